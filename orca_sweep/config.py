@@ -1,0 +1,268 @@
+"""TrialConfig: THE list of knobs of one ORCA run, with type, unit, range and meaning.
+
+Everything that changes a trial's numbers is a field here; nothing else is. A config is written flat
+(``{"embedder.epochs": 20}``) in spaces, rows and columns, and nested as a pydantic object in code.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from orca_sweep.registry import hint
+
+Freeze = Literal["none", "embedder", "body", "both"]
+Forever = Literal["forever"]
+Optimizer = Literal["adamw", "adam", "sgd"]
+Epochs = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(_Part):
+    """Which samples of the task are used."""
+
+    split_seed: int = Field(0, ge=0, description="seed of the train/validation/test split; not the run seed")
+    n_train: Count | None = Field(None, description="training samples kept; null keeps all that the task offers")
+
+
+class BodyConfig(_Part):
+    """The pre-trained network that is kept."""
+
+    name: str = Field(description="registered body, hub id (org/name) or local folder with config.json and safetensors")
+    pretrain_fraction: float = Field(
+        1.0, ge=0, le=1, description="share of the pre-training corpus the body has seen; 0 = random initialisation"
+    )
+    pretrain_steps: Count | None = Field(
+        None, description="optimizer steps of our own pre-training; null takes the body's recipe; unused for hub bodies"
+    )
+    pretrain_seed: int = Field(0, ge=0, description="seed of the body's initialisation and pre-training order")
+
+
+class EmbedderConfig(_Part):
+    """Stage 1 and 2: the new input layer and its training towards the proxy."""
+
+    init: Literal["copied", "random"] = Field(
+        "copied", description="start from the body's own input-layer weights where shapes allow, or fresh"
+    )
+    epochs: Epochs = Field(60, description="embedder epochs; ONE optimizer step over all classes each; 0 = naive")
+    objective: str = Field("otdd-exact", description="alignment distance that embedder training lowers")
+    epsilon: Positive = Field(0.1, description="entropic regularisation of the otdd objectives, squared feature units")
+    optimizer: Optimizer = Field("adamw", description="optimizer of embedder training")
+    lr: Positive = Field(1e-3, description="learning rate of embedder training")
+    weight_decay: NonNegative = Field(0.0, description="weight decay of embedder training")
+    lr_decay: float = Field(0.2, gt=0, le=1, description="factor on the learning rate every lr_decay_epochs")
+    lr_decay_epochs: Count = Field(20, description="embedder epochs between two learning-rate decays")
+    max_samples_per_class: Count = Field(128, description="target samples drawn per class and embedder epoch")
+    proxy_samples: Count = Field(5000, description="proxy samples aligned to (all, if the proxy has fewer)")
+    n_pseudo_classes: Count = Field(10, description="k-means clusters of dense or multi-label training targets")
+    target_length: Count = Field(512, description="longest token sequence a 1D embedder may produce")
+
+
+class FinetuneConfig(_Part):
+    """Stage 3: training embedder, body and predictor on the task."""
+
+    epochs: Count = Field(20, description="passes over the training samples")
+    freeze: Freeze = Field("none", description="what is frozen at first: none, embedder, body or both")
+    freeze_epochs: Epochs | Forever = Field(
+        5, description="fine-tuning epochs the frozen part stays frozen before full fine-tuning, or forever"
+    )
+    batch_size: Count = Field(32, description="samples per forward pass")
+    accumulation: Count = Field(1, description="batches per optimizer step; the loss is divided accordingly")
+    optimizer: Optimizer = Field("adamw", description="optimizer of fine-tuning")
+    lr: Positive = Field(1e-4, description="peak learning rate of fine-tuning")
+    weight_decay: NonNegative = Field(0.01, description="weight decay of fine-tuning")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum; used by sgd only")
+    warmup_epochs: Epochs = Field(0, description="epochs of linear warm-up, counted in optimizer steps")
+    decay_epochs: Count | None = Field(
+        None, description="epoch at which a linear decay reaches zero; null keeps the rate constant after warm-up"
+    )
+    grad_clip: Positive | None = Field(None, description="gradient norm limit per optimizer step; null = off")
+
+
+class TrialConfig(_Part):
+    """One ORCA run, completely described: same config, same work, same numbers on the same CPU."""
+
+    task: str = Field(description="target problem: data, three splits, loss, metric")
+    proxy: str = Field("none", description="labelled data the embedder is aligned to; none = naive fine-tuning")
+    data: DataConfig = DataConfig()
+    body: BodyConfig
+    embedder: EmbedderConfig = EmbedderConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    seed: int = Field(0, ge=0, description="run seed; set by the space's seeds")
+
+    @classmethod
+    def from_flat(cls, flat: Mapping[str, Any]) -> "TrialConfig":
+        """Returns the config of dotted settings; fields not named take their defaults.
+
+        Raises:
+            pydantic.ValidationError: on an unknown field, a wrong type or a value out of range.
+        """
+        return cls.model_validate(nest(flat))
+
+    def flat(self) -> dict[str, Any]:
+        """Returns every field under its dotted name."""
+        return flatten(self.model_dump())
+
+    @property
+    def trial_id(self) -> str:
+        """Hash of the whole config, seed included: same id = same work."""
+        return _digest("trial", self.flat())
+
+    @property
+    def cell_id(self) -> str:
+        """Hash of the config without its seed."""
+        return _digest("cell", {k: v for k, v in self.flat().items() if k != "seed"})
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the nested form of dotted settings."""
+    nested: dict[str, Any] = {}
+    for path, value in flat.items():
+        *parts, last = path.split(".")
+        node = nested
+        for part in parts:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return nested
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the dotted form of nested settings."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        path = f"{prefix}{key}"
+        flat.update(flatten(value, f"{path}.") if isinstance(value, Mapping) else {path: value})
+    return flat
+
+
+def canonical_json(value: object) -> str:
+    """Returns the one JSON text of a value: sorted keys, no spaces, no NaN. What hashes are taken of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
+def _digest(kind: str, value: object) -> str:
+    return hashlib.sha256(f"{kind}:{canonical_json(value)}".encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One leaf field of TrialConfig."""
+
+    path: str
+    type_name: str
+    column_type: Literal["string", "int64", "double", "bool"]
+    default: str
+    meaning: str
+    adapter: TypeAdapter[Any]
+
+    def read(self, value: object) -> Any:
+        """Returns the value in the field's own type.
+
+        Text is what YAML gives, so ``1e-4`` becomes a number where a number is wanted and stays text
+        where text is wanted.
+
+        Raises:
+            pydantic.ValidationError: if it is not one.
+        """
+        return self.adapter.validate_python(value)
+
+
+@lru_cache(maxsize=1)
+def knobs() -> Mapping[str, Knob]:
+    """Returns every leaf field of TrialConfig under its dotted path."""
+    found: dict[str, Knob] = {}
+    _collect(TrialConfig, "", found)
+    return found
+
+
+def _collect(model: type[BaseModel], prefix: str, found: dict[str, Knob]) -> None:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            _collect(kind, f"{prefix}{name}.", found)
+        else:
+            found[f"{prefix}{name}"] = _knob(f"{prefix}{name}", field)
+
+
+def _knob(path: str, field: FieldInfo) -> Knob:
+    annotation: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    options = _plain_types(field.annotation)
+    return Knob(
+        path=path,
+        type_name=_type_name(field.annotation),
+        column_type=_column_type(options),
+        default="required" if field.is_required() else ("null" if field.default is None else str(field.default)),
+        meaning=field.description or "",
+        adapter=TypeAdapter(annotation),
+    )
+
+
+def _plain_types(annotation: Any) -> set[Any]:
+    """The base types an annotation admits, constraints and None taken off."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _plain_types(get_args(annotation)[0])
+    if origin is Literal:
+        return {type(value) for value in get_args(annotation)}
+    if get_args(annotation):
+        return set().union(*(_plain_types(part) for part in get_args(annotation)))
+    return set() if annotation is NoneType else {annotation}
+
+
+def _column_type(options: set[Any]) -> Literal["string", "int64", "double", "bool"]:
+    if options == {bool}:
+        return "bool"
+    if options == {int}:
+        return "int64"
+    return "double" if options <= {int, float} else "string"
+
+
+def _type_name(annotation: Any) -> str:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _type_name(get_args(annotation)[0])
+    if origin is Literal:
+        return " | ".join(map(str, get_args(annotation)))
+    if get_args(annotation):
+        return " | ".join(_type_name(part) for part in get_args(annotation))
+    return "null" if annotation is NoneType else annotation.__name__
+
+
+def unknown_knob(path: str) -> str:
+    """Returns the message for a path that is no field of TrialConfig."""
+    if any(known.startswith(f"{path}.") for known in knobs()):
+        inside = ", ".join(known for known in knobs() if known.startswith(f"{path}."))
+        return f"{path!r} is a group of fields, not a field. Name one of: {inside}."
+    return f"there is no field {path!r} in a trial's config. {hint(path, knobs())}"
+
+
+def explain(error: ValidationError) -> list[tuple[str, object, str]]:
+    """Returns (dotted place, value, rule) for every mistake pydantic found.
+
+    The arms of a union each report; they are joined into one mistake per place.
+    """
+    rules: dict[str, tuple[object, list[str]]] = {}
+    for item in error.errors(include_url=False, include_context=False):
+        # A union adds its arm's tag after the field's own path: only lower-case names are ours.
+        place = ".".join(str(part) for part in item["loc"] if _is_name(part))
+        _, texts = rules.setdefault(place, (item["input"], []))
+        text = item["msg"][0].lower() + item["msg"][1:]
+        if text not in texts:
+            texts.append(text)
+    return [(place, value, " or ".join(texts)) for place, (value, texts) in rules.items()]
+
+
+def _is_name(part: int | str) -> bool:
+    return isinstance(part, str) and part.replace("_", "").isalpha() and part.islower() and part not in {"int", "float"}

@@ -1,0 +1,28 @@
+"""The errors a user can meet; none of them carries logic."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+class OrcaSweepError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class InputError(OrcaSweepError):
+    """Wrong input: every mistake found, one line each. The command line exits with code 2."""
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DataError(OrcaSweepError):
+    """A data file is missing, unsafe, or not of the declared shape."""
+
+
+class DivergedError(OrcaSweepError):
+    """A loss or metric stopped being finite: an outcome of the trial, not a crash."""
+
+    def __init__(self, text: str, epochs: Sequence[Mapping[str, Any]] = ()) -> None:
+        self.epochs = tuple(epochs)
+        super().__init__(text)

@@ -1,0 +1,194 @@
+"""Where shapes meet: embedder and predictor for a task and a body, and the model made of the three.
+
+B batch, C channels, H W space, L sequence, T tokens, D width, K classes.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from orca_sweep.bodies.network import BodySpec, LoadedBody, resize
+from orca_sweep.config import TrialConfig
+from orca_sweep.errors import InputError
+from orca_sweep.streams import torch_stream
+from orca_sweep.tasks import Task, TaskData
+
+
+def token_stride(length: int, target_length: int) -> int:
+    """Returns the smallest divisor d of length with length / d <= target_length.
+
+    Source: ORCA's 1D embedder (kernel = stride = d), Shen et al. 2023, arXiv 2302.05738.
+    """
+    return next(d for d in range(1, length + 1) if length % d == 0 and length // d <= target_length)
+
+
+class Embedder1D(nn.Module):
+    """Convolution with kernel = stride, LayerNorm, then positions: (B, C, L) -> (B, T, D)."""
+
+    def __init__(self, channels: int, length: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.projection = nn.Conv1d(channels, width, kernel_size=stride, stride=stride)
+        self.norm = nn.LayerNorm(width)
+        self.positions = nn.Parameter(torch.empty(length // stride, width))
+        nn.init.xavier_uniform_(self.projection.weight)
+        nn.init.zeros_(self.projection.bias)  # type: ignore[arg-type]
+        nn.init.normal_(self.positions, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns tokens."""
+        return self.norm(self.projection(x).transpose(1, 2)) + self.positions
+
+    def copy_from(self, body: LoadedBody) -> None:
+        """Takes the body's LayerNorm and first positions; a word table has no convolution to copy."""
+        layer = body.model.embeddings
+        skipped = layer.padding_idx + 1 if body.spec.architecture == "roberta" else 0
+        with torch.no_grad():
+            self.norm.load_state_dict(layer.LayerNorm.state_dict())
+            self.positions.copy_(layer.position_embeddings.weight[skipped : skipped + len(self.positions)])
+
+
+class Embedder2D(nn.Module):
+    """Resize to the body's image, patch convolution, LayerNorm: (B, C, H, W) -> (B, T, D)."""
+
+    def __init__(self, channels: int, spec: BodySpec) -> None:
+        super().__init__()
+        self.image_size = spec.image_size
+        self.projection = nn.Conv2d(channels, spec.width_in, kernel_size=spec.patch_size, stride=spec.patch_size)
+        self.norm = nn.LayerNorm(spec.width_in)
+        nn.init.trunc_normal_(self.projection.weight, std=0.02)
+        nn.init.zeros_(self.projection.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns tokens, row by row."""
+        return self.norm(self.projection(resize(x, self.image_size)).flatten(2).transpose(1, 2))
+
+    def copy_from(self, body: LoadedBody) -> None:
+        """Takes the body's patch convolution and LayerNorm.
+
+        Another number of channels takes the mean over the body's channels, scaled so that an image
+        whose channels are all alike gives the same tokens as it would in the body itself.
+        """
+        patch = body.model.embeddings.patch_embeddings.projection
+        with torch.no_grad():
+            weight = patch.weight
+            channels = self.projection.in_channels
+            if weight.shape[1] != channels:
+                weight = weight.sum(dim=1, keepdim=True).expand(-1, channels, -1, -1) / channels
+            self.projection.weight.copy_(weight)
+            self.projection.bias.copy_(patch.bias)  # type: ignore[union-attr]
+            self.norm.load_state_dict(body.model.embeddings.norm.state_dict())
+
+
+class VectorPredictor(nn.Module):
+    """Mean over tokens, then a linear layer: (B, T, D) -> (B, K)."""
+
+    def __init__(self, width: int, n_outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, n_outputs)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Returns logits."""
+        return self.linear(hidden.mean(dim=1))
+
+
+class DensePredictor1D(nn.Module):
+    """A linear layer per token gives the token's stretch of signal: (B, T, D) -> (B, C, L).
+
+    Differs from ORCA's 1D dense tasks, which average the body's features without a learned layer.
+    """
+
+    def __init__(self, width: int, shape: tuple[int, ...], stride: int) -> None:
+        super().__init__()
+        self.channels, self.length = shape
+        self.linear = nn.Linear(width, self.channels * stride)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Returns one value per channel and position."""
+        out = self.linear(hidden).unflatten(2, (self.channels, -1)).permute(0, 2, 1, 3).flatten(2)
+        return out if out.shape[-1] == self.length else F.interpolate(out, size=self.length, mode="linear")
+
+
+class DensePredictor2D(nn.Module):
+    """A linear layer per token gives the token's patch of the map: (B, T, D) -> (B, C, H, W)."""
+
+    def __init__(self, spec: BodySpec, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = shape
+        self.grid = spec.out_grid
+        self.patch = spec.image_size // spec.out_grid
+        self.linear = nn.Linear(spec.width_out, shape[0] * self.patch**2)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Returns one value per channel and point."""
+        maps = self.linear(hidden).transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        image = F.pixel_shuffle(maps, self.patch)
+        if image.shape[-2:] == self.shape[-2:]:
+            return image
+        return F.interpolate(image, size=self.shape[-2:], mode="bilinear", align_corners=False)
+
+
+class OrcaModel(nn.Module):
+    """Embedder, body, predictor; predictions come out in the task's own units."""
+
+    def __init__(
+        self, embedder: nn.Module, body: nn.Module, predictor: nn.Module, mean: Tensor | None, std: Tensor | None
+    ) -> None:
+        super().__init__()
+        self.embedder = embedder
+        self.body = body
+        self.predictor = predictor
+        # Data statistics, not weights: they are rebuilt from the training split, never checkpointed.
+        self.register_buffer("target_mean", mean, persistent=False)
+        self.register_buffer("target_std", std, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns logits (B, K) or maps in physical units."""
+        out = self.predictor(self.body(self.embedder(x)))
+        return out if self.target_std is None else out * self.target_std + self.target_mean
+
+
+def build_embedder(task: Task, body: LoadedBody, config: TrialConfig) -> Embedder1D | Embedder2D:
+    """Builds the embedder (stage 1), initialised as ``embedder.init`` says, from its own stream.
+
+    Raises:
+        InputError: if the task's dimensions are not the body's.
+    """
+    spec = body.spec
+    if spec.dims != task.dims:
+        raise InputError(
+            f"body.name {config.body.name!r} takes {spec.dims}D input; the task {task.name!r} is {task.dims}D."
+        )
+    embedder: Embedder1D | Embedder2D
+    with torch_stream(config.seed, "embedder init"):
+        if task.dims == 1:
+            stride = _stride(task, spec, config)
+            embedder = Embedder1D(task.sample_shape[0], task.sample_shape[1], spec.width_in, stride)
+        else:
+            embedder = Embedder2D(task.sample_shape[0], spec)
+    if config.embedder.init == "copied":
+        embedder.copy_from(body)
+    return embedder
+
+
+def _stride(task: Task, spec: BodySpec, config: TrialConfig) -> int:
+    return token_stride(task.sample_shape[1], min(config.embedder.target_length, spec.max_tokens))
+
+
+def build_predictor(task: Task, body: LoadedBody, config: TrialConfig) -> nn.Module:
+    """Builds the predictor (stage 1) from its own stream."""
+    with torch_stream(config.seed, "predictor init"):
+        if task.kind != "dense":
+            return VectorPredictor(body.spec.width_out, math.prod(task.output_shape))
+        if task.dims == 1:
+            return DensePredictor1D(body.spec.width_out, task.output_shape, _stride(task, body.spec, config))
+        return DensePredictor2D(body.spec, task.output_shape)
+
+
+def build_model(data: TaskData, body: LoadedBody, config: TrialConfig) -> OrcaModel:
+    """Builds the whole model: the result of stage 1."""
+    mean = None if data.target_mean is None else torch.from_numpy(data.target_mean).float()
+    std = None if data.target_std is None else torch.from_numpy(data.target_std).float()
+    embedder = build_embedder(data.task, body, config)
+    return OrcaModel(embedder, body.network(), build_predictor(data.task, body, config), mean, std)

@@ -1,0 +1,65 @@
+"""Named records of one kind, and the hint at the nearest name when one is unknown."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Generic, Protocol, TypeVar
+
+from orca_sweep.errors import InputError
+
+
+class Named(Protocol):
+    """Anything with a name."""
+
+    @property
+    def name(self) -> str:
+        """The word used in YAML, on the command line, in columns and in plots."""
+
+
+R = TypeVar("R", bound=Named)
+
+
+def hint(name: str, allowed: Iterable[str]) -> str:
+    """Returns 'Did you mean ...?' for the nearest allowed name, or the list of allowed names."""
+    names = sorted(allowed)
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(names)}."
+
+
+class Registry(Generic[R]):
+    """Records under their names. A name is given once; a second record under it is refused."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._records: dict[str, R] = {}
+
+    def add(self, record: R) -> R:
+        """Adds a record and returns it.
+
+        Raises:
+            InputError: if the name is taken.
+        """
+        if record.name in self._records:
+            raise InputError(f"{self.kind} {record.name!r}: this name is taken. Choose another one.")
+        self._records[record.name] = record
+        return record
+
+    def get(self, name: str) -> R:
+        """Returns the record of that name.
+
+        Raises:
+            InputError: if there is none; the message names the nearest one.
+        """
+        if name not in self._records:
+            raise InputError(self.unknown(name))
+        return self._records[name]
+
+    def unknown(self, name: str) -> str:
+        """Returns the message for an unknown name."""
+        return f"there is no {self.kind} {name!r}. {hint(name, self._records)}"
+
+    def names(self) -> list[str]:
+        """Returns all names, in the order they were added."""
+        return list(self._records)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._records

@@ -1,0 +1,312 @@
+"""From trial records to Parquet tables and back: schemas with units and meanings, merge, read.
+
+A sweep folder holds ``sweep.json`` (the plan last launched) and ``trials/<trial_id>/row.json`` (one
+record per finished trial, with its epochs). These records are the truth; the tables are made from them
+and can be made again at any time, also while the sweep runs.
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from orca_sweep.config import canonical_json, knobs
+from orca_sweep.errors import InputError
+from orca_sweep.stats import Interval, t_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+TABLE_SCHEMA = 1
+Status = Literal["ok", "failed", "diverged", "oom", "timeout", "lost"]
+ColumnType = Literal["string", "int64", "double", "bool"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table."""
+
+    name: str
+    type: ColumnType
+    unit: str
+    meaning: str
+
+
+TRIAL_MEASURES = (
+    Column("trial_id", "string", "", "hash of the whole config, seed included"),
+    Column("cell_id", "string", "", "hash of the config without its seed"),
+    Column("space", "string", "", "name of the space that planned the trial"),
+    Column("status", "string", "", "ok, failed, diverged, oom, timeout or lost"),
+    Column("error", "string", "", "what ended a trial that is not ok"),
+    Column("metric", "string", "", "the task's metric; every metric is an error to minimise"),
+    Column("val_metric_best", "double", "metric", "validation metric of the best-validated epoch"),
+    Column("val_metric_last", "double", "metric", "validation metric of the last epoch"),
+    Column("test_metric_best", "double", "metric", "test metric of the best-validated epoch, scored once at the end"),
+    Column("test_metric_last", "double", "metric", "test metric of the last epoch, scored once at the end"),
+    Column("best_epoch", "int64", "epochs", "fine-tuning epoch with the lowest validation metric (first of equals)"),
+    Column("n_steps", "int64", "optimizer steps", "fine-tuning optimizer steps done"),
+    Column("objective_first", "double", "squared feature units", "alignment objective at embedder epoch 0"),
+    Column("objective_last", "double", "squared feature units", "alignment objective after embedder training"),
+    Column("pretrain_metric", "double", "", "held-out score of our own pre-training: error (images) or loss (text)"),
+    Column("n_parameters", "int64", "", "parameters of embedder, body and predictor"),
+    Column("n_trainable_first", "int64", "", "trainable parameters in the first fine-tuning phase"),
+    Column("n_trainable_last", "int64", "", "trainable parameters in the last fine-tuning phase"),
+    Column("n_train", "int64", "samples", "training samples used"),
+    Column("n_val", "int64", "samples", "validation samples"),
+    Column("n_test", "int64", "samples", "test samples"),
+    Column("data_s", "double", "s", "loading and splitting the task"),
+    Column("body_s", "double", "s", "pre-training or loading the body"),
+    Column("proxy_s", "double", "s", "proxy features"),
+    Column("embedder_s", "double", "s", "embedder training"),
+    Column("finetune_s", "double", "s", "fine-tuning with validation"),
+    Column("test_s", "double", "s", "scoring the test split"),
+    Column("wall_time_s", "double", "s", "the whole trial; of the last attempt if it was resumed"),
+    Column("reused", "string", "", "stages taken from the store, comma-separated"),
+    Column("reused_s", "double", "s", "what the reused stages cost when they were computed"),
+    Column("resumed_from_epoch", "int64", "epochs", "fine-tuning epoch the last attempt continued from; 0 = start"),
+    Column("state_sha256", "string", "", "hash of the last epoch's weights: equal means bit-equal"),
+    Column("data_sha256", "string", "", "hash of the task's three splits as used"),
+    Column("proxy_sha256", "string", "", "hash of the proxy data"),
+    Column("body_sha256", "string", "", "hash of the body's weights before the trial"),
+    Column("device", "string", "", "cpu or cuda"),
+    Column("n_threads", "int64", "", "torch threads; another count may change the last bits"),
+    Column("host", "string", "", "node the trial ran on"),
+    Column("code_version", "string", "", "version of this program"),
+    Column("versions", "string", "", "versions of the libraries that change numbers"),
+)
+EPOCH_COLUMNS = (
+    Column("trial_id", "string", "", "the trial"),
+    Column("stage", "string", "", "embedder (stage 2) or finetune (stage 3)"),
+    Column("epoch", "int64", "epochs", "1 is the first; embedder epoch 0 is the untrained embedder"),
+    Column("train_loss", "double", "task loss", "mean training loss over the epoch's samples"),
+    Column("val_loss", "double", "task loss", "loss on the whole validation split"),
+    Column("val_metric", "double", "metric", "metric on the whole validation split"),
+    Column("objective", "double", "squared feature units", "class-weighted alignment objective after this epoch"),
+    Column("lr", "double", "", "learning rate of the epoch's last optimizer step"),
+    Column("n_trainable", "int64", "", "trainable parameters in this epoch"),
+    Column("wall_time_s", "double", "s", "time of the epoch when it was computed"),
+)
+
+
+def trial_columns() -> tuple[Column, ...]:
+    """Returns the columns of trials.parquet: measures, then every field of a trial's config, typed."""
+    fields = (Column(knob.path, knob.column_type, "", knob.meaning) for knob in knobs().values())
+    return (*TRIAL_MEASURES, *fields)
+
+
+# Records ------------------------------------------------------------------------------------------
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes JSON atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary.write_text(canonical_json(value), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_record(folder: Path, row: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a trial's record into the sweep folder; its presence says that the trial ended."""
+    path = folder / "trials" / str(row["trial_id"]) / "row.json"
+    write_json(path, {"row": _finite(row), "epochs": [_finite(epoch) for epoch in epochs]})
+
+
+def read_record(folder: Path, trial_id: str) -> dict[str, Any] | None:
+    """Returns a trial's record, or None if it has not ended (or its record cannot be read)."""
+    try:
+        record = json.loads((folder / "trials" / trial_id / "row.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return record if isinstance(record, dict) and "row" in record else None
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Returns what the sweep folder says of itself, or None if it holds no sweep.
+
+    Raises:
+        InputError: if the file is there but is not ours.
+    """
+    path = folder / "sweep.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not JSON ({error}). Give another folder with --out, or remove this one.") from None
+    if not isinstance(manifest, dict) or not {"name", "trials", "factors"} <= manifest.keys():
+        raise InputError(f"{path}: not written by orca-sweep. Give another folder with --out.")
+    return manifest
+
+
+def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    """NaN and infinity become null: JSON has no word for them."""
+    return {k: None if isinstance(v, float) and not -float("inf") < v < float("inf") else v for k, v in row.items()}
+
+
+# Tables -------------------------------------------------------------------------------------------
+
+
+def collect(folders: Iterable[Path], out: Path) -> "Results":
+    """Merges sweep folders into ``out/trials.parquet`` and ``out/epochs.parquet`` and returns them.
+
+    One row per planned trial: one without a record is a row with status ``lost``. A trial that stands
+    in several folders is taken once, the first ok record first. Reading the same folders again gives
+    the same tables.
+
+    Raises:
+        InputError: if a folder holds no sweep.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    epochs: dict[str, list[dict[str, Any]]] = {}
+    manifests = [_manifest_of(folder) for folder in folders]
+    for folder, manifest in manifests:
+        for planned in manifest["trials"]:
+            record = read_record(folder, planned["trial_id"]) or {"row": _lost(planned), "epochs": []}
+            trial_id = planned["trial_id"]
+            if trial_id not in rows or (rows[trial_id]["status"] != "ok" and record["row"]["status"] == "ok"):
+                rows[trial_id] = {**record["row"], **planned["config"], "space": manifest["name"]}
+                epochs[trial_id] = [{**epoch, "trial_id": trial_id} for epoch in record["epochs"]]
+    about = _about([manifest for _, manifest in manifests])
+    out.mkdir(parents=True, exist_ok=True)
+    _write_table(out / "trials.parquet", list(rows.values()), trial_columns(), about)
+    _write_table(out / "epochs.parquet", [e for part in epochs.values() for e in part], EPOCH_COLUMNS, about)
+    return read_results(out)
+
+
+def _manifest_of(folder: Path) -> tuple[Path, dict[str, Any]]:
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise InputError(f"{folder}: no sweep here (no sweep.json). Name a folder that 'orca-sweep launch' wrote.")
+    return folder, manifest
+
+
+def _lost(planned: Mapping[str, Any]) -> dict[str, Any]:
+    ids = {key: planned[key] for key in ("trial_id", "cell_id")}
+    return {**ids, "status": "lost", "error": "no record: not run yet, or lost with its worker; launch again"}
+
+
+def _about(manifests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    factors = dict.fromkeys(path for manifest in manifests for path in manifest["factors"])
+    return {
+        "schema_version": TABLE_SCHEMA,
+        "spaces": [manifest["name"] for manifest in manifests],
+        "questions": [manifest.get("question", "") for manifest in manifests],
+        "factors": list(factors),
+        "metric": manifests[0].get("metric", "test_metric_best") if manifests else "test_metric_best",
+        "mode": "min",
+    }
+
+
+def _write_table(path: Path, rows: list[dict[str, Any]], columns: tuple[Column, ...], about: Mapping[str, Any]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([_field(column) for column in columns], metadata={"orca_sweep": canonical_json(about)})
+    arrays = [pa.array([_cell(row.get(c.name), c) for row in rows], type=schema.field(c.name).type) for c in columns]
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    pq.write_table(pa.table(arrays, schema=schema), temporary)
+    os.replace(temporary, path)
+
+
+def _field(column: Column) -> "pa.Field":
+    import pyarrow as pa
+
+    types = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
+    return pa.field(column.name, types[column.type], metadata={"unit": column.unit, "meaning": column.meaning})
+
+
+def _cell(value: object, column: Column) -> object:
+    """A value in its column's type (``forever`` and a number share one text column)."""
+    return str(value) if column.type == "string" and value is not None else value
+
+
+@dataclass(frozen=True)
+class Results:
+    """The tables of one or more sweeps."""
+
+    trials: "pd.DataFrame"
+    epochs: "pd.DataFrame"
+    factors: tuple[str, ...]
+    metric: str
+    spaces: tuple[str, ...]
+    questions: tuple[str, ...]
+
+
+def read_results(folder: Path | str) -> Results:
+    """Reads the tables that ``collect`` or ``launch`` wrote.
+
+    Raises:
+        InputError: if a table is missing, lacks a column, or is of a newer schema.
+    """
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    folder = Path(folder)
+    frames: dict[str, pd.DataFrame] = {}
+    about: dict[str, Any] = {}
+    for name, columns in (("trials", ("trial_id", "cell_id", "seed", "status")), ("epochs", ("trial_id", "stage"))):
+        path = folder / f"{name}.parquet"
+        if not path.is_file():
+            raise InputError(f"{path}: no such table. Make it with 'orca-sweep collect SWEEP_FOLDER -o {folder}'.")
+        about = json.loads((pq.read_schema(path).metadata or {}).get(b"orca_sweep", b"{}"))
+        if about.get("schema_version", TABLE_SCHEMA) > TABLE_SCHEMA:
+            raise InputError(f"{path}: schema version {about['schema_version']} is newer than {TABLE_SCHEMA}. Upgrade.")
+        frames[name] = pd.read_parquet(path)
+        missing = [column for column in columns if column not in frames[name]]
+        if missing:
+            raise InputError(f"{path}: no column {', '.join(missing)}. It was not written by orca-sweep.")
+    return Results(
+        trials=frames["trials"],
+        epochs=frames["epochs"],
+        factors=tuple(about.get("factors", ())),
+        metric=about.get("metric", "test_metric_best"),
+        spaces=tuple(about.get("spaces", ())),
+        questions=tuple(about.get("questions", ())),
+    )
+
+
+# Summary ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CellSummary:
+    """One cell: its levels, the interval of its metric over seeds, and the rows it lacks."""
+
+    cell_id: str
+    levels: Mapping[str, Any]
+    task: str
+    metric: str
+    interval: Interval
+    n_not_ok: int
+    statuses: Mapping[str, int]
+
+
+def summarise(results: Results, metric: str | None = None, level: float = 0.95) -> tuple[CellSummary, ...]:
+    """Returns each cell's Student-t interval over its ok trials, in the order of the table.
+
+    Rows that are not ok are counted, never averaged over: ``n_not_ok`` says how many a cell lacks.
+    """
+    column = metric or results.metric
+    if column not in results.trials:
+        raise InputError(f"metric {column!r} is no column of the trials table.")
+    cells = results.trials.groupby("cell_id", sort=False)
+    return tuple(_summary(str(cell_id), rows, results.factors, column, level) for cell_id, rows in cells)
+
+
+def _summary(cell_id: str, rows: "pd.DataFrame", factors: Sequence[str], column: str, level: float) -> CellSummary:
+    ok = rows[rows["status"] == "ok"]
+    first = rows.iloc[0]
+    names = ok["metric"].dropna().unique()
+    return CellSummary(
+        cell_id=cell_id,
+        levels={path: first[path] for path in factors},
+        task=str(first["task"]),
+        metric=str(names[0]) if len(names) else "",
+        interval=t_interval(ok[column].to_numpy(dtype=float), level),
+        n_not_ok=len(rows) - len(ok),
+        statuses={str(k): int(v) for k, v in rows["status"].value_counts().items()},
+    )

@@ -1,0 +1,380 @@
+"""From a space YAML to a plan: cells, trials with stable ids, and every mistake at once.
+
+Needs neither torch nor ray. What a task, body or proxy is, this module does not know: the caller
+passes ``resolve``, which turns dotted settings into a checked TrialConfig.
+"""
+
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from orca_sweep.config import TrialConfig, explain, knobs, unknown_knob
+from orca_sweep.errors import InputError
+from orca_sweep.registry import hint
+
+MetricColumn = Literal["test_metric_best", "test_metric_last", "val_metric_best", "val_metric_last"]
+Resolve = Callable[[Mapping[str, Any]], TrialConfig]
+Path_ = tuple[str, ...]
+NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class Resources(BaseModel):
+    """What one trial occupies on a node, in Ray's terms."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cpu: float = Field(1.0, gt=0, allow_inf_nan=False)
+    gpu: float = Field(0.0, ge=0, allow_inf_nan=False)
+    custom: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Space:
+    """A space YAML, read and typed: every value already has its field's type."""
+
+    name: str
+    question: str
+    base: Mapping[str, Any]
+    factors: Mapping[str, tuple[Any, ...]]
+    seeds: tuple[int, ...]
+    metric: MetricColumn
+    resources: Resources
+    imports: tuple[str, ...]
+    path: Path
+    lines: Mapping[Path_, int] = field(repr=False)
+
+    def where(self, *place: str) -> str:
+        """Returns 'file:line' of a place in the YAML, or of its nearest parent."""
+        return _where(self.path, self.lines, place)
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """One run of the plan."""
+
+    trial_id: str
+    cell_id: str
+    seed: int
+    config: TrialConfig
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The expansion of a space."""
+
+    space: Space
+    cells: tuple[TrialConfig, ...]
+    trials: tuple[PlannedTrial, ...]
+    n_combinations: int
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_merged(self) -> int:
+        """Combinations of levels that are the same work as an earlier one and run once."""
+        return self.n_combinations - len(self.cells)
+
+    def levels(self, cell: TrialConfig) -> dict[str, Any]:
+        """Returns the cell's level of every factor."""
+        flat = cell.flat()
+        return {path: flat[path] for path in self.space.factors}
+
+
+def read_space(path: Path) -> Space:
+    """Reads a space YAML.
+
+    Raises:
+        InputError: with every mistake found, each naming file, line, value, rule and nearest name.
+    """
+    document, lines = _parse(path)
+    return _SpaceReader(path, lines).read(document)
+
+
+def make_plan(space: Space, resolve: Resolve) -> Plan:
+    """Expands a space: factors crossed, resolved, equal cells merged, each cell with every seed.
+
+    Cost: one ``resolve`` per combination of levels; seeds are filled in without it.
+
+    Raises:
+        InputError: with the problems of all cells.
+    """
+    problems: dict[str, None] = {}
+    cells: dict[str, TrialConfig] = {}
+    n_combinations = 0
+    for settings in _combinations(space):
+        n_combinations += 1
+        try:
+            cell = resolve(settings)
+        except InputError as error:
+            problems.update(dict.fromkeys(f"{_place(space, text)}: {text}" for text in error.problems))
+            continue
+        cells.setdefault(cell.cell_id, cell)
+    if problems:
+        raise InputError(list(problems))
+    trials = tuple(_with_seed(cell, seed) for seed in space.seeds for cell in cells.values())
+    return Plan(space, tuple(cells.values()), trials, n_combinations)
+
+
+def _combinations(space: Space) -> Iterator[dict[str, Any]]:
+    for levels in itertools.product(*space.factors.values()):
+        yield {**space.base, **dict(zip(space.factors, levels, strict=True))}
+
+
+def _with_seed(cell: TrialConfig, seed: int) -> PlannedTrial:
+    config = cell.model_copy(update={"seed": seed})
+    return PlannedTrial(config.trial_id, cell.cell_id, seed, config)
+
+
+def _place(space: Space, text: str) -> str:
+    """The line of the field a resolve problem starts with ('body.name ...'), wherever it was set."""
+    path = text.split(" ", 1)[0].rstrip(":")
+    if path in space.factors:
+        return space.where("factors", path)
+    return space.where("base", path) if path in space.base else space.where("base")
+
+
+# Reading ------------------------------------------------------------------------------------------
+
+
+def _parse(path: Path) -> tuple[object, dict[Path_, int]]:
+    """The document with text leaves, and the line of every place in it.
+
+    Scalars stay text (null apart): the field they end in decides what they are, so YAML 1.1's habits
+    (``no`` is false, ``1e-4`` is text, ``1:30`` is ninety) cannot change a level.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        raise InputError(f"{path}: no such file. {hint(path.name, near) if near else 'Name a space YAML.'}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as text ({error}). A space is a UTF-8 YAML file.") from None
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise InputError(f"{path}:{line}: not valid YAML: {error.problem or error.context}.") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {error}.") from None
+    if root is None:
+        raise InputError(f"{path}: the file is empty. A space needs at least base, factors and seeds.")
+    lines: dict[Path_, int] = {}
+    problems: list[str] = []
+    document = _value(root, (), lines, problems, path, open_nodes=frozenset())
+    if problems:
+        raise InputError(problems)
+    return document, lines
+
+
+def _value(
+    node: yaml.Node,
+    place: Path_,
+    lines: dict[Path_, int],
+    problems: list[str],
+    path: Path,
+    open_nodes: frozenset[int],
+) -> object:
+    lines.setdefault(place, node.start_mark.line + 1)
+    if id(node) in open_nodes:
+        problems.append(f"{path}:{node.start_mark.line + 1}: an alias that contains itself. Write the value out.")
+        return None
+    inside = open_nodes | {id(node)}
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(v, (*place, str(i)), lines, problems, path, inside) for i, v in enumerate(node.value)]
+    if isinstance(node, yaml.MappingNode):
+        mapping: dict[str, object] = {}
+        for key_node, value_node in node.value:
+            line, key = key_node.start_mark.line + 1, str(key_node.value)
+            if not isinstance(key_node, yaml.ScalarNode) or key == "<<":
+                problems.append(f"{path}:{line}: this key is no plain word. Write each key out as text.")
+            elif key in mapping:
+                problems.append(f"{path}:{line}: {key!r} stands here twice. The second would silently win; keep one.")
+            else:
+                lines[(*place, key)] = line
+                mapping[key] = _value(value_node, (*place, key), lines, problems, path, inside)
+        return mapping
+    is_null = (
+        isinstance(node, yaml.ScalarNode) and node.style is None and node.value in {"", "~", "null", "Null", "NULL"}
+    )
+    return None if is_null else node.value
+
+
+def _where(path: Path, lines: Mapping[Path_, int], place: Path_) -> str:
+    for n in range(len(place), -1, -1):
+        if place[:n] in lines:
+            return f"{path}:{lines[place[:n]]}"
+    return str(path)
+
+
+class _SpaceReader:
+    """Collects the mistakes of one document while reading it."""
+
+    KEYS = ("name", "question", "base", "factors", "seeds", "metric", "resources", "imports")
+
+    def __init__(self, path: Path, lines: dict[Path_, int]) -> None:
+        self.path = path
+        self.lines = lines
+        self.problems: list[str] = []
+
+    def wrong(self, place: Path_, text: str) -> None:
+        self.problems.append(f"{_where(self.path, self.lines, place)}: {text}")
+
+    def read(self, document: object) -> Space:
+        if not isinstance(document, dict):
+            raise InputError(f"{self.path}: the file holds no mapping. A space has the keys {', '.join(self.KEYS)}.")
+        for key in document:
+            if key not in self.KEYS:
+                self.wrong((key,), f"unknown key {key!r}. {hint(key, self.KEYS)}")
+        base, factors = self.base(document), self.factors(document)
+        self.both(base, factors)
+        name, question = self.name(document), self.text(document, "question")
+        seeds, imports = self.seeds(document), self.imports(document)
+        metric = self.typed(document, "metric", MetricColumn, "test_metric_best")
+        resources = self.typed(document, "resources", Resources, Resources())
+        if self.problems:
+            raise InputError(self.problems)
+        return Space(name, question, base, factors, seeds, metric, resources, imports, self.path, self.lines)
+
+    def name(self, document: dict[str, Any]) -> str:
+        name = document.get("name", self.path.stem)
+        if not isinstance(name, str) or not PLAIN_NAME.fullmatch(name):
+            self.wrong(("name",), f"name {name!r} cannot name a folder. Use letters, digits, '-', '_' and '.'.")
+        return str(name)
+
+    def text(self, document: dict[str, Any], key: str) -> str:
+        value = document.get(key) or ""
+        if not isinstance(value, str):
+            self.wrong((key,), f"{key} must be a text.")
+            return ""
+        return " ".join(value.split())
+
+    def typed(self, document: dict[str, Any], key: str, kind: Any, default: Any) -> Any:
+        if document.get(key) is None:
+            return default
+        try:
+            return TypeAdapter(kind).validate_python(document[key])
+        except ValidationError as error:
+            for place, value, rule in explain(error):
+                names = Resources.model_fields if kind is Resources else ()
+                more = f" {hint(place, names)}" if "extra inputs" in rule else ""
+                dotted = f"{key}.{place}" if place else key
+                self.wrong((key, *place.split(".")), f"{dotted} = {value!r}: {rule}.{more}")
+            return default
+
+    def base(self, document: dict[str, Any]) -> dict[str, Any]:
+        raw = document.get("base") or {}
+        if not isinstance(raw, dict):
+            self.wrong(("base",), "base must be a mapping of config fields to values.")
+            return {}
+        settings: dict[str, Any] = {}
+        self._base_level(raw, ("base",), "", settings)
+        return settings
+
+    def _base_level(self, raw: dict[str, Any], place: Path_, prefix: str, settings: dict[str, Any]) -> None:
+        for key, value in raw.items():
+            path, here = f"{prefix}{key}", (*place, key)
+            if isinstance(value, dict) and any(known.startswith(f"{path}.") for known in knobs()):
+                self._base_level(value, here, f"{path}.", settings)
+            elif path in settings:
+                self.wrong(here, f"{path} is set twice in base. Keep one.")
+            elif self.known(path, here):
+                # The dotted name is where later messages look a field's line up.
+                self.lines[("base", path)] = self.lines[here]
+                self.level(path, value, here, settings)
+
+    def level(self, path: str, value: object, place: Path_, settings: dict[str, Any]) -> None:
+        try:
+            settings[path] = knobs()[path].read(value)
+        except ValidationError as error:
+            self.wrong(place, f"{path} = {value!r}: {'; '.join(rule for _, _, rule in explain(error))}.")
+
+    def known(self, path: str, place: Path_) -> bool:
+        if path == "seed":
+            self.wrong(place, "seed is not set here. List the run seeds under the top-level key 'seeds'.")
+            return False
+        if path not in knobs():
+            self.wrong(place, unknown_knob(path))
+            return False
+        return True
+
+    def factors(self, document: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+        raw = document.get("factors") or {}
+        if not isinstance(raw, dict):
+            self.wrong(("factors",), "factors must be a mapping of config fields to lists of levels.")
+            return {}
+        factors: dict[str, tuple[Any, ...]] = {}
+        for path, levels in _dotted(raw):
+            place = ("factors", *path)
+            name = ".".join(path)
+            self.lines[("factors", name)] = self.lines.get(place, 1)
+            if self.known(name, place):
+                factors[name] = self.levels(name, levels, place)
+        return factors
+
+    def levels(self, path: str, levels: object, place: Path_) -> tuple[Any, ...]:
+        if not isinstance(levels, list) or not levels:
+            self.wrong(place, f"factor {path} has no levels. Give a list such as [a, b], or set it in base.")
+            return ()
+        typed: list[Any] = []
+        for i, value in enumerate(levels):
+            found: dict[str, Any] = {}
+            self.level(path, value, (*place, str(i)), found)
+            if path in found and found[path] in typed:
+                self.wrong((*place, str(i)), f"factor {path} names the level {found[path]!r} twice. Keep one.")
+            typed.extend(found.values())
+        return tuple(typed)
+
+    def both(self, base: Mapping[str, Any], factors: Mapping[str, Any]) -> None:
+        for path in base.keys() & factors.keys():
+            self.wrong(("factors", path), f"{path} is both in base and a factor. Take it out of one.")
+
+    def seeds(self, document: dict[str, Any]) -> tuple[int, ...]:
+        raw = document.get("seeds")
+        if raw is None or raw == []:
+            self.wrong(("seeds",), "the space has no seeds. Add 'seeds: [0, 1, 2]', or 'seeds: 3' for the same.")
+            return ()
+        try:
+            if isinstance(raw, list):
+                seeds = TypeAdapter(list[Annotated[int, Field(ge=0)]]).validate_python(raw)
+            else:
+                seeds = list(range(TypeAdapter(Annotated[int, Field(ge=1)]).validate_python(raw)))
+        except ValidationError as error:
+            for _, value, rule in explain(error):
+                self.wrong(("seeds",), f"seeds = {value!r}: {rule}. Give whole numbers from 0 on, or how many.")
+            return ()
+        if len(set(seeds)) < len(seeds):
+            self.wrong(("seeds",), f"seeds = {seeds}: one stands here twice. A trial never runs twice; keep one.")
+        return tuple(seeds)
+
+    def imports(self, document: dict[str, Any]) -> tuple[str, ...]:
+        raw = document.get("imports") or []
+        if not isinstance(raw, list) or not all(isinstance(item, str) for item in raw):
+            self.wrong(("imports",), "imports must be a list of module names or paths of .py files.")
+            return ()
+        return tuple(self.import_name(item, i) for i, item in enumerate(raw))
+
+    def import_name(self, item: str, index: int) -> str:
+        """Module names stay; files become absolute, looked up beside the YAML."""
+        if not item.endswith(".py"):
+            return item
+        file = (self.path.parent / item).resolve()
+        if not file.is_file():
+            self.wrong(("imports", str(index)), f"imports: no such file {item!r}. Paths count from the YAML's folder.")
+        return str(file)
+
+
+def _dotted(raw: Mapping[str, Any], place: Path_ = ()) -> Iterator[tuple[Path_, object]]:
+    """Factors may be written dotted or nested; either way they come out as one path each."""
+    for key, value in raw.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, (*place, key))
+        else:
+            yield (*place, key), value

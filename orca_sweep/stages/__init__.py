@@ -1,0 +1,26 @@
+"""The stages of a run as functions: pre-train a body, embed a proxy, train the embedder, fine-tune.
+
+Each takes what it depends on as arguments and draws from its own named streams; each but fine-tuning
+stores its output under the hash of exactly those arguments.
+"""
+
+from orca_sweep.stages.embedding import EmbedderTraining, ProxyFeatures, proxy_features, train_embedder
+from orca_sweep.stages.finetuning import FinetuneResult, Phase, finetune, phases, predict, set_frozen
+from orca_sweep.stages.place import Place, Progress
+from orca_sweep.stages.pretraining import pretrain_body
+
+__all__ = [
+    "EmbedderTraining",
+    "FinetuneResult",
+    "Phase",
+    "Place",
+    "Progress",
+    "ProxyFeatures",
+    "finetune",
+    "phases",
+    "predict",
+    "pretrain_body",
+    "proxy_features",
+    "set_frozen",
+    "train_embedder",
+]

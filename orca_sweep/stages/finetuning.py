@@ -1,0 +1,285 @@
+"""Stage 3: fine-tuning with a freeze schedule, validation per epoch, and a checkpoint per epoch."""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from orca_sweep.bodies.network import to_arrays, to_tensors
+from orca_sweep.config import FinetuneConfig
+from orca_sweep.errors import DivergedError
+from orca_sweep.stages.place import (
+    Progress,
+    batches,
+    load_optimizer,
+    make_optimizer,
+    optimizer_arrays,
+    set_lr,
+    with_prefix,
+    without_prefix,
+)
+from orca_sweep.store import CorruptFileError, read_tensors, write_tensors
+from orca_sweep.streams import stream_rng, torch_stream
+from orca_sweep.tasks import Samples, TaskData
+from orca_sweep.tasks.measures import LOSSES, METRICS
+
+STAGE = "finetune"
+FROZEN_PARTS: Mapping[str, tuple[str, ...]] = {
+    "none": (),
+    "embedder": ("embedder",),
+    "body": ("body",),
+    "both": ("embedder", "body"),
+}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of fine-tuning: how many epochs (None = to the end) and which parts are frozen."""
+
+    epochs: int | None
+    frozen: tuple[str, ...]
+
+
+def phases(config: FinetuneConfig) -> tuple[Phase, ...]:
+    """Returns the freeze schedule: a frozen phase and then full fine-tuning, or one phase alone."""
+    frozen = FROZEN_PARTS[config.freeze]
+    if not frozen:
+        return (Phase(None, ()),)
+    if config.freeze_epochs == "forever":
+        return (Phase(None, frozen),)
+    return (Phase(config.freeze_epochs, frozen), Phase(None, ()))
+
+
+def phase_at(schedule: tuple[Phase, ...], epoch: int) -> Phase:
+    """Returns the phase that fine-tuning epoch ``epoch`` (from 1) belongs to."""
+    end = 0
+    for phase in schedule[:-1]:
+        end += phase.epochs or 0
+        if epoch <= end:
+            return phase
+    return schedule[-1]
+
+
+def set_frozen(model: nn.Module, frozen: tuple[str, ...]) -> int:
+    """Freezes exactly the named parts, sets train/eval modes, and returns the trainable parameters.
+
+    A frozen part gets no gradient and so no step and no weight decay; it runs in eval mode, without
+    dropout. When a phase ends, parts that were trained keep their optimizer state, parts that were
+    frozen start with an empty one, and the learning-rate schedule goes on by the absolute step.
+    """
+    model.train()
+    for name, part in model.named_children():
+        trains = name not in frozen
+        part.train(trains)
+        for parameter in part.parameters():
+            parameter.requires_grad_(trains)
+            if not trains:
+                parameter.grad = None
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def learning_rate(config: FinetuneConfig, step: int, steps_per_epoch: int) -> float:
+    """Returns the rate of optimizer step ``step`` (from 0): linear warm-up, then constant or linear decay.
+
+    Counted in optimizer steps; the first step is above zero, and after ``decay_epochs`` it is zero,
+    never negative. It does not depend on ``finetune.epochs``.
+    """
+    warm = config.warmup_epochs * steps_per_epoch
+    if step < warm:
+        return config.lr * (step + 1) / warm
+    if config.decay_epochs is None:
+        return config.lr
+    end = config.decay_epochs * steps_per_epoch
+    return config.lr * max(0.0, (end - step) / max(1, end - warm))
+
+
+@dataclass
+class FinetuneResult:
+    """Validation history, and the weights of the best-validated and of the last epoch."""
+
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, np.ndarray] = field(default_factory=dict)
+    last: dict[str, np.ndarray] = field(default_factory=dict)
+    best_epoch: int = 0
+    val_metric_best: float = math.inf
+    val_metric_last: float = math.inf
+    n_steps: int = 0
+    resumed_from_epoch: int = 0
+    seconds: float = 0.0
+
+
+def finetune(
+    model: nn.Module,
+    data: TaskData,
+    config: FinetuneConfig,
+    seed: int,
+    device: str,
+    checkpoint: Path | None,
+    identity: str,
+    report: Progress,
+) -> FinetuneResult:
+    """Fine-tunes the model in place and returns its history with best-validated and last weights.
+
+    After every epoch the state is written to ``checkpoint``; a later call with the same ``identity``
+    (hash of everything the run depends on) continues from it and ends bit for bit as the unbroken run
+    would have on the same CPU and thread count. Selection sees the validation split only; test data is
+    never touched here.
+
+    Raises:
+        DivergedError: when a training loss or a validation metric is not finite.
+    """
+    loop = _Loop(model.to(device), data, config, seed, device)
+    loop.resume(checkpoint, identity)
+    while loop.epoch < config.epochs:
+        loop.run_epoch()
+        if checkpoint is not None:
+            loop.save(checkpoint, identity)
+        report(loop.result.epochs[-1])
+    loop.result.last = to_arrays(model.state_dict())
+    return loop.result
+
+
+class _Loop:
+    """The state of one fine-tuning run."""
+
+    def __init__(self, model: nn.Module, data: TaskData, config: FinetuneConfig, seed: int, device: str) -> None:
+        self.model, self.data, self.config, self.seed, self.device = model, data, config, seed, device
+        self.x = torch.from_numpy(data.train.x).to(device)
+        self.y = torch.from_numpy(data.train.y).to(device)
+        self.loss = LOSSES[data.task.loss]
+        self.schedule = phases(config)
+        self.optimizer = make_optimizer(
+            config.optimizer, model.parameters(), config.lr, config.weight_decay, config.momentum
+        )
+        self.step_size = config.batch_size * config.accumulation
+        self.steps_per_epoch = math.ceil(len(self.x) / self.step_size)
+        self.result = FinetuneResult()
+        self.epoch = 0
+
+    def run_epoch(self) -> None:
+        start = time.perf_counter()
+        epoch = self.epoch + 1
+        n_trainable = set_frozen(self.model, phase_at(self.schedule, epoch).frozen)
+        train_loss, lr = self._train(epoch)
+        if not math.isfinite(train_loss):
+            raise self._diverged(f"training loss {train_loss} in epoch {epoch}")
+        val_loss, val_metric = self._validate()
+        if not math.isfinite(val_metric):
+            raise self._diverged(f"validation metric {val_metric} in epoch {epoch}")
+        self.epoch = epoch
+        self._note(epoch, train_loss, val_loss, val_metric, lr, n_trainable, time.perf_counter() - start)
+
+    def _diverged(self, what: str) -> DivergedError:
+        return DivergedError(f"fine-tuning diverged: {what}", self.result.epochs)
+
+    def _train(self, epoch: int) -> tuple[float, float]:
+        """One pass over the training samples; returns mean loss and the last step's learning rate."""
+        order = stream_rng(self.seed, "finetune order", epoch).permutation(len(self.x))
+        total, lr = torch.zeros((), device=self.device), 0.0
+        with torch_stream(self.seed, "dropout", epoch):
+            for group in batches(order, self.step_size):
+                lr = learning_rate(self.config, self.result.n_steps, self.steps_per_epoch)
+                total += self._optimizer_step(group, lr) * len(group)
+                self.result.n_steps += 1
+        return float(total) / len(order), lr
+
+    def _optimizer_step(self, group: Tensor, lr: float) -> Tensor:
+        """One optimizer step on one group of samples, in batches; returns the group's mean loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        mean = torch.zeros((), device=self.device)
+        for index in group.split(self.config.batch_size):
+            index = index.to(self.device)
+            # Each batch counts by its share of the group: a short last batch weighs no more than its samples.
+            loss = self.loss(self.model(self.x[index]), self.y[index]) * (len(index) / len(group))
+            loss.backward()
+            mean += loss.detach()
+        if self.config.grad_clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+        set_lr(self.optimizer, lr)
+        self.optimizer.step()
+        return mean
+
+    def _validate(self) -> tuple[float, float]:
+        prediction = predict(self.model, self.data.val, self.device)
+        loss = float(self.loss(torch.from_numpy(prediction), torch.from_numpy(self.data.val.y)))
+        return loss, METRICS[self.data.task.metric].compute(prediction, self.data.val.y)
+
+    def _note(
+        self, epoch: int, train_loss: float, val_loss: float, val_metric: float, lr: float, n_trainable: int, s: float
+    ) -> None:
+        result = self.result
+        result.seconds += s
+        result.val_metric_last = val_metric
+        if val_metric < result.val_metric_best:
+            result.val_metric_best, result.best_epoch = val_metric, epoch
+            result.best = {name: array.copy() for name, array in to_arrays(self.model.state_dict()).items()}
+        result.epochs.append(
+            {
+                "stage": STAGE,
+                "epoch": epoch,
+                "train_loss": train_loss,
+                "val_loss": val_loss if math.isfinite(val_loss) else None,
+                "val_metric": val_metric,
+                "lr": lr,
+                "n_trainable": n_trainable,
+                "wall_time_s": s,
+            }
+        )
+
+    def save(self, path: Path, identity: str) -> None:
+        """Writes the whole state as one safetensors file with JSON in its header; no pickle."""
+        tensors = {
+            **with_prefix("model.", to_arrays(self.model.state_dict())),
+            **with_prefix("best.", self.result.best),
+            **with_prefix("optimizer.", optimizer_arrays(self.optimizer)),
+        }
+        result = self.result
+        meta = {
+            "identity": identity,
+            "epoch": self.epoch,
+            "n_steps": result.n_steps,
+            "best_epoch": result.best_epoch,
+            "val_metric_best": result.val_metric_best,
+            "seconds": result.seconds,
+            "epochs": result.epochs,
+        }
+        write_tensors(str(path), tensors, meta)
+
+    def resume(self, path: Path | None, identity: str) -> None:
+        """Takes up a checkpoint of this very run; anything else is left alone and overwritten."""
+        try:
+            saved = read_tensors(str(path)) if path is not None else None
+        except (FileNotFoundError, CorruptFileError):
+            return
+        if saved is None or saved.meta["identity"] != identity:
+            return
+        self.model.load_state_dict(to_tensors(without_prefix("model.", saved.tensors)))
+        load_optimizer(self.optimizer, without_prefix("optimizer.", saved.tensors))
+        self.epoch = saved.meta["epoch"]
+        self.result = FinetuneResult(
+            epochs=list(saved.meta["epochs"]),
+            best=without_prefix("best.", saved.tensors),
+            best_epoch=saved.meta["best_epoch"],
+            val_metric_best=saved.meta["val_metric_best"],
+            val_metric_last=saved.meta["epochs"][-1]["val_metric"],
+            n_steps=saved.meta["n_steps"],
+            resumed_from_epoch=self.epoch,
+            seconds=saved.meta["seconds"],
+        )
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, samples: Samples, device: str, batch_size: int = 256) -> np.ndarray:
+    """Returns the model's predictions on a whole split, in its order, in eval mode."""
+    model.eval()
+    parts = [
+        model(torch.from_numpy(samples.x[i : i + batch_size]).to(device)).float().cpu()
+        for i in range(0, len(samples), batch_size)
+    ]
+    return torch.cat(parts).numpy()

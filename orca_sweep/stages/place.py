@@ -1,0 +1,77 @@
+"""Where a stage computes, and how training loops step, report and save their state."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from orca_sweep.store import Store
+
+Progress = Callable[[Mapping[str, Any]], None]
+"""Called once per epoch with what there is to see."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a stage computes. Device and threads can change the last bits, so they are part of keys."""
+
+    store: Store
+    device: str = "cpu"
+    n_threads: int = 1
+
+    def key_part(self) -> dict[str, Any]:
+        """What of the place belongs into a stage's key."""
+        return {"device": self.device.split(":")[0], "n_threads": self.n_threads}
+
+
+def make_optimizer(
+    name: str, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, momentum: float = 0.9
+) -> torch.optim.Optimizer:
+    """Returns a fused optimizer (adamw, adam or sgd)."""
+    if name == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, fused=True)
+    kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Sets the learning rate of the next step."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def optimizer_arrays(optimizer: torch.optim.Optimizer) -> dict[str, np.ndarray]:
+    """Returns the optimizer's state as named arrays ``<parameter index>.<name>``."""
+    arrays: dict[str, np.ndarray] = {}
+    for index, parameter in enumerate(optimizer.param_groups[0]["params"]):
+        for name, value in optimizer.state.get(parameter, {}).items():
+            if value is not None:
+                arrays[f"{index}.{name}"] = torch.as_tensor(value).detach().cpu().numpy().copy()
+    return arrays
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, arrays: Mapping[str, np.ndarray]) -> None:
+    """Puts ``optimizer_arrays`` back."""
+    parameters = optimizer.param_groups[0]["params"]
+    for key, array in arrays.items():
+        index, name = key.split(".", 1)
+        parameter = parameters[int(index)]
+        optimizer.state[parameter][name] = torch.from_numpy(np.array(array)).to(parameter.device)
+
+
+def with_prefix(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the arrays under longer names."""
+    return {f"{prefix}{name}": array for name, array in arrays.items()}
+
+
+def without_prefix(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the arrays of one prefix under their own names."""
+    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def batches(order: np.ndarray, size: int) -> list[Tensor]:
+    """Returns the index tensors of consecutive batches; the last may be short, none is dropped."""
+    return [torch.from_numpy(order[i : i + size]) for i in range(0, len(order), size)]

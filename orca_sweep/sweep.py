@@ -1,0 +1,298 @@
+"""A plan on Ray Tune: each run is one Tune trial. The only module that imports ray.
+
+Our own records decide what is done, never Tune's experiment state: a launch runs what has no record,
+so it does not matter how an earlier one ended. Written against Ray 2.60 (``ray.tune.Tuner`` with
+``ray.tune.report``; ``ray.train.report`` is an error inside Tune there).
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from filelock import FileLock, Timeout
+from ray import tune
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from orca_sweep.errors import InputError
+from orca_sweep.results import read_manifest, read_record, write_json, write_record
+from orca_sweep.space import Plan, PlannedTrial, Resources
+from orca_sweep.trial import load_imports, run_trial, unavailable_parts
+
+# A finished outcome is not run again; what failed or was lost is.
+FINAL_STATUSES = ("ok", "diverged")
+WORKER_DEATHS = 2
+"""How often a trial whose worker or node died is started again before it counts as lost."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Where a sweep runs and writes; all paths absolute."""
+
+    out: Path
+    store: str
+    data_root: Path
+    address: str
+    """'local' for a Ray of our own, or the address of a cluster to join."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a launch ended."""
+
+    n_planned: int
+    n_run: int
+    statuses: Mapping[str, int]
+    n_unfinished: int
+    wall_time_s: float
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every planned trial is ok, else 1."""
+        return 0 if self.statuses.get("ok", 0) == self.n_planned else 1
+
+
+Watch = Callable[[str, Mapping[str, Any]], None]
+"""Told of events: ('start', ...), ('epoch', ...), ('end', row)."""
+
+
+def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
+    """Runs what the plan has and the sweep folder lacks, and returns how that ended.
+
+    Nothing is written before everything that can be known in advance has been checked: the folder,
+    the data and packages, whether any node can ever hold a trial, and whether all nodes see the folder.
+
+    Raises:
+        InputError: with every reason found.
+    """
+    check_folder(plan, setup.out)
+    if setup.address == "local":
+        _raise(unavailable_parts([t.config for t in plan.trials], setup.data_root))
+    start = time.perf_counter()
+    with _ray(setup.address) as dashboard:
+        check_resources(plan.space.resources)
+        setup.out.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(setup.out / ".lock", timeout=0):
+                _check_shared(setup)
+                write_json(setup.out / "sweep.json", manifest(plan))
+                todo = missing(plan, setup.out)
+                watch("start", {"dashboard": dashboard, "n_todo": len(todo), "n_planned": len(plan.trials)})
+                if todo:
+                    _fit(plan, todo, setup, watch)
+                return _outcome(plan, len(todo), setup.out, time.perf_counter() - start)
+        except Timeout:
+            raise InputError(f"{setup.out}: another launch is writing here. Wait for it, or give --out.") from None
+
+
+def missing(plan: Plan, out: Path) -> list[PlannedTrial]:
+    """Returns the planned trials without a final record, in the plan's order."""
+    return [trial for trial in plan.trials if not _is_final(read_record(out, trial.trial_id))]
+
+
+def _is_final(record: Mapping[str, Any] | None) -> bool:
+    return record is not None and record["row"]["status"] in FINAL_STATUSES
+
+
+def manifest(plan: Plan) -> dict[str, Any]:
+    """Returns what the sweep folder says of itself: the plan with every config."""
+    return {
+        "name": plan.space.name,
+        "question": plan.space.question,
+        "metric": plan.space.metric,
+        "factors": list(plan.space.factors),
+        "trials": [
+            {"trial_id": t.trial_id, "cell_id": t.cell_id, "seed": t.seed, "config": t.config.flat()}
+            for t in plan.trials
+        ],
+    }
+
+
+# Checks before anything is written ----------------------------------------------------------------
+
+
+def check_folder(plan: Plan, out: Path) -> None:
+    """Refuses a folder that holds another space's results, or anything that is no sweep.
+
+    Raises:
+        InputError: saying what the folder holds.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: a file, not a folder. Give another folder with --out.")
+    found = read_manifest(out)
+    if found is not None and found["name"] != plan.space.name:
+        raise InputError(
+            f"{out}: holds the results of the space {found['name']!r}, not of {plan.space.name!r}."
+            " Give another folder with --out."
+        )
+    others = [] if found or not out.exists() else [p.name for p in out.iterdir() if p.name != ".lock"]
+    if others:
+        raise InputError(f"{out}: not empty and no sweep ({', '.join(sorted(others)[:3])}). Give another with --out.")
+
+
+def check_resources(resources: Resources) -> None:
+    """Refuses resources that no node of the cluster has, instead of waiting for them for ever.
+
+    Raises:
+        InputError: naming what is asked for and what the largest node has.
+    """
+    need = {"CPU": resources.cpu, "GPU": resources.gpu, **resources.custom}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(all(node.get(name, 0) >= amount for name, amount in need.items()) for node in nodes):
+        return
+    most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in need}
+    words = ", ".join(
+        f"{name} {amount:g} (most on one node: {most[name]:g})" for name, amount in need.items() if amount
+    )
+    raise InputError(f"resources: no node can ever hold a trial that needs {words}. Lower 'resources' in the space.")
+
+
+def _check_shared(setup: Setup) -> None:
+    """On several nodes, all must see the sweep folder: found out now, not after the first epoch."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) < 2:
+        return
+    probe = setup.out / f".seen-by-all-{os.getpid()}"
+    probe.write_text("", encoding="utf-8")
+    try:
+        asked = [(_sees.options(scheduling_strategy=_on(node)).remote(str(probe)), node) for node in nodes]
+        blind = [node["NodeManagerAddress"] for answer, node in asked if not ray.get(answer)]
+    finally:
+        probe.unlink(missing_ok=True)
+    if blind:
+        raise InputError(
+            f"{setup.out}: not visible on {', '.join(blind)}. Several nodes need a shared folder: give one with --out."
+        )
+
+
+def _on(node: Mapping[str, Any]) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
+
+
+@ray.remote(num_cpus=0)
+def _sees(path: str) -> bool:
+    return Path(path).exists()
+
+
+def _raise(problems: Sequence[str]) -> None:
+    if problems:
+        raise InputError(list(problems))
+
+
+# Running ------------------------------------------------------------------------------------------
+
+
+class _ray:  # noqa: N801 - used as a context manager, like the functions of contextlib
+    """Ray for the length of a block; gives the dashboard's address, if there is one."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def __enter__(self) -> str | None:
+        os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+        try:
+            context = ray.init(address=self.address, log_to_driver=False, logging_level="WARNING")
+        except ConnectionError as error:
+            raise InputError(f"--address {self.address}: no Ray cluster answers there ({error}).") from None
+        return context.dashboard_url or None
+
+    def __exit__(self, *_: object) -> None:
+        ray.shutdown()
+
+
+def _fit(plan: Plan, todo: Sequence[PlannedTrial], setup: Setup, watch: Watch) -> None:
+    resources = plan.space.resources
+    bundle = {"CPU": resources.cpu, "GPU": resources.gpu, **resources.custom}
+    work = _work(plan, setup)
+    trials = [{"trial_id": t.trial_id, "config": t.config.model_dump()} for t in todo]
+    tuner = tune.Tuner(
+        tune.with_resources(work, tune.PlacementGroupFactory([{k: v for k, v in bundle.items() if v}])),
+        param_space={"trial": tune.grid_search(trials)},
+        tune_config=tune.TuneConfig(reuse_actors=True, trial_name_creator=_name, trial_dirname_creator=_name),
+        run_config=tune.RunConfig(
+            name=time.strftime("%Y%m%d-%H%M%S"),
+            storage_path=str(setup.out / "ray"),
+            failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
+            callbacks=[_Watcher(setup.out, watch)],
+            verbose=0,
+        ),
+    )
+    for result in tuner.fit():
+        trial = (result.config or {}).get("trial", {})
+        if result.error is not None and trial and read_record(setup.out, trial["trial_id"]) is None:
+            _write_lost(plan, setup.out, trial["trial_id"], str(result.error))
+
+
+def _name(trial: Any) -> str:
+    return str(trial.config["trial"]["trial_id"])
+
+
+def _write_lost(plan: Plan, out: Path, trial_id: str, error: str) -> None:
+    trial = next(t for t in plan.trials if t.trial_id == trial_id)
+    text = f"its worker died {WORKER_DEATHS + 1} times: {error.strip().splitlines()[-1] if error.strip() else ''}"
+    write_record(out, {"trial_id": trial_id, "cell_id": trial.cell_id, "status": "lost", "error": text}, [])
+
+
+def _work(plan: Plan, setup: Setup) -> Callable[[dict[str, Any]], None]:
+    """The Tune trainable. It runs in a worker that is used again for the next trial."""
+    imports, cpu, gpu = plan.space.imports, plan.space.resources.cpu, plan.space.resources.gpu
+    levels = sorted({trial.config.embedder.epochs for trial in plan.trials})
+
+    def orca(params: dict[str, Any]) -> None:
+        import torch
+
+        from orca_sweep.config import TrialConfig
+        from orca_sweep.stages import Place
+        from orca_sweep.store import Store
+
+        n_threads = max(1, int(cpu))
+        torch.set_num_threads(n_threads)
+        load_imports(imports)
+        device = "cuda" if gpu > 0 and torch.cuda.is_available() else "cpu"
+        place = Place(Store(setup.store), device, n_threads)
+        config = TrialConfig.model_validate(params["trial"]["config"])
+        row = run_trial(config, setup.out, place, setup.data_root, _report, levels)
+        shown = ("status", "val_metric_best", "val_metric_last", "test_metric_best", "test_metric_last")
+        tune.report({"stage": "done", **{k: row[k] for k in shown if row.get(k) is not None}})
+        if device == "cuda":
+            # The worker lives on: what this trial held must not be counted against the next.
+            torch.cuda.empty_cache()
+
+    return orca
+
+
+def _report(row: Mapping[str, Any]) -> None:
+    tune.report({k: v for k, v in row.items() if v is not None})
+
+
+class _Watcher(tune.Callback):
+    """Passes Tune's events on: epochs, and each trial's record when it has ended."""
+
+    def __init__(self, out: Path, watch: Watch) -> None:
+        self.out, self.watch = out, watch
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        """One epoch of one trial."""
+        self.watch("epoch", {"trial_id": _name(trial), **{k: result.get(k) for k in ("stage", "epoch", "val_metric")}})
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """The trial has ended, well or badly."""
+        record = read_record(self.out, _name(trial))
+        if record is not None:
+            self.watch("end", record["row"])
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """The trial's worker is gone for good."""
+        self.watch("end", {"trial_id": _name(trial), "status": "lost", "error": "its worker died"})
+
+
+def _outcome(plan: Plan, n_run: int, out: Path, seconds: float) -> Outcome:
+    statuses: dict[str, int] = {}
+    for trial in plan.trials:
+        record = read_record(out, trial.trial_id)
+        status = record["row"]["status"] if record else "unfinished"
+        statuses[status] = statuses.get(status, 0) + 1
+    return Outcome(len(plan.trials), n_run, statuses, statuses.get("unfinished", 0), seconds)

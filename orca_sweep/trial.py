@@ -1,0 +1,380 @@
+"""One ORCA run from its config to its record: resolve, then the stages in order. No ray here."""
+
+import platform
+import time
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from orca_sweep import __version__
+from orca_sweep.bodies import find_body, unavailable_body
+from orca_sweep.config import TrialConfig, explain, knobs
+from orca_sweep.errors import DivergedError, InputError, OrcaSweepError
+from orca_sweep.objectives import OBJECTIVES
+from orca_sweep.proxies import PROXIES, unavailable_proxy
+from orca_sweep.results import Status, write_record
+from orca_sweep.store import NUMERIC_PACKAGES
+from orca_sweep.tasks import TASKS, TaskData, task_data, unavailable
+
+if TYPE_CHECKING:
+    from orca_sweep.stages import Place, Progress
+
+# Fields that change nothing when the embedder is not trained.
+EMBEDDER_TRAINING = (
+    "embedder.epsilon",
+    "embedder.optimizer",
+    "embedder.lr",
+    "embedder.weight_decay",
+    "embedder.lr_decay",
+    "embedder.lr_decay_epochs",
+    "embedder.max_samples_per_class",
+    "embedder.proxy_samples",
+    "embedder.n_pseudo_classes",
+)
+
+
+def load_imports(imports: Iterable[str]) -> None:
+    """Imports the user's modules and files, each once per process, so that their records are known.
+
+    Raises:
+        InputError: naming the import that failed and why.
+    """
+    problems = []
+    for name in imports:
+        try:
+            _import_file(name) if name.endswith(".py") else import_module(name)
+        except Exception as error:  # whatever the user's module raises is the user's to read
+            problems.append(f"imports: {name!r} cannot be imported: {type(error).__name__}: {error}.")
+    if problems:
+        raise InputError(problems)
+
+
+@cache
+def _import_file(name: str) -> None:
+    spec = spec_from_file_location(f"orca_sweep_import_{Path(name).stem}", name)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{name} is not a Python file")
+    spec.loader.exec_module(module_from_spec(spec))
+
+
+def resolve(settings: Mapping[str, Any]) -> TrialConfig:
+    """Returns the whole, checked config of dotted settings.
+
+    What the settings leave open comes from the task's recipe, then from the fields' defaults. Settings
+    that cannot change the work are put to one canonical value, so that equal work has an equal id:
+    without embedder training (no epochs, no proxy or no objective) these three and the training's own
+    knobs; without freezing its length; with a random body the pre-training's length.
+
+    Raises:
+        InputError: with every mistake; each starts with the dotted name of the field.
+    """
+    problems = _unknown_names(settings)
+    recipe = TASKS.get(settings["task"]).recipe if settings.get("task") in TASKS else {}
+    whole = {**recipe, **settings}
+    if not problems:
+        problems = _unknown_names(whole)
+    try:
+        config = TrialConfig.from_flat(_canonical(whole))
+    except ValidationError as error:
+        problems += [f"{place} = {value!r}: {rule}." for place, value, rule in explain(error) if place != ""]
+        raise InputError(dict.fromkeys(_required(problems))) from None
+    problems += [] if problems else _contradictions(config)
+    if problems:
+        raise InputError(list(dict.fromkeys(problems)))
+    return config
+
+
+def _required(problems: Iterable[str]) -> list[str]:
+    """Missing fields said plainly."""
+    return [
+        f"{text.split(' = ')[0]} is missing. Set it in base or as a factor." if "field required" in text else text
+        for text in problems
+    ]
+
+
+def _unknown_names(settings: Mapping[str, Any]) -> list[str]:
+    problems = []
+    for path, registry in (("task", TASKS), ("proxy", PROXIES), ("embedder.objective", OBJECTIVES)):
+        if path in settings and settings[path] not in registry:
+            problems.append(f"{path} {settings[path]!r}: {registry.unknown(settings[path])}")
+    if "body.name" in settings:
+        try:
+            find_body(settings["body.name"])
+        except InputError as error:
+            problems += [
+                f"body.name {text}" if text.startswith("'") else f"body.name: {text}" for text in error.problems
+            ]
+    return problems
+
+
+def _canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
+    flat = dict(settings)
+    naive = flat.get("embedder.epochs") == 0 or flat.get("embedder.objective") == "none"
+    if naive or flat.get("proxy", "none") == "none":
+        flat |= {"proxy": "none", "embedder.objective": "none", "embedder.epochs": 0}
+        flat = {path: value for path, value in flat.items() if path not in EMBEDDER_TRAINING}
+    if flat.get("finetune.freeze", "none") == "none" or flat.get("finetune.freeze_epochs") == 0:
+        flat |= {"finetune.freeze": "none", "finetune.freeze_epochs": 0}
+    elif _outlasts(flat):
+        flat["finetune.freeze_epochs"] = "forever"
+    if flat.get("body.pretrain_fraction") == 0:
+        flat.pop("body.pretrain_steps", None)
+    return flat
+
+
+def _outlasts(flat: Mapping[str, Any]) -> bool:
+    """Whether the frozen phase is as long as fine-tuning itself."""
+    defaults = {path: knobs()[path].default for path in ("finetune.freeze_epochs", "finetune.epochs")}
+    frozen, epochs = (flat.get(path, default) for path, default in defaults.items())
+    return frozen != "forever" and int(frozen) >= int(epochs)
+
+
+def _contradictions(config: TrialConfig) -> list[str]:
+    body, task, proxy = find_body(config.body.name), TASKS.get(config.task), PROXIES.get(config.proxy)
+    problems = []
+    if body.dims is not None and body.dims != task.dims:
+        problems.append(
+            f"body.name {body.name!r} takes {body.dims}D input, but the task {task.name!r} is {task.dims}D."
+        )
+    kind = {1: "text", 2: "image", None: None}[body.dims]
+    if config.proxy != "none" and kind is not None and proxy.kind != kind:
+        problems.append(f"proxy {proxy.name!r} holds {proxy.kind}s, but the body {body.name!r} embeds {kind}s.")
+    if body.pretrain is None and config.body.pretrain_fraction not in (0, 1):
+        problems.append(
+            f"body.pretrain_fraction = {config.body.pretrain_fraction}: {body.name!r} comes with published weights,"
+            " so only 0 (random) and 1 (as published) exist. Our own small bodies take any fraction."
+        )
+    if config.finetune.decay_epochs is not None and config.finetune.decay_epochs <= config.finetune.warmup_epochs:
+        problems.append(
+            f"finetune.decay_epochs = {config.finetune.decay_epochs}: the decay must end after the warm-up"
+            f" ({config.finetune.warmup_epochs} epochs)."
+        )
+    return problems
+
+
+def unavailable_parts(configs: Iterable[TrialConfig], data_root: Path) -> list[str]:
+    """Returns what the trials need and this machine lacks (files, packages), each with what to do."""
+    configs = list(configs)
+    problems: list[str] = []
+    for name in dict.fromkeys(config.task for config in configs):
+        problems += unavailable(TASKS.get(name), data_root)
+    for name in dict.fromkeys(config.body.name for config in configs):
+        problems += unavailable_body(find_body(name))
+    for name in dict.fromkeys(config.proxy for config in configs):
+        problems += unavailable_proxy(PROXIES.get(name))
+    return problems
+
+
+# Running ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Record:
+    """What is known of a run so far: it ends as a row whatever happens."""
+
+    row: dict[str, Any]
+    epochs: list[dict[str, Any]]
+    reused: list[str]
+    reused_s: float = 0.0
+
+    def reuse(self, stage: str, seconds: float) -> None:
+        self.reused.append(stage)
+        self.reused_s += seconds
+
+
+def run_trial(
+    config: TrialConfig,
+    folder: Path,
+    place: "Place",
+    data_root: Path,
+    report: "Progress" = lambda row: None,
+    snapshot_epochs: Iterable[int] = (),
+) -> dict[str, Any]:
+    """Runs one trial to its record in ``folder/trials/<trial_id>/`` and returns the record's row.
+
+    A trial that fails, diverges or runs out of memory is a record with that status and the error; it
+    never raises for them. A trial that was interrupted continues from its last checkpoint.
+
+    Args:
+        config: the resolved config.
+        folder: the sweep folder.
+        place: store, device and threads.
+        data_root: where tasks with files find them.
+        report: called once per epoch with what there is to see.
+        snapshot_epochs: embedder epochs at which the embedder is stored for other trials.
+    """
+    start = time.perf_counter()
+    record = _Record(_identity(config, place), [], [])
+    home = folder / "trials" / config.trial_id
+    try:
+        _run(config, home, place, data_root, report, snapshot_epochs, record)
+        _end(record, "ok", None)
+    except DivergedError as error:
+        record.epochs += [dict(epoch) for epoch in error.epochs]
+        _end(record, "diverged", error)
+    except Exception as error:  # a failing trial is a row; the others go on
+        _end(record, "oom" if _out_of_memory(error) else "failed", error)
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+    record.row["wall_time_s"] = time.perf_counter() - start
+    record.row |= {"reused": ",".join(record.reused), "reused_s": record.reused_s}
+    write_record(folder, record.row, record.epochs)
+    return record.row
+
+
+def _identity(config: TrialConfig, place: "Place") -> dict[str, Any]:
+    return {
+        "trial_id": config.trial_id,
+        "cell_id": config.cell_id,
+        "metric": TASKS.get(config.task).metric,
+        "device": place.device,
+        "n_threads": place.n_threads,
+        "host": platform.node(),
+        "code_version": __version__,
+        "versions": " ".join(f"{name}={version(name)}" for name in NUMERIC_PACKAGES),
+    }
+
+
+def _end(record: _Record, status: Status, error: Exception | None) -> None:
+    told = isinstance(error, OrcaSweepError)
+    text = None if error is None else (str(error) if told else f"{type(error).__name__}: {error}")
+    record.row |= {"status": status, "error": text}
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def _run(
+    config: TrialConfig,
+    home: Path,
+    place: "Place",
+    data_root: Path,
+    report: "Progress",
+    snapshot_epochs: Iterable[int],
+    record: _Record,
+) -> None:
+    from orca_sweep import stages
+    from orca_sweep.model import build_model
+    from orca_sweep.store import stage_key, state_digest
+
+    clock = _Clock(record.row)
+    data = _task_data(config.task, data_root, config.data.split_seed, config.data.n_train)
+    sizes = {"n_train": len(data.train), "n_val": len(data.val), "n_test": len(data.test)}
+    record.row |= {**sizes, "data_sha256": data.fingerprint}
+    clock.lap("data_s")
+
+    body_record = find_body(config.body.name)
+    body, seconds, reused = stages.pretrain_body(body_record, config.body, place, report)
+    if reused:
+        record.reuse("pretrain", seconds)
+    record.row |= {"pretrain_metric": body.pretrain_metric, "body_sha256": body.digest()}
+    clock.lap("body_s")
+
+    model = build_model(data, body, config)
+    record.row["n_parameters"] = sum(p.numel() for p in model.parameters())
+    if config.embedder.epochs > 0:
+        _train_embedder(config, model.embedder, data, body, place, report, snapshot_epochs, record, clock)
+
+    from orca_sweep.bodies.network import to_arrays
+
+    inputs = {
+        **place.key_part(),
+        "finetune": config.finetune.model_dump(),
+        "seed": config.seed,
+        "data": data.fingerprint,
+        "start": state_digest(to_arrays(model.state_dict())),
+    }
+    checkpoint = home / "checkpoint.safetensors"
+    result = stages.finetune(
+        model, data, config.finetune, config.seed, place.device, checkpoint, stage_key("finetune", inputs), report
+    )
+    record.epochs += result.epochs
+    record.row |= _finetune_row(result)
+    clock.lap("finetune_s")
+    _score_test(model, data, result, place.device, record.row)
+    clock.lap("test_s")
+    checkpoint.unlink(missing_ok=True)
+
+
+class _Clock:
+    """Writes the seconds since the last lap into the row."""
+
+    def __init__(self, row: dict[str, Any]) -> None:
+        self.row = row
+        self.last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.row[name] = now - self.last
+        self.last = now
+
+
+@lru_cache(maxsize=2)
+def _task_data(name: str, data_root: Path, split_seed: int, n_train: int | None) -> TaskData:
+    """Task data is the same for every trial of a task: a reused worker loads it once."""
+    return task_data(TASKS.get(name), data_root, split_seed, n_train)
+
+
+def _train_embedder(
+    config: TrialConfig,
+    embedder: Any,
+    data: TaskData,
+    body: Any,
+    place: "Place",
+    report: "Progress",
+    snapshot_epochs: Iterable[int],
+    record: _Record,
+    clock: _Clock,
+) -> None:
+    from orca_sweep import stages
+    from orca_sweep.tasks import alignment_labels
+
+    proxy_data = PROXIES.get(config.proxy).load()
+    proxy = stages.proxy_features(proxy_data, body, place)
+    if proxy.reused:
+        record.reuse("proxy-features", proxy.seconds)
+    record.row["proxy_sha256"] = proxy_data.fingerprint
+    clock.lap("proxy_s")
+    labels = alignment_labels(data, config.embedder.n_pseudo_classes, config.data.split_seed)
+    training = stages.train_embedder(embedder, data, labels, proxy, body, config, place, snapshot_epochs, report)
+    if training.reused_s > 0:
+        record.reuse("embedder", training.reused_s)
+    record.epochs += [dict(epoch) for epoch in training.epochs]
+    first, last = training.epochs[0]["objective"], training.epochs[-1]["objective"]
+    record.row |= {"objective_first": first, "objective_last": last}
+    clock.lap("embedder_s")
+
+
+def _finetune_row(result: Any) -> dict[str, Any]:
+    return {
+        "val_metric_best": result.val_metric_best,
+        "val_metric_last": result.val_metric_last,
+        "best_epoch": result.best_epoch,
+        "n_steps": result.n_steps,
+        "n_trainable_first": result.epochs[0]["n_trainable"],
+        "n_trainable_last": result.epochs[-1]["n_trainable"],
+        "resumed_from_epoch": result.resumed_from_epoch,
+    }
+
+
+def _score_test(model: Any, data: TaskData, result: Any, device: str, row: dict[str, Any]) -> None:
+    """Scores the test split: the only place where test data meets a model."""
+    from orca_sweep.bodies.network import to_tensors
+    from orca_sweep.stages import predict
+    from orca_sweep.store import state_digest
+    from orca_sweep.tasks.measures import METRICS
+
+    for which, state in (("last", result.last), ("best", result.best)):
+        model.load_state_dict(to_tensors(state))
+        prediction = predict(model, data.test, device)
+        row[f"test_metric_{which}"] = METRICS[data.task.metric].compute(prediction, data.test.y)
+    row["state_sha256"] = state_digest(result.last)
