@@ -1,0 +1,123 @@
+"""Real tasks that work offline straight after installation."""
+
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from orca_sweep.data import Samples, Splits, check_array, check_labels, read_pickled_dict, split_groups, split_random
+from orca_sweep.errors import DataError
+
+DARCY_SIDE = 29
+N_DARCY = 300
+WINDOW = 128
+
+
+def _cut(x: np.ndarray, y: np.ndarray, parts: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Splits:
+    whole = Samples(x, y)
+    return Splits(*(whole.take(part) for part in parts))
+
+
+def load_digits(root: Path, split_seed: int) -> Splits:
+    """Returns scikit-learn's 1,797 digits (1, 8, 8) in [0, 1]: 600 test, 300 validation, the rest training."""
+    from sklearn.datasets import load_digits as load
+
+    images, labels = load(return_X_y=True)
+    x = (images / 16).astype(np.float32).reshape(-1, 1, 8, 8)
+    y = labels.astype(np.int64)
+    return _cut(x, y, split_random(len(x), 300, 600, split_seed, y))
+
+
+def load_darcy(root: Path, split_seed: int) -> Splits:
+    """Returns 300 Darcy problems: coefficient and two coordinate channels (3, 29, 29) -> pressure (1, 29, 29)."""
+    coefficients, pressures = darcy_problems(N_DARCY, DARCY_SIDE)
+    axis = np.linspace(0, 1, DARCY_SIDE, dtype=np.float32)
+    grid = np.stack(np.meshgrid(axis, axis, indexing="ij"))
+    # 3 and 12 become -1 and 1.
+    scaled = ((coefficients - 7.5) / 4.5)[:, None].astype(np.float32)
+    x = np.concatenate([scaled, np.broadcast_to(grid, (N_DARCY, *grid.shape))], axis=1)
+    y = pressures[:, None].astype(np.float32)
+    return _cut(x, y, split_random(N_DARCY, 50, 50, split_seed))
+
+
+@lru_cache(maxsize=1)
+def darcy_problems(n: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns coefficients a (n, side, side) of 3 and 12, and solutions u of -div(a grad u) = 1, u = 0 outside.
+
+    The coefficient is the sign of a Gaussian random field N(0, (-Laplacian + 9)^-2) with zero Neumann
+    boundary on the unit square. Always the same n problems.
+
+    Source: Li et al. 2021, arXiv 2010.08895, appendix A.3. Cost: about 2 ms a problem at side 29.
+    """
+    rng = np.random.default_rng(20210101)
+    coefficients = np.stack([np.where(_random_field(side, rng) >= 0, 12.0, 3.0) for _ in range(n)])
+    return coefficients, np.stack([solve_darcy(a) for a in coefficients])
+
+
+def _random_field(side: int, rng: np.random.Generator) -> np.ndarray:
+    from scipy.fft import idctn
+
+    k = np.arange(side)
+    spectrum = 1 / (np.pi**2 * (k[:, None] ** 2 + k[None, :] ** 2) + 9)
+    noise = rng.standard_normal((side, side)) * spectrum
+    noise[0, 0] = 0.0  # the field's mean is taken out, so both values occur
+    return idctn(noise, norm="ortho")
+
+
+def solve_darcy(a: np.ndarray, source: np.ndarray | float = 1.0) -> np.ndarray:
+    """Returns u (n, n) with -div(a grad u) = source on the unit square and u = 0 on its edge.
+
+    Five-point finite differences on the n x n nodes (edge included); the coefficient between two nodes
+    is their harmonic mean, which keeps the flux continuous across a jump.
+    """
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.linalg import spsolve
+
+    n = len(a)
+    inner = n - 2
+    index = np.full((n, n), -1)
+    index[1:-1, 1:-1] = np.arange(inner * inner).reshape(inner, inner)
+    rows, columns, values = [], [], []
+    diagonal = np.zeros((inner, inner))
+    for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+        here, there = a[1:-1, 1:-1], a[1 + dy : n - 1 + dy, 1 + dx : n - 1 + dx]
+        face = 2 * here * there / (here + there)
+        diagonal += face
+        neighbour = index[1 + dy : n - 1 + dy, 1 + dx : n - 1 + dx]
+        inside = neighbour >= 0
+        rows.append(index[1:-1, 1:-1][inside])
+        columns.append(neighbour[inside])
+        values.append(-face[inside])
+    rows.append(index[1:-1, 1:-1].ravel())
+    columns.append(index[1:-1, 1:-1].ravel())
+    values.append(diagonal.ravel())
+    entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
+    right = np.broadcast_to(np.asarray(source, dtype=float), (n, n))[1:-1, 1:-1].ravel() / (n - 1) ** 2
+    u = np.zeros((n, n))
+    u[1:-1, 1:-1] = spsolve(csr_matrix(entries, shape=(inner**2, inner**2)).tocsc(), right).reshape(inner, inner)
+    return u
+
+
+def load_watch(root: Path, split_seed: int) -> Splits:
+    """Returns windows (6, 128) of wrist acceleration and rotation at 50 Hz with the exercise done (7).
+
+    Windows of a recording do not overlap; splits are by subject: 6 training, 2 validation, 2 test.
+    """
+    spec = find_spec("seglearn")
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError("task 'watch-exercises' needs the package seglearn. Run: pip install 'orca-sweep[1d]'")
+    path = Path(next(iter(spec.submodule_search_locations))) / "data" / "watch_dataset.npy"
+    return watch_windows(path, split_seed)
+
+
+def watch_windows(path: Path, split_seed: int) -> Splits:
+    """Reads the recordings at ``path`` and cuts them into windows; see ``load_watch``."""
+    raw = read_pickled_dict(path, ("X", "y", "subject"))
+    recordings = [check_array(r, f"{path}: X[{i}]", (None, 6)) for i, r in enumerate(list(raw["X"]))]  # type: ignore[call-overload]
+    labels = check_labels(raw["y"], f"{path}: y", len(recordings), 0, 7)
+    subjects = check_array(raw["subject"], f"{path}: subject", (len(recordings),))
+    counts = [len(r) // WINDOW for r in recordings]
+    x = np.concatenate([r[: n * WINDOW].reshape(n, WINDOW, 6) for r, n in zip(recordings, counts, strict=True)])
+    y, subject = np.repeat(labels, counts), np.repeat(subjects, counts)
+    return _cut(x.transpose(0, 2, 1).astype(np.float32), y, split_groups(subject, 2, 2, split_seed))
