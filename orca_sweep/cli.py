@@ -148,7 +148,7 @@ def _print_plan(made: Plan, notes: Iterable[str]) -> None:
 
 
 def _level(value: object) -> str:
-    return "null" if value is None else str(value)
+    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 # list ---------------------------------------------------------------------------------------------
@@ -326,14 +326,16 @@ def _figure(tables: Path, out: Path, console: Console) -> Path | None:
 def _print_summary(results: Any, console: Console) -> None:
     from orca_sweep.results import summarise
 
-    table = Table(*results.factors, "task metric", "n", "mean", "95% interval over seeds", "not ok", box=None)
-    for cell in summarise(results):
+    table = Table(*results.factors, "n", "mean", "95% interval", "not ok", box=None, header_style="bold")
+    cells = summarise(results)
+    for cell in cells:
         i = cell.interval
         interval = f"{i.low:.4f} .. {i.high:.4f}" if i.n > 1 else "-"
         lacking = ", ".join(f"{n} {status}" for status, n in cell.statuses.items() if status != "ok")
         levels = [_level(value) for value in cell.levels.values()]
-        table.add_row(*levels, cell.metric, str(i.n), f"{i.mean:.4f}" if i.n else "-", interval, lacking or "0")
-    console.print(f"{results.metric} (lower is better):", style="bold")
+        table.add_row(*levels, str(i.n), f"{i.mean:.4f}" if i.n else "-", interval, lacking or "0")
+    measures = ", ".join(dict.fromkeys(f"{cell.task}: {cell.metric}" for cell in cells))
+    console.print(f"{results.metric} ({measures}; lower is better), mean over n seeds with Student-t interval:")
     console.print(table)
 
 

@@ -4,12 +4,14 @@ import hashlib
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO
 
 import numpy as np
 
-from orca_sweep.errors import DataError
+from orca_sweep.errors import DataError, InputError
 from orca_sweep.streams import stream_rng
 
 # All that a pickled dict of NumPy arrays needs; every other name in a pickle is refused before it runs.
@@ -18,6 +20,13 @@ SAFE_GLOBALS = frozenset(
     for module in ("numpy.core.multiarray", "numpy._core.multiarray")
     for name in ("_reconstruct", "scalar")
 ) | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
+# Everything the readers of NumPy and pickle raise on damaged bytes (found by feeding them damaged bytes).
+DAMAGED = (
+    ValueError, TypeError, EOFError, pickle.UnpicklingError, AttributeError, LookupError, OverflowError,
+    MemoryError, ImportError, SyntaxError, RuntimeError, TokenError,
+)  # fmt: skip
+# Names under which a package is installed, where they differ from the name it is imported by.
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "PyYAML"}
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,8 @@ class _Restricted(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in SAFE_GLOBALS:
             raise DataError(
-                f"{self.path}: the pickle asks for {module}.{name}. Only NumPy arrays are read; nothing ran."
+                f"{self.path}: the pickle asks for {module}.{name}. Only NumPy arrays and plain containers are read;"
+                " nothing ran. Get the file from its source again, or save it as plain arrays."
             )
         return super().find_class(module, name)
 
@@ -78,8 +88,10 @@ def read_npy(path: Path) -> np.ndarray:
     with _open(path) as file:
         try:
             return np.lib.format.read_array(file, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise DataError(f"{path}: not a plain .npy array ({error}).") from None
+        except DAMAGED as error:
+            raise DataError(
+                f"{path}: not a plain .npy array ({error}). Arrays of numbers are read. Get the file again."
+            ) from None
 
 
 def read_pickled_npy(path: Path) -> object:
@@ -94,13 +106,16 @@ def read_pickled_npy(path: Path) -> object:
             reader = np.lib.format.read_array_header_1_0 if magic == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = reader(file)
             if not dtype.hasobject or shape != ():
-                raise DataError(f"{path}: holds an array {shape} of {dtype}; a single pickled object was expected.")
+                raise DataError(f"{path}: holds an array {shape} of {dtype}. A single pickled object was expected.")
             array = _Restricted(file, path).load()
-        except (ValueError, EOFError, pickle.UnpicklingError, AttributeError, IndexError, KeyError) as error:
-            raise DataError(f"{path}: not a readable .npy file ({type(error).__name__}: {error}).") from None
+        except DAMAGED as error:
+            raise DataError(
+                f"{path}: not a readable .npy file ({type(error).__name__}: {error}). A dict saved with np.save"
+                " was expected. Get the file again."
+            ) from None
     if isinstance(array, np.ndarray) and array.dtype == object and array.shape == ():
         return array.item()
-    raise DataError(f"{path}: holds {type(array).__name__}; a single pickled object was expected.")
+    raise DataError(f"{path}: holds {type(array).__name__}. A single pickled object was expected.")
 
 
 def read_pickled_dict(path: Path, keys: Sequence[str]) -> dict[str, object]:
@@ -122,16 +137,23 @@ def check_array(value: object, where: object, shape: tuple[int | None, ...]) -> 
     Raises:
         DataError: naming the place, what was found and the rule.
     """
-    array = np.asarray(value)
+    array = _array(value, where)
     fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=False))
     rule = "(" + ", ".join("N" if n is None else str(n) for n in shape) + ")"
     if not fits:
-        raise DataError(f"{where}: shape {array.shape}. {rule} was expected.")
+        raise DataError(f"{where}: shape {array.shape}. {rule} was expected. Is it the right file?")
     if array.dtype.kind not in "biuf":
-        raise DataError(f"{where}: holds {array.dtype}. Numbers were expected.")
+        raise DataError(f"{where}: holds {array.dtype}. Real numbers were expected. Is it the right file?")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(f"{where}: holds NaN or infinite values. Clean the file first.")
     return array
+
+
+def _array(value: object, where: object) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except DAMAGED as error:
+        raise DataError(f"{where}: not an array ({error}). Rows of equal length were expected.") from None
 
 
 def check_labels(value: object, where: object, n: int, first: int, n_classes: int) -> np.ndarray:
@@ -140,11 +162,15 @@ def check_labels(value: object, where: object, n: int, first: int, n_classes: in
     Raises:
         DataError: on another number of labels, a value that is no class, or no whole number.
     """
-    array = check_array(np.asarray(value).reshape(-1), where, (n,))
-    labels = array.astype(np.int64) - first
-    if (labels + first != array).any() or labels.min() < 0 or labels.max() >= n_classes:
-        raise DataError(f"{where}: labels must be whole numbers from {first} to {first + n_classes - 1}.")
-    return labels
+    array = _array(value, where)
+    array = check_array(array, where, (n, 1) if array.ndim == 2 else (n,)).reshape(-1)
+    wrong = ~np.isin(array, np.arange(first, first + n_classes))
+    if wrong.any():
+        raise DataError(
+            f"{where}: holds the label {array[wrong][0]}. Labels are whole numbers from {first} to"
+            f" {first + n_classes - 1}. Is it the right file?"
+        )
+    return array.astype(np.int64) - first
 
 
 # Splits -------------------------------------------------------------------------------------------
@@ -159,7 +185,10 @@ def split_random(
         DataError: if validation and test leave nothing to train on.
     """
     if n_val + n_test >= n:
-        raise DataError(f"{n} samples cannot give {n_val} validation and {n_test} test samples and a training split.")
+        raise DataError(
+            f"split: {n} samples or groups cannot give {n_val} to validation and {n_test} to test."
+            " At least one must be left to train on. Get more data, or ask for smaller splits."
+        )
     order = _spread(labels if labels is not None else np.zeros(n, int), stream_rng(seed, "split"))
     parts = order[:n_test], order[n_test : n_test + n_val], order[n_test + n_val :]
     test, val, train = (np.sort(part) for part in parts)
@@ -185,16 +214,33 @@ def split_groups(
     return tuple(np.flatnonzero(np.isin(groups, names[part])) for part in (train, val, test))  # type: ignore[return-value]
 
 
-def subsample(n: int, n_keep: int, seed: int, labels: np.ndarray | None = None) -> np.ndarray:
-    """Returns n_keep sorted indices of n; with labels every class keeps its share, and one sample if it can."""
-    rng = stream_rng(seed, "subsample")
-    if labels is None:
-        return np.sort(rng.choice(n, n_keep, replace=False))
-    order = _spread(labels, rng)
-    _, first = np.unique(labels[order], return_index=True)
-    chosen = order[np.sort(first)][:n_keep]
-    rest = order[~np.isin(order, chosen)]
-    return np.sort(np.concatenate([chosen, rest[: n_keep - len(chosen)]]))
+def subsample(items: int | np.ndarray, n_keep: int, seed: int, labels: np.ndarray | None = None) -> np.ndarray:
+    """Returns n_keep of n indices (or of an array of indices), sorted; the smaller choice lies in the larger one.
+
+    With labels (one per item) every class keeps its share, and one sample if n_keep allows.
+
+    Raises:
+        InputError: if fewer than n_keep items are there.
+    """
+    rows = np.arange(items) if isinstance(items, int) else items
+    if n_keep > len(rows):
+        raise InputError(f"n_keep = {n_keep}: there are {len(rows)} samples. Ask for fewer.")
+    groups = np.zeros(len(rows), int) if labels is None else labels
+    order = _spread(groups, stream_rng(seed, "subsample"))
+    _, first = np.unique(groups[order], return_index=True)
+    one_per_class = order[np.sort(first)]
+    order = np.concatenate([one_per_class, order[~np.isin(order, one_per_class)]])
+    return np.sort(rows[order[:n_keep]])
+
+
+def missing_packages(what: str, packages: Sequence[str], extra: str | None) -> list[str]:
+    """Returns a message per package (by import name) that is not installed, with what to do; imports none."""
+    return [
+        f"{what} needs the package {DISTRIBUTIONS.get(name, name)}, which is not installed. Run: pip install "
+        + (f"'orca-sweep[{extra}]'" if extra else DISTRIBUTIONS.get(name, name))
+        for name in packages
+        if find_spec(name) is None
+    ]
 
 
 def fingerprint(*arrays: np.ndarray) -> str:

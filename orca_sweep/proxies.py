@@ -4,12 +4,11 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.util import find_spec
 from typing import Literal
 
 import numpy as np
 
-from orca_sweep.data import fingerprint
+from orca_sweep.data import fingerprint, missing_packages
 from orca_sweep.errors import InputError
 from orca_sweep.registry import Registry
 
@@ -47,7 +46,7 @@ class Proxy:
 
 
 def _nothing() -> ProxyData:
-    raise InputError("proxy 'none' has no data: it means naive fine-tuning, without embedder training.")
+    raise InputError("proxy 'none' has no data: it means naive fine-tuning, without embedder training. Name another.")
 
 
 @lru_cache(maxsize=1)
@@ -152,9 +151,4 @@ PROXIES.add(
 
 def unavailable_proxy(proxy: Proxy) -> list[str]:
     """Returns what keeps the proxy from being loaded here, each with what to do; empty if nothing."""
-    how = f"pip install 'orca-sweep[{proxy.extra}]'" if proxy.extra else "pip install {0}"
-    missing = [name for name in proxy.packages if find_spec(name) is None]
-    return [
-        f"proxy {proxy.name!r} needs the package {name}, which is not installed. Run: {how.format(name)}"
-        for name in missing
-    ]
+    return missing_packages(f"proxy {proxy.name!r}", proxy.packages, proxy.extra)

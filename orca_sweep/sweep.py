@@ -274,6 +274,10 @@ class _Watcher(tune.Callback):
     def __init__(self, out: Path, watch: Watch) -> None:
         self.out, self.watch = out, watch
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles callbacks with its experiment state, which is never restored here: keep the terminal out.
+        return {}
+
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """One epoch of one trial."""
         self.watch("epoch", {"trial_id": _name(trial), **{k: result.get(k) for k in ("stage", "epoch", "val_metric")}})

@@ -109,9 +109,7 @@ def _unknown_names(settings: Mapping[str, Any]) -> list[str]:
         try:
             find_body(settings["body.name"])
         except InputError as error:
-            problems += [
-                f"body.name {text}" if text.startswith("'") else f"body.name: {text}" for text in error.problems
-            ]
+            problems += [f"body.name {settings['body.name']!r}: {text}" for text in error.problems]
     return problems
 
 

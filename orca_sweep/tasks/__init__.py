@@ -1,14 +1,13 @@
 """Tasks: target problems as records. A task is data, three splits, a loss, a metric and a recipe."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from orca_sweep.data import Samples, Splits, fingerprint, subsample
+from orca_sweep.data import Samples, Splits, check_array, check_labels, fingerprint, missing_packages, subsample
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.registry import Registry, hint
 from orca_sweep.streams import stream_seed
@@ -51,20 +50,36 @@ class Task:
     """What a trial of this task takes unless the space says otherwise, by dotted config path."""
 
     def __post_init__(self) -> None:
-        if self.dims not in (1, 2) or len(self.sample_shape) != self.dims + 1:
-            raise InputError(f"task {self.name!r}: sample_shape {self.sample_shape} is not (C, L) or (C, H, W).")
-        if self.loss not in LOSSES:
-            raise InputError(f"task {self.name!r}: there is no loss {self.loss!r}. {hint(self.loss, LOSSES)}")
-        if self.metric not in METRICS:
-            raise InputError(f"task {self.name!r}: there is no metric {self.metric!r}. {hint(self.metric, METRICS)}")
+        problems = list(_mistakes(self))
+        if problems:
+            raise InputError([f"task {self.name!r}: {problem}" for problem in problems])
+
+
+def _mistakes(task: Task) -> Iterator[str]:
+    if task.dims not in (1, 2) or len(task.sample_shape) != task.dims + 1:
+        yield f"dims {task.dims}, sample_shape {task.sample_shape}. dims is 1 with (C, L) or 2 with (C, H, W)."
+    if task.kind not in ("classification", "multi-label", "dense"):
+        yield f"kind {task.kind!r}. {hint(task.kind, ('classification', 'multi-label', 'dense'))}"
+    if len(task.output_shape) != (task.dims + 1 if task.kind == "dense" else 1):
+        yield f"output_shape {task.output_shape}. It is (K,), or (C, L) or (C, H, W) if kind is dense."
+    if task.loss not in LOSSES:
+        yield f"there is no loss {task.loss!r}. {hint(task.loss, LOSSES)}"
+    if task.metric not in METRICS:
+        yield f"there is no metric {task.metric!r}. {hint(task.metric, METRICS)}"
+    for how in (task.normalise_inputs, task.normalise_targets):
+        if how not in ("none", "channel", "pointwise"):
+            yield f"there is no normalisation {how!r}. {hint(how, ('none', 'channel', 'pointwise'))}"
+    if task.kind != "dense" and task.normalise_targets != "none":
+        yield f"normalise_targets {task.normalise_targets!r}. Only dense targets are normalised. Leave it out."
 
 
 @dataclass(frozen=True)
 class TaskData:
     """A task's three splits ready to train on.
 
-    Inputs are float32 and normalised by training statistics; labels are int64; dense targets are
-    float32 in physical units, of which a model predicts (y - target_mean) / target_std.
+    Inputs are float32 and normalised by training statistics. Labels (N,) are int64, multi-label targets
+    (N, K) float32. Dense targets are float32 in physical units, of which a model predicts
+    (y - target_mean) / target_std; both statistics have a leading axis of 1.
     """
 
     task: Task
@@ -84,16 +99,15 @@ def task_data(task: Task, data_root: Path, split_seed: int, n_train: int | None)
         DataError: if a file is missing or unsafe, or a split has not the declared shape.
     """
     splits = task.load(data_root, split_seed)
-    train = _limit(task, splits.train, n_train, split_seed)
-    parts = [
-        _typed(task, samples, name) for samples, name in ((train, "train"), (splits.val, "val"), (splits.test, "test"))
-    ]
-    mean, std = _statistics(parts[0].x, task.normalise_inputs)
+    whole = _typed(task, splits.train, "train")
+    train = _limit(task, whole, n_train, split_seed)
+    val, test = _typed(task, splits.val, "val"), _typed(task, splits.test, "test")
+    mean, std = _statistics(train.x, task.normalise_inputs)
     if mean is not None:
-        parts = [replace(part, x=((part.x - mean) / std).astype(np.float32)) for part in parts]
-    target_mean, target_std = _statistics(parts[0].y, task.normalise_targets)
-    digest = fingerprint(*(array for part in parts for array in (part.x, part.y)))
-    return TaskData(task, *parts, target_mean, target_std, digest)
+        train, val, test = (replace(part, x=((part.x - mean) / std).astype(np.float32)) for part in (train, val, test))
+    target_mean, target_std = _statistics(train.y, task.normalise_targets)
+    digest = fingerprint(*(array for part in (train, val, test) for array in (part.x, part.y)))
+    return TaskData(task, train, val, test, target_mean, target_std, digest)
 
 
 def _limit(task: Task, train: Samples, n_train: int | None, split_seed: int) -> Samples:
@@ -106,21 +120,18 @@ def _limit(task: Task, train: Samples, n_train: int | None, split_seed: int) -> 
 
 
 def _typed(task: Task, samples: Samples, split: str) -> Samples:
-    """The split in the declared types, its shapes checked."""
-    expected_y = () if task.kind == "classification" else task.output_shape
-    if not len(samples) or samples.x.shape[1:] != task.sample_shape or samples.y.shape[1:] != expected_y:
-        raise DataError(
-            f"task {task.name!r}, {split}: inputs {samples.x.shape} and targets {samples.y.shape};"
-            f" (N, *{task.sample_shape}) and (N, *{expected_y}) with N > 0 were declared."
-        )
-    kind = np.int64 if task.kind == "classification" else np.float32
-    # asarray's copies make every array contiguous and ours: torch takes them without copying again.
-    x, y = np.array(samples.x, dtype=np.float32, order="C"), np.array(samples.y, dtype=kind, order="C")
-    if task.kind == "classification" and (y.min() < 0 or y.max() >= task.output_shape[0]):
-        raise DataError(
-            f"task {task.name!r}, {split}: labels {y.min()} to {y.max()}; 0 to {task.output_shape[0] - 1} were declared."
-        )
-    return Samples(x, y)
+    """The split in the declared types, checked against the declared shapes."""
+    where = f"task {task.name!r}, {split}"
+    if not len(samples):
+        raise DataError(f"{where}: no samples. Every split needs some. Check the files, or the task's load function.")
+    classes = task.kind == "classification"
+    x = check_array(samples.x, f"{where}, inputs", (None, *task.sample_shape))
+    if classes:
+        y = check_labels(samples.y, f"{where}, labels", len(x), 0, task.output_shape[0])
+    else:
+        y = check_array(samples.y, f"{where}, targets", (None, *task.output_shape))
+    # np.array copies: every array is then contiguous and ours, whatever the loader keeps or caches.
+    return Samples(np.array(x, np.float32, order="C"), np.array(y, np.int64 if classes else np.float32, order="C"))
 
 
 def _statistics(values: np.ndarray, how: Normalise) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -144,6 +155,7 @@ def alignment_labels(data: TaskData, n_clusters: int, seed: int) -> np.ndarray:
     from sklearn.cluster import KMeans
 
     flat = data.train.y.reshape(len(data.train), -1).astype(np.float64)
+    # No more clusters than different targets, or scikit-learn would leave some empty.
     k = min(n_clusters, len(np.unique(flat, axis=0)))
     state = stream_seed(seed, "pseudo-labels") % 2**32
     return KMeans(k, n_init=4, random_state=state).fit_predict(flat).astype(np.int64)
@@ -152,16 +164,12 @@ def alignment_labels(data: TaskData, n_clusters: int, seed: int) -> np.ndarray:
 def unavailable(task: Task, data_root: Path) -> list[str]:
     """Returns what keeps the task from being loaded here, each with what to do; empty if nothing."""
     problems = [
-        f"task {task.name!r} needs the file {data_root / name}, which is not there. Put it there, or name its folder with --data."
+        f"task {task.name!r} needs the file {data_root / name}, which is not there."
+        " Put it there, or name its folder with --data."
         for name in task.files
         if not (data_root / name).is_file()
     ]
-    how = f"pip install 'orca-sweep[{task.extra}]'" if task.extra else "pip install {0}"
-    missing = [name for name in task.packages if find_spec(name) is None]
-    return problems + [
-        f"task {task.name!r} needs the package {name}, which is not installed. Run: {how.format(name)}"
-        for name in missing
-    ]
+    return problems + missing_packages(f"task {task.name!r}", task.packages, task.extra)
 
 
 TASKS: Registry[Task] = Registry("task")
@@ -273,8 +281,9 @@ TASKS.add(
         recipe={
             "proxy": "pydoc-topics", "body.name": "roberta-base", "embedder.epochs": 60,
             "embedder.max_samples_per_class": 128, "embedder.target_length": 512, "embedder.lr": 3e-4,
-            "finetune.epochs": 60, "finetune.batch_size": 16, "finetune.accumulation": 4, "finetune.lr": 3e-5,
-            "finetune.weight_decay": 3e-6, "finetune.warmup_epochs": 5, "finetune.decay_epochs": 60,
+            "finetune.epochs": 60, "finetune.batch_size": 16, "finetune.accumulation": 4,
+            "finetune.optimizer": "adamw", "finetune.lr": 3e-5, "finetune.weight_decay": 3e-6,
+            "finetune.warmup_epochs": 5, "finetune.decay_epochs": 60,
         },
     )
 )  # fmt: skip

@@ -114,7 +114,12 @@ def load_watch(root: Path, split_seed: int) -> Splits:
 def watch_windows(path: Path, split_seed: int) -> Splits:
     """Reads the recordings at ``path`` and cuts them into windows; see ``load_watch``."""
     raw = read_pickled_dict(path, ("X", "y", "subject"))
-    recordings = [check_array(r, f"{path}: X[{i}]", (None, 6)) for i, r in enumerate(list(raw["X"]))]  # type: ignore[call-overload]
+    signals = raw["X"]
+    if not isinstance(signals, list) or not signals:
+        raise DataError(
+            f"{path}: X is {type(signals).__name__}. A list of recordings was expected. Reinstall seglearn."
+        )
+    recordings = [check_array(r, f"{path}: X[{i}]", (None, 6)) for i, r in enumerate(signals)]
     labels = check_labels(raw["y"], f"{path}: y", len(recordings), 0, 7)
     subjects = check_array(raw["subject"], f"{path}: subject", (len(recordings),))
     counts = [len(r) // WINDOW for r in recordings]

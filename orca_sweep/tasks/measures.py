@@ -1,15 +1,26 @@
 """Losses (torch, per batch) and metrics (NumPy, on whole splits) by name. Every metric is an error: lower is better."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from orca_sweep.errors import InputError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 Loss = Callable[["Tensor", "Tensor"], "Tensor"]
+
+
+def check_same_shape(prediction: Sequence[int], target: Sequence[int]) -> None:
+    """Raises InputError unless both shapes are equal: broadcasting would compare each with every other."""
+    if tuple(prediction) != tuple(target):
+        raise InputError(
+            f"predictions of shape {tuple(prediction)}, targets of shape {tuple(target)}. Dense predictions have"
+            " their target's shape. Check the task's output_shape."
+        )
 
 
 def cross_entropy(prediction: "Tensor", target: "Tensor") -> "Tensor":
@@ -28,6 +39,7 @@ def bce(prediction: "Tensor", target: "Tensor") -> "Tensor":
 
 def mse(prediction: "Tensor", target: "Tensor") -> "Tensor":
     """Mean squared error."""
+    check_same_shape(prediction.shape, target.shape)
     return ((prediction - target) ** 2).mean()
 
 
@@ -35,10 +47,12 @@ def relative_l2(prediction: "Tensor", target: "Tensor") -> "Tensor":
     """Mean over samples of ||prediction - target|| / ||target||.
 
     Source: Li et al. 2021, arXiv 2010.08895. Differs from ORCA's code, which sums over the batch and so
-    ties the step to the batch size.
+    ties the step to the batch size. A target that is zero everywhere has no relative error: its sample
+    counts the absolute error ||prediction||, here and in the metric.
     """
-    error = (prediction - target).flatten(1).norm(dim=1)
-    return (error / target.flatten(1).norm(dim=1).clamp_min(1e-12)).mean()
+    check_same_shape(prediction.shape, target.shape)
+    error, size = (prediction - target).flatten(1).norm(dim=1), target.flatten(1).norm(dim=1)
+    return (error / size.masked_fill(size == 0, 1.0)).mean()
 
 
 def nrmse(prediction: "Tensor", target: "Tensor") -> "Tensor":
@@ -57,7 +71,7 @@ LOSSES: Mapping[str, Loss] = {
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric on all predictions of a split; NaN if any prediction is not finite."""
+    """A metric on all predictions of a split; NaN if any prediction is not finite (the caller calls it diverged)."""
 
     name: str
     measure: Callable[[np.ndarray, np.ndarray], float]
@@ -65,7 +79,16 @@ class Metric:
     mode: Literal["min"] = "min"
 
     def compute(self, prediction: np.ndarray, target: np.ndarray) -> float:
-        """Returns the metric of predictions (N, ...) against targets (N, ...)."""
+        """Returns the metric of predictions (N, ...) against targets (N, ...), N > 0.
+
+        Raises:
+            InputError: if they are not of one length, or of one shape where the metric is dense.
+        """
+        if len(prediction) != len(target) or not len(target):
+            raise InputError(
+                f"metric {self.name!r}: {len(prediction)} predictions for {len(target)} targets."
+                " A metric is taken on every sample of a split, each predicted once."
+            )
         if not np.isfinite(prediction).all():
             return float("nan")
         return self.measure(prediction, target)
@@ -76,20 +99,22 @@ def _error(prediction: np.ndarray, target: np.ndarray) -> float:
 
 
 def _macro_f1_error(prediction: np.ndarray, target: np.ndarray) -> float:
-    from sklearn.metrics import f1_score
-
-    labels = np.arange(prediction.shape[1])
-    return 1 - float(f1_score(target, prediction.argmax(axis=1), labels=labels, average="macro", zero_division=0))
+    """1 - mean F1 of the classes met in targets or predictions; a class met in neither has no F1."""
+    K, label = prediction.shape[1], prediction.argmax(axis=1)
+    right = np.bincount(target[label == target], minlength=K)
+    met = np.bincount(label, minlength=K) + np.bincount(target, minlength=K)
+    return 1 - float((2 * right[met > 0] / met[met > 0]).mean())
 
 
 def _relative_l2(prediction: np.ndarray, target: np.ndarray) -> float:
+    check_same_shape(prediction.shape, target.shape)
     p, t = (array.reshape(len(array), -1).astype(np.float64) for array in (prediction, target))
-    # A target that is zero everywhere has no relative error: it is floored as in the loss, not left out.
-    norms = np.maximum(np.linalg.norm(t, axis=1), 1e-12)
-    return float((np.linalg.norm(p - t, axis=1) / norms).mean())
+    size = np.linalg.norm(t, axis=1)
+    return float((np.linalg.norm(p - t, axis=1) / np.where(size == 0, 1, size)).mean())
 
 
 def _mse(prediction: np.ndarray, target: np.ndarray) -> float:
+    check_same_shape(prediction.shape, target.shape)
     return float(((prediction.astype(np.float64) - target) ** 2).mean())
 
 
@@ -97,7 +122,7 @@ METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric("error", _error, "share of wrong labels, 1 - accuracy"),
-        Metric("macro-f1-error", _macro_f1_error, "1 - macro F1 over all classes"),
+        Metric("macro-f1-error", _macro_f1_error, "1 - mean F1 of the classes met"),
         Metric("relative-l2", _relative_l2, "mean over samples of ||p - t|| / ||t||"),
         Metric("nrmse", _relative_l2, "mean over samples of RMSE / RMS of the target"),
         Metric("mse", _mse, "mean squared error"),

@@ -32,14 +32,19 @@ def load_satellite(root: Path, split_seed: int) -> Splits:
     """Returns land-cover time series (1, 46) with 24 classes.
 
     The test file is the test split. Validation is as many rows of the training file as there are test
-    rows, drawn by the split seed and taken OUT of training, or a tenth of it if that is smaller.
-    Series are not normalised, as in ORCA; the benchmark's own code standardises each series.
+    rows, drawn by the split seed and taken OUT of training. Series are not normalised, as in ORCA; the
+    benchmark's own code standardises each series.
+
+    Differs from ORCA in: its code cuts training first and then takes validation out of what is left, so
+    that validation lies inside training and the rows held out are lost.
     """
     train, test = (_satellite_file(root / name) for name in SATELLITE_FILES)
-    n_val = min(len(test), len(train) // 10) or 1
-    if len(train) < 2:
-        raise DataError(f"{root / SATELLITE_FILES[0]}: {len(train)} rows cannot give training and validation samples.")
-    kept, val, _ = split_random(len(train), n_val, 0, split_seed, train.y)
+    if len(train) <= len(test):
+        raise DataError(
+            f"{root / SATELLITE_FILES[0]}: {len(train)} rows, but {len(test)} test rows. Validation takes as many"
+            " rows out of training as there are test rows. Are the two files swapped?"
+        )
+    kept, val, _ = split_random(len(train), len(test), 0, split_seed, train.y)
     return Splits(train.take(kept), train.take(val), test)
 
 

@@ -1,0 +1,91 @@
+"""Shared fixtures: small real parts, never mocks."""
+
+import os
+import textwrap
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+
+USER_TASKS = """
+import numpy as np
+
+from orca_sweep.data import Samples, Splits
+from orca_sweep.tasks import TASKS, Task
+
+
+def load(root, split_seed):
+    rng = np.random.default_rng(split_seed)
+    y = np.arange(60) % 3
+    x = rng.normal(size=(60, 1, 8, 8)).astype("float32") + y[:, None, None, None]
+    return Splits(Samples(x[:24], y[:24]), Samples(x[24:42], y[24:42]), Samples(x[42:], y[42:]))
+
+
+def broken(root, split_seed):
+    raise RuntimeError("this task cannot be loaded")
+
+
+def task(name, load, **more):
+    recipe = {"body.name": "swin-micro", "finetune.epochs": 2, "finetune.batch_size": 8, "embedder.epochs": 2,
+              "finetune.lr": 1e-3, "embedder.proxy_samples": 40, "body.pretrain_fraction": 0}
+    TASKS.add(Task(name=name, dims=2, sample_shape=(1, 8, 8), kind="classification", output_shape=(3,),
+                   loss="cross-entropy", metric="error", load=load, meaning="test", source="here", licence="MIT",
+                   recipe=recipe, **more))
+
+
+task("tiny", load)
+task("broken", broken)
+"""
+
+
+@pytest.fixture(scope="session")
+def user_tasks(tmp_path_factory):
+    """A user's own tasks in a file, as a space's ``imports`` takes them."""
+    from orca_sweep.trial import load_imports
+
+    path = tmp_path_factory.mktemp("user") / "user_tasks.py"
+    path.write_text(USER_TASKS)
+    load_imports([str(path)])
+    return path
+
+
+@pytest.fixture
+def write_space(tmp_path, user_tasks):
+    """Writes a space YAML that knows the user's tasks and returns its path."""
+
+    def write(text, name="space.yaml"):
+        path = tmp_path / name
+        path.write_text(f"imports: [{user_tasks}]\n" + textwrap.dedent(text))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def place(tmp_path):
+    """One CPU thread and a fresh store."""
+    import torch
+
+    from orca_sweep.stages import Place
+    from orca_sweep.store import Store
+
+    torch.set_num_threads(1)
+    return Place(Store(str(tmp_path / "store")))
+
+
+@pytest.fixture
+def run(tmp_path, place, user_tasks):
+    """Runs one trial of dotted settings in this process and returns (row, epochs)."""
+    from orca_sweep.results import read_record
+    from orca_sweep.trial import resolve, run_trial
+
+    def go(folder="sweep", use=None, snapshots=(), report=lambda row: None, **settings):
+        config = resolve({key.replace("__", "."): value for key, value in settings.items()})
+        row = run_trial(config, tmp_path / folder, use or place, tmp_path / "data", report, snapshots)
+        return row, read_record(tmp_path / folder, config.trial_id)["epochs"]
+
+    return go

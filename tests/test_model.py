@@ -1,0 +1,242 @@
+"""Bodies, embedders and predictors: shapes, initialisation, real file formats."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from orca_sweep.bodies import BODIES, find_body
+from orca_sweep.bodies.network import LoadedBody, base_model, fresh_model, input_features, load_config, load_pretrained
+from orca_sweep.errors import InputError
+from orca_sweep.model import DensePredictor1D, Embedder1D, Embedder2D, build_model, token_stride
+from orca_sweep.stages import pretrain_body
+from orca_sweep.tasks import TASKS, task_data
+from orca_sweep.trial import resolve
+
+quiet = lambda row: None  # noqa: E731
+
+
+def saved_swin(folder, **settings):
+    """A small Swin in exactly the format the hub has: config.json and model.safetensors of a classifier."""
+    from transformers import SwinConfig, SwinForImageClassification
+
+    sizes = {"image_size": 32, "patch_size": 4, "embed_dim": 24, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
+    torch.manual_seed(0)
+    SwinForImageClassification(SwinConfig(**{**sizes, **settings})).save_pretrained(folder)
+    return folder
+
+
+def saved_roberta(folder, width=48):
+    """A small RoBERTa masked language model with its tokenizer, in the hub's format."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM
+
+    words = {w: i for i, w in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>", "the", "a", "of", "type", "is"])}
+    raw = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", unk_token="<unk>", mask_token="<mask>")
+    tokenizer.save_pretrained(folder)
+    config = RobertaConfig(
+        vocab_size=len(words), hidden_size=width, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=66, type_vocab_size=1, pad_token_id=1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    RobertaForMaskedLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("length", "target", "stride"),
+    # As ORCA tokenises them: Satellite, ECG, DeepSEA, Advection, 1D-CFD, diffusion-reaction, diffusion-sorption.
+    [(46, 512, 1), (1000, 64, 20), (1000, 512, 2), (256, 512, 1), (3072, 128, 24), (1024, 256, 4), (1024, 32, 32), (7, 1, 7)],
+)
+def test_token_stride_is_the_smallest_divisor_that_fits(length, target, stride):
+    assert token_stride(length, target) == stride
+
+
+def test_every_registered_body_says_what_it_is():
+    for name in BODIES.names():
+        body = find_body(name)
+        assert body.dims in (1, 2)
+        assert body.source
+        assert body.licence
+
+
+def test_a_saved_hub_folder_is_a_body(tmp_path):
+    folder = saved_swin(tmp_path / "swin")
+    body = find_body(str(folder))
+    loaded = load_pretrained(body)
+    assert (loaded.spec.dims, loaded.spec.width_in, loaded.spec.width_out, loaded.spec.out_grid) == (2, 24, 48, 4)
+    tokens = torch.randn(2, 64, 24)
+    network = loaded.network().eval()
+    assert network(tokens).shape == (2, 16, 48)
+    # Fed with the body's own embeddings it is the body.
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        own = loaded.model(images).last_hidden_state
+        torch.testing.assert_close(network(loaded.model.embeddings(images)[0]), own)
+
+
+def test_a_saved_text_folder_is_a_body_of_any_width(tmp_path):
+    loaded = load_pretrained(find_body(str(saved_roberta(tmp_path / "r"))))
+    assert (loaded.spec.width_in, loaded.spec.max_tokens) == (48, 64)
+    ids = torch.tensor([[0, 5, 6, 2]])
+    with torch.no_grad():
+        own = loaded.model(ids).last_hidden_state
+        torch.testing.assert_close(loaded.network().eval()(loaded.model.embeddings(ids)), own)
+    features = input_features(loaded, ("the type", "a a a of the type is"), "cpu")
+    assert features.shape == (2, 48)
+    one = input_features(loaded, ("the type",), "cpu")
+    # Padding of the shorter text is left out of its mean.
+    torch.testing.assert_close(features[:1], one)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda f: f.mkdir(), "this is no body folder. It must be"),
+        (lambda f: f.write_text("x"), "this is no body folder"),
+        (lambda f: (f.mkdir(), (f / "config.json").write_text("{")), "not a JSON object"),
+        (lambda f: (f.mkdir(), (f / "config.json").write_text("[]")), "not a JSON object"),
+        (lambda f: (f.mkdir(), (f / "config.json").write_text('{"model_type": "t5"}')), "family 't5' is not supported"),
+        (lambda f: (f.mkdir(), (f / "config.json").write_text('{"model_type": "swin"}'), (f / "pytorch_model.bin").touch()), "no model.safetensors"),
+    ],
+)
+def test_a_folder_that_is_no_body_is_refused(tmp_path, make, words):
+    make(tmp_path / "body")
+    with pytest.raises(InputError, match=words):
+        find_body(str(tmp_path / "body"))
+
+
+def test_hub_ids_are_taken_as_they_are():
+    assert find_body("nyu-mll/roberta-base-1B-1").location == "nyu-mll/roberta-base-1B-1"
+
+
+def test_a_random_body_is_seeded_and_is_where_pretraining_starts(place):
+    body = find_body("swin-micro")
+    a, b, c = (LoadedBody(fresh_model(body, seed)).digest() for seed in (0, 0, 1))
+    assert a == b != c
+    zero, _, _ = pretrain_body(body, resolve({"task": "digits", "body.pretrain_fraction": 0}).body, place, quiet)
+    assert zero.digest() == a
+
+
+@pytest.mark.parametrize("channels", [1, 3, 7])
+def test_copied_patch_weights_answer_like_the_body_for_any_number_of_channels(tmp_path, channels):
+    body = load_pretrained(find_body(str(saved_swin(tmp_path / "s"))))
+    embedder = Embedder2D(channels, body.spec)
+    embedder.copy_from(body)
+    grey = torch.randn(2, 1, 32, 32)
+    own = body.model.embeddings(grey.expand(-1, 3, -1, -1))[0]
+    torch.testing.assert_close(embedder(grey.expand(-1, channels, -1, -1)), own, atol=1e-5, rtol=1e-4)
+
+
+def test_copied_1d_embedder_takes_layernorm_and_positions(tmp_path):
+    body = load_pretrained(find_body(str(saved_roberta(tmp_path / "r"))))
+    nn.init.normal_(body.model.embeddings.LayerNorm.weight)
+    embedder = Embedder1D(2, 30, 48, 3)
+    before = embedder.projection.weight.clone()
+    embedder.copy_from(body)
+    # RoBERTa's first two positions belong to padding.
+    torch.testing.assert_close(embedder.positions, body.model.embeddings.position_embeddings.weight[2:12])
+    torch.testing.assert_close(embedder.norm.weight, body.model.embeddings.LayerNorm.weight)
+    assert torch.equal(before, embedder.projection.weight)
+    assert embedder(torch.randn(4, 2, 30)).shape == (4, 10, 48)
+
+
+def test_dense_1d_predictor_puts_each_token_s_stretch_in_its_place():
+    predictor = DensePredictor1D(4, (2, 6), 3)
+    nn.init.zeros_(predictor.linear.weight)
+    with torch.no_grad():
+        predictor.linear.weight[:, 0] = torch.arange(6.0)
+        predictor.linear.bias.zero_()
+    hidden = torch.zeros(1, 2, 4)
+    hidden[0, 1, 0] = 1
+    expected = torch.tensor([[[0, 0, 0, 0, 1, 2], [0, 0, 0, 3, 4, 5]]])
+    torch.testing.assert_close(predictor(hidden), expected.float())
+
+
+@pytest.mark.parametrize("task", ["digits", "darcy-generated"])
+@pytest.mark.parametrize("init", ["copied", "random"])
+def test_models_have_the_task_s_shapes_and_paired_initialisation(task, init, tmp_path):
+    config = resolve({"task": task, "embedder.init": init, "body.pretrain_fraction": 0})
+    data = task_data(TASKS.get(task), tmp_path, 0, 20)
+    body = LoadedBody(fresh_model(find_body("swin-micro"), 0))
+    model = build_model(data, body, config)
+    assert model(torch.from_numpy(data.train.x[:3])).shape == (3, *data.task.output_shape)
+    other = config.model_copy(update={"embedder": config.embedder.model_copy(update={"init": "random", "epochs": 3})})
+    again = build_model(data, body, other)
+    for a, b in zip(model.predictor.parameters(), again.predictor.parameters(), strict=True):
+        assert torch.equal(a, b)
+    reseeded = build_model(data, body, config.model_copy(update={"seed": 9}))
+    assert not torch.equal(next(model.predictor.parameters()), next(reseeded.predictor.parameters()))
+    same = torch.equal(model.embedder.projection.weight, reseeded.embedder.projection.weight)
+    assert same == (init == "copied" and task == "digits") or (init == "copied" and same)
+
+
+def test_training_one_model_leaves_the_body_as_it_was():
+    body = LoadedBody(fresh_model(find_body("swin-micro"), 0))
+    before = body.digest()
+    network = body.network()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(1)
+    assert body.digest() == before
+
+
+def test_predictions_of_dense_tasks_come_in_physical_units(tmp_path):
+    data = task_data(TASKS.get("darcy-generated"), tmp_path, 0, 20)
+    config = resolve({"task": "darcy-generated", "body.pretrain_fraction": 0})
+    model = build_model(data, LoadedBody(fresh_model(find_body("swin-micro"), 0)), config)
+    with torch.no_grad():
+        model.predictor.linear.weight.zero_()
+        model.predictor.linear.bias.zero_()
+    prediction = model(torch.from_numpy(data.train.x[:2])).detach().numpy()
+    np.testing.assert_allclose(prediction[0], data.target_mean[0], rtol=1e-6)
+
+
+def test_the_offline_text_body_is_really_pretrained(tmp_path):
+    """Its own sentence vectors tell sense from nonsense, which no random body does."""
+    body = load_pretrained(find_body("minilm"))
+    assert (body.spec.width_in, len(body.model.encoder.layer)) == (384, 6)
+    texts = ["A man is eating food.", "Someone is having a meal.", "The stock market fell sharply."]
+    coded = body.tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        hidden = body.model(**coded).last_hidden_state
+    mask = coded["attention_mask"][..., None]
+    vectors = nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1)
+    near, far = float(vectors[0] @ vectors[1]), float(vectors[0] @ vectors[2])
+    assert near > far + 0.3
+
+
+@pytest.mark.parametrize("name", ["swin-micro", "roberta-micro"])
+def test_our_own_pretraining_lowers_the_held_out_score(name, place):
+    task = "digits" if name == "swin-micro" else "watch-exercises"
+    proxy = "none"
+    scores = []
+    for steps in (1, 60):
+        config = resolve({"task": task, "proxy": proxy, "body.name": name, "body.pretrain_steps": steps})
+        body, seconds, reused = pretrain_body(find_body(name), config.body, place, quiet)
+        scores.append(body.pretrain_metric)
+        assert not reused
+        assert seconds > 0
+    assert scores[1] < scores[0] - 0.15
+    again, _, reused = pretrain_body(find_body(name), config.body, place, quiet)
+    assert reused
+    assert again.digest() == body.digest()
+
+
+def test_a_body_without_a_tokenizer_says_so_when_a_text_proxy_needs_it(tmp_path):
+    folder = saved_roberta(tmp_path / "r")
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    body = load_pretrained(find_body(str(folder)))
+    with pytest.raises(InputError, match="no tokenizer"):
+        input_features(body, ("a",), "cpu")
+
+
+def test_config_alone_gives_the_architecture(tmp_path):
+    folder = saved_swin(tmp_path / "s")
+    config = load_config(find_body(str(folder)))
+    assert base_model(config).config.embed_dim == json.loads((folder / "config.json").read_text())["embed_dim"]

@@ -1,0 +1,227 @@
+"""Spaces: typing of levels, identity, and every mistake named at once."""
+
+import textwrap
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orca_sweep.config import TrialConfig, flatten, knobs, nest
+from orca_sweep.errors import InputError
+from orca_sweep.space import make_plan, read_space
+from orca_sweep.trial import load_imports, resolve
+
+GOOD = """
+name: demo
+question: what matters?
+base:
+  task: tiny
+  body: {name: swin-micro}
+  finetune.lr: 1e-4
+factors:
+  embedder.epochs: [0, 3]
+  finetune.freeze: [none, body]
+  proxy: [mnist5k, none]
+seeds: [0, 1]
+"""
+
+
+def plan(path):
+    space = read_space(path)
+    load_imports(space.imports)
+    return make_plan(space, resolve)
+
+
+def problems_of(path):
+    with pytest.raises(InputError) as caught:
+        plan(path)
+    return caught.value.problems
+
+
+def test_cells_are_crossed_and_equal_work_is_merged(write_space):
+    made = plan(write_space(GOOD))
+    # 2 x 2 x 2 combinations; without embedder epochs or proxy there is nothing to train: 3 of 4 are naive.
+    assert made.n_combinations == 8
+    assert len(made.cells) == 4
+    assert made.n_merged == 4
+    assert len(made.trials) == 8
+    assert len({t.trial_id for t in made.trials}) == 8
+    naive = [c for c in made.cells if c.embedder.epochs == 0]
+    assert {(c.proxy, c.embedder.objective) for c in naive} == {("none", "none")}
+
+
+def test_levels_take_the_type_of_their_field(write_space):
+    text = """
+    base: {task: tiny, proxy: mnist5k, finetune.lr: 1e-4, finetune.grad_clip: null}
+    factors:
+      finetune.freeze_epochs: [2, forever]
+      finetune.freeze: [body]
+      finetune.epochs: [3]
+      embedder.weight_decay: [0, 1e-3]
+    seeds: 2
+    """
+    made = plan(write_space(text))
+    config = made.trials[0].config
+    assert config.finetune.lr == 1e-4
+    assert isinstance(config.finetune.lr, float)
+    assert config.finetune.grad_clip is None
+    assert [made.levels(c)["finetune.freeze_epochs"] for c in made.cells] == [2, 2, "forever", "forever"]
+    assert [made.levels(c)["embedder.weight_decay"] for c in made.cells] == [0.0, 1e-3, 0.0, 1e-3]
+    assert {t.seed for t in made.trials} == {0, 1}
+
+
+def test_no_is_not_false_and_a_number_can_be_a_name(write_space):
+    found = problems_of(write_space("base: {task: tiny, finetune.freeze: no}\nfactors: {task: [1e-4]}\nseeds: 1\n"))
+    assert any("finetune.freeze = 'no'" in text for text in found)
+    found = problems_of(write_space("base: {body.name: no}\nfactors: {task: [1e-4]}\nseeds: 1\n"))
+    assert any("task '1e-4': there is no task" in text for text in found)
+    assert any("body.name 'no': there is no body 'no'" in text for text in found)
+
+
+def test_ids_are_stable_and_grow(write_space):
+    small = plan(write_space(GOOD))
+    big = plan(write_space(GOOD.replace("seeds: [0, 1]", "seeds: [0, 1, 2]").replace("[0, 3]", "[0, 3, 4]")))
+    assert {t.trial_id for t in small.trials} < {t.trial_id for t in big.trials}
+    reordered = GOOD.replace("  embedder.epochs: [0, 3]\n", "").replace(
+        "  proxy: [mnist5k, none]", "  proxy: [none, mnist5k]\n  embedder: {epochs: [3, 0]}"
+    )
+    assert {t.trial_id for t in plan(write_space(reordered)).trials} == {t.trial_id for t in small.trials}
+
+
+def test_the_id_is_the_whole_config(write_space):
+    trial = plan(write_space(GOOD)).trials[0]
+    assert trial.config.trial_id == trial.trial_id
+    for path, knob in knobs().items():
+        value = trial.config.flat()[path]
+        other = {"str": f"{value}x"}.get(knob.type_name, 7 if value != 7 else 8)
+        if "|" in knob.type_name or path in ("body.pretrain_fraction", "embedder.lr_decay", "finetune.momentum"):
+            continue
+        changed = TrialConfig.from_flat({**trial.config.flat(), path: other})
+        assert changed.trial_id != trial.trial_id, path
+        assert (changed.cell_id == trial.cell_id) == (path == "seed")
+
+
+def test_base_accepts_dotted_and_nested_alike(write_space):
+    dotted = plan(write_space("base: {task: tiny, finetune.lr: 1e-3, finetune.epochs: 4}\nseeds: 1\n"))
+    nested = plan(write_space("base: {task: tiny, finetune: {lr: 0.001, epochs: 4}}\nseeds: 1\n"))
+    assert dotted.trials[0].trial_id == nested.trials[0].trial_id
+
+
+def test_a_recipe_fills_what_the_space_leaves_open():
+    config = resolve({"task": "ninapro"})
+    assert (config.body.name, config.embedder.epochs, config.finetune.optimizer) == ("swin-base", 100, "adam")
+    assert resolve({"task": "ninapro", "embedder.epochs": 5}).embedder.epochs == 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "canonical"),
+    [
+        ({"embedder.epochs": 0, "embedder.lr": 0.5}, {"proxy": "none", "embedder.objective": "none", "embedder.lr": 1e-3}),
+        ({"embedder.objective": "none"}, {"proxy": "none", "embedder.epochs": 0}),
+        ({"proxy": "none"}, {"embedder.epochs": 0}),
+        ({"finetune.freeze_epochs": 9}, {"finetune.freeze": "none", "finetune.freeze_epochs": 0}),
+        ({"finetune.freeze": "body", "finetune.freeze_epochs": 0}, {"finetune.freeze": "none"}),
+        ({"finetune.freeze": "body", "finetune.freeze_epochs": 99}, {"finetune.freeze_epochs": "forever"}),
+        ({"body.pretrain_fraction": 0, "body.pretrain_steps": 9}, {"body.pretrain_steps": None}),
+    ],
+)
+def test_settings_that_change_nothing_have_one_canonical_value(settings, canonical):
+    flat = resolve({"task": "digits", **settings}).flat()
+    assert {path: flat[path] for path in canonical} == canonical
+
+
+def test_every_mistake_is_named_at_once(write_space):
+    text = """\
+    name: bad/name
+    bse: {}
+    base:
+      task: tiny
+      finetune: {lr: -1, epohs: 3}
+      seed: 4
+    factors:
+      embedder.epochs: [0, 5, 5.0, x]
+      finetune.epochs: []
+      finetune: {batch_size: 0}
+      task: [tiny]
+    seeds: []
+    metric: accuracy
+    resources: {cpus: 1, gpu: -1}
+    """
+    found = "\n".join(problems_of(write_space(text)))
+    for part in (
+        "unknown key 'bse'. Did you mean 'base'?",
+        "name 'bad/name' cannot name a folder",
+        "finetune.lr = '-1': input should be greater than 0",
+        "no field 'finetune.epohs' in a trial's config. Did you mean 'finetune.epochs'?",
+        "seed is not set here",
+        "names the level 5 twice",
+        "embedder.epochs = 'x': input should be a valid integer",
+        "factor finetune.epochs has no levels",
+        "factor finetune.batch_size has no levels",
+        "task is both in base and a factor",
+        "the space has no seeds",
+        "metric = 'accuracy'",
+        "Did you mean 'cpu'?",
+        "resources.gpu = '-1'",
+    ):
+        assert part in found, part
+    assert "space.yaml:9: embedder.epochs = 'x'" in found
+    assert "space.yaml:6: " in found
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("base: [1\n", ":3: not valid YAML"),
+        ("", "needs at least base"),
+        ("- 1\n", "holds no mapping"),
+        ("seeds: 1\nseeds: 2\nbase: {task: tiny}\n", "'seeds' stands here twice"),
+        ("base: &a {task: *a}\n", "alias that contains itself"),
+        ("base: {task: tiny}\nseeds: [1, 1]\n", "one stands here twice"),
+        ("base: {task: tiny}\nseeds: [-1]\n", "greater than or equal to 0"),
+        ("base: {task: tiny}\nseeds: [a]\n", "seeds = 'a'"),
+        ("base: {task: tyny}\nseeds: 1\n", "there is no task 'tyny'. Did you mean 'tiny'?"),
+        ("base: {task: tiny, proxy: mnist}\nseeds: 1\n", "Did you mean 'mnist5k'?"),
+        ("base: {task: tiny, body.name: swin-mikro}\nseeds: 1\n", "Did you mean 'swin-micro'?"),
+        ("base: {task: tiny, body.name: ./nowhere}\nseeds: 1\n", "this is no body folder"),
+        ("base: {task: tiny, embedder.objective: otd-exact}\nseeds: 1\n", "Did you mean 'otdd-exact'?"),
+        ("base: {task: tiny, body.name: minilm}\nseeds: 1\n", "takes 1D input, but the task 'tiny' is 2D"),
+        ("base: {task: tiny, proxy: pydoc-topics}\nseeds: 1\n", "holds texts, but the body 'swin-micro' embeds images"),
+        ("base: {task: ninapro, body.pretrain_fraction: 0.5}\nseeds: 1\n", "only 0 (random) and 1 (as published) exist"),
+        ("base: {task: tiny, finetune: {warmup_epochs: 5, decay_epochs: 5}}\nseeds: 1\n", "must end after the warm-up"),
+        ("base: {proxy: mnist5k, body.name: swin-micro}\nseeds: 1\n", "task is missing"),
+        ("base: {task: tiny, finetune: 3}\nseeds: 1\n", "'finetune' is a group of fields"),
+    ],
+)
+def test_each_mistake_has_its_words(write_space, tmp_path, text, part):
+    if text.startswith(("-", "base: [")) or not text:
+        path = tmp_path / "plain.yaml"
+        path.write_text(textwrap.dedent(text) + ("\n\n" if text.startswith("base: [") else ""))
+        part = part.lstrip(":123") if text.startswith("base: [") else part
+    else:
+        path = write_space(text)
+    assert any(part in problem for problem in problems_of(path)), problems_of(path)
+
+
+def test_a_missing_file_names_the_nearest(tmp_path, write_space):
+    write_space("seeds: 1\n", "quickstart.yaml")
+    with pytest.raises(InputError, match=r"no such file\. Did you mean 'quickstart.yaml'"):
+        read_space(tmp_path / "quikstart.yaml")
+
+
+def test_a_missing_import_is_said(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text("imports: [nowhere.py]\nbase: {task: digits}\nseeds: 1\n")
+    with pytest.raises(InputError, match="no such file 'nowhere.py'"):
+        read_space(path)
+    path.write_text("imports: [no_such_module_at_all]\nbase: {task: digits}\nseeds: 1\n")
+    with pytest.raises(InputError, match="cannot be imported: ModuleNotFoundError"):
+        load_imports(read_space(path).imports)
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z]{1,4}(\.[a-z]{5,8}){0,2}", fullmatch=True), st.integers(), max_size=6))
+def test_flat_and_nested_are_the_same_settings(flat):
+    paths = list(flat)
+    if any(a != b and b.startswith(f"{a}.") for a in paths for b in paths):
+        return
+    assert flatten(nest(flat)) == flat
