@@ -23,7 +23,7 @@ SAFE_GLOBALS = frozenset(
 # Everything the readers of NumPy and pickle raise on damaged bytes (found by feeding them damaged bytes).
 DAMAGED = (
     ValueError, TypeError, EOFError, pickle.UnpicklingError, AttributeError, LookupError, OverflowError,
-    MemoryError, ImportError, SyntaxError, RuntimeError, TokenError,
+    MemoryError, ImportError, SyntaxError, RuntimeError, SystemError, TokenError,
 )  # fmt: skip
 # Names under which a package is installed, where they differ from the name it is imported by.
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "PyYAML"}

@@ -176,7 +176,7 @@ class _Run:
         self.embedder.train()
         saved = time.perf_counter()
         if not self.history:
-            self._log(self._value(1), report)
+            report(self._note(self._value(1)))
         while self.epoch < epochs:
             start = time.perf_counter()
             lr = self._step()
@@ -185,10 +185,11 @@ class _Run:
             spent = time.perf_counter() - start
             self.seconds += spent
             self.seconds_now += spent
-            self._log(value, report, lr, spent)
+            row = self._note(value, lr, spent)
             if self.epoch in snapshot_epochs or time.perf_counter() - saved > SAVE_EVERY_S:
                 self.save()
                 saved = time.perf_counter()
+            report(row)
 
     def _step(self) -> float:
         """One optimizer step over all classes; returns its learning rate."""
@@ -218,13 +219,13 @@ class _Run:
             members = np.sort(rng.choice(members, self.settings.max_samples_per_class, replace=False))
         return torch.from_numpy(members)
 
-    def _log(self, value: float, report: Progress, lr: float | None = None, spent: float = 0.0) -> None:
+    def _note(self, value: float, lr: float | None = None, spent: float = 0.0) -> dict[str, Any]:
         if not math.isfinite(value):
             text = f"embedder training diverged: objective {value} at embedder epoch {self.epoch}"
             raise DivergedError(text, self.history)
         row = {"stage": EMBEDDER_STAGE, "epoch": self.epoch, "objective": value, "lr": lr, "wall_time_s": spent}
         self.history.append(row)
-        report(row)
+        return row
 
 
 def _distance(proxy: ProxyFeatures, config: TrialConfig, device: str) -> Callable[[Tensor], Tensor]:

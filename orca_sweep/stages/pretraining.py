@@ -169,10 +169,10 @@ def _pretrained(
         saved = time.perf_counter()
         while training.step < steps:
             training.run(min(50, steps - training.step))
-            report({"stage": STAGE, "epoch": training.step, "train_loss": training.loss})
             if time.perf_counter() - saved > SAVE_EVERY_S and training.step < steps:
                 place.store.put(STAGE, partial, *training.state())
                 saved = time.perf_counter()
+            report({"stage": STAGE, "epoch": training.step, "train_loss": training.loss})
         tensors, meta = training.state()
         meta = {**meta, "held_out": training.held_out(), "inputs": inputs}
         artifact = place.store.put(STAGE, key, tensors, meta)

@@ -1,0 +1,373 @@
+"""Stages and whole trials: pairing, exact reuse, exact resume, freezing, test-set custody, failures."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from orca_sweep import stages
+from orca_sweep.config import FinetuneConfig
+from orca_sweep.data import Samples
+from orca_sweep.errors import DivergedError
+from orca_sweep.results import read_record
+from orca_sweep.stages.finetuning import learning_rate, phase_at
+from orca_sweep.store import Store
+from orca_sweep.tasks import TASKS, Task, task_data
+from orca_sweep.trial import resolve
+
+ALIGNED = {"task": "tiny", "proxy": "mnist5k"}
+
+
+
+# Freezing and schedules ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("freeze", "epochs", "expected"),
+    [
+        ("none", 5, [(), (), ()]),
+        ("embedder", 1, [("embedder",), (), ()]),
+        ("body", 2, [("body",), ("body",), ()]),
+        ("both", "forever", [("embedder", "body")] * 3),
+    ],
+)
+def test_a_freeze_schedule_is_phases(freeze, epochs, expected):
+    schedule = stages.phases(FinetuneConfig(freeze=freeze, freeze_epochs=epochs))
+    assert [phase_at(schedule, epoch).frozen for epoch in (1, 2, 3)] == expected
+
+
+@pytest.mark.parametrize("freeze", ["none", "embedder", "body", "both"])
+def test_frozen_parts_stay_frozen_then_thaw(freeze, run, tmp_path, place):
+    """Weights are compared after each epoch, through the checkpoints a run writes."""
+    from orca_sweep.store import read_tensors
+
+    seen = []
+    config = resolve({"task": "tiny", "finetune.freeze": freeze, "finetune.freeze_epochs": 2, "finetune.epochs": 3})
+    path = tmp_path / "sweep" / "trials" / config.trial_id / "checkpoint.safetensors"
+
+    def spy(row):
+        if row["stage"] == "finetune":
+            seen.append(read_tensors(str(path)).tensors)
+
+    _, epochs = run(task="tiny", finetune__freeze=freeze, finetune__freeze_epochs=2, finetune__epochs=3, report=spy)
+
+    def moved(part, a, b):
+        names = [n for n in a if n.startswith(f"model.{part}.")]
+        return any(not np.array_equal(a[n], b[n]) for n in names)
+
+    frozen = {"none": (), "both": ("embedder", "body")}.get(freeze, (freeze,))
+    for part in ("embedder", "body", "predictor"):
+        assert moved(part, seen[0], seen[1]) == (part not in frozen)
+        assert moved(part, seen[1], seen[2])
+    counts = [epoch["n_trainable"] for epoch in epochs]
+    assert counts[0] == counts[1]
+    assert (counts[1] < counts[2]) == bool(frozen)
+
+
+def test_frozen_parts_run_without_dropout():
+    model = nn.Sequential()
+    for name in ("embedder", "body", "predictor"):
+        model.add_module(name, nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)))
+    assert stages.set_frozen(model, ("body",)) == 12
+    assert [model.embedder.training, model.body[1].training, model.predictor.training] == [True, False, True]
+    assert stages.set_frozen(model, ()) == 18
+    assert model.body[1].training
+
+
+def test_the_learning_rate_warms_up_decays_and_is_never_negative():
+    config = FinetuneConfig(lr=1.0, warmup_epochs=2, decay_epochs=6, epochs=50)
+    rates = [learning_rate(config, step, 5) for step in range(250)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == 1.0
+    assert rates[9] == 1.0
+    assert rates[20] == pytest.approx(0.5)
+    assert min(rates) == 0.0
+    assert rates[30:] == [0.0] * 220
+    assert learning_rate(FinetuneConfig(lr=1.0), 10**6, 5) == 1.0
+
+
+def test_accumulation_is_the_same_step_as_one_large_batch(run):
+    small, _ = run(task="tiny", finetune__batch_size=6, finetune__accumulation=4, finetune__optimizer="sgd")
+    large, _ = run(task="tiny", finetune__batch_size=24, finetune__optimizer="sgd")
+    assert small["n_steps"] == large["n_steps"] == 2
+    assert small["val_metric_last"] == large["val_metric_last"]
+    ragged, epochs = run(task="tiny", finetune__batch_size=5, finetune__accumulation=4)
+    # 24 samples in steps of 20: the last four are a step of their own, none is thrown away.
+    assert ragged["n_steps"] == 4
+
+
+def test_one_step_is_the_plainly_written_step(tmp_path):
+    """Our accumulated, clipped step beside six lines of ordinary torch."""
+    torch.manual_seed(0)
+    net = nn.Sequential()
+    net.add_module("predictor", nn.Linear(4, 3))
+    plain = nn.Linear(4, 3)
+    plain.load_state_dict(net.predictor.state_dict())
+    x, y = torch.randn(10, 4), torch.arange(10) % 3
+    task = Task("lin", 1, (4, 1), "classification", (3,), "cross-entropy", "error", None, "", "", "")
+    samples = Samples(x.numpy(), y.numpy())
+    from orca_sweep.tasks import TaskData
+
+    data = TaskData(task, samples, samples, samples, None, None, "")
+    config = FinetuneConfig(epochs=1, batch_size=4, accumulation=3, lr=0.1, weight_decay=0.1, grad_clip=0.05)
+    stages.finetune(net, data, config, 0, "cpu", None, "", lambda row: None)
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=0.1, weight_decay=0.1)
+    nn.functional.cross_entropy(plain(x), y).backward()
+    nn.utils.clip_grad_norm_(plain.parameters(), 0.05)
+    optimizer.step()
+    torch.testing.assert_close(net.predictor.weight, plain.weight, rtol=1e-5, atol=1e-6)
+
+
+# Pairing ------------------------------------------------------------------------------------------
+
+
+def test_arms_that_differ_in_stage_2_see_the_same_fine_tuning(run, monkeypatch):
+    """Batches and dropout masks at equal seed: the same, whatever happened before fine-tuning."""
+    from orca_sweep.stages import finetuning
+
+    orders, states = [], []
+    plain = finetuning.batches
+
+    def spy(order, size):
+        orders.append(order.tolist())
+        states.append(torch.initial_seed())
+        return plain(order, size)
+
+    monkeypatch.setattr(finetuning, "batches", spy)
+    run(task="tiny", proxy="none")
+    naive, masks = list(orders), list(states)
+    orders.clear()
+    states.clear()
+    run(**ALIGNED)
+    assert orders == naive
+    assert states == masks
+    assert naive[0] != naive[1]
+    orders.clear()
+    run(task="tiny", proxy="none", seed=1)
+    assert orders != naive
+
+
+def test_init_and_training_are_two_knobs(run):
+    """Zero embedder epochs with a copied start is its own cell, and differs from a random start."""
+    rows = [run(task="tiny", embedder__init=init, proxy="none")[0] for init in ("copied", "random")]
+    assert rows[0]["state_sha256"] != rows[1]["state_sha256"]
+
+
+# Stage 2 ------------------------------------------------------------------------------------------
+
+
+def test_embedder_training_lowers_the_objective_and_counts_steps(run):
+    row, epochs = run(**ALIGNED, embedder__epochs=8, embedder__lr=0.01)
+    values = [e["objective"] for e in epochs if e["stage"] == "embedder"]
+    assert len(values) == 9
+    assert values[-1] < values[0] - 1
+    assert (row["objective_first"], row["objective_last"]) == (values[0], values[-1])
+
+
+@pytest.mark.parametrize("objective", ["otdd-exact", "otdd-gaussian", "mmd", "l2"])
+def test_every_objective_trains_an_embedder(run, objective):
+    row, _ = run(**ALIGNED, embedder__objective=objective, embedder__epochs=4, embedder__lr=0.01)
+    assert row["status"] == "ok"
+    assert row["objective_last"] < row["objective_first"]
+
+
+def test_a_shorter_run_is_the_beginning_of_a_longer_one(run, tmp_path, place):
+    """Reused snapshots, continued snapshots and fresh runs: the same bits."""
+    fresh = {}
+    for epochs in (2, 5):
+        other = stages.Place(Store(str(tmp_path / f"fresh{epochs}")))
+        fresh[epochs], _ = run(**ALIGNED, folder=f"fresh{epochs}", use=other, embedder__epochs=epochs)
+    long, long_epochs = run(**ALIGNED, embedder__epochs=5, snapshots=(2, 5))
+    short, short_epochs = run(**ALIGNED, embedder__epochs=2)
+    assert "embedder" in short["reused"]
+    assert "embedder" not in long["reused"]
+    assert short["reused_s"] > 0
+    assert short["state_sha256"] == fresh[2]["state_sha256"]
+    assert long["state_sha256"] == fresh[5]["state_sha256"]
+    aligned = [[e["objective"] for e in part if e["stage"] == "embedder"] for part in (short_epochs, long_epochs)]
+    assert aligned[0] == aligned[1][:3]
+    longer, _ = run(**ALIGNED, embedder__epochs=7)
+    other = stages.Place(Store(str(tmp_path / "fresh7")))
+    assert longer["state_sha256"] == run(**ALIGNED, folder="f7", use=other, embedder__epochs=7)[0]["state_sha256"]
+
+
+@pytest.mark.parametrize("at", [("embedder", 3), ("finetune", 1), ("finetune", 2)])
+def test_a_killed_trial_ends_as_the_unbroken_one(run, tmp_path, at, monkeypatch):
+    from orca_sweep.stages import embedding
+
+    monkeypatch.setattr(embedding, "SAVE_EVERY_S", 0.0)
+    settings = dict(**ALIGNED, embedder__epochs=5, finetune__epochs=4, finetune__freeze="body", finetune__freeze_epochs=2)
+    other = stages.Place(Store(str(tmp_path / "other")))
+    unbroken, unbroken_epochs = run(**settings, folder="unbroken", use=other)
+
+    def kill(row):
+        if (row["stage"], row["epoch"]) == at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(**settings, report=kill)
+    seen = []
+    resumed, resumed_epochs = run(**settings, report=seen.append)
+    assert resumed["state_sha256"] == unbroken["state_sha256"]
+    assert resumed["test_metric_best"] == unbroken["test_metric_best"]
+    timeless = [[{k: v for k, v in e.items() if k != "wall_time_s"} for e in part] for part in (resumed_epochs, unbroken_epochs)]
+    assert timeless[0] == timeless[1]
+    again = [row["epoch"] for row in seen if row["stage"] == at[0]]
+    assert again == list(range(at[1] + 1, {"embedder": 6, "finetune": 5}[at[0]]))
+    assert resumed["resumed_from_epoch"] == (at[1] if at[0] == "finetune" else 0)
+
+
+def test_a_checkpoint_of_another_config_is_not_resumed(run, tmp_path):
+    def kill(row):
+        if row["stage"] == "finetune":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(task="tiny", report=kill, finetune__epochs=3)
+    trials = tmp_path / "sweep" / "trials"
+    (left,) = trials.iterdir()
+    changed = resolve({"task": "tiny", "finetune.epochs": 3, "finetune.lr": 0.5})
+    left.rename(trials / changed.trial_id)
+    row, _ = run(task="tiny", finetune__epochs=3, finetune__lr=0.5)
+    assert row["resumed_from_epoch"] == 0
+    assert row["status"] == "ok"
+
+
+def test_pretraining_resumes_bit_for_bit(tmp_path, monkeypatch):
+    from orca_sweep.bodies import find_body
+    from orca_sweep.stages import pretraining
+
+    monkeypatch.setattr(pretraining, "SAVE_EVERY_S", 0.0)
+    config = resolve({"task": "digits", "body.pretrain_steps": 120, "body.pretrain_fraction": 0.1}).body
+    places = [stages.Place(Store(str(tmp_path / name))) for name in "ab"]
+    unbroken, _, _ = stages.pretrain_body(find_body("swin-micro"), config, places[0], lambda row: None)
+
+    def kill(row):
+        if row["epoch"] == 100:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stages.pretrain_body(find_body("swin-micro"), config, places[1], kill)
+    steps = []
+    resumed, _, _ = stages.pretrain_body(find_body("swin-micro"), config, places[1], lambda row: steps.append(row["epoch"]))
+    assert steps == [120]
+    assert resumed.digest() == unbroken.digest()
+
+
+def test_proxy_features_are_computed_once_and_are_the_same_when_reused(run):
+    first, _ = run(**ALIGNED)
+    second, _ = run(**ALIGNED, seed=1)
+    assert "proxy-features" not in first["reused"]
+    assert "proxy-features" in second["reused"]
+
+
+# Custody of the test split ------------------------------------------------------------------------
+
+
+def test_test_data_is_touched_once_at_the_end(run, monkeypatch):
+    """A poisoned test split changes test metrics and nothing else."""
+    clean, clean_epochs = run(**ALIGNED, folder="clean")
+    real = task_data
+
+    def poisoned(task, root, split_seed, n_train):
+        data = real(task, root, split_seed, n_train)
+        bad = Samples(np.flip(data.test.x, 0).copy() * 7, data.test.y)
+        return type(data)(data.task, data.train, data.val, bad, None, None, data.fingerprint)
+
+    from orca_sweep import trial
+
+    monkeypatch.setattr(trial, "task_data", poisoned)
+    trial._task_data.cache_clear()
+    row, epochs = run(**ALIGNED, folder="poisoned")
+    trial._task_data.cache_clear()
+    assert row["state_sha256"] == clean["state_sha256"]
+    assert row["best_epoch"] == clean["best_epoch"]
+    assert [e["val_metric"] for e in epochs if e["stage"] == "finetune"] == [
+        e["val_metric"] for e in clean_epochs if e["stage"] == "finetune"
+    ]
+    assert row["test_metric_best"] != clean["test_metric_best"]
+
+
+def test_the_best_epoch_is_the_best_validated(run):
+    row, epochs = run(task="tiny", finetune__epochs=6, finetune__lr=3e-3)
+    values = [e["val_metric"] for e in epochs]
+    assert row["val_metric_best"] == min(values)
+    assert row["best_epoch"] == 1 + int(np.argmin(values))
+    assert row["val_metric_last"] == values[-1]
+
+
+# Outcomes -----------------------------------------------------------------------------------------
+
+
+def test_a_failing_trial_is_a_row(run, tmp_path):
+    row, epochs = run(task="broken")
+    assert row["status"] == "failed"
+    assert row["error"] == "RuntimeError: this task cannot be loaded"
+    assert "Traceback" in (tmp_path / "sweep" / "trials" / row["trial_id"] / "error.txt").read_text()
+    assert read_record(tmp_path / "sweep", row["trial_id"])["row"]["status"] == "failed"
+
+
+def test_a_diverging_trial_is_a_row_with_its_history(run):
+    row, epochs = run(task="tiny", finetune__lr=1e30, finetune__optimizer="sgd", finetune__epochs=5)
+    assert row["status"] == "diverged"
+    assert "fine-tuning diverged" in row["error"]
+    assert row.get("test_metric_best") is None
+
+
+def test_running_out_of_memory_is_a_row(run, monkeypatch):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(stages, "finetune", full)
+    row, _ = run(task="tiny")
+    assert row["status"] == "oom"
+
+
+def test_predictions_of_a_split_come_in_order_whatever_the_batch():
+    model = nn.Linear(2, 1)
+    samples = Samples(np.random.default_rng(0).normal(size=(11, 2)).astype(np.float32), np.zeros(11))
+    a, b = stages.predict(model, samples, "cpu", 3), stages.predict(model, samples, "cpu", 100)
+    np.testing.assert_allclose(a, b, rtol=1e-6)
+    assert a.shape == (11, 1)
+
+
+def test_divergence_is_noticed_in_embedder_training(run, monkeypatch):
+    from orca_sweep import objectives
+
+    monkeypatch.setattr(objectives, "prepare", lambda *a, **k: lambda t: t.sum() * math.nan)
+    row, _ = run(**ALIGNED)
+    assert row["status"] == "diverged"
+    assert "embedder training diverged" in row["error"]
+    assert issubclass(DivergedError, Exception)
+
+
+def test_dense_and_1d_tasks_run_through(run):
+    row, _ = run(
+        task="darcy-generated", data__n_train=20, finetune__epochs=1, embedder__epochs=1, embedder__proxy_samples=50,
+        body__pretrain_fraction=0,
+    )  # fmt: skip
+    assert row["status"] == "ok"
+    row, epochs = run(
+        task="watch-exercises", body__name="roberta-micro", body__pretrain_steps=2, data__n_train=21,
+        finetune__epochs=1, embedder__epochs=2, embedder__proxy_samples=60,
+    )  # fmt: skip
+    assert row["status"] == "ok"
+    assert {e["stage"] for e in epochs} == {"embedder", "finetune"}
+
+
+@pytest.mark.gpu
+def test_a_trial_runs_on_a_gpu(run, tmp_path):
+    row, _ = run(**ALIGNED, use=stages.Place(Store(str(tmp_path / "gpu")), "cuda"))
+    assert row["status"] == "ok"
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("task", ["ninapro", "satellite"])
+def test_hub_bodies_download(task, place):
+    from orca_sweep.bodies import find_body
+
+    config = resolve({"task": task})
+    body, _, _ = stages.pretrain_body(find_body(config.body.name), config.body, place, lambda row: None)
+    assert body.spec.dims == TASKS.get(task).dims

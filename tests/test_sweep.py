@@ -1,0 +1,205 @@
+"""Whole sweeps on a real local Ray, through the command line."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+from orca_sweep.results import read_results
+
+SPACE = """
+name: demo
+question: does it run?
+base: {task: tiny, finetune.epochs: 3}
+factors:
+  proxy: [none, mnist5k]
+seeds: [0, 1]
+"""
+
+
+def orca(*args, cwd=None, check=None):
+    done = subprocess.run(
+        [sys.executable, "-m", "orca_sweep.cli", *map(str, args)], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    if check is not None:
+        assert done.returncode == check, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory, user_tasks):
+    """One finished sweep of four trials."""
+    folder = tmp_path_factory.mktemp("sweep")
+    space = folder / "space.yaml"
+    space.write_text(f"imports: [{user_tasks}]\n{SPACE}")
+    done = orca("launch", space, cwd=folder, check=0)
+    return space, folder / "results" / "demo", done.stdout
+
+
+def test_a_launch_ends_with_tables_figure_and_a_printed_summary(sweep):
+    _, out, printed = sweep
+    found = read_results(out / "tables")
+    assert found.trials["status"].tolist() == ["ok"] * 4
+    assert found.factors == ("proxy",)
+    assert found.trials["test_metric_best"].between(0, 1).all()
+    stages = found.epochs.groupby(["trial_id", "stage"]).size()
+    assert sorted(stages.tolist()) == [3, 3, 3, 3, 3, 3]
+    assert (out / "figures" / "figure2_proxies.png").stat().st_size > 10_000
+    for part in ("4 trials to run, 0 done before", "mean", "95% interval", "next:", "tables  results/demo/tables"):
+        assert part in printed
+    assert printed.count(" ok in ") == 4
+
+
+def test_each_run_is_one_tune_trial_that_reports_every_epoch(sweep):
+    _, out, _ = sweep
+    files = list((out / "ray").rglob("result.json"))
+    assert len(files) == 4
+    pids = set()
+    for file in files:
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        assert [line["epoch"] for line in lines if line.get("stage") == "finetune"] == [1, 2, 3]
+        assert file.parent.name in {t["trial_id"] for t in json.loads((out / "sweep.json").read_text())["trials"]}
+        pids |= {line["pid"] for line in lines}
+    # Workers are used again: no more of them than trials fit side by side.
+    assert len(pids) <= (os.cpu_count() or 1)
+
+
+def test_a_second_launch_runs_nothing_and_changes_nothing(sweep):
+    space, out, _ = sweep
+    before = {p: p.read_bytes() for p in [*out.rglob("row.json"), out / "tables" / "trials.parquet"]}
+    done = orca("launch", space, cwd=space.parent, check=0)
+    assert "0 trials to run, 4 done before" in done.stdout
+    assert all(path.read_bytes() == blob for path, blob in before.items())
+
+
+def test_a_sweep_run_twice_has_the_same_numbers(sweep, tmp_path):
+    space, out, _ = sweep
+    orca("launch", space, "--out", tmp_path / "again", check=0)
+    same = ["trial_id", "state_sha256", "val_metric_best", "test_metric_best", "test_metric_last"]
+    a, b = (read_results(folder / "tables").trials[same] for folder in (out, tmp_path / "again"))
+    pd.testing.assert_frame_equal(a, b)
+
+
+def test_failing_trials_are_rows_and_a_relaunch_runs_only_what_is_missing(tmp_path, user_tasks):
+    space = tmp_path / "space.yaml"
+    text = f"imports: [{user_tasks}]\nname: mixed\nbase: {{proxy: none, finetune.epochs: 1}}\n"
+    space.write_text(text + "factors: {task: [tiny, broken]}\nseeds: 1\n")
+    done = orca("launch", space, "--out", tmp_path / "out", check=1)
+    trials = read_results(tmp_path / "out" / "tables").trials.set_index("task")
+    assert trials["status"].to_dict() == {"tiny": "ok", "broken": "failed"}
+    assert "cannot be loaded" in trials["error"]["broken"]
+    assert "1 failed" in done.stdout
+    # The YAML grows by a seed and loses the broken task: only the new trial runs.
+    space.write_text(text + "factors: {task: [tiny]}\nseeds: 2\n")
+    done = orca("launch", space, "--out", tmp_path / "out", check=0)
+    assert "1 trials to run, 1 done before" in done.stdout
+    assert read_results(tmp_path / "out" / "tables").trials["status"].tolist() == ["ok", "ok"]
+
+
+def test_a_killed_driver_loses_nothing_finished_and_launch_completes(tmp_path, user_tasks, sweep):
+    space = tmp_path / "space.yaml"
+    text = f"imports: [{user_tasks}]\n{SPACE}".replace("finetune.epochs: 3", "finetune.epochs: 150")
+    space.write_text(text)
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "orca_sweep.cli", "launch", str(space), "--out", str(out)]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: list(out.rglob("row.json")) and list(out.rglob("checkpoint.safetensors")))
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    finished = {p: p.stat().st_mtime_ns for p in out.rglob("row.json")}
+    assert 0 < len(finished) < 4
+    done = orca("launch", space, "--out", out, check=0)
+    assert "4 ok" in done.stdout
+    trials = read_results(out / "tables").trials
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in finished.items())
+    assert trials["resumed_from_epoch"].max() > 0
+    other = tmp_path / "unbroken"
+    orca("launch", space, "--out", other, check=0)
+    same = ["trial_id", "state_sha256", "test_metric_best"]
+    pd.testing.assert_frame_equal(trials[same], read_results(other / "tables").trials[same])
+
+
+def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(tmp_path, user_tasks):
+    space = tmp_path / "space.yaml"
+    space.write_text(f"imports: [{user_tasks}]\n{SPACE}".replace("finetune.epochs: 3", "finetune.epochs: 4000"))
+    command = [sys.executable, "-m", "orca_sweep.cli", "launch", str(space), "--out", str(tmp_path / "out")]
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(lambda: list(tmp_path.rglob("checkpoint.safetensors")))
+    driver.send_signal(signal.SIGINT)
+    printed, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 1, printed
+    assert "Traceback" not in printed
+    assert "same command" in printed
+    assert list(tmp_path.rglob("checkpoint.safetensors"))
+
+
+def test_a_dying_worker_is_tried_again_then_a_lost_row(tmp_path):
+    (tmp_path / "deadly.py").write_text(
+        "import os\nfrom orca_sweep.tasks import TASKS, Task\n"
+        "def load(root, seed):\n    os._exit(9)\n"
+        "TASKS.add(Task('deadly', 2, (1, 8, 8), 'classification', (3,), 'cross-entropy', 'error', load, '', '', '',"
+        " recipe={'body.name': 'swin-micro'}))\n"
+    )
+    space = tmp_path / "space.yaml"
+    space.write_text("imports: [deadly.py]\nbase: {task: deadly, proxy: none}\nseeds: 1\n")
+    orca("launch", space, "--out", tmp_path / "out", check=1)
+    (row,) = read_results(tmp_path / "out" / "tables").trials.to_dict("records")
+    assert row["status"] == "lost"
+    assert "worker died" in row["error"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("base: {task: ninapro}\nseeds: 1\n", "ninapro_train.npy, which is not there"),
+        ("base: {task: digits}\nseeds: 1\nresources: {cpu: 4096}\n", "no node can ever hold a trial that needs CPU 4096"),
+        ("base: {task: digits}\nseeds: 1\nresources: {custom: {unicorn: 1}}\n", "unicorn 1 (most on one node: 0)"),
+    ],
+)
+def test_what_can_be_known_before_is_said_before_and_nothing_is_written(tmp_path, text, words):
+    space = tmp_path / "space.yaml"
+    space.write_text(text)
+    done = orca("launch", space, cwd=tmp_path, check=2)
+    assert words in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["space.yaml"]
+
+
+def test_a_folder_of_another_space_is_left_alone(sweep, tmp_path):
+    _, out, _ = sweep
+    space = tmp_path / "other.yaml"
+    space.write_text("name: other\nbase: {task: digits}\nseeds: 1\n")
+    before = sorted(out.rglob("*"))
+    done = orca("launch", space, "--out", out, check=2)
+    assert "holds the results of the space 'demo', not of 'other'" in done.stderr
+    assert sorted(out.rglob("*")) == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    assert "not empty and no sweep (thesis.tex)" in orca("launch", space, "--out", tmp_path / "mine", check=2).stderr
+    assert "a file, not a folder" in orca("launch", space, "--out", space, check=2).stderr
+
+
+def test_no_cluster_at_the_address_is_said(tmp_path):
+    space = tmp_path / "space.yaml"
+    space.write_text("base: {task: digits}\nseeds: 1\n")
+    done = orca("launch", space, "--address", "127.0.0.1:1", "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "no Ray cluster answers" in done.stderr
+
+
+def wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            if condition():
+                return
+        time.sleep(0.05)
+    raise AssertionError("waited too long")
+
+
