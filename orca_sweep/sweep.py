@@ -5,7 +5,9 @@ so it does not matter how an earlier one ended. Written against Ray 2.60 (``ray.
 ``ray.tune.report``; ``ray.train.report`` is an error inside Tune there).
 """
 
+import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -133,6 +135,21 @@ def check_folder(plan: Plan, out: Path) -> None:
         raise InputError(f"{out}: not empty and no sweep ({', '.join(sorted(others)[:3])}). Give another with --out.")
 
 
+def check_address(address: str) -> None:
+    """Refuses an address where nobody listens; Ray itself would go on trying for minutes.
+
+    Raises:
+        InputError: naming the address.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return  # 'local' and 'auto' are Ray's to find
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise InputError(f"--address {address}: no Ray cluster answers there ({error}). Give host:port.") from None
+
+
 def check_resources(resources: Resources) -> None:
     """Refuses resources that no node of the cluster has, instead of waiting for them for ever.
 
@@ -193,8 +210,11 @@ class _ray:  # noqa: N801 - used as a context manager, like the functions of con
 
     def __enter__(self) -> str | None:
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+        # A worker that dies is told of in our own words and kept as a row; Ray would print its own stack.
+        logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
+        check_address(self.address)
         try:
-            context = ray.init(address=self.address, log_to_driver=False, logging_level="WARNING")
+            context = ray.init(address=self.address, log_to_driver=False, logging_level=logging.WARNING)
         except ConnectionError as error:
             raise InputError(f"--address {self.address}: no Ray cluster answers there ({error}).") from None
         return context.dashboard_url or None
@@ -220,7 +240,8 @@ def _fit(plan: Plan, todo: Sequence[PlannedTrial], setup: Setup, watch: Watch) -
             verbose=0,
         ),
     )
-    for result in tuner.fit():
+    grid = tuner.fit()
+    for result in (grid[i] for i in range(len(grid))):
         trial = (result.config or {}).get("trial", {})
         if result.error is not None and trial and read_record(setup.out, trial["trial_id"]) is None:
             _write_lost(plan, setup.out, trial["trial_id"], str(result.error))

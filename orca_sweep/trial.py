@@ -77,7 +77,8 @@ def resolve(settings: Mapping[str, Any]) -> TrialConfig:
         InputError: with every mistake; each starts with the dotted name of the field.
     """
     problems = _unknown_names(settings)
-    recipe = TASKS.get(settings["task"]).recipe if settings.get("task") in TASKS else {}
+    task = settings.get("task", "")
+    recipe = TASKS.get(task).recipe if task in TASKS else {}
     whole = {**recipe, **settings}
     if not problems:
         problems = _unknown_names(whole)
@@ -85,7 +86,7 @@ def resolve(settings: Mapping[str, Any]) -> TrialConfig:
         config = TrialConfig.from_flat(_canonical(whole))
     except ValidationError as error:
         problems += [f"{place} = {value!r}: {rule}." for place, value, rule in explain(error) if place != ""]
-        raise InputError(dict.fromkeys(_required(problems))) from None
+        raise InputError(list(dict.fromkeys(_required(problems)))) from None
     problems += [] if problems else _contradictions(config)
     if problems:
         raise InputError(list(dict.fromkeys(problems)))

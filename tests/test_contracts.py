@@ -145,13 +145,30 @@ def test_normalisation_sees_training_only(tmp_path):
 
     def load(shift):
         def read(root, seed):
-            parts = [d.Samples(x[i : i + 10] + (shift if i else 0), y[i : i + 10] * (1 + shift * (i > 0))) for i in (0, 10, 20)]
+            parts = [
+                d.Samples(x[i : i + 10] + (shift if i else 0), y[i : i + 10] * (1 + shift * (i > 0)))
+                for i in (0, 10, 20)
+            ]
             return d.Splits(*parts)
 
         return read
 
     tasks = [
-        Task("t", 2, (1, 4, 4), "dense", (1, 4, 4), "mse", "mse", load(s), "", "", "", normalise_inputs="channel", normalise_targets="pointwise")
+        Task(
+            "t",
+            2,
+            (1, 4, 4),
+            "dense",
+            (1, 4, 4),
+            "mse",
+            "mse",
+            load(s),
+            "",
+            "",
+            "",
+            normalise_inputs="channel",
+            normalise_targets="pointwise",
+        )
         for s in (0.0, 100.0)
     ]
     plain, shifted = (task_data(task, tmp_path, 0, None) for task in tasks)
@@ -250,7 +267,9 @@ def test_macro_f1_is_of_the_whole_split_not_a_mean_over_batches():
 def test_losses_and_metrics_of_one_name_agree(name):
     rng = np.random.default_rng(0)
     p, t = (rng.normal(size=(7, 1, 5)).astype(np.float32) for _ in range(2))
-    assert float(LOSSES[name](torch.from_numpy(p), torch.from_numpy(t))) == pytest.approx(METRICS[name].compute(p, t), rel=1e-5)
+    assert float(LOSSES[name](torch.from_numpy(p), torch.from_numpy(t))) == pytest.approx(
+        METRICS[name].compute(p, t), rel=1e-5
+    )
 
 
 # Proxies ------------------------------------------------------------------------------------------
@@ -281,4 +300,6 @@ def test_none_has_no_data_and_the_corpus_holds_every_chapter():
 def test_records_need_no_heavy_import():
     heavy = "torch, ray, sklearn, scipy, mlxtend, transformers, pandas, matplotlib".split(", ")
     code = f"import sys, orca_sweep.trial, orca_sweep.space, orca_sweep.cli; print([m for m in {heavy} if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )

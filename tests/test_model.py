@@ -22,7 +22,14 @@ def saved_swin(folder, **settings):
     """A small Swin in exactly the format the hub has: config.json and model.safetensors of a classifier."""
     from transformers import SwinConfig, SwinForImageClassification
 
-    sizes = {"image_size": 32, "patch_size": 4, "embed_dim": 24, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
+    sizes = {
+        "image_size": 32,
+        "patch_size": 4,
+        "embed_dim": 24,
+        "depths": [1, 1],
+        "num_heads": [2, 2],
+        "window_size": 4,
+    }
     torch.manual_seed(0)
     SwinForImageClassification(SwinConfig(**{**sizes, **settings})).save_pretrained(folder)
     return folder
@@ -50,7 +57,16 @@ def saved_roberta(folder, width=48):
 @pytest.mark.parametrize(
     ("length", "target", "stride"),
     # As ORCA tokenises them: Satellite, ECG, DeepSEA, Advection, 1D-CFD, diffusion-reaction, diffusion-sorption.
-    [(46, 512, 1), (1000, 64, 20), (1000, 512, 2), (256, 512, 1), (3072, 128, 24), (1024, 256, 4), (1024, 32, 32), (7, 1, 7)],
+    [
+        (46, 512, 1),
+        (1000, 64, 20),
+        (1000, 512, 2),
+        (256, 512, 1),
+        (3072, 128, 24),
+        (1024, 256, 4),
+        (1024, 32, 32),
+        (7, 1, 7),
+    ],
 )
 def test_token_stride_is_the_smallest_divisor_that_fits(length, target, stride):
     assert token_stride(length, target) == stride
@@ -101,7 +117,14 @@ def test_a_saved_text_folder_is_a_body_of_any_width(tmp_path):
         (lambda f: (f.mkdir(), (f / "config.json").write_text("{")), "not a JSON object"),
         (lambda f: (f.mkdir(), (f / "config.json").write_text("[]")), "not a JSON object"),
         (lambda f: (f.mkdir(), (f / "config.json").write_text('{"model_type": "t5"}')), "family 't5' is not supported"),
-        (lambda f: (f.mkdir(), (f / "config.json").write_text('{"model_type": "swin"}'), (f / "pytorch_model.bin").touch()), "no model.safetensors"),
+        (
+            lambda f: (
+                f.mkdir(),
+                (f / "config.json").write_text('{"model_type": "swin"}'),
+                (f / "pytorch_model.bin").touch(),
+            ),
+            "no model.safetensors",
+        ),
     ],
 )
 def test_a_folder_that_is_no_body_is_refused(tmp_path, make, words):

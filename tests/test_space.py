@@ -116,7 +116,10 @@ def test_a_recipe_fills_what_the_space_leaves_open():
 @pytest.mark.parametrize(
     ("settings", "canonical"),
     [
-        ({"embedder.epochs": 0, "embedder.lr": 0.5}, {"proxy": "none", "embedder.objective": "none", "embedder.lr": 1e-3}),
+        (
+            {"embedder.epochs": 0, "embedder.lr": 0.5},
+            {"proxy": "none", "embedder.objective": "none", "embedder.lr": 1e-3},
+        ),
         ({"embedder.objective": "none"}, {"proxy": "none", "embedder.epochs": 0}),
         ({"proxy": "none"}, {"embedder.epochs": 0}),
         ({"finetune.freeze_epochs": 9}, {"finetune.freeze": "none", "finetune.freeze_epochs": 0}),
@@ -187,7 +190,10 @@ def test_every_mistake_is_named_at_once(write_space):
         ("base: {task: tiny, embedder.objective: otd-exact}\nseeds: 1\n", "Did you mean 'otdd-exact'?"),
         ("base: {task: tiny, body.name: minilm}\nseeds: 1\n", "takes 1D input, but the task 'tiny' is 2D"),
         ("base: {task: tiny, proxy: pydoc-topics}\nseeds: 1\n", "holds texts, but the body 'swin-micro' embeds images"),
-        ("base: {task: ninapro, body.pretrain_fraction: 0.5}\nseeds: 1\n", "only 0 (random) and 1 (as published) exist"),
+        (
+            "base: {task: ninapro, body.pretrain_fraction: 0.5}\nseeds: 1\n",
+            "only 0 (random) and 1 (as published) exist",
+        ),
         ("base: {task: tiny, finetune: {warmup_epochs: 5, decay_epochs: 5}}\nseeds: 1\n", "must end after the warm-up"),
         ("base: {proxy: mnist5k, body.name: swin-micro}\nseeds: 1\n", "task is missing"),
         ("base: {task: tiny, finetune: 3}\nseeds: 1\n", "'finetune' is a group of fields"),

@@ -20,7 +20,6 @@ from orca_sweep.trial import resolve
 ALIGNED = {"task": "tiny", "proxy": "mnist5k"}
 
 
-
 # Freezing and schedules ---------------------------------------------------------------------------
 
 
@@ -198,7 +197,9 @@ def test_a_killed_trial_ends_as_the_unbroken_one(run, tmp_path, at, monkeypatch)
     from orca_sweep.stages import embedding
 
     monkeypatch.setattr(embedding, "SAVE_EVERY_S", 0.0)
-    settings = dict(**ALIGNED, embedder__epochs=5, finetune__epochs=4, finetune__freeze="body", finetune__freeze_epochs=2)
+    settings = dict(
+        **ALIGNED, embedder__epochs=5, finetune__epochs=4, finetune__freeze="body", finetune__freeze_epochs=2
+    )
     other = stages.Place(Store(str(tmp_path / "other")))
     unbroken, unbroken_epochs = run(**settings, folder="unbroken", use=other)
 
@@ -212,7 +213,9 @@ def test_a_killed_trial_ends_as_the_unbroken_one(run, tmp_path, at, monkeypatch)
     resumed, resumed_epochs = run(**settings, report=seen.append)
     assert resumed["state_sha256"] == unbroken["state_sha256"]
     assert resumed["test_metric_best"] == unbroken["test_metric_best"]
-    timeless = [[{k: v for k, v in e.items() if k != "wall_time_s"} for e in part] for part in (resumed_epochs, unbroken_epochs)]
+    timeless = [
+        [{k: v for k, v in e.items() if k != "wall_time_s"} for e in part] for part in (resumed_epochs, unbroken_epochs)
+    ]
     assert timeless[0] == timeless[1]
     again = [row["epoch"] for row in seen if row["stage"] == at[0]]
     assert again == list(range(at[1] + 1, {"embedder": 6, "finetune": 5}[at[0]]))
@@ -251,7 +254,9 @@ def test_pretraining_resumes_bit_for_bit(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         stages.pretrain_body(find_body("swin-micro"), config, places[1], kill)
     steps = []
-    resumed, _, _ = stages.pretrain_body(find_body("swin-micro"), config, places[1], lambda row: steps.append(row["epoch"]))
+    resumed, _, _ = stages.pretrain_body(
+        find_body("swin-micro"), config, places[1], lambda row: steps.append(row["epoch"])
+    )
     assert steps == [120]
     assert resumed.digest() == unbroken.digest()
 

@@ -149,7 +149,13 @@ def sweep_folder(folder, seeds=(0, 1, 2), statuses=(), name="demo"):
             row = {**ids, "status": status, "metric": "error", "test_metric_best": 0.5 + seed / 10, "n_steps": 7}
             history = [{"stage": "finetune", "epoch": e, "val_metric": 1 / e, "lr": 0.1} for e in (1, 2)]
             r.write_record(folder, row | ({"test_metric_best": math.nan} if status != "ok" else {}), history)
-    manifest = {"name": name, "question": "?", "metric": "test_metric_best", "factors": ["embedder.epochs"], "trials": trials}
+    manifest = {
+        "name": name,
+        "question": "?",
+        "metric": "test_metric_best",
+        "factors": ["embedder.epochs"],
+        "trials": trials,
+    }
     r.write_json(folder / "sweep.json", manifest)
     return folder
 

@@ -25,7 +25,12 @@ seeds: [0, 1]
 
 def orca(*args, cwd=None, check=None):
     done = subprocess.run(
-        [sys.executable, "-m", "orca_sweep.cli", *map(str, args)], cwd=cwd, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "orca_sweep.cli", *map(str, args)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=150,
     )
     assert "Traceback" not in done.stderr, done.stderr
     if check is not None:
@@ -105,7 +110,7 @@ def test_failing_trials_are_rows_and_a_relaunch_runs_only_what_is_missing(tmp_pa
 
 def test_a_killed_driver_loses_nothing_finished_and_launch_completes(tmp_path, user_tasks, sweep):
     space = tmp_path / "space.yaml"
-    text = f"imports: [{user_tasks}]\n{SPACE}".replace("finetune.epochs: 3", "finetune.epochs: 150")
+    text = f"imports: [{user_tasks}]\n{SPACE}".replace("finetune.epochs: 3", "finetune.epochs: 60")
     space.write_text(text)
     out = tmp_path / "out"
     command = [sys.executable, "-m", "orca_sweep.cli", "launch", str(space), "--out", str(out)]
@@ -159,7 +164,10 @@ def test_a_dying_worker_is_tried_again_then_a_lost_row(tmp_path):
     ("text", "words"),
     [
         ("base: {task: ninapro}\nseeds: 1\n", "ninapro_train.npy, which is not there"),
-        ("base: {task: digits}\nseeds: 1\nresources: {cpu: 4096}\n", "no node can ever hold a trial that needs CPU 4096"),
+        (
+            "base: {task: digits}\nseeds: 1\nresources: {cpu: 4096}\n",
+            "no node can ever hold a trial that needs CPU 4096",
+        ),
         ("base: {task: digits}\nseeds: 1\nresources: {custom: {unicorn: 1}}\n", "unicorn 1 (most on one node: 0)"),
     ],
 )
@@ -201,5 +209,3 @@ def wait_for(condition, seconds=120):
                 return
         time.sleep(0.05)
     raise AssertionError("waited too long")
-
-

@@ -218,9 +218,11 @@ def input_features(body: LoadedBody, inputs: np.ndarray | tuple[str, ...], devic
         InputError: if texts meet a body without a tokenizer.
     """
     layer = body.model.embeddings.to(device).eval()
-    embed = _text_mean if isinstance(inputs, tuple) else _image_mean
     starts = range(0, len(inputs), batch)
-    parts = [embed(body, layer, inputs[i : i + batch], device) for i in starts]  # type: ignore[operator]
+    if isinstance(inputs, tuple):
+        parts = [_text_mean(body, layer, inputs[i : i + batch], device) for i in starts]
+    else:
+        parts = [_image_mean(body, layer, inputs[i : i + batch], device) for i in starts]
     body.model.embeddings.to("cpu")
     return torch.cat(parts).cpu().clone()
 

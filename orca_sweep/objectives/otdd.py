@@ -133,7 +133,7 @@ class _TraceRoot(torch.autograd.Function):
         return roots.sum()
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:
         roots, vectors = ctx.saved_tensors  # type: ignore[attr-defined]
         inverse = torch.where(roots > 0, 1 / roots.clamp_min(torch.finfo(roots.dtype).tiny), torch.zeros_like(roots))
         return grad * (vectors * inverse) @ vectors.T / 2

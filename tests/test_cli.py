@@ -1,0 +1,216 @@
+"""The command line: answers fast, lists, plans, says mistakes; analysis scripts; shipped spaces; the README."""
+
+import json
+import re
+import resource
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from orca_sweep import cli
+from orca_sweep.config import knobs
+
+REPO = Path(__file__).resolve().parent.parent
+README = (REPO / "README.md").read_text(encoding="utf-8")
+SPACES = sorted((REPO / "search_spaces").glob("*.yaml"))
+
+
+def orca(*args):
+    return subprocess.run(
+        [sys.executable, "-m", "orca_sweep.cli", *map(str, args)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("args", [["--help"], ["plan", SPACES[0]], ["plan", SPACES[0], "--json"], ["list", "tasks"]])
+def test_light_commands_load_nothing_heavy(args):
+    code = (
+        "import sys; from orca_sweep.cli import app; import contextlib\n"
+        f"sys.argv = ['orca-sweep', *{[str(a) for a in args]!r}]\n"
+        "with contextlib.suppress(SystemExit): app()\n"
+        "heavy = {'torch', 'ray', 'pandas', 'pyarrow', 'scipy', 'sklearn', 'transformers'} & set(sys.modules)\n"
+        "print('HEAVY', sorted(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("HEAVY []"), done.stdout[-200:]
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 10**7
+
+
+def test_plan_json_is_the_agreed_form():
+    plan = json.loads(orca("plan", REPO / "search_spaces" / "quickstart.yaml", "--json").stdout)
+    assert plan["cells"] == len({t["cell_id"] for t in plan["trials"]})
+    assert len(plan["trials"]) >= 16
+    assert plan["problems"] == []
+    assert {"trial_id", "cell_id", "seed", "config"} == set(plan["trials"][0])
+    assert plan["trials"][0]["config"]["body"]["name"] == "swin-micro"
+
+
+def test_plan_says_every_mistake_and_exits_with_2(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text("base: {task: digts, proxy: mnist}\nfactors: {embedder.epocs: [1]}\n")
+    done = orca("plan", path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    for part in ("bad.yaml:2: there is no field 'embedder.epocs'", "Did you mean 'embedder.epochs'?", "no seeds"):
+        assert part in done.stderr
+    as_json = orca("plan", path, "--json")
+    assert as_json.returncode == 2
+    assert json.loads(as_json.stdout)["problems"] == done.stderr.strip().splitlines()
+    assert orca("plan", tmp_path / "nowhere.yaml").returncode == 2
+    assert orca("plan").returncode == 2
+    assert orca("plam").returncode == 2
+
+
+def test_a_plan_shows_what_is_merged_and_notes_what_is_missing(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text("base: {task: ninapro}\nfactors: {embedder.epochs: [0, 5], proxy: [none, mnist5k]}\nseeds: 1\n")
+    done = orca("plan", path)
+    assert done.returncode == 0
+    assert "2 cells x 1 seeds = 2 trials; 2 combinations are equal work" in done.stdout
+    assert "Not here: task 'ninapro' needs the file" in done.stdout
+    assert "One seed has no interval" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["tasks", "bodies", "proxies", "objectives", "factors"])
+def test_list_puts_one_name_first_on_each_line(kind):
+    names = [line.split()[0] for line in CliRunner().invoke(cli.app, ["list", kind]).stdout.splitlines()]
+    assert len(names) == len(set(names)) >= 4
+    expected = {"tasks": "digits", "bodies": "swin-micro", "proxies": "mnist5k", "objectives": "otdd-exact"}
+    assert expected.get(kind, "body.pretrain_fraction") in names
+    if kind == "factors":
+        assert set(names) == set(knobs()) - {"seed"}
+
+
+def test_collect_merges_and_says_what_it_made(tmp_path):
+    from test_store_results import sweep_folder
+
+    a, b = sweep_folder(tmp_path / "a"), sweep_folder(tmp_path / "b", seeds=(7, 8), statuses=["failed"])
+    done = orca("collect", a, b, "-o", tmp_path / "t")
+    assert done.returncode == 0
+    assert "10 trials (9 ok, 1 failed)" in done.stdout
+    assert "need a place for the merged tables" in orca("collect", a, b).stderr
+    assert orca("collect", tmp_path / "nowhere").returncode == 2
+
+
+# Analysis -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tables(tmp_path):
+    from test_store_results import sweep_folder
+
+    from orca_sweep.results import collect
+
+    collect([sweep_folder(tmp_path / "s", statuses=["ok", "ok", "failed"])], tmp_path / "tables")
+    return tmp_path / "tables"
+
+
+def test_figure2_computes_what_it_draws(tables):
+    from analysis.figure2_proxies import compute, numbers, plot
+    from orca_sweep.results import read_results
+
+    figure = compute(read_results(tables))
+    assert figure.n_not_ok == 1
+    (first, second) = figure.panels
+    assert first.curves[0].n == (2, 2)
+    assert second.curves[0].mean == (1.0, 0.5)
+    assert second.curves[0].cell.interval.mean == pytest.approx(0.6)
+    drawn = plot(figure)
+    texts = " ".join(
+        t.get_text() for axis in drawn.axes for t in axis.get_legend_handles_labels()[1:] if hasattr(t, "get_text")
+    )
+    labels = [label for axis in drawn.axes for label in axis.get_legend_handles_labels()[1]]
+    assert any("n = 3" in label for label in labels), texts
+    assert "1 trials without a result are left out" in drawn.get_suptitle()
+    assert numbers(figure).count("\n") == 1 + 2 * 3
+
+
+def test_figure2_runs_as_a_script_without_torch_or_ray(tables, tmp_path):
+    script = REPO / "analysis" / "figure2_proxies.py"
+    code = (
+        f"import runpy, sys; sys.argv = ['f', '--tables', {str(tables)!r}, '--out', {str(tmp_path / 'f')!r}]\n"
+        f"runpy.run_path({str(script)!r}, run_name='__main__')\n"
+        "sys.exit(bool({'torch', 'ray'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    made = {p.suffix: p.stat().st_size for p in (tmp_path / "f").iterdir()}
+    assert set(made) == {".png", ".svg", ".csv"}
+    assert made[".png"] > 10_000
+    failed = subprocess.run(
+        [sys.executable, script, "--tables", tmp_path, "--out", tmp_path], capture_output=True, text=True, check=False
+    )
+    assert failed.returncode == 1
+    assert "no such table" in failed.stderr
+
+
+# Shipped spaces and the README --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda p: p.stem)
+def test_a_shipped_space_plans_and_its_first_lines_tell_what_it_needs(path):
+    head = path.read_text().splitlines()[:5]
+    for word in ("# Question:", "# Command:", "# Cost:"):
+        assert any(line.startswith(word) for line in head)
+    plan = json.loads(orca("plan", path, "--json").stdout)
+    assert plan["problems"] == []
+    assert f"{len(plan['trials'])} trials" in "\n".join(head)
+    assert f"orca-sweep launch search_spaces/{path.name}" in "\n".join(head)
+
+
+def test_the_readme_s_two_commands_are_what_ci_and_users_run():
+    assert "pip install -e . -c constraints.txt && orca-sweep launch search_spaces/quickstart.yaml" in README
+    assert "pip install -e '.[dev]' -c constraints.txt && pytest" in README
+    ci = (REPO / ".ci" / "run").read_text()
+    assert "-e '.[dev]' -c constraints.txt" in ci
+    assert ci.rstrip().endswith("pytest")
+
+
+def test_every_command_and_path_of_the_readme_exists():
+    for command in set(re.findall(r"orca-sweep ([a-z]+)", README)):
+        assert CliRunner().invoke(cli.app, [command, "--help"]).exit_code == 0, command
+    for path in re.findall(r"^(?:│   |    )?[├└]── ([\w./-]+)", README, re.M):
+        assert list(REPO.rglob(path.rstrip("/"))), path
+    for path in set(re.findall(r"\b(?:search_spaces|analysis|tests)/[\w.-]+\.(?:yaml|py)", README)) - {
+        "search_spaces/mine.yaml"
+    }:
+        assert (REPO / path).exists() or "my_" in path, path
+    for module in (REPO / "orca_sweep").glob("*.py"):
+        assert module.name in README or module.name == "__init__.py", module
+
+
+def test_the_readme_s_spaces_plan(tmp_path):
+    """Every YAML block is a space; the Python blocks before it are the files it imports."""
+    blocks = re.findall(r"```(python|yaml)\n(.*?)```", README, re.S)
+    n_spaces = 0
+    for kind, text in blocks:
+        first = text.splitlines()[0]
+        name = first.removeprefix("# ").strip()
+        if first.startswith("# ") and name.endswith((".py", ".yaml")):
+            (tmp_path / Path(name).name).write_text(text)
+            if kind == "yaml":
+                n_spaces += 1
+                done = orca("plan", tmp_path / Path(name).name)
+                assert done.returncode == 0, done.stderr
+    assert n_spaces >= 3
+
+
+def test_constraints_pin_every_dependency():
+    pinned = {
+        line.split("==")[0].lower() for line in (REPO / "constraints.txt").read_text().splitlines() if "==" in line
+    }
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["1d"] + project["optional-dependencies"]["dev"]
+    names = {re.split(r"[\[<>=]", item)[0].lower() for item in wanted} - {"orca-sweep"}
+    assert names <= pinned, names - pinned
+
+
+def test_the_package_asserts_nothing():
+    for file in (REPO / "orca_sweep").rglob("*.py"):
+        assert not re.search(r"^\s*assert ", file.read_text(), re.M), file
