@@ -27,6 +27,7 @@ from orca_sweep.tasks import TASKS, TaskData, task_data, unavailable
 if TYPE_CHECKING:
     from orca_sweep.stages import Place, Progress
 
+CHECKPOINT = "checkpoint.safetensors"
 # Fields that change nothing when the embedder is not trained.
 EMBEDDER_TRAINING = (
     "embedder.epsilon",
@@ -71,7 +72,7 @@ def resolve(settings: Mapping[str, Any]) -> TrialConfig:
     What the settings leave open comes from the task's recipe, then from the fields' defaults. Settings
     that cannot change the work are put to one canonical value, so that equal work has an equal id:
     without embedder training (no epochs, no proxy or no objective) these three and the training's own
-    knobs; without freezing its length; with a random body the pre-training's length.
+    knobs; without freezing its length; with a random body the pre-training's length; momentum without sgd.
 
     Raises:
         InputError: with every mistake; each starts with the dotted name of the field.
@@ -124,6 +125,8 @@ def _canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
         flat |= {"finetune.freeze": "none", "finetune.freeze_epochs": 0}
     elif _outlasts(flat):
         flat["finetune.freeze_epochs"] = "forever"
+    if flat.get("finetune.optimizer") != "sgd":
+        flat.pop("finetune.momentum", None)
     if flat.get("body.pretrain_fraction") == 0:
         flat.pop("body.pretrain_steps", None)
     return flat
@@ -219,6 +222,7 @@ def run_trial(
     except DivergedError as error:
         record.epochs += [dict(epoch) for epoch in error.epochs]
         _end(record, "diverged", error)
+        (home / CHECKPOINT).unlink(missing_ok=True)
     except Exception as error:  # a failing trial is a row; the others go on
         _end(record, "oom" if _out_of_memory(error) else "failed", error)
         home.mkdir(parents=True, exist_ok=True)
@@ -289,10 +293,11 @@ def _run(
         **place.key_part(),
         "finetune": config.finetune.model_dump(),
         "seed": config.seed,
+        "task": [data.task.name, data.task.loss, data.task.metric],
         "data": data.fingerprint,
         "start": state_digest(to_arrays(model.state_dict())),
     }
-    checkpoint = home / "checkpoint.safetensors"
+    checkpoint = home / CHECKPOINT
     result = stages.finetune(
         model, data, config.finetune, config.seed, place.device, checkpoint, stage_key("finetune", inputs), report
     )
