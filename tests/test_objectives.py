@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import ot
 import pytest
+import scipy.linalg
 import scipy.special
 import torch
 
@@ -57,7 +58,8 @@ def test_identical_samples_are_nearest(name):
 @pytest.mark.parametrize("name", DISTANCES)
 def test_order_of_samples_does_not_matter(name):
     target, proxy, labels = clouds()
-    p, t = torch.randperm(len(proxy)), torch.randperm(len(target))
+    rng = torch.Generator().manual_seed(0)
+    p, t = torch.randperm(len(proxy), generator=rng), torch.randperm(len(target), generator=rng)
     value, grad = gradient(name, target, proxy, labels)
     value2, grad2 = gradient(name, target[t], proxy[p], labels[p])
     torch.testing.assert_close(value, value2)
@@ -74,23 +76,93 @@ def test_gradients_are_finite_for_single_equal_and_far_points(name, dtype):
         assert torch.isfinite(grad).all()
 
 
-@pytest.mark.parametrize("name", ["mmd", "l2"])
-def test_gradients_agree_with_finite_differences(name):
+def mean_squared_distance(target, proxy):
+    union = np.concatenate([target, proxy])
+    return np.mean([((a - b) ** 2).sum() for i, a in enumerate(union) for j, b in enumerate(union) if i != j])
+
+
+def plain_mmd(target, proxy, middle, n, factor):
+    """The definition, in NumPy, at a given middle bandwidth."""
+    total = 0.0
+    for i in range(n):
+        width = middle * factor ** (i - n // 2)
+        kernel = lambda x, y, width=width: np.exp(-((x[:, None] - y[None]) ** 2).sum(-1) / width).mean()  # noqa: E731
+        total += kernel(target, target) + kernel(proxy, proxy) - 2 * kernel(target, proxy)
+    return total
+
+
+def differences(f, x, step=1e-5):
+    """Central finite differences of a scalar function, entry by entry."""
+    out = np.zeros_like(x)
+    for index in np.ndindex(*x.shape):
+        shift = np.zeros_like(x)
+        shift[index] = step
+        out[index] = (f(x + shift) - f(x - shift)) / (2 * step)
+    return out
+
+
+@pytest.mark.parametrize("settings", [{}, {"n_bandwidths": 1}, {"n_bandwidths": 4, "bandwidth_factor": 3.0}])
+def test_mmd_is_its_definition_and_its_gradient_holds_the_bandwidth(settings):
+    target, proxy, labels = clouds(n=4, m=11)
+    z, x = target.numpy(), proxy.numpy()
+    middle = mean_squared_distance(z, x)
+    n, factor = settings.get("n_bandwidths", 5), settings.get("bandwidth_factor", 2.0)
+    value, grad = gradient("mmd", target, proxy, labels, **settings)
+    assert float(value) == pytest.approx(plain_mmd(z, x, middle, n, factor), rel=1e-10)
+    np.testing.assert_allclose(grad, differences(lambda t: plain_mmd(t, x, middle, n, factor), z), rtol=1e-5, atol=1e-9)
+
+
+def test_l2_is_the_squared_distance_of_the_means():
     target, proxy, labels = clouds(n=4)
-    settings = {"n_bandwidths": 1} if name == "mmd" else {}
-    distance = prepare(name, proxy, labels, **settings)
-    if name == "l2":
-        assert torch.autograd.gradcheck(distance, target.clone().requires_grad_())
-        return
-    # The bandwidth is held fixed in the gradient: move along a direction that leaves it almost unchanged.
-    _, grad = gradient(name, target, proxy, labels, **settings)
-    far = torch.cat([proxy + 50, proxy - 50])
-    labels2 = torch.cat([labels, labels])
-    _, grad = gradient(name, target, far, labels2, **settings)
-    step = torch.zeros_like(target)
-    step[0, 0] = 1e-4
-    up, down = (evaluate(name, target + s * step, far, labels2, **settings) for s in (1, -1))
-    assert float((up - down) / 2e-4) == pytest.approx(float(grad[0, 0]), rel=0.2, abs=1e-6)
+    value, grad = gradient("l2", target, proxy, labels)
+    plain = lambda t: ((t.mean(0) - proxy.numpy().mean(0)) ** 2).sum()  # noqa: E731
+    assert float(value) == pytest.approx(plain(target.numpy()), rel=1e-12)
+    np.testing.assert_allclose(grad, differences(plain, target.numpy()), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", DISTANCES)
+def test_a_wholly_collapsed_embedding_gives_zero_and_no_gradient(name, dtype):
+    value, grad = gradient(name, torch.ones(3, 4, dtype=dtype), torch.ones(6, 4, dtype=dtype), torch.zeros(6))
+    assert float(value) == 0
+    assert not grad.any()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
+@pytest.mark.parametrize("name", DISTANCES)
+def test_diverged_features_give_a_value_that_is_not_finite_instead_of_a_crash_or_a_hang(name, bad):
+    target, proxy, labels = clouds(dtype=torch.float32)
+    target[0, 0] = bad
+    assert not torch.isfinite(evaluate(name, target, proxy, labels))
+
+
+def test_the_annealing_starts_twice_at_the_diameter_and_ends_at_epsilon():
+    assert annealing(8.0, 0.1) == [8.0, 8.0, 2.0, 0.5, 0.125, 0.1]
+    assert annealing(0.05, 0.1) == [0.05, 0.1]
+
+
+def test_gaussian_label_distances_are_those_of_the_matrix_formula():
+    from orca_sweep.objectives.otdd import _cloud, _gaussian
+
+    target, proxy, _ = clouds(n=12)
+    x, z = proxy.numpy(), target.numpy()
+    a, b = np.cov(x.T), np.cov(z.T)
+    root = scipy.linalg.sqrtm(a)
+    bures = np.trace(a + b - 2 * scipy.linalg.sqrtm(root @ b @ root)).real
+    expected = ((x.mean(0) - z.mean(0)) ** 2).sum() + bures
+    assert float(_gaussian(_cloud(proxy, exact=False, epsilon=0.1), target)) == pytest.approx(expected, rel=1e-9)
+    few = _cloud(proxy[:3], exact=False, epsilon=0.1)  # fewer samples than features: a singular covariance
+    assert float(_gaussian(few, proxy[:3])) == pytest.approx(0, abs=1e-9)
+
+
+def test_gaussian_in_single_precision_keeps_its_gradient_at_text_width():
+    """Fewer samples than features, a decaying spectrum: eigensolvers in float32 fail or return noise here."""
+    rng = np.random.default_rng(0)
+    labels = torch.from_numpy(np.arange(90) % 3)
+    proxy, target = (torch.from_numpy(rng.normal(size=(n, 768)) * np.exp(-np.arange(768) / 20)) for n in (90, 20))
+    _, exact = gradient("otdd-gaussian", target + 0.3, proxy, labels)
+    _, single = gradient("otdd-gaussian", (target + 0.3).float(), proxy.float(), labels)
+    assert float((single - exact).norm() / exact.norm()) < 1e-3
 
 
 def test_the_gaussian_label_gradient_is_the_true_one_of_the_label_distance():
@@ -103,7 +175,7 @@ def test_the_gaussian_label_gradient_is_the_true_one_of_the_label_distance():
 
 def test_proxy_labels_change_the_exact_value_but_not_its_gradient():
     target, proxy, labels = clouds(m=90)
-    shuffled = labels[torch.randperm(len(labels))]
+    shuffled = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
     value, grad = gradient("otdd-exact", target, proxy, labels)
     value2, grad2 = gradient("otdd-exact", target, proxy, shuffled)
     assert abs(float(value - value2)) > 1e-3 * abs(float(value))
@@ -163,6 +235,14 @@ def test_none_is_zero_with_zero_gradient():
         (lambda t, p, y: evaluate("otdd-exact", t, p, y, epsilom=1), "no setting 'epsilom'. Did you mean 'epsilon'"),
         (lambda t, p, y: evaluate("l2", t, p, y, epsilon=1), "It takes none"),
         (lambda t, p, y: evaluate("otdd-exact", t, p, y, epsilon=0), "must be above 0"),
+        (lambda t, p, y: evaluate("otdd-exact", t, p, y, epsilon=float("inf")), "above 0 and finite"),
+        (lambda t, p, y: evaluate("mmd", t, p, y, n_bandwidths=0), "n_bandwidths = 0: a whole number of at least 1"),
+        (lambda t, p, y: evaluate("mmd", t, p, y, bandwidth_factor=0.0), "bandwidth_factor = 0.0: a finite number"),
+        (
+            lambda t, p, y: evaluate("mmd", t.float(), p, y),
+            "target features are torch.float32, the proxy's torch.float64",
+        ),
+        (lambda t, p, y: evaluate("l2", t, p.long(), y), "proxy features are torch.int64"),
         (lambda t, p, y: evaluate("otdd-exact", t, p, y, label_gradient=True), "have no gradient"),
         (lambda t, p, y: evaluate("mmd", t[:, :2], p, y), r"\(n, 5\) with n > 0"),
         (lambda t, p, y: evaluate("mmd", t, p, y[:3]), r"\(M, D\) and \(M,\)"),

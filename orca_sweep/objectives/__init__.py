@@ -76,7 +76,7 @@ OBJECTIVES.add(
 OBJECTIVES.add(
     Objective(
         "mmd",
-        "squared maximum mean discrepancy under five Gaussian kernels; ignores proxy labels",
+        "squared maximum mean discrepancy under several Gaussian kernels; ignores proxy labels",
         _mmd,
         {"n_bandwidths": 5, "bandwidth_factor": 2.0},
     )
@@ -112,6 +112,9 @@ def prepare(name: str, proxy_features: "Tensor", proxy_labels: "Tensor", **setti
             f"objective {name!r}: proxy features {tuple(proxy_features.shape)} and labels"
             f" {tuple(proxy_labels.shape)}. (M, D) and (M,) with M > 0 are needed."
         )
+    dtype = proxy_features.dtype
+    if not dtype.is_floating_point:
+        raise InputError(f"objective {name!r}: proxy features are {dtype}. Floating point numbers are needed.")
     distance = objective.prepare(proxy_features.detach(), proxy_labels.detach(), **settings)
     width = proxy_features.shape[1]
 
@@ -120,6 +123,8 @@ def prepare(name: str, proxy_features: "Tensor", proxy_labels: "Tensor", **setti
             raise InputError(
                 f"objective {name!r}: target features {tuple(target.shape)}. (n, {width}) with n > 0 is needed."
             )
+        if target.dtype != dtype:
+            raise InputError(f"objective {name!r}: target features are {target.dtype}, the proxy's {dtype}. Use one.")
         return distance(target)
 
     return checked

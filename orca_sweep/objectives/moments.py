@@ -1,9 +1,12 @@
 """Distances that ignore the proxy's labels: means and kernel means."""
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from orca_sweep.errors import InputError
 
 
 def prepare_l2(proxy_features: Tensor) -> Callable[[Tensor], Tensor]:
@@ -22,10 +25,25 @@ def prepare_mmd(
 
     The middle bandwidth is the mean squared distance between different points of the union, without
     gradient; the others are ``bandwidth_factor`` apart. The biased estimate (V-statistic): zero on equal
-    sets, never negative beyond rounding. Memory: the M x M squared distances of the proxy, once.
+    sets, never negative beyond rounding. Sizes may differ; if all points are equal, value and gradient are 0.
+
+    Args:
+        proxy_features: (M, D).
+        n_bandwidths: number of kernels, at least 1.
+        bandwidth_factor: ratio of neighbouring bandwidths, above 0.
+
+    Raises:
+        InputError: on settings out of range.
+
+    Cost: once the M x M squared distances; per call (M + n)^2 exponentials per kernel.
 
     Source: Gretton et al. 2012, JMLR 13, eq. 5; bandwidths as in Long et al. 2015, arXiv 1502.02791.
+    Differs from them in: all pairs are used, where Long et al. use a linear-time estimate on equal sizes.
     """
+    if not (isinstance(n_bandwidths, int) and n_bandwidths >= 1):
+        raise InputError(f"n_bandwidths = {n_bandwidths}: a whole number of at least 1 is needed.")
+    if not 0 < bandwidth_factor < math.inf:
+        raise InputError(f"bandwidth_factor = {bandwidth_factor}: a finite number above 0 is needed.")
     d_xx = squared_distances(proxy_features, proxy_features)
     sum_xx, m = d_xx.sum(), len(proxy_features)
 
@@ -34,7 +52,7 @@ def prepare_mmd(
         n_all = m + len(target)
         with torch.no_grad():
             middle = (sum_xx + 2 * d_xz.sum() + d_zz.sum()) / max(1, n_all * (n_all - 1))
-            middle = middle.clamp_min(torch.finfo(middle.dtype).tiny)
+            middle = torch.where(middle == 0, 1.0, middle)  # all points equal: any bandwidth gives zero
         total = target.new_zeros(())
         for i in range(n_bandwidths):
             width = middle * bandwidth_factor ** (i - n_bandwidths // 2)
