@@ -201,6 +201,10 @@ def launch(
     made = _make_plan(space)
     folder = (out or Path("results") / made.space.name).resolve()
     console = Console(highlight=False)
+    where = address or os.environ.get("RAY_ADDRESS") or "local"
+    if where != "local" and _has_ray_token():
+        # A cluster started with a token refuses drivers that do not say they have one; must be set before ray loads.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
     from orca_sweep.sweep import Setup, check_folder
     from orca_sweep.sweep import launch as run
@@ -210,7 +214,7 @@ def launch(
         out=folder,
         store=store if store and "://" in store else str(Path(store).resolve() if store else folder / "store"),
         data_root=data.resolve(),
-        address=address or os.environ.get("RAY_ADDRESS") or "local",
+        address=where,
     )
     with _Progress(console) as progress:
         outcome = run(made, setup, progress)
@@ -219,6 +223,12 @@ def launch(
     if outcome.exit_code:
         console.print("Launch the same command again to run what is missing or failed.")
     raise typer.Exit(outcome.exit_code)
+
+
+def _has_ray_token() -> bool:
+    """Whether Ray would find a cluster token here: in the environment, or in its own file."""
+    named = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return named or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def _outcome_text(outcome: Any) -> str:

@@ -216,7 +216,10 @@ class _ray:  # noqa: N801 - used as a context manager, like the functions of con
         try:
             context = ray.init(address=self.address, log_to_driver=False, logging_level=logging.WARNING)
         except ConnectionError as error:
-            raise InputError(f"--address {self.address}: no Ray cluster answers there ({error}).") from None
+            raise InputError(
+                f"--address {self.address}: no Ray cluster lets us in there ({error})."
+                " Give its address, and its token in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
+            ) from None
         return context.dashboard_url or None
 
     def __exit__(self, *_: object) -> None:

@@ -155,6 +155,17 @@ def test_gaussian_label_distances_are_those_of_the_matrix_formula():
     assert float(_gaussian(few, proxy[:3])) == pytest.approx(0, abs=1e-9)
 
 
+def test_equal_target_points_are_moved_alike_by_the_gaussian_label_distance():
+    """Their covariance is zero: only the means pull, and no arbitrary singular vector shows in the gradient."""
+    from orca_sweep.objectives.otdd import _cloud, _gaussian
+
+    target, proxy, _ = clouds()
+    equal = target[:1].repeat(6, 1).requires_grad_()
+    _gaussian(_cloud(proxy, exact=False, epsilon=0.1), equal).backward()
+    pull = 2 * (target[0] - proxy.mean(dim=0)) / 6
+    torch.testing.assert_close(equal.grad, pull.expand(6, -1))
+
+
 def test_gaussian_in_single_precision_keeps_its_gradient_at_text_width():
     """Fewer samples than features, a decaying spectrum: eigensolvers in float32 fail or return noise here."""
     rng = np.random.default_rng(0)

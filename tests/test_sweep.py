@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -212,3 +213,30 @@ def wait_for(condition, seconds=120):
                 return
         time.sleep(0.05)
     raise AssertionError("waited too long")
+
+
+def test_a_running_cluster_is_joined_with_its_token(tmp_path, user_tasks):
+    """A real head node in processes of its own, protected by a token, on two CPUs."""
+    space = tmp_path / "space.yaml"
+    space.write_text(f"imports: [{user_tasks}]\nbase: {{task: tiny, proxy: none, finetune.epochs: 1}}\nseeds: 2\n")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    token = {"RAY_AUTH_TOKEN": "7" * 64, "RAY_USAGE_STATS_ENABLED": "0"}
+    head = {**os.environ, **token, "RAY_AUTH_MODE": "token"}
+    start = [*ray, "start", "--head", "--num-cpus=2", f"--port={port}", "--include-dashboard=false", "--block"]
+    node = subprocess.Popen(start, env=head, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: socket.create_connection(("127.0.0.1", port), timeout=1).close() is None)
+        time.sleep(5)
+        launch = [sys.executable, "-m", "orca_sweep.cli", "launch", str(space), "--out", str(tmp_path / "out")]
+        done = subprocess.run(
+            [*launch, "--address", f"127.0.0.1:{port}"], env={**os.environ, **token}, capture_output=True, text=True,
+            check=False, timeout=150,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "2 ok" in done.stdout
+    finally:
+        node.terminate()
+        node.wait(timeout=60)
