@@ -64,7 +64,7 @@ def test_recipes_of_the_benchmark_are_those_released():
     assert (satellite["embedder.target_length"], satellite["body.name"]) == (512, "roberta-base")
 
 
-def test_the_modules_import_without_anything_heavy_and_fast():
+def test_the_modules_import_without_anything_heavy():
     heavy = ("torch", "ray", "sklearn", "scipy", "mlxtend", "pandas", "seglearn")
     code = (
         "import sys; from orca_sweep.tasks import TASKS, unavailable; from pathlib import Path;"
