@@ -20,10 +20,13 @@ from orca_sweep.registry import hint
 Freeze = Literal["none", "embedder", "body", "both"]
 Forever = Literal["forever"]
 Optimizer = Literal["adamw", "adam", "sgd"]
-Epochs = Annotated[int, Field(ge=0)]
+MOST = 10**9
+"""Above any sensible count, below what tables and random generators can hold."""
+Epochs = Annotated[int, Field(ge=0, le=MOST)]
+Seed = Annotated[int, Field(ge=0, le=MOST)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=MOST)]
 
 
 class _Part(BaseModel):
@@ -33,7 +36,7 @@ class _Part(BaseModel):
 class DataConfig(_Part):
     """Which samples of the task are used."""
 
-    split_seed: int = Field(0, ge=0, description="seed of the train/validation/test split; not the run seed")
+    split_seed: Seed = Field(0, description="seed of the train/validation/test split; not the run seed")
     n_train: Count | None = Field(None, description="training samples kept; null keeps all that the task offers")
 
 
@@ -47,7 +50,7 @@ class BodyConfig(_Part):
     pretrain_steps: Count | None = Field(
         None, description="optimizer steps of our own pre-training; null takes the body's recipe; unused for hub bodies"
     )
-    pretrain_seed: int = Field(0, ge=0, description="seed of the body's initialisation and pre-training order")
+    pretrain_seed: Seed = Field(0, description="seed of the body's initialisation and pre-training order")
 
 
 class EmbedderConfig(_Part):
@@ -100,7 +103,7 @@ class TrialConfig(_Part):
     body: BodyConfig
     embedder: EmbedderConfig = EmbedderConfig()
     finetune: FinetuneConfig = FinetuneConfig()
-    seed: int = Field(0, ge=0, description="run seed; set by the space's seeds")
+    seed: Seed = Field(0, description="run seed; set by the space's seeds")
 
     @classmethod
     def from_flat(cls, flat: Mapping[str, Any]) -> "TrialConfig":

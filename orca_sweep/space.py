@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from orca_sweep.config import TrialConfig, explain, knobs, unknown_knob
+from orca_sweep.config import Seed, TrialConfig, explain, knobs, unknown_knob
 from orca_sweep.errors import InputError
 from orca_sweep.registry import hint
 
@@ -22,6 +22,7 @@ MetricColumn = Literal["test_metric_best", "test_metric_last", "val_metric_best"
 Resolve = Callable[[Mapping[str, Any]], TrialConfig]
 Path_ = tuple[str, ...]
 NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+MOST_SEEDS = 100_000
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -343,9 +344,9 @@ class _SpaceReader:
             return ()
         try:
             if isinstance(raw, list):
-                seeds = TypeAdapter(list[Annotated[int, Field(ge=0)]]).validate_python(raw)
+                seeds = TypeAdapter(list[Seed]).validate_python(raw)
             else:
-                seeds = list(range(TypeAdapter(Annotated[int, Field(ge=1)]).validate_python(raw)))
+                seeds = list(range(TypeAdapter(Annotated[int, Field(ge=1, le=MOST_SEEDS)]).validate_python(raw)))
         except ValidationError as error:
             for _, value, rule in explain(error):
                 self.wrong(("seeds",), f"seeds = {value!r}: {rule}. Give whole numbers from 0 on, or how many.")

@@ -86,20 +86,24 @@ def resolve(settings: Mapping[str, Any]) -> TrialConfig:
     try:
         config = TrialConfig.from_flat(_canonical(whole))
     except ValidationError as error:
-        problems += [f"{place} = {value!r}: {rule}." for place, value, rule in explain(error) if place != ""]
-        raise InputError(list(dict.fromkeys(_required(problems)))) from None
+        problems += _mistakes(error, task in TASKS)
+        raise InputError(list(dict.fromkeys(problems))) from None
     problems += [] if problems else _contradictions(config)
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
     return config
 
 
-def _required(problems: Iterable[str]) -> list[str]:
-    """Missing fields said plainly."""
-    return [
-        f"{text.split(' = ')[0]} is missing. Set it in base or as a factor." if "field required" in text else text
-        for text in problems
-    ]
+def _mistakes(error: ValidationError, task_known: bool) -> list[str]:
+    """What pydantic found, said plainly; a missing body follows from an unknown task and is not said again."""
+    texts = []
+    for place, value, rule in explain(error):
+        name = "body.name" if place == "body" else place
+        if rule != "field required":
+            texts.append(f"{name} = {value!r}: {rule}.")
+        elif name == "task" or task_known:
+            texts.append(f"{name} is missing. Set it in base or as a factor.")
+    return texts
 
 
 def _unknown_names(settings: Mapping[str, Any]) -> list[str]:

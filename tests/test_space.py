@@ -183,6 +183,8 @@ def test_every_mistake_is_named_at_once(write_space):
         ("base: {task: tiny}\nseeds: [1, 1]\n", "one stands here twice"),
         ("base: {task: tiny}\nseeds: [-1]\n", "greater than or equal to 0"),
         ("base: {task: tiny}\nseeds: [a]\n", "seeds = 'a'"),
+        ("base: {task: tiny}\nseeds: 99999999999\n", "less than or equal to 100000"),
+        ("base: {task: tiny, finetune.epochs: 99999999999999999999}\nseeds: 1\n", "less than or equal to 1000000000"),
         ("base: {task: tyny}\nseeds: 1\n", "there is no task 'tyny'. Did you mean 'tiny'?"),
         ("base: {task: tiny, proxy: mnist}\nseeds: 1\n", "Did you mean 'mnist5k'?"),
         ("base: {task: tiny, body.name: swin-mikro}\nseeds: 1\n", "Did you mean 'swin-micro'?"),
