@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from orca_sweep import __version__
-from orca_sweep.bodies import find_body, unavailable_body
+from orca_sweep.bodies import canonical_name, find_body, unavailable_body
 from orca_sweep.config import TrialConfig, explain, knobs
 from orca_sweep.errors import DivergedError, InputError, OrcaSweepError
 from orca_sweep.objectives import OBJECTIVES
@@ -72,7 +72,8 @@ def resolve(settings: Mapping[str, Any]) -> TrialConfig:
     What the settings leave open comes from the task's recipe, then from the fields' defaults. Settings
     that cannot change the work are put to one canonical value, so that equal work has an equal id:
     without embedder training (no epochs, no proxy or no objective) these three and the training's own
-    knobs; without freezing its length; with a random body the pre-training's length; momentum without sgd.
+    knobs; without freezing its length; with a random body the pre-training's length; momentum without
+    sgd. A body's folder becomes absolute: a worker runs in another folder.
 
     Raises:
         InputError: with every mistake; each starts with the dotted name of the field.
@@ -133,6 +134,8 @@ def _canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
         flat.pop("finetune.momentum", None)
     if flat.get("body.pretrain_fraction") == 0:
         flat.pop("body.pretrain_steps", None)
+    if "body.name" in flat:
+        flat["body.name"] = canonical_name(flat["body.name"])
     return flat
 
 

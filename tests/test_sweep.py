@@ -240,3 +240,16 @@ def test_a_running_cluster_is_joined_with_its_token(tmp_path, user_tasks):
     finally:
         node.terminate()
         node.wait(timeout=60)
+
+
+def test_a_body_in_a_folder_beside_the_user_is_found_by_workers(tmp_path, user_tasks):
+    from test_model import saved_swin
+
+    saved_swin(tmp_path / "my-body")
+    space = tmp_path / "space.yaml"
+    base = "{task: tiny, proxy: mnist5k, body.name: ./my-body, body.pretrain_fraction: 1, finetune.epochs: 1}"
+    space.write_text(f"imports: [{user_tasks}]\nname: folder\nbase: {base}\nseeds: 1\n")
+    orca("launch", space, cwd=tmp_path, check=0)
+    (row,) = read_results(tmp_path / "results" / "folder" / "tables").trials.to_dict("records")
+    assert row["status"] == "ok"
+    assert row["body.name"] == str((tmp_path / "my-body").resolve())

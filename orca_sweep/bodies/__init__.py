@@ -128,12 +128,20 @@ def find_body(name: str) -> Body:
     """
     if name in BODIES:
         return BODIES.get(name)
-    folder = Path(name).expanduser()
-    if folder.exists() or name.startswith((".", "/", "~")):
-        return _folder_body(name, folder)
+    if _is_folder_name(name):
+        return _folder_body(name, Path(name).expanduser())
     if HUB_ID.fullmatch(name):
         return Body(name, f"downloaded from the hub: {name}", name, "see the hub page", None, location=name)
     raise InputError(f"{BODIES.unknown(name)} A hub id is written org/name, a folder starts with '.' or '/'.")
+
+
+def canonical_name(name: str) -> str:
+    """Returns a body's one name: folders become absolute (counted from the working folder), all else stays."""
+    return str(Path(name).expanduser().resolve()) if name not in BODIES and _is_folder_name(name) else name
+
+
+def _is_folder_name(name: str) -> bool:
+    return bool(name) and (name.startswith((".", "/", "~")) or Path(name).expanduser().exists())
 
 
 def _folder_body(name: str, folder: Path) -> Body:
