@@ -146,7 +146,9 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(tmp_path, user_tasks):
     assert driver.returncode == 1, printed
     assert "Traceback" not in printed
     assert "same command" in printed
+    # Stopping is no outcome: there is a checkpoint to go on from, and no record that says it failed.
     assert list(tmp_path.rglob("checkpoint.safetensors"))
+    assert not list(tmp_path.rglob("row.json"))
 
 
 def test_a_dying_worker_is_tried_again_then_a_lost_row(tmp_path):
