@@ -98,12 +98,10 @@ def plan(
 
 
 def _make_plan(path: Path) -> Plan:
-    from orca_sweep.space import make_plan, read_space
+    from orca_sweep.space import plan_space
     from orca_sweep.trial import load_imports, resolve
 
-    space = read_space(path)
-    load_imports(space.imports)
-    return make_plan(space, resolve)
+    return plan_space(path, load_imports, resolve)
 
 
 def _notes(made: Plan, data: Path) -> list[str]:
@@ -148,7 +146,9 @@ def _print_plan(made: Plan, notes: Iterable[str]) -> None:
 
 
 def _level(value: object) -> str:
-    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    if value is None or value != value:  # a null in a column of numbers is read as NaN
+        return "null"
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 # list ---------------------------------------------------------------------------------------------

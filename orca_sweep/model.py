@@ -46,6 +46,7 @@ class Embedder1D(nn.Module):
         skipped = layer.padding_idx + 1 if body.spec.architecture == "roberta" else 0
         with torch.no_grad():
             self.norm.load_state_dict(layer.LayerNorm.state_dict())
+            self.norm.eps = layer.LayerNorm.eps
             self.positions.copy_(layer.position_embeddings.weight[skipped : skipped + len(self.positions)])
 
 
@@ -79,6 +80,7 @@ class Embedder2D(nn.Module):
             self.projection.weight.copy_(weight)
             self.projection.bias.copy_(patch.bias)  # type: ignore[union-attr]
             self.norm.load_state_dict(body.model.embeddings.norm.state_dict())
+            self.norm.eps = body.model.embeddings.norm.eps
 
 
 class VectorPredictor(nn.Module):

@@ -28,6 +28,8 @@ class ProxyData:
     inputs: np.ndarray | tuple[str, ...]
     labels: np.ndarray
     fingerprint: str
+    corpus: tuple[str, ...] = ()
+    """All texts to pre-train on, if they are more than the labelled ones."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def _pydoc_topics() -> ProxyData:
     texts = tuple(text for passages in by_chapter for text in passages)
     labels = np.repeat(np.arange(len(CHAPTERS)), [len(passages) for passages in by_chapter]).astype(np.int64)
     digest = hashlib.sha256("\0".join(corpus_texts()).encode() + labels.tobytes()).hexdigest()
-    return ProxyData(texts, labels, digest)
+    return ProxyData(texts, labels, digest, corpus_texts())
 
 
 @lru_cache(maxsize=1)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from orca_sweep.config import Seed, TrialConfig, explain, knobs, unknown_knob
 from orca_sweep.errors import InputError
@@ -23,7 +23,16 @@ Resolve = Callable[[Mapping[str, Any]], TrialConfig]
 Path_ = tuple[str, ...]
 NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 MOST_SEEDS = 100_000
-PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+RAY_NAMES = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
+
+
+def _own_name(name: str) -> str:
+    if name in RAY_NAMES:
+        raise ValueError(f"{name} is Ray's own name; use cpu and gpu")
+    return name
 
 
 class Resources(BaseModel):
@@ -33,7 +42,9 @@ class Resources(BaseModel):
 
     cpu: float = Field(1.0, gt=0, allow_inf_nan=False)
     gpu: float = Field(0.0, ge=0, allow_inf_nan=False)
-    custom: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default_factory=dict)
+    custom: dict[Annotated[str, AfterValidator(_own_name)], Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True)
@@ -94,8 +105,39 @@ def read_space(path: Path) -> Space:
     Raises:
         InputError: with every mistake found, each naming file, line, value, rule and nearest name.
     """
+    space, problems = _read(path)
+    if problems:
+        raise InputError(problems)
+    return space
+
+
+def plan_space(path: Path, load_imports: Callable[[tuple[str, ...]], None], resolve: Resolve) -> Plan:
+    """Reads a space, imports what it names and expands it.
+
+    Raises:
+        InputError: with the mistakes of the file, of its imports and of its cells, all at once.
+    """
+    space, problems = _read(path)
+    try:
+        load_imports(space.imports)
+    except InputError as error:
+        # Names that a failed import would have brought are not told to be unknown.
+        raise InputError([*problems, *(f"{space.where('imports')}: {text}" for text in error.problems)]) from None
+    try:
+        plan = make_plan(space, resolve)
+    except InputError as error:
+        # After other mistakes a field may be missing only because its value was wrong.
+        problems += [text for text in error.problems if not problems or "is missing. Set it" not in text]
+        raise InputError(problems) from None
+    if problems:
+        raise InputError(problems)
+    return plan
+
+
+def _read(path: Path) -> tuple[Space, list[str]]:
     document, lines = _parse(path)
-    return _SpaceReader(path, lines).read(document)
+    reader = _SpaceReader(path, lines)
+    return reader.read(document), reader.problems
 
 
 def make_plan(space: Space, resolve: Resolve) -> Plan:
@@ -159,6 +201,8 @@ def _parse(path: Path) -> tuple[object, dict[Path_, int]]:
         raise InputError(f"{path}: cannot be read as text ({error}). A space is a UTF-8 YAML file.") from None
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except RecursionError:
+        raise InputError(f"{path}: nested too deeply to be a space.") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -169,7 +213,10 @@ def _parse(path: Path) -> tuple[object, dict[Path_, int]]:
         raise InputError(f"{path}: the file is empty. A space needs at least base, factors and seeds.")
     lines: dict[Path_, int] = {}
     problems: list[str] = []
-    document = _value(root, (), lines, problems, path, open_nodes=frozenset())
+    try:
+        document = _value(root, (), lines, problems, path, open_nodes=frozenset())
+    except RecursionError:
+        raise InputError(f"{path}: nested too deeply to be a space.") from None
     if problems:
         raise InputError(problems)
     return document, lines
@@ -240,14 +287,15 @@ class _SpaceReader:
         seeds, imports = self.seeds(document), self.imports(document)
         metric = self.typed(document, "metric", MetricColumn, "test_metric_best")
         resources = self.typed(document, "resources", Resources, Resources())
-        if self.problems:
-            raise InputError(self.problems)
+        factors = {name: levels for name, levels in factors.items() if levels}
         return Space(name, question, base, factors, seeds, metric, resources, imports, self.path, self.lines)
 
     def name(self, document: dict[str, Any]) -> str:
         name = document.get("name", self.path.stem)
         if not isinstance(name, str) or not PLAIN_NAME.fullmatch(name):
-            self.wrong(("name",), f"name {name!r} cannot name a folder. Use letters, digits, '-', '_' and '.'.")
+            self.wrong(
+                ("name",), f"name {name!r} cannot name a folder. Use up to 100 letters, digits, '-', '_' and '.'."
+            )
         return str(name)
 
     def text(self, document: dict[str, Any], key: str) -> str:
@@ -307,7 +355,8 @@ class _SpaceReader:
         return True
 
     def factors(self, document: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
-        raw = document.get("factors") or {}
+        raw = document.get("factors")
+        raw = {} if raw is None else raw
         if not isinstance(raw, dict):
             self.wrong(("factors",), "factors must be a mapping of config fields to lists of levels.")
             return {}
@@ -315,6 +364,9 @@ class _SpaceReader:
         for path, levels in _dotted(raw):
             place = ("factors", *path)
             name = ".".join(path)
+            if name in factors:
+                self.wrong(place, f"factor {name} stands here twice, dotted and nested. Keep one.")
+                continue
             self.lines[("factors", name)] = self.lines.get(place, 1)
             if self.known(name, place):
                 factors[name] = self.levels(name, levels, place)
@@ -375,7 +427,7 @@ class _SpaceReader:
 def _dotted(raw: Mapping[str, Any], place: Path_ = ()) -> Iterator[tuple[Path_, object]]:
     """Factors may be written dotted or nested; either way they come out as one path each."""
     for key, value in raw.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             yield from _dotted(value, (*place, key))
         else:
             yield (*place, key), value

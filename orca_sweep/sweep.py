@@ -22,6 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orca_sweep.errors import InputError
 from orca_sweep.results import read_manifest, read_record, write_json, write_record
 from orca_sweep.space import Plan, PlannedTrial, Resources
+from orca_sweep.store import Store
 from orca_sweep.trial import load_imports, run_trial, unavailable_parts
 
 # A finished outcome is not run again; what failed or was lost is.
@@ -71,12 +72,18 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
         InputError: with every reason found.
     """
     check_folder(plan, setup.out)
+    _check_store(setup.store)
     if setup.address == "local":
         _raise(unavailable_parts([t.config for t in plan.trials], setup.data_root))
     start = time.perf_counter()
     with _ray(setup.address) as dashboard:
         check_resources(plan.space.resources)
-        setup.out.mkdir(parents=True, exist_ok=True)
+        try:
+            setup.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{setup.out}: cannot be made ({error.strerror}). Give another folder with --out."
+            ) from None
         try:
             with FileLock(setup.out / ".lock", timeout=0):
                 _check_shared(setup)
@@ -84,6 +91,7 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
                 todo = missing(plan, setup.out)
                 watch("start", {"dashboard": dashboard, "n_todo": len(todo), "n_planned": len(plan.trials)})
                 if todo:
+                    _forget(todo, setup.out)
                     _fit(plan, todo, setup, watch)
                 return _outcome(plan, len(todo), setup.out, time.perf_counter() - start)
         except Timeout:
@@ -93,6 +101,13 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
 def missing(plan: Plan, out: Path) -> list[PlannedTrial]:
     """Returns the planned trials without a final record, in the plan's order."""
     return [trial for trial in plan.trials if not _is_final(read_record(out, trial.trial_id))]
+
+
+def _forget(todo: Sequence[PlannedTrial], out: Path) -> None:
+    """Takes away what an earlier attempt that was no success said, so that it cannot be taken for this one's."""
+    for trial in todo:
+        for name in ("row.json", "error.txt"):
+            (out / "trials" / trial.trial_id / name).unlink(missing_ok=True)
 
 
 def _is_final(record: Mapping[str, Any] | None) -> bool:
@@ -130,6 +145,12 @@ def check_folder(plan: Plan, out: Path) -> None:
             f"{out}: holds the results of the space {found['name']!r}, not of {plan.space.name!r}."
             " Give another folder with --out."
         )
+    known = {trial["trial_id"] for trial in found["trials"]} if found else set()
+    if known and not known & {trial.trial_id for trial in plan.trials}:
+        raise InputError(
+            f"{out}: holds the results of a space of the same name that has no trial in common with this one."
+            " Give another name, or another folder with --out."
+        )
     others = [] if found or not out.exists() else [p.name for p in out.iterdir() if p.name != ".lock"]
     if others:
         raise InputError(f"{out}: not empty and no sweep ({', '.join(sorted(others)[:3])}). Give another with --out.")
@@ -148,6 +169,15 @@ def check_address(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError) as error:
         raise InputError(f"--address {address}: no Ray cluster answers there ({error}). Give host:port.") from None
+
+
+def _check_store(root: str) -> None:
+    try:
+        Store(root)
+    except (ValueError, ImportError, OSError) as error:
+        raise InputError(
+            f"--store {root}: no place to keep artifacts ({error}). Give a folder or fsspec path."
+        ) from None
 
 
 def check_resources(resources: Resources) -> None:
@@ -256,7 +286,7 @@ def _name(trial: Any) -> str:
 
 def _write_lost(plan: Plan, out: Path, trial_id: str, error: str) -> None:
     trial = next(t for t in plan.trials if t.trial_id == trial_id)
-    text = f"its worker died {WORKER_DEATHS + 1} times: {error.strip().splitlines()[-1] if error.strip() else ''}"
+    text = f"its worker died or could not start, {WORKER_DEATHS + 1} times: {error.strip().splitlines()[-1:]}"
     write_record(out, {"trial_id": trial_id, "cell_id": trial.cell_id, "status": "lost", "error": text}, [])
 
 
@@ -270,7 +300,6 @@ def _work(plan: Plan, setup: Setup) -> Callable[[dict[str, Any]], None]:
 
         from orca_sweep.config import TrialConfig
         from orca_sweep.stages import Place
-        from orca_sweep.store import Store
 
         n_threads = max(1, int(cpu))
         torch.set_num_threads(n_threads)

@@ -1,6 +1,9 @@
 """One ORCA run from its config to its record: resolve, then the stages in order. No ray here."""
 
+import hashlib
+import math
 import platform
+import sys
 import time
 import traceback
 from collections.abc import Iterable, Mapping
@@ -17,8 +20,9 @@ from pydantic import ValidationError
 from orca_sweep import __version__
 from orca_sweep.bodies import canonical_name, find_body, unavailable_body
 from orca_sweep.config import TrialConfig, explain, knobs
+from orca_sweep.data import fingerprint
 from orca_sweep.errors import DivergedError, InputError, OrcaSweepError
-from orca_sweep.objectives import OBJECTIVES
+from orca_sweep.objectives import OBJECTIVES, settings_of
 from orca_sweep.proxies import PROXIES, unavailable_proxy
 from orca_sweep.results import Status, write_record
 from orca_sweep.store import NUMERIC_PACKAGES
@@ -60,10 +64,17 @@ def load_imports(imports: Iterable[str]) -> None:
 
 @cache
 def _import_file(name: str) -> None:
-    spec = spec_from_file_location(f"orca_sweep_import_{Path(name).stem}", name)
+    unique = f"orca_sweep_import_{Path(name).stem}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    spec = spec_from_file_location(unique, name)
     if spec is None or spec.loader is None:
         raise ImportError(f"{name} is not a Python file")
-    spec.loader.exec_module(module_from_spec(spec))
+    # Dataclasses and pickles look their module up by name.
+    sys.modules[unique] = module = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[unique]
+        raise
 
 
 def resolve(settings: Mapping[str, Any]) -> TrialConfig:
@@ -136,7 +147,31 @@ def _canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
         flat.pop("body.pretrain_steps", None)
     if "body.name" in flat:
         flat["body.name"] = canonical_name(flat["body.name"])
+    for path in _without_effect(flat):
+        flat.pop(path, None)
     return flat
+
+
+def _without_effect(flat: Mapping[str, Any]) -> list[str]:
+    """Fields this task, body or objective never looks at; they take their defaults."""
+    paths: list[str] = []
+    objective, task = flat.get("embedder.objective", "otdd-exact"), flat.get("task", "")
+    if objective in OBJECTIVES and "epsilon" not in settings_of(objective):
+        paths.append("embedder.epsilon")
+    if task in TASKS:
+        paths += ["embedder.n_pseudo_classes"] if TASKS.get(task).kind == "classification" else []
+        paths += ["embedder.target_length"] if TASKS.get(task).dims == 2 else []
+    try:
+        recipe = find_body(flat.get("body.name", "")).pretrain
+    except InputError:
+        return paths
+    if recipe is None:
+        paths += ["body.pretrain_steps"]
+        # A published body has one set of weights; only its random counterpart has a seed.
+        paths += ["body.pretrain_seed"] if flat.get("body.pretrain_fraction", 1) == 1 else []
+    elif flat.get("body.pretrain_steps") == recipe.steps:
+        paths.append("body.pretrain_steps")
+    return paths
 
 
 def _outlasts(flat: Mapping[str, Any]) -> bool:
@@ -160,6 +195,10 @@ def _contradictions(config: TrialConfig) -> list[str]:
         problems.append(
             f"body.pretrain_fraction = {config.body.pretrain_fraction}: {body.name!r} comes with published weights,"
             " so only 0 (random) and 1 (as published) exist. Our own small bodies take any fraction."
+        )
+    if task.n_train_max is not None and (config.data.n_train or 0) > task.n_train_max:
+        problems.append(
+            f"data.n_train = {config.data.n_train}: {task.name!r} has {task.n_train_max} training samples. Ask for fewer."
         )
     if config.finetune.decay_epochs is not None and config.finetune.decay_epochs <= config.finetune.warmup_epochs:
         problems.append(
@@ -302,6 +341,8 @@ def _run(
         "seed": config.seed,
         "task": [data.task.name, data.task.loss, data.task.metric],
         "data": data.fingerprint,
+        "scale": [fingerprint(part) for part in (data.target_mean, data.target_std) if part is not None],
+        "body": body.about,
         "start": state_digest(to_arrays(model.state_dict())),
     }
     checkpoint = home / CHECKPOINT
@@ -387,5 +428,8 @@ def _score_test(model: Any, data: TaskData, result: Any, device: str, row: dict[
     for which, state in (("last", result.last), ("best", result.best)):
         model.load_state_dict(to_tensors(state))
         prediction = predict(model, data.test, device)
-        row[f"test_metric_{which}"] = METRICS[data.task.metric].compute(prediction, data.test.y)
+        value = METRICS[data.task.metric].compute(prediction, data.test.y)
+        if not math.isfinite(value):
+            raise DivergedError(f"the test metric of the {which} epoch is {value}")
+        row[f"test_metric_{which}"] = value
     row["state_sha256"] = state_digest(result.last)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from orca_sweep.config import TrialConfig, flatten, knobs, nest
 from orca_sweep.errors import InputError
-from orca_sweep.space import make_plan, read_space
+from orca_sweep.space import plan_space, read_space
 from orca_sweep.trial import load_imports, resolve
 
 GOOD = """
@@ -27,9 +27,7 @@ seeds: [0, 1]
 
 
 def plan(path):
-    space = read_space(path)
-    load_imports(space.imports)
-    return make_plan(space, resolve)
+    return plan_space(path, load_imports, resolve)
 
 
 def problems_of(path):
@@ -126,6 +124,10 @@ def test_a_recipe_fills_what_the_space_leaves_open():
         ({"finetune.freeze": "body", "finetune.freeze_epochs": 0}, {"finetune.freeze": "none"}),
         ({"finetune.freeze": "body", "finetune.freeze_epochs": 99}, {"finetune.freeze_epochs": "forever"}),
         ({"body.pretrain_fraction": 0, "body.pretrain_steps": 9}, {"body.pretrain_steps": None}),
+        ({"body.pretrain_steps": 300}, {"body.pretrain_steps": None}),
+        ({"embedder.target_length": 7, "embedder.n_pseudo_classes": 3}, {"embedder.target_length": 512}),
+        ({"embedder.objective": "l2", "embedder.epsilon": 5.0}, {"embedder.epsilon": 0.1}),
+        ({"body.name": "swin-tiny", "body.pretrain_seed": 3}, {"body.pretrain_seed": 0}),
     ],
 )
 def test_settings_that_change_nothing_have_one_canonical_value(settings, canonical):
@@ -172,6 +174,13 @@ def test_every_mistake_is_named_at_once(write_space):
     assert "space.yaml:6: " in found
 
 
+def test_mistakes_of_the_file_and_of_its_names_come_together(write_space):
+    text = "bse: 1\nbase: {task: digitz, proxy: mnist, body.name: swim-micro, finetune.lr: -1}\n"
+    found = "\n".join(problems_of(write_space(text)))
+    for part in ("'bse'", "'digitz'", "'mnist'", "'swim-micro'", "finetune.lr = '-1'", "no seeds"):
+        assert part in found, part
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [
@@ -198,6 +207,17 @@ def test_every_mistake_is_named_at_once(write_space):
         ),
         ("base: {task: tiny, finetune: {warmup_epochs: 5, decay_epochs: 5}}\nseeds: 1\n", "must end after the warm-up"),
         ("base: {proxy: mnist5k, body.name: swin-micro}\nseeds: 1\n", "task is missing"),
+        (
+            "base: {task: tiny}\nseeds: 1\nfactors: {embedder: {epochs: [1]}, embedder.epochs: [2]}\n",
+            "stands here twice",
+        ),
+        ("base: {task: tiny}\nseeds: 1\nfactors: {embedder: {}}\n", "'embedder' is a group of fields"),
+        ("base: {task: tiny}\nseeds: 1\nfactors: []\n", "factors must be a mapping"),
+        ("base: {task: tiny}\nseeds: 1\nresources: {custom: {GPU: 1}}\n", "GPU is Ray's own name"),
+        ("base: {task: digits, data.n_train: 5000}\nseeds: 1\n", "'digits' has 897 training samples"),
+        ('base: {task: tiny, body.name: "~nobody-here/x"}\nseeds: 1\n', "this is no body folder"),
+        ("base: {task: tiny, body.name: " + "x" * 300 + "}\nseeds: 1\n", "there is no body"),
+        ("base: {task: tiny, finetune.grad_clip: " + "[" * 3000 + "]" * 3000 + "}\nseeds: 1\n", "nested too deeply"),
         ("base: {task: tiny, finetune: 3}\nseeds: 1\n", "'finetune' is a group of fields"),
     ],
 )

@@ -268,6 +268,26 @@ def test_proxy_features_are_computed_once_and_are_the_same_when_reused(run):
     assert "proxy-features" in second["reused"]
 
 
+def test_a_text_body_reuses_its_embedder_too(run):
+    """Tokenising sets padding and truncation in the tokenizer: keys must not see that."""
+    settings = {
+        "task": "watch-exercises", "body__name": "roberta-micro", "body__pretrain_fraction": 0, "data__n_train": 21,
+        "finetune__epochs": 1, "embedder__epochs": 2, "embedder__proxy_samples": 60,
+    }  # fmt: skip
+    first, _ = run(**settings)
+    second, _ = run(**settings, finetune__freeze="body")
+    assert (first["reused"], second["reused"]) == ("", "proxy-features,embedder")
+    assert first["body_sha256"] == second["body_sha256"]
+
+
+def test_a_test_metric_that_is_not_finite_is_no_success(run, monkeypatch):
+    real = stages.predict
+    monkeypatch.setattr(stages, "predict", lambda *a: real(*a) * math.inf)
+    row, _ = run(task="tiny")
+    assert row["status"] == "diverged"
+    assert "the test metric" in row["error"]
+
+
 # Custody of the test split ------------------------------------------------------------------------
 
 

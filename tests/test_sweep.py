@@ -194,7 +194,14 @@ def test_a_folder_of_another_space_is_left_alone(sweep, tmp_path):
     before = sorted(out.rglob("*"))
     done = orca("launch", space, "--out", out, check=2)
     assert "holds the results of the space 'demo', not of 'other'" in done.stderr
+    space.write_text("name: demo\nbase: {task: digits}\nseeds: 1\n")
+    assert "no trial in common" in orca("launch", space, "--out", out, check=2).stderr
     assert sorted(out.rglob("*")) == before
+    assert (
+        "no place to keep artifacts"
+        in orca("launch", space, "--out", tmp_path / "n", "--store", "foo://x", check=2).stderr
+    )
+    assert "cannot be made" in orca("launch", space, "--out", "/proc/none", check=2).stderr
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     assert "not empty and no sweep (thesis.tex)" in orca("launch", space, "--out", tmp_path / "mine", check=2).stderr

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from orca_sweep.errors import InputError
 from orca_sweep.registry import Registry
@@ -129,7 +129,7 @@ def find_body(name: str) -> Body:
     if name in BODIES:
         return BODIES.get(name)
     if _is_folder_name(name):
-        return _folder_body(name, Path(name).expanduser())
+        return _folder_body(name, _folder(name))
     if HUB_ID.fullmatch(name):
         return Body(name, f"downloaded from the hub: {name}", name, "see the hub page", None, location=name)
     raise InputError(f"{BODIES.unknown(name)} A hub id is written org/name, a folder starts with '.' or '/'.")
@@ -137,26 +137,41 @@ def find_body(name: str) -> Body:
 
 def canonical_name(name: str) -> str:
     """Returns a body's one name: folders become absolute (counted from the working folder), all else stays."""
-    return str(Path(name).expanduser().resolve()) if name not in BODIES and _is_folder_name(name) else name
+    return str(_folder(name).resolve()) if name not in BODIES and _is_folder_name(name) else name
+
+
+def _folder(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # '~nobody': no such user
+        return Path(name)
 
 
 def _is_folder_name(name: str) -> bool:
-    return bool(name) and (name.startswith((".", "/", "~")) or Path(name).expanduser().exists())
+    try:
+        return bool(name) and (name.startswith((".", "/", "~")) or Path(name).exists())
+    except OSError:  # longer than a path can be
+        return False
 
 
 def _folder_body(name: str, folder: Path) -> Body:
     config = folder / "config.json"
-    if not folder.is_dir() or not config.is_file():
+    try:
+        is_body = folder.is_dir() and config.is_file()
+    except OSError:
+        is_body = False
+    if not is_body:
         raise InputError("this is no body folder. It must be a folder with config.json and model.safetensors.")
     try:
         family = json.loads(config.read_text(encoding="utf-8")).get("model_type")
     except (json.JSONDecodeError, AttributeError, UnicodeDecodeError):
         raise InputError("this is no body folder: its config.json is not a JSON object.") from None
-    if family not in DIMS:
+    if not isinstance(family, str) or family not in DIMS:
         raise InputError(f"its family {family!r} is not supported. Supported families: {', '.join(DIMS)}.")
     if not any((folder / file).is_file() for file in ("model.safetensors", "model.safetensors.index.json")):
         raise InputError("the folder has no model.safetensors. Save it as safetensors; pickles are not read.")
-    return Body(name, "local folder", str(folder.resolve()), "the user's", family, location=str(folder.resolve()))
+    where = str(folder.resolve())
+    return Body(name, "local folder", where, "the user's", cast(Architecture, family), location=where)
 
 
 def model_location(body: Body) -> str:

@@ -1,6 +1,7 @@
 """Bodies as torch modules: load them, feed them with embeddings, read them out."""
 
 import copy
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,10 +51,13 @@ class LoadedBody:
     tokenizer: Any = None
     pretrain_metric: float | None = None
     spec: BodySpec = field(init=False)
+    about: str = field(init=False)
+    """Config and tokenizer as text: what weights alone do not tell."""
 
     def __post_init__(self) -> None:
         self.model.eval()
         self.spec = body_spec(self.model.config)
+        self.about = _about(self.model.config) + _tokenizer_text(self.tokenizer)
 
     def network(self) -> nn.Module:
         """Returns a copy of the body without its input layer: (B, T, width_in) -> (B, T', width_out)."""
@@ -62,12 +66,25 @@ class LoadedBody:
 
     def input_digest(self) -> str:
         """Hash of the input layer: all that proxy features and a copied initialisation depend on."""
-        tokens = self.tokenizer.backend_tokenizer.to_str() if self.tokenizer is not None else ""
-        return state_digest(to_arrays(self.model.embeddings.state_dict()), tokens)
+        return state_digest(to_arrays(self.model.embeddings.state_dict()), self.about)
 
     def digest(self) -> str:
-        """Hash of all weights."""
-        return state_digest(to_arrays(self.model.state_dict()))
+        """Hash of all weights, the config and the tokenizer."""
+        return state_digest(to_arrays(self.model.state_dict()), self.about)
+
+
+def _about(config: Any) -> str:
+    """The config as text, without what says where and by whom it was saved."""
+    saved = {"transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"}
+    return json.dumps({k: v for k, v in config.to_dict().items() if k not in saved}, sort_keys=True, default=str)
+
+
+def _tokenizer_text(tokenizer: Any) -> str:
+    """The tokenizer as text, without padding and truncation, which every call sets anew."""
+    if tokenizer is None:
+        return ""
+    whole = json.loads(tokenizer.backend_tokenizer.to_str())
+    return json.dumps({k: v for k, v in whole.items() if k not in {"padding", "truncation"}}, sort_keys=True)
 
 
 def to_arrays(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

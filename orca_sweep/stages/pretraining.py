@@ -25,7 +25,7 @@ from orca_sweep.bodies.network import (
 )
 from orca_sweep.config import BodyConfig
 from orca_sweep.errors import DivergedError
-from orca_sweep.proxies import PROXIES, ProxyData, corpus_texts
+from orca_sweep.proxies import PROXIES, ProxyData
 from orca_sweep.stages.place import (
     Place,
     Progress,
@@ -97,7 +97,7 @@ class _Corpus:
             corpus = cls._images(body, recipe, config, data)
         else:
             tokenizer = _tokenizer(body, data, place)
-            ids, _ = tokenize(tokenizer, corpus_texts(), TEXT_TOKENS)
+            ids, _ = tokenize(tokenizer, _texts(data), TEXT_TOKENS)
             corpus = cls(ids, torch.empty(0), recipe.n_held_out, config.pretrain_fraction, config.pretrain_seed)
             corpus.tokenizer = tokenizer
         corpus.fingerprint = data.fingerprint
@@ -121,7 +121,7 @@ def _tokenizer(body: Body, data: ProxyData, place: Place) -> Any:
     with place.store.lock("tokenizer", key):
         artifact = place.store.get("tokenizer", key)
         if artifact is None:
-            artifact = place.store.put("tokenizer", key, {}, {"json": _learn_tokenizer(size)})
+            artifact = place.store.put("tokenizer", key, {}, {"json": _learn_tokenizer(size, _texts(data))})
     from tokenizers import Tokenizer
 
     return PreTrainedTokenizerFast(
@@ -130,7 +130,11 @@ def _tokenizer(body: Body, data: ProxyData, place: Place) -> Any:
     )  # fmt: skip
 
 
-def _learn_tokenizer(size: int) -> str:
+def _texts(data: ProxyData) -> tuple[str, ...]:
+    return data.corpus or tuple(data.inputs)
+
+
+def _learn_tokenizer(size: int, texts: tuple[str, ...]) -> str:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
@@ -138,7 +142,7 @@ def _learn_tokenizer(size: int) -> str:
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(corpus_texts(), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )

@@ -44,6 +44,8 @@ class Task:
     """Files below the data root."""
     packages: tuple[str, ...] = ()
     extra: str | None = None
+    n_train_max: int | None = None
+    """Training samples there are, where that is known without reading files."""
     normalise_inputs: Normalise = "none"
     normalise_targets: Normalise = "none"
     recipe: Mapping[str, Any] = field(default_factory=dict)
@@ -187,6 +189,7 @@ TASKS.add(
         source="scikit-learn load_digits (Alpaydin & Kaynak 1998, UCI)",
         licence="CC BY 4.0 (data), BSD-3-Clause (package)",
         packages=("sklearn",),
+        n_train_max=897,
         recipe={
             "proxy": "mnist5k", "body.name": "swin-micro", "data.n_train": 100,
             "embedder.epochs": 20, "embedder.proxy_samples": 1000,
@@ -209,6 +212,7 @@ TASKS.add(
         source="generated as in Li et al. 2021, arXiv 2010.08895",
         licence="MIT (made here)",
         packages=("scipy", "sklearn"),
+        n_train_max=200,
         normalise_targets="pointwise",
         recipe={
             "proxy": "mnist5k", "body.name": "swin-micro",
