@@ -206,10 +206,9 @@ def launch(
         # A cluster started with a token refuses drivers that do not say they have one; must be set before ray loads.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
-    from orca_sweep.sweep import Setup, check_folder
+    from orca_sweep.sweep import Setup
     from orca_sweep.sweep import launch as run
 
-    check_folder(made, folder)
     setup = Setup(
         out=folder,
         store=store if store and "://" in store else str(Path(store).resolve() if store else folder / "store"),

@@ -249,9 +249,7 @@ def _value(
                 lines[(*place, key)] = line
                 mapping[key] = _value(value_node, (*place, key), lines, problems, path, inside)
         return mapping
-    is_null = (
-        isinstance(node, yaml.ScalarNode) and node.style is None and node.value in {"", "~", "null", "Null", "NULL"}
-    )
+    is_null = isinstance(node, yaml.ScalarNode) and node.style is None and node.value in NULLS
     return None if is_null else node.value
 
 

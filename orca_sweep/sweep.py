@@ -49,7 +49,6 @@ class Outcome:
     n_planned: int
     n_run: int
     statuses: Mapping[str, int]
-    n_unfinished: int
     wall_time_s: float
 
     @property
@@ -352,4 +351,4 @@ def _outcome(plan: Plan, n_run: int, out: Path, seconds: float) -> Outcome:
         record = read_record(out, trial.trial_id)
         status = record["row"]["status"] if record else "unfinished"
         statuses[status] = statuses.get(status, 0) + 1
-    return Outcome(len(plan.trials), n_run, statuses, statuses.get("unfinished", 0), seconds)
+    return Outcome(len(plan.trials), n_run, statuses, seconds)

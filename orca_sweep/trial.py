@@ -141,10 +141,6 @@ def _canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
         flat |= {"finetune.freeze": "none", "finetune.freeze_epochs": 0}
     elif _outlasts(flat):
         flat["finetune.freeze_epochs"] = "forever"
-    if flat.get("finetune.optimizer") != "sgd":
-        flat.pop("finetune.momentum", None)
-    if flat.get("body.pretrain_fraction") == 0:
-        flat.pop("body.pretrain_steps", None)
     if "body.name" in flat:
         flat["body.name"] = canonical_name(flat["body.name"])
     for path in _without_effect(flat):
@@ -153,8 +149,9 @@ def _canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_effect(flat: Mapping[str, Any]) -> list[str]:
-    """Fields this task, body or objective never looks at; they take their defaults."""
-    paths: list[str] = []
+    """Fields this task, body, objective or optimizer never looks at; they take their defaults."""
+    paths = ["finetune.momentum"] if flat.get("finetune.optimizer") != "sgd" else []
+    paths += ["body.pretrain_steps"] if flat.get("body.pretrain_fraction") == 0 else []
     objective, task = flat.get("embedder.objective", "otdd-exact"), flat.get("task", "")
     if objective in OBJECTIVES and "epsilon" not in settings_of(objective):
         paths.append("embedder.epsilon")

@@ -30,8 +30,6 @@ from torch import Tensor
 from orca_sweep.errors import InputError
 from orca_sweep.objectives.moments import squared_distances
 
-Softmin = Callable[[float, Tensor], Tensor]
-
 
 def annealing(diameter_squared: float, epsilon: float) -> list[float]:
     """Returns the temperatures d^2, d^2, d^2/4, d^2/16, ... above epsilon, then epsilon.
