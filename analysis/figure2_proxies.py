@@ -2,7 +2,7 @@
 
 Question: does it matter which proxy the embedder is aligned to, or whether it is aligned at all?
 One panel per task and combination of the other factors; one line per proxy, ``none`` is naive
-fine-tuning. Lines are means over seeds at equal epoch, bands are Student-t intervals of that mean.
+fine-tuning. A sweep whose proxy is no factor has a line per level of its first factor instead. Lines are means over seeds at equal epoch, bands are Student-t intervals of that mean.
 
 Run: python analysis/figure2_proxies.py --tables results/quickstart/tables --out results/quickstart/figures
 """
@@ -24,7 +24,7 @@ from orca_sweep.stats import t_interval
 NAME = "figure2_proxies"
 MAX_PANELS = 12
 # Okabe & Ito's colours: told apart with any colour vision.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """The cells that differ in their proxy alone."""
+    """The cells that differ in their proxy (or the sweep's first factor) alone."""
 
     title: str
     metric: str
@@ -54,6 +54,8 @@ class Figure2:
     """All panels, and what the numbers are of."""
 
     panels: tuple[Panel, ...]
+    by: str
+    """The factor whose levels are the lines."""
     column: str
     level: float
     n_not_ok: int
@@ -65,15 +67,17 @@ def compute(results: Results, level: float = 0.95) -> Figure2:
     Trials that are not ok are in no curve and no mean; the figure says how many there are.
     """
     cells = summarise(results, level=level)
+    factors = [path for path in results.factors if path != "task"]
+    by = "proxy" if "proxy" in factors or not factors else factors[0]
     panels: dict[str, list[Curve]] = {}
     for cell in cells:
-        panels.setdefault(_panel_title(cell), []).append(_curve(results, cell, level))
+        panels.setdefault(_panel_title(cell, by), []).append(_curve(results, cell, level))
     made = tuple(Panel(title, curves[0].cell.metric, tuple(curves)) for title, curves in panels.items())
-    return Figure2(made, results.metric, level, sum(cell.n_not_ok for cell in cells))
+    return Figure2(made, by, results.metric, level, sum(cell.n_not_ok for cell in cells))
 
 
-def _panel_title(cell: CellSummary) -> str:
-    others = [f"{path} {_text(value)}" for path, value in cell.levels.items() if path not in ("proxy", "task")]
+def _panel_title(cell: CellSummary, by: str) -> str:
+    others = [f"{path} {_text(value)}" for path, value in cell.levels.items() if path not in (by, "task")]
     return ", ".join([cell.task, *others])
 
 
@@ -97,11 +101,16 @@ def _curve(results: Results, cell: CellSummary, level: float) -> Curve:
     )
 
 
-def label(curve: Curve) -> str:
+def level_name(curve: Curve, by: str) -> str:
+    """Returns a line's level."""
+    return _text(curve.cell.levels.get(by, "all trials"))
+
+
+def label(curve: Curve, by: str) -> str:
     """Returns a line's name in the legend."""
-    proxy = str(curve.cell.levels.get("proxy", "all trials"))
-    name = "none (naive fine-tuning)" if proxy == "none" else proxy
-    return f"{name}, n = {curve.cell.interval.n}"
+    level = level_name(curve, by)
+    naive = level == "none" and by in ("proxy", "embedder.objective")
+    return f"{'none (naive fine-tuning)' if naive else level}, n = {curve.cell.interval.n}"
 
 
 def plot(figure: Figure2) -> Any:
@@ -114,16 +123,17 @@ def plot(figure: Figure2) -> Any:
     panels = figure.panels[:MAX_PANELS]
     columns = max(1, min(3, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
+    final = max([1.3, *(0.3 * len(panel.curves) for panel in panels)])
     made, axes = plt.subplots(
-        2 * rows, columns, figsize=(4.6 * columns, 4.9 * rows + 0.6), squeeze=False, layout="constrained",
-        height_ratios=[3, 1.3] * rows,
+        2 * rows, columns, figsize=(max(6, 4.6 * columns), (3.6 + final) * rows + 0.6), squeeze=False,
+        layout="constrained", height_ratios=[3, final] * rows,
     )  # fmt: skip
     for axis in axes.flat[: 2 * rows * columns]:
         axis.set_visible(False)
-    colours = _colours(panels)
+    colours = _colours(panels, figure.by)
     for i, panel in enumerate(panels):
         row, column = divmod(i, columns)
-        _plot_curves(axes[2 * row][column], panel, colours)
+        _plot_curves(axes[2 * row][column], panel, figure.by, colours)
         _plot_final(axes[2 * row + 1][column], panel, figure, colours)
     _same_limits([(panel, axes[2 * (i // columns) + 1][i % columns]) for i, panel in enumerate(panels)], "x")
     _same_limits([(panel, axes[2 * (i // columns)][i % columns]) for i, panel in enumerate(panels)], "y")
@@ -140,16 +150,16 @@ def _same_limits(drawn: list[tuple[Panel, Any]], which: str) -> None:
             getattr(axis, f"set_{which}lim")(min(low for low, _ in limits), max(high for _, high in limits))
 
 
-def _colours(panels: tuple[Panel, ...]) -> dict[str, str]:
-    proxies = dict.fromkeys(str(curve.cell.levels.get("proxy")) for panel in panels for curve in panel.curves)
-    return {proxy: COLOURS[i % len(COLOURS)] for i, proxy in enumerate(proxies)}
+def _colours(panels: tuple[Panel, ...], by: str) -> dict[str, str]:
+    levels = dict.fromkeys(level_name(curve, by) for panel in panels for curve in panel.curves)
+    return {level: COLOURS[i % len(COLOURS)] for i, level in enumerate(levels)}
 
 
-def _plot_curves(axis: Any, panel: Panel, colours: Mapping[str, str]) -> None:
+def _plot_curves(axis: Any, panel: Panel, by: str, colours: Mapping[str, str]) -> None:
     axis.set_visible(True)
     for curve in panel.curves:
-        colour = colours[str(curve.cell.levels.get("proxy"))]
-        axis.plot(curve.epochs, curve.mean, color=colour, label=label(curve), linewidth=1.6)
+        colour = colours[level_name(curve, by)]
+        axis.plot(curve.epochs, curve.mean, color=colour, label=label(curve, by), linewidth=1.6)
         axis.fill_between(curve.epochs, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
     axis.set_title(panel.title, fontsize=10)
     axis.set_xlabel("fine-tuning epoch")
@@ -163,8 +173,8 @@ def _plot_final(axis: Any, panel: Panel, figure: Figure2, colours: Mapping[str, 
     names = []
     for y, curve in enumerate(panel.curves):
         i = curve.cell.interval
-        colour = colours[str(curve.cell.levels.get("proxy"))]
-        names.append(str(curve.cell.levels.get("proxy", "all trials")))
+        names.append(level_name(curve, figure.by))
+        colour = colours[names[-1]]
         axis.plot([i.low, i.high], [y, y], color=colour, linewidth=2)
         axis.plot([i.mean], [y], "o", color=colour)
     axis.set_yticks(range(len(names)), names)
@@ -184,11 +194,11 @@ def _caption(figure: Figure2, shown: int) -> str:
 
 def numbers(figure: Figure2) -> str:
     """Returns every number of the figure as CSV: one line per cell and epoch, then one per cell (final)."""
-    lines = ["panel,cell_id,proxy,what,epoch,n,mean,low,high"]
+    lines = [f"panel,cell_id,{figure.by},what,epoch,n,mean,low,high"]
     for panel in figure.panels:
         for curve in panel.curves:
             i, cell = curve.cell.interval, curve.cell
-            head = f'"{panel.title}",{cell.cell_id},{cell.levels.get("proxy", "")}'
+            head = f'"{panel.title}",{cell.cell_id},{level_name(curve, figure.by)}'
             points = zip(curve.epochs, curve.n, curve.mean, curve.low, curve.high, strict=True)
             lines += [f"{head},val_metric,{','.join(map(str, point))}" for point in points]
             lines.append(f"{head},{figure.column},,{i.n},{i.mean},{i.low},{i.high}")

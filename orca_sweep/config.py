@@ -62,13 +62,26 @@ class EmbedderConfig(_Part):
     epochs: Epochs = Field(60, description="embedder epochs; ONE optimizer step over all classes each; 0 = naive")
     objective: str = Field("otdd-exact", description="alignment distance that embedder training lowers")
     epsilon: Positive = Field(0.1, description="entropic regularisation of the otdd objectives, squared feature units")
+    extra_iterations: Annotated[int, Field(ge=0, le=MOST)] = Field(
+        0, description="more Sinkhorn updates at epsilon in the otdd objectives; 0 = as published, 100 = converged"
+    )
+    label_gradient: bool | None = Field(
+        None, description="gradient through otdd's label distances; null = as published (exact: no, gaussian: yes)"
+    )
+    n_bandwidths: Count = Field(5, description="Gaussian kernels of mmd")
+    bandwidth_factor: Positive = Field(2.0, description="ratio of neighbouring mmd bandwidths")
+    n_projections: Count = Field(128, description="random directions of sliced-wasserstein; drawn by the run seed")
     optimizer: Optimizer = Field("adamw", description="optimizer of embedder training")
     lr: Positive = Field(1e-3, description="learning rate of embedder training")
     weight_decay: NonNegative = Field(0.0, description="weight decay of embedder training")
     lr_decay: float = Field(0.2, gt=0, le=1, description="factor on the learning rate every lr_decay_epochs")
     lr_decay_epochs: Count = Field(20, description="embedder epochs between two learning-rate decays")
-    max_samples_per_class: Count = Field(128, description="target samples drawn per class and embedder epoch")
-    proxy_samples: Count = Field(5000, description="proxy samples aligned to (all, if the proxy has fewer)")
+    max_samples_per_class: Annotated[int, Field(ge=2, le=MOST)] = Field(
+        128, description="target samples drawn per class and embedder epoch"
+    )
+    proxy_samples: Annotated[int, Field(ge=2, le=MOST)] = Field(
+        5000, description="proxy samples aligned to (all, if the proxy has fewer)"
+    )
     n_pseudo_classes: Count = Field(10, description="k-means clusters of dense or multi-label training targets")
     target_length: Count = Field(512, description="longest token sequence a 1D embedder may produce")
 

@@ -51,6 +51,8 @@ TRIAL_MEASURES = (
     Column("n_steps", "int64", "optimizer steps", "fine-tuning optimizer steps done"),
     Column("objective_first", "double", "squared feature units", "alignment objective at embedder epoch 0"),
     Column("objective_last", "double", "squared feature units", "alignment objective after embedder training"),
+    Column("n_target_classes_skipped", "int64", "classes", "target classes with one sample, left out of the alignment"),
+    Column("n_proxy_classes_skipped", "int64", "classes", "proxy classes with one sample, left out by otdd"),
     Column("pretrain_metric", "double", "", "held-out score of our own pre-training: error (images) or loss (text)"),
     Column("n_parameters", "int64", "", "parameters of embedder, body and predictor"),
     Column("n_trainable_first", "int64", "", "trainable parameters in the first fine-tuning phase"),

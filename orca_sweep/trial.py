@@ -32,9 +32,18 @@ if TYPE_CHECKING:
     from orca_sweep.stages import Place, Progress
 
 CHECKPOINT = "checkpoint.safetensors"
+# Fields that are settings of an objective, where it takes them.
+OBJECTIVE_SETTINGS = (
+    "embedder.epsilon",
+    "embedder.extra_iterations",
+    "embedder.label_gradient",
+    "embedder.n_bandwidths",
+    "embedder.bandwidth_factor",
+    "embedder.n_projections",
+)
 # Fields that change nothing when the embedder is not trained.
 EMBEDDER_TRAINING = (
-    "embedder.epsilon",
+    *OBJECTIVE_SETTINGS,
     "embedder.optimizer",
     "embedder.lr",
     "embedder.weight_decay",
@@ -84,7 +93,7 @@ def resolve(settings: Mapping[str, Any]) -> TrialConfig:
     that cannot change the work are put to one canonical value, so that equal work has an equal id:
     without embedder training (no epochs, no proxy or no objective) these three and the training's own
     knobs; without freezing its length; with a random body the pre-training's length; momentum without
-    sgd. A body's folder becomes absolute: a worker runs in another folder.
+    sgd; what the objective does not take. A body's folder becomes absolute: a worker runs in another folder.
 
     Raises:
         InputError: with every mistake; each starts with the dotted name of the field.
@@ -145,6 +154,10 @@ def _canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
         flat["body.name"] = canonical_name(flat["body.name"])
     for path in _without_effect(flat):
         flat.pop(path, None)
+    objective = flat.get("embedder.objective", knobs()["embedder.objective"].default)
+    published = settings_of(objective).get("label_gradient") if objective in OBJECTIVES else None
+    if published is not None and flat.get("embedder.label_gradient") is None:
+        flat["embedder.label_gradient"] = published
     return flat
 
 
@@ -153,8 +166,9 @@ def _without_effect(flat: Mapping[str, Any]) -> list[str]:
     paths = ["finetune.momentum"] if flat.get("finetune.optimizer") != "sgd" else []
     paths += ["body.pretrain_steps"] if flat.get("body.pretrain_fraction") == 0 else []
     objective, task = flat.get("embedder.objective", "otdd-exact"), flat.get("task", "")
-    if objective in OBJECTIVES and "epsilon" not in settings_of(objective):
-        paths.append("embedder.epsilon")
+    if objective in OBJECTIVES:
+        taken = settings_of(objective)
+        paths += [path for path in OBJECTIVE_SETTINGS if path.removeprefix("embedder.") not in taken]
     if task in TASKS:
         paths += ["embedder.n_pseudo_classes"] if TASKS.get(task).kind == "classification" else []
         paths += ["embedder.target_length"] if TASKS.get(task).dims == 2 else []
@@ -395,11 +409,18 @@ def _train_embedder(
     clock.lap("proxy_s")
     labels = alignment_labels(data, config.embedder.n_pseudo_classes, config.data.split_seed)
     training = stages.train_embedder(embedder, data, labels, proxy, body, config, place, snapshot_epochs, report)
+    if training.constants_reused_s is not None:
+        record.reuse("objective", training.constants_reused_s)
     if training.reused_s > 0:
         record.reuse("embedder", training.reused_s)
     record.epochs += [dict(epoch) for epoch in training.epochs]
     first, last = training.epochs[0]["objective"], training.epochs[-1]["objective"]
-    record.row |= {"objective_first": first, "objective_last": last}
+    record.row |= {
+        "objective_first": first,
+        "objective_last": last,
+        "n_target_classes_skipped": training.n_target_classes_skipped,
+        "n_proxy_classes_skipped": training.n_proxy_classes_skipped,
+    }
     clock.lap("embedder_s")
 
 

@@ -8,7 +8,15 @@ import torch
 from torch import nn
 
 from orca_sweep.bodies import BODIES, find_body
-from orca_sweep.bodies.network import LoadedBody, base_model, fresh_model, input_features, load_config, load_pretrained
+from orca_sweep.bodies.network import (
+    BodySpec,
+    LoadedBody,
+    base_model,
+    fresh_model,
+    input_features,
+    load_config,
+    load_pretrained,
+)
 from orca_sweep.errors import InputError
 from orca_sweep.model import DensePredictor1D, Embedder1D, Embedder2D, build_model, token_stride
 from orca_sweep.stages import pretrain_body
@@ -263,3 +271,30 @@ def test_config_alone_gives_the_architecture(tmp_path):
     folder = saved_swin(tmp_path / "s")
     config = load_config(find_body(str(folder)))
     assert base_model(config).config.embed_dim == json.loads((folder / "config.json").read_text())["embed_dim"]
+
+
+@pytest.mark.parametrize("shape", ["1d", "1d-wide-patch", "2d-grey", "2d-rest"])
+def test_mean_features_are_the_mean_of_the_tokens_and_so_are_their_gradients(shape):
+    """The route without tokens: the same mean and the same gradient for every parameter."""
+    torch.manual_seed(0)
+    spec = BodySpec("swin", 24, 24, 49, 30 if shape == "2d-rest" else 32, 4, 3, 4)
+    if shape.startswith("1d"):
+        embedder, x = Embedder1D(2, 30, 48, 3), torch.randn(5, 2, 30, dtype=torch.float64)
+        if shape == "1d-wide-patch":  # more numbers in a patch than features in a token: tokens are made
+            embedder, x = Embedder1D(4, 60, 8, 6), torch.randn(5, 4, 60, dtype=torch.float64)
+    else:
+        channels = 3 if shape == "2d-rest" else 1
+        embedder, x = Embedder2D(channels, spec), torch.randn(5, channels, 9, 40, dtype=torch.float64)
+    embedder = embedder.double()
+    for parameter in embedder.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    patches = embedder.patches(x)
+    weights = torch.randn(5, embedder(x).shape[-1], dtype=torch.float64)
+    found = []
+    for mean in (embedder(x).mean(dim=1), embedder.mean_features(patches)):
+        embedder.zero_grad()
+        (mean * weights).sum().backward()
+        found.append([mean.detach(), *(p.grad.clone() for p in embedder.parameters())])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+    assert not patches.requires_grad

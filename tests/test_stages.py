@@ -1,6 +1,8 @@
 """Stages and whole trials: pairing, exact reuse, exact resume, freezing, test-set custody, failures."""
 
+import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +10,12 @@ import torch
 from torch import nn
 
 from orca_sweep import stages
+from orca_sweep.bodies import find_body
 from orca_sweep.config import FinetuneConfig
 from orca_sweep.data import Samples
-from orca_sweep.errors import DivergedError
+from orca_sweep.errors import DataError
+from orca_sweep.model import build_embedder
+from orca_sweep.proxies import PROXIES
 from orca_sweep.results import read_record
 from orca_sweep.stages.finetuning import learning_rate, phase_at
 from orca_sweep.store import Store
@@ -277,6 +282,8 @@ def test_a_text_body_reuses_its_embedder_too(run):
     first, _ = run(**settings)
     second, _ = run(**settings, finetune__freeze="body")
     assert (first["reused"], second["reused"]) == ("", "proxy-features,embedder")
+    longer, _ = run(**{**settings, "embedder__epochs": 3})
+    assert longer["reused"] == "proxy-features,objective,embedder"
     assert first["body_sha256"] == second["body_sha256"]
 
 
@@ -361,11 +368,92 @@ def test_predictions_of_a_split_come_in_order_whatever_the_batch():
 def test_divergence_is_noticed_in_embedder_training(run, monkeypatch):
     from orca_sweep import objectives
 
-    monkeypatch.setattr(objectives, "prepare", lambda *a, **k: lambda t: t.sum() * math.nan)
-    row, _ = run(**ALIGNED)
+    with monkeypatch.context() as patch:
+        patch.setattr(objectives, "distance", lambda name, constants, target, **settings: target.sum() * math.nan)
+        row, _ = run(**ALIGNED)
+    assert row["status"] == "diverged"
+    assert "embedder training diverged: objective nan" in row["error"]
+    row, epochs = run(**ALIGNED, embedder__lr=1e38, embedder__epochs=5)
     assert row["status"] == "diverged"
     assert "embedder training diverged" in row["error"]
-    assert issubclass(DivergedError, Exception)
+    assert [e["epoch"] for e in epochs] == list(range(len(epochs)))
+
+
+def test_constants_of_the_proxy_are_made_once_for_all_seeds_and_again_for_other_settings(run, monkeypatch):
+    from orca_sweep import objectives
+
+    made = []
+    real = objectives.constants
+    monkeypatch.setattr(objectives, "constants", lambda name, *a, **k: made.append((name, k)) or real(name, *a, **k))
+    whole = {**ALIGNED, "embedder__proxy_samples": 5000}
+    first, _ = run(**whole)
+    second, _ = run(**whole, seed=1)
+    assert len(made) == 1
+    assert "objective" not in first["reused"].split(",")
+    assert "objective" in second["reused"].split(",")
+    run(**whole, embedder__epsilon=0.2)
+    run(**whole, embedder__label_gradient=True)
+    run(**whole, embedder__objective="sliced-wasserstein", embedder__n_projections=16)
+    run(**whole, embedder__objective="sliced-wasserstein", embedder__n_projections=16, seed=1)
+    assert [k.get("epsilon", k.get("projection_seed")) for _, k in made] == [0.1, 0.2, 0.1, 0, 1]
+    assert [k.get("label_gradient") for _, k in made] == [False, False, True, None, None]
+
+
+def test_a_user_s_objective_is_computed_again_when_its_file_changes(run, tmp_path, monkeypatch):
+    from orca_sweep.objectives import OBJECTIVES, Objective, source_digest
+
+    path, rows, digests = tmp_path / "mine.py", [], []
+    for factor in (1, 2):
+        path.write_text(
+            f"def constants(x, y):\n    return {{'mean': x.mean(0) * {factor}}}\n"
+            "def distance(proxy, z):\n    return ((z.mean(0) - proxy['mean']) ** 2).sum()\n"
+        )
+        names = {"__name__": "mine"}
+        exec(compile(path.read_text(), str(path), "exec"), names)
+        objective = Objective("mine", "a test", names["constants"], names["distance"])
+        monkeypatch.setitem(OBJECTIVES._records, "mine", objective)
+        digests.append(source_digest("mine"))
+        rows.append(run(**ALIGNED, embedder__objective="mine", folder=f"f{factor}")[0])
+    assert digests[0] != digests[1]
+    assert rows[0]["objective_first"] != rows[1]["objective_first"]
+    assert rows[1]["reused"] == "proxy-features"
+    assert source_digest("otdd-exact") == ""
+
+
+@pytest.mark.parametrize(("kept", "batch"), [(0, 10**9), (10**9, 1), (0, 1)])
+def test_embedding_in_parts_or_unprepared_changes_nothing_but_rounding(run, place, monkeypatch, kept, batch, tmp_path):
+    from orca_sweep.stages import embedding
+
+    whole, epochs = run(**ALIGNED)
+    monkeypatch.setattr(embedding, "KEPT_NUMBERS", kept)
+    monkeypatch.setattr(embedding, "BATCH_NUMBERS", batch)
+    other = stages.Place(Store(str(tmp_path / "other")))
+    parts, part_epochs = run(**ALIGNED, folder="parts", use=other)
+    values = [[e["objective"] for e in rows if e["stage"] == "embedder"] for rows in (epochs, part_epochs)]
+    assert values[1] == pytest.approx(values[0], rel=1e-5)
+    assert values[0][0] != values[0][-1]
+
+
+def test_classes_of_one_sample_are_skipped_and_counted(run, place):
+    row, _ = run(**ALIGNED, embedder__proxy_samples=500)
+    assert (row["n_target_classes_skipped"], row["n_proxy_classes_skipped"]) == (0, 0)
+    config = resolve({key.replace("__", "."): value for key, value in ALIGNED.items()})
+    data = task_data(TASKS.get("tiny"), Path(), 0, None)
+    body, _, _ = stages.pretrain_body(find_body(config.body.name), config.body, place, lambda row: None)
+    proxy = stages.proxy_features(PROXIES.get("mnist5k").load(), body, place)
+    labels = np.where(np.arange(len(data.train)) == 5, 9, data.train.y)
+
+    def train(labels, proxy=proxy):
+        embedder = build_embedder(data.task, body, config)
+        return stages.train_embedder(embedder, data, labels, proxy, body, config, place, (), lambda row: None)
+
+    assert train(labels).n_target_classes_skipped == 1
+    few = torch.cat([torch.arange(37) % 2, torch.tensor([7, 8, 9])])
+    lonely = dataclasses.replace(proxy, labels=few, features=proxy.features[:40], key="few")
+    assert train(labels, lonely).n_proxy_classes_skipped == 3
+    assert train(labels, lonely).n_proxy_classes_skipped == 3  # also when all of it comes from the store
+    with pytest.raises(DataError, match="24 classes in 24 training samples, none with two"):
+        train(np.arange(24))
 
 
 def test_dense_and_1d_tasks_run_through(run):
@@ -391,8 +479,6 @@ def test_a_trial_runs_on_a_gpu(run, tmp_path):
 @pytest.mark.network
 @pytest.mark.parametrize("task", ["ninapro", "satellite"])
 def test_hub_bodies_download(task, place):
-    from orca_sweep.bodies import find_body
-
     config = resolve({"task": task})
     body, _, _ = stages.pretrain_body(find_body(config.body.name), config.body, place, lambda row: None)
     assert body.spec.dims == TASKS.get(task).dims

@@ -1,73 +1,85 @@
-"""Distances that ignore the proxy's labels: means and kernel means."""
+"""Distances of means, of means and covariances, and of random pairs: cheap, and blind to proxy labels."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from orca_sweep.errors import InputError
+from orca_sweep.objectives.closed_form import with_gradient
+
+Constants = Mapping[str, Tensor]
 
 
-def prepare_l2(proxy_features: Tensor) -> Callable[[Tensor], Tensor]:
-    """Returns target (n, D) -> squared Euclidean distance between the means.
+def l2_constants(proxy_features: Tensor, proxy_labels: Tensor) -> dict[str, Tensor]:
+    """Returns the proxy's mean."""
+    return {"mean": proxy_features.mean(dim=0)}
 
-    Differs from ORCA's code, which pairs randomly drawn proxy rows with target rows.
+
+def l2(constants: Constants, target: Tensor) -> Tensor:
+    """Returns the squared Euclidean distance between the means. Symmetric; zero on equal means."""
+    return ((target.mean(dim=0) - constants["mean"]) ** 2).sum()
+
+
+def l2_paired_constants(proxy_features: Tensor, proxy_labels: Tensor) -> dict[str, Tensor]:
+    """Returns the proxy itself."""
+    return {"points": proxy_features}
+
+
+def l2_paired(constants: Constants, target: Tensor) -> Tensor:
+    """Returns the mean Euclidean distance over all pairs of a target and a proxy sample.
+
+    Symmetric, but no divergence: it is least, and not zero, where every target sample lies on the proxy's
+    geometric median. Aligning with it collapses the target.
+
+    Source: the pairwise distance of Shen et al. 2023, arXiv 2302.05738. Differs from their code in: the
+    expectation over all pairings in place of one random pairing, so no draw and no dropped remainder.
     """
-    mean = proxy_features.mean(dim=0)
-    return lambda target: ((target.mean(dim=0) - mean) ** 2).sum()
+    with torch.no_grad():
+        points, z = constants["points"], target.detach()
+        distances = squared_distances(points, z).sqrt_()
+        value = distances.double().mean()
+        # The slope of a distance of zero is taken as zero.
+        slopes = torch.where(distances > 0, 1 / distances, 0.0)
+        centre = z.mean(dim=0)
+        gradient = slopes.sum(dim=0)[:, None] * (z - centre) - slopes.T @ (points - centre)
+    return with_gradient(target, value, gradient / distances.numel())
 
 
-def prepare_mmd(
-    proxy_features: Tensor, n_bandwidths: int = 5, bandwidth_factor: float = 2.0
-) -> Callable[[Tensor], Tensor]:
-    """Returns target (n, D) -> squared MMD, summed over Gaussian kernels exp(-d^2 / bandwidth).
+def moment_constants(proxy_features: Tensor, proxy_labels: Tensor) -> dict[str, Tensor]:
+    """Returns the proxy's mean and unbiased covariance (D, D), and its total variance."""
+    covariance = _covariance(proxy_features)
+    return {"mean": proxy_features.mean(dim=0), "covariance": covariance, "variance": covariance.trace()}
 
-    The middle bandwidth is the mean squared distance between different points of the union, without
-    gradient; the others are ``bandwidth_factor`` apart. The biased estimate (V-statistic): zero on equal
-    sets, never negative beyond rounding. Sizes may differ; if all points are equal, value and gradient are 0.
 
-    Args:
-        proxy_features: (M, D).
-        n_bandwidths: number of kernels, at least 1.
-        bandwidth_factor: ratio of neighbouring bandwidths, above 0.
+def moment(constants: Constants, target: Tensor) -> Tensor:
+    """Returns |difference of means|^2 + |difference of covariances|_F^2 / total variance of the proxy.
 
-    Raises:
-        InputError: on settings out of range.
+    In squared feature units: features scaled by s scale it by s^2. Zero on equal moments; not symmetric, as
+    the proxy sets the unit of the second term.
 
-    Cost: once the M x M squared distances; per call (M + n)^2 exponentials per kernel.
+    Cost: n D^2.
 
-    Source: Gretton et al. 2012, JMLR 13, eq. 5; bandwidths as in Long et al. 2015, arXiv 1502.02791.
-    Differs from them in: all pairs are used, where Long et al. use a linear-time estimate on equal sizes.
+    Source: Sun & Saenko 2016, arXiv 1607.01719 (covariances). Differs from it in: the term of the means, and
+    the proxy's total variance where they divide by 4 D^2.
     """
-    if not (isinstance(n_bandwidths, int) and n_bandwidths >= 1):
-        raise InputError(f"n_bandwidths = {n_bandwidths}: a whole number of at least 1 is needed.")
-    if not 0 < bandwidth_factor < math.inf:
-        raise InputError(f"bandwidth_factor = {bandwidth_factor}: a finite number above 0 is needed.")
-    d_xx = squared_distances(proxy_features, proxy_features)
-    sum_xx, m = d_xx.sum(), len(proxy_features)
+    means = ((target.mean(dim=0) - constants["mean"]) ** 2).sum()
+    spread = ((_covariance(target) - constants["covariance"]) ** 2).sum()
+    variance = constants["variance"]
+    return means + spread / torch.where(variance > 0, variance, 1.0)
 
-    def mmd(target: Tensor) -> Tensor:
-        d_xz, d_zz = squared_distances(proxy_features, target), squared_distances(target, target)
-        n_all = m + len(target)
-        with torch.no_grad():
-            middle = (sum_xx + 2 * d_xz.sum() + d_zz.sum()) / max(1, n_all * (n_all - 1))
-            middle = torch.where(middle == 0, 1.0, middle)  # all points equal: any bandwidth gives zero
-        total = target.new_zeros(())
-        for i in range(n_bandwidths):
-            width = middle * bandwidth_factor ** (i - n_bandwidths // 2)
-            k_xx, k_zz, k_xz = ((-d / width).exp().mean() for d in (d_xx, d_zz, d_xz))
-            total = total + k_xx + k_zz - 2 * k_xz
-        return total
 
-    return mmd
+def _covariance(points: Tensor) -> Tensor:
+    """Unbiased (D, D)."""
+    shifted = points - points[:1].detach()  # equal points, however far away, give an exact zero
+    centred = shifted - shifted.mean(dim=0)
+    return centred.T @ centred / max(1, len(points) - 1)
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     """Returns |x_i - y_j|^2, (M, n).
 
-    Both sides are moved by the mean of y first: distances stay, rounding of far-away clouds does not.
+    Both sides are moved by one of y first: distances stay, rounding of far-away clouds does not, and equal
+    points have a distance of exactly zero.
     """
-    centre = y.detach().mean(dim=0)
-    x, y = x - centre, y - centre
-    return ((x**2).sum(1)[:, None] + (y**2).sum(1)[None, :] - 2 * x @ y.T).clamp_min(0)
+    x, y = x - y[:1], y - y[:1]
+    return torch.addmm((x**2).sum(1)[:, None] + (y**2).sum(1)[None, :], x, y.T, alpha=-2).clamp_min_(0)

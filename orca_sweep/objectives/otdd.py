@@ -6,269 +6,283 @@ class t, and uniform weights, the outer problem has the cost
     C[i, j] = |x_i - z_j|^2 / 2 + W[y_i, t] / 2
 
 and the value is the debiased Sinkhorn divergence S = <a, f - f_xx> + <b, g - g_zz> of its dual potentials.
-W holds distances between classes: a debiased Sinkhorn divergence with cost |u - v|^2 (``exact``), or the
-Gaussian Bures-Wasserstein formula (``gaussian``).
+W holds distances between classes: a debiased Sinkhorn divergence with cost |u - v|^2 (``exact``: no Gaussian
+approximation; it is entropic all the same), or the Gaussian Bures-Wasserstein formula (``gaussian``).
 
 The potentials come from a short annealing and are NOT converged: ORCA's numbers are those of this schedule.
+Only the last update carries the gradient (envelope theorem), which makes it a closed form in the two plans,
+dS/dz_j = (zbar_j - xbar_j) / m: nothing is recorded for backward but the gradient itself.
 
 Sources: Alvarez-Melis & Fusi 2020, arXiv 2002.02923 (OTDD); Feydy et al. 2019, arXiv 1810.08278 (debiased
-divergence, symmetric averaged updates, gradient by one last step); Shen et al. 2023, arXiv 2302.05738 (use
-in ORCA). Differs from them in: what depends on the proxy or on one class alone is computed once, on its own
-annealing schedule instead of the one of each pair. Gradients stay the same. Values moved by at most 2e-5 of
-themselves where the points are well apart compared with epsilon, by up to 2e-2 where a cloud's squared spread
-comes near epsilon (seen in 2 features of standard deviation 0.3 at epsilon 0.1).
+divergence, annealing, gradient by one last step); Shen et al. 2023, arXiv 2302.05738 (use in ORCA). Differs
+from them in: what depends on the proxy or on one class alone is computed once, on its own annealing schedule
+instead of the one of each pair. Gradients stay the same. Values moved by at most 2e-5 of themselves where the
+points are well apart compared with epsilon, by up to 2e-2 where a cloud's squared spread comes near epsilon
+(seen in 2 features of standard deviation 0.3 at epsilon 0.1).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from orca_sweep.errors import InputError
-from orca_sweep.objectives.moments import squared_distances
+from orca_sweep.errors import DataError, InputError
+from orca_sweep.objectives.bures import BuresDistances, Gaussians, small_factor
+from orca_sweep.objectives.closed_form import with_gradient
+from orca_sweep.objectives.sinkhorn import Transport, annealing, self_transport, transport
+
+LabelDistance = Literal["exact", "gaussian"]
+TINY = 1e-12
+"""A squared diameter below this has no room to anneal in."""
 
 
-def annealing(diameter_squared: float, epsilon: float) -> list[float]:
-    """Returns the temperatures d^2, d^2, d^2/4, d^2/16, ... above epsilon, then epsilon.
+@dataclass(frozen=True)
+class Settings:
+    """What both levels are solved with."""
 
-    A diameter that is not finite has no such steps: the potentials then become NaN, and so does the value.
+    epsilon: float
+    extra_iterations: int
+    label_gradient: bool
+
+    def __post_init__(self) -> None:
+        if not 0 < self.epsilon < math.inf:
+            raise InputError(f"epsilon = {self.epsilon}: the entropic regularisation must be above 0 and finite.")
+        if not (isinstance(self.extra_iterations, int) and self.extra_iterations >= 0):
+            raise InputError(f"extra_iterations = {self.extra_iterations}: a whole number of at least 0 is needed.")
+
+    def schedule(self, diameter_squared: float) -> list[float]:
+        """Temperatures of a problem with cost |u - v|^2 / 2."""
+        return annealing(max(diameter_squared, TINY), self.epsilon, self.extra_iterations)
+
+    def class_schedule(self, diameter_squared: float) -> list[float]:
+        """Those of a problem between classes: its cost |u - v|^2 is solved as twice the halved one."""
+        return [temperature / 2 for temperature in self.schedule(diameter_squared)]
+
+
+# Once per proxy -----------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def otdd_constants(
+    proxy_features: Tensor, proxy_labels: Tensor, label_distance: LabelDistance, settings: Settings
+) -> dict[str, Tensor]:
+    """Returns all that depends on the proxy alone.
+
+    Classes with a single sample have no spread: they are left out, as in the reference, and counted in
+    ``n_skipped_classes``.
+
+    Args:
+        proxy_features: (M, D) in any feature unit; float32 or float64.
+        proxy_labels: (M,).
+        label_distance: ``exact`` or ``gaussian``.
+        settings: of the distance.
+
+    Raises:
+        DataError: if no class has two samples.
+
+    Cost: M^2 exponentials per temperature (about 10), and M^2 numbers of memory.
     """
-    steps = [diameter_squared]
-    temperature = diameter_squared
-    while epsilon < temperature < math.inf:
-        steps.append(temperature)
-        temperature /= 4
-    return [*steps, epsilon]
+    x, counts, n_skipped = _by_class(proxy_features, proxy_labels)
+    centre = x.mean(dim=0)
+    x = x - centre
+    norms = (x**2).sum(dim=1) / 2
+    classes = x.split(counts)
+    constants = {
+        "points": x,
+        "centre": centre,
+        "norms": norms,
+        "counts": torch.tensor(counts),
+        "class_low": torch.stack([c.amin(dim=0) for c in classes]),
+        "class_high": torch.stack([c.amax(dim=0) for c in classes]),
+        "n_skipped_classes": torch.tensor(n_skipped),
+    }
+    if label_distance == "exact":
+        constants["class_values"] = torch.stack([_self_value(c, settings) for c in classes])
+        between = _exact_between(constants, settings)
+    else:
+        factors = [small_factor(c) for c in classes]
+        constants["class_means"] = torch.stack([c.double().mean(dim=0) for c in classes])
+        constants["factors"] = torch.cat(factors)
+        constants["factor_counts"] = torch.tensor([len(a) for a in factors])
+        gaussians = _gaussians(constants)
+        between = torch.stack([BuresDistances(gaussians, c).values for c in classes]).fill_diagonal_(0)
+    constants["class_distances"] = between
+    constants["self_value"] = _proxy_value(x, norms, counts, between, settings)
+    return constants
 
 
-def softmin(cost: Tensor, temperature: float, potential: Tensor) -> Tensor:
-    """Returns -e log mean_j exp((h_j - C_ij) / e) for each row i: uniform weights, in the log domain."""
-    scaled = (potential[None, :] - cost) / temperature
-    return -temperature * (torch.logsumexp(scaled, dim=1) - math.log(cost.shape[1]))
+def _by_class(features: Tensor, labels: Tensor) -> tuple[Tensor, list[int], int]:
+    """Points sorted by class, the classes' sizes, and how many classes were left out."""
+    _, y, counts = torch.unique(labels, return_inverse=True, return_counts=True)
+    keep = counts[y] > 1
+    if not bool(keep.any()):
+        raise DataError(
+            f"proxy labels: {len(counts)} classes in {len(labels)} samples, none with two samples, so classes have"
+            " no distances. Use a larger proxy."
+        )
+    order = torch.argsort(y[keep], stable=True)
+    return features[keep][order], counts[counts > 1].tolist(), int((counts == 1).sum())
 
 
-def self_potential(cost: Tensor, schedule: Sequence[float]) -> Tensor:
-    """Returns the potential of a cloud against itself before its last update."""
-    f = softmin(cost, schedule[0], cost.new_zeros(len(cost)))
-    for temperature in schedule:
-        f = (f + softmin(cost, temperature, f)) / 2
-    return f
+def _self_value(points: Tensor, settings: Settings) -> Tensor:
+    """<a, f> of a class against itself with cost |u - v|^2, float64."""
+    w = points - points.mean(dim=0)
+    square = float(((points.amax(dim=0) - points.amin(dim=0)) ** 2).sum())
+    value, _ = self_transport(w @ w.T, (w**2).sum(dim=1) / 2, settings.class_schedule(square))
+    return 2 * value
 
 
-def pair_potentials(cost: Tensor, schedule: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Returns the potentials (f over rows, g over columns) of two clouds before their last update."""
-    transposed = cost.T.contiguous()
-    f = softmin(cost, schedule[0], cost.new_zeros(cost.shape[1]))
-    g = softmin(transposed, schedule[0], cost.new_zeros(cost.shape[0]))
-    for temperature in schedule:
-        f, g = (f + softmin(cost, temperature, g)) / 2, (g + softmin(transposed, temperature, f)) / 2
-    return f, g
+def _exact_between(constants: Mapping[str, Tensor], settings: Settings) -> Tensor:
+    """Debiased Sinkhorn divergences of every pair of classes, (K, K) in float64."""
+    x, norms, own = constants["points"], constants["norms"], constants["class_values"]
+    counts: list[int] = constants["counts"].tolist()
+    between = torch.zeros(len(counts), len(counts), dtype=torch.float64, device=x.device)
+    for i in range(1, len(counts)):
+        start = sum(counts[:i])  # the class is the target of all before it
+        cloud = _Cloud.of(x[:start], norms[:start], x[start : start + counts[i]])
+        boxes = _Boxes.of(constants["class_low"][:i], constants["class_high"][:i], cloud.y)
+        values = torch.stack([2 * t.value for t in _to_classes(cloud, counts[:i], boxes, settings)])
+        between[i, :i] = between[:i, i] = values - own[:i] - own[i]
+    return between
 
 
-def ranges_squared(*clouds: Tensor) -> float:
-    """Returns the squared diameter of the box around all clouds."""
-    low = torch.stack([cloud.amin(dim=0) for cloud in clouds]).amin(dim=0)
-    high = torch.stack([cloud.amax(dim=0) for cloud in clouds]).amax(dim=0)
-    return float(((high - low) ** 2).sum())
+def _proxy_value(x: Tensor, norms: Tensor, counts: list[int], between: Tensor, settings: Settings) -> Tensor:
+    """<a, f_xx> in float64: the proxy against itself, with label distances in the cost."""
+    k = x @ x.T
+    for rows, distances in zip(k.split(counts), between.tolist(), strict=True):
+        for block, distance in zip(rows.split(counts, dim=1), distances, strict=True):
+            block.sub_(distance / 2)
+    square = float(((x.amax(dim=0) - x.amin(dim=0)) ** 2).sum())
+    return self_transport(k, norms, settings.schedule(square + float(len(counts) ** 2)))[0]
 
 
-# Distances between classes ------------------------------------------------------------------------
+def _gaussians(constants: Mapping[str, Tensor]) -> Gaussians:
+    return Gaussians(constants["class_means"], constants["factors"].split(constants["factor_counts"].tolist()))
+
+
+# Once per call ------------------------------------------------------------------------------------
+
+
+def otdd(constants: Mapping[str, Tensor], target: Tensor, label_distance: LabelDistance, settings: Settings) -> Tensor:
+    """Returns the OTDD of one target class (n, D) to the proxy of ``otdd_constants``.
+
+    With ``label_gradient`` off, the proxy's labels change the value only: W[y_i, t] depends on i alone, and
+    balanced transport with cost C[i, j] + r[i] has the same plan. That is the released code's ``exact``, whose
+    label distances become plain numbers, and so the default there. With it on, W enters both last updates, so
+    that its gradient counts about twice; that is the released code's ``gaussian``, kept as it was published,
+    and so the default there. ``exact`` with a label gradient, and ``gaussian`` without, were not published:
+    they separate the two differences between the published variants. Once converged (``extra_iterations``), the
+    mean of the two settings' gradients is the true one.
+
+    Cost: two products of M x D by D x n, and per temperature (about 10) one exponential of M x n numbers for
+    the outer problem, and as many again for exact label distances.
+    """
+    with torch.no_grad():
+        value, gradient = _value_and_gradient(constants, target.detach(), label_distance, settings)
+    return with_gradient(target, value, gradient)
+
+
+def _value_and_gradient(
+    constants: Mapping[str, Tensor], z: Tensor, label_distance: LabelDistance, settings: Settings
+) -> tuple[Tensor, Tensor]:
+    counts: list[int] = constants["counts"].tolist()
+    points, n, epsilon = constants["points"], len(z), settings.epsilon
+    cloud = _Cloud.of(points, constants["norms"], z - constants["centre"])
+    boxes = _Boxes.of(constants["class_low"], constants["class_high"], cloud.y)
+    kzz, half = cloud.w @ cloud.w.T, (cloud.w**2).sum(dim=1) / 2
+
+    distances: _ExactDistances | BuresDistances
+    if label_distance == "exact":
+        distances = _ExactDistances(constants, cloud, boxes, kzz, half, settings)
+    else:
+        distances = BuresDistances(_gaussians(constants), cloud.y)
+    sizes = constants["counts"].to(z.device)
+    label_cost = torch.repeat_interleave(distances.values / 2, sizes).to(z.dtype)
+    # The reference measures the diameter with the label as one more coordinate; the target's is the last.
+    schedule = settings.schedule(boxes.all + float(len(counts) ** 2))
+    outer = transport(cloud.k, cloud.u + label_cost, cloud.v, schedule)
+    zz_value, h = self_transport(kzz, half, schedule)
+    value = outer.value - constants["self_value"] - zz_value
+    gradient = (_self_means(kzz, h, epsilon, cloud.y) - outer.plan.T @ points) / n
+    if settings.label_gradient:
+        # What the two last updates make of W[c, t]: its share of the proxy, and of the plan.
+        share = torch.stack([part.double().sum() for part in outer.plan.split(counts)]) / n
+        gradient = gradient + distances.gradient((sizes.double() / sizes.sum() + share) / 2)
+    return value, gradient
 
 
 @dataclass(frozen=True)
 class _Cloud:
-    """A class's features and what its label distances need again and again."""
+    """A target class against points: |x_i - z_j|^2 / 2 = u[i] + v[j] - k[i, j]."""
 
-    points: Tensor
-    self_value: float
-    mean: Tensor
-    factor: Tensor
+    y: Tensor
+    w: Tensor
+    k: Tensor
+    u: Tensor
+    v: Tensor
 
-
-@torch.no_grad()
-def _exact_self(points: Tensor, epsilon: float) -> float:
-    cost = squared_distances(points, points)
-    schedule = annealing(max(ranges_squared(points), 1e-12), epsilon)
-    return float(softmin(cost, epsilon, self_potential(cost, schedule)).mean())
-
-
-@torch.no_grad()
-def _exact(x: _Cloud, z: _Cloud, epsilon: float) -> Tensor:
-    """Debiased Sinkhorn divergence of two classes with cost |u - v|^2."""
-    cost = squared_distances(x.points, z.points)
-    schedule = annealing(max(ranges_squared(x.points, z.points), 1e-12), epsilon)
-    f, g = pair_potentials(cost, schedule)
-    value = softmin(cost, epsilon, g).mean() + softmin(cost.T, epsilon, f).mean()
-    return value - x.self_value - z.self_value
-
-
-def factor(points: Tensor) -> Tensor:
-    """Returns L (n, D), float64, with L^T L the unbiased covariance of the points (n, D); zero for one point.
-
-    Always float64: in float32 the small eigenvalues of a covariance of fewer samples than features are noise,
-    and eigensolvers were seen to fail on it. The first point is taken off first, so that equal points, however
-    far away, give an exact zero.
-    """
-    shifted = (points - points[:1].detach()).double()
-    return (shifted - shifted.mean(dim=0)) / math.sqrt(max(1, len(points) - 1))
-
-
-@torch.no_grad()
-def _small_factor(points: Tensor) -> Tensor:
-    """A factor with at most D rows, for a class that needs no gradient."""
-    rows = factor(points)
-    if len(rows) <= rows.shape[1] or not bool(torch.isfinite(rows).all()):
-        return rows
-    return torch.linalg.qr(rows, mode="r").R
-
-
-class _NuclearNorm(torch.autograd.Function):
-    """The sum of a matrix's singular values, with the gradient U V^T on its support.
-
-    Automatic differentiation through singular vectors divides by gaps between singular values and gives NaN
-    for the singular covariances of classes with fewer samples than features; this sum does not need them.
-    A matrix that is not finite gives NaN, so that a diverged embedder is seen as one and not as a crash.
-    """
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, matrix: Tensor) -> Tensor:
-        finite = torch.isfinite(matrix).all()
-        u, values, vh = torch.linalg.svd(torch.where(finite, matrix, 0.0), full_matrices=False)
-        support = values > values.amax() * max(matrix.shape) * torch.finfo(matrix.dtype).eps
-        ctx.save_for_backward(u * support, vh)
-        return torch.where(finite, (values * support).sum(), torch.nan)
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:
-        u, vh = ctx.saved_tensors  # type: ignore[attr-defined]
-        return grad * (u @ vh)
-
-
-def _gaussian(x: _Cloud, z: Tensor) -> Tensor:
-    """Squared Bures-Wasserstein distance of a proxy class to the cloud z (n, D), differentiable in z.
-
-    With covariances A^T A and B^T B the mixed term tr((S_x^1/2 S_z S_x^1/2)^1/2) is the nuclear norm of B A^T,
-    a matrix of at most n columns and D rows: no D x D root is taken. In float64 inside.
-    """
-    rows = factor(z)
-    cross = _NuclearNorm.apply(rows @ x.factor.T)
-    bures = ((x.factor**2).sum() + (rows**2).sum() - 2 * cross).clamp_min(0)
-    means = ((x.mean - z.double().mean(dim=0)) ** 2).sum()
-    return (means + bures).to(z.dtype)
-
-
-# The outer problem --------------------------------------------------------------------------------
-
-
-def prepare_otdd(
-    proxy_features: Tensor,
-    proxy_labels: Tensor,
-    label_distance: Literal["exact", "gaussian"],
-    epsilon: float = 0.1,
-    label_gradient: bool | None = None,
-) -> Callable[[Tensor], Tensor]:
-    """Returns target (n, D), one class -> OTDD to the proxy.
-
-    Args:
-        proxy_features: (M, D) in any feature unit; float32 or float64.
-        proxy_labels: (M,). Classes with a single sample are dropped, as in the reference.
-        label_distance: ``exact`` or ``gaussian``.
-        epsilon: entropic regularisation of both levels, in squared feature units.
-        label_gradient: whether gradients pass through the label distances. The released code, and so the
-            default, has False for exact (they become plain numbers there) and True for gaussian. There they
-            enter both last updates, so their gradient counts about twice; that is kept, as it is what was
-            published. ``exact`` knows only False.
-
-    With label_gradient False the proxy's labels change the value only: W[y_i, t] depends on i alone, and
-    balanced transport with cost C[i, j] + r[i] has the same plan.
-
-    Raises:
-        InputError: if no class has two samples, or exact is asked for a label gradient.
-
-    Cost: once O(M^2) per temperature (about 10); then O(M n) per temperature and call.
-    """
-    if not 0 < epsilon < math.inf:
-        raise InputError(f"epsilon = {epsilon}: the entropic regularisation must be above 0 and finite.")
-    if label_distance == "exact" and label_gradient:
-        raise InputError("label_gradient: the exact label distances have no gradient. Use otdd-gaussian.")
-    x, y, counts = _proxy_classes(proxy_features, proxy_labels)
-    exact = label_distance == "exact"
-    clouds = [_cloud(points, exact, epsilon) for points in x.split(counts)]
-    proxy = _Proxy(x, y, clouds, _proxy_self_value(x, y, clouds, exact, epsilon))
-    through = not exact and label_gradient is not False
-
-    def otdd(target: Tensor) -> Tensor:
-        return _otdd(proxy, target, exact, epsilon, through)
-
-    return otdd
-
-
-def _proxy_classes(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[int]]:
-    """Points sorted by class, classes renumbered from 0, and their sizes."""
-    _, y, counts = torch.unique(labels, return_inverse=True, return_counts=True)
-    keep = counts[y] > 1
-    if not bool(keep.any()):
-        raise InputError("proxy labels: no class has two samples, so classes have no distances. Use a larger proxy.")
-    features, y = features[keep], y[keep]
-    order = torch.argsort(y, stable=True)
-    _, y, counts = torch.unique(y[order], return_inverse=True, return_counts=True)
-    return features[order], y, counts.tolist()
-
-
-def _cloud(points: Tensor, exact: bool, epsilon: float) -> _Cloud:
-    mean = points.double().mean(dim=0)
-    if exact:
-        return _Cloud(points, _exact_self(points, epsilon), mean, points[:0].double())
-    return _Cloud(points, 0.0, mean, _small_factor(points))
+    @classmethod
+    def of(cls, points: Tensor, norms: Tensor, y: Tensor) -> "_Cloud":
+        mean = y.mean(dim=0)
+        w = y - mean  # keeps k, and with it the rounding of exponents, small
+        return cls(y, w, points @ w.T, norms - points @ mean, (y**2).sum(dim=1) / 2)
 
 
 @dataclass(frozen=True)
-class _Proxy:
-    points: Tensor
-    labels: Tensor
-    clouds: list[_Cloud]
-    self_value: Tensor
+class _Boxes:
+    """Squared diameters of boxes: around the target and each class, and everything, and the target alone."""
+
+    classes: list[float]
+    all: float
+    target: float
+
+    @classmethod
+    def of(cls, class_low: Tensor, class_high: Tensor, y: Tensor) -> "_Boxes":
+        low, high = torch.aminmax(y, dim=0)
+        each = ((torch.maximum(class_high, high) - torch.minimum(class_low, low)) ** 2).sum(dim=1)
+        low_all, high_all = torch.minimum(class_low.amin(dim=0), low), torch.maximum(class_high.amax(dim=0), high)
+        rest = torch.stack([((high_all - low_all) ** 2).sum(), ((high - low) ** 2).sum()])
+        *classes, everything, alone = torch.cat([each, rest]).tolist()  # one read-back
+        return cls(classes, everything, alone)
 
 
-@torch.no_grad()
-def _proxy_self_value(x: Tensor, y: Tensor, clouds: list[_Cloud], exact: bool, epsilon: float) -> Tensor:
-    """<a, f_xx>: the proxy against itself, with label distances in the cost."""
-    k = len(clouds)
-    between = x.new_zeros(k, k)
-    for i in range(k):
-        for j in range(i):
-            w = _exact(clouds[i], clouds[j], epsilon) if exact else _gaussian(clouds[i], clouds[j].points)
-            between[i, j] = between[j, i] = w.clamp_min(0) if not exact else w
-    cost = (squared_distances(x, x) + between[y][:, y]) / 2
-    schedule = annealing(ranges_squared(x) + float(k**2), epsilon)
-    return softmin(cost, epsilon, self_potential(cost, schedule)).mean()
+def _to_classes(cloud: _Cloud, counts: list[int], boxes: _Boxes, settings: Settings) -> list[Transport]:
+    """The transports between each class and the target, with half their cost."""
+    parts = zip(cloud.k.split(counts), cloud.u.split(counts), boxes.classes, strict=True)
+    return [transport(k, u, cloud.v, settings.class_schedule(square)) for k, u, square in parts]
 
 
-def _otdd(proxy: _Proxy, target: Tensor, exact: bool, epsilon: float, label_gradient: bool) -> Tensor:
-    fixed = target.detach()
-    w = _label_distances(proxy, target if label_gradient else fixed, exact, epsilon)
-    # The reference measures the diameter with the label as one more coordinate; the target's is the last.
-    schedule = annealing(ranges_squared(proxy.points, fixed) + float(len(proxy.clouds) ** 2), epsilon)
-    with torch.no_grad():
-        cost_xz = (squared_distances(proxy.points, fixed) + w[proxy.labels][:, None]) / 2
-        cost_zz = squared_distances(fixed, fixed) / 2
-        f, g = pair_potentials(cost_xz, schedule)
-        h = self_potential(cost_zz, schedule)
-    # One last update carries the gradient: the potentials are fixed, and so is the other cloud in each cost.
-    last_xz = cost_xz if not label_gradient else cost_xz + (w - w.detach())[proxy.labels][:, None] / 2
-    last_zx = (squared_distances(target, proxy.points) + w[proxy.labels][None, :]) / 2
-    last_zz = squared_distances(target, fixed) / 2
-    f_last = softmin(last_xz, epsilon, g)
-    g_last, h_last = softmin(last_zx, epsilon, f), softmin(last_zz, epsilon, h)
-    return f_last.mean() - proxy.self_value + (g_last - h_last).mean()
+def _self_means(k: Tensor, h: Tensor, epsilon: float, y: Tensor) -> Tensor:
+    """The mean of y over each point's plan against its own cloud, (n, D)."""
+    return torch.softmax((k + h) / epsilon, dim=1) @ y
 
 
-def _label_distances(proxy: _Proxy, target: Tensor, exact: bool, epsilon: float) -> Tensor:
-    """W[c, t] for every proxy class c, (K,)."""
-    if exact:
-        cloud = _cloud(target.detach(), True, epsilon)
-        return torch.stack([_exact(c, cloud, epsilon) for c in proxy.clouds])
-    return torch.stack([_gaussian(c, target) for c in proxy.clouds])
+class _ExactDistances:
+    """W[c, t] by debiased entropic transport, and its gradient in the target."""
+
+    def __init__(
+        self,
+        constants: Mapping[str, Tensor],
+        cloud: _Cloud,
+        boxes: _Boxes,
+        kzz: Tensor,
+        half: Tensor,
+        settings: Settings,
+    ) -> None:
+        counts: list[int] = constants["counts"].tolist()
+        self.points, self.y = constants["points"].split(counts), cloud.y
+        self.transports = _to_classes(cloud, counts, boxes, settings)
+        own, self.h = self_transport(kzz, half, settings.class_schedule(boxes.target))
+        self.kzz, self.epsilon = kzz, settings.epsilon / 2
+        self.values = torch.stack([2 * t.value for t in self.transports]) - constants["class_values"] - 2 * own
+
+    def gradient(self, weights: Tensor) -> Tensor:
+        """Returns the gradient (n, D) of the weighted sum of the distances, weights (K,)."""
+        own = _self_means(self.kzz, self.h, self.epsilon, self.y)
+        moved = weights.sum().to(own.dtype) * own
+        for weight, solved, points in zip(weights.to(own.dtype), self.transports, self.points, strict=True):
+            moved = moved - weight * (solved.plan.T @ points)
+        return 2 * moved / len(self.y)

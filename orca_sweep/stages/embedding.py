@@ -2,18 +2,21 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from orca_sweep import objectives
 from orca_sweep.bodies.network import LoadedBody, input_features, to_arrays, to_tensors
 from orca_sweep.config import EmbedderConfig, TrialConfig
-from orca_sweep.errors import DivergedError
+from orca_sweep.errors import DataError, DivergedError
+from orca_sweep.model import Embedder1D, Embedder2D
 from orca_sweep.proxies import ProxyData
 from orca_sweep.stages.place import (
     Place,
@@ -30,8 +33,13 @@ from orca_sweep.streams import stream_rng
 from orca_sweep.tasks import TaskData
 
 PROXY_STAGE = "proxy-features"
+OBJECTIVE_STAGE = "objective"
 EMBEDDER_STAGE = "embedder"
 SAVE_EVERY_S = 20.0
+KEPT_NUMBERS = 2**27
+"""Patches are prepared once if those of all samples are no more numbers than this (512 MiB)."""
+BATCH_NUMBERS = 2**25
+"""Patches embedded in one batch; more are embedded in turn, and again for their gradient."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,10 @@ class EmbedderTraining:
     seconds: float
     seconds_now: float
     """Seconds of this call's own training: the rest was found in the store."""
+    constants_reused_s: float | None
+    """What the objective's constants had cost, if they were needed and found in the store."""
+    n_target_classes_skipped: int
+    n_proxy_classes_skipped: int
 
     @property
     def reused_s(self) -> float:
@@ -80,7 +92,7 @@ class EmbedderTraining:
 
 
 def train_embedder(
-    embedder: nn.Module,
+    embedder: Embedder1D | Embedder2D,
     data: TaskData,
     labels: np.ndarray,
     proxy: ProxyFeatures,
@@ -94,18 +106,25 @@ def train_embedder(
 
     One epoch is ONE optimizer step: per target class, up to ``max_samples_per_class`` training samples
     are embedded and averaged over tokens; the loss is the sum over classes of class frequency times
-    the distance to the proxy features. Only training data is seen. Nothing depends on the number of
-    epochs asked for, so a run of 60 and a run of 10 share their first 10 bit for bit; the state is
-    stored at every epoch in ``snapshot_epochs`` and the longest stored prefix is continued.
+    the distance to the proxy features. Only training data is seen. A class with one sample has no spread;
+    it is skipped, as in the reference, and counted. Nothing depends on the number of epochs asked for, so a
+    run of 60 and a run of 10 share their first 10 bit for bit; the state is stored at every epoch in
+    ``snapshot_epochs`` and the longest stored prefix is continued.
+
+    Raises:
+        DataError: if no class has two samples, or the proxy's features are not finite.
+        DivergedError: if the embedder's features or the objective stop being finite.
 
     Source: Shen et al. 2023, arXiv 2302.05738. Differs from ORCA's code in: training data only,
-    seeded draws without replacement of exactly that many samples, classes with one sample kept.
+    seeded draws without replacement of exactly that many samples.
     """
     run = _Run(embedder, data, labels, proxy, body, config, place)
     with place.store.lock(EMBEDDER_STAGE, run.key(0)):
         run.resume(config.embedder.epochs)
         run.train(config.embedder.epochs, frozenset(snapshot_epochs) | {config.embedder.epochs}, report)
-    return EmbedderTraining(tuple(run.history), run.seconds, run.seconds_now)
+    return EmbedderTraining(
+        tuple(run.history), run.seconds, run.seconds_now, run.constants_reused_s, run.n_skipped, run.n_proxy_skipped
+    )
 
 
 class _Run:
@@ -113,7 +132,7 @@ class _Run:
 
     def __init__(
         self,
-        embedder: nn.Module,
+        embedder: Embedder1D | Embedder2D,
         data: TaskData,
         labels: np.ndarray,
         proxy: ProxyFeatures,
@@ -121,29 +140,39 @@ class _Run:
         config: TrialConfig,
         place: Place,
     ) -> None:
-        self.embedder, self.config, self.place = embedder.to(place.device), config, place
-        self.x = torch.from_numpy(data.train.x).to(place.device)
-        self.classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+        self.embedder, self.proxy, self.config, self.place = embedder.to(place.device), proxy, config, place
         self.settings: EmbedderConfig = config.embedder
-        self.inputs = self._inputs(data, labels, proxy, body)
+        self.x = torch.from_numpy(data.train.x).to(place.device)
+        members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+        self.n = sum(map(len, members))
+        self.classes = [m for m in members if len(m) > 1]
+        self.n_skipped = len(members) - len(self.classes)
+        if not self.classes:
+            raise DataError(
+                f"task {data.task.name!r}: {len(members)} classes in {self.n} training samples, none with two, so no"
+                " class can be aligned. Raise data.n_train."
+            )
+        self.inputs = self._inputs(data, labels, body)
         self.optimizer = make_optimizer(
             self.settings.optimizer, embedder.parameters(), self.settings.lr, self.settings.weight_decay
         )
-        self.distance = _distance(proxy, config, place.device)
         self.history: list[dict[str, Any]] = []
         self.seconds = self.seconds_now = 0.0
+        self.constants_reused_s: float | None = None
+        self.n_proxy_skipped = 0
         self.epoch = 0
 
-    def _inputs(self, data: TaskData, labels: np.ndarray, proxy: ProxyFeatures, body: LoadedBody) -> dict[str, Any]:
+    def _inputs(self, data: TaskData, labels: np.ndarray, body: LoadedBody) -> dict[str, Any]:
         settings = self.settings.model_dump(exclude={"epochs"})
         return {
             **self.place.key_part(),
             "data": data.fingerprint,
             "labels": state_digest({"labels": labels}),
-            "proxy": proxy.key,
+            "proxy": self.proxy.key,
             "input_layer": body.input_digest(),
             "seed": self.config.seed,
             "embedder": settings,
+            "objective_source": objectives.source_digest(self.settings.objective),
         }
 
     def key(self, epoch: int) -> str:
@@ -163,25 +192,37 @@ class _Run:
         load_optimizer(self.optimizer, without_prefix("optimizer.", artifact.tensors))
         self.history = [dict(row) for row in artifact.meta["history"]]
         self.seconds, self.epoch = artifact.meta["seconds"], epoch
+        self.n_proxy_skipped = artifact.meta["n_proxy_skipped"]
 
     def save(self) -> None:
         tensors = {
             **with_prefix("embedder.", to_arrays(self.embedder.state_dict())),
             **with_prefix("optimizer.", optimizer_arrays(self.optimizer)),
         }
-        meta = {"history": self.history, "seconds": self.seconds, "epoch": self.epoch, "inputs": self.inputs}
+        meta = {
+            "history": self.history,
+            "seconds": self.seconds,
+            "epoch": self.epoch,
+            "n_proxy_skipped": self.n_proxy_skipped,
+            "inputs": self.inputs,
+        }
         self.place.store.put(EMBEDDER_STAGE, self.key(self.epoch), tensors, meta)
 
-    def train(self, epochs: int, snapshot_epochs: Sequence[int] | frozenset[int], report: Progress) -> None:
+    def train(self, epochs: int, snapshot_epochs: frozenset[int], report: Progress) -> None:
+        if self.epoch >= epochs:
+            return
         self.embedder.train()
         saved = time.perf_counter()
+        loss = self._loss()
         if not self.history:
-            report(self._note(self._value(1)))
+            report(self._note(float(loss.detach())))
         while self.epoch < epochs:
             start = time.perf_counter()
-            lr = self._step()
+            lr = self._step(loss)
             self.epoch += 1
-            value = self._value(self.epoch + 1)
+            # The next step's loss is this epoch's value: the present embedder on the next draw.
+            loss = self._loss()
+            value = float(loss.detach())
             spent = time.perf_counter() - start
             self.seconds += spent
             self.seconds_now += spent
@@ -191,33 +232,109 @@ class _Run:
                 saved = time.perf_counter()
             report(row)
 
-    def _step(self) -> float:
+    def _step(self, loss: Tensor) -> float:
         """One optimizer step over all classes; returns its learning rate."""
         lr = self.settings.lr * self.settings.lr_decay ** (self.epoch // self.settings.lr_decay_epochs)
         set_lr(self.optimizer, lr)
         self.optimizer.zero_grad(set_to_none=True)
-        for loss in self._losses(self.epoch + 1):
-            loss.backward()
+        loss.backward()
         self.optimizer.step()
         return lr
 
-    @torch.no_grad()
-    def _value(self, epoch: int) -> float:
-        """The class-weighted objective of the present embedder on the draw of that epoch."""
-        return float(sum(float(loss) for loss in self._losses(epoch)))
+    def _loss(self) -> Tensor:
+        """The class-weighted objective of the present embedder on the next epoch's draw."""
+        drawn = [self._draw(label, members) for label, members in enumerate(self.classes)]
+        features = self._features(torch.cat(drawn)).split([len(d) for d in drawn])
+        name, settings = self.settings.objective, self._objective_settings
+        try:
+            losses = [
+                objectives.distance(name, self._constants, part, **settings) * (len(members) / self.n)
+                for part, members in zip(features, self.classes, strict=True)
+            ]
+        except objectives.NonFiniteError as error:
+            raise DivergedError(
+                f"embedder training diverged at embedder epoch {self.epoch}: {error}", self.history
+            ) from None
+        return torch.stack(losses).sum()
 
-    def _losses(self, epoch: int) -> Iterable[Tensor]:
-        n = sum(map(len, self.classes))
-        for label, members in enumerate(self.classes):
-            drawn = self._draw(epoch, label, members)
-            features = self.embedder(self.x[drawn]).mean(dim=1)
-            yield self.distance(features) * (len(members) / n)
-
-    def _draw(self, epoch: int, label: int, members: np.ndarray) -> Tensor:
+    def _draw(self, label: int, members: np.ndarray) -> Tensor:
         if len(members) > self.settings.max_samples_per_class:
-            rng = stream_rng(self.config.seed, "target subset", epoch, label)
+            rng = stream_rng(self.config.seed, "target subset", self.epoch + 1, label)
             members = np.sort(rng.choice(members, self.settings.max_samples_per_class, replace=False))
         return torch.from_numpy(members)
+
+    def _features(self, index: Tensor) -> Tensor:
+        """Mean features (n, D) of the samples, all in one batch if memory allows."""
+        size = max(1, BATCH_NUMBERS // self._patch_numbers)
+        if len(index) <= size:
+            return self.embedder.mean_features(self._patches(index))
+        parts = [
+            checkpoint(
+                lambda part: self.embedder.mean_features(self._patches(part)),
+                part,
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
+            for part in index.split(size)
+        ]
+        return torch.cat(parts)
+
+    def _patches(self, index: Tensor) -> Tensor:
+        return self.embedder.patches(self.x[index]) if self._prepared is None else self._prepared[index]
+
+    @cached_property
+    def _patch_numbers(self) -> int:
+        """How many numbers the patches of one sample are."""
+        return self.embedder.patches(self.x[:1]).numel()
+
+    @cached_property
+    def _prepared(self) -> Tensor | None:
+        """The patches of all samples, made once: resizing and cutting take no parameter."""
+        if len(self.x) * self._patch_numbers > KEPT_NUMBERS:
+            return None
+        return torch.cat([self.embedder.patches(part) for part in self.x.split(256)])
+
+    @cached_property
+    def _objective_settings(self) -> dict[str, Any]:
+        """Those of the run that the objective takes; random directions are the run seed's."""
+        ours = {**self.settings.model_dump(), "projection_seed": self.config.seed}
+        return {
+            name: ours[name] for name in objectives.settings_of(self.settings.objective) if ours.get(name) is not None
+        }
+
+    @cached_property
+    def _constants(self) -> dict[str, Tensor]:
+        """What of the objective depends on the proxy alone; stored once per proxy, body and settings."""
+        name, settings, store = self.settings.objective, self._objective_settings, self.place.store
+        chosen = self._proxy_subset()
+        inputs = {
+            **self.place.key_part(),
+            "proxy": self.proxy.key,
+            "chosen": state_digest({"chosen": chosen.numpy()}),
+            "objective": name,
+            "settings": settings,
+            "source": objectives.source_digest(name),
+        }
+        key = stage_key(OBJECTIVE_STAGE, inputs)
+        with store.lock(OBJECTIVE_STAGE, key):
+            artifact = store.get(OBJECTIVE_STAGE, key)
+            if artifact is None:
+                start = time.perf_counter()
+                features, labels = (t[chosen].to(self.place.device) for t in (self.proxy.features, self.proxy.labels))
+                found = objectives.constants(name, features, labels, **settings)
+                meta = {"seconds": time.perf_counter() - start, "inputs": inputs}
+                artifact = store.put(OBJECTIVE_STAGE, key, to_arrays(found), meta)
+            else:
+                self.constants_reused_s = artifact.meta["seconds"]
+        constants = {name: tensor.to(self.place.device) for name, tensor in to_tensors(artifact.tensors).items()}
+        self.n_proxy_skipped = int(constants.get("n_skipped_classes", torch.tensor(0)))
+        return constants
+
+    def _proxy_subset(self) -> Tensor:
+        n, m = self.settings.proxy_samples, len(self.proxy.features)
+        if n >= m:
+            return torch.arange(m)
+        return torch.from_numpy(np.sort(stream_rng(self.config.seed, "proxy subset").choice(m, n, replace=False)))
 
     def _note(self, value: float, lr: float | None = None, spent: float = 0.0) -> dict[str, Any]:
         if not math.isfinite(value):
@@ -226,16 +343,3 @@ class _Run:
         row = {"stage": EMBEDDER_STAGE, "epoch": self.epoch, "objective": value, "lr": lr, "wall_time_s": spent}
         self.history.append(row)
         return row
-
-
-def _distance(proxy: ProxyFeatures, config: TrialConfig, device: str) -> Callable[[Tensor], Tensor]:
-    """The objective with all that depends on the proxy alone computed once."""
-    n = min(config.embedder.proxy_samples, len(proxy.features))
-    chosen = torch.arange(len(proxy.features))
-    if n < len(chosen):
-        rng = stream_rng(config.seed, "proxy subset")
-        chosen = torch.from_numpy(np.sort(rng.choice(len(chosen), n, replace=False)))
-    settings: dict[str, Any] = {"epsilon": config.embedder.epsilon}
-    used = {k: v for k, v in settings.items() if k in objectives.settings_of(config.embedder.objective)}
-    features, labels = proxy.features[chosen].to(device), proxy.labels[chosen].to(device)
-    return objectives.prepare(config.embedder.objective, features, labels, **used)

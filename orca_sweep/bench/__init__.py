@@ -1,0 +1,97 @@
+"""Benchmarks: ours beside the naive way of doing the same, in one process and one run.
+
+A case is measured in a process of its own, on one thread, so that its peak of memory is its own too.
+"""
+
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+OURS_REPEATS = 9
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One case: median seconds of both sides, and what ours took of memory."""
+
+    case: str
+    ours_s: float
+    """CPU seconds."""
+    other_s: float
+    ratio: float
+    """other_s / ours_s: bigger is better."""
+    peak_memory_mib: float
+    """Of the whole process, imports and preparation included, before the other side has run."""
+    ours_wall_s: float
+    other_wall_s: float
+    difference: float
+    """Largest relative difference (norm) of our value and gradient from the naive ones in double precision."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the fields, for JSON."""
+        return asdict(self)
+
+
+def run(benchmark: str, repeats: int = 3) -> Iterator[Measurement]:
+    """Yields the measurements of a benchmark's cases, one after the other.
+
+    Args:
+        benchmark: ``objectives``.
+        repeats: how often the slow side runs.
+    """
+    from orca_sweep.bench import objectives
+
+    cases = {"objectives": objectives.CASES}[benchmark]
+    for case in cases:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            yield pool.apply(measure, (case, repeats))
+
+
+def measure(case: Callable[[], "Case"], repeats: int) -> Measurement:
+    """Prepares a case and measures both of its sides in this process."""
+    import torch
+
+    torch.set_num_threads(1)
+    made = case()
+    ours_result = made.ours()  # also warms up
+    ours = [_time(made.ours) for _ in range(OURS_REPEATS)]
+    peak = peak_memory_mib()
+    other = [_time(made.other) for _ in range(max(1, repeats))]
+    cpu, wall = (statistics.median(times) for times in zip(*ours, strict=True))
+    other_cpu, other_wall = (statistics.median(times) for times in zip(*other, strict=True))
+    pairs = zip(ours_result, made.check(), strict=True)
+    difference = max(float((a - b).norm() / b.norm().clamp_min(1e-30)) for a, b in pairs)
+    return Measurement(made.name, cpu, other_cpu, other_cpu / cpu, peak, wall, other_wall, difference)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Two ways to the same tensors, and the second in double precision."""
+
+    name: str
+    ours: Callable[[], tuple[Any, ...]]
+    other: Callable[[], tuple[Any, ...]]
+    check: Callable[[], tuple[Any, ...]]
+
+
+def _time(call: Callable[[], Any]) -> tuple[float, float]:
+    cpu, wall = time.process_time(), time.perf_counter()
+    call()
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def peak_memory_mib() -> float:
+    """Returns the most memory this process has held so far, in MiB."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
