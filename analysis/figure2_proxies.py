@@ -2,7 +2,8 @@
 
 Question: does it matter which proxy the embedder is aligned to, or whether it is aligned at all?
 One panel per task and combination of the other factors; one line per proxy, ``none`` is naive
-fine-tuning. A sweep whose proxy is no factor has a line per level of its first factor instead. Lines are means over seeds at equal epoch, bands are Student-t intervals of that mean.
+fine-tuning. A sweep whose proxy is no factor has a line per level of its first factor instead.
+Lines are means over seeds at equal epoch, bands are Student-t intervals of that mean.
 
 Run: python analysis/figure2_proxies.py --tables results/quickstart/tables --out results/quickstart/figures
 """

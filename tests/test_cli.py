@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -118,10 +119,12 @@ def test_figure2_computes_what_it_draws(tables):
 
     figure = compute(read_results(tables))
     assert figure.n_not_ok == 1
-    (first, second) = figure.panels
-    assert first.curves[0].n == (2, 2)
-    assert second.curves[0].mean == (1.0, 0.5)
-    assert second.curves[0].cell.interval.mean == pytest.approx(0.6)
+    (panel,) = figure.panels  # the proxy is no factor: the lines are the levels of the one that is
+    first, second = panel.curves
+    assert figure.by == "embedder.epochs"
+    assert first.n == (2, 2)
+    assert second.mean == (1.0, 0.5)
+    assert second.cell.interval.mean == pytest.approx(0.6)
     drawn = plot(figure)
     texts = " ".join(
         t.get_text() for axis in drawn.axes for t in axis.get_legend_handles_labels()[1:] if hasattr(t, "get_text")
@@ -148,6 +151,24 @@ def test_figure2_runs_as_a_script_without_torch_or_ray(tables, tmp_path):
     )
     assert failed.returncode == 1
     assert "no such table" in failed.stderr
+
+
+# Benchmarks ---------------------------------------------------------------------------------------
+
+
+def test_bench_prints_one_json_line_per_case(monkeypatch):
+    from orca_sweep.bench import objectives
+
+    small = [partial(objectives.objective_case, name, 6, 60, 3, 8) for name in ("l2", "otdd-gaussian")]
+    monkeypatch.setattr(objectives, "CASES", small)
+    lines = CliRunner().invoke(cli.app, ["bench", "objectives", "--json", "--repeats", "1"]).stdout.splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["case"] for row in rows] == ["l2 D=6", "otdd-gaussian D=6"]
+    for row in rows:
+        assert row.keys() >= {"case", "ours_s", "other_s", "ratio", "peak_memory_mib"}
+        assert row["ratio"] == pytest.approx(row["other_s"] / row["ours_s"])
+        assert 100 < row["peak_memory_mib"] < 1024
+    assert orca("bench", "objectivs").returncode == 2
 
 
 # Shipped spaces and the README --------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orca_sweep.config import TrialConfig, flatten, knobs, nest
+from orca_sweep.config import EmbedderConfig, TrialConfig, flatten, knobs, nest
 from orca_sweep.errors import InputError
 from orca_sweep.space import plan_space, read_space
 from orca_sweep.trial import load_imports, resolve
@@ -127,6 +127,12 @@ def test_a_recipe_fills_what_the_space_leaves_open():
         ({"body.pretrain_steps": 300}, {"body.pretrain_steps": None}),
         ({"embedder.target_length": 7, "embedder.n_pseudo_classes": 3}, {"embedder.target_length": 512}),
         ({"embedder.objective": "l2", "embedder.epsilon": 5.0}, {"embedder.epsilon": 0.1}),
+        ({"embedder.objective": "otdd-exact"}, {"embedder.label_gradient": False}),
+        ({"embedder.objective": "otdd-gaussian"}, {"embedder.label_gradient": True}),
+        ({"embedder.objective": "otdd-gaussian", "embedder.label_gradient": False}, {"embedder.label_gradient": False}),
+        ({"embedder.objective": "mmd", "embedder.label_gradient": True}, {"embedder.label_gradient": None}),
+        ({"embedder.objective": "mmd", "embedder.n_bandwidths": 3}, {"embedder.n_bandwidths": 3}),
+        ({"embedder.n_projections": 9, "embedder.extra_iterations": 3}, {"embedder.n_projections": 128}),
         ({"body.name": "swin-tiny", "body.pretrain_seed": 3}, {"body.pretrain_seed": 0}),
     ],
 )
@@ -253,3 +259,15 @@ def test_flat_and_nested_are_the_same_settings(flat):
     if any(a != b and b.startswith(f"{a}.") for a in paths for b in paths):
         return
     assert flatten(nest(flat)) == flat
+
+
+def test_the_defaults_of_objective_knobs_are_those_of_the_objectives():
+    from orca_sweep.objectives import OBJECTIVES
+    from orca_sweep.trial import OBJECTIVE_SETTINGS
+
+    defaults = EmbedderConfig().model_dump()
+    named = {path.removeprefix("embedder.") for path in OBJECTIVE_SETTINGS}
+    taken = {name: value for o in OBJECTIVES.names() for name, value in OBJECTIVES.get(o).settings.items()}
+    assert set(taken) == named | {"projection_seed"}  # the run's seed
+    assert all(defaults[name] == taken[name] for name in named - {"label_gradient"})
+    assert defaults["label_gradient"] is None
