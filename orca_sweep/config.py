@@ -12,12 +12,13 @@ from functools import lru_cache
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from orca_sweep import freezing
 from orca_sweep.registry import hint
 
-Freeze = Literal["none", "embedder", "body", "both"]
+Freeze = Annotated[str, BeforeValidator(freezing.as_text), AfterValidator(freezing.checked)]
 Forever = Literal["forever"]
 Optimizer = Literal["adamw", "adam", "sgd"]
 MOST = 10**9
@@ -90,10 +91,18 @@ class FinetuneConfig(_Part):
     """Stage 3: training embedder, body and predictor on the task."""
 
     epochs: Count = Field(20, description="passes over the training samples")
-    freeze: Freeze = Field("none", description="what is frozen at first: none, embedder, body or both")
-    freeze_epochs: Epochs | Forever = Field(
-        5, description="fine-tuning epochs the frozen part stays frozen before full fine-tuning, or forever"
+    freeze: Freeze = Field(
+        "none",
+        description="what rests when: none, embedder, body, both, layernorm, linear-probe, gradual-unfreeze, or phases"
+        " such as 'body:5 > body.layers[0:6]:3 > none'",
     )
+    freeze_epochs: Epochs | Forever = Field(
+        5, description="epochs of a single frozen phase before full fine-tuning (gradual-unfreeze: of each), or forever"
+    )
+    lora_rank: Count | None = Field(
+        None, description="rank of low-rank adapters trained in place of the body's weights; null = off"
+    )
+    lora_alpha: Count = Field(16, description="scale of the adapters: their product counts alpha / rank")
     batch_size: Count = Field(32, description="samples per forward pass")
     accumulation: Count = Field(1, description="batches per optimizer step; the loss is divided accordingly")
     optimizer: Optimizer = Field("adamw", description="optimizer of fine-tuning")

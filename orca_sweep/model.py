@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from orca_sweep.bodies.network import BodySpec, LoadedBody, resize
+from orca_sweep.bodies.network import BodySpec, LoadedBody, add_adapters, resize
 from orca_sweep.config import TrialConfig
 from orca_sweep.errors import InputError
 from orca_sweep.streams import torch_stream
@@ -129,15 +129,19 @@ class Embedder2D(nn.Module):
 
 
 class VectorPredictor(nn.Module):
-    """Mean over tokens, then a linear layer: (B, T, D) -> (B, K)."""
+    """Mean over tokens (``pool``), then a linear layer: (B, T, D) -> (B, K)."""
 
     def __init__(self, width: int, n_outputs: int) -> None:
         super().__init__()
         self.linear = nn.Linear(width, n_outputs)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Returns logits."""
-        return self.linear(hidden.mean(dim=1))
+    def pool(self, hidden: Tensor) -> Tensor:
+        """Returns what of the hidden states is used, (B, D): no parameter takes part."""
+        return hidden.mean(dim=1)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Returns logits of pooled states."""
+        return self.linear(pooled)
 
 
 class DensePredictor1D(nn.Module):
@@ -150,6 +154,10 @@ class DensePredictor1D(nn.Module):
         super().__init__()
         self.channels, self.length = shape
         self.linear = nn.Linear(width, self.channels * stride)
+
+    def pool(self, hidden: Tensor) -> Tensor:
+        """Returns the hidden states: all of them are used."""
+        return hidden
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Returns one value per channel and position."""
@@ -166,6 +174,10 @@ class DensePredictor2D(nn.Module):
         self.grid = spec.out_grid
         self.patch = spec.image_size // spec.out_grid
         self.linear = nn.Linear(spec.width_out, shape[0] * self.patch**2)
+
+    def pool(self, hidden: Tensor) -> Tensor:
+        """Returns the hidden states: all of them are used."""
+        return hidden
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Returns one value per channel and point."""
@@ -187,13 +199,26 @@ class OrcaModel(nn.Module):
         self.body = body
         self.predictor = predictor
         # Data statistics, not weights: they are rebuilt from the training split, never checkpointed.
+        self.target_mean: Tensor | None
+        self.target_std: Tensor | None
         self.register_buffer("target_mean", mean, persistent=False)
         self.register_buffer("target_std", std, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns logits (B, K) or maps in physical units."""
-        out = self.predictor(self.body(self.embedder(x)))
-        return out if self.target_std is None else out * self.target_std + self.target_mean
+        return self.from_features(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Returns what embedder and body make of the input, as far as the predictor uses it."""
+        pooled: Tensor = self.predictor.pool(self.body(self.embedder(x)))  # type: ignore[operator]
+        return pooled
+
+    def from_features(self, features: Tensor) -> Tensor:
+        """Returns the predictions from ``features``."""
+        out: Tensor = self.predictor(features)
+        if self.target_std is None or self.target_mean is None:
+            return out
+        return out * self.target_std + self.target_mean
 
 
 def build_embedder(task: Task, body: LoadedBody, config: TrialConfig) -> Embedder1D | Embedder2D:
@@ -237,5 +262,8 @@ def build_model(data: TaskData, body: LoadedBody, config: TrialConfig) -> OrcaMo
     """Builds the whole model: the result of stage 1."""
     mean = None if data.target_mean is None else torch.from_numpy(data.target_mean).float()
     std = None if data.target_std is None else torch.from_numpy(data.target_std).float()
-    embedder = build_embedder(data.task, body, config)
-    return OrcaModel(embedder, body.network(), build_predictor(data.task, body, config), mean, std)
+    embedder, network = build_embedder(data.task, body, config), body.network()
+    if config.finetune.lora_rank is not None:
+        with torch_stream(config.seed, "adapter init"):
+            add_adapters(network, body.spec.architecture, config.finetune.lora_rank, config.finetune.lora_alpha)
+    return OrcaModel(embedder, network, build_predictor(data.task, body, config), mean, std)

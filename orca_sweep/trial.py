@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from orca_sweep import __version__
+from orca_sweep import __version__, freezing
 from orca_sweep.bodies import canonical_name, find_body, unavailable_body
-from orca_sweep.config import TrialConfig, explain, knobs
-from orca_sweep.data import fingerprint
+from orca_sweep.config import FinetuneConfig, TrialConfig, explain, knobs
+from orca_sweep.data import fingerprint, missing_packages
 from orca_sweep.errors import DivergedError, InputError, OrcaSweepError
 from orca_sweep.objectives import OBJECTIVES, settings_of
 from orca_sweep.proxies import PROXIES, unavailable_proxy
@@ -92,7 +92,7 @@ def resolve(settings: Mapping[str, Any]) -> TrialConfig:
     What the settings leave open comes from the task's recipe, then from the fields' defaults. Settings
     that cannot change the work are put to one canonical value, so that equal work has an equal id:
     without embedder training (no epochs, no proxy or no objective) these three and the training's own
-    knobs; without freezing its length; with a random body the pre-training's length; momentum without
+    knobs; a freeze schedule as the run can tell it apart; with a random body the pre-training's length; momentum without
     sgd; what the objective does not take. A body's folder becomes absolute: a worker runs in another folder.
 
     Raises:
@@ -146,10 +146,7 @@ def _canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
     if naive or flat.get("proxy", "none") == "none":
         flat |= {"proxy": "none", "embedder.objective": "none", "embedder.epochs": 0}
         flat = {path: value for path, value in flat.items() if path not in EMBEDDER_TRAINING}
-    if flat.get("finetune.freeze", "none") == "none" or flat.get("finetune.freeze_epochs") == 0:
-        flat |= {"finetune.freeze": "none", "finetune.freeze_epochs": 0}
-    elif _outlasts(flat):
-        flat["finetune.freeze_epochs"] = "forever"
+    flat |= _canonical_freeze(flat)
     if "body.name" in flat:
         flat["body.name"] = canonical_name(flat["body.name"])
     for path in _without_effect(flat):
@@ -164,6 +161,7 @@ def _canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _without_effect(flat: Mapping[str, Any]) -> list[str]:
     """Fields this task, body, objective or optimizer never looks at; they take their defaults."""
     paths = ["finetune.momentum"] if flat.get("finetune.optimizer") != "sgd" else []
+    paths += ["finetune.lora_alpha"] if flat.get("finetune.lora_rank") is None else []
     paths += ["body.pretrain_steps"] if flat.get("body.pretrain_fraction") == 0 else []
     objective, task = flat.get("embedder.objective", "otdd-exact"), flat.get("task", "")
     if objective in OBJECTIVES:
@@ -185,11 +183,18 @@ def _without_effect(flat: Mapping[str, Any]) -> list[str]:
     return paths
 
 
-def _outlasts(flat: Mapping[str, Any]) -> bool:
-    """Whether the frozen phase is as long as fine-tuning itself."""
-    defaults = {path: knobs()[path].default for path in ("finetune.freeze_epochs", "finetune.epochs")}
-    frozen, epochs = (flat.get(path, default) for path, default in defaults.items())
-    return frozen != "forever" and int(frozen) >= int(epochs)
+def _canonical_freeze(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The one way to write a freeze schedule that this run can tell apart; nothing if it is no schedule."""
+    defaults = FinetuneConfig()
+    freeze, frozen, epochs = (
+        flat.get(f"finetune.{name}", getattr(defaults, name)) for name in ("freeze", "freeze_epochs", "epochs")
+    )
+    try:
+        text = freezing.checked(freezing.as_text(freeze))  # type: ignore[arg-type]
+        freeze, frozen = freezing.canonical(text, frozen, epochs)
+    except (TypeError, ValueError):
+        return {}  # the fields' own check says what is wrong
+    return {"finetune.freeze": freeze, "finetune.freeze_epochs": frozen}
 
 
 def _contradictions(config: TrialConfig) -> list[str]:
@@ -211,6 +216,10 @@ def _contradictions(config: TrialConfig) -> list[str]:
         problems.append(
             f"data.n_train = {config.data.n_train}: {task.name!r} has {task.n_train_max} training samples. Ask for fewer."
         )
+    if config.finetune.freeze == freezing.GRADUAL and config.finetune.freeze_epochs == "forever":
+        problems.append(
+            "finetune.freeze_epochs = 'forever': gradual-unfreeze needs the number of epochs between two thaws."
+        )
     if config.finetune.decay_epochs is not None and config.finetune.decay_epochs <= config.finetune.warmup_epochs:
         problems.append(
             f"finetune.decay_epochs = {config.finetune.decay_epochs}: the decay must end after the warm-up"
@@ -229,6 +238,8 @@ def unavailable_parts(configs: Iterable[TrialConfig], data_root: Path) -> list[s
         problems += unavailable_body(find_body(name))
     for name in dict.fromkeys(config.proxy for config in configs):
         problems += unavailable_proxy(PROXIES.get(name))
+    if any(config.finetune.lora_rank is not None for config in configs):
+        problems += missing_packages("finetune.lora_rank", ("peft",), "lora")
     return problems
 
 

@@ -17,7 +17,7 @@ from orca_sweep.errors import DataError
 from orca_sweep.model import build_embedder
 from orca_sweep.proxies import PROXIES
 from orca_sweep.results import read_record
-from orca_sweep.stages.finetuning import learning_rate, phase_at
+from orca_sweep.stages.finetuning import learning_rate
 from orca_sweep.store import Store
 from orca_sweep.tasks import TASKS, Task, task_data
 from orca_sweep.trial import resolve
@@ -26,20 +26,6 @@ ALIGNED = {"task": "tiny", "proxy": "mnist5k"}
 
 
 # Freezing and schedules ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("freeze", "epochs", "expected"),
-    [
-        ("none", 5, [(), (), ()]),
-        ("embedder", 1, [("embedder",), (), ()]),
-        ("body", 2, [("body",), ("body",), ()]),
-        ("both", "forever", [("embedder", "body")] * 3),
-    ],
-)
-def test_a_freeze_schedule_is_phases(freeze, epochs, expected):
-    schedule = stages.phases(FinetuneConfig(freeze=freeze, freeze_epochs=epochs))
-    assert [phase_at(schedule, epoch).frozen for epoch in (1, 2, 3)] == expected
 
 
 @pytest.mark.parametrize("freeze", ["none", "embedder", "body", "both"])
@@ -78,6 +64,8 @@ def test_frozen_parts_run_without_dropout():
     assert [model.embedder.training, model.body[1].training, model.predictor.training] == [True, False, True]
     assert stages.set_frozen(model, ()) == 18
     assert model.body[1].training
+    assert stages.set_frozen(model, ("body-without-biases",)) == 14
+    assert model.body[1].training  # its biases train
 
 
 def test_the_learning_rate_warms_up_decays_and_is_never_negative():

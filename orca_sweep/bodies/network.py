@@ -128,6 +128,10 @@ class TextNetwork(nn.Module):
         """Returns the last hidden states; all tokens attend to all."""
         return self.encoder(tokens).last_hidden_state
 
+    def layers(self) -> list[list[nn.Module]]:
+        """Returns the modules of each transformer layer, first to last."""
+        return [[layer] for layer in self.encoder.layer]
+
 
 class SwinNetwork(nn.Module):
     """Swin encoder and final LayerNorm: (B, T, D) -> (B, T', D')."""
@@ -142,6 +146,33 @@ class SwinNetwork(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Returns the normalised last feature map as tokens, row by row."""
         return self.layernorm(self.encoder(tokens, self.grid).last_hidden_state)
+
+    def layers(self) -> list[list[nn.Module]]:
+        """Returns the modules of each block, first to last; merging patches belongs to the block before it."""
+        blocks: list[list[nn.Module]] = []
+        for stage in self.encoder.layers:
+            blocks += [[block] for block in stage.blocks]
+            if stage.downsample is not None:
+                blocks[-1].append(stage.downsample)
+        return blocks
+
+
+ADAPTED: Mapping[str, tuple[str, ...]] = {
+    "roberta": ("query", "value"),
+    "bert": ("query", "value"),
+    "swin": ("q_proj", "v_proj"),
+}
+"""Layers of each family that adapters stand in for: queries and values, as in the paper."""
+
+
+def add_adapters(network: nn.Module, family: str, rank: int, alpha: int) -> None:
+    """Puts low-rank adapters on the queries and values of a body, in place; its own weights stop training.
+
+    Source: Hu et al. 2022, arXiv 2106.09685, by the package peft.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(ADAPTED[family])), network)
 
 
 # Building and loading -----------------------------------------------------------------------------

@@ -5,19 +5,19 @@ stores its output under the hash of exactly those arguments.
 """
 
 from orca_sweep.stages.embedding import EmbedderTraining, ProxyFeatures, proxy_features, train_embedder
-from orca_sweep.stages.finetuning import FinetuneResult, Phase, finetune, phases, predict, set_frozen
+from orca_sweep.stages.finetuning import FinetuneResult, finetune, predict
+from orca_sweep.stages.frozen import frozen_names, set_frozen
 from orca_sweep.stages.place import Place, Progress
 from orca_sweep.stages.pretraining import pretrain_body
 
 __all__ = [
     "EmbedderTraining",
     "FinetuneResult",
-    "Phase",
     "Place",
     "Progress",
     "ProxyFeatures",
     "finetune",
-    "phases",
+    "frozen_names",
     "predict",
     "pretrain_body",
     "proxy_features",

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from orca_sweep.bodies.network import to_arrays, to_tensors
 from orca_sweep.config import FinetuneConfig
 from orca_sweep.errors import DivergedError
+from orca_sweep.freezing import Phase, schedule
+from orca_sweep.model import OrcaModel
+from orca_sweep.stages.frozen import set_frozen
 from orca_sweep.stages.place import (
     Progress,
     batches,
@@ -30,58 +33,19 @@ from orca_sweep.tasks import Samples, TaskData
 from orca_sweep.tasks.measures import LOSSES, METRICS
 
 STAGE = "finetune"
-FROZEN_PARTS: Mapping[str, tuple[str, ...]] = {
-    "none": (),
-    "embedder": ("embedder",),
-    "body": ("body",),
-    "both": ("embedder", "body"),
-}
+PREDICT_BATCH = 256
+KEPT_NUMBERS = 2**28
+"""Features of frozen parts are kept if they are no more numbers than this (1 GiB in single precision)."""
 
 
-@dataclass(frozen=True)
-class Phase:
-    """A stretch of fine-tuning: how many epochs (None = to the end) and which parts are frozen."""
-
-    epochs: int | None
-    frozen: tuple[str, ...]
-
-
-def phases(config: FinetuneConfig) -> tuple[Phase, ...]:
-    """Returns the freeze schedule: a frozen phase and then full fine-tuning, or one phase alone."""
-    frozen = FROZEN_PARTS[config.freeze]
-    if not frozen:
-        return (Phase(None, ()),)
-    if config.freeze_epochs == "forever":
-        return (Phase(None, frozen),)
-    return (Phase(config.freeze_epochs, frozen), Phase(None, ()))
-
-
-def phase_at(schedule: tuple[Phase, ...], epoch: int) -> Phase:
+def phase_at(phases: Sequence[Phase], epoch: int) -> Phase:
     """Returns the phase that fine-tuning epoch ``epoch`` (from 1) belongs to."""
     end = 0
-    for phase in schedule[:-1]:
+    for phase in phases[:-1]:
         end += phase.epochs or 0
         if epoch <= end:
             return phase
-    return schedule[-1]
-
-
-def set_frozen(model: nn.Module, frozen: tuple[str, ...]) -> int:
-    """Freezes exactly the named parts, sets train/eval modes, and returns the trainable parameters.
-
-    A frozen part gets no gradient and so no step and no weight decay; it runs in eval mode, without
-    dropout. When a phase ends, parts that were trained keep their optimizer state, parts that were
-    frozen start with an empty one, and the learning-rate schedule goes on by the absolute step.
-    """
-    model.train()
-    for name, part in model.named_children():
-        trains = name not in frozen
-        part.train(trains)
-        for parameter in part.parameters():
-            parameter.requires_grad_(trains)
-            if not trains:
-                parameter.grad = None
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return phases[-1]
 
 
 def learning_rate(config: FinetuneConfig, step: int, steps_per_epoch: int) -> float:
@@ -153,7 +117,7 @@ class _Loop:
         self.x = torch.from_numpy(data.train.x).to(device)
         self.y = torch.from_numpy(data.train.y).to(device)
         self.loss = LOSSES[data.task.loss]
-        self.schedule = phases(config)
+        self.schedule = schedule(config.freeze, config.freeze_epochs, _n_layers(model))
         self.optimizer = make_optimizer(
             config.optimizer, model.parameters(), config.lr, config.weight_decay, config.momentum
         )
@@ -161,11 +125,14 @@ class _Loop:
         self.steps_per_epoch = math.ceil(len(self.x) / self.step_size)
         self.result = FinetuneResult()
         self.epoch = 0
+        self.kept: tuple[Tensor, Tensor] | None = None
+        """Features of training and validation samples, while all that makes them is frozen."""
 
     def run_epoch(self) -> None:
         start = time.perf_counter()
         epoch = self.epoch + 1
         n_trainable = set_frozen(self.model, phase_at(self.schedule, epoch).frozen)
+        self._keep_features()
         train_loss, lr = self._train(epoch)
         if not math.isfinite(train_loss):
             raise self._diverged(f"training loss {train_loss} in epoch {epoch}")
@@ -174,6 +141,25 @@ class _Loop:
             raise self._diverged(f"validation metric {val_metric} in epoch {epoch}")
         self.epoch = epoch
         self._note(epoch, train_loss, val_loss, val_metric, lr, n_trainable, time.perf_counter() - start)
+
+    def _keep_features(self) -> None:
+        """Runs embedder and body once for a phase in which neither trains: they are in eval mode, without dropout."""
+        model = self.model
+        if not isinstance(model, OrcaModel) or any(
+            p.requires_grad for part in (model.embedder, model.body) for p in part.parameters()
+        ):
+            self.kept = None
+        elif self.kept is None:
+            splits = (self.x, torch.from_numpy(self.data.val.x).to(self.device))
+            if sum(map(len, splits)) * _features(model, self.x[:1]).numel() <= KEPT_NUMBERS:
+                self.kept = (_features(model, splits[0]), _features(model, splits[1]))
+
+    def _predict(self, index: Tensor) -> Tensor:
+        if self.kept is None:
+            prediction: Tensor = self.model(self.x[index])
+        else:
+            prediction = self.model.from_features(self.kept[0][index])  # type: ignore[operator]
+        return prediction
 
     def _diverged(self, what: str) -> DivergedError:
         return DivergedError(f"fine-tuning diverged: {what}", self.result.epochs)
@@ -196,7 +182,7 @@ class _Loop:
         for index in group.split(self.config.batch_size):
             index = index.to(self.device)
             # Each batch counts by its share of the group: a short last batch weighs no more than its samples.
-            loss = self.loss(self.model(self.x[index]), self.y[index]) * (len(index) / len(group))
+            loss = self.loss(self._predict(index), self.y[index]) * (len(index) / len(group))
             loss.backward()
             mean += loss.detach()
         if self.config.grad_clip is not None:
@@ -206,7 +192,12 @@ class _Loop:
         return mean
 
     def _validate(self) -> tuple[float, float]:
-        prediction = predict(self.model, self.data.val, self.device)
+        if self.kept is None:
+            prediction = predict(self.model, self.data.val, self.device)
+        else:
+            self.model.eval()
+            with torch.inference_mode():
+                prediction = self.model.from_features(self.kept[1]).float().cpu().numpy()  # type: ignore[operator]
         loss = float(self.loss(torch.from_numpy(prediction), torch.from_numpy(self.data.val.y)))
         return loss, METRICS[self.data.task.metric].compute(prediction, self.data.val.y)
 
@@ -274,8 +265,17 @@ class _Loop:
         )
 
 
+def _n_layers(model: nn.Module) -> int:
+    return len(model.body.layers()) if isinstance(model, OrcaModel) else 0  # type: ignore[operator]
+
+
+@torch.no_grad()
+def _features(model: OrcaModel, x: Tensor) -> Tensor:
+    return torch.cat([model.features(part) for part in x.split(PREDICT_BATCH)])
+
+
 @torch.inference_mode()
-def predict(model: nn.Module, samples: Samples, device: str, batch_size: int = 256) -> np.ndarray:
+def predict(model: nn.Module, samples: Samples, device: str, batch_size: int = PREDICT_BATCH) -> np.ndarray:
     """Returns the model's predictions on a whole split, in its order, in eval mode."""
     model.eval()
     parts = [

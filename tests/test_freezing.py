@@ -1,0 +1,309 @@
+"""Freeze schedules: their text, what they freeze in every body family, and what happens at a phase's border."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from orca_sweep.bodies import find_body
+from orca_sweep.bodies.network import ADAPTED, LoadedBody, add_adapters, fresh_model
+from orca_sweep.errors import InputError
+from orca_sweep.freezing import WORDS, Phase, as_text, canonical, checked, schedule
+from orca_sweep.stages import frozen_names, set_frozen
+from orca_sweep.stages.finetuning import phase_at
+from orca_sweep.store import read_tensors
+from orca_sweep.trial import resolve
+
+FAMILIES = ["swin-micro", "roberta-micro"]
+LAYERS = 4
+BOTH = ("embedder", "body")
+
+# Text ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("freeze", "epochs", "expected"),
+    [
+        ("none", 5, [(), (), ()]),
+        ("embedder", 1, [("embedder",), (), ()]),
+        ("body", 2, [("body",), ("body",), ()]),
+        ("both", "forever", [BOTH] * 3),
+        ("linear-probe", 1, [BOTH] * 3),
+        ("layernorm", 1, [("body-without-norms",)] * 3),
+        ("body:1 > none", 9, [("body",), (), ()]),
+        ("body : 1>embedder:1", 9, [("body",), ("embedder",), ()]),
+        ("predictor+embedder:1 > body.layers[0:2]", 9, [("embedder", "predictor"), *[("body.layers[0:2]",)] * 2]),
+        ("body.layers[:-1]", 2, [("body.layers[:-1]",)] * 2 + [()]),
+        ("body+body.norms:forever", 2, [("body",)] * 3),
+    ],
+)
+def test_a_freeze_schedule_is_phases(freeze, epochs, expected):
+    assert [phase_at(schedule(freeze, epochs), epoch).frozen for epoch in (1, 2, 3)] == expected
+
+
+def test_gradual_unfreezing_thaws_from_the_top():
+    expected = [BOTH, ("embedder", "body.layers[0:2]"), ("embedder", "body.layers[0:1]"), ("embedder",)]
+    assert schedule("gradual-unfreeze", 2, 3) == (*(Phase(2, part) for part in expected), Phase(None, ()))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("bdy", "'bdy' cannot be frozen. Did you mean 'body'"),
+        ("layernorms", "Did you mean 'layernorm'"),
+        ("body.layers[3]", "Did you mean 'body.layers"),
+        ("body:x", "'x' of a phase is neither a number of epochs nor 'forever'"),
+        ("body > none", "only the last phase may leave its length out"),
+        ("body:forever > none", "only the last phase can last forever"),
+        ("embedder+body+predictor", "leave nothing to train"),
+        ("body.layers[0:6", "is no phase such as 'body:5'"),
+        ("both:3", "'both' cannot be frozen"),
+        ("", "'' cannot be frozen"),
+    ],
+)
+def test_a_wrong_schedule_is_said(text, words):
+    with pytest.raises(ValueError, match=words.replace("[", r"\[").replace("'body.layers", ".body.layers")):
+        checked(text)
+    with pytest.raises(InputError, match="finetune.freeze = "):
+        resolve({"task": "digits", "finetune.freeze": text})
+
+
+def test_a_schedule_may_be_a_list_of_phases(write_space):
+    from orca_sweep.space import plan_space
+    from orca_sweep.trial import load_imports
+
+    path = write_space(
+        """\
+        base: {task: tiny, finetune.epochs: 9}
+        factors:
+          finetune.freeze:
+            - none
+            - [{frozen: [embedder, body], epochs: 2}, {frozen: body, epochs: 3}, {frozen: []}]
+            - [{frozen: [body], epochs: forever}]
+            - "both:2 "
+            - [{frozn: body}]
+        seeds: 1
+        """
+    )
+    with pytest.raises(InputError) as error:
+        plan_space(path, load_imports, resolve)
+    assert len(error.value.problems) == 2
+    assert "'both' cannot be frozen" in str(error.value)
+    assert "a phase is a mapping with 'frozen' and 'epochs'" in str(error.value)
+    good = "\n".join(line for line in path.read_text().splitlines() if "both:2" not in line and "frozn" not in line)
+    path.write_text(good)
+    levels = [cell.finetune.freeze for cell in plan_space(path, load_imports, resolve).cells]
+    assert levels == ["none", "embedder+body:2 > body:3 > none", "body"]
+    with pytest.raises(ValueError, match="at least one phase"):
+        as_text([])
+
+
+@pytest.mark.parametrize(
+    ("settings", "same"),
+    [
+        ({"freeze": "body:5 > none"}, {"freeze": "body", "freeze_epochs": 5}),
+        ({"freeze": "body:2 > body:3"}, {"freeze": "body", "freeze_epochs": 5}),
+        ({"freeze": "linear-probe"}, {"freeze": "both", "freeze_epochs": "forever"}),
+        ({"freeze": "embedder+body:99 > none"}, {"freeze": "both", "freeze_epochs": "forever"}),
+        ({"freeze": "body-without-norms:forever"}, {"freeze": "layernorm"}),
+        ({"freeze": "body:3 > embedder:40"}, {"freeze": "body:3 > embedder"}),
+        ({"freeze": "none:3 > none"}, {"freeze": "none"}),
+        ({"freeze": "body", "freeze_epochs": 0}, {"freeze": "none"}),
+        ({"freeze": "gradual-unfreeze", "freeze_epochs": 30}, {"freeze": "linear-probe"}),
+        ({"freeze": "gradual-unfreeze", "freeze_epochs": 0}, {}),
+        ({"lora_alpha": 3}, {}),
+    ],
+)
+def test_schedules_of_equal_work_are_one_cell(settings, same):
+    ids = [
+        resolve({"task": "digits", "finetune.epochs": 10, **{f"finetune.{k}": v for k, v in part.items()}}).trial_id
+        for part in (settings, same)
+    ]
+    assert ids[0] == ids[1]
+
+
+def test_gradual_unfreezing_forever_is_a_contradiction():
+    with pytest.raises(InputError, match="needs the number of epochs between two thaws"):
+        resolve({"task": "digits", "finetune.freeze": "gradual-unfreeze", "finetune.freeze_epochs": "forever"})
+
+
+words = st.sampled_from([*WORDS, "body.layers[0:2]", "body.layers[-1:]"])
+phases = st.tuples(st.lists(words, max_size=2), st.integers(0, 4))
+
+
+@given(st.lists(phases, min_size=1, max_size=4), st.one_of(st.integers(0, 6), st.just("forever")), st.integers(1, 9))
+def test_the_canonical_form_is_the_same_work_and_canonical(parts, freeze_epochs, epochs):
+    text = " > ".join("+".join(part or ["none"]) + f":{length}" for part, length in parts)
+    short, length = canonical(text, freeze_epochs, epochs)
+    there, back = schedule(text, freeze_epochs), schedule(short, length)
+    assert [phase_at(there, e).frozen for e in range(1, epochs + 1)] == [
+        phase_at(back, e).frozen for e in range(1, epochs + 1)
+    ]
+    assert canonical(short, length, epochs) == (short, length)
+
+
+# Parameters ---------------------------------------------------------------------------------------
+
+
+def model_of(name):
+    model = nn.Sequential()
+    model.add_module("embedder", nn.Linear(2, 2))
+    model.add_module("body", LoadedBody(fresh_model(find_body(name), 0)).network())
+    model.add_module("predictor", nn.Linear(2, 2))
+    return model
+
+
+def expected_names(model, word):
+    """The rule, written by plain matching of names."""
+    names = {name for name, _ in model.named_parameters()}
+    body = {name for name in names if name.startswith("body.")}
+    norm = {name for name in body if "norm" in name.lower()}
+    kinds = {
+        "norms": norm,
+        "attention": {name for name in body if ".attention." in name} - norm,
+        "biases": {name for name in body if name.endswith(".bias")},
+    }
+    if word in ("embedder", "body", "predictor"):
+        return {name for name in names if name.startswith(f"{word}.")}
+    kind = kinds[word.removeprefix("body.").removeprefix("body-without-")]
+    return body - kind if "without" in word else kind
+
+
+@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_word_freezes_exactly_its_parameters(family, word):
+    model = model_of(family)
+    expected = expected_names(model, word)
+    assert expected
+    assert frozen_names(model, (word,)) == expected
+    n = set_frozen(model, (word,))
+    assert {name for name, p in model.named_parameters() if not p.requires_grad} == expected
+    assert n == sum(p.numel() for name, p in model.named_parameters() if name not in expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_slices_of_layers_part_the_body(family):
+    model = model_of(family)
+    each = [frozen_names(model, (f"body.layers[{i}:{i + 1}]",)) for i in range(LAYERS)]
+    assert all(each)
+    assert sum(map(len, each)) == len(set().union(*each))  # no parameter is in two layers
+    assert set().union(*each) == frozen_names(model, ("body.layers[:]",))
+    left = {name for name, _ in model.body.named_parameters()} - {n.removeprefix("body.") for n in set().union(*each)}
+    assert left == ({"layernorm.weight", "layernorm.bias"} if family == "swin-micro" else set())
+    assert frozen_names(model, ("body.layers[-1:]",)) == each[-1]
+    with pytest.raises(InputError, match=r"body.layers\[7:9\] holds none of the body's 4 layers. Choose among 0 to 3"):
+        frozen_names(model, ("body.layers[7:9]",))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_adapters_train_in_place_of_the_body_s_weights(family):
+    plain, model = model_of(family), model_of(family)
+    torch.manual_seed(0)
+    add_adapters(model.body, find_body(family).architecture, rank=3, alpha=6)
+    adapters = {name for name, _ in model.named_parameters() if "lora_" in name}
+    assert len(adapters) == 2 * LAYERS * len(ADAPTED[find_body(family).architecture])
+    set_frozen(model, ())
+    trained = {name for name, p in model.named_parameters() if p.requires_grad and name.startswith("body.")}
+    assert trained == adapters
+    set_frozen(model, ("body",))
+    assert not any(p.requires_grad for p in model.body.parameters())
+    width = 48 if family == "swin-micro" else 128
+    tokens = torch.randn(2, 64, width, generator=torch.Generator().manual_seed(0))
+    plain.eval(), model.eval()
+    torch.testing.assert_close(model.body(tokens), plain.body(tokens))  # they start as no change
+
+
+# Borders of phases --------------------------------------------------------------------------------
+
+
+def test_a_border_leaves_frozen_weights_bit_equal_and_the_others_moving(run, tmp_path):
+    """Three phases of two epochs, weights read from the checkpoints a run writes."""
+    freeze = "embedder+body.layers[0:2]:2 > body-without-norms:2 > predictor"
+    settings = {"task": "tiny", "finetune__freeze": freeze, "finetune__epochs": 6}
+    config = resolve({key.replace("__", "."): value for key, value in settings.items()})
+    path = tmp_path / "sweep" / "trials" / config.trial_id / "checkpoint.safetensors"
+    states = []
+    row, epochs = run(**settings, report=lambda row: states.append(read_tensors(str(path)).tensors))
+    assert row["status"] == "ok"
+    whole = model_of("swin-micro")
+    for epoch, words in ((2, ("embedder", "body.layers[0:2]")), (4, ("body-without-norms",)), (6, ("predictor",))):
+        before, after = states[epoch - 2], states[epoch - 1]
+        inside = frozen_names(whole, words)
+        for name in before:
+            if not name.startswith("model."):
+                continue
+            parameter = name.removeprefix("model.")
+            frozen = parameter in inside or parameter.split(".")[0] in words
+            # A key's bias never moves: soft attention does not see it.
+            if frozen or "k_proj.bias" not in name:
+                assert np.array_equal(before[name], after[name]) == frozen, (epoch, name)
+    counts = [epoch["n_trainable"] for epoch in epochs]
+    assert counts[0] == counts[1] != counts[2] == counts[3] != counts[4] == counts[5]
+    assert (row["n_trainable_first"], row["n_trainable_last"]) == (counts[0], counts[5])
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"finetune__freeze": "embedder+body:2 > none"},
+        {"finetune__freeze": "gradual-unfreeze", "finetune__freeze_epochs": 1},
+        {"finetune__lora_rank": 2, "finetune__freeze": "body:1 > none"},
+    ],
+)
+def test_a_killed_run_ends_as_the_unbroken_one_whatever_is_frozen(run, at, settings):
+    class KilledError(BaseException):
+        pass
+
+    def kill(row):
+        if row["epoch"] == at:
+            raise KilledError
+
+    whole = {"task": "tiny", "finetune__epochs": 4, **settings}
+    unbroken, epochs = run(**whole)
+    with pytest.raises(KilledError):
+        run(**whole, folder="killed", report=kill)
+    resumed, again = run(**whole, folder="killed")
+    assert resumed["resumed_from_epoch"] == at
+    assert resumed["state_sha256"] == unbroken["state_sha256"]
+    strip = lambda rows: [{k: v for k, v in row.items() if k != "wall_time_s"} for row in rows]  # noqa: E731
+    assert strip(again) == strip(epochs)
+
+
+def test_features_of_frozen_parts_are_made_once_and_change_nothing_but_rounding(run, monkeypatch):
+    from orca_sweep.stages import finetuning
+
+    calls = []
+    real = finetuning._features
+    monkeypatch.setattr(finetuning, "_features", lambda model, x: calls.append(len(x)) or real(model, x))
+    settings = {"task": "tiny", "finetune__freeze": "both", "finetune__freeze_epochs": 3, "finetune__epochs": 5}
+    kept, epochs = run(**settings)
+    assert calls == [1, 24, 18]  # a look at the size, then training and validation samples
+    monkeypatch.setattr(finetuning, "KEPT_NUMBERS", 0)
+    plain, plain_epochs = run(**settings, folder="plain")
+    for a, b in zip(epochs, plain_epochs, strict=True):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-5)
+    assert kept["val_metric_last"] == plain["val_metric_last"]
+
+
+def test_a_dense_task_keeps_features_too(run):
+    row, epochs = run(
+        task="darcy-generated", data__n_train=20, finetune__epochs=2, proxy="none", body__pretrain_fraction=0,
+        finetune__freeze="linear-probe",
+    )  # fmt: skip
+    assert row["status"] == "ok"
+    assert epochs[1]["train_loss"] < epochs[0]["train_loss"]
+
+
+def test_adapters_learn_and_their_start_is_the_seed_s(run):
+    rows = [
+        run(task="tiny", finetune__lora_rank=4, finetune__lr=0.01, folder=folder, seed=seed)[0]
+        for folder, seed in (("a", 0), ("b", 0), ("c", 1))
+    ]
+    assert [row["status"] for row in rows] == ["ok"] * 3
+    assert rows[0]["state_sha256"] == rows[1]["state_sha256"] != rows[2]["state_sha256"]
+    full, _ = run(task="tiny", folder="full")
+    assert rows[0]["n_trainable_last"] < full["n_trainable_last"] / 10
+    assert rows[0]["n_parameters"] > full["n_parameters"]
