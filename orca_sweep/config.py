@@ -15,12 +15,13 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from orca_sweep import freezing
+from orca_sweep import declaration, freezing
 from orca_sweep.registry import hint
 
 Freeze = Annotated[str, BeforeValidator(freezing.as_text), AfterValidator(freezing.checked)]
 Forever = Literal["forever"]
 Optimizer = Literal["adamw", "adam", "sgd"]
+Declared = Annotated[str, BeforeValidator(declaration.as_text)]
 MOST = 10**9
 """Above any sensible count, below what tables and random generators can hold."""
 Epochs = Annotated[int, Field(ge=0, le=MOST)]
@@ -120,7 +121,11 @@ class TrialConfig(_Part):
     """One ORCA run, completely described: same config, same work, same numbers on the same CPU."""
 
     task: str = Field(description="target problem: data, three splits, loss, metric")
-    proxy: str = Field("none", description="labelled data the embedder is aligned to; none = naive fine-tuning")
+    proxy: Declared = Field(
+        "none",
+        description="labelled data the embedder is aligned to: a name, shuffled:<name>, or path[split]:input->label;"
+        " none = naive fine-tuning",
+    )
     data: DataConfig = DataConfig()
     body: BodyConfig
     embedder: EmbedderConfig = EmbedderConfig()

@@ -23,7 +23,7 @@ from orca_sweep.config import FinetuneConfig, TrialConfig, explain, knobs
 from orca_sweep.data import fingerprint, missing_packages
 from orca_sweep.errors import DivergedError, InputError, OrcaSweepError
 from orca_sweep.objectives import OBJECTIVES, settings_of
-from orca_sweep.proxies import PROXIES, unavailable_proxy
+from orca_sweep.proxies import canonical_proxy, find_proxy, unavailable_proxy
 from orca_sweep.results import Status, write_record
 from orca_sweep.store import NUMERIC_PACKAGES
 from orca_sweep.tasks import TASKS, TaskData, task_data, unavailable
@@ -93,7 +93,7 @@ def resolve(settings: Mapping[str, Any]) -> TrialConfig:
     that cannot change the work are put to one canonical value, so that equal work has an equal id:
     without embedder training (no epochs, no proxy or no objective) these three and the training's own
     knobs; a freeze schedule as the run can tell it apart; with a random body the pre-training's length; momentum without
-    sgd; what the objective does not take. A body's folder becomes absolute: a worker runs in another folder.
+    sgd; what the objective does not take. Folders of bodies and proxies become absolute: a worker runs in another folder.
 
     Raises:
         InputError: with every mistake; each starts with the dotted name of the field.
@@ -129,14 +129,15 @@ def _mistakes(error: ValidationError, task_known: bool) -> list[str]:
 
 def _unknown_names(settings: Mapping[str, Any]) -> list[str]:
     problems = []
-    for path, registry in (("task", TASKS), ("proxy", PROXIES), ("embedder.objective", OBJECTIVES)):
+    for path, registry in (("task", TASKS), ("embedder.objective", OBJECTIVES)):
         if path in settings and settings[path] not in registry:
             problems.append(f"{path} {settings[path]!r}: {registry.unknown(settings[path])}")
-    if "body.name" in settings:
-        try:
-            find_body(settings["body.name"])
-        except InputError as error:
-            problems += [f"body.name {settings['body.name']!r}: {text}" for text in error.problems]
+    for path, find in (("proxy", find_proxy), ("body.name", find_body)):
+        if path in settings:
+            try:
+                find(settings[path])
+            except InputError as error:
+                problems += [f"{path} {settings[path]!r}: {text}" for text in error.problems]
     return problems
 
 
@@ -147,6 +148,8 @@ def _canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
         flat |= {"proxy": "none", "embedder.objective": "none", "embedder.epochs": 0}
         flat = {path: value for path, value in flat.items() if path not in EMBEDDER_TRAINING}
     flat |= _canonical_freeze(flat)
+    if "proxy" in flat:
+        flat["proxy"] = canonical_proxy(flat["proxy"])
     if "body.name" in flat:
         flat["body.name"] = canonical_name(flat["body.name"])
     for path in _without_effect(flat):
@@ -198,14 +201,14 @@ def _canonical_freeze(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _contradictions(config: TrialConfig) -> list[str]:
-    body, task, proxy = find_body(config.body.name), TASKS.get(config.task), PROXIES.get(config.proxy)
+    body, task, proxy = find_body(config.body.name), TASKS.get(config.task), find_proxy(config.proxy)
     problems = []
     if body.dims is not None and body.dims != task.dims:
         problems.append(
             f"body.name {body.name!r} takes {body.dims}D input, but the task {task.name!r} is {task.dims}D."
         )
     kind = {1: "text", 2: "image", None: None}[body.dims]
-    if config.proxy != "none" and kind is not None and proxy.kind != kind:
+    if kind is not None and proxy.kind not in (kind, "any", "none", None):
         problems.append(f"proxy {proxy.name!r} holds {proxy.kind}s, but the body {body.name!r} embeds {kind}s.")
     if body.pretrain is None and config.body.pretrain_fraction not in (0, 1):
         problems.append(
@@ -237,7 +240,7 @@ def unavailable_parts(configs: Iterable[TrialConfig], data_root: Path) -> list[s
     for name in dict.fromkeys(config.body.name for config in configs):
         problems += unavailable_body(find_body(name))
     for name in dict.fromkeys(config.proxy for config in configs):
-        problems += unavailable_proxy(PROXIES.get(name))
+        problems += unavailable_proxy(find_proxy(name), data_root)
     if any(config.finetune.lora_rank is not None for config in configs):
         problems += missing_packages("finetune.lora_rank", ("peft",), "lora")
     return problems
@@ -353,7 +356,7 @@ def _run(
     model = build_model(data, body, config)
     record.row["n_parameters"] = sum(p.numel() for p in model.parameters())
     if config.embedder.epochs > 0:
-        _train_embedder(config, model.embedder, data, body, place, report, snapshot_epochs, record, clock)
+        _train_embedder(config, model.embedder, data, body, place, data_root, report, snapshot_epochs, record, clock)
 
     from orca_sweep.bodies.network import to_arrays
 
@@ -404,6 +407,7 @@ def _train_embedder(
     data: TaskData,
     body: Any,
     place: "Place",
+    data_root: Path,
     report: "Progress",
     snapshot_epochs: Iterable[int],
     record: _Record,
@@ -412,7 +416,7 @@ def _train_embedder(
     from orca_sweep import stages
     from orca_sweep.tasks import alignment_labels
 
-    proxy_data = PROXIES.get(config.proxy).load()
+    proxy_data = find_proxy(config.proxy).load(data_root)
     proxy = stages.proxy_features(proxy_data, body, place)
     if proxy.reused:
         record.reuse("proxy-features", proxy.seconds)

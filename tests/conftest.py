@@ -1,11 +1,13 @@
 """Shared fixtures: small real parts, never mocks."""
 
 import os
+import tempfile
 import textwrap
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_CACHE", tempfile.mkdtemp(prefix="orca-sweep-tests-"))
 
 import pytest
 

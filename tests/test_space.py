@@ -182,9 +182,9 @@ def test_every_mistake_is_named_at_once(write_space):
 
 
 def test_mistakes_of_the_file_and_of_its_names_come_together(write_space):
-    text = "bse: 1\nbase: {task: digitz, proxy: mnist, body.name: swim-micro, finetune.lr: -1}\n"
+    text = "bse: 1\nbase: {task: digitz, proxy: mnist5, body.name: swim-micro, finetune.lr: -1}\n"
     found = "\n".join(problems_of(write_space(text)))
-    for part in ("'bse'", "'digitz'", "'mnist'", "'swim-micro'", "finetune.lr = '-1'", "no seeds"):
+    for part in ("'bse'", "'digitz'", "'mnist5'", "'swim-micro'", "finetune.lr = '-1'", "no seeds"):
         assert part in found, part
 
 
@@ -202,7 +202,7 @@ def test_mistakes_of_the_file_and_of_its_names_come_together(write_space):
         ("base: {task: tiny}\nseeds: 99999999999\n", "less than or equal to 100000"),
         ("base: {task: tiny, finetune.epochs: 99999999999999999999}\nseeds: 1\n", "less than or equal to 1000000000"),
         ("base: {task: tyny}\nseeds: 1\n", "there is no task 'tyny'. Did you mean 'tiny'?"),
-        ("base: {task: tiny, proxy: mnist}\nseeds: 1\n", "Did you mean 'mnist5k'?"),
+        ("base: {task: tiny, proxy: mnist5}\nseeds: 1\n", "Did you mean 'mnist5k'?"),
         ("base: {task: tiny, body.name: swin-mikro}\nseeds: 1\n", "Did you mean 'swin-micro'?"),
         ("base: {task: tiny, body.name: ./nowhere}\nseeds: 1\n", "this is no body folder"),
         ("base: {task: tiny, embedder.objective: otd-exact}\nseeds: 1\n", "Did you mean 'otdd-exact'?"),

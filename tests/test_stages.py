@@ -428,7 +428,7 @@ def test_classes_of_one_sample_are_skipped_and_counted(run, place):
     config = resolve({key.replace("__", "."): value for key, value in ALIGNED.items()})
     data = task_data(TASKS.get("tiny"), Path(), 0, None)
     body, _, _ = stages.pretrain_body(find_body(config.body.name), config.body, place, lambda row: None)
-    proxy = stages.proxy_features(PROXIES.get("mnist5k").load(), body, place)
+    proxy = stages.proxy_features(PROXIES.get("mnist5k").load(Path()), body, place)
     labels = np.where(np.arange(len(data.train)) == 5, 9, data.train.y)
 
     def train(labels, proxy=proxy):

