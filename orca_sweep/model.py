@@ -4,6 +4,7 @@ B batch, C channels, H W space, L sequence, T tokens, D width, K classes.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +25,8 @@ def token_stride(length: int, target_length: int) -> int:
     return next(d for d in range(1, length + 1) if length % d == 0 and length // d <= target_length)
 
 
-def mean_tokens(patches: Tensor, weight: Tensor, bias: Tensor, norm: nn.LayerNorm) -> Tensor:
-    """Returns the mean over tokens of LayerNorm(weight q + bias), (B, D), for patches q (B, T, k).
+def mean_tokens(patches: Tensor, weight: Tensor, bias: Tensor, norm: nn.Module) -> Tensor:
+    """Returns the mean over tokens of norm(weight q + bias), (B, D), for patches q (B, T, k); LayerNorm or none.
 
     Tokens are never made: a token's variance over its D features is a quadratic form of its patch, so that
     the mean over tokens is a weighted mean of patches that meets the weights (D, k) once. Equal to the long
@@ -33,6 +34,8 @@ def mean_tokens(patches: Tensor, weight: Tensor, bias: Tensor, norm: nn.LayerNor
 
     Cost: B T k^2 instead of B T k D, and no (B, T, D) activation; where k > D the long way is taken.
     """
+    if not isinstance(norm, nn.LayerNorm):
+        return F.linear(patches.mean(dim=1), weight, bias)
     if patches.shape[-1] > len(bias):
         return norm(F.linear(patches, weight, bias)).mean(dim=1)
     weight, bias = weight - weight.mean(dim=0), bias - bias.mean()
@@ -72,23 +75,35 @@ class Embedder1D(nn.Module):
         return mean_tokens(patches, weight, bias, self.norm) + self.positions.mean(dim=0)  # type: ignore[arg-type]
 
     def copy_from(self, body: LoadedBody) -> None:
-        """Takes the body's LayerNorm and first positions; a word table has no convolution to copy."""
-        layer = body.model.embeddings
+        """Takes the body's LayerNorm and first positions; a word table has no convolution to copy.
+
+        A decoder's input layer has no LayerNorm: there tokens take the mean and spread of its word
+        embeddings, and without a table of positions they start without any.
+        """
+        layer: Any = body.input_layer()
         skipped = layer.padding_idx + 1 if body.spec.architecture == "roberta" else 0
         with torch.no_grad():
-            self.norm.load_state_dict(layer.LayerNorm.state_dict())
-            self.norm.eps = layer.LayerNorm.eps
-            self.positions.copy_(layer.position_embeddings.weight[skipped : skipped + len(self.positions)])
+            if hasattr(layer, "LayerNorm"):
+                self.norm.load_state_dict(layer.LayerNorm.state_dict())
+                self.norm.eps = layer.LayerNorm.eps
+            else:
+                words = layer.word_embeddings.weight
+                self.norm.weight.copy_(words.std(dim=0))
+                self.norm.bias.copy_(words.mean(dim=0))
+            if layer.position_embeddings is None:
+                self.positions.zero_()
+            else:
+                self.positions.copy_(layer.position_embeddings.weight[skipped : skipped + len(self.positions)])
 
 
 class Embedder2D(nn.Module):
-    """Resize to the body's image, patch convolution, LayerNorm: (B, C, H, W) -> (B, T, D)."""
+    """Resize to the body's image, patch convolution, LayerNorm if the body has one: (B, C, H, W) -> (B, T, D)."""
 
     def __init__(self, channels: int, spec: BodySpec) -> None:
         super().__init__()
         self.image_size = spec.image_size
         self.projection = nn.Conv2d(channels, spec.width_in, kernel_size=spec.patch_size, stride=spec.patch_size)
-        self.norm = nn.LayerNorm(spec.width_in)
+        self.norm: nn.Module = nn.Identity() if spec.architecture == "vit" else nn.LayerNorm(spec.width_in)
         nn.init.trunc_normal_(self.projection.weight, std=0.02)
         nn.init.zeros_(self.projection.bias)  # type: ignore[arg-type]
 
@@ -116,7 +131,7 @@ class Embedder2D(nn.Module):
         Another number of channels takes the mean over the body's channels, scaled so that an image
         whose channels are all alike gives the same tokens as it would in the body itself.
         """
-        patch = body.model.embeddings.patch_embeddings.projection
+        patch: Any = body.model.embeddings.patch_embeddings.projection
         with torch.no_grad():
             weight = patch.weight
             channels = self.projection.in_channels
@@ -124,8 +139,9 @@ class Embedder2D(nn.Module):
                 weight = weight.sum(dim=1, keepdim=True).expand(-1, channels, -1, -1) / channels
             self.projection.weight.copy_(weight)
             self.projection.bias.copy_(patch.bias)  # type: ignore[union-attr]
-            self.norm.load_state_dict(body.model.embeddings.norm.state_dict())
-            self.norm.eps = body.model.embeddings.norm.eps
+            if isinstance(self.norm, nn.LayerNorm):
+                self.norm.load_state_dict(body.model.embeddings.norm.state_dict())
+                self.norm.eps = body.model.embeddings.norm.eps
 
 
 class VectorPredictor(nn.Module):

@@ -91,3 +91,44 @@ def run(tmp_path, place, user_tasks):
         return row, read_record(tmp_path / folder, config.trial_id)["epochs"]
 
     return go
+
+
+SIZES = {
+    "roberta": {"vocab_size": 300, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+                "intermediate_size": 64, "max_position_embeddings": 66, "type_vocab_size": 1, "pad_token_id": 1},
+    "bert": {"vocab_size": 300, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+             "intermediate_size": 64, "max_position_embeddings": 64, "pad_token_id": 1},
+    "gpt2": {"vocab_size": 300, "n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 64,
+             "bos_token_id": 0, "eos_token_id": 2},
+    "gpt_neox": {"vocab_size": 300, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+                 "intermediate_size": 64, "max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 2},
+    "swin": {"image_size": 32, "patch_size": 4, "num_channels": 3, "embed_dim": 24, "depths": [1, 2],
+             "num_heads": [2, 2], "window_size": 4},
+    "vit": {"image_size": 32, "patch_size": 8, "num_channels": 3, "hidden_size": 48, "num_hidden_layers": 3,
+            "num_attention_heads": 4, "intermediate_size": 64},
+}  # fmt: skip
+"""A small body of every family that is supported."""
+
+
+@pytest.fixture
+def saved_body(tmp_path):
+    """Saves a small body of a family in exactly the format the hub has, with its tokenizer, and returns the folder."""
+
+    def save(family):
+        import torch
+        from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+
+        folder = tmp_path / f"saved-{family}"
+        torch.manual_seed(0)
+        AutoModel.from_config(AutoConfig.for_model(family, **SIZES[family])).save_pretrained(folder)
+        if family not in ("swin", "vit"):
+            from tokenizers import Tokenizer
+
+            from orca_sweep.stages.pretraining import _learn_tokenizer
+
+            raw = Tokenizer.from_str(_learn_tokenizer(300, ("the type of a type", "attributes are inherited")))
+            pad = {} if family.startswith("gpt") else {"pad_token": "<pad>"}  # decoders come without one
+            PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="</s>", **pad).save_pretrained(folder)
+        return folder
+
+    return save

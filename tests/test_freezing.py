@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from conftest import SIZES
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from orca_sweep.bodies import find_body
-from orca_sweep.bodies.network import ADAPTED, LoadedBody, add_adapters, fresh_model
+from orca_sweep.bodies.network import ADAPTED, LoadedBody, add_adapters, base_model, fresh_model
 from orca_sweep.errors import InputError
 from orca_sweep.freezing import WORDS, Phase, as_text, canonical, checked, schedule
 from orca_sweep.stages import frozen_names, set_frozen
@@ -16,8 +17,8 @@ from orca_sweep.stages.finetuning import phase_at
 from orca_sweep.store import read_tensors
 from orca_sweep.trial import resolve
 
-FAMILIES = ["swin-micro", "roberta-micro"]
-LAYERS = 4
+FAMILIES = list(SIZES)
+LAYERS = 3
 BOTH = ("embedder", "body")
 
 # Text ---------------------------------------------------------------------------------------------
@@ -147,10 +148,17 @@ def test_the_canonical_form_is_the_same_work_and_canonical(parts, freeze_epochs,
 # Parameters ---------------------------------------------------------------------------------------
 
 
-def model_of(name):
+def network_of(family):
+    from transformers import AutoConfig
+
+    torch.manual_seed(0)
+    return LoadedBody(base_model(AutoConfig.for_model(family, **SIZES[family]))).network()
+
+
+def model_of(family, body=None):
     model = nn.Sequential()
     model.add_module("embedder", nn.Linear(2, 2))
-    model.add_module("body", LoadedBody(fresh_model(find_body(name), 0)).network())
+    model.add_module("body", body or network_of(family))
     model.add_module("predictor", nn.Linear(2, 2))
     return model
 
@@ -159,10 +167,10 @@ def expected_names(model, word):
     """The rule, written by plain matching of names."""
     names = {name for name, _ in model.named_parameters()}
     body = {name for name in names if name.startswith("body.")}
-    norm = {name for name in body if "norm" in name.lower()}
+    norm = {name for name in body if "norm" in name.lower() or ".ln_" in name}
     kinds = {
         "norms": norm,
-        "attention": {name for name in body if ".attention." in name} - norm,
+        "attention": {name for name in body if ".attention." in name or ".attn." in name} - norm,
         "biases": {name for name in body if name.endswith(".bias")},
     }
     if word in ("embedder", "body", "predictor"):
@@ -191,9 +199,11 @@ def test_slices_of_layers_part_the_body(family):
     assert sum(map(len, each)) == len(set().union(*each))  # no parameter is in two layers
     assert set().union(*each) == frozen_names(model, ("body.layers[:]",))
     left = {name for name, _ in model.body.named_parameters()} - {n.removeprefix("body.") for n in set().union(*each)}
-    assert left == ({"layernorm.weight", "layernorm.bias"} if family == "swin-micro" else set())
+    last = {"swin": "layernorm", "vit": "layernorm", "gpt2": "model.ln_f", "gpt_neox": "model.final_layer_norm"}
+    expected = {f"{last[family]}.{kind}" for kind in ("weight", "bias")} if family in last else set()
+    assert left == expected | ({"cls_token", "position_embeddings"} if family == "vit" else set())
     assert frozen_names(model, ("body.layers[-1:]",)) == each[-1]
-    with pytest.raises(InputError, match=r"body.layers\[7:9\] holds none of the body's 4 layers. Choose among 0 to 3"):
+    with pytest.raises(InputError, match=r"body.layers\[7:9\] holds none of the body's 3 layers. Choose among 0 to 2"):
         frozen_names(model, ("body.layers[7:9]",))
 
 
@@ -201,16 +211,16 @@ def test_slices_of_layers_part_the_body(family):
 def test_adapters_train_in_place_of_the_body_s_weights(family):
     plain, model = model_of(family), model_of(family)
     torch.manual_seed(0)
-    add_adapters(model.body, find_body(family).architecture, rank=3, alpha=6)
+    add_adapters(model.body, family, rank=3, alpha=6)
     adapters = {name for name, _ in model.named_parameters() if "lora_" in name}
-    assert len(adapters) == 2 * LAYERS * len(ADAPTED[find_body(family).architecture])
+    assert len(adapters) == 2 * LAYERS * len(ADAPTED[family])
     set_frozen(model, ())
     trained = {name for name, p in model.named_parameters() if p.requires_grad and name.startswith("body.")}
     assert trained == adapters
     set_frozen(model, ("body",))
     assert not any(p.requires_grad for p in model.body.parameters())
-    width = 48 if family == "swin-micro" else 128
-    tokens = torch.randn(2, 64, width, generator=torch.Generator().manual_seed(0))
+    shape = {"swin": (2, 64, 24), "vit": (2, 16, 48)}.get(family, (2, 20, 48))
+    tokens = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
     plain.eval(), model.eval()
     torch.testing.assert_close(model.body(tokens), plain.body(tokens))  # they start as no change
 
@@ -227,7 +237,7 @@ def test_a_border_leaves_frozen_weights_bit_equal_and_the_others_moving(run, tmp
     states = []
     row, epochs = run(**settings, report=lambda row: states.append(read_tensors(str(path)).tensors))
     assert row["status"] == "ok"
-    whole = model_of("swin-micro")
+    whole = model_of("swin", LoadedBody(fresh_model(find_body("swin-micro"), 0)).network())
     for epoch, words in ((2, ("embedder", "body.layers[0:2]")), (4, ("body-without-norms",)), (6, ("predictor",))):
         before, after = states[epoch - 2], states[epoch - 1]
         inside = frozen_names(whole, words)

@@ -298,3 +298,135 @@ def test_mean_features_are_the_mean_of_the_tokens_and_so_are_their_gradients(sha
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
     assert not patches.requires_grad
+
+
+# Every family, from a small folder in the hub's format --------------------------------------------
+
+TEXT = ["roberta", "bert", "gpt2", "gpt_neox"]
+IMAGE = ["swin", "vit"]
+
+
+def test_every_family_has_a_small_body_to_test():
+    from conftest import SIZES
+
+    from orca_sweep.bodies import DIMS
+    from orca_sweep.bodies.network import ADAPTED
+
+    assert set(SIZES) == set(DIMS) == set(ADAPTED) == {*TEXT, *IMAGE}
+    assert {BODIES.get(name).architecture for name in BODIES.names()} == set(DIMS)
+
+
+@pytest.mark.parametrize("family", [*TEXT, *IMAGE])
+def test_a_body_is_loaded_fed_with_tokens_and_read_out(family, saved_body):
+    body = load_pretrained(find_body(str(saved_body(family))))
+    network = body.network().eval()
+    assert body.spec.architecture == family
+    n_tokens = 16 if family == "vit" else (64 if family == "swin" else 20)
+    tokens = torch.randn(2, n_tokens, body.spec.width_in)
+    out = network(tokens)
+    assert out.shape == (2, 16 if family == "swin" else n_tokens, body.spec.width_out)
+    words = {id(p) for p in body.input_layer().parameters()}
+    assert not words & {id(p) for p in network.parameters()}
+    embedding = body.input_layer().state_dict().keys()
+    assert embedding
+    assert not any("wte" in name or "embed_in" in name or "word_embeddings" in name for name in network.state_dict())
+    network.train()
+    network(tokens).square().mean().backward()
+    missing = [name for name, p in network.named_parameters() if p.grad is None]
+    assert missing == []
+
+
+@pytest.mark.parametrize("family", [*TEXT, *IMAGE])
+def test_the_network_behind_its_own_input_layer_is_the_whole_model(family, saved_body):
+    """Ids or pixels through transformers' own forward, beside input layer and network one after the other."""
+    body = load_pretrained(find_body(str(saved_body(family))))
+    network, layer = body.network().eval(), body.input_layer().eval()
+    with torch.inference_mode():
+        if family in IMAGE:
+            images = torch.rand(2, 3, 32, 32)
+            whole = body.model(pixel_values=images).last_hidden_state
+            tokens = layer(images)
+            ours = network(tokens[0] if isinstance(tokens, tuple) else tokens)
+            whole = whole[:, 1:] if family == "vit" else whole
+        else:
+            ids = torch.randint(5, 300, (2, 9))
+            whole = body.model(input_ids=ids).last_hidden_state
+            ours = network(layer(ids))
+    torch.testing.assert_close(ours, whole, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox"])
+def test_a_decoder_s_token_does_not_see_those_after_it(family, saved_body):
+    network = load_pretrained(find_body(str(saved_body(family)))).network().eval()
+    tokens = torch.randn(1, 6, 48)
+    changed = tokens.clone()
+    changed[0, 4] += torch.randn(48)
+    with torch.inference_mode():
+        a, b = network(tokens)[0], network(changed)[0]
+    torch.testing.assert_close(a[:4], b[:4])
+    assert (a[4:] - b[4:]).abs().amax() > 1e-3
+
+
+@pytest.mark.parametrize("family", [*TEXT, *IMAGE])
+def test_proxy_features_of_every_family(family, saved_body):
+    from orca_sweep.proxies import Noise, Tagged
+
+    body = load_pretrained(find_body(str(saved_body(family))))
+    inputs = (
+        ("the type of a", "attributes") if family in TEXT else np.random.default_rng(0).random((2, 3, 9, 9), "float32")
+    )
+    features = input_features(body, inputs, "cpu")
+    assert features.shape == (2, body.spec.width_in)
+    assert input_features(body, Noise(3, 5, (3, 8, 8)), "cpu").shape == (3, body.spec.width_in)
+    if family in TEXT:
+        # Padding of the shorter text is left out of its mean.
+        alone = input_features(body, ("attributes",), "cpu")
+        torch.testing.assert_close(features[1:], alone)
+        tokens = input_features(body, Tagged((("the", "type"),), np.array([[0, 0], [0, 1]])), "cpu")
+        assert tokens.shape == (2, 48)
+
+
+@pytest.mark.parametrize("family", IMAGE)
+def test_a_copied_2d_embedder_makes_the_body_s_own_tokens(family, saved_body):
+    body = load_pretrained(find_body(str(saved_body(family))))
+    embedder = Embedder2D(3, body.spec)
+    embedder.copy_from(body)
+    images = torch.rand(2, 3, 32, 32)
+    own = body.input_layer()(images)
+    torch.testing.assert_close(embedder(images), own[0] if isinstance(own, tuple) else own, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(embedder.mean_features(embedder.patches(images)), embedder(images).mean(dim=1))
+
+
+@pytest.mark.parametrize("family", TEXT)
+def test_a_copied_1d_embedder_takes_what_the_input_layer_has(family, saved_body):
+    body = load_pretrained(find_body(str(saved_body(family))))
+    embedder = Embedder1D(2, 30, 48, 3)
+    embedder.copy_from(body)
+    layer = body.input_layer()
+    if family == "gpt_neox":
+        assert not embedder.positions.any()
+    else:
+        skipped = 2 if family == "roberta" else 0
+        assert torch.equal(embedder.positions, layer.position_embeddings.weight[skipped : skipped + 10])
+    if family.startswith("gpt"):
+        words = layer.word_embeddings.weight
+        out = embedder.norm(torch.randn(4000, 48)).detach()
+        assert float(out.std()) == pytest.approx(float(words.detach().std()), rel=0.1)
+
+
+@pytest.mark.parametrize("family", [*TEXT, *IMAGE])
+def test_a_trial_runs_on_every_family(family, saved_body, run):
+    task = {"task": "tiny"} if family in IMAGE else {"task": "watch-exercises", "data.n_train": 21}
+    proxy = "mnist5k" if family in IMAGE else "pydoc-topics"
+    settings = {
+        **task, "body.name": str(saved_body(family)), "proxy": proxy, "embedder.epochs": 2, "embedder.proxy_samples": 60,
+        "finetune.epochs": 2, "finetune.freeze": "gradual-unfreeze", "finetune.freeze_epochs": 1,
+        "embedder.target_length": 64,
+    }  # fmt: skip
+    row, epochs = run(**{key.replace(".", "__"): value for key, value in settings.items()}, body__pretrain_fraction=1)
+    assert row["status"] == "ok", row["error"]
+    random, _ = run(**{key.replace(".", "__"): value for key, value in settings.items()}, body__pretrain_fraction=0)
+    assert random["status"] == "ok", random["error"]
+    assert random["body_sha256"] != row["body_sha256"]
+    counts = [e["n_trainable"] for e in epochs if e["stage"] == "finetune"]
+    assert counts[0] < counts[1]

@@ -100,7 +100,7 @@ def embedder_case(
 class _Spec:
     """Of a Swin body, what its embedder needs."""
 
-    patch_size, width_in = 4, 128
+    architecture, patch_size, width_in = "swin", 4, 128
 
     def __init__(self, image_size: int) -> None:
         self.image_size = image_size

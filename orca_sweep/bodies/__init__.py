@@ -11,8 +11,8 @@ from typing import Any, Literal, cast
 from orca_sweep.errors import InputError
 from orca_sweep.registry import Registry
 
-Architecture = Literal["roberta", "bert", "swin"]
-DIMS: Mapping[str, int] = {"roberta": 1, "bert": 1, "swin": 2}
+Architecture = Literal["roberta", "bert", "gpt2", "gpt_neox", "swin", "vit"]
+DIMS: Mapping[str, int] = {"roberta": 1, "bert": 1, "gpt2": 1, "gpt_neox": 1, "swin": 2, "vit": 2}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -105,6 +105,10 @@ BODIES.add(
 for _name, _hub_id, _architecture, _source in (
     ("roberta-base", "FacebookAI/roberta-base", "roberta", "Liu et al. 2019, arXiv 1907.11692"),
     ("bert-base-uncased", "google-bert/bert-base-uncased", "bert", "Devlin et al. 2019, arXiv 1810.04805"),
+    ("gpt2", "openai-community/gpt2", "gpt2", "Radford et al. 2019; a decoder: tokens see only those before them"),
+    ("pythia-70m", "EleutherAI/pythia-70m", "gpt_neox", "Biderman et al. 2023, arXiv 2304.01373; a decoder"),
+    ("pythia-160m", "EleutherAI/pythia-160m", "gpt_neox", "Biderman et al. 2023, arXiv 2304.01373; a decoder"),
+    ("vit-base", "google/vit-base-patch16-224-in21k", "vit", "Dosovitskiy et al. 2021, arXiv 2010.11929"),
     ("swin-tiny", "microsoft/swin-tiny-patch4-window7-224", "swin", "Liu et al. 2021, arXiv 2103.14030"),
     ("swin-base", "microsoft/swin-base-patch4-window7-224-in22k", "swin", "Liu et al. 2021, arXiv 2103.14030"),
 ):

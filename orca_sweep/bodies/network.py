@@ -64,12 +64,29 @@ class LoadedBody:
 
     def network(self) -> nn.Module:
         """Returns a copy of the body without its input layer: (B, T, width_in) -> (B, T', width_out)."""
-        network = SwinNetwork(self.model, self.spec) if self.spec.dims == 2 else TextNetwork(self.model)
-        return copy.deepcopy(network)
+        family = self.spec.architecture
+        if family == "swin":
+            return copy.deepcopy(SwinNetwork(self.model, self.spec))
+        if family == "vit":
+            return copy.deepcopy(VitNetwork(self.model))
+        if family in DECODERS:
+            return DecoderNetwork(copy.deepcopy(self.model))
+        return copy.deepcopy(TextNetwork(self.model))
+
+    def input_layer(self) -> nn.Module:
+        """Returns the body's own input layer: what makes tokens of images or of words."""
+        family = self.spec.architecture
+        if family == "vit":
+            patches: nn.Module = self.model.embeddings.patch_embeddings
+            return patches
+        if family in DECODERS:
+            return DecoderInput(self.model)
+        layer: nn.Module = self.model.embeddings
+        return layer
 
     def input_digest(self) -> str:
         """Hash of the input layer: all that proxy features and a copied initialisation depend on."""
-        return state_digest(to_arrays(self.model.embeddings.state_dict()), self.about)
+        return state_digest(to_arrays(self.input_layer().state_dict()), self.about)
 
     def digest(self) -> str:
         """Hash of all weights, the config and the tokenizer."""
@@ -109,6 +126,12 @@ def body_spec(config: Any) -> BodySpec:
     family = config.model_type
     if family not in DIMS:
         raise InputError(f"body.name: the family {family!r} is not supported. Supported: {', '.join(DIMS)}.")
+    if family == "vit":
+        side = config.image_size // config.patch_size
+        return BodySpec(
+            family, config.hidden_size, config.hidden_size, side * side,
+            config.image_size, config.patch_size, config.num_channels, side,
+        )  # fmt: skip
     if family == "swin":
         side = config.image_size // config.patch_size
         shrink = 2 ** (len(config.depths) - 1)
@@ -160,12 +183,89 @@ class SwinNetwork(nn.Module):
         return blocks
 
 
+class VitNetwork(nn.Module):
+    """ViT's class token, positions, layers and final LayerNorm: (B, T, D) -> (B, T, D), without the class token."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.cls_token = model.embeddings.cls_token
+        self.position_embeddings = model.embeddings.position_embeddings
+        self.blocks = model.layers
+        self.layernorm = model.layernorm
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Returns the normalised last hidden states of the patches."""
+        hidden = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1) + self.position_embeddings
+        for block in self.blocks:
+            hidden = block(hidden, None)
+        return self.layernorm(hidden)[:, 1:]
+
+    def layers(self) -> list[list[nn.Module]]:
+        """Returns the modules of each transformer layer, first to last."""
+        return [[block] for block in self.blocks]
+
+
+DECODERS = ("gpt2", "gpt_neox")
+
+
+class _NoPositions(nn.Module):
+    """In the place of a position table: the embedder adds positions."""
+
+    def forward(self, position_ids: Tensor) -> Tensor:
+        return torch.zeros(*position_ids.shape, 1, device=position_ids.device)
+
+
+class DecoderNetwork(nn.Module):
+    """GPT-2 or GPT-NeoX without its tables of words and positions: (B, T, D) -> (B, T, D).
+
+    Each token attends to itself and those before it. Rotary positions (GPT-NeoX) stay, a learned position
+    table (GPT-2) is the embedder's affair, as it is for encoders.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        if hasattr(model, "wte"):
+            model.wte, model.wpe = nn.Identity(), _NoPositions()
+        else:
+            model.embed_in = nn.Identity()
+        self.model = model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Returns the normalised last hidden states."""
+        hidden: Tensor = self.model(inputs_embeds=tokens, use_cache=False).last_hidden_state
+        return hidden
+
+    def layers(self) -> list[list[nn.Module]]:
+        """Returns the modules of each transformer layer, first to last."""
+        return [[layer] for layer in (self.model.h if hasattr(self.model, "h") else self.model.layers)]
+
+
+class DecoderInput(nn.Module):
+    """A decoder's table of words and, for GPT-2, of positions: ids (B, T) or embeddings (B, T, D) -> (B, T, D)."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.word_embeddings = model.wte if hasattr(model, "wte") else model.embed_in
+        self.position_embeddings = getattr(model, "wpe", None)
+
+    def forward(self, input_ids: Tensor | None = None, inputs_embeds: Tensor | None = None) -> Tensor:
+        """Returns word embeddings, with positions if the body has a table of them."""
+        words: Tensor = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        if self.position_embeddings is None:
+            return words
+        return words + self.position_embeddings.weight[: words.shape[1]]
+
+
 ADAPTED: Mapping[str, tuple[str, ...]] = {
     "roberta": ("query", "value"),
     "bert": ("query", "value"),
     "swin": ("q_proj", "v_proj"),
+    "vit": ("q_proj", "v_proj"),
+    "gpt2": ("c_attn",),
+    "gpt_neox": ("query_key_value",),
 }
-"""Layers of each family that adapters stand in for: queries and values, as in the paper."""
+"""Layers of each family that adapters stand in for: queries and values, as in the paper; where one matrix holds
+queries, keys and values, all three."""
 
 
 def add_adapters(network: nn.Module, family: str, rank: int, alpha: int) -> None:
@@ -175,7 +275,10 @@ def add_adapters(network: nn.Module, family: str, rank: int, alpha: int) -> None
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(ADAPTED[family])), network)
+    settings = LoraConfig(
+        r=rank, lora_alpha=alpha, target_modules=list(ADAPTED[family]), fan_in_fan_out=family == "gpt2"
+    )
+    inject_adapter_in_model(settings, network)
 
 
 # Building and loading -----------------------------------------------------------------------------
@@ -231,12 +334,15 @@ def load_tokenizer(body: Body, family: str) -> Any:
     location = model_location(body)
     if Path(location).is_dir() and not (Path(location) / "tokenizer_config.json").is_file():
         return None  # such a body works for naive fine-tuning; a proxy says what it lacks
-    return AutoTokenizer.from_pretrained(location)
+    tokenizer = AutoTokenizer.from_pretrained(location)
+    if tokenizer.pad_token is None:  # decoders have none; padding is left out of every mean
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def _options(family: str) -> dict[str, Any]:
     # The pooler after the encoder is never used; without it every parameter of the body can get a gradient.
-    return {"add_pooling_layer": False} if DIMS.get(family) else {}
+    return {} if family in DECODERS or family not in DIMS else {"add_pooling_layer": False}
 
 
 # The body's own input layer -----------------------------------------------------------------------
@@ -273,7 +379,7 @@ def input_features(body: LoadedBody, inputs: Inputs, device: str, batch: int = 2
     """
     if isinstance(inputs, Features):
         return _made_features(body, inputs)
-    layer = body.model.embeddings.to(device).eval()
+    layer = body.input_layer().to(device).eval()
     starts = range(0, len(inputs), batch)
     is_text = isinstance(inputs, tuple | Tagged)
     if not isinstance(inputs, Noise) and is_text != (body.spec.dims == 1):
@@ -287,7 +393,7 @@ def input_features(body: LoadedBody, inputs: Inputs, device: str, batch: int = 2
         parts = [_text_mean(body, layer, inputs[i : i + batch], device) for i in starts]
     else:
         parts = [_image_mean(body, layer, inputs[i : i + batch], device) for i in starts]
-    body.model.embeddings.to("cpu")
+    layer.to("cpu")
     return torch.cat(parts).cpu().clone()
 
 
@@ -303,7 +409,8 @@ def _made_features(body: LoadedBody, inputs: Features) -> Tensor:
 
 def _image_mean(body: LoadedBody, layer: Any, chunk: np.ndarray, device: str) -> Tensor:
     images = match_channels(torch.from_numpy(chunk).float().to(device), body.spec.in_channels)
-    return layer(resize(images, body.spec.image_size))[0].mean(dim=1)
+    tokens = layer(resize(images, body.spec.image_size))
+    return (tokens[0] if isinstance(tokens, tuple) else tokens).mean(dim=1)
 
 
 def _noise_mean(body: LoadedBody, layer: Any, noise: Noise, start: int, n: int, device: str) -> Tensor:
