@@ -261,7 +261,8 @@ def build_embedder(task: Task, body: LoadedBody, config: TrialConfig) -> Embedde
 
 
 def _stride(task: Task, spec: BodySpec, config: TrialConfig) -> int:
-    return token_stride(task.sample_shape[1], min(config.embedder.target_length, spec.max_tokens))
+    room = spec.max_tokens // 2 if config.body.input_mode == "double" else spec.max_tokens
+    return token_stride(task.sample_shape[1], min(config.embedder.target_length, room))
 
 
 def build_predictor(task: Task, body: LoadedBody, config: TrialConfig) -> nn.Module:
@@ -278,7 +279,7 @@ def build_model(data: TaskData, body: LoadedBody, config: TrialConfig) -> OrcaMo
     """Builds the whole model: the result of stage 1."""
     mean = None if data.target_mean is None else torch.from_numpy(data.target_mean).float()
     std = None if data.target_std is None else torch.from_numpy(data.target_std).float()
-    embedder, network = build_embedder(data.task, body, config), body.network()
+    embedder, network = build_embedder(data.task, body, config), body.network(config.body.input_mode)
     if config.finetune.lora_rank is not None:
         with torch_stream(config.seed, "adapter init"):
             add_adapters(network, body.spec.architecture, config.finetune.lora_rank, config.finetune.lora_alpha)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from orca_sweep import __version__, freezing
-from orca_sweep.bodies import canonical_name, find_body, unavailable_body
+from orca_sweep.bodies import DECODERS, canonical_name, find_body, unavailable_body
 from orca_sweep.config import FinetuneConfig, TrialConfig, explain, knobs
 from orca_sweep.data import fingerprint, missing_packages
 from orca_sweep.errors import DivergedError, InputError, OrcaSweepError
@@ -210,6 +210,11 @@ def _contradictions(config: TrialConfig) -> list[str]:
     kind = {1: "text", 2: "image", None: None}[body.dims]
     if kind is not None and proxy.kind not in (kind, "any", "none", None):
         problems.append(f"proxy {proxy.name!r} holds {proxy.kind}s, but the body {body.name!r} embeds {kind}s.")
+    if config.body.input_mode != "plain" and body.architecture not in (*DECODERS, None):
+        problems.append(
+            f"body.input_mode = {config.body.input_mode!r}: {body.name!r} is no decoder, its tokens see each other"
+            " anyway. Use plain."
+        )
     if body.pretrain is None and config.body.pretrain_fraction not in (0, 1):
         problems.append(
             f"body.pretrain_fraction = {config.body.pretrain_fraction}: {body.name!r} comes with published weights,"

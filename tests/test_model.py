@@ -430,3 +430,37 @@ def test_a_trial_runs_on_every_family(family, saved_body, run):
     assert random["body_sha256"] != row["body_sha256"]
     counts = [e["n_trainable"] for e in epochs if e["stage"] == "finetune"]
     assert counts[0] < counts[1]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox"])
+def test_doubling_and_flipping_let_every_output_see_the_whole_input(family, saved_body):
+    body = load_pretrained(find_body(str(saved_body(family))))
+    tokens, changed = torch.randn(1, 6, 48), None
+    changed = tokens.clone()
+    changed[0, 4] += torch.randn(48)
+    with torch.inference_mode():
+        plain = body.network().eval()
+        for mode, by_hand in (
+            ("double", plain(torch.cat([tokens, tokens], dim=1))[:, 6:]),
+            ("flip", (plain(tokens) + plain(tokens.flip(1)).flip(1)) / 2),
+        ):
+            network = body.network(mode).eval()
+            out = network(tokens)
+            torch.testing.assert_close(out, by_hand)
+            assert ((out - network(changed))[0].abs().amax(dim=1) > 1e-5).all()
+
+
+def test_an_input_mode_is_for_decoders_and_a_doubled_sequence_fits(saved_body):
+    with pytest.raises(InputError, match="body.input_mode = 'flip': 'swin-micro' is no decoder"):
+        resolve({"task": "digits", "body.input_mode": "flip"})
+    folder = str(saved_body("gpt_neox"))  # 64 tokens at most; 96 samples in a signal
+    shapes = {}
+    for mode in ("plain", "double"):
+        settings = {"task": "watch-exercises", "body.name": folder, "proxy": "none", "embedder.target_length": 64}
+        config = resolve({**settings, "body.input_mode": mode})
+        body, _, _ = pretrain_body(find_body(config.body.name), config.body, None, quiet)
+        data = task_data(TASKS.get("watch-exercises"), None, 0, 21)
+        model = build_model(data, body, config)
+        shapes[mode] = model.embedder.positions.shape[0]
+        assert model(torch.from_numpy(data.train.x[:2])).shape == (2, 7)
+    assert shapes["double"] <= 32 < shapes["plain"] <= 64

@@ -13,6 +13,8 @@ from orca_sweep.registry import Registry
 
 Architecture = Literal["roberta", "bert", "gpt2", "gpt_neox", "swin", "vit"]
 DIMS: Mapping[str, int] = {"roberta": 1, "bert": 1, "gpt2": 1, "gpt_neox": 1, "swin": 2, "vit": 2}
+DECODERS = ("gpt2", "gpt_neox")
+"""Families whose tokens attend only to those before them."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 

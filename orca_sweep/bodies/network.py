@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from orca_sweep.bodies import DIMS, Body, model_location
+from orca_sweep.bodies import DECODERS, DIMS, Body, model_location
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.proxies import Features, Noise, Tagged
 from orca_sweep.proxies.records import Inputs
@@ -62,15 +62,18 @@ class LoadedBody:
         self.spec = body_spec(self.model.config)
         self.about = _about(self.model.config) + _tokenizer_text(self.tokenizer)
 
-    def network(self) -> nn.Module:
-        """Returns a copy of the body without its input layer: (B, T, width_in) -> (B, T', width_out)."""
+    def network(self, input_mode: str = "plain") -> nn.Module:
+        """Returns a copy of the body without its input layer: (B, T, width_in) -> (B, T', width_out).
+
+        ``input_mode`` is for decoders: see ``DecoderNetwork``.
+        """
         family = self.spec.architecture
         if family == "swin":
             return copy.deepcopy(SwinNetwork(self.model, self.spec))
         if family == "vit":
             return copy.deepcopy(VitNetwork(self.model))
         if family in DECODERS:
-            return DecoderNetwork(copy.deepcopy(self.model))
+            return DecoderNetwork(copy.deepcopy(self.model), input_mode)
         return copy.deepcopy(TextNetwork(self.model))
 
     def input_layer(self) -> nn.Module:
@@ -205,9 +208,6 @@ class VitNetwork(nn.Module):
         return [[block] for block in self.blocks]
 
 
-DECODERS = ("gpt2", "gpt_neox")
-
-
 class _NoPositions(nn.Module):
     """In the place of a position table: the embedder adds positions."""
 
@@ -219,11 +219,18 @@ class DecoderNetwork(nn.Module):
     """GPT-2 or GPT-NeoX without its tables of words and positions: (B, T, D) -> (B, T, D).
 
     Each token attends to itself and those before it. Rotary positions (GPT-NeoX) stay, a learned position
-    table (GPT-2) is the embedder's affair, as it is for encoders.
+    table (GPT-2) is the embedder's affair, as it is for encoders. With ``double`` the sequence is given twice
+    in a row and the second half is read out, with ``flip`` it is also given in reverse and the mean of both is
+    read out: either way every output has seen the whole input.
+
+    Source: Garcia-de-Herreros et al. 2025, arXiv 2510.05278 (sequence doubling, parallel flipping). Differs
+    from their code in: tokens are repeated or reversed, not the data, so position tables need not grow; flipping
+    shares one body, where they train one per direction.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, input_mode: str) -> None:
         super().__init__()
+        self.input_mode = input_mode
         if hasattr(model, "wte"):
             model.wte, model.wpe = nn.Identity(), _NoPositions()
         else:
@@ -232,6 +239,13 @@ class DecoderNetwork(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Returns the normalised last hidden states."""
+        if self.input_mode == "double":
+            return self._run(torch.cat([tokens, tokens], dim=1))[:, tokens.shape[1] :]
+        if self.input_mode == "flip":
+            return (self._run(tokens) + self._run(tokens.flip(1)).flip(1)) / 2
+        return self._run(tokens)
+
+    def _run(self, tokens: Tensor) -> Tensor:
         hidden: Tensor = self.model(inputs_embeds=tokens, use_cache=False).last_hidden_state
         return hidden
 
