@@ -117,7 +117,20 @@ def _notes(made: Plan, data: Path) -> list[str]:
                 f"finetune.decay_epochs {decay} is below finetune.epochs {cell.finetune.epochs}:"
                 " the learning rate is zero at the end."
             )
-    return list(dict.fromkeys(notes))
+    return list(dict.fromkeys([*notes, *_confounds(made)]))
+
+
+def _confounds(made: Plan) -> list[str]:
+    """Arms that share one untested learning rate: a difference between them may be one of tuning."""
+    by_task: dict[str, list[float]] = {}
+    for cell in made.cells:
+        by_task.setdefault(cell.task, []).append(cell.finetune.lr)
+    return [
+        f"The {len(rates)} cells of {task} share finetune.lr = {rates[0]:g}, and no other was tried: a difference between"
+        " them may be one of tuning. Make finetune.lr a factor, or set it per level under 'when'."
+        for task, rates in by_task.items()
+        if len(rates) > 1 and len(set(rates)) == 1
+    ]
 
 
 def _plan_json(made: Plan, notes: list[str]) -> dict[str, Any]:
@@ -352,6 +365,55 @@ def _short(path: Path) -> str:
     """The path from here, if it is below the working folder."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+# pretrain -----------------------------------------------------------------------------------------
+
+
+@app.command()
+def pretrain(
+    body: Annotated[str, typer.Argument(help="one of our own small bodies, or yours", show_default=False)],
+    fraction: Annotated[float, typer.Option(help="share of the corpus")] = 1.0,
+    seed: Annotated[int, typer.Option(help="seed of initialisation and order")] = 0,
+    steps: Annotated[int | None, typer.Option(help="optimizer steps; default: the body's recipe")] = None,
+    store: Annotated[str, typer.Option(help="where the artifact goes; give launch the same")] = "store",
+    threads: Annotated[int, typer.Option(help="torch threads, as the trials' resources.cpu")] = 1,
+    gpu: Annotated[bool, typer.Option(help="train on a GPU, as trials with resources.gpu do")] = False,
+    imports: Annotated[list[str] | None, typer.Option(help="your modules or files with bodies and corpora")] = None,
+) -> None:
+    """Pre-trains a small body once, ahead of sweeps that use it with the same store."""
+    from pydantic import ValidationError
+
+    from orca_sweep.bodies import find_body
+    from orca_sweep.config import BodyConfig, explain
+    from orca_sweep.trial import load_imports
+
+    load_imports([str(Path(name).resolve()) if name.endswith(".py") else name for name in imports or ()])
+    record = find_body(body)
+    try:
+        config = BodyConfig(name=body, pretrain_fraction=fraction, pretrain_steps=steps, pretrain_seed=seed)
+    except ValidationError as error:
+        raise InputError([f"pretrain: {place} = {value!r}: {rule}." for place, value, rule in explain(error)]) from None
+    if record.pretrain is None:
+        raise InputError(f"pretrain: {record.name!r} comes with published weights: there is nothing to pre-train.")
+    if fraction == 0:
+        raise InputError("pretrain: fraction 0 is a random body: there is nothing to pre-train.")
+    import torch
+
+    from orca_sweep.stages import Place, pretrain_body
+    from orca_sweep.store import Store
+
+    torch.set_num_threads(threads)
+    place = Place(Store(store if "://" in store else str(Path(store).resolve())), "cuda" if gpu else "cpu", threads)
+    total = steps or record.pretrain.steps
+    loaded, seconds, reused = pretrain_body(
+        record, config, place, lambda row: print(f"step {row['epoch']} of {total}: loss {row['train_loss']:.4f}")
+    )
+    measure = "error" if record.pretrain.task == "classification" else "loss"
+    print(
+        f"{record.name} on {fraction:g} of {record.pretrain.corpus}: held-out {measure} {loaded.pretrain_metric:.4f},"
+        f" {'found in' if reused else f'{seconds:.0f} s, now in'} {store}"
+    )
 
 
 # bench --------------------------------------------------------------------------------------------

@@ -53,6 +53,9 @@ class BodyConfig(_Part):
         None, description="optimizer steps of our own pre-training; null takes the body's recipe; unused for hub bodies"
     )
     pretrain_seed: Seed = Field(0, description="seed of the body's initialisation and pre-training order")
+    allow_pickle: bool = Field(
+        False, description="read a published checkpoint that has no safetensors from its pickle (tensors only)"
+    )
     input_mode: Literal["plain", "double", "flip"] = Field(
         "plain",
         description="for decoders: tokens as they are, twice in a row (the second half is used), or also in reverse"

@@ -48,6 +48,18 @@ class Resources(BaseModel):
 
 
 @dataclass(frozen=True)
+class Rule:
+    """Settings of the combinations that have certain levels: a learning rate for one arm, say."""
+
+    levels: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+    def holds(self, settings: Mapping[str, Any]) -> bool:
+        """Says whether a combination has all the rule's levels."""
+        return all(settings[path] == level for path, level in self.levels.items())
+
+
+@dataclass(frozen=True)
 class Space:
     """A space YAML, read and typed: every value already has its field's type."""
 
@@ -55,6 +67,7 @@ class Space:
     question: str
     base: Mapping[str, Any]
     factors: Mapping[str, tuple[Any, ...]]
+    when: tuple[Rule, ...]
     seeds: tuple[int, ...]
     metric: MetricColumn
     resources: Resources
@@ -167,7 +180,9 @@ def make_plan(space: Space, resolve: Resolve) -> Plan:
 
 def _combinations(space: Space) -> Iterator[dict[str, Any]]:
     for levels in itertools.product(*space.factors.values()):
-        yield {**space.base, **dict(zip(space.factors, levels, strict=True))}
+        combination = dict(zip(space.factors, levels, strict=True))
+        ruled = {path: value for rule in space.when if rule.holds(combination) for path, value in rule.settings.items()}
+        yield {**space.base, **combination, **ruled}
 
 
 def _with_seed(cell: TrialConfig, seed: int) -> PlannedTrial:
@@ -180,6 +195,8 @@ def _place(space: Space, text: str) -> str:
     path = text.split(" ", 1)[0].rstrip(":")
     if path in space.factors:
         return space.where("factors", path)
+    if any(path in rule.settings for rule in space.when):
+        return space.where("when")
     return space.where("base", path) if path in space.base else space.where("base")
 
 
@@ -263,7 +280,7 @@ def _where(path: Path, lines: Mapping[Path_, int], place: Path_) -> str:
 class _SpaceReader:
     """Collects the mistakes of one document while reading it."""
 
-    KEYS = ("name", "question", "base", "factors", "seeds", "metric", "resources", "imports")
+    KEYS = ("name", "question", "base", "factors", "when", "seeds", "metric", "resources", "imports")
 
     def __init__(self, path: Path, lines: dict[Path_, int]) -> None:
         self.path = path
@@ -286,7 +303,8 @@ class _SpaceReader:
         metric = self.typed(document, "metric", MetricColumn, "test_metric_best")
         resources = self.typed(document, "resources", Resources, Resources())
         factors = {name: levels for name, levels in factors.items() if levels}
-        return Space(name, question, base, factors, seeds, metric, resources, imports, self.path, self.lines)
+        when = self.when(document, factors)
+        return Space(name, question, base, factors, when, seeds, metric, resources, imports, self.path, self.lines)
 
     def name(self, document: dict[str, Any]) -> str:
         name = document.get("name", self.path.stem)
@@ -386,6 +404,44 @@ class _SpaceReader:
     def both(self, base: Mapping[str, Any], factors: Mapping[str, Any]) -> None:
         for path in base.keys() & factors.keys():
             self.wrong(("factors", path), f"{path} is both in base and a factor. Take it out of one.")
+
+    def when(self, document: dict[str, Any], factors: Mapping[str, tuple[Any, ...]]) -> tuple[Rule, ...]:
+        raw = document.get("when") or []
+        form = "when must be a list of rules such as {if: {proxy: none}, set: {finetune.lr: 1e-3}}."
+        if not isinstance(raw, list):
+            self.wrong(("when",), form)
+            return ()
+        rules = []
+        for i, item in enumerate(raw):
+            condition, wanted = (item.get("if"), item.get("set")) if isinstance(item, dict) else (None, None)
+            if not (
+                isinstance(condition, dict) and isinstance(wanted, dict) and condition and wanted and len(item) == 2
+            ):
+                self.wrong(("when", str(i)), form)
+                continue
+            settings: dict[str, Any] = {}
+            for path, value in _dotted(wanted):
+                name, place = ".".join(path), ("when", str(i), "set", *path)
+                if name in factors:
+                    self.wrong(place, f"when: {name} is a factor, so its levels are set there. Take it out of one.")
+                elif self.known(name, place):
+                    self.level(name, value, place, settings)
+            rules.append(Rule(self.condition(condition, factors, i), settings))
+        return tuple(rules)
+
+    def condition(self, raw: dict[str, Any], factors: Mapping[str, tuple[Any, ...]], i: int) -> dict[str, Any]:
+        levels: dict[str, Any] = {}
+        for path, value in _dotted(raw):
+            name, place, found = ".".join(path), ("when", str(i), "if", *path), dict[str, Any]()
+            if name not in factors:
+                self.wrong(place, f"when: {name} is no factor of this space. {hint(name, factors)}")
+                continue
+            self.level(name, value, place, found)
+            if found and found[name] not in factors[name]:
+                known = ", ".join(map(str, factors[name]))
+                self.wrong(place, f"when: {name} has no level {found[name]!r}. Its levels: {known}.")
+            levels |= found
+        return levels
 
     def seeds(self, document: dict[str, Any]) -> tuple[int, ...]:
         raw = document.get("seeds")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from orca_sweep import __version__, freezing
-from orca_sweep.bodies import DECODERS, canonical_name, find_body, unavailable_body
+from orca_sweep.bodies import DECODERS, canonical_name, find_body, find_rung, unavailable_body
 from orca_sweep.config import FinetuneConfig, TrialConfig, explain, knobs
 from orca_sweep.data import fingerprint, missing_packages
 from orca_sweep.errors import DivergedError, InputError, OrcaSweepError
@@ -165,7 +165,7 @@ def _without_effect(flat: Mapping[str, Any]) -> list[str]:
     """Fields this task, body, objective or optimizer never looks at; they take their defaults."""
     paths = ["finetune.momentum"] if flat.get("finetune.optimizer") != "sgd" else []
     paths += ["finetune.lora_alpha"] if flat.get("finetune.lora_rank") is None else []
-    paths += ["body.pretrain_steps"] if flat.get("body.pretrain_fraction") == 0 else []
+    paths += ["body.pretrain_steps", "body.allow_pickle"] if flat.get("body.pretrain_fraction") == 0 else []
     objective, task = flat.get("embedder.objective", "otdd-exact"), flat.get("task", "")
     if objective in OBJECTIVES:
         taken = settings_of(objective)
@@ -181,8 +181,9 @@ def _without_effect(flat: Mapping[str, Any]) -> list[str]:
         paths += ["body.pretrain_steps"]
         # A published body has one set of weights; only its random counterpart has a seed.
         paths += ["body.pretrain_seed"] if flat.get("body.pretrain_fraction", 1) == 1 else []
-    elif flat.get("body.pretrain_steps") == recipe.steps:
-        paths.append("body.pretrain_steps")
+    else:
+        paths.append("body.allow_pickle")
+        paths += ["body.pretrain_steps"] if flat.get("body.pretrain_steps") == recipe.steps else []
     return paths
 
 
@@ -215,11 +216,16 @@ def _contradictions(config: TrialConfig) -> list[str]:
             f"body.input_mode = {config.body.input_mode!r}: {body.name!r} is no decoder, its tokens see each other"
             " anyway. Use plain."
         )
-    if body.pretrain is None and config.body.pretrain_fraction not in (0, 1):
+    if body.only_pickle and not config.body.allow_pickle and config.body.pretrain_fraction > 0:
         problems.append(
-            f"body.pretrain_fraction = {config.body.pretrain_fraction}: {body.name!r} comes with published weights,"
-            " so only 0 (random) and 1 (as published) exist. Our own small bodies take any fraction."
+            f"body.name {body.name!r}: the folder has its weights as a pickle only. Save them as safetensors, or set"
+            " body.allow_pickle: true (tensors only are read)."
         )
+    if config.body.pretrain_fraction > 0:
+        try:
+            find_rung(body, config.body.pretrain_fraction, config.body.pretrain_seed)
+        except InputError as error:
+            problems += error.problems
     if task.n_train_max is not None and (config.data.n_train or 0) > task.n_train_max:
         problems.append(
             f"data.n_train = {config.data.n_train}: {task.name!r} has {task.n_train_max} training samples. Ask for fewer."

@@ -77,6 +77,10 @@ def test_a_plan_shows_what_is_merged_and_notes_what_is_missing(tmp_path):
     assert "2 cells x 1 seeds = 2 trials; 2 combinations are equal work" in done.stdout
     assert "Not here: task 'ninapro' needs the file" in done.stdout
     assert "One seed has no interval" in done.stdout
+    assert "The 2 cells of ninapro share finetune.lr = 0.0001, and no other was tried" in done.stdout.replace("\n", " ")
+    rule = "when: [{if: {proxy: mnist5k}, set: {finetune.lr: 2e-4}}]\n"
+    path.write_text(path.read_text() + rule)
+    assert "no other was tried" not in orca("plan", path).stdout.replace("\n", " ")
 
 
 @pytest.mark.parametrize("kind", ["tasks", "bodies", "proxies", "objectives", "factors"])
@@ -151,6 +155,42 @@ def test_figure2_runs_as_a_script_without_torch_or_ray(tables, tmp_path):
     )
     assert failed.returncode == 1
     assert "no such table" in failed.stderr
+
+
+# Pre-training -------------------------------------------------------------------------------------
+
+
+def test_pretrain_makes_what_a_trial_then_finds(tmp_path, run):
+    from orca_sweep.stages import Place
+    from orca_sweep.store import Store
+
+    arguments = ("pretrain", "swin-micro", "--fraction", "0.1", "--steps", "4", "--store", tmp_path / "store")
+    first, again = orca(*arguments), orca(*arguments)
+    assert first.returncode == again.returncode == 0, first.stderr
+    assert "step 4 of 4: loss " in first.stdout
+    assert "swin-micro on 0.1 of mnist5k: held-out error 0." in first.stdout
+    assert "found in" in again.stdout
+    row, _ = run(
+        task="tiny", body__pretrain_fraction=0.1, body__pretrain_steps=4, use=Place(Store(str(tmp_path / "store")))
+    )
+    assert row["reused"] == "pretrain"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("swim-micro",), "Did you mean 'swin-micro'"),
+        (("minilm",), "comes with published weights"),
+        (("swin-micro", "--fraction", "2"), "pretrain_fraction = 2.0: input should be less than or equal to 1"),
+        (("swin-micro", "--fraction", "0"), "fraction 0 is a random body"),
+        (("swin-micro", "--imports", "nowhere.py"), "cannot be imported"),
+    ],
+)
+def test_what_cannot_be_pretrained_is_said(arguments, words):
+    done = orca("pretrain", *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 # Benchmarks ---------------------------------------------------------------------------------------

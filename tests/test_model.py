@@ -129,7 +129,7 @@ def test_a_saved_text_folder_is_a_body_of_any_width(tmp_path):
             lambda f: (
                 f.mkdir(),
                 (f / "config.json").write_text('{"model_type": "swin"}'),
-                (f / "pytorch_model.bin").touch(),
+                (f / "model.h5").touch(),
             ),
             "no model.safetensors",
         ),
@@ -464,3 +464,77 @@ def test_an_input_mode_is_for_decoders_and_a_doubled_sequence_fits(saved_body):
         shapes[mode] = model.embedder.positions.shape[0]
         assert model(torch.from_numpy(data.train.x[:2])).shape == (2, 7)
     assert shapes["double"] <= 32 < shapes["plain"] <= 64
+
+
+# The ladder of published bodies -------------------------------------------------------------------
+
+
+def test_a_rung_is_other_weights_of_the_same_body(saved_body, tmp_path, run, monkeypatch):
+    """A ladder of folders in the hub's format: each fraction and each of its runs is other weights."""
+    import shutil
+
+    from transformers import AutoModel
+
+    from orca_sweep.bodies import Body, Rung
+
+    folders = {name: shutil.copytree(saved_body("vit"), tmp_path / name) for name in ("full", "some-0", "some-1")}
+    for n, name in enumerate(folders):
+        torch.manual_seed(n)
+        AutoModel.from_config(load_config(find_body(str(folders[name])))).save_pretrained(folders[name])
+    ladder = {0.1: Rung((str(folders["some-0"]), str(folders["some-1"])))}
+    body = Body("laddered", "test", "here", "MIT", "vit", location=str(folders["full"]), ladder=ladder)
+    monkeypatch.setitem(BODIES._records, "laddered", body)
+    assert body.fractions == (0.0, 0.1, 1.0)
+    arms = [(0, 0), (0, 1), (0.1, 0), (0.1, 1), (1, 0)]
+    rows = [
+        run(task="tiny", body__name="laddered", body__pretrain_fraction=f, body__pretrain_seed=s, proxy="none")[0]
+        for f, s in arms
+    ]
+    assert [row["status"] for row in rows] == ["ok"] * 5
+    assert len({row["body_sha256"] for row in rows}) == 5
+    full = load_pretrained(find_body(str(folders["full"])))
+    assert rows[-1]["body_sha256"] == full.digest()
+    base = {"task": "tiny", "body.name": "laddered"}
+    with pytest.raises(InputError, match="fraction = 0.2: 'laddered' comes with published weights of 0, 0.1, 1"):
+        resolve({**base, "body.pretrain_fraction": 0.2})
+    with pytest.raises(InputError, match="body.pretrain_seed = 2: .* there are 2 published runs. Use 0 to 1"):
+        resolve({**base, "body.pretrain_fraction": 0.1, "body.pretrain_seed": 2})
+    # The full body is one set of weights, whatever the seed says.
+    assert len({resolve({**base, "body.pretrain_seed": s, "body.pretrain_fraction": 1}).trial_id for s in (0, 5)}) == 1
+
+
+def test_shipped_ladders_name_what_the_papers_published():
+    roberta, pythia = BODIES.get("roberta-base"), BODIES.get("pythia-70m")
+    assert roberta.fractions == (0.0, 0.00033, 0.0033, 0.033, 1.0)
+    assert [len(rung.locations) for rung in roberta.ladder.values()] == [3, 3, 3]
+    assert {rung.revision for rung in pythia.ladder.values()} == {"step1000", "step4000", "step16000", "step64000"}
+    assert min(pythia.ladder) == pytest.approx(1000 / 143000, abs=1e-4)
+    assert BODIES.get("swin-micro").fractions is None
+    config = resolve({"task": "satellite", "body.name": "roberta-base", "body.pretrain_fraction": 0.0033})
+    assert config.body.pretrain_fraction == 0.0033
+
+
+def test_a_pickle_is_read_only_if_that_is_asked_for(saved_body, tmp_path):
+    from safetensors.torch import load_file
+
+    folder = saved_body("vit")
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    base = {"task": "tiny", "body.name": str(folder), "body.pretrain_fraction": 1}
+    with pytest.raises(
+        InputError, match="has its weights as a pickle only. Save them as safetensors, or set body.allow"
+    ):
+        resolve(base)
+    config = resolve({**base, "body.allow_pickle": True})
+    body, _, _ = pretrain_body(find_body(config.body.name), config.body, None, quiet)
+    assert torch.equal(body.model.layernorm.weight, weights["layernorm.weight"])
+    assert not resolve({**base, "body.pretrain_fraction": 0, "body.allow_pickle": True}).body.allow_pickle
+
+    class Evil:
+        def __reduce__(self):
+            return (print, ("a pickle ran code",))
+
+    torch.save({"layernorm.weight": Evil()}, folder / "pytorch_model.bin")
+    with pytest.raises(Exception, match="[Ww]eights.only|[Uu]nsupported"):
+        load_pretrained(find_body(str(folder)), allow_pickle=True)

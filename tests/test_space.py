@@ -92,7 +92,7 @@ def test_the_id_is_the_whole_config(write_space):
     for path, knob in knobs().items():
         value = trial.config.flat()[path]
         other = {"str": f"{value}x"}.get(knob.type_name, 7 if value != 7 else 8)
-        other = "predictor" if path == "finetune.freeze" else other
+        other = {"finetune.freeze": "predictor", "body.allow_pickle": True}.get(path, other)
         if "|" in knob.type_name or path in ("body.pretrain_fraction", "embedder.lr_decay", "finetune.momentum"):
             continue
         changed = TrialConfig.from_flat({**trial.config.flat(), path: other})
@@ -210,7 +210,7 @@ def test_mistakes_of_the_file_and_of_its_names_come_together(write_space):
         ("base: {task: tiny, proxy: pydoc-topics}\nseeds: 1\n", "holds texts, but the body 'swin-micro' embeds images"),
         (
             "base: {task: ninapro, body.pretrain_fraction: 0.5}\nseeds: 1\n",
-            "only 0 (random) and 1 (as published) exist",
+            "comes with published weights of 0, 0.09, 1 (0 = random)",
         ),
         ("base: {task: tiny, finetune: {warmup_epochs: 5, decay_epochs: 5}}\nseeds: 1\n", "must end after the warm-up"),
         ("base: {proxy: mnist5k, body.name: swin-micro}\nseeds: 1\n", "task is missing"),
@@ -272,3 +272,59 @@ def test_the_defaults_of_objective_knobs_are_those_of_the_objectives():
     assert set(taken) == named | {"projection_seed"}  # the run's seed
     assert all(defaults[name] == taken[name] for name in named - {"label_gradient"})
     assert defaults["label_gradient"] is None
+
+
+RULED = """\
+base: {task: tiny, finetune.lr: 1e-4}
+factors:
+  finetune.freeze: [none, layernorm, body]
+  proxy: [none, mnist5k]
+when:
+  - {if: {finetune.freeze: layernorm}, set: {finetune.lr: 1e-2}}
+  - if: {finetune.freeze: layernorm, proxy: mnist5k}
+    set: {finetune: {lr: 3e-2, weight_decay: 0}}
+seeds: 1
+"""
+
+
+def test_rules_set_fields_for_some_levels_and_the_last_that_holds_wins(write_space):
+    cells = plan(write_space(RULED)).cells
+    found = {(c.finetune.freeze, c.proxy): (c.finetune.lr, c.finetune.weight_decay) for c in cells}
+    assert len(found) == 6
+    assert found.pop(("layernorm", "none")) == (1e-2, 0.01)
+    assert found.pop(("layernorm", "mnist5k")) == (3e-2, 0.0)
+    assert set(found.values()) == {(1e-4, 0.01)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (
+            "finetune.freeze: layernorm}, set",
+            "finetune.freze: layernorm}, set",
+            "no factor of this space. Did you mean 'fin",
+        ),
+        (
+            "finetune.freeze: layernorm}, set",
+            "finetune.epochs: 2}, set",
+            "when: finetune.epochs is no factor of this space",
+        ),
+        (
+            "finetune.freeze: layernorm}, set",
+            "finetune.freeze: both}, set",
+            "has no level 'both'. Its levels: none, layernorm",
+        ),
+        ("set: {finetune.lr: 1e-2}", "set: {proxy: none}", "when: proxy is a factor"),
+        ("set: {finetune.lr: 1e-2}", "set: {finetune.lrr: 1e-2}", "there is no field 'finetune.lrr'"),
+        ("set: {finetune.lr: 1e-2}", "set: {finetune.lr: -1}", "finetune.lr = '-1': input should be greater than 0"),
+        ("set: {finetune.lr: 1e-2}", "set: {}", "when must be a list of rules such as"),
+        ("set: {finetune.lr: 1e-2}", "then: {finetune.lr: 1e-2}", "when must be a list of rules such as"),
+    ],
+)
+def test_a_wrong_rule_is_said_with_its_line(write_space, old, new, words):
+    assert old in RULED
+    with pytest.raises(InputError) as error:
+        plan(write_space(RULED.replace(old, new)))
+    assert len(error.value.problems) == 1
+    assert words in str(error.value)
+    assert ":7: " in str(error.value)  # one line below where it is written here: imports come first

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -13,6 +13,7 @@ from orca_sweep.registry import Registry
 
 Architecture = Literal["roberta", "bert", "gpt2", "gpt_neox", "swin", "vit"]
 DIMS: Mapping[str, int] = {"roberta": 1, "bert": 1, "gpt2": 1, "gpt_neox": 1, "swin": 2, "vit": 2}
+PICKLE = "pytorch_model.bin"
 DECODERS = ("gpt2", "gpt_neox")
 """Families whose tokens attend only to those before them."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -36,6 +37,14 @@ class PretrainRecipe:
 
 
 @dataclass(frozen=True)
+class Rung:
+    """Published weights of one amount of pre-training: hub ids or folders, one per ``body.pretrain_seed``."""
+
+    locations: tuple[str, ...]
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
 class Body:
     """One body: what it is, where its weights come from, and which tasks it can take."""
 
@@ -47,12 +56,23 @@ class Body:
     """None for a hub id: known once its config has been read."""
     location: str | None = None
     """Hub id or folder; None for our own small bodies."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; None for the newest."""
+    only_pickle: bool = False
+    """The folder holds its weights as a pickle alone: ``body.allow_pickle`` must be set."""
     package: str | None = None
     """Python package that carries the weights in its folder ``model``."""
     extra: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     """transformers config of our own small bodies."""
     pretrain: PretrainRecipe | None = None
+    ladder: Mapping[float, Rung] = field(default_factory=dict)
+    """Published weights by the share of the corpus (or of the training) they have seen; the full body is 1."""
+
+    @property
+    def fractions(self) -> tuple[float, ...] | None:
+        """The pre-training fractions that exist; None if any can be made."""
+        return None if self.pretrain is not None else (0.0, *sorted({*self.ladder, 1.0}))
 
     @property
     def dims(self) -> int | None:
@@ -104,15 +124,44 @@ BODIES.add(
         extra="1d",
     )
 )
-for _name, _hub_id, _architecture, _source in (
-    ("roberta-base", "FacebookAI/roberta-base", "roberta", "Liu et al. 2019, arXiv 1907.11692"),
-    ("bert-base-uncased", "google-bert/bert-base-uncased", "bert", "Devlin et al. 2019, arXiv 1810.04805"),
-    ("gpt2", "openai-community/gpt2", "gpt2", "Radford et al. 2019; a decoder: tokens see only those before them"),
-    ("pythia-70m", "EleutherAI/pythia-70m", "gpt_neox", "Biderman et al. 2023, arXiv 2304.01373; a decoder"),
-    ("pythia-160m", "EleutherAI/pythia-160m", "gpt_neox", "Biderman et al. 2023, arXiv 2304.01373; a decoder"),
-    ("vit-base", "google/vit-base-patch16-224-in21k", "vit", "Dosovitskiy et al. 2021, arXiv 2010.11929"),
-    ("swin-tiny", "microsoft/swin-tiny-patch4-window7-224", "swin", "Liu et al. 2021, arXiv 2103.14030"),
-    ("swin-base", "microsoft/swin-base-patch4-window7-224-in22k", "swin", "Liu et al. 2021, arXiv 2103.14030"),
+# RoBERTa-base saw about 30 billion words; the MiniBERTas are the same network after fewer (Zhang et al. 2021,
+# arXiv 2011.04946), three runs each. Their med-small-1M is another, smaller network: name it as a body of its own.
+MINIBERTAS = {
+    fraction: Rung(tuple(f"nyu-mll/roberta-base-{words}-{run}" for run in (1, 2, 3)))
+    for fraction, words in ((0.00033, "10M"), (0.0033, "100M"), (0.033, "1B"))
+}
+PYTHIA_STEPS = 143_000
+SWIN = "microsoft/swin-base-patch4-window7-224"
+
+
+def _pythia(size: str) -> dict[float, Rung]:
+    """Checkpoints along one training run, by the share of its steps (Biderman et al. 2023)."""
+    steps = (1_000, 4_000, 16_000, 64_000)
+    return {round(step / PYTHIA_STEPS, 4): Rung((f"EleutherAI/pythia-{size}",), f"step{step}") for step in steps}
+
+
+for _name, _hub_id, _architecture, _source, _ladder in (
+    ("roberta-base", "FacebookAI/roberta-base", "roberta", "Liu et al. 2019, arXiv 1907.11692", MINIBERTAS),
+    ("bert-base-uncased", "google-bert/bert-base-uncased", "bert", "Devlin et al. 2019, arXiv 1810.04805", {}),
+    ("gpt2", "openai-community/gpt2", "gpt2", "Radford et al. 2019; a decoder: tokens see only those before them", {}),
+    (
+        "pythia-70m",
+        "EleutherAI/pythia-70m",
+        "gpt_neox",
+        "Biderman et al. 2023, arXiv 2304.01373; a decoder",
+        _pythia("70m"),
+    ),
+    (
+        "pythia-160m",
+        "EleutherAI/pythia-160m",
+        "gpt_neox",
+        "Biderman et al. 2023, arXiv 2304.01373; a decoder",
+        _pythia("160m"),
+    ),
+    ("vit-base", "google/vit-base-patch16-224-in21k", "vit", "Dosovitskiy et al. 2021, arXiv 2010.11929", {}),
+    ("swin-tiny", "microsoft/swin-tiny-patch4-window7-224", "swin", "Liu et al. 2021, arXiv 2103.14030", {}),
+    # ImageNet-1k is 1.28 of ImageNet-22k's 14.2 million images.
+    ("swin-base", f"{SWIN}-in22k", "swin", "Liu et al. 2021, arXiv 2103.14030", {0.09: Rung((SWIN,))}),
 ):
     BODIES.add(
         Body(
@@ -122,8 +171,32 @@ for _name, _hub_id, _architecture, _source in (
             licence="see the hub page",
             architecture=_architecture,  # type: ignore[arg-type]
             location=_hub_id,
+            ladder=_ladder,
         )
     )
+
+
+def find_rung(body: Body, fraction: float, seed: int) -> Body:
+    """Returns the body with the weights of a rung of its ladder; the full body for fraction 1.
+
+    Raises:
+        InputError: if there is no such rung, or no run of that seed.
+    """
+    if fraction == 1 or body.pretrain is not None:
+        return body
+    if fraction not in body.ladder:
+        known = ", ".join(f"{f:g}" for f in body.fractions or ())
+        raise InputError(
+            f"body.pretrain_fraction = {fraction:g}: {body.name!r} comes with published weights of {known}"
+            " (0 = random). Our own small bodies take any fraction."
+        )
+    rung = body.ladder[fraction]
+    if seed >= len(rung.locations):
+        raise InputError(
+            f"body.pretrain_seed = {seed}: of {body.name!r} at fraction {fraction:g} there are {len(rung.locations)}"
+            f" published runs. Use 0 to {len(rung.locations) - 1}."
+        )
+    return replace(body, location=rung.locations[seed], revision=rung.revision)
 
 
 def find_body(name: str) -> Body:
@@ -174,10 +247,12 @@ def _folder_body(name: str, folder: Path) -> Body:
         raise InputError("this is no body folder: its config.json is not a JSON object.") from None
     if not isinstance(family, str) or family not in DIMS:
         raise InputError(f"its family {family!r} is not supported. Supported families: {', '.join(DIMS)}.")
-    if not any((folder / file).is_file() for file in ("model.safetensors", "model.safetensors.index.json")):
-        raise InputError("the folder has no model.safetensors. Save it as safetensors; pickles are not read.")
+    safe = any((folder / file).is_file() for file in ("model.safetensors", "model.safetensors.index.json"))
+    if not safe and not (folder / PICKLE).is_file():
+        raise InputError("the folder has no model.safetensors. Save the weights there as safetensors.")
     where = str(folder.resolve())
-    return Body(name, "local folder", where, "the user's", cast(Architecture, family), location=where)
+    family = cast(Architecture, family)
+    return Body(name, "local folder", where, "the user's", family, location=where, only_pickle=not safe)
 
 
 def model_location(body: Body) -> str:

@@ -321,11 +321,14 @@ def load_config(body: Body) -> Any:
 
     if body.pretrain is not None:
         return AutoConfig.for_model(str(body.architecture), **body.settings)
-    return AutoConfig.from_pretrained(model_location(body))
+    return AutoConfig.from_pretrained(model_location(body), revision=body.revision)
 
 
-def load_pretrained(body: Body) -> LoadedBody:
-    """Loads a body from its folder, package or hub id; safetensors only.
+def load_pretrained(body: Body, allow_pickle: bool = False) -> LoadedBody:
+    """Loads a body from its folder, package or hub id, from safetensors.
+
+    With ``allow_pickle`` a checkpoint without safetensors is read from its pickle, by torch's reader that
+    knows tensors and nothing else.
 
     Raises:
         InputError: if the family is not supported.
@@ -335,7 +338,9 @@ def load_pretrained(body: Body) -> LoadedBody:
 
     location, config = model_location(body), load_config(body)
     body_spec(config)
-    model = AutoModel.from_pretrained(location, use_safetensors=True, **_options(config.model_type))
+    model = AutoModel.from_pretrained(
+        location, use_safetensors=None if allow_pickle else True, revision=body.revision, **_options(config.model_type)
+    )
     return LoadedBody(model.float(), load_tokenizer(body, config.model_type))
 
 
@@ -348,7 +353,7 @@ def load_tokenizer(body: Body, family: str) -> Any:
     location = model_location(body)
     if Path(location).is_dir() and not (Path(location) / "tokenizer_config.json").is_file():
         return None  # such a body works for naive fine-tuning; a proxy says what it lacks
-    tokenizer = AutoTokenizer.from_pretrained(location)
+    tokenizer = AutoTokenizer.from_pretrained(location, revision=body.revision)
     if tokenizer.pad_token is None:  # decoders have none; padding is left out of every mean
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from orca_sweep.bodies import Body, PretrainRecipe
+from orca_sweep.bodies import Body, PretrainRecipe, find_rung
 from orca_sweep.bodies.network import (
     LoadedBody,
     base_model,
@@ -26,7 +26,7 @@ from orca_sweep.bodies.network import (
 )
 from orca_sweep.config import BodyConfig
 from orca_sweep.errors import DivergedError, InputError
-from orca_sweep.proxies import PROXIES, ProxyData
+from orca_sweep.proxies import ProxyData, find_proxy
 from orca_sweep.stages.place import (
     Place,
     Progress,
@@ -71,7 +71,8 @@ def pretrain_body(body: Body, config: BodyConfig, place: Place, report: Progress
 
 def _published(body: Body, config: BodyConfig) -> LoadedBody:
     if config.pretrain_fraction > 0:
-        return load_pretrained(body)
+        rung = find_rung(body, config.pretrain_fraction, config.pretrain_seed)
+        return load_pretrained(rung, config.allow_pickle)
     model = fresh_model(body, config.pretrain_seed)
     return LoadedBody(model, load_tokenizer(body, model.config.model_type))
 
@@ -93,7 +94,7 @@ class _Corpus:
 
     @classmethod
     def of(cls, body: Body, recipe: PretrainRecipe, config: BodyConfig, place: Place) -> "_Corpus":
-        data = PROXIES.get(recipe.corpus).load(Path())
+        data = find_proxy(recipe.corpus).load(Path())
         if recipe.task == "classification":
             corpus = cls._images(body, recipe, config, data)
         else:
