@@ -12,6 +12,7 @@ import argparse
 import math
 import os
 import sys
+import textwrap
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -162,10 +163,10 @@ def _plot_curves(axis: Any, panel: Panel, by: str, colours: Mapping[str, str]) -
         colour = colours[level_name(curve, by)]
         axis.plot(curve.epochs, curve.mean, color=colour, label=label(curve, by), linewidth=1.6)
         axis.fill_between(curve.epochs, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
-    axis.set_title(panel.title, fontsize=10)
+    axis.set_title(textwrap.fill(panel.title, 48), fontsize=10)
     axis.set_xlabel("fine-tuning epoch")
     axis.set_ylabel(f"validation {panel.metric}")
-    axis.legend(fontsize=8, frameon=False)
+    axis.legend(title=by, title_fontsize=8, fontsize=8, frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
 
 

@@ -348,7 +348,9 @@ def _figure(tables: Path, out: Path, console: Console) -> Path | None:
 def _print_summary(results: Any, console: Console) -> None:
     from orca_sweep.results import summarise
 
-    table = Table(*results.factors, "n", "mean", "95% interval", "not ok", box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for name in (*results.factors, "n", "mean", "95% interval", "not ok"):
+        table.add_column(name, overflow="fold")
     cells = summarise(results)
     for cell in cells:
         i = cell.interval
