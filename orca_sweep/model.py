@@ -4,6 +4,7 @@ B batch, C channels, H W space, L sequence, T tokens, D width, K classes.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +13,6 @@ from torch.nn import functional as F
 
 from orca_sweep.bodies.network import BodySpec, LoadedBody, add_adapters, resize
 from orca_sweep.config import TrialConfig
-from orca_sweep.errors import InputError
 from orca_sweep.streams import torch_stream
 from orca_sweep.tasks import Task, TaskData
 
@@ -48,68 +48,61 @@ def mean_tokens(patches: Tensor, weight: Tensor, bias: Tensor, norm: nn.Module) 
 
 
 class Embedder1D(nn.Module):
-    """Convolution with kernel = stride, LayerNorm, then positions: (B, C, L) -> (B, T, D)."""
+    """Convolution with kernel = stride, LayerNorm, then positions, as the body has them: (B, C, L) -> (B, T, D).
 
-    def __init__(self, channels: int, length: int, width: int, stride: int) -> None:
+    A signal of another length than ``length`` is resampled to it, linearly.
+    """
+
+    def __init__(
+        self, channels: int, length: int, width: int, stride: int, positions: bool = True, norm: bool = True
+    ) -> None:
         super().__init__()
+        self.length = length
         self.projection = nn.Conv1d(channels, width, kernel_size=stride, stride=stride)
-        self.norm = nn.LayerNorm(width)
-        self.positions = nn.Parameter(torch.empty(length // stride, width))
+        self.norm = nn.LayerNorm(width) if norm else nn.Identity()
+        self.positions = _positions(length // stride, width) if positions else None
         nn.init.xavier_uniform_(self.projection.weight)
         nn.init.zeros_(self.projection.bias)  # type: ignore[arg-type]
-        nn.init.normal_(self.positions, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns tokens."""
-        return self.norm(self.projection(x).transpose(1, 2)) + self.positions
+        return _placed(self.norm(self.projection(self._resampled(x)).transpose(1, 2)), self.positions)
+
+    def _resampled(self, x: Tensor) -> Tensor:
+        return x if x.shape[-1] == self.length else F.interpolate(x, size=self.length, mode="linear")
 
     def patches(self, x: Tensor) -> Tensor:
         """Returns what each token sees of the input, (B, T, C * stride): no parameter takes part."""
         stride = self.projection.stride[0]
-        length = len(self.positions) * stride
-        return x[..., :length].unflatten(2, (-1, stride)).transpose(1, 2).flatten(2)
+        return self._resampled(x).unflatten(2, (-1, stride)).transpose(1, 2).flatten(2)
 
     def mean_features(self, patches: Tensor) -> Tensor:
         """Returns the mean over the tokens of ``patches``, (B, D)."""
-        weight, bias = self.projection.weight.flatten(1), self.projection.bias
-        return mean_tokens(patches, weight, bias, self.norm) + self.positions.mean(dim=0)  # type: ignore[arg-type]
+        return _mean_features(self, patches)
 
     def copy_from(self, body: LoadedBody) -> None:
-        """Takes the body's LayerNorm and first positions; a word table has no convolution to copy.
-
-        A decoder's input layer has no LayerNorm: there tokens take the mean and spread of its word
-        embeddings, and without a table of positions they start without any.
-        """
-        layer: Any = body.input_layer()
-        skipped = layer.padding_idx + 1 if body.spec.architecture == "roberta" else 0
-        with torch.no_grad():
-            if hasattr(layer, "LayerNorm"):
-                self.norm.load_state_dict(layer.LayerNorm.state_dict())
-                self.norm.eps = layer.LayerNorm.eps
-            else:
-                words = layer.word_embeddings.weight
-                self.norm.weight.copy_(words.std(dim=0))
-                self.norm.bias.copy_(words.mean(dim=0))
-            if layer.position_embeddings is None:
-                self.positions.zero_()
-            else:
-                self.positions.copy_(layer.position_embeddings.weight[skipped : skipped + len(self.positions)])
+        """Takes the body's LayerNorm and first positions; no body has a convolution of signals to copy."""
+        _copy_norm_and_positions(self, body)
 
 
 class Embedder2D(nn.Module):
-    """Resize to the body's image, patch convolution, LayerNorm if the body has one: (B, C, H, W) -> (B, T, D)."""
+    """Resize, patch convolution, LayerNorm and positions, as the body has them: (B, C, H, W) -> (B, T, D)."""
 
-    def __init__(self, channels: int, spec: BodySpec) -> None:
+    def __init__(
+        self, channels: int, image_size: int, width: int, patch: int, positions: bool = False, norm: bool = True
+    ) -> None:
         super().__init__()
-        self.image_size = spec.image_size
-        self.projection = nn.Conv2d(channels, spec.width_in, kernel_size=spec.patch_size, stride=spec.patch_size)
-        self.norm: nn.Module = nn.Identity() if spec.architecture == "vit" else nn.LayerNorm(spec.width_in)
+        self.image_size = image_size
+        self.projection = nn.Conv2d(channels, width, kernel_size=patch, stride=patch)
+        self.norm = nn.LayerNorm(width) if norm else nn.Identity()
+        self.positions = _positions((image_size // patch) ** 2, width) if positions else None
         nn.init.trunc_normal_(self.projection.weight, std=0.02)
         nn.init.zeros_(self.projection.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns tokens, row by row."""
-        return self.norm(self.projection(resize(x, self.image_size)).flatten(2).transpose(1, 2))
+        tokens = self.projection(resize(x, self.image_size)).flatten(2).transpose(1, 2)
+        return _placed(self.norm(tokens), self.positions)
 
     def patches(self, x: Tensor) -> Tensor:
         """Returns the pixels that each token sees, (B, T, C * patch * patch): no parameter takes part."""
@@ -122,15 +115,17 @@ class Embedder2D(nn.Module):
 
     def mean_features(self, patches: Tensor) -> Tensor:
         """Returns the mean over the tokens of ``patches``, (B, D)."""
-        weight, bias = self.projection.weight.flatten(1), self.projection.bias
-        return mean_tokens(patches, weight, bias, self.norm)  # type: ignore[arg-type]
+        return _mean_features(self, patches)
 
     def copy_from(self, body: LoadedBody) -> None:
-        """Takes the body's patch convolution and LayerNorm.
+        """Takes the body's patch convolution, if it has one, and its LayerNorm and positions.
 
         Another number of channels takes the mean over the body's channels, scaled so that an image
         whose channels are all alike gives the same tokens as it would in the body itself.
         """
+        _copy_norm_and_positions(self, body)
+        if body.spec.dims == 1:
+            return
         patch: Any = body.model.embeddings.patch_embeddings.projection
         with torch.no_grad():
             weight = patch.weight
@@ -139,9 +134,45 @@ class Embedder2D(nn.Module):
                 weight = weight.sum(dim=1, keepdim=True).expand(-1, channels, -1, -1) / channels
             self.projection.weight.copy_(weight)
             self.projection.bias.copy_(patch.bias)  # type: ignore[union-attr]
-            if isinstance(self.norm, nn.LayerNorm):
-                self.norm.load_state_dict(body.model.embeddings.norm.state_dict())
-                self.norm.eps = body.model.embeddings.norm.eps
+
+
+def _positions(n_tokens: int, width: int) -> nn.Parameter:
+    return nn.Parameter(nn.init.normal_(torch.empty(n_tokens, width), std=0.02))
+
+
+def _placed(tokens: Tensor, positions: Tensor | None) -> Tensor:
+    return tokens if positions is None else tokens + positions
+
+
+def _mean_features(embedder: Embedder1D | Embedder2D, patches: Tensor) -> Tensor:
+    weight, bias = embedder.projection.weight.flatten(1), embedder.projection.bias
+    mean = mean_tokens(patches, weight, bias, embedder.norm)  # type: ignore[arg-type]
+    return mean if embedder.positions is None else mean + embedder.positions.mean(dim=0)
+
+
+@torch.no_grad()
+def _copy_norm_and_positions(embedder: Embedder1D | Embedder2D, body: LoadedBody) -> None:
+    """Gives an embedder the LayerNorm and the first positions of the body's own input layer.
+
+    A decoder's input layer has no LayerNorm: there tokens take the mean and spread of its word embeddings,
+    and without a table of positions they start without any. Vision bodies keep their positions inside.
+    """
+    layer: Any = body.input_layer()
+    own = getattr(layer, "LayerNorm", getattr(layer, "norm", None))
+    if isinstance(embedder.norm, nn.LayerNorm) and own is not None:
+        embedder.norm.load_state_dict(own.state_dict())
+        embedder.norm.eps = own.eps
+    elif isinstance(embedder.norm, nn.LayerNorm):
+        words = layer.word_embeddings.weight
+        embedder.norm.weight.copy_(words.std(dim=0))
+        embedder.norm.bias.copy_(words.mean(dim=0))
+    if embedder.positions is None:
+        return
+    if layer.position_embeddings is None:
+        embedder.positions.zero_()
+    else:
+        skipped = layer.padding_idx + 1 if body.spec.architecture == "roberta" else 0
+        embedder.positions.copy_(layer.position_embeddings.weight[skipped : skipped + len(embedder.positions)])
 
 
 class VectorPredictor(nn.Module):
@@ -161,15 +192,19 @@ class VectorPredictor(nn.Module):
 
 
 class DensePredictor1D(nn.Module):
-    """A linear layer per token gives the token's stretch of signal: (B, T, D) -> (B, C, L).
+    """A linear layer per token gives the stretch of signal that the token stands for: (B, T, D) -> (B, C, L).
+
+    A vision body has folded the signal into rows of an image and may have merged ``fold`` x ``fold`` tokens
+    into one; they are unfolded in the same order.
 
     Differs from ORCA's 1D dense tasks, which average the body's features without a learned layer.
     """
 
-    def __init__(self, width: int, shape: tuple[int, ...], stride: int) -> None:
+    def __init__(self, width: int, shape: tuple[int, ...], stride: int, fold: int = 1) -> None:
         super().__init__()
         self.channels, self.length = shape
-        self.linear = nn.Linear(width, self.channels * stride)
+        self.fold = fold
+        self.linear = nn.Linear(width, self.channels * fold * fold * stride)
 
     def pool(self, hidden: Tensor) -> Tensor:
         """Returns the hidden states: all of them are used."""
@@ -177,19 +212,24 @@ class DensePredictor1D(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Returns one value per channel and position."""
-        out = self.linear(hidden).unflatten(2, (self.channels, -1)).permute(0, 2, 1, 3).flatten(2)
+        out = self.linear(hidden)
+        if self.fold == 1:
+            out = out.unflatten(2, (self.channels, -1)).permute(0, 2, 1, 3).flatten(2)
+        else:
+            side = math.isqrt(hidden.shape[1])
+            out = out.unflatten(1, (side, side)).unflatten(3, (self.channels, self.fold, self.fold, -1))
+            out = out.permute(0, 3, 1, 4, 2, 5, 6).flatten(2)
         return out if out.shape[-1] == self.length else F.interpolate(out, size=self.length, mode="linear")
 
 
 class DensePredictor2D(nn.Module):
     """A linear layer per token gives the token's patch of the map: (B, T, D) -> (B, C, H, W)."""
 
-    def __init__(self, spec: BodySpec, shape: tuple[int, ...]) -> None:
+    def __init__(self, width: int, shape: tuple[int, ...], patch: int) -> None:
         super().__init__()
         self.shape = shape
-        self.grid = spec.out_grid
-        self.patch = spec.image_size // spec.out_grid
-        self.linear = nn.Linear(spec.width_out, shape[0] * self.patch**2)
+        self.patch = patch
+        self.linear = nn.Linear(width, shape[0] * patch**2)
 
     def pool(self, hidden: Tensor) -> Tensor:
         """Returns the hidden states: all of them are used."""
@@ -197,7 +237,8 @@ class DensePredictor2D(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Returns one value per channel and point."""
-        maps = self.linear(hidden).transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        side = math.isqrt(hidden.shape[1])
+        maps = self.linear(hidden).transpose(1, 2).unflatten(2, (side, side))
         image = F.pixel_shuffle(maps, self.patch)
         if image.shape[-2:] == self.shape[-2:]:
             return image
@@ -237,42 +278,61 @@ class OrcaModel(nn.Module):
         return out * self.target_std + self.target_mean
 
 
-def build_embedder(task: Task, body: LoadedBody, config: TrialConfig) -> Embedder1D | Embedder2D:
-    """Builds the embedder (stage 1), initialised as ``embedder.init`` says, from its own stream.
+@dataclass(frozen=True)
+class Layout:
+    """How a task's samples become tokens of a body."""
 
-    Raises:
-        InputError: if the task's dimensions are not the body's.
+    size: int
+    """Length of the signal, or side of the image, that is cut into patches."""
+    patch: int
+    """Samples, or pixels along a side, that a token sees."""
+    fold: int
+    """Tokens along a side that the body merges into one."""
+
+
+def layout(task: Task, spec: BodySpec, config: TrialConfig) -> Layout:
+    """Returns the layout of a task for a body; 1D and 2D tasks go to either kind.
+
+    A text body takes a signal as a sequence of patches and an image as a sequence of square patches, as fine
+    as ``embedder.target_length`` and its own limit allow. A vision body takes an image at its own size, and a
+    signal folded row by row into its own grid of tokens, resampled where its length is no multiple.
     """
-    spec = body.spec
-    if spec.dims != task.dims:
-        raise InputError(
-            f"body.name {config.body.name!r} takes {spec.dims}D input; the task {task.name!r} is {task.dims}D."
-        )
-    embedder: Embedder1D | Embedder2D
+    if spec.dims == 2:
+        fold = spec.image_size // spec.patch_size // spec.out_grid
+        if task.dims == 2:
+            return Layout(spec.image_size, spec.patch_size, fold)
+        patch = math.ceil(task.sample_shape[1] / spec.max_tokens)
+        return Layout(patch * spec.max_tokens, patch, fold)
+    room = spec.max_tokens // 2 if config.body.input_mode == "double" else spec.max_tokens
+    room = min(config.embedder.target_length, room)
+    if task.dims == 1:
+        return Layout(task.sample_shape[1], token_stride(task.sample_shape[1], room), 1)
+    longest = max(task.sample_shape[1:])
+    patch = math.ceil(longest / math.isqrt(room))
+    return Layout(patch * math.ceil(longest / patch), patch, 1)
+
+
+def build_embedder(task: Task, body: LoadedBody, config: TrialConfig) -> Embedder1D | Embedder2D:
+    """Builds the embedder (stage 1), initialised as ``embedder.init`` says, from its own stream."""
+    spec, cut = body.spec, layout(task, body.spec, config)
+    kind = Embedder1D if task.dims == 1 else Embedder2D
+    norm, positions = spec.architecture != "vit", spec.dims == 1
     with torch_stream(config.seed, "embedder init"):
-        if task.dims == 1:
-            stride = _stride(task, spec, config)
-            embedder = Embedder1D(task.sample_shape[0], task.sample_shape[1], spec.width_in, stride)
-        else:
-            embedder = Embedder2D(task.sample_shape[0], spec)
+        embedder = kind(task.sample_shape[0], cut.size, spec.width_in, cut.patch, positions, norm)
     if config.embedder.init == "copied":
         embedder.copy_from(body)
     return embedder
 
 
-def _stride(task: Task, spec: BodySpec, config: TrialConfig) -> int:
-    room = spec.max_tokens // 2 if config.body.input_mode == "double" else spec.max_tokens
-    return token_stride(task.sample_shape[1], min(config.embedder.target_length, room))
-
-
 def build_predictor(task: Task, body: LoadedBody, config: TrialConfig) -> nn.Module:
     """Builds the predictor (stage 1) from its own stream."""
+    width, cut = body.spec.width_out, layout(task, body.spec, config)
     with torch_stream(config.seed, "predictor init"):
         if task.kind != "dense":
-            return VectorPredictor(body.spec.width_out, math.prod(task.output_shape))
+            return VectorPredictor(width, math.prod(task.output_shape))
         if task.dims == 1:
-            return DensePredictor1D(body.spec.width_out, task.output_shape, _stride(task, body.spec, config))
-        return DensePredictor2D(body.spec, task.output_shape)
+            return DensePredictor1D(width, task.output_shape, cut.patch, cut.fold)
+        return DensePredictor2D(width, task.output_shape, cut.patch * cut.fold)
 
 
 def build_model(data: TaskData, body: LoadedBody, config: TrialConfig) -> OrcaModel:

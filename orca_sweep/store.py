@@ -28,7 +28,7 @@ from orca_sweep.config import canonical_json
 from orca_sweep.errors import OrcaSweepError
 
 # Raise it whenever a stage's code changes what the stage computes.
-STAGE_SCHEMA = 2
+STAGE_SCHEMA = 3
 NUMERIC_PACKAGES = ("torch", "transformers", "numpy", "scikit-learn", "scipy")
 log = logging.getLogger("orca_sweep")
 

@@ -172,11 +172,12 @@ def _without_effect(flat: Mapping[str, Any]) -> list[str]:
         paths += [path for path in OBJECTIVE_SETTINGS if path.removeprefix("embedder.") not in taken]
     if task in TASKS:
         paths += ["embedder.n_pseudo_classes"] if TASKS.get(task).kind == "classification" else []
-        paths += ["embedder.target_length"] if TASKS.get(task).dims == 2 else []
     try:
-        recipe = find_body(flat.get("body.name", "")).pretrain
+        body = find_body(flat.get("body.name", ""))
     except InputError:
         return paths
+    recipe = body.pretrain
+    paths += ["embedder.target_length"] if body.dims == 2 else []
     if recipe is None:
         paths += ["body.pretrain_steps"]
         # A published body has one set of weights; only its random counterpart has a seed.
@@ -204,10 +205,6 @@ def _canonical_freeze(flat: Mapping[str, Any]) -> dict[str, Any]:
 def _contradictions(config: TrialConfig) -> list[str]:
     body, task, proxy = find_body(config.body.name), TASKS.get(config.task), find_proxy(config.proxy)
     problems = []
-    if body.dims is not None and body.dims != task.dims:
-        problems.append(
-            f"body.name {body.name!r} takes {body.dims}D input, but the task {task.name!r} is {task.dims}D."
-        )
     kind = {1: "text", 2: "image", None: None}[body.dims]
     if kind is not None and proxy.kind not in (kind, "any", "none", None):
         problems.append(f"proxy {proxy.name!r} holds {proxy.kind}s, but the body {body.name!r} embeds {kind}s.")

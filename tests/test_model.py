@@ -9,7 +9,6 @@ from torch import nn
 
 from orca_sweep.bodies import BODIES, find_body
 from orca_sweep.bodies.network import (
-    BodySpec,
     LoadedBody,
     base_model,
     fresh_model,
@@ -18,7 +17,7 @@ from orca_sweep.bodies.network import (
     load_pretrained,
 )
 from orca_sweep.errors import InputError
-from orca_sweep.model import DensePredictor1D, Embedder1D, Embedder2D, build_model, token_stride
+from orca_sweep.model import DensePredictor1D, Embedder1D, Embedder2D, build_model, layout, token_stride
 from orca_sweep.stages import pretrain_body
 from orca_sweep.tasks import TASKS, task_data
 from orca_sweep.trial import resolve
@@ -156,7 +155,7 @@ def test_a_random_body_is_seeded_and_is_where_pretraining_starts(place):
 @pytest.mark.parametrize("channels", [1, 3, 7])
 def test_copied_patch_weights_answer_like_the_body_for_any_number_of_channels(tmp_path, channels):
     body = load_pretrained(find_body(str(saved_swin(tmp_path / "s"))))
-    embedder = Embedder2D(channels, body.spec)
+    embedder = Embedder2D(channels, body.spec.image_size, body.spec.width_in, body.spec.patch_size)
     embedder.copy_from(body)
     grey = torch.randn(2, 1, 32, 32)
     own = body.model.embeddings(grey.expand(-1, 3, -1, -1))[0]
@@ -277,14 +276,17 @@ def test_config_alone_gives_the_architecture(tmp_path):
 def test_mean_features_are_the_mean_of_the_tokens_and_so_are_their_gradients(shape):
     """The route without tokens: the same mean and the same gradient for every parameter."""
     torch.manual_seed(0)
-    spec = BodySpec("swin", 24, 24, 49, 30 if shape == "2d-rest" else 32, 4, 3, 4)
     if shape.startswith("1d"):
         embedder, x = Embedder1D(2, 30, 48, 3), torch.randn(5, 2, 30, dtype=torch.float64)
         if shape == "1d-wide-patch":  # more numbers in a patch than features in a token: tokens are made
             embedder, x = Embedder1D(4, 60, 8, 6), torch.randn(5, 4, 60, dtype=torch.float64)
     else:
         channels = 3 if shape == "2d-rest" else 1
-        embedder, x = Embedder2D(channels, spec), torch.randn(5, channels, 9, 40, dtype=torch.float64)
+        size = 30 if shape == "2d-rest" else 32
+        embedder, x = (
+            Embedder2D(channels, size, 24, 4, positions=channels == 1),
+            torch.randn(5, channels, 9, 40, dtype=torch.float64),
+        )
     embedder = embedder.double()
     for parameter in embedder.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
@@ -389,7 +391,8 @@ def test_proxy_features_of_every_family(family, saved_body):
 @pytest.mark.parametrize("family", IMAGE)
 def test_a_copied_2d_embedder_makes_the_body_s_own_tokens(family, saved_body):
     body = load_pretrained(find_body(str(saved_body(family))))
-    embedder = Embedder2D(3, body.spec)
+    spec = body.spec
+    embedder = Embedder2D(3, spec.image_size, spec.width_in, spec.patch_size, norm=family == "swin")
     embedder.copy_from(body)
     images = torch.rand(2, 3, 32, 32)
     own = body.input_layer()(images)
@@ -414,9 +417,54 @@ def test_a_copied_1d_embedder_takes_what_the_input_layer_has(family, saved_body)
         assert float(out.std()) == pytest.approx(float(words.detach().std()), rel=0.1)
 
 
+@pytest.mark.parametrize("name", ["digits", "darcy-generated", "watch-exercises"])
+@pytest.mark.parametrize("family", ["roberta", "gpt2", "swin", "vit"])
+def test_tasks_of_either_dimension_go_to_bodies_of_either_kind(family, name, saved_body):
+    config = resolve({"task": name, "body.name": str(saved_body(family)), "body.pretrain_fraction": 1, "proxy": "none"})
+    body = load_pretrained(find_body(config.body.name))
+    data = task_data(TASKS.get(name), None, 0, 20)
+    model = build_model(data, body, config).eval()
+    x = torch.from_numpy(data.train.x[:3])
+    assert model(x).shape == (3, *data.task.output_shape)
+    tokens = model.embedder(x)
+    assert tokens.shape[1] <= body.spec.max_tokens
+    torch.testing.assert_close(
+        model.embedder.mean_features(model.embedder.patches(x)), tokens.mean(dim=1), rtol=1e-4, atol=1e-5
+    )
+    assert (model.embedder.positions is None) == (family in IMAGE)
+    if family in TEXT:
+        skipped = 2 if family == "roberta" else 0
+        own = body.input_layer().position_embeddings.weight
+        assert torch.equal(model.embedder.positions, own[skipped : skipped + tokens.shape[1]])
+
+
+def test_a_text_body_cuts_an_image_as_finely_as_it_may():
+    task, text = TASKS.get("digits"), LoadedBody(fresh_model(find_body("roberta-micro"), 0)).spec
+    cut = lambda n: layout(task, text, resolve({**settings, "embedder.target_length": n}))  # noqa: E731
+    settings = {"task": "digits", "body.name": "roberta-micro", "proxy": "none"}
+    assert (cut(512).size, cut(512).patch) == (8, 1)
+    assert (cut(63).size, cut(63).patch) == (8, 2)
+    assert (cut(9).size, cut(9).patch) == (9, 3)
+
+
+@pytest.mark.parametrize("fold", [1, 2])
+def test_a_folded_signal_is_unfolded_in_order(fold):
+    """Tokens in rows, merged fold by fold, with their stretches as features: an identity gives the signal back."""
+    side, channels, stretch = 3, 2, 5
+    signal = torch.arange(channels * (side * fold) ** 2 * stretch, dtype=torch.float32).view(1, channels, -1)
+    tokens = signal.unflatten(2, (side * fold, side * fold, stretch))  # C, row, column, stretch
+    blocks = tokens.unflatten(3, (side, fold)).unflatten(2, (side, fold))  # C, R, f, S, f, stretch
+    hidden = blocks.permute(0, 2, 4, 1, 3, 5, 6).flatten(3).flatten(1, 2)
+    predictor = DensePredictor1D(hidden.shape[-1], (channels, signal.shape[-1]), stretch, fold)
+    with torch.no_grad():
+        predictor.linear.weight.copy_(torch.eye(hidden.shape[-1]))
+        predictor.linear.bias.zero_()
+    torch.testing.assert_close(predictor(hidden), signal)
+
+
 @pytest.mark.parametrize("family", [*TEXT, *IMAGE])
 def test_a_trial_runs_on_every_family(family, saved_body, run):
-    task = {"task": "tiny"} if family in IMAGE else {"task": "watch-exercises", "data.n_train": 21}
+    task = {"task": "tiny"} if family in ("swin", "bert") else {"task": "watch-exercises", "data.n_train": 21}
     proxy = "mnist5k" if family in IMAGE else "pydoc-topics"
     settings = {
         **task, "body.name": str(saved_body(family)), "proxy": proxy, "embedder.epochs": 2, "embedder.proxy_samples": 60,

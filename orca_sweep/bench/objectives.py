@@ -77,7 +77,7 @@ def embedder_case(
     _, proxy, labels = features(n_proxy, n_classes, n_target, width)
     constants = objectives.constants(name, proxy, labels)
     torch.manual_seed(0)
-    embedder = Embedder2D(1, _Spec(image_size))  # type: ignore[arg-type]
+    embedder = Embedder2D(1, image_size, width, 4)
     x = torch.from_numpy(stream_rng(0, "bench signals").normal(size=(n_target, 1, 16, 52))).float()
     patches = embedder.patches(x)
 
@@ -95,15 +95,6 @@ def embedder_case(
         lambda: token_route(embedder, x, proxy),
         lambda: token_route(deepcopy(embedder).double(), x.double(), proxy.double()),
     )
-
-
-class _Spec:
-    """Of a Swin body, what its embedder needs."""
-
-    architecture, patch_size, width_in = "swin", 4, 128
-
-    def __init__(self, image_size: int) -> None:
-        self.image_size = image_size
 
 
 CASES: tuple[Callable[[], Case], ...] = (

@@ -172,6 +172,7 @@ class _Run:
             "input_layer": body.input_digest(),
             "seed": self.config.seed,
             "embedder": settings,
+            "shapes": {name: list(value.shape) for name, value in self.embedder.state_dict().items()},
             "objective_source": objectives.source_digest(self.settings.objective),
         }
 
