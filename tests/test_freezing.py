@@ -1,5 +1,7 @@
 """Freeze schedules: their text, what they freeze in every body family, and what happens at a phase's border."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -191,6 +193,38 @@ def test_each_word_freezes_exactly_its_parameters(family, word):
     assert n == sum(p.numel() for name, p in model.named_parameters() if name not in expected)
 
 
+@pytest.mark.parametrize(
+    ("preset", "words"),
+    [
+        ("none", []),
+        ("embedder", ["embedder"]),
+        ("body", ["body"]),
+        ("both", ["embedder", "body"]),
+        ("linear-probe", ["embedder", "body"]),
+        ("layernorm", ["body-without-norms"]),
+        ("gradual-unfreeze", ["embedder", "body"]),
+    ],
+)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_preset_starts_with_exactly_its_parameters_frozen(family, preset, words):
+    model = model_of(family)
+    expected = set().union(*(expected_names(model, word) for word in words))
+    assert frozen_names(model, schedule(preset, 2, LAYERS)[0].frozen) == expected
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradual_unfreezing_thaws_one_layer_after_the_other(family):
+    model = model_of(family)
+    frozen = [frozen_names(model, phase.frozen) for phase in schedule("gradual-unfreeze", 1, LAYERS)]
+    thawed = [before - after for before, after in itertools.pairwise(frozen)]
+    layers = [frozen_names(model, (f"body.layers[{i}:{i + 1}]",)) for i in range(LAYERS)]
+    assert len(frozen) == LAYERS + 2
+    assert layers[-1] <= thawed[0]  # and what follows the last layer
+    assert thawed[1:LAYERS] == layers[-2::-1]
+    assert thawed[-1] == expected_names(model, "embedder")
+    assert frozen[-1] == set()
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_slices_of_layers_part_the_body(family):
     model = model_of(family)
@@ -252,6 +286,38 @@ def test_a_border_leaves_frozen_weights_bit_equal_and_the_others_moving(run, tmp
     counts = [epoch["n_trainable"] for epoch in epochs]
     assert counts[0] == counts[1] != counts[2] == counts[3] != counts[4] == counts[5]
     assert (row["n_trainable_first"], row["n_trainable_last"]) == (counts[0], counts[5])
+
+
+def test_optimizer_state_at_a_border(run, tmp_path):
+    """What was frozen has none until it thaws and then its own step count; what rests keeps its own."""
+    settings = {"task": "tiny", "finetune__freeze": "body:2 > predictor", "finetune__epochs": 4}
+    config = resolve({key.replace("__", "."): value for key, value in settings.items()})
+    path = tmp_path / "sweep" / "trials" / config.trial_id / "checkpoint.safetensors"
+    seen = []
+    run(**settings, report=lambda row: seen.append(read_tensors(str(path)).tensors))
+    names = [key.removeprefix("model.") for key in seen[0] if key.startswith("model.")]
+    parameters = [f"{part}.{name}" for part, module in small_parts(names) for name in module]
+    steps = [
+        {parameters[int(key.split(".")[1])]: float(state[key]) for key in state if key.endswith(".step")}
+        for state in seen
+    ]
+    per_epoch = 3  # 24 samples in batches of 8
+    assert {name.split(".")[0] for name in steps[1]} == {"embedder", "predictor"}
+    assert set(steps[1].values()) == {2.0 * per_epoch}
+    parts = {
+        part: {n for name, n in steps[3].items() if name.startswith(part)} for part in ("embedder", "body", "predictor")
+    }
+    assert parts == {"embedder": {4.0 * per_epoch}, "body": {2.0 * per_epoch}, "predictor": {2.0 * per_epoch}}
+
+
+def small_parts(names):
+    """The parameters' names of each part, in the optimizer's order: that of the modules."""
+    whole = model_of("swin", LoadedBody(fresh_model(find_body("swin-micro"), 0)).network())
+    for part in ("embedder", "body", "predictor"):
+        order = [name for name, _ in whole.body.named_parameters()] if part == "body" else None
+        mine = [name.removeprefix(f"{part}.") for name in names if name.startswith(f"{part}.")]
+        yield part, order or sorted(mine, key=["projection.weight", "projection.bias", "norm.weight", "norm.bias",
+                                               "linear.weight", "linear.bias"].index)  # fmt: skip
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
