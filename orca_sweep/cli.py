@@ -142,7 +142,7 @@ def _plan_json(made: Plan, notes: list[str]) -> dict[str, Any]:
 
 
 def _print_plan(made: Plan, notes: Iterable[str]) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     space = made.space
     if space.question:
         console.print(space.question)
@@ -213,7 +213,7 @@ def launch(
     """Runs what is missing of a space on Ray Tune, then writes tables and a figure and prints the result."""
     made = _make_plan(space)
     folder = (out or Path("results") / made.space.name).resolve()
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     where = address or os.environ.get("RAY_ADDRESS") or "local"
     if where != "local" and _has_ray_token():
         # A cluster started with a token refuses drivers that do not say they have one; must be set before ray loads.
@@ -340,7 +340,7 @@ def _figure(tables: Path, out: Path, console: Console) -> Path | None:
     command = [sys.executable, str(script), "--tables", str(tables), "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        console.print(f"no figure: {(done.stderr or done.stdout).strip().splitlines()[-1:]}", markup=False)
+        console.print(f"no figure: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
         return None
     return out / "figure2_proxies.png"
 

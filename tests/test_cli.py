@@ -83,6 +83,15 @@ def test_a_plan_shows_what_is_merged_and_notes_what_is_missing(tmp_path):
     assert "no other was tried" not in orca("plan", path).stdout.replace("\n", " ")
 
 
+def test_brackets_are_shown_as_they_are(tmp_path):
+    """A proxy's split and an extra's name stand in brackets, which the printer must not take for its own marks."""
+    path = tmp_path / "s.yaml"
+    path.write_text('base: {task: digits}\nfactors: {proxy: [none, "./x[train]:a->b"]}\nseeds: 2\n')
+    shown = orca("plan", path).stdout.replace("\n", "")
+    assert "/x[train]:a->b" in shown
+    assert "[train]" in shown.split("note:")[0]
+
+
 @pytest.mark.parametrize("kind", ["tasks", "bodies", "proxies", "objectives", "factors"])
 def test_list_puts_one_name_first_on_each_line(kind):
     names = [line.split()[0] for line in CliRunner().invoke(cli.app, ["list", kind]).stdout.splitlines()]
