@@ -41,7 +41,7 @@ class Declaration:
     @property
     def is_local(self) -> bool:
         """Whether the path is a file or folder, and no hub id."""
-        return self.path.startswith((".", "/", "~"))
+        return self.path.startswith((".", "/", "~")) or Path(self.path).exists()
 
     def absolute(self) -> "Declaration":
         """The declaration with its file or folder counted from the working folder."""

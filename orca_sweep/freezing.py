@@ -18,7 +18,7 @@ from orca_sweep.registry import hint
 PARTS = ("embedder", "body", "predictor")
 KINDS = ("norms", "attention", "biases")
 WORDS = (*PARTS, *(f"body.{kind}" for kind in KINDS), *(f"body-without-{kind}" for kind in KINDS))
-LAYERS = re.compile(r"body\.layers\[(-?\d*):(-?\d*)\]")
+LAYERS = re.compile(r"body\.layers\[(-?\d+)?:(-?\d+)?\]")
 PHASE = re.compile(r"((?:[^:\[]|\[[^\]]*\])*)(?::(.*))?", re.DOTALL)
 GRADUAL = "gradual-unfreeze"
 PRESETS: Mapping[str, str] = {

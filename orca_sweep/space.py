@@ -6,7 +6,7 @@ passes ``resolve``, which turns dotted settings into a checked TrialConfig.
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -172,10 +172,25 @@ def make_plan(space: Space, resolve: Resolve) -> Plan:
             problems.update(dict.fromkeys(f"{_place(space, text)}: {text}" for text in error.problems))
             continue
         cells.setdefault(cell.cell_id, cell)
+    problems.update(dict.fromkeys(_split_by_rules(space, cells.values())))
     if problems:
         raise InputError(list(problems))
     trials = tuple(_with_seed(cell, seed) for seed in space.seeds for cell in cells.values())
     return Plan(space, tuple(cells.values()), trials, n_combinations)
+
+
+def _split_by_rules(space: Space, cells: Iterable[TrialConfig]) -> Iterator[str]:
+    """Cells that are one by their levels, but were given different settings by rules on what they were before."""
+    seen: dict[tuple[Any, ...], str] = {}
+    for cell in cells if space.when else ():
+        flat = cell.flat()
+        levels = tuple(flat[path] for path in space.factors)
+        if seen.setdefault(levels, cell.cell_id) != cell.cell_id:
+            named = ", ".join(f"{path} {level}" for path, level in zip(space.factors, levels, strict=True))
+            yield (
+                f"{space.where('when')}: the rules give one arm ({named}) different settings: combinations of levels that"
+                " are equal work are told apart by them. Let the rules hold for all of these combinations or for none."
+            )
 
 
 def _combinations(space: Space) -> Iterator[dict[str, Any]]:

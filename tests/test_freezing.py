@@ -383,3 +383,13 @@ def test_adapters_learn_and_their_start_is_the_seed_s(run):
     full, _ = run(task="tiny", folder="full")
     assert rows[0]["n_trainable_last"] < full["n_trainable_last"] / 10
     assert rows[0]["n_parameters"] > full["n_parameters"]
+
+
+def test_a_schedule_that_leaves_nothing_of_the_model_is_said_before_it_starts(run):
+    freeze = "predictor:1 > embedder+predictor+body.norms+body-without-norms"
+    row, epochs = run(task="tiny", finetune__freeze=freeze, finetune__epochs=3)
+    assert row["status"] == "failed"
+    assert "leaves nothing of this model to train" in row["error"]
+    assert epochs == []
+    with pytest.raises(ValueError, match="cannot be frozen"):
+        checked("body.layers[-:3]")

@@ -354,3 +354,23 @@ def test_hub_proxies_download(name):
 def test_without_a_network_a_hub_proxy_says_so(monkeypatch):
     with pytest.raises(DataError, match="cannot be read .*Without a network, name a local copy as the path"):
         find_proxy("fancyzhx/ag_news[train]:text->label").load(Path())
+
+
+def test_hashtags_are_tokens_and_files_have_no_splits(tmp_path):
+    (tmp_path / "t.conll").write_text("#Paris B\n# O\nis O\n")
+    data = find_proxy(f"{tmp_path}/t.conll[train]:0->1").load(Path())
+    assert data.inputs.sentences == (("#Paris", "#", "is"),)
+    with pytest.raises(DataError, match="has no split 'test'"):
+        find_proxy(f"{tmp_path}/t.conll[test]:0->1").load(Path())
+
+
+def test_an_empty_text_is_said_and_a_path_without_a_dot_is_local(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("d").mkdir()
+    Path("d/t.jsonl").write_text('{"text": "a", "label": 0}\n{"text": "", "label": 1}\n')
+    assert parse("d/t.jsonl[train]:text->label").is_local
+    with pytest.raises(DataError, match="the text of sample 1 is ''"):
+        find_proxy("d/t.jsonl[train]:text->label").load(Path())
+    Path("d/x.npz").write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(DataError, match="cannot be read"):
+        find_proxy("d/x.npz[train]:x->y").load(Path())

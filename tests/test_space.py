@@ -331,3 +331,17 @@ def test_a_wrong_rule_is_said_with_its_line(write_space, old, new, words):
     assert len(error.value.problems) == 1
     assert words in str(error.value)
     assert ":7: " in str(error.value)  # one line below where it is written here: imports come first
+
+
+def test_rules_that_split_one_arm_are_refused(write_space):
+    text = """\
+    base: {task: tiny}
+    factors: {proxy: [none, mnist5k], embedder.epochs: [0, 6]}
+    when: [{if: {proxy: none}, set: {finetune.lr: 5e-3}}]
+    seeds: 1
+    """
+    with pytest.raises(InputError, match="the rules give one arm .proxy none, embedder.epochs 0. different settings"):
+        plan(write_space(text))
+    assert (
+        len(plan(write_space(text.replace("proxy: none}, set", "proxy: mnist5k, embedder.epochs: 6}, set"))).cells) == 2
+    )

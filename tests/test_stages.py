@@ -1,6 +1,7 @@
 """Stages and whole trials: pairing, exact reuse, exact resume, freezing, test-set custody, failures."""
 
 import dataclasses
+import functools
 import math
 from pathlib import Path
 
@@ -406,6 +407,9 @@ def test_a_user_s_objective_is_computed_again_when_its_file_changes(run, tmp_pat
     assert rows[0]["objective_first"] != rows[1]["objective_first"]
     assert rows[1]["reused"] == "proxy-features"
     assert source_digest("otdd-exact") == ""
+    mixed = Objective("mine", "", functools.partial(names["constants"]), OBJECTIVES.get("l2").distance)
+    monkeypatch.setitem(OBJECTIVES._records, "mine", mixed)
+    assert source_digest("mine")
 
 
 @pytest.mark.parametrize(("kept", "batch"), [(0, 10**9), (10**9, 1), (0, 1)])

@@ -446,7 +446,7 @@ def _noise_mean(body: LoadedBody, layer: Any, noise: Noise, start: int, n: int, 
 def _text_mean(body: LoadedBody, layer: Any, chunk: tuple[str, ...], device: str) -> Tensor:
     ids, mask = tokenize(_tokenizer_of(body), chunk, min(body.spec.max_tokens, 128))
     weights = mask.to(device).unsqueeze(-1).float()
-    return (layer(ids.to(device)) * weights).sum(dim=1) / weights.sum(dim=1)
+    return (layer(ids.to(device)) * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)
 
 
 def _tokenizer_of(body: LoadedBody) -> Any:
@@ -469,9 +469,12 @@ def _token_features(body: LoadedBody, layer: Any, inputs: Tagged, device: str) -
             # The last piece that holds the word's first letter: a piece before it may be the blank alone.
             pieces = np.flatnonzero((spans[:, 0] <= starts[position]) & (spans[:, 1] > starts[position]))
             if len(pieces) == 0:
+                cut = spans[:, 1].max() < starts[position]
+                why = (
+                    f"lies beyond the {min(body.spec.max_tokens, 512)} tokens that are read" if cut else "has no token"
+                )
                 raise DataError(
-                    f"proxy: word {position} of sentence {number} lies beyond the {body.spec.max_tokens} tokens that"
-                    " the body takes. Shorten the sentence."
+                    f"proxy: word {position} of sentence {number} ({words[position]!r}) {why}. Take it out."
                 )
             features.append(hidden[pieces[-1]])
     return torch.stack(features)

@@ -5,6 +5,7 @@ that can be stored; ``distance`` takes them and target features (n, D) and is di
 Needs torch only when called.
 """
 
+import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -151,11 +152,19 @@ def source_digest(name: str) -> str:
     covered by the store's schema version.
     """
     objective = OBJECTIVES.get(name)
-    if objective.distance.__module__.startswith("orca_sweep."):
+    plain = [_unwrapped(f) for f in (objective.constants, objective.distance)]
+    if all(f.__module__.startswith("orca_sweep.") for f in plain):
         return ""
-    files = {inspect.getsourcefile(f) or "" for f in (objective.constants, objective.distance)}
+    files = {inspect.getsourcefile(f) or "" for f in plain}
     texts = [Path(file).read_bytes() for file in sorted(files) if Path(file).is_file()]
     return hashlib.sha256(b"\0".join(texts)).hexdigest()
+
+
+def _unwrapped(function: Any) -> Any:
+    """The function behind partials; the class of a callable object."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function if inspect.isroutine(function) or inspect.isclass(function) else type(function)
 
 
 def constants(name: str, proxy_features: "Tensor", proxy_labels: "Tensor", **settings: Any) -> dict[str, "Tensor"]:

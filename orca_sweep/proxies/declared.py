@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,8 @@ def load(declared: Declaration) -> ProxyData:
         DataError: naming the data set, the column and what was found.
     """
     path = Path(declared.path)
+    if declared.is_local and path.suffix in (".npz", *CONLL) and declared.split not in ("", "train"):
+        raise DataError(f"{declared.text}: such a file has no split {declared.split!r}. Write [train].")
     if declared.is_local and path.suffix == ".npz":
         return _features(path, declared)
     if declared.is_local and path.suffix in CONLL:
@@ -57,7 +61,10 @@ def load(declared: Declaration) -> ProxyData:
     y = _as_classes([labels[i] for i in chosen], names, declared.text)
     rows = table.select(chosen)[declared.input][:]
     if isinstance(first, str):
-        texts = tuple(map(str, rows))
+        for i, text in zip(chosen, rows, strict=True):
+            if not isinstance(text, str) or not text.strip():
+                raise DataError(f"{declared.text}: the text of sample {i} is {text!r}. Take empty texts out first.")
+        texts = tuple(rows)
         digest = hashlib.sha256(json.dumps(texts).encode() + y.tobytes()).hexdigest()
         return ProxyData(texts, y, digest)
     if hasattr(first, "convert"):
@@ -179,7 +186,7 @@ def _conll(path: Path, declared: Declaration) -> tuple[list[list[str]], list[lis
     tags: list[list[str]] = [[]]
     for number, line in enumerate(lines, start=1):
         columns = line.split()
-        if not columns or columns[0] == "-DOCSTART-" or line.startswith("#"):
+        if not columns or columns[0] == "-DOCSTART-" or (path.suffix == ".conllu" and line.startswith("#")):
             if sentences[-1]:
                 sentences.append([])
                 tags.append([])
@@ -196,7 +203,7 @@ def _features(path: Path, declared: Declaration) -> ProxyData:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{declared.text}: cannot be read ({type(error).__name__}: {error}).") from None
     for column in (declared.input, declared.label):
         if column not in arrays:

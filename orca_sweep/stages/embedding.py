@@ -246,10 +246,10 @@ class _Run:
         """The class-weighted objective of the present embedder on the next epoch's draw."""
         drawn = [self._draw(label, members) for label, members in enumerate(self.classes)]
         features = self._features(torch.cat(drawn)).split([len(d) for d in drawn])
-        name, settings = self.settings.objective, self._objective_settings
+        name, settings, constants = self.settings.objective, self._objective_settings, self._constants
         try:
             losses = [
-                objectives.distance(name, self._constants, part, **settings) * (len(members) / self.n)
+                objectives.distance(name, constants, part, **settings) * (len(members) / self.n)
                 for part, members in zip(features, self.classes, strict=True)
             ]
         except objectives.NonFiniteError as error:

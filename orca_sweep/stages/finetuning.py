@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from orca_sweep.bodies.network import to_arrays, to_tensors
 from orca_sweep.config import FinetuneConfig
-from orca_sweep.errors import DivergedError
+from orca_sweep.errors import DivergedError, InputError
 from orca_sweep.freezing import Phase, schedule
 from orca_sweep.model import OrcaModel
 from orca_sweep.stages.frozen import set_frozen
@@ -118,6 +118,9 @@ class _Loop:
         self.y = torch.from_numpy(data.train.y).to(device)
         self.loss = LOSSES[data.task.loss]
         self.schedule = schedule(config.freeze, config.freeze_epochs, _n_layers(model))
+        for phase in self.schedule:
+            if set_frozen(model, phase.frozen) == 0:
+                raise InputError(f"finetune.freeze: {'+'.join(phase.frozen)} leaves nothing of this model to train.")
         self.optimizer = make_optimizer(
             config.optimizer, model.parameters(), config.lr, config.weight_decay, config.momentum
         )
