@@ -496,7 +496,7 @@ class _SpaceReader:
 def _dotted(raw: Mapping[str, Any], place: Path_ = ()) -> Iterator[tuple[Path_, object]]:
     """Factors may be written dotted or nested; either way they come out as one path each."""
     for key, value in raw.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value and ".".join((*place, key)) not in knobs():
             yield from _dotted(value, (*place, key))
         else:
             yield (*place, key), value

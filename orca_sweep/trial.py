@@ -164,7 +164,9 @@ def _canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _without_effect(flat: Mapping[str, Any]) -> list[str]:
     """Fields this task, body, objective or optimizer never looks at; they take their defaults."""
     paths = ["finetune.momentum"] if flat.get("finetune.optimizer") != "sgd" else []
-    paths += ["finetune.lora_alpha"] if flat.get("finetune.lora_rank") is None else []
+    body_rests = flat.get("finetune.freeze") in ("body", "both") and flat.get("finetune.freeze_epochs") == "forever"
+    paths += ["finetune.lora_rank"] if body_rests else []
+    paths += ["finetune.lora_alpha"] if body_rests or flat.get("finetune.lora_rank") is None else []
     paths += ["body.pretrain_steps", "body.allow_pickle"] if flat.get("body.pretrain_fraction") == 0 else []
     objective, task = flat.get("embedder.objective", "otdd-exact"), flat.get("task", "")
     if objective in OBJECTIVES:
@@ -177,6 +179,8 @@ def _without_effect(flat: Mapping[str, Any]) -> list[str]:
     except InputError:
         return paths
     recipe = body.pretrain
+    is_folder = body.location is not None and Path(body.location).is_dir()
+    paths += ["body.allow_pickle"] if body.package or (is_folder and not body.only_pickle) else []
     paths += ["embedder.target_length"] if body.dims == 2 else []
     if recipe is None:
         paths += ["body.pretrain_steps"]
@@ -226,6 +230,12 @@ def _contradictions(config: TrialConfig) -> list[str]:
     if task.n_train_max is not None and (config.data.n_train or 0) > task.n_train_max:
         problems.append(
             f"data.n_train = {config.data.n_train}: {task.name!r} has {task.n_train_max} training samples. Ask for fewer."
+        )
+    kinds = ("layernorm", "body.norms", "body.attention", "body.biases", "body-without-")
+    if config.finetune.lora_rank is not None and any(kind in config.finetune.freeze for kind in kinds):
+        problems.append(
+            f"finetune.lora_rank = {config.finetune.lora_rank}: adapters stand in for all of the body's weights, so"
+            f" finetune.freeze {config.finetune.freeze!r} has no meaning beside them. Freeze parts or layers only."
         )
     if config.finetune.freeze == freezing.GRADUAL and config.finetune.freeze_epochs == "forever":
         problems.append(

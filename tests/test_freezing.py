@@ -117,6 +117,7 @@ def test_a_schedule_may_be_a_list_of_phases(write_space):
         ({"freeze": "gradual-unfreeze", "freeze_epochs": 30}, {"freeze": "linear-probe"}),
         ({"freeze": "gradual-unfreeze", "freeze_epochs": 0}, {}),
         ({"lora_alpha": 3}, {}),
+        ({"freeze": "linear-probe", "lora_rank": 4}, {"freeze": "linear-probe"}),
     ],
 )
 def test_schedules_of_equal_work_are_one_cell(settings, same):
@@ -125,6 +126,11 @@ def test_schedules_of_equal_work_are_one_cell(settings, same):
         for part in (settings, same)
     ]
     assert ids[0] == ids[1]
+
+
+def test_adapters_beside_kinds_of_weights_are_a_contradiction():
+    with pytest.raises(InputError, match="finetune.lora_rank = 4: .* 'layernorm' has no meaning beside them"):
+        resolve({"task": "digits", "finetune.freeze": "layernorm", "finetune.lora_rank": 4})
 
 
 def test_gradual_unfreezing_forever_is_a_contradiction():

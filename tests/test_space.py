@@ -345,3 +345,10 @@ def test_rules_that_split_one_arm_are_refused(write_space):
     assert (
         len(plan(write_space(text.replace("proxy: none}, set", "proxy: mnist5k, embedder.epochs: 6}, set"))).cells) == 2
     )
+
+
+def test_a_rule_may_name_a_declared_proxy(write_space):
+    own = "{path: ./a.csv, input: x, label: y}"
+    text = f"base: {{task: tiny}}\nfactors: {{proxy: [none, {own}]}}\nseeds: 1\n"
+    text += f"when: [{{if: {{proxy: {own}}}, set: {{finetune.lr: 5e-3}}}}]\n"
+    assert [cell.finetune.lr for cell in plan(write_space(text)).cells] == [1e-3, 5e-3]
