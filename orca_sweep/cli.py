@@ -224,7 +224,7 @@ def launch(
 
     setup = Setup(
         out=folder,
-        store=store if store and "://" in store else str(Path(store).resolve() if store else folder / "store"),
+        store=_store_root(store or str(folder / "store")),
         data_root=data.resolve(),
         address=where,
     )
@@ -235,6 +235,11 @@ def launch(
     if outcome.exit_code:
         console.print("Launch the same command again to run what is missing or failed.")
     raise typer.Exit(outcome.exit_code)
+
+
+def _store_root(store: str) -> str:
+    """A store's place: a URL as it is, a folder counted from here."""
+    return store if "://" in store else str(Path(store).resolve())
 
 
 def _has_ray_token() -> bool:
@@ -406,7 +411,7 @@ def pretrain(
     from orca_sweep.store import Store
 
     torch.set_num_threads(threads)
-    place = Place(Store(store if "://" in store else str(Path(store).resolve())), "cuda" if gpu else "cpu", threads)
+    place = Place(Store(_store_root(store)), "cuda" if gpu else "cpu", threads)
     total = steps or record.pretrain.steps
     loaded, seconds, reused = pretrain_body(
         record, config, place, lambda row: print(f"step {row['epoch']} of {total}: loss {row['train_loss']:.4f}")

@@ -9,7 +9,7 @@ org/name#config@revision[train[:2000]]:img->fine_label
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orca_sweep.registry import hint
@@ -18,6 +18,14 @@ TEXT = re.compile(
     r"(?P<path>[^\[\]#@]+)(?:#(?P<config>[^\[\]#@]+))?(?:@(?P<revision>[^\[\]#]+))?\[(?P<split>.*)\]:(?P<input>.+)->(?P<label>.+)"
 )
 KEYS = ("path", "config", "revision", "split", "input", "label")
+
+
+def is_local_path(name: str) -> bool:
+    """Whether a name means a file or folder, and no hub id: it is written as one, or is there."""
+    try:
+        return bool(name) and (name.startswith((".", "/", "~")) or Path(name).exists())
+    except OSError:  # longer than a path can be
+        return False
 
 
 @dataclass(frozen=True)
@@ -41,12 +49,12 @@ class Declaration:
     @property
     def is_local(self) -> bool:
         """Whether the path is a file or folder, and no hub id."""
-        return self.path.startswith((".", "/", "~")) or Path(self.path).exists()
+        return is_local_path(self.path)
 
     def absolute(self) -> "Declaration":
         """The declaration with its file or folder counted from the working folder."""
         path = str(Path(self.path).expanduser().resolve()) if self.is_local else self.path
-        return Declaration(path, self.input, self.label, self.split, self.config, self.revision)
+        return replace(self, path=path)
 
 
 def parse(text: str) -> Declaration | None:

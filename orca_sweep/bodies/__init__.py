@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from orca_sweep.declaration import is_local_path
 from orca_sweep.errors import InputError
 from orca_sweep.registry import Registry
 
@@ -207,7 +208,7 @@ def find_body(name: str) -> Body:
     """
     if name in BODIES:
         return BODIES.get(name)
-    if _is_folder_name(name):
+    if is_local_path(name):
         return _folder_body(name, _folder(name))
     if HUB_ID.fullmatch(name):
         return Body(name, f"downloaded from the hub: {name}", name, "see the hub page", None, location=name)
@@ -216,7 +217,7 @@ def find_body(name: str) -> Body:
 
 def canonical_name(name: str) -> str:
     """Returns a body's one name: folders become absolute (counted from the working folder), all else stays."""
-    return str(_folder(name).resolve()) if name not in BODIES and _is_folder_name(name) else name
+    return str(_folder(name).resolve()) if name not in BODIES and is_local_path(name) else name
 
 
 def _folder(name: str) -> Path:
@@ -224,13 +225,6 @@ def _folder(name: str) -> Path:
         return Path(name).expanduser()
     except RuntimeError:  # '~nobody': no such user
         return Path(name)
-
-
-def _is_folder_name(name: str) -> bool:
-    try:
-        return bool(name) and (name.startswith((".", "/", "~")) or Path(name).exists())
-    except OSError:  # longer than a path can be
-        return False
 
 
 def _folder_body(name: str, folder: Path) -> Body:

@@ -129,17 +129,12 @@ def body_spec(config: Any) -> BodySpec:
     family = config.model_type
     if family not in DIMS:
         raise InputError(f"body.name: the family {family!r} is not supported. Supported: {', '.join(DIMS)}.")
-    if family == "vit":
+    if DIMS[family] == 2:
         side = config.image_size // config.patch_size
+        width = config.embed_dim if family == "swin" else config.hidden_size
+        shrink = 2 ** (len(config.depths) - 1) if family == "swin" else 1
         return BodySpec(
-            family, config.hidden_size, config.hidden_size, side * side,
-            config.image_size, config.patch_size, config.num_channels, side,
-        )  # fmt: skip
-    if family == "swin":
-        side = config.image_size // config.patch_size
-        shrink = 2 ** (len(config.depths) - 1)
-        return BodySpec(
-            family, config.embed_dim, config.embed_dim * shrink, side * side,
+            family, width, width * shrink, side * side,
             config.image_size, config.patch_size, config.num_channels, side // shrink,
         )  # fmt: skip
     offset = config.pad_token_id + 1 if family == "roberta" else 0

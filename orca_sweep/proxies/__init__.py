@@ -24,6 +24,8 @@ __all__ = [
     "unavailable_proxy",
 ]
 SHUFFLED = "shuffled:"
+TEXT_FILES = {"text_xs_32.npy": "text_ys_32.npy", "text_xs.npy": "text_ys.npy"}
+"""Features and labels of the original text proxy, under the names it went by."""
 
 
 def _nothing(root: Path) -> ProxyData:
@@ -32,7 +34,7 @@ def _nothing(root: Path) -> ProxyData:
 
 def _text_features(root: Path) -> ProxyData:
     """The original pair of files: features made by the reference's authors for RoBERTa-base."""
-    for xs, ys in (("text_xs_32.npy", "text_ys_32.npy"), ("text_xs.npy", "text_ys.npy")):
+    for xs, ys in TEXT_FILES.items():
         if (root / xs).is_file():
             return declared.features_data(read_npy(root / xs), read_npy(root / ys).astype("int64"), str(root / xs))
     raise DataError(f"proxy 'orca-text': neither text_xs_32.npy nor text_xs.npy is in {root}. Give --data.")
@@ -183,10 +185,12 @@ def unavailable_proxy(proxy: Proxy, data_root: Path | None = None) -> list[str]:
     """Returns what keeps the proxy from being loaded here, each with what to do; empty if nothing."""
     problems = missing_packages(f"proxy {proxy.name!r}", proxy.packages, proxy.extra)
     found = parse(proxy.name.removeprefix(SHUFFLED))
-    if found and found.is_local and not declared.exists(found):
+    if found and found.is_local and not Path(found.path).exists():
         problems.append(f"proxy {proxy.name!r} needs {found.path}, which is not there. Correct the path.")
     if proxy.name.removeprefix(SHUFFLED) == "orca-text" and data_root is not None:
-        names = ("text_xs_32.npy", "text_xs.npy")
-        if not any((data_root / name).is_file() for name in names):
-            problems.append(f"proxy {proxy.name!r} needs {' or '.join(names)} in {data_root}, which is not there.")
+        problems += (
+            []
+            if any((data_root / name).is_file() for name in TEXT_FILES)
+            else [f"proxy {proxy.name!r} needs {' or '.join(TEXT_FILES)} in {data_root}, which is not there."]
+        )
     return problems

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
@@ -226,8 +225,3 @@ def features_data(features: np.ndarray, labels: np.ndarray, where: str) -> Proxy
         raise DataError(f"{where}: features hold NaN or infinite values.")
     y = np.unique(labels, return_inverse=True)[1].reshape(-1).astype(np.int64)
     return ProxyData(Features(x, where), y, fingerprint(x, y))
-
-
-def exists(declared: Declaration) -> bool:
-    """Whether a local file or folder is there."""
-    return os.path.exists(declared.path)
