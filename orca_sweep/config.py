@@ -22,6 +22,7 @@ Freeze = Annotated[str, BeforeValidator(freezing.as_text), AfterValidator(freezi
 Forever = Literal["forever"]
 Optimizer = Literal["adamw", "adam", "sgd"]
 Declared = Annotated[str, BeforeValidator(declaration.as_text)]
+TaskName = Annotated[str, BeforeValidator(declaration.task_as_text)]
 MOST = 10**9
 """Above any sensible count, below what tables and random generators can hold."""
 Epochs = Annotated[int, Field(ge=0, le=MOST)]
@@ -40,6 +41,7 @@ class DataConfig(_Part):
 
     split_seed: Seed = Field(0, description="seed of the train/validation/test split; not the run seed")
     n_train: Count | None = Field(None, description="training samples kept; null keeps all that the task offers")
+    augment: bool = Field(True, description="augment training samples in fine-tuning, where the task does so")
 
 
 class BodyConfig(_Part):
@@ -128,7 +130,9 @@ class FinetuneConfig(_Part):
 class TrialConfig(_Part):
     """One ORCA run, completely described: same config, same work, same numbers on the same CPU."""
 
-    task: str = Field(description="target problem: data, three splits, loss, metric")
+    task: TaskName = Field(
+        description="target problem: a name, openml:<id>, or your own data as {path, kind, sample_shape, output_shape}"
+    )
     proxy: Declared = Field(
         "none",
         description="labelled data the embedder is aligned to: a name, shuffled:<name>, or path[split]:input->label;"
@@ -296,7 +300,8 @@ def explain(error: ValidationError) -> list[tuple[str, object, str]]:
         # A union adds its arm's tag after the field's own path: only lower-case names are ours.
         place = ".".join(str(part) for part in item["loc"] if _is_name(part))
         _, texts = rules.setdefault(place, (item["input"], []))
-        text = item["msg"][0].lower() + item["msg"][1:]
+        text = item["msg"].removeprefix("Value error, ")
+        text = text[0].lower() + text[1:]
         if text not in texts:
             texts.append(text)
     return [(place, value, " or ".join(texts)) for place, (value, texts) in rules.items()]

@@ -8,6 +8,7 @@ org/name#config@revision[train[:2000]]:img->fine_label
 """
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -88,3 +89,122 @@ def as_text(value: object) -> object:
     if missing:
         raise ValueError(f"a proxy's declaration needs path, input and label; {', '.join(missing)} is missing")
     return Declaration(**{key: str(part) for key, part in value.items() if part is not None}).text
+
+
+# Tasks --------------------------------------------------------------------------------------------
+
+TASK_KEYS = (
+    "path", "kind", "sample_shape", "output_shape", "input", "target", "group", "test", "loss", "metric", "normalise",
+    "val_share", "test_share",
+)  # fmt: skip
+TASK_NEEDS = ("path", "kind", "sample_shape", "output_shape")
+
+
+@dataclass(frozen=True)
+class TaskDeclaration:
+    """A user's own task: where its samples are, and what they are.
+
+    As a text it is the path followed by ``key=value`` in alphabetic order, quoted as in a shell.
+    """
+
+    path: str
+    kind: str
+    sample_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    input: str = "x"
+    target: str = "y"
+    group: str | None = None
+    test: str | None = None
+    loss: str | None = None
+    metric: str | None = None
+    normalise: str | None = None
+    val_share: float = 0.1
+    test_share: float = 0.1
+
+    @property
+    def text(self) -> str:
+        """The declaration as one text."""
+        parts = [self.path]
+        for key in sorted(TASK_KEYS[1:]):
+            value = getattr(self, key)
+            if value != TaskDeclaration.__dataclass_fields__[key].default and value is not None:
+                parts.append(f"{key}={'x'.join(map(str, value)) if isinstance(value, tuple) else value}")
+        return shlex.join(parts)
+
+    def absolute(self) -> "TaskDeclaration":
+        """The declaration with its files counted from the working folder."""
+        path = Path(self.path).expanduser().resolve()
+        test = None if self.test is None else str(Path(self.test).expanduser().resolve())
+        return replace(self, path=str(path), test=test)
+
+
+def is_task_text(name: str) -> bool:
+    """Whether a task's name is written as a declaration."""
+    return " kind=" in name
+
+
+def parse_task(text: str) -> TaskDeclaration:
+    """Returns the declaration of a text.
+
+    Raises:
+        ValueError: saying what is wrong with it.
+    """
+    path, *pairs = shlex.split(text)
+    wrong = [pair for pair in pairs if "=" not in pair]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is no key=value")
+    return _task({"path": path, **dict(pair.split("=", 1) for pair in pairs)})
+
+
+def task_as_text(value: object) -> object:
+    """Returns a mapping that declares a task as its text; anything else stays.
+
+    Raises:
+        ValueError: saying what is wrong with the mapping.
+    """
+    return _task(value).text if isinstance(value, Mapping) else value
+
+
+def _task(raw: Mapping[str, object]) -> TaskDeclaration:
+    for key in raw:
+        if key not in TASK_KEYS:
+            raise ValueError(f"a task's declaration has no {key!r}. {hint(str(key), TASK_KEYS)}")
+    given = {key: value for key, value in raw.items() if value is not None}
+    missing = [key for key in TASK_NEEDS if key not in given]
+    if missing:
+        raise ValueError(f"a task's declaration needs {', '.join(TASK_NEEDS)}; {', '.join(missing)} is missing")
+    fields: dict[str, object] = {}
+    for key, part in given.items():
+        if key in ("sample_shape", "output_shape"):
+            fields[key] = _shape(key, part)
+        elif key in ("val_share", "test_share"):
+            fields[key] = _share(key, part)
+        else:
+            fields[key] = ",".join(map(str, part)) if isinstance(part, list) else str(part)
+    return TaskDeclaration(**fields)  # type: ignore[arg-type]
+
+
+def _shape(key: str, value: object) -> tuple[int, ...]:
+    parts = value if isinstance(value, list | tuple) else str(value).split("x")
+    try:
+        shape = tuple(int(str(part)) for part in parts)
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise ValueError(f"{key} {value!r} is no shape. Write [3, 32, 32], or 3x32x32")
+    return shape
+
+
+def _share(key: str, value: object) -> float:
+    try:
+        share = float(str(value))
+    except ValueError:
+        share = -1.0
+    if not 0 < share < 1:
+        raise ValueError(f"{key} {value!r} is no share of the samples. It is above 0 and below 1")
+    return share
+
+
+def task_label(name: str) -> str:
+    """Returns a task's name for people: of a declared one, its file's name."""
+    return Path(shlex.split(name)[0]).name if is_task_text(name) else name

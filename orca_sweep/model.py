@@ -328,7 +328,7 @@ def build_predictor(task: Task, body: LoadedBody, config: TrialConfig) -> nn.Mod
     """Builds the predictor (stage 1) from its own stream."""
     width, cut = body.spec.width_out, layout(task, body.spec, config)
     with torch_stream(config.seed, "predictor init"):
-        if task.kind != "dense":
+        if not task.is_dense:
             return VectorPredictor(width, math.prod(task.output_shape))
         if task.dims == 1:
             return DensePredictor1D(width, task.output_shape, cut.patch, cut.fold)

@@ -19,14 +19,14 @@ from pydantic import ValidationError
 
 from orca_sweep import __version__, freezing
 from orca_sweep.bodies import DECODERS, canonical_name, find_body, find_rung, unavailable_body
-from orca_sweep.config import FinetuneConfig, TrialConfig, explain, knobs
+from orca_sweep.config import FinetuneConfig, TrialConfig, canonical_json, explain, knobs
 from orca_sweep.data import fingerprint, missing_packages
 from orca_sweep.errors import DivergedError, InputError, OrcaSweepError
 from orca_sweep.objectives import OBJECTIVES, settings_of
 from orca_sweep.proxies import canonical_proxy, find_proxy, unavailable_proxy
 from orca_sweep.results import Status, write_record
 from orca_sweep.store import NUMERIC_PACKAGES
-from orca_sweep.tasks import TASKS, TaskData, task_data, unavailable
+from orca_sweep.tasks import Task, TaskData, canonical_task, find_task, task_data, unavailable
 
 if TYPE_CHECKING:
     from orca_sweep.stages import Place, Progress
@@ -99,15 +99,14 @@ def resolve(settings: Mapping[str, Any]) -> TrialConfig:
         InputError: with every mistake; each starts with the dotted name of the field.
     """
     problems = _unknown_names(settings)
-    task = settings.get("task", "")
-    recipe = TASKS.get(task).recipe if task in TASKS else {}
-    whole = {**recipe, **settings}
+    task = _known_task(settings)
+    whole = {**(task.recipe if task else {}), **settings}
     if not problems:
         problems = _unknown_names(whole)
     try:
         config = TrialConfig.from_flat(_canonical(whole))
     except ValidationError as error:
-        problems += _mistakes(error, task in TASKS)
+        problems += _mistakes(error, task is not None)
         raise InputError(list(dict.fromkeys(problems))) from None
     problems += [] if problems else _contradictions(config)
     if problems:
@@ -129,10 +128,10 @@ def _mistakes(error: ValidationError, task_known: bool) -> list[str]:
 
 def _unknown_names(settings: Mapping[str, Any]) -> list[str]:
     problems = []
-    for path, registry in (("task", TASKS), ("embedder.objective", OBJECTIVES)):
-        if path in settings and settings[path] not in registry:
-            problems.append(f"{path} {settings[path]!r}: {registry.unknown(settings[path])}")
-    for path, find in (("proxy", find_proxy), ("body.name", find_body)):
+    name = settings.get("embedder.objective", "none")
+    if name not in OBJECTIVES:
+        problems.append(f"embedder.objective {name!r}: {OBJECTIVES.unknown(name)}")
+    for path, find in (("task", find_task), ("proxy", find_proxy), ("body.name", find_body)):
         if path in settings:
             try:
                 find(settings[path])
@@ -143,6 +142,8 @@ def _unknown_names(settings: Mapping[str, Any]) -> list[str]:
 
 def _canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
     flat = dict(settings)
+    if "task" in flat:
+        flat["task"] = canonical_task(flat["task"])
     naive = flat.get("embedder.epochs") == 0 or flat.get("embedder.objective") == "none"
     if naive or flat.get("proxy", "none") == "none":
         flat |= {"proxy": "none", "embedder.objective": "none", "embedder.epochs": 0}
@@ -168,12 +169,13 @@ def _without_effect(flat: Mapping[str, Any]) -> list[str]:
     paths += ["finetune.lora_rank"] if body_rests else []
     paths += ["finetune.lora_alpha"] if body_rests or flat.get("finetune.lora_rank") is None else []
     paths += ["body.pretrain_steps", "body.allow_pickle"] if flat.get("body.pretrain_fraction") == 0 else []
-    objective, task = flat.get("embedder.objective", "otdd-exact"), flat.get("task", "")
+    objective, task = flat.get("embedder.objective", "otdd-exact"), _known_task(flat)
     if objective in OBJECTIVES:
         taken = settings_of(objective)
         paths += [path for path in OBJECTIVE_SETTINGS if path.removeprefix("embedder.") not in taken]
-    if task in TASKS:
-        paths += ["embedder.n_pseudo_classes"] if TASKS.get(task).kind == "classification" else []
+    if task is not None:
+        paths += ["embedder.n_pseudo_classes"] if task.kind == "classification" else []
+        paths += [] if task.augments else ["data.augment"]
     try:
         body = find_body(flat.get("body.name", ""))
     except InputError:
@@ -192,6 +194,13 @@ def _without_effect(flat: Mapping[str, Any]) -> list[str]:
     return paths
 
 
+def _known_task(settings: Mapping[str, Any]) -> Task | None:
+    try:
+        return find_task(settings.get("task", ""))
+    except InputError:
+        return None
+
+
 def _canonical_freeze(flat: Mapping[str, Any]) -> dict[str, Any]:
     """The one way to write a freeze schedule that this run can tell apart; nothing if it is no schedule."""
     defaults = FinetuneConfig()
@@ -207,7 +216,7 @@ def _canonical_freeze(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _contradictions(config: TrialConfig) -> list[str]:
-    body, task, proxy = find_body(config.body.name), TASKS.get(config.task), find_proxy(config.proxy)
+    body, task, proxy = find_body(config.body.name), find_task(config.task), find_proxy(config.proxy)
     problems = []
     kind = {1: "text", 2: "image", None: None}[body.dims]
     if kind is not None and proxy.kind not in (kind, "any", "none", None):
@@ -254,7 +263,7 @@ def unavailable_parts(configs: Iterable[TrialConfig], data_root: Path) -> list[s
     configs = list(configs)
     problems: list[str] = []
     for name in dict.fromkeys(config.task for config in configs):
-        problems += unavailable(TASKS.get(name), data_root)
+        problems += unavailable(find_task(name), data_root)
     for name in dict.fromkeys(config.body.name for config in configs):
         problems += unavailable_body(find_body(name))
     for name in dict.fromkeys(config.proxy for config in configs):
@@ -326,7 +335,7 @@ def _identity(config: TrialConfig, place: "Place") -> dict[str, Any]:
     return {
         "trial_id": config.trial_id,
         "cell_id": config.cell_id,
-        "metric": TASKS.get(config.task).metric,
+        "metric": find_task(config.task).metric,
         "device": place.device,
         "n_threads": place.n_threads,
         "host": platform.node(),
@@ -360,7 +369,9 @@ def _run(
 
     clock = _Clock(record.row)
     data = _task_data(config.task, data_root, config.data.split_seed, config.data.n_train)
-    sizes = {"n_train": len(data.train), "n_val": len(data.val), "n_test": len(data.test)}
+    sizes = {
+        f"n_{name}": part.n_wholes for name, part in (("train", data.train), ("val", data.val), ("test", data.test))
+    }
     record.row |= {**sizes, "data_sha256": data.fingerprint}
     clock.lap("data_s")
 
@@ -382,7 +393,8 @@ def _run(
         **place.key_part(),
         "finetune": config.finetune.model_dump(),
         "seed": config.seed,
-        "task": [data.task.name, data.task.loss, data.task.metric],
+        "task": [data.task.name, data.task.loss, dict(data.task.loss_settings), data.task.metric],
+        "augment": config.data.augment,
         "data": data.fingerprint,
         "scale": [fingerprint(part) for part in (data.target_mean, data.target_std) if part is not None],
         "body": body.about,
@@ -390,8 +402,9 @@ def _run(
     }
     checkpoint = home / CHECKPOINT
     result = stages.finetune(
-        model, data, config.finetune, config.seed, place.device, checkpoint, stage_key("finetune", inputs), report
-    )
+        model, data, config.finetune, config.seed, place.device, checkpoint, stage_key("finetune", inputs), report,
+        augment=config.data.augment and data.task.augments,
+    )  # fmt: skip
     record.epochs += result.epochs
     record.row |= _finetune_row(result)
     clock.lap("finetune_s")
@@ -416,7 +429,7 @@ class _Clock:
 @lru_cache(maxsize=2)
 def _task_data(name: str, data_root: Path, split_seed: int, n_train: int | None) -> TaskData:
     """Task data is the same for every trial of a task: a reused worker loads it once."""
-    return task_data(TASKS.get(name), data_root, split_seed, n_train)
+    return task_data(find_task(name), data_root, split_seed, n_train)
 
 
 def _train_embedder(
@@ -472,15 +485,19 @@ def _finetune_row(result: Any) -> dict[str, Any]:
 def _score_test(model: Any, data: TaskData, result: Any, device: str, row: dict[str, Any]) -> None:
     """Scores the test split: the only place where test data meets a model."""
     from orca_sweep.bodies.network import to_tensors
-    from orca_sweep.stages import predict
+    from orca_sweep.stages import predict_wholes
     from orca_sweep.store import state_digest
     from orca_sweep.tasks.measures import METRICS
 
     for which, state in (("last", result.last), ("best", result.best)):
         model.load_state_dict(to_tensors(state))
-        prediction = predict(model, data.test, device)
-        value = METRICS[data.task.metric].compute(prediction, data.test.y)
+        prediction, target = predict_wholes(model, data.test, device)
+        metric = METRICS[data.task.metric]
+        value = metric.compute(prediction, target)
         if not math.isfinite(value):
             raise DivergedError(f"the test metric of the {which} epoch is {value}")
         row[f"test_metric_{which}"] = value
+        more = {name: METRICS[name].compute(prediction, target) for name in data.task.more_metrics}
+        row[f"test_more_{which}"] = canonical_json(more) if more else None
+    row["n_test_classes_unscored"] = metric.unscored(target) if metric.unscored else 0
     row["state_sha256"] = state_digest(result.last)

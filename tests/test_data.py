@@ -108,7 +108,7 @@ def test_damaged_files_end_in_a_data_error_or_a_value(tmp_path_factory, read, po
 def test_a_plain_array_is_no_pickled_dict_and_the_other_way_round(tmp_path):
     np.save(tmp_path / "plain.npy", np.zeros(3))
     np.save(tmp_path / "dict.npy", {"a": 1})
-    with pytest.raises(DataError, match=r"holds an array \(3,\) of float64. A single pickled object was expected"):
+    with pytest.raises(DataError, match=r"holds an array \(3,\) of float64. Pickled objects \(\) were expected"):
         d.read_pickled_npy(tmp_path / "plain.npy")
     with pytest.raises(DataError, match=r"not a plain \.npy array"):
         d.read_npy(tmp_path / "dict.npy")
@@ -190,7 +190,7 @@ def test_a_subsample_of_indices_gives_indices_and_too_many_are_refused():
 
 def test_missing_packages_are_named_as_pip_knows_them(monkeypatch):
     assert d.missing_packages("task 't'", ("numpy",), None) == []
-    monkeypatch.setattr(d, "find_spec", lambda name: None)
+    monkeypatch.setattr(d.samples, "find_spec", lambda name: None)
     assert d.missing_packages("task 't'", ("sklearn",), None) == [
         "task 't' needs the package scikit-learn, which is not installed. Run: pip install scikit-learn"
     ]

@@ -277,8 +277,13 @@ def test_a_text_body_reuses_its_embedder_too(run):
 
 
 def test_a_test_metric_that_is_not_finite_is_no_success(run, monkeypatch):
-    real = stages.predict
-    monkeypatch.setattr(stages, "predict", lambda *a: real(*a) * math.inf)
+    real = stages.predict_wholes
+
+    def broken(*a):
+        prediction, target = real(*a)
+        return prediction * math.inf, target
+
+    monkeypatch.setattr(stages, "predict_wholes", broken)
     row, _ = run(task="tiny")
     assert row["status"] == "diverged"
     assert "the test metric" in row["error"]

@@ -19,7 +19,7 @@ from orca_sweep.tasks.measures import LOSSES, METRICS
 HERE = Path()
 
 
-def made(y, kind="dense", output_shape=(1, 4), shift=0.0, **more):
+def made(y, kind="dense-regression", output_shape=(1, 4), shift=0.0, **more):
     """A 1D task of ten training, ten validation and ten test samples made in memory."""
     x = np.random.default_rng(0).normal(3, 2, (30, 2, 4))
     x[10:] += shift
@@ -32,13 +32,13 @@ def made(y, kind="dense", output_shape=(1, 4), shift=0.0, **more):
 
 
 def test_every_mistake_of_a_record_is_told_at_once():
-    wrong = {"dims": 2, "kind": "dens", "loss": "mes", "metric": "erorr", "normalise_inputs": "chanel"}
+    wrong = {"dims": 2, "kind": "dense-regresion", "loss": "mes", "metric": "erorr", "normalise_inputs": "chanel"}
     with pytest.raises(InputError) as caught:
         replace(made(np.zeros((30, 1, 4))), **wrong)
     text = str(caught.value)
-    assert all(word in text for word in ("(2, 4)", "'dense'", "'mse'", "'error'", "'channel'"))
+    assert all(word in text for word in ("(2, 4)", "'dense-regression'", "'mse'", "'error'", "'channel'"))
     assert all(line.startswith("task 'made': ") for line in caught.value.problems)
-    with pytest.raises(InputError, match="Only dense targets are normalised"):
+    with pytest.raises(InputError, match="Only targets that are numbers are normalised"):
         replace(TASKS.get("digits"), normalise_targets="pointwise")
 
 
@@ -54,14 +54,55 @@ def test_every_recipe_makes_a_whole_trial(name):
     assert task.licence
 
 
-def test_recipes_of_the_benchmark_are_those_released():
-    ninapro, satellite = TASKS.get("ninapro").recipe, TASKS.get("satellite").recipe
-    finetune = ("epochs", "batch_size", "optimizer", "lr", "weight_decay", "warmup_epochs", "decay_epochs")
-    assert [ninapro[f"finetune.{key}"] for key in finetune] == [60, 32, "adam", 1e-4, 1e-5, 5, 60]
-    assert [satellite[f"finetune.{key}"] for key in finetune] == [60, 16, "adamw", 3e-5, 3e-6, 5, 60]
-    assert (ninapro["embedder.epochs"], ninapro["finetune.grad_clip"]) == (100, 1.0)
-    assert (satellite["embedder.epochs"], satellite["finetune.accumulation"]) == (60, 4)
-    assert (satellite["embedder.target_length"], satellite["body.name"]) == (512, "roberta-base")
+# proxy, body, epochs, embedder epochs, batch, accumulation, optimizer, lr, weight decay, warm-up, decay, samples per
+# class, clip, target length; None where the released settings say nothing.
+RELEASED = """
+cifar100 cifar10 swin-base 60 60 32 32 sgd 1e-4 1e-3 5 200 128 - -
+spherical cifar10 swin-base 60 60 32 4 adamw 1e-4 .1 5 60 128 - -
+ninapro cifar10 swin-base 60 100 32 1 adam 1e-4 1e-5 5 60 128 1 -
+fsd50k cifar10 swin-base 100 60 32 1 adam 1e-4 5e-5 5 100 128 - -
+darcy cifar10 swin-base 100 60 4 1 adamw 1e-3 5e-3 5 100 128 - -
+psicov cifar10 swin-base 10 60 1 32 adam 5e-6 1e-5 5 100 64 - -
+cosmic cifar10 swin-base 60 60 4 1 adamw 1e-3 0 5 60 128 - -
+ecg conll2003-ner roberta-base 15 60 4 16 sgd 1e-6 .1 5 200 128 - 64
+satellite conll2003-ner roberta-base 60 60 16 4 adamw 3e-5 3e-6 5 60 128 - 512
+deepsea conll2003-ner roberta-base 13 60 16 1 adam 1e-5 0 10 25 64 1 512
+advection conll2003-ner roberta-base 200 60 4 1 adam 1e-4 1e-5 5 200 128 1 512
+burgers conll2003-ner roberta-base 200 60 4 1 adam 1e-5 1e-5 5 200 128 1 128
+1d-cfd conll2003-ner roberta-base 200 60 4 1 adamw 1e-4 1e-3 5 200 128 1 128
+diffusion-reaction conll2003-ner roberta-base 200 60 4 1 sgd 1e-3 1e-5 5 200 128 1 256
+diffusion-sorption conll2003-ner roberta-base 200 60 4 1 adamw 1e-4 0 5 200 128 1 32
+shallow-water cifar10 swin-base 200 60 4 1 adamw 1e-4 0 5 200 128 1 -
+2d-diffusion-reaction cifar10 swin-base 200 60 4 1 adam 1e-4 0 5 200 128 1 -
+2d-cfd cifar10 swin-base 200 60 4 1 adamw 1e-3 0 5 200 128 1 -
+darcy-pde cifar10 swin-base 100 60 4 1 adamw 1e-4 0 5 200 128 - -
+"""
+FIELDS = (
+    "proxy", "body.name", "finetune.epochs", "embedder.epochs", "finetune.batch_size", "finetune.accumulation",
+    "finetune.optimizer", "finetune.lr", "finetune.weight_decay", "finetune.warmup_epochs", "finetune.decay_epochs",
+    "embedder.max_samples_per_class", "finetune.grad_clip", "embedder.target_length",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", RELEASED.split("\n")[1:-1], ids=lambda line: line.split()[0])
+def test_recipes_of_the_benchmarks_are_those_released(line):
+    from orca_sweep.config import knobs
+    from orca_sweep.trial import resolve
+
+    name, *values = line.split()
+    flat = resolve({"task": name}).flat()
+    for path, value in zip(FIELDS, values, strict=True):
+        if path == "embedder.target_length" and value == "-":
+            continue
+        assert flat[path] == (None if value == "-" else knobs()[path].read(value)), path
+    lr = flat["finetune.lr"]
+    assert flat["embedder.lr"] == pytest.approx(10 * lr if lr <= 1e-3 else lr)
+    assert (flat["embedder.optimizer"], flat["embedder.weight_decay"]) == (
+        flat["finetune.optimizer"],
+        flat["finetune.weight_decay"],
+    )
+    assert flat["finetune.momentum"] == {"ecg": 0.99, "diffusion-reaction": 0.99}.get(name, 0.9)
+    assert flat["embedder.objective"] == "otdd-exact"
 
 
 def test_the_modules_import_without_anything_heavy():
@@ -272,12 +313,12 @@ def test_darcy_inputs_are_coefficient_and_coordinates():
 # Files of the benchmark ---------------------------------------------------------------------------
 
 
-def ninapro_files(root, n=(8, 5, 4)):
+def ninapro_files(root, n=(40, 5, 4)):
     (root / "ninaPro").mkdir()
     rng = np.random.default_rng(0)
     for part, count in zip(("train", "val", "test"), n, strict=True):
         np.save(root / f"ninaPro/ninapro_{part}.npy", rng.normal(size=(count, 52, 16)))
-        np.save(root / f"ninaPro/label_{part}.npy", rng.integers(0, 18, count))
+        np.save(root / f"ninaPro/label_{part}.npy", np.arange(count) % 18)
 
 
 def satellite_files(root, n_train=120, n_test=24):
@@ -289,11 +330,11 @@ def satellite_files(root, n_train=120, n_test=24):
 def test_ninapro_takes_the_three_files_as_they_are(tmp_path):
     ninapro_files(tmp_path)
     data = task_data(TASKS.get("ninapro"), tmp_path, 0, None)
-    for part, count in zip(("train", "val", "test"), (8, 5, 4), strict=True):
+    for part, count in zip(("train", "val", "test"), (40, 5, 4), strict=True):
         samples = getattr(data, part)
         raw = np.load(tmp_path / f"ninaPro/ninapro_{part}.npy")
         assert samples.x.shape == (count, 1, 16, 52)
-        np.testing.assert_array_equal(samples.x[:, 0], raw.transpose(0, 2, 1).astype(np.float32))
+        np.testing.assert_array_equal(samples.x[:][:, 0], raw.transpose(0, 2, 1).astype(np.float32))
         np.testing.assert_array_equal(samples.y, np.load(tmp_path / f"ninaPro/label_{part}.npy"))
     assert task_data(TASKS.get("ninapro"), tmp_path, 1, None).fingerprint == data.fingerprint
 
@@ -319,21 +360,21 @@ def test_satellite_validation_is_as_large_as_test_outside_training_and_no_row_is
     data = task_data(TASKS.get("satellite"), tmp_path, split_seed, None)
     assert [len(part) for part in (data.train, data.val, data.test)] == [96, 24, 24]
     whole = d.read_pickled_dict(tmp_path / "satellite_train.npy", ("data",))["data"].astype(np.float32)
-    rows = [{row.tobytes() for row in part.x} for part in (data.train, data.val)]
+    rows = [{row.tobytes() for row in part.x[:]} for part in (data.train, data.val)]
     assert not rows[0] & rows[1]
     assert rows[0] | rows[1] == {row.tobytes() for row in whole}
     assert set(data.val.y) == set(range(24))
     test = d.read_pickled_dict(tmp_path / "satellite_test.npy", ("data",))["data"]
-    np.testing.assert_array_equal(data.test.x[:, 0], test.astype(np.float32))
+    np.testing.assert_array_equal(data.test.x[:][:, 0], test.astype(np.float32))
     np.testing.assert_array_equal(data.test.y, np.arange(24))
     other = task_data(TASKS.get("satellite"), tmp_path, split_seed + 1, None)
-    assert {row.tobytes() for row in other.val.x} != rows[1]
+    assert {row.tobytes() for row in other.val.x[:]} != rows[1]
 
 
 def test_a_wrong_satellite_file_is_named(tmp_path):
     task = TASKS.get("satellite")
     satellite_files(tmp_path, 24, 24)
-    with pytest.raises(DataError, match=r"satellite_train\.npy: 24 rows, but 24 test rows"):
+    with pytest.raises(DataError, match=r"satellite: 24 training and 24 test samples. .* swapped"):
         task_data(task, tmp_path, 0, None)
     path = tmp_path / "satellite_train.npy"
     for value, words in (

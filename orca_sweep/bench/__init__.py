@@ -4,9 +4,11 @@ A case is measured in a process of its own, on one thread, so that its peak of m
 """
 
 import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ class Measurement:
 
     case: str
     ours_s: float
-    """CPU seconds."""
+    """CPU seconds, those of worker processes included."""
     other_s: float
     ratio: float
     """other_s / ours_s: bigger is better."""
@@ -30,6 +32,8 @@ class Measurement:
     other_wall_s: float
     difference: float
     """Largest relative difference (norm) of our value and gradient from the naive ones in double precision."""
+    n_samples: int = 0
+    """Samples that one turn loads, where that is what is measured; divide by the wall seconds."""
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the fields, for JSON."""
@@ -40,15 +44,15 @@ def run(benchmark: str, repeats: int = 3) -> Iterator[Measurement]:
     """Yields the measurements of a benchmark's cases, one after the other.
 
     Args:
-        benchmark: ``objectives``.
+        benchmark: ``objectives`` or ``loading``.
         repeats: how often the slow side runs.
     """
-    from orca_sweep.bench import objectives
+    from orca_sweep.bench import loading, objectives
 
-    cases = {"objectives": objectives.CASES}[benchmark]
-    for case in cases:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            yield pool.apply(measure, (case, repeats))
+    cases: dict[str, tuple[Callable[[], Case], ...]] = {"objectives": objectives.CASES, "loading": loading.CASES}
+    for case in cases[benchmark]:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            yield pool.submit(measure, case, repeats).result()
 
 
 def measure(case: Callable[[], "Case"], repeats: int) -> Measurement:
@@ -65,7 +69,7 @@ def measure(case: Callable[[], "Case"], repeats: int) -> Measurement:
     other_cpu, other_wall = (statistics.median(times) for times in zip(*other, strict=True))
     pairs = zip(ours_result, made.check(), strict=True)
     difference = max(float((a - b).norm() / b.norm().clamp_min(1e-30)) for a, b in pairs)
-    return Measurement(made.name, cpu, other_cpu, other_cpu / cpu, peak, wall, other_wall, difference)
+    return Measurement(made.name, cpu, other_cpu, other_cpu / cpu, peak, wall, other_wall, difference, made.n_samples)
 
 
 @dataclass(frozen=True)
@@ -76,12 +80,19 @@ class Case:
     ours: Callable[[], tuple[Any, ...]]
     other: Callable[[], tuple[Any, ...]]
     check: Callable[[], tuple[Any, ...]]
+    n_samples: int = 0
 
 
 def _time(call: Callable[[], Any]) -> tuple[float, float]:
-    cpu, wall = time.process_time(), time.perf_counter()
+    cpu, wall = _cpu_s(), time.perf_counter()
     call()
-    return time.process_time() - cpu, time.perf_counter() - wall
+    return _cpu_s() - cpu, time.perf_counter() - wall
+
+
+def _cpu_s() -> float:
+    """CPU seconds of this process, to the microsecond, and of its children that have ended."""
+    spent = os.times()
+    return time.process_time() + spent.children_user + spent.children_system
 
 
 def peak_memory_mib() -> float:

@@ -5,7 +5,7 @@ stores its output under the hash of exactly those arguments.
 """
 
 from orca_sweep.stages.embedding import EmbedderTraining, ProxyFeatures, proxy_features, train_embedder
-from orca_sweep.stages.finetuning import FinetuneResult, finetune, predict
+from orca_sweep.stages.finetuning import FinetuneResult, finetune, predict, predict_wholes
 from orca_sweep.stages.frozen import frozen_names, set_frozen
 from orca_sweep.stages.place import Place, Progress
 from orca_sweep.stages.pretraining import pretrain_body
@@ -19,6 +19,7 @@ __all__ = [
     "finetune",
     "frozen_names",
     "predict",
+    "predict_wholes",
     "pretrain_body",
     "proxy_features",
     "set_frozen",

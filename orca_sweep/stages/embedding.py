@@ -19,6 +19,7 @@ from orca_sweep.errors import DataError, DivergedError
 from orca_sweep.model import Embedder1D, Embedder2D
 from orca_sweep.proxies import ProxyData
 from orca_sweep.stages.place import (
+    Feed,
     Place,
     Progress,
     load_optimizer,
@@ -142,7 +143,7 @@ class _Run:
     ) -> None:
         self.embedder, self.proxy, self.config, self.place = embedder.to(place.device), proxy, config, place
         self.settings: EmbedderConfig = config.embedder
-        self.x = torch.from_numpy(data.train.x).to(place.device)
+        self.x = Feed(data.train.x, place.device)
         members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
         self.n = sum(map(len, members))
         self.classes = [m for m in members if len(m) > 1]
@@ -293,7 +294,8 @@ class _Run:
         """The patches of all samples, made once: resizing and cutting take no parameter."""
         if len(self.x) * self._patch_numbers > KEPT_NUMBERS:
             return None
-        return torch.cat([self.embedder.patches(part) for part in self.x.split(256)])
+        size = max(1, min(256, BATCH_NUMBERS // self._patch_numbers))
+        return torch.cat([self.embedder.patches(self.x[i : i + size]) for i in range(0, len(self.x), size)])
 
     @cached_property
     def _objective_settings(self) -> dict[str, Any]:

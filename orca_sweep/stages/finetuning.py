@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from orca_sweep.bodies.network import to_arrays, to_tensors
 from orca_sweep.config import FinetuneConfig
+from orca_sweep.data import Samples
 from orca_sweep.errors import DivergedError, InputError
 from orca_sweep.freezing import Phase, schedule
 from orca_sweep.model import OrcaModel
 from orca_sweep.stages.frozen import set_frozen
 from orca_sweep.stages.place import (
+    Feed,
     Progress,
     batches,
     load_optimizer,
@@ -29,11 +31,13 @@ from orca_sweep.stages.place import (
 )
 from orca_sweep.store import CorruptFileError, read_tensors, write_tensors
 from orca_sweep.streams import stream_rng, torch_stream
-from orca_sweep.tasks import Samples, TaskData
-from orca_sweep.tasks.measures import LOSSES, METRICS
+from orca_sweep.tasks import TaskData
+from orca_sweep.tasks.measures import METRICS
 
 STAGE = "finetune"
 PREDICT_BATCH = 256
+PREDICT_NUMBERS = 2**25
+"""Samples of more numbers are predicted fewer at a time."""
 KEPT_NUMBERS = 2**28
 """Features of frozen parts are kept if they are no more numbers than this (1 GiB in single precision)."""
 
@@ -87,6 +91,7 @@ def finetune(
     checkpoint: Path | None,
     identity: str,
     report: Progress,
+    augment: bool = False,
 ) -> FinetuneResult:
     """Fine-tunes the model in place and returns its history with best-validated and last weights.
 
@@ -98,7 +103,7 @@ def finetune(
     Raises:
         DivergedError: when a training loss or a validation metric is not finite.
     """
-    loop = _Loop(model.to(device), data, config, seed, device)
+    loop = _Loop(model.to(device), data, config, seed, device, augment)
     loop.resume(checkpoint, identity)
     while loop.epoch < config.epochs:
         loop.run_epoch()
@@ -112,11 +117,14 @@ def finetune(
 class _Loop:
     """The state of one fine-tuning run."""
 
-    def __init__(self, model: nn.Module, data: TaskData, config: FinetuneConfig, seed: int, device: str) -> None:
+    def __init__(
+        self, model: nn.Module, data: TaskData, config: FinetuneConfig, seed: int, device: str, augment: bool
+    ) -> None:
         self.model, self.data, self.config, self.seed, self.device = model, data, config, seed, device
-        self.x = torch.from_numpy(data.train.x).to(device)
-        self.y = torch.from_numpy(data.train.y).to(device)
-        self.loss = LOSSES[data.task.loss]
+        self.augment = augment
+        self.x, self.y = Feed(data.train.x, device), Feed(data.train.y, device)
+        self.parts = None if data.train.groups is None else _Parts(data.train.groups)
+        self.loss = data.loss
         self.schedule = schedule(config.freeze, config.freeze_epochs, _n_layers(model))
         for phase in self.schedule:
             if set_frozen(model, phase.frozen) == 0:
@@ -125,9 +133,11 @@ class _Loop:
             config.optimizer, model.parameters(), config.lr, config.weight_decay, config.momentum
         )
         self.step_size = config.batch_size * config.accumulation
-        self.steps_per_epoch = math.ceil(len(self.x) / self.step_size)
+        self.steps_per_epoch = math.ceil(data.train.n_wholes / self.step_size)
         self.result = FinetuneResult()
         self.epoch = 0
+        self.n_batches = 0
+        """Batches of this epoch so far."""
         self.kept: tuple[Tensor, Tensor] | None = None
         """Features of training and validation samples, while all that makes them is frozen."""
 
@@ -148,28 +158,43 @@ class _Loop:
     def _keep_features(self) -> None:
         """Runs embedder and body once for a phase in which neither trains: they are in eval mode, without dropout."""
         model = self.model
-        if not isinstance(model, OrcaModel) or any(
-            p.requires_grad for part in (model.embedder, model.body) for p in part.parameters()
+        if (
+            self.augment
+            or not isinstance(model, OrcaModel)
+            or any(p.requires_grad for part in (model.embedder, model.body) for p in part.parameters())
         ):
             self.kept = None
         elif self.kept is None:
-            splits = (self.x, torch.from_numpy(self.data.val.x).to(self.device))
-            if sum(map(len, splits)) * _features(model, self.x[:1]).numel() <= KEPT_NUMBERS:
+            splits = (self.x, Feed(self.data.val.x, self.device))
+            if sum(map(len, splits)) * model.features(self.x[:1]).numel() <= KEPT_NUMBERS:
                 self.kept = (_features(model, splits[0]), _features(model, splits[1]))
 
-    def _predict(self, index: Tensor) -> Tensor:
-        if self.kept is None:
-            prediction: Tensor = self.model(self.x[index])
-        else:
-            prediction = self.model.from_features(self.kept[0][index])  # type: ignore[operator]
-        return prediction
+    def _batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Predictions and targets of a batch of training samples."""
+        if self.kept is not None:
+            features = self.kept[0][index.to(self.device)]
+            return self.model.from_features(features), self.y[index]  # type: ignore[operator]
+        if not self.augment:
+            return self.model(self.x[index]), self.y[index]
+        # Inputs and targets draw alike: a cut of the one is the same cut of the other.
+        x, y = (
+            feed.drawn(index, stream_rng(self.seed, "augmentation", self.epoch + 1, self.n_batches))
+            for feed in (self.x, self.y)
+        )
+        return self.model(x), y
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The epoch's order of training samples; of samples in parts, one part each."""
+        order = stream_rng(self.seed, "finetune order", epoch).permutation(self.data.train.n_wholes)
+        return order if self.parts is None else self.parts.draw(order, stream_rng(self.seed, "parts", epoch))
 
     def _diverged(self, what: str) -> DivergedError:
         return DivergedError(f"fine-tuning diverged: {what}", self.result.epochs)
 
     def _train(self, epoch: int) -> tuple[float, float]:
         """One pass over the training samples; returns mean loss and the last step's learning rate."""
-        order = stream_rng(self.seed, "finetune order", epoch).permutation(len(self.x))
+        order = self._order(epoch)
+        self.n_batches = 0
         total, lr = torch.zeros((), device=self.device), 0.0
         with torch_stream(self.seed, "dropout", epoch):
             for group in batches(order, self.step_size):
@@ -183,9 +208,10 @@ class _Loop:
         self.optimizer.zero_grad(set_to_none=True)
         mean = torch.zeros((), device=self.device)
         for index in group.split(self.config.batch_size):
-            index = index.to(self.device)
+            prediction, target = self._batch(index)
+            self.n_batches += 1
             # Each batch counts by its share of the group: a short last batch weighs no more than its samples.
-            loss = self.loss(self._predict(index), self.y[index]) * (len(index) / len(group))
+            loss = self.loss(prediction, target) * (len(index) / len(group))
             loss.backward()
             mean += loss.detach()
         if self.config.grad_clip is not None:
@@ -196,13 +222,16 @@ class _Loop:
 
     def _validate(self) -> tuple[float, float]:
         if self.kept is None:
-            prediction = predict(self.model, self.data.val, self.device)
+            prediction, target = predict_wholes(self.model, self.data.val, self.device)
         else:
             self.model.eval()
             with torch.inference_mode():
-                prediction = self.model.from_features(self.kept[1]).float().cpu().numpy()  # type: ignore[operator]
-        loss = float(self.loss(torch.from_numpy(prediction), torch.from_numpy(self.data.val.y)))
-        return loss, METRICS[self.data.task.metric].compute(prediction, self.data.val.y)
+                parts = self.model.from_features(self.kept[1]).float().cpu().numpy()  # type: ignore[operator]
+            prediction, target = _wholes(parts, self.data.val)
+        if not np.isfinite(prediction).all():
+            return math.nan, math.nan
+        loss = float(self.loss(torch.from_numpy(prediction), torch.from_numpy(target)))
+        return loss, METRICS[self.data.task.metric].compute(prediction, target)
 
     def _note(
         self, epoch: int, train_loss: float, val_loss: float, val_metric: float, lr: float, n_trainable: int, s: float
@@ -272,9 +301,15 @@ def _n_layers(model: nn.Module) -> int:
     return len(model.body.layers()) if isinstance(model, OrcaModel) else 0  # type: ignore[operator]
 
 
+def _slices(shape: Sequence[int], batch_size: int) -> list[slice]:
+    """Batches of a split that is predicted: large samples come fewer at a time."""
+    size = max(1, min(batch_size, PREDICT_NUMBERS // max(1, math.prod(shape[1:]))))
+    return [slice(i, i + size) for i in range(0, shape[0], size)]
+
+
 @torch.no_grad()
-def _features(model: OrcaModel, x: Tensor) -> Tensor:
-    return torch.cat([model.features(part) for part in x.split(PREDICT_BATCH)])
+def _features(model: OrcaModel, x: Feed) -> Tensor:
+    return torch.cat([model.features(x[part]) for part in _slices(x.shape, PREDICT_BATCH)])
 
 
 @torch.inference_mode()
@@ -282,7 +317,36 @@ def predict(model: nn.Module, samples: Samples, device: str, batch_size: int = P
     """Returns the model's predictions on a whole split, in its order, in eval mode."""
     model.eval()
     parts = [
-        model(torch.from_numpy(samples.x[i : i + batch_size]).to(device)).float().cpu()
-        for i in range(0, len(samples), batch_size)
+        model(torch.from_numpy(samples.x[part]).to(device)).float().cpu()
+        for part in _slices(samples.x.shape, batch_size)
     ]
     return torch.cat(parts).numpy()
+
+
+def predict_wholes(model: nn.Module, samples: Samples, device: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns predictions and targets of a whole split, in memory; of samples in parts, the mean over the parts."""
+    return _wholes(predict(model, samples, device), samples)
+
+
+def _wholes(prediction: np.ndarray, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+    target = samples.y[:]
+    if samples.groups is None:
+        return prediction, target
+    _, first, whole, counts = np.unique(samples.groups, return_index=True, return_inverse=True, return_counts=True)
+    total = np.zeros((len(first), *prediction.shape[1:]), np.float64)
+    np.add.at(total, whole, prediction)
+    mean = total / counts.reshape(-1, *[1] * (prediction.ndim - 1))
+    return mean.astype(np.float32), target[first]
+
+
+class _Parts:
+    """Which samples are parts of which whole."""
+
+    def __init__(self, groups: np.ndarray) -> None:
+        _, whole, self.counts = np.unique(groups, return_inverse=True, return_counts=True)
+        self.rows = np.argsort(whole, kind="stable")
+        self.start = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
+
+    def draw(self, wholes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Returns one part of each whole."""
+        return self.rows[self.start[wholes] + (rng.random(len(wholes)) * self.counts[wholes]).astype(np.int64)]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from orca_sweep.data import Array, Rows, chunks
 from orca_sweep.store import Store
 
 Progress = Callable[[Mapping[str, Any]], None]
@@ -25,6 +26,41 @@ class Place:
     def key_part(self) -> dict[str, Any]:
         """What of the place belongs into a stage's key."""
         return {"device": self.device.split(":")[0], "n_threads": self.n_threads}
+
+
+RESIDENT_BYTES = 2**31
+"""Samples on disk are brought to a GPU once if they take no more than this; else batch by batch."""
+
+
+class Feed:
+    """Inputs or targets of a split on their way to the device: there already, or read when asked for."""
+
+    def __init__(self, array: Array, device: str) -> None:
+        self.array, self.device = array, device
+        self.shape = array.shape
+        self.tensor: Tensor | None = None
+        if isinstance(array, np.ndarray):
+            self.tensor = torch.from_numpy(array).to(device)
+        elif device != "cpu" and 4 * int(np.prod(array.shape)) <= RESIDENT_BYTES:
+            self.tensor = torch.cat([self._moved(array[part]) for part in chunks(array)])
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        """The samples of an index tensor (on the CPU) or a slice, on the device."""
+        if self.tensor is not None:
+            return self.tensor[index if isinstance(index, slice) else index.to(self.tensor.device)]
+        return self._moved(self.array[index if isinstance(index, slice) else index.numpy()])
+
+    def drawn(self, index: Tensor, rng: np.random.Generator) -> Tensor:
+        """The samples of an index tensor, augmented; those in memory never are."""
+        if isinstance(self.array, Rows):
+            return self._moved(self.array.drawn(index.numpy(), rng))
+        return self[index]
+
+    def _moved(self, batch: np.ndarray) -> Tensor:
+        return torch.from_numpy(batch).to(self.device)
 
 
 def make_optimizer(

@@ -8,6 +8,7 @@ import numpy as np
 
 from orca_sweep.data import Samples, Splits, check_array, check_labels, read_pickled_dict, split_groups, split_random
 from orca_sweep.errors import DataError
+from orca_sweep.tasks.records import Task
 
 DARCY_SIDE = 29
 N_DARCY = 300
@@ -126,3 +127,71 @@ def watch_windows(path: Path, split_seed: int) -> Splits:
     x = np.concatenate([r[: n * WINDOW].reshape(n, WINDOW, 6) for r, n in zip(recordings, counts, strict=True)])
     y, subject = np.repeat(labels, counts), np.repeat(subjects, counts)
     return _cut(x.transpose(0, 2, 1).astype(np.float32), y, split_groups(subject, 2, 2, split_seed))
+
+
+RECORDS = (
+    Task(
+        name="digits",
+        dims=2,
+        sample_shape=(1, 8, 8),
+        kind="classification",
+        output_shape=(10,),
+        loss="cross-entropy",
+        metric="error",
+        load=load_digits,
+        meaning="8x8 handwritten digits, 10 classes; 100 training samples unless data.n_train says otherwise",
+        source="scikit-learn load_digits (Alpaydin & Kaynak 1998, UCI)",
+        licence="CC BY 4.0 (data), BSD-3-Clause (package)",
+        packages=("sklearn",),
+        n_train_max=897,
+        recipe={
+            "proxy": "mnist5k", "body.name": "swin-micro", "data.n_train": 100,
+            "embedder.epochs": 20, "embedder.proxy_samples": 1000,
+            "finetune.epochs": 30, "finetune.batch_size": 20, "finetune.lr": 1e-3, "finetune.warmup_epochs": 2,
+            "finetune.decay_epochs": 30,
+        },
+    ),
+    Task(
+        name="darcy-generated",
+        dims=2,
+        sample_shape=(3, 29, 29),
+        kind="dense-regression",
+        output_shape=(1, 29, 29),
+        loss="relative-l2",
+        metric="relative-l2",
+        load=load_darcy,
+        meaning="Darcy flow on a 29x29 grid: permeability to pressure, solved here, 200 training samples",
+        source="generated as in Li et al. 2021, arXiv 2010.08895",
+        licence="MIT (made here)",
+        packages=("scipy", "sklearn"),
+        n_train_max=200,
+        normalise_targets="pointwise",
+        recipe={
+            "proxy": "mnist5k", "body.name": "swin-micro",
+            "embedder.epochs": 20, "embedder.proxy_samples": 1000,
+            "finetune.epochs": 30, "finetune.batch_size": 16, "finetune.lr": 1e-3, "finetune.warmup_epochs": 2,
+            "finetune.decay_epochs": 30,
+        },
+    ),
+    Task(
+        name="watch-exercises",
+        dims=1,
+        sample_shape=(6, WINDOW),
+        kind="classification",
+        output_shape=(7,),
+        loss="cross-entropy",
+        metric="error",
+        load=load_watch,
+        meaning="wrist acceleration and rotation, 7 shoulder exercises, split by subject; 160 training windows",
+        source="seglearn's watch dataset (Burns et al. 2018, arXiv 1802.01489)",
+        licence="BSD-3-Clause",
+        packages=("seglearn", "sklearn"),
+        extra="1d",
+        normalise_inputs="channel",
+        recipe={
+            "proxy": "pydoc-topics", "body.name": "minilm", "data.n_train": 160,
+            "embedder.epochs": 20, "embedder.proxy_samples": 1000, "embedder.target_length": 32,
+            "finetune.epochs": 5, "finetune.batch_size": 16, "finetune.lr": 1e-4, "finetune.grad_clip": 1.0,
+        },
+    ),
+)  # fmt: skip

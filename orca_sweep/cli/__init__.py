@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from orca_sweep import __version__
+from orca_sweep.cli import data as data_commands
+from orca_sweep.declaration import task_label
 from orca_sweep.errors import InputError, OrcaSweepError
 from orca_sweep.space import Plan
 
@@ -25,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(data_commands.app, name="data")
 SpaceFile = Annotated[Path, typer.Argument(help="the space: a YAML with base, factors and seeds", show_default=False)]
 MAX_CELLS_SHOWN = 40
 
@@ -126,8 +129,8 @@ def _confounds(made: Plan) -> list[str]:
     for cell in made.cells:
         by_task.setdefault(cell.task, []).append(cell.finetune.lr)
     return [
-        f"The {len(rates)} cells of {task} share finetune.lr = {rates[0]:g}, and no other was tried: a difference between"
-        " them may be one of tuning. Make finetune.lr a factor, or set it per level under 'when'."
+        f"The {len(rates)} cells of {task_label(task)} share finetune.lr = {rates[0]:g}, and no other was tried: a"
+        " difference between them may be one of tuning. Make finetune.lr a factor, or set it per level under 'when'."
         for task, rates in by_task.items()
         if len(rates) > 1 and len(set(rates)) == 1
     ]
@@ -190,7 +193,10 @@ def _record_lines(kind: Kind) -> list[tuple[str, str]]:
 
     registry: Any = {"tasks": TASKS, "bodies": BODIES, "proxies": PROXIES, "objectives": OBJECTIVES}[kind.value]
     records = [registry.get(name) for name in registry.names()]
-    return [(record.name, _record_text(record)) for record in records]
+    lines = [(record.name, _record_text(record)) for record in records]
+    if kind is Kind.tasks:
+        lines.append(("openml:<id>", "1D; any OpenML table by its number (orca-sweep data fetch openml:31)"))
+    return lines
 
 
 def _record_text(record: Any) -> str:
@@ -222,6 +228,7 @@ def launch(
     from orca_sweep.sweep import Setup
     from orca_sweep.sweep import launch as run
 
+    _convert_tasks(made, data.resolve())
     setup = Setup(
         out=folder,
         store=_store_root(store or str(folder / "store")),
@@ -235,6 +242,15 @@ def launch(
     if outcome.exit_code:
         console.print("Launch the same command again to run what is missing or failed.")
     raise typer.Exit(outcome.exit_code)
+
+
+def _convert_tasks(made: Plan, root: Path) -> None:
+    """Converts here what can be, with a bar to look at; what is missing is told by the sweep itself."""
+    from orca_sweep.tasks import find_task, unavailable
+
+    for task in (find_task(name) for name in dict.fromkeys(cell.task for cell in made.cells)):
+        if task.convert is not None and not unavailable(task, root):
+            data_commands.convert_task(task, root)
 
 
 def _store_root(store: str) -> str:
@@ -334,7 +350,7 @@ def _finish(folder: Path, console: Console) -> None:
 
 def shipped(folder: str) -> Path:
     """Returns the folder ``analysis`` or ``search_spaces``: beside the package, or inside an installed one."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     beside = package.parent / folder
     return beside if beside.is_dir() else package / "_shipped" / folder
 
@@ -363,7 +379,7 @@ def _print_summary(results: Any, console: Console) -> None:
         lacking = ", ".join(f"{n} {status}" for status, n in cell.statuses.items() if status != "ok")
         levels = [_level(value) for value in cell.levels.values()]
         table.add_row(*levels, str(i.n), f"{i.mean:.4f}" if i.n else "-", interval, lacking or "0")
-    measures = ", ".join(dict.fromkeys(f"{cell.task}: {cell.metric}" for cell in cells))
+    measures = ", ".join(dict.fromkeys(f"{task_label(cell.task)}: {cell.metric}" for cell in cells))
     console.print(f"{results.metric} ({measures}; lower is better), mean over n seeds with Student-t interval:")
     console.print(table)
 
@@ -430,6 +446,7 @@ class Benchmark(StrEnum):
     """What ``bench`` can measure."""
 
     objectives = "objectives"
+    loading = "loading"
 
 
 @app.command()
@@ -438,15 +455,20 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON line per case")] = False,
     repeats: Annotated[int, typer.Option(min=1, help="how often the slow side runs; its median counts")] = 3,
 ) -> None:
-    """Measures ours beside the naive way of the same work; ratio = naive / ours in CPU seconds of one thread."""
+    """Measures ours beside the naive way of the same work; ratio = naive / ours in CPU seconds of one thread.
+
+    Loading is measured beside a DataLoader with 4 workers, whose CPU seconds count too; samples/s are by the clock.
+    """
     from orca_sweep.bench import run
 
-    row = "{:34} {:>10} {:>10} {:>8} {:>9} {:>11}"
+    row = "{:34} {:>10} {:>10} {:>8} {:>9} {:>11}" + " {:>14} {:>15}" * (benchmark is Benchmark.loading)
     if not as_json:
-        print(row.format("case", "ours ms", "naive ms", "ratio", "peak MiB", "difference"))
+        heads = ("case", "ours ms", "naive ms", "ratio", "peak MiB", "difference", "ours samples/s", "naive samples/s")
+        print(row.format(*heads))
     for m in run(benchmark.value, repeats):
         numbers = f"{m.ours_s * 1e3:.1f}", f"{m.other_s * 1e3:.0f}", f"{m.ratio:.1f}", f"{m.peak_memory_mib:.0f}"
-        text = json.dumps(m.as_dict()) if as_json else row.format(m.case, *numbers, f"{m.difference:.0e}")
+        speeds = f"{m.n_samples / m.ours_wall_s:.0f}", f"{m.n_samples / m.other_wall_s:.0f}"
+        text = json.dumps(m.as_dict()) if as_json else row.format(m.case, *numbers, f"{m.difference:.0e}", *speeds)
         print(text, flush=True)
 
 
@@ -468,7 +490,3 @@ def collect(
     counts = ", ".join(f"{n} {status}" for status, n in results.trials["status"].value_counts().items())
     print(f"{target / 'trials.parquet'}: {len(results.trials)} trials ({counts})")
     print(f"{target / 'epochs.parquet'}: {len(results.epochs)} epochs")
-
-
-if __name__ == "__main__":
-    main()

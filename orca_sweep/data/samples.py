@@ -1,51 +1,107 @@
-"""Samples, seeded three-way splits, and readers that trust no file from outside."""
+"""Samples in memory or on disk, seeded three-way splits, and checks of what comes from outside."""
 
 import hashlib
-import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
-from tokenize import TokenError
-from typing import IO
 
 import numpy as np
 
+from orca_sweep.data.readers import DAMAGED
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.streams import stream_rng
 
-# All that a pickled dict of NumPy arrays needs; every other name in a pickle is refused before it runs.
-SAFE_GLOBALS = frozenset(
-    (module, name)
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray")
-    for name in ("_reconstruct", "scalar")
-) | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
-# Everything the readers of NumPy and pickle raise on damaged bytes (found by feeding them damaged bytes).
-DAMAGED = (
-    ValueError, TypeError, EOFError, pickle.UnpicklingError, AttributeError, LookupError, OverflowError,
-    MemoryError, ImportError, SyntaxError, RuntimeError, SystemError, TokenError,
-)  # fmt: skip
 # Names under which a package is installed, where they differ from the name it is imported by.
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "PyYAML"}
+
+Read = Callable[[np.ndarray, np.random.Generator | None], np.ndarray]
+"""(ids, generator) -> the samples of these ids; with a generator augmented, without one as they are."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Samples that are read when asked for: an array (N, ...) of float32 of which no more than a batch is in memory.
+
+    Indexing with a slice or an index array reads; nothing else does. N indices are all it holds.
+    """
+
+    read: Read
+    ids: np.ndarray
+    """(N,) int64: which samples of the source these are, in order."""
+    sample_shape: tuple[int, ...]
+    digest: str
+    """Names all that ``read`` depends on, so that equal digests mean equal samples."""
+
+    @classmethod
+    def of(cls, array: np.ndarray, digest: str, change: Callable[[np.ndarray], np.ndarray] | None = None) -> "Rows":
+        """Returns all rows of an array (a memory map), read as float32, each batch passed through ``change``."""
+
+        def read(ids: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+            batch = np.asarray(array[ids], dtype=np.float32)
+            return batch if change is None else change(batch)
+
+        shape = read(np.zeros(0, int), None).shape[1:]
+        return cls(read, np.arange(len(array)), shape, digest)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, ...), as of an array."""
+        return (len(self.ids), *self.sample_shape)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: slice | np.ndarray) -> np.ndarray:
+        return self.read(self.ids[index], None)
+
+    def drawn(self, index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Returns the samples of an index array, augmented by what the generator draws."""
+        return self.read(self.ids[index], rng)
+
+    def take(self, index: np.ndarray) -> "Rows":
+        """Returns the rows of an index array; nothing is read."""
+        return Rows(self.read, self.ids[index], self.sample_shape, self.digest)
+
+    def map(
+        self, function: Callable[[np.ndarray], np.ndarray], digest: str, sample_shape: tuple[int, ...] | None = None
+    ) -> "Rows":
+        """Returns the rows with every batch passed through a function; its name or hash joins the digest."""
+        read, shape = self.read, sample_shape or self.sample_shape
+        return Rows(lambda ids, rng: function(read(ids, rng)), self.ids, shape, f"{self.digest} > {digest}")
+
+
+Array = np.ndarray | Rows
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs x (N, ...) and targets y (N, ...)."""
+    """Inputs x (N, ...) and targets y (N, ...).
 
-    x: np.ndarray
-    y: np.ndarray
+    ``groups`` (N,) says which samples are parts of one whole, as the seconds of a sound clip are: an epoch of
+    training draws one part of each, and a prediction is the mean over its parts.
+    """
+
+    x: Array
+    y: Array
+    groups: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if len(self.x) != len(self.y):
+        lengths = {len(self.x), len(self.y), len(self.x if self.groups is None else self.groups)}
+        if len(lengths) > 1:
             raise DataError(f"{len(self.x)} inputs but {len(self.y)} targets: every sample needs both.")
 
     def __len__(self) -> int:
         return len(self.x)
 
+    @property
+    def n_wholes(self) -> int:
+        """How many samples there are, parts of one whole counted once."""
+        return len(self) if self.groups is None else len(np.unique(self.groups))
+
     def take(self, index: np.ndarray) -> "Samples":
         """Returns the samples of an index array."""
-        return Samples(self.x[index], self.y[index])
+        x, y = (part.take(index) if isinstance(part, Rows) else part[index] for part in (self.x, self.y))
+        return Samples(x, y, None if self.groups is None else self.groups[index])
 
 
 @dataclass(frozen=True)
@@ -57,82 +113,14 @@ class Splits:
     test: Samples
 
 
-class _Restricted(pickle.Unpickler):
-    def __init__(self, file: IO[bytes], path: Path) -> None:
-        # Python 2 pickles, as the benchmark's are, hold byte strings: latin1 keeps them as they are.
-        super().__init__(file, encoding="latin1")
-        self.path = path
-
-    def find_class(self, module: str, name: str) -> object:
-        if (module, name) not in SAFE_GLOBALS:
-            raise DataError(
-                f"{self.path}: the pickle asks for {module}.{name}. Only NumPy arrays and plain containers are read;"
-                " nothing ran. Get the file from its source again, or save it as plain arrays."
-            )
-        return super().find_class(module, name)
+def chunks(array: Array, numbers: int = 2**22) -> "list[slice]":
+    """Returns the slices in which a long array is read: each of about so many numbers."""
+    size = max(1, numbers // max(1, int(np.prod(array.shape[1:]))))
+    return [slice(first, first + size) for first in range(0, len(array), size)]
 
 
-def _open(path: Path) -> IO[bytes]:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}). Put the file there, or name its folder.") from None
-
-
-def read_npy(path: Path) -> np.ndarray:
-    """Reads a .npy array without unpickling anything.
-
-    Raises:
-        DataError: if it is missing, no .npy file, or holds Python objects.
-    """
-    with _open(path) as file:
-        try:
-            return np.lib.format.read_array(file, allow_pickle=False)
-        except DAMAGED as error:
-            raise DataError(
-                f"{path}: not a plain .npy array ({error}). Arrays of numbers are read. Get the file again."
-            ) from None
-
-
-def read_pickled_npy(path: Path) -> object:
-    """Reads a .npy file that holds one Python object (``np.save`` of a dict) through a restricted unpickler.
-
-    Raises:
-        DataError: if it is missing, malformed, or asks for anything but NumPy arrays and plain containers.
-    """
-    with _open(path) as file:
-        try:
-            magic = np.lib.format.read_magic(file)
-            reader = np.lib.format.read_array_header_1_0 if magic == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = reader(file)
-            if not dtype.hasobject or shape != ():
-                raise DataError(f"{path}: holds an array {shape} of {dtype}. A single pickled object was expected.")
-            array = _Restricted(file, path).load()
-        except DAMAGED as error:
-            raise DataError(
-                f"{path}: not a readable .npy file ({type(error).__name__}: {error}). A dict saved with np.save"
-                " was expected. Get the file again."
-            ) from None
-    if isinstance(array, np.ndarray) and array.dtype == object and array.shape == ():
-        return array.item()
-    raise DataError(f"{path}: holds {type(array).__name__}. A single pickled object was expected.")
-
-
-def read_pickled_dict(path: Path, keys: Sequence[str]) -> dict[str, object]:
-    """Reads a pickled dict and checks that it has the keys.
-
-    Raises:
-        DataError: as ``read_pickled_npy``, or naming the missing keys.
-    """
-    value = read_pickled_npy(path)
-    if not isinstance(value, dict) or not set(keys) <= value.keys():
-        found = sorted(map(str, value)) if isinstance(value, dict) else type(value).__name__
-        raise DataError(f"{path}: a dict with the keys {', '.join(keys)} was expected, found {found}.")
-    return value
-
-
-def check_array(value: object, where: object, shape: tuple[int | None, ...]) -> np.ndarray:
-    """Returns the value as a numeric array of that shape (None = any length), all finite.
+def check_array(value: object, where: object, shape: tuple[int | None, ...], allow_nan: bool = False) -> np.ndarray:
+    """Returns the value as a numeric array of that shape (None = any length), all finite unless NaN is allowed.
 
     Raises:
         DataError: naming the place, what was found and the rule.
@@ -144,7 +132,7 @@ def check_array(value: object, where: object, shape: tuple[int | None, ...]) -> 
         raise DataError(f"{where}: shape {array.shape}. {rule} was expected. Is it the right file?")
     if array.dtype.kind not in "biuf":
         raise DataError(f"{where}: holds {array.dtype}. Real numbers were expected. Is it the right file?")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    if array.dtype.kind == "f" and not np.isfinite(array).all() and not (allow_nan and not np.isinf(array).any()):
         raise DataError(f"{where}: holds NaN or infinite values. Clean the file first.")
     return array
 
@@ -243,10 +231,13 @@ def missing_packages(what: str, packages: Sequence[str], extra: str | None) -> l
     ]
 
 
-def fingerprint(*arrays: np.ndarray) -> str:
-    """Returns the SHA-256 over dtypes, shapes and bytes."""
+def fingerprint(*arrays: Array) -> str:
+    """Returns the SHA-256 over types, shapes and bytes; of rows on disk, over what they depend on."""
     digest = hashlib.sha256()
     for array in arrays:
+        if isinstance(array, Rows):
+            digest.update(f"{array.digest}{array.shape}".encode())
+            array = array.ids
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -1,0 +1,193 @@
+"""FSD50K: clips of sound as log-mel spectrograms, from the benchmark's chunks of one second."""
+
+import csv
+import io
+import json
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from orca_sweep.data import Conversion, Converted, File, Rows, Samples, Splits, Writer
+from orca_sweep.data.readers import read_wav
+from orca_sweep.errors import DataError
+from orca_sweep.tasks.nasbench360 import LICENCE, SOURCE
+from orca_sweep.tasks.recipes import inside, lines_of, recipe
+from orca_sweep.tasks.records import Task
+
+RATE, MELS, FRAMES, WIDTH = 22050, 96, 101, 102
+"""Samples per second; mel bands; frames of 10 ms in a second; frames with the one that is padded."""
+PARTS = {"train": "chunks/tr.csv", "val": "chunks/val.csv", "test": "chunks/eval.csv"}
+LABELS = "chunks/lbl_map.json"
+NOISE = "noise_22050"
+N_CLASSES = 200
+
+
+def log_mel(sound: np.ndarray) -> np.ndarray:
+    """Returns the log-mel spectrogram (96, frames) of a sound (n,), float32: decibel, zero mean over the clip.
+
+    Windows of 30 ms every 10 ms, Fourier length 1920; the quietest are 80 dB below the loudest. A sound shorter
+    than a second is repeated to fill one.
+
+    Source: the FSD50K paper's features (Fonseca et al. 2022, arXiv 2010.00475) as the benchmark computes them.
+    """
+    import torch
+    from transformers.audio_utils import mel_filter_bank
+
+    if len(sound) < RATE:
+        sound = np.tile(sound, RATE // len(sound) + 1)[:RATE]
+    n_fft, window = MELS * 20, int(RATE * 0.03)
+    spectrum = torch.stft(
+        torch.from_numpy(np.ascontiguousarray(sound, np.float32)), n_fft, int(RATE * 0.01), window,
+        torch.hann_window(window), return_complex=True,
+    )  # fmt: skip
+    filters = mel_filter_bank(n_fft // 2 + 1, MELS, 0.0, RATE / 2, RATE, norm=None, mel_scale="htk")
+    power = filters.T.astype(np.float32) @ spectrum.abs().square().numpy()
+    decibel = 10 * np.log10(np.maximum(power, 1e-10))
+    decibel = np.maximum(decibel, decibel.max() - 80)
+    return (decibel - decibel.mean()).astype(np.float32)
+
+
+def _manifest(root: Path, part: str) -> list[tuple[Path, list[str], str]]:
+    """(file, labels, clip) of every chunk of a part."""
+    path = root / PARTS[part]
+    rows = list(csv.DictReader(io.StringIO("\n".join(lines_of(path, 2**28)))))
+    if not rows or not {"files", "labels", "ext"} <= rows[0].keys():
+        raise DataError(f"{path}: columns files, labels and ext were expected. Is it the right file?")
+    return [(_found(root, row["files"]), row["labels"].split(","), row["ext"]) for row in rows]
+
+
+def _found(root: Path, name: str) -> Path:
+    """A chunk's place here: manifests carry the paths of the machine they were made on."""
+    parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..", ".")]
+    for first in range(len(parts)):
+        path = inside(root, "/".join(parts[first:]))
+        if path.is_file():
+            return path
+    return root / "/".join(parts)
+
+
+def _label_map(root: Path) -> dict[str, int]:
+    path = root / LABELS
+    try:
+        names = json.loads("\n".join(lines_of(path)))
+    except ValueError:
+        names = None
+    if not isinstance(names, dict) or sorted(map(str, names.values())) != sorted(map(str, range(len(names)))):
+        raise DataError(f"{path}: a JSON object of {N_CLASSES} names and their numbers was expected.")
+    if len(names) != N_CLASSES:
+        raise DataError(f"{path}: {len(names)} labels. {N_CLASSES} were expected. Is it the right file?")
+    return {str(name): int(number) for name, number in names.items()}
+
+
+def _check(root: Path, part: str) -> str:
+    rows = _manifest(root, part)
+    missing = [path for path, _, _ in rows if not path.is_file()]
+    if missing:
+        raise DataError(f"{root / PARTS[part]}: {len(missing)} of {len(rows)} chunks are not there, the first:"
+                        f" {missing[0]}. Unpack them below {root}.")  # fmt: skip
+    return f"{len(rows)} chunks of {len({clip for _, _, clip in rows})} clips"
+
+
+def convert_fsd50k(root: Path, writer: Writer) -> None:
+    """Spectrograms (96, 101) of all chunks in half precision (0.03 dB), their labels, and which clip they are of."""
+    numbers = _label_map(root)
+    parts = {part: _manifest(root, part) for part in PARTS}
+    total, done = sum(map(len, parts.values())), 0
+    for part, rows in parts.items():
+        clips = {clip: i for i, clip in enumerate(dict.fromkeys(clip for _, _, clip in rows))}
+        for path, labels, clip in rows:
+            unknown = [label for label in labels if label not in numbers]
+            if unknown:
+                raise DataError(f"{root / PARTS[part]}: label {unknown[0]!r} of {path.name} is not in {LABELS}.")
+            target = np.zeros((1, N_CLASSES), np.uint8)
+            target[0, [numbers[label] for label in labels]] = 1
+            writer.append(f"x_{part}", log_mel(read_wav(path, RATE))[None, :, :FRAMES].astype(np.float16), path)
+            writer.append(f"y_{part}", target, path)
+            writer.append(f"clip_{part}", np.array([clips[clip]]))
+            done += 1
+            writer.report(done, total)
+    noises = sorted((root / NOISE).glob("*.wav"))
+    writer.append("noise", np.zeros((0, MELS), np.float16))
+    for path in noises:
+        frames = log_mel(read_wav(path, RATE)).T.astype(np.float16)
+        writer.append("noise", frames, path)
+        writer.append("noise_length", np.array([len(frames)]))
+    if not noises:
+        writer.append("noise_length", np.zeros(0, np.int64))
+
+
+MASKS, MASKED_BANDS, MASKED_FRAMES, P_MASKED = 2, 0.15, 0.20, 0.5
+P_NOISE, NOISE_SHARE = 0.75, 0.5
+
+
+def load_fsd50k(data: Converted, split_seed: int) -> Splits:
+    """Returns spectrograms (1, 96, 102) of chunks, grouped by clip, with 200 yes-or-no labels.
+
+    Training draws one chunk of each clip an epoch, masks bands and frames of half of them, and mixes background
+    noise into three quarters (if the folder of noise was there at conversion); a prediction is the mean over a
+    clip's chunks.
+
+    Differs from ORCA's code in: it draws and augments each clip once for the whole run.
+    """
+    return Splits(*(_chunks(data, part) for part in PARTS))
+
+
+def _chunks(data: Converted, part: str) -> Samples:
+    sound = data[f"x_{part}"]
+
+    def read(ids: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+        batch = np.zeros((len(ids), 1, MELS, WIDTH), np.float32)
+        batch[:, 0, :, :FRAMES] = sound[ids]
+        return batch if rng is None else augment(batch, data, rng)
+
+    digest = f"{data.digest(f'x_{part}', 'noise')} padded"
+    rows = Rows(read, np.arange(len(sound)), (1, MELS, WIDTH), digest)
+    return Samples(rows, data[f"y_{part}"], np.asarray(data[f"clip_{part}"]))
+
+
+def augment(batch: np.ndarray, data: Converted, rng: np.random.Generator) -> np.ndarray:
+    """Returns spectrograms (B, 1, 96, 102) masked and mixed with noise, each with its chance; changes the batch.
+
+    Source: Park et al. 2019 (SpecAugment), with the FSD50K baseline's settings.
+    """
+    lengths = np.asarray(data["noise_length"])
+    for image in batch[:, 0, :, :FRAMES]:
+        if rng.random() < P_MASKED:
+            lowest = image.min()
+            for axis, share in ((0, MASKED_BANDS), (1, MASKED_FRAMES)) * MASKS:
+                width = int(rng.uniform(0, share) * image.shape[axis])
+                first = int(rng.integers(0, image.shape[axis] - width + 1))
+                np.swapaxes(image, 0, axis)[first : first + width] = lowest
+        if rng.random() < P_NOISE and len(lengths):
+            of = int(rng.integers(len(lengths)))
+            start = int(lengths[:of].sum()) + int(rng.integers(0, max(1, lengths[of] - FRAMES + 1)))
+            noise = np.asarray(data["noise"][start : start + FRAMES], np.float32).T
+            share = rng.uniform(0, NOISE_SHARE)
+            image *= 1 - share
+            image += share * noise
+    return batch
+
+
+FSD50K = Task(
+    name="fsd50k",
+    dims=2,
+    sample_shape=(1, MELS, WIDTH),
+    kind="multi-label",
+    output_shape=(N_CLASSES,),
+    loss="bce",
+    loss_settings={"pos_weight": 10.0},
+    metric="map-error",
+    load=load_fsd50k,
+    convert=Conversion("fsd50k", convert_fsd50k),
+    meaning="sound clips as log-mel spectrograms, 200 yes-or-no labels, the benchmark's three splits",
+    source=f"FSD50K (Fonseca et al. 2022, arXiv 2010.00475); {SOURCE}",
+    licence=LICENCE,
+    files=(
+        *(File(path, partial(_check, part=part)) for part, path in PARTS.items()),
+        File(LABELS, lambda root: f"{len(_label_map(root))} labels"),
+    ),
+    augments=True,
+    recipe=recipe("swin-base", 100, 32, "adam", 1e-4, 5e-5, 5, 100),
+)
+RECORDS = (FSD50K,)

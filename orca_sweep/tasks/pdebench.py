@@ -1,0 +1,288 @@
+"""PDEBench's tasks of the ORCA paper: one jump from the first to the last time step (Takamoto et al. 2022).
+
+Files are the benchmark's own. A sample is a simulation, so that splitting samples splits simulations. Validation
+is cut out of training by the split seed; it has as many simulations as the test set.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from orca_sweep.data import Conversion, Converted, File, Rows, Samples, Splits, Writer, split_random
+from orca_sweep.data.readers import hdf5_dataset, opened_hdf5
+from orca_sweep.errors import DataError
+from orca_sweep.tasks.recipes import expect, hdf5_file, recipe
+from orca_sweep.tasks.records import Task
+
+SOURCE = "PDEBench (Takamoto et al. 2022, arXiv 2210.07182); settings of Shen et al. 2023 as released"
+PLACE = "https://darus.uni-stuttgart.de/api/access/datafile/"
+ROWS = 64
+"""Simulations read at a time."""
+
+
+@dataclass(frozen=True)
+class _Pde:
+    """One equation's file and what of it is used."""
+
+    file: str
+    number: int
+    """The file's number in the DaRUS repository."""
+    md5: str
+    stride: int = 1
+    """Every so many-th grid point."""
+    time_stride: int = 1
+    steps: int = 10**6
+    """The target is this step, counted after ``time_stride``; the last one if there are fewer."""
+    test_first: bool = True
+    """Whether the first tenth of the simulations is the test set, or the last."""
+    fields: tuple[str, ...] = ("tensor",)
+
+    def last(self, n_times: int) -> int:
+        """Which time step is the target."""
+        kept = -(-n_times // self.time_stride)
+        return (min(self.steps, kept) - 1) * self.time_stride
+
+    def splits(self, n: int, split_seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Indices of training, validation and test."""
+        n_test = n // 10 if self.test_first else n - int(n * 0.9)
+        if not n_test:
+            raise DataError(f"{self.file}: {n} simulations; a tenth of them is the test set. Get the whole file.")
+        first = np.arange(n)[:n_test] if self.test_first else np.arange(n)[n - n_test :]
+        rest = np.setdiff1d(np.arange(n), first)
+        train, val, _ = split_random(len(rest), n_test, 0, split_seed)
+        return rest[train], rest[val], first
+
+
+def convert_fields(root: Path, writer: Writer, pde: _Pde, shape: tuple[int, ...]) -> None:
+    """Data sets (N, T, *space) become first and last states (N, fields, *space), on every so many-th point."""
+    path = root / pde.file
+    with opened_hdf5(path) as file:
+        sets = [hdf5_dataset(file, path, name) for name in pde.fields]
+        for name, data in zip(pde.fields, sets, strict=True):
+            _check_fields(f"{path}: {name}", data, sets[0], len(shape))
+        n, n_times = sets[0].shape[:2]
+        space = (slice(None, None, pde.stride),) * len(shape)
+        for i in range(0, n, ROWS):
+            for array, step in (("x", 0), ("y", pde.last(n_times))):
+                block = [np.asarray(data[(slice(i, i + ROWS), step, *space)], np.float32) for data in sets]
+                writer.append(array, np.stack(block, axis=1), path)
+            writer.report(min(i + ROWS, n), n)
+    _check_space(path, writer, shape)
+
+
+def _check_fields(where: str, data: Any, first: Any, dims: int) -> None:
+    expect(where, data.shape, data.dtype, (None,) * (2 + dims))
+    if data.shape != first.shape:
+        raise DataError(f"{where}: shape {data.shape}, but another field has {first.shape}. Get the file again.")
+
+
+def _check_space(path: Path, writer: Writer, shape: tuple[int, ...]) -> None:
+    found = writer.arrays["x"].row[1:]
+    if found != shape:
+        raise DataError(f"{path}: a grid of {found} after thinning. {shape} was expected. Is it the right file?")
+
+
+def convert_darcy(root: Path, writer: Writer, pde: _Pde, shape: tuple[int, ...]) -> None:
+    """Viscosity nu (N, X, Y) and solution tensor (N, 1, X, Y) become (N, 1, *space) each."""
+    path = root / pde.file
+    with opened_hdf5(path) as file:
+        nu, solution = (hdf5_dataset(file, path, name) for name in ("nu", "tensor"))
+        expect(f"{path}: nu", nu.shape, nu.dtype, (None, None, None))
+        expect(f"{path}: tensor", solution.shape, solution.dtype, (len(nu), 1, *nu.shape[1:]))
+        thin = (slice(None, None, pde.stride),) * 2
+        for i in range(0, len(nu), ROWS):
+            writer.append("x", np.asarray(nu[(slice(i, i + ROWS), *thin)], np.float32)[:, None], path)
+            writer.append("y", np.asarray(solution[(slice(i, i + ROWS), slice(0, 1), *thin)], np.float32), path)
+            writer.report(min(i + ROWS, len(nu)), len(nu))
+    _check_space(path, writer, shape)
+
+
+def convert_groups(root: Path, writer: Writer, pde: _Pde, shape: tuple[int, ...]) -> None:
+    """A group per simulation with data (T, *space, fields) becomes first and last states (N, fields, *space)."""
+    path = root / pde.file
+    with opened_hdf5(path) as file:
+        names = sorted(file)
+        for i, name in enumerate(names):
+            data = hdf5_dataset(file, path, f"{name}/data")
+            expect(f"{path}: {name}/data", data.shape, data.dtype, (None,) * (2 + len(shape)))
+            for array, step in (("x", 0), ("y", pde.last(len(data)))):
+                state = np.moveaxis(np.asarray(data[step], np.float32), -1, 0)
+                writer.append(array, state[None], path)
+            writer.report(i + 1, len(names))
+        if not names:
+            raise DataError(f"{path}: no simulations in it. Get the file again.")
+    _check_space(path, writer, shape)
+
+
+def _groups_file(pde: _Pde, dims: int, **more: Any) -> File:
+    def check(root: Path) -> str:
+        path = root / pde.file
+        with opened_hdf5(path) as file:
+            names = sorted(file)
+            if not names:
+                raise DataError(f"{path}: no simulations in it. Get the file again.")
+            data = hdf5_dataset(file, path, f"{names[0]}/data")
+            first = expect(f"{path}: {names[0]}/data", data.shape, data.dtype, (None,) * (2 + dims))
+            return f"{len(names)} simulations; the first is {first}"
+
+    return File(pde.file, check, **more)
+
+
+def load_pde(data: Converted, split_seed: int, pde: _Pde, shape: tuple[int, ...], field: int | None) -> Splits:
+    """Returns first and last states, both of the task's shape: one field of several, or all of them."""
+
+    def change(batch: np.ndarray) -> np.ndarray:
+        kept = batch if field is None else batch[:, field : field + 1]
+        # A 1D task's fields lie end to end in one channel, as in ORCA.
+        return kept.reshape(len(batch), *shape)
+
+    x, y = (Rows.of(data[name], f"{data.digest(name)} field={field}", change) for name in ("x", "y"))
+    whole = Samples(x, y)
+    return Splits(*(whole.take(part) for part in pde.splits(len(whole), split_seed)))
+
+
+def _task(
+    name: str,
+    pde: _Pde,
+    shape: tuple[int, ...],
+    meaning: str,
+    settings: Mapping[str, Any],
+    *,
+    loss: str = "nrmse",
+    normalise: str = "none",
+    kind: str = "fields",
+    field: int | None = None,
+) -> Task:
+    """A task of one equation; ``shape`` is (C, L) or (C, H, W) of inputs and targets."""
+    dims = len(shape) - 1
+    space = (shape[1] // len(pde.fields),) if dims == 1 else shape[1:]
+    convert = {"fields": convert_fields, "darcy": convert_darcy, "groups": convert_groups}[kind]
+    more = {"url": f"{PLACE}{pde.number}", "hash": f"md5:{pde.md5}"}
+    if kind == "groups":
+        file = _groups_file(pde, dims, **more)
+    else:
+        shapes = {"nu": (None,) * 3, "tensor": (None,) * 4} if kind == "darcy" else dict.fromkeys(
+            pde.fields, (None,) * (2 + dims)
+        )  # fmt: skip
+        file = hdf5_file(pde.file, shapes, **more)
+    return Task(
+        name=name,
+        dims=dims,
+        sample_shape=shape,
+        kind="dense-regression",
+        output_shape=shape,
+        loss=loss,
+        metric="nrmse",
+        load=partial(load_pde, pde=pde, shape=shape, field=field),
+        convert=Conversion(Path(pde.file).stem, partial(convert, pde=pde, shape=space)),
+        meaning=meaning,
+        source=SOURCE,
+        licence="CC BY 4.0",
+        files=(file,),
+        packages=("h5py",),
+        extra="benchmarks",
+        normalise_inputs=normalise,  # type: ignore[arg-type]
+        normalise_targets="none" if normalise == "none" else "as-inputs",
+        recipe=settings,
+    )
+
+
+def _text(optimizer: str, lr: float, weight_decay: float, length: int, momentum: float | None = None) -> dict[str, Any]:
+    return recipe(
+        "roberta-base", 200, 4, optimizer, lr, weight_decay, 5, 200, clip=1.0, length=length, momentum=momentum
+    )
+
+
+REACTION_2D = _Pde("2D_diff-react_NA_NA.h5", 133017, "b8d0b86064193195ddc30c33be5dc949", steps=101, test_first=False)
+RECORDS = (
+    _task(
+        "advection",
+        _Pde("1D_Advection_Sols_beta0.4.hdf5", 255674, "d595bbfd2c659df995a93cd40d6ea568", 4, 5, 200),
+        (1, 256),
+        "advection at speed 0.4, first state to last",
+        _text("adam", 1e-4, 1e-5, 512),
+    ),
+    _task(
+        "burgers",
+        _Pde("1D_Burgers_Sols_Nu1.0.hdf5", 281365, "9021eba35332d127306f11ef84c1a60f", 1, 5, 200),
+        (1, 1024),
+        "Burgers' equation at viscosity 1, first state to last",
+        _text("adam", 1e-5, 1e-5, 128),
+        loss="rmse",
+    ),
+    _task(
+        "1d-cfd",
+        _Pde(
+            "1D_CFD_Rand_Eta0.1_Zeta0.1_periodic_Train.hdf5", 164668, "45655bd77d006ab539c52b7fbcf099b9", 1, 5, 100,
+            fields=("density", "pressure", "Vx"),
+        ),
+        (1, 3072),
+        "compressible flow: density, pressure and velocity end to end; scored in normalised units",
+        _text("adamw", 1e-4, 1e-3, 128),
+        loss="rmse",
+        normalise="pointwise",
+    ),
+    _task(
+        "diffusion-reaction",
+        _Pde("ReacDiff_Nu0.5_Rho1.0.hdf5", 133177, "69a429239778d529cd419ed5888ea835", 1, 1, 30),
+        (1, 1024),
+        "diffusion with reaction, first state to the 30th",
+        _text("sgd", 1e-3, 1e-5, 256, 0.99),
+    ),
+    _task(
+        "diffusion-sorption",
+        _Pde("1D_diff-sorp_NA_NA.h5", 133020, "9d466d1213065619d087319e16d9a938", steps=101, test_first=False),
+        (1, 1024),
+        "diffusion with sorption, first state to last",
+        _text("adamw", 1e-4, 0.0, 32),
+        kind="groups",
+    ),
+    _task(
+        "darcy-pde",
+        _Pde("2D_DarcyFlow_beta0.1_Train.hdf5", 133218, "294f9a03a4aa16b0e386469ca8b471be", 2),
+        (1, 64, 64),
+        "steady Darcy flow on a 64x64 grid: viscosity to pressure",
+        recipe("swin-base", 100, 4, "adamw", 1e-4, 0.0, 5, 200),
+        kind="darcy",
+    ),
+    _task(
+        "shallow-water",
+        _Pde("2D_rdb_NA_NA.h5", 133021, "75d838c47aa410694bdc912ea7f22282", steps=101, test_first=False),
+        (1, 128, 128),
+        "a dam breaks: water height, first state to last",
+        recipe("swin-base", 200, 4, "adamw", 1e-4, 0.0, 5, 200, clip=1.0),
+        kind="groups",
+    ),
+    _task(
+        "2d-diffusion-reaction",
+        REACTION_2D,
+        (1, 128, 128),
+        "activator of a diffusion with reaction, first state to last (the inhibitor is not seen, as in ORCA)",
+        recipe("swin-base", 200, 4, "adam", 1e-4, 0.0, 5, 200, clip=1.0),
+        kind="groups",
+        field=0,
+    ),
+    _task(
+        "2d-diffusion-reaction-both",
+        REACTION_2D,
+        (2, 128, 128),
+        "the same with activator and inhibitor, which together determine the answer",
+        recipe("swin-base", 200, 4, "adam", 1e-4, 0.0, 5, 200, clip=1.0),
+        kind="groups",
+    ),
+    _task(
+        "2d-cfd",
+        _Pde(
+            "2D_CFD_Rand_M1.0_Eta0.1_Zeta0.1_periodic_128_Train.hdf5", 164691, "75a34f34a3dcd9bc8ae4b7adf8bf372c",
+            2, 1, 21, False, ("density", "pressure", "Vx", "Vy"),
+        ),
+        (4, 64, 64),
+        "compressible flow on a 64x64 grid, four fields; scored in normalised units",
+        recipe("swin-base", 200, 4, "adamw", 1e-3, 0.0, 5, 200, clip=1.0),
+        normalise="channel",
+    ),
+)  # fmt: skip

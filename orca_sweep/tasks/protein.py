@@ -1,0 +1,199 @@
+"""PSICOV: distances between the residues of proteins, trained on DeepCov's (Adhikari 2020, PDNET)."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from orca_sweep.data import (
+    Conversion,
+    Converted,
+    File,
+    Rows,
+    Samples,
+    Splits,
+    Writer,
+    check_array,
+    read_pickle,
+    read_pickled_npy,
+    split_random,
+)
+from orca_sweep.data.readers import checked_dict
+from orca_sweep.errors import DataError
+from orca_sweep.tasks.nasbench360 import SOURCE
+from orca_sweep.tasks.recipes import inside, lines_of, recipe
+from orca_sweep.tasks.records import Task
+
+SIDE, MARGIN = 512, 5
+"""Side of the maps; zeros on each side of a protein."""
+FOLDERS = ("deepcov", "psicov", "cameo")
+LISTS = {"train": "protein/deepcov.lst", "test": "protein/psicov.lst"}
+PER_RESIDUE = (("ss", 3), ("pssm", 22), ("sa", 1), ("entropy", 1))
+PER_PAIR = ("ccmpred", "freecon", "potential")
+N_CHANNELS = 2 * 27 + 3
+FARTHEST = 16.0
+"""Angstrom. Training distances are clipped here."""
+VALIDATION_SHARE = 100 / 3456
+
+
+def _names(root: Path, part: str) -> list[str]:
+    names = [line.split()[0] for line in lines_of(root / LISTS[part])]
+    if not names:
+        raise DataError(f"{root / LISTS[part]}: no names in it. Get the file again.")
+    return names
+
+
+def _place(root: Path, kind: str, name: str) -> Path:
+    tried = [inside(root, f"protein/{folder}/{kind}/{name}") for folder in FOLDERS]
+    return next((path for path in tried if path.is_file()), tried[0])
+
+
+def _check(root: Path, part: str) -> str:
+    names = _names(root, part)
+    files = [
+        _place(root, kind, name + end)
+        for name in names
+        for kind, end in (("features", ".pkl"), ("distance", "-cb.npy"))
+    ]
+    missing = [path for path in files if not path.is_file()]
+    if missing:
+        raise DataError(f"{root / LISTS[part]}: {len(missing)} of {len(files)} files of its proteins are not there, the"
+                        f" first: {missing[0]}. Unpack protein.zip below {root}.")  # fmt: skip
+    return f"{len(names)} proteins"
+
+
+def convert_psicov(root: Path, writer: Writer) -> None:
+    """Features per residue (L, 27) and per pair (L * L, 3), distances (L * L,), protein after protein."""
+    parts = {part: _names(root, part) for part in LISTS}
+    shared = sorted(set(parts["train"]) & set(parts["test"]))
+    if shared:
+        raise DataError(
+            f"{root / LISTS['test']}: {', '.join(shared[:5])} is a training protein too. Get the lists again."
+        )
+    writer.append("n_train", np.array([len(parts["train"])]))
+    names = parts["train"] + parts["test"]
+    for i, name in enumerate(names):
+        residues, pairs = _features(_place(root, "features", f"{name}.pkl"))
+        path = _place(root, "distance", f"{name}-cb.npy")
+        writer.append("residues", residues, path)
+        writer.append("pairs", pairs.reshape(-1, len(PER_PAIR)), path)
+        writer.append("distances", _distances(path, len(residues)).reshape(-1), path)
+        writer.append("length", np.array([len(residues)]))
+        writer.report(i + 1, len(names))
+
+
+def _features(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    raw = checked_dict(read_pickle(path), path, ("seq", *(key for key, _ in PER_RESIDUE), *PER_PAIR))
+    L = len(raw["seq"])
+    columns = []
+    for key, n in PER_RESIDUE:
+        shape = {3: (3, L), 22: (L, 22), 1: (L,)}[n]
+        values = check_array(raw[key], f"{path}: {key}", shape)
+        columns.append(values.T if n == 3 else values.reshape(L, n))
+    maps = [check_array(raw[key], f"{path}: {key}", (L, L)) for key in PER_PAIR]
+    residues = np.concatenate(columns, axis=1).astype(np.float32)
+    return residues, np.stack(maps, axis=-1).astype(np.float32)
+
+
+def _distances(path: Path, L: int) -> np.ndarray:
+    """The map (L, L) with distances below 1 raised to 1 and its diagonal filled in from its neighbours."""
+    length, _, values = read_pickled_npy(path, (3,))
+    if int(length) != L:
+        raise DataError(f"{path}: {length} residues, but its features have {L}. Get both files again.")
+    Y = np.maximum(check_array(values, path, (L, L)), 1.0).astype(np.float32)
+    if L > 1:
+        beside = np.diagonal(Y, 1)
+        filled = np.concatenate([beside[:1], (np.diagonal(Y, -1)[:-1] + beside[1:]) / 2, np.diagonal(Y, -1)[-1:]])
+        np.fill_diagonal(Y, filled)
+    return Y
+
+
+def load_psicov(data: Converted, split_seed: int) -> Splits:
+    """Returns feature maps (57, 512, 512) and distance maps (1, 512, 512), split by protein.
+
+    Test is PSICOV's 150 proteins; validation is 100 of DeepCov's 3456, drawn by the split seed, as the benchmark
+    counts them. A map is NaN outside of its protein: padding is neither trained on nor scored, and each protein is
+    scored over its own length. Training distances are clipped at 16 Angstrom. Proteins of more than 502 residues are
+    cut: at a random place in training, at the first residue otherwise.
+
+    Differs from ORCA's code in: it takes half of PSICOV for validation, trains on the padding too, and scores every
+    protein with the length of the first.
+    """
+    n_train, n = int(data["n_train"][0]), len(data["length"])
+    n_val = max(1, round(n_train * VALIDATION_SHARE))
+    train, val, _ = split_random(n_train, n_val, 0, split_seed)
+    proteins = _Proteins(data)
+    return Splits(
+        proteins.samples(train, FARTHEST), proteins.samples(val, None), proteins.samples(np.arange(n_train, n), None)
+    )
+
+
+class _Proteins:
+    """Proteins end to end, and how maps are made of them."""
+
+    def __init__(self, data: Converted) -> None:
+        self.data = data
+        self.length = np.asarray(data["length"])
+        self.residue = np.concatenate([[0], np.cumsum(self.length)])
+        self.pair = np.concatenate([[0], np.cumsum(self.length.astype(np.int64) ** 2)])
+
+    def samples(self, ids: np.ndarray, farthest: float | None) -> Samples:
+        digest = self.data.digest("residues", "pairs", "distances")
+        x = Rows(self._inputs, ids, (N_CHANNELS, SIDE, SIDE), digest)
+        y = Rows(partial(self._targets, farthest), ids, (1, SIDE, SIDE), f"{digest} clipped at {farthest}")
+        return Samples(x, y)
+
+    def _inputs(self, ids: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+        batch = np.zeros((len(ids), N_CHANNELS, SIDE, SIDE), np.float32)
+        for image, protein, at in zip(batch, ids, self._corners(ids, rng), strict=True):
+            L, first, pair = self.length[protein], self.residue[protein], self.pair[protein]
+            residues = self.data["residues"][first : first + L].T
+            self._place(image[0:54:2], np.broadcast_to(residues[:, None, :], (27, L, L)), at)
+            self._place(image[1:54:2], np.broadcast_to(residues[:, :, None], (27, L, L)), at)
+            pairs = self.data["pairs"][pair : pair + L * L].reshape(L, L, -1)
+            self._place(image[54:], pairs.transpose(2, 0, 1), at)
+        return batch
+
+    def _targets(self, farthest: float | None, ids: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+        batch = np.full((len(ids), 1, SIDE, SIDE), np.nan, np.float32)
+        for image, protein, at in zip(batch, ids, self._corners(ids, rng), strict=True):
+            L, pair = self.length[protein], self.pair[protein]
+            distances = np.asarray(self.data["distances"][pair : pair + L * L]).reshape(1, L, L)
+            self._place(image, distances if farthest is None else np.minimum(distances, farthest), at)
+        return batch
+
+    def _corners(self, ids: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+        """Upper left corners (n, 2) of what is cut out of the padded maps; equal draws for inputs and targets."""
+        room = np.maximum(self.length[ids] + 2 * MARGIN - SIDE, 0)
+        draws = np.zeros((len(ids), 2)) if rng is None else rng.random((len(ids), 2))
+        return (draws * (room + 1)[:, None]).astype(np.int64)
+
+    @staticmethod
+    def _place(image: np.ndarray, values: Any, corner: np.ndarray) -> None:
+        """Puts maps (C, L, L), padded by the margin, into an image (C, 512, 512), from the corner on."""
+        shift = MARGIN - corner  # where the map's first row and column come to lie
+        low, high = np.maximum(shift, 0), np.minimum(shift + values.shape[-1], SIDE)
+        rows, columns = (slice(low[k], high[k]) for k in (0, 1))
+        from_rows, from_columns = (slice(low[k] - shift[k], high[k] - shift[k]) for k in (0, 1))
+        image[:, rows, columns] = values[:, from_rows, from_columns]
+
+
+PSICOV = Task(
+    name="psicov",
+    dims=2,
+    sample_shape=(N_CHANNELS, SIDE, SIDE),
+    kind="dense-regression",
+    output_shape=(1, SIDE, SIDE),
+    loss="masked-mse",
+    metric="mae8",
+    load=load_psicov,
+    convert=Conversion("psicov", convert_psicov),
+    meaning="protein features to distances between residues; trained on DeepCov, tested on PSICOV",
+    source=f"PDNET (Adhikari 2020); {SOURCE}",
+    licence="GPL (as the benchmark says)",
+    files=tuple(File(path, partial(_check, part=part)) for part, path in LISTS.items()),
+    augments=True,
+    recipe=recipe("swin-base", 10, 1, "adam", 5e-6, 1e-5, 5, 100, accumulation=32, max_samples=64),
+)
+RECORDS = (PSICOV,)

@@ -1,0 +1,384 @@
+"""What a task is, and what a trial gets of it: three typed, checked, normalised splits."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from orca_sweep.data import (
+    Array,
+    Conversion,
+    Converted,
+    File,
+    Rows,
+    Samples,
+    Splits,
+    check_array,
+    check_labels,
+    chunks,
+    converted,
+    fingerprint,
+    missing_packages,
+    subsample,
+)
+from orca_sweep.errors import DataError, InputError
+from orca_sweep.registry import hint
+from orca_sweep.streams import stream_seed
+from orca_sweep.tasks.measures import IGNORED, LOSSES, MASKED_LOSSES, METRICS, Loss, loss_function
+
+Normalise = Literal["none", "channel", "pointwise"]
+NORMALISE = ("none", "channel", "pointwise")
+TargetNormalise = Literal["none", "channel", "pointwise", "as-inputs"]
+Kind = Literal["classification", "multi-label", "regression", "dense-regression", "dense-classification"]
+KINDS = ("classification", "multi-label", "regression", "dense-regression", "dense-classification")
+EPS = 1e-5
+"""Added to a standard deviation, so that a constant input stays finite."""
+CLUSTERED = 4096
+"""Targets of more numbers are averaged over blocks down to this many before they are clustered."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One target problem."""
+
+    name: str
+    dims: int
+    """1 for sequences, 2 for images: the kind of body it takes."""
+    sample_shape: tuple[int, ...]
+    """(C, L) or (C, H, W); 0 where only the data says."""
+    kind: Kind
+    output_shape: tuple[int, ...]
+    """(K,) for labels and numbers; (C, L) or (C, H, W) for dense targets, C the classes if those are labels."""
+    loss: str
+    metric: str
+    load: Callable[[Any, int], Splits]
+    """(data root, split seed) -> raw splits; with ``convert`` the first argument is the converted arrays."""
+    meaning: str
+    source: str
+    licence: str
+    mode: Literal["min"] = "min"
+    files: tuple[File, ...] = ()
+    """Files below the data root."""
+    convert: Conversion | None = None
+    packages: tuple[str, ...] = ()
+    extra: str | None = None
+    n_train_max: int | None = None
+    """Training samples there are, where that is known without reading files."""
+    normalise_inputs: Normalise = "none"
+    normalise_targets: TargetNormalise = "none"
+    """``as-inputs``: targets are later states of the inputs. They are brought to the inputs' scale and scored there."""
+    coordinates: bool = False
+    """Whether two channels with the grid's coordinates, 0 to 1, follow the inputs; they count in ``sample_shape``."""
+    augments: bool = False
+    """Whether training samples are augmented while ``data.augment`` is on."""
+    loss_settings: Mapping[str, Any] = field(default_factory=dict)
+    more_metrics: tuple[str, ...] = ()
+    """Metrics measured on the test split beside the task's own."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """What a trial of this task takes unless the space says otherwise, by dotted config path."""
+
+    def __post_init__(self) -> None:
+        problems = list(_mistakes(self))
+        if problems:
+            raise InputError([f"task {self.name!r}: {problem}" for problem in problems])
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether there is a target per point."""
+        return self.kind.startswith("dense")
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether targets are whole-number labels."""
+        return self.kind == "classification" or (self.kind == "dense-classification" and self.output_shape[0] != 1)
+
+    @property
+    def target_shape(self) -> tuple[int, ...]:
+        """Shape of one sample's target: () for a label, (L,) or (H, W) for a label per point, else as the output."""
+        return self.output_shape[1:] if self.has_labels else self.output_shape
+
+
+def _mistakes(task: Task) -> Iterator[str]:
+    if task.dims not in (1, 2) or len(task.sample_shape) != task.dims + 1:
+        yield f"dims {task.dims}, sample_shape {task.sample_shape}. dims is 1 with (C, L) or 2 with (C, H, W)."
+    if task.kind not in KINDS:
+        yield f"kind {task.kind!r}. {hint(str(task.kind), KINDS)}"
+    elif len(task.output_shape) != (task.dims + 1 if task.is_dense else 1):
+        yield f"output_shape {task.output_shape}. It is (K,), or (C, L) or (C, H, W) if the kind is dense."
+    if any(n < 0 for n in (*task.sample_shape, *task.output_shape)):
+        yield f"sample_shape {task.sample_shape}, output_shape {task.output_shape}. Lengths are 1 or more; 0: as the data."
+    if task.loss not in LOSSES:
+        yield f"there is no loss {task.loss!r}. {hint(task.loss, LOSSES)}"
+    elif task.kind in KINDS and ("cross-entropy" in task.loss) != task.has_labels:
+        yield (
+            f"loss {task.loss!r} for kind {task.kind!r}. Labels take cross-entropy or balanced-cross-entropy, other"
+            " targets (yes or no, numbers, one class per point) another loss."
+        )
+    for name in (task.metric, *task.more_metrics):
+        if name not in METRICS:
+            yield f"there is no metric {name!r}. {hint(name, METRICS)}"
+    for how in (task.normalise_inputs, task.normalise_targets):
+        if how not in (*NORMALISE, "as-inputs"):
+            yield f"there is no normalisation {how!r}. {hint(how, (*NORMALISE, 'as-inputs'))}"
+    if task.kind not in ("regression", "dense-regression") and task.normalise_targets != "none":
+        yield f"normalise_targets {task.normalise_targets!r}. Only targets that are numbers are normalised. Leave it out."
+    if task.normalise_targets == "as-inputs" and task.output_shape != task.sample_shape:
+        yield "normalise_targets 'as-inputs'. Inputs and targets must then have one shape. Use channel or pointwise."
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task's three splits ready to train on.
+
+    Inputs are float32 and normalised by training statistics. Labels are int64, all other targets float32. Dense
+    targets and numbers are in the units they are scored in; a model predicts (y - target_mean) / target_std, and
+    both statistics have a leading axis of 1.
+    """
+
+    task: Task
+    """With the shapes that the data has."""
+    train: Samples
+    val: Samples
+    test: Samples
+    target_mean: np.ndarray | None
+    target_std: np.ndarray | None
+    fingerprint: str
+
+    @cached_property
+    def loss(self) -> Loss:
+        """The task's loss, (predictions, targets) -> mean over a batch."""
+        labels = self.train.y if self.task.has_labels and isinstance(self.train.y, np.ndarray) else None
+        return loss_function(self.task.loss, self.task.loss_settings, labels)
+
+
+def raw_splits(task: Task, data_root: Path, split_seed: int) -> Splits:
+    """Returns what the task's load function gives, converting its files first if that has not been done."""
+    source: Path | Converted = data_root
+    if task.convert is not None:
+        source = converted(task.convert, data_root, task.files)
+    return task.load(source, split_seed)
+
+
+def task_data(task: Task, data_root: Path, split_seed: int, n_train: int | None) -> TaskData:
+    """Loads a task, cuts training to ``n_train`` samples, and normalises by what is left of training.
+
+    Raises:
+        InputError: if training has fewer samples than asked for.
+        DataError: if a file is missing or unsafe, or a split has not the declared shape.
+
+    Cost: rows on disk are read once for statistics if the task normalises; they stay on disk.
+    """
+    splits = raw_splits(task, data_root, split_seed)
+    task = _with_shapes(task, splits.train)
+    whole = _typed(task, splits.train, "train")
+    _check_classes(task, whole)
+    train = _limit(task, whole, n_train, split_seed)
+    val, test = _typed(task, splits.val, "val"), _typed(task, splits.test, "test")
+    parts = [train, val, test]
+    scale = _statistics(train.x, task.normalise_inputs)
+    if scale is not None:
+        parts = [replace(part, x=_scaled(part.x, *scale)) for part in parts]
+    if scale is not None and task.normalise_targets == "as-inputs":
+        parts = [replace(part, y=_scaled(part.y, *scale)) for part in parts]
+        target_scale = None
+    else:
+        target_scale = _statistics(train.y, task.normalise_targets)
+    if task.coordinates:
+        parts = [replace(part, x=_with_coordinates(part.x, *task.sample_shape[1:])) for part in parts]
+    digest = fingerprint(*(array for part in parts for array in (part.x, part.y)))
+    mean, std = target_scale or (None, None)
+    return TaskData(task, parts[0], parts[1], parts[2], mean, std, digest)
+
+
+def _with_shapes(task: Task, train: Samples) -> Task:
+    """The task with the lengths that only its data says."""
+    sample, output = task.sample_shape, task.output_shape
+    if 0 in sample and len(train.x.shape) == len(sample) + 1:
+        sample = tuple(n or m for n, m in zip(sample, train.x.shape[1:], strict=True))
+    if 0 in output and task.kind == "classification":
+        output = (int(np.max(_in_memory(train.y))) + 1,) if len(train) else (1,)
+    elif 0 in output and len(train.y.shape) == len(output) + 1:
+        output = tuple(n or m for n, m in zip(output, train.y.shape[1:], strict=True))
+    return replace(task, sample_shape=sample, output_shape=output)
+
+
+def _check_classes(task: Task, train: Samples) -> None:
+    if task.kind != "classification":
+        return
+    met = np.bincount(_in_memory(train.y), minlength=task.output_shape[0])
+    missing = np.flatnonzero(met == 0)
+    if len(missing):
+        raise DataError(
+            f"task {task.name!r}: no training sample of class {', '.join(map(str, missing[:10]))}, but the task has"
+            f" {len(met)} classes. A class without samples cannot be learned. Get the whole file, or declare fewer classes."
+        )
+
+
+def _limit(task: Task, train: Samples, n_train: int | None, split_seed: int) -> Samples:
+    """The first samples of a seeded order; of samples in parts, all parts of so many."""
+    if n_train is None:
+        return train
+    n = train.n_wholes
+    if n_train == n:
+        return train
+    if n_train > n:
+        raise InputError(f"data.n_train = {n_train}: {task.name!r} has {n} training samples. Ask for fewer.")
+    if train.groups is None:
+        labels = _in_memory(train.y) if task.kind == "classification" else None
+        return train.take(subsample(n, n_train, split_seed, labels))
+    _, part_of = np.unique(train.groups, return_inverse=True)
+    return train.take(np.flatnonzero(np.isin(part_of, subsample(n, n_train, split_seed))))
+
+
+def _typed(task: Task, samples: Samples, split: str) -> Samples:
+    """The split in the declared types, checked against the declared shapes."""
+    where = f"task {task.name!r}, {split}"
+    if not len(samples):
+        raise DataError(f"{where}: no samples. Every split needs some. Check the files, or the task's load function.")
+    channels, *space = task.sample_shape
+    read_shape = (channels - 2, *space) if task.coordinates else task.sample_shape
+    x = _typed_array(samples.x, f"{where}, inputs", read_shape, False)
+    if task.kind == "classification":
+        y: Array = check_labels(_in_memory(samples.y), f"{where}, labels", len(x), 0, task.output_shape[0])
+    elif task.has_labels:
+        y = check_array(_in_memory(samples.y), f"{where}, labels", (None, *task.target_shape)).astype(np.int64)
+        if y.size and (y.min() < IGNORED or y.max() >= task.output_shape[0]):
+            raise DataError(
+                f"{where}: holds the label {y.min() if y.min() < IGNORED else y.max()}. Labels are 0 to"
+                f" {task.output_shape[0] - 1}, or {IGNORED} where a point does not count."
+            )
+    else:
+        y = _typed_array(samples.y, f"{where}, targets", task.target_shape, task.loss in MASKED_LOSSES)
+        if task.kind in ("multi-label", "dense-classification"):
+            _check_yes_no(y, where)
+    return Samples(x, y, samples.groups)
+
+
+def _in_memory(array: Array) -> np.ndarray:
+    return array[:] if isinstance(array, Rows) else array
+
+
+def _check_yes_no(y: Array, where: str) -> None:
+    for part in chunks(y):
+        values = np.unique(y[part])
+        wrong = values[~np.isin(values, (0, 1)) & ~np.isnan(values)]
+        if len(wrong):
+            raise DataError(
+                f"{where}, targets: holds {wrong[0]}. Targets of this kind are 0 or 1. Is it the right file?"
+            )
+
+
+def _typed_array(value: Array, where: str, shape: tuple[int, ...], allow_nan: bool) -> Array:
+    """Rows are checked for shape (their numbers were checked when they were converted), arrays for all."""
+    if isinstance(value, Rows):
+        if value.sample_shape != shape:
+            raise DataError(
+                f"{where}: samples of shape {value.sample_shape}. {shape} was expected. Is it the right file?"
+            )
+        return value
+    array = check_array(value, where, (None, *shape), allow_nan)
+    # np.array copies: every array is then contiguous and ours, whatever the loader keeps or caches.
+    return np.array(array, np.float32, order="C")
+
+
+# Normalisation ------------------------------------------------------------------------------------
+
+
+def _scaled(values: Array, mean: np.ndarray, std: np.ndarray) -> Array:
+    def scale(batch: np.ndarray) -> np.ndarray:
+        return ((batch - mean) / std).astype(np.float32)
+
+    return values.map(scale, fingerprint(mean, std)) if isinstance(values, Rows) else scale(values)
+
+
+def _statistics(values: Array, how: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Mean and standard deviation (1, ...), over samples (pointwise), or over samples and space (channel).
+
+    In double precision, block by block; two passes, so that a mean far from zero costs no digits.
+    """
+    if how not in ("channel", "pointwise"):
+        return None
+    axes = (0,) if how == "pointwise" else (0, *range(2, len(values.shape)))
+
+    parts = chunks(values)
+    n = len(values) * (1 if axes == (0,) else math.prod(values.shape[2:]))
+    mean = sum(values[part].astype(np.float64).sum(axis=axes, keepdims=True) for part in parts) / n
+    squares = sum(((values[part] - mean) ** 2).sum(axis=axes, keepdims=True) for part in parts)
+    return mean.astype(np.float32), (np.sqrt(squares / n) + EPS).astype(np.float32)
+
+
+def _with_coordinates(values: Array, height: int, width: int) -> Array:
+    """Samples (N, C, H, W) with two more channels: the row's and the column's place, 0 to 1."""
+    axes = (np.linspace(0, 1, n, dtype=np.float32) for n in (height, width))
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"))
+
+    def append(batch: np.ndarray) -> np.ndarray:
+        return np.concatenate([batch, np.broadcast_to(grid, (len(batch), *grid.shape))], axis=1)
+
+    if isinstance(values, Rows):
+        return values.map(append, "coordinates", (values.shape[1] + 2, height, width))
+    return append(values)
+
+
+def alignment_labels(data: TaskData, n_clusters: int, seed: int) -> np.ndarray:
+    """Returns a label per TRAINING sample for embedder training, (N,) int64.
+
+    Class labels where there are some; for other targets seeded k-means on the flattened training targets, as in
+    ORCA, whose code leaves it unseeded. Targets of more than 4096 numbers are averaged over blocks first, and a
+    point without a target counts as zero. Parts of one whole have one label.
+
+    Cost: one pass over the targets; N x 4096 numbers in memory at most.
+    """
+    y = data.train.y
+    if data.task.kind == "classification":
+        return y  # type: ignore[return-value]
+    from sklearn.cluster import KMeans
+
+    flat = np.concatenate([_flat(y[part]) for part in chunks(y)])
+    if data.train.groups is None:
+        distinct, whole = flat, np.arange(len(flat))
+    else:
+        _, first, whole = np.unique(data.train.groups, return_index=True, return_inverse=True)
+        distinct = flat[first]
+    # No more clusters than different targets, or scikit-learn would leave some empty.
+    k = min(n_clusters, len(np.unique(distinct, axis=0)))
+    state = stream_seed(seed, "pseudo-labels") % 2**32
+    return KMeans(k, n_init=4, random_state=state).fit_predict(distinct).astype(np.int64)[whole]
+
+
+def _flat(batch: np.ndarray) -> np.ndarray:
+    """Targets (n, ...) as (n, at most 4096) in double precision."""
+    values = np.nan_to_num(batch.astype(np.float64))
+    while math.prod(values.shape[1:]) > CLUSTERED:
+        axis = int(np.argmax(values.shape[1:])) + 1
+        even = values.shape[axis] // 2 * 2
+        halves = np.take(values, np.arange(even), axis=axis)
+        shape = (*values.shape[:axis], even // 2, 2, *values.shape[axis + 1 :])
+        values = halves.reshape(shape).mean(axis=axis + 1)
+    return values.reshape(len(values), -1)
+
+
+def missing_files(task: Task, data_root: Path) -> list[File]:
+    """Returns the task's files that are not there; none if their conversion is."""
+    missing = [
+        file
+        for file in task.files
+        if not any((data_root / path).is_file() for path in (file.path, file.instead) if path)
+    ]
+    if missing and task.convert is not None and (data_root / "converted" / task.convert.name / "about.json").is_file():
+        return []
+    return missing
+
+
+def unavailable(task: Task, data_root: Path) -> list[str]:
+    """Returns what keeps the task from being loaded here, each with what to do; empty if nothing."""
+    problems = [
+        f"task {task.name!r} needs the file {data_root / file.path}, which is not there. Put it there, name its folder"
+        f" with --data, or try: orca-sweep data fetch {task.name}"
+        for file in missing_files(task, data_root)
+    ]
+    return problems + missing_packages(f"task {task.name!r}", task.packages, task.extra)

@@ -1,0 +1,263 @@
+"""Images of the benchmarks: CIFAR, spherical CIFAR-100, cosmic rays."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from orca_sweep.data import (
+    Conversion,
+    Converted,
+    File,
+    Rows,
+    Splits,
+    Writer,
+    check_array,
+    check_labels,
+    read_npy,
+    read_pickle,
+    read_pickled_npy,
+)
+from orca_sweep.data.readers import checked_dict, npy_header
+from orca_sweep.errors import DataError
+from orca_sweep.tasks.nasbench360 import LICENCE, SOURCE, train_and_test
+from orca_sweep.tasks.recipes import inside, pickle_file, recipe
+from orca_sweep.tasks.records import Task
+
+# CIFAR --------------------------------------------------------------------------------------------
+
+CIFAR_PLACE = "https://www.cs.toronto.edu/~kriz/"
+
+
+def convert_cifar(root: Path, writer: Writer, files: tuple[str, ...], labels: str, n_classes: int) -> None:
+    """Images (N, 3072) of bytes become (3, 32, 32); the last file is the test set."""
+    n_train = 0
+    for i, name in enumerate(files):
+        path = root / name
+        raw = checked_dict(read_pickle(path), path, ("data", labels))
+        x = check_array(raw["data"], f"{path}: data", (None, 3072))
+        if x.dtype != np.uint8:
+            raise DataError(f"{path}: data holds {x.dtype}. Bytes were expected. Is it the right file?")
+        writer.append("x", x.reshape(-1, 3, 32, 32), path)
+        writer.append("y", check_labels(raw[labels], f"{path}: {labels}", len(x), 0, n_classes), path)
+        n_train += len(x) if name != files[-1] else 0
+        writer.report(i + 1, len(files))
+    writer.append("n_train", np.array([n_train]))
+
+
+def bit_reversal(n: int) -> np.ndarray:
+    """Returns the order of 0 ... n - 1 whose bits are read backwards, n a power of two."""
+    bits = n.bit_length() - 1
+    return np.array([int(f"{i:0{bits}b}"[::-1], 2) for i in range(n)])
+
+
+def load_cifar(data: Converted, split_seed: int, permuted: bool = False) -> Splits:
+    """Returns images (3, 32, 32) in [0, 1]; training draws crop 32 of the image padded by 4, and flip half of them.
+
+    ``permuted`` puts rows and columns into bit-reversed order, after the draws: neighbours are then far apart.
+    """
+    images, order = data["x"], bit_reversal(32)
+
+    def read(ids: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+        batch = np.asarray(images[ids], np.float32) / 255
+        if rng is not None:
+            batch = crop_and_flip(batch, 4, rng)
+        return batch[:, :, order][:, :, :, order] if permuted else batch
+
+    digest = f"{data.digest('x')} permuted={permuted}"
+    rows = Rows(read, np.arange(len(images)), (3, 32, 32), digest)
+    return train_and_test(data, split_seed, rows)
+
+
+def crop_and_flip(batch: np.ndarray, margin: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns images (B, C, H, W) each moved by up to ``margin`` pixels, black coming in, and mirrored or not."""
+    B, _, H, W = batch.shape
+    padded = np.pad(batch, ((0, 0), (0, 0), (margin, margin), (margin, margin)))
+    top, left = rng.integers(0, 2 * margin + 1, (2, B))
+    rows, columns = top[:, None] + np.arange(H), left[:, None] + np.arange(W)
+    mirrored = rng.random(B) < 0.5
+    columns[mirrored] = columns[mirrored, ::-1]
+    return padded[np.arange(B)[:, None, None], :, rows[:, :, None], columns[:, None, :]].transpose(0, 3, 1, 2)
+
+
+def _cifar(name: str, n_classes: int, permuted: bool) -> Task:
+    hundred = n_classes == 100
+    folder = "cifar-100-python" if hundred else "cifar-10-batches-py"
+    parts = ("train", "test") if hundred else (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
+    names = tuple(f"{folder}/{part}" for part in parts)
+    archive = f"cifar-{n_classes}-python.tar.gz"
+    md5 = "eb9058c3a382ffc7106e4002c42a8d85" if hundred else "c58f30108f718f92721af3b95e74349a"
+    run = partial(convert_cifar, files=names, labels="fine_labels" if hundred else "labels", n_classes=n_classes)
+    load: Callable[[Converted, int], Splits] = partial(load_cifar, permuted=permuted)
+    return Task(
+        name=name,
+        dims=2,
+        sample_shape=(3, 32, 32),
+        kind="classification",
+        output_shape=(n_classes,),
+        loss="cross-entropy",
+        metric="error",
+        load=load,
+        convert=Conversion(f"cifar{n_classes}", run),
+        meaning=f"small photographs, {n_classes} classes"
+        + ("; rows and columns in bit-reversed order" if permuted else ""),
+        source=f"Krizhevsky 2009; {SOURCE}" if hundred else "Krizhevsky 2009; settings of CIFAR-100",
+        licence="CC BY 4.0",
+        files=tuple(
+            pickle_file(path, b"\x80", "a pickled dict", url=CIFAR_PLACE + archive, hash=f"md5:{md5}", archive=archive)
+            for path in names
+        ),
+        n_train_max=40_000,
+        normalise_inputs="channel",
+        augments=True,
+        recipe=recipe(
+            "swin-base", 60, 32, "sgd", 1e-4, 1e-3, 5, 200, accumulation=32, momentum=0.9,
+            proxy="cifar10" if hundred else "tiny-imagenet",
+        ),
+    )  # fmt: skip
+
+
+# Spherical CIFAR-100 ------------------------------------------------------------------------------
+
+
+def convert_spherical(root: Path, writer: Writer) -> None:
+    """Images (N, 3, 60, 60) of bytes, 100 classes."""
+    path = root / "s2_cifar100.gz"
+    raw = checked_dict(read_pickle(path), path, ("train", "test"))
+    for part in ("train", "test"):
+        split = checked_dict(raw[part], f"{path}: {part}", ("images", "labels"))
+        x = check_array(split["images"], f"{path}: {part} images", (None, 3, 60, 60))
+        if x.min(initial=0) < 0 or x.max(initial=0) > 255:
+            raise DataError(f"{path}: {part} images hold {x.min()} to {x.max()}. 0 to 255 were expected.")
+        writer.append("x", x.astype(np.float32) if x.dtype.kind == "f" else x.astype(np.uint8), path)
+        writer.append("y", check_labels(split["labels"], f"{path}: {part} labels", len(x), 0, 100), path)
+        if part == "train":
+            writer.append("n_train", np.array([len(x)]))
+
+
+def load_spherical(data: Converted, split_seed: int) -> Splits:
+    """Returns images (3, 60, 60) in [0, 1]."""
+    rows = Rows.of(data["x"], f"{data.digest('x')} / 255", lambda batch: batch / np.float32(255))
+    return train_and_test(data, split_seed, rows)
+
+
+SPHERICAL = Task(
+    name="spherical",
+    dims=2,
+    sample_shape=(3, 60, 60),
+    kind="classification",
+    output_shape=(100,),
+    loss="cross-entropy",
+    metric="error",
+    load=load_spherical,
+    convert=Conversion("spherical", convert_spherical),
+    meaning="CIFAR-100 projected onto a sphere, 100 classes",
+    source=SOURCE,
+    licence="CC BY-SA",
+    files=(pickle_file("s2_cifar100.gz", b"\x1f\x8b", "a gzipped pickle"),),
+    recipe=recipe("swin-base", 60, 32, "adamw", 1e-4, 0.1, 5, 60, accumulation=4),
+)
+
+
+# Cosmic rays --------------------------------------------------------------------------------------
+
+COSMIC_CROP = slice(64, 192)
+SKY = (-0.9, 3.0)
+"""Training adds the exposure's sky level times a draw from this range."""
+
+
+def _cosmic_list(root: Path, part: str) -> list[str]:
+    path = root / f"cosmic/{part}_dirs.npy"
+    shape, dtype = npy_header(path)
+    names = read_pickled_npy(path, shape) if dtype.hasobject else read_npy(path)
+    if names.ndim != 1 or not len(names) or not all(isinstance(name, str) for name in names.tolist()):
+        raise DataError(f"{path}: {names.dtype} {shape}. A list of paths was expected. Is it the right file?")
+    return names.tolist()
+
+
+def _check_cosmic(root: Path, part: str) -> str:
+    names = _cosmic_list(root, part)
+    missing = [name for name in names if not inside(root, name).is_file()]
+    if missing:
+        raise DataError(f"{root / f'cosmic/{part}_dirs.npy'}: {len(missing)} of {len(names)} images are not there,"
+                        f" the first: {missing[0]}. Unpack them below {root}.")  # fmt: skip
+    return f"{len(names)} images; the first is {npy_header(inside(root, names[0]))[0]}"
+
+
+def convert_cosmic(root: Path, writer: Writer) -> None:
+    """Images and masks (1, 128, 128), NaN in the mask where a point is to be ignored, and a sky level each."""
+    lists = {part: _cosmic_list(root, part) for part in ("train", "test")}
+    writer.append("n_train", np.array([len(lists["train"])]))
+    names = lists["train"] + lists["test"]
+    for i, name in enumerate(names):
+        path = inside(root, name)
+        data = check_array(read_npy(path), path, (None, None, None))
+        if len(data) not in (2, 3) or min(data.shape[1:]) < COSMIC_CROP.stop:
+            raise DataError(f"{path}: shape {data.shape}. (2 or 3, H, W) of 192 or more was expected. Get it again.")
+        image, mask, *ignored = data[:, COSMIC_CROP, COSMIC_CROP].astype(np.float32)
+        if not np.isin(mask, (0, 1)).all():
+            raise DataError(f"{path}: its mask holds other numbers than 0 and 1. Get the file again.")
+        target = np.where(ignored[0] > 0, np.nan, mask).astype(np.float32) if ignored else mask
+        writer.append("x", image[None, None], path)
+        writer.append("y", target[None, None], path, allow_nan=True)
+        writer.append("sky", np.array([_sky(path)], np.float32), path)
+        writer.report(i + 1, len(names))
+
+
+def _sky(image: Path) -> float:
+    """The sky level of an exposure; images are named by its number, levels lie beside them."""
+    path = image.parent / "sky.npy"
+    number = image.name.split("_")[0]
+    if not path.is_file() or not number.isdigit():
+        return 0.0
+    levels = check_array(read_npy(path), path, (None,))
+    if not 1 <= int(number) <= len(levels):
+        raise DataError(f"{path}: {len(levels)} levels, none for {image.name}. Get the file again.")
+    return float(levels[int(number) - 1])
+
+
+def load_cosmic(data: Converted, split_seed: int) -> Splits:
+    """Returns images (1, 128, 128) of galaxies and which points a cosmic ray hit; training draws add sky.
+
+    Differs from ORCA's code in: test images are taken as they are, ignored points do not count.
+    """
+    images, sky = data["x"], data["sky"]
+
+    def read(ids: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+        batch = np.asarray(images[ids], np.float32)
+        if rng is None:
+            return batch
+        added = sky[ids] * rng.uniform(*SKY, len(ids))
+        return batch + added.astype(np.float32)[:, None, None, None]
+
+    x = Rows(read, np.arange(len(images)), (1, 128, 128), data.digest("x", "sky"))
+    return train_and_test(data, split_seed, x, Rows.of(data["y"], data.digest("y")))
+
+
+COSMIC = Task(
+    name="cosmic",
+    dims=2,
+    sample_shape=(1, 128, 128),
+    kind="dense-classification",
+    output_shape=(1, 128, 128),
+    loss="masked-bce",
+    metric="point-auroc-error",
+    more_metrics=("thresholded-auroc-error",),
+    load=load_cosmic,
+    convert=Conversion("cosmic", convert_cosmic),
+    meaning="which points of a telescope image a cosmic ray hit",
+    source=f"deepCR (Zhang & Bloom 2020); {SOURCE}",
+    licence=LICENCE,
+    files=tuple(File(f"cosmic/{part}_dirs.npy", partial(_check_cosmic, part=part)) for part in ("train", "test")),
+    augments=True,
+    recipe=recipe("swin-base", 60, 4, "adamw", 1e-3, 0.0, 5, 60),
+)
+RECORDS = (
+    _cifar("cifar10", 10, False),
+    _cifar("cifar100", 100, False),
+    _cifar("cifar10-permuted", 10, True),
+    _cifar("cifar100-permuted", 100, True),
+    SPHERICAL,
+    COSMIC,
+)
