@@ -46,7 +46,9 @@ class _Python2(pickle._Pickler):
     def _save_string(self, obj):
         raw = obj if isinstance(obj, bytes) else obj.encode("latin1")
         short = len(raw) < 256
-        head = pickle.SHORT_BINSTRING + bytes([len(raw)]) if short else pickle.BINSTRING + len(raw).to_bytes(4, "little")
+        head = (
+            pickle.SHORT_BINSTRING + bytes([len(raw)]) if short else pickle.BINSTRING + len(raw).to_bytes(4, "little")
+        )
         self.write(head + raw)
         self.memoize(obj)
 
