@@ -11,6 +11,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def place(root, name):
 class _Python2(pickle._Pickler):
     """Writes text and bytes as the byte strings of Python 2."""
 
-    dispatch = dict(pickle._Pickler.dispatch)
+    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
 
     def _save_string(self, obj):
         raw = obj if isinstance(obj, bytes) else obj.encode("latin1")
@@ -216,7 +217,7 @@ def protein(root, folder, name, L, rng):
         "potential": rng.random((L, L)),
     }
     place(root, f"protein/{folder}/features/{name}.pkl").write_bytes(numpy_1(pickle.dumps(features, 3)))
-    points = np.cumsum(rng.normal(0, 2.2, (L, 3)), axis=0)
+    points = rng.normal(0, 7, (L, 3))
     distances = np.sqrt(((points[:, None] - points[None]) ** 2).sum(-1))
     distances[0, 2] = distances[2, 0] = 0.3
     saved = np.empty(3, object)

@@ -99,7 +99,7 @@ def test_every_kind_of_target_trains_and_is_scored(tmp_path, run, kind):
     assert row["status"] == "ok"
     assert np.isfinite(row["test_metric_best"])
     losses = [epoch["train_loss"] for epoch in epochs if epoch["stage"] == "finetune"]
-    assert losses[-1] < 0.9 * losses[0]
+    assert losses[-1] < 0.95 * losses[0]
     assert (row["n_train"], row["n_val"], row["n_test"]) == (48, 6, 6)
 
 

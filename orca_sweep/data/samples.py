@@ -152,7 +152,7 @@ def check_labels(value: object, where: object, n: int, first: int, n_classes: in
     """
     array = _array(value, where)
     array = check_array(array, where, (n, 1) if array.ndim == 2 else (n,)).reshape(-1)
-    wrong = ~np.isin(array, np.arange(first, first + n_classes))
+    wrong = (array < first) | (array >= first + n_classes) | (array != np.floor(array))
     if wrong.any():
         raise DataError(
             f"{where}: holds the label {array[wrong][0]}. Labels are whole numbers from {first} to"

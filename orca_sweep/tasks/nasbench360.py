@@ -235,10 +235,9 @@ def convert_deepsea(root: Path, writer: Writer) -> None:
 
 def _yes_no_blocks(stored: Stored, where: str) -> Iterator[np.ndarray]:
     for block in stored.blocks():
-        yes_no = block.astype(np.uint8)
-        if (yes_no != block).any() or yes_no.max(initial=0) > 1:
+        if not ((block == 0) | (block == 1)).all():
             raise DataError(f"{where}: holds other numbers than 0 and 1. Is it the right file?")
-        yield yes_no
+        yield block.astype(np.uint8)
 
 
 DEEPSEA_SHAPES: dict[str, tuple[int | None, ...]] = {

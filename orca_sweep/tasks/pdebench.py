@@ -81,6 +81,8 @@ def _check_fields(where: str, data: Any, first: Any, dims: int) -> None:
 
 
 def _check_space(path: Path, writer: Writer, shape: tuple[int, ...]) -> None:
+    if "x" not in writer.arrays:
+        raise DataError(f"{path}: no simulations in it. Get the file again.")
     found = writer.arrays["x"].row[1:]
     if found != shape:
         raise DataError(f"{path}: a grid of {found} after thinning. {shape} was expected. Is it the right file?")
@@ -113,8 +115,6 @@ def convert_groups(root: Path, writer: Writer, pde: _Pde, shape: tuple[int, ...]
                 state = np.moveaxis(np.asarray(data[step], np.float32), -1, 0)
                 writer.append(array, state[None], path)
             writer.report(i + 1, len(names))
-        if not names:
-            raise DataError(f"{path}: no simulations in it. Get the file again.")
     _check_space(path, writer, shape)
 
 

@@ -99,7 +99,7 @@ def _features(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _distances(path: Path, L: int) -> np.ndarray:
     """The map (L, L) with distances below 1 raised to 1 and its diagonal filled in from its neighbours."""
     length, _, values = read_pickled_npy(path, (3,))
-    if int(length) != L:
+    if not isinstance(length, int | np.integer) or length != L:
         raise DataError(f"{path}: {length} residues, but its features have {L}. Get both files again.")
     Y = np.maximum(check_array(values, path, (L, L)), 1.0).astype(np.float32)
     if L > 1:

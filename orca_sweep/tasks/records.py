@@ -209,12 +209,12 @@ def _with_shapes(task: Task, train: Samples) -> Task:
 def _check_classes(task: Task, train: Samples) -> None:
     if task.kind != "classification":
         return
-    met = np.bincount(_in_memory(train.y), minlength=task.output_shape[0])
-    missing = np.flatnonzero(met == 0)
-    if len(missing):
+    met, K = np.unique(_in_memory(train.y)), task.output_shape[0]
+    if len(met) < K:
+        missing = np.setdiff1d(np.arange(min(K, len(met) + 10)), met)
         raise DataError(
             f"task {task.name!r}: no training sample of class {', '.join(map(str, missing[:10]))}, but the task has"
-            f" {len(met)} classes. A class without samples cannot be learned. Get the whole file, or declare fewer classes."
+            f" {K} classes. A class without samples cannot be learned. Get the whole file, or declare fewer classes."
         )
 
 

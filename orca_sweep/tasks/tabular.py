@@ -140,12 +140,17 @@ def _orca_splits(path: Path, split_seed: int) -> Splits:
     """The reference's own file: its test tenth stays, validation is cut out of the rest. Its scaler has seen all rows."""
     raw = read_pickled_dict(path, ("X_norm_dev", "X_norm_test", "y_dev", "y_test"))
     parts = {}
-    n_classes = 1 + max(int(np.max(check_array(raw[f"y_{part}"], path, (None,)))) for part in ("dev", "test"))
+    labels = check_array(raw["y_dev"], f"{path}: y_dev", (None,))
+    n_classes = len(np.unique(labels))  # numbered from 0 without gaps: any other label is refused below
     for part in ("dev", "test"):
         x = check_array(raw[f"X_norm_{part}"], f"{path}: X_norm_{part}", (None, None, None))
         y = check_labels(raw[f"y_{part}"], f"{path}: y_{part}", len(x), 0, n_classes)
         parts[part] = Samples(np.asarray(x.transpose(0, 2, 1), np.float32), y)
     dev = parts["dev"]
+    if dev.x.shape[1:] != parts["test"].x.shape[1:]:
+        raise DataError(
+            f"{path}: columns {dev.x.shape[1:]} in dev, {parts['test'].x.shape[1:]} in test. Make it again."
+        )
     train, val, _ = split_random(len(dev), max(1, len(dev) // 9), 0, split_seed, dev.y)  # type: ignore[arg-type]
     return Splits(dev.take(train), dev.take(val), parts["test"])
 

@@ -19,7 +19,7 @@ from orca_sweep.data import (
     read_pickle,
     read_pickled_npy,
 )
-from orca_sweep.data.readers import checked_dict, npy_header
+from orca_sweep.data.readers import checked_dict, npy_header, reading
 from orca_sweep.errors import DataError
 from orca_sweep.tasks.nasbench360 import LICENCE, SOURCE, train_and_test
 from orca_sweep.tasks.recipes import inside, pickle_file, recipe
@@ -170,10 +170,12 @@ SKY = (-0.9, 3.0)
 def _cosmic_list(root: Path, part: str) -> list[str]:
     path = root / f"cosmic/{part}_dirs.npy"
     shape, dtype = npy_header(path)
-    names = read_pickled_npy(path, shape) if dtype.hasobject else read_npy(path)
-    if names.ndim != 1 or not len(names) or not all(isinstance(name, str) for name in names.tolist()):
-        raise DataError(f"{path}: {names.dtype} {shape}. A list of paths was expected. Is it the right file?")
-    return names.tolist()
+    with reading(path, "A list of paths"):
+        names = (read_pickled_npy(path, shape) if dtype.hasobject else read_npy(path)).tolist()
+        are_names = len(shape) == 1 and names and all(isinstance(name, str) and name.encode() for name in names)
+    if not are_names:
+        raise DataError(f"{path}: {dtype} {shape}. A list of paths was expected. Is it the right file?")
+    return names
 
 
 def _check_cosmic(root: Path, part: str) -> str:
