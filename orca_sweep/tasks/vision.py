@@ -1,5 +1,6 @@
 """Images of the benchmarks: CIFAR, spherical CIFAR-100, cosmic rays."""
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -172,10 +173,15 @@ def _cosmic_list(root: Path, part: str) -> list[str]:
     shape, dtype = npy_header(path)
     with reading(path, "A list of paths"):
         names = (read_pickled_npy(path, shape) if dtype.hasobject else read_npy(path)).tolist()
-        are_names = len(shape) == 1 and names and all(isinstance(name, str) and name.encode() for name in names)
+        are_names = len(shape) == 1 and names and all(_is_text(name) for name in names)
     if not are_names:
         raise DataError(f"{path}: {dtype} {shape}. A list of paths was expected. Is it the right file?")
     return names
+
+
+def _is_text(name: object) -> bool:
+    # A damaged array can hold what is no character at all, which paths choke on.
+    return isinstance(name, str) and bool(name) and max(map(ord, name)) <= sys.maxunicode
 
 
 def _check_cosmic(root: Path, part: str) -> str:
