@@ -220,6 +220,18 @@ def test_bench_prints_one_json_line_per_case(monkeypatch):
     assert orca("bench", "objectivs").returncode == 2
 
 
+def test_both_ways_of_loading_give_the_same_samples(monkeypatch):
+    from orca_sweep.bench import loading
+
+    small = [partial(loading.case, "small", (1, 8), 64, 16, mapped) for mapped in (False, True)]
+    monkeypatch.setattr(loading, "CASES", small)
+    lines = CliRunner().invoke(cli.app, ["bench", "loading", "--json", "--repeats", "1"]).stdout.splitlines()
+    assert [json.loads(line)["case"] for line in lines] == ["small, batch 16"] * 2
+    for row in map(json.loads, lines):
+        assert (row["difference"], row["n_samples"]) == (0, 64)
+        assert row["ratio"] > 0
+
+
 # Shipped spaces and the README --------------------------------------------------------------------
 
 

@@ -216,6 +216,75 @@ def test_a_killed_trial_ends_as_the_unbroken_one(run, tmp_path, at, monkeypatch)
     assert resumed["resumed_from_epoch"] == (at[1] if at[0] == "finetune" else 0)
 
 
+PARTS_ON_DISK = """
+import numpy as np
+
+from orca_sweep.data import Rows, Samples, Splits
+from orca_sweep.tasks import TASKS, Task
+
+BASE = np.random.default_rng(0).normal(size=(60, 1, 8, 8)).astype(np.float32)
+
+
+def read(ids, rng):
+    return BASE[ids] + (0 if rng is None else rng.normal(size=BASE[ids].shape).astype(np.float32))
+
+
+def load(root, split_seed):
+    y = np.arange(60) // 3 % 3
+    parts = (np.arange(i, i + 30 - 15 * (i > 0)) for i in (0, 30, 45))
+    return Splits(*(Samples(Rows(read, ids, (1, 8, 8), "noisy"), y[ids], ids // 3) for ids in parts))
+
+
+TASKS.add(Task(name="noisy-parts", dims=2, sample_shape=(1, 8, 8), kind="classification", output_shape=(3,),
+               loss="cross-entropy", metric="error", load=load, meaning="test", source="here", licence="MIT",
+               augments=True, recipe={"body.name": "swin-micro", "body.pretrain_fraction": 0,
+                                      "finetune.batch_size": 4, "finetune.accumulation": 2}))
+"""
+
+
+@pytest.fixture(scope="session")
+def noisy_parts(tmp_path_factory):
+    from orca_sweep.trial import load_imports
+
+    path = tmp_path_factory.mktemp("noisy") / "noisy.py"
+    path.write_text(PARTS_ON_DISK)
+    load_imports([str(path)])
+    return {"task": "noisy-parts", "finetune__epochs": 3}
+
+
+def test_augmentation_and_draws_of_parts_resume_bit_for_bit(run, tmp_path, noisy_parts):
+    unbroken, _ = run(**noisy_parts, folder="unbroken")
+    # Ten wholes of three parts each: an epoch is ten samples, two steps of eight.
+    assert (unbroken["n_train"], unbroken["n_val"], unbroken["n_steps"]) == (10, 5, 6)
+
+    def kill(row):
+        if (row["stage"], row["epoch"]) == ("finetune", 1):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(**noisy_parts, report=kill)
+    resumed, _ = run(**noisy_parts)
+    assert resumed["resumed_from_epoch"] == 1
+    assert resumed["state_sha256"] == unbroken["state_sha256"]
+    plain, _ = run(**noisy_parts, data__augment=False)
+    assert plain["state_sha256"] != unbroken["state_sha256"]
+    # Where a task does not augment, the knob is no work of its own.
+    ids = {resolve({"task": "tiny", "data.augment": on}).trial_id for on in (True, False)}
+    assert len(ids) == 1
+
+
+def test_a_prediction_of_parts_is_their_mean_and_an_epoch_draws_one_of_each():
+    from orca_sweep.stages.finetuning import _Parts
+
+    x = np.arange(6, dtype=np.float32).reshape(6, 1)
+    samples = Samples(x, np.array([7, 8, 8, 7, 8, 9]), np.array([4, 2, 2, 4, 2, 9]))
+    prediction, target = stages.predict_wholes(nn.Identity(), samples, "cpu")
+    np.testing.assert_allclose(prediction[:, 0], [(1 + 2 + 4) / 3, (0 + 3) / 2, 5])
+    np.testing.assert_array_equal(target, [8, 7, 9])
+    drawn = [_Parts(samples.groups).draw(np.array([2, 0, 1]), np.random.default_rng(seed)) for seed in range(30)]
+    assert [set(column) for column in np.array(drawn).T] == [{5}, {1, 2, 4}, {0, 3}]
+
+
 def test_a_checkpoint_of_another_config_is_not_resumed(run, tmp_path):
     def kill(row):
         if row["stage"] == "finetune":

@@ -3,11 +3,13 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -268,3 +270,39 @@ def test_a_body_in_a_folder_beside_the_user_is_found_by_workers(tmp_path, user_t
     (row,) = read_results(tmp_path / "results" / "folder" / "tables").trials.to_dict("records")
     assert row["status"] == "ok"
     assert row["body.name"] == str((tmp_path / "my-body").resolve())
+
+
+def test_the_readme_s_own_task_runs_as_it_is_written(tmp_path):
+    """Every block of the recipe is copied to the letter into an empty folder, and launched."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    for name in ("my_task.py", "my_space.yaml"):
+        (block,) = re.findall(rf"```\w+\n(# {name}\n.*?)```", readme, re.S)
+        (tmp_path / name).write_text(block)
+    done = orca("launch", "my_space.yaml", cwd=tmp_path, check=0)
+    assert "4 of 4 trials run now" in done.stdout
+    trials = pd.read_parquet(tmp_path / "results/my_space/tables/trials.parquet")
+    assert set(trials.task) == {"mine"}
+    assert (trials.status == "ok").all()
+    assert trials.test_metric_best.max() < 0.7  # chance is 0.75
+
+
+def test_a_task_with_files_is_converted_before_the_sweep_and_run(tmp_path):
+    from tests.originals import ORIGINALS
+
+    (tmp_path / "data").mkdir()
+    ORIGINALS["advection"](tmp_path / "data")
+    (tmp_path / "space.yaml").write_text("""
+name: files
+base: {task: advection, body.name: roberta-micro, body.pretrain_fraction: 0, proxy: none, finetune.epochs: 2}
+factors: {data.split_seed: [0, 1]}
+seeds: 1
+""")
+    done = orca("launch", "space.yaml", cwd=tmp_path, check=0)
+    assert "2 of 2 trials run now" in done.stdout
+    assert (tmp_path / "data/converted/1D_Advection_Sols_beta0.4/x.npy").is_file()
+    trials = pd.read_parquet(tmp_path / "results/files/tables/trials.parquet")
+    assert trials.data_sha256.nunique() == 2
+    (tmp_path / "data/1D_Advection_Sols_beta0.4.hdf5").write_bytes(b"cut off")
+    done = orca("launch", "space.yaml", "--out", "again", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "1D_Advection_Sols_beta0.4.hdf5: cannot be read" in done.stderr
