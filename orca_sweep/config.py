@@ -300,8 +300,8 @@ def explain(error: ValidationError) -> list[tuple[str, object, str]]:
         # A union adds its arm's tag after the field's own path: only lower-case names are ours.
         place = ".".join(str(part) for part in item["loc"] if _is_name(part))
         _, texts = rules.setdefault(place, (item["input"], []))
-        text = item["msg"].removeprefix("Value error, ")
-        text = text[0].lower() + text[1:]
+        ours = item["msg"].removeprefix("Value error, ")
+        text = ours if ours != item["msg"] else ours[0].lower() + ours[1:]
         if text not in texts:
             texts.append(text)
     return [(place, value, " or ".join(texts)) for place, (value, texts) in rules.items()]

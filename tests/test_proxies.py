@@ -64,7 +64,7 @@ def test_none_cannot_be_loaded():
 
 
 def test_what_is_missing_is_named_with_what_to_do(monkeypatch):
-    monkeypatch.setattr(data, "find_spec", lambda name: None)
+    monkeypatch.setattr(data.samples, "find_spec", lambda name: None)
     assert unavailable_proxy(PROXIES.get("pydoc-topics")) == []
     messages = unavailable_proxy(PROXIES.get("photo-patches"))
     assert [text.split("Run: ")[1] for text in messages] == ["pip install scikit-learn", "pip install pillow"]

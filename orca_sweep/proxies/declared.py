@@ -220,7 +220,8 @@ def features_data(features: np.ndarray, labels: np.ndarray, where: str) -> Proxy
         raise DataError(
             f"{where}: labels {labels.shape} of {labels.dtype}. ({len(features)},) whole numbers are needed."
         )
-    x = np.ascontiguousarray(features if features.ndim == 2 else features.mean(axis=1), dtype=np.float32)
+    # A copy: features may be a memory map that cannot be written.
+    x = np.array(features if features.ndim == 2 else features.mean(axis=1), dtype=np.float32, order="C")
     if not np.isfinite(x).all():
         raise DataError(f"{where}: features hold NaN or infinite values.")
     y = np.unique(labels, return_inverse=True)[1].reshape(-1).astype(np.int64)

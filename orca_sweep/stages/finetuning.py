@@ -166,7 +166,9 @@ class _Loop:
             self.kept = None
         elif self.kept is None:
             splits = (self.x, Feed(self.data.val.x, self.device))
-            if sum(map(len, splits)) * model.features(self.x[:1]).numel() <= KEPT_NUMBERS:
+            with torch.no_grad():
+                one = model.features(self.x[:1])
+            if sum(map(len, splits)) * one.numel() <= KEPT_NUMBERS:
                 self.kept = (_features(model, splits[0]), _features(model, splits[1]))
 
     def _batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
