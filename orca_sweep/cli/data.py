@@ -42,9 +42,9 @@ def list_(data: Root = HERE) -> None:
         if task.files:
             there = sum((root / file.path).is_file() for file in task.files)
             state = "converted" if _is_converted(task, root) else f"{there} of {len(task.files)} files here"
-            how = "fetch" if all(file.url for file in task.files) else "by hand, or fetch --base-url MIRROR"
-            print(f"{task.name:<28} {state:<22} {how:<38} {task.source.split(';')[0]}")
-    print(f"{'openml:<id>':<28} {'':<22} {'fetch':<38} OpenML, needs the extra 'openml'")
+            how = "fetch" if all(file.url for file in task.files) else "by hand, or fetch --base-url"
+            print(f"{task.name:<28} {state:<20} {how}")
+    print(f"{'openml:<id>':<28} {'':<20} fetch")
 
 
 def _is_converted(task: "Task", root: Path) -> bool:
