@@ -173,6 +173,8 @@ def _task(raw: Mapping[str, object]) -> TaskDeclaration:
     missing = [key for key in TASK_NEEDS if key not in given]
     if missing:
         raise ValueError(f"a task's declaration needs {', '.join(TASK_NEEDS)}; {', '.join(missing)} is missing")
+    if str(given["path"]).endswith(".npy") and "input" in given:
+        raise ValueError("input is the .npy file itself: leave it out")
     fields: dict[str, object] = {}
     for key, part in given.items():
         if key in ("sample_shape", "output_shape"):

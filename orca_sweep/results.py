@@ -49,7 +49,7 @@ TRIAL_MEASURES = (
     Column("test_metric_last", "double", "metric", "test metric of the last epoch, scored once at the end"),
     Column("test_more_best", "string", "", "JSON: the task's further metrics on test, best-validated epoch"),
     Column("test_more_last", "string", "", "JSON: the task's further metrics on test, last epoch"),
-    Column("n_test_classes_unscored", "int64", "classes", "classes that the metric leaves out: no positives in test"),
+    Column("n_test_unscored", "int64", "classes", "classes (mae8: proteins; r2-error: outputs) the metric leaves out"),
     Column("best_epoch", "int64", "epochs", "fine-tuning epoch with the lowest validation metric (first of equals)"),
     Column("n_steps", "int64", "optimizer steps", "fine-tuning optimizer steps done"),
     Column("objective_first", "double", "squared feature units", "alignment objective at embedder epoch 0"),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from orca_sweep import __version__, freezing
+from orca_sweep import __version__, declaration, freezing
 from orca_sweep.bodies import DECODERS, canonical_name, find_body, find_rung, unavailable_body
 from orca_sweep.config import FinetuneConfig, TrialConfig, canonical_json, explain, knobs
 from orca_sweep.data import fingerprint, missing_packages
@@ -98,6 +98,8 @@ def resolve(settings: Mapping[str, Any]) -> TrialConfig:
     Raises:
         InputError: with every mistake; each starts with the dotted name of the field.
     """
+    if isinstance(settings.get("task"), Mapping):
+        settings = {**settings, "task": _task_text(settings["task"])}
     problems = _unknown_names(settings)
     task = _known_task(settings)
     whole = {**(task.recipe if task else {}), **settings}
@@ -112,6 +114,13 @@ def resolve(settings: Mapping[str, Any]) -> TrialConfig:
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
     return config
+
+
+def _task_text(value: Mapping[str, Any]) -> object:
+    try:
+        return declaration.task_as_text(value)
+    except ValueError as error:
+        raise InputError(f"task = {value!r}: {error}.") from None
 
 
 def _mistakes(error: ValidationError, task_known: bool) -> list[str]:
@@ -499,5 +508,5 @@ def _score_test(model: Any, data: TaskData, result: Any, device: str, row: dict[
         row[f"test_metric_{which}"] = value
         more = {name: METRICS[name].compute(prediction, target) for name in data.task.more_metrics}
         row[f"test_more_{which}"] = canonical_json(more) if more else None
-    row["n_test_classes_unscored"] = metric.unscored(target) if metric.unscored else 0
+    row["n_test_unscored"] = metric.unscored(prediction, target)
     row["state_sha256"] = state_digest(result.last)

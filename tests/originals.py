@@ -373,6 +373,6 @@ ORIGINALS: dict[str, Callable[[Path], None]] = {
     "2d-diffusion-reaction-both": diffusion_reaction_2d,
     "2d-cfd": cfd_2d,
     "openml:31": openml,
-    "openml:37": openml_split,
+    "openml-orca:37": openml_split,
 }
 """The writer of every task that has files; ``openml:37`` is the form of ORCA's own code."""

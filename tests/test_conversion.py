@@ -69,6 +69,50 @@ def test_a_pickle_that_asks_for_anything_else_is_refused_by_name(tmp_path, evil)
     assert not ran.exists()
 
 
+class Pointers:
+    """np.frombuffer(b'A' * 16, a type with an object field and flags that deny it)."""
+
+    class Type:
+        def __reduce__(self):
+            fields = {"a": (np.dtype("O"), 0)}
+            return np.dtype, ("V8", False, True), (3, "|", None, ("a",), fields, 8, 1, 0)
+
+    class Objects:
+        def __reduce__(self):
+            return np.dtype, ("O8", False, True), (3, "|", None, None, None, 8, 1, 0)
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def __reduce__(self):
+        return np._core.numeric._frombuffer, (b"A" * 16, self.kind(), (2,), "C")
+
+
+@pytest.mark.parametrize("kind", [Pointers.Type, Pointers.Objects])
+def test_a_pickle_cannot_make_bytes_into_pointers(tmp_path, kind):
+    path = tmp_path / "a.pkl"
+    path.write_bytes(pickle.dumps({"label": Pointers(kind)}))
+    with pytest.raises(DataError, match=r"a.pkl: not readable"):
+        d.read_pickle(path)
+
+
+def test_rows_of_no_size_take_no_memory(tmp_path):
+    path = tmp_path / "a.pkl"
+    path.write_bytes(pickle.dumps(np.zeros((200_000_000, 0))))
+    with pytest.raises(DataError, match=r"a.pkl: not readable"):
+        d.read_pickle(path)
+    path.write_bytes(pickle.dumps(np.zeros((0, 46))))
+    assert d.read_pickle(path).shape == (0, 46)
+
+
+def test_big_endian_arrays_and_booleans_keep_their_values(tmp_path):
+    value = {"big": np.arange(5, dtype=">i4"), "yes": np.array([True, False]), "text": np.array([b"N", b"~"])}
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(value, protocol=2))
+    found = d.read_pickle(tmp_path / "a.pkl")
+    for name, array in value.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
 @pytest.mark.parametrize("call", [np.ndarray, np._core.multiarray._reconstruct])
 def test_a_pickle_cannot_ask_for_memory_without_data(tmp_path, call):
     args = ((2**40,),) if call is np.ndarray else (np.ndarray, (2**40,), "d")
@@ -192,10 +236,11 @@ def test_hdf5_does_not_follow_links_out_of_the_file(tmp_path):
         file["x"] = h5py.ExternalLink("secret.h5", "x")
         file["soft"] = h5py.SoftLink("/real")
         file["real"] = np.arange(4.0)
+        file["inner"] = h5py.ExternalLink("secret.h5", "/")
         file["words"] = "no numbers"
     with readers.opened_hdf5(tmp_path / "a.h5") as file:
         assert readers.hdf5_dataset(file, tmp_path / "a.h5", "real").shape == (4,)
-        for name in ("x", "soft", "nothing"):
+        for name in ("x", "soft", "nothing", "inner/x"):
             with pytest.raises(DataError, match=f"there is no data set '{name}' in it"):
                 readers.hdf5_dataset(file, tmp_path / "a.h5", name)
         with pytest.raises(DataError, match="words holds object"):
@@ -233,12 +278,13 @@ def test_a_conversion_is_done_once_and_again_when_its_files_change(tmp_path):
     assert len(seen) == 3
     assert again.digest("x", "n") == made.digest("x", "n")
     (tmp_path / "a.npy").unlink()
-    assert d.is_converted(NUMBERS, tmp_path, FILES)  # the original is not needed any more
+    assert d.find_converted(NUMBERS, tmp_path, FILES)  # the original is not needed any more
     np.save(tmp_path / "a.npy", np.arange(6.0).reshape(2, 3))
-    assert not d.is_converted(NUMBERS, tmp_path, FILES)
+    assert not d.find_converted(NUMBERS, tmp_path, FILES)
     changed = d.converted(NUMBERS, tmp_path, FILES)
     assert changed["x"].shape == (2, 3)
     assert changed.digest("x") != made.digest("x")
+    assert made.folder.is_dir()  # what a running trial may still read stays
     np.testing.assert_array_equal(made["x"][:2], np.arange(6.0).reshape(2, 3))  # an open map outlives its file
 
 
@@ -300,7 +346,7 @@ def test_a_killed_conversion_is_no_conversion_and_the_next_one_clears_up(tmp_pat
         time.sleep(0.02)
     process.kill()
     process.join()
-    assert not d.is_converted(NUMBERS, tmp_path, FILES)
+    assert not d.find_converted(NUMBERS, tmp_path, FILES)
     assert len(list((tmp_path / "converted").glob(".numbers.*.tmp"))) == 1
     d.converted(NUMBERS, tmp_path, FILES)
     assert not list((tmp_path / "converted").glob(".numbers.*.tmp"))

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from orca_sweep.data import File
-from orca_sweep.data.fetching import fetch, recorded_hashes, unpack
+from orca_sweep.data.fetching import fetch, missing_members, recorded_hashes, unpack
 from orca_sweep.errors import DataError
+from orca_sweep.tasks import TASKS, task_data
 from orca_sweep.tasks.recipes import npy_file
 
 CONTENT = bytes(range(256)) * 5000
@@ -46,6 +47,9 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         wanted = self.headers.get("Range")
         if wanted and self.headers.get("If-Range") == tag:
             start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            if start >= len(data):
+                self.send_error(416)
+                return
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
@@ -171,7 +175,7 @@ def test_a_status_that_is_no_success_and_no_server_at_all(server, root):
         fetch([File("a.bin", url=f"{server.url}/a.bin")], root)
     server.shutdown()
     server.server_close()
-    with pytest.raises(DataError, match=r"Check the network and run it again"):
+    with pytest.raises(DataError, match=r"Check the address and the network and run it again"):
         fetch([File("a.bin", url=f"{server.url}/a.bin")], root)
     assert left(root) == []
 
@@ -213,6 +217,62 @@ def test_archives_are_fetched_once_and_unpacked(server, root):
     assert len(server.asked) == 1
     with pytest.raises(DataError, match=r"there is no in/c in it"):
         fetch([File("in/c", url=f"{server.url}/both.tar.gz", archive="both.tar.gz")], root)
+
+
+def test_a_mirror_may_have_unpacked_what_the_publisher_packs(tmp_path, root):
+    (tmp_path / "m/in").mkdir(parents=True)
+    for name in "ab":
+        (tmp_path / f"m/in/{name}").write_bytes(name.encode())
+    files = [
+        File(f"in/{name}", url="https://nowhere.invalid/x.tar.gz", hash="md5:0", archive="x.tar.gz") for name in "ab"
+    ]
+    (root / "in").mkdir()
+    (root / "in/a").write_bytes(b"a")
+    fetch(files, root, str(tmp_path / "m"))  # the second of an archive is not forgotten
+    assert (root / "in/b").read_bytes() == b"b"
+
+
+def test_a_list_is_fetched_with_the_files_it_names(tmp_path, root):
+    from tests.originals import ORIGINALS
+
+    (tmp_path / "m").mkdir()
+    for name in ("psicov", "cosmic"):
+        ORIGINALS[name](tmp_path / "m")
+        fetch(TASKS.get(name).files, root, str(tmp_path / "m"))
+        assert all(not missing_members(file, root) for file in TASKS.get(name).files)
+        task_data(TASKS.get(name), root, 0, None)
+    victim = next((root / "protein").rglob("*.pkl"))
+    victim.unlink()
+    assert sum(len(missing_members(file, root)) for file in TASKS.get("psicov").files) == 1
+    with pytest.raises(DataError, match="no address to fetch it from"):
+        fetch(TASKS.get("psicov").files, root)
+
+
+def test_two_that_fetch_at_once_fetch_once(server, root):
+    (server.folder / "a.bin").write_bytes(CONTENT)
+    file = File("a.bin", url=f"{server.url}/a.bin")
+    threads = [threading.Thread(target=fetch, args=([file], root)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (root / "a.bin").read_bytes() == CONTENT
+    assert len(server.asked) == 1
+
+
+def test_a_part_that_is_whole_already_is_begun_anew(server, root):
+    (server.folder / "a.bin").write_bytes(CONTENT)
+    (root / ".a.bin.part").write_bytes(CONTENT)
+    tag = f'"{hashlib.md5(CONTENT).hexdigest()}"'
+    (root / ".a.bin.part.json").write_text(json.dumps({"url": f"{server.url}/a.bin", "tag": tag}))
+    fetch([File("a.bin", url=f"{server.url}/a.bin")], root)
+    assert (root / "a.bin").read_bytes() == CONTENT
+    assert [asked for _, asked in server.asked] == [f"bytes={len(CONTENT)}-", None]
+
+
+def test_an_address_that_is_none_is_said_so(root):
+    with pytest.raises(DataError, match=r"InvalidSchema.* Check the address"):
+        fetch([File("a.bin")], root, "ftp://host/place")
 
 
 def test_archives_that_lead_out_or_are_bombs_or_damaged(root):
@@ -283,7 +343,5 @@ def test_a_local_copy_of_hashes_that_is_damaged_is_made_anew(server, root):
 
 @pytest.mark.network
 def test_a_published_file_really_comes(root):
-    from orca_sweep.tasks import TASKS
-
     fetch(TASKS.get("cifar10").files, root)
     assert all("pickled dict" in file.check(root) for file in TASKS.get("cifar10").files)

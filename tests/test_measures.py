@@ -34,10 +34,10 @@ def test_multi_label_metrics_leave_classes_without_positives_out_and_count_them(
     scored = [0, 1, 3, 5]
     expected = 1 - np.mean([sk.roc_auc_score(target[:, k], score[:, k]) for k in scored])
     assert METRICS["auroc-error"].compute(score, target) == pytest.approx(expected, abs=1e-12)
-    assert METRICS["auroc-error"].unscored(target) == 2
+    assert METRICS["auroc-error"].unscored(score, target) == 2
     expected = 1 - np.mean([sk.average_precision_score(target[:, k], score[:, k]) for k in (*scored, 4)])
     assert METRICS["map-error"].compute(score, target) == pytest.approx(expected, abs=1e-12)
-    assert METRICS["map-error"].unscored(target) == 1
+    assert METRICS["map-error"].unscored(score, target) == 1
     for name in ("auroc-error", "map-error"):
         with pytest.raises(DataError, match="not defined on these 80 targets"):
             METRICS[name].compute(score, np.zeros_like(target))
@@ -55,6 +55,7 @@ def test_one_against_one_agrees_with_scikit_learn(n_classes):
     some = target != 0
     if n_classes > 2:
         assert np.isfinite(METRICS["ovo-auroc-error"].compute(logits[some], target[some]))
+        assert METRICS["ovo-auroc-error"].unscored(logits[some], target[some]) == 1
 
 
 def test_scores_of_points_and_their_thresholded_variant():
@@ -76,6 +77,7 @@ def test_r2_and_absolute_errors_agree_with_scikit_learn():
     assert METRICS["r2-error"].compute(p, t) == pytest.approx(1 - sk.r2_score(t, p), rel=1e-12)
     assert METRICS["mae"].compute(p, t) == pytest.approx(sk.mean_absolute_error(t, p), rel=1e-12)
     t[:, 1] = 7  # an output that does not vary has no R2
+    assert METRICS["r2-error"].unscored(p, t) == 1
     assert METRICS["r2-error"].compute(p, t) == pytest.approx(1 - sk.r2_score(t[:, [0, 2]], p[:, [0, 2]]), rel=1e-12)
 
 
@@ -100,6 +102,7 @@ def test_every_protein_is_scored_over_its_own_length():
         t[protein, 0, :length, :length] = (half + half.T) / 2
     p = RNG.uniform(4, 14, t.shape)
     assert METRICS["mae8"].compute(p, t) == pytest.approx(mae8_by_loops(p, t), rel=1e-12)
+    assert METRICS["mae8"].unscored(p, t) == 1
     # Of two proteins, one wrong by 1 everywhere and one by 3, each counts once whatever its length.
     p = np.nan_to_num(t) + np.array([1.0, 3.0, 0.0]).reshape(3, 1, 1, 1)
     assert METRICS["mae8"].compute(p[:2], t[:2]) == pytest.approx(2.0)
@@ -148,6 +151,9 @@ def test_balanced_classes_weigh_alike():
     logits, target = torch.randn(10, 2), torch.from_numpy(labels)
     per_class = [F.cross_entropy(logits[target == k], target[target == k]) for k in (0, 1)]
     assert loss(logits, target).item() == pytest.approx(torch.stack(per_class).mean().item(), rel=1e-5)
+    # The highest class may be missing from training: its weight is never used, but there is one.
+    three = loss_function("balanced-cross-entropy", {}, labels, 3)
+    assert three(torch.randn(10, 3), target).isfinite()
     with pytest.raises(InputError, match="needs training labels"):
         loss_function("balanced-cross-entropy", {}, None)
 

@@ -46,12 +46,12 @@ DECLARED = {
     "darcy-pde": ((1, 64, 64), (1, 64, 64), "dense-regression", "nrmse", "nrmse"),
     "2d-cfd": ((4, 64, 64), (4, 64, 64), "dense-regression", "nrmse", "nrmse"),
     "openml:31": ((3, 3), (3,), "classification", "balanced-cross-entropy", "ovo-auroc-error"),
-    "openml:37": ((1, 8), (2,), "classification", "balanced-cross-entropy", "ovo-auroc-error"),
+    "openml-orca:37": ((1, 8), (2,), "classification", "balanced-cross-entropy", "ovo-auroc-error"),
 }
 PUBLISHED_SPLITS = ("ninapro", "deepsea", "fsd50k")
 MASKED = ("psicov", "cosmic")
 PARTS = ("train", "val", "test")
-CONVERTED = [name for name in ORIGINALS if not name.startswith("openml:")]
+CONVERTED = [name for name in ORIGINALS if not name.startswith("openml")]
 
 
 def written(root, name):
@@ -142,7 +142,7 @@ def test_a_second_load_is_the_first(name, tmp_path):
         first.fingerprint
         != load(root, name, n_train=len(first.train) - 1 if first.train.groups is None else 7).fingerprint
     )
-    if name.startswith("openml:"):
+    if name.startswith("openml"):
         return
     for child in root.iterdir():
         if child.name != "converted":
@@ -179,7 +179,7 @@ def test_the_split_seed_draws_validation_only(name, tmp_path):
         assert all(part == validation[0] for part in validation)
     else:
         assert any(part != validation[0] for part in validation[1:])
-    if name != "openml:31":
+    if not name.startswith("openml"):  # those are scaled by training rows, which the seed draws
         tests = [(rows(part.test.x), rows(part.test.y)) for part in parts]
         assert all(part == tests[0] for part in tests)
     again = raw_splits(find_task(name), root, 3)
@@ -189,7 +189,7 @@ def test_the_split_seed_draws_validation_only(name, tmp_path):
 
 N_TRAIN = {"cifar100": 130, "cifar100-permuted": 130, "spherical": 130, "cifar10": 30, "cifar10-permuted": 30,
            "ninapro": 40, "satellite": 60, "ecg": 40, "deepsea": 12, "fsd50k": 6, "psicov": 3, "cosmic": 4,
-           "openml:31": 24, "openml:37": 24}  # fmt: skip
+           "openml:31": 24, "openml-orca:37": 24}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ORIGINALS)
@@ -635,9 +635,16 @@ def test_openml_standardises_by_training_rows_alone(tmp_path):
 def test_openml_as_orca_saves_it_keeps_its_test_rows(tmp_path):
     originals.openml_split(tmp_path)
     value = objects(tmp_path / "37_dev_test_split.npy")
-    data = load(tmp_path, "openml:37")
-    np.testing.assert_allclose(data.test.x[:], value["X_norm_test"].transpose(0, 2, 1), rtol=1e-6)
+    data = load(tmp_path, "openml-orca:37")
     np.testing.assert_array_equal(data.test.y, value["y_test"])
+    # The file's scaler has seen all rows: numbers are scaled again, by training rows alone.
+    np.testing.assert_allclose(data.train.x.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(data.train.x.std(axis=0), 1, atol=1e-4)
+    raw, dev = (value[f"X_norm_{part}"].transpose(0, 2, 1) for part in ("test", "dev"))
+    slope = (data.test.x[0] - data.test.x[1]) / (raw[0] - raw[1])
+    np.testing.assert_allclose(data.test.x[:] - data.test.x[0], (raw - raw[0]) * slope, rtol=1e-3, atol=1e-4)
+    kept = {row.tobytes() for row in ((dev - raw[0]) * slope + data.test.x[0]).round(3).astype(np.float32) + 0}
+    assert {row.tobytes() for row in data.train.x.round(3) + 0} <= kept
 
 
 # Augmentation -------------------------------------------------------------------------------------
@@ -781,13 +788,13 @@ FILES = {
     "2d-diffusion-reaction": ["2D_diff-react_NA_NA.h5"],
     "2d-cfd": ["2D_CFD_Rand_M1.0_Eta0.1_Zeta0.1_periodic_128_Train.hdf5"],
     "openml:31": ["openml/31.parquet"],
-    "openml:37": ["37_dev_test_split.npy"],
+    "openml-orca:37": ["37_dev_test_split.npy"],
 }  # fmt: skip
 DAMAGE = [(name, file) for name, files in FILES.items() for file in files]
 
 
 @pytest.mark.parametrize(
-    ("name", "file"), [pair for pair in DAMAGE if "sky" not in pair[1] and "openml:37" not in pair[0]]
+    ("name", "file"), [pair for pair in DAMAGE if "sky" not in pair[1] and "openml-orca:37" not in pair[0]]
 )
 def test_a_missing_file_is_named(name, file, tmp_path):
     (written(tmp_path, name) / file).unlink()
@@ -1079,14 +1086,14 @@ BAD = {
     "openml-one-class": ("openml:31", "openml/31.parquet", table(lambda t: t.assign(target="good"))),
     "openml-names": ("openml:31", "openml/31.parquet",
                      table(lambda t: t.loc[t.index.repeat(5)].assign(job=[f"n{i}" for i in range(300)]))),
-    "openml-split-shape": ("openml:37", "37_dev_test_split.npy", saved_dict(setting("X_norm_dev")(lambda a: a[..., 0]))),
-    "openml-split-columns": ("openml:37", "37_dev_test_split.npy",
+    "openml-split-shape": ("openml-orca:37", "37_dev_test_split.npy", saved_dict(setting("X_norm_dev")(lambda a: a[..., 0]))),
+    "openml-split-columns": ("openml-orca:37", "37_dev_test_split.npy",
                              saved_dict(setting("X_norm_test")(lambda a: a[:, 1:]))),
-    "openml-split-nan": ("openml:37", "37_dev_test_split.npy", saved_dict(setting("X_norm_dev")(nan))),
-    "openml-split-words": ("openml:37", "37_dev_test_split.npy", saved_dict(setting("X_norm_dev")(words))),
-    "openml-split-label": ("openml:37", "37_dev_test_split.npy", saved_dict(setting("y_dev")(put(-1)))),
-    "openml-split-huge-label": ("openml:37", "37_dev_test_split.npy", saved_dict(setting("y_dev")(put(10**17)))),
-    "openml-split-key": ("openml:37", "37_dev_test_split.npy", saved_dict(lambda v: {"y_dev": v["y_dev"]})),
+    "openml-split-nan": ("openml-orca:37", "37_dev_test_split.npy", saved_dict(setting("X_norm_dev")(nan))),
+    "openml-split-words": ("openml-orca:37", "37_dev_test_split.npy", saved_dict(setting("X_norm_dev")(words))),
+    "openml-split-label": ("openml-orca:37", "37_dev_test_split.npy", saved_dict(setting("y_dev")(put(-1)))),
+    "openml-split-huge-label": ("openml-orca:37", "37_dev_test_split.npy", saved_dict(setting("y_dev")(put(10**17)))),
+    "openml-split-key": ("openml-orca:37", "37_dev_test_split.npy", saved_dict(lambda v: {"y_dev": v["y_dev"]})),
 }  # fmt: skip
 
 
@@ -1105,7 +1112,7 @@ def test_a_wrong_file_is_named(case, tmp_path):
         ("ecg", "challenge2017.pkl", pickled(setting("label")(lambda a: np.where(a == "~", "N", a)))),
         ("cifar100", BATCH, pickled(setting("fine_labels")(lambda a: [4 if i == 3 else i for i in a]))),
         ("spherical", SPHERE, zipped(setting("train", "labels")(lambda a: np.where(a == 3, 4, a)))),
-        ("openml:37", "37_dev_test_split.npy", saved_dict(setting("y_dev")(np.zeros_like))),
+        ("openml-orca:37", "37_dev_test_split.npy", saved_dict(setting("y_dev")(np.zeros_like))),
     ],
 )
 def test_a_class_without_training_samples_is_told(name, file, spoil, tmp_path):
@@ -1193,7 +1200,7 @@ EVIL = [
     ("cosmic", IMAGE, evil_npy),
     ("ninapro", NINAPRO_X, evil_npy),
     ("deepsea", "deepsea_filtered.npz", evil_npz),
-    ("openml:37", "37_dev_test_split.npy", evil_dict),
+    ("openml-orca:37", "37_dev_test_split.npy", evil_dict),
 ]
 
 

@@ -28,13 +28,13 @@ def save(folder, ending, x=X, y=Y, g=None):
     elif ending == ".npy":
         np.save(path, x)
         np.save(folder / "y.npy", y)
-        return path, {"target": "y.npy"}
+        return path, {}
     elif ending == ".h5":
         import h5py
 
         with h5py.File(path, "w") as file:
             for name, array in arrays.items():
-                file[f"in/{name}"] = array
+                file[f"in/{name}"] = array.tolist() if array.dtype.kind == "U" else array
         return path, {"input": "in/x", "target": "in/y"}
     else:
         import pyarrow as pa
@@ -129,6 +129,77 @@ def test_groups_stay_whole_and_a_test_file_stays_the_test(tmp_path):
         data = task_data(task(path, test=held), tmp_path, seed, None)
         assert [len(part) for part in (data.train, data.val, data.test)] == [54, 6, 9]
         np.testing.assert_array_equal(data.test.x[:], X[:9] + 100)
+
+
+@pytest.mark.parametrize("ending", [".npz", ".npy", ".h5", ".parquet"])
+@pytest.mark.parametrize("kind", ["text", "float"])
+def test_groups_are_names_or_numbers_of_any_kind(tmp_path, ending, kind):
+    names = np.array([f"subject {i}" for i in np.arange(N) // 6]) if kind == "text" else np.arange(N) // 6 / 10
+    path, more = save(tmp_path, ending, g=names)
+    if ending == ".npy":
+        np.save(tmp_path / "who.npy", names)
+        more = {"group": "who"}
+    elif ending == ".h5":
+        more = {**more, "group": "in/g"}
+    else:
+        more = {"group": "g"}
+    data = task_data(task(path, **more), tmp_path, 0, None)
+    of = [{str(names[np.flatnonzero((row == X).all(axis=(1, 2)))[0]]) for row in part.x[:]}
+          for part in (data.train, data.val, data.test)]  # fmt: skip
+    assert [len(part) for part in of] == [8, 1, 1]
+    assert len(set.union(*of)) == 10
+
+
+def test_groups_that_change_are_seen_and_those_of_the_test_file_are_its_own(tmp_path):
+    path, _ = save(tmp_path, ".npy")
+    np.save(tmp_path / "g.npy", np.arange(N) // 6)
+    mine = task(path, group="g")
+    first = task_data(mine, tmp_path, 0, None)
+    np.save(tmp_path / "g.npy", np.arange(N) % 12)
+    assert task_data(mine, tmp_path, 0, None).fingerprint != first.fingerprint
+    (tmp_path / "other").mkdir()
+    one, _ = save(tmp_path, ".npz", g=np.arange(N) // 6)
+    two, _ = save(tmp_path / "other", ".npz", x=X[:9] + 100, y=Y[:9], g=np.full(9, 3))
+    with pytest.raises(DataError, match="group '3' is in training and in test"):
+        task_data(task(one, group="g", test=two), tmp_path, 0, None)
+    with pytest.raises(InputError, match="the test file is the training file"):
+        task(one, test=one)
+    for groups in (np.zeros((N, 2)), np.where(np.arange(N) == 3, np.nan, 1.0), np.arange(N - 1)):
+        bad, _ = save(tmp_path, ".npz", g=groups)
+        with pytest.raises(DataError, match="group 'g' (is|holds)"):
+            task_data(task(bad, group="g"), tmp_path, 0, None)
+
+
+def test_settings_that_change_no_array_share_one_conversion(tmp_path):
+    path, _ = save(tmp_path, ".npz")
+    for more in ({}, {"metric": "macro-f1-error"}, {"normalise": "channel"}, {"val_share": 0.2}):
+        task_data(task(path, **more), tmp_path, 0, None)
+    assert len(list((tmp_path / "converted").glob("[!.]*"))) == 1
+    ids = {
+        resolve({"task": task(path, **more).name}).trial_id
+        for more in ({}, {"loss": "cross-entropy"}, {"metric": "error"})
+    }
+    assert len(ids) == 1
+
+
+def test_masked_numbers_are_normalised_by_what_is_known(tmp_path):
+    y = X[:, :1] * 3 + 7
+    y[:, :, :5] = np.nan
+    path, _ = save(tmp_path, ".npz", y=y)
+    mine = task(path, kind="dense-regression", output_shape="1x16", loss="masked-mse", normalise="channel")
+    assert mine.metric == "mse"
+    data = task_data(mine, tmp_path, 0, None)
+    known = data.train.y[:][:, :, 5:]
+    np.testing.assert_allclose(data.target_mean.ravel(), known.mean(), rtol=1e-5)
+    np.testing.assert_allclose(data.target_std.ravel(), known.std(), rtol=1e-4)
+    with pytest.raises(InputError, match="metric 'relative-l2' with loss 'masked-mse'"):
+        task(path, kind="dense-regression", output_shape="1x16", loss="masked-mse", metric="relative-l2")
+
+
+def test_labels_per_point_are_whole_numbers(tmp_path):
+    path, _ = save(tmp_path, ".npz", y=np.full((N, 16), 0.7))
+    with pytest.raises(DataError, match="holds the label 0.7"):
+        task_data(task(path, kind="dense-classification", output_shape="3x16"), tmp_path, 0, None)
 
 
 def test_inputs_are_normalised_by_training_alone(tmp_path):
@@ -228,7 +299,7 @@ def test_files_that_are_cut_off_or_not_there(tmp_path, ending):
 def test_arrays_and_columns_that_are_not_there_are_named(tmp_path):
     for ending, words in (
         (".npz", "there is no array 'z' in it"), (".h5", "there is no data set 'z' in it"),
-        (".parquet", "there is no column 'z' in it"), (".npy", "z: cannot be read"),
+        (".parquet", "there is no column 'z' in it"), (".npy", "z.npy: cannot be read"),
     ):  # fmt: skip
         path, more = save(tmp_path, ending)
         with pytest.raises(DataError, match=words):
@@ -240,7 +311,8 @@ def test_uneven_lists_and_empty_cells_of_a_table_are_refused(tmp_path):
     import pyarrow.parquet as pq
 
     for cells, words in (([[1.0, 2.0], [3.0]], "lists of different length"), ([[1.0, None], [3.0, 4.0]], "empty cells"),
-                         ([[1.0], None], "empty cells"), (["a", "b"], "Numbers, or lists of numbers")):  # fmt: skip
-        pq.write_table(pa.table({"x": cells, "y": [0, 1]}), tmp_path / "t.parquet")
+                         ([[1.0], None], "empty cells"), (["a", "b"], "Numbers, or lists of numbers"),
+                         ([[1.0] * (2 + (i == 61) - (i == 63)) for i in range(400)], "lists of different length")):  # fmt: skip
+        pq.write_table(pa.table({"x": cells, "y": [0] * len(cells)}), tmp_path / "t.parquet")
         with pytest.raises(DataError, match=words):
             task_data(task(tmp_path / "t.parquet", sample_shape="1x2"), tmp_path, 0, None)

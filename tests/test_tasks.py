@@ -374,7 +374,7 @@ def test_satellite_validation_is_as_large_as_test_outside_training_and_no_row_is
 def test_a_wrong_satellite_file_is_named(tmp_path):
     task = TASKS.get("satellite")
     satellite_files(tmp_path, 24, 24)
-    with pytest.raises(DataError, match=r"satellite: 24 training and 24 test samples. .* swapped"):
+    with pytest.raises(DataError, match=r"satellite/\w+: 24 training and 24 test samples. .* swapped"):
         task_data(task, tmp_path, 0, None)
     path = tmp_path / "satellite_train.npy"
     for value, words in (

@@ -30,9 +30,11 @@ def case(name: str, shape: tuple[int, ...], n: int, batch: int, mapped: bool) ->
     floats = (values.astype(np.float32) / 255).astype(np.float32)
     x: Array = floats
     if mapped:
-        path = Path(tempfile.mkdtemp(prefix="orca-sweep-bench-")) / "x.npy"
-        np.save(path, values)
-        x = Rows.of(np.load(path, mmap_mode="r"), "bench", lambda part: part / np.float32(255))
+        with tempfile.TemporaryDirectory(prefix="orca-sweep-bench-") as folder:
+            np.save(Path(folder) / "x.npy", values)
+            # The map outlives the name of its file.
+            stored = np.load(Path(folder) / "x.npy", mmap_mode="r")
+        x = Rows.of(stored, "bench", lambda part: part / np.float32(255))
     order = rng.permutation(n)
     feeds = Feed(x, "cpu"), Feed(labels, "cpu")
     dataset = TensorDataset(torch.from_numpy(floats), torch.from_numpy(labels))

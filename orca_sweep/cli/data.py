@@ -48,9 +48,9 @@ def list_(data: Root = HERE) -> None:
 
 
 def _is_converted(task: "Task", root: Path) -> bool:
-    from orca_sweep.data import is_converted
+    from orca_sweep.data import find_converted
 
-    return task.convert is not None and is_converted(task.convert, root, task.files)
+    return task.convert is not None and find_converted(task.convert, root, task.files) is not None
 
 
 @app.command()
@@ -84,15 +84,18 @@ def check(name: TaskName, data: Root = HERE, imports: Imports = None) -> None:
 
 def _state(file: Any, root: Path, cannot_read: bool) -> tuple[str, str]:
     if not (root / file.path).is_file():
-        if file.instead and (root / file.instead).is_file():
-            return "replaced", f"by {file.instead}"
         return "missing", f"get it: {file.url}" if file.url else "get it from the source, or fetch --base-url"
     if file.check is None or cannot_read:
         return "present", ""
+    from orca_sweep.data.fetching import missing_members
+
     try:
-        return "present", file.check(root)
+        what, missing = file.check(root), missing_members(file, root)
     except DataError as error:
         return "wrong", str(error)
+    if missing:
+        return "wrong", f"{what}; {len(missing)} files that it lists are not there, the first: {missing[0]}"
+    return "present", what
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 
 import numpy as np
@@ -93,7 +94,7 @@ class Samples:
     def __len__(self) -> int:
         return len(self.x)
 
-    @property
+    @cached_property
     def n_wholes(self) -> int:
         """How many samples there are, parts of one whole counted once."""
         return len(self) if self.groups is None else len(np.unique(self.groups))

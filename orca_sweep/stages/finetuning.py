@@ -331,14 +331,13 @@ def predict_wholes(model: nn.Module, samples: Samples, device: str) -> tuple[np.
 
 
 def _wholes(prediction: np.ndarray, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
-    target = samples.y[:]
     if samples.groups is None:
-        return prediction, target
+        return prediction, samples.y[:]
     _, first, whole, counts = np.unique(samples.groups, return_index=True, return_inverse=True, return_counts=True)
-    total = np.zeros((len(first), *prediction.shape[1:]), np.float64)
-    np.add.at(total, whole, prediction)
+    together = prediction[np.argsort(whole, kind="stable")].astype(np.float64)
+    total = np.add.reduceat(together, np.concatenate([[0], np.cumsum(counts)[:-1]]), axis=0)
     mean = total / counts.reshape(-1, *[1] * (prediction.ndim - 1))
-    return mean.astype(np.float32), target[first]
+    return mean.astype(np.float32), samples.y[first]
 
 
 class _Parts:

@@ -4,7 +4,7 @@ from orca_sweep.declaration import is_task_text, parse_task
 from orca_sweep.errors import InputError
 from orca_sweep.registry import Registry
 from orca_sweep.tasks import audio, embedded, nasbench360, pdebench, protein, tabular, vision
-from orca_sweep.tasks.declared import declared_task
+from orca_sweep.tasks.declared import canonical, declared_task
 from orca_sweep.tasks.records import Task, TaskData, alignment_labels, missing_files, task_data, unavailable
 
 __all__ = [
@@ -33,7 +33,7 @@ def find_task(name: str) -> Task:
     """
     if name in TASKS:
         return TASKS.get(name)
-    if name.startswith(tabular.PREFIX):
+    if name.startswith((tabular.PREFIX, tabular.ORCA_PREFIX)):
         return tabular.openml_task(name)
     if is_task_text(name):
         return declared_task(name)
@@ -47,6 +47,6 @@ def canonical_task(name: str) -> str:
     if name in TASKS or not is_task_text(name):
         return name
     try:
-        return parse_task(name).absolute().text
+        return canonical(parse_task(name)).text
     except ValueError:
         return name

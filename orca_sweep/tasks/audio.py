@@ -12,7 +12,7 @@ from orca_sweep.data import Conversion, Converted, File, Rows, Samples, Splits, 
 from orca_sweep.data.readers import read_wav
 from orca_sweep.errors import DataError
 from orca_sweep.tasks.nasbench360 import LICENCE, SOURCE
-from orca_sweep.tasks.recipes import inside, lines_of, recipe
+from orca_sweep.tasks.recipes import inside, lines_of, recipe, relative
 from orca_sweep.tasks.records import Task
 
 RATE, MELS, FRAMES, WIDTH = 22050, 96, 101, 102
@@ -52,8 +52,8 @@ def _manifest(root: Path, part: str) -> list[tuple[Path, list[str], str]]:
     """(file, labels, clip) of every chunk of a part."""
     path = root / PARTS[part]
     rows = list(csv.DictReader(io.StringIO("\n".join(lines_of(path, 2**28)))))
-    if not rows or not {"files", "labels", "ext"} <= rows[0].keys():
-        raise DataError(f"{path}: columns files, labels and ext were expected. Is it the right file?")
+    if not rows or not all(row.get(column) for row in rows for column in ("files", "labels", "ext")):
+        raise DataError(f"{path}: columns files, labels and ext were expected in every row. Is it the right file?")
     return [(_found(root, row["files"]), row["labels"].split(","), row["ext"]) for row in rows]
 
 
@@ -82,11 +82,16 @@ def _label_map(root: Path) -> dict[str, int]:
 
 def _check(root: Path, part: str) -> str:
     rows = _manifest(root, part)
-    missing = [path for path, _, _ in rows if not path.is_file()]
-    if missing:
-        raise DataError(f"{root / PARTS[part]}: {len(missing)} of {len(rows)} chunks are not there, the first:"
-                        f" {missing[0]}. Unpack them below {root}.")  # fmt: skip
-    return f"{len(rows)} chunks of {len({clip for _, _, clip in rows})} clips"
+    noise = f", {len(_noises(root))} sounds of noise to augment by" if part == "train" else ""
+    return f"{len(rows)} chunks of {len({clip for _, _, clip in rows})} clips{noise}"
+
+
+def _members(root: Path, part: str) -> list[str]:
+    return [relative(root, str(path)) for path, _, _ in _manifest(root, part)]
+
+
+def _noises(root: Path) -> list[Path]:
+    return sorted((root / NOISE).glob("*.wav"))
 
 
 def convert_fsd50k(root: Path, writer: Writer) -> None:
@@ -107,7 +112,7 @@ def convert_fsd50k(root: Path, writer: Writer) -> None:
             writer.append(f"clip_{part}", np.array([clips[clip]]))
             done += 1
             writer.report(done, total)
-    noises = sorted((root / NOISE).glob("*.wav"))
+    noises = _noises(root)
     writer.append("noise", np.zeros((0, MELS), np.float16))
     for path in noises:
         frames = log_mel(read_wav(path, RATE)).T.astype(np.float16)
@@ -143,7 +148,8 @@ def _chunks(data: Converted, part: str) -> Samples:
 
     digest = f"{data.digest(f'x_{part}', 'noise')} padded"
     rows = Rows(read, np.arange(len(sound)), (1, MELS, WIDTH), digest)
-    return Samples(rows, data[f"y_{part}"], np.asarray(data[f"clip_{part}"]))
+    labels = Rows.of(data[f"y_{part}"], data.digest(f"y_{part}"))
+    return Samples(rows, labels, np.asarray(data[f"clip_{part}"]))
 
 
 def augment(batch: np.ndarray, data: Converted, rng: np.random.Generator) -> np.ndarray:
@@ -184,7 +190,7 @@ FSD50K = Task(
     source=f"FSD50K (Fonseca et al. 2022, arXiv 2010.00475); {SOURCE}",
     licence=LICENCE,
     files=(
-        *(File(path, partial(_check, part=part)) for part, path in PARTS.items()),
+        *(File(path, partial(_check, part=part), members=partial(_members, part=part)) for part, path in PARTS.items()),
         File(LABELS, lambda root: f"{len(_label_map(root))} labels"),
     ),
     augments=True,

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,14 +68,19 @@ def declared_task(text: str) -> Task:
     if found.val_share + found.test_share >= 1:
         raise InputError(f"task {text!r}: val_share {found.val_share} and test_share {found.test_share} leave nothing"
                          " to train on.")  # fmt: skip
-    one_yes_no = found.kind == "dense-classification" and found.output_shape[0] == 1
-    loss, metric = ("masked-bce", "point-auroc-error") if one_yes_no else DEFAULTS[found.kind]
+    if found.test == found.path:
+        raise InputError(f"task {text!r}: the test file is the training file. Leave test out, or name another file.")
+    loss, metric = defaults(found)
+    loss = found.loss or loss
     dims = len(found.sample_shape) - 1
     body, proxy = ("swin-micro", "mnist5k") if dims == 2 else ("roberta-micro", "pydoc-topics")
     paths = [found.path] if found.test is None else [found.path, found.test]
     if Path(found.path).suffix == ".npy":
-        paths += [str(_beside(path, found.target)) for path in paths]
-    key = hashlib.sha256(text.encode()).hexdigest()[:12]
+        paths += [str(_beside(path, name)) for path in paths for name in (found.target, found.group) if name]
+    allow_nan = loss in MASKED_LOSSES
+    made_of = (found.path, found.test, found.input, found.target, found.group, found.kind, found.sample_shape,
+               found.output_shape, allow_nan)  # fmt: skip
+    key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:12]
     normalise: Any = found.normalise or "none"
     return Task(
         name=text,
@@ -82,7 +88,7 @@ def declared_task(text: str) -> Task:
         sample_shape=found.sample_shape,
         kind=found.kind,  # type: ignore[arg-type]
         output_shape=found.output_shape,
-        loss=found.loss or loss,
+        loss=loss,
         metric=found.metric or metric,
         load=partial(load_declared, found=found),
         convert=Conversion(f"{Path(found.path).stem}-{key}", partial(convert_declared, found=found)),
@@ -98,9 +104,31 @@ def declared_task(text: str) -> Task:
     )
 
 
+def defaults(found: TaskDeclaration) -> tuple[str, str]:
+    """Returns the loss and the metric of a declaration that names none."""
+    if found.kind == "dense-classification" and found.output_shape[0] == 1:
+        return "masked-bce", "point-auroc-error"
+    loss, metric = DEFAULTS[found.kind]
+    return loss, "mse" if found.loss in MASKED_LOSSES else metric
+
+
+def canonical(found: TaskDeclaration) -> TaskDeclaration:
+    """Returns the one form of a declaration: files absolute, what is the default anyway left out."""
+    found = found.absolute()
+    if found.kind not in KINDS:
+        return found
+    loss, metric = defaults(found)
+    found = replace(found, loss=None if found.loss == loss else found.loss)
+    return replace(
+        found,
+        metric=None if found.metric == metric else found.metric,
+        normalise=None if found.normalise == "none" else found.normalise,
+    )
+
+
 def _beside(path: str, name: str) -> Path:
-    """A file named in a declaration, counted from the folder of another."""
-    return Path(path).parent / name
+    """An .npy file named in a declaration, with or without its ending, counted from the folder of another."""
+    return Path(path).parent / (name if name.endswith(".npy") else f"{name}.npy")
 
 
 def _check(root: Path, found: TaskDeclaration, path: str) -> str:
@@ -114,11 +142,10 @@ def _check(root: Path, found: TaskDeclaration, path: str) -> str:
 
 
 def _arrays(path: Path, found: TaskDeclaration) -> dict[str, Stored]:
-    """The arrays input, target and group (if there is one) of a file."""
-    names = {"input": found.input, "target": found.target, **({"group": found.group} if found.group else {})}
+    """The arrays input and target of a file."""
+    names = {"input": found.input, "target": found.target}
     if path.suffix == ".npy":
         places = {"input": path, "target": _beside(str(path), found.target)}
-        places |= {"group": _beside(str(path), found.group)} if found.group else {}
         return {name: _npy_stored(place) for name, place in places.items()}
     if path.suffix in HDF5:
         return {name: _hdf5_stored(path, array) for name, array in names.items()}
@@ -182,6 +209,7 @@ def _parquet_stored(path: Path, columns: list[str]) -> Stored:
 def _numbers(column: Any, path: Path, name: str) -> np.ndarray:
     """A column as an array (n, ...); lists of one length each."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     sizes = [len(column)]
     while (
@@ -190,9 +218,9 @@ def _numbers(column: Any, path: Path, name: str) -> np.ndarray:
         if column.null_count:
             raise DataError(f"{path}: {name} has empty cells. Take those rows out first.")
         inner = column.flatten()
-        length, rest = divmod(len(inner), max(1, len(column)))
-        lengths = {len(row) for row in column[:: max(1, len(column) // 64)]}
-        if rest or lengths - {length}:
+        lengths = np.unique(pc.list_value_length(column).to_numpy(zero_copy_only=False))
+        length = int(lengths[0]) if len(lengths) else 0
+        if len(lengths) > 1:
             raise DataError(f"{path}: {name} holds lists of different length. Samples of one shape were expected.")
         sizes.append(length)
         column = inner
@@ -202,6 +230,31 @@ def _numbers(column: Any, path: Path, name: str) -> np.ndarray:
     return column.to_numpy(zero_copy_only=False).reshape(sizes)
 
 
+def _groups(path: Path, name: str, n: int) -> np.ndarray:
+    """Which whole each sample belongs to, by number or by name."""
+    import pyarrow.parquet as pq
+
+    with reading(path, f"Groups {name!r}"):
+        if path.suffix == ".npy":
+            values: Any = read_npy(_beside(str(path), name))
+        elif path.suffix in PARQUET:
+            values = np.array([str(value) for value in pq.read_table(path, columns=[name])[name].to_pylist()])
+        elif path.suffix == ".npz":
+            arrays = npz_arrays(path)
+            values = np.concatenate(list(arrays[name].blocks())) if name in arrays else None
+        else:
+            with opened_hdf5(path) as file:
+                data = file.get(name)
+                values = None if data is None else data.asstr()[:] if data.dtype.kind == "O" else data[:]
+    values = None if values is None else np.asarray(values).reshape(len(values), -1)
+    if values is None or values.shape != (n, 1) or values.dtype.kind not in "biufUSO":
+        shape = "nothing" if values is None else f"{values.shape} {values.dtype}"
+        raise DataError(f"{path}: group {name!r} is {shape}. One number or name for each of {n} samples was expected.")
+    if values.dtype.kind == "f" and np.isnan(values).any():
+        raise DataError(f"{path}: group {name!r} holds NaN. Every sample belongs to some group.")
+    return values[:, 0].astype(str)
+
+
 # Conversion ---------------------------------------------------------------------------------------
 
 
@@ -209,6 +262,7 @@ def convert_declared(root: Path, writer: Writer, found: TaskDeclaration) -> None
     """Inputs as float32 in the declared shape, targets as they are, groups as numbers; test rows come last."""
     task = declared_task(found.text)
     paths = [Path(found.path)] if found.test is None else [Path(found.path), Path(found.test)]
+    groups = []
     for path in paths:
         arrays = _arrays(path, found)
         lengths = {name: array.shape[0] if array.shape else 0 for name, array in arrays.items()}
@@ -217,10 +271,13 @@ def convert_declared(root: Path, writer: Writer, found: TaskDeclaration) -> None
                             + ". Every sample needs both, and there must be some.")  # fmt: skip
         for name, shape in (("input", task.sample_shape), ("target", task.target_shape)):
             _append(writer, name, arrays[name], shape, task, path)
-        if "group" in arrays:
-            for block in arrays["group"].blocks():
-                writer.append("group", np.asarray(block).reshape(-1).astype(np.int64), path)
         writer.append("rows", np.array([lengths["input"]]))
+        groups += [_groups(path, found.group, lengths["input"])] if found.group else []
+    if groups:
+        shared = np.intersect1d(groups[0], groups[1]) if len(groups) > 1 else np.zeros(0)
+        if len(shared):
+            raise DataError(f"{paths[1]}: group {str(shared[0])!r} is in training and in test. Take it out of one.")
+        writer.append("group", np.unique(np.concatenate(groups), return_inverse=True)[1].astype(np.int64))
 
 
 def _append(writer: Writer, name: str, stored: Stored, shape: tuple[int, ...], task: Task, path: Path) -> None:
@@ -241,10 +298,16 @@ def _append(writer: Writer, name: str, stored: Stored, shape: tuple[int, ...], t
         if labels and task.kind == "classification":
             rows = check_labels(rows, where, len(rows), 0, task.output_shape[0])
         elif labels:
-            rows = rows.astype(np.int64)
+            rows = _whole(rows, where)
         else:
             rows = rows.astype(np.float32)
         writer.append(name, rows, path, allow_nan=name == "target" and task.loss in MASKED_LOSSES)
+
+
+def _whole(rows: np.ndarray, where: str) -> np.ndarray:
+    if (rows != np.floor(rows)).any():
+        raise DataError(f"{where}: holds the label {rows[rows != np.floor(rows)][0]}. Labels are whole numbers.")
+    return rows.astype(np.int64)
 
 
 def load_declared(data: Converted, split_seed: int, found: TaskDeclaration) -> Splits:

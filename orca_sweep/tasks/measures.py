@@ -111,9 +111,11 @@ LOSSES: Mapping[str, Callable[..., "Tensor"]] = {
     "nrmse": nrmse,
 }
 MASKED_LOSSES = ("masked-bce", "masked-mse")
+MASKED_METRICS = ("mse", "mae", "mae8", "point-auroc-error", "thresholded-auroc-error")
+"""Those that leave points without a target out."""
 
 
-def loss_function(name: str, settings: Mapping[str, Any], train_y: np.ndarray | None) -> Loss:
+def loss_function(name: str, settings: Mapping[str, Any], train_y: np.ndarray | None, n_classes: int = 0) -> Loss:
     """Returns the loss of that name for a task's training targets.
 
     ``balanced-cross-entropy`` counts every class alike: its weight is one over its share of the training labels,
@@ -124,8 +126,8 @@ def loss_function(name: str, settings: Mapping[str, Any], train_y: np.ndarray | 
 
         if train_y is None:
             raise InputError("the loss 'balanced-cross-entropy' needs training labels. Use cross-entropy.")
-        counts = np.bincount(train_y[train_y != IGNORED].reshape(-1))
-        weight = counts.sum() / (len(counts) * np.maximum(counts, 1))
+        counts = np.bincount(train_y[train_y != IGNORED].reshape(-1), minlength=n_classes)
+        weight = counts.sum() / (max(1, (counts > 0).sum()) * np.maximum(counts, 1))
         return partial(cross_entropy, weight=torch.from_numpy(weight.astype(np.float32)))
     return partial(LOSSES[name], **settings) if settings else LOSSES[name]
 
@@ -140,8 +142,8 @@ class Metric:
     name: str
     measure: Callable[[np.ndarray, np.ndarray], float]
     meaning: str
-    unscored: Callable[[np.ndarray], int] | None = None
-    """Classes of a split's targets that the metric is not defined for and leaves out."""
+    unscored: Callable[[np.ndarray, np.ndarray], int] = lambda prediction, target: 0
+    """(predictions, targets) -> classes (of mae8 proteins, of R2 outputs) that the metric is not defined for."""
     mode: Literal["min"] = "min"
 
     def compute(self, prediction: np.ndarray, target: np.ndarray) -> float:
@@ -189,6 +191,15 @@ def _macro_f1_error(prediction: np.ndarray, target: np.ndarray) -> float:
     return 1 - float((2 * right[met > 0] / met[met > 0]).mean()) if len(labels) else float("nan")
 
 
+def _met_nowhere(prediction: np.ndarray, target: np.ndarray) -> int:
+    logits, labels = _points(prediction, target)
+    return int(logits.shape[1] - len(np.union1d(logits.argmax(axis=1), labels)))
+
+
+def _not_in_targets(prediction: np.ndarray, target: np.ndarray) -> int:
+    return int(prediction.shape[1] - len(np.unique(target)))
+
+
 def auroc(score: np.ndarray, positive: np.ndarray) -> float:
     """Returns the chance that a positive scores above a negative, ties half; NaN without one of either.
 
@@ -214,7 +225,7 @@ def _auroc_error(prediction: np.ndarray, target: np.ndarray) -> float:
     return 1 - _mean([auroc(prediction[:, k], target[:, k] > 0.5) for k in range(target.shape[1])])
 
 
-def _one_kind(target: np.ndarray) -> int:
+def _one_kind(prediction: np.ndarray, target: np.ndarray) -> int:
     positives = (target > 0.5).sum(axis=0)
     return int(((positives == 0) | (positives == len(target))).sum())
 
@@ -227,7 +238,7 @@ def _map_error(prediction: np.ndarray, target: np.ndarray) -> float:
     return 1 - _mean([float(average_precision_score(target[:, k] > 0.5, prediction[:, k])) for k in scored])
 
 
-def _no_positives(target: np.ndarray) -> int:
+def _no_positives(prediction: np.ndarray, target: np.ndarray) -> int:
     return int((~(target > 0.5).any(axis=0)).sum())
 
 
@@ -283,8 +294,23 @@ def _r2_error(prediction: np.ndarray, target: np.ndarray) -> float:
     return _mean(list(((p - t) ** 2).sum(axis=0)[varies] / spread[varies]))
 
 
+def _constant_outputs(prediction: np.ndarray, target: np.ndarray) -> int:
+    flat = target.reshape(len(target), -1)
+    return int((flat == flat[0]).all(axis=0).sum())
+
+
 NEAR, APART = 8.0, 24
 """Angstrom between two residues that count, and how far apart they are in the chain."""
+
+
+def _near_and_apart(target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    apart = np.subtract.outer(np.arange(target.shape[0]), np.arange(target.shape[1])) <= -APART
+    i, j = np.nonzero((target < NEAR) & apart)
+    return i, j
+
+
+def _without_pairs(prediction: np.ndarray, target: np.ndarray) -> int:
+    return sum(not len(_near_and_apart(t[0])[0]) for t in target)
 
 
 def _mae8(prediction: np.ndarray, target: np.ndarray) -> float:
@@ -296,7 +322,7 @@ def _mae8(prediction: np.ndarray, target: np.ndarray) -> float:
     check_same_shape(prediction.shape, target.shape)
     values = []
     for p, t in zip(prediction, target, strict=True):
-        i, j = np.nonzero((t[0] < NEAR) & (np.subtract.outer(np.arange(t.shape[1]), np.arange(t.shape[2])) <= -APART))
+        i, j = _near_and_apart(t[0])
         both = (p[0, i, j].astype(np.float64) + p[0, j, i]) / 2
         values.append(float(np.abs(both - t[0, i, j]).mean()) if len(i) else float("nan"))
     return _mean(values)
@@ -306,10 +332,10 @@ METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric("error", _error, "share of wrong labels, 1 - accuracy"),
-        Metric("macro-f1-error", _macro_f1_error, "1 - mean F1 of the classes met"),
+        Metric("macro-f1-error", _macro_f1_error, "1 - mean F1 of the classes met", _met_nowhere),
         Metric("auroc-error", _auroc_error, "1 - mean AUROC of the classes with positives and negatives", _one_kind),
         Metric("map-error", _map_error, "1 - mean average precision of the classes with positives", _no_positives),
-        Metric("ovo-auroc-error", _ovo_auroc_error, "1 - mean AUROC of all pairs of classes met"),
+        Metric("ovo-auroc-error", _ovo_auroc_error, "1 - mean AUROC of all pairs of classes met", _not_in_targets),
         Metric("point-auroc-error", _point_auroc_error, "1 - AUROC of the scores of all points"),
         Metric(
             "thresholded-auroc-error", _thresholded_auroc_error, "the same of yes and no: 1 - balanced accuracy at 0.5"
@@ -318,7 +344,12 @@ METRICS: Mapping[str, Metric] = {
         Metric("nrmse", _relative_l2, "mean over samples of RMSE / RMS of the target"),
         Metric("mse", _mse, "mean squared error"),
         Metric("mae", _mae, "mean absolute error"),
-        Metric("mae8", _mae8, "mean over proteins of the absolute error in Angstrom, pairs below 8, 24 or more apart"),
-        Metric("r2-error", _r2_error, "1 - R2, mean over outputs"),
+        Metric(
+            "mae8",
+            _mae8,
+            "mean over proteins of the absolute error in Angstrom, pairs below 8, 24 or more apart",
+            _without_pairs,
+        ),
+        Metric("r2-error", _r2_error, "1 - R2, mean over outputs", _constant_outputs),
     )
 }

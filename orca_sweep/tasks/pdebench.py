@@ -15,7 +15,7 @@ import numpy as np
 from orca_sweep.data import Conversion, Converted, File, Rows, Samples, Splits, Writer, split_random
 from orca_sweep.data.readers import hdf5_dataset, opened_hdf5
 from orca_sweep.errors import DataError
-from orca_sweep.tasks.recipes import expect, hdf5_file, recipe
+from orca_sweep.tasks.recipes import expect, recipe
 from orca_sweep.tasks.records import Task
 
 SOURCE = "PDEBench (Takamoto et al. 2022, arXiv 2210.07182); settings of Shen et al. 2023 as released"
@@ -65,13 +65,13 @@ def convert_fields(root: Path, writer: Writer, pde: _Pde, shape: tuple[int, ...]
         for name, data in zip(pde.fields, sets, strict=True):
             _check_fields(f"{path}: {name}", data, sets[0], len(shape))
         n, n_times = sets[0].shape[:2]
+        _check_grid(path, n, sets[0].shape[2:], pde, shape)
         space = (slice(None, None, pde.stride),) * len(shape)
         for i in range(0, n, ROWS):
             for array, step in (("x", 0), ("y", pde.last(n_times))):
                 block = [np.asarray(data[(slice(i, i + ROWS), step, *space)], np.float32) for data in sets]
                 writer.append(array, np.stack(block, axis=1), path)
             writer.report(min(i + ROWS, n), n)
-    _check_space(path, writer, shape)
 
 
 def _check_fields(where: str, data: Any, first: Any, dims: int) -> None:
@@ -80,12 +80,13 @@ def _check_fields(where: str, data: Any, first: Any, dims: int) -> None:
         raise DataError(f"{where}: shape {data.shape}, but another field has {first.shape}. Get the file again.")
 
 
-def _check_space(path: Path, writer: Writer, shape: tuple[int, ...]) -> None:
-    if "x" not in writer.arrays:
-        raise DataError(f"{path}: no simulations in it. Get the file again.")
-    found = writer.arrays["x"].row[1:]
+def _check_grid(where: object, n: int, grid: tuple[int, ...], pde: _Pde, shape: tuple[int, ...]) -> None:
+    """Refuses a file without simulations, or whose grid is another than the task's after thinning."""
+    if not n:
+        raise DataError(f"{where}: no simulations in it. Get the file again.")
+    found = tuple(-(-points // pde.stride) for points in grid)
     if found != shape:
-        raise DataError(f"{path}: a grid of {found} after thinning. {shape} was expected. Is it the right file?")
+        raise DataError(f"{where}: a grid of {found} after thinning. {shape} was expected. Is it the right file?")
 
 
 def convert_darcy(root: Path, writer: Writer, pde: _Pde, shape: tuple[int, ...]) -> None:
@@ -95,12 +96,12 @@ def convert_darcy(root: Path, writer: Writer, pde: _Pde, shape: tuple[int, ...])
         nu, solution = (hdf5_dataset(file, path, name) for name in ("nu", "tensor"))
         expect(f"{path}: nu", nu.shape, nu.dtype, (None, None, None))
         expect(f"{path}: tensor", solution.shape, solution.dtype, (len(nu), 1, *nu.shape[1:]))
+        _check_grid(path, len(nu), nu.shape[1:], pde, shape)
         thin = (slice(None, None, pde.stride),) * 2
         for i in range(0, len(nu), ROWS):
             writer.append("x", np.asarray(nu[(slice(i, i + ROWS), *thin)], np.float32)[:, None], path)
             writer.append("y", np.asarray(solution[(slice(i, i + ROWS), slice(0, 1), *thin)], np.float32), path)
             writer.report(min(i + ROWS, len(nu)), len(nu))
-    _check_space(path, writer, shape)
 
 
 def convert_groups(root: Path, writer: Writer, pde: _Pde, shape: tuple[int, ...]) -> None:
@@ -108,28 +109,39 @@ def convert_groups(root: Path, writer: Writer, pde: _Pde, shape: tuple[int, ...]
     path = root / pde.file
     with opened_hdf5(path) as file:
         names = sorted(file)
+        _check_grid(path, len(names), shape, pde, shape)
         for i, name in enumerate(names):
             data = hdf5_dataset(file, path, f"{name}/data")
+            _check_grid(f"{path}: {name}/data", 1, data.shape[1:-1], pde, shape)
             expect(f"{path}: {name}/data", data.shape, data.dtype, (None,) * (2 + len(shape)))
             for array, step in (("x", 0), ("y", pde.last(len(data)))):
                 state = np.moveaxis(np.asarray(data[step], np.float32), -1, 0)
                 writer.append(array, state[None], path)
             writer.report(i + 1, len(names))
-    _check_space(path, writer, shape)
 
 
-def _groups_file(pde: _Pde, dims: int, **more: Any) -> File:
+def _file(pde: _Pde, kind: str, shape: tuple[int, ...]) -> File:
+    """The record of an equation's file: its check reads headers, and the first simulation's of a file of groups."""
+    path = pde.file
+
     def check(root: Path) -> str:
-        path = root / pde.file
-        with opened_hdf5(path) as file:
-            names = sorted(file)
-            if not names:
-                raise DataError(f"{path}: no simulations in it. Get the file again.")
-            data = hdf5_dataset(file, path, f"{names[0]}/data")
-            first = expect(f"{path}: {names[0]}/data", data.shape, data.dtype, (None,) * (2 + dims))
-            return f"{len(names)} simulations; the first is {first}"
+        with opened_hdf5(root / path) as file:
+            if kind == "groups":
+                names = sorted(file)
+                _check_grid(root / path, len(names), shape, pde, shape)
+                data = hdf5_dataset(file, root / path, f"{names[0]}/data")
+                found = expect(f"{root / path}: {names[0]}/data", data.shape, data.dtype, (None,) * (2 + len(shape)))
+                _check_grid(root / path, len(names), data.shape[1:-1], pde, shape)
+                return f"{len(names)} simulations; the first is {found}"
+            texts = []
+            for name in ("nu", "tensor") if kind == "darcy" else pde.fields:
+                data = hdf5_dataset(file, root / path, name)
+                n_axes = 1 + len(shape) if name == "nu" else 2 + len(shape)
+                texts.append(f"{name} {expect(f'{root / path}: {name}', data.shape, data.dtype, (None,) * n_axes)}")
+                _check_grid(root / path, len(data), data.shape[n_axes - len(shape) :], pde, shape)
+            return "; ".join(texts)
 
-    return File(pde.file, check, **more)
+    return File(path, check, url=f"{PLACE}{pde.number}", hash=f"md5:{pde.md5}")
 
 
 def load_pde(data: Converted, split_seed: int, pde: _Pde, shape: tuple[int, ...], field: int | None) -> Splits:
@@ -161,14 +173,6 @@ def _task(
     dims = len(shape) - 1
     space = (shape[1] // len(pde.fields),) if dims == 1 else shape[1:]
     convert = {"fields": convert_fields, "darcy": convert_darcy, "groups": convert_groups}[kind]
-    more = {"url": f"{PLACE}{pde.number}", "hash": f"md5:{pde.md5}"}
-    if kind == "groups":
-        file = _groups_file(pde, dims, **more)
-    else:
-        shapes = {"nu": (None,) * 3, "tensor": (None,) * 4} if kind == "darcy" else dict.fromkeys(
-            pde.fields, (None,) * (2 + dims)
-        )  # fmt: skip
-        file = hdf5_file(pde.file, shapes, **more)
     return Task(
         name=name,
         dims=dims,
@@ -182,7 +186,7 @@ def _task(
         meaning=meaning,
         source=SOURCE,
         licence="CC BY 4.0",
-        files=(file,),
+        files=(_file(pde, kind, space),),
         packages=("h5py",),
         extra="benchmarks",
         normalise_inputs=normalise,  # type: ignore[arg-type]

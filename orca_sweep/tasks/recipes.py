@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from orca_sweep.data import File
-from orca_sweep.data.readers import hdf5_dataset, mat_array, npy_header, npz_arrays, opened, opened_hdf5
+from orca_sweep.data.readers import mat_array, npy_header, npz_arrays, opened
 from orca_sweep.errors import DataError
 
 Shape = Sequence[int | None]
@@ -35,7 +35,7 @@ def recipe(
     """Returns a task's recipe from its released settings.
 
     Embedder training takes the optimizer and weight decay of fine-tuning and ten times its learning rate where that
-    is at most 1e-3, as the released code does; here each is a field of its own.
+    is at most 1e-3, as the released code does; here each is a field of its own (its momentum is always 0.9).
 
     Source: Shen et al. 2023, arXiv 2302.05738, settings as released. Differs from them in: the loss is divided by
     the accumulation, and the schedule counts optimizer steps.
@@ -110,20 +110,6 @@ def npz_file(path: str, shapes: Mapping[str, Shape], **more: Any) -> File:
     return File(path, check, **more)
 
 
-def hdf5_file(path: str, shapes: Mapping[str, Shape], **more: Any) -> File:
-    """Returns the record of an HDF5 file with data sets at its root."""
-
-    def check(root: Path) -> str:
-        with opened_hdf5(root / path) as file:
-            texts = []
-            for name, shape in shapes.items():
-                data = hdf5_dataset(file, root / path, name)
-                texts.append(f"{name} {expect(f'{root / path}: {name}', data.shape, data.dtype, shape)}")
-            return "; ".join(texts)
-
-    return File(path, check, **more)
-
-
 def mat_file(path: str, shapes: Mapping[str, Shape], **more: Any) -> File:
     """Returns the record of a MATLAB file."""
 
@@ -172,7 +158,18 @@ def inside(root: Path, name: str) -> Path:
     Raises:
         DataError: if it leads out of the root.
     """
-    path = (root / name).resolve()
+    try:
+        path = (root / name).resolve()
+        path.is_file()
+    except (ValueError, OSError) as error:
+        raise DataError(
+            f"{name!r}: this path, named in a list of files, is none ({error}). Get the list again."
+        ) from None
     if not path.is_relative_to(root.resolve()):
         raise DataError(f"{name}: this path, named in a list of files, leads out of {root}. Get the list again.")
     return path
+
+
+def relative(root: Path, name: str) -> str:
+    """Returns a path that a file names as one counted from the data root, which it must not leave."""
+    return inside(root, name).relative_to(root.resolve()).as_posix()

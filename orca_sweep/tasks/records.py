@@ -21,6 +21,7 @@ from orca_sweep.data import (
     check_labels,
     chunks,
     converted,
+    find_converted,
     fingerprint,
     missing_packages,
     subsample,
@@ -28,7 +29,7 @@ from orca_sweep.data import (
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.registry import hint
 from orca_sweep.streams import stream_seed
-from orca_sweep.tasks.measures import IGNORED, LOSSES, MASKED_LOSSES, METRICS, Loss, loss_function
+from orca_sweep.tasks.measures import IGNORED, LOSSES, MASKED_LOSSES, MASKED_METRICS, METRICS, Loss, loss_function
 
 Normalise = Literal["none", "channel", "pointwise"]
 NORMALISE = ("none", "channel", "pointwise")
@@ -121,6 +122,11 @@ def _mistakes(task: Task) -> Iterator[str]:
     for name in (task.metric, *task.more_metrics):
         if name not in METRICS:
             yield f"there is no metric {name!r}. {hint(name, METRICS)}"
+        elif task.loss in MASKED_LOSSES and name not in MASKED_METRICS:
+            yield (
+                f"metric {name!r} with loss {task.loss!r}. Where targets have gaps, the metric must know them:"
+                f" {', '.join(MASKED_METRICS)}."
+            )
     for how in (task.normalise_inputs, task.normalise_targets):
         if how not in (*NORMALISE, "as-inputs"):
             yield f"there is no normalisation {how!r}. {hint(how, (*NORMALISE, 'as-inputs'))}"
@@ -152,7 +158,7 @@ class TaskData:
     def loss(self) -> Loss:
         """The task's loss, (predictions, targets) -> mean over a batch."""
         labels = self.train.y if self.task.has_labels and isinstance(self.train.y, np.ndarray) else None
-        return loss_function(self.task.loss, self.task.loss_settings, labels)
+        return loss_function(self.task.loss, self.task.loss_settings, labels, self.task.output_shape[0])
 
 
 def raw_splits(task: Task, data_root: Path, split_seed: int) -> Splits:
@@ -189,7 +195,8 @@ def task_data(task: Task, data_root: Path, split_seed: int, n_train: int | None)
         target_scale = _statistics(train.y, task.normalise_targets)
     if task.coordinates:
         parts = [replace(part, x=_with_coordinates(part.x, *task.sample_shape[1:])) for part in parts]
-    digest = fingerprint(*(array for part in parts for array in (part.x, part.y)))
+    arrays = ((part.x, part.y, part.groups) for part in parts)
+    digest = fingerprint(*(array for three in arrays for array in three if array is not None))
     mean, std = target_scale or (None, None)
     return TaskData(task, parts[0], parts[1], parts[2], mean, std, digest)
 
@@ -245,12 +252,14 @@ def _typed(task: Task, samples: Samples, split: str) -> Samples:
     if task.kind == "classification":
         y: Array = check_labels(_in_memory(samples.y), f"{where}, labels", len(x), 0, task.output_shape[0])
     elif task.has_labels:
-        y = check_array(_in_memory(samples.y), f"{where}, labels", (None, *task.target_shape)).astype(np.int64)
-        if y.size and (y.min() < IGNORED or y.max() >= task.output_shape[0]):
+        raw = check_array(_in_memory(samples.y), f"{where}, labels", (None, *task.target_shape))
+        wrong = raw[(raw < IGNORED) | (raw >= task.output_shape[0]) | (raw != np.floor(raw))]
+        if len(wrong):
             raise DataError(
-                f"{where}: holds the label {y.min() if y.min() < IGNORED else y.max()}. Labels are 0 to"
-                f" {task.output_shape[0] - 1}, or {IGNORED} where a point does not count."
+                f"{where}: holds the label {wrong[0]}. Labels are 0 to {task.output_shape[0] - 1}, or {IGNORED} where a"
+                " point does not count."
             )
+        y = raw.astype(np.int64)
     else:
         y = _typed_array(samples.y, f"{where}, targets", task.target_shape, task.loss in MASKED_LOSSES)
         if task.kind in ("multi-label", "dense-classification"):
@@ -305,10 +314,14 @@ def _statistics(values: Array, how: str) -> tuple[np.ndarray, np.ndarray] | None
     axes = (0,) if how == "pointwise" else (0, *range(2, len(values.shape)))
 
     parts = chunks(values)
-    n = len(values) * (1 if axes == (0,) else math.prod(values.shape[2:]))
-    mean = sum(values[part].astype(np.float64).sum(axis=axes, keepdims=True) for part in parts) / n
-    squares = sum(((values[part] - mean) ** 2).sum(axis=axes, keepdims=True) for part in parts)
-    return mean.astype(np.float32), (np.sqrt(squares / n) + EPS).astype(np.float32)
+
+    def total(of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        return np.sum([np.nansum(of(values[part].astype(np.float64)), axis=axes, keepdims=True) for part in parts], 0)
+
+    n = np.maximum(total(lambda block: ~np.isnan(block)), 1)  # masked targets have gaps
+    mean = total(lambda block: block) / n
+    spread = np.sqrt(total(lambda block: (block - mean) ** 2) / n)
+    return mean.astype(np.float32), (spread + EPS).astype(np.float32)
 
 
 def _with_coordinates(values: Array, height: int, width: int) -> Array:
@@ -338,12 +351,11 @@ def alignment_labels(data: TaskData, n_clusters: int, seed: int) -> np.ndarray:
         return y  # type: ignore[return-value]
     from sklearn.cluster import KMeans
 
-    flat = np.concatenate([_flat(y[part]) for part in chunks(y)])
-    if data.train.groups is None:
-        distinct, whole = flat, np.arange(len(flat))
-    else:
+    whole = np.arange(len(y))
+    if data.train.groups is not None:
         _, first, whole = np.unique(data.train.groups, return_index=True, return_inverse=True)
-        distinct = flat[first]
+        y = y.take(first) if isinstance(y, Rows) else y[first]
+    distinct = np.concatenate([_flat(y[part]) for part in chunks(y)])
     # No more clusters than different targets, or scikit-learn would leave some empty.
     k = min(n_clusters, len(np.unique(distinct, axis=0)))
     state = stream_seed(seed, "pseudo-labels") % 2**32
@@ -364,14 +376,9 @@ def _flat(batch: np.ndarray) -> np.ndarray:
 
 def missing_files(task: Task, data_root: Path) -> list[File]:
     """Returns the task's files that are not there; none if their conversion is."""
-    missing = [
-        file
-        for file in task.files
-        if not any((data_root / path).is_file() for path in (file.path, file.instead) if path)
-    ]
-    if missing and task.convert is not None and (data_root / "converted" / task.convert.name / "about.json").is_file():
-        return []
-    return missing
+    missing = [file for file in task.files if not (data_root / file.path).is_file()]
+    done = missing and task.convert is not None and find_converted(task.convert, data_root, task.files)
+    return [] if done else missing
 
 
 def unavailable(task: Task, data_root: Path) -> list[str]:

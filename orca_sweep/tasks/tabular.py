@@ -1,8 +1,8 @@
 """OpenML's tabular classification data by number, ``openml:31``: a row is a sequence with one token per column.
 
 Read from a file below the data root: ``openml/<id>.parquet``, a plain table whose column ``target`` is the class
-(made by ``orca-sweep data fetch openml:<id>``, which needs the extra ``openml``), or ``<id>_dev_test_split.npy``,
-the file that ORCA's code makes for itself.
+(made by ``orca-sweep data fetch openml:<id>``, which needs the extra ``openml``). ``openml-orca:<id>`` reads
+``<id>_dev_test_split.npy``, the file that ORCA's code makes for itself.
 """
 
 import json
@@ -15,10 +15,10 @@ import numpy as np
 from orca_sweep.data import File, Samples, Splits, check_array, check_labels, read_pickled_dict, split_random
 from orca_sweep.data.readers import opened, reading
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.tasks.recipes import recipe
+from orca_sweep.tasks.recipes import pickle_file, recipe
 from orca_sweep.tasks.records import Task
 
-PREFIX = "openml:"
+PREFIX, ORCA_PREFIX = "openml:", "openml-orca:"
 TARGET = "target"
 MOST_LEVELS = 100
 """A categorical column of more levels is refused: one-hot columns of names or ids teach nothing but the rows."""
@@ -28,12 +28,12 @@ RECIPE = recipe(
 
 
 def openml_task(name: str) -> Task:
-    """Returns the task of ``openml:<id>``; its shapes come from its data.
+    """Returns the task of ``openml:<id>`` or ``openml-orca:<id>``; its shapes come from its data.
 
     Raises:
         InputError: if the id is no number.
     """
-    number = name.removeprefix(PREFIX)
+    by_orca, number = name.startswith(ORCA_PREFIX), name.split(":", 1)[1]
     if not number.isascii() or not number.isdigit():
         raise InputError(f"task {name!r}: an OpenML data set has a number, as in openml:31.")
     return Task(
@@ -44,12 +44,14 @@ def openml_task(name: str) -> Task:
         output_shape=(0,),
         loss="balanced-cross-entropy",
         metric="ovo-auroc-error",
-        load=partial(load_openml, number=number),
+        load=partial(load_orca if by_orca else load_openml, number=number),
         meaning=f"OpenML data set {number}: rows of a table, one token per column; a tenth each for test and validation",
         source="OpenML (Vanschoren et al. 2014); settings after Shen et al. 2023, which tunes them per data set",
         licence="see OpenML",
         files=(
-            File(f"openml/{number}.parquet", partial(_check, number=number), instead=f"{number}_dev_test_split.npy"),
+            pickle_file(f"{number}_dev_test_split.npy", b"\x93NUMPY", "a dict saved with np.save")
+            if by_orca
+            else File(f"openml/{number}.parquet", partial(_check, number=number)),
         ),
         packages=("pandas", "pyarrow"),
         recipe=RECIPE,
@@ -69,10 +71,7 @@ def load_openml(root: Path, split_seed: int, number: str) -> Splits:
 
     Differs from ORCA's code in: the split is seeded and leaves a validation part; the scaler sees training only.
     """
-    original = root / f"{number}_dev_test_split.npy"
     path = root / f"openml/{number}.parquet"
-    if not path.is_file() and original.is_file():
-        return _orca_splits(original, split_seed)
     table = _table(path)
     classes, y = np.unique(table[TARGET].astype(str).to_numpy(), return_inverse=True)
     counts = np.bincount(y)
@@ -136,8 +135,12 @@ def _table(path: Path) -> Any:
     return table[table[TARGET].notna()].reset_index(drop=True)
 
 
-def _orca_splits(path: Path, split_seed: int) -> Splits:
-    """The reference's own file: its test tenth stays, validation is cut out of the rest. Its scaler has seen all rows."""
+def load_orca(root: Path, split_seed: int, number: str) -> Splits:
+    """Returns the reference's own file: its test tenth stays, validation is cut out of the rest.
+
+    Columns of numbers, which its scaler has scaled by all rows, are scaled again by training rows.
+    """
+    path = root / f"{number}_dev_test_split.npy"
     raw = read_pickled_dict(path, ("X_norm_dev", "X_norm_test", "y_dev", "y_test"))
     parts = {}
     labels = check_array(raw["y_dev"], f"{path}: y_dev", (None,))
@@ -146,12 +149,17 @@ def _orca_splits(path: Path, split_seed: int) -> Splits:
         x = check_array(raw[f"X_norm_{part}"], f"{path}: X_norm_{part}", (None, None, None))
         y = check_labels(raw[f"y_{part}"], f"{path}: y_{part}", len(x), 0, n_classes)
         parts[part] = Samples(np.asarray(x.transpose(0, 2, 1), np.float32), y)
-    dev = parts["dev"]
+    dev, labels = parts["dev"], np.asarray(parts["dev"].y)
     if dev.x.shape[1:] != parts["test"].x.shape[1:]:
         raise DataError(
             f"{path}: columns {dev.x.shape[1:]} in dev, {parts['test'].x.shape[1:]} in test. Make it again."
         )
-    train, val, _ = split_random(len(dev), max(1, len(dev) // 9), 0, split_seed, dev.y)  # type: ignore[arg-type]
+    train, val, _ = split_random(len(dev), max(1, len(dev) // 9), 0, split_seed, labels)
+    known = np.asarray(dev.x[train])
+    numbers = ~np.isin(known, (0, 1)).all(axis=(0, 1))
+    mean, spread = known[:, 0].mean(axis=0), known[:, 0].std(axis=0)
+    for x in (np.asarray(dev.x), np.asarray(parts["test"].x)):
+        x[:, 0, numbers] = ((x[:, 0] - mean) / np.where(spread > 0, spread, 1))[:, numbers]
     return Splits(dev.take(train), dev.take(val), parts["test"])
 
 
@@ -164,7 +172,11 @@ def fetch_openml(name: str, root: Path) -> Path:
     import openml
 
     number = name.removeprefix(PREFIX)
-    found = openml.datasets.get_dataset(int(number), download_data=True, download_qualities=False)
+    try:
+        found = openml.datasets.get_dataset(int(number), download_data=True, download_qualities=False)
+    except Exception as error:  # the package and the network raise of their own
+        raise DataError(f"{name}: OpenML does not give it ({type(error).__name__}: {error}). Check the number and the"
+                        " network.") from None  # fmt: skip
     if not found.default_target_attribute or "," in found.default_target_attribute:
         raise InputError(f"{name}: OpenML names no single column as its class ({found.default_target_attribute!r}).")
     columns: Any
