@@ -288,7 +288,10 @@ def test_constraints_pin_every_dependency():
         line.split("==")[0].lower() for line in (REPO / "constraints.txt").read_text().splitlines() if "==" in line
     }
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["1d"] + project["optional-dependencies"]["dev"]
+    wanted = [
+        *project["dependencies"],
+        *(item for extra in project["optional-dependencies"].values() for item in extra),
+    ]
     names = {re.split(r"[\[<>=]", item)[0].lower() for item in wanted} - {"orca-sweep"}
     assert names <= pinned, names - pinned
 

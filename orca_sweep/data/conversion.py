@@ -1,0 +1,213 @@
+"""Original files, and their one-time conversion to arrays that every trial on a node maps into memory.
+
+A conversion reads the files as they are published, in blocks, and appends to .npy files below
+``<data root>/converted/<name>``. A folder of arrays appears whole or not at all; a lock keeps two processes from
+converting at once; opening it copies nothing, as a memory map shares the system's page cache.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from orca_sweep.data.readers import read_npy
+from orca_sweep.errors import DataError
+
+CONVERSION_SCHEMA = 1
+"""Raise it whenever the code of a conversion changes what it writes."""
+ABOUT = "about.json"
+Report = Callable[[int, int], None]
+"""(done, total): how far a conversion is."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a task as it is published."""
+
+    path: str
+    """Below the data root."""
+    check: Callable[[Path], str] | None = None
+    """(data root) -> what the file holds, by its header alone; raises DataError if it is not what is expected."""
+    url: str | None = None
+    hash: str | None = None
+    """``md5:...`` or ``sha256:...``, where it is published."""
+    members: Callable[[Path], list[str]] | None = None
+    """(data root) -> files below it that this one lists and that must be there too."""
+    archive: str | None = None
+    """The .tar.gz or .zip below the data root that the file comes in; url and hash are then the archive's."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How a task's files become arrays."""
+
+    name: str
+    run: Callable[[Path, "Writer"], None]
+    """Reads below the data root, appends to the writer."""
+
+
+class Writer:
+    """Appends blocks of rows to named arrays in a folder."""
+
+    def __init__(self, folder: Path, report: Report) -> None:
+        self.folder, self.report = folder, report
+        self.arrays: dict[str, _Growing] = {}
+
+    def append(self, name: str, block: np.ndarray, where: object = "", allow_nan: bool = False) -> None:
+        """Appends rows to the array of that name; the first block fixes its type and the shape of a row.
+
+        Raises:
+            DataError: if a row has another shape or type, or a number is not finite.
+        """
+        if block.dtype.kind == "f" and not (allow_nan or np.isfinite(block).all()):
+            raise DataError(f"{where}: {name} holds NaN or infinite values. Clean the file first.")
+        if name not in self.arrays:
+            self.arrays[name] = _Growing(self.folder / f"{name}.npy", block.dtype, block.shape[1:])
+        self.arrays[name].append(block, where)
+
+    def close(self) -> dict[str, str]:
+        """Finishes all arrays and returns the hash of each one's content."""
+        return {name: array.close() for name, array in self.arrays.items()}
+
+
+class _Growing:
+    """A .npy file whose number of rows is known at the end only."""
+
+    def __init__(self, path: Path, dtype: np.dtype, row: tuple[int, ...]) -> None:
+        self.dtype, self.row, self.n = dtype, row, 0
+        self.file = path.open("w+b")
+        self.start = self._write_header()
+        self.digest = hashlib.sha256(f"{dtype.str}{row}".encode())
+
+    def _write_header(self) -> int:
+        self.file.seek(0)
+        # NumPy leaves room for the first axis to grow, so the header keeps its length.
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.n, *self.row)}
+        np.lib.format.write_array_header_1_0(self.file, header)
+        return self.file.tell()
+
+    def append(self, block: np.ndarray, where: object) -> None:
+        if block.dtype != self.dtype or block.shape[1:] != self.row:
+            raise DataError(
+                f"{where}: rows of {block.shape[1:]} {block.dtype} after rows of {self.row} {self.dtype}."
+                " All parts of a task have one shape. Is it the right file?"
+            )
+        # A view of the bytes: a large block is not copied for it.
+        data = memoryview(np.ascontiguousarray(block).reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+        self.file.write(data)
+        self.digest.update(data)
+        self.n += len(block)
+
+    def close(self) -> str:
+        if self._write_header() != self.start:
+            raise DataError(f"{self.file.name}: {self.n} rows do not fit the header. This is a bug: please report it.")
+        self.file.close()
+        return self.digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A converted task: named arrays, mapped into memory."""
+
+    folder: Path
+    digests: Mapping[str, str]
+    arrays: Mapping[str, np.ndarray]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.arrays[name]
+
+    def digest(self, *names: str) -> str:
+        """Returns the digest of some arrays together."""
+        return " ".join(f"{name}={self.digests[name]}" for name in names)
+
+
+def find_converted(conversion: Conversion, root: Path, files: Iterable[File]) -> Path | None:
+    """Returns the folder of arrays made from the files that are there (or from files that are there no more)."""
+    now = _sources(root, files)
+    found = []
+    for about_file in (root / "converted" / conversion.name).glob(f"*/{ABOUT}"):
+        about = _about(about_file.parent)
+        if about and all(about["sources"].get(name) == state for name, state in now.items()):
+            found.append((about["made"], about_file.parent))
+    return max(found)[1] if found else None
+
+
+def converted(
+    conversion: Conversion, root: Path, files: Iterable[File], report: Report = lambda done, total: None
+) -> Converted:
+    """Returns the arrays of a task, converting its files first if that has not been done.
+
+    Files that have changed (size or time; those that a list names are not looked at) are converted anew, beside the
+    older arrays, which running trials may still read.
+
+    Raises:
+        DataError: if a file is missing or not what is expected, or the data root cannot be written to. Nothing is
+            then left behind.
+
+    Cost: one pass over the files, once per data root; after that an open file per array.
+    """
+    files = tuple(files)
+    folder = find_converted(conversion, root, files)
+    if folder is None:
+        place = root / "converted" / conversion.name
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(str(place.with_name(f".{conversion.name}.lock"))):
+                folder = find_converted(conversion, root, files) or _convert(conversion, root, files, place, report)
+        except OSError as error:
+            raise DataError(
+                f"{place}: cannot be written ({error.strerror or error}). Files are converted once, below the data"
+                " root: make room or give write access, or convert elsewhere and copy the folder here."
+            ) from None
+    about = _about(folder)
+    if about is None:
+        raise DataError(f"{folder}: was removed while it was opened. Run it again.")
+    digests: dict[str, str] = about["arrays"]
+    return Converted(folder, digests, {name: read_npy(folder / f"{name}.npy") for name in digests})
+
+
+def _convert(conversion: Conversion, root: Path, files: tuple[File, ...], place: Path, report: Report) -> Path:
+    for left in place.parent.glob(f".{conversion.name}.*.tmp"):  # of a conversion that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    temporary = place.with_name(f".{conversion.name}.{uuid.uuid4().hex}.tmp")
+    temporary.mkdir()
+    try:
+        before, writer = _sources(root, files), Writer(temporary, report)
+        conversion.run(root, writer)
+        about = {"schema": CONVERSION_SCHEMA, "made": time.time(), "sources": before, "arrays": writer.close()}
+        (temporary / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
+        place.mkdir(exist_ok=True)
+        folder = place / uuid.uuid4().hex[:12]
+        os.replace(temporary, folder)
+        return folder
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _about(folder: Path) -> dict[str, Any] | None:
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    known = isinstance(about, dict) and {"schema", "made", "sources", "arrays"} <= about.keys()
+    return about if known and about["schema"] == CONVERSION_SCHEMA else None
+
+
+def _sources(root: Path, files: Iterable[File]) -> dict[str, list[int]]:
+    """Size and time of change of every file that is there."""
+    found = {}
+    for file in files:
+        path = root / file.path
+        if path.is_file():
+            state = path.stat()
+            found[file.path] = [state.st_size, state.st_mtime_ns]
+    return found

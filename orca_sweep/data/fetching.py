@@ -1,0 +1,303 @@
+"""Getting published files: resumed, checked, and never an error page in place of data."""
+
+import json
+import os
+import shutil
+import tarfile
+import uuid
+import zipfile
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlparse
+
+from filelock import FileLock
+
+from orca_sweep.data.conversion import File
+from orca_sweep.data.readers import DAMAGED
+from orca_sweep.errors import DataError
+
+HASHES = "hashes.json"
+"""Hashes of files whose publisher names none, as they were at the first download; below the data root."""
+BLOCK = 2**16
+"""Bytes at a time; at most so many are lost when a connection breaks."""
+TIMEOUT_S = 60
+Report = Callable[[str, int, int | None], None]
+"""(file, bytes so far, bytes in all if known)."""
+PAGE_STARTS = (b"<!doctype", b"<html", b"<head", b"<?xml")
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What became of one file."""
+
+    path: str
+    how: str
+
+
+def fetch(
+    files: Iterable[File], root: Path, base_url: str | None = None, report: Report = lambda name, done, total: None
+) -> list[Fetched]:
+    """Downloads what is not there yet and returns what was done per file.
+
+    A download goes on where it was broken off, if the server can; its status, its kind and its length are checked,
+    its hash against the published one, or else against the one recorded at the first download. ``base_url`` is a
+    mirror: a folder, or a server that has the files under their paths below the data root.
+
+    Raises:
+        DataError: with every file that cannot be had, each with what to do. Others are fetched first.
+    """
+    outcomes: list[Fetched] = []
+    problems: list[str] = []
+
+    def attempt(file: File) -> None:
+        try:
+            outcomes.append(_fetch_one(file, root, base_url, report))
+        except DataError as error:
+            problems.append(str(error))
+
+    files = tuple(files)
+    for file in files:
+        attempt(file)
+    for file in files:
+        for name in missing_members(file, root):
+            attempt(File(name, archive=file.archive, url=file.url, hash=file.hash))
+    if problems:
+        raise DataError("\n".join([*dict.fromkeys(problems)][:20]))
+    return outcomes
+
+
+def missing_members(file: File, root: Path) -> list[str]:
+    """Returns the files that a list names and that are not there; none if there is no list yet."""
+    if file.members is None or not (root / file.path).is_file():
+        return []
+    return [name for name in file.members(root) if not (root / name).is_file()]
+
+
+def _fetch_one(file: File, root: Path, base_url: str | None, report: Report) -> Fetched:
+    if (root / file.path).is_file():
+        return Fetched(file.path, "is there")
+    if file.archive and (base_url is None or (root / file.archive).is_file()):
+        return _from_archive(file, file.archive, root, base_url, report)
+    if base_url is None and file.url is None:
+        raise DataError(
+            f"{root / file.path}: there is no address to fetch it from. Get it from the task's source (orca-sweep data"
+            " check names it), or name a mirror with --base-url."
+        )
+    url = f"{_as_url(base_url)}/{quote(file.path)}" if base_url else str(file.url)
+    try:
+        # A mirror's copy of an unpacked file has no published hash of its own.
+        _download(url, file.path, file, None if file.archive else file.hash, root, report)
+    except DataError:
+        if not file.archive:
+            raise
+        return _from_archive(file, file.archive, root, base_url, report)  # the mirror may have it packed
+    return Fetched(file.path, f"fetched from {url}")
+
+
+def _from_archive(file: File, archive: str, root: Path, base_url: str | None, report: Report) -> Fetched:
+    if not (root / archive).is_file():
+        url = f"{_as_url(base_url)}/{quote(archive)}" if base_url else str(file.url)
+        _download(url, archive, File(archive), file.hash, root, report)
+    unpack(root / archive, root)
+    if not (root / file.path).is_file():
+        raise DataError(f"{root / archive}: unpacked, but there is no {file.path} in it. Is it the right archive?")
+    return Fetched(file.path, f"unpacked from {archive}")
+
+
+def _as_url(base: str) -> str:
+    return base.rstrip("/") if "://" in base else Path(base).expanduser().resolve().as_uri()
+
+
+def _download(url: str, name: str, file: File, published: str | None, root: Path, report: Report) -> None:
+    target = root / name
+    part = target.with_name(f".{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{part}.lock"):  # two that fetch at once would write into one part
+            if not target.is_file():
+                _download_alone(url, name, file, published, root, part, report)
+    except OSError as error:
+        raise DataError(f"{target}: cannot be written ({error.strerror or error}). Make room or give access.") from None
+
+
+def _download_alone(
+    url: str, name: str, file: File, published: str | None, root: Path, part: Path, report: Report
+) -> None:
+    import pooch
+    import requests
+
+    target, known = root / name, published or recorded_hashes(root).get(name)
+    getter = _Getter(part, lambda done, total: report(name, done, total))
+    try:
+        pooch.retrieve(url, known, target.name, target.parent, downloader=getter)
+    except requests.RequestException as error:
+        raise DataError(
+            f"{url}: {type(error).__name__}: {error}. Check the address and the network and run it again: it goes on"
+            " from where it was."
+        ) from None
+    except ValueError as error:  # what pooch raises when the hash is another
+        part.unlink(missing_ok=True)
+        which = "published" if published else "recorded at the first download"
+        raise DataError(
+            f"{url}: its hash is not the {which} one ({known}): {str(error).splitlines()[0]} The file was not kept."
+            f" Fetch it again; if it has changed on purpose, take its line out of {root / HASHES}."
+        ) from None
+    if known is None:
+        _check_new(file, target, root)
+        _record(root, name, f"sha256:{pooch.file_hash(str(target))}")
+
+
+def _check_new(file: File, target: Path, root: Path) -> None:
+    """A file without a published hash must at least be what the task reads."""
+    if file.check is None:
+        return
+    try:
+        file.check(root)
+    except DataError as error:
+        target.unlink(missing_ok=True)
+        raise DataError(f"{error} It was downloaded just now and not kept.") from None
+
+
+def recorded_hashes(root: Path) -> dict[str, str]:
+    """Returns the hashes recorded at first downloads, by path below the data root."""
+    try:
+        found = json.loads((root / HASHES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _record(root: Path, name: str, digest: str) -> None:
+    with FileLock(str(root / f".{HASHES}.lock")):
+        known = {**recorded_hashes(root), name: digest}
+        temporary = root / f".{HASHES}.{uuid.uuid4().hex}.tmp"
+        temporary.write_text(json.dumps(known, indent=1, sort_keys=True), encoding="utf-8")
+        os.replace(temporary, root / HASHES)
+
+
+class _Getter:
+    """Brings a URL into a partial file that later calls go on with, then hands it over whole."""
+
+    def __init__(self, part: Path, report: Callable[[int, int | None], None]) -> None:
+        self.part, self.report = part, report
+        self.state = part.with_name(f"{part.name}.json")
+
+    def __call__(self, url: str, output_file: Any, pooch: Any) -> None:
+        if urlparse(url).scheme == "file":
+            self._copy(Path(unquote(urlparse(url).path)))
+        else:
+            self._get(url)
+        self._refuse_page(url)
+        os.replace(self.part, output_file)
+        self.state.unlink(missing_ok=True)
+
+    def _copy(self, source: Path) -> None:
+        try:
+            total = source.stat().st_size
+            with source.open("rb") as data, self.part.open("wb") as file:
+                while block := data.read(BLOCK):
+                    file.write(block)
+                    self.report(file.tell(), total)
+        except FileNotFoundError:
+            raise DataError(
+                f"{source}: is not in this mirror. Put it there, or name another with --base-url."
+            ) from None
+
+    def _get(self, url: str, again: bool = True) -> None:
+        import requests
+
+        have = self.part.stat().st_size if self.part.is_file() else 0
+        headers = {"Accept-Encoding": "identity"}
+        tag = self._tag(url)
+        if have and tag:
+            headers |= {"Range": f"bytes={have}-", "If-Range": tag}
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as answer:
+            if answer.status_code == 416 and have and again:
+                self.part.unlink()  # the part was whole, or of another file: it can only be begun anew
+                return self._get(url, again=False)
+            if answer.status_code not in (200, 206):
+                raise DataError(
+                    f"{url}: the server answers {answer.status_code} {answer.reason}. Nothing was kept. Get the file"
+                    " from the task's source, or name a mirror with --base-url."
+                )
+            if "html" in answer.headers.get("Content-Type", "").lower():
+                raise DataError(
+                    f"{url}: the server sends a web page, not a file. Nothing was kept. Get the file from the task's"
+                    " source, or name a mirror with --base-url."
+                )
+            goes_on = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+            if answer.status_code == 206 and not goes_on:
+                raise DataError(f"{url}: the server sent another stretch than was asked for. Delete {self.part}.")
+            self._remember(url, answer.headers)
+            return self._write(url, answer, have if goes_on else 0)
+
+    def _write(self, url: str, answer: Any, start: int) -> None:
+        length = answer.headers.get("Content-Length", "")
+        total = start + int(length) if length.isdigit() else None
+        if total is not None and total - start > shutil.disk_usage(self.part.parent).free:
+            raise DataError(f"{self.part.parent}: {(total - start) / 2**30:.1f} GiB are needed. Make room.")
+        with self.part.open("ab" if start else "wb") as file:
+            for block in answer.iter_content(BLOCK):
+                file.write(block)
+                self.report(file.tell(), total)
+            size = file.tell()
+        if total is not None and size != total:
+            raise DataError(f"{url}: {size} of {total} bytes came. Run it again: it goes on from where it was.")
+
+    def _tag(self, url: str) -> str | None:
+        """What the server called the version of which a part is here."""
+        with suppress(OSError, ValueError):
+            state = json.loads(self.state.read_text(encoding="utf-8"))
+            if state["url"] == url:
+                return str(state["tag"])
+        return None
+
+    def _remember(self, url: str, headers: Any) -> None:
+        tag = headers.get("ETag") or headers.get("Last-Modified")
+        if tag and not tag.startswith("W/"):  # a weak tag names no bytes
+            self.state.write_text(json.dumps({"url": url, "tag": tag}), encoding="utf-8")
+
+    def _refuse_page(self, url: str) -> None:
+        with self.part.open("rb") as file:
+            start = file.read(64).lstrip().lower()
+        if start.startswith(PAGE_STARTS) or not start:
+            self.part.unlink()
+            raise DataError(f"{url}: {'a web page' if start else 'nothing'} came, not a file. It was not kept.")
+
+
+def unpack(archive: Path, root: Path, most: int = 2**37) -> None:
+    """Unpacks a .zip or .tar.gz below the data root, and nowhere else; files that are there already stay.
+
+    Raises:
+        DataError: if it is damaged, leads out of the root, or unpacks to more than there is room for.
+    """
+    free = min(most, shutil.disk_usage(root).free)
+    place = root / f".unpack-{uuid.uuid4().hex}"
+    try:
+        if archive.suffix == ".zip":
+            with zipfile.ZipFile(archive) as packed:
+                _refuse_bomb(archive, sum(info.file_size for info in packed.infolist()), free)
+                packed.extractall(place)
+        else:
+            with tarfile.open(archive) as packed:
+                _refuse_bomb(archive, sum(member.size for member in packed), free)
+                packed.extractall(place, filter="data")
+        for path in sorted(place.rglob("*")):
+            target = root / path.relative_to(place)
+            if path.is_file() and not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, target)
+    except (*DAMAGED, tarfile.TarError, OSError) as error:
+        raise DataError(f"{archive}: cannot be unpacked ({type(error).__name__}: {error}). Fetch it again.") from None
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _refuse_bomb(archive: Path, size: int, free: int) -> None:
+    if size > free:
+        raise DataError(
+            f"{archive}: unpacks to {size / 2**30:.1f} GiB, there is room for {free / 2**30:.1f}. Make room."
+        )

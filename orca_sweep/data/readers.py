@@ -1,0 +1,553 @@
+"""Readers of files from outside: nothing is executed, nothing is trusted for size or shape, errors are one kind."""
+
+import gzip
+import math
+import pickle
+import re
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from tokenize import TokenError
+from typing import IO, Any
+
+import numpy as np
+
+from orca_sweep.errors import DataError
+
+# Everything the readers of NumPy, pickle, zip and gzip raise on damaged bytes (found by feeding them damaged bytes).
+DAMAGED = (
+    ValueError, TypeError, EOFError, pickle.UnpicklingError, AttributeError, LookupError, OverflowError,
+    MemoryError, ImportError, SyntaxError, RuntimeError, SystemError, TokenError,
+    zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, struct.error,
+)  # fmt: skip
+LARGEST_PICKLE = 2**32
+"""Bytes. A pickle can only be read whole, so a larger one (unpacked, if it is packed) is refused."""
+BLOCK_BYTES = 2**24
+"""Other files are read in blocks of about this size."""
+
+
+def opened(path: Path) -> IO[bytes]:
+    """Opens a file for reading.
+
+    Raises:
+        DataError: if it cannot be opened.
+    """
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}). Put the file there, or name its folder.") from None
+
+
+@contextmanager
+def reading(path: Path, wanted: str) -> Iterator[None]:
+    """Turns whatever a reader raises on damaged bytes into one DataError that names the file and what was wanted."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error}). {wanted} was expected. Get the file again.") from None
+    except DAMAGED as error:
+        raise DataError(
+            f"{path}: not readable ({type(error).__name__}: {error}). {wanted} was expected. Get the file again."
+        ) from None
+
+
+# Pickles ------------------------------------------------------------------------------------------
+
+
+class _ArrayType:
+    """Stands for numpy.ndarray in pickles: it can be named there, but not called."""
+
+
+PLAIN_TYPE = re.compile(r"[<>|=]?([biufcSU]\d+|O8?)")
+
+
+def _dtype(code: object, align: object = False, copy: object = True) -> np.dtype:
+    """A plain type of numbers, text or objects; no fields, which could make data into pointers."""
+    if not isinstance(code, str) or not PLAIN_TYPE.fullmatch(code):
+        raise ValueError(f"an array of type {code!r}")
+    return np.dtype(code, False, True)
+
+
+def _checked(shape: Any, dtype: Any, n_bytes: int | None, n_objects: int | None) -> None:
+    """Refuses an array whose data is not exactly as long as it says."""
+    if not isinstance(dtype, np.dtype) or not isinstance(shape, tuple) or any(type(n) is not int for n in shape):
+        raise ValueError(f"an array of shape {shape!r} and type {dtype!r}")
+    size = math.prod(shape)
+    held = n_objects == size if dtype.hasobject else n_bytes == size * dtype.itemsize
+    if min(shape, default=0) < 0 or not held or (size == 0 and shape and shape[0] > 0):
+        raise ValueError(f"an array of shape {shape} without its data")
+
+
+def _reconstruct(kind: object, shape: object, typecode: object) -> np.ndarray:
+    """The empty array that a pickle then fills; anything larger would be memory without data."""
+    if kind is not _ArrayType or shape != (0,):
+        raise ValueError(f"an array of shape {shape} without its data")
+    return np.ndarray((0,), "b")
+
+
+def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+    _checked(shape, dtype, len(buffer), None)
+    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
+
+
+def _scalar(dtype: Any, data: Any) -> Any:
+    raw = data.encode("latin1") if isinstance(data, str) else data
+    _checked((1,), dtype, len(raw), None)
+    return np.frombuffer(raw, dtype)[0]
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Bytes, as pickles of protocol 2 write them."""
+    if encoding != "latin1":
+        raise ValueError(f"bytes written as {encoding}")
+    return text.encode("latin1")
+
+
+KNOWN: dict[tuple[str, str], object] = {
+    ("numpy", "ndarray"): _ArrayType,
+    ("numpy", "dtype"): _dtype,
+    ("_codecs", "encode"): _encode,
+    **{
+        (f"{core}.{module}", name): function
+        for core in ("numpy.core", "numpy._core")
+        for module, name, function in (
+            ("multiarray", "_reconstruct", _reconstruct),
+            ("multiarray", "scalar", _scalar),
+            ("numeric", "_frombuffer", _from_buffer),
+        )
+    },
+}
+"""All that pickled NumPy arrays and scalars ask for, in the names of NumPy 1 and 2; none is NumPy's own."""
+
+
+class _Restricted(pickle._Unpickler):
+    """Admits NumPy arrays and plain containers; every other name is refused before it is looked up.
+
+    The unpickler written in Python, as that in C lets a pickle set an object's state unseen.
+    """
+
+    dispatch = dict(pickle._Unpickler.dispatch)
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        # Python 2 pickles, as the benchmark's are, hold byte strings: latin1 keeps them as they are.
+        super().__init__(file, encoding="latin1")
+        self.path = path
+
+    def find_class(self, module: str, name: str) -> object:
+        if (module, name) not in KNOWN:
+            raise DataError(
+                f"{self.path}: the pickle asks for {module}.{name}. Only NumPy arrays and plain containers are read;"
+                " nothing ran. Get the file from its source again, or save it as plain arrays."
+            )
+        return KNOWN[module, name]
+
+    def load_build(self) -> None:
+        """Sets the state of an array or a type, after a look at it."""
+        stack: list[Any] = self.stack  # type: ignore[attr-defined]
+        state, value = stack.pop(), stack[-1]
+        if isinstance(value, np.dtype):
+            # Only the byte order is taken: sizes and flags are the type's own.
+            own = list(np.dtype(value.str).__reduce__()[2])
+            own[1] = own[1] if own[1] == "|" else {">": ">", "<": "<", "=": "="}[state[1]]
+            value.__setstate__(tuple(own))  # type: ignore[attr-defined]
+        elif isinstance(value, np.ndarray):
+            _, shape, dtype, by_columns, raw = state
+            data = raw.encode("latin1") if isinstance(raw, str) else raw
+            n_objects = len(data) if isinstance(data, list) else None
+            _checked(shape, dtype, len(data) if isinstance(data, bytes | bytearray) else None, n_objects)
+            value.__setstate__((1, shape, dtype, bool(by_columns), data))  # type: ignore[arg-type]
+        else:
+            raise ValueError(f"the state of a {type(value).__name__}")
+
+    dispatch[pickle.BUILD[0]] = load_build  # type: ignore[assignment]
+
+
+class _Limited:
+    """A file that gives no more than so many bytes: a small archive cannot unpack to fill the memory."""
+
+    def __init__(self, file: Any, path: Path, limit: int) -> None:
+        self.file, self.path, self.left = file, path, limit
+
+    def _counted(self, data: bytes) -> bytes:
+        self.left -= len(data)
+        if self.left < 0:
+            raise DataError(
+                f"{self.path}: unpacks to more than {LARGEST_PICKLE / 2**30:g} GiB, the most that is read at once."
+                " Is it the right file?"
+            )
+        return data
+
+    def read(self, size: int = -1) -> bytes:
+        # One byte more than allowed is enough to know; never what a file merely claims to hold.
+        asked = self.left + 1 if size is None or size < 0 else min(size, self.left + 1)
+        return self._counted(self.file.read(asked))
+
+    def readline(self) -> bytes:
+        return self._counted(self.file.readline(self.left + 1))
+
+
+def _unpickle(file: Any, path: Path, to_the_end: bool = False) -> object:
+    limited: Any = _Limited(file, path, LARGEST_PICKLE)
+    value = _Restricted(limited, path).load()
+    while to_the_end and limited.read(2**20):
+        pass  # an archive checks its sum when its end is read
+    return value
+
+
+def read_pickle(path: Path) -> object:
+    """Reads a pickle, gzipped or not, through the restricted unpickler.
+
+    Raises:
+        DataError: if it is missing, damaged, larger than 4 GiB, or asks for anything but NumPy arrays and plain
+            containers.
+    """
+    with opened(path) as file, reading(path, "A pickle of arrays"):
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if packed:
+            with gzip.open(file) as unpacked:
+                return _unpickle(unpacked, path, to_the_end=True)
+        return _unpickle(file, path)
+
+
+def read_pickled_npy(path: Path, shape: tuple[int, ...] = ()) -> Any:
+    """Reads a .npy file of Python objects (``np.save`` of a dict or tuple) through the restricted unpickler.
+
+    Returns:
+        The object itself for shape (), else the object array.
+
+    Raises:
+        DataError: as ``read_pickle``, or if it holds another shape.
+    """
+    with opened(path) as file, reading(path, "Objects saved with np.save"):
+        found, _, dtype = _npy_header(file)
+        if not dtype.hasobject or found != shape:
+            raise DataError(f"{path}: holds an array {found} of {dtype}. Pickled objects {shape} were expected.")
+        array = _unpickle(file, path)
+    if isinstance(array, np.ndarray) and array.dtype == object and array.shape == shape:
+        return array if shape else array.item()
+    raise DataError(f"{path}: holds {type(array).__name__}. Pickled objects {shape} were expected.")
+
+
+def checked_dict(value: object, where: object, keys: Sequence[str]) -> dict[str, Any]:
+    """Returns the value as a dict that has the keys.
+
+    Raises:
+        DataError: naming what was found.
+    """
+    if not isinstance(value, dict) or not set(keys) <= value.keys():
+        found = sorted(map(str, value)) if isinstance(value, dict) else type(value).__name__
+        raise DataError(f"{where}: a dict with the keys {', '.join(keys)} was expected, found {found}.")
+    return value
+
+
+def read_pickled_dict(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+    """Reads a dict saved with ``np.save`` and checks that it has the keys.
+
+    Raises:
+        DataError: as ``read_pickled_npy``, or naming what was found.
+    """
+    return checked_dict(read_pickled_npy(path), path, keys)
+
+
+# NumPy's own formats ------------------------------------------------------------------------------
+
+
+def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    magic = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if magic == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(file)
+
+
+def npy_header(path: Path) -> tuple[tuple[int, ...], np.dtype]:
+    """Returns shape and type of a .npy file, without reading its data.
+
+    Raises:
+        DataError: if it is missing, damaged, or shorter than it says.
+    """
+    with opened(path) as file, reading(path, "A .npy array"):
+        shape, _, dtype = _npy_header(file)
+        declared = file.tell() + math.prod(shape) * dtype.itemsize
+        if not dtype.hasobject and path.stat().st_size < declared:
+            raise DataError(f"{path}: {path.stat().st_size} bytes, but its header declares {declared}. It is cut off.")
+        return shape, dtype
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """Returns a .npy array as a read-only memory map; nothing is unpickled.
+
+    Raises:
+        DataError: if it is missing, no .npy file, cut off, or holds Python objects.
+    """
+    shape, dtype = npy_header(path)
+    if dtype.hasobject:
+        raise DataError(f"{path}: not a plain .npy array, it holds Python objects. Save it as an array of numbers.")
+    with reading(path, "A .npy array"):
+        # A map of nothing is refused by the system.
+        return np.load(path, mmap_mode="r" if math.prod(shape) else None, allow_pickle=False)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An array inside a file: its shape and type are known, its data is read in blocks of rows."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    blocks: Callable[[], Iterator[np.ndarray]]
+    """Yields consecutive rows, about 16 MiB at a time."""
+
+
+def block_rows(shape: Sequence[int], itemsize: int) -> int:
+    """Returns how many rows of an array make a block."""
+    return max(1, BLOCK_BYTES // max(1, math.prod(shape[1:]) * itemsize))
+
+
+def npz_arrays(path: Path) -> dict[str, Stored]:
+    """Returns the arrays of an .npz file by name; only their headers are read yet.
+
+    Raises:
+        DataError: if it is missing or damaged, holds Python objects, or an array is not as long as it says.
+    """
+    with opened(path) as file, reading(path, "An .npz of arrays"), zipfile.ZipFile(file) as archive:
+        return {
+            info.filename.removesuffix(".npy"): _npz_member(path, archive, info)
+            for info in archive.infolist()
+            if info.filename.endswith(".npy")
+        }
+
+
+def _npz_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stored:
+    with archive.open(info) as member:
+        shape, by_columns, dtype = _npy_header(member)
+        start = member.tell()
+    name = info.filename.removesuffix(".npy")
+    if dtype.hasobject:
+        raise DataError(f"{path}: {name} holds Python objects. Arrays of numbers are read. Save it as numbers.")
+    if by_columns and len(shape) > 1:
+        raise DataError(f"{path}: {name} is stored by columns. Save it with np.ascontiguousarray.")
+    if start + math.prod(shape) * dtype.itemsize != info.file_size:
+        raise DataError(
+            f"{path}: {name} declares shape {shape} of {dtype}, but holds {info.file_size - start} bytes."
+            " The file is damaged. Get it again."
+        )
+
+    def blocks() -> Iterator[np.ndarray]:
+        n, row = block_rows(shape, dtype.itemsize), math.prod(shape[1:]) * dtype.itemsize
+        with reading(path, "An .npz of arrays"), zipfile.ZipFile(path) as again, again.open(info.filename) as data:
+            data.read(start)
+            for first in range(0, shape[0], n):
+                count = min(n, shape[0] - first)
+                yield np.frombuffer(data.read(count * row), dtype).reshape(count, *shape[1:])
+
+    return Stored(shape, dtype, blocks)
+
+
+# HDF5 and MATLAB ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def opened_hdf5(path: Path) -> Iterator[Any]:
+    """Opens an HDF5 file; what it raises on damaged bytes becomes a DataError.
+
+    Raises:
+        DataError: if it is missing or damaged.
+    """
+    if find_spec("h5py") is None:
+        raise DataError(f"{path}: HDF5 files need the package h5py. Run: pip install 'orca-sweep[benchmarks]'")
+    import h5py
+
+    opened(path).close()
+    with reading(path, "An HDF5 file"), h5py.File(path, "r") as file:
+        yield file
+
+
+def hdf5_dataset(file: Any, path: Path, name: str) -> Any:
+    """Returns a dataset of numbers of an open HDF5 file.
+
+    Raises:
+        DataError: naming what the file holds instead.
+    """
+    import h5py
+
+    found = file.get(name)
+    # A link to another file, or data kept outside, would be read from wherever it points to.
+    steps = [part for part in name.split("/") if part]
+    inside = all(isinstance(file.get("/".join(steps[: i + 1]), getlink=True), h5py.HardLink) for i in range(len(steps)))
+    if not inside or not isinstance(found, h5py.Dataset) or found.external or found.is_virtual:
+        raise DataError(f"{path}: there is no data set {name!r} in it. It holds: {', '.join(sorted(file))[:200]}.")
+    if found.dtype.kind not in "biuf":
+        raise DataError(f"{path}: {name} holds {found.dtype}. Real numbers were expected. Is it the right file?")
+    return found
+
+
+MAT_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+MAT_MATRIX, MAT_PACKED = 14, 15
+MAT_NUMERIC = range(6, 16)
+MAT_COMPLEX = 0x0800
+
+
+def mat_array(path: Path, name: str) -> Stored:
+    """Returns a numeric array of a MATLAB file (version 5 to 7.3); its blocks run along the LAST axis.
+
+    MATLAB keeps arrays by columns, so that one index of the last axis is one stretch of the file: a block has the
+    array's shape without that axis. The data is never held whole, which a general reader would do.
+
+    Raises:
+        DataError: if the file is missing or damaged, or has no such array.
+
+    Source: MAT-File Format (MathWorks), level 5.
+    """
+    with opened(path) as file:
+        head = file.read(128)
+    if head.startswith(b"MATLAB 7.3") or head.startswith(b"\x89HDF"):
+        return _mat73_array(path, name)
+    if len(head) < 128 or head[126:128] not in (b"IM", b"MI"):
+        raise DataError(f"{path}: not a MATLAB file of version 5 to 7.3. Get the file again.")
+    order = "<" if head[126:128] == b"IM" else ">"
+    with opened(path) as file, reading(path, "A MATLAB file"):
+        names = []
+        for place, packed in _mat_elements(file, order):
+            header = _MatStream(file, place, packed, order).header()
+            if header.name == name:
+                return _mat_stored(path, header, place, packed, order)
+            names.append(header.name)
+    raise DataError(f"{path}: there is no array {name!r} in it. It holds: {', '.join(names)[:200]}.")
+
+
+def _mat_elements(file: IO[bytes], order: str) -> list[tuple[int, bool]]:
+    """The place of every variable in the file, and whether it is packed."""
+    file.seek(0, 2)
+    size, place, found = file.tell(), 128, []
+    while place + 8 <= size:
+        file.seek(place)
+        kind, length = struct.unpack(f"{order}II", file.read(8))
+        if place + 8 + length > size:
+            raise ValueError(f"an element of {length} bytes where {size - place - 8} are left: the file is cut off")
+        if kind in (MAT_MATRIX, MAT_PACKED):
+            found.append((place, kind == MAT_PACKED))
+        place += 8 + length
+    return found
+
+
+@dataclass(frozen=True)
+class _MatHeader:
+    name: str
+    shape: tuple[int, ...]
+    is_numeric: bool
+
+
+class _MatStream:
+    """One variable of a version 5 file, read from its start on, unpacked as far as it is asked for."""
+
+    def __init__(self, file: IO[bytes], place: int, packed: bool, order: str) -> None:
+        self.file, self.order = file, order
+        file.seek(place + 8 if packed else place)
+        self.unpacker = zlib.decompressobj() if packed else None
+        self.buffer = b""
+
+    def take(self, n: int) -> bytes:
+        """The next n bytes."""
+        if self.unpacker is None:
+            data = self.file.read(n)
+        else:
+            parts = [self.buffer]
+            while sum(map(len, parts)) < n and not self.unpacker.eof:
+                packed = self.unpacker.unconsumed_tail or self.file.read(2**16)
+                if not packed:
+                    break
+                parts.append(self.unpacker.decompress(packed, 2**20))
+            whole = b"".join(parts)
+            data, self.buffer = whole[:n], whole[n:]
+        if len(data) < n:
+            raise ValueError("the file is cut off")
+        return data
+
+    def tag(self) -> tuple[int, int, bytes | None]:
+        """Type and length of the next element, and its data if that stands inside the tag."""
+        raw = self.take(8)
+        kind, length = struct.unpack(f"{self.order}II", raw)
+        if kind >> 16:
+            return kind & 0xFFFF, kind >> 16, raw[4:]
+        return kind, length, None
+
+    def element(self) -> bytes:
+        """The next element of a header."""
+        _, length, inside = self.tag()
+        if inside is not None:
+            return inside[:length]
+        if length > 4096:
+            raise ValueError(f"a header element of {length} bytes")
+        return self.take(-(-length // 8) * 8)[:length]
+
+    def header(self) -> _MatHeader:
+        """What stands before the data."""
+        self.take(8)  # the tag of the whole variable
+        (flags,) = struct.unpack(f"{self.order}I", self.element()[:4])
+        dims = self.element()
+        shape = struct.unpack(f"{self.order}{len(dims) // 4}i", dims)
+        numeric = (flags & 0xFF) in MAT_NUMERIC and not flags & MAT_COMPLEX and min(shape, default=-1) >= 0
+        return _MatHeader(self.element().decode("latin1"), shape, numeric)
+
+
+def _mat_stored(path: Path, header: _MatHeader, place: int, packed: bool, order: str) -> Stored:
+    if not header.is_numeric:
+        raise DataError(f"{path}: {header.name} is no array of real numbers. Is it the right file?")
+
+    def slabs() -> Iterator[np.ndarray]:
+        with opened(path) as file, reading(path, "A MATLAB file"):
+            stream = _MatStream(file, place, packed, order)
+            stream.header()
+            kind, length, inside = stream.tag()
+            dtype = np.dtype(order + MAT_TYPES.get(kind, "V"))
+            if length != math.prod(header.shape) * dtype.itemsize:
+                raise ValueError(f"{header.name} declares shape {header.shape} but holds {length} bytes")
+            n = math.prod(header.shape[:-1])
+            for j in range(header.shape[-1]):
+                raw = stream.take(n * dtype.itemsize) if inside is None else inside[j * n * dtype.itemsize :]
+                yield np.frombuffer(raw, dtype, count=n).reshape(header.shape[:-1], order="F")
+
+    return Stored(header.shape, np.dtype("f8"), slabs)
+
+
+def _mat73_array(path: Path, name: str) -> Stored:
+    with opened_hdf5(path) as file:
+        data = hdf5_dataset(file, path, name)
+        shape, dtype = tuple(reversed(data.shape)), data.dtype
+
+    def slabs() -> Iterator[np.ndarray]:
+        with opened_hdf5(path) as again:
+            for row in hdf5_dataset(again, path, name):
+                yield row.T
+
+    return Stored(shape, dtype, slabs)
+
+
+# Sound --------------------------------------------------------------------------------------------
+
+
+def read_wav(path: Path, rate: int) -> np.ndarray:
+    """Returns a mono sound (n,) in [-1, 1], float32.
+
+    Raises:
+        DataError: if it is missing or damaged, empty, not mono, or of another rate.
+    """
+    from scipy.io import wavfile
+
+    opened(path).close()
+    with reading(path, "A WAV file"), warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", wavfile.WavFileWarning)  # it also warns of notes beside the sound
+        found, sound = wavfile.read(path)
+    if any("EOF" in str(warning.message) for warning in said):
+        raise DataError(f"{path}: shorter than it says. It is cut off. Get the file again.")
+    if found != rate or sound.ndim != 1 or not len(sound):
+        raise DataError(f"{path}: a sound {sound.shape} at {found} Hz. A mono sound at {rate} Hz was expected.")
+    if sound.dtype == np.uint8:
+        return ((sound.astype(np.float32) - 128) / 128).astype(np.float32)
+    scale = 1.0 if sound.dtype.kind == "f" else float(np.iinfo(sound.dtype).max) + 1
+    return (sound / scale).astype(np.float32)
