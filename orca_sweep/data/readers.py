@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from tokenize import TokenError
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 
@@ -132,7 +132,7 @@ class _Restricted(pickle._Unpickler):
     The unpickler written in Python, as that in C lets a pickle set an object's state unseen.
     """
 
-    dispatch = dict(pickle._Unpickler.dispatch)
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
 
     def __init__(self, file: IO[bytes], path: Path) -> None:
         # Python 2 pickles, as the benchmark's are, hold byte strings: latin1 keeps them as they are.
@@ -165,7 +165,7 @@ class _Restricted(pickle._Unpickler):
         else:
             raise ValueError(f"the state of a {type(value).__name__}")
 
-    dispatch[pickle.BUILD[0]] = load_build  # type: ignore[assignment]
+    dispatch[pickle.BUILD[0]] = load_build
 
 
 class _Limited:
