@@ -141,7 +141,14 @@ def _plan_json(made: Plan, notes: list[str]) -> dict[str, Any]:
         {"trial_id": t.trial_id, "cell_id": t.cell_id, "seed": t.seed, "config": t.config.model_dump()}
         for t in made.trials
     ]
-    return {"cells": len(made.cells), "trials": trials, "problems": [], "merged": made.n_merged, "notes": notes}
+    return {
+        "cells": len(made.cells),
+        "trials": trials,
+        "problems": [],
+        "merged": made.n_merged,
+        "notes": notes,
+        "design": made.space.design.name,
+    }
 
 
 def _print_plan(made: Plan, notes: Iterable[str]) -> None:
@@ -155,6 +162,8 @@ def _print_plan(made: Plan, notes: Iterable[str]) -> None:
     console.print(table)
     if len(made.cells) > MAX_CELLS_SHOWN:
         console.print(f"... and {len(made.cells) - MAX_CELLS_SHOWN} more cells (all with --json)")
+    if space.design.name != "cross":
+        console.print(f"design {space.design.name}: {space.design.meaning}", soft_wrap=True)
     console.print(f"{len(made.cells)} cells x {len(space.seeds)} seeds = {len(made.trials)} trials", end="")
     console.print(f"; {made.n_merged} combinations are equal work to another and run once" if made.n_merged else "")
     for note in notes:

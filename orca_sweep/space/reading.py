@@ -1,221 +1,29 @@
-"""From a space YAML to a plan: cells, trials with stable ids, and every mistake at once.
+"""Reading a space YAML: every value in its field's type, every mistake with its line."""
 
-Needs neither torch nor ray. What a task, body or proxy is, this module does not know: the caller
-passes ``resolve``, which turns dotted settings into a checked TrialConfig.
-"""
-
-import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
-from orca_sweep.config import Seed, TrialConfig, explain, knobs, unknown_knob
+from orca_sweep import designs
+from orca_sweep.config import Seed, explain, knobs, unknown_knob
 from orca_sweep.errors import InputError
 from orca_sweep.registry import hint
+from orca_sweep.space.records import MetricColumn, Path_, Resources, Rule, Space, where
 
-MetricColumn = Literal["test_metric_best", "test_metric_last", "val_metric_best", "val_metric_last"]
-Resolve = Callable[[Mapping[str, Any]], TrialConfig]
-Path_ = tuple[str, ...]
 NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 MOST_SEEDS = 100_000
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-RAY_NAMES = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
-
-
-def _own_name(name: str) -> str:
-    if name in RAY_NAMES:
-        raise ValueError(f"{name} is Ray's own name; use cpu and gpu")
-    return name
-
-
-class Resources(BaseModel):
-    """What one trial occupies on a node, in Ray's terms."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    cpu: float = Field(1.0, gt=0, allow_inf_nan=False)
-    gpu: float = Field(0.0, ge=0, allow_inf_nan=False)
-    custom: dict[Annotated[str, AfterValidator(_own_name)], Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
-        default_factory=dict
-    )
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Settings of the combinations that have certain levels: a learning rate for one arm, say."""
-
-    levels: Mapping[str, Any]
-    settings: Mapping[str, Any]
-
-    def holds(self, settings: Mapping[str, Any]) -> bool:
-        """Says whether a combination has all the rule's levels."""
-        return all(settings[path] == level for path, level in self.levels.items())
-
-
-@dataclass(frozen=True)
-class Space:
-    """A space YAML, read and typed: every value already has its field's type."""
-
-    name: str
-    question: str
-    base: Mapping[str, Any]
-    factors: Mapping[str, tuple[Any, ...]]
-    when: tuple[Rule, ...]
-    seeds: tuple[int, ...]
-    metric: MetricColumn
-    resources: Resources
-    imports: tuple[str, ...]
-    path: Path
-    lines: Mapping[Path_, int] = field(repr=False)
-
-    def where(self, *place: str) -> str:
-        """Returns 'file:line' of a place in the YAML, or of its nearest parent."""
-        return _where(self.path, self.lines, place)
-
-
-@dataclass(frozen=True)
-class PlannedTrial:
-    """One run of the plan."""
-
-    trial_id: str
-    cell_id: str
-    seed: int
-    config: TrialConfig
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The expansion of a space."""
-
-    space: Space
-    cells: tuple[TrialConfig, ...]
-    trials: tuple[PlannedTrial, ...]
-    n_combinations: int
-    problems: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def n_merged(self) -> int:
-        """Combinations of levels that are the same work as an earlier one and run once."""
-        return self.n_combinations - len(self.cells)
-
-    def levels(self, cell: TrialConfig) -> dict[str, Any]:
-        """Returns the cell's level of every factor."""
-        flat = cell.flat()
-        return {path: flat[path] for path in self.space.factors}
-
-
-def read_space(path: Path) -> Space:
-    """Reads a space YAML.
-
-    Raises:
-        InputError: with every mistake found, each naming file, line, value, rule and nearest name.
-    """
-    space, problems = _read(path)
-    if problems:
-        raise InputError(problems)
-    return space
-
-
-def plan_space(path: Path, load_imports: Callable[[tuple[str, ...]], None], resolve: Resolve) -> Plan:
-    """Reads a space, imports what it names and expands it.
-
-    Raises:
-        InputError: with the mistakes of the file, of its imports and of its cells, all at once.
-    """
-    space, problems = _read(path)
-    try:
-        load_imports(space.imports)
-    except InputError as error:
-        # Names that a failed import would have brought are not told to be unknown.
-        raise InputError([*problems, *(f"{space.where('imports')}: {text}" for text in error.problems)]) from None
-    try:
-        plan = make_plan(space, resolve)
-    except InputError as error:
-        # After other mistakes a field may be missing only because its value was wrong.
-        problems += [text for text in error.problems if not problems or "is missing. Set it" not in text]
-        raise InputError(problems) from None
-    if problems:
-        raise InputError(problems)
-    return plan
-
-
-def _read(path: Path) -> tuple[Space, list[str]]:
+def read(path: Path) -> tuple[Space, list[str]]:
+    """Returns the space, as far as it can be read, and what is wrong with it."""
     document, lines = _parse(path)
     reader = _SpaceReader(path, lines)
     return reader.read(document), reader.problems
-
-
-def make_plan(space: Space, resolve: Resolve) -> Plan:
-    """Expands a space: factors crossed, resolved, equal cells merged, each cell with every seed.
-
-    Cost: one ``resolve`` per combination of levels; seeds are filled in without it.
-
-    Raises:
-        InputError: with the problems of all cells.
-    """
-    problems: dict[str, None] = {}
-    cells: dict[str, TrialConfig] = {}
-    n_combinations = 0
-    for settings in _combinations(space):
-        n_combinations += 1
-        try:
-            cell = resolve(settings)
-        except InputError as error:
-            problems.update(dict.fromkeys(f"{_place(space, text)}: {text}" for text in error.problems))
-            continue
-        cells.setdefault(cell.cell_id, cell)
-    problems.update(dict.fromkeys(_split_by_rules(space, cells.values())))
-    if problems:
-        raise InputError(list(problems))
-    trials = tuple(_with_seed(cell, seed) for seed in space.seeds for cell in cells.values())
-    return Plan(space, tuple(cells.values()), trials, n_combinations)
-
-
-def _split_by_rules(space: Space, cells: Iterable[TrialConfig]) -> Iterator[str]:
-    """Cells that are one by their levels, but were given different settings by rules on what they were before."""
-    seen: dict[tuple[Any, ...], str] = {}
-    for cell in cells if space.when else ():
-        flat = cell.flat()
-        levels = tuple(flat[path] for path in space.factors)
-        if seen.setdefault(levels, cell.cell_id) != cell.cell_id:
-            named = ", ".join(f"{path} {level}" for path, level in zip(space.factors, levels, strict=True))
-            yield (
-                f"{space.where('when')}: the rules give one arm ({named}) different settings: combinations of levels that"
-                " are equal work are told apart by them. Let the rules hold for all of these combinations or for none."
-            )
-
-
-def _combinations(space: Space) -> Iterator[dict[str, Any]]:
-    for levels in itertools.product(*space.factors.values()):
-        combination = dict(zip(space.factors, levels, strict=True))
-        ruled = {path: value for rule in space.when if rule.holds(combination) for path, value in rule.settings.items()}
-        yield {**space.base, **combination, **ruled}
-
-
-def _with_seed(cell: TrialConfig, seed: int) -> PlannedTrial:
-    config = cell.model_copy(update={"seed": seed})
-    return PlannedTrial(config.trial_id, cell.cell_id, seed, config)
-
-
-def _place(space: Space, text: str) -> str:
-    """The line of the field a resolve problem starts with ('body.name ...'), wherever it was set."""
-    path = text.split(" ", 1)[0].rstrip(":")
-    if path in space.factors:
-        return space.where("factors", path)
-    if any(path in rule.settings for rule in space.when):
-        return space.where("when")
-    return space.where("base", path) if path in space.base else space.where("base")
-
-
-# Reading ------------------------------------------------------------------------------------------
 
 
 def _parse(path: Path) -> tuple[object, dict[Path_, int]]:
@@ -285,17 +93,13 @@ def _value(
     return None if is_null else node.value
 
 
-def _where(path: Path, lines: Mapping[Path_, int], place: Path_) -> str:
-    for n in range(len(place), -1, -1):
-        if place[:n] in lines:
-            return f"{path}:{lines[place[:n]]}"
-    return str(path)
-
-
 class _SpaceReader:
     """Collects the mistakes of one document while reading it."""
 
-    KEYS = ("name", "question", "base", "factors", "when", "seeds", "metric", "resources", "imports")
+    KEYS = (
+        "name", "question", "base", "factors", "design", "include", "exclude", "when", "seeds", "metric", "resources",
+        "imports",
+    )  # fmt: skip
 
     def __init__(self, path: Path, lines: dict[Path_, int]) -> None:
         self.path = path
@@ -303,7 +107,7 @@ class _SpaceReader:
         self.problems: list[str] = []
 
     def wrong(self, place: Path_, text: str) -> None:
-        self.problems.append(f"{_where(self.path, self.lines, place)}: {text}")
+        self.problems.append(f"{where(self.path, self.lines, place)}: {text}")
 
     def read(self, document: object) -> Space:
         if not isinstance(document, dict):
@@ -318,8 +122,64 @@ class _SpaceReader:
         metric = self.typed(document, "metric", MetricColumn, "test_metric_best")
         resources = self.typed(document, "resources", Resources, Resources())
         factors = {name: levels for name, levels in factors.items() if levels}
-        when = self.when(document, factors)
-        return Space(name, question, base, factors, when, seeds, metric, resources, imports, self.path, self.lines)
+        when, design = self.when(document, factors), self.design(document, factors)
+        include = tuple(
+            {path: levels[0] for path, levels in row.items()} for row in self.rows(document, "include", factors)
+        )
+        exclude = tuple(self.rows(document, "exclude", factors))
+        return Space(
+            name, question, base, factors, design, include, exclude, when, seeds, metric, resources, imports, self.path,
+            self.lines,
+        )  # fmt: skip
+
+    def design(self, document: dict[str, Any], factors: Mapping[str, tuple[Any, ...]]) -> designs.Design:
+        name = document.get("design") or "cross"
+        if not isinstance(name, str) or name not in designs.DESIGNS:
+            self.wrong(("design",), f"there is no design {name!r}. {hint(str(name), designs.DESIGNS)}")
+            return designs.DESIGNS["cross"]
+        misfit = designs.misfit(designs.DESIGNS[name], factors)
+        if misfit:
+            self.wrong(("design",), misfit)
+            return designs.DESIGNS["cross"]
+        return designs.DESIGNS[name]
+
+    def rows(
+        self, document: dict[str, Any], key: str, factors: Mapping[str, tuple[Any, ...]]
+    ) -> Iterator[dict[str, tuple[Any, ...]]]:
+        """Rows of include (a level per factor) or exclude (a level or several per factor)."""
+        raw = document.get(key) or []
+        form = f"{key} must be a list of rows of factors and levels, such as {{proxy: none, embedder.epochs: 0}}."
+        if not isinstance(raw, list):
+            self.wrong((key,), form)
+            return
+        for i, row in enumerate(raw):
+            if not isinstance(row, dict) or not row:
+                self.wrong((key, str(i)), form)
+                continue
+            found: dict[str, tuple[Any, ...]] = {}
+            for path, value in _dotted(row):
+                name, place = ".".join(path), (key, str(i), *path)
+                several = value if isinstance(value, list) and key == "exclude" else [value]
+                if name not in factors:
+                    self.wrong(place, f"{key}: {name} is no factor of this space. {hint(name, factors)}")
+                elif key == "exclude":
+                    found[name] = tuple(self.known_level(name, one, place, factors, key) for one in several)
+                else:
+                    typed: dict[str, Any] = {}
+                    self.level(name, value, place, typed)
+                    found |= {name: (level,) for name, level in typed.items()}
+            yield found
+
+    def known_level(
+        self, name: str, value: object, place: Path_, factors: Mapping[str, tuple[Any, ...]], key: str
+    ) -> Any:
+        """A level that the factor has, in its type."""
+        found: dict[str, Any] = {}
+        self.level(name, value, place, found)
+        if found and found[name] not in factors[name]:
+            known = ", ".join(map(str, factors[name]))
+            self.wrong(place, f"{key}: {name} has no level {found[name]!r}. Its levels: {known}.")
+        return found.get(name)
 
     def name(self, document: dict[str, Any]) -> str:
         name = document.get("name", self.path.stem)
@@ -447,15 +307,11 @@ class _SpaceReader:
     def condition(self, raw: dict[str, Any], factors: Mapping[str, tuple[Any, ...]], i: int) -> dict[str, Any]:
         levels: dict[str, Any] = {}
         for path, value in _dotted(raw):
-            name, place, found = ".".join(path), ("when", str(i), "if", *path), dict[str, Any]()
+            name, place = ".".join(path), ("when", str(i), "if", *path)
             if name not in factors:
                 self.wrong(place, f"when: {name} is no factor of this space. {hint(name, factors)}")
                 continue
-            self.level(name, value, place, found)
-            if found and found[name] not in factors[name]:
-                known = ", ".join(map(str, factors[name]))
-                self.wrong(place, f"when: {name} has no level {found[name]!r}. Its levels: {known}.")
-            levels |= found
+            levels[name] = self.known_level(name, value, place, factors, "when")
         return levels
 
     def seeds(self, document: dict[str, Any]) -> tuple[int, ...]:
