@@ -84,7 +84,8 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
                 f"{setup.out}: cannot be made ({error.strerror}). Give another folder with --out."
             ) from None
         try:
-            with FileLock(setup.out / ".lock", timeout=0):
+            # A moment's patience: `status` looks at the lock by taking it.
+            with FileLock(setup.out / ".lock", timeout=1):
                 _check_shared(setup)
                 write_json(setup.out / "sweep.json", manifest(plan))
                 todo = missing(plan, setup.out)
@@ -120,6 +121,7 @@ def manifest(plan: Plan) -> dict[str, Any]:
         "question": plan.space.question,
         "metric": plan.space.metric,
         "factors": list(plan.space.factors),
+        "resources": {"cpu": plan.space.resources.cpu, "gpu": plan.space.resources.gpu},
         "trials": [
             {"trial_id": t.trial_id, "cell_id": t.cell_id, "seed": t.seed, "config": t.config.flat()}
             for t in plan.trials

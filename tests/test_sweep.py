@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from orca_sweep.results import read_results
+from orca_sweep.results import read_results, sweep_status
 from orca_sweep.store import read_tensors
 
 SPACE = """
@@ -105,6 +105,15 @@ def test_failing_trials_are_rows_and_a_relaunch_runs_only_what_is_missing(tmp_pa
     assert trials["status"].to_dict() == {"tiny": "ok", "broken": "failed"}
     assert "cannot be loaded" in trials["error"]["broken"]
     assert "1 failed" in done.stdout
+    said = orca("status", tmp_path / "out", check=0).stdout
+    assert "mixed: 2 trials: 1 failed, 1 ok; no launch is running" in said
+    assert f"{trials.trial_id['broken']} failed: RuntimeError: this task cannot be loaded" in said
+    assert "only what is missing or failed runs" in said
+    found = json.loads(orca("status", tmp_path / "out", "--json", check=0).stdout)
+    assert found["failures"][0]["last_line"] == "RuntimeError: this task cannot be loaded"
+    assert found["cpu_hours"] == pytest.approx(trials.wall_time_s.sum() / 3600)
+    assert found["gpu_hours"] == 0
+    assert orca("status", tmp_path).returncode == 2
     # The YAML grows by a seed and loses the broken task: only the new trial runs.
     space.write_text(text + "factors: {task: [tiny]}\nseeds: 2\n")
     done = orca("launch", space, "--out", tmp_path / "out", check=0)
@@ -121,8 +130,15 @@ def test_a_killed_driver_loses_nothing_finished_and_launch_completes(tmp_path, u
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     # Killed when one trial has ended and another is well on its way but far from its end.
     wait_for(lambda: list(out.rglob("row.json")) and any(5 <= epoch <= 40 for epoch in epochs_saved(out)))
+    alive = sweep_status(out)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
+    dead = sweep_status(out)
+    assert (alive.is_running, dead.is_running) == (True, False)
+    assert alive.statuses["ok"] >= 1
+    assert alive.started
+    assert alive.eta_s > 0
+    assert dead.eta_s is None
     finished = {p: p.stat().st_mtime_ns for p in out.rglob("row.json")}
     assert 0 < len(finished) < 4
     done = orca("launch", space, "--out", out, check=0)

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from orca_sweep import __version__
 from orca_sweep.cli import data as data_commands
+from orca_sweep.cli import tables
 from orca_sweep.declaration import task_label
 from orca_sweep.errors import InputError, OrcaSweepError
 from orca_sweep.space import Plan
@@ -481,21 +482,5 @@ def bench(
         print(text, flush=True)
 
 
-# collect ------------------------------------------------------------------------------------------
-
-
-@app.command()
-def collect(
-    sweeps: Annotated[list[Path], typer.Argument(help="sweep folders", show_default=False)],
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="default: tables/ in the only sweep folder")] = None,
-) -> None:
-    """Makes trials.parquet and epochs.parquet from one or more sweep folders, also while they run."""
-    from orca_sweep.results import collect as merge
-
-    if out is None and len(sweeps) > 1:
-        raise InputError("collect: several sweep folders need a place for the merged tables. Give one with -o.")
-    target = out or sweeps[0] / "tables"
-    results = merge(sweeps, target)
-    counts = ", ".join(f"{n} {status}" for status, n in results.trials["status"].value_counts().items())
-    print(f"{target / 'trials.parquet'}: {len(results.trials)} trials ({counts})")
-    print(f"{target / 'epochs.parquet'}: {len(results.epochs)} epochs")
+app.command()(tables.collect)
+app.command()(tables.status)

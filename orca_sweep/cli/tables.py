@@ -1,0 +1,62 @@
+"""``orca-sweep collect`` and ``status``: from sweep folders to tables, and how far a sweep is."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orca_sweep.errors import InputError
+
+MAX_FAILURES_SHOWN = 10
+
+
+def collect(
+    sweeps: Annotated[list[Path], typer.Argument(help="sweep folders", show_default=False)],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="default: tables/ in the only sweep folder")] = None,
+) -> None:
+    """Makes trials.parquet and epochs.parquet from one or more sweep folders, also while they run."""
+    from orca_sweep.results import collect as merge
+
+    if out is None and len(sweeps) > 1:
+        raise InputError("collect: several sweep folders need a place for the merged tables. Give one with -o.")
+    target = out or sweeps[0] / "tables"
+    results = merge(sweeps, target)
+    counts = ", ".join(f"{n} {status}" for status, n in results.trials["status"].value_counts().items())
+    print(f"{target / 'trials.parquet'}: {len(results.trials)} trials ({counts})")
+    print(f"{target / 'epochs.parquet'}: {len(results.epochs)} epochs")
+
+
+def status(
+    sweep: Annotated[Path, typer.Argument(help="a sweep folder", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="print it as JSON")] = False,
+) -> None:
+    """Says how far a sweep is and what failed, from its folder alone: while it runs, and after it died."""
+    from orca_sweep.results import sweep_status
+
+    found = sweep_status(sweep)
+    if as_json:
+        print(json.dumps(asdict(found), indent=2))
+        return
+    states = ", ".join(f"{n} {state}" for state, n in sorted(found.statuses.items()))
+    alive = {
+        True: "running",
+        False: "no launch is running",
+        None: "whether a launch is running cannot be told from here",
+    }
+    print(f"{found.name}: {found.n_planned} trials: {states}; {alive[found.is_running]}")
+    if found.trials_per_hour:
+        eta = f", {found.eta_s / 60:.0f} min to go" if found.eta_s else ""
+        print(f"{found.trials_per_hour:.0f} trials an hour in the last launch{eta}")
+    if found.cpu_hours is not None and found.gpu_hours is not None:
+        print(f"{found.cpu_hours:.2f} CPU-hours and {found.gpu_hours:.2f} GPU-hours in ended trials")
+    if found.started:
+        print(f"begun: {', '.join(found.started[:MAX_FAILURES_SHOWN])}")
+    for failure in found.failures[:MAX_FAILURES_SHOWN]:
+        last = f" [{failure.last_line}]" if failure.last_line and failure.last_line not in failure.error else ""
+        print(f"{failure.trial_id} {failure.status}: {failure.error.splitlines()[0] if failure.error else ''}{last}")
+    if len(found.failures) > MAX_FAILURES_SHOWN:
+        print(f"... and {len(found.failures) - MAX_FAILURES_SHOWN} more that are not ok (all with --json)")
+    if found.statuses.get("ok", 0) < found.n_planned and not found.is_running:
+        print("Launch the space again with the same folder: only what is missing or failed runs.")
