@@ -20,6 +20,10 @@ class DataError(OrcaSweepError):
     """A data file is missing, unsafe, or not of the declared shape."""
 
 
+class TimeLimitError(OrcaSweepError):
+    """A trial ran over the time its space gives it: an outcome of the trial, not a crash."""
+
+
 class DivergedError(OrcaSweepError):
     """A loss or metric stopped being finite: an outcome of the trial, not a crash."""
 

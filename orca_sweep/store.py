@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import platform
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -64,6 +65,19 @@ def stage_key(stage: str, inputs: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical_json(whole).encode()).hexdigest()[:32]
 
 
+@dataclass(frozen=True)
+class Entry:
+    """An artifact in a store, or what a broken-off write or a damaged file left there."""
+
+    stage: str
+    name: str
+    path: str
+    n_bytes: int
+    age_s: float
+    """Seconds since it was last read (on a file system) or written."""
+    is_artifact: bool
+
+
 class Store:
     """Artifacts below one root, each at ``<stage>/<key>.safetensors``."""
 
@@ -87,7 +101,11 @@ class Store:
         """
         path = self.path(stage, key)
         try:
-            return read_tensors(path, self.fs)
+            artifact = read_tensors(path, self.fs)
+            if self.is_local:
+                with contextlib.suppress(OSError):  # a store that is only readable
+                    os.utime(path)
+            return artifact
         except FileNotFoundError:
             return None
         except CorruptFileError as error:
@@ -100,6 +118,23 @@ class Store:
         """Writes an artifact atomically and returns it."""
         write_tensors(self.path(stage, key), tensors, {**meta, "stage": stage, "key": key}, self.fs)
         return Artifact(tensors, meta)
+
+    def entries(self) -> list[Entry]:
+        """Returns what the store holds, by stage and name; lock files are left out."""
+        now = time.time()
+        found = []
+        for path in self.fs.find(self.root) if self.fs.exists(self.root) else []:
+            stage, _, name = path.removeprefix(f"{self.root}/").rpartition("/")
+            if not name.endswith(".lock") and stage:
+                age = now - self.fs.modified(path).timestamp()
+                is_artifact = name.endswith(".safetensors") and not name.startswith(".")
+                found.append(Entry(stage, name, path, int(self.fs.size(path) or 0), max(0.0, age), is_artifact))
+        return sorted(found, key=lambda entry: (entry.stage, entry.name))
+
+    def remove(self, entry: Entry) -> None:
+        """Deletes an entry; a trial that needs the artifact computes it again."""
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.rm(entry.path)
 
     @contextlib.contextmanager
     def lock(self, stage: str, key: str) -> Iterator[None]:

@@ -294,6 +294,7 @@ def _write_lost(plan: Plan, out: Path, trial_id: str, error: str) -> None:
 def _work(plan: Plan, setup: Setup) -> Callable[[dict[str, Any]], None]:
     """The Tune trainable. It runs in a worker that is used again for the next trial."""
     imports, cpu, gpu = plan.space.imports, plan.space.resources.cpu, plan.space.resources.gpu
+    limit_s = plan.space.limits.trial_s
     levels = sorted({trial.config.embedder.epochs for trial in plan.trials})
 
     def orca(params: dict[str, Any]) -> None:
@@ -308,7 +309,7 @@ def _work(plan: Plan, setup: Setup) -> Callable[[dict[str, Any]], None]:
         device = "cuda" if gpu > 0 and torch.cuda.is_available() else "cpu"
         place = Place(Store(setup.store), device, n_threads)
         config = TrialConfig.model_validate(params["trial"]["config"])
-        row = run_trial(config, setup.out, place, setup.data_root, _report, levels)
+        row = run_trial(config, setup.out, place, setup.data_root, _report, levels, limit_s)
         shown = ("status", "val_metric_best", "val_metric_last", "test_metric_best", "test_metric_last")
         tune.report({"stage": "done", **{k: row[k] for k in shown if row.get(k) is not None}})
         if device == "cuda":

@@ -21,7 +21,7 @@ from orca_sweep import __version__, declaration, freezing
 from orca_sweep.bodies import DECODERS, canonical_name, find_body, find_rung, unavailable_body
 from orca_sweep.config import FinetuneConfig, TrialConfig, canonical_json, explain, knobs
 from orca_sweep.data import fingerprint, missing_packages
-from orca_sweep.errors import DivergedError, InputError, OrcaSweepError
+from orca_sweep.errors import DivergedError, InputError, OrcaSweepError, TimeLimitError
 from orca_sweep.objectives import OBJECTIVES, settings_of
 from orca_sweep.proxies import canonical_proxy, find_proxy, unavailable_proxy
 from orca_sweep.results import Status, write_record
@@ -306,6 +306,7 @@ def run_trial(
     data_root: Path,
     report: "Progress" = lambda row: None,
     snapshot_epochs: Iterable[int] = (),
+    limit_s: float | None = None,
 ) -> dict[str, Any]:
     """Runs one trial to its record in ``folder/trials/<trial_id>/`` and returns the record's row.
 
@@ -319,8 +320,11 @@ def run_trial(
         data_root: where tasks with files find them.
         report: called once per epoch with what there is to see.
         snapshot_epochs: embedder epochs at which the embedder is stored for other trials.
+        limit_s: seconds after which the trial ends at its next epoch, with status ``timeout``; its checkpoint stays.
     """
     start = time.perf_counter()
+    if limit_s is not None:
+        report = _within(limit_s, start, config, report)
     record = _Record(_identity(config, place), [], [])
     home = folder / "trials" / config.trial_id
     try:
@@ -330,6 +334,8 @@ def run_trial(
         record.epochs += [dict(epoch) for epoch in error.epochs]
         _end(record, "diverged", error)
         (home / CHECKPOINT).unlink(missing_ok=True)
+    except TimeLimitError as error:
+        _end(record, "timeout", error)
     except Exception as error:  # a failing trial is a row; the others go on
         _end(record, "oom" if _out_of_memory(error) else "failed", error)
         home.mkdir(parents=True, exist_ok=True)
@@ -338,6 +344,22 @@ def run_trial(
     record.row |= {"reused": ",".join(record.reused), "reused_s": record.reused_s}
     write_record(folder, record.row, record.epochs)
     return record.row
+
+
+def _within(limit_s: float, start: float, config: TrialConfig, report: "Progress") -> "Progress":
+    """A report that ends the trial when its time is over, unless its last epoch is done."""
+
+    def checked(row: Mapping[str, Any]) -> None:
+        report(row)
+        spent = time.perf_counter() - start
+        is_last = (row["stage"], row["epoch"]) == ("finetune", config.finetune.epochs)
+        if spent > limit_s and not is_last:
+            raise TimeLimitError(
+                f"over the limit of {limit_s:g} s in {row['stage']} epoch {row['epoch']}. Launch again to go on from"
+                " there, or raise limits.trial_s."
+            )
+
+    return checked
 
 
 def _identity(config: TrialConfig, place: "Place") -> dict[str, Any]:

@@ -21,7 +21,7 @@ from orca_sweep.results import read_record
 from orca_sweep.stages.finetuning import learning_rate
 from orca_sweep.store import Store
 from orca_sweep.tasks import TASKS, Task, task_data
-from orca_sweep.trial import resolve
+from orca_sweep.trial import resolve, run_trial
 
 ALIGNED = {"task": "tiny", "proxy": "mnist5k"}
 
@@ -250,6 +250,21 @@ def noisy_parts(tmp_path_factory):
     path.write_text(PARTS_ON_DISK)
     load_imports([str(path)])
     return {"task": "noisy-parts", "finetune__epochs": 3}
+
+
+def test_a_trial_over_its_time_is_a_row_and_goes_on_from_there(tmp_path, place, user_tasks, run):
+    config = resolve({"task": "tiny", "finetune.epochs": 4})
+    unbroken, _ = run(task="tiny", finetune__epochs=4, folder="unbroken")
+    statuses = []
+    for limit_s in (1e-9, 1e-9, 1e-9, 1e-9):
+        row = run_trial(config, tmp_path / "sweep", place, tmp_path / "data", limit_s=limit_s)
+        statuses.append((row["status"], row.get("resumed_from_epoch")))
+        if row["status"] == "timeout":
+            assert "over the limit of 1e-09 s in finetune epoch" in row["error"]
+    # One epoch an attempt; after the last there is nothing left to cut short.
+    assert [status for status, _ in statuses] == ["timeout"] * 3 + ["ok"]
+    assert row["resumed_from_epoch"] == 3
+    assert row["state_sha256"] == unbroken["state_sha256"]
 
 
 def test_augmentation_and_draws_of_parts_resume_bit_for_bit(run, tmp_path, noisy_parts):

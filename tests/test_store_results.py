@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import threading
 import time
 
@@ -228,3 +229,34 @@ def test_results_need_neither_torch_nor_ray(tmp_path):
         "sys.exit(bool({'torch', 'ray', 'matplotlib'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_store_tells_what_it_holds_and_makes_room(tmp_path, capsys, monkeypatch):
+    from tests.test_fetching import command
+
+    store = Store(str(tmp_path / "store"))
+    for stage, key in (("embedder", "old"), ("embedder", "used"), ("pretrain", "old")):
+        store.put(stage, key, {"x": np.zeros(1000)}, {})
+    (tmp_path / "store/embedder/.broken.tmp").write_bytes(b"half")
+    with store.lock("embedder", "old"):
+        pass
+    long_ago = time.time() - 40 * 86400
+    for path in (tmp_path / "store").rglob("*.*"):
+        os.utime(path, (long_ago, long_ago))
+    store.get("embedder", "used")  # what is read is used
+    assert command(monkeypatch, "store", "ls", tmp_path / "store") == 0
+    shown = capsys.readouterr().out
+    assert "embedder                 2" in shown
+    assert "1 damaged or half-written files" in shown
+    left = sorted(path.name for path in (tmp_path / "store").rglob("*.*"))
+    assert command(monkeypatch, "store", "gc", tmp_path / "store") == 0
+    assert "3 files" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "store").rglob("*.*")) == left  # only told
+    assert command(monkeypatch, "store", "gc", tmp_path / "store", "--stage", "pretrain", "--yes") == 0
+    assert command(monkeypatch, "store", "gc", tmp_path / "store", "--yes") == 0
+    assert [entry.name for entry in store.entries()] == ["used.safetensors"]
+    assert command(monkeypatch, "store", "gc", tmp_path / "store", "--stage", "pretrian") == 2
+    assert command(monkeypatch, "store", "ls", tmp_path / "nowhere") == 2
+    memory = Store("memory://orca-entries")
+    memory.put("pretrain", "a", {"x": np.zeros(3)}, {})
+    assert [(entry.stage, entry.is_artifact) for entry in memory.entries()] == [("pretrain", True)]

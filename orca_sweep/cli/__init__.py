@@ -16,6 +16,7 @@ from rich.table import Table
 
 from orca_sweep import __version__
 from orca_sweep.cli import data as data_commands
+from orca_sweep.cli import store as store_commands
 from orca_sweep.cli import tables
 from orca_sweep.declaration import task_label
 from orca_sweep.errors import InputError, OrcaSweepError
@@ -29,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_commands.app, name="data")
+app.add_typer(store_commands.app, name="store")
 SpaceFile = Annotated[Path, typer.Argument(help="the space: a YAML with base, factors and seeds", show_default=False)]
 MAX_CELLS_SHOWN = 40
 

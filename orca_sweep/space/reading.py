@@ -12,7 +12,7 @@ from orca_sweep import designs
 from orca_sweep.config import Seed, explain, knobs, unknown_knob
 from orca_sweep.errors import InputError
 from orca_sweep.registry import hint
-from orca_sweep.space.records import MetricColumn, Path_, Resources, Rule, Space, where
+from orca_sweep.space.records import Limits, MetricColumn, Path_, Resources, Rule, Space, where
 
 NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 MOST_SEEDS = 100_000
@@ -98,7 +98,7 @@ class _SpaceReader:
 
     KEYS = (
         "name", "question", "base", "factors", "design", "include", "exclude", "when", "seeds", "metric", "resources",
-        "imports",
+        "limits", "imports",
     )  # fmt: skip
 
     def __init__(self, path: Path, lines: dict[Path_, int]) -> None:
@@ -121,6 +121,7 @@ class _SpaceReader:
         seeds, imports = self.seeds(document), self.imports(document)
         metric = self.typed(document, "metric", MetricColumn, "test_metric_best")
         resources = self.typed(document, "resources", Resources, Resources())
+        limits = self.typed(document, "limits", Limits, Limits())
         factors = {name: levels for name, levels in factors.items() if levels}
         when, design = self.when(document, factors), self.design(document, factors)
         include = tuple(
@@ -128,7 +129,7 @@ class _SpaceReader:
         )
         exclude = tuple(self.rows(document, "exclude", factors))
         return Space(
-            name, question, base, factors, design, include, exclude, when, seeds, metric, resources, imports, self.path,
+            name, question, base, factors, design, include, exclude, when, seeds, metric, resources, limits, imports, self.path,
             self.lines,
         )  # fmt: skip
 
@@ -203,7 +204,7 @@ class _SpaceReader:
             return TypeAdapter(kind).validate_python(document[key])
         except ValidationError as error:
             for place, value, rule in explain(error):
-                names = Resources.model_fields if kind is Resources else ()
+                names = kind.model_fields if kind in (Resources, Limits) else ()
                 more = f" {hint(place, names)}" if "extra inputs" in rule else ""
                 dotted = f"{key}.{place}" if place else key
                 self.wrong((key, *place.split(".")), f"{dotted} = {value!r}: {rule}.{more}")

@@ -36,6 +36,15 @@ class Resources(BaseModel):
     )
 
 
+class Limits(BaseModel):
+    """When a trial is ended before its end."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trial_s: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Seconds; it ends at the next epoch, and goes on from there when it is launched again."""
+
+
 @dataclass(frozen=True)
 class Rule:
     """Settings of the combinations that have certain levels: a learning rate for one arm, say."""
@@ -63,6 +72,7 @@ class Space:
     seeds: tuple[int, ...]
     metric: MetricColumn
     resources: Resources
+    limits: Limits
     imports: tuple[str, ...]
     path: Path
     lines: Mapping[Path_, int] = field(repr=False)
