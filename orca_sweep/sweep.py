@@ -87,7 +87,7 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
             # A moment's patience: `status` looks at the lock by taking it.
             with FileLock(setup.out / ".lock", timeout=1):
                 _check_shared(setup)
-                write_json(setup.out / "sweep.json", manifest(plan))
+                write_json(setup.out / "sweep.json", manifest(plan, setup))
                 todo = missing(plan, setup.out)
                 watch("start", {"dashboard": dashboard, "n_todo": len(todo), "n_planned": len(plan.trials)})
                 if todo:
@@ -114,14 +114,18 @@ def _is_final(record: Mapping[str, Any] | None) -> bool:
     return record is not None and record["row"]["status"] in FINAL_STATUSES
 
 
-def manifest(plan: Plan) -> dict[str, Any]:
-    """Returns what the sweep folder says of itself: the plan with every config."""
+def manifest(plan: Plan, setup: Setup) -> dict[str, Any]:
+    """Returns what the sweep folder says of itself: the plan with every config, and what a resumption needs."""
     return {
         "name": plan.space.name,
         "question": plan.space.question,
         "metric": plan.space.metric,
         "factors": list(plan.space.factors),
-        "resources": {"cpu": plan.space.resources.cpu, "gpu": plan.space.resources.gpu},
+        "resources": plan.space.resources.model_dump(),
+        "limits": plan.space.limits.model_dump(),
+        "imports": list(plan.space.imports),
+        "data": str(setup.data_root),
+        "store": setup.store,
         "trials": [
             {"trial_id": t.trial_id, "cell_id": t.cell_id, "seed": t.seed, "config": t.config.flat()}
             for t in plan.trials

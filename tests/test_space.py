@@ -352,3 +352,27 @@ def test_a_rule_may_name_a_declared_proxy(write_space):
     text = f"base: {{task: tiny}}\nfactors: {{proxy: [none, {own}]}}\nseeds: 1\n"
     text += f"when: [{{if: {{proxy: {own}}}, set: {{finetune.lr: 5e-3}}}}]\n"
     assert [cell.finetune.lr for cell in plan(write_space(text)).cells] == [1e-3, 5e-3]
+
+
+def test_a_plan_is_found_again_in_its_folder(write_space, tmp_path):
+    from orca_sweep.space import planned_before
+    from orca_sweep.sweep import Setup, manifest
+
+    made = plan(
+        write_space(GOOD + "resources: {cpu: 2, custom: {fast: 1}}\nlimits: {trial_s: 60}\nmetric: val_metric_best\n")
+    )
+    said = manifest(made, Setup(tmp_path, "store", tmp_path, "local"))
+    again = planned_before(said, tmp_path / "sweep.json")
+    assert again.trials == made.trials
+    assert [cell.cell_id for cell in again.cells] == [cell.cell_id for cell in made.cells]
+    for name in ("name", "question", "metric", "resources", "limits", "imports", "seeds"):
+        assert getattr(again.space, name) == getattr(made.space, name), name
+    assert [again.levels(cell) for cell in again.cells] == [made.levels(cell) for cell in made.cells]
+    with pytest.raises(InputError, match="an older version launched this sweep"):
+        planned_before({key: value for key, value in said.items() if key != "limits"}, tmp_path)
+    changed = {**said, "trials": [{**trial, "trial_id": "0"} for trial in said["trials"]]}
+    with pytest.raises(InputError, match="its trials had other ids"):
+        planned_before(changed, tmp_path)
+    unknown = {**said, "trials": [{**t, "config": {**t["config"], "finetune.old": 1}} for t in said["trials"]]}
+    with pytest.raises(InputError, match=r"another version launched this sweep \(finetune.old\)"):
+        planned_before(unknown, tmp_path)

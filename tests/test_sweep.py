@@ -108,7 +108,7 @@ def test_failing_trials_are_rows_and_a_relaunch_runs_only_what_is_missing(tmp_pa
     said = orca("status", tmp_path / "out", check=0).stdout
     assert "mixed: 2 trials: 1 failed, 1 ok; no launch is running" in said
     assert f"{trials.trial_id['broken']} failed: RuntimeError: this task cannot be loaded" in said
-    assert "only what is missing or failed runs" in said
+    assert f"orca-sweep resume {tmp_path / 'out'}" in said
     found = json.loads(orca("status", tmp_path / "out", "--json", check=0).stdout)
     assert found["failures"][0]["last_line"] == "RuntimeError: this task cannot be loaded"
     assert found["cpu_hours"] == pytest.approx(trials.wall_time_s.sum() / 3600)
@@ -130,6 +130,7 @@ def test_a_killed_driver_loses_nothing_finished_and_launch_completes(tmp_path, u
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     # Killed when one trial has ended and another is well on its way but far from its end.
     wait_for(lambda: list(out.rglob("row.json")) and any(5 <= epoch <= 40 for epoch in epochs_saved(out)))
+    (tmp_path / "somewhere").mkdir()
     alive = sweep_status(out)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
@@ -141,7 +142,8 @@ def test_a_killed_driver_loses_nothing_finished_and_launch_completes(tmp_path, u
     assert dead.eta_s is None
     finished = {p: p.stat().st_mtime_ns for p in out.rglob("row.json")}
     assert 0 < len(finished) < 4
-    done = orca("launch", space, "--out", out, check=0)
+    space.unlink()  # the folder is enough to go on
+    done = orca("resume", out, cwd=tmp_path / "somewhere", check=0)
     assert "4 ok" in done.stdout
     trials = read_results(out / "tables").trials
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in finished.items())
@@ -165,7 +167,7 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(tmp_path, user_tasks):
     printed, _ = driver.communicate(timeout=120)
     assert driver.returncode == 1, printed
     assert "Traceback" not in printed
-    assert "same command" in printed
+    assert "orca-sweep resume" in printed
     # Stopping is no outcome: there is a checkpoint to go on from, and no record that says it failed.
     assert list(tmp_path.rglob("checkpoint.safetensors"))
     assert not list(tmp_path.rglob("row.json"))
@@ -315,7 +317,7 @@ seeds: 1
 """)
     done = orca("launch", "space.yaml", cwd=tmp_path, check=0)
     assert "2 of 2 trials run now" in done.stdout
-    assert (tmp_path / "data/converted/1D_Advection_Sols_beta0.4/x.npy").is_file()
+    assert len(list((tmp_path / "data/converted/1D_Advection_Sols_beta0.4").glob("*/x.npy"))) == 1
     trials = pd.read_parquet(tmp_path / "results/files/tables/trials.parquet")
     assert trials.data_sha256.nunique() == 2
     (tmp_path / "data/1D_Advection_Sols_beta0.4.hdf5").write_bytes(b"cut off")

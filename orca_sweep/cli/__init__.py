@@ -231,6 +231,29 @@ def launch(
     """Runs what is missing of a space on Ray Tune, then writes tables and a figure and prints the result."""
     made = _make_plan(space)
     folder = (out or Path("results") / made.space.name).resolve()
+    _run(made, folder, address, data.resolve(), _store_root(store or str(folder / "store")))
+
+
+@app.command()
+def resume(
+    sweep: Annotated[Path, typer.Argument(help="a sweep folder", show_default=False)],
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join; default: one of our own here")] = None,
+) -> None:
+    """Runs what is missing of a sweep, from its folder alone: the plan, data and store of its last launch."""
+    from orca_sweep.results import read_manifest
+    from orca_sweep.space import planned_before
+    from orca_sweep.trial import load_imports
+
+    folder = sweep.resolve()
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise InputError(f"{sweep}: no sweep here (no sweep.json). Name a folder that 'orca-sweep launch' wrote.")
+    made = planned_before(manifest, folder / "sweep.json")
+    load_imports(made.space.imports)
+    _run(made, folder, address, Path(manifest["data"]), manifest["store"])
+
+
+def _run(made: Plan, folder: Path, address: str | None, data_root: Path, store: str) -> None:
     console = Console(highlight=False, markup=False)
     where = address or os.environ.get("RAY_ADDRESS") or "local"
     if where != "local" and _has_ray_token():
@@ -240,19 +263,13 @@ def launch(
     from orca_sweep.sweep import Setup
     from orca_sweep.sweep import launch as run
 
-    _convert_tasks(made, data.resolve())
-    setup = Setup(
-        out=folder,
-        store=_store_root(store or str(folder / "store")),
-        data_root=data.resolve(),
-        address=where,
-    )
+    _convert_tasks(made, data_root)
     with _Progress(console) as progress:
-        outcome = run(made, setup, progress)
+        outcome = run(made, Setup(out=folder, store=store, data_root=data_root, address=where), progress)
     _finish(folder, console)
     console.print(_outcome_text(outcome))
     if outcome.exit_code:
-        console.print("Launch the same command again to run what is missing or failed.")
+        console.print(f"What is missing or failed runs with: orca-sweep resume {_short(folder)}", soft_wrap=True)
     raise typer.Exit(outcome.exit_code)
 
 

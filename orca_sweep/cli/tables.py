@@ -59,4 +59,4 @@ def status(
     if len(found.failures) > MAX_FAILURES_SHOWN:
         print(f"... and {len(found.failures) - MAX_FAILURES_SHOWN} more that are not ok (all with --json)")
     if found.statuses.get("ok", 0) < found.n_planned and not found.is_running:
-        print("Launch the space again with the same folder: only what is missing or failed runs.")
+        print(f"What is missing or failed runs with: orca-sweep resume {sweep}")

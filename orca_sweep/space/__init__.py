@@ -4,17 +4,29 @@ Needs neither torch nor ray. What a task, body or proxy is, this module does not
 passes ``resolve``, which turns dotted settings into a checked TrialConfig.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from orca_sweep import designs
-from orca_sweep.config import TrialConfig
+from orca_sweep.config import TrialConfig, explain
 from orca_sweep.errors import InputError
 from orca_sweep.space.reading import read
-from orca_sweep.space.records import Plan, PlannedTrial, Resolve, Resources, Rule, Space
+from orca_sweep.space.records import Limits, Plan, PlannedTrial, Resolve, Resources, Rule, Space
 
-__all__ = ["Plan", "PlannedTrial", "Resources", "Rule", "Space", "make_plan", "plan_space", "read_space"]
+__all__ = [
+    "Plan",
+    "PlannedTrial",
+    "Resources",
+    "Rule",
+    "Space",
+    "make_plan",
+    "plan_space",
+    "planned_before",
+    "read_space",
+]
 
 
 def read_space(path: Path) -> Space:
@@ -78,6 +90,47 @@ def make_plan(space: Space, resolve: Resolve) -> Plan:
         raise InputError(list(problems))
     trials = tuple(_with_seed(cell, seed) for seed in space.seeds for cell in cells.values())
     return Plan(space, tuple(cells.values()), trials, n_combinations)
+
+
+def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
+    """Returns the plan that a sweep folder was launched with, its configs as they were resolved then.
+
+    Raises:
+        InputError: if an older version wrote the folder, or a config is none of this version.
+    """
+    lacking = {"question", "metric", "resources", "limits", "imports"} - manifest.keys()
+    if lacking:
+        raise InputError(f"{path}: an older version launched this sweep. Launch its space again with --out.")
+    try:
+        configs = [TrialConfig.from_flat(trial["config"]) for trial in manifest["trials"]]
+    except ValidationError as error:
+        wrong = ", ".join(sorted({place for place, _, _ in explain(error)}))
+        raise InputError(f"{path}: another version launched this sweep ({wrong}). Launch its space again.") from None
+    if any(config.trial_id != trial["trial_id"] for config, trial in zip(configs, manifest["trials"], strict=True)):
+        raise InputError(
+            f"{path}: another version launched this sweep, its trials had other ids. Launch its space again."
+        )
+    cells = {config.cell_id: config.model_copy(update={"seed": 0}) for config in configs}
+    flats = [cell.flat() for cell in cells.values()]
+    space = Space(
+        name=manifest["name"],
+        question=manifest["question"],
+        base={},
+        factors={name: tuple(dict.fromkeys(flat[name] for flat in flats)) for name in manifest["factors"]},
+        design=designs.DESIGNS["cross"],
+        include=(),
+        exclude=(),
+        when=(),
+        seeds=tuple(dict.fromkeys(config.seed for config in configs)),
+        metric=manifest["metric"],
+        resources=Resources.model_validate(manifest["resources"]),
+        limits=Limits.model_validate(manifest["limits"]),
+        imports=tuple(manifest["imports"]),
+        path=path,
+        lines={},
+    )
+    trials = tuple(PlannedTrial(c.trial_id, c.cell_id, c.seed, c) for c in configs)
+    return Plan(space, tuple(cells.values()), trials, len(cells))
 
 
 def _split_by_rules(space: Space, cells: Iterable[TrialConfig]) -> Iterator[str]:
