@@ -273,8 +273,8 @@ def _in_memory(array: Array) -> np.ndarray:
 
 def _check_yes_no(y: Array, where: str) -> None:
     for part in chunks(y):
-        values = np.unique(y[part])
-        wrong = values[~np.isin(values, (0, 1)) & ~np.isnan(values)]
+        values = y[part]
+        wrong = values[(values != 0) & (values != 1) & ~np.isnan(values)]
         if len(wrong):
             raise DataError(
                 f"{where}, targets: holds {wrong[0]}. Targets of this kind are 0 or 1. Is it the right file?"

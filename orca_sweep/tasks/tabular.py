@@ -51,7 +51,9 @@ def openml_task(name: str) -> Task:
         files=(
             pickle_file(f"{number}_dev_test_split.npy", b"\x93NUMPY", "a dict saved with np.save")
             if by_orca
-            else File(f"openml/{number}.parquet", partial(_check, number=number)),
+            else File(
+                f"openml/{number}.parquet", partial(_check, number=number), url=f"https://www.openml.org/d/{number}"
+            ),
         ),
         packages=("pandas", "pyarrow"),
         recipe=RECIPE,
