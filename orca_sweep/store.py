@@ -14,7 +14,7 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -118,6 +118,21 @@ class Store:
         """Writes an artifact atomically and returns it."""
         write_tensors(self.path(stage, key), tensors, {**meta, "stage": stage, "key": key}, self.fs)
         return Artifact(tensors, meta)
+
+    def once(
+        self, stage: str, key: str, compute: Callable[[], tuple[Tensors, Mapping[str, Any]]]
+    ) -> tuple[Artifact, bool]:
+        """Returns the artifact and whether it was there; if not, computes and stores it while others wait.
+
+        The seconds that computing took are kept in its metadata.
+        """
+        with self.lock(stage, key):
+            artifact = self.get(stage, key)
+            if artifact is not None:
+                return artifact, True
+            start = time.perf_counter()
+            tensors, meta = compute()
+            return self.put(stage, key, tensors, {**meta, "seconds": time.perf_counter() - start}), False
 
     def entries(self) -> list[Entry]:
         """Returns what the store holds, by stage and name; lock files are left out."""

@@ -476,7 +476,6 @@ def _train_embedder(
     clock: _Clock,
 ) -> None:
     from orca_sweep import stages
-    from orca_sweep.tasks import alignment_labels
 
     proxy_data = find_proxy(config.proxy).load(data_root)
     proxy = stages.proxy_features(proxy_data, body, place)
@@ -484,7 +483,9 @@ def _train_embedder(
         record.reuse("proxy-features", proxy.seconds)
     record.row["proxy_sha256"] = proxy_data.fingerprint
     clock.lap("proxy_s")
-    labels = alignment_labels(data, config.embedder.n_pseudo_classes, config.data.split_seed)
+    labels, seconds = stages.target_labels(data, config.embedder.n_pseudo_classes, config.data.split_seed, place)
+    if seconds is not None:
+        record.reuse("pseudo-labels", seconds)
     training = stages.train_embedder(embedder, data, labels, proxy, body, config, place, snapshot_epochs, report)
     if training.constants_reused_s is not None:
         record.reuse("objective", training.constants_reused_s)

@@ -346,6 +346,25 @@ def test_proxy_features_are_computed_once_and_are_the_same_when_reused(run):
     assert "proxy-features" in second["reused"]
 
 
+def test_clusters_of_targets_are_made_once_for_all_seeds(run, monkeypatch):
+    from orca_sweep.stages import embedding
+
+    calls = []
+    real = embedding.alignment_labels
+    monkeypatch.setattr(embedding, "alignment_labels", lambda *a: calls.append(a) or real(*a))
+    settings = {
+        "task": "darcy-generated", "data__n_train": 20, "body__pretrain_fraction": 0, "finetune__epochs": 1,
+        "embedder__epochs": 1, "embedder__proxy_samples": 40, "embedder__n_pseudo_classes": 3,
+    }  # fmt: skip
+    rows = [run(**settings, seed=seed)[0] for seed in (0, 1)]
+    assert [row["status"] for row in rows] == ["ok", "ok"]
+    assert len(calls) == 1
+    assert "pseudo-labels" not in rows[0]["reused"].split(",")
+    assert "pseudo-labels" in rows[1]["reused"].split(",")
+    run(**{**settings, "embedder__n_pseudo_classes": 4})
+    assert len(calls) == 2
+
+
 def test_a_text_body_reuses_its_embedder_too(run):
     """Tokenising sets padding and truncation in the tokenizer: keys must not see that."""
     settings = {

@@ -4,7 +4,7 @@ Each takes what it depends on as arguments and draws from its own named streams;
 stores its output under the hash of exactly those arguments.
 """
 
-from orca_sweep.stages.embedding import EmbedderTraining, ProxyFeatures, proxy_features, train_embedder
+from orca_sweep.stages.embedding import EmbedderTraining, ProxyFeatures, proxy_features, target_labels, train_embedder
 from orca_sweep.stages.finetuning import FinetuneResult, finetune, predict, predict_wholes
 from orca_sweep.stages.frozen import frozen_names, set_frozen
 from orca_sweep.stages.place import Place, Progress
@@ -23,5 +23,6 @@ __all__ = [
     "pretrain_body",
     "proxy_features",
     "set_frozen",
+    "target_labels",
     "train_embedder",
 ]

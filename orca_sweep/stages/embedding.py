@@ -31,10 +31,11 @@ from orca_sweep.stages.place import (
 )
 from orca_sweep.store import Artifact, stage_key, state_digest
 from orca_sweep.streams import stream_rng
-from orca_sweep.tasks import TaskData
+from orca_sweep.tasks import TaskData, alignment_labels
 
 PROXY_STAGE = "proxy-features"
 OBJECTIVE_STAGE = "objective"
+LABEL_STAGE = "pseudo-labels"
 EMBEDDER_STAGE = "embedder"
 SAVE_EVERY_S = 20.0
 KEPT_NUMBERS = 2**27
@@ -61,16 +62,30 @@ def proxy_features(proxy: ProxyData, body: LoadedBody, place: Place) -> ProxyFea
     """
     inputs = {**place.key_part(), "proxy": proxy.fingerprint, "input_layer": body.input_digest()}
     key = stage_key(PROXY_STAGE, {**inputs, "image_size": body.spec.image_size})
-    with place.store.lock(PROXY_STAGE, key):
-        artifact = place.store.get(PROXY_STAGE, key)
-        reused = artifact is not None
-        if artifact is None:
-            start = time.perf_counter()
-            features = input_features(body, proxy.inputs, place.device).numpy()
-            meta = {"seconds": time.perf_counter() - start}
-            artifact = place.store.put(PROXY_STAGE, key, {"features": features, "labels": proxy.labels}, meta)
+
+    def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        features = input_features(body, proxy.inputs, place.device).numpy()
+        return {"features": features, "labels": proxy.labels}, {}
+
+    artifact, reused = place.store.once(PROXY_STAGE, key, compute)
     tensors = to_tensors(artifact.tensors)
     return ProxyFeatures(tensors["features"], tensors["labels"], key, artifact.meta["seconds"], reused)
+
+
+def target_labels(data: TaskData, n_clusters: int, split_seed: int, place: Place) -> tuple[np.ndarray, float | None]:
+    """Returns a label per training sample, and what making them had cost if they were found in the store.
+
+    Class labels are the data's own; clusters of other targets depend on the data alone and are made once.
+    """
+    if data.task.kind == "classification":
+        return alignment_labels(data, n_clusters, split_seed), None
+    inputs = {**place.key_part(), "data": data.fingerprint, "n_clusters": n_clusters, "split_seed": split_seed}
+
+    def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        return {"labels": alignment_labels(data, n_clusters, split_seed)}, {}
+
+    artifact, reused = place.store.once(LABEL_STAGE, stage_key(LABEL_STAGE, inputs), compute)
+    return artifact.tensors["labels"], artifact.meta["seconds"] if reused else None
 
 
 @dataclass(frozen=True)
@@ -319,16 +334,14 @@ class _Run:
             "source": objectives.source_digest(name),
         }
         key = stage_key(OBJECTIVE_STAGE, inputs)
-        with store.lock(OBJECTIVE_STAGE, key):
-            artifact = store.get(OBJECTIVE_STAGE, key)
-            if artifact is None:
-                start = time.perf_counter()
-                features, labels = (t[chosen].to(self.place.device) for t in (self.proxy.features, self.proxy.labels))
-                found = objectives.constants(name, features, labels, **settings)
-                meta = {"seconds": time.perf_counter() - start, "inputs": inputs}
-                artifact = store.put(OBJECTIVE_STAGE, key, to_arrays(found), meta)
-            else:
-                self.constants_reused_s = artifact.meta["seconds"]
+
+        def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+            features, labels = (t[chosen].to(self.place.device) for t in (self.proxy.features, self.proxy.labels))
+            return to_arrays(objectives.constants(name, features, labels, **settings)), {"inputs": inputs}
+
+        artifact, reused = store.once(OBJECTIVE_STAGE, key, compute)
+        if reused:
+            self.constants_reused_s = artifact.meta["seconds"]
         constants = {name: tensor.to(self.place.device) for name, tensor in to_tensors(artifact.tensors).items()}
         self.n_proxy_skipped = int(constants.get("n_skipped_classes", torch.tensor(0)))
         return constants

@@ -120,10 +120,7 @@ def _tokenizer(body: Body, data: ProxyData, place: Place) -> Any:
 
     size = body.settings["vocab_size"]
     key = stage_key("tokenizer", {"corpus": data.fingerprint, "vocab_size": size})
-    with place.store.lock("tokenizer", key):
-        artifact = place.store.get("tokenizer", key)
-        if artifact is None:
-            artifact = place.store.put("tokenizer", key, {}, {"json": _learn_tokenizer(size, _texts(data))})
+    artifact, _ = place.store.once("tokenizer", key, lambda: ({}, {"json": _learn_tokenizer(size, _texts(data))}))
     from tokenizers import Tokenizer
 
     return PreTrainedTokenizerFast(
