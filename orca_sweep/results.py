@@ -170,7 +170,7 @@ def collect(folders: Iterable[Path], out: Path) -> "Results":
     """
     rows: dict[str, dict[str, Any]] = {}
     epochs: dict[str, list[dict[str, Any]]] = {}
-    manifests = [_manifest_of(folder) for folder in folders]
+    manifests = [(folder, manifest_of(folder)) for folder in folders]
     for folder, manifest in manifests:
         for planned in manifest["trials"]:
             record = read_record(folder, planned["trial_id"]) or {"row": _lost(planned), "epochs": []}
@@ -185,11 +185,16 @@ def collect(folders: Iterable[Path], out: Path) -> "Results":
     return read_results(out)
 
 
-def _manifest_of(folder: Path) -> tuple[Path, dict[str, Any]]:
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """Returns what a sweep folder says of itself.
+
+    Raises:
+        InputError: if it holds no sweep, or is not ours.
+    """
     manifest = read_manifest(folder)
     if manifest is None:
         raise InputError(f"{folder}: no sweep here (no sweep.json). Name a folder that 'orca-sweep launch' wrote.")
-    return folder, manifest
+    return manifest
 
 
 def _lost(planned: Mapping[str, Any]) -> dict[str, Any]:
@@ -360,7 +365,7 @@ def sweep_status(folder: Path) -> SweepStatus:
     Raises:
         InputError: if the folder holds no sweep.
     """
-    _, manifest = _manifest_of(folder)
+    manifest = manifest_of(folder)
     records = {t["trial_id"]: read_record(folder, t["trial_id"]) for t in manifest["trials"]}
     rows = {trial_id: record["row"] for trial_id, record in records.items() if record}
     statuses: dict[str, int] = {}

@@ -240,14 +240,11 @@ def resume(
     address: Annotated[str | None, typer.Option(help="Ray cluster to join; default: one of our own here")] = None,
 ) -> None:
     """Runs what is missing of a sweep, from its folder alone: the plan, data and store of its last launch."""
-    from orca_sweep.results import read_manifest
+    from orca_sweep.results import manifest_of
     from orca_sweep.space import planned_before
     from orca_sweep.trial import load_imports
 
-    folder = sweep.resolve()
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise InputError(f"{sweep}: no sweep here (no sweep.json). Name a folder that 'orca-sweep launch' wrote.")
+    folder, manifest = sweep.resolve(), manifest_of(sweep)
     made = planned_before(manifest, folder / "sweep.json")
     load_imports(made.space.imports)
     _run(made, folder, address, Path(manifest["data"]), manifest["store"])
@@ -438,9 +435,8 @@ def pretrain(
 
     from orca_sweep.bodies import find_body
     from orca_sweep.config import BodyConfig, explain
-    from orca_sweep.trial import load_imports
 
-    load_imports([str(Path(name).resolve()) if name.endswith(".py") else name for name in imports or ()])
+    data_commands.load_named(imports)
     record = find_body(body)
     try:
         config = BodyConfig(name=body, pretrain_fraction=fraction, pretrain_steps=steps, pretrain_seed=seed)

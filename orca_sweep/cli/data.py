@@ -23,11 +23,17 @@ Imports = Annotated[list[str] | None, typer.Option(help="your modules or files w
 HERE = Path("data")
 
 
-def _find(name: str, imports: list[str] | None = None) -> "Task":
-    from orca_sweep.tasks import canonical_task, find_task
+def load_named(imports: list[str] | None) -> None:
+    """Imports what ``--imports`` names; files count from the working folder."""
     from orca_sweep.trial import load_imports
 
-    load_imports([str(Path(part).resolve()) if part.endswith(".py") else part for part in imports or ()])
+    load_imports([str(Path(name).resolve()) if name.endswith(".py") else name for name in imports or ()])
+
+
+def _find(name: str, imports: list[str] | None = None) -> "Task":
+    from orca_sweep.tasks import canonical_task, find_task
+
+    load_named(imports)
     return find_task(canonical_task(name))
 
 

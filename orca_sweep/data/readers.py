@@ -57,6 +57,19 @@ def reading(path: Path, wanted: str) -> Iterator[None]:
         ) from None
 
 
+@contextmanager
+def reading_parquet(path: Path) -> Iterator[None]:
+    """The same for a Parquet file, whose reader has errors of its own."""
+    import pyarrow as pa
+
+    opened(path).close()
+    try:
+        with reading(path, "A Parquet table"):
+            yield
+    except pa.ArrowException as error:
+        raise DataError(f"{path}: not readable ({error}). A Parquet table was expected. Get the file again.") from None
+
+
 # Pickles ------------------------------------------------------------------------------------------
 
 

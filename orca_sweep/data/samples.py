@@ -120,6 +120,20 @@ def chunks(array: Array, numbers: int = 2**22) -> "list[slice]":
     return [slice(first, first + size) for first in range(0, len(array), size)]
 
 
+def check_shape(where: object, shape: Sequence[int], dtype: np.dtype, wanted: Sequence[int | None]) -> str:
+    """Returns a text of shape and type, of an array that need not have been read.
+
+    Raises:
+        DataError: if the shape is not the wanted one (None = any length), or the array holds no numbers.
+    """
+    rule = "(" + ", ".join("N" if n is None else str(n) for n in wanted) + ")"
+    if len(shape) != len(wanted) or any(n not in (None, m) for n, m in zip(wanted, shape, strict=True)):
+        raise DataError(f"{where}: shape {tuple(shape)}. {rule} was expected. Is it the right file?")
+    if dtype.kind not in "biuf":
+        raise DataError(f"{where}: holds {dtype}. Real numbers were expected. Is it the right file?")
+    return f"{tuple(shape)} {dtype}"
+
+
 def check_array(value: object, where: object, shape: tuple[int | None, ...], allow_nan: bool = False) -> np.ndarray:
     """Returns the value as a numeric array of that shape (None = any length), all finite unless NaN is allowed.
 
@@ -127,12 +141,7 @@ def check_array(value: object, where: object, shape: tuple[int | None, ...], all
         DataError: naming the place, what was found and the rule.
     """
     array = _array(value, where)
-    fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=False))
-    rule = "(" + ", ".join("N" if n is None else str(n) for n in shape) + ")"
-    if not fits:
-        raise DataError(f"{where}: shape {array.shape}. {rule} was expected. Is it the right file?")
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{where}: holds {array.dtype}. Real numbers were expected. Is it the right file?")
+    check_shape(where, array.shape, array.dtype, shape)
     if array.dtype.kind == "f" and not np.isfinite(array).all() and not (allow_nan and not np.isinf(array).any()):
         raise DataError(f"{where}: holds NaN or infinite values. Clean the file first.")
     return array

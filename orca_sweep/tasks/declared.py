@@ -29,9 +29,9 @@ from orca_sweep.data.readers import (
     block_rows,
     hdf5_dataset,
     npz_arrays,
-    opened,
     opened_hdf5,
     reading,
+    reading_parquet,
 )
 from orca_sweep.declaration import TaskDeclaration, parse_task
 from orca_sweep.errors import DataError, InputError
@@ -180,16 +180,9 @@ def _hdf5_stored(path: Path, name: str) -> Stored:
 
 def _parquet_stored(path: Path, columns: list[str]) -> Stored:
     """One column of numbers or (nested) lists of them, or several columns of numbers side by side."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    opened(path).close()
-    try:
-        with reading(path, "A Parquet table"):
-            file = pq.ParquetFile(path)
-    except pa.ArrowException as error:
-        raise DataError(f"{path}: not readable ({error}). A Parquet table was expected. Get the file again.") from None
-    with file:
+    with reading_parquet(path), pq.ParquetFile(path) as file:
         known = file.schema_arrow.names
         for column in columns:
             if column not in known:
@@ -197,7 +190,7 @@ def _parquet_stored(path: Path, columns: list[str]) -> Stored:
         n_rows = file.metadata.num_rows
 
     def blocks() -> Iterator[np.ndarray]:
-        with reading(path, "A Parquet table"), pq.ParquetFile(path) as again:
+        with reading_parquet(path), pq.ParquetFile(path) as again:
             for batch in again.iter_batches(batch_size=1024, columns=columns):
                 parts = [_numbers(batch.column(column), path, column) for column in columns]
                 yield parts[0] if len(parts) == 1 else np.stack(parts, axis=1)

@@ -18,19 +18,19 @@ from orca_sweep.data import (
     Writer,
     check_array,
     check_labels,
+    check_shape,
     read_npy,
     read_pickled_dict,
     split_random,
 )
-from orca_sweep.data.readers import Stored, checked_dict, mat_array, npz_arrays, read_pickle
+from orca_sweep.data.readers import Stored, checked_dict, mat_array, read_pickle
 from orca_sweep.errors import DataError
-from orca_sweep.tasks.recipes import expect, mat_file, npy_file, npz_file, pickle_file, recipe
+from orca_sweep.tasks.recipes import NPY_MAGIC, mat_file, npy_file, npz_checked, npz_file, pickle_file, recipe
 from orca_sweep.tasks.records import Task
 
 SOURCE = "NAS-Bench-360 (Tu et al. 2022, arXiv 2110.05668); settings of Shen et al. 2023 as released"
 LICENCE = "see NAS-Bench-360"
 PARTS = ("train", "val", "test")
-NPY_OBJECT = b"\x93NUMPY"
 
 
 def three_parts(data: Converted) -> Splits:
@@ -38,8 +38,10 @@ def three_parts(data: Converted) -> Splits:
     return Splits(*(Samples(Rows.of(data[f"x_{p}"], data.digest(f"x_{p}")), data[f"y_{p}"]) for p in PARTS))
 
 
-def train_and_test(data: Converted, split_seed: int, x: Rows | None = None, y: Rows | None = None) -> Splits:
-    """Returns the benchmark's test set, and a validation set of the same size cut out of its training set.
+def train_and_test(
+    data: Converted, split_seed: int, x: Rows | None = None, y: Rows | None = None, n_val: int | None = None
+) -> Splits:
+    """Returns the benchmark's test set, and a validation set cut out of its training set: as large, or ``n_val``.
 
     Arrays are the training rows followed by the test rows; ``n_train`` says how many are training. Validation is
     stratified where targets are labels.
@@ -49,12 +51,12 @@ def train_and_test(data: Converted, split_seed: int, x: Rows | None = None, y: R
     n_train = int(data["n_train"][0])
     n_test = len(whole) - n_train
     labels = whole.y[:n_train] if isinstance(whole.y, np.ndarray) and whole.y.ndim == 1 else None
-    if n_train <= n_test:
+    if n_val is None and n_train <= n_test:
         raise DataError(
             f"{data.folder}: {n_train} training and {n_test} test samples. Validation takes as many samples out of"
             " training as there are test samples. Are the two files swapped?"
         )
-    kept, val, _ = split_random(n_train, n_test, 0, split_seed, labels)
+    kept, val, _ = split_random(n_train, n_test if n_val is None else n_val, 0, split_seed, labels)
     return Splits(whole.take(kept), whole.take(val), whole.take(np.arange(n_train, len(whole))))
 
 
@@ -125,7 +127,7 @@ SATELLITE = Task(
     source=SOURCE,
     licence=LICENCE,
     files=tuple(
-        pickle_file(f"satellite_{part}.npy", NPY_OBJECT, "a dict saved with np.save") for part in ("train", "test")
+        pickle_file(f"satellite_{part}.npy", NPY_MAGIC, "a dict saved with np.save") for part in ("train", "test")
     ),
     recipe=recipe("roberta-base", 60, 16, "adamw", 3e-5, 3e-6, 5, 60, accumulation=4, length=512),
 )
@@ -218,11 +220,7 @@ ECG = Task(
 def convert_deepsea(root: Path, writer: Writer) -> None:
     """One-hot DNA (N, 1000, 4) becomes (4, 1000), a byte a number; 36 yes-or-no targets."""
     path = root / "deepsea_filtered.npz"
-    arrays = npz_arrays(path)
-    for name, shape in DEEPSEA_SHAPES.items():
-        if name not in arrays:
-            raise DataError(f"{path}: no {name} in it. It holds: {', '.join(sorted(arrays))[:200]}.")
-        expect(f"{path}: {name}", arrays[name].shape, arrays[name].dtype, shape)
+    arrays = npz_checked(path, DEEPSEA_SHAPES)
     total, done = sum(arrays[name].shape[0] for name in DEEPSEA_SHAPES), 0
     for name in DEEPSEA_SHAPES:
         if name.startswith("y") and arrays[name].shape[0] != arrays[f"x{name[1:]}"].shape[0]:
@@ -277,7 +275,7 @@ def convert_darcy(root: Path, writer: Writer) -> None:
     for name, most in DARCY_FILES.items():
         for array, key in (("x", "coeff"), ("y", "sol")):
             stored = mat_array(root / name, key)
-            expect(f"{root / name}: {key}", stored.shape, stored.dtype, (None, DARCY_GRID, DARCY_GRID))
+            check_shape(f"{root / name}: {key}", stored.shape, stored.dtype, (None, DARCY_GRID, DARCY_GRID))
             n = min(most, stored.shape[0])
             kept = np.empty((n, 1, side, side), np.float32)
             for j, slab in enumerate(stored.blocks()):
@@ -292,11 +290,8 @@ def convert_darcy(root: Path, writer: Writer) -> None:
 
 def load_darcy_files(data: Converted, split_seed: int) -> Splits:
     """Returns coefficient (1, 85, 85) -> solution (1, 85, 85): validation is a tenth of the first file."""
-    x, y = (Rows.of(data[name], data.digest(name)) for name in ("x", "y"))
-    whole = Samples(x, y)
-    n_train = int(data["n_train"][0])
-    kept, val, _ = split_random(n_train, max(1, n_train // 10), 0, split_seed)
-    return Splits(whole.take(kept), whole.take(val), whole.take(np.arange(n_train, len(whole))))
+    tenth = max(1, int(data["n_train"][0]) // 10)
+    return train_and_test(data, split_seed, y=Rows.of(data["y"], data.digest("y")), n_val=tenth)
 
 
 DARCY = Task(

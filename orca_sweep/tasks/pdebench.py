@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from orca_sweep.data import Conversion, Converted, File, Rows, Samples, Splits, Writer, split_random
+from orca_sweep.data import Conversion, Converted, File, Rows, Samples, Splits, Writer, check_shape, split_random
 from orca_sweep.data.readers import hdf5_dataset, opened_hdf5
 from orca_sweep.errors import DataError
-from orca_sweep.tasks.recipes import expect, recipe
+from orca_sweep.tasks.recipes import recipe
 from orca_sweep.tasks.records import Task
 
 SOURCE = "PDEBench (Takamoto et al. 2022, arXiv 2210.07182); settings of Shen et al. 2023 as released"
@@ -65,7 +65,8 @@ def convert_fields(root: Path, writer: Writer, pde: _Pde, shape: tuple[int, ...]
         for name, data in zip(pde.fields, sets, strict=True):
             _check_fields(f"{path}: {name}", data, sets[0], len(shape))
         n, n_times = sets[0].shape[:2]
-        _check_grid(path, n, sets[0].shape[2:], pde, shape)
+        _check_any(path, n)
+        _check_grid(path, sets[0].shape[2:], pde, shape)
         space = (slice(None, None, pde.stride),) * len(shape)
         for i in range(0, n, ROWS):
             for array, step in (("x", 0), ("y", pde.last(n_times))):
@@ -75,15 +76,18 @@ def convert_fields(root: Path, writer: Writer, pde: _Pde, shape: tuple[int, ...]
 
 
 def _check_fields(where: str, data: Any, first: Any, dims: int) -> None:
-    expect(where, data.shape, data.dtype, (None,) * (2 + dims))
+    check_shape(where, data.shape, data.dtype, (None,) * (2 + dims))
     if data.shape != first.shape:
         raise DataError(f"{where}: shape {data.shape}, but another field has {first.shape}. Get the file again.")
 
 
-def _check_grid(where: object, n: int, grid: tuple[int, ...], pde: _Pde, shape: tuple[int, ...]) -> None:
-    """Refuses a file without simulations, or whose grid is another than the task's after thinning."""
+def _check_any(where: object, n: int) -> None:
     if not n:
         raise DataError(f"{where}: no simulations in it. Get the file again.")
+
+
+def _check_grid(where: object, grid: tuple[int, ...], pde: _Pde, shape: tuple[int, ...]) -> None:
+    """Refuses a file whose grid is another than the task's after thinning."""
     found = tuple(-(-points // pde.stride) for points in grid)
     if found != shape:
         raise DataError(f"{where}: a grid of {found} after thinning. {shape} was expected. Is it the right file?")
@@ -94,9 +98,10 @@ def convert_darcy(root: Path, writer: Writer, pde: _Pde, shape: tuple[int, ...])
     path = root / pde.file
     with opened_hdf5(path) as file:
         nu, solution = (hdf5_dataset(file, path, name) for name in ("nu", "tensor"))
-        expect(f"{path}: nu", nu.shape, nu.dtype, (None, None, None))
-        expect(f"{path}: tensor", solution.shape, solution.dtype, (len(nu), 1, *nu.shape[1:]))
-        _check_grid(path, len(nu), nu.shape[1:], pde, shape)
+        check_shape(f"{path}: nu", nu.shape, nu.dtype, (None, None, None))
+        check_shape(f"{path}: tensor", solution.shape, solution.dtype, (len(nu), 1, *nu.shape[1:]))
+        _check_any(path, len(nu))
+        _check_grid(path, nu.shape[1:], pde, shape)
         thin = (slice(None, None, pde.stride),) * 2
         for i in range(0, len(nu), ROWS):
             writer.append("x", np.asarray(nu[(slice(i, i + ROWS), *thin)], np.float32)[:, None], path)
@@ -109,11 +114,11 @@ def convert_groups(root: Path, writer: Writer, pde: _Pde, shape: tuple[int, ...]
     path = root / pde.file
     with opened_hdf5(path) as file:
         names = sorted(file)
-        _check_grid(path, len(names), shape, pde, shape)
+        _check_any(path, len(names))
         for i, name in enumerate(names):
             data = hdf5_dataset(file, path, f"{name}/data")
-            _check_grid(f"{path}: {name}/data", 1, data.shape[1:-1], pde, shape)
-            expect(f"{path}: {name}/data", data.shape, data.dtype, (None,) * (2 + len(shape)))
+            _check_grid(f"{path}: {name}/data", data.shape[1:-1], pde, shape)
+            check_shape(f"{path}: {name}/data", data.shape, data.dtype, (None,) * (2 + len(shape)))
             for array, step in (("x", 0), ("y", pde.last(len(data)))):
                 state = np.moveaxis(np.asarray(data[step], np.float32), -1, 0)
                 writer.append(array, state[None], path)
@@ -128,17 +133,22 @@ def _file(pde: _Pde, kind: str, shape: tuple[int, ...]) -> File:
         with opened_hdf5(root / path) as file:
             if kind == "groups":
                 names = sorted(file)
-                _check_grid(root / path, len(names), shape, pde, shape)
+                _check_any(root / path, len(names))
                 data = hdf5_dataset(file, root / path, f"{names[0]}/data")
-                found = expect(f"{root / path}: {names[0]}/data", data.shape, data.dtype, (None,) * (2 + len(shape)))
-                _check_grid(root / path, len(names), data.shape[1:-1], pde, shape)
+                found = check_shape(
+                    f"{root / path}: {names[0]}/data", data.shape, data.dtype, (None,) * (2 + len(shape))
+                )
+                _check_grid(root / path, data.shape[1:-1], pde, shape)
                 return f"{len(names)} simulations; the first is {found}"
             texts = []
             for name in ("nu", "tensor") if kind == "darcy" else pde.fields:
                 data = hdf5_dataset(file, root / path, name)
                 n_axes = 1 + len(shape) if name == "nu" else 2 + len(shape)
-                texts.append(f"{name} {expect(f'{root / path}: {name}', data.shape, data.dtype, (None,) * n_axes)}")
-                _check_grid(root / path, len(data), data.shape[n_axes - len(shape) :], pde, shape)
+                texts.append(
+                    f"{name} {check_shape(f'{root / path}: {name}', data.shape, data.dtype, (None,) * n_axes)}"
+                )
+                _check_any(root / path, len(data))
+                _check_grid(root / path, data.shape[n_axes - len(shape) :], pde, shape)
             return "; ".join(texts)
 
     return File(path, check, url=f"{PLACE}{pde.number}", hash=f"md5:{pde.md5}")

@@ -4,14 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from orca_sweep.data import File
-from orca_sweep.data.readers import mat_array, npy_header, npz_arrays, opened
+from orca_sweep.data import File, check_shape
+from orca_sweep.data.readers import Stored, mat_array, npy_header, npz_arrays, opened
 from orca_sweep.errors import DataError
 
 Shape = Sequence[int | None]
-NUMBERS = "biuf"
+NPY_MAGIC = b"\x93NUMPY"
 
 
 def recipe(
@@ -68,44 +66,36 @@ def recipe(
 # Files --------------------------------------------------------------------------------------------
 
 
-def expect(where: object, shape: Sequence[int], dtype: np.dtype, wanted: Shape) -> str:
-    """Returns a text of shape and type.
-
-    Raises:
-        DataError: if the shape is not the wanted one (None = any length), or the array holds no numbers.
-    """
-    rule = "(" + ", ".join("N" if n is None else str(n) for n in wanted) + ")"
-    if len(shape) != len(wanted) or any(n not in (None, m) for n, m in zip(wanted, shape, strict=True)):
-        raise DataError(f"{where}: shape {tuple(shape)}. {rule} was expected. Is it the right file?")
-    if dtype.kind not in NUMBERS:
-        raise DataError(f"{where}: holds {dtype}. Real numbers were expected. Is it the right file?")
-    return f"{tuple(shape)} {dtype}"
-
-
 def npy_file(path: str, shape: Shape, **more: Any) -> File:
     """Returns the record of a plain .npy file."""
 
     def check(root: Path) -> str:
-        return expect(root / path, *npy_header(root / path), shape)
+        return check_shape(root / path, *npy_header(root / path), shape)
 
     return File(path, check, **more)
+
+
+def npz_checked(path: Path, shapes: Mapping[str, Shape]) -> dict[str, Stored]:
+    """Returns the arrays of an .npz file, of which these must be there, in these shapes.
+
+    Raises:
+        DataError: naming what is missing, or of another shape.
+    """
+    found = npz_arrays(path)
+    missing = sorted(shapes.keys() - found.keys())
+    if missing:
+        raise DataError(f"{path}: no {', '.join(missing)} in it. It holds: {', '.join(sorted(found))[:200]}.")
+    for name, shape in shapes.items():
+        check_shape(f"{path}: {name}", found[name].shape, found[name].dtype, shape)
+    return found
 
 
 def npz_file(path: str, shapes: Mapping[str, Shape], **more: Any) -> File:
     """Returns the record of an .npz file."""
 
     def check(root: Path) -> str:
-        found = npz_arrays(root / path)
-        missing = sorted(shapes.keys() - found.keys())
-        if missing:
-            raise DataError(
-                f"{root / path}: no {', '.join(missing)} in it. It holds: {', '.join(sorted(found))[:200]}."
-            )
-        texts = [
-            f"{name} {expect(f'{root / path}: {name}', found[name].shape, found[name].dtype, shape)}"
-            for name, shape in shapes.items()
-        ]
-        return "; ".join(texts)
+        found = npz_checked(root / path, shapes)
+        return "; ".join(f"{name} {found[name].shape} {found[name].dtype}" for name in shapes)
 
     return File(path, check, **more)
 
@@ -117,7 +107,7 @@ def mat_file(path: str, shapes: Mapping[str, Shape], **more: Any) -> File:
         texts = []
         for name, shape in shapes.items():
             data = mat_array(root / path, name)
-            texts.append(f"{name} {expect(f'{root / path}: {name}', data.shape, data.dtype, shape)}")
+            texts.append(f"{name} {check_shape(f'{root / path}: {name}', data.shape, data.dtype, shape)}")
         return "; ".join(texts)
 
     return File(path, check, **more)

@@ -301,7 +301,14 @@ def _scaled(values: Array, mean: np.ndarray, std: np.ndarray) -> Array:
     def scale(batch: np.ndarray) -> np.ndarray:
         return ((batch - mean) / std).astype(np.float32)
 
-    return values.map(scale, fingerprint(mean, std)) if isinstance(values, Rows) else scale(values)
+    return _mapped(values, scale, fingerprint(mean, std))
+
+
+def _mapped(
+    values: Array, function: Callable[[np.ndarray], np.ndarray], digest: str, shape: tuple[int, ...] | None = None
+) -> Array:
+    """Samples passed through a function: now if they are in memory, when they are read if they are on disk."""
+    return values.map(function, digest, shape) if isinstance(values, Rows) else function(values)
 
 
 def _statistics(values: Array, how: str) -> tuple[np.ndarray, np.ndarray] | None:
@@ -332,9 +339,7 @@ def _with_coordinates(values: Array, height: int, width: int) -> Array:
     def append(batch: np.ndarray) -> np.ndarray:
         return np.concatenate([batch, np.broadcast_to(grid, (len(batch), *grid.shape))], axis=1)
 
-    if isinstance(values, Rows):
-        return values.map(append, "coordinates", (values.shape[1] + 2, height, width))
-    return append(values)
+    return _mapped(values, append, "coordinates", (values.shape[1] + 2, height, width))
 
 
 def alignment_labels(data: TaskData, n_clusters: int, seed: int) -> np.ndarray:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from orca_sweep.data import File, Samples, Splits, check_array, check_labels, read_pickled_dict, split_random
-from orca_sweep.data.readers import opened, reading
+from orca_sweep.data.readers import reading_parquet
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.tasks.recipes import pickle_file, recipe
+from orca_sweep.tasks.recipes import NPY_MAGIC, pickle_file, recipe
 from orca_sweep.tasks.records import Task
 
 PREFIX, ORCA_PREFIX = "openml:", "openml-orca:"
@@ -49,7 +49,7 @@ def openml_task(name: str) -> Task:
         source="OpenML (Vanschoren et al. 2014); settings after Shen et al. 2023, which tunes them per data set",
         licence="see OpenML",
         files=(
-            pickle_file(f"{number}_dev_test_split.npy", b"\x93NUMPY", "a dict saved with np.save")
+            pickle_file(f"{number}_dev_test_split.npy", NPY_MAGIC, "a dict saved with np.save")
             if by_orca
             else File(
                 f"openml/{number}.parquet", partial(_check, number=number), url=f"https://www.openml.org/d/{number}"
@@ -123,14 +123,9 @@ def _one_hot(values: Any, train: np.ndarray, where: str) -> np.ndarray:
 
 def _table(path: Path) -> Any:
     import pandas as pd
-    import pyarrow as pa
 
-    opened(path).close()
-    try:
-        with reading(path, "A Parquet table"):
-            table = pd.read_parquet(path)
-    except pa.ArrowException as error:
-        raise DataError(f"{path}: not readable ({error}). A Parquet table was expected. Get the file again.") from None
+    with reading_parquet(path):
+        table = pd.read_parquet(path)
     if TARGET not in table.columns or len(table.columns) < 2:
         raise DataError(f"{path}: columns {', '.join(map(str, table.columns))[:200]}. One named {TARGET!r} with the"
                         " class and some others were expected.")  # fmt: skip
