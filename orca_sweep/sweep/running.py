@@ -1,4 +1,4 @@
-"""A plan on Ray Tune: each run is one Tune trial. The only module that imports ray.
+"""A plan on Ray Tune: each run is one Tune trial.
 
 Our own records decide what is done, never Tune's experiment state: a launch runs what has no record,
 so it does not matter how an earlier one ended. Written against Ray 2.60 (``ray.tune.Tuner`` with
@@ -7,7 +7,6 @@ so it does not matter how an earlier one ended. Written against Ray 2.60 (``ray.
 
 import logging
 import os
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +16,12 @@ from typing import Any
 import ray
 from filelock import FileLock, Timeout
 from ray import tune
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orca_sweep.errors import InputError
-from orca_sweep.results import read_manifest, read_record, write_json, write_record
-from orca_sweep.space import Plan, PlannedTrial, Resources
+from orca_sweep.results import read_record, write_json, write_record
+from orca_sweep.space import Plan, PlannedTrial
 from orca_sweep.store import Store
+from orca_sweep.sweep.checks import check_address, check_folder, check_resources, check_shared, check_store
 from orca_sweep.trial import load_imports, run_trial, unavailable_parts
 
 # A finished outcome is not run again; what failed or was lost is.
@@ -71,9 +70,11 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
         InputError: with every reason found.
     """
     check_folder(plan, setup.out)
-    _check_store(setup.store)
+    check_store(setup.store)
     if setup.address == "local":
-        _raise(unavailable_parts([t.config for t in plan.trials], setup.data_root))
+        problems = unavailable_parts([t.config for t in plan.trials], setup.data_root)
+        if problems:
+            raise InputError(problems)
     start = time.perf_counter()
     with _ray(setup.address) as dashboard:
         check_resources(plan.space.resources)
@@ -86,7 +87,7 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
         try:
             # A moment's patience: `status` looks at the lock by taking it.
             with FileLock(setup.out / ".lock", timeout=1):
-                _check_shared(setup)
+                check_shared(setup.out)
                 write_json(setup.out / "sweep.json", manifest(plan, setup))
                 todo = missing(plan, setup.out)
                 watch("start", {"dashboard": dashboard, "n_todo": len(todo), "n_planned": len(plan.trials)})
@@ -131,107 +132,6 @@ def manifest(plan: Plan, setup: Setup) -> dict[str, Any]:
             for t in plan.trials
         ],
     }
-
-
-# Checks before anything is written ----------------------------------------------------------------
-
-
-def check_folder(plan: Plan, out: Path) -> None:
-    """Refuses a folder that holds another space's results, or anything that is no sweep.
-
-    Raises:
-        InputError: saying what the folder holds.
-    """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: a file, not a folder. Give another folder with --out.")
-    found = read_manifest(out)
-    if found is not None and found["name"] != plan.space.name:
-        raise InputError(
-            f"{out}: holds the results of the space {found['name']!r}, not of {plan.space.name!r}."
-            " Give another folder with --out."
-        )
-    known = {trial["trial_id"] for trial in found["trials"]} if found else set()
-    if known and not known & {trial.trial_id for trial in plan.trials}:
-        raise InputError(
-            f"{out}: holds the results of a space of the same name that has no trial in common with this one."
-            " Give another name, or another folder with --out."
-        )
-    others = [] if found or not out.exists() else [p.name for p in out.iterdir() if p.name != ".lock"]
-    if others:
-        raise InputError(f"{out}: not empty and no sweep ({', '.join(sorted(others)[:3])}). Give another with --out.")
-
-
-def check_address(address: str) -> None:
-    """Refuses an address where nobody listens; Ray itself would go on trying for minutes.
-
-    Raises:
-        InputError: naming the address.
-    """
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon:
-        return  # 'local' and 'auto' are Ray's to find
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, ValueError) as error:
-        raise InputError(f"--address {address}: no Ray cluster answers there ({error}). Give host:port.") from None
-
-
-def _check_store(root: str) -> None:
-    try:
-        Store(root)
-    except (ValueError, ImportError, OSError) as error:
-        raise InputError(
-            f"--store {root}: no place to keep artifacts ({error}). Give a folder or fsspec path."
-        ) from None
-
-
-def check_resources(resources: Resources) -> None:
-    """Refuses resources that no node of the cluster has, instead of waiting for them for ever.
-
-    Raises:
-        InputError: naming what is asked for and what the largest node has.
-    """
-    need = {"CPU": resources.cpu, "GPU": resources.gpu, **resources.custom}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if any(all(node.get(name, 0) >= amount for name, amount in need.items()) for node in nodes):
-        return
-    most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in need}
-    words = ", ".join(
-        f"{name} {amount:g} (most on one node: {most[name]:g})" for name, amount in need.items() if amount
-    )
-    raise InputError(f"resources: no node can ever hold a trial that needs {words}. Lower 'resources' in the space.")
-
-
-def _check_shared(setup: Setup) -> None:
-    """On several nodes, all must see the sweep folder: found out now, not after the first epoch."""
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    if len(nodes) < 2:
-        return
-    probe = setup.out / f".seen-by-all-{os.getpid()}"
-    probe.write_text("", encoding="utf-8")
-    try:
-        asked = [(_sees.options(scheduling_strategy=_on(node)).remote(str(probe)), node) for node in nodes]
-        blind = [node["NodeManagerAddress"] for answer, node in asked if not ray.get(answer)]
-    finally:
-        probe.unlink(missing_ok=True)
-    if blind:
-        raise InputError(
-            f"{setup.out}: not visible on {', '.join(blind)}. Several nodes need a shared folder: give one with --out."
-        )
-
-
-def _on(node: Mapping[str, Any]) -> NodeAffinitySchedulingStrategy:
-    return NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
-
-
-@ray.remote(num_cpus=0)
-def _sees(path: str) -> bool:
-    return Path(path).exists()
-
-
-def _raise(problems: Sequence[str]) -> None:
-    if problems:
-        raise InputError(list(problems))
 
 
 # Running ------------------------------------------------------------------------------------------
