@@ -6,7 +6,7 @@ Everything that changes a trial's numbers is a field here; nothing else is. A co
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import NoneType
@@ -160,12 +160,16 @@ class TrialConfig(_Part):
     @property
     def trial_id(self) -> str:
         """Hash of the whole config, seed included: same id = same work."""
-        return _digest("trial", self.flat())
+        return digest("trial", self.flat())
 
     @property
     def cell_id(self) -> str:
         """Hash of the config without its seed."""
-        return _digest("cell", {k: v for k, v in self.flat().items() if k != "seed"})
+        return self.cell_id_without(())
+
+    def cell_id_without(self, tuned: Iterable[str]) -> str:
+        """Hash of the config without its seed and without what is tuned within the cell."""
+        return digest("cell", {k: v for k, v in self.flat().items() if k != "seed" and k not in tuned})
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,7 +198,8 @@ def canonical_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
 
 
-def _digest(kind: str, value: object) -> str:
+def digest(kind: str, value: object) -> str:
+    """Returns a short hash of a value of one kind: equal kinds and values have equal hashes."""
     return hashlib.sha256(f"{kind}:{canonical_json(value)}".encode()).hexdigest()[:16]
 
 

@@ -20,6 +20,14 @@ class DataError(OrcaSweepError):
     """A data file is missing, unsafe, or not of the declared shape."""
 
 
+class BusyError(OrcaSweepError):
+    """Somebody else makes the stage artifact that is needed here; come back when its lock is free."""
+
+    def __init__(self, lock: str) -> None:
+        self.lock = lock
+        super().__init__(f"{lock}: another trial makes this artifact")
+
+
 class TimeLimitError(OrcaSweepError):
     """A trial ran over the time its space gives it: an outcome of the trial, not a crash."""
 

@@ -1,10 +1,12 @@
 """From trial records to Parquet tables and back: schemas with units and meanings, merge, read.
 
-A sweep folder holds ``sweep.json`` (the plan last launched) and ``trials/<trial_id>/row.json`` (one
-record per finished trial, with its epochs). These records are the truth; the tables are made from them
-and can be made again at any time, also while the sweep runs.
+A sweep folder holds ``sweep.json`` (the plan last launched), ``planned.jsonl`` (a line for each trial that
+was planned while it ran) and ``trials/<trial_id>/row.json`` (one record per finished trial, with its epochs).
+These records are the truth; the tables are made from them and can be made again at any time, also while the
+sweep runs.
 """
 
+import contextlib
 import json
 import os
 import time
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TABLE_SCHEMA = 1
-Status = Literal["ok", "failed", "diverged", "oom", "timeout", "lost"]
+Status = Literal["ok", "failed", "diverged", "oom", "timeout", "lost", "pruned"]
+# A finished outcome is not run again; what failed or was lost is.
+FINAL_STATUSES = ("ok", "diverged", "pruned")
 ColumnType = Literal["string", "int64", "double", "bool"]
 
 
@@ -41,9 +45,10 @@ class Column:
 
 TRIAL_MEASURES = (
     Column("trial_id", "string", "", "hash of the whole config, seed included"),
-    Column("cell_id", "string", "", "hash of the config without its seed"),
+    Column("cell_id", "string", "", "hash of the config without its seed and what was tuned within the cell"),
+    Column("role", "string", "", "replicate: counts for its cell; search: a candidate of the cell's tuning"),
     Column("space", "string", "", "name of the space that planned the trial"),
-    Column("status", "string", "", "ok, failed, diverged, oom, timeout or lost"),
+    Column("status", "string", "", "ok, failed, diverged, oom, timeout, lost or pruned"),
     Column("error", "string", "", "what ended a trial that is not ok"),
     Column("metric", "string", "", "the task's metric; every metric is an error to minimise"),
     Column("val_metric_best", "double", "metric", "validation metric of the best-validated epoch"),
@@ -120,7 +125,7 @@ def write_json(path: Path, value: object) -> None:
 def write_record(folder: Path, row: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> None:
     """Writes a trial's record into the sweep folder; its presence says that the trial ended."""
     path = folder / "trials" / str(row["trial_id"]) / "row.json"
-    write_json(path, {"row": _finite(row), "epochs": [_finite(epoch) for epoch in epochs]})
+    write_json(path, {"row": finite(row), "epochs": [finite(epoch) for epoch in epochs]})
 
 
 def read_record(folder: Path, trial_id: str) -> dict[str, Any] | None:
@@ -130,6 +135,35 @@ def read_record(folder: Path, trial_id: str) -> dict[str, Any] | None:
     except (FileNotFoundError, json.JSONDecodeError):
         return None
     return record if isinstance(record, dict) and "row" in record else None
+
+
+PLANNED = "planned.jsonl"
+ROLE = "replicate"
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Writes what the sweep folder says of itself; what was planned on the way last time is planned anew."""
+    (folder / PLANNED).unlink(missing_ok=True)
+    write_json(folder / "sweep.json", manifest)
+
+
+def append_planned(folder: Path, trials: Iterable[Mapping[str, Any]]) -> None:
+    """Adds trials to the plan of a running sweep."""
+    with (folder / PLANNED).open("a", encoding="utf-8") as file:
+        file.writelines(f"{canonical_json(trial)}\n" for trial in trials)
+
+
+def _planned(folder: Path) -> list[dict[str, Any]]:
+    """Trials planned on the way; a line that a killed driver left half-written is none."""
+    try:
+        lines = (folder / PLANNED).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        with contextlib.suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return found
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -147,10 +181,10 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         raise InputError(f"{path}: not JSON ({error}). Give another folder with --out, or remove this one.") from None
     if not isinstance(manifest, dict) or not {"name", "trials", "factors"} <= manifest.keys():
         raise InputError(f"{path}: not written by orca-sweep. Give another folder with --out.")
-    return manifest
+    return {**manifest, "n_planned_first": len(manifest["trials"]), "trials": [*manifest["trials"], *_planned(folder)]}
 
 
-def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
+def finite(row: Mapping[str, Any]) -> dict[str, Any]:
     """NaN and infinity become null: JSON has no word for them."""
     return {k: None if isinstance(v, float) and not -float("inf") < v < float("inf") else v for k, v in row.items()}
 
@@ -176,7 +210,8 @@ def collect(folders: Iterable[Path], out: Path) -> "Results":
             record = read_record(folder, planned["trial_id"]) or {"row": _lost(planned), "epochs": []}
             trial_id = planned["trial_id"]
             if trial_id not in rows or (rows[trial_id]["status"] != "ok" and record["row"]["status"] == "ok"):
-                rows[trial_id] = {**record["row"], **planned["config"], "space": manifest["name"]}
+                known = {"space": manifest["name"], "cell_id": planned["cell_id"], "role": planned.get("role", ROLE)}
+                rows[trial_id] = {**record["row"], **planned["config"], **known}
                 epochs[trial_id] = [{**epoch, "trial_id": trial_id} for epoch in record["epochs"]]
     about = _about([manifest for _, manifest in manifests])
     out.mkdir(parents=True, exist_ok=True)

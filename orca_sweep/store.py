@@ -1,9 +1,10 @@
 """Stage artifacts: a stage's output under the hash of exactly what it depends on.
 
 One artifact is one safetensors file whose header carries its metadata and a checksum, written under a
-temporary name and moved into place, so it is whole or absent. Any fsspec path will do; on a local or
-shared file system a lock keeps two trials from computing the same artifact at once. Trial checkpoints
-use the same file format.
+temporary name and moved into place, so it is whole or absent. Any fsspec path will do. A lock keeps two
+trials from computing the same artifact at once: the system's own on a local or shared file system, which
+frees it when its holder dies, elsewhere a lease that runs out unless its holder renews it. Trial
+checkpoints use the same file format.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import json
 import logging
 import os
 import platform
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -22,15 +24,19 @@ from typing import Any
 import fsspec
 import numpy as np
 import safetensors.numpy
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 
 from orca_sweep.config import canonical_json
-from orca_sweep.errors import OrcaSweepError
+from orca_sweep.errors import BusyError, OrcaSweepError
 
 # Raise it whenever a stage's code changes what the stage computes.
 STAGE_SCHEMA = 3
 NUMERIC_PACKAGES = ("torch", "transformers", "numpy", "scikit-learn", "scipy")
+ROWS = "rows"
+"""The folder of what trials had cost."""
+LEASE_S = 60.0
+"""A lease that was not renewed for so long is anybody's. Should two hold one after all, both compute the same bytes."""
 log = logging.getLogger("orca_sweep")
 
 Tensors = Mapping[str, np.ndarray]
@@ -79,12 +85,24 @@ class Entry:
 
 
 class Store:
-    """Artifacts below one root, each at ``<stage>/<key>.safetensors``."""
+    """Artifacts below one root, each at ``<stage>/<key>.safetensors``.
 
-    def __init__(self, root: str) -> None:
+    Attributes:
+        used: the last artifact taken or put of each stage, by this object.
+    """
+
+    def __init__(self, root: str, patience_s: float | None = None) -> None:
+        """Opens a store.
+
+        Args:
+            root: a folder or fsspec path.
+            patience_s: how long to wait for an artifact that somebody else makes before BusyError; None waits on.
+        """
         self.fs, path = fsspec.core.url_to_fs(root)
         self.is_local = isinstance(self.fs, LocalFileSystem)
         self.root = os.path.abspath(path) if self.is_local else path.rstrip("/")
+        self.patience_s = patience_s
+        self.used: dict[str, str] = {}
 
     def path(self, stage: str, key: str) -> str:
         """Returns where the artifact lies."""
@@ -105,6 +123,7 @@ class Store:
             if self.is_local:
                 with contextlib.suppress(OSError):  # a store that is only readable
                     os.utime(path)
+            self.used[stage] = key
             return artifact
         except FileNotFoundError:
             return None
@@ -117,6 +136,7 @@ class Store:
     def put(self, stage: str, key: str, tensors: Tensors, meta: Mapping[str, Any]) -> Artifact:
         """Writes an artifact atomically and returns it."""
         write_tensors(self.path(stage, key), tensors, {**meta, "stage": stage, "key": key}, self.fs)
+        self.used[stage] = key
         return Artifact(tensors, meta)
 
     def once(
@@ -140,7 +160,7 @@ class Store:
         found = []
         for path in self.fs.find(self.root) if self.fs.exists(self.root) else []:
             stage, _, name = path.removeprefix(f"{self.root}/").rpartition("/")
-            if not name.endswith(".lock") and stage:
+            if not name.endswith((".lock", ".lease")) and stage not in ("", ROWS):
                 age = now - self.fs.modified(path).timestamp()
                 is_artifact = name.endswith(".safetensors") and not name.startswith(".")
                 found.append(Entry(stage, name, path, int(self.fs.size(path) or 0), max(0.0, age), is_artifact))
@@ -155,15 +175,102 @@ class Store:
     def lock(self, stage: str, key: str) -> Iterator[None]:
         """Holds the artifact's lock: others that want to compute it wait, then find it.
 
-        The system frees the lock when its holder dies. Stores that are no file system have none: there
-        two trials may compute the same artifact, and the second writes the same bytes again.
+        Raises:
+            BusyError: if it is not free within the store's patience.
         """
-        if not self.is_local:
-            yield
-            return
         self.fs.makedirs(f"{self.root}/{stage}", exist_ok=True)
-        with FileLock(f"{self.root}/{stage}/{key}.lock"):
+        if not self.is_local:
+            with _Lease(self.fs, f"{self.root}/{stage}/{key}.lease", self.patience_s):
+                yield
+            return
+        lock = FileLock(f"{self.root}/{stage}/{key}.lock", timeout=-1 if self.patience_s is None else self.patience_s)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise BusyError(lock.lock_file) from None
+        try:
             yield
+        finally:
+            lock.release()
+
+    def is_held(self, lock: str) -> bool:
+        """Says whether a lock that BusyError named is still held."""
+        if not self.is_local:
+            return _Lease(self.fs, lock, 0.0).is_held()
+        try:
+            with FileLock(lock, timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    # What trials had cost, for plans to come -----------------------------------------------------
+
+    def put_row(self, trial_id: str, row: Mapping[str, Any]) -> None:
+        """Keeps a trial's row, with the artifacts that it used."""
+        self.fs.makedirs(f"{self.root}/{ROWS}", exist_ok=True)
+        self.fs.pipe_file(f"{self.root}/{ROWS}/{trial_id}.json", canonical_json(row).encode())
+
+    def rows(self, most: int) -> list[dict[str, Any]]:
+        """Returns up to ``most`` of the rows kept; what cannot be read is left out."""
+        folder = f"{self.root}/{ROWS}"
+        found = []
+        for path in sorted(self.fs.ls(folder, detail=False))[:most] if self.fs.exists(folder) else []:
+            with contextlib.suppress(ValueError, OSError):
+                row = json.loads(self.fs.cat_file(path))
+                found += [row] if isinstance(row, dict) else []
+        return found
+
+
+class _Lease:
+    """A lock on a store that is no file system: a small file that its holder renews."""
+
+    def __init__(self, fs: fsspec.AbstractFileSystem, path: str, patience_s: float | None) -> None:
+        self.fs, self.path, self.patience_s = fs, path, patience_s
+        self.owner = uuid.uuid4().hex
+        self.ended = threading.Event()
+
+    def __enter__(self) -> None:
+        start = time.monotonic()
+        while not self._take():
+            if self.patience_s is not None and time.monotonic() - start >= self.patience_s:
+                raise BusyError(self.path)
+            time.sleep(min(1.0, LEASE_S / 10))
+        threading.Thread(target=self._renew, daemon=True).start()
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        if self._read().get("owner") == self.owner:
+            with contextlib.suppress(FileNotFoundError):
+                self.fs.rm(self.path)
+
+    def is_held(self) -> bool:
+        """Whether somebody holds it and has renewed it."""
+        return float(self._read().get("until", 0.0)) > time.time()
+
+    def _take(self) -> bool:
+        """Writes our name if nobody's stands there, and reads it back: of two at once, the last one has it."""
+        if self.is_held():
+            return False
+        self._write()
+        time.sleep(min(0.2, LEASE_S / 50))
+        return bool(self._read().get("owner") == self.owner)
+
+    def _write(self) -> None:
+        self.fs.pipe_file(self.path, canonical_json({"owner": self.owner, "until": time.time() + LEASE_S}).encode())
+
+    def _renew(self) -> None:
+        while not self.ended.wait(LEASE_S / 3):
+            with contextlib.suppress(Exception):  # the next turn may succeed; if none does, the lease runs out
+                if self._read().get("owner", self.owner) != self.owner:
+                    return
+                self._write()
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self.fs.cat_file(self.path))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
 
 def write_tensors(

@@ -1,12 +1,13 @@
 """One ORCA run from its config to its record: resolve, then the stages in order. No ray here."""
 
+import contextlib
 import hashlib
 import math
 import platform
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import import_module
@@ -19,12 +20,12 @@ from pydantic import ValidationError
 
 from orca_sweep import __version__, declaration, freezing
 from orca_sweep.bodies import DECODERS, canonical_name, find_body, find_rung, unavailable_body
-from orca_sweep.config import FinetuneConfig, TrialConfig, canonical_json, explain, knobs
+from orca_sweep.config import FinetuneConfig, TrialConfig, canonical_json, digest, explain, knobs
 from orca_sweep.data import fingerprint, missing_packages
-from orca_sweep.errors import DivergedError, InputError, OrcaSweepError, TimeLimitError
+from orca_sweep.errors import BusyError, DivergedError, InputError, OrcaSweepError, TimeLimitError
 from orca_sweep.objectives import OBJECTIVES, settings_of
 from orca_sweep.proxies import canonical_proxy, find_proxy, unavailable_proxy
-from orca_sweep.results import Status, write_record
+from orca_sweep.results import Status, finite, write_record
 from orca_sweep.store import NUMERIC_PACKAGES
 from orca_sweep.tasks import Task, TaskData, canonical_task, find_task, task_data, unavailable
 
@@ -267,6 +268,29 @@ def _contradictions(config: TrialConfig) -> list[str]:
     return problems
 
 
+def shared_stages(config: TrialConfig) -> dict[str, str]:
+    """Returns the stage artifacts that a trial shares with others: stage to a name for its content, as they are made.
+
+    Told from the config alone, before anything is loaded: equal names are equal work. The names of embedder runs leave
+    their length out, since a longer one holds the shorter ones.
+    """
+    flat = config.flat()
+    body = {path: value for path, value in flat.items() if path.startswith("body.")}
+    names: dict[str, str] = {}
+    if find_body(config.body.name).pretrain is not None and config.body.pretrain_fraction > 0:
+        names["pretrain"] = digest("pretrain", body)
+    if config.embedder.epochs == 0:
+        return names
+    names["proxy-features"] = digest("proxy-features", {**body, "proxy": config.proxy})
+    data = {path: value for path, value in flat.items() if path == "task" or path.startswith("data.")}
+    if find_task(config.task).kind != "classification":
+        names["pseudo-labels"] = digest("pseudo-labels", {**data, "n": config.embedder.n_pseudo_classes})
+    objective = {path: flat[path] for path in ("embedder.objective", "embedder.proxy_samples", *OBJECTIVE_SETTINGS)}
+    names["objective"] = digest("objective", {**body, "proxy": config.proxy, **objective})
+    embedder = {k: v for k, v in flat.items() if not k.startswith("finetune.") and k != "embedder.epochs"}
+    return {**names, "embedder": digest("embedder", embedder)}
+
+
 def unavailable_parts(configs: Iterable[TrialConfig], data_root: Path) -> list[str]:
     """Returns what the trials need and this machine lacks (files, packages), each with what to do."""
     configs = list(configs)
@@ -307,6 +331,7 @@ def run_trial(
     report: "Progress" = lambda row: None,
     snapshot_epochs: Iterable[int] = (),
     limit_s: float | None = None,
+    passed: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, Any]:
     """Runs one trial to its record in ``folder/trials/<trial_id>/`` and returns the record's row.
 
@@ -321,6 +346,11 @@ def run_trial(
         report: called once per epoch with what there is to see.
         snapshot_epochs: embedder epochs at which the embedder is stored for other trials.
         limit_s: seconds after which the trial ends at its next epoch, with status ``timeout``; its checkpoint stays.
+        passed: told of each stage of ``shared_stages`` when its artifact is there.
+
+    Raises:
+        BusyError: if somebody else makes an artifact that is needed and the store has no more patience; there is
+            no record then, and the trial goes on from there when it is run again.
     """
     start = time.perf_counter()
     if limit_s is not None:
@@ -328,8 +358,10 @@ def run_trial(
     record = _Record(_identity(config, place), [], [])
     home = folder / "trials" / config.trial_id
     try:
-        _run(config, home, place, data_root, report, snapshot_epochs, record)
+        _run(config, home, place, data_root, report, snapshot_epochs, record, passed)
         _end(record, "ok", None)
+    except BusyError:
+        raise
     except DivergedError as error:
         record.epochs += [dict(epoch) for epoch in error.epochs]
         _end(record, "diverged", error)
@@ -343,6 +375,10 @@ def run_trial(
     record.row["wall_time_s"] = time.perf_counter() - start
     record.row |= {"reused": ",".join(record.reused), "reused_s": record.reused_s}
     write_record(folder, record.row, record.epochs)
+    if record.row["status"] == "ok":
+        with contextlib.suppress(OSError):  # only plans to come would miss it
+            kept = {**finite(record.row), "config": config.flat(), "used": place.store.used}
+            place.store.put_row(config.trial_id, kept)
     return record.row
 
 
@@ -393,6 +429,7 @@ def _run(
     report: "Progress",
     snapshot_epochs: Iterable[int],
     record: _Record,
+    passed: Callable[[str], None],
 ) -> None:
     from orca_sweep import stages
     from orca_sweep.model import build_model
@@ -412,11 +449,15 @@ def _run(
         record.reuse("pretrain", seconds)
     record.row |= {"pretrain_metric": body.pretrain_metric, "body_sha256": body.digest()}
     clock.lap("body_s")
+    passed("pretrain")
 
     model = build_model(data, body, config)
     record.row["n_parameters"] = sum(p.numel() for p in model.parameters())
     if config.embedder.epochs > 0:
-        _train_embedder(config, model.embedder, data, body, place, data_root, report, snapshot_epochs, record, clock)
+        _train_embedder(
+            config, model.embedder, data, body, place, data_root, report, snapshot_epochs, record, clock, passed
+        )
+        passed("embedder")
 
     from orca_sweep.bodies.network import to_arrays
 
@@ -474,6 +515,7 @@ def _train_embedder(
     snapshot_epochs: Iterable[int],
     record: _Record,
     clock: _Clock,
+    passed: Callable[[str], None],
 ) -> None:
     from orca_sweep import stages
 
@@ -483,9 +525,11 @@ def _train_embedder(
         record.reuse("proxy-features", proxy.seconds)
     record.row["proxy_sha256"] = proxy_data.fingerprint
     clock.lap("proxy_s")
+    passed("proxy-features")
     labels, seconds = stages.target_labels(data, config.embedder.n_pseudo_classes, config.data.split_seed, place)
     if seconds is not None:
         record.reuse("pseudo-labels", seconds)
+    passed("pseudo-labels")
     training = stages.train_embedder(embedder, data, labels, proxy, body, config, place, snapshot_epochs, report)
     if training.constants_reused_s is not None:
         record.reuse("objective", training.constants_reused_s)

@@ -4,8 +4,7 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +17,8 @@ from orca_sweep import __version__
 from orca_sweep.cli import data as data_commands
 from orca_sweep.cli import store as store_commands
 from orca_sweep.cli import tables
+from orca_sweep.cli.progress import Progress
+from orca_sweep.cli.words import level_text
 from orca_sweep.declaration import task_label
 from orca_sweep.errors import InputError, OrcaSweepError
 from orca_sweep.space import Plan
@@ -161,7 +162,7 @@ def _print_plan(made: Plan, notes: Iterable[str]) -> None:
         console.print(space.question)
     table = Table("cell", *space.factors, box=None, header_style="bold")
     for cell in made.cells[:MAX_CELLS_SHOWN]:
-        table.add_row(cell.cell_id, *(_level(value) for value in made.levels(cell).values()))
+        table.add_row(cell.cell_id, *(level_text(value) for value in made.levels(cell).values()))
     console.print(table)
     if len(made.cells) > MAX_CELLS_SHOWN:
         console.print(f"... and {len(made.cells) - MAX_CELLS_SHOWN} more cells (all with --json)")
@@ -171,12 +172,6 @@ def _print_plan(made: Plan, notes: Iterable[str]) -> None:
     console.print(f"; {made.n_merged} combinations are equal work to another and run once" if made.n_merged else "")
     for note in notes:
         console.print(f"note: {note}", soft_wrap=True)
-
-
-def _level(value: object) -> str:
-    if value is None or value != value:  # a null in a column of numbers is read as NaN
-        return "null"
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 # list ---------------------------------------------------------------------------------------------
@@ -261,10 +256,12 @@ def _run(made: Plan, folder: Path, address: str | None, data_root: Path, store: 
     from orca_sweep.sweep import launch as run
 
     _convert_tasks(made, data_root)
-    with _Progress(console) as progress:
+    with Progress(console, made) as progress:
         outcome = run(made, Setup(out=folder, store=store, data_root=data_root, address=where), progress)
     _finish(folder, console)
     console.print(_outcome_text(outcome))
+    for note in outcome.notes:
+        console.print(f"note: {note}", soft_wrap=True)
     if outcome.exit_code:
         console.print(f"What is missing or failed runs with: orca-sweep resume {_short(folder)}", soft_wrap=True)
     raise typer.Exit(outcome.exit_code)
@@ -293,65 +290,6 @@ def _has_ray_token() -> bool:
 def _outcome_text(outcome: Any) -> str:
     states = ", ".join(f"{n} {status}" for status, n in sorted(outcome.statuses.items()))
     return f"{outcome.n_run} of {outcome.n_planned} trials run now in {outcome.wall_time_s:.0f} s; all: {states}"
-
-
-class _Progress:
-    """Prints one line per finished trial and, on a terminal, a live bar with the running epochs."""
-
-    def __init__(self, console: Console) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self.console = console
-        columns = (
-            TextColumn("trials"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}"),
-        )
-        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self.running: dict[str, str] = {}
-        self.n_todo = self.n_done = 0
-        self.start = time.perf_counter()
-
-    def __enter__(self) -> "_Progress":
-        self.console.print("starting Ray ...")
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def __call__(self, event: str, what: Mapping[str, Any]) -> None:
-        {"start": self.started, "epoch": self.epoch, "end": self.ended}[event](what)
-
-    def started(self, what: Mapping[str, Any]) -> None:
-        self.n_todo = what["n_todo"]
-        self.task = self.bar.add_task("", total=self.n_todo)
-        done = what["n_planned"] - self.n_todo
-        where = f"; Ray dashboard: http://{what['dashboard']}" if what["dashboard"] else ""
-        self.console.print(f"{self.n_todo} trials to run, {done} done before{where}")
-
-    def epoch(self, what: Mapping[str, Any]) -> None:
-        if what.get("stage") != "done":
-            self.running[what["trial_id"]] = f"{what['stage']} {what.get('epoch', '')}"
-            self.bar.update(self.task, description=" | ".join(self.running.values()))
-
-    def ended(self, what: Mapping[str, Any]) -> None:
-        self.running.pop(what["trial_id"], None)
-        self.n_done += 1
-        self.bar.update(self.task, completed=self.n_done)
-        value = what.get("val_metric_best")
-        measured = f"validation {value:.4g}" if isinstance(value, float) else str(what.get("error") or "")
-        seconds = what.get("wall_time_s")
-        took = f" in {seconds:.1f} s" if seconds is not None else ""
-        reused = f", reused {what['reused']}" if what.get("reused") else ""
-        at = time.perf_counter() - self.start
-        self.console.print(
-            f"[{self.n_done}/{self.n_todo} at {at:.0f} s] {what['trial_id']} {what['status']}{took}: {measured}{reused}",
-            markup=False,
-            soft_wrap=True,
-        )
 
 
 def _finish(folder: Path, console: Console) -> None:
@@ -403,7 +341,7 @@ def _print_summary(results: Any, console: Console) -> None:
         i = cell.interval
         interval = f"{i.low:.4f} .. {i.high:.4f}" if i.n > 1 else "-"
         lacking = ", ".join(f"{n} {status}" for status, n in cell.statuses.items() if status != "ok")
-        levels = [_level(value) for value in cell.levels.values()]
+        levels = [level_text(value) for value in cell.levels.values()]
         table.add_row(*levels, str(i.n), f"{i.mean:.4f}" if i.n else "-", interval, lacking or "0")
     measures = ", ".join(dict.fromkeys(f"{task_label(cell.task)}: {cell.metric}" for cell in cells))
     console.print(f"{results.metric} ({measures}; lower is better), mean over n seeds with Student-t interval:")

@@ -13,19 +13,43 @@ from pydantic import ValidationError
 from orca_sweep import designs
 from orca_sweep.config import TrialConfig, explain
 from orca_sweep.errors import InputError
+from orca_sweep.space import tuning
 from orca_sweep.space.reading import read
-from orca_sweep.space.records import Limits, Plan, PlannedTrial, Resolve, Resources, Rule, Space
+from orca_sweep.space.records import (
+    OUTCOMES,
+    Budget,
+    Limits,
+    OutcomeRule,
+    Plan,
+    PlannedTrial,
+    Pruning,
+    Resolve,
+    Resources,
+    Role,
+    Rule,
+    Space,
+    TunedCell,
+)
+from orca_sweep.space.tuning import Range, Search
 
 __all__ = [
+    "OutcomeRule",
     "Plan",
     "PlannedTrial",
+    "Pruning",
+    "Range",
+    "Resolve",
     "Resources",
     "Rule",
+    "Search",
     "Space",
+    "TunedCell",
+    "candidate",
     "make_plan",
     "plan_space",
     "planned_before",
     "read_space",
+    "seeded",
 ]
 
 
@@ -82,14 +106,58 @@ def make_plan(space: Space, resolve: Resolve) -> Plan:
         except InputError as error:
             problems.update(dict.fromkeys(f"{_place(space, text)}: {text}" for text in error.problems))
             continue
-        cells.setdefault(cell.cell_id, cell)
+        cells.setdefault(cell.cell_id_without(space.tune), cell)
     if not cells and not problems:
         problems[f"{space.where('exclude')}: exclude leaves no combination of levels. Take a rule out."] = None
     problems.update(dict.fromkeys(_split_by_rules(space, cells.values())))
+    tuned = _tuned(space, cells, resolve, problems) if space.tune else ()
     if problems:
         raise InputError(list(problems))
-    trials = tuple(_with_seed(cell, seed) for seed in space.seeds for cell in cells.values())
-    return Plan(space, tuple(cells.values()), trials, n_combinations)
+    trials = (
+        tuple(
+            seeded(cell.cell_id, c, seed, "search")
+            for seed in space.search.seeds
+            for cell in tuned
+            for c in cell.candidates
+        )
+        if space.tune
+        else tuple(seeded(cell_id, cell, seed) for seed in space.seeds for cell_id, cell in cells.items())
+    )
+    return Plan(space, tuple(cells.values()), trials, n_combinations, tuned)
+
+
+def _tuned(
+    space: Space, cells: Mapping[str, TrialConfig], resolve: Resolve, problems: dict[str, None]
+) -> tuple[TunedCell, ...]:
+    """The cells with what is tried in each; an adaptive search is checked at its corners."""
+    search = space.search
+    adaptive = search.method == "optuna"
+    if search.method == "grid":
+        tries = tuning.grid(space.tune)
+    else:
+        tries = tuning.random(space.tune, search.n_candidates or 0, search.sampler_seed)
+    found = []
+    for cell_id, base in cells.items():
+        candidates: dict[str, TrialConfig] = {}
+        for settings in (*tries, *tuning.corners(space.tune)):
+            try:
+                config = candidate(base, settings, resolve)
+            except InputError as error:
+                problems.update(dict.fromkeys(f"{_place(space, text)}: tune: {text}" for text in error.problems))
+                continue
+            if settings in tries:
+                candidates.setdefault(config.cell_id, config)
+        found.append(TunedCell(cell_id, base, () if adaptive else tuple(candidates.values())))
+    return tuple(found)
+
+
+def candidate(base: TrialConfig, settings: Mapping[str, Any], resolve: Resolve) -> TrialConfig:
+    """Returns a cell's config with other settings.
+
+    Raises:
+        InputError: if they do not fit together.
+    """
+    return resolve({**base.flat(), **settings})
 
 
 def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
@@ -98,19 +166,29 @@ def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
     Raises:
         InputError: if an older version wrote the folder, or a config is none of this version.
     """
-    lacking = {"question", "metric", "resources", "limits", "imports"} - manifest.keys()
+    lacking = {"question", "metric", "resources", "limits", "imports", "tuned"} - manifest.keys()
     if lacking:
         raise InputError(f"{path}: an older version launched this sweep. Launch its space again with --out.")
     try:
-        configs = [TrialConfig.from_flat(trial["config"]) for trial in manifest["trials"]]
+        planned = [
+            PlannedTrial(t["trial_id"], t["cell_id"], t["seed"], TrialConfig.from_flat(t["config"]), t["role"])
+            for t in manifest["trials"]
+        ]
+        tuned = tuple(
+            TunedCell(
+                c["cell_id"], TrialConfig.from_flat(c["base"]), tuple(map(TrialConfig.from_flat, c["candidates"]))
+            )
+            for c in manifest["tuned"]
+        )
     except ValidationError as error:
         wrong = ", ".join(sorted({place for place, _, _ in explain(error)}))
         raise InputError(f"{path}: another version launched this sweep ({wrong}). Launch its space again.") from None
-    if any(config.trial_id != trial["trial_id"] for config, trial in zip(configs, manifest["trials"], strict=True)):
+    if any(trial.config.trial_id != trial.trial_id for trial in planned):
         raise InputError(
             f"{path}: another version launched this sweep, its trials had other ids. Launch its space again."
         )
-    cells = {config.cell_id: config.model_copy(update={"seed": 0}) for config in configs}
+    cells = {t.cell_id: t.config.model_copy(update={"seed": 0}) for t in planned if not tuned}
+    cells |= {c.cell_id: c.base for c in tuned}
     flats = [cell.flat() for cell in cells.values()]
     space = Space(
         name=manifest["name"],
@@ -121,16 +199,24 @@ def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
         include=(),
         exclude=(),
         when=(),
-        seeds=tuple(dict.fromkeys(config.seed for config in configs)),
+        seeds=tuple(manifest["seeds"]),
         metric=manifest["metric"],
         resources=Resources.model_validate(manifest["resources"]),
         limits=Limits.model_validate(manifest["limits"]),
         imports=tuple(manifest["imports"]),
         path=path,
         lines={},
+        tune={name: _tune_of(values) for name, values in manifest["tune"].items()},
+        search=Search.model_validate(manifest["search"]),
+        prune=Pruning.model_validate(manifest["prune"]) if manifest["prune"] else None,
+        budget=Budget.model_validate(manifest["budget"]),
+        outcomes=OUTCOMES.validate_python(manifest["outcomes"]),
     )
-    trials = tuple(PlannedTrial(c.trial_id, c.cell_id, c.seed, c) for c in configs)
-    return Plan(space, tuple(cells.values()), trials, len(cells))
+    return Plan(space, tuple(cells.values()), tuple(planned), len(cells), tuned)
+
+
+def _tune_of(values: Any) -> tuple[Any, ...] | Range:
+    return Range(**values) if isinstance(values, Mapping) else tuple(values)
 
 
 def _split_by_rules(space: Space, cells: Iterable[TrialConfig]) -> Iterator[str]:
@@ -153,9 +239,10 @@ def _combinations(space: Space) -> Iterator[dict[str, Any]]:
         yield {**space.base, **combination, **ruled}
 
 
-def _with_seed(cell: TrialConfig, seed: int) -> PlannedTrial:
+def seeded(cell_id: str, cell: TrialConfig, seed: int, role: Role = "replicate") -> PlannedTrial:
+    """Returns the trial of a cell, or of a candidate of one, with a run seed."""
     config = cell.model_copy(update={"seed": seed})
-    return PlannedTrial(config.trial_id, cell.cell_id, seed, config)
+    return PlannedTrial(config.trial_id, cell_id, seed, config, role)
 
 
 def _place(space: Space, text: str) -> str:
@@ -163,6 +250,8 @@ def _place(space: Space, text: str) -> str:
     path = text.split(" ", 1)[0].rstrip(":")
     if path in space.factors:
         return space.where("factors", path)
+    if path in space.tune:
+        return space.where("tune", path)
     if any(path in rule.settings for rule in space.when):
         return space.where("when")
     return space.where("base", path) if path in space.base else space.where("base")

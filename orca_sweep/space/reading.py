@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
@@ -12,7 +12,21 @@ from orca_sweep import designs
 from orca_sweep.config import Seed, explain, knobs, unknown_knob
 from orca_sweep.errors import InputError
 from orca_sweep.registry import hint
-from orca_sweep.space.records import Limits, MetricColumn, Path_, Resources, Rule, Space, where
+from orca_sweep.space.records import (
+    Budget,
+    Limits,
+    MetricColumn,
+    OutcomeRule,
+    Outcomes,
+    Path_,
+    Pruning,
+    Resources,
+    Rule,
+    Space,
+    Unhappy,
+    where,
+)
+from orca_sweep.space.tuning import Range, Search, Tune, default_seeds, range_of
 
 NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 MOST_SEEDS = 100_000
@@ -98,7 +112,7 @@ class _SpaceReader:
 
     KEYS = (
         "name", "question", "base", "factors", "design", "include", "exclude", "when", "seeds", "metric", "resources",
-        "limits", "imports",
+        "limits", "imports", "tune", "search", "prune", "budget", "outcomes",
     )  # fmt: skip
 
     def __init__(self, path: Path, lines: dict[Path_, int]) -> None:
@@ -128,9 +142,13 @@ class _SpaceReader:
             {path: levels[0] for path, levels in row.items()} for row in self.rows(document, "include", factors)
         )
         exclude = tuple(self.rows(document, "exclude", factors))
+        tune = self.tune(document, {*base, *factors, *(path for rule in when for path in rule.settings)})
+        search = self.search(document, tune, seeds)
+        prune = self.prune(document, tune)
+        budget, outcomes = self.typed(document, "budget", Budget, Budget()), self.outcomes(document)
         return Space(
             name, question, base, factors, design, include, exclude, when, seeds, metric, resources, limits, imports, self.path,
-            self.lines,
+            self.lines, tune, search, prune, budget, outcomes,
         )  # fmt: skip
 
     def design(self, document: dict[str, Any], factors: Mapping[str, tuple[Any, ...]]) -> designs.Design:
@@ -204,10 +222,10 @@ class _SpaceReader:
             return TypeAdapter(kind).validate_python(document[key])
         except ValidationError as error:
             for place, value, rule in explain(error):
-                names = kind.model_fields if kind in (Resources, Limits) else ()
+                names = getattr(kind, "model_fields", ())
                 more = f" {hint(place, names)}" if "extra inputs" in rule else ""
                 dotted = f"{key}.{place}" if place else key
-                self.wrong((key, *place.split(".")), f"{dotted} = {value!r}: {rule}.{more}")
+                self.wrong((*key.split("."), *place.split(".")), f"{dotted} = {value!r}: {rule}.{more}")
             return default
 
     def base(self, document: dict[str, Any]) -> dict[str, Any]:
@@ -264,16 +282,16 @@ class _SpaceReader:
                 factors[name] = self.levels(name, levels, place)
         return factors
 
-    def levels(self, path: str, levels: object, place: Path_) -> tuple[Any, ...]:
+    def levels(self, path: str, levels: object, place: Path_, what: str = "factor") -> tuple[Any, ...]:
         if not isinstance(levels, list) or not levels:
-            self.wrong(place, f"factor {path} has no levels. Give a list such as [a, b], or set it in base.")
+            self.wrong(place, f"{what} {path} has no levels. Give a list such as [a, b], or set it in base.")
             return ()
         typed: list[Any] = []
         for i, value in enumerate(levels):
             found: dict[str, Any] = {}
             self.level(path, value, (*place, str(i)), found)
             if path in found and found[path] in typed:
-                self.wrong((*place, str(i)), f"factor {path} names the level {found[path]!r} twice. Keep one.")
+                self.wrong((*place, str(i)), f"{what} {path} names the level {found[path]!r} twice. Keep one.")
             typed.extend(found.values())
         return tuple(typed)
 
@@ -315,6 +333,95 @@ class _SpaceReader:
             levels[name] = self.known_level(name, value, place, factors, "when")
         return levels
 
+    def tune(self, document: dict[str, Any], set_elsewhere: set[str]) -> Tune:
+        raw = document.get("tune") or {}
+        if not isinstance(raw, dict):
+            self.wrong(("tune",), "tune must be a mapping of config fields to lists of values or {low, high, log}.")
+            return {}
+        found: dict[str, tuple[Any, ...] | Range] = {}
+        for path, values in _dotted(raw, ends=("low", "high")):
+            name, place = ".".join(path), ("tune", *path)
+            if name in set_elsewhere:
+                self.wrong(place, f"tune: {name} is set in base, factors or when too. Take it out of one.")
+            elif name in found:
+                self.wrong(place, f"tune: {name} stands here twice, dotted and nested. Keep one.")
+            elif self.known(name, place):
+                self.lines[("tune", name)] = self.lines.get(place, 1)
+                one = (
+                    self.range(name, values, place)
+                    if isinstance(values, dict)
+                    else self.levels(name, values, place, "tune:")
+                )
+                if one:
+                    found[name] = one
+        return found
+
+    def range(self, path: str, raw: dict[str, Any], place: Path_) -> Range | None:
+        unknown = raw.keys() - {"low", "high", "log"}
+        if unknown or not {"low", "high"} <= raw.keys():
+            self.wrong(
+                place, f"tune: {path} = {raw!r}: a range is {{low: 1e-5, high: 1e-3, log: true}}; log may be left out."
+            )
+            return None
+        ends: dict[str, Any] = {}
+        for key in ("low", "high"):
+            one: dict[str, Any] = {}
+            self.level(path, raw[key], (*place, key), one)
+            if path in one:
+                ends[key] = one[path]
+        try:
+            log = TypeAdapter(bool).validate_python(raw.get("log", False))
+            return range_of(path, ends["low"], ends["high"], log) if len(ends) == 2 else None
+        except ValidationError:
+            self.wrong((*place, "log"), f"tune: {path}.log = {raw['log']!r}: true or false.")
+        except ValueError as error:
+            self.wrong(place, f"tune: {path}: {error}.")
+        return None
+
+    def search(self, document: dict[str, Any], tune: Tune, seeds: tuple[int, ...]) -> Search:
+        raw, ranges = document.get("search"), [path for path, values in tune.items() if isinstance(values, Range)]
+        if raw is not None and not document.get("tune"):
+            self.wrong(("search",), "search looks for the values of what 'tune' names. Add tune, or take search out.")
+        raw = {"method": raw} if isinstance(raw, str) else dict(raw) if isinstance(raw, dict) else raw
+        if isinstance(raw, dict) and "method" not in raw:
+            raw["method"] = "random" if ranges else "grid"
+        search: Search = self.typed({"search": raw}, "search", Search, Search(method="random" if ranges else "grid"))
+        if search.method == "grid" and ranges:
+            self.wrong(
+                ("search",), f"search: a grid needs lists of values, but {ranges[0]} is a range. Take random or optuna."
+            )
+        both = sorted(set(search.seeds) & set(seeds))
+        if both:
+            self.wrong(("search", "seeds"), f"search: the seed {both[0]} is a replicate's too, which would favour the"
+                       " candidate chosen by it. Take others.")  # fmt: skip
+        return search if search.seeds or not tune else search.model_copy(update={"seeds": default_seeds(seeds)})
+
+    def prune(self, document: dict[str, Any], tune: Tune) -> Pruning | None:
+        pruning: Pruning | None = self.typed(document, "prune", Pruning, None)
+        if pruning is not None and not pruning.cells and not document.get("tune"):
+            self.wrong(
+                ("prune",),
+                "prune compares candidates of one cell, and there is no tune. To prune the cells of the ablation"
+                " themselves, which their comparison then suffers from, say cells: true.",
+            )
+        return pruning
+
+    def outcomes(self, document: dict[str, Any]) -> Outcomes:
+        raw = document.get("outcomes") or {}
+        if not isinstance(raw, dict):
+            self.wrong(("outcomes",), "outcomes must be a mapping such as {oom: {retry: 1}, diverged: worst}.")
+            return {}
+        found: Outcomes = {}
+        for status, rule in raw.items():
+            if status not in get_args(Unhappy):
+                self.wrong(
+                    ("outcomes", status), f"outcomes: no trial ends as {status!r}. {hint(status, get_args(Unhappy))}"
+                )
+                continue
+            inner = self.typed({f"outcomes.{status}": rule}, f"outcomes.{status}", OutcomeRule, OutcomeRule())
+            found[status] = inner
+        return found
+
     def seeds(self, document: dict[str, Any]) -> tuple[int, ...]:
         raw = document.get("seeds")
         if raw is None or raw == []:
@@ -350,10 +457,14 @@ class _SpaceReader:
         return str(file)
 
 
-def _dotted(raw: Mapping[str, Any], place: Path_ = ()) -> Iterator[tuple[Path_, object]]:
-    """Factors may be written dotted or nested; either way they come out as one path each."""
+def _dotted(raw: Mapping[str, Any], place: Path_ = (), ends: Path_ = ()) -> Iterator[tuple[Path_, object]]:
+    """Factors may be written dotted or nested; either way they come out as one path each.
+
+    A mapping with one of the keys ``ends`` is a value.
+    """
     for key, value in raw.items():
-        if isinstance(value, Mapping) and value and ".".join((*place, key)) not in knobs():
-            yield from _dotted(value, (*place, key))
+        inner = isinstance(value, Mapping) and value and not any(end in value for end in ends)
+        if inner and ".".join((*place, key)) not in knobs():
+            yield from _dotted(value, (*place, key), ends)
         else:
             yield (*place, key), value

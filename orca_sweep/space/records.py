@@ -5,14 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from orca_sweep import designs
 from orca_sweep.config import TrialConfig
+from orca_sweep.space.tuning import Search, Tune
 
 MetricColumn = Literal["test_metric_best", "test_metric_last", "val_metric_best", "val_metric_last"]
 Resolve = Callable[[Mapping[str, Any]], TrialConfig]
 Path_ = tuple[str, ...]
+Role = Literal["replicate", "search", "aa"]
 
 
 RAY_NAMES = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
@@ -43,6 +45,69 @@ class Limits(BaseModel):
 
     trial_s: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Seconds; it ends at the next epoch, and goes on from there when it is launched again."""
+
+
+class Budget(BaseModel):
+    """What a sweep may use: when it is spent, nothing more is started, and what runs is finished."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trials: int | None = Field(None, ge=1)
+    hours: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """By the clock, of one launch; the others count all launches of the sweep."""
+    cpu_hours: float | None = Field(None, gt=0, allow_inf_nan=False)
+    gpu_hours: float | None = Field(None, gt=0, allow_inf_nan=False)
+
+
+Fate = Literal["exclude", "worst"]
+Unhappy = Literal["failed", "diverged", "oom", "timeout", "lost", "pruned"]
+
+
+class OutcomeRule(BaseModel):
+    """What becomes of trials that ended in one way other than ok."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    retry: int = Field(0, ge=0, le=100)
+    """How often they are run again in the same launch."""
+    then: Fate = "exclude"
+    """Left out of means and counted there, or scored as the worst trial of their task."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: object) -> object:
+        return {"then": value} if isinstance(value, str) else value
+
+
+Outcomes = dict[Unhappy, OutcomeRule]
+OUTCOMES: TypeAdapter[Outcomes] = TypeAdapter(Outcomes)
+
+
+class Pruning(BaseModel):
+    """Ends trials early that do badly on validation data, by one of Ray's schedulers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["asha", "median"]
+    grace_epochs: int = Field(1, ge=1)
+    """Fine-tuning epochs that every trial gets."""
+    reduction: float = Field(3.0, gt=1, allow_inf_nan=False)
+    """asha goes on with one of so many at each rung."""
+    cells: bool = False
+    """Compares the cells themselves too, and prunes those; else candidates of one cell with one another only."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: object) -> object:
+        if isinstance(value, str):
+            value = {"name": value}
+        if isinstance(value, dict) and value.get("name") in ("pbt", "pb2", "population"):
+            raise ValueError(
+                "population-based training changes the settings of a running trial and copies weights from one trial to"
+                " another: no config describes what came out, freeze schedules lose their meaning, and no other seed can"
+                " repeat it. Take asha or median"
+            )
+        return value
 
 
 @dataclass(frozen=True)
@@ -76,6 +141,12 @@ class Space:
     imports: tuple[str, ...]
     path: Path
     lines: Mapping[Path_, int] = field(repr=False)
+    tune: Tune = field(default_factory=dict)
+    search: Search = field(default_factory=Search)
+    """Its seeds are filled in where the space tunes."""
+    prune: Pruning | None = None
+    budget: Budget = field(default_factory=Budget)
+    outcomes: Outcomes = field(default_factory=dict)
 
     def where(self, *place: str) -> str:
         """Returns 'file:line' of a place in the YAML, or of its nearest parent."""
@@ -90,6 +161,19 @@ class PlannedTrial:
     cell_id: str
     seed: int
     config: TrialConfig
+    role: Role = "replicate"
+    """Why it runs: a replicate of its cell, or search (a candidate of its cell's tuning)."""
+
+
+@dataclass(frozen=True)
+class TunedCell:
+    """A cell whose tuned parameters are still to be found."""
+
+    cell_id: str
+    base: TrialConfig
+    """Its config with the tuned parameters at their defaults."""
+    candidates: tuple[TrialConfig, ...]
+    """What is tried, run seeds aside; empty if the search decides as it goes."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +184,8 @@ class Plan:
     cells: tuple[TrialConfig, ...]
     trials: tuple[PlannedTrial, ...]
     n_combinations: int
+    tuned: tuple[TunedCell, ...] = ()
+    """One per cell, if the space tunes; then trials are those known beforehand."""
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -107,6 +193,15 @@ class Plan:
     def n_merged(self) -> int:
         """Combinations of levels that are the same work as an earlier one and run once."""
         return self.n_combinations - len(self.cells)
+
+    @property
+    def n_later(self) -> int:
+        """Trials that are planned while the sweep runs, at most: replicates at each cell's best, and adaptive candidates."""
+        if not self.tuned:
+            return 0
+        search = self.space.search
+        adaptive = (search.n_candidates or 0) * len(search.seeds) if search.method == "optuna" else 0
+        return len(self.tuned) * (len(self.space.seeds) + adaptive)
 
     def levels(self, cell: TrialConfig) -> dict[str, Any]:
         """Returns the cell's level of every factor."""

@@ -5,11 +5,13 @@ so it does not matter how an earlier one ended. Written against Ray 2.60 (``ray.
 ``ray.tune.report``; ``ray.train.report`` is an error inside Tune there).
 """
 
+import gc
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +19,21 @@ import ray
 from filelock import FileLock, Timeout
 from ray import tune
 
-from orca_sweep.errors import InputError
-from orca_sweep.results import read_record, write_json, write_record
-from orca_sweep.space import Plan, PlannedTrial
+from orca_sweep.agenda import Agenda
+from orca_sweep.errors import BusyError, InputError
+from orca_sweep.results import append_planned, read_record, write_manifest
+from orca_sweep.space import Plan, PlannedTrial, Range
 from orca_sweep.store import Store
 from orca_sweep.sweep.checks import check_address, check_folder, check_resources, check_shared, check_store
-from orca_sweep.trial import load_imports, run_trial, unavailable_parts
+from orca_sweep.sweep.queue import DONE, PASSED, WAITING, GroupedPruning, Queue, Watch
+from orca_sweep.trial import load_imports, resolve, run_trial, shared_stages, unavailable_parts
 
-# A finished outcome is not run again; what failed or was lost is.
-FINAL_STATUSES = ("ok", "diverged")
 WORKER_DEATHS = 2
 """How often a trial whose worker or node died is started again before it counts as lost."""
+PATIENCE_S = 2.0
+"""How long a trial waits for an artifact that another sweep makes before it gives its place up."""
+SNAPSHOT_S = "3600"
+"""Tune's own state is never restored, and writing it costs seconds with thousands of trials."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +54,17 @@ class Outcome:
     n_planned: int
     n_run: int
     statuses: Mapping[str, int]
+    """Of all planned trials; ``unfinished`` have no record."""
     wall_time_s: float
+    notes: tuple[str, ...] = ()
+    """Why something planned was not run."""
 
     @property
     def exit_code(self) -> int:
-        """0 if every planned trial is ok, else 1."""
-        return 0 if self.statuses.get("ok", 0) == self.n_planned else 1
-
-
-Watch = Callable[[str, Mapping[str, Any]], None]
-"""Told of events: ('start', ...), ('epoch', ...), ('end', row)."""
+        """0 if every planned trial ended well (a pruned one does), else 1."""
+        return (
+            0 if self.statuses.get("ok", 0) + self.statuses.get("pruned", 0) == self.n_planned and not self.notes else 1
+        )
 
 
 def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
@@ -72,7 +79,7 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
     check_folder(plan, setup.out)
     check_store(setup.store)
     if setup.address == "local":
-        problems = unavailable_parts([t.config for t in plan.trials], setup.data_root)
+        problems = unavailable_parts(list(plan.cells), setup.data_root)
         if problems:
             raise InputError(problems)
     start = time.perf_counter()
@@ -88,118 +95,149 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
             # A moment's patience: `status` looks at the lock by taking it.
             with FileLock(setup.out / ".lock", timeout=1):
                 check_shared(setup.out)
-                write_json(setup.out / "sweep.json", manifest(plan, setup))
-                todo = missing(plan, setup.out)
-                watch("start", {"dashboard": dashboard, "n_todo": len(todo), "n_planned": len(plan.trials)})
-                if todo:
-                    _forget(todo, setup.out)
-                    _fit(plan, todo, setup, watch)
-                return _outcome(plan, len(todo), setup.out, time.perf_counter() - start)
+                return _run(plan, setup, watch, dashboard, start)
         except Timeout:
             raise InputError(f"{setup.out}: another launch is writing here. Wait for it, or give --out.") from None
 
 
-def missing(plan: Plan, out: Path) -> list[PlannedTrial]:
-    """Returns the planned trials without a final record, in the plan's order."""
-    return [trial for trial in plan.trials if not _is_final(read_record(out, trial.trial_id))]
+def _run(plan: Plan, setup: Setup, watch: Watch, dashboard: str | None, start: float) -> Outcome:
+    write_manifest(setup.out, manifest(plan, setup))
+    agenda = _agenda(plan, setup, watch)
+    n_done = len(agenda.known) - agenda.n_left
+    n_later = max(0, len(plan.trials) + plan.n_later - len(agenda.known))
+    watch("start", {"dashboard": dashboard, "n_todo": agenda.n_left, "n_done": n_done, "n_later": n_later})
+    n_run = 0
+    if not agenda.is_over:
+        _forget(agenda.queue, setup.out)
+        n_run = _fit(plan, agenda, setup, watch)
+    return _outcome(agenda, n_run, setup.out, time.perf_counter() - start)
 
 
-def _forget(todo: Sequence[PlannedTrial], out: Path) -> None:
+def _agenda(plan: Plan, setup: Setup, watch: Watch) -> Agenda:
+    def read(trial_id: str) -> Mapping[str, Any] | None:
+        record = read_record(setup.out, trial_id)
+        return record["row"] if record else None
+
+    def planned(trials: Sequence[PlannedTrial]) -> None:
+        append_planned(setup.out, map(_entry, trials))
+        watch("planned", {"n_new": len(trials)})
+
+    return Agenda(plan, read, resolve, shared_stages, Store(setup.store).is_held, planned)
+
+
+def _forget(trial_ids: Iterable[str], out: Path) -> None:
     """Takes away what an earlier attempt that was no success said, so that it cannot be taken for this one's."""
-    for trial in todo:
+    for trial_id in trial_ids:
         for name in ("row.json", "error.txt"):
-            (out / "trials" / trial.trial_id / name).unlink(missing_ok=True)
-
-
-def _is_final(record: Mapping[str, Any] | None) -> bool:
-    return record is not None and record["row"]["status"] in FINAL_STATUSES
+            (out / "trials" / trial_id / name).unlink(missing_ok=True)
 
 
 def manifest(plan: Plan, setup: Setup) -> dict[str, Any]:
     """Returns what the sweep folder says of itself: the plan with every config, and what a resumption needs."""
+    space = plan.space
     return {
-        "name": plan.space.name,
-        "question": plan.space.question,
-        "metric": plan.space.metric,
-        "factors": list(plan.space.factors),
-        "resources": plan.space.resources.model_dump(),
-        "limits": plan.space.limits.model_dump(),
-        "imports": list(plan.space.imports),
+        "name": space.name,
+        "question": space.question,
+        "metric": space.metric,
+        "factors": list(space.factors),
+        "seeds": list(space.seeds),
+        "resources": space.resources.model_dump(),
+        "limits": space.limits.model_dump(),
+        "imports": list(space.imports),
+        "tune": {path: asdict(v) if isinstance(v, Range) else list(v) for path, v in space.tune.items()},
+        "search": space.search.model_dump(),
+        "prune": space.prune.model_dump() if space.prune else None,
+        "budget": space.budget.model_dump(),
+        "outcomes": {status: rule.model_dump() for status, rule in space.outcomes.items()},
         "data": str(setup.data_root),
         "store": setup.store,
-        "trials": [
-            {"trial_id": t.trial_id, "cell_id": t.cell_id, "seed": t.seed, "config": t.config.flat()}
-            for t in plan.trials
+        "n_later": plan.n_later,
+        "tuned": [
+            {"cell_id": c.cell_id, "base": c.base.flat(), "candidates": [config.flat() for config in c.candidates]}
+            for c in plan.tuned
         ],
+        "trials": list(map(_entry, plan.trials)),
+    }
+
+
+def _entry(trial: PlannedTrial) -> dict[str, Any]:
+    return {
+        "trial_id": trial.trial_id,
+        "cell_id": trial.cell_id,
+        "seed": trial.seed,
+        "role": trial.role,
+        "config": trial.config.flat(),
     }
 
 
 # Running ------------------------------------------------------------------------------------------
 
 
-class _ray:  # noqa: N801 - used as a context manager, like the functions of contextlib
+@contextmanager
+def _ray(address: str) -> Iterator[str | None]:
     """Ray for the length of a block; gives the dashboard's address, if there is one."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-
-    def __enter__(self) -> str | None:
-        os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-        # A worker that dies is told of in our own words and kept as a row; Ray would print its own stack.
-        logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
-        check_address(self.address)
-        try:
-            context = ray.init(address=self.address, log_to_driver=False, logging_level=logging.WARNING)
-        except ConnectionError as error:
-            raise InputError(
-                f"--address {self.address}: no Ray cluster lets us in there ({error})."
-                " Give its address, and its token in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
-            ) from None
-        return context.dashboard_url or None
-
-    def __exit__(self, *_: object) -> None:
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SNAPSHOT_S)
+    # A worker that dies is told of in our own words and kept as a row; Ray would print its own stack.
+    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
+    check_address(address)
+    try:
+        context = ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+    except ConnectionError as error:
+        raise InputError(
+            f"--address {address}: no Ray cluster lets us in there ({error})."
+            " Give its address, and its token in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
+        ) from None
+    try:
+        yield context.dashboard_url or None
+    finally:
         ray.shutdown()
 
 
-def _fit(plan: Plan, todo: Sequence[PlannedTrial], setup: Setup, watch: Watch) -> None:
+def _fit(plan: Plan, agenda: Agenda, setup: Setup, watch: Watch) -> int:
+    """Runs the agenda on Tune and returns how many trials were begun."""
     resources = plan.space.resources
     bundle = {"CPU": resources.cpu, "GPU": resources.gpu, **resources.custom}
-    work = _work(plan, setup)
-    trials = [{"trial_id": t.trial_id, "config": t.config.model_dump()} for t in todo]
+    queue = Queue(agenda, setup.out, watch, WORKER_DEATHS + 1)
+    # So many trials may wait for Tune to place them: as many as could start at once, so that the others stay ours.
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(_n_slots(bundle)))
     tuner = tune.Tuner(
-        tune.with_resources(work, tune.PlacementGroupFactory([{k: v for k, v in bundle.items() if v}])),
-        param_space={"trial": tune.grid_search(trials)},
-        tune_config=tune.TuneConfig(reuse_actors=True, trial_name_creator=_name, trial_dirname_creator=_name),
+        tune.with_resources(_work(plan, setup), tune.PlacementGroupFactory([{k: v for k, v in bundle.items() if v}])),
+        tune_config=tune.TuneConfig(
+            reuse_actors=True,
+            num_samples=-1,
+            search_alg=queue,
+            scheduler=GroupedPruning(plan.space.prune) if plan.space.prune else None,
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
+        ),
         run_config=tune.RunConfig(
             name=time.strftime("%Y%m%d-%H%M%S"),
             storage_path=str(setup.out / "ray"),
             failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
-            callbacks=[_Watcher(setup.out, watch)],
             verbose=0,
         ),
     )
-    grid = tuner.fit()
-    for result in (grid[i] for i in range(len(grid))):
-        trial = (result.config or {}).get("trial", {})
-        if result.error is not None and trial and read_record(setup.out, trial["trial_id"]) is None:
-            _write_lost(plan, setup.out, trial["trial_id"], str(result.error))
+    tuner.fit()
+    return len(agenda.attempts)
+
+
+def _n_slots(bundle: Mapping[str, float]) -> int:
+    """How many trials the cluster holds at once, at least one."""
+    has = ray.cluster_resources()
+    return max(1, min(int(has.get(name, 0) / amount) for name, amount in bundle.items() if amount))
 
 
 def _name(trial: Any) -> str:
-    return str(trial.config["trial"]["trial_id"])
-
-
-def _write_lost(plan: Plan, out: Path, trial_id: str, error: str) -> None:
-    trial = next(t for t in plan.trials if t.trial_id == trial_id)
-    text = f"its worker died or could not start, {WORKER_DEATHS + 1} times: {error.strip().splitlines()[-1:]}"
-    write_record(out, {"trial_id": trial_id, "cell_id": trial.cell_id, "status": "lost", "error": text}, [])
+    told = trial.config["trial"]
+    return str(told["trial_id"]) if told["attempt"] == 1 else f"{told['trial_id']}-{told['attempt']}"
 
 
 def _work(plan: Plan, setup: Setup) -> Callable[[dict[str, Any]], None]:
     """The Tune trainable. It runs in a worker that is used again for the next trial."""
     imports, cpu, gpu = plan.space.imports, plan.space.resources.cpu, plan.space.resources.gpu
     limit_s = plan.space.limits.trial_s
-    levels = sorted({trial.config.embedder.epochs for trial in plan.trials})
+    levels = sorted({cell.embedder.epochs for cell in plan.cells})
 
     def orca(params: dict[str, Any]) -> None:
         import torch
@@ -207,55 +245,59 @@ def _work(plan: Plan, setup: Setup) -> Callable[[dict[str, Any]], None]:
         from orca_sweep.config import TrialConfig
         from orca_sweep.stages import Place
 
+        told = params["trial"]
         n_threads = max(1, int(cpu))
-        torch.set_num_threads(n_threads)
+        _reset(n_threads)
         load_imports(imports)
         device = "cuda" if gpu > 0 and torch.cuda.is_available() else "cpu"
-        place = Place(Store(setup.store), device, n_threads)
-        config = TrialConfig.model_validate(params["trial"]["config"])
-        row = run_trial(config, setup.out, place, setup.data_root, _report, levels, limit_s)
+        place = Place(Store(setup.store, PATIENCE_S), device, n_threads)
+        config = TrialConfig.model_validate(told["config"])
+        passed = _tell_passed if told["tells"] else _tell_nothing
+        try:
+            row = run_trial(config, setup.out, place, setup.data_root, _report, levels, limit_s, passed)
+        except BusyError as error:
+            tune.report({"stage": WAITING, "lock": error.lock})
+            return
         shown = ("status", "val_metric_best", "val_metric_last", "test_metric_best", "test_metric_last")
-        tune.report({"stage": "done", **{k: row[k] for k in shown if row.get(k) is not None}})
-        if device == "cuda":
-            # The worker lives on: what this trial held must not be counted against the next.
-            torch.cuda.empty_cache()
+        tune.report({"stage": DONE, **{k: row[k] for k in shown if row.get(k) is not None}})
 
     return orca
+
+
+def _reset(n_threads: int) -> None:
+    """Makes a worker that has run another trial like a new one."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        # What the last trial held must not be counted against this one.
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    torch.set_num_threads(n_threads)
+    torch.set_grad_enabled(True)
+    torch.set_default_dtype(torch.float32)
 
 
 def _report(row: Mapping[str, Any]) -> None:
     tune.report({k: v for k, v in row.items() if v is not None})
 
 
-class _Watcher(tune.Callback):
-    """Passes Tune's events on: epochs, and each trial's record when it has ended."""
-
-    def __init__(self, out: Path, watch: Watch) -> None:
-        self.out, self.watch = out, watch
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles callbacks with its experiment state, which is never restored here: keep the terminal out.
-        return {}
-
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """One epoch of one trial."""
-        self.watch("epoch", {"trial_id": _name(trial), **{k: result.get(k) for k in ("stage", "epoch", "val_metric")}})
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """The trial has ended, well or badly."""
-        record = read_record(self.out, _name(trial))
-        if record is not None:
-            self.watch("end", record["row"])
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """The trial's worker is gone for good."""
-        self.watch("end", {"trial_id": _name(trial), "status": "lost", "error": "its worker died"})
+def _tell_passed(stage: str) -> None:
+    tune.report({"stage": f"{PASSED}:{stage}"})
 
 
-def _outcome(plan: Plan, n_run: int, out: Path, seconds: float) -> Outcome:
+def _tell_nothing(stage: str) -> None:
+    """For a trial that nobody waits for: a report costs as much as a small step of training."""
+
+
+def _outcome(agenda: Agenda, n_run: int, out: Path, seconds: float) -> Outcome:
     statuses: dict[str, int] = {}
-    for trial in plan.trials:
-        record = read_record(out, trial.trial_id)
+    for trial_id in agenda.known:
+        record = read_record(out, trial_id)
         status = record["row"]["status"] if record else "unfinished"
         statuses[status] = statuses.get(status, 0) + 1
-    return Outcome(len(plan.trials), n_run, statuses, seconds)
+    notes = [f"{agenda.spent}: {statuses['unfinished']} trials were not run."] if agenda.spent and agenda.queue else []
+    notes += [
+        f"cell {cell_id}: none of its candidates is ok, so it has no replicates." for cell_id in agenda.unreplicated
+    ]
+    return Outcome(len(agenda.known), n_run, statuses, seconds, tuple(notes))

@@ -1,0 +1,262 @@
+"""What a sweep still has to run, and what comes next. No ray here: events in, trials out.
+
+Three things decide what is next: what is tuned within a cell (its candidates first, then its replicates at its own
+best), what is shared (of trials that need one stage artifact, one makes it while the others wait without holding
+anything), and what the space allows (retries, budgets).
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from orca_sweep.config import TrialConfig
+from orca_sweep.results import FINAL_STATUSES
+from orca_sweep.space import OutcomeRule, Plan, PlannedTrial, Resolve, TunedCell, candidate, seeded
+from orca_sweep.space.tuning import Settings, optuna_next
+
+Row = Mapping[str, Any]
+Shared = Mapping[str, str]
+"""Stage to the name of the artifact that a trial needs of it, in the order in which they are made."""
+
+
+@dataclass
+class _Cell:
+    """The search within one cell."""
+
+    tuned: TunedCell
+    candidates: dict[str, TrialConfig] = field(default_factory=dict)
+    """By their cell id."""
+    told: list[tuple[Settings, str]] = field(default_factory=list)
+    """What an adaptive search asked for, with the candidate that it turned out to be."""
+    scores: dict[str, dict[int, float]] = field(default_factory=dict)
+    """Of each candidate by run seed; infinite for one that is not ok."""
+    is_replicated: bool = False
+
+
+class Agenda:
+    """The trials of a plan in the order in which they can run.
+
+    ``next`` gives a trial to start; every trial given must come back through ``ended`` or ``waits``.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        read: Callable[[str], Row | None],
+        resolve: Resolve,
+        shared: Callable[[TrialConfig], Shared],
+        is_held: Callable[[str], bool] = lambda path: False,
+        planned: Callable[[Sequence[PlannedTrial]], None] = lambda trials: None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Takes up a plan where the records say it is.
+
+        Args:
+            plan: the plan.
+            read: a trial's row, if it has ended.
+            resolve: turns settings into a config.
+            shared: the stage artifacts that a trial needs.
+            is_held: whether somebody outside this sweep still makes the artifact of this lock.
+            planned: told of trials that were not in the plan.
+            now: seconds of a clock.
+        """
+        self.plan, self.space = plan, plan.space
+        self.read, self.resolve, self.shared, self.is_held, self.planned = read, resolve, shared, is_held, planned
+        self.now, self.start = now, now()
+        self.queue: dict[str, PlannedTrial] = {}
+        self.known: dict[str, PlannedTrial] = {}
+        self.names: dict[str, Shared] = {}
+        self.running: dict[str, PlannedTrial] = {}
+        self.blocked: dict[str, str] = {}
+        """Queued trials that found an artifact held by another sweep, with its lock."""
+        self.makers: dict[str, str] = {}
+        """Artifacts in the making, with the trial that makes them."""
+        self.made: set[str] = set()
+        self.attempts: dict[str, int] = {}
+        self.n_begun = 0
+        self.used_s = 0.0
+        self.cells = {tuned.cell_id: _Cell(tuned) for tuned in plan.tuned}
+        self._add(plan.trials)
+        for cell in self.cells.values():
+            self._go_on(cell)
+
+    # What is asked ----------------------------------------------------------------------------
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to start and nothing runs."""
+        return not self.running and (not self.queue or self.spent is not None)
+
+    @property
+    def spent(self) -> str | None:
+        """Returns which budget is spent, in words, or None."""
+        budget, resources = self.space.budget, self.space.resources
+        hours = self.used_s / 3600
+        uses = (
+            ("trials", budget.trials, self.n_begun),
+            ("hours", budget.hours, (self.now() - self.start) / 3600),
+            ("cpu_hours", budget.cpu_hours, hours * resources.cpu),
+            ("gpu_hours", budget.gpu_hours, hours * resources.gpu),
+        )
+        for name, most, used in uses:
+            if most is not None and used >= most:
+                return f"budget.{name} = {most:g} is spent"
+        return None
+
+    @property
+    def n_left(self) -> int:
+        """Trials known to be run still, those running included."""
+        return len(self.queue) + len(self.running)
+
+    @property
+    def unreplicated(self) -> list[str]:
+        """Cells none of whose candidates is ok, so that there is nothing to replicate."""
+        return [i for i, cell in self.cells.items() if cell.is_replicated and not self._best(cell)]
+
+    def next(self) -> PlannedTrial | None:
+        """Returns a trial to start now, or None: because all is begun, held back or spent (see ``is_over``)."""
+        if self.spent is not None:
+            return None
+        for trial_id, trial in self.queue.items():
+            lock = self.blocked.get(trial_id)
+            if lock is not None and self.is_held(lock):
+                continue
+            names = self.names[trial_id].values()
+            if any(self.makers.get(name, trial_id) != trial_id for name in names):
+                continue
+            self.blocked.pop(trial_id, None)
+            del self.queue[trial_id]
+            self.makers |= {name: trial_id for name in names if name not in self.made}
+            self.running[trial_id] = trial
+            self.attempts[trial_id] = self.attempts.get(trial_id, 0) + 1
+            self.n_begun += self.attempts[trial_id] == 1
+            return trial
+        return None
+
+    def makes(self, trial_id: str) -> bool:
+        """Whether others may wait for what a running trial makes, so that it should tell when it has."""
+        return trial_id in self.makers.values()
+
+    # What is told -----------------------------------------------------------------------------
+
+    def passed(self, trial_id: str, stage: str) -> None:
+        """A running trial has the artifacts of a stage and of those before it, made or found."""
+        for made, name in self.names[trial_id].items():
+            if self.makers.get(name) == trial_id:
+                self.made.add(name)
+                del self.makers[name]
+            if made == stage:
+                return
+
+    def waits(self, trial_id: str, lock: str) -> None:
+        """A trial gave its place up because another sweep makes what it needs; it is begun again when the lock is free."""
+        trial = self.running.pop(trial_id)
+        self._release(trial_id)
+        self.attempts[trial_id] -= 1
+        self.n_begun -= self.attempts[trial_id] == 0
+        self.blocked[trial_id] = lock
+        self.queue[trial_id] = trial
+
+    def ended(self, trial_id: str, row: Row) -> bool:
+        """A trial has ended with a row; returns whether it will be tried again."""
+        trial = self.running.pop(trial_id)
+        if row["status"] == "ok":
+            self.passed(trial_id, "all")
+        self._release(trial_id)
+        self.used_s += row.get("wall_time_s") or 0.0
+        if self.attempts[trial_id] <= self._rule(row["status"]).retry and row["status"] != "ok":
+            self.queue[trial_id] = trial
+            return True
+        self._record(trial, row)
+        return False
+
+    def _release(self, trial_id: str) -> None:
+        self.makers = {name: maker for name, maker in self.makers.items() if maker != trial_id}
+
+    def _rule(self, status: str) -> OutcomeRule:
+        return self.space.outcomes.get(status, OutcomeRule())  # type: ignore[call-overload]
+
+    # Tuning -----------------------------------------------------------------------------------
+
+    def _add(self, trials: Iterable[PlannedTrial]) -> None:
+        """Queues what has no final record; of trials that share an embedder run, the longest comes first."""
+        new = [trial for trial in trials if trial.trial_id not in self.known]
+        self.known |= {trial.trial_id: trial for trial in new}
+        self.names |= {trial.trial_id: self.shared(trial.config) for trial in new}
+        for trial in _longest_first(new, self.names):
+            row = self.read(trial.trial_id)
+            if row is not None:
+                self.n_begun += 1
+                self.used_s += row.get("wall_time_s") or 0.0
+            if row is not None and row["status"] in FINAL_STATUSES:
+                self._record(trial, row, goes_on=False)
+            else:
+                self.queue[trial.trial_id] = trial
+
+    def _record(self, trial: PlannedTrial, row: Row, goes_on: bool = True) -> None:
+        if trial.role != "search":
+            return
+        cell = self.cells[trial.cell_id]
+        value = row.get("val_metric_best") if row["status"] in ("ok", "pruned") else None
+        score = value if isinstance(value, int | float) and math.isfinite(value) else math.inf
+        cell.scores.setdefault(trial.config.cell_id, {})[trial.seed] = score
+        if goes_on:
+            self._go_on(cell)
+
+    def _go_on(self, cell: _Cell) -> None:
+        """Asks for the cell's next candidates, or, when all are done, for its replicates."""
+        search = self.space.search
+        if not cell.candidates:
+            cell.candidates = {config.cell_id: config for config in cell.tuned.candidates}
+        while search.method == "optuna" and self._is_scored(cell) and len(cell.told) < (search.n_candidates or 0):
+            self._ask(cell)
+        if self._is_scored(cell) and not cell.is_replicated:
+            cell.is_replicated = True
+            best = self._best(cell)
+            if best is not None:
+                self._plan([seeded(cell.tuned.cell_id, best, seed) for seed in self.space.seeds])
+
+    def _ask(self, cell: _Cell) -> None:
+        told = [(settings, self._score(cell, name)) for settings, name in cell.told]
+        search = self.space.search
+        settings = optuna_next(self.space.tune, told, search.sampler_seed, cell.tuned.cell_id)
+        config = candidate(cell.tuned.base, settings, self.resolve)
+        cell.told.append((settings, config.cell_id))
+        if config.cell_id not in cell.candidates:
+            cell.candidates[config.cell_id] = config
+            self._plan([seeded(cell.tuned.cell_id, config, seed, "search") for seed in search.seeds])
+
+    def _plan(self, trials: Sequence[PlannedTrial]) -> None:
+        self.planned(trials)
+        self._add(trials)
+
+    def _is_scored(self, cell: _Cell) -> bool:
+        n = len(self.space.search.seeds)
+        return all(len(cell.scores.get(name, {})) == n for name in cell.candidates)
+
+    def _score(self, cell: _Cell, name: str) -> float:
+        """A candidate's mean validation metric over its seeds; infinite if one of them is not ok."""
+        scores = cell.scores[name].values()
+        return sum(scores) / len(scores)
+
+    def _best(self, cell: _Cell) -> TrialConfig | None:
+        """The candidate of the lowest score, the first of equals, if one has any."""
+        name = min(cell.candidates, key=lambda name: self._score(cell, name))
+        return cell.candidates[name] if math.isfinite(self._score(cell, name)) else None
+
+
+def _longest_first(trials: Sequence[PlannedTrial], names: Mapping[str, Shared]) -> list[PlannedTrial]:
+    """The trials, those of one embedder run by falling length within their places: one run then serves them all."""
+    places: dict[str, list[int]] = {}
+    for place, trial in enumerate(trials):
+        name = names[trial.trial_id].get("embedder")
+        if name is not None:
+            places.setdefault(name, []).append(place)
+    ordered = list(trials)
+    for same in places.values():
+        longest = sorted((trials[place] for place in same), key=lambda trial: -trial.config.embedder.epochs)
+        for place, trial in zip(same, longest, strict=True):
+            ordered[place] = trial
+    return ordered

@@ -1,0 +1,181 @@
+"""Tuning within a cell: which settings are tried, and which comes next.
+
+Every cell of an ablation is given the same search, so that a difference between two of them is not one of
+effort. Candidates are settings of the tuned parameters; they are compared on validation data alone.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from orca_sweep.config import Seed, digest, knobs
+
+Settings = dict[str, Any]
+DIGITS = 3
+"""Drawn numbers are rounded to so many digits: they can be read, and typed in again."""
+DEFAULT_CANDIDATES = 8
+OPTUNA_STARTUP = 10
+"""Candidates that Optuna draws at random before it models them (its own default)."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from low to high, both included, even or even in their logarithm."""
+
+    low: float
+    high: float
+    log: bool
+    whole: bool
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}{' (log)' if self.log else ''}"
+
+    def draw(self, share: float) -> float | int:
+        """Returns the number at a share (0 to 1) of the way from low to high."""
+        if self.whole and not self.log:
+            return min(int(self.low + share * (self.high + 1 - self.low)), int(self.high))
+        ends = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
+        number = ends[0] + share * (ends[1] - ends[0])
+        return self.rounded(math.exp(number) if self.log else number)
+
+    def rounded(self, number: float) -> float | int:
+        """Returns a number of the range, rounded to what a reader would write."""
+        within = min(max(float(f"{number:.{DIGITS}g}"), self.low), self.high)
+        return min(max(round(number), int(self.low)), int(self.high)) if self.whole else within
+
+
+Tune = Mapping[str, tuple[Any, ...] | Range]
+
+
+class Search(BaseModel):
+    """How the settings of a cell are looked for: the same effort in every cell."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: Literal["grid", "random", "optuna"] = "grid"
+    candidates: int | None = Field(None, ge=1, le=100_000)
+    """Per cell; a grid has as many as it has points."""
+    seeds: tuple[Seed, ...] = Field((), min_length=0)
+    """Run seeds of each candidate; by default one that no replicate has."""
+    sampler_seed: Seed = 0
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return value if isinstance(value, list | tuple) else [value]
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Search":
+        if self.method == "grid" and self.candidates is not None:
+            raise ValueError("a grid has as many candidates as points; candidates is for random and optuna")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds names one twice")
+        return self
+
+    @property
+    def n_candidates(self) -> int | None:
+        """Candidates per cell, None for a grid."""
+        return None if self.method == "grid" else self.candidates or DEFAULT_CANDIDATES
+
+
+def default_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    """Returns the run seed of candidates where none is given: the least that no replicate has.
+
+    A candidate is chosen because it did well with its seed; a replicate of the same seed would be no fresh draw.
+    """
+    taken = set(seeds)
+    return (next(n for n in itertools.count() if n not in taken),)
+
+
+def grid(tune: Tune) -> list[Settings]:
+    """Returns all combinations of the parameters' values."""
+    lists = {path: values for path, values in tune.items() if isinstance(values, tuple)}
+    return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+
+
+def random(tune: Tune, n: int, seed: int) -> list[Settings]:
+    """Returns n random settings; the same ones for every cell, and the first of more."""
+    return [_drawn(tune, seed, i) for i in range(n)]
+
+
+def _drawn(tune: Tune, seed: int, index: int) -> Settings:
+    shares = np.random.default_rng(_seed("candidate", seed, index)).random(len(tune))
+    return {path: _at(values, share) for (path, values), share in zip(tune.items(), shares, strict=True)}
+
+
+def _seed(*key: object) -> int:
+    return int(digest("sampler", key)[:8], 16)
+
+
+def _at(values: tuple[Any, ...] | Range, share: float) -> Any:
+    return values.draw(share) if isinstance(values, Range) else values[int(share * len(values))]
+
+
+def corners(tune: Tune) -> list[Settings]:
+    """Returns settings in which each value of a list and each end of a range occurs, for checking beforehand."""
+    values = {path: v if isinstance(v, tuple) else (v.draw(0), v.draw(1)) for path, v in tune.items()}
+    longest = max(map(len, values.values()), default=0)
+    return [{path: v[min(i, len(v) - 1)] for path, v in values.items()} for i in range(longest)]
+
+
+def optuna_next(tune: Tune, told: Sequence[tuple[Settings, float]], seed: int, cell: str) -> Settings:
+    """Returns the settings that Optuna's TPE would try after those told, with their scores (lower is better).
+
+    A function of its arguments alone, so that an interrupted search goes on as if it had not been. The first
+    ones are random and the same for every cell.
+
+    Source: Bergstra et al. 2011, Algorithms for Hyper-Parameter Optimization; Optuna's TPESampler.
+    """
+    if len(told) < OPTUNA_STARTUP:
+        return _drawn(tune, seed, len(told))
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    distributions = {path: _distribution(values) for path, values in tune.items()}
+    sampler = optuna.samplers.TPESampler(seed=_seed("optuna", seed, cell, len(told)))
+    study = optuna.create_study(sampler=sampler)
+    for settings, score in told:
+        params = {path: _told(tune[path], value) for path, value in settings.items()}
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=score))
+    asked = study.ask(distributions).params
+    return {path: _asked(values, asked[path]) for path, values in tune.items()}
+
+
+def _distribution(values: tuple[Any, ...] | Range) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if not isinstance(values, Range):
+        # Positions, since a level may be of a type that Optuna cannot store.
+        return CategoricalDistribution(range(len(values)))
+    if values.whole:
+        return IntDistribution(int(values.low), int(values.high), log=values.log)
+    return FloatDistribution(values.low, values.high, log=values.log)
+
+
+def _told(values: tuple[Any, ...] | Range, value: Any) -> Any:
+    return value if isinstance(values, Range) else values.index(value)
+
+
+def _asked(values: tuple[Any, ...] | Range, value: Any) -> Any:
+    return values.rounded(value) if isinstance(values, Range) else values[value]
+
+
+def range_of(path: str, low: Any, high: Any, log: bool) -> Range:
+    """Returns the range of a parameter whose ends are in its field's type.
+
+    Raises:
+        ValueError: if the field takes no range, or the ends make none.
+    """
+    kind = knobs()[path].column_type
+    if kind not in ("int64", "double") or isinstance(low, str) or isinstance(high, str) or None in (low, high):
+        raise ValueError(f"{path} takes no range; list its values")
+    if not low < high:
+        raise ValueError(f"low {low:g} is not below high {high:g}")
+    if log and low <= 0:
+        raise ValueError(f"low {low:g} has no logarithm; start above 0, or take log: false")
+    return Range(low, high, log, kind == "int64")
