@@ -8,11 +8,12 @@ sweep runs.
 
 import contextlib
 import json
+import math
 import os
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -244,6 +245,11 @@ def _about(manifests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "spaces": [manifest["name"] for manifest in manifests],
         "questions": [manifest.get("question", "") for manifest in manifests],
         "factors": list(factors),
+        "tuned": list(dict.fromkeys(path for manifest in manifests for path in manifest.get("tune", ()))),
+        "worst": {
+            manifest["name"]: [s for s, rule in manifest.get("outcomes", {}).items() if rule["then"] == "worst"]
+            for manifest in manifests
+        },
         "metric": manifests[0].get("metric", "test_metric_best") if manifests else "test_metric_best",
         "mode": "min",
     }
@@ -282,6 +288,10 @@ class Results:
     metric: str
     spaces: tuple[str, ...]
     questions: tuple[str, ...]
+    tuned: tuple[str, ...] = ()
+    """Config fields that were searched within each cell."""
+    worst: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By space, the statuses that are scored as the worst trial of their task."""
 
 
 def read_results(folder: Path | str) -> Results:
@@ -304,6 +314,8 @@ def read_results(folder: Path | str) -> Results:
         if about.get("schema_version", TABLE_SCHEMA) > TABLE_SCHEMA:
             raise InputError(f"{path}: schema version {about['schema_version']} is newer than {TABLE_SCHEMA}. Upgrade.")
         frames[name] = pd.read_parquet(path)
+        if name == "trials" and "role" not in frames[name]:  # written before tuning was there
+            frames[name]["role"] = ROLE
         missing = [column for column in columns if column not in frames[name]]
         if missing:
             raise InputError(f"{path}: no column {', '.join(missing)}. It was not written by orca-sweep.")
@@ -314,6 +326,8 @@ def read_results(folder: Path | str) -> Results:
         metric=about.get("metric", "test_metric_best"),
         spaces=tuple(about.get("spaces", ())),
         questions=tuple(about.get("questions", ())),
+        tuned=tuple(about.get("tuned", ())),
+        worst=about.get("worst", {}),
     )
 
 
@@ -331,31 +345,50 @@ class CellSummary:
     interval: Interval
     n_not_ok: int
     statuses: Mapping[str, int]
+    n_worst: int = 0
+    """Replicates that are not ok and were scored as the worst of their task, as the space's outcomes ask."""
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    """What tuning within the cell has found."""
+    n_searched: int = 0
+    """Trials of that tuning."""
 
 
 def summarise(results: Results, metric: str | None = None, level: float = 0.95) -> tuple[CellSummary, ...]:
-    """Returns each cell's Student-t interval over its ok trials, in the order of the table.
+    """Returns each cell's Student-t interval over its ok replicates, in the order of the table.
 
-    Rows that are not ok are counted, never averaged over: ``n_not_ok`` says how many a cell lacks.
+    Candidates of tuning are not averaged: they were compared to choose by. Rows that are not ok are counted, never
+    averaged over: ``n_not_ok`` says how many a cell lacks. Where the space's ``outcomes`` score a status as worst, such
+    a row counts with the highest value that an ok replicate of its task has.
     """
     column = metric or results.metric
     if column not in results.trials:
         raise InputError(f"metric {column!r} is no column of the trials table.")
+    replicates = results.trials[results.trials["role"] != "search"]
+    worst = replicates[replicates["status"] == "ok"].groupby("task")[column].max()
     cells = results.trials.groupby("cell_id", sort=False)
-    return tuple(_summary(str(cell_id), rows, results.factors, column, level) for cell_id, rows in cells)
+    return tuple(_summary(str(cell_id), rows, results, worst, column, level) for cell_id, rows in cells)
 
 
-def _summary(cell_id: str, rows: "pd.DataFrame", factors: Sequence[str], column: str, level: float) -> CellSummary:
+def _summary(
+    cell_id: str, whole: "pd.DataFrame", results: Results, worst: "pd.Series", column: str, level: float
+) -> CellSummary:
+    rows = whole[whole["role"] != "search"]
     ok = rows[rows["status"] == "ok"]
-    first = rows.iloc[0]
+    first = (rows if len(rows) else whole).iloc[0]
     names = ok["metric"].dropna().unique()
+    pairs = zip(rows["status"], rows["space"], strict=True)
+    n_worst = sum(status in results.worst.get(space, ()) for status, space in pairs) if len(worst) else 0
+    values = [*ok[column].to_numpy(dtype=float), *[float(worst.get(first["task"], math.nan))] * n_worst]
     return CellSummary(
         cell_id=cell_id,
-        levels={path: first[path] for path in factors},
+        levels={path: first[path] for path in results.factors},
         task=str(first["task"]),
         metric=str(names[0]) if len(names) else "",
-        interval=t_interval(ok[column].to_numpy(dtype=float), level),
+        interval=t_interval(values, level),
         n_not_ok=len(rows) - len(ok),
+        n_worst=n_worst,
+        chosen={path: first[path] for path in results.tuned} if len(rows) else {},
+        n_searched=len(whole) - len(rows),
         statuses={str(k): int(v) for k, v in rows["status"].value_counts().items()},
     )
 

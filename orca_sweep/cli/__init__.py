@@ -333,19 +333,29 @@ def _figure(tables: Path, out: Path, console: Console) -> Path | None:
 def _print_summary(results: Any, console: Console) -> None:
     from orca_sweep.results import summarise
 
-    table = Table(box=None, header_style="bold")
-    for name in (*results.factors, "n", "mean", "95% interval", "not ok"):
-        table.add_column(name, overflow="fold")
     cells = summarise(results)
+    table = Table(box=None, header_style="bold")
+    tuned = [f"{path} (tuned)" for path in results.tuned]
+    for name in (*results.factors, *tuned, "n", "mean", "95% interval", "not ok"):
+        table.add_column(name, overflow="fold")
     for cell in cells:
-        i = cell.interval
-        interval = f"{i.low:.4f} .. {i.high:.4f}" if i.n > 1 else "-"
-        lacking = ", ".join(f"{n} {status}" for status, n in cell.statuses.items() if status != "ok")
-        levels = [level_text(value) for value in cell.levels.values()]
-        table.add_row(*levels, str(i.n), f"{i.mean:.4f}" if i.n else "-", interval, lacking or "0")
+        chosen = [level_text(cell.chosen[path]) if cell.chosen else "-" for path in results.tuned]
+        table.add_row(*map(level_text, cell.levels.values()), *chosen, *_numbers(cell))
     measures = ", ".join(dict.fromkeys(f"{task_label(cell.task)}: {cell.metric}" for cell in cells))
     console.print(f"{results.metric} ({measures}; lower is better), mean over n seeds with Student-t interval:")
     console.print(table)
+    efforts = sorted({cell.n_searched for cell in cells})
+    if results.tuned:
+        console.print(
+            f"tuned within each cell on validation data, by {' to '.join(map(str, efforts))} trials with other seeds"
+        )
+
+
+def _numbers(cell: Any) -> tuple[str, str, str, str]:
+    i = cell.interval
+    lacking = ", ".join(f"{n} {status}" for status, n in cell.statuses.items() if status != "ok") or "0"
+    lacking += f" ({cell.n_worst} scored as worst)" if cell.n_worst else ""
+    return str(i.n), f"{i.mean:.4f}" if i.n else "-", f"{i.low:.4f} .. {i.high:.4f}" if i.n > 1 else "-", lacking
 
 
 def _short(path: Path) -> str:

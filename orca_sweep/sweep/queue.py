@@ -65,8 +65,7 @@ class Queue(Searcher):
         elif stage == "embedder":
             self.agenda.passed(trial.trial_id, "objective")
         if stage == "finetune":
-            kept = ("stage", "epoch", "train_loss", "val_loss", "val_metric", "lr", "n_trainable", "wall_time_s")
-            self.epochs[trial_id].append({key: result.get(key) for key in kept})
+            self.epochs[trial_id].append(_epoch(result))
         if stage in ("embedder", "finetune", "pretrain"):
             told = {key: result.get(key) for key in ("stage", "epoch", "val_metric")}
             self.watch("epoch", {"trial_id": trial.trial_id, **told})
@@ -78,6 +77,8 @@ class Queue(Searcher):
             self.agenda.waits(trial.trial_id, result["lock"])
             self.watch("wait", {"trial_id": trial.trial_id})
             return
+        if result is not None and result.get("stage") == "finetune":
+            epochs.append(_epoch(result))  # the report on which a scheduler ended it comes here alone
         record = read_record(self.out, trial.trial_id)
         if record is None:
             self._write_instead(trial, epochs, error)
@@ -106,6 +107,11 @@ class Queue(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, likewise."""
+
+
+def _epoch(result: Mapping[str, Any]) -> dict[str, Any]:
+    kept = ("stage", "epoch", "train_loss", "val_loss", "val_metric", "lr", "n_trainable", "wall_time_s")
+    return {key: result.get(key) for key in kept}
 
 
 def _ids(trial: PlannedTrial, status: str) -> dict[str, Any]:

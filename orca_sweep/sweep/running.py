@@ -199,8 +199,6 @@ def _fit(plan: Plan, agenda: Agenda, setup: Setup, watch: Watch) -> int:
     resources = plan.space.resources
     bundle = {"CPU": resources.cpu, "GPU": resources.gpu, **resources.custom}
     queue = Queue(agenda, setup.out, watch, WORKER_DEATHS + 1)
-    # So many trials may wait for Tune to place them: as many as could start at once, so that the others stay ours.
-    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(_n_slots(bundle)))
     tuner = tune.Tuner(
         tune.with_resources(_work(plan, setup), tune.PlacementGroupFactory([{k: v for k, v in bundle.items() if v}])),
         tune_config=tune.TuneConfig(
@@ -218,12 +216,28 @@ def _fit(plan: Plan, agenda: Agenda, setup: Setup, watch: Watch) -> int:
             verbose=0,
         ),
     )
-    tuner.fit()
-    return len(agenda.attempts)
+    with _default("TUNE_MAX_PENDING_TRIALS_PG", str(_n_slots(bundle))):
+        tuner.fit()
+    return sum(n > 0 for n in agenda.attempts.values())
+
+
+@contextmanager
+def _default(name: str, value: str) -> Iterator[None]:
+    """An environment variable for the length of a block, unless the user has set it."""
+    is_set = name in os.environ
+    os.environ.setdefault(name, value)
+    try:
+        yield
+    finally:
+        if not is_set:
+            del os.environ[name]
 
 
 def _n_slots(bundle: Mapping[str, float]) -> int:
-    """How many trials the cluster holds at once, at least one."""
+    """How many trials the cluster holds at once, at least one.
+
+    So many may wait for Tune to place them; the others stay ours, to be given when they can really run.
+    """
     has = ray.cluster_resources()
     return max(1, min(int(has.get(name, 0) / amount) for name, amount in bundle.items() if amount))
 
