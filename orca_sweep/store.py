@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -54,13 +55,19 @@ class Artifact:
     meta: Mapping[str, Any]
 
 
+@cache
+def numeric_versions() -> str:
+    """Returns the versions of the libraries that change numbers, as one text."""
+    return " ".join(f"{name}={version(name)}" for name in NUMERIC_PACKAGES)
+
+
 def stage_key(stage: str, inputs: Mapping[str, Any]) -> str:
     """Returns the hash naming a stage's output.
 
     It covers the inputs, the stage code's schema version, the versions of the libraries that change
     numbers, and the processor architecture. Thread count and device belong into ``inputs``.
     """
-    versions = {name: version(name) for name in NUMERIC_PACKAGES}
+    versions = dict(pair.split("=", 1) for pair in numeric_versions().split())
     whole = {
         "stage": stage,
         "schema": STAGE_SCHEMA,

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import import_module
-from importlib.metadata import version
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ from orca_sweep.errors import BusyError, DivergedError, InputError, OrcaSweepErr
 from orca_sweep.objectives import OBJECTIVES, settings_of
 from orca_sweep.proxies import canonical_proxy, find_proxy, unavailable_proxy
 from orca_sweep.results import Status, finite, write_record
-from orca_sweep.store import NUMERIC_PACKAGES
+from orca_sweep.store import STAGE_SCHEMA, numeric_versions
 from orca_sweep.tasks import Task, TaskData, canonical_task, find_task, task_data, unavailable
 
 if TYPE_CHECKING:
@@ -377,7 +376,8 @@ def run_trial(
     write_record(folder, record.row, record.epochs)
     if record.row["status"] == "ok":
         with contextlib.suppress(OSError):  # only plans to come would miss it
-            kept = {**finite(record.row), "config": config.flat(), "used": place.store.used}
+            about = {"schema": STAGE_SCHEMA, "machine": platform.machine(), "used": place.store.used}
+            kept = {**finite(record.row), **about, "config": config.flat()}
             place.store.put_row(config.trial_id, kept)
     return record.row
 
@@ -407,7 +407,7 @@ def _identity(config: TrialConfig, place: "Place") -> dict[str, Any]:
         "n_threads": place.n_threads,
         "host": platform.node(),
         "code_version": __version__,
-        "versions": " ".join(f"{name}={version(name)}" for name in NUMERIC_PACKAGES),
+        "versions": numeric_versions(),
     }
 
 

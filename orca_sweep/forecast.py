@@ -1,0 +1,274 @@
+"""What a plan will take: stages to compute and to reuse, hours, and what its seeds can show.
+
+Told from earlier rows of the same store; what has no like there is said to be unknown, never guessed.
+"""
+
+import math
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from orca_sweep.config import TrialConfig
+from orca_sweep.space import Plan
+from orca_sweep.stats import smallest_effect, smallest_p
+from orca_sweep.store import STAGE_SCHEMA, Store, numeric_versions
+from orca_sweep.trial import shared_stages
+
+MOST_ROWS = 5000
+Row = Mapping[str, Any]
+Kind = tuple[str, ...]
+# What makes two trials alike in a stage's cost, from the closest likeness to the loosest.
+FINETUNE_LIKE: tuple[Kind, ...] = (
+    ("task", "body.name", "data.n_train", "data.augment", "finetune.batch_size", "finetune.lora_rank", "finetune.freeze",
+     "finetune.freeze_epochs"),
+    ("task", "body.name", "data.n_train"),
+    ("task", "body.name"),
+)  # fmt: skip
+EMBEDDER_LIKE: tuple[Kind, ...] = (
+    ("task", "body.name", "data.n_train", "proxy", "embedder.objective", "embedder.max_samples_per_class"),
+    ("task", "body.name", "embedder.objective"),
+    ("task", "body.name"),
+)
+PROXY_LIKE: tuple[Kind, ...] = (("body.name", "proxy"), ("body.name",))
+BODY_LIKE: tuple[Kind, ...] = (("body.name", "body.pretrain_steps"), ("body.name",))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Artifacts of one stage that a plan needs."""
+
+    name: str
+    n_computed: int
+    n_reused: int
+    """Found in the store."""
+
+
+@dataclass(frozen=True)
+class Contrasts:
+    """What the seeds of one task can show, each cell against the first in pairs of equal seed."""
+
+    task: str
+    n_seeds: int
+    n_comparisons: int
+    smallest_p: float
+    """Of an exact sign-flip test, whatever the effect."""
+    corrected_p: float
+    """The same after Holm's correction for all comparisons."""
+    smallest_effect: float
+    """With 80% power at 5% after Holm's correction, in standard deviations of the paired difference."""
+    spread: float | None
+    """Standard deviation over seeds of the metric in earlier rows of the same task and body."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a plan will take."""
+
+    n_trials: int
+    """Planned, with those that are planned on the way."""
+    n_done: int
+    stages: tuple[Stage, ...]
+    trial_hours: float
+    """Of the trials left whose like is known, one after another."""
+    cpu_hours: float
+    gpu_hours: float
+    n_known: int
+    n_left: int
+    n_rows: int
+    """Earlier rows that were gone by."""
+    contrasts: tuple[Contrasts, ...]
+
+
+def forecast(plan: Plan, store: Store | None, done: Callable[[str], bool] = lambda trial_id: False) -> Forecast:
+    """Returns what the plan will take with a store (None: there is none yet).
+
+    Args:
+        plan: the plan.
+        store: where stage artifacts and earlier rows are.
+        done: whether a trial is done already.
+    """
+    resources = plan.space.resources
+    rows = _comparable(store, "cuda" if resources.gpu else "cpu", max(1, int(resources.cpu)))
+    known = [trial.config for trial in plan.trials if not done(trial.trial_id)]
+    later = _later(plan)
+    costs = _Costs(rows)
+    left = [*known, *later]
+    stages, wanted = _stages(left, rows, store)
+    seconds = [costs.finetune(config) for config in left]
+    stage_seconds = [costs.stage(stage, config) for stage, config in wanted]
+    total = sum(s for s in (*seconds, *stage_seconds) if s is not None) / 3600
+    return Forecast(
+        n_trials=len(plan.trials) + plan.n_later,
+        n_done=len(plan.trials) - len(known),
+        stages=stages,
+        trial_hours=total,
+        cpu_hours=total * resources.cpu,
+        gpu_hours=total * resources.gpu,
+        n_known=sum(s is not None for s in seconds),
+        n_left=len(left),
+        n_rows=len(rows),
+        contrasts=tuple(_contrasts(plan, rows)),
+    )
+
+
+def _later(plan: Plan) -> list[TrialConfig]:
+    """Configs that stand for the trials planned on the way: each cell's, as it is untuned."""
+    if not plan.tuned:
+        return []
+    search, n = plan.space.search, len(plan.space.seeds)
+    adaptive = [] if search.method != "optuna" else [s for s in search.seeds for _ in range(search.n_candidates or 0)]
+    seeds = [*plan.space.seeds, *adaptive]
+    return [cell.base.model_copy(update={"seed": seed}) for cell in plan.tuned for seed in seeds[: n + len(adaptive)]]
+
+
+def _comparable(store: Store | None, device: str, n_threads: int) -> list[Row]:
+    """Earlier rows made as this plan's will be: same device, threads, code of the stages and libraries."""
+    if store is None:
+        return []
+    like = {"device": device, "n_threads": n_threads, "versions": numeric_versions(), "schema": STAGE_SCHEMA}
+    like["machine"] = platform.machine()
+    rows = store.rows(MOST_ROWS)
+    return [row for row in rows if "config" in row and all(row.get(key) == value for key, value in like.items())]
+
+
+def _stages(
+    configs: Sequence[TrialConfig], rows: Iterable[Row], store: Store | None
+) -> tuple[tuple[Stage, ...], list[tuple[str, TrialConfig]]]:
+    """Counts artifacts by stage, and returns a trial for each artifact that has to be computed."""
+    there = _there(rows, store)
+    needed: dict[tuple[str, str], TrialConfig] = {}
+    for config in configs:
+        names = shared_stages(config)
+        if ("embedder", names.get("embedder", ""), config.embedder.epochs) in there:
+            names.pop("objective")  # a finished embedder asks for no distance any more
+        for stage, name in names.items():
+            known = needed.get((stage, name))
+            if known is None or known.embedder.epochs < config.embedder.epochs:
+                needed[stage, name] = config
+    computed = [
+        (stage, config)
+        for (stage, name), config in needed.items()
+        if (stage, name, config.embedder.epochs if stage == "embedder" else 0) not in there
+    ]
+    names = list(dict.fromkeys(stage for stage, _ in needed))
+    made = [stage for stage, _ in computed]
+    counts = {name: sum(stage == name for stage, _ in needed) for name in names}
+    return tuple(Stage(n, made.count(n), counts[n] - made.count(n)) for n in names), computed
+
+
+def _there(rows: Iterable[Row], store: Store | None) -> set[tuple[str, str, int]]:
+    """Stage, name and length of the artifacts that earlier rows used and that are still in the store."""
+    found: set[tuple[str, str, int]] = set()
+    exists: dict[tuple[str, str], bool] = {}
+    for row in rows if store is not None else ():
+        config = _config_of(row)
+        if config is None or store is None:
+            continue
+        for stage, name in shared_stages(config).items():
+            key = row["used"].get(stage)
+            if key is not None and (stage, key) not in exists:
+                exists[stage, key] = store.has(stage, key)
+            if exists.get((stage, str(key))):
+                found.add((stage, name, config.embedder.epochs if stage == "embedder" else 0))
+    return found
+
+
+def _config_of(row: Row) -> TrialConfig | None:
+    """The config of an earlier row; None if another version wrote it."""
+    try:
+        return TrialConfig.from_flat(row["config"])
+    except ValueError:
+        return None
+
+
+class _Costs:
+    """Seconds of stages, by the likeness of trials."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.per_epoch = _Table(FINETUNE_LIKE)
+        self.around = _Table(FINETUNE_LIKE)
+        self.embedder = _Table(EMBEDDER_LIKE)
+        self.proxy, self.pretrain = _Table(PROXY_LIKE), _Table(BODY_LIKE)
+        for row in rows:
+            self._learn(row)
+
+    def _learn(self, row: Row) -> None:
+        config, reused = row["config"], str(row.get("reused") or "").split(",")
+        told = {name: row.get(f"{name}_s") or 0.0 for name in ("wall_time", "finetune", "embedder", "proxy", "body")}
+        if not row.get("resumed_from_epoch") and "finetune-prefix" not in reused:
+            self.per_epoch.add(config, told["finetune"] / config["finetune.epochs"])
+        shared = told["embedder"] + told["proxy"] + (0.0 if "pretrain" in reused else told["body"])
+        self.around.add(config, max(0.0, told["wall_time"] - told["finetune"] - shared))
+        if config["embedder.epochs"] and "embedder" not in reused:
+            self.embedder.add(config, told["embedder"] / config["embedder.epochs"])
+        if config["embedder.epochs"] and "proxy-features" not in reused:
+            self.proxy.add(config, told["proxy"])
+        if "pretrain" not in reused:
+            self.pretrain.add(config, told["body"])
+
+    def finetune(self, config: TrialConfig) -> float | None:
+        """A trial's own seconds: fine-tuning, and loading and scoring around it."""
+        flat = config.flat()
+        per_epoch, around = self.per_epoch.of(flat), self.around.of(flat)
+        return None if per_epoch is None else per_epoch * config.finetune.epochs + (around or 0.0)
+
+    def stage(self, stage: str, config: TrialConfig) -> float | None:
+        """Seconds of making an artifact; those of constants and clusters are in the embedder's."""
+        flat = config.flat()
+        if stage == "embedder":
+            per_epoch = self.embedder.of(flat)
+            return None if per_epoch is None else per_epoch * config.embedder.epochs
+        table = {"proxy-features": self.proxy, "pretrain": self.pretrain}.get(stage)
+        return table.of(flat) if table else None
+
+
+class _Table:
+    """Numbers by ever looser likeness; what is closest to like counts, by its median."""
+
+    def __init__(self, kinds: tuple[Kind, ...]) -> None:
+        self.kinds = kinds
+        self.numbers: dict[tuple[object, ...], list[float]] = {}
+        self.found: dict[tuple[object, ...], float] = {}
+
+    def add(self, flat: Mapping[str, Any], number: float) -> None:
+        for kind in self.kinds:
+            self.numbers.setdefault(self._key(kind, flat), []).append(number)
+
+    def of(self, flat: Mapping[str, Any]) -> float | None:
+        for kind in self.kinds:
+            key = self._key(kind, flat)
+            if key in self.numbers:
+                if key not in self.found:
+                    self.found[key] = median(self.numbers[key])
+                return self.found[key]
+        return None
+
+    def _key(self, kind: Kind, flat: Mapping[str, Any]) -> tuple[object, ...]:
+        return (kind, *(flat.get(path) for path in kind))
+
+
+def _contrasts(plan: Plan, rows: Sequence[Row]) -> Iterable[Contrasts]:
+    n = len(plan.space.seeds)
+    tasks: dict[str, list[TrialConfig]] = {}
+    for cell in plan.cells:
+        tasks.setdefault(cell.task, []).append(cell)
+    for task, cells in tasks.items():
+        k = len(cells) - 1
+        if k > 0:
+            p = smallest_p(n)
+            spread = _spread(rows, task, {cell.body.name for cell in cells}, plan.space.metric)
+            yield Contrasts(task, n, k, p, min(1.0, k * p), smallest_effect(n, k), spread)
+
+
+def _spread(rows: Iterable[Row], task: str, bodies: set[str], metric: str) -> float | None:
+    """Pooled standard deviation over seeds within the cells of earlier rows."""
+    cells: dict[str, list[float]] = {}
+    for row in rows:
+        config, value = row["config"], row.get(metric)
+        if config["task"] == task and config["body.name"] in bodies and value is not None:
+            cells.setdefault(str(row["cell_id"]), []).append(float(value))
+    squares = sum(sum((v - sum(vs) / len(vs)) ** 2 for v in vs) for vs in cells.values())
+    freedom = sum(len(vs) - 1 for vs in cells.values())
+    return math.sqrt(squares / freedom) if freedom > 0 else None

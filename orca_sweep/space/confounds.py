@@ -1,0 +1,103 @@
+"""What a plan cannot tell apart: knobs that move together, arms of unequal effort, learning rates never tried."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from orca_sweep.config import TrialConfig
+from orca_sweep.declaration import task_label
+from orca_sweep.space.records import Plan
+
+EFFORT = ("finetune.epochs", "finetune.batch_size", "finetune.accumulation", "data.n_train")
+"""What sets the number of fine-tuning optimizer steps of a task."""
+
+
+def confounds(plan: Plan) -> list[str]:
+    """Returns a warning for each thing that could be taken for an effect and is none, or cannot be told from one."""
+    found: list[str] = []
+    for task, cells in _by_task(plan.cells).items():
+        flats = [cell.flat() for cell in cells]
+        name = task_label(task)
+        found += _moving_together(plan, name, flats)
+        found += _unequal_steps(plan, name, flats)
+        found += _untried_rate(plan, name, flats)
+    return list(dict.fromkeys([*found, *_unequal_tuning(plan)]))
+
+
+def _by_task(cells: Iterable[TrialConfig]) -> dict[str, list[TrialConfig]]:
+    tasks: dict[str, list[TrialConfig]] = {}
+    for cell in cells:
+        tasks.setdefault(cell.task, []).append(cell)
+    return tasks
+
+
+def _moving_together(plan: Plan, task: str, flats: list[dict[str, Any]]) -> Iterator[str]:
+    """Factors and ruled settings whose levels go hand in hand over a task's cells.
+
+    Knobs of embedder training are compared where the embedder is trained: elsewhere they have no level.
+    """
+    ruled = {path for rule in plan.space.when for path in rule.settings}
+    factors = list(plan.space.factors)
+    paths = [*factors, *sorted(ruled - set(factors))]
+    told: set[str] = set()
+    for i, one in enumerate(paths):
+        together = [other for other in paths[i + 1 :] if other not in told and _go_together(one, other, flats)]
+        if together and one not in told:
+            told.update(together)
+            names = " and ".join(together)
+            yield (
+                f"{one} and {names} move together in every cell of {task}: an effect of one cannot be told from an effect"
+                " of the other. Cross them, or read the contrast as one of both."
+            )
+
+
+def _go_together(one: str, other: str, flats: list[dict[str, Any]]) -> bool:
+    trained = any(path == "proxy" or path.startswith("embedder.") for path in (one, other))
+    rows = [flat for flat in flats if not trained or flat["embedder.epochs"] > 0]
+    levels = {(_key(flat[one]), _key(flat[other])) for flat in rows}
+    firsts, seconds = {a for a, _ in levels}, {b for _, b in levels}
+    return len(firsts) > 1 and len(levels) == len(firsts) == len(seconds)
+
+
+def _key(value: Any) -> str:
+    return repr(value)
+
+
+def _unequal_steps(plan: Plan, task: str, flats: list[dict[str, Any]]) -> Iterator[str]:
+    """Cells of one task with different numbers of optimizer steps, unless that is the only factor."""
+    differing = [path for path in EFFORT if len({_key(flat[path]) for flat in flats}) > 1]
+    others = [path for path in plan.space.factors if path not in EFFORT]
+    if differing and others:
+        said = "; ".join(f"{path} {_listed(flat[path] for flat in flats)}" for path in differing)
+        yield (
+            f"The cells of {task} are not matched in fine-tuning steps ({said}): compare only cells with equal ones, or a"
+            " difference may be one of training length."
+        )
+
+
+def _untried_rate(plan: Plan, task: str, flats: list[dict[str, Any]]) -> Iterator[str]:
+    """Arms that share one untested learning rate: a difference between them may be one of tuning."""
+    rates = {flat["finetune.lr"] for flat in flats}
+    if len(flats) > 1 and len(rates) == 1 and "finetune.lr" not in plan.space.tune:
+        yield (
+            f"The {len(flats)} cells of {task} share finetune.lr = {rates.pop():g}, and no other was tried: a difference"
+            " between them may be one of tuning. Search it within each cell (tune: {finetune.lr: {low: 1e-5, high: 1e-3,"
+            " log: true}}), make it a factor, or set it per level under 'when'."
+        )
+
+
+def _unequal_tuning(plan: Plan) -> Iterator[str]:
+    """Cells that were given different numbers of candidates: what is tuned has no effect in some of them."""
+    counts: dict[int, list[str]] = {}
+    for cell in plan.tuned:
+        counts.setdefault(len(cell.candidates), []).append(cell.cell_id)
+    if len(counts) > 1:
+        said = ", ".join(f"{n} in {len(cells)} cells" for n, cells in sorted(counts.items()))
+        yield (
+            f"The cells are not matched in tuning effort: different candidates {said}, since what is tuned changes nothing"
+            " in some. The more are tried, the better the best of them looks on validation data; the replicates do not."
+        )
+
+
+def _listed(values: Iterable[Any]) -> str:
+    texts: Mapping[str, None] = dict.fromkeys("null" if value is None else str(value) for value in values)
+    return ", ".join(texts)
