@@ -152,10 +152,9 @@ def _stages(
         for (stage, name), config in needed.items()
         if (stage, name, config.embedder.epochs if stage == "embedder" else 0) not in there
     ]
-    names = list(dict.fromkeys(stage for stage, _ in needed))
-    made = [stage for stage, _ in computed]
-    counts = {name: sum(stage == name for stage, _ in needed) for name in names}
-    return tuple(Stage(n, made.count(n), counts[n] - made.count(n)) for n in names), computed
+    all_of, made = [stage for stage, _ in needed], [stage for stage, _ in computed]
+    stages = dict.fromkeys(all_of)
+    return tuple(Stage(n, made.count(n), all_of.count(n) - made.count(n)) for n in stages), computed
 
 
 def _there(rows: Iterable[Row], store: Store | None) -> set[tuple[str, str, int]]:

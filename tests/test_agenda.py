@@ -209,7 +209,8 @@ def test_an_interrupted_search_ends_as_the_unbroken_one(plan_of, cut):
 
 def test_candidates_that_change_nothing_in_a_cell_are_one(plan_of):
     plan = plan_of(
-        "base: {task: tiny}\nfactors: {proxy: [none, mnist5k]}\nseeds: 2\ntune: {embedder.lr: [1e-3, 1e-2], finetune.lr: [1e-3, 1e-4]}\n"
+        "base: {task: tiny}\nfactors: {proxy: [none, mnist5k]}\nseeds: 2\n"
+        "tune: {embedder.lr: [1e-3, 1e-2], finetune.lr: [1e-3, 1e-4]}\n"
     )
     assert [len(cell.candidates) for cell in plan.tuned] == [2, 4]
 
@@ -254,7 +255,8 @@ def test_what_may_be_retried_is_and_then_counts_as_it_ended(plan_of):
     [("trials: 3", 3), ("cpu_hours: 4", 5), ("gpu_hours: 2", 5), ("hours: 0.002", None)],
 )
 def test_a_spent_budget_starts_nothing_more_and_is_said(plan_of, budget, n_begun):
-    text = "base: {task: tiny, proxy: none}\nfactors: {finetune.lr: [1e-2, 1e-3, 1e-4]}\nseeds: 4\nresources: {cpu: 1, gpu: 0.5}\n"
+    text = "base: {task: tiny, proxy: none}\nfactors: {finetune.lr: [1e-2, 1e-3, 1e-4]}\nseeds: 4\n"
+    text += "resources: {cpu: 1, gpu: 0.5}\n"
     world = World(plan_of(f"{text}budget: {{{budget}}}\n"), 2)
     order = world.run()
     assert world.agenda.spent.startswith(f"budget.{budget.split(':')[0]} = ")

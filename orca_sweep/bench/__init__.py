@@ -22,7 +22,7 @@ class Measurement:
 
     case: str
     ours_s: float
-    """CPU seconds, those of worker processes included."""
+    """CPU seconds, those of worker processes included; by the clock where the case says so."""
     other_s: float
     ratio: float
     """other_s / ours_s: bigger is better."""
@@ -44,9 +44,15 @@ def run(benchmark: str, repeats: int = 3) -> Iterator[Measurement]:
     """Yields the measurements of a benchmark's cases, one after the other.
 
     Args:
-        benchmark: ``objectives`` or ``loading``.
+        benchmark: ``objectives``, ``loading`` or ``overhead``.
         repeats: how often the slow side runs.
     """
+    if benchmark == "overhead":
+        from orca_sweep.bench import overhead
+
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            yield from pool.submit(overhead.measurements, repeats).result()
+        return
     from orca_sweep.bench import loading, objectives
 
     cases: dict[str, tuple[Callable[[], Case], ...]] = {"objectives": objectives.CASES, "loading": loading.CASES}

@@ -420,6 +420,7 @@ class Benchmark(StrEnum):
 
     objectives = "objectives"
     loading = "loading"
+    overhead = "overhead"
 
 
 @app.command()
@@ -431,6 +432,7 @@ def bench(
     """Measures ours beside the naive way of the same work; ratio = naive / ours in CPU seconds of one thread.
 
     Loading is measured beside a DataLoader with 4 workers, whose CPU seconds count too; samples/s are by the clock.
+    Overhead is that of a sweep of trials that do nothing, beside a bare Tuner that uses its workers again.
     """
     from orca_sweep.bench import run
 

@@ -33,6 +33,7 @@ from orca_sweep.space.records import (
 from orca_sweep.space.tuning import Range, Search
 
 __all__ = [
+    "Budget",
     "OutcomeRule",
     "Plan",
     "PlannedTrial",

@@ -83,7 +83,7 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
         if problems:
             raise InputError(problems)
     start = time.perf_counter()
-    with _ray(setup.address) as dashboard:
+    with joined(setup.address) as dashboard:
         check_resources(plan.space.resources)
         try:
             setup.out.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def _run(plan: Plan, setup: Setup, watch: Watch, dashboard: str | None, start: f
     n_run = 0
     if not agenda.is_over:
         _forget(agenda.queue, setup.out)
-        n_run = _fit(plan, agenda, setup, watch)
+        n_run = fit(plan, agenda, setup, watch, _work(plan, setup))
     return _outcome(agenda, n_run, setup.out, time.perf_counter() - start)
 
 
@@ -174,7 +174,7 @@ def _entry(trial: PlannedTrial) -> dict[str, Any]:
 
 
 @contextmanager
-def _ray(address: str) -> Iterator[str | None]:
+def joined(address: str) -> Iterator[str | None]:
     """Ray for the length of a block; gives the dashboard's address, if there is one."""
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SNAPSHOT_S)
@@ -194,13 +194,13 @@ def _ray(address: str) -> Iterator[str | None]:
         ray.shutdown()
 
 
-def _fit(plan: Plan, agenda: Agenda, setup: Setup, watch: Watch) -> int:
-    """Runs the agenda on Tune and returns how many trials were begun."""
+def fit(plan: Plan, agenda: Agenda, setup: Setup, watch: Watch, work: Callable[[dict[str, Any]], None]) -> int:
+    """Runs the agenda on Tune, each trial by ``work`` in a worker, and returns how many were begun."""
     resources = plan.space.resources
     bundle = {"CPU": resources.cpu, "GPU": resources.gpu, **resources.custom}
     queue = Queue(agenda, setup.out, watch, WORKER_DEATHS + 1)
     tuner = tune.Tuner(
-        tune.with_resources(_work(plan, setup), tune.PlacementGroupFactory([{k: v for k, v in bundle.items() if v}])),
+        tune.with_resources(work, tune.PlacementGroupFactory([{k: v for k, v in bundle.items() if v}])),
         tune_config=tune.TuneConfig(
             reuse_actors=True,
             num_samples=-1,

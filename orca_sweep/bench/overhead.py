@@ -1,0 +1,133 @@
+"""What our layer adds to Ray Tune: trials that do nothing, beside a bare Tuner that reuses its workers.
+
+Seconds are by the clock, since that is what a user waits for; of the driver's own processor seconds there is a case too.
+"""
+
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from orca_sweep.agenda import Agenda
+from orca_sweep.bench import Measurement, peak_memory_mib
+from orca_sweep.config import TrialConfig
+from orca_sweep.results import read_record, write_record
+from orca_sweep.space import Budget, Plan, make_plan, read_space
+from orca_sweep.sweep.running import Setup, fit, joined
+from orca_sweep.trial import resolve, shared_stages
+
+N_TRIALS = 200
+N_QUEUED = 5000
+SPACE = """
+name: overhead
+base: {{task: digits, body.name: swin-micro, proxy: none, body.pretrain_fraction: 0}}
+factors: {{finetune.lr: [{rates}]}}
+seeds: {n_seeds}
+"""
+
+
+def measurements(repeats: int) -> list[Measurement]:
+    """Runs all cases in this process, on one Ray."""
+    # The bare side is cut short on purpose, and says so at length.
+    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.CRITICAL)
+    with tempfile.TemporaryDirectory(prefix="orca-sweep-bench-") as folder, joined("local"):
+        _bare(8, Path(folder) / "warm", None)
+        return [*_trivial(Path(folder), repeats), _queued(Path(folder))]
+
+
+def _trivial(folder: Path, repeats: int) -> Iterator[Measurement]:
+    """Ours and bare in turn, so that a change of the machine's load meets both."""
+    plan = _plan(folder, N_TRIALS)
+    ours: list[tuple[float, float]] = []
+    bare: list[tuple[float, float]] = []
+    for i in range(max(1, repeats)):
+        bare.append(_timed(partial(_bare, N_TRIALS, folder / f"bare-{i}", None)))
+        ours.append(_timed(partial(_ours, plan, folder / f"ours-{i}")))
+    peak = peak_memory_mib()
+    for column, name in enumerate(("by the clock", "driver's CPU")):
+        a, b = (statistics.median(pair[column] for pair in pairs) for pairs in (ours, bare))
+        wall, bare_wall = (statistics.median(pair[0] for pair in pairs) for pairs in (ours, bare))
+        yield Measurement(f"{N_TRIALS} trials that do nothing, {name}", a, b, b / a, peak, wall, bare_wall, 0.0)
+
+
+def _queued(folder: Path) -> Measurement:
+    """From the YAML to the end of the first trial, with thousands planned behind it."""
+    start = time.perf_counter()
+    plan = _plan(folder, N_QUEUED)
+    _ours(plan, folder / "queued", most=1)
+    ours = time.perf_counter() - start
+    peak = peak_memory_mib()
+    start = time.perf_counter()
+    _bare(N_QUEUED, folder / "queued-bare", most=1)
+    other = time.perf_counter() - start
+    return Measurement(f"first of {N_QUEUED} trials, by the clock", ours, other, other / ours, peak, ours, other, 0.0)
+
+
+def _timed(call: Callable[[], None]) -> tuple[float, float]:
+    cpu, wall = time.process_time(), time.perf_counter()
+    call()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def _plan(folder: Path, n: int) -> Plan:
+    rates = ", ".join(f"{1e-6 * (i + 1):.6g}" for i in range(n // 10))
+    path = folder / "overhead.yaml"
+    path.write_text(SPACE.format(rates=rates, n_seeds=10), encoding="utf-8")
+    return make_plan(read_space(path), resolve)
+
+
+def _ours(plan: Plan, out: Path, most: int | None = None) -> None:
+    if most is not None:
+        plan = replace(plan, space=replace(plan.space, budget=Budget(trials=most)))
+    out.mkdir()
+    agenda = Agenda(plan, lambda trial_id: _row(out, trial_id), resolve, shared_stages)
+
+    def work(params: dict[str, Any]) -> None:
+        config = TrialConfig.model_validate(params["trial"]["config"])
+        row = {"trial_id": config.trial_id, "cell_id": config.cell_id, "status": "ok", "val_metric_best": 0.0}
+        write_record(out, row, [])
+        tune.report({"stage": "done", "status": "ok"})
+
+    fit(plan, agenda, Setup(out, str(out / "store"), out, "local"), lambda event, what: None, work)
+
+
+def _row(out: Path, trial_id: str) -> Mapping[str, Any] | None:
+    record = read_record(out, trial_id)
+    return record["row"] if record else None
+
+
+class _First(tune.Stopper):
+    """Ends an experiment with its first report."""
+
+    def __init__(self) -> None:
+        self.seen = False
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        self.seen = True
+        return True
+
+    def stop_all(self) -> bool:
+        return self.seen
+
+
+def _bare(n: int, out: Path, most: int | None) -> None:
+    """A Tuner as its own documentation shows it, with workers used again."""
+
+    def work(params: dict[str, Any]) -> None:
+        tune.report({"done_nothing": params["i"]})
+
+    tune.Tuner(
+        tune.with_resources(work, {"cpu": 1}),
+        param_space={"i": tune.grid_search(list(range(n)))},
+        tune_config=tune.TuneConfig(reuse_actors=True),
+        run_config=tune.RunConfig(
+            name="bare", storage_path=str(out), verbose=0, stop=_First() if most is not None else None
+        ),
+    ).fit()
