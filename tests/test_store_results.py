@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from orca_sweep import results as r
 from orca_sweep.config import knobs
-from orca_sweep.errors import InputError
+from orca_sweep.errors import BusyError, InputError
 from orca_sweep.stats import t_interval
 from orca_sweep.store import CorruptFileError, Store, read_tensors, stage_key, state_digest, write_tensors
 from orca_sweep.streams import stream_rng, stream_seed, torch_stream
@@ -80,6 +80,76 @@ def test_the_key_covers_every_input_and_the_lock_is_exclusive(tmp_path):
         order.append("first")
     other.join()
     assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize("root", ["folder", "memory://orca-sweep-locks"])
+def test_one_holds_a_lock_and_the_impatient_are_told(tmp_path, root, monkeypatch):
+    monkeypatch.setattr("orca_sweep.store.LEASE_S", 3.0)
+    root = str(tmp_path) if root == "folder" else root
+    store, other = Store(root), Store(root, patience_s=0.3)
+    with store.lock("s", "k"):
+        with pytest.raises(BusyError) as busy, other.lock("s", "k"):
+            pass
+        assert other.is_held(busy.value.lock)
+        with other.lock("s", "another"):
+            pass
+        with pytest.raises(BusyError):
+            other.once("s", "k", lambda: (ARRAYS, {}))
+    assert not other.is_held(busy.value.lock)
+    assert other.once("s", "k", lambda: (ARRAYS, {}))[1] is False
+    assert store.once("s", "k", lambda: (ARRAYS, {}))[1] is True
+    assert store.used == {"s": "k"}
+
+
+def test_a_lease_lives_as_long_as_its_holder_and_no_longer(monkeypatch):
+    monkeypatch.setattr("orca_sweep.store.LEASE_S", 1.0)
+    root = "memory://orca-sweep-leases"
+    with Store(root).lock("s", "k"):
+        time.sleep(1.8)  # longer than a lease: it is renewed
+        with pytest.raises(BusyError), Store(root, patience_s=0.0).lock("s", "k"):
+            pass
+    # Of a holder that died there is the file alone.
+    store = Store(root)
+    store.fs.pipe_file(f"{store.root}/s/k.lease", json.dumps({"owner": "dead", "until": time.time() + 1}).encode())
+    start = time.time()
+    with store.lock("s", "k"):
+        assert time.time() - start > 0.8
+    assert not store.fs.exists(f"{store.root}/s/k.lease")
+    store.fs.pipe_file(f"{store.root}/s/k.lease", b"half a li")  # what cannot be read holds nothing
+    with Store(root, patience_s=0.0).lock("s", "k"):
+        pass
+    assert not store.entries()
+
+
+def test_two_on_an_object_store_compute_an_artifact_once(monkeypatch):
+    monkeypatch.setattr("orca_sweep.store.LEASE_S", 5.0)
+    computed = []
+
+    def compute():
+        computed.append(1)
+        time.sleep(0.5)
+        return ARRAYS, {}
+
+    threads = [
+        threading.Thread(target=lambda: Store("memory://orca-sweep-once").once("s", "k", compute)) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert computed == [1]
+
+
+@pytest.mark.parametrize("root", ["folder", "memory://orca-sweep-rows"])
+def test_rows_are_kept_apart_from_artifacts(tmp_path, root):
+    store = Store(str(tmp_path) if root == "folder" else root)
+    assert store.rows(10) == []
+    for name in "abc":
+        store.put_row(name, {"trial_id": name})
+    store.fs.pipe_file(f"{store.root}/rows/broken.json", b"{half")
+    assert [row["trial_id"] for row in store.rows(10)] == ["a", "b", "c"]
+    assert len(store.rows(2)) == 2
+    assert store.entries() == []
 
 
 def test_a_digest_sees_one_bit(tmp_path):
