@@ -41,7 +41,8 @@ class Column:
 
 TRIAL_MEASURES = (
     Column("trial_id", "string", "", "hash of the whole config, seed included"),
-    Column("cell_id", "string", "", "hash of the config without its seed"),
+    Column("cell_id", "string", "", "hash of the config without its seed; of the A/A arm with '-aa' behind it"),
+    Column("role", "string", "", "replicate, or aa: the reference cell run again with seeds of its own"),
     Column("space", "string", "", "name of the space that planned the trial"),
     Column("status", "string", "", "ok, failed, diverged, oom, timeout or lost"),
     Column("error", "string", "", "what ended a trial that is not ok"),
@@ -176,7 +177,9 @@ def collect(folders: Iterable[Path], out: Path) -> "Results":
             record = read_record(folder, planned["trial_id"]) or {"row": _lost(planned), "epochs": []}
             trial_id = planned["trial_id"]
             if trial_id not in rows or (rows[trial_id]["status"] != "ok" and record["row"]["status"] == "ok"):
-                rows[trial_id] = {**record["row"], **planned["config"], "space": manifest["name"]}
+                # The plan says which arm a trial belongs to; its own record knows the config alone.
+                arm = {"cell_id": planned["cell_id"], "role": planned.get("role", "replicate")}
+                rows[trial_id] = {**record["row"], **planned["config"], **arm, "space": manifest["name"]}
                 epochs[trial_id] = [{**epoch, "trial_id": trial_id} for epoch in record["epochs"]]
     about = _about([manifest for _, manifest in manifests])
     out.mkdir(parents=True, exist_ok=True)
@@ -290,6 +293,8 @@ class CellSummary:
     """One cell: its levels, the interval of its metric over seeds, and the rows it lacks."""
 
     cell_id: str
+    role: str
+    """replicate, or aa: the reference cell again with seeds of its own."""
     levels: Mapping[str, Any]
     task: str
     metric: str
@@ -316,6 +321,7 @@ def _summary(cell_id: str, rows: "pd.DataFrame", factors: Sequence[str], column:
     names = ok["metric"].dropna().unique()
     return CellSummary(
         cell_id=cell_id,
+        role=str(first.get("role", "replicate")),
         levels={path: first[path] for path in factors},
         task=str(first["task"]),
         metric=str(names[0]) if len(names) else "",

@@ -4,7 +4,7 @@ Needs neither torch nor ray. What a task, body or proxy is, this module does not
 passes ``resolve``, which turns dotted settings into a checked TrialConfig.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from orca_sweep import designs
 from orca_sweep.config import TrialConfig, explain
 from orca_sweep.errors import InputError
+from orca_sweep.space.arms import arms, fraction_notes, split_by_rules, with_placebo_levels
 from orca_sweep.space.reading import read
 from orca_sweep.space.records import Limits, Plan, PlannedTrial, Resolve, Resources, Rule, Space
 
@@ -65,31 +66,34 @@ def plan_space(path: Path, load_imports: Callable[[tuple[str, ...]], None], reso
 
 
 def make_plan(space: Space, resolve: Resolve) -> Plan:
-    """Expands a space: factors crossed, resolved, equal cells merged, each cell with every seed.
+    """Expands a space: its design's combinations and their placebos resolved, equal cells merged, each with every seed.
 
     Cost: one ``resolve`` per combination of levels; seeds are filled in without it.
 
     Raises:
         InputError: with the problems of all cells.
     """
-    problems: dict[str, None] = {}
+    found, problems = arms(space, resolve)
     cells: dict[str, TrialConfig] = {}
-    n_combinations = 0
-    for settings in _combinations(space):
-        n_combinations += 1
-        try:
-            cell = resolve(settings)
-        except InputError as error:
-            problems.update(dict.fromkeys(f"{_place(space, text)}: {text}" for text in error.problems))
-            continue
-        cells.setdefault(cell.cell_id, cell)
-    if not cells and not problems:
-        problems[f"{space.where('exclude')}: exclude leaves no combination of levels. Take a rule out."] = None
-    problems.update(dict.fromkeys(_split_by_rules(space, cells.values())))
+    for arm in found:
+        cells.setdefault(arm.cell.cell_id, arm.cell)
+    whole = with_placebo_levels(space, found)
+    problems += dict.fromkeys(split_by_rules(whole, cells.values()))
     if problems:
-        raise InputError(list(problems))
-    trials = tuple(_with_seed(cell, seed) for seed in space.seeds for cell in cells.values())
-    return Plan(space, tuple(cells.values()), trials, n_combinations)
+        raise InputError(problems)
+    aliasing = space.design.aliasing(space.factors) if space.design.aliasing else None
+    notes = tuple(fraction_notes(space, found))
+    return Plan(whole, tuple(cells.values()), tuple(_trials(space, cells)), len(found), aliasing, notes)
+
+
+def _trials(space: Space, cells: Mapping[str, TrialConfig]) -> Iterator[PlannedTrial]:
+    """Seed for seed, so that a sweep that is cut short has compared all cells; then the A/A arm."""
+    for row in zip(*(cell.replicates(space.seeds) for cell in cells.values()), strict=True):
+        for cell_id, (trial_id, config) in zip(cells, row, strict=True):
+            yield PlannedTrial(trial_id, cell_id, config.seed, config)
+    reference_id, reference = next(iter(cells.items()))
+    for trial_id, config in reference.replicates(space.aa):
+        yield PlannedTrial(trial_id, f"{reference_id}-aa", config.seed, config, "aa")
 
 
 def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
@@ -110,6 +114,11 @@ def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
         raise InputError(
             f"{path}: another version launched this sweep, its trials had other ids. Launch its space again."
         )
+    # A sweep of before there was an A/A arm has none.
+    trials = tuple(
+        PlannedTrial(trial["trial_id"], trial["cell_id"], config.seed, config, trial.get("role", "replicate"))
+        for config, trial in zip(configs, manifest["trials"], strict=True)
+    )
     cells = {config.cell_id: config.model_copy(update={"seed": 0}) for config in configs}
     flats = [cell.flat() for cell in cells.values()]
     space = Space(
@@ -121,7 +130,9 @@ def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
         include=(),
         exclude=(),
         when=(),
-        seeds=tuple(dict.fromkeys(config.seed for config in configs)),
+        placebo=(),
+        seeds=tuple(dict.fromkeys(trial.seed for trial in trials if trial.role == "replicate")),
+        aa=tuple(trial.seed for trial in trials if trial.role == "aa"),
         metric=manifest["metric"],
         resources=Resources.model_validate(manifest["resources"]),
         limits=Limits.model_validate(manifest["limits"]),
@@ -129,40 +140,4 @@ def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
         path=path,
         lines={},
     )
-    trials = tuple(PlannedTrial(c.trial_id, c.cell_id, c.seed, c) for c in configs)
     return Plan(space, tuple(cells.values()), trials, len(cells))
-
-
-def _split_by_rules(space: Space, cells: Iterable[TrialConfig]) -> Iterator[str]:
-    """Cells that are one by their levels, but were given different settings by rules on what they were before."""
-    seen: dict[tuple[Any, ...], str] = {}
-    for cell in cells if space.when else ():
-        flat = cell.flat()
-        levels = tuple(flat[path] for path in space.factors)
-        if seen.setdefault(levels, cell.cell_id) != cell.cell_id:
-            named = ", ".join(f"{path} {level}" for path, level in zip(space.factors, levels, strict=True))
-            yield (
-                f"{space.where('when')}: the rules give one arm ({named}) different settings: combinations of levels that"
-                " are equal work are told apart by them. Let the rules hold for all of these combinations or for none."
-            )
-
-
-def _combinations(space: Space) -> Iterator[dict[str, Any]]:
-    for combination in designs.combinations(space.design, space.factors, space.include, space.exclude):
-        ruled = {path: value for rule in space.when if rule.holds(combination) for path, value in rule.settings.items()}
-        yield {**space.base, **combination, **ruled}
-
-
-def _with_seed(cell: TrialConfig, seed: int) -> PlannedTrial:
-    config = cell.model_copy(update={"seed": seed})
-    return PlannedTrial(config.trial_id, cell.cell_id, seed, config)
-
-
-def _place(space: Space, text: str) -> str:
-    """The line of the field a resolve problem starts with ('body.name ...'), wherever it was set."""
-    path = text.split(" ", 1)[0].rstrip(":")
-    if path in space.factors:
-        return space.where("factors", path)
-    if any(path in rule.settings for rule in space.when):
-        return space.where("when")
-    return space.where("base", path) if path in space.base else space.where("base")

@@ -9,11 +9,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from orca_sweep import designs
 from orca_sweep.config import TrialConfig
+from orca_sweep.declaration import SHUFFLED
 
 MetricColumn = Literal["test_metric_best", "test_metric_last", "val_metric_best", "val_metric_last"]
 Resolve = Callable[[Mapping[str, Any]], TrialConfig]
 Path_ = tuple[str, ...]
 
+PLACEBOS: Mapping[str, Callable[[str], str]] = {
+    "shuffled": lambda proxy: f"{SHUFFLED}{proxy}",
+    "dummy": lambda proxy: "dummy",
+}
+"""What stands in for a real proxy: itself with its labels permuted, or noise with random labels."""
 
 RAY_NAMES = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
 
@@ -69,7 +75,10 @@ class Space:
     include: tuple[Mapping[str, Any], ...]
     exclude: tuple[Mapping[str, tuple[Any, ...]], ...]
     when: tuple[Rule, ...]
+    placebo: tuple[str, ...]
     seeds: tuple[int, ...]
+    aa: tuple[int, ...]
+    """Seeds of the A/A arm, none of them in ``seeds``."""
     metric: MetricColumn
     resources: Resources
     limits: Limits
@@ -88,8 +97,11 @@ class PlannedTrial:
 
     trial_id: str
     cell_id: str
+    """Of the A/A arm with '-aa' behind it: it is an arm of its own."""
     seed: int
     config: TrialConfig
+    role: str = "replicate"
+    """What the trial is for: a replicate of its cell, or 'aa', one of the A/A arm."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +112,8 @@ class Plan:
     cells: tuple[TrialConfig, ...]
     trials: tuple[PlannedTrial, ...]
     n_combinations: int
-    problems: tuple[str, ...] = ()
+    aliasing: designs.Aliasing | None = None
+    """Of a fraction."""
     notes: tuple[str, ...] = ()
 
     @property

@@ -128,7 +128,7 @@ def manifest(plan: Plan, setup: Setup) -> dict[str, Any]:
         "data": str(setup.data_root),
         "store": setup.store,
         "trials": [
-            {"trial_id": t.trial_id, "cell_id": t.cell_id, "seed": t.seed, "config": t.config.flat()}
+            {"trial_id": t.trial_id, "cell_id": t.cell_id, "seed": t.seed, "role": t.role, "config": t.config.flat()}
             for t in plan.trials
         ],
     }
