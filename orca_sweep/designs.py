@@ -15,8 +15,8 @@ RESOLUTIONS = {
     5: "main effects and two-factor interactions are all clear of each other",
 }
 """What a fraction of each resolution, or a better one, tells apart (Box, Hunter & Hunter 2005, ch. 6)."""
-FEWEST_FACTORS, MOST_FACTORS = 3, 20
-"""Of a fraction: two factors have none, and aliases are sought among all 2^n effects."""
+FEWEST_FACTORS, MOST_FACTORS = 3, 16
+"""Of a fraction: two factors have none; aliases are sought among all 2^n effects, which soon takes seconds."""
 
 
 @dataclass(frozen=True)

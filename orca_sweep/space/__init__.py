@@ -82,7 +82,7 @@ def make_plan(space: Space, resolve: Resolve) -> Plan:
     if problems:
         raise InputError(problems)
     aliasing = space.design.aliasing(space.factors) if space.design.aliasing else None
-    notes = tuple(fraction_notes(space, found))
+    notes = tuple(fraction_notes(space, aliasing, found))
     return Plan(whole, tuple(cells.values()), tuple(_trials(space, cells)), len(found), aliasing, notes)
 
 

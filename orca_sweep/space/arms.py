@@ -89,12 +89,12 @@ def _place(space: Space, text: str) -> str:
 # Fractions ----------------------------------------------------------------------------------------
 
 
-def fraction_notes(space: Space, found: Sequence[Arm]) -> Iterator[str]:
+def fraction_notes(space: Space, aliasing: designs.Aliasing | None, found: Sequence[Arm]) -> Iterator[str]:
     """Yields what keeps a fraction from being the balanced one that its aliases are of; the space as it was read."""
-    if space.design.aliasing is None:
+    if aliasing is None or aliasing.resolution is None:
         return
-    whole = list(space.design.combinations(space.factors))
-    own = [arm for arm in found if arm.levels in whole]
+    whole = {tuple(levels.values()) for levels in space.design.combinations(space.factors)}
+    own = [arm for arm in found if tuple(arm.levels.values()) in whole]
     n_out = len(whole) - len({tuple(arm.levels.values()) for arm in own})
     if n_out:
         yield (

@@ -127,7 +127,7 @@ class _SpaceReader:
         resources = self.typed(document, "resources", Resources, Resources())
         limits = self.typed(document, "limits", Limits, Limits())
         factors = {name: levels for name, levels in factors.items() if levels}
-        when, design = self.when(document, factors), self.design(document)
+        when, design = self.when(document, factors), self.design(document, factors)
         include = tuple(
             {path: levels[0] for path, levels in row.items()} for row in self.rows(document, "include", factors)
         )
@@ -137,7 +137,7 @@ class _SpaceReader:
             imports, self.path, self.lines,
         )  # fmt: skip
 
-    def design(self, document: dict[str, Any]) -> designs.Design:
+    def design(self, document: dict[str, Any], factors: Mapping[str, tuple[Any, ...]]) -> designs.Design:
         """The design, or after a mistake one that is never large, so that the cells' own mistakes are found too."""
         raw, fallback = document.get("design") or "cross", designs.DESIGNS["one_at_a_time"]
         said = raw if isinstance(raw, dict) else {"name": raw}
@@ -151,10 +151,11 @@ class _SpaceReader:
         design = designs.DESIGNS[name]
         if "resolution" in said:
             design = self.resolution(design, said["resolution"])
-        misfits = list(designs.misfits(design, self.n_levels))
-        for text in misfits:
+        for text in designs.misfits(design, self.n_levels):
             self.wrong(("design",), text)
-        return fallback if misfits else design
+        # What could be read may fit no design where what stands there does.
+        fits = not any(designs.misfits(design, {path: len(levels) for path, levels in factors.items()}))
+        return design if fits else fallback
 
     def resolution(self, design: designs.Design, value: object) -> designs.Design:
         """The fraction of a resolution; after a mistake the design as it is."""
@@ -389,13 +390,14 @@ class _SpaceReader:
                 self.wrong(place, f"there is no placebo {item!r}. {hint(str(item), PLACEBOS)}")
             elif item in raw[:i]:
                 self.wrong(place, f"placebo names {item} twice. Keep one.")
-        if raw and not {("base", "proxy"), ("factors", "proxy")} & self.lines.keys():
-            self.wrong(
-                ("placebo",),
-                "placebo stands in for a proxy that the space names, and it names none: a recipe's is no level of it."
-                " Set proxy in base or as a factor.",
-            )
-        return tuple(item for item in raw if item in PLACEBOS)
+        if not raw or {("base", "proxy"), ("factors", "proxy")} & self.lines.keys():
+            return tuple(name for name in PLACEBOS if name in raw)
+        self.wrong(
+            ("placebo",),
+            "placebo stands in for a proxy that the space names, and it names none: a recipe's is no level of it."
+            " Set proxy in base or as a factor.",
+        )
+        return ()
 
     def imports(self, document: dict[str, Any]) -> tuple[str, ...]:
         raw = document.get("imports") or []
