@@ -106,7 +106,7 @@ def _curve(results: Results, cell: CellSummary, level: float) -> Curve:
 def level_name(curve: Curve, by: str) -> str:
     """Returns a line's level; the A/A arm has another name than the cell that it repeats."""
     level = _text(curve.cell.levels.get(by, "all trials"))
-    return f"{level} (A/A)" if curve.cell.role == "aa" else level
+    return level if curve.cell.role == "replicate" else f"{level} ({curve.cell.role})"
 
 
 def label(curve: Curve, by: str) -> str:

@@ -226,12 +226,12 @@ def test_the_aa_arm_is_an_arm_of_its_own_in_tables_and_printed(tmp_path):
     ]
     assert cells[1].cell_id == f"{cells[0].cell_id}-aa"
     assert cells[1].levels == cells[0].levels
-    for results, heads in ((plain, "embedder.epochs  n"), (found, "embedder.epochs  arm  n")):
+    for results, heads in ((plain, "embedder.epochs  n"), (found, "embedder.epochs  role       n")):
         console = Console(record=True, width=120)
         _print_summary(results, console)
         shown = console.export_text()
         assert heads in shown
-        assert ("A/A" in shown) == (results is found)
+        assert (" aa " in shown) == (results is found)
     old = r.Results(found.trials.drop(columns="role"), found.epochs, found.factors, found.metric, (), ())
     assert {c.role for c in r.summarise(old)} == {"replicate"}  # tables of before there was a role
 
@@ -245,7 +245,7 @@ def test_the_aa_arm_has_a_line_of_its_own_in_the_figure(tmp_path):
     r.write_json(folder / "sweep.json", manifest)
     figure = compute(r.collect([folder], tmp_path / "t"))
     assert [line.split(",")[2] for line in numbers(figure).splitlines() if ",test_metric_best," in line] == [
-        "0", "0 (A/A)", "3",
+        "0", "0 (aa)", "3",
     ]  # fmt: skip
 
 

@@ -163,7 +163,7 @@ def test_the_aa_arm_runs_and_is_found_again_by_resume(tmp_path, user_tasks):
     space.write_text(f"imports: [{user_tasks}]\nname: same\n{base}seeds: 1\naa: [5]\n")
     printed = orca("launch", space, "--out", out, check=0).stdout
     assert "2 of 2 trials run now" in printed
-    assert "A/A" in printed
+    assert "role" in printed
     trials = read_results(out / "tables").trials
     assert trials[["seed", "role", "status"]].values.tolist() == [[0, "replicate", "ok"], [5, "aa", "ok"]]
     assert trials["cell_id"][1] == f"{trials['cell_id'][0]}-aa"

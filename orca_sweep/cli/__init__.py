@@ -431,16 +431,17 @@ def _print_summary(results: Any, console: Console) -> None:
 
     table = Table(box=None, header_style="bold")
     cells = summarise(results)
-    has_aa = any(cell.role == "aa" for cell in cells)
-    for name in (*results.factors, *["arm"] * has_aa, "n", "mean", "95% interval", "not ok"):
+    has_roles = any(cell.role != "replicate" for cell in cells)
+    for name in (*results.factors, *["role"] * has_roles, "n", "mean", "95% interval", "not ok"):
         table.add_column(name, overflow="fold")
     for cell in cells:
         i = cell.interval
         interval = f"{i.low:.4f} .. {i.high:.4f}" if i.n > 1 else "-"
         lacking = ", ".join(f"{n} {status}" for status, n in cell.statuses.items() if status != "ok")
         levels = [_level(value) for value in cell.levels.values()]
-        arm = ["A/A" if cell.role == "aa" else ""] * has_aa
-        table.add_row(*levels, *arm, str(i.n), f"{i.mean:.4f}" if i.n else "-", interval, lacking or "0")
+        table.add_row(
+            *levels, *[cell.role] * has_roles, str(i.n), f"{i.mean:.4f}" if i.n else "-", interval, lacking or "0"
+        )
     measures = ", ".join(dict.fromkeys(f"{task_label(cell.task)}: {cell.metric}" for cell in cells))
     console.print(f"{results.metric} ({measures}; lower is better), mean over n seeds with Student-t interval:")
     console.print(table)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from orca_sweep import designs
 from orca_sweep.config import TrialConfig, explain
 from orca_sweep.errors import InputError
-from orca_sweep.space.arms import arms, fraction_notes, split_by_rules, with_placebo_levels
+from orca_sweep.space.expansion import expand, fraction_notes, split_by_rules, with_placebo_levels
 from orca_sweep.space.reading import read
 from orca_sweep.space.records import Limits, Plan, PlannedTrial, Resolve, Resources, Rule, Space
 
@@ -73,10 +73,10 @@ def make_plan(space: Space, resolve: Resolve) -> Plan:
     Raises:
         InputError: with the problems of all cells.
     """
-    found, problems = arms(space, resolve)
+    found, problems = expand(space, resolve)
     cells: dict[str, TrialConfig] = {}
-    for arm in found:
-        cells.setdefault(arm.cell.cell_id, arm.cell)
+    for one in found:
+        cells.setdefault(one.cell.cell_id, one.cell)
     whole = with_placebo_levels(space, found)
     problems += dict.fromkeys(split_by_rules(whole, cells.values()))
     if problems:

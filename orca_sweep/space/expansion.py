@@ -1,4 +1,4 @@
-"""From a space to its arms: its combinations of levels and their placebos, each with the cell it is."""
+"""From a space to its combinations of levels and their placebos, each resolved to the cell it is."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,26 +12,26 @@ from orca_sweep.space.records import PLACEBOS, Resolve, Space
 
 
 @dataclass(frozen=True)
-class Arm:
-    """A combination of levels as it is asked for, and the cell it is: equal work has one cell."""
+class Resolved:
+    """A combination of levels as it is asked for, and the cell it is: combinations that are equal work have one."""
 
     levels: Mapping[str, Any]
     cell: TrialConfig
 
 
-def arms(space: Space, resolve: Resolve) -> tuple[list[Arm], list[str]]:
-    """Returns the arms, placebos last, and what is wrong with those that are not among them."""
-    own: list[Arm] = []
-    placebos: list[Arm] = []
+def expand(space: Space, resolve: Resolve) -> tuple[list[Resolved], list[str]]:
+    """Returns the combinations, placebos last, and what is wrong with those that are not among them."""
+    own: list[Resolved] = []
+    placebos: list[Resolved] = []
     problems: dict[str, None] = {}
     for levels in designs.combinations(space.design, space.factors, space.include, space.exclude):
         ruled = {path: value for rule in space.when if rule.holds(levels) for path, value in rule.settings.items()}
         settings = {**space.base, **levels, **ruled}
         try:
-            own.append(Arm(levels, resolve(settings)))
+            own.append(Resolved(levels, resolve(settings)))
             for proxy in _stand_ins(space, own[-1].cell.proxy):
-                # A placebo differs from what it stands in for in the proxy alone: that arm's rules hold for it.
-                placebos.append(Arm({**levels, "proxy": proxy}, resolve({**settings, "proxy": proxy})))
+                # A placebo differs from what it stands in for in the proxy alone: the same rules hold for it.
+                placebos.append(Resolved({**levels, "proxy": proxy}, resolve({**settings, "proxy": proxy})))
         except InputError as error:
             problems.update(dict.fromkeys(f"{_place(space, text)}: {text}" for text in error.problems))
     return [*own, *placebos], [*problems, *_lacking(space, own, placebos, problems)]
@@ -43,7 +43,9 @@ def _stand_ins(space: Space, proxy: str) -> list[str]:
     return [PLACEBOS[name](proxy) for name in space.placebo] if is_real else []
 
 
-def _lacking(space: Space, own: Sequence[Arm], placebos: Sequence[Arm], problems: Mapping[str, None]) -> Iterator[str]:
+def _lacking(
+    space: Space, own: Sequence[Resolved], placebos: Sequence[Resolved], problems: Mapping[str, None]
+) -> Iterator[str]:
     if not own and not problems:
         yield f"{space.where('exclude')}: exclude leaves no combination of levels. Take a rule out."
     elif space.placebo and not placebos and not problems:
@@ -53,11 +55,11 @@ def _lacking(space: Space, own: Sequence[Arm], placebos: Sequence[Arm], problems
         )
 
 
-def with_placebo_levels(space: Space, found: Iterable[Arm]) -> Space:
-    """Returns the space with every proxy of its arms among the levels; the proxy becomes a factor if it was none."""
+def with_placebo_levels(space: Space, found: Iterable[Resolved]) -> Space:
+    """Returns the space with every proxy of its combinations among the levels; the proxy becomes a factor if it was none."""
     if not space.placebo:
         return space
-    levels = (*space.factors.get("proxy", ()), *(arm.levels.get("proxy", space.base.get("proxy")) for arm in found))
+    levels = (*space.factors.get("proxy", ()), *(one.levels.get("proxy", space.base.get("proxy")) for one in found))
     base = {path: value for path, value in space.base.items() if path != "proxy"}
     return replace(space, base=base, factors={**space.factors, "proxy": tuple(dict.fromkeys(levels))})
 
@@ -89,21 +91,22 @@ def _place(space: Space, text: str) -> str:
 # Fractions ----------------------------------------------------------------------------------------
 
 
-def fraction_notes(space: Space, aliasing: designs.Aliasing | None, found: Sequence[Arm]) -> Iterator[str]:
+def fraction_notes(space: Space, aliasing: designs.Aliasing | None, found: Sequence[Resolved]) -> Iterator[str]:
     """Yields what keeps a fraction from being the balanced one that its aliases are of; the space as it was read."""
     if aliasing is None or aliasing.resolution is None:
         return
     whole = {tuple(levels.values()) for levels in space.design.combinations(space.factors)}
-    own = [arm for arm in found if tuple(arm.levels.values()) in whole]
-    n_out = len(whole) - len({tuple(arm.levels.values()) for arm in own})
+    own = [one for one in found if tuple(one.levels.values()) in whole]
+    n_out = len(whole) - len({tuple(one.levels.values()) for one in own})
     if n_out:
         yield (
             f"exclude takes {n_out} of the fraction's {len(whole)} combinations out: the aliases are those of the whole"
             " fraction, and without these more effects mix. Use cross, or exclude nothing."
         )
-    idle = [path for path in space.factors if not _acts_everywhere(path, own)]
+    run = [(one.levels, one.cell.flat()) for one in own]
+    idle = [path for path in space.factors if not _acts_everywhere([(asked[path], flat[path]) for asked, flat in run])]
     if idle:
-        n_cells = len({arm.cell.cell_id for arm in own})
+        n_cells = len({one.cell.cell_id for one in own})
         yield (
             f"{', '.join(idle)}: some of the fraction's combinations ask for a level that changes nothing there and runs as"
             f" another one, so its {len(whole)} combinations are {n_cells} different cells and no longer balanced: more"
@@ -116,7 +119,7 @@ def fraction_notes(space: Space, aliasing: designs.Aliasing | None, found: Seque
         )
 
 
-def _acts_everywhere(path: str, found: Iterable[Arm]) -> bool:
-    """Whether each level of a factor runs as one and the same, and no two levels as the same one."""
-    pairs = {(arm.levels[path], arm.cell.flat()[path]) for arm in found}
+def _acts_everywhere(levels: Iterable[tuple[object, object]]) -> bool:
+    """Whether each level of a factor, as asked for, runs as one and the same, and no two levels as the same one."""
+    pairs = set(levels)
     return len(pairs) == len({asked for asked, _ in pairs}) == len({run for _, run in pairs})
