@@ -104,8 +104,9 @@ def _curve(results: Results, cell: CellSummary, level: float) -> Curve:
 
 
 def level_name(curve: Curve, by: str) -> str:
-    """Returns a line's level."""
-    return _text(curve.cell.levels.get(by, "all trials"))
+    """Returns a line's level; the A/A arm has another name than the cell that it repeats."""
+    level = _text(curve.cell.levels.get(by, "all trials"))
+    return level if curve.cell.role == "replicate" else f"{level} ({curve.cell.role})"
 
 
 def label(curve: Curve, by: str) -> str:

@@ -216,7 +216,12 @@ class Agenda:
             cell.is_replicated = True
             best = self._best(cell)
             if best is not None:
-                self._plan([seeded(cell.tuned.cell_id, best, seed) for seed in self.space.seeds])
+                self._plan(self._replicates(cell.tuned.cell_id, best))
+
+    def _replicates(self, cell_id: str, config: TrialConfig) -> list[PlannedTrial]:
+        """A cell's replicates; of the first cell the A/A arm too."""
+        again = self.space.aa if cell_id == self.plan.tuned[0].cell_id else ()
+        return [*seeded(cell_id, config, self.space.seeds), *seeded(f"{cell_id}-aa", config, again, "aa")]
 
     def _ask(self, cell: _Cell) -> None:
         told = [(settings, self._score(cell, name)) for settings, name in cell.told]
@@ -226,7 +231,7 @@ class Agenda:
         cell.told.append((settings, config.cell_id))
         if config.cell_id not in cell.candidates:
             cell.candidates[config.cell_id] = config
-            self._plan([seeded(cell.tuned.cell_id, config, seed, "search") for seed in search.seeds])
+            self._plan(seeded(cell.tuned.cell_id, config, search.seeds, "search"))
 
     def _plan(self, trials: Sequence[PlannedTrial]) -> None:
         self.planned(trials)

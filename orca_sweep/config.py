@@ -6,7 +6,7 @@ Everything that changes a trial's numbers is a field here; nothing else is. A co
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import NoneType
@@ -171,6 +171,22 @@ class TrialConfig(_Part):
         """Hash of the config without its seed and without what is tuned within the cell."""
         return digest("cell", {k: v for k, v in self.flat().items() if k != "seed" and k not in tuned})
 
+    def replicates(self, seeds: Iterable[int]) -> Iterator[tuple[str, "TrialConfig"]]:
+        """Yields for each seed the trial's id, equal to its ``trial_id``, and the config.
+
+        Cost: one hash of a few bytes per seed; what is the same for all seeds is written and hashed once.
+        """
+        flat = self.flat()
+        before, after = (
+            {k: v for k, v in flat.items() if (k < "seed") is first and k != "seed"} for first in (True, False)
+        )
+        common = hashlib.sha256(f"trial:{canonical_json(before)[:-1]}".encode())
+        rest = canonical_json(after)[1:]
+        for seed in seeds:
+            whole = common.copy()
+            whole.update(f',"seed":{seed},{rest}'.encode())
+            yield whole.hexdigest()[:16], self.model_copy(update={"seed": seed})
+
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the nested form of dotted settings."""
@@ -184,12 +200,14 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns the dotted form of nested settings."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
-        path = f"{prefix}{key}"
-        flat.update(flatten(value, f"{path}.") if isinstance(value, Mapping) else {path: value})
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
     return flat
 
 

@@ -18,6 +18,8 @@ from orca_sweep.registry import hint
 TEXT = re.compile(
     r"(?P<path>[^\[\]#@]+)(?:#(?P<config>[^\[\]#@]+))?(?:@(?P<revision>[^\[\]#]+))?\[(?P<split>.*)\]:(?P<input>.+)->(?P<label>.+)"
 )
+SHUFFLED = "shuffled:"
+"""Before a proxy's name: the same data with its labels permuted."""
 KEYS = ("path", "config", "revision", "split", "input", "label")
 
 

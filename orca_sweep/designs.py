@@ -3,10 +3,34 @@
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 Levels = Mapping[str, tuple[Any, ...]]
 Combination = dict[str, Any]
+
+RESOLUTIONS = {
+    3: "main effects are mixed with two-factor interactions",
+    4: "main effects are clear of two-factor interactions, which are mixed with each other",
+    5: "main effects and two-factor interactions are all clear of each other",
+}
+"""What a fraction of each resolution, or a better one, tells apart (Box, Hunter & Hunter 2005, ch. 6)."""
+FEWEST_FACTORS, MOST_FACTORS = 3, 16
+"""Of a fraction: two factors have none; aliases are sought among all 2^n effects, which soon takes seconds."""
+
+
+@dataclass(frozen=True)
+class Aliasing:
+    """What a fraction cannot tell apart."""
+
+    n_run: int
+    """Combinations of the fraction."""
+    n_whole: int
+    """Combinations there are."""
+    resolution: int | None
+    """The least sum of factors in two effects that are one column; None if all combinations run."""
+    aliases: tuple[tuple[str, ...], ...]
+    """Main effects and two-factor interactions that are one column (up to sign), each set together."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +42,8 @@ class Design:
     combinations: Callable[[Levels], Iterator[Combination]]
     levels: str = "any"
     """What it asks of the factors: any levels, two each, or equally many."""
+    aliasing: Callable[[Levels], Aliasing] | None = None
+    """What it cannot tell apart; only of a fraction."""
 
 
 def _cross(factors: Levels) -> Iterator[Combination]:
@@ -47,6 +73,57 @@ def _drop_one(factors: Levels) -> Iterator[Combination]:
         yield {**full, path: levels[0]}
 
 
+def fraction(resolution: int = 4) -> Design:
+    """Returns the design of the smallest regular two-level fraction of a resolution, or of a better one of that size.
+
+    The default lets every main effect be read without assuming that no two factors interact. From nine factors on
+    there can be a fraction of that size and resolution that mixes fewer two-factor interactions: the generators are
+    pyDOE's, which stops at the first that have the resolution.
+    """
+    return Design(
+        "fraction",
+        "the fewest combinations of two levels that keep effects apart as far as the resolution says",
+        partial(_fraction, resolution=resolution),
+        "two each",
+        partial(_aliasing, resolution=resolution),
+    )
+
+
+def _columns(n_factors: int, resolution: int) -> Any:
+    """The fraction as an array (combinations, factors) of -1 and +1."""
+    # Loads SciPy, which no other plan needs.
+    from pydoe import fracfact_by_res
+
+    found = fracfact_by_res(n_factors, resolution)
+    for better in range(resolution + 1, n_factors + 1):
+        columns = fracfact_by_res(n_factors, better)
+        if len(columns) > len(found):
+            break
+        found = columns
+    return found
+
+
+def _fraction(factors: Levels, resolution: int) -> Iterator[Combination]:
+    columns = _columns(len(factors), resolution)
+    # Of the fractions with these columns, the one that begins with all factors off: the reference is a cell.
+    for row in columns * -columns[0]:
+        yield {path: levels[int(sign > 0)] for (path, levels), sign in zip(factors.items(), row, strict=True)}
+
+
+def _aliasing(factors: Levels, resolution: int) -> Aliasing:
+    """The aliases of the columns before signs are turned: turning a column changes no alias but its sign."""
+    from pydoe import fracfact_aliasing
+
+    names = list(factors)
+    columns = _columns(len(names), resolution)
+    # Each text is a set such as 'a = bcd', the shortest effects first, factors by letter.
+    texts, _ = fracfact_aliasing(columns)
+    sets = [[[names[ord(letter) - ord("a")] for letter in word] for word in text.split(" = ")] for text in texts]
+    short = (tuple(" x ".join(effect) for effect in effects if len(effect) <= 2) for effects in sets)
+    found = min((1 + len(effects[1]) for effects in sets if len(effects[0]) == 1 < len(effects)), default=None)
+    return Aliasing(len(columns), 2 ** len(names), found, tuple(effects for effects in short if len(effects) > 1))
+
+
 DESIGNS: Mapping[str, Design] = {
     design.name: design
     for design in (
@@ -67,19 +144,28 @@ DESIGNS: Mapping[str, Design] = {
             _one_at_a_time,
             "two each",
         ),
+        fraction(),
     )
 }
 
 
-def misfit(design: Design, factors: Levels) -> str | None:
-    """Returns why the factors do not suit a design, or None."""
-    counts = {path: len(levels) for path, levels in factors.items()}
-    said = ", ".join(f"{path} has {n}" for path, n in counts.items())
-    if design.levels == "equally many" and len(set(counts.values())) > 1:
-        return f"design {design.name} pairs levels by their place, so factors need equally many ({said})."
-    if design.levels == "two each" and set(counts.values()) - {2}:
-        return f"design {design.name} switches factors off and on, so each needs two levels, off first ({said})."
-    return None
+def misfits(design: Design, n_levels: Mapping[str, int]) -> Iterator[str]:
+    """Yields each reason why factors with so many levels do not suit a design."""
+    said = ", ".join(f"{path} has {n}" for path, n in n_levels.items())
+    if design.levels == "equally many" and len(set(n_levels.values())) > 1:
+        yield f"design {design.name} pairs levels by their place, so factors need equally many ({said})."
+    if design.levels == "two each" and set(n_levels.values()) - {2}:
+        yield f"design {design.name} switches factors off and on, so each needs two levels, off first ({said})."
+    if design.aliasing and len(n_levels) < FEWEST_FACTORS:
+        yield (
+            f"design fraction leaves combinations of three factors or more out, and there are {len(n_levels)}."
+            " Use cross, which runs them all."
+        )
+    if design.aliasing and len(n_levels) > MOST_FACTORS:
+        yield (
+            f"design fraction takes up to {MOST_FACTORS} factors, and there are {len(n_levels)}. Use add_one or drop_one,"
+            " or a fraction of those that may interact."
+        )
 
 
 def combinations(

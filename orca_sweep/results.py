@@ -46,8 +46,10 @@ class Column:
 
 TRIAL_MEASURES = (
     Column("trial_id", "string", "", "hash of the whole config, seed included"),
-    Column("cell_id", "string", "", "hash of the config without its seed and what was tuned within the cell"),
-    Column("role", "string", "", "replicate: counts for its cell; search: a candidate of the cell's tuning"),
+    Column(
+        "cell_id", "string", "", "hash of the config without seed and tuned fields; of the A/A arm with '-aa' behind it"
+    ),
+    Column("role", "string", "", "replicate; search: a candidate of its cell's tuning; aa: the reference cell again"),
     Column("space", "string", "", "name of the space that planned the trial"),
     Column("status", "string", "", "ok, failed, diverged, oom, timeout, lost or pruned"),
     Column("error", "string", "", "what ended a trial that is not ok"),
@@ -211,6 +213,7 @@ def collect(folders: Iterable[Path], out: Path) -> "Results":
             record = read_record(folder, planned["trial_id"]) or {"row": _lost(planned), "epochs": []}
             trial_id = planned["trial_id"]
             if trial_id not in rows or (rows[trial_id]["status"] != "ok" and record["row"]["status"] == "ok"):
+                # The plan says what a trial is for; its own record knows the config alone.
                 known = {"space": manifest["name"], "cell_id": planned["cell_id"], "role": planned.get("role", ROLE)}
                 rows[trial_id] = {**record["row"], **planned["config"], **known}
                 epochs[trial_id] = [{**epoch, "trial_id": trial_id} for epoch in record["epochs"]]
@@ -339,6 +342,8 @@ class CellSummary:
     """One cell: its levels, the interval of its metric over seeds, and the rows it lacks."""
 
     cell_id: str
+    role: str
+    """replicate, or aa: the reference cell again with seeds of its own."""
     levels: Mapping[str, Any]
     task: str
     metric: str
@@ -381,6 +386,7 @@ def _summary(
     values = [*ok[column].to_numpy(dtype=float), *[float(worst.get(first["task"], math.nan))] * n_worst]
     return CellSummary(
         cell_id=cell_id,
+        role=str(first["role"]) if len(rows) else ROLE,
         levels={path: first[path] for path in results.factors},
         task=str(first["task"]),
         metric=str(names[0]) if len(names) else "",

@@ -49,7 +49,9 @@ def test_plan_json_is_the_agreed_form():
     assert plan["cells"] == len({t["cell_id"] for t in plan["trials"]})
     assert len(plan["trials"]) >= 16
     assert plan["problems"] == []
-    assert {"trial_id", "cell_id", "seed", "config"} == set(plan["trials"][0])
+    assert {"trial_id", "cell_id", "seed", "role", "config"} == set(plan["trials"][0])
+    assert {trial["role"] for trial in plan["trials"]} == {"replicate"}
+    assert (plan["design"], plan["resolution"], plan["aliases"]) == ("cross", None, [])
     assert plan["trials"][0]["config"]["body"]["name"] == "swin-micro"
 
 
@@ -81,6 +83,28 @@ def test_a_plan_shows_what_is_merged_and_notes_what_is_missing(tmp_path):
     rule = "when: [{if: {proxy: mnist5k}, set: {finetune.lr: 2e-4}}]\n"
     path.write_text(path.read_text() + rule)
     assert "no other was tried" not in orca("plan", path).stdout.replace("\n", " ")
+
+
+def test_a_plan_shows_its_aa_arm_and_its_placebos(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "base: {task: digits, proxy: mnist5k}\nfactors: {embedder.epochs: [0, 5]}\nseeds: 3\naa: 2\nplacebo: [dummy]\n"
+    )
+    text = orca("plan", path).stdout
+    assert "3 cells x 3 seeds + 2 A/A = 11 trials\n" in text
+    assert "A/A: the first cell again with the seeds 3, 4, as an arm of its own" in text
+    assert "dummy" in text
+    found = json.loads(orca("plan", path, "--json").stdout)
+    assert found["cells"] == 3
+    assert [t["role"] for t in found["trials"]] == ["replicate"] * 9 + ["aa"] * 2
+    assert {t["cell_id"] for t in found["trials"] if t["role"] == "aa"} == {f"{found['trials'][0]['cell_id']}-aa"}
+
+
+def test_the_json_of_a_plan_is_one_line_per_trial(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text("base: {task: digits}\nfactors: {finetune.lr: [1e-3, 1e-4]}\nseeds: 50\n")
+    text = orca("plan", path, "--json").stdout
+    assert len(json.loads(text)["trials"]) == sum("trial_id" in line for line in text.splitlines()) == 100
 
 
 def test_brackets_are_shown_as_they_are(tmp_path):
@@ -244,6 +268,12 @@ def test_a_shipped_space_plans_and_its_first_lines_tell_what_it_needs(path):
     assert plan["problems"] == []
     assert f"{len(plan['trials'])} trials" in "\n".join(head)
     assert f"orca-sweep launch search_spaces/{path.name}" in "\n".join(head)
+
+
+@pytest.mark.parametrize("path", [p for p in SPACES if "figure" in p.stem], ids=lambda p: p.stem)
+def test_a_figure_of_the_study_is_a_space_of_less_than_15_lines(path):
+    lines = [line for line in path.read_text().splitlines() if line.strip() and not line.strip().startswith("#")]
+    assert len(lines) < 15
 
 
 def test_the_readme_s_two_commands_are_what_ci_and_users_run():

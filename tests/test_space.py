@@ -100,6 +100,21 @@ def test_the_id_is_the_whole_config(write_space):
         assert (changed.cell_id == trial.cell_id) == (path == "seed")
 
 
+def test_the_ids_of_a_cell_s_seeds_are_those_of_their_configs(write_space):
+    cell = plan(write_space(GOOD)).cells[0]
+    seeds = [0, 7, 10**9]
+    for seed, (trial_id, config) in zip(seeds, cell.replicates(seeds), strict=True):
+        assert config == cell.model_copy(update={"seed": seed})
+        assert trial_id == config.trial_id
+        assert TrialConfig.from_flat({**cell.flat(), "seed": seed}).trial_id == trial_id
+    # A name that looks like the seed's own place in the hashed text.
+    odd = cell.model_copy(update={"proxy": ',"seed":0,', "task": '"seed":1'})
+    assert [trial_id for trial_id, _ in odd.replicates([3])] == [odd.model_copy(update={"seed": 3}).trial_id]
+    # Ids of before: a sweep of an earlier day is found again.
+    first = resolve({"task": "digits", "embedder.epochs": 5})
+    assert (first.trial_id, first.cell_id) == ("2f422a0ccce3ef1a", "1a95f9c0cc0499a2")
+
+
 def test_base_accepts_dotted_and_nested_alike(write_space):
     dotted = plan(write_space("base: {task: tiny, finetune.lr: 1e-3, finetune.epochs: 4}\nseeds: 1\n"))
     nested = plan(write_space("base: {task: tiny, finetune: {lr: 0.001, epochs: 4}}\nseeds: 1\n"))
@@ -354,20 +369,162 @@ def test_a_rule_may_name_a_declared_proxy(write_space):
     assert [cell.finetune.lr for cell in plan(write_space(text)).cells] == [1e-3, 5e-3]
 
 
+# The A/A arm --------------------------------------------------------------------------------------
+
+
+def test_the_first_cell_runs_again_as_an_arm_of_its_own(write_space):
+    plain, made = plan(write_space(GOOD)), plan(write_space(GOOD + "aa: 3\n"))
+    assert made.cells == plain.cells
+    assert made.trials[: len(plain.trials)] == plain.trials
+    again = made.trials[len(plain.trials) :]
+    reference = made.cells[0]
+    assert [t.seed for t in again] == [2, 3, 4]
+    assert {(t.role, t.cell_id) for t in again} == {("aa", f"{reference.cell_id}-aa")}
+    assert [t.config for t in again] == [reference.model_copy(update={"seed": seed}) for seed in (2, 3, 4)]
+    assert all(t.trial_id == t.config.trial_id for t in again)
+    assert {t.role for t in plain.trials} == {"replicate"}
+    assert len({t.trial_id for t in made.trials}) == len(made.trials)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "aa", "expected"),
+    [("2", "2", (2, 3)), ("[1, 3]", "3", (0, 2, 4)), ("[5]", "[9, 7]", (9, 7)), ("2", "[]", ()), ("2", "null", ())],
+)
+def test_the_seeds_of_the_aa_arm_are_none_of_the_others(write_space, seeds, aa, expected):
+    assert read_space(write_space(f"base: {{task: tiny}}\nseeds: {seeds}\naa: {aa}\n")).aa == expected
+
+
+def test_seeds_that_grow_take_the_aa_arm_s_trials_over(write_space):
+    small = plan(write_space(GOOD + "aa: 2\n"))
+    big = plan(write_space(GOOD.replace("seeds: [0, 1]", "seeds: 4") + "aa: 2\n"))
+    assert {t.trial_id for t in small.trials} < {t.trial_id for t in big.trials}
+
+
+@pytest.mark.parametrize(
+    ("aa", "words"),
+    [
+        ("[1, 4, 0]", "aa = [1, 4, 0]: 1, 0 stands in seeds too, and the A/A arm needs its own. Name others."),
+        ("[4, 4]", "aa = [4, 4]: one stands here twice"),
+        ("0", "aa = '0': input should be greater than or equal to 1. Give whole numbers from 0 on, or how many."),
+        ("[x]", "aa = 'x': input should be a valid integer"),
+        ("many", "aa = 'many'"),
+    ],
+)
+def test_wrong_seeds_of_the_aa_arm_are_told(write_space, aa, words):
+    (found,) = problems_of(write_space(f"base: {{task: tiny}}\nseeds: 2\naa: {aa}\n"))
+    assert words in found
+    assert "space.yaml:4: " in found
+
+
+# Placebos -----------------------------------------------------------------------------------------
+
+PLACEBO = """\
+base: {task: tiny}
+factors:
+  proxy: [none, mnist5k, shuffled:photo-patches]
+  embedder.epochs: [0, 2]
+  finetune.lr: [1e-3, 1e-4]
+placebo: [shuffled, dummy]
+seeds: 2
+"""
+
+
+def test_every_arm_with_a_real_proxy_has_its_placebos(write_space):
+    made = plan(write_space(PLACEBO))
+    found = [(cell.proxy, cell.embedder.epochs, cell.finetune.lr) for cell in made.cells]
+    naive = [("none", 0, 1e-3), ("none", 0, 1e-4)]
+    real = [("mnist5k", 2, 1e-3), ("mnist5k", 2, 1e-4)]
+    shuffled = [("shuffled:photo-patches", 2, 1e-3), ("shuffled:photo-patches", 2, 1e-4)]
+    placebos = [(proxy, 2, lr) for lr in (1e-3, 1e-4) for proxy in ("shuffled:mnist5k", "dummy")]
+    assert found == [*naive, *real, *shuffled, *placebos]
+    assert made.space.factors["proxy"] == ("none", "mnist5k", "shuffled:photo-patches", "shuffled:mnist5k", "dummy")
+    assert list(made.space.factors) == ["proxy", "embedder.epochs", "finetune.lr"]
+    plain = plan(write_space(PLACEBO.replace("placebo: [shuffled, dummy]\n", "")))
+    assert plain.cells == made.cells[:6]
+    assert made.n_combinations == 12 + 4
+
+
+def test_a_proxy_of_base_becomes_a_factor_with_its_placebos(write_space):
+    text = "base: {task: tiny, proxy: mnist5k}\nfactors: {embedder.epochs: [2, 0]}\nplacebo: [dummy]\nseeds: 1\n"
+    made = plan(write_space(text))
+    assert made.space.factors == {"embedder.epochs": (2, 0), "proxy": ("mnist5k", "dummy")}
+    assert "proxy" not in made.space.base
+    assert [tuple(made.levels(cell).values()) for cell in made.cells] == [(2, "mnist5k"), (0, "none"), (2, "dummy")]
+
+
+def test_a_placebo_that_is_an_arm_already_is_not_run_twice(write_space):
+    text = PLACEBO.replace("shuffled:photo-patches", "dummy, shuffled:mnist5k")
+    made = plan(write_space(text))
+    assert made.cells == plan(write_space(text.replace("placebo: [shuffled, dummy]\n", ""))).cells
+    assert made.n_merged == 8 + 4
+
+
+def test_a_placebo_has_the_settings_of_what_it_stands_in_for(write_space):
+    rule = "when: [{if: {proxy: mnist5k}, set: {finetune.epochs: 7}}]\n"
+    text = "base: {task: tiny}\nfactors: {proxy: [none, mnist5k]}\nplacebo: [dummy]\nseeds: 1\n" + rule
+    assert [(cell.proxy, cell.finetune.epochs) for cell in plan(write_space(text)).cells] == [
+        ("none", 2), ("mnist5k", 7), ("dummy", 7),
+    ]  # fmt: skip
+    # The same arm named as a level, which the rule does not hold for, is another one: that is refused.
+    found = problems_of(write_space(text.replace("mnist5k]}", "mnist5k, dummy]}")))
+    assert "the rules give one arm (proxy dummy) different settings" in found[0]
+
+
+def test_placebos_go_with_every_design_and_with_a_declared_proxy(write_space):
+    own = "{path: ./a.csv, input: x, label: y}"
+    text = f"base: {{task: tiny}}\nfactors: {{proxy: [none, {own}]}}\ndesign: one_at_a_time\nplacebo: [shuffled]\nseeds: 1\n"
+    naive, real, placebo = plan(write_space(text)).cells
+    assert (naive.proxy, placebo.proxy) == ("none", f"shuffled:{real.proxy}")
+    assert real.proxy.startswith("/")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("placebo: [shufled]", "there is no placebo 'shufled'. Did you mean 'shuffled'?"),
+        ("placebo: [[dummy]]", "there is no placebo ['dummy']"),
+        ("placebo: [dummy, dummy]", "placebo names dummy twice. Keep one."),
+        ("placebo: dummy", "placebo must be a list, of shuffled (labels permuted) and dummy (noise)"),
+    ],
+)
+def test_wrong_placebos_are_told(write_space, text, words):
+    (found,) = problems_of(write_space(f"base: {{task: tiny, proxy: mnist5k}}\nseeds: 2\n{text}\n"))
+    assert words in found
+    assert "space.yaml:4: " in found
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("base: {task: tiny}\n", "it names none: a recipe's is no level of it. Set proxy in base or as a factor."),
+        ("base: {task: tiny, proxy: none}\n", "no combination trains the embedder towards a real proxy"),
+        ("base: {task: tiny, proxy: dummy}\n", "no combination trains the embedder towards a real proxy"),
+        ("base: {task: tiny, proxy: mnist5k, embedder.epochs: 0}\n", "no combination trains the embedder"),
+        ("base: {task: tiny, proxy: mnist5k, embedder.objective: none}\n", "no combination trains the embedder"),
+        ("base: {task: tiny, proxy: mnist5}\n", "Did you mean 'mnist5k'?"),  # and nothing that follows from it
+    ],
+)
+def test_placebos_of_nothing_are_told(write_space, text, words):
+    (found,) = problems_of(write_space(f"{text}seeds: 1\nplacebo: [shuffled]\n"))
+    assert words in found
+
+
 def test_a_plan_is_found_again_in_its_folder(write_space, tmp_path):
     from orca_sweep.space import planned_before
     from orca_sweep.sweep import Setup, manifest
 
-    made = plan(
-        write_space(GOOD + "resources: {cpu: 2, custom: {fast: 1}}\nlimits: {trial_s: 60}\nmetric: val_metric_best\n")
-    )
+    more = "resources: {cpu: 2, custom: {fast: 1}}\nlimits: {trial_s: 60}\nmetric: val_metric_best\n"
+    made = plan(write_space(GOOD + more + "aa: [8, 5]\nplacebo: [dummy]\n"))
     said = manifest(made, Setup(tmp_path, "store", tmp_path, "local"))
     again = planned_before(said, tmp_path / "sweep.json")
     assert again.trials == made.trials
     assert [cell.cell_id for cell in again.cells] == [cell.cell_id for cell in made.cells]
-    for name in ("name", "question", "metric", "resources", "limits", "imports", "seeds"):
+    for name in ("name", "question", "metric", "resources", "limits", "imports", "seeds", "aa"):
         assert getattr(again.space, name) == getattr(made.space, name), name
     assert [again.levels(cell) for cell in again.cells] == [made.levels(cell) for cell in made.cells]
+    assert [t.role for t in again.trials[-2:]] == ["aa", "aa"]
+    roleless = {**said, "trials": [{k: v for k, v in t.items() if k != "role"} for t in said["trials"][:-2]]}
+    assert planned_before(roleless, tmp_path).trials == made.trials[:-2]
     with pytest.raises(InputError, match="an older version launched this sweep"):
         planned_before({key: value for key, value in said.items() if key != "limits"}, tmp_path)
     changed = {**said, "trials": [{**trial, "trial_id": "0"} for trial in said["trials"]]}

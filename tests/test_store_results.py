@@ -272,6 +272,53 @@ def test_a_summary_counts_what_it_lacks(tmp_path):
         r.summarise(r.read_results(tmp_path / "t"), "accuracy")
 
 
+def test_the_aa_arm_is_an_arm_of_its_own_in_tables_and_printed(tmp_path):
+    from rich.console import Console
+
+    from orca_sweep.cli import _print_summary
+
+    folder = sweep_folder(tmp_path / "s", seeds=(0, 1, 2, 3), statuses=["ok", "ok", "ok", None])
+    plain = r.collect([folder], tmp_path / "plain")
+    assert plain.trials["role"].tolist() == ["replicate"] * 8  # a plan that says nothing of it
+    # The plan says which arm a trial belongs to, its record does not know.
+    manifest = r.manifest_of(folder)
+    for planned in manifest["trials"][2:4]:
+        planned |= {"cell_id": f"{planned['cell_id']}-aa", "role": "aa"}
+    r.write_json(folder / "sweep.json", manifest)
+    found = r.collect([folder], tmp_path / "t")
+    assert found.trials["role"].tolist() == ["replicate"] * 2 + ["aa"] * 2 + ["replicate"] * 4
+    assert found.trials["cell_id"].tolist() == [t["cell_id"] for t in manifest["trials"]]
+    cells = r.summarise(found)
+    assert [(c.role, c.interval.n, c.n_not_ok) for c in cells] == [
+        ("replicate", 2, 0),
+        ("aa", 1, 1),
+        ("replicate", 4, 0),
+    ]
+    assert cells[1].cell_id == f"{cells[0].cell_id}-aa"
+    assert cells[1].levels == cells[0].levels
+    for results, heads in ((plain, "embedder.epochs  n"), (found, "embedder.epochs  role       n")):
+        console = Console(record=True, width=120)
+        _print_summary(results, console)
+        shown = console.export_text()
+        assert heads in shown
+        assert (" aa " in shown) == (results is found)
+    old = r.Results(found.trials.drop(columns="role"), found.epochs, found.factors, found.metric, (), ())
+    assert {c.role for c in r.summarise(old)} == {"replicate"}  # tables of before there was a role
+
+
+def test_the_aa_arm_has_a_line_of_its_own_in_the_figure(tmp_path):
+    from analysis.figure2_proxies import compute, numbers
+
+    folder = sweep_folder(tmp_path / "s")
+    manifest = r.manifest_of(folder)
+    manifest["trials"][2] |= {"cell_id": f"{manifest['trials'][2]['cell_id']}-aa", "role": "aa"}
+    r.write_json(folder / "sweep.json", manifest)
+    figure = compute(r.collect([folder], tmp_path / "t"))
+    assert [line.split(",")[2] for line in numbers(figure).splitlines() if ",test_metric_best," in line] == [
+        "0", "0 (aa)", "3",
+    ]  # fmt: skip
+
+
 def test_reading_says_what_is_wrong(tmp_path):
     with pytest.raises(InputError, match="no such table. Make it with"):
         r.read_results(tmp_path)

@@ -157,6 +157,26 @@ def test_a_killed_driver_loses_nothing_finished_and_launch_completes(tmp_path, u
     assert unbroken["test_metric_best"] == resumed["test_metric_best"]
 
 
+def test_the_aa_arm_runs_and_is_found_again_by_resume(tmp_path, user_tasks):
+    space, out = tmp_path / "space.yaml", tmp_path / "out"
+    base = "base: {task: tiny, proxy: none, finetune.epochs: 1}\n"
+    space.write_text(f"imports: [{user_tasks}]\nname: same\n{base}seeds: 1\naa: [5]\n")
+    printed = orca("launch", space, "--out", out, check=0).stdout
+    assert "2 of 2 trials run now" in printed
+    assert "role" in printed
+    trials = read_results(out / "tables").trials
+    assert trials[["seed", "role", "status"]].values.tolist() == [[0, "replicate", "ok"], [5, "aa", "ok"]]
+    assert trials["cell_id"][1] == f"{trials['cell_id'][0]}-aa"
+    plan = json.loads((out / "sweep.json").read_text())
+    (out / "trials" / trials["trial_id"][1] / "row.json").unlink()
+    space.unlink()
+    assert "1 of 2 trials run now" in orca("resume", out, check=0).stdout
+    again = read_results(out / "tables").trials
+    same = ["trial_id", "cell_id", "role", "status", "state_sha256"]
+    pd.testing.assert_frame_equal(again[same], trials[same])
+    assert json.loads((out / "sweep.json").read_text()) == plan
+
+
 def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(tmp_path, user_tasks):
     space = tmp_path / "space.yaml"
     space.write_text(f"imports: [{user_tasks}]\n{SPACE}".replace("finetune.epochs: 3", "finetune.epochs: 4000"))

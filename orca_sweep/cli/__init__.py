@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +20,7 @@ from orca_sweep.cli import tables
 from orca_sweep.cli.progress import Progress
 from orca_sweep.cli.words import level_text
 from orca_sweep.declaration import task_label
+from orca_sweep.designs import RESOLUTIONS
 from orca_sweep.errors import InputError, OrcaSweepError
 from orca_sweep.space import Plan
 
@@ -94,12 +95,12 @@ def plan(
         made = _make_plan(space)
     except InputError as error:
         if as_json:
-            print(json.dumps({"cells": 0, "trials": [], "problems": list(error.problems)}, indent=2))
+            print(_lines({"cells": 0, "trials": [], "problems": list(error.problems)}))
             raise typer.Exit(2) from None
         raise
     notes = _notes(made, data)
     if as_json:
-        print(json.dumps(_plan_json(made, notes), indent=2))
+        print(_lines(_plan_json(made, notes)))
     else:
         _print_plan(made, notes)
 
@@ -114,7 +115,7 @@ def _make_plan(path: Path) -> Plan:
 def _notes(made: Plan, data: Path) -> list[str]:
     from orca_sweep.trial import unavailable_parts
 
-    notes = [f"Not here: {text}" for text in unavailable_parts([t.config for t in made.trials], data.resolve())]
+    notes = [f"Not here: {text}" for text in unavailable_parts(made.cells, data.resolve())]
     if len(made.space.seeds) < 2:
         notes.append("One seed has no interval: no difference between cells can be told from noise.")
     for cell in made.cells:
@@ -124,7 +125,7 @@ def _notes(made: Plan, data: Path) -> list[str]:
                 f"finetune.decay_epochs {decay} is below finetune.epochs {cell.finetune.epochs}:"
                 " the learning rate is zero at the end."
             )
-    return list(dict.fromkeys([*notes, *_confounds(made)]))
+    return list(dict.fromkeys([*notes, *made.notes, *_confounds(made)]))
 
 
 def _confounds(made: Plan) -> list[str]:
@@ -142,7 +143,7 @@ def _confounds(made: Plan) -> list[str]:
 
 def _plan_json(made: Plan, notes: list[str]) -> dict[str, Any]:
     trials = [
-        {"trial_id": t.trial_id, "cell_id": t.cell_id, "seed": t.seed, "config": t.config.model_dump()}
+        {"trial_id": t.trial_id, "cell_id": t.cell_id, "seed": t.seed, "role": t.role, "config": t.config.model_dump()}
         for t in made.trials
     ]
     return {
@@ -152,7 +153,18 @@ def _plan_json(made: Plan, notes: list[str]) -> dict[str, Any]:
         "merged": made.n_merged,
         "notes": notes,
         "design": made.space.design.name,
+        "resolution": made.aliasing.resolution if made.aliasing else None,
+        "aliases": made.aliasing.aliases if made.aliasing else [],
     }
+
+
+def _lines(values: Mapping[str, Any]) -> str:
+    """JSON with a line per item of each list: indenting thousands of configs takes longer than planning them."""
+    parts = []
+    for key, value in values.items():
+        items = ",\n    ".join(map(json.dumps, value)) if isinstance(value, list | tuple) else ""
+        parts.append(f"  {json.dumps(key)}: " + (f"[\n    {items}\n  ]" if items else json.dumps(value)))
+    return "{\n" + ",\n".join(parts) + "\n}"
 
 
 def _print_plan(made: Plan, notes: Iterable[str]) -> None:
@@ -166,12 +178,34 @@ def _print_plan(made: Plan, notes: Iterable[str]) -> None:
     console.print(table)
     if len(made.cells) > MAX_CELLS_SHOWN:
         console.print(f"... and {len(made.cells) - MAX_CELLS_SHOWN} more cells (all with --json)")
-    if space.design.name != "cross":
-        console.print(f"design {space.design.name}: {space.design.meaning}", soft_wrap=True)
-    console.print(f"{len(made.cells)} cells x {len(space.seeds)} seeds = {len(made.trials)} trials", end="")
-    console.print(f"; {made.n_merged} combinations are equal work to another and run once" if made.n_merged else "")
+    for line in _design_lines(made):
+        console.print(line, soft_wrap=True)
+    merged = f"; {made.n_merged} combinations are equal work to another and run once" if made.n_merged else ""
+    again = f" + {len(space.aa)} A/A" if space.aa else ""
+    console.print(
+        f"{len(made.cells)} cells x {len(space.seeds)} seeds{again} = {len(made.trials)} trials{merged}", soft_wrap=True
+    )
+    if space.aa:
+        seeds = ", ".join(map(str, space.aa))
+        console.print(f"A/A: the first cell again with the seeds {seeds}, as an arm of its own", soft_wrap=True)
     for note in notes:
         console.print(f"note: {note}", soft_wrap=True)
+
+
+def _design_lines(made: Plan) -> Iterator[str]:
+    """The design in words and, of a fraction, everything it cannot tell apart."""
+    design, aliasing = made.space.design, made.aliasing
+    if aliasing is None:
+        if design.name != "cross":
+            yield f"design {design.name}: {design.meaning}"
+    elif aliasing.resolution is None:
+        yield f"design fraction: all {aliasing.n_whole} combinations: any fraction of so few factors has a lower resolution"
+    else:
+        meaning = RESOLUTIONS[min(aliasing.resolution, max(RESOLUTIONS))]
+        shown = f"{aliasing.n_run} of {aliasing.n_whole} combinations, resolution {aliasing.resolution}"
+        yield f"design fraction: {shown}: {meaning}"
+        for first, *others in aliasing.aliases:
+            yield f"  {first} cannot be told from {' or '.join(others)}"
 
 
 # list ---------------------------------------------------------------------------------------------
@@ -335,12 +369,13 @@ def _print_summary(results: Any, console: Console) -> None:
 
     cells = summarise(results)
     table = Table(box=None, header_style="bold")
+    has_roles = any(cell.role != "replicate" for cell in cells)
     tuned = [f"{path} (tuned)" for path in results.tuned]
-    for name in (*results.factors, *tuned, "n", "mean", "95% interval", "not ok"):
+    for name in (*results.factors, *tuned, *["role"] * has_roles, "n", "mean", "95% interval", "not ok"):
         table.add_column(name, overflow="fold")
     for cell in cells:
         chosen = [level_text(cell.chosen[path]) if cell.chosen else "-" for path in results.tuned]
-        table.add_row(*map(level_text, cell.levels.values()), *chosen, *_numbers(cell))
+        table.add_row(*map(level_text, cell.levels.values()), *chosen, *[cell.role] * has_roles, *_numbers(cell))
     measures = ", ".join(dict.fromkeys(f"{task_label(cell.task)}: {cell.metric}" for cell in cells))
     console.print(f"{results.metric} ({measures}; lower is better), mean over n seeds with Student-t interval:")
     console.print(table)

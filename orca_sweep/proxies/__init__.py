@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orca_sweep.data import missing_packages, read_npy
-from orca_sweep.declaration import Declaration, parse
+from orca_sweep.declaration import SHUFFLED, Declaration, parse
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.proxies import declared, embedded
 from orca_sweep.proxies.records import Features, Noise, Proxy, ProxyData, Tagged
@@ -23,7 +23,6 @@ __all__ = [
     "find_proxy",
     "unavailable_proxy",
 ]
-SHUFFLED = "shuffled:"
 TEXT_FILES = {"text_xs_32.npy": "text_ys_32.npy", "text_xs.npy": "text_ys.npy"}
 """Features and labels of the original text proxy, under the names it went by."""
 

@@ -4,6 +4,7 @@ Needs neither torch nor ray. What a task, body or proxy is, this module does not
 passes ``resolve``, which turns dotted settings into a checked TrialConfig.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ from pydantic import ValidationError
 from orca_sweep import designs
 from orca_sweep.config import TrialConfig, explain
 from orca_sweep.errors import InputError
-from orca_sweep.space import tuning
+from orca_sweep.space.expansion import (
+    candidate,
+    expand,
+    fraction_notes,
+    split_by_rules,
+    tuned_cells,
+    with_placebo_levels,
+)
 from orca_sweep.space.reading import read
 from orca_sweep.space.records import (
     OUTCOMES,
@@ -90,75 +98,45 @@ def plan_space(path: Path, load_imports: Callable[[tuple[str, ...]], None], reso
 
 
 def make_plan(space: Space, resolve: Resolve) -> Plan:
-    """Expands a space: factors crossed, resolved, equal cells merged, each cell with every seed.
+    """Expands a space: its design's combinations and their placebos resolved, equal cells merged, each with every seed.
 
     Cost: one ``resolve`` per combination of levels; seeds are filled in without it.
 
     Raises:
         InputError: with the problems of all cells.
     """
-    problems: dict[str, None] = {}
+    found, problems = expand(space, resolve)
     cells: dict[str, TrialConfig] = {}
-    n_combinations = 0
-    for settings in _combinations(space):
-        n_combinations += 1
-        try:
-            cell = resolve(settings)
-        except InputError as error:
-            problems.update(dict.fromkeys(f"{_place(space, text)}: {text}" for text in error.problems))
-            continue
-        cells.setdefault(cell.cell_id_without(space.tune), cell)
-    if not cells and not problems:
-        problems[f"{space.where('exclude')}: exclude leaves no combination of levels. Take a rule out."] = None
-    problems.update(dict.fromkeys(_split_by_rules(space, cells.values())))
-    tuned = _tuned(space, cells, resolve, problems) if space.tune else ()
+    for one in found:
+        cells.setdefault(one.cell.cell_id_without(space.tune), one.cell)
+    whole = with_placebo_levels(space, found)
+    problems += dict.fromkeys(split_by_rules(whole, cells.values()))
+    tuned, wrong = tuned_cells(space, cells, resolve) if space.tune else ((), ())
+    problems += wrong
     if problems:
-        raise InputError(list(problems))
-    trials = (
-        tuple(
-            seeded(cell.cell_id, c, seed, "search")
-            for seed in space.search.seeds
-            for cell in tuned
-            for c in cell.candidates
-        )
-        if space.tune
-        else tuple(seeded(cell_id, cell, seed) for seed in space.seeds for cell_id, cell in cells.items())
-    )
-    return Plan(space, tuple(cells.values()), trials, n_combinations, tuned)
+        raise InputError(problems)
+    aliasing = space.design.aliasing(space.factors) if space.design.aliasing else None
+    notes = tuple(fraction_notes(space, aliasing, found))
+    trials = tuple(_candidates(space, tuned) if tuned else _replicates(space, cells))
+    return Plan(whole, tuple(cells.values()), trials, len(found), tuned, aliasing, notes)
 
 
-def _tuned(
-    space: Space, cells: Mapping[str, TrialConfig], resolve: Resolve, problems: dict[str, None]
-) -> tuple[TunedCell, ...]:
-    """The cells with what is tried in each; an adaptive search is checked at its corners."""
-    search = space.search
-    adaptive = search.method == "optuna"
-    if search.method == "grid":
-        tries = tuning.grid(space.tune)
-    else:
-        tries = tuning.random(space.tune, search.n_candidates or 0, search.sampler_seed)
-    found = []
-    for cell_id, base in cells.items():
-        candidates: dict[str, TrialConfig] = {}
-        for settings in (*tries, *tuning.corners(space.tune)):
-            try:
-                config = candidate(base, settings, resolve)
-            except InputError as error:
-                problems.update(dict.fromkeys(f"{_place(space, text)}: tune: {text}" for text in error.problems))
-                continue
-            if settings in tries:
-                candidates.setdefault(config.cell_id, config)
-        found.append(TunedCell(cell_id, base, () if adaptive else tuple(candidates.values())))
-    return tuple(found)
+def _replicates(space: Space, cells: Mapping[str, TrialConfig]) -> Iterator[PlannedTrial]:
+    """Seed for seed, so that a sweep that is cut short has compared all cells; then the A/A arm."""
+    rows = [seeded(cell_id, cell, space.seeds) for cell_id, cell in cells.items()]
+    yield from itertools.chain.from_iterable(zip(*rows, strict=True))
+    reference_id, reference = next(iter(cells.items()))
+    yield from seeded(f"{reference_id}-aa", reference, space.aa, "aa")
 
 
-def candidate(base: TrialConfig, settings: Mapping[str, Any], resolve: Resolve) -> TrialConfig:
-    """Returns a cell's config with other settings.
+def _candidates(space: Space, tuned: Iterable[TunedCell]) -> Iterator[PlannedTrial]:
+    rows = [seeded(cell.cell_id, config, space.search.seeds, "search") for cell in tuned for config in cell.candidates]
+    return itertools.chain.from_iterable(zip(*rows, strict=True))
 
-    Raises:
-        InputError: if they do not fit together.
-    """
-    return resolve({**base.flat(), **settings})
+
+def seeded(cell_id: str, config: TrialConfig, seeds: Iterable[int], role: Role = "replicate") -> list[PlannedTrial]:
+    """Returns the trials of a cell, or of a candidate of one, with run seeds."""
+    return [PlannedTrial(trial_id, cell_id, one.seed, one, role) for trial_id, one in config.replicates(seeds)]
 
 
 def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
@@ -188,7 +166,7 @@ def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
         raise InputError(
             f"{path}: another version launched this sweep, its trials had other ids. Launch its space again."
         )
-    cells = {t.cell_id: t.config.model_copy(update={"seed": 0}) for t in planned if not tuned}
+    cells = {t.cell_id: t.config.model_copy(update={"seed": 0}) for t in planned if t.role == "replicate"}
     cells |= {c.cell_id: c.base for c in tuned}
     flats = [cell.flat() for cell in cells.values()]
     space = Space(
@@ -200,7 +178,9 @@ def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
         include=(),
         exclude=(),
         when=(),
+        placebo=(),
         seeds=tuple(manifest["seeds"]),
+        aa=tuple(manifest["aa"]),
         metric=manifest["metric"],
         resources=Resources.model_validate(manifest["resources"]),
         limits=Limits.model_validate(manifest["limits"]),
@@ -218,41 +198,3 @@ def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
 
 def _tune_of(values: Any) -> tuple[Any, ...] | Range:
     return Range(**values) if isinstance(values, Mapping) else tuple(values)
-
-
-def _split_by_rules(space: Space, cells: Iterable[TrialConfig]) -> Iterator[str]:
-    """Cells that are one by their levels, but were given different settings by rules on what they were before."""
-    seen: dict[tuple[Any, ...], str] = {}
-    for cell in cells if space.when else ():
-        flat = cell.flat()
-        levels = tuple(flat[path] for path in space.factors)
-        if seen.setdefault(levels, cell.cell_id) != cell.cell_id:
-            named = ", ".join(f"{path} {level}" for path, level in zip(space.factors, levels, strict=True))
-            yield (
-                f"{space.where('when')}: the rules give one arm ({named}) different settings: combinations of levels that"
-                " are equal work are told apart by them. Let the rules hold for all of these combinations or for none."
-            )
-
-
-def _combinations(space: Space) -> Iterator[dict[str, Any]]:
-    for combination in designs.combinations(space.design, space.factors, space.include, space.exclude):
-        ruled = {path: value for rule in space.when if rule.holds(combination) for path, value in rule.settings.items()}
-        yield {**space.base, **combination, **ruled}
-
-
-def seeded(cell_id: str, cell: TrialConfig, seed: int, role: Role = "replicate") -> PlannedTrial:
-    """Returns the trial of a cell, or of a candidate of one, with a run seed."""
-    config = cell.model_copy(update={"seed": seed})
-    return PlannedTrial(config.trial_id, cell_id, seed, config, role)
-
-
-def _place(space: Space, text: str) -> str:
-    """The line of the field a resolve problem starts with ('body.name ...'), wherever it was set."""
-    path = text.split(" ", 1)[0].rstrip(":")
-    if path in space.factors:
-        return space.where("factors", path)
-    if path in space.tune:
-        return space.where("tune", path)
-    if any(path in rule.settings for rule in space.when):
-        return space.where("when")
-    return space.where("base", path) if path in space.base else space.where("base")

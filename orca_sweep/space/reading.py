@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import count, islice
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -13,6 +14,7 @@ from orca_sweep.config import Seed, explain, knobs, unknown_knob
 from orca_sweep.errors import InputError
 from orca_sweep.registry import hint
 from orca_sweep.space.records import (
+    PLACEBOS,
     Budget,
     Limits,
     MetricColumn,
@@ -111,14 +113,16 @@ class _SpaceReader:
     """Collects the mistakes of one document while reading it."""
 
     KEYS = (
-        "name", "question", "base", "factors", "design", "include", "exclude", "when", "seeds", "metric", "resources",
-        "limits", "imports", "tune", "search", "prune", "budget", "outcomes",
+        "name", "question", "base", "factors", "design", "include", "exclude", "when", "placebo", "seeds", "aa", "metric",
+        "resources", "limits", "imports", "tune", "search", "prune", "budget", "outcomes",
     )  # fmt: skip
 
     def __init__(self, path: Path, lines: dict[Path_, int]) -> None:
         self.path = path
         self.lines = lines
         self.problems: list[str] = []
+        self.n_levels: dict[str, int] = {}
+        """Levels of each factor as they stand there, right or wrong."""
 
     def wrong(self, place: Path_, text: str) -> None:
         self.problems.append(f"{where(self.path, self.lines, place)}: {text}")
@@ -133,6 +137,7 @@ class _SpaceReader:
         self.both(base, factors)
         name, question = self.name(document), self.text(document, "question")
         seeds, imports = self.seeds(document), self.imports(document)
+        aa, placebo = self.aa(document, seeds), self.placebo(document)
         metric = self.typed(document, "metric", MetricColumn, "test_metric_best")
         resources = self.typed(document, "resources", Resources, Resources())
         limits = self.typed(document, "limits", Limits, Limits())
@@ -143,24 +148,45 @@ class _SpaceReader:
         )
         exclude = tuple(self.rows(document, "exclude", factors))
         tune = self.tune(document, {*base, *factors, *(path for rule in when for path in rule.settings)})
-        search = self.search(document, tune, seeds)
+        search = self.search(document, tune, (*seeds, *aa))
         prune = self.prune(document, tune)
         budget, outcomes = self.typed(document, "budget", Budget, Budget()), self.outcomes(document)
         return Space(
-            name, question, base, factors, design, include, exclude, when, seeds, metric, resources, limits, imports, self.path,
-            self.lines, tune, search, prune, budget, outcomes,
+            name, question, base, factors, design, include, exclude, when, placebo, seeds, aa, metric, resources, limits,
+            imports, self.path, self.lines, tune, search, prune, budget, outcomes,
         )  # fmt: skip
 
     def design(self, document: dict[str, Any], factors: Mapping[str, tuple[Any, ...]]) -> designs.Design:
-        name = document.get("design") or "cross"
+        """The design, or after a mistake one that is never large, so that the cells' own mistakes are found too."""
+        raw, fallback = document.get("design") or "cross", designs.DESIGNS["one_at_a_time"]
+        said = raw if isinstance(raw, dict) else {"name": raw}
+        for key in said:
+            if key not in ("name", "resolution"):
+                self.wrong(("design", key), f"unknown key 'design.{key}'. {hint(key, ('name', 'resolution'))}")
+        name = said.get("name")
         if not isinstance(name, str) or name not in designs.DESIGNS:
             self.wrong(("design",), f"there is no design {name!r}. {hint(str(name), designs.DESIGNS)}")
-            return designs.DESIGNS["cross"]
-        misfit = designs.misfit(designs.DESIGNS[name], factors)
-        if misfit:
-            self.wrong(("design",), misfit)
-            return designs.DESIGNS["cross"]
-        return designs.DESIGNS[name]
+            return fallback
+        design = designs.DESIGNS[name]
+        if "resolution" in said:
+            design = self.resolution(design, said["resolution"])
+        for text in designs.misfits(design, self.n_levels):
+            self.wrong(("design",), text)
+        # What could be read may fit no design where what stands there does.
+        fits = not any(designs.misfits(design, {path: len(levels) for path, levels in factors.items()}))
+        return design if fits else fallback
+
+    def resolution(self, design: designs.Design, value: object) -> designs.Design:
+        """The fraction of a resolution; after a mistake the design as it is."""
+        place, known = ("design", "resolution"), {str(n): n for n in designs.RESOLUTIONS}
+        if design.aliasing is None:
+            self.wrong(place, f"design {design.name} has no resolution; a fraction has. Take it out.")
+        elif not isinstance(value, str) or value not in known:
+            rule = ", ".join(f"{n} ({text})" for n, text in designs.RESOLUTIONS.items())
+            self.wrong(place, f"design.resolution = {value!r} is none of {rule}.")
+        else:
+            return designs.fraction(known[value])
+        return design
 
     def rows(
         self, document: dict[str, Any], key: str, factors: Mapping[str, tuple[Any, ...]]
@@ -278,6 +304,8 @@ class _SpaceReader:
                 self.wrong(place, f"factor {name} stands here twice, dotted and nested. Keep one.")
                 continue
             self.lines[("factors", name)] = self.lines.get(place, 1)
+            if isinstance(levels, list) and levels:
+                self.n_levels[name] = len(levels)
             if self.known(name, place):
                 factors[name] = self.levels(name, levels, place)
         return factors
@@ -427,18 +455,57 @@ class _SpaceReader:
         if raw is None or raw == []:
             self.wrong(("seeds",), "the space has no seeds. Add 'seeds: [0, 1, 2]', or 'seeds: 3' for the same.")
             return ()
+        return self.seed_list("seeds", raw, taken=())
+
+    def aa(self, document: dict[str, Any], seeds: tuple[int, ...]) -> tuple[int, ...]:
+        """Seeds of the A/A arm: those named, or so many of the smallest that ``seeds`` leaves free."""
+        raw = document.get("aa")
+        found = () if raw is None else self.seed_list("aa", raw, taken=seeds)
+        both = ", ".join(str(seed) for seed in found if seed in set(seeds))
+        if both:
+            self.wrong(
+                ("aa",), f"aa = {list(found)}: {both} stands in seeds too, and the A/A arm needs its own. Name others."
+            )
+        return found
+
+    def seed_list(self, key: str, raw: object, taken: tuple[int, ...]) -> tuple[int, ...]:
+        """The seeds that a list names, or as many of the smallest not taken as a number says."""
+        used = set(taken)
         try:
             if isinstance(raw, list):
                 seeds = TypeAdapter(list[Seed]).validate_python(raw)
             else:
-                seeds = list(range(TypeAdapter(Annotated[int, Field(ge=1, le=MOST_SEEDS)]).validate_python(raw)))
+                n = TypeAdapter(Annotated[int, Field(ge=1, le=MOST_SEEDS)]).validate_python(raw)
+                seeds = list(islice((seed for seed in count() if seed not in used), n))
         except ValidationError as error:
             for _, value, rule in explain(error):
-                self.wrong(("seeds",), f"seeds = {value!r}: {rule}. Give whole numbers from 0 on, or how many.")
+                self.wrong((key,), f"{key} = {value!r}: {rule}. Give whole numbers from 0 on, or how many.")
             return ()
         if len(set(seeds)) < len(seeds):
-            self.wrong(("seeds",), f"seeds = {seeds}: one stands here twice. A trial never runs twice; keep one.")
+            self.wrong((key,), f"{key} = {seeds}: one stands here twice. A trial never runs twice; keep one.")
         return tuple(seeds)
+
+    def placebo(self, document: dict[str, Any]) -> tuple[str, ...]:
+        raw = document.get("placebo") or []
+        if not isinstance(raw, list):
+            self.wrong(
+                ("placebo",), "placebo must be a list, of shuffled (labels permuted) and dummy (noise) or one of them."
+            )
+            return ()
+        for i, item in enumerate(raw):
+            place = ("placebo", str(i))
+            if not isinstance(item, str) or item not in PLACEBOS:
+                self.wrong(place, f"there is no placebo {item!r}. {hint(str(item), PLACEBOS)}")
+            elif item in raw[:i]:
+                self.wrong(place, f"placebo names {item} twice. Keep one.")
+        if not raw or {("base", "proxy"), ("factors", "proxy")} & self.lines.keys():
+            return tuple(name for name in PLACEBOS if name in raw)
+        self.wrong(
+            ("placebo",),
+            "placebo stands in for a proxy that the space names, and it names none: a recipe's is no level of it."
+            " Set proxy in base or as a factor.",
+        )
+        return ()
 
     def imports(self, document: dict[str, Any]) -> tuple[str, ...]:
         raw = document.get("imports") or []

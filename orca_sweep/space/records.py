@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from orca_sweep import designs
 from orca_sweep.config import TrialConfig
+from orca_sweep.declaration import SHUFFLED
 from orca_sweep.space.tuning import Search, Tune
 
 MetricColumn = Literal["test_metric_best", "test_metric_last", "val_metric_best", "val_metric_last"]
@@ -16,6 +17,11 @@ Resolve = Callable[[Mapping[str, Any]], TrialConfig]
 Path_ = tuple[str, ...]
 Role = Literal["replicate", "search", "aa"]
 
+PLACEBOS: Mapping[str, Callable[[str], str]] = {
+    "shuffled": lambda proxy: f"{SHUFFLED}{proxy}",
+    "dummy": lambda proxy: "dummy",
+}
+"""What stands in for a real proxy: itself with its labels permuted, or noise with random labels."""
 
 RAY_NAMES = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
 
@@ -134,7 +140,10 @@ class Space:
     include: tuple[Mapping[str, Any], ...]
     exclude: tuple[Mapping[str, tuple[Any, ...]], ...]
     when: tuple[Rule, ...]
+    placebo: tuple[str, ...]
     seeds: tuple[int, ...]
+    aa: tuple[int, ...]
+    """Seeds of the A/A arm, none of them in ``seeds``."""
     metric: MetricColumn
     resources: Resources
     limits: Limits
@@ -159,10 +168,11 @@ class PlannedTrial:
 
     trial_id: str
     cell_id: str
+    """Of the A/A arm with '-aa' behind it: it is an arm of its own."""
     seed: int
     config: TrialConfig
     role: Role = "replicate"
-    """Why it runs: a replicate of its cell, or search (a candidate of its cell's tuning)."""
+    """Why it runs: a replicate of its cell, a candidate of its cell's tuning (search), or one of the A/A arm (aa)."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +196,8 @@ class Plan:
     n_combinations: int
     tuned: tuple[TunedCell, ...] = ()
     """One per cell, if the space tunes; then trials are those known beforehand."""
-    problems: tuple[str, ...] = ()
+    aliasing: designs.Aliasing | None = None
+    """Of a fraction."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -201,7 +212,7 @@ class Plan:
             return 0
         search = self.space.search
         adaptive = (search.n_candidates or 0) * len(search.seeds) if search.method == "optuna" else 0
-        return len(self.tuned) * (len(self.space.seeds) + adaptive)
+        return len(self.tuned) * (len(self.space.seeds) + adaptive) + len(self.space.aa)
 
     def levels(self, cell: TrialConfig) -> dict[str, Any]:
         """Returns the cell's level of every factor."""

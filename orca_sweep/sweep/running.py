@@ -141,6 +141,7 @@ def manifest(plan: Plan, setup: Setup) -> dict[str, Any]:
         "metric": space.metric,
         "factors": list(space.factors),
         "seeds": list(space.seeds),
+        "aa": list(space.aa),
         "resources": space.resources.model_dump(),
         "limits": space.limits.model_dump(),
         "imports": list(space.imports),

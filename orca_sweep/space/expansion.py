@@ -1,0 +1,163 @@
+"""From a space to its combinations of levels and their placebos, each resolved to the cell it is."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orca_sweep import designs
+from orca_sweep.config import TrialConfig
+from orca_sweep.declaration import SHUFFLED
+from orca_sweep.errors import InputError
+from orca_sweep.space import tuning
+from orca_sweep.space.records import PLACEBOS, Resolve, Space, TunedCell
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A combination of levels as it is asked for, and the cell it is: combinations that are equal work have one."""
+
+    levels: Mapping[str, Any]
+    cell: TrialConfig
+
+
+def expand(space: Space, resolve: Resolve) -> tuple[list[Resolved], list[str]]:
+    """Returns the combinations, placebos last, and what is wrong with those that are not among them."""
+    own: list[Resolved] = []
+    placebos: list[Resolved] = []
+    problems: dict[str, None] = {}
+    for levels in designs.combinations(space.design, space.factors, space.include, space.exclude):
+        ruled = {path: value for rule in space.when if rule.holds(levels) for path, value in rule.settings.items()}
+        settings = {**space.base, **levels, **ruled}
+        try:
+            own.append(Resolved(levels, resolve(settings)))
+            for proxy in _stand_ins(space, own[-1].cell.proxy):
+                # A placebo differs from what it stands in for in the proxy alone: the same rules hold for it.
+                placebos.append(Resolved({**levels, "proxy": proxy}, resolve({**settings, "proxy": proxy})))
+        except InputError as error:
+            problems.update(dict.fromkeys(f"{_place(space, text)}: {text}" for text in error.problems))
+    return [*own, *placebos], [*problems, *_lacking(space, own, placebos, problems)]
+
+
+def _stand_ins(space: Space, proxy: str) -> list[str]:
+    """The placebos of a resolved cell's proxy: none for no proxy, which is what an untrained embedder has too."""
+    is_real = proxy not in ("none", "dummy") and not proxy.startswith(SHUFFLED)
+    return [PLACEBOS[name](proxy) for name in space.placebo] if is_real else []
+
+
+def _lacking(
+    space: Space, own: Sequence[Resolved], placebos: Sequence[Resolved], problems: Mapping[str, None]
+) -> Iterator[str]:
+    if not own and not problems:
+        yield f"{space.where('exclude')}: exclude leaves no combination of levels. Take a rule out."
+    elif space.placebo and not placebos and not problems:
+        yield (
+            f"{space.where('placebo')}: no combination trains the embedder towards a real proxy, so there is nothing to"
+            " make a placebo of. Take placebo out."
+        )
+
+
+def with_placebo_levels(space: Space, found: Iterable[Resolved]) -> Space:
+    """Returns the space with every proxy of its combinations among the levels; the proxy becomes a factor if it was none."""
+    if not space.placebo:
+        return space
+    levels = (*space.factors.get("proxy", ()), *(one.levels.get("proxy", space.base.get("proxy")) for one in found))
+    base = {path: value for path, value in space.base.items() if path != "proxy"}
+    return replace(space, base=base, factors={**space.factors, "proxy": tuple(dict.fromkeys(levels))})
+
+
+def split_by_rules(space: Space, cells: Iterable[TrialConfig]) -> Iterator[str]:
+    """Cells that are one by their levels, but were given different settings by rules on what they were before."""
+    seen: dict[tuple[Any, ...], str] = {}
+    for cell in cells if space.when else ():
+        flat = cell.flat()
+        levels = tuple(flat[path] for path in space.factors)
+        if seen.setdefault(levels, cell.cell_id) != cell.cell_id:
+            named = ", ".join(f"{path} {level}" for path, level in zip(space.factors, levels, strict=True))
+            yield (
+                f"{space.where('when')}: the rules give one arm ({named}) different settings: combinations of levels that"
+                " are equal work are told apart by them. Let the rules hold for all of these combinations or for none."
+            )
+
+
+# Tuning -------------------------------------------------------------------------------------------
+
+
+def tuned_cells(
+    space: Space, cells: Mapping[str, TrialConfig], resolve: Resolve
+) -> tuple[tuple[TunedCell, ...], list[str]]:
+    """Returns the cells with what is tried in each, and what is wrong with it; an adaptive search is checked at its ends."""
+    search, problems = space.search, dict[str, None]()
+    tries = tuning.grid(space.tune)
+    if search.method != "grid":
+        tries = tuning.random(space.tune, search.n_candidates or 0, search.sampler_seed)
+    found = []
+    for cell_id, base in cells.items():
+        candidates: dict[str, TrialConfig] = {}
+        for i, settings in enumerate((*tries, *tuning.corners(space.tune))):
+            try:
+                config = candidate(base, settings, resolve)
+            except InputError as error:
+                problems.update(dict.fromkeys(f"{_place(space, text)}: tune: {text}" for text in error.problems))
+                continue
+            if i < len(tries):
+                candidates.setdefault(config.cell_id, config)
+        found.append(TunedCell(cell_id, base, () if search.method == "optuna" else tuple(candidates.values())))
+    return tuple(found), list(problems)
+
+
+def candidate(base: TrialConfig, settings: Mapping[str, Any], resolve: Resolve) -> TrialConfig:
+    """Returns a cell's config with other settings.
+
+    Raises:
+        InputError: if they do not fit together.
+    """
+    return resolve({**base.flat(), **settings})
+
+
+def _place(space: Space, text: str) -> str:
+    """The line of the field a resolve problem starts with ('body.name ...'), wherever it was set."""
+    path = text.split(" ", 1)[0].rstrip(":")
+    if path in space.factors:
+        return space.where("factors", path)
+    if path in space.tune:
+        return space.where("tune", path)
+    if any(path in rule.settings for rule in space.when):
+        return space.where("when")
+    return space.where("base", path) if path in space.base else space.where("base")
+
+
+# Fractions ----------------------------------------------------------------------------------------
+
+
+def fraction_notes(space: Space, aliasing: designs.Aliasing | None, found: Sequence[Resolved]) -> Iterator[str]:
+    """Yields what keeps a fraction from being the balanced one that its aliases are of; the space as it was read."""
+    if aliasing is None or aliasing.resolution is None:
+        return
+    whole = {tuple(levels.values()) for levels in space.design.combinations(space.factors)}
+    own = [one for one in found if tuple(one.levels.values()) in whole]
+    n_out = len(whole) - len({tuple(one.levels.values()) for one in own})
+    if n_out:
+        yield (
+            f"exclude takes {n_out} of the fraction's {len(whole)} combinations out: the aliases are those of the whole"
+            " fraction, and without these more effects mix. Use cross, or exclude nothing."
+        )
+    run = [(one.levels, one.cell.flat()) for one in own]
+    idle = [path for path in space.factors if not _acts_everywhere([(asked[path], flat[path]) for asked, flat in run])]
+    if idle:
+        n_cells = len({one.cell.cell_id for one in own})
+        yield (
+            f"{', '.join(idle)}: some of the fraction's combinations ask for a level that changes nothing there and runs as"
+            f" another one, so its {len(whole)} combinations are {n_cells} different cells and no longer balanced: more"
+            " effects mix than the aliases say. Use cross, or factors that act whatever the levels of the others."
+        )
+    if len(own) < len(found):
+        yield (
+            f"{len(found) - len(own)} combinations stand beside the fraction (include, placebo): the aliases are those of"
+            " the fraction alone."
+        )
+
+
+def _acts_everywhere(levels: Iterable[tuple[object, object]]) -> bool:
+    """Whether each level of a factor, as asked for, runs as one and the same, and no two levels as the same one."""
+    pairs = set(levels)
+    return len(pairs) == len({asked for asked, _ in pairs}) == len({run for _, run in pairs})
