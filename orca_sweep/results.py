@@ -317,8 +317,6 @@ def read_results(folder: Path | str) -> Results:
         if about.get("schema_version", TABLE_SCHEMA) > TABLE_SCHEMA:
             raise InputError(f"{path}: schema version {about['schema_version']} is newer than {TABLE_SCHEMA}. Upgrade.")
         frames[name] = pd.read_parquet(path)
-        if name == "trials" and "role" not in frames[name]:  # written before tuning was there
-            frames[name]["role"] = ROLE
         missing = [column for column in columns if column not in frames[name]]
         if missing:
             raise InputError(f"{path}: no column {', '.join(missing)}. It was not written by orca-sweep.")
@@ -368,9 +366,10 @@ def summarise(results: Results, metric: str | None = None, level: float = 0.95) 
     column = metric or results.metric
     if column not in results.trials:
         raise InputError(f"metric {column!r} is no column of the trials table.")
-    replicates = results.trials[results.trials["role"] != "search"]
+    trials = results.trials if "role" in results.trials else results.trials.assign(role=ROLE)  # of an older version
+    replicates = trials[trials["role"] != "search"]
     worst = replicates[replicates["status"] == "ok"].groupby("task")[column].max()
-    cells = results.trials.groupby("cell_id", sort=False)
+    cells = trials.groupby("cell_id", sort=False)
     return tuple(_summary(str(cell_id), rows, results, worst, column, level) for cell_id, rows in cells)
 
 

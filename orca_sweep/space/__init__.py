@@ -145,8 +145,8 @@ def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
     Raises:
         InputError: if an older version wrote the folder, or a config is none of this version.
     """
-    lacking = {"question", "metric", "resources", "limits", "imports", "tuned"} - manifest.keys()
-    if lacking:
+    needed = {"question", "metric", "resources", "limits", "imports", "seeds", "aa", "tuned", "tune", "search", "prune"}
+    if {*needed, "budget", "outcomes"} - manifest.keys():
         raise InputError(f"{path}: an older version launched this sweep. Launch its space again with --out.")
     try:
         planned = [
