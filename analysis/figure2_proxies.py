@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from orca_sweep.errors import InputError
-from orca_sweep.results import CellSummary, Results, read_results, summarise
+from orca_sweep.results import CellSummary, Results, read_results, summarise, with_roles
 from orca_sweep.stats import t_interval
 
 NAME = "figure2_proxies"
@@ -88,8 +88,9 @@ def _text(value: object) -> str:
 
 
 def _curve(results: Results, cell: CellSummary, level: float) -> Curve:
-    trials = results.trials
-    ok = trials.loc[(trials["cell_id"] == cell.cell_id) & (trials["status"] == "ok"), "trial_id"]
+    trials = with_roles(results.trials)
+    counts = (trials["status"] == "ok") & (trials["role"] != "search")
+    ok = trials.loc[(trials["cell_id"] == cell.cell_id) & counts, "trial_id"]
     epochs = results.epochs
     rows = epochs[(epochs["stage"] == "finetune") & epochs["trial_id"].isin(ok)]
     by_epoch = {int(str(e)): t_interval(g.to_numpy(float), level) for e, g in rows.groupby("epoch")["val_metric"]}

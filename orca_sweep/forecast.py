@@ -35,6 +35,12 @@ PROXY_LIKE: tuple[Kind, ...] = (("body.name", "proxy"), ("body.name",))
 BODY_LIKE: tuple[Kind, ...] = (("body.name", "body.pretrain_steps"), ("body.name",))
 
 
+def likeness(config: TrialConfig) -> tuple[object, ...]:
+    """Returns what a probe tells the cost of: trials of equal likeness cost about the same per epoch."""
+    flat = config.flat()
+    return (*(flat[path] for path in FINETUNE_LIKE[1]), *(flat[path] for path in EMBEDDER_LIKE[0][3:]))
+
+
 @dataclass(frozen=True)
 class Stage:
     """Artifacts of one stage that a plan needs."""

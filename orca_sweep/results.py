@@ -366,11 +366,16 @@ def summarise(results: Results, metric: str | None = None, level: float = 0.95) 
     column = metric or results.metric
     if column not in results.trials:
         raise InputError(f"metric {column!r} is no column of the trials table.")
-    trials = results.trials if "role" in results.trials else results.trials.assign(role=ROLE)  # of an older version
+    trials = with_roles(results.trials)
     replicates = trials[trials["role"] != "search"]
     worst = replicates[replicates["status"] == "ok"].groupby("task")[column].max()
     cells = trials.groupby("cell_id", sort=False)
     return tuple(_summary(str(cell_id), rows, results, worst, column, level) for cell_id, rows in cells)
+
+
+def with_roles(trials: "pd.DataFrame") -> "pd.DataFrame":
+    """Returns the table with its roles; in one of before there were any, all trials are replicates."""
+    return trials if "role" in trials else trials.assign(role=ROLE)
 
 
 def _summary(

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,12 +14,11 @@ from rich.table import Table
 
 from orca_sweep import __version__
 from orca_sweep.cli import data as data_commands
+from orca_sweep.cli import plans, tables
 from orca_sweep.cli import store as store_commands
-from orca_sweep.cli import tables
 from orca_sweep.cli.progress import Progress
 from orca_sweep.cli.words import level_text
 from orca_sweep.declaration import task_label
-from orca_sweep.designs import RESOLUTIONS
 from orca_sweep.errors import InputError, OrcaSweepError
 from orca_sweep.space import Plan
 
@@ -33,8 +31,6 @@ app = typer.Typer(
 )
 app.add_typer(data_commands.app, name="data")
 app.add_typer(store_commands.app, name="store")
-SpaceFile = Annotated[Path, typer.Argument(help="the space: a YAML with base, factors and seeds", show_default=False)]
-MAX_CELLS_SHOWN = 40
 
 
 class Kind(StrEnum):
@@ -81,133 +77,6 @@ def options(
     """Ablation sweeps of cross-modal fine-tuning with ORCA (add --debug anywhere for tracebacks)."""
 
 
-# plan ---------------------------------------------------------------------------------------------
-
-
-@app.command()
-def plan(
-    space: SpaceFile,
-    as_json: Annotated[bool, typer.Option("--json", help="print the plan as JSON")] = False,
-    data: Annotated[Path, typer.Option(help="folder with the files of tasks that need some")] = Path("data"),
-) -> None:
-    """Shows the cells and trials of a space and every mistake in it; runs nothing."""
-    try:
-        made = _make_plan(space)
-    except InputError as error:
-        if as_json:
-            print(_lines({"cells": 0, "trials": [], "problems": list(error.problems)}))
-            raise typer.Exit(2) from None
-        raise
-    notes = _notes(made, data)
-    if as_json:
-        print(_lines(_plan_json(made, notes)))
-    else:
-        _print_plan(made, notes)
-
-
-def _make_plan(path: Path) -> Plan:
-    from orca_sweep.space import plan_space
-    from orca_sweep.trial import load_imports, resolve
-
-    return plan_space(path, load_imports, resolve)
-
-
-def _notes(made: Plan, data: Path) -> list[str]:
-    from orca_sweep.trial import unavailable_parts
-
-    notes = [f"Not here: {text}" for text in unavailable_parts(made.cells, data.resolve())]
-    if len(made.space.seeds) < 2:
-        notes.append("One seed has no interval: no difference between cells can be told from noise.")
-    for cell in made.cells:
-        decay = cell.finetune.decay_epochs
-        if decay is not None and decay < cell.finetune.epochs:
-            notes.append(
-                f"finetune.decay_epochs {decay} is below finetune.epochs {cell.finetune.epochs}:"
-                " the learning rate is zero at the end."
-            )
-    return list(dict.fromkeys([*notes, *made.notes, *_confounds(made)]))
-
-
-def _confounds(made: Plan) -> list[str]:
-    """Arms that share one untested learning rate: a difference between them may be one of tuning."""
-    by_task: dict[str, list[float]] = {}
-    for cell in made.cells:
-        by_task.setdefault(cell.task, []).append(cell.finetune.lr)
-    return [
-        f"The {len(rates)} cells of {task_label(task)} share finetune.lr = {rates[0]:g}, and no other was tried: a"
-        " difference between them may be one of tuning. Make finetune.lr a factor, or set it per level under 'when'."
-        for task, rates in by_task.items()
-        if len(rates) > 1 and len(set(rates)) == 1
-    ]
-
-
-def _plan_json(made: Plan, notes: list[str]) -> dict[str, Any]:
-    trials = [
-        {"trial_id": t.trial_id, "cell_id": t.cell_id, "seed": t.seed, "role": t.role, "config": t.config.model_dump()}
-        for t in made.trials
-    ]
-    return {
-        "cells": len(made.cells),
-        "trials": trials,
-        "problems": [],
-        "merged": made.n_merged,
-        "notes": notes,
-        "design": made.space.design.name,
-        "resolution": made.aliasing.resolution if made.aliasing else None,
-        "aliases": made.aliasing.aliases if made.aliasing else [],
-    }
-
-
-def _lines(values: Mapping[str, Any]) -> str:
-    """JSON with a line per item of each list: indenting thousands of configs takes longer than planning them."""
-    parts = []
-    for key, value in values.items():
-        items = ",\n    ".join(map(json.dumps, value)) if isinstance(value, list | tuple) else ""
-        parts.append(f"  {json.dumps(key)}: " + (f"[\n    {items}\n  ]" if items else json.dumps(value)))
-    return "{\n" + ",\n".join(parts) + "\n}"
-
-
-def _print_plan(made: Plan, notes: Iterable[str]) -> None:
-    console = Console(highlight=False, markup=False)
-    space = made.space
-    if space.question:
-        console.print(space.question)
-    table = Table("cell", *space.factors, box=None, header_style="bold")
-    for cell in made.cells[:MAX_CELLS_SHOWN]:
-        table.add_row(cell.cell_id, *(level_text(value) for value in made.levels(cell).values()))
-    console.print(table)
-    if len(made.cells) > MAX_CELLS_SHOWN:
-        console.print(f"... and {len(made.cells) - MAX_CELLS_SHOWN} more cells (all with --json)")
-    for line in _design_lines(made):
-        console.print(line, soft_wrap=True)
-    merged = f"; {made.n_merged} combinations are equal work to another and run once" if made.n_merged else ""
-    again = f" + {len(space.aa)} A/A" if space.aa else ""
-    console.print(
-        f"{len(made.cells)} cells x {len(space.seeds)} seeds{again} = {len(made.trials)} trials{merged}", soft_wrap=True
-    )
-    if space.aa:
-        seeds = ", ".join(map(str, space.aa))
-        console.print(f"A/A: the first cell again with the seeds {seeds}, as an arm of its own", soft_wrap=True)
-    for note in notes:
-        console.print(f"note: {note}", soft_wrap=True)
-
-
-def _design_lines(made: Plan) -> Iterator[str]:
-    """The design in words and, of a fraction, everything it cannot tell apart."""
-    design, aliasing = made.space.design, made.aliasing
-    if aliasing is None:
-        if design.name != "cross":
-            yield f"design {design.name}: {design.meaning}"
-    elif aliasing.resolution is None:
-        yield f"design fraction: all {aliasing.n_whole} combinations: any fraction of so few factors has a lower resolution"
-    else:
-        meaning = RESOLUTIONS[min(aliasing.resolution, max(RESOLUTIONS))]
-        shown = f"{aliasing.n_run} of {aliasing.n_whole} combinations, resolution {aliasing.resolution}"
-        yield f"design fraction: {shown}: {meaning}"
-        for first, *others in aliasing.aliases:
-            yield f"  {first} cannot be told from {' or '.join(others)}"
-
-
 # list ---------------------------------------------------------------------------------------------
 
 
@@ -251,16 +120,16 @@ def _record_text(record: Any) -> str:
 
 @app.command()
 def launch(
-    space: SpaceFile,
+    space: plans.SpaceFile,
     out: Annotated[Path | None, typer.Option(help="sweep folder; default results/<name>")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join; default: one of our own here")] = None,
     data: Annotated[Path, typer.Option(help="folder with the files of tasks that need some")] = Path("data"),
     store: Annotated[str | None, typer.Option(help="stage artifacts, any fsspec path; default OUT/store")] = None,
 ) -> None:
     """Runs what is missing of a space on Ray Tune, then writes tables and a figure and prints the result."""
-    made = _make_plan(space)
+    made = plans.make_plan(space)
     folder = (out or Path("results") / made.space.name).resolve()
-    _run(made, folder, address, data.resolve(), _store_root(store or str(folder / "store")))
+    _run(made, folder, address, data.resolve(), plans.store_root(store or str(folder / "store")))
 
 
 @app.command()
@@ -308,11 +177,6 @@ def _convert_tasks(made: Plan, root: Path) -> None:
     for task in (find_task(name) for name in dict.fromkeys(cell.task for cell in made.cells)):
         if task.convert is not None and not unavailable(task, root):
             data_commands.convert_task(task, root)
-
-
-def _store_root(store: str) -> str:
-    """A store's place: a URL as it is, a folder counted from here."""
-    return store if "://" in store else str(Path(store).resolve())
 
 
 def _has_ray_token() -> bool:
@@ -435,7 +299,7 @@ def pretrain(
     from orca_sweep.store import Store
 
     torch.set_num_threads(threads)
-    place = Place(Store(_store_root(store)), "cuda" if gpu else "cpu", threads)
+    place = Place(Store(plans.store_root(store)), "cuda" if gpu else "cpu", threads)
     total = steps or record.pretrain.steps
     loaded, seconds, reused = pretrain_body(
         record, config, place, lambda row: print(f"step {row['epoch']} of {total}: loss {row['train_loss']:.4f}")
@@ -482,5 +346,6 @@ def bench(
         print(text, flush=True)
 
 
+app.command()(plans.plan)
 app.command()(tables.collect)
 app.command()(tables.status)

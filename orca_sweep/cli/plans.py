@@ -1,0 +1,248 @@
+"""``orca-sweep plan``: what a space would run, what that takes and shows, and every mistake in it."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from orca_sweep.cli.words import level_text
+from orca_sweep.declaration import task_label
+from orca_sweep.designs import RESOLUTIONS
+from orca_sweep.errors import InputError
+from orca_sweep.space import Plan
+
+if TYPE_CHECKING:
+    from orca_sweep.forecast import Contrasts, Forecast
+    from orca_sweep.store import Store
+
+SpaceFile = Annotated[Path, typer.Argument(help="the space: a YAML with base, factors and seeds", show_default=False)]
+MAX_CELLS_SHOWN = 40
+
+
+def plan(
+    space: SpaceFile,
+    as_json: Annotated[bool, typer.Option("--json", help="print the plan as JSON")] = False,
+    out: Annotated[Path | None, typer.Option(help="sweep folder; default results/<name>")] = None,
+    data: Annotated[Path, typer.Option(help="folder with the files of tasks that need some")] = Path("data"),
+    store: Annotated[str | None, typer.Option(help="stage artifacts and earlier rows; default OUT/store")] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="run a few epochs here of what has no earlier row to tell its cost by")
+    ] = False,
+) -> None:
+    """Shows the cells and trials of a space, what they take and can show, and every mistake; runs nothing (but --probe)."""
+    try:
+        made = make_plan(space)
+    except InputError as error:
+        if as_json:
+            print(_lines({"cells": 0, "trials": [], "problems": list(error.problems)}))
+            raise typer.Exit(2) from None
+        raise
+    folder = (out or Path("results") / made.space.name).resolve()
+    found = _forecast(made, folder, store_root(store or str(folder / "store")), data.resolve(), probe)
+    notes = _notes(made, data)
+    if as_json:
+        print(_lines(_plan_json(made, found, notes)))
+    else:
+        _print_plan(made, found, notes)
+
+
+def make_plan(path: Path) -> Plan:
+    """Returns the plan of a space YAML, with what it imports imported."""
+    from orca_sweep.space import plan_space
+    from orca_sweep.trial import load_imports, resolve
+
+    return plan_space(path, load_imports, resolve)
+
+
+def store_root(store: str) -> str:
+    """Returns a store's place: a URL as it is, a folder counted from here."""
+    return store if "://" in store else str(Path(store).resolve())
+
+
+def _forecast(made: Plan, folder: Path, store: str, data_root: Path, probe: bool) -> "Forecast":
+    from orca_sweep.forecast import forecast
+    from orca_sweep.results import FINAL_STATUSES, read_record
+
+    def done(trial_id: str) -> bool:
+        record = read_record(folder, trial_id)
+        return record is not None and record["row"]["status"] in FINAL_STATUSES
+
+    opened = _opened(store)
+    if probe:
+        from orca_sweep.probe import probe as run
+
+        run(made, opened, data_root, lambda text: print(text, file=sys.stderr, flush=True))
+    is_there = folder.is_dir()
+    return forecast(made, opened, done if is_there else lambda trial_id: False)
+
+
+def _opened(store: str) -> "Store":
+    from orca_sweep.store import Store
+
+    try:
+        return Store(store)
+    except (ValueError, ImportError, OSError) as error:
+        raise InputError(
+            f"--store {store}: no store can be opened there ({error}). Give a folder or fsspec path."
+        ) from None
+
+
+def _notes(made: Plan, data: Path) -> list[str]:
+    from orca_sweep.space.confounds import confounds
+    from orca_sweep.trial import unavailable_parts
+
+    notes = [f"Not here: {text}" for text in unavailable_parts(made.cells, data.resolve())]
+    if len(made.space.seeds) < 2:
+        notes.append("One seed has no interval: no difference between cells can be told from noise.")
+    for cell in made.cells:
+        decay = cell.finetune.decay_epochs
+        if decay is not None and decay < cell.finetune.epochs:
+            notes.append(
+                f"finetune.decay_epochs {decay} is below finetune.epochs {cell.finetune.epochs}:"
+                " the learning rate is zero at the end."
+            )
+    return list(dict.fromkeys([*notes, *made.notes, *confounds(made)]))
+
+
+def _plan_json(made: Plan, found: "Forecast", notes: list[str]) -> dict[str, Any]:
+    trials = [
+        {"trial_id": t.trial_id, "cell_id": t.cell_id, "seed": t.seed, "role": t.role, "config": t.config.model_dump()}
+        for t in made.trials
+    ]
+    return {
+        "cells": len(made.cells),
+        "trials": trials,
+        "later": made.n_later,
+        "problems": [],
+        "merged": made.n_merged,
+        "notes": notes,
+        "design": made.space.design.name,
+        "resolution": made.aliasing.resolution if made.aliasing else None,
+        "aliases": made.aliasing.aliases if made.aliasing else [],
+        "forecast": _finite(asdict(found)),
+    }
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no word for infinity: null."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and abs(value) == float("inf") else value
+
+
+def _lines(values: Mapping[str, Any]) -> str:
+    """JSON with a line per item of each list: indenting thousands of configs takes longer than planning them."""
+    parts = []
+    for key, value in values.items():
+        items = ",\n    ".join(map(json.dumps, value)) if isinstance(value, list | tuple) else ""
+        parts.append(f"  {json.dumps(key)}: " + (f"[\n    {items}\n  ]" if items else json.dumps(value)))
+    return "{\n" + ",\n".join(parts) + "\n}"
+
+
+def _print_plan(made: Plan, found: "Forecast", notes: list[str]) -> None:
+    console = Console(highlight=False, markup=False)
+    space = made.space
+    if space.question:
+        console.print(space.question)
+    table = Table("cell", *space.factors, box=None, header_style="bold")
+    for cell in made.cells[:MAX_CELLS_SHOWN]:
+        cell_id = cell.cell_id_without(space.tune)
+        table.add_row(cell_id, *(level_text(value) for value in made.levels(cell).values()))
+    console.print(table)
+    if len(made.cells) > MAX_CELLS_SHOWN:
+        console.print(f"... and {len(made.cells) - MAX_CELLS_SHOWN} more cells (all with --json)")
+    for line in (*_design_lines(made), *_size_lines(made), *_forecast_lines(found), *map("note: {}".format, notes)):
+        console.print(line, soft_wrap=True)
+
+
+def _size_lines(made: Plan) -> Iterator[str]:
+    space = made.space
+    merged = f"; {made.n_merged} combinations are equal work to another and run once" if made.n_merged else ""
+    again = f" + {len(space.aa)} A/A" if space.aa else ""
+    n = len(made.cells) * len(space.seeds) + len(space.aa)
+    yield f"{len(made.cells)} cells x {len(space.seeds)} seeds{again} = {n} trials{merged}"
+    if space.aa:
+        yield f"A/A: the first cell again with the seeds {', '.join(map(str, space.aa))}, as an arm of its own"
+    if space.tune:
+        search = space.search
+        counts = sorted(
+            {len(cell.candidates) for cell in made.tuned} if search.n_candidates is None else {search.n_candidates}
+        )
+        tuned = ", ".join(f"{path} {_values(values)}" for path, values in space.tune.items())
+        seeds = ", ".join(map(str, search.seeds))
+        yield (
+            f"tuned within each cell: {tuned}; {search.method}, {' to '.join(map(str, counts))} candidates with seed {seeds},"
+            f" the best on validation data is replicated: {len(made.trials) + made.n_later} trials in all"
+        )
+    budget = {name: value for name, value in space.budget.model_dump().items() if value is not None}
+    if budget:
+        yield f"budget: {', '.join(f'{name} {value:g}' for name, value in budget.items())}"
+
+
+def _values(values: Any) -> str:
+    return f"[{', '.join(map(level_text, values))}]" if isinstance(values, tuple) else str(values)
+
+
+def _design_lines(made: Plan) -> Iterator[str]:
+    """The design in words and, of a fraction, everything it cannot tell apart."""
+    design, aliasing = made.space.design, made.aliasing
+    if aliasing is None:
+        if design.name != "cross":
+            yield f"design {design.name}: {design.meaning}"
+    elif aliasing.resolution is None:
+        yield f"design fraction: all {aliasing.n_whole} combinations: any fraction of so few factors has a lower resolution"
+    else:
+        meaning = RESOLUTIONS[min(aliasing.resolution, max(RESOLUTIONS))]
+        shown = f"{aliasing.n_run} of {aliasing.n_whole} combinations, resolution {aliasing.resolution}"
+        yield f"design fraction: {shown}: {meaning}"
+        for first, *others in aliasing.aliases:
+            yield f"  {first} cannot be told from {' or '.join(others)}"
+
+
+def _forecast_lines(found: "Forecast") -> Iterator[str]:
+    if found.n_done:
+        yield f"{found.n_done} trials are done, {found.n_left} are left"
+    if found.stages:
+        told = [
+            f"{stage.name} {stage.n_computed}" + (f" (+ {stage.n_reused} found)" if stage.n_reused else "")
+            for stage in found.stages
+        ]
+        yield f"stages to compute once, for all that share them: {', '.join(told)}"
+    if found.n_left:
+        yield _hours(found)
+    for contrasts in found.contrasts:
+        yield _contrast_line(contrasts)
+
+
+def _hours(found: "Forecast") -> str:
+    if not found.n_known:
+        return "cost: not known, the store has no earlier row like these (--probe runs a few epochs to tell)"
+    hours = f"{found.trial_hours:.2f} hours of trials"
+    used = f"{found.cpu_hours:.2f} CPU-hours, {found.gpu_hours:.2f} GPU-hours"
+    lack = found.n_left - found.n_known
+    rest = f"; {lack} trials more have no row like theirs (--probe tells)" if lack else ""
+    return f"cost: about {hours} one after another ({used}), by {found.n_rows} earlier rows{rest}"
+
+
+def _contrast_line(found: "Contrasts") -> str:
+    smallest = f"p cannot fall below {found.smallest_p:.3g}"
+    if found.n_comparisons > 1:
+        smallest += f" ({found.corrected_p:.3g} after Holm's correction for {found.n_comparisons} comparisons)"
+    if found.n_seeds < 2:
+        return f"{task_label(found.task)}: with one seed no difference can be tested"
+    effect = f"{found.smallest_effect:.2f} standard deviations of the paired difference"
+    if found.spread is not None:
+        # Differences of unpaired draws have twice the variance; pairing can only help.
+        effect += f", at most about {found.smallest_effect * found.spread * 2**0.5:.3g} by the spread of earlier rows"
+    return (
+        f"{task_label(found.task)}, each cell against the first with {found.n_seeds} seeds: {smallest}; a t test sees"
+        f" effects from {effect} (80% power)"
+    )
