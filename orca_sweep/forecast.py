@@ -123,10 +123,11 @@ def _later(plan: Plan) -> list[TrialConfig]:
     """Configs that stand for the trials planned on the way: each cell's, as it is untuned."""
     if not plan.tuned:
         return []
-    search, n = plan.space.search, len(plan.space.seeds)
+    search = plan.space.search
     adaptive = [] if search.method != "optuna" else [s for s in search.seeds for _ in range(search.n_candidates or 0)]
-    seeds = [*plan.space.seeds, *adaptive]
-    return [cell.base.model_copy(update={"seed": seed}) for cell in plan.tuned for seed in seeds[: n + len(adaptive)]]
+    pairs = [(cell.base, seed) for cell in plan.tuned for seed in (*plan.space.seeds, *adaptive)]
+    pairs += [(plan.tuned[0].base, seed) for seed in plan.space.aa]
+    return [config.model_copy(update={"seed": seed}) for config, seed in pairs]
 
 
 def _comparable(store: Store | None, device: str, n_threads: int) -> list[Row]:
@@ -210,7 +211,7 @@ class _Costs:
             self.embedder.add(config, told["embedder"] / config["embedder.epochs"])
         if config["embedder.epochs"] and "proxy-features" not in reused:
             self.proxy.add(config, told["proxy"])
-        if "pretrain" not in reused:
+        if config["body.pretrain_fraction"] > 0 and "pretrain" not in reused:
             self.pretrain.add(config, told["body"])
 
     def finetune(self, config: TrialConfig) -> float | None:
