@@ -235,7 +235,7 @@ def test_a_folder_of_another_space_is_left_alone(sweep, tmp_path):
     done = orca("launch", space, "--out", out, check=2)
     assert "holds the results of the space 'demo', not of 'other'" in done.stderr
     space.write_text("name: demo\nbase: {task: digits}\nseeds: 1\n")
-    assert "no trial in common" in orca("launch", space, "--out", out, check=2).stderr
+    assert "no cell in common" in orca("launch", space, "--out", out, check=2).stderr
     assert sorted(out.rglob("*")) == before
     assert (
         "no place to keep artifacts"

@@ -243,7 +243,7 @@ def _print_summary(results: Any, console: Console) -> None:
     measures = ", ".join(dict.fromkeys(f"{task_label(cell.task)}: {cell.metric}" for cell in cells))
     console.print(f"{results.metric} ({measures}; lower is better), mean over n seeds with Student-t interval:")
     console.print(table)
-    efforts = sorted({cell.n_searched for cell in cells})
+    efforts = sorted({cell.n_searched for cell in cells if cell.role == "replicate"})
     if results.tuned:
         console.print(
             f"tuned within each cell on validation data, by {' to '.join(map(str, efforts))} trials with other seeds"

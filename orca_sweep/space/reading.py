@@ -28,7 +28,7 @@ from orca_sweep.space.records import (
     Unhappy,
     where,
 )
-from orca_sweep.space.tuning import Range, Search, Tune, default_seeds, range_of
+from orca_sweep.space.tuning import Range, Search, Tune, default_seeds, range_of, takes_range
 
 NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 MOST_SEEDS = 100_000
@@ -385,6 +385,9 @@ class _SpaceReader:
         return found
 
     def range(self, path: str, raw: dict[str, Any], place: Path_) -> Range | None:
+        if not takes_range(path):
+            self.wrong(place, f"tune: {path} takes no range; list its values.")
+            return None
         unknown = raw.keys() - {"low", "high", "log"}
         if unknown or not {"low", "high"} <= raw.keys():
             self.wrong(

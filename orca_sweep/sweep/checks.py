@@ -29,10 +29,10 @@ def check_folder(plan: Plan, out: Path) -> None:
             f"{out}: holds the results of the space {found['name']!r}, not of {plan.space.name!r}."
             " Give another folder with --out."
         )
-    known = {trial["trial_id"] for trial in found["trials"]} if found else set()
-    if known and not known & {trial.trial_id for trial in plan.trials}:
+    known = {one["cell_id"] for one in (*found["trials"], *found.get("tuned", ()))} if found else set()
+    if known and not known & {cell.cell_id_without(plan.space.tune) for cell in plan.cells}:
         raise InputError(
-            f"{out}: holds the results of a space of the same name that has no trial in common with this one."
+            f"{out}: holds the results of a space of the same name that has no cell in common with this one."
             " Give another name, or another folder with --out."
         )
     others = [] if found or not out.exists() else [p.name for p in out.iterdir() if p.name != ".lock"]
