@@ -184,7 +184,16 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         raise InputError(f"{path}: not JSON ({error}). Give another folder with --out, or remove this one.") from None
     if not isinstance(manifest, dict) or not {"name", "trials", "factors"} <= manifest.keys():
         raise InputError(f"{path}: not written by orca-sweep. Give another folder with --out.")
-    return {**manifest, "n_planned_first": len(manifest["trials"]), "trials": [*manifest["trials"], *_planned(folder)]}
+    return {**manifest, "trials": [*manifest["trials"], *_in_order(manifest, _planned(folder))]}
+
+
+def _in_order(manifest: Mapping[str, Any], planned: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Trials planned on the way by cell and role: which cell was searched first is chance, and no matter of tables."""
+    cells = [cell["cell_id"] for cell in manifest.get("tuned", ())]
+    places = {cell_id: place for place, cell_id in enumerate(cells)} | {
+        f"{cell_id}-aa": len(cells) for cell_id in cells
+    }
+    return sorted(planned, key=lambda trial: (places.get(trial["cell_id"], 0), trial["role"] != "search"))
 
 
 def finite(row: Mapping[str, Any]) -> dict[str, Any]:
