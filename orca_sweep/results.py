@@ -184,7 +184,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         raise InputError(f"{path}: not JSON ({error}). Give another folder with --out, or remove this one.") from None
     if not isinstance(manifest, dict) or not {"name", "trials", "factors"} <= manifest.keys():
         raise InputError(f"{path}: not written by orca-sweep. Give another folder with --out.")
-    return {**manifest, "trials": [*manifest["trials"], *_in_order(manifest, _planned(folder))]}
+    planned = _in_order(manifest, _planned(folder))
+    left = max(0, manifest.get("n_later", 0) - len(planned))
+    return {**manifest, "n_later": left, "trials": [*manifest["trials"], *planned]}
 
 
 def _in_order(manifest: Mapping[str, Any], planned: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -432,6 +434,8 @@ class SweepStatus:
 
     name: str
     n_planned: int
+    n_later: int
+    """Trials that may still be planned, from the results of those that are."""
     statuses: Mapping[str, int]
     """Trials by status; ``unfinished`` have no record yet."""
     is_running: bool | None
@@ -461,12 +465,13 @@ def sweep_status(folder: Path) -> SweepStatus:
         statuses[status] = statuses.get(status, 0) + 1
     running = _is_held(folder / ".lock")
     rate = _rate(folder, rows, running)
-    n_left = statuses.get("unfinished", 0)
+    n_left = statuses.get("unfinished", 0) + manifest["n_later"]
     used = manifest.get("resources")
     hours = sum(row.get("wall_time_s") or 0 for row in rows.values()) / 3600
     return SweepStatus(
         name=manifest["name"],
         n_planned=len(records),
+        n_later=manifest["n_later"],
         statuses=statuses,
         is_running=running,
         started=tuple(t for t in records if t not in rows and (folder / "trials" / t).is_dir()),

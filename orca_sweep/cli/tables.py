@@ -45,7 +45,8 @@ def status(
         False: "no launch is running",
         None: "whether a launch is running cannot be told from here",
     }
-    print(f"{found.name}: {found.n_planned} trials: {states}; {alive[found.is_running]}")
+    later = f" (up to {found.n_later} more to be planned from their results)" if found.n_later else ""
+    print(f"{found.name}: {found.n_planned} trials{later}: {states}; {alive[found.is_running]}")
     if found.trials_per_hour:
         eta = f", {found.eta_s / 60:.0f} min to go" if found.eta_s else ""
         print(f"{found.trials_per_hour:.0f} trials an hour in the last launch{eta}")
