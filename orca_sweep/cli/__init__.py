@@ -20,7 +20,7 @@ from orca_sweep.cli import tables
 from orca_sweep.cli.progress import Progress
 from orca_sweep.cli.words import level_text
 from orca_sweep.declaration import task_label
-from orca_sweep.errors import InputError, OrcaSweepError
+from orca_sweep.errors import InputError, OrcaSweepError, StorageError
 from orca_sweep.space import Plan
 
 app = typer.Typer(
@@ -34,6 +34,8 @@ app.add_typer(data_commands.app, name="data")
 app.add_typer(store_commands.app, name="store")
 SpaceFile = Annotated[Path, typer.Argument(help="the space: a YAML with base, factors and seeds", show_default=False)]
 MAX_CELLS_SHOWN = 40
+INTERRUPTED = 130
+"""Typer's exit code for Ctrl-C."""
 
 
 class Kind(StrEnum):
@@ -57,9 +59,9 @@ def main() -> None:
         if debug:
             raise
         print(str(error), file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        if debug:
+        sys.exit(1 if isinstance(error, StorageError) else 2)
+    except SystemExit as end:
+        if debug or end.code != INTERRUPTED:
             raise
         print("Interrupted. Nothing finished is lost: the same command goes on from here.", file=sys.stderr)
         sys.exit(1)
