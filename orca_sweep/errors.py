@@ -20,6 +20,10 @@ class DataError(OrcaSweepError):
     """A data file is missing, unsafe, or not of the declared shape."""
 
 
+class StorageError(OrcaSweepError):
+    """The system refuses to write a file: no room, over quota, no right to. The command line exits with code 1."""
+
+
 class BusyError(OrcaSweepError):
     """Somebody else makes the stage artifact that is needed here; come back when its lock is free."""
 

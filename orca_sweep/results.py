@@ -11,7 +11,6 @@ import json
 import math
 import os
 import time
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from filelock import FileLock, Timeout
 from orca_sweep.config import canonical_json, knobs
 from orca_sweep.errors import InputError
 from orca_sweep.stats import Interval, t_interval
+from orca_sweep.store import whole, writing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,11 +118,15 @@ def trial_columns() -> tuple[Column, ...]:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Writes JSON atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    temporary.write_text(canonical_json(value), encoding="utf-8")
-    os.replace(temporary, path)
+    """Writes JSON atomically.
+
+    Raises:
+        StorageError: if it cannot be written; what was there before stays.
+    """
+    with whole(str(path)) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write(canonical_json(value))
+        file.flush()
+        os.fsync(file.fileno())  # a machine that loses its power must not leave an empty file under the right name
 
 
 def write_record(folder: Path, row: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> None:
@@ -132,12 +136,13 @@ def write_record(folder: Path, row: Mapping[str, Any], epochs: Sequence[Mapping[
 
 
 def read_record(folder: Path, trial_id: str) -> dict[str, Any] | None:
-    """Returns a trial's record, or None if it has not ended (or its record cannot be read)."""
+    """Returns a trial's record, or None if it has not ended (or its record is damaged: it is then run again)."""
     try:
         record = json.loads((folder / "trials" / trial_id / "row.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        is_ours = record["row"]["trial_id"] == trial_id and "status" in record["row"] and "epochs" in record
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
         return None
-    return record if isinstance(record, dict) and "row" in record else None
+    return record if is_ours else None
 
 
 PLANNED = "planned.jsonl"
@@ -152,36 +157,45 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 def append_planned(folder: Path, trials: Iterable[Mapping[str, Any]]) -> None:
     """Adds trials to the plan of a running sweep."""
-    with (folder / PLANNED).open("a", encoding="utf-8") as file:
+    with writing(folder / PLANNED), (folder / PLANNED).open("a", encoding="utf-8") as file:
         file.writelines(f"{canonical_json(trial)}\n" for trial in trials)
 
 
 def _planned(folder: Path) -> list[dict[str, Any]]:
     """Trials planned on the way; a line that a killed driver left half-written is none."""
     try:
-        lines = (folder / PLANNED).read_text(encoding="utf-8").splitlines()
+        lines = (folder / PLANNED).read_bytes().splitlines()
     except FileNotFoundError:
         return []
     found = []
     for line in lines:
-        with contextlib.suppress(json.JSONDecodeError):
-            found.append(json.loads(line))
+        with contextlib.suppress(ValueError):
+            trial = json.loads(line)
+            found += [trial] if isinstance(trial, dict) and {"trial_id", "cell_id", "config"} <= trial.keys() else []
     return found
+
+
+class DamagedError(InputError):
+    """What the sweep folder says of itself cannot be read; its trials' records can."""
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Returns what the sweep folder says of itself, or None if it holds no sweep.
 
     Raises:
-        InputError: if the file is there but is not ours.
+        DamagedError: if the file is there but is not JSON.
+        InputError: if it is not ours.
     """
     path = folder / "sweep.json"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON ({error}). Give another folder with --out, or remove this one.") from None
+    except ValueError as error:
+        raise DamagedError(
+            f"{path}: damaged, not JSON ({error}). Launch the sweep's space again with --out {folder}: it writes the file"
+            " anew and keeps the trials that have ended."
+        ) from None
     if not isinstance(manifest, dict) or not {"name", "trials", "factors"} <= manifest.keys():
         raise InputError(f"{path}: not written by orca-sweep. Give another folder with --out.")
     planned = _in_order(manifest, _planned(folder))
@@ -275,9 +289,8 @@ def _write_table(path: Path, rows: list[dict[str, Any]], columns: tuple[Column, 
 
     schema = pa.schema([_field(column) for column in columns], metadata={"orca_sweep": canonical_json(about)})
     arrays = [pa.array([_cell(row.get(c.name), c) for row in rows], type=schema.field(c.name).type) for c in columns]
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    pq.write_table(pa.table(arrays, schema=schema), temporary)
-    os.replace(temporary, path)
+    with whole(str(path)) as temporary:
+        pq.write_table(pa.table(arrays, schema=schema), temporary)
 
 
 def _field(column: Column) -> "pa.Field":
@@ -499,7 +512,10 @@ def _is_held(lock: Path) -> bool | None:
 def _rate(folder: Path, rows: Iterable[str], running: bool | None) -> float | None:
     """Trials an hour since the last launch wrote its plan."""
     start = (folder / "sweep.json").stat().st_mtime
-    ends = [(folder / "trials" / trial_id / "row.json").stat().st_mtime for trial_id in rows]
+    ends = []
+    for trial_id in rows:
+        with contextlib.suppress(FileNotFoundError):  # a record is taken away when its trial is tried again
+            ends.append((folder / "trials" / trial_id / "row.json").stat().st_mtime)
     ends = [end for end in ends if end >= start]
     if not ends:
         return None
@@ -508,5 +524,5 @@ def _rate(folder: Path, rows: Iterable[str], running: bool | None) -> float | No
 
 def _failure(folder: Path, row: Mapping[str, Any]) -> Failure:
     path = folder / "trials" / row["trial_id"] / "error.txt"
-    lines = path.read_text(encoding="utf-8").strip().splitlines() if path.is_file() else []
+    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.is_file() else []
     return Failure(row["trial_id"], row["status"], str(row.get("error") or ""), lines[-1] if lines else None)

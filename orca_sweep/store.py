@@ -8,6 +8,7 @@ checkpoints use the same file format.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -29,7 +30,7 @@ from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 
 from orca_sweep.config import canonical_json
-from orca_sweep.errors import BusyError, OrcaSweepError
+from orca_sweep.errors import BusyError, OrcaSweepError, StorageError
 
 # Raise it whenever a stage's code changes what the stage computes.
 STAGE_SCHEMA = 3
@@ -38,6 +39,11 @@ ROWS = "rows"
 """The folder of what trials had cost."""
 LEASE_S = 60.0
 """A lease that was not renewed for so long is anybody's. Should two hold one after all, both compute the same bytes."""
+FULL = {
+    errno.ENOSPC: "the storage is full",
+    errno.EDQUOT: "the storage quota is used up",
+    errno.EFBIG: "no file may become so large here",
+}
 log = logging.getLogger("orca_sweep")
 
 Tensors = Mapping[str, np.ndarray]
@@ -280,24 +286,63 @@ class _Lease:
         return found if isinstance(found, dict) else {}
 
 
+@contextlib.contextmanager
+def writing(path: object) -> Iterator[None]:
+    """Says in words that a file cannot be written, and what to do.
+
+    Raises:
+        StorageError: in place of the system's own error.
+    """
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        text = f"{FULL[error.errno]} ({why}). Make room" if error.errno in FULL else f"{why}. Make it writable"
+        raise StorageError(
+            f"{path}: cannot be written: {text}, then launch again: what has ended is kept, the rest goes on from its last"
+            " saved epoch."
+        ) from error
+
+
+@contextlib.contextmanager
+def whole(path: str, fs: fsspec.AbstractFileSystem | None = None) -> Iterator[str]:
+    """Gives a name to write to. It becomes the path when the block ends well, and is gone when it does not.
+
+    Raises:
+        StorageError: if the system refuses to write.
+    """
+    fs = fs or LocalFileSystem()
+    parent, name = os.path.split(path)
+    temporary = os.path.join(parent, f".{name}.{uuid.uuid4().hex}.tmp")
+    with writing(path):
+        fs.makedirs(parent or ".", exist_ok=True)
+        try:
+            yield temporary
+            if isinstance(fs, LocalFileSystem):
+                os.replace(temporary, path)
+            else:
+                fs.mv(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                fs.rm(temporary)
+            raise
+
+
 def write_tensors(
     path: str, tensors: Tensors, meta: Mapping[str, Any], fs: fsspec.AbstractFileSystem | None = None
 ) -> None:
-    """Writes named arrays and JSON metadata as one safetensors file, atomically."""
+    """Writes named arrays and JSON metadata as one safetensors file, atomically.
+
+    Raises:
+        StorageError: if it cannot be written; nothing of it stays then.
+    """
     fs = fs or LocalFileSystem()
     arrays = {name: np.ascontiguousarray(array).reshape(np.shape(array)) for name, array in tensors.items()}
     text = canonical_json(meta)
     header = {"meta": text, "sha256": state_digest(arrays, text)}
     blob = safetensors.numpy.save(arrays, metadata=header)
-    parent, _, name = path.rpartition("/")
-    fs.makedirs(parent, exist_ok=True)
-    temporary = f"{parent}/.{name}.{uuid.uuid4().hex}.tmp"
-    with fs.open(temporary, "wb") as file:
+    with whole(path, fs) as temporary, fs.open(temporary, "wb") as file:
         file.write(blob)
-    if isinstance(fs, LocalFileSystem):
-        os.replace(temporary, path)
-    else:
-        fs.mv(temporary, path)
 
 
 def read_tensors(path: str, fs: fsspec.AbstractFileSystem | None = None) -> Artifact:

@@ -350,6 +350,7 @@ def run_trial(
     Raises:
         BusyError: if somebody else makes an artifact that is needed and the store has no more patience; there is
             no record then, and the trial goes on from there when it is run again.
+        StorageError: if not even the record can be written.
     """
     start = time.perf_counter()
     if limit_s is not None:
@@ -364,13 +365,14 @@ def run_trial(
     except DivergedError as error:
         record.epochs += [dict(epoch) for epoch in error.epochs]
         _end(record, "diverged", error)
-        (home / CHECKPOINT).unlink(missing_ok=True)
+        _drop_checkpoint(home)
     except TimeLimitError as error:
         _end(record, "timeout", error)
     except Exception as error:  # a failing trial is a row; the others go on
         _end(record, "oom" if _out_of_memory(error) else "failed", error)
-        home.mkdir(parents=True, exist_ok=True)
-        (home / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        with contextlib.suppress(OSError):  # on a full disk the row matters more
+            home.mkdir(parents=True, exist_ok=True)
+            (home / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
     record.row["wall_time_s"] = time.perf_counter() - start
     record.row |= {"reused": ",".join(record.reused), "reused_s": record.reused_s}
     write_record(folder, record.row, record.epochs)
@@ -409,6 +411,12 @@ def _identity(config: TrialConfig, place: "Place") -> dict[str, Any]:
         "code_version": __version__,
         "versions": numeric_versions(),
     }
+
+
+def _drop_checkpoint(home: Path) -> None:
+    """Takes away the checkpoint, and what workers that were killed in the middle of writing one left behind."""
+    for path in (home / CHECKPOINT, *home.glob(f".{CHECKPOINT}.*.tmp")):
+        path.unlink(missing_ok=True)
 
 
 def _end(record: _Record, status: Status, error: Exception | None) -> None:
@@ -482,7 +490,7 @@ def _run(
     clock.lap("finetune_s")
     _score_test(model, data, result, place.device, record.row)
     clock.lap("test_s")
-    checkpoint.unlink(missing_ok=True)
+    _drop_checkpoint(home)
 
 
 class _Clock:

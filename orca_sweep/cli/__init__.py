@@ -19,7 +19,7 @@ from orca_sweep.cli import store as store_commands
 from orca_sweep.cli.progress import Progress
 from orca_sweep.cli.words import level_text
 from orca_sweep.declaration import task_label
-from orca_sweep.errors import InputError, OrcaSweepError
+from orca_sweep.errors import InputError, OrcaSweepError, StorageError
 from orca_sweep.space import Plan
 
 app = typer.Typer(
@@ -31,6 +31,8 @@ app = typer.Typer(
 )
 app.add_typer(data_commands.app, name="data")
 app.add_typer(store_commands.app, name="store")
+INTERRUPTED = 130
+"""Typer's exit code for Ctrl-C."""
 
 
 class Kind(StrEnum):
@@ -54,9 +56,9 @@ def main() -> None:
         if debug:
             raise
         print(str(error), file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        if debug:
+        sys.exit(1 if isinstance(error, StorageError) else 2)
+    except SystemExit as end:
+        if debug or end.code != INTERRUPTED:
             raise
         print("Interrupted. Nothing finished is lost: the same command goes on from here.", file=sys.stderr)
         sys.exit(1)

@@ -10,9 +10,9 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orca_sweep.errors import InputError
-from orca_sweep.results import read_manifest
+from orca_sweep.results import DamagedError, read_manifest
 from orca_sweep.space import Plan, Resources
-from orca_sweep.store import Store
+from orca_sweep.store import Store, writing
 
 
 def check_folder(plan: Plan, out: Path) -> None:
@@ -23,7 +23,13 @@ def check_folder(plan: Plan, out: Path) -> None:
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: a file, not a folder. Give another folder with --out.")
-    found = read_manifest(out)
+    try:
+        found = read_manifest(out)
+    except DamagedError:
+        # Trial ids are hashes of whole configs: a folder that has some of ours is ours, and keeps what has ended.
+        if any((out / "trials" / trial.trial_id).is_dir() for trial in plan.trials):
+            return
+        raise
     if found is not None and found["name"] != plan.space.name:
         raise InputError(
             f"{out}: holds the results of the space {found['name']!r}, not of {plan.space.name!r}."
@@ -92,7 +98,8 @@ def check_shared(out: Path) -> None:
     if len(nodes) < 2:
         return
     probe = out / f".seen-by-all-{os.getpid()}"
-    probe.write_text("", encoding="utf-8")
+    with writing(probe):
+        probe.touch()
     try:
         asked = [(_sees.options(scheduling_strategy=_on(node)).remote(str(probe)), node) for node in nodes]
         blind = [node["NodeManagerAddress"] for answer, node in asked if not ray.get(answer)]

@@ -14,6 +14,7 @@ from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialSchedule
 from ray.tune.search import Searcher
 
 from orca_sweep.agenda import Agenda
+from orca_sweep.errors import StorageError
 from orca_sweep.results import read_record, write_record
 from orca_sweep.space import PlannedTrial, Pruning
 
@@ -22,6 +23,7 @@ Watch = Callable[[str, Mapping[str, Any]], None]
 PASSED = "passed"
 WAITING = "waiting"
 DONE = "done"
+UNWRITTEN = "unwritten"
 
 
 class Queue(Searcher):
@@ -33,6 +35,8 @@ class Queue(Searcher):
         self.given: dict[str, PlannedTrial] = {}
         self.epochs: dict[str, list[dict[str, Any]]] = {}
         """Of running trials, as reported: what is left of one that is pruned."""
+        self.unwritten: str | None = None
+        """Why a record could not be written: then nothing more is started."""
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles searchers with its experiment state, which is never restored here.
@@ -40,6 +44,8 @@ class Queue(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """Gives Tune a trial, nothing for now, or the end."""
+        if self.unwritten is not None:
+            return Searcher.FINISHED
         trial = self.agenda.next()
         if trial is None:
             return Searcher.FINISHED if self.agenda.is_over else None
@@ -77,8 +83,17 @@ class Queue(Searcher):
             self.agenda.waits(trial.trial_id, result["lock"])
             self.watch("wait", {"trial_id": trial.trial_id})
             return
+        if result is not None and result.get("stage") == UNWRITTEN:
+            self.unwritten = result["why"]
+            return
         if result is not None and result.get("stage") == "finetune":
             epochs.append(_epoch(result))  # the report on which a scheduler ended it comes here alone
+        try:
+            self._ended(trial, epochs, error)
+        except StorageError as refused:
+            self.unwritten = str(refused)
+
+    def _ended(self, trial: PlannedTrial, epochs: list[dict[str, Any]], error: bool) -> None:
         record = read_record(self.out, trial.trial_id)
         if record is None:
             self._write_instead(trial, epochs, error)

@@ -8,9 +8,11 @@ so it does not matter how an earlier one ended. Written against Ray 2.60 (``ray.
 import gc
 import logging
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,12 @@ from filelock import FileLock, Timeout
 from ray import tune
 
 from orca_sweep.agenda import Agenda
-from orca_sweep.errors import BusyError, InputError
+from orca_sweep.errors import BusyError, InputError, StorageError
 from orca_sweep.results import append_planned, read_record, write_manifest
 from orca_sweep.space import Plan, PlannedTrial, Range
 from orca_sweep.store import Store
 from orca_sweep.sweep.checks import check_address, check_folder, check_resources, check_shared, check_store
-from orca_sweep.sweep.queue import DONE, PASSED, WAITING, GroupedPruning, Queue, Watch
+from orca_sweep.sweep.queue import DONE, PASSED, UNWRITTEN, WAITING, GroupedPruning, Queue, Watch
 from orca_sweep.trial import load_imports, resolve, run_trial, shared_stages, unavailable_parts
 
 WORKER_DEATHS = 2
@@ -179,8 +181,10 @@ def joined(address: str) -> Iterator[str | None]:
     """Ray for the length of a block; gives the dashboard's address, if there is one."""
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SNAPSHOT_S)
-    # A worker that dies is told of in our own words and kept as a row; Ray would print its own stack.
-    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
+    # A worker that dies is told of in our own words and kept as a row, and so is a full disk; Ray would print its own
+    # stack.
+    for name in ("tune_controller", "experiment_state"):
+        logging.getLogger(f"ray.tune.execution.{name}").setLevel(logging.CRITICAL)
     check_address(address)
     try:
         context = ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
@@ -190,9 +194,27 @@ def joined(address: str) -> Iterator[str | None]:
             " Give its address, and its token in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
         ) from None
     try:
-        yield context.dashboard_url or None
+        with _interrupted_by_sigterm():
+            yield context.dashboard_url or None
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Lets the signal by which Slurm and Kubernetes end a job raise KeyboardInterrupt, for the length of a block.
+
+    Ray would exit at once, without tables and words. Tune's own gentle end, which Ctrl-C gets, asks Ray's other processes;
+    a job scheduler ends those too, and Tune would wait for them for a minute.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's alone
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def fit(plan: Plan, agenda: Agenda, setup: Setup, watch: Watch, work: Callable[[dict[str, Any]], None]) -> int:
@@ -217,8 +239,13 @@ def fit(plan: Plan, agenda: Agenda, setup: Setup, watch: Watch, work: Callable[[
             verbose=0,
         ),
     )
-    with _default("TUNE_MAX_PENDING_TRIALS_PG", str(_n_slots(bundle))):
+    with (
+        _default("TUNE_MAX_PENDING_TRIALS_PG", str(_n_slots(bundle))),
+        suppress(KeyboardInterrupt),  # what has ended is told of as ever, and the rest is unfinished
+    ):
         tuner.fit()
+    if queue.unwritten is not None:
+        raise StorageError(queue.unwritten)
     return sum(n > 0 for n in agenda.attempts.values())
 
 
@@ -272,6 +299,9 @@ def _work(plan: Plan, setup: Setup) -> Callable[[dict[str, Any]], None]:
             row = run_trial(config, setup.out, place, setup.data_root, _report, levels, limit_s, passed)
         except BusyError as error:
             tune.report({"stage": WAITING, "lock": error.lock})
+            return
+        except StorageError as error:
+            tune.report({"stage": UNWRITTEN, "why": str(error)})
             return
         shown = ("status", "val_metric_best", "val_metric_last", "test_metric_best", "test_metric_last")
         tune.report({"stage": DONE, **{k: row[k] for k in shown if row.get(k) is not None}})
