@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +75,23 @@ def check_store(root: str) -> None:
         ) from None
 
 
+def _bundle(resources: Resources) -> dict[str, float]:
+    return {"CPU": resources.cpu, "GPU": resources.gpu, **resources.custom}
+
+
+def _holds(node: Mapping[str, float], need: Mapping[str, float]) -> bool:
+    return all(node.get(name, 0) >= amount for name, amount in need.items())
+
+
 def check_resources(resources: Resources) -> None:
     """Refuses resources that no node of the cluster has, instead of waiting for them for ever.
 
     Raises:
         InputError: naming what is asked for and what the largest node has.
     """
-    need = {"CPU": resources.cpu, "GPU": resources.gpu, **resources.custom}
+    need = _bundle(resources)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if any(all(node.get(name, 0) >= amount for name, amount in need.items()) for node in nodes):
+    if any(_holds(node, need) for node in nodes):
         return
     most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in need}
     words = ", ".join(
@@ -92,23 +100,46 @@ def check_resources(resources: Resources) -> None:
     raise InputError(f"resources: no node can ever hold a trial that needs {words}. Lower 'resources' in the space.")
 
 
-def check_shared(out: Path) -> None:
-    """On several nodes, all must see the sweep folder: found out now, not after the first epoch."""
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    if len(nodes) < 2:
-        return
-    probe = out / f".seen-by-all-{os.getpid()}"
-    with writing(probe):
-        probe.touch()
+def check_nodes(plan: Plan, out: Path, store: str, data_root: Path) -> None:
+    """Asks every node that can hold a trial whether it sees the sweep folder and the store, and has packages and data.
+
+    Found out now, not after the first epoch.
+
+    Raises:
+        InputError: with what each node lacks.
+    """
+    need = _bundle(plan.space.resources)
+    nodes = [node for node in ray.nodes() if node["Alive"] and _holds(node["Resources"], need)]
+    probes = {"--out": out, **({} if "://" in store else {"--store": Path(store)})}
+    asked = {flag: folder / f".seen-by-all-{os.getpid()}" for flag, folder in probes.items()}
+    configs = [cell.flat() for cell in plan.cells]
     try:
-        asked = [(_sees.options(scheduling_strategy=_on(node)).remote(str(probe)), node) for node in nodes]
-        blind = [node["NodeManagerAddress"] for answer, node in asked if not ray.get(answer)]
+        for probe in asked.values():
+            with writing(probe):
+                probe.parent.mkdir(parents=True, exist_ok=True)
+                probe.touch()
+        paths = {flag: str(probe) for flag, probe in asked.items()}
+        told = (paths, plan.space.imports, configs, str(data_root))
+        answers = [(n["NodeManagerAddress"], _lacks.options(scheduling_strategy=_on(n)).remote(*told)) for n in nodes]
+        lacks = [(name, _answer(answer)) for name, answer in answers]
     finally:
-        probe.unlink(missing_ok=True)
-    if blind:
-        raise InputError(
-            f"{out}: not visible on {', '.join(blind)}. Several nodes need a shared folder: give one with --out."
-        )
+        for probe in asked.values():
+            probe.unlink(missing_ok=True)
+    problems: dict[str, list[str]] = {}
+    for name, texts in lacks:
+        for text in texts:
+            problems.setdefault(text, []).append(name)
+    if problems:
+        raise InputError([f"on {', '.join(names)}: {text}" for text, names in problems.items()])
+
+
+def _answer(answer: Any) -> list[str]:
+    try:
+        found: list[str] = ray.get(answer)
+        return found
+    except ray.exceptions.RayError as error:
+        last = str(error).strip().splitlines()[-1]
+        return [f"the program cannot run there ({last}). Install it as it is here: same version, same extras."]
 
 
 def _on(node: Mapping[str, Any]) -> NodeAffinitySchedulingStrategy:
@@ -116,5 +147,21 @@ def _on(node: Mapping[str, Any]) -> NodeAffinitySchedulingStrategy:
 
 
 @ray.remote(num_cpus=0)
-def _sees(path: str) -> bool:
-    return Path(path).exists()
+def _lacks(
+    probes: Mapping[str, str], imports: Sequence[str], configs: Sequence[Mapping[str, Any]], data_root: str
+) -> list[str]:
+    """What this node lacks for the trials, in words."""
+    from orca_sweep.config import TrialConfig
+    from orca_sweep.trial import load_imports, unavailable_parts
+
+    problems = [
+        f"{flag} {Path(path).parent}: not visible. Mount one shared folder (NFS, Lustre or the like) at the same path on all"
+        f" nodes and name it with {flag}{', or give a URL such as s3://bucket/store' if flag == '--store' else ''}."
+        for flag, path in probes.items()
+        if not Path(path).exists()
+    ]
+    try:
+        load_imports(imports)
+        return problems + unavailable_parts([TrialConfig.from_flat(flat) for flat in configs], Path(data_root))
+    except InputError as error:
+        return problems + list(error.problems)

@@ -26,7 +26,7 @@ from orca_sweep.errors import BusyError, InputError, StorageError
 from orca_sweep.results import append_planned, read_record, write_manifest
 from orca_sweep.space import Plan, PlannedTrial, Range
 from orca_sweep.store import Store
-from orca_sweep.sweep.checks import check_address, check_folder, check_resources, check_shared, check_store
+from orca_sweep.sweep.checks import check_address, check_folder, check_nodes, check_resources, check_store
 from orca_sweep.sweep.queue import DONE, PASSED, UNWRITTEN, WAITING, GroupedPruning, Queue, Watch
 from orca_sweep.trial import load_imports, resolve, run_trial, shared_stages, unavailable_parts
 
@@ -96,7 +96,8 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
         try:
             # A moment's patience: `status` looks at the lock by taking it.
             with FileLock(setup.out / ".lock", timeout=1):
-                check_shared(setup.out)
+                if setup.address != "local":
+                    check_nodes(plan, setup.out, setup.store, setup.data_root)
                 return _run(plan, setup, watch, dashboard, start)
         except Timeout:
             raise InputError(f"{setup.out}: another launch is writing here. Wait for it, or give --out.") from None
