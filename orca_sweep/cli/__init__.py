@@ -16,6 +16,7 @@ from rich.table import Table
 
 from orca_sweep import __version__
 from orca_sweep.cli import data as data_commands
+from orca_sweep.cli import jobs as job_commands
 from orca_sweep.cli import store as store_commands
 from orca_sweep.cli import tables
 from orca_sweep.declaration import task_label
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(data_commands.app, name="data")
 app.add_typer(store_commands.app, name="store")
+app.add_typer(job_commands.app, name="job")
 SpaceFile = Annotated[Path, typer.Argument(help="the space: a YAML with base, factors and seeds", show_default=False)]
 MAX_CELLS_SHOWN = 40
 
@@ -111,9 +113,11 @@ def _make_plan(path: Path) -> Plan:
 
 
 def _notes(made: Plan, data: Path) -> list[str]:
-    from orca_sweep.trial import unavailable_parts
+    from orca_sweep.trial import unavailable_loggers, unavailable_parts
 
-    notes = [f"Not here: {text}" for text in unavailable_parts([t.config for t in made.trials], data.resolve())]
+    lacks = unavailable_parts([t.config for t in made.trials], data.resolve())
+    lacks += unavailable_loggers(logger.name for logger in made.space.loggers)
+    notes = [f"Not here: {text}" for text in lacks]
     if len(made.space.seeds) < 2:
         notes.append("One seed has no interval: no difference between cells can be told from noise.")
     for cell in made.cells:
@@ -227,11 +231,14 @@ def launch(
     address: Annotated[str | None, typer.Option(help="Ray cluster to join; default: one of our own here")] = None,
     data: Annotated[Path, typer.Option(help="folder with the files of tasks that need some")] = Path("data"),
     store: Annotated[str | None, typer.Option(help="stage artifacts, any fsspec path; default OUT/store")] = None,
+    dashboard_host: Annotated[
+        str | None, typer.Option(help="where the dashboard of our own Ray listens; default 127.0.0.1, this machine")
+    ] = None,
 ) -> None:
     """Runs what is missing of a space on Ray Tune, then writes tables and a figure and prints the result."""
     made = _make_plan(space)
     folder = (out or Path("results") / made.space.name).resolve()
-    _run(made, folder, address, data.resolve(), _store_root(store or str(folder / "store")))
+    _run(made, folder, address, data.resolve(), _store_root(store or str(folder / "store")), dashboard_host)
 
 
 @app.command()
@@ -250,19 +257,22 @@ def resume(
     _run(made, folder, address, Path(manifest["data"]), manifest["store"])
 
 
-def _run(made: Plan, folder: Path, address: str | None, data_root: Path, store: str) -> None:
+def _run(
+    made: Plan, folder: Path, address: str | None, data_root: Path, store: str, dashboard_host: str | None = None
+) -> None:
     console = Console(highlight=False, markup=False)
     where = address or os.environ.get("RAY_ADDRESS") or "local"
-    if where != "local" and _has_ray_token():
-        # A cluster started with a token refuses drivers that do not say they have one; must be set before ray loads.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if where != "local":
+        if dashboard_host is not None:
+            raise InputError(f"--dashboard-host {dashboard_host}: {where} is a cluster that runs; it has its own.")
+        job_commands.use_ray_token()
 
     from orca_sweep.sweep import Setup
     from orca_sweep.sweep import launch as run
 
     _convert_tasks(made, data_root)
     with _Progress(console) as progress:
-        outcome = run(made, Setup(out=folder, store=store, data_root=data_root, address=where), progress)
+        outcome = run(made, Setup(folder, store, data_root, where, dashboard_host or "127.0.0.1"), progress)
     _finish(folder, console)
     console.print(_outcome_text(outcome))
     if outcome.exit_code:
@@ -282,12 +292,6 @@ def _convert_tasks(made: Plan, root: Path) -> None:
 def _store_root(store: str) -> str:
     """A store's place: a URL as it is, a folder counted from here."""
     return store if "://" in store else str(Path(store).resolve())
-
-
-def _has_ray_token() -> bool:
-    """Whether Ray would find a cluster token here: in the environment, or in its own file."""
-    named = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    return named or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def _outcome_text(outcome: Any) -> str:
@@ -497,5 +501,6 @@ def bench(
         print(text, flush=True)
 
 
+app.command()(job_commands.submit)
 app.command()(tables.collect)
 app.command()(tables.status)

@@ -14,9 +14,22 @@ from orca_sweep import designs
 from orca_sweep.config import TrialConfig, explain
 from orca_sweep.errors import InputError
 from orca_sweep.space.reading import read
-from orca_sweep.space.records import Limits, Plan, PlannedTrial, Resolve, Resources, Rule, Space
+from orca_sweep.space.records import (
+    DEFAULT_LOGGERS,
+    TYPE_PREFIX,
+    Limits,
+    Logger,
+    Plan,
+    PlannedTrial,
+    Resolve,
+    Resources,
+    Rule,
+    Space,
+)
 
 __all__ = [
+    "TYPE_PREFIX",
+    "Logger",
     "Plan",
     "PlannedTrial",
     "Resources",
@@ -125,6 +138,7 @@ def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
         metric=manifest["metric"],
         resources=Resources.model_validate(manifest["resources"]),
         limits=Limits.model_validate(manifest["limits"]),
+        loggers=tuple(Logger.model_validate(one) for one in manifest.get("loggers", ())) or DEFAULT_LOGGERS,
         imports=tuple(manifest["imports"]),
         path=path,
         lines={},

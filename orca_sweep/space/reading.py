@@ -12,7 +12,17 @@ from orca_sweep import designs
 from orca_sweep.config import Seed, explain, knobs, unknown_knob
 from orca_sweep.errors import InputError
 from orca_sweep.registry import hint
-from orca_sweep.space.records import Limits, MetricColumn, Path_, Resources, Rule, Space, where
+from orca_sweep.space.records import (
+    DEFAULT_LOGGERS,
+    Limits,
+    Logger,
+    MetricColumn,
+    Path_,
+    Resources,
+    Rule,
+    Space,
+    where,
+)
 
 NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 MOST_SEEDS = 100_000
@@ -98,7 +108,7 @@ class _SpaceReader:
 
     KEYS = (
         "name", "question", "base", "factors", "design", "include", "exclude", "when", "seeds", "metric", "resources",
-        "limits", "imports",
+        "limits", "loggers", "imports",
     )  # fmt: skip
 
     def __init__(self, path: Path, lines: dict[Path_, int]) -> None:
@@ -122,6 +132,7 @@ class _SpaceReader:
         metric = self.typed(document, "metric", MetricColumn, "test_metric_best")
         resources = self.typed(document, "resources", Resources, Resources())
         limits = self.typed(document, "limits", Limits, Limits())
+        loggers = self.loggers(document)
         factors = {name: levels for name, levels in factors.items() if levels}
         when, design = self.when(document, factors), self.design(document, factors)
         include = tuple(
@@ -129,8 +140,8 @@ class _SpaceReader:
         )
         exclude = tuple(self.rows(document, "exclude", factors))
         return Space(
-            name, question, base, factors, design, include, exclude, when, seeds, metric, resources, limits, imports, self.path,
-            self.lines,
+            name, question, base, factors, design, include, exclude, when, seeds, metric, resources, limits, loggers, imports,
+            self.path, self.lines,
         )  # fmt: skip
 
     def design(self, document: dict[str, Any], factors: Mapping[str, tuple[Any, ...]]) -> designs.Design:
@@ -332,6 +343,26 @@ class _SpaceReader:
         if len(set(seeds)) < len(seeds):
             self.wrong(("seeds",), f"seeds = {seeds}: one stands here twice. A trial never runs twice; keep one.")
         return tuple(seeds)
+
+    def loggers(self, document: dict[str, Any]) -> tuple[Logger, ...]:
+        raw = document.get("loggers")
+        if raw is None:
+            return DEFAULT_LOGGERS
+        if not isinstance(raw, list):
+            self.wrong(
+                ("loggers",), "loggers must be a list such as [json, tensorboard, {mlflow: {experiment: mine}}]."
+            )
+            return DEFAULT_LOGGERS
+        loggers: list[Logger] = []
+        for i, item in enumerate(raw):
+            try:
+                loggers.append(Logger.model_validate(item))
+            except ValidationError as error:
+                self.wrong(("loggers", str(i)), f"loggers: {item!r}: {'; '.join(rule for *_, rule in explain(error))}")
+        names = [logger.name for logger in loggers]
+        for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+            self.wrong(("loggers",), f"loggers: {name} stands here twice. Keep one.")
+        return tuple(loggers)
 
     def imports(self, document: dict[str, Any]) -> tuple[str, ...]:
         raw = document.get("imports") or []

@@ -21,8 +21,18 @@ from orca_sweep.errors import InputError
 from orca_sweep.results import read_record, write_json, write_record
 from orca_sweep.space import Plan, PlannedTrial
 from orca_sweep.store import Store
-from orca_sweep.sweep.checks import check_address, check_folder, check_resources, check_shared, check_store
-from orca_sweep.trial import load_imports, run_trial, unavailable_parts
+from orca_sweep.sweep.checks import (
+    bundle,
+    check_address,
+    check_dashboard_host,
+    check_folder,
+    check_resources,
+    check_shared,
+    check_store,
+    has_dashboard,
+)
+from orca_sweep.sweep.loggers import callbacks
+from orca_sweep.trial import load_imports, run_trial, unavailable_loggers, unavailable_parts
 
 # A finished outcome is not run again; what failed or was lost is.
 FINAL_STATUSES = ("ok", "diverged")
@@ -39,6 +49,8 @@ class Setup:
     data_root: Path
     address: str
     """'local' for a Ray of our own, or the address of a cluster to join."""
+    dashboard_host: str = "127.0.0.1"
+    """Where the dashboard of our own Ray listens; who reaches it with Ray's token can run code as us."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +83,14 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
     """
     check_folder(plan, setup.out)
     check_store(setup.store)
+    check_dashboard_host(setup.dashboard_host)
+    problems = unavailable_loggers(logger.name for logger in plan.space.loggers)
     if setup.address == "local":
-        problems = unavailable_parts([t.config for t in plan.trials], setup.data_root)
-        if problems:
-            raise InputError(problems)
+        problems += unavailable_parts([t.config for t in plan.trials], setup.data_root)
+    if problems:
+        raise InputError(problems)
     start = time.perf_counter()
-    with _ray(setup.address) as dashboard:
+    with _ray(setup.address, setup.dashboard_host) as dashboard:
         check_resources(plan.space.resources)
         try:
             setup.out.mkdir(parents=True, exist_ok=True)
@@ -124,6 +138,7 @@ def manifest(plan: Plan, setup: Setup) -> dict[str, Any]:
         "factors": list(plan.space.factors),
         "resources": plan.space.resources.model_dump(),
         "limits": plan.space.limits.model_dump(),
+        "loggers": [logger.model_dump() for logger in plan.space.loggers],
         "imports": list(plan.space.imports),
         "data": str(setup.data_root),
         "store": setup.store,
@@ -140,8 +155,8 @@ def manifest(plan: Plan, setup: Setup) -> dict[str, Any]:
 class _ray:  # noqa: N801 - used as a context manager, like the functions of contextlib
     """Ray for the length of a block; gives the dashboard's address, if there is one."""
 
-    def __init__(self, address: str) -> None:
-        self.address = address
+    def __init__(self, address: str, dashboard_host: str) -> None:
+        self.address, self.dashboard_host = address, dashboard_host
 
     def __enter__(self) -> str | None:
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -149,7 +164,9 @@ class _ray:  # noqa: N801 - used as a context manager, like the functions of con
         logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
         check_address(self.address)
         try:
-            context = ray.init(address=self.address, log_to_driver=False, logging_level=logging.WARNING)
+            context = ray.init(
+                address=self.address, log_to_driver=False, logging_level=logging.WARNING, **self._dashboard()
+            )
         except ConnectionError as error:
             raise InputError(
                 f"--address {self.address}: no Ray cluster lets us in there ({error})."
@@ -157,24 +174,28 @@ class _ray:  # noqa: N801 - used as a context manager, like the functions of con
             ) from None
         return context.dashboard_url or None
 
+    def _dashboard(self) -> dict[str, Any]:
+        """Options of a Ray of our own. Ray's own default is the loopback address too; here it is said."""
+        if self.address != "local":
+            return {}
+        return {"include_dashboard": None if has_dashboard() else False, "dashboard_host": self.dashboard_host}
+
     def __exit__(self, *_: object) -> None:
         ray.shutdown()
 
 
 def _fit(plan: Plan, todo: Sequence[PlannedTrial], setup: Setup, watch: Watch) -> None:
-    resources = plan.space.resources
-    bundle = {"CPU": resources.cpu, "GPU": resources.gpu, **resources.custom}
     work = _work(plan, setup)
     trials = [{"trial_id": t.trial_id, "config": t.config.model_dump()} for t in todo]
     tuner = tune.Tuner(
-        tune.with_resources(work, tune.PlacementGroupFactory([{k: v for k, v in bundle.items() if v}])),
+        tune.with_resources(work, tune.PlacementGroupFactory([bundle(plan.space.resources)])),
         param_space={"trial": tune.grid_search(trials)},
         tune_config=tune.TuneConfig(reuse_actors=True, trial_name_creator=_name, trial_dirname_creator=_name),
         run_config=tune.RunConfig(
             name=time.strftime("%Y%m%d-%H%M%S"),
             storage_path=str(setup.out / "ray"),
             failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
-            callbacks=[_Watcher(setup.out, watch)],
+            callbacks=[_Watcher(setup.out, watch), *callbacks(plan.space, setup.out)],
             verbose=0,
         ),
     )
