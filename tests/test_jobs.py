@@ -10,6 +10,7 @@ import socket
 import socketserver
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.error
 import urllib.request
@@ -64,11 +65,12 @@ def free_ports(n):
 def head():
     """A head of its own with a token, two CPUs and what Ray is told to be half-used A100; its ports."""
     gcs, dashboard, client, agent = free_ports(4)
+    temp = Path(tempfile.mkdtemp(prefix="ray-"))  # sockets lie below: the path must be short
     python = str(Path(sys.executable).parent)
     env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
     env["PATH"] = f"{python}{os.pathsep}{env['PATH']}"  # jobs call 'python'
     options = {"port": gcs, "dashboard-port": dashboard, "ray-client-server-port": client} | {
-        "dashboard-agent-listen-port": agent, "dashboard-host": "127.0.0.1", "num-cpus": 2, "num-gpus": 1,
+        "dashboard-agent-listen-port": agent, "dashboard-host": "127.0.0.1", "num-cpus": 2, "num-gpus": 1, "temp-dir": temp,
         "resources": '{"accelerator_type:A100": 1}',
     }  # fmt: skip
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
@@ -80,10 +82,11 @@ def head():
     )
     try:
         wait_for(lambda: answers(f"http://127.0.0.1:{dashboard}/api/version"))
-        yield {"gcs": gcs, "dashboard": dashboard}
+        yield {"gcs": gcs, "dashboard": dashboard, "temp": temp}
     finally:
         node.terminate()
         node.wait(timeout=60)
+        shutil.rmtree(temp, ignore_errors=True)
 
 
 def answers(url):
@@ -108,19 +111,25 @@ def folder(tmp_path_factory, user_tasks):
     return made
 
 
-@pytest.fixture(scope="module")
-def cut_off(head):
-    """A proxy before the dashboard that ends every connection for a log after two seconds; its address."""
+@contextlib.contextmanager
+def proxied(port, cut_after_s):
+    """A proxy before the dashboard that ends every connection for a log after some seconds; its address."""
+    servers = []
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self):
-            with socket.create_connection(("127.0.0.1", head["dashboard"])) as server:
-                first = self.request.recv(65536)
-                server.sendall(first)
-                if b"/logs/tail" in first:
-                    threading.Timer(2, lambda: server.shutdown(socket.SHUT_RDWR)).start()
-                threading.Thread(target=pump, args=(self.request, server), daemon=True).start()
-                pump(server, self.request)
+            server = socket.create_connection(("127.0.0.1", port))
+            servers.append(server)
+            first = self.request.recv(65536)
+            server.sendall(first)
+            if b"/logs/tail" in first:
+                threading.Timer(cut_after_s, cut, [server]).start()
+            threading.Thread(target=pump, args=(self.request, server), daemon=True).start()
+            pump(server, self.request)
+
+    def cut(server):
+        with contextlib.suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)
 
     def pump(source, target):
         with contextlib.suppress(OSError):
@@ -132,17 +141,20 @@ def cut_off(head):
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{proxy.server_address[1]}"
         proxy.shutdown()
+    for server in servers:
+        cut(server)
 
 
 # Jobs ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def submitted(folder, cut_off, tmp_path_factory):
+def submitted(folder, head):
     """A space that was submitted and followed to its end, over a connection that breaks again and again."""
-    out = tmp_path_factory.mktemp("shared") / "results"
-    # Ray's own variable must not win over the address that is named.
-    done = orca("submit", folder / "space.yaml", "--address", cut_off, "--out", out, RAY_ADDRESS="127.0.0.1:1")
+    out = folder / "results" / "jobs"
+    with proxied(head["dashboard"], 2) as address:
+        # Ray's own variable must not win over the address that is named.
+        done = orca("submit", folder / "space.yaml", "--address", address, "--out", out, RAY_ADDRESS="127.0.0.1:1")
     return done, out, re.search(r"submitted (\S+):", done.stdout)[1]
 
 
@@ -170,24 +182,28 @@ def test_a_job_can_be_looked_at(submitted, address):
     assert "2 of 2 trials run now" in orca("job", "logs", job_id, "--address", address, check=0).stdout
 
 
-def test_a_grown_space_submitted_again_runs_the_rest_and_its_failures_are_the_exit_code(submitted, folder, address):
+def test_a_grown_space_submitted_again_runs_the_rest_and_its_failures_are_the_exit_code(
+    submitted, folder, head, address
+):
     _, out, _ = submitted
     space = folder / "grown.yaml"
     space.write_text(SPACE.replace("[tiny]", "[tiny, broken]"))
     done = orca("submit", space, "--address", address, "--out", out, check=1)
     assert "2 trials to run, 2 done before" in done.stdout
     assert "2 failed, 2 ok" in done.stdout
+    assert "runs when the space is submitted again with the same --out" in done.stdout
+    # What was sent is the folder without the results that lie in it.
+    sent = [path for path in head["temp"].glob("session_2*/runtime_resources/working_dir_files/*") if path.is_dir()]
+    assert [sorted(p.name for p in path.iterdir()) for path in sent if (path / "grown.yaml").exists()] == [
+        ["grown.yaml", "my_tasks.py", "space.yaml"]
+    ]
     space.write_text(SPACE.replace("name: jobs", "name: others"))
     done = orca("submit", space, "--address", address, "--out", out, check=2)
     assert "holds the results of the space 'jobs', not of 'others'" in done.stdout
 
 
-def test_ctrl_c_ends_the_looking_and_stop_the_job(folder, address, tmp_path):
-    space, out = folder / "long.yaml", tmp_path / "out"
-    space.write_text(SPACE.replace("epochs: 2", "epochs: 4000"))
-    done = orca("submit", space, "--no-follow", "--address", address, "--out", out, "--env", "MINE=1", check=0)
-    job_id = re.search(r"submitted (\S+):", done.stdout)[1]
-    wait_for(lambda: list(out.rglob("checkpoint.safetensors")))
+def look_at(job_id, address):
+    """Follows a job that runs trials, in a process of its own."""
     command = [sys.executable, "-m", "orca_sweep.cli", "job", "logs", job_id, "--follow", "--address", address]
     looking = subprocess.Popen(
         command,
@@ -197,11 +213,26 @@ def test_ctrl_c_ends_the_looking_and_stop_the_job(folder, address, tmp_path):
         env={**os.environ, "RAY_AUTH_TOKEN": TOKEN},
     )
     assert any("trials to run" in line for line in looking.stdout)
+    return looking
+
+
+def test_ctrl_c_ends_the_looking_and_stop_the_job(folder, head, address, tmp_path):
+    space, out = folder / "long.yaml", tmp_path / "out"
+    space.write_text(SPACE.replace("epochs: 2", "epochs: 4000"))
+    done = orca("submit", space, "--no-follow", "--address", address, "--out", out, "--env", "MINE=1", check=0)
+    job_id = re.search(r"submitted (\S+):", done.stdout)[1]
+    wait_for(lambda: list(out.rglob("checkpoint.safetensors")))
+    looking = look_at(job_id, address)
     looking.send_signal(signal.SIGINT)
     said, _ = looking.communicate(timeout=60)
     assert looking.returncode == 1
     assert f"The job {job_id} goes on." in said
     assert f"orca-sweep job stop {job_id} --address {address}" in said
+    with proxied(head["dashboard"], 600) as through:
+        looking = look_at(job_id, through)
+    said, _ = looking.communicate(timeout=60)
+    assert looking.returncode == 1
+    assert f"The log of {job_id} can be read no more; the job itself may go on." in said
     assert sweep_status(out).is_running
     assert "STOPPED" in orca("job", "stop", job_id, "--address", address, check=0).stdout
     ended = sweep_status(out)
@@ -399,7 +430,7 @@ def test_a_slurm_script_starts_ray_on_all_nodes_and_tells_how_the_sweep_ended(em
     assert launch[-6:] == ["launch", str(emit_space), "--address", "auto", "--out", str(out)]
     # A Ray that never starts ends in 0, says Ray: the script does not.
     assert done.returncode == 2
-    assert "no sweep" in done.stderr or str(out) in done.stderr
+    assert f"{out}: no sweep here" in done.stderr
     from ray.scripts.scripts import start as ray_start
     from ray.scripts.symmetric_run import symmetric_run
 
@@ -411,4 +442,6 @@ def test_a_slurm_script_starts_ray_on_all_nodes_and_tells_how_the_sweep_ended(em
 def test_options_of_one_way_are_refused_in_the_other(emit_space):
     assert "--pip" in str(emitted(emit_space, "--emit", "slurm", "--out", "/x/y", "--pip", "scipy", check=1))
     assert "--image" in str(emitted(emit_space, "--emit", "slurm", "--out", "/x/y", "--image", "a", check=1))
+    with_address = ["submit", str(emit_space), "--out", "/x/y", "--address", "http://127.0.0.1:1", "--nodes", "2"]
+    assert "--nodes and --trials-per-node are for --emit" in orca(*with_address, check=2).stderr
     assert "no NAME=VALUE" in str(emitted(emit_space, "--emit", "slurm", "--out", "/x/y", "--env", "A", check=1))

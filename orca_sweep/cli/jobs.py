@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import sys
 import time
 from dataclasses import asdict
 from enum import StrEnum
@@ -85,7 +86,7 @@ def submit(
         Emit | None, typer.Option(help="print a KubeRay manifest or a Slurm script; submit nothing")
     ] = None,
     image: Annotated[str | None, typer.Option(help="kuberay: the image; default rayproject/ray of our version")] = None,
-    nodes: Annotated[int, typer.Option(min=1, help="kuberay, slurm: how many nodes run trials")] = 1,
+    nodes: Annotated[int | None, typer.Option(min=1, help="kuberay, slurm: how many run trials; default 1")] = None,
     trials_per_node: Annotated[
         int | None, typer.Option(min=1, help="kuberay, slurm: side by side; default: as many as share a GPU, or 1")
     ] = None,
@@ -99,8 +100,12 @@ def submit(
     made, launch, folder, notes = _planned(space, out, data, store, working_dir, emit)
     variables, packages = _variables(env), list(pip or ())
     if emit is not None:
-        print(_emitted(emit, made, launch, folder, variables, packages, image, nodes, trials_per_node), end="")
+        print(_emitted(emit, made, launch, folder, variables, packages, image, nodes or 1, trials_per_node), end="")
         return
+    if image or nodes or trials_per_node:
+        raise InputError(
+            "submit: --image, --nodes and --trials-per-node are for --emit; a running cluster is as it is."
+        )
     if address is None:
         raise InputError("submit: no cluster is named. Give --address http://HOST:8265, or --emit kuberay or slurm.")
     cluster = _cluster(address)
@@ -216,7 +221,13 @@ def _follow(cluster: "Cluster", job_id: str) -> None:
         print(f"\nThe job {job_id} goes on.")
         _print_how(job_id, cluster.address)
         raise typer.Exit(1) from None
+    except InputError as error:
+        print(f"{error}\nThe log of {job_id} can be read no more; the job itself may go on.", file=sys.stderr)
+        _print_how(job_id, cluster.address)
+        raise typer.Exit(1) from None
     print(f"job {job_id}: {job.status}" + (f": {job.message}" if job.exit_code else ""))
+    if job.exit_code == 1:
+        print("What is missing or failed runs when the space is submitted again with the same --out.")
     raise typer.Exit(job.exit_code or 0)
 
 
@@ -257,6 +268,7 @@ def logs(
 ) -> None:
     """Prints what a job has printed."""
     cluster = _cluster(address)
+    cluster.job(job_id)
     if follow:
         _follow(cluster, job_id)
     print(cluster.logs(job_id), end="")

@@ -194,8 +194,7 @@ class Cluster:
 
         A connection that breaks, as those through proxies do, is made anew.
         """
-        self.job(job_id)
-        with self._told(f"job {job_id}: its log can be read no more, but the job may go on"):
+        with self._told():
             return asyncio.run(self._follow(job_id, show))
 
     async def _follow(self, job_id: str, show: Callable[[str], None]) -> Job:
@@ -221,7 +220,7 @@ class Cluster:
 
     @contextmanager
     def _told(self, what: str = "") -> Iterator[None]:
-        """Ray's and the network's errors as ours. A 404 means what ``what`` says."""
+        """Ray's and the network's errors as ours; ``what`` is what a refusal of the request means."""
         from requests import RequestException
 
         try:
