@@ -305,6 +305,17 @@ def unavailable_parts(configs: Iterable[TrialConfig], data_root: Path) -> list[s
     return problems
 
 
+def unavailable_loggers(names: Iterable[str]) -> list[str]:
+    """Returns which loggers' packages are not installed here, each with what to do: the loggers run where Tune does."""
+    packages = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
+    return [
+        text
+        for name in names
+        if name in packages
+        for text in missing_packages(f"loggers: {name}", (packages[name],), None)
+    ]
+
+
 # Running ------------------------------------------------------------------------------------------
 
 

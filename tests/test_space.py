@@ -239,6 +239,23 @@ def test_mistakes_of_the_file_and_of_its_names_come_together(write_space):
         ("base: {task: tiny}\nseeds: 1\nfactors: {embedder: {}}\n", "'embedder' is a group of fields"),
         ("base: {task: tiny}\nseeds: 1\nfactors: []\n", "factors must be a mapping"),
         ("base: {task: tiny}\nseeds: 1\nresources: {custom: {GPU: 1}}\n", "GPU is Ray's own name"),
+        (
+            "base: {task: tiny}\nseeds: 1\nresources: {gpu: 1, custom: {'accelerator_type:A100': 1}}\n",
+            "accelerator_type:A100 is Ray's own name; use accelerator_type",
+        ),
+        (
+            "base: {task: tiny}\nseeds: 1\nresources: {accelerator_type: A100}\n",
+            "accelerator_type names a kind of GPU, but gpu is 0",
+        ),
+        ("base: {task: tiny}\nseeds: 1\nloggers: csv\n", ":4: loggers must be a list such as [json"),
+        ("base: {task: tiny}\nseeds: 1\nloggers: [tensorbord]\n", ":4: loggers: 'tensorbord': there is no logger"),
+        (
+            "base: {task: tiny}\nseeds: 1\nloggers: [{mlflow: {uri: x}}]\n",
+            "mlflow has no setting 'uri'. Known: experiment",
+        ),
+        ("base: {task: tiny}\nseeds: 1\nloggers: [{csv: {a: b}}]\n", "csv has no setting 'a'. It has no settings."),
+        ("base: {task: tiny}\nseeds: 1\nloggers: [{csv: a}]\n", "a logger is its name, or {name: {setting: text}}"),
+        ("base: {task: tiny}\nseeds: 1\nloggers: [csv, csv]\n", "loggers: csv stands here twice"),
         ("base: {task: digits, data.n_train: 5000}\nseeds: 1\n", "'digits' has 897 training samples"),
         ('base: {task: tiny, body.name: "~nobody-here/x"}\nseeds: 1\n', "this is no body folder"),
         ("base: {task: tiny, body.name: " + "x" * 300 + "}\nseeds: 1\n", "there is no body"),
@@ -513,13 +530,14 @@ def test_a_plan_is_found_again_in_its_folder(write_space, tmp_path):
     from orca_sweep.space import planned_before
     from orca_sweep.sweep import Setup, manifest
 
-    more = "resources: {cpu: 2, custom: {fast: 1}}\nlimits: {trial_s: 60}\nmetric: val_metric_best\n"
+    more = "resources: {cpu: 2, gpu: 1, custom: {fast: 1}, accelerator_type: A100}\nlimits: {trial_s: 60}\n"
+    more += "metric: val_metric_best\nloggers: [csv, {mlflow: {experiment: mine}}]\n"
     made = plan(write_space(GOOD + more + "aa: [8, 5]\nplacebo: [dummy]\n"))
     said = manifest(made, Setup(tmp_path, "store", tmp_path, "local"))
     again = planned_before(said, tmp_path / "sweep.json")
     assert again.trials == made.trials
     assert [cell.cell_id for cell in again.cells] == [cell.cell_id for cell in made.cells]
-    for name in ("name", "question", "metric", "resources", "limits", "imports", "seeds", "aa"):
+    for name in ("name", "question", "metric", "resources", "limits", "loggers", "imports", "seeds", "aa"):
         assert getattr(again.space, name) == getattr(made.space, name), name
     assert [again.levels(cell) for cell in again.cells] == [made.levels(cell) for cell in made.cells]
     assert [t.role for t in again.trials[-2:]] == ["aa", "aa"]

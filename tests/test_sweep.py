@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -61,6 +62,8 @@ def test_a_launch_ends_with_tables_figure_and_a_printed_summary(sweep):
     stages = found.epochs.groupby(["trial_id", "stage"]).size()
     assert sorted(stages.tolist()) == [3, 3, 3, 3, 3, 3]
     assert (out / "figures" / "figure2_proxies.png").stat().st_size > 10_000
+    # The dashboard is for this machine alone.
+    assert re.search(r"Ray dashboard: http://127\.0\.0\.1:\d+\n", printed)
     for part in ("4 trials to run, 0 done before", "mean", "95% interval", "next:", "tables  results/demo/tables"):
         assert part in printed
     assert printed.count(" ok in ") == 4
@@ -254,6 +257,25 @@ def test_no_cluster_at_the_address_is_said(tmp_path):
     done = orca("launch", space, "--address", "127.0.0.1:1", "--out", tmp_path / "out")
     assert done.returncode == 2
     assert "no Ray cluster answers" in done.stderr
+
+
+def test_where_a_dashboard_cannot_listen_is_said(tmp_path):
+    space = tmp_path / "space.yaml"
+    space.write_text("base: {task: digits}\nseeds: 1\n")
+    done = orca("launch", space, "--dashboard-host", "203.0.113.9", "--out", tmp_path / "out", check=2)
+    assert "--dashboard-host 203.0.113.9: this machine cannot listen there (Cannot assign" in done.stderr
+    done = orca("launch", space, "--dashboard-host", "0.0.0.0", "--address", "auto", check=2)
+    assert "auto is a cluster that runs" in done.stderr
+
+
+@pytest.mark.skipif(find_spec("wandb") is not None, reason="its package is here")
+def test_a_logger_without_its_package_is_said_before_anything_starts(tmp_path):
+    space = tmp_path / "space.yaml"
+    space.write_text("base: {task: digits}\nseeds: 1\nloggers: [json, wandb]\n")
+    assert "needs the package wandb" in orca("plan", space, check=0).stdout
+    done = orca("launch", space, "--out", tmp_path / "out", check=2)
+    assert "loggers: wandb needs the package wandb, which is not installed. Run: pip install wandb" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def epochs_saved(out):

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from orca_sweep import __version__
 from orca_sweep.cli import data as data_commands
+from orca_sweep.cli import jobs as job_commands
 from orca_sweep.cli import plans, tables
 from orca_sweep.cli import store as store_commands
 from orca_sweep.cli.progress import Progress
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(data_commands.app, name="data")
 app.add_typer(store_commands.app, name="store")
+app.add_typer(job_commands.app, name="job")
 INTERRUPTED = 130
 """Typer's exit code for Ctrl-C."""
 
@@ -127,11 +129,14 @@ def launch(
     address: Annotated[str | None, typer.Option(help="Ray cluster to join; default: one of our own here")] = None,
     data: Annotated[Path, typer.Option(help="folder with the files of tasks that need some")] = Path("data"),
     store: Annotated[str | None, typer.Option(help="stage artifacts, any fsspec path; default OUT/store")] = None,
+    dashboard_host: Annotated[
+        str | None, typer.Option(help="where the dashboard of our own Ray listens; default 127.0.0.1, this machine")
+    ] = None,
 ) -> None:
     """Runs what is missing of a space on Ray Tune, then writes tables and a figure and prints the result."""
     made = plans.make_plan(space)
     folder = (out or Path("results") / made.space.name).resolve()
-    _run(made, folder, address, data.resolve(), plans.store_root(store or str(folder / "store")))
+    _run(made, folder, address, data.resolve(), plans.store_root(store or str(folder / "store")), dashboard_host)
 
 
 @app.command()
@@ -150,19 +155,22 @@ def resume(
     _run(made, folder, address, Path(manifest["data"]), manifest["store"])
 
 
-def _run(made: Plan, folder: Path, address: str | None, data_root: Path, store: str) -> None:
+def _run(
+    made: Plan, folder: Path, address: str | None, data_root: Path, store: str, dashboard_host: str | None = None
+) -> None:
     console = Console(highlight=False, markup=False)
     where = address or os.environ.get("RAY_ADDRESS") or "local"
-    if where != "local" and _has_ray_token():
-        # A cluster started with a token refuses drivers that do not say they have one; must be set before ray loads.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if where != "local":
+        if dashboard_host is not None:
+            raise InputError(f"--dashboard-host {dashboard_host}: {where} is a cluster that runs; it has its own.")
+        job_commands.use_ray_token()
 
     from orca_sweep.sweep import Setup
     from orca_sweep.sweep import launch as run
 
     _convert_tasks(made, data_root)
     with Progress(console, made) as progress:
-        outcome = run(made, Setup(out=folder, store=store, data_root=data_root, address=where), progress)
+        outcome = run(made, Setup(folder, store, data_root, where, dashboard_host or "127.0.0.1"), progress)
     _finish(folder, console)
     console.print(_outcome_text(outcome))
     for note in outcome.notes:
@@ -179,12 +187,6 @@ def _convert_tasks(made: Plan, root: Path) -> None:
     for task in (find_task(name) for name in dict.fromkeys(cell.task for cell in made.cells)):
         if task.convert is not None and not unavailable(task, root):
             data_commands.convert_task(task, root)
-
-
-def _has_ray_token() -> bool:
-    """Whether Ray would find a cluster token here: in the environment, or in its own file."""
-    named = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    return named or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def _outcome_text(outcome: Any) -> str:
@@ -349,5 +351,6 @@ def bench(
 
 
 app.command()(plans.plan)
+app.command()(job_commands.submit)
 app.command()(tables.collect)
 app.command()(tables.status)

@@ -95,9 +95,11 @@ def _opened(store: str) -> "Store":
 
 def _notes(made: Plan, data: Path) -> list[str]:
     from orca_sweep.space.confounds import confounds
-    from orca_sweep.trial import unavailable_parts
+    from orca_sweep.trial import unavailable_loggers, unavailable_parts
 
-    notes = [f"Not here: {text}" for text in unavailable_parts(made.cells, data.resolve())]
+    lacks = unavailable_parts(made.cells, data.resolve())
+    lacks += unavailable_loggers(logger.name for logger in made.space.loggers)
+    notes = [f"Not here: {text}" for text in lacks]
     if len(made.space.seeds) < 2:
         notes.append("One seed has no interval: no difference between cells can be told from noise.")
     for cell in made.cells:

@@ -24,9 +24,12 @@ from orca_sweep.space.expansion import (
 )
 from orca_sweep.space.reading import read
 from orca_sweep.space.records import (
+    DEFAULT_LOGGERS,
     OUTCOMES,
+    TYPE_PREFIX,
     Budget,
     Limits,
+    Logger,
     OutcomeRule,
     Plan,
     PlannedTrial,
@@ -41,7 +44,9 @@ from orca_sweep.space.records import (
 from orca_sweep.space.tuning import Range, Search
 
 __all__ = [
+    "TYPE_PREFIX",
     "Budget",
+    "Logger",
     "OutcomeRule",
     "Plan",
     "PlannedTrial",
@@ -184,6 +189,7 @@ def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
         metric=manifest["metric"],
         resources=Resources.model_validate(manifest["resources"]),
         limits=Limits.model_validate(manifest["limits"]),
+        loggers=tuple(Logger.model_validate(one) for one in manifest.get("loggers", ())) or DEFAULT_LOGGERS,
         imports=tuple(manifest["imports"]),
         path=path,
         lines={},

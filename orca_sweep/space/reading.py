@@ -14,9 +14,11 @@ from orca_sweep.config import Seed, explain, knobs, unknown_knob
 from orca_sweep.errors import InputError
 from orca_sweep.registry import hint
 from orca_sweep.space.records import (
+    DEFAULT_LOGGERS,
     PLACEBOS,
     Budget,
     Limits,
+    Logger,
     MetricColumn,
     OutcomeRule,
     Outcomes,
@@ -114,7 +116,7 @@ class _SpaceReader:
 
     KEYS = (
         "name", "question", "base", "factors", "design", "include", "exclude", "when", "placebo", "seeds", "aa", "metric",
-        "resources", "limits", "imports", "tune", "search", "prune", "budget", "outcomes",
+        "resources", "limits", "loggers", "imports", "tune", "search", "prune", "budget", "outcomes",
     )  # fmt: skip
 
     def __init__(self, path: Path, lines: dict[Path_, int]) -> None:
@@ -141,6 +143,7 @@ class _SpaceReader:
         metric = self.typed(document, "metric", MetricColumn, "test_metric_best")
         resources = self.typed(document, "resources", Resources, Resources())
         limits = self.typed(document, "limits", Limits, Limits())
+        loggers = self.loggers(document)
         factors = {name: levels for name, levels in factors.items() if levels}
         when, design = self.when(document, factors), self.design(document, factors)
         include = tuple(
@@ -153,7 +156,7 @@ class _SpaceReader:
         budget, outcomes = self.typed(document, "budget", Budget, Budget()), self.outcomes(document)
         return Space(
             name, question, base, factors, design, include, exclude, when, placebo, seeds, aa, metric, resources, limits,
-            imports, self.path, self.lines, tune, search, prune, budget, outcomes,
+            loggers, imports, self.path, self.lines, tune, search, prune, budget, outcomes,
         )  # fmt: skip
 
     def design(self, document: dict[str, Any], factors: Mapping[str, tuple[Any, ...]]) -> designs.Design:
@@ -509,6 +512,26 @@ class _SpaceReader:
             " Set proxy in base or as a factor.",
         )
         return ()
+
+    def loggers(self, document: dict[str, Any]) -> tuple[Logger, ...]:
+        raw = document.get("loggers")
+        if raw is None:
+            return DEFAULT_LOGGERS
+        if not isinstance(raw, list):
+            self.wrong(
+                ("loggers",), "loggers must be a list such as [json, tensorboard, {mlflow: {experiment: mine}}]."
+            )
+            return DEFAULT_LOGGERS
+        loggers: list[Logger] = []
+        for i, item in enumerate(raw):
+            try:
+                loggers.append(Logger.model_validate(item))
+            except ValidationError as error:
+                self.wrong(("loggers", str(i)), f"loggers: {item!r}: {'; '.join(rule for *_, rule in explain(error))}")
+        names = [logger.name for logger in loggers]
+        for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+            self.wrong(("loggers",), f"loggers: {name} stands here twice. Keep one.")
+        return tuple(loggers)
 
     def imports(self, document: dict[str, Any]) -> tuple[str, ...]:
         raw = document.get("imports") or []

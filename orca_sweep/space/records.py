@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from orca_sweep import designs
 from orca_sweep.config import TrialConfig
 from orca_sweep.declaration import SHUFFLED
+from orca_sweep.registry import hint
 from orca_sweep.space.tuning import Search, Tune
 
 MetricColumn = Literal["test_metric_best", "test_metric_last", "val_metric_best", "val_metric_last"]
@@ -24,11 +25,15 @@ PLACEBOS: Mapping[str, Callable[[str], str]] = {
 """What stands in for a real proxy: itself with its labels permuted, or noise with random labels."""
 
 RAY_NAMES = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
+TYPE_PREFIX = "accelerator_type:"
+"""What Ray calls a node's kind of accelerator, as a resource of that node."""
 
 
 def _own_name(name: str) -> str:
     if name in RAY_NAMES:
         raise ValueError(f"{name} is Ray's own name; use cpu and gpu")
+    if name.startswith(TYPE_PREFIX):
+        raise ValueError(f"{name} is Ray's own name; use accelerator_type")
     return name
 
 
@@ -42,6 +47,14 @@ class Resources(BaseModel):
     custom: dict[Annotated[str, AfterValidator(_own_name)], Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
         default_factory=dict
     )
+    accelerator_type: str | None = Field(None, min_length=1)
+    """Ray's name of a kind of GPU, such as A100: trials run on nodes that have it."""
+
+    @model_validator(mode="after")
+    def _type_of_something(self) -> "Resources":
+        if self.accelerator_type is not None and self.gpu == 0:
+            raise ValueError("accelerator_type names a kind of GPU, but gpu is 0; say how many")
+        return self
 
 
 class Limits(BaseModel):
@@ -116,6 +129,50 @@ class Pruning(BaseModel):
         return value
 
 
+LOGGERS: Mapping[str, tuple[str, ...]] = {
+    "json": (),
+    "csv": (),
+    "tensorboard": (),
+    "wandb": ("project", "entity"),
+    "mlflow": ("tracking_uri", "experiment"),
+}
+"""What each logger can be told. Keys and passwords are none of it: wandb and mlflow read their own variables."""
+
+
+class Logger(BaseModel):
+    """One way in which Ray Tune writes down what trials report: a name, or ``{name: {setting: text}}``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    settings: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_short(cls, value: object) -> object:
+        if isinstance(value, str):
+            return {"name": value}
+        if not isinstance(value, Mapping) or "name" in value:
+            return value
+        settings = [one for one in value.values() if one is None or isinstance(one, Mapping)]
+        if len(value) != 1 or not settings:
+            raise ValueError("a logger is its name, or {name: {setting: text}}.")
+        return {"name": next(iter(value)), "settings": settings[0] or {}}
+
+    @model_validator(mode="after")
+    def _is_known(self) -> "Logger":
+        if self.name not in LOGGERS:
+            raise ValueError(f"there is no logger {self.name!r}. {hint(self.name, LOGGERS)}")
+        for key in self.settings:
+            if key not in LOGGERS[self.name]:
+                known = hint(key, LOGGERS[self.name]) if LOGGERS[self.name] else "It has no settings."
+                raise ValueError(f"{self.name} has no setting {key!r}. {known}")
+        return self
+
+
+DEFAULT_LOGGERS = (Logger(name="json"),)
+
+
 @dataclass(frozen=True)
 class Rule:
     """Settings of the combinations that have certain levels: a learning rate for one arm, say."""
@@ -147,6 +204,7 @@ class Space:
     metric: MetricColumn
     resources: Resources
     limits: Limits
+    loggers: tuple[Logger, ...]
     imports: tuple[str, ...]
     path: Path
     lines: Mapping[Path_, int] = field(repr=False)

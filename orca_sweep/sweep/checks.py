@@ -9,10 +9,14 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orca_sweep.data import missing_packages
 from orca_sweep.errors import InputError
 from orca_sweep.results import DamagedError, read_manifest
-from orca_sweep.space import Plan, Resources
+from orca_sweep.space import TYPE_PREFIX, Plan, Resources
 from orca_sweep.store import Store, writing
+
+CLUSTER_PACKAGES = ("aiohttp", "aiohttp_cors", "opencensus", "prometheus_client")
+"""Some of what ray[default] brings and ray[tune] lacks."""
 
 
 def check_folder(plan: Plan, out: Path) -> None:
@@ -55,10 +59,39 @@ def check_address(address: str) -> None:
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon:
         return  # 'local' and 'auto' are Ray's to find
+    problem = unreachable(host, port)
+    if problem:
+        raise InputError(f"--address {address}: no Ray cluster answers there ({problem}). Give host:port.")
+
+
+def unreachable(host: str, port: str | int) -> str | None:
+    """Returns why nobody can be talked to there, or None."""
     try:
-        socket.create_connection((host, int(port)), timeout=10).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except (OSError, ValueError) as error:
-        raise InputError(f"--address {address}: no Ray cluster answers there ({error}). Give host:port.") from None
+        return str(error)
+    return None
+
+
+def check_dashboard_host(host: str) -> None:
+    """Refuses an address that this machine has not; Ray itself would try for a minute, then go on without.
+
+    Raises:
+        InputError: naming the address.
+    """
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.bind((host, 0))
+    except OSError as error:
+        raise InputError(
+            f"--dashboard-host {host}: this machine cannot listen there ({error.strerror or error}). Give one of its own"
+            " addresses; 127.0.0.1 is for this machine alone."
+        ) from None
+
+
+def has_dashboard() -> bool:
+    """Whether what Ray's dashboard and Jobs need is installed: ray[default], our extra 'cluster'."""
+    return not missing_packages("the dashboard", CLUSTER_PACKAGES, "cluster")
 
 
 def check_store(root: str) -> None:
@@ -75,8 +108,13 @@ def check_store(root: str) -> None:
         ) from None
 
 
-def _bundle(resources: Resources) -> dict[str, float]:
-    return {"CPU": resources.cpu, "GPU": resources.gpu, **resources.custom}
+def bundle(resources: Resources) -> dict[str, float]:
+    """Returns what one trial occupies, under Ray's names."""
+    kind = resources.accelerator_type
+    # Ray asks a node for its type by a thousandth of it, so that the type itself never runs out.
+    type_of_gpu = {} if kind is None else {f"{TYPE_PREFIX}{kind}": 0.001}
+    need = {"CPU": resources.cpu, "GPU": resources.gpu, **resources.custom, **type_of_gpu}
+    return {name: amount for name, amount in need.items() if amount}
 
 
 def _holds(node: Mapping[str, float], need: Mapping[str, float]) -> bool:
@@ -87,15 +125,24 @@ def check_resources(resources: Resources) -> None:
     """Refuses resources that no node of the cluster has, instead of waiting for them for ever.
 
     Raises:
-        InputError: naming what is asked for and what the largest node has.
+        InputError: naming what is asked for, and what the largest node has or which types of accelerators there are.
     """
-    need = _bundle(resources)
+    need = bundle(resources)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if any(_holds(node, need) for node in nodes):
         return
+    kind, on_what = resources.accelerator_type, "one node"
+    if kind is not None:
+        types = {name.removeprefix(TYPE_PREFIX) for node in nodes for name in node if name.startswith(TYPE_PREFIX)}
+        if kind not in types:
+            known = f"It has: {', '.join(sorted(types))}" if types else "None of them says of what type its GPUs are"
+            raise InputError(f"resources.accelerator_type: no node of the cluster has {kind!r}. {known}.")
+        nodes, on_what = [node for node in nodes if f"{TYPE_PREFIX}{kind}" in node], f"one node with {kind}"
     most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in need}
     words = ", ".join(
-        f"{name} {amount:g} (most on one node: {most[name]:g})" for name, amount in need.items() if amount
+        f"{name} {amount:g} (most on {on_what}: {most[name]:g})"
+        for name, amount in need.items()
+        if not name.startswith(TYPE_PREFIX)
     )
     raise InputError(f"resources: no node can ever hold a trial that needs {words}. Lower 'resources' in the space.")
 
@@ -108,7 +155,7 @@ def check_nodes(plan: Plan, out: Path, store: str, data_root: Path) -> None:
     Raises:
         InputError: with what each node lacks.
     """
-    need = _bundle(plan.space.resources)
+    need = bundle(plan.space.resources)
     nodes = [node for node in ray.nodes() if node["Alive"] and _holds(node["Resources"], need)]
     probes = {"--out": out, **({} if "://" in store else {"--store": Path(store)})}
     asked = {flag: folder / f".seen-by-all-{os.getpid()}" for flag, folder in probes.items()}

@@ -26,9 +26,26 @@ from orca_sweep.errors import BusyError, InputError, StorageError
 from orca_sweep.results import append_planned, read_record, write_manifest
 from orca_sweep.space import Plan, PlannedTrial, Range
 from orca_sweep.store import Store
-from orca_sweep.sweep.checks import check_address, check_folder, check_nodes, check_resources, check_store
+from orca_sweep.sweep.checks import (
+    bundle,
+    check_address,
+    check_dashboard_host,
+    check_folder,
+    check_nodes,
+    check_resources,
+    check_store,
+    has_dashboard,
+)
+from orca_sweep.sweep.loggers import callbacks
 from orca_sweep.sweep.queue import DONE, PASSED, UNWRITTEN, WAITING, GroupedPruning, Queue, Watch
-from orca_sweep.trial import load_imports, resolve, run_trial, shared_stages, unavailable_parts
+from orca_sweep.trial import (
+    load_imports,
+    resolve,
+    run_trial,
+    shared_stages,
+    unavailable_loggers,
+    unavailable_parts,
+)
 
 WORKER_DEATHS = 2
 """How often a trial whose worker or node died is started again before it counts as lost."""
@@ -47,6 +64,8 @@ class Setup:
     data_root: Path
     address: str
     """'local' for a Ray of our own, or the address of a cluster to join."""
+    dashboard_host: str = "127.0.0.1"
+    """Where the dashboard of our own Ray listens; who reaches it with Ray's token can run code as us."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +99,14 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
     """
     check_folder(plan, setup.out)
     check_store(setup.store)
+    check_dashboard_host(setup.dashboard_host)
+    problems = unavailable_loggers(logger.name for logger in plan.space.loggers)
     if setup.address == "local":
-        problems = unavailable_parts(list(plan.cells), setup.data_root)
-        if problems:
-            raise InputError(problems)
+        problems += unavailable_parts(list(plan.cells), setup.data_root)
+    if problems:
+        raise InputError(problems)
     start = time.perf_counter()
-    with joined(setup.address) as dashboard:
+    with joined(setup.address, setup.dashboard_host) as dashboard:
         check_resources(plan.space.resources)
         try:
             setup.out.mkdir(parents=True, exist_ok=True)
@@ -147,6 +168,7 @@ def manifest(plan: Plan, setup: Setup) -> dict[str, Any]:
         "aa": list(space.aa),
         "resources": space.resources.model_dump(),
         "limits": space.limits.model_dump(),
+        "loggers": [logger.model_dump() for logger in space.loggers],
         "imports": list(space.imports),
         "tune": {path: asdict(v) if isinstance(v, Range) else list(v) for path, v in space.tune.items()},
         "search": space.search.model_dump(),
@@ -178,7 +200,7 @@ def _entry(trial: PlannedTrial) -> dict[str, Any]:
 
 
 @contextmanager
-def joined(address: str) -> Iterator[str | None]:
+def joined(address: str, dashboard_host: str = "127.0.0.1") -> Iterator[str | None]:
     """Ray for the length of a block; gives the dashboard's address, if there is one."""
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SNAPSHOT_S)
@@ -188,7 +210,9 @@ def joined(address: str) -> Iterator[str | None]:
         logging.getLogger(f"ray.tune.execution.{name}").setLevel(logging.CRITICAL)
     check_address(address)
     try:
-        context = ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+        context = ray.init(
+            address=address, log_to_driver=False, logging_level=logging.WARNING, **_dashboard(address, dashboard_host)
+        )
     except ConnectionError as error:
         raise InputError(
             f"--address {address}: no Ray cluster lets us in there ({error})."
@@ -199,6 +223,13 @@ def joined(address: str) -> Iterator[str | None]:
             yield context.dashboard_url or None
     finally:
         ray.shutdown()
+
+
+def _dashboard(address: str, host: str) -> dict[str, Any]:
+    """Options of a Ray of our own. Ray's own default is the loopback address too; here it is said."""
+    if address != "local":
+        return {}
+    return {"include_dashboard": None if has_dashboard() else False, "dashboard_host": host}
 
 
 @contextmanager
@@ -220,11 +251,10 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 
 def fit(plan: Plan, agenda: Agenda, setup: Setup, watch: Watch, work: Callable[[dict[str, Any]], None]) -> int:
     """Runs the agenda on Tune, each trial by ``work`` in a worker, and returns how many were begun."""
-    resources = plan.space.resources
-    bundle = {"CPU": resources.cpu, "GPU": resources.gpu, **resources.custom}
+    need = bundle(plan.space.resources)
     queue = Queue(agenda, setup.out, watch, WORKER_DEATHS + 1)
     tuner = tune.Tuner(
-        tune.with_resources(work, tune.PlacementGroupFactory([{k: v for k, v in bundle.items() if v}])),
+        tune.with_resources(work, tune.PlacementGroupFactory([need])),
         tune_config=tune.TuneConfig(
             reuse_actors=True,
             num_samples=-1,
@@ -237,11 +267,12 @@ def fit(plan: Plan, agenda: Agenda, setup: Setup, watch: Watch, work: Callable[[
             name=time.strftime("%Y%m%d-%H%M%S"),
             storage_path=str(setup.out / "ray"),
             failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
+            callbacks=callbacks(plan.space, setup.out),
             verbose=0,
         ),
     )
     with (
-        _default("TUNE_MAX_PENDING_TRIALS_PG", str(_n_slots(bundle))),
+        _default("TUNE_MAX_PENDING_TRIALS_PG", str(_n_slots(need))),
         suppress(KeyboardInterrupt),  # what has ended is told of as ever, and the rest is unfinished
     ):
         tuner.fit()
@@ -262,13 +293,13 @@ def _default(name: str, value: str) -> Iterator[None]:
             del os.environ[name]
 
 
-def _n_slots(bundle: Mapping[str, float]) -> int:
+def _n_slots(need: Mapping[str, float]) -> int:
     """How many trials the cluster holds at once, at least one.
 
     So many may wait for Tune to place them; the others stay ours, to be given when they can really run.
     """
     has = ray.cluster_resources()
-    return max(1, min(int(has.get(name, 0) / amount) for name, amount in bundle.items() if amount))
+    return max(1, min(int(has.get(name, 0) / amount) for name, amount in need.items()))
 
 
 def _name(trial: Any) -> str:

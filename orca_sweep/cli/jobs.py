@@ -1,0 +1,292 @@
+"""``orca-sweep submit`` and ``job``: sweeps that a running cluster, Kubernetes or Slurm runs for us."""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orca_sweep.errors import InputError
+
+if TYPE_CHECKING:
+    from orca_sweep.space import Plan
+    from orca_sweep.sweep.jobs import Cluster, Job, Launch
+
+app = typer.Typer(help="Sweeps submitted to a cluster: look at them, stop them.", no_args_is_help=True)
+Address = Annotated[
+    str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="dashboard of the cluster's head: http://HOST:8265")
+]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="what submit printed", show_default=False)]
+STOP_S = 30.0
+
+
+class Emit(StrEnum):
+    """What ``submit`` can print instead of submitting."""
+
+    kuberay = "kuberay"
+    slurm = "slurm"
+
+
+def use_ray_token() -> None:
+    """Has Ray use the token that it would find here: in the environment, or in its own file.
+
+    A cluster started with a token refuses those who do not say they have one; this must be said before ray loads.
+
+    Raises:
+        InputError: if RAY_AUTH_TOKEN_PATH names no readable file; Ray itself would abort.
+    """
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if path and not os.environ.get("RAY_AUTH_TOKEN"):
+        try:
+            is_there = bool(Path(path).read_text(encoding="utf-8").strip())
+        except (OSError, UnicodeDecodeError):
+            is_there = False
+        if not is_there:
+            raise InputError(f"RAY_AUTH_TOKEN_PATH {path}: no file with a token. Correct the path, or take it out.")
+    if path or os.environ.get("RAY_AUTH_TOKEN") or (Path.home() / ".ray" / "auth_token").is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def _cluster(address: str) -> "Cluster":
+    use_ray_token()
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        os.environ.pop(name, None)  # Ray's Jobs client would prefer it to the address we name
+
+    from orca_sweep.sweep.jobs import Cluster
+
+    return Cluster(address)
+
+
+# submit -------------------------------------------------------------------------------------------
+
+
+def submit(
+    space: Annotated[Path, typer.Argument(help="the space: a YAML with base, factors and seeds", show_default=False)],
+    address: Annotated[
+        str | None, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="dashboard of the head: http://HOST:8265")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="sweep folder, absolute, seen by all nodes", show_default=False)
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="folder with the files of tasks, as the nodes see it")] = None,
+    store: Annotated[str | None, typer.Option(help="stage artifacts, any fsspec path; default OUT/store")] = None,
+    working_dir: Annotated[
+        Path | None, typer.Option(help="folder to send, but for what its .gitignore names; default: the space's own")
+    ] = None,
+    follow: Annotated[bool, typer.Option(help="show what the job prints until it ends")] = True,
+    env: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="environment variable of the job")] = None,
+    pip: Annotated[list[str] | None, typer.Option(metavar="REQUIREMENT", help="package to install for the job")] = None,
+    emit: Annotated[
+        Emit | None, typer.Option(help="print a KubeRay manifest or a Slurm script; submit nothing")
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="kuberay: the image; default rayproject/ray of our version")] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="kuberay, slurm: how many run trials; default 1")] = None,
+    trials_per_node: Annotated[
+        int | None, typer.Option(min=1, help="kuberay, slurm: side by side; default: as many as share a GPU, or 1")
+    ] = None,
+) -> None:
+    """Runs what is missing of a space as a job of a running Ray cluster, and follows it; exit code as launch."""
+    if emit is None:
+        use_ray_token()  # planning may load ray already
+
+    from orca_sweep.sweep.jobs import Launch
+
+    made, launch, folder, notes = _planned(space, out, data, store, working_dir, emit)
+    variables, packages = _variables(env), list(pip or ())
+    if emit is not None:
+        print(_emitted(emit, made, launch, folder, variables, packages, image, nodes or 1, trials_per_node), end="")
+        return
+    if image or nodes or trials_per_node:
+        raise InputError(
+            "submit: --image, --nodes and --trials-per-node are for --emit; a running cluster is as it is."
+        )
+    if address is None:
+        raise InputError("submit: no cluster is named. Give --address http://HOST:8265, or --emit kuberay or slurm.")
+    cluster = _cluster(address)
+    for note in notes:
+        print(f"note: {note}")
+    sent = Launch(str(space.resolve().relative_to(folder)), launch.out, launch.data, launch.store)
+    job_id = cluster.submit(sent, folder, _not_sent(folder, Path(launch.out)), variables, packages, made.space.name)
+    print(f"submitted {job_id}: {len(made.trials)} trials, results in {launch.out}", flush=True)
+    _print_how(job_id, cluster.address)
+    if follow:
+        _follow(cluster, job_id)
+
+
+def _planned(
+    space: Path, out: Path | None, data: Path | None, store: str | None, working_dir: Path | None, emit: Emit | None
+) -> tuple["Plan", "Launch", Path, list[str]]:
+    """The plan, made as the job will make it: in the folder that is sent. Every mistake is told at once."""
+    from orca_sweep.space import plan_space
+    from orca_sweep.trial import load_imports, resolve
+
+    path = space.resolve()
+    folder = (working_dir or path.parent).resolve()
+    problems = _misplaced(out, data, store)
+    if not folder.is_dir():
+        raise InputError([*problems, f"--working-dir {folder}: no such folder."])
+    try:
+        with contextlib.chdir(folder):
+            made = plan_space(path, load_imports, resolve)
+            from orca_sweep.sweep.jobs import Launch, missing_uploads
+
+            if emit is None and not path.is_relative_to(folder):
+                problems.append(f"--working-dir {folder}: does not hold {path}. Send a folder that does.")
+            lacks, notes = missing_uploads(made.space, folder) if emit is None else ([], [])
+    except InputError as error:
+        raise InputError([*problems, *error.problems]) from None
+    problems += [*lacks, *_without_data(made, data)]
+    if problems or out is None:
+        raise InputError(problems)
+    return made, Launch(str(path), str(out), None if data is None else str(data), store), folder, notes
+
+
+def _misplaced(out: Path | None, data: Path | None, store: str | None) -> list[str]:
+    rule = "A job runs in a temporary folder of the head: give an absolute path that all nodes see, such as"
+    problems = []
+    if out is None or not out.is_absolute():
+        what = "submit: no --out" if out is None else f"--out {out}: not absolute"
+        problems.append(f"{what}. {rule} /shared/results/NAME.")
+    if data is not None and not data.is_absolute():
+        problems.append(f"--data {data}: not absolute. {rule} /shared/data.")
+    if store is not None and "://" not in store and not Path(store).is_absolute():
+        problems.append(f"--store {store}: not absolute. {rule} /shared/store, or a URL.")
+    return problems
+
+
+def _without_data(made: "Plan", data: Path | None) -> list[str]:
+    """Tasks with files look for them where the job runs; without --data that would be its temporary folder."""
+    from orca_sweep.tasks import find_task
+
+    names = [name for name in dict.fromkeys(cell.task for cell in made.cells) if find_task(name).files]
+    if data is not None or not names:
+        return []
+    return [
+        f"task {names[0]!r} needs files. Say with --data in which folder the nodes have them, or are to convert them."
+    ]
+
+
+def _variables(env: list[str] | None) -> dict[str, str]:
+    wrong = [item for item in env or () if not item.partition("=")[0].isidentifier() or "=" not in item]
+    if wrong:
+        raise InputError([f"--env {item}: no NAME=VALUE. Write it like --env HF_HUB_OFFLINE=1." for item in wrong])
+    return dict(item.split("=", 1) for item in env or ())
+
+
+def _not_sent(folder: Path, out: Path) -> list[str]:
+    """Sweep folders that lie in the folder that is sent: results have no business in a job's copy of it."""
+    sweeps = [file.parent for file in folder.glob("results/*/sweep.json")]
+    inside = [out] if out.is_relative_to(folder) else []
+    return sorted({f"/{path.relative_to(folder)}/" for path in [*sweeps, *inside]})
+
+
+def _emitted(
+    emit: Emit,
+    made: "Plan",
+    launch: "Launch",
+    folder: Path,
+    variables: dict[str, str],
+    packages: list[str],
+    image: str | None,
+    nodes: int,
+    trials_per_node: int | None,
+) -> str:
+    from orca_sweep.sweep import kuberay, slurm
+
+    if emit is Emit.kuberay:
+        return kuberay.manifest(made, launch, folder, variables, packages, image, nodes, trials_per_node)
+    if packages:
+        raise InputError("--pip: a Slurm job runs in the environment it is submitted from. Install the packages there.")
+    if image is not None:
+        raise InputError("--image: Slurm knows none. Leave it out, or emit kuberay.")
+    return slurm.script(made, launch, folder, variables, nodes, trials_per_node)
+
+
+def _print_how(job_id: str, address: str) -> None:
+    print(f"look at it: orca-sweep job logs {job_id} --follow --address {address}")
+    print(f"stop it:    orca-sweep job stop {job_id} --address {address}", flush=True)
+
+
+def _follow(cluster: "Cluster", job_id: str) -> None:
+    """Ends the command with the job's exit code; Ctrl-C ends the looking only."""
+    try:
+        job = cluster.follow(job_id, lambda text: print(text, end="", flush=True))
+    except KeyboardInterrupt:
+        print(f"\nThe job {job_id} goes on.")
+        _print_how(job_id, cluster.address)
+        raise typer.Exit(1) from None
+    except InputError as error:
+        print(f"{error}\nThe log of {job_id} can be read no more; the job itself may go on.", file=sys.stderr)
+        _print_how(job_id, cluster.address)
+        raise typer.Exit(1) from None
+    print(f"job {job_id}: {job.status}" + (f": {job.message}" if job.exit_code else ""))
+    if job.exit_code == 1:
+        print("What is missing or failed runs when the space is submitted again with the same --out.")
+    raise typer.Exit(job.exit_code or 0)
+
+
+# job ----------------------------------------------------------------------------------------------
+
+
+@app.command()
+def status(
+    job_id: JobId,
+    address: Address,
+    as_json: Annotated[bool, typer.Option("--json", help="print it as JSON")] = False,
+) -> None:
+    """Says how a job is; how far its sweep is says 'orca-sweep status OUT' where OUT can be seen."""
+    job = _cluster(address).job(job_id)
+    if as_json:
+        print(json.dumps(asdict(job), indent=2))
+        return
+    print(_line(job))
+    print(f"runs: {job.command}")
+    if job.message:
+        print(job.message)
+    if "out" in job.metadata:
+        print(f"results: {job.metadata['out']}; how far they are: orca-sweep status {job.metadata['out']}")
+
+
+@app.command("list")
+def list_(address: Address) -> None:
+    """Lists the jobs of a cluster, newest first: one id first on each line."""
+    for job in _cluster(address).jobs():
+        print(_line(job))
+
+
+@app.command()
+def logs(
+    job_id: JobId,
+    address: Address,
+    follow: Annotated[bool, typer.Option("--follow", help="go on until the job ends; exit code as launch")] = False,
+) -> None:
+    """Prints what a job has printed."""
+    cluster = _cluster(address)
+    cluster.job(job_id)
+    if follow:
+        _follow(cluster, job_id)
+    print(cluster.logs(job_id), end="")
+
+
+@app.command()
+def stop(job_id: JobId, address: Address) -> None:
+    """Stops a job. What has finished stays; submitting the space again with the same --out goes on from there."""
+    cluster = _cluster(address)
+    if not cluster.stop(job_id):
+        print(f"{job_id}: had ended before")
+    end = time.monotonic() + STOP_S
+    while (job := cluster.job(job_id)).exit_code is None and time.monotonic() < end:
+        time.sleep(0.2)
+    print(_line(job))
+
+
+def _line(job: "Job") -> str:
+    begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.start_s)) if job.start_s else "-"
+    minutes = f"{((job.end_s or time.time()) - job.start_s) / 60:.1f} min" if job.start_s else ""
+    return f"{job.id} {job.status:<9} begun {begun} {minutes:>10}  {job.metadata.get('space', job.command)}"

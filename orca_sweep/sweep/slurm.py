@@ -1,0 +1,77 @@
+"""A sweep as a Slurm batch script: Ray's own starter on every node of the allocation, the launch on the first.
+
+``ray symmetric-run`` (Ray 2.49 and newer) starts Ray on all nodes, runs a command on the head and stops Ray again; see
+https://docs.ray.io/en/latest/cluster/vms/user-guides/community/slurm.html. It ends every Ray of the user on the
+node, so nodes are asked for alone. It says 0 where Ray could not be started: so the script ends with the sweep's status.
+"""
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from orca_sweep.space import Plan
+from orca_sweep.sweep.jobs import Launch
+from orca_sweep.sweep.nodes import Node, node_for
+
+PORT = 6379
+SCRIPT = """\
+#!/bin/bash
+#SBATCH --job-name={name}
+#SBATCH --nodes={n_nodes}
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task={cpus}
+{gpus}#SBATCH --exclusive
+#SBATCH --output=%x-%j.log
+# Give --partition, --time and --account to sbatch as your cluster wants them; what it is given there wins.
+# The job runs in the environment that it is submitted from. Submitting again goes on where a job was cut off.
+set -euo pipefail
+cd {folder}
+{exports}export RAY_AUTH_MODE=token RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
+RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
+export RAY_AUTH_TOKEN
+# A batch script runs on the first node of its allocation: that one becomes the head.
+head=$(hostname --all-ip-addresses | cut -d ' ' -f 1)
+srun --cpus-per-task={cpus} ray symmetric-run --address "$head:{port}" --min-nodes "$SLURM_JOB_NUM_NODES" \\
+  {start} \\
+  -- {command}
+python -m orca_sweep.cli status {out}
+"""
+
+
+def script(
+    plan: Plan,
+    launch: Launch,
+    folder: Path,
+    variables: Mapping[str, str],
+    n_nodes: int,
+    trials_per_node: int | None,
+) -> str:
+    """Returns the script; the space's folder, the results and the environment must be seen by all nodes."""
+    node = node_for(plan.space.resources, trials_per_node)
+    return SCRIPT.format(
+        name=plan.space.name,
+        n_nodes=n_nodes,
+        cpus=node.cpus,
+        gpus=_gpus(node),
+        folder=shlex.quote(str(folder)),
+        exports="".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()),
+        port=PORT,
+        start=shlex.join(_start(node)),
+        command=shlex.join(launch.command),
+        out=shlex.quote(launch.out),
+    )
+
+
+def _gpus(node: Node) -> str:
+    if not node.gpus:
+        return ""
+    # What Slurm calls a type is its administrator's choice; small letters are the habit.
+    kind = f"{node.accelerator_type.lower()}:" if node.accelerator_type else ""
+    return f"#SBATCH --gpus-per-node={kind}{node.gpus}\n"
+
+
+def _start(node: Node) -> list[str]:
+    """Options of ``ray start``: Ray would otherwise count what the node has, not what the job was given."""
+    custom = [f"--resources={json.dumps(node.custom)}"] if node.custom else []
+    return [f"--num-cpus={node.cpus}", f"--num-gpus={node.gpus}", *custom]
