@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -54,15 +55,20 @@ def stage_key(stage: str, inputs: Mapping[str, Any]) -> str:
     It covers the inputs, the stage code's schema version, the versions of the libraries that change
     numbers, and the processor architecture. Thread count and device belong into ``inputs``.
     """
-    versions = {name: version(name) for name in NUMERIC_PACKAGES}
     whole = {
         "stage": stage,
         "schema": STAGE_SCHEMA,
-        "versions": versions,
+        "versions": _versions(),
         "machine": platform.machine(),
         "inputs": dict(inputs),
     }
     return hashlib.sha256(canonical_json(whole).encode()).hexdigest()[:32]
+
+
+@cache
+def _versions() -> Mapping[str, str]:
+    """Of the libraries that change numbers; finding them takes longer than hashing."""
+    return {name: version(name) for name in NUMERIC_PACKAGES}
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from ray import tune
 from orca_sweep.errors import InputError
 from orca_sweep.results import read_record, write_json, write_record
 from orca_sweep.space import Plan, PlannedTrial
+from orca_sweep.space.prefixes import shared_prefixes
 from orca_sweep.store import Store
 from orca_sweep.sweep.checks import check_address, check_folder, check_resources, check_shared, check_store
 from orca_sweep.trial import load_imports, run_trial, unavailable_parts
@@ -200,6 +201,7 @@ def _work(plan: Plan, setup: Setup) -> Callable[[dict[str, Any]], None]:
     imports, cpu, gpu = plan.space.imports, plan.space.resources.cpu, plan.space.resources.gpu
     limit_s = plan.space.limits.trial_s
     levels = sorted({trial.config.embedder.epochs for trial in plan.trials})
+    prefixes = shared_prefixes(plan.trials)
 
     def orca(params: dict[str, Any]) -> None:
         import torch
@@ -213,7 +215,8 @@ def _work(plan: Plan, setup: Setup) -> Callable[[dict[str, Any]], None]:
         device = "cuda" if gpu > 0 and torch.cuda.is_available() else "cpu"
         place = Place(Store(setup.store), device, n_threads)
         config = TrialConfig.model_validate(params["trial"]["config"])
-        row = run_trial(config, setup.out, place, setup.data_root, _report, levels, limit_s)
+        shared = prefixes.get(config.trial_id, ())
+        row = run_trial(config, setup.out, place, setup.data_root, _report, levels, limit_s, shared)
         shown = ("status", "val_metric_best", "val_metric_last", "test_metric_best", "test_metric_last")
         tune.report({"stage": "done", **{k: row[k] for k in shown if row.get(k) is not None}})
         if device == "cuda":
