@@ -316,6 +316,26 @@ def test_optimizer_state_at_a_border(run, tmp_path):
     assert parts == {"embedder": {4.0 * per_epoch}, "body": {2.0 * per_epoch}, "predictor": {2.0 * per_epoch}}
 
 
+def test_sgd_starts_what_thaws_without_momentum(run, monkeypatch):
+    """Beside torch's plain sgd, which takes parameters with and without momentum side by side."""
+    from orca_sweep.stages import finetuning
+
+    settings = {"task": "tiny", "finetune__optimizer": "sgd", "finetune__lr": 0.01, "finetune__epochs": 4,
+                "finetune__freeze": "body:1 > embedder:1 > none"}  # fmt: skip
+    fused, epochs = run(**settings)
+    assert fused["status"] == "ok"
+    monkeypatch.setattr(
+        finetuning, "make_optimizer",
+        lambda name, parameters, lr, weight_decay, momentum: torch.optim.SGD(
+            parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, foreach=False
+        ),
+    )  # fmt: skip
+    monkeypatch.setattr(finetuning, "start_momentum", lambda optimizer: None)
+    _, plain = run(**settings, folder="plain")
+    for a, b in zip(epochs, plain, strict=True):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
+
+
 def small_parts(names):
     """The parameters' names of each part, in the optimizer's order: that of the modules."""
     whole = model_of("swin", LoadedBody(fresh_model(find_body("swin-micro"), 0)).network())

@@ -29,7 +29,7 @@ def shared_prefixes(trials: Iterable[PlannedTrial]) -> Mapping[str, frozenset[in
     ``gradual-unfreeze`` depends on the body's number of layers, which a plan does not know: after its first phase
     it is told apart from every other schedule.
 
-    Cost: 0.1 s for 5,000 trials, whatever they share.
+    Cost: that of sorting and of the answer; 0.1 s for 5,000 trials.
     """
     groups: dict[TrialConfig, list[tuple[Stretches, str]]] = defaultdict(list)
     for trial in trials:

@@ -27,6 +27,7 @@ from orca_sweep.stages.place import (
     make_optimizer,
     optimizer_arrays,
     set_lr,
+    start_momentum,
     with_prefix,
     without_prefix,
 )
@@ -143,7 +144,7 @@ def finetune(
                     loop.save(checkpoint, identity)
                 shared.keep()
                 report(loop.result.epochs[-1])
-    loop.result.last = to_arrays(model.state_dict())
+    loop.result.last = _copies(model)
     return loop.result
 
 
@@ -178,6 +179,7 @@ class _Loop:
         start = time.perf_counter()
         epoch = self.epoch + 1
         n_trainable = set_frozen(self.model, phase_at(self.schedule, epoch).frozen)
+        start_momentum(self.optimizer)
         self._keep_features()
         train_loss, lr = self._train(epoch)
         if not math.isfinite(train_loss):
@@ -276,7 +278,7 @@ class _Loop:
         result.val_metric_last = val_metric
         if val_metric < result.val_metric_best:
             result.val_metric_best, result.best_epoch = val_metric, epoch
-            result.best = {name: array.copy() for name, array in to_arrays(self.model.state_dict()).items()}
+            result.best = _copies(self.model)
         result.epochs.append(
             {
                 "stage": STAGE,
@@ -411,6 +413,11 @@ class _Shared:
             except DivergedError as error:
                 self.prefixes.store.put(PREFIX_STAGE, key, {}, {"diverged": str(error), "epochs": error.epochs})
                 raise
+
+
+def _copies(model: nn.Module) -> dict[str, np.ndarray]:
+    """The weights as they are now: on the CPU ``to_arrays`` only looks at them, and they may change."""
+    return {name: array.copy() for name, array in to_arrays(model.state_dict()).items()}
 
 
 def _n_layers(model: nn.Module) -> int:

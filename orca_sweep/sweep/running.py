@@ -20,7 +20,7 @@ from ray import tune
 from orca_sweep.errors import InputError
 from orca_sweep.results import read_record, write_json, write_record
 from orca_sweep.space import Plan, PlannedTrial
-from orca_sweep.space.prefixes import shared_prefixes
+from orca_sweep.space.prefixes import leaders_first, shared_prefixes
 from orca_sweep.store import Store
 from orca_sweep.sweep.checks import check_address, check_folder, check_resources, check_shared, check_store
 from orca_sweep.trial import load_imports, run_trial, unavailable_parts
@@ -90,7 +90,7 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
             with FileLock(setup.out / ".lock", timeout=1):
                 check_shared(setup.out)
                 write_json(setup.out / "sweep.json", manifest(plan, setup))
-                todo = missing(plan, setup.out)
+                todo = leaders_first(missing(plan, setup.out))
                 watch("start", {"dashboard": dashboard, "n_todo": len(todo), "n_planned": len(plan.trials)})
                 if todo:
                     _forget(todo, setup.out)
