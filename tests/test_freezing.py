@@ -133,6 +133,12 @@ def test_adapters_beside_kinds_of_weights_are_a_contradiction():
         resolve({"task": "digits", "finetune.freeze": "layernorm", "finetune.lora_rank": 4})
 
 
+@pytest.mark.parametrize("epochs", [0, -3])
+def test_a_run_of_no_epoch_is_said(epochs):
+    with pytest.raises(InputError, match=f"finetune.epochs = {epochs}: input should be greater than or equal to 1"):
+        resolve({"task": "digits", "finetune.epochs": epochs, "finetune.freeze": "body:2 > none"})
+
+
 def test_gradual_unfreezing_forever_is_a_contradiction():
     with pytest.raises(InputError, match="needs the number of epochs between two thaws"):
         resolve({"task": "digits", "finetune.freeze": "gradual-unfreeze", "finetune.freeze_epochs": "forever"})

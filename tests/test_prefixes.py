@@ -378,6 +378,32 @@ def test_what_a_resumed_trial_had_taken_over_stays_in_its_row(bench, computed):
     assert row["reused_s"] == pytest.approx(sum(e["wall_time_s"] for e in epochs[:2]))
 
 
+def test_what_another_makes_meanwhile_is_taken_over_in_the_middle_of_a_run(bench, computed):
+    """The first trial takes over epochs 1 and 2, computes 3, takes over 4 and 5, is killed and goes on.
+
+    Before and after what it takes over, embedder and body rest: other features are kept then.
+    """
+    both = "embedder+body"
+    texts = (f"{both}:3 > none:2 > {both}", f"{both}:3 > none:2 > embedder", f"{both}:3 > embedder", f"{both}:2 > none")
+    made = bench(*({"finetune__freeze": text} for text in texts), finetune__epochs=7)
+    expected = made.alone()
+    made.run(3)
+    computed.clear()
+
+    def report(row):
+        if row["epoch"] == 3:
+            made.run(1)
+        if row["epoch"] == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        made.run(0, report)
+    assert computed == [3, 4, 5, 6, 7, 6]
+    row, epochs = made.run(0)
+    check_equal(({**row, "resumed_from_epoch": 0}, epochs), expected[0])
+    assert row["reused_s"] == pytest.approx(sum(epochs[i]["wall_time_s"] for i in (0, 1, 3, 4)))
+
+
 def test_a_trial_that_fails_inside_the_prefix_does_not_poison_it(bench, computed):
     made = bench(cut(3), cut(4), finetune__epochs=5)
     expected = made.alone()
@@ -446,16 +472,17 @@ def test_a_prefix_that_diverges_is_found_out_once(bench, computed, monkeypatch):
 
 
 def run_apart(tmp_path, imports, i, started):
-    """One trial in a process of its own; starts when all are there."""
+    """One trial in a process of its own, which is warm and starts when all are there."""
     import torch
 
     torch.set_num_threads(1)
     load_imports([imports])
     made = Bench(tmp_path, [{"task": "tiny", "finetune__epochs": 6, **cut(n)} for n in (2, 4, 5)])
+    made.run(i, folder=f"warm-{i}", epochs=())
     (started / str(i)).touch()
     while len(list(started.iterdir())) < 3:
-        time.sleep(0.01)
-    return made.run(i, lambda row: time.sleep(0.05))
+        time.sleep(0.001)
+    return made.run(i, lambda row: time.sleep(0.1))
 
 
 def test_trials_side_by_side_share_without_computing_twice_or_waiting_for_ever(bench, tmp_path, user_tasks):
