@@ -120,6 +120,17 @@ def _tidy(phases: Iterable[Phase]) -> tuple[Phase, ...]:
     return tuple(kept)
 
 
+def beginning(phases: Iterable[Phase], epochs: int) -> tuple[Phase, ...]:
+    """Returns the phases of the first ``epochs`` epochs, each with its length: equal ones are the same work."""
+    kept, left = [], epochs
+    for phase in phases:
+        length = left if phase.epochs is None else min(left, phase.epochs)
+        if length > 0:
+            kept.append(Phase(length, phase.frozen))
+        left -= length
+    return tuple(kept)
+
+
 def canonical(freeze: str, freeze_epochs: int | str, epochs: int) -> tuple[str, int | str]:
     """Returns the one (freeze, freeze_epochs) of all that do the same work in a run of ``epochs``.
 
@@ -127,19 +138,17 @@ def canonical(freeze: str, freeze_epochs: int | str, epochs: int) -> tuple[str, 
     presets keeps its text, with freeze_epochs 0.
 
     Raises:
-        ValueError: saying what is wrong with the text.
+        ValueError: saying what is wrong with the text, or with a run of no epoch.
     """
+    if epochs < 1:
+        raise ValueError("a run has at least one epoch")
     if freeze == GRADUAL:
         first = schedule(freeze, freeze_epochs)[0]
         if first.epochs is None or (first.frozen == ("embedder", "body") and first.epochs >= epochs):
             return ("both", "forever") if first.frozen else ("none", 0)
         return freeze, freeze_epochs if first.frozen else 0
-    reached, start = [], 0
-    for phase in schedule(freeze, freeze_epochs):
-        if start < epochs:
-            reached.append(phase)
-        start += phase.epochs or 0
-    phases = [*reached[:-1], Phase(None, reached[-1].frozen)]
+    *reached, last = beginning(schedule(freeze, freeze_epochs), epochs)
+    phases = [*reached, Phase(None, last.frozen)]
     first = phases[0]
     if phases == [Phase(None, ())]:
         return "none", 0

@@ -83,7 +83,7 @@ TRIAL_MEASURES = (
     Column("wall_time_s", "double", "s", "the whole trial; of the last attempt if it was resumed"),
     Column("reused", "string", "", "stages taken from the store, comma-separated"),
     Column("reused_s", "double", "s", "what the reused stages cost when they were computed"),
-    Column("resumed_from_epoch", "int64", "epochs", "fine-tuning epoch the last attempt continued from; 0 = start"),
+    Column("resumed_from_epoch", "int64", "epochs", "epoch of the checkpoint the last attempt took up; 0 = none"),
     Column("state_sha256", "string", "", "hash of the last epoch's weights: equal means bit-equal"),
     Column("data_sha256", "string", "", "hash of the task's three splits as used"),
     Column("proxy_sha256", "string", "", "hash of the proxy data"),

@@ -73,11 +73,10 @@ def stage_key(stage: str, inputs: Mapping[str, Any]) -> str:
     It covers the inputs, the stage code's schema version, the versions of the libraries that change
     numbers, and the processor architecture. Thread count and device belong into ``inputs``.
     """
-    versions = dict(pair.split("=", 1) for pair in numeric_versions().split())
     whole = {
         "stage": stage,
         "schema": STAGE_SCHEMA,
-        "versions": versions,
+        "versions": dict(pair.split("=", 1) for pair in numeric_versions().split()),
         "machine": platform.machine(),
         "inputs": dict(inputs),
     }

@@ -25,6 +25,7 @@ from orca_sweep.errors import BusyError, DivergedError, InputError, OrcaSweepErr
 from orca_sweep.objectives import OBJECTIVES, settings_of
 from orca_sweep.proxies import canonical_proxy, find_proxy, unavailable_proxy
 from orca_sweep.results import Status, finite, write_record
+from orca_sweep.space.prefixes import without_schedule
 from orca_sweep.store import STAGE_SCHEMA, numeric_versions
 from orca_sweep.tasks import Task, TaskData, canonical_task, find_task, task_data, unavailable
 
@@ -325,12 +326,11 @@ class _Record:
 
     row: dict[str, Any]
     epochs: list[dict[str, Any]]
-    reused: list[str]
-    reused_s: float = 0.0
+    reused: dict[str, float]
+    """Seconds that each stage taken from the store had cost."""
 
     def reuse(self, stage: str, seconds: float) -> None:
-        self.reused.append(stage)
-        self.reused_s += seconds
+        self.reused[stage] = self.reused.get(stage, 0.0) + seconds
 
 
 def run_trial(
@@ -341,6 +341,7 @@ def run_trial(
     report: "Progress" = lambda row: None,
     snapshot_epochs: Iterable[int] = (),
     limit_s: float | None = None,
+    prefix_epochs: Iterable[int] = (),
     passed: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, Any]:
     """Runs one trial to its record in ``folder/trials/<trial_id>/`` and returns the record's row.
@@ -356,7 +357,8 @@ def run_trial(
         report: called once per epoch with what there is to see.
         snapshot_epochs: embedder epochs at which the embedder is stored for other trials.
         limit_s: seconds after which the trial ends at its next epoch, with status ``timeout``; its checkpoint stays.
-        passed: told of each stage of ``shared_stages`` when its artifact is there.
+        prefix_epochs: fine-tuning epochs after which the state is stored for other trials (``shared_prefixes``).
+        passed: told of each stage of ``shared_stages`` when its artifact is there, and of ``finetune-prefix``.
 
     Raises:
         BusyError: if somebody else makes an artifact that is needed and the store has no more patience; there is
@@ -366,10 +368,10 @@ def run_trial(
     start = time.perf_counter()
     if limit_s is not None:
         report = _within(limit_s, start, config, report)
-    record = _Record(_identity(config, place), [], [])
+    record = _Record(_identity(config, place), [], {})
     home = folder / "trials" / config.trial_id
     try:
-        _run(config, home, place, data_root, report, snapshot_epochs, record, passed)
+        _run(config, home, place, data_root, report, snapshot_epochs, prefix_epochs, record, passed)
         _end(record, "ok", None)
     except BusyError:
         raise
@@ -385,7 +387,7 @@ def run_trial(
             home.mkdir(parents=True, exist_ok=True)
             (home / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
     record.row["wall_time_s"] = time.perf_counter() - start
-    record.row |= {"reused": ",".join(record.reused), "reused_s": record.reused_s}
+    record.row |= {"reused": ",".join(record.reused), "reused_s": sum(record.reused.values())}
     write_record(folder, record.row, record.epochs)
     if record.row["status"] == "ok":
         with contextlib.suppress(OSError):  # only plans to come would miss it
@@ -447,12 +449,13 @@ def _run(
     data_root: Path,
     report: "Progress",
     snapshot_epochs: Iterable[int],
+    prefix_epochs: Iterable[int],
     record: _Record,
     passed: Callable[[str], None],
 ) -> None:
     from orca_sweep import stages
     from orca_sweep.model import build_model
-    from orca_sweep.store import stage_key, state_digest
+    from orca_sweep.store import stage_key
 
     clock = _Clock(record.row)
     data = _task_data(config.task, data_root, config.data.split_seed, config.data.n_train)
@@ -478,11 +481,46 @@ def _run(
         )
         passed("embedder")
 
-    from orca_sweep.bodies.network import to_arrays
+    inputs = _finetune_inputs(config, data, body, model, place)
+    identity = stage_key("finetune", {**inputs, "finetune": config.finetune.model_dump()})
+    # The whole config but the schedule: what of it shows in no weight, such as body.input_mode, must tell prefixes apart.
+    start = {**inputs, "config": without_schedule(config).flat()}
+    prefixes = stages.Prefixes(
+        place.store, start, frozenset(prefix_epochs), lambda seconds: record.reuse("finetune-prefix", seconds)
+    )
+    checkpoint, told = home / CHECKPOINT, _prefix_teller(report, prefix_epochs, passed)
+    result = stages.finetune(
+        model, data, config.finetune, config.seed, place.device, checkpoint, identity, told,
+        augment=config.data.augment and data.task.augments, prefixes=prefixes,
+    )  # fmt: skip
+    record.epochs += result.epochs
+    record.row |= _finetune_row(result)
+    clock.lap("finetune_s")
+    _score_test(model, data, result, place.device, record.row)
+    clock.lap("test_s")
+    _drop_checkpoint(home)
 
-    inputs = {
+
+def _prefix_teller(report: "Progress", epochs: Iterable[int], passed: Callable[[str], None]) -> "Progress":
+    """A report that also tells when the last of the trial's shared prefixes is stored."""
+    left = [max(epochs, default=0)]
+
+    def told(row: Mapping[str, Any]) -> None:
+        report(row)
+        if left and row["epoch"] >= left[0] > 0:  # above it, if all of it was found in the store
+            left.clear()
+            passed("finetune-prefix")
+
+    return told
+
+
+def _finetune_inputs(config: TrialConfig, data: TaskData, body: Any, model: Any, place: "Place") -> dict[str, Any]:
+    """What fine-tuning depends on besides its own knobs."""
+    from orca_sweep.bodies.network import to_arrays
+    from orca_sweep.store import state_digest
+
+    return {
         **place.key_part(),
-        "finetune": config.finetune.model_dump(),
         "seed": config.seed,
         "task": [data.task.name, data.task.loss, dict(data.task.loss_settings), data.task.metric],
         "augment": config.data.augment,
@@ -491,17 +529,6 @@ def _run(
         "body": body.about,
         "start": state_digest(to_arrays(model.state_dict())),
     }
-    checkpoint = home / CHECKPOINT
-    result = stages.finetune(
-        model, data, config.finetune, config.seed, place.device, checkpoint, stage_key("finetune", inputs), report,
-        augment=config.data.augment and data.task.augments,
-    )  # fmt: skip
-    record.epochs += result.epochs
-    record.row |= _finetune_row(result)
-    clock.lap("finetune_s")
-    _score_test(model, data, result, place.device, record.row)
-    clock.lap("test_s")
-    _drop_checkpoint(home)
 
 
 class _Clock:

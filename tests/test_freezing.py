@@ -133,6 +133,12 @@ def test_adapters_beside_kinds_of_weights_are_a_contradiction():
         resolve({"task": "digits", "finetune.freeze": "layernorm", "finetune.lora_rank": 4})
 
 
+@pytest.mark.parametrize("epochs", [0, -3])
+def test_a_run_of_no_epoch_is_said(epochs):
+    with pytest.raises(InputError, match=f"finetune.epochs = {epochs}: input should be greater than or equal to 1"):
+        resolve({"task": "digits", "finetune.epochs": epochs, "finetune.freeze": "body:2 > none"})
+
+
 def test_gradual_unfreezing_forever_is_a_contradiction():
     with pytest.raises(InputError, match="needs the number of epochs between two thaws"):
         resolve({"task": "digits", "finetune.freeze": "gradual-unfreeze", "finetune.freeze_epochs": "forever"})
@@ -314,6 +320,26 @@ def test_optimizer_state_at_a_border(run, tmp_path):
         part: {n for name, n in steps[3].items() if name.startswith(part)} for part in ("embedder", "body", "predictor")
     }
     assert parts == {"embedder": {4.0 * per_epoch}, "body": {2.0 * per_epoch}, "predictor": {2.0 * per_epoch}}
+
+
+def test_sgd_starts_what_thaws_without_momentum(run, monkeypatch):
+    """Beside torch's plain sgd, which takes parameters with and without momentum side by side."""
+    from orca_sweep.stages import finetuning
+
+    settings = {"task": "tiny", "finetune__optimizer": "sgd", "finetune__lr": 0.01, "finetune__epochs": 4,
+                "finetune__freeze": "body:1 > embedder:1 > none"}  # fmt: skip
+    fused, epochs = run(**settings)
+    assert fused["status"] == "ok"
+    monkeypatch.setattr(
+        finetuning, "make_optimizer",
+        lambda name, parameters, lr, weight_decay, momentum: torch.optim.SGD(
+            parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, foreach=False
+        ),
+    )  # fmt: skip
+    monkeypatch.setattr(finetuning, "start_momentum", lambda optimizer: None)
+    _, plain = run(**settings, folder="plain")
+    for a, b in zip(epochs, plain, strict=True):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
 
 
 def small_parts(names):

@@ -427,6 +427,21 @@ def test_the_best_epoch_is_the_best_validated(run):
     assert row["val_metric_last"] == values[-1]
 
 
+def test_the_hash_is_of_the_last_epoch_s_weights_and_not_of_the_best(run, tmp_path):
+    from orca_sweep.stages.place import without_prefix
+    from orca_sweep.store import read_tensors, state_digest
+
+    seen = []
+    config = resolve({"task": "tiny", "finetune.epochs": 6, "finetune.lr": 3e-3})
+    path = tmp_path / "sweep" / "trials" / config.trial_id / "checkpoint.safetensors"
+    row, _ = run(
+        task="tiny", finetune__epochs=6, finetune__lr=3e-3,
+        report=lambda _: seen.append(state_digest(without_prefix("model.", read_tensors(str(path)).tensors))),
+    )  # fmt: skip
+    assert row["best_epoch"] < 6
+    assert row["state_sha256"] == seen[-1] != seen[row["best_epoch"] - 1]
+
+
 # Outcomes -----------------------------------------------------------------------------------------
 
 

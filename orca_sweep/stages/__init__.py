@@ -1,11 +1,11 @@
 """The stages of a run as functions: pre-train a body, embed a proxy, train the embedder, fine-tune.
 
-Each takes what it depends on as arguments and draws from its own named streams; each but fine-tuning
-stores its output under the hash of exactly those arguments.
+Each takes what it depends on as arguments and draws from its own named streams; each stores its output under the hash
+of exactly those arguments, fine-tuning those of its states that several runs pass through.
 """
 
 from orca_sweep.stages.embedding import EmbedderTraining, ProxyFeatures, proxy_features, target_labels, train_embedder
-from orca_sweep.stages.finetuning import FinetuneResult, finetune, predict, predict_wholes
+from orca_sweep.stages.finetuning import FinetuneResult, Prefixes, finetune, predict, predict_wholes
 from orca_sweep.stages.frozen import frozen_names, set_frozen
 from orca_sweep.stages.place import Place, Progress
 from orca_sweep.stages.pretraining import pretrain_body
@@ -14,6 +14,7 @@ __all__ = [
     "EmbedderTraining",
     "FinetuneResult",
     "Place",
+    "Prefixes",
     "Progress",
     "ProxyFeatures",
     "finetune",

@@ -1,8 +1,9 @@
-"""Stage 3: fine-tuning with a freeze schedule, validation per epoch, and a checkpoint per epoch."""
+"""Stage 3: fine-tuning with a freeze schedule, validation per epoch, a checkpoint per epoch, and shared prefixes."""
 
+import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from orca_sweep.bodies.network import to_arrays, to_tensors
 from orca_sweep.config import FinetuneConfig
 from orca_sweep.data import Samples
 from orca_sweep.errors import DivergedError, InputError
-from orca_sweep.freezing import Phase, schedule
+from orca_sweep.freezing import Phase, beginning, schedule
 from orca_sweep.model import OrcaModel
 from orca_sweep.stages.frozen import set_frozen
 from orca_sweep.stages.place import (
@@ -26,15 +27,17 @@ from orca_sweep.stages.place import (
     make_optimizer,
     optimizer_arrays,
     set_lr,
+    start_momentum,
     with_prefix,
     without_prefix,
 )
-from orca_sweep.store import CorruptFileError, read_tensors, write_tensors
+from orca_sweep.store import Artifact, CorruptFileError, Store, Tensors, read_tensors, stage_key, write_tensors
 from orca_sweep.streams import stream_rng, torch_stream
 from orca_sweep.tasks import TaskData
 from orca_sweep.tasks.measures import METRICS
 
 STAGE = "finetune"
+PREFIX_STAGE = "finetune-prefix"
 PREDICT_BATCH = 256
 PREDICT_NUMBERS = 2**25
 """Samples of more numbers are predicted fewer at a time."""
@@ -79,7 +82,27 @@ class FinetuneResult:
     val_metric_last: float = math.inf
     n_steps: int = 0
     resumed_from_epoch: int = 0
+    """Of the run's own checkpoint; a prefix may have taken it further."""
     seconds: float = 0.0
+    reused_s: float = 0.0
+    """What the epochs taken over from other runs had cost."""
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """The beginnings of a run that other runs have too: done once, and kept in the store for the others.
+
+    Cost: a stored prefix is what a checkpoint is. Weights, best-validated weights and the optimizer's state make up
+    to four times the weights with adam or adamw, three times with sgd.
+    """
+
+    store: Store
+    inputs: Mapping[str, Any]
+    """All that an epoch depends on but the freeze schedule."""
+    epochs: frozenset[int] = frozenset()
+    """After these epochs the state is stored, because another run goes on from there."""
+    reused: Callable[[float], None] = lambda seconds: None
+    """Told what the epochs that are taken over had cost."""
 
 
 def finetune(
@@ -92,6 +115,7 @@ def finetune(
     identity: str,
     report: Progress,
     augment: bool = False,
+    prefixes: Prefixes | None = None,
 ) -> FinetuneResult:
     """Fine-tunes the model in place and returns its history with best-validated and last weights.
 
@@ -100,17 +124,27 @@ def finetune(
     would have on the same CPU and thread count. Selection sees the validation split only; test data is
     never touched here.
 
+    With ``prefixes``, whatever stored prefix of this run is further along than its checkpoint is taken over, to the
+    same bits. Of the runs that share a prefix one computes it while the others wait; if it fails the next goes on.
+    Locks are taken one at a time, from the shortest prefix to the longest, so no two runs wait for each other.
+
     Raises:
-        DivergedError: when a training loss or a validation metric is not finite.
+        DivergedError: when a training loss or a validation metric is not finite, also if another run that shares
+            the prefix has found that out.
     """
     loop = _Loop(model.to(device), data, config, seed, device, augment)
     loop.resume(checkpoint, identity)
-    while loop.epoch < config.epochs:
-        loop.run_epoch()
-        if checkpoint is not None:
-            loop.save(checkpoint, identity)
-        report(loop.result.epochs[-1])
-    loop.result.last = to_arrays(model.state_dict())
+    shared = _Shared(loop, prefixes)
+    shared.begin()
+    for end in sorted({*shared.epochs, config.epochs}):
+        with shared.alone(end):
+            while loop.epoch < end:
+                loop.run_epoch()
+                if checkpoint is not None:
+                    loop.save(checkpoint, identity)
+                shared.keep()
+                report(loop.result.epochs[-1])
+    loop.result.last = _copies(model)
     return loop.result
 
 
@@ -145,6 +179,7 @@ class _Loop:
         start = time.perf_counter()
         epoch = self.epoch + 1
         n_trainable = set_frozen(self.model, phase_at(self.schedule, epoch).frozen)
+        start_momentum(self.optimizer)
         self._keep_features()
         train_loss, lr = self._train(epoch)
         if not math.isfinite(train_loss):
@@ -243,7 +278,7 @@ class _Loop:
         result.val_metric_last = val_metric
         if val_metric < result.val_metric_best:
             result.val_metric_best, result.best_epoch = val_metric, epoch
-            result.best = {name: array.copy() for name, array in to_arrays(self.model.state_dict()).items()}
+            result.best = _copies(self.model)
         result.epochs.append(
             {
                 "stage": STAGE,
@@ -257,16 +292,15 @@ class _Loop:
             }
         )
 
-    def save(self, path: Path, identity: str) -> None:
-        """Writes the whole state as one safetensors file with JSON in its header; no pickle."""
+    def state(self) -> tuple[Tensors, dict[str, Any]]:
+        """Returns all that the next epoch and the end of the run depend on."""
+        result = self.result
         tensors = {
             **with_prefix("model.", to_arrays(self.model.state_dict())),
-            **with_prefix("best.", self.result.best),
+            **with_prefix("best.", result.best),
             **with_prefix("optimizer.", optimizer_arrays(self.optimizer)),
         }
-        result = self.result
         meta = {
-            "identity": identity,
             "epoch": self.epoch,
             "n_steps": result.n_steps,
             "best_epoch": result.best_epoch,
@@ -274,7 +308,30 @@ class _Loop:
             "seconds": result.seconds,
             "epochs": result.epochs,
         }
-        write_tensors(str(path), tensors, meta)
+        return tensors, meta
+
+    def restore(self, saved: Artifact) -> None:
+        """Goes on from the ``state`` of this run or of one that begins alike."""
+        self.model.load_state_dict(to_tensors(without_prefix("model.", saved.tensors)))
+        load_optimizer(self.optimizer, without_prefix("optimizer.", saved.tensors))
+        self.epoch = saved.meta["epoch"]
+        self.kept = None
+        self.result = FinetuneResult(
+            epochs=list(saved.meta["epochs"]),
+            best=without_prefix("best.", saved.tensors),
+            best_epoch=saved.meta["best_epoch"],
+            val_metric_best=saved.meta["val_metric_best"],
+            val_metric_last=saved.meta["epochs"][-1]["val_metric"],
+            n_steps=saved.meta["n_steps"],
+            resumed_from_epoch=self.result.resumed_from_epoch,
+            seconds=saved.meta["seconds"],
+            reused_s=self.result.reused_s,
+        )
+
+    def save(self, path: Path, identity: str) -> None:
+        """Writes the whole state as one safetensors file with JSON in its header; no pickle."""
+        tensors, meta = self.state()
+        write_tensors(str(path), tensors, {**meta, "identity": identity, "reused_s": self.result.reused_s})
 
     def resume(self, path: Path | None, identity: str) -> None:
         """Takes up a checkpoint of this very run; anything else is left alone and overwritten."""
@@ -284,19 +341,83 @@ class _Loop:
             return
         if saved is None or saved.meta["identity"] != identity:
             return
-        self.model.load_state_dict(to_tensors(without_prefix("model.", saved.tensors)))
-        load_optimizer(self.optimizer, without_prefix("optimizer.", saved.tensors))
-        self.epoch = saved.meta["epoch"]
-        self.result = FinetuneResult(
-            epochs=list(saved.meta["epochs"]),
-            best=without_prefix("best.", saved.tensors),
-            best_epoch=saved.meta["best_epoch"],
-            val_metric_best=saved.meta["val_metric_best"],
-            val_metric_last=saved.meta["epochs"][-1]["val_metric"],
-            n_steps=saved.meta["n_steps"],
-            resumed_from_epoch=self.epoch,
-            seconds=saved.meta["seconds"],
-        )
+        self.restore(saved)
+        self.result.resumed_from_epoch = self.epoch
+        self.result.reused_s = saved.meta["reused_s"]
+
+
+class _Shared:
+    """What a run has in common with others: it takes over what they have done and keeps what they will need."""
+
+    def __init__(self, loop: _Loop, prefixes: Prefixes | None) -> None:
+        self.loop, self.prefixes = loop, prefixes
+        wanted = prefixes.epochs if prefixes else ()
+        self.epochs = frozenset(epoch for epoch in wanted if epoch <= loop.config.epochs)
+        self.start = stage_key(PREFIX_STAGE, prefixes.inputs) if prefixes else ""
+
+    def key(self, epoch: int) -> str:
+        """Names the state after an epoch by what was frozen until then: runs that part later have it in common."""
+        phases = [[list(phase.frozen), phase.epochs] for phase in beginning(self.loop.schedule, epoch)]
+        return stage_key(PREFIX_STAGE, {"start": self.start, "phases": phases})
+
+    def begin(self) -> None:
+        """Takes over the longest prefix of this run in the store, whichever sweep has put it there."""
+        if self.prefixes is None:
+            return
+        if self.loop.result.reused_s > 0:
+            self.prefixes.reused(self.loop.result.reused_s)
+        self._take_over(range(1, self.loop.config.epochs + 1), self.prefixes)
+        # A run that died between its checkpoint and its prefix owes the others the prefix.
+        self.keep()
+
+    def _take_over(self, epochs: Iterable[int], prefixes: Prefixes) -> None:
+        for epoch in sorted(epochs, reverse=True):
+            if epoch <= self.loop.epoch:
+                return
+            key = self.key(epoch)
+            artifact = prefixes.store.get(PREFIX_STAGE, key) if prefixes.store.has(PREFIX_STAGE, key) else None
+            if artifact is not None:
+                self._go_on_from(artifact, prefixes)
+                return
+
+    def _go_on_from(self, artifact: Artifact, prefixes: Prefixes) -> None:
+        loop, epochs = self.loop, artifact.meta["epochs"]
+        seconds = sum(row["wall_time_s"] for row in epochs[loop.epoch :])
+        prefixes.reused(seconds)
+        if "diverged" in artifact.meta:
+            raise DivergedError(artifact.meta["diverged"], epochs)
+        loop.restore(artifact)
+        loop.result.reused_s += seconds
+
+    def keep(self) -> None:
+        """Stores the present state if others go on from it."""
+        if self.prefixes is not None and self.loop.epoch in self.epochs:
+            key = self.key(self.loop.epoch)
+            if not self.prefixes.store.has(PREFIX_STAGE, key):
+                self.prefixes.store.put(PREFIX_STAGE, key, *self.loop.state())
+
+    @contextlib.contextmanager
+    def alone(self, end: int) -> Iterator[None]:
+        """Lets no other run compute the prefix that ends there; what another made of it meanwhile is taken over.
+
+        That a prefix diverges is stored too: every other run that has it diverges likewise.
+        """
+        if self.prefixes is None or end not in self.epochs or end <= self.loop.epoch:
+            yield
+            return
+        key = self.key(end)
+        with self.prefixes.store.lock(PREFIX_STAGE, key):
+            self._take_over(self.epochs, self.prefixes)
+            try:
+                yield
+            except DivergedError as error:
+                self.prefixes.store.put(PREFIX_STAGE, key, {}, {"diverged": str(error), "epochs": error.epochs})
+                raise
+
+
+def _copies(model: nn.Module) -> dict[str, np.ndarray]:
+    """The weights as they are now: on the CPU ``to_arrays`` only looks at them, and they may change."""
+    return {name: array.copy() for name, array in to_arrays(model.state_dict()).items()}
 
 
 def _n_layers(model: nn.Module) -> int:

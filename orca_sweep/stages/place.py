@@ -79,6 +79,17 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
+def start_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Gives sgd a zero momentum for parameters that begin to train beside others that have one.
+
+    Their first step is the same as without; torch's fused sgd takes a momentum for all parameters or for none.
+    """
+    trained = [p for p in optimizer.param_groups[0]["params"] if p.requires_grad]
+    if any(optimizer.state.get(p, {}).get("momentum_buffer") is not None for p in trained):
+        for parameter in trained:
+            optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+
+
 def optimizer_arrays(optimizer: torch.optim.Optimizer) -> dict[str, np.ndarray]:
     """Returns the optimizer's state as named arrays ``<parameter index>.<name>``."""
     arrays: dict[str, np.ndarray] = {}

@@ -22,9 +22,11 @@ from filelock import FileLock, Timeout
 from ray import tune
 
 from orca_sweep.agenda import Agenda
+from orca_sweep.config import TrialConfig, digest
 from orca_sweep.errors import BusyError, InputError, StorageError
 from orca_sweep.results import append_planned, read_record, write_manifest
 from orca_sweep.space import Plan, PlannedTrial, Range
+from orca_sweep.space.prefixes import shared_prefixes, without_schedule
 from orca_sweep.store import Store
 from orca_sweep.sweep.checks import (
     bundle,
@@ -146,7 +148,17 @@ def _agenda(plan: Plan, setup: Setup, watch: Watch) -> Agenda:
         append_planned(setup.out, map(_entry, trials))
         watch("planned", {"n_new": len(trials)})
 
-    return Agenda(plan, read, resolve, shared_stages, Store(setup.store).is_held, planned)
+    sharing = shared_prefixes(plan.trials)
+
+    def shared(config: TrialConfig) -> dict[str, str]:
+        names = shared_stages(config)
+        if config.trial_id not in sharing:
+            return names
+        # Trials that start fine-tuning alike and with the same parts frozen do the same epochs at first.
+        start = [without_schedule(config).flat(), config.finetune.freeze.split(":")[0]]
+        return {**names, "finetune-prefix": digest("finetune-prefix", start)}
+
+    return Agenda(plan, read, resolve, shared, Store(setup.store).is_held, planned)
 
 
 def _forget(trial_ids: Iterable[str], out: Path) -> None:
@@ -312,11 +324,11 @@ def _work(plan: Plan, setup: Setup) -> Callable[[dict[str, Any]], None]:
     imports, cpu, gpu = plan.space.imports, plan.space.resources.cpu, plan.space.resources.gpu
     limit_s = plan.space.limits.trial_s
     levels = sorted({cell.embedder.epochs for cell in plan.cells})
+    prefixes = shared_prefixes(plan.trials)
 
     def orca(params: dict[str, Any]) -> None:
         import torch
 
-        from orca_sweep.config import TrialConfig
         from orca_sweep.stages import Place
 
         told = params["trial"]
@@ -327,8 +339,9 @@ def _work(plan: Plan, setup: Setup) -> Callable[[dict[str, Any]], None]:
         place = Place(Store(setup.store, PATIENCE_S), device, n_threads)
         config = TrialConfig.model_validate(told["config"])
         passed = _tell_passed if told["tells"] else _tell_nothing
+        shared = prefixes.get(config.trial_id, ())
         try:
-            row = run_trial(config, setup.out, place, setup.data_root, _report, levels, limit_s, passed)
+            row = run_trial(config, setup.out, place, setup.data_root, _report, levels, limit_s, shared, passed)
         except BusyError as error:
             tune.report({"stage": WAITING, "lock": error.lock})
             return

@@ -1,0 +1,82 @@
+"""Which trials of a plan begin alike: fine-tuning epochs that are the same work in several trials are done once.
+
+Trials that differ in nothing but freeze schedule and number of epochs start fine-tuning from the same state and do
+the same in every epoch until their schedules part, or until the shorter of them ends.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
+
+from orca_sweep.config import FinetuneConfig, TrialConfig
+from orca_sweep.freezing import GRADUAL, Phase, beginning, schedule
+from orca_sweep.space.records import PlannedTrial
+
+Stretches = tuple[tuple[tuple[str, ...], int], ...]
+"""What is frozen for how many epochs, one after the other."""
+
+
+def without_schedule(config: TrialConfig) -> TrialConfig:
+    """Returns what trials that begin alike have in common: the config with one freeze schedule and length for all."""
+    same = {"freeze": "none", "freeze_epochs": 0, "epochs": 1}
+    return config.model_copy(update={"finetune": config.finetune.model_copy(update=same)})
+
+
+def shared_prefixes(trials: Iterable[PlannedTrial]) -> Mapping[str, frozenset[int]]:
+    """Returns, by trial id, the fine-tuning epochs after which another trial goes on differently, or one ends.
+
+    A state that no other trial of the plan can take up is not among them; a trial that shares nothing is left out.
+    ``gradual-unfreeze`` depends on the body's number of layers, which a plan does not know: after its first phase
+    it is told apart from every other schedule.
+
+    Cost: that of sorting and of the answer; 0.1 s for 5,000 trials.
+    """
+    groups: dict[TrialConfig, list[tuple[Stretches, str]]] = defaultdict(list)
+    for trial in trials:
+        groups[without_schedule(trial.config)].append((_stretches(trial.config.finetune), trial.trial_id))
+    found = (pair for group in groups.values() if len(group) > 1 for pair in _partings(group))
+    return {trial_id: epochs for trial_id, epochs in found if epochs}
+
+
+def _stretches(config: FinetuneConfig) -> Stretches:
+    phases = schedule(config.freeze, config.freeze_epochs)
+    if config.freeze == GRADUAL:
+        phases = (phases[0], Phase(None, (GRADUAL, str(config.freeze_epochs))))
+    return tuple((phase.frozen, phase.epochs or 0) for phase in beginning(phases, config.epochs))
+
+
+def _partings(group: Iterable[tuple[Stretches, str]]) -> Iterator[tuple[str, frozenset[int]]]:
+    """The epochs at which each trial of a group parts from another one.
+
+    In the order of their stretches, trials that share any number of epochs are neighbours, and what two of them share is
+    the least that any two neighbours between them share.
+    """
+    ordered = sorted(group)
+    agreed = [_agreed(a, b) for (a, _), (b, _) in pairwise(ordered)]
+    before, after = list(_minima(agreed)), list(_minima(agreed[::-1]))[::-1]
+    for (_, trial_id), left, right in zip(ordered, before, after, strict=True):
+        yield trial_id, left | right
+
+
+def _agreed(a: Stretches, b: Stretches) -> int:
+    """How many epochs two schedules have in common."""
+    epochs = 0
+    for (frozen, length), (other, other_length) in zip(a, b, strict=False):
+        if frozen != other:
+            break
+        epochs += min(length, other_length)
+        if length != other_length:
+            break
+    return epochs
+
+
+def _minima(agreed: Iterable[int]) -> Iterator[frozenset[int]]:
+    """For each of a row of trials, the numbers of epochs above zero that it shares with those before it."""
+    rising: list[int] = []
+    yield frozenset()
+    for epochs in agreed:
+        while rising and rising[-1] >= epochs:
+            rising.pop()
+        if epochs > 0:
+            rising.append(epochs)
+        yield frozenset(rising)
