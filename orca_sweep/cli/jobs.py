@@ -16,7 +16,7 @@ from orca_sweep.errors import InputError
 
 if TYPE_CHECKING:
     from orca_sweep.space import Plan
-    from orca_sweep.sweep.jobs import Cluster, Job, Launch
+    from orca_sweep.sweep.jobs import Cluster, Job, Submission
 
 app = typer.Typer(help="Sweeps submitted to a cluster: look at them, stop them.", no_args_is_help=True)
 Address = Annotated[
@@ -94,57 +94,69 @@ def submit(
     """Runs what is missing of a space as a job of a running Ray cluster, and follows it; exit code as launch."""
     if emit is None:
         use_ray_token()  # planning may load ray already
+    what, notes = _planned(space, out, data, store, working_dir, emit, _variables(env), tuple(pip or ()))
+    if emit is Emit.kuberay:
+        from orca_sweep.sweep import kuberay
 
-    from orca_sweep.sweep.jobs import Launch
+        print(kuberay.manifest(what, image, nodes or 1, trials_per_node), end="")
+    elif image is not None:
+        raise InputError(f"--image {image}: only kuberay makes use of one. Leave it out, or add --emit kuberay.")
+    elif emit is Emit.slurm:
+        from orca_sweep.sweep import slurm
 
-    made, launch, folder, notes = _planned(space, out, data, store, working_dir, emit)
-    variables, packages = _variables(env), list(pip or ())
-    if emit is not None:
-        print(_emitted(emit, made, launch, folder, variables, packages, image, nodes or 1, trials_per_node), end="")
-        return
-    if image or nodes or trials_per_node:
-        raise InputError(
-            "submit: --image, --nodes and --trials-per-node are for --emit; a running cluster is as it is."
-        )
-    if address is None:
+        print(slurm.script(what, nodes or 1, trials_per_node), end="")
+    elif nodes or trials_per_node:
+        raise InputError("submit: --nodes and --trials-per-node are for --emit; a running cluster is as it is.")
+    elif address is None:
         raise InputError("submit: no cluster is named. Give --address http://HOST:8265, or --emit kuberay or slurm.")
+    else:
+        _submit(what, address, notes, follow)
+
+
+def _submit(what: "Submission", address: str, notes: list[str], follow: bool) -> None:
     cluster = _cluster(address)
     for note in notes:
         print(f"note: {note}")
-    sent = Launch(str(space.resolve().relative_to(folder)), launch.out, launch.data, launch.store)
-    job_id = cluster.submit(sent, folder, _not_sent(folder, Path(launch.out)), variables, packages, made.space.name)
-    print(f"submitted {job_id}: {len(made.trials)} trials, results in {launch.out}", flush=True)
+    job_id = cluster.submit(what, _not_sent(what.folder, Path(what.out)))
+    print(f"submitted {job_id}: {len(what.plan.trials)} trials, results in {what.out}", flush=True)
     _print_how(job_id, cluster.address)
     if follow:
         _follow(cluster, job_id)
 
 
 def _planned(
-    space: Path, out: Path | None, data: Path | None, store: str | None, working_dir: Path | None, emit: Emit | None
-) -> tuple["Plan", "Launch", Path, list[str]]:
+    space: Path,
+    out: Path | None,
+    data: Path | None,
+    store: str | None,
+    working_dir: Path | None,
+    emit: Emit | None,
+    env: dict[str, str],
+    pip: tuple[str, ...],
+) -> tuple["Submission", list[str]]:
     """The plan, made as the job will make it: in the folder that is sent. Every mistake is told at once."""
     from orca_sweep.space import plan_space
+    from orca_sweep.sweep.jobs import Submission, missing_uploads
     from orca_sweep.trial import load_imports, resolve
 
     path = space.resolve()
     folder = (working_dir or path.parent).resolve()
     problems = _misplaced(out, data, store)
+    notes: list[str] = []
     if not folder.is_dir():
         raise InputError([*problems, f"--working-dir {folder}: no such folder."])
     try:
         with contextlib.chdir(folder):
             made = plan_space(path, load_imports, resolve)
-            from orca_sweep.sweep.jobs import Launch, missing_uploads
-
-            if emit is None and not path.is_relative_to(folder):
-                problems.append(f"--working-dir {folder}: does not hold {path}. Send a folder that does.")
-            lacks, notes = missing_uploads(made.space, folder) if emit is None else ([], [])
+            if emit is None:
+                lacks, notes = missing_uploads(made.space, folder)
+                problems += lacks
     except InputError as error:
         raise InputError([*problems, *error.problems]) from None
-    problems += [*lacks, *_without_data(made, data)]
+    problems += _without_data(made, data)
     if problems or out is None:
         raise InputError(problems)
-    return made, Launch(str(path), str(out), None if data is None else str(data), store), folder, notes
+    return Submission(made, folder, str(out), None if data is None else str(data), store, env, pip), notes
 
 
 def _misplaced(out: Path | None, data: Path | None, store: str | None) -> list[str]:
@@ -184,28 +196,6 @@ def _not_sent(folder: Path, out: Path) -> list[str]:
     sweeps = [file.parent for file in folder.glob("results/*/sweep.json")]
     inside = [out] if out.is_relative_to(folder) else []
     return sorted({f"/{path.relative_to(folder)}/" for path in [*sweeps, *inside]})
-
-
-def _emitted(
-    emit: Emit,
-    made: "Plan",
-    launch: "Launch",
-    folder: Path,
-    variables: dict[str, str],
-    packages: list[str],
-    image: str | None,
-    nodes: int,
-    trials_per_node: int | None,
-) -> str:
-    from orca_sweep.sweep import kuberay, slurm
-
-    if emit is Emit.kuberay:
-        return kuberay.manifest(made, launch, folder, variables, packages, image, nodes, trials_per_node)
-    if packages:
-        raise InputError("--pip: a Slurm job runs in the environment it is submitted from. Install the packages there.")
-    if image is not None:
-        raise InputError("--image: Slurm knows none. Leave it out, or emit kuberay.")
-    return slurm.script(made, launch, folder, variables, nodes, trials_per_node)
 
 
 def _print_how(job_id: str, address: str) -> None:

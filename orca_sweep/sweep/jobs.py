@@ -22,7 +22,7 @@ from orca_sweep.data import missing_packages
 from orca_sweep.declaration import is_local_path, is_task_text, parse, parse_task
 from orca_sweep.errors import InputError
 from orca_sweep.proxies import PROXIES
-from orca_sweep.space import Space
+from orca_sweep.space import Plan, Space
 from orca_sweep.sweep.checks import CLUSTER_PACKAGES, unreachable
 
 DASHBOARD_PORT = 8265
@@ -39,20 +39,25 @@ RETRY_S = 2.0
 
 
 @dataclass(frozen=True)
-class Launch:
-    """The ``launch`` that runs elsewhere; all paths as they are there."""
+class Submission:
+    """A sweep that is to run elsewhere: its plan, the folder that goes along, and its places there, all absolute."""
 
-    space: str
+    plan: Plan
+    folder: Path
     out: str
     data: str | None
     store: str | None
+    env: Mapping[str, str]
+    pip: tuple[str, ...]
 
-    @property
-    def command(self) -> list[str]:
-        """The command line. As a module: with a runtime environment of its own, ``python`` is that one's."""
+    def command(self, space: str) -> str:
+        """Returns the shell line that launches it there, where the YAML is ``space``.
+
+        As a module: in a runtime environment with packages of its own, ``python`` is that one's, a script is not.
+        """
         places = [("--out", self.out), ("--data", self.data), ("--store", self.store)]
         options = [part for name, value in places if value is not None for part in (name, value)]
-        return ["python", "-m", "orca_sweep.cli", "launch", self.space, "--address", "auto", *options]
+        return shlex.join(["python", "-m", "orca_sweep.cli", "launch", space, "--address", "auto", *options])
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,8 @@ def missing_uploads(space: Space, folder: Path) -> tuple[list[str], list[str]]:
 
     Relative paths are counted from the working folder, which must be ``folder`` when this is called, as it is the job's.
     """
-    problems = [
+    problems = [] if space.path.is_relative_to(folder) else [f"--working-dir {folder}: does not hold {space.path}."]
+    problems += [
         f"{space.where('imports')}: imports: {name} lies outside of {folder}, which is all that is sent. Move it there,"
         " or send a folder that holds both with --working-dir."
         for name in space.imports
@@ -150,22 +156,18 @@ class Cluster:
         with self._told():
             self.client = JobSubmissionClient(self.address)
 
-    def submit(
-        self, launch: Launch, folder: Path, skip: list[str], env: Mapping[str, str], pip: list[str], name: str
-    ) -> str:
-        """Sends a folder, but for what is to be skipped, starts a launch in it and returns the job's id."""
-        runtime_env: dict[str, Any] = {
-            "working_dir": str(folder),
-            "excludes": skip,
-            "env_vars": {**STOP_AS_CTRL_C, **env},
-        }
-        if pip:
-            runtime_env["pip"] = pip
-        with self._told(f"{folder} cannot be sent"):
+    def submit(self, what: Submission, skip: list[str]) -> str:
+        """Sends the folder, but for what is to be skipped, starts the launch in it and returns the job's id."""
+        space = what.plan.space
+        runtime_env: dict[str, Any] = {"working_dir": str(what.folder), "excludes": skip}
+        runtime_env["env_vars"] = {**STOP_AS_CTRL_C, **what.env}
+        if what.pip:
+            runtime_env["pip"] = list(what.pip)
+        with self._told(f"{what.folder} cannot be sent"):
             return self.client.submit_job(
-                entrypoint=shlex.join(launch.command),
+                entrypoint=what.command(str(space.path.relative_to(what.folder))),
                 runtime_env=runtime_env,
-                metadata={"space": name, "out": launch.out},
+                metadata={"space": space.name, "out": what.out},
             )
 
     def job(self, job_id: str) -> Job:

@@ -6,8 +6,8 @@ WorkerGroupSpec, AuthOptions; https://docs.ray.io/en/master/cluster/kubernetes/r
 
 import json
 import re
-import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,7 @@ from typing import Any
 import yaml
 
 from orca_sweep.errors import InputError
-from orca_sweep.space import Plan
-from orca_sweep.sweep.jobs import Launch, relative_paths
+from orca_sweep.sweep.jobs import Submission, relative_paths
 from orca_sweep.sweep.nodes import Node, node_for
 
 SPACE_AT = "/orca-sweep"
@@ -34,75 +33,56 @@ HEADER = """\
 """
 
 
-def manifest(
-    plan: Plan,
-    launch: Launch,
-    folder: Path,
-    variables: Mapping[str, str],
-    packages: list[str],
-    image: str | None,
-    n_nodes: int,
-    trials_per_node: int | None,
-) -> str:
+def manifest(what: Submission, image: str | None, n_nodes: int, trials_per_node: int | None) -> str:
     """Returns two YAML documents: a ConfigMap with the space and its imports, and the RayJob.
-
-    Each file is mounted by itself (subPath): in a ConfigMap mounted whole, files are links to a folder that is
-    called differently in every pod, and a worker would not find the head's imports.
 
     Raises:
         InputError: naming what the pods would not see.
     """
-    root = "/" + Path(launch.out).parts[1] if len(Path(launch.out).parts) > 1 else "/"
-    files = _files(plan, folder)
-    problems = _unseen(plan, launch, root, files, folder)
+    root = "/".join(Path(what.out).parts[:2]).replace("//", "/")
+    space = what.plan.space
+    files = [space.path, *(Path(name) for name in space.imports if name.endswith(".py"))]
+    problems = _unseen(what, root, files)
     if problems:
         raise InputError(problems)
-    name, node = _name(plan.space.name), node_for(plan.space.resources, trials_per_node)
+    name, node = _name(space.name), node_for(space.resources, trials_per_node)
     keys = {path: f"{i}-{re.sub(r'[^-._a-zA-Z0-9]', '_', path.name)}" for i, path in enumerate(files)}
-    at = {path: f"{SPACE_AT}/{path.relative_to(folder)}" for path in files}
-    texts = {keys[path]: path.read_text(encoding="utf-8") for path in files}
+    texts = {key: path.read_text(encoding="utf-8") for path, key in keys.items()}
     if sum(map(len, texts.values())) > MOST_BYTES:
-        raise InputError(f"{folder}: the space and its imports hold over a megabyte. Put the imports into the image.")
-    mounts = [{"name": "space", "mountPath": at[path], "subPath": keys[path], "readOnly": True} for path in files]
-    pod = _Pod(
-        image or f"rayproject/ray:{version('ray')}",
-        [{"name": "shared", "mountPath": root}, *mounts],
-        [
-            {"name": "shared", "persistentVolumeClaim": {"claimName": "shared"}},
-            {"name": "space", "configMap": {"name": f"{name}-space"}},
-        ],
-    )
-    there = Launch(at[plan.space.path], launch.out, launch.data, launch.store)
+        raise InputError(
+            f"{what.folder}: the space and its imports hold over a megabyte. Put the imports into the image."
+        )
+    job = {
+        "entrypoint": what.command(_at(space.path, what.folder)),
+        **_runtime_env(what.env, list(what.pip)),
+        "shutdownAfterJobFinishes": True,
+        "backoffLimit": 0,
+        "rayClusterSpec": _cluster(_pod(what, image, root, name, keys), node, n_nodes),
+    }
     documents = [
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{name}-space"}, "data": texts},
-        {
-            "apiVersion": "ray.io/v1",
-            "kind": "RayJob",
-            "metadata": {"name": name},
-            "spec": {
-                "entrypoint": shlex.join(there.command),
-                **_runtime_env(variables, packages),
-                "shutdownAfterJobFinishes": True,
-                "backoffLimit": 0,
-                "rayClusterSpec": _cluster(pod, node, n_nodes),
-            },
-        },
+        {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": name}, "spec": job},
     ]
+    kind = node.accelerator_type
     head = HEADER.format(
-        out=launch.out,
-        pip="" if packages else " (rayproject/ray does not: give your own with --image, or --pip)",
-        place=f"make sure that the pods come to nodes with {node.accelerator_type} (nodeSelector)"
-        if node.accelerator_type
-        else "add a nodeSelector if the trials want a special kind of node",
+        out=what.out,
+        pip="" if what.pip else " (rayproject/ray does not: give your own with --image, or --pip)",
+        place=f"see that the pods come to nodes with {kind} (nodeSelector)" if kind else "a nodeSelector if need be",
     )
     return head + yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=1000)
 
 
-class _Pod:
-    """Pod templates that share image, mounts and volumes."""
+def _at(path: Path, folder: Path) -> str:
+    return f"{SPACE_AT}/{path.relative_to(folder)}"
 
-    def __init__(self, image: str, mounts: list[dict[str, Any]], volumes: list[dict[str, Any]]) -> None:
-        self.image, self.mounts, self.volumes = image, mounts, volumes
+
+@dataclass(frozen=True)
+class _Pod:
+    """What the pods of a cluster share."""
+
+    image: str
+    mounts: list[dict[str, Any]]
+    volumes: list[dict[str, Any]]
 
     def template(self, container: str, amounts: Mapping[str, str]) -> dict[str, Any]:
         """Returns a PodTemplateSpec; requests equal limits, for Ray counts what the limits say."""
@@ -113,6 +93,24 @@ class _Pod:
             "volumeMounts": self.mounts,
         }
         return {"spec": {"containers": [one], "volumes": self.volumes}}
+
+
+def _pod(what: Submission, image: str | None, root: str, name: str, keys: Mapping[Path, str]) -> _Pod:
+    """The shared volume, and each file of the ConfigMap mounted by itself.
+
+    In a ConfigMap mounted whole, files are links into a folder that is called differently in every pod: a worker
+    would not find what the head imports.
+    """
+    mounts = [
+        {"name": "space", "mountPath": _at(path, what.folder), "subPath": key, "readOnly": True}
+        for path, key in keys.items()
+    ]
+    volumes: list[dict[str, Any]] = [
+        {"name": "shared", "persistentVolumeClaim": {"claimName": "shared"}},
+        {"name": "space", "configMap": {"name": f"{name}-space"}},
+    ]
+    image = image or f"rayproject/ray:{version('ray')}"
+    return _Pod(image, [{"name": "shared", "mountPath": root}, *mounts], volumes)
 
 
 def _cluster(pod: _Pod, node: Node, n_nodes: int) -> dict[str, Any]:
@@ -145,23 +143,19 @@ def _runtime_env(variables: Mapping[str, str], packages: list[str]) -> dict[str,
     return {"runtimeEnvYAML": yaml.safe_dump(env, sort_keys=False)} if env else {}
 
 
-def _files(plan: Plan, folder: Path) -> list[Path]:
-    return [plan.space.path, *(Path(name) for name in plan.space.imports if name.endswith(".py"))]
-
-
-def _unseen(plan: Plan, launch: Launch, root: str, files: list[Path], folder: Path) -> list[str]:
+def _unseen(what: Submission, root: str, files: list[Path]) -> list[str]:
     problems = [
-        f"{path}: lies outside of {folder}. Give a folder that holds the space and its imports with --working-dir."
+        f"{path}: lies outside of {what.folder}. Give a folder that holds the space and its imports with --working-dir."
         for path in files
-        if not path.is_relative_to(folder)
+        if not path.is_relative_to(what.folder)
     ]
     problems += [
         f"{field} {path}: the pods do not see it. Name it by an absolute path below {root}, the shared volume."
-        for field, path in relative_paths(plan.space)
+        for field, path in relative_paths(what.plan.space)
     ]
     if root == "/":
         problems.append("--out /: no place for a volume. Give a folder such as /shared/results/NAME.")
-    places = [("--data", launch.data), ("--store", launch.store)]
+    places = [("--data", what.data), ("--store", what.store)]
     problems += [
         f"{option} {place}: not below {root}, where --out and so the shared volume is. Put it there."
         for option, place in places

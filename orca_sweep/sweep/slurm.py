@@ -7,11 +7,9 @@ node, so nodes are asked for alone. It says 0 where Ray could not be started: so
 
 import json
 import shlex
-from collections.abc import Mapping
-from pathlib import Path
 
-from orca_sweep.space import Plan
-from orca_sweep.sweep.jobs import Launch
+from orca_sweep.errors import InputError
+from orca_sweep.sweep.jobs import Submission
 from orca_sweep.sweep.nodes import Node, node_for
 
 PORT = 6379
@@ -39,27 +37,26 @@ python -m orca_sweep.cli status {out}
 """
 
 
-def script(
-    plan: Plan,
-    launch: Launch,
-    folder: Path,
-    variables: Mapping[str, str],
-    n_nodes: int,
-    trials_per_node: int | None,
-) -> str:
-    """Returns the script; the space's folder, the results and the environment must be seen by all nodes."""
-    node = node_for(plan.space.resources, trials_per_node)
+def script(what: Submission, n_nodes: int, trials_per_node: int | None) -> str:
+    """Returns the script; the space's folder, the results and the environment must be seen by all nodes.
+
+    Raises:
+        InputError: if packages are to be installed.
+    """
+    if what.pip:
+        raise InputError("--pip: a Slurm job runs in the environment it is submitted from. Install the packages there.")
+    node = node_for(what.plan.space.resources, trials_per_node)
     return SCRIPT.format(
-        name=plan.space.name,
+        name=what.plan.space.name,
         n_nodes=n_nodes,
         cpus=node.cpus,
         gpus=_gpus(node),
-        folder=shlex.quote(str(folder)),
-        exports="".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()),
+        folder=shlex.quote(str(what.folder)),
+        exports="".join(f"export {name}={shlex.quote(value)}\n" for name, value in what.env.items()),
         port=PORT,
         start=shlex.join(_start(node)),
-        command=shlex.join(launch.command),
-        out=shlex.quote(launch.out),
+        command=what.command(str(what.plan.space.path)),
+        out=shlex.quote(what.out),
     )
 
 
