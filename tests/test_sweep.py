@@ -49,7 +49,7 @@ def sweep(tmp_path_factory, user_tasks):
     folder = tmp_path_factory.mktemp("sweep")
     space = folder / "space.yaml"
     space.write_text(f"imports: [{user_tasks}]\n{SPACE}")
-    done = orca("launch", space, cwd=folder, check=0)
+    done = orca("launch", space, "--dashboard-host", "127.0.0.1", cwd=folder, check=0)
     return space, folder / "results" / "demo", done.stdout
 
 

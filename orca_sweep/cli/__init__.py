@@ -33,6 +33,14 @@ app = typer.Typer(
 app.add_typer(data_commands.app, name="data")
 app.add_typer(store_commands.app, name="store")
 app.add_typer(job_commands.app, name="job")
+LOOPBACK = "127.0.0.1"
+DashboardHost = Annotated[
+    str,
+    typer.Option(
+        envvar="ORCA_SWEEP_DASHBOARD_HOST",
+        help="where the dashboard of our own Ray listens: this machine alone, another of its addresses, or none",
+    ),
+]
 INTERRUPTED = 130
 """Typer's exit code for Ctrl-C."""
 
@@ -129,9 +137,7 @@ def launch(
     address: Annotated[str | None, typer.Option(help="Ray cluster to join; default: one of our own here")] = None,
     data: Annotated[Path, typer.Option(help="folder with the files of tasks that need some")] = Path("data"),
     store: Annotated[str | None, typer.Option(help="stage artifacts, any fsspec path; default OUT/store")] = None,
-    dashboard_host: Annotated[
-        str | None, typer.Option(help="where the dashboard of our own Ray listens; default 127.0.0.1, this machine")
-    ] = None,
+    dashboard_host: DashboardHost = LOOPBACK,
 ) -> None:
     """Runs what is missing of a space on Ray Tune, then writes tables and a figure and prints the result."""
     made = plans.make_plan(space)
@@ -143,6 +149,7 @@ def launch(
 def resume(
     sweep: Annotated[Path, typer.Argument(help="a sweep folder", show_default=False)],
     address: Annotated[str | None, typer.Option(help="Ray cluster to join; default: one of our own here")] = None,
+    dashboard_host: DashboardHost = LOOPBACK,
 ) -> None:
     """Runs what is missing of a sweep, from its folder alone: the plan, data and store of its last launch."""
     from orca_sweep.results import manifest_of
@@ -152,16 +159,14 @@ def resume(
     folder, manifest = sweep.resolve(), manifest_of(sweep)
     made = planned_before(manifest, folder / "sweep.json")
     load_imports(made.space.imports)
-    _run(made, folder, address, Path(manifest["data"]), manifest["store"])
+    _run(made, folder, address, Path(manifest["data"]), manifest["store"], dashboard_host)
 
 
-def _run(
-    made: Plan, folder: Path, address: str | None, data_root: Path, store: str, dashboard_host: str | None = None
-) -> None:
+def _run(made: Plan, folder: Path, address: str | None, data_root: Path, store: str, dashboard_host: str) -> None:
     console = Console(highlight=False, markup=False)
     where = address or os.environ.get("RAY_ADDRESS") or "local"
     if where != "local":
-        if dashboard_host is not None:
+        if dashboard_host not in (LOOPBACK, "none"):
             raise InputError(f"--dashboard-host {dashboard_host}: {where} is a cluster that runs; it has its own.")
         job_commands.use_ray_token()
 
@@ -170,7 +175,9 @@ def _run(
 
     _convert_tasks(made, data_root)
     with Progress(console, made) as progress:
-        outcome = run(made, Setup(folder, store, data_root, where, dashboard_host or "127.0.0.1"), progress)
+        outcome = run(
+            made, Setup(folder, store, data_root, where, None if dashboard_host == "none" else dashboard_host), progress
+        )
     _finish(folder, console)
     console.print(_outcome_text(outcome))
     for note in outcome.notes:

@@ -66,8 +66,8 @@ class Setup:
     data_root: Path
     address: str
     """'local' for a Ray of our own, or the address of a cluster to join."""
-    dashboard_host: str = "127.0.0.1"
-    """Where the dashboard of our own Ray listens; who reaches it with Ray's token can run code as us."""
+    dashboard_host: str | None = None
+    """Where the dashboard of our own Ray listens; who reaches it with Ray's token can run code as us. None: nowhere."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
     """
     check_folder(plan, setup.out)
     check_store(setup.store)
-    check_dashboard_host(setup.dashboard_host)
+    if setup.dashboard_host is not None:
+        check_dashboard_host(setup.dashboard_host)
     problems = unavailable_loggers(logger.name for logger in plan.space.loggers)
     if setup.address == "local":
         problems += unavailable_parts(list(plan.cells), setup.data_root)
@@ -212,7 +213,7 @@ def _entry(trial: PlannedTrial) -> dict[str, Any]:
 
 
 @contextmanager
-def joined(address: str, dashboard_host: str = "127.0.0.1") -> Iterator[str | None]:
+def joined(address: str, dashboard_host: str | None = None) -> Iterator[str | None]:
     """Ray for the length of a block; gives the dashboard's address, if there is one."""
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SNAPSHOT_S)
@@ -237,11 +238,13 @@ def joined(address: str, dashboard_host: str = "127.0.0.1") -> Iterator[str | No
         ray.shutdown()
 
 
-def _dashboard(address: str, host: str) -> dict[str, Any]:
+def _dashboard(address: str, host: str | None) -> dict[str, Any]:
     """Options of a Ray of our own. Ray's own default is the loopback address too; here it is said."""
     if address != "local":
         return {}
-    return {"include_dashboard": None if has_dashboard() else False, "dashboard_host": host}
+    if host is None or not has_dashboard():
+        return {"include_dashboard": False}
+    return {"include_dashboard": None, "dashboard_host": host}
 
 
 @contextmanager
