@@ -491,7 +491,12 @@ def test_the_noise_margin_by_hand():
 
 
 def test_noise_of_few_equal_or_missing_values():
-    for aa, reference in (([], [1.0, 2.0, 3.0]), ([1.0], [2.0]), ([1.0, math.nan], [1.0, 2.0])):
+    for aa, reference in (
+        ([], [1.0, 2.0, 3.0]),
+        ([1.0], [2.0]),
+        ([1.0, math.nan], [1.0, 2.0]),
+        ([1.0, 2.0], [math.inf, -math.inf]),
+    ):
         found = aa_margin(aa, reference)
         assert math.isnan(found.margin) and math.isnan(found.p)
         assert verdict(contrast_of([0.1, 0.2]), found.margin).word == "undecided"
@@ -795,6 +800,7 @@ def test_the_caution_of_few_seeds():
 def test_scores_that_are_missing_or_unequal():
     for hole in (math.nan, math.inf, -math.inf):
         assert math.isnan(interquartile_mean({"a": [1, 2, 3, 4, 5, 6, 7, hole]}).mean)
+    assert math.isnan(interquartile_mean({"a": [math.inf, -math.inf], "b": [1, 2]}).task_means[0])
     one = interquartile_mean({"a": [1], "b": [2]})
     assert one.mean == 1.5 and math.isnan(one.low)
     for empty in ({}, {"a": []}):

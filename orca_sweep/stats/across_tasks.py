@@ -61,6 +61,7 @@ def interquartile_mean(
         )
     n_seeds = sizes.pop() if sizes else 0
     data = np.array(drawn).reshape(len(tasks), n_seeds)
+    data = np.where(np.isfinite(data), data, math.nan)
     mean = float(_middle_mean(data)) if data.size else math.nan
     low, high = math.nan, math.nan
     if n_seeds > 1 and math.isfinite(mean):
@@ -74,9 +75,9 @@ def _middle_mean(data: np.ndarray) -> np.ndarray:
     """(..., tasks, seeds) -> (...)."""
     pooled = np.sort(data.reshape(*data.shape[:-2], -1), axis=-1)
     cut = pooled.shape[-1] // 4
-    # NaN sorts to the end and would be cut off unseen.
     middle: np.ndarray = pooled[..., cut : pooled.shape[-1] - cut].mean(axis=-1)
-    return np.where(np.isfinite(pooled).all(axis=-1), middle, math.nan)
+    # NaN sorts to the end and would be cut off unseen.
+    return np.where(np.isnan(pooled[..., -1]), math.nan, middle)
 
 
 def _resampled(task: str, row: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:

@@ -8,10 +8,11 @@ from an A/A arm. With the paired difference a - b of an error metric, and alpha 
   difference certain or not: one that surely is not zero and surely is smaller than M does not matter;
 - *undecided*: everything else, one that surely is not zero and may or may not reach M among it.
 
-The true difference is within the margin or it is not, so only one kind of error is possible for a contrast, and each
-is made at a rate of at most alpha without further correction: a wrong helps or hurts (both sides together) because the
-1 - alpha interval misses the truth no more often, a wrong no-difference by the two one-sided tests. With M = 0 the rule
-is the paired t test, and nothing can be shown to make no difference.
+The true difference lies within the margin or on one side of it. Within, only helps and hurts can be wrong, and the
+1 - alpha interval misses the truth at a rate of alpha; outside, only what puts the upper (or lower) end of the
+1 - 2 alpha interval on the wrong side of it can be, again at a rate of alpha. So a contrast judged alone gets a wrong
+word at a rate of at most alpha, without correction between the words (undecided is never wrong). With M = 0 the rule is
+the paired t test, and nothing can be shown to make no difference.
 
 **Many contrasts.** Holm's procedure is applied twice: over the p values of helps-or-hurts and over those of no
 difference. Among all contrasts of the family the chance of any wrong helps or hurts is then at most alpha, and so is
@@ -268,8 +269,7 @@ def aa_margin(
     with s itself. That these are not all below 5% is the margin's own uncertainty, shown by ``low`` and ``high``: a
     margin fixed beforehand has none. (Simulated with 3 to 10 seeds per arm, normal noise.)
 
-    A value that is not finite, or no degree of freedom, makes everything NaN that needs it. Without any spread the
-    margin is 0.
+    A value that is not finite, or no degree of freedom, makes all estimates NaN. Without any spread the margin is 0.
 
     Source: the margin is the standard deviation behind the repeatability limit of ISO 5725-6 (1994); chi-squared limits
     of a standard deviation. Bouthillier et al. (2021) put the least difference that matters at a similar place, where
@@ -283,7 +283,7 @@ def aa_margin(
         raise ValueError(f"n_seeds = {n_seeds}: it must be 1 or more.")
     aa, reference = np.asarray(aa_values, dtype=float), np.asarray(reference_values, dtype=float)
     df = max(0, aa.size + reference.size - 2) if min(aa.size, reference.size) else 0
-    if df == 0:
+    if df == 0 or not (np.isfinite(aa).all() and np.isfinite(reference).all()):
         nan = math.nan
         return NoiseMargin(nan, nan, nan, level, n_seeds, nan, df, aa.size, reference.size, nan, nan)
     from scipy.special import chdtri
