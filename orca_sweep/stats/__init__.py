@@ -1,0 +1,60 @@
+"""Statistics of ablations: arrays in, frozen records out.
+
+Metrics are errors: lower is better, and a negative contrast means that the first arm is better. Replicates are seeds.
+A value that is not finite is never left out unseen: it makes the numbers NaN, or is listed. Needs neither pandas, torch
+nor ray, and SciPy only where a number is computed.
+"""
+
+from orca_sweep.stats.across_tasks import InterquartileMean, interquartile_mean
+from orca_sweep.stats.contrasts import (
+    Contrast,
+    holm,
+    paired_contrast,
+    sign_flip_p,
+    smallest_effect,
+    smallest_p,
+)
+from orca_sweep.stats.factors import Effect, FactorEffects, LevelMean, factor_effects
+from orca_sweep.stats.intervals import Interval, Proportion, t_interval, wilson_interval
+from orca_sweep.stats.ranks import RankCorrelation, rank_correlation
+from orca_sweep.stats.verdicts import (
+    WORDS,
+    Equivalence,
+    NoiseMargin,
+    Verdict,
+    Word,
+    aa_margin,
+    equivalence,
+    verdict,
+    verdicts,
+)
+
+__all__ = [
+    "WORDS",
+    "Contrast",
+    "Effect",
+    "Equivalence",
+    "FactorEffects",
+    "InterquartileMean",
+    "Interval",
+    "LevelMean",
+    "NoiseMargin",
+    "Proportion",
+    "RankCorrelation",
+    "Verdict",
+    "Word",
+    "aa_margin",
+    "equivalence",
+    "factor_effects",
+    "holm",
+    "interquartile_mean",
+    "paired_contrast",
+    "rank_correlation",
+    "sign_flip_p",
+    "smallest_effect",
+    "smallest_p",
+    "t_interval",
+    "verdict",
+    "verdicts",
+    "wilson_interval",
+]

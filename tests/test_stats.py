@@ -1,0 +1,819 @@
+"""Statistics against closed forms, against SciPy, and against what they promise on simulated tables.
+
+Rates of simulations are compared with a tolerance of about three Monte Carlo standard errors,
+3 sqrt(rate (1 - rate) / runs), at fixed seeds.
+"""
+
+import itertools
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from orca_sweep.errors import InputError
+from orca_sweep.stats import (
+    aa_margin,
+    equivalence,
+    factor_effects,
+    holm,
+    interquartile_mean,
+    paired_contrast,
+    rank_correlation,
+    sign_flip_p,
+    smallest_p,
+    t_interval,
+    verdict,
+    verdicts,
+    wilson_interval,
+)
+from orca_sweep.stats.contrasts import N_DRAWS
+from orca_sweep.stats.factors import noncentrality
+
+
+def arms(a, b):
+    return dict(enumerate(a)), dict(enumerate(b))
+
+
+def contrast_of(differences):
+    return paired_contrast(*arms(differences, np.zeros(len(differences))))
+
+
+def three_errors(rate, runs):
+    return 3 * math.sqrt(rate * (1 - rate) / runs)
+
+
+def test_importing_the_statistics_loads_neither_scipy_nor_pandas():
+    code = "import sys, orca_sweep.stats; sys.exit(bool({'scipy', 'pandas', 'torch', 'ray'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Intervals ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.95, 0.99])
+def test_the_t_interval_is_that_of_scipy(level):
+    for n in (2, 3, 5, 30):
+        values = np.random.default_rng(n).normal(3, 2, n)
+        found = t_interval(values, level)
+        ends = scipy_stats.t.interval(level, n - 1, values.mean(), scipy_stats.sem(values))
+        assert (found.low, found.high) == pytest.approx(ends, rel=1e-9)
+        assert (found.n, found.mean, found.sd) == pytest.approx((n, values.mean(), values.std(ddof=1)))
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_95_percent_t_intervals_cover_within_2_points(n):
+    draws = np.random.default_rng(n).normal(1, 2, (4000, n))  # standard error 0.3 points
+    found = [t_interval(row) for row in draws]
+    assert np.mean([i.low <= 1 <= i.high for i in found]) == pytest.approx(0.95, abs=0.02)
+
+
+def test_the_wilson_interval_is_that_of_scipy_and_stays_within_zero_and_one():
+    for k, n in [(0, 6), (1, 6), (6, 6), (11, 22), (1, 1)]:
+        found = wilson_interval(k, n, 0.9)
+        ends = scipy_stats.binomtest(k, n).proportion_ci(0.9, method="wilson")
+        assert (found.share, found.low, found.high) == pytest.approx((k / n, ends.low, ends.high), abs=1e-12)
+        assert 0 <= found.low < found.high <= 1
+    assert math.isnan(wilson_interval(0, 0).share)
+    with pytest.raises(ValueError, match=r"n_hits = 7 of n = 6: hits are counted from 0 to n"):
+        wilson_interval(7, 6)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda level: t_interval([1, 2], level),
+        lambda level: wilson_interval(1, 2, level),
+        lambda level: paired_contrast({}, {}, level),
+        lambda level: aa_margin([1, 2], [1, 2], level=level),
+        lambda level: rank_correlation([1, 2], [1, 2], level),
+        lambda level: interquartile_mean({"a": [1]}, level),
+        lambda level: factor_effects([1, 2], {"a": [0, 1]}, [0, 0], level),
+    ],
+)
+def test_a_level_outside_zero_and_one_is_refused(call):
+    for level in (0, 1, 95):
+        with pytest.raises(ValueError, match=rf"level = {level}: it must lie between 0 and 1"):
+            call(level)
+
+
+# Paired contrasts ---------------------------------------------------------------------------------
+
+
+def test_a_contrast_by_hand():
+    found = paired_contrast({0: 1.0, 1: 3.0, 2: 5.0}, {2: 4.0, 1: 1.0, 0: 1.0})
+    assert found.seeds == (0, 1, 2)
+    assert found.differences == (0.0, 2.0, 1.0)
+    assert (found.interval.n, found.interval.mean, found.interval.sd) == (3, 1.0, 1.0)
+    assert (found.mean_a, found.mean_b) == (3.0, 2.0)
+    assert found.interval.high == pytest.approx(1 + 4.302652730 / math.sqrt(3))
+    # t = sqrt(3) with 2 degrees of freedom: p = 1 - t / sqrt(t^2 + 2).
+    assert found.p_t == pytest.approx(1 - math.sqrt(3 / 5))
+    # Sums of +-0 +-2 +-1: 3 is reached by all alike, with either sign of the zero.
+    assert found.p_sign_flip == 4 / 8
+    assert found.smallest_p == 2 / 8
+    # var a = 4, var b = 3, r = 6 / (2 * 2 sqrt(3)) = sqrt(3) / 2, df = 4 / 1.75, pooled sd sqrt(3.5).
+    half = 4 / 1.75 / 2
+    j = math.gamma(half) / (math.sqrt(half) * math.gamma(half - 0.5))
+    assert found.hedges_g == pytest.approx(j / math.sqrt(3.5))
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 9])
+def test_a_contrast_agrees_with_scipy(n):
+    rng = np.random.default_rng(n)
+    a, b = rng.normal(0.3, 1, n), rng.normal(0, 1, n)
+    found = paired_contrast(*arms(a, b), level=0.9)
+    theirs = scipy_stats.ttest_rel(a, b)
+    assert found.p_t == pytest.approx(theirs.pvalue)
+    assert (found.interval.low, found.interval.high) == pytest.approx(tuple(theirs.confidence_interval(0.9)))
+    flips = scipy_stats.permutation_test(
+        (a, b), lambda x, y, axis: (x - y).mean(axis=axis), permutation_type="samples", n_resamples=np.inf
+    )
+    assert found.p_sign_flip == pytest.approx(flips.pvalue)
+    # Which arm comes first changes the sign and nothing else.
+    other = paired_contrast(*arms(b, a), level=0.9)
+    assert (other.interval.mean, other.hedges_g) == pytest.approx((-found.interval.mean, -found.hedges_g), nan_ok=True)
+    assert (other.p_t, other.p_sign_flip) == pytest.approx((found.p_t, found.p_sign_flip))
+
+
+def test_incomplete_pairs_are_listed_and_never_left_out_unseen():
+    a = {0: 1.0, 1: 2.0, 2: 3.0, 3: math.nan, 7: 1.0}
+    b = {0: 0.0, 1: 1.5, 2: 2.0, 3: 1.0, 5: 9.0, 4: math.inf}
+    found = paired_contrast(a, b)
+    assert (found.only_a, found.only_b, found.not_finite) == ((7,), (4, 5), (3,))
+    assert found.incomplete == (3, 4, 5, 7)
+    assert (found.seeds, found.differences, found.interval.n) == ((0, 1, 2), (1.0, 0.5, 1.0), 3)
+    numbers = [found.interval.mean, found.interval.low, found.mean_a, found.mean_b, found.hedges_g]
+    assert all(math.isnan(x) for x in [*numbers, found.p_t, found.p_sign_flip])
+    asked = paired_contrast(a, b, complete_pairs_only=True)
+    whole = paired_contrast({0: 1.0, 1: 2.0, 2: 3.0}, {0: 0.0, 1: 1.5, 2: 2.0})
+    assert asked.incomplete == found.incomplete
+    assert (asked.interval, asked.hedges_g, asked.p_t) == (whole.interval, whole.hedges_g, whole.p_t)
+
+
+def test_no_pair_and_one_pair():
+    none = paired_contrast({}, {})
+    assert (none.interval.n, none.seeds, none.smallest_p) == (0, (), 1.0)
+    assert math.isnan(none.interval.mean) and math.isnan(none.p_sign_flip) and math.isnan(none.p_t)
+    one = paired_contrast({4: 2.0}, {4: 1.5})
+    assert (one.interval.mean, one.p_sign_flip) == (0.5, 1.0)
+    assert math.isnan(one.interval.low) and math.isnan(one.p_t) and math.isnan(one.hedges_g)
+
+
+def test_differences_without_spread_have_no_t_test():
+    zero = paired_contrast(*arms([0.1, 0.2, 0.3], [0.1, 0.2, 0.3]))
+    assert (zero.interval.mean, zero.p_t, zero.p_sign_flip, zero.hedges_g) == (0.0, 1.0, 1.0, 0.0)
+    # 0.1, but for rounding
+    equal = paired_contrast(*arms([0.4, 0.5, 0.7, 1.1], [0.3, 0.4, 0.6, 1.0]))
+    assert math.isnan(equal.p_t)
+    assert equal.p_sign_flip == 2 / 16
+    flat = paired_contrast(*arms([0.2] * 4, [0.1] * 4))
+    assert math.isnan(flat.hedges_g)
+
+
+def brute_force_flips(values):
+    sums = [abs(sum(s * v for s, v in zip(signs, values, strict=True)))
+            for signs in itertools.product((1, -1), repeat=len(values))]  # fmt: skip
+    return np.mean([s >= abs(sum(values)) - 1e-12 for s in sums])
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=7))
+def test_sign_flips_count_all_patterns_ties_too(values):
+    tenths = [v / 10 for v in values]
+    assert sign_flip_p(tenths) == pytest.approx(brute_force_flips(tenths))
+    assert sign_flip_p(tenths) == sign_flip_p(tenths[::-1])
+    assert sign_flip_p(tenths) >= smallest_p(len(values))
+
+
+def exact_flips(whole_numbers):
+    """Two-sided p by the exact distribution of the sum, one convolution per value."""
+    chances = np.ones(1)
+    for value in map(abs, whole_numbers):
+        step = np.zeros(2 * value + 1)
+        step[0] += 0.5
+        step[-1] += 0.5
+        chances = np.convolve(chances, step)
+    sums = np.arange(chances.size) - sum(map(abs, whole_numbers))
+    return chances[np.abs(sums) >= abs(sum(whole_numbers))].sum()
+
+
+@pytest.mark.parametrize("n", [19, 20, 21, 40])
+def test_many_pairs_are_counted_up_to_20_and_drawn_beyond(n):
+    values = np.random.default_rng(n).integers(-4, 7, n).tolist()
+    exact = exact_flips(values)
+    error = 1e-12 if n <= 20 else 4 * math.sqrt(exact * (1 - exact) / N_DRAWS)
+    assert sign_flip_p(values) == pytest.approx(exact, abs=error)
+    assert sign_flip_p(values) == sign_flip_p(values[::-1])
+
+
+def test_drawn_patterns_never_give_a_p_of_zero():
+    found = contrast_of(np.arange(1.0, 41))
+    assert found.p_sign_flip == found.smallest_p == 1 / (N_DRAWS + 1)
+
+
+def test_sign_flips_of_nothing_or_of_nan_have_no_p():
+    assert math.isnan(sign_flip_p([]))
+    assert math.isnan(sign_flip_p([1.0, math.nan]))
+
+
+@pytest.mark.parametrize("r", [0.0, 0.8])
+def test_hedges_g_is_nearly_unbiased_whether_or_not_arms_are_correlated(r):
+    rng = np.random.default_rng(1)
+    noise = rng.normal(size=(3000, 2, 6))
+    a, b = noise[:, 0] + 1, r * noise[:, 0] + math.sqrt(1 - r**2) * noise[:, 1]
+    found = [paired_contrast(*arms(x, y)).hedges_g for x, y in zip(a, b, strict=True)]
+    assert np.mean(found) == pytest.approx(1, abs=0.02 + 3 * np.std(found) / math.sqrt(3000))
+
+
+def test_false_positives_of_the_paired_tests_are_at_the_nominal_rate():
+    n, runs = 8, 3000
+    draws = np.random.default_rng(0).normal(size=(runs, n))
+    found = [contrast_of(row) for row in draws]
+    assert np.mean([c.p_t <= 0.05 for c in found]) == pytest.approx(0.05, abs=three_errors(0.05, runs))
+    # p moves in steps of 2 / 2^n without ties: 6 steps fit into 5%.
+    reachable = 12 / 2**n
+    assert np.mean([c.p_sign_flip <= 0.05 for c in found]) == pytest.approx(reachable, abs=three_errors(0.05, runs))
+
+
+def test_power_rises_with_the_effect_and_is_what_the_plan_says():
+    draws = np.random.default_rng(1).normal(size=(1000, 8))
+    effects = [0, 0.5, 1, 1.15, 2]  # 1.15 standard deviations are seen with 80% power by 8 pairs
+    t = [np.mean([contrast_of(row + e).p_t <= 0.05 for row in draws]) for e in effects]
+    flips = [np.mean([sign_flip_p(row + e) <= 0.05 for row in draws]) for e in effects]
+    assert t == sorted(t) and flips == sorted(flips)
+    assert t[3] == pytest.approx(0.8, abs=0.04)
+
+
+# Holm ---------------------------------------------------------------------------------------------
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.5]).tolist() == [1.0, 1.0]
+    assert holm([0.02]).tolist() == [0.02]
+    assert holm([]).tolist() == []
+
+
+def test_holm_does_not_count_nan():
+    found = holm([math.nan, 0.01, math.nan, 0.04])
+    assert np.isnan(found[[0, 2]]).all()
+    assert found[[1, 3]].tolist() == pytest.approx([0.02, 0.04])
+    assert np.isnan(holm([math.nan])).all()
+
+
+def test_holm_refuses_what_is_no_p():
+    with pytest.raises(ValueError, match=r"p values \[1.5, -0.1\]: they must lie between 0 and 1"):
+        holm([0.5, 1.5, -0.1])
+
+
+def rejected_step_by_step(p, alpha):
+    rejected = set()
+    for i, k in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        if p[k] > alpha / (len(p) - i):
+            break
+        rejected.add(k)
+    return rejected
+
+
+@given(st.lists(st.floats(0, 1), max_size=9), st.sampled_from([0.01, 0.05, 0.3]))
+def test_holm_rejects_what_the_procedure_does_step_by_step(p, alpha):
+    found = holm(p)
+    assert {k for k, q in enumerate(found) if q <= alpha * (1 + 1e-12)} >= rejected_step_by_step(p, alpha)
+    assert {k for k, q in enumerate(found) if q <= alpha * (1 - 1e-12)} <= rejected_step_by_step(p, alpha)
+    order = np.argsort(p, kind="stable")
+    assert (np.diff(found[order]) >= 0).all() and (found >= p).all()
+
+
+@pytest.mark.parametrize("n_true", [6, 3])
+def test_holm_keeps_the_family_wise_error(n_true):
+    runs = 2000
+    draws = np.random.default_rng(n_true).normal(size=(runs, 6, 7))
+    draws[:, n_true:] += 1.5
+    p_values = scipy_stats.ttest_1samp(draws, 0, axis=-1).pvalue
+    wrong = [min(holm(family)[:n_true]) <= 0.05 for family in p_values]
+    assert np.mean(wrong) <= 0.05 + three_errors(0.05, runs)
+    assert np.mean(wrong) >= 0.015  # not by being blind: Bonferroni alone would give 0.05 n_true / 6
+
+
+# Equivalence --------------------------------------------------------------------------------------
+
+
+def test_equivalence_is_two_one_sided_tests_of_scipy():
+    d = np.random.default_rng(0).normal(0.1, 0.3, 9)
+    found = equivalence(d, 0.4)
+    above = scipy_stats.ttest_1samp(d, -0.4, alternative="greater").pvalue
+    below = scipy_stats.ttest_1samp(d, 0.4, alternative="less").pvalue
+    assert (found.p_above, found.p_below, found.p) == pytest.approx((above, below, max(above, below)))
+    for margin in (found.high - 1e-6, found.high + 1e-6):  # within the margin, or not by a hair
+        judged = equivalence(d, margin)
+        assert judged.is_equivalent == (-margin < found.low and found.high < margin)
+
+
+def test_equivalence_of_few_equal_or_missing_values():
+    assert equivalence([0.0, 0.0], 0.1).is_equivalent
+    for values in ([], [0.01], [0.01, 0.01, 0.01], [0.0, math.nan, 0.0]):
+        found = equivalence(values, 0.1)
+        assert math.isnan(found.p) and not found.is_equivalent
+    assert math.isnan(equivalence([0.0, 0.1], math.nan).p)
+    assert not equivalence([0.01, -0.01], 0).is_equivalent
+
+
+def test_equivalence_is_wrongly_found_at_the_nominal_rate_at_the_margin():
+    runs = 3000
+    d = np.random.default_rng(2).normal(1.0, 0.4, (runs, 8))
+    assert np.mean([equivalence(row, 1.0).is_equivalent for row in d]) == pytest.approx(
+        0.05, abs=three_errors(0.05, runs)
+    )
+
+
+# Verdicts -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("differences", "word", "sentence"),
+    [
+        ([-0.30, -0.32, -0.28, -0.31], "helps",
+         "The error falls by 0.302 (95% interval -0.33 to -0.275, 4 pairs), beyond the margin of 0.1: helps."),
+        ([0.30, 0.32, 0.28, 0.31], "hurts",
+         "The error rises by 0.302 (95% interval +0.275 to +0.33, 4 pairs), beyond the margin of 0.1: hurts."),
+        ([0.01, -0.02, 0.02, 0.0], "no meaningful difference",
+         "The error rises by 0.0025 (90% interval -0.0176 to +0.0226, 4 pairs), within the margin of 0.1: no meaningful "
+         "difference."),
+        # Surely not zero, and surely less than the margin.
+        ([-0.030, -0.032, -0.028, -0.031], "no meaningful difference",
+         "The error falls by 0.0302 (90% interval -0.0323 to -0.0282, 4 pairs), within the margin of 0.1: no meaningful "
+         "difference."),
+        ([-0.3, 0.3, 0.2, -0.1], "undecided",
+         "The error rises by 0.025 (95% interval -0.413 to +0.463, 4 pairs), shown neither within the margin of 0.1 nor "
+         "beyond it: undecided."),
+        ([-0.12, -0.1, -0.14, -0.11], "undecided",
+         "The error falls by 0.117 (95% interval -0.145 to -0.0903, 4 pairs), not zero by itself, but shown neither "
+         "within the margin of 0.1 nor beyond it: undecided."),
+        ([0.0, 0.0], "no meaningful difference",
+         "The error stays as it is (90% interval +0 to +0, 2 pairs), within the margin of 0.1: no meaningful difference."),
+    ],
+)  # fmt: skip
+def test_the_four_words(differences, word, sentence):
+    found = verdict(contrast_of(differences), 0.1)
+    assert (found.word, found.sentence) == (word, sentence)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=6), st.floats(0, 1))
+def test_a_word_is_where_the_intervals_lie(differences, margin):
+    found = verdict(contrast_of(differences), margin)
+    if found.sentence.startswith("Cannot") or len(set(differences)) == 1:
+        return
+    outside = {"helps": found.high < -margin, "hurts": found.low > margin}
+    edges = [found.low, found.high, found.inner_low, found.inner_high]
+    if min(abs(abs(edge) - margin) for edge in edges) < 1e-9:
+        return  # on the edge rounding decides
+    inside = -margin < found.inner_low and found.inner_high < margin
+    assert [word for word, holds in [*outside.items(), ("no meaningful difference", inside)] if holds] in (
+        [found.word], [] if found.word == "undecided" else None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("contrast", "margin", "sentence"),
+    [
+        (contrast_of([]), 0.1, "Cannot be judged: 0 pairs, and two are the fewest."),
+        (contrast_of([0.3]), 0.1, "Cannot be judged: 1 pair, and two are the fewest."),
+        (contrast_of([0.3, 0.2]), math.nan, "Cannot be judged: there is no margin."),
+        (contrast_of([0.3, 0.3]), 0.1, "Cannot be judged: all 2 differences are +0.3, so there is no spread to go by."),
+        (paired_contrast({0: 1, 1: 2, 2: 3}, {0: 1, 1: 1}), 0.1, "Cannot be judged: seed 2 gives no complete pair."),
+        (paired_contrast({0: 1, 1: 2, 3: 3}, {0: 1, 1: 1, 2: 3}), 0.1,
+         "Cannot be judged: seeds 2, 3 give no complete pair."),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_judged_is_undecided_and_says_why(contrast, margin, sentence):
+    found = verdict(contrast, margin)
+    assert (found.word, found.sentence, found.n_contrasts) == ("undecided", sentence, 0)
+
+
+def test_pairs_left_out_on_request_are_named():
+    contrast = paired_contrast({0: 1, 1: 2, 2: 3, 3: 1}, {0: 0, 1: 1.2, 2: 2.1}, complete_pairs_only=True)
+    assert "3 pairs; seed 3 gives none)" in verdict(contrast, 0.1).sentence
+
+
+def test_a_family_is_judged_more_strictly_and_says_so():
+    contrasts = [contrast_of(np.array([-0.31, -0.2, -0.4, -0.25]) + shift) for shift in (0, 0.25, 0.3)]
+    alone = [verdict(c, 0.1) for c in contrasts]
+    together = verdicts([*contrasts, contrast_of([0.1])], 0.1)
+    assert [v.word for v in alone[:1]] == ["helps"]
+    assert alone[0].p_beyond == pytest.approx(0.0215, abs=1e-4)
+    assert (together[0].word, together[0].p_beyond) == ("undecided", pytest.approx(3 * alone[0].p_beyond))
+    assert (together[0].low, together[0].high) == (alone[0].low, alone[0].high)
+    assert together[0].sentence.endswith("beyond it after correction for 3 contrasts: undecided.")
+    assert together[3].sentence == "Cannot be judged: 1 pair, and two are the fewest."
+
+
+def test_margins_may_differ_between_contrasts():
+    same = contrast_of([-0.30, -0.32, -0.28, -0.31])
+    assert [v.word for v in verdicts([same, same], [0.1, 0.5])] == ["helps", "no meaningful difference"]
+    assert verdicts([], 0.1) == ()
+    with pytest.raises(ValueError, match="1 margins for 2 contrasts: give one for all, or one each"):
+        verdicts([same, same], [0.1])
+
+
+@pytest.mark.parametrize("margin", [-0.1, math.inf])
+def test_a_margin_that_is_no_distance_is_refused(margin):
+    for call in (verdict, lambda c, m: equivalence(c.differences, m)):
+        with pytest.raises(ValueError, match=rf"margin = {margin}: it must be a finite difference"):
+            call(contrast_of([0.1, 0.2]), margin)
+    with pytest.raises(ValueError, match=r"alpha = 0.5: it must lie between 0 and 0.5"):
+        verdict(contrast_of([0.1, 0.2]), 0.1, 0.5)
+
+
+def words_of(rng, effect, runs, n=8, margin=1.0, sd=0.5):
+    found = [verdict(contrast_of(row), margin).word for row in rng.normal(effect, sd, (runs, n))]
+    return {word: found.count(word) / runs for word in ("helps", "hurts", "no meaningful difference", "undecided")}
+
+
+def test_verdicts_say_the_right_word_at_the_stated_rates():
+    rng, runs = np.random.default_rng(3), 1000
+    error = three_errors(0.05, runs)
+    zero, small, large = (words_of(rng, effect, runs) for effect in (0, -0.4, -2))
+    for within in (zero, small):
+        assert within["helps"] + within["hurts"] <= 0.05 + error
+        assert within["no meaningful difference"] > 0.85
+    assert large["helps"] > 0.95
+    assert large["no meaningful difference"] + large["hurts"] <= 0.05 + error
+    at_margin = words_of(rng, 1.0, 3 * runs)
+    # Half of alpha, since the other side is far away; the two one-sided tests have all of it.
+    assert at_margin["hurts"] == pytest.approx(0.025, abs=three_errors(0.025, 3 * runs))
+    assert at_margin["no meaningful difference"] == pytest.approx(0.05, abs=three_errors(0.05, 3 * runs))
+    no_margin = words_of(rng, 0, 2 * runs, margin=0)
+    assert no_margin["helps"] + no_margin["hurts"] == pytest.approx(0.05, abs=three_errors(0.05, 2 * runs))
+    assert no_margin["no meaningful difference"] == 0
+
+
+def test_undecided_grows_rarer_with_seeds():
+    rng = np.random.default_rng(4)
+    rates = [words_of(rng, -1.6, 400, n)["undecided"] for n in (3, 5, 8, 14)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] > 0.6 and rates[-1] < 0.1
+
+
+def test_verdicts_of_a_family_are_rarely_wrong_at_all():
+    """Two effects of zero and of exactly the margin, each on either side of it by a hair, and two large ones."""
+    runs, rng = 1000, np.random.default_rng(5)
+    truth = np.array([0.0, 0.0, 0.999, -0.999, 1.001, -1.001, 3.0, -3.0])
+    is_within = np.abs(truth) < 1
+    wrong_difference, wrong_none, right = [], [], []
+    for draws in rng.normal(size=(runs, truth.size, 8)) * 0.5 + truth[:, None]:
+        words = np.array([v.word for v in verdicts([contrast_of(row) for row in draws], 1.0)])
+        differs = (words == "helps") | (words == "hurts")
+        wrong_difference.append((differs & is_within).any())
+        wrong_none.append(((words == "no meaningful difference") & ~is_within).any())
+        right.append(differs[6:].all())
+    assert np.mean(wrong_difference) <= 0.05 + three_errors(0.05, runs)
+    assert np.mean(wrong_none) <= 0.05 + three_errors(0.05, runs)
+    assert np.mean(right) > 0.95
+
+
+# Margins from A/A arms ----------------------------------------------------------------------------
+
+
+def test_the_noise_margin_by_hand():
+    found = aa_margin([1.0, 3.0], [2.0, 4.0, 6.0])  # sums of squares 2 and 8, 3 degrees of freedom
+    assert (found.df, found.n_aa, found.n_reference, found.n_seeds) == (3, 2, 3, 1)
+    assert found.sd == pytest.approx(math.sqrt(10 / 3))
+    assert found.margin == pytest.approx(math.sqrt(2 * 10 / 3))
+    assert aa_margin([1.0, 3.0], [2.0, 4.0, 6.0], n_seeds=8).margin == pytest.approx(found.margin / math.sqrt(8))
+    low, high = (math.sqrt(2 * 10 / scipy_stats.chi2.ppf(q, 3)) for q in (0.975, 0.025))
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert found.difference == -2.0
+    assert found.p == pytest.approx(scipy_stats.ttest_ind([1.0, 3.0], [2.0, 4.0, 6.0]).pvalue)
+
+
+def test_noise_of_few_equal_or_missing_values():
+    for aa, reference in (
+        ([], [1.0, 2.0, 3.0]),
+        ([1.0], [2.0]),
+        ([1.0, math.nan], [1.0, 2.0]),
+        ([1.0, 2.0], [math.inf, -math.inf]),
+    ):
+        found = aa_margin(aa, reference)
+        assert math.isnan(found.margin) and math.isnan(found.p)
+        assert verdict(contrast_of([0.1, 0.2]), found.margin).word == "undecided"
+    assert aa_margin([1.0], [1.0, 2.0]).df == 1
+    same = aa_margin([0.1] * 3, [0.1] * 7)
+    assert (same.margin, same.difference, same.p) == (0.0, 0.0, 1.0)
+    assert math.isnan(aa_margin([0.1] * 3, [0.2] * 3).p)
+    with pytest.raises(ValueError, match="n_seeds = 0: it must be 1 or more"):
+        aa_margin([1.0, 2.0], [1.0, 2.0], 0)
+
+
+def test_the_limits_of_the_noise_cover_it():
+    runs = 1000
+    found = [aa_margin(row[:4], row[4:]) for row in np.random.default_rng(6).normal(0, 2, (runs, 9))]
+    covered = np.mean([f.low <= 2 * math.sqrt(2) <= f.high for f in found])
+    assert covered == pytest.approx(0.95, abs=three_errors(0.05, runs))
+    assert np.mean([f.p <= 0.05 for f in found]) == pytest.approx(0.05, abs=three_errors(0.05, runs))
+
+
+def test_an_aa_arm_is_no_meaningful_difference_and_its_own_margin_is_not_too_easy():
+    """The margin comes from the same table as the contrast, as it does in a sweep with an A/A arm."""
+    runs, n = 1000, 10
+    words = {0.0: [], math.sqrt(2): []}
+    for effect, found in words.items():
+        for base, aa, arm in np.random.default_rng(7).normal(size=(runs, 3, n)):
+            margin = aa_margin(aa, base).margin
+            found.append(verdict(paired_contrast(*arms(arm + effect, base)), margin).word)
+    rates = {e: {w: found.count(w) / runs for w in set(found)} for e, found in words.items()}
+    assert rates[0.0].get("helps", 0) + rates[0.0].get("hurts", 0) <= 0.05
+    assert rates[0.0]["no meaningful difference"] > 0.65
+    # Where the effect is the margin itself: 5%, and what the uncertainty of the margin adds.
+    assert rates[math.sqrt(2)]["no meaningful difference"] <= 0.08 + three_errors(0.08, runs)
+    assert rates[math.sqrt(2)]["hurts"] <= 0.08 + three_errors(0.08, runs)
+
+
+# Factor effects -----------------------------------------------------------------------------------
+
+
+def design(*sizes):
+    """Labels of a full design, the last size being seeds, and the factor names."""
+    combinations = list(itertools.product(*map(range, sizes)))
+    columns = list(zip(*combinations, strict=True))
+    return {name: columns[i] for i, name in enumerate("abc"[: len(sizes) - 1])}, columns[-1]
+
+
+def test_factor_effects_by_hand():
+    levels, seeds = design(2, 2, 2)
+    # Means: a0 3, a1 7; b0 4, b1 6; cells 2, 4, 6, 8 (no interaction); seeds 4.5, 5.5; noise +-0.5 in all cells.
+    found = factor_effects([2, 2, 3, 5, 5.5, 6.5, 7.5, 8.5], levels, seeds)
+    a, b, ab = found.effects
+    assert (a.name, b.name, ab.name) == ("a", "b", "a x b")
+    assert (found.grand_mean, found.n, found.n_cells, found.n_blocks, found.residual_df) == (5.0, 8, 4, 2, 3)
+    assert [(m.levels, m.mean, m.n) for m in a.means] == [((0,), 3.0, 4), ((1,), 7.0, 4)]
+    assert [(m.levels, m.mean, m.n) for m in ab.means][1:3] == [((0, 1), 4.0, 2), ((1, 0), 6.0, 2)]
+    assert (a.sum_of_squares, b.sum_of_squares, ab.sum_of_squares) == (32.0, 8.0, 0.0)
+    # Total 32 + 8 + seeds 2 + noise: the cells' own seed differences are 0, 2, 1, 1 around a mean of 1.
+    noise = 2 * (1 + 1) / 4
+    assert found.residual_sd == pytest.approx(math.sqrt(noise / 3))
+    assert a.eta_squared == pytest.approx(32 / (42 + noise))
+    assert found.block_eta_squared == pytest.approx(2 / (42 + noise))
+    assert (a.f, b.f, ab.f) == pytest.approx((96 / noise, 24 / noise, 0))
+    assert a.p == pytest.approx(scipy_stats.f.sf(96, 1, 3))
+    assert a.partial_omega_squared == pytest.approx(95 / (95 + 8))
+    assert (a.p_adjusted, b.p_adjusted, ab.p_adjusted) == pytest.approx((3 * a.p, 2 * b.p, 1.0))
+
+
+def test_one_factor_of_two_levels_is_the_paired_t_test():
+    rng = np.random.default_rng(8)
+    a, b = rng.normal(0.5, 1, 7), rng.normal(0, 1, 7)
+    (effect,) = factor_effects([*a, *b], {"arm": ["a"] * 7 + ["b"] * 7}, [*range(7)] * 2).effects
+    t = scipy_stats.ttest_rel(a, b)
+    assert (effect.f, effect.p) == pytest.approx((t.statistic**2, t.pvalue))
+
+
+def least_squares(values, columns):
+    """Residual sum of squares and rank of a regression on dummies of each product of columns."""
+    parts = [np.ones((len(values), 1))]
+    for product in columns:
+        labels = list(zip(*product, strict=True))
+        parts.append(np.array([[label == k for k in sorted(set(labels))] for label in labels], dtype=float))
+    X = np.hstack(parts)
+    fitted, _, rank, _ = np.linalg.lstsq(X, values, rcond=None)
+    return ((values - X @ fitted) ** 2).sum(), rank
+
+
+def test_factor_effects_are_those_of_nested_regressions():
+    levels, seeds = design(2, 3, 4, 3)
+    rng = np.random.default_rng(9)
+    values = rng.normal(size=72) + np.array(levels["a"]) - np.array(levels["b"]) * np.array(levels["c"]) + seeds
+    shuffled = rng.permutation(72)
+    found = factor_effects(
+        values[shuffled], {k: [v[i] for i in shuffled] for k, v in levels.items()}, [seeds[i] for i in shuffled]
+    )
+    model, before = [[seeds]], least_squares(values, [[seeds]])
+    for effect in found.effects:
+        model.append([levels[name] for name in effect.factors])
+        after = least_squares(values, model)
+        assert effect.sum_of_squares == pytest.approx(before[0] - after[0])
+        assert effect.df == after[1] - before[1]
+        before = after
+    rest, rank = least_squares(values, [*model, list(levels.values())])
+    assert (found.residual_sd**2, found.residual_df) == pytest.approx((rest / (72 - rank), 72 - rank))
+    assert found.higher_eta_squared == pytest.approx((before[0] - rest) / (72 * values.var()))
+    shares = [e.eta_squared for e in found.effects]
+    assert sum(
+        shares
+    ) + found.block_eta_squared + found.higher_eta_squared + found.residual_eta_squared == pytest.approx(1)
+
+
+def test_an_unbalanced_design_is_refused_with_a_list_of_its_holes():
+    levels = {"proxy": ["none", "none", "dummy", "dummy", "dummy"], "finetune.freeze": [0, 1, 0, 1, 1]}
+    with pytest.raises(InputError) as refused:
+        factor_effects([1, 2, 3, math.nan, 5], levels, [3, 3, 3, 3, 4])
+    assert refused.value.problems == (
+        "factor_effects: proxy = none, finetune.freeze = 0 has no value at seed 4.",
+        "factor_effects: proxy = none, finetune.freeze = 1 has no value at seed 4.",
+        "factor_effects: proxy = dummy, finetune.freeze = 0 has no value at seed 4.",
+        "factor_effects: proxy = dummy, finetune.freeze = 1 has the value nan at seed 3.",
+        "factor_effects: Each combination of levels needs one finite value per seed. Run the missing trials, or leave "
+        "the level or the seed out.",
+    )
+    with pytest.raises(InputError, match=r"a = 0 has 2 values at seeds 0, 1\.\n"):
+        factor_effects([1, 1, 1, 1, 1, 1], {"a": [0, 0, 0, 0, 1, 1]}, [0, 1, 0, 1, 0, 1])
+
+
+def test_factors_and_seeds_that_cannot_be_compared_are_refused():
+    with pytest.raises(InputError) as refused:
+        factor_effects([1, 2], {"a": [0, 1], "b": [0, 0]}, [0, 0])
+    assert refused.value.problems == (
+        "factor_effects: factor 'b' has 1 level. It needs two. Leave it out.",
+        "factor_effects: 1 seed. Noise can only be told from two on. Run more seeds.",
+    )
+    with pytest.raises(InputError, match="there is no factor"):
+        factor_effects([1, 2], {}, [0, 1])
+    with pytest.raises(ValueError, match="2 values need as many labels"):
+        factor_effects([1, 2], {"a": [0]}, [0, 1])
+
+
+def test_effects_without_noise_or_without_any_difference():
+    levels, seeds = design(2, 2, 3)
+    exact = factor_effects(0.1 + np.array(levels["a"]) + 0.3 * np.array(seeds), levels, seeds)
+    assert exact.residual_sd == exact.residual_eta_squared == 0
+    a = exact.effects[0]
+    assert a.eta_squared == pytest.approx(3 / (3 + 0.72))
+    assert all(math.isnan(x) for x in (a.f, a.p, a.p_adjusted, a.partial_omega_squared, a.low, a.high))
+    flat = factor_effects([0.1] * 12, levels, seeds)
+    assert math.isnan(flat.effects[0].eta_squared) and math.isnan(flat.effects[0].p)
+
+
+@pytest.mark.parametrize(("f", "df", "rest"), [(0.5, 1, 4), (3, 2, 8), (50, 3, 20), (1e4, 2, 8), (1e9, 1, 4)])
+def test_noncentralities_put_the_f_where_it_is_asked(f, df, rest):
+    for p in (0.95, 0.05):
+        found = noncentrality(f, df, rest, p)
+        if scipy_stats.f.cdf(f, df, rest) <= p:
+            assert found == 0
+        else:
+            assert scipy_stats.ncf.cdf(f, df, rest, found) == pytest.approx(p, abs=1e-6)
+
+
+def test_intervals_of_effects_cover_and_agree_with_their_p():
+    """One strong factor, one without effect; a partial share is L / (L + n) at the true noncentrality L."""
+    levels, seeds = design(2, 3, 4)
+    a = np.array(levels["a"])
+    runs = 400
+    strong, none = [], []
+    for noise in np.random.default_rng(10).normal(size=(runs, 24)):
+        found = factor_effects(1.2 * a + noise + 0.5 * np.array(seeds), levels, seeds).effects
+        assert all((e.low > 0) == (e.p < 0.05) for e in found)
+        strong.append(found[0])
+        none.append(found[1])
+    share = 0.36 / 1.36  # the variance of +-0.6 beside noise of one
+    covered = np.mean([e.low <= share <= e.high for e in strong])
+    assert covered == pytest.approx(0.9, abs=three_errors(0.9, runs))
+    assert np.mean([e.p <= 0.05 for e in none]) == pytest.approx(0.05, abs=three_errors(0.05, runs))
+    omegas = [e.partial_omega_squared for e in strong], [e.partial_omega_squared for e in none]
+    assert [np.mean(o) for o in omegas] == pytest.approx([share, 0], abs=0.03)
+
+
+# Rank correlation ---------------------------------------------------------------------------------
+
+
+def test_rank_correlations_are_those_of_scipy_ties_too():
+    x, y = [1, 2, 2, 3, 5, 5, 5, 9], [2, 1, 4, 4, 3, 8, 7, 7.5]
+    found = rank_correlation(x, y, 0.9)
+    assert found.rho == pytest.approx(scipy_stats.spearmanr(x, y).statistic)
+    assert found.tau == pytest.approx(scipy_stats.kendalltau(x, y).statistic)
+    z = scipy_stats.norm.ppf(0.95)
+    half = z * math.sqrt((1 + found.rho**2 / 2) / 5)
+    assert np.arctanh([found.rho_low, found.rho_high]) - np.arctanh(found.rho) == pytest.approx([-half, half])
+    assert np.arctanh(found.tau_high) == pytest.approx(np.arctanh(found.tau) + z * math.sqrt(0.437 / 4))
+    assert (found.n, found.n_clusters, found.caution) == (8, None, "")
+    turned = rank_correlation(x, [-v for v in y], 0.9)
+    assert (turned.rho, turned.rho_low) == pytest.approx((-found.rho, -found.rho_high))
+
+
+def test_intervals_of_independent_points_cover():
+    runs, n, r = 600, 20, 0.6
+    draws = np.random.default_rng(11).normal(size=(runs, 2, n))
+    true_rho, true_tau = 6 / math.pi * math.asin(r / 2), 2 / math.pi * math.asin(r)
+    found = [rank_correlation(x, r * x + math.sqrt(1 - r**2) * y) for x, y in draws]
+    assert np.mean([f.rho_low <= true_rho <= f.rho_high for f in found]) == pytest.approx(0.95, abs=0.03)
+    assert np.mean([f.tau_low <= true_tau <= f.tau_high for f in found]) == pytest.approx(0.95, abs=0.03)
+
+
+def cells_by_seeds(rng, n_seeds, cells=6):
+    """Distances and errors of cells x seeds: cells differ in both, each seed shifts all its errors."""
+    place = np.linspace(-1, 1, cells)[:, None]
+    x = place + 0.3 * rng.normal(size=(cells, n_seeds))
+    y = place + 0.5 * rng.normal(size=n_seeds) + rng.normal(size=(cells, n_seeds))
+    return x.ravel(), y.ravel(), np.tile(np.arange(n_seeds), cells)
+
+
+@pytest.mark.parametrize("n_seeds", [3, 5])
+def test_intervals_over_few_seeds_cover(n_seeds):
+    rng, runs = np.random.default_rng(12), 200
+    truth = scipy_stats.spearmanr(*cells_by_seeds(rng, 20_000)[:2]).statistic
+    found = [rank_correlation(x, y, clusters=c) for x, y, c in (cells_by_seeds(rng, n_seeds) for _ in range(runs))]
+    assert found[0].n_clusters == n_seeds and found[0].n == 6 * n_seeds
+    assert np.mean([f.rho_low <= truth <= f.rho_high for f in found]) == pytest.approx(
+        0.95, abs=three_errors(0.95, runs)
+    )
+
+
+def test_clustered_intervals_by_hand():
+    x, y, seeds = (
+        np.array([1.0, 2, 3, 1, 2, 3, 1, 2, 3]),
+        np.array([1.0, 3, 2, 2, 1, 4, 3, 2.5, 5]),
+        np.repeat([7, 8, 9], 3),
+    )
+    found = rank_correlation(x, y, clusters=seeds.tolist())
+    v = np.arctanh([scipy_stats.spearmanr(x[seeds != s], y[seeds != s]).statistic for s in (7, 8, 9)])
+    half = scipy_stats.t.ppf(0.975, 2) * math.sqrt(2 / 3 * ((v - v.mean()) ** 2).sum())
+    assert np.arctanh([found.rho_low, found.rho_high]) - np.arctanh(found.rho) == pytest.approx([-half, half])
+    assert found.tau_low < found.tau < found.tau_high
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "clusters", "rho", "caution"),
+    [
+        ([], [], None, math.nan, "a measure does not vary: no correlation"),
+        ([1], [1], None, math.nan, "a measure does not vary: no correlation"),
+        ([1, 1, 1, 1], [1, 2, 3, 4], None, math.nan, "a measure does not vary: no correlation"),
+        ([1, 2, 3, math.nan], [1, 2, 3, 4], None, math.nan, "a value is not finite: no correlation"),
+        ([1, 2, 3], [1, 3, 2], None, 0.5, "fewer than 4 points: no interval"),
+        ([1, 2, 3, 4], [1, 3, 2, 4], None, 0.8, "fewer than 5 points: no interval of tau"),
+        ([1, 2, 3, 4, 5], [1, 2, 3, 4, 5], None, 1.0, "a perfect rank correlation: no interval"),
+        ([1, 2, 3, 4], [1, 3, 2, 4], [0, 0, 1, 1], 0.8, "fewer than 3 clusters: no interval"),
+        ([1, 2, 3, 4], [1, 3, 2, 4], [0, 1, 2, 3], 0.8,
+         "a perfect or no rank correlation without one of the clusters: no interval"),
+    ],
+)  # fmt: skip
+def test_what_has_no_correlation_or_no_interval_says_why(x, y, clusters, rho, caution):
+    found = rank_correlation(x, y, clusters=clusters)
+    assert found.rho == pytest.approx(rho, nan_ok=True)
+    assert found.caution == caution
+    assert math.isnan(found.rho_low) == (caution != "fewer than 5 points: no interval of tau")
+    assert math.isnan(found.tau_low)
+
+
+def test_measures_of_different_length_are_refused():
+    with pytest.raises(ValueError, match=r"x, y and clusters have \[2, 2, 1\] values"):
+        rank_correlation([1, 2], [1, 2], clusters=[0])
+
+
+# Over tasks ---------------------------------------------------------------------------------------
+
+
+def scores(seed=0, n=5):
+    rng = np.random.default_rng(seed)
+    return {task: rng.normal(size=n).tolist() for task in ("ecg", "darcy", "cosmic", "psicov", "ninapro", "cifar100")}
+
+
+def test_the_interquartile_mean_is_scipys_trimmed_mean():
+    for n in (1, 2, 5, 8):
+        pooled = np.concatenate(list(scores(n=n).values()))
+        found = interquartile_mean(scores(n=n))
+        assert found.mean == pytest.approx(scipy_stats.trim_mean(pooled, 0.25))
+        assert (found.n_seeds, len(found.tasks)) == (n, 6)
+    assert interquartile_mean({"a": [1, 2, 3, 100]}).mean == 2.5
+    assert interquartile_mean({"a": [2, 4]}).task_means == (3.0,)
+
+
+def test_the_same_seed_gives_the_same_interval_in_any_order():
+    found = interquartile_mean(scores())
+    turned = {task: values[::-1] for task, values in reversed(scores().items())}
+    assert interquartile_mean(turned) == found
+    assert found.low < found.mean < found.high
+    assert interquartile_mean(scores(), seed=1).low != found.low
+    assert found.task_means == tuple(np.mean(sorted(scores()[task])) for task in found.tasks)
+    wider = interquartile_mean(scores(), level=0.99)
+    assert wider.low < found.low and found.high < wider.high
+
+
+def test_the_caution_of_few_seeds():
+    few, many = interquartile_mean(scores()), interquartile_mean(scores(n=20))
+    tasks = "The interval is over seeds, for these 6 tasks; it says nothing about other tasks."
+    assert few.caution == f"{tasks} A bootstrap over 5 seeds per task makes it too short."
+    assert many.caution == tasks
+
+
+def test_scores_that_are_missing_or_unequal():
+    for hole in (math.nan, math.inf, -math.inf):
+        assert math.isnan(interquartile_mean({"a": [1, 2, 3, 4, 5, 6, 7, hole]}).mean)
+    assert math.isnan(interquartile_mean({"a": [math.inf, -math.inf], "b": [1, 2]}).task_means[0])
+    one = interquartile_mean({"a": [1], "b": [2]})
+    assert one.mean == 1.5 and math.isnan(one.low)
+    for empty in ({}, {"a": []}):
+        assert math.isnan(interquartile_mean(empty).mean)
+    with pytest.raises(InputError, match=r"different numbers of scores \(a 2, b 1\)\. Each task needs the same number"):
+        interquartile_mean({"b": [1], "a": [1, 2]})
+
+
+def test_the_bootstrap_is_too_short_with_few_seeds_and_fair_with_many():
+    rng, runs = np.random.default_rng(13), 300
+    covered = {}
+    for n in (3, 20):
+        found = [interquartile_mean({t: rng.normal(size=n) for t in "abcdef"}, n_resamples=500) for _ in range(runs)]
+        covered[n] = np.mean([f.low <= 0 <= f.high for f in found])
+    assert covered[3] == pytest.approx(0.86, abs=0.06)
+    assert covered[20] == pytest.approx(0.95, abs=0.04)
