@@ -12,6 +12,7 @@ from typing import Any
 
 from orca_sweep.config import TrialConfig
 from orca_sweep.space import Plan
+from orca_sweep.space.prefixes import shared_epochs
 from orca_sweep.stats import smallest_effect, smallest_p
 from orca_sweep.store import STAGE_SCHEMA, Store, numeric_versions
 from orca_sweep.trial import shared_stages
@@ -76,6 +77,10 @@ class Forecast:
     """Planned, with those that are planned on the way."""
     n_done: int
     stages: tuple[Stage, ...]
+    n_epochs: int
+    """Fine-tuning epochs of the trials left."""
+    n_shared_epochs: int
+    """Those of them that a trial takes over from another with the same beginning."""
     trial_hours: float
     """Of the trials left whose like is known, one after another."""
     cpu_hours: float
@@ -104,11 +109,15 @@ def forecast(plan: Plan, store: Store | None, done: Callable[[str], bool] = lamb
     stages, wanted = _stages(left, rows, store)
     seconds = [costs.finetune(config) for config in left]
     stage_seconds = [costs.stage(stage, config) for stage, config in wanted]
-    total = sum(s for s in (*seconds, *stage_seconds) if s is not None) / 3600
+    n_epochs, n_shared = sum(config.finetune.epochs for config in left), shared_epochs(known)
+    own = sum(s for s in seconds if s is not None) * (1 - n_shared / max(1, n_epochs))
+    total = (own + sum(s for s in stage_seconds if s is not None)) / 3600
     return Forecast(
         n_trials=len(plan.trials) + plan.n_later,
         n_done=len(plan.trials) - len(known),
         stages=stages,
+        n_epochs=n_epochs,
+        n_shared_epochs=n_shared,
         trial_hours=total,
         cpu_hours=total * resources.cpu,
         gpu_hours=total * resources.gpu,

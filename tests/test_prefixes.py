@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from orca_sweep import stages
 from orca_sweep.freezing import beginning, schedule
 from orca_sweep.results import read_record
-from orca_sweep.space.prefixes import shared_prefixes
+from orca_sweep.space.prefixes import shared_epochs, shared_prefixes
 from orca_sweep.space.records import PlannedTrial
 from orca_sweep.stages import finetuning
 from orca_sweep.stages.finetuning import PREFIX_STAGE, phase_at
@@ -104,6 +104,12 @@ def test_what_is_shared_is_found_by_comparing_every_two_trials(cells, n_layers):
             assert found.get(trial.trial_id, frozenset()) == exact
         # The number of layers may make more equal than a plan can know, never less.
         assert all(any(shared <= epochs for epochs in exact) for shared in found.get(trial.trial_id, ()))
+
+
+def test_epochs_shared_are_those_that_need_not_be_computed():
+    trials = planned(frozen("body", 5, 20), frozen("body", 10, 20), frozen("none", 0, 20), frozen("none", 0, 8))
+    assert shared_epochs(t.config for t in trials) == 5 + 8
+    assert shared_epochs(t.config for t in trials[:1]) == 0
 
 
 def test_a_thousand_trials_that_all_share_something():

@@ -218,6 +218,11 @@ def _forecast_lines(found: "Forecast") -> Iterator[str]:
             for stage in found.stages
         ]
         yield f"stages to compute once, for all that share them: {', '.join(told)}"
+    if found.n_shared_epochs:
+        yield (
+            f"{found.n_shared_epochs} of {found.n_epochs} fine-tuning epochs are shared: trials that begin alike compute"
+            " these once"
+        )
     if found.n_left:
         yield _hours(found)
     for contrasts in found.contrasts:

@@ -31,11 +31,24 @@ def shared_prefixes(trials: Iterable[PlannedTrial]) -> Mapping[str, frozenset[in
 
     Cost: that of sorting and of the answer; 0.1 s for 5,000 trials.
     """
-    groups: dict[TrialConfig, list[tuple[Stretches, str]]] = defaultdict(list)
-    for trial in trials:
-        groups[without_schedule(trial.config)].append((_stretches(trial.config.finetune), trial.trial_id))
-    found = (pair for group in groups.values() if len(group) > 1 for pair in _partings(group))
+    groups = _groups((trial.config, trial.trial_id) for trial in trials)
+    found = (pair for group in groups if len(group) > 1 for pair in _partings(group))
     return {trial_id: epochs for trial_id, epochs in found if epochs}
+
+
+def shared_epochs(configs: Iterable[TrialConfig]) -> int:
+    """Returns how many fine-tuning epochs need not be computed, because another trial has computed them."""
+    groups = _groups((config, "") for config in configs)
+    # In their order each trial has its own only what it does not share with the one before.
+    return sum(_agreed(a, b) for group in groups for (a, _), (b, _) in pairwise(sorted(group)))
+
+
+def _groups(trials: Iterable[tuple[TrialConfig, str]]) -> Iterable[list[tuple[Stretches, str]]]:
+    """Schedules of the trials that start fine-tuning alike."""
+    groups: dict[TrialConfig, list[tuple[Stretches, str]]] = defaultdict(list)
+    for config, trial_id in trials:
+        groups[without_schedule(config)].append((_stretches(config.finetune), trial_id))
+    return groups.values()
 
 
 def _stretches(config: FinetuneConfig) -> Stretches:
