@@ -66,7 +66,8 @@ class Agenda:
         self.read, self.resolve, self.shared, self.is_held, self.planned = read, resolve, shared, is_held, planned
         self.now, self.start = now, now()
         self.queue: dict[str, PlannedTrial] = {}
-        self.known: dict[str, PlannedTrial] = {}
+        self.known: dict[str, list[PlannedTrial]] = {}
+        """What each trial is for: one may be the same work in two cells."""
         self.names: dict[str, Shared] = {}
         self.running: dict[str, PlannedTrial] = {}
         self.blocked: dict[str, str] = {}
@@ -74,8 +75,10 @@ class Agenda:
         self.makers: dict[str, str] = {}
         """Artifacts in the making, with the trial that makes them."""
         self.made: set[str] = set()
+        self.ended_rows: dict[str, Row] = {}
         self.attempts: dict[str, int] = {}
-        self.n_begun = 0
+        self.begun: set[str] = set()
+        """Trials that were ever started, by this launch or an earlier one."""
         self.used_s = 0.0
         self.cells = {tuned.cell_id: _Cell(tuned) for tuned in plan.tuned}
         self._add(plan.trials)
@@ -95,7 +98,7 @@ class Agenda:
         budget, resources = self.space.budget, self.space.resources
         hours = self.used_s / 3600
         uses = (
-            ("trials", budget.trials, self.n_begun),
+            ("trials", budget.trials, len(self.begun)),
             ("hours", budget.hours, (self.now() - self.start) / 3600),
             ("cpu_hours", budget.cpu_hours, hours * resources.cpu),
             ("gpu_hours", budget.gpu_hours, hours * resources.gpu),
@@ -112,8 +115,8 @@ class Agenda:
 
     @property
     def unreplicated(self) -> list[str]:
-        """Cells none of whose candidates is ok, so that there is nothing to replicate."""
-        return [i for i, cell in self.cells.items() if cell.is_replicated and not self._best(cell)]
+        """Cells whose search has ended without a candidate that is ok, so that there is nothing to replicate."""
+        return [i for i, cell in self.cells.items() if self._is_searched(cell) and not self._best(cell)]
 
     def next(self) -> PlannedTrial | None:
         """Returns a trial to start now, or None: because all is begun, held back or spent (see ``is_over``)."""
@@ -131,7 +134,7 @@ class Agenda:
             self.makers |= {name: trial_id for name in names if name not in self.made}
             self.running[trial_id] = trial
             self.attempts[trial_id] = self.attempts.get(trial_id, 0) + 1
-            self.n_begun += self.attempts[trial_id] == 1
+            self.begun.add(trial_id)
             return trial
         return None
 
@@ -155,7 +158,6 @@ class Agenda:
         trial = self.running.pop(trial_id)
         self._release(trial_id)
         self.attempts[trial_id] -= 1
-        self.n_begun -= self.attempts[trial_id] == 0
         self.blocked[trial_id] = lock
         self.queue[trial_id] = trial
 
@@ -169,7 +171,7 @@ class Agenda:
         if self.attempts[trial_id] <= self._rule(row["status"]).retry and row["status"] != "ok":
             self.queue[trial_id] = trial
             return True
-        self._record(trial, row)
+        self._record(trial_id, row)
         return False
 
     def _release(self, trial_id: str) -> None:
@@ -182,28 +184,42 @@ class Agenda:
 
     def _add(self, trials: Iterable[PlannedTrial]) -> None:
         """Queues what has no final record; of trials that share an embedder run, the longest comes first."""
-        new = [trial for trial in trials if trial.trial_id not in self.known]
-        self.known |= {trial.trial_id: trial for trial in new}
-        self.names |= {trial.trial_id: self.shared(trial.config) for trial in new}
-        for trial in _longest_first(new, self.names):
+        new: dict[str, PlannedTrial] = {}
+        for trial in trials:
+            uses = self.known.setdefault(trial.trial_id, [])
+            if not uses:
+                new[trial.trial_id] = trial
+            if trial not in uses:
+                uses.append(trial)
+                row = self.ended_rows.get(trial.trial_id)
+                if row is not None:
+                    self._score(trial, row)
+        self.names |= {trial_id: self.shared(trial.config) for trial_id, trial in new.items()}
+        for trial in _longest_first(list(new.values()), self.names):
             row = self.read(trial.trial_id)
             if row is not None:
-                self.n_begun += 1
+                self.begun.add(trial.trial_id)
                 self.used_s += row.get("wall_time_s") or 0.0
             if row is not None and row["status"] in FINAL_STATUSES:
-                self._record(trial, row, goes_on=False)
+                self._record(trial.trial_id, row, goes_on=False)
             else:
                 self.queue[trial.trial_id] = trial
 
-    def _record(self, trial: PlannedTrial, row: Row, goes_on: bool = True) -> None:
+    def _record(self, trial_id: str, row: Row, goes_on: bool = True) -> None:
+        """Tells the cells that a trial is for how it has ended."""
+        self.ended_rows[trial_id] = row
+        for trial in self.known[trial_id]:
+            self._score(trial, row)
+        for cell_id in dict.fromkeys(t.cell_id for t in self.known[trial_id] if goes_on and t.role == "search"):
+            self._go_on(self.cells[cell_id])
+
+    def _score(self, trial: PlannedTrial, row: Row) -> None:
         if trial.role != "search":
             return
         cell = self.cells[trial.cell_id]
         value = row.get("val_metric_best") if row["status"] in ("ok", "pruned") else None
         score = value if isinstance(value, int | float) and math.isfinite(value) else math.inf
         cell.scores.setdefault(trial.config.cell_id, {})[trial.seed] = score
-        if goes_on:
-            self._go_on(cell)
 
     def _go_on(self, cell: _Cell) -> None:
         """Asks for the cell's next candidates, or, when all are done, for its replicates."""
@@ -212,7 +228,7 @@ class Agenda:
             cell.candidates = {config.cell_id: config for config in cell.tuned.candidates}
         while search.method == "optuna" and self._is_scored(cell) and len(cell.told) < (search.n_candidates or 0):
             self._ask(cell)
-        if self._is_scored(cell) and not cell.is_replicated:
+        if self._is_searched(cell) and not cell.is_replicated:
             cell.is_replicated = True
             best = self._best(cell)
             if best is not None:
@@ -224,10 +240,10 @@ class Agenda:
         return [*seeded(cell_id, config, self.space.seeds), *seeded(f"{cell_id}-aa", config, again, "aa")]
 
     def _ask(self, cell: _Cell) -> None:
-        told = [(settings, self._score(cell, name)) for settings, name in cell.told]
+        told = [(settings, self._mean(cell, name)) for settings, name in cell.told]
         search = self.space.search
         settings = optuna_next(self.space.tune, told, search.sampler_seed, cell.tuned.cell_id)
-        config = candidate(cell.tuned.base, settings, self.resolve)
+        config = candidate(cell.tuned.settings, settings, self.resolve)
         cell.told.append((settings, config.cell_id))
         if config.cell_id not in cell.candidates:
             cell.candidates[config.cell_id] = config
@@ -241,15 +257,20 @@ class Agenda:
         n = len(self.space.search.seeds)
         return all(len(cell.scores.get(name, {})) == n for name in cell.candidates)
 
-    def _score(self, cell: _Cell, name: str) -> float:
+    def _is_searched(self, cell: _Cell) -> bool:
+        search = self.space.search
+        asked_all = search.method != "optuna" or len(cell.told) >= (search.n_candidates or 0)
+        return asked_all and bool(cell.candidates) and self._is_scored(cell)
+
+    def _mean(self, cell: _Cell, name: str) -> float:
         """A candidate's mean validation metric over its seeds; infinite if one of them is not ok."""
-        scores = cell.scores[name].values()
-        return sum(scores) / len(scores)
+        scores = cell.scores.get(name, {}).values()
+        return sum(scores) / len(scores) if scores else math.inf
 
     def _best(self, cell: _Cell) -> TrialConfig | None:
         """The candidate of the lowest score, the first of equals, if one has any."""
-        name = min(cell.candidates, key=lambda name: self._score(cell, name))
-        return cell.candidates[name] if math.isfinite(self._score(cell, name)) else None
+        name = min(cell.candidates, key=lambda name: self._mean(cell, name))
+        return cell.candidates[name] if math.isfinite(self._mean(cell, name)) else None
 
 
 def _longest_first(trials: Sequence[PlannedTrial], names: Mapping[str, Shared]) -> list[PlannedTrial]:

@@ -165,11 +165,7 @@ class TrialConfig(_Part):
     @property
     def cell_id(self) -> str:
         """Hash of the config without its seed."""
-        return self.cell_id_without(())
-
-    def cell_id_without(self, tuned: Iterable[str]) -> str:
-        """Hash of the config without its seed and without what is tuned within the cell."""
-        return digest("cell", {k: v for k, v in self.flat().items() if k != "seed" and k not in tuned})
+        return digest("cell", {k: v for k, v in self.flat().items() if k != "seed"})
 
     def replicates(self, seeds: Iterable[int]) -> Iterator[tuple[str, "TrialConfig"]]:
         """Yields for each seed the trial's id, equal to its ``trial_id``, and the config.

@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from orca_sweep.config import TrialConfig
+from orca_sweep.errors import InputError
 from orca_sweep.space import Plan
 from orca_sweep.space.prefixes import shared_epochs
 from orca_sweep.stats import smallest_effect, smallest_p
@@ -92,18 +93,21 @@ class Forecast:
     contrasts: tuple[Contrasts, ...]
 
 
-def forecast(plan: Plan, store: Store | None, done: Callable[[str], bool] = lambda trial_id: False) -> Forecast:
+def forecast(
+    plan: Plan, store: Store | None, done: Callable[[str], bool] = lambda trial_id: False, n_later_done: int = 0
+) -> Forecast:
     """Returns what the plan will take with a store (None: there is none yet).
 
     Args:
         plan: the plan.
         store: where stage artifacts and earlier rows are.
         done: whether a trial is done already.
+        n_later_done: how many of those that are planned on the way are.
     """
     resources = plan.space.resources
     rows = _comparable(store, "cuda" if resources.gpu else "cpu", max(1, int(resources.cpu)))
     known = [trial.config for trial in plan.trials if not done(trial.trial_id)]
-    later = _later(plan)
+    later = _later(plan)[n_later_done:]
     costs = _Costs(rows)
     left = [*known, *later]
     stages, wanted = _stages(left, rows, store)
@@ -114,7 +118,7 @@ def forecast(plan: Plan, store: Store | None, done: Callable[[str], bool] = lamb
     total = (own + sum(s for s in stage_seconds if s is not None)) / 3600
     return Forecast(
         n_trials=len(plan.trials) + plan.n_later,
-        n_done=len(plan.trials) - len(known),
+        n_done=len(plan.trials) - len(known) + n_later_done,
         stages=stages,
         n_epochs=n_epochs,
         n_shared_epochs=n_shared,
@@ -181,7 +185,7 @@ def _there(rows: Iterable[Row], store: Store | None) -> set[tuple[str, str, int]
         config = _config_of(row)
         if config is None or store is None:
             continue
-        for stage, name in shared_stages(config).items():
+        for stage, name in _names_of(config).items():
             key = row["used"].get(stage)
             if key is not None and (stage, key) not in exists:
                 exists[stage, key] = store.has(stage, key)
@@ -194,8 +198,16 @@ def _config_of(row: Row) -> TrialConfig | None:
     """The config of an earlier row; None if another version wrote it."""
     try:
         return TrialConfig.from_flat(row["config"])
-    except ValueError:
+    except (KeyError, ValueError):
         return None
+
+
+def _names_of(config: TrialConfig) -> Mapping[str, str]:
+    """The names of a row's shared stages; none, if it is of a task or body of somebody else's that is not known here."""
+    try:
+        return shared_stages(config)
+    except InputError:
+        return {}
 
 
 class _Costs:

@@ -145,13 +145,18 @@ def read_record(folder: Path, trial_id: str) -> dict[str, Any] | None:
     return record if is_ours else None
 
 
-PLANNED = "planned.jsonl"
+PLANNED, BEFORE = "planned.jsonl", "planned-before.json"
 ROLE = "replicate"
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Writes what the sweep folder says of itself; what was planned on the way last time is planned anew."""
-    (folder / PLANNED).unlink(missing_ok=True)
+    """Writes what the sweep folder says of itself.
+
+    What was planned on the way last time is planned anew, cell by cell; until it is, it stands.
+    """
+    (folder / PLANNED).touch()
+    write_json(folder / BEFORE, _on_the_way(folder))
+    (folder / PLANNED).unlink()
     write_json(folder / "sweep.json", manifest)
 
 
@@ -161,8 +166,21 @@ def append_planned(folder: Path, trials: Iterable[Mapping[str, Any]]) -> None:
         file.writelines(f"{canonical_json(trial)}\n" for trial in trials)
 
 
+def _on_the_way(folder: Path) -> list[dict[str, Any]]:
+    """Trials planned on the way, now or by an earlier launch, whichever is the last word on a cell and role."""
+    now = _planned(folder)
+    anew = {(trial["cell_id"], trial.get("role")) for trial in now}
+    try:
+        before = json.loads((folder / BEFORE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        before = []
+    kept = [trial for trial in before if (trial["cell_id"], trial.get("role")) not in anew]
+    unique = {(trial["trial_id"], trial["cell_id"], trial.get("role")): trial for trial in (*kept, *now)}
+    return [{**trial, "on_the_way": True} for trial in unique.values()]
+
+
 def _planned(folder: Path) -> list[dict[str, Any]]:
-    """Trials planned on the way; a line that a killed driver left half-written is none."""
+    """Trials that this launch has planned on the way; a line that a killed driver left half-written is none."""
     try:
         lines = (folder / PLANNED).read_bytes().splitlines()
     except FileNotFoundError:
@@ -198,7 +216,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         ) from None
     if not isinstance(manifest, dict) or not {"name", "trials", "factors"} <= manifest.keys():
         raise InputError(f"{path}: not written by orca-sweep. Give another folder with --out.")
-    planned = _in_order(manifest, _planned(folder))
+    planned = _in_order(manifest, _on_the_way(folder))
     left = max(0, manifest.get("n_later", 0) - len(planned))
     return {**manifest, "n_later": left, "trials": [*manifest["trials"], *planned]}
 
@@ -209,7 +227,8 @@ def _in_order(manifest: Mapping[str, Any], planned: Iterable[dict[str, Any]]) ->
     places = {cell_id: place for place, cell_id in enumerate(cells)} | {
         f"{cell_id}-aa": len(cells) for cell_id in cells
     }
-    return sorted(planned, key=lambda trial: (places.get(trial["cell_id"], 0), trial["role"] != "search"))
+    ours = [trial for trial in planned if trial["cell_id"] in places]
+    return sorted(ours, key=lambda trial: (places[trial["cell_id"]], trial["role"] != "search"))
 
 
 def finite(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,23 +243,24 @@ def collect(folders: Iterable[Path], out: Path) -> "Results":
     """Merges sweep folders into ``out/trials.parquet`` and ``out/epochs.parquet`` and returns them.
 
     One row per planned trial: one without a record is a row with status ``lost``. A trial that stands
-    in several folders is taken once, the first ok record first. Reading the same folders again gives
-    the same tables.
+    in several folders is taken once, the first ok record first; one that is the same work in two cells, or a
+    replicate here and of the A/A arm there, has a row for each. Reading the same folders again gives the same tables.
 
     Raises:
         InputError: if a folder holds no sweep.
     """
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
     epochs: dict[str, list[dict[str, Any]]] = {}
     manifests = [(folder, manifest_of(folder)) for folder in folders]
     for folder, manifest in manifests:
         for planned in manifest["trials"]:
             record = read_record(folder, planned["trial_id"]) or {"row": _lost(planned), "epochs": []}
-            trial_id = planned["trial_id"]
-            if trial_id not in rows or (rows[trial_id]["status"] != "ok" and record["row"]["status"] == "ok"):
+            trial_id, role = planned["trial_id"], planned.get("role", ROLE)
+            use = (trial_id, planned["cell_id"], role)
+            if use not in rows or (rows[use]["status"] != "ok" and record["row"]["status"] == "ok"):
                 # The plan says what a trial is for; its own record knows the config alone.
-                known = {"space": manifest["name"], "cell_id": planned["cell_id"], "role": planned.get("role", ROLE)}
-                rows[trial_id] = {**record["row"], **planned["config"], **known}
+                known = {"space": manifest["name"], "cell_id": planned["cell_id"], "role": role}
+                rows[use] = {**record["row"], **planned["config"], **known}
                 epochs[trial_id] = [{**epoch, "trial_id": trial_id} for epoch in record["epochs"]]
     about = _about([manifest for _, manifest in manifests])
     out.mkdir(parents=True, exist_ok=True)
@@ -261,9 +281,12 @@ def manifest_of(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+NO_RECORD = "no record: not run yet, or lost with its worker; launch again"
+
+
 def _lost(planned: Mapping[str, Any]) -> dict[str, Any]:
     ids = {key: planned[key] for key in ("trial_id", "cell_id")}
-    return {**ids, "status": "lost", "error": "no record: not run yet, or lost with its worker; launch again"}
+    return {**ids, "status": "lost", "error": NO_RECORD}
 
 
 def _about(manifests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -409,7 +432,8 @@ def _summary(
     ok = rows[rows["status"] == "ok"]
     first = (rows if len(rows) else whole).iloc[0]
     names = ok["metric"].dropna().unique()
-    pairs = zip(rows["status"], rows["space"], strict=True)
+    ended = rows[rows["error"] != NO_RECORD]  # what was never run has no outcome
+    pairs = zip(ended["status"], ended["space"], strict=True)
     n_worst = sum(status in results.worst.get(space, ()) for status, space in pairs) if len(worst) else 0
     values = [*ok[column].to_numpy(dtype=float), *[float(worst.get(first["task"], math.nan))] * n_worst]
     return CellSummary(
@@ -492,7 +516,7 @@ def sweep_status(folder: Path) -> SweepStatus:
         eta_s=3600 * n_left / rate if rate and running and n_left else None,
         cpu_hours=hours * used["cpu"] if used else None,
         gpu_hours=hours * used["gpu"] if used else None,
-        failures=tuple(_failure(folder, row) for row in rows.values() if row["status"] != "ok"),
+        failures=tuple(_failure(folder, row) for row in rows.values() if row["status"] not in ("ok", "pruned")),
     )
 
 

@@ -124,6 +124,15 @@ class Store:
         """Says whether the artifact is there, without reading it."""
         return bool(self.fs.exists(self.path(stage, key)))
 
+    def keys(self, stage: str) -> frozenset[str]:
+        """Returns the keys of a stage's artifacts, by one listing."""
+        try:
+            paths = self.fs.ls(f"{self.root}/{stage}", detail=False)
+        except FileNotFoundError:
+            return frozenset()
+        names = (path.rpartition("/")[2] for path in paths)
+        return frozenset(n.removesuffix(".safetensors") for n in names if n.endswith(".safetensors") and n[0] != ".")
+
     def get(self, stage: str, key: str) -> Artifact | None:
         """Returns the artifact, or None if it is not there or its checksum is wrong.
 
@@ -172,7 +181,9 @@ class Store:
         found = []
         for path in self.fs.find(self.root) if self.fs.exists(self.root) else []:
             stage, _, name = path.removeprefix(f"{self.root}/").rpartition("/")
-            if not name.endswith((".lock", ".lease")) and stage not in ("", ROWS):
+            if name.endswith((".lock", ".lease")) or stage in ("", ROWS):
+                continue
+            with contextlib.suppress(FileNotFoundError):  # moved into place, or taken away, in the meantime
                 age = now - self.fs.modified(path).timestamp()
                 is_artifact = name.endswith(".safetensors") and not name.startswith(".")
                 found.append(Entry(stage, name, path, int(self.fs.size(path) or 0), max(0.0, age), is_artifact))
@@ -207,12 +218,12 @@ class Store:
 
     def is_held(self, lock: str) -> bool:
         """Says whether a lock that BusyError named is still held."""
-        if not self.is_local:
-            return _Lease(self.fs, lock, 0.0).is_held()
         try:
+            if not self.is_local:
+                return _Lease(self.fs, lock, 0.0).is_held()
             with FileLock(lock, timeout=0):
                 return False
-        except Timeout:
+        except (Timeout, OSError):  # what cannot be asked now is asked again
             return True
 
     # What trials had cost, for plans to come -----------------------------------------------------
@@ -223,14 +234,24 @@ class Store:
         self.fs.pipe_file(f"{self.root}/{ROWS}/{trial_id}.json", canonical_json(row).encode())
 
     def rows(self, most: int) -> list[dict[str, Any]]:
-        """Returns up to ``most`` of the rows kept; what cannot be read is left out."""
+        """Returns up to ``most`` of the rows kept, the latest where the store tells; what cannot be read is left out."""
         folder = f"{self.root}/{ROWS}"
+        listed = self.fs.ls(folder, detail=True) if self.fs.exists(folder) else []
+        latest = sorted(listed, key=lambda item: (_written(item), item["name"]), reverse=True)[:most]
         found = []
-        for path in sorted(self.fs.ls(folder, detail=False))[:most] if self.fs.exists(folder) else []:
+        for path in sorted(item["name"] for item in latest):
             with contextlib.suppress(ValueError, OSError):
                 row = json.loads(self.fs.cat_file(path))
                 found += [row] if isinstance(row, dict) else []
         return found
+
+
+def _written(item: Mapping[str, Any]) -> float:
+    """When a listed file was written, as file systems variously say it; 0 if they do not."""
+    when = next((item[key] for key in ("mtime", "LastModified", "created", "updated") if item.get(key)), 0.0)
+    if isinstance(when, int | float):
+        return float(when)
+    return float(when.timestamp()) if hasattr(when, "timestamp") else 0.0
 
 
 class _Lease:

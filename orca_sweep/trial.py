@@ -24,7 +24,7 @@ from orca_sweep.data import fingerprint, missing_packages
 from orca_sweep.errors import BusyError, DivergedError, InputError, OrcaSweepError, TimeLimitError
 from orca_sweep.objectives import OBJECTIVES, settings_of
 from orca_sweep.proxies import canonical_proxy, find_proxy, unavailable_proxy
-from orca_sweep.results import Status, finite, write_record
+from orca_sweep.results import FINAL_STATUSES, Status, finite, write_record
 from orca_sweep.space.prefixes import without_schedule
 from orca_sweep.store import STAGE_SCHEMA, numeric_versions
 from orca_sweep.tasks import Task, TaskData, canonical_task, find_task, task_data, unavailable
@@ -378,7 +378,6 @@ def run_trial(
     except DivergedError as error:
         record.epochs += [dict(epoch) for epoch in error.epochs]
         _end(record, "diverged", error)
-        _drop_checkpoint(home)
     except TimeLimitError as error:
         _end(record, "timeout", error)
     except Exception as error:  # a failing trial is a row; the others go on
@@ -389,6 +388,8 @@ def run_trial(
     record.row["wall_time_s"] = time.perf_counter() - start
     record.row |= {"reused": ",".join(record.reused), "reused_s": sum(record.reused.values())}
     write_record(folder, record.row, record.epochs)
+    if record.row["status"] in FINAL_STATUSES:
+        _drop_checkpoint(home)  # not before the record is there
     if record.row["status"] == "ok":
         with contextlib.suppress(OSError):  # only plans to come would miss it
             about = {"schema": STAGE_SCHEMA, "machine": platform.machine(), "used": place.store.used}
@@ -498,7 +499,6 @@ def _run(
     clock.lap("finetune_s")
     _score_test(model, data, result, place.device, record.row)
     clock.lap("test_s")
-    _drop_checkpoint(home)
 
 
 def _prefix_teller(report: "Progress", epochs: Iterable[int], passed: Callable[[str], None]) -> "Progress":

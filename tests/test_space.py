@@ -63,8 +63,8 @@ def test_levels_take_the_type_of_their_field(write_space):
     assert config.finetune.lr == 1e-4
     assert isinstance(config.finetune.lr, float)
     assert config.finetune.grad_clip is None
-    assert [made.levels(c)["finetune.freeze_epochs"] for c in made.cells] == [2, 2, "forever", "forever"]
-    assert [made.levels(c)["embedder.weight_decay"] for c in made.cells] == [0.0, 1e-3, 0.0, 1e-3]
+    assert [made.levels(c)["finetune.freeze_epochs"] for c in made.by_cell_id] == [2, 2, "forever", "forever"]
+    assert [made.levels(c)["embedder.weight_decay"] for c in made.by_cell_id] == [0.0, 1e-3, 0.0, 1e-3]
     assert {t.seed for t in made.trials} == {0, 1}
 
 
@@ -466,7 +466,11 @@ def test_a_proxy_of_base_becomes_a_factor_with_its_placebos(write_space):
     made = plan(write_space(text))
     assert made.space.factors == {"embedder.epochs": (2, 0), "proxy": ("mnist5k", "dummy")}
     assert "proxy" not in made.space.base
-    assert [tuple(made.levels(cell).values()) for cell in made.cells] == [(2, "mnist5k"), (0, "none"), (2, "dummy")]
+    assert [tuple(made.levels(cell).values()) for cell in made.by_cell_id] == [
+        (2, "mnist5k"),
+        (0, "none"),
+        (2, "dummy"),
+    ]
 
 
 def test_a_placebo_that_is_an_arm_already_is_not_run_twice(write_space):
@@ -539,7 +543,7 @@ def test_a_plan_is_found_again_in_its_folder(write_space, tmp_path):
     assert [cell.cell_id for cell in again.cells] == [cell.cell_id for cell in made.cells]
     for name in ("name", "question", "metric", "resources", "limits", "loggers", "imports", "seeds", "aa"):
         assert getattr(again.space, name) == getattr(made.space, name), name
-    assert [again.levels(cell) for cell in again.cells] == [made.levels(cell) for cell in made.cells]
+    assert [again.levels(cell) for cell in again.by_cell_id] == [made.levels(cell) for cell in made.by_cell_id]
     assert [t.role for t in again.trials[-2:]] == ["aa", "aa"]
     older = {key: value for key, value in said.items() if key != "aa"}
     with pytest.raises(InputError, match=r"an older version launched this sweep\. Launch its space again"):

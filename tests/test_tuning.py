@@ -89,7 +89,7 @@ def test_short_forms_mean_what_they_say(plan_of):
     assert (space.search.method, space.search.n_candidates, space.search.seeds) == (
         "optuna",
         t.DEFAULT_CANDIDATES,
-        (2,),
+        (1_000_000,),
     )
     assert (space.prune.name, space.prune.cells) == ("asha", False)
     assert {s: (rule.retry, rule.then) for s, rule in space.outcomes.items()} == {
@@ -129,6 +129,50 @@ def test_optuna_s_next_is_a_function_of_what_it_is_told():
     assert t.optuna_next(tune, told, 0, "cell") != t.optuna_next(tune, told, 1, "cell")
 
 
+# A sweep's folder ---------------------------------------------------------------------------------
+
+
+def folder_of(plan, out):
+    """A sweep folder of a plan, as a launch begins it; returns a function that tells it of trials planned on the way."""
+    from orca_sweep.results import append_planned, write_manifest
+    from orca_sweep.sweep import Setup, manifest
+    from orca_sweep.sweep.running import _entry
+
+    out.mkdir(exist_ok=True)
+    write_manifest(out, manifest(plan, Setup(out, str(out / "store"), out, "local")))
+    return lambda trials: append_planned(out, map(_entry, trials))
+
+
+def test_what_is_planned_on_the_way_stands_until_it_is_planned_anew(plan_of, tmp_path):
+    from orca_sweep.results import manifest_of
+    from orca_sweep.space import planned_before, seeded
+
+    plan = plan_of(f"{BASE}tune: {{finetune.lr: [1e-3, 1e-4]}}\n")
+    one, two = plan.tuned
+    out = tmp_path / "out"
+    tell = folder_of(plan, out)
+
+    def replicates():
+        return {
+            (t["cell_id"], t["config"]["finetune.lr"]) for t in manifest_of(out)["trials"] if t["role"] == "replicate"
+        }
+
+    for cell in (one, two):
+        tell(seeded(cell.cell_id, cell.candidates[0], plan.space.seeds))
+    assert replicates() == {(one.cell_id, 1e-3), (two.cell_id, 1e-3)}
+    again = planned_before(manifest_of(out), out)
+    assert again.trials == plan.trials, "a resumption plans them anew, from the records"
+    assert again.tuned == plan.tuned
+    # Another launch, cut short after it has come to another best of the first cell.
+    tell = folder_of(plan, out)
+    assert replicates() == {(one.cell_id, 1e-3), (two.cell_id, 1e-3)}
+    tell(seeded(one.cell_id, one.candidates[1], plan.space.seeds))
+    assert replicates() == {(one.cell_id, 1e-4), (two.cell_id, 1e-3)}
+    folder_of(plan, out)
+    assert replicates() == {(one.cell_id, 1e-4), (two.cell_id, 1e-3)}
+    assert len(manifest_of(out)["trials"]) == len(plan.trials) + 4
+
+
 # On Ray -------------------------------------------------------------------------------------------
 
 SWEEP = """
@@ -160,7 +204,7 @@ def test_a_tuned_sweep_replicates_each_cell_at_its_best(tuned):
         searched, replicates = rows[rows.role == "search"], rows[rows.role == "replicate"]
         best = searched.loc[searched["val_metric_best"].idxmin(), "finetune.lr"]
         assert (replicates["finetune.lr"] == best).all()
-        assert sorted(replicates["seed"]) == [0, 1] and set(searched["seed"]) == {3}
+        assert sorted(replicates["seed"]) == [0, 1] and set(searched["seed"]) == {1_000_000}
         again = trials[trials.cell_id == f"{cell_id}-aa"]
         assert again.empty or ((again["finetune.lr"] == best).all() and again["seed"].tolist() == [2])
     for cell in summarise(results):

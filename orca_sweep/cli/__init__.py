@@ -182,7 +182,7 @@ def _run(made: Plan, folder: Path, address: str | None, data_root: Path, store: 
     console.print(_outcome_text(outcome))
     for note in outcome.notes:
         console.print(f"note: {note}", soft_wrap=True)
-    if outcome.exit_code:
+    if outcome.n_left:
         console.print(f"What is missing or failed runs with: orca-sweep resume {_short(folder)}", soft_wrap=True)
     raise typer.Exit(outcome.exit_code)
 

@@ -67,7 +67,7 @@ def store_root(store: str) -> str:
 
 def _forecast(made: Plan, folder: Path, store: str, data_root: Path, probe: bool) -> "Forecast":
     from orca_sweep.forecast import forecast
-    from orca_sweep.results import FINAL_STATUSES, read_record
+    from orca_sweep.results import FINAL_STATUSES, read_manifest, read_record
 
     def done(trial_id: str) -> bool:
         record = read_record(folder, trial_id)
@@ -78,8 +78,12 @@ def _forecast(made: Plan, folder: Path, store: str, data_root: Path, probe: bool
         from orca_sweep.probe import probe as run
 
         run(made, opened, data_root, lambda text: print(text, file=sys.stderr, flush=True))
-    is_there = folder.is_dir()
-    return forecast(made, opened, done if is_there else lambda trial_id: False)
+    if not folder.is_dir():
+        return forecast(made, opened)
+    before = (read_manifest(folder) or {"trials": []})["trials"] if made.tuned else []
+    cells = {name for cell in made.tuned for name in (cell.cell_id, f"{cell.cell_id}-aa")}
+    later = [t["trial_id"] for t in before if t.get("on_the_way") and t["cell_id"] in cells]
+    return forecast(made, opened, done, sum(map(done, later)))
 
 
 def _opened(store: str) -> "Store":
@@ -155,9 +159,8 @@ def _print_plan(made: Plan, found: "Forecast", notes: list[str]) -> None:
     if space.question:
         console.print(space.question)
     table = Table("cell", *space.factors, box=None, header_style="bold")
-    for cell in made.cells[:MAX_CELLS_SHOWN]:
-        cell_id = cell.cell_id_without(space.tune)
-        table.add_row(cell_id, *(level_text(value) for value in made.levels(cell).values()))
+    for cell_id in list(made.by_cell_id)[:MAX_CELLS_SHOWN]:
+        table.add_row(cell_id, *map(level_text, made.levels(cell_id).values()))
     console.print(table)
     if len(made.cells) > MAX_CELLS_SHOWN:
         console.print(f"... and {len(made.cells) - MAX_CELLS_SHOWN} more cells (all with --json)")

@@ -22,7 +22,7 @@ class Progress:
 
     def __init__(self, console: Console, plan: Plan) -> None:
         self.console, self.plan = console, plan
-        self.levels = {cell.cell_id_without(plan.space.tune): plan.levels(cell) for cell in plan.cells}
+        self.levels = {cell_id: plan.levels(cell_id) for cell_id in plan.by_cell_id}
         self.running: dict[str, str] = {}
         self.best: dict[str, tuple[float, int]] = {}
         """Of each cell the lowest validation metric, and of how many ended trials."""

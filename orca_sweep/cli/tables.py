@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from orca_sweep.errors import InputError
+from orca_sweep.results import FINAL_STATUSES, SweepStatus, sweep_status
 
 MAX_FAILURES_SHOWN = 10
+WELL = ("ok", "pruned")
 
 
 def collect(
@@ -31,14 +33,20 @@ def collect(
 def status(
     sweep: Annotated[Path, typer.Argument(help="a sweep folder", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="print it as JSON")] = False,
+    check: Annotated[bool, typer.Option("--check", help="exit code 1 unless all trials have ended well")] = False,
 ) -> None:
     """Says how far a sweep is and what failed, from its folder alone: while it runs, and after it died."""
-    from orca_sweep.results import sweep_status
-
     found = sweep_status(sweep)
-    if as_json:
-        print(json.dumps(asdict(found), indent=2))
-        return
+    _print_json(found) if as_json else _print_status(found, sweep)
+    if check and (found.n_later or set(found.statuses) - set(WELL)):
+        raise typer.Exit(1)
+
+
+def _print_json(found: SweepStatus) -> None:
+    print(json.dumps(asdict(found), indent=2))
+
+
+def _print_status(found: SweepStatus, sweep: Path) -> None:
     states = ", ".join(f"{n} {state}" for state, n in sorted(found.statuses.items()))
     alive = {
         True: "running",
@@ -59,5 +67,5 @@ def status(
         print(f"{failure.trial_id} {failure.status}: {failure.error.splitlines()[0] if failure.error else ''}{last}")
     if len(found.failures) > MAX_FAILURES_SHOWN:
         print(f"... and {len(found.failures) - MAX_FAILURES_SHOWN} more that are not ok (all with --json)")
-    if found.statuses.get("ok", 0) < found.n_planned and not found.is_running:
+    if set(found.statuses) - set(FINAL_STATUSES) and not found.is_running:
         print(f"What is missing or failed runs with: orca-sweep resume {sweep}")

@@ -112,18 +112,18 @@ def make_plan(space: Space, resolve: Resolve) -> Plan:
     """
     found, problems = expand(space, resolve)
     cells: dict[str, TrialConfig] = {}
-    for one in found:
-        cells.setdefault(one.cell.cell_id_without(space.tune), one.cell)
+    for one in found if not space.tune else ():
+        cells.setdefault(one.cell.cell_id, one.cell)
     whole = with_placebo_levels(space, found)
-    problems += dict.fromkeys(split_by_rules(whole, cells.values()))
-    tuned, wrong = tuned_cells(space, cells, resolve) if space.tune else ((), ())
-    problems += wrong
+    tuned, wrong = tuned_cells(space, found, resolve) if space.tune else ((), ())
+    cells |= {cell.cell_id: cell.base for cell in tuned}
+    problems += [*dict.fromkeys(split_by_rules(whole, cells.values())), *wrong]
     if problems:
         raise InputError(problems)
     aliasing = space.design.aliasing(space.factors) if space.design.aliasing else None
     notes = tuple(fraction_notes(space, aliasing, found))
     trials = tuple(_candidates(space, tuned) if tuned else _replicates(space, cells))
-    return Plan(whole, tuple(cells.values()), trials, len(found), tuned, aliasing, notes)
+    return Plan(whole, cells, trials, len(found), tuned, aliasing, notes)
 
 
 def _replicates(space: Space, cells: Mapping[str, TrialConfig]) -> Iterator[PlannedTrial]:
@@ -157,10 +157,15 @@ def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
         planned = [
             PlannedTrial(t["trial_id"], t["cell_id"], t["seed"], TrialConfig.from_flat(t["config"]), t["role"])
             for t in manifest["trials"]
+            if not t.get("on_the_way")  # these are planned again, from the records
         ]
         tuned = tuple(
             TunedCell(
-                c["cell_id"], TrialConfig.from_flat(c["base"]), tuple(map(TrialConfig.from_flat, c["candidates"]))
+                c["cell_id"],
+                TrialConfig.from_flat(c["base"]),
+                c["settings"],
+                c["levels"],
+                tuple(map(TrialConfig.from_flat, c["candidates"])),
             )
             for c in manifest["tuned"]
         )
@@ -199,7 +204,7 @@ def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
         budget=Budget.model_validate(manifest["budget"]),
         outcomes=OUTCOMES.validate_python(manifest["outcomes"]),
     )
-    return Plan(space, tuple(cells.values()), tuple(planned), len(cells), tuned)
+    return Plan(space, cells, tuple(planned), len(cells), tuned)
 
 
 def _tune_of(values: Any) -> tuple[Any, ...] | Range:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orca_sweep import designs
-from orca_sweep.config import TrialConfig
+from orca_sweep.config import TrialConfig, digest
 from orca_sweep.declaration import SHUFFLED
 from orca_sweep.errors import InputError
 from orca_sweep.space import tuning
@@ -18,6 +18,8 @@ class Resolved:
 
     levels: Mapping[str, Any]
     cell: TrialConfig
+    settings: Mapping[str, Any]
+    """All that the space says of it, before anything without effect is left out."""
 
 
 def expand(space: Space, resolve: Resolve) -> tuple[list[Resolved], list[str]]:
@@ -29,10 +31,11 @@ def expand(space: Space, resolve: Resolve) -> tuple[list[Resolved], list[str]]:
         ruled = {path: value for rule in space.when if rule.holds(levels) for path, value in rule.settings.items()}
         settings = {**space.base, **levels, **ruled}
         try:
-            own.append(Resolved(levels, resolve(settings)))
+            own.append(Resolved(levels, resolve(settings), settings))
             for proxy in _stand_ins(space, own[-1].cell.proxy):
                 # A placebo differs from what it stands in for in the proxy alone: the same rules hold for it.
-                placebos.append(Resolved({**levels, "proxy": proxy}, resolve({**settings, "proxy": proxy})))
+                placebo = {**settings, "proxy": proxy}
+                placebos.append(Resolved({**levels, "proxy": proxy}, resolve(placebo), placebo))
         except InputError as error:
             problems.update(dict.fromkeys(f"{_place(space, text)}: {text}" for text in error.problems))
     return [*own, *placebos], [*problems, *_lacking(space, own, placebos, problems)]
@@ -82,36 +85,53 @@ def split_by_rules(space: Space, cells: Iterable[TrialConfig]) -> Iterator[str]:
 # Tuning -------------------------------------------------------------------------------------------
 
 
-def tuned_cells(
-    space: Space, cells: Mapping[str, TrialConfig], resolve: Resolve
-) -> tuple[tuple[TunedCell, ...], list[str]]:
-    """Returns the cells with what is tried in each, and what is wrong with it; an adaptive search is checked at its ends."""
+def tuned_cells(space: Space, found: Iterable[Resolved], resolve: Resolve) -> tuple[tuple[TunedCell, ...], list[str]]:
+    """Returns the cells with what is tried in each, and what is wrong with it; an adaptive search is checked at its ends.
+
+    Combinations are one cell if everything tried is the same work in both.
+    """
     search, problems = space.search, dict[str, None]()
     tries = tuning.grid(space.tune)
     if search.method != "grid":
         tries = tuning.random(space.tune, search.n_candidates or 0, search.sampler_seed)
-    found = []
-    for cell_id, base in cells.items():
+    cells: dict[frozenset[str], TunedCell] = {}
+    for one in found:
         candidates: dict[str, TrialConfig] = {}
+        every: set[str] = set()
         for i, settings in enumerate((*tries, *tuning.corners(space.tune))):
             try:
-                config = candidate(base, settings, resolve)
+                config = candidate(one.settings, settings, resolve)
             except InputError as error:
                 problems.update(dict.fromkeys(f"{_place(space, text)}: tune: {text}" for text in error.problems))
                 continue
+            every.add(config.cell_id)
             if i < len(tries):
                 candidates.setdefault(config.cell_id, config)
-        found.append(TunedCell(cell_id, base, () if search.method == "optuna" else tuple(candidates.values())))
-    return tuple(found), list(problems)
+        tried = () if search.method == "optuna" else tuple(candidates.values())
+        cell = TunedCell(_tuned_id(space, one), one.cell, one.settings, one.levels, tried)
+        cells.setdefault(frozenset(every), cell)
+    return tuple(cells.values()), list(problems)
 
 
-def candidate(base: TrialConfig, settings: Mapping[str, Any], resolve: Resolve) -> TrialConfig:
-    """Returns a cell's config with other settings.
+def _tuned_id(space: Space, one: Resolved) -> str:
+    """Of what is fixed in a cell, and of what is searched there: another range is another cell."""
+    fixed = {path: value for path, value in one.cell.flat().items() if path != "seed" and path not in space.tune}
+    tune = {
+        path: str(values) if isinstance(values, tuning.Range) else list(values) for path, values in space.tune.items()
+    }
+    return digest("tuned cell", [fixed, dict(one.levels), tune, space.search.method])
+
+
+def candidate(fixed: Mapping[str, Any], settings: Mapping[str, Any], resolve: Resolve) -> TrialConfig:
+    """Returns the config of a cell's settings with tuned ones.
+
+    Resolved from what the space says, not from a resolved config: what has no effect beside one candidate may have one
+    beside the next.
 
     Raises:
         InputError: if they do not fit together.
     """
-    return resolve({**base.flat(), **settings})
+    return resolve({**fixed, **settings})
 
 
 def _place(space: Space, text: str) -> str:

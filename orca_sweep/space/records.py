@@ -1,5 +1,6 @@
 """What a space and its plan are: frozen records."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,14 @@ TYPE_PREFIX = "accelerator_type:"
 """What Ray calls a node's kind of accelerator, as a resource of that node."""
 
 
+def _plain(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/-]*", name):
+        raise ValueError("letters, digits and . _ : / - only")
+    return name
+
+
 def _own_name(name: str) -> str:
+    _plain(name)
     if name in RAY_NAMES:
         raise ValueError(f"{name} is Ray's own name; use cpu and gpu")
     if name.startswith(TYPE_PREFIX):
@@ -47,7 +55,7 @@ class Resources(BaseModel):
     custom: dict[Annotated[str, AfterValidator(_own_name)], Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
         default_factory=dict
     )
-    accelerator_type: str | None = Field(None, min_length=1)
+    accelerator_type: Annotated[str, AfterValidator(_plain)] | None = None
     """Ray's name of a kind of GPU, such as A100: trials run on nodes that have it."""
 
     @model_validator(mode="after")
@@ -240,6 +248,9 @@ class TunedCell:
     cell_id: str
     base: TrialConfig
     """Its config with the tuned parameters at their defaults."""
+    settings: Mapping[str, Any]
+    """What the space says of it, the tuned parameters aside."""
+    levels: Mapping[str, Any]
     candidates: tuple[TrialConfig, ...]
     """What is tried, run seeds aside; empty if the search decides as it goes."""
 
@@ -249,7 +260,7 @@ class Plan:
     """The expansion of a space."""
 
     space: Space
-    cells: tuple[TrialConfig, ...]
+    by_cell_id: Mapping[str, TrialConfig]
     trials: tuple[PlannedTrial, ...]
     n_combinations: int
     tuned: tuple[TunedCell, ...] = ()
@@ -272,10 +283,16 @@ class Plan:
         adaptive = (search.n_candidates or 0) * len(search.seeds) if search.method == "optuna" else 0
         return len(self.tuned) * (len(self.space.seeds) + adaptive) + len(self.space.aa)
 
-    def levels(self, cell: TrialConfig) -> dict[str, Any]:
-        """Returns the cell's level of every factor."""
-        flat = cell.flat()
-        return {path: flat[path] for path in self.space.factors}
+    @property
+    def cells(self) -> tuple[TrialConfig, ...]:
+        """The cells' configs, what is tuned at its default."""
+        return tuple(self.by_cell_id.values())
+
+    def levels(self, cell_id: str) -> dict[str, Any]:
+        """Returns a cell's level of every factor."""
+        flat = self.by_cell_id[cell_id].flat()
+        asked = next((cell.levels for cell in self.tuned if cell.cell_id == cell_id), {})
+        return {path: asked.get(path, flat[path]) for path in self.space.factors}
 
 
 def where(path: Path, lines: Mapping[Path_, int], place: Path_) -> str:

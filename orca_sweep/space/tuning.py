@@ -19,6 +19,7 @@ Settings = dict[str, Any]
 DIGITS = 3
 """Drawn numbers are rounded to so many digits: they can be read, and typed in again."""
 DEFAULT_CANDIDATES = 8
+SEARCH_SEED = 1_000_000
 OPTUNA_STARTUP = 10
 """Candidates that Optuna draws at random before it models them (its own default)."""
 
@@ -84,12 +85,12 @@ class Search(BaseModel):
 
 
 def default_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
-    """Returns the run seed of candidates where none is given: the least that no replicate has.
+    """Returns the run seed of candidates where none is given: one that no replicate has, now or with more seeds.
 
     A candidate is chosen because it did well with its seed; a replicate of the same seed would be no fresh draw.
     """
     taken = set(seeds)
-    return (next(n for n in itertools.count() if n not in taken),)
+    return (next(n for n in itertools.count(SEARCH_SEED) if n not in taken),)
 
 
 def grid(tune: Tune) -> list[Settings]:

@@ -371,11 +371,12 @@ class _Shared:
         self.keep()
 
     def _take_over(self, epochs: Iterable[int], prefixes: Prefixes) -> None:
-        for epoch in sorted(epochs, reverse=True):
+        there = prefixes.store.keys(PREFIX_STAGE)
+        for epoch in sorted(epochs, reverse=True) if there else ():
             if epoch <= self.loop.epoch:
                 return
             key = self.key(epoch)
-            artifact = prefixes.store.get(PREFIX_STAGE, key) if prefixes.store.has(PREFIX_STAGE, key) else None
+            artifact = prefixes.store.get(PREFIX_STAGE, key) if key in there else None
             if artifact is not None:
                 self._go_on_from(artifact, prefixes)
                 return

@@ -40,7 +40,7 @@ def check_folder(plan: Plan, out: Path) -> None:
             " Give another folder with --out."
         )
     known = {one["cell_id"] for one in (*found["trials"], *found.get("tuned", ()))} if found else set()
-    if known and not known & {cell.cell_id_without(plan.space.tune) for cell in plan.cells}:
+    if known and not known & plan.by_cell_id.keys():
         raise InputError(
             f"{out}: holds the results of a space of the same name that has no cell in common with this one."
             " Give another name, or another folder with --out."
@@ -56,7 +56,12 @@ def check_address(address: str) -> None:
     Raises:
         InputError: naming the address.
     """
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if address.startswith("ray://"):
+        raise InputError(
+            f"--address {address}: a sweep's driver cannot run through Ray Client. Give HOST:PORT of the head's GCS (6379"
+            " unless set), or send the sweep with 'orca-sweep submit'."
+        )
+    host, colon, port = address.rpartition(":")
     if not colon:
         return  # 'local' and 'auto' are Ray's to find
     problem = unreachable(host, port)

@@ -20,6 +20,8 @@ from orca_sweep.sweep.nodes import Node, node_for
 
 SPACE_AT = "/orca-sweep"
 """Where the space and the files it imports are mounted."""
+HIDDEN = ("/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/opt", "/proc", "/root", "/run", "/sbin", "/sys",
+          "/tmp", "/usr", "/var")  # fmt: skip  # noqa: S108
 MOST_BYTES = 1_000_000
 """Kubernetes takes no ConfigMap above 1 MiB."""
 HEAD = {"cpu": "2", "memory": "8Gi"}
@@ -40,6 +42,11 @@ def manifest(what: Submission, image: str | None, n_nodes: int, trials_per_node:
         InputError: naming what the pods would not see.
     """
     root = "/".join(Path(what.out).parts[:2]).replace("//", "/")
+    if root in HIDDEN:
+        raise InputError(
+            f"--out {what.out}: a volume mounted at {root} would hide the image's own. Give a path below another root, such"
+            f" as /shared/{Path(what.out).name}."
+        )
     space = what.plan.space
     files = [space.path, *(Path(name) for name in space.imports if name.endswith(".py"))]
     problems = _unseen(what, root, files)

@@ -17,6 +17,8 @@ from orca_sweep.agenda import Agenda
 from orca_sweep.errors import StorageError
 from orca_sweep.results import read_record, write_record
 from orca_sweep.space import PlannedTrial, Pruning
+from orca_sweep.store import CorruptFileError, read_tensors
+from orca_sweep.trial import CHECKPOINT
 
 Watch = Callable[[str, Mapping[str, Any]], None]
 """Told of events: start, planned, run, epoch, wait and end, each with what there is to know."""
@@ -51,6 +53,8 @@ class Queue(Searcher):
             return Searcher.FINISHED if self.agenda.is_over else None
         self.given[trial_id] = trial
         self.epochs[trial_id] = []
+        for name in ("row.json", "error.txt"):  # what an earlier attempt said must not be taken for this one's
+            (self.out / "trials" / trial.trial_id / name).unlink(missing_ok=True)
         self.watch("run", {"trial_id": trial.trial_id})
         return {
             "trial": {
@@ -99,23 +103,23 @@ class Queue(Searcher):
             self._write_instead(trial, epochs, error)
             record = read_record(self.out, trial.trial_id) or {"row": _ids(trial, "lost")}
         again = self.agenda.ended(trial.trial_id, record["row"])
-        if again:
-            (self.out / "trials" / trial.trial_id / "row.json").unlink(missing_ok=True)
         self.watch("end", {**record["row"], "again": again, "role": trial.role, "cell_id": trial.cell_id})
 
     def _write_instead(self, trial: PlannedTrial, epochs: list[dict[str, Any]], error: bool) -> None:
         """The record of a trial that could write none: its worker died, or the scheduler ended it."""
         if error:
-            text = f"its worker died or could not start, {self.n_starts} times"
+            text = f"its worker died or could not start, at most {self.n_starts} times"
             write_record(self.out, {**_ids(trial, "lost"), "error": text}, epochs)
             return
+        epochs = _saved(self.out / "trials" / trial.trial_id / CHECKPOINT) or epochs
         values = [e["val_metric"] for e in epochs if e["val_metric"] is not None and math.isfinite(e["val_metric"])]
         row: dict[str, Any] = {**_ids(trial, "pruned"), "wall_time_s": sum(e["wall_time_s"] or 0.0 for e in epochs)}
         if values:
             row |= {"val_metric_best": min(values), "val_metric_last": values[-1]}
-        row["error"] = f"pruned after fine-tuning epoch {len(epochs)}: others of its group did better"
+        last = epochs[-1]["epoch"] if epochs else 0
+        row["error"] = f"pruned after fine-tuning epoch {last}: others of its group did better"
         write_record(self.out, row, epochs)
-        (self.out / "trials" / trial.trial_id / "checkpoint.safetensors").unlink(missing_ok=True)
+        (self.out / "trials" / trial.trial_id / CHECKPOINT).unlink(missing_ok=True)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: our own records say what is done, and Tune's state is never restored."""
@@ -127,6 +131,14 @@ class Queue(Searcher):
 def _epoch(result: Mapping[str, Any]) -> dict[str, Any]:
     kept = ("stage", "epoch", "train_loss", "val_loss", "val_metric", "lr", "n_trainable", "wall_time_s")
     return {key: result.get(key) for key in kept}
+
+
+def _saved(checkpoint: Path) -> list[dict[str, Any]]:
+    """All epochs of a trial that was ended: those of an earlier launch or a shared prefix were not reported to Tune."""
+    try:
+        return list(read_tensors(str(checkpoint)).meta["epochs"])
+    except (FileNotFoundError, CorruptFileError):
+        return []
 
 
 def _ids(trial: PlannedTrial, status: str) -> dict[str, Any]:

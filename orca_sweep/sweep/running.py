@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from ray import tune
 from orca_sweep.agenda import Agenda
 from orca_sweep.config import TrialConfig, digest
 from orca_sweep.errors import BusyError, InputError, StorageError
-from orca_sweep.results import append_planned, read_record, write_manifest
+from orca_sweep.results import FINAL_STATUSES, append_planned, read_record, write_manifest, write_record
 from orca_sweep.space import Plan, PlannedTrial, Range
 from orca_sweep.space.prefixes import shared_prefixes, without_schedule
 from orca_sweep.store import Store
@@ -83,6 +83,11 @@ class Outcome:
     """Why something planned was not run."""
 
     @property
+    def n_left(self) -> int:
+        """Trials that another launch would run."""
+        return sum(n for status, n in self.statuses.items() if status not in FINAL_STATUSES)
+
+    @property
     def exit_code(self) -> int:
         """0 if every planned trial ended well (a pruned one does), else 1."""
         return (
@@ -135,7 +140,6 @@ def _run(plan: Plan, setup: Setup, watch: Watch, dashboard: str | None, start: f
     watch("start", {"dashboard": dashboard, "n_todo": agenda.n_left, "n_done": n_done, "n_later": n_later})
     n_run = 0
     if not agenda.is_over:
-        _forget(agenda.queue, setup.out)
         n_run = fit(plan, agenda, setup, watch, _work(plan, setup))
     return _outcome(agenda, n_run, setup.out, time.perf_counter() - start)
 
@@ -162,13 +166,6 @@ def _agenda(plan: Plan, setup: Setup, watch: Watch) -> Agenda:
     return Agenda(plan, read, resolve, shared, Store(setup.store).is_held, planned)
 
 
-def _forget(trial_ids: Iterable[str], out: Path) -> None:
-    """Takes away what an earlier attempt that was no success said, so that it cannot be taken for this one's."""
-    for trial_id in trial_ids:
-        for name in ("row.json", "error.txt"):
-            (out / "trials" / trial_id / name).unlink(missing_ok=True)
-
-
 def manifest(plan: Plan, setup: Setup) -> dict[str, Any]:
     """Returns what the sweep folder says of itself: the plan with every config, and what a resumption needs."""
     space = plan.space
@@ -192,7 +189,13 @@ def manifest(plan: Plan, setup: Setup) -> dict[str, Any]:
         "store": setup.store,
         "n_later": plan.n_later,
         "tuned": [
-            {"cell_id": c.cell_id, "base": c.base.flat(), "candidates": [config.flat() for config in c.candidates]}
+            {
+                "cell_id": c.cell_id,
+                "base": c.base.flat(),
+                "settings": dict(c.settings),
+                "levels": dict(c.levels),
+                "candidates": [config.flat() for config in c.candidates],
+            }
             for c in plan.tuned
         ],
         "trials": list(map(_entry, plan.trials)),
@@ -231,6 +234,8 @@ def joined(address: str, dashboard_host: str | None = None) -> Iterator[str | No
             f"--address {address}: no Ray cluster lets us in there ({error})."
             " Give its address, and its token in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
         ) from None
+    except RuntimeError as error:  # another version of Ray or Python there, say
+        raise InputError(f"--address {address}: Ray cannot join this cluster: {error}") from None
     try:
         with _interrupted_by_sigterm():
             yield context.dashboard_url or None
@@ -326,7 +331,8 @@ def _work(plan: Plan, setup: Setup) -> Callable[[dict[str, Any]], None]:
     """The Tune trainable. It runs in a worker that is used again for the next trial."""
     imports, cpu, gpu = plan.space.imports, plan.space.resources.cpu, plan.space.resources.gpu
     limit_s = plan.space.limits.trial_s
-    levels = sorted({cell.embedder.epochs for cell in plan.cells})
+    known = [*plan.cells, *(config for cell in plan.tuned for config in cell.candidates)]
+    levels = sorted({config.embedder.epochs for config in known})
     prefixes = shared_prefixes(plan.trials)
 
     def orca(params: dict[str, Any]) -> None:
@@ -337,20 +343,27 @@ def _work(plan: Plan, setup: Setup) -> Callable[[dict[str, Any]], None]:
         told = params["trial"]
         n_threads = max(1, int(cpu))
         _reset(n_threads)
-        load_imports(imports)
         device = "cuda" if gpu > 0 and torch.cuda.is_available() else "cpu"
         place = Place(Store(setup.store, PATIENCE_S), device, n_threads)
         config = TrialConfig.model_validate(told["config"])
         passed = _tell_passed if told["tells"] else _tell_nothing
         shared = prefixes.get(config.trial_id, ())
+        done = read_record(setup.out, config.trial_id)
         try:
-            row = run_trial(config, setup.out, place, setup.data_root, _report, levels, limit_s, shared, passed)
+            load_imports(imports)
+            if done is None:
+                row = run_trial(config, setup.out, place, setup.data_root, _report, levels, limit_s, shared, passed)
+            else:  # its worker died between the record and its last word to Tune
+                row = done["row"]
         except BusyError as error:
             tune.report({"stage": WAITING, "lock": error.lock})
             return
         except StorageError as error:
             tune.report({"stage": UNWRITTEN, "why": str(error)})
             return
+        except InputError as error:  # an import that works where the sweep was launched, and not here
+            row = {"trial_id": config.trial_id, "cell_id": told["cell_id"], "status": "failed", "error": str(error)}
+            write_record(setup.out, row, [])
         shown = ("status", "val_metric_best", "val_metric_last", "test_metric_best", "test_metric_last")
         tune.report({"stage": DONE, **{k: row[k] for k in shown if row.get(k) is not None}})
 

@@ -33,7 +33,7 @@ head=$(hostname --all-ip-addresses | cut -d ' ' -f 1)
 srun --cpus-per-task={cpus} ray symmetric-run --address "$head:{port}" --min-nodes "$SLURM_JOB_NUM_NODES" \\
   {start} \\
   -- {command}
-python -m orca_sweep.cli status {out}
+python -m orca_sweep.cli status --check {out}
 """
 
 
