@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -232,7 +233,8 @@ def _fit(plan: Plan, agenda: Agenda, setup: Setup, watch: Watch) -> int:
             trial_dirname_creator=_name,
         ),
         run_config=tune.RunConfig(
-            name=time.strftime("%Y%m%d-%H%M%S"),
+            # Two sweeps on one cluster must not share it: Tune gathers their files under it before it brings them here.
+            name=f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}",
             storage_path=str(setup.out / "ray"),
             failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
             verbose=0,
