@@ -317,7 +317,7 @@ def writing(path: object) -> Iterator[None]:
         yield
     except OSError as error:
         why = error.strerror or str(error)
-        text = f"{FULL[error.errno]} ({why}). Make room" if error.errno in FULL else f"{why}. Make it writable"
+        text = f"{FULL[error.errno]} ({why}). Make room" if error.errno in FULL else f"{why}. See that it can be"
         raise StorageError(
             f"{path}: cannot be written: {text}, then launch again: what has ended is kept, the rest goes on from its last"
             " saved epoch."

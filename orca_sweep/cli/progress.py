@@ -63,6 +63,9 @@ class Progress:
 
     def _waits(self, what: Mapping[str, Any]) -> None:
         self.running.pop(what["trial_id"], None)
+        self.console.print(
+            f"{what['trial_id']} waits: another sweep makes what it needs, in the same store", soft_wrap=True
+        )
 
     def _epoch(self, what: Mapping[str, Any]) -> None:
         value = what.get("val_metric")

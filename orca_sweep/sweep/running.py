@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -284,7 +285,8 @@ def fit(plan: Plan, agenda: Agenda, setup: Setup, watch: Watch, work: Callable[[
             trial_dirname_creator=_name,
         ),
         run_config=tune.RunConfig(
-            name=time.strftime("%Y%m%d-%H%M%S"),
+            # Two sweeps on one cluster must not share it: Tune gathers their files under it before it brings them here.
+            name=f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}",
             storage_path=str(setup.out / "ray"),
             failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
             callbacks=callbacks(plan.space, setup.out),
