@@ -59,7 +59,10 @@ def paced(name):
     def read(x):
         wait_while(f"hold-{name}")
         if (HERE / f"slow-{name}").exists():
-            (HERE / f"pid-{name}").write_text(str(os.getpid()))
+            # Moved into place: a reader must not find it empty.
+            mine = HERE / f"pid-{name}.{os.getpid()}"
+            mine.write_text(str(os.getpid()))
+            mine.rename(HERE / f"pid-{name}")
             time.sleep(0.04)
         return x
 
@@ -346,8 +349,7 @@ def test_a_node_that_does_not_see_the_folder_is_found_before_the_first_trial(hom
     hide = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(out)]
     with node(cluster, f"--address={cluster.address}", inside=hide):
         said = Command("launch", "space.yaml", "--out", out, home=home, cluster=cluster).ends(2)
-    assert f"{out}: not visible on " in said
-    assert "Several nodes need a shared folder: give one with --out." in said
+    assert f"--out {out}: not visible. Mount one shared folder" in said
     assert [path.name for path in out.iterdir()] == [".lock"]
 
 

@@ -162,7 +162,8 @@ def check_nodes(plan: Plan, out: Path, store: str, data_root: Path) -> None:
     """
     need = bundle(plan.space.resources)
     nodes = [node for node in ray.nodes() if node["Alive"] and _holds(node["Resources"], need)]
-    probes = {"--out": out, **({} if "://" in store else {"--store": Path(store)})}
+    apart = "://" not in store and not Path(store).is_relative_to(out)
+    probes = {"--out": out, **({"--store": Path(store)} if apart else {})}
     asked = {flag: folder / f".seen-by-all-{os.getpid()}" for flag, folder in probes.items()}
     configs = [cell.flat() for cell in plan.cells]
     try:
