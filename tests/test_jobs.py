@@ -218,7 +218,7 @@ def look_at(job_id, address):
 
 def test_ctrl_c_ends_the_looking_and_stop_the_job(folder, head, address, tmp_path):
     space, out = folder / "long.yaml", tmp_path / "out"
-    space.write_text(SPACE.replace("epochs: 2", "epochs: 4000"))
+    space.write_text(SPACE.replace("epochs: 2", "epochs: 100000"))
     done = orca("submit", space, "--no-follow", "--address", address, "--out", out, "--env", "MINE=1", check=0)
     job_id = re.search(r"submitted (\S+):", done.stdout)[1]
     wait_for(lambda: list(out.rglob("checkpoint.safetensors")))
