@@ -105,12 +105,13 @@ def forecast(
         n_later_done: how many of those that are planned on the way are.
     """
     resources = plan.space.resources
-    rows = _comparable(store, "cuda" if resources.gpu else "cpu", max(1, int(resources.cpu)))
+    every = _comparable(store, "cuda" if resources.gpu else "cpu", max(1, int(resources.cpu)))
+    rows = [row for row in every if "config" in row]
     known = [trial.config for trial in plan.trials if not done(trial.trial_id)]
     later = _later(plan)[n_later_done:]
     costs = _Costs(rows)
     left = [*known, *later]
-    stages, wanted = _stages(left, rows, store)
+    stages, wanted = _stages(left, every, store)
     seconds = [costs.finetune(config) for config in left]
     stage_seconds = [costs.stage(stage, config) for stage, config in wanted]
     n_epochs, n_shared = sum(config.finetune.epochs for config in left), shared_epochs(known)
@@ -150,7 +151,7 @@ def _comparable(store: Store | None, device: str, n_threads: int) -> list[Row]:
     like = {"device": device, "n_threads": n_threads, "versions": numeric_versions(), "schema": STAGE_SCHEMA}
     like["machine"] = platform.machine()
     rows = store.rows(MOST_ROWS)
-    return [row for row in rows if "config" in row and all(row.get(key) == value for key, value in like.items())]
+    return [row for row in rows if "used" in row and all(row.get(key) == value for key, value in like.items())]
 
 
 def _stages(
@@ -181,16 +182,17 @@ def _there(rows: Iterable[Row], store: Store | None) -> set[tuple[str, str, int]
     """Stage, name and length of the artifacts that earlier rows used and that are still in the store."""
     found: set[tuple[str, str, int]] = set()
     exists: dict[tuple[str, str], bool] = {}
-    for row in rows if store is not None else ():
+    if store is None:
+        return found
+    for row in rows:
         config = _config_of(row)
-        if config is None or store is None:
-            continue
-        for stage, name in _names_of(config).items():
+        names = row.get("made", {}) if config is None else _names_of(config)
+        for stage, name in names.items():
             key = row["used"].get(stage)
             if key is not None and (stage, key) not in exists:
                 exists[stage, key] = store.has(stage, key)
             if exists.get((stage, str(key))):
-                found.add((stage, name, config.embedder.epochs if stage == "embedder" else 0))
+                found.add((stage, name, config.embedder.epochs if config is not None and stage == "embedder" else 0))
     return found
 
 

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from orca_sweep import __version__, declaration, freezing
 from orca_sweep.bodies import DECODERS, canonical_name, find_body, find_rung, unavailable_body
-from orca_sweep.config import FinetuneConfig, TrialConfig, canonical_json, digest, explain, knobs
+from orca_sweep.config import BodyConfig, FinetuneConfig, TrialConfig, canonical_json, digest, explain, knobs
 from orca_sweep.data import fingerprint, missing_packages
 from orca_sweep.errors import BusyError, DivergedError, InputError, OrcaSweepError, TimeLimitError
 from orca_sweep.objectives import OBJECTIVES, settings_of
@@ -392,10 +392,32 @@ def run_trial(
         _drop_checkpoint(home)  # not before the record is there
     if record.row["status"] == "ok":
         with contextlib.suppress(OSError):  # only plans to come would miss it
-            about = {"schema": STAGE_SCHEMA, "machine": platform.machine(), "used": place.store.used}
-            kept = {**finite(record.row), **about, "config": config.flat()}
+            kept = {**finite(record.row), **_made_with(place), "config": config.flat()}
             place.store.put_row(config.trial_id, kept)
     return record.row
+
+
+def _made_with(place: "Place") -> dict[str, Any]:
+    """What a plan to come must equal to find again what was made here, and where it is."""
+    return {
+        "device": place.device,
+        "n_threads": place.n_threads,
+        "versions": numeric_versions(),
+        "schema": STAGE_SCHEMA,
+        "machine": platform.machine(),
+        "used": place.store.used,
+    }
+
+
+def keep_pretraining(body: BodyConfig, place: "Place") -> None:
+    """Tells plans to come that a body has been pre-trained ahead of them, under the name that trials give it."""
+    recipe = find_body(body.name).pretrain
+    steps = None if recipe is not None and body.pretrain_steps == recipe.steps else body.pretrain_steps
+    flat = {
+        f"body.{path}": value for path, value in body.model_copy(update={"pretrain_steps": steps}).model_dump().items()
+    }
+    name = digest("pretrain", flat)
+    place.store.put_row(f"pretrain-{name}", {**_made_with(place), "made": {"pretrain": name}})
 
 
 def _within(limit_s: float, start: float, config: TrialConfig, report: "Progress") -> "Progress":

@@ -203,6 +203,12 @@ def test_pretrain_makes_what_a_trial_then_finds(tmp_path, run):
     assert "step 4 of 4: loss " in first.stdout
     assert "swin-micro on 0.1 of mnist5k: held-out error 0." in first.stdout
     assert "found in" in again.stdout
+    space = tmp_path / "space.yaml"
+    text = (
+        "base: {task: digits, body.name: swin-micro, body.pretrain_fraction: 0.1, body.pretrain_steps: 4}\nseeds: 1\n"
+    )
+    space.write_text(text)
+    assert "pretrain 0 (+ 1 found)" in orca("plan", space, "--store", tmp_path / "store").stdout
     row, _ = run(
         task="tiny", body__pretrain_fraction=0.1, body__pretrain_steps=4, use=Place(Store(str(tmp_path / "store")))
     )

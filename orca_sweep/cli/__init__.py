@@ -308,6 +308,7 @@ def pretrain(
 
     from orca_sweep.stages import Place, pretrain_body
     from orca_sweep.store import Store
+    from orca_sweep.trial import keep_pretraining
 
     torch.set_num_threads(threads)
     place = Place(Store(plans.store_root(store)), "cuda" if gpu else "cpu", threads)
@@ -315,6 +316,7 @@ def pretrain(
     loaded, seconds, reused = pretrain_body(
         record, config, place, lambda row: print(f"step {row['epoch']} of {total}: loss {row['train_loss']:.4f}")
     )
+    keep_pretraining(config, place)
     measure = "error" if record.pretrain.task == "classification" else "loss"
     print(
         f"{record.name} on {fraction:g} of {record.pretrain.corpus}: held-out {measure} {loaded.pretrain_metric:.4f},"
