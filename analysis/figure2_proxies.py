@@ -77,20 +77,21 @@ def _by(factors: Sequence[str], cells: Sequence[CellSummary]) -> tuple[str, ...]
     return embedding or tuple(path for path in factors if path != "task")[:1]
 
 
-def _values(results: Results) -> Mapping[str, Mapping[int, Sequence[float]]]:
+def _values(results: Results) -> Mapping[str, Mapping[int, list[float]]]:
     """Validation metrics by cell and epoch, of the trials that count."""
     trials = with_roles(results.trials)
     counts = trials[(trials["status"] == "ok") & (trials["role"] != "search")]
     rows = results.epochs[results.epochs["stage"] == "finetune"].merge(counts[["trial_id", "cell_id"]], on="trial_id")
-    found: dict[str, dict[int, Sequence[float]]] = {}
-    for (cell_id, epoch), values in rows.groupby(["cell_id", "epoch"])["val_metric"]:
-        found.setdefault(str(cell_id), {})[int(epoch)] = values.to_numpy(float)
+    found: dict[str, dict[int, list[float]]] = {}
+    for cell_id, epoch, value in zip(rows["cell_id"], rows["epoch"], rows["val_metric"], strict=True):
+        found.setdefault(str(cell_id), {}).setdefault(int(epoch), []).append(float(value))
     return found
 
 
-def _curve(values: Mapping[str, Mapping[int, Sequence[float]]], line: figures.Line, level: float) -> Curve:
-    epochs = values.get(line.cells[0].cell_id, {})
-    return Curve(line, tuple(epochs), tuple(t_interval(v, level) for v in epochs.values()))
+def _curve(values: Mapping[str, Mapping[int, list[float]]], line: figures.Line, level: float) -> Curve:
+    by_epoch = values.get(line.cells[0].cell_id, {})
+    epochs = tuple(sorted(by_epoch))
+    return Curve(line, epochs, tuple(t_interval(by_epoch[epoch], level) for epoch in epochs))
 
 
 def plot(figure: Figure2) -> Any:
@@ -119,8 +120,11 @@ def plot(figure: Figure2) -> Any:
 
 
 def _plot_curves(axis: Any, figure: Figure2, i: int, styles: Mapping[str, figures.Style]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     panel = figure.panels[i]
     axis.set_visible(True)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     n = len(figure.curves[i])
     for place, curve in enumerate(figure.curves[i]):
         style, step = styles[curve.line.name], max(1, len(curve.epochs) // 6)

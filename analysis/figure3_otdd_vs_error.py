@@ -102,7 +102,8 @@ def _series(line: figures.Line, ok: "pd.DataFrame", steps: "pd.DataFrame", colum
     trials = tuple(Trial(int(seed), int(epochs), float(x), float(y)) for seed, epochs, x, y in points)
     seeds: dict[int, dict[int, float]] = {}
     # Runs of one seed share their first epochs; on a GPU they may differ in the last bits, so their mean is taken.
-    for (seed, epoch), value in steps.groupby(["seed", "epoch"])["objective"].mean().items():
+    means = steps.groupby(["seed", "epoch"], as_index=False)["objective"].mean()
+    for seed, epoch, value in zip(means["seed"], means["epoch"], means["objective"], strict=True):
         seeds.setdefault(int(seed), {})[int(epoch)] = float(value)
     epochs = sorted({epoch for of_seed in seeds.values() for epoch in of_seed})
     curve = {e: t_interval([of_seed[e] for of_seed in seeds.values() if e in of_seed], level) for e in epochs}
@@ -195,16 +196,12 @@ def _marked(epochs: Sequence[int], place: int, n: int) -> list[int]:
 
 
 def _plot_metric(axis: Any, series: Sequence[Series], metric: str, styles: Mapping[str, figures.Style]) -> None:
-    from matplotlib.transforms import ScaledTranslation
-
     levels = sorted({_epochs(cell) for one in series for cell in one.line.cells})
     _epoch_axis(axis, levels)
     for one, shift in zip(series, figures.shifts(len(series)), strict=True):
         style = styles[one.line.name]
         cells = sorted((cell for cell in one.line.cells if cell.interval.n), key=_epochs)
-        moved = axis.transData + ScaledTranslation(shift / 72, 0, axis.figure.dpi_scale_trans)
-        xs, ys = [_epochs(cell) for cell in cells], [cell.interval.mean for cell in cells]
-        axis.plot(xs, ys, color=style.colour, linewidth=0.9, alpha=0.7, transform=moved)
+        figures.draw_trend(axis, [*map(_epochs, cells)], [cell.interval.mean for cell in cells], style, shift)
         for cell in cells:
             figures.draw_interval(axis, _epochs(cell), cell.interval, style, shift=shift)
     shared = ", in all lines the same trials" if sum(one.line.role == "replicate" for one in series) > 1 else ""
@@ -284,13 +281,12 @@ def _epoch_axis(axis: Any, epochs: Iterable[int]) -> None:
     """A logarithmic axis with a place for zero, labelled where there is room."""
     import numpy as np
 
-    axis.set_xscale("function", functions=(np.log1p, np.expm1))
+    forward, back = (lambda x, f=f: np.sign(x) * f(np.abs(x)) for f in (np.log1p, np.expm1))
+    axis.set_xscale("function", functions=(forward, back))
     levels = sorted(epochs)
-    end, ticks = math.log1p(levels[-1]) or 1.0, list[int]()
     wanted = levels if len(levels) <= 12 else [0, *(m * 10**k for k in range(10) for m in (1, 2, 5))]
-    for level in wanted:
-        if level <= levels[-1] and (not ticks or math.log1p(level) - math.log1p(ticks[-1]) > 0.09 * end):
-            ticks.append(level)
+    wanted = [level for level in wanted if level <= levels[-1]]
+    ticks = [wanted[i] for i in figures.spaced([*map(math.log1p, wanted)], share=0.09)]
     axis.set_xticks(ticks, [str(tick) for tick in ticks])
     axis.minorticks_off()
 

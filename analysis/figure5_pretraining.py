@@ -76,17 +76,13 @@ def _along(line: figures.Line, over_bodies: bool, level: float) -> figures.Line:
 
 def _merged(cells: Sequence[CellSummary], level: float) -> list[CellSummary]:
     """One cell whose replicates are the means of others: run seeds of one body are not independent of each other."""
-    statuses: dict[str, int] = {}
-    for cell in cells:
-        for status, n in cell.statuses.items():
-            statuses[status] = statuses.get(status, 0) + n
     return [
         replace(
             cells[0],
             cell_id=" ".join(cell.cell_id for cell in cells),
             interval=t_interval([cell.interval.mean for cell in cells if cell.interval.n], level),
             n_not_ok=sum(cell.n_not_ok for cell in cells),
-            statuses=statuses,
+            statuses=figures.add_up(cell.statuses for cell in cells),
         )
     ]
 
@@ -140,7 +136,9 @@ def _plot_panel(axis: Any, panel: figures.Panel, figure: Figure5, styles: Mappin
     places = Axis(tuple(fractions))
     for line, shift in zip(panel.lines, figures.shifts(len(panel.lines)), strict=True):
         _plot_line(axis, line, places, styles[line.name], shift)
-    axis.set_xticks([places.place(f) for f in fractions], [_tick(f) for f in fractions])
+    at = [places.place(f) for f in fractions]
+    labelled = figures.spaced(at, share=0.08)
+    axis.set_xticks(at, [_tick(f) if i in labelled else "" for i, f in enumerate(fractions)])
     axis.set_xlim(places.place(fractions[0]) - 0.3, places.place(fractions[-1]) + 0.3)
     axis.set_xlabel(FRACTION + " (log axis)" * (fractions[-1] > 0))
     axis.set_ylabel(figures.measure(figure.facts.column, panel.metric))
@@ -151,23 +149,23 @@ def _plot_panel(axis: Any, panel: figures.Panel, figure: Figure5, styles: Mappin
 
 
 def _plot_line(axis: Any, line: figures.Line, places: Axis, style: figures.Style, shift: float) -> None:
-    from matplotlib.transforms import ScaledTranslation
-
     for cell in line.cells:
         at = places.place(float(cell.levels[FRACTION]))
         figures.draw_interval(axis, at, cell.interval, style, shift=shift)
     seen = [cell for cell in line.cells if cell.interval.n and float(cell.levels[FRACTION]) > 0]
-    moved = axis.transData + ScaledTranslation(shift / 72, 0, axis.figure.dpi_scale_trans)
-    xs, ys = [places.place(float(c.levels[FRACTION])) for c in seen], [c.interval.mean for c in seen]
-    axis.plot(xs, ys, color=style.colour, linewidth=0.9, alpha=0.7, transform=moved)
+    xs = [places.place(float(cell.levels[FRACTION])) for cell in seen]
+    figures.draw_trend(axis, xs, [cell.interval.mean for cell in seen], style, shift)
 
 
 def _break(axis: Any, at: float) -> None:
     """Two strokes on the axis and a gap in it, where decades end."""
-    stroke = {"transform": axis.get_xaxis_transform(), "clip_on": False, "zorder": 9}
-    axis.plot([at - 0.05, at + 0.05], [0, 0], color="white", linewidth=3, **stroke)
-    for x in (at - 0.05, at + 0.05):
-        axis.plot([x - 0.04, x + 0.04], [-0.02, 0.02], color="black", linewidth=0.8, **stroke)
+    from matplotlib.transforms import ScaledTranslation
+
+    gap = {"marker": "_", "markersize": 6, "markeredgewidth": 3, "color": "white"}
+    stroke = {"marker": [(-0.5, -1), (0.5, 1)], "markersize": 9, "markeredgewidth": 0.8, "color": "black"}
+    for shift, drawn in ((0, gap), (-3, stroke), (3, stroke)):
+        moved = axis.get_xaxis_transform() + ScaledTranslation(shift / 72, 0, axis.figure.dpi_scale_trans)
+        axis.plot([at], [0], linestyle="none", transform=moved, clip_on=False, zorder=9, **drawn)
 
 
 def _tick(fraction: float) -> str:

@@ -29,7 +29,7 @@ MAX_PANELS = 12
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 GREY = "#666666"
-LOOK = {
+LOOK: Any = {
     "font.size": 8,
     "axes.titlesize": 9,
     "axes.spines.top": False,
@@ -263,8 +263,7 @@ def look() -> AbstractContextManager[None]:
     """Returns a context in which things drawn have the figures' common look."""
     import matplotlib
 
-    context: AbstractContextManager[None] = matplotlib.rc_context(LOOK)
-    return context
+    return matplotlib.rc_context(LOOK)
 
 
 def grid(n: int) -> tuple[int, int]:
@@ -276,9 +275,9 @@ def grid(n: int) -> tuple[int, int]:
 def canvas(width: float, height: float, rows: int, columns: int, **ratios: Any) -> tuple[Any, Any]:
     """Returns an empty figure of that size (inches) and its (rows, columns) axes, all of them still hidden."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
     axes = figure.subplots(rows, columns, squeeze=False, **ratios)
     for axis in axes.flat:
         axis.set_visible(False)
@@ -293,7 +292,9 @@ def beside(axis: Any, shift: float, across: bool = False) -> Any:
     return axis.transData + ScaledTranslation(x, y, axis.figure.dpi_scale_trans)
 
 
-def draw_interval(axis: Any, at: float, interval: Interval, style: Style, across: bool = False, shift: float = 0) -> None:
+def draw_interval(
+    axis: Any, at: float, interval: Interval, style: Style, across: bool = False, shift: float = 0
+) -> None:
     """Draws a mean and its interval at a place, beside it by ``shift`` points; ``across``: along the x axis."""
     for values, kind in (((interval.low, interval.high), "-"), ((interval.mean,), style.marker)):
         if all(map(math.isfinite, values)):
@@ -316,9 +317,16 @@ def shifts(n: int) -> list[float]:
     return [step * (i - (n - 1) / 2) for i in range(n)]
 
 
-def legend_under(
-    axis: Any, lines: Sequence[tuple[str, Style]], title: str, gap: float = 42, top: bool = False
-) -> None:
+def spaced(places: Sequence[float], share: float) -> list[int]:
+    """Returns which of rising places are so far apart that labels fit: by at least a share of their range."""
+    kept: list[int] = []
+    for i, place in enumerate(places):
+        if not kept or place - places[kept[-1]] > share * (places[-1] - places[0]):
+            kept.append(i)
+    return kept
+
+
+def legend_under(axis: Any, lines: Sequence[tuple[str, Style]], title: str, gap: float = 42, top: bool = False) -> None:
     """Adds a legend of names and styles below an axis, ``gap`` points under it; ``top``: under its upper edge."""
     from matplotlib.lines import Line2D
     from matplotlib.transforms import ScaledTranslation
@@ -371,7 +379,8 @@ def nothing_yet(lines: Iterable[Line]) -> str | None:
     cells = [cell for line in lines for cell in line.cells]
     if any(cell.interval.n for cell in cells):
         return None
-    return f"no result yet: 0 of {sum(sum(cell.statuses.values()) for cell in cells)} trials are ok"
+    n = sum(sum(cell.statuses.values()) for cell in cells)
+    return f"no result yet: 0 of {n} trials are ok" if n else "no result yet: there are only trials of the search"
 
 
 def notes(facts: Facts, n_panels: int, *own: str) -> str:
@@ -392,7 +401,7 @@ def notes(facts: Facts, n_panels: int, *own: str) -> str:
 
 def _about_rows(facts: Facts) -> str:
     if not facts.n_trials:
-        return "There is no trial yet."
+        return "There is no trial yet, but those of the search." if facts.n_searched else "There is no trial yet."
     if not facts.lacking:
         return f"All {facts.n_trials} trials are ok."
     words = {"lost": "lost or not run yet"}

@@ -3,13 +3,35 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orca_sweep.errors import InputError
 
+if TYPE_CHECKING:
+    from orca_sweep.results import Results
+
 MAX_FAILURES_SHOWN = 10
+FIGURES = (
+    ("figure5_pretraining", "body.pretrain_fraction", 3),
+    ("figure4_freezing", "finetune.freeze", 2),
+    ("figure3_otdd_vs_error", "embedder.epochs", 3),
+    ("figure2_proxies", "proxy", 2),
+)
+"""Each figure of the study, the factor that it is about, and from how many levels on it shows something."""
+ANY_FIGURE = "figure2_proxies"
+"""Takes any sweep: a line per level of its first factor."""
+
+
+def figures_for(results: "Results") -> tuple[str, ...]:
+    """Returns the scripts of ``analysis`` whose question a sweep asks: those whose factor it varies; at least one."""
+    fitting = (name for name, path, least in FIGURES if _n_levels(results, path) >= least)
+    return tuple(fitting) or (ANY_FIGURE,)
+
+
+def _n_levels(results: "Results", path: str) -> int:
+    return results.trials[path].nunique(dropna=False) if path in results.factors else 0
 
 
 def collect(
