@@ -124,6 +124,11 @@ def _plot_curves(axis: Any, figure: Figure2, i: int, styles: Mapping[str, figure
 
     panel = figure.panels[i]
     axis.set_visible(True)
+    axis.set_title(textwrap.fill(panel.title, 48))
+    nothing = figures.nothing_yet(panel.lines)
+    if nothing:
+        figures.say(axis, nothing)
+        return
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     n = len(figure.curves[i])
     for place, curve in enumerate(figure.curves[i]):
@@ -132,12 +137,8 @@ def _plot_curves(axis: Any, figure: Figure2, i: int, styles: Mapping[str, figure
         axis.plot(curve.epochs, [i.mean for i in curve.intervals], color=style.colour, linewidth=1.4, **markers)
         ends = [i.low for i in curve.intervals], [i.high for i in curve.intervals]
         axis.fill_between(curve.epochs, *ends, color=style.colour, alpha=0.15, linewidth=0)
-    axis.set_title(textwrap.fill(panel.title, 48))
     axis.set_xlabel("fine-tuning epoch")
     axis.set_ylabel(f"validation {figures.with_unit(panel.metric)}")
-    nothing = figures.nothing_yet(panel.lines)
-    if nothing:
-        figures.say(axis, nothing)
 
 
 def _plot_final(axis: Any, figure: Figure2, i: int, styles: Mapping[str, figures.Style]) -> None:

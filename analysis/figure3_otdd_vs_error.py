@@ -14,6 +14,7 @@ Run: python analysis/figure3_otdd_vs_error.py --tables results/figure3_otdd_vs_e
 import math
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 NAME = "figure3_otdd_vs_error"
 EPOCHS = "embedder.epochs"
 OBJECTIVE = "embedder.objective"
+NO_TRAINED = "no trial with embedder training is ok yet"
 WIDE = 20
 """An objective whose largest value is so many times its least has a logarithmic axis."""
 
@@ -124,7 +126,7 @@ def plot(figure: Figure3) -> Any:
     """Returns a matplotlib figure: a row of three pictures and their legend per task and other factors."""
     n = min(len(figure.panels), figures.MAX_PANELS)
     with figures.look():
-        heights = [max(2.8, 0.42 * len(series) + 0.6) for series in figure.series[:n]] or [2.8]
+        heights = [max(2.8, _legend_height(series)) for series in figure.series[:n]] or [2.8]
         ratios = {"width_ratios": [1, 1, 1, 0.62], "height_ratios": heights}
         made, axes = figures.canvas(11, sum(heights) + 0.7, len(heights), 4, **ratios)
         styles = figures.styles(figure.panels[:n])
@@ -149,7 +151,7 @@ def _plot_row(
 ) -> None:
     for axis in axes[:3]:
         axis.set_visible(True)
-        axis.margins(x=0.06)
+        axis.margins(x=0.05 + 0.013 * len(series))  # room for lines beside each other
     axes[0].set_title(panel.title, loc="left")
     nothing = figures.nothing_yet(panel.lines)
     if nothing:
@@ -164,9 +166,9 @@ def _plot_row(
 
 
 def _plot_objective(axis: Any, series: Sequence[Series], styles: Mapping[str, figures.Style]) -> None:
-    values = [interval.mean for one in series for interval in one.curve.values()]
+    values = [value for one in series for of_seed in one.seeds.values() for value in of_seed.values()]
     if not values:
-        figures.say(axis, "no trial with embedder training is ok yet")
+        figures.say(axis, NO_TRAINED)
         return
     n = len(series)
     for place, one in enumerate(series):
@@ -211,13 +213,13 @@ def _plot_metric(axis: Any, series: Sequence[Series], metric: str, styles: Mappi
 
 def _plot_trials(axis: Any, series: Sequence[Series], metric: str, styles: Mapping[str, figures.Style]) -> None:
     values = [trial.objective for one in series for trial in one.trials]
+    if not values:
+        figures.say(axis, NO_TRAINED)
+        return
     for one in series:
         style = styles[one.line.name]
         points = [t.objective for t in one.trials], [t.metric for t in one.trials]
         axis.plot(*points, style.marker, color=style.colour, markerfacecolor=style.face, markersize=4, alpha=0.75)
-    if not values:
-        figures.say(axis, "no trial with embedder training is ok yet")
-        return
     _wide_axis(axis, "x", values)
     _plot_naive(axis, series, styles)
     axis.set_xlabel(_objective_label(series))
@@ -226,12 +228,14 @@ def _plot_trials(axis: Any, series: Sequence[Series], metric: str, styles: Mappi
 
 def _plot_naive(axis: Any, series: Sequence[Series], styles: Mapping[str, figures.Style]) -> None:
     """Naive cells, to the left of a line: they have no place on an axis of objectives."""
+    from matplotlib.patches import Rectangle
+
     naive = {cell.cell_id: (cell, one.line) for one in series for cell in one.line.cells if not _epochs(cell)}
     shown = [(cell, line) for cell, line in naive.values() if cell.interval.n]
     if not shown:
         return
     strip = 0.07 * (1 + len(shown))
-    axis.axvspan(0, strip, transform=axis.transAxes, color="#f1f1f1", linewidth=0, zorder=0)
+    axis.add_patch(Rectangle((0, 0), strip, 1, transform=axis.transAxes, color="#f1f1f1", linewidth=0, zorder=0))
     axis.text(strip / 2, 1.0, "naive", transform=axis.transAxes, ha="center", va="bottom", fontsize=7)
     _make_room(axis, strip)
     for i, (cell, line) in enumerate(shown):
@@ -263,14 +267,28 @@ def _plot_legend(axis: Any, series: Sequence[Series], figure: Figure3, styles: M
     figures.legend_under(axis, names, ", ".join(figure.by), gap=0, top=True)
 
 
+def _legend_height(series: Sequence[Series]) -> float:
+    """Inches that a panel's legend takes, with its title and what stands below the axes beside it."""
+    n_lines = sum(_legend_name(one).count("\n") + 1 for one in series)
+    return 0.14 * n_lines + 0.07 * len(series) + 0.8
+
+
 def _legend_name(one: Series) -> str:
     name, r = f"{one.line.label}, {one.line.n_text}", one.correlation
     if r is None:
         return name
     ends = f" [{r.rho_low:.2f}, {r.rho_high:.2f}]" if math.isfinite(r.rho_low) else ""
     found = [f"rank correlation {r.rho:.2f}{ends}"] if math.isfinite(r.rho) else []
-    caution = textwrap.wrap(r.caution, 34)
-    return "\n".join([name, *found, f"{r.n} trials, {r.n_clusters} seed{'s' * (r.n_clusters != 1)}", *caution])
+    of = f"{r.n} trials, {r.n_clusters} seed{'s' * (r.n_clusters != 1)}"
+    return "\n".join([name, *found, of, *_lacking(one), *textwrap.wrap(r.caution, 34)])
+
+
+def _lacking(one: Series) -> list[str]:
+    """Says whether a correlation is over seeds that do not all have the same trials."""
+    counts = Counter(trial.seed for trial in one.trials)
+    n_cells = sum(1 for cell in one.line.cells if _epochs(cell))
+    n_short = sum(1 for n in counts.values() if n < n_cells)
+    return [f"{n_short} of these seeds lack{'s' * (n_short == 1)} trials"] if n_short else []
 
 
 def _epochs(cell: CellSummary) -> int:
@@ -293,14 +311,24 @@ def _epoch_axis(axis: Any, epochs: Iterable[int]) -> None:
 
 def _wide_axis(axis: Any, which: str, values: Sequence[float]) -> None:
     """A logarithmic axis where values differ much, with plain numbers on it."""
-    from matplotlib.ticker import FuncFormatter, LogLocator
+    low, high = min(values), max(values)
+    if not 0 < WIDE * low < high:
+        return
+    getattr(axis, f"set_{which}scale")("log")
+    room = (high / low) ** 0.06
+    getattr(axis, f"set_{which}lim")(low / room, high * room)
+    ticks = _log_ticks(low / room, high * room)
+    getattr(axis, f"set_{which}ticks")(ticks, [figures.text(tick) for tick in ticks])
+    axis.minorticks_off()
 
-    if min(values) > 0 and max(values) > WIDE * min(values):
-        getattr(axis, f"set_{which}scale")("log")
-        one = axis.xaxis if which == "x" else axis.yaxis
-        one.set_major_locator(LogLocator(subs=(1, 2, 5) if max(values) < 300 * min(values) else (1,)))
-        one.set_major_formatter(FuncFormatter(lambda value, _: figures.text(value)))
-        axis.minorticks_off()
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Returns numbers between two that labels fit beside: halves of decades, decades, or every so many decades."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    step = max(1, (last - first) // 5)
+    marks = (1, 2, 5) if last - first < 4 else (1,)
+    found = [float(f"{mark}e{k}") for k in range(first, last + 1, step) for mark in marks]
+    return [tick for tick in found if low <= tick <= high]
 
 
 def _objective_label(series: Sequence[Series]) -> str:
@@ -315,8 +343,8 @@ def _notes(figure: Figure3) -> str:
         len(figure.panels),
         f"Left: mean over n seeds at equal epoch, thin: each seed, band: {percent} Student-t interval.",
         f"Middle: means over n seeds, bars: their {percent} Student-t intervals (none where n = 1).",
-        "Right: one point per trial; beside it Spearman's rank correlation of objective and metric with its"
-        f" {percent} interval over seeds (jackknife).",
+        "Right: one point per ok trial; beside it Spearman's rank correlation of objective and metric (positive: a"
+        f" lower objective goes with a lower error) with its {percent} interval over seeds (jackknife).",
         "Naive trials (0 embedder epochs) have no objective: their mean stands apart and is in no correlation.",
     )
 

@@ -56,7 +56,7 @@ def compute(results: Results, level: float = 0.95) -> Figure5:
     along = (FRACTION, PRETRAIN_SEED)
     free = [path for path in results.factors if path not in (*along, "task")]
     by = figures.embedding_factors(free) or tuple(free[:1])
-    panels = figures.panels_of(figures.with_naive(cells, results.factors, by), results.factors, by, along)
+    panels = figures.panels_of(cells, results.factors, by, along)
     ordered = tuple(
         replace(panel, lines=tuple(_along(line, over_bodies, level) for line in panel.lines)) for panel in panels
     )

@@ -25,9 +25,9 @@ from orca_sweep.stats import Interval
 Record = TypeVar("Record")
 MAX_PANELS = 12
 # Okabe & Ito's colours are told apart with any colour vision; markers tell lines apart without colour. Their numbers
-# have no common factor, so that a pair comes back after 56 lines only.
+# have no common factor, so that a pair comes back after 72 lines only.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">")
 GREY = "#666666"
 LOOK: Any = {
     "font.size": 8,
