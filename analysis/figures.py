@@ -344,7 +344,7 @@ def say(axis: Any, words: str) -> None:
     """Writes what is to be known where there is nothing to draw."""
     axis.set_visible(True)
     axis.set(xticks=[], yticks=[])
-    axis.text(0.5, 0.5, textwrap.fill(words, 34), ha="center", va="center", color=GREY, transform=axis.transAxes)
+    axis.text(0.5, 0.5, textwrap.fill(words, 40), ha="center", va="center", color=GREY, transform=axis.transAxes)
 
 
 def same_limits(drawn: Iterable[tuple[str, Any]], which: str) -> None:
