@@ -2,232 +2,179 @@
 
 Question: does it matter which proxy the embedder is aligned to, or whether it is aligned at all?
 One panel per task and combination of the other factors; one line per proxy, ``none`` is naive
-fine-tuning. A sweep whose proxy is no factor has a line per level of its first factor instead.
+fine-tuning. Of a sweep that varies more of the embedder's training, a line per combination, up to eight; of one
+whose proxy is no factor, a line per level of its first factor.
 Lines are means over seeds at equal epoch, bands are Student-t intervals of that mean.
 
 Run: python analysis/figure2_proxies.py --tables results/quickstart/tables --out results/quickstart/figures
 """
 
-import argparse
-import math
-import os
 import sys
 import textwrap
-import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orca_sweep.errors import InputError
-from orca_sweep.results import CellSummary, Results, read_results, summarise, with_roles
-from orca_sweep.stats import t_interval
+if __name__ == "__main__":  # run as a file: its folder's parent has `analysis`
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from analysis import figures
+from orca_sweep.results import CellSummary, Results, summarise, with_roles
+from orca_sweep.stats import Interval, t_interval
 
 NAME = "figure2_proxies"
-MAX_PANELS = 12
-# Okabe & Ito's colours: told apart with any colour vision.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 
 
 @dataclass(frozen=True)
 class Curve:
     """One cell's validation metric over fine-tuning epochs."""
 
-    cell: CellSummary
+    line: figures.Line
     epochs: tuple[int, ...]
-    mean: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    n: tuple[int, ...]
-    """Seeds at each epoch; fewer at the end if some trials ended early."""
+    intervals: tuple[Interval, ...]
+    """Over seeds at each epoch; fewer at the end if some trials ended early."""
 
-
-@dataclass(frozen=True)
-class Panel:
-    """The cells that differ in their proxy (or the sweep's first factor) alone."""
-
-    title: str
-    metric: str
-    curves: tuple[Curve, ...]
+    @property
+    def cell(self) -> CellSummary:
+        """The cell that the curve is of."""
+        return self.line.cells[0]
 
 
 @dataclass(frozen=True)
 class Figure2:
-    """All panels, and what the numbers are of."""
+    """All panels with the curves of each, and what the numbers are of."""
 
-    panels: tuple[Panel, ...]
-    by: str
-    """The factor whose levels are the lines."""
-    column: str
-    level: float
-    n_not_ok: int
+    panels: tuple[figures.Panel, ...]
+    curves: tuple[tuple[Curve, ...], ...]
+    by: tuple[str, ...]
+    """The factors whose combinations are the lines."""
+    facts: figures.Facts
 
 
 def compute(results: Results, level: float = 0.95) -> Figure2:
     """Returns the curves and final intervals of every cell, grouped into panels.
 
     Trials that are not ok are in no curve and no mean; the figure says how many there are.
+
+    Raises:
+        InputError: if two cells have the same levels.
     """
     cells = summarise(results, level=level)
-    factors = [path for path in results.factors if path != "task"]
-    by = "proxy" if "proxy" in factors or not factors else factors[0]
-    panels: dict[str, list[Curve]] = {}
-    for cell in cells:
-        panels.setdefault(_panel_title(cell, by), []).append(_curve(results, cell, level))
-    made = tuple(Panel(title, curves[0].cell.metric, tuple(curves)) for title, curves in panels.items())
-    return Figure2(made, by, results.metric, level, sum(cell.n_not_ok for cell in cells))
+    by = _by(results.factors, cells)
+    panels = figures.panels_of(figures.with_naive(cells, results.factors, by), results.factors, by)
+    values = _values(results)
+    curves = tuple(tuple(_curve(values, line, level) for line in panel.lines) for panel in panels)
+    return Figure2(panels, curves, by, figures.facts(results, cells, level))
 
 
-def _panel_title(cell: CellSummary, by: str) -> str:
-    others = [f"{path} {_text(value)}" for path, value in cell.levels.items() if path not in (by, "task")]
-    return ", ".join([cell.task, *others])
+def _by(factors: Sequence[str], cells: Sequence[CellSummary]) -> tuple[str, ...]:
+    """The embedder's factors, while their combinations can be told apart; else one of them; else the first factor."""
+    embedding = figures.embedding_factors(factors)
+    lines = {tuple(figures.text(cell.levels[path]) for path in embedding) for cell in cells}
+    if len(lines) > len(figures.COLOURS):
+        return ("proxy",) if "proxy" in embedding else embedding[:1]
+    return embedding or tuple(path for path in factors if path != "task")[:1]
 
 
-def _text(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _curve(results: Results, cell: CellSummary, level: float) -> Curve:
+def _values(results: Results) -> Mapping[str, Mapping[int, list[float]]]:
+    """Validation metrics by cell and epoch, of the trials that count."""
     trials = with_roles(results.trials)
-    counts = (trials["status"] == "ok") & (trials["role"] != "search")
-    ok = trials.loc[(trials["cell_id"] == cell.cell_id) & counts, "trial_id"]
-    epochs = results.epochs
-    rows = epochs[(epochs["stage"] == "finetune") & epochs["trial_id"].isin(ok)]
-    by_epoch = {int(str(e)): t_interval(g.to_numpy(float), level) for e, g in rows.groupby("epoch")["val_metric"]}
-    return Curve(
-        cell,
-        tuple(by_epoch),
-        tuple(i.mean for i in by_epoch.values()),
-        tuple(i.low for i in by_epoch.values()),
-        tuple(i.high for i in by_epoch.values()),
-        tuple(i.n for i in by_epoch.values()),
-    )
+    counts = trials[(trials["status"] == "ok") & (trials["role"] != "search")]
+    rows = results.epochs[results.epochs["stage"] == "finetune"].merge(counts[["trial_id", "cell_id"]], on="trial_id")
+    found: dict[str, dict[int, list[float]]] = {}
+    for cell_id, epoch, value in zip(rows["cell_id"], rows["epoch"], rows["val_metric"], strict=True):
+        found.setdefault(str(cell_id), {}).setdefault(int(epoch), []).append(float(value))
+    return found
 
 
-def level_name(curve: Curve, by: str) -> str:
-    """Returns a line's level; the A/A arm has another name than the cell that it repeats."""
-    level = _text(curve.cell.levels.get(by, "all trials"))
-    return level if curve.cell.role == "replicate" else f"{level} ({curve.cell.role})"
-
-
-def label(curve: Curve, by: str) -> str:
-    """Returns a line's name in the legend."""
-    level = level_name(curve, by)
-    naive = level == "none" and by in ("proxy", "embedder.objective")
-    return f"{'none (naive fine-tuning)' if naive else level}, n = {curve.cell.interval.n}"
+def _curve(values: Mapping[str, Mapping[int, list[float]]], line: figures.Line, level: float) -> Curve:
+    by_epoch = values.get(line.cells[0].cell_id, {})
+    epochs = tuple(sorted(by_epoch))
+    return Curve(line, epochs, tuple(t_interval(by_epoch[epoch], level) for epoch in epochs))
 
 
 def plot(figure: Figure2) -> Any:
-    """Returns a matplotlib figure: curves above, final metric per proxy below, for each panel."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    panels = figure.panels[:MAX_PANELS]
-    columns = max(1, min(3, len(panels)))
-    rows = max(1, math.ceil(len(panels) / columns))
-    final = max([1.3, *(0.3 * len(panel.curves) for panel in panels)])
-    made, axes = plt.subplots(
-        2 * rows, columns, figsize=(max(6, 4.6 * columns), (3.6 + final) * rows + 0.6), squeeze=False,
-        layout="constrained", height_ratios=[3, final] * rows,
-    )  # fmt: skip
-    for axis in axes.flat[: 2 * rows * columns]:
-        axis.set_visible(False)
-    colours = _colours(panels, figure.by)
-    for i, panel in enumerate(panels):
-        row, column = divmod(i, columns)
-        _plot_curves(axes[2 * row][column], panel, figure.by, colours)
-        _plot_final(axes[2 * row + 1][column], panel, figure, colours)
-    _same_limits([(panel, axes[2 * (i // columns) + 1][i % columns]) for i, panel in enumerate(panels)], "x")
-    _same_limits([(panel, axes[2 * (i // columns)][i % columns]) for i, panel in enumerate(panels)], "y")
-    made.suptitle(_caption(figure, len(panels)), fontsize=9)
+    """Returns a matplotlib figure: curves above, final metric per line below, for each panel."""
+    n = min(len(figure.panels), figures.MAX_PANELS)
+    rows, columns = figures.grid(n)
+    final = max([0.8, *(0.22 * len(curves) for curves in figure.curves[:n])])
+    with figures.look():
+        made, axes = figures.canvas(
+            max(6, 4.2 * columns), (3.4 + final) * rows + 0.8, 2 * rows, columns, height_ratios=[2.6, final] * rows
+        )
+        styles = figures.styles(figure.panels[:n])
+        above, below = [], []
+        for i in range(n):
+            row, column = divmod(i, columns)
+            above.append((figure.panels[i].task, axes[2 * row][column]))
+            below.append((figure.panels[i].task, axes[2 * row + 1][column]))
+            _plot_curves(above[-1][1], figure, i, styles)
+            _plot_final(below[-1][1], figure, i, styles)
+        figures.same_limits(above, "y")
+        figures.same_limits(below, "x")
+        if not n:
+            figures.say(axes[0][0], "there is no trial yet")
+        figures.write_below(made, _notes(figure))
     return made
 
 
-def _same_limits(drawn: list[tuple[Panel, Any]], which: str) -> None:
-    """Gives the panels of one task one range, so that they can be compared by eye."""
-    for task in {panel.curves[0].cell.task for panel, _ in drawn}:
-        axes = [axis for panel, axis in drawn if panel.curves[0].cell.task == task]
-        limits = [getattr(axis, f"get_{which}lim")() for axis in axes]
-        for axis in axes:
-            getattr(axis, f"set_{which}lim")(min(low for low, _ in limits), max(high for _, high in limits))
+def _plot_curves(axis: Any, figure: Figure2, i: int, styles: Mapping[str, figures.Style]) -> None:
+    from matplotlib.ticker import MaxNLocator
 
-
-def _colours(panels: tuple[Panel, ...], by: str) -> dict[str, str]:
-    levels = dict.fromkeys(level_name(curve, by) for panel in panels for curve in panel.curves)
-    return {level: COLOURS[i % len(COLOURS)] for i, level in enumerate(levels)}
-
-
-def _plot_curves(axis: Any, panel: Panel, by: str, colours: Mapping[str, str]) -> None:
+    panel = figure.panels[i]
     axis.set_visible(True)
-    for curve in panel.curves:
-        colour = colours[level_name(curve, by)]
-        axis.plot(curve.epochs, curve.mean, color=colour, label=label(curve, by), linewidth=1.6)
-        axis.fill_between(curve.epochs, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
-    axis.set_title(textwrap.fill(panel.title, 48), fontsize=10)
+    axis.set_title(textwrap.fill(panel.title, 48))
+    nothing = figures.nothing_yet(panel.lines)
+    if nothing:
+        figures.say(axis, nothing)
+        return
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    n = len(figure.curves[i])
+    for place, curve in enumerate(figure.curves[i]):
+        style, step = styles[curve.line.name], max(1, len(curve.epochs) // 6)
+        markers = {"marker": style.marker, "markerfacecolor": style.face, "markevery": (place * step // n, step)}
+        axis.plot(curve.epochs, [i.mean for i in curve.intervals], color=style.colour, linewidth=1.4, **markers)
+        ends = [i.low for i in curve.intervals], [i.high for i in curve.intervals]
+        axis.fill_between(curve.epochs, *ends, color=style.colour, alpha=0.15, linewidth=0)
     axis.set_xlabel("fine-tuning epoch")
-    axis.set_ylabel(f"validation {panel.metric}")
-    axis.legend(title=by, title_fontsize=8, fontsize=8, frameon=False)
-    axis.spines[["top", "right"]].set_visible(False)
+    axis.set_ylabel(f"validation {figures.with_unit(panel.metric)}")
 
 
-def _plot_final(axis: Any, panel: Panel, figure: Figure2, colours: Mapping[str, str]) -> None:
+def _plot_final(axis: Any, figure: Figure2, i: int, styles: Mapping[str, figures.Style]) -> None:
+    """Final metrics; their names are the legend of the curves above."""
     axis.set_visible(True)
     names = []
-    for y, curve in enumerate(panel.curves):
-        i = curve.cell.interval
-        names.append(level_name(curve, figure.by))
-        colour = colours[names[-1]]
-        axis.plot([i.low, i.high], [y, y], color=colour, linewidth=2)
-        axis.plot([i.mean], [y], "o", color=colour)
+    for y, curve in enumerate(figure.curves[i]):
+        names.append(f"{curve.line.label}, {curve.line.n_text}")
+        figures.draw_interval(axis, y, curve.cell.interval, styles[curve.line.name], across=True)
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.5, -0.5)
-    axis.set_xlabel(f"{figure.column} ({panel.metric}; lower is better)")
-    axis.spines[["top", "right"]].set_visible(False)
+    axis.set_xlabel(figures.measure(figure.facts.column, figure.panels[i].metric))
+    axis.set_title(", ".join(figure.by), loc="left", fontsize=8)
 
 
-def _caption(figure: Figure2, shown: int) -> str:
-    text = f"means over seeds; bands and bars: {figure.level:.0%} Student-t intervals over seeds (n in the legend)"
-    if figure.n_not_ok:
-        text += f"; {figure.n_not_ok} trials without a result are left out"
-    if shown < len(figure.panels):
-        text += f"; {len(figure.panels) - shown} more panels are in the CSV only"
-    return text
+def _notes(figure: Figure2) -> str:
+    return figures.notes(
+        figure.facts,
+        len(figure.panels),
+        f"Above: means over seeds at equal epoch, bands: their {figure.facts.level:.0%} Student-t intervals over seeds."
+        f" Below: mean over n seeds with its {figure.facts.level:.0%} Student-t interval.",
+    )
 
 
 def numbers(figure: Figure2) -> str:
     """Returns every number of the figure as CSV: one line per cell and epoch, then one per cell (final)."""
-    lines = [f"panel,cell_id,{figure.by},what,epoch,n,mean,low,high"]
-    for panel in figure.panels:
-        for curve in panel.curves:
-            i, cell = curve.cell.interval, curve.cell
-            head = f'"{panel.title}",{cell.cell_id},{level_name(curve, figure.by)}'
-            points = zip(curve.epochs, curve.n, curve.mean, curve.low, curve.high, strict=True)
-            lines += [f"{head},val_metric,{','.join(map(str, point))}" for point in points]
-            lines.append(f"{head},{figure.column},,{i.n},{i.mean},{i.low},{i.high}")
-    return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    """Reads the tables, writes the figure as PNG and SVG and its numbers as CSV."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--tables", type=Path, required=True, help="folder with trials.parquet and epochs.parquet")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the figure")
-    args = parser.parse_args()
-    try:
-        figure = compute(read_results(args.tables))
-    except InputError as error:
-        sys.exit(f"{NAME}: {error}")
-    args.out.mkdir(parents=True, exist_ok=True)
-    drawn = plot(figure)
-    for kind in ("png", "svg"):
-        temporary = args.out / f".{uuid.uuid4().hex}.{kind}"
-        drawn.savefig(temporary, dpi=150)
-        os.replace(temporary, args.out / f"{NAME}.{kind}")
-    (args.out / f"{NAME}.csv").write_text(numbers(figure), encoding="utf-8")
-    print(args.out / f"{NAME}.png")
+    rows: list[tuple[object, ...]] = []
+    for panel, curves in zip(figure.panels, figure.curves, strict=True):
+        for curve in curves:
+            head = panel.title, curve.cell.cell_id, curve.line.name
+            points = zip(curve.epochs, curve.intervals, strict=True)
+            rows += [(*head, "val_metric", epoch, *figures.ends(interval)) for epoch, interval in points]
+            rows.append((*head, figure.facts.column, None, *figures.ends(curve.cell.interval)))
+    by = ", ".join(figure.by) or "line"
+    return figures.csv_text(("panel", "cell_id", by, "what", "epoch", "n", "mean", "low", "high"), rows)
 
 
 if __name__ == "__main__":
-    main()
+    figures.main(NAME, __doc__, compute, plot, numbers)

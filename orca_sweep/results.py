@@ -432,7 +432,7 @@ def _summary(
     ok = rows[rows["status"] == "ok"]
     first = (rows if len(rows) else whole).iloc[0]
     names = ok["metric"].dropna().unique()
-    ended = rows[rows["error"] != NO_RECORD]  # what was never run has no outcome
+    ended = rows[rows["error"] != NO_RECORD] if "error" in rows else rows  # what was never run has no outcome
     pairs = zip(ended["status"], ended["space"], strict=True)
     n_worst = sum(status in results.worst.get(space, ()) for status, space in pairs) if len(worst) else 0
     values = [*ok[column].to_numpy(dtype=float), *[float(worst.get(first["task"], math.nan))] * n_worst]

@@ -1,4 +1,4 @@
-"""The command line: answers fast, lists, plans, says mistakes; analysis scripts; shipped spaces; the README."""
+"""The command line: answers fast, lists, plans, says mistakes; shipped spaces; the README."""
 
 import json
 import re
@@ -135,59 +135,6 @@ def test_collect_merges_and_says_what_it_made(tmp_path):
     assert "10 trials (9 ok, 1 failed)" in done.stdout
     assert "need a place for the merged tables" in orca("collect", a, b).stderr
     assert orca("collect", tmp_path / "nowhere").returncode == 2
-
-
-# Analysis -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def tables(tmp_path):
-    from test_store_results import sweep_folder
-
-    from orca_sweep.results import collect
-
-    collect([sweep_folder(tmp_path / "s", statuses=["ok", "ok", "failed"])], tmp_path / "tables")
-    return tmp_path / "tables"
-
-
-def test_figure2_computes_what_it_draws(tables):
-    from analysis.figure2_proxies import compute, numbers, plot
-    from orca_sweep.results import read_results
-
-    figure = compute(read_results(tables))
-    assert figure.n_not_ok == 1
-    (panel,) = figure.panels  # the proxy is no factor: the lines are the levels of the one that is
-    first, second = panel.curves
-    assert figure.by == "embedder.epochs"
-    assert first.n == (2, 2)
-    assert second.mean == (1.0, 0.5)
-    assert second.cell.interval.mean == pytest.approx(0.6)
-    drawn = plot(figure)
-    texts = " ".join(
-        t.get_text() for axis in drawn.axes for t in axis.get_legend_handles_labels()[1:] if hasattr(t, "get_text")
-    )
-    labels = [label for axis in drawn.axes for label in axis.get_legend_handles_labels()[1]]
-    assert any("n = 3" in label for label in labels), texts
-    assert "1 trials without a result are left out" in drawn.get_suptitle()
-    assert numbers(figure).count("\n") == 1 + 2 * 3
-
-
-def test_figure2_runs_as_a_script_without_torch_or_ray(tables, tmp_path):
-    script = REPO / "analysis" / "figure2_proxies.py"
-    code = (
-        f"import runpy, sys; sys.argv = ['f', '--tables', {str(tables)!r}, '--out', {str(tmp_path / 'f')!r}]\n"
-        f"runpy.run_path({str(script)!r}, run_name='__main__')\n"
-        "sys.exit(bool({'torch', 'ray'} & set(sys.modules)))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    made = {p.suffix: p.stat().st_size for p in (tmp_path / "f").iterdir()}
-    assert set(made) == {".png", ".svg", ".csv"}
-    assert made[".png"] > 10_000
-    failed = subprocess.run(
-        [sys.executable, script, "--tables", tmp_path, "--out", tmp_path], capture_output=True, text=True, check=False
-    )
-    assert failed.returncode == 1
-    assert "no such table" in failed.stderr
 
 
 # Pre-training -------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from orca_sweep.cli import jobs as job_commands
 from orca_sweep.cli import plans, tables
 from orca_sweep.cli import store as store_commands
 from orca_sweep.cli.progress import Progress
+from orca_sweep.cli.tables import figures_for
 from orca_sweep.cli.words import level_text
 from orca_sweep.declaration import task_label
 from orca_sweep.errors import InputError, OrcaSweepError, StorageError
@@ -139,7 +140,7 @@ def launch(
     store: Annotated[str | None, typer.Option(help="stage artifacts, any fsspec path; default OUT/store")] = None,
     dashboard_host: DashboardHost = LOOPBACK,
 ) -> None:
-    """Runs what is missing of a space on Ray Tune, then writes tables and a figure and prints the result."""
+    """Runs what is missing of a space on Ray Tune, then writes tables and figures and prints the result."""
     made = plans.make_plan(space)
     folder = (out or Path("results") / made.space.name).resolve()
     _run(made, folder, address, data.resolve(), plans.store_root(store or str(folder / "store")), dashboard_host)
@@ -202,15 +203,15 @@ def _outcome_text(outcome: Any) -> str:
 
 
 def _finish(folder: Path, console: Console) -> None:
-    """Tables, figure and printed summary: all from the records, whatever ended the sweep."""
+    """Tables, figures and printed summary: all from the records, whatever ended the sweep."""
     from orca_sweep.results import collect
 
     tables = folder / "tables"
     results = collect([folder], tables)
-    figure = _figure(tables, folder / "figures", console)
+    drawn = _figures(results, tables, folder / "figures", console)
     _print_summary(results, console)
     console.print(f"tables  {_short(tables / 'trials.parquet')}  {_short(tables / 'epochs.parquet')}", soft_wrap=True)
-    if figure:
+    for figure in drawn:
         console.print(f"figure  {_short(figure)}", soft_wrap=True)
     console.print("next:", style="bold")
     console.print(
@@ -228,15 +229,19 @@ def shipped(folder: str) -> Path:
     return beside if beside.is_dir() else package / "_shipped" / folder
 
 
-def _figure(tables: Path, out: Path, console: Console) -> Path | None:
-    """Draws the sweep's figure in a process of its own: the package itself never imports matplotlib."""
-    script = shipped("analysis") / "figure2_proxies.py"
-    command = [sys.executable, str(script), "--tables", str(tables), "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        console.print(f"no figure: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
-        return None
-    return out / "figure2_proxies.png"
+def _figures(results: Any, tables: Path, out: Path, console: Console) -> list[Path]:
+    """Draws the sweep's figures in processes of their own: the package itself never imports matplotlib."""
+    drawn = []
+    for name in figures_for(results):
+        script = shipped("analysis") / f"{name}.py"
+        command = [sys.executable, str(script), "--tables", str(tables), "--out", str(out)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            why = (done.stderr or done.stdout).strip().splitlines()[-1:] or [f"{name}: exit code {done.returncode}"]
+            console.print(f"no figure: {why[0]}", soft_wrap=True)
+        else:
+            drawn.append(out / f"{name}.png")
+    return drawn
 
 
 def _print_summary(results: Any, console: Console) -> None:

@@ -8,10 +8,29 @@ from typing import Annotated
 import typer
 
 from orca_sweep.errors import InputError
-from orca_sweep.results import FINAL_STATUSES, SweepStatus, sweep_status
+from orca_sweep.results import FINAL_STATUSES, Results, SweepStatus, sweep_status
 
 MAX_FAILURES_SHOWN = 10
 WELL = ("ok", "pruned")
+FIGURES = (
+    ("figure5_pretraining", "body.pretrain_fraction", 3),
+    ("figure4_freezing", "finetune.freeze", 2),
+    ("figure3_otdd_vs_error", "embedder.epochs", 3),
+    ("figure2_proxies", "proxy", 2),
+)
+"""Each figure of the study, the factor that it is about, and from how many levels on it shows something."""
+ANY_FIGURE = "figure2_proxies"
+"""Takes any sweep: a line per level of its first factor."""
+
+
+def figures_for(results: Results) -> tuple[str, ...]:
+    """Returns the scripts of ``analysis`` whose question a sweep asks: those whose factor it varies; at least one."""
+    fitting = (name for name, path, least in FIGURES if _n_levels(results, path) >= least)
+    return tuple(fitting) or (ANY_FIGURE,)
+
+
+def _n_levels(results: Results, path: str) -> int:
+    return results.trials[path].nunique(dropna=False) if path in results.factors else 0
 
 
 def collect(

@@ -1,0 +1,481 @@
+"""What the figures share: from cells to lines and panels, how they look, what they must say, and their main().
+
+A figure's script computes a frozen record from tables, draws it, and writes the record's numbers as CSV. Matplotlib is
+imported where something is drawn and nowhere else.
+"""
+
+import argparse
+import csv
+import io
+import math
+import os
+import sys
+import textwrap
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from orca_sweep.errors import InputError
+from orca_sweep.results import CellSummary, Results, read_results
+from orca_sweep.stats import Interval
+
+Record = TypeVar("Record")
+MAX_PANELS = 12
+# Okabe & Ito's colours are told apart with any colour vision; markers tell lines apart without colour. Their numbers
+# have no common factor, so that a pair comes back after 72 lines only.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">")
+GREY = "#666666"
+LOOK: Any = {
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "legend.title_fontsize": 8,
+    "lines.markersize": 5,
+    "svg.hashsalt": "orca-sweep",  # equal numbers, equal files
+}
+NAIVE = {"proxy": "none", "embedder.objective": "none", "embedder.epochs": "0"}
+"""What a cell without embedder training has for these fields."""
+ACT_UNTRAINED = ("embedder.init", "embedder.target_length")
+"""Fields of the embedder that mean something without its training too."""
+UNITS = {
+    "error": "share of wrong labels",
+    "mae": "units of the target",
+    "mse": "squared units of the target",
+    "mae8": "Angstrom",
+}
+"""Of the metrics that are not plainly one minus a score, or relative."""
+
+
+# Cells, lines, panels -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Line:
+    """The cells of one panel that a reader's eye follows: one combination of levels, or an A/A arm."""
+
+    level: str
+    role: str
+    cells: tuple[CellSummary, ...]
+
+    @property
+    def name(self) -> str:
+        """The level; an A/A arm has another name than the cell that it repeats."""
+        return self.level if self.role == "replicate" else f"{self.level} ({self.role})"
+
+    @property
+    def label(self) -> str:
+        """The name as a picture has room for it, and what it means."""
+        marks = ["naive"] * all(map(is_naive, self.cells)) + [self.role] * (self.role != "replicate")
+        return short(self.level) + (f" ({', '.join(marks)})" if marks else "")
+
+    @property
+    def n_text(self) -> str:
+        """Over how many replicates the line's means are."""
+        counts = sorted({cell.interval.n for cell in self.cells})
+        return f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The lines of one task and one combination of those factors that have no place of their own in the figure."""
+
+    title: str
+    task: str
+    metric: str
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a figure must say of the rows behind it."""
+
+    column: str
+    level: float
+    """Of confidence."""
+    n_trials: int
+    lacking: Mapping[str, int]
+    """Trials that are not ok, by status."""
+    n_worst: int
+    n_searched: int
+    tuned: tuple[str, ...]
+    has_aa: bool
+
+
+def facts(results: Results, cells: Sequence[CellSummary], level: float) -> Facts:
+    """Returns what is to be said of the cells' rows; candidates of tuning are counted apart."""
+    statuses = add_up(cell.statuses for cell in cells)
+    return Facts(
+        column=results.metric,
+        level=level,
+        n_trials=sum(statuses.values()),
+        lacking={status: n for status, n in statuses.items() if status != "ok"},
+        n_worst=sum(cell.n_worst for cell in cells),
+        n_searched=sum(cell.n_searched for cell in cells),
+        tuned=results.tuned,
+        has_aa=any(cell.role == "aa" for cell in cells),
+    )
+
+
+def add_up(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Returns the sums of counts by status."""
+    total: dict[str, int] = {}
+    for one in counts:
+        for status, n in one.items():
+            total[status] = total.get(status, 0) + n
+    return total
+
+
+def need_factor(results: Results, path: str) -> None:
+    """Checks that a sweep varied what the figure is about.
+
+    Raises:
+        InputError: naming the factors that the tables have.
+    """
+    if path not in results.factors:
+        known = ", ".join(results.factors) or "none"
+        raise InputError(
+            f"{', '.join(results.spaces) or 'these tables'}: {path!r} is no factor of this sweep. Its factors: {known}."
+            f" Give {path} two or more levels, or draw figure2_proxies, which takes any factor."
+        )
+
+
+def text(value: object) -> str:
+    """Returns a level as it is read; a null in a column of numbers is NaN."""
+    if value is None or value != value:
+        return "null"
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def short(level: str, width: int = 36) -> str:
+    """Returns a level that fits into a picture: without the folders before a file, and cut in its middle."""
+    words = level.split(" ")
+    words[0] = words[0].rsplit("/", 1)[-1] or words[0]
+    plain = " ".join(words)
+    half = (width - 3) // 2
+    return plain if len(plain) <= width else f"{plain[:half]}...{plain[-half:]}"
+
+
+def embedding_factors(factors: Iterable[str]) -> tuple[str, ...]:
+    """Returns those factors that are about embedder and proxy: their combinations are one treatment."""
+    return tuple(path for path in factors if path == "proxy" or path.startswith("embedder."))
+
+
+def is_naive(cell: CellSummary) -> bool:
+    """Whether a cell does without embedder training, as far as its factors tell."""
+    return any(text(cell.levels[path]) == level for path, level in NAIVE.items() if path in cell.levels)
+
+
+def with_naive(cells: Sequence[CellSummary], factors: Iterable[str], own: Iterable[str]) -> tuple[CellSummary, ...]:
+    """Returns the cells with each naive one as the baseline of every treatment that it is the baseline of.
+
+    Without embedder training its settings have no effect and stand at one value, so a naive cell would be drawn apart
+    from what it is to be compared with. It takes on the levels of trained cells that agree with it in all else; not
+    of the factors in ``own``.
+    """
+    training = [path for path in embedding_factors(factors) if path not in ACT_UNTRAINED]
+    taken = [path for path in training if path not in own]
+    arms: dict[tuple[str, ...], dict[tuple[str, ...], dict[str, Any]]] = {}
+    for cell in cells:
+        if not is_naive(cell):
+            levels = {path: cell.levels[path] for path in taken}
+            arms.setdefault(_apart_from(training, cell), {}).setdefault(tuple(map(text, levels.values())), levels)
+    spread: list[CellSummary] = []
+    for cell in cells:
+        found = arms.get(_apart_from(training, cell), {}).values() if is_naive(cell) else ()
+        spread += [replace(cell, levels={**cell.levels, **levels}) for levels in found] or [cell]
+    return tuple(spread)
+
+
+def _apart_from(paths: Sequence[str], cell: CellSummary) -> tuple[str, ...]:
+    return (cell.task, *(text(value) for path, value in cell.levels.items() if path not in paths))
+
+
+def panels_of(
+    cells: Iterable[CellSummary], factors: Iterable[str], by: Sequence[str], along: Sequence[str] = ()
+) -> tuple[Panel, ...]:
+    """Returns the cells in panels and lines: ``by`` are the lines' factors, ``along`` those of an axis.
+
+    Raises:
+        InputError: if two cells have one place: their sweeps differ in what is no factor.
+    """
+    others = [path for path in factors if path not in (*by, *along, "task")]
+    made: dict[tuple[str, ...], dict[tuple[str, str], list[CellSummary]]] = {}
+    places: dict[tuple[str, ...], str] = {}
+    problems: dict[str, None] = {}
+    for cell in cells:
+        panel = (cell.task, *(text(cell.levels[path]) for path in others))
+        level = ", ".join(text(cell.levels[path]) for path in by) or "all trials"
+        place = (*panel, level, cell.role, *(text(cell.levels.get(path)) for path in along))
+        if places.setdefault(place, cell.cell_id) != cell.cell_id:
+            problems[_same_place(places[place], cell)] = None
+        made.setdefault(panel, {}).setdefault((level, cell.role), []).append(cell)
+    if problems:
+        raise InputError(list(problems))
+    return tuple(_panel(key, others, lines) for key, lines in made.items())
+
+
+def _panel(key: tuple[str, ...], others: Sequence[str], found: Mapping[tuple[str, str], list[CellSummary]]) -> Panel:
+    named = [f"{path} {short(level)}" for path, level in zip(others, key[1:], strict=True)]
+    lines = tuple(Line(level, role, tuple(cells)) for (level, role), cells in found.items())
+    metric = next((cell.metric for line in lines for cell in line.cells if cell.metric), "")
+    return Panel(", ".join([short(key[0]), *named]), key[0], metric, lines)
+
+
+def _same_place(first: str, cell: CellSummary) -> str:
+    levels = ", ".join(f"{path} {text(value)}" for path, value in cell.levels.items())
+    return (
+        f"cells {first} and {cell.cell_id} have the same levels ({levels or 'no factors'}): they differ in a field that is"
+        " no factor. Draw the tables of each sweep by themselves, or make that field a factor of one space."
+    )
+
+
+# Look ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a line looks; an A/A arm is hollow and grey."""
+
+    colour: str
+    marker: str
+    face: str
+
+
+def styles(panels: Iterable[Panel]) -> dict[str, Style]:
+    """Returns a style for every line's name, the same in all panels."""
+    lines = {line.name: line for panel in panels for line in panel.lines}
+    own = [name for name, line in lines.items() if line.role == "replicate"]
+    made = {}
+    for i, name in enumerate(own):
+        colour = COLOURS[i % len(COLOURS)]
+        made[name] = Style(colour, MARKERS[i % len(MARKERS)], colour)
+    return made | {name: Style(GREY, "o", "white") for name in lines if name not in made}
+
+
+def look() -> AbstractContextManager[None]:
+    """Returns a context in which things drawn have the figures' common look."""
+    import matplotlib
+
+    return matplotlib.rc_context(LOOK)
+
+
+def grid(n: int) -> tuple[int, int]:
+    """Returns the rows and columns that hold n panels."""
+    columns = 2 if n == 4 else max(1, min(3, n))
+    return max(1, math.ceil(n / columns)), columns
+
+
+def canvas(width: float, height: float, rows: int, columns: int, **ratios: Any) -> tuple[Any, Any]:
+    """Returns an empty figure of that size (inches) and its (rows, columns) axes, all of them still hidden."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
+    axes = figure.subplots(rows, columns, squeeze=False, **ratios)
+    for axis in axes.flat:
+        axis.set_visible(False)
+    return figure, axes
+
+
+def beside(axis: Any, shift: float, across: bool = False) -> Any:
+    """Returns the transform of an axis' data moved by points: to the right, or ``across``: upwards."""
+    from matplotlib.transforms import ScaledTranslation
+
+    x, y = (0.0, shift / 72) if across else (shift / 72, 0.0)
+    return axis.transData + ScaledTranslation(x, y, axis.figure.dpi_scale_trans)
+
+
+def draw_interval(
+    axis: Any, at: float, interval: Interval, style: Style, across: bool = False, shift: float = 0
+) -> None:
+    """Draws a mean and its interval at a place, beside it by ``shift`` points; ``across``: along the x axis."""
+    for values, kind in (((interval.low, interval.high), "-"), ((interval.mean,), style.marker)):
+        if all(map(math.isfinite, values)):
+            places = [at] * len(values)
+            xs, ys = (values, places) if across else (places, values)
+            looks = {"color": style.colour, "markerfacecolor": style.face, "linewidth": 1.4}
+            axis.plot(xs, ys, kind, transform=beside(axis, shift, across), **looks)
+            axis.update_datalim(list(zip(xs, ys, strict=True)))
+    axis.autoscale_view()
+
+
+def draw_trend(axis: Any, xs: Sequence[float], ys: Sequence[float], style: Style, shift: float) -> None:
+    """Draws the thin line that joins a line's means."""
+    axis.plot(xs, ys, color=style.colour, linewidth=0.9, alpha=0.7, transform=beside(axis, shift))
+
+
+def shifts(n: int) -> list[float]:
+    """Returns offsets in points by which n lines stand beside each other at one place."""
+    step = min(5, 28 / max(1, n))
+    return [step * (i - (n - 1) / 2) for i in range(n)]
+
+
+def spaced(places: Sequence[float], share: float) -> list[int]:
+    """Returns which of rising places are so far apart that labels fit: by at least a share of their range."""
+    kept: list[int] = []
+    for i, place in enumerate(places):
+        if not kept or place - places[kept[-1]] > share * (places[-1] - places[0]):
+            kept.append(i)
+    return kept
+
+
+def legend_under(axis: Any, lines: Sequence[tuple[str, Style]], title: str, gap: float = 42, top: bool = False) -> None:
+    """Adds a legend of names and styles below an axis, ``gap`` points under it; ``top``: under its upper edge."""
+    from matplotlib.lines import Line2D
+    from matplotlib.transforms import ScaledTranslation
+
+    handles = [
+        Line2D([], [], color=style.colour, marker=style.marker, markerfacecolor=style.face, linewidth=1.4, label=name)
+        for name, style in lines
+    ]
+    below = axis.transAxes + ScaledTranslation(0, -gap / 72, axis.figure.dpi_scale_trans)
+    place = {"loc": "upper left", "bbox_to_anchor": (0, int(top)), "bbox_transform": below, "borderaxespad": 0}
+    axis.legend(handles=handles, title=title or None, alignment="left", **place)
+
+
+def say(axis: Any, words: str) -> None:
+    """Writes what is to be known where there is nothing to draw."""
+    axis.set_visible(True)
+    axis.set(xticks=[], yticks=[])
+    axis.text(0.5, 0.5, textwrap.fill(words, 40), ha="center", va="center", color=GREY, transform=axis.transAxes)
+
+
+def same_limits(drawn: Iterable[tuple[str, Any]], which: str) -> None:
+    """Gives the axes of one task that have something on them one range, so that they can be compared by eye."""
+    by_task: dict[str, list[Any]] = {}
+    for task, axis in drawn:
+        if axis.has_data():
+            by_task.setdefault(task, []).append(axis)
+    for axes in by_task.values():
+        limits = [getattr(axis, f"get_{which}lim")() for axis in axes]
+        for axis in axes:
+            getattr(axis, f"set_{which}lim")(min(low for low, _ in limits), max(high for _, high in limits))
+
+
+# Words --------------------------------------------------------------------------------------------
+
+
+def measure(column: str, metric: str) -> str:
+    """Returns what a column of the trials table holds, in words, with its unit."""
+    splits = {"val": "validation", "test": "test"}
+    split, _, epoch = column.partition("_metric_")
+    return f"{splits[split]} {with_unit(metric)}" if split in splits and epoch else column
+
+
+def with_unit(metric: str) -> str:
+    """Returns a metric's name with its unit; a sweep without any result does not know its metric."""
+    return f"{metric} ({UNITS[metric]})" if metric in UNITS else metric or "metric"
+
+
+def nothing_yet(lines: Iterable[Line]) -> str | None:
+    """Returns what to say in place of a picture if none of the lines' trials has a result."""
+    cells = [cell for line in lines for cell in line.cells]
+    if any(cell.interval.n for cell in cells):
+        return None
+    n = sum(sum(cell.statuses.values()) for cell in cells)
+    return f"no result yet: 0 of {n} trials are ok" if n else "no result yet: there are only trials of the search"
+
+
+def notes(facts: Facts, n_panels: int, *own: str) -> str:
+    """Returns the text below a figure: its own sentences, then what every figure must say of its rows."""
+    epoch = {"best": "at the best-validated epoch; ", "last": "at the last epoch; "}
+    said = [*own, f"{facts.column}: {epoch.get(facts.column.rpartition('_')[2], '')}an error, lower is better."]
+    if facts.has_aa:
+        said.append("aa: the reference cell again, with seeds of its own.")
+    said.append(_about_rows(facts))
+    if facts.tuned:
+        said.append(
+            f"{', '.join(facts.tuned)} searched within each cell; the {facts.n_searched} trials of the search are in no mean."
+        )
+    if n_panels > MAX_PANELS:
+        said.append(f"{n_panels - MAX_PANELS} more panels are in the CSV only.")
+    return " ".join(said)
+
+
+def _about_rows(facts: Facts) -> str:
+    if not facts.n_trials:
+        return "There is no trial yet, but those of the search." if facts.n_searched else "There is no trial yet."
+    if not facts.lacking:
+        return f"All {facts.n_trials} trials are ok."
+    words = {"lost": "lost or not run yet"}
+    states = ", ".join(f"{n} {words.get(status, status)}" for status, n in facts.lacking.items())
+    scored = f", but for {facts.n_worst} scored as the worst of their task" if facts.n_worst else ""
+    n = sum(facts.lacking.values())
+    return f"Not ok: {n} of {facts.n_trials} trials ({states}); left out of all means{scored}."
+
+
+def write_below(figure: Any, words: str) -> None:
+    """Puts notes below a figure, as wide as it is."""
+    width = int(figure.get_figwidth() * 17)
+    figure.supxlabel(textwrap.fill(words, width), x=0.01, ha="left", fontsize=7, color="#333333")
+
+
+# Files --------------------------------------------------------------------------------------------
+
+
+def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Returns rows as CSV; None is an empty field."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def ends(interval: Interval) -> tuple[int, float, float, float]:
+    """Returns an interval as the four fields n, mean, low, high."""
+    return interval.n, interval.mean, interval.low, interval.high
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Gives a file beside the path to write to, and puts it in its place once it is written."""
+    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save(out: Path, name: str, figure: Any, numbers: str) -> Path:
+    """Writes a figure as PNG and SVG and its numbers as CSV, each whole or not at all; returns the PNG's path."""
+    out.mkdir(parents=True, exist_ok=True)
+    with whole(out / f"{name}.csv") as path:
+        path.write_text(numbers, encoding="utf-8")
+    with look(), whole(out / f"{name}.svg") as path:
+        figure.savefig(path, metadata={"Date": None})
+    with whole(out / f"{name}.png") as path:
+        figure.savefig(path, dpi=150)
+    return out / f"{name}.png"
+
+
+def main(
+    name: str,
+    about: str | None,
+    compute: Callable[[Results], Record],
+    plot: Callable[[Record], Any],
+    numbers: Callable[[Record], str],
+) -> None:
+    """Reads the tables and writes the figure and its numbers; wrong input is said in words, with exit code 2."""
+    parser = argparse.ArgumentParser(description=(about or "").splitlines()[0])
+    parser.add_argument("--tables", type=Path, required=True, help="folder with trials.parquet and epochs.parquet")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the figure")
+    args = parser.parse_args()
+    try:
+        record = compute(read_results(args.tables))
+    except InputError as error:
+        print("\n".join(f"{name}: {problem}" for problem in error.problems), file=sys.stderr)
+        sys.exit(2)
+    try:
+        print(save(args.out, name, plot(record), numbers(record)))
+    except OSError as error:
+        print(f"{name}: --out {args.out}: {error}. Name a folder that can be written.", file=sys.stderr)
+        sys.exit(2)
