@@ -60,7 +60,7 @@ STAGES = {
 NEEDED = (*STAGES, "wall_time_s", "reused", "reused_s", "resumed_from_epoch", "device", "n_threads", "host")
 UNITS = {"s": "seconds", "min": "minutes", "h": "hours"}
 KINDS = ("ok", "failed", "search")
-MAX_PANELS, MAX_ROWS = 12, 40
+MAX_PANELS, MAX_ROWS = 8, 40
 
 
 @dataclass(frozen=True)
@@ -271,9 +271,9 @@ def _hours(seconds: float) -> str:
 def _gaps(spent: Sequence[Spent]) -> Iterable[str]:
     n_untimed, n_resumed = sum(one.n_untimed for one in spent), sum(one.n_resumed for one in spent)
     if n_untimed:
-        yield f"{n_untimed} trials have no time: not run yet, or lost with their worker. What they took is in no number."
+        yield f"Trials without a time: {n_untimed}, not run yet, or lost with their worker. What they took is in no number."
     if n_resumed:
-        yield f"{n_resumed} trials were resumed: only their last attempt is counted."
+        yield f"Trials that were resumed: {n_resumed}. Only their last attempt is counted."
 
 
 def _table(task: str, cells: Sequence[CellCost], i: int) -> Table:
@@ -284,29 +284,18 @@ def _table(task: str, cells: Sequence[CellCost], i: int) -> Table:
     places = 1 if unit == "s" else 2
     rows = []
     for cell in cells:
-        levels = [cell.arm.levels[path] for path in paths] + (
-            [{"aa": "A/A"}.get(cell.arm.role, "cell")] if has_aa else []
-        )
+        levels = [cell.arm.levels[path] for path in paths]
+        levels += [{"aa": "A/A"}.get(cell.arm.role, "cell")] if has_aa else []
         ok = cell.ok
         seconds = (*ok.stages.values(), ok.other_s, ok.wall_s, ok.reused_s, ok.wall_s + ok.reused_s)
         apart = (_apart_text(spent, scale, places) for spent in (cell.failed, cell.search))
         rows.append((*levels, str(ok.n), *(number(s / scale, places) for s in seconds), _hours(ok.gpu_s), *apart))
     caption = (
-        f"{UNITS[unit].capitalize()} summed over the cell's ok trials, by stage;"
-        " alone is what was spent plus what was reused: what its trials would take if each did all of its work. Trials that are not ok,"
-        f" and candidates of tuning, stand apart with their number. {completeness(found)}{shared(found, paths)}"
+        f"{UNITS[unit].capitalize()} summed over the cell's ok trials, by stage; alone is what was spent plus what was reused:"
+        " what its trials would take if each did all of its work. Trials that are not ok, and candidates of tuning, stand"
+        f" apart with their number. {completeness(found)}{shared(found, paths)}"
     )
-    head = (
-        *paths,
-        *(["arm"] if has_aa else []),
-        "ok",
-        *STAGES.values(),
-        "other",
-        "spent",
-        "reused",
-        "alone",
-        "GPU-hours",
-    )
+    head = (*paths, *(["arm"] if has_aa else []), "ok", *STAGES.values(), *"other spent reused alone GPU-hours".split())
     align = f"{'l' * (len(paths) + has_aa)}{'r' * 14}"
     return Table(f"{NAME}-{i}", f"{task}: cost", caption, (*head, "not ok", "searched"), align, (tuple(rows),))
 

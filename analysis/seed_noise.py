@@ -57,7 +57,7 @@ from orca_sweep.stats import Contrast, Interval, NoiseMargin, aa_margin, paired_
 NAME = "seed_noise"
 POWER = 0.8
 MOST_SEEDS = 1000
-MAX_PANELS, MAX_ROWS = 12, 40
+MAX_PANELS, MAX_ROWS = 8, 40
 FAULT_P = 0.001
 
 

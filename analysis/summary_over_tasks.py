@@ -218,33 +218,19 @@ def numbers(found: Summary) -> str:
 
 def _records(found: Summary, row: ArmSummary) -> list[Record]:
     whole = row.over_tasks
-    head: dict[str, object] = {**row.arm.levels, "column": found.column, "unit": UNIT}
-    bootstrap = (
-        f"{percent(found.level)} percentile bootstrap of the interquartile mean over seeds within tasks"
-        f" ({whole.n_resamples} draws)"
-        if whole
-        else ""
+    level = percent(found.level)
+    over = f"{level} percentile bootstrap of the interquartile mean over seeds within tasks"
+    nothing = (None, None, None, None, "")
+    values = (
+        (whole.n_seeds, whole.mean, whole.low, whole.high, f"{over} ({whole.n_resamples} draws)") if whole else nothing
     )
-    over = {"task": "all tasks", "n_tasks": len(row.scores), "n_seeds": whole.n_seeds if whole else None}
-    ends_of = (
-        {"mean": whole.mean, "low": whole.low, "high": whole.high} if whole else dict.fromkeys(("mean", "low", "high"))
-    )
-    more = {"interval": bootstrap, "base_mean_error": None, "not_summarised": row.reason}
-    records: list[Record] = [{**head, **over, **ends_of, **more}]
+    lines: list[tuple[object, ...]] = [("all tasks", *values, None, row.reason)]
     for score, base in zip(row.scores, found.bases, strict=True):
-        i = score.interval
-        per_task = {
-            "task": score.task,
-            "n_tasks": 1,
-            "n_seeds": len(score.scores),
-            "mean": i.mean,
-            "low": i.low,
-            "high": i.high,
-        }
-        said = f"{percent(found.level)} Student-t interval of the mean over n_seeds pairs"
-        more = {"interval": said, "base_mean_error": t_interval(base.found).mean, "not_summarised": ""}
-        records.append({**head, **per_task, **more})
-    return records
+        i, said = score.interval, f"{level} Student-t interval of the mean over n_seeds pairs"
+        lines.append((score.task, len(score.scores), i.mean, i.low, i.high, said, t_interval(base.found).mean, ""))
+    head = {**row.arm.levels, "column": found.column, "unit": UNIT}
+    names = ("task", "n_seeds", "mean", "low", "high", "interval", "base_mean_error", "not_summarised")
+    return [{**head, **dict(zip(names, line, strict=True))} for line in lines]
 
 
 def shown(found: Summary) -> tuple[Table, ...]:
@@ -306,7 +292,12 @@ def plot(found: Summary) -> Any:
     axis.axvline(0, color="#444444", linewidth=0.8)
     for i, base in enumerate(found.bases):
         points = [(row.scores[i].interval.mean, y - 0.18) for y, row in enumerate(rows)]
-        look = {"color": COLOURS[i % 6], "marker": "osD^vPX*"[(i // 6 + i) % 8], "linestyle": "none", "alpha": 0.75}
+        look: dict[str, Any] = {
+            "color": COLOURS[i % 6],
+            "marker": "osD^vPX*"[(i // 6 + i) % 8],
+            "linestyle": "none",
+            "alpha": 0.75,
+        }
         axis.plot([x for x, _ in points], [y for _, y in points], markersize=5, label=short(base.task, 30), **look)
     for y, row in enumerate(rows):
         _line(axis, row, y)
@@ -318,10 +309,10 @@ def plot(found: Summary) -> Any:
     axis.spines[["top", "right"]].set_visible(False)
     made.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     hidden = f"; {len(found.arms) - len(rows)} more arms are in the table only" if len(rows) < len(found.arms) else ""
+    base = short(levels_of(found.bases[0], paths), 60)
     made.suptitle(
         f"black: interquartile mean over {len(found.bases)} tasks and {percent(found.level)} bootstrap interval over seeds"
-        f" within tasks (it is of these tasks)\ncoloured: each task's own mean over seeds; base {short(levels_of(found.bases[0], paths), 60)}"
-        f"{hidden}",
+        f" within tasks (it is of these tasks)\ncoloured: each task's own mean over seeds; base {base}{hidden}",
         fontsize=9,
     )
     return made

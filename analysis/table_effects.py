@@ -66,7 +66,7 @@ from orca_sweep.stats import (
 )
 
 NAME = "table_effects"
-MAX_PANELS, MAX_ROWS = 12, 40
+MAX_PANELS, MAX_ROWS = 8, 40
 LOOKS = dict(zip(WORDS, ((COLOURS[2], "o"), (COLOURS[1], "s"), (COLOURS[0], "D"), (COLOURS[7], "x")), strict=True))
 """Colour and marker of a word: told apart in print, too."""
 
@@ -297,9 +297,10 @@ def _notes(found: Effects, task: TaskEffects, gaps: bool) -> Iterator[str]:
         yield "A cell with a seed that gives no pair is not judged; --complete-pairs judges it from the pairs that are left."
     n, least = len(task.rows), min(row.contrast.smallest_p for row in task.rows)
     if least * n > 1 - found.level:
+        family = f", corrected for {n} comparisons {p_text(min(1.0, n * least))}" if n > 1 else ""
         yield (
-            f"No exact test can show anything here: the smallest sign-flip p is {p_text(least)}, and corrected for {n}"
-            f" comparisons {p_text(min(1.0, n * least))}. The t test assumes that differences are normal; more seeds would tell."
+            f"No exact test can show anything here: the smallest sign-flip p is {p_text(least)}{family}. The t test assumes"
+            " that differences are normal; more seeds would tell without."
         )
 
 
