@@ -58,6 +58,7 @@ STAGES = {
     "test_s": "test",
 }
 NEEDED = (*STAGES, "wall_time_s", "reused", "reused_s", "resumed_from_epoch", "device", "n_threads", "host")
+SUMS = ("other", "spent", "reused", "alone", "GPU-hours")
 UNITS = {"s": "seconds", "min": "minutes", "h": "hours"}
 KINDS = ("ok", "failed", "search")
 MAX_PANELS, MAX_ROWS = 8, 40
@@ -295,7 +296,7 @@ def _table(task: str, cells: Sequence[CellCost], i: int) -> Table:
         " what its trials would take if each did all of its work. Trials that are not ok, and candidates of tuning, stand"
         f" apart with their number. {completeness(found)}{shared(found, paths)}"
     )
-    head = (*paths, *(["arm"] if has_aa else []), "ok", *STAGES.values(), *"other spent reused alone GPU-hours".split())
+    head = (*paths, *(["arm"] if has_aa else []), "ok", *STAGES.values(), *SUMS)
     align = f"{'l' * (len(paths) + has_aa)}{'r' * 14}"
     return Table(f"{NAME}-{i}", f"{task}: cost", caption, (*head, "not ok", "searched"), align, (tuple(rows),))
 

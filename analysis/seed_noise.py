@@ -16,6 +16,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ def seeds_needed(effect: float, sd: float, n_comparisons: int = 1, alpha: float 
         return math.nan
 
     def is_seen(n: int) -> bool:
-        return sd == 0 or smallest_effect(n, n_comparisons, alpha, POWER) * sd <= effect
+        return sd == 0 or _smallest_effect(n, n_comparisons, alpha) * sd <= effect
 
     low, high = 1, 2
     while not is_seen(high):
@@ -183,6 +184,11 @@ def seeds_needed(effect: float, sd: float, n_comparisons: int = 1, alpha: float 
         middle = (low + high) // 2
         low, high = (low, middle) if is_seen(middle) else (middle, high)
     return float(high) if high <= MOST_SEEDS else math.inf
+
+
+@lru_cache(maxsize=4096)
+def _smallest_effect(n: int, n_comparisons: int, alpha: float) -> float:
+    return smallest_effect(n, n_comparisons, alpha, POWER)
 
 
 # Numbers ------------------------------------------------------------------------------------------

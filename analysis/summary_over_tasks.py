@@ -309,10 +309,10 @@ def plot(found: Summary) -> Any:
     axis.spines[["top", "right"]].set_visible(False)
     made.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     hidden = f"; {len(found.arms) - len(rows)} more arms are in the table only" if len(rows) < len(found.arms) else ""
-    base = short(levels_of(found.bases[0], paths), 60)
+    base_name = short(levels_of(found.bases[0], paths), 60)
     made.suptitle(
         f"black: interquartile mean over {len(found.bases)} tasks and {percent(found.level)} bootstrap interval over seeds"
-        f" within tasks (it is of these tasks)\ncoloured: each task's own mean over seeds; base {base}{hidden}",
+        f" within tasks (it is of these tasks)\ncoloured: each task's own mean over seeds; base {base_name}{hidden}",
         fontsize=9,
     )
     return made

@@ -285,8 +285,8 @@ def _judged(task: TaskEffects) -> str:
     limits = f" ({percent(noise.level)} limits {noise.low:.3g} to {noise.high:.3g})" if noise else ""
     n = next((row.verdict.n_contrasts for row in task.rows), 0)
     return (
-        f"Verdicts hold against a margin of {task.margin.value:.3g}{limits}: {task.margin.source}. They and p t, Holm are"
-        f" corrected for the {n} comparisons of this task; intervals are each comparison's own."
+        f"Verdicts hold against a margin of {task.margin.value:.3g}{limits}: {task.margin.source}. Verdicts and the p with Holm"
+        f" are corrected for the {n} comparisons of this task that can be made; intervals are each comparison's own."
     )
 
 

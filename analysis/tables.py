@@ -72,21 +72,25 @@ def arms(results: Results, metric: str | None = None) -> tuple[Arm, ...]:
     """
     require(results, ("task", "metric", *results.factors))
     trials = scored(results, metric)
-    cells = [(str(cell_id), rows) for cell_id, rows in trials.groupby("cell_id", sort=False)]
-    paths = _told_apart(trials.drop_duplicates("cell_id"), results)
-    problems = [text for cell_id, rows in cells for text in _several(cell_id, _counted(rows))]
+    problems = list(_several(trials[trials["role"] != "search"]))
     if problems:
         raise InputError(problems)
-    return tuple(_arm(cell_id, rows, paths) for cell_id, rows in cells)
+    paths = _told_apart(trials.drop_duplicates("cell_id"), results)
+    needed = ["cell_id", "role", "task", "metric", "seed", "status", "value", *paths]
+    cells: dict[str, list[dict[Any, Any]]] = {}
+    for row in trials[needed].to_dict("records"):
+        cells.setdefault(str(row["cell_id"]), []).append(row)
+    return tuple(_arm(cell_id, rows, paths) for cell_id, rows in cells.items())
 
 
 def _told_apart(cells: "pd.DataFrame", results: Results) -> tuple[str, ...]:
     """The factors, and what else tells cells of equal levels apart where sweeps were collected together."""
     factors = [path for path in results.factors if path != "task"]
     others = [path for path in _settings(cells) if path not in {"task", "seed", *factors, *results.tuned}]
-    keys = [cells["task"], cells["role"] == "aa", *(cells[path] for path in factors)]
+    keys = cells[["task", *factors]].assign(is_aa=cells["role"] == "aa")
+    alike = keys.duplicated(keep=False)
     more: dict[str, None] = {}
-    for _, same in cells.groupby(keys, sort=False, dropna=False):
+    for _, same in cells[alike].groupby([keys.loc[alike, str(name)] for name in keys], sort=False, dropna=False):
         more |= dict.fromkeys(_differing(same, others))
     return (*factors, *more)
 
@@ -116,33 +120,29 @@ def require(results: Results, columns: Iterable[str]) -> None:
         raise InputError("trials.parquet: no trials, so there is nothing to show. Launch a sweep and collect it first.")
 
 
-def _counted(rows: "pd.DataFrame") -> "pd.DataFrame":
-    return rows[rows["role"] != "search"]
-
-
-def _arm(cell_id: str, whole: "pd.DataFrame", paths: Sequence[str]) -> Arm:
-    rows = _counted(whole)
-    first = (rows if len(rows) else whole).iloc[0]
-    units = rows.loc[rows["status"] == "ok", "metric"].dropna().unique()
-    seeds = [int(seed) for seed in rows["seed"]]
-    return Arm(
-        cell_id,
-        str(first["role"]) if len(rows) else "replicate",
-        str(first["task"]),
-        str(units[0]) if len(units) else "",
-        {path: level_text(first[path]) for path in paths},
-        dict(zip(seeds, (float(value) for value in rows["value"]), strict=True)),
-        dict(zip(seeds, (str(status) for status in rows["status"]), strict=True)),
-    )
-
-
-def _several(cell_id: str, rows: "pd.DataFrame") -> Iterator[str]:
-    for seed, same in rows[rows["seed"].duplicated(keep=False)].groupby("seed"):
+def _several(trials: "pd.DataFrame") -> Iterator[str]:
+    twice = trials[trials.duplicated(["cell_id", "seed"], keep=False)]
+    for (cell_id, seed), same in twice.groupby(["cell_id", "seed"], sort=False):
         differ = ", ".join(_differing(same, _settings(same))) or "nothing that was set"
         yield (
             f"cell {cell_id} of {same['task'].iloc[0]}: {len(same)} trials at seed {seed}, which differ in {differ}."
             " A cell has one trial per seed. Collect the sweeps that they come from into tables of their own."
         )
+
+
+def _arm(cell_id: str, whole: Sequence[Mapping[str, Any]], paths: Sequence[str]) -> Arm:
+    rows = [row for row in whole if row["role"] != "search"]
+    first = (rows or whole)[0]
+    units = [str(row["metric"]) for row in rows if row["status"] == "ok" and isinstance(row["metric"], str)]
+    return Arm(
+        cell_id,
+        str(first["role"]) if rows else "replicate",
+        str(first["task"]),
+        units[0] if units else "",
+        {path: level_text(first[path]) for path in paths},
+        {int(row["seed"]): float(row["value"]) for row in rows},
+        {int(row["seed"]): str(row["status"]) for row in rows},
+    )
 
 
 def level_text(value: object) -> str:

@@ -324,9 +324,10 @@ def read_results(folder: Path | str) -> Results:
     """Reads the tables that ``collect`` or ``launch`` wrote.
 
     Raises:
-        InputError: if a table is missing, lacks a column, or is of a newer schema.
+        InputError: if a table is missing or damaged, lacks a column, or is of a newer schema.
     """
     import pandas as pd
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     folder = Path(folder)
@@ -336,10 +337,15 @@ def read_results(folder: Path | str) -> Results:
         path = folder / f"{name}.parquet"
         if not path.is_file():
             raise InputError(f"{path}: no such table. Make it with 'orca-sweep collect SWEEP_FOLDER -o {folder}'.")
-        about = json.loads((pq.read_schema(path).metadata or {}).get(b"orca_sweep", b"{}"))
+        try:
+            about = json.loads((pq.read_schema(path).metadata or {}).get(b"orca_sweep", b"{}"))
+            frames[name] = pd.read_parquet(path)
+        except pa.ArrowException as error:
+            raise InputError(
+                f"{path}: damaged, or no Parquet file ({error}). Make it anew with 'orca-sweep collect'."
+            ) from None
         if about.get("schema_version", TABLE_SCHEMA) > TABLE_SCHEMA:
             raise InputError(f"{path}: schema version {about['schema_version']} is newer than {TABLE_SCHEMA}. Upgrade.")
-        frames[name] = pd.read_parquet(path)
         missing = [column for column in columns if column not in frames[name]]
         if missing:
             raise InputError(f"{path}: no column {', '.join(missing)}. It was not written by orca-sweep.")
@@ -386,8 +392,9 @@ def summarise(results: Results, metric: str | None = None, level: float = 0.95) 
     averaged over: ``n_not_ok`` says how many a cell lacks. Where the space's ``outcomes`` score a status as worst, such
     a row counts with the highest value that an ok replicate of its task has.
     """
-    trials = scored(results, metric)
-    cells = trials.groupby("cell_id", sort=False)
+    # Cutting a table of all columns into its cells takes most of the time.
+    needed = ("cell_id", "role", "task", "metric", "status", "value", "counts", *results.factors, *results.tuned)
+    cells = scored(results, metric)[list(dict.fromkeys(needed))].groupby("cell_id", sort=False)
     return tuple(_summary(str(cell_id), rows, results, level) for cell_id, rows in cells)
 
 
