@@ -36,6 +36,7 @@ from analysis.tables import (
     latex,
     markdown,
     named_levels,
+    not_ok,
     number,
     p_text,
     percent,
@@ -170,8 +171,7 @@ def _explained(cells: Sequence[Arm]) -> Iterator[str]:
     """What makes holes, and which single level takes all of them with it."""
     counts = Counter(status for arm in cells for status in arm.statuses.values())
     if lacking(counts):
-        lost = " (lost: not run yet, or lost with its worker)" if counts["lost"] else ""
-        yield f"a trial that is not ok has the value nan: {lacking(counts)}{lost}. 'orca-sweep resume' runs what is missing."
+        yield f"a trial that is not ok has the value nan: {not_ok(counts)}. 'orca-sweep resume' runs what failed or was lost."
     n_never = _n_never_planned(cells)
     if n_never:
         yield (

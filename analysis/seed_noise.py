@@ -289,6 +289,7 @@ def _cell_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:
     cells = [cell.arm for cell in task.cells]
     paths = varying(cells)
     decimals = decimals_of(cell.interval.sd for cell in task.cells)
+    k = len(task.cells) - 1
     rows = []
     for cell in task.cells:
         pairs = (
@@ -298,24 +299,36 @@ def _cell_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:
         )
         seeds = [_seeds(n) or NOTHING for n in (cell.seeds_alone, cell.seeds_holm)]
         levels = [cell.arm.levels[path] for path in paths]
-        rows.append((*levels, str(cell.interval.n), number(cell.interval.sd, decimals), *pairs, *seeds))
-    k = len(task.cells) - 1
-    caption = (
-        f"{found.column} ({task.metric}): standard deviation over n seeds, and of the paired difference to the base cell"
-        f" ({task.base.said(paths)}) over pairs of equal seed. Seeds needed: the"
-        f" fewest pairs at which a paired t test at {1 - found.level:.3g} sees an effect of {task.effect:.3g}"
-        f" ({task.effect_from}) with a power of {POWER}, as the only comparison and as one of {k}, if the spread is the one"
-        f" seen; with few seeds it may well be another. {completeness(cells)}{shared(cells, paths)}"
+        rows.append((*levels, str(cell.interval.n), number(cell.interval.sd, decimals), *pairs, *seeds[: 1 + (k > 1)]))
+    head = (
+        *paths,
+        "n",
+        "sd",
+        "pairs",
+        "sd of differences",
+        "seeds needed",
+        *([f"of {k} comparisons"] if k > 1 else []),
     )
-    no_aa = "There is no A/A arm; aa: 5 in the space makes one, and a margin for verdicts."
     return Table(
         name=f"{NAME}-{i}",
         title=f"{task.task}: seed noise",
-        caption=caption,
-        head=(*paths, "n", "sd", "pairs", "sd of differences", "seeds needed", f"of {k} comparisons"),
-        align=f"{'l' * len(paths)}rrrrrr",
+        caption=_caption(found, task, cells, paths),
+        head=head,
+        align=f"{'l' * len(paths)}{'r' * (len(head) - len(paths))}",
         blocks=(tuple(rows),),
-        notes=() if task.aa else (no_aa,),
+        notes=() if task.aa else ("There is no A/A arm; aa: 5 in the space makes one, and a margin for verdicts.",),
+    )
+
+
+def _caption(found: SeedNoise, task: TaskNoise, cells: Sequence[Arm], paths: Sequence[str]) -> str:
+    k = len(cells) - 1
+    many = f", as the only comparison and as one of {k}" if k > 1 else ""
+    size = f"{task.effect:.3g}" if math.isfinite(task.effect) else "a size not known yet"
+    return (
+        f"{found.column} ({task.metric}): standard deviation over n seeds, and of the paired difference to the base cell"
+        f" ({task.base.said(paths)}) over pairs of equal seed. Seeds needed: the fewest pairs at which a paired t test at"
+        f" {1 - found.level:.3g} sees an effect of {size} ({task.effect_from}) with a power of {POWER}{many}, if the spread is"
+        f" the one seen; with few seeds it may well be another. {completeness(cells)}{shared(cells, paths)}"
     )
 
 

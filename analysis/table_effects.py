@@ -296,11 +296,11 @@ def _notes(found: Effects, task: TaskEffects, gaps: bool) -> Iterator[str]:
     elif gaps:
         yield "A cell with a seed that gives no pair is not judged; --complete-pairs judges it from the pairs that are left."
     n, least = len(task.rows), min(row.contrast.smallest_p for row in task.rows)
-    if least * n > 1 - found.level:
+    if least * n > 1 - found.level and any(row.contrast.interval.n for row in task.rows):
         family = f", corrected for {n} comparisons {p_text(min(1.0, n * least))}" if n > 1 else ""
         yield (
-            f"No exact test can show anything here: the smallest sign-flip p is {p_text(least)}{family}. The t test assumes"
-            " that differences are normal; more seeds would tell without."
+            f"With the pairs there are no exact test can show anything: the smallest sign-flip p is {p_text(least)}{family}. The"
+            " t test assumes that differences are normal; more seeds would tell without."
         )
 
 

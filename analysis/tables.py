@@ -199,11 +199,14 @@ def completeness(found: Iterable[Arm]) -> str:
         status != "ok" and not math.isnan(arm.values[s]) for arm in found for s, status in arm.statuses.items()
     )
     text = f"{counts['ok']} of {counts.total()} planned trials are ok"
-    others = lacking(counts)
-    text += f"; the others: {others}" if others else ""
-    text += " (lost: not run yet, or lost with its worker)" if counts["lost"] else ""
+    text += f"; the others: {not_ok(counts)}" if lacking(counts) else ""
     text += f"; {n_worst} of these count as the worst trial of the task, as the space asks" if n_worst else ""
     return f"{text}."
+
+
+def not_ok(statuses: Mapping[str, int]) -> str:
+    """Returns what is lacking, and what lost means."""
+    return lacking(statuses) + (" (lost: not run yet, or lost with its worker)" if statuses.get("lost") else "")
 
 
 def lacking(statuses: Mapping[str, int]) -> str:
