@@ -8,7 +8,6 @@ sweep runs.
 
 import contextlib
 import json
-import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -348,9 +347,10 @@ def read_results(folder: Path | str) -> Results:
     """Reads the tables that ``collect`` or ``launch`` wrote.
 
     Raises:
-        InputError: if a table is missing, lacks a column, or is of a newer schema.
+        InputError: if a table is missing or damaged, lacks a column, or is of a newer schema.
     """
     import pandas as pd
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     folder = Path(folder)
@@ -360,10 +360,15 @@ def read_results(folder: Path | str) -> Results:
         path = folder / f"{name}.parquet"
         if not path.is_file():
             raise InputError(f"{path}: no such table. Make it with 'orca-sweep collect SWEEP_FOLDER -o {folder}'.")
-        about = json.loads((pq.read_schema(path).metadata or {}).get(b"orca_sweep", b"{}"))
+        try:
+            about = json.loads((pq.read_schema(path).metadata or {}).get(b"orca_sweep", b"{}"))
+            frames[name] = pd.read_parquet(path)
+        except pa.ArrowException as error:
+            raise InputError(
+                f"{path}: damaged, or no Parquet file ({error}). Make it anew with 'orca-sweep collect'."
+            ) from None
         if about.get("schema_version", TABLE_SCHEMA) > TABLE_SCHEMA:
             raise InputError(f"{path}: schema version {about['schema_version']} is newer than {TABLE_SCHEMA}. Upgrade.")
-        frames[name] = pd.read_parquet(path)
         missing = [column for column in columns if column not in frames[name]]
         if missing:
             raise InputError(f"{path}: no column {', '.join(missing)}. It was not written by orca-sweep.")
@@ -410,14 +415,38 @@ def summarise(results: Results, metric: str | None = None, level: float = 0.95) 
     averaged over: ``n_not_ok`` says how many a cell lacks. Where the space's ``outcomes`` score a status as worst, such
     a row counts with the highest value that an ok replicate of its task has.
     """
+    # Cutting a table of all columns into its cells takes most of the time.
+    needed = ("cell_id", "role", "task", "metric", "status", "value", "counts", *results.factors, *results.tuned)
+    cells = scored(results, metric)[list(dict.fromkeys(needed))].groupby("cell_id", sort=False)
+    return tuple(_summary(str(cell_id), rows, results, level) for cell_id, rows in cells)
+
+
+def scored(results: Results, metric: str | None = None) -> "pd.DataFrame":
+    """Returns the trials with what each counts with in its cell's mean: ``value``, where ``counts`` says that it does.
+
+    An ok trial counts with its metric; where the space's ``outcomes`` score its status as worst, one that is not ok counts
+    with the highest metric that an ok trial of its task has; all others, and candidates of tuning, do not count.
+
+    Raises:
+        InputError: if the metric is no column.
+    """
+    import pandas as pd
+
     column = metric or results.metric
     if column not in results.trials:
-        raise InputError(f"metric {column!r} is no column of the trials table.")
+        known = ", ".join(c.name for c in TRIAL_MEASURES if c.unit == "metric" and c.name in results.trials)
+        raise InputError(f"metric {column!r} is no column of the trials table. Take one of: {known}.")
     trials = with_roles(results.trials)
-    replicates = trials[trials["role"] != "search"]
-    worst = replicates[replicates["status"] == "ok"].groupby("task")[column].max()
-    cells = trials.groupby("cell_id", sort=False)
-    return tuple(_summary(str(cell_id), rows, results, worst, column, level) for cell_id, rows in cells)
+    replicates = trials["role"] != "search"
+    ok = replicates & (trials["status"] == "ok")
+    statuses = zip(trials["status"], trials["space"], strict=True)
+    asked = pd.Series([s in results.worst.get(space, ()) for s, space in statuses], index=trials.index, dtype=bool)
+    worst = trials["task"].map(trials[ok].groupby("task")[column].max()).astype(float)
+    # What was never run has no outcome.
+    ended = trials["error"] != NO_RECORD if "error" in trials else True
+    as_worst = replicates & ~ok & asked & ended & worst.notna()
+    value = trials[column].astype(float).where(ok, worst.where(as_worst))
+    return trials.assign(value=value, counts=ok | as_worst)
 
 
 def with_roles(trials: "pd.DataFrame") -> "pd.DataFrame":
@@ -425,26 +454,20 @@ def with_roles(trials: "pd.DataFrame") -> "pd.DataFrame":
     return trials if "role" in trials else trials.assign(role=ROLE)
 
 
-def _summary(
-    cell_id: str, whole: "pd.DataFrame", results: Results, worst: "pd.Series", column: str, level: float
-) -> CellSummary:
+def _summary(cell_id: str, whole: "pd.DataFrame", results: Results, level: float) -> CellSummary:
     rows = whole[whole["role"] != "search"]
     ok = rows[rows["status"] == "ok"]
     first = (rows if len(rows) else whole).iloc[0]
     names = ok["metric"].dropna().unique()
-    ended = rows[rows["error"] != NO_RECORD] if "error" in rows else rows  # what was never run has no outcome
-    pairs = zip(ended["status"], ended["space"], strict=True)
-    n_worst = sum(status in results.worst.get(space, ()) for status, space in pairs) if len(worst) else 0
-    values = [*ok[column].to_numpy(dtype=float), *[float(worst.get(first["task"], math.nan))] * n_worst]
     return CellSummary(
         cell_id=cell_id,
         role=str(first["role"]) if len(rows) else ROLE,
         levels={path: first[path] for path in results.factors},
         task=str(first["task"]),
         metric=str(names[0]) if len(names) else "",
-        interval=t_interval(values, level),
+        interval=t_interval(rows.loc[rows["counts"], "value"].to_numpy(dtype=float), level),
         n_not_ok=len(rows) - len(ok),
-        n_worst=n_worst,
+        n_worst=int(rows["counts"].sum()) - len(ok),
         chosen={path: first[path] for path in results.tuned} if len(rows) else {},
         n_searched=len(whole) - len(rows),
         statuses={str(k): int(v) for k, v in rows["status"].value_counts().items()},
