@@ -1,4 +1,4 @@
-"""One number per arm over several tasks, with the per-task numbers beside it.
+"""One number per combination of levels over several tasks, with the per-task numbers beside it.
 
 Tasks differ in their unit, so each is put on a scale of its own base cell, and needs no number from outside: the score
 of a trial is its paired difference to the base cell at the same seed, in percent of the base cell's mean error of that
