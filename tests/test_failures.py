@@ -57,13 +57,13 @@ def paced(name):
     """Reads, and is held or slow as long as a file beside this one says so."""
 
     def read(x):
-        wait_while(f"hold-{name}")
         if (HERE / f"slow-{name}").exists():
             # Moved into place: a reader must not find it empty.
             mine = HERE / f"pid-{name}.{os.getpid()}"
             mine.write_text(str(os.getpid()))
             mine.rename(HERE / f"pid-{name}")
-            time.sleep(0.04)
+            time.sleep(0.05)
+        wait_while(f"hold-{name}")
         return x
 
     return read
@@ -161,7 +161,11 @@ needs_namespaces = pytest.mark.skipif(not CAN_UNSHARE, reason="mounts of one's o
 
 @pytest.fixture
 def home(tmp_path):
-    return furnished(tmp_path)
+    yield furnished(tmp_path)
+    while Command.begun:
+        command = Command.begun.pop()
+        if command.process.poll() is None:  # the test has failed
+            os.killpg(command.process.pid, signal.SIGKILL)
 
 
 def furnished(folder):
@@ -193,13 +197,15 @@ def node(cluster, *options, inside=()):
     start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--num-cpus=2", "--block"]
     with log.open("w") as file:
         process = subprocess.Popen(
-            [*inside, *start, *options], env=cluster.env, stdout=file, stderr=subprocess.STDOUT, cwd=cluster.folder
-        )
+            [*inside, *start, *options], env=cluster.env, stdout=file, stderr=subprocess.STDOUT, cwd=cluster.folder,
+            start_new_session=True,
+        )  # fmt: skip
     try:
         wait_for(lambda: "Ray runtime started" in log.read_text())
         yield process
     finally:
-        lose(process)
+        if process.poll() is None:
+            lose(process)
 
 
 def lose(node):
@@ -222,6 +228,8 @@ def tree(pid):
 class Command:
     """A command of orca-sweep that runs: on the cluster if one is given, or in the namespaces of a process."""
 
+    begun = []  # noqa: RUF012
+
     def __init__(self, *args, home, cluster=None, inside=()):
         self.log = home / f"log-{time.monotonic_ns()}.txt"
         join = ["--address", cluster.address] if cluster else []
@@ -231,6 +239,7 @@ class Command:
                 env=cluster.env if cluster else None, cwd=home, stdout=file, stderr=subprocess.STDOUT,
                 start_new_session=True,
             )  # fmt: skip
+        self.begun.append(self)
 
     def until(self, condition, out):
         """Waits; asks for the state of the sweep folder meanwhile, which must be told whatever is being written."""
@@ -245,11 +254,7 @@ class Command:
             assert not is_over, self.log.read_text()
             return False
 
-        try:
-            wait_for(holds)
-        except AssertionError:
-            self.process.kill()
-            raise
+        wait_for(holds)
 
     def ends(self, code=0):
         """Waits; returns all it printed."""
@@ -326,14 +331,18 @@ def test_a_trial_whose_worker_is_killed_goes_on_from_its_last_epoch(home, cluste
 def test_a_sweep_survives_the_loss_of_a_node(home, cluster, unbroken):
     out = home / "out"
     (home / "space.yaml").write_text(SPACE + ONE_A_TIME)
-    for task in "ab":
-        (home / f"slow-{task}").touch()
+    slow, hold = ([home / f"{how}-{task}" for task in "ab"] for how in ("slow", "hold"))
+    for file in (*slow, *hold):
+        file.touch()
     with node(cluster, f"--address={cluster.address}") as second:
         launch = Command("launch", "space.yaml", "--out", out, home=home, cluster=cluster)
+        launch.until(lambda: all((home / f"pid-{task}").exists() for task in "ab"), out)
+        for file in hold:
+            file.unlink()
         launch.until(lambda: sum(epoch >= 2 for epoch in epochs_saved(out).values()) == 2, out)
         lose(second)
-        for task in "ab":
-            (home / f"slow-{task}").unlink()
+        for file in slow:
+            file.unlink()
         assert "4 ok" in launch.ends()
     resumed = read_results(out / "tables").trials["resumed_from_epoch"]
     assert sorted(resumed > 0) == [False, False, False, True]
@@ -358,7 +367,7 @@ def test_sigterm_ends_like_ctrl_c_and_damaged_files_are_never_taken_for_whole(ho
     out = home / "out"
     (home / "slow-b").touch()
     launch = Command("launch", "space.yaml", "--out", out, home=home)
-    launch.until(lambda: any(epoch >= 2 for epoch in epochs_saved(out).values()) and records(out), out)
+    launch.until(lambda: records(out) and any(epochs_saved(out).get(i, 0) >= 2 for i in ids(out, "b")), out)
     os.killpg(launch.process.pid, signal.SIGTERM)
     printed = launch.ends(1)
     assert "orca-sweep resume" in printed
@@ -373,10 +382,9 @@ def test_sigterm_ends_like_ctrl_c_and_damaged_files_are_never_taken_for_whole(ho
     (out / "planned.jsonl").write_bytes(b'{"trial_id":"00\xff')
     for name in ("trials", "epochs"):
         (out / "tables" / f"{name}.parquet").write_bytes(b"PAR1")
-    for command in ("status", "resume"):
-        said = Command(command, out, home=home).ends(2)
-        assert f"{out}/sweep.json: damaged, not JSON" in said
-        assert f"Launch the sweep's space again with --out {out}" in said
+    said = Command("resume", out, home=home).ends(2)
+    assert f"{out}/sweep.json: damaged, not JSON" in said
+    assert f"Launch the sweep's space again with --out {out}" in said
     (home / "slow-b").unlink()
     printed = Command("launch", "space.yaml", "--out", out, home=home, cluster=cluster).ends()
     assert f"{4 - len(rows) + 1} trials to run, {len(rows) - 1} done before" in printed
@@ -497,6 +505,20 @@ def test_a_refused_write_leaves_what_was_there(tmp_path):
         results.write_json(tmp_path / "a.json" / "b.json", {})
 
 
+def test_a_trial_whose_record_cannot_be_written_keeps_its_checkpoint(run, tmp_path):
+    settings = {"task": "tiny", "finetune__epochs": 2, "proxy": "none"}
+    unbroken, _ = run(folder="unbroken", **settings)
+    in_the_way = tmp_path / "sweep" / "trials" / unbroken["trial_id"] / "row.json"
+    in_the_way.mkdir(parents=True)
+    with pytest.raises(StorageError, match="row.json: cannot be written: Is a directory"):
+        run(**settings)
+    in_the_way.rmdir()
+    row, _ = run(**settings)
+    assert row["resumed_from_epoch"] == 2
+    assert row["state_sha256"] == unbroken["state_sha256"]
+    assert_nothing_half_written(tmp_path / "sweep")
+
+
 @pytest.mark.parametrize("damage", ["empty", "truncated", "garbage", "one flipped bit"])
 def test_a_damaged_checkpoint_is_no_checkpoint(damage, run, tmp_path):
     def stop(row):
@@ -544,7 +566,7 @@ name: outcomes
 base: {finetune.epochs: 5}
 factors: {task: [raising, memory, endless, nan, flaky, a]}
 seeds: 1
-limits: {trial_s: 4}
+limits: {trial_s: 5}
 outcomes: {failed: {retry: 2}}
 """)
     out = home / "out"
@@ -558,7 +580,7 @@ outcomes: {failed: {retry: 2}}
     }  # fmt: skip
     assert trials["error"]["raising"] == "RuntimeError: this sample cannot be read"
     assert trials["error"]["memory"] == "MemoryError: this sample is too large"
-    assert trials["error"]["endless"].startswith("over the limit of 4 s in finetune epoch ")
+    assert trials["error"]["endless"].startswith("over the limit of 5 s in finetune epoch ")
     assert trials["error"]["nan"] == "fine-tuning diverged: training loss nan in epoch 3"
     n_epochs = tables.epochs.groupby("trial_id").size()
     assert n_epochs[trials["trial_id"]["nan"]] == 2
