@@ -23,8 +23,8 @@ from typing import Any
 if not __package__:  # run as a file: what the scripts share lies beside it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from analysis.figures import COLOURS
 from analysis.tables import (
-    COLOURS,
     NOTHING,
     Arm,
     Record,

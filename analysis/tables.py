@@ -7,16 +7,15 @@ import argparse
 import csv
 import io
 import math
-import os
 import re
 import sys
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from analysis.figures import whole
 from orca_sweep.errors import InputError
 from orca_sweep.results import TRIAL_MEASURES, Results, read_results, scored
 
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, object]
 MINUS, NOTHING = "\u2212", "\u2013"
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-"""Okabe and Ito's: told apart with any colour vision."""
 
 
 # Arms ---------------------------------------------------------------------------------------------
@@ -509,12 +506,8 @@ def _drawn(figure: Any, kind: str) -> bytes:
 
 def _write(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all, and says where it is."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
+    with whole(path) as temporary:
         temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     print(path)
 
 

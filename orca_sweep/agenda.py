@@ -26,8 +26,8 @@ class _Cell:
     """The search within one cell."""
 
     tuned: TunedCell
-    candidates: dict[str, TrialConfig] = field(default_factory=dict)
-    """By their cell id."""
+    candidates: dict[str, TrialConfig]
+    """By their cell id; of an adaptive search those asked for so far."""
     told: list[tuple[Settings, str]] = field(default_factory=list)
     """What an adaptive search asked for, with the candidate that it turned out to be."""
     scores: dict[str, dict[int, float]] = field(default_factory=dict)
@@ -80,7 +80,9 @@ class Agenda:
         self.begun: set[str] = set()
         """Trials that were ever started, by this launch or an earlier one."""
         self.used_s = 0.0
-        self.cells = {tuned.cell_id: _Cell(tuned) for tuned in plan.tuned}
+        self.cells = {
+            tuned.cell_id: _Cell(tuned, {config.cell_id: config for config in tuned.candidates}) for tuned in plan.tuned
+        }
         self._add(plan.trials)
         for cell in self.cells.values():
             self._go_on(cell)
@@ -223,10 +225,7 @@ class Agenda:
 
     def _go_on(self, cell: _Cell) -> None:
         """Asks for the cell's next candidates, or, when all are done, for its replicates."""
-        search = self.space.search
-        if not cell.candidates:
-            cell.candidates = {config.cell_id: config for config in cell.tuned.candidates}
-        while search.method == "optuna" and self._is_scored(cell) and len(cell.told) < (search.n_candidates or 0):
+        while self._is_scored(cell) and not self._has_asked(cell):
             self._ask(cell)
         if self._is_searched(cell) and not cell.is_replicated:
             cell.is_replicated = True
@@ -258,9 +257,12 @@ class Agenda:
         return all(len(cell.scores.get(name, {})) == n for name in cell.candidates)
 
     def _is_searched(self, cell: _Cell) -> bool:
+        return self._has_asked(cell) and self._is_scored(cell)
+
+    def _has_asked(self, cell: _Cell) -> bool:
+        """Whether all candidates are known: those of an adaptive search are asked for one by one."""
         search = self.space.search
-        asked_all = search.method != "optuna" or len(cell.told) >= (search.n_candidates or 0)
-        return asked_all and bool(cell.candidates) and self._is_scored(cell)
+        return search.method != "optuna" or len(cell.told) >= (search.n_candidates or 0)
 
     def _mean(self, cell: _Cell, name: str) -> float:
         """A candidate's mean validation metric over its seeds; infinite if one of them is not ok."""

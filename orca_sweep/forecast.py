@@ -4,7 +4,6 @@ Told from earlier rows of the same store; what has no like there is said to be u
 """
 
 import math
-import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -15,7 +14,7 @@ from orca_sweep.errors import InputError
 from orca_sweep.space import Plan
 from orca_sweep.space.prefixes import shared_epochs
 from orca_sweep.stats import smallest_effect, smallest_p
-from orca_sweep.store import STAGE_SCHEMA, Store, numeric_versions
+from orca_sweep.store import Store, made_with
 from orca_sweep.trial import shared_stages
 
 MOST_ROWS = 5000
@@ -105,7 +104,7 @@ def forecast(
         n_later_done: how many of those that are planned on the way are.
     """
     resources = plan.space.resources
-    every = _comparable(store, "cuda" if resources.gpu else "cpu", max(1, int(resources.cpu)))
+    every = _comparable(store, resources.device, resources.n_threads)
     rows = [row for row in every if "config" in row]
     known = [trial.config for trial in plan.trials if not done(trial.trial_id)]
     later = _later(plan)[n_later_done:]
@@ -148,10 +147,12 @@ def _comparable(store: Store | None, device: str, n_threads: int) -> list[Row]:
     """Earlier rows made as this plan's will be: same device, threads, code of the stages and libraries."""
     if store is None:
         return []
-    like = {"device": device, "n_threads": n_threads, "versions": numeric_versions(), "schema": STAGE_SCHEMA}
-    like["machine"] = platform.machine()
-    rows = store.rows(MOST_ROWS)
-    return [row for row in rows if "used" in row and all(row.get(key) == value for key, value in like.items())]
+    like = made_with(device, n_threads)
+    return [
+        row
+        for row in store.rows(MOST_ROWS)
+        if "used" in row and all(row.get(key) == value for key, value in like.items())
+    ]
 
 
 def _stages(
@@ -280,10 +281,7 @@ class _Table:
 
 def _contrasts(plan: Plan, rows: Sequence[Row]) -> Iterable[Contrasts]:
     n = len(plan.space.seeds)
-    tasks: dict[str, list[TrialConfig]] = {}
-    for cell in plan.cells:
-        tasks.setdefault(cell.task, []).append(cell)
-    for task, cells in tasks.items():
+    for task, cells in plan.by_task.items():
         k = len(cells) - 1
         if k > 0:
             p = smallest_p(n)

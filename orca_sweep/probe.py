@@ -32,9 +32,8 @@ def probe(plan: Plan, store: Store, data_root: Path, say: Callable[[str], None])
     resources = plan.space.resources
     if resources.gpu and not torch.cuda.is_available():
         raise InputError(f"--probe: the space asks for gpu {resources.gpu:g}, and there is none here. Probe on a node.")
-    n_threads = max(1, int(resources.cpu))
-    torch.set_num_threads(n_threads)
-    place = Place(store, "cuda" if resources.gpu else "cpu", n_threads)
+    torch.set_num_threads(resources.n_threads)
+    place = Place(store, resources.device, resources.n_threads)
     for config in _short(plan):
         with tempfile.TemporaryDirectory(prefix="orca-sweep-probe-") as folder:
             row = run_trial(config, Path(folder), place, data_root)

@@ -144,6 +144,12 @@ def read_record(folder: Path, trial_id: str) -> dict[str, Any] | None:
     return record if is_ours else None
 
 
+def read_row(folder: Path, trial_id: str) -> dict[str, Any] | None:
+    """Returns the row of a trial's record, or None where there is no record."""
+    record = read_record(folder, trial_id)
+    return record["row"] if record else None
+
+
 PLANNED, BEFORE = "planned.jsonl", "planned-before.json"
 ROLE = "replicate"
 
@@ -153,9 +159,8 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
     What was planned on the way last time is planned anew, cell by cell; until it is, it stands.
     """
-    (folder / PLANNED).touch()
     write_json(folder / BEFORE, _on_the_way(folder))
-    (folder / PLANNED).unlink()
+    (folder / PLANNED).unlink(missing_ok=True)
     write_json(folder / "sweep.json", manifest)
 
 

@@ -67,6 +67,17 @@ def numeric_versions() -> str:
     return " ".join(f"{name}={version(name)}" for name in NUMERIC_PACKAGES)
 
 
+def made_with(device: str, n_threads: int) -> dict[str, Any]:
+    """Returns what must be equal for artifacts to be found again, but for their inputs: what rows are compared by."""
+    return {
+        "device": device,
+        "n_threads": n_threads,
+        "versions": numeric_versions(),
+        "schema": STAGE_SCHEMA,
+        "machine": platform.machine(),
+    }
+
+
 def stage_key(stage: str, inputs: Mapping[str, Any]) -> str:
     """Returns the hash naming a stage's output.
 

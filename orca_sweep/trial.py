@@ -26,7 +26,7 @@ from orca_sweep.objectives import OBJECTIVES, settings_of
 from orca_sweep.proxies import canonical_proxy, find_proxy, unavailable_proxy
 from orca_sweep.results import FINAL_STATUSES, Status, finite, write_record
 from orca_sweep.space.prefixes import without_schedule
-from orca_sweep.store import STAGE_SCHEMA, numeric_versions
+from orca_sweep.store import made_with, numeric_versions
 from orca_sweep.tasks import Task, TaskData, canonical_task, find_task, task_data, unavailable
 
 if TYPE_CHECKING:
@@ -278,7 +278,7 @@ def shared_stages(config: TrialConfig) -> dict[str, str]:
     body = {path: value for path, value in flat.items() if path.startswith("body.")}
     names: dict[str, str] = {}
     if find_body(config.body.name).pretrain is not None and config.body.pretrain_fraction > 0:
-        names["pretrain"] = digest("pretrain", body)
+        names["pretrain"] = _pretrained_name(config.body)
     if config.embedder.epochs == 0:
         return names
     names["proxy-features"] = digest("proxy-features", {**body, "proxy": config.proxy})
@@ -289,6 +289,10 @@ def shared_stages(config: TrialConfig) -> dict[str, str]:
     names["objective"] = digest("objective", {**body, "proxy": config.proxy, **objective})
     embedder = {k: v for k, v in flat.items() if not k.startswith("finetune.") and k != "embedder.epochs"}
     return {**names, "embedder": digest("embedder", embedder)}
+
+
+def _pretrained_name(body: BodyConfig) -> str:
+    return digest("pretrain", {f"body.{path}": value for path, value in body.model_dump().items()})
 
 
 def unavailable_parts(configs: Iterable[TrialConfig], data_root: Path) -> list[str]:
@@ -389,35 +393,25 @@ def run_trial(
     record.row |= {"reused": ",".join(record.reused), "reused_s": sum(record.reused.values())}
     write_record(folder, record.row, record.epochs)
     if record.row["status"] in FINAL_STATUSES:
-        _drop_checkpoint(home)  # not before the record is there
+        drop_checkpoint(home)  # not before the record is there
     if record.row["status"] == "ok":
         with contextlib.suppress(OSError):  # only plans to come would miss it
-            kept = {**finite(record.row), **_made_with(place), "config": config.flat()}
+            kept = {**finite(record.row), **_about(place), "config": config.flat()}
             place.store.put_row(config.trial_id, kept)
     return record.row
 
 
-def _made_with(place: "Place") -> dict[str, Any]:
+def _about(place: "Place") -> dict[str, Any]:
     """What a plan to come must equal to find again what was made here, and where it is."""
-    return {
-        "device": place.device,
-        "n_threads": place.n_threads,
-        "versions": numeric_versions(),
-        "schema": STAGE_SCHEMA,
-        "machine": platform.machine(),
-        "used": place.store.used,
-    }
+    return {**made_with(place.device, place.n_threads), "used": place.store.used}
 
 
 def keep_pretraining(body: BodyConfig, place: "Place") -> None:
     """Tells plans to come that a body has been pre-trained ahead of them, under the name that trials give it."""
     recipe = find_body(body.name).pretrain
     steps = None if recipe is not None and body.pretrain_steps == recipe.steps else body.pretrain_steps
-    flat = {
-        f"body.{path}": value for path, value in body.model_copy(update={"pretrain_steps": steps}).model_dump().items()
-    }
-    name = digest("pretrain", flat)
-    place.store.put_row(f"pretrain-{name}", {**_made_with(place), "made": {"pretrain": name}})
+    name = _pretrained_name(body.model_copy(update={"pretrain_steps": steps}))
+    place.store.put_row(f"pretrain-{name}", {**_about(place), "made": {"pretrain": name}})
 
 
 def _within(limit_s: float, start: float, config: TrialConfig, report: "Progress") -> "Progress":
@@ -449,7 +443,7 @@ def _identity(config: TrialConfig, place: "Place") -> dict[str, Any]:
     }
 
 
-def _drop_checkpoint(home: Path) -> None:
+def drop_checkpoint(home: Path) -> None:
     """Takes away the checkpoint, and what workers that were killed in the middle of writing one left behind."""
     for path in (home / CHECKPOINT, *home.glob(f".{CHECKPOINT}.*.tmp")):
         path.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 from orca_sweep import cli
 from orca_sweep.errors import InputError
 from orca_sweep.results import read_results, sweep_status
+from tests.test_sweep import orca as run_orca
 
 TOKEN = "7" * 64
 SPACE = """
@@ -39,18 +40,7 @@ loggers: [csv]
 
 def orca(*args, token=TOKEN, check=None, **variables):
     env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_A")}
-    done = subprocess.run(
-        [sys.executable, "-m", "orca_sweep.cli", *map(str, args)],
-        env=env | ({"RAY_AUTH_TOKEN": token} if token else {}) | variables,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=150,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    if check is not None:
-        assert done.returncode == check, done.stdout + done.stderr
-    return done
+    return run_orca(*args, env=env | ({"RAY_AUTH_TOKEN": token} if token else {}) | variables, check=check)
 
 
 def free_ports(n):

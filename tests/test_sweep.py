@@ -28,10 +28,11 @@ seeds: [0, 1]
 """
 
 
-def orca(*args, cwd=None, check=None):
+def orca(*args, cwd=None, check=None, env=None):
     done = subprocess.run(
         [sys.executable, "-m", "orca_sweep.cli", *map(str, args)],
         cwd=cwd,
+        env=env,
         capture_output=True,
         text=True,
         check=False,

@@ -68,9 +68,9 @@ def measure(case: Callable[[], "Case"], repeats: int) -> Measurement:
     torch.set_num_threads(1)
     made = case()
     ours_result = made.ours()  # also warms up
-    ours = [_time(made.ours) for _ in range(OURS_REPEATS)]
+    ours = [timed(made.ours) for _ in range(OURS_REPEATS)]
     peak = peak_memory_mib()
-    other = [_time(made.other) for _ in range(max(1, repeats))]
+    other = [timed(made.other) for _ in range(max(1, repeats))]
     cpu, wall = (statistics.median(times) for times in zip(*ours, strict=True))
     other_cpu, other_wall = (statistics.median(times) for times in zip(*other, strict=True))
     pairs = zip(ours_result, made.check(), strict=True)
@@ -89,7 +89,8 @@ class Case:
     n_samples: int = 0
 
 
-def _time(call: Callable[[], Any]) -> tuple[float, float]:
+def timed(call: Callable[[], Any]) -> tuple[float, float]:
+    """Returns the CPU seconds and the seconds by the clock that a call takes."""
     cpu, wall = _cpu_s(), time.perf_counter()
     call()
     return _cpu_s() - cpu, time.perf_counter() - wall

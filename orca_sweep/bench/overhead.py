@@ -7,7 +7,7 @@ import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,9 @@ from typing import Any
 from ray import tune
 
 from orca_sweep.agenda import Agenda
-from orca_sweep.bench import Measurement, peak_memory_mib
+from orca_sweep.bench import Measurement, peak_memory_mib, timed
 from orca_sweep.config import TrialConfig
-from orca_sweep.results import read_record, write_record
+from orca_sweep.results import read_row, write_record
 from orca_sweep.space import Budget, Plan, make_plan, read_space
 from orca_sweep.sweep.running import Setup, fit, joined
 from orca_sweep.trial import resolve, shared_stages
@@ -48,12 +48,12 @@ def _trivial(folder: Path, repeats: int) -> Iterator[Measurement]:
     ours: list[tuple[float, float]] = []
     bare: list[tuple[float, float]] = []
     for i in range(max(1, repeats)):
-        bare.append(_timed(partial(_bare, N_TRIALS, folder / f"bare-{i}", None)))
-        ours.append(_timed(partial(_ours, plan, folder / f"ours-{i}")))
+        bare.append(timed(partial(_bare, N_TRIALS, folder / f"bare-{i}", None)))
+        ours.append(timed(partial(_ours, plan, folder / f"ours-{i}")))
     peak = peak_memory_mib()
-    for column, name in enumerate(("by the clock", "driver's CPU")):
+    for column, name in ((1, "by the clock"), (0, "driver's CPU")):
         a, b = (statistics.median(pair[column] for pair in pairs) for pairs in (ours, bare))
-        wall, bare_wall = (statistics.median(pair[0] for pair in pairs) for pairs in (ours, bare))
+        wall, bare_wall = (statistics.median(pair[1] for pair in pairs) for pairs in (ours, bare))
         yield Measurement(f"{N_TRIALS} trials that do nothing, {name}", a, b, b / a, peak, wall, bare_wall, 0.0)
 
 
@@ -70,12 +70,6 @@ def _queued(folder: Path) -> Measurement:
     return Measurement(f"first of {N_QUEUED} trials, by the clock", ours, other, other / ours, peak, ours, other, 0.0)
 
 
-def _timed(call: Callable[[], None]) -> tuple[float, float]:
-    cpu, wall = time.process_time(), time.perf_counter()
-    call()
-    return time.perf_counter() - wall, time.process_time() - cpu
-
-
 def _plan(folder: Path, n: int) -> Plan:
     rates = ", ".join(f"{1e-6 * (i + 1):.6g}" for i in range(n // 10))
     path = folder / "overhead.yaml"
@@ -87,7 +81,7 @@ def _ours(plan: Plan, out: Path, most: int | None = None) -> None:
     if most is not None:
         plan = replace(plan, space=replace(plan.space, budget=Budget(trials=most)))
     out.mkdir()
-    agenda = Agenda(plan, lambda trial_id: _row(out, trial_id), resolve, shared_stages)
+    agenda = Agenda(plan, partial(read_row, out), resolve, shared_stages)
 
     def work(params: dict[str, Any]) -> None:
         config = TrialConfig.model_validate(params["trial"]["config"])
@@ -96,11 +90,6 @@ def _ours(plan: Plan, out: Path, most: int | None = None) -> None:
         tune.report({"stage": "done", "status": "ok"})
 
     fit(plan, agenda, Setup(out, str(out / "store"), out, "local"), lambda event, what: None, work)
-
-
-def _row(out: Path, trial_id: str) -> Mapping[str, Any] | None:
-    record = read_record(out, trial_id)
-    return record["row"] if record else None
 
 
 class _First(tune.Stopper):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orca_sweep.cli.plans import make_plan
 from orca_sweep.errors import InputError
 
 if TYPE_CHECKING:
@@ -135,9 +136,7 @@ def _planned(
     pip: tuple[str, ...],
 ) -> tuple["Submission", list[str]]:
     """The plan, made as the job will make it: in the folder that is sent. Every mistake is told at once."""
-    from orca_sweep.space import plan_space
     from orca_sweep.sweep.jobs import Submission, missing_uploads
-    from orca_sweep.trial import load_imports, resolve
 
     path = space.resolve()
     folder = (working_dir or path.parent).resolve()
@@ -147,7 +146,7 @@ def _planned(
         raise InputError([*problems, f"--working-dir {folder}: no such folder."])
     try:
         with contextlib.chdir(folder):
-            made = plan_space(path, load_imports, resolve)
+            made = make_plan(path)
             if emit is None:
                 lacks, notes = missing_uploads(made.space, folder)
                 problems += lacks

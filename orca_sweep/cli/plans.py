@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from orca_sweep.cli import store as store_commands
 from orca_sweep.cli.words import level_text
 from orca_sweep.declaration import task_label
 from orca_sweep.designs import RESOLUTIONS
@@ -19,7 +20,6 @@ from orca_sweep.space import Plan
 
 if TYPE_CHECKING:
     from orca_sweep.forecast import Contrasts, Forecast
-    from orca_sweep.store import Store
 
 SpaceFile = Annotated[Path, typer.Argument(help="the space: a YAML with base, factors and seeds", show_default=False)]
 MAX_CELLS_SHOWN = 40
@@ -67,13 +67,15 @@ def store_root(store: str) -> str:
 
 def _forecast(made: Plan, folder: Path, store: str, data_root: Path, probe: bool) -> "Forecast":
     from orca_sweep.forecast import forecast
-    from orca_sweep.results import FINAL_STATUSES, read_manifest, read_record
+    from orca_sweep.results import FINAL_STATUSES, read_manifest, read_row
+    from orca_sweep.store import Store
 
     def done(trial_id: str) -> bool:
-        record = read_record(folder, trial_id)
-        return record is not None and record["row"]["status"] in FINAL_STATUSES
+        row = read_row(folder, trial_id)
+        return row is not None and row["status"] in FINAL_STATUSES
 
-    opened = _opened(store)
+    with store_commands.told(f"--store {store}"):
+        opened = Store(store)
     if probe:
         from orca_sweep.probe import probe as run
 
@@ -84,17 +86,6 @@ def _forecast(made: Plan, folder: Path, store: str, data_root: Path, probe: bool
     cells = {name for cell in made.tuned for name in (cell.cell_id, f"{cell.cell_id}-aa")}
     later = [t["trial_id"] for t in before if t.get("on_the_way") and t["cell_id"] in cells]
     return forecast(made, opened, done, sum(map(done, later)))
-
-
-def _opened(store: str) -> "Store":
-    from orca_sweep.store import Store
-
-    try:
-        return Store(store)
-    except (ValueError, ImportError, OSError) as error:
-        raise InputError(
-            f"--store {store}: no store can be opened there ({error}). Give a folder or fsspec path."
-        ) from None
 
 
 def _notes(made: Plan, data: Path) -> list[str]:

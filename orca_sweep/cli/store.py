@@ -1,5 +1,7 @@
 """``orca-sweep store``: what a store of stage artifacts holds, and making room in it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,14 +15,21 @@ app = typer.Typer(help="Stage artifacts: list them, make room.", no_args_is_help
 Root = Annotated[str, typer.Argument(help="a store: OUT/store of a sweep, or what --store named", show_default=False)]
 
 
+@contextmanager
+def told(said: str) -> Iterator[None]:
+    """Says in words that a store cannot be opened."""
+    try:
+        yield
+    except (ValueError, ImportError, OSError) as error:
+        raise InputError(f"{said}: no store can be opened there ({error}). Give a folder or fsspec path.") from None
+
+
 def _opened(root: str) -> "tuple[Store, list[Entry]]":
     from orca_sweep.store import Store
 
-    try:
+    with told(root):
         store = Store(root)
         entries = store.entries()
-    except (ValueError, ImportError, OSError) as error:
-        raise InputError(f"{root}: no store can be opened there ({error}). Give a folder or fsspec path.") from None
     if not store.fs.exists(store.root):
         raise InputError(f"{root}: there is no such store. It is OUT/store of a sweep, or what --store named.")
     return store, entries

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from orca_sweep.config import TrialConfig
 from orca_sweep.declaration import task_label
 from orca_sweep.space.records import Plan
 
@@ -14,20 +13,13 @@ EFFORT = ("finetune.epochs", "finetune.batch_size", "finetune.accumulation", "da
 def confounds(plan: Plan) -> list[str]:
     """Returns a warning for each thing that could be taken for an effect and is none, or cannot be told from one."""
     found: list[str] = []
-    for task, cells in _by_task(plan.cells).items():
+    for task, cells in plan.by_task.items():
         flats = [cell.flat() for cell in cells]
         name = task_label(task)
         found += _moving_together(plan, name, flats)
         found += _unequal_steps(plan, name, flats)
         found += _untried_rate(plan, name, flats)
     return list(dict.fromkeys([*found, *_unequal_tuning(plan)]))
-
-
-def _by_task(cells: Iterable[TrialConfig]) -> dict[str, list[TrialConfig]]:
-    tasks: dict[str, list[TrialConfig]] = {}
-    for cell in cells:
-        tasks.setdefault(cell.task, []).append(cell)
-    return tasks
 
 
 def _moving_together(plan: Plan, task: str, flats: list[dict[str, Any]]) -> Iterator[str]:

@@ -58,6 +58,16 @@ class Resources(BaseModel):
     accelerator_type: Annotated[str, AfterValidator(_plain)] | None = None
     """Ray's name of a kind of GPU, such as A100: trials run on nodes that have it."""
 
+    @property
+    def n_threads(self) -> int:
+        """Torch threads of a trial."""
+        return max(1, int(self.cpu))
+
+    @property
+    def device(self) -> str:
+        """Where a trial computes, if its node has what is asked for."""
+        return "cuda" if self.gpu > 0 else "cpu"
+
     @model_validator(mode="after")
     def _type_of_something(self) -> "Resources":
         if self.accelerator_type is not None and self.gpu == 0:
@@ -287,6 +297,14 @@ class Plan:
     def cells(self) -> tuple[TrialConfig, ...]:
         """The cells' configs, what is tuned at its default."""
         return tuple(self.by_cell_id.values())
+
+    @property
+    def by_task(self) -> dict[str, list[TrialConfig]]:
+        """The cells of each task, in their order."""
+        tasks: dict[str, list[TrialConfig]] = {}
+        for cell in self.cells:
+            tasks.setdefault(cell.task, []).append(cell)
+        return tasks
 
     def levels(self, cell_id: str) -> dict[str, Any]:
         """Returns a cell's level of every factor."""

@@ -197,8 +197,9 @@ class _Run:
 
     def resume(self, wanted: int) -> None:
         """Continues from the longest stored prefix that is not longer than wanted."""
-        for epoch in range(wanted, 0, -1):
-            if self.place.store.has(EMBEDDER_STAGE, self.key(epoch)):
+        there = self.place.store.keys(EMBEDDER_STAGE)
+        for epoch in range(wanted, 0, -1) if there else ():
+            if self.key(epoch) in there:
                 artifact = self.place.store.get(EMBEDDER_STAGE, self.key(epoch))
                 if artifact is not None:
                     self._load(artifact, epoch)

@@ -18,7 +18,7 @@ from orca_sweep.errors import StorageError
 from orca_sweep.results import read_record, write_record
 from orca_sweep.space import PlannedTrial, Pruning
 from orca_sweep.store import CorruptFileError, read_tensors
-from orca_sweep.trial import CHECKPOINT
+from orca_sweep.trial import CHECKPOINT, drop_checkpoint
 
 Watch = Callable[[str, Mapping[str, Any]], None]
 """Told of events: start, planned, run, epoch, wait and end, each with what there is to know."""
@@ -111,7 +111,8 @@ class Queue(Searcher):
             text = f"its worker died or could not start, at most {self.n_starts} times"
             write_record(self.out, {**_ids(trial, "lost"), "error": text}, epochs)
             return
-        epochs = _saved(self.out / "trials" / trial.trial_id / CHECKPOINT) or epochs
+        home = self.out / "trials" / trial.trial_id
+        epochs = _saved(home / CHECKPOINT) or epochs
         values = [e["val_metric"] for e in epochs if e["val_metric"] is not None and math.isfinite(e["val_metric"])]
         row: dict[str, Any] = {**_ids(trial, "pruned"), "wall_time_s": sum(e["wall_time_s"] or 0.0 for e in epochs)}
         if values:
@@ -119,7 +120,7 @@ class Queue(Searcher):
         last = epochs[-1]["epoch"] if epochs else 0
         row["error"] = f"pruned after fine-tuning epoch {last}: others of its group did better"
         write_record(self.out, row, epochs)
-        (self.out / "trials" / trial.trial_id / CHECKPOINT).unlink(missing_ok=True)
+        drop_checkpoint(home)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: our own records say what is done, and Tune's state is never restored."""

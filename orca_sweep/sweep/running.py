@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from ray import tune
 from orca_sweep.agenda import Agenda
 from orca_sweep.config import TrialConfig, digest
 from orca_sweep.errors import BusyError, InputError, StorageError
-from orca_sweep.results import FINAL_STATUSES, append_planned, read_record, write_manifest, write_record
+from orca_sweep.results import FINAL_STATUSES, append_planned, read_row, write_manifest, write_record
 from orca_sweep.space import Plan, PlannedTrial, Range
 from orca_sweep.space.prefixes import shared_prefixes, without_schedule
 from orca_sweep.store import Store
@@ -54,6 +55,7 @@ WORKER_DEATHS = 2
 """How often a trial whose worker or node died is started again before it counts as lost."""
 PATIENCE_S = 2.0
 """How long a trial waits for an artifact that another sweep makes before it gives its place up."""
+Prefixes = Mapping[str, frozenset[int]]
 SNAPSHOT_S = "3600"
 """Tune's own state is never restored, and writing it costs seconds with thousands of trials."""
 
@@ -135,36 +137,31 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
 
 def _run(plan: Plan, setup: Setup, watch: Watch, dashboard: str | None, start: float) -> Outcome:
     write_manifest(setup.out, manifest(plan, setup))
-    agenda = _agenda(plan, setup, watch)
+    prefixes = shared_prefixes(plan.trials)
+    agenda = _agenda(plan, setup, watch, prefixes)
     n_done = len(agenda.known) - agenda.n_left
     n_later = max(0, len(plan.trials) + plan.n_later - len(agenda.known))
     watch("start", {"dashboard": dashboard, "n_todo": agenda.n_left, "n_done": n_done, "n_later": n_later})
     n_run = 0
     if not agenda.is_over:
-        n_run = fit(plan, agenda, setup, watch, _work(plan, setup))
+        n_run = fit(plan, agenda, setup, watch, _work(plan, setup, prefixes))
     return _outcome(agenda, n_run, setup.out, time.perf_counter() - start)
 
 
-def _agenda(plan: Plan, setup: Setup, watch: Watch) -> Agenda:
-    def read(trial_id: str) -> Mapping[str, Any] | None:
-        record = read_record(setup.out, trial_id)
-        return record["row"] if record else None
-
+def _agenda(plan: Plan, setup: Setup, watch: Watch, prefixes: Prefixes) -> Agenda:
     def planned(trials: Sequence[PlannedTrial]) -> None:
         append_planned(setup.out, map(_entry, trials))
         watch("planned", {"n_new": len(trials)})
 
-    sharing = shared_prefixes(plan.trials)
-
     def shared(config: TrialConfig) -> dict[str, str]:
         names = shared_stages(config)
-        if config.trial_id not in sharing:
+        if config.trial_id not in prefixes:
             return names
         # Trials that start fine-tuning alike and with the same parts frozen do the same epochs at first.
         start = [without_schedule(config).flat(), config.finetune.freeze.split(":")[0]]
         return {**names, "finetune-prefix": digest("finetune-prefix", start)}
 
-    return Agenda(plan, read, resolve, shared, Store(setup.store).is_held, planned)
+    return Agenda(plan, partial(read_row, setup.out), resolve, shared, Store(setup.store).is_held, planned)
 
 
 def manifest(plan: Plan, setup: Setup) -> dict[str, Any]:
@@ -329,13 +326,11 @@ def _name(trial: Any) -> str:
     return str(told["trial_id"]) if told["attempt"] == 1 else f"{told['trial_id']}-{told['attempt']}"
 
 
-def _work(plan: Plan, setup: Setup) -> Callable[[dict[str, Any]], None]:
+def _work(plan: Plan, setup: Setup, prefixes: Prefixes) -> Callable[[dict[str, Any]], None]:
     """The Tune trainable. It runs in a worker that is used again for the next trial."""
-    imports, cpu, gpu = plan.space.imports, plan.space.resources.cpu, plan.space.resources.gpu
-    limit_s = plan.space.limits.trial_s
+    imports, resources, limit_s = plan.space.imports, plan.space.resources, plan.space.limits.trial_s
     known = [*plan.cells, *(config for cell in plan.tuned for config in cell.candidates)]
     levels = sorted({config.embedder.epochs for config in known})
-    prefixes = shared_prefixes(plan.trials)
 
     def orca(params: dict[str, Any]) -> None:
         import torch
@@ -343,20 +338,17 @@ def _work(plan: Plan, setup: Setup) -> Callable[[dict[str, Any]], None]:
         from orca_sweep.stages import Place
 
         told = params["trial"]
-        n_threads = max(1, int(cpu))
-        _reset(n_threads)
-        device = "cuda" if gpu > 0 and torch.cuda.is_available() else "cpu"
-        place = Place(Store(setup.store, PATIENCE_S), device, n_threads)
+        _reset(resources.n_threads)
+        device = resources.device if torch.cuda.is_available() else "cpu"
+        place = Place(Store(setup.store, PATIENCE_S), device, resources.n_threads)
         config = TrialConfig.model_validate(told["config"])
         passed = _tell_passed if told["tells"] else _tell_nothing
-        shared = prefixes.get(config.trial_id, ())
-        done = read_record(setup.out, config.trial_id)
+        shared = prefixes.get(told["trial_id"], ())
+        row = read_row(setup.out, told["trial_id"])  # there is one if a worker died before its last word to Tune
         try:
             load_imports(imports)
-            if done is None:
+            if row is None:
                 row = run_trial(config, setup.out, place, setup.data_root, _report, levels, limit_s, shared, passed)
-            else:  # its worker died between the record and its last word to Tune
-                row = done["row"]
         except BusyError as error:
             tune.report({"stage": WAITING, "lock": error.lock})
             return
@@ -364,7 +356,7 @@ def _work(plan: Plan, setup: Setup) -> Callable[[dict[str, Any]], None]:
             tune.report({"stage": UNWRITTEN, "why": str(error)})
             return
         except InputError as error:  # an import that works where the sweep was launched, and not here
-            row = {"trial_id": config.trial_id, "cell_id": told["cell_id"], "status": "failed", "error": str(error)}
+            row = {"trial_id": told["trial_id"], "cell_id": told["cell_id"], "status": "failed", "error": str(error)}
             write_record(setup.out, row, [])
         shown = ("status", "val_metric_best", "val_metric_last", "test_metric_best", "test_metric_last")
         tune.report({"stage": DONE, **{k: row[k] for k in shown if row.get(k) is not None}})
@@ -401,8 +393,8 @@ def _tell_nothing(stage: str) -> None:
 def _outcome(agenda: Agenda, n_run: int, out: Path, seconds: float) -> Outcome:
     statuses: dict[str, int] = {}
     for trial_id in agenda.known:
-        record = read_record(out, trial_id)
-        status = record["row"]["status"] if record else "unfinished"
+        row = read_row(out, trial_id)
+        status = row["status"] if row else "unfinished"
         statuses[status] = statuses.get(status, 0) + 1
     notes = [f"{agenda.spent}: {statuses['unfinished']} trials were not run."] if agenda.spent and agenda.queue else []
     notes += [
