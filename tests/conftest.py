@@ -84,13 +84,14 @@ def place(tmp_path):
 @pytest.fixture
 def run(tmp_path, place, user_tasks):
     """Runs one trial of dotted settings in this process and returns (row, epochs)."""
-    from orca_sweep.results import read_record
+    from orca_sweep.results import read_record, unsealed
     from orca_sweep.trial import resolve, run_trial
 
     def go(folder="sweep", use=None, snapshots=(), report=lambda row: None, **settings):
         config = resolve({key.replace("__", "."): value for key, value in settings.items()})
         row = run_trial(config, tmp_path / folder, use or place, tmp_path / "data", report, snapshots)
-        return row, read_record(tmp_path / folder, config.trial_id)["epochs"]
+        record = read_record(tmp_path / folder, config.trial_id)
+        return {**row, **unsealed(record)}, record["epochs"]
 
     return go
 

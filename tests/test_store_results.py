@@ -230,6 +230,7 @@ def sweep_folder(folder, seeds=(0, 1, 2), statuses=(), name="demo"):
         "trials": trials,
     }
     r.write_json(folder / "sweep.json", manifest)
+    r.reveal(folder)
     return folder
 
 

@@ -48,6 +48,7 @@ def collected(folder, trials, factors=("proxy",), name="s", **manifest):
             r.write_record(folder / name, {**row, "trial_id": planned["trial_id"], "cell_id": planned["cell_id"]}, [])
     about = {"name": name, "question": "?", "metric": "test_metric_best", "factors": list(factors), **manifest}
     r.write_json(folder / name / "sweep.json", {**about, "trials": [planned for planned, _ in trials]})
+    r.reveal(folder / name)
     return r.collect([folder / name], folder / "tables")
 
 

@@ -1,0 +1,384 @@
+"""From sweep folders, and from tables made elsewhere, to one set of Parquet tables."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orca_sweep import __version__
+from orca_sweep.config import canonical_json, knobs
+from orca_sweep.errors import InputError
+from orca_sweep.results.columns import EPOCH_COLUMNS, STAGE_COLUMNS, TABLE_SCHEMA, Column, trial_columns
+from orca_sweep.results.custody import reveals
+from orca_sweep.results.records import ROLE, manifest_of, read_record, record_path, unsealed, write_json
+from orca_sweep.results.tables import NO_RECORD, TABLES, Results, read_about, read_results, read_table
+from orca_sweep.store import whole
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+STAMPS = ".collected.json"
+BATCH_ROWS = 50_000
+"""So many rows are turned into columns at once: as dictionaries they take ten times the memory."""
+ROW_GROUP = 100_000
+Use = tuple[str, str, str]
+"""A trial's id, the cell that it is for, and its role there."""
+
+
+def collect(sources: Iterable[Path], out: Path) -> Results:
+    """Merges sweeps into ``trials.parquet``, ``epochs.parquet`` and ``stages.parquet`` in a folder and returns them.
+
+    A source is a sweep folder, also while the sweep runs, or a folder of tables collected elsewhere. One row per planned
+    trial: one without a record is a row with status ``lost``. A trial that stands in several sources is taken once, the
+    first ok record first; one that is the same work in two cells, or a replicate here and of the A/A arm there, has a row
+    for each. Tables of older schema versions are merged by the names of their columns, and columns that this version does
+    not know are kept. Test metrics that were not revealed stay out.
+
+    Collecting again into the same folder reads only the records that are new or have changed; the same sources always
+    give the same tables.
+
+    Raises:
+        InputError: for each source that holds neither a sweep nor tables, or tables of a newer schema.
+        StorageError: if a table cannot be written; the one before stays.
+
+    Cost: 10,000 trials of 100 epochs are read in a fraction of a minute and 1 GiB, and found unchanged in seconds.
+    """
+    found = _sources(sources)
+    plans: dict[Use, Mapping[str, Any]] = {}
+    holders: dict[str, list[_Source]] = {}
+    for source in found:
+        for use, plan in source.uses():
+            plans.setdefault(use, plan)
+            if source not in holders.setdefault(use[0], []):
+                holders[use[0]].append(source)
+    before = _Before(out)
+    stamps = {trial_id: "|".join(source.stamp(trial_id) for source in of) for trial_id, of in holders.items()}
+    same = [trial_id for trial_id, stamp in stamps.items() if before.stamps.get(trial_id) == stamp]
+    rows = before.rows(same)
+    epochs, stages = _Long(EPOCH_COLUMNS), _Long(STAGE_COLUMNS)
+    for trial_id in stamps:
+        if trial_id not in rows:
+            record = _best([source.record(trial_id) for source in holders[trial_id]])
+            rows[trial_id] = record["row"]
+            epochs.add(trial_id, record["epochs"])
+            stages.add(trial_id, record.get("stages", ()))
+    about = _about([part for source in found for part in source.abouts])
+    whole_rows = [{**rows[trial_id], **plan} for (trial_id, _, _), plan in plans.items()]
+    out.mkdir(parents=True, exist_ok=True)
+    (out / STAMPS).unlink(missing_ok=True)
+    order = list(stamps)
+    made = {
+        "trials": _as_table(whole_rows, trial_columns()),
+        "epochs": epochs.table(order, before.long("epochs", same)),
+        "stages": stages.table(order, before.long("stages", same)),
+    }
+    for name, table in made.items():
+        write_table(out / f"{name}.parquet", table, about)
+    write_json(out / STAMPS, {"by": _version(), "tables": _tables_stamp(out), "trials": stamps})
+    return read_results(out)
+
+
+def _version() -> list[Any]:
+    return [TABLE_SCHEMA, __version__]
+
+
+def _best(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The first ok record; else the first of a trial that was run at all."""
+    ok = [record for record in records if record["row"]["status"] == "ok"]
+    ended = [record for record in records if record["row"].get("error") != NO_RECORD]
+    return (ok or ended or records)[0]
+
+
+# Sources ------------------------------------------------------------------------------------------
+
+
+class _Source:
+    """Where trials come from."""
+
+    abouts: Sequence[Mapping[str, Any]]
+    """What is said of its spaces, one by one."""
+
+    def uses(self) -> Iterator[tuple[Use, Mapping[str, Any]]]:
+        """Yields what each trial is for, with the columns that its plan fills."""
+        raise NotImplementedError
+
+    def stamp(self, trial_id: str) -> str:
+        """Returns what changes when the trial's record does."""
+        raise NotImplementedError
+
+    def record(self, trial_id: str) -> dict[str, Any]:
+        """Returns a trial's row, epochs and stages."""
+        raise NotImplementedError
+
+
+def _sources(paths: Iterable[Path]) -> list[_Source]:
+    found: list[_Source] = []
+    problems: list[str] = []
+    for path in paths:
+        try:
+            is_tables = not (path / "sweep.json").is_file() and (path / "trials.parquet").is_file()
+            found.append(_Tables(path) if is_tables else _Sweep(path))
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return found
+
+
+class _Sweep(_Source):
+    """A sweep folder: its plan and the records of its trials."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.manifest = folder, manifest_of(folder)
+        self.log = reveals(folder)
+        self.revealed = {trial_id: one.time for one in self.log for trial_id in one.trials}
+        self.abouts = [{**self._about(), "reveals": [[one.time, len(one.trials)] for one in self.log]}]
+
+    def _about(self) -> dict[str, Any]:
+        manifest = self.manifest
+        return {
+            "space": manifest["name"],
+            "question": manifest.get("question", ""),
+            "factors": manifest["factors"],
+            "tuned": list(manifest.get("tune", ())),
+            "worst": [s for s, rule in manifest.get("outcomes", {}).items() if rule["then"] == "worst"],
+            "metric": manifest.get("metric", "test_metric_best"),
+            "margins": manifest.get("margins", {}),
+        }
+
+    def uses(self) -> Iterator[tuple[Use, Mapping[str, Any]]]:
+        for trial in self.manifest["trials"]:
+            use = (trial["trial_id"], trial["cell_id"], trial.get("role", ROLE))
+            # The plan says what a trial is for; its own record knows the config alone.
+            yield use, {**trial["config"], "space": self.manifest["name"], "cell_id": use[1], "role": use[2]}
+
+    def stamp(self, trial_id: str) -> str:
+        try:
+            status = record_path(self.folder, trial_id).stat()
+        except FileNotFoundError:
+            return ""
+        return f"{status.st_mtime_ns}-{status.st_size}-{self.revealed.get(trial_id, '')}"
+
+    def record(self, trial_id: str) -> dict[str, Any]:
+        record = read_record(self.folder, trial_id)
+        if record is None:
+            return {"row": {"trial_id": trial_id, "status": "lost", "error": NO_RECORD}, "epochs": []}
+        # Records of before there were seals have nothing sealed.
+        is_sealed = "sealed" in record and trial_id not in self.revealed
+        row = {**record["row"], "is_sealed": is_sealed, "revealed_at": self.revealed.get(trial_id)}
+        if row.get("started_at"):
+            row["n_reveals_before"] = sum(one.time <= row["started_at"] for one in self.log)
+        return {**record, "row": row if is_sealed else {**row, **unsealed(record)}}
+
+
+class _Tables(_Source):
+    """Tables that were collected before, here or elsewhere."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.trials = read_table(folder, "trials").to_pylist()
+        self.abouts = read_about(folder)["sweeps"]
+        self.by_id = {row["trial_id"]: row for row in self.trials}
+        self.written = "-".join(map(str, _tables_stamp(folder).values()))
+
+    def uses(self) -> Iterator[tuple[Use, Mapping[str, Any]]]:
+        planned = ("space", "cell_id", *knobs())
+        for row in self.trials:
+            use = (row["trial_id"], row["cell_id"], row.get("role") or ROLE)
+            yield use, {**{name: row[name] for name in planned if name in row}, "role": use[2]}
+
+    def stamp(self, trial_id: str) -> str:
+        return self.written
+
+    def record(self, trial_id: str) -> dict[str, Any]:
+        return {"row": self.by_id[trial_id], **{name: part(trial_id) for name, part in self._long.items()}}
+
+    @cached_property
+    def _long(self) -> dict[str, Callable[[str], list[dict[str, Any]]]]:
+        return {name: _by_trial(read_table(self.folder, name)) for name in ("epochs", "stages")}
+
+
+def _by_trial(table: "pa.Table") -> Callable[[str], list[dict[str, Any]]]:
+    """Returns a function that gives a trial's rows of a table."""
+    import numpy as np
+
+    ids = table["trial_id"].to_numpy(zero_copy_only=False)
+    places: dict[str, list[int]] = {}
+    for trial_id, part in groupby(range(len(ids)), key=ids.__getitem__):
+        places.setdefault(str(trial_id), []).extend(part)
+    return lambda trial_id: table.take(np.array(places.get(trial_id, []), dtype=np.int64)).to_pylist()
+
+
+class _Before:
+    """What the last collect into a folder has left there, if it is whole and of this version."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.stamps: Mapping[str, str] = {}
+        try:
+            left = json.loads((out / STAMPS).read_text(encoding="utf-8"))
+            if left["by"] == _version() and left["tables"] == _tables_stamp(out):
+                self.stamps = dict(left["trials"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return
+
+    def rows(self, same: Sequence[str]) -> dict[str, dict[str, Any]]:
+        if not same:
+            return {}
+        wanted = set(same)
+        return {row["trial_id"]: row for row in read_table(self.out, "trials").to_pylist() if row["trial_id"] in wanted}
+
+    def long(self, name: str, same: Sequence[str]) -> "list[pa.Table]":
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if not same:
+            return []
+        table = read_table(self.out, name)
+        return [table.filter(pc.is_in(table["trial_id"], pa.array(same, pa.string())))]
+
+
+def _tables_stamp(folder: Path) -> dict[str, str]:
+    """What changes when somebody else writes one of the tables."""
+    stamps = {}
+    for name in TABLES:
+        try:
+            status = (folder / f"{name}.parquet").stat()
+            stamps[name] = f"{status.st_mtime_ns}-{status.st_size}"
+        except FileNotFoundError:
+            stamps[name] = ""
+    return stamps
+
+
+def _about(sweeps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    unique = {canonical_json(sweep): sweep for sweep in sweeps}
+    return {"schema_version": TABLE_SCHEMA, "mode": "min", "sweeps": list(unique.values())}
+
+
+# Columns ------------------------------------------------------------------------------------------
+
+
+class _Long:
+    """Rows of many trials on their way to a table, turned into columns part by part."""
+
+    def __init__(self, columns: tuple[Column, ...]) -> None:
+        self.columns = columns
+        self.rows: list[dict[str, Any]] = []
+        self.parts: list[pa.Table] = []
+
+    def add(self, trial_id: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        self.rows.extend({**row, "trial_id": trial_id} for row in rows)
+        if len(self.rows) >= BATCH_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        self.parts.append(_as_table(self.rows, self.columns))
+        self.rows = []
+
+    def table(self, order: Sequence[str], before: "Sequence[pa.Table]") -> "pa.Table":
+        """Returns all rows, with those of before, in the order of the trials."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        self._flush()
+        joined = _joined([*before, *self.parts])
+        place = pc.index_in(joined["trial_id"], pa.array(order, pa.string())).to_numpy()
+        return joined.take(place.argsort(kind="stable"))
+
+
+def _as_table(rows: Sequence[Mapping[str, Any]], columns: tuple[Column, ...]) -> "pa.Table":
+    """Rows as columns; one that this version does not know gets the type of its values."""
+    import pyarrow as pa
+
+    names = {column.name for column in columns}
+    others = sorted({name for row in rows for name in row.keys() - names})
+    known = [_field(column) for column in columns]
+    arrays = [pa.array([_cell(row.get(c.name), c) for row in rows], type=_type(c)) for c in columns]
+    more = [_inferred([row.get(name) for row in rows]) for name in others]
+    fields = [
+        pa.field(name, array.type, metadata={"unit": "", "meaning": "unknown to this version"})
+        for name, array in zip(others, more, strict=True)
+    ]
+    return pa.table([*arrays, *more], schema=pa.schema([*known, *fields]))
+
+
+def _inferred(values: list[Any]) -> "pa.Array":
+    import pyarrow as pa
+
+    kinds = {type(value) for value in values if value is not None}
+    for of, kind in (({bool}, pa.bool_()), ({int}, pa.int64()), ({int, float}, pa.float64())):
+        if kinds <= of:
+            return pa.array(values, type=kind)
+    if kinds == {datetime}:
+        return pa.array(values, type=pa.timestamp("ms", tz="UTC"))
+    texts = [v if v is None or isinstance(v, str) else json.dumps(v, sort_keys=True, default=str) for v in values]
+    return pa.array(texts, type=pa.string())
+
+
+def _joined(parts: "Sequence[pa.Table]") -> "pa.Table":
+    """Tables one below the other, by the names of their columns; types that do not go together become text."""
+    import pyarrow as pa
+
+    try:
+        return pa.concat_tables(parts, promote_options="permissive")
+    except pa.ArrowTypeError:
+        kinds: dict[str, set[Any]] = {}
+        for field in (field for part in parts for field in part.schema):
+            kinds.setdefault(field.name, set()).add(field.type)
+        texts = [name for name, of in kinds.items() if len(of) > 1]
+        return pa.concat_tables([_with_texts(part, texts) for part in parts], promote_options="permissive")
+
+
+def _with_texts(table: "pa.Table", names: Iterable[str]) -> "pa.Table":
+    import pyarrow as pa
+
+    for name in names:
+        if name in table.column_names:
+            place = table.column_names.index(name)
+            table = table.set_column(place, name, table[name].cast(pa.string()))
+    return table
+
+
+def _type(column: Column) -> "pa.DataType":
+    import pyarrow as pa
+
+    types = {
+        "string": pa.string(),
+        "int64": pa.int64(),
+        "double": pa.float64(),
+        "bool": pa.bool_(),
+        "time": pa.timestamp("ms", tz="UTC"),
+    }
+    return types[column.type]
+
+
+def _field(column: Column) -> "pa.Field":
+    import pyarrow as pa
+
+    return pa.field(column.name, _type(column), metadata={"unit": column.unit, "meaning": column.meaning})
+
+
+def _cell(value: object, column: Column) -> object:
+    """A value in its column's type (``forever`` and a number share one text column)."""
+    if value is None:
+        return None
+    if column.type == "time":
+        return datetime.fromisoformat(value) if isinstance(value, str) else value
+    return str(value) if column.type == "string" else value
+
+
+def write_table(path: Path, table: "pa.Table", about: Mapping[str, Any]) -> None:
+    """Writes a table whole or not at all, with what is known about it in its metadata.
+
+    Raises:
+        StorageError: if it cannot be written; what was there before stays.
+    """
+    import pyarrow.parquet as pq
+
+    with whole(str(path)) as temporary:
+        pq.write_table(
+            table.replace_schema_metadata({"orca_sweep": canonical_json(about)}), temporary, row_group_size=ROW_GROUP
+        )

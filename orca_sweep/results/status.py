@@ -1,0 +1,110 @@
+"""How far a sweep is, read from its folder alone."""
+
+import contextlib
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from orca_sweep.results.records import manifest_of, read_record
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A trial that is not ok."""
+
+    trial_id: str
+    status: str
+    error: str
+    last_line: str | None
+    """Of its traceback, if it left one."""
+
+
+@dataclass(frozen=True)
+class SweepStatus:
+    """How far a sweep is, read from its folder alone."""
+
+    name: str
+    n_planned: int
+    n_later: int
+    """Trials that may still be planned, from the results of those that are."""
+    statuses: Mapping[str, int]
+    """Trials by status; ``unfinished`` have no record yet."""
+    is_running: bool | None
+    """Whether a launch holds the folder; None if that cannot be told from here."""
+    started: tuple[str, ...]
+    """Unfinished trials that have left something behind."""
+    trials_per_hour: float | None
+    """Of the last launch."""
+    eta_s: float | None
+    cpu_hours: float | None
+    gpu_hours: float | None
+    failures: tuple[Failure, ...]
+
+
+def sweep_status(folder: Path) -> SweepStatus:
+    """Returns how far a sweep is, while it runs as well as after it died.
+
+    Raises:
+        InputError: if the folder holds no sweep.
+    """
+    manifest = manifest_of(folder)
+    records = {t["trial_id"]: read_record(folder, t["trial_id"]) for t in manifest["trials"]}
+    rows = {trial_id: record["row"] for trial_id, record in records.items() if record}
+    statuses: dict[str, int] = {}
+    for trial_id in records:
+        status = rows[trial_id]["status"] if trial_id in rows else "unfinished"
+        statuses[status] = statuses.get(status, 0) + 1
+    running = _is_held(folder / ".lock")
+    rate = _rate(folder, rows, running)
+    n_left = statuses.get("unfinished", 0) + manifest["n_later"]
+    used = manifest.get("resources")
+    hours = sum(row.get("wall_time_s") or 0 for row in rows.values()) / 3600
+    return SweepStatus(
+        name=manifest["name"],
+        n_planned=len(records),
+        n_later=manifest["n_later"],
+        statuses=statuses,
+        is_running=running,
+        started=tuple(t for t in records if t not in rows and (folder / "trials" / t).is_dir()),
+        trials_per_hour=rate,
+        eta_s=3600 * n_left / rate if rate and running and n_left else None,
+        cpu_hours=hours * used["cpu"] if used else None,
+        gpu_hours=hours * used["gpu"] if used else None,
+        failures=tuple(_failure(folder, row) for row in rows.values() if row["status"] not in ("ok", "pruned")),
+    )
+
+
+def _is_held(lock: Path) -> bool | None:
+    """Whether another process holds a lock file."""
+    if not lock.is_file():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return None
+
+
+def _rate(folder: Path, rows: Iterable[str], running: bool | None) -> float | None:
+    """Trials an hour since the last launch wrote its plan."""
+    start = (folder / "sweep.json").stat().st_mtime
+    ends = []
+    for trial_id in rows:
+        with contextlib.suppress(FileNotFoundError):  # a record is taken away when its trial is tried again
+            ends.append((folder / "trials" / trial_id / "row.json").stat().st_mtime)
+    ends = [end for end in ends if end >= start]
+    if not ends:
+        return None
+    return 3600 * len(ends) / max((time.time() if running else max(ends)) - start, 1e-3)
+
+
+def _failure(folder: Path, row: Mapping[str, Any]) -> Failure:
+    path = folder / "trials" / row["trial_id"] / "error.txt"
+    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.is_file() else []
+    return Failure(row["trial_id"], row["status"], str(row.get("error") or ""), lines[-1] if lines else None)

@@ -1,0 +1,139 @@
+"""The Parquet tables of one or more sweeps, read back."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orca_sweep.errors import InputError
+from orca_sweep.results.columns import TABLE_SCHEMA
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+TABLES: Mapping[str, tuple[str, ...]] = {
+    "trials": ("trial_id", "cell_id", "seed", "status"),
+    "epochs": ("trial_id", "stage", "epoch"),
+    "stages": ("trial_id", "stage", "phase"),
+}
+"""Each table and the columns that tell its rows apart."""
+SINCE = {"stages": 2}
+"""Tables that came with a later schema version: in earlier ones they are empty."""
+NO_RECORD = "no record: not run yet, or lost with its worker; launch again"
+
+
+@dataclass(frozen=True)
+class Results:
+    """The tables of one or more sweeps."""
+
+    trials: "pd.DataFrame"
+    epochs: "pd.DataFrame"
+    factors: tuple[str, ...]
+    metric: str
+    """What trials are compared on: the space's metric, or its validation twin as long as a test metric is sealed."""
+    spaces: tuple[str, ...]
+    questions: tuple[str, ...]
+    tuned: tuple[str, ...] = ()
+    """Config fields that were searched within each cell."""
+    worst: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By space, the statuses that are scored as the worst trial of their task."""
+    stages: "pd.DataFrame | None" = None
+    """A row per trial, stage and phase; None in tables of before there were any."""
+    margins: Mapping[str, float] = field(default_factory=dict)
+    """By task, the largest difference that its space calls meaningless, in the metric's unit; '' holds for all others."""
+    reveals: tuple[tuple[str, str, int], ...] = ()
+    """Each look at test metrics: space, moment in UTC, and how many trials it showed first."""
+    n_sealed: int = 0
+    """Ok trials whose test metrics were not revealed."""
+
+
+def read_table(folder: Path, name: str) -> "pa.Table":
+    """Returns one of the tables.
+
+    Raises:
+        InputError: if it is missing or damaged, lacks a column, or is of a newer schema.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = folder / f"{name}.parquet"
+    if not path.is_file():
+        if SINCE.get(name, 0) > _about(folder / "trials.parquet").get("schema_version", 1):
+            return pa.table({column: pa.array([], pa.string()) for column in TABLES[name]})
+        raise InputError(f"{path}: no such table. Make it with 'orca-sweep collect SWEEP_FOLDER -o {folder}'.")
+    about = _about(path)
+    if about.get("schema_version", 1) > TABLE_SCHEMA:
+        raise InputError(f"{path}: schema version {about['schema_version']} is newer than {TABLE_SCHEMA}. Upgrade.")
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowException as error:
+        raise _damaged(path, error) from None
+    missing = [column for column in TABLES[name] if column not in table.column_names]
+    if missing:
+        raise InputError(f"{path}: no column {', '.join(missing)}. It was not written by orca-sweep.")
+    return table
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """What a table says of itself."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return dict(json.loads((pq.read_schema(path).metadata or {}).get(b"orca_sweep", b"{}")))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such table. Make it with 'orca-sweep collect SWEEP_FOLDER'.") from None
+    except (pa.ArrowException, ValueError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: damaged, or no Parquet file ({error}). Make it anew with 'orca-sweep collect'.")
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """Returns what the tables say of the sweeps in them, ``sweeps`` one by one, whichever version wrote them.
+
+    Raises:
+        InputError: if the trials table is missing or damaged.
+    """
+    about = _about(folder / "trials.parquet")
+    if "sweeps" in about:
+        return about
+    common = {key: about[key] for key in ("factors", "tuned", "metric") if key in about}
+    named = zip_longest(about.get("spaces") or [""], about.get("questions", ()), fillvalue="")
+    sweeps = [
+        {"space": space, "question": question, **common, "worst": about.get("worst", {}).get(space, [])}
+        for space, question in named
+    ]
+    return {**about, "sweeps": sweeps}
+
+
+def read_results(folder: Path | str) -> Results:
+    """Reads the tables that ``collect`` or ``launch`` wrote.
+
+    Raises:
+        InputError: if a table is missing or damaged, lacks a column, or is of a newer schema.
+    """
+    folder = Path(folder)
+    frames = {name: read_table(folder, name).to_pandas() for name in TABLES}
+    sweeps = read_about(folder)["sweeps"]
+    trials, metric = frames["trials"], next((s["metric"] for s in sweeps if "metric" in s), "test_metric_best")
+    n_sealed = int(trials.loc[trials["status"] == "ok", "is_sealed"].eq(True).sum()) if "is_sealed" in trials else 0
+    return Results(
+        trials=trials,
+        epochs=frames["epochs"],
+        factors=tuple(dict.fromkeys(path for sweep in sweeps for path in sweep.get("factors", ()))),
+        metric=metric.replace("test_", "val_") if n_sealed else metric,
+        spaces=tuple(sweep["space"] for sweep in sweeps),
+        questions=tuple(sweep.get("question", "") for sweep in sweeps),
+        tuned=tuple(dict.fromkeys(path for sweep in sweeps for path in sweep.get("tuned", ()))),
+        worst={sweep["space"]: sweep.get("worst", ()) for sweep in sweeps},
+        stages=frames["stages"],
+        margins={task: margin for sweep in reversed(sweeps) for task, margin in sweep.get("margins", {}).items()},
+        reveals=tuple((sweep["space"], time, n) for sweep in sweeps for time, n in sweep.get("reveals", ())),
+        n_sealed=n_sealed,
+    )

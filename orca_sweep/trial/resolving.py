@@ -1,0 +1,309 @@
+"""From dotted settings to the whole, checked config of a trial, and what it needs and shares."""
+
+import hashlib
+import sys
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from orca_sweep import declaration, freezing
+from orca_sweep.bodies import DECODERS, canonical_name, find_body, find_rung, unavailable_body
+from orca_sweep.config import BodyConfig, FinetuneConfig, TrialConfig, digest, explain, knobs
+from orca_sweep.data import missing_packages
+from orca_sweep.errors import InputError
+from orca_sweep.objectives import OBJECTIVES, settings_of
+from orca_sweep.proxies import canonical_proxy, find_proxy, unavailable_proxy
+from orca_sweep.tasks import Task, canonical_task, find_task, unavailable
+
+# Fields that are settings of an objective, where it takes them.
+OBJECTIVE_SETTINGS = (
+    "embedder.epsilon",
+    "embedder.extra_iterations",
+    "embedder.label_gradient",
+    "embedder.n_bandwidths",
+    "embedder.bandwidth_factor",
+    "embedder.n_projections",
+)
+# Fields that change nothing when the embedder is not trained.
+EMBEDDER_TRAINING = (
+    *OBJECTIVE_SETTINGS,
+    "embedder.optimizer",
+    "embedder.lr",
+    "embedder.weight_decay",
+    "embedder.lr_decay",
+    "embedder.lr_decay_epochs",
+    "embedder.max_samples_per_class",
+    "embedder.proxy_samples",
+    "embedder.n_pseudo_classes",
+)
+
+
+def load_imports(imports: Iterable[str]) -> None:
+    """Imports the user's modules and files, each once per process, so that their records are known.
+
+    Raises:
+        InputError: naming the import that failed and why.
+    """
+    problems = []
+    for name in imports:
+        try:
+            _import_file(name) if name.endswith(".py") else import_module(name)
+        except Exception as error:  # whatever the user's module raises is the user's to read
+            problems.append(f"imports: {name!r} cannot be imported: {type(error).__name__}: {error}.")
+    if problems:
+        raise InputError(problems)
+
+
+@cache
+def _import_file(name: str) -> None:
+    unique = f"orca_sweep_import_{Path(name).stem}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    spec = spec_from_file_location(unique, name)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{name} is not a Python file")
+    # Dataclasses and pickles look their module up by name.
+    sys.modules[unique] = module = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[unique]
+        raise
+
+
+def resolve(settings: Mapping[str, Any]) -> TrialConfig:
+    """Returns the whole, checked config of dotted settings.
+
+    What the settings leave open comes from the task's recipe, then from the fields' defaults. Settings
+    that cannot change the work are put to one canonical value, so that equal work has an equal id:
+    without embedder training (no epochs, no proxy or no objective) these three and the training's own
+    knobs; a freeze schedule as the run can tell it apart; with a random body the pre-training's length; momentum without
+    sgd; what the objective does not take. Folders of bodies and proxies become absolute: a worker runs in another folder.
+
+    Raises:
+        InputError: with every mistake; each starts with the dotted name of the field.
+    """
+    if isinstance(settings.get("task"), Mapping):
+        settings = {**settings, "task": _task_text(settings["task"])}
+    problems = _unknown_names(settings)
+    task = _known_task(settings)
+    whole = {**(task.recipe if task else {}), **settings}
+    if not problems:
+        problems = _unknown_names(whole)
+    try:
+        config = TrialConfig.from_flat(_canonical(whole))
+    except ValidationError as error:
+        problems += _mistakes(error, task is not None)
+        raise InputError(list(dict.fromkeys(problems))) from None
+    problems += [] if problems else _contradictions(config)
+    if problems:
+        raise InputError(list(dict.fromkeys(problems)))
+    return config
+
+
+def _task_text(value: Mapping[str, Any]) -> object:
+    try:
+        return declaration.task_as_text(value)
+    except ValueError as error:
+        raise InputError(f"task = {value!r}: {error}.") from None
+
+
+def _mistakes(error: ValidationError, task_known: bool) -> list[str]:
+    """What pydantic found, said plainly; a missing body follows from an unknown task and is not said again."""
+    texts = []
+    for place, value, rule in explain(error):
+        name = "body.name" if place == "body" else place
+        if rule != "field required":
+            texts.append(f"{name} = {value!r}: {rule}.")
+        elif name == "task" or task_known:
+            texts.append(f"{name} is missing. Set it in base or as a factor.")
+    return texts
+
+
+def _unknown_names(settings: Mapping[str, Any]) -> list[str]:
+    problems = []
+    name = settings.get("embedder.objective", "none")
+    if name not in OBJECTIVES:
+        problems.append(f"embedder.objective {name!r}: {OBJECTIVES.unknown(name)}")
+    for path, find in (("task", find_task), ("proxy", find_proxy), ("body.name", find_body)):
+        if path in settings:
+            try:
+                find(settings[path])
+            except InputError as error:
+                problems += [f"{path} {settings[path]!r}: {text}" for text in error.problems]
+    return problems
+
+
+def _canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
+    flat = dict(settings)
+    if "task" in flat:
+        flat["task"] = canonical_task(flat["task"])
+    naive = flat.get("embedder.epochs") == 0 or flat.get("embedder.objective") == "none"
+    if naive or flat.get("proxy", "none") == "none":
+        flat |= {"proxy": "none", "embedder.objective": "none", "embedder.epochs": 0}
+        flat = {path: value for path, value in flat.items() if path not in EMBEDDER_TRAINING}
+    flat |= _canonical_freeze(flat)
+    if "proxy" in flat:
+        flat["proxy"] = canonical_proxy(flat["proxy"])
+    if "body.name" in flat:
+        flat["body.name"] = canonical_name(flat["body.name"])
+    for path in _without_effect(flat):
+        flat.pop(path, None)
+    objective = flat.get("embedder.objective", knobs()["embedder.objective"].default)
+    published = settings_of(objective).get("label_gradient") if objective in OBJECTIVES else None
+    if published is not None and flat.get("embedder.label_gradient") is None:
+        flat["embedder.label_gradient"] = published
+    return flat
+
+
+def _without_effect(flat: Mapping[str, Any]) -> list[str]:
+    """Fields this task, body, objective or optimizer never looks at; they take their defaults."""
+    paths = ["finetune.momentum"] if flat.get("finetune.optimizer") != "sgd" else []
+    body_rests = flat.get("finetune.freeze") in ("body", "both") and flat.get("finetune.freeze_epochs") == "forever"
+    paths += ["finetune.lora_rank"] if body_rests else []
+    paths += ["finetune.lora_alpha"] if body_rests or flat.get("finetune.lora_rank") is None else []
+    paths += ["body.pretrain_steps", "body.allow_pickle"] if flat.get("body.pretrain_fraction") == 0 else []
+    objective, task = flat.get("embedder.objective", "otdd-exact"), _known_task(flat)
+    if objective in OBJECTIVES:
+        taken = settings_of(objective)
+        paths += [path for path in OBJECTIVE_SETTINGS if path.removeprefix("embedder.") not in taken]
+    if task is not None:
+        paths += ["embedder.n_pseudo_classes"] if task.kind == "classification" else []
+        paths += [] if task.augments else ["data.augment"]
+    try:
+        body = find_body(flat.get("body.name", ""))
+    except InputError:
+        return paths
+    recipe = body.pretrain
+    is_folder = body.location is not None and Path(body.location).is_dir()
+    paths += ["body.allow_pickle"] if body.package or (is_folder and not body.only_pickle) else []
+    paths += ["embedder.target_length"] if body.dims == 2 else []
+    if recipe is None:
+        paths += ["body.pretrain_steps"]
+        # A published body has one set of weights; only its random counterpart has a seed.
+        paths += ["body.pretrain_seed"] if flat.get("body.pretrain_fraction", 1) == 1 else []
+    else:
+        paths.append("body.allow_pickle")
+        paths += ["body.pretrain_steps"] if flat.get("body.pretrain_steps") == recipe.steps else []
+    return paths
+
+
+def _known_task(settings: Mapping[str, Any]) -> Task | None:
+    try:
+        return find_task(settings.get("task", ""))
+    except InputError:
+        return None
+
+
+def _canonical_freeze(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The one way to write a freeze schedule that this run can tell apart; nothing if it is no schedule."""
+    defaults = FinetuneConfig()
+    freeze, frozen, epochs = (
+        flat.get(f"finetune.{name}", getattr(defaults, name)) for name in ("freeze", "freeze_epochs", "epochs")
+    )
+    try:
+        text = freezing.checked(freezing.as_text(freeze))  # type: ignore[arg-type]
+        freeze, frozen = freezing.canonical(text, frozen, epochs)
+    except (TypeError, ValueError):
+        return {}  # the fields' own check says what is wrong
+    return {"finetune.freeze": freeze, "finetune.freeze_epochs": frozen}
+
+
+def _contradictions(config: TrialConfig) -> list[str]:
+    body, task, proxy = find_body(config.body.name), find_task(config.task), find_proxy(config.proxy)
+    problems = []
+    kind = {1: "text", 2: "image", None: None}[body.dims]
+    if kind is not None and proxy.kind not in (kind, "any", "none", None):
+        problems.append(f"proxy {proxy.name!r} holds {proxy.kind}s, but the body {body.name!r} embeds {kind}s.")
+    if config.body.input_mode != "plain" and body.architecture not in (*DECODERS, None):
+        problems.append(
+            f"body.input_mode = {config.body.input_mode!r}: {body.name!r} is no decoder, its tokens see each other"
+            " anyway. Use plain."
+        )
+    if body.only_pickle and not config.body.allow_pickle and config.body.pretrain_fraction > 0:
+        problems.append(
+            f"body.name {body.name!r}: the folder has its weights as a pickle only. Save them as safetensors, or set"
+            " body.allow_pickle: true (tensors only are read)."
+        )
+    if config.body.pretrain_fraction > 0:
+        try:
+            find_rung(body, config.body.pretrain_fraction, config.body.pretrain_seed)
+        except InputError as error:
+            problems += error.problems
+    if task.n_train_max is not None and (config.data.n_train or 0) > task.n_train_max:
+        problems.append(
+            f"data.n_train = {config.data.n_train}: {task.name!r} has {task.n_train_max} training samples. Ask for fewer."
+        )
+    kinds = ("layernorm", "body.norms", "body.attention", "body.biases", "body-without-")
+    if config.finetune.lora_rank is not None and any(kind in config.finetune.freeze for kind in kinds):
+        problems.append(
+            f"finetune.lora_rank = {config.finetune.lora_rank}: adapters stand in for all of the body's weights, so"
+            f" finetune.freeze {config.finetune.freeze!r} has no meaning beside them. Freeze parts or layers only."
+        )
+    if config.finetune.freeze == freezing.GRADUAL and config.finetune.freeze_epochs == "forever":
+        problems.append(
+            "finetune.freeze_epochs = 'forever': gradual-unfreeze needs the number of epochs between two thaws."
+        )
+    if config.finetune.decay_epochs is not None and config.finetune.decay_epochs <= config.finetune.warmup_epochs:
+        problems.append(
+            f"finetune.decay_epochs = {config.finetune.decay_epochs}: the decay must end after the warm-up"
+            f" ({config.finetune.warmup_epochs} epochs)."
+        )
+    return problems
+
+
+def shared_stages(config: TrialConfig) -> dict[str, str]:
+    """Returns the stage artifacts that a trial shares with others: stage to a name for its content, as they are made.
+
+    Told from the config alone, before anything is loaded: equal names are equal work. The names of embedder runs leave
+    their length out, since a longer one holds the shorter ones.
+    """
+    flat = config.flat()
+    body = {path: value for path, value in flat.items() if path.startswith("body.")}
+    names: dict[str, str] = {}
+    if find_body(config.body.name).pretrain is not None and config.body.pretrain_fraction > 0:
+        names["pretrain"] = pretrained_name(config.body)
+    if config.embedder.epochs == 0:
+        return names
+    names["proxy-features"] = digest("proxy-features", {**body, "proxy": config.proxy})
+    data = {path: value for path, value in flat.items() if path == "task" or path.startswith("data.")}
+    if find_task(config.task).kind != "classification":
+        names["pseudo-labels"] = digest("pseudo-labels", {**data, "n": config.embedder.n_pseudo_classes})
+    objective = {path: flat[path] for path in ("embedder.objective", "embedder.proxy_samples", *OBJECTIVE_SETTINGS)}
+    names["objective"] = digest("objective", {**body, "proxy": config.proxy, **objective})
+    embedder = {k: v for k, v in flat.items() if not k.startswith("finetune.") and k != "embedder.epochs"}
+    return {**names, "embedder": digest("embedder", embedder)}
+
+
+def pretrained_name(body: BodyConfig) -> str:
+    """Returns the name by which plans know the artifact of our own pre-training of a body."""
+    return digest("pretrain", {f"body.{path}": value for path, value in body.model_dump().items()})
+
+
+def unavailable_parts(configs: Iterable[TrialConfig], data_root: Path) -> list[str]:
+    """Returns what the trials need and this machine lacks (files, packages), each with what to do."""
+    configs = list(configs)
+    problems: list[str] = []
+    for name in dict.fromkeys(config.task for config in configs):
+        problems += unavailable(find_task(name), data_root)
+    for name in dict.fromkeys(config.body.name for config in configs):
+        problems += unavailable_body(find_body(name))
+    for name in dict.fromkeys(config.proxy for config in configs):
+        problems += unavailable_proxy(find_proxy(name), data_root)
+    if any(config.finetune.lora_rank is not None for config in configs):
+        problems += missing_packages("finetune.lora_rank", ("peft",), "lora")
+    return problems
+
+
+def unavailable_loggers(names: Iterable[str]) -> list[str]:
+    """Returns which loggers' packages are not installed here, each with what to do: the loggers run where Tune does."""
+    packages = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
+    return [
+        text
+        for name in names
+        if name in packages
+        for text in missing_packages(f"loggers: {name}", (packages[name],), None)
+    ]

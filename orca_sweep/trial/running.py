@@ -1,0 +1,346 @@
+"""One ORCA run from its config to its record: the stages in order. No ray here."""
+
+import contextlib
+import math
+import platform
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orca_sweep import __version__
+from orca_sweep.bodies import find_body
+from orca_sweep.config import BodyConfig, TrialConfig, canonical_json
+from orca_sweep.data import fingerprint
+from orca_sweep.errors import BusyError, DivergedError, OrcaSweepError, TimeLimitError
+from orca_sweep.proxies import find_proxy
+from orca_sweep.results import FINAL_STATUSES, Status, finite, write_record
+from orca_sweep.space.prefixes import without_schedule
+from orca_sweep.store import made_with, numeric_versions
+from orca_sweep.tasks import TaskData, find_task, task_data
+from orca_sweep.trial.resolving import pretrained_name
+
+if TYPE_CHECKING:
+    from orca_sweep.stages import Place, Progress
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass
+class _Record:
+    """What is known of a run so far: it ends as a row whatever happens."""
+
+    row: dict[str, Any]
+    epochs: list[dict[str, Any]]
+    reused: dict[str, float]
+    """Seconds that each stage taken from the store had cost."""
+
+    def reuse(self, stage: str, seconds: float) -> None:
+        self.reused[stage] = self.reused.get(stage, 0.0) + seconds
+
+
+def run_trial(
+    config: TrialConfig,
+    folder: Path,
+    place: "Place",
+    data_root: Path,
+    report: "Progress" = lambda row: None,
+    snapshot_epochs: Iterable[int] = (),
+    limit_s: float | None = None,
+    prefix_epochs: Iterable[int] = (),
+    passed: Callable[[str], None] = lambda stage: None,
+) -> dict[str, Any]:
+    """Runs one trial to its record in ``folder/trials/<trial_id>/`` and returns the record's row.
+
+    A trial that fails, diverges or runs out of memory is a record with that status and the error; it
+    never raises for them. A trial that was interrupted continues from its last checkpoint.
+
+    Args:
+        config: the resolved config.
+        folder: the sweep folder.
+        place: store, device and threads.
+        data_root: where tasks with files find them.
+        report: called once per epoch with what there is to see.
+        snapshot_epochs: embedder epochs at which the embedder is stored for other trials.
+        limit_s: seconds after which the trial ends at its next epoch, with status ``timeout``; its checkpoint stays.
+        prefix_epochs: fine-tuning epochs after which the state is stored for other trials (``shared_prefixes``).
+        passed: told of each stage of ``shared_stages`` when its artifact is there, and of ``finetune-prefix``.
+
+    Raises:
+        BusyError: if somebody else makes an artifact that is needed and the store has no more patience; there is
+            no record then, and the trial goes on from there when it is run again.
+        StorageError: if not even the record can be written.
+    """
+    start = time.perf_counter()
+    if limit_s is not None:
+        report = _within(limit_s, start, config, report)
+    record = _Record(_identity(config, place), [], {})
+    home = folder / "trials" / config.trial_id
+    try:
+        _run(config, home, place, data_root, report, snapshot_epochs, prefix_epochs, record, passed)
+        _end(record, "ok", None)
+    except BusyError:
+        raise
+    except DivergedError as error:
+        record.epochs += [dict(epoch) for epoch in error.epochs]
+        _end(record, "diverged", error)
+    except TimeLimitError as error:
+        _end(record, "timeout", error)
+    except Exception as error:  # a failing trial is a row; the others go on
+        _end(record, "oom" if _out_of_memory(error) else "failed", error)
+        with contextlib.suppress(OSError):  # on a full disk the row matters more
+            home.mkdir(parents=True, exist_ok=True)
+            (home / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+    record.row["wall_time_s"] = time.perf_counter() - start
+    record.row |= {"reused": ",".join(record.reused), "reused_s": sum(record.reused.values())}
+    write_record(folder, record.row, record.epochs)
+    if record.row["status"] in FINAL_STATUSES:
+        drop_checkpoint(home)  # not before the record is there
+    if record.row["status"] == "ok":
+        with contextlib.suppress(OSError):  # only plans to come would miss it
+            kept = {**finite(record.row), **_about(place), "config": config.flat()}
+            place.store.put_row(config.trial_id, kept)
+    return record.row
+
+
+def _about(place: "Place") -> dict[str, Any]:
+    """What a plan to come must equal to find again what was made here, and where it is."""
+    return {**made_with(place.device, place.n_threads), "used": place.store.used}
+
+
+def keep_pretraining(body: BodyConfig, place: "Place") -> None:
+    """Tells plans to come that a body has been pre-trained ahead of them, under the name that trials give it."""
+    recipe = find_body(body.name).pretrain
+    steps = None if recipe is not None and body.pretrain_steps == recipe.steps else body.pretrain_steps
+    name = pretrained_name(body.model_copy(update={"pretrain_steps": steps}))
+    place.store.put_row(f"pretrain-{name}", {**_about(place), "made": {"pretrain": name}})
+
+
+def _within(limit_s: float, start: float, config: TrialConfig, report: "Progress") -> "Progress":
+    """A report that ends the trial when its time is over, unless its last epoch is done."""
+
+    def checked(row: Mapping[str, Any]) -> None:
+        report(row)
+        spent = time.perf_counter() - start
+        is_last = (row["stage"], row["epoch"]) == ("finetune", config.finetune.epochs)
+        if spent > limit_s and not is_last:
+            raise TimeLimitError(
+                f"over the limit of {limit_s:g} s in {row['stage']} epoch {row['epoch']}. Launch again to go on from"
+                " there, or raise limits.trial_s."
+            )
+
+    return checked
+
+
+def _identity(config: TrialConfig, place: "Place") -> dict[str, Any]:
+    return {
+        "trial_id": config.trial_id,
+        "cell_id": config.cell_id,
+        "metric": find_task(config.task).metric,
+        "device": place.device,
+        "n_threads": place.n_threads,
+        "host": platform.node(),
+        "code_version": __version__,
+        "versions": numeric_versions(),
+    }
+
+
+def drop_checkpoint(home: Path) -> None:
+    """Takes away the checkpoint, and what workers that were killed in the middle of writing one left behind."""
+    for path in (home / CHECKPOINT, *home.glob(f".{CHECKPOINT}.*.tmp")):
+        path.unlink(missing_ok=True)
+
+
+def _end(record: _Record, status: Status, error: Exception | None) -> None:
+    told = isinstance(error, OrcaSweepError)
+    text = None if error is None else (str(error) if told else f"{type(error).__name__}: {error}")
+    record.row |= {"status": status, "error": text}
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def _run(
+    config: TrialConfig,
+    home: Path,
+    place: "Place",
+    data_root: Path,
+    report: "Progress",
+    snapshot_epochs: Iterable[int],
+    prefix_epochs: Iterable[int],
+    record: _Record,
+    passed: Callable[[str], None],
+) -> None:
+    from orca_sweep import stages
+    from orca_sweep.model import build_model
+    from orca_sweep.store import stage_key
+
+    clock = _Clock(record.row)
+    data = _task_data(config.task, data_root, config.data.split_seed, config.data.n_train)
+    sizes = {
+        f"n_{name}": part.n_wholes for name, part in (("train", data.train), ("val", data.val), ("test", data.test))
+    }
+    record.row |= {**sizes, "data_sha256": data.fingerprint}
+    clock.lap("data_s")
+
+    body_record = find_body(config.body.name)
+    body, seconds, reused = stages.pretrain_body(body_record, config.body, place, report)
+    if reused:
+        record.reuse("pretrain", seconds)
+    record.row |= {"pretrain_metric": body.pretrain_metric, "body_sha256": body.digest()}
+    clock.lap("body_s")
+    passed("pretrain")
+
+    model = build_model(data, body, config)
+    record.row["n_parameters"] = sum(p.numel() for p in model.parameters())
+    if config.embedder.epochs > 0:
+        _train_embedder(
+            config, model.embedder, data, body, place, data_root, report, snapshot_epochs, record, clock, passed
+        )
+        passed("embedder")
+
+    inputs = _finetune_inputs(config, data, body, model, place)
+    identity = stage_key("finetune", {**inputs, "finetune": config.finetune.model_dump()})
+    # The whole config but the schedule: what of it shows in no weight, such as body.input_mode, must tell prefixes apart.
+    start = {**inputs, "config": without_schedule(config).flat()}
+    prefixes = stages.Prefixes(
+        place.store, start, frozenset(prefix_epochs), lambda seconds: record.reuse("finetune-prefix", seconds)
+    )
+    checkpoint, told = home / CHECKPOINT, _prefix_teller(report, prefix_epochs, passed)
+    result = stages.finetune(
+        model, data, config.finetune, config.seed, place.device, checkpoint, identity, told,
+        augment=config.data.augment and data.task.augments, prefixes=prefixes,
+    )  # fmt: skip
+    record.epochs += result.epochs
+    record.row |= _finetune_row(result)
+    clock.lap("finetune_s")
+    _score_test(model, data, result, place.device, record.row)
+    clock.lap("test_s")
+
+
+def _prefix_teller(report: "Progress", epochs: Iterable[int], passed: Callable[[str], None]) -> "Progress":
+    """A report that also tells when the last of the trial's shared prefixes is stored."""
+    left = [max(epochs, default=0)]
+
+    def told(row: Mapping[str, Any]) -> None:
+        report(row)
+        if left and row["epoch"] >= left[0] > 0:  # above it, if all of it was found in the store
+            left.clear()
+            passed("finetune-prefix")
+
+    return told
+
+
+def _finetune_inputs(config: TrialConfig, data: TaskData, body: Any, model: Any, place: "Place") -> dict[str, Any]:
+    """What fine-tuning depends on besides its own knobs."""
+    from orca_sweep.bodies.network import to_arrays
+    from orca_sweep.store import state_digest
+
+    return {
+        **place.key_part(),
+        "seed": config.seed,
+        "task": [data.task.name, data.task.loss, dict(data.task.loss_settings), data.task.metric],
+        "augment": config.data.augment,
+        "data": data.fingerprint,
+        "scale": [fingerprint(part) for part in (data.target_mean, data.target_std) if part is not None],
+        "body": body.about,
+        "start": state_digest(to_arrays(model.state_dict())),
+    }
+
+
+class _Clock:
+    """Writes the seconds since the last lap into the row."""
+
+    def __init__(self, row: dict[str, Any]) -> None:
+        self.row = row
+        self.last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.row[name] = now - self.last
+        self.last = now
+
+
+@lru_cache(maxsize=2)
+def _task_data(name: str, data_root: Path, split_seed: int, n_train: int | None) -> TaskData:
+    """Task data is the same for every trial of a task: a reused worker loads it once."""
+    return task_data(find_task(name), data_root, split_seed, n_train)
+
+
+def _train_embedder(
+    config: TrialConfig,
+    embedder: Any,
+    data: TaskData,
+    body: Any,
+    place: "Place",
+    data_root: Path,
+    report: "Progress",
+    snapshot_epochs: Iterable[int],
+    record: _Record,
+    clock: _Clock,
+    passed: Callable[[str], None],
+) -> None:
+    from orca_sweep import stages
+
+    proxy_data = find_proxy(config.proxy).load(data_root)
+    proxy = stages.proxy_features(proxy_data, body, place)
+    if proxy.reused:
+        record.reuse("proxy-features", proxy.seconds)
+    record.row["proxy_sha256"] = proxy_data.fingerprint
+    clock.lap("proxy_s")
+    passed("proxy-features")
+    labels, seconds = stages.target_labels(data, config.embedder.n_pseudo_classes, config.data.split_seed, place)
+    if seconds is not None:
+        record.reuse("pseudo-labels", seconds)
+    passed("pseudo-labels")
+    training = stages.train_embedder(embedder, data, labels, proxy, body, config, place, snapshot_epochs, report)
+    if training.constants_reused_s is not None:
+        record.reuse("objective", training.constants_reused_s)
+    if training.reused_s > 0:
+        record.reuse("embedder", training.reused_s)
+    record.epochs += [dict(epoch) for epoch in training.epochs]
+    first, last = training.epochs[0]["objective"], training.epochs[-1]["objective"]
+    record.row |= {
+        "objective_first": first,
+        "objective_last": last,
+        "n_target_classes_skipped": training.n_target_classes_skipped,
+        "n_proxy_classes_skipped": training.n_proxy_classes_skipped,
+    }
+    clock.lap("embedder_s")
+
+
+def _finetune_row(result: Any) -> dict[str, Any]:
+    return {
+        "val_metric_best": result.val_metric_best,
+        "val_metric_last": result.val_metric_last,
+        "best_epoch": result.best_epoch,
+        "n_steps": result.n_steps,
+        "n_trainable_first": result.epochs[0]["n_trainable"],
+        "n_trainable_last": result.epochs[-1]["n_trainable"],
+        "resumed_from_epoch": result.resumed_from_epoch,
+    }
+
+
+def _score_test(model: Any, data: TaskData, result: Any, device: str, row: dict[str, Any]) -> None:
+    """Scores the test split: the only place where test data meets a model."""
+    from orca_sweep.bodies.network import to_tensors
+    from orca_sweep.stages import predict_wholes
+    from orca_sweep.store import state_digest
+    from orca_sweep.tasks.measures import METRICS
+
+    for which, state in (("last", result.last), ("best", result.best)):
+        model.load_state_dict(to_tensors(state))
+        prediction, target = predict_wholes(model, data.test, device)
+        metric = METRICS[data.task.metric]
+        value = metric.compute(prediction, target)
+        if not math.isfinite(value):
+            raise DivergedError(f"the test metric of the {which} epoch is {value}")
+        row[f"test_metric_{which}"] = value
+        more = {name: METRICS[name].compute(prediction, target) for name in data.task.more_metrics}
+        row[f"test_more_{which}"] = canonical_json(more) if more else None
+    row["n_test_unscored"] = metric.unscored(prediction, target)
+    row["state_sha256"] = state_digest(result.last)
