@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orca_sweep import __version__
-from orca_sweep.config import canonical_json, knobs
+from orca_sweep.config import canonical_json, digest, knobs
 from orca_sweep.errors import InputError
 from orca_sweep.results.columns import EPOCH_COLUMNS, STAGE_COLUMNS, TABLE_SCHEMA, Column, trial_columns
 from orca_sweep.results.custody import reveals
-from orca_sweep.results.records import ROLE, manifest_of, read_record, record_path, unsealed, write_json
+from orca_sweep.results.records import ROLE, error_path, manifest_of, read_record, record_path, unsealed, write_json
 from orca_sweep.results.tables import NO_RECORD, TABLES, Results, read_about, read_results, read_table
 from orca_sweep.store import whole
 
@@ -24,6 +24,8 @@ STAMPS = ".collected.json"
 BATCH_ROWS = 50_000
 """So many rows are turned into columns at once: as dictionaries they take ten times the memory."""
 ROW_GROUP = 100_000
+TRACEBACK_CHARS = 20_000
+"""So much of a traceback's end is kept: a recursion's is thousands of lines, and its last ones tell what happened."""
 Use = tuple[str, str, str]
 """A trial's id, the cell that it is for, and its role there."""
 
@@ -82,7 +84,8 @@ def collect(sources: Iterable[Path], out: Path) -> Results:
 
 
 def _version() -> list[Any]:
-    return [TABLE_SCHEMA, __version__]
+    columns = [column.name for part in (trial_columns(), EPOCH_COLUMNS, STAGE_COLUMNS) for column in part]
+    return [TABLE_SCHEMA, __version__, digest("columns", columns)]
 
 
 def _best(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -169,9 +172,19 @@ class _Sweep(_Source):
         # Records of before there were seals have nothing sealed.
         is_sealed = "sealed" in record and trial_id not in self.revealed
         row = {**record["row"], "is_sealed": is_sealed, "revealed_at": self.revealed.get(trial_id)}
+        if row["status"] != "ok":
+            row["traceback"] = self._traceback(trial_id)
         if row.get("started_at"):
             row["n_reveals_before"] = sum(one.time <= row["started_at"] for one in self.log)
         return {**record, "row": row if is_sealed else {**row, **unsealed(record)}}
+
+    def _traceback(self, trial_id: str) -> str | None:
+        """The end of what the trial left of its failure; None if it left nothing."""
+        try:
+            text = error_path(self.folder, trial_id).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return None
+        return text[-TRACEBACK_CHARS:]
 
 
 class _Tables(_Source):

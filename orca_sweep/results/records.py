@@ -38,6 +38,11 @@ def record_path(folder: Path, trial_id: str) -> Path:
     return folder / "trials" / trial_id / "row.json"
 
 
+def error_path(folder: Path, trial_id: str) -> Path:
+    """Returns where the traceback of a trial that failed lies; not every failure leaves one."""
+    return folder / "trials" / trial_id / "error.txt"
+
+
 def write_record(
     folder: Path,
     row: Mapping[str, Any],

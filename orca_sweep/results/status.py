@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from orca_sweep.results.records import manifest_of, read_record
+from orca_sweep.results.records import error_path, manifest_of, read_record
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,6 @@ def _rate(folder: Path, rows: Iterable[str], running: bool | None) -> float | No
 
 
 def _failure(folder: Path, row: Mapping[str, Any]) -> Failure:
-    path = folder / "trials" / row["trial_id"] / "error.txt"
+    path = error_path(folder, row["trial_id"])
     lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.is_file() else []
     return Failure(row["trial_id"], row["status"], str(row.get("error") or ""), lines[-1] if lines else None)
