@@ -452,14 +452,16 @@ def _latex(table: Table) -> str:
 # Running ------------------------------------------------------------------------------------------
 
 
-def arguments(doc: str | None, level: float | None = 0.95) -> argparse.ArgumentParser:
+def arguments(
+    doc: str | None, level: float | None = 0.95, out: str = "folder for what is made"
+) -> argparse.ArgumentParser:
     """Returns the command line that all table scripts have; the whole docstring is its help."""
     first, _, more = (doc or "").partition("\n")
     parser = argparse.ArgumentParser(
         description=first, epilog=more.strip(), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--tables", type=Path, required=True, help="folder with trials.parquet and epochs.parquet")
-    parser.add_argument("--out", type=Path, required=True, help="folder for what is made")
+    parser.add_argument("--out", type=Path, required=True, help=out)
     if level is not None:
         parser.add_argument("--metric", help="column to compare; default: the one the space names")
         parser.add_argument("--level", type=_share, default=level, help="of the intervals (default: %(default)s)")
@@ -489,9 +491,9 @@ def run(name: str, parser: argparse.ArgumentParser, make: Callable[[Results, Any
                 _write(args.out / f"{file}.png", _drawn(content, "png"))
                 _write(args.out / f"{file}.svg", _drawn(content, "svg"))
     except InputError as error:
-        _stop(name, error.problems, 2)
+        stop(name, error.problems, 2)
     except OSError as error:
-        _stop(name, [f"{error.filename or args.out}: {error.strerror or error}. Nothing was left half-written."], 1)
+        stop(name, [f"{error.filename or args.out}: {error.strerror or error}. Nothing was left half-written."], 1)
 
 
 def _drawn(figure: Any, kind: str) -> bytes:
@@ -511,7 +513,8 @@ def _write(path: Path, content: bytes) -> None:
     print(path)
 
 
-def _stop(name: str, problems: Iterable[str], code: int) -> NoReturn:
+def stop(name: str, problems: Iterable[str], code: int) -> NoReturn:
+    """Ends the program with a code, each problem as a line of its own."""
     for problem in problems:
         print(f"{name}: {problem}", file=sys.stderr)
     sys.exit(code)

@@ -1,0 +1,153 @@
+// Learning curves of cells: the mean over seeds at equal epoch, its band, and what became of runs that ended early.
+
+const MODES = {
+  finetune: { name: 'fine-tuning', x: 'fine-tuning epoch', y: (cell) => 'validation ' + (cellData().metrics[cell.task] || 'metric') },
+  embedder: { name: 'embedder training', x: 'embedder epoch', y: () => 'alignment objective' },
+};
+const MOST_KEPT = 8;
+
+// A trial's curve as points; null where it has none.
+function curveOf(stage, trialId) {
+  const found = curveData()[stage][trialId];
+  return found ? found.slice(1).map((y, i) => ({ x: found[0] + i, y })) : null;
+}
+
+function meanAt(values, x) {
+  const n = values.length;
+  const y = values.reduce((sum, value) => sum + value, 0) / n;
+  if (n < 3) return { x, y, n, low: null, high: null };
+  const sd = Math.sqrt(values.reduce((sum, value) => sum + (value - y) ** 2, 0) / (n - 1));
+  const half = (cellData().quantiles[n - 2] * sd) / Math.sqrt(n);
+  return { x, y, n, low: y - half, high: y + half };
+}
+
+function meansOf(curves) {
+  const at = new Map();
+  for (const point of curves.flat()) {
+    if (point.y !== null) push(at, point.x, point.y);
+  }
+  return [...at.keys()].sort((a, b) => a - b).map((x) => meanAt(at.get(x), x));
+}
+
+// "n = 5 seeds", or where it changes.
+function countsOf(means) {
+  const parts = [];
+  for (const { x, n } of means) {
+    if (!parts.length || parts.at(-1).n !== n) parts.push({ n, from: x, to: x });
+    parts.at(-1).to = x;
+  }
+  if (parts.length === 1) return `n = ${parts[0].n} seed${parts[0].n === 1 ? '' : 's'}`;
+  const words = parts.slice(0, 4).map(({ n, from, to }) => `n = ${n} in epochs ${from} to ${to}`);
+  return words.join(', ') + (parts.length > 4 ? ', and so on' : '');
+}
+
+function seriesOf(cell, stage, colour) {
+  const { cells, value } = trials();
+  const rows = (cells.get(cell.id) || []).filter((row) => value('role', row) !== 'search');
+  const all = rows.map((row) => ({ row, status: value('status', row), points: curveOf(stage, value('trial_id', row)) }));
+  const drawn = all.filter((one) => one.points);
+  const ok = drawn.filter((one) => one.status === 'ok').map((one) => one.points);
+  const early = drawn.filter((one) => one.status !== 'ok');
+  const mean = meansOf(ok);
+  const isFew = mean.every((point) => point.n < 3);
+  return {
+    name: cell.name + (cellData().bases.includes(cell.id) ? ' (base)' : ''),
+    colour,
+    mean,
+    thin: isFew ? ok : [],
+    early: early.map((one) => one.points),
+    about: aboutSeries(mean, isFew, early, all.length - drawn.length),
+  };
+}
+
+function aboutSeries(mean, isFew, early, nWithout) {
+  const said = [];
+  if (mean.length) said.push(`mean of ${countsOf(mean)}${isFew ? ', too few for a band: thin lines are the seeds' : ''}`);
+  if (early.length) {
+    const ends = early.map((one) => `${one.status} after epoch ${one.points.at(-1).x}`);
+    said.push(`${early.length} that ended early, dotted to a cross and in no mean: ${ends.slice(0, 5).join(', ')}${ends.length > 5 ? ' and others' : ''}`);
+  }
+  if (nWithout) said.push(`${nWithout} without such a curve`);
+  return said.join('; ') + '.';
+}
+
+// The panel ----------------------------------------------------------------------------------------
+
+const panel = { mode: 'finetune', kept: [], looked: null };
+
+function cellsShown() {
+  const { cells, bases } = cellData();
+  const ids = [...panel.kept];
+  if (panel.looked && !ids.includes(panel.looked)) ids.push(panel.looked);
+  const found = ids.map((id) => cells.find((cell) => cell.id === id));
+  // One cell alone says little: its base stands beside it.
+  if (found.length === 1) {
+    const base = cells.find((cell) => bases.includes(cell.id) && cell.task === found[0].task && cell !== found[0]);
+    if (base) found.push(base);
+  }
+  // Another task has another metric: what was looked at last tells which one is drawn.
+  const { task } = found.at(panel.looked ? -1 : 0) || {};
+  const leading = panel.looked ? cells.find((cell) => cell.id === panel.looked).task : task;
+  return found.filter((cell) => cell.task === leading);
+}
+
+function drawPanel() {
+  const shown = cellsShown();
+  const holder = byId('chart');
+  if (!shown.length) {
+    holder.replaceChildren();
+    return;
+  }
+  const mode = MODES[panel.mode];
+  const series = shown.map((cell, i) => seriesOf(cell, panel.mode, i % DASHES.length));
+  const about = `${mode.name}, ${shown[0].task}: ` + series.map((one) => `${one.name}: ${one.about}`).join(' ');
+  drawChart(holder, { series, xLabel: mode.x, yLabel: mode.y(shown[0]), about }, `No trial of these cells has a curve of ${mode.name}.`);
+  holder.prepend(el('p', { class: 'faint' }, `${shown[0].task}, ${mode.name}`));
+  holder.append(el('p', { class: 'note' },
+    `Band: ${cellData().percent} Student-t interval of the mean over seeds at equal epoch, where there are three or more. Trials that are not ok are in no mean.`));
+}
+
+function look(id) {
+  if (panel.looked === id) return;
+  panel.looked = id;
+  drawPanel();
+}
+
+function keep(row, button) {
+  const id = row.dataset.cell;
+  const isKept = !panel.kept.includes(id);
+  panel.kept = isKept ? [...panel.kept, id].slice(-MOST_KEPT) : panel.kept.filter((other) => other !== id);
+  panel.looked = isKept || panel.kept.length ? id : null;
+  for (const other of document.querySelectorAll('.cells tr[data-cell]')) {
+    const on = panel.kept.includes(other.dataset.cell);
+    other.classList.toggle('kept', on);
+    other.querySelector('.pin').setAttribute('aria-pressed', on);
+  }
+  drawPanel();
+}
+
+function modeButtons() {
+  const holder = document.querySelector('.modes');
+  const modes = Object.keys(MODES).filter((mode) => byId('data-curves').textContent.includes(`"${mode}":{"`));
+  if (modes.length === 1) [panel.mode] = modes;
+  if (modes.length < 2) return;
+  holder.hidden = false;
+  for (const mode of modes) {
+    const button = el('button', { type: 'button', class: 'quiet', 'aria-pressed': String(mode === panel.mode) }, MODES[mode].name);
+    button.addEventListener('click', () => {
+      panel.mode = mode;
+      for (const other of holder.children) other.setAttribute('aria-pressed', String(other === button));
+      drawPanel();
+    });
+    holder.append(button);
+  }
+}
+
+for (const body of document.querySelectorAll('.cells tbody')) {
+  const rowOf = (event) => event.target.closest('tr[data-cell]');
+  body.addEventListener('mouseover', (event) => rowOf(event) && look(rowOf(event).dataset.cell));
+  body.addEventListener('focusin', (event) => rowOf(event) && look(rowOf(event).dataset.cell));
+  body.addEventListener('click', (event) => rowOf(event) && keep(rowOf(event)));
+}
+modeButtons();
+window.addEventListener('resize', () => byId('chart').firstChild && drawPanel());

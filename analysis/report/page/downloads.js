@@ -1,0 +1,36 @@
+// Files made here from what the page holds, and texts for the clipboard.
+
+const downloadData = dataOf('downloads');
+
+for (const button of document.querySelectorAll('button[data-file]')) {
+  button.addEventListener('click', () => {
+    const name = button.dataset.file;
+    const address = URL.createObjectURL(new Blob([downloadData()[name]], { type: name.endsWith('.csv') ? 'text/csv' : 'text/x-tex' }));
+    el('a', { href: address, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 10000);
+  });
+}
+
+function copySelected(holder) {
+  const range = document.createRange();
+  range.selectNodeContents(holder);
+  const selection = window.getSelection();
+  selection.removeAllRanges();
+  selection.addRange(range);
+  return document.execCommand('copy');
+}
+
+for (const button of document.querySelectorAll('button[data-copy]')) {
+  const said = button.parentElement.querySelector('.copied');
+  button.addEventListener('click', async () => {
+    const holder = byId(button.dataset.copy);
+    const text = [...holder.querySelectorAll('p')].map((paragraph) => paragraph.textContent).join('\n\n');
+    try {
+      await navigator.clipboard.writeText(text);
+      said.textContent = 'Copied.';
+    } catch (error) {
+      // A page opened as a file may not be allowed to; the old way then is.
+      said.textContent = copySelected(holder) ? 'Copied.' : 'Select the text above and copy it.';
+    }
+  });
+}

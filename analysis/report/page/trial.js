@@ -1,0 +1,160 @@
+// A page per trial, at #trial/<id>: made when it is asked for, left with the browser's own back button.
+
+const ROUTE = /^#trial\/(.+)$/;
+const HASHES = /(_sha256|^trial_id|^cell_id)$/;
+const report = byId('report');
+const trialPage = byId('trial');
+let left = null; // where the reader was in the report, and on what
+
+function shownValue(value) {
+  return typeof value === 'number' ? shortNumber6(value) : String(value);
+}
+
+const shortNumber6 = (x) => (Number.isInteger(x) ? String(x) : String(Number(x.toPrecision(6)))).replace('-', '\u2212');
+
+function tableOf(caption, columns, row) {
+  const { value } = trials();
+  const lines = columns.filter((column) => ![null, ''].includes(value(column.name, row)));
+  if (!lines.length) return null;
+  return el('div', {}, el('h3', {}, caption), el('div', { class: 'scroll' }, el('table', {}, el('tbody', {}, lines.map((column) =>
+    el('tr', { class: column.factor ? 'factor' : null, title: column.meaning || null },
+      el('th', { scope: 'row' }, column.name + (column.factor && column.kind === 'config' ? ' (factor)' : '')),
+      el('td', {}, HASHES.test(column.name) ? el('code', {}, value(column.name, row)) : shownValue(value(column.name, row))
+        + (column.unit && !['metric', 'UTC'].includes(column.unit) ? ' ' + column.unit : ''))))))));
+}
+
+// Columns of a kind, in the order in which people ask for them.
+function groupsOf(row) {
+  const columns = [...trials().columns.values()];
+  const measures = columns.filter((column) => column.kind === 'measure');
+  const isTime = (column) => ['s', 'GPU s'].includes(column.unit);
+  const isMade = (column) => /sha256|version|device|host|n_threads|n_gpus|_at$|memory/.test(column.name);
+  const isMetric = (column) => /^(val_|test_|metric)/.test(column.name) && !isTime(column);
+  const config = columns.filter((column) => column.kind === 'config');
+  return [
+    tableOf('Config', [...config.filter((c) => c.factor), ...config.filter((c) => !c.factor)], row),
+    el('div', {},
+      tableOf('Outcome', measures.filter(isMetric), row),
+      tableOf('Seconds', measures.filter((c) => isTime(c) && !isMetric(c)), row),
+      tableOf('What was done', measures.filter((c) => !isMetric(c) && !isTime(c) && !isMade(c)), row),
+      tableOf('Versions, hashes, machine', measures.filter((c) => !isMetric(c) && isMade(c)), row)),
+  ];
+}
+
+function curvesOfTrial(id, row) {
+  return Object.entries(MODES).filter(([stage]) => curveData()[stage][id]).map(([stage, mode]) => {
+    const holder = el('div', {});
+    const { value } = trials();
+    const points = curveOf(stage, id);
+    const name = `seed ${value('seed', row)}`;
+    const isOk = value('status', row) === 'ok';
+    const one = { name, colour: 0, thin: [], early: isOk ? [] : [points],
+      mean: isOk ? points.map((point) => ({ ...point, n: 1, low: null, high: null })) : [],
+      about: `${points.length} epochs of this trial alone${isOk ? '' : `, ${value('status', row)} after epoch ${points.at(-1).x}`}.` };
+    const chart = { series: [one], xLabel: mode.x, yLabel: mode.y({ task: value('task', row) }), about: `${mode.name}: ${one.about}` };
+    return { holder, draw: () => drawChart(holder, chart, 'No value of this curve is finite.') };
+  });
+}
+
+function siblings(row) {
+  const { cells, value } = trials();
+  const others = cells.get(value('cell_id', row)).filter((other) => value('role', other) === value('role', row));
+  const links = others.slice(0, 40).map((other) => {
+    const text = `seed ${value('seed', other)}: ${value('status', other)}`;
+    return other === row ? el('strong', { 'aria-current': 'page' }, text) : el('a', { href: '#trial/' + value('trial_id', other) }, text);
+  });
+  if (others.length > 40) links.push(el('span', {}, `and ${others.length - 40} more`));
+  return el('nav', { class: 'steps', 'aria-label': 'Trials of this cell' }, links);
+}
+
+function stateOf(row) {
+  const { value } = trials();
+  const status = value('status', row);
+  const [mark, meaning] = cellData().marks[status] || ['?', 'a status that this version does not know'];
+  const look = status in cellData().marks ? status.replace(' ', '-') : 'unknown';
+  return el('p', { class: 'state' }, el('span', { class: 'sq ' + look, 'aria-hidden': 'true' }, mark), el('strong', {}, status), meaning);
+}
+
+function usesOf(id) {
+  const { rows, value } = trials();
+  const uses = rows.get(id).slice(1);
+  if (!uses.length) return null;
+  const said = uses.map((row) => `cell ${value('cell_id', row)} (${value('role', row)}${value('space', row) ? ', ' + value('space', row) : ''})`);
+  return el('p', { class: 'note' }, `The same work also stands for ${said.join(', ')}.`);
+}
+
+function failureOf(row) {
+  const { value } = trials();
+  const error = value('error', row);
+  const trace = value('traceback', row);
+  return [
+    error && el('h3', {}, 'Error'), error && el('pre', { tabindex: '0' }, error),
+    trace && el('h3', {}, 'Traceback'), trace && el('pre', { tabindex: '0', class: 'traceback' }, trace),
+  ];
+}
+
+function fillTrial(id) {
+  const { rows, value } = trials();
+  const back = el('p', {}, el('a', { href: left && left.hash ? left.hash : '#completeness', class: 'back' }, '← Back to the report'));
+  if (!rows.has(id)) {
+    trialPage.replaceChildren(back, el('h2', { id: 'trial-title', tabindex: '-1' }, 'No such trial'), el('p', {}, `There is no trial ${id} in these tables.`));
+    return;
+  }
+  const [row] = rows.get(id);
+  const curves = curvesOfTrial(id, row);
+  const named = [['task', 'task'], ['seed', 'seed'], ['role', 'role'], ['space', 'space'], ['cell_id', 'cell']];
+  trialPage.replaceChildren(
+    back,
+    el('h2', { id: 'trial-title', tabindex: '-1' }, 'Trial ', el('code', {}, id)),
+    stateOf(row),
+    el('dl', { class: 'facts' }, named.filter(([name]) => value(name, row) !== null).map(([name, text]) =>
+      el('div', {}, el('dt', {}, text), el('dd', {}, shownValue(value(name, row)))))),
+    ...[usesOf(id)].filter(Boolean),
+    siblings(row),
+    ...failureOf(row).filter(Boolean),
+    ...(curves.length ? [el('h3', {}, 'Curves')] : []),
+    el('div', { class: 'columns' }, curves.map((one) => one.holder)),
+    el('div', { class: 'columns' }, groupsOf(row)),
+  );
+  for (const one of curves) one.draw();
+}
+
+function showTrial(id) {
+  if (!report.hidden) {
+    left = { y: window.scrollY, hash: byId(location.hash.slice(1)) ? location.hash : lastHash, focus: document.activeElement };
+  }
+  report.hidden = true;
+  document.body.dataset.view = 'trial';
+  trialPage.hidden = false;
+  fillTrial(id);
+  window.scrollTo(0, 0);
+  byId('trial-title').focus({ preventScroll: true });
+}
+
+function showReport() {
+  const wasAway = report.hidden;
+  report.hidden = false;
+  delete document.body.dataset.view;
+  trialPage.hidden = true;
+  trialPage.replaceChildren();
+  if (!wasAway) return;
+  const isSame = left && (location.hash === left.hash || !location.hash);
+  if (isSame) {
+    window.scrollTo(0, left.y);
+    if (left.focus && left.focus.isConnected) left.focus.focus({ preventScroll: true });
+  } else if (byId(location.hash.slice(1))) {
+    byId(location.hash.slice(1)).scrollIntoView();
+  }
+}
+
+let lastHash = '';
+
+function route() {
+  const found = ROUTE.exec(location.hash);
+  if (found) showTrial(decodeURIComponent(found[1]));
+  else showReport();
+  if (!found) lastHash = location.hash;
+}
+
+window.addEventListener('hashchange', route);
+if (location.hash) route();

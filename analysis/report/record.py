@@ -1,0 +1,191 @@
+"""The report as a frozen record: everything that the page shows but its figures."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from analysis import table_effects, table_results
+from analysis.report.comparisons import TaskLines, effects_of, lines_of
+from analysis.report.completeness import Matrix, matrices, totals
+from analysis.report.methods import compute_statement, methods
+from analysis.report.realised import TaskRealised, realised
+from analysis.report.trials import curves_json, t_quantiles, trials_json
+from analysis.table_effects import Effects
+from analysis.table_results import ResultsTable
+from analysis.tables import Table, arms, latex, percent
+from orca_sweep.results import Results
+
+NAME = "report"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One of the files that the report was made from."""
+
+    name: str
+    n_rows: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Head:
+    """What the report is of."""
+
+    names: tuple[str, ...]
+    questions: tuple[str, ...]
+    made: str
+    sources: tuple[Source, ...]
+    column: str
+    measures: str
+    """'digits: error'."""
+    custody: tuple[str, ...]
+    """Whether test metrics are sealed, or when and how often they were looked at."""
+    is_sealed: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """All parts of the page, in its order."""
+
+    head: Head
+    matrices: tuple[Matrix, ...]
+    totals: Mapping[str, int]
+    effects: Effects | None
+    """None where no task has two cells."""
+    tasks: tuple[TaskLines, ...]
+    claims: tuple[Table, ...]
+    flattery: tuple[Table, ...]
+    table: ResultsTable
+    realised: tuple[TaskRealised, ...]
+    methods: tuple[str, ...]
+    compute: tuple[str, ...]
+    level: float
+    trials: Mapping[str, Any]
+    curves: Mapping[str, Mapping[str, Sequence[Any]]]
+    quantiles: tuple[float, ...]
+    """By n from 2 on: how many standard errors the half-width of an interval over n seeds is."""
+    downloads: Mapping[str, str]
+    """Text by the name of the file that it is downloaded as."""
+
+
+def compute(
+    results: Results,
+    base: Sequence[str] = (),
+    margin: Sequence[str] = (),
+    level: float = 0.95,
+    complete_pairs_only: bool = False,
+    sources: Sequence[Source] = (),
+    made_at: str = "",
+    claims: Sequence[Table] = (),
+    flattery: Sequence[Table] = (),
+) -> Report:
+    """Returns the report of a sweep, finished or not.
+
+    Args:
+        results: the tables; ``metric`` is what is compared.
+        base: levels of the base cell, each 'factor=level'.
+        margin: '0.01' for all tasks, 'task=0.01' for one.
+        level: of the intervals; words are judged at 1 - level.
+        complete_pairs_only: judge a cell from the pairs there are, where seeds lack one.
+        sources: the files that the tables were read from.
+        made_at: when the report was made; without it the newest end of a trial stands for it, so that equal tables
+            give equal reports.
+        claims: tables that say what of the study's claims these rows let one judge, shown above the verdicts.
+        flattery: tables of what choosing on test data would have flattered, shown below them; give them only where
+            test metrics were revealed.
+
+    Raises:
+        InputError: for what was asked and the tables do not have, and where there are no trials.
+    """
+    found = arms(results)
+    effects = effects_of(results, found, base=base, margin=margin, level=level, complete_pairs_only=complete_pairs_only)
+    done, table = realised(results, found), table_results.compute(results, level=level)
+    squares = matrices(results, found)
+    return Report(
+        head=_head(results, table, tuple(sources), made_at),
+        matrices=squares,
+        totals=totals(squares),
+        effects=effects,
+        tasks=lines_of(effects, done),
+        claims=tuple(claims),
+        flattery=tuple(flattery),
+        table=table,
+        realised=done,
+        methods=methods(results, found, effects, level, results.metric),
+        compute=compute_statement(results),
+        level=level,
+        trials=trials_json(results),
+        curves=curves_json(results),
+        quantiles=tuple(t_quantiles(max(len(arm.statuses) for arm in found), level)),
+        downloads=_downloads(table, effects),
+    )
+
+
+def _head(results: Results, table: ResultsTable, sources: tuple[Source, ...], made_at: str) -> Head:
+    measures = "; ".join(f"{task.task}: {task.metric}" for task in table.tasks)
+    return Head(
+        names=tuple(dict.fromkeys(filter(None, results.spaces))) or ("sweep",),
+        questions=tuple(dict.fromkeys(question.strip() for question in results.questions if question.strip())),
+        made=f"Made at {made_at}." if made_at else _newest(results),
+        sources=sources,
+        column=results.metric,
+        measures=measures,
+        custody=tuple(_custody(results)),
+        is_sealed=results.n_sealed > 0,
+    )
+
+
+def _newest(results: Results) -> str:
+    """The newest end of a trial, in words."""
+    ends: Any = results.trials["ended_at"].dropna() if "ended_at" in results.trials else []
+    if not len(ends):
+        return "The trials do not tell when they ended."
+    return f"As of {max(ends):%Y-%m-%d %H:%M:%S} UTC, when the last trial ended."
+
+
+def _custody(results: Results) -> Sequence[str]:
+    said = []
+    if results.n_sealed:
+        said.append(
+            f"The test metrics of {results.n_sealed} ok trials are sealed: nobody has been shown them, and they are no part"
+            " of this page. Everything here compares validation metrics."
+        )
+    looks = [f"{time} ({space or 'sweep'}: {n} trials)" for space, time, n in results.reveals]
+    if looks:
+        said.append(f"Test metrics were revealed {_times(len(looks))}: {'; '.join(looks)}.")
+    elif not results.n_sealed:
+        said.append(_never_sealed(results))
+    later = results.trials["n_reveals_before"].fillna(0).gt(0).sum() if "n_reveals_before" in results.trials else 0
+    if later:
+        said.append(f"{later} trials began after test metrics of their sweep had been seen.")
+    return said
+
+
+def _times(n: int) -> str:
+    return "once" if n == 1 else f"{n} times"
+
+
+def _never_sealed(results: Results) -> str:
+    columns = [name for name in ("test_metric_best", "test_metric_last") if name in results.trials]
+    if columns and results.trials[columns].notna().any(axis=None):
+        return "Test metrics were never sealed, so how often they were looked at is not known."
+    return "There is no test metric in these tables yet."
+
+
+def _downloads(table: ResultsTable, effects: Effects | None) -> dict[str, str]:
+    texts = {"results.csv": table_results.numbers(table), "results.tex": latex(table_results.shown(table))}
+    if effects is None:
+        return texts
+    shown = table_effects.shown(effects)
+    return {"effects.csv": table_effects.numbers(effects), "effects.tex": latex(shown), **texts}
+
+
+def interval_words(level: float) -> str:
+    """Returns '95% interval'."""
+    return f"{percent(level)} interval"
+
+
+def sort_key(value: float) -> str:
+    """Returns a number as what a column is sorted by; NaN is empty, and sorts last."""
+    return f"{value:.8g}" if math.isfinite(value) else ""
