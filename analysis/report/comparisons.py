@@ -14,6 +14,7 @@ from orca_sweep.stats import WORDS
 
 LOOKS: Mapping[str, str] = dict(zip(WORDS, ("helps", "hurts", "same", "undecided"), strict=True))
 """Each word as a name in a style sheet."""
+DIFFERS = "differs: "
 Shown = tuple[str, float]
 """A number as it is read, and itself."""
 
@@ -38,6 +39,11 @@ class Line:
     unpaired: str
     matched: str
     """'matched', what differs, or 'not known'."""
+
+    @property
+    def differs(self) -> bool:
+        """Whether cell and base have not done the same amount of anything."""
+        return self.matched.startswith(DIFFERS)
 
     @property
     def look(self) -> str:
@@ -71,7 +77,8 @@ def effects_of(results: Results, arms: Sequence[Arm], **asked: object) -> Effect
     Raises:
         InputError: for what was asked and the tables do not have.
     """
-    if all(len(replicated(found)) < 2 for found in by_task(arms).values()) and not asked.get("base"):
+    is_asked = bool(asked.get("base") or asked.get("margin"))
+    if not is_asked and all(len(replicated(found)) < 2 for found in by_task(arms).values()):
         return None
     return table_effects.compute(results, **asked)  # type: ignore[arg-type]
 
@@ -116,4 +123,4 @@ def _line(task: TaskEffects, row: table_effects.Row, paths: Sequence[str], decim
 def _matched(differing: Sequence[str] | None) -> str:
     if differing is None:
         return "not known"
-    return f"differs: {', '.join(AMOUNTS[name] for name in differing)}" if differing else "matched"
+    return f"{DIFFERS}{', '.join(AMOUNTS[name] for name in differing)}" if differing else "matched"

@@ -151,7 +151,7 @@ def _custody(results: Results) -> Sequence[str]:
             f"The test metrics of {results.n_sealed} ok trials are sealed: nobody has been shown them, and they are no part"
             " of this page. Everything here compares validation metrics."
         )
-    looks = [f"{time} ({space or 'sweep'}: {n} trials)" for space, time, n in results.reveals]
+    looks = [f"{_moment(time)} ({space or 'sweep'}: {n} trials)" for space, time, n in results.reveals]
     if looks:
         said.append(f"Test metrics were revealed {_times(len(looks))}: {'; '.join(looks)}.")
     elif not results.n_sealed:
@@ -160,6 +160,11 @@ def _custody(results: Results) -> Sequence[str]:
     if later:
         said.append(f"{later} trials began after test metrics of their sweep had been seen.")
     return said
+
+
+def _moment(time: str) -> str:
+    """'2026-11-02 10:00:00 UTC' of what the log of reveals has."""
+    return f"{time[:19].replace('T', ' ')} UTC" if time.endswith("+00:00") else time
 
 
 def _times(n: int) -> str:

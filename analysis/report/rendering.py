@@ -54,10 +54,10 @@ def _effects(report: Report) -> dict[str, Any]:
     lines = [line for task in report.tasks for line in task.lines]
     paths = list(dict.fromkeys(path for task in report.tasks for path in task.paths))
     has_gaps = any(line.unpaired for line in lines)
-    texts = [*["task"] * (len(report.tasks) > 1), *paths]
-    numbers = ["pairs", "difference", interval_words(report.level), "Hedges' g", "p, Holm", "p, sign flip", "smallest"]
+    texts = [*["task"] * (len(report.tasks) > 1), *paths, "verdict"]
+    numbers = ["difference", interval_words(report.level), "pairs", "Hedges' g", "p, Holm", "p, sign flip", "smallest"]
     heads = [(text, False) for text in texts] + [(text, True) for text in numbers]
-    heads += [(text, False) for text in ("verdict", "compute", *["seeds without a pair"] * has_gaps)]
+    heads += [(text, False) for text in ("compute", *["seeds without a pair"] * has_gaps)]
     return {
         "effect_paths": paths,
         "effect_heads": [{"text": text, "number": is_number} for text, is_number in heads],

@@ -18,6 +18,7 @@ from orca_sweep.cli import jobs as job_commands
 from orca_sweep.cli import plans, tables
 from orca_sweep.cli import store as store_commands
 from orca_sweep.cli.progress import Progress
+from orca_sweep.cli.reporting import report, script_command
 from orca_sweep.cli.tables import figures_for
 from orca_sweep.cli.words import level_text
 from orca_sweep.declaration import task_label
@@ -214,6 +215,7 @@ def _finish(folder: Path, console: Console) -> None:
     for figure in drawn:
         console.print(f"figure  {_short(figure)}", soft_wrap=True)
     console.print("next:", style="bold")
+    console.print(f"  orca-sweep report {_short(folder)}", soft_wrap=True)
     console.print(
         f"  python -c \"import pandas as pd; print(pd.read_parquet('{_short(tables)}/trials.parquet'))\"",
         soft_wrap=True,
@@ -222,19 +224,11 @@ def _finish(folder: Path, console: Console) -> None:
     console.print("  add a level or a seed to the YAML and launch it again: only the new trials run")
 
 
-def shipped(folder: str) -> Path:
-    """Returns the folder ``analysis`` or ``search_spaces``: beside the package, or inside an installed one."""
-    package = Path(__file__).resolve().parent.parent
-    beside = package.parent / folder
-    return beside if beside.is_dir() else package / "_shipped" / folder
-
-
 def _figures(results: Any, tables: Path, out: Path, console: Console) -> list[Path]:
     """Draws the sweep's figures in processes of their own: the package itself never imports matplotlib."""
     drawn = []
     for name in figures_for(results):
-        script = shipped("analysis") / f"{name}.py"
-        command = [sys.executable, str(script), "--tables", str(tables), "--out", str(out)]
+        command = script_command(f"{name}.py", tables, out)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             why = (done.stderr or done.stdout).strip().splitlines()[-1:] or [f"{name}: exit code {done.returncode}"]
@@ -368,3 +362,4 @@ app.command()(plans.plan)
 app.command()(job_commands.submit)
 app.command()(tables.collect)
 app.command()(tables.status)
+app.command()(report)

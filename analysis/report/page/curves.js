@@ -1,14 +1,14 @@
 // Learning curves of cells: the mean over seeds at equal epoch, its band, and what became of runs that ended early.
 
 const MODES = {
-  finetune: { name: 'fine-tuning', x: 'fine-tuning epoch', y: (cell) => 'validation ' + (cellData().metrics[cell.task] || 'metric') },
+  finetune: { name: 'fine-tuning', x: 'fine-tuning epoch', y: (cell) => 'validation ' + (ownOf(cellData().metrics, cell.task) || 'metric') },
   embedder: { name: 'embedder training', x: 'embedder epoch', y: () => 'alignment objective' },
 };
 const MOST_KEPT = 8;
 
 // A trial's curve as points; null where it has none.
 function curveOf(stage, trialId) {
-  const found = curveData()[stage][trialId];
+  const found = ownOf(curveData()[stage], trialId);
   return found ? found.slice(1).map((y, i) => ({ x: found[0] + i, y })) : null;
 }
 

@@ -49,6 +49,9 @@ const trials = once(() => {
   return { n, columns: byName, rows, cells, value };
 });
 
+// Names come from tables: one such as "constructor" must not find what every object has.
+const ownOf = (record, name) => (Object.hasOwn(record, name) ? record[name] : null);
+
 function push(map, key, value) {
   if (!map.has(key)) map.set(key, []);
   map.get(key).push(value);

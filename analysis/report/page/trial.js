@@ -42,7 +42,7 @@ function groupsOf(row) {
 }
 
 function curvesOfTrial(id, row) {
-  return Object.entries(MODES).filter(([stage]) => curveData()[stage][id]).map(([stage, mode]) => {
+  return Object.entries(MODES).filter(([stage]) => curveOf(stage, id)).map(([stage, mode]) => {
     const holder = el('div', {});
     const { value } = trials();
     const points = curveOf(stage, id);
@@ -61,7 +61,7 @@ function siblings(row) {
   const others = cells.get(value('cell_id', row)).filter((other) => value('role', other) === value('role', row));
   const links = others.slice(0, 40).map((other) => {
     const text = `seed ${value('seed', other)}: ${value('status', other)}`;
-    return other === row ? el('strong', { 'aria-current': 'page' }, text) : el('a', { href: '#trial/' + value('trial_id', other) }, text);
+    return other === row ? el('strong', { 'aria-current': 'page' }, text) : el('a', { href: '#trial/' + encodeURIComponent(value('trial_id', other)) }, text);
   });
   if (others.length > 40) links.push(el('span', {}, `and ${others.length - 40} more`));
   return el('nav', { class: 'steps', 'aria-label': 'Trials of this cell' }, links);
@@ -70,8 +70,9 @@ function siblings(row) {
 function stateOf(row) {
   const { value } = trials();
   const status = value('status', row);
-  const [mark, meaning] = cellData().marks[status] || ['?', 'a status that this version does not know'];
-  const look = status in cellData().marks ? status.replace(' ', '-') : 'unknown';
+  const known = ownOf(cellData().marks, status);
+  const [mark, meaning] = known || ['?', 'a status that this version does not know'];
+  const look = known ? status.replace(' ', '-') : 'unknown';
   return el('p', { class: 'state' }, el('span', { class: 'sq ' + look, 'aria-hidden': 'true' }, mark), el('strong', {}, status), meaning);
 }
 
@@ -95,7 +96,7 @@ function failureOf(row) {
 
 function fillTrial(id) {
   const { rows, value } = trials();
-  const back = el('p', {}, el('a', { href: left && left.hash ? left.hash : '#completeness', class: 'back' }, '← Back to the report'));
+  const back = el('p', {}, el('a', { href: '#report', class: 'back' }, '← Back to the report'));
   if (!rows.has(id)) {
     trialPage.replaceChildren(back, el('h2', { id: 'trial-title', tabindex: '-1' }, 'No such trial'), el('p', {}, `There is no trial ${id} in these tables.`));
     return;
@@ -138,7 +139,7 @@ function showReport() {
   trialPage.hidden = true;
   trialPage.replaceChildren();
   if (!wasAway) return;
-  const isSame = left && (location.hash === left.hash || !location.hash);
+  const isSame = left && [left.hash, '#report', ''].includes(location.hash);
   if (isSame) {
     window.scrollTo(0, left.y);
     if (left.focus && left.focus.isConnected) left.focus.focus({ preventScroll: true });
@@ -149,9 +150,17 @@ function showReport() {
 
 let lastHash = '';
 
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch (error) {
+    return text; // typed by hand, and no id
+  }
+}
+
 function route() {
   const found = ROUTE.exec(location.hash);
-  if (found) showTrial(decodeURIComponent(found[1]));
+  if (found) showTrial(decoded(found[1]));
   else showReport();
   if (!found) lastHash = location.hash;
 }
