@@ -39,8 +39,8 @@ EMBEDDER = {
     "embedder.proxy_samples": "proxy samples",
 }
 BODY = {"body.name": "body", "body.pretrain_fraction": "share of its pre-training corpus seen"}
-SILENT = {"finetune.accumulation": "1", "finetune.lora_rank": "null", "finetune.decay_epochs": "null"}
-"""Settings that are off at this level, and then go without saying."""
+OFF = {"finetune.accumulation": "1"}
+"""Settings that are off at this level, as all are at null; off everywhere they go without saying."""
 MOST_LEVELS = 8
 
 
@@ -140,7 +140,9 @@ class _Said:
     def settings(self, names: Mapping[str, str], rows: "pd.DataFrame") -> str:
         """Returns 'epochs 20, optimizer adamw'; settings that are off everywhere are left out."""
         found = {path: self.setting(path, rows) for path in names}
-        return "; ".join(f"{names[path]} {text}" for path, text in found.items() if text and SILENT.get(path) != text)
+        return "; ".join(
+            f"{names[path]} {text}" for path, text in found.items() if text not in ("", "null", OFF.get(path))
+        )
 
     def among(self, column: str, rows: "pd.DataFrame") -> list[str]:
         """Returns the values of a measured column as text, without what there is not."""
