@@ -1,4 +1,5 @@
-// A chart of curves: means with bands, single runs as thin lines, runs that ended early as dotted ones.
+// A chart of curves: means with bands, single runs as thin lines, those of trials that are not ok as dotted ones, with a
+// cross where they ended.
 
 const DASHES = ['', '7 3', '2 3', '9 3 2 3', '12 4', '4 2', '1 3', '6 2 1 2'];
 const MARGIN = { left: 56, right: 16, top: 30, bottom: 44 };
@@ -82,7 +83,7 @@ function rangeOf(series) {
       ys.push(point.y);
       if (point.low !== null) ys.push(point.low, point.high);
     }
-    for (const point of [...thin, ...early].flat()) {
+    for (const point of [...thin, ...early.map((run) => run.points)].flat()) {
       if (point.y !== null) { xs.push(point.x); ys.push(point.y); }
     }
   }
@@ -94,10 +95,10 @@ function lineOf(one, x, y) {
   const dash = DASHES[one.colour];
   const made = bandsOf(one.mean, x, y).map((d) => svg('path', { d, class: 'band ' + look }));
   made.push(...one.thin.map((points) => svg('path', { d: pathOf(points, x, y), class: 'thin ' + look, fill: 'none' })));
-  for (const points of one.early) {
+  for (const { points, isCut } of one.early) {
     made.push(svg('path', { d: pathOf(points, x, y), class: 'early ' + look }));
     const last = points.findLast((point) => point.y !== null);
-    if (last) made.push(svg('path', { d: cross(x(last.x), y(last.y)), class: 'end ' + look }));
+    if (last && isCut) made.push(svg('path', { d: cross(x(last.x), y(last.y)), class: 'end ' + look }));
   }
   made.push(svg('path', { d: pathOf(one.mean, x, y), class: 'mean ' + look, 'stroke-dasharray': dash || null }));
   const only = one.mean.filter((point) => point.y !== null);

@@ -41,13 +41,19 @@ function countsOf(means) {
   return words.join(', ') + (parts.length > 4 ? ', and so on' : '');
 }
 
+// The curve of a trial that is not ok: dotted, and cut where the trial ended in this stage.
+function earlyOf({ row, status, points }, stage) {
+  const isCut = stage === 'finetune' || !curveOf('finetune', trials().value('trial_id', row));
+  return { points, isCut, text: isCut ? `${status} after epoch ${points.at(-1).x}` : `${status} in fine-tuning` };
+}
+
 function seriesOf(cell, stage, colour) {
   const { cells, value } = trials();
   const rows = (cells.get(cell.id) || []).filter((row) => value('role', row) !== 'search');
   const all = rows.map((row) => ({ row, status: value('status', row), points: curveOf(stage, value('trial_id', row)) }));
   const drawn = all.filter((one) => one.points);
   const ok = drawn.filter((one) => one.status === 'ok').map((one) => one.points);
-  const early = drawn.filter((one) => one.status !== 'ok');
+  const early = drawn.filter((one) => one.status !== 'ok').map((one) => earlyOf(one, stage));
   const mean = meansOf(ok);
   const isFew = mean.every((point) => point.n < 3);
   return {
@@ -55,7 +61,7 @@ function seriesOf(cell, stage, colour) {
     colour,
     mean,
     thin: isFew ? ok : [],
-    early: early.map((one) => one.points),
+    early,
     about: aboutSeries(mean, isFew, early, all.length - drawn.length),
   };
 }
@@ -64,8 +70,8 @@ function aboutSeries(mean, isFew, early, nWithout) {
   const said = [];
   if (mean.length) said.push(`mean of ${countsOf(mean)}${isFew ? ', too few for a band: thin lines are the seeds' : ''}`);
   if (early.length) {
-    const ends = early.map((one) => `${one.status} after epoch ${one.points.at(-1).x}`);
-    said.push(`${early.length} that ended early, dotted to a cross and in no mean: ${ends.slice(0, 5).join(', ')}${ends.length > 5 ? ' and others' : ''}`);
+    const ends = early.slice(0, 5).map((one) => one.text).join(', ') + (early.length > 5 ? ' and others' : '');
+    said.push(`${early.length} not ok, dotted and in no mean: ${ends}`);
   }
   if (nWithout) said.push(`${nWithout} without such a curve`);
   return said.join('; ') + '.';

@@ -48,9 +48,10 @@ function curvesOfTrial(id, row) {
     const points = curveOf(stage, id);
     const name = `seed ${value('seed', row)}`;
     const isOk = value('status', row) === 'ok';
-    const one = { name, colour: 0, thin: [], early: isOk ? [] : [points],
+    const early = isOk ? null : earlyOf({ row, status: value('status', row), points }, stage);
+    const one = { name, colour: 0, thin: [], early: early ? [early] : [],
       mean: isOk ? points.map((point) => ({ ...point, n: 1, low: null, high: null })) : [],
-      about: `${points.length} epochs of this trial alone${isOk ? '' : `, ${value('status', row)} after epoch ${points.at(-1).x}`}.` };
+      about: `${points.length} epochs of this trial alone${isOk ? '' : ', ' + early.text}.` };
     const chart = { series: [one], xLabel: mode.x, yLabel: mode.y({ task: value('task', row) }), about: `${mode.name}: ${one.about}` };
     return { holder, draw: () => drawChart(holder, chart, 'No value of this curve is finite.') };
   });
