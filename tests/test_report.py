@@ -301,20 +301,32 @@ def test_methods_and_compute_are_written_from_the_rows(tmp_path):
     for words in (
         "We compared 2 cells on digits", "What was varied: proxy (none, mnist5k).", "3 seeds (0 to 2)",
         "1 A/A arm repeated a cell with 2 seeds (10, 11) of its own.", "7 of 8 planned trials are ok; the others: 1 failed.",
-        "Fine-tuning: epochs 20; peak learning rate 0.001", "digits: 100 training, 50 validation and 60 test samples",
+        "Fine-tuning: epochs 20; peak learning rate 0.001", "Data: 100 training, 50 validation and 60 test samples (digits)",
         "data.split_seed 3", "the metric on test data at the epoch with the lowest validation metric",
-        "95% Student-t", "Holm's procedure over the 1 comparisons", "can reach a p of 0.5 at the least with 2 pairs",
+        "95% Student-t", "Holm's procedure over the comparisons of a task (1)", "can reach a p of 0.5 at the least with 2 pairs",
         "from the A/A arm of proxy none", "No field was tuned within the cells; the learning rate of fine-tuning is 0.001.",
     ):  # fmt: skip
         assert words in said, words
     hours, hardware = report.compute
     assert "All 8 trials together took 4 hours of trial time: 16 CPU-hours and 2 GPU-hours." in hours
-    assert "3.5 hours in 7 trials that are ok, 30 minutes in 1 trial that are not ok" in hours
+    assert "3.5 hours in 7 ok trials, 30 minutes in 1 trial not ok" in hours
     assert "Work of 8 hours was not done again but taken from the store by 8 trials; it is not counted above." in hours
     assert hardware == (
         "Hardware: 8 trials on cuda, 4 threads; 1 host. Most GPU memory of a trial: 2,048 MiB. orca-sweep 9.9."
         " Libraries: torch=1."
     )
+
+
+def test_a_trial_that_stands_for_two_cells_is_counted_once_in_what_all_took(tmp_path):
+    timed = {"wall_time_s": 3600.0, "device": "cpu", "n_threads": 1, "host": "a", "reused": "", "resumed_from_epoch": 0}
+    planned, row = trial(NONE, 0, 0.1, **timed)
+    again = {**planned, "cell_id": "0" * 16}
+    results = sweep_folder(tmp_path, [(planned, row), (again, row)], arm(MNIST, [0.2], **timed))
+    assert len(results.trials) == 3
+    report = compute(results)
+    assert report.compute[0].startswith("All 2 trials together took 2 hours of trial time")
+    text = made_page(results)
+    assert text.count(f'href="#trial/{planned["trial_id"]}"') == 2
 
 
 def test_methods_tell_of_tuning_and_of_designs_with_holes(tmp_path):
@@ -332,6 +344,7 @@ def test_methods_tell_of_tuning_and_of_designs_with_holes(tmp_path):
     said = " ".join(compute(sweep_folder(tmp_path / "two", *tasks, factors=("task",))).methods)
     assert "We compared 2 cells (1 each) on a and b" in said
     assert "epochs 5 for a, 9 for b" in said
+    assert "Metric: error (all tasks)" in said
     assert "Nothing was varied within a task." in said
 
 

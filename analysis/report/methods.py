@@ -1,17 +1,15 @@
-"""The methods paragraph and the compute statement, written from what the tables say and nothing else.
+"""The methods paragraph, written from what the tables say and nothing else.
 
 A sentence that the tables have nothing for is left out; one that differs between tasks says so.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from analysis import cost
-from analysis.cost import Cost, Spent
+from analysis.report.wording import by_text, count, listed, some, span
 from analysis.table_effects import Effects
 from analysis.tables import Arm, by_task, completeness, level_text, p_text, percent, replicated
-from orca_sweep.errors import InputError
 from orca_sweep.results import Results, with_roles
 
 if TYPE_CHECKING:
@@ -41,7 +39,6 @@ EMBEDDER = {
 BODY = {"body.name": "body", "body.pretrain_fraction": "share of its pre-training corpus seen"}
 OFF = {"finetune.accumulation": "1"}
 """Settings that are off at this level, as all are at null; off everywhere they go without saying."""
-MOST_LEVELS = 8
 
 
 def methods(
@@ -67,10 +64,10 @@ def _design(results: Results, arms: Sequence[Arm]) -> Iterable[str]:
     cells = replicated(arms)
     tasks = by_task(cells)
     counts = {len(found) for found in tasks.values()}
-    each = f" ({_range(counts)} each)" if len(tasks) > 1 else ""
-    yield f"We compared {_n(len(cells), 'cell')}{each} on {_list(tasks)}; a cell is one combination of what was varied."
+    each = f" ({span(counts)} each)" if len(tasks) > 1 else ""
+    yield f"We compared {count(len(cells), 'cell')}{each} on {listed(tasks)}; a cell is one combination of what was varied."
     levels = _levels(cells)
-    varied = "; ".join(f"{path} ({_some(values)})" for path, values in levels.items())
+    varied = "; ".join(f"{path} ({some(values)})" for path, values in levels.items())
     yield f"What was varied: {varied}." if varied else "Nothing was varied within a task."
     whole = math.prod(len(values) for values in levels.values())
     if len(levels) > 1 and len(tasks) == 1:
@@ -85,9 +82,8 @@ def _design(results: Results, arms: Sequence[Arm]) -> Iterable[str]:
         yield "All cells share their seeds, and with them their random streams, so differences are paired by seed."
     again = [arm for arm in arms if arm.role == "aa"]
     if again:
-        yield (
-            f"{_n(len(again), 'A/A arm')} repeated a cell with {_seeds({tuple(sorted(a.statuses)) for a in again})} of its own."
-        )
+        own = _seeds({tuple(sorted(arm.statuses)) for arm in again})
+        yield f"{count(len(again), 'A/A arm')} repeated a cell with {own} of its own."
     yield completeness(arms)
 
 
@@ -105,8 +101,8 @@ def _seeds(sets: Iterable[tuple[int, ...]]) -> str:
     if len(known) == 1 and known[0]:
         seeds = known[0]
         is_run = len(seeds) > 2 and seeds == tuple(range(seeds[0], seeds[-1] + 1))
-        return f"{_n(len(seeds), 'seed')} ({f'{seeds[0]} to {seeds[-1]}' if is_run else _some(map(str, seeds))})"
-    return f"{_range({len(seeds) for seeds in known})} seeds" if known else "no seed"
+        return f"{count(len(seeds), 'seed')} ({f'{seeds[0]} to {seeds[-1]}' if is_run else some(map(str, seeds))})"
+    return f"{span({len(seeds) for seeds in known})} seeds" if known else "no seed"
 
 
 # Training and data --------------------------------------------------------------------------------
@@ -131,11 +127,11 @@ class _Said:
         if len(values) == 1:
             return values[0]
         if path in self.varied:
-            return f"varied ({_some(values)})"
+            return f"varied ({some(values)})"
         by_task = {str(task): _values(of, path) for task, of in rows.groupby("task", sort=False)}
         if all(len(of) == 1 for of in by_task.values()):
             return ", ".join(f"{of[0]} for {task}" for task, of in by_task.items())
-        return f"{_some(values)}, set together with other fields"
+        return f"{some(values)}, set together with other fields"
 
     def settings(self, names: Mapping[str, str], rows: "pd.DataFrame") -> str:
         """Returns 'epochs 20, optimizer adamw'; settings that are off everywhere are left out."""
@@ -160,7 +156,7 @@ def _training(said: _Said) -> Iterable[str]:
     trained = rows[_trains(rows)]
     if len(trained):
         naive = len(rows) - len(trained)
-        rest = f" ({_n(naive, 'planned trial')} did without)" if naive else ""
+        rest = f" ({count(naive, 'planned trial')} did without)" if naive else ""
         yield f"Embedder training{rest}: {said.settings(EMBEDDER, trained)}; one optimizer step per epoch."
     elif "embedder.epochs" in rows:
         yield "No trial trained its embedder."
@@ -177,16 +173,19 @@ def _trains(rows: "pd.DataFrame") -> "pd.Series[bool]":
 
 
 def _data(said: _Said) -> Iterable[str]:
-    for task, rows in said.trials.groupby("task", sort=False):
-        sizes = {part: said.among(f"n_{part}", rows) for part in ("train", "val", "test")}
-        if all(sizes.values()):
-            train, val, test = (_some(values) for values in sizes.values())
-            yield f"{task}: {train} training, {val} validation and {test} test samples, which do not overlap."
+    sizes = {str(task): _sizes(said, rows) for task, rows in said.trials.groupby("task", sort=False)}
+    known = {task: text for task, text in sizes.items() if text}
+    yield f"Data: {by_text(known)}; the three do not overlap." if known else ""
     seeds = said.among("data.split_seed", said.trials)
-    yield f"The split was fixed by data.split_seed {_some(seeds)}, which is not the run seed." if seeds else ""
+    yield f"The split was fixed by data.split_seed {some(seeds)}, which is not the run seed." if seeds else ""
     used = {task: said.among("data_sha256", rows) for task, rows in said.trials.groupby("task", sort=False)}
     several = [str(task) for task, hashes in used.items() if len(hashes) > 1]
-    yield f"Not all trials of {_list(several)} had the same data: their data_sha256 differ." if several else ""
+    yield f"Not all trials of {listed(several)} had the same data: their data_sha256 differ." if several else ""
+
+
+def _sizes(said: _Said, rows: "pd.DataFrame") -> str:
+    sizes = [some(said.among(f"n_{part}", rows)) for part in ("train", "val", "test")]
+    return "{} training, {} validation and {} test samples".format(*sizes) if all(sizes) else ""
 
 
 # Choice, statistics, tuning -----------------------------------------------------------------------
@@ -194,7 +193,7 @@ def _data(said: _Said) -> Iterable[str]:
 
 def _choice(results: Results, arms: Sequence[Arm], column: str) -> Iterable[str]:
     metrics = {arm.task: arm.metric for arm in arms if arm.metric}
-    named = ", ".join(f"{metric} ({task})" for task, metric in metrics.items()) or "not known before a trial is ok"
+    named = by_text(metrics) or "not known before a trial is ok"
     yield f"Metric: {named}; lower is better. It is computed over the whole split at once."
     epochs = {
         "best": "the epoch with the lowest validation metric (the first of equals)",
@@ -216,21 +215,21 @@ def _statistics(effects: Effects | None, level: float) -> Iterable[str]:
     yield f"Intervals of a cell's mean are {percent(level)} Student-t intervals over its ok seeds."
     if effects is None:
         return
-    bases = "; ".join(f"{task.task}: {task.base.name}" for task in effects.tasks if task.rows)
+    tasks = [task for task in effects.tasks if task.rows]
     yield (
         "Cells are compared to the base cell of their task by the mean paired difference over shared seeds, with its"
-        f" {percent(effects.level)} Student-t interval. Base cells: {bases}."
+        f" {percent(effects.level)} Student-t interval. Base: {by_text({t.task: t.base.name for t in tasks})}."
     )
-    sizes = {len(task.rows) for task in effects.tasks if task.rows}
-    pairs = sorted({row.contrast.interval.n for task in effects.tasks for row in task.rows})
+    pairs = sorted({row.contrast.interval.n for task in tasks for row in task.rows})
     yield (
-        f"Paired t tests are corrected by Holm's procedure over the {_range(sizes)} comparisons of a task;"
+        f"Paired t tests are corrected by Holm's procedure over the comparisons of a task"
+        f" ({span({len(task.rows) for task in tasks})});"
         f" exact sign-flip tests, which assume symmetry alone, can reach {_smallest(effects, pairs)}."
     )
     yield (
         "A comparison helps or hurts if its interval lies beyond the margin, makes no meaningful difference if the"
-        f" {percent(2 * effects.level - 1)} interval lies within it, and is undecided otherwise. Margins:"
-        f" {'; '.join(f'{t.task} {t.margin.value:.3g} ({t.margin.source})' for t in effects.tasks if t.rows)}."
+        f" {percent(2 * effects.level - 1)} interval lies within it, and is undecided otherwise. Margin:"
+        f" {by_text({t.task: f'{t.margin.value:.3g}, {t.margin.source}' for t in tasks})}."
     )
     yield (
         "Cells with a seed that gives no pair were judged from the pairs left."
@@ -244,115 +243,19 @@ def _smallest(effects: Effects, pairs: Sequence[int]) -> str:
     if not rows:
         return "no p as there are no pairs yet"
     least = min(row.contrast.smallest_p for row in rows)
-    return f"a p of {p_text(least)} at the least with {_range({n for n in pairs if n})} pairs"
+    return f"a p of {p_text(least)} at the least with {span({n for n in pairs if n})} pairs"
 
 
 def _tuning(results: Results, said: _Said) -> Iterable[str]:
     trials = with_roles(results.trials)
     if results.tuned:
         per_cell = trials[trials["role"] == "search"].groupby("cell_id").size()
-        n = _range({int(count) for count in per_cell}) if len(per_cell) else "no"
+        n = span({int(count) for count in per_cell}) if len(per_cell) else "no"
         yield (
-            f"{_list(results.tuned)} {'was' if len(results.tuned) == 1 else 'were'} tuned within each cell on validation"
+            f"{listed(results.tuned)} {'was' if len(results.tuned) == 1 else 'were'} tuned within each cell on validation"
             f" data, over {n} candidates a cell with seeds that no replicate has."
         )
         return
     rate = said.setting("finetune.lr", said.trials)
     shared = f"; the learning rate of fine-tuning is {rate}" if rate else ""
     yield f"No field was tuned within the cells{shared}."
-
-
-# Compute ------------------------------------------------------------------------------------------
-
-
-def compute_statement(results: Results) -> tuple[str, ...]:
-    """Returns hours, hardware and versions, trials that are not ok and candidates of tuning counted apart."""
-    try:
-        found = cost.compute(results, _gpus_per_trial(results))
-    except InputError as error:
-        return (f"What the trials took cannot be told from these tables: {'; '.join(error.problems)}",)
-    return " ".join(_hours(found)), " ".join(text for text in _hardware(results, found) if text)
-
-
-def _gpus_per_trial(results: Results) -> float:
-    """The GPUs that a trial held, where the rows say it and agree; else 1."""
-    known: Any = results.trials["n_gpus"].dropna() if "n_gpus" in results.trials else []
-    held = {float(n) for n in known if n > 0}
-    return held.pop() if len(held) == 1 else 1.0
-
-
-def _hours(found: Cost) -> Iterable[str]:
-    parts = {"ok": found.ok, "not ok": found.failed, "candidates of tuning": found.search}
-    spent = [one for one in parts.values() if one.n]
-    wall, cpu, gpu = (sum(getattr(one, name) for one in spent) for name in ("wall_s", "cpu_s", "gpu_s"))
-    on_gpus = f" and {_h(gpu)} GPU-hours" if gpu else ""
-    yield f"All {sum(one.n for one in spent)} trials together took {_time(wall)} of trial time: {_h(cpu)} CPU-hours{on_gpus}."
-    apart = (f"{_time(one.wall_s)} in {_n(one.n, 'trial')} {_kind(name)}" for name, one in parts.items() if one.n)
-    yield f"Of these: {', '.join(apart)}."
-    reused = sum(one.reused_s for one in spent)
-    if reused:
-        yield (
-            f"Work of {_time(reused)} was not done again but taken from the store by"
-            f" {_n(sum(one.n_reused for one in spent), 'trial')}; it is not counted above."
-        )
-    yield from _gaps(spent)
-
-
-def _kind(name: str) -> str:
-    return {"ok": "that are ok", "not ok": "that are not ok"}.get(name, f"that are {name}")
-
-
-def _gaps(spent: Sequence[Spent]) -> Iterable[str]:
-    n_untimed, n_resumed = sum(one.n_untimed for one in spent), sum(one.n_resumed for one in spent)
-    if n_untimed:
-        yield f"{_n(n_untimed, 'planned trial')} left no time: not run yet, or lost with a worker; no number has theirs."
-    if n_resumed:
-        yield f"{_n(n_resumed, 'trial')} were resumed; only the last attempt is counted."
-
-
-def _hardware(results: Results, found: Cost) -> Iterable[str]:
-    ran = "; ".join(f"{_n(n, 'trial')} on {device}" for device, n in found.devices.items())
-    yield f"Hardware: {ran}; {_n(found.n_hosts, 'host')}." if ran else "No trial has told its hardware yet."
-    for column, words, unit in (
-        ("peak_memory_mib", "main memory", "MiB"),
-        ("peak_gpu_memory_mib", "GPU memory", "MiB"),
-    ):
-        if column in results.trials and results.trials[column].notna().any():
-            yield f"Most {words} of a trial: {results.trials[column].max():,.0f} {unit}."
-    for column, words in (("code_version", "orca-sweep"), ("versions", "Libraries:")):
-        known: Any = results.trials[column].dropna().unique() if column in results.trials else []
-        yield f"{words} {' | '.join(sorted(map(str, known)))}." if len(known) else ""
-
-
-# Words --------------------------------------------------------------------------------------------
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds / 3600:.3g} hours" if seconds >= 3600 else f"{seconds / 60:.3g} minutes"
-
-
-def _h(seconds: float) -> str:
-    return f"{seconds / 3600:.3g}"
-
-
-def _n(n: int, word: str) -> str:
-    return f"{n:,} {word}{'s' * (n != 1)}"
-
-
-def _range(counts: Iterable[int]) -> str:
-    known = sorted(counts)
-    return f"{known[0]} to {known[-1]}" if known and known[0] != known[-1] else str(*known[:1]) or "0"
-
-
-def _list(names: Iterable[Any]) -> str:
-    """'a', 'a and b', 'a, b and c'."""
-    *first, last = [str(name) for name in names] or ["nothing"]
-    return f"{', '.join(first)} and {last}" if first else last
-
-
-def _some(values: Iterable[str]) -> str:
-    """Values one after the other, those in the middle of a long list left out."""
-    known = list(values)
-    if len(known) <= MOST_LEVELS:
-        return ", ".join(known)
-    return f"{', '.join(known[:3])}, …, {known[-1]}: {len(known)} levels"

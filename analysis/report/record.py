@@ -1,6 +1,5 @@
 """The report as a frozen record: everything that the page shows but its figures."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,12 +7,13 @@ from typing import Any
 from analysis import table_effects, table_results
 from analysis.report.comparisons import TaskLines, effects_of, lines_of
 from analysis.report.completeness import Matrix, matrices, totals
-from analysis.report.methods import compute_statement, methods
+from analysis.report.compute_statement import compute_statement
+from analysis.report.methods import methods
 from analysis.report.realised import TaskRealised, realised
 from analysis.report.trials import curves_json, t_quantiles, trials_json
 from analysis.table_effects import Effects
 from analysis.table_results import ResultsTable
-from analysis.tables import Table, arms, latex, percent
+from analysis.tables import Table, arms, latex
 from orca_sweep.results import Results
 
 NAME = "report"
@@ -184,13 +184,3 @@ def _downloads(table: ResultsTable, effects: Effects | None) -> dict[str, str]:
         return texts
     shown = table_effects.shown(effects)
     return {"effects.csv": table_effects.numbers(effects), "effects.tex": latex(shown), **texts}
-
-
-def interval_words(level: float) -> str:
-    """Returns '95% interval'."""
-    return f"{percent(level)} interval"
-
-
-def sort_key(value: float) -> str:
-    """Returns a number as what a column is sorted by; NaN is empty, and sorts last."""
-    return f"{value:.8g}" if math.isfinite(value) else ""

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from analysis import figures
 from analysis.report.completeness import MARKS
 from analysis.report.pictures import Picture
 from analysis.report.realised import AMOUNTS, heading
-from analysis.report.record import Report, interval_words, sort_key
+from analysis.report.record import Report
 from analysis.report.trials import as_json
 from analysis.table_results import Row
 from analysis.tables import NOTHING, decimals_of, ends, lacking, number, percent, varying
@@ -43,7 +44,7 @@ def page(report: Report, pictures: Sequence[Picture]) -> str:
         realised=[_realised(task) for task in report.realised if task.columns],
         marks=MARKS,
         folded=FOLDED,
-        interval=interval_words(report.level),
+        interval=_interval(report.level),
         percent=percent(report.level),
         with_unit=figures.with_unit,
     )
@@ -55,7 +56,7 @@ def _effects(report: Report) -> dict[str, Any]:
     paths = list(dict.fromkeys(path for task in report.tasks for path in task.paths))
     has_gaps = any(line.unpaired for line in lines)
     texts = [*["task"] * (len(report.tasks) > 1), *paths, "verdict"]
-    numbers = ["difference", interval_words(report.level), "pairs", "Hedges' g", "p, Holm", "p, sign flip", "smallest"]
+    numbers = ["difference", _interval(report.level), "pairs", "Hedges' g", "p, Holm", "p, sign flip", "smallest"]
     heads = [(text, False) for text in texts] + [(text, True) for text in numbers]
     heads += [(text, False) for text in ("compute", *["seeds without a pair"] * has_gaps)]
     return {
@@ -71,7 +72,7 @@ def _environment() -> Environment:
     made = Environment(
         loader=FileSystemLoader(PARTS), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"key": sort_key, "svg": _svg}
+    made.filters |= {"key": _key, "svg": _svg}
     return made
 
 
@@ -177,3 +178,13 @@ def _short(value: float) -> str:
     if value != value:
         return NOTHING
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _interval(level: float) -> str:
+    """Returns '95% interval'."""
+    return f"{percent(level)} interval"
+
+
+def _key(value: float) -> str:
+    """Returns a number as what a column is sorted by; NaN is empty, and sorts last."""
+    return f"{value:.8g}" if math.isfinite(value) else ""
