@@ -30,7 +30,9 @@ def orca(*args):
     )
 
 
-@pytest.mark.parametrize("args", [["--help"], ["plan", SPACES[0]], ["plan", SPACES[0], "--json"], ["list", "tasks"]])
+@pytest.mark.parametrize(
+    "args", [["--help"], ["plan", SPACES[0]], ["plan", SPACES[0], "--json"], ["list", "tasks"], ["report", "--help"]]
+)
 def test_light_commands_load_nothing_heavy(args):
     code = (
         "import sys; from orca_sweep.cli import app; import contextlib\n"

@@ -354,9 +354,11 @@ def test_methods_tell_of_tuning_and_of_designs_with_holes(tmp_path):
 def test_a_running_sweep_with_most_trials_still_to_come(tmp_path):
     later = [trial(levels, seed, status="lost") for levels in (NONE, MNIST) for seed in range(2, 8)]
     running = sweep_folder(tmp_path, arm_with_curves(NONE, [0.1, 0.2]), arm_with_curves(MNIST, [0.3, None]), later)
-    found = Read(made_page(running, None))
+    text = made_page(running, None)
+    found = Read(text)
     assert "3 of 16 planned trials are ok" in found.words("header")
     assert "12 not run: no record" in found.words("completeness")
+    assert text.count("<td>1 failed, 6 not run</td>") == 2  # in the matrix and among the results
     assert "Cannot be judged: seeds 1, 2, 3, 4, 5, 6, 7 give no complete pair." in found.words("verdicts")
     assert "12 planned trials left no time" in found.words("methods")
 

@@ -60,6 +60,8 @@ def _arguments() -> argparse.ArgumentParser:
 def _made(args: argparse.Namespace) -> bytes:
     results = read_results(args.tables)
     results = replace(results, metric=args.metric or results.metric)
+    # Where other scripts judge these rows too: claims=claims.shown(claims.compute(results)) stands above the verdicts,
+    # flattery=..., where test metrics were revealed, below them.
     report = compute(
         results,
         args.base,

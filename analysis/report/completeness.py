@@ -46,6 +46,7 @@ class Square:
 class Row:
     """One cell, or its A/A arm: its trials by seed, and the candidates of its tuning."""
 
+    cell_id: str
     name: str
     role: str
     squares: tuple[Square | None, ...]
@@ -115,7 +116,9 @@ def _matrix(task: str, found: Sequence[Arm], squares: Mapping[tuple[str, bool], 
 
 def _row(arm: Arm, paths: Sequence[str], seeds: Iterable[int], own: Sequence[Square], searched: Any) -> Row:
     by_seed = {square.seed: square for square in own}
-    return Row(levels_of(arm, paths), arm.role, tuple(by_seed.get(seed) for seed in seeds), tuple(searched))
+    return Row(
+        arm.cell_id, levels_of(arm, paths), arm.role, tuple(by_seed.get(seed) for seed in seeds), tuple(searched)
+    )
 
 
 def totals(made: Iterable[Matrix]) -> dict[str, int]:

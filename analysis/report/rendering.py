@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from analysis.report.realised import AMOUNTS, heading
 from analysis.report.record import Report
 from analysis.report.trials import as_json
 from analysis.table_results import Row
-from analysis.tables import NOTHING, decimals_of, ends, lacking, number, percent, varying
+from analysis.tables import NOTHING, decimals_of, ends, number, percent, varying
 from orca_sweep.stats import WORDS
 
 PARTS = Path(__file__).resolve().parent / "page"
@@ -128,19 +128,20 @@ def _results(report: Report, task: Any) -> dict[str, Any]:
     """A task's cells as a table of texts; numbers with what they are sorted by."""
     paths = varying([row.arm for row in task.rows])
     decimals = decimals_of(row.cell.interval.half_width for row in task.rows)
+    lacks = {row.cell_id: row.lacking for matrix in report.matrices for row in matrix.rows}
     base = next((t.base.cell_id for t in report.effects.tasks if t.task == task.task), "") if report.effects else ""
     return {
         "task": task.task,
         "metric": figures.with_unit(task.metric),
         "paths": paths,
         "has_aa": any(row.cell.role == "aa" for row in task.rows),
-        "rows": [_result(row, paths, decimals, base) for row in task.rows],
+        "rows": [_result(row, paths, decimals, base, lacks) for row in task.rows],
         "n_searched": sum(row.cell.n_searched for row in task.rows),
         "n_worst": sum(row.cell.n_worst for row in task.rows),
     }
 
 
-def _result(row: Row, paths: Sequence[str], decimals: int, base: str) -> dict[str, Any]:
+def _result(row: Row, paths: Sequence[str], decimals: int, base: str, lacks: Mapping[str, str]) -> dict[str, Any]:
     i = row.cell.interval
     return {
         "cell_id": row.cell.cell_id,
@@ -153,7 +154,7 @@ def _result(row: Row, paths: Sequence[str], decimals: int, base: str) -> dict[st
         "mean": (number(i.mean, decimals), i.mean),
         "interval": ends(i.low, i.high, decimals),
         "sd": (number(i.sd, decimals), i.sd),
-        "lacking": lacking(row.cell.statuses) or "0",
+        "lacking": lacks.get(row.cell.cell_id) or "0",
     }
 
 

@@ -122,7 +122,7 @@ function chartOf({ series, xLabel, yLabel, about }, width) {
   const x = scaleOf(shownX, MARGIN.left, right, false);
   const y = scaleOf(shownY, bottom, MARGIN.top, isLog);
   const xTicks = niceTicks(...shownX, Math.max(3, Math.round(width / 90))).filter(Number.isInteger);
-  const yTicks = isLog ? logTicks(...shownY) : niceTicks(...shownY, 5);
+  const yTicks = isLog ? logTicks(...shownY) : niceTicks(...shownY, 6);
   const made = svg('svg', { viewBox: `0 0 ${width} ${height}`, role: 'img', 'aria-label': about });
   for (const tick of yTicks) {
     made.append(svg('line', { x1: MARGIN.left, x2: right, y1: y(tick), y2: y(tick), class: 'grid' }));
