@@ -405,7 +405,7 @@ def test_test_data_is_touched_once_at_the_end(run, monkeypatch):
         bad = Samples(np.flip(data.test.x, 0).copy() * 7, data.test.y)
         return type(data)(data.task, data.train, data.val, bad, None, None, data.fingerprint)
 
-    from orca_sweep import trial
+    from orca_sweep.trial import running as trial
 
     monkeypatch.setattr(trial, "task_data", poisoned)
     trial._task_data.cache_clear()

@@ -358,5 +358,6 @@ class _Run:
             text = f"embedder training diverged: objective {value} at embedder epoch {self.epoch}"
             raise DivergedError(text, self.history)
         row = {"stage": EMBEDDER_STAGE, "epoch": self.epoch, "objective": value, "lr": lr, "wall_time_s": spent}
+        row |= {"n_steps": int(lr is not None), "lr_integral": lr or 0.0}
         self.history.append(row)
         return row

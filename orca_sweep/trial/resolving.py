@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,27 @@ def load_imports(imports: Iterable[str]) -> None:
             problems.append(f"imports: {name!r} cannot be imported: {type(error).__name__}: {error}.")
     if problems:
         raise InputError(problems)
+
+
+def code_digest(imports: Iterable[str]) -> str:
+    """Returns the SHA-256 of this program's source, and of the modules and files that a space imports."""
+    digest = hashlib.sha256(_own_digest().encode())
+    for name in imports:
+        spec = None if name.endswith(".py") else find_spec(name)
+        path = Path(name) if spec is None else Path(spec.origin or "")
+        digest.update(path.read_bytes() if path.is_file() else name.encode())
+    return digest.hexdigest()
+
+
+@cache
+def _own_digest() -> str:
+    package = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        place = path.relative_to(package)
+        if place.parts[0] != "_shipped":
+            digest.update(f"{place.as_posix()}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 @cache
