@@ -587,8 +587,10 @@ def test_dense_and_1d_tasks_run_through(run):
 
 @pytest.mark.gpu
 def test_a_trial_runs_on_a_gpu(run, tmp_path):
-    row, _ = run(**ALIGNED, use=stages.Place(Store(str(tmp_path / "gpu")), "cuda"))
+    row, _ = run(**ALIGNED, use=stages.Place(Store(str(tmp_path / "gpu")), "cuda", n_gpus=0.5))
     assert row["status"] == "ok"
+    assert row["peak_gpu_memory_mib"] > 0
+    assert row["gpu_s"] == 0.5 * row["wall_time_s"]
 
 
 @pytest.mark.network
