@@ -36,7 +36,7 @@ def _idle_in_body(config: TrialConfig) -> Iterator[tuple[str, str]]:
     elif finetune.freeze in ("body", "both") and finetune.freeze_epochs == "forever":
         yield "dropout", f"finetune.freeze {finetune.freeze!r} forever leaves the body without dropout"
     if finetune.lora_rank is None:
-        yield "adapter-init", "finetune.lora_rank is null, so there are no adapters"
+        yield "adapter-init", "finetune.lora_rank is null: there are no adapters"
 
 
 def _idle_in_embedder(config: TrialConfig) -> Iterator[tuple[str, str]]:
