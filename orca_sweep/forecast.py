@@ -295,7 +295,8 @@ def _spread(rows: Iterable[Row], task: str, bodies: set[str], metric: str) -> fl
     cells: dict[str, list[float]] = {}
     for row in rows:
         config, value = row["config"], row.get(metric)
-        if config["task"] == task and config["body.name"] in bodies and value is not None:
+        is_like = config["task"] == task and config["body.name"] in bodies and config.get("seed_varies", "all") == "all"
+        if is_like and value is not None:
             cells.setdefault(str(row["cell_id"]), []).append(float(value))
     squares = sum(sum((v - sum(vs) / len(vs)) ** 2 for v in vs) for vs in cells.values())
     freedom = sum(len(vs) - 1 for vs in cells.values())

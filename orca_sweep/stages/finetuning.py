@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from orca_sweep.bodies.network import to_arrays, to_tensors
-from orca_sweep.config import FinetuneConfig
+from orca_sweep.config import FinetuneConfig, Source
 from orca_sweep.data import Samples
 from orca_sweep.errors import DivergedError, InputError
 from orca_sweep.freezing import Phase, beginning, schedule
@@ -140,7 +140,7 @@ def finetune(
     model: nn.Module,
     data: TaskData,
     config: FinetuneConfig,
-    seed: int,
+    seed_of: Callable[[Source], int],
     device: str,
     checkpoint: Path | None,
     identity: str,
@@ -163,7 +163,7 @@ def finetune(
         DivergedError: when a training loss or a validation metric is not finite, also if another run that shares
             the prefix has found that out.
     """
-    loop = _Loop(model.to(device), data, config, seed, device, augment)
+    loop = _Loop(model.to(device), data, config, seed_of, device, augment)
     loop.resume(checkpoint, identity)
     shared = _Shared(loop, prefixes)
     shared.begin()
@@ -186,9 +186,15 @@ class _Loop:
     """The state of one fine-tuning run."""
 
     def __init__(
-        self, model: nn.Module, data: TaskData, config: FinetuneConfig, seed: int, device: str, augment: bool
+        self,
+        model: nn.Module,
+        data: TaskData,
+        config: FinetuneConfig,
+        seed_of: Callable[[Source], int],
+        device: str,
+        augment: bool,
     ) -> None:
-        self.model, self.data, self.config, self.seed, self.device = model, data, config, seed, device
+        self.model, self.data, self.config, self.seed_of, self.device = model, data, config, seed_of, device
         self.augment = augment
         self.x, self.y = Feed(data.train.x, device), Feed(data.train.y, device)
         self.parts = None if data.train.groups is None else _Parts(data.train.groups)
@@ -263,15 +269,16 @@ class _Loop:
             return self.model(self.x[index]), self.y[index]
         # Inputs and targets draw alike: a cut of the one is the same cut of the other.
         x, y = (
-            feed.drawn(index, stream_rng(self.seed, "augmentation", self.epoch + 1, self.n_batches))
+            feed.drawn(index, stream_rng(self.seed_of("augmentation"), "augmentation", self.epoch + 1, self.n_batches))
             for feed in (self.x, self.y)
         )
         return self.model(x), y
 
     def _order(self, epoch: int) -> np.ndarray:
         """The epoch's order of training samples; of samples in parts, one part each."""
-        order = stream_rng(self.seed, "finetune order", epoch).permutation(self.data.train.n_wholes)
-        return order if self.parts is None else self.parts.draw(order, stream_rng(self.seed, "parts", epoch))
+        seed = self.seed_of("finetune-order")
+        order = stream_rng(seed, "finetune order", epoch).permutation(self.data.train.n_wholes)
+        return order if self.parts is None else self.parts.draw(order, stream_rng(seed, "parts", epoch))
 
     def _diverged(self, what: str) -> DivergedError:
         return DivergedError(f"fine-tuning diverged: {what}", self.result.epochs)
@@ -281,7 +288,7 @@ class _Loop:
         order = self._order(epoch)
         self.n_batches = 0
         total, lr, lr_integral = torch.zeros((), device=self.device), 0.0, 0.0
-        with torch_stream(self.seed, "dropout", epoch):
+        with torch_stream(self.seed_of("dropout"), "dropout", epoch):
             for group in batches(order, self.step_size):
                 lr = learning_rate(self.config, self.result.n_steps, self.steps_per_epoch)
                 total += self._optimizer_step(group, lr) * len(group)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from orca_sweep import __version__
 from orca_sweep.bodies import find_body
-from orca_sweep.config import BodyConfig, TrialConfig, canonical_json
+from orca_sweep.config import BodyConfig, Source, TrialConfig, canonical_json
 from orca_sweep.data import fingerprint
 from orca_sweep.errors import BusyError, DivergedError, OrcaSweepError, TimeLimitError
 from orca_sweep.proxies import find_proxy
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from orca_sweep.stages import Place, Progress
 
 CHECKPOINT = "checkpoint.safetensors"
+FINETUNE_SOURCES: tuple[Source, ...] = ("finetune-order", "augmentation", "dropout")
 
 
 @dataclass
@@ -186,6 +187,7 @@ def _run(
     from orca_sweep.model import build_model
     from orca_sweep.store import stage_key
 
+    config = config.as_run()
     meter = record.meter
     with meter.stage("data"):
         data = _task_data(config.task, data_root, config.data.split_seed, config.data.n_train)
@@ -211,13 +213,13 @@ def _run(
         identity = stage_key("finetune", {**inputs, "finetune": config.finetune.model_dump()})
         # The whole config but the schedule: what of it shows in no weight, such as body.input_mode, must tell prefixes
         # apart.
-        start = {**inputs, "config": without_schedule(config).flat()}
+        start = {**inputs, "config": without_schedule(config).hashed()}
         prefixes = stages.Prefixes(
             place.store, start, frozenset(prefix_epochs), lambda seconds: record.reuse("finetune-prefix", seconds)
         )
         checkpoint, told = home / CHECKPOINT, _prefix_teller(report, prefix_epochs, passed)
         result = stages.finetune(
-            model, data, config.finetune, config.seed, place.device, checkpoint, identity, told,
+            model, data, config.finetune, config.seed_of, place.device, checkpoint, identity, told,
             augment=config.data.augment and data.task.augments, prefixes=prefixes,
         )  # fmt: skip
         phases += result.phases
@@ -245,9 +247,10 @@ def _finetune_inputs(config: TrialConfig, data: TaskData, body: Any, model: Any,
     from orca_sweep.bodies.network import to_arrays
     from orca_sweep.store import state_digest
 
+    seeds = {source: config.seed_of(source) for source in FINETUNE_SOURCES}
     return {
         **place.key_part(),
-        "seed": config.seed,
+        "seed": config.seed if set(seeds.values()) == {config.seed} else seeds,
         "task": [data.task.name, data.task.loss, dict(data.task.loss_settings), data.task.metric],
         "augment": config.data.augment,
         "data": data.fingerprint,
