@@ -1,10 +1,10 @@
 """What a sweep cost: hours and GPU-hours per cell, by stage, with reused, failed and searched work apart.
 
 Seconds are those the rows tell: `wall_time_s` and the stages' own, of the last attempt where a trial was resumed. GPU-
-hours are the hours of trials whose device is a GPU, times --gpus-per-trial (rows do not tell the share a trial had; 1 by
-default); CPU-hours are hours times torch threads. A stage that several trials need is computed by one of them and reused
-by the others: its seconds stand in the cell that computed it, and what the others would have paid stands under reused.
-So compare cells by what their trials would take alone: spent plus reused.
+hours are hours times the GPUs that a trial held (`gpu_s`; of rows that do not tell, those on a GPU count with
+--gpus-per-trial, 1 by default); CPU-hours are hours times torch threads. A stage that several trials need is computed by
+one of them and reused by the others: its seconds stand in the cell that computed it, and what the others would have paid
+stands under reused. So compare cells by what their trials would take alone: spent plus reused.
 
 Writes cost.csv (one line per cell), cost_total.csv, .md, .tex (booktabs), and a plot of stages per cell.
 
@@ -118,6 +118,8 @@ class Cost:
     """Trials by device and threads, such as 'cpu, 2 threads'."""
     n_hosts: int
     gpus_per_trial: float
+    n_assumed: int
+    """Trials on a GPU whose rows do not tell how many they held: these count with ``gpus_per_trial``."""
 
 
 def compute(results: Results, gpus_per_trial: float = 1.0) -> Cost:
@@ -138,19 +140,22 @@ def compute(results: Results, gpus_per_trial: float = 1.0) -> Cost:
     timed = trials[trials["wall_time_s"].notna()]
     devices = Counter(_device(row) for row in timed[["device", "n_threads"]].itertuples(index=False))
     ok, failed, search = (_spent(whole.get(kind)) for kind in KINDS)
-    return Cost(cells, ok, failed, search, devices, int(timed["host"].nunique()), gpus_per_trial)
+    n_hosts, n_assumed = int(timed["host"].nunique()), int(shares["n_assumed"].sum())
+    return Cost(cells, ok, failed, search, devices, n_hosts, gpus_per_trial, n_assumed)
 
 
 def _shares(trials: "pd.DataFrame", gpus_per_trial: float) -> "pd.DataFrame":
     """What each trial adds to the numbers of a Spent."""
     seconds = trials["wall_time_s"].astype(float)
     on_gpu = ~trials["device"].fillna("cpu").astype(str).str.startswith("cpu")
+    assumed = seconds.where(on_gpu, 0.0) * gpus_per_trial
     return trials[[*STAGES, "reused_s"]].astype(float).assign(
         n=1,
         n_untimed=seconds.isna(),
         n_resumed=trials["resumed_from_epoch"].fillna(0) > 0,
         wall_s=seconds,
-        gpu_s=seconds.where(on_gpu, 0.0) * gpus_per_trial,
+        gpu_s=trials["gpu_s"].astype(float).fillna(assumed) if "gpu_s" in trials else assumed,
+        n_assumed=on_gpu & trials["gpu_s"].isna() if "gpu_s" in trials else on_gpu,
         cpu_s=seconds * trials["n_threads"].astype(float),
         n_reused=trials["reused"].fillna("") != "",
     )  # fmt: skip
@@ -250,11 +255,11 @@ def _total_table(found: Cost) -> Table:
         for kind, spent in _kinds(found)
     ]  # fmt: skip
     ran = "; ".join(f"{n} trials on {device}" for device, n in found.devices.items()) or "no trial has a time yet"
-    gpus = (
-        f" GPU-hours count {found.gpus_per_trial:g} GPU per trial."
-        if any("cpu" not in d for d in found.devices)
-        else ""
-    )
+    gpus = ""
+    if found.n_assumed:
+        gpus = (
+            f" {found.n_assumed} trials do not tell how many GPUs they held; they count with {found.gpus_per_trial:g}."
+        )
     hosts = f"{found.n_hosts} host{'s' * (found.n_hosts != 1)}"
     caption = (
         f"Hours summed over trials: {ran}; {hosts}.{gpus} CPU-hours are hours times torch threads. Reused: what stages taken"

@@ -7,23 +7,29 @@ cell (which pairing makes smaller if it helps), and the fewest seeds at which a 
 of 0.8: alone, and as the first step of Holm's procedure over all cells of the task. The effect is --effect in the task's
 unit, else one standard deviation over seeds (of the A/A arm and its reference, or of the base cell).
 
-Writes seed_noise.csv (cells), seed_noise_aa.csv (A/A arms), .md, .tex (booktabs), and a plot of the spread.
+Where ``seed_varies`` is a factor, cells that differ in it alone tell where the spread comes from: that of each source of
+randomness with all others held, and its share of the whole. Only cells that vary what the base cell does are compared.
+
+Writes seed_noise.csv (cells), seed_noise_aa.csv (A/A arms), seed_noise_sources.csv (sources of randomness), .md, .tex
+(booktabs), and a plot of the spread.
 
 Run: python analysis/seed_noise.py --tables results/quickstart/tables --out results/quickstart/figures
 """
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 if not __package__:  # run as a file: what the scripts share lies beside it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from analysis import noise_sources
 from analysis.figures import COLOURS
+from analysis.noise_sources import Sources
 from analysis.tables import (
     NOTHING,
     Arm,
@@ -97,6 +103,7 @@ class TaskNoise:
     effect_from: str
     aa: tuple[AA, ...]
     cells: tuple[Spread, ...]
+    sources: tuple[Sources, ...]
 
 
 @dataclass(frozen=True)
@@ -131,18 +138,23 @@ def compute(
     tasks = by_task(found)
     effects = numbers_by_task("--effect", effect, tasks)
     named = dict(named_levels("--base", base, found))
-    made = tuple(_task(cells, base_arm(cells, named), effects.get(task), level) for task, cells in tasks.items())
+    states = noise_sources.states(results)
+    made = tuple(
+        _task(cells, base_arm(cells, named), effects.get(task), level, states) for task, cells in tasks.items()
+    )
     return SeedNoise(made, metric or results.metric, level)
 
 
-def _task(found: Sequence[Arm], base: Arm, given: float | None, level: float) -> TaskNoise:
+def _task(found: Sequence[Arm], base: Arm, given: float | None, level: float, n_states: Mapping[str, int]) -> TaskNoise:
     pairs = sorted(aa_arms(found), key=lambda pair: pair[1] is not base)
     aa = tuple(AA(arm, of, aa_margin(arm.found, of.found, level=level)) for arm, of in pairs)
     effect, source = _effect(aa, base, given)
-    cells = replicated(found)
+    sources = noise_sources.sources_of(replicated(found), n_states, level)
+    # Cells that differ in what the seed varies have other spreads on purpose: they are no arms to compare.
+    cells = [arm for arm in replicated(found) if noise_sources.varied(arm) == noise_sources.varied(base)]
     spreads = tuple(_spread(arm, base, effect, len(cells) - 1, 1 - level) for arm in cells)
     metric = next((arm.metric for arm in found if arm.metric), "metric")
-    return TaskNoise(base.task, metric, base, effect, source, aa, spreads)
+    return TaskNoise(base.task, metric, base, effect, source, aa, spreads, sources)
 
 
 def _effect(aa: Sequence[AA], base: Arm, given: float | None) -> tuple[float, str]:
@@ -247,12 +259,21 @@ def aa_numbers(found: SeedNoise) -> str:
     return csv_text([dict(zip(AA_COLUMNS, row, strict=True)) for row in values], AA_COLUMNS)
 
 
+def source_numbers(found: SeedNoise) -> str:
+    """Returns the spread by source of randomness as CSV."""
+    tasks = [(task.task, task.metric, task.sources) for task in found.tasks]
+    return noise_sources.numbers(found.column, found.level, tasks)
+
+
 def shown(found: SeedNoise) -> tuple[Table, ...]:
-    """Returns a table of A/A arms, if there are any, and one of cells, per task."""
+    """Returns a table of A/A arms, if there are any, one of cells, and one of each group of sources, per task."""
     tables = []
     for i, task in enumerate(found.tasks, 1):
         tables += [_aa_table(found, task, i)] if task.aa else []
         tables.append(_cell_table(found, task, i))
+        for j, group in enumerate(task.sources, 1):
+            name, of = f"{NAME}-sources-{i}-{j}", f"{found.column} ({task.metric})"
+            tables.append(noise_sources.table(name, task.task, of, found.level, group))
     return tuple(tables)
 
 
@@ -336,24 +357,38 @@ def _caption(found: SeedNoise, task: TaskNoise, cells: Sequence[Arm], paths: Seq
 
 
 def plot(found: SeedNoise) -> Any:
-    """Returns a matplotlib figure: a panel per task, a line per cell with a dot for each seed."""
+    """Returns a matplotlib figure: per task a panel with a line per cell and a dot per seed, and one per group of sources."""
     from matplotlib.figure import Figure
 
-    tasks = found.tasks[:MAX_PANELS]
-    sizes = [min(len(task.cells) + len(task.aa), MAX_ROWS) + 0.6 for task in tasks]
+    drawn: list[tuple[float, Callable[[Any], None]]] = []
+    for task in found.tasks[:MAX_PANELS]:
+        drawn.append((min(len(task.cells) + len(task.aa), MAX_ROWS) + 0.6, partial(_panel, found=found, task=task)))
+        of = f"{found.column} ({task.metric})"
+        for group in task.sources[: MAX_PANELS - 1]:
+            own = partial(noise_sources.panel, task=task.task, of=of, level=found.level, group=group)
+            drawn.append((noise_sources.size(group), own))
+    sizes = [size for size, _ in drawn]
     made = Figure(figsize=(8.5, 1.0 + sum(0.9 + 0.3 * size for size in sizes)), layout="constrained")
-    axes = made.subplots(len(tasks), 1, squeeze=False, height_ratios=sizes)
-    for axis, task in zip(axes.flat, tasks, strict=True):
-        _panel(axis, found, task)
-    more = (
-        f"; {len(found.tasks) - len(tasks)} more tasks are in the table only" if len(found.tasks) > len(tasks) else ""
-    )
-    made.suptitle(
-        "a dot per seed: its distance from the cell's mean; bars: one standard deviation over seeds to either side (no"
-        f"\ninterval). Of an A/A arm: distances from the mean of the cell that it repeats{more}",
-        fontsize=9,
-    )
+    axes = made.subplots(len(drawn), 1, squeeze=False, height_ratios=sizes)
+    for axis, (_, draw) in zip(axes.flat, drawn, strict=True):
+        draw(axis)
+    made.suptitle(_title(found), fontsize=9)
     return made
+
+
+def _title(found: SeedNoise) -> str:
+    n_more = len(found.tasks) - MAX_PANELS
+    more = f"; {n_more} more tasks are in the table only" if n_more > 0 else ""
+    text = (
+        "a dot per seed: its distance from the cell's mean; bars: one standard deviation over seeds to either side (no"
+        f"\ninterval). Of an A/A arm: distances from the mean of the cell that it repeats{more}"
+    )
+    whole = {group.whole.varies for task in found.tasks for group in task.sources if group.whole}
+    return (
+        f"{text}\nBy source, right: share of the variance of {' or '.join(sorted(whole))}, F interval"
+        if whole
+        else text
+    )
 
 
 def _panel(axis: Any, found: SeedNoise, task: TaskNoise) -> None:
@@ -388,6 +423,7 @@ def main() -> None:
         found = compute(results, args.base, args.effect, args.metric, args.level)
         tables = shown(found)
         texts = {f"{NAME}.csv": numbers(found), f"{NAME}_aa.csv": aa_numbers(found)}
+        texts |= {f"{NAME}_sources.csv": source_numbers(found)}
         return {**texts, f"{NAME}.md": markdown(tables), f"{NAME}.tex": latex(tables), NAME: plot(found)}
 
     run(NAME, parser, make)

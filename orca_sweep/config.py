@@ -27,6 +27,18 @@ MOST = 10**9
 """Above any sensible count, below what tables and random generators can hold."""
 Epochs = Annotated[int, Field(ge=0, le=MOST)]
 Seed = Annotated[int, Field(ge=0, le=MOST)]
+Source = Literal[
+    "embedder-init",
+    "embedder-training",
+    "predictor-init",
+    "adapter-init",
+    "finetune-order",
+    "augmentation",
+    "dropout",
+]
+"""A source of a run's own randomness, apart from all others. ``embedder-training`` is what it draws: subsets of target and
+proxy, projections; ``finetune-order`` is the order of samples and, of samples in parts, which part."""
+SeedVaries = Literal["all", "everything", "data-split", "pre-training", Source]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=MOST)]
@@ -127,6 +139,10 @@ class FinetuneConfig(_Part):
     grad_clip: Positive | None = Field(None, description="gradient norm limit per optimizer step; null = off")
 
 
+LATER: Mapping[str, Any] = {"seed_varies": "all"}
+"""Fields that came after the first configs had been hashed, and their defaults."""
+
+
 class TrialConfig(_Part):
     """One ORCA run, completely described: same config, same work, same numbers on the same CPU."""
 
@@ -143,6 +159,11 @@ class TrialConfig(_Part):
     embedder: EmbedderConfig = EmbedderConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     seed: Seed = Field(0, description="run seed; set by the space's seeds")
+    seed_varies: SeedVaries = Field(
+        "all",
+        description="what is drawn by the run seed, while all else is as at seed 0: all = every draw of the run;"
+        " everything = data split and pre-training too; or one source of randomness alone",
+    )
 
     @classmethod
     def from_flat(cls, flat: Mapping[str, Any]) -> "TrialConfig":
@@ -157,22 +178,53 @@ class TrialConfig(_Part):
         """Returns every field under its dotted name."""
         return flatten(self.model_dump())
 
+    def hashed(self) -> dict[str, Any]:
+        """Returns the settings that ids are hashes of: all that are not at the default of a field that came later.
+
+        A config that says nothing of such a field keeps the id that it had before, and sweeps of then are found again.
+        """
+        return {path: value for path, value in self.flat().items() if LATER.get(path, ...) != value}
+
     @property
     def trial_id(self) -> str:
         """Hash of the whole config, seed included: same id = same work."""
-        return digest("trial", self.flat())
+        return digest("trial", self.hashed())
 
     @property
     def cell_id(self) -> str:
         """Hash of the config without its seed."""
-        return digest("cell", {k: v for k, v in self.flat().items() if k != "seed"})
+        return digest("cell", {k: v for k, v in self.hashed().items() if k != "seed"})
+
+    def seed_of(self, source: Source) -> int:
+        """Returns the seed that a source is drawn by: the run seed if it varies, else 0."""
+        return self.seed if self.seed_varies in ("all", "everything", source) else 0
+
+    def as_run(self) -> "TrialConfig":
+        """Returns the config of the same work that says what ``seed_varies`` means: the one that stages see.
+
+        Where the split or the pre-training vary, the run seed is added to their own seeds. Trials that are equal work,
+        as those of all levels at seed 0 are, have one such config.
+        """
+        varies = self.seed_varies
+        moved: dict[str, Any] = {}
+        if varies == "all":
+            return self
+        if varies in ("data-split", "everything"):
+            seed = self.data.split_seed + self.seed
+            moved["data"] = self.data.model_copy(update={"split_seed": seed})
+        if varies in ("pre-training", "everything"):
+            seed = self.body.pretrain_seed + self.seed
+            moved["body"] = self.body.model_copy(update={"pretrain_seed": seed})
+        if moved or self.seed == 0:
+            moved |= {"seed": self.seed if varies == "everything" else 0, "seed_varies": "all"}
+        return self.model_copy(update=moved)
 
     def replicates(self, seeds: Iterable[int]) -> Iterator[tuple[str, "TrialConfig"]]:
         """Yields for each seed the trial's id, equal to its ``trial_id``, and the config.
 
         Cost: one hash of a few bytes per seed; what is the same for all seeds is written and hashed once.
         """
-        flat = self.flat()
+        flat = self.hashed()
         before, after = (
             {k: v for k, v in flat.items() if (k < "seed") is first and k != "seed"} for first in (True, False)
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 from orca_sweep.config import TrialConfig
 from orca_sweep.errors import InputError
+from orca_sweep.results import validation_twin
 from orca_sweep.space import Plan
 from orca_sweep.space.prefixes import shared_epochs
 from orca_sweep.stats import smallest_effect, smallest_p
@@ -66,7 +67,7 @@ class Contrasts:
     smallest_effect: float
     """With 80% power at 5% after Holm's correction, in standard deviations of the paired difference."""
     spread: float | None
-    """Standard deviation over seeds of the metric in earlier rows of the same task and body."""
+    """Standard deviation over seeds of the validation metric in earlier rows of the same task and body."""
 
 
 @dataclass(frozen=True)
@@ -285,7 +286,7 @@ def _contrasts(plan: Plan, rows: Sequence[Row]) -> Iterable[Contrasts]:
         k = len(cells) - 1
         if k > 0:
             p = smallest_p(n)
-            spread = _spread(rows, task, {cell.body.name for cell in cells}, plan.space.metric)
+            spread = _spread(rows, task, {cell.body.name for cell in cells}, validation_twin(plan.space.metric))
             yield Contrasts(task, n, k, p, min(1.0, k * p), smallest_effect(n, k), spread)
 
 
@@ -294,7 +295,8 @@ def _spread(rows: Iterable[Row], task: str, bodies: set[str], metric: str) -> fl
     cells: dict[str, list[float]] = {}
     for row in rows:
         config, value = row["config"], row.get(metric)
-        if config["task"] == task and config["body.name"] in bodies and value is not None:
+        is_like = config["task"] == task and config["body.name"] in bodies and config.get("seed_varies", "all") == "all"
+        if is_like and value is not None:
             cells.setdefault(str(row["cell_id"]), []).append(float(value))
     squares = sum(sum((v - sum(vs) / len(vs)) ** 2 for v in vs) for vs in cells.values())
     freedom = sum(len(vs) - 1 for vs in cells.values())

@@ -317,7 +317,7 @@ def build_embedder(task: Task, body: LoadedBody, config: TrialConfig) -> Embedde
     spec, cut = body.spec, layout(task, body.spec, config)
     kind = Embedder1D if task.dims == 1 else Embedder2D
     norm, positions = spec.architecture != "vit", spec.dims == 1
-    with torch_stream(config.seed, "embedder init"):
+    with torch_stream(config.seed_of("embedder-init"), "embedder init"):
         embedder = kind(task.sample_shape[0], cut.size, spec.width_in, cut.patch, positions, norm)
     if config.embedder.init == "copied":
         embedder.copy_from(body)
@@ -327,7 +327,7 @@ def build_embedder(task: Task, body: LoadedBody, config: TrialConfig) -> Embedde
 def build_predictor(task: Task, body: LoadedBody, config: TrialConfig) -> nn.Module:
     """Builds the predictor (stage 1) from its own stream."""
     width, cut = body.spec.width_out, layout(task, body.spec, config)
-    with torch_stream(config.seed, "predictor init"):
+    with torch_stream(config.seed_of("predictor-init"), "predictor init"):
         if not task.is_dense:
             return VectorPredictor(width, math.prod(task.output_shape))
         if task.dims == 1:
@@ -341,6 +341,6 @@ def build_model(data: TaskData, body: LoadedBody, config: TrialConfig) -> OrcaMo
     std = None if data.target_std is None else torch.from_numpy(data.target_std).float()
     embedder, network = build_embedder(data.task, body, config), body.network(config.body.input_mode)
     if config.finetune.lora_rank is not None:
-        with torch_stream(config.seed, "adapter init"):
+        with torch_stream(config.seed_of("adapter-init"), "adapter init"):
             add_adapters(network, body.spec.architecture, config.finetune.lora_rank, config.finetune.lora_alpha)
     return OrcaModel(embedder, network, build_predictor(data.task, body, config), mean, std)

@@ -33,7 +33,7 @@ from orca_sweep.config import canonical_json
 from orca_sweep.errors import BusyError, OrcaSweepError, StorageError
 
 # Raise it whenever a stage's code changes what the stage computes.
-STAGE_SCHEMA = 3
+STAGE_SCHEMA = 4
 NUMERIC_PACKAGES = ("torch", "transformers", "numpy", "scikit-learn", "scipy")
 ROWS = "rows"
 """The folder of what trials had cost."""

@@ -89,7 +89,9 @@ def run(tmp_path, place, user_tasks):
 
     def go(folder="sweep", use=None, snapshots=(), report=lambda row: None, **settings):
         config = resolve({key.replace("__", "."): value for key, value in settings.items()})
-        row = run_trial(config, tmp_path / folder, use or place, tmp_path / "data", report, snapshots)
+        row = run_trial(
+            config, tmp_path / folder, use or place, tmp_path / "data", report, snapshots, imports=[str(user_tasks)]
+        )
         record = read_record(tmp_path / folder, config.trial_id)
         return {**row, **unsealed(record)}, record["epochs"]
 

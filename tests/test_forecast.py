@@ -105,7 +105,7 @@ def test_stages_are_counted_before_and_found_after(plan_of, place, tmp_path):
 def pooled(rows):
     cells = {}
     for row in rows:
-        cells.setdefault(row["cell_id"], []).append(row["test_metric_best"])
+        cells.setdefault(row["cell_id"], []).append(row["val_metric_best"])
     return math.sqrt(np.mean([np.var(values, ddof=1) for values in cells.values()]))
 
 

@@ -175,6 +175,7 @@ def test_the_split_seed_draws_validation_only(name, tmp_path):
     parts = [raw_splits(find_task(name), root, seed) for seed in seeds]
     # Rows are told apart by their targets where inputs are large; both are drawn at random.
     validation = [rows(part.val.y) + rows(part.val.x) for part in parts]
+    assert find_task(name).splits_are_fixed == (name in PUBLISHED_SPLITS)
     if name in PUBLISHED_SPLITS:
         assert all(part == validation[0] for part in validation)
     else:

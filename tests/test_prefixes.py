@@ -7,14 +7,13 @@ import os
 import time
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orca_sweep import stages
 from orca_sweep.freezing import beginning, schedule
-from orca_sweep.results import read_record
+from orca_sweep.results import collect, read_record, reveal
 from orca_sweep.space.prefixes import shared_epochs, shared_prefixes
 from orca_sweep.space.records import PlannedTrial
 from orca_sweep.stages import finetuning
@@ -502,7 +501,8 @@ def test_a_sweep_shares_prefixes_and_its_store_lists_them(tmp_path, user_tasks, 
     space = tmp_path / "space.yaml"
     space.write_text(f"imports: [{user_tasks}]\n{SPACE}")
     orca("launch", space, "--out", tmp_path / "out", "--store", tmp_path / "store", check=0)
-    trials = pd.read_parquet(tmp_path / "out/tables/trials.parquet")
+    reveal(tmp_path / "out")
+    trials = collect([tmp_path / "out"], tmp_path / "out/tables").trials
     assert trials.status.tolist() == ["ok"] * 10
     sharing = trials[trials.reused.str.contains(PREFIX_STAGE)]
     # One of each two that start frozen, whichever came first.

@@ -292,8 +292,8 @@ def test_methods_and_compute_are_written_from_the_rows(tmp_path):
     common = {
         "finetune.epochs": 20, "finetune.lr": 1e-3, "embedder.epochs": 5, "data.split_seed": 3, "n_train": 100, "n_val": 50,
         "n_test": 60, "wall_time_s": 1800.0, "finetune_s": 1000.0, "reused_s": 3600.0, "reused": "pretrain",
-        "device": "cuda", "n_threads": 4, "n_gpus": 0.5, "host": "a", "versions": "torch=1", "code_version": "9.9",
-        "resumed_from_epoch": 0, "peak_gpu_memory_mib": 2048.0,
+        "device": "cuda", "n_threads": 4, "n_gpus": 0.5, "gpu_s": 900.0, "host": "a", "versions": "torch=1",
+        "code_version": "9.9", "resumed_from_epoch": 0, "peak_gpu_memory_mib": 2048.0,
     }  # fmt: skip
     parts = arm(NONE, [0.1, 0.2, 0.3], **common), arm(MNIST, [0.1, 0.2, None], **common)
     report = compute(sweep_folder(tmp_path, *parts, arm(NONE, [0.2, 0.3], "aa", 10, **common)))

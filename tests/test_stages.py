@@ -105,7 +105,7 @@ def test_one_step_is_the_plainly_written_step(tmp_path):
 
     data = TaskData(task, samples, samples, samples, None, None, "")
     config = FinetuneConfig(epochs=1, batch_size=4, accumulation=3, lr=0.1, weight_decay=0.1, grad_clip=0.05)
-    stages.finetune(net, data, config, 0, "cpu", None, "", lambda row: None)
+    stages.finetune(net, data, config, lambda source: 0, "cpu", None, "", lambda row: None)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=0.1, weight_decay=0.1)
     nn.functional.cross_entropy(plain(x), y).backward()
     nn.utils.clip_grad_norm_(plain.parameters(), 0.05)
@@ -405,7 +405,7 @@ def test_test_data_is_touched_once_at_the_end(run, monkeypatch):
         bad = Samples(np.flip(data.test.x, 0).copy() * 7, data.test.y)
         return type(data)(data.task, data.train, data.val, bad, None, None, data.fingerprint)
 
-    from orca_sweep import trial
+    from orca_sweep.trial import running as trial
 
     monkeypatch.setattr(trial, "task_data", poisoned)
     trial._task_data.cache_clear()
@@ -587,8 +587,10 @@ def test_dense_and_1d_tasks_run_through(run):
 
 @pytest.mark.gpu
 def test_a_trial_runs_on_a_gpu(run, tmp_path):
-    row, _ = run(**ALIGNED, use=stages.Place(Store(str(tmp_path / "gpu")), "cuda"))
+    row, _ = run(**ALIGNED, use=stages.Place(Store(str(tmp_path / "gpu")), "cuda", n_gpus=0.5))
     assert row["status"] == "ok"
+    assert row["peak_gpu_memory_mib"] > 0
+    assert row["gpu_s"] == 0.5 * row["wall_time_s"]
 
 
 @pytest.mark.network

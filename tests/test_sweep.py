@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from orca_sweep.results import read_results, sweep_status
+from orca_sweep.results import collect, read_results, reveal, sweep_status
 from orca_sweep.store import read_tensors
 
 SPACE = """
@@ -44,6 +45,12 @@ def orca(*args, cwd=None, check=None, env=None):
     return done
 
 
+def revealed(out):
+    """The tables of a sweep once somebody has looked at its test metrics."""
+    reveal(out)
+    return collect([out], out / "tables")
+
+
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory, user_tasks):
     """One finished sweep of four trials."""
@@ -59,7 +66,9 @@ def test_a_launch_ends_with_tables_figure_and_a_printed_summary(sweep):
     found = read_results(out / "tables")
     assert found.trials["status"].tolist() == ["ok"] * 4
     assert found.factors == ("proxy",)
-    assert found.trials["test_metric_best"].between(0, 1).all()
+    assert found.trials["test_metric_best"].isna().all() and found.trials["is_sealed"].all()
+    assert (found.metric, found.n_sealed) == ("val_metric_best", 4)
+    assert "test metrics of 4 trials are sealed" in printed and "val_metric_best (tiny" in printed
     stages = found.epochs.groupby(["trial_id", "stage"]).size()
     assert sorted(stages.tolist()) == [3, 3, 3, 3, 3, 3]
     assert (out / "figures" / "figure2_proxies.png").stat().st_size > 10_000
@@ -96,7 +105,9 @@ def test_a_sweep_run_twice_has_the_same_numbers(sweep, tmp_path):
     space, out, _ = sweep
     orca("launch", space, "--out", tmp_path / "again", check=0)
     same = ["trial_id", "state_sha256", "val_metric_best", "test_metric_best", "test_metric_last"]
-    a, b = (read_results(folder / "tables").trials[same] for folder in (out, tmp_path / "again"))
+    copy = shutil.copytree(out, tmp_path / "copy")
+    a, b = (revealed(folder).trials[same] for folder in (copy, tmp_path / "again"))
+    assert a["test_metric_best"].between(0, 1).all()
     pd.testing.assert_frame_equal(a, b)
 
 
@@ -149,7 +160,7 @@ def test_a_killed_driver_loses_nothing_finished_and_launch_completes(tmp_path, u
     space.unlink()  # the folder is enough to go on
     done = orca("resume", out, cwd=tmp_path / "somewhere", check=0)
     assert "4 ok" in done.stdout
-    trials = read_results(out / "tables").trials
+    trials = revealed(out).trials
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in finished.items())
     assert trials["resumed_from_epoch"].max() > 0
     # The same trial, unbroken and in this process: the same weights, bit for bit.
@@ -341,7 +352,7 @@ def test_the_readme_s_own_task_runs_as_it_is_written(tmp_path):
         (tmp_path / name).write_text(block)
     done = orca("launch", "my_space.yaml", cwd=tmp_path, check=0)
     assert "4 of 4 trials run now" in done.stdout
-    trials = pd.read_parquet(tmp_path / "results/my_space/tables/trials.parquet")
+    trials = revealed(tmp_path / "results/my_space").trials
     assert set(trials.task) == {"mine"}
     assert (trials.status == "ok").all()
     assert trials.test_metric_best.max() < 0.7  # chance is 0.75

@@ -518,9 +518,12 @@ def test_cost_adds_up_and_keeps_failed_searched_and_reused_work_apart(tmp_path):
     assert [total[kind]["n"] for kind in ("ok", "failed", "search", "all")] == ["3", "2", "1", "6"]
     assert float(total["all"]["hours"]) == pytest.approx((3 * 41 + 7 + 41) / 3600)
     assert float(total["ok"]["reused_hours"]) == pytest.approx(100 / 3600)
+    told = sweep(tmp_path / "told", arm(NONE, [0.1, 0.2], **TIMES, **PLACE, gpu_s=41 * 0.25, n_gpus=0.25))
+    recorded = cost.compute(told, gpus_per_trial=0.5)
+    assert (recorded.n_assumed, recorded.ok.gpu_s) == (0, 41 * 0.25 * 2)
     whole, table = cost.shown(found)
     assert "4 trials on cuda, 4 threads; 1 trials on cpu, 4 threads; 2 hosts" in whole.caption
-    assert "GPU-hours count 0.5 GPU per trial" in whole.caption
+    assert "4 trials do not tell how many GPUs they held; they count with 0.5" in whole.caption
     assert "Trials without a time: 1, " in whole.notes[0]
     assert "Trials that were resumed: 1. Only their last attempt is counted." in whole.notes[1]
     assert rows(table)[1][-2:] == ("7.0 (2)", "41.0 (1)")

@@ -210,7 +210,7 @@ def test_a_tuned_sweep_replicates_each_cell_at_its_best(tuned):
     for cell in summarise(results):
         rows = trials[(trials.cell_id == cell.cell_id) & (trials.role != "search")]
         assert cell.interval.n == len(rows)
-        assert cell.interval.mean == pytest.approx(rows["test_metric_best"].mean())
+        assert cell.interval.mean == pytest.approx(rows[results.metric].mean())
         assert cell.chosen == {"finetune.lr": rows["finetune.lr"].iloc[0]}
         assert cell.n_searched == (0 if cell.role == "aa" else 3)
     assert "2 trials to run, 0 done before, up to 9 more to be planned from their results" in printed
@@ -272,7 +272,7 @@ def test_outcomes_are_scored_as_the_space_says_and_a_budget_is_kept(tmp_path, us
     results = read_results(tmp_path / "out" / "tables")
     trials = results.trials
     assert sorted(trials["status"]) == ["diverged", "diverged", "ok", "ok"]
-    worst = trials["test_metric_best"].max()
+    worst = trials[results.metric].max()
     cells = {cell.levels["finetune.lr"]: cell for cell in summarise(results)}
     assert (cells[1e9].interval.n, cells[1e9].interval.mean, cells[1e9].n_worst) == (2, worst, 2)
     assert "2 diverged (2 scored as worst)" in " ".join(done.stdout.split())

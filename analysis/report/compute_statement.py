@@ -16,17 +16,10 @@ def compute_statement(results: Results) -> tuple[str, ...]:
     try:
         # A trial that stands for two cells has a row in each, and was run once.
         once = replace(results, trials=results.trials.drop_duplicates("trial_id"))
-        found = cost.compute(once, _gpus_per_trial(results))
+        found = cost.compute(once)
     except InputError as error:
         return (f"What the trials took cannot be told from these tables: {'; '.join(error.problems)}",)
     return " ".join(_hours(found)), " ".join(text for text in _hardware(results, found) if text)
-
-
-def _gpus_per_trial(results: Results) -> float:
-    """The GPUs that a trial held, where the rows say it and agree; else 1."""
-    known: Any = results.trials["n_gpus"].dropna() if "n_gpus" in results.trials else []
-    held = {float(n) for n in known if n > 0}
-    return held.pop() if len(held) == 1 else 1.0
 
 
 def _hours(found: Cost) -> Iterable[str]:
@@ -43,6 +36,8 @@ def _hours(found: Cost) -> Iterable[str]:
             f"Work of {time(reused)} was not done again but taken from the store by"
             f" {count(sum(one.n_reused for one in spent), 'trial')}; it is not counted above."
         )
+    if found.n_assumed:
+        yield f"{count(found.n_assumed, 'trial')} on a GPU did not tell how many they held, and count with one."
     yield from _gaps(spent)
 
 

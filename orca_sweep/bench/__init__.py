@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,13 @@ def run(benchmark: str, repeats: int = 3) -> Iterator[Measurement]:
     """Yields the measurements of a benchmark's cases, one after the other.
 
     Args:
-        benchmark: ``objectives``, ``loading`` or ``overhead``.
+        benchmark: ``objectives``, ``loading``, ``overhead`` or ``collect``.
         repeats: how often the slow side runs.
     """
-    if benchmark == "overhead":
-        from orca_sweep.bench import overhead
-
+    if benchmark in ("overhead", "collect"):
+        whole = import_module(f"orca_sweep.bench.{'overhead' if benchmark == 'overhead' else 'collecting'}")
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            yield from pool.submit(overhead.measurements, repeats).result()
+            yield from pool.submit(whole.measurements, repeats).result()
         return
     from orca_sweep.bench import loading, objectives
 

@@ -17,6 +17,15 @@ DIMS: Mapping[str, int] = {"roberta": 1, "bert": 1, "gpt2": 1, "gpt_neox": 1, "s
 PICKLE = "pytorch_model.bin"
 DECODERS = ("gpt2", "gpt_neox")
 """Families whose tokens attend only to those before them."""
+DROPOUT: Mapping[str, Mapping[str, float]] = {
+    "roberta": {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1},
+    "bert": {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1},
+    "gpt2": {"resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1},
+    "gpt_neox": {"attention_dropout": 0.0, "hidden_dropout": 0.0},
+    "swin": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "drop_path_rate": 0.1},
+    "vit": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+}
+"""What each family drops out in training unless its settings say otherwise: transformers' own defaults."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -213,6 +222,14 @@ def find_body(name: str) -> Body:
     if HUB_ID.fullmatch(name):
         return Body(name, f"downloaded from the hub: {name}", name, "see the hub page", None, location=name)
     raise InputError(f"{BODIES.unknown(name)} A hub id is written org/name, a folder starts with '.' or '/'.")
+
+
+def has_dropout(body: Body) -> bool | None:
+    """Whether training drops out anything of the body; None of a published one, whose config has to be read first."""
+    if body.pretrain is None or body.architecture is None:
+        return None
+    rates = DROPOUT[body.architecture]
+    return any(body.settings.get(name, rate) > 0 for name, rate in rates.items())
 
 
 def canonical_name(name: str) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -10,18 +9,14 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from orca_sweep import __version__
 from orca_sweep.cli import data as data_commands
+from orca_sweep.cli import ending, plans, tables, trials
 from orca_sweep.cli import jobs as job_commands
-from orca_sweep.cli import plans, tables
 from orca_sweep.cli import store as store_commands
 from orca_sweep.cli.progress import Progress
-from orca_sweep.cli.reporting import report, script_command
-from orca_sweep.cli.tables import figures_for
-from orca_sweep.cli.words import level_text
-from orca_sweep.declaration import task_label
+from orca_sweep.cli.reporting import report
 from orca_sweep.errors import InputError, OrcaSweepError, StorageError
 from orca_sweep.space import Plan
 
@@ -180,12 +175,12 @@ def _run(made: Plan, folder: Path, address: str | None, data_root: Path, store: 
         outcome = run(
             made, Setup(folder, store, data_root, where, None if dashboard_host == "none" else dashboard_host), progress
         )
-    _finish(folder, console)
+    ending.finish(folder, console)
     console.print(_outcome_text(outcome))
     for note in outcome.notes:
         console.print(f"note: {note}", soft_wrap=True)
     if outcome.n_left:
-        console.print(f"What is missing or failed runs with: orca-sweep resume {_short(folder)}", soft_wrap=True)
+        console.print(f"What is missing or failed runs with: orca-sweep resume {ending.short(folder)}", soft_wrap=True)
     raise typer.Exit(outcome.exit_code)
 
 
@@ -201,76 +196,6 @@ def _convert_tasks(made: Plan, root: Path) -> None:
 def _outcome_text(outcome: Any) -> str:
     states = ", ".join(f"{n} {status}" for status, n in sorted(outcome.statuses.items()))
     return f"{outcome.n_run} of {outcome.n_planned} trials run now in {outcome.wall_time_s:.0f} s; all: {states}"
-
-
-def _finish(folder: Path, console: Console) -> None:
-    """Tables, figures and printed summary: all from the records, whatever ended the sweep."""
-    from orca_sweep.results import collect
-
-    tables = folder / "tables"
-    results = collect([folder], tables)
-    drawn = _figures(results, tables, folder / "figures", console)
-    _print_summary(results, console)
-    console.print(f"tables  {_short(tables / 'trials.parquet')}  {_short(tables / 'epochs.parquet')}", soft_wrap=True)
-    for figure in drawn:
-        console.print(f"figure  {_short(figure)}", soft_wrap=True)
-    console.print("next:", style="bold")
-    console.print(f"  orca-sweep report {_short(folder)}", soft_wrap=True)
-    console.print(
-        f"  python -c \"import pandas as pd; print(pd.read_parquet('{_short(tables)}/trials.parquet'))\"",
-        soft_wrap=True,
-    )
-    console.print("  orca-sweep list factors        what else a space can vary")
-    console.print("  add a level or a seed to the YAML and launch it again: only the new trials run")
-
-
-def _figures(results: Any, tables: Path, out: Path, console: Console) -> list[Path]:
-    """Draws the sweep's figures in processes of their own: the package itself never imports matplotlib."""
-    drawn = []
-    for name in figures_for(results):
-        command = script_command(f"{name}.py", tables, out)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            why = (done.stderr or done.stdout).strip().splitlines()[-1:] or [f"{name}: exit code {done.returncode}"]
-            console.print(f"no figure: {why[0]}", soft_wrap=True)
-        else:
-            drawn.append(out / f"{name}.png")
-    return drawn
-
-
-def _print_summary(results: Any, console: Console) -> None:
-    from orca_sweep.results import summarise
-
-    cells = summarise(results)
-    table = Table(box=None, header_style="bold")
-    has_roles = any(cell.role != "replicate" for cell in cells)
-    tuned = [f"{path} (tuned)" for path in results.tuned]
-    for name in (*results.factors, *tuned, *["role"] * has_roles, "n", "mean", "95% interval", "not ok"):
-        table.add_column(name, overflow="fold")
-    for cell in cells:
-        chosen = [level_text(cell.chosen[path]) if cell.chosen else "-" for path in results.tuned]
-        table.add_row(*map(level_text, cell.levels.values()), *chosen, *[cell.role] * has_roles, *_numbers(cell))
-    measures = ", ".join(dict.fromkeys(f"{task_label(cell.task)}: {cell.metric}" for cell in cells))
-    console.print(f"{results.metric} ({measures}; lower is better), mean over n seeds with Student-t interval:")
-    console.print(table)
-    efforts = sorted({cell.n_searched for cell in cells if cell.role == "replicate"})
-    if results.tuned:
-        console.print(
-            f"tuned within each cell on validation data, by {' to '.join(map(str, efforts))} trials with other seeds"
-        )
-
-
-def _numbers(cell: Any) -> tuple[str, str, str, str]:
-    i = cell.interval
-    lacking = ", ".join(f"{n} {status}" for status, n in cell.statuses.items() if status != "ok") or "0"
-    lacking += f" ({cell.n_worst} scored as worst)" if cell.n_worst else ""
-    return str(i.n), f"{i.mean:.4f}" if i.n else "-", f"{i.low:.4f} .. {i.high:.4f}" if i.n > 1 else "-", lacking
-
-
-def _short(path: Path) -> str:
-    """The path from here, if it is below the working folder."""
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 # pretrain -----------------------------------------------------------------------------------------
@@ -332,6 +257,7 @@ class Benchmark(StrEnum):
     objectives = "objectives"
     loading = "loading"
     overhead = "overhead"
+    collect = "collect"
 
 
 @app.command()
@@ -343,7 +269,8 @@ def bench(
     """Measures ours beside the naive way of the same work; ratio = naive / ours in CPU seconds of one thread.
 
     Loading is measured beside a DataLoader with 4 workers, whose CPU seconds count too; samples/s are by the clock.
-    Overhead is that of a sweep of trials that do nothing, beside a bare Tuner that uses its workers again.
+    Overhead is that of a sweep of trials that do nothing, beside a bare Tuner that uses its workers again. Collect is
+    beside reading every record into a frame and writing that.
     """
     from orca_sweep.bench import run
 
@@ -363,3 +290,5 @@ app.command()(job_commands.submit)
 app.command()(tables.collect)
 app.command()(tables.status)
 app.command()(report)
+app.command()(trials.reveal)
+app.command()(trials.replay)

@@ -45,7 +45,7 @@ def plan(
         raise
     folder = (out or Path("results") / made.space.name).resolve()
     found = _forecast(made, folder, store_root(store or str(folder / "store")), data.resolve(), probe)
-    notes = _notes(made, data)
+    notes = _notes(made, data, folder)
     if as_json:
         print(_lines(_plan_json(made, found, notes)))
     else:
@@ -88,7 +88,8 @@ def _forecast(made: Plan, folder: Path, store: str, data_root: Path, probe: bool
     return forecast(made, opened, done, sum(map(done, later)))
 
 
-def _notes(made: Plan, data: Path) -> list[str]:
+def _notes(made: Plan, data: Path, folder: Path) -> list[str]:
+    from orca_sweep.results import reveals
     from orca_sweep.space.confounds import confounds
     from orca_sweep.trial import unavailable_loggers, unavailable_parts
 
@@ -104,6 +105,12 @@ def _notes(made: Plan, data: Path) -> list[str]:
                 f"finetune.decay_epochs {decay} is below finetune.epochs {cell.finetune.epochs}:"
                 " the learning rate is zero at the end."
             )
+    log = reveals(folder)
+    if log:
+        notes.append(
+            f"Test metrics of {folder} were revealed (last on {log[-1].time}): trials that begin from now on are marked"
+            " (n_reveals_before)."
+        )
     return list(dict.fromkeys([*notes, *made.notes, *confounds(made)]))
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from orca_sweep.cli.ending import shipped
 from orca_sweep.cli.tables import figures_for
 from orca_sweep.errors import InputError
 from orca_sweep.results import Results, collect, read_results
@@ -35,8 +36,9 @@ def report(
     more = [*_given("--base", base), *_given("--margin", margin), *_given("--metric", [metric] if metric else None)]
     more += ["--complete-pairs"] if complete_pairs else []
     more += ["--made-at", made_at] if made_at else []
-    command = [*script_command("report", tables, target), *more, "--figures", *figures_for(results)]
-    code = subprocess.run(command, check=False).returncode
+    # In a process of its own, for the package itself never imports matplotlib.
+    script = [sys.executable, str(shipped("analysis") / "report"), "--tables", str(tables), "--out", str(target)]
+    code = subprocess.run([*script, *more, "--figures", *figures_for(results)], check=False).returncode
     raise typer.Exit(code if code in (0, 1, 2) else 1)
 
 
@@ -55,15 +57,3 @@ def _tables(folder: Path) -> tuple[Path, Results]:
 
 def _given(option: str, values: list[str] | None) -> list[str]:
     return [option, *values] if values else []
-
-
-def shipped(folder: str) -> Path:
-    """Returns the folder ``analysis`` or ``search_spaces``: beside the package, or inside an installed one."""
-    package = Path(__file__).resolve().parent.parent
-    beside = package.parent / folder
-    return beside if beside.is_dir() else package / "_shipped" / folder
-
-
-def script_command(name: str, tables: Path, out: Path) -> list[str]:
-    """Returns the command that runs a script of ``analysis``, for the package itself never imports matplotlib."""
-    return [sys.executable, str(shipped("analysis") / name), "--tables", str(tables), "--out", str(out)]

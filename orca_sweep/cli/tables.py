@@ -34,10 +34,10 @@ def _n_levels(results: Results, path: str) -> int:
 
 
 def collect(
-    sweeps: Annotated[list[Path], typer.Argument(help="sweep folders", show_default=False)],
+    sweeps: Annotated[list[Path], typer.Argument(help="sweep folders, or folders of tables", show_default=False)],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="default: tables/ in the only sweep folder")] = None,
 ) -> None:
-    """Makes trials.parquet and epochs.parquet from one or more sweep folders, also while they run."""
+    """Makes trials, epochs and stages.parquet from sweep folders, also while they run, and from tables made elsewhere."""
     from orca_sweep.results import collect as merge
 
     if out is None and len(sweeps) > 1:
@@ -47,6 +47,9 @@ def collect(
     counts = ", ".join(f"{n} {status}" for status, n in results.trials["status"].value_counts().items())
     print(f"{target / 'trials.parquet'}: {len(results.trials)} trials ({counts})")
     print(f"{target / 'epochs.parquet'}: {len(results.epochs)} epochs")
+    print(f"{target / 'stages.parquet'}: {0 if results.stages is None else len(results.stages)} stages")
+    if results.n_sealed:
+        print(f"test metrics of {results.n_sealed} trials are sealed (orca-sweep reveal SWEEP_FOLDER shows them)")
 
 
 def status(

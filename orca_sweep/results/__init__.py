@@ -1,6 +1,6 @@
 """From trial records to Parquet tables and back: schemas with units and meanings, merge, read."""
 
-from orca_sweep.results.collecting import collect, write_table
+from orca_sweep.results.collecting import Recorded, collect, find_trial, write_table
 from orca_sweep.results.columns import (
     EPOCH_COLUMNS,
     FINAL_STATUSES,
@@ -11,6 +11,7 @@ from orca_sweep.results.columns import (
     Column,
     Status,
     trial_columns,
+    validation_twin,
 )
 from orca_sweep.results.custody import Reveal, now, reveal, reveals
 from orca_sweep.results.records import (
@@ -44,12 +45,14 @@ __all__ = [
     "Column",
     "DamagedError",
     "Failure",
+    "Recorded",
     "Results",
     "Reveal",
     "Status",
     "SweepStatus",
     "append_planned",
     "collect",
+    "find_trial",
     "finite",
     "manifest_of",
     "now",
@@ -64,6 +67,7 @@ __all__ = [
     "sweep_status",
     "trial_columns",
     "unsealed",
+    "validation_twin",
     "with_roles",
     "write_json",
     "write_manifest",

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from difflib import get_close_matches
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -309,7 +311,7 @@ def _as_table(rows: Sequence[Mapping[str, Any]], columns: tuple[Column, ...]) ->
     names = {column.name for column in columns}
     others = sorted({name for row in rows for name in row.keys() - names})
     known = [_field(column) for column in columns]
-    arrays = [pa.array([_cell(row.get(c.name), c) for row in rows], type=_type(c)) for c in columns]
+    arrays = [pa.array(_values(rows, column), type=_type(column)) for column in columns]
     more = [_inferred([row.get(name) for row in rows]) for name in others]
     fields = [
         pa.field(name, array.type, metadata={"unit": "", "meaning": "unknown to this version"})
@@ -374,13 +376,14 @@ def _field(column: Column) -> "pa.Field":
     return pa.field(column.name, _type(column), metadata={"unit": column.unit, "meaning": column.meaning})
 
 
-def _cell(value: object, column: Column) -> object:
-    """A value in its column's type (``forever`` and a number share one text column)."""
-    if value is None:
-        return None
+def _values(rows: Sequence[Mapping[str, Any]], column: Column) -> list[Any]:
+    """A column's values in its type (``forever`` and a number share one text column)."""
+    values = [row.get(column.name) for row in rows]
     if column.type == "time":
-        return datetime.fromisoformat(value) if isinstance(value, str) else value
-    return str(value) if column.type == "string" else value
+        return [datetime.fromisoformat(value) if isinstance(value, str) else value for value in values]
+    if column.type == "string":
+        return [value if value is None or isinstance(value, str) else str(value) for value in values]
+    return values
 
 
 def write_table(path: Path, table: "pa.Table", about: Mapping[str, Any]) -> None:
@@ -395,3 +398,40 @@ def write_table(path: Path, table: "pa.Table", about: Mapping[str, Any]) -> None
         pq.write_table(
             table.replace_schema_metadata({"orca_sweep": canonical_json(about)}), temporary, row_group_size=ROW_GROUP
         )
+
+
+# One trial ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One trial as it is recorded."""
+
+    trial_id: str
+    config: Mapping[str, Any]
+    """Flat."""
+    row: Mapping[str, Any]
+    tests: Mapping[str, Any]
+    """Its test metrics, sealed or not: for comparing, not for showing, as long as ``is_sealed``."""
+    is_sealed: bool
+
+
+def find_trial(source: Path, start: str) -> Recorded:
+    """Returns the trial of a sweep or of collected tables whose id begins so.
+
+    Raises:
+        InputError: if there is none, or several, or the source holds neither.
+    """
+    (found,) = _sources([source])
+    plans = {use[0]: plan for use, plan in found.uses() if use[0].startswith(start)}
+    if len(plans) != 1:
+        near = get_close_matches(start, {use[0] for use, _ in found.uses()}, n=1)
+        known = ", ".join(list(plans)[:5]) or (
+            f"the nearest is {near[0]}" if near else "see trial_id in the trials table"
+        )
+        raise InputError(f"{source}: {len(plans) or 'no'} trials have an id that begins with {start!r}: {known}.")
+    ((trial_id, plan),) = plans.items()
+    record = found.record(trial_id)
+    config = {name: value for name, value in plan.items() if name in knobs()}
+    is_sealed = bool(record["row"].get("is_sealed"))
+    return Recorded(trial_id, config, record["row"], unsealed(record), is_sealed)

@@ -140,6 +140,11 @@ SEALED_COLUMNS = tuple(c.name for c in TRIAL_MEASURES if c.name.startswith(("tes
 """What is written sealed, and in no table until ``orca-sweep reveal`` has shown it."""
 
 
+def validation_twin(metric: str) -> str:
+    """Returns what stands for a metric column as long as test metrics are sealed."""
+    return metric.replace("test_metric_", "val_metric_")
+
+
 def trial_columns() -> tuple[Column, ...]:
     """Returns the columns of trials.parquet: measures, then every field of a trial's config, typed."""
     fields = (Column(knob.path, knob.column_type, "", knob.meaning) for knob in knobs().values())

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orca_sweep.errors import InputError
-from orca_sweep.results.columns import SEALED_COLUMNS, TRIAL_MEASURES
+from orca_sweep.results.columns import SEALED_COLUMNS, TRIAL_MEASURES, validation_twin
 from orca_sweep.results.records import ROLE
 from orca_sweep.results.tables import NO_RECORD, Results
 from orca_sweep.stats import Interval, t_interval
@@ -66,7 +66,7 @@ def scored(results: Results, metric: str | None = None) -> "pd.DataFrame":
     if column in SEALED_COLUMNS and results.n_sealed:
         raise InputError(
             f"metric {column!r}: the test metrics of {results.n_sealed} ok trials are sealed. Compare on validation"
-            f" ({column.replace('test_', 'val_')}), or show them with 'orca-sweep reveal SWEEP_FOLDER'."
+            f" ({validation_twin(column)}), or show them with 'orca-sweep reveal SWEEP_FOLDER'."
         )
     trials = with_roles(results.trials)
     replicates = trials["role"] != "search"

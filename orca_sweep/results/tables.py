@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orca_sweep.errors import InputError
-from orca_sweep.results.columns import TABLE_SCHEMA
+from orca_sweep.results.columns import TABLE_SCHEMA, validation_twin
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,7 +127,7 @@ def read_results(folder: Path | str) -> Results:
         trials=trials,
         epochs=frames["epochs"],
         factors=tuple(dict.fromkeys(path for sweep in sweeps for path in sweep.get("factors", ()))),
-        metric=metric.replace("test_", "val_") if n_sealed else metric,
+        metric=validation_twin(metric) if n_sealed else metric,
         spaces=tuple(sweep["space"] for sweep in sweeps),
         questions=tuple(sweep.get("question", "") for sweep in sweeps),
         tuned=tuple(dict.fromkeys(path for sweep in sweeps for path in sweep.get("tuned", ()))),

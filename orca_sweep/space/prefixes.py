@@ -17,8 +17,11 @@ Stretches = tuple[tuple[tuple[str, ...], int], ...]
 
 
 def without_schedule(config: TrialConfig) -> TrialConfig:
-    """Returns what trials that begin alike have in common: the config with one freeze schedule and length for all."""
-    same = {"freeze": "none", "freeze_epochs": 0, "epochs": 1}
+    """Returns what trials that begin alike have in common: the config with one freeze schedule and length for all.
+
+    Trials of several levels of ``seed_varies`` that are the same work, as all are at seed 0, have one.
+    """
+    config, same = config.as_run(), {"freeze": "none", "freeze_epochs": 0, "epochs": 1}
     return config.model_copy(update={"finetune": config.finetune.model_copy(update=same)})
 
 

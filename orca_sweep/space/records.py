@@ -300,9 +300,15 @@ class Plan:
 
     @property
     def by_task(self) -> dict[str, list[TrialConfig]]:
-        """The cells of each task, in their order."""
-        tasks: dict[str, list[TrialConfig]] = {}
+        """The cells of each task that are there to be compared; of those that differ in ``seed_varies`` alone, the first.
+
+        These have the same settings and other spreads: a difference of their means is none of settings.
+        """
+        arms: dict[TrialConfig, TrialConfig] = {}
         for cell in self.cells:
+            arms.setdefault(cell.model_copy(update={"seed_varies": "all"}), cell)
+        tasks: dict[str, list[TrialConfig]] = {}
+        for cell in arms.values():
             tasks.setdefault(cell.task, []).append(cell)
         return tasks
 

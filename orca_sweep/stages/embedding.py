@@ -158,6 +158,7 @@ class _Run:
     ) -> None:
         self.embedder, self.proxy, self.config, self.place = embedder.to(place.device), proxy, config, place
         self.settings: EmbedderConfig = config.embedder
+        self.seed = config.seed_of("embedder-training")
         self.x = Feed(data.train.x, place.device)
         members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
         self.n = sum(map(len, members))
@@ -180,13 +181,14 @@ class _Run:
 
     def _inputs(self, data: TaskData, labels: np.ndarray, body: LoadedBody) -> dict[str, Any]:
         settings = self.settings.model_dump(exclude={"epochs"})
+        init_seed = self.config.seed_of("embedder-init")
         return {
             **self.place.key_part(),
             "data": data.fingerprint,
             "labels": state_digest({"labels": labels}),
             "proxy": self.proxy.key,
             "input_layer": body.input_digest(),
-            "seed": self.config.seed,
+            "seed": self.seed if self.seed == init_seed else [self.seed, init_seed],
             "embedder": settings,
             "shapes": {name: list(value.shape) for name, value in self.embedder.state_dict().items()},
             "objective_source": objectives.source_digest(self.settings.objective),
@@ -277,7 +279,7 @@ class _Run:
 
     def _draw(self, label: int, members: np.ndarray) -> Tensor:
         if len(members) > self.settings.max_samples_per_class:
-            rng = stream_rng(self.config.seed, "target subset", self.epoch + 1, label)
+            rng = stream_rng(self.seed, "target subset", self.epoch + 1, label)
             members = np.sort(rng.choice(members, self.settings.max_samples_per_class, replace=False))
         return torch.from_numpy(members)
 
@@ -316,7 +318,7 @@ class _Run:
     @cached_property
     def _objective_settings(self) -> dict[str, Any]:
         """Those of the run that the objective takes; random directions are the run seed's."""
-        ours = {**self.settings.model_dump(), "projection_seed": self.config.seed}
+        ours = {**self.settings.model_dump(), "projection_seed": self.seed}
         return {
             name: ours[name] for name in objectives.settings_of(self.settings.objective) if ours.get(name) is not None
         }
@@ -351,12 +353,13 @@ class _Run:
         n, m = self.settings.proxy_samples, len(self.proxy.features)
         if n >= m:
             return torch.arange(m)
-        return torch.from_numpy(np.sort(stream_rng(self.config.seed, "proxy subset").choice(m, n, replace=False)))
+        return torch.from_numpy(np.sort(stream_rng(self.seed, "proxy subset").choice(m, n, replace=False)))
 
     def _note(self, value: float, lr: float | None = None, spent: float = 0.0) -> dict[str, Any]:
         if not math.isfinite(value):
             text = f"embedder training diverged: objective {value} at embedder epoch {self.epoch}"
             raise DivergedError(text, self.history)
         row = {"stage": EMBEDDER_STAGE, "epoch": self.epoch, "objective": value, "lr": lr, "wall_time_s": spent}
+        row |= {"n_steps": int(lr is not None), "lr_integral": lr or 0.0}
         self.history.append(row)
         return row

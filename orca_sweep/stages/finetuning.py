@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from orca_sweep.bodies.network import to_arrays, to_tensors
-from orca_sweep.config import FinetuneConfig
+from orca_sweep.config import FinetuneConfig, Source
 from orca_sweep.data import Samples
 from orca_sweep.errors import DivergedError, InputError
 from orca_sweep.freezing import Phase, beginning, schedule
@@ -84,8 +84,39 @@ class FinetuneResult:
     resumed_from_epoch: int = 0
     """Of the run's own checkpoint; a prefix may have taken it further."""
     seconds: float = 0.0
-    reused_s: float = 0.0
+    reused: dict[int, float] = field(default_factory=dict)
     """What the epochs taken over from other runs had cost."""
+    spent: dict[int, float] = field(default_factory=dict)
+    """Seconds of the epochs done now, with saving them."""
+    phases: list[dict[str, Any]] = field(default_factory=list)
+    """What each phase of the freeze schedule came to; columns of the stages table."""
+
+    @property
+    def reused_s(self) -> float:
+        """What was taken over had cost in all."""
+        return sum(self.reused.values())
+
+
+def _phases(phases: Sequence[Phase], result: FinetuneResult) -> list[dict[str, Any]]:
+    """What each phase came to; one that the run was too short for is left out."""
+    found = []
+    for phase in phases:
+        rows = [row for row in result.epochs if phase_at(phases, row["epoch"]) is phase]
+        if rows:
+            epochs = [row["epoch"] for row in rows]
+            found.append(
+                {
+                    "frozen": "+".join(phase.frozen),
+                    "first_epoch": epochs[0],
+                    "last_epoch": epochs[-1],
+                    "n_trainable": rows[0]["n_trainable"],
+                    "n_steps": sum(row["n_steps"] for row in rows),
+                    "lr_integral": math.fsum(row["lr_integral"] for row in rows),
+                    "wall_time_s": sum(result.spent.get(epoch, 0.0) for epoch in epochs),
+                    "reused_s": sum(result.reused.get(epoch, 0.0) for epoch in epochs),
+                }
+            )
+    return found
 
 
 @dataclass(frozen=True)
@@ -109,7 +140,7 @@ def finetune(
     model: nn.Module,
     data: TaskData,
     config: FinetuneConfig,
-    seed: int,
+    seed_of: Callable[[Source], int],
     device: str,
     checkpoint: Path | None,
     identity: str,
@@ -132,19 +163,22 @@ def finetune(
         DivergedError: when a training loss or a validation metric is not finite, also if another run that shares
             the prefix has found that out.
     """
-    loop = _Loop(model.to(device), data, config, seed, device, augment)
+    loop = _Loop(model.to(device), data, config, seed_of, device, augment)
     loop.resume(checkpoint, identity)
     shared = _Shared(loop, prefixes)
     shared.begin()
     for end in sorted({*shared.epochs, config.epochs}):
         with shared.alone(end):
             while loop.epoch < end:
+                start = time.perf_counter()
                 loop.run_epoch()
                 if checkpoint is not None:
                     loop.save(checkpoint, identity)
                 shared.keep()
                 report(loop.result.epochs[-1])
+                loop.result.spent[loop.epoch] = time.perf_counter() - start
     loop.result.last = _copies(model)
+    loop.result.phases = _phases(loop.schedule, loop.result)
     return loop.result
 
 
@@ -152,9 +186,15 @@ class _Loop:
     """The state of one fine-tuning run."""
 
     def __init__(
-        self, model: nn.Module, data: TaskData, config: FinetuneConfig, seed: int, device: str, augment: bool
+        self,
+        model: nn.Module,
+        data: TaskData,
+        config: FinetuneConfig,
+        seed_of: Callable[[Source], int],
+        device: str,
+        augment: bool,
     ) -> None:
-        self.model, self.data, self.config, self.seed, self.device = model, data, config, seed, device
+        self.model, self.data, self.config, self.seed_of, self.device = model, data, config, seed_of, device
         self.augment = augment
         self.x, self.y = Feed(data.train.x, device), Feed(data.train.y, device)
         self.parts = None if data.train.groups is None else _Parts(data.train.groups)
@@ -181,14 +221,28 @@ class _Loop:
         n_trainable = set_frozen(self.model, phase_at(self.schedule, epoch).frozen)
         start_momentum(self.optimizer)
         self._keep_features()
-        train_loss, lr = self._train(epoch)
+        n_before = self.result.n_steps
+        train_loss, lr, lr_integral = self._train(epoch)
         if not math.isfinite(train_loss):
             raise self._diverged(f"training loss {train_loss} in epoch {epoch}")
         val_loss, val_metric = self._validate()
         if not math.isfinite(val_metric):
             raise self._diverged(f"validation metric {val_metric} in epoch {epoch}")
         self.epoch = epoch
-        self._note(epoch, train_loss, val_loss, val_metric, lr, n_trainable, time.perf_counter() - start)
+        self._note(
+            {
+                "stage": STAGE,
+                "epoch": epoch,
+                "train_loss": train_loss,
+                "val_loss": val_loss if math.isfinite(val_loss) else None,
+                "val_metric": val_metric,
+                "lr": lr,
+                "lr_integral": lr_integral,
+                "n_steps": self.result.n_steps - n_before,
+                "n_trainable": n_trainable,
+                "wall_time_s": time.perf_counter() - start,
+            }
+        )
 
     def _keep_features(self) -> None:
         """Runs embedder and body once for a phase in which neither trains: they are in eval mode, without dropout."""
@@ -215,30 +269,32 @@ class _Loop:
             return self.model(self.x[index]), self.y[index]
         # Inputs and targets draw alike: a cut of the one is the same cut of the other.
         x, y = (
-            feed.drawn(index, stream_rng(self.seed, "augmentation", self.epoch + 1, self.n_batches))
+            feed.drawn(index, stream_rng(self.seed_of("augmentation"), "augmentation", self.epoch + 1, self.n_batches))
             for feed in (self.x, self.y)
         )
         return self.model(x), y
 
     def _order(self, epoch: int) -> np.ndarray:
         """The epoch's order of training samples; of samples in parts, one part each."""
-        order = stream_rng(self.seed, "finetune order", epoch).permutation(self.data.train.n_wholes)
-        return order if self.parts is None else self.parts.draw(order, stream_rng(self.seed, "parts", epoch))
+        seed = self.seed_of("finetune-order")
+        order = stream_rng(seed, "finetune order", epoch).permutation(self.data.train.n_wholes)
+        return order if self.parts is None else self.parts.draw(order, stream_rng(seed, "parts", epoch))
 
     def _diverged(self, what: str) -> DivergedError:
         return DivergedError(f"fine-tuning diverged: {what}", self.result.epochs)
 
-    def _train(self, epoch: int) -> tuple[float, float]:
-        """One pass over the training samples; returns mean loss and the last step's learning rate."""
+    def _train(self, epoch: int) -> tuple[float, float, float]:
+        """One pass over the training samples; returns mean loss, the last step's rate and the sum of all steps' rates."""
         order = self._order(epoch)
         self.n_batches = 0
-        total, lr = torch.zeros((), device=self.device), 0.0
-        with torch_stream(self.seed, "dropout", epoch):
+        total, lr, lr_integral = torch.zeros((), device=self.device), 0.0, 0.0
+        with torch_stream(self.seed_of("dropout"), "dropout", epoch):
             for group in batches(order, self.step_size):
                 lr = learning_rate(self.config, self.result.n_steps, self.steps_per_epoch)
                 total += self._optimizer_step(group, lr) * len(group)
                 self.result.n_steps += 1
-        return float(total) / len(order), lr
+                lr_integral += lr
+        return float(total) / len(order), lr, lr_integral
 
     def _optimizer_step(self, group: Tensor, lr: float) -> Tensor:
         """One optimizer step on one group of samples, in batches; returns the group's mean loss."""
@@ -270,27 +326,14 @@ class _Loop:
         loss = float(self.loss(torch.from_numpy(prediction), torch.from_numpy(target)))
         return loss, METRICS[self.data.task.metric].compute(prediction, target)
 
-    def _note(
-        self, epoch: int, train_loss: float, val_loss: float, val_metric: float, lr: float, n_trainable: int, s: float
-    ) -> None:
+    def _note(self, row: dict[str, Any]) -> None:
         result = self.result
-        result.seconds += s
-        result.val_metric_last = val_metric
-        if val_metric < result.val_metric_best:
-            result.val_metric_best, result.best_epoch = val_metric, epoch
+        result.seconds += row["wall_time_s"]
+        result.val_metric_last = row["val_metric"]
+        if row["val_metric"] < result.val_metric_best:
+            result.val_metric_best, result.best_epoch = row["val_metric"], row["epoch"]
             result.best = _copies(self.model)
-        result.epochs.append(
-            {
-                "stage": STAGE,
-                "epoch": epoch,
-                "train_loss": train_loss,
-                "val_loss": val_loss if math.isfinite(val_loss) else None,
-                "val_metric": val_metric,
-                "lr": lr,
-                "n_trainable": n_trainable,
-                "wall_time_s": s,
-            }
-        )
+        result.epochs.append(row)
 
     def state(self) -> tuple[Tensors, dict[str, Any]]:
         """Returns all that the next epoch and the end of the run depend on."""
@@ -325,13 +368,14 @@ class _Loop:
             n_steps=saved.meta["n_steps"],
             resumed_from_epoch=self.result.resumed_from_epoch,
             seconds=saved.meta["seconds"],
-            reused_s=self.result.reused_s,
+            reused=self.result.reused,
+            spent=self.result.spent,
         )
 
     def save(self, path: Path, identity: str) -> None:
         """Writes the whole state as one safetensors file with JSON in its header; no pickle."""
         tensors, meta = self.state()
-        write_tensors(str(path), tensors, {**meta, "identity": identity, "reused_s": self.result.reused_s})
+        write_tensors(str(path), tensors, {**meta, "identity": identity, "reused": list(self.result.reused.items())})
 
     def resume(self, path: Path | None, identity: str) -> None:
         """Takes up a checkpoint of this very run; anything else is left alone and overwritten."""
@@ -343,7 +387,7 @@ class _Loop:
             return
         self.restore(saved)
         self.result.resumed_from_epoch = self.epoch
-        self.result.reused_s = saved.meta["reused_s"]
+        self.result.reused = {int(epoch): float(seconds) for epoch, seconds in saved.meta["reused"]}
 
 
 class _Shared:
@@ -383,12 +427,12 @@ class _Shared:
 
     def _go_on_from(self, artifact: Artifact, prefixes: Prefixes) -> None:
         loop, epochs = self.loop, artifact.meta["epochs"]
-        seconds = sum(row["wall_time_s"] for row in epochs[loop.epoch :])
-        prefixes.reused(seconds)
+        taken = {row["epoch"]: row["wall_time_s"] for row in epochs[loop.epoch :]}
+        prefixes.reused(sum(taken.values()))
         if "diverged" in artifact.meta:
             raise DivergedError(artifact.meta["diverged"], epochs)
         loop.restore(artifact)
-        loop.result.reused_s += seconds
+        loop.result.reused |= taken
 
     def keep(self) -> None:
         """Stores the present state if others go on from it."""

@@ -22,6 +22,8 @@ class Place:
     store: Store
     device: str = "cpu"
     n_threads: int = 1
+    n_gpus: float = 0.0
+    """GPUs that are held meanwhile; a share of one counts as that."""
 
     def key_part(self) -> dict[str, Any]:
         """What of the place belongs into a stage's key."""

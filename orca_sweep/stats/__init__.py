@@ -17,6 +17,7 @@ from orca_sweep.stats.contrasts import (
 from orca_sweep.stats.factors import Effect, FactorEffects, LevelMean, factor_effects
 from orca_sweep.stats.intervals import Interval, Proportion, t_interval, wilson_interval
 from orca_sweep.stats.ranks import RankCorrelation, rank_correlation
+from orca_sweep.stats.variances import SdInterval, VarianceRatio, sd_interval, variance_ratio
 from orca_sweep.stats.verdicts import (
     WORDS,
     Equivalence,
@@ -41,6 +42,8 @@ __all__ = [
     "NoiseMargin",
     "Proportion",
     "RankCorrelation",
+    "SdInterval",
+    "VarianceRatio",
     "Verdict",
     "Word",
     "aa_margin",
@@ -50,10 +53,12 @@ __all__ = [
     "interquartile_mean",
     "paired_contrast",
     "rank_correlation",
+    "sd_interval",
     "sign_flip_p",
     "smallest_effect",
     "smallest_p",
     "t_interval",
+    "variance_ratio",
     "verdict",
     "verdicts",
     "wilson_interval",

@@ -130,7 +130,8 @@ class Queue(Searcher):
 
 
 def _epoch(result: Mapping[str, Any]) -> dict[str, Any]:
-    kept = ("stage", "epoch", "train_loss", "val_loss", "val_metric", "lr", "n_trainable", "wall_time_s")
+    kept = ("stage", "epoch", "train_loss", "val_loss", "val_metric", "lr", "lr_integral", "n_steps",
+            "n_trainable", "wall_time_s")  # fmt: skip
     return {key: result.get(key) for key in kept}
 
 

@@ -26,7 +26,7 @@ from ray import tune
 from orca_sweep.agenda import Agenda
 from orca_sweep.config import TrialConfig, digest
 from orca_sweep.errors import BusyError, InputError, StorageError
-from orca_sweep.results import FINAL_STATUSES, append_planned, read_row, write_manifest, write_record
+from orca_sweep.results import FINAL_STATUSES, append_planned, read_row, write_manifest
 from orca_sweep.space import Plan, PlannedTrial, Range
 from orca_sweep.space.prefixes import shared_prefixes, without_schedule
 from orca_sweep.store import Store
@@ -43,7 +43,6 @@ from orca_sweep.sweep.checks import (
 from orca_sweep.sweep.loggers import callbacks
 from orca_sweep.sweep.queue import DONE, PASSED, UNWRITTEN, WAITING, GroupedPruning, Queue, Watch
 from orca_sweep.trial import (
-    load_imports,
     resolve,
     run_trial,
     shared_stages,
@@ -340,25 +339,23 @@ def _work(plan: Plan, setup: Setup, prefixes: Prefixes) -> Callable[[dict[str, A
         told = params["trial"]
         _reset(resources.n_threads)
         device = resources.device if torch.cuda.is_available() else "cpu"
-        place = Place(Store(setup.store, PATIENCE_S), device, resources.n_threads)
+        place = Place(Store(setup.store, PATIENCE_S), device, resources.n_threads, resources.gpu)
         config = TrialConfig.model_validate(told["config"])
         passed = _tell_passed if told["tells"] else _tell_nothing
         shared = prefixes.get(told["trial_id"], ())
         row = read_row(setup.out, told["trial_id"])  # there is one if a worker died before its last word to Tune
         try:
-            load_imports(imports)
             if row is None:
-                row = run_trial(config, setup.out, place, setup.data_root, _report, levels, limit_s, shared, passed)
+                row = run_trial(
+                    config, setup.out, place, setup.data_root, _report, levels, limit_s, shared, passed, imports
+                )
         except BusyError as error:
             tune.report({"stage": WAITING, "lock": error.lock})
             return
         except StorageError as error:
             tune.report({"stage": UNWRITTEN, "why": str(error)})
             return
-        except InputError as error:  # an import that works where the sweep was launched, and not here
-            row = {"trial_id": told["trial_id"], "cell_id": told["cell_id"], "status": "failed", "error": str(error)}
-            write_record(setup.out, row, [])
-        shown = ("status", "val_metric_best", "val_metric_last", "test_metric_best", "test_metric_last")
+        shown = ("status", "val_metric_best", "val_metric_last")
         tune.report({"stage": DONE, **{k: row[k] for k in shown if row.get(k) is not None}})
 
     return orca
@@ -370,9 +367,7 @@ def _reset(n_threads: int) -> None:
 
     gc.collect()
     if torch.cuda.is_available():
-        # What the last trial held must not be counted against this one.
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
     torch.set_num_threads(n_threads)
     torch.set_grad_enabled(True)
     torch.set_default_dtype(torch.float32)

@@ -185,6 +185,7 @@ FSD50K = Task(
     loss_settings={"pos_weight": 10.0},
     metric="map-error",
     load=load_fsd50k,
+    splits_are_fixed=True,
     convert=Conversion("fsd50k", convert_fsd50k),
     meaning="sound clips as log-mel spectrograms, 200 yes-or-no labels, the benchmark's three splits",
     source=f"FSD50K (Fonseca et al. 2022, arXiv 2010.00475); {SOURCE}",

@@ -74,6 +74,8 @@ class Task:
     """``as-inputs``: targets are later states of the inputs. They are brought to the inputs' scale and scored there."""
     coordinates: bool = False
     """Whether two channels with the grid's coordinates, 0 to 1, follow the inputs; they count in ``sample_shape``."""
+    splits_are_fixed: bool = False
+    """Whether the data come in three parts, so that no split seed draws them."""
     augments: bool = False
     """Whether training samples are augmented while ``data.augment`` is on."""
     loss_settings: Mapping[str, Any] = field(default_factory=dict)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from orca_sweep.errors import InputError
 from orca_sweep.objectives import OBJECTIVES, settings_of
 from orca_sweep.proxies import canonical_proxy, find_proxy, unavailable_proxy
 from orca_sweep.tasks import Task, canonical_task, find_task, unavailable
+from orca_sweep.trial.sources import canonical_sources, unvaried
 
 # Fields that are settings of an objective, where it takes them.
 OBJECTIVE_SETTINGS = (
@@ -59,6 +60,27 @@ def load_imports(imports: Iterable[str]) -> None:
         raise InputError(problems)
 
 
+def code_digest(imports: Iterable[str]) -> str:
+    """Returns the SHA-256 of this program's source, and of the modules and files that a space imports."""
+    digest = hashlib.sha256(_own_digest().encode())
+    for name in imports:
+        spec = None if name.endswith(".py") else find_spec(name)
+        path = Path(name) if spec is None else Path(spec.origin or "")
+        digest.update(path.read_bytes() if path.is_file() else name.encode())
+    return digest.hexdigest()
+
+
+@cache
+def _own_digest() -> str:
+    package = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        place = path.relative_to(package)
+        if place.parts[0] != "_shipped":
+            digest.update(f"{place.as_posix()}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
 @cache
 def _import_file(name: str) -> None:
     unique = f"orca_sweep_import_{Path(name).stem}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
@@ -81,7 +103,8 @@ def resolve(settings: Mapping[str, Any]) -> TrialConfig:
     that cannot change the work are put to one canonical value, so that equal work has an equal id:
     without embedder training (no epochs, no proxy or no objective) these three and the training's own
     knobs; a freeze schedule as the run can tell it apart; with a random body the pre-training's length; momentum without
-    sgd; what the objective does not take. Folders of bodies and proxies become absolute: a worker runs in another folder.
+    sgd; what the objective does not take; ``seed_varies`` everything where split and pre-training are fixed. Folders of
+    bodies and proxies become absolute: a worker runs in another folder.
 
     Raises:
         InputError: with every mistake; each starts with the dotted name of the field.
@@ -101,7 +124,7 @@ def resolve(settings: Mapping[str, Any]) -> TrialConfig:
     problems += [] if problems else _contradictions(config)
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
-    return config
+    return canonical_sources(config)
 
 
 def _task_text(value: Mapping[str, Any]) -> object:
@@ -252,7 +275,8 @@ def _contradictions(config: TrialConfig) -> list[str]:
             f"finetune.decay_epochs = {config.finetune.decay_epochs}: the decay must end after the warm-up"
             f" ({config.finetune.warmup_epochs} epochs)."
         )
-    return problems
+    problem = unvaried(config)
+    return [*problems, problem] if problem else problems
 
 
 def shared_stages(config: TrialConfig) -> dict[str, str]:
@@ -261,6 +285,7 @@ def shared_stages(config: TrialConfig) -> dict[str, str]:
     Told from the config alone, before anything is loaded: equal names are equal work. The names of embedder runs leave
     their length out, since a longer one holds the shorter ones.
     """
+    config = config.as_run()
     flat = config.flat()
     body = {path: value for path, value in flat.items() if path.startswith("body.")}
     names: dict[str, str] = {}
@@ -274,8 +299,10 @@ def shared_stages(config: TrialConfig) -> dict[str, str]:
         names["pseudo-labels"] = digest("pseudo-labels", {**data, "n": config.embedder.n_pseudo_classes})
     objective = {path: flat[path] for path in ("embedder.objective", "embedder.proxy_samples", *OBJECTIVE_SETTINGS)}
     names["objective"] = digest("objective", {**body, "proxy": config.proxy, **objective})
-    embedder = {k: v for k, v in flat.items() if not k.startswith("finetune.") and k != "embedder.epochs"}
-    return {**names, "embedder": digest("embedder", embedder)}
+    others = ("embedder.epochs", "seed", "seed_varies")
+    embedder = {k: v for k, v in flat.items() if not k.startswith("finetune.") and k not in others}
+    seeds = [config.seed_of("embedder-init"), config.seed_of("embedder-training")]
+    return {**names, "embedder": digest("embedder", [embedder, seeds])}
 
 
 def pretrained_name(body: BodyConfig) -> str:

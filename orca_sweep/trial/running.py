@@ -5,28 +5,30 @@ import math
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orca_sweep import __version__
 from orca_sweep.bodies import find_body
-from orca_sweep.config import BodyConfig, TrialConfig, canonical_json
+from orca_sweep.config import BodyConfig, Source, TrialConfig, canonical_json
 from orca_sweep.data import fingerprint
 from orca_sweep.errors import BusyError, DivergedError, OrcaSweepError, TimeLimitError
 from orca_sweep.proxies import find_proxy
-from orca_sweep.results import FINAL_STATUSES, Status, finite, write_record
+from orca_sweep.results import FINAL_STATUSES, SEALED_COLUMNS, Status, finite, now, write_record
 from orca_sweep.space.prefixes import without_schedule
 from orca_sweep.store import made_with, numeric_versions
 from orca_sweep.tasks import TaskData, find_task, task_data
-from orca_sweep.trial.resolving import pretrained_name
+from orca_sweep.trial.meter import Meter
+from orca_sweep.trial.resolving import code_digest, load_imports, pretrained_name
 
 if TYPE_CHECKING:
     from orca_sweep.stages import Place, Progress
 
 CHECKPOINT = "checkpoint.safetensors"
+FINETUNE_SOURCES: tuple[Source, ...] = ("finetune-order", "augmentation", "dropout")
 
 
 @dataclass
@@ -34,8 +36,9 @@ class _Record:
     """What is known of a run so far: it ends as a row whatever happens."""
 
     row: dict[str, Any]
-    epochs: list[dict[str, Any]]
-    reused: dict[str, float]
+    meter: Meter
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    reused: dict[str, float] = field(default_factory=dict)
     """Seconds that each stage taken from the store had cost."""
 
     def reuse(self, stage: str, seconds: float) -> None:
@@ -52,8 +55,9 @@ def run_trial(
     limit_s: float | None = None,
     prefix_epochs: Iterable[int] = (),
     passed: Callable[[str], None] = lambda stage: None,
+    imports: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """Runs one trial to its record in ``folder/trials/<trial_id>/`` and returns the record's row.
+    """Runs one trial to its record in ``folder/trials/<trial_id>/`` and returns the record's row, without test metrics.
 
     A trial that fails, diverges or runs out of memory is a record with that status and the error; it
     never raises for them. A trial that was interrupted continues from its last checkpoint.
@@ -68,6 +72,7 @@ def run_trial(
         limit_s: seconds after which the trial ends at its next epoch, with status ``timeout``; its checkpoint stays.
         prefix_epochs: fine-tuning epochs after which the state is stored for other trials (``shared_prefixes``).
         passed: told of each stage of ``shared_stages`` when its artifact is there, and of ``finetune-prefix``.
+        imports: the space's modules and files that the config's records may come from.
 
     Raises:
         BusyError: if somebody else makes an artifact that is needed and the store has no more patience; there is
@@ -77,9 +82,11 @@ def run_trial(
     start = time.perf_counter()
     if limit_s is not None:
         report = _within(limit_s, start, config, report)
-    record = _Record(_identity(config, place), [], {})
+    record = _Record(_identity(config, place), Meter(place.n_gpus))
     home = folder / "trials" / config.trial_id
     try:
+        load_imports(imports)
+        record.row |= {"metric": find_task(config.task).metric, "code_sha256": code_digest(imports)}
         _run(config, home, place, data_root, report, snapshot_epochs, prefix_epochs, record, passed)
         _end(record, "ok", None)
     except BusyError:
@@ -94,9 +101,10 @@ def run_trial(
         with contextlib.suppress(OSError):  # on a full disk the row matters more
             home.mkdir(parents=True, exist_ok=True)
             (home / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-    record.row["wall_time_s"] = time.perf_counter() - start
+    record.row |= {**record.meter.row(), "ended_at": now()}
     record.row |= {"reused": ",".join(record.reused), "reused_s": sum(record.reused.values())}
-    write_record(folder, record.row, record.epochs)
+    write_record(folder, record.row, record.epochs, record.meter.stages)
+    record.row = {name: value for name, value in record.row.items() if name not in SEALED_COLUMNS}
     if record.row["status"] in FINAL_STATUSES:
         drop_checkpoint(home)  # not before the record is there
     if record.row["status"] == "ok":
@@ -139,7 +147,7 @@ def _identity(config: TrialConfig, place: "Place") -> dict[str, Any]:
     return {
         "trial_id": config.trial_id,
         "cell_id": config.cell_id,
-        "metric": find_task(config.task).metric,
+        "started_at": now(),
         "device": place.device,
         "n_threads": place.n_threads,
         "host": platform.node(),
@@ -179,47 +187,46 @@ def _run(
     from orca_sweep.model import build_model
     from orca_sweep.store import stage_key
 
-    clock = _Clock(record.row)
-    data = _task_data(config.task, data_root, config.data.split_seed, config.data.n_train)
-    sizes = {
-        f"n_{name}": part.n_wholes for name, part in (("train", data.train), ("val", data.val), ("test", data.test))
-    }
-    record.row |= {**sizes, "data_sha256": data.fingerprint}
-    clock.lap("data_s")
+    config = config.as_run()
+    meter = record.meter
+    with meter.stage("data"):
+        data = _task_data(config.task, data_root, config.data.split_seed, config.data.n_train)
+    parts = (("train", data.train), ("val", data.val), ("test", data.test))
+    record.row |= {**{f"n_{name}": part.n_wholes for name, part in parts}, "data_sha256": data.fingerprint}
 
-    body_record = find_body(config.body.name)
-    body, seconds, reused = stages.pretrain_body(body_record, config.body, place, report)
-    if reused:
-        record.reuse("pretrain", seconds)
+    with meter.stage("body") as phases:
+        body, seconds, reused = stages.pretrain_body(find_body(config.body.name), config.body, place, report)
+        if reused:
+            record.reuse("pretrain", seconds)
+            phases.append({"reused_s": seconds})
+        model = build_model(data, body, config)
     record.row |= {"pretrain_metric": body.pretrain_metric, "body_sha256": body.digest()}
-    clock.lap("body_s")
+    record.row["n_parameters"] = sum(p.numel() for p in model.parameters())
     passed("pretrain")
 
-    model = build_model(data, body, config)
-    record.row["n_parameters"] = sum(p.numel() for p in model.parameters())
     if config.embedder.epochs > 0:
-        _train_embedder(
-            config, model.embedder, data, body, place, data_root, report, snapshot_epochs, record, clock, passed
-        )
+        _train_embedder(config, model.embedder, data, body, place, data_root, report, snapshot_epochs, record, passed)
         passed("embedder")
 
-    inputs = _finetune_inputs(config, data, body, model, place)
-    identity = stage_key("finetune", {**inputs, "finetune": config.finetune.model_dump()})
-    # The whole config but the schedule: what of it shows in no weight, such as body.input_mode, must tell prefixes apart.
-    start = {**inputs, "config": without_schedule(config).flat()}
-    prefixes = stages.Prefixes(
-        place.store, start, frozenset(prefix_epochs), lambda seconds: record.reuse("finetune-prefix", seconds)
-    )
-    checkpoint, told = home / CHECKPOINT, _prefix_teller(report, prefix_epochs, passed)
-    result = stages.finetune(
-        model, data, config.finetune, config.seed, place.device, checkpoint, identity, told,
-        augment=config.data.augment and data.task.augments, prefixes=prefixes,
-    )  # fmt: skip
+    with meter.stage("finetune") as phases:
+        inputs = _finetune_inputs(config, data, body, model, place)
+        identity = stage_key("finetune", {**inputs, "finetune": config.finetune.model_dump()})
+        # The whole config but the schedule: what of it shows in no weight, such as body.input_mode, must tell prefixes
+        # apart.
+        start = {**inputs, "config": without_schedule(config).hashed()}
+        prefixes = stages.Prefixes(
+            place.store, start, frozenset(prefix_epochs), lambda seconds: record.reuse("finetune-prefix", seconds)
+        )
+        checkpoint, told = home / CHECKPOINT, _prefix_teller(report, prefix_epochs, passed)
+        result = stages.finetune(
+            model, data, config.finetune, config.seed_of, place.device, checkpoint, identity, told,
+            augment=config.data.augment and data.task.augments, prefixes=prefixes,
+        )  # fmt: skip
+        phases += result.phases
     record.epochs += result.epochs
     record.row |= _finetune_row(result)
-    clock.lap("finetune_s")
-    _score_test(model, data, result, place.device, record.row)
-    clock.lap("test_s")
+    with meter.stage("test"):
+        _score_test(model, data, result, place.device, record.row)
 
 
 def _prefix_teller(report: "Progress", epochs: Iterable[int], passed: Callable[[str], None]) -> "Progress":
@@ -240,9 +247,10 @@ def _finetune_inputs(config: TrialConfig, data: TaskData, body: Any, model: Any,
     from orca_sweep.bodies.network import to_arrays
     from orca_sweep.store import state_digest
 
+    seeds = {source: config.seed_of(source) for source in FINETUNE_SOURCES}
     return {
         **place.key_part(),
-        "seed": config.seed,
+        "seed": config.seed if set(seeds.values()) == {config.seed} else seeds,
         "task": [data.task.name, data.task.loss, dict(data.task.loss_settings), data.task.metric],
         "augment": config.data.augment,
         "data": data.fingerprint,
@@ -250,19 +258,6 @@ def _finetune_inputs(config: TrialConfig, data: TaskData, body: Any, model: Any,
         "body": body.about,
         "start": state_digest(to_arrays(model.state_dict())),
     }
-
-
-class _Clock:
-    """Writes the seconds since the last lap into the row."""
-
-    def __init__(self, row: dict[str, Any]) -> None:
-        self.row = row
-        self.last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.row[name] = now - self.last
-        self.last = now
 
 
 @lru_cache(maxsize=2)
@@ -281,36 +276,54 @@ def _train_embedder(
     report: "Progress",
     snapshot_epochs: Iterable[int],
     record: _Record,
-    clock: _Clock,
     passed: Callable[[str], None],
 ) -> None:
     from orca_sweep import stages
 
-    proxy_data = find_proxy(config.proxy).load(data_root)
-    proxy = stages.proxy_features(proxy_data, body, place)
-    if proxy.reused:
-        record.reuse("proxy-features", proxy.seconds)
+    with record.meter.stage("proxy") as phases:
+        proxy_data = find_proxy(config.proxy).load(data_root)
+        proxy = stages.proxy_features(proxy_data, body, place)
+        if proxy.reused:
+            record.reuse("proxy-features", proxy.seconds)
+            phases.append({"reused_s": proxy.seconds})
     record.row["proxy_sha256"] = proxy_data.fingerprint
-    clock.lap("proxy_s")
     passed("proxy-features")
-    labels, seconds = stages.target_labels(data, config.embedder.n_pseudo_classes, config.data.split_seed, place)
-    if seconds is not None:
-        record.reuse("pseudo-labels", seconds)
-    passed("pseudo-labels")
-    training = stages.train_embedder(embedder, data, labels, proxy, body, config, place, snapshot_epochs, report)
-    if training.constants_reused_s is not None:
-        record.reuse("objective", training.constants_reused_s)
-    if training.reused_s > 0:
-        record.reuse("embedder", training.reused_s)
+    with record.meter.stage("embedder") as phases:
+        labels, seconds = stages.target_labels(data, config.embedder.n_pseudo_classes, config.data.split_seed, place)
+        passed("pseudo-labels")
+        training = stages.train_embedder(embedder, data, labels, proxy, body, config, place, snapshot_epochs, report)
+        taken = {
+            "pseudo-labels": seconds,
+            "objective": training.constants_reused_s,
+            "embedder": training.reused_s or None,
+        }
+        for stage, cost in taken.items():
+            if cost is not None:
+                record.reuse(stage, cost)
+        n_trainable = sum(p.numel() for p in embedder.parameters())
+        phases.append(_embedder_phase(training.epochs, n_trainable, sum(filter(None, taken.values()))))
     record.epochs += [dict(epoch) for epoch in training.epochs]
-    first, last = training.epochs[0]["objective"], training.epochs[-1]["objective"]
     record.row |= {
-        "objective_first": first,
-        "objective_last": last,
+        "objective_first": training.epochs[0]["objective"],
+        "objective_last": training.epochs[-1]["objective"],
         "n_target_classes_skipped": training.n_target_classes_skipped,
         "n_proxy_classes_skipped": training.n_proxy_classes_skipped,
+        "n_embedder_steps": phases[0]["n_steps"],
+        "embedder_lr_integral": phases[0]["lr_integral"],
+        "n_trainable_embedder": n_trainable,
     }
-    clock.lap("embedder_s")
+
+
+def _embedder_phase(epochs: Sequence[Mapping[str, Any]], n_trainable: int, reused_s: float) -> dict[str, Any]:
+    return {
+        "frozen": "",
+        "first_epoch": epochs[0]["epoch"],
+        "last_epoch": epochs[-1]["epoch"],
+        "n_trainable": n_trainable,
+        "n_steps": sum(row["n_steps"] for row in epochs),
+        "lr_integral": math.fsum(row["lr_integral"] for row in epochs),
+        "reused_s": reused_s,
+    }
 
 
 def _finetune_row(result: Any) -> dict[str, Any]:
@@ -319,6 +332,8 @@ def _finetune_row(result: Any) -> dict[str, Any]:
         "val_metric_last": result.val_metric_last,
         "best_epoch": result.best_epoch,
         "n_steps": result.n_steps,
+        "lr_integral": math.fsum(row["lr_integral"] for row in result.epochs),
+        "n_trainable_phases": canonical_json([phase["n_trainable"] for phase in result.phases]),
         "n_trainable_first": result.epochs[0]["n_trainable"],
         "n_trainable_last": result.epochs[-1]["n_trainable"],
         "resumed_from_epoch": result.resumed_from_epoch,

@@ -1,0 +1,109 @@
+"""What a command that changes results ends with: tables, figures, and the summary as text."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from orca_sweep.cli.tables import figures_for
+from orca_sweep.cli.words import level_text
+from orca_sweep.declaration import task_label
+
+
+def finish(folder: Path, console: Console) -> None:
+    """Makes tables and figures and prints the summary: all from the records, whatever ended the sweep."""
+    from orca_sweep.results import collect
+
+    tables = folder / "tables"
+    results = collect([folder], tables)
+    drawn = _figures(results, tables, folder / "figures", console)
+    _print_summary(results, console)
+    for note in _custody(results, folder):
+        console.print(note, soft_wrap=True)
+    names = "  ".join(short(tables / f"{name}.parquet") for name in ("trials", "epochs", "stages"))
+    console.print(f"tables  {names}", soft_wrap=True)
+    for figure in drawn:
+        console.print(f"figure  {short(figure)}", soft_wrap=True)
+    console.print("next:", style="bold")
+    console.print(f"  orca-sweep report {short(folder)}", soft_wrap=True)
+    console.print(
+        f"  python -c \"import pandas as pd; print(pd.read_parquet('{short(tables)}/trials.parquet'))\"",
+        soft_wrap=True,
+    )
+    console.print("  orca-sweep list factors        what else a space can vary")
+    console.print("  add a level or a seed to the YAML and launch it again: only the new trials run")
+
+
+def _custody(results: Any, folder: Path) -> list[str]:
+    """What is to be said of test metrics: sealed, or looked at."""
+    notes = []
+    if results.n_sealed:
+        notes.append(
+            f"test metrics of {results.n_sealed} trials are sealed: these are validation metrics. When all choices are"
+            f" made: orca-sweep reveal {short(folder)}"
+        )
+    trials = results.trials
+    if "n_reveals_before" in trials and (trials["n_reveals_before"] > 0).any():
+        n = int((trials["n_reveals_before"] > 0).sum())
+        notes.append(f"{n} trials began after test metrics of this sweep had been revealed (n_reveals_before).")
+    return notes
+
+
+def shipped(folder: str) -> Path:
+    """Returns the folder ``analysis`` or ``search_spaces``: beside the package, or inside an installed one."""
+    package = Path(__file__).resolve().parent.parent
+    beside = package.parent / folder
+    return beside if beside.is_dir() else package / "_shipped" / folder
+
+
+def _figures(results: Any, tables: Path, out: Path, console: Console) -> list[Path]:
+    """Draws the sweep's figures in processes of their own: the package itself never imports matplotlib."""
+    drawn = []
+    for name in figures_for(results):
+        script = shipped("analysis") / f"{name}.py"
+        command = [sys.executable, str(script), "--tables", str(tables), "--out", str(out)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            why = (done.stderr or done.stdout).strip().splitlines()[-1:] or [f"{name}: exit code {done.returncode}"]
+            console.print(f"no figure: {why[0]}", soft_wrap=True)
+        else:
+            drawn.append(out / f"{name}.png")
+    return drawn
+
+
+def _print_summary(results: Any, console: Console) -> None:
+    from orca_sweep.results import summarise
+
+    cells = summarise(results)
+    table = Table(box=None, header_style="bold")
+    has_roles = any(cell.role != "replicate" for cell in cells)
+    tuned = [f"{path} (tuned)" for path in results.tuned]
+    for name in (*results.factors, *tuned, *["role"] * has_roles, "n", "mean", "95% interval", "not ok"):
+        table.add_column(name, overflow="fold")
+    for cell in cells:
+        chosen = [level_text(cell.chosen[path]) if cell.chosen else "-" for path in results.tuned]
+        table.add_row(*map(level_text, cell.levels.values()), *chosen, *[cell.role] * has_roles, *_numbers(cell))
+    measures = ", ".join(dict.fromkeys(f"{task_label(cell.task)}: {cell.metric}" for cell in cells))
+    console.print(f"{results.metric} ({measures}; lower is better), mean over n seeds with Student-t interval:")
+    console.print(table)
+    efforts = sorted({cell.n_searched for cell in cells if cell.role == "replicate"})
+    if results.tuned:
+        console.print(
+            f"tuned within each cell on validation data, by {' to '.join(map(str, efforts))} trials with other seeds"
+        )
+
+
+def _numbers(cell: Any) -> tuple[str, str, str, str]:
+    i = cell.interval
+    lacking = ", ".join(f"{n} {status}" for status, n in cell.statuses.items() if status != "ok") or "0"
+    lacking += f" ({cell.n_worst} scored as worst)" if cell.n_worst else ""
+    return str(i.n), f"{i.mean:.4f}" if i.n else "-", f"{i.low:.4f} .. {i.high:.4f}" if i.n > 1 else "-", lacking
+
+
+def short(path: Path) -> str:
+    """Returns the path from here, if it is below the working folder."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

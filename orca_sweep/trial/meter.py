@@ -1,0 +1,97 @@
+"""What a trial's stages cost: seconds, GPU-seconds and the most memory, measured where the trial runs."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+MIB = 2**20
+
+
+class Meter:
+    """Measures one trial stage by stage; a stage that fails is measured up to its failure.
+
+    Attributes:
+        seconds: of each stage that was begun.
+        stages: rows of the stages table.
+    """
+
+    def __init__(self, n_gpus: float) -> None:
+        """Begins to measure: from here on peaks count anew, whatever the process has run before."""
+        self.n_gpus = n_gpus
+        self.seconds: dict[str, float] = {}
+        self.stages: list[dict[str, Any]] = []
+        self.start = time.perf_counter()
+        self.knows_memory = _forget_peak()
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[list[dict[str, Any]]]:
+        """Measures a block as a stage. The block may put in what is known of its phases; else it is one.
+
+        Seconds of the stage that belong to no phase are counted with the first.
+        """
+        phases: list[dict[str, Any]] = []
+        start = time.perf_counter()
+        try:
+            yield phases
+        finally:
+            spent = time.perf_counter() - start
+            self.seconds[name] = spent
+            rows = phases or [{}]
+            rest = spent - sum(row.get("wall_time_s", 0.0) for row in rows)
+            rows[0]["wall_time_s"] = max(0.0, rows[0].get("wall_time_s", 0.0) + rest)
+            for phase, row in enumerate(rows, 1):
+                self.stages.append({"stage": name, "phase": phase, "reused_s": 0.0, **row, **self._held(row)})
+
+    def _held(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"gpu_s": row["wall_time_s"] * self.n_gpus, **self.peaks()}
+
+    def peaks(self) -> dict[str, float | None]:
+        """Returns the most memory held so far, by the process and on the GPU; None where that cannot be told."""
+        return {
+            "peak_memory_mib": _peak_mib() if self.knows_memory else None,
+            "peak_gpu_memory_mib": _peak_gpu_mib(),
+        }
+
+    def row(self) -> dict[str, Any]:
+        """Returns the whole trial's columns, as of now."""
+        wall_time_s = time.perf_counter() - self.start
+        return {
+            **{f"{name}_s": seconds for name, seconds in self.seconds.items()},
+            **{f"{name}_gpu_s": seconds * self.n_gpus for name, seconds in self.seconds.items()},
+            "wall_time_s": wall_time_s,
+            "gpu_s": wall_time_s * self.n_gpus,
+            "n_gpus": self.n_gpus,
+            **self.peaks(),
+        }
+
+
+def _forget_peak() -> bool:
+    """Starts the peaks anew; says whether that of the process could be. Source: proc(5), clear_refs and VmHWM."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        with CLEAR.open("w") as file:
+            file.write("5")
+        return _peak_mib() is not None
+    except OSError:
+        return False
+
+
+def _peak_mib() -> float | None:
+    try:
+        lines = STATUS.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), None)
+
+
+def _peak_gpu_mib() -> float | None:
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return float(torch.cuda.max_memory_allocated()) / MIB

@@ -1,0 +1,129 @@
+"""Test metrics are sealed until somebody asks for them, and that somebody did is in the tables."""
+
+import base64
+import json
+import zlib
+
+import pandas as pd
+import pytest
+from test_cli import orca
+from test_store_results import sweep_folder
+
+from orca_sweep import results as r
+from orca_sweep.errors import InputError
+
+
+def sealed_sweep(folder, **more):
+    """A sweep whose test metrics nobody has looked at."""
+    sweep_folder(folder, **more)
+    (folder / "reveals.json").unlink(missing_ok=True)
+    return folder
+
+
+def everything_below(folder):
+    return b"\n".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_no_file_of_a_sweep_shows_a_test_metric_that_was_not_revealed(run, tmp_path):
+    """Of a real trial: its record, its row in the store, its tables."""
+    row, _ = run(task="tiny", finetune__epochs=2)
+    record = r.read_record(tmp_path / "sweep", row["trial_id"])
+    value = r.unsealed(record)["test_metric_best"]
+    assert 0 <= value <= 1 and value == row["test_metric_best"]
+    assert not any(name.startswith("test_metric") for name in record["row"])
+    manifest = {"name": "s", "factors": [], "trials": []}
+    ids = {"trial_id": row["trial_id"], "cell_id": row["cell_id"], "config": {"task": "tiny"}}
+    r.write_json(tmp_path / "sweep" / "sweep.json", {**manifest, "trials": [ids]})
+    found = r.collect([tmp_path / "sweep"], tmp_path / "tables")
+    assert found.trials[list(r.SEALED_COLUMNS)].isna().all(axis=None)
+    (kept,) = (tmp_path / "store" / "rows").glob("*.json")
+    assert b"test_metric" not in kept.read_bytes()
+    assert b'"test_metric' not in everything_below(tmp_path / "sweep")
+
+
+def test_tables_compare_on_validation_until_all_is_revealed(tmp_path):
+    folder = sealed_sweep(tmp_path / "s", statuses=["ok"] * 5 + [None])
+    found = r.collect([folder], tmp_path / "t")
+    assert (found.metric, found.n_sealed, found.reveals) == ("val_metric_best", 5, ())
+    assert found.trials["is_sealed"].tolist()[:5] == [True] * 5
+    with pytest.raises(InputError, match="test metrics of 5 ok trials are sealed. Compare on validation"):
+        r.summarise(found, "test_metric_best")
+    shown = r.reveal(folder)
+    assert len(shown.trials) == 5
+    found = r.collect([folder], tmp_path / "t")
+    assert (found.metric, found.n_sealed) == ("test_metric_best", 0)
+    assert found.reveals == (("demo", shown.time, 5),)
+    assert found.trials["test_metric_best"].tolist()[:5] == [0.5, 0.6, 0.7, 0.5, 0.6]
+    assert (found.trials["revealed_at"][:5] == pd.Timestamp(shown.time)).all()
+    # What ends later is sealed again, and then nothing is compared on a part of the test metrics.
+    late = sweep_folder(tmp_path / "late").joinpath("trials")
+    missing = found.trials["trial_id"][5]
+    (late / missing).rename(folder / "trials" / missing)
+    found = r.collect([folder], tmp_path / "t")
+    assert (found.metric, found.n_sealed) == ("val_metric_best", 1)
+    assert r.reveal(folder).trials == (missing,)
+    assert [n for _, _, n in r.collect([folder], tmp_path / "t").reveals] == [5, 1]
+
+
+def test_a_reveal_of_nothing_is_not_logged_and_a_damaged_log_is_told(tmp_path):
+    folder = sealed_sweep(tmp_path / "s", statuses=["failed", None, "failed", "failed", "failed", "failed"])
+    assert r.reveal(folder).trials == ()
+    assert r.reveals(folder) == () and not (folder / "reveals.json").exists()
+    for text in ("{", "[1]", '[{"time": "x"}]'):
+        (folder / "reveals.json").write_text(text)
+        with pytest.raises(InputError, match=r"reveals.json: damaged"):
+            r.collect([folder], tmp_path / "t")
+
+
+def test_trials_that_began_after_a_look_are_marked(tmp_path):
+    folder = sealed_sweep(tmp_path / "s")
+    planned = json.loads((folder / "sweep.json").read_text())["trials"]
+    r.reveal(folder)
+    for trial, started in zip(planned, ["2020-01-01T00:00:00+00:00", r.now()], strict=False):
+        record = r.read_record(folder, trial["trial_id"])
+        r.write_record(folder, {**record["row"], **r.unsealed(record), "started_at": started}, record["epochs"])
+    found = r.collect([folder], tmp_path / "t")
+    assert found.trials["n_reveals_before"][:2].tolist() == [0, 1]
+    assert found.trials["n_reveals_before"][2:].isna().all()  # when these began is not known
+
+
+@pytest.mark.parametrize(
+    "text", ["@@", base64.b64encode(b"no zlib").decode(), base64.b64encode(zlib.compress(b"[")).decode()]
+)
+def test_a_damaged_seal_is_told_with_the_trial(tmp_path, text):
+    folder = sealed_sweep(tmp_path / "s")
+    trial_id = r.reveal(folder).trials[0]
+    path = folder / "trials" / trial_id / "row.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "sealed": text}))
+    with pytest.raises(InputError, match=f"trial {trial_id}: its sealed test metrics are damaged"):
+        r.collect([folder], tmp_path / "t")
+
+
+def test_records_of_before_there_were_seals_are_open(tmp_path):
+    folder = sealed_sweep(tmp_path / "s")
+    for path in (folder / "trials").glob("*/row.json"):
+        record = json.loads(path.read_text())
+        old = {"row": {**record["row"], **r.unsealed(record)}, "epochs": record["epochs"]}
+        path.write_text(json.dumps(old))
+    found = r.collect([folder], tmp_path / "t")
+    assert (found.metric, found.n_sealed) == ("test_metric_best", 0)
+    assert found.trials["test_metric_best"].notna().all() and found.trials["revealed_at"].isna().all()
+    assert len(found.stages) == 0
+
+
+def test_reveal_on_the_command_line(tmp_path):
+    folder = sealed_sweep(tmp_path / "s", statuses=["ok", "ok", None])
+    told = orca("collect", folder).stdout
+    assert "test metrics of 5 trials are sealed" in told
+    done = orca("reveal", folder)
+    assert done.returncode == 0, done.stderr
+    assert "revealed the test metrics of 5 trials (look 1 at this sweep" in done.stdout
+    assert "1 trials have not ended; theirs stay sealed" in done.stdout
+    assert "test_metric_best (digits: error; lower is better)" in done.stdout
+    assert r.read_results(folder / "tables").n_sealed == 0
+    assert (folder / "figures").is_dir()
+    assert "nothing to reveal: all that there are were revealed on" in orca("reveal", folder).stdout
+    (tmp_path / "s.yaml").write_text("base: {task: digits}\nfactors: {embedder.epochs: [0, 3]}\nseeds: 3\n")
+    assert "were revealed (last on" in " ".join(orca("plan", tmp_path / "s.yaml", "--out", folder).stdout.split())
+    missing = orca("reveal", tmp_path)
+    assert (missing.returncode, "no sweep here" in missing.stderr) == (2, True)
