@@ -177,7 +177,11 @@ def _data(said: _Said) -> Iterable[str]:
     known = {task: text for task, text in sizes.items() if text}
     yield f"Data: {by_text(known)}; the three do not overlap." if known else ""
     seeds = said.among("data.split_seed", said.trials)
-    yield f"The split was fixed by data.split_seed {some(seeds)}, which is not the run seed." if seeds else ""
+    drawn = said.among("seed_varies", said.trials)
+    if set(drawn) - {"all"}:
+        yield f"The run seed drew what seed_varies says ({some(drawn)}); all is every draw of the run, but not the split."
+    elif seeds:
+        yield f"The split was fixed by data.split_seed {some(seeds)}, which is not the run seed."
     used = {task: said.among("data_sha256", rows) for task, rows in said.trials.groupby("task", sort=False)}
     several = [str(task) for task, hashes in used.items() if len(hashes) > 1]
     yield f"Not all trials of {listed(several)} had the same data: their data_sha256 differ." if several else ""
