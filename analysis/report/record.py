@@ -149,7 +149,7 @@ def _custody(results: Results) -> Sequence[str]:
     if results.n_sealed:
         said.append(
             f"The test metrics of {results.n_sealed} ok trials are sealed: nobody has been shown them, and they are no part"
-            " of this page. Everything here compares validation metrics."
+            f" of this page. Everything here compares {results.metric}."
         )
     looks = [f"{_moment(time)} ({space or 'sweep'}: {n} trials)" for space, time, n in results.reveals]
     if looks:

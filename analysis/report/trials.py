@@ -45,10 +45,9 @@ def trials_json(results: Results) -> dict[str, Any]:
 
 def _column(known: Column | None, name: str, values: Sequence[Any], results: Results) -> dict[str, Any]:
     measured = {column.name for column in TRIAL_MEASURES}
-    factors = {*results.factors, "task", "seed"}
     kind = "apart" if name in SHOWN_APART else "measure" if name in measured else "config"
     about = {"unit": known.unit, "meaning": known.meaning} if known else {"unit": "", "meaning": ""}
-    return {"name": name, "kind": kind, "factor": name in factors, **about, **packed(values)}
+    return {"name": name, "kind": kind, "factor": name in results.factors, **about, **packed(values)}
 
 
 def packed(values: Sequence[Any]) -> dict[str, Any]:

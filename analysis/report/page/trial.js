@@ -18,7 +18,7 @@ function tableOf(caption, columns, row) {
   if (!lines.length) return null;
   return el('div', {}, el('h3', {}, caption), el('div', { class: 'scroll' }, el('table', {}, el('tbody', {}, lines.map((column) =>
     el('tr', { class: column.factor ? 'factor' : null, title: column.meaning || null },
-      el('th', { scope: 'row' }, column.name + (column.factor && column.kind === 'config' ? ' (factor)' : '')),
+      el('th', { scope: 'row' }, column.name + (column.factor ? ' (factor)' : '')),
       el('td', {}, HASHES.test(column.name) ? el('code', {}, value(column.name, row)) : shownValue(value(column.name, row))
         + (column.unit && !['metric', 'UTC'].includes(column.unit) ? ' ' + column.unit : ''))))))));
 }
