@@ -244,3 +244,13 @@ def arm_of(name, values):
     return Arm(
         name, "replicate", "t", "error", {"seed_varies": name}, dict(enumerate(values)), dict.fromkeys(range(20), "ok")
     )
+
+
+def test_a_figure_has_room_for_four_groups_of_a_task_and_says_how_many_more_there_are(tmp_path):
+    proxies = [{"proxy": f"p{i}"} for i in range(6)]
+    cells = [cell(level, values, proxy) for proxy in proxies for level, values in (("all", ALL), ("dropout", ORDER))]
+    found = seed_noise.compute(swept(tmp_path, *cells, factors=("proxy", "seed_varies")))
+    made = seed_noise.plot(found)
+    assert len(made.axes) == 1 + 4
+    assert made.get_suptitle().endswith("2 more groups of sources are in the tables only")
+    assert len(seed_noise.shown(found)) == 1 + 6
