@@ -234,7 +234,8 @@ def _notes(level: float, group: Sources) -> Iterator[str]:
                 lacking.setdefault(source.arm.statuses[seed], []).append(str(seed))
         gaps = "; ".join(f"{status} at seed {', '.join(seeds)}" for status, seeds in lacking.items())
         if gaps:
-            yield f"{source.varies} is incomplete: {gaps}. Its numbers are of the {source.spread.n} seeds that are left."
+            left = f"{source.spread.n} of {len(source.arm.values)} seeds"
+            yield f"{source.varies} is incomplete: {gaps}. There are numbers of {left}."
     for source in group.every:
         if source.spread.is_zero and source.n_states == 1:
             yield f"{source.varies}: all trials ended with the same weights: nothing was drawn from it."

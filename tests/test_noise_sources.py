@@ -109,9 +109,9 @@ def test_what_is_missing_is_listed_and_the_sum_is_not_guessed(tmp_path):
     assert told["predictor-init"]["sd_over_seeds"] == told["predictor-init"]["sum_of_shares"] == ""
     table = seed_noise.shown(found)[-1]
     assert table.notes[:3] == (
-        "all is incomplete: failed at seed 4. Its numbers are of the 4 seeds that are left.",
-        "finetune-order is incomplete: failed at seed 2, 4. Its numbers are of the 3 seeds that are left.",
-        "predictor-init is incomplete: failed at seed 1, 2, 3, 4. Its numbers are of the 1 seeds that are left.",
+        "all is incomplete: failed at seed 4. There are numbers of 4 of 5 seeds.",
+        "finetune-order is incomplete: failed at seed 2, 4. There are numbers of 3 of 5 seeds.",
+        "predictor-init is incomplete: failed at seed 1, 2, 3, 4. There are numbers of 1 of 5 seeds.",
     )
     assert rows(table)[-1] == ("predictor-init", "1", NOTHING, NOTHING, NOTHING, NOTHING)
     assert table.notes[-1].startswith("What finetune-order, predictor-init add up to is not known")
