@@ -153,7 +153,7 @@ def finetune(
     After every epoch the state is written to ``checkpoint``; a later call with the same ``identity``
     (hash of everything the run depends on) continues from it and ends bit for bit as the unbroken run
     would have on the same CPU and thread count. Selection sees the validation split only; test data is
-    never touched here.
+    never touched here. Order, augmentation and dropout draw by the seed that ``seed_of`` gives for each.
 
     With ``prefixes``, whatever stored prefix of this run is further along than its checkpoint is taken over, to the
     same bits. Of the runs that share a prefix one computes it while the others wait; if it fails the next goes on.
