@@ -278,7 +278,7 @@ def test_a_summary_counts_what_it_lacks(tmp_path):
 def test_the_aa_arm_is_an_arm_of_its_own_in_tables_and_printed(tmp_path):
     from rich.console import Console
 
-    from orca_sweep.cli import _print_summary
+    from orca_sweep.cli.ending import _print_summary
 
     folder = sweep_folder(tmp_path / "s", seeds=(0, 1, 2, 3), statuses=["ok", "ok", "ok", None])
     plain = r.collect([folder], tmp_path / "plain")
