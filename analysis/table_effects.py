@@ -148,13 +148,14 @@ def _task_effects(
     adjusted = holm([contrast.p_t for contrast in contrasts]).tolist()
     words = verdicts(contrasts, limit.value, alpha)
     rows = [
-        Row(arm, contrast, p, word, _unpaired(arm, base, contrast))
+        Row(arm, contrast, p, word, unpaired(arm, base, contrast))
         for arm, contrast, p, word in zip(cells, contrasts, adjusted, words, strict=True)
     ]
     return TaskEffects(base.task, next((a.metric for a in found if a.metric), "metric"), base, limit, tuple(rows))
 
 
-def _unpaired(arm: Arm, base: Arm, contrast: Contrast) -> str:
+def unpaired(arm: Arm, base: Arm, contrast: Contrast) -> str:
+    """Returns the seeds that give no pair, each with what became of it: '2 (lost); 4 (base failed)'."""
     return "; ".join(f"{seed} ({', '.join(_reasons(arm, base, seed))})" for seed in contrast.incomplete)
 
 

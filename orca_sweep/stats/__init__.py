@@ -16,7 +16,7 @@ from orca_sweep.stats.contrasts import (
 )
 from orca_sweep.stats.factors import Effect, FactorEffects, LevelMean, factor_effects
 from orca_sweep.stats.intervals import Interval, Proportion, t_interval, wilson_interval
-from orca_sweep.stats.ranks import RankCorrelation, rank_correlation
+from orca_sweep.stats.ranks import RankCorrelation, rank_correlation, rho_p
 from orca_sweep.stats.verdicts import (
     WORDS,
     Equivalence,
@@ -50,6 +50,7 @@ __all__ = [
     "interquartile_mean",
     "paired_contrast",
     "rank_correlation",
+    "rho_p",
     "sign_flip_p",
     "smallest_effect",
     "smallest_p",

@@ -136,10 +136,12 @@ def _within(limit_s: float, start: float, config: TrialConfig, report: "Progress
 
 
 def _identity(config: TrialConfig, place: "Place") -> dict[str, Any]:
+    task = find_task(config.task)
     return {
         "trial_id": config.trial_id,
         "cell_id": config.cell_id,
-        "metric": find_task(config.task).metric,
+        "metric": task.metric,
+        "dims": task.dims,
         "device": place.device,
         "n_threads": place.n_threads,
         "host": platform.node(),
