@@ -55,6 +55,8 @@ from orca_sweep.results import Results
 NAME = "claims"
 LEAST_CORRELATION = 0.3
 MAX_ROWS = 60
+LEFT, WIDTH, RIGHT, HEAD, TITLE, ROW, TICKS = 3.7, 4.4, 3.9, 0.6, 0.6, 0.27, 0.5
+"""Of the figure, in inches."""
 LOOKS_OF = LOOKS | {"tracks": LOOKS["helps"], "does not track": LOOKS["no meaningful difference"]}
 
 
@@ -314,16 +316,21 @@ def plot(found: Claims) -> Any:
     from matplotlib.figure import Figure
 
     panels = [(one, _lines_of(one)) for one in found.found]
-    sizes = [min(len(lines), MAX_ROWS) + 0.6 for _, lines in panels]
-    made = Figure(figsize=(11, 1.2 + sum(0.85 + 0.27 * size for size in sizes)), layout="constrained")
-    axes = made.subplots(len(panels), 1, squeeze=False, height_ratios=sizes)
-    for axis, (one, lines) in zip(axes.flat, panels, strict=True):
-        _panel(axis, found, one, lines[:MAX_ROWS], len(lines))
+    heights = [ROW * min(len(lines), MAX_ROWS) for _, lines in panels]
+    width, height = LEFT + WIDTH + RIGHT, HEAD + sum(heights) + (TITLE + TICKS) * len(panels)
+    made, top = Figure(figsize=(width, height)), height - HEAD
+    for (one, lines), size in zip(panels, heights, strict=True):
+        # Placed by hand: what a layout engine finds may differ in its last bits, and with it the file.
+        bottom = top - TITLE - size
+        axis = made.add_axes((LEFT / width, bottom / height, WIDTH / width, size / height))
+        _panel(axis, one, lines[:MAX_ROWS], len(lines))
+        top = bottom - TICKS
     made.suptitle(
         f"what these rows say of the study's claims, by {found.column}; bars:"
         f" {percent(found.level)} intervals, n pairs of equal seed\nshaded: within the margin of the task; words are corrected"
         " for all contrasts of a claim, bars are each one's own",
         fontsize=9,
+        y=1 - 0.12 / height,
     )
     return made
 
@@ -336,14 +343,12 @@ def _lines_of(one: ClaimFinding) -> list[tuple[TaskFinding | None, Judgement | N
     return lines or [(None, None)]
 
 
-def _panel(
-    axis: Any, found: Claims, one: ClaimFinding, lines: Sequence[tuple[TaskFinding | None, Judgement | None]], n: int
-) -> None:
-    verdict = textwrap.fill(one.verdict, 105, max_lines=2, placeholder=" …")
+def _panel(axis: Any, one: ClaimFinding, lines: Sequence[tuple[TaskFinding | None, Judgement | None]], n: int) -> None:
+    verdict = _wrapped(one.verdict, 120)
     axis.set_title(f"{one.claim.id}. {one.claim.sentence}\n{verdict}", fontsize=9, loc="left")
     is_rho = any(j and j.kind == CORRELATION for _, j in lines)
     for y, (task, judgement) in enumerate(lines):
-        text = "no such task" if task is None else short(f"not judged: {task.why}", 90)
+        text = "no such task" if task is None else _wrapped(f"not judged: {task.why}")
         if judgement is not None and task is not None:
             text = _draw(axis, judgement, y, is_rho)
         axis.text(1.01, y, text, transform=axis.get_yaxis_transform(), fontsize=7.5, color="#222222", va="center")
@@ -358,10 +363,14 @@ def _panel(
     axis.spines[["top", "right"]].set_visible(False)
 
 
+def _wrapped(text: str, width: int = 66) -> str:
+    return textwrap.fill(text, width, max_lines=2, placeholder=" …")
+
+
 def _draw(axis: Any, one: Judgement, y: int, is_rho: bool) -> str:
     """Draws one contrast and returns what is to be said beside it."""
     if one.why_not and not math.isfinite(one.estimate):
-        return short(f"not judged: {one.why_not}", 90)
+        return _wrapped(f"not judged: {one.why_not}")
     scale = 1.0 if is_rho else 100 / one.reference if one.reference > 0 else math.nan
     colour, marker = LOOKS_OF[one.word]
     within = (-1.0, one.margin) if is_rho else (-one.margin * scale, one.margin * scale)

@@ -254,7 +254,7 @@ def _tracking(
     numbers = f"{rho:+.2f} (interval {low:+.2f} to {high:+.2f}, {n} trials of {n_seeds} seeds)"
     judged = f"Spearman's rank correlation is {numbers}, and the least that counts is {least:g}: {word}."
     first, *_, last = [cell.settings[EPOCHS] for cell in setting.along]
-    name = f"{setting.anchor.settings[OBJECTIVE]} and error, {len(setting.along)} {EPOCHS} from {first} to {last}"
+    name = f"{setting.anchor.settings[OBJECTIVE]} and error, {len(setting.along)} amounts ({first} to {last})"
     return Judgement(
         CORRELATION, name, tuple(cell.arm.cell_id for cell in setting.along), word, n, n_seeds, rho, low, high,
         math.nan, math.nan, math.nan, least, above, below, n_family, f"Cannot be judged: {why}." if why else judged, why,
