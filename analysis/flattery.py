@@ -336,7 +336,7 @@ def plot(found: Flattery) -> Any:
     """Returns a matplotlib figure: a panel per task, a dot per choice with its interval, a ring at the largest."""
     from matplotlib.figure import Figure
 
-    rows, head, ticks, width = 0.3, 0.55, 0.45, 8.5
+    rows, head, ticks, width = 0.3, 0.4, 0.5, 8.5
     sizes = [rows * len(task.choices) for task in found.tasks]
     height = 0.6 + sum(sizes) + (head + ticks) * len(sizes)
     made, top = Figure(figsize=(width, height)), height - 0.5

@@ -219,11 +219,11 @@ def test_the_table_and_the_figure_say_what_n_counts(tmp_path):
     assert table.blocks[0][2] == (
         "digits",
         "seed",
-        "0.000",
+        "0.0000",
         NOTHING,
         NOTHING,
         "2",
-        "0.000",
+        "0.0000",
         "cells, each from its seeds",
     )
     assert "Epoch: a lower bound, since test is scored at the best-validated and the last epoch alone" in table.caption
