@@ -352,15 +352,19 @@ def _panel(axis: Any, one: ClaimFinding, lines: Sequence[tuple[TaskFinding | Non
         if judgement is not None and task is not None:
             text = _draw(axis, judgement, y, is_rho)
         axis.text(1.01, y, text, transform=axis.get_yaxis_transform(), fontsize=7.5, color="#222222", va="center")
-    axis.axvline(0, color="#444444", linewidth=0.8)
     names = [short(" ".join([task.task, *([":", j.name] if j else [])]), 60) if task else "" for task, j in lines]
     axis.set_yticks(range(len(lines)), [name.replace(" : ", ": ") for name in names], fontsize=7.5)
     axis.set_ylim(len(lines) - 0.5, -0.5)
+    axis.spines[["top", "right"]].set_visible(False)
+    if not axis.has_data():
+        axis.set_xticks([])
+        axis.spines["bottom"].set_visible(False)
+        return
+    axis.axvline(0, color="#444444", linewidth=0.8)
     more = f"; {n - len(lines)} more contrasts are in the table" if n > len(lines) else ""
     what = "rank correlation of OTDD and error" if is_rho else "difference in % of the mean error of the second cell"
     axis.set_xlabel(what + more, fontsize=7.5)
     axis.tick_params(axis="x", labelsize=7.5)
-    axis.spines[["top", "right"]].set_visible(False)
 
 
 def _wrapped(text: str, width: int = 66) -> str:
