@@ -3,9 +3,9 @@
 The base is the first cell of the task in the table; --base names other levels, and factors that it does not name keep
 the level of the first cell. Differences are in the task's unit, cell minus base: the metric is an error, so a negative
 one is an improvement. Words (helps, hurts, no meaningful difference, undecided) are given against a margin: --margin,
-else what an A/A arm of the task suggests, else 0, with which nothing can be shown to make no difference. The family of
-Holm's procedure is the task's cells. Seeds that give no pair are listed; a cell that has any is judged only with
---complete-pairs, from the pairs that are left.
+else the one that the space fixes, else what an A/A arm of the task suggests, else 0, with which nothing can be shown to
+make no difference. The family of Holm's procedure is the task's cells. Seeds that give no pair are listed; a cell that
+has any is judged only with --complete-pairs, from the pairs that are left.
 
 Writes table_effects.csv, .md, .tex (booktabs), and a forest plot as .png and .svg.
 
@@ -14,7 +14,7 @@ Run: python analysis/table_effects.py --tables results/quickstart/tables --out r
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,12 @@ if not __package__:  # run as a file: what the scripts share lies beside it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis.figures import COLOURS
+from analysis.margins import Margin, fixed_margins, margin_of
 from analysis.tables import (
     NOTHING,
     Arm,
     Record,
     Table,
-    aa_arms,
     arguments,
     arms,
     base_arm,
@@ -42,7 +42,6 @@ from analysis.tables import (
     markdown,
     named_levels,
     number,
-    numbers_by_task,
     p_text,
     percent,
     replicated,
@@ -56,9 +55,7 @@ from orca_sweep.results import Results
 from orca_sweep.stats import (
     WORDS,
     Contrast,
-    NoiseMargin,
     Verdict,
-    aa_margin,
     holm,
     paired_contrast,
     t_interval,
@@ -69,15 +66,6 @@ NAME = "table_effects"
 MAX_PANELS, MAX_ROWS = 8, 40
 LOOKS = dict(zip(WORDS, ((COLOURS[2], "o"), (COLOURS[1], "s"), (COLOURS[0], "D"), (COLOURS[7], "x")), strict=True))
 """Colour and marker of a word: told apart in print, too."""
-
-
-@dataclass(frozen=True)
-class Margin:
-    """The smallest difference that matters in a task, and where it comes from."""
-
-    value: float
-    source: str
-    noise: NoiseMargin | None = None
 
 
 @dataclass(frozen=True)
@@ -139,11 +127,10 @@ def compute(
         raise InputError(f"--level {level:g}: words need a level above 0.5 and below 1. Use 0.95.")
     found = arms(results, metric)
     tasks = by_task(found)
-    margins = numbers_by_task("--margin", margin, tasks)
+    fixed = fixed_margins(results, margin, tuple(tasks))
     named = dict(named_levels("--base", base, found))
     made = tuple(
-        _task_effects(cells, base_arm(cells, named), margins.get(task), 1 - level, complete_pairs_only)
-        for task, cells in tasks.items()
+        _task_effects(cells, base_arm(cells, named), fixed, 1 - level, complete_pairs_only) for cells in tasks.values()
     )
     if not any(task.rows for task in made):
         raise InputError(
@@ -152,38 +139,23 @@ def compute(
     return Effects(made, metric or results.metric, level, complete_pairs_only)
 
 
-def _task_effects(found: Sequence[Arm], base: Arm, margin: float | None, alpha: float, complete: bool) -> TaskEffects:
+def _task_effects(
+    found: Sequence[Arm], base: Arm, fixed: Mapping[str, Margin], alpha: float, complete: bool
+) -> TaskEffects:
     cells = [arm for arm in replicated(found) if arm is not base]
     contrasts = [paired_contrast(arm.values, base.values, 1 - alpha, complete) for arm in cells]
-    limit = margin_of(found, base, margin, 1 - alpha)
+    limit = margin_of(found, base, fixed, 1 - alpha)
     adjusted = holm([contrast.p_t for contrast in contrasts]).tolist()
     words = verdicts(contrasts, limit.value, alpha)
     rows = [
-        Row(arm, contrast, p, word, _unpaired(arm, base, contrast))
+        Row(arm, contrast, p, word, unpaired(arm, base, contrast))
         for arm, contrast, p, word in zip(cells, contrasts, adjusted, words, strict=True)
     ]
     return TaskEffects(base.task, next((a.metric for a in found if a.metric), "metric"), base, limit, tuple(rows))
 
 
-def margin_of(found: Sequence[Arm], base: Arm, given: float | None, level: float) -> Margin:
-    """Returns the margin of a task: the given one, else that of the A/A arm of the base (or of another cell), else 0."""
-    if given is not None:
-        return Margin(given, "given with --margin")
-    pairs = sorted(aa_arms(found), key=lambda pair: pair[1] is not base)
-    for arm, reference in pairs:
-        noise = aa_margin(arm.found, reference.found, level=level)
-        if math.isfinite(noise.margin):
-            return Margin(
-                noise.margin,
-                f"the standard deviation of the difference of two seeds of one cell, from the A/A arm of {reference.name}"
-                f" ({noise.n_aa} and {noise.n_reference} seeds)",
-                noise,
-            )
-    why = "the A/A arm has too few ok trials" if pairs else "there is no A/A arm"
-    return Margin(0.0, f"none was given and {why}, so nothing can be shown to make no difference")
-
-
-def _unpaired(arm: Arm, base: Arm, contrast: Contrast) -> str:
+def unpaired(arm: Arm, base: Arm, contrast: Contrast) -> str:
+    """Returns the seeds that give no pair, each with what became of it: '2 (lost); 4 (base failed)'."""
     return "; ".join(f"{seed} ({', '.join(_reasons(arm, base, seed))})" for seed in contrast.incomplete)
 
 
@@ -338,7 +310,7 @@ def _panel(axis: Any, found: Effects, task: TaskEffects) -> None:
     axis.set_ylim(len(rows) - 0.5, -0.5)
     heading = f"{short(task.task)}: {' · '.join(paths) or 'all trials'}"
     base = short(levels_of(task.base, paths), 70)
-    axis.set_title(f"{heading}\nbase {base}, {_margin_text(task)}", fontsize=9, loc="left")
+    axis.set_title(f"{heading}\nbase {base}, {task.margin.short}", fontsize=9, loc="left")
     hidden = f"; {len(task.rows) - len(rows)} more cells are in the table" if len(rows) < len(task.rows) else ""
     axis.set_xlabel(
         f"difference in {found.column} ({task.metric}); left of zero is better than the base{hidden}", fontsize=8
@@ -356,12 +328,6 @@ def _line(axis: Any, row: Row, y: int) -> None:
     lacks = f", {len(row.contrast.incomplete)} without a pair" if row.unpaired else ""
     text = f"{word} (n = {i.n}{lacks}{p})"
     axis.text(1.01, y, text, transform=axis.get_yaxis_transform(), fontsize=8, color="#222222", va="center")
-
-
-def _margin_text(task: TaskEffects) -> str:
-    if task.margin.noise:
-        return f"margin {task.margin.value:.3g}, from the A/A arm"
-    return f"margin {task.margin.value:.3g}, given" if task.margin.value else "no margin"
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from orca_sweep.stats import (
     interquartile_mean,
     paired_contrast,
     rank_correlation,
+    rho_p,
     sd_interval,
     sign_flip_p,
     smallest_p,
@@ -35,6 +36,7 @@ from orca_sweep.stats import (
 )
 from orca_sweep.stats.contrasts import N_DRAWS
 from orca_sweep.stats.factors import noncentrality
+from orca_sweep.stats.ranks import RankCorrelation
 
 
 def arms(a, b):
@@ -761,6 +763,21 @@ def test_what_has_no_correlation_or_no_interval_says_why(x, y, clusters, rho, ca
 def test_measures_of_different_length_are_refused():
     with pytest.raises(ValueError, match=r"x, y and clusters have \[2, 2, 1\] values"):
         rank_correlation([1, 2], [1, 2], clusters=[0])
+
+
+def test_the_p_of_a_rank_correlation_agrees_with_its_interval():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=40)
+    y = x + rng.normal(size=40)
+    for clusters in (None, [i % 5 for i in range(40)]):
+        found = rank_correlation(x, y, 0.95, clusters)
+        assert rho_p(found, found.rho_low) == pytest.approx((0.025, 0.975))
+        assert rho_p(found, found.rho_high) == pytest.approx((0.975, 0.025))
+        assert rho_p(found, found.rho) == pytest.approx((0.5, 0.5))
+    with pytest.raises(ValueError, match="against = 1.0: it must lie between -1 and 1"):
+        rho_p(found, 1.0)
+    endless = RankCorrelation(9, 3, 0.5, -1.0, 1.0, 0.4, -1.0, 1.0, 0.95, "")
+    assert all(map(math.isnan, rho_p(endless, 0.3)))
 
 
 # Over tasks ---------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from orca_sweep.declaration import task_label
 from orca_sweep.designs import RESOLUTIONS
 from orca_sweep.errors import InputError
 from orca_sweep.space import Plan
+from orca_sweep.space.margins import ALL
 
 if TYPE_CHECKING:
     from orca_sweep.forecast import Contrasts, Forecast
@@ -129,6 +130,7 @@ def _plan_json(made: Plan, found: "Forecast", notes: list[str]) -> dict[str, Any
         "design": made.space.design.name,
         "resolution": made.aliasing.resolution if made.aliasing else None,
         "aliases": made.aliasing.aliases if made.aliasing else [],
+        "margins": dict(made.space.margins),
         "forecast": _finite(asdict(found)),
     }
 
@@ -188,6 +190,20 @@ def _size_lines(made: Plan) -> Iterator[str]:
     budget = {name: value for name, value in space.budget.model_dump().items() if value is not None}
     if budget:
         yield f"budget: {', '.join(f'{name} {value:g}' for name, value in budget.items())}"
+    if space.margins:
+        yield (
+            f"margin fixed beforehand: {_margins(made)}; differences within it, in the metric's unit, are called not meaningful"
+        )
+
+
+def _margins(made: Plan) -> str:
+    """'0.01', or '0.01 (digits), 0.02 (ecg), none for satellite'."""
+    margins = made.space.margins
+    if ALL in margins:
+        return f"{margins[ALL]:g}"
+    fixed = [f"{margins[task]:g} ({task_label(task)})" for task in made.by_task if task in margins]
+    others = [f"none for {task_label(task)}" for task in made.by_task if task not in margins]
+    return ", ".join([*fixed, *others])
 
 
 def _values(values: Any) -> str:

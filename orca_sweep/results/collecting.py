@@ -151,7 +151,7 @@ class _Sweep(_Source):
             "tuned": list(manifest.get("tune", ())),
             "worst": [s for s, rule in manifest.get("outcomes", {}).items() if rule["then"] == "worst"],
             "metric": manifest.get("metric", "test_metric_best"),
-            "margins": manifest.get("margins", {}),
+            "margins": _margins(manifest),
         }
 
     def uses(self) -> Iterator[tuple[Use, Mapping[str, Any]]]:
@@ -187,6 +187,17 @@ class _Sweep(_Source):
         except OSError:
             return None
         return text[-TRACEBACK_CHARS:]
+
+
+def _margins(manifest: Mapping[str, Any]) -> dict[str, float]:
+    """The margin that a space fixes for each task that it runs; one for all tasks is told of each."""
+    fixed = manifest.get("margins", {})
+    configs = [
+        *(trial["config"] for trial in manifest["trials"]),
+        *(cell["base"] for cell in manifest.get("tuned", ())),
+    ]
+    tasks = dict.fromkeys(config["task"] for config in configs) if fixed else {}
+    return {task: fixed.get(task, fixed.get("")) for task in tasks if task in fixed or "" in fixed}
 
 
 class _Tables(_Source):

@@ -35,6 +35,7 @@ TRIAL_MEASURES = (
     Column("error", "string", "", "what ended a trial that is not ok"),
     Column("traceback", "string", "", "the end of the traceback of a trial that failed, at most 20,000 characters"),
     Column("metric", "string", "", "the task's metric; every metric is an error to minimise"),
+    Column("dims", "int64", "dimensions", "of a sample of the task: 1 for sequences, 2 for images"),
     Column("val_metric_best", "double", "metric", "validation metric of the best-validated epoch"),
     Column("val_metric_last", "double", "metric", "validation metric of the last epoch"),
     Column(

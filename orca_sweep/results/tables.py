@@ -42,8 +42,8 @@ class Results:
     """By space, the statuses that are scored as the worst trial of their task."""
     stages: "pd.DataFrame | None" = None
     """A row per trial, stage and phase; None in tables of before there were any."""
-    margins: Mapping[str, float] = field(default_factory=dict)
-    """By task, the largest difference that its space calls meaningless, in the metric's unit; '' holds for all others."""
+    margins: Mapping[str, Sequence[tuple[str, float]]] = field(default_factory=dict)
+    """By task, each space that fixes the largest difference that is no meaningful one, and which, in the metric's unit."""
     reveals: tuple[tuple[str, str, int], ...] = ()
     """Each look at test metrics: space, moment in UTC, and how many trials it showed first."""
     n_sealed: int = 0
@@ -133,7 +133,15 @@ def read_results(folder: Path | str) -> Results:
         tuned=tuple(dict.fromkeys(path for sweep in sweeps for path in sweep.get("tuned", ()))),
         worst={sweep["space"]: sweep.get("worst", ()) for sweep in sweeps},
         stages=frames["stages"],
-        margins={task: margin for sweep in reversed(sweeps) for task, margin in sweep.get("margins", {}).items()},
+        margins=_margins(sweeps),
         reveals=tuple((sweep["space"], time, n) for sweep in sweeps for time, n in sweep.get("reveals", ())),
         n_sealed=n_sealed,
     )
+
+
+def _margins(sweeps: Sequence[Mapping[str, Any]]) -> dict[str, tuple[tuple[str, float], ...]]:
+    found: dict[str, dict[tuple[str, float], None]] = {}
+    for sweep in sweeps:
+        for task, margin in sweep.get("margins", {}).items():
+            found.setdefault(task, {})[(sweep["space"], margin)] = None
+    return {task: tuple(fixed) for task, fixed in found.items()}

@@ -6,6 +6,7 @@ passes ``resolve``, which turns dotted settings into a checked TrialConfig.
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from orca_sweep.space.expansion import (
     tuned_cells,
     with_placebo_levels,
 )
+from orca_sweep.space.margins import with_resolved_names
 from orca_sweep.space.reading import read
 from orca_sweep.space.records import (
     DEFAULT_LOGGERS,
@@ -114,7 +116,8 @@ def make_plan(space: Space, resolve: Resolve) -> Plan:
     cells: dict[str, TrialConfig] = {}
     for one in found if not space.tune else ():
         cells.setdefault(one.cell.cell_id, one.cell)
-    whole = with_placebo_levels(space, found)
+    names = {one.settings["task"]: one.cell.task for one in found}
+    whole = replace(with_placebo_levels(space, found), margins=with_resolved_names(space.margins, names))
     tuned, wrong = tuned_cells(space, found, resolve) if space.tune else ((), ())
     cells |= {cell.cell_id: cell.base for cell in tuned}
     problems += [*dict.fromkeys(split_by_rules(whole, cells.values())), *wrong]
@@ -203,6 +206,7 @@ def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
         prune=Pruning.model_validate(manifest["prune"]) if manifest["prune"] else None,
         budget=Budget.model_validate(manifest["budget"]),
         outcomes=OUTCOMES.validate_python(manifest["outcomes"]),
+        margins=manifest.get("margins", {}),
     )
     return Plan(space, cells, tuple(planned), len(cells), tuned)
 

@@ -1,7 +1,7 @@
 """Reading a space YAML: every value in its field's type, every mistake with its line."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, islice
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -13,6 +13,7 @@ from orca_sweep import designs
 from orca_sweep.config import Seed, explain, knobs, unknown_knob
 from orca_sweep.errors import InputError
 from orca_sweep.registry import hint
+from orca_sweep.space.margins import read_margins
 from orca_sweep.space.records import (
     DEFAULT_LOGGERS,
     PLACEBOS,
@@ -116,7 +117,7 @@ class _SpaceReader:
 
     KEYS = (
         "name", "question", "base", "factors", "design", "include", "exclude", "when", "placebo", "seeds", "aa", "metric",
-        "resources", "limits", "loggers", "imports", "tune", "search", "prune", "budget", "outcomes",
+        "margin", "resources", "limits", "loggers", "imports", "tune", "search", "prune", "budget", "outcomes",
     )  # fmt: skip
 
     def __init__(self, path: Path, lines: dict[Path_, int]) -> None:
@@ -154,9 +155,10 @@ class _SpaceReader:
         search = self.search(document, tune, (*seeds, *aa))
         prune = self.prune(document, tune)
         budget, outcomes = self.typed(document, "budget", Budget, Budget()), self.outcomes(document)
+        margins = self.margins(document, [base, *(rule.settings for rule in when)], factors)
         return Space(
             name, question, base, factors, design, include, exclude, when, placebo, seeds, aa, metric, resources, limits,
-            loggers, imports, self.path, self.lines, tune, search, prune, budget, outcomes,
+            loggers, imports, self.path, self.lines, tune, search, prune, budget, outcomes, margins,
         )  # fmt: skip
 
     def design(self, document: dict[str, Any], factors: Mapping[str, tuple[Any, ...]]) -> designs.Design:
@@ -455,6 +457,15 @@ class _SpaceReader:
             inner = self.typed({f"outcomes.{status}": rule}, f"outcomes.{status}", OutcomeRule, OutcomeRule())
             found[status] = inner
         return found
+
+    def margins(
+        self, document: dict[str, Any], settings: Iterable[Mapping[str, Any]], factors: Mapping[str, tuple[Any, ...]]
+    ) -> dict[str, float]:
+        tasks = [one["task"] for one in settings if "task" in one] + list(factors.get("task", ()))
+        margins, problems = read_margins(document.get("margin"), tasks)
+        for place, text in problems:
+            self.wrong(place, text)
+        return margins
 
     def seeds(self, document: dict[str, Any]) -> tuple[int, ...]:
         raw = document.get("seeds")

@@ -232,6 +232,8 @@ class Space:
     prune: Pruning | None = None
     budget: Budget = field(default_factory=Budget)
     outcomes: Outcomes = field(default_factory=dict)
+    margins: Mapping[str, float] = field(default_factory=dict)
+    """By task, the largest difference that is no meaningful one, in the unit of its metric; '' holds for all others."""
 
     def where(self, *place: str) -> str:
         """Returns 'file:line' of a place in the YAML, or of its nearest parent."""

@@ -16,7 +16,7 @@ from orca_sweep.stats.contrasts import (
 )
 from orca_sweep.stats.factors import Effect, FactorEffects, LevelMean, factor_effects
 from orca_sweep.stats.intervals import Interval, Proportion, t_interval, wilson_interval
-from orca_sweep.stats.ranks import RankCorrelation, rank_correlation
+from orca_sweep.stats.ranks import RankCorrelation, rank_correlation, rho_p
 from orca_sweep.stats.variances import SdInterval, VarianceRatio, sd_interval, variance_ratio
 from orca_sweep.stats.verdicts import (
     WORDS,
@@ -53,6 +53,7 @@ __all__ = [
     "interquartile_mean",
     "paired_contrast",
     "rank_correlation",
+    "rho_p",
     "sd_interval",
     "sign_flip_p",
     "smallest_effect",

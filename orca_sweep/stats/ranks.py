@@ -76,6 +76,31 @@ def rank_correlation(
     return RankCorrelation(of_x.size, n_clusters, rho, *of_rho, tau, *of_tau, level, caution)
 
 
+def rho_p(found: RankCorrelation, against: float) -> tuple[float, float]:
+    """Returns the one-sided p of "the true rho is ``against`` or less", and of "it is that or more".
+
+    By the same approximation as the interval: the first is below (1 - level) / 2 exactly where the interval lies wholly
+    above ``against``, the second where it lies wholly below. NaN where there is no interval, or none that ends within -1
+    and 1.
+
+    Raises:
+        ValueError: unless ``against`` lies between -1 and 1.
+    """
+    if not -1 < against < 1:
+        raise ValueError(f"against = {against}: it must lie between -1 and 1.")
+    if not -1 < found.rho_low < found.rho_high < 1:
+        return math.nan, math.nan
+    from scipy.special import ndtr, ndtri, stdtr, stdtrit
+
+    share = (1 + found.level) / 2
+    m = found.n_clusters
+    quantile = float(ndtri(share) if m is None else stdtrit(m - 1, share))
+    se = (math.atanh(found.rho_high) - math.atanh(found.rho_low)) / 2 / quantile
+    at = (math.atanh(found.rho) - math.atanh(against)) / se
+    above, below = (float(ndtr(x) if m is None else stdtr(m - 1, x)) for x in (-at, at))
+    return above, below
+
+
 def _varies(x: np.ndarray, y: np.ndarray) -> bool:
     return x.size > 1 and bool(np.isfinite([x, y]).all() and np.ptp(x) > 0 and np.ptp(y) > 0)
 

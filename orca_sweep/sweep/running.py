@@ -182,6 +182,7 @@ def manifest(plan: Plan, setup: Setup) -> dict[str, Any]:
         "prune": space.prune.model_dump() if space.prune else None,
         "budget": space.budget.model_dump(),
         "outcomes": {status: rule.model_dump() for status, rule in space.outcomes.items()},
+        "margins": dict(space.margins),
         "data": str(setup.data_root),
         "store": setup.store,
         "n_later": plan.n_later,

@@ -86,7 +86,8 @@ def run_trial(
     home = folder / "trials" / config.trial_id
     try:
         load_imports(imports)
-        record.row |= {"metric": find_task(config.task).metric, "code_sha256": code_digest(imports)}
+        task = find_task(config.task)
+        record.row |= {"metric": task.metric, "dims": task.dims, "code_sha256": code_digest(imports)}
         _run(config, home, place, data_root, report, snapshot_epochs, prefix_epochs, record, passed)
         _end(record, "ok", None)
     except BusyError:
