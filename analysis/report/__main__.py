@@ -16,6 +16,9 @@ from pathlib import Path
 if not __package__:  # run as a folder, which is then the first place to import from: analysis is two further up
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
+import pandas as pd
+
+from analysis import claims, flattery
 from analysis.figures import whole
 from analysis.report import NAME, compute, draw, page
 from analysis.report.pictures import SCRIPTS
@@ -60,8 +63,8 @@ def _arguments() -> argparse.ArgumentParser:
 def _made(args: argparse.Namespace) -> bytes:
     results = read_results(args.tables)
     results = replace(results, metric=args.metric or results.metric)
-    # Where other scripts judge these rows too: claims=claims.shown(claims.compute(results)) stands above the verdicts,
-    # flattery=..., where test metrics were revealed, below them.
+    judged = claims.compute(results, (), args.margin, args.metric, args.level, args.complete_pairs)
+    is_open = not results.n_sealed and results.trials.get(flattery.TEST, pd.Series(dtype=float)).notna().any()
     report = compute(
         results,
         args.base,
@@ -70,6 +73,8 @@ def _made(args: argparse.Namespace) -> bytes:
         args.complete_pairs,
         sources=_sources(args.tables, results),
         made_at=args.made_at,
+        claims=claims.shown(judged),
+        flattery=flattery.shown(flattery.compute(results, args.level)) if is_open else (),
     )
     return page(report, draw(results, report.effects, args.figures)).encode()
 
