@@ -28,6 +28,7 @@ from orca_sweep.space.records import (
     OUTCOMES,
     TYPE_PREFIX,
     Budget,
+    Checkpoints,
     Limits,
     Logger,
     OutcomeRule,
@@ -46,6 +47,7 @@ from orca_sweep.space.tuning import Range, Search
 __all__ = [
     "TYPE_PREFIX",
     "Budget",
+    "Checkpoints",
     "Logger",
     "OutcomeRule",
     "Plan",
@@ -203,6 +205,7 @@ def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
         prune=Pruning.model_validate(manifest["prune"]) if manifest["prune"] else None,
         budget=Budget.model_validate(manifest["budget"]),
         outcomes=OUTCOMES.validate_python(manifest["outcomes"]),
+        checkpoints=Checkpoints.model_validate(manifest.get("checkpoints", {})),
     )
     return Plan(space, cells, tuple(planned), len(cells), tuned)
 

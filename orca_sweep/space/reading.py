@@ -17,6 +17,7 @@ from orca_sweep.space.records import (
     DEFAULT_LOGGERS,
     PLACEBOS,
     Budget,
+    Checkpoints,
     Limits,
     Logger,
     MetricColumn,
@@ -116,7 +117,7 @@ class _SpaceReader:
 
     KEYS = (
         "name", "question", "base", "factors", "design", "include", "exclude", "when", "placebo", "seeds", "aa", "metric",
-        "resources", "limits", "loggers", "imports", "tune", "search", "prune", "budget", "outcomes",
+        "resources", "limits", "loggers", "imports", "tune", "search", "prune", "budget", "outcomes", "checkpoints",
     )  # fmt: skip
 
     def __init__(self, path: Path, lines: dict[Path_, int]) -> None:
@@ -143,6 +144,7 @@ class _SpaceReader:
         metric = self.typed(document, "metric", MetricColumn, "test_metric_best")
         resources = self.typed(document, "resources", Resources, Resources())
         limits = self.typed(document, "limits", Limits, Limits())
+        checkpoints = self.typed(document, "checkpoints", Checkpoints, Checkpoints())
         loggers = self.loggers(document)
         factors = {name: levels for name, levels in factors.items() if levels}
         when, design = self.when(document, factors), self.design(document, factors)
@@ -157,6 +159,7 @@ class _SpaceReader:
         return Space(
             name, question, base, factors, design, include, exclude, when, placebo, seeds, aa, metric, resources, limits,
             loggers, imports, self.path, self.lines, tune, search, prune, budget, outcomes,
+            checkpoints=checkpoints,
         )  # fmt: skip
 
     def design(self, document: dict[str, Any], factors: Mapping[str, tuple[Any, ...]]) -> designs.Design:
