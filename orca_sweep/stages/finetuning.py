@@ -299,8 +299,8 @@ class _Loop:
 
     def _train(self, epoch: int, part: _Part, began: float) -> None:
         """Goes on with the epoch's pass over the training samples, from the step that the part has come to."""
-        groups = batches(self._order(epoch), self.step_size)
         with torch_stream(self.seed_of("dropout"), "dropout", epoch):
+            groups = batches(self._order(epoch), self.step_size)
             for group, fetched in self._fetched(epoch, groups, part.step):
                 part.lr = learning_rate(self.config, self.result.n_steps, self.steps_per_epoch)
                 # A step's masks are a function of its place alone: a resumed epoch draws what the unbroken one does.
