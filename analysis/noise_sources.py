@@ -234,7 +234,8 @@ def _notes(level: float, group: Sources) -> Iterator[str]:
                 lacking.setdefault(source.arm.statuses[seed], []).append(str(seed))
         gaps = "; ".join(f"{status} at seed {', '.join(seeds)}" for status, seeds in lacking.items())
         if gaps:
-            yield f"{source.varies} is incomplete: {gaps}. Its numbers are of the {source.spread.n} seeds that are left."
+            left = f"{source.spread.n} of {len(source.arm.values)} seeds"
+            yield f"{source.varies} is incomplete: {gaps}. There are numbers of {left}."
     for source in group.every:
         if source.spread.is_zero and source.n_states == 1:
             yield f"{source.varies}: all trials ended with the same weights: nothing was drawn from it."
@@ -270,13 +271,14 @@ def size(group: Sources) -> float:
 
 
 def panel(axis: Any, task: str, of: str, level: float, group: Sources) -> None:
-    """Draws the spread of each source with its interval, the whole above the others."""
+    """Draws the spread of each source with its interval, the whole above the others; hollow: several sources at once."""
     for y, source in enumerate(group.every):
         spread, colour = source.spread, COLOURS[1] if source is group.whole else COLOURS[0]
+        face = colour if source.is_alone or source is group.whole else "white"
         if math.isfinite(spread.low):
             axis.plot([spread.low, spread.high], [y, y], color=colour, linewidth=1.4)
         if math.isfinite(spread.sd):
-            axis.plot([spread.sd], [y], "o", color=colour, markersize=5, clip_on=False)
+            axis.plot([spread.sd], [y], "o", color=colour, markerfacecolor=face, markersize=5, clip_on=False)
         axis.text(1.01, y, _beside(source), transform=axis.get_yaxis_transform(), fontsize=8, va="center")
     if group.whole and math.isfinite(group.whole.spread.sd):
         axis.axvline(group.whole.spread.sd, color=COLOURS[1], linewidth=0.8, linestyle=":")

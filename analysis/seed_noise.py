@@ -64,7 +64,7 @@ from orca_sweep.stats import Contrast, Interval, NoiseMargin, aa_margin, paired_
 NAME = "seed_noise"
 POWER = 0.8
 MOST_SEEDS = 1000
-MAX_PANELS, MAX_ROWS = 8, 40
+MAX_PANELS, MAX_GROUPS, MAX_ROWS = 8, 4, 40
 FAULT_P = 0.001
 
 
@@ -364,7 +364,7 @@ def plot(found: SeedNoise) -> Any:
     for task in found.tasks[:MAX_PANELS]:
         drawn.append((min(len(task.cells) + len(task.aa), MAX_ROWS) + 0.6, partial(_panel, found=found, task=task)))
         of = f"{found.column} ({task.metric})"
-        for group in task.sources[: MAX_PANELS - 1]:
+        for group in task.sources[:MAX_GROUPS]:
             own = partial(noise_sources.panel, task=task.task, of=of, level=found.level, group=group)
             drawn.append((noise_sources.size(group), own))
     sizes = [size for size, _ in drawn]
@@ -377,18 +377,20 @@ def plot(found: SeedNoise) -> Any:
 
 
 def _title(found: SeedNoise) -> str:
-    n_more = len(found.tasks) - MAX_PANELS
-    more = f"; {n_more} more tasks are in the table only" if n_more > 0 else ""
-    text = (
-        "a dot per seed: its distance from the cell's mean; bars: one standard deviation over seeds to either side (no"
-        f"\ninterval). Of an A/A arm: distances from the mean of the cell that it repeats{more}"
-    )
-    whole = {group.whole.varies for task in found.tasks for group in task.sources if group.whole}
-    return (
-        f"{text}\nBy source, right: share of the variance of {' or '.join(sorted(whole))}, F interval"
-        if whole
-        else text
-    )
+    drawn = found.tasks[:MAX_PANELS]
+    lines = [
+        "a dot per seed: its distance from the cell's mean; bars: one standard deviation over seeds to either side (no",
+        "interval). Of an A/A arm: distances from the mean of the cell that it repeats",
+    ]
+    wholes = {group.whole.varies: None for task in drawn for group in task.sources if group.whole}
+    if wholes:
+        share = f"share of the variance of {' or '.join(wholes)} with its F interval"
+        lines.append(f"By source, to the right: {share}; hollow: several sources at once")
+    n_tasks, n_groups = len(found.tasks) - len(drawn), sum(len(task.sources[MAX_GROUPS:]) for task in drawn)
+    more = [f"{n} more {name}" for n, name in ((n_tasks, "tasks"), (n_groups, "groups of sources")) if n]
+    if more:
+        lines.append(f"{' and '.join(more)} are in the tables only")
+    return "\n".join(lines)
 
 
 def _panel(axis: Any, found: SeedNoise, task: TaskNoise) -> None:

@@ -51,7 +51,9 @@ class _Part(BaseModel):
 class DataConfig(_Part):
     """Which samples of the task are used."""
 
-    split_seed: Seed = Field(0, description="seed of the train/validation/test split; not the run seed")
+    split_seed: Seed = Field(
+        0, description="seed of the train/validation/test split; not the run seed, unless seed_varies adds it"
+    )
     n_train: Count | None = Field(None, description="training samples kept; null keeps all that the task offers")
     augment: bool = Field(True, description="augment training samples in fine-tuning, where the task does so")
 

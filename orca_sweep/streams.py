@@ -2,7 +2,8 @@
 
 Two cells that differ only in embedder training therefore see the same fine-tuning batches, the same
 predictor initialisation and the same dropout masks at equal seed (paired randomness), and a resumed
-run draws what the unbroken run would have drawn.
+run draws what the unbroken run would have drawn. Which seed a stream draws by is the config's affair: the run seed, or 0
+where its source of randomness is held (``TrialConfig.seed_of``).
 """
 
 import hashlib

@@ -24,9 +24,11 @@ from orca_sweep.stats import (
     interquartile_mean,
     paired_contrast,
     rank_correlation,
+    sd_interval,
     sign_flip_p,
     smallest_p,
     t_interval,
+    variance_ratio,
     verdict,
     verdicts,
     wilson_interval,
@@ -817,3 +819,45 @@ def test_the_bootstrap_is_too_short_with_few_seeds_and_fair_with_many():
         covered[n] = np.mean([f.low <= 0 <= f.high for f in found])
     assert covered[3] == pytest.approx(0.86, abs=0.06)
     assert covered[20] == pytest.approx(0.95, abs=0.04)
+
+
+# Variances ----------------------------------------------------------------------------------------
+
+
+def test_a_spread_has_chi_squared_limits():
+    values = [1.0, 2.0, 4.0, 8.0]
+    found = sd_interval(values, 0.9)
+    ends = np.sqrt(3 * np.var(values, ddof=1) / scipy_stats.chi2.ppf([0.95, 0.05], 3))
+    assert (found.n, found.sd, found.level) == (4, pytest.approx(np.std(values, ddof=1)), 0.9)
+    assert (found.low, found.high) == pytest.approx(tuple(ends))
+    assert not found.is_zero
+
+
+def test_equal_values_have_no_spread_and_no_interval():
+    for values in ([0.1 + 0.2, 0.3], [0.3] * 5, [0.0, 0.0]):
+        found = sd_interval(values)
+        assert (found.sd, found.is_zero, math.isnan(found.low), math.isnan(found.high)) == (0.0, True, True, True)
+    for values in ([], [1.0], [1.0, math.nan], [1.0, math.inf]):
+        found = sd_interval(values)
+        assert math.isnan(found.sd)
+        assert not found.is_zero
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        sd_interval([1.0, 2.0], 95)
+
+
+def test_a_ratio_of_variances_has_f_limits():
+    a, b = [1.0, 2.0, 4.0, 8.0], [3.0, 9.0, 5.0]
+    part, whole = sd_interval(a), sd_interval(b)
+    found = variance_ratio([part], whole)
+    ratio = np.var(a, ddof=1) / np.var(b, ddof=1)
+    ends = ratio / scipy_stats.f.ppf([0.975, 0.025], 3, 2)
+    assert (found.ratio, found.low, found.high) == pytest.approx((ratio, *ends))
+    # Two equal spreads of equal n have twice the degrees of freedom; one of nothing adds none.
+    still = sd_interval([5.0] * 4)
+    double = variance_ratio([part, part, still], whole)
+    ends = 2 * ratio / scipy_stats.f.ppf([0.975, 0.025], 6, 2)
+    assert (double.ratio, double.low, double.high) == pytest.approx((2 * ratio, *ends))
+    nothing = variance_ratio([still], whole)
+    assert (nothing.ratio, math.isnan(nothing.low)) == (0.0, True)
+    for parts, of in (([part], still), ([part], sd_interval([1.0])), ([part, sd_interval([1.0])], whole)):
+        assert math.isnan(variance_ratio(parts, of).ratio)

@@ -827,7 +827,7 @@ sys.exit(bool({{"torch", "ray"}} & set(sys.modules)))
     assert made == {f"{script.NAME}.{kind}" for script in SCRIPTS for kind in ("csv", "md", "tex", "png", "svg")} - {
         "table_results.png",
         "table_results.svg",
-    } | {"factor_effects_means.csv", "seed_noise_aa.csv", "cost_total.csv"}
+    } | {"factor_effects_means.csv", "seed_noise_aa.csv", "seed_noise_sources.csv", "cost_total.csv"}
     assert set(done.stdout.split()) == {str(tmp_path / out / name) for out in "ab" for name in made}
     for name in made:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name

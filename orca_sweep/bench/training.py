@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from orca_sweep.bench import Measurement, peak_memory_mib, timed
 from orca_sweep.bodies import find_body
 from orca_sweep.bodies.network import LoadedBody, base_model, fresh_model
-from orca_sweep.config import BodyConfig, FinetuneConfig, TrialConfig
+from orca_sweep.config import BodyConfig, EmbedderConfig, FinetuneConfig, TrialConfig
 from orca_sweep.data import Samples, Splits
 from orca_sweep.model import OrcaModel, build_model
 from orca_sweep.stages import finetune, predict, set_frozen
@@ -48,14 +48,17 @@ class Setting:
     freeze: str = "none"
 
 
+NINAPRO, SATELLITE, ECG = ((1, 16, 52), 18), ((1, 46), 24), ((1, 1000), 4)
 SETTINGS = (
-    Setting("Swin-like small", "swin-micro", (1, 16, 52), 18, 512, 32, 2),
-    Setting("RoBERTa-like small", "roberta-micro", (1, 46), 24, 512, 32, 2),
-    Setting("Swin-like small, both frozen", "swin-micro", (1, 16, 52), 18, 512, 32, 6, "both"),
-    Setting("RoBERTa-like small, both frozen", "roberta-micro", (1, 46), 24, 512, 32, 6, "both"),
-    Setting("RoBERTa-base size", "roberta", (1, 46), 24, 16, 4, 1),
-    Setting("Swin-base size", "swin", (1, 16, 52), 18, 8, 4, 1),
+    Setting("Swin-like small, NinaPro", "swin-micro", *NINAPRO, 512, 32, 2),
+    Setting("RoBERTa-like small, Satellite", "roberta-micro", *SATELLITE, 512, 16, 2),
+    Setting("RoBERTa-like small, ECG", "roberta-micro", *ECG, 256, 4, 2),
+    Setting("Swin-like small, NinaPro, both frozen", "swin-micro", *NINAPRO, 512, 32, 6, "both"),
+    Setting("RoBERTa-like small, Satellite, both frozen", "roberta-micro", *SATELLITE, 512, 16, 6, "both"),
+    Setting("RoBERTa-base size, ECG", "roberta", *ECG, 16, 4, 1),
+    Setting("Swin-base size, NinaPro", "swin", *NINAPRO, 16, 4, 1),
 )
+"""Shapes and batch sizes of the reference's own tasks (ECG: 50 tokens)."""
 
 
 def measurements(repeats: int) -> Iterator[Measurement]:
@@ -111,7 +114,12 @@ def _prepared(setting: Setting) -> tuple[TaskData, OrcaModel, FinetuneConfig]:
         epochs=setting.epochs, batch_size=setting.batch_size, lr=LR, freeze=setting.freeze, freeze_epochs="forever"
         if setting.freeze != "none" else 0,
     )  # fmt: skip
-    config = TrialConfig(task="digits", body=BodyConfig(name="swin-micro"), finetune=finetuning)
+    config = TrialConfig(
+        task="digits",
+        body=BodyConfig(name="swin-micro"),
+        embedder=EmbedderConfig(target_length=64),
+        finetune=finetuning,
+    )
     return data, build_model(data, _body(setting.body), config), finetuning
 
 

@@ -313,7 +313,7 @@ class Plan:
     def by_task(self) -> dict[str, list[TrialConfig]]:
         """The cells of each task that are there to be compared; of those that differ in ``seed_varies`` alone, the first.
 
-        These have the same settings and other spreads: a difference of their means is none of settings.
+        They have the same settings and differ in spread on purpose: nothing is to be learned from comparing their means.
         """
         arms: dict[TrialConfig, TrialConfig] = {}
         for cell in self.cells:

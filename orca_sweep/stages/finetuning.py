@@ -139,7 +139,8 @@ def finetune(
 
     With ``saving`` the state is written now and then, also inside an epoch; a later call with the same identity continues
     from it and ends bit for bit as the unbroken run would have on the same CPU and thread count. Selection sees the
-    validation split only; test data is never touched here.
+    validation split only; test data is never touched here. Order,
+    augmentation and dropout draw by the seed that ``seed_of`` gives for each.
 
     With ``prefixes``, whatever stored prefix of this run is further along than its checkpoint is taken over, to the
     same bits. Of the runs that share a prefix one computes it while the others wait; if it fails the next goes on.

@@ -250,9 +250,10 @@ def _finetune_inputs(config: TrialConfig, data: TaskData, body: Any, model: Any,
     from orca_sweep.store import state_digest
 
     seeds = {source: config.seed_of(source) for source in FINETUNE_SOURCES}
+    are_one = len(set(seeds.values())) == 1
     return {
         **place.key_part(),
-        "seed": config.seed if set(seeds.values()) == {config.seed} else seeds,
+        "seed": seeds["finetune-order"] if are_one else seeds,
         "task": [data.task.name, data.task.loss, dict(data.task.loss_settings), data.task.metric],
         "augment": config.data.augment,
         "precision": precision_of(config.finetune.precision, place.device),
