@@ -50,11 +50,11 @@ class Setting:
 
 NINAPRO, SATELLITE, ECG = ((1, 16, 52), 18), ((1, 46), 24), ((1, 1000), 4)
 SETTINGS = (
-    Setting("Swin-like small, NinaPro", "swin-micro", *NINAPRO, 512, 32, 2),
-    Setting("RoBERTa-like small, Satellite", "roberta-micro", *SATELLITE, 512, 16, 2),
-    Setting("RoBERTa-like small, ECG", "roberta-micro", *ECG, 256, 4, 2),
-    Setting("Swin-like small, NinaPro, both frozen", "swin-micro", *NINAPRO, 512, 32, 6, "both"),
-    Setting("RoBERTa-like small, Satellite, both frozen", "roberta-micro", *SATELLITE, 512, 16, 6, "both"),
+    Setting("Swin-like small, NinaPro", "swin-micro", *NINAPRO, 256, 32, 4),
+    Setting("RoBERTa-like small, Satellite", "roberta-micro", *SATELLITE, 256, 16, 4),
+    Setting("RoBERTa-like small, ECG", "roberta-micro", *ECG, 128, 4, 4),
+    Setting("Swin-like small, NinaPro, both frozen", "swin-micro", *NINAPRO, 256, 32, 8, "both"),
+    Setting("RoBERTa-like small, Satellite, both frozen", "roberta-micro", *SATELLITE, 256, 16, 8, "both"),
     Setting("RoBERTa-base size, ECG", "roberta", *ECG, 16, 4, 1),
     Setting("Swin-base size, NinaPro", "swin", *NINAPRO, 16, 4, 1),
 )
