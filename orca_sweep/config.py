@@ -139,9 +139,31 @@ class FinetuneConfig(_Part):
         None, description="epoch at which a linear decay reaches zero; null keeps the rate constant after warm-up"
     )
     grad_clip: Positive | None = Field(None, description="gradient norm limit per optimizer step; null = off")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of matrix products; auto = bfloat16 on a GPU that computes in it, else float32"
+    )
+    attention: Literal["sdpa", "eager"] = Field(
+        "sdpa", description="how the body computes attention: torch's fused kernel, or step by step"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="keep no activations inside the body's layers and compute them twice: less memory, more time"
+    )
+    compile: bool = Field(False, description="torch.compile; pays on a GPU in long runs, not on a CPU")
+    deterministic: bool = Field(
+        False, description="only kernels that give the same bits every time; on a CPU all do, on a GPU slower"
+    )
+    eval_batch_size: Count = Field(256, description="samples per forward pass in validation and test")
 
 
-LATER: Mapping[str, Any] = {"seed_varies": "all"}
+LATER: Mapping[str, Any] = {
+    "seed_varies": "all",
+    "finetune.precision": "auto",
+    "finetune.attention": "sdpa",
+    "finetune.gradient_checkpointing": False,
+    "finetune.compile": False,
+    "finetune.deterministic": False,
+    "finetune.eval_batch_size": 256,
+}
 """Fields that came after the first configs had been hashed, and their defaults."""
 
 

@@ -1,4 +1,4 @@
-"""The errors a user can meet; none of them carries logic."""
+"""The errors a user can meet; none of them carries logic. And what tells one of the system's own."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,6 +34,13 @@ class BusyError(OrcaSweepError):
 
 class TimeLimitError(OrcaSweepError):
     """A trial ran over the time its space gives it: an outcome of the trial, not a crash."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Says whether an error means that memory does not suffice, on the device or beside it."""
+    texts = ("out of memory", "can't allocate memory")
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return known or (isinstance(error, RuntimeError) and any(text in str(error) for text in texts))
 
 
 class DivergedError(OrcaSweepError):

@@ -91,6 +91,8 @@ class Forecast:
     n_rows: int
     """Earlier rows that were gone by."""
     contrasts: tuple[Contrasts, ...]
+    checkpoint_mib: float | None
+    """Of the largest trial whose size earlier rows tell: what is on disk of it while it runs. None: they tell none."""
 
 
 def forecast(
@@ -130,7 +132,23 @@ def forecast(
         n_left=len(left),
         n_rows=len(rows),
         contrasts=tuple(_contrasts(plan, rows)),
+        checkpoint_mib=_checkpoint_mib(left, rows),
     )
+
+
+def _checkpoint_mib(configs: Iterable[TrialConfig], rows: Iterable[Row]) -> float | None:
+    """The most that a checkpoint takes: weights, best-validated weights, and moments of all that may train."""
+    sizes = {
+        (row["config"]["task"], row["config"]["body.name"]): row["n_parameters"]
+        for row in rows
+        if row.get("n_parameters")
+    }
+    numbers = [
+        sizes[config.task, config.body.name] * (3 if config.finetune.optimizer == "sgd" else 4)
+        for config in configs
+        if (config.task, config.body.name) in sizes
+    ]
+    return 4 * max(numbers) / 2**20 if numbers else None
 
 
 def _later(plan: Plan) -> list[TrialConfig]:

@@ -90,6 +90,8 @@ def test_stages_are_counted_before_and_found_after(plan_of, place, tmp_path):
     assert 0.3 * spent < after.trial_hours < 4 * sum(row["wall_time_s"] for row in rows.values()) / 3600
     assert after.cpu_hours == after.trial_hours and after.gpu_hours == 0
     assert after.contrasts[0].spread == pytest.approx(pooled(rows.values()))
+    n_parameters = {row["n_parameters"] for row in rows.values()}
+    assert after.checkpoint_mib == pytest.approx(4 * 4 * max(n_parameters) / 2**20)
     # What gc takes must be computed again; what is done need not be.
     for entry in store.entries():
         if entry.stage in ("embedder", "pretrain"):

@@ -384,8 +384,8 @@ def test_features_of_frozen_parts_are_made_once_and_change_nothing_but_rounding(
     from orca_sweep.stages import finetuning
 
     calls = []
-    real = finetuning._features
-    monkeypatch.setattr(finetuning, "_features", lambda model, x: calls.append(len(x)) or real(model, x))
+    real = finetuning._Loop._features
+    monkeypatch.setattr(finetuning._Loop, "_features", lambda loop, x: calls.append(len(x)) or real(loop, x))
     settings = {"task": "tiny", "finetune__freeze": "both", "finetune__freeze_epochs": 3, "finetune__epochs": 5}
     kept, epochs = run(**settings)
     assert calls == [24, 18]  # training and validation samples, once

@@ -17,7 +17,8 @@ from orca_sweep.results import collect, read_record, reveal
 from orca_sweep.space.prefixes import shared_epochs, shared_prefixes
 from orca_sweep.space.records import PlannedTrial
 from orca_sweep.stages import finetuning
-from orca_sweep.stages.finetuning import PREFIX_STAGE, phase_at
+from orca_sweep.stages.finetuning import phase_at
+from orca_sweep.stages.sharing import PREFIX_STAGE
 from orca_sweep.store import Store
 from orca_sweep.trial import load_imports, resolve, run_trial
 

@@ -227,7 +227,7 @@ def test_what_others_judge_stands_around_the_verdicts(tmp_path):
 
     report = compute(two_arms(tmp_path), claims=[table("Claims")], flattery=[table("Flattery")])
     said = Read(page(report, ())).words("verdicts")
-    assert said.index("Claims") < said.index("helps") < said.index("Flattery")
+    assert said.index("helps") < said.index("Claims") < said.index("Flattery")
     assert "<b>one</b>" in said
     assert "Caption & more. A note." in said
 

@@ -105,7 +105,7 @@ def test_one_step_is_the_plainly_written_step(tmp_path):
 
     data = TaskData(task, samples, samples, samples, None, None, "")
     config = FinetuneConfig(epochs=1, batch_size=4, accumulation=3, lr=0.1, weight_decay=0.1, grad_clip=0.05)
-    stages.finetune(net, data, config, lambda source: 0, "cpu", None, "", lambda row: None)
+    stages.finetune(net, data, config, lambda source: 0, "cpu", None, lambda row: None)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=0.1, weight_decay=0.1)
     nn.functional.cross_entropy(plain(x), y).backward()
     nn.utils.clip_grad_norm_(plain.parameters(), 0.05)

@@ -34,7 +34,9 @@ class Measurement:
     difference: float
     """Largest relative difference (norm) of our value and gradient from the naive ones in double precision."""
     n_samples: int = 0
-    """Samples that one turn loads, where that is what is measured; divide by the wall seconds."""
+    """Samples that one turn loads or trains on, where that is what is measured; divide by the wall seconds."""
+    peak_share: float | None = None
+    """Of training on a GPU: share of the card's bfloat16 operations a second."""
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the fields, for JSON."""
@@ -45,13 +47,12 @@ def run(benchmark: str, repeats: int = 3) -> Iterator[Measurement]:
     """Yields the measurements of a benchmark's cases, one after the other.
 
     Args:
-        benchmark: ``objectives``, ``loading``, ``overhead`` or ``collect``.
+        benchmark: ``objectives``, ``loading``, ``training``, ``sweep``, ``overhead`` or ``collect``.
         repeats: how often the slow side runs.
     """
-    if benchmark in ("overhead", "collect"):
-        whole = import_module(f"orca_sweep.bench.{'overhead' if benchmark == 'overhead' else 'collecting'}")
+    if benchmark in WHOLE:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            yield from pool.submit(whole.measurements, repeats).result()
+            yield from pool.submit(_all_of, WHOLE[benchmark], repeats).result()
         return
     from orca_sweep.bench import loading, objectives
 
@@ -59,6 +60,14 @@ def run(benchmark: str, repeats: int = 3) -> Iterator[Measurement]:
     for case in cases[benchmark]:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             yield pool.submit(measure, case, repeats).result()
+
+
+WHOLE = {"overhead": "overhead", "collect": "collecting", "training": "training", "sweep": "sharing"}
+"""Benchmarks whose cases share a process, and their modules."""
+
+
+def _all_of(module: str, repeats: int) -> list[Measurement]:
+    return list(import_module(f"orca_sweep.bench.{module}").measurements(repeats))
 
 
 def measure(case: Callable[[], "Case"], repeats: int) -> Measurement:

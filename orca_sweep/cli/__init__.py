@@ -256,6 +256,8 @@ class Benchmark(StrEnum):
 
     objectives = "objectives"
     loading = "loading"
+    training = "training"
+    sweep = "sweep"
     overhead = "overhead"
     collect = "collect"
 

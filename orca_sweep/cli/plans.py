@@ -242,6 +242,8 @@ def _forecast_lines(found: "Forecast") -> Iterator[str]:
         )
     if found.n_left:
         yield _hours(found)
+        if found.checkpoint_mib is not None:
+            yield f"checkpoints: at most {found.checkpoint_mib:.3g} MiB for each trial that runs, gone when it ends"
     for contrasts in found.contrasts:
         yield _contrast_line(contrasts)
 

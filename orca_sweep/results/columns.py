@@ -59,6 +59,8 @@ TRIAL_MEASURES = (
     Column("best_epoch", "int64", "epochs", "fine-tuning epoch with the lowest validation metric (first of equals)"),
     Column("n_steps", "int64", "optimizer steps", "fine-tuning optimizer steps done"),
     Column("lr_integral", "double", "", "sum of the learning rates of the fine-tuning optimizer steps"),
+    Column("precision", "string", "", "of the matrix products in fine-tuning: float32 or bfloat16"),
+    Column("micro_batch_size", "int64", "samples", "per forward pass; half of batch_size where memory did not suffice"),
     Column("n_embedder_steps", "int64", "optimizer steps", "embedder-training optimizer steps done"),
     Column("embedder_lr_integral", "double", "", "sum of the learning rates of the embedder-training steps"),
     Column("objective_first", "double", "squared feature units", "alignment objective at embedder epoch 0"),

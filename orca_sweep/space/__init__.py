@@ -30,6 +30,7 @@ from orca_sweep.space.records import (
     OUTCOMES,
     TYPE_PREFIX,
     Budget,
+    Checkpoints,
     Limits,
     Logger,
     OutcomeRule,
@@ -48,6 +49,7 @@ from orca_sweep.space.tuning import Range, Search
 __all__ = [
     "TYPE_PREFIX",
     "Budget",
+    "Checkpoints",
     "Logger",
     "OutcomeRule",
     "Plan",
@@ -207,6 +209,7 @@ def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
         budget=Budget.model_validate(manifest["budget"]),
         outcomes=OUTCOMES.validate_python(manifest["outcomes"]),
         margins=manifest.get("margins", {}),
+        checkpoints=Checkpoints.model_validate(manifest.get("checkpoints", {})),
     )
     return Plan(space, cells, tuple(planned), len(cells), tuned)
 

@@ -18,6 +18,7 @@ from orca_sweep.space.records import (
     DEFAULT_LOGGERS,
     PLACEBOS,
     Budget,
+    Checkpoints,
     Limits,
     Logger,
     MetricColumn,
@@ -117,7 +118,7 @@ class _SpaceReader:
 
     KEYS = (
         "name", "question", "base", "factors", "design", "include", "exclude", "when", "placebo", "seeds", "aa", "metric",
-        "margin", "resources", "limits", "loggers", "imports", "tune", "search", "prune", "budget", "outcomes",
+        "margin", "resources", "limits", "loggers", "imports", "tune", "search", "prune", "budget", "outcomes", "checkpoints",
     )  # fmt: skip
 
     def __init__(self, path: Path, lines: dict[Path_, int]) -> None:
@@ -144,6 +145,7 @@ class _SpaceReader:
         metric = self.typed(document, "metric", MetricColumn, "test_metric_best")
         resources = self.typed(document, "resources", Resources, Resources())
         limits = self.typed(document, "limits", Limits, Limits())
+        checkpoints = self.typed(document, "checkpoints", Checkpoints, Checkpoints())
         loggers = self.loggers(document)
         factors = {name: levels for name, levels in factors.items() if levels}
         when, design = self.when(document, factors), self.design(document, factors)
@@ -158,7 +160,7 @@ class _SpaceReader:
         margins = self.margins(document, [base, *(rule.settings for rule in when)], factors)
         return Space(
             name, question, base, factors, design, include, exclude, when, placebo, seeds, aa, metric, resources, limits,
-            loggers, imports, self.path, self.lines, tune, search, prune, budget, outcomes, margins,
+            loggers, imports, self.path, self.lines, tune, search, prune, budget, outcomes, margins, checkpoints=checkpoints,
         )  # fmt: skip
 
     def design(self, document: dict[str, Any], factors: Mapping[str, tuple[Any, ...]]) -> designs.Design:

@@ -84,6 +84,16 @@ class Limits(BaseModel):
     """Seconds; it ends at the next epoch, and goes on from there when it is launched again."""
 
 
+class Checkpoints(BaseModel):
+    """How often a trial's state is saved in fine-tuning: at whichever comes first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(1, ge=1, le=10**9)
+    minutes: float = Field(10.0, gt=0, allow_inf_nan=False)
+    """Also inside an epoch."""
+
+
 class Budget(BaseModel):
     """What a sweep may use: when it is spent, nothing more is started, and what runs is finished."""
 
@@ -234,6 +244,7 @@ class Space:
     outcomes: Outcomes = field(default_factory=dict)
     margins: Mapping[str, float] = field(default_factory=dict)
     """By task, the largest difference that is no meaningful one, in the unit of its metric; '' holds for all others."""
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
 
     def where(self, *place: str) -> str:
         """Returns 'file:line' of a place in the YAML, or of its nearest parent."""

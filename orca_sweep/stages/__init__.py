@@ -5,10 +5,12 @@ of exactly those arguments, fine-tuning those of its states that several runs pa
 """
 
 from orca_sweep.stages.embedding import EmbedderTraining, ProxyFeatures, proxy_features, target_labels, train_embedder
-from orca_sweep.stages.finetuning import FinetuneResult, Prefixes, finetune, predict, predict_wholes
+from orca_sweep.stages.finetuning import FinetuneResult, Saving, finetune
 from orca_sweep.stages.frozen import frozen_names, set_frozen
 from orca_sweep.stages.place import Place, Progress
+from orca_sweep.stages.predicting import predict, predict_wholes
 from orca_sweep.stages.pretraining import pretrain_body
+from orca_sweep.stages.sharing import Prefixes
 
 __all__ = [
     "EmbedderTraining",
@@ -17,6 +19,7 @@ __all__ = [
     "Prefixes",
     "Progress",
     "ProxyFeatures",
+    "Saving",
     "finetune",
     "frozen_names",
     "predict",

@@ -1,22 +1,24 @@
-"""Stage 3: fine-tuning with a freeze schedule, validation per epoch, a checkpoint per epoch, and shared prefixes."""
+"""Stage 3: fine-tuning with a freeze schedule, validation per epoch, checkpoints at any step, and shared prefixes."""
 
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recomputed
 
 from orca_sweep.bodies.network import to_arrays, to_tensors
 from orca_sweep.config import FinetuneConfig, Source
-from orca_sweep.data import Samples
-from orca_sweep.errors import DivergedError, InputError
-from orca_sweep.freezing import Phase, beginning, schedule
+from orca_sweep.errors import DivergedError, InputError, out_of_memory
+from orca_sweep.freezing import Phase, schedule
 from orca_sweep.model import OrcaModel
 from orca_sweep.stages.frozen import set_frozen
 from orca_sweep.stages.place import (
@@ -31,16 +33,14 @@ from orca_sweep.stages.place import (
     with_prefix,
     without_prefix,
 )
-from orca_sweep.store import Artifact, CorruptFileError, Store, Tensors, read_tensors, stage_key, write_tensors
-from orca_sweep.streams import stream_rng, torch_stream
+from orca_sweep.stages.predicting import autocast, in_batches, precision_of, predict_wholes, wholes
+from orca_sweep.stages.sharing import Prefixes, Shared
+from orca_sweep.store import Artifact, CorruptFileError, Tensors, read_tensors, write_tensors
+from orca_sweep.streams import stream_rng, stream_seed, torch_stream
 from orca_sweep.tasks import TaskData
 from orca_sweep.tasks.measures import METRICS
 
 STAGE = "finetune"
-PREFIX_STAGE = "finetune-prefix"
-PREDICT_BATCH = 256
-PREDICT_NUMBERS = 2**25
-"""Samples of more numbers are predicted fewer at a time."""
 KEPT_NUMBERS = 2**28
 """Features of frozen parts are kept if they are no more numbers than this (1 GiB in single precision)."""
 
@@ -70,6 +70,17 @@ def learning_rate(config: FinetuneConfig, step: int, steps_per_epoch: int) -> fl
     return config.lr * max(0.0, (end - step) / max(1, end - warm))
 
 
+@dataclass(frozen=True)
+class Saving:
+    """Where and how often a run's state is saved: after so many epochs or so many seconds, whichever comes first."""
+
+    path: Path
+    identity: str
+    """Hash of everything the run depends on: only a run with the same goes on from the file."""
+    every_epochs: int = 1
+    every_s: float = 600.0
+
+
 @dataclass
 class FinetuneResult:
     """Validation history, and the weights of the best-validated and of the last epoch."""
@@ -84,24 +95,18 @@ class FinetuneResult:
     resumed_from_epoch: int = 0
     """Of the run's own checkpoint; a prefix may have taken it further."""
     seconds: float = 0.0
-    reused: dict[int, float] = field(default_factory=dict)
-    """What the epochs taken over from other runs had cost."""
-    spent: dict[int, float] = field(default_factory=dict)
-    """Seconds of the epochs done now, with saving them."""
     phases: list[dict[str, Any]] = field(default_factory=list)
     """What each phase of the freeze schedule came to; columns of the stages table."""
-
-    @property
-    def reused_s(self) -> float:
-        """What was taken over had cost in all."""
-        return sum(self.reused.values())
+    precision: str = "float32"
+    micro_batch_size: int = 0
+    """Samples per forward pass in the end: ``batch_size``, or half of it where memory did not suffice."""
 
 
-def _phases(phases: Sequence[Phase], result: FinetuneResult) -> list[dict[str, Any]]:
+def _phases(phases: Sequence[Phase], loop: "_Loop") -> list[dict[str, Any]]:
     """What each phase came to; one that the run was too short for is left out."""
     found = []
     for phase in phases:
-        rows = [row for row in result.epochs if phase_at(phases, row["epoch"]) is phase]
+        rows = [row for row in loop.result.epochs if phase_at(phases, row["epoch"]) is phase]
         if rows:
             epochs = [row["epoch"] for row in rows]
             found.append(
@@ -112,28 +117,11 @@ def _phases(phases: Sequence[Phase], result: FinetuneResult) -> list[dict[str, A
                     "n_trainable": rows[0]["n_trainable"],
                     "n_steps": sum(row["n_steps"] for row in rows),
                     "lr_integral": math.fsum(row["lr_integral"] for row in rows),
-                    "wall_time_s": sum(result.spent.get(epoch, 0.0) for epoch in epochs),
-                    "reused_s": sum(result.reused.get(epoch, 0.0) for epoch in epochs),
+                    "wall_time_s": sum(loop.spent.get(epoch, 0.0) for epoch in epochs),
+                    "reused_s": sum(loop.reused.get(epoch, 0.0) for epoch in epochs),
                 }
             )
     return found
-
-
-@dataclass(frozen=True)
-class Prefixes:
-    """The beginnings of a run that other runs have too: done once, and kept in the store for the others.
-
-    Cost: a stored prefix is what a checkpoint is. Weights, best-validated weights and the optimizer's state make up
-    to four times the weights with adam or adamw, three times with sgd.
-    """
-
-    store: Store
-    inputs: Mapping[str, Any]
-    """All that an epoch depends on but the freeze schedule."""
-    epochs: frozenset[int] = frozenset()
-    """After these epochs the state is stored, because another run goes on from there."""
-    reused: Callable[[float], None] = lambda seconds: None
-    """Told what the epochs that are taken over had cost."""
 
 
 def finetune(
@@ -142,44 +130,74 @@ def finetune(
     config: FinetuneConfig,
     seed_of: Callable[[Source], int],
     device: str,
-    checkpoint: Path | None,
-    identity: str,
+    saving: Saving | None,
     report: Progress,
     augment: bool = False,
     prefixes: Prefixes | None = None,
 ) -> FinetuneResult:
     """Fine-tunes the model in place and returns its history with best-validated and last weights.
 
-    After every epoch the state is written to ``checkpoint``; a later call with the same ``identity``
-    (hash of everything the run depends on) continues from it and ends bit for bit as the unbroken run
-    would have on the same CPU and thread count. Selection sees the validation split only; test data is
-    never touched here. Order, augmentation and dropout draw by the seed that ``seed_of`` gives for each.
+    With ``saving`` the state is written now and then, also inside an epoch; a later call with the same identity continues
+    from it and ends bit for bit as the unbroken run would have on the same CPU and thread count. Selection sees the
+    validation split only; test data is never touched here. Order,
+    augmentation and dropout draw by the seed that ``seed_of`` gives for each.
 
     With ``prefixes``, whatever stored prefix of this run is further along than its checkpoint is taken over, to the
     same bits. Of the runs that share a prefix one computes it while the others wait; if it fails the next goes on.
     Locks are taken one at a time, from the shortest prefix to the longest, so no two runs wait for each other.
 
+    Where memory does not suffice for a step, it is done again with half the samples per forward pass and twice as many
+    passes: the same step but for rounding (and for dropout, whose masks are drawn per pass). A second time it is an error.
+
     Raises:
         DivergedError: when a training loss or a validation metric is not finite, also if another run that shares
             the prefix has found that out.
     """
-    loop = _Loop(model.to(device), data, config, seed_of, device, augment)
-    loop.resume(checkpoint, identity)
-    shared = _Shared(loop, prefixes)
-    shared.begin()
-    for end in sorted({*shared.epochs, config.epochs}):
-        with shared.alone(end):
-            while loop.epoch < end:
-                start = time.perf_counter()
-                loop.run_epoch()
-                if checkpoint is not None:
-                    loop.save(checkpoint, identity)
-                shared.keep()
-                report(loop.result.epochs[-1])
-                loop.result.spent[loop.epoch] = time.perf_counter() - start
-    loop.result.last = _copies(model)
-    loop.result.phases = _phases(loop.schedule, loop.result)
-    return loop.result
+    with _determinism(config.deterministic):
+        loop = _Loop(model.to(device), data, config, seed_of, device, augment, saving)
+        loop.resume()
+        shared = Shared(loop, prefixes)
+        shared.begin()
+        for end in sorted({*shared.epochs, config.epochs}):
+            with shared.alone(end):
+                while loop.epoch < end:
+                    start = time.perf_counter()
+                    loop.run_epoch()
+                    loop.save_if_due()
+                    shared.keep()
+                    report(loop.result.epochs[-1])
+                    loop.spent[loop.epoch] = time.perf_counter() - start
+    result = loop.result
+    result.last = _copies(model)
+    result.phases = _phases(loop.schedule, loop)
+    result.precision, result.micro_batch_size = loop.precision, loop.micro_batch_size
+    return result
+
+
+@contextlib.contextmanager
+def _determinism(wanted: bool) -> Iterator[None]:
+    """Lets torch use, for the length of a block, only what gives the same bits every time on a GPU too."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    if wanted:
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
+
+
+@dataclass
+class _Part:
+    """What has been done of an epoch that is not at its end."""
+
+    total: Tensor
+    """Sum of the samples' losses, on the device: reading it would wait for the device at every step."""
+    step: int = 0
+    lr: float = 0.0
+    lr_integral: float = 0.0
+    seconds: float = 0.0
 
 
 class _Loop:
@@ -193,42 +211,52 @@ class _Loop:
         seed_of: Callable[[Source], int],
         device: str,
         augment: bool,
+        saving: Saving | None,
     ) -> None:
         self.model, self.data, self.config, self.seed_of, self.device = model, data, config, seed_of, device
-        self.augment = augment
+        self.augment, self.saving = augment, saving
         self.x, self.y = Feed(data.train.x, device), Feed(data.train.y, device)
         self.parts = None if data.train.groups is None else _Parts(data.train.groups)
         self.loss = data.loss
+        self.precision = precision_of(config.precision, device)
         self.schedule = schedule(config.freeze, config.freeze_epochs, _n_layers(model))
         for phase in self.schedule:
             if set_frozen(model, phase.frozen) == 0:
                 raise InputError(f"finetune.freeze: {'+'.join(phase.frozen)} leaves nothing of this model to train.")
+        _switch(model, config)
         self.optimizer = make_optimizer(
             config.optimizer, model.parameters(), config.lr, config.weight_decay, config.momentum
         )
+        self.n_epochs = config.epochs
         self.step_size = config.batch_size * config.accumulation
         self.steps_per_epoch = math.ceil(data.train.n_wholes / self.step_size)
+        self.micro_batch_size = config.batch_size
         self.result = FinetuneResult()
+        self.reused: dict[int, float] = {}
+        """What the epochs taken over from other runs had cost."""
+        self.spent: dict[int, float] = {}
+        """Seconds of the epochs done now, with saving them."""
         self.epoch = 0
-        self.n_batches = 0
-        """Batches of this epoch so far."""
+        self.part: _Part | None = None
+        self.saved_epoch, self.saved_at = 0, time.monotonic()
         self.kept: tuple[Tensor, Tensor] | None = None
         """Features of training and validation samples, while all that makes them is frozen."""
 
     def run_epoch(self) -> None:
-        start = time.perf_counter()
-        epoch = self.epoch + 1
+        start, epoch = time.perf_counter(), self.epoch + 1
         n_trainable = set_frozen(self.model, phase_at(self.schedule, epoch).frozen)
         start_momentum(self.optimizer)
         self._keep_features()
-        n_before = self.result.n_steps
-        train_loss, lr, lr_integral = self._train(epoch)
+        part = self.part = self.part or _Part(torch.zeros((), device=self.device))
+        before = part.seconds
+        self._train(epoch, part, start - before)
+        train_loss = float(part.total) / self.data.train.n_wholes
         if not math.isfinite(train_loss):
             raise self._diverged(f"training loss {train_loss} in epoch {epoch}")
         val_loss, val_metric = self._validate()
         if not math.isfinite(val_metric):
             raise self._diverged(f"validation metric {val_metric} in epoch {epoch}")
-        self.epoch = epoch
+        self.epoch, self.part = epoch, None
         self._note(
             {
                 "stage": STAGE,
@@ -236,11 +264,11 @@ class _Loop:
                 "train_loss": train_loss,
                 "val_loss": val_loss if math.isfinite(val_loss) else None,
                 "val_metric": val_metric,
-                "lr": lr,
-                "lr_integral": lr_integral,
-                "n_steps": self.result.n_steps - n_before,
+                "lr": part.lr,
+                "lr_integral": part.lr_integral,
+                "n_steps": part.step,
                 "n_trainable": n_trainable,
-                "wall_time_s": time.perf_counter() - start,
+                "wall_time_s": time.perf_counter() - start + before,
             }
         )
 
@@ -258,21 +286,33 @@ class _Loop:
             with torch.no_grad():
                 one = model.features(self.x[:1])
             if sum(map(len, splits)) * one.numel() <= KEPT_NUMBERS:
-                self.kept = (_features(model, splits[0]), _features(model, splits[1]))
+                self.kept = (self._features(splits[0]), self._features(splits[1]))
 
-    def _batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Predictions and targets of a batch of training samples."""
-        if self.kept is not None:
-            features = self.kept[0][index.to(self.device)]
-            return self.model.from_features(features), self.y[index]  # type: ignore[operator]
-        if not self.augment:
-            return self.model(self.x[index]), self.y[index]
-        # Inputs and targets draw alike: a cut of the one is the same cut of the other.
-        x, y = (
-            feed.drawn(index, stream_rng(self.seed_of("augmentation"), "augmentation", self.epoch + 1, self.n_batches))
-            for feed in (self.x, self.y)
-        )
-        return self.model(x), y
+    @torch.no_grad()
+    def _features(self, x: Feed) -> Tensor:
+        def run(part: slice) -> Tensor:
+            with autocast(self.precision, self.device):
+                return self.model.features(x[part]).float()  # type: ignore[operator]
+
+        return torch.cat(in_batches(run, x.shape, self.config.eval_batch_size))
+
+    # Training -----------------------------------------------------------------------------------
+
+    def _train(self, epoch: int, part: _Part, began: float) -> None:
+        """Goes on with the epoch's pass over the training samples, from the step that the part has come to."""
+        with torch_stream(self.seed_of("dropout"), "dropout", epoch):
+            groups = batches(self._order(epoch), self.step_size)
+            for group, fetched in self._fetched(epoch, groups, part.step):
+                part.lr = learning_rate(self.config, self.result.n_steps, self.steps_per_epoch)
+                # A step's masks are a function of its place alone: a resumed epoch draws what the unbroken one does.
+                self.dropout_seed = stream_seed(self.seed_of("dropout"), "dropout", epoch, part.step)
+                part.total += self._optimizer_step(fetched, part.lr) * len(group)
+                part.lr_integral += part.lr
+                part.step += 1
+                self.result.n_steps += 1
+                part.seconds = time.perf_counter() - began
+                if part.step < len(groups):
+                    self.save_if_due()
 
     def _order(self, epoch: int) -> np.ndarray:
         """The epoch's order of training samples; of samples in parts, one part each."""
@@ -280,47 +320,78 @@ class _Loop:
         order = stream_rng(seed, "finetune order", epoch).permutation(self.data.train.n_wholes)
         return order if self.parts is None else self.parts.draw(order, stream_rng(seed, "parts", epoch))
 
-    def _diverged(self, what: str) -> DivergedError:
-        return DivergedError(f"fine-tuning diverged: {what}", self.result.epochs)
+    def _fetched(self, epoch: int, groups: list[Tensor], first: int) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor]]]:
+        """The epoch's groups from a step on with their samples; of samples on disk, the next is read meanwhile."""
+        if self.kept is not None or (self.x.is_resident and self.y.is_resident):
+            for step in range(first, len(groups)):
+                yield groups[step], self._fetch(epoch, step, groups[step])
+            return
+        with ThreadPoolExecutor(1) as pool:
+            ahead: Future[tuple[Tensor, Tensor]] | None = None
+            for step in range(first, len(groups)):
+                now = ahead or pool.submit(self._fetch, epoch, step, groups[step])
+                ahead = pool.submit(self._fetch, epoch, step + 1, groups[step + 1]) if step + 1 < len(groups) else None
+                yield groups[step], now.result()
 
-    def _train(self, epoch: int) -> tuple[float, float, float]:
-        """One pass over the training samples; returns mean loss, the last step's rate and the sum of all steps' rates."""
-        order = self._order(epoch)
-        self.n_batches = 0
-        total, lr, lr_integral = torch.zeros((), device=self.device), 0.0, 0.0
-        with torch_stream(self.seed_of("dropout"), "dropout", epoch):
-            for group in batches(order, self.step_size):
-                lr = learning_rate(self.config, self.result.n_steps, self.steps_per_epoch)
-                total += self._optimizer_step(group, lr) * len(group)
-                self.result.n_steps += 1
-                lr_integral += lr
-        return float(total) / len(order), lr, lr_integral
+    def _fetch(self, epoch: int, step: int, group: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs, or kept features, and targets of one optimizer step's samples, on the device."""
+        if self.kept is not None:
+            return self.kept[0][group.to(self.device)], self.y[group]
+        if not self.augment:
+            return self.x[group], self.y[group]
+        # Inputs and targets draw alike: a cut of the one is the same cut of the other.
+        seed = self.seed_of("augmentation")
+        x, y = (feed.drawn(group, stream_rng(seed, "augmentation", epoch, step)) for feed in (self.x, self.y))
+        return x, y
 
-    def _optimizer_step(self, group: Tensor, lr: float) -> Tensor:
-        """One optimizer step on one group of samples, in batches; returns the group's mean loss."""
-        self.optimizer.zero_grad(set_to_none=True)
-        mean = torch.zeros((), device=self.device)
-        for index in group.split(self.config.batch_size):
-            prediction, target = self._batch(index)
-            self.n_batches += 1
-            # Each batch counts by its share of the group: a short last batch weighs no more than its samples.
-            loss = self.loss(prediction, target) * (len(index) / len(group))
-            loss.backward()
-            mean += loss.detach()
+    def _optimizer_step(self, fetched: tuple[Tensor, Tensor], lr: float) -> Tensor:
+        """One optimizer step; returns the group's mean loss."""
+        try:
+            mean = self._accumulate(*fetched)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error) or self.micro_batch_size < self.config.batch_size or self.config.batch_size < 2:
+                raise
+            mean = None  # what the error holds on to is free only once it is handled
+        if mean is None:
+            self.micro_batch_size = math.ceil(self.config.batch_size / 2)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            mean = self._accumulate(*fetched)
         if self.config.grad_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
         set_lr(self.optimizer, lr)
         self.optimizer.step()
         return mean
 
+    def _accumulate(self, x: Tensor, y: Tensor) -> Tensor:
+        """Adds up the gradient of a group's mean loss, in passes of a few samples; returns that mean."""
+        torch.manual_seed(self.dropout_seed)
+        self.optimizer.zero_grad(set_to_none=True)
+        mean = torch.zeros((), device=self.device)
+        run = self.model if self.kept is None else self.model.from_features
+        for part_x, part_y in zip(x.split(self.micro_batch_size), y.split(self.micro_batch_size), strict=True):
+            with autocast(self.precision, self.device):
+                prediction = run(part_x)  # type: ignore[operator]
+            # Each pass counts by its share of the group: a short last one weighs no more than its samples.
+            loss = self.loss(prediction.float(), part_y) * (len(part_x) / len(x))
+            loss.backward()
+            mean += loss.detach()
+        return mean
+
+    # Validation ---------------------------------------------------------------------------------
+
+    def _diverged(self, what: str) -> DivergedError:
+        return DivergedError(f"fine-tuning diverged: {what}", self.result.epochs)
+
     def _validate(self) -> tuple[float, float]:
         if self.kept is None:
-            prediction, target = predict_wholes(self.model, self.data.val, self.device)
+            size = self.config.eval_batch_size
+            prediction, target = predict_wholes(self.model, self.data.val, self.device, size, self.precision)
         else:
             self.model.eval()
-            with torch.inference_mode():
+            with torch.inference_mode(), autocast(self.precision, self.device):
                 parts = self.model.from_features(self.kept[1]).float().cpu().numpy()  # type: ignore[operator]
-            prediction, target = _wholes(parts, self.data.val)
+            prediction, target = wholes(parts, self.data.val)
         if not np.isfinite(prediction).all():
             return math.nan, math.nan
         loss = float(self.loss(torch.from_numpy(prediction), torch.from_numpy(target)))
@@ -335,129 +406,108 @@ class _Loop:
             result.best = _copies(self.model)
         result.epochs.append(row)
 
+    # State --------------------------------------------------------------------------------------
+
     def state(self) -> tuple[Tensors, dict[str, Any]]:
-        """Returns all that the next epoch and the end of the run depend on."""
-        result = self.result
+        """Returns all that the next step and the end of the run depend on; random draws depend on their place alone."""
+        result, part = self.result, self.part
         tensors = {
             **with_prefix("model.", to_arrays(self.model.state_dict())),
             **with_prefix("best.", result.best),
             **with_prefix("optimizer.", optimizer_arrays(self.optimizer)),
         }
-        meta = {
+        meta: dict[str, Any] = {
             "epoch": self.epoch,
             "n_steps": result.n_steps,
             "best_epoch": result.best_epoch,
-            "val_metric_best": result.val_metric_best,
+            "val_metric_best": result.val_metric_best if math.isfinite(result.val_metric_best) else None,
             "seconds": result.seconds,
             "epochs": result.epochs,
+            "micro_batch_size": self.micro_batch_size,
         }
+        if part is not None:
+            tensors["part.total"] = part.total.detach().cpu().numpy().reshape(1)
+            meta["part"] = {
+                "step": part.step,
+                "lr": part.lr,
+                "lr_integral": part.lr_integral,
+                "seconds": part.seconds,
+            }
         return tensors, meta
 
     def restore(self, saved: Artifact) -> None:
         """Goes on from the ``state`` of this run or of one that begins alike."""
+        meta = saved.meta
         self.model.load_state_dict(to_tensors(without_prefix("model.", saved.tensors)))
         load_optimizer(self.optimizer, without_prefix("optimizer.", saved.tensors))
-        self.epoch = saved.meta["epoch"]
-        self.kept = None
+        self.epoch, self.kept = meta["epoch"], None
+        self.micro_batch_size = meta["micro_batch_size"]
+        best = meta["val_metric_best"]
         self.result = FinetuneResult(
-            epochs=list(saved.meta["epochs"]),
+            epochs=list(meta["epochs"]),
             best=without_prefix("best.", saved.tensors),
-            best_epoch=saved.meta["best_epoch"],
-            val_metric_best=saved.meta["val_metric_best"],
-            val_metric_last=saved.meta["epochs"][-1]["val_metric"],
-            n_steps=saved.meta["n_steps"],
+            best_epoch=meta["best_epoch"],
+            val_metric_best=math.inf if best is None else best,
+            val_metric_last=meta["epochs"][-1]["val_metric"] if meta["epochs"] else math.inf,
+            n_steps=meta["n_steps"],
             resumed_from_epoch=self.result.resumed_from_epoch,
-            seconds=saved.meta["seconds"],
-            reused=self.result.reused,
-            spent=self.result.spent,
+            seconds=meta["seconds"],
         )
+        self.part = None
+        if "part" in meta:
+            total = torch.from_numpy(np.array(saved.tensors["part.total"])).reshape(()).to(self.device)
+            self.part = _Part(total, **meta["part"])
+        self.saved_epoch, self.saved_at = self.epoch, time.monotonic()
 
-    def save(self, path: Path, identity: str) -> None:
-        """Writes the whole state as one safetensors file with JSON in its header; no pickle."""
-        tensors, meta = self.state()
-        write_tensors(str(path), tensors, {**meta, "identity": identity, "reused": list(self.result.reused.items())})
+    def save_if_due(self) -> None:
+        """Writes the whole state as one safetensors file with JSON in its header; no pickle. The one before is gone."""
+        saving = self.saving
+        if saving is None:
+            return
+        is_due = self.part is None and self.epoch - self.saved_epoch >= saving.every_epochs
+        if is_due or time.monotonic() - self.saved_at >= saving.every_s:
+            tensors, meta = self.state()
+            more = {"identity": saving.identity, "reused": list(self.reused.items())}
+            write_tensors(str(saving.path), tensors, {**meta, **more})
+            self.saved_epoch, self.saved_at = self.epoch, time.monotonic()
 
-    def resume(self, path: Path | None, identity: str) -> None:
+    def resume(self) -> None:
         """Takes up a checkpoint of this very run; anything else is left alone and overwritten."""
         try:
-            saved = read_tensors(str(path)) if path is not None else None
+            saved = read_tensors(str(self.saving.path)) if self.saving is not None else None
         except (FileNotFoundError, CorruptFileError):
             return
-        if saved is None or saved.meta["identity"] != identity:
+        if saved is None or self.saving is None or saved.meta["identity"] != self.saving.identity:
             return
         self.restore(saved)
         self.result.resumed_from_epoch = self.epoch
-        self.result.reused = {int(epoch): float(seconds) for epoch, seconds in saved.meta["reused"]}
+        self.reused = {int(epoch): float(seconds) for epoch, seconds in saved.meta["reused"]}
 
 
-class _Shared:
-    """What a run has in common with others: it takes over what they have done and keeps what they will need."""
+def _switch(model: nn.Module, config: FinetuneConfig) -> None:
+    """Sets how the body computes what it computes."""
+    if isinstance(model, OrcaModel):
+        set_attention(model.body, config.attention)
+        if config.gradient_checkpointing:
+            for layer in model.body.layers():  # type: ignore[operator]
+                for module in layer:
+                    module.forward = partial(_recomputed, module.forward)
+    if config.compile:
+        model.compile()
 
-    def __init__(self, loop: _Loop, prefixes: Prefixes | None) -> None:
-        self.loop, self.prefixes = loop, prefixes
-        wanted = prefixes.epochs if prefixes else ()
-        self.epochs = frozenset(epoch for epoch in wanted if epoch <= loop.config.epochs)
-        self.start = stage_key(PREFIX_STAGE, prefixes.inputs) if prefixes else ""
 
-    def key(self, epoch: int) -> str:
-        """Names the state after an epoch by what was frozen until then: runs that part later have it in common."""
-        phases = [[list(phase.frozen), phase.epochs] for phase in beginning(self.loop.schedule, epoch)]
-        return stage_key(PREFIX_STAGE, {"start": self.start, "phases": phases})
+def set_attention(body: nn.Module, name: str) -> None:
+    """Lets every module of a body compute attention as named: torch's fused kernel (sdpa), or step by step (eager)."""
+    for module in body.modules():
+        if hasattr(module, "config") and hasattr(module.config, "_attn_implementation"):
+            module.config._attn_implementation = name
 
-    def begin(self) -> None:
-        """Takes over the longest prefix of this run in the store, whichever sweep has put it there."""
-        if self.prefixes is None:
-            return
-        if self.loop.result.reused_s > 0:
-            self.prefixes.reused(self.loop.result.reused_s)
-        self._take_over(range(1, self.loop.config.epochs + 1), self.prefixes)
-        # A run that died between its checkpoint and its prefix owes the others the prefix.
-        self.keep()
 
-    def _take_over(self, epochs: Iterable[int], prefixes: Prefixes) -> None:
-        there = prefixes.store.keys(PREFIX_STAGE)
-        for epoch in sorted(epochs, reverse=True) if there else ():
-            if epoch <= self.loop.epoch:
-                return
-            key = self.key(epoch)
-            artifact = prefixes.store.get(PREFIX_STAGE, key) if key in there else None
-            if artifact is not None:
-                self._go_on_from(artifact, prefixes)
-                return
-
-    def _go_on_from(self, artifact: Artifact, prefixes: Prefixes) -> None:
-        loop, epochs = self.loop, artifact.meta["epochs"]
-        taken = {row["epoch"]: row["wall_time_s"] for row in epochs[loop.epoch :]}
-        prefixes.reused(sum(taken.values()))
-        if "diverged" in artifact.meta:
-            raise DivergedError(artifact.meta["diverged"], epochs)
-        loop.restore(artifact)
-        loop.result.reused |= taken
-
-    def keep(self) -> None:
-        """Stores the present state if others go on from it."""
-        if self.prefixes is not None and self.loop.epoch in self.epochs:
-            key = self.key(self.loop.epoch)
-            if not self.prefixes.store.has(PREFIX_STAGE, key):
-                self.prefixes.store.put(PREFIX_STAGE, key, *self.loop.state())
-
-    @contextlib.contextmanager
-    def alone(self, end: int) -> Iterator[None]:
-        """Lets no other run compute the prefix that ends there; what another made of it meanwhile is taken over.
-
-        That a prefix diverges is stored too: every other run that has it diverges likewise.
-        """
-        if self.prefixes is None or end not in self.epochs or end <= self.loop.epoch:
-            yield
-            return
-        key = self.key(end)
-        with self.prefixes.store.lock(PREFIX_STAGE, key):
-            self._take_over(self.epochs, self.prefixes)
-            try:
-                yield
-            except DivergedError as error:
-                self.prefixes.store.put(PREFIX_STAGE, key, {}, {"diverged": str(error), "epochs": error.epochs})
-                raise
+def _recomputed(forward: Callable[..., Any], *inputs: Any, **more: Any) -> Any:
+    """Runs a layer without keeping what is inside it; its gradient runs it again, with the same dropout."""
+    if not torch.is_grad_enabled():
+        return forward(*inputs, **more)
+    return recomputed(forward, *inputs, use_reentrant=False, **more)
 
 
 def _copies(model: nn.Module) -> dict[str, np.ndarray]:
@@ -467,43 +517,6 @@ def _copies(model: nn.Module) -> dict[str, np.ndarray]:
 
 def _n_layers(model: nn.Module) -> int:
     return len(model.body.layers()) if isinstance(model, OrcaModel) else 0  # type: ignore[operator]
-
-
-def _slices(shape: Sequence[int], batch_size: int) -> list[slice]:
-    """Batches of a split that is predicted: large samples come fewer at a time."""
-    size = max(1, min(batch_size, PREDICT_NUMBERS // max(1, math.prod(shape[1:]))))
-    return [slice(i, i + size) for i in range(0, shape[0], size)]
-
-
-@torch.no_grad()
-def _features(model: OrcaModel, x: Feed) -> Tensor:
-    return torch.cat([model.features(x[part]) for part in _slices(x.shape, PREDICT_BATCH)])
-
-
-@torch.inference_mode()
-def predict(model: nn.Module, samples: Samples, device: str, batch_size: int = PREDICT_BATCH) -> np.ndarray:
-    """Returns the model's predictions on a whole split, in its order, in eval mode."""
-    model.eval()
-    parts = [
-        model(torch.from_numpy(samples.x[part]).to(device)).float().cpu()
-        for part in _slices(samples.x.shape, batch_size)
-    ]
-    return torch.cat(parts).numpy()
-
-
-def predict_wholes(model: nn.Module, samples: Samples, device: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns predictions and targets of a whole split, in memory; of samples in parts, the mean over the parts."""
-    return _wholes(predict(model, samples, device), samples)
-
-
-def _wholes(prediction: np.ndarray, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
-    if samples.groups is None:
-        return prediction, samples.y[:]
-    _, first, whole, counts = np.unique(samples.groups, return_index=True, return_inverse=True, return_counts=True)
-    together = prediction[np.argsort(whole, kind="stable")].astype(np.float64)
-    total = np.add.reduceat(together, np.concatenate([[0], np.cumsum(counts)[:-1]]), axis=0)
-    mean = total / counts.reshape(-1, *[1] * (prediction.ndim - 1))
-    return mean.astype(np.float32), samples.y[first]
 
 
 class _Parts:

@@ -46,6 +46,11 @@ class Feed:
         elif device != "cpu" and 4 * int(np.prod(array.shape)) <= RESIDENT_BYTES:
             self.tensor = torch.cat([self._moved(array[part]) for part in chunks(array)])
 
+    @property
+    def is_resident(self) -> bool:
+        """Whether the samples are on the device already."""
+        return self.tensor is not None
+
     def __len__(self) -> int:
         return len(self.array)
 
@@ -62,7 +67,11 @@ class Feed:
         return self[index]
 
     def _moved(self, batch: np.ndarray) -> Tensor:
-        return torch.from_numpy(batch).to(self.device)
+        tensor = torch.from_numpy(batch)
+        if self.device == "cpu":
+            return tensor
+        # From pinned memory the copy goes on while the device computes.
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
 
 def make_optimizer(

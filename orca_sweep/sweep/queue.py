@@ -112,7 +112,9 @@ class Queue(Searcher):
             write_record(self.out, {**_ids(trial, "lost"), "error": text}, epochs)
             return
         home = self.out / "trials" / trial.trial_id
-        epochs = _saved(home / CHECKPOINT) or epochs
+        # Those of an earlier launch, or of a shared prefix, were not reported; the latest may not be saved yet.
+        known = {row["epoch"]: row for row in (*_saved(home / CHECKPOINT), *epochs)}
+        epochs = [known[epoch] for epoch in sorted(known)]
         values = [e["val_metric"] for e in epochs if e["val_metric"] is not None and math.isfinite(e["val_metric"])]
         row: dict[str, Any] = {**_ids(trial, "pruned"), "wall_time_s": sum(e["wall_time_s"] or 0.0 for e in epochs)}
         if values:

@@ -175,6 +175,7 @@ def manifest(plan: Plan, setup: Setup) -> dict[str, Any]:
         "aa": list(space.aa),
         "resources": space.resources.model_dump(),
         "limits": space.limits.model_dump(),
+        "checkpoints": space.checkpoints.model_dump(),
         "loggers": [logger.model_dump() for logger in space.loggers],
         "imports": list(space.imports),
         "tune": {path: asdict(v) if isinstance(v, Range) else list(v) for path, v in space.tune.items()},
@@ -338,7 +339,7 @@ def _work(plan: Plan, setup: Setup, prefixes: Prefixes) -> Callable[[dict[str, A
         from orca_sweep.stages import Place
 
         told = params["trial"]
-        _reset(resources.n_threads)
+        _reset(resources.n_threads, resources.gpu)
         device = resources.device if torch.cuda.is_available() else "cpu"
         place = Place(Store(setup.store, PATIENCE_S), device, resources.n_threads, resources.gpu)
         config = TrialConfig.model_validate(told["config"])
@@ -348,8 +349,9 @@ def _work(plan: Plan, setup: Setup, prefixes: Prefixes) -> Callable[[dict[str, A
         try:
             if row is None:
                 row = run_trial(
-                    config, setup.out, place, setup.data_root, _report, levels, limit_s, shared, passed, imports
-                )
+                    config, setup.out, place, setup.data_root, _report, levels, limit_s, shared, passed, imports,
+                    plan.space.checkpoints,
+                )  # fmt: skip
         except BusyError as error:
             tune.report({"stage": WAITING, "lock": error.lock})
             return
@@ -362,13 +364,17 @@ def _work(plan: Plan, setup: Setup, prefixes: Prefixes) -> Callable[[dict[str, A
     return orca
 
 
-def _reset(n_threads: int) -> None:
+def _reset(n_threads: int, n_gpus: float) -> None:
     """Makes a worker that has run another trial like a new one."""
     import torch
 
     gc.collect()
+    # What cuBLAS needs to be deterministic must stand there before its first use.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+        if 0 < n_gpus < 1:  # a trial that holds a part of a GPU must leave the others theirs
+            torch.cuda.set_per_process_memory_fraction(n_gpus)
     torch.set_num_threads(n_threads)
     torch.set_grad_enabled(True)
     torch.set_default_dtype(torch.float32)

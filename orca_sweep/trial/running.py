@@ -15,10 +15,11 @@ from orca_sweep import __version__
 from orca_sweep.bodies import find_body
 from orca_sweep.config import BodyConfig, Source, TrialConfig, canonical_json
 from orca_sweep.data import fingerprint
-from orca_sweep.errors import BusyError, DivergedError, OrcaSweepError, TimeLimitError
+from orca_sweep.errors import BusyError, DivergedError, OrcaSweepError, TimeLimitError, out_of_memory
 from orca_sweep.proxies import find_proxy
 from orca_sweep.results import FINAL_STATUSES, SEALED_COLUMNS, Status, finite, now, write_record
 from orca_sweep.space.prefixes import without_schedule
+from orca_sweep.space.records import Checkpoints
 from orca_sweep.store import made_with, numeric_versions
 from orca_sweep.tasks import TaskData, find_task, task_data
 from orca_sweep.trial.meter import Meter
@@ -56,6 +57,7 @@ def run_trial(
     prefix_epochs: Iterable[int] = (),
     passed: Callable[[str], None] = lambda stage: None,
     imports: Iterable[str] = (),
+    checkpoints: Checkpoints = Checkpoints(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
     """Runs one trial to its record in ``folder/trials/<trial_id>/`` and returns the record's row, without test metrics.
 
@@ -73,6 +75,7 @@ def run_trial(
         prefix_epochs: fine-tuning epochs after which the state is stored for other trials (``shared_prefixes``).
         passed: told of each stage of ``shared_stages`` when its artifact is there, and of ``finetune-prefix``.
         imports: the space's modules and files that the config's records may come from.
+        checkpoints: how often the state of fine-tuning is saved.
 
     Raises:
         BusyError: if somebody else makes an artifact that is needed and the store has no more patience; there is
@@ -88,7 +91,7 @@ def run_trial(
         load_imports(imports)
         task = find_task(config.task)
         record.row |= {"metric": task.metric, "dims": task.dims, "code_sha256": code_digest(imports)}
-        _run(config, home, place, data_root, report, snapshot_epochs, prefix_epochs, record, passed)
+        _run(config, home, place, data_root, report, snapshot_epochs, prefix_epochs, record, passed, checkpoints)
         _end(record, "ok", None)
     except BusyError:
         raise
@@ -98,7 +101,7 @@ def run_trial(
     except TimeLimitError as error:
         _end(record, "timeout", error)
     except Exception as error:  # a failing trial is a row; the others go on
-        _end(record, "oom" if _out_of_memory(error) else "failed", error)
+        _end(record, "oom" if out_of_memory(error) else "failed", error)
         with contextlib.suppress(OSError):  # on a full disk the row matters more
             home.mkdir(parents=True, exist_ok=True)
             (home / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
@@ -169,10 +172,6 @@ def _end(record: _Record, status: Status, error: Exception | None) -> None:
     record.row |= {"status": status, "error": text}
 
 
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-
-
 def _run(
     config: TrialConfig,
     home: Path,
@@ -183,6 +182,7 @@ def _run(
     prefix_epochs: Iterable[int],
     record: _Record,
     passed: Callable[[str], None],
+    checkpoints: Checkpoints,
 ) -> None:
     from orca_sweep import stages
     from orca_sweep.model import build_model
@@ -218,16 +218,17 @@ def _run(
         prefixes = stages.Prefixes(
             place.store, start, frozenset(prefix_epochs), lambda seconds: record.reuse("finetune-prefix", seconds)
         )
-        checkpoint, told = home / CHECKPOINT, _prefix_teller(report, prefix_epochs, passed)
+        saving = stages.Saving(home / CHECKPOINT, identity, checkpoints.epochs, 60 * checkpoints.minutes)
         result = stages.finetune(
-            model, data, config.finetune, config.seed_of, place.device, checkpoint, identity, told,
+            model, data, config.finetune, config.seed_of, place.device, saving,
+            _prefix_teller(report, prefix_epochs, passed),
             augment=config.data.augment and data.task.augments, prefixes=prefixes,
         )  # fmt: skip
         phases += result.phases
     record.epochs += result.epochs
     record.row |= _finetune_row(result)
     with meter.stage("test"):
-        _score_test(model, data, result, place.device, record.row)
+        _score_test(model, data, result, config.finetune.eval_batch_size, place.device, record.row)
 
 
 def _prefix_teller(report: "Progress", epochs: Iterable[int], passed: Callable[[str], None]) -> "Progress":
@@ -246,6 +247,7 @@ def _prefix_teller(report: "Progress", epochs: Iterable[int], passed: Callable[[
 def _finetune_inputs(config: TrialConfig, data: TaskData, body: Any, model: Any, place: "Place") -> dict[str, Any]:
     """What fine-tuning depends on besides its own knobs."""
     from orca_sweep.bodies.network import to_arrays
+    from orca_sweep.stages.predicting import precision_of
     from orca_sweep.store import state_digest
 
     seeds = {source: config.seed_of(source) for source in FINETUNE_SOURCES}
@@ -255,6 +257,7 @@ def _finetune_inputs(config: TrialConfig, data: TaskData, body: Any, model: Any,
         "seed": seeds["finetune-order"] if are_one else seeds,
         "task": [data.task.name, data.task.loss, dict(data.task.loss_settings), data.task.metric],
         "augment": config.data.augment,
+        "precision": precision_of(config.finetune.precision, place.device),
         "data": data.fingerprint,
         "scale": [fingerprint(part) for part in (data.target_mean, data.target_std) if part is not None],
         "body": body.about,
@@ -334,6 +337,8 @@ def _finetune_row(result: Any) -> dict[str, Any]:
         "val_metric_last": result.val_metric_last,
         "best_epoch": result.best_epoch,
         "n_steps": result.n_steps,
+        "precision": result.precision,
+        "micro_batch_size": result.micro_batch_size,
         "lr_integral": math.fsum(row["lr_integral"] for row in result.epochs),
         "n_trainable_phases": canonical_json([phase["n_trainable"] for phase in result.phases]),
         "n_trainable_first": result.epochs[0]["n_trainable"],
@@ -342,7 +347,7 @@ def _finetune_row(result: Any) -> dict[str, Any]:
     }
 
 
-def _score_test(model: Any, data: TaskData, result: Any, device: str, row: dict[str, Any]) -> None:
+def _score_test(model: Any, data: TaskData, result: Any, batch_size: int, device: str, row: dict[str, Any]) -> None:
     """Scores the test split: the only place where test data meets a model."""
     from orca_sweep.bodies.network import to_tensors
     from orca_sweep.stages import predict_wholes
@@ -351,7 +356,7 @@ def _score_test(model: Any, data: TaskData, result: Any, device: str, row: dict[
 
     for which, state in (("last", result.last), ("best", result.best)):
         model.load_state_dict(to_tensors(state))
-        prediction, target = predict_wholes(model, data.test, device)
+        prediction, target = predict_wholes(model, data.test, device, batch_size, result.precision)
         metric = METRICS[data.task.metric]
         value = metric.compute(prediction, target)
         if not math.isfinite(value):
