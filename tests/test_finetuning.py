@@ -245,11 +245,13 @@ def test_precision_is_the_device_s_and_recorded(run):
     assert precision_of("auto", "cpu") == "float32" and precision_of("bfloat16", "cpu") == "bfloat16"
     with autocast("bfloat16", "cpu"):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
-    single, _ = run(task="tiny", finetune__epochs=6)
-    half, _ = run(task="tiny", finetune__epochs=6, finetune__precision="bfloat16", folder="half")
+    settings = {"task": "digits", "body__pretrain_fraction": 0, "proxy": "none", "finetune__epochs": 8}
+    single, _ = run(**settings)
+    half, _ = run(**settings, finetune__precision="bfloat16", folder="half")
     assert (single["precision"], half["precision"]) == ("float32", "bfloat16")
     assert single["state_sha256"] != half["state_sha256"]
-    assert abs(single["val_metric_last"] - half["val_metric_last"]) <= 2 / 18  # two of 18 samples
+    # On 600 digits: within two points of error (seen: 0 and 0.3 points), whose spread over seeds is 3.
+    assert abs(single["test_metric_last"] - half["test_metric_last"]) <= 0.02
 
 
 def test_switches_of_before_leave_ids_as_they_were(user_tasks):
