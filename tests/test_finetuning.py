@@ -13,6 +13,7 @@ from orca_sweep.results import read_record
 from orca_sweep.space.records import Checkpoints
 from orca_sweep.stages import finetuning
 from orca_sweep.stages.predicting import autocast, in_batches, precision_of
+from orca_sweep.stages.switches import set_attention
 from orca_sweep.store import read_tensors
 from orca_sweep.tasks import Task, TaskData
 from orca_sweep.trial import resolve, run_trial
@@ -110,6 +111,33 @@ def test_states_are_saved_as_often_as_the_space_says(user_tasks, place, tmp_path
     run_trial(config, tmp_path / "s", place, tmp_path, checkpoints=checkpoints)
     assert seen[: len(saved)] == saved
     assert len(seen) == len(saved) or checkpoints.minutes < 1
+
+
+def test_what_the_time_limit_ends_goes_on_from_there_however_seldom_states_are_saved(user_tasks, place, tmp_path):
+    config = resolve({"task": "tiny", "finetune.epochs": 3})
+    seldom = Checkpoints(epochs=10**6, minutes=10**6)
+    ends = []
+    for _ in range(3):
+        row = run_trial(config, tmp_path / "s", place, tmp_path, limit_s=1e-9, checkpoints=seldom)
+        ends.append((row["status"], row.get("resumed_from_epoch")))
+    assert ends == [("timeout", None), ("timeout", None), ("ok", 2)]
+
+
+def test_what_was_taken_over_from_others_is_in_the_next_state_however_seldom_they_are_saved(
+    user_tasks, place, tmp_path
+):
+    """The record of a pruned trial is made from it: what a prefix holds was never reported."""
+    seldom = Checkpoints(epochs=10**6, minutes=10**6)
+    a, b = (resolve({"task": "tiny", "finetune.epochs": 4, "finetune.freeze": f"body:{n} > none"}) for n in (2, 3))
+    run_trial(a, tmp_path / "s", place, tmp_path, prefix_epochs=[2])
+
+    def killed(row):
+        if row["epoch"] == 3:
+            raise KilledError
+
+    run_trial(b, tmp_path / "s", place, tmp_path, killed, prefix_epochs=[2], checkpoints=seldom)
+    saved = read_tensors(str(tmp_path / "s" / "trials" / b.trial_id / "checkpoint.safetensors"))
+    assert [row["epoch"] for row in saved.meta["epochs"]] == [1, 2, 3]
 
 
 # Memory -------------------------------------------------------------------------------------------
@@ -214,6 +242,29 @@ def test_activations_that_are_not_kept_change_no_bit(run):
     assert same(kept, again)
 
 
+@pytest.mark.parametrize("family", ["roberta", "gpt2", "gpt_neox", "swin", "vit"])
+def test_every_family_can_compute_its_activations_twice(family, saved_body, run):
+    settings = {"task": "tiny", "body__name": str(saved_body(family)), "body__pretrain_fraction": 1,
+                "finetune__epochs": 1}  # fmt: skip
+    kept, _ = run(**settings)
+    again, _ = run(**settings, finetune__gradient_checkpointing=True, folder="again")
+    assert kept["status"] == "ok" and same(kept, again)
+
+
+def test_a_model_is_left_as_it_was_found(user_tasks, place):
+    """Layers that hold themselves would be freed only by chance, and a second run would compute them four times."""
+    from orca_sweep.bodies import find_body
+    from orca_sweep.model import build_model
+    from orca_sweep.tasks import find_task, task_data
+
+    config = resolve({"task": "tiny", "finetune.epochs": 1, "finetune.gradient_checkpointing": True})
+    data = task_data(find_task("tiny"), place, 0, None)
+    loaded, _, _ = stages.pretrain_body(find_body(config.body.name), config.body, place, lambda row: None)
+    model = build_model(data, loaded, config)
+    stages.finetune(model, data, config.finetune, config.seed_of, "cpu", None, lambda row: None)
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
 # Numerics -----------------------------------------------------------------------------------------
 
 
@@ -232,10 +283,10 @@ def test_attention_by_steps_is_the_fused_one_up_to_rounding(family, saved_body, 
     monkeypatch.setattr(
         torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or real(*a, **k)
     )
-    finetuning.set_attention(network, "sdpa")
+    set_attention(network, "sdpa")
     fused = network(tokens)
     n_fused = len(calls)
-    finetuning.set_attention(network, "eager")
+    set_attention(network, "eager")
     by_steps = network(tokens)
     assert n_fused > 0 and len(calls) == n_fused
     torch.testing.assert_close(fused, by_steps, rtol=1e-4, atol=1e-5)

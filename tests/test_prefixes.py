@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import multiprocessing
 import os
 import time
@@ -415,6 +416,33 @@ def test_a_prefix_owed_since_the_checkpoint_is_stored_by_the_successor(bench, mo
     assert made.stored() == []
     assert made.run(0)[0]["resumed_from_epoch"] == 2
     assert len(made.stored()) == 1
+
+
+def test_a_run_resumed_inside_an_epoch_stores_no_prefix_of_its_middle(bench, monkeypatch):
+    """Killed in epoch 3, launched again when the grown space wants the state after epoch 2: that is gone by then."""
+    made = bench(cut(2), cut(3))
+    expected = made.alone()
+    real_step, real_save = finetuning._Loop._optimizer_step, finetuning._Loop.save_if_due
+
+    def step(loop, *given):
+        if loop.epoch == 2 and loop.part.step == 2:
+            raise KeyboardInterrupt
+        return real_step(loop, *given)
+
+    def save(loop):
+        loop.saved_at = -math.inf  # as if ten minutes had passed
+        real_save(loop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetuning._Loop, "_optimizer_step", step)
+        patch.setattr(finetuning._Loop, "save_if_due", save)
+        with pytest.raises(KeyboardInterrupt):
+            made.run(0, epochs=())
+    assert made.stored() == []
+    first = made.run(0)
+    assert first[0]["resumed_from_epoch"] == 2
+    check_equal(({**first[0], "resumed_from_epoch": 0}, first[1]), expected[0])
+    check_equal(made.run(1), expected[1])
 
 
 def test_a_damaged_prefix_is_computed_again(bench, computed, caplog):

@@ -289,14 +289,14 @@ def test_augmentation_and_draws_of_parts_resume_bit_for_bit(run, tmp_path, noisy
 
 
 def test_a_prediction_of_parts_is_their_mean_and_an_epoch_draws_one_of_each():
-    from orca_sweep.stages.finetuning import _Parts
+    from orca_sweep.stages.place import Parts
 
     x = np.arange(6, dtype=np.float32).reshape(6, 1)
     samples = Samples(x, np.array([7, 8, 8, 7, 8, 9]), np.array([4, 2, 2, 4, 2, 9]))
     prediction, target = stages.predict_wholes(nn.Identity(), samples, "cpu")
     np.testing.assert_allclose(prediction[:, 0], [(1 + 2 + 4) / 3, (0 + 3) / 2, 5])
     np.testing.assert_array_equal(target, [8, 7, 9])
-    drawn = [_Parts(samples.groups).draw(np.array([2, 0, 1]), np.random.default_rng(seed)) for seed in range(30)]
+    drawn = [Parts(samples.groups).draw(np.array([2, 0, 1]), np.random.default_rng(seed)) for seed in range(30)]
     assert [set(column) for column in np.array(drawn).T] == [{5}, {1, 2, 4}, {0, 3}]
 
 

@@ -1,28 +1,26 @@
 """Stage 3: fine-tuning with a freeze schedule, validation per epoch, checkpoints at any step, and shared prefixes."""
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as recomputed
 
 from orca_sweep.bodies.network import to_arrays, to_tensors
 from orca_sweep.config import FinetuneConfig, Source
-from orca_sweep.errors import DivergedError, InputError, out_of_memory
+from orca_sweep.errors import DivergedError, InputError, TimeLimitError, out_of_memory
 from orca_sweep.freezing import Phase, schedule
 from orca_sweep.model import OrcaModel
 from orca_sweep.stages.frozen import set_frozen
 from orca_sweep.stages.place import (
     Feed,
+    Parts,
     Progress,
     batches,
     load_optimizer,
@@ -35,6 +33,7 @@ from orca_sweep.stages.place import (
 )
 from orca_sweep.stages.predicting import autocast, in_batches, precision_of, predict_wholes, wholes
 from orca_sweep.stages.sharing import Prefixes, Shared
+from orca_sweep.stages.switches import switched
 from orca_sweep.store import Artifact, CorruptFileError, Tensors, read_tensors, write_tensors
 from orca_sweep.streams import stream_rng, stream_seed, torch_stream
 from orca_sweep.tasks import TaskData
@@ -153,8 +152,8 @@ def finetune(
         DivergedError: when a training loss or a validation metric is not finite, also if another run that shares
             the prefix has found that out.
     """
-    with _determinism(config.deterministic):
-        loop = _Loop(model.to(device), data, config, seed_of, device, augment, saving)
+    loop = _Loop(model.to(device), data, config, seed_of, device, augment, saving)
+    with switched(model, config):
         loop.resume()
         shared = Shared(loop, prefixes)
         shared.begin()
@@ -165,27 +164,17 @@ def finetune(
                     loop.run_epoch()
                     loop.save_if_due()
                     shared.keep()
-                    report(loop.result.epochs[-1])
+                    try:
+                        report(loop.result.epochs[-1])
+                    except TimeLimitError:  # the next attempt goes on from here, however seldom states are saved
+                        loop.save()
+                        raise
                     loop.spent[loop.epoch] = time.perf_counter() - start
     result = loop.result
     result.last = _copies(model)
     result.phases = _phases(loop.schedule, loop)
     result.precision, result.micro_batch_size = loop.precision, loop.micro_batch_size
     return result
-
-
-@contextlib.contextmanager
-def _determinism(wanted: bool) -> Iterator[None]:
-    """Lets torch use, for the length of a block, only what gives the same bits every time on a GPU too."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    if wanted:
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.backends.cudnn.benchmark = before[1]
 
 
 @dataclass
@@ -216,14 +205,13 @@ class _Loop:
         self.model, self.data, self.config, self.seed_of, self.device = model, data, config, seed_of, device
         self.augment, self.saving = augment, saving
         self.x, self.y = Feed(data.train.x, device), Feed(data.train.y, device)
-        self.parts = None if data.train.groups is None else _Parts(data.train.groups)
+        self.parts = None if data.train.groups is None else Parts(data.train.groups)
         self.loss = data.loss
         self.precision = precision_of(config.precision, device)
         self.schedule = schedule(config.freeze, config.freeze_epochs, _n_layers(model))
         for phase in self.schedule:
             if set_frozen(model, phase.frozen) == 0:
                 raise InputError(f"finetune.freeze: {'+'.join(phase.frozen)} leaves nothing of this model to train.")
-        _switch(model, config)
         self.optimizer = make_optimizer(
             config.optimizer, model.parameters(), config.lr, config.weight_decay, config.momentum
         )
@@ -238,9 +226,15 @@ class _Loop:
         """Seconds of the epochs done now, with saving them."""
         self.epoch = 0
         self.part: _Part | None = None
-        self.saved_epoch, self.saved_at = 0, time.monotonic()
+        self.saved_epoch: int | None = 0
+        """Of the last state that was saved; None if others have taken the run further since: that is saved first."""
+        self.saved_at = time.monotonic()
         self.kept: tuple[Tensor, Tensor] | None = None
         """Features of training and validation samples, while all that makes them is frozen."""
+
+    @property
+    def is_inside_epoch(self) -> bool:
+        return self.part is not None
 
     def run_epoch(self) -> None:
         start, epoch = time.perf_counter(), self.epoch + 1
@@ -457,19 +451,25 @@ class _Loop:
         if "part" in meta:
             total = torch.from_numpy(np.array(saved.tensors["part.total"])).reshape(()).to(self.device)
             self.part = _Part(total, **meta["part"])
-        self.saved_epoch, self.saved_at = self.epoch, time.monotonic()
+        self.saved_epoch = None
 
     def save_if_due(self) -> None:
-        """Writes the whole state as one safetensors file with JSON in its header; no pickle. The one before is gone."""
-        saving = self.saving
-        if saving is None:
+        """Saves the state where the last one is long ago."""
+        if self.saving is None:
             return
-        is_due = self.part is None and self.epoch - self.saved_epoch >= saving.every_epochs
-        if is_due or time.monotonic() - self.saved_at >= saving.every_s:
-            tensors, meta = self.state()
-            more = {"identity": saving.identity, "reused": list(self.reused.items())}
-            write_tensors(str(saving.path), tensors, {**meta, **more})
-            self.saved_epoch, self.saved_at = self.epoch, time.monotonic()
+        done = math.inf if self.saved_epoch is None else self.epoch - self.saved_epoch
+        is_due = self.part is None and done >= self.saving.every_epochs
+        if is_due or time.monotonic() - self.saved_at >= self.saving.every_s:
+            self.save()
+
+    def save(self) -> None:
+        """Writes the whole state as one safetensors file with JSON in its header; no pickle. The one before is gone."""
+        if self.saving is None:
+            return
+        tensors, meta = self.state()
+        more = {"identity": self.saving.identity, "reused": list(self.reused.items())}
+        write_tensors(str(self.saving.path), tensors, {**meta, **more})
+        self.saved_epoch, self.saved_at = self.epoch, time.monotonic()
 
     def resume(self) -> None:
         """Takes up a checkpoint of this very run; anything else is left alone and overwritten."""
@@ -480,34 +480,8 @@ class _Loop:
         if saved is None or self.saving is None or saved.meta["identity"] != self.saving.identity:
             return
         self.restore(saved)
-        self.result.resumed_from_epoch = self.epoch
+        self.result.resumed_from_epoch = self.saved_epoch = self.epoch
         self.reused = {int(epoch): float(seconds) for epoch, seconds in saved.meta["reused"]}
-
-
-def _switch(model: nn.Module, config: FinetuneConfig) -> None:
-    """Sets how the body computes what it computes."""
-    if isinstance(model, OrcaModel):
-        set_attention(model.body, config.attention)
-        if config.gradient_checkpointing:
-            for layer in model.body.layers():  # type: ignore[operator]
-                for module in layer:
-                    module.forward = partial(_recomputed, module.forward)
-    if config.compile:
-        model.compile()
-
-
-def set_attention(body: nn.Module, name: str) -> None:
-    """Lets every module of a body compute attention as named: torch's fused kernel (sdpa), or step by step (eager)."""
-    for module in body.modules():
-        if hasattr(module, "config") and hasattr(module.config, "_attn_implementation"):
-            module.config._attn_implementation = name
-
-
-def _recomputed(forward: Callable[..., Any], *inputs: Any, **more: Any) -> Any:
-    """Runs a layer without keeping what is inside it; its gradient runs it again, with the same dropout."""
-    if not torch.is_grad_enabled():
-        return forward(*inputs, **more)
-    return recomputed(forward, *inputs, use_reentrant=False, **more)
 
 
 def _copies(model: nn.Module) -> dict[str, np.ndarray]:
@@ -517,16 +491,3 @@ def _copies(model: nn.Module) -> dict[str, np.ndarray]:
 
 def _n_layers(model: nn.Module) -> int:
     return len(model.body.layers()) if isinstance(model, OrcaModel) else 0  # type: ignore[operator]
-
-
-class _Parts:
-    """Which samples are parts of which whole."""
-
-    def __init__(self, groups: np.ndarray) -> None:
-        _, whole, self.counts = np.unique(groups, return_inverse=True, return_counts=True)
-        self.rows = np.argsort(whole, kind="stable")
-        self.start = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
-
-    def draw(self, wholes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Returns one part of each whole."""
-        return self.rows[self.start[wholes] + (rng.random(len(wholes)) * self.counts[wholes]).astype(np.int64)]

@@ -133,3 +133,16 @@ def without_prefix(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, n
 def batches(order: np.ndarray, size: int) -> list[Tensor]:
     """Returns the index tensors of consecutive batches; the last may be short, none is dropped."""
     return [torch.from_numpy(order[i : i + size]) for i in range(0, len(order), size)]
+
+
+class Parts:
+    """Which samples are parts of which whole."""
+
+    def __init__(self, groups: np.ndarray) -> None:
+        _, whole, self.counts = np.unique(groups, return_inverse=True, return_counts=True)
+        self.rows = np.argsort(whole, kind="stable")
+        self.start = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
+
+    def draw(self, wholes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Returns one part of each whole."""
+        return self.rows[self.start[wholes] + (rng.random(len(wholes)) * self.counts[wholes]).astype(np.int64)]

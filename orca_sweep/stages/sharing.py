@@ -39,6 +39,10 @@ class Run(Protocol):
     reused: dict[int, float]
     """Seconds that each epoch taken over had cost."""
 
+    @property
+    def is_inside_epoch(self) -> bool:
+        """Whether steps of the next epoch are done, too."""
+
     def state(self) -> tuple[Tensors, dict[str, Any]]:
         """Returns all that the next epoch and the end of the run depend on."""
 
@@ -91,8 +95,8 @@ class Shared:
         loop.reused |= taken
 
     def keep(self) -> None:
-        """Stores the present state if others go on from it."""
-        if self.prefixes is not None and self.loop.epoch in self.epochs:
+        """Stores the present state if others go on from it; that of a run resumed inside an epoch nobody can."""
+        if self.prefixes is not None and self.loop.epoch in self.epochs and not self.loop.is_inside_epoch:
             key = self.key(self.loop.epoch)
             if not self.prefixes.store.has(PREFIX_STAGE, key):
                 self.prefixes.store.put(PREFIX_STAGE, key, *self.loop.state())

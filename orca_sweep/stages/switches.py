@@ -1,0 +1,66 @@
+"""How a model computes what it computes: attention, activations kept or not, compiled, the same bits every time."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint as recomputed
+
+from orca_sweep.config import FinetuneConfig
+from orca_sweep.model import OrcaModel
+
+
+@contextlib.contextmanager
+def switched(model: nn.Module, config: FinetuneConfig) -> Iterator[None]:
+    """Lets a model compute, for the length of a block, as fine-tuning is told to; attention and compiled code stay."""
+    if isinstance(model, OrcaModel):
+        set_attention(model.body, config.attention)
+    if config.compile:
+        model.compile()
+    with _determinism(config.deterministic), _recomputing(model, config.gradient_checkpointing):
+        yield
+
+
+def set_attention(body: nn.Module, name: str) -> None:
+    """Lets every module of a body compute attention as named: torch's fused kernel (sdpa), or step by step (eager)."""
+    for module in body.modules():
+        if hasattr(module, "config") and hasattr(module.config, "_attn_implementation"):
+            module.config._attn_implementation = name
+
+
+@contextlib.contextmanager
+def _determinism(wanted: bool) -> Iterator[None]:
+    """Lets torch use, for the length of a block, only what gives the same bits every time on a GPU too."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    if wanted:
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
+
+
+@contextlib.contextmanager
+def _recomputing(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """Lets the body's layers keep nothing of what is inside them, for the length of a block."""
+    layers = model.body.layers() if wanted and isinstance(model, OrcaModel) else []  # type: ignore[operator]
+    modules = [module for layer in layers for module in layer]
+    for module in modules:
+        module.forward = partial(_recomputed, module.forward)
+    try:
+        yield
+    finally:
+        for module in modules:  # else each would hold itself, and its memory be free only when garbage is collected
+            del module.forward
+
+
+def _recomputed(forward: Callable[..., Any], *inputs: Any, **more: Any) -> Any:
+    """Runs a layer without keeping what is inside it; its gradient runs it again, with the same dropout."""
+    if not torch.is_grad_enabled():
+        return forward(*inputs, **more)
+    return recomputed(forward, *inputs, use_reentrant=False, **more)
