@@ -28,6 +28,7 @@ if not __package__:  # run as a file: what the scripts share lies beside it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis.cells import task_cells
+from analysis.compared import compared
 from analysis.judging import CORRELATION, ClaimFinding, Judge, Judgement, TaskFinding
 from analysis.margins import fixed_margins, margin_of
 from analysis.study import CLAIMS, SAYS, STUDY
@@ -73,6 +74,8 @@ class Claims:
     complete_pairs_only: bool
     completeness: str
     """How many planned trials are ok, in words."""
+    notes: tuple[str, ...] = ()
+    """What was left out of the rows."""
 
 
 def compute(
@@ -102,6 +105,7 @@ def compute(
         raise InputError(f"--level {level:g}: words need a level above 0.5 and below 1. Use 0.95.")
     if not 0 <= least_correlation < 1:
         raise InputError(f"--least-correlation {least_correlation:g}: it is 0 or more and below 1, such as 0.3.")
+    results = compared(results, base)
     tasks = task_cells(results, metric)
     arms = [arm for task in tasks for arm in task.arms]
     fixed = fixed_margins(results, margin, [task.task for task in tasks])
@@ -112,7 +116,16 @@ def compute(
     judge = Judge(margins, named, tuple(map(str, results.trials)), level, complete_pairs_only, least_correlation)
     found = tuple(judge.claim(claim, tasks) for claim in CLAIMS)
     column = metric or results.metric
-    return Claims(found, column, results.n_sealed, level, least_correlation, complete_pairs_only, completeness(arms))
+    return Claims(
+        found,
+        column,
+        results.n_sealed,
+        level,
+        least_correlation,
+        complete_pairs_only,
+        completeness(arms),
+        results.notes,
+    )
 
 
 # Numbers ------------------------------------------------------------------------------------------
@@ -208,7 +221,10 @@ def shown(found: Claims) -> tuple[Table, ...]:
         ),
         align="llllllll",
         blocks=(tuple(_row(one) for one in found.found),),
-        notes=tuple(f"Claim {one.claim.id}: {one.verdict}." for one in found.found if one.kind == "cannot be judged"),
+        notes=(
+            *found.notes,
+            *(f"Claim {one.claim.id}: {one.verdict}." for one in found.found if one.kind == "cannot be judged"),
+        ),
     )
     return (whole, *(_table(found, one) for one in found.found if any(task.judgements for task in one.tasks)))
 

@@ -22,6 +22,7 @@ from typing import Any
 if not __package__:  # run as a file: what the scripts share lies beside it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from analysis.compared import compared
 from analysis.figures import COLOURS
 from analysis.tables import (
     Arm,
@@ -91,6 +92,8 @@ class Factors:
     column: str
     level: float
     left_out: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """What was left out of the rows."""
 
 
 def compute(results: Results, without: Sequence[str] = (), metric: str | None = None, level: float = 0.90) -> Factors:
@@ -107,7 +110,8 @@ def compute(results: Results, without: Sequence[str] = (), metric: str | None = 
     """
     whole = arms(results, metric)
     out = named_levels("--without", without, whole, ("seed", "task"))
-    found = [_seeds_without(arm, out) for arm in replicated(whole) if not _is_out(arm, out)]
+    results = compared(results, without=without)
+    found = [_seeds_without(arm, out) for arm in replicated(arms(results, metric)) if not _is_out(arm, out)]
     if not found:
         raise InputError("--without leaves nothing. Leave fewer levels out.")
     tasks, refused = [], []
@@ -119,7 +123,8 @@ def compute(results: Results, without: Sequence[str] = (), metric: str | None = 
             refused.append(Refusal(task, (*problems, *_explained(cells))))
     if not tasks:
         raise InputError([f"{one.task}: {text}" for one in refused for text in one.problems])
-    return Factors(tuple(tasks), tuple(refused), metric or results.metric, level, tuple(without))
+    column = metric or results.metric
+    return Factors(tuple(tasks), tuple(refused), column, level, tuple(without), results.notes)
 
 
 def _seeds_without(arm: Arm, out: Sequence[tuple[str, str]]) -> Arm:
@@ -269,7 +274,7 @@ def shown(found: Factors) -> tuple[Table, ...]:
     """Returns a table per task that is analysed, as people read it; the last one's notes name the others."""
     refused = tuple(f"{one.task} is refused: its design is not balanced." for one in found.refused)
     tables = [_table(found, task, i) for i, task in enumerate(found.tasks, 1)]
-    return (*tables[:-1], replace(tables[-1], notes=refused))
+    return (*tables[:-1], replace(tables[-1], notes=(*found.notes, *refused)))
 
 
 def _table(found: Factors, task: TaskFactors, i: int) -> Table:

@@ -20,6 +20,7 @@ if __name__ == "__main__":  # run as a file: its folder's parent has `analysis`
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from analysis import figures
+from analysis.compared import compared
 from orca_sweep.results import CellSummary, Results, summarise, with_roles
 from orca_sweep.stats import Interval, t_interval
 
@@ -60,6 +61,7 @@ def compute(results: Results, level: float = 0.95) -> Figure2:
     Raises:
         InputError: if two cells have the same levels.
     """
+    results = compared(results)
     cells = summarise(results, level=level)
     by = _by(results.factors, cells)
     panels = figures.panels_of(figures.with_naive(cells, results.factors, by), results.factors, by)

@@ -24,6 +24,7 @@ if __name__ == "__main__":  # run as a file: its folder's parent has `analysis`
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from analysis import figures
+from analysis.compared import compared
 from orca_sweep.results import CellSummary, Results, summarise, with_roles
 from orca_sweep.stats import Interval, RankCorrelation, rank_correlation, t_interval
 
@@ -84,6 +85,7 @@ def compute(results: Results, level: float = 0.95) -> Figure3:
         InputError: if the number of embedder epochs is no factor, or two cells have the same levels.
     """
     figures.need_factor(results, EPOCHS)
+    results = compared(results)
     cells = summarise(results, level=level)
     by = tuple(path for path in figures.embedding_factors(results.factors) if path not in (EPOCHS, OBJECTIVE))
     spread = figures.with_naive(cells, results.factors, (EPOCHS,))

@@ -20,6 +20,7 @@ if __name__ == "__main__":  # run as a file: its folder's parent has `analysis`
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from analysis import figures
+from analysis.compared import compared
 from orca_sweep.results import CellSummary, Results, summarise
 
 NAME = "figure4_freezing"
@@ -61,6 +62,7 @@ def compute(results: Results, level: float = 0.95) -> Figure4:
         InputError: if the freeze schedule is no factor, or two cells have the same levels.
     """
     figures.need_factor(results, FREEZE)
+    results = compared(results)
     cells = summarise(results, level=level)
     along = (FREEZE, FREEZE_EPOCHS)
     by = figures.embedding_factors(results.factors)

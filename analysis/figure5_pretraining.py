@@ -22,6 +22,7 @@ if __name__ == "__main__":  # run as a file: its folder's parent has `analysis`
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from analysis import figures
+from analysis.compared import compared
 from orca_sweep.results import CellSummary, Results, summarise
 from orca_sweep.stats import t_interval
 
@@ -51,6 +52,7 @@ def compute(results: Results, level: float = 0.95) -> Figure5:
         InputError: if the fraction is no factor, or two cells have the same levels.
     """
     figures.need_factor(results, FRACTION)
+    results = compared(results)
     cells = summarise(results, level=level)
     over_bodies = len({figures.text(cell.levels.get(PRETRAIN_SEED)) for cell in cells}) > 1
     along = (FRACTION, PRETRAIN_SEED)

@@ -106,6 +106,8 @@ class Facts:
     n_searched: int
     tuned: tuple[str, ...]
     has_aa: bool
+    notes: tuple[str, ...] = ()
+    """What was left out of the rows."""
 
 
 def facts(results: Results, cells: Sequence[CellSummary], level: float) -> Facts:
@@ -120,6 +122,7 @@ def facts(results: Results, cells: Sequence[CellSummary], level: float) -> Facts
         n_searched=sum(cell.n_searched for cell in cells),
         tuned=results.tuned,
         has_aa=any(cell.role == "aa" for cell in cells),
+        notes=results.notes,
     )
 
 
@@ -389,7 +392,7 @@ def notes(facts: Facts, n_panels: int, *own: str) -> str:
     said = [*own, f"{facts.column}: {epoch.get(facts.column.rpartition('_')[2], '')}an error, lower is better."]
     if facts.has_aa:
         said.append("aa: the reference cell again, with seeds of its own.")
-    said.append(_about_rows(facts))
+    said += [_about_rows(facts), *facts.notes]
     if facts.tuned:
         said.append(
             f"{', '.join(facts.tuned)} searched within each cell; the {facts.n_searched} trials of the search are in no mean."

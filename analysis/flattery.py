@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 if not __package__:  # run as a file: what the scripts share lies beside it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from analysis.compared import compared
 from analysis.figures import COLOURS, MARKERS
 from analysis.tables import (
     NOTHING,
@@ -112,6 +113,8 @@ class Flattery:
     reveals: tuple[tuple[str, str, int], ...]
     """Space, moment and trials shown first of each look at test metrics."""
     completeness: str
+    notes: tuple[str, ...] = ()
+    """What was left out of the rows."""
 
 
 def compute(results: Results, level: float = 0.95) -> Flattery:
@@ -126,12 +129,13 @@ def compute(results: Results, level: float = 0.95) -> Flattery:
             f"the test metrics of {results.n_sealed} ok trials are sealed, and what test would have chosen is not known."
             " Show them with 'orca-sweep reveal SWEEP_FOLDER', then collect again; every reveal is logged."
         )
+    results = compared(results)
     found = arms(results, TEST)
     trials = with_roles(results.trials)
     tasks = tuple(_task(task, whole, trials, results.tuned, level) for task, whole in by_task(found).items())
     known = trials["n_reveals_before"].dropna() if "n_reveals_before" in trials else trials["seed"].iloc[:0]
     n_after = int((known > 0).sum())
-    return Flattery(tasks, level, len(known), n_after, tuple(results.reveals), completeness(found))
+    return Flattery(tasks, level, len(known), n_after, tuple(results.reveals), completeness(found), results.notes)
 
 
 def _task(task: str, whole: Sequence[Arm], trials: "pd.DataFrame", tuned: Sequence[str], level: float) -> TaskFlattery:
@@ -318,6 +322,7 @@ def looks(found: Flattery) -> str:
 
 
 def _notes(found: Flattery) -> Iterator[str]:
+    yield from found.notes
     for task in found.tasks:
         for one in task.choices:
             if one.by_validation:

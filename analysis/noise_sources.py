@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.compared import DEFAULT, PATH, meaning
 from analysis.figures import COLOURS
 from analysis.tables import NOTHING, Arm, Record, Table, completeness, csv_text, decimals_of, number, percent, short
 from orca_sweep.results import Results
 from orca_sweep.stats import SdInterval, VarianceRatio, sd_interval, variance_ratio
 
-PATH = "seed_varies"
-WHOLES = ("everything", "all")
+WHOLES = ("everything", DEFAULT)
 """Levels at which many sources vary at once, the one with most first."""
 OUTSIDE = ("data-split", "pre-training")
 """Sources that are no part of ``all``."""
@@ -67,9 +67,8 @@ class Sources:
 
 
 def varied(arm: Arm) -> str:
-    """Returns what the run seed varies in a cell; tables of before there was a choice do not say."""
-    level = arm.levels.get(PATH, "null")
-    return WHOLES[1] if level == "null" else level
+    """Returns what the run seed varies in a cell."""
+    return meaning(arm.levels.get(PATH, DEFAULT))
 
 
 def states(results: Results) -> dict[str, int]:

@@ -271,10 +271,19 @@ def shown(found: SeedNoise) -> tuple[Table, ...]:
     for i, task in enumerate(found.tasks, 1):
         tables += [_aa_table(found, task, i)] if task.aa else []
         tables.append(_cell_table(found, task, i))
-        for j, group in enumerate(task.sources, 1):
-            name, of = f"{NAME}-sources-{i}-{j}", f"{found.column} ({task.metric})"
-            tables.append(noise_sources.table(name, task.task, of, found.level, group))
+        tables += _source_tables(found, task, i)
     return tuple(tables)
+
+
+def sources_shown(found: SeedNoise) -> tuple[Table, ...]:
+    """Returns the tables of sources of randomness alone."""
+    return tuple(table for i, task in enumerate(found.tasks, 1) for table in _source_tables(found, task, i))
+
+
+def _source_tables(found: SeedNoise, task: TaskNoise, i: int) -> Iterator[Table]:
+    for j, group in enumerate(task.sources, 1):
+        name, of = f"{NAME}-sources-{i}-{j}", f"{found.column} ({task.metric})"
+        yield noise_sources.table(name, task.task, of, found.level, group)
 
 
 def _aa_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:

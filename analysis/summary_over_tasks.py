@@ -23,6 +23,7 @@ from typing import Any
 if not __package__:  # run as a file: what the scripts share lies beside it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from analysis.compared import compared
 from analysis.figures import COLOURS
 from analysis.tables import (
     NOTHING,
@@ -97,6 +98,8 @@ class Summary:
     column: str
     level: float
     complete_pairs_only: bool
+    notes: tuple[str, ...] = ()
+    """What was left out of the rows."""
 
 
 def compute(
@@ -119,6 +122,7 @@ def compute(
         InputError: with one task; where a task lacks the base cell, or its mean error is not positive; where no arm but
             the base is in all tasks.
     """
+    results = compared(results, base)
     found = replicated(arms(results, metric))
     tasks = by_task(found)
     if len(tasks) < 2:
@@ -130,15 +134,15 @@ def compute(
     names = dict.fromkeys(_key(arm) for arm in found)
     places = {key: [[arm for arm in cells if _key(arm) == key] for cells in tasks.values()] for key in names}
     whole = {key: [here[0] for here in place] for key, place in places.items() if all(place)}
-    compared = [place for key, place in whole.items() if key != _key(bases[0])]
-    if not compared:
+    others = [place for key, place in whole.items() if key != _key(bases[0])]
+    if not others:
         raise InputError(
             f"no combination of levels but the base's ({bases[0].name}) is in all {len(tasks)} tasks. Run the same cells on"
             " every task."
         )
     left_out = tuple(_left_out(place) for key, place in places.items() if key not in whole)
-    rows = tuple(_summary(place, bases, level, complete_pairs_only) for place in compared)
-    return Summary(bases, rows, left_out, metric or results.metric, level, complete_pairs_only)
+    rows = tuple(_summary(place, bases, level, complete_pairs_only) for place in others)
+    return Summary(bases, rows, left_out, metric or results.metric, level, complete_pairs_only, results.notes)
 
 
 def _key(arm: Arm) -> tuple[tuple[str, str], ...]:
@@ -275,7 +279,13 @@ def _notes(found: Summary) -> tuple[str, ...]:
     reasons = [f"{row.arm.name}: no number over tasks; {row.reason}." for row in found.arms if row.reason]
     flag = "--complete-pairs takes the seeds that give a pair in every task."
     more = [flag] if reasons and not found.complete_pairs_only else []
-    return (*cautions, *reasons, *more, *(f"Not in every task, so left out: {text}." for text in found.left_out))
+    return (
+        *found.notes,
+        *cautions,
+        *reasons,
+        *more,
+        *(f"Not in every task, so left out: {text}." for text in found.left_out),
+    )
 
 
 # Figure -------------------------------------------------------------------------------------------

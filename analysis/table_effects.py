@@ -22,6 +22,7 @@ from typing import Any
 if not __package__:  # run as a file: what the scripts share lies beside it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from analysis.compared import compared
 from analysis.figures import COLOURS
 from analysis.margins import Margin, fixed_margins, margin_of
 from analysis.tables import (
@@ -100,6 +101,8 @@ class Effects:
     column: str
     level: float
     complete_pairs_only: bool
+    notes: tuple[str, ...] = ()
+    """What was left out of the rows."""
 
 
 def compute(
@@ -125,6 +128,7 @@ def compute(
     """
     if not 0.5 < level < 1:
         raise InputError(f"--level {level:g}: words need a level above 0.5 and below 1. Use 0.95.")
+    results = compared(results, base)
     found = arms(results, metric)
     tasks = by_task(found)
     fixed = fixed_margins(results, margin, tuple(tasks))
@@ -134,9 +138,14 @@ def compute(
     )
     if not any(task.rows for task in made):
         raise InputError(
-            "each task has one cell, so there is nothing to compare. Give the space a factor of two levels."
+            " ".join(
+                (
+                    "each task has one cell, so there is nothing to compare. Give the space a factor of two levels.",
+                    *results.notes,
+                )
+            )
         )
-    return Effects(made, metric or results.metric, level, complete_pairs_only)
+    return Effects(made, metric or results.metric, level, complete_pairs_only, results.notes)
 
 
 def _task_effects(
@@ -263,6 +272,7 @@ def _judged(task: TaskEffects) -> str:
 
 
 def _notes(found: Effects, task: TaskEffects, gaps: bool) -> Iterator[str]:
+    yield from found.notes
     if gaps and found.complete_pairs_only:
         yield "Cells with seeds that give no pair are judged from the pairs that are left: trials seldom fail by chance."
     elif gaps:

@@ -19,6 +19,7 @@ from typing import Any
 if not __package__:  # run as a file: what the scripts share lies beside it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from analysis.compared import compared
 from analysis.tables import (
     Arm,
     Record,
@@ -68,6 +69,8 @@ class ResultsTable:
     tasks: tuple[TaskResults, ...]
     column: str
     level: float
+    notes: tuple[str, ...] = ()
+    """What was left out of the rows."""
 
 
 def compute(results: Results, metric: str | None = None, level: float = 0.95) -> ResultsTable:
@@ -76,13 +79,14 @@ def compute(results: Results, metric: str | None = None, level: float = 0.95) ->
     Raises:
         InputError: if the metric or a factor is no column, or there are no trials.
     """
+    results = compared(results)
     tasks = by_task(arms(results, metric))
     cells = {cell.cell_id: cell for cell in summarise(results, metric, level)}
     made = []
     for task, found in tasks.items():
         rows = [Row(arm, cells[arm.cell_id]) for arm in sorted(found, key=lambda arm: arm.role == "aa")]
         made.append(TaskResults(task, next((arm.metric for arm in found if arm.metric), "metric"), tuple(rows)))
-    return ResultsTable(tuple(made), metric or results.metric, level)
+    return ResultsTable(tuple(made), metric or results.metric, level, results.notes)
 
 
 def numbers(found: ResultsTable) -> str:
@@ -143,7 +147,7 @@ def _table(found: ResultsTable, task: TaskResults, i: int) -> Table:
         head=(*head, "n", "mean ± half-width", "not ok"),
         align=f"{'l' * len(head)}rrl",
         blocks=tuple(tuple(block) for block in blocks),
-        notes=tuple(_notes(task.rows)),
+        notes=(*found.notes, *_notes(task.rows)),
     )
 
 

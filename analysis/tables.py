@@ -226,7 +226,7 @@ def named_levels(
     for item in items:
         path, _, wanted = item.partition("=")
         known = dict.fromkeys(_known(found, path))
-        level = next((level for level in known if _is_level(level, wanted)), None)
+        level = next((level for level in known if is_level(level, wanted)), None)
         if path not in factors:
             problems.append(f"{option} {item!r}: {path!r} is no factor of these tables. Factors: {', '.join(factors)}.")
         elif level is None:
@@ -246,7 +246,8 @@ def _known(found: Sequence[Arm], path: str) -> list[str]:
     return [arm.levels[path] for arm in found if path in arm.levels]
 
 
-def _is_level(level: str, wanted: str) -> bool:
+def is_level(level: str, wanted: str) -> bool:
+    """Returns whether a level is the one that is named; numbers may be written in another way."""
     try:
         return level == wanted or float(level) == float(wanted)
     except ValueError:

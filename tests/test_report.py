@@ -346,8 +346,10 @@ def test_methods_tell_of_tuning_and_of_designs_with_holes(tmp_path):
     assert "epochs 5 for a, 9 for b" in said
     assert "Metric: error (all tasks)" in said
     assert "Nothing was varied within a task." in said
-    odd = arm(NONE, [0.1, 0.2], **{"data.split_seed": 0}), arm({**NONE, "seed_varies": "everything"}, [0.1, 0.2])
-    said = " ".join(compute(sweep_folder(tmp_path / "odd", *odd, factors=("seed_varies",))).methods)
+    odd = [
+        arm({**levels, "seed_varies": "everything"}, [0.1, 0.2], **{"data.split_seed": 0}) for levels in (NONE, MNIST)
+    ]
+    said = " ".join(compute(sweep_folder(tmp_path / "odd", *odd)).methods)
     assert "The run seed drew what seed_varies says (everything)" in said
     assert "which is not the run seed" not in said
 

@@ -18,7 +18,8 @@ if not __package__:  # run as a folder, which is then the first place to import 
 
 import pandas as pd
 
-from analysis import claims, flattery
+from analysis import claims, flattery, seed_noise
+from analysis.compared import compared
 from analysis.figures import whole
 from analysis.report import NAME, compute, draw, page
 from analysis.report.pictures import SCRIPTS
@@ -63,7 +64,8 @@ def _arguments() -> argparse.ArgumentParser:
 def _made(args: argparse.Namespace) -> bytes:
     results = read_results(args.tables)
     results = replace(results, metric=args.metric or results.metric)
-    judged = claims.compute(results, (), args.margin, args.metric, args.level, args.complete_pairs)
+    like = compared(results, args.base)
+    judged = claims.compute(like, (), args.margin, args.metric, args.level, args.complete_pairs)
     is_open = not results.n_sealed and results.trials.get(flattery.TEST, pd.Series(dtype=float)).notna().any()
     report = compute(
         results,
@@ -75,8 +77,9 @@ def _made(args: argparse.Namespace) -> bytes:
         made_at=args.made_at,
         claims=claims.shown(judged),
         flattery=flattery.shown(flattery.compute(results, args.level)) if is_open else (),
+        noise=seed_noise.sources_shown(seed_noise.compute(results, args.base, level=args.level)),
     )
-    return page(report, draw(results, report.effects, args.figures)).encode()
+    return page(report, draw(like, report.effects, args.figures)).encode()
 
 
 def _sources(folder: Path, results: Results) -> Sequence[Source]:

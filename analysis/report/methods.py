@@ -85,6 +85,7 @@ def _design(results: Results, arms: Sequence[Arm]) -> Iterable[str]:
         own = _seeds({tuple(sorted(arm.statuses)) for arm in again})
         yield f"{count(len(again), 'A/A arm')} repeated a cell with {own} of its own."
     yield completeness(arms)
+    yield from results.notes
 
 
 def _levels(cells: Sequence[Arm]) -> dict[str, list[str]]:

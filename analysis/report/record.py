@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis import table_effects, table_results
+from analysis.compared import compared
 from analysis.report.comparisons import TaskLines, effects_of, lines_of
 from analysis.report.completeness import Matrix, matrices, totals
 from analysis.report.compute_statement import compute_statement
@@ -56,6 +57,9 @@ class Report:
     tasks: tuple[TaskLines, ...]
     claims: tuple[Table, ...]
     flattery: tuple[Table, ...]
+    noise: tuple[Table, ...]
+    notes: tuple[str, ...]
+    """What was left out of comparisons."""
     table: ResultsTable
     realised: tuple[TaskRealised, ...]
     methods: tuple[str, ...]
@@ -79,6 +83,7 @@ def compute(
     made_at: str = "",
     claims: Sequence[Table] = (),
     flattery: Sequence[Table] = (),
+    noise: Sequence[Table] = (),
 ) -> Report:
     """Returns the report of a sweep, finished or not.
 
@@ -94,13 +99,15 @@ def compute(
         claims: tables that say what of the study's claims these rows let one judge, shown above the verdicts.
         flattery: tables of what choosing on test data would have flattered, shown below them; give them only where
             test metrics were revealed.
+        noise: tables of which source of randomness the spread over seeds comes from, shown below the results.
 
     Raises:
         InputError: for what was asked and the tables do not have, and where there are no trials.
     """
-    found = arms(results)
-    effects = effects_of(results, found, base=base, margin=margin, level=level, complete_pairs_only=complete_pairs_only)
-    done, table = realised(results, found), table_results.compute(results, level=level)
+    found, like = arms(results), compared(results, base)
+    own = found if like is results else arms(like)
+    effects = effects_of(like, own, base=base, margin=margin, level=level, complete_pairs_only=complete_pairs_only)
+    done, table = realised(results, found), table_results.compute(like, level=level)
     squares = matrices(results, found)
     return Report(
         head=_head(results, table, tuple(sources), made_at),
@@ -110,9 +117,11 @@ def compute(
         tasks=lines_of(effects, done),
         claims=tuple(claims),
         flattery=tuple(flattery),
+        noise=tuple(noise),
         table=table,
         realised=done,
-        methods=methods(results, found, effects, level, results.metric),
+        methods=methods(like, own, effects, level, results.metric),
+        notes=like.notes,
         compute=compute_statement(results),
         level=level,
         trials=trials_json(results),

@@ -48,6 +48,8 @@ class Results:
     """Each look at test metrics: space, moment in UTC, and how many trials it showed first."""
     n_sealed: int = 0
     """Ok trials whose test metrics were not revealed."""
+    notes: tuple[str, ...] = ()
+    """What is to be said with everything that is made of these rows, such as what was left out of them."""
 
 
 def read_table(folder: Path, name: str) -> "pa.Table":
