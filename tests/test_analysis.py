@@ -724,7 +724,7 @@ def test_a_launch_draws_the_figures_whose_factors_are_varied(levels, names):
 def test_a_launch_says_where_its_figures_are_and_why_one_is_missing(tmp_path):
     from rich.console import Console
 
-    from orca_sweep.cli import _figures
+    from orca_sweep.cli.ending import _figures
 
     results = of(figure5_pretraining)
     tables = written(results, tmp_path / "tables")

@@ -323,9 +323,9 @@ class _Loop:
         with ThreadPoolExecutor(1) as pool:
             ahead: Future[tuple[Tensor, Tensor]] | None = None
             for step in range(first, len(groups)):
-                now = ahead or pool.submit(self._fetch, epoch, step, groups[step])
+                now = (ahead or pool.submit(self._fetch, epoch, step, groups[step])).result()
                 ahead = pool.submit(self._fetch, epoch, step + 1, groups[step + 1]) if step + 1 < len(groups) else None
-                yield groups[step], now.result()
+                yield groups[step], now
 
     def _fetch(self, epoch: int, step: int, group: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs, or kept features, and targets of one optimizer step's samples, on the device."""
