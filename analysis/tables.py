@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Record = Mapping[str, object]
+SEED_VARIES = "seed_varies"
+"""What the run seed draws: cells that differ in it differ in spread on purpose."""
 MINUS, NOTHING = "\u2212", "\u2013"
 
 
@@ -86,7 +88,8 @@ def _told_apart(cells: "pd.DataFrame", results: Results) -> tuple[str, ...]:
     others = [path for path in _settings(cells) if path not in {"task", "seed", *factors, *results.tuned}]
     keys = cells[["task", *factors]].assign(is_aa=cells["role"] == "aa")
     alike = keys.duplicated(keep=False)
-    more: dict[str, None] = {}
+    # Never hidden, be it a factor or not: means of cells that differ in it are not to be compared.
+    more = dict.fromkeys(path for path in _differing(cells, others) if path == SEED_VARIES)
     for _, same in cells[alike].groupby([keys.loc[alike, str(name)] for name in keys], sort=False, dropna=False):
         more |= dict.fromkeys(_differing(same, others))
     return (*factors, *more)
