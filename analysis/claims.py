@@ -213,11 +213,11 @@ def shown(found: Claims) -> tuple[Table, ...]:
             "claim",
             "sentence",
             "verdict",
-            "supported by",
-            "contradicted by",
-            "undecided",
-            "not judged",
-            "share of tasks",
+            "tasks that support it",
+            "tasks that contradict it",
+            "tasks undecided",
+            "tasks not judged",
+            "share that supports it",
         ),
         align="llllllll",
         blocks=(tuple(_row(one) for one in found.found),),
@@ -238,7 +238,9 @@ def _row(one: ClaimFinding) -> tuple[str, ...]:
 
 def _caption(found: Claims) -> str:
     return (
-        f"Claims of {STUDY}, judged on these rows by {said_column(found)}. {found.completeness} Of all tasks that decide a claim,"
+        f"Claims of {STUDY}, judged on these rows by {said_column(found)}. {found.completeness}"
+        " Undecided: the seeds that there are do not tell. Not judged: the rows lack what it takes, such as a cell to compare"
+        " with, or a margin; the notes of each claim say what. Of all tasks that decide a claim,"
         f" the last column counts those that support it, with the {percent(found.level)} Wilson interval of that share: it takes"
         " them for a sample of tasks. Undecided tasks, and those that cannot be judged, are in no share."
     )

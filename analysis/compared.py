@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from analysis.tables import is_level, level_text
+from analysis.tables import SEED_VARIES, is_level, level_text
 from orca_sweep.results import Results
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PATH = "seed_varies"
+PATH = SEED_VARIES
 DEFAULT = "all"
 """What rows mean that do not say."""
 

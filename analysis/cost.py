@@ -371,7 +371,7 @@ def _panel(
     names = [f"{'A/A of ' if arm.role == 'aa' else ''}{levels_of(arm, paths)}" for arm in cells]
     axis.set_yticks(range(len(cells)), [short(name) for name in names], fontsize=8)
     axis.set_ylim(len(cells) - 0.5, -0.5)
-    axis.set_title(f"{short(task)}: {' · '.join(paths) or 'all trials'}", fontsize=9, loc="left")
+    axis.set_title(f"{short(task)}: {short(' · '.join(paths), 90) or 'all trials'}", fontsize=9, loc="left")
     axis.set_xlabel(UNITS[unit], fontsize=8)
     axis.tick_params(axis="x", labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)

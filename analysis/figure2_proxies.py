@@ -126,7 +126,7 @@ def _plot_curves(axis: Any, figure: Figure2, i: int, styles: Mapping[str, figure
 
     panel = figure.panels[i]
     axis.set_visible(True)
-    axis.set_title(textwrap.fill(panel.title, 48))
+    axis.set_title(textwrap.fill(panel.title, 48, max_lines=4, placeholder=" …"))
     nothing = figures.nothing_yet(panel.lines)
     if nothing:
         figures.say(axis, nothing)

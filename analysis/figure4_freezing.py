@@ -124,7 +124,7 @@ def _plot_panel(
     axis: Any, panel: figures.Panel, rows: Sequence[Row], figure: Figure4, styles: Mapping[str, figures.Style]
 ) -> None:
     axis.set_visible(True)
-    axis.set_title(textwrap.fill(panel.title, 56))
+    axis.set_title(textwrap.fill(panel.title, 56, max_lines=4, placeholder=" …"))
     nothing = figures.nothing_yet(panel.lines)
     if nothing:
         figures.say(axis, nothing)

@@ -129,7 +129,7 @@ def plot(figure: Figure5) -> Any:
 
 def _plot_panel(axis: Any, panel: figures.Panel, figure: Figure5, styles: Mapping[str, figures.Style]) -> None:
     axis.set_visible(True)
-    axis.set_title(textwrap.fill(panel.title, 44))
+    axis.set_title(textwrap.fill(panel.title, 44, max_lines=4, placeholder=" …"))
     nothing = figures.nothing_yet(panel.lines)
     if nothing:
         figures.say(axis, nothing)

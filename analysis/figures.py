@@ -424,12 +424,23 @@ def write_below(figure: Any, words: str) -> None:
 
 
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Returns rows as CSV; None is an empty field."""
+    """Returns rows as CSV; None is an empty field, and no text is a formula."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(head)
-    writer.writerows(rows)
+    writer.writerows([csv_field(value) for value in row] for row in rows)
     return out.getvalue()
+
+
+def csv_field(value: object) -> object:
+    """Returns a value as a spreadsheet may read it: a text that it would run as a formula gets an apostrophe before it."""
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def ends(interval: Interval) -> tuple[int, float, float, float]:

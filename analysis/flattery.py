@@ -141,9 +141,11 @@ def compute(results: Results, level: float = 0.95) -> Flattery:
 def _task(task: str, whole: Sequence[Arm], trials: "pd.DataFrame", tuned: Sequence[str], level: float) -> TaskFlattery:
     rows = trials[(trials["task"] == task) & (trials["status"] == "ok")].dropna(subset=[VAL, TEST])
     replicates = rows[rows["role"] == "replicate"]
+    searched = trials[(trials["task"] == task) & (trials["role"] == "search")]
+    searched = searched.assign(**{name: searched[name].where(searched.index.isin(rows.index)) for name in (VAL, TEST)})
     cells = [_Cell(arm, _by_seed(replicates, arm, VAL), _by_seed(replicates, arm, TEST)) for arm in replicated(whole)]
     choices = [_epoch(replicates, level), _cell(cells, level)]
-    choices += [_candidate(rows[rows["role"] == "search"], tuned)] if tuned else []
+    choices += [_candidate(searched, tuned)] if tuned else []
     choices.append(_seed(cells))
     return TaskFlattery(task, next((arm.metric for arm in whole if arm.metric), "metric"), tuple(choices))
 
@@ -217,7 +219,7 @@ def _candidate(rows: "pd.DataFrame", tuned: Sequence[str]) -> Choice:
     for _, cell in rows.groupby("cell_id", sort=False):
         names = cell[list(tuned)].map(level_text).agg(" ".join, axis=1)
         means = cell.groupby(names, sort=False)[[VAL, TEST]].agg(["mean", "count"])
-        most = means[VAL, "count"].max()
+        most = max(1, means[VAL, "count"].max())
         kept = means[means[VAL, "count"] == most]
         left_out += len(means) - len(kept)
         if len(kept) > 1:
@@ -225,7 +227,8 @@ def _candidate(rows: "pd.DataFrame", tuned: Sequence[str]) -> Choice:
             gaps.append(float(test.loc[kept[VAL, "mean"].idxmin()] - test.min()))
     if not gaps:
         return _nothing("candidate", of, "no number, since no tuned cell has two ok candidates")
-    note = f"left out: {left_out} candidates that lack a seed" if left_out else ""
+    gone = "candidate that lacks a result" if left_out == 1 else "candidates that lack a result"
+    note = f"left out: {left_out} {gone} (pruned, failed or not run)" if left_out else ""
     return Choice("candidate", _mean(gaps), NONE, len(gaps), of, max(gaps), "", "", note)
 
 

@@ -418,7 +418,7 @@ def _panel(axis: Any, found: SeedNoise, task: TaskNoise) -> None:
         axis.text(1.01, y, text, transform=axis.get_yaxis_transform(), fontsize=8, va="center")
     axis.set_yticks(range(len(lines)), [short(name) for name, *_ in lines], fontsize=8)
     axis.set_ylim(len(lines) - 0.5, -0.5)
-    axis.set_title(f"{short(task.task)}: {' · '.join(paths) or 'all trials'}", fontsize=9, loc="left")
+    axis.set_title(f"{short(task.task)}: {short(' · '.join(paths), 90) or 'all trials'}", fontsize=9, loc="left")
     axis.set_xlabel(f"distance in {found.column} ({task.metric})", fontsize=8)
     axis.tick_params(axis="x", labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)

@@ -318,7 +318,7 @@ def _panel(axis: Any, found: Effects, task: TaskEffects) -> None:
         _line(axis, row, y)
     axis.set_yticks(range(len(rows)), [short(levels_of(row.arm, paths)) for row in rows], fontsize=8)
     axis.set_ylim(len(rows) - 0.5, -0.5)
-    heading = f"{short(task.task)}: {' · '.join(paths) or 'all trials'}"
+    heading = f"{short(task.task)}: {short(' · '.join(paths), 90) or 'all trials'}"
     base = short(levels_of(task.base, paths), 70)
     axis.set_title(f"{heading}\nbase {base}, {task.margin.short}", fontsize=9, loc="left")
     hidden = f"; {len(task.rows) - len(rows)} more cells are in the table" if len(rows) < len(task.rows) else ""

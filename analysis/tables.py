@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from analysis.figures import whole
+from analysis.figures import csv_field, whole
 from orca_sweep.errors import InputError
 from orca_sweep.results import TRIAL_MEASURES, Results, read_results, scored
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Record = Mapping[str, object]
+SEED_VARIES = "seed_varies"
+"""What the run seed draws: cells that differ in it differ in spread on purpose."""
 MINUS, NOTHING = "\u2212", "\u2013"
 
 
@@ -86,7 +88,8 @@ def _told_apart(cells: "pd.DataFrame", results: Results) -> tuple[str, ...]:
     others = [path for path in _settings(cells) if path not in {"task", "seed", *factors, *results.tuned}]
     keys = cells[["task", *factors]].assign(is_aa=cells["role"] == "aa")
     alike = keys.duplicated(keep=False)
-    more: dict[str, None] = {}
+    # Never hidden, be it a factor or not: means of cells that differ in it are not to be compared.
+    more = dict.fromkeys(path for path in _differing(cells, others) if path == SEED_VARIES)
     for _, same in cells[alike].groupby([keys.loc[alike, str(name)] for name in keys], sort=False, dropna=False):
         more |= dict.fromkeys(_differing(same, others))
     return (*factors, *more)
@@ -347,8 +350,8 @@ def ends(low: float, high: float, decimals: int, sign: str = "") -> str:
 
 
 def short(text: str, most: int = 44) -> str:
-    """Returns a text for a figure, its middle left out if it is long."""
-    half = (most - 1) // 2
+    """Returns a text for a figure as one line, its middle left out if it is long."""
+    half, text = (most - 1) // 2, _one_line(text)
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
 
 
@@ -373,7 +376,10 @@ class Table:
 
 
 def csv_text(records: Sequence[Record], columns: Sequence[str] = ()) -> str:
-    """Returns records as CSV with all digits; what there is not is empty. ``columns`` are needed where there may be none."""
+    """Returns records as CSV with all digits; what there is not is empty, and no text is a formula.
+
+    ``columns`` are needed where there may be no record.
+    """
     out = io.StringIO()
     writer = csv.DictWriter(out, columns or list(records[0]), lineterminator="\n")
     writer.writeheader()
@@ -385,7 +391,7 @@ def csv_text(records: Sequence[Record], columns: Sequence[str] = ()) -> str:
 def _plain(value: object) -> object:
     if isinstance(value, bool):
         return str(value).lower()
-    return "" if value is None or (isinstance(value, float) and not math.isfinite(value)) else value
+    return "" if value is None or (isinstance(value, float) and not math.isfinite(value)) else csv_field(value)
 
 
 def markdown(tables: Iterable[Table]) -> str:

@@ -18,6 +18,7 @@ from analysis import (
 )
 from analysis.compared import compared
 from analysis.report import compute, draw, page
+from orca_sweep import results as r
 from orca_sweep.errors import InputError
 
 ORDER = {"seed_varies": "finetune-order"}
@@ -111,9 +112,26 @@ def test_a_sweep_that_varies_nothing_else_has_nothing_to_compare_and_its_report_
     with pytest.raises(InputError, match="nothing to compare.* 1 cell is left out"):
         table_effects.compute(whole)
     noise = seed_noise.sources_shown(seed_noise.compute(whole))
+    assert compute(whole, ["seed_varies=finetune-order"], ["0.01"]).effects is None
+    with pytest.raises(InputError, match="no cell has that level of seed_varies. Levels: all, finetune-order"):
+        compute(whole, ["seed_varies=order"])
     report = compute(whole, noise=noise)
     assert [len(task.rows) for task in report.table.tasks] == [1]
     assert [len(matrix.rows) for matrix in report.matrices] == [2]  # what was run is shown whole
     text = page(report, draw(compared(whole), report.effects, ()))
     assert "1 cell is left out" in " ".join(report.methods) and "1 cell is left out" in text
     assert "seed noise by source" in text
+
+
+def test_sweeps_collected_together_are_told_apart_where_it_is_no_factor(tmp_path):
+    for name, cells in (("a", arm(NONE, BASE, **{"seed_varies": "all"})), ("b", arm(MNIST, BETTER, **ORDER))):
+        cells = [
+            ({**planned, "config": {**planned["config"], "seed_varies": row["seed_varies"]}}, row)
+            for planned, row in cells
+        ]
+        sweep(tmp_path, cells, name=name)
+    merged = r.collect([tmp_path / "a", tmp_path / "b"], tmp_path / "merged")
+    assert merged.factors == ("proxy",)
+    assert [cell.arm.levels["proxy"] for cell in seed_noise.compute(merged).tasks[0].cells] == ["none"]
+    with pytest.raises(InputError, match="1 cell is left out"):
+        table_effects.compute(merged)

@@ -98,7 +98,12 @@ def test_candidates_are_compared_within_their_cell(tmp_path):
     results = sweep(tmp_path, searched, *runs, tune={"finetune.lr": {}})
     found = choices(results)["candidate"]
     assert (found.flattery, found.n, found.most) == (pytest.approx(0.05), 2, pytest.approx(0.1))
-    assert found.note == "left out: 1 candidates that lack a seed"
+    assert found.note == "left out: 1 candidate that lacks a result (pruned, failed or not run)"
+    ended = [trial(MNIST, 8, role="search", status="pruned", val_metric_best=0.05, **{"finetune.lr": 0.3}),
+             trial(MNIST, 8, role="search", **{"finetune.lr": 0.4})]  # fmt: skip
+    with_pruned = choices(sweep(tmp_path / "pruned", searched, ended, *runs, tune={"finetune.lr": {}}))["candidate"]
+    assert with_pruned.note == "left out: 3 candidates that lack a result (pruned, failed or not run)"
+    assert (with_pruned.flattery, with_pruned.n) == (found.flattery, found.n)
     assert found.interval.n == 0
     assert choices(results)["epoch"].n == 4  # candidates are no replicates
     none = sweep(tmp_path / "b", searched[:2], *runs, tune={"finetune.lr": {}})

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -166,6 +167,7 @@ def test_sealed_test_metrics_are_nowhere_in_the_page_and_it_says_so(tmp_path):
     assert "sealed" in found.words("effects")
     assert "this is on validation data" in found.words("results")
     assert "val_metric_best" in found.words("methods")
+    assert "The test metrics of 10 ok trials are sealed and no part of this report." in found.words("methods")
     r.reveal(tmp_path)
     shown = made_page(r.collect([tmp_path], tmp_path / "tables"))
     assert "0.31416" in shown
@@ -303,7 +305,8 @@ def test_methods_and_compute_are_written_from_the_rows(tmp_path):
         "1 A/A arm repeated a cell with 2 seeds (10, 11) of its own.", "7 of 8 planned trials are ok; the others: 1 failed.",
         "Fine-tuning: epochs 20; peak learning rate 0.001", "Data: 100 training, 50 validation and 60 test samples (digits)",
         "data.split_seed 3", "the metric on test data at the epoch with the lowest validation metric",
-        "95% Student-t", "Holm's procedure over the comparisons of a task (1)", "can reach a p of 0.5 at the least with 2 pairs",
+        "95% Student-t", "Holm's procedure over the comparisons of a task that can be made (0)",
+        "can reach a p of 0.5 at the least with 2 pairs",
         "from the A/A arm of proxy none", "No field was tuned within the cells; the learning rate of fine-tuning is 0.001.",
     ):  # fmt: skip
         assert words in said, words
@@ -334,7 +337,7 @@ def test_methods_tell_of_tuning_and_of_designs_with_holes(tmp_path):
         {"proxy": p, "finetune.freeze": f} for p, f in (("none", "none"), ("mnist5k", "none"), ("mnist5k", "body"))
     ]
     parts = [arm(of, [0.1, 0.2], **{"finetune.lr": 0.1 * i}) for i, of in enumerate(levels, 1)]
-    searched = [trial(levels[0], 9, 0.3, "search", **{"finetune.lr": lr}) for lr in (0.1, 0.2)]
+    searched = [trial(levels[0], seed, 0.3, "search", **{"finetune.lr": lr}) for lr in (0.1, 0.2) for seed in (8, 9)]
     results = sweep_folder(tmp_path, *parts, searched, factors=("proxy", "finetune.freeze"), tune={"finetune.lr": {}})
     said = " ".join(compute(results).methods)
     assert "These are 3 of the 4 combinations of the levels" in said
@@ -387,6 +390,8 @@ def test_no_trial_is_ok_or_none_has_run(tmp_path):
     assert "0 of 4 planned trials are ok" in found.words("header")
     assert "4 failed" in found.words("completeness")
     assert "Cannot be judged" in found.words("verdicts")
+    sizes = [int(tag[1]) for tag, _ in found.tags if tag in ("h1", "h2", "h3", "h4")]
+    assert all(after <= before + 1 for before, after in itertools.pairwise(sizes))
     unrun = [trial(levels, seed, status="lost") for levels in (NONE, MNIST) for seed in range(2)]
     found = Read(made_page(sweep_folder(tmp_path / "unrun", unrun), None))
     assert "4 not run" in found.words("completeness")

@@ -626,6 +626,15 @@ def test_an_unbalanced_design_is_refused_with_a_list_of_its_holes():
         factor_effects([1, 1, 1, 1, 1, 1], {"a": [0, 0, 0, 0, 1, 1]}, [0, 1, 0, 1, 0, 1])
 
 
+def test_a_sparse_design_of_many_factors_is_refused_without_listing_all_that_it_lacks():
+    rng = np.random.default_rng(0)
+    levels = {f"f{i}": [*rng.integers(0, 2, 22).tolist(), 0, 1] for i in range(30)}
+    with pytest.raises(InputError) as refused:
+        factor_effects(rng.random(24), levels, [0, 1] * 12)
+    assert len(refused.value.problems) == 202  # of a thousand million combinations
+    assert refused.value.problems[-2] == "factor_effects: there are more such combinations, which are not listed."
+
+
 def test_factors_and_seeds_that_cannot_be_compared_are_refused():
     with pytest.raises(InputError) as refused:
         factor_effects([1, 2], {"a": [0, 1], "b": [0, 0]}, [0, 0])

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from analysis import cost, factor_effects, seed_noise, summary_over_tasks, table_effects, table_results, tables
+from analysis import cost, factor_effects, figures, seed_noise, summary_over_tasks, table_effects, table_results, tables
 from analysis.tables import MINUS, NOTHING
 from orca_sweep import results as r
 from orca_sweep import stats
@@ -757,6 +757,15 @@ def test_latex_is_a_booktabs_float_that_says_all():
 def test_csv_has_all_digits_and_leaves_empty_what_is_not_there():
     text = tables.csv_text([{"a": 0.1 + 0.2, "b": math.nan, "c": None, "d": True, "e": 'x,"y"', "f": math.inf}])
     assert text == 'a,b,c,d,e,f\n0.30000000000000004,,,true,"x,""y""",\n'
+
+
+def test_no_text_of_a_csv_is_a_formula_and_a_name_in_a_figure_is_one_line():
+    texts = ["=HYPERLINK(1)", "@SUM(1)", "+a", "-a", "-0.5", "+1e3", "none", "a=b"]
+    assert tables.csv_text([{"level": text} for text in texts]).split("\n")[1:-1] == [
+        "'=HYPERLINK(1)", "'@SUM(1)", "'+a", "'-a", "-0.5", "+1e3", "none", "a=b",
+    ]  # fmt: skip
+    assert figures.csv_text(["level"], [["=1+1"], [-0.5]]) == "level\n'=1+1\n-0.5\n"
+    assert tables.short("a\n\u202eb") == "a b"
 
 
 def test_numbers_are_rounded_by_their_spread():

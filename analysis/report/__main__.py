@@ -65,7 +65,8 @@ def _made(args: argparse.Namespace) -> bytes:
     results = read_results(args.tables)
     results = replace(results, metric=args.metric or results.metric)
     like = compared(results, args.base)
-    judged = claims.compute(like, (), args.margin, args.metric, args.level, args.complete_pairs)
+    quiet = replace(like, notes=())  # which the report itself tells
+    judged = claims.compute(quiet, (), args.margin, args.metric, args.level, args.complete_pairs)
     is_open = not results.n_sealed and results.trials.get(flattery.TEST, pd.Series(dtype=float)).notna().any()
     report = compute(
         results,
@@ -76,7 +77,7 @@ def _made(args: argparse.Namespace) -> bytes:
         sources=_sources(args.tables, results),
         made_at=args.made_at,
         claims=claims.shown(judged),
-        flattery=flattery.shown(flattery.compute(results, args.level)) if is_open else (),
+        flattery=flattery.shown(flattery.compute(quiet, args.level)) if is_open else (),
         noise=seed_noise.sources_shown(seed_noise.compute(results, args.base, level=args.level)),
     )
     return page(report, draw(like, report.effects, args.figures)).encode()

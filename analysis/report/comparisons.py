@@ -77,7 +77,8 @@ def effects_of(results: Results, arms: Sequence[Arm], **asked: object) -> Effect
     Raises:
         InputError: for what was asked and the tables do not have.
     """
-    is_asked = bool(asked.get("base") or asked.get("margin"))
+    # Where others were left out, what was asked may be about these, and the page has more to show.
+    is_asked = bool(asked.get("base") or asked.get("margin")) and not results.notes
     if not is_asked and all(len(replicated(found)) < 2 for found in by_task(arms).values()):
         return None
     return table_effects.compute(results, **asked)  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ def compute_statement(results: Results) -> tuple[str, ...]:
 
 
 def _hours(found: Cost) -> Iterable[str]:
-    parts = {"ok": found.ok, "not ok": found.failed, "candidates of tuning": found.search}
+    parts = {"ok": found.ok, "not ok": found.failed, "trials of tuning": found.search}
     spent = [one for one in parts.values() if one.n]
     wall, cpu, gpu = (sum(getattr(one, name) for one in spent) for name in ("wall_s", "cpu_s", "gpu_s"))
     on_gpus = f" and {hours(gpu)} GPU-hours" if gpu else ""

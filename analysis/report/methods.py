@@ -211,7 +211,7 @@ def _choice(results: Results, arms: Sequence[Arm], column: str) -> Iterable[str]
     if split == "test":
         yield "Test data were scored once, at the end of a trial, and chose nothing within it."
     elif results.n_sealed:
-        yield "Test metrics are sealed and no part of this report."
+        yield f"The test metrics of {count(results.n_sealed, 'ok trial')} are sealed and no part of this report."
     if split == "val" and epoch == "best":
         yield "Validation data chose the epoch, so these numbers are lower than those of data that chose nothing."
 
@@ -227,13 +227,13 @@ def _statistics(effects: Effects | None, level: float) -> Iterable[str]:
     )
     pairs = sorted({row.contrast.interval.n for task in tasks for row in task.rows})
     yield (
-        f"Paired t tests are corrected by Holm's procedure over the comparisons of a task"
-        f" ({span({len(task.rows) for task in tasks})});"
+        f"Paired t tests and verdicts are corrected by Holm's procedure over the comparisons of a task that can be made"
+        f" ({span({task.rows[0].verdict.n_contrasts for task in tasks})});"
         f" exact sign-flip tests, which assume symmetry alone, can reach {_smallest(effects, pairs)}."
     )
     yield (
-        "A comparison helps or hurts if its interval lies beyond the margin, makes no meaningful difference if the"
-        f" {percent(2 * effects.level - 1)} interval lies within it, and is undecided otherwise. Margin:"
+        "A cell helps or hurts if, after that correction, its interval would lie beyond the margin, makes no meaningful"
+        f" difference if the {percent(2 * effects.level - 1)} interval would lie within it, and is undecided otherwise. Margin:"
         f" {by_text({t.task: f'{t.margin.value:.3g}, {t.margin.source}' for t in tasks})}."
     )
     yield (
@@ -254,7 +254,9 @@ def _smallest(effects: Effects, pairs: Sequence[int]) -> str:
 def _tuning(results: Results, said: _Said) -> Iterable[str]:
     trials = with_roles(results.trials)
     if results.tuned:
-        per_cell = trials[trials["role"] == "search"].groupby("cell_id").size()
+        # A candidate has a trial for each seed of the search.
+        searched = trials[trials["role"] == "search"].drop_duplicates(["cell_id", *results.tuned])
+        per_cell = searched.groupby("cell_id").size()
         n = span({int(count) for count in per_cell}) if len(per_cell) else "no"
         yield (
             f"{listed(results.tuned)} {'was' if len(results.tuned) == 1 else 'were'} tuned within each cell on validation"

@@ -12,6 +12,8 @@ from orca_sweep.stats.contrasts import holm
 from orca_sweep.stats.intervals import check_level
 
 Axes = tuple[int, ...]
+MOST_HOLES = 200
+"""That are listed."""
 WHERE = "factor_effects"
 
 
@@ -97,7 +99,7 @@ def factor_effects(
 
     Raises:
         InputError: for an unbalanced design: every combination of levels that lacks a finite value at some seed, or
-            has several, is listed; so are factors of one level, and fewer than two seeds.
+            has several, is listed (the first 200 of them); so are factors of one level, and fewer than two seeds.
         ValueError: where values, levels and blocks differ in length.
     """
     check_level(level)
@@ -129,7 +131,10 @@ def _refuse_unbalanced(
             problems.append(f"{WHERE}: factor {name!r} has {len(known)} level. It needs two. Leave it out.")
     if len(seeds) < 2:
         problems.append(f"{WHERE}: {len(seeds)} seed. Noise can only be told from two on. Run more seeds.")
-    holes = list(_holes(found, names, levels, seeds))
+    # A sparse design of many factors has more combinations than anybody can list, or a computer hold.
+    holes = list(itertools.islice(_holes(found, names, levels, seeds), MOST_HOLES + 1))
+    if len(holes) > MOST_HOLES:
+        holes[-1] = f"{WHERE}: there are more such combinations, which are not listed."
     if holes:
         rule = "Each combination of levels needs one finite value per seed"
         problems += [*holes, f"{WHERE}: {rule}. Run the missing trials, or leave the level or the seed out."]
