@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -321,11 +321,12 @@ class _Loop:
                 yield groups[step], self._fetch(epoch, step, groups[step])
             return
         with ThreadPoolExecutor(1) as pool:
-            ahead: Future[tuple[Tensor, Tensor]] | None = None
+            ahead = pool.submit(self._fetch, epoch, first, groups[first])
             for step in range(first, len(groups)):
-                now = ahead or pool.submit(self._fetch, epoch, step, groups[step])
-                ahead = pool.submit(self._fetch, epoch, step + 1, groups[step + 1]) if step + 1 < len(groups) else None
-                yield groups[step], now.result()
+                fetched = ahead.result()
+                if step + 1 < len(groups):
+                    ahead = pool.submit(self._fetch, epoch, step + 1, groups[step + 1])
+                yield groups[step], fetched
 
     def _fetch(self, epoch: int, step: int, group: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs, or kept features, and targets of one optimizer step's samples, on the device."""
