@@ -216,6 +216,17 @@ def test_a_newer_schema_is_refused_and_every_wrong_source_is_named(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_where_a_folder_must_be_is_told(tmp_path):
+    folder, file = sweep_folder(tmp_path / "s"), tmp_path / "f"
+    file.write_text("x")
+    for out in (file, file / "t"):
+        with pytest.raises(InputError, match="no folder can be made there"):
+            r.collect([folder], out)
+    for look in (lambda: r.collect([file], tmp_path / "t"), lambda: r.reveal(file), lambda: r.sweep_status(file)):
+        with pytest.raises(InputError, match="f: no sweep here"):
+            look()
+
+
 def test_tables_open_in_pandas_polars_and_duckdb_alike(tmp_path):
     folder = with_stages(sweep_folder(tmp_path / "s", statuses=["ok", "failed"]))
     r.collect([folder], tmp_path / "t")
