@@ -11,6 +11,7 @@ import torch
 from orca_sweep import stages
 from orca_sweep.config import LATER, FinetuneConfig, TrialConfig, digest
 from orca_sweep.data import Rows, Samples
+from orca_sweep.model import OrcaModel
 from orca_sweep.results import read_record
 from orca_sweep.space.records import Checkpoints
 from orca_sweep.stages import finetuning
@@ -292,6 +293,20 @@ def test_attention_by_steps_is_the_fused_one_up_to_rounding(family, saved_body, 
     by_steps = network(tokens)
     assert n_fused > 0 and len(calls) == n_fused
     torch.testing.assert_close(fused, by_steps, rtol=1e-4, atol=1e-5)
+
+
+def test_validation_on_kept_features_takes_batches_of_the_size_that_is_asked_for(run, monkeypatch):
+    sizes, real = [], OrcaModel.from_features
+
+    def spy(model, features):
+        if not torch.is_grad_enabled():
+            sizes.append(len(features))
+        return real(model, features)
+
+    monkeypatch.setattr(OrcaModel, "from_features", spy)
+    settings = {"task": "tiny", "finetune__epochs": 1, "finetune__freeze": "both", "finetune__freeze_epochs": "forever"}
+    row, _ = run(**settings, finetune__eval_batch_size=5)
+    assert row["status"] == "ok" and sizes[:4] == [5, 5, 5, 3]
 
 
 def test_precision_is_the_device_s_and_recorded(run):

@@ -138,8 +138,7 @@ def finetune(
 
     With ``saving`` the state is written now and then, also inside an epoch; a later call with the same identity continues
     from it and ends bit for bit as the unbroken run would have on the same CPU and thread count. Selection sees the
-    validation split only; test data is never touched here. Order,
-    augmentation and dropout draw by the seed that ``seed_of`` gives for each.
+    validation split only. Order, augmentation and dropout draw by the seed that ``seed_of`` gives for each.
 
     With ``prefixes``, whatever stored prefix of this run is further along than its checkpoint is taken over, to the
     same bits. Of the runs that share a prefix one computes it while the others wait; if it fails the next goes on.
@@ -383,14 +382,21 @@ class _Loop:
             size = self.config.eval_batch_size
             prediction, target = predict_wholes(self.model, self.data.val, self.device, size, self.precision)
         else:
-            self.model.eval()
-            with torch.inference_mode(), autocast(self.precision, self.device):
-                parts = self.model.from_features(self.kept[1]).float().cpu().numpy()  # type: ignore[operator]
-            prediction, target = wholes(parts, self.data.val)
+            prediction, target = wholes(self._predicted_from(self.kept[1]), self.data.val)
         if not np.isfinite(prediction).all():
             return math.nan, math.nan
         loss = float(self.loss(torch.from_numpy(prediction), torch.from_numpy(target)))
         return loss, METRICS[self.data.task.metric].compute(prediction, target)
+
+    @torch.inference_mode()
+    def _predicted_from(self, features: Tensor) -> np.ndarray:
+        self.model.eval()
+
+        def run(part: slice) -> Tensor:
+            with autocast(self.precision, self.device):
+                return self.model.from_features(features[part]).float()  # type: ignore[operator]
+
+        return torch.cat(in_batches(run, features.shape, self.config.eval_batch_size)).cpu().numpy()
 
     def _note(self, row: dict[str, Any]) -> None:
         result = self.result
