@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import duckdb
 import pandas as pd
@@ -13,6 +14,7 @@ from test_cli import orca
 from test_store_results import sweep_folder
 
 from orca_sweep import results as r
+from orca_sweep.config import LATER, TrialConfig
 from orca_sweep.errors import InputError
 from orca_sweep.results import collecting
 
@@ -148,6 +150,56 @@ def test_rows_of_other_versions_are_merged_by_the_names_of_their_columns(tmp_pat
     assert "text" in set(again.epochs["odd"].dropna())
 
 
+def test_fields_that_came_later_have_their_defaults_in_rows_of_before(tmp_path):
+    """Else one cell would be two in merged tables, and a trial could not be replayed from them."""
+    folder = sweep_folder(tmp_path / "s")
+    r.collect([folder], tmp_path / "old")
+    table = pq.read_table(tmp_path / "old" / "trials.parquet")
+    pq.write_table(table.drop_columns(list(LATER)), tmp_path / "old" / "trials.parquet")
+    manifest = json.loads((folder / "sweep.json").read_text())
+    for trial in manifest["trials"]:
+        trial["config"] = {name: value for name, value in trial["config"].items() if name not in LATER}
+    r.write_json(folder / "sweep.json", manifest)
+    for sources in ([folder], [tmp_path / "old"]):
+        found = r.collect(sources, tmp_path / "t").trials
+        assert {name: found[name].unique().tolist() for name in LATER} == {name: [LATER[name]] for name in LATER}
+        one = r.find_trial(sources[0], found["trial_id"][0])
+        assert TrialConfig.from_flat(one.config).trial_id == one.trial_id
+
+
+def test_two_that_collect_at_once_leave_nothing_that_is_trusted_wrongly(tmp_path, monkeypatch):
+    """Another, which has seen less, writes its tables after ours and before our stamps."""
+    folder, out = sweep_folder(tmp_path / "s", statuses=["ok", None]), tmp_path / "t"
+    r.collect([folder], tmp_path / "less")
+    late = sweep_folder(tmp_path / "whole") / "trials"
+    missing = r.read_results(tmp_path / "less").trials["trial_id"][1]
+    os.replace(late / missing, folder / "trials" / missing)
+    real = collecting.write_table
+
+    def interrupted(path, table, about):
+        stamp = real(path, table, about)
+        for name in TABLES if path.stem == TABLES[-1] else ():
+            shutil.copyfile(tmp_path / "less" / f"{name}.parquet", out / f"{name}.parquet")
+        return stamp
+
+    with monkeypatch.context() as patch:
+        patch.setattr(collecting, "write_table", interrupted)
+        r.collect([folder], out)
+    assert r.collect([folder], out).trials["status"].tolist() == ["ok"] * 6
+
+
+def test_a_column_that_only_a_source_of_before_had_goes_with_it(tmp_path):
+    a, b = sweep_folder(tmp_path / "a"), sweep_folder(tmp_path / "b", seeds=(7, 8))
+    for path in (a / "trials").glob("*/row.json"):
+        record = json.loads(path.read_text())
+        epochs = [{**epoch, "odd": 1} for epoch in record["epochs"]]
+        path.write_text(json.dumps({**record, "row": {**record["row"], "energy_j": 1.5}, "epochs": epochs}))
+    assert "energy_j" in r.collect([a, b], tmp_path / "t").trials
+    r.collect([b], tmp_path / "t")
+    r.collect([b], tmp_path / "fresh")
+    assert all_bytes(tmp_path / "t") == all_bytes(tmp_path / "fresh")
+
+
 def test_a_newer_schema_is_refused_and_every_wrong_source_is_named(tmp_path):
     folder = sweep_folder(tmp_path / "s")
     r.collect([folder], tmp_path / "t")
@@ -162,6 +214,17 @@ def test_a_newer_schema_is_refused_and_every_wrong_source_is_named(tmp_path):
     ]
     assert "nowhere: no sweep here" in caught.value.problems[1]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_where_a_folder_must_be_is_told(tmp_path):
+    folder, file = sweep_folder(tmp_path / "s"), tmp_path / "f"
+    file.write_text("x")
+    for out in (file, file / "t"):
+        with pytest.raises(InputError, match="no folder can be made there"):
+            r.collect([folder], out)
+    for look in (lambda: r.collect([file], tmp_path / "t"), lambda: r.reveal(file), lambda: r.sweep_status(file)):
+        with pytest.raises(InputError, match="f: no sweep here"):
+            look()
 
 
 def test_tables_open_in_pandas_polars_and_duckdb_alike(tmp_path):

@@ -10,6 +10,7 @@ from test_cli import orca
 from test_store_results import sweep_folder
 
 from orca_sweep import results as r
+from orca_sweep import stages
 from orca_sweep.errors import InputError
 
 
@@ -73,6 +74,42 @@ def test_a_reveal_of_nothing_is_not_logged_and_a_damaged_log_is_told(tmp_path):
         (folder / "reveals.json").write_text(text)
         with pytest.raises(InputError, match=r"reveals.json: damaged"):
             r.collect([folder], tmp_path / "t")
+
+
+def test_a_trial_that_failed_while_it_was_scored_has_nothing_to_reveal(run, user_tasks, tmp_path, monkeypatch):
+    """Else it would be named in the log, and be open when it is run again."""
+    real, calls = stages.predict_wholes, []
+
+    def once(*given):
+        calls.append(1)
+        if len(calls) > 1:
+            raise RuntimeError("the device is gone")
+        return real(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "predict_wholes", once)
+        row, _ = run(task="tiny")
+    assert row["status"] == "failed" and len(calls) == 2
+    folder = tmp_path / "sweep"
+    ids = {"trial_id": row["trial_id"], "cell_id": row["cell_id"], "config": {"task": "tiny"}}
+    r.write_json(folder / "sweep.json", {"name": "s", "factors": [], "trials": [ids]})
+    assert r.reveal(folder).trials == ()
+    row, _ = run(task="tiny")
+    found = r.collect([folder], tmp_path / "t")
+    assert row["status"] == "ok" and found.n_sealed == 1
+    assert found.trials["revealed_at"].isna().all() and found.trials["test_metric_last"].isna().all()
+
+
+def test_what_one_sweep_has_revealed_is_open_whichever_comes_first(tmp_path):
+    a, b = sealed_sweep(tmp_path / "a", name="one"), sealed_sweep(tmp_path / "b", seeds=(0, 1), name="two")
+    r.collect([a], tmp_path / "ta")
+    shown = r.reveal(b)
+    for sources in ([a, b], [b, a], [tmp_path / "ta", b]):
+        found = r.collect(sources, tmp_path / "t")
+        assert found.n_sealed == 2  # seed 2 of both cells, which the second sweep has not
+        is_open = found.trials["seed"] < 2
+        assert found.trials["test_metric_best"].notna().equals(is_open)
+        assert (found.trials["revealed_at"][is_open] == pd.Timestamp(shown.time)).all()
 
 
 def test_trials_that_began_after_a_look_are_marked(tmp_path):

@@ -1,6 +1,8 @@
 """Fine-tuning: resumed at any step, halved where memory does not suffice, equal however it is computed."""
 
 import math
+import os
+import threading
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from orca_sweep import stages
 from orca_sweep.config import LATER, FinetuneConfig, TrialConfig, digest
 from orca_sweep.data import Rows, Samples
+from orca_sweep.model import OrcaModel
 from orca_sweep.results import read_record
 from orca_sweep.space.records import Checkpoints
 from orca_sweep.stages import finetuning
@@ -292,6 +295,20 @@ def test_attention_by_steps_is_the_fused_one_up_to_rounding(family, saved_body, 
     torch.testing.assert_close(fused, by_steps, rtol=1e-4, atol=1e-5)
 
 
+def test_validation_on_kept_features_takes_batches_of_the_size_that_is_asked_for(run, monkeypatch):
+    sizes, real = [], OrcaModel.from_features
+
+    def spy(model, features):
+        if not torch.is_grad_enabled():
+            sizes.append(len(features))
+        return real(model, features)
+
+    monkeypatch.setattr(OrcaModel, "from_features", spy)
+    settings = {"task": "tiny", "finetune__epochs": 1, "finetune__freeze": "both", "finetune__freeze_epochs": "forever"}
+    row, _ = run(**settings, finetune__eval_batch_size=5)
+    assert row["status"] == "ok" and sizes[:4] == [5, 5, 5, 3]
+
+
 def test_precision_is_the_device_s_and_recorded(run):
     assert precision_of("auto", "cpu") == "float32" and precision_of("bfloat16", "cpu") == "bfloat16"
     with autocast("bfloat16", "cpu"):
@@ -316,15 +333,18 @@ def test_switches_of_before_leave_ids_as_they_were(user_tasks):
 
 
 def test_deterministic_kernels_are_asked_for_and_given_back(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     seen = []
     real = finetuning._Loop.run_epoch
     monkeypatch.setattr(
         finetuning._Loop, "run_epoch",
         lambda loop: seen.append(torch.are_deterministic_algorithms_enabled()) or real(loop),
     )  # fmt: skip
-    for wanted in (True, False):
+    for wanted in (False, True):
         tuned(*linear(epochs=1, deterministic=wanted))
-    assert seen == [True, False] and not torch.are_deterministic_algorithms_enabled()
+        # Without it torch refuses matrix products on a GPU, in a replay too.
+        assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) is wanted
+    assert seen == [False, True] and not torch.are_deterministic_algorithms_enabled()
 
 
 def test_samples_on_disk_are_read_ahead_and_are_the_same(tmp_path):
@@ -341,8 +361,11 @@ def test_samples_on_disk_are_read_ahead_and_are_the_same(tmp_path):
 def test_an_error_in_reading_ahead_is_the_trial_s(tmp_path):
     net, data, config = linear(n=40, epochs=1, batch_size=7)
 
+    read = []
+
     def broken(part):
         if len(part):
+            read.append(len(part))
             raise OSError("the disk is gone")
         return part
 
@@ -350,6 +373,21 @@ def test_an_error_in_reading_ahead_is_the_trial_s(tmp_path):
     rows = Rows.of(np.load(tmp_path / "x.npy", mmap_mode="r"), "x", broken)
     with pytest.raises(OSError, match="the disk is gone"):
         tuned(net, TaskData(data.task, Samples(rows, data.train.y), data.val, data.test, None, None, ""), config)
+    assert read == [7]  # and nothing is read after it
+
+
+def test_nothing_reads_ahead_any_more_when_a_step_fails(tmp_path):
+    net, data, config = linear(n=40, epochs=1, batch_size=7)
+    np.save(tmp_path / "x.npy", data.train.x)
+    rows = Rows.of(np.load(tmp_path / "x.npy", mmap_mode="r"), "x", lambda part: part)
+    before = threading.active_count()
+    with pytest.raises(torch.OutOfMemoryError):
+        tuned(
+            limited(net, 2),
+            TaskData(data.task, Samples(rows, data.train.y), data.val, data.test, None, None, ""),
+            config,
+        )
+    assert threading.active_count() == before
 
 
 def test_columns_say_how_it_was_computed(run, tmp_path):

@@ -4,10 +4,12 @@ import json
 
 import pytest
 from test_cli import orca
+from test_store_results import sweep_folder
 from typer.testing import CliRunner
 
 from orca_sweep import cli
 from orca_sweep import results as r
+from orca_sweep.cli import trials
 from orca_sweep.errors import InputError
 from orca_sweep.replay import replay
 from orca_sweep.trial import resolve
@@ -188,6 +190,23 @@ def test_what_cannot_be_replayed_is_told(recorded, user_tasks):
     (folder / "trials" / trial_id / "row.json").unlink()
     with pytest.raises(InputError, match="its status is 'lost', so there is no outcome to compare with"):
         replay(r.find_trial(folder, trial_id), folder, [])
+
+
+def test_the_sweep_that_has_the_trial_is_found_and_what_is_wrong_with_it_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = sweep_folder(tmp_path / "results" / "one")
+    (tmp_path / "results" / "two").mkdir()
+    (tmp_path / "results" / "two" / "sweep.json").write_text("{")  # another that is damaged is no matter
+
+    def told(trial_id):
+        with pytest.raises(InputError) as caught:
+            r.find_trial(trials._holder(trial_id), trial_id)
+        return str(caught.value)
+
+    assert "6 trials have an id that begins with ''" in told("")
+    assert "such a trial is in no sweep of results/" in told("zz")
+    (folder / "reveals.json").write_text("{")
+    assert "reveals.json: damaged" in told("9")
 
 
 def test_replay_on_the_command_line_shows_no_sealed_number(recorded, tmp_path, monkeypatch):

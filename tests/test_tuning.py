@@ -249,6 +249,7 @@ def test_pruned_candidates_are_rows_that_end_well_and_cells_are_not_pruned(tmp_p
     pruned = trials[trials.status == "pruned"]
     assert len(pruned) and set(pruned["role"]) == {"search"} and set(pruned["finetune.lr"]) <= {1e-3, 1e-7, 1e-8}
     assert pruned["error"].str.contains("pruned after fine-tuning epoch").all()
+    assert pruned["started_at"].notna().all() and (pruned["n_reveals_before"] == 0).all()
     assert pruned["val_metric_best"].notna().all() and pruned["test_metric_best"].isna().all()
     epochs = read_results(tmp_path / "out" / "tables").epochs
     n = epochs[epochs.trial_id.isin(pruned.trial_id)].groupby("trial_id").size()

@@ -1,5 +1,6 @@
 """``orca-sweep reveal`` and ``replay``: showing test metrics, and running a recorded trial again."""
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,15 +86,13 @@ def replay(
 
 def _holder(start: str) -> Path:
     """The only sweep in results/ that has a trial whose id begins so."""
-    from orca_sweep.results import find_trial
+    from orca_sweep.results import manifest_of
 
     found = []
     for path in sorted(Path("results").glob("*/sweep.json")):
-        try:
-            find_trial(path.parent, start)
-            found.append(path.parent)
-        except InputError:
-            continue
+        with contextlib.suppress(InputError):  # what is no sweep, or damaged, is not meant
+            if any(trial["trial_id"].startswith(start) for trial in manifest_of(path.parent)["trials"]):
+                found.append(path.parent)
     if len(found) != 1:
         which = f"in {', '.join(map(str, found))}" if found else "in no sweep of results/"
         raise InputError(f"replay {start!r}: such a trial is {which}. Name the sweep folder with --from.")

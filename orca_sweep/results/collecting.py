@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orca_sweep import __version__
-from orca_sweep.config import canonical_json, digest, knobs
+from orca_sweep.config import LATER, canonical_json, digest, knobs
 from orca_sweep.errors import InputError
 from orca_sweep.results.columns import EPOCH_COLUMNS, STAGE_COLUMNS, TABLE_SCHEMA, Column, trial_columns
 from orca_sweep.results.custody import reveals
@@ -36,10 +36,11 @@ def collect(sources: Iterable[Path], out: Path) -> Results:
     """Merges sweeps into ``trials.parquet``, ``epochs.parquet`` and ``stages.parquet`` in a folder and returns them.
 
     A source is a sweep folder, also while the sweep runs, or a folder of tables collected elsewhere. One row per planned
-    trial: one without a record is a row with status ``lost``. A trial that stands in several sources is taken once, the
-    first ok record first; one that is the same work in two cells, or a replicate here and of the A/A arm there, has a row
-    for each. Tables of older schema versions are merged by the names of their columns, and columns that this version does
-    not know are kept. Test metrics that were not revealed stay out.
+    trial: one without a record is a row with status ``lost``. A trial that stands in several sources is taken once: the
+    first ok record, one whose test metrics are revealed before others. One that is the same work in two cells, or a
+    replicate here and of the A/A arm there, has a row for each. Tables of older schema versions are merged by the names of
+    their columns: config fields that came later have their defaults, and columns that this version does not know are
+    kept. Test metrics that were not revealed stay out.
 
     Collecting again into the same folder reads only the records that are new or have changed; the same sources always
     give the same tables.
@@ -51,6 +52,12 @@ def collect(sources: Iterable[Path], out: Path) -> Results:
     Cost: 10,000 trials of 100 epochs are read in a fraction of a minute and 1 GiB, and found unchanged in seconds.
     """
     found = _sources(sources)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(
+            f"{out}: a file is in the way, so no folder can be made there. Name another with -o."
+        ) from None
     plans: dict[Use, Mapping[str, Any]] = {}
     holders: dict[str, list[_Source]] = {}
     for source in found:
@@ -71,7 +78,6 @@ def collect(sources: Iterable[Path], out: Path) -> Results:
             stages.add(trial_id, record.get("stages", ()))
     about = _about([part for source in found for part in source.abouts])
     whole_rows = [{**rows[trial_id], **plan} for (trial_id, _, _), plan in plans.items()]
-    out.mkdir(parents=True, exist_ok=True)
     (out / STAMPS).unlink(missing_ok=True)
     order = list(stamps)
     made = {
@@ -79,9 +85,8 @@ def collect(sources: Iterable[Path], out: Path) -> Results:
         "epochs": epochs.table(order, before.long("epochs", same)),
         "stages": stages.table(order, before.long("stages", same)),
     }
-    for name, table in made.items():
-        write_table(out / f"{name}.parquet", table, about)
-    write_json(out / STAMPS, {"by": _version(), "tables": _tables_stamp(out), "trials": stamps})
+    written = {name: write_table(out / f"{name}.parquet", table, about) for name, table in made.items()}
+    write_json(out / STAMPS, {"by": _version(), "tables": written, "trials": stamps})
     return read_results(out)
 
 
@@ -91,8 +96,9 @@ def _version() -> list[Any]:
 
 
 def _best(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The first ok record; else the first of a trial that was run at all."""
+    """The first ok record, those that are revealed before others; else the first of a trial that was run at all."""
     ok = [record for record in records if record["row"]["status"] == "ok"]
+    ok.sort(key=lambda record: bool(record["row"].get("is_sealed")))
     ended = [record for record in records if record["row"].get("error") != NO_RECORD]
     return (ok or ended or records)[0]
 
@@ -158,14 +164,11 @@ class _Sweep(_Source):
         for trial in self.manifest["trials"]:
             use = (trial["trial_id"], trial["cell_id"], trial.get("role", ROLE))
             # The plan says what a trial is for; its own record knows the config alone.
-            yield use, {**trial["config"], "space": self.manifest["name"], "cell_id": use[1], "role": use[2]}
+            yield use, {**LATER, **trial["config"], "space": self.manifest["name"], "cell_id": use[1], "role": use[2]}
 
     def stamp(self, trial_id: str) -> str:
-        try:
-            status = record_path(self.folder, trial_id).stat()
-        except FileNotFoundError:
-            return ""
-        return f"{status.st_mtime_ns}-{status.st_size}-{self.revealed.get(trial_id, '')}"
+        stamp = _stamp(record_path(self.folder, trial_id))
+        return stamp and f"{stamp}-{self.revealed.get(trial_id, '')}"
 
     def record(self, trial_id: str) -> dict[str, Any]:
         record = read_record(self.folder, trial_id)
@@ -211,10 +214,11 @@ class _Tables(_Source):
         self.written = "-".join(map(str, _tables_stamp(folder).values()))
 
     def uses(self) -> Iterator[tuple[Use, Mapping[str, Any]]]:
-        planned = ("space", "cell_id", *knobs())
+        planned = ("space", "cell_id", *(name for name in knobs() if name not in LATER))
         for row in self.trials:
             use = (row["trial_id"], row["cell_id"], row.get("role") or ROLE)
-            yield use, {**{name: row[name] for name in planned if name in row}, "role": use[2]}
+            later = {name: LATER[name] if row.get(name) is None else row[name] for name in LATER}
+            yield use, {**{name: row[name] for name in planned if name in row}, **later, "role": use[2]}
 
     def stamp(self, trial_id: str) -> str:
         return self.written
@@ -269,14 +273,15 @@ class _Before:
 
 def _tables_stamp(folder: Path) -> dict[str, str]:
     """What changes when somebody else writes one of the tables."""
-    stamps = {}
-    for name in TABLES:
-        try:
-            status = (folder / f"{name}.parquet").stat()
-            stamps[name] = f"{status.st_mtime_ns}-{status.st_size}"
-        except FileNotFoundError:
-            stamps[name] = ""
-    return stamps
+    return {name: _stamp(folder / f"{name}.parquet") for name in TABLES}
+
+
+def _stamp(path: Path) -> str:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return ""
+    return f"{status.st_mtime_ns}-{status.st_size}"
 
 
 def _about(sweeps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -311,16 +316,19 @@ class _Long:
 
         self._flush()
         joined = _joined([*before, *self.parts])
+        names = {column.name for column in self.columns}
+        # What only rows had that are gone is no column any more.
+        joined = joined.select([n for n in joined.column_names if n in names or joined[n].null_count < len(joined)])
         place = pc.index_in(joined["trial_id"], pa.array(order, pa.string())).to_numpy()
         return joined.take(place.argsort(kind="stable"))
 
 
 def _as_table(rows: Sequence[Mapping[str, Any]], columns: tuple[Column, ...]) -> "pa.Table":
-    """Rows as columns; one that this version does not know gets the type of its values."""
+    """Rows as columns; one that this version does not know gets the type of its values, if it has any."""
     import pyarrow as pa
 
     names = {column.name for column in columns}
-    others = sorted({name for row in rows for name in row.keys() - names})
+    others = sorted({name for row in rows for name in row.keys() - names if row[name] is not None})
     known = [_field(column) for column in columns]
     arrays = [pa.array(_values(rows, column), type=_type(column)) for column in columns]
     more = [_inferred([row.get(name) for row in rows]) for name in others]
@@ -397,8 +405,8 @@ def _values(rows: Sequence[Mapping[str, Any]], column: Column) -> list[Any]:
     return values
 
 
-def write_table(path: Path, table: "pa.Table", about: Mapping[str, Any]) -> None:
-    """Writes a table whole or not at all, with what is known about it in its metadata.
+def write_table(path: Path, table: "pa.Table", about: Mapping[str, Any]) -> str:
+    """Writes a table whole or not at all, with what is known about it in its metadata; returns its stamp.
 
     Raises:
         StorageError: if it cannot be written; what was there before stays.
@@ -409,6 +417,7 @@ def write_table(path: Path, table: "pa.Table", about: Mapping[str, Any]) -> None
         pq.write_table(
             table.replace_schema_metadata({"orca_sweep": canonical_json(about)}), temporary, row_group_size=ROW_GROUP
         )
+        return _stamp(Path(temporary))  # of this very file: another may take its place at once
 
 
 # One trial ----------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def reveals(folder: Path) -> tuple[Reveal, ...]:
     path = folder / REVEALS
     try:
         return tuple(Reveal(str(one["time"]), tuple(one["trials"])) for one in json.loads(path.read_bytes()))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ()
     except (ValueError, LookupError, TypeError):
         raise InputError(

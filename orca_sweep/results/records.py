@@ -165,7 +165,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     path = folder / "sweep.json"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         raise DamagedError(

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,8 +138,7 @@ def finetune(
 
     With ``saving`` the state is written now and then, also inside an epoch; a later call with the same identity continues
     from it and ends bit for bit as the unbroken run would have on the same CPU and thread count. Selection sees the
-    validation split only; test data is never touched here. Order,
-    augmentation and dropout draw by the seed that ``seed_of`` gives for each.
+    validation split only. Order, augmentation and dropout draw by the seed that ``seed_of`` gives for each.
 
     With ``prefixes``, whatever stored prefix of this run is further along than its checkpoint is taken over, to the
     same bits. Of the runs that share a prefix one computes it while the others wait; if it fails the next goes on.
@@ -321,11 +320,12 @@ class _Loop:
                 yield groups[step], self._fetch(epoch, step, groups[step])
             return
         with ThreadPoolExecutor(1) as pool:
-            ahead: Future[tuple[Tensor, Tensor]] | None = None
+            ahead = pool.submit(self._fetch, epoch, first, groups[first])
             for step in range(first, len(groups)):
-                now = (ahead or pool.submit(self._fetch, epoch, step, groups[step])).result()
-                ahead = pool.submit(self._fetch, epoch, step + 1, groups[step + 1]) if step + 1 < len(groups) else None
-                yield groups[step], now
+                fetched = ahead.result()
+                if step + 1 < len(groups):
+                    ahead = pool.submit(self._fetch, epoch, step + 1, groups[step + 1])
+                yield groups[step], fetched
 
     def _fetch(self, epoch: int, step: int, group: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs, or kept features, and targets of one optimizer step's samples, on the device."""
@@ -382,14 +382,21 @@ class _Loop:
             size = self.config.eval_batch_size
             prediction, target = predict_wholes(self.model, self.data.val, self.device, size, self.precision)
         else:
-            self.model.eval()
-            with torch.inference_mode(), autocast(self.precision, self.device):
-                parts = self.model.from_features(self.kept[1]).float().cpu().numpy()  # type: ignore[operator]
-            prediction, target = wholes(parts, self.data.val)
+            prediction, target = wholes(self._predicted_from(self.kept[1]), self.data.val)
         if not np.isfinite(prediction).all():
             return math.nan, math.nan
         loss = float(self.loss(torch.from_numpy(prediction), torch.from_numpy(target)))
         return loss, METRICS[self.data.task.metric].compute(prediction, target)
+
+    @torch.inference_mode()
+    def _predicted_from(self, features: Tensor) -> np.ndarray:
+        self.model.eval()
+
+        def run(part: slice) -> Tensor:
+            with autocast(self.precision, self.device):
+                return self.model.from_features(features[part]).float()  # type: ignore[operator]
+
+        return torch.cat(in_batches(run, features.shape, self.config.eval_batch_size)).cpu().numpy()
 
     def _note(self, row: dict[str, Any]) -> None:
         result = self.result

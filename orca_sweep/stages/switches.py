@@ -1,6 +1,7 @@
 """How a model computes what it computes: attention, activations kept or not, compiled, the same bits every time."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -36,6 +37,8 @@ def _determinism(wanted: bool) -> Iterator[None]:
     """Lets torch use, for the length of a block, only what gives the same bits every time on a GPU too."""
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     if wanted:
+        # Without it torch refuses matrix products on a GPU. A sweep's workers have it from their start.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
     try:

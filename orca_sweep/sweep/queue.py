@@ -15,7 +15,7 @@ from ray.tune.search import Searcher
 
 from orca_sweep.agenda import Agenda
 from orca_sweep.errors import StorageError
-from orca_sweep.results import read_record, write_record
+from orca_sweep.results import now, read_record, write_record
 from orca_sweep.space import PlannedTrial, Pruning
 from orca_sweep.store import CorruptFileError, read_tensors
 from orca_sweep.trial import CHECKPOINT, drop_checkpoint
@@ -35,6 +35,8 @@ class Queue(Searcher):
         super().__init__()
         self.agenda, self.out, self.watch, self.n_starts = agenda, out, watch, n_starts
         self.given: dict[str, PlannedTrial] = {}
+        self.begun: dict[str, str] = {}
+        """When each of these began: what is pruned or lost cannot say it itself."""
         self.epochs: dict[str, list[dict[str, Any]]] = {}
         """Of running trials, as reported: what is left of one that is pruned."""
         self.unwritten: str | None = None
@@ -51,7 +53,7 @@ class Queue(Searcher):
         trial = self.agenda.next()
         if trial is None:
             return Searcher.FINISHED if self.agenda.is_over else None
-        self.given[trial_id] = trial
+        self.given[trial_id], self.begun[trial_id] = trial, now()
         self.epochs[trial_id] = []
         for name in ("row.json", "error.txt"):  # what an earlier attempt said must not be taken for this one's
             (self.out / "trials" / trial.trial_id / name).unlink(missing_ok=True)
@@ -82,7 +84,7 @@ class Queue(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The trial is no longer Tune's: it has ended, waits, was pruned, or its worker is gone for good."""
-        trial, epochs = self.given.pop(trial_id), self.epochs.pop(trial_id)
+        trial, epochs, begun = self.given.pop(trial_id), self.epochs.pop(trial_id), self.begun.pop(trial_id)
         if not error and result is not None and result.get("stage") == WAITING:
             self.agenda.waits(trial.trial_id, result["lock"])
             self.watch("wait", {"trial_id": trial.trial_id})
@@ -93,30 +95,35 @@ class Queue(Searcher):
         if result is not None and result.get("stage") == "finetune":
             epochs.append(_epoch(result))  # the report on which a scheduler ended it comes here alone
         try:
-            self._ended(trial, epochs, error)
+            self._ended(trial, epochs, begun, error)
         except StorageError as refused:
             self.unwritten = str(refused)
 
-    def _ended(self, trial: PlannedTrial, epochs: list[dict[str, Any]], error: bool) -> None:
+    def _ended(self, trial: PlannedTrial, epochs: list[dict[str, Any]], begun: str, error: bool) -> None:
         record = read_record(self.out, trial.trial_id)
         if record is None:
-            self._write_instead(trial, epochs, error)
+            self._write_instead(trial, epochs, begun, error)
             record = read_record(self.out, trial.trial_id) or {"row": _ids(trial, "lost")}
         again = self.agenda.ended(trial.trial_id, record["row"])
         self.watch("end", {**record["row"], "again": again, "role": trial.role, "cell_id": trial.cell_id})
 
-    def _write_instead(self, trial: PlannedTrial, epochs: list[dict[str, Any]], error: bool) -> None:
+    def _write_instead(self, trial: PlannedTrial, epochs: list[dict[str, Any]], begun: str, error: bool) -> None:
         """The record of a trial that could write none: its worker died, or the scheduler ended it."""
+        when = {"started_at": begun, "ended_at": now()}
         if error:
             text = f"its worker died or could not start, at most {self.n_starts} times"
-            write_record(self.out, {**_ids(trial, "lost"), "error": text}, epochs)
+            write_record(self.out, {**_ids(trial, "lost"), **when, "error": text}, epochs)
             return
         home = self.out / "trials" / trial.trial_id
         # Those of an earlier launch, or of a shared prefix, were not reported; the latest may not be saved yet.
         known = {row["epoch"]: row for row in (*_saved(home / CHECKPOINT), *epochs)}
         epochs = [known[epoch] for epoch in sorted(known)]
         values = [e["val_metric"] for e in epochs if e["val_metric"] is not None and math.isfinite(e["val_metric"])]
-        row: dict[str, Any] = {**_ids(trial, "pruned"), "wall_time_s": sum(e["wall_time_s"] or 0.0 for e in epochs)}
+        row: dict[str, Any] = {
+            **_ids(trial, "pruned"),
+            **when,
+            "wall_time_s": sum(e["wall_time_s"] or 0.0 for e in epochs),
+        }
         if values:
             row |= {"val_metric_best": min(values), "val_metric_last": values[-1]}
         last = epochs[-1]["epoch"] if epochs else 0

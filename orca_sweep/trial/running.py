@@ -348,12 +348,13 @@ def _finetune_row(result: Any) -> dict[str, Any]:
 
 
 def _score_test(model: Any, data: TaskData, result: Any, batch_size: int, device: str, row: dict[str, Any]) -> None:
-    """Scores the test split: the only place where test data meets a model."""
+    """Scores the test split, all of it or nothing: the only place where test data meets a model."""
     from orca_sweep.bodies.network import to_tensors
     from orca_sweep.stages import predict_wholes
     from orca_sweep.store import state_digest
     from orca_sweep.tasks.measures import METRICS
 
+    found: dict[str, Any] = {}
     for which, state in (("last", result.last), ("best", result.best)):
         model.load_state_dict(to_tensors(state))
         prediction, target = predict_wholes(model, data.test, device, batch_size, result.precision)
@@ -361,8 +362,7 @@ def _score_test(model: Any, data: TaskData, result: Any, batch_size: int, device
         value = metric.compute(prediction, target)
         if not math.isfinite(value):
             raise DivergedError(f"the test metric of the {which} epoch is {value}")
-        row[f"test_metric_{which}"] = value
+        found[f"test_metric_{which}"] = value
         more = {name: METRICS[name].compute(prediction, target) for name in data.task.more_metrics}
-        row[f"test_more_{which}"] = canonical_json(more) if more else None
-    row["n_test_unscored"] = metric.unscored(prediction, target)
-    row["state_sha256"] = state_digest(result.last)
+        found[f"test_more_{which}"] = canonical_json(more) if more else None
+    row |= {**found, "n_test_unscored": metric.unscored(prediction, target), "state_sha256": state_digest(result.last)}
