@@ -535,13 +535,24 @@ def test_a_plan_is_found_again_in_its_folder(write_space, tmp_path):
     from orca_sweep.sweep import Setup, manifest
 
     more = "resources: {cpu: 2, gpu: 1, custom: {fast: 1}, accelerator_type: A100}\nlimits: {trial_s: 60}\n"
-    more += "metric: val_metric_best\nloggers: [csv, {mlflow: {experiment: mine}}]\n"
+    more += "checkpoints: {epochs: 5, minutes: 2.5}\nmetric: val_metric_best\nloggers: [csv, {mlflow: {experiment: mine}}]\n"
     made = plan(write_space(GOOD + more + "aa: [8, 5]\nplacebo: [dummy]\n"))
     said = manifest(made, Setup(tmp_path, "store", tmp_path, "local"))
     again = planned_before(said, tmp_path / "sweep.json")
     assert again.trials == made.trials
     assert [cell.cell_id for cell in again.cells] == [cell.cell_id for cell in made.cells]
-    for name in ("name", "question", "metric", "resources", "limits", "loggers", "imports", "seeds", "aa"):
+    for name in (
+        "name",
+        "question",
+        "metric",
+        "resources",
+        "limits",
+        "checkpoints",
+        "loggers",
+        "imports",
+        "seeds",
+        "aa",
+    ):
         assert getattr(again.space, name) == getattr(made.space, name), name
     assert [again.levels(cell) for cell in again.by_cell_id] == [made.levels(cell) for cell in made.by_cell_id]
     assert [t.role for t in again.trials[-2:]] == ["aa", "aa"]
@@ -556,3 +567,13 @@ def test_a_plan_is_found_again_in_its_folder(write_space, tmp_path):
     unknown = {**said, "trials": [{**t, "config": {**t["config"], "finetune.old": 1}} for t in said["trials"]]}
     with pytest.raises(InputError, match=r"another version launched this sweep \(finetune.old\)"):
         planned_before(unknown, tmp_path)
+
+
+def test_how_often_states_are_saved_is_checked_like_all_else(write_space):
+    base = "base: {task: tiny}\nfactors: {embedder.epochs: [0, 2]}\nseeds: 1\n"
+    settled = plan(write_space(base + "checkpoints: {minutes: 1}\n")).space.checkpoints
+    assert (settled.epochs, settled.minutes) == (1, 1.0)
+    with pytest.raises(InputError) as caught:
+        plan(write_space(base + "checkpoints: {epochs: 0, minute: 3}\n"))
+    text = str(caught.value)
+    assert "checkpoints.epochs" in text and "checkpoints.minute" in text and "space.yaml:5" in text
