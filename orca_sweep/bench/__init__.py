@@ -54,6 +54,13 @@ def run(benchmark: str, repeats: int = 3) -> Iterator[Measurement]:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             yield from pool.submit(_all_of, WHOLE[benchmark], repeats).result()
         return
+    if benchmark == "training":
+        from orca_sweep.bench import training
+
+        for setting in training.SETTINGS:
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                yield pool.submit(training.measured, setting, repeats).result()
+        return
     from orca_sweep.bench import loading, objectives
 
     cases: dict[str, tuple[Callable[[], Case], ...]] = {"objectives": objectives.CASES, "loading": loading.CASES}
@@ -62,7 +69,7 @@ def run(benchmark: str, repeats: int = 3) -> Iterator[Measurement]:
             yield pool.submit(measure, case, repeats).result()
 
 
-WHOLE = {"overhead": "overhead", "collect": "collecting", "training": "training", "sweep": "sharing"}
+WHOLE = {"overhead": "overhead", "collect": "collecting", "sweep": "sharing"}
 """Benchmarks whose cases share a process, and their modules."""
 
 

@@ -45,7 +45,11 @@ def case(name: str, shape: tuple[int, ...], n: int, batch: int, mapped: bool) ->
     def other() -> tuple[Tensor, ...]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # more workers than cores, on a small machine
-            return _epoch(DataLoader(dataset, batch, sampler=order.tolist(), num_workers=N_WORKERS))
+            # Forked, as in a program of its own: this process was spawned, and would spawn them at ten times the cost.
+            loader = DataLoader(
+                dataset, batch, sampler=order.tolist(), num_workers=N_WORKERS, multiprocessing_context="fork"
+            )
+            return _epoch(loader)
 
     return Case(f"{name}, batch {batch}", ours, other, other, n)
 

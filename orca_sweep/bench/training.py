@@ -9,7 +9,6 @@ single precision, as released.
 import copy
 import statistics
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -61,15 +60,10 @@ SETTINGS = (
 """Shapes and batch sizes of the reference's own tasks (ECG: 50 tokens)."""
 
 
-def measurements(repeats: int) -> Iterator[Measurement]:
-    """Measures all cases in this process, one after the other."""
+def measured(setting: Setting, repeats: int) -> Measurement:
+    """Measures a case in this process, on one thread or on the GPU."""
     torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    for setting in SETTINGS:
-        yield _measured(setting, device, repeats)
-
-
-def _measured(setting: Setting, device: str, repeats: int) -> Measurement:
     data, model, config = _prepared(setting)
     turns = max(1, repeats)
     models: dict[str, OrcaModel] = {}
@@ -150,7 +144,14 @@ def _plain(model: OrcaModel, data: TaskData, config: FinetuneConfig, device: str
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # more workers than cores, on a small machine
         train, val = (
-            DataLoader(_dataset(split), config.batch_size, shuffle=is_train, num_workers=N_WORKERS)
+            # Forked, as in a program of its own: this process was spawned, and would spawn them at ten times the cost.
+            DataLoader(
+                _dataset(split),
+                config.batch_size,
+                shuffle=is_train,
+                num_workers=N_WORKERS,
+                multiprocessing_context="fork",
+            )
             for split, is_train in ((data.train, True), (data.val, False))
         )
         for _ in range(config.epochs):
