@@ -148,14 +148,14 @@ def _shares(trials: "pd.DataFrame", gpus_per_trial: float) -> "pd.DataFrame":
     """What each trial adds to the numbers of a Spent."""
     seconds = trials["wall_time_s"].astype(float)
     on_gpu = ~trials["device"].fillna("cpu").astype(str).str.startswith("cpu")
-    assumed = seconds.where(on_gpu, 0.0) * gpus_per_trial
+    told = trials["gpu_s"].astype(float) if "gpu_s" in trials else seconds * math.nan
     return trials[[*STAGES, "reused_s"]].astype(float).assign(
         n=1,
         n_untimed=seconds.isna(),
         n_resumed=trials["resumed_from_epoch"].fillna(0) > 0,
         wall_s=seconds,
-        gpu_s=trials["gpu_s"].astype(float).fillna(assumed) if "gpu_s" in trials else assumed,
-        n_assumed=on_gpu & trials["gpu_s"].isna() if "gpu_s" in trials else on_gpu,
+        gpu_s=told.fillna(seconds.where(on_gpu, 0.0) * gpus_per_trial),
+        n_assumed=on_gpu & told.isna(),
         cpu_s=seconds * trials["n_threads"].astype(float),
         n_reused=trials["reused"].fillna("") != "",
     )  # fmt: skip

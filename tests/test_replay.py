@@ -11,9 +11,9 @@ from orca_sweep import cli
 from orca_sweep import results as r
 from orca_sweep.cli import trials
 from orca_sweep.errors import InputError
+from orca_sweep.meter import Meter
 from orca_sweep.replay import replay
 from orca_sweep.trial import resolve
-from orca_sweep.trial.meter import Meter
 
 ALIGNED = {
     "task": "tiny",

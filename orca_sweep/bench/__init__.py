@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any
+
+from orca_sweep.meter import peak_mib
 
 OURS_REPEATS = 9
 
@@ -54,19 +55,11 @@ def run(benchmark: str, repeats: int = 3) -> Iterator[Measurement]:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             yield from pool.submit(_all_of, WHOLE[benchmark], repeats).result()
         return
-    if benchmark == "training":
-        from orca_sweep.bench import training
-
-        for setting in training.SETTINGS:
-            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                yield pool.submit(training.measured, setting, repeats).result()
-        return
-    from orca_sweep.bench import loading, objectives
-
-    cases: dict[str, tuple[Callable[[], Case], ...]] = {"objectives": objectives.CASES, "loading": loading.CASES}
-    for case in cases[benchmark]:
+    module = import_module(f"orca_sweep.bench.{benchmark}")
+    measured = module.measured if benchmark == "training" else measure
+    for case in module.CASES:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            yield pool.submit(measure, case, repeats).result()
+            yield pool.submit(measured, case, repeats).result()
 
 
 WHOLE = {"overhead": "overhead", "collect": "collecting", "sweep": "sharing"}
@@ -120,10 +113,9 @@ def _cpu_s() -> float:
 
 def peak_memory_mib() -> float:
     """Returns the most memory this process has held so far, in MiB."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
+    told = peak_mib()
+    if told is not None:
+        return told
     import resource
     import sys
 

@@ -48,7 +48,7 @@ class Setting:
 
 
 NINAPRO, SATELLITE, ECG = ((1, 16, 52), 18), ((1, 46), 24), ((1, 1000), 4)
-SETTINGS = (
+CASES = (
     Setting("Swin-like small, NinaPro", "swin-micro", *NINAPRO, 256, 32, 4),
     Setting("RoBERTa-like small, Satellite", "roberta-micro", *SATELLITE, 256, 16, 4),
     Setting("RoBERTa-like small, ECG", "roberta-micro", *ECG, 128, 4, 4),

@@ -16,7 +16,7 @@ from orca_sweep.errors import InputError
 from orca_sweep.results.columns import EPOCH_COLUMNS, STAGE_COLUMNS, TABLE_SCHEMA, Column, trial_columns
 from orca_sweep.results.custody import reveals
 from orca_sweep.results.records import ROLE, error_path, manifest_of, read_record, record_path, unsealed, write_json
-from orca_sweep.results.tables import NO_RECORD, TABLES, Results, read_about, read_results, read_table
+from orca_sweep.results.tables import NO_RECORD, TABLES, Results, as_results, read_about, read_table
 from orca_sweep.store import whole
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def collect(sources: Iterable[Path], out: Path) -> Results:
     }
     written = {name: write_table(out / f"{name}.parquet", table, about) for name, table in made.items()}
     write_json(out / STAMPS, {"by": _version(), "tables": written, "trials": stamps})
-    return read_results(out)
+    return as_results(made, about["sweeps"])
 
 
 def _version() -> list[Any]:

@@ -48,8 +48,11 @@ def write_record(
     row: Mapping[str, Any],
     epochs: Sequence[Mapping[str, Any]],
     stages: Sequence[Mapping[str, Any]] = (),
-) -> None:
-    """Writes a trial's record into the sweep folder, its test metrics sealed; its presence says that the trial ended."""
+) -> dict[str, Any]:
+    """Writes a trial's record into the sweep folder, its test metrics sealed, and returns the row without them.
+
+    The record's presence says that the trial has ended.
+    """
     path = record_path(folder, str(row["trial_id"]))
     shown, seal = sealed(row)
     record = {
@@ -59,6 +62,7 @@ def write_record(
         "stages": [finite(stage) for stage in stages],
     }
     write_json(path, {**record, "sealed": seal} if seal else record)
+    return shown
 
 
 def sealed(row: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:

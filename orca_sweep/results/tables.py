@@ -121,8 +121,12 @@ def read_results(folder: Path | str) -> Results:
         InputError: if a table is missing or damaged, lacks a column, or is of a newer schema.
     """
     folder = Path(folder)
-    frames = {name: read_table(folder, name).to_pandas() for name in TABLES}
-    sweeps = read_about(folder)["sweeps"]
+    return as_results({name: read_table(folder, name) for name in TABLES}, read_about(folder)["sweeps"])
+
+
+def as_results(tables: "Mapping[str, pa.Table]", sweeps: Sequence[Mapping[str, Any]]) -> Results:
+    """Returns tables, and what they say of each sweep in them, as frames."""
+    frames = {name: table.to_pandas() for name, table in tables.items()}
     trials, metric = frames["trials"], next((s["metric"] for s in sweeps if "metric" in s), "test_metric_best")
     n_sealed = int(trials.loc[trials["status"] == "ok", "is_sealed"].eq(True).sum()) if "is_sealed" in trials else 0
     return Results(

@@ -7,7 +7,7 @@ of exactly those arguments, fine-tuning those of its states that several runs pa
 from orca_sweep.stages.embedding import EmbedderTraining, ProxyFeatures, proxy_features, target_labels, train_embedder
 from orca_sweep.stages.finetuning import FinetuneResult, Saving, finetune
 from orca_sweep.stages.frozen import frozen_names, set_frozen
-from orca_sweep.stages.place import Place, Progress
+from orca_sweep.stages.place import Place, Progress, phase_row
 from orca_sweep.stages.predicting import predict, predict_wholes
 from orca_sweep.stages.pretraining import pretrain_body
 from orca_sweep.stages.sharing import Prefixes
@@ -22,6 +22,7 @@ __all__ = [
     "Saving",
     "finetune",
     "frozen_names",
+    "phase_row",
     "predict",
     "predict_wholes",
     "pretrain_body",

@@ -26,6 +26,7 @@ from orca_sweep.stages.place import (
     load_optimizer,
     make_optimizer,
     optimizer_arrays,
+    phase_row,
     set_lr,
     start_momentum,
     with_prefix,
@@ -107,19 +108,9 @@ def _phases(phases: Sequence[Phase], loop: "_Loop") -> list[dict[str, Any]]:
     for phase in phases:
         rows = [row for row in loop.result.epochs if phase_at(phases, row["epoch"]) is phase]
         if rows:
-            epochs = [row["epoch"] for row in rows]
-            found.append(
-                {
-                    "frozen": "+".join(phase.frozen),
-                    "first_epoch": epochs[0],
-                    "last_epoch": epochs[-1],
-                    "n_trainable": rows[0]["n_trainable"],
-                    "n_steps": sum(row["n_steps"] for row in rows),
-                    "lr_integral": math.fsum(row["lr_integral"] for row in rows),
-                    "wall_time_s": sum(loop.spent.get(epoch, 0.0) for epoch in epochs),
-                    "reused_s": sum(loop.reused.get(epoch, 0.0) for epoch in epochs),
-                }
-            )
+            reused_s, spent_s = (sum(of.get(row["epoch"], 0.0) for row in rows) for of in (loop.reused, loop.spent))
+            row = phase_row(rows, phase.frozen, rows[0]["n_trainable"], reused_s)
+            found.append({**row, "wall_time_s": spent_s})
     return found
 
 

@@ -1,6 +1,7 @@
 """Where a stage computes, and how training loops step, report and save their state."""
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,6 +129,21 @@ def with_prefix(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.n
 def without_prefix(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the arrays of one prefix under their own names."""
     return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def phase_row(
+    epochs: Sequence[Mapping[str, Any]], frozen: Sequence[str], n_trainable: int, reused_s: float
+) -> dict[str, Any]:
+    """Returns what a stretch of epochs came to, as columns of the stages table."""
+    return {
+        "frozen": "+".join(frozen),
+        "first_epoch": epochs[0]["epoch"],
+        "last_epoch": epochs[-1]["epoch"],
+        "n_trainable": n_trainable,
+        "n_steps": sum(row["n_steps"] for row in epochs),
+        "lr_integral": math.fsum(row["lr_integral"] for row in epochs),
+        "reused_s": reused_s,
+    }
 
 
 def batches(order: np.ndarray, size: int) -> list[Tensor]:

@@ -5,7 +5,7 @@ import math
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -16,13 +16,13 @@ from orca_sweep.bodies import find_body
 from orca_sweep.config import BodyConfig, Source, TrialConfig, canonical_json
 from orca_sweep.data import fingerprint
 from orca_sweep.errors import BusyError, DivergedError, OrcaSweepError, TimeLimitError, out_of_memory
+from orca_sweep.meter import Meter
 from orca_sweep.proxies import find_proxy
-from orca_sweep.results import FINAL_STATUSES, SEALED_COLUMNS, Status, finite, now, write_record
+from orca_sweep.results import FINAL_STATUSES, Status, finite, now, write_record
 from orca_sweep.space.prefixes import without_schedule
 from orca_sweep.space.records import Checkpoints
 from orca_sweep.store import made_with, numeric_versions
 from orca_sweep.tasks import TaskData, find_task, task_data
-from orca_sweep.trial.meter import Meter
 from orca_sweep.trial.resolving import code_digest, load_imports, pretrained_name
 
 if TYPE_CHECKING:
@@ -107,8 +107,7 @@ def run_trial(
             (home / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
     record.row |= {**record.meter.row(), "ended_at": now()}
     record.row |= {"reused": ",".join(record.reused), "reused_s": sum(record.reused.values())}
-    write_record(folder, record.row, record.epochs, record.meter.stages)
-    record.row = {name: value for name, value in record.row.items() if name not in SEALED_COLUMNS}
+    record.row = write_record(folder, record.row, record.epochs, record.meter.stages)
     if record.row["status"] in FINAL_STATUSES:
         drop_checkpoint(home)  # not before the record is there
     if record.row["status"] == "ok":
@@ -306,7 +305,7 @@ def _train_embedder(
             if cost is not None:
                 record.reuse(stage, cost)
         n_trainable = sum(p.numel() for p in embedder.parameters())
-        phases.append(_embedder_phase(training.epochs, n_trainable, sum(filter(None, taken.values()))))
+        phases.append(stages.phase_row(training.epochs, (), n_trainable, sum(filter(None, taken.values()))))
     record.epochs += [dict(epoch) for epoch in training.epochs]
     record.row |= {
         "objective_first": training.epochs[0]["objective"],
@@ -316,18 +315,6 @@ def _train_embedder(
         "n_embedder_steps": phases[0]["n_steps"],
         "embedder_lr_integral": phases[0]["lr_integral"],
         "n_trainable_embedder": n_trainable,
-    }
-
-
-def _embedder_phase(epochs: Sequence[Mapping[str, Any]], n_trainable: int, reused_s: float) -> dict[str, Any]:
-    return {
-        "frozen": "",
-        "first_epoch": epochs[0]["epoch"],
-        "last_epoch": epochs[-1]["epoch"],
-        "n_trainable": n_trainable,
-        "n_steps": sum(row["n_steps"] for row in epochs),
-        "lr_integral": math.fsum(row["lr_integral"] for row in epochs),
-        "reused_s": reused_s,
     }
 
 

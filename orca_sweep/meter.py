@@ -52,7 +52,7 @@ class Meter:
     def peaks(self) -> dict[str, float | None]:
         """Returns the most memory held so far, by the process and on the GPU; None where that cannot be told."""
         return {
-            "peak_memory_mib": _peak_mib() if self.knows_memory else None,
+            "peak_memory_mib": peak_mib() if self.knows_memory else None,
             "peak_gpu_memory_mib": _peak_gpu_mib(),
         }
 
@@ -77,12 +77,13 @@ def _forget_peak() -> bool:
     try:
         with CLEAR.open("w") as file:
             file.write("5")
-        return _peak_mib() is not None
+        return peak_mib() is not None
     except OSError:
         return False
 
 
-def _peak_mib() -> float | None:
+def peak_mib() -> float | None:
+    """Returns the most memory that this process has held since its peak was last forgotten; None where Linux does not tell."""
     try:
         lines = STATUS.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
