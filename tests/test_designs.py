@@ -264,7 +264,7 @@ def test_a_wrong_level_is_not_told_twice_and_not_in_place_of_a_design_s_own_mist
 def test_too_many_factors_for_a_fraction_are_said_at_once(write_space):
     """The 2^17 combinations of a cross are not made to find that out."""
     paths = [
-        "embedder.epochs", "embedder.epsilon", "embedder.extra_iterations", "embedder.lr", "embedder.lr_decay_epochs",
+        "embedder.epochs", "embedder.epsilon", "embedder.extra_iterations", "embedder.lr", "embedder.lr_decay_after",
         "embedder.max_samples_per_class", "embedder.proxy_samples", "embedder.n_pseudo_classes", "embedder.n_bandwidths",
         "embedder.target_length", "embedder.n_projections", "embedder.weight_decay", "finetune.epochs",
         "finetune.batch_size", "finetune.accumulation", "finetune.lr", "finetune.weight_decay",

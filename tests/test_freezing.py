@@ -332,7 +332,7 @@ def test_sgd_starts_what_thaws_without_momentum(run, monkeypatch):
     assert fused["status"] == "ok"
     monkeypatch.setattr(
         finetuning, "make_optimizer",
-        lambda name, parameters, lr, weight_decay, momentum: torch.optim.SGD(
+        lambda name, parameters, lr, weight_decay, *, momentum, betas: torch.optim.SGD(
             parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, foreach=False
         ),
     )  # fmt: skip

@@ -20,6 +20,8 @@ FINETUNING = {
     "finetune.optimizer": "optimizer",
     "finetune.lr": "peak learning rate",
     "finetune.weight_decay": "weight decay",
+    "finetune.betas": "betas",
+    "finetune.dropout": "dropout of the body",
     "finetune.batch_size": "batch size",
     "finetune.accumulation": "batches per step",
     "finetune.warmup_epochs": "warm-up epochs",
@@ -37,7 +39,7 @@ EMBEDDER = {
     "embedder.proxy_samples": "proxy samples",
 }
 BODY = {"body.name": "body", "body.pretrain_fraction": "share of its pre-training corpus seen"}
-OFF = {"finetune.accumulation": "1"}
+OFF = {"finetune.accumulation": "1", "finetune.betas": "0.9, 0.999"}
 """Settings that are off at this level, as all are at null; off everywhere they go without saying."""
 
 

@@ -26,6 +26,8 @@ DROPOUT: Mapping[str, Mapping[str, float]] = {
     "vit": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
 }
 """What each family drops out in training unless its settings say otherwise: transformers' own defaults."""
+STOCHASTIC_DEPTH = "drop_path_rate"
+"""Leaves out whole branches of a block, not single numbers: ``finetune.dropout`` does not set it."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -224,12 +226,34 @@ def find_body(name: str) -> Body:
     raise InputError(f"{BODIES.unknown(name)} A hub id is written org/name, a folder starts with '.' or '/'.")
 
 
-def has_dropout(body: Body) -> bool | None:
-    """Whether training drops out anything of the body; None of a published one, whose config has to be read first."""
-    if body.pretrain is None or body.architecture is None:
+def dropout_fields(family: str | None) -> tuple[str, ...]:
+    """Returns the fields of a family's config that are hidden or attention dropout."""
+    return tuple(name for name in DROPOUT.get(family or "", ()) if name != STOCHASTIC_DEPTH)
+
+
+def has_dropout(body: Body, dropout: float | None = None) -> bool | None:
+    """Whether fine-tuning with ``finetune.dropout`` leaves out anything of the body; None if only its own config tells."""
+    if dropout:
+        return True
+    if body.architecture is None:
         return None
     rates = DROPOUT[body.architecture]
-    return any(body.settings.get(name, rate) > 0 for name, rate in rates.items())
+    names = set(rates) if dropout is None else set(rates) & {STOCHASTIC_DEPTH}
+    if not names:
+        return False
+    if body.pretrain is None:
+        return None
+    return any(body.settings.get(name, rates[name]) > 0 for name in names)
+
+
+def own_dropout(body: Body) -> float | None:
+    """Returns the rate that all hidden and attention dropout of one of our own bodies has; None if that is not known."""
+    if body.pretrain is None or body.architecture is None:
+        return None
+    rates = {
+        float(body.settings.get(name, DROPOUT[body.architecture][name])) for name in dropout_fields(body.architecture)
+    }
+    return rates.pop() if len(rates) == 1 else None
 
 
 def canonical_name(name: str) -> str:

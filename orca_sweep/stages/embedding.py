@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from orca_sweep import objectives
 from orca_sweep.bodies.network import LoadedBody, input_features, to_arrays, to_tensors
-from orca_sweep.config import EmbedderConfig, TrialConfig
+from orca_sweep.config import EmbedderConfig, TrialConfig, listed_numbers
 from orca_sweep.errors import DataError, DivergedError
 from orca_sweep.model import Embedder1D, Embedder2D
 from orca_sweep.proxies import ProxyData
@@ -86,6 +86,15 @@ def target_labels(data: TaskData, n_clusters: int, split_seed: int, place: Place
 
     artifact, reused = place.store.once(LABEL_STAGE, stage_key(LABEL_STAGE, inputs), compute)
     return artifact.tensors["labels"], artifact.meta["seconds"] if reused else None
+
+
+def embedder_learning_rate(config: EmbedderConfig, step: int) -> float:
+    """Returns the rate of embedder step ``step`` (from 0): it falls after the steps in ``lr_decay_after``, and never else.
+
+    It does not depend on ``embedder.epochs``.
+    """
+    n_drops = sum(after < step for after in listed_numbers(config.lr_decay_after))
+    return config.lr * config.lr_decay**n_drops
 
 
 @dataclass(frozen=True)
@@ -171,7 +180,12 @@ class _Run:
             )
         self.inputs = self._inputs(data, labels, body)
         self.optimizer = make_optimizer(
-            self.settings.optimizer, embedder.parameters(), self.settings.lr, self.settings.weight_decay
+            self.settings.optimizer,
+            embedder.parameters(),
+            self.settings.lr,
+            self.settings.weight_decay,
+            momentum=self.settings.momentum,
+            betas=listed_numbers(self.settings.betas),
         )
         self.history: list[dict[str, Any]] = []
         self.seconds = self.seconds_now = 0.0
@@ -254,7 +268,7 @@ class _Run:
 
     def _step(self, loss: Tensor) -> float:
         """One optimizer step over all classes; returns its learning rate."""
-        lr = self.settings.lr * self.settings.lr_decay ** (self.epoch // self.settings.lr_decay_epochs)
+        lr = embedder_learning_rate(self.settings, self.epoch)
         set_lr(self.optimizer, lr)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

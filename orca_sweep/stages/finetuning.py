@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from orca_sweep.bodies.network import to_arrays, to_tensors
-from orca_sweep.config import FinetuneConfig, Source
+from orca_sweep.config import FinetuneConfig, Source, listed_numbers
 from orca_sweep.errors import DivergedError, InputError, TimeLimitError, out_of_memory
 from orca_sweep.freezing import Phase, schedule
 from orca_sweep.model import OrcaModel
@@ -203,7 +203,12 @@ class _Loop:
             if set_frozen(model, phase.frozen) == 0:
                 raise InputError(f"finetune.freeze: {'+'.join(phase.frozen)} leaves nothing of this model to train.")
         self.optimizer = make_optimizer(
-            config.optimizer, model.parameters(), config.lr, config.weight_decay, config.momentum
+            config.optimizer,
+            model.parameters(),
+            config.lr,
+            config.weight_decay,
+            momentum=config.momentum,
+            betas=listed_numbers(config.betas),
         )
         self.n_epochs = config.epochs
         self.step_size = config.batch_size * config.accumulation
@@ -358,7 +363,9 @@ class _Loop:
             with autocast(self.precision, self.device):
                 prediction = run(part_x)  # type: ignore[operator]
             # Each pass counts by its share of the group: a short last one weighs no more than its samples.
-            loss = self.loss(prediction.float(), part_y) * (len(part_x) / len(x))
+            # Losses are computed in single precision, or better if the model is.
+            loss = self.loss(prediction.to(torch.promote_types(prediction.dtype, torch.float32)), part_y)
+            loss = loss * (len(part_x) / len(x))
             loss.backward()
             mean += loss.detach()
         return mean

@@ -76,13 +76,23 @@ class Feed:
 
 
 def make_optimizer(
-    name: str, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, momentum: float = 0.9
+    name: str,
+    parameters: Iterable[nn.Parameter],
+    lr: float,
+    weight_decay: float,
+    *,
+    momentum: float = 0.9,
+    betas: Sequence[float] = (0.9, 0.999),
 ) -> torch.optim.Optimizer:
-    """Returns a fused optimizer (adamw, adam or sgd)."""
+    """Returns a fused optimizer: adamw or adam, which use betas, or sgd, which uses momentum.
+
+    adam and sgd add the weight decay to the gradient, adamw shrinks the weights by lr times it.
+    """
     if name == "sgd":
         return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, fused=True)
     kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
-    return kind(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+    first, second = betas
+    return kind(parameters, lr=lr, weight_decay=weight_decay, betas=(first, second), fused=True)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -10,15 +10,21 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
+from orca_sweep.bodies import dropout_fields
 from orca_sweep.config import FinetuneConfig
 from orca_sweep.model import OrcaModel
+from orca_sweep.stages.frozen import ADAPTER
+
+ATTENTION_RATE = "attention_dropout"
+"""What attention modules call the rate that they hand to the attention function."""
 
 
 @contextlib.contextmanager
 def switched(model: nn.Module, config: FinetuneConfig) -> Iterator[None]:
-    """Lets a model compute, for the length of a block, as fine-tuning is told to; attention and compiled code stay."""
+    """Lets a model compute, for the length of a block, as fine-tuning is told to; attention, dropout, compiled code stay."""
     if isinstance(model, OrcaModel):
         set_attention(model.body, config.attention)
+        set_dropout(model.body, config.dropout)
     if config.compile:
         model.compile()
     with _determinism(config.deterministic), _recomputing(model, config.gradient_checkpointing):
@@ -30,6 +36,24 @@ def set_attention(body: nn.Module, name: str) -> None:
     for module in body.modules():
         if hasattr(module, "config") and hasattr(module.config, "_attn_implementation"):
             module.config._attn_implementation = name
+
+
+def set_dropout(body: nn.Module, rate: float | None) -> None:
+    """Sets hidden and attention dropout of every module of a body, and of its config; None leaves them as they are.
+
+    Modules hold their rate as a ``Dropout`` of their own, or as a number that attention hands on. Stochastic depth,
+    which leaves out whole branches, and the dropout of adapters are other things and stay.
+    """
+    if rate is None:
+        return
+    for name, module in body.named_modules():
+        if isinstance(module, nn.Dropout) and ADAPTER not in name:
+            module.p = rate
+        if isinstance(vars(module).get(ATTENTION_RATE), int | float):
+            setattr(module, ATTENTION_RATE, rate)
+        config = vars(module).get("config")
+        for field in dropout_fields(getattr(config, "model_type", None)):
+            setattr(config, field, rate)
 
 
 @contextlib.contextmanager

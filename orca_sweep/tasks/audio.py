@@ -12,7 +12,7 @@ from orca_sweep.data import Conversion, Converted, File, Rows, Samples, Splits, 
 from orca_sweep.data.readers import read_wav
 from orca_sweep.errors import DataError
 from orca_sweep.tasks.nasbench360 import LICENCE, SOURCE
-from orca_sweep.tasks.recipes import inside, lines_of, recipe, relative
+from orca_sweep.tasks.recipes import Released, inside, lines_of, recipe, relative
 from orca_sweep.tasks.records import Task
 
 RATE, MELS, FRAMES, WIDTH = 22050, 96, 101, 102
@@ -195,6 +195,17 @@ FSD50K = Task(
         File(LABELS, lambda root: f"{len(_label_map(root))} labels"),
     ),
     augments=True,
-    recipe=recipe("swin-base", 100, 32, "adam", 1e-4, 5e-5, 5, 100),
+    recipe=recipe(
+        Released(
+            body="swin-base",
+            epochs=100,
+            batch=32,
+            optimizer="adam",
+            lr=1e-4,
+            weight_decay=5e-5,
+            momentum=0.9,
+            decay=100,
+        )
+    ),
 )
 RECORDS = (FSD50K,)

@@ -25,7 +25,7 @@ from orca_sweep.data import (
 )
 from orca_sweep.data.readers import Stored, checked_dict, mat_array, read_pickle
 from orca_sweep.errors import DataError
-from orca_sweep.tasks.recipes import NPY_MAGIC, mat_file, npy_file, npz_checked, npz_file, pickle_file, recipe
+from orca_sweep.tasks.recipes import NPY_MAGIC, Released, mat_file, npy_file, npz_checked, npz_file, pickle_file, recipe
 from orca_sweep.tasks.records import Task
 
 SOURCE = "NAS-Bench-360 (Tu et al. 2022, arXiv 2110.05668); settings of Shen et al. 2023 as released"
@@ -94,7 +94,20 @@ NINAPRO = Task(
             npy_file(f"ninaPro/label_{part}.npy", (None,)),
         )
     ),
-    recipe=recipe("swin-base", 60, 32, "adam", 1e-4, 1e-5, 5, 60, embedder_epochs=100, clip=1.0),
+    recipe=recipe(
+        Released(
+            body="swin-base",
+            epochs=60,
+            batch=32,
+            optimizer="adam",
+            lr=1e-4,
+            weight_decay=1e-5,
+            momentum=0.999,
+            decay=60,
+            clip=1.0,
+            embedder_epochs=100,
+        )
+    ),
 )
 
 
@@ -130,7 +143,20 @@ SATELLITE = Task(
     files=tuple(
         pickle_file(f"satellite_{part}.npy", NPY_MAGIC, "a dict saved with np.save") for part in ("train", "test")
     ),
-    recipe=recipe("roberta-base", 60, 16, "adamw", 3e-5, 3e-6, 5, 60, accumulation=4, length=512),
+    recipe=recipe(
+        Released(
+            body="roberta-base",
+            epochs=60,
+            batch=16,
+            accumulation=4,
+            optimizer="adamw",
+            lr=3e-5,
+            weight_decay=3e-6,
+            momentum=0.9,
+            decay=60,
+            length=512,
+        )
+    ),
 )
 
 
@@ -211,7 +237,20 @@ ECG = Task(
     source=f"PhysioNet/CinC Challenge 2017; {SOURCE}",
     licence="ODC-BY 1.0",
     files=(pickle_file("challenge2017.pkl", b"\x80", "a pickled dict"),),
-    recipe=recipe("roberta-base", 15, 4, "sgd", 1e-6, 0.1, 5, 200, accumulation=16, momentum=0.99, length=64),
+    recipe=recipe(
+        Released(
+            body="roberta-base",
+            epochs=15,
+            batch=4,
+            accumulation=16,
+            optimizer="sgd",
+            lr=1e-6,
+            weight_decay=0.1,
+            momentum=0.99,
+            decay=200,
+            length=64,
+        )
+    ),
 )
 
 
@@ -259,7 +298,22 @@ DEEPSEA = Task(
     source=f"DeepSEA (Zhou & Troyanskaya 2015); {SOURCE}",
     licence=LICENCE,
     files=(npz_file("deepsea_filtered.npz", DEEPSEA_SHAPES),),
-    recipe=recipe("roberta-base", 13, 16, "adam", 1e-5, 0.0, 10, 25, max_samples=64, clip=1.0, length=512),
+    recipe=recipe(
+        Released(
+            body="roberta-base",
+            epochs=13,
+            batch=16,
+            optimizer="adam",
+            lr=1e-5,
+            weight_decay=0.0,
+            momentum=0.99,
+            warmup=10,
+            decay=25,
+            clip=1.0,
+            max_samples=64,
+            length=512,
+        )
+    ),
 )
 
 
@@ -315,6 +369,17 @@ DARCY = Task(
     normalise_inputs="pointwise",
     normalise_targets="pointwise",
     coordinates=True,
-    recipe=recipe("swin-base", 100, 4, "adamw", 1e-3, 5e-3, 5, 100),
+    recipe=recipe(
+        Released(
+            body="swin-base",
+            epochs=100,
+            batch=4,
+            optimizer="adamw",
+            lr=1e-3,
+            weight_decay=5e-3,
+            momentum=0.9,
+            decay=100,
+        )
+    ),
 )
 RECORDS = (NINAPRO, SATELLITE, ECG, DEEPSEA, DARCY)

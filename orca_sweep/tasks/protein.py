@@ -22,7 +22,7 @@ from orca_sweep.data import (
 from orca_sweep.data.readers import checked_dict
 from orca_sweep.errors import DataError
 from orca_sweep.tasks.nasbench360 import SOURCE
-from orca_sweep.tasks.recipes import inside, lines_of, recipe, relative
+from orca_sweep.tasks.recipes import Released, inside, lines_of, recipe, relative
 from orca_sweep.tasks.records import Task
 
 SIDE, MARGIN = 512, 5
@@ -196,6 +196,19 @@ PSICOV = Task(
         File(path, partial(_check, part=part), members=partial(_members, part=part)) for part, path in LISTS.items()
     ),
     augments=True,
-    recipe=recipe("swin-base", 10, 1, "adam", 5e-6, 1e-5, 5, 100, accumulation=32, max_samples=64),
+    recipe=recipe(
+        Released(
+            body="swin-base",
+            epochs=10,
+            batch=1,
+            accumulation=32,
+            optimizer="adam",
+            lr=5e-6,
+            weight_decay=1e-5,
+            momentum=0.99,
+            decay=100,
+            max_samples=64,
+        )
+    ),
 )
 RECORDS = (PSICOV,)

@@ -1,9 +1,11 @@
 """What the tasks of the benchmarks have in common: their recipes, and checks of files by their headers."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orca_sweep.config import betas_as_text
 from orca_sweep.data import File, check_shape
 from orca_sweep.data.readers import Stored, mat_array, npy_header, npz_arrays, opened
 from orca_sweep.errors import DataError
@@ -12,55 +14,89 @@ Shape = Sequence[int | None]
 NPY_MAGIC = b"\x93NUMPY"
 
 
-def recipe(
-    body: str,
-    epochs: int,
-    batch: int,
-    optimizer: str,
-    lr: float,
-    weight_decay: float,
-    warmup: int,
-    decay: int,
-    *,
-    proxy: str | None = None,
-    accumulation: int = 1,
-    embedder_epochs: int = 60,
-    max_samples: int = 128,
-    clip: float | None = None,
-    momentum: float | None = None,
-    length: int | None = None,
-) -> dict[str, Any]:
-    """Returns a task's recipe from its released settings.
+@dataclass(frozen=True, kw_only=True)
+class Released:
+    """A task's settings as released, where the gradients of accumulated batches are added up."""
 
-    Embedder training takes the optimizer and weight decay of fine-tuning and ten times its learning rate where that
-    is at most 1e-3, as the released code does; here each is a field of its own (its momentum is always 0.9).
+    body: str
+    epochs: int
+    batch: int
+    accumulation: int = 1
+    optimizer: str
+    lr: float
+    weight_decay: float
+    betas: tuple[float, float] = (0.9, 0.98)
+    momentum: float
+    dropout: float = 0.0
+    warmup: int = 5
+    decay: int
+    clip: float | None = None
+    proxy: str | None = None
+    """None: the released proxy of the body's kind."""
+    embedder_epochs: int = 60
+    max_samples: int = 128
+    length: int | None = None
 
-    Source: Shen et al. 2023, arXiv 2302.05738, settings as released. Differs from them in: the loss is divided by
-    the accumulation, and the schedule counts optimizer steps.
+
+def recipe(released: Released) -> dict[str, Any]:
+    """Returns a task's recipe: the settings with which our loop takes the released optimizer steps.
+
+    Here the loss of accumulated batches is their mean, there it is their sum. So fine-tuning with sgd takes the learning
+    rate times the accumulation; sgd and adam, which add the weight decay to the gradient, take it divided by the
+    accumulation, and the largest gradient norm is divided as well. Else the steps of adam and adamw do not change with
+    the scale of the loss, but for their epsilon: to equal the released 1e-8 it would have to be divided too.
+
+    Embedder training has no accumulation. It takes the released optimizer, weight decay, betas and momentum, and ten
+    times the released learning rate where that is at most 1e-3.
+
+    Momentum and betas stand in every recipe, for a space that chooses another optimizer.
+
+    Source: Shen et al. 2023, arXiv 2302.05738, settings as released. Differs from them in: the schedule counts optimizer
+    steps, and what ``tests/test_recipes.py`` lists.
     """
+    lr, weight_decay = divided_loss_settings(
+        released.optimizer, released.lr, released.weight_decay, released.accumulation
+    )
     settings: dict[str, Any] = {
-        "proxy": proxy or ("conll2003-ner" if body.startswith("roberta") else "cifar10"),
-        "body.name": body,
-        "embedder.epochs": embedder_epochs,
-        "embedder.max_samples_per_class": max_samples,
-        "embedder.optimizer": optimizer,
-        "embedder.lr": float(f"{10 * lr:.6g}") if lr <= 1e-3 else lr,
-        "embedder.weight_decay": weight_decay,
-        "finetune.epochs": epochs,
-        "finetune.batch_size": batch,
-        "finetune.accumulation": accumulation,
-        "finetune.optimizer": optimizer,
+        "proxy": released.proxy or ("conll2003-ner" if released.body.startswith("roberta") else "cifar10"),
+        "body.name": released.body,
+        "embedder.epochs": released.embedder_epochs,
+        "embedder.max_samples_per_class": released.max_samples,
+        "embedder.optimizer": released.optimizer,
+        "embedder.lr": _rounded(10 * released.lr) if released.lr <= 1e-3 else released.lr,
+        "embedder.weight_decay": released.weight_decay,
+        "embedder.betas": betas_as_text(released.betas),
+        "embedder.momentum": released.momentum,
+        "finetune.epochs": released.epochs,
+        "finetune.batch_size": released.batch,
+        "finetune.accumulation": released.accumulation,
+        "finetune.optimizer": released.optimizer,
         "finetune.lr": lr,
         "finetune.weight_decay": weight_decay,
-        "finetune.warmup_epochs": warmup,
-        "finetune.decay_epochs": decay,
-        "finetune.grad_clip": clip,
+        "finetune.betas": betas_as_text(released.betas),
+        "finetune.momentum": released.momentum,
+        "finetune.dropout": released.dropout,
+        "finetune.warmup_epochs": released.warmup,
+        "finetune.decay_epochs": released.decay,
+        "finetune.grad_clip": None if released.clip is None else _rounded(released.clip / released.accumulation),
     }
-    if momentum is not None:
-        settings["finetune.momentum"] = momentum
-    if length is not None:
-        settings["embedder.target_length"] = length
+    if released.length is not None:
+        settings["embedder.target_length"] = released.length
     return settings
+
+
+def divided_loss_settings(optimizer: str, lr: float, weight_decay: float, accumulation: int) -> tuple[float, float]:
+    """Returns learning rate and weight decay with which a loss divided by the accumulation gives the steps of the sum."""
+    if optimizer == "sgd":
+        lr = _rounded(lr * accumulation)
+    if optimizer != "adamw":  # its decay does not pass through the gradient
+        weight_decay = _rounded(weight_decay / accumulation)
+    return lr, weight_decay
+
+
+def _rounded(number: float) -> float:
+    """The number as people write it: 0.0032, not 0.0032000000000000006."""
+    return float(f"{number:.12g}")
 
 
 # Files --------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from orca_sweep.data import (
 from orca_sweep.data.readers import checked_dict, npy_header, reading
 from orca_sweep.errors import DataError
 from orca_sweep.tasks.nasbench360 import LICENCE, SOURCE, train_and_test
-from orca_sweep.tasks.recipes import inside, pickle_file, recipe, relative
+from orca_sweep.tasks.recipes import Released, inside, pickle_file, recipe, relative
 from orca_sweep.tasks.records import Task
 
 # CIFAR --------------------------------------------------------------------------------------------
@@ -113,8 +113,10 @@ def _cifar(name: str, n_classes: int, permuted: bool) -> Task:
         normalise_inputs="channel",
         augments=True,
         recipe=recipe(
-            "swin-base", 60, 32, "sgd", 1e-4, 1e-3, 5, 200, accumulation=32, momentum=0.9,
-            proxy="cifar10" if hundred else "tiny-imagenet",
+            Released(
+                body="swin-base", epochs=60, batch=32, accumulation=32, optimizer="sgd", lr=1e-4, weight_decay=1e-3,
+                momentum=0.9, decay=200, proxy="cifar10" if hundred else "tiny-imagenet",
+            )
         ),
     )  # fmt: skip
 
@@ -157,7 +159,19 @@ SPHERICAL = Task(
     source=SOURCE,
     licence="CC BY-SA",
     files=(pickle_file("s2_cifar100.gz", b"\x1f\x8b", "a gzipped pickle"),),
-    recipe=recipe("swin-base", 60, 32, "adamw", 1e-4, 0.1, 5, 60, accumulation=4),
+    recipe=recipe(
+        Released(
+            body="swin-base",
+            epochs=60,
+            batch=32,
+            accumulation=4,
+            optimizer="adamw",
+            lr=1e-4,
+            weight_decay=0.1,
+            momentum=0.999,
+            decay=60,
+        )
+    ),
 )
 
 
@@ -263,7 +277,11 @@ COSMIC = Task(
         for part in ("train", "test")
     ),
     augments=True,
-    recipe=recipe("swin-base", 60, 4, "adamw", 1e-3, 0.0, 5, 60),
+    recipe=recipe(
+        Released(
+            body="swin-base", epochs=60, batch=4, optimizer="adamw", lr=1e-3, weight_decay=0.0, momentum=0.99, decay=60
+        )
+    ),
 )
 RECORDS = (
     _cifar("cifar10", 10, False),

@@ -1,6 +1,7 @@
 """From dotted settings to the whole, checked config of a trial, and what it needs and shares."""
 
 import hashlib
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -12,14 +13,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from orca_sweep import declaration, freezing
-from orca_sweep.bodies import DECODERS, canonical_name, find_body, find_rung, unavailable_body
-from orca_sweep.config import BodyConfig, FinetuneConfig, TrialConfig, digest, explain, knobs
+from orca_sweep.bodies import DECODERS, canonical_name, find_body, find_rung, own_dropout, unavailable_body
+from orca_sweep.config import BodyConfig, EmbedderConfig, FinetuneConfig, TrialConfig, digest, explain, knobs
 from orca_sweep.data import missing_packages
 from orca_sweep.errors import InputError
 from orca_sweep.objectives import OBJECTIVES, settings_of
 from orca_sweep.proxies import canonical_proxy, find_proxy, unavailable_proxy
 from orca_sweep.tasks import Task, canonical_task, find_task, unavailable
-from orca_sweep.trial.sources import canonical_sources, unvaried
+from orca_sweep.trial.sources import body_rests, canonical_sources, unvaried
 
 # Fields that are settings of an objective, where it takes them.
 OBJECTIVE_SETTINGS = (
@@ -36,8 +37,10 @@ EMBEDDER_TRAINING = (
     "embedder.optimizer",
     "embedder.lr",
     "embedder.weight_decay",
+    "embedder.betas",
+    "embedder.momentum",
     "embedder.lr_decay",
-    "embedder.lr_decay_epochs",
+    "embedder.lr_decay_after",
     "embedder.max_samples_per_class",
     "embedder.proxy_samples",
     "embedder.n_pseudo_classes",
@@ -103,7 +106,8 @@ def resolve(settings: Mapping[str, Any]) -> TrialConfig:
     that cannot change the work are put to one canonical value, so that equal work has an equal id:
     without embedder training (no epochs, no proxy or no objective) these three and the training's own
     knobs; a freeze schedule as the run can tell it apart; with a random body the pre-training's length; momentum without
-    sgd; what the objective does not take; ``seed_varies`` everything where split and pre-training are fixed. Folders of
+    sgd and betas with it; a decay by 1; dropout of a body that always rests, or at its own rate; what the objective does
+    not take; ``seed_varies`` everything where split and pre-training are fixed. Folders of
     bodies and proxies become absolute: a worker runs in another folder.
 
     Raises:
@@ -169,6 +173,7 @@ def _canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
         flat |= {"proxy": "none", "embedder.objective": "none", "embedder.epochs": 0}
         flat = {path: value for path, value in flat.items() if path not in EMBEDDER_TRAINING}
     flat |= _canonical_freeze(flat)
+    flat |= _canonical_decay(flat)
     if "proxy" in flat:
         flat["proxy"] = canonical_proxy(flat["proxy"])
     if "body.name" in flat:
@@ -184,10 +189,10 @@ def _canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without_effect(flat: Mapping[str, Any]) -> list[str]:
     """Fields this task, body, objective or optimizer never looks at; they take their defaults."""
-    paths = ["finetune.momentum"] if flat.get("finetune.optimizer") != "sgd" else []
-    body_rests = flat.get("finetune.freeze") in ("body", "both") and flat.get("finetune.freeze_epochs") == "forever"
-    paths += ["finetune.lora_rank"] if body_rests else []
-    paths += ["finetune.lora_alpha"] if body_rests or flat.get("finetune.lora_rank") is None else []
+    paths = [_unused_by_optimizer(flat, stage) for stage in ("embedder", "finetune")]
+    rests = _body_rests(flat)
+    paths += ["finetune.lora_rank", "finetune.dropout"] if rests else []
+    paths += ["finetune.lora_alpha"] if rests or flat.get("finetune.lora_rank") is None else []
     paths += ["body.pretrain_steps", "body.allow_pickle"] if flat.get("body.pretrain_fraction") == 0 else []
     objective, task = flat.get("embedder.objective", "otdd-exact"), _known_task(flat)
     if objective in OBJECTIVES:
@@ -200,6 +205,7 @@ def _without_effect(flat: Mapping[str, Any]) -> list[str]:
         body = find_body(flat.get("body.name", ""))
     except InputError:
         return paths
+    paths += ["finetune.dropout"] if _read(flat, "finetune.dropout", math.nan) == own_dropout(body) else []
     recipe = body.pretrain
     is_folder = body.location is not None and Path(body.location).is_dir()
     paths += ["body.allow_pickle"] if body.package or (is_folder and not body.only_pickle) else []
@@ -212,6 +218,36 @@ def _without_effect(flat: Mapping[str, Any]) -> list[str]:
         paths.append("body.allow_pickle")
         paths += ["body.pretrain_steps"] if flat.get("body.pretrain_steps") == recipe.steps else []
     return paths
+
+
+def _unused_by_optimizer(flat: Mapping[str, Any], stage: str) -> str:
+    """The field of a stage that its optimizer does not use: momentum is sgd's, betas are those of adam and adamw."""
+    return f"{stage}.betas" if flat.get(f"{stage}.optimizer") == "sgd" else f"{stage}.momentum"
+
+
+def _body_rests(flat: Mapping[str, Any]) -> bool:
+    """Whether the freeze schedule, in its one form, never lets the body train."""
+    freeze, frozen = (_read(flat, f"finetune.{name}", None) for name in ("freeze", "freeze_epochs"))
+    return freeze is not None and frozen is not None and body_rests(freeze, frozen)
+
+
+def _canonical_decay(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The one way to write that the embedder's learning rate never falls; nothing if it does."""
+    factor, after = _read(flat, "embedder.lr_decay", math.nan), _read(flat, "embedder.lr_decay_after", "")
+    if factor != 1 and after is not None:
+        return {}
+    return {"embedder.lr_decay": EmbedderConfig().lr_decay, "embedder.lr_decay_after": None}
+
+
+def _read(flat: Mapping[str, Any], path: str, wrong: Any) -> Any:
+    """A field's value in its own type, or its default; ``wrong`` if it is wrong, which the field's own check tells."""
+    part, name = path.split(".")
+    if path not in flat:
+        return getattr({"embedder": EmbedderConfig(), "finetune": FinetuneConfig()}[part], name)
+    try:
+        return knobs()[path].read(flat[path])
+    except ValidationError:
+        return wrong
 
 
 def _known_task(settings: Mapping[str, Any]) -> Task | None:
