@@ -1,7 +1,6 @@
 """From dotted settings to the whole, checked config of a trial, and what it needs and shares."""
 
 import hashlib
-import math
 import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -45,6 +44,9 @@ EMBEDDER_TRAINING = (
     "embedder.proxy_samples",
     "embedder.n_pseudo_classes",
 )
+
+WRONG = object()
+"""In the place of a value that its field does not take."""
 
 
 def load_imports(imports: Iterable[str]) -> None:
@@ -205,7 +207,7 @@ def _without_effect(flat: Mapping[str, Any]) -> list[str]:
         body = find_body(flat.get("body.name", ""))
     except InputError:
         return paths
-    paths += ["finetune.dropout"] if _read(flat, "finetune.dropout", math.nan) == own_dropout(body) else []
+    paths += ["finetune.dropout"] if _read(flat, "finetune.dropout") == own_dropout(body) else []
     recipe = body.pretrain
     is_folder = body.location is not None and Path(body.location).is_dir()
     paths += ["body.allow_pickle"] if body.package or (is_folder and not body.only_pickle) else []
@@ -227,27 +229,27 @@ def _unused_by_optimizer(flat: Mapping[str, Any], stage: str) -> str:
 
 def _body_rests(flat: Mapping[str, Any]) -> bool:
     """Whether the freeze schedule, in its one form, never lets the body train."""
-    freeze, frozen = (_read(flat, f"finetune.{name}", None) for name in ("freeze", "freeze_epochs"))
-    return freeze is not None and frozen is not None and body_rests(freeze, frozen)
+    freeze, frozen = _read(flat, "finetune.freeze"), _read(flat, "finetune.freeze_epochs")
+    return WRONG not in (freeze, frozen) and body_rests(freeze, frozen)
 
 
 def _canonical_decay(flat: Mapping[str, Any]) -> dict[str, Any]:
     """The one way to write that the embedder's learning rate never falls; nothing if it does."""
-    factor, after = _read(flat, "embedder.lr_decay", math.nan), _read(flat, "embedder.lr_decay_after", "")
-    if factor != 1 and after is not None:
+    factor, after = _read(flat, "embedder.lr_decay"), _read(flat, "embedder.lr_decay_after")
+    if WRONG in (factor, after) or (factor != 1 and after is not None):
         return {}
     return {"embedder.lr_decay": EmbedderConfig().lr_decay, "embedder.lr_decay_after": None}
 
 
-def _read(flat: Mapping[str, Any], path: str, wrong: Any) -> Any:
-    """A field's value in its own type, or its default; ``wrong`` if it is wrong, which the field's own check tells."""
+def _read(flat: Mapping[str, Any], path: str) -> Any:
+    """A field's value in its own type, or its default; ``WRONG`` if it is none, which the field's own check tells."""
     part, name = path.split(".")
     if path not in flat:
         return getattr({"embedder": EmbedderConfig(), "finetune": FinetuneConfig()}[part], name)
     try:
         return knobs()[path].read(flat[path])
     except ValidationError:
-        return wrong
+        return WRONG
 
 
 def _known_task(settings: Mapping[str, Any]) -> Task | None:
