@@ -45,7 +45,7 @@ def test_embedder_rates_fall_after_the_released_steps_and_never_else():
 def embedder_rates(run):
     def go(**settings):
         settings = {f"embedder__{name}": value for name, value in settings.items()}
-        _, epochs = run(task="tiny", proxy="mnist5k", finetune__epochs=1, **settings)
+        _, epochs = run(task="tiny", proxy="mnist5k", embedder__objective="l2", finetune__epochs=1, **settings)
         return [row["lr"] for row in epochs if row["stage"] == "embedder" and row["epoch"] > 0]
 
     return go
