@@ -17,7 +17,8 @@ from orca_sweep.bodies.network import (
     load_pretrained,
 )
 from orca_sweep.errors import InputError
-from orca_sweep.model import DensePredictor1D, Embedder1D, Embedder2D, build_model, layout, token_stride
+from orca_sweep.model import Embedder1D, Embedder2D, build_model, layout, token_stride
+from orca_sweep.predictors import LinearPredictor1D
 from orca_sweep.stages import pretrain_body
 from orca_sweep.tasks import TASKS, task_data
 from orca_sweep.trial import resolve
@@ -176,7 +177,7 @@ def test_copied_1d_embedder_takes_layernorm_and_positions(tmp_path):
 
 
 def test_dense_1d_predictor_puts_each_token_s_stretch_in_its_place():
-    predictor = DensePredictor1D(4, (2, 6), 3)
+    predictor = LinearPredictor1D(4, (2, 6), 3)
     nn.init.zeros_(predictor.linear.weight)
     with torch.no_grad():
         predictor.linear.weight[:, 0] = torch.arange(6.0)
@@ -455,7 +456,7 @@ def test_a_folded_signal_is_unfolded_in_order(fold):
     tokens = signal.unflatten(2, (side * fold, side * fold, stretch))  # C, row, column, stretch
     blocks = tokens.unflatten(3, (side, fold)).unflatten(2, (side, fold))  # C, R, f, S, f, stretch
     hidden = blocks.permute(0, 2, 4, 1, 3, 5, 6).flatten(3).flatten(1, 2)
-    predictor = DensePredictor1D(hidden.shape[-1], (channels, signal.shape[-1]), stretch, fold)
+    predictor = LinearPredictor1D(hidden.shape[-1], (channels, signal.shape[-1]), stretch, fold)
     with torch.no_grad():
         predictor.linear.weight.copy_(torch.eye(hidden.shape[-1]))
         predictor.linear.bias.zero_()
