@@ -154,10 +154,10 @@ def test_a_random_body_is_seeded_and_is_where_pretraining_starts(place):
 
 
 @pytest.mark.parametrize("channels", [1, 3, 7])
-def test_copied_patch_weights_answer_like_the_body_for_any_number_of_channels(tmp_path, channels):
+def test_mean_patch_weights_answer_like_the_body_for_any_number_of_channels(tmp_path, channels):
     body = load_pretrained(find_body(str(saved_swin(tmp_path / "s"))))
     embedder = Embedder2D(channels, body.spec.image_size, body.spec.width_in, body.spec.patch_size)
-    embedder.copy_from(body)
+    embedder.copy_from(body, "mean")
     grey = torch.randn(2, 1, 32, 32)
     own = body.model.embeddings(grey.expand(-1, 3, -1, -1))[0]
     torch.testing.assert_close(embedder(grey.expand(-1, channels, -1, -1)), own, atol=1e-5, rtol=1e-4)
