@@ -42,7 +42,7 @@ LOOK: Any = {
 }
 NAIVE = {"proxy": "none", "embedder.objective": "none", "embedder.epochs": "0"}
 """What a cell without embedder training has for these fields."""
-ACT_UNTRAINED = ("embedder.init", "embedder.target_length")
+ACT_UNTRAINED = ("embedder.init", "embedder.channel_copy", "embedder.target_length")
 """Fields of the embedder that mean something without its training too."""
 UNITS = {
     "error": "share of wrong labels",

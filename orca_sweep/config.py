@@ -74,6 +74,9 @@ Betas = Annotated[str, BeforeValidator(betas_as_text)]
 GrowingEpochs = Annotated[str | None, BeforeValidator(epochs_as_text)]
 Forever = Literal["forever"]
 Optimizer = Literal["adamw", "adam", "sgd"]
+EmbedderInit = Literal["copied", "random", "orca-untrained"]
+ChannelCopy = Literal["cycled", "mean"]
+DensePredictorKind = Literal["released", "linear"]
 Declared = Annotated[str, BeforeValidator(declaration.as_text)]
 TaskName = Annotated[str, BeforeValidator(declaration.task_as_text)]
 MOST = 10**9
@@ -135,8 +138,16 @@ class BodyConfig(_Part):
 class EmbedderConfig(_Part):
     """Stage 1 and 2: the new input layer and its training towards the proxy."""
 
-    init: Literal["copied", "random"] = Field(
-        "copied", description="start from the body's own input-layer weights where shapes allow, or fresh"
+    init: EmbedderInit = Field(
+        "copied",
+        description="start: copied = the body's own input-layer weights where shapes allow; random = all fresh;"
+        " orca-untrained = as ORCA's code starts when the embedder is not trained: fresh convolution, LayerNorm at ones"
+        " and zeros, positions copied from the body",
+    )
+    channel_copy: ChannelCopy = Field(
+        "cycled",
+        description="patch weights copied to another number of image channels: cycled = the body's channels in turn, as"
+        " ORCA released it (one channel: the red one); mean = their mean, scaled so that grey images keep their tokens",
     )
     epochs: Epochs = Field(60, description="embedder epochs; ONE optimizer step over all classes each; 0 = naive")
     objective: str = Field("otdd-exact", description="alignment distance that embedder training lowers")
@@ -171,6 +182,17 @@ class EmbedderConfig(_Part):
     )
     n_pseudo_classes: Count = Field(10, description="k-means clusters of dense or multi-label training targets")
     target_length: Count = Field(512, description="longest token sequence a 1D embedder may produce")
+
+
+class PredictorConfig(_Part):
+    """Stage 1: the new output layer."""
+
+    dense: DensePredictorKind = Field(
+        "released",
+        description="predictor of dense tasks: released = ORCA's own (2D: a linear map per token to a picture with the"
+        " body's channels, averaged to the field's channels and size; 1D: means of blocks of features, nothing learned);"
+        " linear = a linear layer per token gives that token's piece of the field",
+    )
 
 
 class FinetuneConfig(_Part):
@@ -252,6 +274,7 @@ class TrialConfig(_Part):
     data: DataConfig = DataConfig()
     body: BodyConfig
     embedder: EmbedderConfig = EmbedderConfig()
+    predictor: PredictorConfig = PredictorConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     seed: Seed = Field(0, description="run seed; set by the space's seeds")
     seed_varies: SeedVaries = Field(

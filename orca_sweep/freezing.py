@@ -193,3 +193,8 @@ def checked(freeze: str) -> str:
     """
     schedule(freeze, 1)
     return freeze
+
+
+def without_predictor(freeze: str) -> str:
+    """Returns a schedule's text without the word ``predictor``: the same work where the predictor has no weights."""
+    return re.sub(r"\bpredictor\b", "none", re.sub(r"\bpredictor\s*\+\s*|\s*\+\s*predictor\b", "", freeze))

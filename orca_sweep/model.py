@@ -1,4 +1,4 @@
-"""Where shapes meet: embedder and predictor for a task and a body, and the model made of the three.
+"""Where shapes meet: the embedder, and the model made of embedder, body and predictor for a task and a body.
 
 B batch, C channels, H W space, L sequence, T tokens, D width, K classes.
 """
@@ -12,9 +12,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from orca_sweep.bodies.network import BodySpec, LoadedBody, add_adapters, resize
-from orca_sweep.config import TrialConfig
+from orca_sweep.config import ChannelCopy, TrialConfig
+from orca_sweep.predictors import (
+    BlockMeanPredictor,
+    LinearPredictor1D,
+    LinearPredictor2D,
+    PicturePredictor,
+    VectorPredictor,
+)
 from orca_sweep.streams import torch_stream
 from orca_sweep.tasks import Task, TaskData
+
+PICTURE_CHANNELS = 3
+"""Of the picture that the dense predictor of images behind a text body learns, which has no channels of its own."""
 
 
 def token_stride(length: int, target_length: int) -> int:
@@ -50,7 +60,8 @@ def mean_tokens(patches: Tensor, weight: Tensor, bias: Tensor, norm: nn.Module) 
 class Embedder1D(nn.Module):
     """Convolution with kernel = stride, LayerNorm, then positions, as the body has them: (B, C, L) -> (B, T, D).
 
-    A signal of another length than ``length`` is resampled to it, linearly.
+    A signal of another length than ``length`` is resampled to it, linearly. The fresh convolution is ORCA's: uniform
+    within sqrt(2) * sqrt(6 / (fan_in + fan_out)), without bias.
     """
 
     def __init__(
@@ -61,7 +72,7 @@ class Embedder1D(nn.Module):
         self.projection = nn.Conv1d(channels, width, kernel_size=stride, stride=stride)
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
         self.positions = _positions(length // stride, width) if positions else None
-        nn.init.xavier_uniform_(self.projection.weight)
+        nn.init.xavier_uniform_(self.projection.weight, gain=math.sqrt(2))
         nn.init.zeros_(self.projection.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,11 +93,15 @@ class Embedder1D(nn.Module):
 
     def copy_from(self, body: LoadedBody) -> None:
         """Takes the body's LayerNorm and first positions; no body has a convolution of signals to copy."""
-        _copy_norm_and_positions(self, body)
+        copy_norm(self, body)
+        copy_positions(self, body)
 
 
 class Embedder2D(nn.Module):
-    """Resize, patch convolution, LayerNorm and positions, as the body has them: (B, C, H, W) -> (B, T, D)."""
+    """Resize, patch convolution, LayerNorm and positions, as the body has them: (B, C, H, W) -> (B, T, D).
+
+    The fresh convolution is ORCA's: normal with standard deviation 0.02, without bias.
+    """
 
     def __init__(
         self, channels: int, image_size: int, width: int, patch: int, positions: bool = False, norm: bool = True
@@ -117,23 +132,32 @@ class Embedder2D(nn.Module):
         """Returns the mean over the tokens of ``patches``, (B, D)."""
         return _mean_features(self, patches)
 
-    def copy_from(self, body: LoadedBody) -> None:
+    def copy_from(self, body: LoadedBody, channel_copy: ChannelCopy = "cycled") -> None:
         """Takes the body's patch convolution, if it has one, and its LayerNorm and positions.
 
-        Another number of channels takes the mean over the body's channels, scaled so that an image
-        whose channels are all alike gives the same tokens as it would in the body itself.
+        Where the numbers of channels differ, ``cycled`` gives target channel c the weights of body channel
+        c mod (the body's channels), as they are: one channel takes the red ones, and with more than the body has,
+        tokens before the LayerNorm grow with the number. So do ORCA's released code. ``mean`` gives every target
+        channel the mean of the body's channels, scaled so that an image whose channels are all alike gives the same
+        tokens as it would in the body itself.
         """
-        _copy_norm_and_positions(self, body)
+        copy_norm(self, body)
+        copy_positions(self, body)
         if body.spec.dims == 1:
             return
         patch: Any = body.model.embeddings.patch_embeddings.projection
         with torch.no_grad():
-            weight = patch.weight
-            channels = self.projection.in_channels
-            if weight.shape[1] != channels:
-                weight = weight.sum(dim=1, keepdim=True).expand(-1, channels, -1, -1) / channels
-            self.projection.weight.copy_(weight)
+            self.projection.weight.copy_(_copied_channels(patch.weight, self.projection.in_channels, channel_copy))
             self.projection.bias.copy_(patch.bias)  # type: ignore[union-attr]
+
+
+def _copied_channels(weight: Tensor, channels: int, how: ChannelCopy) -> Tensor:
+    """Patch weights (D, body's channels, P, P) for a number of channels."""
+    if weight.shape[1] == channels:
+        return weight
+    if how == "cycled":
+        return weight[:, torch.arange(channels) % weight.shape[1]]
+    return weight.sum(dim=1, keepdim=True).expand(-1, channels, -1, -1) / channels
 
 
 def _positions(n_tokens: int, width: int) -> nn.Parameter:
@@ -151,21 +175,32 @@ def _mean_features(embedder: Embedder1D | Embedder2D, patches: Tensor) -> Tensor
 
 
 @torch.no_grad()
-def _copy_norm_and_positions(embedder: Embedder1D | Embedder2D, body: LoadedBody) -> None:
-    """Gives an embedder the LayerNorm and the first positions of the body's own input layer.
+def copy_norm(embedder: Embedder1D | Embedder2D, body: LoadedBody) -> None:
+    """Gives an embedder the LayerNorm of the body's own input layer, if both have one.
 
-    A decoder's input layer has no LayerNorm: there tokens take the mean and spread of its word embeddings,
-    and without a table of positions they start without any. Vision bodies keep their positions inside.
+    A decoder's input layer has no LayerNorm: there tokens take the mean and spread of its word embeddings.
     """
     layer: Any = body.input_layer()
     own = getattr(layer, "LayerNorm", getattr(layer, "norm", None))
-    if isinstance(embedder.norm, nn.LayerNorm) and own is not None:
+    if not isinstance(embedder.norm, nn.LayerNorm):
+        return
+    if own is not None:
         embedder.norm.load_state_dict(own.state_dict())
         embedder.norm.eps = own.eps
-    elif isinstance(embedder.norm, nn.LayerNorm):
+    else:
         words = layer.word_embeddings.weight
         embedder.norm.weight.copy_(words.std(dim=0))
         embedder.norm.bias.copy_(words.mean(dim=0))
+
+
+@torch.no_grad()
+def copy_positions(embedder: Embedder1D | Embedder2D, body: LoadedBody) -> None:
+    """Gives an embedder the first positions of the body's own input layer; RoBERTa's first two are those of padding.
+
+    A decoder without a table of positions has its own inside: the embedder's start at zero. Vision bodies keep theirs
+    inside too, and their embedders have none.
+    """
+    layer: Any = body.input_layer()
     if embedder.positions is None:
         return
     if layer.position_embeddings is None:
@@ -173,76 +208,6 @@ def _copy_norm_and_positions(embedder: Embedder1D | Embedder2D, body: LoadedBody
     else:
         skipped = layer.padding_idx + 1 if body.spec.architecture == "roberta" else 0
         embedder.positions.copy_(layer.position_embeddings.weight[skipped : skipped + len(embedder.positions)])
-
-
-class VectorPredictor(nn.Module):
-    """Mean over tokens (``pool``), then a linear layer: (B, T, D) -> (B, K)."""
-
-    def __init__(self, width: int, n_outputs: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(width, n_outputs)
-
-    def pool(self, hidden: Tensor) -> Tensor:
-        """Returns what of the hidden states is used, (B, D): no parameter takes part."""
-        return hidden.mean(dim=1)
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """Returns logits of pooled states."""
-        return self.linear(pooled)
-
-
-class DensePredictor1D(nn.Module):
-    """A linear layer per token gives the stretch of signal that the token stands for: (B, T, D) -> (B, C, L).
-
-    A vision body has folded the signal into rows of an image and may have merged ``fold`` x ``fold`` tokens
-    into one; they are unfolded in the same order.
-
-    Differs from ORCA's 1D dense tasks, which average the body's features without a learned layer.
-    """
-
-    def __init__(self, width: int, shape: tuple[int, ...], stride: int, fold: int = 1) -> None:
-        super().__init__()
-        self.channels, self.length = shape
-        self.fold = fold
-        self.linear = nn.Linear(width, self.channels * fold * fold * stride)
-
-    def pool(self, hidden: Tensor) -> Tensor:
-        """Returns the hidden states: all of them are used."""
-        return hidden
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Returns one value per channel and position."""
-        out = self.linear(hidden)
-        if self.fold == 1:
-            out = out.unflatten(2, (self.channels, -1)).permute(0, 2, 1, 3).flatten(2)
-        else:
-            side = math.isqrt(hidden.shape[1])
-            out = out.unflatten(1, (side, side)).unflatten(3, (self.channels, self.fold, self.fold, -1))
-            out = out.permute(0, 3, 1, 4, 2, 5, 6).flatten(2)
-        return out if out.shape[-1] == self.length else F.interpolate(out, size=self.length, mode="linear")
-
-
-class DensePredictor2D(nn.Module):
-    """A linear layer per token gives the token's patch of the map: (B, T, D) -> (B, C, H, W)."""
-
-    def __init__(self, width: int, shape: tuple[int, ...], patch: int) -> None:
-        super().__init__()
-        self.shape = shape
-        self.patch = patch
-        self.linear = nn.Linear(width, shape[0] * patch**2)
-
-    def pool(self, hidden: Tensor) -> Tensor:
-        """Returns the hidden states: all of them are used."""
-        return hidden
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Returns one value per channel and point."""
-        side = math.isqrt(hidden.shape[1])
-        maps = self.linear(hidden).transpose(1, 2).unflatten(2, (side, side))
-        image = F.pixel_shuffle(maps, self.patch)
-        if image.shape[-2:] == self.shape[-2:]:
-            return image
-        return F.interpolate(image, size=self.shape[-2:], mode="bilinear", align_corners=False)
 
 
 class OrcaModel(nn.Module):
@@ -319,20 +284,33 @@ def build_embedder(task: Task, body: LoadedBody, config: TrialConfig) -> Embedde
     norm, positions = spec.architecture != "vit", spec.dims == 1
     with torch_stream(config.seed_of("embedder-init"), "embedder init"):
         embedder = kind(task.sample_shape[0], cut.size, spec.width_in, cut.patch, positions, norm)
-    if config.embedder.init == "copied":
+    if config.embedder.init == "orca-untrained":
+        copy_positions(embedder, body)
+    elif config.embedder.init == "copied" and isinstance(embedder, Embedder2D):
+        embedder.copy_from(body, config.embedder.channel_copy)
+    elif config.embedder.init == "copied":
         embedder.copy_from(body)
     return embedder
 
 
 def build_predictor(task: Task, body: LoadedBody, config: TrialConfig) -> nn.Module:
-    """Builds the predictor (stage 1) from its own stream."""
-    width, cut = body.spec.width_out, layout(task, body.spec, config)
+    """Builds the predictor (stage 1), a dense one as ``predictor.dense`` says, from its own stream."""
     with torch_stream(config.seed_of("predictor-init"), "predictor init"):
         if not task.is_dense:
-            return VectorPredictor(width, math.prod(task.output_shape))
+            return VectorPredictor(body.spec.width_out, math.prod(task.output_shape))
+        cut = layout(task, body.spec, config)
+        if config.predictor.dense == "linear":
+            return _linear_predictor(task, body.spec, cut)
         if task.dims == 1:
-            return DensePredictor1D(width, task.output_shape, cut.patch, cut.fold)
-        return DensePredictor2D(width, task.output_shape, cut.patch * cut.fold)
+            return BlockMeanPredictor(task.output_shape, cut.patch, cut.fold)
+        picture_channels = body.spec.in_channels if body.spec.dims == 2 else PICTURE_CHANNELS
+        return PicturePredictor(body.spec.width_out, task.output_shape, cut.patch * cut.fold, picture_channels)
+
+
+def _linear_predictor(task: Task, spec: BodySpec, cut: Layout) -> nn.Module:
+    if task.dims == 1:
+        return LinearPredictor1D(spec.width_out, task.output_shape, cut.patch, cut.fold)
+    return LinearPredictor2D(spec.width_out, task.output_shape, cut.patch * cut.fold)
 
 
 def build_model(data: TaskData, body: LoadedBody, config: TrialConfig) -> OrcaModel:

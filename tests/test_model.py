@@ -17,7 +17,8 @@ from orca_sweep.bodies.network import (
     load_pretrained,
 )
 from orca_sweep.errors import InputError
-from orca_sweep.model import DensePredictor1D, Embedder1D, Embedder2D, build_model, layout, token_stride
+from orca_sweep.model import Embedder1D, Embedder2D, build_model, layout, token_stride
+from orca_sweep.predictors import LinearPredictor1D
 from orca_sweep.stages import pretrain_body
 from orca_sweep.tasks import TASKS, task_data
 from orca_sweep.trial import resolve
@@ -153,10 +154,10 @@ def test_a_random_body_is_seeded_and_is_where_pretraining_starts(place):
 
 
 @pytest.mark.parametrize("channels", [1, 3, 7])
-def test_copied_patch_weights_answer_like_the_body_for_any_number_of_channels(tmp_path, channels):
+def test_mean_patch_weights_answer_like_the_body_for_any_number_of_channels(tmp_path, channels):
     body = load_pretrained(find_body(str(saved_swin(tmp_path / "s"))))
     embedder = Embedder2D(channels, body.spec.image_size, body.spec.width_in, body.spec.patch_size)
-    embedder.copy_from(body)
+    embedder.copy_from(body, "mean")
     grey = torch.randn(2, 1, 32, 32)
     own = body.model.embeddings(grey.expand(-1, 3, -1, -1))[0]
     torch.testing.assert_close(embedder(grey.expand(-1, channels, -1, -1)), own, atol=1e-5, rtol=1e-4)
@@ -176,7 +177,7 @@ def test_copied_1d_embedder_takes_layernorm_and_positions(tmp_path):
 
 
 def test_dense_1d_predictor_puts_each_token_s_stretch_in_its_place():
-    predictor = DensePredictor1D(4, (2, 6), 3)
+    predictor = LinearPredictor1D(4, (2, 6), 3)
     nn.init.zeros_(predictor.linear.weight)
     with torch.no_grad():
         predictor.linear.weight[:, 0] = torch.arange(6.0)
@@ -455,7 +456,7 @@ def test_a_folded_signal_is_unfolded_in_order(fold):
     tokens = signal.unflatten(2, (side * fold, side * fold, stretch))  # C, row, column, stretch
     blocks = tokens.unflatten(3, (side, fold)).unflatten(2, (side, fold))  # C, R, f, S, f, stretch
     hidden = blocks.permute(0, 2, 4, 1, 3, 5, 6).flatten(3).flatten(1, 2)
-    predictor = DensePredictor1D(hidden.shape[-1], (channels, signal.shape[-1]), stretch, fold)
+    predictor = LinearPredictor1D(hidden.shape[-1], (channels, signal.shape[-1]), stretch, fold)
     with torch.no_grad():
         predictor.linear.weight.copy_(torch.eye(hidden.shape[-1]))
         predictor.linear.bias.zero_()

@@ -28,19 +28,26 @@ FINETUNING = {
     "finetune.decay_epochs": "epoch at which the linear decay reaches zero",
     "finetune.freeze": "frozen",
     "finetune.lora_rank": "rank of low-rank adapters",
+    "predictor.dense": "predictor of dense tasks",
 }
 EMBEDDER = {
     "proxy": "proxy",
     "embedder.objective": "objective",
     "embedder.epochs": "epochs",
     "embedder.init": "initialisation",
+    "embedder.channel_copy": "patch weights copied to other channels",
     "embedder.optimizer": "optimizer",
     "embedder.lr": "learning rate",
     "embedder.proxy_samples": "proxy samples",
 }
 BODY = {"body.name": "body", "body.pretrain_fraction": "share of its pre-training corpus seen"}
-OFF = {"finetune.accumulation": "1", "finetune.betas": "0.9, 0.999"}
-"""Settings that are off at this level, as all are at null; off everywhere they go without saying."""
+OFF = {
+    "finetune.accumulation": "1",
+    "finetune.betas": "0.9, 0.999",
+    "predictor.dense": "released",
+    "embedder.channel_copy": "cycled",
+}
+"""Settings that are off, or as released, at this level, as all are at null; off everywhere they go without saying."""
 
 
 def methods(

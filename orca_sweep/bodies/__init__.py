@@ -80,6 +80,8 @@ class Body:
     pretrain: PretrainRecipe | None = None
     ladder: Mapping[float, Rung] = field(default_factory=dict)
     """Published weights by the share of the corpus (or of the training) they have seen; the full body is 1."""
+    published_channels: int | None = None
+    """Channels of the images that a published body takes, where that is known without reading its config."""
 
     @property
     def fractions(self) -> tuple[float, ...] | None:
@@ -90,6 +92,13 @@ class Body:
     def dims(self) -> int | None:
         """1 for text bodies, 2 for vision bodies, None if not known yet."""
         return DIMS[self.architecture] if self.architecture else None
+
+    @property
+    def n_channels(self) -> int | None:
+        """Channels of the images that it takes; None for text, and where only its own config tells."""
+        if self.pretrain is None or self.dims != 2:
+            return self.published_channels
+        return int(self.settings.get("num_channels", 3))  # 3 is transformers' own default
 
 
 BODIES: Registry[Body] = Registry("body")
@@ -184,6 +193,7 @@ for _name, _hub_id, _architecture, _source, _ladder in (
             architecture=_architecture,  # type: ignore[arg-type]
             location=_hub_id,
             ladder=_ladder,
+            published_channels=3 if _architecture in ("swin", "vit") else None,
         )
     )
 
@@ -277,7 +287,8 @@ def _folder_body(name: str, folder: Path) -> Body:
     if not is_body:
         raise InputError("this is no body folder. It must be a folder with config.json and model.safetensors.")
     try:
-        family = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+        settings = json.loads(config.read_text(encoding="utf-8"))
+        family = settings.get("model_type")
     except (json.JSONDecodeError, AttributeError, UnicodeDecodeError):
         raise InputError("this is no body folder: its config.json is not a JSON object.") from None
     if not isinstance(family, str) or family not in DIMS:
@@ -287,7 +298,17 @@ def _folder_body(name: str, folder: Path) -> Body:
         raise InputError("the folder has no model.safetensors. Save the weights there as safetensors.")
     where = str(folder.resolve())
     family = cast(Architecture, family)
-    return Body(name, "local folder", where, "the user's", family, location=where, only_pickle=not safe)
+    n_channels = settings.get("num_channels", 3) if DIMS[family] == 2 else None  # 3 is transformers' own default
+    return Body(
+        name,
+        "local folder",
+        where,
+        "the user's",
+        family,
+        location=where,
+        only_pickle=not safe,
+        published_channels=n_channels,
+    )
 
 
 def model_location(body: Body) -> str:

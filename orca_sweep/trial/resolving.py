@@ -7,13 +7,22 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from orca_sweep import declaration, freezing
-from orca_sweep.bodies import DECODERS, canonical_name, find_body, find_rung, own_dropout, unavailable_body
-from orca_sweep.config import BodyConfig, EmbedderConfig, FinetuneConfig, TrialConfig, digest, explain, knobs
+from orca_sweep.bodies import DECODERS, Body, canonical_name, find_body, find_rung, own_dropout, unavailable_body
+from orca_sweep.config import (
+    BodyConfig,
+    EmbedderConfig,
+    EmbedderInit,
+    FinetuneConfig,
+    TrialConfig,
+    digest,
+    explain,
+    knobs,
+)
 from orca_sweep.data import missing_packages
 from orca_sweep.errors import InputError
 from orca_sweep.objectives import OBJECTIVES, settings_of
@@ -107,9 +116,10 @@ def resolve(settings: Mapping[str, Any]) -> TrialConfig:
     What the settings leave open comes from the task's recipe, then from the fields' defaults. Settings
     that cannot change the work are put to one canonical value, so that equal work has an equal id:
     without embedder training (no epochs, no proxy or no objective) these three and the training's own
-    knobs; a freeze schedule as the run can tell it apart; with a random body the pre-training's length; momentum without
-    sgd and betas with it; a decay by 1; dropout of a body that always rests, or at its own rate; what the objective does
-    not take; ``seed_varies`` everything where split and pre-training are fixed. Folders of
+    knobs; an embedder's start that is another one by another name; a freeze schedule as the run can tell it apart;
+    with a random body the pre-training's length; momentum without sgd and betas with it; a decay by 1; dropout of a body
+    that always rests, or at its own rate; what the objective does not take; ``seed_varies`` everything where split and
+    pre-training are fixed. Folders of
     bodies and proxies become absolute: a worker runs in another folder.
 
     Raises:
@@ -180,6 +190,7 @@ def _canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
         flat["proxy"] = canonical_proxy(flat["proxy"])
     if "body.name" in flat:
         flat["body.name"] = canonical_name(flat["body.name"])
+    flat |= _canonical_init(flat)
     for path in _without_effect(flat):
         flat.pop(path, None)
     objective = flat.get("embedder.objective", knobs()["embedder.objective"].default)
@@ -203,6 +214,7 @@ def _without_effect(flat: Mapping[str, Any]) -> list[str]:
     if task is not None:
         paths += ["embedder.n_pseudo_classes"] if task.kind == "classification" else []
         paths += [] if task.augments else ["data.augment"]
+        paths += [] if task.is_dense else ["predictor.dense"]
     try:
         body = find_body(flat.get("body.name", ""))
     except InputError:
@@ -212,6 +224,7 @@ def _without_effect(flat: Mapping[str, Any]) -> list[str]:
     is_folder = body.location is not None and Path(body.location).is_dir()
     paths += ["body.allow_pickle"] if body.package or (is_folder and not body.only_pickle) else []
     paths += ["embedder.target_length"] if body.dims == 2 else []
+    paths += [] if _may_copy_channels(flat, task, body) else ["embedder.channel_copy"]
     if recipe is None:
         paths += ["body.pretrain_steps"]
         # A published body has one set of weights; only its random counterpart has a seed.
@@ -267,6 +280,9 @@ def _canonical_freeze(flat: Mapping[str, Any]) -> dict[str, Any]:
     )
     try:
         text = freezing.checked(freezing.as_text(freeze))  # type: ignore[arg-type]
+        task = _known_task(flat)
+        if task is not None and not has_predictor_weights(task, flat.get("predictor.dense", "released")):
+            text = freezing.without_predictor(text)
         freeze, frozen = freezing.canonical(text, frozen, epochs)
     except (TypeError, ValueError):
         return {}  # the fields' own check says what is wrong
@@ -313,8 +329,24 @@ def _contradictions(config: TrialConfig) -> list[str]:
             f"finetune.decay_epochs = {config.finetune.decay_epochs}: the decay must end after the warm-up"
             f" ({config.finetune.warmup_epochs} epochs)."
         )
+    problems += _nothing_to_train(config, task)
     problem = unvaried(config)
     return [*problems, problem] if problem else problems
+
+
+def _nothing_to_train(config: TrialConfig, task: Task) -> list[str]:
+    """What is wrong with a phase that freezes embedder and body where the predictor has no weights; once for all phases."""
+    if has_predictor_weights(task, config.predictor.dense):
+        return []
+    finetune = config.finetune
+    for phase in freezing.beginning(freezing.schedule(finetune.freeze, finetune.freeze_epochs), finetune.epochs):
+        if {"embedder", "body"} <= set(phase.frozen):
+            return [
+                f"finetune.freeze = {finetune.freeze!r}: a phase freezes embedder and body, and predictor.dense 'released' has"
+                f" no weights for signals such as those of {task.name!r}, so nothing is left to train. Let embedder or body"
+                " train, or set predictor.dense: linear."
+            ]
+    return []
 
 
 def shared_stages(config: TrialConfig) -> dict[str, str]:
@@ -338,7 +370,7 @@ def shared_stages(config: TrialConfig) -> dict[str, str]:
     objective = {path: flat[path] for path in ("embedder.objective", "embedder.proxy_samples", *OBJECTIVE_SETTINGS)}
     names["objective"] = digest("objective", {**body, "proxy": config.proxy, **objective})
     others = ("embedder.epochs", "seed", "seed_varies")
-    embedder = {k: v for k, v in flat.items() if not k.startswith("finetune.") and k not in others}
+    embedder = {k: v for k, v in flat.items() if not k.startswith(("finetune.", "predictor.")) and k not in others}
     seeds = [config.seed_of("embedder-init"), config.seed_of("embedder-training")]
     return {**names, "embedder": digest("embedder", [embedder, seeds])}
 

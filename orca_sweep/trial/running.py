@@ -261,6 +261,7 @@ def _finetune_inputs(config: TrialConfig, data: TaskData, body: Any, model: Any,
         "scale": [fingerprint(part) for part in (data.target_mean, data.target_std) if part is not None],
         "body": body.about,
         "start": state_digest(to_arrays(model.state_dict())),
+        "predictor": config.predictor.model_dump(),  # its weights, if it has any, do not tell what is made of them
     }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from orca_sweep import freezing
 from orca_sweep.bodies import find_body, has_dropout
 from orca_sweep.config import TrialConfig
-from orca_sweep.tasks import find_task
+from orca_sweep.tasks import Task, find_task
 
 
 def idle_sources(config: TrialConfig) -> dict[str, str]:
@@ -14,7 +14,8 @@ def idle_sources(config: TrialConfig) -> dict[str, str]:
     What only the data or a published body's own config tell, such as a proxy no larger than its subset, is not among
     them: then all seeds of the source give one and the same run.
     """
-    return dict([*_idle_in_data(config), *_idle_in_body(config), *_idle_in_embedder(config)])
+    idle = [*_idle_in_data(config), *_idle_in_body(config), *_idle_in_embedder(config), *_idle_in_predictor(config)]
+    return dict(idle)
 
 
 def _idle_in_data(config: TrialConfig) -> Iterator[tuple[str, str]]:
@@ -54,6 +55,17 @@ def _idle_in_embedder(config: TrialConfig) -> Iterator[tuple[str, str]]:
         yield "embedder-init", "embedder.init 'copied' takes all of the embedder's weights from the body"
     if config.embedder.epochs == 0:
         yield "embedder-training", "the embedder is not trained"
+
+
+def _idle_in_predictor(config: TrialConfig) -> Iterator[tuple[str, str]]:
+    task = find_task(config.task)
+    if not has_predictor_weights(task, config.predictor.dense):
+        yield "predictor-init", f"predictor.dense 'released' has no weights for signals such as those of {task.name!r}"
+
+
+def has_predictor_weights(task: Task, dense: str) -> bool:
+    """Whether the predictor of a task has anything to learn: ORCA's dense one of signals has not."""
+    return not (task.is_dense and task.dims == 1 and dense == "released")
 
 
 def unvaried(config: TrialConfig) -> str | None:

@@ -1,0 +1,187 @@
+"""Predictors: the layers after a body, for labels and for dense targets; dense ones as ORCA released them, or linear.
+
+B batch, T tokens, D width, C channels, H W space, L sequence, P pixels along a token's side, K classes.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+DECODER_STD = 0.02
+"""Of the fresh weights of ORCA's two-dimensional dense predictor."""
+
+
+def averaging_weights(length: int, n_windows: int) -> Tensor:
+    """Returns the weights (n_windows, length) of window means along a row of numbers.
+
+    Window i holds the numbers floor(i * length / n_windows) up to, not including, ceil((i + 1) * length / n_windows).
+    Windows overlap where ``n_windows`` does not divide ``length``; where there are more windows than numbers, each holds
+    one or two.
+    """
+    window, position = torch.arange(n_windows)[:, None], torch.arange(length)
+    first, end = window * length // n_windows, -((window + 1) * -length // n_windows)
+    inside = ((position >= first) & (position < end)).float()
+    return inside / inside.sum(dim=1, keepdim=True)
+
+
+def average(values: Tensor, dim: int, n_windows: int) -> Tensor:
+    """Returns ``values`` with one dimension averaged over ``n_windows`` windows: see ``averaging_weights``.
+
+    Equals torch's adaptive average pooling. As a matrix product its gradient has the same bits every time on a GPU too.
+    Computed in single precision at least: in bfloat16 a weight of 1/3 is off by 0.2%.
+    """
+    length = values.shape[dim]
+    if length == n_windows:
+        return values
+    with torch.autocast(values.device.type, enabled=False):
+        precise = values.to(torch.promote_types(values.dtype, torch.float32))
+        weights = averaging_weights(length, n_windows).to(precise)
+        return (precise.movedim(dim, -1) @ weights.T).movedim(-1, dim)
+
+
+class VectorPredictor(nn.Module):
+    """Mean over tokens (``pool``), then a linear layer: (B, T, D) -> (B, K).
+
+    Fresh weights and biases are uniform within 1 / sqrt(D), as in ORCA.
+    """
+
+    def __init__(self, width: int, n_outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, n_outputs)
+
+    def pool(self, hidden: Tensor) -> Tensor:
+        """Returns what of the hidden states is used, (B, D): no parameter takes part."""
+        return hidden.mean(dim=1)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Returns logits of pooled states."""
+        return self.linear(pooled)
+
+
+class DensePredictor(nn.Module):
+    """A predictor of one value per channel and point: it uses every token."""
+
+    def pool(self, hidden: Tensor) -> Tensor:
+        """Returns the hidden states: all of them are used."""
+        return hidden
+
+
+class BlockMeanPredictor(DensePredictor):
+    """ORCA's dense predictor of signals, (B, T, D) -> (B, C, L): means of blocks of features; nothing is learned.
+
+    The D features of a token are averaged over C * stride windows, and the numbers of all tokens are read off in a row
+    as (C, L). With one channel a token gives the stretch of the signal that it stands for. With several, channel 0
+    comes from the first T / C tokens and so on: that is how ORCA's code reads them, though none of its tasks has several.
+
+    A vision body has folded the signal into rows of an image and may have merged ``fold`` x ``fold`` tokens into one.
+    ORCA has no such case: there a token gives the stretches of all tokens that are in it, for each channel, and they
+    are unfolded in the order in which they were folded. An output of another length than the tokens give is
+    resampled, linearly.
+
+    Source: Shen et al. 2023, arXiv 2302.05738, and its released code.
+    """
+
+    def __init__(self, shape: tuple[int, ...], stride: int, fold: int = 1) -> None:
+        super().__init__()
+        self.channels, self.length = shape
+        self.stride = stride
+        self.fold = fold
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Returns one value per channel and position."""
+        means = average(hidden, -1, self.channels * self.fold**2 * self.stride)
+        if self.fold > 1:
+            return _resampled(_unfolded(means, self.channels, self.fold), self.length)
+        return _resampled(means.flatten(1).unflatten(1, (self.channels, -1)), self.length)
+
+
+class PicturePredictor(DensePredictor):
+    """ORCA's dense predictor of images, (B, T, D) -> (B, C, H, W): a picture by a linear map, averaged to the field.
+
+    A linear map per token gives its square of ``pixels`` x ``pixels`` of a picture with the body's own number of
+    channels. Then the picture's channels are averaged to C and its points to H x W. Four channels out of three are c0,
+    (c0 + c1) / 2, (c1 + c2) / 2 and c2, so only three of them are independent. A larger field repeats and averages
+    neighbours.
+
+    The linear map starts normal with standard deviation 0.02 and without bias.
+
+    Source: Shen et al. 2023, arXiv 2302.05738, and its released code: the masked-image head of Swin (Xie et al. 2022,
+    arXiv 2111.09886).
+    """
+
+    def __init__(self, width: int, shape: tuple[int, ...], pixels: int, picture_channels: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.pixels = pixels
+        self.linear = nn.Linear(width, picture_channels * pixels**2)
+        nn.init.normal_(self.linear.weight, std=DECODER_STD)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Returns one value per channel and point."""
+        channels, height, width = self.shape
+        squares = self.linear(hidden).unflatten(2, (-1, self.pixels**2))
+        # Channels first: all of it is linear, and fewer channels are less to average over space.
+        picture = _picture(average(squares, 2, channels).flatten(2), self.pixels)
+        return average(average(picture, -1, width), -2, height)
+
+
+class LinearPredictor1D(DensePredictor):
+    """A linear layer per token gives the stretch of signal that the token stands for: (B, T, D) -> (B, C, L).
+
+    A vision body has folded the signal into rows of an image and may have merged ``fold`` x ``fold`` tokens
+    into one; they are unfolded in the same order.
+
+    Differs from ORCA's 1D dense tasks, which average the body's features without a learned layer.
+    """
+
+    def __init__(self, width: int, shape: tuple[int, ...], stride: int, fold: int = 1) -> None:
+        super().__init__()
+        self.channels, self.length = shape
+        self.fold = fold
+        self.linear = nn.Linear(width, self.channels * fold * fold * stride)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Returns one value per channel and position."""
+        return _resampled(_unfolded(self.linear(hidden), self.channels, self.fold), self.length)
+
+
+class LinearPredictor2D(DensePredictor):
+    """A linear layer per token gives the token's patch of the map: (B, T, D) -> (B, C, H, W).
+
+    Differs from ORCA's 2D dense tasks, which learn a picture with the body's channels and average it.
+    """
+
+    def __init__(self, width: int, shape: tuple[int, ...], patch: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.patch = patch
+        self.linear = nn.Linear(width, shape[0] * patch**2)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Returns one value per channel and point."""
+        image = _picture(self.linear(hidden), self.patch)
+        if image.shape[-2:] == self.shape[-2:]:
+            return image
+        return F.interpolate(image, size=self.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _picture(squares: Tensor, pixels: int) -> Tensor:
+    """Puts each token's square, (B, T, C * P * P) with P = ``pixels``, in its place: (B, C, H, W), row by row."""
+    side = math.isqrt(squares.shape[1])
+    return F.pixel_shuffle(squares.transpose(1, 2).unflatten(2, (side, side)), pixels)
+
+
+def _unfolded(stretches: Tensor, channels: int, fold: int) -> Tensor:
+    """Puts each token's stretches, (B, T, C * fold * fold * k), in their places in the signals, (B, C, L)."""
+    if fold == 1:
+        return stretches.unflatten(2, (channels, -1)).permute(0, 2, 1, 3).flatten(2)
+    side = math.isqrt(stretches.shape[1])
+    squares = stretches.unflatten(1, (side, side)).unflatten(3, (channels, fold, fold, -1))
+    return squares.permute(0, 3, 1, 4, 2, 5, 6).flatten(2)
+
+
+def _resampled(signals: Tensor, length: int) -> Tensor:
+    return signals if signals.shape[-1] == length else F.interpolate(signals, size=length, mode="linear")
