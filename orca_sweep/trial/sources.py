@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from orca_sweep.bodies import find_body, has_dropout
 from orca_sweep.config import TrialConfig
+from orca_sweep.freezing import body_always_rests
 from orca_sweep.tasks import find_task
 
 
@@ -33,8 +34,9 @@ def _idle_in_body(config: TrialConfig) -> Iterator[tuple[str, str]]:
         yield "pre-training", f"body {body.name!r} was published with one set of weights"
     if has_dropout(body) is False:
         yield "dropout", f"body {body.name!r} has no dropout"
-    elif finetune.freeze in ("body", "both") and finetune.freeze_epochs == "forever":
-        yield "dropout", f"finetune.freeze {finetune.freeze!r} forever leaves the body without dropout"
+    elif body_always_rests(finetune.freeze, finetune.freeze_epochs):
+        forever = " forever" if finetune.freeze_epochs == "forever" else ""
+        yield "dropout", f"finetune.freeze {finetune.freeze!r}{forever} leaves the body without dropout"
     if finetune.lora_rank is None:
         yield "adapter-init", "finetune.lora_rank is null: there are no adapters"
 
