@@ -186,7 +186,9 @@ def _read_words(text: str) -> tuple[str, ...]:
         if word == "none":
             raise ValueError("'none' cannot be frozen beside other parts: it says that nothing is")
         if word == GRADUAL or word in PRESETS:
-            raise ValueError(f"{word!r} cannot be frozen in a phase: it is a whole schedule. Write it alone, or name parts")
+            raise ValueError(
+                f"{word!r} cannot be frozen in a phase: it is a whole schedule. Write it alone, or name parts"
+            )
         near = hint(word, {*WORDS, "none", "body.layers[0:6]", *((*PRESETS, GRADUAL) if len(words) == 1 else ())})
         raise ValueError(f"{word!r} cannot be frozen. {near}")
     if set(PARTS) <= set(words):
@@ -303,9 +305,9 @@ def freezes_kinds_of_weights(freeze: str) -> bool:
 
 
 def _phases_or_none(freeze: str, freeze_epochs: int | str) -> tuple[Phase, ...]:
-    """The phases, or one plain phase if the text is no schedule: its field's own check says what is wrong."""
+    """The phases, or one plain phase if it is no schedule's text: its field's own check says what is wrong."""
     try:
-        return schedule(freeze, freeze_epochs)
+        return schedule(freeze, freeze_epochs) if isinstance(freeze, str) else (Phase(None, ()),)
     except ValueError:
         return (Phase(None, ()),)
 

@@ -230,7 +230,9 @@ def _canonical_freeze(flat: Mapping[str, Any]) -> dict[str, Any]:
     freeze, frozen, epochs = (whole[f"finetune.{name}"] for name in ("freeze", "freeze_epochs", "epochs"))
     idle: dict[str, Any] = {}
     try:
-        text = freezing.checked(freezing.as_text(freeze))  # type: ignore[arg-type]
+        text = freezing.as_text(freeze)
+        if not isinstance(text, str):
+            return {}
         if freezing.never_follows_schedule(text, frozen, epochs):
             idle = {"finetune.warmup_epochs": 0, "finetune.decay_epochs": None}
         freeze, frozen = freezing.canonical(text, frozen, epochs, _run_facts({**whole, **idle}))
