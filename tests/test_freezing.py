@@ -617,6 +617,82 @@ def test_optimizer_state_at_a_border(run, tmp_path):
     assert parts == {"embedder": {4.0 * per_epoch}, "body": {2.0 * per_epoch}, "predictor": {2.0 * per_epoch}}
 
 
+def test_a_fresh_start_forgets_the_optimizer_s_state(run, tmp_path):
+    """Step counts of all parameters begin again, and what rests from then on has none."""
+    settings = {"task": "tiny", "finetune__freeze": "none:2 > predictor:1 fresh > none", "finetune__epochs": 4}
+    config = resolve({key.replace("__", "."): value for key, value in settings.items()})
+    path = tmp_path / "sweep" / "trials" / config.trial_id / "checkpoint.safetensors"
+    seen = []
+    run(**settings, report=lambda row: seen.append(read_tensors(str(path)).tensors))
+    steps = [sorted({float(state[key]) for key in state if key.endswith(".step")}) for state in seen]
+    counts = [sum(key.endswith(".step") for key in state) for state in seen]
+    assert steps == [[3.0], [6.0], [3.0], [3.0, 6.0]]  # three steps per epoch
+    assert counts[0] == counts[1] == counts[3] == counts[2] + 2  # the predictor's weight and bias
+
+
+def test_rates_and_their_sum_contain_the_phase_s_factor(run, tmp_path):
+    from orca_sweep.results import collect, read_results
+
+    freeze = "body:1 lr*10 constant > embedder:2 lr*0.5 fresh > none"
+    row, epochs = run(
+        task="tiny", finetune__freeze=freeze, finetune__epochs=4, finetune__lr=1e-3, finetune__warmup_epochs=2,
+        finetune__decay_epochs=4, finetune__batch_size=12, proxy="none",
+    )  # fmt: skip
+    # Two steps per epoch; warm-up over four steps and decay over the next four, counted from the second epoch.
+    schedule_of_3_epochs = [0.25, 0.5, 0.75, 1.0, 1.0, 0.75]
+    rates = [10, 10, *(rate * factor for rate, factor in zip(schedule_of_3_epochs, [0.5] * 4 + [1] * 2, strict=True))]
+    assert [epoch["lr"] for epoch in epochs] == pytest.approx([1e-3 * rate for rate in rates[1::2]], rel=1e-12)
+    sums = [1e-3 * (a + b) for a, b in itertools.batched(rates, 2)] if hasattr(itertools, "batched") else [
+        1e-3 * (rates[i] + rates[i + 1]) for i in range(0, 8, 2)
+    ]  # fmt: skip
+    assert [epoch["lr_integral"] for epoch in epochs] == pytest.approx(sums, rel=1e-12)
+    collect(tmp_path / "sweep")
+    stages = read_results(tmp_path / "sweep" / "tables").stages
+    phases = stages[stages["stage"] == "finetune"].sort_values("phase")
+    assert phases["lr_factor"].tolist() == [10.0, 0.5, 1.0]
+    assert phases["constant_lr"].tolist() == [True, False, False]
+    assert phases["fresh_optimizer"].tolist() == [False, True, False]
+    assert phases["lr_integral"].tolist() == pytest.approx([sums[0], sums[1] + sums[2], sums[3]], rel=1e-12)
+    assert stages[stages["stage"] != "finetune"]["lr_factor"].isna().all()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_the_released_predictor_only_phase_is_one_line(optimizer, user_tasks, place):
+    """Beside plain torch: one optimizer at ten times the rate without warm-up, body at rest; then another with a warm-up."""
+    import copy
+
+    from orca_sweep import stages
+    from orca_sweep.model import build_model
+    from orca_sweep.streams import stream_rng
+    from orca_sweep.tasks import find_task, task_data
+
+    config = resolve({
+        "task": "tiny", "proxy": "none", "finetune.epochs": 3, "finetune.lr": 1e-3, "finetune.optimizer": optimizer,
+        "finetune.freeze": "body:1 lr*10 constant > none fresh", "finetune.warmup_epochs": 1, "finetune.decay_epochs": 4,
+    })  # fmt: skip
+    data = task_data(find_task("tiny"), place, 0, None)
+    loaded, _, _ = stages.pretrain_body(find_body("swin-micro"), config.body, place, lambda row: None)
+    model = build_model(data, loaded, config)
+    plain = copy.deepcopy(model).train()
+    stages.finetune(model, data, config.finetune, config.seed_of, "cpu", None, lambda row: None)
+    kinds = {"sgd": (torch.optim.SGD, {"momentum": 0.9}), "adamw": (torch.optim.AdamW, {})}
+    kind, more = kinds[optimizer]
+    for first, last, resting, rates in [(1, 1, plain.body, [10] * 3), (2, 3, None, [1 / 3, 2 / 3, 1, 1, 8 / 9, 7 / 9])]:
+        trained = [p for p in plain.parameters() if resting is None or all(p is not q for q in resting.parameters())]
+        stepped = kind(trained, lr=1e-3, weight_decay=config.finetune.weight_decay, foreach=True, **more)
+        orders = [stream_rng(0, "finetune order", epoch).permutation(24) for epoch in range(first, last + 1)]
+        for rows, rate in zip(np.split(np.concatenate(orders), len(rates)), rates, strict=True):
+            x, y = (torch.from_numpy(part[rows]) for part in (data.train.x, data.train.y))
+            plain.zero_grad()
+            torch.nn.functional.cross_entropy(plain(x), y).backward()
+            stepped.param_groups[0]["lr"] = 1e-3 * rate
+            stepped.step()
+    a, b = (torch.cat([p.detach().flatten() for p in m.parameters()]) for m in (model, plain))
+    # The size of an Adam step does not depend on that of its gradient: where that is rounding alone, so is the step.
+    near = (a - b).abs() <= 1e-6 + 1e-5 * b.abs()
+    assert near.all() if optimizer == "sgd" else near.float().mean() > 0.99
+
+
 def test_sgd_starts_what_thaws_without_momentum(run, monkeypatch):
     """Beside torch's plain sgd, which takes parameters with and without momentum side by side."""
     from orca_sweep.stages import finetuning
@@ -654,6 +730,7 @@ def small_parts(names):
         {"finetune__freeze": "embedder+body:2 > none"},
         {"finetune__freeze": "gradual-unfreeze", "finetune__freeze_epochs": 1},
         {"finetune__lora_rank": 2, "finetune__freeze": "body:1 > none"},
+        {"finetune__freeze": "both:2 lr*10 > predictor:1 fresh > none fresh".replace("both", "embedder+body")},
     ],
 )
 def test_a_killed_run_ends_as_the_unbroken_one_whatever_is_frozen(run, at, settings):
