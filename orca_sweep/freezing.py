@@ -287,6 +287,11 @@ def beginning(phases: Iterable[Phase], epochs: int) -> tuple[Phase, ...]:
     return tuple(kept)
 
 
+def without_stepping(phases: Iterable[Phase]) -> tuple[Phase, ...]:
+    """Returns the phases as if they only froze: at the schedule's own rate, and without fresh starts."""
+    return _tidy(Phase(phase.epochs, phase.frozen) for phase in phases)
+
+
 def body_always_rests(freeze: str, freeze_epochs: int | str) -> bool:
     """Whether the whole body is frozen in every phase; False if the text is no schedule."""
     return freeze != GRADUAL and all("body" in phase.frozen for phase in _phases_or_none(freeze, freeze_epochs))
