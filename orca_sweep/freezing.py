@@ -186,8 +186,9 @@ def _read_words(text: str) -> tuple[str, ...]:
         if word == "none":
             raise ValueError("'none' cannot be frozen beside other parts: it says that nothing is")
         if word == GRADUAL or word in PRESETS:
+            means = f", {PRESETS[word]!r}" if word in PRESETS else ""
             raise ValueError(
-                f"{word!r} cannot be frozen in a phase: it is a whole schedule. Write it alone, or name parts"
+                f"{word!r} cannot be frozen in a phase: it is a whole schedule{means}. Name the parts instead"
             )
         near = hint(word, {*WORDS, "none", "body.layers[0:6]", *((*PRESETS, GRADUAL) if len(words) == 1 else ())})
         raise ValueError(f"{word!r} cannot be frozen. {near}")
