@@ -201,8 +201,9 @@ class FinetuneConfig(_Part):
     epochs: Count = Field(20, description="passes over the training samples")
     freeze: Freeze = Field(
         "none",
-        description="what rests when: none, embedder, body, both, layernorm, linear-probe, gradual-unfreeze, or phases"
-        " such as 'body:5 > body.layers[0:6]:3 > none'",
+        description="what rests when: none, embedder, body, both, linear-probe, layernorm, released-layernorm,"
+        " released-non-attn, gradual-unfreeze, or phases such as 'body:5 > body.layers[0:6]:3 > none', each with its own"
+        " learning rate and optimizer if wanted: 'body:5 lr*10 constant > none fresh'",
     )
     freeze_epochs: Epochs | Forever = Field(
         5, description="epochs of a single frozen phase before full fine-tuning (gradual-unfreeze: of each), or forever"

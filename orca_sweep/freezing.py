@@ -1,25 +1,51 @@
-"""Freeze schedules as text: which parameters rest in which phase of fine-tuning.
+"""Freeze schedules as text: which parameters rest in which phase of fine-tuning, and at what learning rate the others train.
 
-A schedule is phases joined by ``>``, a phase is what is frozen, joined by ``+``, and its epochs after ``:``
+A schedule is phases joined by ``>``. A phase is what is frozen, joined by ``+``, then its epochs after ``:``, then, if
+wanted, words about its learning rate and optimizer
 
     body:5 > none                          the body rests for five epochs, then everything trains
     embedder+body.layers[0:6]:3 > body     ... and then the body rests until the end
     body-without-norms:forever             only the body's normalisation layers train (and the new parts)
+    body:5 lr*10 constant > none fresh     five epochs of the new parts at ten times the rate, then all, started afresh
 
-What a model makes of these words is the fine-tuning stage's affair; nothing here needs torch.
+``lr*F``      multiplies the learning rate of every step of the phase by F.
+``constant``  holds the rate at its peak in this phase: it neither warms up nor decays.
+``fresh``     starts the optimizer and the learning-rate schedule anew: moments are forgotten, warm-up and decay count from
+              the phase's first step.
+
+Warm-up and decay count from the last fresh start, else from the first epoch, through whatever phases there are.
+
+The last line is the predictor-only phase of the released ORCA, for five epochs. As ``get_optimizer_scheduler`` of its
+``src/task_configs.py`` has it: embedder and predictor train (its name notwithstanding), the body rests; the rate is ten
+times the recipe's if that is at most 0.001, else the recipe's; it does not warm up; then optimizer and schedule start
+anew with all parameters. From the 22nd epoch its rate is a fifth of that, from the 42nd a twenty-fifth: that of
+``body:21 lr*10 constant > body:20 lr*2 constant > none fresh``.
+
+Which parameters a word means is told in ``orca_sweep.stages.frozen``; nothing here needs torch.
 """
 
+import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from orca_sweep.registry import hint
 
 PARTS = ("embedder", "body", "predictor")
-KINDS = ("norms", "attention", "biases")
+KINDS = ("norms", "transformer-norms", "attention", "qkv", "biases")
 WORDS = (*PARTS, *(f"body.{kind}" for kind in KINDS), *(f"body-without-{kind}" for kind in KINDS))
+WIDER: Mapping[str, str] = {
+    "body.transformer-norms": "body.norms",
+    "body.qkv": "body.attention",
+    "body-without-norms": "body-without-transformer-norms",
+    "body-without-attention": "body-without-qkv",
+}
+"""Words that say nothing beside another one, which holds all they mean."""
 LAYERS = re.compile(r"body\.layers\[(-?\d+)?:(-?\d+)?\]")
-PHASE = re.compile(r"((?:[^:\[]|\[[^\]]*\])*)(?::(.*))?", re.DOTALL)
+HEAD = re.compile(r"((?:[^:\[]|\[[^\]]*\])*)(?::(.*))?", re.DOTALL)
+FACTOR, CONSTANT, FRESH = "lr*", "constant", "fresh"
+FIELDS = ("frozen", "epochs", "lr_factor", "constant_lr", "fresh_optimizer")
 GRADUAL = "gradual-unfreeze"
 PRESETS: Mapping[str, str] = {
     "none": "none",
@@ -28,16 +54,60 @@ PRESETS: Mapping[str, str] = {
     "both": "embedder+body",
     "linear-probe": "embedder+body:forever",
     "layernorm": "body-without-norms:forever",
+    "released-layernorm": "body-without-transformer-norms:forever",
+    "released-non-attn": "body.qkv:forever",
 }
 NAMED = {("embedder",): "embedder", ("body",): "body", ("embedder", "body"): "both"}
+NAMED_FOREVER = {
+    **NAMED,
+    ("body-without-norms",): "layernorm",
+    ("body-without-transformer-norms",): "released-layernorm",
+    ("body.qkv",): "released-non-attn",
+}
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of fine-tuning: how many epochs (None = to the end) and what is frozen, in one order."""
+    """A stretch of fine-tuning: how many epochs (None = to the end), what is frozen, in one order, and how it steps."""
 
     epochs: int | None
     frozen: tuple[str, ...]
+    lr_factor: float = field(default=1.0, kw_only=True)
+    """On the learning rate of every step."""
+    constant_lr: bool = field(default=False, kw_only=True)
+    """The rate is the peak rate: it does not warm up or decay."""
+    fresh_optimizer: bool = field(default=False, kw_only=True)
+    """The optimizer forgets its state as the phase begins, and warm-up and decay count from there."""
+
+    @property
+    def work(self) -> tuple[tuple[str, ...], float, bool, bool]:
+        """All of it but its length: runs that do equal work for so many epochs have these in common."""
+        return self.frozen, self.lr_factor, self.constant_lr, self.fresh_optimizer
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it only freezes."""
+        return self.work == (self.frozen, 1.0, False, False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What of a run decides which words of its schedule can act."""
+
+    warmup_epochs: int
+    decay_epochs: int | None
+    optimizer_remembers: bool
+    """Whether a step depends on the steps before it; that of sgd without momentum does not."""
+    merges_patches: bool
+    """Whether the body may have down-sampling norms; only Swin has."""
+
+    @property
+    def has_constant_rate(self) -> bool:
+        """Whether all steps have one rate anyway."""
+        return self.warmup_epochs == 0 and self.decay_epochs is None
+
+
+# Reading ------------------------------------------------------------------------------------------
 
 
 def schedule(freeze: str, freeze_epochs: int | str, n_layers: int = 0) -> tuple[Phase, ...]:
@@ -62,28 +132,43 @@ def schedule(freeze: str, freeze_epochs: int | str, n_layers: int = 0) -> tuple[
         frozen = [("embedder", "body"), *(("embedder", f"body.layers[0:{i}]") for i in range(n_layers - 1, 0, -1))]
         phases = [Phase(freeze_epochs, part) for part in [*frozen, ("embedder",)]]
         return _tidy([*phases, Phase(None, ())])
-    texts = PRESETS.get(freeze, freeze).split(">")
-    phases = []
-    for i, text in enumerate(texts):
-        found = PHASE.fullmatch(text.strip())
-        if found is None:
-            raise ValueError(f"{text.strip()!r} is no phase such as 'body:5'")
-        words, length = found[1], found[2] or ""
-        last = i == len(texts) - 1
-        epochs = _epochs(length.strip(), last, freeze_epochs if len(texts) == 1 and words.strip() != "none" else None)
-        phases.append(Phase(epochs, _frozen(words)))
+    texts = PRESETS.get(freeze.strip(), freeze).split(">")
+    phases = [_read_phase(text, i == len(texts) - 1) for i, text in enumerate(texts)]
+    if len(texts) == 1 and not _says_length(texts[0]) and phases[0].frozen and isinstance(freeze_epochs, int):
+        phases = [replace(phases[0], epochs=freeze_epochs)]
     if phases[-1].epochs is not None:
         phases.append(Phase(None, ()))
     return _tidy(phases)
 
 
-def _epochs(text: str, last: bool, otherwise: int | str | None) -> int | None:
+def _read_phase(text: str, is_last: bool) -> Phase:
+    head, *rest = _split_phase(text)
+    match = HEAD.fullmatch(head)
+    if match is None:
+        raise ValueError(f"{head!r} is no phase such as 'body:5'")
+    if head.startswith(FACTOR) or head in (CONSTANT, FRESH):
+        raise ValueError(f"{text.strip()!r} does not say what is frozen. Write 'none {text.strip()}'")
+    frozen = _read_words(match[1])
+    return Phase(_read_length(match[2] or "", is_last), frozen, **_read_stepping(rest))
+
+
+def _split_phase(text: str) -> list[str]:
+    """What is frozen with its length, then each word after it."""
+    return re.sub(r"\s*([+:*])\s*", r"\1", text).split() or [""]
+
+
+def _says_length(text: str) -> bool:
+    match = HEAD.fullmatch(_split_phase(text)[0])
+    return bool(match and match[2])
+
+
+def _read_length(text: str, is_last: bool) -> int | None:
     if text == "":
-        if not last:
+        if not is_last:
             raise ValueError("only the last phase may leave its length out: write 'body:5 > none'")
-        return otherwise if isinstance(otherwise, int) else None
+        return None
     if text == "forever":
-        if not last:
+        if not is_last:
             raise ValueError("only the last phase can last forever")
         return None
     if not text.isdecimal() or len(text) > 9:
@@ -91,33 +176,105 @@ def _epochs(text: str, last: bool, otherwise: int | str | None) -> int | None:
     return int(text)
 
 
-def _frozen(text: str) -> tuple[str, ...]:
-    words = [word.strip() for word in text.split("+")]
+def _read_words(text: str) -> tuple[str, ...]:
+    words = text.split("+")
     if words == ["none"]:
         return ()
     for word in words:
-        if word not in WORDS and not LAYERS.fullmatch(word):
-            near = hint(word, {*WORDS, "none", "body.layers[0:6]", *((*PRESETS, GRADUAL) if len(words) == 1 else ())})
-            raise ValueError(f"{word!r} cannot be frozen. {near}")
+        if word in WORDS or LAYERS.fullmatch(word):
+            continue
+        if word == "none":
+            raise ValueError("'none' cannot be frozen beside other parts: it says that nothing is")
+        if word == GRADUAL or word in PRESETS:
+            means = f", {PRESETS[word]!r}" if word in PRESETS else ""
+            raise ValueError(
+                f"{word!r} cannot be frozen in a phase: it is a whole schedule{means}. Name the parts instead"
+            )
+        near = hint(word, {*WORDS, "none", "body.layers[0:6]", *((*PRESETS, GRADUAL) if len(words) == 1 else ())})
+        raise ValueError(f"{word!r} cannot be frozen. {near}")
     if set(PARTS) <= set(words):
         raise ValueError("embedder, body and predictor frozen at once leave nothing to train")
-    whole = "body" in words  # then its parts say nothing more
-    kept = {word for word in words if not (whole and word.startswith("body") and word != "body")}
+    return _order_words(words)
+
+
+def _order_words(words: Iterable[str]) -> tuple[str, ...]:
+    """Without words that say nothing beside the others, in one order."""
+    given = set(words)
+    kept = {
+        word
+        for word in given
+        if WIDER.get(word) not in given and not ("body" in given and word.startswith("body") and word != "body")
+    }
     return tuple(sorted(kept, key=lambda word: (WORDS.index(word) if word in WORDS else len(WORDS), word)))
 
 
+def _read_stepping(words: Iterable[str]) -> dict[str, Any]:
+    """The fields of a phase that its words after the length set."""
+    fields: dict[str, Any] = {}
+    for word in words:
+        if word.startswith(FACTOR):
+            name, value = "lr_factor", _read_factor(word.removeprefix(FACTOR))
+        elif word in (CONSTANT, FRESH):
+            name, value = {CONSTANT: "constant_lr", FRESH: "fresh_optimizer"}[word], True
+        else:
+            raise ValueError(
+                f"{word!r} is none of the words that may follow what is frozen and its length: a factor such as 'lr*10',"
+                " 'constant' and 'fresh', as in 'body:5 lr*10 > none fresh'"
+            )
+        if name in fields:
+            raise ValueError(f"a phase says {FACTOR + ' ...' if name == 'lr_factor' else word!r} twice")
+        fields[name] = value
+    return fields
+
+
+def _read_factor(text: str) -> float:
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = math.nan
+    if not (math.isfinite(factor) and factor > 0):
+        raise ValueError(f"the factor {text!r} of a phase's learning rate is no number above zero, as in 'lr*10'")
+    return factor
+
+
 def _tidy(phases: Iterable[Phase]) -> tuple[Phase, ...]:
-    """Without empty phases, and with equal neighbours joined."""
+    """Without empty phases and a fresh start of the first one, and with equal neighbours joined."""
     kept: list[Phase] = []
     for phase in phases:
         if phase.epochs == 0:
             continue
-        if kept and kept[-1].frozen == phase.frozen:
+        if not kept:
+            phase = replace(phase, fresh_optimizer=False)
+        elif not phase.fresh_optimizer and replace(kept[-1], fresh_optimizer=False).work == phase.work:
             before = kept.pop()
             both = None if phase.epochs is None or before.epochs is None else before.epochs + phase.epochs
-            phase = Phase(both, phase.frozen)
+            phase = replace(before, epochs=both)
         kept.append(phase)
     return tuple(kept)
+
+
+# Asking -------------------------------------------------------------------------------------------
+
+
+def phase_at(phases: Sequence[Phase], epoch: int) -> Phase:
+    """Returns the phase that fine-tuning epoch ``epoch`` (from 1) belongs to."""
+    return next(phase for phase, first in reversed(list(_with_first_epochs(phases))) if first <= epoch)
+
+
+def epochs_before_fresh_start(phases: Sequence[Phase], epoch: int) -> int:
+    """Returns how many epochs lie before the last fresh start at or before an epoch (from 1); 0 without any.
+
+    Optimizer state, warm-up and decay of that epoch begin there.
+    """
+    starts = (first - 1 for phase, first in _with_first_epochs(phases) if phase.fresh_optimizer and first <= epoch)
+    return max(starts, default=0)
+
+
+def _with_first_epochs(phases: Iterable[Phase]) -> Iterator[tuple[Phase, int]]:
+    first = 1
+    for phase in phases:
+        yield phase, first
+        first += phase.epochs or 0
 
 
 def beginning(phases: Iterable[Phase], epochs: int) -> tuple[Phase, ...]:
@@ -126,16 +283,51 @@ def beginning(phases: Iterable[Phase], epochs: int) -> tuple[Phase, ...]:
     for phase in phases:
         length = left if phase.epochs is None else min(left, phase.epochs)
         if length > 0:
-            kept.append(Phase(length, phase.frozen))
+            kept.append(replace(phase, epochs=length))
         left -= length
     return tuple(kept)
 
 
-def canonical(freeze: str, freeze_epochs: int | str, epochs: int) -> tuple[str, int | str]:
+def without_stepping(phases: Iterable[Phase]) -> tuple[Phase, ...]:
+    """Returns the phases as if they only froze: at the schedule's own rate, and without fresh starts."""
+    return _tidy(Phase(phase.epochs, phase.frozen) for phase in phases)
+
+
+def body_always_rests(freeze: str, freeze_epochs: int | str) -> bool:
+    """Whether the whole body is frozen in every phase; False if the text is no schedule."""
+    return freeze != GRADUAL and all("body" in phase.frozen for phase in _phases_or_none(freeze, freeze_epochs))
+
+
+def never_follows_schedule(freeze: str, freeze_epochs: int | str, epochs: int) -> bool:
+    """Whether the rate is constant in every phase of a run of so many epochs, so that warm-up and decay cannot act."""
+    phases = _phases_or_none(freeze, freeze_epochs if freeze != GRADUAL else 1)
+    return all(phase.constant_lr for phase in beginning(phases, epochs))
+
+
+def freezes_kinds_of_weights(freeze: str) -> bool:
+    """Whether a phase freezes weights of the body by their kind, not by part or layer."""
+    kinds = {word for word in WORDS if word not in PARTS}
+    return any(kinds & set(phase.frozen) for phase in _phases_or_none(freeze, 1))
+
+
+def _phases_or_none(freeze: str, freeze_epochs: int | str) -> tuple[Phase, ...]:
+    """The phases, or one plain phase if it is no schedule's text: its field's own check says what is wrong."""
+    try:
+        return schedule(freeze, freeze_epochs) if isinstance(freeze, str) else (Phase(None, ()),)
+    except ValueError:
+        return (Phase(None, ()),)
+
+
+# One way to write it ------------------------------------------------------------------------------
+
+
+def canonical(freeze: str, freeze_epochs: int | str, epochs: int, run: RunFacts | None = None) -> tuple[str, int | str]:
     """Returns the one (freeze, freeze_epochs) of all that do the same work in a run of ``epochs``.
 
-    Phases that the run does not reach are left out. A schedule that says its own lengths and is none of the
-    presets keeps its text, with freeze_epochs 0.
+    Phases that the run does not reach are left out, and with ``run`` what cannot act in it: ``constant`` where the rate is
+    the peak rate anyway, ``fresh`` where there is nothing to forget and no schedule to start again, and the
+    difference between norms with and without those of down-sampling where the body has none. A schedule that says its own
+    lengths and is none of the presets keeps its text, with freeze_epochs 0.
 
     Raises:
         ValueError: saying what is wrong with the text, or with a run of no epoch.
@@ -147,42 +339,77 @@ def canonical(freeze: str, freeze_epochs: int | str, epochs: int) -> tuple[str, 
         if first.epochs is None or (first.frozen == ("embedder", "body") and first.epochs >= epochs):
             return ("both", "forever") if first.frozen else ("none", 0)
         return freeze, freeze_epochs if first.frozen else 0
-    *reached, last = beginning(schedule(freeze, freeze_epochs), epochs)
-    phases = [*reached, Phase(None, last.frozen)]
+    reached = beginning(schedule(freeze, freeze_epochs), epochs)
+    *before, last = reached if run is None else _tidy(_without_idle_words(reached, run))
+    phases = [*before, replace(last, epochs=None)]
     first = phases[0]
-    if phases == [Phase(None, ())]:
-        return "none", 0
     if len(phases) == 1:
-        return {**NAMED, ("body-without-norms",): "layernorm"}.get(first.frozen, "+".join(first.frozen)), "forever"
-    if len(phases) == 2 and first.frozen and not phases[1].frozen:
-        return NAMED.get(first.frozen, "+".join(first.frozen)), first.epochs or 0
+        if not first.frozen:
+            return _text(first), 0
+        return (NAMED_FOREVER.get(first.frozen, _text(first)) if first.is_plain else _text(first)), "forever"
+    if len(phases) == 2 and first.frozen and phases[1] == Phase(None, ()):
+        text = _text(replace(first, epochs=None))
+        return (NAMED.get(first.frozen, text) if first.is_plain else text), first.epochs or 0
     return " > ".join(_text(phase) for phase in phases), 0
+
+
+def _without_idle_words(phases: Sequence[Phase], run: RunFacts) -> Iterator[Phase]:
+    for phase, first in _with_first_epochs(phases):
+        done = first - 1 - epochs_before_fresh_start(phases, first)  # of the rate's schedule
+        is_at_peak = run.decay_epochs is None and done >= run.warmup_epochs
+        yield replace(
+            phase,
+            frozen=phase.frozen if run.merges_patches else _order_words(map(_with_all_norms, phase.frozen)),
+            constant_lr=phase.constant_lr and not is_at_peak,
+            fresh_optimizer=phase.fresh_optimizer and not (run.has_constant_rate and not run.optimizer_remembers),
+        )
+
+
+def _with_all_norms(word: str) -> str:
+    return word.replace("transformer-norms", "norms")
 
 
 def _text(phase: Phase) -> str:
     words = "+".join(phase.frozen) or "none"
-    return words if phase.epochs is None else f"{words}:{phase.epochs}"
+    parts = [words if phase.epochs is None else f"{words}:{phase.epochs}"]
+    if phase.lr_factor != 1:
+        whole = phase.lr_factor.is_integer() and phase.lr_factor < 1e15
+        parts.append(f"{FACTOR}{int(phase.lr_factor) if whole else repr(phase.lr_factor)}")
+    return " ".join(parts + [CONSTANT] * phase.constant_lr + [FRESH] * phase.fresh_optimizer)
 
 
 def as_text(value: object) -> object:
-    """Returns a list of phases (mappings with ``frozen`` and ``epochs``) as a schedule's text; text stays.
+    """Returns a list of phases (mappings with the fields of ``Phase``) as a schedule's text; text stays.
 
     Raises:
         ValueError: saying what is wrong with the list.
     """
     if not isinstance(value, list):
         return value
-    texts = []
-    for phase in value:
-        if not isinstance(phase, dict) or not {"frozen"} <= set(phase) <= {"frozen", "epochs"}:
-            raise ValueError("a phase is a mapping with 'frozen' and 'epochs', such as {frozen: [body], epochs: 5}")
-        frozen = phase["frozen"]
-        words = "+".join(map(str, frozen)) if isinstance(frozen, list) else str(frozen)
-        length = phase.get("epochs")
-        texts.append((words or "none") + (f":{length}" if length is not None else ""))
-    if not texts:
+    if not value:
         raise ValueError("a schedule needs at least one phase")
-    return " > ".join(texts)
+    return " > ".join(map(_phase_as_text, value))
+
+
+def _phase_as_text(phase: object) -> str:
+    if not isinstance(phase, dict) or not {"frozen"} <= set(phase) <= set(FIELDS):
+        raise ValueError(
+            "a phase is a mapping with 'frozen' and 'epochs', such as {frozen: [body], epochs: 5}; it may also have"
+            " 'lr_factor', 'constant_lr' and 'fresh_optimizer'"
+        )
+    frozen, length, factor = phase["frozen"], phase.get("epochs"), phase.get("lr_factor")
+    words = ("+".join(map(str, frozen)) if isinstance(frozen, list) else str(frozen)) or "none"
+    parts = [words + (f":{length}" if length is not None else "")]
+    parts += [f"{FACTOR}{factor}"] if factor is not None else []
+    parts += [CONSTANT] * _read_switch(phase, "constant_lr") + [FRESH] * _read_switch(phase, "fresh_optimizer")
+    return " ".join(parts)
+
+
+def _read_switch(phase: Mapping[str, object], name: str) -> bool:
+    value = phase.get(name, False)
+    if value not in (True, False, "true", "false"):
+        raise ValueError(f"{name} of a phase is {value!r}. It is true or false")
+    return value in (True, "true")
 
 
 def checked(freeze: str) -> str:

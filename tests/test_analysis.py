@@ -376,6 +376,8 @@ def test_figure4_reads_the_length_where_it_is_no_factor_and_counts_what_is_not_o
         ("none", "0", "none"),
         ("body", "1", "body, 1 epoch"),
         ("layernorm", "forever", "layernorm, forever"),
+        ("body lr*10", "5", "body lr*10, 5 epochs"),
+        ("body:5 lr*10 constant > none fresh", "0", "body:5 lr*10 constant > none fresh"),
         ("body:3 > embedder:2 > none", "0", "body:3 > embedder:2 > none"),
     ],
 )

@@ -46,6 +46,10 @@ def timeless(epochs):
     return [{key: value for key, value in row.items() if key != "wall_time_s"} for row in epochs]
 
 
+FRESH = {"task": "tiny", "finetune__epochs": 4, "finetune__warmup_epochs": 1, "finetune__decay_epochs": 3,
+         "finetune__freeze": "body:1 lr*10 constant > none:2 lr*0.5 fresh > predictor fresh"}  # fmt: skip
+
+
 # Resume -------------------------------------------------------------------------------------------
 
 
@@ -57,8 +61,10 @@ def timeless(epochs):
         {"task": "tiny", "finetune__epochs": 3, "finetune__freeze": "both", "finetune__freeze_epochs": 2},
         {"task": "tiny", "finetune__epochs": 3, "finetune__optimizer": "sgd", "finetune__warmup_epochs": 1},
         {**TEXT, "finetune__accumulation": 2, "finetune__batch_size": 4, "finetune__grad_clip": 0.1},
+        FRESH,
+        {**FRESH, "finetune__optimizer": "sgd", "finetune__lr": 0.01},
     ],
-    ids=["dropout", "thaws", "cached features", "sgd", "accumulation"],
+    ids=["dropout", "thaws", "cached features", "sgd", "accumulation", "factor and fresh start", "fresh sgd"],
 )
 def test_a_run_killed_at_any_step_ends_as_the_unbroken_one(run, tmp_path, monkeypatch, settings):
     """Saved after every step; killed after each in turn, inside epochs and at their borders, and taken up again."""

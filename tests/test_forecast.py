@@ -186,6 +186,8 @@ TUNED = "tune: {finetune.lr: [1e-3, 1e-4]}\n"
          "The cells are not matched in tuning effort: different candidates 2 in 1 cells, 4 in 1 cells"),
         ("base: {proxy: mnist5k}\nfactors: {embedder.lr: [1e-3, 1e-2], embedder.epochs: [1, 2]}\ndesign: zip\n",
          "embedder.lr and embedder.epochs move together"),
+        ("factors: {finetune.freeze: [none, body lr*10, 'embedder:1 > none fresh']}\n",
+         "finetune.freeze 'body lr*10', 'embedder:1 > none fresh' in tiny sets learning rates or fresh starts"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_told_apart_is_said(plan_of, text, words):
@@ -202,11 +204,15 @@ def test_what_cannot_be_told_apart_is_said(plan_of, text, words):
         "factors: {proxy: [none, mnist5k], finetune.lr: [1e-3, 1e-4]}\n",
         "factors: {finetune.epochs: [2, 4], finetune.lr: [1e-3, 1e-4]}\n" + "exclude: [{finetune.lr: 1e-4}]\n",
         "factors: {proxy: [none, mnist5k], embedder.epochs: [0, 2]}\n" + TUNED,
+        "factors: {finetune.freeze: [none, body, body lr*10, none lr*10], finetune.freeze_epochs: [1, forever]}\n",
+        "factors: {finetune.freeze: ['body:1 > none fresh', body], proxy: [none, mnist5k]}\n"
+        "base: {task: tiny, finetune.freeze_epochs: 1, finetune.epochs: 4}\n",
     ],
 )
 def test_what_can_be_told_apart_is_not_warned_of(plan_of, text):
-    said = confounds(plan_of(f"base: {{task: tiny}}\n{text}seeds: 2\n"))
-    assert not any("move together" in one or "tuning effort" in one for one in said), said
+    base = "" if "base:" in text else "base: {task: tiny}\n"
+    said = confounds(plan_of(f"{base}{text}seeds: 2\n"))
+    assert not any("move together" in one or "tuning effort" in one or "fresh starts" in one for one in said), said
 
 
 # The command --------------------------------------------------------------------------------------

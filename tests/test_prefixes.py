@@ -13,12 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orca_sweep import stages
-from orca_sweep.freezing import beginning, schedule
+from orca_sweep.freezing import beginning, epochs_before_fresh_start, phase_at, schedule
 from orca_sweep.results import collect, read_record, reveal
 from orca_sweep.space.prefixes import shared_epochs, shared_prefixes
 from orca_sweep.space.records import PlannedTrial
 from orca_sweep.stages import finetuning
-from orca_sweep.stages.finetuning import phase_at
 from orca_sweep.stages.sharing import PREFIX_STAGE
 from orca_sweep.store import Store
 from orca_sweep.trial import load_imports, resolve, run_trial
@@ -58,6 +57,13 @@ def shared_of(*settings, **common):
         ([("gradual-unfreeze", 2), ("gradual-unfreeze", 3)], [[2], [2]]),
         ([("gradual-unfreeze", 2, 20), ("gradual-unfreeze", 2, 30)], [[20], [20]]),
         ([("gradual-unfreeze", 2), ("embedder+body:2 > embedder:2 > none",)], [[2], [2]]),
+        ([("gradual-unfreeze", 2), ("embedder+body:2 lr*3 > none",)], [[], []]),
+        ([("body:5 lr*10 > none",), ("body:8 lr*10 > none",), ("body:5 > none",)], [[5], [5], []]),
+        ([("body:5 constant > none",), ("body:5 > none",)], [[], []]),
+        ([("body:5 > none",), ("body:5 > none fresh",), ("body:5 > none lr*2",)], [[5], [5], [5]]),
+        ([("body:5 > none:4 fresh > body",), ("body:5 > none fresh",), ("body:6",)], [[5, 9], [5, 9], [5]]),
+        ([("body:5 > body:2 fresh > none",), ("body:7 > none",), ("body:9 > none",)], [[5], [5, 7], [5, 7]]),
+        ([("body:5 lr*10 > none fresh", 0, 20), ("body:5 lr*10 > none fresh", 0, 30)], [[20], [20]]),
     ],
 )
 def test_trials_share_the_epochs_until_their_schedules_part_or_one_ends(schedules, expected):
@@ -70,8 +76,9 @@ def test_trials_that_differ_in_anything_else_share_nothing(other):
 
 
 words = st.sampled_from([(), ("body",), ("embedder",), ("embedder", "body")])
-texts = st.lists(st.tuples(words, st.integers(0, 4)), min_size=1, max_size=4).map(
-    lambda phases: " > ".join(f"{'+'.join(part) or 'none'}:{n}" for part, n in phases)
+stepping = st.sampled_from(["", "", " lr*2", " constant", " fresh", " lr*2 fresh"])
+texts = st.lists(st.tuples(words, st.integers(0, 4), stepping), min_size=1, max_size=4).map(
+    lambda phases: " > ".join(f"{'+'.join(part) or 'none'}:{n}{how}" for part, n, how in phases)
 )
 freezes = st.one_of(
     st.tuples(texts, st.just(0)),
@@ -82,9 +89,11 @@ cells = st.lists(st.tuples(freezes, st.integers(1, 12), st.integers(0, 1)), min_
 
 
 def by_epoch(config, n_layers):
-    """What is frozen in each epoch of a trial."""
+    """What each epoch of a trial does: what rests, at what rate, since which start."""
     phases = schedule(config.finetune.freeze, config.finetune.freeze_epochs, n_layers)
-    return [phase_at(phases, epoch).frozen for epoch in range(1, config.finetune.epochs + 1)]
+    works = [(phase_at(phases, epoch), epoch) for epoch in range(1, config.finetune.epochs + 1)]
+    return [(phase.frozen, phase.lr_factor, phase.constant_lr, epochs_before_fresh_start(phases, epoch))
+            for phase, epoch in works]  # fmt: skip
 
 
 def agreement(a, b):
@@ -234,6 +243,39 @@ def test_a_shared_prefix_changes_no_bit(bench, computed, way):
     if stages_reused == [PREFIX_STAGE]:
         assert second[0]["reused_s"] == pytest.approx(sum(row["wall_time_s"] for row in prefix))
     assert len(made.stored()) == 1
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_rates_and_fresh_starts_are_shared_to_the_bit(bench, computed, optimizer):
+    """After two epochs at ten times the rate one starts afresh and the other goes on; of the first, a third parts later."""
+    more = {"finetune__optimizer": optimizer, "finetune__lr": 1e-3, "finetune__warmup_epochs": 1,
+            "finetune__decay_epochs": 5}  # fmt: skip
+    begin = "body:2 lr*10 constant > "
+    thens = ("none fresh", "none", "none:1 fresh > embedder", "none:1 > none fresh")
+    made = bench(*({"finetune__freeze": begin + then} for then in thens), **more)
+    expected = made.alone()
+    assert len({row["state_sha256"] for row, _ in expected}) == 4
+    computed.clear()
+    for i in range(4):
+        check_equal(made.run(i), expected[i])
+    assert computed == [1, 2, 3, 4, 3, 4, 4, 4]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_what_a_prefix_has_forgotten_is_forgotten_by_a_run_that_had_begun_alone(bench, computed, optimizer):
+    """It dies in the first epoch, with moments of all parameters; the prefix it takes over has none of the predictor's."""
+    more = {"finetune__optimizer": optimizer, "finetune__lr": 0.01, "finetune__epochs": 4}
+    made = bench(
+        *({"finetune__freeze": f"none:1 > predictor:2 fresh > {then}"} for then in ("none", "embedder")), **more
+    )
+    expected = made.alone()
+    with pytest.raises(KeyboardInterrupt):
+        made.run(0, kill_at(1, KeyboardInterrupt))
+    computed.clear()
+    second, first = made.run(1), made.run(0)
+    assert computed == [1, 2, 3, 4, 4]
+    check_equal(second, expected[1])
+    check_equal(({**first[0], "resumed_from_epoch": 0}, first[1]), expected[0])
 
 
 def test_dropout_of_a_published_body_and_decoders_that_read_differently(bench, computed, saved_body):

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from orca_sweep.declaration import task_label
+from orca_sweep.freezing import Phase, beginning, schedule, without_stepping
 from orca_sweep.space.records import Plan
 
 EFFORT = ("finetune.epochs", "finetune.batch_size", "finetune.accumulation", "data.n_train")
@@ -19,6 +20,7 @@ def confounds(plan: Plan) -> list[str]:
         found += _moving_together(plan, name, flats)
         found += _unequal_steps(plan, name, flats)
         found += _untried_rate(plan, name, flats)
+        found += _rates_of_schedules(name, flats)
     return list(dict.fromkeys([*found, *_unequal_tuning(plan)]))
 
 
@@ -74,6 +76,22 @@ def _untried_rate(plan: Plan, task: str, flats: list[dict[str, Any]]) -> Iterato
             f"The {len(flats)} cells of {task} share finetune.lr = {rates.pop():g}, and no other was tried: a difference"
             " between them may be one of tuning. Search it within each cell (tune: {finetune.lr: {low: 1e-5, high: 1e-3,"
             " log: true}}), make it a factor, or set it per level under 'when'."
+        )
+
+
+def _rates_of_schedules(task: str, flats: list[dict[str, Any]]) -> Iterator[str]:
+    """Freeze schedules with learning rates or fresh starts of their own, and none that freezes alike without them."""
+    schedules: dict[tuple[Phase, ...], str] = {}
+    for flat in flats:
+        freeze, freeze_epochs = flat["finetune.freeze"], flat["finetune.freeze_epochs"]
+        length = "" if freeze_epochs in (0, "forever") else f" for {freeze_epochs} epochs"
+        schedules.setdefault(beginning(schedule(freeze, freeze_epochs), flat["finetune.epochs"]), f"{freeze!r}{length}")
+    plain = {without_stepping(phases) for phases in schedules if all(phase.is_plain for phase in phases)}
+    alone = [text for phases, text in schedules.items() if without_stepping(phases) not in plain]
+    if alone and len(schedules) > 1:
+        yield (
+            f"finetune.freeze {', '.join(alone)} in {task} sets learning rates or fresh starts beside what rests, and no cell"
+            " freezes the same without them: an effect of one cannot be told from an effect of the other. Add that cell."
         )
 
 

@@ -12,8 +12,10 @@ from orca_sweep.config import FinetuneConfig, TrialConfig
 from orca_sweep.freezing import GRADUAL, Phase, beginning, schedule
 from orca_sweep.space.records import PlannedTrial
 
-Stretches = tuple[tuple[tuple[str, ...], int], ...]
-"""What is frozen for how many epochs, one after the other."""
+Work = tuple[tuple[str, ...], float, bool, bool]
+"""What an epoch of a phase does: ``Phase.work``."""
+Stretches = tuple[tuple[Work, int], ...]
+"""What is done for how many epochs, one after the other."""
 
 
 def without_schedule(config: TrialConfig) -> TrialConfig:
@@ -23,6 +25,11 @@ def without_schedule(config: TrialConfig) -> TrialConfig:
     """
     config, same = config.as_run(), {"freeze": "none", "freeze_epochs": 0, "epochs": 1}
     return config.model_copy(update={"finetune": config.finetune.model_copy(update=same)})
+
+
+def first_work(config: TrialConfig) -> Work:
+    """Returns what a trial does in its first epoch of fine-tuning: trials with others share none of it."""
+    return schedule(config.finetune.freeze, config.finetune.freeze_epochs)[0].work
 
 
 def shared_prefixes(trials: Iterable[PlannedTrial]) -> Mapping[str, frozenset[int]]:
@@ -58,7 +65,7 @@ def _stretches(config: FinetuneConfig) -> Stretches:
     phases = schedule(config.freeze, config.freeze_epochs)
     if config.freeze == GRADUAL:
         phases = (phases[0], Phase(None, (GRADUAL, str(config.freeze_epochs))))
-    return tuple((phase.frozen, phase.epochs or 0) for phase in beginning(phases, config.epochs))
+    return tuple((phase.work, phase.epochs or 0) for phase in beginning(phases, config.epochs))
 
 
 def _partings(group: Iterable[tuple[Stretches, str]]) -> Iterator[tuple[str, frozenset[int]]]:
@@ -77,8 +84,8 @@ def _partings(group: Iterable[tuple[Stretches, str]]) -> Iterator[tuple[str, fro
 def _agreed(a: Stretches, b: Stretches) -> int:
     """How many epochs two schedules have in common."""
     epochs = 0
-    for (frozen, length), (other, other_length) in zip(a, b, strict=False):
-        if frozen != other:
+    for (work, length), (other_work, other_length) in zip(a, b, strict=False):
+        if work != other_work:
             break
         epochs += min(length, other_length)
         if length != other_length:

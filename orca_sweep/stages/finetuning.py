@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from orca_sweep.bodies.network import to_arrays, to_tensors
 from orca_sweep.config import FinetuneConfig, Source, listed_numbers
 from orca_sweep.errors import DivergedError, InputError, TimeLimitError, out_of_memory
-from orca_sweep.freezing import Phase, schedule
+from orca_sweep.freezing import Phase, epochs_before_fresh_start, phase_at, schedule
 from orca_sweep.model import OrcaModel
 from orca_sweep.stages.frozen import set_frozen
 from orca_sweep.stages.place import (
@@ -23,6 +23,7 @@ from orca_sweep.stages.place import (
     Parts,
     Progress,
     batches,
+    forget_state,
     load_optimizer,
     make_optimizer,
     optimizer_arrays,
@@ -43,16 +44,6 @@ from orca_sweep.tasks.measures import METRICS
 STAGE = "finetune"
 KEPT_NUMBERS = 2**28
 """Features of frozen parts are kept if they are no more numbers than this (1 GiB in single precision)."""
-
-
-def phase_at(phases: Sequence[Phase], epoch: int) -> Phase:
-    """Returns the phase that fine-tuning epoch ``epoch`` (from 1) belongs to."""
-    end = 0
-    for phase in phases[:-1]:
-        end += phase.epochs or 0
-        if epoch <= end:
-            return phase
-    return phases[-1]
 
 
 def learning_rate(config: FinetuneConfig, step: int, steps_per_epoch: int) -> float:
@@ -110,7 +101,9 @@ def _phases(phases: Sequence[Phase], loop: "_Loop") -> list[dict[str, Any]]:
         if rows:
             reused_s, spent_s = (sum(of.get(row["epoch"], 0.0) for row in rows) for of in (loop.reused, loop.spent))
             row = phase_row(rows, phase.frozen, rows[0]["n_trainable"], reused_s)
-            found.append({**row, "wall_time_s": spent_s})
+            stepping = {"lr_factor": phase.lr_factor, "constant_lr": phase.constant_lr}
+            fresh = {"fresh_optimizer": phase.fresh_optimizer}
+            found.append({**row, **stepping, **fresh, "wall_time_s": spent_s})
     return found
 
 
@@ -234,9 +227,11 @@ class _Loop:
     def run_epoch(self) -> None:
         start, epoch = time.perf_counter(), self.epoch + 1
         n_trainable = set_frozen(self.model, phase_at(self.schedule, epoch).frozen)
+        part = self.part = self.part or _Part(torch.zeros((), device=self.device))
+        if part.step == 0 and epochs_before_fresh_start(self.schedule, epoch) == self.epoch > 0:
+            forget_state(self.optimizer)
         start_momentum(self.optimizer)
         self._keep_features()
-        part = self.part = self.part or _Part(torch.zeros((), device=self.device))
         before = part.seconds
         self._train(epoch, part, start - before)
         train_loss = float(part.total) / self.data.train.n_wholes
@@ -292,7 +287,7 @@ class _Loop:
         with torch_stream(self.seed_of("dropout"), "dropout", epoch):
             groups = batches(self._order(epoch), self.step_size)
             for group, fetched in self._fetched(epoch, groups, part.step):
-                part.lr = learning_rate(self.config, self.result.n_steps, self.steps_per_epoch)
+                part.lr = self._rate(epoch, part.step)
                 # A step's masks are a function of its place alone: a resumed epoch draws what the unbroken one does.
                 self.dropout_seed = stream_seed(self.seed_of("dropout"), "dropout", epoch, part.step)
                 part.total += self._optimizer_step(fetched, part.lr) * len(group)
@@ -302,6 +297,15 @@ class _Loop:
                 part.seconds = time.perf_counter() - began
                 if part.step < len(groups):
                     self.save_if_due()
+
+    def _rate(self, epoch: int, step: int) -> float:
+        """The rate of a step of the epoch: that of the schedule since its last start, by the phase's factor."""
+        phase = phase_at(self.schedule, epoch)
+        if phase.constant_lr:
+            return self.config.lr * phase.lr_factor
+        done = epoch - 1 - epochs_before_fresh_start(self.schedule, epoch)
+        rate = learning_rate(self.config, done * self.steps_per_epoch + step, self.steps_per_epoch)
+        return rate * phase.lr_factor
 
     def _order(self, epoch: int) -> np.ndarray:
         """The epoch's order of training samples; of samples in parts, one part each."""

@@ -1,6 +1,35 @@
-"""What a freeze schedule's words mean for a model: which parameters rest, and which modules run in eval mode."""
+"""What a freeze schedule's words mean for a model: which parameters rest, and which modules run in eval mode.
 
-from collections.abc import Iterator, Sequence
+Of the body's parameters (transformers' names; ``*`` is weight and bias) a word means
+
+=============================  ====================================================================================
+``body.norms``                 every normalisation layer, the one after the last layer too, and Swin's
+                               ``downsample.norm``
+``body.transformer-norms``     the same but Swin's ``downsample.norm``: in other families there is no difference
+``body.attention``             all in the attention modules but their normalisation: what ``body.qkv`` means, the output
+                               projections, and Swin's ``relative_position_bias_table``
+``body.qkv``                   queries, keys and values: RoBERTa and BERT ``query.*``, ``key.*``, ``value.*``; Swin and ViT
+                               ``q_proj.*``, ``k_proj.*``, ``v_proj.*``; GPT-2 ``c_attn.*`` and GPT-NeoX
+                               ``query_key_value.*``, which hold all three. No output projection, no
+                               ``relative_position_bias_table``
+``body.biases``                every additive vector, those of normalisation layers too, by its name: ``*.bias``
+``body.layers[A:B]``           whole transformer layers; Swin's patch merging belongs to the block before it
+``body``                       all; so ViT's ``cls_token`` and ``position_embeddings``, which no other word means
+``body-without-KIND``          all but what ``body.KIND`` means
+=============================  ====================================================================================
+
+Output projections are ``attention.output.dense.*`` (RoBERTa, BERT), ``o_proj.*`` (Swin, ViT), ``attn.c_proj.*`` (GPT-2)
+and ``attention.dense.*`` (GPT-NeoX).
+
+The released ORCA (``set_param_grad`` of its ``src/utils.py``) matches parts of names, for Swin and RoBERTa. Its
+``layernorm`` leaves trainable what has ``layernorm`` or ``LayerNorm`` in its name, and all that is in no layer (the final
+normalisation, embedder, predictor), not ``downsample.norm``: that is our ``released-layernorm``
+(``body-without-transformer-norms:forever``), whereas our ``layernorm`` also trains ``downsample.norm``. Its ``non-attn``
+freezes what has ``query``, ``key`` or ``value`` in its name: our ``released-non-attn`` (``body.qkv:forever``). Either
+way embedder and predictor train. Differs from it in: a module whose parameters all rest runs without dropout here.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torch import nn
 
@@ -9,14 +38,16 @@ from orca_sweep.freezing import LAYERS
 
 ADAPTER = "lora_"
 """In the name of every parameter of a low-rank adapter."""
+ATTENTION = {"attention", "attn"}
+QKV = {"query", "key", "value", "q_proj", "k_proj", "v_proj", "c_attn", "query_key_value"}
+"""Modules of all families that hold queries, keys or values."""
+DOWNSAMPLING = "downsample"
 
 
 def frozen_names(model: nn.Module, words: Sequence[str]) -> set[str]:
-    """Returns the names of the parameters that the words freeze.
+    """Returns the names of the parameters that the words freeze: see the table at the head of this module.
 
-    Attention means the attention modules without their normalisation; norms are those of every
-    normalisation layer; biases are the additive vectors of all layers. Where low-rank adapters stand in for
-    the body's weights, these never train.
+    Where low-rank adapters stand in for the body's weights, these never train.
 
     Raises:
         InputError: if a slice of layers holds none.
@@ -56,14 +87,15 @@ def _of_kind(body: nn.Module, kind: str) -> Iterator[str]:
         if type(module).__name__.endswith("Norm")
         for name, _ in module.named_parameters(recurse=False)
     }
+    is_meant: Mapping[str, Callable[[str, set[str]], bool]] = {
+        "norms": lambda name, path: name in norms,
+        "transformer-norms": lambda name, path: name in norms and DOWNSAMPLING not in path,
+        "attention": lambda name, path: name not in norms and bool(ATTENTION & path),
+        "qkv": lambda name, path: bool(ATTENTION & path) and bool(QKV & path),
+        "biases": lambda name, path: name.endswith("bias"),
+    }
     for name, _ in body.named_parameters():
-        if kind == "norms":
-            matches = name in norms
-        elif kind == "biases":
-            matches = name.endswith("bias")
-        else:
-            matches = name not in norms and bool({"attention", "attn"} & set(name.split(".")))
-        if matches:
+        if is_meant[kind](name, set(name.split("."))):
             yield name
 
 
@@ -73,7 +105,8 @@ def set_frozen(model: nn.Module, words: Sequence[str]) -> int:
     A frozen parameter gets no gradient and so no step and no weight decay. A module all of whose parameters
     are frozen runs in eval mode with all inside it, without dropout. When a phase ends, parameters that were
     trained keep their optimizer state, also while they are frozen later; parameters that were frozen start
-    with an empty one, and the learning-rate schedule goes on by the absolute step.
+    with an empty one, and the learning-rate schedule goes on by the absolute step. A phase with a fresh start has
+    no state and counts steps from its own first one.
     """
     frozen = frozen_names(model, words)
     for name, parameter in model.named_parameters():

@@ -112,6 +112,11 @@ def start_momentum(optimizer: torch.optim.Optimizer) -> None:
             optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
 
 
+def forget_state(optimizer: torch.optim.Optimizer) -> None:
+    """Makes the optimizer as it was before its first step: no moments, no momentum, no step counts."""
+    optimizer.state.clear()
+
+
 def optimizer_arrays(optimizer: torch.optim.Optimizer) -> dict[str, np.ndarray]:
     """Returns the optimizer's state as named arrays ``<parameter index>.<name>``."""
     arrays: dict[str, np.ndarray] = {}
@@ -123,7 +128,8 @@ def optimizer_arrays(optimizer: torch.optim.Optimizer) -> dict[str, np.ndarray]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, arrays: Mapping[str, np.ndarray]) -> None:
-    """Puts ``optimizer_arrays`` back."""
+    """Puts ``optimizer_arrays`` back in the place of whatever state there is."""
+    forget_state(optimizer)
     parameters = optimizer.param_groups[0]["params"]
     for key, array in arrays.items():
         index, name = key.split(".", 1)

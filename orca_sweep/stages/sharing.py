@@ -60,8 +60,8 @@ class Shared:
         self.start = stage_key(PREFIX_STAGE, prefixes.inputs) if prefixes else ""
 
     def key(self, epoch: int) -> str:
-        """Names the state after an epoch by what was frozen until then: runs that part later have it in common."""
-        phases = [[list(phase.frozen), phase.epochs] for phase in beginning(self.loop.schedule, epoch)]
+        """Names the state after an epoch by the phases until then: runs that part later have it in common."""
+        phases = [[*phase.work, phase.epochs] for phase in beginning(self.loop.schedule, epoch)]
         return stage_key(PREFIX_STAGE, {"start": self.start, "phases": phases})
 
     def begin(self) -> None:

@@ -28,7 +28,7 @@ from orca_sweep.config import TrialConfig, digest
 from orca_sweep.errors import BusyError, InputError, StorageError
 from orca_sweep.results import FINAL_STATUSES, append_planned, read_row, write_manifest
 from orca_sweep.space import Plan, PlannedTrial, Range
-from orca_sweep.space.prefixes import shared_prefixes, without_schedule
+from orca_sweep.space.prefixes import first_work, shared_prefixes, without_schedule
 from orca_sweep.store import Store
 from orca_sweep.sweep.checks import (
     bundle,
@@ -156,8 +156,8 @@ def _agenda(plan: Plan, setup: Setup, watch: Watch, prefixes: Prefixes) -> Agend
         names = shared_stages(config)
         if config.trial_id not in prefixes:
             return names
-        # Trials that start fine-tuning alike and with the same parts frozen do the same epochs at first.
-        start = [without_schedule(config).flat(), config.finetune.freeze.split(":")[0]]
+        # Trials that start fine-tuning alike, and with equal phases, do the same epochs at first.
+        start = [without_schedule(config).flat(), first_work(config)]
         return {**names, "finetune-prefix": digest("finetune-prefix", start)}
 
     return Agenda(plan, partial(read_row, setup.out), resolve, shared, Store(setup.store).is_held, planned)

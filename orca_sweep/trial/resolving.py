@@ -28,7 +28,7 @@ from orca_sweep.errors import InputError
 from orca_sweep.objectives import OBJECTIVES, settings_of
 from orca_sweep.proxies import canonical_proxy, find_proxy, unavailable_proxy
 from orca_sweep.tasks import Task, canonical_task, find_task, unavailable
-from orca_sweep.trial.sources import body_rests, canonical_sources, unvaried
+from orca_sweep.trial.sources import canonical_sources, has_predictor_weights, unvaried
 
 # Fields that are settings of an objective, where it takes them.
 OBJECTIVE_SETTINGS = (
@@ -203,7 +203,7 @@ def _canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _without_effect(flat: Mapping[str, Any]) -> list[str]:
     """Fields this task, body, objective or optimizer never looks at; they take their defaults."""
     paths = [_unused_by_optimizer(flat, stage) for stage in ("embedder", "finetune")]
-    rests = _body_rests(flat)
+    rests = freezing.body_always_rests(flat.get("finetune.freeze", "none"), flat.get("finetune.freeze_epochs", 0))
     paths += ["finetune.lora_rank", "finetune.dropout"] if rests else []
     paths += ["finetune.lora_alpha"] if rests or flat.get("finetune.lora_rank") is None else []
     paths += ["body.pretrain_steps", "body.allow_pickle"] if flat.get("body.pretrain_fraction") == 0 else []
@@ -240,12 +240,6 @@ def _unused_by_optimizer(flat: Mapping[str, Any], stage: str) -> str:
     return f"{stage}.betas" if flat.get(f"{stage}.optimizer") == "sgd" else f"{stage}.momentum"
 
 
-def _body_rests(flat: Mapping[str, Any]) -> bool:
-    """Whether the freeze schedule, in its one form, never lets the body train."""
-    freeze, frozen = _read(flat, "finetune.freeze"), _read(flat, "finetune.freeze_epochs")
-    return WRONG not in (freeze, frozen) and body_rests(freeze, frozen)
-
-
 def _canonical_decay(flat: Mapping[str, Any]) -> dict[str, Any]:
     """The one way to write that the embedder's learning rate never falls; nothing if it does."""
     factor, after = _read(flat, "embedder.lr_decay"), _read(flat, "embedder.lr_decay_after")
@@ -273,20 +267,40 @@ def _known_task(settings: Mapping[str, Any]) -> Task | None:
 
 
 def _canonical_freeze(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The one way to write a freeze schedule that this run can tell apart; nothing if it is no schedule."""
-    defaults = FinetuneConfig()
-    freeze, frozen, epochs = (
-        flat.get(f"finetune.{name}", getattr(defaults, name)) for name in ("freeze", "freeze_epochs", "epochs")
-    )
+    """The one way to write a freeze schedule that this run can tell apart; nothing if it is no schedule.
+
+    Where every phase holds the rate at its peak, warm-up and decay cannot act and are off.
+    """
+    whole = {**{f"finetune.{name}": value for name, value in FinetuneConfig()}, **flat}
+    freeze, frozen, epochs = (whole[f"finetune.{name}"] for name in ("freeze", "freeze_epochs", "epochs"))
+    idle: dict[str, Any] = {}
     try:
-        text = freezing.checked(freezing.as_text(freeze))  # type: ignore[arg-type]
+        text = freezing.as_text(freeze)
+        if not isinstance(text, str):
+            return {}
         task = _known_task(flat)
         if task is not None and not has_predictor_weights(task, flat.get("predictor.dense", "released")):
             text = freezing.without_predictor(text)
-        freeze, frozen = freezing.canonical(text, frozen, epochs)
+        if freezing.never_follows_schedule(text, frozen, epochs):
+            idle = {"finetune.warmup_epochs": 0, "finetune.decay_epochs": None}
+        freeze, frozen = freezing.canonical(text, frozen, epochs, _run_facts({**whole, **idle}))
     except (TypeError, ValueError):
         return {}  # the fields' own check says what is wrong
-    return {"finetune.freeze": freeze, "finetune.freeze_epochs": frozen}
+    return {"finetune.freeze": freeze, "finetune.freeze_epochs": frozen, **idle}
+
+
+def _run_facts(whole: Mapping[str, Any]) -> freezing.RunFacts:
+    """What decides which words of a freeze schedule act; what is not known counts as if they did."""
+    try:
+        architecture = find_body(whole.get("body.name", "")).architecture
+    except InputError:
+        architecture = None
+    return freezing.RunFacts(
+        warmup_epochs=whole["finetune.warmup_epochs"],
+        decay_epochs=whole["finetune.decay_epochs"],
+        optimizer_remembers=whole["finetune.optimizer"] != "sgd" or whole["finetune.momentum"] != 0,
+        merges_patches=architecture in ("swin", None),
+    )
 
 
 def _contradictions(config: TrialConfig) -> list[str]:
@@ -314,8 +328,7 @@ def _contradictions(config: TrialConfig) -> list[str]:
         problems.append(
             f"data.n_train = {config.data.n_train}: {task.name!r} has {task.n_train_max} training samples. Ask for fewer."
         )
-    kinds = ("layernorm", "body.norms", "body.attention", "body.biases", "body-without-")
-    if config.finetune.lora_rank is not None and any(kind in config.finetune.freeze for kind in kinds):
+    if config.finetune.lora_rank is not None and freezing.freezes_kinds_of_weights(config.finetune.freeze):
         problems.append(
             f"finetune.lora_rank = {config.finetune.lora_rank}: adapters stand in for all of the body's weights, so"
             f" finetune.freeze {config.finetune.freeze!r} has no meaning beside them. Freeze parts or layers only."

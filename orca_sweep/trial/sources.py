@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from orca_sweep import freezing
 from orca_sweep.bodies import find_body, has_dropout
 from orca_sweep.config import TrialConfig
+from orca_sweep.freezing import body_always_rests
 from orca_sweep.tasks import Task, find_task
 
 
@@ -36,17 +36,11 @@ def _idle_in_body(config: TrialConfig) -> Iterator[tuple[str, str]]:
     if has_dropout(body, finetune.dropout) is False:
         off = "" if finetune.dropout is None else " at finetune.dropout 0"
         yield "dropout", f"body {body.name!r} has no dropout{off}"
-    elif body_rests(finetune.freeze, finetune.freeze_epochs):
-        yield "dropout", f"finetune.freeze {finetune.freeze!r} forever leaves the body without dropout"
+    elif body_always_rests(finetune.freeze, finetune.freeze_epochs):
+        forever = " forever" if finetune.freeze_epochs == "forever" else ""
+        yield "dropout", f"finetune.freeze {finetune.freeze!r}{forever} leaves the body without dropout"
     if finetune.lora_rank is None:
         yield "adapter-init", "finetune.lora_rank is null: there are no adapters"
-
-
-def body_rests(freeze: str, freeze_epochs: int | str) -> bool:
-    """Whether a freeze schedule, in its one form, leaves the whole body at rest from the first epoch to the last."""
-    if freeze == freezing.GRADUAL:  # one that thaws nothing is written as what it is
-        return False
-    return all("body" in phase.frozen for phase in freezing.schedule(freeze, freeze_epochs))
 
 
 def _idle_in_embedder(config: TrialConfig) -> Iterator[tuple[str, str]]:
