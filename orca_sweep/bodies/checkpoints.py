@@ -61,7 +61,7 @@ class Differences:
             (self.unexpected, "that its config.json has no place for"),
             (self.misshaped, "of another shape"),
             (self.not_floats, "not of floating point"),
-            (self.twice, "there twice, with and without its prefix"),
+            (self.twice, "twice, with and without a prefix"),
         )
         return [f"{len(keys)} {words} ({_first(keys)})" for keys, words in kinds if keys]
 
@@ -99,7 +99,7 @@ def list_weight_files(folder: Path, name: str) -> list[Path]:
     lost = [shard for shard in shards if not (folder / shard).is_file()]
     if lost:
         raise DataError(
-            f"{path}: {len(lost)} of {len(shards)} shards are not there ({_first(lost)}). Put them beside the index."
+            f"{path}: {len(lost)} of {len(shards)} shards missing ({_first(lost)}). Put each shard beside the index."
         )
     for shard in shards:
         refuse_pointer(folder / shard)
@@ -170,7 +170,7 @@ def read_headers(files: Iterable[Path]) -> dict[str, Weight]:
         shared = sorted(weights.keys() & header.keys())
         if shared:
             raise DataError(
-                f"{path}: {len(shared)} keys are in another shard too ({_first(shared)}). Save the weights again."
+                f"{path}: keys that another shard holds too: {len(shared)} ({_first(shared)}). Save the weights again."
             )
         weights |= header
     return weights

@@ -213,6 +213,6 @@ def _refuse_infinite(where: object, family: str, model: Any) -> None:
     if broken:
         shown = ", ".join(broken[:N_SHOWN]) + (", ..." if len(broken) > N_SHOWN else "")
         raise DataError(
-            f"{where}: {len(broken)} weights hold NaN or infinite values ({shown}). Get the file again, or save the model"
+            f"{where}: NaN or infinite values in {len(broken)} of its weights ({shown}). Get the file again, or save the model"
             " from before it diverged."
         )

@@ -35,8 +35,8 @@ def check_tokenizer(folder: Path, n_rows: int) -> None:
 def _refuse_surplus(where: object, n_words: int, n_rows: int) -> None:
     if n_words > n_rows:
         raise DataError(
-            f"{where}: {n_words} words, but the body's embedding has {n_rows} rows, so that {n_words - n_rows} words have"
-            " no embedding. Put the tokenizer beside the weights that it was made for."
+            f"{where}: {n_words} words, but the body's embedding has {n_rows} rows, so that words"
+            f" {n_rows} to {n_words - 1} have no embedding. Put the tokenizer beside the weights that it was made for."
         )
 
 
