@@ -7,7 +7,6 @@ import shutil
 import struct
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,11 +70,15 @@ def change_weights(change):
 
 
 def rename(old, new):
-    return change_weights(lambda weights: {key.replace(old, new, 1) if old else new + key: w for key, w in weights.items()})
+    return change_weights(
+        lambda weights: {key.replace(old, new, 1) if old else new + key: w for key, w in weights.items()}
+    )
 
 
 def drop(*parts):
-    return change_weights(lambda weights: {key: w for key, w in weights.items() if not any(part in key for part in parts)})
+    return change_weights(
+        lambda weights: {key: w for key, w in weights.items() if not any(part in key for part in parts)}
+    )
 
 
 def config(**settings):
@@ -208,6 +211,7 @@ BROKEN_WEIGHTS = {
     "an adapter": ("gpt2", lambda f: (f / "adapter_config.json").write_text("{}"), "holds an adapter of another model"),
     "a distributed checkpoint": ("gpt2", lambda f: (f / "shard-00000-model-00001-of-00002.safetensors").touch(), "holds a distributed checkpoint"),
     "a tokenizer of more words": ("bert", lambda f: (change_weights(lambda w: w.update({"embeddings.word_embeddings.weight": w["embeddings.word_embeddings.weight"][:40].clone()}))(f), config(vocab_size=40)(f)), r"\d+ words, but the body's embedding has 40 rows, so that words 40 to \d+ have no embedding"),
+    "pointer to a tokenizer's words": ("roberta", pointer("vocab.json"), POINTS),
     "a broken tokenizer": ("gpt2", lambda f: (f / "tokenizer.json").write_text("{"), "not readable as a tokenizer"),
     "no tokenizer": ("gpt2", lambda f: (f / "tokenizer.json").write_text('{"model": {}}'), "not readable as a tokenizer"),
 }  # fmt: skip
@@ -275,6 +279,7 @@ BROKEN_CONFIGS = {
     "layers under another name": ("gpt2", {"n_layer": 3, "num_hidden_layers": 0}, "n_layer = 0"),
     "no blocks": ("swin", {"depths": [0, 0]}, r"depths = \[0, 0\] in its config.json: a list of whole numbers above 0"),
     "no stages": ("swin", {"depths": []}, r"depths = \[\]"),
+    "too many stages": ("swin", {"depths": [1] * 9, "num_heads": [1] * 9}, "one per stage, at most 8"),
     "one stage's heads": ("swin", {"num_heads": [2]}, r"depths \[1, 2\] and num_heads \[2\] .*: each stage needs one of both"),
     "a million layers": ("gpt_neox", {"num_hidden_layers": 10**9}, "num_hidden_layers = 1000000000"),
     "layers as text": ("vit", {"num_hidden_layers": "3"}, "num_hidden_layers = '3'"),
@@ -401,7 +406,9 @@ def test_the_table_of_weights_is_that_of_transformers(family, kept_bodies):
 
 
 @pytest.mark.parametrize("family", SIZES)
-@pytest.mark.parametrize("variant", ["as saved", "with a head", "without a pooler", "shards", "names of memory", "old names"])
+@pytest.mark.parametrize(
+    "variant", ["as saved", "with a head", "without a pooler", "shards", "names of memory", "old names"]
+)
 def test_good_checkpoints_load_to_the_bit(family, variant, body_of, capfd):
     folder = body_of(family)
     wanted = weights_of(folder)
@@ -474,6 +481,87 @@ def test_a_pickle_in_shards_is_read_if_that_is_asked_for(family, body_of):
     assert body.only_pickle
     assert check_files(body) == []
     assert_same(load_pretrained(body, allow_pickle=True).model.state_dict(), wanted)
+
+
+@pytest.mark.parametrize("family", ["bert", "vit"])
+def test_a_pickle_is_not_read_unasked(family, body_of):
+    folder = body_of(family)
+    pickled()(folder)
+    with pytest.raises(DataError, match="the weights are a pickle only. Save them as safetensors, or set body.allow_p"):
+        load_pretrained(find_body(str(folder)))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"hidden_act": "nonsense"}, {"hidden_dropout_prob": 1.5}, {"layer_norm_eps": "x"}]
+)
+def test_a_config_that_transformers_cannot_build_is_refused_for_random_bodies_too(settings, body_of):
+    folder = body_of("bert")
+    config(**settings)(folder)
+    with pytest.raises(InputError, match="its config.json (is not understood|gives no bert body)"):
+        fresh_model(find_body(str(folder)), 0)
+
+
+HUB = """
+import sys
+from pathlib import Path
+from orca_sweep.bodies import find_body
+from orca_sweep.bodies.network import load_pretrained
+from orca_sweep.errors import OrcaSweepError
+for name in sys.argv[1:]:
+    try:
+        print(name, load_pretrained(find_body(f"org/{name}"), allow_pickle=name.startswith("pickle")).digest())
+    except OrcaSweepError as error:
+        print(name, type(error).__name__, error)
+"""
+
+
+def test_a_hub_id_is_loaded_as_strictly(body_of, tmp_path):
+    """From a cache as the hub's client keeps it, in a process that reads it from there."""
+    import subprocess
+
+    whole = body_of("bert")
+    breaks = {
+        "good": lambda folder: None, "good-shards": shard, "compiled": rename("", "_orig_mod."), "layer": drop("layer.1."),
+        "shape": config(vocab_size=400), "layers": config(num_hidden_layers=2), "nan": poison(math.nan, "embeddings.LayerNorm.bias"),
+        "other": change_weights(lambda w: {"x": torch.zeros(1)}), "config": config(num_hidden_layers=0),
+        "cut": damage(lambda data: data[:-9]),
+        "pickle-good": pickled(), "pickle-evil": pickled(lambda w: {"x": Evil()}), "words": change_weights(lambda w: {k: t[:40].clone() if "word_emb" in k else t for k, t in w.items()}),
+    }  # fmt: skip
+    for name, break_it in breaks.items():
+        home = tmp_path / "hub" / f"models--org--{name}"
+        folder = shutil.copytree(whole, home / "snapshots" / ("a" * 40))
+        break_it(folder)
+        if name == "words":
+            config(vocab_size=40)(folder)
+        (home / "refs").mkdir()
+        (home / "refs" / "main").write_text("a" * 40)
+    home = {
+        **os.environ,
+        "HF_HUB_CACHE": str(tmp_path / "hub"),
+        "HF_HUB_OFFLINE": "1",
+        "ORCA_EVIL": str(tmp_path / "evil"),
+    }
+    command = [sys.executable, "-c", HUB, *breaks]
+    done = subprocess.run(command, capture_output=True, text=True, env=home, check=True)
+    output = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    digest = load_pretrained(find_body(str(whole))).digest()
+    assert output["good"] == output["good-shards"] == output["pickle-good"] == digest
+    wanted = {
+        "compiled": f"DataError org/compiled: .*53 missing .*{WRAPPED}",
+        "layer": "DataError org/layer: .*16 missing .*config.json has 3 layers, the weights have 2",
+        "shape": r"DataError org/shape: .*1 of another shape \(embeddings.word_embeddings.weight \(300, 48\) instead of \(400",
+        "layers": "DataError org/layers: .*16 that its config.json has no place for .* has 2 layers, the weights have 3",
+        "nan": "DataError org/nan: NaN or infinite values in 1 of its weights",
+        "other": "DataError org/other: .*None of its 1 keys",
+        "config": "InputError body.name 'org/config': num_hidden_layers = 0",
+        "cut": "DataError org/cut: cannot be loaded",
+        "pickle-evil": "DataError org/pickle-evil: cannot be loaded .*[Ww]eights.only",
+        "words": "DataError org/words: .* words, but the body's embedding has 40 rows",
+    }  # fmt: skip
+    for name, words in wanted.items():
+        with pytest.raises(DataError, match=words):
+            raise DataError(output[name])
+    assert not (tmp_path / "evil").exists()
 
 
 # Tokenizers ---------------------------------------------------------------------------------------
@@ -582,7 +670,9 @@ def test_each_rung_s_own_files_are_checked(body_of, kept_bodies, monkeypatch):
     body = Body("climbed", "test", "here", "MIT", "vit", location=str(kept_bodies / "vit"), ladder=ladder)
     monkeypatch.setitem(BODIES._records, "climbed", body)
     base = {"task": "digits", "body.name": "climbed"}
-    rungs = [resolve({**base, "body.pretrain_fraction": f, "body.pretrain_seed": s}) for f, s in ((1, 0), (0.1, 0), (0.1, 1))]
+    rungs = [
+        resolve({**base, "body.pretrain_fraction": f, "body.pretrain_seed": s}) for f, s in ((1, 0), (0.1, 0), (0.1, 1))
+    ]
     assert broken_bodies(rungs[:2]) == []
     assert f"{folder}/{SAFE}" in broken_bodies(rungs)[0]
 
@@ -634,7 +724,9 @@ def test_a_pointer_in_the_place_of_data_is_named(name, tmp_path):
         readings[name](path)
 
 
-@pytest.mark.parametrize("name", ["x.npz", "x.conll", "x.txt", "x.csv", "x.parquet", "x.jsonl", "images/train/cat/1.png"])
+@pytest.mark.parametrize(
+    "name", ["x.npz", "x.conll", "x.txt", "x.csv", "x.parquet", "x.jsonl", "images/train/cat/1.png"]
+)
 def test_a_pointer_in_the_place_of_a_proxy_is_named_before_it_is_read(name, tmp_path):
     from orca_sweep.proxies import find_proxy, unavailable_proxy
 
@@ -681,5 +773,4 @@ def test_a_pointer_that_a_mirror_sends_is_not_kept(tmp_path):
     with pytest.raises(DataError, match="a Git LFS pointer came, not the file itself. It was not kept"):
         _Getter(part, lambda done, total: None)(f"file://{tmp_path}/source", str(tmp_path / "out"), None)
     assert not part.exists()
-    assert not os.path.exists(tmp_path / "out")
-    assert isinstance(part, Path)
+    assert not (tmp_path / "out").exists()

@@ -11,6 +11,8 @@ from orca_sweep.pointers import find_pointer
 LARGEST_CONFIG = 2**20
 """Bytes. Published configs have a few thousand."""
 MOST_LAYERS = 1000
+MOST_STAGES = 8
+"""Of a Swin, each twice as wide as the one before; published ones have four."""
 LARGEST_SIZE = 2**24
 _TEXT: Mapping[str, Any] = {
     "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
@@ -125,8 +127,9 @@ def _broken_rule(name: str, value: Any) -> str | None:
         return None if _is_count(value, MOST_LAYERS) else f"a whole number from 1 to {MOST_LAYERS} is needed"
     if name in ("depths", "num_heads"):
         most = MOST_LAYERS if name == "depths" else LARGEST_SIZE
-        fits = isinstance(value, list | tuple) and value and all(_is_count(part, most) for part in value)
-        return None if fits else "a list of whole numbers above 0 is needed, one per stage"
+        is_list = isinstance(value, list | tuple) and 1 <= len(value) <= MOST_STAGES
+        fits = is_list and all(_is_count(part, most) for part in value)
+        return None if fits else f"a list of whole numbers above 0 is needed, one per stage, at most {MOST_STAGES}"
     if name in SWITCHES:
         return None if isinstance(value, bool) else "true or false is needed"
     if name == "mlp_ratio":

@@ -113,7 +113,12 @@ def load_model(
         check_weights(folder, family, raw)
         name = str(find_weights(folder))
         where = str(folder / name)
-        if name in (PICKLE, PICKLE_INDEX) and allow_pickle:
+        if name in (PICKLE, PICKLE_INDEX):
+            if not allow_pickle:
+                raise DataError(
+                    f"{where}: the weights are a pickle only. Save them as safetensors, or set body.allow_pickle: true"
+                    " (tensors only are read)."
+                )
             weights = _read_pickles(list_weight_files(folder, name))
             refuse_differences(where, family, raw, weights, compare_weights(family, raw, weights))
     try:

@@ -8,6 +8,8 @@ from orca_sweep.errors import DataError
 from orca_sweep.pointers import refuse_pointer
 
 TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
+FILES = (TOKENIZER, SETTINGS, "vocab.json", "merges.txt", "vocab.txt", "special_tokens_map.json", "added_tokens.json")
+"""All that a tokenizer may be read from."""
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 PADDING = ("<pad>", "[PAD]", "</s>", "<|endoftext|>", "[SEP]")
 """Words that pad, in the order in which they are taken; padding is left out of every mean."""
@@ -25,10 +27,9 @@ def check_tokenizer(folder: Path, n_rows: int) -> None:
     Raises:
         DataError: saying what is wrong with which file.
     """
-    if (folder / SETTINGS).is_file():
-        refuse_pointer(folder / SETTINGS)
+    for name in FILES:
+        refuse_pointer(folder / name)
     if (folder / TOKENIZER).is_file():
-        refuse_pointer(folder / TOKENIZER)
         _refuse_surplus(folder / TOKENIZER, _count_words(folder), n_rows)
 
 
