@@ -13,7 +13,6 @@ import pytest
 import torch
 from conftest import SIZES
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
 from orca_sweep.bodies import check_files, find_body
 from orca_sweep.bodies.checkpoints import read_header
@@ -21,7 +20,6 @@ from orca_sweep.bodies.configs import DEFAULTS, check_config, fill_config
 from orca_sweep.bodies.network import base_model, fresh_model, input_features, load_config, load_pretrained, tokenize
 from orca_sweep.bodies.shapes import expected_shapes, publish_name
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.pointers import find_pointer
 from orca_sweep.trial import broken_bodies, resolve, unavailable_parts
 
 TEXT, IMAGE = ("roberta", "bert", "gpt2", "gpt_neox"), ("swin", "vit")
@@ -164,57 +162,166 @@ class Evil:
 WRAPPED = "saved from a compiled or wrapped model; save the inner model"
 # family, what is broken, words, and whether headers tell (else: loading).
 BROKEN_WEIGHTS = {
-    "compiled": ("bert", rename("", "_orig_mod."), f"53 missing .*Keys carry '_orig_mod.': these weights were {WRAPPED}"),
+    "compiled": (
+        "bert",
+        rename("", "_orig_mod."),
+        f"53 missing .*Keys carry '_orig_mod.': these weights were {WRAPPED}",
+    ),
     "wrapped": ("vit", rename("", "module."), f"54 missing .*Keys carry 'module.': these weights were {WRAPPED}"),
     "wrapped and compiled": ("swin", rename("", "module._orig_mod."), f"60 missing .*{WRAPPED}"),
     "compiled inside": ("roberta", rename("", "roberta._orig_mod."), WRAPPED),
     "one layer compiled": ("gpt2", rename("h.1.", "h.1._orig_mod."), f"12 missing .*h.1.ln_1.weight.*{WRAPPED}"),
     "in a model around it": ("swin", rename("", "backbone."), "Keys begin with 'backbone.': .*save the inner model"),
-    "lacks a layer": ("gpt2", drop("h.1."), r"12 missing \(h.1.ln_1.weight, .*\.\.\.\)\. config.json has 3 layers, the weights have 2"),
+    "lacks a layer": (
+        "gpt2",
+        drop("h.1."),
+        r"12 missing \(h.1.ln_1.weight, .*\.\.\.\)\. config.json has 3 layers, the weights have 2",
+    ),
     "lacks the last block": ("swin", drop("layers.1.blocks.1."), "config.json has 3 layers, the weights have 2"),
-    "lacks one bias": ("swin", drop("encoder.layers.0.downsample.norm.bias"), r"1 missing \(encoder.layers.0.downsample.norm.bias\)"),
-    "lacks the final norm": ("vit", drop("layernorm.weight", "layernorm.bias"), r"2 missing \(layernorm.weight, layernorm.bias\)"),
+    "lacks one bias": (
+        "swin",
+        drop("encoder.layers.0.downsample.norm.bias"),
+        r"1 missing \(encoder.layers.0.downsample.norm.bias\)",
+    ),
+    "lacks the final norm": (
+        "vit",
+        drop("layernorm.weight", "layernorm.bias"),
+        r"2 missing \(layernorm.weight, layernorm.bias\)",
+    ),
     "lacks the words": ("gpt_neox", drop("embed_in"), r"1 missing \(embed_in.weight\)"),
     "lacks token types": ("bert", drop("token_type"), r"1 missing \(embeddings.token_type_embeddings.weight\)"),
     "lacks the class token": ("vit", drop("cls_token"), r"1 missing \(embeddings.cls_token\)"),
-    "config has more layers": ("gpt_neox", config(num_hidden_layers=5), r"24 missing \(layers.3.*config.json has 5 layers, the weights have 3. Put config and weights of one model together"),
-    "config has fewer layers": ("bert", config(num_hidden_layers=2), r"16 that its config.json has no place for \(encoder.layer.2.*config.json has 2 layers, the weights have 3"),
-    "config of another vocabulary": ("gpt2", config(vocab_size=400), r"1 of another shape \(wte.weight \(300, 48\) instead of \(400, 48\)\)"),
-    "config of another width": ("roberta", config(hidden_size=96), r"\d+ of another shape \(embeddings.word_embeddings.weight \(300, 48\) instead of \(300, 96\), "),
-    "config of more positions": ("roberta", config(max_position_embeddings=514), r"position_embeddings.weight \(66, 48\) instead of \(514, 48\)"),
-    "config of other patches": ("vit", config(patch_size=16), r"position_embeddings \(1, 17, 48\) instead of \(1, 5, 48\), .*projection.weight \(48, 3, 8, 8\) instead of \(48, 3, 16, 16\)"),
-    "config of another image": ("vit", config(image_size=64), r"1 of another shape \(embeddings.position_embeddings \(1, 17, 48\) instead of \(1, 65, 48\)\)"),
-    "config of another window": ("swin", config(window_size=2), r"3 of another shape \(.*relative_position_bias_table \(49, 2\) instead of \(9, 2\)"),
-    "config without biases": ("vit", config(qkv_bias=False), r"9 that its config.json has no place for \(encoder.layer.0.attention.attention.key.bias"),
-    "another model's file": ("roberta", lambda f: shutil.copy(f.parent / "other.safetensors", f / SAFE), r"None of its 1 keys \(first: something.else\) is one of a roberta body"),
+    "config has more layers": (
+        "gpt_neox",
+        config(num_hidden_layers=5),
+        r"24 missing \(layers.3.*config.json has 5 layers, the weights have 3. Put config and weights of one",
+    ),
+    "config has fewer layers": (
+        "bert",
+        config(num_hidden_layers=2),
+        r"16 that its config.json has no place for \(encoder.layer.2.*config.json has 2 layers, the weights have 3",
+    ),
+    "config of another vocabulary": (
+        "gpt2",
+        config(vocab_size=400),
+        r"1 of another shape \(wte.weight \(300, 48\) instead of \(400, 48\)\)",
+    ),
+    "config of another width": (
+        "roberta",
+        config(hidden_size=96),
+        r"\d+ of another shape \(embeddings.word_embeddings.weight \(300, 48\) instead of \(300, 96\), ",
+    ),
+    "config of more positions": (
+        "roberta",
+        config(max_position_embeddings=514),
+        r"position_embeddings.weight \(66, 48\) instead of \(514, 48\)",
+    ),
+    "config of other patches": (
+        "vit",
+        config(patch_size=16),
+        r"\(1, 17, 48\) instead of \(1, 5, 48\), .*projection.weight \(48, 3, 8, 8\) instead of \(48, 3, 16, 16\)",
+    ),
+    "config of another image": (
+        "vit",
+        config(image_size=64),
+        r"1 of another shape \(embeddings.position_embeddings \(1, 17, 48\) instead of \(1, 65, 48\)\)",
+    ),
+    "config of another window": (
+        "swin",
+        config(window_size=2),
+        r"3 of another shape \(.*relative_position_bias_table \(49, 2\) instead of \(9, 2\)",
+    ),
+    "config without biases": (
+        "vit",
+        config(qkv_bias=False),
+        r"9 that its config.json has no place for \(encoder.layer.0.attention.attention.key.bias",
+    ),
+    "another model's file": (
+        "roberta",
+        lambda f: shutil.copy(f.parent / "other.safetensors", f / SAFE),
+        r"None of its 1 keys \(first: something.else\) is one of a roberta body",
+    ),
     "no weights": ("bert", change_weights(lambda w: {"x": torch.zeros(1)}), r"None of its 1 keys \(first: x\)"),
-    "whole numbers": ("bert", change_weights(lambda w: {k: (t * 100).to(torch.int8) for k, t in w.items()}), r"53 not of floating point \(embeddings.word_embeddings.weight I8, "),
-    "keys twice": ("bert", change_weights(lambda w: {**w, "bert.embeddings.LayerNorm.bias": torch.ones(48)}), r"1 twice, with and without a prefix \(embeddings.LayerNorm.bias\)"),
-    "a shard is not there": ("roberta", sharded(lambda f: (f / "model-00002-of-00003.safetensors").unlink()), r"1 of 3 shards missing \(model-00002-of-00003.safetensors\). Put each shard beside the index"),
-    "a shard lacks keys": ("bert", sharded(lambda f: save_file({"x": torch.zeros(1)}, f / "model-00002-of-00003.safetensors")), r"\d+ missing"),
+    "whole numbers": (
+        "bert",
+        change_weights(lambda w: {k: (t * 100).to(torch.int8) for k, t in w.items()}),
+        r"53 not of floating point \(embeddings.word_embeddings.weight I8, ",
+    ),
+    "keys twice": (
+        "bert",
+        change_weights(lambda w: {**w, "bert.embeddings.LayerNorm.bias": torch.ones(48)}),
+        r"1 twice, with and without a prefix \(embeddings.LayerNorm.bias\)",
+    ),
+    "a shard is not there": (
+        "roberta",
+        sharded(lambda f: (f / "model-00002-of-00003.safetensors").unlink()),
+        r"1 of 3 shards missing \(model-00002-of-00003.safetensors\). Put each shard beside the index",
+    ),
+    "a shard lacks keys": (
+        "bert",
+        sharded(lambda f: save_file({"x": torch.zeros(1)}, f / "model-00002-of-00003.safetensors")),
+        r"\d+ missing",
+    ),
     "a key in two shards": ("gpt2", double_shard, "keys that another shard holds too: "),
-    "an index of nothing": ("bert", sharded(lambda f: (f / f"{SAFE}.index.json").write_text("{}")), "no index of shards"),
+    "an index of nothing": (
+        "bert",
+        sharded(lambda f: (f / f"{SAFE}.index.json").write_text("{}")),
+        "no index of shards",
+    ),
     "a broken index": ("bert", sharded(lambda f: (f / f"{SAFE}.index.json").write_text("{")), "no index of shards"),
-    "an index that leads out": ("bert", sharded(lambda f: (f / f"{SAFE}.index.json").write_text(json.dumps({"weight_map": {"a": "../other.safetensors"}}))), "no index of shards"),
+    "an index that leads out": (
+        "bert",
+        sharded(
+            lambda f: (f / f"{SAFE}.index.json").write_text(json.dumps({"weight_map": {"a": "../other.safetensors"}}))
+        ),
+        "no index of shards",
+    ),
     "cut off": ("vit", damage(lambda data: data[:-1000]), r"bytes, but its header declares .*cut off or damaged"),
     "longer than it says": ("vit", damage(lambda data: data + b"\0" * 8), r"bytes, but its header declares"),
-    "cut off in its header": ("vit", damage(lambda data: data[:100]), r"100 bytes, its header alone has .*It is cut off"),
+    "cut off in its header": (
+        "vit",
+        damage(lambda data: data[:100]),
+        r"100 bytes, its header alone has .*It is cut off",
+    ),
     "empty": ("swin", damage(lambda data: b""), "no safetensors file"),
     "a web page": ("gpt2", damage(lambda data: b"<!doctype html><html>Not found</html>"), "no safetensors file"),
     "a broken header": ("bert", damage(lambda data: data[:8] + b"x" + data[9:]), "no safetensors file"),
-    "a header that lies": ("bert", with_header(lambda h: {k: {**e, "shape": [2]} if k.endswith("LayerNorm.bias") else e for k, e in h.items()}), "no safetensors file"),
+    "a header that lies": (
+        "bert",
+        with_header(lambda h: {k: {**e, "shape": [2]} if k.endswith("LayerNorm.bias") else e for k, e in h.items()}),
+        "no safetensors file",
+    ),
     "pointer to weights": ("bert", pointer(SAFE), POINTS),
     "pointer to a shard": ("bert", sharded(pointer("model-00003-of-00003.safetensors")), POINTS),
     "pointer to an index": ("bert", sharded(pointer(f"{SAFE}.index.json")), POINTS),
     "pointer to a tokenizer": ("gpt2", pointer("tokenizer.json"), POINTS),
     "pointer to a tokenizer's settings": ("gpt2", pointer("tokenizer_config.json"), POINTS),
     "an adapter": ("gpt2", lambda f: (f / "adapter_config.json").write_text("{}"), "holds an adapter of another model"),
-    "a distributed checkpoint": ("gpt2", lambda f: (f / "shard-00000-model-00001-of-00002.safetensors").touch(), "holds a distributed checkpoint"),
-    "a tokenizer of more words": ("bert", lambda f: (change_weights(lambda w: w.update({"embeddings.word_embeddings.weight": w["embeddings.word_embeddings.weight"][:40].clone()}))(f), config(vocab_size=40)(f)), r"\d+ words, but the body's embedding has 40 rows, so that words 40 to \d+ have no embedding"),
+    "a distributed checkpoint": (
+        "gpt2",
+        lambda f: (f / "shard-00000-model-00001-of-00002.safetensors").touch(),
+        "holds a distributed checkpoint",
+    ),
+    "a tokenizer of more words": (
+        "bert",
+        lambda f: (
+            change_weights(
+                lambda w: w.update(
+                    {"embeddings.word_embeddings.weight": w["embeddings.word_embeddings.weight"][:40].clone()}
+                )
+            )(f),
+            config(vocab_size=40)(f),
+        ),
+        r"\d+ words, but the body's embedding has 40 rows, so that words 40 to \d+ have no embedding",
+    ),
     "pointer to a tokenizer's words": ("roberta", pointer("vocab.json"), POINTS),
     "a broken tokenizer": ("gpt2", lambda f: (f / "tokenizer.json").write_text("{"), "not readable as a tokenizer"),
-    "no tokenizer": ("gpt2", lambda f: (f / "tokenizer.json").write_text('{"model": {}}'), "not readable as a tokenizer"),
-}  # fmt: skip
+    "no tokenizer": (
+        "gpt2",
+        lambda f: (f / "tokenizer.json").write_text('{"model": {}}'),
+        "not readable as a tokenizer",
+    ),
+}
 
 
 @pytest.fixture
@@ -238,26 +345,97 @@ def test_a_broken_checkpoint_is_refused_before_and_when_it_is_loaded(name, body_
 
 
 UNSEEN = {
-    "NaN": ("vit", poison(math.nan, "layernorm.weight", "encoder.layer.1.output.dense.bias"), r"NaN or infinite values in 2 of its weights \(.*layernorm.weight"),
+    "NaN": (
+        "vit",
+        poison(math.nan, "layernorm.weight", "encoder.layer.1.output.dense.bias"),
+        r"NaN or infinite values in 2 of its weights \(.*layernorm.weight",
+    ),
     "infinite": ("gpt2", poison(math.inf, "wte.weight"), r"NaN or infinite values in 1 of its weights \(wte.weight\)"),
-    "beyond single precision": ("bert", change_weights(lambda w: {k: t.double() * 1e300 if k == "embeddings.LayerNorm.bias" else t.double() + (1e300 if k.endswith("word_embeddings.weight") else 0) for k, t in w.items()}), r"NaN or infinite values in 1 of its weights \(embeddings.word_embeddings.weight\)"),
-    "pickle lacks a layer": ("gpt2", pickled(lambda w: {k: t for k, t in w.items() if "h.1." not in k}), "12 missing .*config.json has 3 layers, the weights have 2"),
+    "beyond single precision": (
+        "bert",
+        change_weights(
+            lambda w: {
+                k: t.double() * 1e300
+                if k == "embeddings.LayerNorm.bias"
+                else t.double() + (1e300 if k.endswith("word_embeddings.weight") else 0)
+                for k, t in w.items()
+            }
+        ),
+        r"NaN or infinite values in 1 of its weights \(embeddings.word_embeddings.weight\)",
+    ),
+    "pickle lacks a layer": (
+        "gpt2",
+        pickled(lambda w: {k: t for k, t in w.items() if "h.1." not in k}),
+        "12 missing .*config.json has 3 layers, the weights have 2",
+    ),
     "pickle of a compiled model": ("bert", pickled(lambda w: {f"_orig_mod.{k}": t for k, t in w.items()}), WRAPPED),
-    "pickle of another shape": ("vit", pickled(lambda w: {**w, "layernorm.weight": torch.ones(3)}), r"layernorm.weight \(3,\) instead of \(48,\)"),
-    "pickle of whole numbers": ("vit", pickled(lambda w: {k: t.to(torch.int32) for k, t in w.items()}), "54 not of floating point .*torch.int32"),
-    "pickle of NaN": ("vit", pickled(lambda w: {**w, "layernorm.weight": torch.full((48,), math.nan)}), "NaN or infinite values in 1 of"),
-    "pickle of a training state": ("bert", pickled(lambda w: {"state_dict": w, "epoch": 3}), "no dict of tensors by name. It holds state_dict"),
-    "pickle of a list": ("bert", pickled(lambda w: list(w.values())), "the pickle holds list. A dict of tensors by name is needed"),
+    "pickle of another shape": (
+        "vit",
+        pickled(lambda w: {**w, "layernorm.weight": torch.ones(3)}),
+        r"layernorm.weight \(3,\) instead of \(48,\)",
+    ),
+    "pickle of whole numbers": (
+        "vit",
+        pickled(lambda w: {k: t.to(torch.int32) for k, t in w.items()}),
+        "54 not of floating point .*torch.int32",
+    ),
+    "pickle of NaN": (
+        "vit",
+        pickled(lambda w: {**w, "layernorm.weight": torch.full((48,), math.nan)}),
+        "NaN or infinite values in 1 of",
+    ),
+    "pickle of a training state": (
+        "bert",
+        pickled(lambda w: {"state_dict": w, "epoch": 3}),
+        "no dict of tensors by name. It holds state_dict",
+    ),
+    "pickle of a list": (
+        "bert",
+        pickled(lambda w: list(w.values())),
+        "the pickle holds list. A dict of tensors by name is needed",
+    ),
     "pickle of one tensor": ("bert", pickled(lambda w: torch.zeros(3)), "the pickle holds Tensor"),
-    "pickle cut off": ("bert", lambda f: (pickled()(f), (f / PICKLE).write_bytes((f / PICKLE).read_bytes()[:5000])), "the pickle cannot be read as tensors alone"),
-    "pickle of nothing": ("bert", lambda f: (pickled()(f), (f / PICKLE).write_bytes(b"")), "the pickle cannot be read as tensors alone"),
-    "pickle that runs code": ("bert", pickled(lambda w: {**w, "x": Evil()}), "cannot be read as tensors alone .*[Ww]eights.only.* Nothing in it ran"),
-    "pickle of the older format that runs code": ("bert", lambda f: (pickled()(f), torch.save({"x": Evil()}, f / PICKLE, _use_new_zipfile_serialization=False)), "Nothing in it ran"),
+    "pickle cut off": (
+        "bert",
+        lambda f: (pickled()(f), (f / PICKLE).write_bytes((f / PICKLE).read_bytes()[:5000])),
+        "the pickle cannot be read as tensors alone",
+    ),
+    "pickle of nothing": (
+        "bert",
+        lambda f: (pickled()(f), (f / PICKLE).write_bytes(b"")),
+        "the pickle cannot be read as tensors alone",
+    ),
+    "pickle that runs code": (
+        "bert",
+        pickled(lambda w: {**w, "x": Evil()}),
+        "cannot be read as tensors alone .*[Ww]eights.only.* Nothing in it ran",
+    ),
+    "pickle of the older format that runs code": (
+        "bert",
+        lambda f: (pickled()(f), torch.save({"x": Evil()}, f / PICKLE, _use_new_zipfile_serialization=False)),
+        "Nothing in it ran",
+    ),
     "pointer to a pickle": ("vit", lambda f: (pickled()(f), pointer(PICKLE)(f)), POINTS),
-    "a pickle's shard is not there": ("vit", lambda f: (pickled(name="a.bin")(f), (f / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"layernorm.weight": "b.bin"}}))), r"1 of 1 shards missing \(b.bin\)"),
-    "overlapping data": ("vit", with_header(lambda h: {k: {**e, "data_offsets": h["layernorm.bias"]["data_offsets"]} if k == "layernorm.weight" else e for k, e in h.items()}), "cannot be loaded|cut off or damaged"),
+    "a pickle's shard is not there": (
+        "vit",
+        lambda f: (
+            pickled(name="a.bin")(f),
+            (f / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"layernorm.weight": "b.bin"}})),
+        ),
+        r"1 of 1 shards missing \(b.bin\)",
+    ),
+    "overlapping data": (
+        "vit",
+        with_header(
+            lambda h: {
+                k: {**e, "data_offsets": h["layernorm.bias"]["data_offsets"]} if k == "layernorm.weight" else e
+                for k, e in h.items()
+            }
+        ),
+        "cannot be loaded|cut off or damaged",
+    ),
     "no such activation": ("bert", config(hidden_act="nonsense"), "cannot be loaded .*nonsense"),
-}  # fmt: skip
+}
 """What only loading tells."""
 
 
@@ -274,40 +452,76 @@ def test_what_headers_do_not_tell_is_refused_when_it_is_loaded(name, body_of, tm
 
 
 BROKEN_CONFIGS = {
-    "no layers": ("bert", {"num_hidden_layers": 0}, "num_hidden_layers = 0 in its config.json: a whole number from 1 to 1000"),
+    "no layers": (
+        "bert",
+        {"num_hidden_layers": 0},
+        "num_hidden_layers = 0 in its config.json: a whole number from 1 to 1000",
+    ),
     "negative layers": ("gpt2", {"n_layer": -2}, "n_layer = -2"),
     "layers under another name": ("gpt2", {"n_layer": 3, "num_hidden_layers": 0}, "n_layer = 0"),
     "no blocks": ("swin", {"depths": [0, 0]}, r"depths = \[0, 0\] in its config.json: a list of whole numbers above 0"),
     "no stages": ("swin", {"depths": []}, r"depths = \[\]"),
     "too many stages": ("swin", {"depths": [1] * 9, "num_heads": [1] * 9}, "one per stage, at most 8"),
-    "one stage's heads": ("swin", {"num_heads": [2]}, r"depths \[1, 2\] and num_heads \[2\] .*: each stage needs one of both"),
+    "one stage's heads": (
+        "swin",
+        {"num_heads": [2]},
+        r"depths \[1, 2\] and num_heads \[2\] .*: each stage needs one of both",
+    ),
     "a million layers": ("gpt_neox", {"num_hidden_layers": 10**9}, "num_hidden_layers = 1000000000"),
     "layers as text": ("vit", {"num_hidden_layers": "3"}, "num_hidden_layers = '3'"),
     "layers as null": ("roberta", {"num_hidden_layers": None}, "num_hidden_layers = None"),
     "layers as true": ("roberta", {"num_hidden_layers": True}, "num_hidden_layers = True"),
     "half a layer": ("roberta", {"num_hidden_layers": 2.5}, "num_hidden_layers = 2.5"),
     "no width": ("bert", {"hidden_size": 0}, "hidden_size = 0"),
-    "heads that do not fit": ("roberta", {"num_attention_heads": 5}, "hidden_size = 48 in its config.json is no multiple of num_attention_heads = 5"),
+    "heads that do not fit": (
+        "roberta",
+        {"num_attention_heads": 5},
+        "hidden_size = 48 in its config.json is no multiple of num_attention_heads = 5",
+    ),
     "decoder's heads that do not fit": ("gpt2", {"n_head": 7}, "n_embd = 48 .* is no multiple of n_head = 7"),
-    "a stage's heads that do not fit": ("swin", {"num_heads": [2, 5]}, "stage 1 is 48 wide, which 5 heads cannot share"),
-    "sides that differ": ("swin", {"image_size": [32, 64]}, r"image_size = \[32, 64\] in its config.json: height and width differ"),
+    "a stage's heads that do not fit": (
+        "swin",
+        {"num_heads": [2, 5]},
+        "stage 1 is 48 wide, which 5 heads cannot share",
+    ),
+    "sides that differ": (
+        "swin",
+        {"image_size": [32, 64]},
+        r"image_size = \[32, 64\] in its config.json: height and width differ",
+    ),
     "patches that differ": ("vit", {"patch_size": [8, 16]}, r"patch_size = \[8, 16\]"),
     "three sides": ("vit", {"image_size": [32, 32, 32]}, r"image_size = \[32, 32, 32\]"),
     "a side of text": ("vit", {"image_size": ["32", "32"]}, "image_size = '32'"),
-    "a patch larger than the image": ("vit", {"patch_size": 64}, "patch_size = 64 in its config.json is larger than image_size = 32"),
-    "a patch larger than the image, in lists": ("swin", {"patch_size": [64, 64]}, "patch_size = 64 .* is larger than image_size = 32"),
+    "a patch larger than the image": (
+        "vit",
+        {"patch_size": 64},
+        "patch_size = 64 in its config.json is larger than image_size = 32",
+    ),
+    "a patch larger than the image, in lists": (
+        "swin",
+        {"patch_size": [64, 64]},
+        "patch_size = 64 .* is larger than image_size = 32",
+    ),
     "a grid that cannot be halved": ("swin", {"image_size": 36}, "image_size = 36 .* a multiple of 8 is needed"),
-    "a window larger than the grid": ("swin", {"window_size": 7}, "window_size = 7 .* is larger than the last stage's grid of 4 x 4"),
+    "a window larger than the grid": (
+        "swin",
+        {"window_size": 7},
+        "window_size = 7 .* is larger than the last stage's grid of 4 x 4",
+    ),
     "no words": ("gpt_neox", {"vocab_size": -1}, "vocab_size = -1"),
     "no positions": ("bert", {"max_position_embeddings": 0}, "max_position_embeddings = 0"),
     "positions for padding alone": ("roberta", {"max_position_embeddings": 2}, "the first 2 belong to padding"),
-    "padding beyond the words": ("bert", {"pad_token_id": 300}, "pad_token_id = 300 in its config.json: the vocabulary has 300 words"),
+    "padding beyond the words": (
+        "bert",
+        {"pad_token_id": 300},
+        "pad_token_id = 300 in its config.json: the vocabulary has 300 words",
+    ),
     "no padding": ("roberta", {"pad_token_id": None}, "pad_token_id is null"),
     "a switch of text": ("vit", {"qkv_bias": "yes"}, "qkv_bias = 'yes' in its config.json: true or false"),
     "quantised": ("gpt2", {"quantization_config": {"load_in_8bit": True}}, "quantised weights are not trained"),
     "another file": ("gpt2", {"transformers_weights": "other.safetensors"}, "names a weights file of its own"),
     "with an encoder beside it": ("gpt2", {"add_cross_attention": True}, "wait for an encoder"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BROKEN_CONFIGS)
@@ -367,9 +581,13 @@ def head_of(family, folder):
     )
 
     kinds = {
-        "bert": BertForPreTraining, "roberta": RobertaForMaskedLM, "gpt2": GPT2LMHeadModel,
-        "gpt_neox": GPTNeoXForCausalLM, "swin": SwinForImageClassification, "vit": ViTForImageClassification,
-    }  # fmt: skip
+        "bert": BertForPreTraining,
+        "roberta": RobertaForMaskedLM,
+        "gpt2": GPT2LMHeadModel,
+        "gpt_neox": GPTNeoXForCausalLM,
+        "swin": SwinForImageClassification,
+        "vit": ViTForImageClassification,
+    }
     torch.manual_seed(3)
     model = kinds[family](AutoConfig.for_model(family, **SIZES[family]))
     for file in folder.glob("model*"):
@@ -393,9 +611,11 @@ def test_the_table_of_weights_is_that_of_transformers(family, kept_bodies):
 
     assert {name: getattr(AutoConfig.for_model(family), name) for name in DEFAULTS[family]} == DEFAULTS[family]
     rarer = {
-        "swin": {"qkv_bias": False, "use_absolute_embeddings": True, "mlp_ratio": 2.5}, "vit": {"qkv_bias": False},
-        "gpt_neox": {"attention_bias": False}, "gpt2": {"n_inner": 20},
-    }  # fmt: skip
+        "swin": {"qkv_bias": False, "use_absolute_embeddings": True, "mlp_ratio": 2.5},
+        "vit": {"qkv_bias": False},
+        "gpt_neox": {"attention_bias": False},
+        "gpt2": {"n_inner": 20},
+    }
     for raw in (SIZES[family], {**SIZES[family], **rarer.get(family, {})}):
         assert check_config(family, raw) == []
         model = base_model(AutoConfig.for_model(family, **raw))
@@ -521,12 +741,20 @@ def test_a_hub_id_is_loaded_as_strictly(body_of, tmp_path):
 
     whole = body_of("bert")
     breaks = {
-        "good": lambda folder: None, "good-shards": shard, "compiled": rename("", "_orig_mod."), "layer": drop("layer.1."),
-        "shape": config(vocab_size=400), "layers": config(num_hidden_layers=2), "nan": poison(math.nan, "embeddings.LayerNorm.bias"),
-        "other": change_weights(lambda w: {"x": torch.zeros(1)}), "config": config(num_hidden_layers=0),
+        "good": lambda folder: None,
+        "good-shards": shard,
+        "compiled": rename("", "_orig_mod."),
+        "layer": drop("layer.1."),
+        "shape": config(vocab_size=400),
+        "layers": config(num_hidden_layers=2),
+        "nan": poison(math.nan, "embeddings.LayerNorm.bias"),
+        "other": change_weights(lambda w: {"x": torch.zeros(1)}),
+        "config": config(num_hidden_layers=0),
         "cut": damage(lambda data: data[:-9]),
-        "pickle-good": pickled(), "pickle-evil": pickled(lambda w: {"x": Evil()}), "words": change_weights(lambda w: {k: t[:40].clone() if "word_emb" in k else t for k, t in w.items()}),
-    }  # fmt: skip
+        "pickle-good": pickled(),
+        "pickle-evil": pickled(lambda w: {"x": Evil()}),
+        "words": change_weights(lambda w: {k: t[:40].clone() if "word_emb" in k else t for k, t in w.items()}),
+    }
     for name, break_it in breaks.items():
         home = tmp_path / "hub" / f"models--org--{name}"
         folder = shutil.copytree(whole, home / "snapshots" / ("a" * 40))
@@ -557,7 +785,7 @@ def test_a_hub_id_is_loaded_as_strictly(body_of, tmp_path):
         "cut": "DataError org/cut: cannot be loaded",
         "pickle-evil": "DataError org/pickle-evil: cannot be loaded .*[Ww]eights.only",
         "words": "DataError org/words: .* words, but the body's embedding has 40 rows",
-    }  # fmt: skip
+    }
     for name, words in wanted.items():
         with pytest.raises(DataError, match=words):
             raise DataError(output[name])
@@ -604,7 +832,7 @@ def test_words_that_a_tokenizer_s_settings_add_are_counted(body_of):
     n_words = len(json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"])
     change_weights(lambda w: w.update({k: t[:n_words].clone() for k, t in w.items() if "word_embeddings" in k}))(folder)
     config(vocab_size=n_words)(folder)
-    words = f"{n_words + 1} words, but the body's embedding has {n_words} rows, so that words {n_words} to {n_words} have no embedding"
+    words = f"{n_words + 1} words, but .* has {n_words} rows, so that words {n_words} to {n_words} have no embedding"
     body = find_body(str(folder))
     with pytest.raises(DataError, match=words):
         raise DataError(check_files(body)[0])
@@ -695,82 +923,3 @@ def test_many_trials_of_a_folder_are_planned_fast(kept_bodies, write_space):
     assert broken_bodies(trial.config for trial in plan.trials) == []
     assert len(plan.trials) == 5000
     assert time.process_time() - start < 4
-
-
-# Pointers in the place of data --------------------------------------------------------------------
-
-
-def test_a_pointer_is_told_from_a_file(tmp_path):
-    path = tmp_path / "x"
-    assert find_pointer(path) is None
-    for text, is_pointer in ((POINTER, True), (POINTER.replace("\n", "\r\n"), True), (f" {POINTER}", False), ("version 1", False),
-                             (POINTER + "x" * 2000, False), ("", False)):  # fmt: skip
-        path.write_text(text, newline="")
-        assert (find_pointer(path) is not None) == is_pointer
-
-
-@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.pkl", "x.parquet", "x.h5", "x.mat", "x.wav"])
-def test_a_pointer_in_the_place_of_data_is_named(name, tmp_path):
-    from orca_sweep.data import readers
-
-    path = tmp_path / name
-    path.write_text(POINTER)
-    readings = {
-        "x.npy": readers.read_npy, "x.npz": readers.npz_arrays, "x.pkl": readers.read_pickle,
-        "x.parquet": lambda p: readers.reading_parquet(p).__enter__(), "x.h5": lambda p: readers.opened_hdf5(p).__enter__(),
-        "x.mat": lambda p: readers.mat_array(p, "a"), "x.wav": lambda p: readers.read_wav(p, 16000),
-    }  # fmt: skip
-    with pytest.raises(DataError, match=f"{name}: {POINTS}"):
-        readings[name](path)
-
-
-@pytest.mark.parametrize(
-    "name", ["x.npz", "x.conll", "x.txt", "x.csv", "x.parquet", "x.jsonl", "images/train/cat/1.png"]
-)
-def test_a_pointer_in_the_place_of_a_proxy_is_named_before_it_is_read(name, tmp_path):
-    from orca_sweep.proxies import find_proxy, unavailable_proxy
-
-    path = tmp_path / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(POINTER)
-    place = tmp_path / name.split("/")[0]
-    proxy = find_proxy(f"{place}[train]:0->1")
-    with pytest.raises(DataError, match=f"{path.name}: {POINTS}"):
-        proxy.load(tmp_path)
-    if place.is_file():
-        [problem] = unavailable_proxy(proxy, tmp_path)
-        assert "a Git LFS pointer" in problem
-
-
-def test_a_pointer_in_the_place_of_a_task_s_or_the_text_proxy_s_file_is_named_by_plan(tmp_path):
-    from orca_sweep.proxies import find_proxy, unavailable_proxy
-    from orca_sweep.tasks import find_task, unavailable
-
-    (tmp_path / "data.npz").write_text(POINTER)
-    task = find_task(f"{tmp_path}/data.npz kind=classification output_shape=3 sample_shape=1x8x8")
-    [problem] = unavailable(task, tmp_path)
-    assert "data.npz: a Git LFS pointer" in problem
-    (tmp_path / "text_xs_32.npy").write_text(POINTER)
-    assert "text_xs_32.npy: a Git LFS pointer" in unavailable_proxy(find_proxy("orca-text"), tmp_path)[0]
-    with pytest.raises(DataError, match=POINTS):
-        find_proxy("orca-text").load(tmp_path)
-
-
-def test_a_pointer_in_the_place_of_a_space_is_named(tmp_path):
-    from orca_sweep.cli import app
-
-    (tmp_path / "space.yaml").write_text(POINTER)
-    done = CliRunner().invoke(app, ["plan", str(tmp_path / "space.yaml")])
-    assert done.exit_code == 2 or isinstance(done.exception, InputError)
-    assert "a Git LFS pointer" in (done.output + str(done.exception))
-
-
-def test_a_pointer_that_a_mirror_sends_is_not_kept(tmp_path):
-    from orca_sweep.data.fetching import _Getter
-
-    (tmp_path / "source").write_text(POINTER)
-    part = tmp_path / "part"
-    with pytest.raises(DataError, match="a Git LFS pointer came, not the file itself. It was not kept"):
-        _Getter(part, lambda done, total: None)(f"file://{tmp_path}/source", str(tmp_path / "out"), None)
-    assert not part.exists()
-    assert not (tmp_path / "out").exists()
