@@ -1,20 +1,22 @@
 """Bodies: the pre-trained networks that are kept. Records only; needs neither torch nor transformers."""
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from orca_sweep.bodies.checkpoints import SAFE, SAFE_INDEX, check_weights, find_weights
+from orca_sweep.bodies.configs import check_config, fill_config, read_config
+from orca_sweep.bodies.tokenizers import check_tokenizer
 from orca_sweep.declaration import is_local_path
-from orca_sweep.errors import InputError
+from orca_sweep.errors import DataError, InputError
 from orca_sweep.registry import Registry
 
 Architecture = Literal["roberta", "bert", "gpt2", "gpt_neox", "swin", "vit"]
 DIMS: Mapping[str, int] = {"roberta": 1, "bert": 1, "gpt2": 1, "gpt_neox": 1, "swin": 2, "vit": 2}
-PICKLE = "pytorch_model.bin"
 DECODERS = ("gpt2", "gpt_neox")
 """Families whose tokens attend only to those before them."""
 DROPOUT: Mapping[str, Mapping[str, float]] = {
@@ -286,19 +288,12 @@ def _folder_body(name: str, folder: Path) -> Body:
         is_body = False
     if not is_body:
         raise InputError("this is no body folder. It must be a folder with config.json and model.safetensors.")
-    try:
-        settings = json.loads(config.read_text(encoding="utf-8"))
-        family = settings.get("model_type")
-    except (json.JSONDecodeError, AttributeError, UnicodeDecodeError):
-        raise InputError("this is no body folder: its config.json is not a JSON object.") from None
-    if not isinstance(family, str) or family not in DIMS:
-        raise InputError(f"its family {family!r} is not supported. Supported families: {', '.join(DIMS)}.")
-    safe = any((folder / file).is_file() for file in ("model.safetensors", "model.safetensors.index.json"))
-    if not safe and not (folder / PICKLE).is_file():
+    family, raw = _read_family(config)
+    weights = find_weights(folder)
+    if weights is None:
         raise InputError("the folder has no model.safetensors. Save the weights there as safetensors.")
     where = str(folder.resolve())
-    family = cast(Architecture, family)
-    n_channels = settings.get("num_channels", 3) if DIMS[family] == 2 else None  # 3 is transformers' own default
+    is_pickle = weights not in (SAFE, SAFE_INDEX)
     return Body(
         name,
         "local folder",
@@ -306,9 +301,21 @@ def _folder_body(name: str, folder: Path) -> Body:
         "the user's",
         family,
         location=where,
-        only_pickle=not safe,
-        published_channels=n_channels,
+        only_pickle=is_pickle,
+        published_channels=fill_config(family, raw)["num_channels"] if DIMS[family] == 2 else None,
     )
+
+
+def _read_family(config: Path) -> tuple[Architecture, dict[str, Any]]:
+    """The family and the whole of a config.json that a body can be built from."""
+    raw = read_config(config)
+    family = raw.get("model_type")
+    if not isinstance(family, str) or family not in DIMS:
+        raise InputError(f"its family {family!r} is not supported. Supported families: {', '.join(DIMS)}.")
+    problems = check_config(family, raw)
+    if problems:
+        raise InputError(problems)
+    return cast(Architecture, family), raw
 
 
 def model_location(body: Body) -> str:
@@ -334,3 +341,36 @@ def unavailable_body(body: Body) -> list[str]:
             f" Run: pip install 'orca-sweep[{body.extra}]'"
         ]
     return []
+
+
+def check_files(body: Body, has_weights: bool = True) -> list[str]:
+    """Returns what is wrong with a body's files, as far as they are here and their headers tell; empty if nothing.
+
+    Loads nothing: of pickles and of what is still to be fetched from the hub, only loading tells.
+
+    Args:
+        body: The body, of the rung that is used.
+        has_weights: Whether its weights are used; a random body takes its config and tokenizer only.
+    """
+    if body.pretrain is not None or unavailable_body(body):
+        return []
+    folder = Path(model_location(body))
+    if not folder.is_dir():
+        return []
+    try:
+        family, raw = _read_family(folder / "config.json")
+        checks = [partial(check_weights, folder, family, raw)] if has_weights else []
+        if DIMS[family] == 1:
+            checks.append(partial(check_tokenizer, folder, fill_config(family, raw)["vocab_size"]))
+        problems = [text for check in checks if (text := _refusal(check))]
+    except InputError as error:
+        problems = list(error.problems)
+    return [f"body.name {body.name!r}: {text}" for text in problems]
+
+
+def _refusal(check: Callable[[], None]) -> str | None:
+    try:
+        check()
+    except (DataError, OSError) as error:
+        return str(error)
+    return None

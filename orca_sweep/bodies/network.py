@@ -5,7 +5,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from orca_sweep.bodies import DECODERS, DIMS, Body, model_location
+from orca_sweep.bodies.loading import check_family, first_line, load_model, read_body_config
+from orca_sweep.bodies.tokenizers import load_tokenizer
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.proxies import Features, Noise, Tagged
 from orca_sweep.proxies.records import Inputs
@@ -124,11 +125,10 @@ def body_spec(config: Any) -> BodySpec:
     """Reads widths and sizes from a transformers config.
 
     Raises:
-        InputError: if the family is not supported, or images are not square.
+        InputError: if the family is not supported.
     """
     family = config.model_type
-    if family not in DIMS:
-        raise InputError(f"body.name: the family {family!r} is not supported. Supported: {', '.join(DIMS)}.")
+    check_family(family)
     if DIMS[family] == 2:
         side = config.image_size // config.patch_size
         width = config.embed_dim if family == "swin" else config.hidden_size
@@ -304,54 +304,61 @@ def fresh_model(body: Body, seed: int) -> Any:
 
 
 def base_model(config: Any) -> Any:
-    """Returns a randomly initialised base model of a transformers config."""
+    """Returns a randomly initialised base model of a transformers config.
+
+    Raises:
+        InputError: if transformers cannot build it.
+    """
     from transformers import AutoModel
 
-    return AutoModel.from_config(config, **_options(config.model_type))
+    try:
+        return AutoModel.from_config(config, **_options(config.model_type))
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"body.name: its config.json gives no {config.model_type} body ({first_line(error)})."
+        ) from None
 
 
 def load_config(body: Body) -> Any:
-    """Returns the body's transformers config."""
-    from transformers import AutoConfig
+    """Returns the body's transformers config.
 
-    if body.pretrain is not None:
-        return AutoConfig.for_model(str(body.architecture), **body.settings)
-    return AutoConfig.from_pretrained(model_location(body), revision=body.revision)
+    Raises:
+        InputError: if its family is not supported, or it is impossible.
+        OSError: if a hub id's cannot be fetched (transformers' own words).
+    """
+    return read_body_config(body)[1]
 
 
 def load_pretrained(body: Body, allow_pickle: bool = False) -> LoadedBody:
     """Loads a body from its folder, package or hub id, from safetensors.
 
     With ``allow_pickle`` a checkpoint without safetensors is read from its pickle, by torch's reader that
-    knows tensors and nothing else.
+    knows tensors and nothing else. Every weight that the input layer and the network use comes from the checkpoint;
+    heads and poolers, which are not used, may be there or missing.
 
     Raises:
-        InputError: if the family is not supported.
+        InputError: if the family is not supported, or the config impossible.
+        DataError: if weights are missing, unexpected, of another shape or type, or not finite; if a file is damaged; if
+            the tokenizer has words without an embedding.
         OSError: if the weights cannot be found or fetched (transformers' own words).
     """
-    from transformers import AutoModel
-
-    location, config = model_location(body), load_config(body)
-    body_spec(config)
-    model = AutoModel.from_pretrained(
-        location, use_safetensors=None if allow_pickle else True, revision=body.revision, **_options(config.model_type)
-    )
-    return LoadedBody(model.float(), load_tokenizer(body, config.model_type))
+    raw, config = read_body_config(body)
+    model = load_model(
+        model_location(body), raw, config, revision=body.revision, allow_pickle=allow_pickle,
+        options=_options(config.model_type),
+    )  # fmt: skip
+    return LoadedBody(model, body_tokenizer(body, config))
 
 
-def load_tokenizer(body: Body, family: str) -> Any:
-    """Returns the tokenizer of a text body's folder or hub id; None for vision bodies."""
-    if DIMS[family] == 2:
+def body_tokenizer(body: Body, config: Any) -> Any:
+    """Returns the tokenizer of a text body's folder or hub id; None for vision bodies, and if a folder has none.
+
+    Raises:
+        DataError: if it cannot be read, or has more words than the body's embedding has rows.
+    """
+    if DIMS[config.model_type] == 2:
         return None
-    from transformers import AutoTokenizer
-
-    location = model_location(body)
-    if Path(location).is_dir() and not (Path(location) / "tokenizer_config.json").is_file():
-        return None  # such a body works for naive fine-tuning; a proxy says what it lacks
-    tokenizer = AutoTokenizer.from_pretrained(location, revision=body.revision)
-    if tokenizer.pad_token is None:  # decoders have none; padding is left out of every mean
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+    return load_tokenizer(model_location(body), body.revision, config.vocab_size)
 
 
 def _options(family: str) -> dict[str, Any]:

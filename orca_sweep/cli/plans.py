@@ -54,11 +54,19 @@ def plan(
 
 
 def make_plan(path: Path) -> Plan:
-    """Returns the plan of a space YAML, with what it imports imported."""
-    from orca_sweep.space import plan_space
-    from orca_sweep.trial import load_imports, resolve
+    """Returns the plan of a space YAML, with what it imports imported.
 
-    return plan_space(path, load_imports, resolve)
+    Raises:
+        InputError: with every mistake in the space, or with what is wrong with the files of its bodies.
+    """
+    from orca_sweep.space import plan_space
+    from orca_sweep.trial import broken_bodies, load_imports, resolve
+
+    made = plan_space(path, load_imports, resolve)
+    problems = broken_bodies([*made.cells, *(trial.config for trial in made.trials)])
+    if problems:
+        raise InputError(problems)
+    return made
 
 
 def store_root(store: str) -> str:

@@ -19,6 +19,7 @@ from typing import IO, Any, ClassVar
 import numpy as np
 
 from orca_sweep.errors import DataError
+from orca_sweep.pointers import refuse_pointer
 
 # Everything the readers of NumPy, pickle, zip and gzip raise on damaged bytes (found by feeding them damaged bytes).
 DAMAGED = (
@@ -36,8 +37,9 @@ def opened(path: Path) -> IO[bytes]:
     """Opens a file for reading.
 
     Raises:
-        DataError: if it cannot be opened.
+        DataError: if it cannot be opened, or is a Git LFS pointer.
     """
+    refuse_pointer(path)
     try:
         return path.open("rb")
     except OSError as error:

@@ -13,6 +13,7 @@ import numpy as np
 from orca_sweep.data import fingerprint
 from orca_sweep.declaration import Declaration
 from orca_sweep.errors import DataError
+from orca_sweep.pointers import refuse_pointer
 from orca_sweep.proxies.embedded import image_data
 from orca_sweep.proxies.records import Features, ProxyData, Tagged
 from orca_sweep.registry import hint
@@ -80,6 +81,8 @@ def _table(declared: Declaration) -> Any:
 
     if declared.is_local and not Path(declared.path).exists():
         raise DataError(f"{declared.text}: no such file or folder {declared.path}. Paths count from where you launch.")
+    if declared.is_local:
+        _refuse_pointers(Path(declared.path))
     before = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
@@ -107,6 +110,12 @@ def _table(declared: Declaration) -> Any:
     finally:
         if before:
             datasets.enable_progress_bars()
+
+
+def _refuse_pointers(path: Path) -> None:
+    """Refuses Git LFS pointers, which the library would read as text: the file itself, or any in the folder."""
+    for file in [path] if path.is_file() else sorted(path.rglob("*")):
+        refuse_pointer(file)
 
 
 def _chosen(n: int) -> list[int]:
@@ -171,6 +180,7 @@ def _tagged(sentences: Sequence[Any], tags: Sequence[Any], names: tuple[str, ...
 
 def _conll(path: Path, declared: Declaration) -> tuple[list[list[str]], list[list[str]]]:
     """Sentences and tags of a file with one token per line, columns apart by blanks, an empty line between sentences."""
+    refuse_pointer(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -199,6 +209,7 @@ def _conll(path: Path, declared: Declaration) -> tuple[list[list[str]], list[lis
 
 def _features(path: Path, declared: Declaration) -> ProxyData:
     """Arrays of an .npz file: features (M, D) or (M, T, D), then averaged over T, and labels (M,)."""
+    refuse_pointer(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)

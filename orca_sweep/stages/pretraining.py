@@ -14,10 +14,10 @@ from orca_sweep.bodies import Body, PretrainRecipe, find_rung
 from orca_sweep.bodies.network import (
     LoadedBody,
     base_model,
+    body_tokenizer,
     fresh_model,
     load_config,
     load_pretrained,
-    load_tokenizer,
     match_channels,
     resize,
     to_arrays,
@@ -74,7 +74,7 @@ def _published(body: Body, config: BodyConfig) -> LoadedBody:
         rung = find_rung(body, config.pretrain_fraction, config.pretrain_seed)
         return load_pretrained(rung, config.allow_pickle)
     model = fresh_model(body, config.pretrain_seed)
-    return LoadedBody(model, load_tokenizer(body, model.config.model_type))
+    return LoadedBody(model, body_tokenizer(body, model.config))
 
 
 class _Corpus:

@@ -1,6 +1,7 @@
 """One ORCA run: from dotted settings to its config, and from its config to its record. No ray here."""
 
 from orca_sweep.trial.resolving import (
+    broken_bodies,
     load_imports,
     resolve,
     shared_stages,
@@ -11,6 +12,7 @@ from orca_sweep.trial.running import CHECKPOINT, drop_checkpoint, keep_pretraini
 
 __all__ = [
     "CHECKPOINT",
+    "broken_bodies",
     "drop_checkpoint",
     "keep_pretraining",
     "load_imports",

@@ -1,0 +1,291 @@
+"""A body's weights as they lie in files: headers are read and compared with the config before anything is loaded.
+
+Needs neither torch nor transformers, so that plans can ask. What only loading tells is in ``orca_sweep.bodies.network``.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orca_sweep.bodies.configs import fill_config
+from orca_sweep.bodies.shapes import count_layers, expected_shapes, is_needed, publish_name
+from orca_sweep.errors import DataError
+from orca_sweep.pointers import refuse_pointer
+
+SAFE, SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+ADAPTER = "adapter_config.json"
+N_SHOWN = 5
+"""Keys of each kind that a message names."""
+LARGEST_HEADER = 100 * 2**20
+"""Bytes: the largest header that safetensors itself accepts."""
+BYTES_PER_NUMBER: Mapping[str, int] = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2, "I8": 1,
+    "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
+}  # fmt: skip
+FLOATS = ("F64", "F32", "F16", "BF16")
+WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What torch.compile, DataParallel and the like put into keys."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weight:
+    """A weight as a file's header tells of it."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    """In the words of safetensors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Differences:
+    """In what a checkpoint and the body of its config differ, under published names."""
+
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    """Of the body itself; heads and poolers are none of it."""
+    misshaped: list[str] = field(default_factory=list)
+    """Each with both shapes."""
+    not_floats: list[str] = field(default_factory=list)
+    """Each with its type."""
+    twice: list[str] = field(default_factory=list)
+
+    def texts(self) -> list[str]:
+        """Returns each kind of difference in words: how many, and the first keys."""
+        kinds = (
+            (self.missing, "missing"),
+            (self.unexpected, "that its config.json has no place for"),
+            (self.misshaped, "of another shape"),
+            (self.not_floats, "not of floating point"),
+            (self.twice, "twice, with and without a prefix"),
+        )
+        return [f"{len(keys)} {words} ({_first(keys)})" for keys, words in kinds if keys]
+
+
+def _first(keys: Iterable[str]) -> str:
+    keys = list(keys)
+    return ", ".join(keys[:N_SHOWN]) + (", ..." if len(keys) > N_SHOWN else "")
+
+
+# Files --------------------------------------------------------------------------------------------
+
+
+def find_weights(folder: Path) -> str | None:
+    """Returns the file by which a folder's weights are loaded: safetensors before pickles, one file before an index."""
+    return next((name for name in (SAFE, SAFE_INDEX, PICKLE, PICKLE_INDEX) if (folder / name).is_file()), None)
+
+
+def list_weight_files(folder: Path, name: str) -> list[Path]:
+    """Returns the files that hold the weights: the file itself, or the shards of an index.
+
+    Raises:
+        DataError: if a file is a Git LFS pointer, or an index is broken or names files that are not there.
+    """
+    refuse_pointer(folder / name)
+    if not name.endswith(".json"):
+        return [folder / name]
+    path = folder / name
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        shards = sorted(set(listed.values()))
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        shards = []
+    if not shards or not all(isinstance(shard, str) and shard == Path(shard).name for shard in shards):
+        raise DataError(f"{path}: no index of shards (weight_map: key to file beside it). Save the weights again.")
+    lost = [shard for shard in shards if not (folder / shard).is_file()]
+    if lost:
+        raise DataError(
+            f"{path}: {len(lost)} of {len(shards)} shards missing ({_first(lost)}). Put each shard beside the index."
+        )
+    for shard in shards:
+        refuse_pointer(folder / shard)
+    return [folder / shard for shard in shards]
+
+
+def read_header(path: Path) -> dict[str, Weight]:
+    """Returns what a safetensors file holds, by its header alone.
+
+    Raises:
+        DataError: if it is a Git LFS pointer, no safetensors file, or not exactly as long as its header says.
+    """
+    refuse_pointer(path)
+    problem = f"{path}: no safetensors file. Save the weights again, or get the file again."
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or not 2 <= length <= LARGEST_HEADER:
+                raise DataError(problem)
+            if length > size - 8:
+                raise DataError(
+                    f"{path}: {size:,} bytes, its header alone has {length:,}. It is cut off. Get it again."
+                )
+            entries = json.loads(file.read(length))
+        weights, end = {}, 0
+        for key, entry in entries.items():
+            if key == "__metadata__":
+                continue
+            weights[key] = _read_entry(entry)
+            end = max(end, entry["data_offsets"][1])
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}). Give access to it.") from None
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError, IndexError):
+        raise DataError(problem) from None
+    if size != 8 + length + end:
+        raise DataError(
+            f"{path}: {size:,} bytes, but its header declares {8 + length + end:,}. It is cut off or damaged. Get it"
+            " again."
+        )
+    return weights
+
+
+def _read_entry(entry: Any) -> Weight:
+    """One line of a header.
+
+    Raises:
+        ValueError: if shape, type and place do not fit each other.
+    """
+    shape, (start, end) = tuple(entry["shape"]), entry["data_offsets"]
+    if any(type(n) is not int or n < 0 for n in (*shape, start, end)):
+        raise ValueError("no shape")
+    n_bytes = BYTES_PER_NUMBER.get(entry["dtype"])
+    if n_bytes is not None and end - start != math.prod(shape) * n_bytes:
+        raise ValueError("another length than its shape's")
+    return Weight(shape=shape, dtype=str(entry["dtype"]))
+
+
+def read_headers(files: Iterable[Path]) -> dict[str, Weight]:
+    """Returns what safetensors files hold together.
+
+    Raises:
+        DataError: as ``read_header``, or if two of them hold the same key.
+    """
+    weights: dict[str, Weight] = {}
+    for path in files:
+        header = read_header(path)
+        shared = sorted(weights.keys() & header.keys())
+        if shared:
+            raise DataError(
+                f"{path}: keys that another shard holds too: {len(shared)} ({_first(shared)}). Save the weights again."
+            )
+        weights |= header
+    return weights
+
+
+# Comparing ----------------------------------------------------------------------------------------
+
+
+def compare_weights(family: str, raw: Mapping[str, Any], weights: Mapping[str, Weight]) -> Differences:
+    """Returns in what weights differ from what the body of a config needs.
+
+    Heads and poolers that are not used may be there or missing. Needed is all that the input layer and the network are
+    made of.
+    """
+    expected = expected_shapes(family, fill_config(family, raw))
+    held: dict[str, Weight] = {}
+    twice = []
+    for key, weight in weights.items():
+        name = publish_name(family, key)
+        twice += [name] if name in held and name in expected else []
+        held[name] = weight
+    both = [name for name in expected if name in held]
+    return Differences(
+        missing=[name for name in expected if name not in held],
+        unexpected=[name for name in held if name not in expected and is_needed(family, name)],
+        misshaped=[
+            f"{name} {held[name].shape} instead of {expected[name]}"
+            for name in both
+            if held[name].shape != expected[name]
+        ],
+        not_floats=[f"{name} {held[name].dtype}" for name in both if held[name].dtype not in FLOATS],
+        twice=twice,
+    )
+
+
+def refuse_differences(
+    where: object, family: str, raw: Mapping[str, Any], keys: Iterable[str], differences: Differences
+) -> None:
+    """Refuses weights that are not exactly those of the body of their config.
+
+    Args:
+        where: What the message begins with.
+        family: The body's family.
+        raw: Its config.json.
+        keys: All keys of the checkpoint, as they are in the file; they tell the remedy.
+        differences: As ``compare_weights`` finds them.
+
+    Raises:
+        DataError: with the first five keys of each kind of difference, their number, and the remedy.
+    """
+    texts = differences.texts()
+    if texts:
+        expected = expected_shapes(family, fill_config(family, raw))
+        remedy = _find_remedy(family, expected, list(keys))
+        raise DataError(f"{where}: these are not the weights of the {family} body of its config.json: {'; '.join(texts)}."
+                        f" {remedy}")  # fmt: skip
+
+
+def _find_remedy(family: str, expected: Mapping[str, Any], keys: list[str]) -> str:
+    names = {publish_name(family, key) for key in keys}
+    if any(WRAPPERS.search(key) and publish_name(family, WRAPPERS.sub("", key)) in expected for key in keys):
+        wrapper = next(match[0] for key in keys if (match := WRAPPERS.search(key)))
+        return (
+            f"Keys carry {wrapper!r}: these weights were saved from a compiled or wrapped model; save the inner model."
+        )
+    shared = names & expected.keys()
+    if not shared:
+        prefix = _find_prefix(family, expected, keys)
+        if prefix:
+            return f"Keys begin with {prefix!r}: they were saved from a model around this one; save the inner model."
+        shown = f" (first: {', '.join(sorted(keys)[:2])})" if keys else ""
+        return f"None of its {len(keys)} keys{shown} is one of a {family} body. Is it another model's file?"
+    n_asked, n_held = count_layers(expected), count_layers(names)
+    if n_asked != n_held:
+        return f"config.json has {n_asked} layers, the weights have {n_held}. Put config and weights of one model together."
+    return "Put config and weights of one model together, or save the whole model again with save_pretrained."
+
+
+def _find_prefix(family: str, expected: Mapping[str, Any], keys: list[str]) -> str | None:
+    """What stands before the body's keys, if anything does."""
+    for key in keys:
+        parts = key.split(".")
+        for i in range(1, len(parts)):
+            if publish_name(family, ".".join(parts[i:])) in expected:
+                return ".".join(parts[:i]) + "."
+    return None
+
+
+def check_weights(folder: Path, family: str, raw: Mapping[str, Any]) -> None:
+    """Refuses a folder whose files cannot be, or are not exactly, the weights of its config's body.
+
+    Of pickles only is checked that their files are there: what they hold is seen when they are loaded.
+
+    Args:
+        folder: Holds the weights.
+        family: The body's family.
+        raw: Its config.json, without mistakes.
+
+    Raises:
+        DataError: saying what is wrong with which file.
+
+    Cost: the headers of safetensors files, a few milliseconds.
+    """
+    if (folder / ADAPTER).is_file():
+        raise DataError(
+            f"{folder / ADAPTER}: the folder holds an adapter of another model. Merge it into the model"
+            " (merge_and_unload) and save that."
+        )
+    if any(folder.glob("shard-*-model-*-of-*.safetensors")):
+        raise DataError(f"{folder}: holds a distributed checkpoint. Save the whole model with save_pretrained.")
+    name = find_weights(folder)
+    if name is None:
+        raise DataError(f"{folder}: has no {SAFE}. Save the weights there as safetensors.")
+    files = list_weight_files(folder, name)
+    if name in (SAFE, SAFE_INDEX):
+        weights = read_headers(files)
+        differences = compare_weights(family, raw, weights)
+        refuse_differences(folder / name, family, raw, weights, differences)

@@ -1,0 +1,223 @@
+"""Reading a body's config and weights with transformers, strictly: every weight comes from the checkpoint."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from orca_sweep.bodies import DIMS, Body, model_location
+from orca_sweep.bodies.checkpoints import (
+    N_SHOWN,
+    PICKLE,
+    PICKLE_INDEX,
+    Differences,
+    Weight,
+    check_weights,
+    compare_weights,
+    find_weights,
+    list_weight_files,
+    refuse_differences,
+)
+from orca_sweep.bodies.configs import check_config, fill_config, read_config
+from orca_sweep.bodies.shapes import expected_shapes, is_needed, publish_name
+from orca_sweep.errors import DataError, InputError, out_of_memory
+
+DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+
+
+def check_family(family: object) -> None:
+    """Refuses a family that is not supported.
+
+    Raises:
+        InputError: naming those that are.
+    """
+    if family not in DIMS:
+        raise InputError(f"body.name: the family {family!r} is not supported. Supported: {', '.join(DIMS)}.")
+
+
+def read_body_config(body: Body) -> tuple[Mapping[str, Any], Any]:
+    """Returns a body's config as it is written, and as transformers takes it; sides of squares are numbers there.
+
+    Raises:
+        InputError: if a file is no JSON object, the family is not supported, or the config is impossible.
+        OSError: if a hub id's cannot be fetched (transformers' own words).
+    """
+    if body.pretrain is not None:
+        raw: Mapping[str, Any] = body.settings
+        family = str(body.architecture)
+    else:
+        raw = _read_raw(model_location(body), body.revision)
+        family = raw.get("model_type", "")
+    check_family(family)
+    return raw, _build_config(body.name, family, raw)
+
+
+def _read_raw(location: str, revision: str | None) -> dict[str, Any]:
+    if Path(location).is_dir():
+        return read_config(Path(location) / "config.json")
+    from transformers import PreTrainedConfig
+
+    raw: dict[str, Any] = PreTrainedConfig.get_config_dict(location, revision=revision)[0]
+    return raw
+
+
+def _build_config(name: str, family: str, raw: Mapping[str, Any]) -> Any:
+    from transformers import CONFIG_MAPPING
+
+    problems = check_config(family, raw)
+    if problems:
+        raise InputError([f"body.name {name!r}: {text}" for text in problems])
+    try:
+        config = CONFIG_MAPPING[family].from_dict({**raw, "model_type": family})
+    except Exception as error:  # its checks of types raise classes of their own
+        raise InputError(f"body.name {name!r}: its config.json is not understood ({first_line(error)}).") from None
+    if hasattr(config, "image_size"):
+        sides = fill_config(family, raw)
+        config.image_size, config.patch_size = sides["image_size"], sides["patch_size"]
+    return config
+
+
+def first_line(error: Exception) -> str:
+    """Returns an error's kind and the first line of its text."""
+    lines = str(error).strip().splitlines() or ["no more is known"]
+    return f"{type(error).__name__}: {lines[0][:300]}"
+
+
+def load_model(
+    location: str, raw: Mapping[str, Any], config: Any, *, revision: str | None, allow_pickle: bool, options: Any
+) -> Any:
+    """Returns the model of a folder or hub id in single precision, each of its weights as it is in the checkpoint.
+
+    Heads and poolers that are not used may be in the checkpoint or not.
+
+    Args:
+        location: Folder or hub id.
+        raw: Its config.json.
+        config: The same as a transformers config.
+        revision: Branch, tag or commit on the hub.
+        allow_pickle: Whether a checkpoint without safetensors is read from its pickle.
+        options: Further arguments of the model's class.
+
+    Raises:
+        DataError: if weights are missing, of another shape or type, or not finite, if there are some that the config has
+            no place for, or if a file is damaged.
+        OSError: if the weights cannot be fetched (transformers' own words).
+    """
+    from transformers import AutoModel
+
+    family, folder = config.model_type, Path(location)
+    where = location
+    if folder.is_dir():
+        check_weights(folder, family, raw)
+        name = str(find_weights(folder))
+        where = str(folder / name)
+        if name in (PICKLE, PICKLE_INDEX):
+            if not allow_pickle:
+                raise DataError(
+                    f"{where}: the weights are a pickle only. Save them as safetensors, or set body.allow_pickle: true"
+                    " (tensors only are read)."
+                )
+            weights = _read_pickles(list_weight_files(folder, name))
+            refuse_differences(where, family, raw, weights, compare_weights(family, raw, weights))
+    try:
+        with _quiet_transformers():
+            model, report = AutoModel.from_pretrained(
+                location, config=config, use_safetensors=None if allow_pickle else True, revision=revision,
+                ignore_mismatched_sizes=True, output_loading_info=True, **options,
+            )  # fmt: skip
+    except OSError:
+        raise
+    except Exception as error:  # whatever the readers of weights raise on damaged files
+        if out_of_memory(error):
+            raise
+        raise DataError(f"{where}: cannot be loaded ({first_line(error)}). Save or get the weights again.") from None
+    _refuse_report(where, family, raw, report)
+    model.float()
+    _refuse_infinite(where, family, model)
+    return model
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keeps transformers from reporting heads that are not used, and from drawing bars."""
+    from transformers.utils import logging
+
+    verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if has_bars:
+            logging.enable_progress_bar()
+
+
+def _read_pickles(files: list[Path]) -> dict[str, Weight]:
+    """What pickles hold, read by torch's reader that knows tensors and nothing else; data stays on the disk if it can.
+
+    Raises:
+        DataError: if one is damaged, asks for anything else, or holds anything but tensors by name.
+    """
+    weights: dict[str, Weight] = {}
+    for path in files:
+        state = _read_pickle(path)
+        if isinstance(state, Mapping) and not any(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+            inner = [str(key) for key, value in state.items() if isinstance(value, Mapping)]
+            hint = f" It holds {', '.join(inner[:N_SHOWN])}: save one of those." if inner else ""
+            raise DataError(f"{path}: the pickle is no dict of tensors by name.{hint} Save model.state_dict() itself.")
+        if not isinstance(state, Mapping):
+            raise DataError(
+                f"{path}: the pickle holds {type(state).__name__}. A dict of tensors by name is needed: save"
+                " model.state_dict()."
+            )
+        tensors = {str(key): value for key, value in state.items() if isinstance(value, torch.Tensor)}
+        weights |= {
+            key: Weight(shape=tuple(tensor.shape), dtype=DTYPES.get(tensor.dtype, str(tensor.dtype)))
+            for key, tensor in tensors.items()
+        }
+    return weights
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except (RuntimeError, ValueError):  # the older format cannot be mapped
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the reader raises on bytes that are no pickle of tensors
+        if out_of_memory(error):
+            raise
+        raise DataError(
+            f"{path}: the pickle cannot be read as tensors alone ({first_line(error)}). Nothing in it ran. Save the"
+            " weights as safetensors, or get the file again."
+        ) from None
+
+
+def _refuse_report(where: object, family: str, raw: Mapping[str, Any], report: Mapping[str, Any]) -> None:
+    """Refuses what transformers would have made up or left out."""
+    missing = sorted(publish_name(family, key) for key in report["missing_keys"])
+    differences = Differences(
+        missing=missing,
+        unexpected=sorted(
+            name for key in report["unexpected_keys"] if is_needed(family, name := publish_name(family, key))
+        ),
+        misshaped=sorted(
+            f"{publish_name(family, key)} {tuple(held)} instead of {tuple(asked)}"
+            for key, held, asked in report["mismatched_keys"]
+        ),
+    )
+    held = expected_shapes(family, fill_config(family, raw)).keys() - set(missing)
+    refuse_differences(where, family, raw, [*held, *report["unexpected_keys"]], differences)
+
+
+def _refuse_infinite(where: object, family: str, model: Any) -> None:
+    broken = [publish_name(family, key) for key, tensor in model.state_dict().items() if not tensor.isfinite().all()]
+    if broken:
+        shown = ", ".join(broken[:N_SHOWN]) + (", ..." if len(broken) > N_SHOWN else "")
+        raise DataError(
+            f"{where}: NaN or infinite values in {len(broken)} of its weights ({shown}). Get the file again, or save the model"
+            " from before it diverged."
+        )

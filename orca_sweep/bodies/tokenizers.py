@@ -1,0 +1,132 @@
+"""Tokenizers of text bodies: loading them, and whether the body has an embedding for every word."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from orca_sweep.errors import DataError
+from orca_sweep.pointers import refuse_pointer
+
+TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
+FILES = (TOKENIZER, SETTINGS, "vocab.json", "merges.txt", "vocab.txt", "special_tokens_map.json", "added_tokens.json")
+"""All that a tokenizer may be read from."""
+SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+PADDING = ("<pad>", "[PAD]", "</s>", "<|endoftext|>", "[SEP]")
+"""Words that pad, in the order in which they are taken; padding is left out of every mean."""
+
+
+def check_tokenizer(folder: Path, n_rows: int) -> None:
+    """Refuses a folder's tokenizer that cannot be read, or that has words without a row in the embedding.
+
+    Nothing is said of a folder without a tokenizer: naive fine-tuning needs none.
+
+    Args:
+        folder: Holds the body.
+        n_rows: Words in the body's embedding.
+
+    Raises:
+        DataError: saying what is wrong with which file.
+    """
+    for name in FILES:
+        refuse_pointer(folder / name)
+    if (folder / TOKENIZER).is_file():
+        _refuse_surplus(folder / TOKENIZER, _count_words(folder), n_rows)
+
+
+def _refuse_surplus(where: object, n_words: int, n_rows: int) -> None:
+    if n_words > n_rows:
+        raise DataError(
+            f"{where}: {n_words} words, but the body's embedding has {n_rows} rows, so that words"
+            f" {n_rows} to {n_words - 1} have no embedding. Put the tokenizer beside the weights that it was made for."
+        )
+
+
+def _count_words(folder: Path) -> int:
+    """One more than the largest number of a word in tokenizer.json, and words that its settings add."""
+    path = folder / TOKENIZER
+    try:
+        whole = json.loads(path.read_text(encoding="utf-8"))
+        vocabulary = whole["model"]["vocab"]
+        ids = dict(vocabulary) if isinstance(vocabulary, dict) else {row[0]: i for i, row in enumerate(vocabulary)}
+        ids |= {token["content"]: token["id"] for token in whole.get("added_tokens") or ()}
+        n_words = max(ids.values(), default=-1) + 1
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise _unreadable(path, error) from None
+    return n_words + len(_added_words(folder / SETTINGS) - ids.keys())
+
+
+def _added_words(path: Path) -> set[str]:
+    """Special words that the tokenizer's settings name; transformers adds those that the vocabulary lacks."""
+    if not path.is_file():
+        return set()
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        named = [settings.get(name) for name in SPECIAL]
+    except (OSError, ValueError, RecursionError, AttributeError) as error:
+        raise _unreadable(path, error) from None
+    words = [token.get("content") if isinstance(token, dict) else token for token in named]
+    return {word for word in words if isinstance(word, str)}
+
+
+def _unreadable(where: object, error: Exception) -> DataError:
+    first = (str(error).strip().splitlines() or ["no more is known"])[0]
+    return DataError(
+        f"{where}: not readable as a tokenizer ({type(error).__name__}: {first[:200]}). Save it again with"
+        " tokenizer.save_pretrained, or get the file again."
+    )
+
+
+def load_tokenizer(location: str, revision: str | None, n_rows: int) -> Any:
+    """Returns the tokenizer of a text body's folder or hub id, one that can pad; None of a folder that has none.
+
+    ``tokenizer.json`` alone is enough.
+
+    Raises:
+        DataError: if it cannot be read, or has more words than the embedding has rows.
+        OSError: if it cannot be fetched (transformers' own words).
+    """
+    folder = Path(location)
+    if not folder.is_dir():
+        tokenizer = _load_whole(location, revision)
+    else:
+        check_tokenizer(folder, n_rows)
+        if (folder / SETTINGS).is_file():
+            tokenizer = _load_whole(location, None)
+        elif (folder / TOKENIZER).is_file():
+            tokenizer = _load_file(folder / TOKENIZER)
+        else:
+            return None  # such a body works for naive fine-tuning; a proxy says what it lacks
+    _let_pad(tokenizer)
+    _refuse_surplus(location, max(tokenizer.get_vocab().values(), default=-1) + 1, n_rows)
+    return tokenizer
+
+
+def _load_whole(location: str, revision: str | None) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(location, revision=revision)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # the reader of tokenizers raises Exception itself
+        raise _unreadable(location, error) from None
+
+
+def _load_file(path: Path) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    try:
+        return PreTrainedTokenizerFast(tokenizer_file=str(path))
+    except MemoryError:
+        raise
+    except Exception as error:  # the reader of tokenizers raises Exception itself
+        raise _unreadable(path, error) from None
+
+
+def _let_pad(tokenizer: Any) -> None:
+    """Gives a tokenizer without a padding token one of its own words; no word is added."""
+    if tokenizer.pad_token is not None:
+        return
+    words = tokenizer.get_vocab()
+    known = [word for word in (*PADDING[:2], tokenizer.eos_token, *PADDING[2:]) if word in words]
+    tokenizer.pad_token = known[0] if known else tokenizer.convert_ids_to_tokens(0)
