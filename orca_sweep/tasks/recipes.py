@@ -46,6 +46,7 @@ def recipe(
         "embedder.optimizer": optimizer,
         "embedder.lr": float(f"{10 * lr:.6g}") if lr <= 1e-3 else lr,
         "embedder.weight_decay": weight_decay,
+        **({"embedder.proxy_augment": True} if body.startswith("swin") else {}),
         "finetune.epochs": epochs,
         "finetune.batch_size": batch,
         "finetune.accumulation": accumulation,
