@@ -1,5 +1,6 @@
 """The knobs of what the body sees of a proxy: what they do, where they cannot act, and what a row tells of them."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -44,6 +45,18 @@ def test_a_proxy_is_scaled_by_all_of_its_pixels():
 def test_images_without_a_scale_are_said(x, words):
     with pytest.raises(DataError, match=words):
         scaling_of(*images_of(x))
+
+
+@pytest.mark.parametrize("numbers", [{"channel_mean": (0.5,)}, {"channel_mean": (0.5,), "channel_std": (0.0,)}])
+def test_half_a_record_is_said(numbers):
+    proxy, x = images_of(np.zeros((2, 1, 4, 4)))
+    with pytest.raises(InputError, match="Give both, spreads above 0, or neither"):
+        scaling_of(dataclasses.replace(proxy, **numbers), x)
+
+
+def test_without_a_network_a_hub_body_s_scaling_says_so():
+    with pytest.raises(InputError, match="preprocessor_config.json of microsoft/swin-.* cannot be had: .*use proxy or"):
+        body_scaling(find_body("swin-tiny"))
 
 
 def test_noise_is_scaled_by_its_distribution():

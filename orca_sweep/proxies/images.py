@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from orca_sweep.errors import DataError
+from orca_sweep.errors import DataError, InputError
 from orca_sweep.proxies.records import Noise, Proxy
 from orca_sweep.streams import stream_rng
 
@@ -73,9 +73,15 @@ def scaling_of(proxy: Proxy, inputs: np.ndarray | Noise) -> Scaling:
     Noise has the mean and spread that its pixels are drawn with. A channel of one value alone is divided by 1.
 
     Raises:
+        InputError: if the record has one of mean and spread alone, or a spread that is not above 0.
         DataError: if images are not finite, or all channels have one value alone.
     """
-    if proxy.channel_mean and proxy.channel_std:
+    if proxy.channel_mean is not None or proxy.channel_std is not None:
+        if not proxy.channel_mean or not proxy.channel_std or min(proxy.channel_std) <= 0:
+            raise InputError(
+                f"proxy {proxy.name!r}: its record has channel_mean {proxy.channel_mean}, channel_std"
+                f" {proxy.channel_std}. Give both, spreads above 0, or neither."
+            )
         return Scaling(mean=proxy.channel_mean, std=proxy.channel_std, channels_of="proxy")
     if isinstance(inputs, Noise):
         n = inputs.image_shape[0]
