@@ -180,6 +180,18 @@ class EmbedderConfig(_Part):
     proxy_samples: Annotated[int, Field(ge=2, le=MOST)] = Field(
         5000, description="proxy samples aligned to (all, if the proxy has fewer)"
     )
+    proxy_scaling: Literal["proxy", "body", "none"] = Field(
+        "proxy",
+        description="proxy images are normalised per channel with the proxy's own mean and spread (as released), the"
+        " body's (preprocessor_config.json), or not at all",
+    )
+    proxy_augment: bool = Field(
+        False, description="see each proxy image in one random crop and flip, drawn once (released for cifar10)"
+    )
+    proxy_pooling: Literal["mean", "token"] = Field(
+        "mean",
+        description="of tagged sentences: whole phrases by the mean of their pieces, or single tokens by their first",
+    )
     n_pseudo_classes: Count = Field(10, description="k-means clusters of dense or multi-label training targets")
     target_length: Count = Field(512, description="longest token sequence a 1D embedder may produce")
 

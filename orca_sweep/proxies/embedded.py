@@ -1,12 +1,13 @@
 """Proxies that come with the installation, and made-up ones."""
 
 import hashlib
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
 from orca_sweep.data import fingerprint
-from orca_sweep.proxies.records import Noise, ProxyData
+from orca_sweep.proxies.records import Noise, ProxyData, Tagged
 from orca_sweep.streams import stream_rng
 
 PASSAGE_WORDS = 32
@@ -81,6 +82,11 @@ def dummy() -> ProxyData:
 
 
 def shuffled(data: ProxyData) -> ProxyData:
-    """Returns the same samples with their labels permuted: the classes stay as large as they are."""
-    labels = stream_rng(0, "shuffled labels").permutation(data.labels)
-    return ProxyData(data.inputs, labels, hashlib.sha256(f"shuffled:{data.fingerprint}".encode()).hexdigest())
+    """Returns the same samples with their labels permuted: the classes stay as large as they are.
+
+    Of tagged sentences the labels are permuted once samples are drawn, so that these are the same.
+    """
+    digest = hashlib.sha256(f"shuffled:{data.fingerprint}".encode()).hexdigest()
+    if isinstance(data.inputs, Tagged):
+        return ProxyData(replace(data.inputs, n_shuffles=data.inputs.n_shuffles + 1), data.labels, digest)
+    return ProxyData(data.inputs, stream_rng(0, "shuffled labels").permutation(data.labels), digest)

@@ -1,5 +1,6 @@
 """What a proxy is and what its data can be; needs neither torch nor a tokenizer."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,17 +8,36 @@ from typing import Literal
 
 import numpy as np
 
+Pooling = Literal["mean", "token"]
+"""What a sample of tagged sentences is: ``mean``, a phrase, by all of its pieces; ``token``, one token, by its first."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Tagged:
-    """Labelled tokens in their sentences; a sample is one token in context."""
+    """Sentences with a tag for every token, as they are read; ``draw_samples`` makes labelled samples of them."""
 
     sentences: tuple[tuple[str, ...], ...]
-    chosen: np.ndarray
-    """(M, 2): sentence and position of each labelled token, sentences in order."""
+    tags: tuple[tuple[int, ...], ...]
+    """For each token of each sentence the number of its tag in ``names``."""
+    names: tuple[str, ...]
+    n_shuffles: int = 0
+    """How often labels are to be permuted once samples are drawn."""
 
     def __len__(self) -> int:
-        return len(self.chosen)
+        return sum(map(len, self.sentences))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spans:
+    """Labelled runs of tokens in their sentences; a sample is one run in context."""
+
+    sentences: tuple[tuple[str, ...], ...]
+    bounds: np.ndarray
+    """(M, 3): sentence, first token, and the token after the last; sentences in order."""
+    pooling: Pooling
+
+    def __len__(self) -> int:
+        return len(self.bounds)
 
 
 @dataclass(frozen=True)
@@ -27,6 +47,9 @@ class Noise:
     n: int
     n_tokens: int
     image_shape: tuple[int, int, int]
+    pixel_mean: float = 0.5
+    pixel_std: float = 1 / math.sqrt(12)
+    """Mean and spread of pixels spread evenly over [0, 1]."""
 
     def __len__(self) -> int:
         return self.n
@@ -43,12 +66,16 @@ class Features:
         return len(self.array)
 
 
-Inputs = np.ndarray | tuple[str, ...] | Tagged | Noise | Features
+Inputs = np.ndarray | tuple[str, ...] | Tagged | Spans | Noise | Features
+Form = Literal["plain", "tagged", "features"]
 
 
 @dataclass(frozen=True)
 class ProxyData:
-    """A proxy's samples and labels (M,): images float32 (M, C, H, W) in [0, 1], M texts, or another kind of input."""
+    """A proxy's samples and labels (M,): images float32 (M, C, H, W) in [0, 1], M texts, or another kind of input.
+
+    Tagged sentences have no labels yet: what is labelled depends on the pooling (``draw_samples``).
+    """
 
     inputs: Inputs
     labels: np.ndarray
@@ -65,9 +92,16 @@ class Proxy:
     kind: Literal["image", "text", "any", "none"] | None
     """What bodies can embed it; None for a data set that has to be read first."""
     n_classes: int | None
+    """Of tagged sentences, the kinds of phrases: what ``embedder.proxy_pooling: mean`` labels."""
     load: Callable[[Path], ProxyData]
     meaning: str
     source: str
     licence: str
     packages: tuple[str, ...] = ()
     extra: str | None = None
+    form: Form | None = None
+    """Samples as they are, tagged sentences, or features made beforehand; None if that has to be read first."""
+    channel_mean: tuple[float, ...] | None = None
+    """Published mean of each channel in [0, 1]; None measures the loaded images."""
+    channel_std: tuple[float, ...] | None = None
+    """Published spread of each channel, given with ``channel_mean``."""

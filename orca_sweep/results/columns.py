@@ -67,6 +67,16 @@ TRIAL_MEASURES = (
     Column("objective_last", "double", "squared feature units", "alignment objective after embedder training"),
     Column("n_target_classes_skipped", "int64", "classes", "target classes with one sample, left out of the alignment"),
     Column("n_proxy_classes_skipped", "int64", "classes", "proxy classes with one sample, left out by otdd"),
+    Column("n_proxy", "int64", "samples", "proxy samples aligned to"),
+    Column(
+        "proxy_mean", "string", "pixel in [0, 1]", "JSON: per channel, what is taken off proxy images; null = nothing"
+    ),
+    Column(
+        "proxy_std",
+        "string",
+        "pixel in [0, 1]",
+        "JSON: per channel, what they are divided by then (1 where all pixels are alike)",
+    ),
     Column("pretrain_metric", "double", "", "held-out score of our own pre-training: error (images) or loss (text)"),
     Column("n_parameters", "int64", "", "parameters of embedder, body and predictor"),
     Column("n_trainable_embedder", "int64", "", "trainable parameters in embedder training"),

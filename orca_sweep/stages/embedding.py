@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from orca_sweep import objectives
-from orca_sweep.bodies.network import LoadedBody, input_features, to_arrays, to_tensors
+from orca_sweep.bodies.inputs import RAW, input_features
+from orca_sweep.bodies.network import LoadedBody, to_arrays, to_tensors
 from orca_sweep.config import EmbedderConfig, TrialConfig, listed_numbers
 from orca_sweep.errors import DataError, DivergedError
 from orca_sweep.model import Embedder1D, Embedder2D
-from orca_sweep.proxies import ProxyData
+from orca_sweep.proxies import ProxyData, Treatment
 from orca_sweep.stages.place import (
     Feed,
     Place,
@@ -55,16 +56,17 @@ class ProxyFeatures:
     reused: bool
 
 
-def proxy_features(proxy: ProxyData, body: LoadedBody, place: Place) -> ProxyFeatures:
-    """Returns the proxy through the body's own input layer, mean over tokens; stored once per sweep.
+def proxy_features(proxy: ProxyData, body: LoadedBody, place: Place, treatment: Treatment = RAW) -> ProxyFeatures:
+    """Returns the proxy's samples through the body's own input layer, mean over tokens; stored once per sweep.
 
-    Depends on the proxy and on the body's input layer alone: the transformer is never run.
+    Depends on the samples, on what is done to images, and on the body's input layer alone: the transformer is never
+    run.
     """
     inputs = {**place.key_part(), "proxy": proxy.fingerprint, "input_layer": body.input_digest()}
-    key = stage_key(PROXY_STAGE, {**inputs, "image_size": body.spec.image_size})
+    key = stage_key(PROXY_STAGE, {**inputs, "image_size": body.spec.image_size, "treatment": asdict(treatment)})
 
     def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        features = input_features(body, proxy.inputs, place.device).numpy()
+        features = input_features(body, proxy.inputs, place.device, treatment=treatment).numpy()
         return {"features": features, "labels": proxy.labels}, {}
 
     artifact, reused = place.store.once(PROXY_STAGE, key, compute)
@@ -109,6 +111,8 @@ class EmbedderTraining:
     """What the objective's constants had cost, if they were needed and found in the store."""
     n_target_classes_skipped: int
     n_proxy_classes_skipped: int
+    n_proxy: int
+    """Proxy samples aligned to."""
 
     @property
     def reused_s(self) -> float:
@@ -148,8 +152,9 @@ def train_embedder(
         run.resume(config.embedder.epochs)
         run.train(config.embedder.epochs, frozenset(snapshot_epochs) | {config.embedder.epochs}, report)
     return EmbedderTraining(
-        tuple(run.history), run.seconds, run.seconds_now, run.constants_reused_s, run.n_skipped, run.n_proxy_skipped
-    )
+        tuple(run.history), run.seconds, run.seconds_now, run.constants_reused_s, run.n_skipped, run.n_proxy_skipped,
+        min(config.embedder.proxy_samples, len(proxy.features)),
+    )  # fmt: skip
 
 
 class _Run:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from orca_sweep.bodies import Body, PretrainRecipe, find_rung
+from orca_sweep.bodies.inputs import match_channels, resize, tokenize
 from orca_sweep.bodies.network import (
     LoadedBody,
     base_model,
@@ -18,11 +19,8 @@ from orca_sweep.bodies.network import (
     fresh_model,
     load_config,
     load_pretrained,
-    match_channels,
-    resize,
     to_arrays,
     to_tensors,
-    tokenize,
 )
 from orca_sweep.config import BodyConfig
 from orca_sweep.errors import DivergedError, InputError

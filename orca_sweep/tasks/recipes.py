@@ -67,6 +67,7 @@ def recipe(released: Released) -> dict[str, Any]:
         "embedder.weight_decay": released.weight_decay,
         "embedder.betas": betas_as_text(released.betas),
         "embedder.momentum": released.momentum,
+        **({"embedder.proxy_augment": True} if released.body.startswith("swin") else {}),
         "finetune.epochs": released.epochs,
         "finetune.batch_size": released.batch,
         "finetune.accumulation": released.accumulation,

@@ -22,6 +22,7 @@ from orca_sweep.bodies import (
     own_dropout,
     unavailable_body,
 )
+from orca_sweep.bodies.preprocessing import body_scaling
 from orca_sweep.config import (
     BodyConfig,
     EmbedderConfig,
@@ -48,6 +49,8 @@ OBJECTIVE_SETTINGS = (
     "embedder.bandwidth_factor",
     "embedder.n_projections",
 )
+# Fields that change what the body's input layer sees of the proxy.
+PROXY_SETTINGS = ("embedder.proxy_scaling", "embedder.proxy_augment", "embedder.proxy_pooling")
 # Fields that change nothing when the embedder is not trained.
 EMBEDDER_TRAINING = (
     *OBJECTIVE_SETTINGS,
@@ -60,6 +63,7 @@ EMBEDDER_TRAINING = (
     "embedder.lr_decay_after",
     "embedder.max_samples_per_class",
     "embedder.proxy_samples",
+    *PROXY_SETTINGS,
     "embedder.n_pseudo_classes",
 )
 
@@ -202,6 +206,7 @@ def _canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
     flat |= _canonical_init(flat)
     for path in _without_effect(flat):
         flat.pop(path, None)
+    flat |= _canonical_scaling(flat)
     objective = flat.get("embedder.objective", knobs()["embedder.objective"].default)
     published = settings_of(objective).get("label_gradient") if objective in OBJECTIVES else None
     if published is not None and flat.get("embedder.label_gradient") is None:
@@ -229,6 +234,7 @@ def _without_effect(flat: Mapping[str, Any]) -> list[str]:
     except InputError:
         return paths
     paths += ["finetune.dropout"] if _read(flat, "finetune.dropout") == own_dropout(body) else []
+    paths += _unseen_proxy_settings(flat.get("proxy", "none"), body)
     recipe = body.pretrain
     is_folder = body.location is not None and Path(body.location).is_dir()
     paths += ["body.allow_pickle"] if body.package or (is_folder and not body.only_pickle) else []
@@ -266,6 +272,53 @@ def _read(flat: Mapping[str, Any], path: str) -> Any:
         return knobs()[path].read(flat[path])
     except ValidationError:
         return WRONG
+
+
+def _unseen_proxy_settings(name: str, body: Body) -> list[str]:
+    """Settings that this proxy and body give nothing to act on, as far as their records tell."""
+    try:
+        proxy = find_proxy(name)
+    except InputError:
+        return []
+    scaling, augment, pooling = PROXY_SETTINGS
+    has_images = body.dims != 1 and proxy.kind != "text" and proxy.form != "features"
+    has_tags = body.dims != 2 and proxy.kind not in ("image", "any") and proxy.form in ("tagged", None)
+    return ([] if has_images else [scaling, augment]) + ([] if has_tags else [pooling])
+
+
+def _canonical_scaling(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Our own small bodies were pre-trained on raw images: their scaling is none."""
+    try:
+        body = find_body(flat.get("body.name", ""))
+    except InputError:
+        return {}
+    is_none = body.pretrain is not None and flat.get("embedder.proxy_scaling") == "body"
+    return {"embedder.proxy_scaling": "none"} if is_none else {}
+
+
+def _may_copy_channels(flat: Mapping[str, Any], task: Task | None, body: Body) -> bool:
+    """Whether patch weights may be copied to another number of channels; what only data or hub know counts as other."""
+    if flat.get("embedder.init", "copied") != "copied" or body.dims == 1:
+        return False
+    if task is None:
+        return True
+    return task.dims == 2 and not (body.n_channels and body.n_channels == task.sample_shape[0])
+
+
+def _canonical_init(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The one name of starts that are the same for this task and body: only positions tell random and orca-untrained.
+
+    Embedders of vision bodies have none. Behind a ViT they have no LayerNorm either, and those of signals nothing that
+    could be copied.
+    """
+    task, init = _known_task(flat), flat.get("embedder.init")
+    try:
+        body = find_body(flat.get("body.name", ""))
+    except InputError:
+        return {}
+    if task is not None and task.dims == 1 and body.architecture == "vit" and init in get_args(EmbedderInit):
+        return {"embedder.init": "copied"}
+    return {"embedder.init": "random"} if body.dims == 2 and init == "orca-untrained" else {}
 
 
 def _known_task(settings: Mapping[str, Any]) -> Task | None:
@@ -330,9 +383,10 @@ def _contradictions(config: TrialConfig) -> list[str]:
         )
     if config.body.pretrain_fraction > 0:
         try:
-            find_rung(body, config.body.pretrain_fraction, config.body.pretrain_seed)
+            body = find_rung(body, config.body.pretrain_fraction, config.body.pretrain_seed)
         except InputError as error:
             problems += error.problems
+    problems += _missing_scaling(config, body)
     if task.n_train_max is not None and (config.data.n_train or 0) > task.n_train_max:
         problems.append(
             f"data.n_train = {config.data.n_train}: {task.name!r} has {task.n_train_max} training samples. Ask for fewer."
@@ -371,6 +425,17 @@ def _nothing_to_train(config: TrialConfig, task: Task) -> list[str]:
     return []
 
 
+def _missing_scaling(config: TrialConfig, body: Body) -> list[str]:
+    """What is wrong with the body's own scaling, if it is asked for and the body is a folder here."""
+    if config.embedder.proxy_scaling != "body" or body.location is None or not Path(body.location).is_dir():
+        return []
+    try:
+        body_scaling(body)
+    except InputError as error:
+        return list(error.problems)
+    return []
+
+
 def shared_stages(config: TrialConfig) -> dict[str, str]:
     """Returns the stage artifacts that a trial shares with others: stage to a name for its content, as they are made.
 
@@ -385,12 +450,13 @@ def shared_stages(config: TrialConfig) -> dict[str, str]:
         names["pretrain"] = pretrained_name(config.body)
     if config.embedder.epochs == 0:
         return names
-    names["proxy-features"] = digest("proxy-features", {**body, "proxy": config.proxy})
+    proxy = {"proxy": config.proxy, **{path: flat[path] for path in PROXY_SETTINGS}}
+    names["proxy-features"] = digest("proxy-features", {**body, **proxy})
     data = {path: value for path, value in flat.items() if path == "task" or path.startswith("data.")}
     if find_task(config.task).kind != "classification":
         names["pseudo-labels"] = digest("pseudo-labels", {**data, "n": config.embedder.n_pseudo_classes})
     objective = {path: flat[path] for path in ("embedder.objective", "embedder.proxy_samples", *OBJECTIVE_SETTINGS)}
-    names["objective"] = digest("objective", {**body, "proxy": config.proxy, **objective})
+    names["objective"] = digest("objective", {**body, **proxy, **objective})
     others = ("embedder.epochs", "seed", "seed_varies")
     embedder = {k: v for k, v in flat.items() if not k.startswith(("finetune.", "predictor.")) and k not in others}
     seeds = [config.seed_of("embedder-init"), config.seed_of("embedder-training")]

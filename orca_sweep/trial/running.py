@@ -11,13 +11,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from orca_sweep import __version__
-from orca_sweep.bodies import find_body
+from orca_sweep.bodies import find_body, find_rung
+from orca_sweep.bodies.preprocessing import body_scaling
 from orca_sweep.config import BodyConfig, Source, TrialConfig, canonical_json
 from orca_sweep.data import fingerprint
 from orca_sweep.errors import BusyError, DivergedError, OrcaSweepError, TimeLimitError, out_of_memory
 from orca_sweep.meter import Meter
-from orca_sweep.proxies import find_proxy
+from orca_sweep.proxies import Noise, ProxyData, Treatment, draw_samples, find_proxy, scaling_of
 from orca_sweep.results import FINAL_STATUSES, Status, finite, now, write_record
 from orca_sweep.space.prefixes import without_schedule
 from orca_sweep.space.records import Checkpoints
@@ -286,12 +289,16 @@ def _train_embedder(
     from orca_sweep import stages
 
     with record.meter.stage("proxy") as phases:
-        proxy_data = find_proxy(config.proxy).load(data_root)
-        proxy = stages.proxy_features(proxy_data, body, place)
+        proxy_data = draw_samples(find_proxy(config.proxy).load(data_root), config.embedder.proxy_pooling)
+        treatment = _treatment(config, proxy_data, body.spec.dims)
+        proxy = stages.proxy_features(proxy_data, body, place, treatment)
         if proxy.reused:
             record.reuse("proxy-features", proxy.seconds)
             phases.append({"reused_s": proxy.seconds})
     record.row["proxy_sha256"] = proxy_data.fingerprint
+    if treatment.scaling is not None:
+        record.row["proxy_mean"] = canonical_json(treatment.scaling.mean)
+        record.row["proxy_std"] = canonical_json(treatment.scaling.std)
     passed("proxy-features")
     with record.meter.stage("embedder") as phases:
         labels, seconds = stages.target_labels(data, config.embedder.n_pseudo_classes, config.data.split_seed, place)
@@ -313,10 +320,25 @@ def _train_embedder(
         "objective_last": training.epochs[-1]["objective"],
         "n_target_classes_skipped": training.n_target_classes_skipped,
         "n_proxy_classes_skipped": training.n_proxy_classes_skipped,
+        "n_proxy": training.n_proxy,
         "n_embedder_steps": phases[0]["n_steps"],
         "embedder_lr_integral": phases[0]["lr_integral"],
         "n_trainable_embedder": n_trainable,
     }
+
+
+def _treatment(config: TrialConfig, samples: ProxyData, body_dims: int) -> Treatment:
+    """What is done to the images of a proxy; nothing to texts and to features made beforehand."""
+    inputs, settings = samples.inputs, config.embedder
+    if body_dims == 1 or not isinstance(inputs, np.ndarray | Noise):
+        return Treatment()
+    scaling = None
+    if settings.proxy_scaling == "proxy":
+        scaling = scaling_of(find_proxy(config.proxy), inputs)
+    elif settings.proxy_scaling == "body":
+        body, fraction = find_body(config.body.name), config.body.pretrain_fraction
+        scaling = body_scaling(find_rung(body, fraction, config.body.pretrain_seed) if fraction > 0 else body)
+    return Treatment(scaling=scaling, is_augmented=settings.proxy_augment)
 
 
 def _finetune_row(result: Any) -> dict[str, Any]:

@@ -1,0 +1,191 @@
+"""What a body's own input layer sees of a proxy, and the features it makes of it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from orca_sweep.bodies.network import LoadedBody
+from orca_sweep.errors import DataError, InputError
+from orca_sweep.proxies import Features, Noise, Scaling, Spans, Tagged, Treatment, apply_views, draw_views
+from orca_sweep.proxies.records import Inputs
+from orca_sweep.streams import stream_rng
+
+RAW = Treatment()
+MAX_TOKENS = 512
+"""Tokens that are read of a tagged sentence, where the body's positions suffice."""
+
+
+def match_channels(images: Tensor, channels: int) -> Tensor:
+    """Returns images with the body's number of channels: grey is repeated, colours become their mean."""
+    if images.shape[1] == channels:
+        return images
+    grey = images.mean(dim=1, keepdim=True)
+    return grey.expand(-1, channels, -1, -1)
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Returns images (B, C, H, W) at size x size: bilinear, antialiased where it shrinks.
+
+    Differs from ORCA's code in: that did not smooth before it shrank, in the library versions of its time; newer ones
+    do. Of the benchmarks' inputs only those of psicov shrink.
+    """
+    if images.shape[-2:] == (size, size):
+        return images
+    shrinks = images.shape[-1] > size or images.shape[-2] > size
+    return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False, antialias=shrinks)
+
+
+def prepare_images(images: Tensor, channels: int, size: int, scaling: Scaling | None = None) -> Tensor:
+    """Returns images in [0, 1] (B, C', H, W) as a body sees them, (B, C, size, size).
+
+    A proxy's own scaling works on its own channels, before grey is repeated or colours become their mean; a body's
+    scaling works on the body's channels, after that.
+
+    Raises:
+        DataError: if the scaling has another number of channels.
+    """
+    if scaling is not None and scaling.channels_of == "proxy":
+        images = _scale(images, scaling)
+    images = match_channels(images, channels)
+    if scaling is not None and scaling.channels_of == "body":
+        images = _scale(images, scaling)
+    return resize(images, size)
+
+
+def _scale(images: Tensor, scaling: Scaling) -> Tensor:
+    mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (scaling.mean, scaling.std))
+    if len(mean) not in (1, images.shape[1]) or len(mean) != len(std):
+        raise DataError(
+            f"proxy: images of {images.shape[1]} channels cannot be scaled by {len(mean)} means and {len(std)} spreads"
+            f" (those of the {scaling.channels_of}). Each needs one, or one per channel."
+        )
+    return (images - mean) / std
+
+
+@torch.inference_mode()
+def input_features(
+    body: LoadedBody, inputs: Inputs, device: str, batch: int = 256, treatment: Treatment = RAW
+) -> Tensor:
+    """Returns features of the body's own input layer, (M, width_in): the mean over tokens of images and texts.
+
+    Only the input layer (patch embedding, or word and position embedding with LayerNorm) is used, never
+    the transformer, as in ORCA (Shen et al. 2023, arXiv 2302.05738). Padding is left out of the mean. A
+    phrase of a sentence is the mean over its pieces, a labelled token its first piece, each in its sentence. Images are
+    treated first: seen in one augmented view if asked for, then scaled, then resized.
+
+    Raises:
+        InputError: if texts meet a body without a tokenizer, or images a text body, or the reverse.
+        DataError: if features made beforehand have another width than the body, a scaling another number of channels
+            than the images, or a sample's sentence is too long for the body.
+    """
+    if isinstance(inputs, Features):
+        return _made_features(body, inputs)
+    if isinstance(inputs, Tagged):
+        raise TypeError("tagged sentences have no samples yet: draw_samples makes them")
+    is_text = isinstance(inputs, tuple | Spans)
+    if not isinstance(inputs, Noise) and is_text != (body.spec.dims == 1):
+        kinds = ("texts", "images") if is_text else ("images", "texts")
+        raise InputError(f"proxy: it holds {kinds[0]}, but the body embeds {kinds[1]}. Name another proxy or body.")
+    layer = body.input_layer().to(device).eval()
+    if isinstance(inputs, Spans):
+        parts = [_span_features(body, layer, inputs, device)]
+    else:
+        embed = _embedding(body, layer, inputs, device, treatment)
+        parts = [embed(i, min(i + batch, len(inputs))) for i in range(0, len(inputs), batch)]
+    layer.to("cpu")
+    return torch.cat(parts).cpu().clone()
+
+
+def _made_features(body: LoadedBody, inputs: Features) -> Tensor:
+    width = inputs.array.shape[1]
+    if width != body.spec.width_in:
+        raise DataError(
+            f"{inputs.where}: features are {width} wide, but the body's input layer is {body.spec.width_in} wide."
+            " They were made for another body."
+        )
+    return torch.from_numpy(inputs.array).clone()
+
+
+def _embedding(
+    body: LoadedBody, layer: Any, inputs: np.ndarray | tuple[str, ...] | Noise, device: str, treatment: Treatment
+) -> Callable[[int, int], Tensor]:
+    """A function that makes the features of samples from one number up to another."""
+    if isinstance(inputs, tuple):
+        return lambda i, end: _text_mean(body, layer, inputs[i:end], device)
+    if isinstance(inputs, Noise) and body.spec.dims == 1:
+        return lambda i, end: _noise_mean(body, layer, inputs, i, end - i, device)
+    views = draw_views(len(inputs)) if treatment.is_augmented else None
+
+    def embed_images(i: int, end: int) -> Tensor:
+        images = _noise_images(inputs, i, end - i) if isinstance(inputs, Noise) else inputs[i:end]
+        images = images if views is None else apply_views(images, views[i:end])
+        pixels = torch.from_numpy(images).float().to(device)
+        tokens = layer(prepare_images(pixels, body.spec.in_channels, body.spec.image_size, treatment.scaling))
+        return (tokens[0] if isinstance(tokens, tuple) else tokens).mean(dim=1)
+
+    return embed_images
+
+
+def _noise_images(noise: Noise, start: int, n: int) -> np.ndarray:
+    """Noise in the place of pixels, with the mean and spread of an even distribution."""
+    drawn = stream_rng(0, "dummy samples", start).normal(size=(n, *noise.image_shape))
+    return (noise.pixel_mean + drawn * noise.pixel_std).astype(np.float32)
+
+
+def _noise_mean(body: LoadedBody, layer: Any, noise: Noise, start: int, n: int, device: str) -> Tensor:
+    """Noise in the place of word embeddings."""
+    rng, words = stream_rng(0, "dummy samples", start), layer.word_embeddings.weight
+    drawn = torch.from_numpy(rng.normal(size=(n, noise.n_tokens, body.spec.width_in)).astype(np.float32)).to(device)
+    return layer(inputs_embeds=words.mean(dim=0) + words.std(dim=0) * drawn).mean(dim=1)
+
+
+def _text_mean(body: LoadedBody, layer: Any, chunk: tuple[str, ...], device: str) -> Tensor:
+    ids, mask = tokenize(_tokenizer_of(body), chunk, min(body.spec.max_tokens, 128))
+    weights = mask.to(device).unsqueeze(-1).float()
+    return (layer(ids.to(device)) * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)
+
+
+def _tokenizer_of(body: LoadedBody) -> Any:
+    if body.tokenizer is None:
+        raise InputError("body.name: this text body has no tokenizer. Save tokenizer.json beside its weights.")
+    return body.tokenizer
+
+
+def _span_features(body: LoadedBody, layer: Any, inputs: Spans, device: str) -> Tensor:
+    tokenizer, features = _tokenizer_of(body), []
+    length = min(body.spec.max_tokens, MAX_TOKENS)
+    for number, words in enumerate(inputs.sentences):
+        coded = tokenizer(
+            " ".join(words), truncation=True, max_length=length, return_tensors="pt", return_offsets_mapping=True
+        )
+        pieces = coded["offset_mapping"][0].numpy()
+        hidden = layer(coded["input_ids"].to(device))[0]
+        starts = np.cumsum([0, *(len(word) + 1 for word in words)])
+        for _, first, end in inputs.bounds[inputs.bounds[:, 0] == number]:
+            # A token is known by its first letter, a phrase from its first letter to its last.
+            last = starts[first] + 1 if inputs.pooling == "token" else starts[end] - 1
+            chosen = _pieces_within(pieces, starts[first], last)
+            is_cut = pieces[:, 1].max() < last and coded["input_ids"].shape[1] == length
+            if len(chosen) == 0 or is_cut:
+                why = f"lies beyond the {length} tokens that are read" if is_cut else "has no token"
+                raise DataError(
+                    f"proxy: word {first} of sentence {number} ({' '.join(words[first:end])!r}) {why}. Take it out."
+                )
+            # Of a token the last such piece: one before it may be the blank alone.
+            features.append(hidden[chosen[-1]] if inputs.pooling == "token" else hidden[chosen].mean(dim=0))
+    return torch.stack(features)
+
+
+def _pieces_within(pieces: np.ndarray, first: int, last: int) -> np.ndarray:
+    """Indices of the pieces (T, 2) that share a letter with those from first up to last, without it."""
+    return np.flatnonzero((pieces[:, 0] < last) & (pieces[:, 1] > first) & (pieces[:, 0] < pieces[:, 1]))
+
+
+def tokenize(tokenizer: Any, texts: tuple[str, ...], length: int) -> tuple[Tensor, Tensor]:
+    """Returns token ids and mask (M, T), padded to the longest text, cut at length."""
+    coded = tokenizer(list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt")
+    return coded["input_ids"], coded["attention_mask"]

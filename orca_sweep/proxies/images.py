@@ -1,0 +1,108 @@
+"""What is done to proxy images before a body sees them: normalising, and one augmented view of each."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from orca_sweep.errors import DataError, InputError
+from orca_sweep.proxies.records import Noise, Proxy
+from orca_sweep.streams import stream_rng
+
+PAD = 4
+"""Black pixels on each side of an image before it is cropped to its own size."""
+BLOCK = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """What pixels in [0, 1] are normalised with, per channel: (pixel - mean) / std."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channels_of: Literal["proxy", "body"]
+    """Whose channels these are: those of the proxy are normalised before they are matched to the body's, those of the
+    body after."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Treatment:
+    """What is done to the images of a proxy; nothing by default."""
+
+    scaling: Scaling | None = None
+    is_augmented: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """One augmented view of each of M images: where it is cropped, and whether it is mirrored."""
+
+    offsets: np.ndarray
+    """(M, 2): top and left in the padded image, 0 to 2 PAD."""
+    flipped: np.ndarray
+    """(M,)"""
+
+    def __getitem__(self, rows: slice) -> "Views":
+        return Views(offsets=self.offsets[rows], flipped=self.flipped[rows])
+
+
+def draw_views(n: int) -> Views:
+    """Returns the views of n images, drawn evenly from a stream of a fixed seed: features are made once per proxy."""
+    rng = stream_rng(0, "proxy augmentation")
+    return Views(offsets=rng.integers(0, 2 * PAD + 1, size=(n, 2)), flipped=rng.integers(0, 2, size=n) == 1)
+
+
+def apply_views(images: np.ndarray, views: Views) -> np.ndarray:
+    """Returns each image (M, C, H, W) in its view: padded with black, cropped to its own size, mirrored left-right.
+
+    Source: ORCA's code uses the training transform of its image proxy for features, so each is seen in one such view.
+    """
+    height, width = images.shape[2:]
+    padded = np.pad(images, ((0, 0), (0, 0), (PAD, PAD), (PAD, PAD)))
+    crops = [
+        image[:, top : top + height, left : left + width][:, :, :: -1 if is_flipped else 1]
+        for image, (top, left), is_flipped in zip(padded, views.offsets, views.flipped, strict=True)
+    ]
+    return np.stack(crops)
+
+
+def scaling_of(proxy: Proxy, inputs: np.ndarray | Noise) -> Scaling:
+    """Returns a proxy's own scaling: the published numbers of its record, else those of all its images as loaded.
+
+    Noise has the mean and spread that its pixels are drawn with. A channel of one value alone is divided by 1.
+
+    Raises:
+        InputError: if the record has one of mean and spread alone, or a spread that is not above 0.
+        DataError: if images are not finite, or all channels have one value alone.
+    """
+    if proxy.channel_mean is not None or proxy.channel_std is not None:
+        if not proxy.channel_mean or not proxy.channel_std or min(proxy.channel_std) <= 0:
+            raise InputError(
+                f"proxy {proxy.name!r}: its record has channel_mean {proxy.channel_mean}, channel_std"
+                f" {proxy.channel_std}. Give both, spreads above 0, or neither."
+            )
+        return Scaling(mean=proxy.channel_mean, std=proxy.channel_std, channels_of="proxy")
+    if isinstance(inputs, Noise):
+        n = inputs.image_shape[0]
+        return Scaling(mean=(inputs.pixel_mean,) * n, std=(inputs.pixel_std,) * n, channels_of="proxy")
+    mean, std = _measure_channels(inputs)
+    if not np.isfinite([mean, std]).all():
+        raise DataError(f"proxy {proxy.name!r}: its images hold NaN or infinite values. Take them out.")
+    is_constant = np.array([inputs[:, k].min() == inputs[:, k].max() for k in range(inputs.shape[1])])
+    if is_constant.all():
+        raise DataError(
+            f"proxy {proxy.name!r}: all of its pixels are alike in every channel (mean {mean.tolist()}), so there is no"
+            " spread to divide by. Name a proxy whose images differ."
+        )
+    std[is_constant] = 1
+    return Scaling(mean=tuple(mean.tolist()), std=tuple(std.tolist()), channels_of="proxy")
+
+
+def _measure_channels(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and population spread of each channel over all pixels of (M, C, H, W), in double precision."""
+    blocks = [images[i : i + BLOCK] for i in range(0, len(images), BLOCK)]
+    n = math.prod(images.shape) / images.shape[1]
+    mean = sum(block.sum(axis=(0, 2, 3), dtype=np.float64) for block in blocks) / n
+    squares = sum(((block - mean[:, None, None]) ** 2).sum(axis=(0, 2, 3)) for block in blocks)
+    return mean, np.sqrt(squares / n)
