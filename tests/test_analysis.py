@@ -262,7 +262,7 @@ def test_objectives_are_never_drawn_on_one_axis():
 
 def test_what_acts_without_embedder_training_is_never_taken_from_a_trained_cell():
     from orca_sweep.config import knobs
-    from orca_sweep.trial.resolving import EMBEDDER_TRAINING
+    from orca_sweep.trial.canonical import EMBEDDER_TRAINING
 
     embedder = {path for path in knobs() if path.startswith("embedder.")}
     assert embedder - {*EMBEDDER_TRAINING, *figures.NAIVE} == set(figures.ACT_UNTRAINED)

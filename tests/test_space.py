@@ -301,7 +301,7 @@ def test_flat_and_nested_are_the_same_settings(flat):
 
 def test_the_defaults_of_objective_knobs_are_those_of_the_objectives():
     from orca_sweep.objectives import OBJECTIVES
-    from orca_sweep.trial.resolving import OBJECTIVE_SETTINGS
+    from orca_sweep.trial.canonical import OBJECTIVE_SETTINGS
 
     defaults = EmbedderConfig().model_dump()
     named = {path.removeprefix("embedder.") for path in OBJECTIVE_SETTINGS}

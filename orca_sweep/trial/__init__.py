@@ -1,8 +1,8 @@
 """One ORCA run: from dotted settings to its config, and from its config to its record. No ray here."""
 
+from orca_sweep.trial.importing import load_imports
 from orca_sweep.trial.resolving import (
     broken_bodies,
-    load_imports,
     resolve,
     shared_stages,
     unavailable_loggers,

@@ -1,13 +1,8 @@
 """From dotted settings to the whole, checked config of a trial, and what it needs and shares."""
 
-import hashlib
-import sys
 from collections.abc import Iterable, Mapping
-from functools import cache
-from importlib import import_module
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -15,112 +10,25 @@ from orca_sweep import declaration, freezing
 from orca_sweep.bodies import (
     DECODERS,
     Body,
-    canonical_name,
     check_files,
     find_body,
     find_rung,
-    own_dropout,
     unavailable_body,
 )
 from orca_sweep.bodies.preprocessing import body_scaling
 from orca_sweep.config import (
     BodyConfig,
-    EmbedderConfig,
-    EmbedderInit,
-    FinetuneConfig,
     TrialConfig,
     digest,
     explain,
-    knobs,
 )
 from orca_sweep.data import missing_packages
 from orca_sweep.errors import InputError
-from orca_sweep.objectives import OBJECTIVES, settings_of
-from orca_sweep.proxies import canonical_proxy, find_proxy, unavailable_proxy
-from orca_sweep.tasks import Task, canonical_task, find_task, unavailable
+from orca_sweep.objectives import OBJECTIVES
+from orca_sweep.proxies import find_proxy, unavailable_proxy
+from orca_sweep.tasks import Task, find_task, unavailable
+from orca_sweep.trial.canonical import OBJECTIVE_SETTINGS, PROXY_SETTINGS, canonical_settings, known_task
 from orca_sweep.trial.sources import canonical_sources, has_predictor_weights, unvaried
-
-# Fields that are settings of an objective, where it takes them.
-OBJECTIVE_SETTINGS = (
-    "embedder.epsilon",
-    "embedder.extra_iterations",
-    "embedder.label_gradient",
-    "embedder.n_bandwidths",
-    "embedder.bandwidth_factor",
-    "embedder.n_projections",
-)
-# Fields that change what the body's input layer sees of the proxy.
-PROXY_SETTINGS = ("embedder.proxy_scaling", "embedder.proxy_augment", "embedder.proxy_pooling")
-# Fields that change nothing when the embedder is not trained.
-EMBEDDER_TRAINING = (
-    *OBJECTIVE_SETTINGS,
-    "embedder.optimizer",
-    "embedder.lr",
-    "embedder.weight_decay",
-    "embedder.betas",
-    "embedder.momentum",
-    "embedder.lr_decay",
-    "embedder.lr_decay_after",
-    "embedder.max_samples_per_class",
-    "embedder.proxy_samples",
-    *PROXY_SETTINGS,
-    "embedder.n_pseudo_classes",
-)
-
-WRONG = object()
-"""In the place of a value that its field does not take."""
-
-
-def load_imports(imports: Iterable[str]) -> None:
-    """Imports the user's modules and files, each once per process, so that their records are known.
-
-    Raises:
-        InputError: naming the import that failed and why.
-    """
-    problems = []
-    for name in imports:
-        try:
-            _import_file(name) if name.endswith(".py") else import_module(name)
-        except Exception as error:  # whatever the user's module raises is the user's to read
-            problems.append(f"imports: {name!r} cannot be imported: {type(error).__name__}: {error}.")
-    if problems:
-        raise InputError(problems)
-
-
-def code_digest(imports: Iterable[str]) -> str:
-    """Returns the SHA-256 of this program's source, and of the modules and files that a space imports."""
-    digest = hashlib.sha256(_own_digest().encode())
-    for name in imports:
-        spec = None if name.endswith(".py") else find_spec(name)
-        path = Path(name) if spec is None else Path(spec.origin or "")
-        digest.update(path.read_bytes() if path.is_file() else name.encode())
-    return digest.hexdigest()
-
-
-@cache
-def _own_digest() -> str:
-    package = Path(__file__).resolve().parent.parent
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        place = path.relative_to(package)
-        if place.parts[0] != "_shipped":
-            digest.update(f"{place.as_posix()}\n".encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
-@cache
-def _import_file(name: str) -> None:
-    unique = f"orca_sweep_import_{Path(name).stem}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    spec = spec_from_file_location(unique, name)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{name} is not a Python file")
-    # Dataclasses and pickles look their module up by name.
-    sys.modules[unique] = module = module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[unique]
-        raise
 
 
 def resolve(settings: Mapping[str, Any]) -> TrialConfig:
@@ -132,8 +40,7 @@ def resolve(settings: Mapping[str, Any]) -> TrialConfig:
     knobs; an embedder's start that is another one by another name; a freeze schedule as the run can tell it apart;
     with a random body the pre-training's length; momentum without sgd and betas with it; a decay by 1; dropout of a body
     that always rests, or at its own rate; what the objective does not take; ``seed_varies`` everything where split and
-    pre-training are fixed. Folders of
-    bodies and proxies become absolute: a worker runs in another folder.
+    pre-training are fixed. Folders of bodies and proxies become absolute: a worker runs in another folder.
 
     Raises:
         InputError: with every mistake; each starts with the dotted name of the field.
@@ -141,12 +48,12 @@ def resolve(settings: Mapping[str, Any]) -> TrialConfig:
     if isinstance(settings.get("task"), Mapping):
         settings = {**settings, "task": _task_text(settings["task"])}
     problems = _unknown_names(settings)
-    task = _known_task(settings)
+    task = known_task(settings)
     whole = {**(task.recipe if task else {}), **settings}
     if not problems:
         problems = _unknown_names(whole)
     try:
-        config = TrialConfig.from_flat(_canonical(whole))
+        config = TrialConfig.from_flat(canonical_settings(whole))
     except ValidationError as error:
         problems += _mistakes(error, task is not None)
         raise InputError(list(dict.fromkeys(problems))) from None
@@ -187,182 +94,6 @@ def _unknown_names(settings: Mapping[str, Any]) -> list[str]:
             except InputError as error:
                 problems += [f"{path} {settings[path]!r}: {text}" for text in error.problems]
     return problems
-
-
-def _canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
-    flat = dict(settings)
-    if "task" in flat:
-        flat["task"] = canonical_task(flat["task"])
-    naive = flat.get("embedder.epochs") == 0 or flat.get("embedder.objective") == "none"
-    if naive or flat.get("proxy", "none") == "none":
-        flat |= {"proxy": "none", "embedder.objective": "none", "embedder.epochs": 0}
-        flat = {path: value for path, value in flat.items() if path not in EMBEDDER_TRAINING}
-    flat |= _canonical_freeze(flat)
-    flat |= _canonical_decay(flat)
-    if "proxy" in flat:
-        flat["proxy"] = canonical_proxy(flat["proxy"])
-    if "body.name" in flat:
-        flat["body.name"] = canonical_name(flat["body.name"])
-    flat |= _canonical_init(flat)
-    for path in _without_effect(flat):
-        flat.pop(path, None)
-    flat |= _canonical_scaling(flat)
-    objective = flat.get("embedder.objective", knobs()["embedder.objective"].default)
-    published = settings_of(objective).get("label_gradient") if objective in OBJECTIVES else None
-    if published is not None and flat.get("embedder.label_gradient") is None:
-        flat["embedder.label_gradient"] = published
-    return flat
-
-
-def _without_effect(flat: Mapping[str, Any]) -> list[str]:
-    """Fields this task, body, objective or optimizer never looks at; they take their defaults."""
-    paths = [_unused_by_optimizer(flat, stage) for stage in ("embedder", "finetune")]
-    rests = freezing.body_always_rests(flat.get("finetune.freeze", "none"), flat.get("finetune.freeze_epochs", 0))
-    paths += ["finetune.lora_rank", "finetune.dropout"] if rests else []
-    paths += ["finetune.lora_alpha"] if rests or flat.get("finetune.lora_rank") is None else []
-    paths += ["body.pretrain_steps", "body.allow_pickle"] if flat.get("body.pretrain_fraction") == 0 else []
-    objective, task = flat.get("embedder.objective", "otdd-exact"), _known_task(flat)
-    if objective in OBJECTIVES:
-        taken = settings_of(objective)
-        paths += [path for path in OBJECTIVE_SETTINGS if path.removeprefix("embedder.") not in taken]
-    if task is not None:
-        paths += ["embedder.n_pseudo_classes"] if task.kind == "classification" else []
-        paths += [] if task.augments else ["data.augment"]
-        paths += [] if task.is_dense else ["predictor.dense"]
-    try:
-        body = find_body(flat.get("body.name", ""))
-    except InputError:
-        return paths
-    paths += ["finetune.dropout"] if _read(flat, "finetune.dropout") == own_dropout(body) else []
-    paths += _unseen_proxy_settings(flat.get("proxy", "none"), body)
-    recipe = body.pretrain
-    is_folder = body.location is not None and Path(body.location).is_dir()
-    paths += ["body.allow_pickle"] if body.package or (is_folder and not body.only_pickle) else []
-    paths += ["embedder.target_length"] if body.dims == 2 else []
-    paths += [] if _may_copy_channels(flat, task, body) else ["embedder.channel_copy"]
-    if recipe is None:
-        paths += ["body.pretrain_steps"]
-        # A published body has one set of weights; only its random counterpart has a seed.
-        paths += ["body.pretrain_seed"] if flat.get("body.pretrain_fraction", 1) == 1 else []
-    else:
-        paths.append("body.allow_pickle")
-        paths += ["body.pretrain_steps"] if flat.get("body.pretrain_steps") == recipe.steps else []
-    return paths
-
-
-def _unused_by_optimizer(flat: Mapping[str, Any], stage: str) -> str:
-    """The field of a stage that its optimizer does not use: momentum is sgd's, betas are those of adam and adamw."""
-    return f"{stage}.betas" if flat.get(f"{stage}.optimizer") == "sgd" else f"{stage}.momentum"
-
-
-def _canonical_decay(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The one way to write that the embedder's learning rate never falls; nothing if it does."""
-    factor, after = _read(flat, "embedder.lr_decay"), _read(flat, "embedder.lr_decay_after")
-    if WRONG in (factor, after) or (factor != 1 and after is not None):
-        return {}
-    return {"embedder.lr_decay": EmbedderConfig().lr_decay, "embedder.lr_decay_after": None}
-
-
-def _read(flat: Mapping[str, Any], path: str) -> Any:
-    """A field's value in its own type, or its default; ``WRONG`` if it is none, which the field's own check tells."""
-    part, name = path.split(".")
-    if path not in flat:
-        return getattr({"embedder": EmbedderConfig(), "finetune": FinetuneConfig()}[part], name)
-    try:
-        return knobs()[path].read(flat[path])
-    except ValidationError:
-        return WRONG
-
-
-def _unseen_proxy_settings(name: str, body: Body) -> list[str]:
-    """Settings that this proxy and body give nothing to act on, as far as their records tell."""
-    try:
-        proxy = find_proxy(name)
-    except InputError:
-        return []
-    scaling, augment, pooling = PROXY_SETTINGS
-    has_images = body.dims != 1 and proxy.kind != "text" and proxy.form != "features"
-    has_tags = body.dims != 2 and proxy.kind not in ("image", "any") and proxy.form in ("tagged", None)
-    return ([] if has_images else [scaling, augment]) + ([] if has_tags else [pooling])
-
-
-def _canonical_scaling(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Our own small bodies were pre-trained on raw images: their scaling is none."""
-    try:
-        body = find_body(flat.get("body.name", ""))
-    except InputError:
-        return {}
-    is_none = body.pretrain is not None and flat.get("embedder.proxy_scaling") == "body"
-    return {"embedder.proxy_scaling": "none"} if is_none else {}
-
-
-def _may_copy_channels(flat: Mapping[str, Any], task: Task | None, body: Body) -> bool:
-    """Whether patch weights may be copied to another number of channels; what only data or hub know counts as other."""
-    if flat.get("embedder.init", "copied") != "copied" or body.dims == 1:
-        return False
-    if task is None:
-        return True
-    return task.dims == 2 and not (body.n_channels and body.n_channels == task.sample_shape[0])
-
-
-def _canonical_init(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The one name of starts that are the same for this task and body: only positions tell random and orca-untrained.
-
-    Embedders of vision bodies have none. Behind a ViT they have no LayerNorm either, and those of signals nothing that
-    could be copied.
-    """
-    task, init = _known_task(flat), flat.get("embedder.init")
-    try:
-        body = find_body(flat.get("body.name", ""))
-    except InputError:
-        return {}
-    if task is not None and task.dims == 1 and body.architecture == "vit" and init in get_args(EmbedderInit):
-        return {"embedder.init": "copied"}
-    return {"embedder.init": "random"} if body.dims == 2 and init == "orca-untrained" else {}
-
-
-def _known_task(settings: Mapping[str, Any]) -> Task | None:
-    try:
-        return find_task(settings.get("task", ""))
-    except InputError:
-        return None
-
-
-def _canonical_freeze(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The one way to write a freeze schedule that this run can tell apart; nothing if it is no schedule.
-
-    Where every phase holds the rate at its peak, warm-up and decay cannot act and are off.
-    """
-    whole = {**{f"finetune.{name}": value for name, value in FinetuneConfig()}, **flat}
-    freeze, frozen, epochs = (whole[f"finetune.{name}"] for name in ("freeze", "freeze_epochs", "epochs"))
-    idle: dict[str, Any] = {}
-    try:
-        text = freezing.as_text(freeze)
-        if not isinstance(text, str):
-            return {}
-        task = _known_task(flat)
-        if task is not None and not has_predictor_weights(task, flat.get("predictor.dense", "released")):
-            text = freezing.without_predictor(text)
-        if freezing.never_follows_schedule(text, frozen, epochs):
-            idle = {"finetune.warmup_epochs": 0, "finetune.decay_epochs": None}
-        freeze, frozen = freezing.canonical(text, frozen, epochs, _run_facts({**whole, **idle}))
-    except (TypeError, ValueError):
-        return {}  # the fields' own check says what is wrong
-    return {"finetune.freeze": freeze, "finetune.freeze_epochs": frozen, **idle}
-
-
-def _run_facts(whole: Mapping[str, Any]) -> freezing.RunFacts:
-    """What decides which words of a freeze schedule act; what is not known counts as if they did."""
-    try:
-        architecture = find_body(whole.get("body.name", "")).architecture
-    except InputError:
-        architecture = None
-    return freezing.RunFacts(
-        warmup_epochs=whole["finetune.warmup_epochs"],
-        decay_epochs=whole["finetune.decay_epochs"],
-        optimizer_remembers=whole["finetune.optimizer"] != "sgd" or whole["finetune.momentum"] != 0,
-        merges_patches=architecture in ("swin", None),
-    )
 
 
 def _contradictions(config: TrialConfig) -> list[str]:

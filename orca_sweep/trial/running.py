@@ -26,7 +26,8 @@ from orca_sweep.space.prefixes import without_schedule
 from orca_sweep.space.records import Checkpoints
 from orca_sweep.store import made_with, numeric_versions
 from orca_sweep.tasks import TaskData, find_task, task_data
-from orca_sweep.trial.resolving import code_digest, load_imports, pretrained_name
+from orca_sweep.trial.importing import code_digest, load_imports
+from orca_sweep.trial.resolving import pretrained_name
 
 if TYPE_CHECKING:
     from orca_sweep.stages import Place, Progress

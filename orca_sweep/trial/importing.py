@@ -1,0 +1,63 @@
+"""The user's own modules and files, and what identifies the code that a trial runs."""
+
+import hashlib
+import sys
+from collections.abc import Iterable
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+
+from orca_sweep.errors import InputError
+
+
+def load_imports(imports: Iterable[str]) -> None:
+    """Imports the user's modules and files, each once per process, so that their records are known.
+
+    Raises:
+        InputError: naming the import that failed and why.
+    """
+    problems = []
+    for name in imports:
+        try:
+            _import_file(name) if name.endswith(".py") else import_module(name)
+        except Exception as error:  # whatever the user's module raises is the user's to read
+            problems.append(f"imports: {name!r} cannot be imported: {type(error).__name__}: {error}.")
+    if problems:
+        raise InputError(problems)
+
+
+def code_digest(imports: Iterable[str]) -> str:
+    """Returns the SHA-256 of this program's source, and of the modules and files that a space imports."""
+    digest = hashlib.sha256(_own_digest().encode())
+    for name in imports:
+        spec = None if name.endswith(".py") else find_spec(name)
+        path = Path(name) if spec is None else Path(spec.origin or "")
+        digest.update(path.read_bytes() if path.is_file() else name.encode())
+    return digest.hexdigest()
+
+
+@cache
+def _own_digest() -> str:
+    package = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        place = path.relative_to(package)
+        if place.parts[0] != "_shipped":
+            digest.update(f"{place.as_posix()}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def _import_file(name: str) -> None:
+    unique = f"orca_sweep_import_{Path(name).stem}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    spec = spec_from_file_location(unique, name)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{name} is not a Python file")
+    # Dataclasses and pickles look their module up by name.
+    sys.modules[unique] = module = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[unique]
+        raise
