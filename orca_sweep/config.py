@@ -140,13 +140,13 @@ class EmbedderConfig(_Part):
 
     init: EmbedderInit = Field(
         "copied",
-        description="start: copied = the body's own input-layer weights where shapes allow; random = all fresh;"
+        description="copied = start from the body's own input-layer weights where shapes allow; random = all fresh;"
         " orca-untrained = as ORCA's code starts when the embedder is not trained: fresh convolution, LayerNorm at ones"
         " and zeros, positions copied from the body",
     )
     channel_copy: ChannelCopy = Field(
         "cycled",
-        description="patch weights copied to another number of image channels: cycled = the body's channels in turn, as"
+        description="copying patch weights to another number of image channels; cycled = the body's channels in turn, as"
         " ORCA released it (one channel: the red one); mean = their mean, scaled so that grey images keep their tokens",
     )
     epochs: Epochs = Field(60, description="embedder epochs; ONE optimizer step over all classes each; 0 = naive")
@@ -201,7 +201,7 @@ class PredictorConfig(_Part):
 
     dense: DensePredictorKind = Field(
         "released",
-        description="predictor of dense tasks: released = ORCA's own (2D: a linear map per token to a picture with the"
+        description="of dense tasks; released = ORCA's own (2D: a linear map per token to a picture with the"
         " body's channels, averaged to the field's channels and size; 1D: means of blocks of features, nothing learned);"
         " linear = a linear layer per token gives that token's piece of the field",
     )

@@ -328,9 +328,10 @@ def test_stochastic_depth_alone_is_left_in_a_swin_without_dropout(saved_body):
     _, net, tokens = network(saved_body, "swin")
     set_dropout(net, 0.0)
     net.train()
-    many = tokens[:1].expand(64, -1, -1)
+    torch.manual_seed(0)
     with torch.no_grad():
-        assert not torch.allclose(net(many)[0], net(many)[1]) or not torch.allclose(net(many), net(many))
+        outputs = net(tokens[:1].expand(64, -1, -1))
+    assert not torch.allclose(outputs, outputs[:1].expand_as(outputs))
 
 
 def test_adapters_keep_their_own_dropout(saved_body):
