@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from orca_sweep.bodies import check_files, find_body
 from orca_sweep.bodies.checkpoints import read_header
 from orca_sweep.bodies.configs import DEFAULTS, check_config, fill_config
-from orca_sweep.bodies.network import base_model, fresh_model, input_features, load_config, load_pretrained, tokenize
+from orca_sweep.bodies.inputs import input_features, tokenize
+from orca_sweep.bodies.network import base_model, fresh_model, load_config, load_pretrained
 from orca_sweep.bodies.shapes import expected_shapes, publish_name
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.trial import broken_bodies, resolve, unavailable_parts

@@ -28,7 +28,7 @@ from orca_sweep.freezing import (
     schedule,
 )
 from orca_sweep.stages import frozen_names, set_frozen
-from orca_sweep.stages.finetuning import learning_rate
+from orca_sweep.stages.rates import learning_rate
 from orca_sweep.store import read_tensors
 from orca_sweep.trial import resolve
 

@@ -9,9 +9,9 @@ import yaml
 
 from orca_sweep.bodies import find_body
 from orca_sweep.bodies.network import BodySpec
-from orca_sweep.config import betas_as_text, listed_numbers
 from orca_sweep.errors import InputError
 from orca_sweep.model import layout, token_stride
+from orca_sweep.number_lists import betas_as_text, listed_numbers
 from orca_sweep.tasks import TASKS
 from orca_sweep.tasks.recipes import Released, divided_loss_settings, recipe
 from orca_sweep.trial import resolve

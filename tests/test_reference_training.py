@@ -10,13 +10,14 @@ from torch import nn
 
 from orca_sweep.bodies import find_body, own_dropout
 from orca_sweep.bodies.network import add_adapters, load_pretrained
-from orca_sweep.config import EmbedderConfig, FinetuneConfig, TrialConfig, listed_numbers
+from orca_sweep.config import EmbedderConfig, FinetuneConfig, TrialConfig
 from orca_sweep.data import Samples
 from orca_sweep.errors import InputError
+from orca_sweep.number_lists import listed_numbers
 from orca_sweep.space import plan_space
 from orca_sweep.stages import finetuning
-from orca_sweep.stages.embedding import embedder_learning_rate
 from orca_sweep.stages.place import make_optimizer
+from orca_sweep.stages.rates import embedder_learning_rate
 from orca_sweep.stages.switches import set_attention, set_dropout
 from orca_sweep.streams import stream_rng
 from orca_sweep.tasks.recipes import divided_loss_settings

@@ -18,7 +18,7 @@ from orca_sweep.errors import DataError
 from orca_sweep.model import build_embedder
 from orca_sweep.proxies import PROXIES
 from orca_sweep.results import read_record
-from orca_sweep.stages.finetuning import learning_rate
+from orca_sweep.stages.rates import learning_rate
 from orca_sweep.store import Store
 from orca_sweep.tasks import TASKS, Task, task_data
 from orca_sweep.trial import resolve, run_trial

@@ -15,9 +15,10 @@ from torch.utils.checkpoint import checkpoint
 from orca_sweep import objectives
 from orca_sweep.bodies.inputs import RAW, input_features
 from orca_sweep.bodies.network import LoadedBody, to_arrays, to_tensors
-from orca_sweep.config import EmbedderConfig, TrialConfig, listed_numbers
+from orca_sweep.config import EmbedderConfig, TrialConfig
 from orca_sweep.errors import DataError, DivergedError
 from orca_sweep.model import Embedder1D, Embedder2D
+from orca_sweep.number_lists import listed_numbers
 from orca_sweep.proxies import ProxyData, Treatment
 from orca_sweep.stages.place import (
     Feed,
@@ -30,6 +31,7 @@ from orca_sweep.stages.place import (
     with_prefix,
     without_prefix,
 )
+from orca_sweep.stages.rates import embedder_learning_rate
 from orca_sweep.store import Artifact, stage_key, state_digest
 from orca_sweep.streams import stream_rng
 from orca_sweep.tasks import TaskData, alignment_labels
@@ -88,15 +90,6 @@ def target_labels(data: TaskData, n_clusters: int, split_seed: int, place: Place
 
     artifact, reused = place.store.once(LABEL_STAGE, stage_key(LABEL_STAGE, inputs), compute)
     return artifact.tensors["labels"], artifact.meta["seconds"] if reused else None
-
-
-def embedder_learning_rate(config: EmbedderConfig, step: int) -> float:
-    """Returns the rate of embedder step ``step`` (from 0): it falls after the steps in ``lr_decay_after``, and never else.
-
-    It does not depend on ``embedder.epochs``.
-    """
-    n_drops = sum(after < step for after in listed_numbers(config.lr_decay_after))
-    return config.lr * config.lr_decay**n_drops
 
 
 @dataclass(frozen=True)

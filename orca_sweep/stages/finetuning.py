@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from orca_sweep.bodies.network import to_arrays, to_tensors
-from orca_sweep.config import FinetuneConfig, Source, listed_numbers
+from orca_sweep.config import FinetuneConfig, Source
 from orca_sweep.errors import DivergedError, InputError, TimeLimitError, out_of_memory
 from orca_sweep.freezing import Phase, epochs_before_fresh_start, phase_at, schedule
 from orca_sweep.model import OrcaModel
+from orca_sweep.number_lists import listed_numbers
 from orca_sweep.stages.frozen import set_frozen
 from orca_sweep.stages.place import (
     Feed,
@@ -34,6 +35,7 @@ from orca_sweep.stages.place import (
     without_prefix,
 )
 from orca_sweep.stages.predicting import autocast, in_batches, precision_of, predict_wholes, wholes
+from orca_sweep.stages.rates import learning_rate
 from orca_sweep.stages.sharing import Prefixes, Shared
 from orca_sweep.stages.switches import switched
 from orca_sweep.store import Artifact, CorruptFileError, Tensors, read_tensors, write_tensors
@@ -44,21 +46,6 @@ from orca_sweep.tasks.measures import METRICS
 STAGE = "finetune"
 KEPT_NUMBERS = 2**28
 """Features of frozen parts are kept if they are no more numbers than this (1 GiB in single precision)."""
-
-
-def learning_rate(config: FinetuneConfig, step: int, steps_per_epoch: int) -> float:
-    """Returns the rate of optimizer step ``step`` (from 0): linear warm-up, then constant or linear decay.
-
-    Counted in optimizer steps; the first step is above zero, and after ``decay_epochs`` it is zero,
-    never negative. It does not depend on ``finetune.epochs``.
-    """
-    warm = config.warmup_epochs * steps_per_epoch
-    if step < warm:
-        return config.lr * (step + 1) / warm
-    if config.decay_epochs is None:
-        return config.lr
-    end = config.decay_epochs * steps_per_epoch
-    return config.lr * max(0.0, (end - step) / max(1, end - warm))
 
 
 @dataclass(frozen=True)
