@@ -12,6 +12,7 @@ mixed term instead of in each covariance.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,8 +25,23 @@ class Gaussians:
 
     means: Tensor
     """(K, D)."""
-    factors: tuple[Tensor, ...]
-    """A of each class, at most D rows: A^T A is its covariance."""
+    factors: Tensor
+    """A of each class, at most D rows each, one below the other: A^T A is its covariance."""
+    factor_counts: list[int]
+    """Rows of each."""
+    variances: Tensor
+    """(K,): traces of the covariances."""
+
+    @classmethod
+    def of(cls, classes: Sequence[Tensor]) -> "Gaussians":
+        """Returns the Gaussians of clouds (n_k, D), in float64."""
+        factors = [small_factor(points) for points in classes]
+        return cls(
+            torch.stack([points.double().mean(dim=0) for points in classes]),
+            torch.cat(factors),
+            [len(rows) for rows in factors],
+            torch.stack([(rows**2).sum() for rows in factors]),
+        )
 
 
 def factor(points: Tensor) -> Tensor:
@@ -60,10 +76,8 @@ class BuresDistances:
         self.classes, self.z = classes, z
         self.rows = factor(z)
         self.shift = z.double().mean(dim=0) - classes.means
-        all_rows = torch.cat(classes.factors)
-        sizes = [len(a) for a in classes.factors]
-        norms = [nuclear_norm(cross) for cross in (self.rows @ all_rows.T).split(sizes, dim=1)]
-        totals = torch.stack([(a**2).sum() for a in classes.factors]) + (self.rows**2).sum()
+        norms = [nuclear_norm(cross) for cross in (self.rows @ classes.factors.T).split(classes.factor_counts, dim=1)]
+        totals = classes.variances + (self.rows**2).sum()
         bures = totals - 2 * torch.stack([norm for norm, _ in norms])
         self.positive = bures > 0
         self.values = (self.shift**2).sum(dim=1) + bures.clamp_min(0)
@@ -76,6 +90,6 @@ class BuresDistances:
         # Where rounding has put a distance of covariances below zero it is clamped, and has no slope.
         active = weights * self.positive
         turned = torch.cat([w * turn for w, turn in zip(active, self._turns, strict=True)], dim=1)
-        slope = 2 * (active.sum() * self.rows - turned @ torch.cat(self.classes.factors))
+        slope = 2 * (active.sum() * self.rows - turned @ self.classes.factors)
         slope = (slope - slope.mean(dim=0)) / math.sqrt(max(1, len(self.z) - 1))
         return slope + 2 * (weights @ self.shift) / len(self.z)

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from orca_sweep.objectives.exponentials import exp_in_place
+
 # Elements of B worked on at once: small enough to stay in a processor's cache.
 BLOCK = 2**18
 
@@ -88,10 +90,11 @@ def self_transport(k: Tensor, u: Tensor, temperatures: Sequence[float]) -> tuple
 def _log_means(k: Tensor, f: Tensor, g: Tensor, e: float, buffer: Tensor) -> tuple[Tensor, Tensor, bool]:
     """Logarithms of the row and column means of B, and whether the buffer holds B."""
     torch.add(g / e, k, alpha=1 / e, out=buffer)
-    buffer.add_((f / e)[:, None]).exp_()
-    rows, columns = buffer.mean(dim=1), buffer.mean(dim=0)
-    if _in_range(rows) and _in_range(columns):
-        return rows.log_(), columns.log_(), True
+    exp_in_place(buffer.add_((f / e)[:, None]))
+    means = torch.cat([buffer.mean(dim=1), buffer.mean(dim=0)])
+    if _in_range(means):
+        rows, columns = means.log_().split(k.shape)
+        return rows, columns, True
     scaled = (k + f[:, None] + g) / e
     rows = torch.logsumexp(scaled, dim=1) - math.log(k.shape[1])
     return rows, torch.logsumexp(scaled, dim=0) - math.log(k.shape[0]), False
@@ -103,7 +106,7 @@ def _log_row_means(k: Tensor, f: Tensor, g: Tensor, e: float) -> Tensor:
     g = g / e
     parts = []
     for k_rows, f_rows in zip(k.split(height), (f / e).split(height), strict=True):
-        rows = torch.add(g, k_rows, alpha=1 / e).add_(f_rows[:, None]).exp_().mean(dim=1)
+        rows = exp_in_place(torch.add(g, k_rows, alpha=1 / e).add_(f_rows[:, None])).mean(dim=1)
         if _in_range(rows):
             parts.append(rows.log_())
         else:
@@ -114,6 +117,6 @@ def _log_row_means(k: Tensor, f: Tensor, g: Tensor, e: float) -> Tensor:
 
 def _in_range(means: Tensor) -> bool:
     """Whether all are far enough from zero and infinity for their logarithms to be exact."""
-    low, high = torch.aminmax(means)
+    low, high = torch.stack(torch.aminmax(means)).tolist()
     tiny = torch.finfo(means.dtype).tiny
-    return bool((low > tiny * 1e8) & (high < 1e-8 / tiny))
+    return low > tiny * 1e8 and high < 1e-8 / tiny
