@@ -51,6 +51,9 @@ class Transport:
     """<a, f> + <b, g> after one last, unaveraged update; a scalar in float64."""
     plan: Tensor
     """(N, M) weights of the row points for each column point before that update; columns sum to 1."""
+    f: Tensor
+    g: Tensor
+    """Potentials before that update, less ``u`` and ``v``."""
 
 
 def transport(k: Tensor, u: Tensor, v: Tensor, temperatures: Sequence[float]) -> Transport:
@@ -70,8 +73,8 @@ def transport(k: Tensor, u: Tensor, v: Tensor, temperatures: Sequence[float]) ->
     rows, columns, exact = _log_means(k, f, g, epsilon, buffer)
     value = (u + f - epsilon * rows).double().mean() + (v + g - epsilon * columns).double().mean()
     if exact:
-        return Transport(value, buffer.div_(columns.exp_() * len(u)))
-    return Transport(value, torch.softmax((k + f[:, None]) / epsilon, dim=0))
+        return Transport(value, buffer.div_(columns.exp_() * len(u)), f, g)
+    return Transport(value, torch.softmax((k + f[:, None]) / epsilon, dim=0), f, g)
 
 
 def self_transport(k: Tensor, u: Tensor, temperatures: Sequence[float]) -> tuple[Tensor, Tensor]:
