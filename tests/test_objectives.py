@@ -395,6 +395,16 @@ def test_sliced_wasserstein_is_pot_s(n, m):
     assert float(value) == pytest.approx(expected**2, rel=1e-12)
 
 
+@pytest.mark.parametrize("n_classes", [1, 3])
+def test_gaussian_label_distances_are_pot_s(n_classes):
+    target, proxy, labels = clouds(n=30, m=90)
+    classes = [proxy[labels % n_classes == c] for c in range(n_classes)]
+    of = lambda x: (x.numpy().mean(0), np.cov(x.numpy().T))  # noqa: E731
+    pot = ot.gaussian.bures_wasserstein_distance
+    expected = [pot(of(x)[0], of(target)[0], of(x)[1], of(target)[1]) ** 2 for x in classes]
+    np.testing.assert_allclose(BuresDistances(Gaussians.of(classes), target).values.numpy(), expected, rtol=1e-9)
+
+
 def test_sliced_directions_are_the_seed_s():
     call = clouds()
     assert float(evaluate("sliced-wasserstein", *call)) == float(evaluate("sliced-wasserstein", *call))

@@ -6,6 +6,10 @@ so that no root of a D x D matrix is taken: eigenvalues of the smaller Gram matr
 All of it is in float64. In float32 the small eigenvalues of a covariance of fewer samples than features are
 noise, and so are gradients through them (5% off at D = 128).
 
+Value and gradient by this route take less time than values alone by POT's ``bures_wasserstein_distance`` from
+covariances made beforehand: a half at D = 128, a 70th at D = 768 (POT 0.9.7, 10 classes of 500 against 128
+samples, one CPU thread). POT's is NaN where a covariance is singular, as it is of fewer samples than features.
+
 Source: Alvarez-Melis & Fusi 2020, arXiv 2002.02923, eq. 10 (Gaussian approximation). Differs from their code
 in: the route above, and eigenvalues below the largest times size times machine epsilon count as zero in the
 mixed term instead of in each covariance.
