@@ -287,7 +287,7 @@ def _otdd(task: TaskCells, start: Collection[Cell]) -> Iterator[Setting]:
 def _lacks_otdd(task: TaskCells) -> str:
     found = list(filter(_is_otdd, task.cells))
     if not found:
-        return f"no cell whose embedder was trained towards an OTDD ({OBJECTIVE} otdd-exact or otdd-gaussian)"
+        return f"no cell whose embedder was trained towards an OTDD ({OBJECTIVE} otdd-exact, otdd-gaussian or otdd-emd)"
     most = max(len({one.epochs for one in filter(_is_otdd, task.like(cell, {EPOCHS}))}) for cell in found)
     return (
         f"{LEAST_AMOUNTS} amounts of embedder training are needed, all else being equal, and there are at most {most}"

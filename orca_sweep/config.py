@@ -101,12 +101,15 @@ class EmbedderConfig(_Part):
     )
     epochs: Epochs = Field(60, description="embedder epochs; ONE optimizer step over all classes each; 0 = naive")
     objective: str = Field("otdd-exact", description="alignment distance that embedder training lowers")
-    epsilon: Positive = Field(0.1, description="entropic regularisation of the otdd objectives, squared feature units")
+    epsilon: Positive = Field(
+        0.1, description="entropic regularisation of otdd-exact and otdd-gaussian, squared feature units"
+    )
     extra_iterations: Annotated[int, Field(ge=0, le=MOST)] = Field(
-        0, description="more Sinkhorn updates at epsilon in the otdd objectives; 0 = as published, 100 = converged"
+        0,
+        description="more Sinkhorn updates at epsilon in otdd-exact and otdd-gaussian; 0 = as published, 100 = converged",
     )
     label_gradient: bool | None = Field(
-        None, description="gradient through otdd's label distances; null = as published (exact: no, gaussian: yes)"
+        None, description="gradient through otdd's label distances; null = as published (exact, emd: no; gaussian: yes)"
     )
     n_bandwidths: Count = Field(5, description="Gaussian kernels of mmd")
     bandwidth_factor: Positive = Field(2.0, description="ratio of neighbouring mmd bandwidths")

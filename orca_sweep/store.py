@@ -34,7 +34,7 @@ from orca_sweep.errors import BusyError, OrcaSweepError, StorageError
 
 # Raise it whenever a stage's code changes what the stage computes.
 STAGE_SCHEMA = 4
-NUMERIC_PACKAGES = ("torch", "transformers", "numpy", "scikit-learn", "scipy")
+NUMERIC_PACKAGES = ("torch", "transformers", "numpy", "scikit-learn", "scipy", "POT")
 ROWS = "rows"
 """The folder of what trials had cost."""
 LEASE_S = 60.0

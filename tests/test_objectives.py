@@ -1,11 +1,11 @@
 """Alignment distances: the reference's numbers, and what must hold of any distance."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-import ot
 import pytest
 import scipy.linalg
 import torch
@@ -16,10 +16,13 @@ from orca_sweep.bench import objectives as bench
 from orca_sweep.bench import plain
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.objectives import OBJECTIVES, NonFiniteError, constants, distance, evaluate, settings_of, sinkhorn
+from orca_sweep.objectives import emd as emd_module
 from orca_sweep.objectives import mmd as mmd_module
-from orca_sweep.objectives.bures import BuresDistances, Gaussians, small_factor
+from orca_sweep.objectives.bures import BuresDistances, Gaussians
+from orca_sweep.objectives.pot import load_pot
 from orca_sweep.objectives.sinkhorn import annealing, self_transport, transport
 
+ot = load_pot()
 VECTORS = np.load(Path(__file__).parent / "vectors" / "otdd_reference.npz")
 CASES = sorted({name.split("/")[0] for name in VECTORS})
 DISTANCES = [name for name in OBJECTIVES.names() if name != "none"]
@@ -155,7 +158,8 @@ def test_the_same_call_gives_the_same_bits(name):
 @pytest.mark.parametrize("name", [name for name in OBJECTIVES.names() if name not in {*OTDD, "mmd"}])
 def test_gradients_are_those_of_finite_differences(name):
     target, proxy, labels = clouds(n=4, m=11)
-    assert torch.autograd.gradcheck(lambda z: evaluate(name, z, proxy, labels), target.requires_grad_())
+    whole = {"label_gradient": True} if name == "otdd-emd" else {}
+    assert torch.autograd.gradcheck(lambda z: evaluate(name, z, proxy, labels, **whole), target.requires_grad_())
 
 
 def test_the_mmd_gradient_holds_the_bandwidth():
@@ -290,6 +294,87 @@ def test_otdd_becomes_exact_transport_as_epsilon_goes_to_zero():
     assert errors[2] < errors[1] < errors[0]
 
 
+@pytest.mark.parametrize(("m", "n", "width"), [(15, 6, 3), (30, 40, 5), (24, 24, 2)])
+@pytest.mark.parametrize("label_gradient", [True, False])
+def test_otdd_emd_is_what_pot_s_own_differentiable_form_gives(m, n, width, label_gradient):
+    target, proxy, labels = clouds(n, m, width)
+    value, grad = gradient("otdd-emd", target, proxy, labels, label_gradient=label_gradient)
+    slow = target.clone().requires_grad_()
+    expected = plain.otdd_emd(slow, proxy, labels, label_gradient)
+    expected.backward()
+    assert float(value) == pytest.approx(float(expected.detach()), rel=1e-12)
+    assert off(grad, slow.grad) < 1e-12
+
+
+def test_otdd_exact_tends_to_otdd_emd_in_value_and_gradient():
+    """Of the gradients with label distances the mean of on and off does: exact counts them twice when on."""
+    target, proxy, labels = clouds(n=6, m=15, width=3)
+    limit, limit_grad = gradient("otdd-emd", target, proxy, labels)
+    _, limit_whole = gradient("otdd-emd", target, proxy, labels, label_gradient=True)
+    assert off(limit_grad, limit_whole) > 1e-2
+    errors = []
+    for epsilon, n_iterations in ((1.0, 200), (0.3, 600), (0.1, 2000)):  # less needs more time than a test has
+        more = {"epsilon": epsilon, "extra_iterations": n_iterations}
+        value, grad = gradient("otdd-exact", target, proxy, labels, **more)
+        _, twice = gradient("otdd-exact", target, proxy, labels, label_gradient=True, **more)
+        errors.append((abs(float(value / limit) - 1), off(grad, limit_grad), off((grad + twice) / 2, limit_whole)))
+    assert all(a > b > c for a, b, c in zip(*errors, strict=True))
+    assert errors[2][0] < 2e-2
+    assert max(errors[2]) < 0.2
+
+
+def test_labels_change_the_value_of_otdd_emd_but_its_gradient_only_when_asked():
+    target, proxy, labels = clouds(m=90)
+    shuffled = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
+    value, grad = gradient("otdd-emd", target, proxy, labels)
+    value2, grad2 = gradient("otdd-emd", target, proxy, shuffled)
+    assert abs(float(value - value2)) > 1e-2 * abs(float(value))
+    assert off(grad2, grad) < 1e-12
+    _, whole = gradient("otdd-emd", target, proxy, labels, label_gradient=True)
+    _, whole2 = gradient("otdd-emd", target, proxy, shuffled, label_gradient=True)
+    assert off(whole2, whole) > 1e-2
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_plan_that_is_not_optimal_is_an_error_and_never_a_value(monkeypatch):
+    target, proxy, labels = clouds(m=90, n=30)
+    monkeypatch.setattr(emd_module, "MOST_PIVOTS", 3)
+    with pytest.raises(DataError, match="no optimal plan between 90 and 30 samples: numItermax reached.*otdd-exact"):
+        evaluate("otdd-emd", target, proxy, labels)
+
+
+def test_potentials_that_do_not_prove_the_optimum_are_an_error(monkeypatch):
+    """Whatever a solver of tomorrow says of itself: a plan of the wrong cost is not taken."""
+    real, cost = ot.lp.emd, torch.from_numpy(np.random.default_rng(0).random((9, 4)))
+
+    def wrong(a, b, given, **more):
+        return np.outer(a, b) / b.sum(), real(a, b, given, **more)[1]
+
+    monkeypatch.setattr(ot.lp, "emd", wrong)
+    with pytest.raises(DataError, match="no optimal plan between 9 and 4 samples: off by .* of the largest cost"):
+        emd_module.solve_transport(cost)
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e-9, 1e9, 1e150])
+def test_optimal_plans_do_not_depend_on_the_unit_of_features(scale):
+    """The simplex has absolute tolerances; costs are brought to one scale before it sees them."""
+    target, proxy, labels = clouds(n=7, m=20)
+    value, grad = gradient("otdd-emd", target, proxy, labels, label_gradient=True)
+    value2, grad2 = gradient("otdd-emd", target * scale, proxy * scale, labels, label_gradient=True)
+    assert float(value2 / scale / scale) == pytest.approx(float(value), rel=1e-12)
+    assert off(grad2 / scale, grad) < 1e-12
+
+
+def test_more_target_than_proxy_samples_and_unequal_classes_move_all_of_the_mass():
+    cost = torch.from_numpy(np.random.default_rng(0).random((7, 31)))
+    solved = emd_module.solve_transport(cost)
+    plan = torch.zeros(7, 31, dtype=torch.float64)
+    plan[solved.rows, solved.columns] = solved.mass
+    torch.testing.assert_close(plan.sum(dim=0), torch.full((31,), 1 / 31, dtype=torch.float64))
+    torch.testing.assert_close(plan.sum(dim=1), torch.full((7,), 1 / 7, dtype=torch.float64))
+    assert float(solved.value) == pytest.approx(ot.emd2([], [], cost.numpy()), rel=1e-12)
+
+
 def test_extra_iterations_are_off_by_default_and_change_the_gradient():
     target, proxy, labels = clouds()
     _, grad = gradient("otdd-exact", target, proxy, labels)
@@ -308,6 +393,16 @@ def test_sliced_wasserstein_is_pot_s(n, m):
     assert np.allclose(np.linalg.norm(directions, axis=0), 1)
     expected = ot.sliced_wasserstein_distance(proxy.numpy(), target.numpy(), projections=directions)
     assert float(value) == pytest.approx(expected**2, rel=1e-12)
+
+
+@pytest.mark.parametrize("n_classes", [1, 3])
+def test_gaussian_label_distances_are_pot_s(n_classes):
+    target, proxy, labels = clouds(n=30, m=90)
+    classes = [proxy[labels % n_classes == c] for c in range(n_classes)]
+    of = lambda x: (x.numpy().mean(0), np.cov(x.numpy().T))  # noqa: E731
+    pot = ot.gaussian.bures_wasserstein_distance
+    expected = [pot(of(x)[0], of(target)[0], of(x)[1], of(target)[1]) ** 2 for x in classes]
+    np.testing.assert_allclose(BuresDistances(Gaussians.of(classes), target).values.numpy(), expected, rtol=1e-9)
 
 
 def test_sliced_directions_are_the_seed_s():
@@ -358,7 +453,7 @@ def test_rows_are_worked_on_in_blocks_without_changing_a_bit(monkeypatch):
 
 
 def bures_to(proxy, z):
-    return BuresDistances(Gaussians(proxy.mean(dim=0)[None], (small_factor(proxy),)), z)
+    return BuresDistances(Gaussians.of([proxy]), z)
 
 
 def test_gaussian_label_distances_are_those_of_the_matrix_formula():
@@ -462,7 +557,7 @@ def test_constants_are_plain_tensors_that_can_be_stored_and_read_back(name, tmp_
 # Bad input ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", OTDD)
+@pytest.mark.parametrize("name", [*OTDD, "otdd-emd"])
 def test_proxy_classes_of_one_sample_are_left_out_and_counted(name):
     target, proxy, labels = clouds()
     lonely = torch.cat([labels, torch.tensor([7, 9])])
@@ -496,6 +591,8 @@ def test_features_beyond_the_number_type_give_no_finite_value_instead_of_a_hang(
         (lambda t, p, y: evaluate("l2-pared", t, p, y), InputError, "Did you mean 'l2-paired'"),
         (lambda t, p, y: evaluate("otdd-exact", t, p, y, epsilom=1), InputError, "Did you mean 'epsilon'"),
         (lambda t, p, y: evaluate("l2", t, p, y, epsilon=1), InputError, "It takes none"),
+        (lambda t, p, y: evaluate("otdd-emd", t, p, y, epsilon=1), InputError, "no setting 'epsilon'"),
+        (lambda t, p, y: evaluate("otdd-emd", t, p, torch.arange(len(p))), DataError, "40 samples, none with two"),
         (lambda t, p, y: evaluate("otdd-exact", t, p, y, epsilon=0), InputError, "must be above 0"),
         (lambda t, p, y: evaluate("otdd-exact", t, p, y, epsilon=float("inf")), InputError, "above 0 and finite"),
         (lambda t, p, y: evaluate("otdd-exact", t, p, y, extra_iterations=-1), InputError, "extra_iterations = -1"),
@@ -523,6 +620,52 @@ def test_features_beyond_the_number_type_give_no_finite_value_instead_of_a_hang(
 def test_wrong_input_is_said(call, error, words):
     with pytest.raises(error, match=words):
         call(*clouds())
+
+
+LOADS_POT = """
+import os, sys
+from orca_sweep.objectives.pot import load_pot
+os.environ["POT_BACKEND_DISABLE_JAX"] = "mine"
+before = dict(os.environ)
+pot = load_pot()
+assert pot.__name__ == "ot" and load_pot() is pot
+assert dict(os.environ) == before, "the environment has changed"
+print([name for name in ("jax", "tensorflow", "cupy") if name in sys.modules])
+"""
+
+
+def test_loading_pot_imports_no_backend_though_it_is_installed_and_leaves_the_environment(tmp_path):
+    for name in ("jax", "tensorflow", "cupy"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('a backend was imported')\n")
+    folders = [str(tmp_path), str(Path(__file__).parents[1])]
+    done = subprocess.run(
+        [sys.executable, "-c", LOADS_POT],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list", "objectives"], ["plan", "search_spaces/objectives.yaml"]])
+def test_the_command_line_does_not_load_pot_before_it_is_needed(arguments):
+    code = f"""
+import sys
+from orca_sweep.cli import main
+sys.argv = ["orca-sweep", *{arguments!r}]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+finally:
+    print("LOADED", [name for name in ("ot", "jax", "tensorflow", "cupy") if name in sys.modules])
+"""
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "LOADED []", done.stdout + done.stderr
+    assert "otdd-emd" in done.stdout or arguments != ["list", "objectives"]
 
 
 def test_names_are_known_without_torch():

@@ -159,7 +159,7 @@ def test_embedder_training_lowers_the_objective_and_counts_steps(run):
     assert (row["objective_first"], row["objective_last"]) == (values[0], values[-1])
 
 
-@pytest.mark.parametrize("objective", ["otdd-exact", "otdd-gaussian", "mmd", "l2"])
+@pytest.mark.parametrize("objective", ["otdd-exact", "otdd-gaussian", "otdd-emd", "mmd", "l2"])
 def test_every_objective_trains_an_embedder(run, objective):
     row, _ = run(**ALIGNED, embedder__objective=objective, embedder__epochs=4, embedder__lr=0.01)
     assert row["status"] == "ok"

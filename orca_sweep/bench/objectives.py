@@ -33,6 +33,8 @@ def features(n_proxy: int, n_classes: int, n_target: int, width: int) -> tuple[T
 
 def naive(name: str, target: Tensor, proxy: Tensor, labels: Tensor) -> Tensor:
     """Returns the distance the naive way, as ORCA's code does it where it has it."""
+    if name == "otdd-emd":
+        return plain.otdd_emd(target, proxy, labels)
     if name.startswith("otdd"):
         exact = name == "otdd-exact"
         return plain.otdd(target, proxy, labels, exact, label_gradient=not exact)

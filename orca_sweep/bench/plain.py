@@ -5,9 +5,12 @@ released code computes it: every call solves the proxy against itself again, and
 """
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
+
+from orca_sweep.objectives.pot import load_pot
 
 
 def softmin(cost: Tensor, temperature: float, potential: Tensor) -> Tensor:
@@ -120,6 +123,15 @@ def _class_distance(x: Tensor, z: Tensor, exact: bool, epsilon: float, extra: in
     if exact:
         return sinkhorn_divergence(x, z, 1.0, box_squared(x, z), epsilon, extra)
     return bures(x, z)
+
+
+def otdd_emd(target: Tensor, proxy: Tensor, labels: Tensor, label_gradient: bool = False) -> Tensor:
+    """Returns the unregularised OTDD, by POT's own ``emd2`` on torch tensors and its gradient."""
+    emd2 = partial(load_pot().emd2, [], [], numItermax=10**8)
+    order, fixed = torch.argsort(labels, stable=True), target if label_gradient else target.detach()
+    proxy, (_, counts) = proxy[order], torch.unique(labels, return_counts=True)
+    w = torch.stack([emd2(squares(points, fixed)) for points in proxy.split(counts.tolist())])
+    return emd2((squares(proxy, target) + w.repeat_interleave(counts)[:, None]) / 2)
 
 
 def mmd(target: Tensor, proxy: Tensor, n_bandwidths: int = 5, bandwidth_factor: float = 2.0) -> Tensor:

@@ -6,12 +6,17 @@ so that no root of a D x D matrix is taken: eigenvalues of the smaller Gram matr
 All of it is in float64. In float32 the small eigenvalues of a covariance of fewer samples than features are
 noise, and so are gradients through them (5% off at D = 128).
 
+Value and gradient by this route take less time than values alone by POT's ``bures_wasserstein_distance`` from
+covariances made beforehand: a half at D = 128, a 70th at D = 768 (POT 0.9.7, 10 classes of 500 against 128
+samples, one CPU thread). POT's is NaN where a covariance is singular, as it is of fewer samples than features.
+
 Source: Alvarez-Melis & Fusi 2020, arXiv 2002.02923, eq. 10 (Gaussian approximation). Differs from their code
 in: the route above, and eigenvalues below the largest times size times machine epsilon count as zero in the
 mixed term instead of in each covariance.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,8 +29,23 @@ class Gaussians:
 
     means: Tensor
     """(K, D)."""
-    factors: tuple[Tensor, ...]
-    """A of each class, at most D rows: A^T A is its covariance."""
+    factors: Tensor
+    """A of each class, at most D rows each, one below the other: A^T A is its covariance."""
+    factor_counts: list[int]
+    """Rows of each."""
+    variances: Tensor
+    """(K,): traces of the covariances."""
+
+    @classmethod
+    def of(cls, classes: Sequence[Tensor]) -> "Gaussians":
+        """Returns the Gaussians of clouds (n_k, D), in float64."""
+        factors = [small_factor(points) for points in classes]
+        return cls(
+            torch.stack([points.double().mean(dim=0) for points in classes]),
+            torch.cat(factors),
+            [len(rows) for rows in factors],
+            torch.stack([(rows**2).sum() for rows in factors]),
+        )
 
 
 def factor(points: Tensor) -> Tensor:
@@ -60,10 +80,8 @@ class BuresDistances:
         self.classes, self.z = classes, z
         self.rows = factor(z)
         self.shift = z.double().mean(dim=0) - classes.means
-        all_rows = torch.cat(classes.factors)
-        sizes = [len(a) for a in classes.factors]
-        norms = [nuclear_norm(cross) for cross in (self.rows @ all_rows.T).split(sizes, dim=1)]
-        totals = torch.stack([(a**2).sum() for a in classes.factors]) + (self.rows**2).sum()
+        norms = [nuclear_norm(cross) for cross in (self.rows @ classes.factors.T).split(classes.factor_counts, dim=1)]
+        totals = classes.variances + (self.rows**2).sum()
         bures = totals - 2 * torch.stack([norm for norm, _ in norms])
         self.positive = bures > 0
         self.values = (self.shift**2).sum(dim=1) + bures.clamp_min(0)
@@ -76,6 +94,6 @@ class BuresDistances:
         # Where rounding has put a distance of covariances below zero it is clamped, and has no slope.
         active = weights * self.positive
         turned = torch.cat([w * turn for w, turn in zip(active, self._turns, strict=True)], dim=1)
-        slope = 2 * (active.sum() * self.rows - turned @ torch.cat(self.classes.factors))
+        slope = 2 * (active.sum() * self.rows - turned @ self.classes.factors)
         slope = (slope - slope.mean(dim=0)) / math.sqrt(max(1, len(self.z) - 1))
         return slope + 2 * (weights @ self.shift) / len(self.z)

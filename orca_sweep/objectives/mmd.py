@@ -8,7 +8,8 @@ from torch import Tensor
 
 from orca_sweep.errors import InputError
 from orca_sweep.objectives.closed_form import with_gradient
-from orca_sweep.objectives.moments import squared_distances
+from orca_sweep.objectives.exponentials import exp_in_place
+from orca_sweep.objectives.moments import centred, squared_distances, squared_distances_to
 
 BLOCK = 2**18
 """Elements worked on at once."""
@@ -35,7 +36,8 @@ def mmd_constants(
         raise InputError(f"n_bandwidths = {n_bandwidths}: a whole number of at least 1 is needed.")
     if not 0 < bandwidth_factor < math.inf:
         raise InputError(f"bandwidth_factor = {bandwidth_factor}: a finite number above 0 is needed.")
-    x = proxy_features - proxy_features.mean(dim=0)
+    around = centred(proxy_features)
+    x = around["points"]
     total, largest, m = 0.0, 0.0, len(x)
     for d in _blocks(x):
         total, largest = total + float(d.double().sum()), max(largest, float(d.amax()))
@@ -47,10 +49,9 @@ def mmd_constants(
     means = torch.zeros_like(nodes)
     for d in _blocks(x):
         for i, s in enumerate(nodes.tolist()):
-            means[i] += (d * -s).exp_().mean(dim=1).double().sum()
+            means[i] += exp_in_place(d * -s).mean(dim=1).double().sum()
     return {
-        "points": x,
-        "centre": proxy_features.mean(dim=0),
+        **around,
         "total": torch.tensor(total, dtype=torch.float64, device=x.device),
         "nodes": nodes,
         "node_means": means / m,
@@ -106,8 +107,8 @@ def _value_and_gradient(
 ) -> tuple[Tensor, Tensor]:
     x, z = constants["points"], target - constants["centre"]
     m, n = len(x), len(z)
-    d_xz, d_zz = squared_distances(x, z), squared_distances(z, z)
-    union = constants["total"] + 2 * d_xz.double().sum() + d_zz.double().sum()
+    d_xz, d_zz = squared_distances_to(x, constants["squares"], z), squared_distances(z, z)
+    union = constants["total"] + 2 * d_xz.sum(dtype=torch.float64) + d_zz.sum(dtype=torch.float64)
     middle = union / ((m + n) * (m + n - 1))
     if not bool(middle > 0):  # all points are equal: any bandwidth gives zero (or NaN, and then so is the value)
         return middle * 0, z * middle.to(z.dtype) * 0
@@ -115,8 +116,8 @@ def _value_and_gradient(
     value = _proxy_term(constants, torch.tensor([1 / w for w in widths], dtype=torch.float64, device=x.device))
     slope_xz, slope_zz = torch.zeros_like(d_xz), torch.zeros_like(d_zz)
     for width in widths:
-        k_xz, k_zz = (d_xz / -width).exp_(), (d_zz / -width).exp_()
-        value = value + k_zz.double().mean() - 2 * k_xz.double().mean()
+        k_xz, k_zz = exp_in_place(d_xz / -width), exp_in_place(d_zz / -width)
+        value = value + k_zz.mean(dtype=torch.float64) - 2 * k_xz.mean(dtype=torch.float64)
         slope_xz.add_(k_xz, alpha=1 / width)
         slope_zz.add_(k_zz, alpha=1 / width)
     towards = slope_xz.sum(dim=0)[:, None] * z - slope_xz.T @ x
@@ -130,7 +131,7 @@ def _proxy_term(constants: Mapping[str, Tensor], s: Tensor) -> Tensor:
     if float(s.amax()) <= float(nodes[-1]):
         return _interpolate(nodes, constants["node_means"], s).sum()
     # A target of more samples than the proxy has can lead to a narrower kernel than was prepared.
-    parts = [(d * -float(t)).exp_().double().sum() for d in _blocks(x) for t in s]
+    parts = [exp_in_place(d * -float(t)).double().sum() for d in _blocks(x) for t in s]
     return torch.stack(parts).sum() / len(x) ** 2
 
 

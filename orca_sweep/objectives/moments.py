@@ -17,12 +17,15 @@ def l2_constants(proxy_features: Tensor, proxy_labels: Tensor) -> dict[str, Tens
 
 def l2(constants: Constants, target: Tensor) -> Tensor:
     """Returns the squared Euclidean distance between the means. Symmetric; zero on equal means."""
-    return ((target.mean(dim=0) - constants["mean"]) ** 2).sum()
+    with torch.no_grad():
+        apart = target.detach().mean(dim=0) - constants["mean"]
+        value, gradient = apart @ apart, apart * (2 / len(target))
+    return with_gradient(target, value, gradient.expand(target.shape))
 
 
 def l2_paired_constants(proxy_features: Tensor, proxy_labels: Tensor) -> dict[str, Tensor]:
-    """Returns the proxy itself."""
-    return {"points": proxy_features}
+    """Returns the proxy around one of its own samples, and its squared norms."""
+    return centred(proxy_features)
 
 
 def l2_paired(constants: Constants, target: Tensor) -> Tensor:
@@ -35,13 +38,12 @@ def l2_paired(constants: Constants, target: Tensor) -> Tensor:
     expectation over all pairings in place of one random pairing, so no draw and no dropped remainder.
     """
     with torch.no_grad():
-        points, z = constants["points"], target.detach()
-        distances = squared_distances(points, z).sqrt_()
-        value = distances.double().mean()
+        points, z = constants["points"], target.detach() - constants["centre"]
+        distances = squared_distances_to(points, constants["squares"], z).sqrt_()
+        value = distances.mean(dtype=torch.float64)
         # The slope of a distance of zero is taken as zero.
         slopes = torch.where(distances > 0, 1 / distances, 0.0)
-        centre = z.mean(dim=0)
-        gradient = slopes.sum(dim=0)[:, None] * (z - centre) - slopes.T @ (points - centre)
+        gradient = slopes.sum(dim=0)[:, None] * z - slopes.T @ points
     return with_gradient(target, value, gradient / distances.numel())
 
 
@@ -73,6 +75,22 @@ def _covariance(points: Tensor) -> Tensor:
     shifted = points - points[:1].detach()  # equal points, however far away, give an exact zero
     centred = shifted - shifted.mean(dim=0)
     return centred.T @ centred / max(1, len(points) - 1)
+
+
+def centred(points: Tensor) -> dict[str, Tensor]:
+    """Returns ``points`` (M, D) less a ``centre`` (D,), and their ``squares`` |x|^2 (M,).
+
+    The centre is the sample nearest to the mean and not the mean itself: equal samples, however far away, then
+    become exact zeros, and so do distances to a target that is equal to them.
+    """
+    nearest = ((points - points.mean(dim=0)) ** 2).sum(dim=1).argmin()
+    moved = points - points[nearest]
+    return {"points": moved, "centre": points[nearest].clone(), "squares": (moved**2).sum(dim=1)}
+
+
+def squared_distances_to(points: Tensor, squares: Tensor, y: Tensor) -> Tensor:
+    """Returns |x_i - y_j|^2, (M, n), of points and a target around one centre; of points the squares are known."""
+    return torch.addmm(squares[:, None] + (y**2).sum(dim=1), points, y.T, alpha=-2).clamp_min_(0)
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:

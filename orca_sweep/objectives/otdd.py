@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.objectives.bures import BuresDistances, Gaussians, small_factor
+from orca_sweep.objectives.bures import BuresDistances, Gaussians
 from orca_sweep.objectives.closed_form import with_gradient
 from orca_sweep.objectives.sinkhorn import Transport, annealing, self_transport, transport
 
@@ -85,7 +85,7 @@ def otdd_constants(
 
     Cost: M^2 exponentials per temperature (about 10), and M^2 numbers of memory.
     """
-    x, counts, n_skipped = _by_class(proxy_features, proxy_labels)
+    x, counts, n_skipped = sort_by_class(proxy_features, proxy_labels)
     centre = x.mean(dim=0)
     x = x - centre
     norms = (x**2).sum(dim=1) / 2
@@ -103,19 +103,22 @@ def otdd_constants(
         constants["class_values"] = torch.stack([_self_value(c, settings) for c in classes])
         between = _exact_between(constants, settings)
     else:
-        factors = [small_factor(c) for c in classes]
-        constants["class_means"] = torch.stack([c.double().mean(dim=0) for c in classes])
-        constants["factors"] = torch.cat(factors)
-        constants["factor_counts"] = torch.tensor([len(a) for a in factors])
-        gaussians = _gaussians(constants)
+        gaussians = Gaussians.of(classes)
+        constants["class_means"], constants["factors"] = gaussians.means, gaussians.factors
+        constants["factor_counts"] = torch.tensor(gaussians.factor_counts)
+        constants["class_variances"] = gaussians.variances
         between = torch.stack([BuresDistances(gaussians, c).values for c in classes]).fill_diagonal_(0)
     constants["class_distances"] = between
     constants["self_value"] = _proxy_value(x, norms, counts, between, settings)
     return constants
 
 
-def _by_class(features: Tensor, labels: Tensor) -> tuple[Tensor, list[int], int]:
-    """Points sorted by class, the classes' sizes, and how many classes were left out."""
+def sort_by_class(features: Tensor, labels: Tensor) -> tuple[Tensor, list[int], int]:
+    """Returns the points sorted by class, the classes' sizes, and how many classes were left out.
+
+    Raises:
+        DataError: if no class has two samples.
+    """
     _, y, counts = torch.unique(labels, return_inverse=True, return_counts=True)
     keep = counts[y] > 1
     if not bool(keep.any()):
@@ -160,7 +163,8 @@ def _proxy_value(x: Tensor, norms: Tensor, counts: list[int], between: Tensor, s
 
 
 def _gaussians(constants: Mapping[str, Tensor]) -> Gaussians:
-    return Gaussians(constants["class_means"], constants["factors"].split(constants["factor_counts"].tolist()))
+    counts: list[int] = constants["factor_counts"].tolist()
+    return Gaussians(constants["class_means"], constants["factors"], counts, constants["class_variances"])
 
 
 # Once per call ------------------------------------------------------------------------------------
