@@ -13,6 +13,8 @@ os.environ.setdefault("HF_DATASETS_CACHE", tempfile.mkdtemp(prefix="orca-sweep-t
 
 import pytest
 
+from tests.commands import ray_head
+
 REPO = Path(__file__).resolve().parent.parent
 
 USER_TASKS = """
@@ -55,6 +57,13 @@ def user_tasks(tmp_path_factory):
     path.write_text(USER_TASKS)
     load_imports([str(path)])
     return path
+
+
+@pytest.fixture(scope="session")
+def head():
+    """A head node of Ray with one CPU, for every test that needs a Ray but none of its own: trials run one by one."""
+    with ray_head(1) as head:
+        yield head
 
 
 @pytest.fixture
