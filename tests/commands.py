@@ -78,7 +78,7 @@ class Command:
         """The exit code; None while it runs."""
         return self.process.poll() if isinstance(self.process, subprocess.Popen) else self.process.exitcode
 
-    def wait(self, timeout=150):
+    def wait(self, timeout=300):
         """Waits for the end; a command that takes too long is killed, and that is an error."""
         end = time.monotonic() + timeout
         while self.poll() is None:
@@ -117,8 +117,10 @@ def run_as_command(argv, cwd, env, paths):
 
 def orca(*args, check=None, head=None, **options):
     """Runs orca-sweep to its end, on a cluster if one is given; ``check`` is the exit code it must have."""
-    join = ["--address", head.address] if head else []
-    done = Command(*args, *join, **options).wait()
+    if head:
+        args = (*args, "--address", head.address)
+        options["env"] = {**options.get("env", os.environ), **head.variables}
+    done = Command(*args, **options).wait()
     assert "Traceback" not in done.stderr, done.stderr
     if check is not None:
         assert done.returncode == check, done.stdout + done.stderr
@@ -130,7 +132,7 @@ def run_script(script, *args, cwd=None):
     return Command(*args, program=script, cwd=cwd).wait()
 
 
-def wait_for(condition, seconds=150):
+def wait_for(condition, seconds=300):
     """Waits until a condition holds that may find files half-written meanwhile."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -150,18 +152,42 @@ class Head:
 
     address: str
     folder: Path
+    variables: dict
+    """For the commands that join it."""
 
 
 @contextlib.contextmanager
-def ray_head(n_cpus) -> Iterator[Head]:
+def ray_head(n_cpus, has_warm_workers=False) -> Iterator[Head]:
     """A head node with a token, for the length of a block: its ports and files are its own, whoever runs Ray beside."""
     port = free_ports(1)[0]
     # Short, for Ray's sockets.
     folder = Path(tempfile.mkdtemp(prefix="orca-", dir="/tmp"))
     options = ["--head", f"--port={port}", f"--num-cpus={n_cpus}", "--include-dashboard=false", f"--temp-dir={folder}"]
-    with ray_node(folder, *options):
-        yield Head(address=f"127.0.0.1:{port}", folder=folder)
+    address = f"127.0.0.1:{port}"
+    with contextlib.ExitStack() as stack:
+        variables = stack.enter_context(warm_workers(folder / "workers")) if has_warm_workers else {}
+        stack.enter_context(ray_node(folder, *options))
+        yield Head(address=address, folder=folder, variables=variables)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def warm_workers(path):
+    """A server of warm workers, for the length of a block; gives the variables by which commands ask for them."""
+    script = Path(__file__).with_name("warm_workers.py")
+    server = subprocess.Popen([sys.executable, script, "serve", path])
+    try:
+        wait_for(path.exists)
+        hook = f"{__name__}.with_warm_workers"
+        yield {"RAY_RUNTIME_ENV_HOOK": hook, "PY_EXECUTABLE_OF_TESTS": f"{sys.executable} -S -E {script} {path}"}
+    finally:
+        kill_tree(server.pid)
+        server.wait()
+
+
+def with_warm_workers(runtime_env):
+    """What Ray calls in a command, with the runtime environment that it asks for."""
+    return {**(runtime_env or {}), "py_executable": os.environ["PY_EXECUTABLE_OF_TESTS"]}
 
 
 @contextlib.contextmanager

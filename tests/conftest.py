@@ -70,7 +70,7 @@ def user_tasks(tmp_path_factory):
 @pytest.fixture(scope="session")
 def head():
     """A head node of Ray with one CPU, for every test that needs a Ray but none of its own: trials run one by one."""
-    with ray_head(1) as head:
+    with ray_head(1, has_warm_workers=True) as head:
         yield head
 
 
