@@ -176,7 +176,7 @@ def furnished(folder):
 @pytest.fixture(scope="module")
 def cluster():
     """A head node of two CPUs, to which nodes can be added."""
-    with ray_head(2) as head:
+    with ray_head(2, has_warm_workers=True) as head:
         yield head
 
 
@@ -186,14 +186,18 @@ def second_node(cluster, inside=()):
 
 
 class Watched(Command):
-    """A command of orca-sweep that runs: on the cluster if one is given, or in the namespaces of a process."""
+    """A command of orca-sweep that runs: on the cluster if one is given, or in the namespaces of a process.
+
+    ``has_plain_workers`` is for tests in which workers die.
+    """
 
     begun = []  # noqa: RUF012
 
-    def __init__(self, *args, home, cluster=None, inside=()):
+    def __init__(self, *args, home, cluster=None, has_plain_workers=False, inside=()):
         join = ["--address", cluster.address] if cluster else []
+        variables = {} if cluster is None or has_plain_workers else cluster.variables
         self.log = home / f"log-{time.monotonic_ns()}.txt"
-        super().__init__(*args, *join, cwd=home, output=self.log, inside=inside)
+        super().__init__(*args, *join, cwd=home, output=self.log, env={**os.environ, **variables}, inside=inside)
         self.begun.append(self)
 
     def until(self, condition, out):
@@ -261,7 +265,7 @@ def unbroken(cluster, tmp_path_factory):
 def test_a_trial_whose_worker_is_killed_goes_on_from_its_last_epoch(home, cluster, unbroken):
     out = home / "out"
     (home / "slow-b").touch()
-    launch = Watched("launch", "space.yaml", "--out", out, home=home, cluster=cluster)
+    launch = Watched("launch", "space.yaml", "--out", out, home=home, cluster=cluster, has_plain_workers=True)
     launch.until(lambda: epochs_saved(out).get(ids(out, "b")[0], 0) >= 2, out)
     ((struck, epoch),) = epochs_saved(out).items()
     os.kill(int((home / "pid-b").read_text()), signal.SIGKILL)
@@ -280,7 +284,7 @@ def test_a_sweep_survives_the_loss_of_a_node(home, cluster, unbroken):
     for file in (*slow, *hold):
         file.touch()
     with second_node(cluster) as second:
-        launch = Watched("launch", "space.yaml", "--out", out, home=home, cluster=cluster)
+        launch = Watched("launch", "space.yaml", "--out", out, home=home, cluster=cluster, has_plain_workers=True)
         launch.until(lambda: all((home / f"pid-{task}").exists() for task in "ab"), out)
         for file in hold:
             file.unlink()
