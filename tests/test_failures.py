@@ -188,7 +188,7 @@ def second_node(cluster, inside=()):
 class Watched(Command):
     """A command of orca-sweep that runs: on the cluster if one is given, or in the namespaces of a process.
 
-    ``has_plain_workers`` is for tests in which workers die.
+    ``has_plain_workers`` is for tests in which workers die or live in a namespace.
     """
 
     begun = []  # noqa: RUF012
@@ -306,7 +306,8 @@ def test_a_node_that_does_not_see_the_folder_is_found_before_the_first_trial(hom
     out.mkdir()
     hide = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(out)]
     with second_node(cluster, hide):
-        said = Watched("launch", "space.yaml", "--out", out, home=home, cluster=cluster).ends(2)
+        launch = Watched("launch", "space.yaml", "--out", out, home=home, cluster=cluster, has_plain_workers=True)
+        said = launch.ends(2)
     assert f"--out {out}: not visible. Mount one shared folder" in said
     assert [path.name for path in out.iterdir()] == [".lock"]
 
