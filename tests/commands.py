@@ -192,7 +192,7 @@ def with_warm_workers(runtime_env):
 
 @contextlib.contextmanager
 def ray_node(folder, *options, inside=()):
-    """A node of Ray, for the length of a block; then it is dead, and so is all it ran."""
+    """A node of Ray, for the length of a block; then it is gone, and so is all it ran."""
     log = folder / f"node-{time.monotonic_ns()}.log"
     # Workers listen where the system lets them: two heads on one machine would count from the same port.
     ports = ["--min-worker-port=0", "--max-worker-port=0"]
@@ -205,13 +205,22 @@ def ray_node(folder, *options, inside=()):
         wait_for(lambda: "Ray runtime started" in log.read_text())
         yield process
     finally:
-        kill_tree(process.pid)
+        processes = process_tree(process.pid)
+        if process.poll() is None:
+            process.terminate()  # a node that goes in order is known to be gone at once
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=60)
+        kill_all(processes)
         process.wait()
 
 
 def kill_tree(root):
     """Ends a process with all it runs, at once."""
-    for pid in reversed(process_tree(root)):
+    kill_all(process_tree(root))
+
+
+def kill_all(pids):
+    for pid in reversed(pids):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
