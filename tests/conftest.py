@@ -13,6 +13,8 @@ os.environ.setdefault("HF_DATASETS_CACHE", tempfile.mkdtemp(prefix="orca-sweep-t
 
 import pytest
 
+from tests.commands import ray_head
+
 REPO = Path(__file__).resolve().parent.parent
 
 USER_TASKS = """
@@ -46,6 +48,14 @@ task("broken", broken)
 """
 
 
+LONGEST = ("test_failures.py", "test_sweep.py", "test_jobs.py", "test_tuning.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the longest files first, so that two workers that take file after file end at about the same time."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def user_tasks(tmp_path_factory):
     """A user's own tasks in a file, as a space's ``imports`` takes them."""
@@ -55,6 +65,13 @@ def user_tasks(tmp_path_factory):
     path.write_text(USER_TASKS)
     load_imports([str(path)])
     return path
+
+
+@pytest.fixture(scope="session")
+def head():
+    """A head node of Ray with one CPU, for every test that needs a Ray but none of its own: trials run one by one."""
+    with ray_head(1, has_warm_workers=True) as head:
+        yield head
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from analysis import figure2_proxies, figure3_otdd_vs_error, figure4_freezing, f
 from orca_sweep.errors import InputError
 from orca_sweep.results import Results
 from orca_sweep.stats import rank_correlation, t_interval
+from tests.commands import run_script
 
 REPO = Path(__file__).resolve().parent.parent
 SCRIPTS = (figure2_proxies, figure3_otdd_vs_error, figure4_freezing, figure5_pretraining)
@@ -643,11 +644,6 @@ def test_units_are_those_of_known_metrics_and_words_are_plain():
 # Files --------------------------------------------------------------------------------------------
 
 
-def run(script, *arguments, **more):
-    command = [sys.executable, script, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100, **more)
-
-
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.NAME)
 def test_a_script_runs_as_a_file_without_torch_or_ray_and_gives_equal_files(script, tmp_path):
     """As it lies in an installed wheel: in a folder of its own that is on no path, with the package elsewhere."""
@@ -659,10 +655,10 @@ def test_a_script_runs_as_a_file_without_torch_or_ray_and_gives_equal_files(scri
         "import analysis.figures; print(analysis.figures.__file__)\n"
         "sys.exit(bool({'torch', 'ray'} & set(sys.modules)))"
     )
-    done = run("-c", code, cwd=tmp_path)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [str(tmp_path / "first" / f"{script.NAME}.png"), str(file.parent / "figures.py")]
-    assert run(file, "--tables", tables, "--out", tmp_path / "second").returncode == 0
+    assert run_script(file, "--tables", tables, "--out", tmp_path / "second").returncode == 0
     for kind in ("png", "svg", "csv"):
         first, second = (tmp_path / folder / f"{script.NAME}.{kind}" for folder in ("first", "second"))
         assert first.read_bytes() == second.read_bytes()
@@ -673,13 +669,13 @@ def test_a_script_runs_as_a_file_without_torch_or_ray_and_gives_equal_files(scri
 def test_wrong_input_is_said_with_exit_code_2(tmp_path):
     script = REPO / "analysis" / "figure4_freezing.py"
     tables = written(of(figure5_pretraining), tmp_path / "tables")
-    missing = run(script, "--tables", tmp_path, "--out", tmp_path)
+    missing = run_script(script, "--tables", tmp_path, "--out", tmp_path)
     assert (missing.returncode, "no such table" in missing.stderr) == (2, True)
-    other = run(script, "--tables", tables, "--out", tmp_path)
+    other = run_script(script, "--tables", tables, "--out", tmp_path)
     assert other.returncode == 2
     assert other.stderr.startswith("figure4_freezing: demo: 'finetune.freeze' is no factor of this sweep.")
     (tmp_path / "file").write_text("")
-    nowhere = run(REPO / "analysis" / "figure5_pretraining.py", "--tables", tables, "--out", tmp_path / "file")
+    nowhere = run_script(REPO / "analysis" / "figure5_pretraining.py", "--tables", tables, "--out", tmp_path / "file")
     assert (nowhere.returncode, "Traceback" in nowhere.stderr) == (2, False)
     assert "Name a folder that can be written." in nowhere.stderr
 

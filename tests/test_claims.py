@@ -20,6 +20,7 @@ from analysis.study import CLAIMS
 from analysis.tables import NOTHING
 from orca_sweep import results as r
 from orca_sweep.errors import InputError
+from tests.commands import run_script
 from tests.test_tables import collected, trial
 
 REPO = Path(__file__).resolve().parent.parent
@@ -708,7 +709,7 @@ def test_the_forest_has_a_panel_per_claim_with_words_n_and_margins(whole, tmp_pa
 
 def command(*arguments):
     script = REPO / "analysis" / "claims.py"
-    return subprocess.run([sys.executable, script, *map(str, arguments)], capture_output=True, text=True, check=False)
+    return run_script(script, *arguments)
 
 
 def test_it_runs_as_a_file_without_torch_or_ray_and_writes_the_same_again(whole, tmp_path):

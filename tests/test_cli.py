@@ -14,20 +14,11 @@ from typer.testing import CliRunner
 
 from orca_sweep import cli
 from orca_sweep.config import knobs
+from tests.commands import orca
 
 REPO = Path(__file__).resolve().parent.parent
 README = (REPO / "README.md").read_text(encoding="utf-8")
 SPACES = sorted((REPO / "search_spaces").glob("*.yaml"))
-
-
-def orca(*args):
-    return subprocess.run(
-        [sys.executable, "-m", "orca_sweep.cli", *map(str, args)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
 
 
 @pytest.mark.parametrize(

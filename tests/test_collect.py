@@ -10,13 +10,13 @@ import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_cli import orca
 from test_store_results import sweep_folder
 
 from orca_sweep import results as r
 from orca_sweep.config import LATER, TrialConfig
 from orca_sweep.errors import InputError
 from orca_sweep.results import collecting
+from tests.commands import orca
 
 TABLES = ("trials", "epochs", "stages")
 

@@ -6,12 +6,12 @@ import zlib
 
 import pandas as pd
 import pytest
-from test_cli import orca
 from test_store_results import sweep_folder
 
 from orca_sweep import results as r
 from orca_sweep import stages
 from orca_sweep.errors import InputError
+from tests.commands import orca
 
 
 def sealed_sweep(folder, **more):

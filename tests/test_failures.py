@@ -10,13 +10,9 @@ import os
 import resource
 import shutil
 import signal
-import socket
 import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -27,6 +23,7 @@ from orca_sweep import results
 from orca_sweep.errors import InputError, StorageError
 from orca_sweep.results import read_record, read_results, sweep_status
 from orca_sweep.store import read_tensors, write_tensors
+from tests.commands import Command, kill_tree, ray_head, ray_node, wait_for
 
 PARTS = '''
 import os
@@ -132,15 +129,15 @@ OBJECTIVES.add(
     Objective("to-mean", "", constants, lambda constants, target: ((target.mean(dim=0) - constants["mean"]) ** 2).sum())
 )
 '''
-SPACE = """
-imports: [parts.py]
-name: demo
-base: {finetune.epochs: 12}
-factors: {task: [a, b]}
-seeds: 2
-"""
 ONE_A_TIME = "resources: {cpu: 1.9}\n"
 """On each node of two CPUs; still with one thread, as the threads' number changes the last bits."""
+SPACE = f"""
+imports: [parts.py]
+name: demo
+base: {{finetune.epochs: 12}}
+factors: {{task: [a, b]}}
+seeds: 2
+{ONE_A_TIME}"""
 SHARED = """
 imports: [parts.py]
 base: {task: a, body.pretrain_fraction: 1, body.pretrain_steps: 4, proxy: mnist5k, embedder.objective: to-mean,
@@ -163,10 +160,10 @@ needs_namespaces = pytest.mark.skipif(not CAN_UNSHARE, reason="mounts of one's o
 @pytest.fixture
 def home(tmp_path):
     yield furnished(tmp_path)
-    while Command.begun:
-        command = Command.begun.pop()
-        if command.process.poll() is None:  # the test has failed
-            os.killpg(command.process.pid, signal.SIGKILL)
+    while Watched.begun:
+        command = Watched.begun.pop()
+        if command.poll() is None:  # the test has failed
+            os.killpg(command.pid, signal.SIGKILL)
 
 
 def furnished(folder):
@@ -178,75 +175,36 @@ def furnished(folder):
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A head node of two CPUs in processes of its own, and what a command needs to join it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "7" * 64, "RAY_USAGE_STATS_ENABLED": "0"}
-    # Short, for Ray's sockets; and apart from the Ray that others run on this machine.
-    folder = Path(tempfile.mkdtemp(prefix="orca-", dir="/tmp"))
-    made = SimpleNamespace(address=f"127.0.0.1:{port}", env=env, folder=folder)
-    with node(made, "--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}"):
-        yield made
-    shutil.rmtree(folder, ignore_errors=True)
+    """A head node of two CPUs, to which nodes can be added."""
+    with ray_head(2, has_warm_workers=True) as head:
+        yield head
 
 
-@contextlib.contextmanager
-def node(cluster, *options, inside=()):
-    """A node of two CPUs, for the length of a block; then it is dead, and so is all it ran."""
-    log = cluster.folder / f"node-{time.monotonic_ns()}.log"
-    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--num-cpus=2", "--block"]
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            [*inside, *start, *options], env=cluster.env, stdout=file, stderr=subprocess.STDOUT, cwd=cluster.folder,
-            start_new_session=True,
-        )  # fmt: skip
-    try:
-        wait_for(lambda: "Ray runtime started" in log.read_text())
-        yield process
-    finally:
-        if process.poll() is None:
-            lose(process)
+def second_node(cluster, inside=()):
+    """Another node of two CPUs, for the length of a block."""
+    return ray_node(cluster.folder, f"--address={cluster.address}", "--num-cpus=2", inside=inside)
 
 
-def lose(node):
-    """Takes a node away with all it runs, at once."""
-    for pid in reversed(tree(node.pid)):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    node.wait()
+class Watched(Command):
+    """A command of orca-sweep that runs: on the cluster if one is given, or in the namespaces of a process.
 
-
-def tree(pid):
-    """A process and all below it."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return [pid]
-    return [pid, *(below for child in children for below in tree(int(child)))]
-
-
-class Command:
-    """A command of orca-sweep that runs: on the cluster if one is given, or in the namespaces of a process."""
+    ``has_plain_workers`` is for tests in which workers die or live in a namespace.
+    """
 
     begun = []  # noqa: RUF012
 
-    def __init__(self, *args, home, cluster=None, inside=()):
-        self.log = home / f"log-{time.monotonic_ns()}.txt"
+    def __init__(self, *args, home, cluster=None, has_plain_workers=False, inside=()):
         join = ["--address", cluster.address] if cluster else []
-        with self.log.open("w") as file:
-            self.process = subprocess.Popen(
-                [*inside, sys.executable, "-m", "orca_sweep.cli", *map(str, args), *join],
-                env=cluster.env if cluster else None, cwd=home, stdout=file, stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )  # fmt: skip
+        variables = {} if cluster is None or has_plain_workers else cluster.variables
+        self.log = home / f"log-{time.monotonic_ns()}.txt"
+        super().__init__(*args, *join, cwd=home, output=self.log, env={**os.environ, **variables}, inside=inside)
         self.begun.append(self)
 
     def until(self, condition, out):
         """Waits; asks for the state of the sweep folder meanwhile, which must be told whatever is being written."""
 
         def holds():
-            is_over = self.process.poll() is not None
+            is_over = self.poll() is not None
             if (out / "sweep.json").exists():
                 found = sweep_status(out)
                 assert sum(found.statuses.values()) == found.n_planned
@@ -259,21 +217,10 @@ class Command:
 
     def ends(self, code=0):
         """Waits; returns all it printed."""
-        self.process.wait(timeout=200)
-        printed = self.log.read_text()
-        assert "Traceback" not in printed, printed
-        assert self.process.returncode == code, printed
-        return printed
-
-
-def wait_for(condition, seconds=150):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        with contextlib.suppress(OSError):
-            if condition():
-                return
-        time.sleep(0.1)
-    raise AssertionError("waited too long")
+        done = self.wait(timeout=200)
+        assert "Traceback" not in done.stdout, done.stdout
+        assert done.returncode == code, done.stdout
+        return done.stdout
 
 
 def ids(out, task):
@@ -308,7 +255,7 @@ def assert_nothing_half_written(out):
 def unbroken(cluster, tmp_path_factory):
     """The sweep folder that nothing happened to."""
     home = furnished(tmp_path_factory.mktemp("unbroken"))
-    Command("launch", "space.yaml", "--out", "out", home=home, cluster=cluster).ends()
+    Watched("launch", "space.yaml", "--out", "out", home=home, cluster=cluster).ends()
     return home / "out"
 
 
@@ -317,9 +264,8 @@ def unbroken(cluster, tmp_path_factory):
 
 def test_a_trial_whose_worker_is_killed_goes_on_from_its_last_epoch(home, cluster, unbroken):
     out = home / "out"
-    (home / "space.yaml").write_text(SPACE + ONE_A_TIME)
     (home / "slow-b").touch()
-    launch = Command("launch", "space.yaml", "--out", out, home=home, cluster=cluster)
+    launch = Watched("launch", "space.yaml", "--out", out, home=home, cluster=cluster, has_plain_workers=True)
     launch.until(lambda: epochs_saved(out).get(ids(out, "b")[0], 0) >= 2, out)
     ((struck, epoch),) = epochs_saved(out).items()
     os.kill(int((home / "pid-b").read_text()), signal.SIGKILL)
@@ -334,17 +280,16 @@ def test_a_trial_whose_worker_is_killed_goes_on_from_its_last_epoch(home, cluste
 
 def test_a_sweep_survives_the_loss_of_a_node(home, cluster, unbroken):
     out = home / "out"
-    (home / "space.yaml").write_text(SPACE + ONE_A_TIME)
     slow, hold = ([home / f"{how}-{task}" for task in "ab"] for how in ("slow", "hold"))
     for file in (*slow, *hold):
         file.touch()
-    with node(cluster, f"--address={cluster.address}") as second:
-        launch = Command("launch", "space.yaml", "--out", out, home=home, cluster=cluster)
+    with second_node(cluster) as second:
+        launch = Watched("launch", "space.yaml", "--out", out, home=home, cluster=cluster, has_plain_workers=True)
         launch.until(lambda: all((home / f"pid-{task}").exists() for task in "ab"), out)
         for file in hold:
             file.unlink()
         launch.until(lambda: sum(epoch >= 2 for epoch in epochs_saved(out).values()) == 2, out)
-        lose(second)
+        kill_tree(second.pid)
         for file in slow:
             file.unlink()
         assert "4 ok" in launch.ends()
@@ -360,8 +305,9 @@ def test_a_node_that_does_not_see_the_folder_is_found_before_the_first_trial(hom
     out = home / "out"
     out.mkdir()
     hide = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(out)]
-    with node(cluster, f"--address={cluster.address}", inside=hide):
-        said = Command("launch", "space.yaml", "--out", out, home=home, cluster=cluster).ends(2)
+    with second_node(cluster, hide):
+        launch = Watched("launch", "space.yaml", "--out", out, home=home, cluster=cluster, has_plain_workers=True)
+        said = launch.ends(2)
     assert f"--out {out}: not visible. Mount one shared folder" in said
     assert [path.name for path in out.iterdir()] == [".lock"]
 
@@ -370,9 +316,9 @@ def test_sigterm_ends_like_ctrl_c_and_damaged_files_are_never_taken_for_whole(ho
     """All processes get the signal, as from Slurm; then files are broken as a machine that loses its power may do."""
     out = home / "out"
     (home / "slow-b").touch()
-    launch = Command("launch", "space.yaml", "--out", out, home=home)
+    launch = Watched("launch", "space.yaml", "--out", out, home=home)
     launch.until(lambda: records(out) and any(epochs_saved(out).get(i, 0) >= 2 for i in ids(out, "b")), out)
-    os.killpg(launch.process.pid, signal.SIGTERM)
+    os.killpg(launch.pid, signal.SIGTERM)
     printed = launch.ends(1)
     assert "orca-sweep resume" in printed
     assert not sweep_status(out).is_running
@@ -386,11 +332,11 @@ def test_sigterm_ends_like_ctrl_c_and_damaged_files_are_never_taken_for_whole(ho
     (out / "planned.jsonl").write_bytes(b'{"trial_id":"00\xff')
     for name in ("trials", "epochs"):
         (out / "tables" / f"{name}.parquet").write_bytes(b"PAR1")
-    said = Command("resume", out, home=home).ends(2)
+    said = Watched("resume", out, home=home).ends(2)
     assert f"{out}/sweep.json: damaged, not JSON" in said
     assert f"Launch the sweep's space again with --out {out}" in said
     (home / "slow-b").unlink()
-    printed = Command("launch", "space.yaml", "--out", out, home=home, cluster=cluster).ends()
+    printed = Watched("launch", "space.yaml", "--out", out, home=home, cluster=cluster).ends()
     assert f"{4 - len(rows) + 1} trials to run, {len(rows) - 1} done before" in printed
     again = read_results(out / "tables").trials.set_index("trial_id")["resumed_from_epoch"]
     assert again[done] == 0
@@ -451,10 +397,9 @@ def disk(home):
 @needs_namespaces
 def test_a_full_storage_is_told_of_and_costs_an_epoch_at_most(home, disk, unbroken):
     """A trial ends well; the disk gets too small for the next one's checkpoints, then even for a record."""
-    (home / "space.yaml").write_text(SPACE + ONE_A_TIME)
     out, seen = disk.at / "out", disk.seen / "out"
     (home / "slow-b").touch()
-    launch = Command("launch", home / "space.yaml", "--out", out, home=home, inside=disk.inside)
+    launch = Watched("launch", home / "space.yaml", "--out", out, home=home, inside=disk.inside)
     launch.until(lambda: epochs_saved(seen).get(ids(seen, "b")[0], 0) >= 2, seen)
     (home / "hold-a").touch()
     disk.resize(f"{disk.used() + 1000}k")
@@ -479,7 +424,7 @@ def test_a_full_storage_is_told_of_and_costs_an_epoch_at_most(home, disk, unbrok
     (disk.seen / "filler").unlink()
     disk.resize("60m")
     (home / "slow-b").unlink()
-    Command("launch", home / "space.yaml", "--out", out, home=home, inside=disk.inside).ends()
+    Watched("launch", home / "space.yaml", "--out", out, home=home, inside=disk.inside).ends()
     assert read_record(seen, failed)["row"]["resumed_from_epoch"] == saved[failed] >= 2
     assert_equal_numbers(seen, unbroken)
     assert_nothing_half_written(seen)
@@ -564,7 +509,8 @@ def test_half_written_records_and_plans_are_none(damage, unbroken, tmp_path):
 
 
 def test_every_way_to_end_is_a_row_and_a_second_try_can_succeed(home, cluster):
-    (home / "space.yaml").write_text("""
+    (home / "space.yaml").write_text(
+        """
 imports: [parts.py]
 name: outcomes
 base: {finetune.epochs: 5}
@@ -572,10 +518,12 @@ factors: {task: [raising, memory, endless, nan, flaky, a]}
 seeds: 1
 limits: {trial_s: 5}
 outcomes: {failed: {retry: 2}}
-""")
+"""
+        + ONE_A_TIME
+    )
     out = home / "out"
-    launch = Command("launch", "space.yaml", "--out", out, home=home, cluster=cluster)
-    launch.until(lambda: launch.process.poll() is not None, out)
+    launch = Watched("launch", "space.yaml", "--out", out, home=home, cluster=cluster)
+    launch.until(lambda: launch.poll() is not None, out)
     launch.ends(1)
     tables = read_results(out / "tables")
     trials = tables.trials.set_index("task")
@@ -591,7 +539,7 @@ outcomes: {failed: {retry: 2}}
     assert n_epochs[trials["trial_id"]["flaky"]] == 5
     tries = {name: len((home / f"attempts-{name}").read_text().split()) for name in ("raising", "flaky")}
     assert tries == {"raising": 3, "flaky": 2}
-    said = Command("status", out, home=home).ends()
+    said = Watched("status", out, home=home).ends()
     assert "outcomes: 6 trials: 1 diverged, 1 failed, 2 ok, 1 oom, 1 timeout; no launch is running" in said
     assert f"{trials['trial_id']['raising']} failed: RuntimeError: this sample cannot be read" in said
 
@@ -599,15 +547,17 @@ outcomes: {failed: {retry: 2}}
 # Places and stores --------------------------------------------------------------------------------
 
 
-def test_one_two_and_eight_places_give_the_same_numbers_and_compute_everything_once(home, cluster):
+@pytest.mark.parametrize("places", [(1, 4), pytest.param((1, 2, 8), marks=pytest.mark.long)])
+def test_any_number_of_places_gives_the_same_numbers_and_computes_everything_once(places, home, cluster):
     outs = []
-    for cpu, n_places in ((1.9, 1), (1, 2), (0.25, 8)):
+    for n_places in places:
+        cpu = {1: 1.9, 2: 1, 4: 0.5, 8: 0.25}[n_places]
         (home / "space.yaml").write_text(
             f"{SHARED}name: places\nfactors: {{embedder.epochs: [1, 2], finetune.lr: [1e-3, 1e-4]}}\nseeds: 2\n"
             f"resources: {{cpu: {cpu}}}\n"
         )
         outs.append(home / f"out-{n_places}")
-        Command("launch", "space.yaml", "--out", outs[-1], home=home, cluster=cluster).ends()
+        Watched("launch", "space.yaml", "--out", outs[-1], home=home, cluster=cluster).ends()
         assert n_made(outs[-1] / "store") == {"pretrain": 1, "proxy-features": 1, "objective": 2}
         trials = read_results(outs[-1] / "tables").trials
         assert n_without(trials, "pretrain") == n_without(trials, "proxy-features") == 1
@@ -636,7 +586,7 @@ def test_two_sweeps_with_one_store_compute_nothing_twice_and_do_not_block(home, 
     def launch(name, lr):
         (home / f"{name}.yaml").write_text(f"{SHARED}name: {name}\nfactors: {{finetune.lr: [{lr}]}}\nseeds: 1\n")
         where = ["--out", outs[name], "--store", home / "store"]
-        return Command("launch", f"{name}.yaml", *where, home=home, cluster=cluster)
+        return Watched("launch", f"{name}.yaml", *where, home=home, cluster=cluster)
 
     (home / "hold-constants").touch()
     first = launch("first", 1e-3)

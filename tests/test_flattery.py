@@ -3,8 +3,6 @@
 import csv
 import io
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from analysis import flattery
 from analysis.tables import NOTHING
 from orca_sweep import results as r
 from orca_sweep.errors import InputError
+from tests.commands import run_script
 from tests.test_tables import MNIST, NONE, collected, trial
 
 REPO = Path(__file__).resolve().parent.parent
@@ -242,7 +241,7 @@ def test_the_table_and_the_figure_say_what_n_counts(tmp_path):
 
 def command(*arguments):
     script = REPO / "analysis" / "flattery.py"
-    return subprocess.run([sys.executable, script, *map(str, arguments)], capture_output=True, text=True, check=False)
+    return run_script(script, *arguments)
 
 
 def test_it_runs_as_a_file_and_writes_the_same_again(tmp_path):

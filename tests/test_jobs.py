@@ -18,41 +18,34 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_sweep import wait_for
 from typer.testing import CliRunner
 
 from orca_sweep import cli
 from orca_sweep.errors import InputError
 from orca_sweep.results import read_results, sweep_status
-from tests.test_sweep import orca as run_orca
+from tests.commands import TOKEN, free_ports, wait_for
+from tests.commands import orca as run_orca
 
-TOKEN = "7" * 64
 SPACE = """
 imports: [my_tasks.py]
 name: jobs
 base: {proxy: none, finetune.epochs: 2}
 factors: {task: [tiny]}
 seeds: 2
-resources: {cpu: 1, gpu: 0.5, accelerator_type: A100}
+resources: {cpu: 1.9, gpu: 0.5, accelerator_type: A100}
 loggers: [csv]
 """
 
 
-def orca(*args, token=TOKEN, check=None, **variables):
+def orca(*args, check=None, token=TOKEN, **variables):
+    """Runs orca-sweep with what a user may have set: of Ray's variables the token alone, or none."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_A")}
-    return run_orca(*args, env=env | ({"RAY_AUTH_TOKEN": token} if token else {}) | variables, check=check)
-
-
-def free_ports(n):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    env |= ({"RAY_AUTH_TOKEN": token} if token else {}) | variables
+    return run_orca(*args, check=check, env=env, plain=token != TOKEN)
 
 
 @pytest.fixture(scope="module")
-def head():
+def job_head():
     """A head of its own with a token, two CPUs and what Ray is told to be half-used A100; its ports."""
     gcs, dashboard, client, agent = free_ports(4)
     temp = Path(tempfile.mkdtemp(prefix="ray-"))  # sockets lie below: the path must be short
@@ -88,8 +81,8 @@ def answers(url):
 
 
 @pytest.fixture(scope="module")
-def address(head):
-    return f"http://127.0.0.1:{head['dashboard']}"
+def address(job_head):
+    return f"http://127.0.0.1:{job_head['dashboard']}"
 
 
 @pytest.fixture(scope="module")
@@ -139,10 +132,10 @@ def proxied(port, cut_after_s):
 
 
 @pytest.fixture(scope="module")
-def submitted(folder, head):
+def submitted(folder, job_head):
     """A space that was submitted and followed to its end, over a connection that breaks again and again."""
     out = folder / "results" / "jobs"
-    with proxied(head["dashboard"], 2) as address:
+    with proxied(job_head["dashboard"], 2) as address:
         # Ray's own variable must not win over the address that is named.
         done = orca("submit", folder / "space.yaml", "--address", address, "--out", out, RAY_ADDRESS="127.0.0.1:1")
     return done, out, re.search(r"submitted (\S+):", done.stdout)[1]
@@ -173,7 +166,7 @@ def test_a_job_can_be_looked_at(submitted, address):
 
 
 def test_a_grown_space_submitted_again_runs_the_rest_and_its_failures_are_the_exit_code(
-    submitted, folder, head, address
+    submitted, folder, job_head, address
 ):
     _, out, _ = submitted
     space = folder / "grown.yaml"
@@ -183,7 +176,7 @@ def test_a_grown_space_submitted_again_runs_the_rest_and_its_failures_are_the_ex
     assert "2 failed, 2 ok" in done.stdout
     assert "runs when the space is submitted again with the same --out" in done.stdout
     # What was sent is the folder without the results that lie in it.
-    sent = [path for path in head["temp"].glob("session_2*/runtime_resources/working_dir_files/*") if path.is_dir()]
+    sent = [path for path in job_head["temp"].glob("session_2*/runtime_resources/working_dir_files/*") if path.is_dir()]
     assert [sorted(p.name for p in path.iterdir()) for path in sent if (path / "grown.yaml").exists()] == [
         ["grown.yaml", "my_tasks.py", "space.yaml"]
     ]
@@ -206,7 +199,7 @@ def look_at(job_id, address):
     return looking
 
 
-def test_ctrl_c_ends_the_looking_and_stop_the_job(folder, head, address, tmp_path):
+def test_ctrl_c_ends_the_looking_and_stop_the_job(folder, job_head, address, tmp_path):
     space, out = folder / "long.yaml", tmp_path / "out"
     space.write_text(SPACE.replace("epochs: 2", "epochs: 100000"))
     done = orca("submit", space, "--no-follow", "--address", address, "--out", out, "--env", "MINE=1", check=0)
@@ -218,7 +211,7 @@ def test_ctrl_c_ends_the_looking_and_stop_the_job(folder, head, address, tmp_pat
     assert looking.returncode == 1
     assert f"The job {job_id} goes on." in said
     assert f"orca-sweep job stop {job_id} --address {address}" in said
-    with proxied(head["dashboard"], 600) as through:
+    with proxied(job_head["dashboard"], 600) as through:
         looking = look_at(job_id, through)
     said, _ = looking.communicate(timeout=60)
     assert looking.returncode == 1
@@ -244,12 +237,12 @@ def test_whom_the_cluster_lets_not_in_and_what_it_has_not_is_said(address, args,
     assert words in orca(*args, "--address", address, check=2, **variables).stderr
 
 
-def test_an_address_without_a_dashboard_is_said(head):
+def test_an_address_without_a_dashboard_is_said(job_head):
     from orca_sweep.sweep.jobs import Cluster
 
     for address, words in (
         ("http://127.0.0.1:1", "nobody answers there"),
-        (f"127.0.0.1:{head['gcs']}", "no Ray dashboard answers there"),
+        (f"127.0.0.1:{job_head['gcs']}", "no Ray dashboard answers there"),
         ("auto", "no address of a dashboard"),
         ("ray://127.0.0.1:10001", "no address of a dashboard"),
         ("http://127.0.0.1:port", "no address of a dashboard"),
@@ -258,14 +251,14 @@ def test_an_address_without_a_dashboard_is_said(head):
             Cluster(address)
 
 
-def test_a_type_of_gpu_that_the_cluster_lacks_is_said_with_those_it_has(head, folder, tmp_path):
+def test_a_type_of_gpu_that_the_cluster_lacks_is_said_with_those_it_has(job_head, folder, tmp_path):
     space = folder / "type.yaml"
     for change, words in (
         (("A100", "H100"), "no node of the cluster has 'H100'. It has: A100."),
-        (("cpu: 1", "cpu: 64"), "CPU 64 (most on one node with A100: 2)"),
+        (("cpu: 1.9", "cpu: 64"), "CPU 64 (most on one node with A100: 2)"),
     ):
         space.write_text(SPACE.replace(*change))
-        done = orca("launch", space, "--address", f"127.0.0.1:{head['gcs']}", "--out", tmp_path / "out", check=2)
+        done = orca("launch", space, "--address", f"127.0.0.1:{job_head['gcs']}", "--out", tmp_path / "out", check=2)
         assert words in done.stderr
     assert not (tmp_path / "out").exists()
 

@@ -1,8 +1,6 @@
 """Margins fixed in a space: how they are read and told, kept with the tables, and used where words are given."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from orca_sweep.errors import InputError
 from orca_sweep.space import plan_space, planned_before, read_space
 from orca_sweep.sweep import Setup, manifest
 from orca_sweep.trial import load_imports, resolve
+from tests.commands import orca, run_script
 from tests.test_tables import BASE, BETTER, MNIST, NONE, arm, collected, lines, sweep
 
 TWO = "base: {proxy: none}\nfactors: {task: [tiny, digits]}\nseeds: 2\n"
@@ -105,8 +104,8 @@ def test_a_margin_changes_no_id_and_a_plan_tells_it(write_space):
     assert plain.trials == fixed.trials
     told = []
     for text in ("", "margin: 2e-2\n", "margin: {digits: 0.02}\n", "margin: {digits: 0.02, tiny: 0}\n"):
-        command = [sys.executable, "-m", "orca_sweep.cli", "plan", str(write_space(TWO + text))]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        space = write_space(TWO + text)
+        done = orca("plan", space, check=0)
         told.append([line for line in done.stdout.splitlines() if "margin" in line])
     line = "margin fixed beforehand: {}; differences within it, in the metric's unit, are called not meaningful"
     assert told == [
@@ -115,7 +114,7 @@ def test_a_margin_changes_no_id_and_a_plan_tells_it(write_space):
         [line.format("0.02 (digits), none for tiny")],
         [line.format("0 (tiny), 0.02 (digits)")],
     ]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    done = orca("plan", space, "--json", check=0)
     assert json.loads(done.stdout)["margins"] == {"digits": 0.02, "tiny": 0.0}
 
 
@@ -224,8 +223,7 @@ def test_spaces_that_disagree_are_told_and_none_is_taken_silently(tmp_path):
 def test_a_conflict_ends_in_words_and_code_2(tmp_path):
     merged(tmp_path, {"": 0.01}, {"": 0.02})
     script = Path(table_effects.__file__)
-    command = [sys.executable, script, "--tables", tmp_path / "tables", "--out", tmp_path / "out"]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    done = run_script(script, "--tables", tmp_path / "tables", "--out", tmp_path / "out")
     assert done.returncode == 2
     assert [line.split(": ")[1] for line in done.stderr.splitlines()] == ["a", "b"]
     assert not (tmp_path / "out").exists()

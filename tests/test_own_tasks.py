@@ -93,7 +93,7 @@ def test_every_kind_of_target_trains_and_is_scored(tmp_path, run, kind):
     name = task(path, kind=kind, **more).name
     row, epochs = run(
         task=name, body__name="roberta-micro", body__pretrain_fraction=0, proxy="pydoc-topics", embedder__epochs=1,
-        embedder__proxy_samples=40, finetune__epochs=30, finetune__lr=3e-3, finetune__batch_size=16,
+        embedder__proxy_samples=40, finetune__epochs=12, finetune__lr=3e-3, finetune__batch_size=16,
     )  # fmt: skip
     assert row["error"] is None
     assert row["status"] == "ok"

@@ -569,12 +569,12 @@ seeds: [0, 1]
 """
 
 
-def test_a_sweep_shares_prefixes_and_its_store_lists_them(tmp_path, user_tasks, run):
-    from test_sweep import orca
+def test_a_sweep_shares_prefixes_and_its_store_lists_them(tmp_path, user_tasks, run, head):
+    from tests.commands import orca
 
     space = tmp_path / "space.yaml"
     space.write_text(f"imports: [{user_tasks}]\n{SPACE}")
-    orca("launch", space, "--out", tmp_path / "out", "--store", tmp_path / "store", check=0)
+    orca("launch", space, "--out", tmp_path / "out", "--store", tmp_path / "store", check=0, head=head)
     reveal(tmp_path / "out")
     trials = collect([tmp_path / "out"], tmp_path / "out/tables").trials
     assert trials.status.tolist() == ["ok"] * 10

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from test_cli import orca
 from test_store_results import sweep_folder
 from typer.testing import CliRunner
 
@@ -14,6 +13,7 @@ from orca_sweep.errors import InputError
 from orca_sweep.meter import Meter
 from orca_sweep.replay import replay
 from orca_sweep.trial import resolve
+from tests.commands import orca
 
 ALIGNED = {
     "task": "tiny",

@@ -28,6 +28,7 @@ from analysis.report.realised import unmatched
 from analysis.tables import MINUS, Table
 from orca_sweep import results as r
 from orca_sweep.errors import InputError
+from tests.commands import orca
 
 REPO = Path(__file__).resolve().parent.parent
 HOSTILE = "</script><script>alert(1)</script>"
@@ -648,21 +649,16 @@ def test_text_and_marks_are_told_from_their_ground_in_both_themes():
 # Running ------------------------------------------------------------------------------------------
 
 
-def orca(*args):
-    command = [sys.executable, "-m", "orca_sweep.cli", "report", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-
-
 def test_a_sweep_folder_is_collected_and_gives_the_same_bytes_as_its_tables_elsewhere(tmp_path):
     two_arms(tmp_path / "s")
-    done = orca(tmp_path / "s")
+    done = orca("report", tmp_path / "s")
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(re.escape(f"{tmp_path / 's' / 'report.html'}") + r": 0\.\d MB\n", done.stdout)
     first = (tmp_path / "s" / "report.html").read_bytes()
     assert b"table_effects-title" in first
     assert b"figure2_proxies-title" in first
     shutil.copytree(tmp_path / "s" / "tables", tmp_path / "elsewhere")
-    again = orca(tmp_path / "elsewhere", "-o", tmp_path / "new" / "page.html")
+    again = orca("report", tmp_path / "elsewhere", "-o", tmp_path / "new" / "page.html")
     assert (again.returncode, again.stderr) == (0, "")
     assert (tmp_path / "new" / "page.html").read_bytes() == first
     trials = (tmp_path / "elsewhere" / "trials.parquet").read_bytes()
@@ -673,7 +669,7 @@ def test_a_sweep_folder_is_collected_and_gives_the_same_bytes_as_its_tables_else
 def test_what_is_asked_of_the_report_reaches_it(tmp_path):
     two_arms(tmp_path)
     asked = ("--base", "proxy=mnist5k", "--margin", "0.02", "--metric", "test_metric_best", "--made-at", "noon")
-    done = orca(tmp_path, *asked, "--complete-pairs")
+    done = orca("report", tmp_path, *asked, "--complete-pairs")
     assert done.returncode == 0, done.stderr
     found = Read((tmp_path / "report.html").read_text())
     assert "Base: mnist5k" in found.words("verdicts")
@@ -698,7 +694,7 @@ def test_wrong_input_is_said_with_exit_code_2(tmp_path):
         (): ["Missing argument"],
     }  # fmt: skip
     for arguments, words in cases.items():
-        done = orca(*arguments)
+        done = orca("report", *arguments)
         assert done.returncode == 2, arguments
         assert "Traceback" not in done.stderr
         assert all(word in done.stderr for word in words), done.stderr
@@ -708,7 +704,7 @@ def test_wrong_input_is_said_with_exit_code_2(tmp_path):
 def test_a_page_that_cannot_be_written_ends_with_code_1(tmp_path):
     two_arms(tmp_path / "s")
     (tmp_path / "file").write_text("")
-    done = orca(tmp_path / "s", "-o", tmp_path / "file" / "page.html")
+    done = orca("report", tmp_path / "s", "-o", tmp_path / "file" / "page.html")
     assert done.returncode == 1
     assert "Nothing was left half-written" in done.stderr
     assert "Traceback" not in done.stderr

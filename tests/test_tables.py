@@ -22,6 +22,7 @@ from analysis.tables import MINUS, NOTHING
 from orca_sweep import results as r
 from orca_sweep import stats
 from orca_sweep.errors import InputError
+from tests.commands import run_script
 
 REPO = Path(__file__).resolve().parent.parent
 SCRIPTS = (table_results, table_effects, factor_effects, seed_noise, cost, summary_over_tasks)
@@ -843,10 +844,7 @@ sys.exit(bool({{"torch", "ray"}} & set(sys.modules)))
 
 
 def command(script, *arguments):
-    return subprocess.run(
-        [sys.executable, REPO / "analysis" / f"{script}.py", *map(str, arguments)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    return run_script(REPO / "analysis" / f"{script}.py", *arguments)
 
 
 def test_wrong_input_ends_in_words_and_code_2(whole, tmp_path):

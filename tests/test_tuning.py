@@ -11,7 +11,7 @@ from orca_sweep.results import read_results, summarise
 from orca_sweep.space import plan_space
 from orca_sweep.space import tuning as t
 from orca_sweep.trial import load_imports, resolve
-from tests.test_sweep import orca
+from tests.commands import orca
 
 BASE = "base: {task: tiny}\nfactors: {proxy: [none, mnist5k]}\nseeds: 2\n"
 LR = "tune: {finetune.lr: {low: 1e-5, high: 1e-2, log: true}}\n"
@@ -187,11 +187,11 @@ aa: 1
 
 
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory, user_tasks):
+def tuned(tmp_path_factory, user_tasks, head):
     folder = tmp_path_factory.mktemp("tuned")
     space = folder / "space.yaml"
     space.write_text(f"imports: [{user_tasks}]\n{SWEEP}")
-    return space, folder / "results" / "tuned", orca("launch", space, cwd=folder, check=0).stdout
+    return space, folder / "results" / "tuned", orca("launch", space, cwd=folder, check=0, head=head).stdout
 
 
 def test_a_tuned_sweep_replicates_each_cell_at_its_best(tuned):
@@ -218,11 +218,11 @@ def test_a_tuned_sweep_replicates_each_cell_at_its_best(tuned):
     assert "finetune.lr" in printed and "(tuned)" in printed
 
 
-def test_nothing_of_a_tuned_sweep_runs_twice_and_what_is_lost_runs_again(tuned, tmp_path):
+def test_nothing_of_a_tuned_sweep_runs_twice_and_what_is_lost_runs_again(tuned, head):
     space, out, _ = tuned
     rows = {path: path.read_bytes() for path in out.rglob("row.json")}
     before = read_results(out / "tables").trials
-    assert "0 of 11 trials run now" in orca("launch", space, cwd=space.parent, check=0).stdout
+    assert "0 of 11 trials run now" in orca("launch", space, cwd=space.parent, check=0, head=head).stdout
     assert {path: path.read_bytes() for path in out.rglob("row.json")} == rows
     pd.testing.assert_frame_equal(read_results(out / "tables").trials, before)
     # A killed driver leaves a half-written line; a lost record is made again from the folder alone, bit for bit.
@@ -231,19 +231,19 @@ def test_nothing_of_a_tuned_sweep_runs_twice_and_what_is_lost_runs_again(tuned, 
     with (out / "planned.jsonl").open("a") as file:
         file.write('{"trial_id": "half')
     assert "11 trials: 10 ok, 1 unfinished" in orca("status", out).stdout
-    assert "1 of 11 trials run now" in orca("resume", out, check=0).stdout
+    assert "1 of 11 trials run now" in orca("resume", out, check=0, head=head).stdout
     after = read_results(out / "tables").trials.set_index("trial_id")
     assert after["state_sha256"].to_dict() == before.set_index("trial_id")["state_sha256"].to_dict()
 
 
-def test_pruned_candidates_are_rows_that_end_well_and_cells_are_not_pruned(tmp_path, user_tasks):
+def test_pruned_candidates_are_rows_that_end_well_and_cells_are_not_pruned(tmp_path, user_tasks, head):
     space = tmp_path / "space.yaml"
     space.write_text(
         f"imports: [{user_tasks}]\nname: pruned\nbase: {{task: tiny, proxy: none, finetune.epochs: 6}}\n"
         "factors: {finetune.freeze: [none, linear-probe]}\ntune: {finetune.lr: [1e-2, 1e-3, 1e-7, 1e-8]}\n"
-        "search: {seeds: [5]}\nprune: {name: asha, reduction: 2}\nseeds: 2\nresources: {cpu: 2}\n"
+        "search: {seeds: [5]}\nprune: {name: asha, reduction: 2}\nseeds: 2\n"
     )
-    done = orca("launch", space, "--out", tmp_path / "out", check=0)
+    done = orca("launch", space, "--out", tmp_path / "out", check=0, head=head)
     trials = read_results(tmp_path / "out" / "tables").trials
     assert set(trials[trials.role == "replicate"]["status"]) == {"ok"}
     pruned = trials[trials.status == "pruned"]
@@ -256,20 +256,20 @@ def test_pruned_candidates_are_rows_that_end_well_and_cells_are_not_pruned(tmp_p
     assert (n < 6).all() and len(n) == len(pruned)
     assert f"{len(pruned)} pruned" in done.stdout
     assert not list((tmp_path / "out").rglob("checkpoint.safetensors"))
-    assert "0 of" in orca("launch", space, "--out", tmp_path / "out", check=0).stdout
+    assert "0 of" in orca("launch", space, "--out", tmp_path / "out", check=0, head=head).stdout
 
 
-def test_outcomes_are_scored_as_the_space_says_and_a_budget_is_kept(tmp_path, user_tasks):
+def test_outcomes_are_scored_as_the_space_says_and_a_budget_is_kept(tmp_path, user_tasks, head):
     text = (
         f"imports: [{user_tasks}]\nname: rules\nbase: {{task: tiny, proxy: none, finetune.epochs: 2}}\n"
         "factors: {finetune.lr: [1e-3, 1e+9]}\nseeds: 2\nbudget: {trials: 3}\noutcomes: {diverged: worst}\n"
     )
     space = tmp_path / "space.yaml"
     space.write_text(text)
-    done = orca("launch", space, "--out", tmp_path / "out", check=1)
+    done = orca("launch", space, "--out", tmp_path / "out", check=1, head=head)
     assert "budget.trials = 3 is spent: 1 trials were not run" in done.stdout
     space.write_text(text.replace("budget: {trials: 3}\n", ""))
-    done = orca("launch", space, "--out", tmp_path / "out", check=1)
+    done = orca("launch", space, "--out", tmp_path / "out", check=1, head=head)
     results = read_results(tmp_path / "out" / "tables")
     trials = results.trials
     assert sorted(trials["status"]) == ["diverged", "diverged", "ok", "ok"]

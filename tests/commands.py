@@ -1,0 +1,243 @@
+"""Commands and Ray clusters as the tests start them.
+
+A command runs in a process of its own, as a user's does, but that process is forked from one that has imported torch,
+Ray and pandas already: those imports cost seconds, and most commands of the tests need less than one. What a command
+itself imports is the subject of ``test_cli``, which starts plain interpreters.
+"""
+
+import atexit
+import contextlib
+import multiprocessing
+import os
+import runpy
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PRELOADED = ["orca_sweep.cli", "orca_sweep.sweep", "orca_sweep.stages", "pandas", "scipy.stats", "matplotlib.figure"]
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(PRELOADED)
+CLI = "orca_sweep.cli"
+TOKEN = "7" * 64
+# Ray reads them when it is imported, once for all forks: a command with another token takes a plain interpreter.
+os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN, RAY_USAGE_STATS_ENABLED="0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Command:
+    """A command that runs: a module such as orca_sweep.cli, or a script, with its arguments.
+
+    Its output goes into files, and it leads a session of its own, as a command that a shell starts does. ``plain`` takes
+    a new interpreter, which ``inside`` (a command that starts others, such as nsenter) needs.
+    """
+
+    def __init__(self, *args, program=CLI, cwd=None, env=None, output=None, plain=False, inside=()):
+        self._folder = Path(tempfile.mkdtemp(prefix="orca-sweep-command-"))
+        self.output = Path(output) if output else self._folder / "out"
+        """What it prints; with ``output`` given, errors too."""
+        self.errors = self.output if output else self._folder / "err"
+        argv, cwd, env = (
+            [str(program), *map(str, args)],
+            str(cwd or Path.cwd()),
+            dict(os.environ if env is None else env),
+        )
+        for path in (self.output, self.errors):
+            path.touch()
+        if plain or inside:
+            module = [] if argv[0].endswith(".py") else ["-m"]
+            with self.output.open("a") as output, self.errors.open("a") as errors:
+                self.process = subprocess.Popen(
+                    [*inside, sys.executable, *module, *argv], cwd=cwd, env=env, stdout=output, stderr=errors,
+                    start_new_session=True,
+                )  # fmt: skip
+        else:
+            setting = {"argv": argv, "cwd": cwd, "env": env, "paths": (str(self.output), str(self.errors))}
+            self.process = FORKS.Process(target=run_as_command, kwargs=setting, daemon=True)
+            self.process.start()
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def poll(self):
+        """The exit code; None while it runs."""
+        return self.process.poll() if isinstance(self.process, subprocess.Popen) else self.process.exitcode
+
+    def wait(self, timeout=300):
+        """Waits for the end; a command that takes too long is killed, and that is an error."""
+        end = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > end:
+                kill_tree(self.pid)
+                raise subprocess.TimeoutExpired(str(self.process), timeout)
+            time.sleep(0.02)
+        done = Done(returncode=self.poll(), stdout=self.output.read_text(), stderr=self.errors.read_text())
+        shutil.rmtree(self._folder, ignore_errors=True)
+        return done
+
+
+def run_as_command(argv, cwd, env, paths):
+    """Makes this new process look like a started one, and runs the program to its end."""
+    os.setsid()
+    for descriptor, path in zip((1, 2), paths, strict=True):
+        file = os.open(path, os.O_WRONLY | os.O_APPEND)
+        os.dup2(file, descriptor)
+        os.close(file)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    program, sys.argv = argv[0], argv
+    try:
+        if program.endswith(".py"):
+            sys.path.insert(0, str(Path(program).parent))
+            runpy.run_path(program, run_name="__main__")
+        else:
+            sys.path.insert(0, cwd)
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
+    finally:
+        # multiprocessing leaves by os._exit.
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+
+
+def orca(*args, check=None, head=None, **options):
+    """Runs orca-sweep to its end, on a cluster if one is given; ``check`` is the exit code it must have."""
+    if head:
+        args = (*args, "--address", head.address)
+        options["env"] = {**options.get("env", os.environ), **head.variables}
+    done = Command(*args, **options).wait()
+    assert "Traceback" not in done.stderr, done.stderr
+    if check is not None:
+        assert done.returncode == check, done.stdout + done.stderr
+    return done
+
+
+def run_script(script, *args, cwd=None):
+    """Runs a script of Python to its end."""
+    return Command(*args, program=script, cwd=cwd).wait()
+
+
+def wait_for(condition, seconds=300):
+    """Waits until a condition holds that may find files half-written meanwhile."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            if condition():
+                return
+        time.sleep(0.05)
+    raise AssertionError("waited too long")
+
+
+# Clusters -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """A head node of Ray in processes of its own, and what a command needs to join it."""
+
+    address: str
+    folder: Path
+    variables: dict
+    """For the commands that join it."""
+
+
+@contextlib.contextmanager
+def ray_head(n_cpus, has_warm_workers=False) -> Iterator[Head]:
+    """A head node with a token, for the length of a block: its ports and files are its own, whoever runs Ray beside."""
+    port = free_ports(1)[0]
+    # Short, for Ray's sockets.
+    folder = Path(tempfile.mkdtemp(prefix="orca-", dir="/tmp"))
+    options = ["--head", f"--port={port}", f"--num-cpus={n_cpus}", "--include-dashboard=false", f"--temp-dir={folder}"]
+    address = f"127.0.0.1:{port}"
+    with contextlib.ExitStack() as stack:
+        variables = stack.enter_context(warm_workers(folder / "workers")) if has_warm_workers else {}
+        stack.enter_context(ray_node(folder, *options))
+        yield Head(address=address, folder=folder, variables=variables)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def warm_workers(path):
+    """A server of warm workers, for the length of a block; gives the variables by which commands ask for them."""
+    script = Path(__file__).with_name("warm_workers.py")
+    server = subprocess.Popen([sys.executable, script, "serve", path])
+    try:
+        wait_for(path.exists)
+        hook = f"{__name__}.with_warm_workers"
+        yield {"RAY_RUNTIME_ENV_HOOK": hook, "PY_EXECUTABLE_OF_TESTS": f"{sys.executable} -S -E {script} {path}"}
+    finally:
+        kill_tree(server.pid)
+        server.wait()
+
+
+def with_warm_workers(runtime_env):
+    """What Ray calls in a command, with the runtime environment that it asks for."""
+    return {**(runtime_env or {}), "py_executable": os.environ["PY_EXECUTABLE_OF_TESTS"]}
+
+
+@contextlib.contextmanager
+def ray_node(folder, *options, inside=()):
+    """A node of Ray, for the length of a block; then it is gone, and so is all it ran."""
+    log = folder / f"node-{time.monotonic_ns()}.log"
+    # Workers listen where the system lets them: two heads on one machine would count from the same port.
+    ports = ["--min-worker-port=0", "--max-worker-port=0"]
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *ports]
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [*inside, *start, *options], stdout=file, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True
+        )  # fmt: skip
+    try:
+        wait_for(lambda: "Ray runtime started" in log.read_text())
+        yield process
+    finally:
+        processes = process_tree(process.pid)
+        if process.poll() is None:
+            process.terminate()  # a node that goes in order is known to be gone at once
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=60)
+        kill_all(processes)
+        process.wait()
+
+
+def kill_tree(root):
+    """Ends a process with all it runs, at once."""
+    kill_all(process_tree(root))
+
+
+def kill_all(pids):
+    for pid in reversed(pids):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def process_tree(pid):
+    """A process and all below it."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return [pid]
+    return [pid, *(below for child in children for below in process_tree(int(child)))]
+
+
+def free_ports(n):
+    """Ports that nobody listens on now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
+        for free in sockets:
+            free.bind(("127.0.0.1", 0))
+        return [free.getsockname()[1] for free in sockets]
