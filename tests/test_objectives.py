@@ -19,6 +19,7 @@ from orca_sweep.objectives import OBJECTIVES, NonFiniteError, constants, distanc
 from orca_sweep.objectives import emd as emd_module
 from orca_sweep.objectives import mmd as mmd_module
 from orca_sweep.objectives.bures import BuresDistances, Gaussians
+from orca_sweep.objectives.exponentials import exp_in_place
 from orca_sweep.objectives.pot import load_pot
 from orca_sweep.objectives.sinkhorn import annealing, self_transport, transport
 
@@ -444,6 +445,17 @@ def test_where_one_exponential_overflows_the_log_domain_takes_over(dtype, monkey
     assert torch.isfinite(value)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_exponentials_are_exact_or_next_to_nothing_and_never_subnormal(dtype):
+    tiny = torch.finfo(dtype).tiny
+    exponents = torch.linspace(-1000, 80, 5000, dtype=dtype)
+    result = exp_in_place(exponents.clone())
+    assert tiny <= float(result.min()) < 2 * tiny
+    kept = torch.exp(exponents) > 2 * tiny
+    assert torch.equal(result[kept], torch.exp(exponents[kept]))
+    assert torch.isnan(exp_in_place(torch.tensor([torch.nan], dtype=dtype))).all()
+
+
 def test_rows_are_worked_on_in_blocks_without_changing_a_bit(monkeypatch):
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(37, 3)))
     arguments = x @ x.T, (x**2).sum(dim=1) / 2, annealing(9.0, 0.1)
@@ -624,6 +636,7 @@ def test_wrong_input_is_said(call, error, words):
 
 LOADS_POT = """
 import os, sys
+from orca_sweep.objectives.exponentials import exp_in_place
 from orca_sweep.objectives.pot import load_pot
 os.environ["POT_BACKEND_DISABLE_JAX"] = "mine"
 before = dict(os.environ)
