@@ -32,7 +32,7 @@ STEPS = np.load(VECTORS / "first_step.npz")
 # Stage 2 ------------------------------------------------------------------------------------------
 
 
-def test_embedder_rates_fall_after_the_released_steps_and_never_else():
+def test_embedder_rates_fall_after_the_released_steps_only():
     epochs = [int(epoch) for epoch in SCHEDULE["stage2_epoch"]]
     factors = [embedder_learning_rate(EmbedderConfig(lr=1.0), epoch) for epoch in epochs]
     np.testing.assert_allclose(factors, SCHEDULE["stage2_factor"], rtol=1e-12)
