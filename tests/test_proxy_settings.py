@@ -55,7 +55,9 @@ def test_half_a_record_is_said(numbers):
 
 
 def test_without_a_network_a_hub_body_s_scaling_says_so():
-    with pytest.raises(InputError, match="preprocessor_config.json of microsoft/swin-.* cannot be had: .*use proxy or"):
+    with pytest.raises(
+        InputError, match="preprocessor_config.json of microsoft/swin-.* cannot be fetched: .*proxy_scaling to proxy or"
+    ):
         body_scaling(find_body("swin-tiny"))
 
 
@@ -92,12 +94,12 @@ def test_a_body_s_own_scaling_is_read_from_its_file(settings, mean, std, tmp_pat
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (None, "embedder.proxy_scaling = 'body': there is no preprocessor_config.json in .*Save it beside the weights"),
+        (None, "embedder.proxy_scaling = 'body': .* has no preprocessor_config.json. Save it beside the weights"),
         ("{", "is not a JSON object"),
         ("[]", "is not a JSON object"),
-        ("{}", "has image_mean None. A number, or one per channel"),
+        ("{}", "has image_mean None. It must be a number, or a list of one per channel"),
         ('{"image_mean": ["x"], "image_std": [1]}', r"has image_mean \['x'\]"),
-        ('{"image_mean": [1, 2], "image_std": [1]}', "2 numbers in image_mean, 1 in image_std"),
+        ('{"image_mean": [1, 2], "image_std": [1]}', "2 numbers in image_mean, but 1 in image_std"),
         ('{"image_mean": [0.5], "image_std": [0]}', "Both must be above 0"),
     ],
 )
@@ -137,7 +139,7 @@ def test_a_scaling_of_other_channels_is_said(run, tmp_path):
     (folder / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5], "image_std": [0.5, 0.5]}')
     row, _ = run(task="tiny", proxy="mnist5k", body__name=str(folder), embedder__proxy_scaling="body")
     assert row["status"] == "failed"
-    assert "images of 3 channels cannot be scaled by 2 means and 2 spreads (those of the body)" in row["error"]
+    assert "images of 3 channels cannot be scaled by the body's 2 means and 2 standard deviations" in row["error"]
 
 
 @pytest.mark.parametrize("settings", [{"embedder__proxy_augment": True}, {"embedder__proxy_scaling": "none"}])

@@ -13,7 +13,7 @@ from orca_sweep.bodies.network import add_adapters, load_pretrained
 from orca_sweep.config import EmbedderConfig, FinetuneConfig, TrialConfig
 from orca_sweep.data import Samples
 from orca_sweep.errors import InputError
-from orca_sweep.number_lists import listed_numbers
+from orca_sweep.number_lists import parse_numbers
 from orca_sweep.space import plan_space
 from orca_sweep.stages import finetuning
 from orca_sweep.stages.place import make_optimizer
@@ -439,7 +439,7 @@ def test_betas_that_are_no_pair_are_told_how_to_be_written(value):
     with pytest.raises(InputError) as error:
         resolve({"task": "digits", "finetune.betas": value})
     assert list(error.value.problems) == [
-        f"finetune.betas = {value!r}: betas are a pair of numbers such as [0.9, 0.98]; as levels of a factor, pairs in a list:"
+        f"finetune.betas = {value!r}: betas are a pair of numbers such as [0.9, 0.98]; levels of a factor are a list of pairs:"
         " [[0.9, 0.98], [0.9, 0.999]]."
     ]
 
@@ -449,7 +449,7 @@ def test_betas_out_of_range_are_refused(value):
     with pytest.raises(InputError) as error:
         resolve({"task": "digits", "embedder.betas": value})
     assert list(error.value.problems) == [
-        f"embedder.betas = {value!r}: each of the two betas is a number from 0 to below 1."
+        f"embedder.betas = {value!r}: each of the two betas must be a number from 0 to below 1."
     ]
 
 
@@ -461,18 +461,18 @@ def test_decay_steps_have_one_form(value, text):
     config = EmbedderConfig(lr_decay_after=value)
     assert config.lr_decay_after == text
     assert EmbedderConfig(lr_decay_after=text) == config
-    assert listed_numbers(text) == tuple(map(int, (text or "").split(", ") if text else []))
+    assert parse_numbers(text) == tuple(map(int, (text or "").split(", ") if text else []))
 
 
 @pytest.mark.parametrize(
     ("value", "rule"),
     [
-        ([20, 20], "each is above 0 and above the one before it, as in [20, 40, 60]"),
-        ([0, 20], "each is above 0 and above the one before it, as in [20, 40, 60]"),
-        ([20.5], "each is a whole number, as in [20, 40, 60]; null or [] = the rate stays"),
-        (["-1"], "each is a whole number, as in [20, 40, 60]; null or [] = the rate stays"),
-        ([10**10], "each is a whole number, as in [20, 40, 60]; null or [] = the rate stays"),
-        (True, "each is a whole number, as in [20, 40, 60]; null or [] = the rate stays"),
+        ([20, 20], "each must be above 0 and above the one before it, as in [20, 40, 60]"),
+        ([0, 20], "each must be above 0 and above the one before it, as in [20, 40, 60]"),
+        ([20.5], "each must be a whole number, as in [20, 40, 60]; null or [] keeps the rate constant"),
+        (["-1"], "each must be a whole number, as in [20, 40, 60]; null or [] keeps the rate constant"),
+        ([10**10], "each must be a whole number, as in [20, 40, 60]; null or [] keeps the rate constant"),
+        (True, "each must be a whole number, as in [20, 40, 60]; null or [] keeps the rate constant"),
     ],
 )
 def test_decay_steps_that_do_not_grow_are_refused(value, rule):
@@ -501,8 +501,8 @@ def test_a_bare_pair_as_a_factor_is_not_taken_for_two_levels(write_space):
         plan_space(path, load_imports, resolve)
     texts = [text for text in error.value.problems if "finetune.betas" in text]
     assert [text.removeprefix(str(path)) for text in texts[:2]] == [
-        f":4: finetune.betas = {value!r}: betas are a pair of numbers such as [0.9, 0.98]; as levels of a factor, pairs in a"
-        " list: [[0.9, 0.98], [0.9, 0.999]]."
+        f":4: finetune.betas = {value!r}: betas are a pair of numbers such as [0.9, 0.98]; levels of a factor are a list of"
+        " pairs: [[0.9, 0.98], [0.9, 0.999]]."
         for value in ("0.9", "0.98")
     ]
 

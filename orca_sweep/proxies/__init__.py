@@ -7,7 +7,7 @@ from pathlib import Path
 from orca_sweep.data import missing_packages, read_npy
 from orca_sweep.declaration import SHUFFLED, Declaration, parse
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.pointers import find_pointer
+from orca_sweep.pointers import pointer_problem
 from orca_sweep.proxies import declared, embedded
 from orca_sweep.proxies.images import Scaling, Treatment, Views, apply_views, draw_views, scaling_of
 from orca_sweep.proxies.phrases import draw_samples
@@ -219,12 +219,12 @@ def unavailable_proxy(proxy: Proxy, data_root: Path | None = None) -> list[str]:
     found = parse(proxy.name.removeprefix(SHUFFLED))
     if found and found.is_local and not Path(found.path).exists():
         problems.append(f"proxy {proxy.name!r} needs {found.path}, which is not there. Correct the path.")
-    pointers = [find_pointer(Path(found.path))] if found and found.is_local else []
+    pointers = [pointer_problem(Path(found.path))] if found and found.is_local else []
     if proxy.name.removeprefix(SHUFFLED) == "orca-text" and data_root is not None:
         problems += (
             []
             if any((data_root / name).is_file() for name in TEXT_FILES)
             else [f"proxy {proxy.name!r} needs {' or '.join(TEXT_FILES)} in {data_root}, which is not there."]
         )
-        pointers += [find_pointer(data_root / name) for names in TEXT_FILES.items() for name in names]
+        pointers += [pointer_problem(data_root / name) for names in TEXT_FILES.items() for name in names]
     return problems + [f"proxy {proxy.name!r} needs {text}" for text in pointers if text]

@@ -18,7 +18,7 @@ from orca_sweep.bodies.network import LoadedBody, to_arrays, to_tensors
 from orca_sweep.config import EmbedderConfig, TrialConfig
 from orca_sweep.errors import DataError, DivergedError
 from orca_sweep.model import Embedder1D, Embedder2D
-from orca_sweep.number_lists import listed_numbers
+from orca_sweep.number_lists import parse_numbers
 from orca_sweep.proxies import ProxyData, Treatment
 from orca_sweep.stages.place import (
     Feed,
@@ -183,7 +183,7 @@ class _Run:
             self.settings.lr,
             self.settings.weight_decay,
             momentum=self.settings.momentum,
-            betas=listed_numbers(self.settings.betas),
+            betas=parse_numbers(self.settings.betas),
         )
         self.history: list[dict[str, Any]] = []
         self.seconds = self.seconds_now = 0.0

@@ -17,7 +17,7 @@ from orca_sweep.config import FinetuneConfig, Source
 from orca_sweep.errors import DivergedError, InputError, TimeLimitError, out_of_memory
 from orca_sweep.freezing import Phase, epochs_before_fresh_start, phase_at, schedule
 from orca_sweep.model import OrcaModel
-from orca_sweep.number_lists import listed_numbers
+from orca_sweep.number_lists import parse_numbers
 from orca_sweep.stages.frozen import set_frozen
 from orca_sweep.stages.place import (
     Feed,
@@ -188,7 +188,7 @@ class _Loop:
             config.lr,
             config.weight_decay,
             momentum=config.momentum,
-            betas=listed_numbers(config.betas),
+            betas=parse_numbers(config.betas),
         )
         self.n_epochs = config.epochs
         self.step_size = config.batch_size * config.accumulation

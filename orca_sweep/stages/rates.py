@@ -1,7 +1,7 @@
 """The learning rate of every step of embedder training and of fine-tuning: functions of the step and of fields alone."""
 
 from orca_sweep.config import EmbedderConfig, FinetuneConfig
-from orca_sweep.number_lists import listed_numbers
+from orca_sweep.number_lists import parse_numbers
 
 
 def embedder_learning_rate(config: EmbedderConfig, step: int) -> float:
@@ -9,7 +9,7 @@ def embedder_learning_rate(config: EmbedderConfig, step: int) -> float:
 
     It does not depend on ``embedder.epochs``.
     """
-    n_drops = sum(after < step for after in listed_numbers(config.lr_decay_after))
+    n_drops = sum(after < step for after in parse_numbers(config.lr_decay_after))
     return config.lr * config.lr_decay**n_drops
 
 

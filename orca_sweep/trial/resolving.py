@@ -10,8 +10,8 @@ from orca_sweep import declaration, freezing
 from orca_sweep.bodies import (
     DECODERS,
     Body,
-    check_files,
     find_body,
+    find_file_problems,
     find_rung,
     unavailable_body,
 )
@@ -207,7 +207,7 @@ def unavailable_parts(configs: Iterable[TrialConfig], data_root: Path) -> list[s
         problems += unavailable(find_task(name), data_root)
     for name in dict.fromkeys(config.body.name for config in configs):
         problems += unavailable_body(find_body(name))
-    problems += broken_bodies(configs)
+    problems += find_body_problems(configs)
     for name in dict.fromkeys(config.proxy for config in configs):
         problems += unavailable_proxy(find_proxy(name), data_root)
     if any(config.finetune.lora_rank is not None for config in configs):
@@ -215,7 +215,7 @@ def unavailable_parts(configs: Iterable[TrialConfig], data_root: Path) -> list[s
     return problems
 
 
-def broken_bodies(configs: Iterable[TrialConfig]) -> list[str]:
+def find_body_problems(configs: Iterable[TrialConfig]) -> list[str]:
     """Returns what is wrong with the files of the trials' bodies, as far as headers tell; loads nothing.
 
     Cost: a few milliseconds for each body, whatever the number of trials.
@@ -224,7 +224,9 @@ def broken_bodies(configs: Iterable[TrialConfig]) -> list[str]:
     problems: list[str] = []
     for name, fraction, seed in rungs:
         body = find_body(name)
-        problems += check_files(find_rung(body, fraction, seed) if fraction > 0 else body, has_weights=fraction > 0)
+        problems += find_file_problems(
+            find_rung(body, fraction, seed) if fraction > 0 else body, has_weights=fraction > 0
+        )
     return list(dict.fromkeys(problems))
 
 
