@@ -87,7 +87,7 @@ def test_a_pointer_that_a_mirror_sends_is_not_kept(tmp_path):
 
     (tmp_path / "source").write_text(POINTER)
     part = tmp_path / "part"
-    with pytest.raises(DataError, match="a Git LFS pointer came, not the file itself. It was not kept"):
+    with pytest.raises(DataError, match="the server sent a Git LFS pointer, not the file itself. It was not kept"):
         _Getter(part, lambda done, total: None)(f"file://{tmp_path}/source", str(tmp_path / "out"), None)
     assert not part.exists()
     assert not (tmp_path / "out").exists()

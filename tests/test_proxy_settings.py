@@ -38,7 +38,7 @@ def test_a_proxy_is_scaled_by_all_of_its_pixels():
 @pytest.mark.parametrize(
     ("x", "words"),
     [
-        (np.full((3, 2, 4, 4), 0.1), "proxy 'mine': all of its pixels are alike in every channel"),
+        (np.full((3, 2, 4, 4), 0.1), "proxy 'mine': all pixels of a channel are equal, in every channel"),
         (np.where(np.arange(48).reshape(3, 1, 4, 4) == 5, np.nan, 0.5), "proxy 'mine': its images hold NaN"),
     ],
 )
@@ -50,7 +50,7 @@ def test_images_without_a_scale_are_said(x, words):
 @pytest.mark.parametrize("numbers", [{"channel_mean": (0.5,)}, {"channel_mean": (0.5,), "channel_std": (0.0,)}])
 def test_half_a_record_is_said(numbers):
     proxy, x = images_of(np.zeros((2, 1, 4, 4)))
-    with pytest.raises(InputError, match="Give both, spreads above 0, or neither"):
+    with pytest.raises(InputError, match="Give both, with channel_std above 0, or neither"):
         scaling_of(dataclasses.replace(proxy, **numbers), x)
 
 

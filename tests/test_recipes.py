@@ -13,7 +13,7 @@ from orca_sweep.errors import InputError
 from orca_sweep.model import layout, token_stride
 from orca_sweep.number_lists import betas_as_text, parse_numbers
 from orca_sweep.tasks import TASKS
-from orca_sweep.tasks.recipes import Released, divided_loss_settings, recipe
+from orca_sweep.tasks.recipes import Released, recipe, settings_for_mean_loss
 from orca_sweep.trial import resolve
 
 REPO = Path(__file__).resolve().parent.parent
@@ -189,7 +189,7 @@ def test_a_clip_is_divided_like_the_gradient_it_limits():
         decay=9, clip=1.0,
     )  # fmt: skip
     assert recipe(made)["finetune.grad_clip"] == 0.333333333333
-    assert divided_loss_settings("sgd", 0.1, 0.1, 3) == (0.3, 0.0333333333333)
+    assert settings_for_mean_loss("sgd", 0.1, 0.1, 3) == (0.3, 0.0333333333333)
     assert [row for row in ROWS.values() if row["clip"] != "none" and row["accumulation"] != "1"] == []
 
 

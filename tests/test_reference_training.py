@@ -20,7 +20,7 @@ from orca_sweep.stages.place import make_optimizer
 from orca_sweep.stages.rates import embedder_learning_rate
 from orca_sweep.stages.switches import set_attention, set_dropout
 from orca_sweep.streams import stream_rng
-from orca_sweep.tasks.recipes import divided_loss_settings
+from orca_sweep.tasks.recipes import settings_for_mean_loss
 from orca_sweep.tasks.records import Task, TaskData
 from orca_sweep.trial import load_imports, resolve
 from orca_sweep.trial.sources import idle_sources
@@ -137,7 +137,7 @@ class _Stepped:
         self.states: list[np.ndarray] = []
         values = self.values
         n = int(values["accumulation"])
-        lr, decay = divided_loss_settings(self.kind, float(values["lr"]), float(values["weight_decay"]), n)
+        lr, decay = settings_for_mean_loss(self.kind, float(values["lr"]), float(values["weight_decay"]), n)
         batches = len(values["inputs"])
         used = {"momentum": values["momentum"]} if self.kind == "sgd" else {"betas": list(map(float, values["betas"]))}
         self.config = FinetuneConfig(

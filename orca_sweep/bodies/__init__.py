@@ -290,7 +290,7 @@ def _folder_body(name: str, folder: Path) -> Body:
     except OSError:
         is_body = False
     if not is_body:
-        raise InputError("this is no body folder. It must be a folder with config.json and model.safetensors.")
+        raise InputError("this is not a body folder. It must be a folder with config.json and model.safetensors.")
     family, raw = _read_checked_config(config)
     weights = find_weights(folder)
     if weights is None:
@@ -298,11 +298,11 @@ def _folder_body(name: str, folder: Path) -> Body:
     where = str(folder.resolve())
     is_pickle = weights not in (SAFE, SAFE_INDEX)
     return Body(
-        name,
-        "local folder",
-        where,
-        "the user's",
-        family,
+        name=name,
+        meaning="local folder",
+        source=where,
+        licence="the user's",
+        architecture=family,
         location=where,
         only_pickle=is_pickle,
         published_channels=fill_config(family, raw)["num_channels"] if DIMS[family] == 2 else None,

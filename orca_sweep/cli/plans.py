@@ -54,10 +54,10 @@ def plan(
 
 
 def make_plan(path: Path) -> Plan:
-    """Returns the plan of a space YAML, with what it imports imported.
+    """Returns the plan of a space YAML, after importing the modules it names.
 
     Raises:
-        InputError: with every mistake in the space, or with what is wrong with the files of its bodies.
+        InputError: with every mistake in the space, or every problem with the files of its bodies.
     """
     from orca_sweep.space import plan_space
     from orca_sweep.trial import find_body_problems, load_imports, resolve

@@ -270,8 +270,8 @@ class _Getter:
         if pointer_problem(self.part):
             self.part.unlink()
             raise DataError(
-                f"{url}: a Git LFS pointer came, not the file itself. It was not kept. Get the file from the task's"
-                " source, or name a mirror with --base-url."
+                f"{url}: the server sent a Git LFS pointer, not the file itself. It was not kept. Get the file from the"
+                " task's source, or name a mirror with --base-url."
             )
 
 

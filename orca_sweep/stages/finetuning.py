@@ -274,7 +274,7 @@ class _Loop:
         with torch_stream(self.seed_of("dropout"), "dropout", epoch):
             groups = batches(self._order(epoch), self.step_size)
             for group, fetched in self._fetched(epoch, groups, part.step):
-                part.lr = self._rate(epoch, part.step)
+                part.lr = self._step_rate(epoch, part.step)
                 # A step's masks are a function of its place alone: a resumed epoch draws what the unbroken one does.
                 self.dropout_seed = stream_seed(self.seed_of("dropout"), "dropout", epoch, part.step)
                 part.total += self._optimizer_step(fetched, part.lr) * len(group)
@@ -285,8 +285,8 @@ class _Loop:
                 if part.step < len(groups):
                     self.save_if_due()
 
-    def _rate(self, epoch: int, step: int) -> float:
-        """The rate of a step of the epoch: that of the schedule since its last start, by the phase's factor."""
+    def _step_rate(self, epoch: int, step: int) -> float:
+        """The learning rate of a step in an epoch: the schedule's since its last start, times the phase's factor."""
         phase = phase_at(self.schedule, epoch)
         if phase.constant_lr:
             return self.config.lr * phase.lr_factor

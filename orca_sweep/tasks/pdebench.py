@@ -216,7 +216,7 @@ RELEASED = Released(
     decay=200,
     clip=1.0,
 )
-"""What most of these tasks have in common."""
+"""Settings that most of these tasks share."""
 
 
 def _recipe(**settings: Any) -> dict[str, Any]:
@@ -241,7 +241,7 @@ RECORDS = (
         _Pde("1D_Burgers_Sols_Nu1.0.hdf5", 281365, "9021eba35332d127306f11ef84c1a60f", 1, 5, 200),
         (1, 1024),
         "Burgers' equation at viscosity 1, first state to last",
-        # Released with 128, for inputs declared as 256 long: tokens of two points. The data are 1024 long.
+        # Released as 128 tokens for 256 declared points, so two points per token. The data have 1024 points.
         _text("adam", 1e-5, 1e-5, 512),
         loss="rmse",
     ),
