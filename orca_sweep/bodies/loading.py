@@ -22,7 +22,7 @@ from orca_sweep.bodies.checkpoints import (
 )
 from orca_sweep.bodies.configs import fill_config, find_config_problems, read_config
 from orca_sweep.bodies.shapes import expected_shapes, is_needed, publish_name
-from orca_sweep.errors import DataError, InputError, out_of_memory
+from orca_sweep.errors import DataError, InputError, first_line, out_of_memory
 
 DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
@@ -77,12 +77,6 @@ def _build_config(name: str, family: str, raw: Mapping[str, Any]) -> Any:
         sides = fill_config(family, raw)
         config.image_size, config.patch_size = sides["image_size"], sides["patch_size"]
     return config
-
-
-def first_line(error: Exception) -> str:
-    """Returns an error's class and the first line of its text."""
-    lines = str(error).strip().splitlines() or ["without a message"]
-    return f"{type(error).__name__}: {lines[0][:300]}"
 
 
 def load_model(

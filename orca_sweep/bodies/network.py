@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from orca_sweep.bodies import DECODERS, DIMS, Body, model_location
-from orca_sweep.bodies.loading import check_family, first_line, load_model, read_body_config
+from orca_sweep.bodies.loading import check_family, load_model, read_body_config
 from orca_sweep.bodies.tokenizers import load_tokenizer
-from orca_sweep.errors import InputError
+from orca_sweep.errors import InputError, first_line
 from orca_sweep.store import state_digest
 from orca_sweep.streams import torch_stream
 

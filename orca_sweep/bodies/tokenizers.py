@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from orca_sweep.errors import DataError
+from orca_sweep.errors import DataError, first_line
 from orca_sweep.pointers import refuse_pointer
 
 TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
@@ -51,7 +51,7 @@ def _count_words(folder: Path) -> int:
         ids |= {token["content"]: token["id"] for token in whole.get("added_tokens") or ()}
         n_words = max(ids.values(), default=-1) + 1
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-        raise _unreadable(path, error) from None
+        raise _unreadable_error(path, error) from None
     return n_words + len(_added_words(folder / SETTINGS) - ids.keys())
 
 
@@ -63,16 +63,15 @@ def _added_words(path: Path) -> set[str]:
         settings = json.loads(path.read_text(encoding="utf-8"))
         named = [settings.get(name) for name in SPECIAL]
     except (OSError, ValueError, RecursionError, AttributeError) as error:
-        raise _unreadable(path, error) from None
+        raise _unreadable_error(path, error) from None
     words = [token.get("content") if isinstance(token, dict) else token for token in named]
     return {word for word in words if isinstance(word, str)}
 
 
-def _unreadable(where: object, error: Exception) -> DataError:
-    first = (str(error).strip().splitlines() or ["without a message"])[0]
+def _unreadable_error(where: object, error: Exception) -> DataError:
     return DataError(
-        f"{where}: cannot be read as a tokenizer ({type(error).__name__}: {first[:200]}). Save it again with"
-        " tokenizer.save_pretrained, or get the file again."
+        f"{where}: cannot be read as a tokenizer ({first_line(error)}). Save it again with tokenizer.save_pretrained, or"
+        " get the file again."
     )
 
 
@@ -109,7 +108,7 @@ def _load_whole(location: str, revision: str | None) -> Any:
     except (OSError, MemoryError):
         raise
     except Exception as error:  # the reader of tokenizers raises Exception itself
-        raise _unreadable(location, error) from None
+        raise _unreadable_error(location, error) from None
 
 
 def _load_file(path: Path) -> Any:
@@ -120,7 +119,7 @@ def _load_file(path: Path) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # the reader of tokenizers raises Exception itself
-        raise _unreadable(path, error) from None
+        raise _unreadable_error(path, error) from None
 
 
 def _let_pad(tokenizer: Any) -> None:

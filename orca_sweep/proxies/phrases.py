@@ -71,11 +71,11 @@ def find_phrases(tags: Sequence[Tag]) -> list[tuple[int, int]]:
 
     Reads IOB1, IOB2 and BIOES (or BILOU): I-X continues a B-X or I-X directly before it, and otherwise starts a phrase.
     """
-    starts = [j for j, tag in enumerate(tags) if j == 0 or not _continues(tags[j - 1], tag)]
+    starts = [j for j, tag in enumerate(tags) if j == 0 or not _continues_phrase(tags[j - 1], tag)]
     return list(pairwise([*starts, len(tags)]))
 
 
-def _continues(before: Tag, tag: Tag) -> bool:
+def _continues_phrase(before: Tag, tag: Tag) -> bool:
     return tag[0] in ("I", "E", "L") and before[0] in ("B", "I") and before[1] == tag[1]
 
 
