@@ -91,13 +91,14 @@ class EmbedderConfig(_Part):
     init: EmbedderInit = Field(
         "copied",
         description="copied = start from the body's own input-layer weights where shapes allow; random = all fresh;"
-        " orca-untrained = as ORCA's code starts when the embedder is not trained: fresh convolution, LayerNorm at ones"
-        " and zeros, positions copied from the body",
+        " orca-untrained = ORCA's start at zero embedder epochs: fresh convolution, fresh LayerNorm (weight 1, bias 0),"
+        " positions copied from the body",
     )
     channel_copy: ChannelCopy = Field(
         "cycled",
-        description="copying patch weights to another number of image channels; cycled = the body's channels in turn, as"
-        " ORCA released it (one channel: the red one); mean = their mean, scaled so that grey images keep their tokens",
+        description="how patch weights are copied if the task's images have another number of channels; cycled = the"
+        " body's channels in turn, as released (one channel: the red one); mean = the mean over the body's channels,"
+        " scaled so that a grey image gives the same tokens as in the body",
     )
     epochs: Epochs = Field(60, description="embedder epochs; ONE optimizer step over all classes each; 0 = naive")
     objective: str = Field("otdd-exact", description="alignment distance that embedder training lowers")
@@ -121,11 +122,11 @@ class EmbedderConfig(_Part):
         "0.9, 0.999", description="decay rates of Adam's averages, as [0.9, 0.98]; adam and adamw only"
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum; used by sgd only")
-    lr_decay: float = Field(0.2, gt=0, le=1, description="factor on the learning rate at each of lr_decay_after")
+    lr_decay: float = Field(0.2, gt=0, le=1, description="factor on the learning rate after each of lr_decay_after")
     lr_decay_after: GrowingEpochs = Field(
         "20, 40, 60",
-        description="steps, counted from 0, after which the learning rate falls, as a list: 20 = the first 21 steps keep"
-        " it, as released; null = it stays",
+        description="list of the steps, counted from 0, after which the learning rate is multiplied by lr_decay; 20 ="
+        " the first 21 steps run at the full rate, as released; null = constant",
     )
     max_samples_per_class: Annotated[int, Field(ge=2, le=MOST)] = Field(
         128, description="target samples drawn per class and embedder epoch"
@@ -135,15 +136,16 @@ class EmbedderConfig(_Part):
     )
     proxy_scaling: Literal["proxy", "body", "none"] = Field(
         "proxy",
-        description="proxy images are normalised per channel with the proxy's own mean and spread (as released), the"
-        " body's (preprocessor_config.json), or not at all",
+        description="how proxy images are normalised per channel; proxy = by the proxy's own mean and standard"
+        " deviation, as released; body = by those in the body's preprocessor_config.json; none = not at all",
     )
     proxy_augment: bool = Field(
-        False, description="see each proxy image in one random crop and flip, drawn once (released for cifar10)"
+        False, description="crop and flip each proxy image at random, once and for all, as released for cifar10"
     )
     proxy_pooling: Literal["mean", "token"] = Field(
         "mean",
-        description="of tagged sentences: whole phrases by the mean of their pieces, or single tokens by their first",
+        description="what a sample of tagged sentences is; mean = a whole phrase, averaged over its word pieces;"
+        " token = a single token, by its first word piece",
     )
     n_pseudo_classes: Count = Field(10, description="k-means clusters of dense or multi-label training targets")
     target_length: Count = Field(512, description="longest token sequence a 1D embedder may produce")
@@ -154,9 +156,9 @@ class PredictorConfig(_Part):
 
     dense: DensePredictorKind = Field(
         "released",
-        description="of dense tasks; released = ORCA's own (2D: a linear map per token to a picture with the"
-        " body's channels, averaged to the field's channels and size; 1D: means of blocks of features, nothing learned);"
-        " linear = a linear layer per token gives that token's piece of the field",
+        description="predictor of dense tasks; released = ORCA's own (2D: a linear layer per token gives an image with"
+        " the body's channels, which is averaged to the output's channels and size; 1D: block means of the features,"
+        " nothing learned); linear = a linear layer per token gives that token's part of the output",
     )
 
 
@@ -166,9 +168,9 @@ class FinetuneConfig(_Part):
     epochs: Count = Field(20, description="passes over the training samples")
     freeze: Freeze = Field(
         "none",
-        description="what rests when: none, embedder, body, both, linear-probe, layernorm, released-layernorm,"
-        " released-non-attn, gradual-unfreeze, or phases such as 'body:5 > body.layers[0:6]:3 > none', each with its own"
-        " learning rate and optimizer if wanted: 'body:5 lr*10 constant > none fresh'",
+        description="what is frozen when: none, embedder, body, both, linear-probe, layernorm, released-layernorm,"
+        " released-non-attn, gradual-unfreeze, or phases such as 'body:5 > body.layers[0:6]:3 > none'; a phase may also"
+        " change the learning rate and restart the optimizer: 'body:5 lr*10 constant > none fresh'",
     )
     freeze_epochs: Epochs | Forever = Field(
         5, description="epochs of a single frozen phase before full fine-tuning (gradual-unfreeze: of each), or forever"
@@ -190,8 +192,8 @@ class FinetuneConfig(_Part):
         None,
         ge=0,
         lt=1,
-        description="hidden and attention dropout of the body in fine-tuning; null = the body's own. Swin's stochastic"
-        " depth stays",
+        description="hidden and attention dropout of the body in fine-tuning; null = the body's own; Swin's stochastic"
+        " depth is not affected",
     )
     warmup_epochs: Epochs = Field(0, description="epochs of linear warm-up, counted in optimizer steps")
     decay_epochs: Count | None = Field(

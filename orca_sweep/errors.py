@@ -36,6 +36,12 @@ class TimeLimitError(OrcaSweepError):
     """A trial ran over the time its space gives it: an outcome of the trial, not a crash."""
 
 
+def first_line(error: BaseException) -> str:
+    """Returns an error's class and the first line of its text, cut to 300 characters."""
+    lines = str(error).strip().splitlines() or ["without a message"]
+    return f"{type(error).__name__}: {lines[0][:300]}"
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Says whether an error means that memory does not suffice, on the device or beside it."""
     texts = ("out of memory", "can't allocate memory")

@@ -1,27 +1,28 @@
-"""Freeze schedules as text: which parameters rest in which phase of fine-tuning, and at what learning rate the others train.
+"""Freeze schedules as text: what is frozen in each phase of fine-tuning, and at what learning rate the rest trains.
 
-A schedule is phases joined by ``>``. A phase is what is frozen, joined by ``+``, then its epochs after ``:``, then, if
-wanted, words about its learning rate and optimizer
+A schedule is phases joined by ``>``. A phase names what is frozen, joined by ``+``, then its epochs after ``:``, then,
+optionally, words about its learning rate and optimizer:
 
-    body:5 > none                          the body rests for five epochs, then everything trains
-    embedder+body.layers[0:6]:3 > body     ... and then the body rests until the end
-    body-without-norms:forever             only the body's normalisation layers train (and the new parts)
-    body:5 lr*10 constant > none fresh     five epochs of the new parts at ten times the rate, then all, started afresh
+    body:5 > none                          the body is frozen for five epochs, then everything trains
+    embedder+body.layers[0:6]:3 > body     after three epochs, the body is frozen until the end
+    body-without-norms:forever             of the body, only the normalisation layers train
+    body:5 lr*10 constant > none fresh     embedder and predictor train for five epochs at ten times the learning rate;
+                                           then everything trains, with a fresh optimizer
 
 ``lr*F``      multiplies the learning rate of every step of the phase by F.
-``constant``  holds the rate at its peak in this phase: it neither warms up nor decays.
-``fresh``     starts the optimizer and the learning-rate schedule anew: moments are forgotten, warm-up and decay count from
+``constant``  holds the rate at its peak for the phase: no warm-up and no decay.
+``fresh``     restarts the optimizer and the learning-rate schedule: moments are cleared, and warm-up and decay count from
               the phase's first step.
 
-Warm-up and decay count from the last fresh start, else from the first epoch, through whatever phases there are.
+Warm-up and decay count from the last fresh start, or from the first epoch if there is none, across all phases.
 
-The last line is the predictor-only phase of the released ORCA, for five epochs. As ``get_optimizer_scheduler`` of its
-``src/task_configs.py`` has it: embedder and predictor train (its name notwithstanding), the body rests; the rate is ten
-times the recipe's if that is at most 0.001, else the recipe's; it does not warm up; then optimizer and schedule start
-anew with all parameters. From the 22nd epoch its rate is a fifth of that, from the 42nd a twenty-fifth: that of
-``body:21 lr*10 constant > body:20 lr*2 constant > none fresh``.
+The last schedule is the predictor-only phase of the released ORCA (``get_optimizer_scheduler`` in its
+``src/task_configs.py``), for five epochs. Despite its name it trains embedder and predictor; only the body is frozen. The
+learning rate is ten times the recipe's if that is at most 0.001, otherwise the recipe's, without warm-up. Then optimizer
+and schedule restart with all parameters. In a longer phase, the rate falls to a fifth at the 22nd epoch and to a
+twenty-fifth at the 42nd: ``body:21 lr*10 constant > body:20 lr*2 constant > none fresh``.
 
-Which parameters a word means is told in ``orca_sweep.stages.frozen``; nothing here needs torch.
+``orca_sweep.stages.frozen`` says which parameters each word freezes; nothing here needs torch.
 """
 
 import math
@@ -41,7 +42,7 @@ WIDER: Mapping[str, str] = {
     "body-without-norms": "body-without-transformer-norms",
     "body-without-attention": "body-without-qkv",
 }
-"""Words that say nothing beside another one, which holds all they mean."""
+"""Words that freeze nothing more beside another word, which includes them."""
 LAYERS = re.compile(r"body\.layers\[(-?\d+)?:(-?\d+)?\]")
 HEAD = re.compile(r"((?:[^:\[]|\[[^\]]*\])*)(?::(.*))?", re.DOTALL)
 FACTOR, CONSTANT, FRESH = "lr*", "constant", "fresh"
@@ -68,42 +69,42 @@ NAMED_FOREVER = {
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of fine-tuning: how many epochs (None = to the end), what is frozen, in one order, and how it steps."""
+    """A phase of fine-tuning: its epochs (None = to the end), what is frozen, in a fixed order, and how it steps."""
 
     epochs: int | None
     frozen: tuple[str, ...]
     lr_factor: float = field(default=1.0, kw_only=True)
-    """On the learning rate of every step."""
+    """Multiplies the learning rate of every step."""
     constant_lr: bool = field(default=False, kw_only=True)
-    """The rate is the peak rate: it does not warm up or decay."""
+    """The rate stays at its peak, without warm-up and decay."""
     fresh_optimizer: bool = field(default=False, kw_only=True)
-    """The optimizer forgets its state as the phase begins, and warm-up and decay count from there."""
+    """The optimizer's state is cleared as the phase begins, and warm-up and decay count from there."""
 
     @property
     def work(self) -> tuple[tuple[str, ...], float, bool, bool]:
-        """All of it but its length: runs that do equal work for so many epochs have these in common."""
+        """Everything but the length: phases with equal work do the same in each epoch."""
         return self.frozen, self.lr_factor, self.constant_lr, self.fresh_optimizer
 
     @property
     def is_plain(self) -> bool:
-        """Whether it only freezes."""
+        """Whether the phase only freezes, without changing how it steps."""
         return self.work == (self.frozen, 1.0, False, False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """What of a run decides which words of its schedule can act."""
+    """The facts of a run that decide which words of its schedule have an effect."""
 
     warmup_epochs: int
     decay_epochs: int | None
     optimizer_remembers: bool
-    """Whether a step depends on the steps before it; that of sgd without momentum does not."""
+    """Whether a step depends on earlier ones; with sgd without momentum it does not."""
     merges_patches: bool
-    """Whether the body may have down-sampling norms; only Swin has."""
+    """Whether the body may have down-sampling norms; only Swin does."""
 
     @property
     def has_constant_rate(self) -> bool:
-        """Whether all steps have one rate anyway."""
+        """Whether the run has neither warm-up nor decay."""
         return self.warmup_epochs == 0 and self.decay_epochs is None
 
 
@@ -145,7 +146,7 @@ def _read_phase(text: str, is_last: bool) -> Phase:
     head, *rest = _split_phase(text)
     match = HEAD.fullmatch(head)
     if match is None:
-        raise ValueError(f"{head!r} is no phase such as 'body:5'")
+        raise ValueError(f"{head!r} is not a phase such as 'body:5'")
     if head.startswith(FACTOR) or head in (CONSTANT, FRESH):
         raise ValueError(f"{text.strip()!r} does not say what is frozen. Write 'none {text.strip()}'")
     frozen = _read_words(match[1])
@@ -153,7 +154,7 @@ def _read_phase(text: str, is_last: bool) -> Phase:
 
 
 def _split_phase(text: str) -> list[str]:
-    """What is frozen with its length, then each word after it."""
+    """What is frozen, with its length, then each further word."""
     return re.sub(r"\s*([+:*])\s*", r"\1", text).split() or [""]
 
 
@@ -184,11 +185,11 @@ def _read_words(text: str) -> tuple[str, ...]:
         if word in WORDS or LAYERS.fullmatch(word):
             continue
         if word == "none":
-            raise ValueError("'none' cannot be frozen beside other parts: it says that nothing is")
+            raise ValueError("'none' cannot be frozen beside other parts: it means that nothing is frozen")
         if word == GRADUAL or word in PRESETS:
             means = f", {PRESETS[word]!r}" if word in PRESETS else ""
             raise ValueError(
-                f"{word!r} cannot be frozen in a phase: it is a whole schedule{means}. Name the parts instead"
+                f"{word!r} cannot be frozen in a phase: it names a whole schedule{means}. Name the parts instead"
             )
         near = hint(word, {*WORDS, "none", "body.layers[0:6]", *((*PRESETS, GRADUAL) if len(words) == 1 else ())})
         raise ValueError(f"{word!r} cannot be frozen. {near}")
@@ -198,7 +199,7 @@ def _read_words(text: str) -> tuple[str, ...]:
 
 
 def _order_words(words: Iterable[str]) -> tuple[str, ...]:
-    """Without words that say nothing beside the others, in one order."""
+    """The words in a fixed order, without those that others include."""
     given = set(words)
     kept = {
         word
@@ -209,7 +210,7 @@ def _order_words(words: Iterable[str]) -> tuple[str, ...]:
 
 
 def _read_stepping(words: Iterable[str]) -> dict[str, Any]:
-    """The fields of a phase that its words after the length set."""
+    """The fields of ``Phase`` that the words after the length set."""
     fields: dict[str, Any] = {}
     for word in words:
         if word.startswith(FACTOR):
@@ -218,11 +219,11 @@ def _read_stepping(words: Iterable[str]) -> dict[str, Any]:
             name, value = {CONSTANT: "constant_lr", FRESH: "fresh_optimizer"}[word], True
         else:
             raise ValueError(
-                f"{word!r} is none of the words that may follow what is frozen and its length: a factor such as 'lr*10',"
-                " 'constant' and 'fresh', as in 'body:5 lr*10 > none fresh'"
+                f"{word!r} cannot follow what is frozen and its length. Allowed are a factor such as 'lr*10', 'constant'"
+                " and 'fresh', as in 'body:5 lr*10 > none fresh'"
             )
         if name in fields:
-            raise ValueError(f"a phase says {FACTOR + ' ...' if name == 'lr_factor' else word!r} twice")
+            raise ValueError(f"a phase has {FACTOR + '...' if name == 'lr_factor' else word!r} twice")
         fields[name] = value
     return fields
 
@@ -233,12 +234,12 @@ def _read_factor(text: str) -> float:
     except ValueError:
         factor = math.nan
     if not (math.isfinite(factor) and factor > 0):
-        raise ValueError(f"the factor {text!r} of a phase's learning rate is no number above zero, as in 'lr*10'")
+        raise ValueError(f"the factor {text!r} of a phase's learning rate must be a number above zero, as in 'lr*10'")
     return factor
 
 
 def _tidy(phases: Iterable[Phase]) -> tuple[Phase, ...]:
-    """Without empty phases and a fresh start of the first one, and with equal neighbours joined."""
+    """The phases without empty ones, without a fresh start in the first one, and with equal neighbours joined."""
     kept: list[Phase] = []
     for phase in phases:
         if phase.epochs == 0:
@@ -262,9 +263,9 @@ def phase_at(phases: Sequence[Phase], epoch: int) -> Phase:
 
 
 def epochs_before_fresh_start(phases: Sequence[Phase], epoch: int) -> int:
-    """Returns how many epochs lie before the last fresh start at or before an epoch (from 1); 0 without any.
+    """Returns the number of epochs before the last fresh start at or before an epoch (from 1); 0 without one.
 
-    Optimizer state, warm-up and decay of that epoch begin there.
+    The epoch's optimizer state, warm-up and decay begin there.
     """
     starts = (first - 1 for phase, first in _with_first_epochs(phases) if phase.fresh_optimizer and first <= epoch)
     return max(starts, default=0)
@@ -278,7 +279,7 @@ def _with_first_epochs(phases: Iterable[Phase]) -> Iterator[tuple[Phase, int]]:
 
 
 def beginning(phases: Iterable[Phase], epochs: int) -> tuple[Phase, ...]:
-    """Returns the phases of the first ``epochs`` epochs, each with its length: equal ones are the same work."""
+    """Returns the phases of the first ``epochs`` epochs, each with its length; equal results mean equal work."""
     kept, left = [], epochs
     for phase in phases:
         length = left if phase.epochs is None else min(left, phase.epochs)
@@ -289,29 +290,29 @@ def beginning(phases: Iterable[Phase], epochs: int) -> tuple[Phase, ...]:
 
 
 def without_stepping(phases: Iterable[Phase]) -> tuple[Phase, ...]:
-    """Returns the phases as if they only froze: at the schedule's own rate, and without fresh starts."""
+    """Returns the phases with nothing but their freezing: no factors, no constant rates, no fresh starts."""
     return _tidy(Phase(phase.epochs, phase.frozen) for phase in phases)
 
 
-def body_always_rests(freeze: str, freeze_epochs: int | str) -> bool:
-    """Whether the whole body is frozen in every phase; False if the text is no schedule."""
+def body_is_always_frozen(freeze: str, freeze_epochs: int | str) -> bool:
+    """Whether the whole body is frozen in every phase; False if the text is not a schedule."""
     return freeze != GRADUAL and all("body" in phase.frozen for phase in _phases_or_none(freeze, freeze_epochs))
 
 
 def never_follows_schedule(freeze: str, freeze_epochs: int | str, epochs: int) -> bool:
-    """Whether the rate is constant in every phase of a run of so many epochs, so that warm-up and decay cannot act."""
+    """Whether every phase within ``epochs`` epochs holds the rate constant, so that warm-up and decay have no effect."""
     phases = _phases_or_none(freeze, freeze_epochs if freeze != GRADUAL else 1)
     return all(phase.constant_lr for phase in beginning(phases, epochs))
 
 
 def freezes_kinds_of_weights(freeze: str) -> bool:
-    """Whether a phase freezes weights of the body by their kind, not by part or layer."""
+    """Whether a phase freezes weights of the body by kind, rather than by part or layer."""
     kinds = {word for word in WORDS if word not in PARTS}
     return any(kinds & set(phase.frozen) for phase in _phases_or_none(freeze, 1))
 
 
 def _phases_or_none(freeze: str, freeze_epochs: int | str) -> tuple[Phase, ...]:
-    """The phases, or one plain phase if it is no schedule's text: its field's own check says what is wrong."""
+    """The phases, or one plain phase if the text is not a schedule: validation of the field reports that."""
     try:
         return schedule(freeze, freeze_epochs) if isinstance(freeze, str) else (Phase(None, ()),)
     except ValueError:
@@ -322,18 +323,18 @@ def _phases_or_none(freeze: str, freeze_epochs: int | str) -> tuple[Phase, ...]:
 
 
 def canonical(freeze: str, freeze_epochs: int | str, epochs: int, run: RunFacts | None = None) -> tuple[str, int | str]:
-    """Returns the one (freeze, freeze_epochs) of all that do the same work in a run of ``epochs``.
+    """Returns one (freeze, freeze_epochs) for all schedules that do the same work in a run of ``epochs`` epochs.
 
-    Phases that the run does not reach are left out, and with ``run`` what cannot act in it: ``constant`` where the rate is
-    the peak rate anyway, ``fresh`` where there is nothing to forget and no schedule to start again, and the
-    difference between norms with and without those of down-sampling where the body has none. A schedule that says its own
-    lengths and is none of the presets keeps its text, with freeze_epochs 0.
+    Leaves out phases that the run does not reach. With ``run``, it also leaves out what has no effect: ``constant``
+    where the rate is at its peak anyway, ``fresh`` where there is neither optimizer state nor a rate schedule to restart,
+    and the distinction of down-sampling norms where the body has none. A schedule with its own lengths that is not a
+    preset keeps its text, with freeze_epochs 0.
 
     Raises:
-        ValueError: saying what is wrong with the text, or with a run of no epoch.
+        ValueError: saying what is wrong with the text, or if ``epochs`` is below 1.
     """
     if epochs < 1:
-        raise ValueError("a run has at least one epoch")
+        raise ValueError("a run needs at least one epoch")
     if freeze == GRADUAL:
         first = schedule(freeze, freeze_epochs)[0]
         if first.epochs is None or (first.frozen == ("embedder", "body") and first.epochs >= epochs):
@@ -345,17 +346,19 @@ def canonical(freeze: str, freeze_epochs: int | str, epochs: int, run: RunFacts 
     first = phases[0]
     if len(phases) == 1:
         if not first.frozen:
-            return _text(first), 0
-        return (NAMED_FOREVER.get(first.frozen, _text(first)) if first.is_plain else _text(first)), "forever"
+            return _write_phase(first), 0
+        return (
+            NAMED_FOREVER.get(first.frozen, _write_phase(first)) if first.is_plain else _write_phase(first)
+        ), "forever"
     if len(phases) == 2 and first.frozen and phases[1] == Phase(None, ()):
-        text = _text(replace(first, epochs=None))
+        text = _write_phase(replace(first, epochs=None))
         return (NAMED.get(first.frozen, text) if first.is_plain else text), first.epochs or 0
-    return " > ".join(_text(phase) for phase in phases), 0
+    return " > ".join(_write_phase(phase) for phase in phases), 0
 
 
 def _without_idle_words(phases: Sequence[Phase], run: RunFacts) -> Iterator[Phase]:
     for phase, first in _with_first_epochs(phases):
-        done = first - 1 - epochs_before_fresh_start(phases, first)  # of the rate's schedule
+        done = first - 1 - epochs_before_fresh_start(phases, first)  # epochs of the rate schedule so far
         is_at_peak = run.decay_epochs is None and done >= run.warmup_epochs
         yield replace(
             phase,
@@ -369,7 +372,7 @@ def _with_all_norms(word: str) -> str:
     return word.replace("transformer-norms", "norms")
 
 
-def _text(phase: Phase) -> str:
+def _write_phase(phase: Phase) -> str:
     words = "+".join(phase.frozen) or "none"
     parts = [words if phase.epochs is None else f"{words}:{phase.epochs}"]
     if phase.lr_factor != 1:
@@ -379,7 +382,7 @@ def _text(phase: Phase) -> str:
 
 
 def as_text(value: object) -> object:
-    """Returns a list of phases (mappings with the fields of ``Phase``) as a schedule's text; text stays.
+    """Returns a list of phases (mappings with the fields of ``Phase``) as a schedule's text; a text stays as it is.
 
     Raises:
         ValueError: saying what is wrong with the list.
@@ -388,10 +391,10 @@ def as_text(value: object) -> object:
         return value
     if not value:
         raise ValueError("a schedule needs at least one phase")
-    return " > ".join(map(_phase_as_text, value))
+    return " > ".join(map(_mapping_as_text, value))
 
 
-def _phase_as_text(phase: object) -> str:
+def _mapping_as_text(phase: object) -> str:
     if not isinstance(phase, dict) or not {"frozen"} <= set(phase) <= set(FIELDS):
         raise ValueError(
             "a phase is a mapping with 'frozen' and 'epochs', such as {frozen: [body], epochs: 5}; it may also have"
@@ -408,7 +411,7 @@ def _phase_as_text(phase: object) -> str:
 def _read_switch(phase: Mapping[str, object], name: str) -> bool:
     value = phase.get(name, False)
     if value not in (True, False, "true", "false"):
-        raise ValueError(f"{name} of a phase is {value!r}. It is true or false")
+        raise ValueError(f"{name} of a phase is {value!r}. It must be true or false")
     return value in (True, "true")
 
 
@@ -423,5 +426,5 @@ def checked(freeze: str) -> str:
 
 
 def without_predictor(freeze: str) -> str:
-    """Returns a schedule's text without the word ``predictor``: the same work where the predictor has no weights."""
+    """Returns a schedule's text without the word ``predictor``, which has no effect if the predictor has no weights."""
     return re.sub(r"\bpredictor\b", "none", re.sub(r"\bpredictor\s*\+\s*|\s*\+\s*predictor\b", "", freeze))

@@ -1,4 +1,4 @@
-"""Where shapes meet: the embedder, and the model made of embedder, body and predictor for a task and a body.
+"""The embedder, and the whole model of embedder, body and predictor for a task and a body.
 
 B batch, C channels, H W space, L sequence, T tokens, D width, K classes.
 """
@@ -25,7 +25,7 @@ from orca_sweep.streams import torch_stream
 from orca_sweep.tasks import Task, TaskData
 
 PICTURE_CHANNELS = 3
-"""Of the picture that the dense predictor of images behind a text body learns, which has no channels of its own."""
+"""Channels of the picture in ``PicturePredictor`` after a text body, which has no image channels."""
 
 
 def token_stride(length: int, target_length: int) -> int:
@@ -61,8 +61,8 @@ def mean_tokens(patches: Tensor, weight: Tensor, bias: Tensor, norm: nn.Module) 
 class Embedder1D(nn.Module):
     """Convolution with kernel = stride, LayerNorm, then positions, as the body has them: (B, C, L) -> (B, T, D).
 
-    A signal of another length than ``length`` is resampled to it, linearly. The fresh convolution is ORCA's: uniform
-    within sqrt(2) * sqrt(6 / (fan_in + fan_out)), without bias.
+    A signal of another length than ``length`` is resampled to it linearly. The fresh convolution is as in ORCA: weights
+    uniform within sqrt(2) * sqrt(6 / (fan_in + fan_out)), bias zero.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Embedder1D(nn.Module):
 class Embedder2D(nn.Module):
     """Resize, patch convolution, LayerNorm and positions, as the body has them: (B, C, H, W) -> (B, T, D).
 
-    The fresh convolution is ORCA's: normal with standard deviation 0.02, without bias.
+    The fresh convolution is as in ORCA: weights normal with standard deviation 0.02, bias zero.
     """
 
     def __init__(
@@ -136,11 +136,11 @@ class Embedder2D(nn.Module):
     def copy_from(self, body: LoadedBody, channel_copy: ChannelCopy = "cycled") -> None:
         """Takes the body's patch convolution, if it has one, and its LayerNorm and positions.
 
-        Where the numbers of channels differ, ``cycled`` gives target channel c the weights of body channel
-        c mod (the body's channels), as they are: one channel takes the red ones, and with more than the body has,
-        tokens before the LayerNorm grow with the number. So do ORCA's released code. ``mean`` gives every target
-        channel the mean of the body's channels, scaled so that an image whose channels are all alike gives the same
-        tokens as it would in the body itself.
+        If the numbers of channels differ, ``cycled`` copies body channel c mod n to target channel c, where n is the
+        number of the body's channels, as ORCA's released code does. A single channel takes the red weights; with more
+        than n channels, tokens grow with their number before the LayerNorm. ``mean`` gives every target channel the
+        mean over the body's channels, scaled so that an image whose channels are all alike gives the same tokens as it
+        would in the body itself.
         """
         copy_norm(self, body)
         copy_positions(self, body)
@@ -148,12 +148,12 @@ class Embedder2D(nn.Module):
             return
         patch: Any = body.model.embeddings.patch_embeddings.projection
         with torch.no_grad():
-            self.projection.weight.copy_(_copied_channels(patch.weight, self.projection.in_channels, channel_copy))
+            self.projection.weight.copy_(_copy_channels(patch.weight, self.projection.in_channels, channel_copy))
             self.projection.bias.copy_(patch.bias)  # type: ignore[union-attr]
 
 
-def _copied_channels(weight: Tensor, channels: int, how: ChannelCopy) -> Tensor:
-    """Patch weights (D, body's channels, P, P) for a number of channels."""
+def _copy_channels(weight: Tensor, channels: int, how: ChannelCopy) -> Tensor:
+    """Patch weights (D, body's channels, P, P) as weights for another number of channels."""
     if weight.shape[1] == channels:
         return weight
     if how == "cycled":
@@ -196,10 +196,10 @@ def copy_norm(embedder: Embedder1D | Embedder2D, body: LoadedBody) -> None:
 
 @torch.no_grad()
 def copy_positions(embedder: Embedder1D | Embedder2D, body: LoadedBody) -> None:
-    """Gives an embedder the first positions of the body's own input layer; RoBERTa's first two are those of padding.
+    """Gives an embedder the first positions of the body's own input layer, without RoBERTa's two for padding.
 
-    A decoder without a table of positions has its own inside: the embedder's start at zero. Vision bodies keep theirs
-    inside too, and their embedders have none.
+    A decoder without a position table encodes positions inside, so the embedder's start at zero. Vision bodies also keep
+    positions inside, and their embedders have none.
     """
     layer: Any = body.input_layer()
     if embedder.positions is None:
@@ -295,7 +295,7 @@ def build_embedder(task: Task, body: LoadedBody, config: TrialConfig) -> Embedde
 
 
 def build_predictor(task: Task, body: LoadedBody, config: TrialConfig) -> nn.Module:
-    """Builds the predictor (stage 1), a dense one as ``predictor.dense`` says, from its own stream."""
+    """Builds the predictor (stage 1) from its own stream; ``predictor.dense`` chooses the kind for dense tasks."""
     with torch_stream(config.seed_of("predictor-init"), "predictor init"):
         if not task.is_dense:
             return VectorPredictor(body.spec.width_out, math.prod(task.output_shape))

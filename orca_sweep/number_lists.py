@@ -1,27 +1,27 @@
-"""Config fields that are lists of numbers, in the one text that ids, columns and messages have of each."""
+"""Config fields that are lists of numbers, as the one text that ids, columns and messages use."""
 
 import math
 from itertools import pairwise
 from typing import Any
 
 
-def _items(value: object) -> list[Any]:
-    """The parts of a list, or of its text with commas between them; anything else is a list of one."""
+def _split_items(value: object) -> list[Any]:
+    """The items of a list, or of a text with commas; any other value is a list of one."""
     if isinstance(value, str):
         return [part.strip() for part in value.strip().strip("[]").split(",") if part.strip()]
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def betas_as_text(value: object) -> str:
-    """Returns a pair of decay rates, a list or text, in its one form: '0.9, 0.98'.
+    """Returns a pair of decay rates, given as a list or text, as its one text: '0.9, 0.98'.
 
     Raises:
-        ValueError: if it is no pair, or a number is none or out of range.
+        ValueError: if it is not a pair of numbers from 0 to below 1.
     """
-    items = _items(value)
+    items = _split_items(value)
     if len(items) != 2:
         raise ValueError(
-            "betas are a pair of numbers such as [0.9, 0.98]; as levels of a factor, pairs in a list:"
+            "betas are a pair of numbers such as [0.9, 0.98]; levels of a factor are a list of pairs:"
             " [[0.9, 0.98], [0.9, 0.999]]"
         )
     try:
@@ -29,25 +29,27 @@ def betas_as_text(value: object) -> str:
     except ValueError:
         numbers = [math.nan]
     if not all(0 <= number < 1 for number in numbers):
-        raise ValueError("each of the two betas is a number from 0 to below 1")
+        raise ValueError("each of the two betas must be a number from 0 to below 1")
     return ", ".join(repr(number).removesuffix(".0") for number in numbers)
 
 
 def epochs_as_text(value: object) -> str | None:
-    """Returns growing positive whole numbers, a list or text, in their one form: '20, 40, 60'; None where there is none.
+    """Returns increasing positive whole numbers, given as a list or text, as their one text: '20, 40, 60'.
+
+    None if there are none.
 
     Raises:
-        ValueError: if they are no whole numbers, or do not grow.
+        ValueError: if they are not whole numbers, or do not increase.
     """
-    texts = [] if value is None else [str(item) for item in _items(value)]
+    texts = [] if value is None else [str(item) for item in _split_items(value)]
     if not all(text.isascii() and text.isdigit() and len(text) < 10 for text in texts):
-        raise ValueError("each is a whole number, as in [20, 40, 60]; null or [] = the rate stays")
+        raise ValueError("each must be a whole number, as in [20, 40, 60]; null or [] keeps the rate constant")
     numbers = [int(text) for text in texts]
     if not all(before < after for before, after in pairwise([0, *numbers])):
-        raise ValueError("each is above 0 and above the one before it, as in [20, 40, 60]")
+        raise ValueError("each must be above 0 and above the one before it, as in [20, 40, 60]")
     return ", ".join(map(str, numbers)) or None
 
 
-def listed_numbers(text: str | None) -> tuple[float, ...]:
-    """Returns the numbers of a field that is a list of numbers."""
-    return tuple(float(part) for part in _items(text or ""))
+def parse_numbers(text: str | None) -> tuple[float, ...]:
+    """Returns the numbers in the text of such a field; none for None."""
+    return tuple(float(part) for part in _split_items(text or ""))

@@ -1,4 +1,4 @@
-"""Git LFS pointers: small texts that stand where a file would be if it had been fetched."""
+"""Git LFS pointers: small texts in place of files that were not fetched."""
 
 import re
 from pathlib import Path
@@ -8,30 +8,29 @@ from orca_sweep.errors import DataError
 POINTER = re.compile(rb"version https?://(?:git-lfs|hawser)\.github\.com/spec/v\d+\r?\n")
 SIZE = re.compile(rb"^size (\d+)\s*$", re.MULTILINE)
 LONGEST_POINTER = 1024
-"""Bytes: a longer file is no pointer (Git LFS specification)."""
+"""Bytes; a longer file is not a pointer (Git LFS specification)."""
 
 
-def explain_pointer(path: Path, start: bytes) -> str | None:
-    """Returns what to do about a Git LFS pointer, told by a file's first bytes; None if the file is none."""
+def _describe_pointer(path: Path, start: bytes) -> str | None:
     if not POINTER.match(start):
         return None
     size = SIZE.search(start)
-    bytes_lacking = f"its {int(size[1]):,} bytes are not here" if size else "its bytes are not here"
+    missing = f"its {int(size[1]):,} bytes are missing" if size else "its bytes are missing"
     return (
-        f"{path}: a Git LFS pointer, not the file itself ({bytes_lacking}). Run 'git lfs pull' where you cloned it, or"
-        " fetch the file itself."
+        f"{path}: a Git LFS pointer, not the file itself ({missing}). Run 'git lfs pull' where you cloned it, or fetch the"
+        " file itself."
     )
 
 
-def find_pointer(path: Path) -> str | None:
-    """Returns what to do if a file is a Git LFS pointer, else None; also for a file that is not there.
+def pointer_problem(path: Path) -> str | None:
+    """Returns what to do about a file that is a Git LFS pointer; None if it is not one, or is not there.
 
-    Cost: for a file larger than a pointer can be, one look at its size.
+    Cost: reads at most ``LONGEST_POINTER`` bytes.
     """
     try:
         if not path.is_file() or path.stat().st_size > LONGEST_POINTER:
             return None
-        return explain_pointer(path, path.read_bytes())
+        return _describe_pointer(path, path.read_bytes())
     except OSError:
         return None
 
@@ -40,8 +39,8 @@ def refuse_pointer(path: Path) -> None:
     """Refuses a file that is a Git LFS pointer.
 
     Raises:
-        DataError: saying how many bytes are not here, and what to do.
+        DataError: with the size of the missing file and what to do.
     """
-    problem = find_pointer(path)
+    problem = pointer_problem(path)
     if problem:
         raise DataError(problem)

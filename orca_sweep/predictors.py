@@ -1,4 +1,4 @@
-"""Predictors: the layers after a body, for labels and for dense targets; dense ones as ORCA released them, or linear.
+"""Predictors: the layers after a body, for labels and for dense targets. Dense ones are as released by ORCA, or linear.
 
 B batch, T tokens, D width, C channels, H W space, L sequence, P pixels along a token's side, K classes.
 """
@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 DECODER_STD = 0.02
-"""Of the fresh weights of ORCA's two-dimensional dense predictor."""
+"""Standard deviation of the fresh weights of ORCA's two-dimensional dense predictor."""
 
 
-def averaging_weights(length: int, n_windows: int) -> Tensor:
-    """Returns the weights (n_windows, length) of window means along a row of numbers.
+def window_weights(length: int, n_windows: int) -> Tensor:
+    """Returns the matrix (n_windows, length) that averages ``length`` numbers over windows.
 
-    Window i holds the numbers floor(i * length / n_windows) up to, not including, ceil((i + 1) * length / n_windows).
-    Windows overlap where ``n_windows`` does not divide ``length``; where there are more windows than numbers, each holds
-    one or two.
+    Window i runs from floor(i * length / n_windows) up to, not including, ceil((i + 1) * length / n_windows).
+    Windows overlap if ``n_windows`` does not divide ``length``. With more windows than numbers, each window holds one or
+    two numbers.
     """
     window, position = torch.arange(n_windows)[:, None], torch.arange(length)
     first, end = window * length // n_windows, -((window + 1) * -length // n_windows)
@@ -26,18 +26,18 @@ def averaging_weights(length: int, n_windows: int) -> Tensor:
     return inside / inside.sum(dim=1, keepdim=True)
 
 
-def average(values: Tensor, dim: int, n_windows: int) -> Tensor:
-    """Returns ``values`` with one dimension averaged over ``n_windows`` windows: see ``averaging_weights``.
+def average_windows(values: Tensor, dim: int, n_windows: int) -> Tensor:
+    """Returns ``values`` with dimension ``dim`` averaged over ``n_windows`` windows: see ``window_weights``.
 
-    Equals torch's adaptive average pooling. As a matrix product its gradient has the same bits every time on a GPU too.
-    Computed in single precision at least: in bfloat16 a weight of 1/3 is off by 0.2%.
+    Equals torch's adaptive average pooling, but as a matrix product, whose gradient is deterministic on a GPU too.
+    Computes in single precision at least: in bfloat16 a weight of 1/3 is off by 0.2%.
     """
     length = values.shape[dim]
     if length == n_windows:
         return values
     with torch.autocast(values.device.type, enabled=False):
         precise = values.to(torch.promote_types(values.dtype, torch.float32))
-        weights = averaging_weights(length, n_windows).to(precise)
+        weights = window_weights(length, n_windows).to(precise)
         return (precise.movedim(dim, -1) @ weights.T).movedim(-1, dim)
 
 
@@ -52,7 +52,7 @@ class VectorPredictor(nn.Module):
         self.linear = nn.Linear(width, n_outputs)
 
     def pool(self, hidden: Tensor) -> Tensor:
-        """Returns what of the hidden states is used, (B, D): no parameter takes part."""
+        """Returns the mean over tokens, (B, D); it involves no parameter."""
         return hidden.mean(dim=1)
 
     def forward(self, pooled: Tensor) -> Tensor:
@@ -71,14 +71,13 @@ class DensePredictor(nn.Module):
 class BlockMeanPredictor(DensePredictor):
     """ORCA's dense predictor of signals, (B, T, D) -> (B, C, L): means of blocks of features; nothing is learned.
 
-    The D features of a token are averaged over C * stride windows, and the numbers of all tokens are read off in a row
-    as (C, L). With one channel a token gives the stretch of the signal that it stands for. With several, channel 0
-    comes from the first T / C tokens and so on: that is how ORCA's code reads them, though none of its tasks has several.
+    The D features of each token are averaged over C * stride windows, and the results of all tokens in a row are read as
+    (C, L). With one channel, each token gives its own stretch of the signal. With several, channel 0 comes from the first
+    T / C tokens, and so on, as in ORCA's code, although none of its tasks has several channels.
 
-    A vision body has folded the signal into rows of an image and may have merged ``fold`` x ``fold`` tokens into one.
-    ORCA has no such case: there a token gives the stretches of all tokens that are in it, for each channel, and they
-    are unfolded in the order in which they were folded. An output of another length than the tokens give is
-    resampled, linearly.
+    A vision body receives the signal folded into the rows of an image and may merge ``fold`` x ``fold`` tokens into one,
+    a case that ORCA does not have. A merged token gives, for each channel, the stretches of all tokens in it, and they
+    are unfolded in the order of folding. If the length differs from L, the output is resampled linearly.
 
     Source: Shen et al. 2023, arXiv 2302.05738, and its released code.
     """
@@ -91,21 +90,21 @@ class BlockMeanPredictor(DensePredictor):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Returns one value per channel and position."""
-        means = average(hidden, -1, self.channels * self.fold**2 * self.stride)
+        means = average_windows(hidden, -1, self.channels * self.fold**2 * self.stride)
         if self.fold > 1:
-            return _resampled(_unfolded(means, self.channels, self.fold), self.length)
-        return _resampled(means.flatten(1).unflatten(1, (self.channels, -1)), self.length)
+            return _resample(_join_stretches(means, self.channels, self.fold), self.length)
+        return _resample(means.flatten(1).unflatten(1, (self.channels, -1)), self.length)
 
 
 class PicturePredictor(DensePredictor):
-    """ORCA's dense predictor of images, (B, T, D) -> (B, C, H, W): a picture by a linear map, averaged to the field.
+    """ORCA's dense predictor of images, (B, T, D) -> (B, C, H, W): a linear layer gives a picture, which is averaged.
 
-    A linear map per token gives its square of ``pixels`` x ``pixels`` of a picture with the body's own number of
-    channels. Then the picture's channels are averaged to C and its points to H x W. Four channels out of three are c0,
-    (c0 + c1) / 2, (c1 + c2) / 2 and c2, so only three of them are independent. A larger field repeats and averages
-    neighbours.
+    The linear layer gives, for each token, a square of ``pixels`` x ``pixels`` in a picture with as many channels as the
+    body's own images. The picture's channels are averaged to C and its pixels to H x W. Four output channels from three
+    are c0, (c0 + c1) / 2, (c1 + c2) / 2 and c2, so only three of them are independent. An output larger than the picture
+    repeats and averages neighbouring pixels.
 
-    The linear map starts normal with standard deviation 0.02 and without bias.
+    Fresh weights are normal with standard deviation 0.02; the bias starts at zero.
 
     Source: Shen et al. 2023, arXiv 2302.05738, and its released code: the masked-image head of Swin (Xie et al. 2022,
     arXiv 2111.09886).
@@ -123,18 +122,18 @@ class PicturePredictor(DensePredictor):
         """Returns one value per channel and point."""
         channels, height, width = self.shape
         squares = self.linear(hidden).unflatten(2, (-1, self.pixels**2))
-        # Channels first: all of it is linear, and fewer channels are less to average over space.
-        picture = _picture(average(squares, 2, channels).flatten(2), self.pixels)
-        return average(average(picture, -1, width), -2, height)
+        # Average channels first: all steps are linear, and fewer channels make the averages over space cheaper.
+        picture = _join_squares(average_windows(squares, 2, channels).flatten(2), self.pixels)
+        return average_windows(average_windows(picture, -1, width), -2, height)
 
 
 class LinearPredictor1D(DensePredictor):
     """A linear layer per token gives the stretch of signal that the token stands for: (B, T, D) -> (B, C, L).
 
-    A vision body has folded the signal into rows of an image and may have merged ``fold`` x ``fold`` tokens
-    into one; they are unfolded in the same order.
+    A vision body receives the signal folded into the rows of an image and may merge ``fold`` x ``fold`` tokens
+    into one; they are unfolded in the order of folding.
 
-    Differs from ORCA's 1D dense tasks, which average the body's features without a learned layer.
+    Differs from ORCA's 1D dense tasks: see ``BlockMeanPredictor``.
     """
 
     def __init__(self, width: int, shape: tuple[int, ...], stride: int, fold: int = 1) -> None:
@@ -145,13 +144,13 @@ class LinearPredictor1D(DensePredictor):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Returns one value per channel and position."""
-        return _resampled(_unfolded(self.linear(hidden), self.channels, self.fold), self.length)
+        return _resample(_join_stretches(self.linear(hidden), self.channels, self.fold), self.length)
 
 
 class LinearPredictor2D(DensePredictor):
     """A linear layer per token gives the token's patch of the map: (B, T, D) -> (B, C, H, W).
 
-    Differs from ORCA's 2D dense tasks, which learn a picture with the body's channels and average it.
+    Differs from ORCA's 2D dense tasks: see ``PicturePredictor``.
     """
 
     def __init__(self, width: int, shape: tuple[int, ...], patch: int) -> None:
@@ -162,20 +161,20 @@ class LinearPredictor2D(DensePredictor):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Returns one value per channel and point."""
-        image = _picture(self.linear(hidden), self.patch)
+        image = _join_squares(self.linear(hidden), self.patch)
         if image.shape[-2:] == self.shape[-2:]:
             return image
         return F.interpolate(image, size=self.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def _picture(squares: Tensor, pixels: int) -> Tensor:
-    """Puts each token's square, (B, T, C * P * P) with P = ``pixels``, in its place: (B, C, H, W), row by row."""
+def _join_squares(squares: Tensor, pixels: int) -> Tensor:
+    """Joins the tokens' squares (B, T, C * P * P), P = ``pixels``, row by row to (B, C, H, W)."""
     side = math.isqrt(squares.shape[1])
     return F.pixel_shuffle(squares.transpose(1, 2).unflatten(2, (side, side)), pixels)
 
 
-def _unfolded(stretches: Tensor, channels: int, fold: int) -> Tensor:
-    """Puts each token's stretches, (B, T, C * fold * fold * k), in their places in the signals, (B, C, L)."""
+def _join_stretches(stretches: Tensor, channels: int, fold: int) -> Tensor:
+    """Joins the tokens' stretches (B, T, C * fold * fold * k) to signals (B, C, L)."""
     if fold == 1:
         return stretches.unflatten(2, (channels, -1)).permute(0, 2, 1, 3).flatten(2)
     side = math.isqrt(stretches.shape[1])
@@ -183,5 +182,5 @@ def _unfolded(stretches: Tensor, channels: int, fold: int) -> Tensor:
     return squares.permute(0, 3, 1, 4, 2, 5, 6).flatten(2)
 
 
-def _resampled(signals: Tensor, length: int) -> Tensor:
+def _resample(signals: Tensor, length: int) -> Tensor:
     return signals if signals.shape[-1] == length else F.interpolate(signals, size=length, mode="linear")

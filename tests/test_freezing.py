@@ -120,26 +120,26 @@ def test_gradual_unfreezing_thaws_from_the_top():
         ("body > none", "only the last phase may leave its length out"),
         ("body:forever > none", "only the last phase can last forever"),
         ("embedder+body+predictor", "leave nothing to train"),
-        ("body.layers[0:6", "is no phase such as 'body:5'"),
+        ("body.layers[0:6", "is not a phase such as 'body:5'"),
         ("both:3", "'both' cannot be frozen"),
         ("", "'' cannot be frozen"),
-        ("both lr*10", "'both' cannot be frozen in a phase: it is a whole schedule"),
-        ("gradual-unfreeze lr*10", "'gradual-unfreeze' cannot be frozen in a phase: it is a whole schedule"),
+        ("both lr*10", "'both' cannot be frozen in a phase: it names a whole schedule"),
+        ("gradual-unfreeze lr*10", "'gradual-unfreeze' cannot be frozen in a phase: it names a whole schedule"),
         ("none+body", "'none' cannot be frozen beside other parts"),
-        ("body:5 lr*ten", "the factor 'ten' of a phase's learning rate is no number above zero, as in 'lr*10'"),
-        ("body:5 lr*0", "the factor '0' of a phase's learning rate is no number above zero"),
+        ("body:5 lr*ten", "the factor 'ten' of a phase's learning rate must be a number above zero, as in 'lr*10'"),
+        ("body:5 lr*0", "the factor '0' of a phase's learning rate must be a number above zero"),
         ("body:5 lr*-1", "the factor '-1' of"),
         ("body:5 lr*inf", "the factor 'inf' of"),
         ("body:5 lr*nan", "the factor 'nan' of"),
         ("body:5 lr*1e999", "the factor '1e999' of"),
         ("body:5 lr*", "the factor '' of"),
-        ("body:5 lr10", "'lr10' is none of the words that may follow what is frozen and its length"),
+        ("body:5 lr10", "'lr10' cannot follow what is frozen and its length"),
         ("body:5 slow", "a factor such as 'lr*10', 'constant' and 'fresh', as in"),
         ("body lr*10:5", "the factor '10:5' of"),
-        ("body fresh:5", "'fresh:5' is none of the words"),
+        ("body fresh:5", "'fresh:5' cannot follow what is frozen"),
         ("body:5lr*10", "the length '5lr*10' of a phase is neither"),
-        ("body:5 lr*10 lr*2", "a phase says 'lr* ...' twice"),
-        ("body:5 fresh fresh", "a phase says 'fresh' twice"),
+        ("body:5 lr*10 lr*2", "a phase has 'lr*...' twice"),
+        ("body:5 fresh fresh", "a phase has 'fresh' twice"),
         ("lr*10 > none", "'lr*10' does not say what is frozen. Write 'none lr*10'"),
         ("body:5 > fresh", "'fresh' does not say what is frozen. Write 'none fresh'"),
         ("body lr*10 > none", "only the last phase may leave its length out"),
@@ -176,7 +176,7 @@ def test_a_schedule_may_be_a_list_of_phases(write_space):
     with pytest.raises(InputError) as error:
         plan_space(path, load_imports, resolve)
     assert len(error.value.problems) == 4
-    assert "fresh_optimizer of a phase is 'perhaps'. It is true or false" in str(error.value)
+    assert "fresh_optimizer of a phase is 'perhaps'. It must be true or false" in str(error.value)
     assert "the factor 'much' of a phase's learning rate" in str(error.value)
     assert "'both' cannot be frozen" in str(error.value)
     assert "a phase is a mapping with 'frozen' and 'epochs'" in str(error.value)

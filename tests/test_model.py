@@ -114,8 +114,8 @@ def test_a_saved_text_folder_is_a_body_of_any_width(tmp_path):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda f: f.mkdir(), "this is no body folder. It must be"),
-        (lambda f: f.write_text("x"), "this is no body folder"),
+        (lambda f: f.mkdir(), "this is not a body folder. It must be"),
+        (lambda f: f.write_text("x"), "this is not a body folder"),
         (lambda f: (f.mkdir(), (f / "config.json").write_text("{")), "not a JSON object"),
         (lambda f: (f.mkdir(), (f / "config.json").write_text("[]")), "not a JSON object"),
         (lambda f: (f.mkdir(), (f / "config.json").write_text('{"model_type": "t5"}')), "family 't5' is not supported"),

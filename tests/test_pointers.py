@@ -4,22 +4,22 @@ import pytest
 from typer.testing import CliRunner
 
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.pointers import find_pointer
+from orca_sweep.pointers import pointer_problem
 
 POINTER = (
     "version https://git-lfs.github.com/spec/v1\n"
     "oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 498818054\n"
 )
-POINTS = r"a Git LFS pointer, not the file itself \(its 498,818,054 bytes are not here\). Run 'git lfs pull'"
+POINTS = r"a Git LFS pointer, not the file itself \(its 498,818,054 bytes are missing\). Run 'git lfs pull'"
 
 
 def test_a_pointer_is_told_from_a_file(tmp_path):
     path = tmp_path / "x"
-    assert find_pointer(path) is None
+    assert pointer_problem(path) is None
     for text, is_pointer in ((POINTER, True), (POINTER.replace("\n", "\r\n"), True), (f" {POINTER}", False), ("version 1", False),
                              (POINTER + "x" * 2000, False), ("", False)):  # fmt: skip
         path.write_text(text, newline="")
-        assert (find_pointer(path) is not None) == is_pointer
+        assert (pointer_problem(path) is not None) == is_pointer
 
 
 @pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.pkl", "x.parquet", "x.h5", "x.mat", "x.wav"])
@@ -87,7 +87,7 @@ def test_a_pointer_that_a_mirror_sends_is_not_kept(tmp_path):
 
     (tmp_path / "source").write_text(POINTER)
     part = tmp_path / "part"
-    with pytest.raises(DataError, match="a Git LFS pointer came, not the file itself. It was not kept"):
+    with pytest.raises(DataError, match="the server sent a Git LFS pointer, not the file itself. It was not kept"):
         _Getter(part, lambda done, total: None)(f"file://{tmp_path}/source", str(tmp_path / "out"), None)
     assert not part.exists()
     assert not (tmp_path / "out").exists()

@@ -38,7 +38,7 @@ def test_a_proxy_is_scaled_by_all_of_its_pixels():
 @pytest.mark.parametrize(
     ("x", "words"),
     [
-        (np.full((3, 2, 4, 4), 0.1), "proxy 'mine': all of its pixels are alike in every channel"),
+        (np.full((3, 2, 4, 4), 0.1), "proxy 'mine': all pixels of a channel are equal, in every channel"),
         (np.where(np.arange(48).reshape(3, 1, 4, 4) == 5, np.nan, 0.5), "proxy 'mine': its images hold NaN"),
     ],
 )
@@ -50,12 +50,14 @@ def test_images_without_a_scale_are_said(x, words):
 @pytest.mark.parametrize("numbers", [{"channel_mean": (0.5,)}, {"channel_mean": (0.5,), "channel_std": (0.0,)}])
 def test_half_a_record_is_said(numbers):
     proxy, x = images_of(np.zeros((2, 1, 4, 4)))
-    with pytest.raises(InputError, match="Give both, spreads above 0, or neither"):
+    with pytest.raises(InputError, match="Give both, with channel_std above 0, or neither"):
         scaling_of(dataclasses.replace(proxy, **numbers), x)
 
 
 def test_without_a_network_a_hub_body_s_scaling_says_so():
-    with pytest.raises(InputError, match="preprocessor_config.json of microsoft/swin-.* cannot be had: .*use proxy or"):
+    with pytest.raises(
+        InputError, match="preprocessor_config.json of microsoft/swin-.* cannot be fetched: .*proxy_scaling to proxy or"
+    ):
         body_scaling(find_body("swin-tiny"))
 
 
@@ -92,12 +94,12 @@ def test_a_body_s_own_scaling_is_read_from_its_file(settings, mean, std, tmp_pat
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (None, "embedder.proxy_scaling = 'body': there is no preprocessor_config.json in .*Save it beside the weights"),
+        (None, "embedder.proxy_scaling = 'body': .* has no preprocessor_config.json. Save it beside the weights"),
         ("{", "is not a JSON object"),
         ("[]", "is not a JSON object"),
-        ("{}", "has image_mean None. A number, or one per channel"),
+        ("{}", "has image_mean None. It must be a number, or a list of one per channel"),
         ('{"image_mean": ["x"], "image_std": [1]}', r"has image_mean \['x'\]"),
-        ('{"image_mean": [1, 2], "image_std": [1]}', "2 numbers in image_mean, 1 in image_std"),
+        ('{"image_mean": [1, 2], "image_std": [1]}', "2 numbers in image_mean, but 1 in image_std"),
         ('{"image_mean": [0.5], "image_std": [0]}', "Both must be above 0"),
     ],
 )
@@ -137,7 +139,7 @@ def test_a_scaling_of_other_channels_is_said(run, tmp_path):
     (folder / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5], "image_std": [0.5, 0.5]}')
     row, _ = run(task="tiny", proxy="mnist5k", body__name=str(folder), embedder__proxy_scaling="body")
     assert row["status"] == "failed"
-    assert "images of 3 channels cannot be scaled by 2 means and 2 spreads (those of the body)" in row["error"]
+    assert "images of 3 channels cannot be scaled by the body's 2 means and 2 standard deviations" in row["error"]
 
 
 @pytest.mark.parametrize("settings", [{"embedder__proxy_augment": True}, {"embedder__proxy_scaling": "none"}])

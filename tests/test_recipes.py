@@ -11,9 +11,9 @@ from orca_sweep.bodies import find_body
 from orca_sweep.bodies.network import BodySpec
 from orca_sweep.errors import InputError
 from orca_sweep.model import layout, token_stride
-from orca_sweep.number_lists import betas_as_text, listed_numbers
+from orca_sweep.number_lists import betas_as_text, parse_numbers
 from orca_sweep.tasks import TASKS
-from orca_sweep.tasks.recipes import Released, divided_loss_settings, recipe
+from orca_sweep.tasks.recipes import Released, recipe, settings_for_mean_loss
 from orca_sweep.trial import resolve
 
 REPO = Path(__file__).resolve().parent.parent
@@ -85,7 +85,7 @@ def as_released(name):
     tuning, training, written = config.finetune, config.embedder, task.recipe
     kind = tuning.optimizer
     n = tuning.accumulation
-    first, second = listed_numbers(written["finetune.betas"])
+    first, second = parse_numbers(written["finetune.betas"])
     is_image = find_body(config.body.name).dims == 2
     assert config.body.pretrain_fraction == 1
     for path in ("optimizer", "betas", "momentum"):
@@ -153,7 +153,7 @@ def test_what_the_optimizer_uses_reaches_the_trial(name):
     row, config = ROWS[name], resolve({"task": name})
     for part in (config.embedder, config.finetune):
         if row["uses_betas"] == "yes":
-            assert listed_numbers(part.betas) == (float(row["beta1"]), float(row["beta2"]))
+            assert parse_numbers(part.betas) == (float(row["beta1"]), float(row["beta2"]))
             assert part.momentum == 0.9  # not used: its default
         else:
             assert part.momentum == float(row["momentum"])
@@ -189,7 +189,7 @@ def test_a_clip_is_divided_like_the_gradient_it_limits():
         decay=9, clip=1.0,
     )  # fmt: skip
     assert recipe(made)["finetune.grad_clip"] == 0.333333333333
-    assert divided_loss_settings("sgd", 0.1, 0.1, 3) == (0.3, 0.0333333333333)
+    assert settings_for_mean_loss("sgd", 0.1, 0.1, 3) == (0.3, 0.0333333333333)
     assert [row for row in ROWS.values() if row["clip"] != "none" and row["accumulation"] != "1"] == []
 
 

@@ -16,7 +16,7 @@ from orca_sweep.config import TrialConfig
 from orca_sweep.data import Samples, Splits
 from orca_sweep.errors import InputError
 from orca_sweep.model import Embedder1D, Embedder2D, build_embedder, build_model, build_predictor, layout, token_stride
-from orca_sweep.predictors import BlockMeanPredictor, PicturePredictor, VectorPredictor, average
+from orca_sweep.predictors import BlockMeanPredictor, PicturePredictor, VectorPredictor, average_windows
 from orca_sweep.tasks import TASKS, Task, task_data
 from orca_sweep.trial import resolve, shared_stages
 from orca_sweep.trial.sources import has_predictor_weights, idle_sources
@@ -79,7 +79,7 @@ def test_the_stride_is_the_released_one():
 def test_averages_are_adaptive_pooling_in_single_precision_at_least(length, n, dtype):
     values = torch.randn(2, length, 3, dtype=dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = average(values, 1, n)
+        found = average_windows(values, 1, n)
     precise = torch.float64 if dtype == torch.float64 else torch.float32
     pooled = F.adaptive_avg_pool1d(values.to(precise).transpose(1, 2), n).transpose(1, 2)
     torch.testing.assert_close(found.to(precise), pooled)

@@ -13,14 +13,14 @@ from orca_sweep.bodies.network import add_adapters, load_pretrained
 from orca_sweep.config import EmbedderConfig, FinetuneConfig, TrialConfig
 from orca_sweep.data import Samples
 from orca_sweep.errors import InputError
-from orca_sweep.number_lists import listed_numbers
+from orca_sweep.number_lists import parse_numbers
 from orca_sweep.space import plan_space
 from orca_sweep.stages import finetuning
 from orca_sweep.stages.place import make_optimizer
 from orca_sweep.stages.rates import embedder_learning_rate
 from orca_sweep.stages.switches import set_attention, set_dropout
 from orca_sweep.streams import stream_rng
-from orca_sweep.tasks.recipes import divided_loss_settings
+from orca_sweep.tasks.recipes import settings_for_mean_loss
 from orca_sweep.tasks.records import Task, TaskData
 from orca_sweep.trial import load_imports, resolve
 from orca_sweep.trial.sources import idle_sources
@@ -32,7 +32,7 @@ STEPS = np.load(VECTORS / "first_step.npz")
 # Stage 2 ------------------------------------------------------------------------------------------
 
 
-def test_embedder_rates_fall_after_the_released_steps_and_never_else():
+def test_embedder_rates_fall_after_the_released_steps_only():
     epochs = [int(epoch) for epoch in SCHEDULE["stage2_epoch"]]
     factors = [embedder_learning_rate(EmbedderConfig(lr=1.0), epoch) for epoch in epochs]
     np.testing.assert_allclose(factors, SCHEDULE["stage2_factor"], rtol=1e-12)
@@ -137,7 +137,7 @@ class _Stepped:
         self.states: list[np.ndarray] = []
         values = self.values
         n = int(values["accumulation"])
-        lr, decay = divided_loss_settings(self.kind, float(values["lr"]), float(values["weight_decay"]), n)
+        lr, decay = settings_for_mean_loss(self.kind, float(values["lr"]), float(values["weight_decay"]), n)
         batches = len(values["inputs"])
         used = {"momentum": values["momentum"]} if self.kind == "sgd" else {"betas": list(map(float, values["betas"]))}
         self.config = FinetuneConfig(
@@ -439,7 +439,7 @@ def test_betas_that_are_no_pair_are_told_how_to_be_written(value):
     with pytest.raises(InputError) as error:
         resolve({"task": "digits", "finetune.betas": value})
     assert list(error.value.problems) == [
-        f"finetune.betas = {value!r}: betas are a pair of numbers such as [0.9, 0.98]; as levels of a factor, pairs in a list:"
+        f"finetune.betas = {value!r}: betas are a pair of numbers such as [0.9, 0.98]; levels of a factor are a list of pairs:"
         " [[0.9, 0.98], [0.9, 0.999]]."
     ]
 
@@ -449,7 +449,7 @@ def test_betas_out_of_range_are_refused(value):
     with pytest.raises(InputError) as error:
         resolve({"task": "digits", "embedder.betas": value})
     assert list(error.value.problems) == [
-        f"embedder.betas = {value!r}: each of the two betas is a number from 0 to below 1."
+        f"embedder.betas = {value!r}: each of the two betas must be a number from 0 to below 1."
     ]
 
 
@@ -461,18 +461,18 @@ def test_decay_steps_have_one_form(value, text):
     config = EmbedderConfig(lr_decay_after=value)
     assert config.lr_decay_after == text
     assert EmbedderConfig(lr_decay_after=text) == config
-    assert listed_numbers(text) == tuple(map(int, (text or "").split(", ") if text else []))
+    assert parse_numbers(text) == tuple(map(int, (text or "").split(", ") if text else []))
 
 
 @pytest.mark.parametrize(
     ("value", "rule"),
     [
-        ([20, 20], "each is above 0 and above the one before it, as in [20, 40, 60]"),
-        ([0, 20], "each is above 0 and above the one before it, as in [20, 40, 60]"),
-        ([20.5], "each is a whole number, as in [20, 40, 60]; null or [] = the rate stays"),
-        (["-1"], "each is a whole number, as in [20, 40, 60]; null or [] = the rate stays"),
-        ([10**10], "each is a whole number, as in [20, 40, 60]; null or [] = the rate stays"),
-        (True, "each is a whole number, as in [20, 40, 60]; null or [] = the rate stays"),
+        ([20, 20], "each must be above 0 and above the one before it, as in [20, 40, 60]"),
+        ([0, 20], "each must be above 0 and above the one before it, as in [20, 40, 60]"),
+        ([20.5], "each must be a whole number, as in [20, 40, 60]; null or [] keeps the rate constant"),
+        (["-1"], "each must be a whole number, as in [20, 40, 60]; null or [] keeps the rate constant"),
+        ([10**10], "each must be a whole number, as in [20, 40, 60]; null or [] keeps the rate constant"),
+        (True, "each must be a whole number, as in [20, 40, 60]; null or [] keeps the rate constant"),
     ],
 )
 def test_decay_steps_that_do_not_grow_are_refused(value, rule):
@@ -501,8 +501,8 @@ def test_a_bare_pair_as_a_factor_is_not_taken_for_two_levels(write_space):
         plan_space(path, load_imports, resolve)
     texts = [text for text in error.value.problems if "finetune.betas" in text]
     assert [text.removeprefix(str(path)) for text in texts[:2]] == [
-        f":4: finetune.betas = {value!r}: betas are a pair of numbers such as [0.9, 0.98]; as levels of a factor, pairs in a"
-        " list: [[0.9, 0.98], [0.9, 0.999]]."
+        f":4: finetune.betas = {value!r}: betas are a pair of numbers such as [0.9, 0.98]; levels of a factor are a list of"
+        " pairs: [[0.9, 0.98], [0.9, 0.999]]."
         for value in ("0.9", "0.98")
     ]
 

@@ -229,7 +229,7 @@ def test_mistakes_of_the_file_and_of_its_names_come_together(write_space):
         ("base: {task: tyny}\nseeds: 1\n", "there is no task 'tyny'. Did you mean 'tiny'?"),
         ("base: {task: tiny, proxy: mnist5}\nseeds: 1\n", "Did you mean 'mnist5k'?"),
         ("base: {task: tiny, body.name: swin-mikro}\nseeds: 1\n", "Did you mean 'swin-micro'?"),
-        ("base: {task: tiny, body.name: ./nowhere}\nseeds: 1\n", "this is no body folder"),
+        ("base: {task: tiny, body.name: ./nowhere}\nseeds: 1\n", "this is not a body folder"),
         ("base: {task: tiny, embedder.objective: otd-exact}\nseeds: 1\n", "Did you mean 'otdd-exact'?"),
         ("base: {task: tiny, proxy: pydoc-topics}\nseeds: 1\n", "holds texts, but the body 'swin-micro' embeds images"),
         (
@@ -263,7 +263,7 @@ def test_mistakes_of_the_file_and_of_its_names_come_together(write_space):
         ("base: {task: tiny}\nseeds: 1\nloggers: [{csv: a}]\n", "a logger is its name, or {name: {setting: text}}"),
         ("base: {task: tiny}\nseeds: 1\nloggers: [csv, csv]\n", "loggers: csv stands here twice"),
         ("base: {task: digits, data.n_train: 5000}\nseeds: 1\n", "'digits' has 897 training samples"),
-        ('base: {task: tiny, body.name: "~nobody-here/x"}\nseeds: 1\n', "this is no body folder"),
+        ('base: {task: tiny, body.name: "~nobody-here/x"}\nseeds: 1\n', "this is not a body folder"),
         ("base: {task: tiny, body.name: " + "x" * 300 + "}\nseeds: 1\n", "there is no body"),
         ("base: {task: tiny, finetune.grad_clip: " + "[" * 3000 + "]" * 3000 + "}\nseeds: 1\n", "nested too deeply"),
         ("base: {task: tiny, finetune: 3}\nseeds: 1\n", "'finetune' is a group of fields"),

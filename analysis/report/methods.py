@@ -47,7 +47,8 @@ OFF = {
     "predictor.dense": "released",
     "embedder.channel_copy": "cycled",
 }
-"""Settings that are off, or as released, at this level, as all are at null; off everywhere they go without saying."""
+"""Levels at which a setting is off, or as released, as null is for every setting; if it is so in all arms, the text
+leaves it out."""
 
 
 def methods(

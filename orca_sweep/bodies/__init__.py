@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from orca_sweep.bodies.checkpoints import SAFE, SAFE_INDEX, check_weights, find_weights
-from orca_sweep.bodies.configs import check_config, fill_config, read_config
+from orca_sweep.bodies.configs import fill_config, find_config_problems, read_config
 from orca_sweep.bodies.tokenizers import check_tokenizer
 from orca_sweep.declaration import is_local_path
 from orca_sweep.errors import DataError, InputError
@@ -27,9 +27,9 @@ DROPOUT: Mapping[str, Mapping[str, float]] = {
     "swin": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "drop_path_rate": 0.1},
     "vit": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
 }
-"""What each family drops out in training unless its settings say otherwise: transformers' own defaults."""
+"""Each family's dropout rates in training unless its config sets others: transformers' own defaults."""
 STOCHASTIC_DEPTH = "drop_path_rate"
-"""Leaves out whole branches of a block, not single numbers: ``finetune.dropout`` does not set it."""
+"""Drops whole branches of a block, not single numbers: ``finetune.dropout`` does not set it."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -83,7 +83,7 @@ class Body:
     ladder: Mapping[float, Rung] = field(default_factory=dict)
     """Published weights by the share of the corpus (or of the training) they have seen; the full body is 1."""
     published_channels: int | None = None
-    """Channels of the images that a published body takes, where that is known without reading its config."""
+    """Image channels of a published body, if known without reading its config from the hub."""
 
     @property
     def fractions(self) -> tuple[float, ...] | None:
@@ -97,7 +97,7 @@ class Body:
 
     @property
     def n_channels(self) -> int | None:
-        """Channels of the images that it takes; None for text, and where only its own config tells."""
+        """Image channels that the body takes; None for text bodies, and if only its config on the hub says."""
         if self.pretrain is None or self.dims != 2:
             return self.published_channels
         return int(self.settings.get("num_channels", 3))  # 3 is transformers' own default
@@ -244,7 +244,7 @@ def dropout_fields(family: str | None) -> tuple[str, ...]:
 
 
 def has_dropout(body: Body, dropout: float | None = None) -> bool | None:
-    """Whether fine-tuning with ``finetune.dropout`` leaves out anything of the body; None if only its own config tells."""
+    """Whether fine-tuning with this ``finetune.dropout`` drops anything in the body; None if only its config says."""
     if dropout:
         return True
     if body.architecture is None:
@@ -259,7 +259,10 @@ def has_dropout(body: Body, dropout: float | None = None) -> bool | None:
 
 
 def own_dropout(body: Body) -> float | None:
-    """Returns the rate that all hidden and attention dropout of one of our own bodies has; None if that is not known."""
+    """Returns the one rate of all hidden and attention dropout in one of our own bodies; None if rates differ.
+
+    None for other bodies too: their configs would have to be read.
+    """
     if body.pretrain is None or body.architecture is None:
         return None
     rates = {
@@ -287,32 +290,36 @@ def _folder_body(name: str, folder: Path) -> Body:
     except OSError:
         is_body = False
     if not is_body:
-        raise InputError("this is no body folder. It must be a folder with config.json and model.safetensors.")
-    family, raw = _read_family(config)
+        raise InputError("this is not a body folder. It must be a folder with config.json and model.safetensors.")
+    family, raw = _read_checked_config(config)
     weights = find_weights(folder)
     if weights is None:
         raise InputError("the folder has no model.safetensors. Save the weights there as safetensors.")
     where = str(folder.resolve())
     is_pickle = weights not in (SAFE, SAFE_INDEX)
     return Body(
-        name,
-        "local folder",
-        where,
-        "the user's",
-        family,
+        name=name,
+        meaning="local folder",
+        source=where,
+        licence="the user's",
+        architecture=family,
         location=where,
         only_pickle=is_pickle,
         published_channels=fill_config(family, raw)["num_channels"] if DIMS[family] == 2 else None,
     )
 
 
-def _read_family(config: Path) -> tuple[Architecture, dict[str, Any]]:
-    """The family and the whole of a config.json that a body can be built from."""
+def _read_checked_config(config: Path) -> tuple[Architecture, dict[str, Any]]:
+    """The family and the content of a config.json, without mistakes.
+
+    Raises:
+        InputError: if the family is not supported, or with every mistake.
+    """
     raw = read_config(config)
     family = raw.get("model_type")
     if not isinstance(family, str) or family not in DIMS:
         raise InputError(f"its family {family!r} is not supported. Supported families: {', '.join(DIMS)}.")
-    problems = check_config(family, raw)
+    problems = find_config_problems(family, raw)
     if problems:
         raise InputError(problems)
     return cast(Architecture, family), raw
@@ -343,14 +350,14 @@ def unavailable_body(body: Body) -> list[str]:
     return []
 
 
-def check_files(body: Body, has_weights: bool = True) -> list[str]:
-    """Returns what is wrong with a body's files, as far as they are here and their headers tell; empty if nothing.
+def find_file_problems(body: Body, has_weights: bool = True) -> list[str]:
+    """Returns what is wrong with a local body's files, as far as their headers show it; empty if nothing.
 
-    Loads nothing: of pickles and of what is still to be fetched from the hub, only loading tells.
+    Loads nothing, so mistakes in pickles and on the hub show only when the body is loaded.
 
     Args:
-        body: The body, of the rung that is used.
-        has_weights: Whether its weights are used; a random body takes its config and tokenizer only.
+        body: The body, with the weights of the rung in use.
+        has_weights: Whether its weights are used; a random body uses its config and tokenizer only.
     """
     if body.pretrain is not None or unavailable_body(body):
         return []
@@ -358,17 +365,17 @@ def check_files(body: Body, has_weights: bool = True) -> list[str]:
     if not folder.is_dir():
         return []
     try:
-        family, raw = _read_family(folder / "config.json")
+        family, raw = _read_checked_config(folder / "config.json")
         checks = [partial(check_weights, folder, family, raw)] if has_weights else []
         if DIMS[family] == 1:
             checks.append(partial(check_tokenizer, folder, fill_config(family, raw)["vocab_size"]))
-        problems = [text for check in checks if (text := _refusal(check))]
+        problems = [text for check in checks if (text := _catch_refusal(check))]
     except InputError as error:
         problems = list(error.problems)
     return [f"body.name {body.name!r}: {text}" for text in problems]
 
 
-def _refusal(check: Callable[[], None]) -> str | None:
+def _catch_refusal(check: Callable[[], None]) -> str | None:
     try:
         check()
     except (DataError, OSError) as error:

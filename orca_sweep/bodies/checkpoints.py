@@ -1,6 +1,7 @@
-"""A body's weights as they lie in files: headers are read and compared with the config before anything is loaded.
+"""Checks of a body's weight files: their headers are compared with its config before anything is loaded.
 
-Needs neither torch nor transformers, so that plans can ask. What only loading tells is in ``orca_sweep.bodies.network``.
+Needs neither torch nor transformers, so that ``plan`` can use it. ``orca_sweep.bodies.loading`` checks what headers do
+not tell.
 """
 
 import json
@@ -29,44 +30,45 @@ BYTES_PER_NUMBER: Mapping[str, int] = {
 }  # fmt: skip
 FLOATS = ("F64", "F32", "F16", "BF16")
 WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-"""What torch.compile, DataParallel and the like put into keys."""
+"""Parts of keys that torch.compile, DataParallel and other wrappers add."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weight:
-    """A weight as a file's header tells of it."""
+    """Shape and type of a weight, as a file's header gives them."""
 
     shape: tuple[int, ...]
     dtype: str
-    """In the words of safetensors."""
+    """As safetensors names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Differences:
-    """In what a checkpoint and the body of its config differ, under published names."""
+    """How a checkpoint differs from the body of its config, under published names."""
 
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
-    """Of the body itself; heads and poolers are none of it."""
+    """Without heads and poolers, which may be there."""
     misshaped: list[str] = field(default_factory=list)
     """Each with both shapes."""
     not_floats: list[str] = field(default_factory=list)
     """Each with its type."""
-    twice: list[str] = field(default_factory=list)
+    duplicate: list[str] = field(default_factory=list)
 
-    def texts(self) -> list[str]:
-        """Returns each kind of difference in words: how many, and the first keys."""
+    def describe(self) -> list[str]:
+        """Returns one text for each kind of difference: how many keys, and the first ones."""
         kinds = (
             (self.missing, "missing"),
-            (self.unexpected, "that its config.json has no place for"),
+            (self.unexpected, "not in its config.json"),
             (self.misshaped, "of another shape"),
-            (self.not_floats, "not of floating point"),
-            (self.twice, "twice, with and without a prefix"),
+            (self.not_floats, "not floating-point"),
+            (self.duplicate, "duplicate, with and without a prefix"),
         )
-        return [f"{len(keys)} {words} ({_first(keys)})" for keys, words in kinds if keys]
+        return [f"{len(keys)} {words} ({first_keys(keys)})" for keys, words in kinds if keys]
 
 
-def _first(keys: Iterable[str]) -> str:
+def first_keys(keys: Iterable[str]) -> str:
+    """Returns the first ``N_SHOWN`` keys as text, with an ellipsis if there are more."""
     keys = list(keys)
     return ", ".join(keys[:N_SHOWN]) + (", ..." if len(keys) > N_SHOWN else "")
 
@@ -75,7 +77,10 @@ def _first(keys: Iterable[str]) -> str:
 
 
 def find_weights(folder: Path) -> str | None:
-    """Returns the file by which a folder's weights are loaded: safetensors before pickles, one file before an index."""
+    """Returns the name of the file to load a folder's weights from; None if there is none.
+
+    Safetensors come before pickles, a single file before an index of shards.
+    """
     return next((name for name in (SAFE, SAFE_INDEX, PICKLE, PICKLE_INDEX) if (folder / name).is_file()), None)
 
 
@@ -83,7 +88,7 @@ def list_weight_files(folder: Path, name: str) -> list[Path]:
     """Returns the files that hold the weights: the file itself, or the shards of an index.
 
     Raises:
-        DataError: if a file is a Git LFS pointer, or an index is broken or names files that are not there.
+        DataError: if a file is a Git LFS pointer, or an index is broken or names missing files.
     """
     refuse_pointer(folder / name)
     if not name.endswith(".json"):
@@ -95,11 +100,15 @@ def list_weight_files(folder: Path, name: str) -> list[Path]:
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         shards = []
     if not shards or not all(isinstance(shard, str) and shard == Path(shard).name for shard in shards):
-        raise DataError(f"{path}: no index of shards (weight_map: key to file beside it). Save the weights again.")
-    lost = [shard for shard in shards if not (folder / shard).is_file()]
-    if lost:
         raise DataError(
-            f"{path}: {len(lost)} of {len(shards)} shards missing ({_first(lost)}). Put each shard beside the index."
+            f"{path}: not an index of shards. Its weight_map must name, for each key, a file in the same folder. Save the"
+            " weights again."
+        )
+    missing = [shard for shard in shards if not (folder / shard).is_file()]
+    if missing:
+        raise DataError(
+            f"{path}: missing shards: {len(missing)} of {len(shards)} ({first_keys(missing)}). Put each shard beside the"
+            " index."
         )
     for shard in shards:
         refuse_pointer(folder / shard)
@@ -107,13 +116,13 @@ def list_weight_files(folder: Path, name: str) -> list[Path]:
 
 
 def read_header(path: Path) -> dict[str, Weight]:
-    """Returns what a safetensors file holds, by its header alone.
+    """Returns the shapes and types in a safetensors file, from its header alone.
 
     Raises:
-        DataError: if it is a Git LFS pointer, no safetensors file, or not exactly as long as its header says.
+        DataError: if it is a Git LFS pointer, not a safetensors file, or not exactly as long as its header says.
     """
     refuse_pointer(path)
-    problem = f"{path}: no safetensors file. Save the weights again, or get the file again."
+    problem = f"{path}: not a safetensors file. Save the weights again, or get the file again."
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -122,7 +131,7 @@ def read_header(path: Path) -> dict[str, Weight]:
                 raise DataError(problem)
             if length > size - 8:
                 raise DataError(
-                    f"{path}: {size:,} bytes, its header alone has {length:,}. It is cut off. Get it again."
+                    f"{path}: {size:,} bytes, but its header alone has {length:,}. The file is truncated. Get it again."
                 )
             entries = json.loads(file.read(length))
         weights, end = {}, 0
@@ -137,32 +146,32 @@ def read_header(path: Path) -> dict[str, Weight]:
         raise DataError(problem) from None
     if size != 8 + length + end:
         raise DataError(
-            f"{path}: {size:,} bytes, but its header declares {8 + length + end:,}. It is cut off or damaged. Get it"
-            " again."
+            f"{path}: {size:,} bytes, but its header declares {8 + length + end:,}. The file is truncated or damaged."
+            " Get it again."
         )
     return weights
 
 
 def _read_entry(entry: Any) -> Weight:
-    """One line of a header.
+    """One weight of a header.
 
     Raises:
-        ValueError: if shape, type and place do not fit each other.
+        ValueError: if its shape, type and offsets contradict each other.
     """
     shape, (start, end) = tuple(entry["shape"]), entry["data_offsets"]
     if any(type(n) is not int or n < 0 for n in (*shape, start, end)):
-        raise ValueError("no shape")
+        raise ValueError("not a shape")
     n_bytes = BYTES_PER_NUMBER.get(entry["dtype"])
     if n_bytes is not None and end - start != math.prod(shape) * n_bytes:
-        raise ValueError("another length than its shape's")
+        raise ValueError("length and shape differ")
     return Weight(shape=shape, dtype=str(entry["dtype"]))
 
 
 def read_headers(files: Iterable[Path]) -> dict[str, Weight]:
-    """Returns what safetensors files hold together.
+    """Returns the shapes and types in all of the safetensors files.
 
     Raises:
-        DataError: as ``read_header``, or if two of them hold the same key.
+        DataError: as ``read_header``, or if two files hold the same key.
     """
     weights: dict[str, Weight] = {}
     for path in files:
@@ -170,7 +179,7 @@ def read_headers(files: Iterable[Path]) -> dict[str, Weight]:
         shared = sorted(weights.keys() & header.keys())
         if shared:
             raise DataError(
-                f"{path}: keys that another shard holds too: {len(shared)} ({_first(shared)}). Save the weights again."
+                f"{path}: keys that are also in another shard: {len(shared)} ({first_keys(shared)}). Save the weights again."
             )
         weights |= header
     return weights
@@ -180,17 +189,16 @@ def read_headers(files: Iterable[Path]) -> dict[str, Weight]:
 
 
 def compare_weights(family: str, raw: Mapping[str, Any], weights: Mapping[str, Weight]) -> Differences:
-    """Returns in what weights differ from what the body of a config needs.
+    """Returns how weights differ from those that the body of a config needs, for its input layer and its network.
 
-    Heads and poolers that are not used may be there or missing. Needed is all that the input layer and the network are
-    made of.
+    Heads and poolers are not used, so they may be there or missing.
     """
     expected = expected_shapes(family, fill_config(family, raw))
     held: dict[str, Weight] = {}
-    twice = []
+    duplicate = []
     for key, weight in weights.items():
         name = publish_name(family, key)
-        twice += [name] if name in held and name in expected else []
+        duplicate += [name] if name in held and name in expected else []
         held[name] = weight
     both = [name for name in expected if name in held]
     return Differences(
@@ -202,12 +210,12 @@ def compare_weights(family: str, raw: Mapping[str, Any], weights: Mapping[str, W
             if held[name].shape != expected[name]
         ],
         not_floats=[f"{name} {held[name].dtype}" for name in both if held[name].dtype not in FLOATS],
-        twice=twice,
+        duplicate=duplicate,
     )
 
 
 def refuse_differences(
-    where: object, family: str, raw: Mapping[str, Any], keys: Iterable[str], differences: Differences
+    where: object, family: str, raw: Mapping[str, Any], *, keys: Iterable[str], differences: Differences
 ) -> None:
     """Refuses weights that are not exactly those of the body of their config.
 
@@ -215,42 +223,41 @@ def refuse_differences(
         where: What the message begins with.
         family: The body's family.
         raw: Its config.json.
-        keys: All keys of the checkpoint, as they are in the file; they tell the remedy.
-        differences: As ``compare_weights`` finds them.
+        keys: All keys of the checkpoint, as they are in the file; the remedy depends on them.
+        differences: As ``compare_weights`` returns them.
 
     Raises:
-        DataError: with the first five keys of each kind of difference, their number, and the remedy.
+        DataError: with the number and the first five keys of each kind of difference, and the remedy.
     """
-    texts = differences.texts()
+    texts = differences.describe()
     if texts:
         expected = expected_shapes(family, fill_config(family, raw))
         remedy = _find_remedy(family, expected, list(keys))
-        raise DataError(f"{where}: these are not the weights of the {family} body of its config.json: {'; '.join(texts)}."
-                        f" {remedy}")  # fmt: skip
+        raise DataError(
+            f"{where}: these weights do not fit the {family} body of its config.json: {'; '.join(texts)}. {remedy}"
+        )
 
 
 def _find_remedy(family: str, expected: Mapping[str, Any], keys: list[str]) -> str:
     names = {publish_name(family, key) for key in keys}
     if any(WRAPPERS.search(key) and publish_name(family, WRAPPERS.sub("", key)) in expected for key in keys):
         wrapper = next(match[0] for key in keys if (match := WRAPPERS.search(key)))
-        return (
-            f"Keys carry {wrapper!r}: these weights were saved from a compiled or wrapped model; save the inner model."
-        )
+        return f"Keys contain {wrapper!r}: these weights were saved from a compiled or wrapped model. Save the inner model."
     shared = names & expected.keys()
     if not shared:
         prefix = _find_prefix(family, expected, keys)
         if prefix:
-            return f"Keys begin with {prefix!r}: they were saved from a model around this one; save the inner model."
+            return f"Keys begin with {prefix!r}: they were saved from a model around this one. Save the inner model."
         shown = f" (first: {', '.join(sorted(keys)[:2])})" if keys else ""
-        return f"None of its {len(keys)} keys{shown} is one of a {family} body. Is it another model's file?"
+        return f"None of its {len(keys)} keys{shown} belongs to a {family} body. Is it another model's file?"
     n_asked, n_held = count_layers(expected), count_layers(names)
     if n_asked != n_held:
-        return f"config.json has {n_asked} layers, the weights have {n_held}. Put config and weights of one model together."
-    return "Put config and weights of one model together, or save the whole model again with save_pretrained."
+        return f"config.json has {n_asked} layers, the weights have {n_held}. Use config and weights of the same model."
+    return "Use config and weights of the same model, or save the whole model again with save_pretrained."
 
 
 def _find_prefix(family: str, expected: Mapping[str, Any], keys: list[str]) -> str | None:
-    """What stands before the body's keys, if anything does."""
+    """The text that stands before the body's keys, if there is any."""
     for key in keys:
         parts = key.split(".")
         for i in range(1, len(parts)):
@@ -260,17 +267,17 @@ def _find_prefix(family: str, expected: Mapping[str, Any], keys: list[str]) -> s
 
 
 def check_weights(folder: Path, family: str, raw: Mapping[str, Any]) -> None:
-    """Refuses a folder whose files cannot be, or are not exactly, the weights of its config's body.
+    """Refuses a folder whose weights are not exactly those of the body of its config.
 
-    Of pickles only is checked that their files are there: what they hold is seen when they are loaded.
+    Pickles are only checked for missing files: loading them checks what they hold.
 
     Args:
         folder: Holds the weights.
         family: The body's family.
-        raw: Its config.json, without mistakes.
+        raw: Its config.json, already checked.
 
     Raises:
-        DataError: saying what is wrong with which file.
+        DataError: naming the file and what is wrong with it.
 
     Cost: the headers of safetensors files, a few milliseconds.
     """
@@ -280,12 +287,14 @@ def check_weights(folder: Path, family: str, raw: Mapping[str, Any]) -> None:
             " (merge_and_unload) and save that."
         )
     if any(folder.glob("shard-*-model-*-of-*.safetensors")):
-        raise DataError(f"{folder}: holds a distributed checkpoint. Save the whole model with save_pretrained.")
+        raise DataError(
+            f"{folder}: the folder holds a distributed checkpoint. Save the whole model with save_pretrained."
+        )
     name = find_weights(folder)
     if name is None:
-        raise DataError(f"{folder}: has no {SAFE}. Save the weights there as safetensors.")
+        raise DataError(f"{folder}: the folder has no {SAFE}. Save the weights there as safetensors.")
     files = list_weight_files(folder, name)
     if name in (SAFE, SAFE_INDEX):
         weights = read_headers(files)
         differences = compare_weights(family, raw, weights)
-        refuse_differences(folder / name, family, raw, weights, differences)
+        refuse_differences(folder / name, family, raw, keys=weights, differences=differences)

@@ -1,4 +1,4 @@
-"""What a body's config.json must say, checked without torch or transformers."""
+"""Reads and checks a body's config.json, without torch or transformers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from orca_sweep.errors import InputError
-from orca_sweep.pointers import find_pointer
+from orca_sweep.pointers import pointer_problem
 
 LARGEST_CONFIG = 2**20
-"""Bytes. Published configs have a few thousand."""
+"""Bytes; published configs have a few thousand."""
 MOST_LAYERS = 1000
 MOST_STAGES = 8
-"""Of a Swin, each twice as wide as the one before; published ones have four."""
+"""Stages of a Swin, each twice as wide as the one before; published ones have four."""
 LARGEST_SIZE = 2**24
 _TEXT: Mapping[str, Any] = {
     "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
@@ -38,7 +38,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "num_attention_heads": 12, "intermediate_size": 3072, "qkv_bias": True,
     },
 }  # fmt: skip
-"""The settings of each family that shape its weights, as transformers fills them in where a config leaves them out."""
+"""The settings that decide the shapes of each family's weights, with transformers' defaults."""
 ALIASES: Mapping[str, Mapping[str, str]] = {
     "gpt2": {
         "hidden_size": "n_embd", "max_position_embeddings": "n_positions", "num_attention_heads": "n_head",
@@ -46,67 +46,70 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
     },
     "swin": {"num_attention_heads": "num_heads"},
 }  # fmt: skip
-"""Other names under which transformers takes a family's settings."""
+"""Other names that transformers accepts for a family's settings."""
 LAYERS = ("num_hidden_layers", "n_layer")
 SIDES = ("image_size", "patch_size")
 SWITCHES = ("qkv_bias", "attention_bias", "use_absolute_embeddings")
 REFUSED: Mapping[str, str] = {
-    "add_cross_attention": "its layers wait for an encoder beside them. Use a body that stands alone",
-    "quantization_config": "quantised weights are not trained. Save the model in float32, float16 or bfloat16",
-    "transformers_weights": "it names a weights file of its own. Call that file model.safetensors and take the entry out",
+    "add_cross_attention": "its layers need the output of an encoder. Use a body without cross-attention",
+    "quantization_config": "quantised weights cannot be trained. Save the model in float32, float16 or bfloat16",
+    "transformers_weights": "it names its own weights file. Call that file model.safetensors and remove the entry",
 }
-"""Entries that ask for what is not done, and why."""
+"""Entries that are not supported, and why."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Returns a config.json as it is written.
+    """Returns a config.json as written.
 
     Raises:
-        InputError: if it is a Git LFS pointer, far too large, or no JSON object.
+        InputError: if it is a Git LFS pointer, far too large, or not a JSON object.
     """
-    problem = find_pointer(path)
+    problem = pointer_problem(path)
     if problem:
         raise InputError(problem)
     size = path.stat().st_size
     if size > LARGEST_CONFIG:
-        raise InputError(f"its config.json has {size:,} bytes, a body's has a few thousand. Is it the right file?")
+        raise InputError(f"its config.json has {size:,} bytes; a body's has a few thousand. Is it the right file?")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):  # broken JSON and broken UTF-8 are ValueErrors
         raw = None
     if not isinstance(raw, dict):
-        raise InputError("this is no body folder: its config.json is not a JSON object.")
+        raise InputError("this is not a body folder: its config.json is not a JSON object.")
     return raw
 
 
 def fill_config(family: str, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings that shape a family's weights: as written, else transformers' defaults; sides as numbers."""
+    """Returns the settings that decide the shapes of a family's weights: as written, or transformers' defaults.
+
+    Image and patch sizes written as [side, side] become one number.
+    """
     own = {ALIASES.get(family, {}).get(name, name): value for name, value in raw.items()}
     filled = {name: own.get(name, default) for name, default in DEFAULTS[family].items()}
-    return {name: _side(value) if name in SIDES else value for name, value in filled.items()}
+    return {name: _square_side(value) if name in SIDES else value for name, value in filled.items()}
 
 
-def _side(value: Any) -> Any:
-    """The side of a square that is written as [height, width]; anything else stays."""
+def _square_side(value: Any) -> Any:
+    """The side of a square written as [height, width]; any other value unchanged."""
     is_square = isinstance(value, list | tuple) and len(value) == 2 and value[0] == value[1]
     return value[0] if is_square else value
 
 
-def check_config(family: str, raw: Mapping[str, Any]) -> list[str]:
-    """Returns every mistake that makes a config of a supported family impossible; empty if there is none."""
+def find_config_problems(family: str, raw: Mapping[str, Any]) -> list[str]:
+    """Returns every mistake in a config of a supported family that makes it impossible; empty if there is none."""
     settings = fill_config(family, raw)
     problems = [
-        f"{name} = {_shown(raw[name])} in its config.json: {why}." for name, why in REFUSED.items() if raw.get(name)
+        f"{name} = {_shorten(raw[name])} in its config.json: {why}." for name, why in REFUSED.items() if raw.get(name)
     ]
     problems += [
-        f"{name} = {_shown(value)} in its config.json: {rule}."
+        f"{name} = {_shorten(value)} in its config.json: {rule}."
         for name, value in settings.items()
-        if (rule := _broken_rule(name, value))
+        if (rule := _find_broken_rule(name, value))
     ]
-    return problems or _clashes(family, settings)
+    return problems or _find_clashes(family, settings)
 
 
-def _shown(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -115,44 +118,42 @@ def _is_count(value: Any, most: int = LARGEST_SIZE) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
 
 
-def _broken_rule(name: str, value: Any) -> str | None:
-    """The rule that a setting breaks on its own."""
+def _find_broken_rule(name: str, value: Any) -> str | None:
+    """The rule that a single setting breaks; None if it breaks none."""
     if name in SIDES:
         if isinstance(value, list | tuple):
-            return (
-                "height and width differ, or are not two numbers; images and patches must be square. Use another body"
-            )
-        return None if _is_count(value) else "a whole number of pixels above 0 is needed"
+            return "this is not one side or two equal ones; images and patches must be square. Use another body"
+        return None if _is_count(value) else "it must be a whole number of pixels above 0"
     if name in LAYERS:
-        return None if _is_count(value, MOST_LAYERS) else f"a whole number from 1 to {MOST_LAYERS} is needed"
+        return None if _is_count(value, MOST_LAYERS) else f"it must be a whole number from 1 to {MOST_LAYERS}"
     if name in ("depths", "num_heads"):
         most = MOST_LAYERS if name == "depths" else LARGEST_SIZE
         is_list = isinstance(value, list | tuple) and 1 <= len(value) <= MOST_STAGES
         fits = is_list and all(_is_count(part, most) for part in value)
-        return None if fits else f"a list of whole numbers above 0 is needed, one per stage, at most {MOST_STAGES}"
+        return None if fits else f"it must be a list of whole numbers above 0, one per stage, at most {MOST_STAGES}"
     if name in SWITCHES:
-        return None if isinstance(value, bool) else "true or false is needed"
+        return None if isinstance(value, bool) else "it must be true or false"
     if name == "mlp_ratio":
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return None if is_number and 0 < value <= 1000 else "a number above 0 is needed"
+        return None if is_number and 0 < value <= 1000 else "it must be a number above 0 and at most 1000"
     if name == "pad_token_id":
         is_id = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-        return None if is_id or value is None else "the number of a token is needed"
+        return None if is_id or value is None else "it must be the id of a token"
     if name == "n_inner" and value is None:
         return None
-    return None if _is_count(value) else f"a whole number from 1 to {LARGEST_SIZE:,} is needed"
+    return None if _is_count(value) else f"it must be a whole number from 1 to {LARGEST_SIZE:,}"
 
 
-def _clashes(family: str, settings: Mapping[str, Any]) -> list[str]:
-    """Settings that are possible alone and not together."""
+def _find_clashes(family: str, settings: Mapping[str, Any]) -> list[str]:
+    """Problems of settings that are each possible, but not together."""
     if family == "swin":
-        return [*_patch_clashes(settings), *_stage_clashes(settings)]
+        return [*_find_patch_clashes(settings), *_find_stage_clashes(settings)]
     width, heads = ("n_embd", "n_head") if family == "gpt2" else ("hidden_size", "num_attention_heads")
-    problems = _patch_clashes(settings) if family == "vit" else []
+    problems = _find_patch_clashes(settings) if family == "vit" else []
     if settings[width] % settings[heads]:
         problems.append(
-            f"{width} = {settings[width]} in its config.json is no multiple of {heads} = {settings[heads]}: every head"
-            " needs the same width."
+            f"{width} = {settings[width]} in its config.json is not a multiple of {heads} = {settings[heads]}: all heads"
+            " must be equally wide."
         )
     pad = settings.get("pad_token_id")
     if family == "roberta" and pad is None:
@@ -162,25 +163,27 @@ def _clashes(family: str, settings: Mapping[str, Any]) -> list[str]:
     elif family == "roberta" and pad is not None and settings["max_position_embeddings"] <= pad + 1:
         problems.append(
             f"max_position_embeddings = {settings['max_position_embeddings']} in its config.json: the first {pad + 1}"
-            " belong to padding, so that none is left."
+            " positions belong to padding, so none is left."
         )
     return problems
 
 
-def _patch_clashes(settings: Mapping[str, Any]) -> list[str]:
+def _find_patch_clashes(settings: Mapping[str, Any]) -> list[str]:
     image, patch = settings["image_size"], settings["patch_size"]
     if patch > image:
         return [f"patch_size = {patch} in its config.json is larger than image_size = {image}: no patch fits."]
     return []
 
 
-def _stage_clashes(settings: Mapping[str, Any]) -> list[str]:
-    """What Swin's stages need: equal lists, whole heads, and a grid that halves evenly and holds its window."""
+def _find_stage_clashes(settings: Mapping[str, Any]) -> list[str]:
+    """What breaks the rules of Swin's stages: equal lists, equal heads, a grid that halves evenly and holds the window."""
     depths: Sequence[int] = settings["depths"]
     heads: Sequence[int] = settings["num_heads"]
     image, patch, window = (settings[name] for name in ("image_size", "patch_size", "window_size"))
     if len(depths) != len(heads):
-        return [f"depths {list(depths)} and num_heads {list(heads)} in its config.json: each stage needs one of both."]
+        return [
+            f"depths {list(depths)} and num_heads {list(heads)} in its config.json: both need one number per stage."
+        ]
     problems = [
         f"num_heads = {list(heads)} in its config.json: stage {stage} is {settings['embed_dim'] * 2**stage} wide, which"
         f" {n_heads} heads cannot share evenly."
@@ -192,8 +195,8 @@ def _stage_clashes(settings: Mapping[str, Any]) -> list[str]:
         return problems
     if image % shrink:
         problems.append(
-            f"image_size = {image} in its config.json: with patches of {patch} and {len(depths)} stages, each of which"
-            f" halves the grid, a multiple of {shrink} is needed."
+            f"image_size = {image} in its config.json must be a multiple of {shrink}: patches are {patch} wide and there"
+            f" are {len(depths)} stages, each of which after the first halves the grid."
         )
     elif image // shrink < window:
         problems.append(

@@ -1,4 +1,4 @@
-"""What a body's own input layer sees of a proxy, and the features it makes of it."""
+"""Proxy features: a proxy's samples through the body's own input layer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ from orca_sweep.streams import stream_rng
 
 RAW = Treatment()
 MAX_TOKENS = 512
-"""Tokens that are read of a tagged sentence, where the body's positions suffice."""
+"""Tokens of a tagged sentence that are read, if the body has as many positions."""
 
 
 def match_channels(images: Tensor, channels: int) -> Tensor:
@@ -30,8 +30,8 @@ def match_channels(images: Tensor, channels: int) -> Tensor:
 def resize(images: Tensor, size: int) -> Tensor:
     """Returns images (B, C, H, W) at size x size: bilinear, antialiased where it shrinks.
 
-    Differs from ORCA's code in: that did not smooth before it shrank, in the library versions of its time; newer ones
-    do. Of the benchmarks' inputs only those of psicov shrink.
+    Differs from ORCA's code in: with the library versions of its time, that code did not smooth images before shrinking
+    them. Of the benchmarks' inputs only those of psicov shrink.
     """
     if images.shape[-2:] == (size, size):
         return images
@@ -42,26 +42,26 @@ def resize(images: Tensor, size: int) -> Tensor:
 def prepare_images(images: Tensor, channels: int, size: int, scaling: Scaling | None = None) -> Tensor:
     """Returns images in [0, 1] (B, C', H, W) as a body sees them, (B, C, size, size).
 
-    A proxy's own scaling works on its own channels, before grey is repeated or colours become their mean; a body's
-    scaling works on the body's channels, after that.
+    The proxy's scaling applies to the proxy's channels, before ``match_channels``; the body's scaling applies to the
+    body's channels, after it.
 
     Raises:
         DataError: if the scaling has another number of channels.
     """
     if scaling is not None and scaling.channels_of == "proxy":
-        images = _scale(images, scaling)
+        images = _scale_images(images, scaling)
     images = match_channels(images, channels)
     if scaling is not None and scaling.channels_of == "body":
-        images = _scale(images, scaling)
+        images = _scale_images(images, scaling)
     return resize(images, size)
 
 
-def _scale(images: Tensor, scaling: Scaling) -> Tensor:
+def _scale_images(images: Tensor, scaling: Scaling) -> Tensor:
     mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (scaling.mean, scaling.std))
     if len(mean) not in (1, images.shape[1]) or len(mean) != len(std):
         raise DataError(
-            f"proxy: images of {images.shape[1]} channels cannot be scaled by {len(mean)} means and {len(std)} spreads"
-            f" (those of the {scaling.channels_of}). Each needs one, or one per channel."
+            f"proxy: images of {images.shape[1]} channels cannot be scaled by the {scaling.channels_of}'s {len(mean)} means"
+            f" and {len(std)} standard deviations. Give one of each, or one of each per channel."
         )
     return (images - mean) / std
 
@@ -73,19 +73,19 @@ def input_features(
     """Returns features of the body's own input layer, (M, width_in): the mean over tokens of images and texts.
 
     Only the input layer (patch embedding, or word and position embedding with LayerNorm) is used, never
-    the transformer, as in ORCA (Shen et al. 2023, arXiv 2302.05738). Padding is left out of the mean. A
-    phrase of a sentence is the mean over its pieces, a labelled token its first piece, each in its sentence. Images are
-    treated first: seen in one augmented view if asked for, then scaled, then resized.
+    the transformer, as in ORCA (Shen et al. 2023, arXiv 2302.05738). Padding is left out of the mean. A phrase is
+    the mean over its word pieces and a labelled token is its first word piece, both read within their sentence. Images
+    are first augmented, if asked for, then scaled, then resized.
 
     Raises:
         InputError: if texts meet a body without a tokenizer, or images a text body, or the reverse.
-        DataError: if features made beforehand have another width than the body, a scaling another number of channels
-            than the images, or a sample's sentence is too long for the body.
+        DataError: if precomputed features have another width than the body, a scaling another number of channels than
+            the images, or a sample lies beyond the tokens that are read of its sentence.
     """
     if isinstance(inputs, Features):
-        return _made_features(body, inputs)
+        return _precomputed_features(body, inputs)
     if isinstance(inputs, Tagged):
-        raise TypeError("tagged sentences have no samples yet: draw_samples makes them")
+        raise TypeError("tagged sentences have no samples yet: call draw_samples first")
     is_text = isinstance(inputs, tuple | Spans)
     if not isinstance(inputs, Noise) and is_text != (body.spec.dims == 1):
         kinds = ("texts", "images") if is_text else ("images", "texts")
@@ -94,13 +94,13 @@ def input_features(
     if isinstance(inputs, Spans):
         parts = [_span_features(body, layer, inputs, device)]
     else:
-        embed = _embedding(body, layer, inputs, device, treatment)
+        embed = _feature_function(body, layer, inputs, device=device, treatment=treatment)
         parts = [embed(i, min(i + batch, len(inputs))) for i in range(0, len(inputs), batch)]
     layer.to("cpu")
     return torch.cat(parts).cpu().clone()
 
 
-def _made_features(body: LoadedBody, inputs: Features) -> Tensor:
+def _precomputed_features(body: LoadedBody, inputs: Features) -> Tensor:
     width = inputs.array.shape[1]
     if width != body.spec.width_in:
         raise DataError(
@@ -110,14 +110,14 @@ def _made_features(body: LoadedBody, inputs: Features) -> Tensor:
     return torch.from_numpy(inputs.array).clone()
 
 
-def _embedding(
-    body: LoadedBody, layer: Any, inputs: np.ndarray | tuple[str, ...] | Noise, device: str, treatment: Treatment
+def _feature_function(
+    body: LoadedBody, layer: Any, inputs: np.ndarray | tuple[str, ...] | Noise, *, device: str, treatment: Treatment
 ) -> Callable[[int, int], Tensor]:
-    """A function that makes the features of samples from one number up to another."""
+    """A function (start, end) -> features of the samples from start up to end."""
     if isinstance(inputs, tuple):
-        return lambda i, end: _text_mean(body, layer, inputs[i:end], device)
+        return lambda i, end: _text_features(body, layer, inputs[i:end], device)
     if isinstance(inputs, Noise) and body.spec.dims == 1:
-        return lambda i, end: _noise_mean(body, layer, inputs, i, end - i, device)
+        return lambda i, end: _noise_features(body, layer, inputs, start=i, n=end - i, device=device)
     views = draw_views(len(inputs)) if treatment.is_augmented else None
 
     def embed_images(i: int, end: int) -> Tensor:
@@ -131,19 +131,19 @@ def _embedding(
 
 
 def _noise_images(noise: Noise, start: int, n: int) -> np.ndarray:
-    """Noise in the place of pixels, with the mean and spread of an even distribution."""
+    """Gaussian noise as pixels, by default with the mean and spread of a uniform distribution on [0, 1]."""
     drawn = stream_rng(0, "dummy samples", start).normal(size=(n, *noise.image_shape))
     return (noise.pixel_mean + drawn * noise.pixel_std).astype(np.float32)
 
 
-def _noise_mean(body: LoadedBody, layer: Any, noise: Noise, start: int, n: int, device: str) -> Tensor:
-    """Noise in the place of word embeddings."""
+def _noise_features(body: LoadedBody, layer: Any, noise: Noise, *, start: int, n: int, device: str) -> Tensor:
+    """Features of Gaussian noise as word embeddings."""
     rng, words = stream_rng(0, "dummy samples", start), layer.word_embeddings.weight
     drawn = torch.from_numpy(rng.normal(size=(n, noise.n_tokens, body.spec.width_in)).astype(np.float32)).to(device)
     return layer(inputs_embeds=words.mean(dim=0) + words.std(dim=0) * drawn).mean(dim=1)
 
 
-def _text_mean(body: LoadedBody, layer: Any, chunk: tuple[str, ...], device: str) -> Tensor:
+def _text_features(body: LoadedBody, layer: Any, chunk: tuple[str, ...], device: str) -> Tensor:
     ids, mask = tokenize(_tokenizer_of(body), chunk, min(body.spec.max_tokens, 128))
     weights = mask.to(device).unsqueeze(-1).float()
     return (layer(ids.to(device)) * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)
@@ -166,22 +166,22 @@ def _span_features(body: LoadedBody, layer: Any, inputs: Spans, device: str) -> 
         hidden = layer(coded["input_ids"].to(device))[0]
         starts = np.cumsum([0, *(len(word) + 1 for word in words)])
         for _, first, end in inputs.bounds[inputs.bounds[:, 0] == number]:
-            # A token is known by its first letter, a phrase from its first letter to its last.
+            # A token is found by its first letter, a phrase by all of its letters.
             last = starts[first] + 1 if inputs.pooling == "token" else starts[end] - 1
-            chosen = _pieces_within(pieces, starts[first], last)
+            chosen = _find_pieces(pieces, starts[first], last)
             is_cut = pieces[:, 1].max() < last and coded["input_ids"].shape[1] == length
             if len(chosen) == 0 or is_cut:
                 why = f"lies beyond the {length} tokens that are read" if is_cut else "has no token"
                 raise DataError(
-                    f"proxy: word {first} of sentence {number} ({' '.join(words[first:end])!r}) {why}. Take it out."
+                    f"proxy: word {first} of sentence {number} ({' '.join(words[first:end])!r}) {why}. Remove it."
                 )
-            # Of a token the last such piece: one before it may be the blank alone.
+            # For a token, the last such piece: the one before it may hold nothing but the blank.
             features.append(hidden[chosen[-1]] if inputs.pooling == "token" else hidden[chosen].mean(dim=0))
     return torch.stack(features)
 
 
-def _pieces_within(pieces: np.ndarray, first: int, last: int) -> np.ndarray:
-    """Indices of the pieces (T, 2) that share a letter with those from first up to last, without it."""
+def _find_pieces(pieces: np.ndarray, first: int, last: int) -> np.ndarray:
+    """Indices of the pieces (T, 2) that share a letter with the range from first up to, not including, last."""
     return np.flatnonzero((pieces[:, 0] < last) & (pieces[:, 1] > first) & (pieces[:, 0] < pieces[:, 1]))
 
 

@@ -1,4 +1,4 @@
-"""Reading a body's config and weights with transformers, strictly: every weight comes from the checkpoint."""
+"""Loads a body's config and weights with transformers, strictly: every weight comes from the checkpoint."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +9,6 @@ import torch
 
 from orca_sweep.bodies import DIMS, Body, model_location
 from orca_sweep.bodies.checkpoints import (
-    N_SHOWN,
     PICKLE,
     PICKLE_INDEX,
     Differences,
@@ -17,12 +16,13 @@ from orca_sweep.bodies.checkpoints import (
     check_weights,
     compare_weights,
     find_weights,
+    first_keys,
     list_weight_files,
     refuse_differences,
 )
-from orca_sweep.bodies.configs import check_config, fill_config, read_config
+from orca_sweep.bodies.configs import fill_config, find_config_problems, read_config
 from orca_sweep.bodies.shapes import expected_shapes, is_needed, publish_name
-from orca_sweep.errors import DataError, InputError, out_of_memory
+from orca_sweep.errors import DataError, InputError, first_line, out_of_memory
 
 DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
@@ -38,11 +38,11 @@ def check_family(family: object) -> None:
 
 
 def read_body_config(body: Body) -> tuple[Mapping[str, Any], Any]:
-    """Returns a body's config as it is written, and as transformers takes it; sides of squares are numbers there.
+    """Returns a body's config as written, and as a transformers config whose image and patch sizes are single numbers.
 
     Raises:
-        InputError: if a file is no JSON object, the family is not supported, or the config is impossible.
-        OSError: if a hub id's cannot be fetched (transformers' own words).
+        InputError: if a file is not a JSON object, the family is not supported, or the config is impossible.
+        OSError: if the config of a hub id cannot be fetched (transformers' own words).
     """
     if body.pretrain is not None:
         raw: Mapping[str, Any] = body.settings
@@ -66,7 +66,7 @@ def _read_raw(location: str, revision: str | None) -> dict[str, Any]:
 def _build_config(name: str, family: str, raw: Mapping[str, Any]) -> Any:
     from transformers import CONFIG_MAPPING
 
-    problems = check_config(family, raw)
+    problems = find_config_problems(family, raw)
     if problems:
         raise InputError([f"body.name {name!r}: {text}" for text in problems])
     try:
@@ -79,30 +79,23 @@ def _build_config(name: str, family: str, raw: Mapping[str, Any]) -> Any:
     return config
 
 
-def first_line(error: Exception) -> str:
-    """Returns an error's kind and the first line of its text."""
-    lines = str(error).strip().splitlines() or ["no more is known"]
-    return f"{type(error).__name__}: {lines[0][:300]}"
-
-
 def load_model(
     location: str, raw: Mapping[str, Any], config: Any, *, revision: str | None, allow_pickle: bool, options: Any
 ) -> Any:
-    """Returns the model of a folder or hub id in single precision, each of its weights as it is in the checkpoint.
+    """Returns the model of a folder or hub id in single precision, with all of its weights from the checkpoint.
 
-    Heads and poolers that are not used may be in the checkpoint or not.
+    Heads and poolers are not used, so the checkpoint may have or lack them.
 
     Args:
         location: Folder or hub id.
         raw: Its config.json.
-        config: The same as a transformers config.
+        config: Its transformers config.
         revision: Branch, tag or commit on the hub.
         allow_pickle: Whether a checkpoint without safetensors is read from its pickle.
         options: Further arguments of the model's class.
 
     Raises:
-        DataError: if weights are missing, of another shape or type, or not finite, if there are some that the config has
-            no place for, or if a file is damaged.
+        DataError: if weights are missing, unexpected, of another shape or type, or not finite, or if a file is damaged.
         OSError: if the weights cannot be fetched (transformers' own words).
     """
     from transformers import AutoModel
@@ -120,7 +113,8 @@ def load_model(
                     " (tensors only are read)."
                 )
             weights = _read_pickles(list_weight_files(folder, name))
-            refuse_differences(where, family, raw, weights, compare_weights(family, raw, weights))
+            differences = compare_weights(family, raw, weights)
+            refuse_differences(where, family, raw, keys=weights, differences=differences)
     try:
         with _quiet_transformers():
             model, report = AutoModel.from_pretrained(
@@ -141,7 +135,7 @@ def load_model(
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Keeps transformers from reporting heads that are not used, and from drawing bars."""
+    """Keeps transformers from warning of unused heads and from drawing progress bars."""
     from transformers.utils import logging
 
     verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -156,21 +150,23 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def _read_pickles(files: list[Path]) -> dict[str, Weight]:
-    """What pickles hold, read by torch's reader that knows tensors and nothing else; data stays on the disk if it can.
+    """Shapes and types in pickles, by torch's tensors-only reader; where the format allows, data stays on the disk.
 
     Raises:
-        DataError: if one is damaged, asks for anything else, or holds anything but tensors by name.
+        DataError: if a pickle is damaged, holds other objects, or is not a dict of tensors by name.
     """
     weights: dict[str, Weight] = {}
     for path in files:
         state = _read_pickle(path)
         if isinstance(state, Mapping) and not any(isinstance(tensor, torch.Tensor) for tensor in state.values()):
             inner = [str(key) for key, value in state.items() if isinstance(value, Mapping)]
-            hint = f" It holds {', '.join(inner[:N_SHOWN])}: save one of those." if inner else ""
-            raise DataError(f"{path}: the pickle is no dict of tensors by name.{hint} Save model.state_dict() itself.")
+            hint = f" It holds {first_keys(inner)}." if inner else ""
+            raise DataError(
+                f"{path}: the pickle is not a dict of tensors by name.{hint} Save model.state_dict() itself."
+            )
         if not isinstance(state, Mapping):
             raise DataError(
-                f"{path}: the pickle holds {type(state).__name__}. A dict of tensors by name is needed: save"
+                f"{path}: the pickle holds a {type(state).__name__}, not a dict of tensors by name. Save"
                 " model.state_dict()."
             )
         tensors = {str(key): value for key, value in state.items() if isinstance(value, torch.Tensor)}
@@ -191,13 +187,13 @@ def _read_pickle(path: Path) -> Any:
         if out_of_memory(error):
             raise
         raise DataError(
-            f"{path}: the pickle cannot be read as tensors alone ({first_line(error)}). Nothing in it ran. Save the"
+            f"{path}: the pickle cannot be read as tensors only ({first_line(error)}). None of its code ran. Save the"
             " weights as safetensors, or get the file again."
         ) from None
 
 
 def _refuse_report(where: object, family: str, raw: Mapping[str, Any], report: Mapping[str, Any]) -> None:
-    """Refuses what transformers would have made up or left out."""
+    """Refuses weights that transformers would initialise at random or leave out."""
     missing = sorted(publish_name(family, key) for key in report["missing_keys"])
     differences = Differences(
         missing=missing,
@@ -210,14 +206,13 @@ def _refuse_report(where: object, family: str, raw: Mapping[str, Any], report: M
         ),
     )
     held = expected_shapes(family, fill_config(family, raw)).keys() - set(missing)
-    refuse_differences(where, family, raw, [*held, *report["unexpected_keys"]], differences)
+    refuse_differences(where, family, raw, keys=[*held, *report["unexpected_keys"]], differences=differences)
 
 
 def _refuse_infinite(where: object, family: str, model: Any) -> None:
     broken = [publish_name(family, key) for key, tensor in model.state_dict().items() if not tensor.isfinite().all()]
     if broken:
-        shown = ", ".join(broken[:N_SHOWN]) + (", ..." if len(broken) > N_SHOWN else "")
         raise DataError(
-            f"{where}: NaN or infinite values in {len(broken)} of its weights ({shown}). Get the file again, or save the model"
-            " from before it diverged."
+            f"{where}: NaN or infinite values in {len(broken)} of its weights ({first_keys(broken)}). Get the file again,"
+            " or save the model from before it diverged."
         )

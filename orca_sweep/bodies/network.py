@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from orca_sweep.bodies import DECODERS, DIMS, Body, model_location
-from orca_sweep.bodies.loading import check_family, first_line, load_model, read_body_config
+from orca_sweep.bodies.loading import check_family, load_model, read_body_config
 from orca_sweep.bodies.tokenizers import load_tokenizer
-from orca_sweep.errors import InputError
+from orca_sweep.errors import InputError, first_line
 from orca_sweep.store import state_digest
 from orca_sweep.streams import torch_stream
 
@@ -300,7 +300,7 @@ def fresh_model(body: Body, seed: int) -> Any:
 
 
 def base_model(config: Any) -> Any:
-    """Returns a randomly initialised base model of a transformers config.
+    """Returns a randomly initialised base model for a transformers config.
 
     Raises:
         InputError: if transformers cannot build it.
@@ -311,7 +311,7 @@ def base_model(config: Any) -> Any:
         return AutoModel.from_config(config, **_options(config.model_type))
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"body.name: its config.json gives no {config.model_type} body ({first_line(error)})."
+            f"body.name: transformers cannot build a {config.model_type} body from its config.json ({first_line(error)})."
         ) from None
 
 
@@ -319,8 +319,8 @@ def load_config(body: Body) -> Any:
     """Returns the body's transformers config.
 
     Raises:
-        InputError: if its family is not supported, or it is impossible.
-        OSError: if a hub id's cannot be fetched (transformers' own words).
+        InputError: if its family is not supported, or the config is impossible.
+        OSError: if the config of a hub id cannot be fetched (transformers' own words).
     """
     return read_body_config(body)[1]
 
@@ -333,9 +333,9 @@ def load_pretrained(body: Body, allow_pickle: bool = False) -> LoadedBody:
     heads and poolers, which are not used, may be there or missing.
 
     Raises:
-        InputError: if the family is not supported, or the config impossible.
-        DataError: if weights are missing, unexpected, of another shape or type, or not finite; if a file is damaged; if
-            the tokenizer has words without an embedding.
+        InputError: if the family is not supported, or the config is impossible.
+        DataError: if weights are missing, unexpected, of another shape or type, or not finite; if a file is damaged; or
+            if the tokenizer has words without an embedding.
         OSError: if the weights cannot be found or fetched (transformers' own words).
     """
     raw, config = read_body_config(body)
@@ -347,7 +347,7 @@ def load_pretrained(body: Body, allow_pickle: bool = False) -> LoadedBody:
 
 
 def body_tokenizer(body: Body, config: Any) -> Any:
-    """Returns the tokenizer of a text body's folder or hub id; None for vision bodies, and if a folder has none.
+    """Returns the tokenizer of a text body's folder or hub id; None for vision bodies and folders without one.
 
     Raises:
         DataError: if it cannot be read, or has more words than the body's embedding has rows.

@@ -1,31 +1,31 @@
-"""Tokenizers of text bodies: loading them, and whether the body has an embedding for every word."""
+"""Loads the tokenizers of text bodies and checks that the body has an embedding for every word."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from orca_sweep.errors import DataError
+from orca_sweep.errors import DataError, first_line
 from orca_sweep.pointers import refuse_pointer
 
 TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 FILES = (TOKENIZER, SETTINGS, "vocab.json", "merges.txt", "vocab.txt", "special_tokens_map.json", "added_tokens.json")
-"""All that a tokenizer may be read from."""
+"""Files that a tokenizer may consist of."""
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 PADDING = ("<pad>", "[PAD]", "</s>", "<|endoftext|>", "[SEP]")
-"""Words that pad, in the order in which they are taken; padding is left out of every mean."""
+"""Words that can serve as padding, the preferred one first; padding is left out of every mean."""
 
 
 def check_tokenizer(folder: Path, n_rows: int) -> None:
     """Refuses a folder's tokenizer that cannot be read, or that has words without a row in the embedding.
 
-    Nothing is said of a folder without a tokenizer: naive fine-tuning needs none.
+    A folder without a tokenizer passes: naive fine-tuning needs none.
 
     Args:
         folder: Holds the body.
-        n_rows: Words in the body's embedding.
+        n_rows: Rows of the body's embedding.
 
     Raises:
-        DataError: saying what is wrong with which file.
+        DataError: naming the file and what is wrong with it.
     """
     for name in FILES:
         refuse_pointer(folder / name)
@@ -36,13 +36,13 @@ def check_tokenizer(folder: Path, n_rows: int) -> None:
 def _refuse_surplus(where: object, n_words: int, n_rows: int) -> None:
     if n_words > n_rows:
         raise DataError(
-            f"{where}: {n_words} words, but the body's embedding has {n_rows} rows, so that words"
-            f" {n_rows} to {n_words - 1} have no embedding. Put the tokenizer beside the weights that it was made for."
+            f"{where}: {n_words} words, but the body's embedding has {n_rows} rows, so words {n_rows} to {n_words - 1}"
+            " have no embedding. Put the tokenizer beside the weights that it was made for."
         )
 
 
 def _count_words(folder: Path) -> int:
-    """One more than the largest number of a word in tokenizer.json, and words that its settings add."""
+    """One more than the largest word id in tokenizer.json, plus the words that the tokenizer's settings add."""
     path = folder / TOKENIZER
     try:
         whole = json.loads(path.read_text(encoding="utf-8"))
@@ -51,7 +51,7 @@ def _count_words(folder: Path) -> int:
         ids |= {token["content"]: token["id"] for token in whole.get("added_tokens") or ()}
         n_words = max(ids.values(), default=-1) + 1
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-        raise _unreadable(path, error) from None
+        raise _unreadable_error(path, error) from None
     return n_words + len(_added_words(folder / SETTINGS) - ids.keys())
 
 
@@ -63,21 +63,20 @@ def _added_words(path: Path) -> set[str]:
         settings = json.loads(path.read_text(encoding="utf-8"))
         named = [settings.get(name) for name in SPECIAL]
     except (OSError, ValueError, RecursionError, AttributeError) as error:
-        raise _unreadable(path, error) from None
+        raise _unreadable_error(path, error) from None
     words = [token.get("content") if isinstance(token, dict) else token for token in named]
     return {word for word in words if isinstance(word, str)}
 
 
-def _unreadable(where: object, error: Exception) -> DataError:
-    first = (str(error).strip().splitlines() or ["no more is known"])[0]
+def _unreadable_error(where: object, error: Exception) -> DataError:
     return DataError(
-        f"{where}: not readable as a tokenizer ({type(error).__name__}: {first[:200]}). Save it again with"
-        " tokenizer.save_pretrained, or get the file again."
+        f"{where}: cannot be read as a tokenizer ({first_line(error)}). Save it again with tokenizer.save_pretrained, or"
+        " get the file again."
     )
 
 
 def load_tokenizer(location: str, revision: str | None, n_rows: int) -> Any:
-    """Returns the tokenizer of a text body's folder or hub id, one that can pad; None of a folder that has none.
+    """Returns the tokenizer of a text body's folder or hub id, able to pad; None for a folder without one.
 
     ``tokenizer.json`` alone is enough.
 
@@ -95,7 +94,7 @@ def load_tokenizer(location: str, revision: str | None, n_rows: int) -> Any:
         elif (folder / TOKENIZER).is_file():
             tokenizer = _load_file(folder / TOKENIZER)
         else:
-            return None  # such a body works for naive fine-tuning; a proxy says what it lacks
+            return None  # enough for naive fine-tuning; a text proxy reports what is missing
     _let_pad(tokenizer)
     _refuse_surplus(location, max(tokenizer.get_vocab().values(), default=-1) + 1, n_rows)
     return tokenizer
@@ -109,7 +108,7 @@ def _load_whole(location: str, revision: str | None) -> Any:
     except (OSError, MemoryError):
         raise
     except Exception as error:  # the reader of tokenizers raises Exception itself
-        raise _unreadable(location, error) from None
+        raise _unreadable_error(location, error) from None
 
 
 def _load_file(path: Path) -> Any:
@@ -120,11 +119,11 @@ def _load_file(path: Path) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # the reader of tokenizers raises Exception itself
-        raise _unreadable(path, error) from None
+        raise _unreadable_error(path, error) from None
 
 
 def _let_pad(tokenizer: Any) -> None:
-    """Gives a tokenizer without a padding token one of its own words; no word is added."""
+    """Makes one of its own words the padding token of a tokenizer without one; adds no word."""
     if tokenizer.pad_token is not None:
         return
     words = tokenizer.get_vocab()

@@ -54,16 +54,16 @@ def plan(
 
 
 def make_plan(path: Path) -> Plan:
-    """Returns the plan of a space YAML, with what it imports imported.
+    """Returns the plan of a space YAML, after importing the modules it names.
 
     Raises:
-        InputError: with every mistake in the space, or with what is wrong with the files of its bodies.
+        InputError: with every mistake in the space, or every problem with the files of its bodies.
     """
     from orca_sweep.space import plan_space
-    from orca_sweep.trial import broken_bodies, load_imports, resolve
+    from orca_sweep.trial import find_body_problems, load_imports, resolve
 
     made = plan_space(path, load_imports, resolve)
-    problems = broken_bodies([*made.cells, *(trial.config for trial in made.trials)])
+    problems = find_body_problems([*made.cells, *(trial.config for trial in made.trials)])
     if problems:
         raise InputError(problems)
     return made

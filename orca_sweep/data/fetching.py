@@ -18,7 +18,7 @@ from filelock import FileLock
 from orca_sweep.data.conversion import File
 from orca_sweep.data.readers import DAMAGED
 from orca_sweep.errors import DataError
-from orca_sweep.pointers import find_pointer
+from orca_sweep.pointers import pointer_problem
 
 HASHES = "hashes.json"
 """Hashes of files whose publisher names none, as they were at the first download; below the data root."""
@@ -267,11 +267,11 @@ class _Getter:
         if start.startswith(PAGE_STARTS) or not start:
             self.part.unlink()
             raise DataError(f"{url}: {'a web page' if start else 'nothing'} came, not a file. It was not kept.")
-        if find_pointer(self.part):
+        if pointer_problem(self.part):
             self.part.unlink()
             raise DataError(
-                f"{url}: a Git LFS pointer came, not the file itself. It was not kept. Get the file from the task's"
-                " source, or name a mirror with --base-url."
+                f"{url}: the server sent a Git LFS pointer, not the file itself. It was not kept. Get the file from the"
+                " task's source, or name a mirror with --base-url."
             )
 
 

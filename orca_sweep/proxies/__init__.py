@@ -7,7 +7,7 @@ from pathlib import Path
 from orca_sweep.data import missing_packages, read_npy
 from orca_sweep.declaration import SHUFFLED, Declaration, parse
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.pointers import find_pointer
+from orca_sweep.pointers import pointer_problem
 from orca_sweep.proxies import declared, embedded
 from orca_sweep.proxies.images import Scaling, Treatment, Views, apply_views, draw_views, scaling_of
 from orca_sweep.proxies.phrases import draw_samples
@@ -38,7 +38,7 @@ __all__ = [
 TEXT_FILES = {"text_xs_32.npy": "text_ys_32.npy", "text_xs.npy": "text_ys.npy"}
 """Features and labels of the original text proxy, under the names it went by."""
 TEXT_ROWS = 5000
-"""Rows that the original code keeps of its text proxy, the first ones."""
+"""The original code keeps only the first rows of its text proxy, so many."""
 
 
 def _nothing(root: Path) -> ProxyData:
@@ -126,8 +126,8 @@ PUBLISHED_SCALING = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
 }
-"""Mean and spread of each channel as released code has them; for cifar10 the spread is the mean over images of that
-within each image, which is smaller than that of all pixels."""
+"""Mean and standard deviation of each channel in the released code. The standard deviation of cifar10 is the mean of
+those within single images, which is smaller than that over all pixels."""
 # Script-only data sets of the hub are read from its own conversion to Parquet.
 CONVERTED = "refs/convert/parquet"
 for _name, _kind, _n, _where, _about in (
@@ -138,12 +138,12 @@ for _name, _kind, _n, _where, _about in (
     (
         "conll2003-ner", "text", 5,
         Declaration("eriktks/conll2003", "tokens", "ner_tags", "validation", None, CONVERTED),
-        "news with tagged named entities: up to 350 phrases of each kind, or tokens of each tag",
+        "news with tagged named entities: up to 350 phrases per kind, or tokens per tag",
     ),
     (
         "conll2000-chunking", "text", 12,
         Declaration("eriktks/conll2000", "tokens", "chunk_tags", "train", None, CONVERTED),
-        "news with tagged phrases: up to 350 of each kind, or tokens of each tag",
+        "news with tagged phrases: up to 350 per kind, or tokens per tag",
     ),
     ("agnews", "text", 4, Declaration("fancyzhx/ag_news", "text", "label"), "news of four topics"),
 ):  # fmt: skip
@@ -188,15 +188,15 @@ def find_proxy(name: str) -> Proxy:
     suffix = Path(found.path).suffix if found.is_local else ""
     form: Form | None = "features" if suffix == ".npz" else "tagged" if suffix in declared.CONLL else None
     return Proxy(
-        found.text,
-        None,
-        None,
-        lambda root: declared.load(found),
-        "declared",
-        found.path,
-        "the user's",
-        () if form else ("datasets",),
-        "data",
+        name=found.text,
+        kind=None,
+        n_classes=None,
+        load=lambda root: declared.load(found),
+        meaning="declared",
+        source=found.path,
+        licence="the user's",
+        packages=() if form else ("datasets",),
+        extra="data",
         form=form,
     )
 
@@ -219,12 +219,12 @@ def unavailable_proxy(proxy: Proxy, data_root: Path | None = None) -> list[str]:
     found = parse(proxy.name.removeprefix(SHUFFLED))
     if found and found.is_local and not Path(found.path).exists():
         problems.append(f"proxy {proxy.name!r} needs {found.path}, which is not there. Correct the path.")
-    pointers = [find_pointer(Path(found.path))] if found and found.is_local else []
+    pointers = [pointer_problem(Path(found.path))] if found and found.is_local else []
     if proxy.name.removeprefix(SHUFFLED) == "orca-text" and data_root is not None:
         problems += (
             []
             if any((data_root / name).is_file() for name in TEXT_FILES)
             else [f"proxy {proxy.name!r} needs {' or '.join(TEXT_FILES)} in {data_root}, which is not there."]
         )
-        pointers += [find_pointer(data_root / name) for names in TEXT_FILES.items() for name in names]
+        pointers += [pointer_problem(data_root / name) for names in TEXT_FILES.items() for name in names]
     return problems + [f"proxy {proxy.name!r} needs {text}" for text in pointers if text]

@@ -31,7 +31,7 @@ def load(declared: Declaration) -> ProxyData:
     """Reads a declared data set.
 
     Texts are samples as they are; images are scaled to [0, 1]; a column of token lists with a column of tag
-    lists gives tagged sentences, which ``draw_samples`` makes samples of.
+    lists gives tagged sentences, from which ``draw_samples`` draws samples.
 
     Raises:
         DataError: naming the data set, the column and what was found.
@@ -110,7 +110,7 @@ def _table(declared: Declaration) -> Any:
 
 
 def _refuse_pointers(path: Path) -> None:
-    """Refuses Git LFS pointers, which the library would read as text: the file itself, or any in the folder."""
+    """Refuses a Git LFS pointer, which the library would read as text: the file itself, or any in the folder."""
     for file in [path] if path.is_file() else sorted(path.rglob("*")):
         refuse_pointer(file)
 
@@ -152,7 +152,7 @@ def _images(rows: Iterable[Any]) -> np.ndarray:
 
 
 def _tagged(sentences: Sequence[Any], tags: Sequence[Any], names: tuple[str, ...], where: str) -> ProxyData:
-    """Sentences with the tags of all their tokens, as classes."""
+    """Sentences with the class of each token's tag."""
     for i, (words, marks) in enumerate(zip(sentences, tags, strict=True)):
         if len(words) != len(marks):
             raise DataError(f"{where}: sentence {i} has {len(words)} tokens and {len(marks)} tags.")
@@ -214,9 +214,9 @@ def _features(path: Path, declared: Declaration) -> ProxyData:
 
 
 def features_data(features: np.ndarray, labels: np.ndarray, where: str) -> ProxyData:
-    """Checks features (M, D) or (M, T, D) and labels (M,) and returns them as a proxy's data; the mean is over T.
+    """Checks features (M, D) or (M, T, D) and labels (M,) and returns them as a proxy's data, averaged over T.
 
-    Labels keep their numbers, whatever these are.
+    Labels keep their values: they need not be 0 to K - 1.
     """
     if features.ndim not in (2, 3) or features.dtype.kind != "f" or len(features) == 0:
         raise DataError(

@@ -85,7 +85,7 @@ def dummy() -> ProxyData:
 def shuffled(data: ProxyData) -> ProxyData:
     """Returns the same samples with their labels permuted: the classes stay as large as they are.
 
-    Of tagged sentences the labels are permuted once samples are drawn, so that these are the same.
+    For tagged sentences, labels are permuted after samples are drawn, so that the samples stay the same.
     """
     digest = hashlib.sha256(f"shuffled:{data.fingerprint}".encode()).hexdigest()
     if isinstance(data.inputs, Tagged):

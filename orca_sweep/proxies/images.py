@@ -1,4 +1,4 @@
-"""What is done to proxy images before a body sees them: normalising, and one augmented view of each."""
+"""Prepares proxy images before a body sees them: normalisation, and one augmented view of each."""
 
 import math
 from dataclasses import dataclass
@@ -17,18 +17,17 @@ BLOCK = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Scaling:
-    """What pixels in [0, 1] are normalised with, per channel: (pixel - mean) / std."""
+    """How pixels in [0, 1] are normalised, per channel: (pixel - mean) / std."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     channels_of: Literal["proxy", "body"]
-    """Whose channels these are: those of the proxy are normalised before they are matched to the body's, those of the
-    body after."""
+    """Whose channels these are: the proxy's are normalised before they are matched to the body's, the body's after."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Treatment:
-    """What is done to the images of a proxy; nothing by default."""
+    """How a proxy's images are prepared; by default they stay as they are."""
 
     scaling: Scaling | None = None
     is_augmented: bool = False
@@ -36,7 +35,7 @@ class Treatment:
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
-    """One augmented view of each of M images: where it is cropped, and whether it is mirrored."""
+    """One augmented view of each of M images: where it is cropped, and whether it is flipped."""
 
     offsets: np.ndarray
     """(M, 2): top and left in the padded image, 0 to 2 PAD."""
@@ -48,15 +47,15 @@ class Views:
 
 
 def draw_views(n: int) -> Views:
-    """Returns the views of n images, drawn evenly from a stream of a fixed seed: features are made once per proxy."""
+    """Returns random views of n images; the seed is fixed, since features are computed once per proxy."""
     rng = stream_rng(0, "proxy augmentation")
     return Views(offsets=rng.integers(0, 2 * PAD + 1, size=(n, 2)), flipped=rng.integers(0, 2, size=n) == 1)
 
 
 def apply_views(images: np.ndarray, views: Views) -> np.ndarray:
-    """Returns each image (M, C, H, W) in its view: padded with black, cropped to its own size, mirrored left-right.
+    """Returns each image (M, C, H, W) in its view: padded with black, cropped to its own size, flipped left to right.
 
-    Source: ORCA's code uses the training transform of its image proxy for features, so each is seen in one such view.
+    Source: ORCA's code computes proxy features with its training transform, so each image is seen in one such view.
     """
     height, width = images.shape[2:]
     padded = np.pad(images, ((0, 0), (0, 0), (PAD, PAD), (PAD, PAD)))
@@ -68,19 +67,19 @@ def apply_views(images: np.ndarray, views: Views) -> np.ndarray:
 
 
 def scaling_of(proxy: Proxy, inputs: np.ndarray | Noise) -> Scaling:
-    """Returns a proxy's own scaling: the published numbers of its record, else those of all its images as loaded.
+    """Returns a proxy's own scaling: the published numbers in its record, or those measured on its loaded images.
 
-    Noise has the mean and spread that its pixels are drawn with. A channel of one value alone is divided by 1.
+    Noise has the mean and standard deviation of its distribution. A constant channel has standard deviation 1.
 
     Raises:
-        InputError: if the record has one of mean and spread alone, or a spread that is not above 0.
-        DataError: if images are not finite, or all channels have one value alone.
+        InputError: if the record has a mean or a standard deviation only, or a standard deviation not above 0.
+        DataError: if images are not finite, or all channels are constant.
     """
     if proxy.channel_mean is not None or proxy.channel_std is not None:
         if not proxy.channel_mean or not proxy.channel_std or min(proxy.channel_std) <= 0:
             raise InputError(
                 f"proxy {proxy.name!r}: its record has channel_mean {proxy.channel_mean}, channel_std"
-                f" {proxy.channel_std}. Give both, spreads above 0, or neither."
+                f" {proxy.channel_std}. Give both, with channel_std above 0, or neither."
             )
         return Scaling(mean=proxy.channel_mean, std=proxy.channel_std, channels_of="proxy")
     if isinstance(inputs, Noise):
@@ -88,19 +87,19 @@ def scaling_of(proxy: Proxy, inputs: np.ndarray | Noise) -> Scaling:
         return Scaling(mean=(inputs.pixel_mean,) * n, std=(inputs.pixel_std,) * n, channels_of="proxy")
     mean, std = _measure_channels(inputs)
     if not np.isfinite([mean, std]).all():
-        raise DataError(f"proxy {proxy.name!r}: its images hold NaN or infinite values. Take them out.")
+        raise DataError(f"proxy {proxy.name!r}: its images hold NaN or infinite values. Remove them.")
     is_constant = np.array([inputs[:, k].min() == inputs[:, k].max() for k in range(inputs.shape[1])])
     if is_constant.all():
         raise DataError(
-            f"proxy {proxy.name!r}: all of its pixels are alike in every channel (mean {mean.tolist()}), so there is no"
-            " spread to divide by. Name a proxy whose images differ."
+            f"proxy {proxy.name!r}: all pixels of a channel are equal, in every channel (mean {mean.tolist()}), so its"
+            " images cannot be normalised. Name a proxy whose images differ."
         )
     std[is_constant] = 1
     return Scaling(mean=tuple(mean.tolist()), std=tuple(std.tolist()), channels_of="proxy")
 
 
 def _measure_channels(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and population spread of each channel over all pixels of (M, C, H, W), in double precision."""
+    """Mean and population standard deviation of each channel over all pixels of (M, C, H, W), in double precision."""
     blocks = [images[i : i + BLOCK] for i in range(0, len(images), BLOCK)]
     n = math.prod(images.shape) / images.shape[1]
     mean = sum(block.sum(axis=(0, 2, 3), dtype=np.float64) for block in blocks) / n

@@ -1,4 +1,4 @@
-"""Labelled samples of tagged sentences: phrases, or single tokens."""
+"""Draws labelled samples from tagged sentences: phrases, or single tokens."""
 
 import hashlib
 import json
@@ -13,34 +13,34 @@ from orca_sweep.proxies.records import Pooling, ProxyData, Spans, Tagged
 from orca_sweep.streams import stream_rng
 
 SAMPLES_PER_CLASS = 350
-"""Phrases or tokens drawn of each class: most words carry the tag of no entity."""
+"""Phrases or tokens drawn per class, since most words belong to no entity."""
 MAX_WORDS = 64
-"""Samples are drawn among the first words of a sentence, which every body's input can hold."""
+"""Samples are drawn from the first words of a sentence, which fit into every body's input."""
 Tag = tuple[str, str]
 """A tag's mark ('B', 'I', or none) and its kind: 'B-PER' is ('B', 'PER'), 'O' is ('', 'O')."""
 
 
 def draw_samples(data: ProxyData, pooling: Pooling) -> ProxyData:
-    """Returns a proxy's labelled samples: of tagged sentences up to 350 per class, of all else what is there.
+    """Returns a proxy's labelled samples: up to 350 per class from tagged sentences, any other data unchanged.
 
-    With ``mean`` a sample is a phrase, the longest run of tokens that the tags mark as one, and its class is the tag
-    without its mark; with ``token`` it is one token, and its class is the tag. They are drawn once and for all.
+    With ``mean`` a sample is a phrase, a run of tokens that the tags mark as one, and its class is the tag without its
+    mark. With ``token`` a sample is one token, and its class is the tag. The seed is fixed.
 
     Raises:
         DataError: if no phrase lies within the first words of its sentence.
 
-    Source: ``mean`` follows what ORCA's authors say of their text proxy (labelled spans of a CoNLL data set, prepared
+    Source: ``mean`` follows the authors' description of their text proxy (labelled spans of a CoNLL data set, prepared
     as in ganeshjawahar/interpret_bert); ``token`` follows later code of the same authors.
     """
     if not isinstance(data.inputs, Tagged):
         return data
-    samples = _drawn(data.inputs, pooling)
+    samples = _label_and_draw(data.inputs, pooling)
     for _ in range(data.inputs.n_shuffles):
         samples = shuffled(samples)
     return samples
 
 
-def _drawn(tagged: Tagged, pooling: Pooling) -> ProxyData:
+def _label_and_draw(tagged: Tagged, pooling: Pooling) -> ProxyData:
     has_begins = any(name.startswith("B-") for name in tagged.names)
     tags = [split_tag(name, has_begins) if pooling == "mean" else ("", name) for name in tagged.names]
     numbers = {kind: k for k, kind in enumerate(dict.fromkeys(kind for _, kind in tags))}
@@ -52,29 +52,30 @@ def _drawn(tagged: Tagged, pooling: Pooling) -> ProxyData:
                 bounds.append((i, first, end))
                 labels.append(numbers[marks[first][1]])
     if not bounds:
-        raise DataError(f"proxy: no phrase lies within the first {MAX_WORDS} words of a sentence. Cut sentences.")
+        raise DataError(f"proxy: no phrase lies within the first {MAX_WORDS} words of a sentence. Split the sentences.")
     kept = _draw_evenly(np.array(labels, dtype=np.int64), "proxy tokens" if pooling == "token" else "proxy phrases")
-    return _cut(tagged, np.array(bounds, dtype=np.int64)[kept], np.array(labels, dtype=np.int64)[kept], pooling)
+    return _keep_sentences(
+        tagged, np.array(bounds, dtype=np.int64)[kept], np.array(labels, dtype=np.int64)[kept], pooling
+    )
 
 
 def split_tag(name: str, has_begins: bool) -> Tag:
-    """Returns a tag's mark and kind; ends and single tokens (E-, L-, S-, U-) are marks only beside B-."""
+    """Returns a tag's mark and kind; E-, L-, S- and U- are marks only if the data have B- tags."""
     mark, _, kind = name.partition("-")
     is_mark = mark in ("B", "I") or (has_begins and mark in ("E", "L", "S", "U"))
     return (mark, kind) if kind and is_mark else ("", name)
 
 
 def find_phrases(tags: Sequence[Tag]) -> list[tuple[int, int]]:
-    """Returns first token and end of each phrase of a sentence; a token without a mark is a phrase of its own.
+    """Returns the first token and the end of each phrase in a sentence; a token without a mark is one phrase.
 
-    IOB1, IOB2 and BIOES (or BILOU) are all read: I-X goes on with the B-X or I-X just before it, and begins a phrase
-    after anything else.
+    Reads IOB1, IOB2 and BIOES (or BILOU): I-X continues a B-X or I-X directly before it, and otherwise starts a phrase.
     """
-    starts = [j for j, tag in enumerate(tags) if j == 0 or not _continues(tags[j - 1], tag)]
+    starts = [j for j, tag in enumerate(tags) if j == 0 or not _continues_phrase(tags[j - 1], tag)]
     return list(pairwise([*starts, len(tags)]))
 
 
-def _continues(before: Tag, tag: Tag) -> bool:
+def _continues_phrase(before: Tag, tag: Tag) -> bool:
     return tag[0] in ("I", "E", "L") and before[0] in ("B", "I") and before[1] == tag[1]
 
 
@@ -85,8 +86,8 @@ def _draw_evenly(labels: np.ndarray, stream: str) -> np.ndarray:
     return np.sort(np.concatenate(drawn))
 
 
-def _cut(tagged: Tagged, bounds: np.ndarray, labels: np.ndarray, pooling: Pooling) -> ProxyData:
-    """The samples with the sentences that they lie in, and no others."""
+def _keep_sentences(tagged: Tagged, bounds: np.ndarray, labels: np.ndarray, pooling: Pooling) -> ProxyData:
+    """The samples, with only those sentences that contain one."""
     used, bounds[:, 0] = np.unique(bounds[:, 0], return_inverse=True)
     sentences = tuple(tagged.sentences[i] for i in used)
     content = json.dumps([pooling, sentences]).encode() + bounds.tobytes() + labels.tobytes()

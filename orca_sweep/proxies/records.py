@@ -9,19 +9,20 @@ from typing import Literal
 import numpy as np
 
 Pooling = Literal["mean", "token"]
-"""What a sample of tagged sentences is: ``mean``, a phrase, by all of its pieces; ``token``, one token, by its first."""
+"""What a sample of tagged sentences is: a phrase, averaged over its word pieces (``mean``), or one token, by its first
+word piece (``token``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tagged:
-    """Sentences with a tag for every token, as they are read; ``draw_samples`` makes labelled samples of them."""
+    """Sentences with a tag for every token, as read; ``draw_samples`` draws labelled samples from them."""
 
     sentences: tuple[tuple[str, ...], ...]
     tags: tuple[tuple[int, ...], ...]
-    """For each token of each sentence the number of its tag in ``names``."""
+    """For each token of each sentence, the index of its tag in ``names``."""
     names: tuple[str, ...]
     n_shuffles: int = 0
-    """How often labels are to be permuted once samples are drawn."""
+    """How often labels are permuted after samples are drawn."""
 
     def __len__(self) -> int:
         return sum(map(len, self.sentences))
@@ -49,7 +50,7 @@ class Noise:
     image_shape: tuple[int, int, int]
     pixel_mean: float = 0.5
     pixel_std: float = 1 / math.sqrt(12)
-    """Mean and spread of pixels spread evenly over [0, 1]."""
+    """By default, mean and standard deviation of a uniform distribution on [0, 1]."""
 
     def __len__(self) -> int:
         return self.n
@@ -74,7 +75,7 @@ Form = Literal["plain", "tagged", "features"]
 class ProxyData:
     """A proxy's samples and labels (M,): images float32 (M, C, H, W) in [0, 1], M texts, or another kind of input.
 
-    Tagged sentences have no labels yet: what is labelled depends on the pooling (``draw_samples``).
+    Tagged sentences have no labels yet: the samples depend on the pooling (``draw_samples``).
     """
 
     inputs: Inputs
@@ -92,7 +93,7 @@ class Proxy:
     kind: Literal["image", "text", "any", "none"] | None
     """What bodies can embed it; None for a data set that has to be read first."""
     n_classes: int | None
-    """Of tagged sentences, the kinds of phrases: what ``embedder.proxy_pooling: mean`` labels."""
+    """For tagged sentences, the kinds of phrases: the classes of ``embedder.proxy_pooling: mean``."""
     load: Callable[[Path], ProxyData]
     meaning: str
     source: str
@@ -100,8 +101,8 @@ class Proxy:
     packages: tuple[str, ...] = ()
     extra: str | None = None
     form: Form | None = None
-    """Samples as they are, tagged sentences, or features made beforehand; None if that has to be read first."""
+    """Plain samples, tagged sentences, or precomputed features; None if only reading the data tells."""
     channel_mean: tuple[float, ...] | None = None
-    """Published mean of each channel in [0, 1]; None measures the loaded images."""
+    """Published mean of each channel, for pixels in [0, 1]; None = measured on the loaded images."""
     channel_std: tuple[float, ...] | None = None
-    """Published spread of each channel, given with ``channel_mean``."""
+    """Published standard deviation of each channel, given together with ``channel_mean``."""

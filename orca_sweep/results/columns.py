@@ -69,13 +69,13 @@ TRIAL_MEASURES = (
     Column("n_proxy_classes_skipped", "int64", "classes", "proxy classes with one sample, left out by otdd"),
     Column("n_proxy", "int64", "samples", "proxy samples aligned to"),
     Column(
-        "proxy_mean", "string", "pixel in [0, 1]", "JSON: per channel, what is taken off proxy images; null = nothing"
+        "proxy_mean", "string", "pixel in [0, 1]", "JSON: per channel, mean subtracted from proxy images; null = none"
     ),
     Column(
         "proxy_std",
         "string",
         "pixel in [0, 1]",
-        "JSON: per channel, what they are divided by then (1 where all pixels are alike)",
+        "JSON: per channel, standard deviation they are divided by (1 if all pixels are equal); null = none",
     ),
     Column("pretrain_metric", "double", "", "held-out score of our own pre-training: error (images) or loss (text)"),
     Column("n_parameters", "int64", "", "parameters of embedder, body and predictor"),
@@ -136,9 +136,9 @@ STAGE_COLUMNS = (
     Column("stage", "string", "", "data, body, proxy, embedder, finetune or test"),
     Column("phase", "int64", "", "phase of the freeze schedule in fine-tuning, from 1; 1 in all other stages"),
     Column("frozen", "string", "", "what rests in this phase, joined by '+'; empty if nothing does"),
-    Column("lr_factor", "double", "", "of the phase, on the learning rate of its steps; null outside fine-tuning"),
+    Column("lr_factor", "double", "", "factor of the phase on the learning rate; null outside fine-tuning"),
     Column("constant_lr", "bool", "", "whether the phase holds the rate at its peak; null outside fine-tuning"),
-    Column("fresh_optimizer", "bool", "", "whether optimizer and rate schedule start anew; null outside fine-tuning"),
+    Column("fresh_optimizer", "bool", "", "whether optimizer and rate schedule restart; null outside fine-tuning"),
     Column("first_epoch", "int64", "epochs", "first epoch of the phase; null in stages without epochs"),
     Column("last_epoch", "int64", "epochs", "last epoch of the phase that was done"),
     Column("n_trainable", "int64", "", "trainable parameters"),

@@ -80,7 +80,7 @@ def _untried_rate(plan: Plan, task: str, flats: list[dict[str, Any]]) -> Iterato
 
 
 def _rates_of_schedules(task: str, flats: list[dict[str, Any]]) -> Iterator[str]:
-    """Freeze schedules with learning rates or fresh starts of their own, and none that freezes alike without them."""
+    """Warns of freeze schedules that set learning rates or fresh starts, if no cell freezes the same without them."""
     schedules: dict[tuple[Phase, ...], str] = {}
     for flat in flats:
         freeze, freeze_epochs = flat["finetune.freeze"], flat["finetune.freeze_epochs"]
@@ -90,8 +90,8 @@ def _rates_of_schedules(task: str, flats: list[dict[str, Any]]) -> Iterator[str]
     alone = [text for phases, text in schedules.items() if without_stepping(phases) not in plain]
     if alone and len(schedules) > 1:
         yield (
-            f"finetune.freeze {', '.join(alone)} in {task} sets learning rates or fresh starts beside what rests, and no cell"
-            " freezes the same without them: an effect of one cannot be told from an effect of the other. Add that cell."
+            f"finetune.freeze {', '.join(alone)} in {task} sets learning rates or fresh starts as well as what is frozen, and"
+            " no cell freezes the same without them: their effects cannot be told apart. Add that cell."
         )
 
 

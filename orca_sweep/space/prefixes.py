@@ -13,9 +13,9 @@ from orca_sweep.freezing import GRADUAL, Phase, beginning, schedule
 from orca_sweep.space.records import PlannedTrial
 
 Work = tuple[tuple[str, ...], float, bool, bool]
-"""What an epoch of a phase does: ``Phase.work``."""
+"""``Phase.work``: what each epoch of a phase does."""
 Stretches = tuple[tuple[Work, int], ...]
-"""What is done for how many epochs, one after the other."""
+"""Work and its number of epochs, one after the other."""
 
 
 def without_schedule(config: TrialConfig) -> TrialConfig:
@@ -28,7 +28,7 @@ def without_schedule(config: TrialConfig) -> TrialConfig:
 
 
 def first_work(config: TrialConfig) -> Work:
-    """Returns what a trial does in its first epoch of fine-tuning: trials with others share none of it."""
+    """Returns the work of a trial's first fine-tuning epoch: trials that differ in it share no epochs."""
     return schedule(config.finetune.freeze, config.finetune.freeze_epochs)[0].work
 
 

@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from orca_sweep import designs
 from orca_sweep.config import Seed, explain, knobs, unknown_knob
 from orca_sweep.errors import InputError
-from orca_sweep.pointers import find_pointer
+from orca_sweep.pointers import pointer_problem
 from orca_sweep.registry import hint
 from orca_sweep.space.margins import read_margins
 from orca_sweep.space.records import (
@@ -60,7 +60,7 @@ def _parse(path: Path) -> tuple[object, dict[Path_, int]]:
         raise InputError(f"{path}: no such file. {hint(path.name, near) if near else 'Name a space YAML.'}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as text ({error}). A space is a UTF-8 YAML file.") from None
-    problem = find_pointer(path)
+    problem = pointer_problem(path)
     if problem:
         raise InputError(problem)
     try:

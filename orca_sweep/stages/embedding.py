@@ -18,7 +18,7 @@ from orca_sweep.bodies.network import LoadedBody, to_arrays, to_tensors
 from orca_sweep.config import EmbedderConfig, TrialConfig
 from orca_sweep.errors import DataError, DivergedError
 from orca_sweep.model import Embedder1D, Embedder2D
-from orca_sweep.number_lists import listed_numbers
+from orca_sweep.number_lists import parse_numbers
 from orca_sweep.proxies import ProxyData, Treatment
 from orca_sweep.stages.place import (
     Feed,
@@ -61,8 +61,7 @@ class ProxyFeatures:
 def proxy_features(proxy: ProxyData, body: LoadedBody, place: Place, treatment: Treatment = RAW) -> ProxyFeatures:
     """Returns the proxy's samples through the body's own input layer, mean over tokens; stored once per sweep.
 
-    Depends on the samples, on what is done to images, and on the body's input layer alone: the transformer is never
-    run.
+    Depends only on the samples, the treatment of images and the body's input layer: the transformer is never run.
     """
     inputs = {**place.key_part(), "proxy": proxy.fingerprint, "input_layer": body.input_digest()}
     key = stage_key(PROXY_STAGE, {**inputs, "image_size": body.spec.image_size, "treatment": asdict(treatment)})
@@ -145,9 +144,14 @@ def train_embedder(
         run.resume(config.embedder.epochs)
         run.train(config.embedder.epochs, frozenset(snapshot_epochs) | {config.embedder.epochs}, report)
     return EmbedderTraining(
-        tuple(run.history), run.seconds, run.seconds_now, run.constants_reused_s, run.n_skipped, run.n_proxy_skipped,
-        min(config.embedder.proxy_samples, len(proxy.features)),
-    )  # fmt: skip
+        epochs=tuple(run.history),
+        seconds=run.seconds,
+        seconds_now=run.seconds_now,
+        constants_reused_s=run.constants_reused_s,
+        n_target_classes_skipped=run.n_skipped,
+        n_proxy_classes_skipped=run.n_proxy_skipped,
+        n_proxy=min(config.embedder.proxy_samples, len(proxy.features)),
+    )
 
 
 class _Run:
@@ -183,7 +187,7 @@ class _Run:
             self.settings.lr,
             self.settings.weight_decay,
             momentum=self.settings.momentum,
-            betas=listed_numbers(self.settings.betas),
+            betas=parse_numbers(self.settings.betas),
         )
         self.history: list[dict[str, Any]] = []
         self.seconds = self.seconds_now = 0.0

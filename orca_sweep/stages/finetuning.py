@@ -17,7 +17,7 @@ from orca_sweep.config import FinetuneConfig, Source
 from orca_sweep.errors import DivergedError, InputError, TimeLimitError, out_of_memory
 from orca_sweep.freezing import Phase, epochs_before_fresh_start, phase_at, schedule
 from orca_sweep.model import OrcaModel
-from orca_sweep.number_lists import listed_numbers
+from orca_sweep.number_lists import parse_numbers
 from orca_sweep.stages.frozen import set_frozen
 from orca_sweep.stages.place import (
     Feed,
@@ -188,7 +188,7 @@ class _Loop:
             config.lr,
             config.weight_decay,
             momentum=config.momentum,
-            betas=listed_numbers(config.betas),
+            betas=parse_numbers(config.betas),
         )
         self.n_epochs = config.epochs
         self.step_size = config.batch_size * config.accumulation
@@ -274,7 +274,7 @@ class _Loop:
         with torch_stream(self.seed_of("dropout"), "dropout", epoch):
             groups = batches(self._order(epoch), self.step_size)
             for group, fetched in self._fetched(epoch, groups, part.step):
-                part.lr = self._rate(epoch, part.step)
+                part.lr = self._step_rate(epoch, part.step)
                 # A step's masks are a function of its place alone: a resumed epoch draws what the unbroken one does.
                 self.dropout_seed = stream_seed(self.seed_of("dropout"), "dropout", epoch, part.step)
                 part.total += self._optimizer_step(fetched, part.lr) * len(group)
@@ -285,8 +285,8 @@ class _Loop:
                 if part.step < len(groups):
                     self.save_if_due()
 
-    def _rate(self, epoch: int, step: int) -> float:
-        """The rate of a step of the epoch: that of the schedule since its last start, by the phase's factor."""
+    def _step_rate(self, epoch: int, step: int) -> float:
+        """The learning rate of a step in an epoch: the schedule's since its last start, times the phase's factor."""
         phase = phase_at(self.schedule, epoch)
         if phase.constant_lr:
             return self.config.lr * phase.lr_factor

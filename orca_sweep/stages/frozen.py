@@ -1,32 +1,32 @@
-"""What a freeze schedule's words mean for a model: which parameters rest, and which modules run in eval mode.
+"""What a freeze schedule's words mean for a model: which parameters are frozen, and which modules run in eval mode.
 
-Of the body's parameters (transformers' names; ``*`` is weight and bias) a word means
+These words freeze parameters of the body (transformers' names; ``*`` is weight and bias):
 
 =============================  ====================================================================================
-``body.norms``                 every normalisation layer, the one after the last layer too, and Swin's
-                               ``downsample.norm``
-``body.transformer-norms``     the same but Swin's ``downsample.norm``: in other families there is no difference
-``body.attention``             all in the attention modules but their normalisation: what ``body.qkv`` means, the output
+``body.norms``                 every normalisation layer, including the final one and Swin's ``downsample.norm``
+``body.transformer-norms``     the same without Swin's ``downsample.norm``; no difference in other families
+``body.attention``             the attention modules without their normalisation: ``body.qkv``, the output
                                projections, and Swin's ``relative_position_bias_table``
 ``body.qkv``                   queries, keys and values: RoBERTa and BERT ``query.*``, ``key.*``, ``value.*``; Swin and ViT
                                ``q_proj.*``, ``k_proj.*``, ``v_proj.*``; GPT-2 ``c_attn.*`` and GPT-NeoX
                                ``query_key_value.*``, which hold all three. No output projection, no
                                ``relative_position_bias_table``
-``body.biases``                every additive vector, those of normalisation layers too, by its name: ``*.bias``
+``body.biases``                every additive vector, including those of normalisation layers, by name: ``*.bias``
 ``body.layers[A:B]``           whole transformer layers; Swin's patch merging belongs to the block before it
-``body``                       all; so ViT's ``cls_token`` and ``position_embeddings``, which no other word means
-``body-without-KIND``          all but what ``body.KIND`` means
+``body``                       everything, including ViT's ``cls_token`` and ``position_embeddings``, which no other word
+                               freezes
+``body-without-KIND``          everything that ``body.KIND`` does not freeze
 =============================  ====================================================================================
 
 Output projections are ``attention.output.dense.*`` (RoBERTa, BERT), ``o_proj.*`` (Swin, ViT), ``attn.c_proj.*`` (GPT-2)
 and ``attention.dense.*`` (GPT-NeoX).
 
-The released ORCA (``set_param_grad`` of its ``src/utils.py``) matches parts of names, for Swin and RoBERTa. Its
-``layernorm`` leaves trainable what has ``layernorm`` or ``LayerNorm`` in its name, and all that is in no layer (the final
-normalisation, embedder, predictor), not ``downsample.norm``: that is our ``released-layernorm``
-(``body-without-transformer-norms:forever``), whereas our ``layernorm`` also trains ``downsample.norm``. Its ``non-attn``
-freezes what has ``query``, ``key`` or ``value`` in its name: our ``released-non-attn`` (``body.qkv:forever``). Either
-way embedder and predictor train. Differs from it in: a module whose parameters all rest runs without dropout here.
+The released ORCA (``set_param_grad`` in its ``src/utils.py``) matches parts of names, for Swin and RoBERTa. Its
+``layernorm`` trains parameters with ``layernorm`` or ``LayerNorm`` in their names and everything outside the layers (final
+normalisation, embedder, predictor), but not ``downsample.norm``. This is our ``released-layernorm``
+(``body-without-transformer-norms:forever``); our ``layernorm`` also trains ``downsample.norm``. Its ``non-attn`` freezes
+parameters with ``query``, ``key`` or ``value`` in their names: our ``released-non-attn`` (``body.qkv:forever``). Embedder
+and predictor train in both. Differs from it in: a module whose parameters are all frozen runs without dropout here.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,9 +45,9 @@ DOWNSAMPLING = "downsample"
 
 
 def frozen_names(model: nn.Module, words: Sequence[str]) -> set[str]:
-    """Returns the names of the parameters that the words freeze: see the table at the head of this module.
+    """Returns the names of the parameters that the words freeze: see the table at the top of this module.
 
-    Where low-rank adapters stand in for the body's weights, these never train.
+    With low-rank adapters, the body's own weights never train.
 
     Raises:
         InputError: if a slice of layers holds none.
@@ -105,8 +105,8 @@ def set_frozen(model: nn.Module, words: Sequence[str]) -> int:
     A frozen parameter gets no gradient and so no step and no weight decay. A module all of whose parameters
     are frozen runs in eval mode with all inside it, without dropout. When a phase ends, parameters that were
     trained keep their optimizer state, also while they are frozen later; parameters that were frozen start
-    with an empty one, and the learning-rate schedule goes on by the absolute step. A phase with a fresh start has
-    no state and counts steps from its own first one.
+    with an empty one, and the learning-rate schedule goes on by the absolute step. A phase with a fresh start begins
+    without state and counts steps from its own first one.
     """
     frozen = frozen_names(model, words)
     for name, parameter in model.named_parameters():

@@ -86,7 +86,7 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Returns a fused optimizer: adamw or adam, which use betas, or sgd, which uses momentum.
 
-    adam and sgd add the weight decay to the gradient, adamw shrinks the weights by lr times it.
+    adam and sgd add the weight decay to the gradient; adamw shrinks the weights by lr * weight_decay.
     """
     if name == "sgd":
         return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, fused=True)
@@ -113,7 +113,7 @@ def start_momentum(optimizer: torch.optim.Optimizer) -> None:
 
 
 def forget_state(optimizer: torch.optim.Optimizer) -> None:
-    """Makes the optimizer as it was before its first step: no moments, no momentum, no step counts."""
+    """Resets the optimizer to before its first step: no moments, no momentum, no step counts."""
     optimizer.state.clear()
 
 
@@ -128,7 +128,7 @@ def optimizer_arrays(optimizer: torch.optim.Optimizer) -> dict[str, np.ndarray]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, arrays: Mapping[str, np.ndarray]) -> None:
-    """Puts ``optimizer_arrays`` back in the place of whatever state there is."""
+    """Replaces the optimizer's state with that in ``optimizer_arrays``."""
     forget_state(optimizer)
     parameters = optimizer.param_groups[0]["params"]
     for key, array in arrays.items():

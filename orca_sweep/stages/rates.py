@@ -1,15 +1,15 @@
-"""The learning rate of every step of embedder training and of fine-tuning: functions of the step and of fields alone."""
+"""The learning rate of each step of embedder training and fine-tuning: functions of the step and config fields only."""
 
 from orca_sweep.config import EmbedderConfig, FinetuneConfig
-from orca_sweep.number_lists import listed_numbers
+from orca_sweep.number_lists import parse_numbers
 
 
 def embedder_learning_rate(config: EmbedderConfig, step: int) -> float:
-    """Returns the rate of embedder step ``step`` (from 0): it falls after the steps in ``lr_decay_after``, and never else.
+    """Returns the rate of embedder step ``step`` (from 0): it falls only after the steps in ``lr_decay_after``.
 
     It does not depend on ``embedder.epochs``.
     """
-    n_drops = sum(after < step for after in listed_numbers(config.lr_decay_after))
+    n_drops = sum(after < step for after in parse_numbers(config.lr_decay_after))
     return config.lr * config.lr_decay**n_drops
 
 

@@ -60,7 +60,7 @@ class Shared:
         self.start = stage_key(PREFIX_STAGE, prefixes.inputs) if prefixes else ""
 
     def key(self, epoch: int) -> str:
-        """Names the state after an epoch by the phases until then: runs that part later have it in common."""
+        """Names the state after an epoch by the phases up to it: runs that differ only later share it."""
         phases = [[*phase.work, phase.epochs] for phase in beginning(self.loop.schedule, epoch)]
         return stage_key(PREFIX_STAGE, {"start": self.start, "phases": phases})
 

@@ -16,12 +16,15 @@ from orca_sweep.model import OrcaModel
 from orca_sweep.stages.frozen import ADAPTER
 
 ATTENTION_RATE = "attention_dropout"
-"""What attention modules call the rate that they hand to the attention function."""
+"""Name that attention modules give to the dropout rate of the attention function."""
 
 
 @contextlib.contextmanager
 def switched(model: nn.Module, config: FinetuneConfig) -> Iterator[None]:
-    """Lets a model compute, for the length of a block, as fine-tuning is told to; attention, dropout, compiled code stay."""
+    """Applies fine-tuning's settings of how to compute to a model, for the length of a block.
+
+    Attention, dropout and compilation stay as set after the block.
+    """
     if isinstance(model, OrcaModel):
         set_attention(model.body, config.attention)
         set_dropout(model.body, config.dropout)
@@ -39,10 +42,10 @@ def set_attention(body: nn.Module, name: str) -> None:
 
 
 def set_dropout(body: nn.Module, rate: float | None) -> None:
-    """Sets hidden and attention dropout of every module of a body, and of its config; None leaves them as they are.
+    """Sets hidden and attention dropout in every module of a body and in its config; None changes nothing.
 
-    Modules hold their rate as a ``Dropout`` of their own, or as a number that attention hands on. Stochastic depth,
-    which leaves out whole branches, and the dropout of adapters are other things and stay.
+    A module holds its rate in a ``Dropout`` module, or as a number for the attention function. Stochastic depth, which
+    drops whole branches, and the dropout of adapters stay unchanged.
     """
     if rate is None:
         return

@@ -156,7 +156,7 @@ def _agenda(plan: Plan, setup: Setup, watch: Watch, prefixes: Prefixes) -> Agend
         names = shared_stages(config)
         if config.trial_id not in prefixes:
             return names
-        # Trials that start fine-tuning alike, and with equal phases, do the same epochs at first.
+        # Trials with the same start of fine-tuning and equal work in their first phase share their first epochs.
         start = [without_schedule(config).flat(), first_work(config)]
         return {**names, "finetune-prefix": digest("finetune-prefix", start)}
 

@@ -216,15 +216,15 @@ RELEASED = Released(
     decay=200,
     clip=1.0,
 )
-"""What most of these tasks have in common."""
+"""Settings that most of these tasks share."""
 
 
-def _recipe(**settings: Any) -> dict[str, Any]:
+def _make_recipe(**settings: Any) -> dict[str, Any]:
     return recipe(replace(RELEASED, **settings))
 
 
-def _text(optimizer: str, lr: float, weight_decay: float, length: int) -> dict[str, Any]:
-    return _recipe(body="roberta-base", optimizer=optimizer, lr=lr, weight_decay=weight_decay, length=length)
+def _text_recipe(optimizer: str, lr: float, weight_decay: float, length: int) -> dict[str, Any]:
+    return _make_recipe(body="roberta-base", optimizer=optimizer, lr=lr, weight_decay=weight_decay, length=length)
 
 
 REACTION_2D = _Pde("2D_diff-react_NA_NA.h5", 133017, "b8d0b86064193195ddc30c33be5dc949", steps=101, test_first=False)
@@ -234,15 +234,15 @@ RECORDS = (
         _Pde("1D_Advection_Sols_beta0.4.hdf5", 255674, "d595bbfd2c659df995a93cd40d6ea568", 4, 5, 200),
         (1, 256),
         "advection at speed 0.4, first state to last",
-        _text("adam", 1e-4, 1e-5, 512),
+        _text_recipe("adam", 1e-4, 1e-5, 512),
     ),
     _task(
         "burgers",
         _Pde("1D_Burgers_Sols_Nu1.0.hdf5", 281365, "9021eba35332d127306f11ef84c1a60f", 1, 5, 200),
         (1, 1024),
         "Burgers' equation at viscosity 1, first state to last",
-        # Released with 128, for inputs declared as 256 long: tokens of two points. The data are 1024 long.
-        _text("adam", 1e-5, 1e-5, 512),
+        # Released as 128 tokens for 256 declared points, so two points per token. The data have 1024 points.
+        _text_recipe("adam", 1e-5, 1e-5, 512),
         loss="rmse",
     ),
     _task(
@@ -253,7 +253,7 @@ RECORDS = (
         ),
         (1, 3072),
         "compressible flow: density, pressure and velocity end to end; scored in normalised units",
-        _text("adamw", 1e-4, 1e-3, 128),
+        _text_recipe("adamw", 1e-4, 1e-3, 128),
         loss="rmse",
         normalise="pointwise",
     ),
@@ -262,14 +262,14 @@ RECORDS = (
         _Pde("ReacDiff_Nu0.5_Rho1.0.hdf5", 133177, "69a429239778d529cd419ed5888ea835", 1, 1, 30),
         (1, 1024),
         "diffusion with reaction, first state to the 30th",
-        _text("sgd", 1e-3, 1e-5, 256),
+        _text_recipe("sgd", 1e-3, 1e-5, 256),
     ),
     _task(
         "diffusion-sorption",
         _Pde("1D_diff-sorp_NA_NA.h5", 133020, "9d466d1213065619d087319e16d9a938", steps=101, test_first=False),
         (1, 1024),
         "diffusion with sorption, first state to last",
-        _text("adamw", 1e-4, 0.0, 32),
+        _text_recipe("adamw", 1e-4, 0.0, 32),
         kind="groups",
     ),
     _task(
@@ -277,7 +277,7 @@ RECORDS = (
         _Pde("2D_DarcyFlow_beta0.1_Train.hdf5", 133218, "294f9a03a4aa16b0e386469ca8b471be", 2),
         (1, 64, 64),
         "steady Darcy flow on a 64x64 grid: viscosity to pressure",
-        _recipe(epochs=100, weight_decay=1e-5, clip=None),
+        _make_recipe(epochs=100, weight_decay=1e-5, clip=None),
         kind="darcy",
     ),
     _task(
@@ -285,7 +285,7 @@ RECORDS = (
         _Pde("2D_rdb_NA_NA.h5", 133021, "75d838c47aa410694bdc912ea7f22282", steps=101, test_first=False),
         (1, 128, 128),
         "a dam breaks: water height, first state to last",
-        _recipe(warmup=10),
+        _make_recipe(warmup=10),
         kind="groups",
     ),
     _task(
@@ -293,7 +293,7 @@ RECORDS = (
         REACTION_2D,
         (1, 128, 128),
         "activator of a diffusion with reaction, first state to last (the inhibitor is not seen, as in ORCA)",
-        _recipe(optimizer="adam", weight_decay=1e-3),
+        _make_recipe(optimizer="adam", weight_decay=1e-3),
         kind="groups",
         field=0,
     ),
@@ -302,7 +302,7 @@ RECORDS = (
         REACTION_2D,
         (2, 128, 128),
         "the same with activator and inhibitor, which together determine the answer",
-        _recipe(optimizer="adam", weight_decay=1e-3),
+        _make_recipe(optimizer="adam", weight_decay=1e-3),
         kind="groups",
     ),
     _task(
@@ -313,7 +313,7 @@ RECORDS = (
         ),
         (4, 64, 64),
         "compressible flow on a 64x64 grid, four fields; scored in normalised units",
-        _recipe(lr=1e-3, weight_decay=1e-3),
+        _make_recipe(lr=1e-3, weight_decay=1e-3),
         normalise="channel",
     ),
 )  # fmt: skip

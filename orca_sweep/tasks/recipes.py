@@ -16,7 +16,7 @@ NPY_MAGIC = b"\x93NUMPY"
 
 @dataclass(frozen=True, kw_only=True)
 class Released:
-    """A task's settings as released, where the gradients of accumulated batches are added up."""
+    """A task's settings in the released code, which adds up the gradients of accumulated batches."""
 
     body: str
     epochs: int
@@ -32,7 +32,7 @@ class Released:
     decay: int
     clip: float | None = None
     proxy: str | None = None
-    """None: the released proxy of the body's kind."""
+    """None = the released proxy for this kind of body."""
     embedder_epochs: int = 60
     max_samples: int = 128
     length: int | None = None
@@ -41,20 +41,20 @@ class Released:
 def recipe(released: Released) -> dict[str, Any]:
     """Returns a task's recipe: the settings with which our loop takes the released optimizer steps.
 
-    Here the loss of accumulated batches is their mean, there it is their sum. So fine-tuning with sgd takes the learning
-    rate times the accumulation; sgd and adam, which add the weight decay to the gradient, take it divided by the
-    accumulation, and the largest gradient norm is divided as well. Else the steps of adam and adamw do not change with
-    the scale of the loss, but for their epsilon: to equal the released 1e-8 it would have to be divided too.
+    Our loss of accumulated batches is their mean, the released one is their sum. So the recipe multiplies the learning
+    rate of sgd by the accumulation. It divides the weight decay of sgd and adam, which add it to the gradient, and the
+    limit of the gradient norm by the accumulation. Otherwise the steps of adam and adamw do not depend on the scale of
+    the loss, except through epsilon, which stays at 1e-8.
 
-    Embedder training has no accumulation. It takes the released optimizer, weight decay, betas and momentum, and ten
-    times the released learning rate where that is at most 1e-3.
+    Embedder training has no accumulation. It uses the released optimizer, weight decay, betas and momentum, and ten
+    times the released learning rate if that is at most 1e-3.
 
-    Momentum and betas stand in every recipe, for a space that chooses another optimizer.
+    Every recipe sets both momentum and betas, for spaces that choose another optimizer.
 
     Source: Shen et al. 2023, arXiv 2302.05738, settings as released. Differs from them in: the schedule counts optimizer
-    steps, and what ``tests/test_recipes.py`` lists.
+    steps; ``tests/test_recipes.py`` lists the other differences.
     """
-    lr, weight_decay = divided_loss_settings(
+    lr, weight_decay = settings_for_mean_loss(
         released.optimizer, released.lr, released.weight_decay, released.accumulation
     )
     settings: dict[str, Any] = {
@@ -63,7 +63,7 @@ def recipe(released: Released) -> dict[str, Any]:
         "embedder.epochs": released.embedder_epochs,
         "embedder.max_samples_per_class": released.max_samples,
         "embedder.optimizer": released.optimizer,
-        "embedder.lr": _rounded(10 * released.lr) if released.lr <= 1e-3 else released.lr,
+        "embedder.lr": _round_digits(10 * released.lr) if released.lr <= 1e-3 else released.lr,
         "embedder.weight_decay": released.weight_decay,
         "embedder.betas": betas_as_text(released.betas),
         "embedder.momentum": released.momentum,
@@ -79,24 +79,24 @@ def recipe(released: Released) -> dict[str, Any]:
         "finetune.dropout": released.dropout,
         "finetune.warmup_epochs": released.warmup,
         "finetune.decay_epochs": released.decay,
-        "finetune.grad_clip": None if released.clip is None else _rounded(released.clip / released.accumulation),
+        "finetune.grad_clip": None if released.clip is None else _round_digits(released.clip / released.accumulation),
     }
     if released.length is not None:
         settings["embedder.target_length"] = released.length
     return settings
 
 
-def divided_loss_settings(optimizer: str, lr: float, weight_decay: float, accumulation: int) -> tuple[float, float]:
-    """Returns learning rate and weight decay with which a loss divided by the accumulation gives the steps of the sum."""
+def settings_for_mean_loss(optimizer: str, lr: float, weight_decay: float, accumulation: int) -> tuple[float, float]:
+    """Returns the learning rate and weight decay with which the mean loss gives the optimizer steps of the summed loss."""
     if optimizer == "sgd":
-        lr = _rounded(lr * accumulation)
+        lr = _round_digits(lr * accumulation)
     if optimizer != "adamw":  # its decay does not pass through the gradient
-        weight_decay = _rounded(weight_decay / accumulation)
+        weight_decay = _round_digits(weight_decay / accumulation)
     return lr, weight_decay
 
 
-def _rounded(number: float) -> float:
-    """The number as people write it: 0.0032, not 0.0032000000000000006."""
+def _round_digits(number: float) -> float:
+    """The number without floating-point noise: 0.0032, not 0.0032000000000000006."""
     return float(f"{number:.12g}")
 
 

@@ -27,7 +27,7 @@ from orca_sweep.data import (
     subsample,
 )
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.pointers import find_pointer
+from orca_sweep.pointers import pointer_problem
 from orca_sweep.registry import hint
 from orca_sweep.streams import stream_seed
 from orca_sweep.tasks.measures import IGNORED, LOSSES, MASKED_LOSSES, MASKED_METRICS, METRICS, Loss, loss_function
@@ -396,6 +396,6 @@ def unavailable(task: Task, data_root: Path) -> list[str]:
         f" with --data, or try: orca-sweep data fetch {task.name}"
         for file in missing_files(task, data_root)
     ]
-    pointers = [find_pointer(data_root / file.path) for file in task.files]
+    pointers = [pointer_problem(data_root / file.path) for file in task.files]
     problems += [f"task {task.name!r} needs {text}" for text in pointers if text]
     return problems + missing_packages(f"task {task.name!r}", task.packages, task.extra)

@@ -38,8 +38,8 @@ RECIPE = recipe(
         length=64,
     )
 )
-"""Released settings differ from data set to data set; betas are 0.9 and 0.98 in all of them, dropout is 0.05 in most (0 or
-0.1 in the others)."""
+"""Released settings differ between data sets. Betas are 0.9 and 0.98 in all of them; dropout is 0.05 in most, 0 or 0.1 in
+the others."""
 
 
 def openml_task(name: str) -> Task:

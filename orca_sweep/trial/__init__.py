@@ -2,7 +2,7 @@
 
 from orca_sweep.trial.importing import load_imports
 from orca_sweep.trial.resolving import (
-    broken_bodies,
+    find_body_problems,
     resolve,
     shared_stages,
     unavailable_loggers,
@@ -12,8 +12,8 @@ from orca_sweep.trial.running import CHECKPOINT, drop_checkpoint, keep_pretraini
 
 __all__ = [
     "CHECKPOINT",
-    "broken_bodies",
     "drop_checkpoint",
+    "find_body_problems",
     "keep_pretraining",
     "load_imports",
     "resolve",

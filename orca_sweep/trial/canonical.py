@@ -1,4 +1,4 @@
-"""The one way to write each trial's settings: what cannot act takes its default, so that equal work has an equal id."""
+"""Canonical settings of a trial: what has no effect takes its default, so that equal work has an equal id."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +24,7 @@ OBJECTIVE_SETTINGS = (
     "embedder.bandwidth_factor",
     "embedder.n_projections",
 )
-# Fields that change what the body's input layer sees of the proxy.
+# Fields that change how proxy samples enter the body's input layer.
 PROXY_SETTINGS = ("embedder.proxy_scaling", "embedder.proxy_augment", "embedder.proxy_pooling")
 # Fields that change nothing when the embedder is not trained.
 EMBEDDER_TRAINING = (
@@ -43,13 +43,13 @@ EMBEDDER_TRAINING = (
 )
 
 WRONG = object()
-"""In the place of a value that its field does not take."""
+"""Stands for a value that its field does not accept."""
 
 
 def canonical_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns settings in which what cannot change the work of this task, body, proxy and objective has one value.
+    """Returns the settings, with one fixed value for whatever cannot change the work of this task, body and proxy.
 
-    What is wrong with a value is its field's own check to say: a wrong value stays as it is.
+    A wrong value stays as it is: validation of the field reports it.
     """
     flat = dict(settings)
     if "task" in flat:
@@ -76,11 +76,13 @@ def canonical_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_effect(flat: Mapping[str, Any]) -> list[str]:
-    """Fields this task, body, objective or optimizer never looks at; they take their defaults."""
+    """Fields that this task, body, proxy, objective or optimizer does not use; they take their defaults."""
     paths = [_unused_by_optimizer(flat, stage) for stage in ("embedder", "finetune")]
-    rests = freezing.body_always_rests(flat.get("finetune.freeze", "none"), flat.get("finetune.freeze_epochs", 0))
-    paths += ["finetune.lora_rank", "finetune.dropout"] if rests else []
-    paths += ["finetune.lora_alpha"] if rests or flat.get("finetune.lora_rank") is None else []
+    is_frozen = freezing.body_is_always_frozen(
+        flat.get("finetune.freeze", "none"), flat.get("finetune.freeze_epochs", 0)
+    )
+    paths += ["finetune.lora_rank", "finetune.dropout"] if is_frozen else []
+    paths += ["finetune.lora_alpha"] if is_frozen or flat.get("finetune.lora_rank") is None else []
     paths += ["body.pretrain_steps", "body.allow_pickle"] if flat.get("body.pretrain_fraction") == 0 else []
     objective, task = flat.get("embedder.objective", "otdd-exact"), known_task(flat)
     if objective in OBJECTIVES:
@@ -94,7 +96,7 @@ def _without_effect(flat: Mapping[str, Any]) -> list[str]:
         body = find_body(flat.get("body.name", ""))
     except InputError:
         return paths
-    paths += ["finetune.dropout"] if _read(flat, "finetune.dropout") == own_dropout(body) else []
+    paths += ["finetune.dropout"] if _read_field(flat, "finetune.dropout") == own_dropout(body) else []
     paths += _unseen_proxy_settings(flat.get("proxy", "none"), body)
     recipe = body.pretrain
     is_folder = body.location is not None and Path(body.location).is_dir()
@@ -112,20 +114,20 @@ def _without_effect(flat: Mapping[str, Any]) -> list[str]:
 
 
 def _unused_by_optimizer(flat: Mapping[str, Any], stage: str) -> str:
-    """The field of a stage that its optimizer does not use: momentum is sgd's, betas are those of adam and adamw."""
+    """The field that a stage's optimizer does not use: betas for sgd, momentum for adam and adamw."""
     return f"{stage}.betas" if flat.get(f"{stage}.optimizer") == "sgd" else f"{stage}.momentum"
 
 
 def _canonical_decay(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The one way to write that the embedder's learning rate never falls; nothing if it does."""
-    factor, after = _read(flat, "embedder.lr_decay"), _read(flat, "embedder.lr_decay_after")
+    """The canonical settings of a constant embedder learning rate; empty if the rate decays."""
+    factor, after = _read_field(flat, "embedder.lr_decay"), _read_field(flat, "embedder.lr_decay_after")
     if WRONG in (factor, after) or (factor != 1 and after is not None):
         return {}
     return {"embedder.lr_decay": EmbedderConfig().lr_decay, "embedder.lr_decay_after": None}
 
 
-def _read(flat: Mapping[str, Any], path: str) -> Any:
-    """A field's value in its own type, or its default; ``WRONG`` if it is none, which the field's own check tells."""
+def _read_field(flat: Mapping[str, Any], path: str) -> Any:
+    """A field's value in its own type, or its default; ``WRONG`` if the field does not accept the value."""
     part, name = path.split(".")
     if path not in flat:
         return getattr({"embedder": EmbedderConfig(), "finetune": FinetuneConfig()}[part], name)
@@ -136,7 +138,7 @@ def _read(flat: Mapping[str, Any], path: str) -> Any:
 
 
 def _unseen_proxy_settings(name: str, body: Body) -> list[str]:
-    """Settings that this proxy and body give nothing to act on, as far as their records tell."""
+    """Proxy settings that have no effect with this proxy and body, as far as their records tell."""
     try:
         proxy = find_proxy(name)
     except InputError:
@@ -148,7 +150,7 @@ def _unseen_proxy_settings(name: str, body: Body) -> list[str]:
 
 
 def _canonical_scaling(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Our own small bodies were pre-trained on raw images: their scaling is none."""
+    """Replaces a body's scaling by none for our own small bodies, which were pre-trained on raw images."""
     try:
         body = find_body(flat.get("body.name", ""))
     except InputError:
@@ -158,7 +160,7 @@ def _canonical_scaling(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _may_copy_channels(flat: Mapping[str, Any], task: Task | None, body: Body) -> bool:
-    """Whether patch weights may be copied to another number of channels; what only data or hub know counts as other."""
+    """Whether patch weights may be copied to another number of channels; True if the number is not known yet."""
     if flat.get("embedder.init", "copied") != "copied" or body.dims == 1:
         return False
     if task is None:
@@ -167,10 +169,10 @@ def _may_copy_channels(flat: Mapping[str, Any], task: Task | None, body: Body) -
 
 
 def _canonical_init(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The one name of starts that are the same for this task and body: only positions tell random and orca-untrained.
+    """The canonical ``embedder.init`` among those that give the same start for this task and body.
 
-    Embedders of vision bodies have none. Behind a ViT they have no LayerNorm either, and those of signals nothing that
-    could be copied.
+    random and orca-untrained differ in positions only, and embedders for vision bodies have none. Before a ViT they have
+    no LayerNorm either, so an embedder of signals has nothing that could be copied.
     """
     task, init = known_task(flat), flat.get("embedder.init")
     try:
@@ -183,7 +185,7 @@ def _canonical_init(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def known_task(settings: Mapping[str, Any]) -> Task | None:
-    """Returns the task that settings name, or None if there is no such task."""
+    """Returns the task that the settings name, or None if there is no such task."""
     try:
         return find_task(settings.get("task", ""))
     except InputError:
@@ -191,9 +193,9 @@ def known_task(settings: Mapping[str, Any]) -> Task | None:
 
 
 def _canonical_freeze(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The one way to write a freeze schedule that this run can tell apart; nothing if it is no schedule.
+    """The canonical form of a freeze schedule in this run; empty if the text is not a schedule.
 
-    Where every phase holds the rate at its peak, warm-up and decay cannot act and are off.
+    If every phase holds the rate at its peak, warm-up and decay have no effect and are turned off.
     """
     whole = {**{f"finetune.{name}": value for name, value in FinetuneConfig()}, **flat}
     freeze, frozen, epochs = (whole[f"finetune.{name}"] for name in ("freeze", "freeze_epochs", "epochs"))
@@ -209,12 +211,12 @@ def _canonical_freeze(flat: Mapping[str, Any]) -> dict[str, Any]:
             idle = {"finetune.warmup_epochs": 0, "finetune.decay_epochs": None}
         freeze, frozen = freezing.canonical(text, frozen, epochs, _run_facts({**whole, **idle}))
     except (TypeError, ValueError):
-        return {}  # the fields' own check says what is wrong
+        return {}  # validation of the fields reports what is wrong
     return {"finetune.freeze": freeze, "finetune.freeze_epochs": frozen, **idle}
 
 
 def _run_facts(whole: Mapping[str, Any]) -> freezing.RunFacts:
-    """What decides which words of a freeze schedule act; what is not known counts as if they did."""
+    """The facts that decide which words of a freeze schedule have an effect; in doubt they have one."""
     try:
         architecture = find_body(whole.get("body.name", "")).architecture
     except InputError:

@@ -1,4 +1,4 @@
-"""The user's own modules and files, and what identifies the code that a trial runs."""
+"""Imports the user's own modules and files, and hashes the code that a trial runs."""
 
 import hashlib
 import sys

@@ -10,8 +10,8 @@ from orca_sweep import declaration, freezing
 from orca_sweep.bodies import (
     DECODERS,
     Body,
-    check_files,
     find_body,
+    find_file_problems,
     find_rung,
     unavailable_body,
 )
@@ -35,12 +35,18 @@ def resolve(settings: Mapping[str, Any]) -> TrialConfig:
     """Returns the whole, checked config of dotted settings.
 
     What the settings leave open comes from the task's recipe, then from the fields' defaults. Settings
-    that cannot change the work are put to one canonical value, so that equal work has an equal id:
-    without embedder training (no epochs, no proxy or no objective) these three and the training's own
-    knobs; an embedder's start that is another one by another name; a freeze schedule as the run can tell it apart;
-    with a random body the pre-training's length; momentum without sgd and betas with it; a decay by 1; dropout of a body
-    that always rests, or at its own rate; what the objective does not take; ``seed_varies`` everything where split and
-    pre-training are fixed. Folders of bodies and proxies become absolute: a worker runs in another folder.
+    that cannot change the work get one canonical value, so that equal work has an equal id:
+
+    - without embedder training (no epochs, no proxy or no objective): these three, and all fields of that training;
+    - an ``embedder.init`` that gives the same start as another one;
+    - a freeze schedule that does the same in this run as another one;
+    - the pre-training's length, for a random body;
+    - momentum without sgd, betas with sgd, and a learning-rate decay by the factor 1;
+    - dropout, if the body is always frozen or the rate is its own;
+    - fields that the objective does not use;
+    - ``seed_varies: everything``, if split and pre-training are fixed.
+
+    Folders of bodies and proxies become absolute, since workers run in another folder.
 
     Raises:
         InputError: with every mistake; each starts with the dotted name of the field.
@@ -142,7 +148,7 @@ def _contradictions(config: TrialConfig) -> list[str]:
 
 
 def _nothing_to_train(config: TrialConfig, task: Task) -> list[str]:
-    """What is wrong with a phase that freezes embedder and body where the predictor has no weights; once for all phases."""
+    """The problem of phases that freeze embedder and body if the predictor has no weights; reported once."""
     if has_predictor_weights(task, config.predictor.dense):
         return []
     finetune = config.finetune
@@ -150,14 +156,14 @@ def _nothing_to_train(config: TrialConfig, task: Task) -> list[str]:
         if {"embedder", "body"} <= set(phase.frozen):
             return [
                 f"finetune.freeze = {finetune.freeze!r}: a phase freezes embedder and body, and predictor.dense 'released' has"
-                f" no weights for signals such as those of {task.name!r}, so nothing is left to train. Let embedder or body"
-                " train, or set predictor.dense: linear."
+                f" no weights for the signals of {task.name!r}, so nothing is left to train. Let embedder or body train, or"
+                " set predictor.dense: linear."
             ]
     return []
 
 
 def _missing_scaling(config: TrialConfig, body: Body) -> list[str]:
-    """What is wrong with the body's own scaling, if it is asked for and the body is a folder here."""
+    """What is wrong with the body's own scaling, if the config asks for it and the body is a local folder."""
     if config.embedder.proxy_scaling != "body" or body.location is None or not Path(body.location).is_dir():
         return []
     try:
@@ -207,7 +213,7 @@ def unavailable_parts(configs: Iterable[TrialConfig], data_root: Path) -> list[s
         problems += unavailable(find_task(name), data_root)
     for name in dict.fromkeys(config.body.name for config in configs):
         problems += unavailable_body(find_body(name))
-    problems += broken_bodies(configs)
+    problems += find_body_problems(configs)
     for name in dict.fromkeys(config.proxy for config in configs):
         problems += unavailable_proxy(find_proxy(name), data_root)
     if any(config.finetune.lora_rank is not None for config in configs):
@@ -215,16 +221,18 @@ def unavailable_parts(configs: Iterable[TrialConfig], data_root: Path) -> list[s
     return problems
 
 
-def broken_bodies(configs: Iterable[TrialConfig]) -> list[str]:
-    """Returns what is wrong with the files of the trials' bodies, as far as headers tell; loads nothing.
+def find_body_problems(configs: Iterable[TrialConfig]) -> list[str]:
+    """Returns what is wrong with the files of the trials' bodies, as far as their headers show it; loads nothing.
 
-    Cost: a few milliseconds for each body, whatever the number of trials.
+    Cost: a few milliseconds per body, whatever the number of trials.
     """
     rungs = {(body.name, body.pretrain_fraction, body.pretrain_seed): None for body in (c.body for c in configs)}
     problems: list[str] = []
     for name, fraction, seed in rungs:
         body = find_body(name)
-        problems += check_files(find_rung(body, fraction, seed) if fraction > 0 else body, has_weights=fraction > 0)
+        problems += find_file_problems(
+            find_rung(body, fraction, seed) if fraction > 0 else body, has_weights=fraction > 0
+        )
     return list(dict.fromkeys(problems))
 
 

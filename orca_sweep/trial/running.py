@@ -265,7 +265,7 @@ def _finetune_inputs(config: TrialConfig, data: TaskData, body: Any, model: Any,
         "scale": [fingerprint(part) for part in (data.target_mean, data.target_std) if part is not None],
         "body": body.about,
         "start": state_digest(to_arrays(model.state_dict())),
-        "predictor": config.predictor.model_dump(),  # its weights, if it has any, do not tell what is made of them
+        "predictor": config.predictor.model_dump(),  # equal weights, or none, may belong to different predictors
     }
 
 
@@ -291,7 +291,7 @@ def _train_embedder(
 
     with record.meter.stage("proxy") as phases:
         proxy_data = draw_samples(find_proxy(config.proxy).load(data_root), config.embedder.proxy_pooling)
-        treatment = _treatment(config, proxy_data, body.spec.dims)
+        treatment = _choose_treatment(config, proxy_data, body.spec.dims)
         proxy = stages.proxy_features(proxy_data, body, place, treatment)
         if proxy.reused:
             record.reuse("proxy-features", proxy.seconds)
@@ -328,8 +328,8 @@ def _train_embedder(
     }
 
 
-def _treatment(config: TrialConfig, samples: ProxyData, body_dims: int) -> Treatment:
-    """What is done to the images of a proxy; nothing to texts and to features made beforehand."""
+def _choose_treatment(config: TrialConfig, samples: ProxyData, body_dims: int) -> Treatment:
+    """How the proxy's images are prepared; texts and precomputed features stay as they are."""
     inputs, settings = samples.inputs, config.embedder
     if body_dims == 1 or not isinstance(inputs, np.ndarray | Noise):
         return Treatment()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from orca_sweep.bodies import find_body, has_dropout
 from orca_sweep.config import TrialConfig
-from orca_sweep.freezing import body_always_rests
+from orca_sweep.freezing import body_is_always_frozen
 from orca_sweep.tasks import Task, find_task
 
 
@@ -36,7 +36,7 @@ def _idle_in_body(config: TrialConfig) -> Iterator[tuple[str, str]]:
     if has_dropout(body, finetune.dropout) is False:
         off = "" if finetune.dropout is None else " at finetune.dropout 0"
         yield "dropout", f"body {body.name!r} has no dropout{off}"
-    elif body_always_rests(finetune.freeze, finetune.freeze_epochs):
+    elif body_is_always_frozen(finetune.freeze, finetune.freeze_epochs):
         forever = " forever" if finetune.freeze_epochs == "forever" else ""
         yield "dropout", f"finetune.freeze {finetune.freeze!r}{forever} leaves the body without dropout"
     if finetune.lora_rank is None:
@@ -54,11 +54,11 @@ def _idle_in_embedder(config: TrialConfig) -> Iterator[tuple[str, str]]:
 def _idle_in_predictor(config: TrialConfig) -> Iterator[tuple[str, str]]:
     task = find_task(config.task)
     if not has_predictor_weights(task, config.predictor.dense):
-        yield "predictor-init", f"predictor.dense 'released' has no weights for signals such as those of {task.name!r}"
+        yield "predictor-init", f"predictor.dense 'released' has no weights for the signals of {task.name!r}"
 
 
 def has_predictor_weights(task: Task, dense: str) -> bool:
-    """Whether the predictor of a task has anything to learn: ORCA's dense one of signals has not."""
+    """Whether the predictor of a task has weights: ORCA's dense predictor of signals has none."""
     return not (task.is_dense and task.dims == 1 and dense == "released")
 
 
