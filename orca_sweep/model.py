@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from orca_sweep.bodies import PICTURE_CHANNELS
 from orca_sweep.bodies.inputs import resize
 from orca_sweep.bodies.network import BodySpec, LoadedBody, add_adapters
 from orca_sweep.config import ChannelCopy, TrialConfig
@@ -23,9 +24,6 @@ from orca_sweep.predictors import (
 )
 from orca_sweep.streams import torch_stream
 from orca_sweep.tasks import Task, TaskData
-
-PICTURE_CHANNELS = 3
-"""Channels of the picture in ``PicturePredictor`` after a text body, which has no image channels."""
 
 
 def token_stride(length: int, target_length: int) -> int:

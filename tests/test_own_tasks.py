@@ -103,6 +103,30 @@ def test_every_kind_of_target_trains_and_is_scored(tmp_path, run, kind):
     assert (row["n_train"], row["n_val"], row["n_test"]) == (48, 6, 6)
 
 
+@pytest.mark.parametrize(
+    ("body", "n_classes", "is_alike"),
+    [
+        ("swin-micro", 1, False),
+        ("swin-micro", 2, True),
+        ("swin-base", 5, False),
+        ("swin-base", 6, True),
+        ("roberta-base", 5, False),
+        ("roberta-base", 6, True),
+    ],
+)
+def test_classes_that_no_training_can_tell_apart_are_refused(tmp_path, body, n_classes, is_alike):
+    labels = np.zeros((N, 1, 8, 8)) if n_classes == 1 else np.zeros((N, 8, 8), dtype=int)
+    path, _ = save(tmp_path, ".npz", x=np.zeros((N, 1, 8, 8), dtype=np.float32), y=labels)
+    shapes = {"sample_shape": "1x8x8", "output_shape": f"{n_classes}x8x8"}
+    settings = {"task": task(path, kind="dense-classification", **shapes).name, "body.name": body, "proxy": "none"}
+    assert resolve({**settings, "predictor.dense": "linear"}).predictor.dense == "linear"
+    if is_alike:
+        with pytest.raises(InputError, match=r"some of these are always alike. Set predictor.dense: linear"):
+            resolve(settings)
+    else:
+        assert resolve(settings).predictor.dense == "released"
+
+
 def test_a_binary_mask_takes_nan_where_a_point_does_not_count(tmp_path):
     mask = (X[:, :1] > 0).astype(np.float32)
     mask[:, :, :3] = np.nan

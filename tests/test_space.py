@@ -36,6 +36,29 @@ def problems_of(path):
     return caught.value.problems
 
 
+LISTS = """
+base: {task: tiny, proxy: mnist5k}
+factors:
+  finetune.betas: [[0.9, 0.999], [0.9, 0.98]]
+  embedder.lr_decay_after: [[1, 2], [1], null]
+exclude:
+  - {finetune.betas: [0.9, 0.98], embedder.lr_decay_after: [1, 2]}
+  - {finetune.betas: "0.9, 0.999", embedder.lr_decay_after: [[1], null]}
+seeds: 1
+"""
+
+
+def test_a_list_that_is_a_level_is_excluded_as_one(write_space):
+    cells = plan(write_space(LISTS)).cells
+    levels = {(cell.finetune.betas, cell.embedder.lr_decay_after) for cell in cells}
+    assert levels == {("0.9, 0.999", "1, 2"), ("0.9, 0.98", "1"), ("0.9, 0.98", None)}
+
+
+def test_levels_that_are_lists_are_told_apart_in_messages(write_space):
+    problems = problems_of(write_space(LISTS.replace("[[1], null]", "[7, 8]")))
+    assert any("no level '7'. Its levels: '1, 2', 1, null." in problem for problem in problems), problems
+
+
 def test_cells_are_crossed_and_equal_work_is_merged(write_space):
     made = plan(write_space(GOOD))
     # 2 x 2 x 2 combinations; without embedder epochs or proxy there is nothing to train: 3 of 4 are naive.

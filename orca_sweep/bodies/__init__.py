@@ -103,6 +103,8 @@ class Body:
         return int(self.settings.get("num_channels", 3))  # 3 is transformers' own default
 
 
+PICTURE_CHANNELS = 3
+"""Of the picture that the released dense predictor of images learns behind a text body, which has no channels itself."""
 BODIES: Registry[Body] = Registry("body")
 BODIES.add(
     Body(

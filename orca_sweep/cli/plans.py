@@ -215,7 +215,10 @@ def _margins(made: Plan) -> str:
 
 
 def _values(values: Any) -> str:
-    return f"[{', '.join(map(level_text, values))}]" if isinstance(values, tuple) else str(values)
+    if not isinstance(values, tuple):
+        return str(values)
+    texts = map(level_text, values)
+    return f"[{', '.join(f'[{text}]' if ',' in text else text for text in texts)}]"
 
 
 def _design_lines(made: Plan) -> Iterator[str]:

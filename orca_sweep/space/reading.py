@@ -215,10 +215,10 @@ class _SpaceReader:
             found: dict[str, tuple[Any, ...]] = {}
             for path, value in _dotted(row):
                 name, place = ".".join(path), (key, str(i), *path)
-                several = value if isinstance(value, list) and key == "exclude" else [value]
                 if name not in factors:
                     self.wrong(place, f"{key}: {name} is no factor of this space. {hint(name, factors)}")
                 elif key == "exclude":
+                    several = value if isinstance(value, list) and not _is_level(value, name, factors) else [value]
                     found[name] = tuple(self.known_level(name, one, place, factors, key) for one in several)
                 else:
                     typed: dict[str, Any] = {}
@@ -233,7 +233,7 @@ class _SpaceReader:
         found: dict[str, Any] = {}
         self.level(name, value, place, found)
         if found and found[name] not in factors[name]:
-            known = ", ".join(map(str, factors[name]))
+            known = ", ".join(map(_shown, factors[name]))
             self.wrong(place, f"{key}: {name} has no level {found[name]!r}. Its levels: {known}.")
         return found.get(name)
 
@@ -565,6 +565,21 @@ class _SpaceReader:
         if not file.is_file():
             self.wrong(("imports", str(index)), f"imports: no such file {item!r}. Paths count from the YAML's folder.")
         return str(file)
+
+
+def _is_level(value: list[Any], name: str, factors: Mapping[str, tuple[Any, ...]]) -> bool:
+    """Whether a list is one level of a factor whose levels are lists, such as betas, and not several levels."""
+    try:
+        return knobs()[name].read(value) in factors[name]
+    except ValidationError:
+        return False
+
+
+def _shown(level: object) -> str:
+    """A level among others, with commas between them."""
+    if level is None:
+        return "null"
+    return repr(level) if isinstance(level, str) and "," in level else str(level)
 
 
 def _dotted(raw: Mapping[str, Any], place: Path_ = (), ends: Path_ = ()) -> Iterator[tuple[Path_, object]]:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from orca_sweep import declaration, freezing
 from orca_sweep.bodies import (
     DECODERS,
+    PICTURE_CHANNELS,
     Body,
     find_body,
     find_file_problems,
@@ -143,6 +144,7 @@ def _contradictions(config: TrialConfig) -> list[str]:
             f" ({config.finetune.warmup_epochs} epochs)."
         )
     problems += _nothing_to_train(config, task)
+    problems += _alike_channels(config, task, body)
     problem = unvaried(config)
     return [*problems, problem] if problem else problems
 
@@ -160,6 +162,22 @@ def _nothing_to_train(config: TrialConfig, task: Task) -> list[str]:
                 " set predictor.dense: linear."
             ]
     return []
+
+
+def _alike_channels(config: TrialConfig, task: Task, body: Body) -> list[str]:
+    """What is wrong where the released predictor of images gives several channels of the field the same numbers.
+
+    It averages the channels of its picture, P, to those of the field: no two of these are alike up to 2 P - 1.
+    """
+    channels = {1: PICTURE_CHANNELS, 2: body.n_channels, None: None}[body.dims]
+    if config.predictor.dense != "released" or not task.is_dense or task.dims != 2 or channels is None:
+        return []
+    if task.output_shape[0] <= 2 * channels - 1:
+        return []
+    return [
+        f"predictor.dense = 'released': it averages the channels of a picture ({channels}) to those of {task.name!r}"
+        f" ({task.output_shape[0]}), so that some of these are always alike. Set predictor.dense: linear."
+    ]
 
 
 def _missing_scaling(config: TrialConfig, body: Body) -> list[str]:
