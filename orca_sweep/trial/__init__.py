@@ -3,6 +3,7 @@
 from orca_sweep.trial.importing import load_imports
 from orca_sweep.trial.resolving import (
     broken_bodies,
+    describe_proxies,
     resolve,
     shared_stages,
     unavailable_loggers,
@@ -13,6 +14,7 @@ from orca_sweep.trial.running import CHECKPOINT, drop_checkpoint, keep_pretraini
 __all__ = [
     "CHECKPOINT",
     "broken_bodies",
+    "describe_proxies",
     "drop_checkpoint",
     "keep_pretraining",
     "load_imports",
