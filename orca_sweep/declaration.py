@@ -196,9 +196,11 @@ def explain_declaration(declared: Declaration) -> list[str]:
 
 def _is_text_encoding(name: str) -> bool:
     try:
-        b"".decode(name)
-    except (LookupError, ValueError):
+        b"a".decode(name)
+    except LookupError:
         return False
+    except ValueError:  # a letter alone is no text in it
+        return True
     return codecs.lookup(name).name not in ("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined")
 
 

@@ -9,7 +9,7 @@ from orca_sweep.declaration import SHUFFLED, Declaration, explain_declaration, p
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.pointers import find_pointer
 from orca_sweep.proxies import declared, embedded
-from orca_sweep.proxies.files import file_kind
+from orca_sweep.proxies.files import TEXT_KINDS, file_kind
 from orca_sweep.proxies.images import Scaling, Treatment, Views, apply_views, draw_views, scaling_of
 from orca_sweep.proxies.phrases import draw_samples
 from orca_sweep.proxies.records import Features, Form, Noise, Pooling, Proxy, ProxyData, Spans, Tagged
@@ -188,6 +188,9 @@ def find_proxy(name: str) -> Proxy:
             " org/name[split]:input->label; shuffled:<proxy> permutes labels."
         )
     problems = explain_declaration(found)
+    kind = file_kind(Path(found.path)) if found.is_local else None
+    if found.encoding is not None and kind not in TEXT_KINDS:
+        problems.append(f"encoding = {found.encoding!r}: {found.path} is no text file. Leave it out.")
     if problems:
         raise InputError(problems)
     forms: dict[str | None, Form] = {"npz": "features", "conll": "tagged"}
@@ -201,7 +204,7 @@ def find_proxy(name: str) -> Proxy:
         "the user's",
         () if found.is_local else ("datasets",),
         None if found.is_local else "data",
-        form=forms.get(file_kind(Path(found.path))) if found.is_local else None,
+        form=forms.get(kind),
     )
 
 
