@@ -170,7 +170,7 @@ def as_text(value: object) -> object:
     n_classes = value.get("n_classes")
     if n_classes is not None and (isinstance(n_classes, bool) or not isinstance(n_classes, int)):
         raise ValueError(f"n_classes {n_classes!r} is no whole number")
-    return Declaration(**{"split": "", **given}, n_classes=n_classes).text  # type: ignore[arg-type]
+    return Declaration(**{"split": "", **given}, n_classes=n_classes).text
 
 
 def explain_declaration(declared: Declaration) -> list[str]:

@@ -19,6 +19,7 @@ from orca_sweep.bodies.network import load_pretrained
 from orca_sweep.declaration import Declaration, as_text, parse
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.proxies import canonical_proxy, declared, describe_proxy, draw_samples, find_proxy, unavailable_proxy
+from orca_sweep.proxies.table_files import table_of_datasets
 
 RAMP = np.linspace(0, 1, 64 * 64).reshape(64, 64)
 GREY = Image.fromarray((RAMP * 255).astype(np.uint8))
@@ -592,3 +593,20 @@ def test_file_names_of_any_bytes_are_read(tmp_path):
     os.rename(os.fsencode(tmp_path) + b"/d/b/1.png", folder + b"/\xe9.png")
     save_noise(tmp_path / "d" / "b" / "1.png", 1)
     assert load(tmp_path / "d").labels.tolist() == [0, 1]
+
+
+def test_data_sets_of_the_hub_are_read_by_the_same_rules():
+    import datasets
+
+    names = datasets.ClassLabel(names=["x", "y"])
+    features = datasets.Features({"img": datasets.Image(), "label": names})
+    deep = Image.fromarray((RAMP * 65535).astype(np.uint16))
+    table = datasets.Dataset.from_dict({"img": [deep, GREY], "label": [1, 0]}, features=features)
+    where = Declaration("org/name", "img", "label")
+    data = declared._samples(table_of_datasets(table, where), where)
+    assert data.labels.tolist() == [1, 0]
+    np.testing.assert_allclose(data.inputs, np.broadcast_to(RAMP, (2, 3, 64, 64)), atol=0.02)
+    tags = datasets.Features({"img": datasets.Sequence(datasets.Value("string")), "label": datasets.Sequence(names)})
+    table = datasets.Dataset.from_dict({"img": [["a", "b"], ["c"]], "label": [[0, 1], [1]]}, features=tags)
+    tagged = declared._samples(table_of_datasets(table, where), where).inputs
+    assert (tagged.sentences, tagged.tags, tagged.names) == ((("a", "b"), ("c",)), ((0, 1), (1,)), ("x", "y"))

@@ -259,7 +259,8 @@ def describe_proxy(name: str) -> str | None:
     more = [counts.about] if counts.about else []
     more += [f"{kept:,} of them are used, drawn once and for all"] if is_cut else []
     classes = "class" if counts.n_classes == 1 else "classes"
-    text = f"{counts.n_samples:,} {counts.samples_are} of {counts.n_classes:,} {classes}"
+    samples = counts.samples_are.removesuffix("s") if counts.n_samples == 1 else counts.samples_are
+    text = f"{counts.n_samples:,} {samples} of {counts.n_classes:,} {classes}"
     return f"proxy {name}: {'; '.join([text, *more])}"
 
 

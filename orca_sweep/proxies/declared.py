@@ -173,7 +173,7 @@ def _as_classes(values: Sequence[object], names: tuple[str, ...], where: str) ->
         return np.array(labels, dtype=np.int64)
     if len({type(label) for label in labels}) > 1:
         raise DataError(f"{where}: labels are numbers in some samples and texts in others. Use one kind.")
-    order = {label: i for i, label in enumerate(sorted(set(labels)))}  # type: ignore[type-var]
+    order = {label: i for i, label in enumerate(sorted(set(labels)))}
     return np.array([order[label] for label in labels], dtype=np.int64)
 
 
@@ -203,7 +203,7 @@ def _tagged(sentences: Sequence[Any], tags: Sequence[Any], names: tuple[str, ...
     tagged = Tagged(
         sentences=tuple(tuple(map(str, words)) for words in sentences),
         tags=tuple(tuple(islice(classes, len(marks))) for marks in tags),
-        names=names if is_named else tuple(map(str, sorted(set(values)))),  # type: ignore[type-var]
+        names=names if is_named else tuple(map(str, sorted(set(values)))),
     )
     _check_n_classes(len(tagged.names), declared)
     digest = hashlib.sha256(json.dumps([tagged.sentences, tagged.tags, tagged.names]).encode()).hexdigest()
