@@ -1,34 +1,62 @@
-"""A data set of the user's own as one text: where its samples and labels are. No data is touched here.
+"""A data set of the user's own as one text: where its samples and labels are. No data is read here.
 
 fancyzhx/ag_news[train]:text->label              a hub id, its split, its input and its label column
 org/name#config@revision[train[:2000]]:img->fine_label
-./folder[train]:image->label                     parquet, CSV, JSON or image folders
+./folder[train]:image->label                     images in folders of classes, or Parquet, CSV, TSV, JSON lines
 ./eng.train.conll[train]:0->3                    CoNLL columns: numbers of the token's and the tag's column
 ./features.npz[train]:x->y                       features made beforehand for one width of body
+./old.csv#encoding=latin-1#n_classes=1[]:text->kind    facts about a data set that its files do not tell
+
+A part that holds signs of this notation is written in double quotes, as a JSON string: "./run #1/a@b"[]:image->label.
 """
 
+import codecs
+import errno
+import json
+import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orca_sweep.registry import hint
 
+QUOTED = r'"(?:[^"\\]|\\.)*"'
+NAME = rf"(?:{QUOTED}|(?!\s*\")[^\[\]#@]+)"
 TEXT = re.compile(
-    r"(?P<path>[^\[\]#@]+)(?:#(?P<config>[^\[\]#@]+))?(?:@(?P<revision>[^\[\]#]+))?\[(?P<split>.*)\]:(?P<input>.+)->(?P<label>.+)"
+    rf"(?P<path>{NAME})(?P<facts>(?:#{NAME})*)(?:@(?P<revision>{NAME}))?"
+    rf'\[(?P<split>{QUOTED}|(?!\s*").*?)\]:(?P<input>{QUOTED}|(?!\s*").+?)->(?P<label>{QUOTED}|(?!\s*").+)',
+    re.DOTALL,
 )
+FACT = re.compile(rf"#({NAME})")
+PLAIN_NAME = re.compile(r"[^\[\]#@\"\n]+")
 SHUFFLED = "shuffled:"
 """Before a proxy's name: the same data with its labels permuted."""
-KEYS = ("path", "config", "revision", "split", "input", "label")
+KEYS = ("path", "config", "revision", "split", "input", "label", "encoding", "n_classes")
 
 
 def is_local_path(name: str) -> bool:
     """Whether a name means a file or folder, and no hub id: it is written as one, or is there."""
     try:
         return bool(name) and (name.startswith((".", "/", "~")) or Path(name).exists())
-    except OSError:  # longer than a path can be
+    except (OSError, ValueError):  # longer than a path can be, or with a NUL
         return False
+
+
+def explain_impossible_path(path: str) -> str | None:
+    """Returns why no file system here can hold a path, or None if it could be there."""
+    try:
+        os.lstat(path)
+    except ValueError:
+        return f"the path {path!r} holds a NUL character. Take it out."
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return (
+                f"the path {path[:60]!r}... has {len(os.fsencode(path))} bytes, or a part of it has: that is longer than"
+                " the file system takes (mostly 255 for a part). Shorten it."
+            )
+    return None
 
 
 @dataclass(frozen=True)
@@ -41,13 +69,21 @@ class Declaration:
     split: str = "train"
     config: str | None = None
     revision: str | None = None
+    encoding: str | None = None
+    """Of a text file that is not UTF-8."""
+    n_classes: int | None = None
+    """How many classes there must be; None takes what is there."""
 
     @property
     def text(self) -> str:
-        """The declaration as one text."""
-        config = f"#{self.config}" if self.config else ""
-        revision = f"@{self.revision}" if self.revision else ""
-        return f"{self.path}{config}{revision}[{self.split}]:{self.input}->{self.label}"
+        """The declaration as one text, which ``parse`` reads back."""
+        config = f"#{_quote_name(self.config, is_fact=True)}" if self.config else ""
+        encoding = f"#encoding={self.encoding}" if self.encoding else ""
+        n_classes = f"#n_classes={self.n_classes}" if self.n_classes is not None else ""
+        revision = f"@{_quote_name(self.revision)}" if self.revision else ""
+        columns = f"{_quote_part(self.input)}->{_quote_part(self.label)}"
+        where = f"{_quote_name(self.path)}{config}{encoding}{n_classes}{revision}"
+        return f"{where}[{_quote_part(self.split)}]:{columns}"
 
     @property
     def is_local(self) -> bool:
@@ -55,29 +91,69 @@ class Declaration:
         return is_local_path(self.path)
 
     def absolute(self) -> "Declaration":
-        """The declaration with its file or folder counted from the working folder."""
-        path = str(Path(self.path).expanduser().resolve()) if self.is_local else self.path
-        return replace(self, path=path)
+        """The declaration with its file or folder counted from the working folder.
+
+        A data set of the hub that names no split means ``train``.
+        """
+        if not self.is_local:
+            return self if self.split else replace(self, split="train")
+        try:
+            return replace(self, path=str(Path(self.path).expanduser().resolve()))
+        except (OSError, ValueError, RuntimeError):  # no path at all: find_proxy says so
+            return self
+
+
+def _quote_name(part: str, is_fact: bool = False) -> str:
+    is_plain = PLAIN_NAME.fullmatch(part) and part == part.strip() and not (is_fact and "=" in part)
+    return part if is_plain else json.dumps(part, ensure_ascii=False)
+
+
+def _quote_part(part: str) -> str:
+    is_plain = part == part.strip() and not any(sign in part for sign in ('"', "]:", "->", "\n"))
+    return part if is_plain else json.dumps(part, ensure_ascii=False)
+
+
+def _unquote(part: str | None) -> str:
+    """The part as it was before it was quoted.
+
+    Raises:
+        ValueError: if it is no JSON string.
+    """
+    stripped = (part or "").strip()
+    return str(json.loads(stripped, strict=False)) if stripped.startswith('"') else stripped
 
 
 def parse(text: str) -> Declaration | None:
     """Returns the declaration of a text, or None if it is not written as one."""
-    found = TEXT.fullmatch(text)
-    if found is None:
+    match = TEXT.fullmatch(text.strip())
+    if match is None:
         return None
-    parts = {key: (value or "").strip() for key, value in found.groupdict().items()}
+    try:
+        facts = dict(_read_facts(match["facts"]))
+        path, revision, split = (_unquote(match[key]) for key in ("path", "revision", "split"))
+        columns = _unquote(match["input"]), _unquote(match["label"])
+        n_classes = int(facts["n_classes"]) if "n_classes" in facts else None
+    except ValueError:
+        return None
     return Declaration(
-        parts["path"],
-        parts["input"],
-        parts["label"],
-        parts["split"],
-        parts["config"] or None,
-        parts["revision"] or None,
+        path, *columns, split, facts.get("config") or None, revision or None, facts.get("encoding"), n_classes
     )
+
+
+def _read_facts(text: str) -> Iterator[tuple[str, str]]:
+    """Names and values of what follows the path: ``#encoding=latin-1``, ``#n_classes=1``, anything else is the config."""
+    for fact in FACT.findall(text):
+        key, sign, value = fact.partition("=")
+        if sign and key.strip() in ("encoding", "n_classes") and not fact.startswith('"'):
+            yield key.strip(), value.strip()
+        else:
+            yield "config", _unquote(fact)
 
 
 def as_text(value: object) -> object:
     """Returns a mapping with path, split, input and label as a declaration's text; anything else stays.
+
+    Without a split the whole folder or file is meant, of a hub id ``train``.
 
     Raises:
         ValueError: saying what is wrong with the mapping.
@@ -87,10 +163,45 @@ def as_text(value: object) -> object:
     for key in value:
         if key not in KEYS:
             raise ValueError(f"a proxy's declaration has no {key!r}. {hint(str(key), KEYS)}")
-    missing = [key for key in ("path", "input", "label") if not value.get(key)]
+    missing = [key for key in ("path", "input", "label") if value.get(key) in (None, "")]
     if missing:
         raise ValueError(f"a proxy's declaration needs path, input and label; {', '.join(missing)} is missing")
-    return Declaration(**{key: str(part) for key, part in value.items() if part is not None}).text
+    given = {key: str(part) for key, part in value.items() if part is not None and key != "n_classes"}
+    n_classes = value.get("n_classes")
+    if n_classes is not None and (isinstance(n_classes, bool) or not isinstance(n_classes, int)):
+        raise ValueError(f"n_classes {n_classes!r} is no whole number")
+    return Declaration(**{"split": "", **given}, n_classes=n_classes).text
+
+
+def explain_declaration(declared: Declaration) -> list[str]:
+    """Returns what is wrong with a declaration whatever its files hold; empty if nothing."""
+    problem = explain_impossible_path(declared.path)
+    if problem:
+        return [problem]
+    problems = []
+    named = [key for key in ("config", "revision") if getattr(declared, key)]
+    if declared.is_local and named:
+        problems.append(
+            f"{declared.path} is a file or folder, which has no {' or '.join(named)}. If # or @ belongs to the path, write"
+            " the path in double quotes, or the proxy as {path: ..., input: ..., label: ...}."
+        )
+    if declared.encoding is not None and not _is_text_encoding(declared.encoding):
+        problems.append(
+            f"there is no encoding {declared.encoding!r}. Python's names are known, such as latin-1 or utf-16."
+        )
+    if declared.n_classes is not None and declared.n_classes < 1:
+        problems.append(f"n_classes = {declared.n_classes}: there is at least one class.")
+    return problems
+
+
+def _is_text_encoding(name: str) -> bool:
+    try:
+        b"a".decode(name)
+    except LookupError:
+        return False
+    except ValueError:  # a letter alone is no text in it
+        return True
+    return codecs.lookup(name).name not in ("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined")
 
 
 # Tasks --------------------------------------------------------------------------------------------

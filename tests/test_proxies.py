@@ -11,7 +11,7 @@ from orca_sweep import data
 from orca_sweep.bodies import find_body
 from orca_sweep.bodies.inputs import input_features
 from orca_sweep.bodies.network import LoadedBody, fresh_model, load_pretrained
-from orca_sweep.declaration import as_text, parse
+from orca_sweep.declaration import Declaration, as_text, parse
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.proxies import (
     PROXIES,
@@ -274,7 +274,7 @@ def test_features_made_beforehand_are_read_in_the_original_s_format(tmp_path):
         ("csv", "/train.csv[train]:txt->label", "there is no column 'txt'. Did you mean 'text'"),
         ("csv", "/train.csv[train]:text->labels", "there is no column 'labels'. Did you mean 'label'"),
         ("csv", "/trains.csv[train]:text->label", "no such file or folder"),
-        ("csv", "/train.csv[test]:text->label", "cannot be read .ValueError: Unknown split"),
+        ("csv", "/train.csv[test]:text->label", "such a file has no split 'test'"),
         ("csv", "/train.csv[train]:label->text", None),
         ("conll", "/eng.conll[]:0->9", "eng.conll:3: 4 columns, so none has the number 9"),
         ("conll", "/eng.conll[]:word->tag", "must be numbers of columns, from 0"),
@@ -310,7 +310,7 @@ def test_wrong_labels_are_said(values, names, words):
 
 def test_tokens_and_tags_must_pair():
     with pytest.raises(DataError, match="sentence 1 has 2 tokens and 1 tags"):
-        declared._tagged([["a"], ["b", "c"]], [["O"], ["O"]], (), "here")
+        declared._tagged([["a"], ["b", "c"]], [["O"], ["O"]], (), Declaration("here", "x", "y"))
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,15 @@ from test_model import saved_roberta, saved_swin
 
 from orca_sweep.bodies import find_body
 from orca_sweep.bodies.preprocessing import body_scaling
+from orca_sweep.declaration import Declaration
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.proxies import PROXIES, Noise, Proxy, Tagged, draw_samples, find_proxy, scaling_of
 from orca_sweep.proxies.declared import _tagged
 from orca_sweep.proxies.phrases import find_phrases, split_tag
 from orca_sweep.tasks import TASKS
 from orca_sweep.trial import resolve, shared_stages
+
+HERE = Declaration("here", "x", "y")
 
 IMAGENET = {"do_normalize": True, "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 
@@ -179,7 +182,7 @@ CHUNKS = ("O", *(f"{m}-{k}" for k in "ADJP ADVP CONJP INTJ LST NP PP PRT SBAR UC
 @pytest.mark.parametrize(("names", "proxy"), [(NER, "conll2003-ner"), (CHUNKS, "conll2000-chunking")])
 def test_classes_are_kinds_of_phrases_or_tags(names, proxy):
     n = len(names)
-    data = _tagged([["w"] * n] * 2, [list(range(n))] * 2, names, "here")
+    data = _tagged([["w"] * n] * 2, [list(range(n))] * 2, names, HERE)
     phrases, tokens = draw_samples(data, "mean"), draw_samples(data, "token")
     assert len(np.unique(phrases.labels)) == PROXIES.get(proxy).n_classes == (n + 1) // 2
     assert len(np.unique(tokens.labels)) == n
@@ -190,11 +193,11 @@ def test_classes_are_kinds_of_phrases_or_tags(names, proxy):
 def test_long_sentences_and_many_phrases_are_cut():
     words = [["w"] * 70, ["a", "b"] * 10]
     tags = [["O"] * 62 + ["B-X"] + ["I-X"] * 7, ["B-X", "I-X"] * 10]
-    data = draw_samples(_tagged(words, tags, (), "here"), "mean")
+    data = draw_samples(_tagged(words, tags, (), HERE), "mean")
     assert np.bincount(data.labels).tolist() == [62, 10] or np.bincount(data.labels).tolist() == [10, 62]
     assert data.inputs.bounds[:, 2].max() == 62
     with pytest.raises(DataError, match="no phrase lies within the first 64 words"):
-        draw_samples(_tagged([["w"] * 70], [["B-X"] + ["I-X"] * 69], (), "here"), "mean")
+        draw_samples(_tagged([["w"] * 70], [["B-X"] + ["I-X"] * 69], (), HERE), "mean")
 
 
 @pytest.mark.parametrize("pooling", ["mean", "token"])

@@ -17,6 +17,8 @@ from orca_sweep.streams import stream_rng
 RAW = Treatment()
 MAX_TOKENS = 512
 """Tokens of a tagged sentence that are read, if the body has as many positions."""
+MAX_TEXT_TOKENS = 128
+"""Tokens of a text that are read, if the body has as many positions."""
 
 
 def match_channels(images: Tensor, channels: int) -> Tensor:
@@ -144,9 +146,21 @@ def _noise_features(body: LoadedBody, layer: Any, noise: Noise, *, start: int, n
 
 
 def _text_features(body: LoadedBody, layer: Any, chunk: tuple[str, ...], device: str) -> Tensor:
-    ids, mask = tokenize(_tokenizer_of(body), chunk, min(body.spec.max_tokens, 128))
+    ids, mask = tokenize(_tokenizer_of(body), chunk, _text_length(body))
     weights = mask.to(device).unsqueeze(-1).float()
     return (layer(ids.to(device)) * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)
+
+
+def _text_length(body: LoadedBody) -> int:
+    return min(body.spec.max_tokens, MAX_TEXT_TOKENS)
+
+
+def count_cut_texts(body: LoadedBody, inputs: Inputs) -> int | None:
+    """Returns how many texts have more tokens than are read, so that their rest is not seen; None if there are no texts."""
+    if not isinstance(inputs, tuple):
+        return None
+    tokenizer, length = _tokenizer_of(body), _text_length(body)
+    return sum(len(ids) > length for ids in tokenizer(list(inputs), verbose=False)["input_ids"])
 
 
 def _tokenizer_of(body: LoadedBody) -> Any:

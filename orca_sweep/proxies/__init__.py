@@ -5,10 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from orca_sweep.data import missing_packages, read_npy
-from orca_sweep.declaration import SHUFFLED, Declaration, parse
+from orca_sweep.declaration import SHUFFLED, Declaration, explain_declaration, parse
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.pointers import pointer_problem
 from orca_sweep.proxies import declared, embedded
+from orca_sweep.proxies.files import TEXT_KINDS, file_kind
 from orca_sweep.proxies.images import Scaling, Treatment, Views, apply_views, draw_views, scaling_of
 from orca_sweep.proxies.phrases import draw_samples
 from orca_sweep.proxies.records import Features, Form, Noise, Pooling, Proxy, ProxyData, Spans, Tagged
@@ -29,6 +30,7 @@ __all__ = [
     "Views",
     "apply_views",
     "canonical_proxy",
+    "describe_proxy",
     "draw_samples",
     "draw_views",
     "find_proxy",
@@ -185,8 +187,13 @@ def find_proxy(name: str) -> Proxy:
             f"{PROXIES.unknown(name)} A data set of your own is declared as path[split]:input->label, a hub id as"
             " org/name[split]:input->label; shuffled:<proxy> permutes labels."
         )
-    suffix = Path(found.path).suffix if found.is_local else ""
-    form: Form | None = "features" if suffix == ".npz" else "tagged" if suffix in declared.CONLL else None
+    problems = explain_declaration(found)
+    kind = file_kind(Path(found.path)) if found.is_local else None
+    if found.encoding is not None and kind not in TEXT_KINDS:
+        problems.append(f"encoding = {found.encoding!r}: {found.path} is no text file. Leave it out.")
+    if problems:
+        raise InputError(problems)
+    forms: dict[str | None, Form] = {"npz": "features", "conll": "tagged"}
     return Proxy(
         name=found.text,
         kind=None,
@@ -195,9 +202,9 @@ def find_proxy(name: str) -> Proxy:
         meaning="declared",
         source=found.path,
         licence="the user's",
-        packages=() if form else ("datasets",),
-        extra="data",
-        form=form,
+        packages=() if found.is_local else ("datasets",),
+        extra=None if found.is_local else "data",
+        form=forms.get(kind),
     )
 
 
@@ -213,14 +220,58 @@ def canonical_proxy(name: str) -> str:
     return found.absolute().text if found else name
 
 
+def _local_files(name: str) -> Declaration | None:
+    """The declaration of a proxy that is a file or folder here; None for every other proxy."""
+    plain = name
+    while plain.startswith(SHUFFLED):
+        plain = plain.removeprefix(SHUFFLED)
+    found = None if plain in PROXIES else parse(plain)
+    return found if found is not None and found.is_local else None
+
+
+def _broken_files(name: str, found: Declaration) -> list[str]:
+    if not Path(found.path).expanduser().exists():
+        return [f"proxy {name!r} needs {found.path}, which is not there. Correct the path."]
+    pointer = pointer_problem(Path(found.path).expanduser())
+    if pointer:
+        return [f"proxy {name!r} needs {pointer}"]
+    try:
+        declared.count_samples(found)
+    except DataError as error:
+        return [f"proxy {error}"]
+    return []
+
+
+def describe_proxy(name: str) -> str | None:
+    """Returns how many samples and classes a proxy's local files hold; None for other proxies, or if they cannot be read.
+
+    Cost: as ``declared.count_samples``.
+    """
+    found = _local_files(name)
+    if found is None:
+        return None
+    try:
+        counts = declared.count_samples(found)
+    except DataError:
+        return None
+    kept = declared.MAX_SAMPLES
+    is_cut = counts.n_samples > kept and counts.samples_are == "samples" and file_kind(Path(found.path)) != "npz"
+    more = [counts.about] if counts.about else []
+    more += [f"{kept:,} of them are used, drawn once and for all"] if is_cut else []
+    classes = "class" if counts.n_classes == 1 else "classes"
+    samples = counts.samples_are.removesuffix("s") if counts.n_samples == 1 else counts.samples_are
+    text = f"{counts.n_samples:,} {samples} of {counts.n_classes:,} {classes}"
+    return f"proxy {name}: {'; '.join([text, *more])}"
+
+
 def unavailable_proxy(proxy: Proxy, data_root: Path | None = None) -> list[str]:
     """Returns what keeps the proxy from being loaded here, each with what to do; empty if nothing."""
     problems = missing_packages(f"proxy {proxy.name!r}", proxy.packages, proxy.extra)
-    found = parse(proxy.name.removeprefix(SHUFFLED))
-    if found and found.is_local and not Path(found.path).exists():
-        problems.append(f"proxy {proxy.name!r} needs {found.path}, which is not there. Correct the path.")
-    pointers = [pointer_problem(Path(found.path))] if found and found.is_local else []
-    if proxy.name.removeprefix(SHUFFLED) == "orca-text" and data_root is not None:
+    found = _local_files(proxy.name)
+    pointers: list[str | None] = []
+    if found is not None:
+        problems += [] if problems else _broken_files(proxy.name, found)
+    elif proxy.name.removeprefix(SHUFFLED) == "orca-text" and data_root is not None:
         problems += (
             []
             if any((data_root / name).is_file() for name in TEXT_FILES)

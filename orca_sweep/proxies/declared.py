@@ -1,10 +1,11 @@
-"""Proxies by declaration: any labelled data set of the ``datasets`` library, CoNLL columns, or made features."""
+"""Proxies by declaration: labelled tables, folders of images, CoNLL columns, or features made beforehand."""
 
 import hashlib
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,104 +16,140 @@ from orca_sweep.data import fingerprint
 from orca_sweep.declaration import Declaration
 from orca_sweep.errors import DataError
 from orca_sweep.pointers import refuse_pointer
+from orca_sweep.proxies.conll import Columns, question_tags, read_conll
 from orca_sweep.proxies.embedded import image_data
+from orca_sweep.proxies.files import FileKind, file_kind, read_split
+from orca_sweep.proxies.pixels import Picture, stack_pictures
 from orca_sweep.proxies.records import Features, ProxyData, Tagged
+from orca_sweep.proxies.table_files import Table, read_table
 from orca_sweep.registry import hint
 from orca_sweep.streams import stream_rng
 
-CONLL = (".conll", ".conllu", ".iob", ".iob2", ".bio", ".txt")
 MAX_SAMPLES = 10_000
 """Larger data sets are cut to this many samples, drawn once and for all."""
-UNEVEN_SIDE = 64
-"""Images of different sizes are brought to this side."""
 
 
 def load(declared: Declaration) -> ProxyData:
     """Reads a declared data set.
 
-    Texts are samples as they are; images are scaled to [0, 1]; a column of token lists with a column of tag
-    lists gives tagged sentences, from which ``draw_samples`` draws samples.
+    Texts are samples as they are; images are scaled to [0, 1] by their own range; a column of token lists with a column
+    of tag lists gives tagged sentences, from which ``draw_samples`` draws samples.
 
     Raises:
         DataError: naming the data set, the column and what was found.
     """
-    path = Path(declared.path)
-    if declared.is_local and path.suffix in (".npz", *CONLL) and declared.split not in ("", "train"):
-        raise DataError(f"{declared.text}: such a file has no split {declared.split!r}. Write [train].")
-    if declared.is_local and path.suffix == ".npz":
-        return _features(path, declared)
-    if declared.is_local and path.suffix in CONLL:
-        return _tagged(*_conll(path, declared), (), str(path))
-    table = _table(declared)
-    for column in (declared.input, declared.label):
-        if column not in table.column_names:
-            raise DataError(f"{declared.text}: there is no column {column!r}. {hint(column, table.column_names)}")
-    if len(table) == 0:
-        raise DataError(f"{declared.text}: the data set is empty.")
-    names = _class_names(table.features[declared.label])
-    labels = table[declared.label][:]
-    first = table[0][declared.input]
-    if isinstance(first, list) and isinstance(labels[0], list):
-        return _tagged(table[declared.input][:], labels, names, declared.text)
-    chosen = _chosen(len(table))
-    y = _as_classes([labels[i] for i in chosen], names, declared.text)
-    rows = table.select(chosen)[declared.input][:]
+    kind = _local_kind(declared)
+    if kind == "npz":
+        return _checked(_features(Path(declared.path).expanduser(), declared), declared)
+    if kind == "conll":
+        return _tagged(*_conll(declared), (), declared)
+    return _samples(read_table(declared), declared)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """What a declared data set holds, before it is cut to what a proxy uses."""
+
+    n_samples: int
+    n_classes: int
+    samples_are: str = "samples"
+    about: str = ""
+
+
+def count_samples(declared: Declaration) -> Counts:
+    """Returns how many samples and classes a local data set holds; reads its labels, and no image.
+
+    Raises:
+        DataError: if it cannot be read, as ``load`` would say, or images lie in no classes.
+    """
+    if _local_kind(declared) in ("npz", "conll"):
+        return _count_loaded(load(declared))
+    table = read_table(declared)
+    _check_rows(table, declared)
+    if isinstance(table.labels[0], list):
+        return _count_loaded(_samples(table, declared))
+    labels = _as_classes(table.labels, table.class_names, declared.text)
+    n_classes = len(np.unique(labels))
+    _check_n_classes(n_classes, declared)
+    return Counts(n_samples=len(labels), n_classes=n_classes, about=table.about)
+
+
+def _count_loaded(data: ProxyData) -> Counts:
+    if isinstance(data.inputs, Tagged):
+        return Counts(n_samples=len(data.inputs), n_classes=len(data.inputs.names), samples_are="tokens")
+    return Counts(n_samples=len(data.labels), n_classes=len(np.unique(data.labels)))
+
+
+def _local_kind(declared: Declaration) -> FileKind | None:
+    """What kind of local file is declared; None for folders and the hub, whose files tell."""
+    path = Path(declared.path).expanduser()
+    if not declared.is_local or path.is_dir():
+        return None
+    kind = file_kind(path)
+    if kind in ("npz", "conll") and read_split(declared.split, declared.text).name not in ("", "train"):
+        raise DataError(f"{declared.text}: such a file has no split {declared.split!r}. Write [] or [train].")
+    if kind in ("npz", "conll") and declared.split not in ("", "train"):
+        raise DataError(f"{declared.text}: of such a file no part can be taken. Write [] or [train].")
+    return kind
+
+
+def _samples(table: Table, declared: Declaration) -> ProxyData:
+    """The labelled samples of a table, by what its input column holds."""
+    _check_rows(table, declared)
+    n = len(table.labels)
+    first = table.inputs([0])[0]
+    if isinstance(first, list) and isinstance(table.labels[0], list):
+        return _tagged(table.inputs(range(n)), table.labels, table.class_names, declared)
+    y = _as_classes(table.labels, table.class_names, declared.text)
+    _check_n_classes(len(np.unique(y)), declared)
+    chosen = _chosen(n)
+    rows, y = table.inputs(chosen), y[chosen]
     if isinstance(first, str):
-        for i, text in zip(chosen, rows, strict=True):
-            if not isinstance(text, str) or not text.strip():
-                raise DataError(f"{declared.text}: the text of sample {i} is {text!r}. Take empty texts out first.")
-        texts = tuple(rows)
-        digest = hashlib.sha256(json.dumps(texts).encode() + y.tobytes()).hexdigest()
-        return ProxyData(texts, y, digest)
-    if hasattr(first, "convert"):
-        return image_data(_images(rows), y)
+        return replace(_text_data(rows, chosen, y, declared), n_found=n)
+    if isinstance(first, Picture | bytes) or (isinstance(first, dict) and "bytes" in first):
+        pictures = [_picture(row, i, declared) for i, row in zip(chosen, rows, strict=True)]
+        return replace(image_data(stack_pictures(pictures), y), n_found=n)
     raise DataError(
         f"{declared.text}: column {declared.input!r} holds {type(first).__name__}. Texts, images, or lists of tokens"
         " with lists of tags are understood."
     )
 
 
-def _table(declared: Declaration) -> Any:
-    """The split as a table of the datasets library."""
-    import datasets
-
-    if declared.is_local and not Path(declared.path).exists():
-        raise DataError(f"{declared.text}: no such file or folder {declared.path}. Paths count from where you launch.")
-    if declared.is_local:
-        _refuse_pointers(Path(declared.path))
-    before = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
-    try:
-        if declared.is_local and Path(declared.path).is_file():
-            kind = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}.get(
-                Path(declared.path).suffix
-            )
-            if kind is None:
-                raise DataError(
-                    f"{declared.text}: {Path(declared.path).suffix or 'no ending'} is no kind of file that is read."
-                    f" Parquet, CSV, JSON lines, {', '.join(CONLL)} and .npz are."
-                )
-            return datasets.load_dataset(kind, data_files={"train": declared.path}, split=declared.split or "train")
-        return datasets.load_dataset(
-            declared.path, declared.config, revision=declared.revision, split=declared.split or "train"
-        )
-    except DataError:
-        raise
-    except Exception as error:  # the library raises whatever its readers and the network raise
-        text = str(error).strip().splitlines()
-        raise DataError(
-            f"{declared.text}: cannot be read ({type(error).__name__}: {text[0] if text else 'no more is known'})."
-            + ("" if declared.is_local else " Without a network, name a local copy as the path.")
-        ) from None
-    finally:
-        if before:
-            datasets.enable_progress_bars()
+def _check_rows(table: Table, declared: Declaration) -> None:
+    if len(table.labels) == 0:
+        raise DataError(f"{declared.text}: the data set is empty.")
 
 
-def _refuse_pointers(path: Path) -> None:
-    """Refuses a Git LFS pointer, which the library would read as text: the file itself, or any in the folder."""
-    for file in [path] if path.is_file() else sorted(path.rglob("*")):
-        refuse_pointer(file)
+def _checked(data: ProxyData, declared: Declaration) -> ProxyData:
+    _check_n_classes(len(np.unique(data.labels)), declared)
+    return data
+
+
+def _check_n_classes(n: int, declared: Declaration) -> None:
+    if declared.n_classes not in (None, n):
+        raise DataError(f"{declared.text}: there are {n} classes, not n_classes = {declared.n_classes}. Correct it.")
+
+
+def _text_data(rows: Sequence[Any], chosen: Sequence[int], y: np.ndarray, declared: Declaration) -> ProxyData:
+    for i, text in zip(chosen, rows, strict=True):
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"{declared.text}: the text of sample {i} is {text!r}. Take empty texts out first.")
+    texts = tuple(rows)
+    return ProxyData(texts, y, hashlib.sha256(json.dumps(texts).encode() + y.tobytes()).hexdigest())
+
+
+def _picture(row: Any, i: int, declared: Declaration) -> Picture:
+    """An encoded image of a table, named by its sample; one of a folder is named by its path."""
+    if isinstance(row, Picture):
+        return row
+    where = f"{declared.text}: sample {i}"
+    content = row.get("bytes") if isinstance(row, dict) else row
+    path = row.get("path") if isinstance(row, dict) else None
+    if content is None and path and Path(path).is_file():
+        return Picture(where=f"{where} ({path})", file=Path(path))
+    if not isinstance(content, bytes):
+        raise DataError(f"{where} holds no image ({str(content or path)[:60]}). Take it out.")
+    return Picture(where=f"{where} ({path})" if path else where, file=content)
 
 
 def _chosen(n: int) -> list[int]:
@@ -121,42 +158,44 @@ def _chosen(n: int) -> list[int]:
     return sorted(stream_rng(0, "proxy samples").choice(n, MAX_SAMPLES, replace=False).tolist())
 
 
-def _class_names(feature: Any) -> tuple[str, ...]:
-    inner = getattr(feature, "feature", feature)
-    return tuple(getattr(inner, "names", None) or ())
-
-
 def _as_classes(values: Sequence[object], names: tuple[str, ...], where: str) -> np.ndarray:
-    """Labels as integers from 0: named classes keep their numbers, others are numbered in sorted order."""
-    for i, value in enumerate(values):
-        if isinstance(value, bool) or not isinstance(value, int | str):
-            raise DataError(f"{where}: label {value!r} of sample {i} is neither a whole number nor a text.")
-        if names and isinstance(value, int) and not 0 <= value < len(names):
+    """Labels as integers from 0: named classes keep their numbers, others are numbered in sorted order.
+
+    Booleans and whole floats are numbers of classes.
+    """
+    labels = [_as_label(value, i, where) for i, value in enumerate(values)]
+    for i, label in enumerate(labels):
+        if names and isinstance(label, int) and not 0 <= label < len(names):
             raise DataError(
-                f"{where}: label {value} of sample {i} is none of the {len(names)} classes ({', '.join(names[:9])})."
+                f"{where}: label {label} of sample {i} is none of the {len(names)} classes ({', '.join(names[:9])})."
             )
-    if names and all(isinstance(value, int) for value in values):
-        return np.array(values, dtype=np.int64)
-    if len({type(value) for value in values}) > 1:
+    if names and all(isinstance(label, int) for label in labels):
+        return np.array(labels, dtype=np.int64)
+    if len({type(label) for label in labels}) > 1:
         raise DataError(f"{where}: labels are numbers in some samples and texts in others. Use one kind.")
-    order = {value: i for i, value in enumerate(sorted(set(values)))}  # type: ignore[type-var]
-    return np.array([order[value] for value in values], dtype=np.int64)
+    order = {label: i for i, label in enumerate(sorted(set(labels)))}
+    return np.array([order[label] for label in labels], dtype=np.int64)
 
 
-def _images(rows: Iterable[Any]) -> np.ndarray:
-    pictures = [picture.convert("RGB") for picture in rows]
-    if len({picture.size for picture in pictures}) > 1:
-        pictures = [picture.resize((UNEVEN_SIDE, UNEVEN_SIDE)) for picture in pictures]
-    stacked = np.stack([np.asarray(picture) for picture in pictures])
-    return stacked.transpose(0, 3, 1, 2).astype(np.float32) / 255
+def _as_label(value: object, i: int, where: str) -> int | str:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and not value.strip():
+        raise DataError(f"{where}: the label of sample {i} is empty. Name its class.")
+    if not isinstance(value, int | str):
+        raise DataError(f"{where}: label {value!r} of sample {i} is neither a whole number nor a text.")
+    return int(value) if isinstance(value, bool) else value
 
 
-def _tagged(sentences: Sequence[Any], tags: Sequence[Any], names: tuple[str, ...], where: str) -> ProxyData:
+def _tagged(sentences: Sequence[Any], tags: Sequence[Any], names: tuple[str, ...], declared: Declaration) -> ProxyData:
     """Sentences with the class of each token's tag."""
+    where = declared.text
     for i, (words, marks) in enumerate(zip(sentences, tags, strict=True)):
-        if len(words) != len(marks):
-            raise DataError(f"{where}: sentence {i} has {len(words)} tokens and {len(marks)} tags.")
-    values = [mark for marks in tags for mark in marks]
+        if words is None or marks is None or len(words) != len(marks):
+            raise DataError(
+                f"{where}: sentence {i} has {len(words or ())} tokens and {len(marks or ())} tags. Each token needs one."
+            )
+    values = [_as_label(mark, i, where) for i, mark in enumerate(mark for marks in tags for mark in marks)]
     if not values:
         raise DataError(f"{where}: there are no tokens.")
     classes = iter(_as_classes(values, names, where).tolist())
@@ -166,36 +205,22 @@ def _tagged(sentences: Sequence[Any], tags: Sequence[Any], names: tuple[str, ...
         tags=tuple(tuple(islice(classes, len(marks))) for marks in tags),
         names=names if is_named else tuple(map(str, sorted(set(values)))),
     )
+    _check_n_classes(len(tagged.names), declared)
     digest = hashlib.sha256(json.dumps([tagged.sentences, tagged.tags, tagged.names]).encode()).hexdigest()
     return ProxyData(tagged, np.empty(0, dtype=np.int64), digest)
 
 
-def _conll(path: Path, declared: Declaration) -> tuple[list[list[str]], list[list[str]]]:
-    """Sentences and tags of a file with one token per line, columns apart by blanks, an empty line between sentences."""
-    refuse_pointer(path)
+def _conll(declared: Declaration) -> tuple[list[list[str]], list[list[str]]]:
+    """Sentences and tags of a file of CoNLL columns; tags that do not look like tags are questioned."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{declared.text}: cannot be read ({type(error).__name__}: {error}).") from None
-    try:
-        token, tag = int(declared.input), int(declared.label)
+        columns = Columns(token=int(declared.input), tag=int(declared.label))
     except ValueError:
         raise DataError(
             f"{declared.text}: input {declared.input!r} and label {declared.label!r} must be numbers of columns, from 0."
         ) from None
-    sentences: list[list[str]] = [[]]
-    tags: list[list[str]] = [[]]
-    for number, line in enumerate(lines, start=1):
-        columns = line.split()
-        if not columns or columns[0] == "-DOCSTART-" or (path.suffix == ".conllu" and line.startswith("#")):
-            if sentences[-1]:
-                sentences.append([])
-                tags.append([])
-            continue
-        if max(token, tag) >= len(columns) or min(token, tag) < -len(columns):
-            raise DataError(f"{path}:{number}: {len(columns)} columns, so none has the number {max(token, tag)}.")
-        sentences[-1].append(columns[token])
-        tags[-1].append(columns[tag])
+    path = Path(declared.path).expanduser()
+    sentences, tags = read_conll(path, columns, declared.encoding, declared.text)
+    question_tags(tags, declared.n_classes, declared.text)
     return sentences, tags
 
 

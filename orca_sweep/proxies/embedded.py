@@ -89,5 +89,7 @@ def shuffled(data: ProxyData) -> ProxyData:
     """
     digest = hashlib.sha256(f"shuffled:{data.fingerprint}".encode()).hexdigest()
     if isinstance(data.inputs, Tagged):
-        return ProxyData(replace(data.inputs, n_shuffles=data.inputs.n_shuffles + 1), data.labels, digest)
-    return ProxyData(data.inputs, stream_rng(0, "shuffled labels").permutation(data.labels), digest)
+        inputs = replace(data.inputs, n_shuffles=data.inputs.n_shuffles + 1)
+        return ProxyData(inputs, data.labels, digest, n_found=data.n_found)
+    labels = stream_rng(0, "shuffled labels").permutation(data.labels)
+    return ProxyData(data.inputs, labels, digest, n_found=data.n_found)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -44,19 +45,22 @@ def _label_and_draw(tagged: Tagged, pooling: Pooling) -> ProxyData:
     has_begins = any(name.startswith("B-") for name in tagged.names)
     tags = [split_tag(name, has_begins) if pooling == "mean" else ("", name) for name in tagged.names]
     numbers = {kind: k for k, kind in enumerate(dict.fromkeys(kind for _, kind in tags))}
-    bounds, labels = [], []
+    bounds, labels, n_found = [], [], 0
     for i, row in enumerate(tagged.tags):
         marks = [tags[k] for k in row]
-        for first, end in find_phrases(marks):
+        phrases = find_phrases(marks)
+        n_found += len(phrases)
+        for first, end in phrases:
             if end <= MAX_WORDS:
                 bounds.append((i, first, end))
                 labels.append(numbers[marks[first][1]])
     if not bounds:
         raise DataError(f"proxy: no phrase lies within the first {MAX_WORDS} words of a sentence. Split the sentences.")
     kept = _draw_evenly(np.array(labels, dtype=np.int64), "proxy tokens" if pooling == "token" else "proxy phrases")
-    return _keep_sentences(
+    samples = _keep_sentences(
         tagged, np.array(bounds, dtype=np.int64)[kept], np.array(labels, dtype=np.int64)[kept], pooling
     )
+    return replace(samples, n_found=n_found)
 
 
 def split_tag(name: str, has_begins: bool) -> Tag:

@@ -83,6 +83,8 @@ class ProxyData:
     fingerprint: str
     corpus: tuple[str, ...] = ()
     """All texts to pre-train on, if they are more than the labelled ones."""
+    n_found: int | None = None
+    """Samples that there were before they were cut to those used; None if none were left out."""
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,9 @@ TRIAL_MEASURES = (
     Column("n_target_classes_skipped", "int64", "classes", "target classes with one sample, left out of the alignment"),
     Column("n_proxy_classes_skipped", "int64", "classes", "proxy classes with one sample, left out by otdd"),
     Column("n_proxy", "int64", "samples", "proxy samples aligned to"),
+    Column("n_proxy_found", "int64", "samples", "samples of the proxy, before they were cut to those that are used"),
+    Column("n_proxy_classes", "int64", "classes", "classes of the proxy's samples"),
+    Column("n_proxy_texts_cut", "int64", "texts", "proxy texts longer than what is read of one: their end is not seen"),
     Column(
         "proxy_mean", "string", "pixel in [0, 1]", "JSON: per channel, mean subtracted from proxy images; null = none"
     ),

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from orca_sweep import objectives
-from orca_sweep.bodies.inputs import RAW, input_features
+from orca_sweep.bodies.inputs import MAX_TEXT_TOKENS, RAW, count_cut_texts, input_features
 from orca_sweep.bodies.network import LoadedBody, to_arrays, to_tensors
 from orca_sweep.config import EmbedderConfig, TrialConfig
 from orca_sweep.errors import DataError, DivergedError
@@ -56,6 +56,8 @@ class ProxyFeatures:
     key: str
     seconds: float
     reused: bool
+    n_texts_cut: int | None = None
+    """Texts of which only the first tokens were read; None if the samples are no texts."""
 
 
 def proxy_features(proxy: ProxyData, body: LoadedBody, place: Place, treatment: Treatment = RAW) -> ProxyFeatures:
@@ -63,16 +65,24 @@ def proxy_features(proxy: ProxyData, body: LoadedBody, place: Place, treatment: 
 
     Depends only on the samples, the treatment of images and the body's input layer: the transformer is never run.
     """
-    inputs = {**place.key_part(), "proxy": proxy.fingerprint, "input_layer": body.input_digest()}
+    inputs = {
+        **place.key_part(),
+        "proxy": proxy.fingerprint,
+        "input_layer": body.input_digest(),
+        "text_tokens": MAX_TEXT_TOKENS,
+    }
     key = stage_key(PROXY_STAGE, {**inputs, "image_size": body.spec.image_size, "treatment": asdict(treatment)})
 
     def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         features = input_features(body, proxy.inputs, place.device, treatment=treatment).numpy()
-        return {"features": features, "labels": proxy.labels}, {}
+        meta = {"n_texts_cut": count_cut_texts(body, proxy.inputs)}
+        return {"features": features, "labels": proxy.labels}, meta
 
     artifact, reused = place.store.once(PROXY_STAGE, key, compute)
     tensors = to_tensors(artifact.tensors)
-    return ProxyFeatures(tensors["features"], tensors["labels"], key, artifact.meta["seconds"], reused)
+    return ProxyFeatures(
+        tensors["features"], tensors["labels"], key, artifact.meta["seconds"], reused, artifact.meta["n_texts_cut"]
+    )
 
 
 def target_labels(data: TaskData, n_clusters: int, split_seed: int, place: Place) -> tuple[np.ndarray, float | None]:

@@ -26,7 +26,7 @@ from orca_sweep.config import (
 from orca_sweep.data import missing_packages
 from orca_sweep.errors import InputError
 from orca_sweep.objectives import OBJECTIVES
-from orca_sweep.proxies import find_proxy, unavailable_proxy
+from orca_sweep.proxies import describe_proxy, find_proxy, unavailable_proxy
 from orca_sweep.tasks import Task, find_task, unavailable
 from orca_sweep.trial.canonical import OBJECTIVE_SETTINGS, PROXY_SETTINGS, canonical_settings, known_task
 from orca_sweep.trial.sources import canonical_sources, has_predictor_weights, unvaried
@@ -237,6 +237,12 @@ def unavailable_parts(configs: Iterable[TrialConfig], data_root: Path) -> list[s
     if any(config.finetune.lora_rank is not None for config in configs):
         problems += missing_packages("finetune.lora_rank", ("peft",), "lora")
     return problems
+
+
+def describe_proxies(configs: Iterable[TrialConfig]) -> list[str]:
+    """Returns what the local files of the trials' proxies hold, a line for each that can be read here."""
+    names = dict.fromkeys(config.proxy for config in configs)
+    return [text for text in map(describe_proxy, names) if text is not None]
 
 
 def find_body_problems(configs: Iterable[TrialConfig]) -> list[str]:

@@ -296,7 +296,13 @@ def _train_embedder(
         if proxy.reused:
             record.reuse("proxy-features", proxy.seconds)
             phases.append({"reused_s": proxy.seconds})
-    record.row["proxy_sha256"] = proxy_data.fingerprint
+    n_samples = len(proxy_data.labels)
+    record.row |= {
+        "proxy_sha256": proxy_data.fingerprint,
+        "n_proxy_found": n_samples if proxy_data.n_found is None else proxy_data.n_found,
+        "n_proxy_classes": len(np.unique(proxy_data.labels)),
+        "n_proxy_texts_cut": proxy.n_texts_cut,
+    }
     if treatment.scaling is not None:
         record.row["proxy_mean"] = canonical_json(treatment.scaling.mean)
         record.row["proxy_std"] = canonical_json(treatment.scaling.std)

@@ -1,0 +1,157 @@
+"""Local files of a declared proxy: their kinds, their text, the files below a folder, and splits."""
+
+import gzip
+import os
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from orca_sweep.errors import DataError
+from orca_sweep.pointers import refuse_pointer
+
+FileKind = Literal["csv", "tsv", "json", "parquet", "conll", "npz"]
+CONLL = (".conll", ".conllu", ".iob", ".iob2", ".bio", ".txt")
+KINDS: dict[str, FileKind] = {
+    ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".json": "json", ".jsonl": "json", ".ndjson": "json",
+    ".parquet": "parquet", ".npz": "npz", **dict.fromkeys(CONLL, "conll"),
+}  # fmt: skip
+TEXT_KINDS: tuple[FileKind, ...] = ("csv", "tsv", "json", "conll")
+SPLIT_NAMES = frozenset(("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"))
+"""Folders and files of these names, in any case, are splits of one data set."""
+SPLIT = re.compile(r"(?P<name>[^\[\]+]*)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
+SHARD = re.compile(r"-\d+-of-\d+$")
+
+
+def file_kind(path: Path) -> FileKind | None:
+    """Returns what kind of file a name's ending means, in any case, or None; text may be packed (.gz)."""
+    endings = [ending.lower() for ending in path.suffixes]
+    is_packed = endings[-1:] == [".gz"]
+    kind = KINDS.get(endings[-2] if is_packed and len(endings) > 1 else endings[-1] if endings else "")
+    return None if is_packed and kind not in TEXT_KINDS else kind
+
+
+def read_text(path: Path, encoding: str | None, where: str) -> str:
+    """Returns a file's text without its byte-order mark; .gz is unpacked.
+
+    Raises:
+        DataError: if the file cannot be read, is a Git LFS pointer, or is not of that encoding (default UTF-8): then with
+            the first wrong byte and its line.
+    """
+    refuse_pointer(path)
+    try:
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix.lower() == ".gz" else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{where}: cannot be read ({type(error).__name__}: {error}).") from None
+    try:
+        return content.decode(encoding or "utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        likely = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin-1"
+        raise DataError(
+            f"{where}: byte {error.start} (0x{content[error.start]:02x}, line {line}) is not {encoding or 'UTF-8'}. Save the"
+            f" file as UTF-8, or name its encoding: {{path: ..., encoding: {likely}}}, as a text {path.name}"
+            f"#encoding={likely}[...]."
+        ) from None
+
+
+# Splits -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """A split's name, and which part of it: ``train[:50%]``."""
+
+    name: str
+    start: str | None = None
+    stop: str | None = None
+
+    def rows(self, n: int, where: str) -> range:
+        """Returns which of n samples are meant.
+
+        Raises:
+            DataError: if there are fewer than asked for.
+        """
+        first, end = (_find_place(bound, n, where) for bound in (self.start, self.stop))
+        return range(0 if first is None else first, n if end is None else end)
+
+
+def _find_place(bound: str | None, n: int, where: str) -> int | None:
+    if bound is None:
+        return None
+    number = round(n * int(bound[:-1]) / 100) if bound.endswith("%") else int(bound)
+    if abs(number) > n:
+        raise DataError(f"{where}: the split asks for sample {bound}, but there are {n:,} samples. Ask for fewer.")
+    return number + n if bound.startswith("-") else number
+
+
+def read_split(text: str, where: str) -> Split:
+    """Returns a split's parts.
+
+    Raises:
+        DataError: if it is not written as one.
+    """
+    match = SPLIT.fullmatch(text.strip())
+    if match is None:
+        raise DataError(
+            f"{where}: {text!r} is no split of a file or folder. Write a name, or a part of it: train, train[:2000],"
+            " train[10%:20%]."
+        )
+    return Split(name=match["name"].strip(), start=match["start"], stop=match["stop"])
+
+
+# Folders ------------------------------------------------------------------------------------------
+
+
+def list_files(folder: Path, where: str) -> list[tuple[str, ...]]:
+    """Returns the paths of all files below a folder, as parts, in the order of their characters' numbers.
+
+    Hidden files and folders (a name that begins with a dot, or __MACOSX) are left out. Links are followed.
+
+    Raises:
+        DataError: if a folder cannot be read, holds a link to itself, or a link to nothing.
+    """
+    return sorted(_walk(folder, (), (os.path.realpath(folder),), where))
+
+
+def _walk(folder: Path, parts: tuple[str, ...], above: tuple[str, ...], where: str) -> Iterator[tuple[str, ...]]:
+    try:
+        names = [name for name in os.listdir(folder) if not name.startswith(".") and name != "__MACOSX"]
+    except OSError as error:
+        raise DataError(f"{where}: {folder} cannot be read ({error.strerror}).") from None
+    for name in names:
+        path = folder / name
+        if path.is_dir():
+            real = os.path.realpath(path)
+            if real in above:
+                raise DataError(f"{where}: {path} is a link to a folder that it lies in. Take it out.")
+            yield from _walk(path, (*parts, name), (*above, real), where)
+        elif path.exists():
+            yield (*parts, name)
+        else:
+            raise DataError(f"{where}: {path} is a link to nothing. Take it out.")
+
+
+def choose_split(names: Iterable[str], split: str, where: str) -> str | None:
+    """Returns which of the splits of a folder is meant; None means that it has no splits, so all of it.
+
+    A name that is there is taken, in whatever case. ``train``, the default, and no name also mean a folder without
+    splits; no name also one with a single split.
+
+    Raises:
+        DataError: if there is no such split, or several and none is named.
+    """
+    splits = sorted(set(names))
+    matches = [name for name in splits if name == split] or [n for n in splits if n.casefold() == split.casefold()]
+    if split and matches:
+        return matches[0]
+    known = [name for name in splits if name.casefold() in SPLIT_NAMES]
+    if (split in ("", "train") and not known) or (not split and len(splits) == 1):
+        return None
+    choice = f"It has {', '.join(known or splits)}. Declare one: [{(known or splits)[0]}]." if splits else "Write []."
+    raise DataError(
+        f"{where}: " + (f"there is no split {split!r}. {choice}" if split else f"no split is named. {choice}")
+    )
