@@ -352,7 +352,7 @@ def test_an_encoding_and_a_packed_file_are_read(tmp_path):
         load(tmp_path / "a.txt", "0->1")
     where = as_text({"path": str(tmp_path / "a.txt"), "input": 0, "label": 1, "encoding": "latin-1"})
     assert find_proxy(where).load(Path()).inputs.sentences == (("café", "is"),)
-    (tmp_path / "b.conll.gz").write_bytes(gzip.compress(b"a X\nb Y\n"))
+    (tmp_path / "b.conll.gz").write_bytes(gzip.compress(b"a X\nb Y\n", mtime=0))
     assert find_proxy(f"{tmp_path}/b.conll.gz[]:0->1").form == "tagged"
     assert load(tmp_path / "b.conll.gz", "0->1").inputs.sentences == (("a", "b"),)
 
@@ -439,7 +439,7 @@ def test_labels_of_parquet(tmp_path, column, labels):
         ("a.csv", b"text,kind\n", "the data set is empty"),
         ("a.csv", b"text,kind\na,\n", "the label of sample 0 is empty"),
         ("a.csv.gz", b"text,kind\na,b\n", "cannot be read .BadGzipFile"),
-        ("a.csv.gz", gzip.compress(b"text,kind\na,b\n")[:-9], "cannot be read .EOFError"),
+        ("a.csv.gz", gzip.compress(b"text,kind\na,b\n", mtime=0)[:-9], "cannot be read .EOFError"),
         ("a.jsonl", b'{"text": "a", "kind": 1}\n{"text": "b"}\n', "object 2 has no 'kind'"),
         ("a.jsonl", b'{"text": "a", "kind": 1}\n[1]\n', "object 2 is .*Each must be"),
         ("a.jsonl", b'{"text": "a"', "is no JSON lines"),
