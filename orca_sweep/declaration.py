@@ -31,6 +31,22 @@ def is_local_path(name: str) -> bool:
         return False
 
 
+def is_there(name: str) -> bool:
+    """Whether there is a file or folder of a name."""
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):  # longer than a path can be
+        return False
+
+
+def absolute_path(name: str) -> str:
+    """Returns the one name of a file or folder, counted from the working folder; a name that nothing can have stays."""
+    try:
+        return str(Path(name).expanduser().resolve())
+    except (OSError, RuntimeError, ValueError):  # too long; a loop of links, or no such user; a zero byte
+        return name
+
+
 @dataclass(frozen=True)
 class Declaration:
     """Where a proxy's samples and labels are."""
@@ -56,7 +72,7 @@ class Declaration:
 
     def absolute(self) -> "Declaration":
         """The declaration with its file or folder counted from the working folder."""
-        path = str(Path(self.path).expanduser().resolve()) if self.is_local else self.path
+        path = absolute_path(self.path) if self.is_local else self.path
         return replace(self, path=path)
 
 
@@ -135,9 +151,8 @@ class TaskDeclaration:
 
     def absolute(self) -> "TaskDeclaration":
         """The declaration with its files counted from the working folder."""
-        path = Path(self.path).expanduser().resolve()
-        test = None if self.test is None else str(Path(self.test).expanduser().resolve())
-        return replace(self, path=str(path), test=test)
+        test = None if self.test is None else absolute_path(self.test)
+        return replace(self, path=absolute_path(self.path), test=test)
 
 
 def is_task_text(name: str) -> bool:

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from orca_sweep.data import missing_packages, read_npy
-from orca_sweep.declaration import SHUFFLED, Declaration, parse
+from orca_sweep.declaration import SHUFFLED, Declaration, is_there, parse
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.pointers import find_pointer
 from orca_sweep.proxies import declared, embedded
@@ -52,7 +54,9 @@ def _text_features(root: Path) -> ProxyData:
             x, y = read_npy(root / xs), read_npy(root / ys)
             if len(x) != len(y):
                 raise DataError(f"{root / xs}: {len(x)} rows, but {ys} has {len(y)} labels. Get both files again.")
-            return declared.features_data(x[:TEXT_ROWS], y[:TEXT_ROWS].astype("int64"), str(root / xs))
+            whole = y.dtype.kind != "f" or bool((np.isfinite(y) & (y == np.floor(y))).all())
+            labels = y.astype("int64") if y.dtype.kind == "f" and whole else y
+            return declared.features_data(x[:TEXT_ROWS], labels[:TEXT_ROWS], str(root / xs))
     raise DataError(f"proxy 'orca-text': neither text_xs_32.npy nor text_xs.npy is in {root}. Give --data.")
 
 
@@ -217,7 +221,7 @@ def unavailable_proxy(proxy: Proxy, data_root: Path | None = None) -> list[str]:
     """Returns what keeps the proxy from being loaded here, each with what to do; empty if nothing."""
     problems = missing_packages(f"proxy {proxy.name!r}", proxy.packages, proxy.extra)
     found = parse(proxy.name.removeprefix(SHUFFLED))
-    if found and found.is_local and not Path(found.path).exists():
+    if found and found.is_local and not is_there(found.path):
         problems.append(f"proxy {proxy.name!r} needs {found.path}, which is not there. Correct the path.")
     pointers = [find_pointer(Path(found.path))] if found and found.is_local else []
     if proxy.name.removeprefix(SHUFFLED) == "orca-text" and data_root is not None:

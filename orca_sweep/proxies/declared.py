@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
@@ -51,11 +52,16 @@ def load(declared: Declaration) -> ProxyData:
         raise DataError(f"{declared.text}: the data set is empty.")
     names = _class_names(table.features[declared.label])
     labels = table[declared.label][:]
-    first = table[0][declared.input]
+    try:
+        first = table[0][declared.input]
+    except Exception as error:  # what the library's reader of images raises
+        raise _unreadable(declared, 0, error) from None
     if isinstance(first, list) and isinstance(labels[0], list):
         return _tagged(table[declared.input][:], labels, names, declared.text)
     chosen = _chosen(len(table))
     y = _as_classes([labels[i] for i in chosen], names, declared.text)
+    if hasattr(first, "convert"):
+        return image_data(_images(table, chosen, declared), y)
     rows = table.select(chosen)[declared.input][:]
     if isinstance(first, str):
         for i, text in zip(chosen, rows, strict=True):
@@ -64,8 +70,6 @@ def load(declared: Declaration) -> ProxyData:
         texts = tuple(rows)
         digest = hashlib.sha256(json.dumps(texts).encode() + y.tobytes()).hexdigest()
         return ProxyData(texts, y, digest)
-    if hasattr(first, "convert"):
-        return image_data(_images(rows), y)
     raise DataError(
         f"{declared.text}: column {declared.input!r} holds {type(first).__name__}. Texts, images, or lists of tokens"
         " with lists of tags are understood."
@@ -143,8 +147,27 @@ def _as_classes(values: Sequence[object], names: tuple[str, ...], where: str) ->
     return np.array([order[value] for value in values], dtype=np.int64)
 
 
-def _images(rows: Iterable[Any]) -> np.ndarray:
-    pictures = [picture.convert("RGB") for picture in rows]
+def _unreadable(declared: Declaration, sample: int, error: Exception) -> DataError:
+    return DataError(
+        f"{declared.text}: the image of sample {sample} cannot be read ({type(error).__name__}: {str(error)[:200]}). Mend it,"
+        " or take it out."
+    )
+
+
+def _images(table: Any, chosen: Iterable[int], declared: Declaration) -> np.ndarray:
+    pictures = []
+    for i in chosen:
+        try:
+            picture = table[i][declared.input]
+            is_deep = picture.mode[0] in "IF"
+            pictures.append(picture.convert("RGB"))
+        except Exception as error:  # what the library's reader of images raises, and that there is none
+            raise _unreadable(declared, i, error) from None
+        if is_deep:
+            raise DataError(
+                f"{declared.text}: the image of sample {i} has pixels of mode {picture.mode!r}, not of 8 bits, and what is"
+                " white in it is not known. Save images with 8 bits per channel."
+            )
     if len({picture.size for picture in pictures}) > 1:
         pictures = [picture.resize((UNEVEN_SIDE, UNEVEN_SIDE)) for picture in pictures]
     stacked = np.stack([np.asarray(picture) for picture in pictures])
@@ -154,6 +177,12 @@ def _images(rows: Iterable[Any]) -> np.ndarray:
 def _tagged(sentences: Sequence[Any], tags: Sequence[Any], names: tuple[str, ...], where: str) -> ProxyData:
     """Sentences with the tags of all their tokens, as classes."""
     for i, (words, marks) in enumerate(zip(sentences, tags, strict=True)):
+        if (
+            not isinstance(words, list)
+            or not isinstance(marks, list)
+            or not all(isinstance(word, str) for word in words)
+        ):
+            raise DataError(f"{where}: sentence {i} is no list of tokens with a list of tags. Take it out.")
         if len(words) != len(marks):
             raise DataError(f"{where}: sentence {i} has {len(words)} tokens and {len(marks)} tags.")
     values = [mark for marks in tags for mark in marks]
@@ -174,7 +203,7 @@ def _conll(path: Path, declared: Declaration) -> tuple[list[list[str]], list[lis
     """Sentences and tags of a file with one token per line, columns apart by blanks, an empty line between sentences."""
     refuse_pointer(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{declared.text}: cannot be read ({type(error).__name__}: {error}).") from None
     try:
@@ -186,7 +215,9 @@ def _conll(path: Path, declared: Declaration) -> tuple[list[list[str]], list[lis
     sentences: list[list[str]] = [[]]
     tags: list[list[str]] = [[]]
     for number, line in enumerate(lines, start=1):
-        columns = line.split()
+        columns = _columns(line, path.suffix)
+        if columns and _stands_beside(columns[0], path.suffix):
+            continue
         if not columns or columns[0] == "-DOCSTART-" or (path.suffix == ".conllu" and line.startswith("#")):
             if sentences[-1]:
                 sentences.append([])
@@ -199,13 +230,28 @@ def _conll(path: Path, declared: Declaration) -> tuple[list[list[str]], list[lis
     return sentences, tags
 
 
+def _columns(line: str, suffix: str) -> list[str]:
+    """The columns of a line: of CoNLL-U between tabs, since a token may hold blanks; no-break spaces belong to a token."""
+    if suffix == ".conllu" and "\t" in line:
+        return line.split("\t")
+    return re.split(r"[ \t]+", line.strip(" \t\r\f\v")) if line.strip() else []
+
+
+def _stands_beside(number: str, suffix: str) -> bool:
+    """Whether a line of CoNLL-U is none of a token of its own: one of several tokens as written, or of a word left out."""
+    return suffix == ".conllu" and re.fullmatch(r"\d+[-.]\d+", number) is not None
+
+
 def _features(path: Path, declared: Declaration) -> ProxyData:
     """Arrays of an .npz file: features (M, D) or (M, T, D), then averaged over T, and labels (M,)."""
     refuse_pointer(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise ValueError("one array alone, as .npy files have it")
+        with loaded as file:
+            arrays = {name: array for name, array in file.items() if isinstance(array, np.ndarray)}
+    except (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{declared.text}: cannot be read ({type(error).__name__}: {error}).") from None
     for column in (declared.input, declared.label):
         if column not in arrays:
