@@ -55,7 +55,7 @@ BOTH = ("embedder", "body")
         ("body:1 > none", 9, [("body",), (), ()]),
         ("body : 1>embedder:1", 9, [("body",), ("embedder",), ()]),
         ("predictor+embedder:1 > body.layers[0:2]", 9, [("embedder", "predictor"), *[("body.layers[0:2]",)] * 2]),
-        ("body.layers[:-1]", 2, [("body.layers[:-1]",)] * 2 + [()]),
+        ("body.layers[:-1]", 2, [("body.layers[0:-1]",)] * 2 + [()]),
         ("body+body.norms:forever", 2, [("body",)] * 3),
     ],
 )
