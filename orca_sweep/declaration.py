@@ -59,6 +59,22 @@ def explain_impossible_path(path: str) -> str | None:
     return None
 
 
+def is_there(name: str) -> bool:
+    """Whether there is a file or folder of a name."""
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):  # longer than a path can be
+        return False
+
+
+def absolute_path(name: str) -> str:
+    """Returns the one name of a file or folder, counted from the working folder; a name that nothing can have stays."""
+    try:
+        return str(Path(name).expanduser().resolve())
+    except (OSError, RuntimeError, ValueError):  # too long; a loop of links, or no such user; a zero byte
+        return name
+
+
 @dataclass(frozen=True)
 class Declaration:
     """Where a proxy's samples and labels are."""
@@ -97,10 +113,7 @@ class Declaration:
         """
         if not self.is_local:
             return self if self.split else replace(self, split="train")
-        try:
-            return replace(self, path=str(Path(self.path).expanduser().resolve()))
-        except (OSError, ValueError, RuntimeError):  # no path at all: find_proxy says so
-            return self
+        return replace(self, path=absolute_path(self.path))
 
 
 def _quote_name(part: str, is_fact: bool = False) -> str:
@@ -246,9 +259,8 @@ class TaskDeclaration:
 
     def absolute(self) -> "TaskDeclaration":
         """The declaration with its files counted from the working folder."""
-        path = Path(self.path).expanduser().resolve()
-        test = None if self.test is None else str(Path(self.test).expanduser().resolve())
-        return replace(self, path=str(path), test=test)
+        test = None if self.test is None else absolute_path(self.test)
+        return replace(self, path=absolute_path(self.path), test=test)
 
 
 def is_task_text(name: str) -> bool:

@@ -39,7 +39,9 @@ class TimeLimitError(OrcaSweepError):
 def first_line(error: BaseException) -> str:
     """Returns an error's class and the first line of its text, cut to 300 characters."""
     lines = str(error).strip().splitlines() or ["without a message"]
-    return f"{type(error).__name__}: {lines[0][:300]}"
+    # A first line such as "Validation error for field 'x':" says nothing without the next.
+    text = " ".join([lines[0], *(line.strip() for line in lines[1:2] if lines[0].endswith(":"))])
+    return f"{type(error).__name__}: {text[:300]}"
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -182,7 +182,7 @@ def _read_words(text: str) -> tuple[str, ...]:
     if words == ["none"]:
         return ()
     for word in words:
-        if word in WORDS or LAYERS.fullmatch(word):
+        if word in WORDS or (LAYERS.fullmatch(word) and len(word) < 40):
             continue
         if word == "none":
             raise ValueError("'none' cannot be frozen beside other parts: it means that nothing is frozen")
@@ -200,13 +200,19 @@ def _read_words(text: str) -> tuple[str, ...]:
 
 def _order_words(words: Iterable[str]) -> tuple[str, ...]:
     """The words in a fixed order, without those that others include."""
-    given = set(words)
+    given = set(map(_as_slice, words))
     kept = {
         word
         for word in given
         if WIDER.get(word) not in given and not ("body" in given and word.startswith("body") and word != "body")
     }
     return tuple(sorted(kept, key=lambda word: (WORDS.index(word) if word in WORDS else len(WORDS), word)))
+
+
+def _as_slice(word: str) -> str:
+    """A word of layers with its start, and without leading zeros; any other word stays."""
+    match = LAYERS.fullmatch(word)
+    return f"body.layers[{int(match[1] or 0)}:{'' if match[2] is None else int(match[2])}]" if match else word
 
 
 def _read_stepping(words: Iterable[str]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def betas_as_text(value: object) -> str:
         numbers = [math.nan]
     if not all(0 <= number < 1 for number in numbers):
         raise ValueError("each of the two betas must be a number from 0 to below 1")
-    return ", ".join(repr(number).removesuffix(".0") for number in numbers)
+    return ", ".join(repr(abs(number)).removesuffix(".0") for number in numbers)
 
 
 def epochs_as_text(value: object) -> str | None:

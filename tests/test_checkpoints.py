@@ -153,6 +153,27 @@ def with_header(change):
     return damage(rewrite)
 
 
+TWICE = b'"layernorm.bias":{"dtype":"F32","shape":[48],"data_offsets":[0,192]},'
+
+
+def tokenizer_settings(**settings):
+    def rewrite(folder):
+        path = folder / "tokenizer_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+
+    return rewrite
+
+
+def change_tokenizer(change):
+    def rewrite(folder):
+        path = folder / "tokenizer.json"
+        tokenizer = json.loads(path.read_text())
+        change(tokenizer)
+        path.write_text(json.dumps(tokenizer))
+
+    return rewrite
+
+
 class Evil:
     """Runs code when it is unpickled without care."""
 
@@ -276,6 +297,83 @@ BROKEN_WEIGHTS = {
             lambda f: (f / f"{SAFE}.index.json").write_text(json.dumps({"weight_map": {"a": "../other.safetensors"}}))
         ),
         "not an index of shards",
+    ),
+    "overlapping data": (
+        "vit",
+        with_header(
+            lambda h: {
+                k: {**e, "data_offsets": h["layernorm.bias"]["data_offsets"]} if k == "layernorm.weight" else e
+                for k, e in h.items()
+            }
+        ),
+        "not a safetensors file",
+    ),
+    "data of a head that lies over the body's": (
+        "vit",
+        with_header(lambda h: {**h, "head": {"dtype": "F4", "shape": [2], "data_offsets": [0, 8]}}),
+        "not a safetensors file",
+    ),
+    "a place that ends before it starts": (
+        "vit",
+        with_header(lambda h: {**h, "head": {"dtype": "F4", "shape": [0], "data_offsets": [5, 3]}}),
+        "not a safetensors file",
+    ),
+    "a shape of a thousand dimensions": (
+        "vit",
+        with_header(lambda h: {**h, "head": {"dtype": "F32", "shape": [10**4000] * 1000, "data_offsets": [0, 0]}}),
+        "not a safetensors file",
+    ),
+    "a header in UTF-16": (
+        "vit",
+        damage(
+            lambda d: (lambda n, text: struct.pack("<Q", len(text)) + text + d[8 + n :])(
+                struct.unpack("<Q", d[:8])[0], d[8 : 8 + struct.unpack("<Q", d[:8])[0]].decode().encode("utf-16")
+            )
+        ),
+        "not a safetensors file",
+    ),
+    "a header with a key twice": (
+        "vit",
+        damage(lambda d: struct.pack("<Q", struct.unpack("<Q", d[:8])[0] + len(TWICE)) + b"{" + TWICE + d[9:]),
+        "not a safetensors file",
+    ),
+    "notes that are no texts": (
+        "vit",
+        with_header(lambda h: {**h, "__metadata__": {"format": ["pt"]}}),
+        "not a safetensors file",
+    ),
+    "a key that is a picture of another": (
+        "vit",
+        change_weights(lambda w: {**w, "encoder.\n\x1b[31m" + "x" * 10_000: torch.zeros(1)}),
+        r"1 not in its config.json \('encoder.\\n\\x1b\[31mx{170,190}\.\.\.\)\.",
+    ),
+    "an index without notes": (
+        "bert",
+        sharded(
+            lambda f: (f / f"{SAFE}.index.json").write_text(
+                json.dumps({"weight_map": json.loads((f / f"{SAFE}.index.json").read_text())["weight_map"]})
+            )
+        ),
+        r"not an index of shards. It needs a mapping metadata",
+    ),
+    "an index of a name that nothing has": (
+        "bert",
+        sharded(
+            lambda f: (f / f"{SAFE}.index.json").write_text(
+                json.dumps({"metadata": {}, "weight_map": {"a": "a" * 5000}})
+            )
+        ),
+        "not an index of shards",
+    ),
+    "a tokenizer's settings alone": (
+        "bert",
+        lambda f: (f / "tokenizer.json").unlink(),
+        "there is no tokenizer.json beside it",
+    ),
+    "a tokenizer of gigabytes": (
+        "bert",
+        lambda f: os.truncate(f / "tokenizer.json", 3 * 10**9),
+        "3,000,000,000 bytes are no tok",
     ),
     "cut off": ("vit", damage(lambda data: data[:-1000]), r"bytes, but its header declares .*truncated or damaged"),
     "longer than it says": ("vit", damage(lambda data: data + b"\0" * 8), r"bytes, but its header declares"),
@@ -425,19 +523,35 @@ UNSEEN = {
         "vit",
         lambda f: (
             pickled(name="a.bin")(f),
-            (f / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"layernorm.weight": "b.bin"}})),
+            (f / "pytorch_model.bin.index.json").write_text(
+                json.dumps({"metadata": {}, "weight_map": {"layernorm.weight": "b.bin"}})
+            ),
         ),
         r"missing shards: 1 of 1 \(b.bin\)",
     ),
-    "overlapping data": (
+    "pickle's key in two shards": (
         "vit",
-        with_header(
-            lambda h: {
-                k: {**e, "data_offsets": h["layernorm.bias"]["data_offsets"]} if k == "layernorm.weight" else e
-                for k, e in h.items()
-            }
+        lambda f: (
+            pickled(name="a.bin")(f),
+            torch.save({"layernorm.weight": torch.zeros(48)}, f / "b.bin"),
+            (f / "pytorch_model.bin.index.json").write_text(
+                json.dumps({"metadata": {}, "weight_map": {"layernorm.weight": "a.bin", "x": "b.bin"}})
+            ),
         ),
-        "cannot be loaded|truncated or damaged",
+        r"b.bin: keys that are also in another shard: 1 \(layernorm.weight\)",
+    ),
+    "a tokenizer of Python alone": (
+        "bert",
+        tokenizer_settings(tokenizer_class="CanineTokenizer"),
+        "words, but|which is needed",
+    ),
+    "a tokenizer without words": (
+        "gpt2",
+        lambda f: (
+            (f / "tokenizer_config.json").unlink(),
+            change_tokenizer(lambda t: (t["model"].update(vocab={}, merges=[]), t.update(added_tokens=[])))(f),
+        ),
+        "the tokenizer has no words",
     ),
     "no such activation": ("bert", config(hidden_act="nonsense"), "cannot be loaded .*nonsense"),
 }
@@ -530,6 +644,18 @@ BROKEN_CONFIGS = {
         "pad_token_id = 300 in its config.json: the vocabulary has 300 words",
     ),
     "no padding": ("roberta", {"pad_token_id": None}, "pad_token_id is null"),
+    "more left out than there is": (
+        "bert",
+        {"hidden_dropout_prob": 1.5},
+        "hidden_dropout_prob = 1.5 in its config.json: it must be at least 0 and below 1",
+    ),
+    "all branches left out": ("swin", {"drop_path_rate": 1.0}, "drop_path_rate = 1.0"),
+    "a rate that is no number": ("gpt2", {"resid_pdrop": math.nan}, "resid_pdrop = nan"),
+    "a number that is none": (
+        "bert",
+        {"layer_norm_eps": math.nan},
+        "layer_norm_eps = nan in its config.json: it must be finite",
+    ),
     "a switch of text": ("vit", {"qkv_bias": "yes"}, "qkv_bias = 'yes' in its config.json: it must be true or false"),
     "quantised": ("gpt2", {"quantization_config": {"load_in_8bit": True}}, "quantised weights cannot be trained"),
     "another file": ("gpt2", {"transformers_weights": "other.safetensors"}, "names its own weights file"),
@@ -680,6 +806,52 @@ def test_weights_of_any_precision_become_single(dtype, family, body_of):
     assert_same(held, wanted)
 
 
+@pytest.mark.parametrize("entry", [{"dtype": "float16"}, {"torch_dtype": "bfloat16"}, {"dtype": "float64"}])
+@pytest.mark.parametrize("family", SIZES)
+def test_the_precision_that_a_config_names_rounds_no_weight(family, entry, body_of):
+    folder = body_of(family)
+    wanted, digest = weights_of(folder), load_pretrained(find_body(str(folder))).digest()
+    path = folder / "config.json"
+    raw = json.loads(path.read_text())
+    del raw["dtype"]
+    path.write_text(json.dumps({**raw, **entry}))
+    assert_same(weights_of(folder), wanted)
+    assert load_pretrained(find_body(str(folder))).digest() == digest
+
+
+@pytest.mark.parametrize("has_pickle", [False, True])
+def test_what_is_loaded_no_longer_depends_on_the_file(has_pickle, body_of):
+    folder = body_of("bert")
+    if has_pickle:
+        pickled()(folder)
+    body = load_pretrained(find_body(str(folder)), allow_pickle=True)
+    digest, path = body.digest(), folder / (PICKLE if has_pickle else SAFE)
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(b"\x11" * 20_000)
+    assert body.digest() == digest
+
+
+def test_weights_that_share_memory_in_a_pickle_do_not_share_it_here(body_of):
+    folder = body_of("bert")
+    names = [f"encoder.layer.{i}.attention.self.query.weight" for i in (0, 1)]
+    pickled(lambda w: {**w, names[0]: w[names[1]]})(folder)
+    held = weights_of(folder, allow_pickle=True)
+    assert torch.equal(held[names[0]], held[names[1]])
+    assert held[names[0]].data_ptr() != held[names[1]].data_ptr()
+
+
+@pytest.mark.parametrize("family", SIZES)
+def test_how_a_config_hands_over_outputs_changes_nothing(family, body_of):
+    folder = body_of(family)
+    plain = load_pretrained(find_body(str(folder)))
+    config(return_dict=False, output_hidden_states=True, chunk_size_feed_forward=7)(folder)
+    body = load_pretrained(find_body(str(folder)))
+    tokens = torch.ones(2, plain.spec.max_tokens, plain.spec.width_in)
+    assert body.digest() == plain.digest()
+    assert torch.equal(body.network().eval()(tokens), plain.network().eval()(tokens))
+
+
 @pytest.mark.parametrize("family", IMAGE)
 def test_sides_in_lists_are_the_same_body(family, body_of):
     folder = body_of(family)
@@ -724,9 +896,7 @@ def test_a_pickle_is_not_read_unasked(family, body_of):
         load_pretrained(find_body(str(folder)))
 
 
-@pytest.mark.parametrize(
-    "settings", [{"hidden_act": "nonsense"}, {"hidden_dropout_prob": 1.5}, {"layer_norm_eps": "x"}]
-)
+@pytest.mark.parametrize("settings", [{"hidden_act": "nonsense"}, {"layer_norm_eps": "x"}])
 def test_a_config_that_transformers_cannot_build_is_refused_for_random_bodies_too(settings, body_of):
     folder = body_of("bert")
     config(**settings)(folder)
@@ -764,6 +934,18 @@ def test_a_hub_id_is_loaded_as_strictly(body_of, tmp_path):
         "other": change_weights(lambda w: {"x": torch.zeros(1)}),
         "config": config(num_hidden_layers=0),
         "cut": damage(lambda data: data[:-9]),
+        "bytes": change_weights(lambda w: {k: (t * 100).to(torch.int8) for k, t in w.items()}),
+        "twice": change_weights(lambda w: {**w, "bert.embeddings.LayerNorm.bias": torch.ones(48)}),
+        # transformers itself would load the weights of the other one, and the adapter.
+        "adapter": lambda f: (f / "adapter_config.json").write_text(
+            json.dumps(
+                {"peft_type": "LORA", "base_model_name_or_path": "org/good", "r": 2, "target_modules": ["query"]}
+            )
+        ),
+        "half": config(dtype="float16"),
+        "list": lambda f: (f / "config.json").write_text("[]"),
+        "family": config(model_type=["bert"]),
+        "no-pickle": pickled(),
         "pickle-good": pickled(),
         "pickle-evil": pickled(lambda w: {"x": Evil()}),
         "words": change_weights(lambda w: {k: t[:40].clone() if "word_emb" in k else t for k, t in w.items()}),
@@ -786,17 +968,23 @@ def test_a_hub_id_is_loaded_as_strictly(body_of, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=home, check=True)
     output = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     digest = load_pretrained(find_body(str(whole))).digest()
-    assert output["good"] == output["good-shards"] == output["pickle-good"] == digest
+    assert output["good"] == output["good-shards"] == output["pickle-good"] == output["half"] == digest
     wanted = {
-        "compiled": f"DataError org/compiled: .*53 missing .*{WRAPPED}",
-        "layer": "DataError org/layer: .*16 missing .*config.json has 3 layers, the weights have 2",
-        "shape": r"DataError org/shape: .*1 of another shape \(embeddings.word_embeddings.weight \(300, 48\) instead of \(400",
-        "layers": "DataError org/layers: .*16 not in its config.json .* has 2 layers, the weights have 3",
-        "nan": "DataError org/nan: NaN or infinite values in 1 of its weights",
-        "other": "DataError org/other: .*None of its 1 keys",
+        "compiled": f"DataError org/compiled/model.safetensors: .*53 missing .*{WRAPPED}",
+        "layer": "DataError org/layer/model.safetensors: .*16 missing .*config.json has 3 layers, the weights have 2",
+        "shape": r"DataError org/shape/.*: .*1 of another shape \(embeddings.word_embeddings.weight \(300, 48\) instead of \(400",
+        "layers": "DataError org/layers/.*: .*16 not in its config.json .* has 2 layers, the weights have 3",
+        "nan": "DataError org/nan/model.safetensors: NaN or infinite values in 1 of its weights",
+        "other": "DataError org/other/model.safetensors: .*None of its 1 keys",
         "config": "InputError body.name 'org/config': num_hidden_layers = 0",
-        "cut": "DataError org/cut: cannot be loaded",
-        "pickle-evil": "DataError org/pickle-evil: cannot be loaded .*[Ww]eights.only",
+        "cut": "DataError org/cut/model.safetensors: .*truncated or damaged",
+        "bytes": r"DataError org/bytes/model.safetensors: .*53 not floating-point \(embeddings.word_embeddings.weight I8",
+        "twice": "DataError org/twice/model.safetensors: .*1 duplicate, with and without a prefix",
+        "adapter": "DataError org/adapter/adapter_config.json: the folder holds an adapter of another model",
+        "list": "InputError body.name 'org/list': .*its config.json is not a JSON object",
+        "family": r"InputError body.name: the family \['bert'\] is not supported",
+        "no-pickle": "DataError org/no-pickle: model.safetensors cannot be had: .*needs body.allow_pickle: true",
+        "pickle-evil": "DataError org/pickle-evil/pytorch_model.bin: .*cannot be read as tensors alone .*[Ww]eights.only",
         "words": "DataError org/words: .* words, but the body's embedding has 40 rows",
     }
     for name, words in wanted.items():
@@ -854,6 +1042,46 @@ def test_words_that_a_tokenizer_s_settings_add_are_counted(body_of):
     # A random body reads words too.
     with pytest.raises(DataError, match=words):
         raise DataError(find_file_problems(body, has_weights=False)[0])
+
+
+@pytest.mark.parametrize(
+    "entry", [{"padding_side": "left", "truncation_side": "left"}, {"model_input_names": ["input_ids"]}]
+)
+def test_features_do_not_depend_on_how_a_tokenizer_pads(entry, body_of):
+    folder = body_of("bert")
+    plain = load_pretrained(find_body(str(folder)))
+    tokenizer_settings(**entry)(folder)
+    body = load_pretrained(find_body(str(folder)))
+    texts = ("the type", "attributes are inherited of a type " * 40)
+    assert body.input_digest() == plain.input_digest()
+    assert torch.equal(input_features(body, texts, "cpu"), input_features(plain, texts, "cpu"))
+    torch.testing.assert_close(input_features(body, texts, "cpu")[:1], input_features(body, texts[:1], "cpu"))
+
+
+def test_what_a_tokenizer_does_with_special_words_tells_bodies_apart(body_of):
+    folder = body_of("bert")
+    plain = load_pretrained(find_body(str(folder)))
+    tokenizer_settings(split_special_tokens=True)(folder)
+    assert load_pretrained(find_body(str(folder))).input_digest() != plain.input_digest()
+
+
+def test_texts_that_the_tokenizer_makes_nothing_of_are_said(body_of):
+    folder = body_of("gpt2")
+    change_tokenizer(lambda t: t.update(normalizer={"type": "Replace", "pattern": {"Regex": "z+"}, "content": ""},
+                                        post_processor=None, pre_tokenizer=None))(folder)  # fmt: skip
+    body = load_pretrained(find_body(str(folder)))
+    with pytest.raises(DataError, match="makes no token of 'zzz'"):
+        input_features(body, ("the type", "zzz"), "cpu")
+
+
+def test_tokens_without_a_row_are_said(body_of):
+    folder = body_of("gpt2")
+    change_tokenizer(
+        lambda t: t.update(post_processor={"type": "BertProcessing", "sep": ["</s>", 9999], "cls": ["</s>", 9999]})
+    )(folder)
+    body = load_pretrained(find_body(str(folder)))
+    with pytest.raises(DataError, match="its tokenizer makes token 9999, but the embedding has 300 rows"):
+        input_features(body, ("the type",), "cpu")
 
 
 # Where it is found --------------------------------------------------------------------------------
@@ -916,6 +1144,33 @@ def test_each_rung_s_own_files_are_checked(body_of, kept_bodies, monkeypatch):
     ]
     assert find_body_problems(rungs[:2]) == []
     assert f"{folder}/{SAFE}" in find_body_problems(rungs)[0]
+
+
+@pytest.mark.parametrize("name", ["loop", "loop/x", "./a\0b", "./" + "a" * 5000])
+def test_a_name_that_no_folder_can_have_is_said(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(InputError, match="body.name .*not a body folder"):
+        resolve({"task": "digits", "body.name": name if name.startswith(".") else str(tmp_path / name)})
+
+
+def test_a_folder_that_hides_a_hub_id_is_said(kept_bodies, tmp_path, monkeypatch):
+    shutil.copytree(kept_bodies / "gpt2", tmp_path / "openai-community" / "gpt2")
+    monkeypatch.chdir(tmp_path)
+    body = find_body("gpt2")
+    words = "its hub id openai-community/gpt2 is also a folder"
+    with pytest.raises(InputError, match=words):
+        load_pretrained(body)
+    assert words in find_file_problems(body)[0]
+
+
+def test_a_record_s_folder_without_a_config_is_said(tmp_path):
+    from orca_sweep.bodies import Body
+
+    body = Body("mine", "test", "here", "MIT", "bert", location=str(tmp_path))
+    assert "config.json: cannot be read (No such file or directory)" in find_file_problems(body)[0]
+    with pytest.raises(DataError, match="gone: no such folder"):
+        load_pretrained(replace(body, location=str(tmp_path / "gone")))
 
 
 def test_the_bundled_body_is_whole():

@@ -55,7 +55,7 @@ BOTH = ("embedder", "body")
         ("body:1 > none", 9, [("body",), (), ()]),
         ("body : 1>embedder:1", 9, [("body",), ("embedder",), ()]),
         ("predictor+embedder:1 > body.layers[0:2]", 9, [("embedder", "predictor"), *[("body.layers[0:2]",)] * 2]),
-        ("body.layers[:-1]", 2, [("body.layers[:-1]",)] * 2 + [()]),
+        ("body.layers[:-1]", 2, [("body.layers[0:-1]",)] * 2 + [()]),
         ("body+body.norms:forever", 2, [("body",)] * 3),
     ],
 )
@@ -229,6 +229,9 @@ def test_a_schedule_may_be_a_list_of_phases(write_space):
             {"freeze": "layernorm", "body.name": "roberta-micro"},
         ),
         ({"freeze": "body.norms+body.transformer-norms"}, {"freeze": "body.norms"}),
+        ({"freeze": "body.layers[:3]:5 > none"}, {"freeze": "body.layers[0:3]:5 > none"}),
+        ({"freeze": "body.layers[00:03]+body.layers[-0:3]:5"}, {"freeze": "body.layers[0:3]:5"}),
+        ({"betas": [-0.0, 0.9]}, {"betas": "0, 0.9"}),
     ],
 )
 def test_schedules_of_equal_work_are_one_cell(settings, same):

@@ -18,6 +18,7 @@ from orca_sweep.proxies import (
     Noise,
     Proxy,
     Spans,
+    canonical_proxy,
     declared,
     draw_samples,
     find_proxy,
@@ -324,6 +325,136 @@ def test_tokens_and_tags_must_pair():
 def test_wrong_features_are_said(x, y, words):
     with pytest.raises(DataError, match=words):
         declared.features_data(x, y, "here")
+
+
+def png(picture, kind="PNG"):
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, kind)
+    return buffer.getvalue()
+
+
+GREY = np.arange(64, dtype=np.uint8).reshape(8, 8)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "words"),
+    [
+        ([png(GREY), None], "sample 1 holds no image"),
+        (
+            [png(GREY), b"junk"],
+            "sample 1: this image cannot be read .UnidentifiedImageError: cannot identify image file",
+        ),
+        ([b"junk"], "sample 0: this image cannot be read"),
+        ([png(GREY)[:-30]], "sample 0: this image cannot be read .OSError: image file is truncated"),
+        ([png(GREY.astype(np.int32), "TIFF")], "32-bit whole numbers do not tell what is white"),
+        ([png(GREY.astype(np.float32), "TIFF")], "its floats go from 0 to 63"),
+    ],
+)
+def test_images_that_cannot_be_read_as_they_are_meant_are_said(pictures, words, tmp_path):
+    import datasets
+
+    kinds = datasets.Features({"x": datasets.Image(), "y": datasets.Value("int64")})
+    rows = {"x": [p and {"bytes": p, "path": None} for p in pictures], "y": [0] * len(pictures)}
+    datasets.Dataset.from_dict(rows, features=kinds).to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=words):
+        find_proxy(f"{tmp_path}/x.parquet[]:x->y").load(Path())
+
+
+@pytest.mark.parametrize(
+    ("words", "tags"), [([["a"], None], [[0], [1]]), ([["a"], ["b"]], [[0], None]), ([["a", None]], [[0, 1]])]
+)
+def test_sentences_that_are_none_are_said(words, tags):
+    with pytest.raises(DataError, match="is not a list of tokens with a list of tags"):
+        declared._tagged(words, tags, (), parse("here[]:x->y"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "columns", "sentences", "tags"),
+    [
+        # A token of CoNLL-U may hold blanks; ranges and words left out are no tokens of their own.
+        ("a.conllu", "1\t5 000\tx\tNUM\n2\tyears\tx\tNOUN\n", "1->3", (("5 000", "years"),), ("NUM", "NOUN")),
+        ("a.conllu", "1-2\tdu\t_\t_\n1\tde\tde\tP\n2\tle\tle\tD\n2.1\tx\tx\tX\n", "1->3", (("de", "le"),), ("P", "D")),
+        ("a.conll", "5\u00a0000 B\nx\u2028y O\n", "0->1", (("5\u00a0000", "x\u2028y"),), ("B", "O")),
+        ("a.conll", "\ufeffthe O\r\n\r\nend B\r\n", "0->1", (("the",), ("end",)), ("O", "B")),
+    ],
+)
+def test_columns_are_what_the_format_calls_columns(name, text, columns, sentences, tags, tmp_path):
+    (tmp_path / name).write_bytes(text.encode())
+    found = find_proxy(f"{tmp_path / name}[]:{columns}").load(Path()).inputs
+    assert found.sentences == sentences
+    assert tuple(found.names[tag] for row in found.tags for tag in row) == tags
+
+
+def encrypt(data):
+    """Sets the bit that says so of every member of a zip file."""
+    data = bytearray(data)
+    data[6] |= 1
+    data[data.find(b"PK\x01\x02") + 8] |= 1
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda path: path.write_bytes(encrypt(path.read_bytes())), "cannot be read .RuntimeError: .*encrypted"),
+        (lambda path: np.save(path.open("wb"), np.ones((2, 3))), "cannot be read .ValueError: one array alone"),
+    ],
+)
+def test_a_file_that_only_looks_like_features_is_said(damage, words, tmp_path):
+    np.savez(tmp_path / "x.npz", x=np.ones((2, 3)), y=np.arange(2))
+    damage(tmp_path / "x.npz")
+    with pytest.raises(DataError, match=words):
+        find_proxy(f"{tmp_path}/x.npz[]:x->y").load(Path())
+
+
+@pytest.mark.parametrize("labels", [np.array([0.5, 1.0]), np.array([np.nan, 1.0]), np.array(["a", "b"])])
+def test_labels_of_the_text_proxy_are_not_rounded(labels, tmp_path):
+    np.save(tmp_path / "text_xs.npy", np.ones((2, 3), dtype=np.float32))
+    np.save(tmp_path / "text_ys.npy", labels)
+    with pytest.raises(DataError, match="whole numbers are needed"):
+        PROXIES.get("orca-text").load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((2, 3, 9, 9), np.uint8),
+        np.zeros((0, 3, 9, 9)),
+        np.zeros((2, 9, 9)),
+        np.zeros((2, 3, 0, 9)),
+        np.zeros((2, 0, 9, 9)),
+    ],
+)
+def test_arrays_that_are_no_images_are_said(images):
+    body = LoadedBody(fresh_model(find_body("swin-micro"), 0))
+    with pytest.raises(DataError, match=r"Images are floats in \[0, 1\]"):
+        input_features(body, images, "cpu")
+
+
+@pytest.mark.parametrize("pooling", ["mean", "token"])
+def test_an_empty_word_takes_no_other_word_s_piece(pooling, saved_body):
+    body = load_pretrained(find_body(str(saved_body("gpt2"))))
+    samples = draw_samples(
+        declared._tagged([["the", "", "type"]], [["O", "B-X", "O"]], (), parse("here[]:x->y")), pooling
+    )
+    with pytest.raises(DataError, match=r"word 1 of sentence 0 \(''\) has no token"):
+        input_features(body, samples.inputs, "cpu")
+
+
+def test_a_loop_of_links_is_no_file(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    [problem] = unavailable_proxy(find_proxy(canonical_proxy(f"{tmp_path / 'loop'}[train]:x->y")))
+    assert "loop" in problem
+
+
+@pytest.mark.parametrize(("path", "words"), [("./a\0b", "holds a NUL character"), ("/" + "a" * 5000, "Shorten it")])
+def test_a_path_that_no_file_can_have_is_said(path, words):
+    with pytest.raises(InputError, match=words):
+        find_proxy(canonical_proxy(f"{path}[train]:x->y"))
 
 
 def test_a_proxy_of_the_wrong_kind_for_the_body_is_said(run, tmp_path):

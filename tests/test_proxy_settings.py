@@ -50,7 +50,14 @@ def test_images_without_a_scale_are_said(x, words):
         scaling_of(*images_of(x))
 
 
-@pytest.mark.parametrize("numbers", [{"channel_mean": (0.5,)}, {"channel_mean": (0.5,), "channel_std": (0.0,)}])
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"channel_mean": (0.5,)},
+        {"channel_mean": (0.5,), "channel_std": (0.0,)},
+        {"channel_mean": (0.5,), "channel_std": (float("nan"),)},
+    ],
+)
 def test_half_a_record_is_said(numbers):
     proxy, x = images_of(np.zeros((2, 1, 4, 4)))
     with pytest.raises(InputError, match="Give both, with channel_std above 0, or neither"):
@@ -104,6 +111,22 @@ def test_a_body_s_own_scaling_is_read_from_its_file(settings, mean, std, tmp_pat
         ('{"image_mean": ["x"], "image_std": [1]}', r"has image_mean \['x'\]"),
         ('{"image_mean": [1, 2], "image_std": [1]}', "2 numbers in image_mean, but 1 in image_std"),
         ('{"image_mean": [0.5], "image_std": [0]}', "Both must be above 0"),
+        ('{"image_mean": [0.5], "image_std": [1e-320]}', "Both must be above 0"),
+        ("[" * 100_000, "is not a JSON object"),
+        ('{"image_mean": [' + "9" * 5000 + "]}", "is not a JSON object"),
+        ('{"image_mean": [' + "9" * 400 + '], "image_std": [1]}', r"has image_mean \[9{56}\.\.\."),
+        ('{"image_mean": [NaN], "image_std": [1]}', r"has image_mean \[nan\]. It must be a number"),
+        ('{"image_mean": [0], "image_std": [1, NaN]}', r"has image_std \[1, nan\]. It must be a number"),
+        (
+            '{"image_mean": [0], "image_std": [1], "rescale_factor": Infinity}',
+            "has rescale_factor inf. It must be a number",
+        ),
+        (
+            '{"image_mean": [0], "image_std": [1], "rescale_factor": [1, 2]}',
+            "2 numbers in rescale_factor. Give one",
+        ),
+        ('{"image_mean": [0], "image_std": [1], "do_rescale": "false"}', "has do_rescale 'false'. It is true or false"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a Git LFS pointer"),
     ],
 )
 def test_a_body_that_does_not_tell_its_scaling_is_said_when_a_space_is_planned(text, words, tmp_path, user_tasks):

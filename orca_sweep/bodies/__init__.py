@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 from orca_sweep.bodies.checkpoints import SAFE, SAFE_INDEX, check_weights, find_weights
 from orca_sweep.bodies.configs import fill_config, find_config_problems, read_config
 from orca_sweep.bodies.tokenizers import check_tokenizer
-from orca_sweep.declaration import is_local_path
+from orca_sweep.declaration import absolute_path, is_local_path
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.registry import Registry
 
@@ -275,7 +275,7 @@ def own_dropout(body: Body) -> float | None:
 
 def canonical_name(name: str) -> str:
     """Returns a body's one name: folders become absolute (counted from the working folder), all else stays."""
-    return str(_folder(name).resolve()) if name not in BODIES and is_local_path(name) else name
+    return absolute_path(name) if name not in BODIES and is_local_path(name) else name
 
 
 def _folder(name: str) -> Path:
@@ -331,10 +331,16 @@ def model_location(body: Body) -> str:
     """Returns the hub id or folder the body's weights are loaded from.
 
     Raises:
-        InputError: if the package that carries them is not installed.
+        InputError: if the package that carries them is not installed, or a folder hides the hub id.
     """
     if body.package is None:
-        return str(body.location)
+        location = str(body.location)
+        if body.name != location and HUB_ID.fullmatch(location) and is_local_path(location):
+            raise InputError(
+                f"body.name {body.name!r}: its hub id {location} is also a folder in the working folder, which would be"
+                f" loaded in its place. Work elsewhere, or name the folder './{location}'."
+            )
+        return location
     missing = unavailable_body(body)
     if missing:
         raise InputError(missing)
@@ -363,10 +369,10 @@ def find_file_problems(body: Body, has_weights: bool = True) -> list[str]:
     """
     if body.pretrain is not None or unavailable_body(body):
         return []
-    folder = Path(model_location(body))
-    if not folder.is_dir():
-        return []
     try:
+        folder = Path(model_location(body))
+        if not folder.is_dir():
+            return []
         family, raw = _read_checked_config(folder / "config.json")
         checks = [partial(check_weights, folder, family, raw)] if has_weights else []
         if DIMS[family] == 1:
@@ -374,7 +380,8 @@ def find_file_problems(body: Body, has_weights: bool = True) -> list[str]:
         problems = [text for check in checks if (text := _catch_refusal(check))]
     except InputError as error:
         problems = list(error.problems)
-    return [f"body.name {body.name!r}: {text}" for text in problems]
+    start = f"body.name {body.name!r}: "
+    return [start + text.removeprefix(start) for text in problems]
 
 
 def _catch_refusal(check: Callable[[], None]) -> str | None:

@@ -22,8 +22,12 @@ PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 ADAPTER = "adapter_config.json"
 N_SHOWN = 5
 """Keys of each kind that a message names."""
-LARGEST_HEADER = 100 * 2**20
-"""Bytes: the largest header that safetensors itself accepts."""
+LARGEST_HEADER = 2**24
+"""Bytes, a hundred thousand weights; the largest bodies have a few thousand."""
+LARGEST_INDEX = 2**26
+MOST_DIMENSIONS = 16
+LONGEST_KEY = 200
+"""Characters of a key that a message shows."""
 BYTES_PER_NUMBER: Mapping[str, int] = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2, "I8": 1,
     "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
@@ -70,7 +74,12 @@ class Differences:
 def first_keys(keys: Iterable[str]) -> str:
     """Returns the first ``N_SHOWN`` keys as text, with an ellipsis if there are more."""
     keys = list(keys)
-    return ", ".join(keys[:N_SHOWN]) + (", ..." if len(keys) > N_SHOWN else "")
+    return ", ".join(map(_shown, keys[:N_SHOWN])) + (", ..." if len(keys) > N_SHOWN else "")
+
+
+def _shown(key: str) -> str:
+    text = key if key.isprintable() else repr(key)
+    return text if len(text) <= LONGEST_KEY else f"{text[:LONGEST_KEY]}..."
 
 
 # Files --------------------------------------------------------------------------------------------
@@ -90,20 +99,11 @@ def list_weight_files(folder: Path, name: str) -> list[Path]:
     Raises:
         DataError: if a file is a Git LFS pointer, or an index is broken or names missing files.
     """
-    refuse_pointer(folder / name)
-    if not name.endswith(".json"):
-        return [folder / name]
     path = folder / name
-    try:
-        listed = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        shards = sorted(set(listed.values()))
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        shards = []
-    if not shards or not all(isinstance(shard, str) and shard == Path(shard).name for shard in shards):
-        raise DataError(
-            f"{path}: not an index of shards. Its weight_map must name, for each key, a file in the same folder. Save the"
-            " weights again."
-        )
+    refuse_pointer(path)
+    if not name.endswith(".json"):
+        return [path]
+    shards = list_shards(path)
     missing = [shard for shard in shards if not (folder / shard).is_file()]
     if missing:
         raise DataError(
@@ -113,6 +113,32 @@ def list_weight_files(folder: Path, name: str) -> list[Path]:
     for shard in shards:
         refuse_pointer(folder / shard)
     return [folder / shard for shard in shards]
+
+
+def list_shards(path: Path) -> list[str]:
+    """Returns the names of the files that an index of shards lists.
+
+    Raises:
+        DataError: if it is a Git LFS pointer or no such index, or if a file lies anywhere but beside it.
+    """
+    refuse_pointer(path)
+    try:
+        is_small = path.stat().st_size <= LARGEST_INDEX
+        index = json.loads(path.read_text(encoding="utf-8")) if is_small else {}
+        shards = sorted(set(index["weight_map"].values()))
+        has_metadata = isinstance(index.get("metadata"), dict)
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        shards, has_metadata = [], False
+    if not shards or not has_metadata or not all(isinstance(shard, str) and _is_name(shard) for shard in shards):
+        raise DataError(
+            f"{path}: not an index of shards. It needs a mapping metadata, and a weight_map that names, for each key, a file in"
+            " the same folder. Save the weights again."
+        )
+    return shards
+
+
+def _is_name(text: str) -> bool:
+    return 0 < len(text.encode(errors="replace")) <= 255 and text.isprintable() and text == Path(text).name != ".."
 
 
 def read_header(path: Path) -> dict[str, Weight]:
@@ -133,13 +159,13 @@ def read_header(path: Path) -> dict[str, Weight]:
                 raise DataError(
                     f"{path}: {size:,} bytes, but its header alone has {length:,}. The file is truncated. Get it again."
                 )
-            entries = json.loads(file.read(length))
-        weights, end = {}, 0
-        for key, entry in entries.items():
-            if key == "__metadata__":
-                continue
-            weights[key] = _read_entry(entry)
-            end = max(end, entry["data_offsets"][1])
+            # Only UTF-8, as safetensors itself takes it, and no byte order mark.
+            entries = dict(json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_once))
+        metadata = entries.pop("__metadata__", {})
+        if not all(isinstance(value, str) for value in metadata.values()):
+            raise DataError(problem)
+        weights = {key: _read_entry(entry) for key, entry in entries.items()}
+        end = _find_end([entry["data_offsets"] for entry in entries.values()])
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}). Give access to it.") from None
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError, IndexError):
@@ -159,12 +185,38 @@ def _read_entry(entry: Any) -> Weight:
         ValueError: if its shape, type and offsets contradict each other.
     """
     shape, (start, end) = tuple(entry["shape"]), entry["data_offsets"]
-    if any(type(n) is not int or n < 0 for n in (*shape, start, end)):
+    if len(shape) > MOST_DIMENSIONS or any(type(n) is not int or not 0 <= n < 2**63 for n in (*shape, start, end)):
         raise ValueError("not a shape")
     n_bytes = BYTES_PER_NUMBER.get(entry["dtype"])
     if n_bytes is not None and end - start != math.prod(shape) * n_bytes:
         raise ValueError("length and shape differ")
     return Weight(shape=shape, dtype=str(entry["dtype"]))
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The mapping of a JSON object.
+
+    Raises:
+        ValueError: if a key is there twice: which of the two is meant is not for a reader to choose.
+    """
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
+        raise ValueError("a key twice")
+    return mapping
+
+
+def _find_end(places: Iterable[list[int]]) -> int:
+    """The last byte of all data.
+
+    Raises:
+        ValueError: if two weights share bytes, or bytes between them belong to none.
+    """
+    last = 0
+    for start, end in sorted(map(tuple, places)):
+        if start != last or end < start:
+            raise ValueError("gap or overlap")
+        last = end
+    return last
 
 
 def read_headers(files: Iterable[Path]) -> dict[str, Weight]:
@@ -175,14 +227,22 @@ def read_headers(files: Iterable[Path]) -> dict[str, Weight]:
     """
     weights: dict[str, Weight] = {}
     for path in files:
-        header = read_header(path)
-        shared = sorted(weights.keys() & header.keys())
-        if shared:
-            raise DataError(
-                f"{path}: keys that are also in another shard: {len(shared)} ({first_keys(shared)}). Save the weights again."
-            )
-        weights |= header
+        weights = merge_weights(path, weights, read_header(path))
     return weights
+
+
+def merge_weights(path: Path, weights: dict[str, Weight], more: dict[str, Weight]) -> dict[str, Weight]:
+    """Returns the weights of earlier shards and those of one more file.
+
+    Raises:
+        DataError: if it holds a key that an earlier one holds.
+    """
+    shared = sorted(weights.keys() & more.keys())
+    if shared:
+        raise DataError(
+            f"{path}: keys that are also in another shard: {len(shared)} ({first_keys(shared)}). Save the weights again."
+        )
+    return weights | more
 
 
 # Comparing ----------------------------------------------------------------------------------------
@@ -248,7 +308,7 @@ def _find_remedy(family: str, expected: Mapping[str, Any], keys: list[str]) -> s
         prefix = _find_prefix(family, expected, keys)
         if prefix:
             return f"Keys begin with {prefix!r}: they were saved from a model around this one. Save the inner model."
-        shown = f" (first: {', '.join(sorted(keys)[:2])})" if keys else ""
+        shown = f" (first: {', '.join(map(_shown, sorted(keys)[:2]))})" if keys else ""
         return f"None of its {len(keys)} keys{shown} belongs to a {family} body. Is it another model's file?"
     n_asked, n_held = count_layers(expected), count_layers(names)
     if n_asked != n_held:

@@ -1,6 +1,7 @@
 """Reads and checks a body's config.json, without torch or transformers."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,11 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
 LAYERS = ("num_hidden_layers", "n_layer")
 SIDES = ("image_size", "patch_size")
 SWITCHES = ("qkv_bias", "attention_bias", "use_absolute_embeddings")
+RATES = (
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout",
+    "hidden_dropout", "drop_path_rate",
+)  # fmt: skip
+"""Shares of numbers, or branches, that are left out in training."""
 REFUSED: Mapping[str, str] = {
     "add_cross_attention": "its layers need the output of an encoder. Use a body without cross-attention",
     "quantization_config": "quantised weights cannot be trained. Save the model in float32, float16 or bfloat16",
@@ -67,7 +73,10 @@ def read_config(path: Path) -> dict[str, Any]:
     problem = pointer_problem(path)
     if problem:
         raise InputError(problem)
-    size = path.stat().st_size
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}). A body's folder needs it.") from None
     if size > LARGEST_CONFIG:
         raise InputError(f"its config.json has {size:,} bytes; a body's has a few thousand. Is it the right file?")
     try:
@@ -103,8 +112,8 @@ def find_config_problems(family: str, raw: Mapping[str, Any]) -> list[str]:
     ]
     problems += [
         f"{name} = {_shorten(value)} in its config.json: {rule}."
-        for name, value in settings.items()
-        if (rule := _find_broken_rule(name, value))
+        for name, value in {**raw, **settings}.items()
+        if (rule := _find_broken_rule(name, value) if name in settings else _find_broken_number_rule(name, value))
     ]
     return problems or _find_clashes(family, settings)
 
@@ -142,6 +151,14 @@ def _find_broken_rule(name: str, value: Any) -> str | None:
     if name == "n_inner" and value is None:
         return None
     return None if _is_count(value) else f"it must be a whole number from 1 to {LARGEST_SIZE:,}"
+
+
+def _find_broken_number_rule(name: str, value: Any) -> str | None:
+    """The rule that a number which shapes no weight breaks."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if name in RATES and not (is_number and 0 <= value < 1):
+        return "it must be at least 0 and below 1"
+    return "it must be finite" if isinstance(value, float) and not math.isfinite(value) else None
 
 
 def _find_clashes(family: str, settings: Mapping[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from orca_sweep.bodies.loading import first_line
 from orca_sweep.bodies.network import LoadedBody
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.proxies import Features, Noise, Scaling, Spans, Tagged, Treatment, apply_views, draw_views
@@ -88,6 +89,8 @@ def input_features(
         return _precomputed_features(body, inputs)
     if isinstance(inputs, Tagged):
         raise TypeError("tagged sentences have no samples yet: call draw_samples first")
+    if isinstance(inputs, np.ndarray):
+        _refuse_unusable_images(inputs)
     is_text = isinstance(inputs, tuple | Spans)
     if not isinstance(inputs, Noise) and is_text != (body.spec.dims == 1):
         kinds = ("texts", "images") if is_text else ("images", "texts")
@@ -100,6 +103,14 @@ def input_features(
         parts = [embed(i, min(i + batch, len(inputs))) for i in range(0, len(inputs), batch)]
     layer.to("cpu")
     return torch.cat(parts).cpu().clone()
+
+
+def _refuse_unusable_images(images: np.ndarray) -> None:
+    if images.ndim != 4 or images.dtype.kind != "f" or 0 in images.shape:
+        raise DataError(
+            f"proxy: images {images.shape} of {images.dtype}. Images are floats in [0, 1] of shape (M, C, H, W), with at"
+            " least one image, channel and pixel. Divide bytes by 255."
+        )
 
 
 def _precomputed_features(body: LoadedBody, inputs: Features) -> Tensor:
@@ -147,6 +158,12 @@ def _noise_features(body: LoadedBody, layer: Any, noise: Noise, *, start: int, n
 
 def _text_features(body: LoadedBody, layer: Any, chunk: tuple[str, ...], device: str) -> Tensor:
     ids, mask = tokenize(_tokenizer_of(body), chunk, _text_length(body))
+    empty = (mask.sum(dim=1) == 0).nonzero()
+    if len(empty):
+        raise DataError(
+            f"proxy: the body's tokenizer makes no token of {chunk[int(empty[0])][:100]!r}. Remove such texts."
+        )
+    _refuse_unknown(ids, layer)
     weights = mask.to(device).unsqueeze(-1).float()
     return (layer(ids.to(device)) * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)
 
@@ -173,21 +190,24 @@ def _span_features(body: LoadedBody, layer: Any, inputs: Spans, device: str) -> 
     tokenizer, features = _tokenizer_of(body), []
     length = min(body.spec.max_tokens, MAX_TOKENS)
     for number, words in enumerate(inputs.sentences):
-        coded = tokenizer(
-            " ".join(words), truncation=True, max_length=length, return_tensors="pt", return_offsets_mapping=True
-        )
+        coded = _code(
+            tokenizer, " ".join(words), truncation=True, max_length=length, return_tensors="pt",
+            return_offsets_mapping=True,
+        )  # fmt: skip
+        _refuse_unknown(coded["input_ids"], layer)
         pieces = coded["offset_mapping"][0].numpy()
         hidden = layer(coded["input_ids"].to(device))[0]
         starts = np.cumsum([0, *(len(word) + 1 for word in words)])
         for _, first, end in inputs.bounds[inputs.bounds[:, 0] == number]:
             # A token is found by its first letter, a phrase by all of its letters.
-            last = starts[first] + 1 if inputs.pooling == "token" else starts[end] - 1
+            last = starts[end] - 1
+            last = min(last, starts[first] + 1) if inputs.pooling == "token" else last
             chosen = _find_pieces(pieces, starts[first], last)
             is_cut = pieces[:, 1].max() < last and coded["input_ids"].shape[1] == length
             if len(chosen) == 0 or is_cut:
                 why = f"lies beyond the {length} tokens that are read" if is_cut else "has no token"
                 raise DataError(
-                    f"proxy: word {first} of sentence {number} ({' '.join(words[first:end])!r}) {why}. Remove it."
+                    f"proxy: word {first} of sentence {number} ({' '.join(words[first:end])[:100]!r}) {why}. Remove it."
                 )
             # For a token, the last such piece: the one before it may hold nothing but the blank.
             features.append(hidden[chosen[-1]] if inputs.pooling == "token" else hidden[chosen].mean(dim=0))
@@ -201,5 +221,27 @@ def _find_pieces(pieces: np.ndarray, first: int, last: int) -> np.ndarray:
 
 def tokenize(tokenizer: Any, texts: tuple[str, ...], length: int) -> tuple[Tensor, Tensor]:
     """Returns token ids and mask (M, T), padded to the longest text, cut at length."""
-    coded = tokenizer(list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt")
-    return coded["input_ids"], coded["attention_mask"]
+    coded = _code(
+        tokenizer, list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt",
+        return_attention_mask=True,
+    )  # fmt: skip
+    return coded["input_ids"].long(), coded["attention_mask"]
+
+
+def _code(tokenizer: Any, text: str | list[str], **settings: Any) -> Any:
+    try:
+        return tokenizer(text, **settings)
+    except Exception as error:  # tokenizers raise Exception itself
+        raise DataError(
+            f"proxy: the body's tokenizer cannot read it ({first_line(error)}). Save the tokenizer again."
+        ) from None
+
+
+def _refuse_unknown(ids: Tensor, layer: Any) -> None:
+    """Refuses tokens that the embedding has no row for: on a GPU nothing would be told of them."""
+    n_rows = len(layer.word_embeddings.weight)
+    if ids.numel() and int(ids.max()) >= n_rows:
+        raise DataError(
+            f"body.name: its tokenizer makes token {int(ids.max())}, but the embedding has {n_rows} rows. Put the tokenizer"
+            " beside the weights that it was made for."
+        )

@@ -9,21 +9,27 @@ import torch
 
 from orca_sweep.bodies import DIMS, Body, model_location
 from orca_sweep.bodies.checkpoints import (
+    ADAPTER,
     PICKLE,
     PICKLE_INDEX,
+    SAFE,
+    SAFE_INDEX,
     Differences,
     Weight,
     check_weights,
     compare_weights,
     find_weights,
     first_keys,
+    list_shards,
     list_weight_files,
+    merge_weights,
     refuse_differences,
 )
 from orca_sweep.bodies.configs import fill_config, find_config_problems, read_config
 from orca_sweep.bodies.shapes import expected_shapes, is_needed, publish_name
 from orca_sweep.errors import DataError, InputError, first_line, out_of_memory
 
+CONFIG = "config.json"
 DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
@@ -33,7 +39,7 @@ def check_family(family: object) -> None:
     Raises:
         InputError: naming those that are.
     """
-    if family not in DIMS:
+    if not isinstance(family, str) or family not in DIMS:
         raise InputError(f"body.name: the family {family!r} is not supported. Supported: {', '.join(DIMS)}.")
 
 
@@ -48,19 +54,60 @@ def read_body_config(body: Body) -> tuple[Mapping[str, Any], Any]:
         raw: Mapping[str, Any] = body.settings
         family = str(body.architecture)
     else:
-        raw = _read_raw(model_location(body), body.revision)
+        folder = find_folder(model_location(body), body.revision)
+        try:
+            raw = read_config(folder / CONFIG)
+        except InputError as error:
+            raise InputError([f"body.name {body.name!r}: {text}" for text in error.problems]) from None
         family = raw.get("model_type", "")
     check_family(family)
     return raw, _build_config(body.name, family, raw)
 
 
-def _read_raw(location: str, revision: str | None) -> dict[str, Any]:
-    if Path(location).is_dir():
-        return read_config(Path(location) / "config.json")
-    from transformers import PreTrainedConfig
+def find_folder(location: str, revision: str | None) -> Path:
+    """Returns the folder that holds a body's config: of a hub id its commit in the cache of the hub's client.
 
-    raw: dict[str, Any] = PreTrainedConfig.get_config_dict(location, revision=revision)[0]
-    return raw
+    Raises:
+        DataError: if a folder is not there.
+        OSError: if the config cannot be fetched (transformers' own words).
+    """
+    folder = Path(location)
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or location.startswith("."):
+        raise DataError(f"{location}: no such folder. Put the body there again, or correct body.name.")
+    from transformers.utils.hub import cached_file
+
+    return Path(str(cached_file(location, CONFIG, revision=revision))).parent
+
+
+def _fetch_weights(location: str, revision: str | None, folder: Path, allow_pickle: bool) -> None:
+    """Fetches a hub id's weights to its config's folder in the cache, so that they are checked as those of a folder are.
+
+    Raises:
+        DataError: if there are none, or none but a pickle that is not asked for.
+    """
+    from transformers.utils.hub import cached_file
+
+    commit = folder.name if folder.parent.name == "snapshots" else revision
+
+    def fetch(name: str) -> bool:
+        path = cached_file(
+            location, name, revision=commit, _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
+        )  # fmt: skip
+        return path is not None
+
+    fetch(ADAPTER)  # refused if there is one
+    name = next(filter(fetch, (SAFE, SAFE_INDEX, *((PICKLE, PICKLE_INDEX) if allow_pickle else ()))), None)
+    if name is None:
+        raise DataError(
+            f"{location}: {SAFE} cannot be had: it is not on the hub, or the hub cannot be reached. A body that has its"
+            " weights as a pickle only needs body.allow_pickle: true (tensors only are read)."
+        )
+    if name in (SAFE_INDEX, PICKLE_INDEX):
+        for shard in list_shards(folder / name):
+            fetch(shard)
 
 
 def _build_config(name: str, family: str, raw: Mapping[str, Any]) -> Any:
@@ -73,10 +120,18 @@ def _build_config(name: str, family: str, raw: Mapping[str, Any]) -> Any:
         config = CONFIG_MAPPING[family].from_dict({**raw, "model_type": family})
     except Exception as error:  # its checks of types raise classes of their own
         raise InputError(f"body.name {name!r}: its config.json is not understood ({first_line(error)}).") from None
+    _set_outputs(config)
     if hasattr(config, "image_size"):
         sides = fill_config(family, raw)
         config.image_size, config.patch_size = sides["image_size"], sides["patch_size"]
     return config
+
+
+def _set_outputs(config: Any) -> None:
+    """Sets what a config may ask for and no number depends on: the form of outputs, and computing them in chunks."""
+    config.return_dict, config.output_hidden_states, config.output_attentions = True, False, False
+    if hasattr(config, "chunk_size_feed_forward"):
+        config.chunk_size_feed_forward = 0
 
 
 def load_model(
@@ -98,27 +153,36 @@ def load_model(
         DataError: if weights are missing, unexpected, of another shape or type, or not finite, or if a file is damaged.
         OSError: if the weights cannot be fetched (transformers' own words).
     """
+    folder = find_folder(location, revision)
+    try:
+        if folder != Path(location):
+            _fetch_weights(location, revision, folder, allow_pickle)
+        return _load_folder(folder, raw, config, allow_pickle, options)
+    except DataError as error:  # of a hub id, the cache's folder says nothing
+        raise DataError(str(error).replace(str(folder), location)) from None
+
+
+def _load_folder(folder: Path, raw: Mapping[str, Any], config: Any, allow_pickle: bool, options: Any) -> Any:
     from transformers import AutoModel
 
-    family, folder = config.model_type, Path(location)
-    where = location
-    if folder.is_dir():
-        check_weights(folder, family, raw)
-        name = str(find_weights(folder))
-        where = str(folder / name)
-        if name in (PICKLE, PICKLE_INDEX):
-            if not allow_pickle:
-                raise DataError(
-                    f"{where}: the weights are a pickle only. Save them as safetensors, or set body.allow_pickle: true"
-                    " (tensors only are read)."
-                )
-            weights = _read_pickles(list_weight_files(folder, name))
-            differences = compare_weights(family, raw, weights)
-            refuse_differences(where, family, raw, keys=weights, differences=differences)
+    family = config.model_type
+    check_weights(folder, family, raw)
+    name = str(find_weights(folder))
+    where = str(folder / name)
+    if name in (PICKLE, PICKLE_INDEX):
+        if not allow_pickle:
+            raise DataError(
+                f"{where}: the weights are a pickle only. Save them as safetensors, or set body.allow_pickle: true"
+                " (tensors only are read)."
+            )
+        weights = _read_pickles(list_weight_files(folder, name))
+        differences = compare_weights(family, raw, weights)
+        refuse_differences(where, family, raw, keys=weights, differences=differences)
     try:
         with _quiet_transformers():
+            # In the precision that the config names, weights of the file would be rounded to it.
             model, report = AutoModel.from_pretrained(
-                location, config=config, use_safetensors=None if allow_pickle else True, revision=revision,
+                folder, config=config, dtype=torch.float32, use_safetensors=None if allow_pickle else True,
                 ignore_mismatched_sizes=True, output_loading_info=True, **options,
             )  # fmt: skip
     except OSError:
@@ -129,8 +193,15 @@ def load_model(
         raise DataError(f"{where}: cannot be loaded ({first_line(error)}). Save or get the weights again.") from None
     _refuse_report(where, family, raw, report)
     model.float()
+    _own_memory(model)
     _refuse_infinite(where, family, model)
     return model
+
+
+def _own_memory(model: Any) -> None:
+    """Gives each weight memory of its own: they may lie in the file, which can change, and share it with each other."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
 
 
 @contextmanager
@@ -170,10 +241,11 @@ def _read_pickles(files: list[Path]) -> dict[str, Weight]:
                 " model.state_dict()."
             )
         tensors = {str(key): value for key, value in state.items() if isinstance(value, torch.Tensor)}
-        weights |= {
+        held = {
             key: Weight(shape=tuple(tensor.shape), dtype=DTYPES.get(tensor.dtype, str(tensor.dtype)))
             for key, tensor in tensors.items()
         }
+        weights = merge_weights(path, weights, held)
     return weights
 
 

@@ -104,7 +104,10 @@ def _tokenizer_text(tokenizer: Any) -> str:
     if tokenizer is None:
         return ""
     whole = json.loads(tokenizer.backend_tokenizer.to_str())
-    return json.dumps({k: v for k, v in whole.items() if k not in {"padding", "truncation"}}, sort_keys=True)
+    kept = {k: v for k, v in whole.items() if k not in {"padding", "truncation"}}
+    if tokenizer.split_special_tokens:
+        kept["split_special_tokens"] = True
+    return json.dumps(kept, sort_keys=True)
 
 
 def to_arrays(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from orca_sweep.bodies import Body, model_location
+from orca_sweep.bodies.configs import LARGEST_CONFIG
 from orca_sweep.errors import InputError
+from orca_sweep.pointers import pointer_problem
 from orca_sweep.proxies import Scaling
 
+LARGEST, SMALLEST = 1e9, 1e-9
+"""What a mean, a spread or a factor can be; single precision is to hold a pixel that is divided by it."""
 PREPROCESSOR = "preprocessor_config.json"
 WHERE = "embedder.proxy_scaling = 'body'"
 
@@ -24,25 +28,32 @@ def body_scaling(body: Body) -> Scaling | None:
     if body.pretrain is not None:
         return None
     path = _find_preprocessor(body)
+    problem = pointer_problem(path)
+    if problem:
+        raise InputError(f"{WHERE}: {problem}")
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        is_small = path.stat().st_size <= LARGEST_CONFIG
+        settings = json.loads(path.read_text(encoding="utf-8")) if is_small else None
+    except (OSError, ValueError, RecursionError):  # broken JSON and broken UTF-8 are ValueErrors
         settings = None
     if not isinstance(settings, dict):
         raise InputError(f"{WHERE}: {path} is not a JSON object. Save it again with the body's image processor.")
-    full = 255 * (
-        _read_numbers(settings, "rescale_factor", path, 1 / 255)[0] if settings.get("do_rescale", True) else 1.0
-    )
+    factors: tuple[float, ...] = (1.0,)
+    if _read_switch(settings, "do_rescale", path):
+        factors = _read_numbers(settings, "rescale_factor", path, 1 / 255)
+    if len(factors) != 1:
+        raise InputError(f"{WHERE}: {path} has {len(factors)} numbers in rescale_factor. Give one.")
+    full = 255 * factors[0]
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
-    if settings.get("do_normalize", True):
+    if _read_switch(settings, "do_normalize", path):
         mean, std = _read_numbers(settings, "image_mean", path), _read_numbers(settings, "image_std", path)
         if len(mean) != len(std):
             raise InputError(
                 f"{WHERE}: {path} has {len(mean)} numbers in image_mean, but {len(std)} in image_std. Give one of each per"
                 " channel."
             )
-    if min(std) <= 0 or full <= 0:
+    if min(std) < SMALLEST or full < SMALLEST:
         raise InputError(
             f"{WHERE}: {path} has image_std {list(std)} and rescale_factor {full / 255}. Both must be above 0."
         )
@@ -71,6 +82,19 @@ def _find_preprocessor(body: Body) -> Path:
 def _read_numbers(settings: dict[str, Any], name: str, path: Path, default: float | None = None) -> tuple[float, ...]:
     value = settings.get(name, default)
     values = value if isinstance(value, list) else [value]
-    if not values or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
-        raise InputError(f"{WHERE}: {path} has {name} {value!r}. It must be a number, or a list of one per channel.")
+    if not values or not all(_is_number(v) for v in values):
+        shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
+        raise InputError(f"{WHERE}: {path} has {name} {shown}. It must be a number, or a list of one per channel.")
     return tuple(map(float, values))
+
+
+def _is_number(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) <= LARGEST  # NaN is not
+
+
+def _read_switch(settings: dict[str, Any], name: str, path: Path) -> bool:
+    value = settings.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise InputError(f"{WHERE}: {path} has {name} {value!r}. It is true or false.")
+    return value is not False

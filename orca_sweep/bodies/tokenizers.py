@@ -10,6 +10,11 @@ from orca_sweep.pointers import refuse_pointer
 TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 FILES = (TOKENIZER, SETTINGS, "vocab.json", "merges.txt", "vocab.txt", "special_tokens_map.json", "added_tokens.json")
 """Files that a tokenizer may consist of."""
+VOCABULARIES = (
+    TOKENIZER, "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model", "spm.model", "sentencepiece.bpe.model",
+)  # fmt: skip
+LARGEST = 2**27
+"""Bytes of a tokenizer's file; the largest published ones have a third of that."""
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 PADDING = ("<pad>", "[PAD]", "</s>", "<|endoftext|>", "[SEP]")
 """Words that can serve as padding, the preferred one first; padding is left out of every mean."""
@@ -29,6 +34,13 @@ def check_tokenizer(folder: Path, n_rows: int) -> None:
     """
     for name in FILES:
         refuse_pointer(folder / name)
+        if (folder / name).is_file() and (size := (folder / name).stat().st_size) > LARGEST:
+            raise DataError(f"{folder / name}: {size:,} bytes are no tokenizer's. Is it the right file?")
+    if (folder / SETTINGS).is_file() and not any((folder / name).is_file() for name in VOCABULARIES):
+        raise DataError(
+            f"{folder / SETTINGS}: there is no {TOKENIZER} beside it. Save the tokenizer again with"
+            " tokenizer.save_pretrained."
+        )
     if (folder / TOKENIZER).is_file():
         _refuse_surplus(folder / TOKENIZER, _count_words(folder), n_rows)
 
@@ -95,7 +107,14 @@ def load_tokenizer(location: str, revision: str | None, n_rows: int) -> Any:
             tokenizer = _load_file(folder / TOKENIZER)
         else:
             return None  # enough for naive fine-tuning; a text proxy reports what is missing
-    _let_pad(tokenizer)
+    if not tokenizer.is_fast:
+        raise DataError(
+            f"{location}: a {type(tokenizer).__name__} has no {TOKENIZER}, which is needed. Remove the body's tokenizer, or"
+            " convert it."
+        )
+    _let_pad(tokenizer, location)
+    # Positions count from the first word, whatever stands beside a text in its batch.
+    tokenizer.padding_side = tokenizer.truncation_side = "right"
     _refuse_surplus(location, max(tokenizer.get_vocab().values(), default=-1) + 1, n_rows)
     return tokenizer
 
@@ -122,10 +141,12 @@ def _load_file(path: Path) -> Any:
         raise _unreadable_error(path, error) from None
 
 
-def _let_pad(tokenizer: Any) -> None:
+def _let_pad(tokenizer: Any, where: str) -> None:
     """Makes one of its own words the padding token of a tokenizer without one; adds no word."""
     if tokenizer.pad_token is not None:
         return
     words = tokenizer.get_vocab()
+    if not words:
+        raise DataError(f"{where}: the tokenizer has no words. Save it again, or take it out.")
     known = [word for word in (*PADDING[:2], tokenizer.eos_token, *PADDING[2:]) if word in words]
     tokenizer.pad_token = known[0] if known else tokenizer.convert_ids_to_tokens(0)

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from orca_sweep.data import missing_packages, read_npy
 from orca_sweep.declaration import SHUFFLED, Declaration, explain_declaration, parse
 from orca_sweep.errors import DataError, InputError
@@ -54,7 +56,9 @@ def _text_features(root: Path) -> ProxyData:
             x, y = read_npy(root / xs), read_npy(root / ys)
             if len(x) != len(y):
                 raise DataError(f"{root / xs}: {len(x)} rows, but {ys} has {len(y)} labels. Get both files again.")
-            return declared.features_data(x[:TEXT_ROWS], y[:TEXT_ROWS].astype("int64"), str(root / xs))
+            whole = y.dtype.kind != "f" or bool((np.isfinite(y) & (y == np.floor(y))).all())
+            labels = y.astype("int64") if y.dtype.kind == "f" and whole else y
+            return declared.features_data(x[:TEXT_ROWS], labels[:TEXT_ROWS], str(root / xs))
     raise DataError(f"proxy 'orca-text': neither text_xs_32.npy nor text_xs.npy is in {root}. Give --data.")
 
 

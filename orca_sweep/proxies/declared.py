@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -191,9 +192,15 @@ def _tagged(sentences: Sequence[Any], tags: Sequence[Any], names: tuple[str, ...
     """Sentences with the class of each token's tag."""
     where = declared.text
     for i, (words, marks) in enumerate(zip(sentences, tags, strict=True)):
-        if words is None or marks is None or len(words) != len(marks):
+        if (
+            not isinstance(words, list)
+            or not isinstance(marks, list)
+            or not all(isinstance(word, str) for word in words)
+        ):
+            raise DataError(f"{where}: sentence {i} is not a list of tokens with a list of tags. Remove it.")
+        if len(words) != len(marks):
             raise DataError(
-                f"{where}: sentence {i} has {len(words or ())} tokens and {len(marks or ())} tags. Each token needs one."
+                f"{where}: sentence {i} has {len(words)} tokens and {len(marks)} tags. Each token needs one."
             )
     values = [_as_label(mark, i, where) for i, mark in enumerate(mark for marks in tags for mark in marks)]
     if not values:
@@ -224,13 +231,28 @@ def _conll(declared: Declaration) -> tuple[list[list[str]], list[list[str]]]:
     return sentences, tags
 
 
+def _columns(line: str, suffix: str) -> list[str]:
+    """The columns of a line: of CoNLL-U between tabs, since a token may hold blanks; no-break spaces belong to a token."""
+    if suffix == ".conllu" and "\t" in line:
+        return line.split("\t")
+    return re.split(r"[ \t]+", line.strip(" \t\r\f\v")) if line.strip() else []
+
+
+def _stands_beside(number: str, suffix: str) -> bool:
+    """Whether a line of CoNLL-U is none of a token of its own: one of several tokens as written, or of a word left out."""
+    return suffix == ".conllu" and re.fullmatch(r"\d+[-.]\d+", number) is not None
+
+
 def _features(path: Path, declared: Declaration) -> ProxyData:
     """Arrays of an .npz file: features (M, D) or (M, T, D), then averaged over T, and labels (M,)."""
     refuse_pointer(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise ValueError("one array alone, as .npy files have it")
+        with loaded as file:
+            arrays = {name: array for name, array in file.items() if isinstance(array, np.ndarray)}
+    except (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{declared.text}: cannot be read ({type(error).__name__}: {error}).") from None
     for column in (declared.input, declared.label):
         if column not in arrays:

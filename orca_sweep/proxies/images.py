@@ -76,26 +76,27 @@ def scaling_of(proxy: Proxy, inputs: np.ndarray | Noise) -> Scaling:
         DataError: if images are not finite, or all channels are constant.
     """
     if proxy.channel_mean is not None or proxy.channel_std is not None:
-        if not proxy.channel_mean or not proxy.channel_std or min(proxy.channel_std) <= 0:
+        mean, std = proxy.channel_mean, proxy.channel_std
+        if not mean or not std or min(std) <= 0 or not np.isfinite([*mean, *std]).all():
             raise InputError(
                 f"proxy {proxy.name!r}: its record has channel_mean {proxy.channel_mean}, channel_std"
                 f" {proxy.channel_std}. Give both, with channel_std above 0, or neither."
             )
-        return Scaling(mean=proxy.channel_mean, std=proxy.channel_std, channels_of="proxy")
+        return Scaling(mean=mean, std=std, channels_of="proxy")
     if isinstance(inputs, Noise):
         n = inputs.image_shape[0]
         return Scaling(mean=(inputs.pixel_mean,) * n, std=(inputs.pixel_std,) * n, channels_of="proxy")
-    mean, std = _measure_channels(inputs)
-    if not np.isfinite([mean, std]).all():
+    means, stds = _measure_channels(inputs)
+    if not np.isfinite([means, stds]).all():
         raise DataError(f"proxy {proxy.name!r}: its images hold NaN or infinite values. Remove them.")
     is_constant = np.array([inputs[:, k].min() == inputs[:, k].max() for k in range(inputs.shape[1])])
     if is_constant.all():
         raise DataError(
-            f"proxy {proxy.name!r}: all pixels of a channel are equal, in every channel (mean {mean.tolist()}), so its"
+            f"proxy {proxy.name!r}: all pixels of a channel are equal, in every channel (mean {means.tolist()}), so its"
             " images cannot be normalised. Name a proxy whose images differ."
         )
-    std[is_constant] = 1
-    return Scaling(mean=tuple(mean.tolist()), std=tuple(std.tolist()), channels_of="proxy")
+    stds[is_constant] = 1
+    return Scaling(mean=tuple(means.tolist()), std=tuple(stds.tolist()), channels_of="proxy")
 
 
 def _measure_channels(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -111,7 +111,8 @@ def _open_picture(picture: Picture) -> Iterator[Any]:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    # The library names a file that it was handed as bytes by the address of those.
+    return f"{type(error).__name__}: {lines[0].split(' <_io.')[0]}" if lines else type(error).__name__
 
 
 def _scale_to_unit_range(image: Any, file_format: str | None, where: str) -> np.ndarray:
