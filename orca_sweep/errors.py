@@ -36,6 +36,17 @@ class TimeLimitError(OrcaSweepError):
     """A trial ran over the time its space gives it: an outcome of the trial, not a crash."""
 
 
+def is_of_users_code(error: BaseException) -> bool:
+    """Says whether an error that is no Exception (``sys.exit()``, a class of the user's own) is the code's that ran.
+
+    It is not if a person or the system ends the process: KeyboardInterrupt, or what Ray raises on a signal.
+    """
+    trace, module = error.__traceback__, ""
+    while trace is not None:
+        module, trace = trace.tb_frame.f_globals.get("__name__", ""), trace.tb_next
+    return not isinstance(error, KeyboardInterrupt | GeneratorExit) and module.split(".")[0] != "ray"
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Says whether an error means that memory does not suffice, on the device or beside it."""
     texts = ("out of memory", "can't allocate memory")

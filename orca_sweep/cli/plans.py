@@ -57,13 +57,14 @@ def make_plan(path: Path) -> Plan:
     """Returns the plan of a space YAML, with what it imports imported.
 
     Raises:
-        InputError: with every mistake in the space, or with what is wrong with the files of its bodies.
+        InputError: with every mistake in the space, or with what is wrong with the files of its bodies and own tasks.
     """
     from orca_sweep.space import plan_space
-    from orca_sweep.trial import broken_bodies, load_imports, resolve
+    from orca_sweep.trial import broken_bodies, broken_tasks, load_imports, resolve
 
     made = plan_space(path, load_imports, resolve)
-    problems = broken_bodies([*made.cells, *(trial.config for trial in made.trials)])
+    configs = [*made.cells, *(trial.config for trial in made.trials)]
+    problems = broken_bodies(configs) + broken_tasks(configs)
     if problems:
         raise InputError(problems)
     return made

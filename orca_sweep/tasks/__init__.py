@@ -4,7 +4,7 @@ from orca_sweep.declaration import is_task_text, parse_task
 from orca_sweep.errors import InputError
 from orca_sweep.registry import Registry
 from orca_sweep.tasks import audio, embedded, nasbench360, pdebench, protein, tabular, vision
-from orca_sweep.tasks.declared import canonical, declared_task
+from orca_sweep.tasks.declared import broken_task, canonical, declared_task
 from orca_sweep.tasks.records import Task, TaskData, alignment_labels, missing_files, task_data, unavailable
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Task",
     "TaskData",
     "alignment_labels",
+    "broken_task",
     "canonical_task",
     "find_task",
     "missing_files",

@@ -3,6 +3,7 @@
 from orca_sweep.trial.importing import load_imports
 from orca_sweep.trial.resolving import (
     broken_bodies,
+    broken_tasks,
     resolve,
     shared_stages,
     unavailable_loggers,
@@ -13,6 +14,7 @@ from orca_sweep.trial.running import CHECKPOINT, drop_checkpoint, keep_pretraini
 __all__ = [
     "CHECKPOINT",
     "broken_bodies",
+    "broken_tasks",
     "drop_checkpoint",
     "keep_pretraining",
     "load_imports",
