@@ -104,7 +104,7 @@ def _objects_as_numbers(values: Any, where: str) -> np.ndarray | None:
     elif kinds == {str}:
         return _text_as_numbers(values, mask)
     else:
-        names = ", ".join(sorted(kind.__name__ for kind in kinds))
+        names = ", ".join(sorted("lists" if kind in (list, np.ndarray) else kind.__name__ for kind in kinds))
         raise DataError(f"{where}: holds {names}. Numbers, times and text are read. Leave the column out, or save it as"
                         " numbers.")  # fmt: skip
     return numbers

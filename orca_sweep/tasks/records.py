@@ -188,13 +188,13 @@ def task_data(task: Task, data_root: Path, split_seed: int, n_train: int | None)
     Cost: rows on disk are read once for statistics if the task normalises; they stay on disk.
     """
     splits = raw_splits(task, data_root, split_seed)
-    _check_own_splits(task, splits, data_root)
     task = _with_shapes(task, splits.train)
     whole = _typed(task, splits.train, "train")
     _check_classes(task, whole)
     _check_varied(task, whole)
     train = _limit(task, whole, n_train, split_seed)
     val, test = _typed(task, splits.val, "val"), _typed(task, splits.test, "test")
+    _check_own_splits(task, Splits(whole, val, test), data_root)
     parts = [train, val, test]
     scale = _statistics(train.x, task.normalise_inputs)
     if scale is not None:
@@ -218,7 +218,10 @@ def _with_shapes(task: Task, train: Samples) -> Task:
     if 0 in sample and len(train.x.shape) == len(sample) + 1:
         sample = tuple(n or m for n, m in zip(sample, train.x.shape[1:], strict=True))
     if 0 in output and task.kind == "classification":
-        output = (int(np.max(_in_memory(train.y))) + 1,) if len(train) else (1,)
+        output = (int(np.max(_in_memory(train.y))) + 1 if len(train) else 2,)
+        if output == (1,):
+            raise DataError(f"task {task.name!r}: all {len(train)} training samples are of one class. There is nothing to"
+                            " tell apart. Check the file, or the task's load function.")  # fmt: skip
     elif 0 in output and len(train.y.shape) == len(output) + 1:
         output = tuple(n or m for n, m in zip(output, train.y.shape[1:], strict=True))
     return replace(task, sample_shape=sample, output_shape=output)
@@ -250,10 +253,7 @@ def _check_own_splits(task: Task, splits: Splits, data_root: Path) -> None:
 def _check_varied(task: Task, train: Samples) -> None:
     """Refuses targets that are the same in all training samples: there is nothing to learn."""
     if task.kind == "classification":
-        if task.output_shape[0] < 2:
-            raise DataError(f"task {task.name!r}: all {len(train)} training samples are of one class. There is nothing to"
-                            " tell apart. Check the file, or the task's load function.")  # fmt: skip
-        return
+        return  # that each class is met has been checked
     first = train.y[np.zeros(1, int)]
     if len(train) > 1 and all(
         np.array_equal(np.broadcast_to(first, block.shape), block, equal_nan=block.dtype.kind == "f")
