@@ -491,6 +491,8 @@ def test_one_class_and_constant_targets_are_refused(tmp_path, y, more, words):
 def test_one_class_and_a_constant_target_of_a_file_are_refused(tmp_path):
     with pytest.raises(DataError, match="no training sample of class 1, 2, 3"):
         loaded(npz(tmp_path, y=np.zeros(N, int)), tmp_path)
+    with pytest.raises(DataError, match="target holds no label 1, 2, 3, but 4 classes were declared"):
+        find_task(named(tmp_path / "mine.npz")).files[0].look(tmp_path)
     with pytest.raises(InputError, match="output_shape 1 is one class only"):
         find_task(named(tmp_path / "mine.npz", output_shape=1))
     with pytest.raises(DataError, match="the target is constant: 3 in all 32"):

@@ -246,11 +246,21 @@ def _look(root: Path, found: TaskDeclaration, path: str) -> str:
         DataError: as the conversion would.
     """
     task, n_rows = declared_task(found.text), []
+    labels: set[int] = set()
     for name in ("input", "target"):
-        blocks = _typed_blocks(Path(path), found, name, task)
-        n_rows.append(sum(len(block) for block in itertools.islice(blocks, LOOKED_BLOCKS)))
+        blocks = itertools.islice(_typed_blocks(Path(path), found, name, task), LOOKED_BLOCKS)
+        n_rows.append(0)
+        for block in blocks:
+            n_rows[-1] += len(block)
+            if name == "target" and task.kind == "classification":
+                labels.update(np.unique(block).tolist())
+    n = find_array(Path(path), found, "input").shape[0]
+    missing = sorted(set(range(task.output_shape[0])) - labels) if task.kind == "classification" else []
+    if missing and n_rows[1] == n and path == found.path:
+        raise DataError(f"{path}: target holds no label {', '.join(map(str, missing[:10]))}, but {task.output_shape[0]}"
+                        " classes were declared. A class without samples cannot be learned.")  # fmt: skip
     if found.group:
-        read_groups(Path(path), found.group, find_array(Path(path), found, "input").shape[0])
+        read_groups(Path(path), found.group, n)
     return f"values looked at in {min(n_rows)} rows"
 
 
