@@ -364,20 +364,29 @@ def load_declared(data: Converted, split_seed: int, found: TaskDeclaration) -> S
     content = np.asarray(data["content"][:n])
     if found.group:
         groups = _joined(np.asarray(data["group"][:n]), content, found)
-        parts = split_groups(groups, *(_count(share, len(np.unique(groups))) for share in shares), split_seed)
+        n_groups = len(np.unique(groups))
+        parts = split_groups(groups, _count(shares[0], n_groups), _count(shares[1], n_groups), split_seed)
     else:
-        _, first, copy_of = np.unique(content, return_index=True, return_inverse=True)
-        if len(first) == n:
-            parts = split_random(n, *(_count(share, n) for share in shares), split_seed, labels)
-        else:
-            kinds = None if labels is None else labels[first]
-            counts = (_count(share, len(first)) for share in shares)
-            drawn = split_random(len(first), *counts, split_seed, kinds)
-            parts = tuple(np.flatnonzero(np.isin(copy_of, part)) for part in drawn)  # type: ignore[assignment]
+        parts = _split_contents(content, labels, shares, split_seed)
     train, val, test = parts
     if found.test:
         test = np.arange(n, int(rows.sum()))
     return Splits(*(whole.take(part) for part in (train, val, test)))
+
+
+def _split_contents(
+    content: np.ndarray, labels: np.ndarray | None, shares: tuple[float, float], split_seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Index arrays (train, val, test); shares are of the different samples, and copies (N,) follow the first of them."""
+    _, first, copy_of = np.unique(content, return_index=True, return_inverse=True)
+    # Without copies each sample stays itself, in its own order.
+    first, copy_of = (np.arange(len(content)),) * 2 if len(first) == len(content) else (first, copy_of)
+    n = len(first)
+    drawn = split_random(
+        n, _count(shares[0], n), _count(shares[1], n), split_seed, None if labels is None else labels[first]
+    )
+    train, val, test = (np.flatnonzero(np.isin(copy_of, part)) for part in drawn)
+    return train, val, test
 
 
 def _joined(groups: np.ndarray, content: np.ndarray, found: TaskDeclaration) -> np.ndarray:
