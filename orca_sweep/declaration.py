@@ -221,8 +221,10 @@ def _is_text_encoding(name: str) -> bool:
 
 TASK_KEYS = (
     "path", "kind", "sample_shape", "output_shape", "input", "target", "group", "test", "loss", "metric", "normalise",
-    "val_share", "test_share",
+    "val_share", "test_share", "layout",
 )  # fmt: skip
+LONGEST_NAME, LONGEST_PATH = 255, 4096
+"""Bytes of a file's name and of a whole path, on Linux."""
 TASK_NEEDS = ("path", "kind", "sample_shape", "output_shape")
 
 
@@ -246,6 +248,8 @@ class TaskDeclaration:
     normalise: str | None = None
     val_share: float = 0.1
     test_share: float = 0.1
+    layout: str | None = None
+    """Where the channels are in the file: ``channels-first`` or ``channels-last``; None: first, unless that is unlikely."""
 
     @property
     def text(self) -> str:
@@ -274,7 +278,10 @@ def parse_task(text: str) -> TaskDeclaration:
     Raises:
         ValueError: saying what is wrong with it.
     """
-    path, *pairs = shlex.split(text)
+    try:
+        path, *pairs = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"{str(error).lower()}. Quote the path as in a shell") from None
     wrong = [pair for pair in pairs if "=" not in pair]
     if wrong:
         raise ValueError(f"{wrong[0]!r} is no key=value")
@@ -301,6 +308,8 @@ def _task(raw: Mapping[str, object]) -> TaskDeclaration:
     if str(given["path"]).endswith(".npy") and "input" in given:
         raise ValueError("input is the .npy file itself: leave it out")
     fields: dict[str, object] = {}
+    for key in ("path", "test"):
+        _check_path(key, str(given.get(key, "")))
     for key, part in given.items():
         if key in ("sample_shape", "output_shape"):
             fields[key] = _shape(key, part)
@@ -309,6 +318,23 @@ def _task(raw: Mapping[str, object]) -> TaskDeclaration:
         else:
             fields[key] = ",".join(map(str, part)) if isinstance(part, list) else str(part)
     return TaskDeclaration(**fields)  # type: ignore[arg-type]
+
+
+def _check_path(key: str, path: str) -> None:
+    """Refuses what no file system takes as a path."""
+    shown = path if len(path) <= 60 else f"{path[:60]}..."
+    if "\0" in path:
+        raise ValueError(f"{key} {shown!r} holds a NUL character. No file has such a name")
+    try:
+        parts = [part.encode() for part in path.split("/")]
+    except UnicodeEncodeError:
+        raise ValueError(f"{key} {shown!r} is not UTF-8. Rename the file") from None
+    longest = max(map(len, parts))
+    if longest > LONGEST_NAME or len(path.encode()) >= LONGEST_PATH:
+        raise ValueError(
+            f"{key} {shown!r} has a name of {longest} bytes, {len(path.encode())} in all. A name has at most"
+            f" {LONGEST_NAME} bytes, a path less than {LONGEST_PATH}. Correct it"
+        )
 
 
 def _shape(key: str, value: object) -> tuple[int, ...]:

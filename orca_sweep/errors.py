@@ -44,6 +44,17 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:300]}"
 
 
+def is_of_users_code(error: BaseException) -> bool:
+    """Says whether an error that is no Exception (``sys.exit()``, a class of the user's own) comes from the code that ran.
+
+    It does not if a person or the system ends the process: KeyboardInterrupt, or what Ray raises on a signal.
+    """
+    trace, module = error.__traceback__, ""
+    while trace is not None:
+        module, trace = trace.tb_frame.f_globals.get("__name__", ""), trace.tb_next
+    return not isinstance(error, KeyboardInterrupt | GeneratorExit) and module.split(".")[0] != "ray"
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Says whether an error means that memory does not suffice, on the device or beside it."""
     texts = ("out of memory", "can't allocate memory")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from orca_sweep import data as d
-from orca_sweep.data import readers
+from orca_sweep.data import hdf5, matlab, readers
 from orca_sweep.errors import DataError
 
 # Pickles ------------------------------------------------------------------------------------------
@@ -179,15 +179,15 @@ def test_matlab_arrays_agree_with_scipy(tmp_path, compressed, dtype):
     others = {"a": np.arange(3.0), "a_longer_name": value * 2, "text": "words", "z": np.eye(3) * 1j}
     savemat(tmp_path / "a.mat", {**others, "coeff": value}, do_compression=compressed)
     for name, wanted in (("coeff", value), ("a_longer_name", value * 2)):
-        found = readers.mat_array(tmp_path / "a.mat", name)
+        found = matlab.mat_array(tmp_path / "a.mat", name)
         assert found.shape == wanted.shape
         np.testing.assert_array_equal(np.stack(list(found.blocks()), axis=-1), wanted)
-    np.testing.assert_array_equal(np.stack(list(readers.mat_array(tmp_path / "a.mat", "a").blocks()), -1), [[0, 1, 2]])
+    np.testing.assert_array_equal(np.stack(list(matlab.mat_array(tmp_path / "a.mat", "a").blocks()), -1), [[0, 1, 2]])
     for name in ("text", "z"):
         with pytest.raises(DataError, match=f"{name} is no array of real numbers"):
-            readers.mat_array(tmp_path / "a.mat", name)
+            matlab.mat_array(tmp_path / "a.mat", name)
     with pytest.raises(DataError, match=r"there is no array 'sol' in it. It holds: a, a_longer_name"):
-        readers.mat_array(tmp_path / "a.mat", "sol")
+        matlab.mat_array(tmp_path / "a.mat", "sol")
 
 
 def test_matlab_7_3_is_read_by_its_own_axes(tmp_path):
@@ -199,7 +199,7 @@ def test_matlab_7_3_is_read_by_its_own_axes(tmp_path):
     raw = bytearray((tmp_path / "a.mat").read_bytes())
     raw[:19] = b"MATLAB 7.3 MAT-file"
     (tmp_path / "a.mat").write_bytes(raw)
-    found = readers.mat_array(tmp_path / "a.mat", "coeff")
+    found = matlab.mat_array(tmp_path / "a.mat", "coeff")
     assert found.shape == value.shape
     np.testing.assert_array_equal(np.stack(list(found.blocks()), axis=-1), value)
 
@@ -213,7 +213,7 @@ def test_a_damaged_matlab_file_is_one_error(tmp_path, cut, compressed):
     raw = (tmp_path / "a.mat").read_bytes()
     (tmp_path / "cut.mat").write_bytes(raw[:cut])
     with pytest.raises(DataError, match=r"cut.mat: "):
-        list(readers.mat_array(tmp_path / "cut.mat", "coeff").blocks())
+        list(matlab.mat_array(tmp_path / "cut.mat", "coeff").blocks())
     rng = np.random.default_rng(cut)
     for _ in range(100):
         noise = bytearray(raw)
@@ -221,7 +221,7 @@ def test_a_damaged_matlab_file_is_one_error(tmp_path, cut, compressed):
             noise[place] = rng.integers(256)
         (tmp_path / "noise.mat").write_bytes(noise)
         try:
-            for block in readers.mat_array(tmp_path / "noise.mat", "coeff").blocks():
+            for block in matlab.mat_array(tmp_path / "noise.mat", "coeff").blocks():
                 assert block.nbytes < 10**7
         except DataError:
             pass
@@ -238,15 +238,20 @@ def test_hdf5_does_not_follow_links_out_of_the_file(tmp_path):
         file["real"] = np.arange(4.0)
         file["inner"] = h5py.ExternalLink("secret.h5", "/")
         file["words"] = "no numbers"
-    with readers.opened_hdf5(tmp_path / "a.h5") as file:
-        assert readers.hdf5_dataset(file, tmp_path / "a.h5", "real").shape == (4,)
-        for name in ("x", "soft", "nothing", "inner/x"):
-            with pytest.raises(DataError, match=f"there is no data set '{name}' in it"):
-                readers.hdf5_dataset(file, tmp_path / "a.h5", name)
-        with pytest.raises(DataError, match="words holds object"):
-            readers.hdf5_dataset(file, tmp_path / "a.h5", "words")
+    with hdf5.opened_hdf5(tmp_path / "a.h5") as file:
+        assert hdf5.hdf5_dataset(file, tmp_path / "a.h5", "real").shape == (4,)
+        refused = {
+            "x": "x is a link to another file",
+            "soft": "soft is a soft link",
+            "inner/x": "inner is a link to another",
+        }
+        for name, words in {**refused, "nothing": "there is no data set 'nothing' in it"}.items():
+            with pytest.raises(DataError, match=words):
+                hdf5.hdf5_dataset(file, tmp_path / "a.h5", name)
+        with pytest.raises(DataError, match="words holds text"):
+            hdf5.hdf5_dataset(file, tmp_path / "a.h5", "words")
     (tmp_path / "b.h5").write_bytes(b"no HDF5 at all")
-    with pytest.raises(DataError, match=r"b.h5: cannot be read"), readers.opened_hdf5(tmp_path / "b.h5"):
+    with pytest.raises(DataError, match=r"b.h5: cannot be read"), hdf5.opened_hdf5(tmp_path / "b.h5"):
         pass
 
 

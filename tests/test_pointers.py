@@ -24,7 +24,7 @@ def test_a_pointer_is_told_from_a_file(tmp_path):
 
 @pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.pkl", "x.parquet", "x.h5", "x.mat", "x.wav"])
 def test_a_pointer_in_the_place_of_data_is_named(name, tmp_path):
-    from orca_sweep.data import readers
+    from orca_sweep.data import hdf5, matlab, readers
 
     path = tmp_path / name
     path.write_text(POINTER)
@@ -33,8 +33,8 @@ def test_a_pointer_in_the_place_of_data_is_named(name, tmp_path):
         "x.npz": readers.npz_arrays,
         "x.pkl": readers.read_pickle,
         "x.parquet": lambda p: readers.reading_parquet(p).__enter__(),
-        "x.h5": lambda p: readers.opened_hdf5(p).__enter__(),
-        "x.mat": lambda p: readers.mat_array(p, "a"),
+        "x.h5": lambda p: hdf5.opened_hdf5(p).__enter__(),
+        "x.mat": lambda p: matlab.mat_array(p, "a"),
         "x.wav": lambda p: readers.read_wav(p, 16000),
     }
     with pytest.raises(DataError, match=f"{name}: {POINTS}"):

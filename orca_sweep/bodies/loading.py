@@ -258,8 +258,10 @@ def _read_pickle(path: Path) -> Any:
     except Exception as error:  # whatever the reader raises on bytes that are no pickle of tensors
         if out_of_memory(error):
             raise
+        # torch goes on to say how such a file could be loaded after all.
+        reason = first_line(error).split(" This file can still be loaded")[0].rstrip(".")
         raise DataError(
-            f"{path}: the pickle cannot be read as tensors only ({first_line(error)}). None of its code ran. Save the"
+            f"{path}: the pickle cannot be read as tensors only ({reason}). None of its code ran. Save the"
             " weights as safetensors, or get the file again."
         ) from None
 

@@ -97,6 +97,7 @@ def _state(file: Any, root: Path, cannot_read: bool) -> tuple[str, str]:
 
     try:
         what, missing = file.check(root), missing_members(file, root)
+        what += f"; {file.look(root)}" if file.look is not None else ""
     except DataError as error:
         return "wrong", str(error)
     if missing:

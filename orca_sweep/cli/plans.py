@@ -57,13 +57,14 @@ def make_plan(path: Path) -> Plan:
     """Returns the plan of a space YAML, after importing the modules it names.
 
     Raises:
-        InputError: with every mistake in the space, or every problem with the files of its bodies.
+        InputError: with every mistake in the space, or every problem with the files of its bodies and own tasks.
     """
     from orca_sweep.space import plan_space
-    from orca_sweep.trial import find_body_problems, load_imports, resolve
+    from orca_sweep.trial import find_body_problems, find_task_problems, load_imports, resolve
 
     made = plan_space(path, load_imports, resolve)
-    problems = find_body_problems([*made.cells, *(trial.config for trial in made.trials)])
+    configs = [*made.cells, *(trial.config for trial in made.trials)]
+    problems = find_body_problems(configs) + find_task_problems(configs)
     if problems:
         raise InputError(problems)
     return made

@@ -20,6 +20,7 @@ import numpy as np
 from filelock import FileLock
 
 from orca_sweep.data.readers import read_npy
+from orca_sweep.data.samples import check_finite
 from orca_sweep.errors import DataError
 
 CONVERSION_SCHEMA = 1
@@ -37,6 +38,8 @@ class File:
     """Below the data root."""
     check: Callable[[Path], str] | None = None
     """(data root) -> what the file holds, by its header alone; raises DataError if it is not what is expected."""
+    look: Callable[[Path], str] | None = None
+    """(data root) -> how many of its values were looked at; raises DataError as the conversion would."""
     url: str | None = None
     hash: str | None = None
     """``md5:...`` or ``sha256:...``, where it is published."""
@@ -68,8 +71,7 @@ class Writer:
         Raises:
             DataError: if a row has another shape or type, or a number is not finite.
         """
-        if block.dtype.kind == "f" and not (allow_nan or np.isfinite(block).all()):
-            raise DataError(f"{where}: {name} holds NaN or infinite values. Clean the file first.")
+        check_finite(block, f"{where}: {name}", allow_nan, self.arrays[name].n if name in self.arrays else 0)
         if name not in self.arrays:
             self.arrays[name] = _Growing(self.folder / f"{name}.npy", block.dtype, block.shape[1:])
         self.arrays[name].append(block, where)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 
@@ -114,6 +115,49 @@ class Splits:
     test: Samples
 
 
+def hash_rows(rows: np.ndarray) -> np.ndarray:
+    """Returns a 64-bit hash of the bytes of each row (n, ...), (n,) uint64."""
+    plain = np.ascontiguousarray(rows)
+    hashes = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in plain)
+    return np.frombuffer(hashes, "<u8")
+
+
+def hash_samples(samples: Samples) -> np.ndarray:
+    """Returns a hash of the content of each sample, input and target together, (N,) uint64.
+
+    Cost: reads all samples once, in blocks.
+    """
+    both = [
+        np.concatenate([hash_rows(array[part]) for part in chunks(array)]) if len(array) else np.zeros(0, "<u8")
+        for array in (samples.x, samples.y)
+    ]
+    return hash_rows(np.stack(both, axis=1))
+
+
+def check_disjoint(splits: Splits, where: str) -> None:
+    """Refuses splits of which two share a sample (input and target).
+
+    Raises:
+        DataError: naming the two splits, how many samples they share and the first of them.
+
+    Cost: reads all samples once, in blocks.
+    """
+    names = ("train", "val", "test")
+    hashes = {name: hash_samples(getattr(splits, name)) for name in names}
+    problems = []
+    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
+        shared = np.isin(hashes[second], hashes[first])
+        if shared.any():
+            row = int(np.argmax(shared))
+            twin = int(np.argmax(hashes[first] == hashes[second][row]))
+            problems.append(
+                f"{where}: {int(shared.sum())} of {len(shared)} samples of {second} are in {first} too (row {row} of"
+                f" {second} is row {twin} of {first}). No sample may be in two splits. Take it out of one."
+            )
+    if problems:
+        raise DataError("\n".join(problems))
+
+
 def chunks(array: Array, numbers: int = 2**22) -> "list[slice]":
     """Returns the slices in which a long array is read: each of about so many numbers."""
     size = max(1, numbers // max(1, int(np.prod(array.shape[1:]))))
@@ -142,9 +186,37 @@ def check_array(value: object, where: object, shape: tuple[int | None, ...], all
     """
     array = _array(value, where)
     check_shape(where, array.shape, array.dtype, shape)
-    if array.dtype.kind == "f" and not np.isfinite(array).all() and not (allow_nan and not np.isinf(array).any()):
-        raise DataError(f"{where}: holds NaN or infinite values. Clean the file first.")
+    check_finite(array, f"{where}:", allow_nan)
     return array
+
+
+def check_finite(rows: np.ndarray, where: object, allow_nan: bool = False, first_row: int = 0) -> None:
+    """Refuses rows (n, ...) that hold infinity, or NaN unless it is allowed.
+
+    Raises:
+        DataError: naming the first such value, its row (counted from ``first_row``) and its place in the row.
+    """
+    if rows.dtype.kind == "f" and not np.isfinite(rows).all():
+        wrong = np.isinf(rows) if allow_nan else ~np.isfinite(rows)
+        if wrong.any():
+            raise DataError(
+                f"{where} holds NaN or infinite values, the first ({first_value(rows, wrong)}) in"
+                f" {first_place(wrong, first_row)}. Clean the file first."
+            )
+
+
+def first_value(rows: np.ndarray, wrong: np.ndarray) -> Any:
+    """Returns the first value of rows that a mask marks."""
+    return rows.reshape(-1)[np.argmax(wrong)].item()
+
+
+def first_place(wrong: np.ndarray, first_row: int = 0) -> str:
+    """Returns the row, and the place in it, of the first value that a mask (n, ...) marks; both count from 0."""
+    row, *inside = (int(i) for i in np.unravel_index(np.argmax(wrong), wrong.shape))
+    text = f"row {row + first_row}"
+    if len(inside) == 1:
+        return f"{text}, column {inside[0]}"
+    return f"{text}, place [{', '.join(map(str, inside))}]" if inside else text
 
 
 def _array(value: object, where: object) -> np.ndarray:
@@ -154,8 +226,10 @@ def _array(value: object, where: object) -> np.ndarray:
         raise DataError(f"{where}: not an array ({error}). Rows of equal length were expected.") from None
 
 
-def check_labels(value: object, where: object, n: int, first: int, n_classes: int) -> np.ndarray:
+def check_labels(value: object, where: object, n: int, first: int, n_classes: int, *, first_row: int = 0) -> np.ndarray:
     """Returns labels (n,) as integers from 0, given that they are written from ``first`` on.
+
+    ``first_row`` is the number of the first of them in its file, for messages.
 
     Raises:
         DataError: on another number of labels, a value that is no class, or no whole number.
@@ -166,7 +240,7 @@ def check_labels(value: object, where: object, n: int, first: int, n_classes: in
     if wrong.any():
         raise DataError(
             f"{where}: holds the label {array[wrong][0]}. Labels are whole numbers from {first} to"
-            f" {first + n_classes - 1}. Is it the right file?"
+            f" {first + n_classes - 1} ({first_place(wrong, first_row)} has this one). Is it the right file?"
         )
     return array.astype(np.int64) - first
 

@@ -215,7 +215,20 @@ def distance(name: str, constants: Constants, target_features: "Tensor", **setti
     """
     objective, whole = _with_defaults(name, settings)
     _check(name, "target", target_features.detach())
-    return objective.distance(constants, target_features, **whole)
+    value = objective.distance(constants, target_features, **whole)
+    _check_scalar(name, value, target_features.requires_grad)
+    return value
+
+
+def _check_scalar(name: str, value: Any, needs_gradient: bool) -> None:
+    """Raises DataError unless an objective's value is a scalar tensor, with a gradient where one is needed."""
+    shape = getattr(value, "shape", None)
+    if shape is None or tuple(shape):
+        what = type(value).__name__ if shape is None else f"a tensor {tuple(shape)}"
+        raise DataError(f"objective {name!r}: distance returned {what}. It returns a scalar tensor: sum or average it.")
+    if needs_gradient and not getattr(value, "requires_grad", False):
+        raise DataError(f"objective {name!r}: distance returned a value without gradient. Compute it from the target"
+                        " features by torch alone.")  # fmt: skip
 
 
 def evaluate(

@@ -1,7 +1,8 @@
 """A user's own task by declaration: arrays in an .npz, .npy, HDF5 or Parquet file, and what they are."""
 
 import hashlib
-import math
+import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -18,25 +19,33 @@ from orca_sweep.data import (
     Samples,
     Splits,
     Writer,
+    check_finite,
     check_labels,
+    first_place,
+    first_value,
+    hash_rows,
+    missing_packages,
     read_npy,
     split_groups,
     split_random,
 )
-from orca_sweep.data.readers import (
-    BLOCK_BYTES,
-    Stored,
-    block_rows,
-    hdf5_dataset,
-    npz_arrays,
-    opened_hdf5,
-    reading,
-    reading_parquet,
-)
-from orca_sweep.declaration import TaskDeclaration, parse_task
+from orca_sweep.data.readers import BLOCK_BYTES, Stored
+from orca_sweep.declaration import TaskDeclaration, is_task_text, parse_task
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.registry import hint
-from orca_sweep.tasks.measures import MASKED_LOSSES
+from orca_sweep.tasks.measures import IGNORED, MASKED_LOSSES
+from orca_sweep.tasks.own_files import (
+    ENDINGS,
+    HDF5,
+    PARQUET,
+    arrange,
+    beside,
+    channels_problem,
+    find_array,
+    group_shape,
+    read_groups,
+    shape_problem,
+)
 from orca_sweep.tasks.records import KINDS, Task
 
 DEFAULTS = {
@@ -47,8 +56,9 @@ DEFAULTS = {
     "dense-classification": ("cross-entropy", "error"),
 }
 """Loss and metric of a kind that names none."""
-HDF5, PARQUET = (".h5", ".hdf5"), (".parquet", ".pq")
-ENDINGS = (".npz", ".npy", *HDF5, *PARQUET)
+LAYOUTS = ("channels-first", "channels-last")
+LOOKED_BLOCKS = 4
+"""So many blocks of each array (64 MiB) are looked at before a conversion."""
 
 
 def declared_task(text: str) -> Task:
@@ -63,25 +73,22 @@ def declared_task(text: str) -> Task:
         raise InputError(f"task {text!r}: {error}.") from None
     if found.kind not in KINDS:
         raise InputError(f"task {text!r}: there is no kind {found.kind!r}. {hint(found.kind, KINDS)}")
-    if Path(found.path).suffix not in ENDINGS:
-        raise InputError(f"task {text!r}: {found.path} is no kind of file that is read. {', '.join(ENDINGS)} are.")
-    if found.val_share + found.test_share >= 1:
-        raise InputError(f"task {text!r}: val_share {found.val_share} and test_share {found.test_share} leave nothing"
-                         " to train on.")  # fmt: skip
-    if found.test == found.path:
-        raise InputError(f"task {text!r}: the test file is the training file. Leave test out, or name another file.")
+    problems = [f"task {text!r}: {problem}" for problem in _mistakes(found)]
+    if problems:
+        raise InputError(problems)
     loss, metric = defaults(found)
     loss = found.loss or loss
     dims = len(found.sample_shape) - 1
     body, proxy = ("swin-micro", "mnist5k") if dims == 2 else ("roberta-micro", "pydoc-topics")
     paths = [found.path] if found.test is None else [found.path, found.test]
     if Path(found.path).suffix == ".npy":
-        paths += [str(_beside(path, name)) for path in paths for name in (found.target, found.group) if name]
+        paths += [str(beside(path, name)) for path in paths for name in (found.target, found.group) if name]
     allow_nan = loss in MASKED_LOSSES
     made_of = (found.path, found.test, found.input, found.target, found.group, found.kind, found.sample_shape,
-               found.output_shape, allow_nan)  # fmt: skip
+               found.output_shape, allow_nan, found.layout == LAYOUTS[1])  # fmt: skip
     key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:12]
     normalise: Any = found.normalise or "none"
+    stem = re.sub(r"[^\w.-]", "_", Path(found.path).stem)[:40]  # with the key and a lock's ending still a file's name
     return Task(
         name=text,
         dims=dims,
@@ -91,17 +98,46 @@ def declared_task(text: str) -> Task:
         loss=loss,
         metric=found.metric or metric,
         load=partial(load_declared, found=found),
-        convert=Conversion(f"{Path(found.path).stem}-{key}", partial(convert_declared, found=found)),
+        convert=Conversion(f"{stem}-{key}", partial(convert_declared, found=found)),
         meaning=f"your own data in {found.path}",
         source="the user",
         licence="the user's",
-        files=tuple(File(path, partial(_check, found=found, path=path)) for path in paths),
+        files=tuple(_file(path, found) for path in paths),
         packages=("h5py",) if Path(found.path).suffix in HDF5 else (),
         extra="benchmarks",
         normalise_inputs=normalise,
         normalise_targets="channel" if found.kind == "dense-regression" and normalise != "none" else "none",
         recipe={"body.name": body, "proxy": proxy, "embedder.epochs": 20, "embedder.proxy_samples": 1000},
     )
+
+
+def _file(path: str, found: TaskDeclaration) -> File:
+    is_data = path in (found.path, found.test)
+    look = partial(_look, found=found, path=path) if is_data else None
+    return File(path, partial(_check, found=found, path=path), look)
+
+
+def _mistakes(found: TaskDeclaration) -> Iterator[str]:
+    ending = Path(found.path).suffix
+    if ending not in ENDINGS:
+        near = f" Rename it to end in {ending.lower()}." if ending.lower() in ENDINGS else ""
+        near = " Save it as Parquet: pandas.read_csv(...).to_parquet(...)." if ending in (".csv", ".tsv") else near
+        yield f"{found.path} is no kind of file that is read. {', '.join(ENDINGS)} are.{near}"
+    if found.val_share + found.test_share >= 1:
+        yield f"val_share {found.val_share} and test_share {found.test_share} leave nothing to train on."
+    if found.test == found.path:
+        yield "the test file is the training file. Leave test out, or name another file."
+    elif found.test is not None and Path(found.test).suffix != ending:
+        yield f"the test file {found.test} is of another kind than {found.path}. Save both as {ending or 'one kind'}."
+    if found.layout not in (None, *LAYOUTS):
+        yield f"there is no layout {found.layout!r}. {hint(str(found.layout), LAYOUTS)}"
+    unlikely = channels_problem(found.sample_shape)
+    if unlikely and found.layout is None:
+        first = (found.sample_shape[-1], *found.sample_shape[:-1])
+        yield (f"sample_shape {list(found.sample_shape)} means {unlikely}. Channels come first: write sample_shape"
+               f" {list(first)} and layout: channels-last, or layout: channels-first if it is meant so.")  # fmt: skip
+    if found.kind == "classification" and found.output_shape == (1,):
+        yield "output_shape 1 is one class only: there is nothing to tell apart. Declare two classes or more."
 
 
 def defaults(found: TaskDeclaration) -> tuple[str, str]:
@@ -123,149 +159,136 @@ def canonical(found: TaskDeclaration) -> TaskDeclaration:
         found,
         metric=None if found.metric == metric else found.metric,
         normalise=None if found.normalise == "none" else found.normalise,
+        layout=None if found.layout == LAYOUTS[0] and not channels_problem(found.sample_shape) else found.layout,
     )
 
 
-def _beside(path: str, name: str) -> Path:
-    """An .npy file named in a declaration, with or without its ending, counted from the folder of another."""
-    return Path(path).parent / (name if name.endswith(".npy") else f"{name}.npy")
+# What headers and a look tell ---------------------------------------------------------------------
+
+
+def find_declared_task_problems(name: str) -> list[str]:
+    """Returns what is wrong with the user's own files of a declared task, as far as headers tell; of others nothing.
+
+    Files that are not there are not missed here. Cost: a few milliseconds.
+    """
+    if not is_task_text(name):
+        return []
+    task = declared_task(name)
+    problems: list[str] = []
+    for file in () if missing_packages(name, task.packages, None) else task.files:
+        if file.check is not None and Path(file.path).is_file():
+            try:
+                file.check(Path())
+            except DataError as error:
+                problems += str(error).split("\n")
+    return list(dict.fromkeys(problems))
 
 
 def _check(root: Path, found: TaskDeclaration, path: str) -> str:
+    """What a file holds by its headers.
+
+    Raises:
+        DataError: with all that headers tell to be wrong, one a line.
+    """
     if path not in (found.path, found.test):
         return f"{read_npy(Path(path)).shape}"
-    stored = _arrays(Path(path), found)
-    return "; ".join(f"{name} {array.shape} {array.dtype}" for name, array in stored.items())
+    task, arrays, problems = declared_task(found.text), {}, []
+    for name in ("input", "target"):
+        try:
+            arrays[name] = _checked(Path(path), found, name, task)
+        except DataError as error:
+            problems.append(str(error))
+    lengths = {name: array.shape[0] for name, array in arrays.items()}
+    if found.group:
+        try:
+            lengths["group"] = (group_shape(Path(path), found.group)[0] or (0,))[0]
+        except DataError as error:
+            problems.append(str(error))
+    if len(set(lengths.values())) > 1 or 0 in lengths.values():
+        problems.append(f"{path}: " + ", ".join(f"{n} rows of {name}" for name, n in lengths.items())
+                        + ". Every sample needs all of them, and there must be some.")  # fmt: skip
+    if problems:
+        raise DataError("\n".join(problems))
+    return "; ".join(f"{name} {array.shape} {array.dtype}" for name, array in arrays.items())
 
 
-# Reading ------------------------------------------------------------------------------------------
+def _checked(path: Path, found: TaskDeclaration, name: str, task: Task) -> Stored:
+    """The array, if its type and shape are those declared."""
+    stored = find_array(path, found, name)
+    where = f"{path}: {name}"
+    if stored.shape[:1] == (0,):
+        return stored  # that there are no samples is said of all arrays at once
+    if stored.dtype.kind in "USO":
+        raise DataError(f"{where} holds text ({stored.dtype}). Real numbers were expected. Number the classes from 0, as"
+                        " np.unique(array, return_inverse=True)[1] does.")  # fmt: skip
+    if stored.dtype.kind not in "biuf":
+        raise DataError(f"{where} holds {stored.dtype}. Real numbers were expected. Save it as numbers.")
+    problem = shape_problem(stored, _shape_of(task, name), _is_last(found, task, name), path.suffix in PARQUET)
+    if problem:
+        raise DataError(f"{where}: {problem}")
+    return stored
 
 
-def _arrays(path: Path, found: TaskDeclaration) -> dict[str, Stored]:
-    """The arrays input and target of a file."""
-    names = {"input": found.input, "target": found.target}
-    if path.suffix == ".npy":
-        places = {"input": path, "target": _beside(str(path), found.target)}
-        return {name: _npy_stored(place) for name, place in places.items()}
-    if path.suffix in HDF5:
-        return {name: _hdf5_stored(path, array) for name, array in names.items()}
-    if path.suffix in PARQUET:
-        return {name: _parquet_stored(path, columns.split(",")) for name, columns in names.items()}
-    arrays = npz_arrays(path)
-    for name in names.values():
-        if name not in arrays:
-            raise DataError(f"{path}: there is no array {name!r} in it. {hint(name, arrays)}")
-    return {name: arrays[array] for name, array in names.items()}
+def _shape_of(task: Task, name: str) -> tuple[int, ...]:
+    return task.sample_shape if name == "input" else task.target_shape
 
 
-def _npy_stored(path: Path) -> Stored:
-    array = read_npy(path)
-    n = block_rows(array.shape, array.dtype.itemsize)
-    return Stored(array.shape, array.dtype, lambda: (array[i : i + n] for i in range(0, len(array), n)))
+def _is_last(found: TaskDeclaration, task: Task, name: str) -> bool:
+    """Whether the array has its channels last: targets with an axis of channels follow the layout, too."""
+    has_channels = name == "input" or (task.is_dense and not task.has_labels)
+    return found.layout == LAYOUTS[1] and has_channels
 
 
-def _hdf5_stored(path: Path, name: str) -> Stored:
-    with opened_hdf5(path) as file:
-        data = hdf5_dataset(file, path, name)
-        shape, dtype = data.shape, data.dtype
+def _look(root: Path, found: TaskDeclaration, path: str) -> str:
+    """Says how many rows were looked at: all of a file below 64 MiB, else the first.
 
-    def blocks() -> Iterator[np.ndarray]:
-        n = block_rows(shape, dtype.itemsize)
-        with opened_hdf5(path) as again:
-            for i in range(0, shape[0], n):
-                yield hdf5_dataset(again, path, name)[i : i + n]
-
-    return Stored(shape, dtype, blocks)
-
-
-def _parquet_stored(path: Path, columns: list[str]) -> Stored:
-    """One column of numbers or (nested) lists of them, or several columns of numbers side by side."""
-    import pyarrow.parquet as pq
-
-    with reading_parquet(path), pq.ParquetFile(path) as file:
-        known = file.schema_arrow.names
-        for column in columns:
-            if column not in known:
-                raise DataError(f"{path}: there is no column {column!r} in it. {hint(column, known)}")
-        n_rows = file.metadata.num_rows
-
-    def blocks() -> Iterator[np.ndarray]:
-        with reading_parquet(path), pq.ParquetFile(path) as again:
-            for batch in again.iter_batches(batch_size=1024, columns=columns):
-                parts = [_numbers(batch.column(column), path, column) for column in columns]
-                yield parts[0] if len(parts) == 1 else np.stack(parts, axis=1)
-
-    first = next(blocks(), np.zeros((0,)))
-    return Stored((n_rows, *first.shape[1:]), first.dtype, blocks)
-
-
-def _numbers(column: Any, path: Path, name: str) -> np.ndarray:
-    """A column as an array (n, ...); lists of one length each."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    sizes = [len(column)]
-    while (
-        pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or pa.types.is_fixed_size_list(column.type)
-    ):
-        if column.null_count:
-            raise DataError(f"{path}: {name} has empty cells. Take those rows out first.")
-        inner = column.flatten()
-        lengths = np.unique(pc.list_value_length(column).to_numpy(zero_copy_only=False))
-        length = int(lengths[0]) if len(lengths) else 0
-        if len(lengths) > 1:
-            raise DataError(f"{path}: {name} holds lists of different length. Samples of one shape were expected.")
-        sizes.append(length)
-        column = inner
-    if column.null_count or not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        what = "empty cells" if column.null_count else str(column.type)
-        raise DataError(f"{path}: {name} holds {what}. Numbers, or lists of numbers, were expected.")
-    return column.to_numpy(zero_copy_only=False).reshape(sizes)
-
-
-def _groups(path: Path, name: str, n: int) -> np.ndarray:
-    """Which whole each sample belongs to, by number or by name."""
-    import pyarrow.parquet as pq
-
-    with reading(path, f"Groups {name!r}"):
-        if path.suffix == ".npy":
-            values: Any = read_npy(_beside(str(path), name))
-        elif path.suffix in PARQUET:
-            values = np.array([str(value) for value in pq.read_table(path, columns=[name])[name].to_pylist()])
-        elif path.suffix == ".npz":
-            arrays = npz_arrays(path)
-            values = np.concatenate(list(arrays[name].blocks())) if name in arrays else None
-        else:
-            with opened_hdf5(path) as file:
-                data = file.get(name)
-                values = None if data is None else data.asstr()[:] if data.dtype.kind == "O" else data[:]
-    values = None if values is None else np.asarray(values).reshape(len(values), -1)
-    if values is None or values.shape != (n, 1) or values.dtype.kind not in "biufUSO":
-        shape = "nothing" if values is None else f"{values.shape} {values.dtype}"
-        raise DataError(f"{path}: group {name!r} is {shape}. One number or name for each of {n} samples was expected.")
-    if values.dtype.kind == "f" and np.isnan(values).any():
-        raise DataError(f"{path}: group {name!r} holds NaN. Every sample belongs to some group.")
-    return values[:, 0].astype(str)
+    Raises:
+        DataError: as the conversion would.
+    """
+    task, n_rows = declared_task(found.text), []
+    labels: set[int] = set()
+    for name in ("input", "target"):
+        blocks = itertools.islice(_typed_blocks(Path(path), found, name, task), LOOKED_BLOCKS)
+        n_rows.append(0)
+        for block in blocks:
+            n_rows[-1] += len(block)
+            if name == "target" and task.kind == "classification":
+                labels.update(np.unique(block).tolist())
+    n = find_array(Path(path), found, "input").shape[0]
+    missing = sorted(set(range(task.output_shape[0])) - labels) if task.kind == "classification" else []
+    if missing and n_rows[1] == n and path == found.path:
+        raise DataError(f"{path}: target holds no label {', '.join(map(str, missing[:10]))}, but {task.output_shape[0]}"
+                        " classes were declared. A class without samples cannot be learned.")  # fmt: skip
+    if found.group:
+        read_groups(Path(path), found.group, n)
+    return f"values looked at in {min(n_rows)} rows"
 
 
 # Conversion ---------------------------------------------------------------------------------------
 
 
 def convert_declared(root: Path, writer: Writer, found: TaskDeclaration) -> None:
-    """Inputs as float32 in the declared shape, targets as they are, groups as numbers; test rows come last."""
+    """Inputs as float32 in the declared shape, targets as they are, groups as numbers; test rows come last.
+
+    ``content`` numbers the samples by what they hold: equal ones have one number.
+    """
     task = declared_task(found.text)
     paths = [Path(found.path)] if found.test is None else [Path(found.path), Path(found.test)]
-    groups = []
+    groups, hashes = [], []
     for path in paths:
-        arrays = _arrays(path, found)
-        lengths = {name: array.shape[0] if array.shape else 0 for name, array in arrays.items()}
-        if len(set(lengths.values())) > 1 or not lengths["input"]:
-            raise DataError(f"{path}: " + ", ".join(f"{n} rows of {name}" for name, n in lengths.items())
-                            + ". Every sample needs both, and there must be some.")  # fmt: skip
-        for name, shape in (("input", task.sample_shape), ("target", task.target_shape)):
-            _append(writer, name, arrays[name], shape, task, path)
-        writer.append("rows", np.array([lengths["input"]]))
-        groups += [_groups(path, found.group, lengths["input"])] if found.group else []
+        _check(root, found, str(path))
+        parts: dict[str, list[np.ndarray]] = {"input": [], "target": []}
+        for name, part in parts.items():
+            for rows in _typed_blocks(path, found, name, task):
+                writer.append(name, rows, path, allow_nan=name == "target" and task.loss in MASKED_LOSSES)
+                part.append(hash_rows(rows))
+        hashes.append(hash_rows(np.stack([np.concatenate(part) for part in parts.values()], axis=1)))
+        n = len(hashes[-1])
+        writer.append("rows", np.array([n]))
+        groups += [read_groups(path, found.group, n)] if found.group else []
+    if len(paths) > 1:
+        _refuse_shared(paths, hashes)
+    writer.append("content", np.unique(np.concatenate(hashes), return_inverse=True)[1].astype(np.int64))
     if groups:
         shared = np.intersect1d(groups[0], groups[1]) if len(groups) > 1 else np.zeros(0)
         if len(shared):
@@ -273,38 +296,62 @@ def convert_declared(root: Path, writer: Writer, found: TaskDeclaration) -> None
         writer.append("group", np.unique(np.concatenate(groups), return_inverse=True)[1].astype(np.int64))
 
 
-def _append(writer: Writer, name: str, stored: Stored, shape: tuple[int, ...], task: Task, path: Path) -> None:
-    where, wanted = f"{path}: {name}", shape
-    found = stored.shape[1:]
-    flat = len(found) == 1 and path.suffix in PARQUET
-    if [n for n in found if n != 1] != [n for n in wanted if n != 1] and not (
-        flat and math.prod(found) == math.prod(wanted)
-    ):
+def _refuse_shared(paths: list[Path], hashes: list[np.ndarray]) -> None:
+    shared = np.isin(hashes[1], hashes[0])
+    if shared.any():
+        row = int(np.argmax(shared))
+        twin = int(np.argmax(hashes[0] == hashes[1][row]))
         raise DataError(
-            f"{where}: samples of shape {found}. {wanted} was declared. Correct sample_shape or output_shape."
+            f"{paths[1]}: {int(shared.sum())} of its {len(shared)} samples are in {paths[0]} too (row {row} is row {twin}"
+            " there). A test sample may not be trained on. Take it out of one."
         )
-    if stored.dtype.kind not in "biuf":
-        raise DataError(f"{where}: holds {stored.dtype}. Real numbers were expected. Save it as numbers.")
-    labels = name == "target" and task.has_labels
+
+
+def _typed_blocks(path: Path, found: TaskDeclaration, name: str, task: Task) -> Iterator[np.ndarray]:
+    """The rows of an array in the declared shape, as they are trained on: labels as int64, numbers as float32."""
+    stored, shape, is_last = _checked(path, found, name, task), _shape_of(task, name), _is_last(found, task, name)
+    where, first_row = f"{path}: {name}", 0
     for block in stored.blocks():
-        rows = np.asarray(block).reshape(len(block), *wanted)
-        if labels and task.kind == "classification":
-            rows = check_labels(rows, where, len(rows), 0, task.output_shape[0])
-        elif labels:
-            rows = _whole(rows, where)
-        else:
-            rows = rows.astype(np.float32)
-        writer.append(name, rows, path, allow_nan=name == "target" and task.loss in MASKED_LOSSES)
+        rows = arrange(block, shape, is_last)
+        yield _typed(rows, where, name == "target", task, first_row)
+        first_row += len(rows)
 
 
-def _whole(rows: np.ndarray, where: str) -> np.ndarray:
-    if (rows != np.floor(rows)).any():
-        raise DataError(f"{where}: holds the label {rows[rows != np.floor(rows)][0]}. Labels are whole numbers.")
+def _typed(rows: np.ndarray, where: str, is_target: bool, task: Task, first_row: int) -> np.ndarray:
+    if is_target and task.kind == "classification":
+        return check_labels(rows, where, len(rows), 0, task.output_shape[0], first_row=first_row)
+    if is_target and task.has_labels:
+        return _point_labels(rows, where, task.output_shape[0], first_row)
+    check_finite(rows, where, is_target and task.loss in MASKED_LOSSES, first_row)
+    if is_target and task.kind in ("multi-label", "dense-classification"):
+        wrong = (rows != 0) & (rows != 1) & ~np.isnan(rows.astype(np.float64))
+        if wrong.any():
+            raise DataError(f"{where} holds {first_value(rows, wrong)} in {first_place(wrong, first_row)}. Targets of this"
+                            " kind are 0 or 1. Is it the right file?")  # fmt: skip
+    with np.errstate(over="ignore"):
+        small = rows.astype(np.float32)
+    lost = np.isinf(small) & ~np.isinf(rows)
+    if lost.any():
+        raise DataError(f"{where} holds {first_value(rows, lost)} in {first_place(lost, first_row)}, more than float32"
+                        " holds (3.4e38). Use a larger unit.")  # fmt: skip
+    return small
+
+
+def _point_labels(rows: np.ndarray, where: str, n_classes: int, first_row: int) -> np.ndarray:
+    wrong = (rows != np.floor(rows)) | (rows < IGNORED) | (rows >= n_classes)
+    if wrong.any():
+        raise DataError(
+            f"{where}: holds the label {first_value(rows, wrong)} in {first_place(wrong, first_row)}. Labels are whole"
+            f" numbers from 0 to {n_classes - 1}, or {IGNORED} where a point does not count."
+        )
     return rows.astype(np.int64)
 
 
 def load_declared(data: Converted, split_seed: int, found: TaskDeclaration) -> Splits:
-    """Returns seeded splits: stratified by label, whole groups together, or the declared test file as test."""
+    """Returns seeded splits: stratified by label, whole groups together, or the declared test file as test.
+
+    Equal samples (input and target) are in one split; so are groups that share one.
+    """
     task = declared_task(found.text)
     target = data["target"]
     small = target.ndim == 1 or target.nbytes <= BLOCK_BYTES
@@ -313,19 +360,58 @@ def load_declared(data: Converted, split_seed: int, found: TaskDeclaration) -> S
     rows = np.asarray(data["rows"])
     n = int(rows[0])
     labels = np.asarray(target[:n]) if task.kind == "classification" else None
-    test_share = 0.0 if found.test else found.test_share
+    shares = (found.val_share, 0.0 if found.test else found.test_share)
+    content = np.asarray(data["content"][:n])
     if found.group:
-        groups = np.asarray(data["group"][:n])
+        groups = _joined(np.asarray(data["group"][:n]), content, found)
         n_groups = len(np.unique(groups))
-        n_val, n_test = (_count(share, n_groups) for share in (found.val_share, test_share))
-        parts = split_groups(groups, n_val, n_test, split_seed)
+        parts = split_groups(groups, _count(shares[0], n_groups), _count(shares[1], n_groups), split_seed)
     else:
-        n_val, n_test = (_count(share, n) for share in (found.val_share, test_share))
-        parts = split_random(n, n_val, n_test, split_seed, labels)
+        parts = _split_contents(content, labels, shares, split_seed)
     train, val, test = parts
     if found.test:
         test = np.arange(n, int(rows.sum()))
     return Splits(*(whole.take(part) for part in (train, val, test)))
+
+
+def _split_contents(
+    content: np.ndarray, labels: np.ndarray | None, shares: tuple[float, float], split_seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Index arrays (train, val, test); shares are of the different samples, and copies (N,) follow the first of them."""
+    _, first, copy_of = np.unique(content, return_index=True, return_inverse=True)
+    # Without copies each sample stays itself, in its own order.
+    first, copy_of = (np.arange(len(content)),) * 2 if len(first) == len(content) else (first, copy_of)
+    n = len(first)
+    drawn = split_random(
+        n, _count(shares[0], n), _count(shares[1], n), split_seed, None if labels is None else labels[first]
+    )
+    train, val, test = (np.flatnonzero(np.isin(copy_of, part)) for part in drawn)
+    return train, val, test
+
+
+def _joined(groups: np.ndarray, content: np.ndarray, found: TaskDeclaration) -> np.ndarray:
+    """Groups (N,) in which those that share a sample are one.
+
+    Raises:
+        DataError: if fewer than three are left where there were three.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    names, of = np.unique(groups, return_inverse=True)
+    _, what = np.unique(content, return_inverse=True)
+    n_groups, size = len(names), len(names) + int(what.max()) + 1
+    links = coo_matrix((np.ones(len(of)), (of, n_groups + what)), shape=(size, size))
+    _, parts = connected_components(links, directed=False)
+    joined = parts[of]
+    n_left, n_needed = len(np.unique(joined)), 2 if found.test else 3
+    if n_left < n_needed <= n_groups:
+        n_shared = n_groups - n_left
+        raise DataError(
+            f"{found.path}: groups {found.group!r} share equal samples, so that {n_shared} of {n_groups} cannot be parted"
+            f" and {n_left} are left for {n_needed} splits. No sample may be in two splits. Take the copies out."
+        )
+    return groups if n_left == n_groups else joined
 
 
 def _count(share: float, n: int) -> int:

@@ -23,7 +23,8 @@ from orca_sweep.data import (
     read_pickled_dict,
     split_random,
 )
-from orca_sweep.data.readers import Stored, checked_dict, mat_array, read_pickle
+from orca_sweep.data.matlab import mat_array
+from orca_sweep.data.readers import Stored, checked_dict, read_pickle
 from orca_sweep.errors import DataError
 from orca_sweep.tasks.recipes import NPY_MAGIC, Released, mat_file, npy_file, npz_checked, npz_file, pickle_file, recipe
 from orca_sweep.tasks.records import Task

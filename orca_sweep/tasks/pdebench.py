@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from orca_sweep.data import Conversion, Converted, File, Rows, Samples, Splits, Writer, check_shape, split_random
-from orca_sweep.data.readers import hdf5_dataset, opened_hdf5
+from orca_sweep.data.hdf5 import hdf5_dataset, opened_hdf5
 from orca_sweep.errors import DataError
 from orca_sweep.tasks.recipes import Released, recipe
 from orca_sweep.tasks.records import Task

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from orca_sweep.data import File, check_shape
-from orca_sweep.data.readers import Stored, mat_array, npy_header, npz_arrays, opened
+from orca_sweep.data.matlab import mat_array
+from orca_sweep.data.readers import Stored, npy_header, npz_arrays, opened
 from orca_sweep.errors import DataError
 from orca_sweep.number_lists import betas_as_text
 

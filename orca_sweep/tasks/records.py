@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +19,14 @@ from orca_sweep.data import (
     Samples,
     Splits,
     check_array,
+    check_disjoint,
     check_labels,
     chunks,
     converted,
     find_converted,
     fingerprint,
+    first_place,
+    first_value,
     missing_packages,
     subsample,
 )
@@ -111,6 +115,8 @@ def _mistakes(task: Task) -> Iterator[str]:
         yield f"dims {task.dims}, sample_shape {task.sample_shape}. dims is 1 with (C, L) or 2 with (C, H, W)."
     if task.kind not in KINDS:
         yield f"kind {task.kind!r}. {hint(str(task.kind), KINDS)}"
+    elif task.kind == "classification" and task.output_shape == (1,):
+        yield "output_shape (1,) is one class only. Classification tells two classes or more apart."
     elif len(task.output_shape) != (task.dims + 1 if task.is_dense else 1):
         yield f"output_shape {task.output_shape}. It is (K,), or (C, L) or (C, H, W) if the kind is dense."
     if any(n < 0 for n in (*task.sample_shape, *task.output_shape)):
@@ -185,8 +191,10 @@ def task_data(task: Task, data_root: Path, split_seed: int, n_train: int | None)
     task = _with_shapes(task, splits.train)
     whole = _typed(task, splits.train, "train")
     _check_classes(task, whole)
+    _check_varied(task, whole)
     train = _limit(task, whole, n_train, split_seed)
     val, test = _typed(task, splits.val, "val"), _typed(task, splits.test, "test")
+    _check_own_splits(task, Splits(whole, val, test), data_root)
     parts = [train, val, test]
     scale = _statistics(train.x, task.normalise_inputs)
     if scale is not None:
@@ -210,10 +218,50 @@ def _with_shapes(task: Task, train: Samples) -> Task:
     if 0 in sample and len(train.x.shape) == len(sample) + 1:
         sample = tuple(n or m for n, m in zip(sample, train.x.shape[1:], strict=True))
     if 0 in output and task.kind == "classification":
-        output = (int(np.max(_in_memory(train.y))) + 1,) if len(train) else (1,)
+        output = (int(np.max(_in_memory(train.y))) + 1 if len(train) else 2,)
+        if output == (1,):
+            raise DataError(f"task {task.name!r}: all {len(train)} training samples are of one class. There is nothing to"
+                            " tell apart. Check the file, or the task's load function.")  # fmt: skip
     elif 0 in output and len(train.y.shape) == len(output) + 1:
         output = tuple(n or m for n, m in zip(output, train.y.shape[1:], strict=True))
     return replace(task, sample_shape=sample, output_shape=output)
+
+
+def _check_own_splits(task: Task, splits: Splits, data_root: Path) -> None:
+    """Refuses splits of a user's load function that share samples; rows on disk are compared once per content.
+
+    The package's own load functions cut splits that are disjoint, or keep a benchmark's as they are.
+    """
+    load = task.load
+    while isinstance(load, partial):
+        load = load.func
+    if (getattr(load, "__module__", None) or "").startswith("orca_sweep."):
+        return
+    where, mark = f"task {task.name!r}", None
+    parts = (splits.train, splits.val, splits.test)
+    if task.convert is not None and any(isinstance(array, Rows) for part in parts for array in (part.x, part.y)):
+        folder = find_converted(task.convert, data_root, task.files)
+        digest = fingerprint(*(array for part in parts for array in (part.x, part.y)))[:16]
+        mark = None if folder is None else folder / f"disjoint-{digest}"
+    if mark is None or not mark.exists():
+        check_disjoint(splits, where)
+        if mark is not None:
+            with suppress(OSError):  # a folder that cannot be written to is compared again by the next process
+                mark.touch()
+
+
+def _check_varied(task: Task, train: Samples) -> None:
+    """Refuses targets that are the same in all training samples: there is nothing to learn."""
+    if task.kind == "classification":
+        return  # that each class is met has been checked
+    first = train.y[np.zeros(1, int)]
+    if len(train) > 1 and all(
+        np.array_equal(np.broadcast_to(first, block.shape), block, equal_nan=block.dtype.kind == "f")
+        for block in (train.y[part] for part in chunks(train.y))
+    ):
+        value = f"{first.ravel()[0]:g}" if len(np.unique(first)) == 1 else "the same"
+        raise DataError(f"task {task.name!r}: the target is constant: {value} in all {len(train)} training samples. There"
+                        " is nothing to learn. Check the file, or the task's load function.")  # fmt: skip
 
 
 def _check_classes(task: Task, train: Samples) -> None:
@@ -256,11 +304,11 @@ def _typed(task: Task, samples: Samples, split: str) -> Samples:
         y: Array = check_labels(_in_memory(samples.y), f"{where}, labels", len(x), 0, task.output_shape[0])
     elif task.has_labels:
         raw = check_array(_in_memory(samples.y), f"{where}, labels", (None, *task.target_shape))
-        wrong = raw[(raw < IGNORED) | (raw >= task.output_shape[0]) | (raw != np.floor(raw))]
-        if len(wrong):
+        wrong = (raw < IGNORED) | (raw >= task.output_shape[0]) | (raw != np.floor(raw))
+        if wrong.any():
             raise DataError(
-                f"{where}: holds the label {wrong[0]}. Labels are 0 to {task.output_shape[0] - 1}, or {IGNORED} where a"
-                " point does not count."
+                f"{where}: holds the label {first_value(raw, wrong)} in {first_place(wrong)}. Labels are 0 to"
+                f" {task.output_shape[0] - 1}, or {IGNORED} where a point does not count."
             )
         y = raw.astype(np.int64)
     else:
@@ -277,10 +325,11 @@ def _in_memory(array: Array) -> np.ndarray:
 def _check_yes_no(y: Array, where: str) -> None:
     for part in chunks(y):
         values = y[part]
-        wrong = values[(values != 0) & (values != 1) & ~np.isnan(values)]
-        if len(wrong):
+        wrong = (values != 0) & (values != 1) & ~np.isnan(values)
+        if wrong.any():
             raise DataError(
-                f"{where}, targets: holds {wrong[0]}. Targets of this kind are 0 or 1. Is it the right file?"
+                f"{where}, targets: holds {first_value(values, wrong)} in {first_place(wrong, part.start)}."
+                " Targets of this kind are 0 or 1. Is it the right file?"
             )
 
 
@@ -389,13 +438,22 @@ def missing_files(task: Task, data_root: Path) -> list[File]:
     return [] if done else missing
 
 
+def _missing(task: Task, path: Path, file: File) -> str:
+    text = f"task {task.name!r} needs the file {path}, which is "
+    if not Path(file.path).is_absolute():
+        return f"{text}not there. Put it there, name its folder with --data, or try: orca-sweep data fetch {task.name}"
+    if path.is_dir():
+        return f"{text}a folder. Name the file in it."
+    from orca_sweep.tasks.own_files import near_file
+
+    near = near_file(path)
+    advice = f"Did you mean {near!r}?" if near else "Correct the path, or put the file there."
+    return f"{text}not there. {advice}"
+
+
 def unavailable(task: Task, data_root: Path) -> list[str]:
     """Returns what keeps the task from being loaded here, each with what to do; empty if nothing."""
-    problems = [
-        f"task {task.name!r} needs the file {data_root / file.path}, which is not there. Put it there, name its folder"
-        f" with --data, or try: orca-sweep data fetch {task.name}"
-        for file in missing_files(task, data_root)
-    ]
+    problems = [_missing(task, data_root / file.path, file) for file in missing_files(task, data_root)]
     pointers = [pointer_problem(data_root / file.path) for file in task.files]
     problems += [f"task {task.name!r} needs {text}" for text in pointers if text]
     return problems + missing_packages(f"task {task.name!r}", task.packages, task.extra)

@@ -15,13 +15,12 @@ import numpy as np
 from orca_sweep.data import File, Samples, Splits, check_array, check_labels, read_pickled_dict, split_random
 from orca_sweep.data.readers import reading_parquet
 from orca_sweep.errors import DataError, InputError
+from orca_sweep.tasks.columns import encode, text_numbers
 from orca_sweep.tasks.recipes import NPY_MAGIC, Released, pickle_file, recipe
 from orca_sweep.tasks.records import Task
 
 PREFIX, ORCA_PREFIX = "openml:", "openml-orca:"
 TARGET = "target"
-MOST_LEVELS = 100
-"""A categorical column of more levels is refused: one-hot columns of names or ids teach nothing but the rows."""
 RECIPE = recipe(
     Released(
         body="roberta-base",
@@ -76,12 +75,20 @@ def openml_task(name: str) -> Task:
 
 
 def _check(root: Path, number: str) -> str:
-    table = _table(root / f"openml/{number}.parquet")
-    return f"{len(table)} rows, {len(table.columns) - 1} columns, {table[TARGET].nunique()} classes"
+    path = root / f"openml/{number}.parquet"
+    table = _table(path)
+    columns = table.drop(columns=TARGET)
+    encode(columns, np.arange(len(table)), path)
+    as_numbers = text_numbers(columns, path)
+    read = f" (as numbers: {', '.join(as_numbers)})" if as_numbers else ""
+    return f"{len(table)} rows, {len(columns.columns)} columns{read}, {table[TARGET].nunique()} classes"
 
 
 def load_openml(root: Path, split_seed: int, number: str) -> Splits:
     """Returns rows as (levels, columns) with their classes: numbers standardised, categories one-hot.
+
+    Times are numbers (seconds), and so are decimals and text of which every value is a number. A column of names, in which
+    more than half of the values are different, is refused.
 
     Numbers use the first of the levels; a missing number is the training mean, a missing category a level of its
     own where training has some, else nothing at all. Means, spreads and levels come from training rows alone.
@@ -100,40 +107,6 @@ def load_openml(root: Path, split_seed: int, number: str) -> Splits:
     train, val, test = split_random(len(y), tenth, tenth, split_seed, y)
     x = encode(table.drop(columns=TARGET), train, path)
     return Splits(*(Samples(x[part], y[part].astype(np.int64)) for part in (train, val, test)))
-
-
-def encode(table: Any, train: np.ndarray, where: object) -> np.ndarray:
-    """Returns a table of numbers and categories as (N, levels, columns), float32; see ``load_openml``."""
-    import pandas as pd
-
-    columns = []
-    for name in table.columns:
-        values = table[name]
-        if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-            columns.append(_standardised(values.to_numpy(float, na_value=np.nan), train, f"{where}: {name}"))
-        else:
-            columns.append(_one_hot(values.astype("string"), train, f"{where}: {name}"))
-    depth = max(column.shape[1] for column in columns)
-    padded = [np.pad(column, ((0, 0), (0, depth - column.shape[1]))) for column in columns]
-    return np.stack(padded, axis=2).astype(np.float32)
-
-
-def _standardised(values: np.ndarray, train: np.ndarray, where: str) -> np.ndarray:
-    if np.isinf(values).any():
-        raise DataError(f"{where}: holds infinite values. Clean the file first.")
-    known = values[train][~np.isnan(values[train])]
-    mean, spread = (known.mean(), known.std()) if len(known) else (0.0, 0.0)
-    return np.nan_to_num((values - mean) / (spread or 1.0))[:, None]
-
-
-def _one_hot(values: Any, train: np.ndarray, where: str) -> np.ndarray:
-    # A level that training has not seen is all zeros.
-    text = values.fillna("\0missing").to_numpy(str)
-    levels = np.unique(text[train])
-    if len(levels) > MOST_LEVELS:
-        raise DataError(f"{where}: {len(levels)} different values. A categorical column has {MOST_LEVELS} at most."
-                        " Leave it out, or save it as numbers.")  # fmt: skip
-    return (text[:, None] == levels[None, :]).astype(float)
 
 
 def _table(path: Path) -> Any:

@@ -4,6 +4,7 @@ from orca_sweep.trial.importing import load_imports
 from orca_sweep.trial.resolving import (
     describe_proxies,
     find_body_problems,
+    find_task_problems,
     resolve,
     shared_stages,
     unavailable_loggers,
@@ -16,6 +17,7 @@ __all__ = [
     "describe_proxies",
     "drop_checkpoint",
     "find_body_problems",
+    "find_task_problems",
     "keep_pretraining",
     "load_imports",
     "resolve",

@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
-from orca_sweep.errors import InputError
+from orca_sweep.errors import InputError, is_of_users_code
 
 
 def load_imports(imports: Iterable[str]) -> None:
@@ -21,10 +21,18 @@ def load_imports(imports: Iterable[str]) -> None:
     for name in imports:
         try:
             _import_file(name) if name.endswith(".py") else import_module(name)
-        except Exception as error:  # whatever the user's module raises is the user's to read
-            problems.append(f"imports: {name!r} cannot be imported: {type(error).__name__}: {error}.")
+        except BaseException as error:  # whatever the user's module raises, sys.exit() too, is the user's to read
+            if not is_of_users_code(error):
+                raise
+            problems.append(f"imports: {name!r} cannot be imported: {_words(error)}. Correct it, or leave it out.")
     if problems:
         raise InputError(problems)
+
+
+def _words(error: BaseException) -> str:
+    """An error's class and words, on one line and without a full stop."""
+    words = " ".join(str(error).split()).rstrip(".")
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def code_digest(imports: Iterable[str]) -> str:

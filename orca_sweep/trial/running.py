@@ -18,7 +18,7 @@ from orca_sweep.bodies import find_body, find_rung
 from orca_sweep.bodies.preprocessing import body_scaling
 from orca_sweep.config import BodyConfig, Source, TrialConfig, canonical_json
 from orca_sweep.data import fingerprint
-from orca_sweep.errors import BusyError, DivergedError, OrcaSweepError, TimeLimitError, out_of_memory
+from orca_sweep.errors import BusyError, DivergedError, OrcaSweepError, TimeLimitError, is_of_users_code, out_of_memory
 from orca_sweep.meter import Meter
 from orca_sweep.proxies import Noise, ProxyData, Treatment, draw_samples, find_proxy, scaling_of
 from orca_sweep.results import FINAL_STATUSES, Status, finite, now, write_record
@@ -104,7 +104,9 @@ def run_trial(
         _end(record, "diverged", error)
     except TimeLimitError as error:
         _end(record, "timeout", error)
-    except Exception as error:  # a failing trial is a row; the others go on
+    except BaseException as error:  # a failing trial is a row; the others go on
+        if not is_of_users_code(error):
+            raise
         _end(record, "oom" if out_of_memory(error) else "failed", error)
         with contextlib.suppress(OSError):  # on a full disk the row matters more
             home.mkdir(parents=True, exist_ok=True)
@@ -169,7 +171,7 @@ def drop_checkpoint(home: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _end(record: _Record, status: Status, error: Exception | None) -> None:
+def _end(record: _Record, status: Status, error: BaseException | None) -> None:
     told = isinstance(error, OrcaSweepError)
     text = None if error is None else (str(error) if told else f"{type(error).__name__}: {error}")
     record.row |= {"status": status, "error": text}

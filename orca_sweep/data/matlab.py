@@ -1,0 +1,156 @@
+"""Numeric arrays of MATLAB files, version 5 to 7.3, read in blocks along their last axis."""
+
+import math
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from orca_sweep.data.hdf5 import hdf5_dataset, opened_hdf5
+from orca_sweep.data.readers import Stored, opened, reading
+from orca_sweep.errors import DataError
+
+MAT_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+MAT_MATRIX, MAT_PACKED = 14, 15
+MAT_NUMERIC = range(6, 16)
+MAT_COMPLEX = 0x0800
+
+
+def mat_array(path: Path, name: str) -> Stored:
+    """Returns a numeric array of a MATLAB file (version 5 to 7.3); its blocks run along the LAST axis.
+
+    MATLAB keeps arrays by columns, so that one index of the last axis is one stretch of the file: a block has the
+    array's shape without that axis. The data is never held whole, which a general reader would do.
+
+    Raises:
+        DataError: if the file is missing or damaged, or has no such array.
+
+    Source: MAT-File Format (MathWorks), level 5.
+    """
+    with opened(path) as file:
+        head = file.read(128)
+    if head.startswith(b"MATLAB 7.3") or head.startswith(b"\x89HDF"):
+        return _mat73_array(path, name)
+    if len(head) < 128 or head[126:128] not in (b"IM", b"MI"):
+        raise DataError(f"{path}: not a MATLAB file of version 5 to 7.3. Get the file again.")
+    order = "<" if head[126:128] == b"IM" else ">"
+    with opened(path) as file, reading(path, "A MATLAB file"):
+        names = []
+        for place, packed in _mat_elements(file, order):
+            header = _MatStream(file, place, packed, order).header()
+            if header.name == name:
+                return _mat_stored(path, header, place, packed, order)
+            names.append(header.name)
+    raise DataError(f"{path}: there is no array {name!r} in it. It holds: {', '.join(names)[:200]}.")
+
+
+def _mat_elements(file: IO[bytes], order: str) -> list[tuple[int, bool]]:
+    """The place of every variable in the file, and whether it is packed."""
+    file.seek(0, 2)
+    size, place, found = file.tell(), 128, []
+    while place + 8 <= size:
+        file.seek(place)
+        kind, length = struct.unpack(f"{order}II", file.read(8))
+        if place + 8 + length > size:
+            raise ValueError(f"an element of {length} bytes where {size - place - 8} are left: the file is cut off")
+        if kind in (MAT_MATRIX, MAT_PACKED):
+            found.append((place, kind == MAT_PACKED))
+        place += 8 + length
+    return found
+
+
+@dataclass(frozen=True)
+class _MatHeader:
+    name: str
+    shape: tuple[int, ...]
+    is_numeric: bool
+
+
+class _MatStream:
+    """One variable of a version 5 file, read from its start on, unpacked as far as it is asked for."""
+
+    def __init__(self, file: IO[bytes], place: int, packed: bool, order: str) -> None:
+        self.file, self.order = file, order
+        file.seek(place + 8 if packed else place)
+        self.unpacker = zlib.decompressobj() if packed else None
+        self.buffer = b""
+
+    def take(self, n: int) -> bytes:
+        """The next n bytes."""
+        if self.unpacker is None:
+            data = self.file.read(n)
+        else:
+            parts = [self.buffer]
+            while sum(map(len, parts)) < n and not self.unpacker.eof:
+                packed = self.unpacker.unconsumed_tail or self.file.read(2**16)
+                if not packed:
+                    break
+                parts.append(self.unpacker.decompress(packed, 2**20))
+            whole = b"".join(parts)
+            data, self.buffer = whole[:n], whole[n:]
+        if len(data) < n:
+            raise ValueError("the file is cut off")
+        return data
+
+    def tag(self) -> tuple[int, int, bytes | None]:
+        """Type and length of the next element, and its data if that stands inside the tag."""
+        raw = self.take(8)
+        kind, length = struct.unpack(f"{self.order}II", raw)
+        if kind >> 16:
+            return kind & 0xFFFF, kind >> 16, raw[4:]
+        return kind, length, None
+
+    def element(self) -> bytes:
+        """The next element of a header."""
+        _, length, inside = self.tag()
+        if inside is not None:
+            return inside[:length]
+        if length > 4096:
+            raise ValueError(f"a header element of {length} bytes")
+        return self.take(-(-length // 8) * 8)[:length]
+
+    def header(self) -> _MatHeader:
+        """What stands before the data."""
+        self.take(8)  # the tag of the whole variable
+        (flags,) = struct.unpack(f"{self.order}I", self.element()[:4])
+        dims = self.element()
+        shape = struct.unpack(f"{self.order}{len(dims) // 4}i", dims)
+        numeric = (flags & 0xFF) in MAT_NUMERIC and not flags & MAT_COMPLEX and min(shape, default=-1) >= 0
+        return _MatHeader(self.element().decode("latin1"), shape, numeric)
+
+
+def _mat_stored(path: Path, header: _MatHeader, place: int, packed: bool, order: str) -> Stored:
+    if not header.is_numeric:
+        raise DataError(f"{path}: {header.name} is no array of real numbers. Is it the right file?")
+
+    def slabs() -> Iterator[np.ndarray]:
+        with opened(path) as file, reading(path, "A MATLAB file"):
+            stream = _MatStream(file, place, packed, order)
+            stream.header()
+            kind, length, inside = stream.tag()
+            dtype = np.dtype(order + MAT_TYPES.get(kind, "V"))
+            if length != math.prod(header.shape) * dtype.itemsize:
+                raise ValueError(f"{header.name} declares shape {header.shape} but holds {length} bytes")
+            n = math.prod(header.shape[:-1])
+            for j in range(header.shape[-1]):
+                raw = stream.take(n * dtype.itemsize) if inside is None else inside[j * n * dtype.itemsize :]
+                yield np.frombuffer(raw, dtype, count=n).reshape(header.shape[:-1], order="F")
+
+    return Stored(header.shape, np.dtype("f8"), slabs)
+
+
+def _mat73_array(path: Path, name: str) -> Stored:
+    with opened_hdf5(path) as file:
+        data = hdf5_dataset(file, path, name)
+        shape, dtype = tuple(reversed(data.shape)), data.dtype
+
+    def slabs() -> Iterator[np.ndarray]:
+        with opened_hdf5(path) as again:
+            for row in hdf5_dataset(again, path, name):
+                yield row.T
+
+    return Stored(shape, dtype, slabs)

@@ -1,0 +1,253 @@
+"""The arrays of a user's own file, whatever its kind: found by name, known by header, read in blocks of rows."""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from orca_sweep.data import read_npy
+from orca_sweep.data.hdf5 import hdf5_dataset, hdf5_stored, opened_hdf5
+from orca_sweep.data.readers import Stored, block_rows, npz_arrays, reading, reading_parquet
+from orca_sweep.declaration import TaskDeclaration
+from orca_sweep.errors import DataError
+from orca_sweep.registry import hint
+
+HDF5, PARQUET = (".h5", ".hdf5"), (".parquet", ".pq")
+ENDINGS = (".npz", ".npy", *HDF5, *PARQUET)
+
+
+def beside(path: str, name: str) -> Path:
+    """Returns an .npy file named in a declaration, with or without its ending, counted from the folder of another."""
+    return Path(path).parent / (name if name.endswith(".npy") else f"{name}.npy")
+
+
+def find_array(path: Path, found: TaskDeclaration, role: str) -> Stored:
+    """Returns the array of a file that is the ``input`` or the ``target``; little more than headers is read yet.
+
+    Raises:
+        DataError: if the file is damaged, or has no such array of numbers.
+    """
+    name = found.input if role == "input" else found.target
+    if path.suffix == ".npy":
+        return _npy_stored(path if role == "input" else beside(str(path), found.target))
+    if path.suffix in HDF5:
+        return hdf5_stored(path, name)
+    if path.suffix in PARQUET:
+        return _parquet_stored(path, name)
+    return _npz_array(path, name)
+
+
+def _npz_array(path: Path, name: str) -> Stored:
+    arrays = npz_arrays(path)
+    if name not in arrays:
+        raise DataError(f"{path}: there is no array {name!r} in it. {hint(name, arrays)}")
+    return arrays[name]
+
+
+def _npy_stored(path: Path) -> Stored:
+    array = read_npy(path)
+    n = block_rows(array.shape, array.dtype.itemsize)
+    return Stored(array.shape, array.dtype, lambda: (array[i : i + n] for i in range(0, len(array), n)))
+
+
+# Parquet ------------------------------------------------------------------------------------------
+
+
+def _parquet_stored(path: Path, name: str) -> Stored:
+    """One column of numbers or (nested) lists of them, or several columns of numbers side by side."""
+    import pyarrow.parquet as pq
+
+    with reading_parquet(path), pq.ParquetFile(path) as file:
+        known = file.schema_arrow.names
+        columns = [name] if name in known else name.split(",")
+        for column in columns:
+            if column not in known:
+                raise DataError(f"{path}: there is no column {column!r} in it. {hint(column, known)}")
+        n_rows = file.metadata.num_rows
+
+    def blocks() -> Iterator[np.ndarray]:
+        with reading_parquet(path), pq.ParquetFile(path) as again:
+            for batch in again.iter_batches(batch_size=1024, columns=columns):
+                parts = [_numbers(batch.column(column), path, column) for column in columns]
+                yield parts[0] if len(parts) == 1 else np.stack(parts, axis=1)
+
+    first = next(blocks(), np.zeros((0,)))
+    return Stored((n_rows, *first.shape[1:]), first.dtype, blocks)
+
+
+def _numbers(column: Any, path: Path, name: str) -> np.ndarray:
+    """A column as an array (n, ...); lists of one length each; decimals and yes or no are numbers."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    types, sizes = pa.types, [len(column)]
+    while types.is_list(column.type) or types.is_large_list(column.type) or types.is_fixed_size_list(column.type):
+        if column.null_count:
+            raise DataError(f"{path}: {name} has empty cells. Take those rows out first.")
+        inner = column.flatten()
+        lengths = np.unique(pc.list_value_length(column).to_numpy(zero_copy_only=False))
+        length = int(lengths[0]) if len(lengths) else 0
+        if len(lengths) > 1:
+            raise DataError(f"{path}: {name} holds lists of different length. Samples of one shape were expected.")
+        sizes.append(length)
+        column = inner
+    if types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+    is_number = types.is_integer(column.type) or types.is_floating(column.type) or types.is_boolean(column.type)
+    if column.null_count or not is_number:
+        what = "empty cells" if column.null_count else f"text ({column.type})" if _is_text(column.type) else column.type
+        advice = " Save classes as whole numbers from 0." if _is_text(column.type) else ""
+        raise DataError(f"{path}: {name} holds {what}. Numbers, or lists of numbers, were expected.{advice}")
+    return column.to_numpy(zero_copy_only=False).reshape(sizes)
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    inner = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(inner) or pa.types.is_large_string(inner))
+
+
+# Groups -------------------------------------------------------------------------------------------
+
+
+def group_shape(path: Path, name: str) -> tuple[tuple[int, ...], str]:
+    """Returns shape and type of the groups, by header.
+
+    Raises:
+        DataError: if there are none of that name, or they are stored outside of the file.
+    """
+    import pyarrow.parquet as pq
+
+    if path.suffix == ".npy":
+        array = read_npy(beside(str(path), name))
+        return array.shape, str(array.dtype)
+    if path.suffix in PARQUET:
+        with reading_parquet(path), pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            if name not in schema.names:
+                raise DataError(f"{path}: there is no column {name!r} in it. {hint(name, schema.names)}")
+            return (file.metadata.num_rows,), str(schema.field(name).type)
+    if path.suffix == ".npz":
+        stored = _npz_array(path, name)
+        return stored.shape, str(stored.dtype)
+    with opened_hdf5(path) as file:
+        data = hdf5_dataset(file, path, name, may_be_text=True)
+        return data.shape, str(data.dtype)
+
+
+def read_groups(path: Path, name: str, n: int) -> np.ndarray:
+    """Returns which whole each of n samples belongs to, by number or by name, (n,) of text.
+
+    Raises:
+        DataError: if there is not one number or name for each sample.
+    """
+    with reading(path, f"Groups {name!r}"):
+        values = _group_values(path, name)
+        values = values.reshape(len(values), -1) if values.ndim else values
+        texts = values.astype(str) if values.dtype.kind in "biufUSO" else None
+    if texts is None or values.shape != (n, 1):
+        raise DataError(f"{path}: group {name!r} is {values.shape} {values.dtype}. One number or name for each of {n}"
+                        " samples was expected.")  # fmt: skip
+    if values.dtype.kind == "f":
+        wrong = ~np.isfinite(values[:, 0])
+        if wrong.any():
+            raise DataError(f"{path}: group {name!r} holds NaN or infinity, the first in row {int(np.argmax(wrong))}."
+                            " Every sample belongs to some group.")  # fmt: skip
+        # 3.0 and 3 are one group, in whichever of two files.
+        texts = np.array([str(int(v)) if v == int(v) else repr(float(v)) for v in values[:, 0]]).reshape(-1, 1)
+    return texts[:, 0]
+
+
+def _group_values(path: Path, name: str) -> np.ndarray:
+    import pyarrow.parquet as pq
+
+    group_shape(path, name)
+    if path.suffix == ".npy":
+        return read_npy(beside(str(path), name))
+    if path.suffix in PARQUET:
+        column = pq.read_table(path, columns=[name])[name]
+        if column.null_count:
+            raise DataError(f"{path}: group {name!r} has empty cells. Every sample belongs to some group.")
+        values = column.to_pylist()
+        return np.array(values) if all(type(v) in (int, float) for v in values) else np.array(list(map(str, values)))
+    if path.suffix == ".npz":
+        stored = _npz_array(path, name)
+        return np.concatenate([*stored.blocks()]) if stored.shape and stored.shape[0] else np.zeros(stored.shape)
+    with opened_hdf5(path) as file:
+        data = hdf5_dataset(file, path, name, may_be_text=True)
+        return np.asarray(data[:] if data.dtype.kind in "biuf" else data.asstr()[:])
+
+
+# Shapes -------------------------------------------------------------------------------------------
+
+
+def shape_problem(stored: Stored, wanted: Sequence[int], is_last: bool, may_be_flat: bool) -> str | None:
+    """Returns what is wrong with the shape of stored samples, and what to do; None if they can be brought to ``wanted``.
+
+    Args:
+        stored: the array.
+        wanted: the declared shape of a sample, channels first.
+        is_last: whether the channels are said to come last in the file.
+        may_be_flat: whether a sample may be one list of numbers.
+    """
+    shape, in_file = stored.shape[1:], _in_file(wanted, is_last)
+    if not stored.shape:
+        return "is one number. One for each sample was expected."
+    if [n for n in shape if n != 1] == [n for n in in_file if n != 1]:
+        return None
+    if may_be_flat and len(shape) == 1 and math.prod(shape) == math.prod(wanted):
+        return None
+    text = f"samples of shape {shape}. {in_file} was declared"
+    text += f" ({tuple(wanted)} with layout channels-last)." if is_last else "."
+    return f"{text} {_remedy(stored.shape, tuple(wanted), is_last)}"
+
+
+def _remedy(shape: tuple[int, ...], wanted: tuple[int, ...], is_last: bool) -> str:
+    sample = shape[1:]
+    if is_last and sample == wanted:
+        return "Channels come first in it: leave layout out."
+    if not is_last and sample == _in_file(wanted, True):
+        return "Channels come last in it: declare layout: channels-last."
+    for order in itertools.permutations(range(len(shape))) if len(shape) == len(wanted) + 1 <= 5 else ():
+        if order != tuple(range(len(shape))) and tuple(shape[i] for i in order)[1:] == wanted:
+            return f"Its axes are in another order: save it as np.transpose(array, {order})."
+    return "Correct sample_shape or output_shape."
+
+
+def _in_file(wanted: Sequence[int], is_last: bool) -> tuple[int, ...]:
+    return (*wanted[1:], wanted[0]) if is_last else tuple(wanted)
+
+
+def arrange(rows: np.ndarray, wanted: Sequence[int], is_last: bool) -> np.ndarray:
+    """Returns stored samples (n, ...) as (n, *wanted), channels first."""
+    shaped = np.asarray(rows).reshape(len(rows), *_in_file(wanted, is_last))
+    return np.moveaxis(shaped, -1, 1) if is_last else shaped
+
+
+def channels_problem(shape: Sequence[int]) -> str | None:
+    """Returns why a declared shape of samples looks as if its channels came last; None if it does not.
+
+    An image at most 4 wide with 8 channels or more, or a signal with 16 times as many channels as steps, is taken for one.
+    """
+    channels, *space = shape
+    if len(space) == 2 and space[1] <= 4 and min(channels, space[0]) >= 8:
+        return f"{channels} channels of {space[0]} x {space[1]} points"
+    if len(space) == 1 and channels >= 16 * space[0]:
+        return f"{channels} channels of {space[0]} steps"
+    return None
+
+
+def near_file(path: Path) -> str | None:
+    """Returns the name of a file beside a path that is not there: the same with another ending, or one spelt nearly so."""
+    try:
+        names = sorted(itertools.islice((file.name for file in path.parent.iterdir() if file.is_file()), 10000))
+    except OSError:
+        return None
+    same = [name for name in names if Path(name).stem == path.stem and Path(name).suffix.lower() in ENDINGS]
+    near = same or get_close_matches(path.name, names, n=1, cutoff=0.8)
+    return near[0] if near else None
