@@ -107,7 +107,14 @@ def declared_task(text: str) -> Task:
         extra="benchmarks",
         normalise_inputs=normalise,
         normalise_targets="channel" if found.kind == "dense-regression" and normalise != "none" else "none",
-        recipe={"body.name": body, "proxy": proxy, "embedder.epochs": 20, "embedder.proxy_samples": 1000},
+        recipe={
+            "body.name": body,
+            "proxy": proxy,
+            "embedder.epochs": 20,
+            "embedder.proxy_samples": 1000,
+            # ORCA's own predictor mixes the channels of an output.
+            **({"predictor.dense": "linear"} if found.kind.startswith("dense") and found.output_shape[0] > 1 else {}),
+        },
     )
 
 
