@@ -735,8 +735,8 @@ def small_parts(names):
     ],
 )
 def test_a_killed_run_ends_as_the_unbroken_one_whatever_is_frozen(run, at, settings):
-    class KilledError(BaseException):
-        pass
+    class KilledError(KeyboardInterrupt):
+        """Ends the run as a person or the system does: what else ends it is a row."""
 
     def kill(row):
         if row["epoch"] == at:

@@ -83,7 +83,7 @@ def test_tasks_are_those_that_base_factors_and_rules_name(write_space):
     with pytest.raises(InputError) as error:
         read_space(write_space("base: {task: {path: x}}\nseeds: 1\nmargin: {digits: 1}\n"))
     assert len(error.value.problems) == 1
-    with pytest.raises(InputError, match="No closing quotation"):  # a declaration that is wrong is no traceback here
+    with pytest.raises(InputError, match="no closing quotation"):  # a declaration that is wrong is no traceback here
         plan(write_space('base: {task: "x kind=\'a"}\nseeds: 1\nmargin: {a: 1}\n'))
 
 
