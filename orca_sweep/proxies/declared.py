@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -229,18 +228,6 @@ def _conll(declared: Declaration) -> tuple[list[list[str]], list[list[str]]]:
     sentences, tags = read_conll(path, columns, declared.encoding, declared.text)
     question_tags(tags, declared.n_classes, declared.text)
     return sentences, tags
-
-
-def _columns(line: str, suffix: str) -> list[str]:
-    """The columns of a line: of CoNLL-U between tabs, since a token may hold blanks; no-break spaces belong to a token."""
-    if suffix == ".conllu" and "\t" in line:
-        return line.split("\t")
-    return re.split(r"[ \t]+", line.strip(" \t\r\f\v")) if line.strip() else []
-
-
-def _stands_beside(number: str, suffix: str) -> bool:
-    """Whether a line of CoNLL-U is none of a token of its own: one of several tokens as written, or of a word left out."""
-    return suffix == ".conllu" and re.fullmatch(r"\d+[-.]\d+", number) is not None
 
 
 def _features(path: Path, declared: Declaration) -> ProxyData:
