@@ -521,6 +521,12 @@ def test_whatever_a_users_module_raises_is_told_with_its_name(tmp_path, code, wo
     )
 
 
+def test_an_error_that_rays_own_code_raises_in_an_import_is_told_too(tmp_path):
+    (tmp_path / "mine.py").write_text("import ray; ray.remote(3)")
+    with pytest.raises(InputError, match="cannot be imported: TypeError: The @ray.remote decorator"):
+        load_imports([str(tmp_path / "mine.py")])
+
+
 def test_a_person_may_still_interrupt_an_import(tmp_path):
     (tmp_path / "mine.py").write_text("raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
@@ -538,13 +544,21 @@ def test_a_load_function_that_exits_is_a_failed_trial_with_its_words(tmp_path):
     def interrupted(root, seed):
         raise KeyboardInterrupt
 
-    for name, load in (("leaves", leave), ("interrupted", interrupted)):
+    def misuse_ray(root, seed):  # an ordinary error, though it is raised in Ray's own code
+        import ray
+
+        ray.remote(3)
+
+    for name, load in (("leaves", leave), ("interrupted", interrupted), ("misuses-ray", misuse_ray)):
         if name not in TASKS:
             TASKS.add(Task(name, 2, (1, 8, 8), "classification", (3,), "cross-entropy", "error", load, "", "", ""))
     place = Place(Store(str(tmp_path / "store")), "cpu", 1)
     config = {"body.name": "swin-micro", "body.pretrain_fraction": 0, "proxy": "none", "seed": 0}
     row = run_trial(resolve({**config, "task": "leaves"}), tmp_path, place, tmp_path, lambda row: None)
     assert (row["status"], row["error"]) == ("failed", "SystemExit: the disk is not mounted")
+    row = run_trial(resolve({**config, "task": "misuses-ray"}), tmp_path, place, tmp_path, lambda row: None)
+    assert row["status"] == "failed"
+    assert row["error"].startswith("TypeError: The @ray.remote decorator")
     with pytest.raises(KeyboardInterrupt):
         run_trial(resolve({**config, "task": "interrupted"}), tmp_path, place, tmp_path, lambda row: None)
 

@@ -22,7 +22,7 @@ def load_imports(imports: Iterable[str]) -> None:
         try:
             _import_file(name) if name.endswith(".py") else import_module(name)
         except BaseException as error:  # whatever the user's module raises, sys.exit() too, is the user's to read
-            if not is_of_users_code(error):
+            if not isinstance(error, Exception) and not is_of_users_code(error):
                 raise
             problems.append(f"imports: {name!r} cannot be imported: {_words(error)}. Correct it, or leave it out.")
     if problems:

@@ -105,7 +105,7 @@ def run_trial(
     except TimeLimitError as error:
         _end(record, "timeout", error)
     except BaseException as error:  # a failing trial is a row; the others go on
-        if not is_of_users_code(error):
+        if not isinstance(error, Exception) and not is_of_users_code(error):
             raise
         _end(record, "oom" if out_of_memory(error) else "failed", error)
         with contextlib.suppress(OSError):  # on a full disk the row matters more
