@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from orca_sweep import stages
@@ -100,7 +100,6 @@ def agreement(a, b):
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 
-@settings(deadline=None)
 @given(cells, st.integers(1, 4))
 def test_what_is_shared_is_found_by_comparing_every_two_trials(cells, n_layers):
     made = planned(*({**frozen(*freeze, epochs=epochs), "seed": seed} for freeze, epochs, seed in cells))
