@@ -216,6 +216,26 @@ class FinetuneConfig(_Part):
     eval_batch_size: Count = Field(256, description="samples per forward pass in validation and test")
 
 
+Sha256 = Annotated[str, Field(pattern=r"[0-9a-f]{64}")]
+
+
+class ContentConfig(_Part):
+    """SHA-256 of the user's own files and code that a trial depends on; the program fills it in, nobody sets it.
+
+    Null where there is nothing of the kind: registered tasks, proxies and bodies are known by their names.
+    """
+
+    task: Sha256 | None = None
+    proxy: Sha256 | None = None
+    body: Sha256 | None = None
+    code: Sha256 | None = None
+    """Of the modules and files that the space imports."""
+
+
+CONTENT_OF: Mapping[str, str] = {"content.task": "task", "content.proxy": "proxy", "content.body": "body.name"}
+"""The field that names the files of each content hash."""
+CONTENTS = (*CONTENT_OF, "content.code")
+
 LATER: Mapping[str, Any] = {
     "seed_varies": "all",
     "finetune.precision": "auto",
@@ -250,6 +270,7 @@ class TrialConfig(_Part):
         description="what is drawn by the run seed, while all else is as at seed 0: all = every draw of the run;"
         " everything = data split and pre-training too; or one source of randomness alone",
     )
+    content: ContentConfig = ContentConfig()
 
     @classmethod
     def from_flat(cls, flat: Mapping[str, Any]) -> "TrialConfig":
@@ -268,8 +289,15 @@ class TrialConfig(_Part):
         """Returns the settings that ids are hashes of: all that are not at the default of a field that came later.
 
         A config that says nothing of such a field keeps the id that it had before, and sweeps of then are found again.
+        Files whose content is known are told by it, not by where they lie.
         """
-        return {path: value for path, value in self.flat().items() if LATER.get(path, ...) != value}
+        flat = {path: value for path, value in self.flat().items() if LATER.get(path, ...) != value}
+        for content in CONTENTS:
+            if flat[content] is None:
+                del flat[content]
+            elif content in CONTENT_OF:
+                flat[CONTENT_OF[content]] = declaration.without_folder(flat[CONTENT_OF[content]])
+        return flat
 
     @property
     def trial_id(self) -> str:
@@ -389,6 +417,8 @@ def knobs() -> Mapping[str, Knob]:
 def _collect(model: type[BaseModel], prefix: str, found: dict[str, Knob]) -> None:
     for name, field in model.model_fields.items():
         kind = field.annotation
+        if kind is ContentConfig:
+            continue  # no knob: nobody sets it
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             _collect(kind, f"{prefix}{name}.", found)
         else:

@@ -358,6 +358,32 @@ def _share(key: str, value: object) -> float:
     return share
 
 
+PACKED = (".gz", ".bz2", ".xz", ".zst")
+
+
+def without_folder(name: str) -> str:
+    """Returns a task, proxy or body of the user's own without where its files lie and what they are called.
+
+    What decides how they are read stays: the ending and all settings.
+    """
+    if name.startswith(SHUFFLED):
+        return SHUFFLED + without_folder(name.removeprefix(SHUFFLED))
+    if is_task_text(name):
+        task = parse_task(name)
+        return replace(task, path=_ending(task.path), test=None if task.test is None else _ending(task.test)).text
+    proxy = parse(name)
+    if proxy is not None:
+        return replace(proxy, path=_ending(proxy.path)).text
+    return _ending("") if name.startswith("/") else name
+
+
+def _ending(path: str) -> str:
+    """``*`` and a file's ending, in small letters: '*.csv.gz'."""
+    suffixes = Path(path).suffixes[-2:]
+    kept = suffixes if suffixes and suffixes[-1].lower() in PACKED else suffixes[-1:]
+    return "*" + "".join(kept).lower()
+
+
 def task_label(name: str) -> str:
     """Returns a task's name for people: of a declared one, its file's name."""
     return Path(shlex.split(name)[0]).name if is_task_text(name) else name

@@ -7,6 +7,8 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# What is known of files belongs to the person, not to the tests.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="orca-sweep-tests-")
 # Ray's dashboard takes seconds to start; the tests of it ask for it.
 os.environ.setdefault("ORCA_SWEEP_DASHBOARD_HOST", "none")
 os.environ.setdefault("HF_DATASETS_CACHE", tempfile.mkdtemp(prefix="orca-sweep-tests-"))

@@ -135,9 +135,10 @@ def launch(
     data: Annotated[Path, typer.Option(help="folder with the files of tasks that need some")] = Path("data"),
     store: Annotated[str | None, typer.Option(help="stage artifacts, any fsspec path; default OUT/store")] = None,
     dashboard_host: DashboardHost = LOOPBACK,
+    rehash: plans.Rehash = False,
 ) -> None:
     """Runs what is missing of a space on Ray Tune, then writes tables and figures and prints the result."""
-    made = plans.make_plan(space)
+    made = plans.make_plan(space, rehash)
     folder = (out or Path("results") / made.space.name).resolve()
     _run(made, folder, address, data.resolve(), plans.store_root(store or str(folder / "store")), dashboard_host)
 
@@ -151,11 +152,12 @@ def resume(
     """Runs what is missing of a sweep, from its folder alone: the plan, data and store of its last launch."""
     from orca_sweep.results import manifest_of
     from orca_sweep.space import planned_before
-    from orca_sweep.trial import load_imports
+    from orca_sweep.trial import check_contents, load_imports
 
     folder, manifest = sweep.resolve(), manifest_of(sweep)
     made = planned_before(manifest, folder / "sweep.json")
     load_imports(made.space.imports)
+    check_contents(made)
     _run(made, folder, address, Path(manifest["data"]), manifest["store"], dashboard_host)
 
 
@@ -167,11 +169,12 @@ def _run(made: Plan, folder: Path, address: str | None, data_root: Path, store: 
             raise InputError(f"--dashboard-host {dashboard_host}: {where} is a cluster that runs; it has its own.")
         job_commands.use_ray_token()
 
+    from orca_sweep.results import describe_changes
     from orca_sweep.sweep import Setup
     from orca_sweep.sweep import launch as run
     from orca_sweep.trial import describe_proxies
 
-    for line in describe_proxies(made.cells):
+    for line in (*describe_changes(folder, made), *describe_proxies(made.cells)):
         console.print(line, soft_wrap=True)
     _convert_tasks(made, data_root)
     with Progress(console, made) as progress:

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from orca_sweep.forecast import Contrasts, Forecast
 
 SpaceFile = Annotated[Path, typer.Argument(help="the space: a YAML with base, factors and seeds", show_default=False)]
+Rehash = Annotated[
+    bool, typer.Option("--rehash", help="read all of your own files again, whatever is known of their content")
+]
 MAX_CELLS_SHOWN = 40
 
 
@@ -35,10 +39,11 @@ def plan(
     probe: Annotated[
         bool, typer.Option("--probe", help="run a few epochs here of what has no earlier row to tell its cost by")
     ] = False,
+    rehash: Rehash = False,
 ) -> None:
     """Shows the cells and trials of a space, what they take and can show, and every mistake; runs nothing (but --probe)."""
     try:
-        made = make_plan(space)
+        made = make_plan(space, rehash)
     except InputError as error:
         if as_json:
             print(_lines({"cells": 0, "trials": [], "problems": list(error.problems)}))
@@ -53,16 +58,22 @@ def plan(
         _print_plan(made, found, notes)
 
 
-def make_plan(path: Path) -> Plan:
+def make_plan(path: Path, rehash: bool = False) -> Plan:
     """Returns the plan of a space YAML, after importing the modules it names.
+
+    Args:
+        path: the space.
+        rehash: whether the user's own files are read again even if they look as they did when they were hashed.
 
     Raises:
         InputError: with every mistake in the space, or every problem with the files of its bodies and own tasks.
     """
+    from orca_sweep.data.contents import Contents
     from orca_sweep.space import plan_space
     from orca_sweep.trial import find_body_problems, find_task_problems, load_imports, resolve
 
-    made = plan_space(path, load_imports, resolve)
+    contents = Contents(is_anew=rehash, tell=lambda text: print(text, file=sys.stderr, flush=True))
+    made = plan_space(path, load_imports, partial(resolve, contents=contents))
     configs = [*made.cells, *(trial.config for trial in made.trials)]
     problems = find_body_problems(configs) + find_task_problems(configs)
     if problems:
@@ -99,7 +110,7 @@ def _forecast(made: Plan, folder: Path, store: str, data_root: Path, probe: bool
 
 
 def _notes(made: Plan, data: Path, folder: Path) -> list[str]:
-    from orca_sweep.results import reveals
+    from orca_sweep.results import describe_changes, reveals
     from orca_sweep.space.confounds import confounds
     from orca_sweep.trial import describe_proxies, unavailable_loggers, unavailable_parts
 
@@ -115,6 +126,7 @@ def _notes(made: Plan, data: Path, folder: Path) -> list[str]:
                 f"finetune.decay_epochs {decay} is below finetune.epochs {cell.finetune.epochs}:"
                 " the learning rate is zero at the end."
             )
+    notes += describe_changes(folder, made)
     log = reveals(folder)
     if log:
         notes.append(

@@ -36,6 +36,7 @@ __all__ = [
     "draw_samples",
     "draw_views",
     "find_proxy",
+    "local_path",
     "scaling_of",
     "unavailable_proxy",
 ]
@@ -231,6 +232,12 @@ def _local_files(name: str) -> Declaration | None:
         plain = plain.removeprefix(SHUFFLED)
     found = None if plain in PROXIES else parse(plain)
     return found if found is not None and found.is_local else None
+
+
+def local_path(name: str) -> Path | None:
+    """Returns the file or folder that a proxy's samples come from; None for every proxy that is no file here."""
+    declared_files = _local_files(name)
+    return None if declared_files is None else Path(declared_files.path).expanduser()
 
 
 def _broken_files(name: str, found: Declaration) -> list[str]:

@@ -13,6 +13,7 @@ from orca_sweep.results.columns import (
     trial_columns,
     validation_twin,
 )
+from orca_sweep.results.contents import describe_changes, find_earlier_trials
 from orca_sweep.results.custody import Reveal, now, reveal, reveals
 from orca_sweep.results.records import (
     ROLE,
@@ -52,6 +53,8 @@ __all__ = [
     "SweepStatus",
     "append_planned",
     "collect",
+    "describe_changes",
+    "find_earlier_trials",
     "find_trial",
     "finite",
     "manifest_of",

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orca_sweep import __version__
-from orca_sweep.config import LATER, canonical_json, digest, knobs
+from orca_sweep.config import CONTENTS, LATER, canonical_json, digest, knobs
 from orca_sweep.errors import InputError
 from orca_sweep.results.columns import EPOCH_COLUMNS, STAGE_COLUMNS, TABLE_SCHEMA, Column, trial_columns
+from orca_sweep.results.contents import LABEL, label_contents
 from orca_sweep.results.custody import reveals
 from orca_sweep.results.records import ROLE, error_path, manifest_of, read_record, record_path, unsealed, write_json
 from orca_sweep.results.tables import NO_RECORD, TABLES, Results, as_results, read_about, read_table
@@ -58,13 +59,14 @@ def collect(sources: Iterable[Path], out: Path) -> Results:
         raise InputError(
             f"{out}: a file is in the way, so no folder can be made there. Name another with -o."
         ) from None
-    plans: dict[Use, Mapping[str, Any]] = {}
+    plans: dict[Use, dict[str, Any]] = {}
     holders: dict[str, list[_Source]] = {}
     for source in found:
         for use, plan in source.uses():
-            plans.setdefault(use, plan)
+            plans.setdefault(use, dict(plan))
             if source not in holders.setdefault(use[0], []):
                 holders[use[0]].append(source)
+    renamed = label_contents(list(plans.values()))
     before = _Before(out)
     stamps = {trial_id: "|".join(source.stamp(trial_id) for source in of) for trial_id, of in holders.items()}
     same = [trial_id for trial_id, stamp in stamps.items() if before.stamps.get(trial_id) == stamp]
@@ -76,7 +78,7 @@ def collect(sources: Iterable[Path], out: Path) -> Results:
             rows[trial_id] = record["row"]
             epochs.add(trial_id, record["epochs"])
             stages.add(trial_id, record.get("stages", ()))
-    about = _about([part for source in found for part in source.abouts])
+    about = _about([_with_labels(part, renamed) for source in found for part in source.abouts])
     whole_rows = [{**rows[trial_id], **plan} for (trial_id, _, _), plan in plans.items()]
     (out / STAMPS).unlink(missing_ok=True)
     order = list(stamps)
@@ -88,6 +90,12 @@ def collect(sources: Iterable[Path], out: Path) -> Results:
     written = {name: write_table(out / f"{name}.parquet", table, about) for name, table in made.items()}
     write_json(out / STAMPS, {"by": _version(), "tables": written, "trials": stamps})
     return as_results(made, about["sweeps"])
+
+
+def _with_labels(about: Mapping[str, Any], renamed: Mapping[str, Sequence[str]]) -> Mapping[str, Any]:
+    """What is said of a space, its margins under the names that its tasks have in the tables."""
+    margins = {LABEL.sub("", task): margin for task, margin in about.get("margins", {}).items()}
+    return {**about, "margins": {name: m for task, m in margins.items() for name in renamed.get(task, (task,))}}
 
 
 def _version() -> list[Any]:
@@ -161,7 +169,7 @@ class _Sweep(_Source):
         }
 
     def uses(self) -> Iterator[tuple[Use, Mapping[str, Any]]]:
-        for trial in self.manifest["trials"]:
+        for trial in (*self.manifest["trials"], *self.manifest.get("earlier", ())):
             use = (trial["trial_id"], trial["cell_id"], trial.get("role", ROLE))
             # The plan says what a trial is for; its own record knows the config alone.
             yield use, {**LATER, **trial["config"], "space": self.manifest["name"], "cell_id": use[1], "role": use[2]}
@@ -214,7 +222,7 @@ class _Tables(_Source):
         self.written = "-".join(map(str, _tables_stamp(folder).values()))
 
     def uses(self) -> Iterator[tuple[Use, Mapping[str, Any]]]:
-        planned = ("space", "cell_id", *(name for name in knobs() if name not in LATER))
+        planned = ("space", "cell_id", *(name for name in knobs() if name not in LATER), *CONTENTS)
         for row in self.trials:
             use = (row["trial_id"], row["cell_id"], row.get("role") or ROLE)
             later = {name: LATER[name] if row.get(name) is None else row[name] for name in LATER}
@@ -452,6 +460,6 @@ def find_trial(source: Path, start: str) -> Recorded:
         raise InputError(f"{source}: {len(plans) or 'no'} trials have an id that begins with {start!r}: {known}.")
     ((trial_id, plan),) = plans.items()
     record = found.record(trial_id)
-    config = {name: value for name, value in plan.items() if name in knobs()}
+    config = {name: value for name, value in plan.items() if name in knobs() or name in CONTENTS}
     is_sealed = bool(record["row"].get("is_sealed"))
     return Recorded(trial_id, config, record["row"], unsealed(record), is_sealed)

@@ -83,15 +83,20 @@ def read_space(path: Path) -> Space:
     return space
 
 
-def plan_space(path: Path, load_imports: Callable[[tuple[str, ...]], None], resolve: Resolve) -> Plan:
+def plan_space(path: Path, load_imports: Callable[[tuple[str, ...]], str | None], resolve: Resolve) -> Plan:
     """Reads a space, imports what it names and expands it.
+
+    Args:
+        path: the YAML.
+        load_imports: imports modules and files, and returns the SHA-256 of their source.
+        resolve: turns dotted settings into a checked config.
 
     Raises:
         InputError: with the mistakes of the file, of its imports and of its cells, all at once.
     """
     space, problems = read(path)
     try:
-        load_imports(space.imports)
+        space = replace(space, code=load_imports(space.imports))
     except InputError as error:
         # Names that a failed import would have brought are not told to be unknown.
         raise InputError([*problems, *(f"{space.where('imports')}: {text}" for text in error.problems)]) from None

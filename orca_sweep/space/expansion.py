@@ -30,6 +30,8 @@ def expand(space: Space, resolve: Resolve) -> tuple[list[Resolved], list[str]]:
     for levels in designs.combinations(space.design, space.factors, space.include, space.exclude):
         ruled = {path: value for rule in space.when if rule.holds(levels) for path, value in rule.settings.items()}
         settings = {**space.base, **levels, **ruled}
+        if space.code is not None:
+            settings["content.code"] = space.code
         try:
             own.append(Resolved(levels, resolve(settings), settings))
             for proxy in _stand_ins(space, own[-1].cell.proxy):
@@ -115,7 +117,7 @@ def tuned_cells(space: Space, found: Iterable[Resolved], resolve: Resolve) -> tu
 
 def _tuned_id(space: Space, one: Resolved) -> str:
     """Of what is fixed in a cell, and of what is searched there: another range is another cell."""
-    fixed = {path: value for path, value in one.cell.flat().items() if path != "seed" and path not in space.tune}
+    fixed = {path: value for path, value in one.cell.hashed().items() if path != "seed" and path not in space.tune}
     tune = {
         path: str(values) if isinstance(values, tuning.Range) else list(values) for path, values in space.tune.items()
     }

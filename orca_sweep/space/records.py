@@ -245,6 +245,8 @@ class Space:
     margins: Mapping[str, float] = field(default_factory=dict)
     """By task, the largest difference that is no meaningful one, in the unit of its metric; '' holds for all others."""
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    code: str | None = None
+    """SHA-256 of what ``imports`` names; None until it is imported, and if there is nothing."""
 
     def where(self, *place: str) -> str:
         """Returns 'file:line' of a place in the YAML, or of its nearest parent."""
@@ -262,6 +264,16 @@ class PlannedTrial:
     config: TrialConfig
     role: Role = "replicate"
     """Why it runs: a replicate of its cell, a candidate of its cell's tuning (search), or one of the A/A arm (aa)."""
+
+    def entry(self) -> dict[str, Any]:
+        """Returns the trial as a sweep folder records it, its config flat."""
+        return {
+            "trial_id": self.trial_id,
+            "cell_id": self.cell_id,
+            "seed": self.seed,
+            "role": self.role,
+            "config": self.config.flat(),
+        }
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,13 @@ from ray import tune
 from orca_sweep.agenda import Agenda
 from orca_sweep.config import TrialConfig, digest
 from orca_sweep.errors import BusyError, InputError, StorageError
-from orca_sweep.results import FINAL_STATUSES, append_planned, read_row, write_manifest
+from orca_sweep.results import (
+    FINAL_STATUSES,
+    append_planned,
+    find_earlier_trials,
+    read_row,
+    write_manifest,
+)
 from orca_sweep.space import Plan, PlannedTrial, Range
 from orca_sweep.space.prefixes import first_work, shared_prefixes, without_schedule
 from orca_sweep.store import Store
@@ -135,7 +141,7 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
 
 
 def _run(plan: Plan, setup: Setup, watch: Watch, dashboard: str | None, start: float) -> Outcome:
-    write_manifest(setup.out, manifest(plan, setup))
+    write_manifest(setup.out, {**manifest(plan, setup), "earlier": find_earlier_trials(setup.out, plan)})
     prefixes = shared_prefixes(plan.trials)
     agenda = _agenda(plan, setup, watch, prefixes)
     n_done = len(agenda.known) - agenda.n_left
@@ -149,7 +155,7 @@ def _run(plan: Plan, setup: Setup, watch: Watch, dashboard: str | None, start: f
 
 def _agenda(plan: Plan, setup: Setup, watch: Watch, prefixes: Prefixes) -> Agenda:
     def planned(trials: Sequence[PlannedTrial]) -> None:
-        append_planned(setup.out, map(_entry, trials))
+        append_planned(setup.out, (trial.entry() for trial in trials))
         watch("planned", {"n_new": len(trials)})
 
     def shared(config: TrialConfig) -> dict[str, str]:
@@ -197,17 +203,7 @@ def manifest(plan: Plan, setup: Setup) -> dict[str, Any]:
             }
             for c in plan.tuned
         ],
-        "trials": list(map(_entry, plan.trials)),
-    }
-
-
-def _entry(trial: PlannedTrial) -> dict[str, Any]:
-    return {
-        "trial_id": trial.trial_id,
-        "cell_id": trial.cell_id,
-        "seed": trial.seed,
-        "role": trial.role,
-        "config": trial.config.flat(),
+        "trials": [trial.entry() for trial in plan.trials],
     }
 
 

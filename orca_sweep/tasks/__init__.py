@@ -1,5 +1,7 @@
 """Tasks: target problems as records. A task is data, three splits, a loss, a metric and a recipe."""
 
+from pathlib import Path
+
 from orca_sweep.declaration import is_task_text, parse_task
 from orca_sweep.errors import InputError
 from orca_sweep.registry import Registry
@@ -16,6 +18,7 @@ __all__ = [
     "find_declared_task_problems",
     "find_task",
     "missing_files",
+    "own_files",
     "task_data",
     "unavailable",
 ]
@@ -41,6 +44,13 @@ def find_task(name: str) -> Task:
     raise InputError(
         f"{TASKS.unknown(name)} Or openml:<id>, or data of your own: {{path, kind, sample_shape, output_shape}}."
     )
+
+
+def own_files(name: str) -> list[Path]:
+    """Returns the files of a task that the user declares, those beside it too; none for every other task."""
+    if name in TASKS or not is_task_text(name):
+        return []
+    return [Path(file.path) for file in find_task(name).files]
 
 
 def canonical_task(name: str) -> str:

@@ -1,5 +1,6 @@
 """One ORCA run: from dotted settings to its config, and from its config to its record. No ray here."""
 
+from orca_sweep.trial.identity import check_contents
 from orca_sweep.trial.importing import load_imports
 from orca_sweep.trial.resolving import (
     describe_proxies,
@@ -15,6 +16,7 @@ from orca_sweep.trial.running import CHECKPOINT, drop_checkpoint, keep_pretraini
 __all__ = [
     "CHECKPOINT",
     "describe_proxies",
+    "check_contents",
     "drop_checkpoint",
     "find_body_problems",
     "find_task_problems",

@@ -11,13 +11,16 @@ from pathlib import Path
 from orca_sweep.errors import InputError, is_of_users_code
 
 
-def load_imports(imports: Iterable[str]) -> None:
+def load_imports(imports: Iterable[str]) -> str | None:
     """Imports the user's modules and files, each once per process, so that their records are known.
+
+    Returns:
+        The SHA-256 of their source (``imports_digest``).
 
     Raises:
         InputError: naming the import that failed and why.
     """
-    problems = []
+    imports, problems = tuple(imports), []
     for name in imports:
         try:
             _import_file(name) if name.endswith(".py") else import_module(name)
@@ -27,6 +30,7 @@ def load_imports(imports: Iterable[str]) -> None:
             problems.append(f"imports: {name!r} cannot be imported: {_words(error)}. Correct it, or leave it out.")
     if problems:
         raise InputError(problems)
+    return imports_digest(imports)
 
 
 def _words(error: BaseException) -> str:
@@ -37,11 +41,30 @@ def _words(error: BaseException) -> str:
 
 def code_digest(imports: Iterable[str]) -> str:
     """Returns the SHA-256 of this program's source, and of the modules and files that a space imports."""
-    digest = hashlib.sha256(_own_digest().encode())
-    for name in imports:
-        spec = None if name.endswith(".py") else find_spec(name)
-        path = Path(name) if spec is None else Path(spec.origin or "")
-        digest.update(path.read_bytes() if path.is_file() else name.encode())
+    return hashlib.sha256(f"{_own_digest()}{imports_digest(imports)}".encode()).hexdigest()
+
+
+def imports_digest(imports: Iterable[str]) -> str | None:
+    """Returns the SHA-256 of the modules and files that a space imports, wherever they lie; None if it imports nothing.
+
+    A package counts with all its modules. What the code imports in turn does not count.
+    """
+    digests = [_source_digest(name) for name in imports]
+    return hashlib.sha256("".join(digests).encode()).hexdigest() if digests else None
+
+
+def _source_digest(name: str) -> str:
+    """The hash of a file's or module's source; of its name, if it has none that can be read."""
+    if name.endswith(".py"):
+        paths = [Path(name)]
+    else:
+        spec = find_spec(name)
+        folders = [] if spec is None else [Path(folder) for folder in spec.submodule_search_locations or ()]
+        paths = sorted(path for folder in folders for path in folder.rglob("*.py"))
+        paths = paths or ([Path(spec.origin)] if spec is not None and spec.origin else [])
+    digest = hashlib.sha256(b"" if name.endswith(".py") else f"{name}\n".encode())
+    for path in paths:
+        digest.update(hashlib.sha256(path.read_bytes() if path.is_file() else name.encode()).digest())
     return digest.hexdigest()
 
 

@@ -24,15 +24,17 @@ from orca_sweep.config import (
     explain,
 )
 from orca_sweep.data import missing_packages
+from orca_sweep.data.contents import Contents
 from orca_sweep.errors import InputError
 from orca_sweep.objectives import OBJECTIVES
 from orca_sweep.proxies import describe_proxy, find_proxy, unavailable_proxy
 from orca_sweep.tasks import Task, find_declared_task_problems, find_task, unavailable
 from orca_sweep.trial.canonical import OBJECTIVE_SETTINGS, PROXY_SETTINGS, canonical_settings, known_task
+from orca_sweep.trial.identity import fill_content
 from orca_sweep.trial.sources import canonical_sources, has_predictor_weights, unvaried
 
 
-def resolve(settings: Mapping[str, Any]) -> TrialConfig:
+def resolve(settings: Mapping[str, Any], contents: Contents | None = None) -> TrialConfig:
     """Returns the whole, checked config of dotted settings.
 
     What the settings leave open comes from the task's recipe, then from the fields' defaults. Settings
@@ -47,7 +49,12 @@ def resolve(settings: Mapping[str, Any]) -> TrialConfig:
     - fields that the objective does not use;
     - ``seed_varies: everything``, if split and pre-training are fixed.
 
-    Folders of bodies and proxies become absolute, since workers run in another folder.
+    Folders of bodies and proxies become absolute, since workers run in another folder. The user's own files are hashed:
+    ids depend on what they hold, not on where they lie.
+
+    Args:
+        settings: dotted names and values.
+        contents: hashes of the user's own files; None looks at every file again.
 
     Raises:
         InputError: with every mistake; each starts with the dotted name of the field.
@@ -67,7 +74,7 @@ def resolve(settings: Mapping[str, Any]) -> TrialConfig:
     problems += [] if problems else _contradictions(config)
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
-    return canonical_sources(config)
+    return fill_content(canonical_sources(config), contents or Contents())
 
 
 def _task_text(value: Mapping[str, Any]) -> object:

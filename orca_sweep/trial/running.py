@@ -18,7 +18,16 @@ from orca_sweep.bodies import find_body, find_rung
 from orca_sweep.bodies.preprocessing import body_scaling
 from orca_sweep.config import BodyConfig, Source, TrialConfig, canonical_json
 from orca_sweep.data import fingerprint
-from orca_sweep.errors import BusyError, DivergedError, OrcaSweepError, TimeLimitError, is_of_users_code, out_of_memory
+from orca_sweep.data.contents import Contents
+from orca_sweep.errors import (
+    BusyError,
+    DataError,
+    DivergedError,
+    OrcaSweepError,
+    TimeLimitError,
+    is_of_users_code,
+    out_of_memory,
+)
 from orca_sweep.meter import Meter
 from orca_sweep.proxies import Noise, ProxyData, Treatment, draw_samples, find_proxy, scaling_of
 from orca_sweep.results import FINAL_STATUSES, Status, finite, now, write_record
@@ -26,6 +35,7 @@ from orca_sweep.space.prefixes import without_schedule
 from orca_sweep.space.records import Checkpoints
 from orca_sweep.store import made_with, numeric_versions
 from orca_sweep.tasks import TaskData, find_task, task_data
+from orca_sweep.trial.identity import find_changes
 from orca_sweep.trial.importing import code_digest, load_imports
 from orca_sweep.trial.resolving import pretrained_name
 
@@ -93,6 +103,9 @@ def run_trial(
     home = folder / "trials" / config.trial_id
     try:
         load_imports(imports)
+        changes = find_changes(config, imports, Contents())
+        if changes:
+            raise DataError("\n".join(changes))
         task = find_task(config.task)
         record.row |= {"metric": task.metric, "dims": task.dims, "code_sha256": code_digest(imports)}
         _run(config, home, place, data_root, report, snapshot_epochs, prefix_epochs, record, passed, checkpoints)
@@ -260,7 +273,7 @@ def _finetune_inputs(config: TrialConfig, data: TaskData, body: Any, model: Any,
     return {
         **place.key_part(),
         "seed": seeds["finetune-order"] if are_one else seeds,
-        "task": [data.task.name, data.task.loss, dict(data.task.loss_settings), data.task.metric],
+        "task": [config.hashed()["task"], data.task.loss, dict(data.task.loss_settings), data.task.metric],
         "augment": config.data.augment,
         "precision": precision_of(config.finetune.precision, place.device),
         "data": data.fingerprint,

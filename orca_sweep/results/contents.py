@@ -1,0 +1,134 @@
+"""Results belong to the data that they came from: contents that differ are told apart, in tables and before a launch."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from orca_sweep.config import CONTENT_OF, CONTENTS
+from orca_sweep.data.contents import SHOWN
+from orca_sweep.declaration import without_folder
+from orca_sweep.errors import InputError
+from orca_sweep.results.records import read_manifest, record_path
+from orca_sweep.space import Plan
+
+LABEL = re.compile(rf" \[(?:content|code) (?:[0-9a-f]{{{SHOWN}}}|not known)\]")
+CODE = "content.code"
+NOUNS = {"content.task": "task", "content.proxy": "proxy", "content.body": "body", CODE: "code"}
+Config = Mapping[str, Any]
+
+
+def label_contents(plans: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """Names tasks, proxies and bodies in the rows of a table so that no name stands for two contents.
+
+    A name that stands for one content stays as it is; one file in two folders gets one name. Where a name stands for
+    several contents, each has its hash behind it: 'mine.npz [content 1a2b3c4d]'. Code that differs is told by the task.
+
+    Args:
+        plans: dotted settings of each row; changed in place.
+
+    Returns:
+        The names that each task's own name was replaced by.
+    """
+    before = [LABEL.sub("", str(plan["task"])) for plan in plans]
+    for content, column in CONTENT_OF.items():
+        _label(plans, column, content, "content")
+    _label(plans, "task", CODE, "code")
+    renamed: dict[str, list[str]] = {}
+    for name, plan in zip(before, plans, strict=True):
+        names = renamed.setdefault(name, [])
+        if plan["task"] not in names:
+            names.append(plan["task"])
+    return renamed
+
+
+def _label(plans: Sequence[dict[str, Any]], column: str, content: str, word: str) -> None:
+    is_data = content != CODE
+    first: dict[Any, str] = {}
+    contents: dict[str, dict[str | None, None]] = {}
+    for plan in plans:
+        name, digest = str(plan[column]), plan.get(content)
+        if is_data:
+            name = LABEL.sub("", name)
+            if digest is not None:
+                name = first.setdefault((without_folder(name), digest), name)
+            plan[column] = name
+        contents.setdefault(name, {})[digest] = None
+    for plan in plans:
+        if len(contents[plan[column]]) > 1:
+            digest = plan.get(content)
+            plan[column] += f" [{word} {digest[:SHOWN] if digest else 'not known'}]"
+
+
+def find_earlier_trials(folder: Path, plan: Plan) -> list[Mapping[str, Any]]:
+    """Returns the trials of a sweep folder whose data or code have another content now, and that have a record.
+
+    They stay in the sweep's tables beside the trials of the new content.
+
+    Args:
+        folder: the sweep folder; one that holds no sweep that can be read has no such trials.
+        plan: what is to run there now.
+    """
+    try:
+        manifest = read_manifest(folder)
+    except InputError:  # the launch tells of what is damaged
+        manifest = None
+    if manifest is None:
+        return []
+    ids, configs = {trial.trial_id for trial in plan.trials}, _configs_of(plan)
+    now, known = _current_contents(configs), set(map(_settings_of, configs))
+    return [
+        {name: value for name, value in trial.items() if name != "on_the_way"}
+        for trial in (*manifest["trials"], *manifest.get("earlier", ()))
+        if trial["trial_id"] not in ids
+        and any(True for _ in _changes(trial["config"], now))
+        and (trial.get("on_the_way") or trial.get("role") == "search" or _settings_of(trial["config"]) in known)
+        and record_path(folder, trial["trial_id"]).exists()
+    ]
+
+
+def describe_changes(folder: Path, plan: Plan) -> list[str]:
+    """Returns a line for each file and each code whose content has changed since trials of a sweep folder were run."""
+    earlier = find_earlier_trials(folder, plan)
+    now = _current_contents(_configs_of(plan)) if earlier else {}
+    counts: dict[tuple[str, str, str, str], int] = {}
+    for trial in earlier:
+        for change in _changes(trial["config"], now):
+            counts[change] = counts.get(change, 0) + 1
+    return [
+        f"{NOUNS[content]} {name}: its content has changed since {n} trials of this sweep were run"
+        f" ({old[:SHOWN]} then, {new[:SHOWN]} now). They keep their rows, as cells of their own; the new content is run."
+        for (content, name, old, new), n in counts.items()
+    ]
+
+
+def _configs_of(plan: Plan) -> list[Config]:
+    return [config.flat() for config in (*plan.cells, *(c for cell in plan.tuned for c in cell.candidates))]
+
+
+def _current_contents(configs: Iterable[Config]) -> dict[tuple[str, str], str]:
+    contents: dict[tuple[str, str], str] = {}
+    for config in configs:
+        for content in CONTENTS:
+            if config.get(content) is not None:
+                contents[content, _name_in(config, content)] = config[content]
+    return contents
+
+
+def _name_in(config: Config, content: str) -> str:
+    return str(config[CONTENT_OF[content]]) if content in CONTENT_OF else "that the space imports"
+
+
+def _changes(config: Config, now: Mapping[tuple[str, str], str]) -> Iterator[tuple[str, str, str, str]]:
+    """What of an earlier trial has another content now: the field, the name, the content then and now."""
+    for content in CONTENTS:
+        old, name = config.get(content), _name_in(config, content)
+        new = now.get((content, name))
+        if old is not None and new is not None and old != new:
+            yield content, name, str(old), new
+
+
+def _settings_of(config: Config) -> tuple[tuple[str, str], ...]:
+    """All settings but the seed and the contents."""
+    left = {"seed", *CONTENTS}
+    return tuple(sorted((path, repr(value)) for path, value in config.items() if path not in left))
