@@ -15,8 +15,8 @@ from orca_sweep.trial.running import CHECKPOINT, drop_checkpoint, keep_pretraini
 
 __all__ = [
     "CHECKPOINT",
-    "describe_proxies",
     "check_contents",
+    "describe_proxies",
     "drop_checkpoint",
     "find_body_problems",
     "find_task_problems",
