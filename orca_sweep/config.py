@@ -296,7 +296,7 @@ class TrialConfig(_Part):
             if flat[content] is None:
                 del flat[content]
             elif content in CONTENT_OF:
-                flat[CONTENT_OF[content]] = declaration.without_folder(flat[CONTENT_OF[content]])
+                flat[CONTENT_OF[content]] = declaration.without_path(flat[CONTENT_OF[content]])
         return flat
 
     @property

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -361,24 +361,33 @@ def _share(key: str, value: object) -> float:
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 
 
-def without_folder(name: str) -> str:
+def without_path(name: str) -> str:
     """Returns a task, proxy or body of the user's own without where its files lie and what they are called.
 
     What decides how they are read stays: the ending and all settings.
     """
+    return _with_paths(name, _ending)
+
+
+def without_folder(name: str) -> str:
+    """Returns a task, proxy or body of the user's own with its files' names alone, whatever folder they lie in."""
+    return _with_paths(name, lambda path: Path(path).name)
+
+
+def _with_paths(name: str, change: Callable[[str], str]) -> str:
     if name.startswith(SHUFFLED):
-        return SHUFFLED + without_folder(name.removeprefix(SHUFFLED))
+        return SHUFFLED + _with_paths(name.removeprefix(SHUFFLED), change)
     if is_task_text(name):
         task = parse_task(name)
-        return replace(task, path=_ending(task.path), test=None if task.test is None else _ending(task.test)).text
+        return replace(task, path=change(task.path), test=None if task.test is None else change(task.test)).text
     proxy = parse(name)
     if proxy is not None:
-        return replace(proxy, path=_ending(proxy.path)).text
-    return _ending("") if name.startswith("/") else name
+        return replace(proxy, path=change(proxy.path)).text
+    return change(name) if name.startswith("/") else name
 
 
 def _ending(path: str) -> str:
-    """``*`` and a file's ending, in small letters: '*.csv.gz'."""
+    """``*`` and a file's ending, in small letters: '*.csv.gz'; a folder has none."""
     suffixes = Path(path).suffixes[-2:]
     kept = suffixes if suffixes and suffixes[-1].lower() in PACKED else suffixes[-1:]
     return "*" + "".join(kept).lower()

@@ -7,7 +7,7 @@ from typing import Any
 
 from orca_sweep.config import CONTENT_OF, CONTENTS
 from orca_sweep.data.contents import SHOWN
-from orca_sweep.declaration import without_folder
+from orca_sweep.declaration import without_folder, without_path
 from orca_sweep.errors import InputError
 from orca_sweep.results.records import read_manifest, record_path
 from orca_sweep.space import Plan
@@ -51,7 +51,7 @@ def _label(plans: Sequence[dict[str, Any]], column: str, content: str, word: str
         if is_data:
             name = LABEL.sub("", name)
             if digest is not None:
-                name = first.setdefault((without_folder(name), digest), name)
+                name = first.setdefault((without_path(name), digest), name)
             plan[column] = name
         contents.setdefault(name, {})[digest] = None
     for plan in plans:
@@ -106,29 +106,31 @@ def _configs_of(plan: Plan) -> list[Config]:
     return [config.flat() for config in (*plan.cells, *(c for cell in plan.tuned for c in cell.candidates))]
 
 
-def _current_contents(configs: Iterable[Config]) -> dict[tuple[str, str], str]:
-    contents: dict[tuple[str, str], str] = {}
+def _current_contents(configs: Iterable[Config]) -> dict[tuple[str, str], list[str]]:
+    contents: dict[tuple[str, str], list[str]] = {}
     for config in configs:
         for content in CONTENTS:
             if config.get(content) is not None:
-                contents[content, _name_in(config, content)] = config[content]
+                contents.setdefault((content, _name_in(config, content)), []).append(config[content])
     return contents
 
 
 def _name_in(config: Config, content: str) -> str:
-    return str(config[CONTENT_OF[content]]) if content in CONTENT_OF else "that the space imports"
+    """What a content is known by to people, in whatever folder it lies."""
+    return without_folder(str(config[CONTENT_OF[content]])) if content in CONTENT_OF else "that the space imports"
 
 
-def _changes(config: Config, now: Mapping[tuple[str, str], str]) -> Iterator[tuple[str, str, str, str]]:
+def _changes(config: Config, now: Mapping[tuple[str, str], Sequence[str]]) -> Iterator[tuple[str, str, str, str]]:
     """What of an earlier trial has another content now: the field, the name, the content then and now."""
     for content in CONTENTS:
         old, name = config.get(content), _name_in(config, content)
-        new = now.get((content, name))
-        if old is not None and new is not None and old != new:
-            yield content, name, str(old), new
+        new = now.get((content, name), ())
+        if old is not None and new and old not in new:
+            yield content, name, str(old), new[0]
 
 
 def _settings_of(config: Config) -> tuple[tuple[str, str], ...]:
-    """All settings but the seed and the contents."""
+    """All settings but the seed, the contents, and the folders that files lie in."""
     left = {"seed", *CONTENTS}
-    return tuple(sorted((path, repr(value)) for path, value in config.items() if path not in left))
+    names = {path: without_folder(str(config[path])) for path in CONTENT_OF.values()}
+    return tuple(sorted((path, repr(value)) for path, value in {**config, **names}.items() if path not in left))
