@@ -41,6 +41,8 @@ EMBEDDER = {
     "embedder.proxy_samples": "proxy samples",
 }
 BODY = {"body.name": "body", "body.pretrain_fraction": "share of its pre-training corpus seen"}
+CONTENT_OF = {"task": "content.task", "proxy": "content.proxy", "body.name": "content.body"}
+DIGITS = 12
 OFF = {
     "finetune.accumulation": "1",
     "finetune.betas": "0.9, 0.999",
@@ -193,9 +195,24 @@ def _data(said: _Said) -> Iterable[str]:
         yield f"The run seed drew what seed_varies says ({some(drawn)}); all is every draw of the run, but not the split."
     elif seeds:
         yield f"The split was fixed by data.split_seed {some(seeds)}, which is not the run seed."
+    named = {column: _contents(said, column, content) for column, content in CONTENT_OF.items()}
+    own = "; ".join(
+        f"{noun} {text}" for noun, text in zip(("task", "proxy", "body"), named.values(), strict=True) if text
+    )
+    yield f"Own files, by the first {DIGITS} digits of the SHA-256 of their content: {own}." if own else ""
+    code = [text[:DIGITS] for text in said.among("content.code", said.trials)]
+    yield f"Own code that the space imports: SHA-256 {some(code)}." if code else ""
     used = {task: said.among("data_sha256", rows) for task, rows in said.trials.groupby("task", sort=False)}
     several = [str(task) for task, hashes in used.items() if len(hashes) > 1]
     yield f"Not all trials of {listed(several)} had the same data: their data_sha256 differ." if several else ""
+
+
+def _contents(said: _Said, column: str, content: str) -> str:
+    """'mine.npz 0f3a..., other.npz 77b2...': what each name of a column stands for, where the files are the user's own."""
+    if content not in said.trials or column not in said.trials:
+        return ""
+    digests = {str(name): said.among(content, rows) for name, rows in said.trials.groupby(column, sort=False)}
+    return ", ".join(f"{name} {some([text[:DIGITS] for text in texts])}" for name, texts in digests.items() if texts)
 
 
 def _sizes(said: _Said, rows: "pd.DataFrame") -> str:

@@ -14,7 +14,7 @@ from orca_sweep import __version__
 from orca_sweep.config import CONTENTS, LATER, canonical_json, digest, knobs
 from orca_sweep.errors import InputError
 from orca_sweep.results.columns import EPOCH_COLUMNS, STAGE_COLUMNS, TABLE_SCHEMA, Column, trial_columns
-from orca_sweep.results.contents import LABEL, label_contents
+from orca_sweep.results.contents import LABEL, label_contents, split_mixed_cells, without_split
 from orca_sweep.results.custody import reveals
 from orca_sweep.results.records import ROLE, error_path, manifest_of, read_record, record_path, unsealed, write_json
 from orca_sweep.results.tables import NO_RECORD, TABLES, Results, as_results, read_about, read_table
@@ -80,6 +80,7 @@ def collect(sources: Iterable[Path], out: Path) -> Results:
             stages.add(trial_id, record.get("stages", ()))
     about = _about([_with_labels(part, renamed) for source in found for part in source.abouts])
     whole_rows = [{**rows[trial_id], **plan} for (trial_id, _, _), plan in plans.items()]
+    split_mixed_cells(whole_rows)
     (out / STAMPS).unlink(missing_ok=True)
     order = list(stamps)
     made = {
@@ -224,6 +225,7 @@ class _Tables(_Source):
     def uses(self) -> Iterator[tuple[Use, Mapping[str, Any]]]:
         planned = ("space", "cell_id", *(name for name in knobs() if name not in LATER), *CONTENTS)
         for row in self.trials:
+            row = {**row, "cell_id": without_split(row["cell_id"])}
             use = (row["trial_id"], row["cell_id"], row.get("role") or ROLE)
             later = {name: LATER[name] if row.get(name) is None else row[name] for name in LATER}
             yield use, {**{name: row[name] for name in planned if name in row}, **later, "role": use[2]}

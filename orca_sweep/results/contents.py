@@ -13,6 +13,7 @@ from orca_sweep.results.records import read_manifest, record_path
 from orca_sweep.space import Plan
 
 LABEL = re.compile(rf" \[(?:content|code) (?:[0-9a-f]{{{SHOWN}}}|not known)\]")
+SPLIT = re.compile(rf"-[0-9a-f]{{{SHOWN}}}(?=-aa$|-|$)")
 CODE = "content.code"
 NOUNS = {"content.task": "task", "content.proxy": "proxy", "content.body": "body", CODE: "code"}
 Config = Mapping[str, Any]
@@ -58,6 +59,53 @@ def _label(plans: Sequence[dict[str, Any]], column: str, content: str, word: str
         if len(contents[plan[column]]) > 1:
             digest = plan.get(content)
             plan[column] += f" [{word} {digest[:SHOWN] if digest else 'not known'}]"
+
+
+MEASURED = (("data_sha256", "task", ("data-split", "everything")), ("proxy_sha256", "proxy", ()))
+"""Hashes of data as they were loaded, what they are of, and the levels of ``seed_varies`` at which seeds differ in them."""
+MACHINE = ("host", "device", "n_threads", "versions")
+
+
+def split_mixed_cells(rows: Sequence[dict[str, Any]]) -> None:
+    """Splits cells whose trials loaded different data under one name, as by a file exchanged below ``--data``.
+
+    Data that are computed may differ in their last bits between machines. Where one machine loaded different data for one
+    cell, the content did change: each content is a task, or proxy, and a cell of its own then. A trial that loaded nothing
+    counts as the newest.
+
+    Args:
+        rows: whole rows of the trials table; changed in place.
+    """
+    for column, name, free in MEASURED:
+        changed = _changed_names(rows, column, name, free)
+        newest: dict[str, tuple[str, str]] = {}
+        for row in rows:
+            if row[name] in changed and row.get(column):
+                newest[row["cell_id"]] = max(newest.get(row["cell_id"], ("", "")), (str(row["ended_at"]), row[column]))
+        for row in rows:
+            digest = row.get(column) or newest.get(row["cell_id"], ("", None))[1]
+            if row[name] in changed and digest:
+                row |= _content_of_its_own(row, name, digest[:SHOWN])
+
+
+def _changed_names(rows: Iterable[Mapping[str, Any]], column: str, name: str, free: Sequence[str]) -> set[str]:
+    """The tasks or proxies for which one machine loaded different data in one cell."""
+    loaded: dict[tuple[Any, ...], set[str]] = {}
+    for row in rows:
+        if row.get(column) and row.get("seed_varies") not in free:
+            key = (row[name], row["cell_id"], *(row.get(part) for part in MACHINE))
+            loaded.setdefault(key, set()).add(row[column])
+    return {key[0] for key, digests in loaded.items() if len(digests) > 1}
+
+
+def _content_of_its_own(row: Mapping[str, Any], name: str, digest: str) -> dict[str, str]:
+    cell, mark, _ = row["cell_id"].partition("-aa")
+    return {name: f"{row[name]} [content {digest}]", "cell_id": f"{cell}-{digest}{mark}"}
+
+
+def without_split(cell_id: str) -> str:
+    """Returns the id that a cell had before ``split_mixed_cells``."""
+    return SPLIT.sub("", cell_id)
 
 
 def find_earlier_trials(folder: Path, plan: Plan) -> list[Mapping[str, Any]]:

@@ -59,8 +59,7 @@ def resolve(settings: Mapping[str, Any], contents: Contents | None = None) -> Tr
     Raises:
         InputError: with every mistake; each starts with the dotted name of the field.
     """
-    if isinstance(settings.get("task"), Mapping):
-        settings = {**settings, "task": _task_text(settings["task"])}
+    settings = {**settings, **_declared_texts(settings)}
     problems = _unknown_names(settings)
     task = known_task(settings)
     whole = {**(task.recipe if task else {}), **settings}
@@ -77,11 +76,17 @@ def resolve(settings: Mapping[str, Any], contents: Contents | None = None) -> Tr
     return fill_content(canonical_sources(config), contents or Contents())
 
 
-def _task_text(value: Mapping[str, Any]) -> object:
-    try:
-        return declaration.task_as_text(value)
-    except ValueError as error:
-        raise InputError(f"task = {value!r}: {error}.") from None
+def _declared_texts(settings: Mapping[str, Any]) -> dict[str, object]:
+    """The task and the proxy as texts where mappings declare them."""
+    texts: dict[str, object] = {}
+    for path, as_text in (("task", declaration.task_as_text), ("proxy", declaration.as_text)):
+        value = settings.get(path)
+        if isinstance(value, Mapping):
+            try:
+                texts[path] = as_text(value)
+            except ValueError as error:
+                raise InputError(f"{path} = {value!r}: {error}.") from None
+    return texts
 
 
 def _mistakes(error: ValidationError, task_known: bool) -> list[str]:
