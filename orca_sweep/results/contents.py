@@ -31,7 +31,8 @@ def label_contents(plans: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     Returns:
         The names that each task's own name was replaced by.
     """
-    before = [LABEL.sub("", str(plan["task"])) for plan in plans]
+    plans = [plan for plan in plans if plan.get("task") is not None]
+    before = [LABEL.sub("", plan["task"]) for plan in plans]
     for content, column in CONTENT_OF.items():
         _label(plans, column, content, "content")
     _label(plans, "task", CODE, "code")
@@ -45,10 +46,11 @@ def label_contents(plans: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
 
 def _label(plans: Sequence[dict[str, Any]], column: str, content: str, word: str) -> None:
     is_data = content != CODE
+    plans = [plan for plan in plans if plan.get(column) is not None]
     first: dict[Any, str] = {}
     contents: dict[str, dict[str | None, None]] = {}
     for plan in plans:
-        name, digest = str(plan[column]), plan.get(content)
+        name, digest = plan[column], plan.get(content)
         if is_data:
             name = LABEL.sub("", name)
             if digest is not None:
@@ -80,11 +82,11 @@ def split_mixed_cells(rows: Sequence[dict[str, Any]]) -> None:
         changed = _changed_names(rows, column, name, free)
         newest: dict[str, tuple[str, str]] = {}
         for row in rows:
-            if row[name] in changed and row.get(column):
+            if row.get(name) in changed and row.get(column):
                 newest[row["cell_id"]] = max(newest.get(row["cell_id"], ("", "")), (str(row["ended_at"]), row[column]))
         for row in rows:
             digest = row.get(column) or newest.get(row["cell_id"], ("", None))[1]
-            if row[name] in changed and digest:
+            if row.get(name) in changed and digest:
                 row |= _content_of_its_own(row, name, digest[:SHOWN])
 
 
@@ -92,7 +94,7 @@ def _changed_names(rows: Iterable[Mapping[str, Any]], column: str, name: str, fr
     """The tasks or proxies for which one machine loaded different data in one cell."""
     loaded: dict[tuple[Any, ...], set[str]] = {}
     for row in rows:
-        if row.get(column) and row.get("seed_varies") not in free:
+        if row.get(column) and row.get(name) and row.get("seed_varies") not in free:
             key = (row[name], row["cell_id"], *(row.get(part) for part in MACHINE))
             loaded.setdefault(key, set()).add(row[column])
     return {key[0] for key, digests in loaded.items() if len(digests) > 1}
@@ -165,7 +167,7 @@ def _current_contents(configs: Iterable[Config]) -> dict[tuple[str, str], list[s
 
 def _name_in(config: Config, content: str) -> str:
     """What a content is known by to people, in whatever folder it lies."""
-    return without_folder(str(config[CONTENT_OF[content]])) if content in CONTENT_OF else "that the space imports"
+    return without_folder(str(config.get(CONTENT_OF[content]))) if content in CONTENT_OF else "that the space imports"
 
 
 def _changes(config: Config, now: Mapping[tuple[str, str], Sequence[str]]) -> Iterator[tuple[str, str, str, str]]:
@@ -180,5 +182,5 @@ def _changes(config: Config, now: Mapping[tuple[str, str], Sequence[str]]) -> It
 def _settings_of(config: Config) -> tuple[tuple[str, str], ...]:
     """All settings but the seed, the contents, and the folders that files lie in."""
     left = {"seed", *CONTENTS}
-    names = {path: without_folder(str(config[path])) for path in CONTENT_OF.values()}
+    names = {path: without_folder(str(config[path])) for path in CONTENT_OF.values() if path in config}
     return tuple(sorted((path, repr(value)) for path, value in {**config, **names}.items() if path not in left))
