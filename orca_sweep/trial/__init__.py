@@ -2,6 +2,7 @@
 
 from orca_sweep.trial.importing import load_imports
 from orca_sweep.trial.resolving import (
+    describe_inputs,
     describe_proxies,
     find_body_problems,
     find_task_problems,
@@ -14,6 +15,7 @@ from orca_sweep.trial.running import CHECKPOINT, drop_checkpoint, keep_pretraini
 
 __all__ = [
     "CHECKPOINT",
+    "describe_inputs",
     "describe_proxies",
     "drop_checkpoint",
     "find_body_problems",

@@ -16,7 +16,7 @@ import numpy as np
 from orca_sweep import __version__
 from orca_sweep.bodies import find_body, find_rung
 from orca_sweep.bodies.preprocessing import body_scaling
-from orca_sweep.config import BodyConfig, Source, TrialConfig, canonical_json
+from orca_sweep.config import BodyConfig, Normalise, Source, TrialConfig, canonical_json
 from orca_sweep.data import fingerprint
 from orca_sweep.errors import BusyError, DivergedError, OrcaSweepError, TimeLimitError, is_of_users_code, out_of_memory
 from orca_sweep.meter import Meter
@@ -196,9 +196,11 @@ def _run(
     config = config.as_run()
     meter = record.meter
     with meter.stage("data"):
-        data = _task_data(config.task, data_root, config.data.split_seed, config.data.n_train)
+        part = config.data
+        data = _task_data(config.task, data_root, part.split_seed, part.n_train, part.normalise)
     parts = (("train", data.train), ("val", data.val), ("test", data.test))
     record.row |= {**{f"n_{name}": part.n_wholes for name, part in parts}, "data_sha256": data.fingerprint}
+    record.row["normalised"] = data.input_scale
 
     with meter.stage("body") as phases:
         body, seconds, reused = stages.pretrain_body(find_body(config.body.name), config.body, place, report)
@@ -272,9 +274,11 @@ def _finetune_inputs(config: TrialConfig, data: TaskData, body: Any, model: Any,
 
 
 @lru_cache(maxsize=2)
-def _task_data(name: str, data_root: Path, split_seed: int, n_train: int | None) -> TaskData:
+def _task_data(
+    name: str, data_root: Path, split_seed: int, n_train: int | None, normalise: Normalise | None
+) -> TaskData:
     """Task data is the same for every trial of a task: a reused worker loads it once."""
-    return task_data(find_task(name), data_root, split_seed, n_train)
+    return task_data(find_task(name), data_root, split_seed, n_train, normalise)
 
 
 def _train_embedder(
