@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from orca_sweep.config import Normalise
 from orca_sweep.data import (
     Array,
     Conversion,
@@ -30,7 +31,6 @@ from orca_sweep.data import (
     missing_packages,
     subsample,
 )
-from orca_sweep.config import Normalise
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.pointers import pointer_problem
 from orca_sweep.registry import hint
@@ -383,7 +383,8 @@ def _with_scaled_targets(
     if how == "none":
         return parts, None
     if how != "as-inputs":
-        return parts, (point_statistics if how == "pointwise" else channel_statistics)(parts[0].y)
+        mean, std = (point_statistics if how == "pointwise" else channel_statistics)(parts[0].y)
+        return parts, (mean.astype(np.float32), std.astype(np.float32))
     scale = input_scale
     if scale.how != task.normalise_inputs:  # the unit of the metric does not follow data.normalise
         scale = scale_of_inputs(parts[0].x, task.normalise_inputs, f"task {task.name!r}, inputs")

@@ -173,10 +173,8 @@ def scale_of_inputs(train: Array, how: Normalise, where: str) -> InputScale:
     Cost: one pass over training, two for ``pointwise``; about four million numbers for ``none``.
     """
     moments = measure_channels(train, LOOKED_NUMBERS if how == "none" else None)
-    over = f"over {'all ' if moments.n_samples == len(train) else ''}{moments.n_samples}"
-    over += f" training samples: {moments.text}" if moments.n_samples == len(train) else (
-        f" of {len(train)} training samples: {moments.text}"
-    )  # fmt: skip
+    n_measured = "all" if moments.n_samples == len(train) else f"{moments.n_samples} of"
+    over = f"over {n_measured} {len(train)} training samples: {moments.text}"
     if how != "none" and moments.is_one_hot:
         text = f"none: one-hot inputs stay as they are (data.normalise {how}); {over}"
         return InputScale(how="none", change=None, digest="", text=text)
@@ -184,12 +182,13 @@ def scale_of_inputs(train: Array, how: Normalise, where: str) -> InputScale:
         raise DataError(f"{where}: the inputs are constant: {moments.low[0]:g} in every one of {len(train)} training"
                         " samples. There is nothing to learn from. Check the file, or the task's load function.")  # fmt: skip
     if how == "none":
-        return InputScale(how=how, change=None, digest="", text=f"none; {over}")
+        n_far = 0 if moments.is_one_hot else len(find_far_channels(moments))
+        far = f"; {n_far} of {len(moments.mean)} channels far from zero mean and unit spread" if n_far else ""
+        return InputScale(how=how, change=None, digest="", text=f"none; {over}{far}")
     if how == "sample":
         return _scale_by_sample(moments, len(train), over, where)
     if how == "pointwise":
         mean, std = point_statistics(train)
-        mean, std = mean.astype(np.float64), std.astype(np.float64)
     else:
         axes = (1, -1, *[1] * (len(train.shape) - 2))
         mean, std = moments.mean.reshape(axes), np.where(moments.is_constant, 1.0, moments.spread).reshape(axes)
@@ -239,7 +238,7 @@ def map_samples(
 
 
 def point_statistics(values: Array) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and standard deviation plus 1e-5 over samples, (1, ...) float32 each; NaN are left out.
+    """Returns mean and standard deviation plus 1e-5 over samples, (1, ...) each; NaN are left out.
 
     Cost: three passes in blocks.
     """
@@ -247,7 +246,7 @@ def point_statistics(values: Array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def channel_statistics(values: Array) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and standard deviation plus 1e-5 over samples and space, (1, C, 1 ...) float32; NaN are left out.
+    """Returns mean and standard deviation plus 1e-5 over samples and space, (1, C, 1 ...); NaN are left out.
 
     Cost: three passes in blocks.
     """
@@ -264,7 +263,7 @@ def _statistics(values: Array, axes: tuple[int, ...]) -> tuple[np.ndarray, np.nd
     n = np.maximum(total(lambda block: ~np.isnan(block)), 1)  # masked targets have gaps
     mean = total(lambda block: block) / n
     spread = np.sqrt(total(lambda block: (block - mean) ** 2) / n)
-    return mean.astype(np.float32), (spread + EPS).astype(np.float32)
+    return mean, spread + EPS
 
 
 # What float32 keeps -------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from orca_sweep import freezing
 from orca_sweep.bodies import Body, canonical_name, find_body, own_dropout
-from orca_sweep.config import EmbedderConfig, EmbedderInit, FinetuneConfig, knobs
+from orca_sweep.config import EmbedderConfig, EmbedderInit, FinetuneConfig, Normalise, knobs
 from orca_sweep.errors import InputError
 from orca_sweep.objectives import OBJECTIVES, settings_of
 from orca_sweep.proxies import canonical_proxy, find_proxy
@@ -83,7 +83,9 @@ def _canonical_normalise(flat: Mapping[str, Any]) -> dict[str, Any]:
     task, name = known_task(flat), canonical_task(flat["task"])
     if task is None:
         return {"task": name}
-    how = task.normalise_inputs if task.codes or flat.get("data.normalise") is None else flat["data.normalise"]
+    how = flat.get("data.normalise")
+    if how is None or (task.codes and how in get_args(Normalise)):
+        how = task.normalise_inputs
     return {"task": without_normalise(name), "data.normalise": how}
 
 
