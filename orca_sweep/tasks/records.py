@@ -180,7 +180,7 @@ class TaskData:
     target_mean: np.ndarray | None
     target_std: np.ndarray | None
     fingerprint: str
-    input_scale: str
+    input_scale: str = ""
     """How inputs were normalised, with the numbers that this was measured by."""
 
     @cached_property
