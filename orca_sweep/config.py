@@ -27,6 +27,7 @@ Optimizer = Literal["adamw", "adam", "sgd"]
 EmbedderInit = Literal["copied", "random", "orca-untrained"]
 ChannelCopy = Literal["cycled", "mean"]
 DensePredictorKind = Literal["released", "linear"]
+Normalise = Literal["none", "channel", "pointwise", "sample"]
 Declared = Annotated[str, BeforeValidator(declaration.as_text)]
 TaskName = Annotated[str, BeforeValidator(declaration.task_as_text)]
 MOST = 10**9
@@ -62,6 +63,13 @@ class DataConfig(_Part):
     )
     n_train: Count | None = Field(None, description="training samples kept; null keeps all that the task offers")
     augment: bool = Field(True, description="augment training samples in fine-tuning, where the task does so")
+    normalise: Normalise | None = Field(
+        None,
+        description="how the inputs that the task gives are normalised, in place of the task's own way; none = not at all;"
+        " channel = by each channel's mean and standard deviation over the training samples used; pointwise = by those of"
+        " each channel and point; sample = each sample by its own, per channel; null = the task's own: channel for your"
+        " own data, what the benchmark does for its tasks. One-hot inputs and all targets stay as they are",
+    )
 
 
 class BodyConfig(_Part):

@@ -172,9 +172,9 @@ def _run(made: Plan, folder: Path, address: str | None, data_root: Path, store: 
     from orca_sweep.results import describe_changes
     from orca_sweep.sweep import Setup
     from orca_sweep.sweep import launch as run
-    from orca_sweep.trial import describe_proxies
+    from orca_sweep.trial import describe_inputs, describe_proxies
 
-    for line in (*describe_changes(folder, made), *describe_proxies(made.cells)):
+    for line in (*describe_changes(folder, made), *describe_proxies(made.cells), *describe_inputs(made.cells)):
         console.print(line, soft_wrap=True)
     _convert_tasks(made, data_root)
     with Progress(console, made) as progress:

@@ -69,6 +69,7 @@ def check(name: TaskName, data: Root = HERE, imports: Imports = None) -> None:
     packages = missing_packages(f"task {task.name!r}", task.packages, task.extra)
     console = Console(highlight=False, markup=False)
     console.print(f"{task.name}: {task.meaning}\nsource: {task.source}; licence: {task.licence}", soft_wrap=True)
+    console.print(f"inputs: {_inputs_text(task)}", soft_wrap=True)
     for problem in packages:
         console.print(problem, soft_wrap=True)
     table, wrong = Table(box=None, header_style="bold"), 0
@@ -86,6 +87,13 @@ def check(name: TaskName, data: Root = HERE, imports: Imports = None) -> None:
                       f" orca-sweep data convert {name}", soft_wrap=True)  # fmt: skip
     if packages or wrong or lacks:
         raise typer.Exit(2)
+
+
+def _inputs_text(task: "Task") -> str:
+    given = f"as given: {task.preparation}" if task.preparation else "as the task gives them"
+    return (
+        f"{given}; data.normalise: {task.normalise_inputs} unless a space says otherwise" if not task.codes else given
+    )
 
 
 def _state(file: Any, root: Path, cannot_read: bool) -> tuple[str, str]:

@@ -112,11 +112,12 @@ def _forecast(made: Plan, folder: Path, store: str, data_root: Path, probe: bool
 def _notes(made: Plan, data: Path, folder: Path) -> list[str]:
     from orca_sweep.results import describe_changes, reveals
     from orca_sweep.space.confounds import confounds
-    from orca_sweep.trial import describe_proxies, unavailable_loggers, unavailable_parts
+    from orca_sweep.trial import describe_inputs, describe_proxies, unavailable_loggers, unavailable_parts
 
     lacks = unavailable_parts(made.cells, data.resolve())
     lacks += unavailable_loggers(logger.name for logger in made.space.loggers)
     notes = [f"Not here: {text}" for text in lacks] + describe_proxies(made.cells)
+    notes += describe_inputs(made.cells)
     if len(made.space.seeds) < 2:
         notes.append("One seed has no interval: no difference between cells can be told from noise.")
     for cell in made.cells:

@@ -89,6 +89,13 @@ TRIAL_MEASURES = (
     Column("n_train", "int64", "samples", "training samples used"),
     Column("n_val", "int64", "samples", "validation samples"),
     Column("n_test", "int64", "samples", "test samples"),
+    Column(
+        "normalised",
+        "string",
+        "",
+        "what was done to the inputs, the mean and spread of each channel that it was measured by, and how the task gives"
+        " them",
+    ),
     Column("data_s", "double", "s", "loading and splitting the task"),
     Column("body_s", "double", "s", "pre-training or loading the body"),
     Column("proxy_s", "double", "s", "proxy features"),

@@ -19,6 +19,7 @@ from orca_sweep.space.expansion import (
     candidate,
     expand,
     fraction_notes,
+    split_by_declarations,
     split_by_rules,
     tuned_cells,
     with_placebo_levels,
@@ -128,6 +129,7 @@ def make_plan(space: Space, resolve: Resolve) -> Plan:
     tuned, wrong = tuned_cells(space, found, resolve) if space.tune else ((), ())
     cells |= {cell.cell_id: cell.base for cell in tuned}
     problems += [*dict.fromkeys(split_by_rules(whole, cells.values())), *wrong]
+    problems += dict.fromkeys(split_by_declarations(whole, cells.values()))
     if problems:
         raise InputError(problems)
     aliasing = space.design.aliasing(space.factors) if space.design.aliasing else None

@@ -84,6 +84,21 @@ def split_by_rules(space: Space, cells: Iterable[TrialConfig]) -> Iterator[str]:
             )
 
 
+def split_by_declarations(space: Space, cells: Iterable[TrialConfig]) -> Iterator[str]:
+    """Cells that are one by their levels, but whose tasks were declared with different ways to normalise."""
+    if "task" not in space.factors or "data.normalise" in space.factors:
+        return
+    seen: dict[tuple[Any, ...], object] = {}
+    for flat in (cell.flat() for cell in cells):
+        levels = tuple(flat[path] for path in space.factors)
+        how = flat["data.normalise"]
+        if seen.setdefault(levels, how) != how:
+            yield (
+                f"{space.where('factors', 'task')}: levels of task are the same data, once normalised by {seen[levels]!r} and"
+                f" once by {how!r}. Leave normalise out of the declarations, and make data.normalise a factor."
+            )
+
+
 # Tuning -------------------------------------------------------------------------------------------
 
 

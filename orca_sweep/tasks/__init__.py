@@ -6,7 +6,13 @@ from orca_sweep.declaration import is_task_text, parse_task
 from orca_sweep.errors import InputError
 from orca_sweep.registry import Registry
 from orca_sweep.tasks import audio, embedded, nasbench360, pdebench, protein, tabular, vision
-from orca_sweep.tasks.declared import canonical, declared_task, find_declared_task_problems
+from orca_sweep.tasks.declared import (
+    canonical,
+    declared_task,
+    describe_raw_inputs,
+    find_declared_task_problems,
+    without_normalise,
+)
 from orca_sweep.tasks.records import Task, TaskData, alignment_labels, missing_files, task_data, unavailable
 
 __all__ = [
@@ -15,12 +21,14 @@ __all__ = [
     "TaskData",
     "alignment_labels",
     "canonical_task",
+    "describe_raw_inputs",
     "find_declared_task_problems",
     "find_task",
     "missing_files",
     "own_files",
     "task_data",
     "unavailable",
+    "without_normalise",
 ]
 
 TASKS: Registry[Task] = Registry("task")

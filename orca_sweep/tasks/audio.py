@@ -187,6 +187,7 @@ FSD50K = Task(
     load=load_fsd50k,
     splits_are_fixed=True,
     convert=Conversion("fsd50k", convert_fsd50k),
+    preparation="log-mel decibels, each chunk less its mean",
     meaning="sound clips as log-mel spectrograms, 200 yes-or-no labels, the benchmark's three splits",
     source=f"FSD50K (Fonseca et al. 2022, arXiv 2010.00475); {SOURCE}",
     licence=LICENCE,

@@ -5,7 +5,7 @@ import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from orca_sweep.data import (
     split_random,
 )
 from orca_sweep.data.readers import BLOCK_BYTES, Stored
-from orca_sweep.declaration import TaskDeclaration, is_task_text, parse_task
+from orca_sweep.declaration import TaskDeclaration, is_task_text, parse_task, task_label
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.registry import hint
 from orca_sweep.tasks.measures import IGNORED, MASKED_LOSSES
@@ -47,6 +47,14 @@ from orca_sweep.tasks.own_files import (
     shape_problem,
 )
 from orca_sweep.tasks.records import KINDS, Task
+from orca_sweep.tasks.scaling import (
+    FAR_MEAN,
+    LARGE_SPREAD,
+    SMALL_SPREAD,
+    Moments,
+    RoundingLoss,
+    find_far_channels,
+)
 
 DEFAULTS = {
     "classification": ("cross-entropy", "error"),
@@ -56,6 +64,8 @@ DEFAULTS = {
     "dense-classification": ("cross-entropy", "error"),
 }
 """Loss and metric of a kind that names none."""
+OWN_NORMALISE = "channel"
+"""How inputs of a declaration that says nothing are normalised."""
 LAYOUTS = ("channels-first", "channels-last")
 LOOKED_BLOCKS = 4
 """So many blocks of each array (64 MiB) are looked at before a conversion."""
@@ -87,7 +97,7 @@ def declared_task(text: str) -> Task:
     made_of = (found.path, found.test, found.input, found.target, found.group, found.kind, found.sample_shape,
                found.output_shape, allow_nan, found.layout == LAYOUTS[1])  # fmt: skip
     key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:12]
-    normalise: Any = found.normalise or "none"
+    normalise: Any = found.normalise or OWN_NORMALISE
     stem = re.sub(r"[^\w.-]", "_", Path(found.path).stem)[:40]  # with the key and a lock's ending still a file's name
     return Task(
         name=text,
@@ -106,7 +116,8 @@ def declared_task(text: str) -> Task:
         packages=("h5py",) if Path(found.path).suffix in HDF5 else (),
         extra="benchmarks",
         normalise_inputs=normalise,
-        normalise_targets="channel" if found.kind == "dense-regression" and normalise != "none" else "none",
+        preparation="in your file",
+        normalise_targets="channel" if found.kind == "dense-regression" else "none",
         recipe={
             "body.name": body,
             "proxy": proxy,
@@ -165,9 +176,14 @@ def canonical(found: TaskDeclaration) -> TaskDeclaration:
     return replace(
         found,
         metric=None if found.metric == metric else found.metric,
-        normalise=None if found.normalise == "none" else found.normalise,
+        normalise=None if found.normalise == OWN_NORMALISE else found.normalise,
         layout=None if found.layout == LAYOUTS[0] and not channels_problem(found.sample_shape) else found.layout,
     )
+
+
+def without_normalise(name: str) -> str:
+    """Returns the name of a declared task without what it says of normalising; any other name stays."""
+    return replace(parse_task(name), normalise=None).text if is_task_text(name) else name
 
 
 # What headers and a look tell ---------------------------------------------------------------------
@@ -254,6 +270,7 @@ def _look(root: Path, found: TaskDeclaration, path: str) -> str:
     """
     task, n_rows = declared_task(found.text), []
     labels: set[int] = set()
+    inputs: list[Moments] = []
     for name in ("input", "target"):
         blocks = itertools.islice(_typed_blocks(Path(path), found, name, task), LOOKED_BLOCKS)
         n_rows.append(0)
@@ -261,6 +278,8 @@ def _look(root: Path, found: TaskDeclaration, path: str) -> str:
             n_rows[-1] += len(block)
             if name == "target" and task.kind == "classification":
                 labels.update(np.unique(block).tolist())
+            elif name == "input" and len(block):
+                inputs.append(Moments.of_block(block))
     n = find_array(Path(path), found, "input").shape[0]
     missing = sorted(set(range(task.output_shape[0])) - labels) if task.kind == "classification" else []
     if missing and n_rows[1] == n and path == found.path:
@@ -268,7 +287,40 @@ def _look(root: Path, found: TaskDeclaration, path: str) -> str:
                         " classes were declared. A class without samples cannot be learned.")  # fmt: skip
     if found.group:
         read_groups(Path(path), found.group, n)
-    return f"values looked at in {min(n_rows)} rows"
+    scale = f"; input {reduce(Moments.join, inputs).text}" if inputs else ""
+    return f"values looked at in {min(n_rows)} rows{scale}"
+
+
+def describe_raw_inputs(name: str, normalise: str | None) -> str | None:
+    """Returns a warning if inputs of a declared task stay as they are and are far from zero mean and unit spread.
+
+    None if they are not, are normalised, are one-hot, or cannot be read here. Cost: the first 16 MiB of the inputs.
+    """
+    if normalise != "none" or not is_task_text(name):
+        return None
+    task = declared_task(name)
+    found = parse_task(name)
+    path = Path(found.path)
+    if not path.is_file() or missing_packages(name, task.packages, None):
+        return None
+    try:
+        block = next(_typed_blocks(path, found, "input", task), None)
+        n = find_array(path, found, "input").shape[0]
+    except DataError:
+        return None  # said elsewhere
+    if block is None or not len(block):
+        return None
+    moments = Moments.of_block(block)
+    far = find_far_channels(moments)
+    if moments.is_one_hot or not far:
+        return None
+    of = f"the first {len(block)} of {n}" if len(block) < n else f"all {n}"
+    return (
+        f"{task_label(name)}: data.normalise is none, and raw inputs are far from zero mean and unit spread in {len(far)} of"
+        f" {len(moments.mean)} channels ({moments.text}, {of} samples; far is a mean beyond {FAR_MEAN:g} either way, or a"
+        f" spread below {SMALL_SPREAD:g} or above {LARGE_SPREAD:g}). Alignment and pre-training can seem to help only because"
+        " they repair the scale. Leave data.normalise out, or compare with channel."
+    )
 
 
 # Conversion ---------------------------------------------------------------------------------------
@@ -317,11 +369,15 @@ def _refuse_shared(paths: list[Path], hashes: list[np.ndarray]) -> None:
 def _typed_blocks(path: Path, found: TaskDeclaration, name: str, task: Task) -> Iterator[np.ndarray]:
     """The rows of an array in the declared shape, as they are trained on: labels as int64, numbers as float32."""
     stored, shape, is_last = _checked(path, found, name, task), _shape_of(task, name), _is_last(found, task, name)
-    where, first_row = f"{path}: {name}", 0
+    where, first_row, loss = f"{path}: {name}", 0, RoundingLoss()
     for block in stored.blocks():
         rows = arrange(block, shape, is_last)
-        yield _typed(rows, where, name == "target", task, first_row)
+        typed = _typed(rows, where, name == "target", task, first_row)
+        if name == "input":
+            loss.add(rows, typed)
+        yield typed
         first_row += len(rows)
+    loss.check(where)
 
 
 def _typed(rows: np.ndarray, where: str, is_target: bool, task: Task, first_row: int) -> np.ndarray:

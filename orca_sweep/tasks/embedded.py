@@ -144,6 +144,7 @@ RECORDS = (
         licence="CC BY 4.0 (data), BSD-3-Clause (package)",
         packages=("sklearn",),
         n_train_max=897,
+        preparation="pixels / 16, which lie within 0 and 1",
         recipe={
             "proxy": "mnist5k", "body.name": "swin-micro", "data.n_train": 100,
             "embedder.epochs": 20, "embedder.proxy_samples": 1000,
@@ -166,6 +167,7 @@ RECORDS = (
         packages=("scipy", "sklearn"),
         n_train_max=200,
         normalise_targets="pointwise",
+        preparation="permeability 3 and 12 as -1 and 1, coordinates from 0 to 1",
         recipe={
             "proxy": "mnist5k", "body.name": "swin-micro",
             "embedder.epochs": 20, "embedder.proxy_samples": 1000,
@@ -188,6 +190,7 @@ RECORDS = (
         packages=("seglearn", "sklearn"),
         extra="1d",
         normalise_inputs="channel",
+        preparation="recorded",
         recipe={
             "proxy": "pydoc-topics", "body.name": "minilm", "data.n_train": 160,
             "embedder.epochs": 20, "embedder.proxy_samples": 1000, "embedder.target_length": 32,

@@ -199,6 +199,7 @@ def _task(
         files=(_file(pde, kind, space),),
         packages=("h5py",),
         extra="benchmarks",
+        preparation="simulated",
         normalise_inputs=normalise,  # type: ignore[arg-type]
         normalise_targets="none" if normalise == "none" else "as-inputs",
         recipe=settings,

@@ -189,6 +189,7 @@ PSICOV = Task(
     metric="mae8",
     load=load_psicov,
     convert=Conversion("psicov", convert_psicov),
+    preparation="in the benchmark's files, zeros around each protein",
     meaning="protein features to distances between residues; trained on DeepCov, tested on PSICOV",
     source=f"PDNET (Adhikari 2020); {SOURCE}",
     licence="GPL (as the benchmark says)",

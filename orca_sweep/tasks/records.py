@@ -6,10 +6,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from orca_sweep.config import Normalise
 from orca_sweep.data import (
     Array,
     Conversion,
@@ -35,14 +36,21 @@ from orca_sweep.pointers import pointer_problem
 from orca_sweep.registry import hint
 from orca_sweep.streams import stream_seed
 from orca_sweep.tasks.measures import IGNORED, LOSSES, MASKED_LOSSES, MASKED_METRICS, METRICS, Loss, loss_function
+from orca_sweep.tasks.scaling import (
+    InputScale,
+    RoundingLoss,
+    channel_statistics,
+    map_samples,
+    point_statistics,
+    scale_of_inputs,
+    with_note,
+)
 
-Normalise = Literal["none", "channel", "pointwise"]
-NORMALISE = ("none", "channel", "pointwise")
+NORMALISE = get_args(Normalise)
+TARGET_NORMALISE = ("none", "channel", "pointwise", "as-inputs")
 TargetNormalise = Literal["none", "channel", "pointwise", "as-inputs"]
 Kind = Literal["classification", "multi-label", "regression", "dense-regression", "dense-classification"]
 KINDS = ("classification", "multi-label", "regression", "dense-regression", "dense-classification")
-EPS = 1e-5
-"""Added to a standard deviation, so that a constant input stays finite."""
 CLUSTERED = 4096
 """Targets of more numbers are averaged over blocks down to this many before they are clustered."""
 
@@ -75,8 +83,14 @@ class Task:
     n_train_max: int | None = None
     """Training samples there are, where that is known without reading files."""
     normalise_inputs: Normalise = "none"
+    """What ``data.normalise`` is unless a space says otherwise: what the benchmark does."""
+    preparation: str = ""
+    """How the load function gives the inputs, before they are normalised, in words: ``bytes / 255``."""
+    codes: bool = False
+    """Whether inputs are one-hot or numbers of tokens: they have no scale, so ``data.normalise`` is none."""
     normalise_targets: TargetNormalise = "none"
-    """``as-inputs``: targets are later states of the inputs. They are brought to the inputs' scale and scored there."""
+    """``as-inputs``: targets are later states of the inputs. They are brought to the scale of ``normalise_inputs`` and
+    scored there, whatever ``data.normalise`` does to the inputs."""
     coordinates: bool = False
     """Whether two channels with the grid's coordinates, 0 to 1, follow the inputs; they count in ``sample_shape``."""
     splits_are_fixed: bool = False
@@ -136,13 +150,17 @@ def _mistakes(task: Task) -> Iterator[str]:
                 f"metric {name!r} with loss {task.loss!r}. Where targets have gaps, the metric must know them:"
                 f" {', '.join(MASKED_METRICS)}."
             )
-    for how in (task.normalise_inputs, task.normalise_targets):
-        if how not in (*NORMALISE, "as-inputs"):
-            yield f"there is no normalisation {how!r}. {hint(how, (*NORMALISE, 'as-inputs'))}"
+    for how, known in ((task.normalise_inputs, NORMALISE), (task.normalise_targets, TARGET_NORMALISE)):
+        if how not in known:
+            yield f"there is no normalisation {how!r}. {hint(how, known)}"
+    if task.codes and task.normalise_inputs != "none":
+        yield f"normalise_inputs {task.normalise_inputs!r}. Codes have no scale. Leave it out."
     if task.kind not in ("regression", "dense-regression") and task.normalise_targets != "none":
         yield f"normalise_targets {task.normalise_targets!r}. Only targets that are numbers are normalised. Leave it out."
     if task.normalise_targets == "as-inputs" and task.output_shape != task.sample_shape:
         yield "normalise_targets 'as-inputs'. Inputs and targets must then have one shape. Use channel or pointwise."
+    if task.normalise_targets == "as-inputs" and task.normalise_inputs not in ("channel", "pointwise"):
+        yield f"normalise_targets 'as-inputs' with normalise_inputs {task.normalise_inputs!r}. Use channel or pointwise."
 
 
 @dataclass(frozen=True)
@@ -162,6 +180,8 @@ class TaskData:
     target_mean: np.ndarray | None
     target_std: np.ndarray | None
     fingerprint: str
+    input_scale: str = ""
+    """How inputs were normalised, with the numbers that this was measured by."""
 
     @cached_property
     def loss(self) -> Loss:
@@ -178,8 +198,13 @@ def raw_splits(task: Task, data_root: Path, split_seed: int) -> Splits:
     return task.load(source, split_seed)
 
 
-def task_data(task: Task, data_root: Path, split_seed: int, n_train: int | None) -> TaskData:
+def task_data(
+    task: Task, data_root: Path, split_seed: int, n_train: int | None, normalise: Normalise | None = None
+) -> TaskData:
     """Loads a task, cuts training to ``n_train`` samples, and normalises by what is left of training.
+
+    ``normalise`` takes the place of the task's own way with inputs; None keeps it. Targets are normalised by the task's
+    own way in any case, so that a metric has one unit.
 
     Raises:
         InputError: if training has fewer samples than asked for.
@@ -195,21 +220,17 @@ def task_data(task: Task, data_root: Path, split_seed: int, n_train: int | None)
     train = _limit(task, whole, n_train, split_seed)
     val, test = _typed(task, splits.val, "val"), _typed(task, splits.test, "test")
     _check_own_splits(task, Splits(whole, val, test), data_root)
-    parts = [train, val, test]
-    scale = _statistics(train.x, task.normalise_inputs)
-    if scale is not None:
-        parts = [replace(part, x=_scaled(part.x, *scale)) for part in parts]
-    if scale is not None and task.normalise_targets == "as-inputs":
-        parts = [replace(part, y=_scaled(part.y, *scale)) for part in parts]
-        target_scale = None
-    else:
-        target_scale = _statistics(train.y, task.normalise_targets)
+    where = f"task {task.name!r}, inputs"
+    scale = with_note(scale_of_inputs(train.x, normalise or task.normalise_inputs, where), task.preparation)
+    parts, target_scale = _with_scaled_targets(task, scale, [train, val, test])
+    if scale.change is not None:
+        parts = [replace(part, x=map_samples(part.x, scale.change, scale.digest)) for part in parts]
     if task.coordinates:
         parts = [replace(part, x=_with_coordinates(part.x, *task.sample_shape[1:])) for part in parts]
     arrays = ((part.x, part.y, part.groups) for part in parts)
     digest = fingerprint(*(array for three in arrays for array in three if array is not None))
     mean, std = target_scale or (None, None)
-    return TaskData(task, parts[0], parts[1], parts[2], mean, std, digest)
+    return TaskData(task, parts[0], parts[1], parts[2], mean, std, digest, scale.text)
 
 
 def _with_shapes(task: Task, train: Samples) -> Task:
@@ -299,7 +320,7 @@ def _typed(task: Task, samples: Samples, split: str) -> Samples:
         raise DataError(f"{where}: no samples. Every split needs some. Check the files, or the task's load function.")
     channels, *space = task.sample_shape
     read_shape = (channels - 2, *space) if task.coordinates else task.sample_shape
-    x = _typed_array(samples.x, f"{where}, inputs", read_shape, False)
+    x = _typed_array(samples.x, f"{where}, inputs", read_shape, False, is_input=True)
     if task.kind == "classification":
         y: Array = check_labels(_in_memory(samples.y), f"{where}, labels", len(x), 0, task.output_shape[0])
     elif task.has_labels:
@@ -333,7 +354,7 @@ def _check_yes_no(y: Array, where: str) -> None:
             )
 
 
-def _typed_array(value: Array, where: str, shape: tuple[int, ...], allow_nan: bool) -> Array:
+def _typed_array(value: Array, where: str, shape: tuple[int, ...], allow_nan: bool, is_input: bool = False) -> Array:
     """Rows are checked for shape (their numbers were checked when they were converted), arrays for all."""
     if isinstance(value, Rows):
         if value.sample_shape != shape:
@@ -342,6 +363,11 @@ def _typed_array(value: Array, where: str, shape: tuple[int, ...], allow_nan: bo
             )
         return value
     array = check_array(value, where, (None, *shape), allow_nan)
+    if is_input:
+        loss = RoundingLoss()
+        for part in chunks(array):
+            loss.add(array[part], array[part].astype(np.float32))
+        loss.check(where)
     # np.array copies: every array is then contiguous and ours, whatever the loader keeps or caches.
     return np.array(array, np.float32, order="C")
 
@@ -349,38 +375,22 @@ def _typed_array(value: Array, where: str, shape: tuple[int, ...], allow_nan: bo
 # Normalisation ------------------------------------------------------------------------------------
 
 
-def _scaled(values: Array, mean: np.ndarray, std: np.ndarray) -> Array:
-    def scale(batch: np.ndarray) -> np.ndarray:
-        return ((batch - mean) / std).astype(np.float32)
-
-    return _mapped(values, scale, fingerprint(mean, std))
-
-
-def _mapped(
-    values: Array, function: Callable[[np.ndarray], np.ndarray], digest: str, shape: tuple[int, ...] | None = None
-) -> Array:
-    """Samples passed through a function: now if they are in memory, when they are read if they are on disk."""
-    return values.map(function, digest, shape) if isinstance(values, Rows) else function(values)
-
-
-def _statistics(values: Array, how: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Mean and standard deviation (1, ...), over samples (pointwise), or over samples and space (channel).
-
-    In double precision, block by block; two passes, so that a mean far from zero costs no digits.
-    """
-    if how not in ("channel", "pointwise"):
-        return None
-    axes = (0,) if how == "pointwise" else (0, *range(2, len(values.shape)))
-
-    parts = chunks(values)
-
-    def total(of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        return np.sum([np.nansum(of(values[part].astype(np.float64)), axis=axes, keepdims=True) for part in parts], 0)
-
-    n = np.maximum(total(lambda block: ~np.isnan(block)), 1)  # masked targets have gaps
-    mean = total(lambda block: block) / n
-    spread = np.sqrt(total(lambda block: (block - mean) ** 2) / n)
-    return mean.astype(np.float32), (spread + EPS).astype(np.float32)
+def _with_scaled_targets(
+    task: Task, input_scale: InputScale, parts: list[Samples]
+) -> tuple[list[Samples], tuple[np.ndarray, np.ndarray] | None]:
+    """The splits, and mean and standard deviation of the targets; targets ``as-inputs`` are scaled themselves."""
+    how = task.normalise_targets
+    if how == "none":
+        return parts, None
+    if how != "as-inputs":
+        mean, std = (point_statistics if how == "pointwise" else channel_statistics)(parts[0].y)
+        return parts, (mean.astype(np.float32), std.astype(np.float32))
+    scale = input_scale
+    if scale.how != task.normalise_inputs:  # the unit of the metric does not follow data.normalise
+        scale = scale_of_inputs(parts[0].x, task.normalise_inputs, f"task {task.name!r}, inputs")
+    if scale.change is None:
+        return parts, None
+    return [replace(part, y=map_samples(part.y, scale.change, scale.digest)) for part in parts], None
 
 
 def _with_coordinates(values: Array, height: int, width: int) -> Array:
@@ -391,7 +401,7 @@ def _with_coordinates(values: Array, height: int, width: int) -> Array:
     def append(batch: np.ndarray) -> np.ndarray:
         return np.concatenate([batch, np.broadcast_to(grid, (len(batch), *grid.shape))], axis=1)
 
-    return _mapped(values, append, "coordinates", (values.shape[1] + 2, height, width))
+    return map_samples(values, append, "coordinates", (values.shape[1] + 2, height, width))
 
 
 def alignment_labels(data: TaskData, n_clusters: int, seed: int) -> np.ndarray:

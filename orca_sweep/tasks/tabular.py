@@ -70,6 +70,7 @@ def openml_task(name: str) -> Task:
             ),
         ),
         packages=("pandas", "pyarrow"),
+        preparation="columns of numbers, each standardised by the training split (before data.n_train), and one-hot categories",
         recipe=RECIPE,
     )
 

@@ -111,6 +111,7 @@ def _cifar(name: str, n_classes: int, permuted: bool) -> Task:
         ),
         n_train_max=40_000,
         normalise_inputs="channel",
+        preparation="bytes / 255",
         augments=True,
         recipe=recipe(
             Released(
@@ -156,6 +157,7 @@ SPHERICAL = Task(
     load=load_spherical,
     convert=Conversion("spherical", convert_spherical),
     meaning="CIFAR-100 projected onto a sphere, 100 classes",
+    preparation="bytes / 255",
     source=SOURCE,
     licence="CC BY-SA",
     files=(pickle_file("s2_cifar100.gz", b"\x1f\x8b", "a gzipped pickle"),),
@@ -270,6 +272,7 @@ COSMIC = Task(
     load=load_cosmic,
     convert=Conversion("cosmic", convert_cosmic),
     meaning="which points of a telescope image a cosmic ray hit",
+    preparation="in the benchmark's files",
     source=f"deepCR (Zhang & Bloom 2020); {SOURCE}",
     licence=LICENCE,
     files=tuple(

@@ -8,11 +8,11 @@ from pydantic import ValidationError
 
 from orca_sweep import freezing
 from orca_sweep.bodies import Body, canonical_name, find_body, own_dropout
-from orca_sweep.config import EmbedderConfig, EmbedderInit, FinetuneConfig, knobs
+from orca_sweep.config import EmbedderConfig, EmbedderInit, FinetuneConfig, Normalise, knobs
 from orca_sweep.errors import InputError
 from orca_sweep.objectives import OBJECTIVES, settings_of
 from orca_sweep.proxies import canonical_proxy, find_proxy
-from orca_sweep.tasks import Task, canonical_task, find_task
+from orca_sweep.tasks import Task, canonical_task, find_task, without_normalise
 from orca_sweep.trial.sources import has_predictor_weights
 
 # Fields that are settings of an objective, where it takes them.
@@ -53,7 +53,7 @@ def canonical_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     flat = dict(settings)
     if "task" in flat:
-        flat["task"] = canonical_task(flat["task"])
+        flat |= _canonical_normalise(flat)
     naive = flat.get("embedder.epochs") == 0 or flat.get("embedder.objective") == "none"
     if naive or flat.get("proxy", "none") == "none":
         flat |= {"proxy": "none", "embedder.objective": "none", "embedder.epochs": 0}
@@ -73,6 +73,20 @@ def canonical_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     if published is not None and flat.get("embedder.label_gradient") is None:
         flat["embedder.label_gradient"] = published
     return flat
+
+
+def _canonical_normalise(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The task's one name, and what is done to its inputs: what the settings say, else the task's own way.
+
+    A declaration's ``normalise`` is its own way; it moves to the field. Inputs that are codes are never normalised.
+    """
+    task, name = known_task(flat), canonical_task(flat["task"])
+    if task is None:
+        return {"task": name}
+    how = flat.get("data.normalise")
+    if how is None or (task.codes and how in get_args(Normalise)):
+        how = task.normalise_inputs
+    return {"task": without_normalise(name), "data.normalise": how}
 
 
 def _without_effect(flat: Mapping[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """From dotted settings to the whole, checked config of a trial, and what it needs and shares."""
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from orca_sweep.data.contents import Contents
 from orca_sweep.errors import InputError
 from orca_sweep.objectives import OBJECTIVES
 from orca_sweep.proxies import describe_proxy, find_proxy, unavailable_proxy
-from orca_sweep.tasks import Task, find_declared_task_problems, find_task, unavailable
+from orca_sweep.tasks import Task, describe_raw_inputs, find_declared_task_problems, find_task, unavailable
 from orca_sweep.trial.canonical import OBJECTIVE_SETTINGS, PROXY_SETTINGS, canonical_settings, known_task
 from orca_sweep.trial.identity import fill_content
 from orca_sweep.trial.sources import canonical_sources, has_predictor_weights, unvaried
@@ -47,6 +48,7 @@ def resolve(settings: Mapping[str, Any], contents: Contents | None = None) -> Tr
     - momentum without sgd, betas with sgd, and a learning-rate decay by the factor 1;
     - dropout, if the body is always frozen or the rate is its own;
     - fields that the objective does not use;
+    - ``data.normalise`` where nothing is said, which is then the task's own, and of inputs that are codes: none;
     - ``seed_varies: everything``, if split and pre-training are fixed.
 
     Folders of bodies and proxies become absolute, since workers run in another folder. The user's own files are hashed:
@@ -140,6 +142,11 @@ def _contradictions(config: TrialConfig) -> list[str]:
     if task.n_train_max is not None and (config.data.n_train or 0) > task.n_train_max:
         problems.append(
             f"data.n_train = {config.data.n_train}: {task.name!r} has {task.n_train_max} training samples. Ask for fewer."
+        )
+    if config.data.normalise == "sample" and 0 < math.prod(task.sample_shape[1:]) == 1:
+        problems.append(
+            f"data.normalise = 'sample': a sample of {task.name!r} has one number per channel, which would become 0. Use"
+            " channel."
         )
     if config.finetune.lora_rank is not None and freezing.freezes_kinds_of_weights(config.finetune.freeze):
         problems.append(
@@ -256,6 +263,15 @@ def describe_proxies(configs: Iterable[TrialConfig]) -> list[str]:
     """Returns what the local files of the trials' proxies hold, a line for each that can be read here."""
     names = dict.fromkeys(config.proxy for config in configs)
     return [text for text in map(describe_proxy, names) if text is not None]
+
+
+def describe_inputs(configs: Iterable[TrialConfig]) -> list[str]:
+    """Returns a warning for each declared task whose raw inputs are far from zero mean and unit spread.
+
+    Cost: the first 16 MiB of each task that is not normalised.
+    """
+    pairs = dict.fromkeys((config.task, config.data.normalise) for config in configs)
+    return [text for text in (describe_raw_inputs(*pair) for pair in pairs) if text is not None]
 
 
 def find_body_problems(configs: Iterable[TrialConfig]) -> list[str]:

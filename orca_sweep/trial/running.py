@@ -16,7 +16,7 @@ import numpy as np
 from orca_sweep import __version__
 from orca_sweep.bodies import find_body, find_rung
 from orca_sweep.bodies.preprocessing import body_scaling
-from orca_sweep.config import BodyConfig, ContentConfig, Source, TrialConfig, canonical_json
+from orca_sweep.config import BodyConfig, ContentConfig, DataConfig, Source, TrialConfig, canonical_json
 from orca_sweep.data import fingerprint
 from orca_sweep.data.contents import Contents
 from orca_sweep.errors import (
@@ -209,9 +209,10 @@ def _run(
     config = config.as_run()
     meter = record.meter
     with meter.stage("data"):
-        data = _task_data(config.task, config.content, data_root, config.data.split_seed, config.data.n_train)
+        data = _task_data(config.task, config.content, data_root, config.data.model_copy(update={"augment": True}))
     parts = (("train", data.train), ("val", data.val), ("test", data.test))
     record.row |= {**{f"n_{name}": part.n_wholes for name, part in parts}, "data_sha256": data.fingerprint}
+    record.row["normalised"] = data.input_scale
 
     with meter.stage("body") as phases:
         body, seconds, reused = stages.pretrain_body(find_body(config.body.name), config.body, place, report)
@@ -285,9 +286,12 @@ def _finetune_inputs(config: TrialConfig, data: TaskData, body: Any, model: Any,
 
 
 @lru_cache(maxsize=2)
-def _task_data(name: str, content: ContentConfig, data_root: Path, split_seed: int, n_train: int | None) -> TaskData:
-    """Task data is the same for every trial of a task: a reused worker loads it once, and anew if its content changes."""
-    return task_data(find_task(name), data_root, split_seed, n_train)
+def _task_data(name: str, content: ContentConfig, data_root: Path, part: DataConfig) -> TaskData:
+    """Task data is the same for every trial of a task: a reused worker loads it once, and anew if its content changes.
+
+    Augmentation is no part of the data.
+    """
+    return task_data(find_task(name), data_root, part.split_seed, part.n_train, part.normalise)
 
 
 def _train_embedder(
