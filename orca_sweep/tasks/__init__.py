@@ -5,16 +5,22 @@ from orca_sweep.errors import InputError
 from orca_sweep.registry import Registry
 from orca_sweep.tasks import audio, embedded, nasbench360, pdebench, protein, tabular, vision
 from orca_sweep.tasks.declared import canonical, declared_task, find_declared_task_problems
+from orca_sweep.tasks.measures import LOSSES, METRICS, Loss, Metric
 from orca_sweep.tasks.records import Task, TaskData, alignment_labels, missing_files, task_data, unavailable
 
 __all__ = [
+    "LOSSES",
+    "METRICS",
     "TASKS",
+    "Loss",
+    "Metric",
     "Task",
     "TaskData",
     "alignment_labels",
     "canonical_task",
     "find_declared_task_problems",
     "find_task",
+    "metric_facts",
     "missing_files",
     "task_data",
     "unavailable",
@@ -41,6 +47,12 @@ def find_task(name: str) -> Task:
     raise InputError(
         f"{TASKS.unknown(name)} Or openml:<id>, or data of your own: {{path, kind, sample_shape, output_shape}}."
     )
+
+
+def metric_facts(task: Task) -> dict[str, str]:
+    """Returns what a row of the trials table says of the task's metric: its name, mode and unit."""
+    metric = METRICS.get(task.metric)
+    return {"metric": metric.name, "metric_mode": metric.mode, "metric_unit": metric.unit}
 
 
 def canonical_task(name: str) -> str:

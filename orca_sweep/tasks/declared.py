@@ -33,7 +33,7 @@ from orca_sweep.data.readers import BLOCK_BYTES, Stored
 from orca_sweep.declaration import TaskDeclaration, is_task_text, parse_task
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.registry import hint
-from orca_sweep.tasks.measures import IGNORED, MASKED_LOSSES
+from orca_sweep.tasks.measures import IGNORED, takes_gaps
 from orca_sweep.tasks.own_files import (
     ENDINGS,
     HDF5,
@@ -83,7 +83,7 @@ def declared_task(text: str) -> Task:
     paths = [found.path] if found.test is None else [found.path, found.test]
     if Path(found.path).suffix == ".npy":
         paths += [str(beside(path, name)) for path in paths for name in (found.target, found.group) if name]
-    allow_nan = loss in MASKED_LOSSES
+    allow_nan = takes_gaps(loss)
     made_of = (found.path, found.test, found.input, found.target, found.group, found.kind, found.sample_shape,
                found.output_shape, allow_nan, found.layout == LAYOUTS[1])  # fmt: skip
     key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:12]
@@ -152,7 +152,7 @@ def defaults(found: TaskDeclaration) -> tuple[str, str]:
     if found.kind == "dense-classification" and found.output_shape[0] == 1:
         return "masked-bce", "point-auroc-error"
     loss, metric = DEFAULTS[found.kind]
-    return loss, "mse" if found.loss in MASKED_LOSSES else metric
+    return loss, "mse" if takes_gaps(found.loss) else metric
 
 
 def canonical(found: TaskDeclaration) -> TaskDeclaration:
@@ -287,7 +287,7 @@ def convert_declared(root: Path, writer: Writer, found: TaskDeclaration) -> None
         parts: dict[str, list[np.ndarray]] = {"input": [], "target": []}
         for name, part in parts.items():
             for rows in _typed_blocks(path, found, name, task):
-                writer.append(name, rows, path, allow_nan=name == "target" and task.loss in MASKED_LOSSES)
+                writer.append(name, rows, path, allow_nan=name == "target" and takes_gaps(task.loss))
                 part.append(hash_rows(rows))
         hashes.append(hash_rows(np.stack([np.concatenate(part) for part in parts.values()], axis=1)))
         n = len(hashes[-1])
@@ -329,7 +329,7 @@ def _typed(rows: np.ndarray, where: str, is_target: bool, task: Task, first_row:
         return check_labels(rows, where, len(rows), 0, task.output_shape[0], first_row=first_row)
     if is_target and task.has_labels:
         return _point_labels(rows, where, task.output_shape[0], first_row)
-    check_finite(rows, where, is_target and task.loss in MASKED_LOSSES, first_row)
+    check_finite(rows, where, is_target and takes_gaps(task.loss), first_row)
     if is_target and task.kind in ("multi-label", "dense-classification"):
         wrong = (rows != 0) & (rows != 1) & ~np.isnan(rows.astype(np.float64))
         if wrong.any():

@@ -25,7 +25,7 @@ from orca_sweep.results import FINAL_STATUSES, Status, finite, now, write_record
 from orca_sweep.space.prefixes import without_schedule
 from orca_sweep.space.records import Checkpoints
 from orca_sweep.store import made_with, numeric_versions
-from orca_sweep.tasks import TaskData, find_task, task_data
+from orca_sweep.tasks import TaskData, find_task, metric_facts, task_data
 from orca_sweep.trial.importing import code_digest, load_imports
 from orca_sweep.trial.resolving import pretrained_name
 
@@ -94,7 +94,7 @@ def run_trial(
     try:
         load_imports(imports)
         task = find_task(config.task)
-        record.row |= {"metric": task.metric, "dims": task.dims, "code_sha256": code_digest(imports)}
+        record.row |= {**metric_facts(task), "dims": task.dims, "code_sha256": code_digest(imports)}
         _run(config, home, place, data_root, report, snapshot_epochs, prefix_epochs, record, passed, checkpoints)
         _end(record, "ok", None)
     except BusyError:
@@ -377,11 +377,11 @@ def _score_test(model: Any, data: TaskData, result: Any, batch_size: int, device
     for which, state in (("last", result.last), ("best", result.best)):
         model.load_state_dict(to_tensors(state))
         prediction, target = predict_wholes(model, data.test, device, batch_size, result.precision)
-        metric = METRICS[data.task.metric]
+        metric = METRICS.get(data.task.metric)
         value = metric.compute(prediction, target)
         if not math.isfinite(value):
             raise DivergedError(f"the test metric of the {which} epoch is {value}")
         found[f"test_metric_{which}"] = value
-        more = {name: METRICS[name].compute(prediction, target) for name in data.task.more_metrics}
+        more = {name: METRICS.get(name).compute(prediction, target) for name in data.task.more_metrics}
         found[f"test_more_{which}"] = canonical_json(more) if more else None
-    row |= {**found, "n_test_unscored": metric.unscored(prediction, target), "state_sha256": state_digest(result.last)}
+    row |= {**found, "n_test_unscored": metric.count_unscored(prediction, target), "state_sha256": state_digest(result.last)}
