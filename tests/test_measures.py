@@ -7,7 +7,9 @@ from sklearn import metrics as sk
 from torch.nn import functional as F
 
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.tasks.measures import LOSSES, METRICS, auroc, loss_function
+from orca_sweep.tasks import LOSSES, METRICS
+from orca_sweep.tasks.losses import loss_function
+from orca_sweep.tasks.measures import auroc
 
 RNG = np.random.default_rng(0)
 
@@ -78,7 +80,9 @@ def test_r2_and_absolute_errors_agree_with_scikit_learn():
     assert METRICS.get("mae").compute(p, t) == pytest.approx(sk.mean_absolute_error(t, p), rel=1e-12)
     t[:, 1] = 7  # an output that does not vary has no R2
     assert METRICS.get("r2-error").unscored(p, t) == 1
-    assert METRICS.get("r2-error").compute(p, t) == pytest.approx(1 - sk.r2_score(t[:, [0, 2]], p[:, [0, 2]]), rel=1e-12)
+    assert METRICS.get("r2-error").compute(p, t) == pytest.approx(
+        1 - sk.r2_score(t[:, [0, 2]], p[:, [0, 2]]), rel=1e-12
+    )
 
 
 def mae8_by_loops(p, t):
@@ -124,7 +128,9 @@ def test_labels_per_point_are_scored_over_all_points_that_count():
 def test_masked_losses_are_the_plain_ones_over_the_points_that_count():
     p, t = torch.randn(3, 1, 4, 4, requires_grad=True), (torch.rand(3, 1, 4, 4) < 0.5).float()
     for masked, plain in (("masked-mse", "mse"), ("masked-bce", "bce")):
-        assert LOSSES.get(masked).function(p, t).item() == pytest.approx(LOSSES.get(plain).function(p, t).item(), rel=1e-6)
+        assert LOSSES.get(masked).function(p, t).item() == pytest.approx(
+            LOSSES.get(plain).function(p, t).item(), rel=1e-6
+        )
         holes = t.clone()
         holes[:, :, 1] = np.nan
         known = ~holes.isnan()

@@ -12,9 +12,8 @@ import torch
 
 from orca_sweep import data as d
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.tasks import TASKS, Task, alignment_labels, task_data, unavailable
+from orca_sweep.tasks import LOSSES, METRICS, TASKS, Task, alignment_labels, task_data, unavailable
 from orca_sweep.tasks.embedded import darcy_problems, load_watch, solve_darcy, watch_windows
-from orca_sweep.tasks.measures import LOSSES, METRICS
 
 HERE = Path()
 
@@ -407,7 +406,6 @@ def test_a_prediction_that_is_not_finite_gives_nan(name, bad):
     prediction[1, 0] = bad
     target = np.array([0, 1, 1]) if classes else np.ones((3, 2))
     assert np.isnan(METRICS.get(name).compute(prediction, target))
-    assert METRICS.get(name).mode == "min"
 
 
 def test_shapes_that_would_broadcast_are_refused():
@@ -430,7 +428,9 @@ def test_losses_by_hand():
     assert LOSSES.get("bce").function(torch.zeros(2, 3), torch.ones(2, 3)).item() == pytest.approx(np.log(2), rel=1e-5)
     # A mean over samples, not ORCA's sum: twice the batch, the same loss.
     p, t = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 1.0]])
-    assert LOSSES.get("relative-l2").function(p, t) == LOSSES.get("relative-l2").function(p.repeat(2, 1), t.repeat(2, 1))
+    assert LOSSES.get("relative-l2").function(p, t) == LOSSES.get("relative-l2").function(
+        p.repeat(2, 1), t.repeat(2, 1)
+    )
 
 
 def test_metrics_are_of_the_whole_split_so_batch_means_differ():

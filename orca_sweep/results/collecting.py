@@ -286,7 +286,7 @@ def _stamp(path: Path) -> str:
 
 def _about(sweeps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     unique = {canonical_json(sweep): sweep for sweep in sweeps}
-    return {"schema_version": TABLE_SCHEMA, "mode": "min", "sweeps": list(unique.values())}
+    return {"schema_version": TABLE_SCHEMA, "sweeps": list(unique.values())}
 
 
 # Columns ------------------------------------------------------------------------------------------

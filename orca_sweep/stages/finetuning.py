@@ -17,6 +17,7 @@ from orca_sweep.config import FinetuneConfig, Source
 from orca_sweep.errors import DivergedError, InputError, TimeLimitError, out_of_memory
 from orca_sweep.freezing import Phase, epochs_before_fresh_start, phase_at, schedule
 from orca_sweep.model import OrcaModel
+from orca_sweep.modes import is_better, worst_value
 from orca_sweep.number_lists import parse_numbers
 from orca_sweep.stages.frozen import set_frozen
 from orca_sweep.stages.place import (
@@ -41,7 +42,6 @@ from orca_sweep.stages.switches import switched
 from orca_sweep.store import Artifact, CorruptFileError, Tensors, read_tensors, write_tensors
 from orca_sweep.streams import stream_rng, stream_seed, torch_stream
 from orca_sweep.tasks import TaskData
-from orca_sweep.modes import is_better, worst_value
 from orca_sweep.tasks.measures import METRICS
 
 STAGE = "finetune"

@@ -5,7 +5,8 @@ from orca_sweep.errors import InputError
 from orca_sweep.registry import Registry
 from orca_sweep.tasks import audio, embedded, nasbench360, pdebench, protein, tabular, vision
 from orca_sweep.tasks.declared import canonical, declared_task, find_declared_task_problems
-from orca_sweep.tasks.measures import LOSSES, METRICS, Loss, Metric
+from orca_sweep.tasks.losses import LOSSES, Loss
+from orca_sweep.tasks.measures import METRICS, Metric
 from orca_sweep.tasks.records import Task, TaskData, alignment_labels, missing_files, task_data, unavailable
 
 __all__ = [

@@ -33,7 +33,7 @@ from orca_sweep.data.readers import BLOCK_BYTES, Stored
 from orca_sweep.declaration import TaskDeclaration, is_task_text, parse_task
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.registry import hint
-from orca_sweep.tasks.measures import IGNORED, takes_gaps
+from orca_sweep.tasks.losses import IGNORED, takes_gaps
 from orca_sweep.tasks.own_files import (
     ENDINGS,
     HDF5,

@@ -260,7 +260,7 @@ def _finetune_inputs(config: TrialConfig, data: TaskData, body: Any, model: Any,
     return {
         **place.key_part(),
         "seed": seeds["finetune-order"] if are_one else seeds,
-        "task": [data.task.name, data.task.loss, dict(data.task.loss_settings), data.task.metric],
+        "task": [data.task.name, data.task.loss, dict(data.task.loss_settings), data.task.metric, data.task.mode],
         "augment": config.data.augment,
         "precision": precision_of(config.finetune.precision, place.device),
         "data": data.fingerprint,
@@ -384,4 +384,8 @@ def _score_test(model: Any, data: TaskData, result: Any, batch_size: int, device
         found[f"test_metric_{which}"] = value
         more = {name: METRICS.get(name).compute(prediction, target) for name in data.task.more_metrics}
         found[f"test_more_{which}"] = canonical_json(more) if more else None
-    row |= {**found, "n_test_unscored": metric.count_unscored(prediction, target), "state_sha256": state_digest(result.last)}
+    row |= {
+        **found,
+        "n_test_unscored": metric.count_unscored(prediction, target),
+        "state_sha256": state_digest(result.last),
+    }
