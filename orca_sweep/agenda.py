@@ -220,6 +220,7 @@ class Agenda:
         if trial.role != "search":
             return
         cell = self.cells[trial.cell_id]
+        # A cost: the metric, turned so that lower is better.
         value = row.get("val_metric_best") if row["status"] in ("ok", "pruned") else None
         is_number = isinstance(value, int | float) and math.isfinite(value)
         score = as_cost(value, row.get("metric_mode") or "min") if is_number else math.inf
@@ -267,9 +268,7 @@ class Agenda:
         return search.method != "optuna" or len(cell.told) >= (search.n_candidates or 0)
 
     def _mean(self, cell: _Cell, name: str) -> float:
-        """A candidate's mean cost over its seeds: its validation metric, turned so that lower is better; infinite if one is
-        not ok.
-        """
+        """A candidate's mean cost over its seeds; infinite if one of them is not ok."""
         scores = cell.scores.get(name, {}).values()
         return sum(scores) / len(scores) if scores else math.inf
 

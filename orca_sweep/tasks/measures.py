@@ -69,7 +69,7 @@ class Metric:
             raise as_input_error(where, error, prediction.shape, target.shape) from error
         if np.isnan(value):
             raise DataError(
-                f"{where}: not defined (NaN) on these {len(target)} targets. Are they all of one kind? A split needs"
+                f"{where}: not defined on these {len(target)} targets (NaN). Are they all of one kind? A split needs"
                 " positives and negatives, or a target that varies. Check the split and the metric, or use another metric."
             )
         if math.isinf(value) and value != worst_value(self.mode):
@@ -276,8 +276,8 @@ METRICS: Registry[Metric] = Registry("metric")
 """All metrics; a module under ``imports`` adds its own with ``METRICS.add(Metric(...))``."""
 WRONG, RIGHT, TARGET = "share of wrong labels", "share of right labels", "units of the target"
 for _metric in (
-    Metric(name="error", measure=_error, meaning="share of wrong labels, 1 - accuracy", mode="min", unit=WRONG),
-    Metric(name="accuracy", measure=_accuracy, meaning="share of right labels", mode="max", unit=RIGHT),
+    Metric(name="error", measure=_error, meaning="1 - accuracy", mode="min", unit=WRONG),
+    Metric(name="accuracy", measure=_accuracy, meaning="1 - error", mode="max", unit=RIGHT),
     Metric(
         name="macro-f1-error",
         measure=_one_minus(_macro_f1),
@@ -350,7 +350,7 @@ for _metric in (
     Metric(
         name="mae8",
         measure=_mae8,
-        meaning="mean over proteins of the absolute error in Angstrom, pairs below 8, 24 or more apart",
+        meaning="mean over proteins of the absolute error of pairs below 8 Angstrom, 24 or more apart in the chain",
         mode="min",
         unit="Angstrom",
         unscored=_without_pairs,
