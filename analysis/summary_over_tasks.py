@@ -4,7 +4,8 @@ Tasks differ in their unit, so each is put on a scale of its own base cell, and 
 of a trial is its paired difference to the base cell at the same seed, in percent of the base cell's mean of that task.
 -10 says that the metric falls by a tenth, 0 that nothing changes. Where lower is better in some tasks and higher in others,
 the differences of the latter are turned round, and it is said of which: then -10 says better by a tenth. (A scale from
-the base cell to the best cell would depend on which other cells are in the table, reward the luckiest one, and break down where no cell is better.)
+the base cell to the best cell would depend on which other cells are in the table, reward the luckiest one, and break down
+where no cell is better.)
 The number over tasks is the interquartile mean of all scores, with a bootstrap over seeds within each task; the base
 cell's mean counts as known in both. Arms are the combinations of levels that every task has; all need the same number of
 complete pairs in every task.
@@ -287,8 +288,9 @@ def _caption(found: Summary, everything: Sequence[Arm], paths: Sequence[str]) ->
     )
     return (
         f"{found.column}: paired difference to the base cell ({found.bases[0].said(paths)}) at equal"
-        f" seed, in percent of the base cell's mean of the task ({means}).{_turned(found)} All tasks: interquartile mean of the scores"
-        f" of all tasks and seeds, with a {percent(found.level)} percentile bootstrap over seeds within each task. Each task: mean"
+        f" seed, in percent of the base cell's mean of the task ({means}).{_turned(found)} All tasks:"
+        " interquartile mean of the scores of all tasks and seeds, with a"
+        f" {percent(found.level)} percentile bootstrap over seeds within each task. Each task: mean"
         f" with the {percent(found.level)} Student-t interval over seeds. The base cell's mean counts as known."
         f" {completeness(everything)}{shared(everything, paths)}"
     )

@@ -2,10 +2,11 @@
 
 The base is the first cell of the task in the table; --base names other levels, and factors that it does not name keep
 the level of the first cell. Differences are in the task's unit, cell minus base: of a metric of which lower is better, a
-negative one is an improvement, of others a positive one. Words (helps, hurts, no meaningful
-difference, undecided) are given against a margin: --margin, else the one that the space fixes, else what an A/A arm of the task suggests, else 0, with which nothing can be shown to
-make no difference. The family of Holm's procedure is the task's cells. Seeds that give no pair are listed; a cell that
-has any is judged only with --complete-pairs, from the pairs that are left.
+negative one is an improvement, of others a positive one. Words (helps, hurts, no meaningful difference,
+undecided) are given against a margin: --margin, else the one that the space fixes, else what an A/A arm of the task
+suggests, else 0, with which nothing can be shown to make no difference. The family of Holm's procedure is the
+task's cells. Seeds that give no pair are listed; a cell that has any is judged only with --complete-pairs, from the pairs
+that are left.
 
 Writes table_effects.csv, .md, .tex (booktabs), and a forest plot as .png and .svg.
 
@@ -261,8 +262,9 @@ def _caption(found: Effects, task: TaskEffects, cells: Sequence[Arm], paths: Seq
     whole = t_interval(task.base.found)
     known = f", mean {whole.mean:.4g} over {whole.n} seeds" if whole.n else ", no ok trial yet"
     return (
-        f"{found.column} ({describe_metric(task.metric, task.mode)}): cell minus base ({task.base.said(paths)}{known}), mean over"
-        f" pairs of equal seed with the {percent(found.level)} Student-t interval of that mean over pairs. Hedges' g is in standard"
+        f"{found.column} ({describe_metric(task.metric, task.mode)}): cell minus base ({task.base.said(paths)}{known}), mean"
+        f" over pairs of equal seed with the {percent(found.level)} Student-t interval of that mean over pairs."
+        " Hedges' g is in standard"
         " deviations of the metric over seeds. The t and sign-flip tests are paired and two-sided; smallest is the least p"
         f" that the exact sign-flip test of so many pairs can reach. {_judged(task)} {completeness(cells)}"
         f"{shared(cells, paths)}"
