@@ -212,7 +212,8 @@ def test_figures_and_report_say_that_higher_is_better(tmp_path):
 
 
 def test_tuning_replicates_the_highest_score_where_higher_is_better(plan_of):  # noqa: F811
-    text = "base: {task: tiny, proxy: none}\ntune: {finetune.lr: [1e-4, 1e-3, 1e-2]}\nsearch: {method: grid, seeds: [9]}\nseeds: 1\n"
+    text = "base: {task: tiny, proxy: none}\ntune: {finetune.lr: [1e-4, 1e-3, 1e-2]}\n"
+    text += "search: {method: grid, seeds: [9]}\nseeds: 1\n"
     score = {1e-4: 0.1, 1e-3: 0.9, 1e-2: 0.5}
     for mode, best in (("min", 1e-4), ("max", 1e-3)):
         world_ = World(plan_of(text), 1, score=lambda config: score[config.finetune.lr])

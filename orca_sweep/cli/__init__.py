@@ -179,7 +179,7 @@ def _run(made: Plan, folder: Path, address: str | None, data_root: Path, store: 
     from orca_sweep.sweep import launch as run
     from orca_sweep.trial import describe_proxies
 
-    for line in describe_proxies(made.cells):
+    for line in describe_proxies(made.cells, made.labels):
         console.print(line, soft_wrap=True)
     _convert_tasks(made, data_root)
     with Progress(console, made) as progress:

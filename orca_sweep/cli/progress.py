@@ -22,7 +22,7 @@ class Progress:
 
     def __init__(self, console: Console, plan: Plan) -> None:
         self.console, self.plan = console, plan
-        self.levels = {cell_id: plan.levels(cell_id) for cell_id in plan.by_cell_id}
+        self.levels = {cell_id: plan.shown_levels(cell_id) for cell_id in plan.by_cell_id}
         self.running: dict[str, str] = {}
         self.best: dict[str, tuple[float, int, Mode]] = {}
         """Of each cell the best validation metric, of how many ended trials, and which way round it is compared."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from orca_sweep import __version__
 from orca_sweep.config import LATER, canonical_json, digest, knobs
 from orca_sweep.errors import InputError
+from orca_sweep.labels import label_declarations
 from orca_sweep.results.columns import EPOCH_COLUMNS, STAGE_COLUMNS, TABLE_SCHEMA, Column, trial_columns
 from orca_sweep.results.custody import reveals
 from orca_sweep.results.records import ROLE, error_path, manifest_of, read_record, record_path, unsealed, write_json
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 STAMPS = ".collected.json"
+DECLARED = ("task", "proxy")
+"""Config fields that a declaration of the user's own data may stand in."""
 BATCH_ROWS = 50_000
 """So many rows are turned into columns at once: as dictionaries they take ten times the memory."""
 ROW_GROUP = 100_000
@@ -76,8 +79,11 @@ def collect(sources: Iterable[Path], out: Path) -> Results:
             rows[trial_id] = record["row"]
             epochs.add(trial_id, record["epochs"])
             stages.add(trial_id, record.get("stages", ()))
-    about = _about([part for source in found for part in source.abouts])
-    whole_rows = [{**rows[trial_id], **plan} for (trial_id, _, _), plan in plans.items()]
+    labels: dict[str, str] = {}
+    for path in DECLARED:
+        labels |= label_declarations(str(plan[path]) for plan in plans.values() if plan.get(path))
+    about = _about([_with_labels(part, labels) for source in found for part in source.abouts])
+    whole_rows = [{**rows[trial_id], **_labelled(plan, labels)} for (trial_id, _, _), plan in plans.items()]
     (out / STAMPS).unlink(missing_ok=True)
     order = list(stamps)
     made = {
@@ -88,6 +94,18 @@ def collect(sources: Iterable[Path], out: Path) -> Results:
     written = {name: write_table(out / f"{name}.parquet", table, about) for name, table in made.items()}
     write_json(out / STAMPS, {"by": _version(), "tables": written, "trials": stamps})
     return as_results(made, about["sweeps"])
+
+
+def _labelled(plan: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
+    """A plan's columns with task and proxy as people call them, and the declarations behind these names."""
+    named = {path: labels.get(plan[path], plan[path]) for path in DECLARED if path in plan}
+    declared = {f"{path}_declared": plan[path] if plan[path] != name else None for path, name in named.items()}
+    return {**plan, **named, **declared}
+
+
+def _with_labels(about: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
+    """What is said of a space, its margins under the names that rows have for tasks."""
+    return {**about, "margins": {labels.get(task, task): margin for task, margin in about.get("margins", {}).items()}}
 
 
 def _version() -> list[Any]:
@@ -209,7 +227,8 @@ class _Tables(_Source):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.trials = read_table(folder, "trials").to_pylist()
-        self.abouts = read_about(folder)["sweeps"]
+        texts = {row["task"]: text for row in self.trials if (text := _declared(row).get("task"))}
+        self.abouts = [_with_labels(part, texts) for part in read_about(folder)["sweeps"]]
         self.by_id = {row["trial_id"]: row for row in self.trials}
         self.written = "-".join(map(str, _tables_stamp(folder).values()))
 
@@ -218,7 +237,8 @@ class _Tables(_Source):
         for row in self.trials:
             use = (row["trial_id"], row["cell_id"], row.get("role") or ROLE)
             later = {name: LATER[name] if row.get(name) is None else row[name] for name in LATER}
-            yield use, {**{name: row[name] for name in planned if name in row}, **later, "role": use[2]}
+            settings = {name: row[name] for name in planned if name in row} | _declared(row)
+            yield use, {**settings, **later, "role": use[2]}
 
     def stamp(self, trial_id: str) -> str:
         return self.written
@@ -229,6 +249,11 @@ class _Tables(_Source):
     @cached_property
     def _long(self) -> dict[str, Callable[[str], list[dict[str, Any]]]]:
         return {name: _by_trial(read_table(self.folder, name)) for name in ("epochs", "stages")}
+
+
+def _declared(row: Mapping[str, Any]) -> dict[str, str]:
+    """Task and proxy of a row as its config has them, where a declaration stands behind their names."""
+    return {path: row[f"{path}_declared"] for path in DECLARED if row.get(f"{path}_declared")}
 
 
 def _by_trial(table: "pa.Table") -> Callable[[str], list[dict[str, Any]]]:

@@ -37,6 +37,8 @@ TRIAL_MEASURES = (
     Column("metric", "string", "", "the task's metric"),
     Column("metric_mode", "string", "", "min: of the metric's values, lower is better; max: higher is better"),
     Column("metric_unit", "string", "", "of the metric's values; empty for plain numbers"),
+    Column("task_declared", "string", "", "the declaration behind the task's name; null for a registered task"),
+    Column("proxy_declared", "string", "", "the declaration behind the proxy's name; null for a registered proxy"),
     Column("dims", "int64", "dimensions", "of a sample of the task: 1 for sequences, 2 for images"),
     Column("val_metric_best", "double", "metric", "validation metric of the best-validated epoch"),
     Column("val_metric_last", "double", "metric", "validation metric of the last epoch"),

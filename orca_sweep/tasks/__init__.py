@@ -44,7 +44,10 @@ def find_task(name: str) -> Task:
     if name.startswith((tabular.PREFIX, tabular.ORCA_PREFIX)):
         return tabular.openml_task(name)
     if is_task_text(name):
-        return declared_task(name)
+        task = declared_task(name)
+        if task.name in TASKS:
+            raise InputError(f"the name {task.name!r} is that of a registered task. Give the declaration another.")
+        return task
     raise InputError(
         f"{TASKS.unknown(name)} Or openml:<id>, or data of your own: {{path, kind, sample_shape, output_shape}}."
     )

@@ -32,6 +32,7 @@ from orca_sweep.data import (
 from orca_sweep.data.readers import BLOCK_BYTES, Stored
 from orca_sweep.declaration import TaskDeclaration, is_task_text, parse_task
 from orca_sweep.errors import DataError, InputError
+from orca_sweep.labels import label_of
 from orca_sweep.registry import hint
 from orca_sweep.tasks.losses import IGNORED, takes_gaps
 from orca_sweep.tasks.own_files import (
@@ -72,8 +73,8 @@ def declared_task(text: str) -> Task:
     except ValueError as error:
         raise InputError(f"task {text!r}: {error}.") from None
     if found.kind not in KINDS:
-        raise InputError(f"task {text!r}: there is no kind {found.kind!r}. {hint(found.kind, KINDS)}")
-    problems = [f"task {text!r}: {problem}" for problem in _mistakes(found)]
+        raise InputError(f"task {label_of(text)!r}: there is no kind {found.kind!r}. {hint(found.kind, KINDS)}")
+    problems = [f"task {label_of(text)!r}: {problem}" for problem in _mistakes(found)]
     if problems:
         raise InputError(problems)
     loss, metric = defaults(found)
@@ -90,7 +91,7 @@ def declared_task(text: str) -> Task:
     normalise: Any = found.normalise or "none"
     stem = re.sub(r"[^\w.-]", "_", Path(found.path).stem)[:40]  # with the key and a lock's ending still a file's name
     return Task(
-        name=text,
+        name=label_of(text),
         dims=dims,
         sample_shape=found.sample_shape,
         kind=found.kind,  # type: ignore[arg-type]
