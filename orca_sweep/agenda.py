@@ -222,8 +222,9 @@ class Agenda:
         cell = self.cells[trial.cell_id]
         # A cost: the metric, turned so that lower is better.
         value = row.get("val_metric_best") if row["status"] in ("ok", "pruned") else None
-        is_number = isinstance(value, int | float) and math.isfinite(value)
-        score = as_cost(value, row.get("metric_mode") or "min") if is_number else math.inf
+        score = math.inf
+        if isinstance(value, int | float) and math.isfinite(value):
+            score = as_cost(value, row.get("metric_mode") or "min")
         cell.scores.setdefault(trial.config.cell_id, {})[trial.seed] = score
 
     def _go_on(self, cell: _Cell) -> None:

@@ -443,3 +443,60 @@ def test_figure3_and_factor_effects_take_a_maximised_metric(tmp_path):
     assert [e.eta_squared for e in one.found.effects] == pytest.approx([e.eta_squared for e in other.found.effects])
     (table,) = factor_effects.shown(factor_effects.compute(high))
     assert "(accuracy; higher is better)" in table.caption
+
+
+# The recipe of the README -------------------------------------------------------------------------
+
+MEASURES = """
+import numpy as np
+from torch.nn import functional as F
+
+from orca_sweep.tasks import LOSSES, METRICS, Loss, Metric
+
+
+def hits_at_2(prediction, target):
+    return np.mean([label in row.argsort()[-2:] for row, label in zip(prediction, target)])
+
+
+def smoothed(prediction, target):
+    return F.cross_entropy(prediction, target, label_smoothing=0.1)
+
+
+METRICS.add(Metric(name="hits@2", measure=hits_at_2, meaning="the label is among the two likeliest", mode="max", unit="share"))
+LOSSES.add(Loss(name="smoothed", function=smoothed, meaning="cross-entropy of smoothed labels", takes_labels=True))
+"""
+
+
+def test_a_loss_and_a_metric_of_a_user_s_own_take_two_edits(tmp_path, place, monkeypatch):
+    from orca_sweep.space import plan_space
+    from orca_sweep.trial import load_imports, resolve, run_trial
+
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "mine.npz", x=rng.normal(size=(60, 1, 8, 8)).astype("float32"), y=np.arange(60) % 3)
+    (tmp_path / "my_measures.py").write_text(MEASURES)
+    monkeypatch.chdir(tmp_path)
+    task = "{path: mine.npz, kind: classification, sample_shape: [1, 8, 8], output_shape: 3, metric: hits@2, loss: smoothed}"
+    (tmp_path / "s.yaml").write_text(
+        f"imports: [my_measures.py]\nbase: {{task: {task}, proxy: none, body.pretrain_fraction: 0, finetune.epochs: 2}}\n"
+        "seeds: 1\n"
+    )
+    plan = plan_space(tmp_path / "s.yaml", load_imports, resolve)
+    (trial,) = plan.trials
+    row = run_trial(trial.config, tmp_path / "sweep", place, tmp_path / "data", imports=plan.space.imports)
+    assert (row["status"], row["metric"], row["metric_mode"], row["metric_unit"]) == ("ok", "hits@2", "max", "share")
+    assert 0.3 < row["val_metric_best"] <= 1
+    (tmp_path / "s.yaml").write_text((tmp_path / "s.yaml").read_text().replace("hits@2", "hits"))
+    with pytest.raises(InputError, match="there is no metric 'hits'. Did you mean 'hits@2'"):
+        plan_space(tmp_path / "s.yaml", load_imports, resolve)
+
+
+def test_every_metric_and_loss_is_listed_with_its_mode(capsys):
+    from orca_sweep.cli import Kind, list_
+
+    list_(Kind.metrics)
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in shown] == METRICS.names()
+    assert all((f"{METRICS.get(line.split()[0]).mode}, " in line) for line in shown)
+    assert any(line.startswith("mae8 ") and line.endswith("(Angstrom)") for line in shown)
+    list_(Kind.losses)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == LOSSES.names()

@@ -186,8 +186,8 @@ def find_proxy(name: str) -> Proxy:
             raise InputError("there are no labels to shuffle in 'none'. Name a proxy.")
         load = _shuffled(inner.load)
         text = SHUFFLED + (inner.declaration or inner.name)
-        about = {"name": SHUFFLED + inner.name, "declaration": text}
-        return replace(inner, **about, load=load, meaning=f"{inner.name} with its labels permuted: a placebo")
+        meaning = f"{inner.name} with its labels permuted: a placebo"
+        return replace(inner, name=SHUFFLED + inner.name, declaration=text, load=load, meaning=meaning)
     found = parse(name)
     if found is None:
         raise InputError(
@@ -201,7 +201,7 @@ def find_proxy(name: str) -> Proxy:
     if problems:
         raise InputError(problems)
     forms: dict[str | None, Form] = {"npz": "features", "conll": "tagged"}
-    if found.name in PROXIES:
+    if found.name is not None and found.name in PROXIES:
         raise InputError(f"the name {found.name!r} is that of a registered proxy. Give the declaration another.")
     return Proxy(
         name=label_of(name),
@@ -252,7 +252,7 @@ def _broken_files(name: str, found: Declaration) -> list[str]:
     return []
 
 
-def describe_proxy(name: str, label: str) -> str | None:
+def describe_proxy(name: str, label: str | None = None) -> str | None:
     """Returns how many samples and classes a proxy's local files hold, under its label.
 
     None for other proxies, or if they cannot be read.
@@ -273,7 +273,7 @@ def describe_proxy(name: str, label: str) -> str | None:
     classes = "class" if counts.n_classes == 1 else "classes"
     samples = counts.samples_are.removesuffix("s") if counts.n_samples == 1 else counts.samples_are
     text = f"{counts.n_samples:,} {samples} of {counts.n_classes:,} {classes}"
-    return f"proxy {label}: {'; '.join([text, *more])}"
+    return f"proxy {label or label_of(name)}: {'; '.join([text, *more])}"
 
 
 def unavailable_proxy(proxy: Proxy, data_root: Path | None = None) -> list[str]:

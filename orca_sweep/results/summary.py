@@ -120,9 +120,8 @@ def read_task_metrics(trials: "pd.DataFrame") -> dict[str, TaskMetric]:
                 " the sweeps that they come from into tables of their own, or give one of the tasks another name."
             )
         first = {key: value for key, value in facts[0].items() if isinstance(value, str)}
-        made[str(task)] = TaskMetric(
-            name=first.get("metric", ""), mode=first.get("metric_mode", "min"), unit=first.get("metric_unit", "")
-        )
+        mode: Mode = "max" if first.get("metric_mode") == "max" else "min"
+        made[str(task)] = TaskMetric(name=first.get("metric", ""), mode=mode, unit=first.get("metric_unit", ""))
     if problems:
         raise InputError(problems)
     return made

@@ -92,6 +92,7 @@ def declared_task(text: str) -> Task:
     stem = re.sub(r"[^\w.-]", "_", Path(found.path).stem)[:40]  # with the key and a lock's ending still a file's name
     return Task(
         name=label_of(text),
+        declaration=text,
         dims=dims,
         sample_shape=found.sample_shape,
         kind=found.kind,  # type: ignore[arg-type]

@@ -87,6 +87,8 @@ class Task:
     loss_settings: Mapping[str, Any] = field(default_factory=dict)
     more_metrics: tuple[str, ...] = ()
     """Metrics measured on the test split beside the task's own."""
+    declaration: str | None = None
+    """The text that declares it, if one does."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """What a trial of this task takes unless the space says otherwise, by dotted config path."""
 
