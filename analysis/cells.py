@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from analysis.figures import ACT_UNTRAINED, NAIVE
-from analysis.tables import Arm, arms, by_task, level_text, replicated
+from analysis.tables import Arm, arms, by_task, level_text, metric_of, replicated
+from orca_sweep.modes import Mode
 from orca_sweep.results import TRIAL_MEASURES, Results, trial_columns, with_roles
 
 PROXY, EPOCHS, OBJECTIVE = "proxy", "embedder.epochs", "embedder.objective"
@@ -104,6 +105,8 @@ class TaskCells:
     arms: tuple[Arm, ...]
     """All of the task's, A/A arms too."""
     factors: tuple[str, ...]
+    mode: Mode = "min"
+    """Which way round the metric is compared."""
 
     def like(self, cell: Cell, free: Collection[str]) -> list[Cell]:
         """Returns the cells that differ from one in nothing but the free fields, itself among them.
@@ -160,10 +163,8 @@ def task_cells(results: Results, metric: str | None = None) -> tuple[TaskCells, 
     made = []
     for task, whole in found.items():
         cells = [_cell(arm, rows[arm.cell_id], results) for arm in replicated(whole) if arm.values]
-        metric_name = next((arm.metric for arm in whole if arm.metric), "metric")
-        made.append(
-            TaskCells(task, metric_name, dims.get(task), tuple(sorted(cells, key=_usual)), tuple(whole), factors)
-        )
+        measured, usual_first = metric_of(whole), tuple(sorted(cells, key=_usual))
+        made.append(TaskCells(task, measured.name, dims.get(task), usual_first, tuple(whole), factors, measured.mode))
     return tuple(made)
 
 

@@ -7,7 +7,7 @@ proxy, and in all else the first in the table that has what is to be compared. -
 
 Words are those of table_effects, against the margin of the task: --margin, else the one that the space fixes, else what
 an A/A arm suggests; without any margin a task is not judged. The family of Holm's procedure is all contrasts of a claim,
-over all tasks. For OTDD and error it is Spearman's rank correlation over trials, with its interval over seeds: they go
+over all tasks. For OTDD and metric it is Spearman's rank correlation over trials, with its interval over seeds: they go
 together if it lies beyond --least-correlation, and do not if it lies below. Tasks are counted with Wilson's interval; it
 takes these tasks for a sample of tasks, so with few of them it is wide, however many seeds there are.
 
@@ -29,6 +29,7 @@ if not __package__:  # run as a file: what the scripts share lies beside it
 
 from analysis.cells import task_cells
 from analysis.compared import compared
+from analysis.figures import describe_modes
 from analysis.judging import CORRELATION, ClaimFinding, Judge, Judgement, TaskFinding
 from analysis.margins import fixed_margins, margin_of
 from analysis.study import CLAIMS, SAYS, STUDY
@@ -38,6 +39,7 @@ from analysis.tables import (
     Record,
     Table,
     arguments,
+    better_side,
     completeness,
     csv_text,
     decimals_of,
@@ -51,6 +53,7 @@ from analysis.tables import (
     short,
 )
 from orca_sweep.errors import InputError
+from orca_sweep.modes import Mode, as_cost, describe_mode
 from orca_sweep.results import Results
 
 NAME = "claims"
@@ -96,7 +99,7 @@ def compute(
         metric: the column to compare.
         level: of the intervals; words are judged at 1 - level.
         complete_pairs_only: judge from the seeds that are left, where some give no pair.
-        least_correlation: the least rank correlation of OTDD and error that counts as going together.
+        least_correlation: the least rank correlation of OTDD and metric that counts as going together.
 
     Raises:
         InputError: for what the tables do not have, and for spaces that do not agree on a margin.
@@ -163,6 +166,7 @@ def _of_task(task: TaskFinding | None) -> Record:
         "task": task and task.task,
         "dims": task and task.dims,
         "metric": task and task.metric,
+        "mode": task and task.mode,
         "task_says": task and task.says,
         "not_judged_because": task and task.why,
         "setting": task and task.setting,
@@ -250,7 +254,8 @@ def said_column(found: Claims) -> str:
     """Returns which metric is compared, and why it is not the test metric if that is sealed."""
     sealed = f": the test metrics of {found.n_sealed} ok trials are sealed ('orca-sweep reveal' shows them)"
     split = {"test": "on test", "val": "on validation"}.get(found.column.partition("_")[0], "")
-    return f"{found.column} ({split}{sealed if found.n_sealed else ''}; an error, lower is better)"
+    better = describe_modes({task.task: task.mode for one in found.found for task in one.tasks})
+    return f"{found.column} ({split}{sealed if found.n_sealed else ''}; {better})"
 
 
 def _table(found: Claims, one: ClaimFinding) -> Table:
@@ -289,7 +294,7 @@ def _claim_caption(found: Claims, one: ClaimFinding, is_rho: bool) -> str:
         f" {percent(found.level)} interval over seeds (jackknife)"
         if is_rho
         else f"Mean paired difference in {found.column} over pairs of equal seed, in the task's unit, the first cell minus the"
-        " second (below zero: the first is better), with Student-t intervals over pairs; helps and hurts go by the wider"
+        f" second ({_better_difference(one)}), with Student-t intervals over pairs; helps and hurts go by the wider"
         " interval, no meaningful difference by the narrower one"
     )
     return (
@@ -297,6 +302,17 @@ def _claim_caption(found: Claims, one: ClaimFinding, is_rho: bool) -> str:
         f" {one.claim.supports}; it contradicts it if {one.claim.contradicts}. {_rule(one)} {numbers_of}. Words are corrected"
         f" for all contrasts of this claim that can be judged ({n}), intervals are each one's own."
     )
+
+
+def _better_difference(one: ClaimFinding) -> str:
+    """On which side of zero the first cell is better, in words; tasks may differ in it."""
+    sides: dict[Mode, str] = {"min": "below", "max": "above"}
+    tasks = {mode: [task.task for task in one.tasks if task.mode == mode] for mode in sides}
+    said = [(sides[mode], named) for mode, named in tasks.items() if named]
+    if len(said) == 1:
+        return f"{said[0][0]} zero: the first is better"
+    texts = [f"{side} zero in {', '.join(named)}" for side, named in said]
+    return f"the first is better {' and '.join(texts)}"
 
 
 def _rule(one: ClaimFinding) -> str:
@@ -368,9 +384,10 @@ def _panel(axis: Any, one: ClaimFinding, lines: Sequence[tuple[TaskFinding | Non
     for y, (task, judgement) in enumerate(lines):
         text = "no such task" if task is None else _wrapped(f"not judged: {task.why}")
         if judgement is not None and task is not None:
-            text = _draw(axis, judgement, y, is_rho)
+            text = _draw(axis, judgement, y, is_rho, task.mode)
         axis.text(1.01, y, text, transform=axis.get_yaxis_transform(), fontsize=7.5, color="#222222", va="center")
-    names = [short(" ".join([task.task, *([":", j.name] if j else [])]), 60) if task else "" for task, j in lines]
+    are_mixed = len({task.mode for task, _ in lines if task}) > 1
+    names = [short(_name_of_line(task, j, are_mixed), 60) if task else "" for task, j in lines]
     axis.set_yticks(range(len(lines)), [name.replace(" : ", ": ") for name in names], fontsize=7.5)
     axis.set_ylim(len(lines) - 0.5, -0.5)
     axis.spines[["top", "right"]].set_visible(False)
@@ -380,22 +397,33 @@ def _panel(axis: Any, one: ClaimFinding, lines: Sequence[tuple[TaskFinding | Non
         return
     axis.axvline(0, color="#444444", linewidth=0.8)
     more = f"; {n - len(lines)} more contrasts are in the table" if n > len(lines) else ""
-    what = "rank correlation of OTDD and error" if is_rho else "difference in % of the mean error of the second cell"
-    axis.set_xlabel(what + more, fontsize=7.5)
+    what = "rank correlation of OTDD and metric" if is_rho else "difference in % of the mean of the second cell"
+    modes = {task.mode for task, _ in lines if task}
+    better = ""
+    if not is_rho and len(modes) == 1:
+        better = f"; {better_side(modes.pop())} of zero is better"
+    axis.set_xlabel(what + better + more, fontsize=7.5)
     axis.tick_params(axis="x", labelsize=7.5)
+
+
+def _name_of_line(task: TaskFinding, one: Judgement | None, are_mixed: bool) -> str:
+    """Task and contrast; where tasks differ in it, with which way round the metric is compared."""
+    better = f"({describe_mode(task.mode)})"
+    return " ".join([task.task, *([better] * are_mixed), *([":", one.name] if one else [])])
 
 
 def _wrapped(text: str, width: int = 66) -> str:
     return textwrap.fill(text, width, max_lines=2, placeholder=" …")
 
 
-def _draw(axis: Any, one: Judgement, y: int, is_rho: bool) -> str:
+def _draw(axis: Any, one: Judgement, y: int, is_rho: bool, mode: Mode) -> str:
     """Draws one contrast and returns what is to be said beside it."""
     if one.why_not and not math.isfinite(one.estimate):
         return _wrapped(f"not judged: {one.why_not}")
     scale = 1.0 if is_rho else 100 / one.reference if one.reference > 0 else math.nan
     colour, marker = LOOKS_OF[one.word]
-    within = (-1.0, one.margin) if is_rho else (-one.margin * scale, one.margin * scale)
+    # Of a correlation: everything on the far side of the least that counts.
+    within = (as_cost(-1.0, mode), one.margin) if is_rho else (-one.margin * scale, one.margin * scale)
     if all(map(math.isfinite, within)):
         axis.fill_between(within, y - 0.5, y + 0.5, color="#999999", alpha=0.25, linewidth=0)
     axis.plot([one.low * scale, one.high * scale], [y, y], color=colour, linewidth=2)
@@ -418,7 +446,7 @@ def main() -> None:
         "--complete-pairs", action="store_true", help="where seeds give no pair, judge from those that are left"
     )
     parser.add_argument(
-        "--least-correlation", type=float, default=LEAST_CORRELATION, help="of OTDD and error (default: %(default)s)"
+        "--least-correlation", type=float, default=LEAST_CORRELATION, help="of OTDD and metric (default: %(default)s)"
     )
 
     def make(results: Results, args: Any) -> dict[str, Any]:

@@ -32,10 +32,12 @@ from analysis.tables import (
     arms,
     by_task,
     csv_text,
+    describe_metric,
     ends,
     lacking,
     latex,
     markdown,
+    metric_of,
     named_levels,
     not_ok,
     number,
@@ -47,6 +49,7 @@ from analysis.tables import (
     varying,
 )
 from orca_sweep.errors import InputError
+from orca_sweep.modes import Mode, describe_mode
 from orca_sweep.results import Results
 from orca_sweep.stats import Effect, FactorEffects, Interval, factor_effects, t_interval
 
@@ -69,6 +72,7 @@ class TaskFactors:
 
     task: str
     metric: str
+    mode: Mode
     held: Mapping[str, str]
     """Factors that have one level here, and are no part of the analysis."""
     found: FactorEffects
@@ -155,9 +159,9 @@ def _analysed(task: str, cells: Sequence[Arm], level: float) -> TaskFactors:
     ]
     labels = {path: [arm.levels[path] for arm, _, _ in rows] for path in paths}
     found = factor_effects([value for _, _, value in rows], labels, [seed for _, seed, _ in rows], level)
-    metric = next((arm.metric for arm in cells if arm.metric), "metric")
+    measured = metric_of(cells)
     held = {path: text for path, text in cells[0].levels.items() if path not in paths}
-    return TaskFactors(task, metric, held, found, tuple(_means(cells, found)))
+    return TaskFactors(task, measured.name, measured.mode, held, found, tuple(_means(cells, found)))
 
 
 def _means(cells: Sequence[Arm], found: FactorEffects) -> Iterator[Mean]:
@@ -228,6 +232,7 @@ def _record(found: Factors, task: TaskFactors, effect: Effect) -> Record:
         "effect": effect.name,
         "column": found.column,
         "metric": task.metric,
+        "mode": task.mode,
         "df": effect.df,
         "residual_df": whole.residual_df,
         "f": effect.f,
@@ -295,8 +300,9 @@ def _caption(found: Factors, task: TaskFactors) -> str:
     more = f" Held: {held}." if held else ""
     more += f" Left out: {', '.join(found.left_out)}." if found.left_out else ""
     return (
-        f"Analysis of variance of {found.column} ({task.metric}), {whole.n} trials: {whole.n_cells} cells, each once at"
-        f" {whole.n_blocks} seeds, which are blocks. η² is the share of the total sum of squares (seeds"
+        f"Analysis of variance of {found.column} ({describe_metric(task.metric, task.mode)}), {whole.n} trials:"
+        f" {whole.n_cells} cells, each once at {whole.n_blocks} seeds, which are blocks."
+        f" η² is the share of the total sum of squares (seeds"
         f" {number(whole.block_eta_squared, 3)}, interactions of three factors and more"
         f" {number(whole.higher_eta_squared, 3)}, residual {number(whole.residual_eta_squared, 3)} with"
         f" {whole.residual_df} degrees of freedom). Partial ω² estimates the share when all else is taken out, over seeds;"
@@ -347,7 +353,7 @@ def _panel(axis: Any, found: Factors, task: TaskFactors, effect: Effect) -> None
     axis.set_xticks(range(len(along)), [short(level, 18) for level in along], fontsize=8)
     axis.set_xlim(-0.4, len(along) - 0.6)
     axis.set_xlabel(effect.factors[0], fontsize=8)
-    axis.set_ylabel(f"{found.column} ({task.metric})", fontsize=8)
+    axis.set_ylabel(f"{found.column} ({task.metric})\n{describe_mode(task.mode)}", fontsize=8)
     axis.tick_params(axis="y", labelsize=8)
     omega = number(effect.partial_omega_squared, 2)
     axis.set_title(

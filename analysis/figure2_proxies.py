@@ -140,7 +140,7 @@ def _plot_curves(axis: Any, figure: Figure2, i: int, styles: Mapping[str, figure
         ends = [i.low for i in curve.intervals], [i.high for i in curve.intervals]
         axis.fill_between(curve.epochs, *ends, color=style.colour, alpha=0.15, linewidth=0)
     axis.set_xlabel("fine-tuning epoch")
-    axis.set_ylabel(f"validation {figures.with_unit(panel.metric)}")
+    axis.set_ylabel(figures.measure("val_metric_last", panel))
 
 
 def _plot_final(axis: Any, figure: Figure2, i: int, styles: Mapping[str, figures.Style]) -> None:
@@ -152,7 +152,7 @@ def _plot_final(axis: Any, figure: Figure2, i: int, styles: Mapping[str, figures
         figures.draw_interval(axis, y, curve.cell.interval, styles[curve.line.name], across=True)
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.5, -0.5)
-    axis.set_xlabel(figures.measure(figure.facts.column, figure.panels[i].metric))
+    axis.set_xlabel(figures.measure(figure.facts.column, figure.panels[i]))
     axis.set_title(", ".join(figure.by), loc="left", fontsize=8)
 
 

@@ -1,6 +1,6 @@
 """Figure 3's form: the alignment objective and the test error over the amount of embedder training, and one by the other.
 
-Question: does more embedder training, and so a lower OTDD, mean a lower error?
+Question: does more embedder training, and so a lower OTDD, mean a lower error (or a higher score)?
 One row of pictures per task and combination of the other factors; one line per proxy, or per combination of what else
 is varied of embedder and proxy. Left: the objective over embedder epochs, its mean over seeds at equal epoch with a
 Student-t interval, thin lines are the seeds. Runs of different length share their first epochs bit for bit, so a seed
@@ -160,7 +160,7 @@ def _plot_row(
         for axis in axes[:3]:
             figures.say(axis, nothing)
         return
-    metric = figures.measure(figure.facts.column, panel.metric)
+    metric = figures.measure(figure.facts.column, panel)
     _plot_objective(axes[0], series, styles)
     _plot_metric(axes[1], series, metric, styles)
     _plot_trials(axes[2], series, metric, styles)
@@ -346,7 +346,7 @@ def _notes(figure: Figure3) -> str:
         f"Left: mean over n seeds at equal epoch, thin: each seed, band: {percent} Student-t interval.",
         f"Middle: means over n seeds, bars: their {percent} Student-t intervals (none where n = 1).",
         "Right: one point per ok trial; beside it Spearman's rank correlation of objective and metric (positive: a"
-        f" lower objective goes with a lower error) with its {percent} interval over seeds (jackknife).",
+        f" lower objective goes with a lower metric) with its {percent} interval over seeds (jackknife).",
         "Naive trials (0 embedder epochs) have no objective: their mean stands apart and is in no correlation.",
     )
 

@@ -145,7 +145,7 @@ def _plot_panel(
             axis.axhspan(min(ys) - 0.8, max(ys) + 0.8, color="#f1f1f1", zorder=0, linewidth=0)
     _plot_reference(axis, rows, styles)
     axis.set_ylim(max(places) + 0.8, min(places) - 0.8)
-    axis.set_xlabel(figures.measure(figure.facts.column, panel.metric))
+    axis.set_xlabel(figures.measure(figure.facts.column, panel))
     if figure.by or len(panel.lines) > 1:
         lines = [(_line_name(line), styles[line.name]) for line in panel.lines]
         figures.legend_under(axis, lines, ", ".join(figure.by), gap=34)

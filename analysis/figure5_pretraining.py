@@ -143,7 +143,7 @@ def _plot_panel(axis: Any, panel: figures.Panel, figure: Figure5, styles: Mappin
     axis.set_xticks(at, [_tick(f) if i in labelled else "" for i, f in enumerate(fractions)])
     axis.set_xlim(places.place(fractions[0]) - 0.3, places.place(fractions[-1]) + 0.3)
     axis.set_xlabel(FRACTION + " (log axis)" * (fractions[-1] > 0))
-    axis.set_ylabel(figures.measure(figure.facts.column, panel.metric))
+    axis.set_ylabel(figures.measure(figure.facts.column, panel))
     if fractions[0] == 0 < fractions[-1]:
         _break(axis, places.zero + GAP / 2)
     names = [(f"{line.label}, {line.n_text}", styles[line.name]) for line in panel.lines]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from orca_sweep.errors import InputError
+from orca_sweep.modes import Mode, describe_mode
 from orca_sweep.results import CellSummary, Results, read_results
 from orca_sweep.stats import Interval
 
@@ -44,13 +45,6 @@ NAIVE = {"proxy": "none", "embedder.objective": "none", "embedder.epochs": "0"}
 """What a cell without embedder training has for these fields."""
 ACT_UNTRAINED = ("embedder.init", "embedder.channel_copy", "embedder.target_length")
 """Fields of the embedder that mean something without its training too."""
-UNITS = {
-    "error": "share of wrong labels",
-    "mae": "units of the target",
-    "mse": "squared units of the target",
-    "mae8": "Angstrom",
-}
-"""Of the metrics that are not plainly one minus a score, or relative."""
 
 
 # Cells, lines, panels -----------------------------------------------------------------------------
@@ -90,6 +84,8 @@ class Panel:
     task: str
     metric: str
     lines: tuple[Line, ...]
+    mode: Mode = "min"
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,6 +104,8 @@ class Facts:
     has_aa: bool
     notes: tuple[str, ...] = ()
     """What was left out of the rows."""
+    better: str = describe_mode("min")
+    """Which way round the metric is compared, in words; of each task where they differ in it."""
 
 
 def facts(results: Results, cells: Sequence[CellSummary], level: float) -> Facts:
@@ -123,7 +121,18 @@ def facts(results: Results, cells: Sequence[CellSummary], level: float) -> Facts
         tuned=results.tuned,
         has_aa=any(cell.role == "aa" for cell in cells),
         notes=results.notes,
+        better=describe_modes({cell.task: cell.mode for cell in cells}),
     )
+
+
+def describe_modes(modes: Mapping[str, Mode]) -> str:
+    """Returns 'lower is better', or 'lower is better in digits, higher is better in ecg'."""
+    tasks: dict[Mode, list[str]] = {}
+    for task, mode in modes.items():
+        tasks.setdefault(mode, []).append(short(task))
+    if len(tasks) < 2:
+        return describe_mode(next(iter(tasks), "min"))
+    return ", ".join(f"{describe_mode(mode)} in {', '.join(named)}" for mode, named in tasks.items())
 
 
 def add_up(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
@@ -228,7 +237,8 @@ def _panel(key: tuple[str, ...], others: Sequence[str], found: Mapping[tuple[str
     named = [f"{path} {short(level)}" for path, level in zip(others, key[1:], strict=True)]
     lines = tuple(Line(level, role, tuple(cells)) for (level, role), cells in found.items())
     metric = next((cell.metric for line in lines for cell in line.cells if cell.metric), "")
-    return Panel(", ".join([short(key[0]), *named]), key[0], metric, lines)
+    cells = [cell for line in lines for cell in line.cells]
+    return Panel(", ".join([short(key[0]), *named]), key[0], metric, lines, cells[0].mode, cells[0].unit)
 
 
 def _same_place(first: str, cell: CellSummary) -> str:
@@ -365,16 +375,18 @@ def same_limits(drawn: Iterable[tuple[str, Any]], which: str) -> None:
 # Words --------------------------------------------------------------------------------------------
 
 
-def measure(column: str, metric: str) -> str:
-    """Returns what a column of the trials table holds, in words, with its unit."""
+def measure(column: str, panel: Panel) -> str:
+    """Returns what a column of the trials table holds, in words, with its unit and, if so, that higher is better."""
     splits = {"val": "validation", "test": "test"}
     split, _, epoch = column.partition("_metric_")
-    return f"{splits[split]} {with_unit(metric)}" if split in splits and epoch else column
+    name = splits[split] if split in splits and epoch else column
+    higher = f"\n({describe_mode(panel.mode)})" if panel.mode == "max" else ""
+    return f"{name} {with_unit(panel.metric, panel.unit)}{higher}" if name != column else f"{column}{higher}"
 
 
-def with_unit(metric: str) -> str:
+def with_unit(metric: str, unit: str) -> str:
     """Returns a metric's name with its unit; a sweep without any result does not know its metric."""
-    return f"{metric} ({UNITS[metric]})" if metric in UNITS else metric or "metric"
+    return f"{metric} ({unit})" if metric and unit else metric or "metric"
 
 
 def nothing_yet(lines: Iterable[Line]) -> str | None:
@@ -389,7 +401,7 @@ def nothing_yet(lines: Iterable[Line]) -> str | None:
 def notes(facts: Facts, n_panels: int, *own: str) -> str:
     """Returns the text below a figure: its own sentences, then what every figure must say of its rows."""
     epoch = {"best": "at the best-validated epoch; ", "last": "at the last epoch; "}
-    said = [*own, f"{facts.column}: {epoch.get(facts.column.rpartition('_')[2], '')}an error, lower is better."]
+    said = [*own, f"{facts.column}: {epoch.get(facts.column.rpartition('_')[2], '')}{facts.better}."]
     if facts.has_aa:
         said.append("aa: the reference cell again, with seeds of its own.")
     said += [_about_rows(facts), *facts.notes]

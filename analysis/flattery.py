@@ -48,6 +48,7 @@ from analysis.tables import (
     latex,
     level_text,
     markdown,
+    metric_of,
     number,
     percent,
     replicated,
@@ -57,6 +58,7 @@ from analysis.tables import (
     varying,
 )
 from orca_sweep.errors import InputError
+from orca_sweep.modes import Mode, as_cost, describe_mode
 from orca_sweep.results import Results, with_roles
 from orca_sweep.stats import Interval, t_interval
 
@@ -98,6 +100,7 @@ class TaskFlattery:
     task: str
     metric: str
     choices: tuple[Choice, ...]
+    mode: Mode = "min"
 
 
 @dataclass(frozen=True)
@@ -144,15 +147,16 @@ def _task(task: str, whole: Sequence[Arm], trials: "pd.DataFrame", tuned: Sequen
     searched = trials[(trials["task"] == task) & (trials["role"] == "search")]
     searched = searched.assign(**{name: searched[name].where(searched.index.isin(rows.index)) for name in (VAL, TEST)})
     cells = [_Cell(arm, _by_seed(replicates, arm, VAL), _by_seed(replicates, arm, TEST)) for arm in replicated(whole)]
-    choices = [_epoch(replicates, level), _cell(cells, level)]
-    choices += [_candidate(searched, tuned)] if tuned else []
-    choices.append(_seed(cells))
-    return TaskFlattery(task, next((arm.metric for arm in whole if arm.metric), "metric"), tuple(choices))
+    mode = whole[0].mode
+    choices = [_epoch(replicates, level, mode), _cell(cells, level, mode)]
+    choices += [_candidate(searched, tuned, mode)] if tuned else []
+    choices.append(_seed(cells, mode))
+    return TaskFlattery(task, metric_of(whole).name, tuple(choices), mode)
 
 
 @dataclass(frozen=True)
 class _Cell:
-    """A cell and both errors of its ok trials, by seed."""
+    """A cell and both metrics of its ok trials, by seed."""
 
     arm: Arm
     val: Mapping[int, float]
@@ -180,12 +184,12 @@ def _mean(values: Sequence[float]) -> float:
 # Choices ------------------------------------------------------------------------------------------
 
 
-def _epoch(rows: "pd.DataFrame", level: float) -> Choice:
+def _epoch(rows: "pd.DataFrame", level: float, mode: Mode) -> Choice:
     scored = rows.dropna(subset=[LAST])
     of = "ok replicates, each from its best-validated and its last epoch"
     if not len(scored):
         return _nothing("epoch", of, "no number, since no replicate is ok")
-    gaps = (scored[TEST] - scored[LAST]).clip(lower=0)
+    gaps = _as_cost(scored[TEST] - scored[LAST], mode).clip(lower=0)
     by_seed = gaps.groupby(scored["seed"]).agg(["mean", "count"])
     interval = t_interval(by_seed["mean"].to_numpy(dtype=float), level)
     counts = [f"{seed} ({n})" for seed, n in by_seed["count"].items()]
@@ -194,7 +198,12 @@ def _epoch(rows: "pd.DataFrame", level: float) -> Choice:
     return Choice("epoch", interval.mean, interval, len(gaps), of, float(gaps.max()), "", "", note)
 
 
-def _cell(cells: Sequence[_Cell], level: float) -> Choice:
+def _as_cost(values: Any, mode: Mode) -> Any:
+    """Values of a metric, turned so that less is better."""
+    return values if mode == "min" else -values
+
+
+def _cell(cells: Sequence[_Cell], level: float, mode: Mode) -> Choice:
     whole = [cell for cell in cells if cell.test and not cell.lacks]
     paths = varying([cell.arm for cell in cells])
     gone = [f"{cell.arm.said(paths)} (seed {', '.join(map(str, cell.lacks))})" for cell in cells if cell.lacks]
@@ -203,16 +212,17 @@ def _cell(cells: Sequence[_Cell], level: float) -> Choice:
     if len(whole) < 2:
         more = f"; {left_out}" if left_out else ""
         return _nothing("cell", of, f"no number, since fewer than two cells have all results{more}")
-    chosen = min(whole, key=lambda cell: _mean([*cell.val.values()]))
-    best = min(whole, key=lambda cell: _mean([*cell.test.values()]))
-    gap = _mean([*chosen.test.values()]) - _mean([*best.test.values()])
+    chosen = min(whole, key=lambda cell: as_cost(_mean([*cell.val.values()]), mode))
+    best = min(whole, key=lambda cell: as_cost(_mean([*cell.test.values()]), mode))
+    gap = as_cost(_mean([*chosen.test.values()]) - _mean([*best.test.values()]), mode)
     interval = NONE
     if chosen is not best and chosen.test.keys() == best.test.keys():
-        interval = t_interval([chosen.test[seed] - best.test[seed] for seed in sorted(best.test)], level)
+        gaps = [as_cost(chosen.test[seed] - best.test[seed], mode) for seed in sorted(best.test)]
+        interval = t_interval(gaps, level)
     return Choice("cell", gap, interval, 1, of, gap, chosen.arm.said(paths), best.arm.said(paths), left_out)
 
 
-def _candidate(rows: "pd.DataFrame", tuned: Sequence[str]) -> Choice:
+def _candidate(rows: "pd.DataFrame", tuned: Sequence[str], mode: Mode) -> Choice:
     """Of each tuned cell, from the candidates that are ok at as many seeds as any of it."""
     of = "tuned cells, each from its candidates"
     gaps, left_out = [], 0
@@ -223,8 +233,8 @@ def _candidate(rows: "pd.DataFrame", tuned: Sequence[str]) -> Choice:
         kept = means[means[VAL, "count"] == most]
         left_out += len(means) - len(kept)
         if len(kept) > 1:
-            test = kept[TEST, "mean"]
-            gaps.append(float(test.loc[kept[VAL, "mean"].idxmin()] - test.min()))
+            test, val = (_as_cost(kept[column, "mean"], mode) for column in (TEST, VAL))
+            gaps.append(float(test.loc[val.idxmin()] - test.min()))
     if not gaps:
         return _nothing("candidate", of, "no number, since no tuned cell has two ok candidates")
     gone = "candidate that lacks a result" if left_out == 1 else "candidates that lack a result"
@@ -232,15 +242,20 @@ def _candidate(rows: "pd.DataFrame", tuned: Sequence[str]) -> Choice:
     return Choice("candidate", _mean(gaps), NONE, len(gaps), of, max(gaps), "", "", note)
 
 
-def _seed(cells: Sequence[_Cell]) -> Choice:
+def _seed(cells: Sequence[_Cell], mode: Mode) -> Choice:
     of = "cells, each from its seeds"
     several = [cell for cell in cells if len(cell.test) > 1]
     if not several:
         return _nothing("seed", of, "no number, since no cell has two ok seeds")
-    gaps = [cell.test[min(cell.val, key=cell.val.__getitem__)] - min(cell.test.values()) for cell in several]
+    gaps = [_seed_gap(cell, mode) for cell in several]
     n_left_out = len(cells) - len(several)
     note = f"left out: {n_left_out} cells with fewer than two ok seeds" if n_left_out else ""
     return Choice("seed", _mean(gaps), NONE, len(gaps), of, max(gaps), "", "", note)
+
+
+def _seed_gap(cell: _Cell, mode: Mode) -> float:
+    val, test = ({seed: as_cost(value, mode) for seed, value in of.items()} for of in (cell.val, cell.test))
+    return test[min(val, key=val.__getitem__)] - min(test.values())
 
 
 # Numbers ------------------------------------------------------------------------------------------
@@ -256,6 +271,7 @@ def _record(found: Flattery, task: TaskFlattery, one: Choice) -> Record:
     return {
         "task": task.task,
         "metric": task.metric,
+        "mode": task.mode,
         "choice": one.kind,
         "flattery": one.flattery,
         "low": one.interval.low,
@@ -305,9 +321,10 @@ def _block(task: TaskFlattery) -> tuple[tuple[str, ...], ...]:
 
 
 def _caption(found: Flattery) -> str:
-    units = "; ".join(f"{task.task}: {task.metric}" for task in found.tasks)
+    units = "; ".join(f"{task.task}: {task.metric}, {describe_mode(task.mode)}" for task in found.tasks)
     return (
-        f"Test error ({units}) of what validation chose minus that of what test would have chosen, never below zero. Epoch:"
+        f"How much worse the test metric ({units}) is of what validation chose than of what test would have chosen, never"
+        " below zero. Epoch:"
         " a lower bound, since test is scored at the best-validated and the last epoch alone; interval over seeds, each the"
         " mean of its cells. Cell: by means over seeds; where test would have chosen another one, the interval is of the"
         " paired difference of the two over seeds. Candidate and seed: means over cells, which seeds do not replicate."
@@ -354,8 +371,8 @@ def plot(found: Flattery) -> Any:
         _panel(axis, task)
         top = bottom - ticks
     made.suptitle(
-        "test error of what validation chose, minus that of what test would have chosen\ndot: mean of n choices; bar:"
-        f" {percent(found.level)} Student-t interval over seeds; ring: the largest of the n",
+        "how much worse the test metric is of what validation chose than of what test would have chosen\ndot:"
+        f" mean of n choices; bar: {percent(found.level)} Student-t interval over seeds; ring: the largest of the n",
         fontsize=8.5,
         y=1 - 0.08 / height,
         va="top",

@@ -9,6 +9,7 @@ from analysis.cells import EPOCHS, OBJECTIVE, Cell, TaskCells
 from analysis.margins import Margin
 from analysis.study import Claim, Pair, Says, Setting
 from analysis.table_effects import unpaired
+from orca_sweep.modes import Mode, as_cost
 from orca_sweep.stats import (
     Contrast,
     Proportion,
@@ -50,7 +51,7 @@ class Judgement:
     reference: float
     """Mean of the cell that the first is compared with."""
     margin: float
-    """Of a correlation, the least that counts."""
+    """Of a correlation, the least that counts; where higher is better it is negative, and the most that counts."""
     p_beyond: float
     """Adjusted for the claim's family, as ``p_within``."""
     p_within: float
@@ -81,6 +82,7 @@ class TaskFinding:
     n_other_settings: int
     """At which the claim could be judged, too, and is not."""
     judgements: tuple[Judgement, ...]
+    mode: Mode = "min"
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,11 @@ class Judge:
                 found.append(self._judged(claim, task, setting, n_others, next(judged)))
             else:
                 margin = self.margins[task.task]
-                found.append(TaskFinding(task.task, task.metric, task.dims, "cannot be judged", why, margin, "", 0, ()))
+                found.append(
+                    TaskFinding(
+                        task.task, task.metric, task.dims, "cannot be judged", why, margin, "", 0, (), task.mode
+                    )
+                )
         return _over_tasks(claim, tuple(found), tasks, self.level)
 
     def _ask(self, claim: Claim, task: TaskCells) -> tuple[Setting | None, int, str]:
@@ -158,14 +164,18 @@ class Judge:
         contrasts = [paired_contrast(p.a.arm.values, p.b.arm.values, self.level, self.complete) for p, _ in pairs]
         limits = [self.margins[pair.a.arm.task] for pair, _ in pairs]
         values = [math.nan if limit.kind == "none" else limit.value for limit in limits]
-        words = zip(pairs, contrasts, verdicts(contrasts, values, 1 - self.level), strict=True)
+        modes = [pair.a.arm.mode for pair, _ in pairs]
+        words = zip(pairs, contrasts, verdicts(contrasts, values, 1 - self.level, modes), strict=True)
         made = iter([_judgement(*pair, contrast, word) for pair, contrast, word in words])
         return [tuple(next(made) for _ in setting.pairs) for setting in settings]
 
     def _correlations(self, settings: Sequence[Setting]) -> list[tuple[Judgement, ...]]:
         gaps = [_trial_gaps(setting.along) for setting in settings]
         found = [self._correlation(setting.along, gap) for setting, gap in zip(settings, gaps, strict=True)]
-        alone = [rho_p(one, self.least) if one else (math.nan, math.nan) for one in found]
+        alone = [
+            _one_sided(one, self.least, setting.anchor.arm.mode) if one else (math.nan, math.nan)
+            for one, setting in zip(found, settings, strict=True)
+        ]
         # As of a contrast: the 1 - alpha interval lies beyond, or the 1 - 2 alpha interval does not reach that far.
         beyond = holm([p if math.isnan(p) else min(1.0, 2 * p) for p, _ in alone]).tolist()
         below = holm([p for _, p in alone]).tolist()
@@ -177,13 +187,13 @@ class Judge:
         return made
 
     def _correlation(self, along: Sequence[Cell], gaps: Mapping[int, str]) -> RankCorrelation | None:
-        """Of OTDD and error over the trials of the seeds that have them all; None where a seed has not, unasked."""
+        """Of OTDD and metric over the trials of the seeds that have them all; None where a seed has not, unasked."""
         seeds = [seed for seed in _seeds(along) if seed not in gaps]
         if (gaps and not self.complete) or not seeds:
             return None
         trials = [(cell.objectives[seed], cell.arm.values[seed], seed) for cell in along for seed in seeds]
-        objective, error, clusters = zip(*trials, strict=True)
-        return rank_correlation(objective, error, self.level, clusters)
+        objective, metric, clusters = zip(*trials, strict=True)
+        return rank_correlation(objective, metric, self.level, clusters)
 
     def _judged(
         self, claim: Claim, task: TaskCells, setting: Setting, n_others: int, judgements: tuple[Judgement, ...]
@@ -193,7 +203,7 @@ class Judge:
         why = _why_not(judgements, margin, self.complete) if says == "undecided" else ""
         says = "cannot be judged" if why else says
         text = task.setting(setting.anchor, claim.varied)
-        return TaskFinding(task.task, task.metric, task.dims, says, why, margin, text, n_others, judgements)
+        return TaskFinding(task.task, task.metric, task.dims, says, why, margin, text, n_others, judgements, task.mode)
 
 
 # Contrasts ----------------------------------------------------------------------------------------
@@ -242,22 +252,36 @@ def _state(cell: Cell, seed: int) -> str:
     return "ok but without a number" if status == "ok" else status
 
 
+def _one_sided(found: RankCorrelation, least: float, mode: Mode) -> tuple[float, float]:
+    """P of "objective and metric do not go together so far", and of "they do": a better metric is a lower, or a higher one."""
+    if mode == "min":
+        return rho_p(found, least)
+    above, below = rho_p(found, -least)
+    return below, above
+
+
 def _tracking(
     setting: Setting, found: RankCorrelation | None, gaps: Mapping[int, str], least: float, alpha: float,
     ps: tuple[float, float], n_family: int,
 ) -> Judgement:  # fmt: skip
     above, below = ps
+    mode = setting.anchor.arm.mode
     word = "tracks" if above <= alpha else "does not track" if below <= alpha else "undecided"
     rho, low, high = (found.rho, found.rho_low, found.rho_high) if found else (math.nan,) * 3
     n, n_seeds = (found.n, found.n_clusters or 0) if found else (0, len(_seeds(setting.along)) - len(gaps))
     why = _no_tracking(found, gaps) if math.isnan(below) else ""
     numbers = f"{rho:+.2f} (interval {low:+.2f} to {high:+.2f}, {n} trials of {n_seeds} seeds)"
-    judged = f"Spearman's rank correlation is {numbers}, and the least that counts is {least:g}: {word}."
+    counts = (
+        f"least that counts is {least:g}" if mode == "min" else f"most that counts, as higher is better, is {-least:g}"
+    )
+    judged = f"Spearman's rank correlation is {numbers}, and the {counts}: {word}."
     first, *_, last = [cell.settings[EPOCHS] for cell in setting.along]
-    name = f"{setting.anchor.settings[OBJECTIVE]} and error, {len(setting.along)} amounts ({first} to {last})"
+    measured = "error" if mode == "min" else "score"
+    name = f"{setting.anchor.settings[OBJECTIVE]} and {measured}, {len(setting.along)} amounts ({first} to {last})"
     return Judgement(
         CORRELATION, name, tuple(cell.arm.cell_id for cell in setting.along), word, n, n_seeds, rho, low, high,
-        math.nan, math.nan, math.nan, least, above, below, n_family, f"Cannot be judged: {why}." if why else judged, why,
+        math.nan, math.nan, math.nan, as_cost(least, mode), above, below, n_family,
+        f"Cannot be judged: {why}." if why else judged, why,
         "; ".join(f"{seed} ({reason})" for seed, reason in gaps.items()), "",
     )  # fmt: skip
 

@@ -47,6 +47,7 @@ from analysis.tables import (
     latex,
     levels_of,
     markdown,
+    metric_of,
     named_levels,
     number,
     numbers_by_task,
@@ -153,7 +154,7 @@ def _task(found: Sequence[Arm], base: Arm, given: float | None, level: float, n_
     # Cells that differ in what the seed varies have other spreads on purpose: they are no arms to compare.
     cells = [arm for arm in replicated(found) if noise_sources.varied(arm) == noise_sources.varied(base)]
     spreads = tuple(_spread(arm, base, effect, len(cells) - 1, 1 - level) for arm in cells)
-    metric = next((arm.metric for arm in found if arm.metric), "metric")
+    metric = metric_of(found).name
     return TaskNoise(base.task, metric, base, effect, source, aa, spreads, sources)
 
 

@@ -1,9 +1,11 @@
 """One number per combination of levels over several tasks, with the per-task numbers beside it.
 
 Tasks differ in their unit, so each is put on a scale of its own base cell, and needs no number from outside: the score
-of a trial is its paired difference to the base cell at the same seed, in percent of the base cell's mean error of that
-task. -10 says that the error falls by a tenth, 0 that nothing changes. (A scale from the base cell to the best cell
-would depend on which other cells are in the table, reward the luckiest one, and break down where no cell is better.)
+of a trial is its paired difference to the base cell at the same seed, in percent of the base cell's mean of that task.
+-10 says that the metric falls by a tenth, 0 that nothing changes. Where lower is better in some tasks and higher in others,
+the differences of the latter are turned round, and it is said of which: then -10 says better by a tenth. (A scale from
+the base cell to the best cell would depend on which other cells are in the table, reward the luckiest one, and break down
+where no cell is better.)
 The number over tasks is the interquartile mean of all scores, with a bootstrap over seeds within each task; the base
 cell's mean counts as known in both. Arms are the combinations of levels that every task has; all need the same number of
 complete pairs in every task.
@@ -33,10 +35,12 @@ from analysis.tables import (
     arguments,
     arms,
     base_arm,
+    better_side,
     by_task,
     completeness,
     csv_text,
     decimals_of,
+    describe_metric,
     ends,
     latex,
     levels_of,
@@ -51,17 +55,18 @@ from analysis.tables import (
     varying,
 )
 from orca_sweep.errors import InputError
+from orca_sweep.modes import Mode, describe_mode
 from orca_sweep.results import Results
 from orca_sweep.stats import InterquartileMean, Interval, interquartile_mean, paired_contrast, t_interval
 
 NAME = "summary_over_tasks"
 MAX_ROWS = 40
-UNIT = "% of the base cell's mean error"
+UNIT = "% of the base cell's mean"
 
 
 @dataclass(frozen=True)
 class Score:
-    """One arm on one task, in percent of the task's base error."""
+    """One arm on one task, in percent of the task's base; turned round where ``Summary.turned`` names the task."""
 
     task: str
     arm: Arm
@@ -100,6 +105,10 @@ class Summary:
     complete_pairs_only: bool
     notes: tuple[str, ...] = ()
     """What was left out of the rows."""
+    mode: Mode = "min"
+    """Which way round the scores are compared."""
+    turned: tuple[str, ...] = ()
+    """Tasks of which higher is better, where that does not hold of all: their differences are turned round."""
 
 
 def compute(
@@ -119,7 +128,7 @@ def compute(
         complete_pairs_only: where pairs are missing, take the seeds that give a pair in every task.
 
     Raises:
-        InputError: with one task; where a task lacks the base cell, or its mean error is not positive; where no arm but
+        InputError: with one task; where a task lacks the base cell, or its mean is not positive; where no arm but
             the base is in all tasks.
     """
     results = compared(results, base)
@@ -141,8 +150,12 @@ def compute(
             " every task."
         )
     left_out = tuple(_left_out(place) for key, place in places.items() if key not in whole)
-    rows = tuple(_summary(place, bases, level, complete_pairs_only) for place in others)
-    return Summary(bases, rows, left_out, metric or results.metric, level, complete_pairs_only, results.notes)
+    modes = {base.mode for base in bases}
+    mode: Mode = "min" if len(modes) > 1 else bases[0].mode
+    turned = tuple(base.task for base in bases if base.mode != mode)
+    rows = tuple(_summary(place, bases, mode, level, complete_pairs_only) for place in others)
+    column = metric or results.metric
+    return Summary(bases, rows, left_out, column, level, complete_pairs_only, results.notes, mode, turned)
 
 
 def _key(arm: Arm) -> tuple[tuple[str, str], ...]:
@@ -162,7 +175,7 @@ def _bases(tasks: Mapping[str, Sequence[Arm]], named: Mapping[str, str]) -> tupl
         mean = t_interval(same.found).mean
         if mean <= 0:
             problems.append(
-                f"{task}: the base cell's mean error is {mean:.3g}, and scores are shares of it. Take another base."
+                f"{task}: the base cell's mean is {mean:.3g}, and scores are shares of it. Take another base."
             )
         found.append(same)
     if problems:
@@ -175,8 +188,8 @@ def _left_out(place: Sequence[Sequence[Arm]]) -> str:
     return f"{having[0].name} (in {', '.join(arm.task for arm in having)} alone)"
 
 
-def _summary(place: Sequence[Arm], bases: Sequence[Arm], level: float, complete: bool) -> ArmSummary:
-    scores = tuple(_score(arm, base, level, complete) for arm, base in zip(place, bases, strict=True))
+def _summary(place: Sequence[Arm], bases: Sequence[Arm], mode: Mode, level: float, complete: bool) -> ArmSummary:
+    scores = tuple(_score(arm, base, mode, level, complete) for arm, base in zip(place, bases, strict=True))
     reason = _reason(scores, complete)
     if reason:
         return ArmSummary(place[0], None, scores, reason)
@@ -188,9 +201,9 @@ def _summary(place: Sequence[Arm], bases: Sequence[Arm], level: float, complete:
     return ArmSummary(place[0], interquartile_mean(pooled, level), scores, "")
 
 
-def _score(arm: Arm, base: Arm, level: float, complete: bool) -> Score:
+def _score(arm: Arm, base: Arm, mode: Mode, level: float, complete: bool) -> Score:
     contrast = paired_contrast(arm.values, base.values, level, complete)
-    unit = 100 / t_interval(base.found).mean
+    unit = (100 if arm.mode == mode else -100) / t_interval(base.found).mean
     scores = {seed: unit * d for seed, d in zip(contrast.seeds, contrast.differences, strict=True)}
     judged = complete or not contrast.incomplete
     return Score(
@@ -231,10 +244,15 @@ def _records(found: Summary, row: ArmSummary) -> list[Record]:
     lines: list[tuple[object, ...]] = [("all tasks", *values, None, row.reason)]
     for score, base in zip(row.scores, found.bases, strict=True):
         i, said = score.interval, f"{level} Student-t interval of the mean over n_seeds pairs"
-        lines.append((score.task, len(score.scores), i.mean, i.low, i.high, said, t_interval(base.found).mean, ""))
+        mean = t_interval(base.found).mean
+        lines.append((score.task, len(score.scores), i.mean, i.low, i.high, said, mean, ""))
     head = {**row.arm.levels, "column": found.column, "unit": UNIT}
-    names = ("task", "n_seeds", "mean", "low", "high", "interval", "base_mean_error", "not_summarised")
-    return [{**head, **dict(zip(names, line, strict=True))} for line in lines]
+    names = ("task", "n_seeds", "mean", "low", "high", "interval", "base_mean", "not_summarised")
+    better = {"better": describe_mode(found.mode)}
+    return [
+        {**head, **dict(zip(names, line, strict=True)), **better, "is_turned": line[0] in found.turned}
+        for line in lines
+    ]
 
 
 def shown(found: Summary) -> tuple[Table, ...]:
@@ -264,14 +282,25 @@ def _block(row: ArmSummary, paths: Sequence[str], decimals: int) -> tuple[tuple[
 
 
 def _caption(found: Summary, everything: Sequence[Arm], paths: Sequence[str]) -> str:
-    errors = "; ".join(f"{base.task} {t_interval(base.found).mean:.4g} ({base.metric})" for base in found.bases)
+    means = "; ".join(
+        f"{base.task} {t_interval(base.found).mean:.4g} ({describe_metric(base.metric, base.mode)})"
+        for base in found.bases
+    )
     return (
-        f"{found.column} (an error, lower is better): paired difference to the base cell ({found.bases[0].said(paths)}) at equal"
-        f" seed, in percent of the base cell's mean error of the task ({errors}). All tasks: interquartile mean of the scores of"
-        f" all tasks and seeds, with a {percent(found.level)} percentile bootstrap over seeds within each task. Each task: mean"
+        f"{found.column}: paired difference to the base cell ({found.bases[0].said(paths)}) at equal"
+        f" seed, in percent of the base cell's mean of the task ({means}).{_turned(found)} All tasks:"
+        " interquartile mean of the scores of all tasks and seeds, with a"
+        f" {percent(found.level)} percentile bootstrap over seeds within each task. Each task: mean"
         f" with the {percent(found.level)} Student-t interval over seeds. The base cell's mean counts as known."
         f" {completeness(everything)}{shared(everything, paths)}"
     )
+
+
+def _turned(found: Summary) -> str:
+    """A sentence on the tasks whose differences are turned round; empty if there are none."""
+    if not found.turned:
+        return f" Of the change, {describe_mode(found.mode)}."
+    return f" Differences of {', '.join(found.turned)} are turned round, so that of every change lower is better."
 
 
 def _notes(found: Summary) -> tuple[str, ...]:
@@ -308,13 +337,15 @@ def plot(found: Summary) -> Any:
             "linestyle": "none",
             "alpha": 0.75,
         }
-        axis.plot([x for x, _ in points], [y for _, y in points], markersize=5, label=short(base.task, 30), **look)
+        axis.plot([x for x, _ in points], [y for _, y in points], markersize=5, label=_label(found, base.task), **look)
     for y, row in enumerate(rows):
         _line(axis, row, y)
     axis.set_yticks(range(len(rows)), [short(levels_of(row.arm, paths)) for row in rows], fontsize=8)
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_ylabel(" · ".join(paths), fontsize=8)
-    axis.set_xlabel(f"change of {found.column} in {UNIT}; left of zero is better than the base", fontsize=8)
+    axis.set_xlabel(
+        f"change of {found.column} in {UNIT}; {better_side(found.mode)} of zero is better than the base", fontsize=8
+    )
     axis.tick_params(axis="x", labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
     made.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
@@ -326,6 +357,10 @@ def plot(found: Summary) -> Any:
         fontsize=9,
     )
     return made
+
+
+def _label(found: Summary, task: str) -> str:
+    return short(task, 30) + " (turned round)" * (task in found.turned)
 
 
 def _line(axis: Any, row: ArmSummary, y: int) -> None:

@@ -1,11 +1,12 @@
 """Effects per task: the paired difference of every cell to the base cell over shared seeds, and what it shows.
 
 The base is the first cell of the task in the table; --base names other levels, and factors that it does not name keep
-the level of the first cell. Differences are in the task's unit, cell minus base: the metric is an error, so a negative
-one is an improvement. Words (helps, hurts, no meaningful difference, undecided) are given against a margin: --margin,
-else the one that the space fixes, else what an A/A arm of the task suggests, else 0, with which nothing can be shown to
-make no difference. The family of Holm's procedure is the task's cells. Seeds that give no pair are listed; a cell that
-has any is judged only with --complete-pairs, from the pairs that are left.
+the level of the first cell. Differences are in the task's unit, cell minus base: of a metric of which lower is better, a
+negative one is an improvement, of others a positive one. Words (helps, hurts, no meaningful difference,
+undecided) are given against a margin: --margin, else the one that the space fixes, else what an A/A arm of the task
+suggests, else 0, with which nothing can be shown to make no difference. The family of Holm's procedure is the
+task's cells. Seeds that give no pair are listed; a cell that has any is judged only with --complete-pairs, from the pairs
+that are left.
 
 Writes table_effects.csv, .md, .tex (booktabs), and a forest plot as .png and .svg.
 
@@ -33,14 +34,17 @@ from analysis.tables import (
     arguments,
     arms,
     base_arm,
+    better_side,
     by_task,
     completeness,
     csv_text,
     decimals_of,
+    describe_metric,
     ends,
     latex,
     levels_of,
     markdown,
+    metric_of,
     named_levels,
     number,
     p_text,
@@ -52,6 +56,7 @@ from analysis.tables import (
     varying,
 )
 from orca_sweep.errors import InputError
+from orca_sweep.modes import Mode
 from orca_sweep.results import Results
 from orca_sweep.stats import (
     WORDS,
@@ -91,6 +96,8 @@ class TaskEffects:
     base: Arm
     margin: Margin
     rows: tuple[Row, ...]
+    mode: Mode = "min"
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -155,12 +162,13 @@ def _task_effects(
     contrasts = [paired_contrast(arm.values, base.values, 1 - alpha, complete) for arm in cells]
     limit = margin_of(found, base, fixed, 1 - alpha)
     adjusted = holm([contrast.p_t for contrast in contrasts]).tolist()
-    words = verdicts(contrasts, limit.value, alpha)
+    measured = metric_of(found)
+    words = verdicts(contrasts, limit.value, alpha, measured.mode)
     rows = [
         Row(arm, contrast, p, word, unpaired(arm, base, contrast))
         for arm, contrast, p, word in zip(cells, contrasts, adjusted, words, strict=True)
     ]
-    return TaskEffects(base.task, next((a.metric for a in found if a.metric), "metric"), base, limit, tuple(rows))
+    return TaskEffects(base.task, measured.name, base, limit, tuple(rows), measured.mode, measured.unit)
 
 
 def unpaired(arm: Arm, base: Arm, contrast: Contrast) -> str:
@@ -195,6 +203,7 @@ def _record(found: Effects, task: TaskEffects, row: Row) -> Record:
         "base": task.base.name,
         "column": found.column,
         "metric": task.metric,
+        "mode": task.mode,
         "n_pairs": c.interval.n,
         "mean": c.mean_a,
         "mean_base": c.mean_b,
@@ -253,8 +262,9 @@ def _caption(found: Effects, task: TaskEffects, cells: Sequence[Arm], paths: Seq
     whole = t_interval(task.base.found)
     known = f", mean {whole.mean:.4g} over {whole.n} seeds" if whole.n else ", no ok trial yet"
     return (
-        f"{found.column} ({task.metric}; lower is better): cell minus base ({task.base.said(paths)}{known}), mean over pairs of"
-        f" equal seed with the {percent(found.level)} Student-t interval of that mean over pairs. Hedges' g is in standard"
+        f"{found.column} ({describe_metric(task.metric, task.mode)}): cell minus base ({task.base.said(paths)}{known}), mean"
+        f" over pairs of equal seed with the {percent(found.level)} Student-t interval of that mean over pairs."
+        " Hedges' g is in standard"
         " deviations of the metric over seeds. The t and sign-flip tests are paired and two-sided; smallest is the least p"
         f" that the exact sign-flip test of so many pairs can reach. {_judged(task)} {completeness(cells)}"
         f"{shared(cells, paths)}"
@@ -323,7 +333,8 @@ def _panel(axis: Any, found: Effects, task: TaskEffects) -> None:
     axis.set_title(f"{heading}\nbase {base}, {task.margin.short}", fontsize=9, loc="left")
     hidden = f"; {len(task.rows) - len(rows)} more cells are in the table" if len(rows) < len(task.rows) else ""
     axis.set_xlabel(
-        f"difference in {found.column} ({task.metric}); left of zero is better than the base{hidden}", fontsize=8
+        f"difference in {found.column} ({task.metric}); {better_side(task.mode)} of zero is better than the base{hidden}",
+        fontsize=8,
     )
     axis.tick_params(axis="x", labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)

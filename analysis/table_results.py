@@ -30,16 +30,19 @@ from analysis.tables import (
     completeness,
     csv_text,
     decimals_of,
+    describe_metric,
     lacking,
     latex,
     level_text,
     markdown,
+    metric_of,
     number,
     percent,
     run,
     shared,
     varying,
 )
+from orca_sweep.modes import Mode
 from orca_sweep.results import CellSummary, Results, summarise
 
 NAME = "table_results"
@@ -59,6 +62,8 @@ class TaskResults:
 
     task: str
     metric: str
+    mode: Mode
+    unit: str
     rows: tuple[Row, ...]
 
 
@@ -85,7 +90,8 @@ def compute(results: Results, metric: str | None = None, level: float = 0.95) ->
     made = []
     for task, found in tasks.items():
         rows = [Row(arm, cells[arm.cell_id]) for arm in sorted(found, key=lambda arm: arm.role == "aa")]
-        made.append(TaskResults(task, next((arm.metric for arm in found if arm.metric), "metric"), tuple(rows)))
+        measured = metric_of(found)
+        made.append(TaskResults(task, measured.name, measured.mode, measured.unit, tuple(rows)))
     return ResultsTable(tuple(made), metric or results.metric, level, results.notes)
 
 
@@ -103,6 +109,7 @@ def _record(found: ResultsTable, row: Row) -> Record:
         **row.arm.levels,
         "column": found.column,
         "metric": row.arm.metric,
+        "mode": row.arm.mode,
         "n": i.n,
         "mean": i.mean,
         "sd": i.sd,
@@ -159,7 +166,7 @@ def _mean(cell: CellSummary, decimals: int) -> str:
 def _caption(found: ResultsTable, task: TaskResults, paths: Sequence[str]) -> str:
     cells = [row.arm for row in task.rows]
     return (
-        f"{found.column} ({task.metric}; lower is better), mean over n seeds; ± is the half-width of the"
+        f"{found.column} ({describe_metric(task.metric, task.mode)}), mean over n seeds; ± is the half-width of the"
         f" {percent(found.level)} Student-t interval of that mean over the same seeds. {completeness(cells)}"
         f"{shared(cells, paths)}"
     )

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from analysis.figures import csv_field, whole
 from orca_sweep.errors import InputError
-from orca_sweep.results import TRIAL_MEASURES, Results, read_results, scored
+from orca_sweep.modes import Mode, describe_mode
+from orca_sweep.results import TRIAL_MEASURES, Results, TaskMetric, read_results, read_task_metrics, scored
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +47,9 @@ class Arm:
     values: Mapping[int, float]
     """By seed; NaN where a planned trial has no result."""
     statuses: Mapping[int, str]
+    mode: Mode = "min"
+    """Which way round the metric is compared."""
+    unit: str = ""
 
     @property
     def name(self) -> str:
@@ -67,7 +71,8 @@ def arms(results: Results, metric: str | None = None) -> tuple[Arm, ...]:
     """Returns every cell and A/A arm, in the order of the table.
 
     Raises:
-        InputError: if there are no trials, a column is missing, or a cell has several trials of one seed.
+        InputError: if there are no trials, a column is missing, a cell has several trials of one seed, or the trials of a
+            task differ in what they measure.
     """
     require(results, ("task", "metric", *results.factors))
     trials = scored(results, metric)
@@ -79,7 +84,8 @@ def arms(results: Results, metric: str | None = None) -> tuple[Arm, ...]:
     cells: dict[str, list[dict[Any, Any]]] = {}
     for row in trials[needed].to_dict("records"):
         cells.setdefault(str(row["cell_id"]), []).append(row)
-    return tuple(_arm(cell_id, rows, paths) for cell_id, rows in cells.items())
+    metrics = read_task_metrics(results.trials)
+    return tuple(_arm(cell_id, rows, paths, metrics) for cell_id, rows in cells.items())
 
 
 def _told_apart(cells: "pd.DataFrame", results: Results) -> tuple[str, ...]:
@@ -130,7 +136,9 @@ def _several(trials: "pd.DataFrame") -> Iterator[str]:
         )
 
 
-def _arm(cell_id: str, whole: Sequence[Mapping[str, Any]], paths: Sequence[str]) -> Arm:
+def _arm(
+    cell_id: str, whole: Sequence[Mapping[str, Any]], paths: Sequence[str], metrics: Mapping[str, TaskMetric]
+) -> Arm:
     rows = [row for row in whole if row["role"] != "search"]
     first = (rows or whole)[0]
     units = [str(row["metric"]) for row in rows if row["status"] == "ok" and isinstance(row["metric"], str)]
@@ -142,6 +150,8 @@ def _arm(cell_id: str, whole: Sequence[Mapping[str, Any]], paths: Sequence[str])
         {path: level_text(first[path]) for path in paths},
         {int(row["seed"]): float(row["value"]) for row in rows},
         {int(row["seed"]): str(row["status"]) for row in rows},
+        metrics[str(first["task"])].mode,
+        metrics[str(first["task"])].unit,
     )
 
 
@@ -153,6 +163,22 @@ def level_text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+def metric_of(found: Sequence[Arm]) -> TaskMetric:
+    """Returns what the arms of a task are compared on; it is called 'metric' as long as no trial is ok."""
+    name = next((arm.metric for arm in found if arm.metric), "metric")
+    return TaskMetric(name=name, mode=found[0].mode, unit=found[0].unit)
+
+
+def describe_metric(metric: str, mode: Mode) -> str:
+    """Returns 'error; lower is better'."""
+    return f"{metric}; {describe_mode(mode)}"
+
+
+def better_side(mode: Mode) -> str:
+    """Returns on which side of zero a difference is an improvement."""
+    return "left" if mode == "min" else "right"
 
 
 def by_task(found: Iterable[Arm]) -> dict[str, list[Arm]]:

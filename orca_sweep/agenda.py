@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orca_sweep.config import TrialConfig
+from orca_sweep.modes import as_cost
 from orca_sweep.results import FINAL_STATUSES
 from orca_sweep.space import OutcomeRule, Plan, PlannedTrial, Resolve, TunedCell, candidate, seeded
 from orca_sweep.space.tuning import Settings, optuna_next
@@ -219,8 +220,11 @@ class Agenda:
         if trial.role != "search":
             return
         cell = self.cells[trial.cell_id]
+        # A cost: the metric, turned so that lower is better.
         value = row.get("val_metric_best") if row["status"] in ("ok", "pruned") else None
-        score = value if isinstance(value, int | float) and math.isfinite(value) else math.inf
+        score = math.inf
+        if isinstance(value, int | float) and math.isfinite(value):
+            score = as_cost(value, row.get("metric_mode") or "min")
         cell.scores.setdefault(trial.config.cell_id, {})[trial.seed] = score
 
     def _go_on(self, cell: _Cell) -> None:
@@ -265,12 +269,12 @@ class Agenda:
         return search.method != "optuna" or len(cell.told) >= (search.n_candidates or 0)
 
     def _mean(self, cell: _Cell, name: str) -> float:
-        """A candidate's mean validation metric over its seeds; infinite if one of them is not ok."""
+        """A candidate's mean cost over its seeds; infinite if one of them is not ok."""
         scores = cell.scores.get(name, {}).values()
         return sum(scores) / len(scores) if scores else math.inf
 
     def _best(self, cell: _Cell) -> TrialConfig | None:
-        """The candidate of the lowest score, the first of equals, if one has any."""
+        """The candidate of the lowest mean cost, the first of equals, if one has any."""
         name = min(cell.candidates, key=lambda name: self._mean(cell, name))
         return cell.candidates[name] if math.isfinite(self._mean(cell, name)) else None
 

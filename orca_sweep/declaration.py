@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orca_sweep.registry import hint
+from orca_sweep.registry import explain_name, hint
 
 QUOTED = r'"(?:[^"\\]|\\.)*"'
 NAME = rf"(?:{QUOTED}|(?!\s*\")[^\[\]#@]+)"
@@ -33,7 +33,11 @@ FACT = re.compile(rf"#({NAME})")
 PLAIN_NAME = re.compile(r"[^\[\]#@\"\n]+")
 SHUFFLED = "shuffled:"
 """Before a proxy's name: the same data with its labels permuted."""
-KEYS = ("path", "config", "revision", "split", "input", "label", "encoding", "n_classes")
+KEYS = ("path", "config", "revision", "split", "input", "label", "encoding", "n_classes", "name")
+FACTS = ("encoding", "n_classes", "name")
+"""What stands after a path as ``#key=value``."""
+NO_NAME_SIGNS = '[]#@"=:,'
+"""Signs that the name of a declaration may not hold: they mean something where it is written down."""
 
 
 def is_local_path(name: str) -> bool:
@@ -89,6 +93,8 @@ class Declaration:
     """Of a text file that is not UTF-8."""
     n_classes: int | None = None
     """How many classes there must be; None takes what is there."""
+    name: str | None = None
+    """What people call it."""
 
     @property
     def text(self) -> str:
@@ -96,9 +102,10 @@ class Declaration:
         config = f"#{_quote_name(self.config, is_fact=True)}" if self.config else ""
         encoding = f"#encoding={self.encoding}" if self.encoding else ""
         n_classes = f"#n_classes={self.n_classes}" if self.n_classes is not None else ""
+        name = f"#name={self.name}" if self.name else ""
         revision = f"@{_quote_name(self.revision)}" if self.revision else ""
         columns = f"{_quote_part(self.input)}->{_quote_part(self.label)}"
-        where = f"{_quote_name(self.path)}{config}{encoding}{n_classes}{revision}"
+        where = f"{_quote_name(self.path)}{config}{encoding}{n_classes}{name}{revision}"
         return f"{where}[{_quote_part(self.split)}]:{columns}"
 
     @property
@@ -148,16 +155,15 @@ def parse(text: str) -> Declaration | None:
         n_classes = int(facts["n_classes"]) if "n_classes" in facts else None
     except ValueError:
         return None
-    return Declaration(
-        path, *columns, split, facts.get("config") or None, revision or None, facts.get("encoding"), n_classes
-    )
+    config, encoding, name = (facts.get(key) or None for key in ("config", "encoding", "name"))
+    return Declaration(path, *columns, split, config, revision or None, encoding, n_classes, name)
 
 
 def _read_facts(text: str) -> Iterator[tuple[str, str]]:
     """Names and values of what follows the path: ``#encoding=latin-1``, ``#n_classes=1``, anything else is the config."""
     for fact in FACT.findall(text):
         key, sign, value = fact.partition("=")
-        if sign and key.strip() in ("encoding", "n_classes") and not fact.startswith('"'):
+        if sign and key.strip() in FACTS and not fact.startswith('"'):
             yield key.strip(), value.strip()
         else:
             yield "config", _unquote(fact)
@@ -180,14 +186,31 @@ def as_text(value: object) -> object:
     if missing:
         raise ValueError(f"a proxy's declaration needs path, input and label; {', '.join(missing)} is missing")
     given = {key: str(part) for key, part in value.items() if part is not None and key != "n_classes"}
+    problem = explain_declared_name(value.get("name"))
+    if problem:
+        raise ValueError(problem)
     n_classes = value.get("n_classes")
     if n_classes is not None and (isinstance(n_classes, bool) or not isinstance(n_classes, int)):
         raise ValueError(f"n_classes {n_classes!r} is no whole number")
     return Declaration(**{"split": "", **given}, n_classes=n_classes).text
 
 
+def explain_declared_name(name: object) -> str | None:
+    """Returns why a declaration cannot be called so; None if it can, or has no name."""
+    if name is None:
+        return None
+    problem = explain_name(name)
+    if problem:
+        return problem.rstrip(".")
+    held = [sign for sign in NO_NAME_SIGNS if sign in str(name)]
+    return f"the name {name!r} holds {' '.join(held)}. A name holds none of {' '.join(NO_NAME_SIGNS)}" if held else None
+
+
 def explain_declaration(declared: Declaration) -> list[str]:
     """Returns what is wrong with a declaration whatever its files hold; empty if nothing."""
+    wrong_name = explain_declared_name(declared.name)
+    if wrong_name:
+        return [f"{wrong_name}."]
     problem = explain_impossible_path(declared.path)
     if problem:
         return [problem]
@@ -221,7 +244,7 @@ def _is_text_encoding(name: str) -> bool:
 
 TASK_KEYS = (
     "path", "kind", "sample_shape", "output_shape", "input", "target", "group", "test", "loss", "metric", "normalise",
-    "val_share", "test_share", "layout",
+    "val_share", "test_share", "layout", "name",
 )  # fmt: skip
 LONGEST_NAME, LONGEST_PATH = 255, 4096
 """Bytes of a file's name and of a whole path, on Linux."""
@@ -250,6 +273,8 @@ class TaskDeclaration:
     test_share: float = 0.1
     layout: str | None = None
     """Where the channels are in the file: ``channels-first`` or ``channels-last``; None: first, unless that is unlikely."""
+    name: str | None = None
+    """What people call it."""
 
     @property
     def text(self) -> str:
@@ -307,6 +332,9 @@ def _task(raw: Mapping[str, object]) -> TaskDeclaration:
         raise ValueError(f"a task's declaration needs {', '.join(TASK_NEEDS)}; {', '.join(missing)} is missing")
     if str(given["path"]).endswith(".npy") and "input" in given:
         raise ValueError("input is the .npy file itself: leave it out")
+    problem = explain_declared_name(given.get("name"))
+    if problem:
+        raise ValueError(problem)
     fields: dict[str, object] = {}
     for key in ("path", "test"):
         _check_path(key, str(given.get(key, "")))
@@ -366,24 +394,26 @@ def without_path(name: str) -> str:
 
     What decides how they are read stays: the ending and all settings.
     """
-    return _with_paths(name, _ending)
+    return _with_paths(name, lambda path, own_name: _ending(path))
 
 
 def without_folder(name: str) -> str:
-    """Returns a task, proxy or body of the user's own with its files' names alone, whatever folder they lie in."""
-    return _with_paths(name, lambda path: Path(path).name)
+    """Returns a task, proxy or body of the user's own as people know it: by its own name, or its files' whatever folder."""
+    return _with_paths(name, lambda path, own_name: _ending(path) if own_name else Path(path).name)
 
 
-def _with_paths(name: str, change: Callable[[str], str]) -> str:
+def _with_paths(name: str, change: Callable[[str, str | None], str]) -> str:
+    """The text with its paths changed, given each path and the name that the declaration has."""
     if name.startswith(SHUFFLED):
         return SHUFFLED + _with_paths(name.removeprefix(SHUFFLED), change)
     if is_task_text(name):
         task = parse_task(name)
-        return replace(task, path=change(task.path), test=None if task.test is None else change(task.test)).text
+        test = None if task.test is None else change(task.test, task.name)
+        return replace(task, path=change(task.path, task.name), test=test).text
     proxy = parse(name)
     if proxy is not None:
-        return replace(proxy, path=change(proxy.path)).text
-    return change(name) if name.startswith("/") else name
+        return replace(proxy, path=change(proxy.path, proxy.name)).text
+    return change(name, None) if name.startswith("/") else name
 
 
 def _ending(path: str) -> str:
@@ -391,8 +421,3 @@ def _ending(path: str) -> str:
     suffixes = Path(path).suffixes[-2:]
     kept = suffixes if suffixes and suffixes[-1].lower() in PACKED else suffixes[-1:]
     return "*" + "".join(kept).lower()
-
-
-def task_label(name: str) -> str:
-    """Returns a task's name for people: of a declared one, its file's name."""
-    return Path(shlex.split(name)[0]).name if is_task_text(name) else name

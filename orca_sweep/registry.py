@@ -16,6 +16,24 @@ class Named(Protocol):
 
 
 R = TypeVar("R", bound=Named)
+LONGEST_NAME = 60
+NAME_RULE = (
+    f"A name has at most {LONGEST_NAME} letters, digits, blanks and signs that can be printed, none of them / or \\"
+)
+
+
+def explain_name(name: object) -> str | None:
+    """Returns why a user's name for a part of theirs cannot stand in tables and figures, with the rule; None if it can."""
+    if not isinstance(name, str):
+        return f"the name {name!r} is no text. {NAME_RULE}."
+    if not name.strip():
+        return f"the name is empty. {NAME_RULE}."
+    shown = repr(name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}...")
+    if len(name) > LONGEST_NAME:
+        return f"the name {shown} has {len(name)} signs. {NAME_RULE}."
+    if not name.isprintable() or name != name.strip() or "/" in name or "\\" in name:
+        return f"the name {shown} begins or ends with a blank, or holds / or \\ or what cannot be printed. {NAME_RULE}."
+    return None
 
 
 def hint(name: str, allowed: Iterable[str]) -> str:

@@ -628,7 +628,7 @@ def test_sealed_tables_are_judged_on_validation_and_say_so(tmp_path):
         claims.compute(sealed, margin=["0.01"], metric="test_metric_best")
     r.reveal(tmp_path / "s")
     shown = claims.shown(claims.compute(r.collect([tmp_path / "s"], tmp_path / "t"), margin=["0.01"]))
-    assert "judged on these rows by test_metric_best (on test; an error, lower is better)" in shown[0].caption
+    assert "judged on these rows by test_metric_best (on test; lower is better)" in shown[0].caption
 
 
 def test_wrong_options_are_told(tmp_path):

@@ -162,7 +162,7 @@ def test_each_task_has_its_own_unit(tmp_path):
     found = flattery.compute(results)
     assert [(task.task, task.metric) for task in found.tasks] == [("digits", "error"), ("darcy", "mse")]
     assert found.tasks[1].choices[0].flattery == pytest.approx(0.5)
-    assert "(digits: error; darcy: mse)" in flattery.shown(found)[0].caption
+    assert "(digits: error, lower is better; darcy: mse, lower is better)" in flattery.shown(found)[0].caption
     assert [axis.get_xlabel() for axis in flattery.plot(found).axes] == ["flattery (error)", "flattery (mse)"]
 
 

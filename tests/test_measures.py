@@ -7,7 +7,9 @@ from sklearn import metrics as sk
 from torch.nn import functional as F
 
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.tasks.measures import LOSSES, METRICS, auroc, loss_function
+from orca_sweep.tasks import LOSSES, METRICS
+from orca_sweep.tasks.losses import loss_function
+from orca_sweep.tasks.measures import auroc
 
 RNG = np.random.default_rng(0)
 
@@ -33,14 +35,14 @@ def test_multi_label_metrics_leave_classes_without_positives_out_and_count_them(
     target[:, 2], target[:, 4] = 0, 1
     scored = [0, 1, 3, 5]
     expected = 1 - np.mean([sk.roc_auc_score(target[:, k], score[:, k]) for k in scored])
-    assert METRICS["auroc-error"].compute(score, target) == pytest.approx(expected, abs=1e-12)
-    assert METRICS["auroc-error"].unscored(score, target) == 2
+    assert METRICS.get("auroc-error").compute(score, target) == pytest.approx(expected, abs=1e-12)
+    assert METRICS.get("auroc-error").unscored(score, target) == 2
     expected = 1 - np.mean([sk.average_precision_score(target[:, k], score[:, k]) for k in (*scored, 4)])
-    assert METRICS["map-error"].compute(score, target) == pytest.approx(expected, abs=1e-12)
-    assert METRICS["map-error"].unscored(score, target) == 1
+    assert METRICS.get("map-error").compute(score, target) == pytest.approx(expected, abs=1e-12)
+    assert METRICS.get("map-error").unscored(score, target) == 1
     for name in ("auroc-error", "map-error"):
         with pytest.raises(DataError, match="not defined on these 80 targets"):
-            METRICS[name].compute(score, np.zeros_like(target))
+            METRICS.get(name).compute(score, np.zeros_like(target))
 
 
 @pytest.mark.parametrize("n_classes", [2, 3, 5])
@@ -50,12 +52,12 @@ def test_one_against_one_agrees_with_scikit_learn(n_classes):
     logits, target = ties((90, n_classes)), np.arange(90) % n_classes
     p = softmax(logits.astype(np.float64), axis=1)
     expected = sk.roc_auc_score(target, p[:, 1] if n_classes == 2 else p, multi_class="ovo")
-    assert METRICS["ovo-auroc-error"].compute(logits, target) == pytest.approx(1 - expected, abs=1e-12)
+    assert METRICS.get("ovo-auroc-error").compute(logits, target) == pytest.approx(1 - expected, abs=1e-12)
     # A split that lacks a class is scored on the pairs it has.
     some = target != 0
     if n_classes > 2:
-        assert np.isfinite(METRICS["ovo-auroc-error"].compute(logits[some], target[some]))
-        assert METRICS["ovo-auroc-error"].unscored(logits[some], target[some]) == 1
+        assert np.isfinite(METRICS.get("ovo-auroc-error").compute(logits[some], target[some]))
+        assert METRICS.get("ovo-auroc-error").unscored(logits[some], target[some]) == 1
 
 
 def test_scores_of_points_and_their_thresholded_variant():
@@ -64,21 +66,23 @@ def test_scores_of_points_and_their_thresholded_variant():
     target[:, :, :2] = np.nan
     known = ~np.isnan(target)
     expected = 1 - sk.roc_auc_score(target[known], logits[known])
-    assert METRICS["point-auroc-error"].compute(logits, target) == pytest.approx(expected, abs=1e-12)
+    assert METRICS.get("point-auroc-error").compute(logits, target) == pytest.approx(expected, abs=1e-12)
     expected = 1 - sk.balanced_accuracy_score(target[known], logits[known] > 0)
-    assert METRICS["thresholded-auroc-error"].compute(logits, target) == pytest.approx(expected, abs=1e-12)
+    assert METRICS.get("thresholded-auroc-error").compute(logits, target) == pytest.approx(expected, abs=1e-12)
     # Of the whole split: the mean over batches is another number.
-    halves = [METRICS["point-auroc-error"].compute(logits[i : i + 2], target[i : i + 2]) for i in (0, 2)]
-    assert np.mean(halves) != pytest.approx(METRICS["point-auroc-error"].compute(logits, target), abs=1e-6)
+    halves = [METRICS.get("point-auroc-error").compute(logits[i : i + 2], target[i : i + 2]) for i in (0, 2)]
+    assert np.mean(halves) != pytest.approx(METRICS.get("point-auroc-error").compute(logits, target), abs=1e-6)
 
 
 def test_r2_and_absolute_errors_agree_with_scikit_learn():
     p, t = RNG.normal(size=(40, 3)), RNG.normal(size=(40, 3)) + 5
-    assert METRICS["r2-error"].compute(p, t) == pytest.approx(1 - sk.r2_score(t, p), rel=1e-12)
-    assert METRICS["mae"].compute(p, t) == pytest.approx(sk.mean_absolute_error(t, p), rel=1e-12)
+    assert METRICS.get("r2-error").compute(p, t) == pytest.approx(1 - sk.r2_score(t, p), rel=1e-12)
+    assert METRICS.get("mae").compute(p, t) == pytest.approx(sk.mean_absolute_error(t, p), rel=1e-12)
     t[:, 1] = 7  # an output that does not vary has no R2
-    assert METRICS["r2-error"].unscored(p, t) == 1
-    assert METRICS["r2-error"].compute(p, t) == pytest.approx(1 - sk.r2_score(t[:, [0, 2]], p[:, [0, 2]]), rel=1e-12)
+    assert METRICS.get("r2-error").unscored(p, t) == 1
+    assert METRICS.get("r2-error").compute(p, t) == pytest.approx(
+        1 - sk.r2_score(t[:, [0, 2]], p[:, [0, 2]]), rel=1e-12
+    )
 
 
 def mae8_by_loops(p, t):
@@ -101,11 +105,11 @@ def test_every_protein_is_scored_over_its_own_length():
         half = RNG.uniform(4, 14, (length, length))
         t[protein, 0, :length, :length] = (half + half.T) / 2
     p = RNG.uniform(4, 14, t.shape)
-    assert METRICS["mae8"].compute(p, t) == pytest.approx(mae8_by_loops(p, t), rel=1e-12)
-    assert METRICS["mae8"].unscored(p, t) == 1
+    assert METRICS.get("mae8").compute(p, t) == pytest.approx(mae8_by_loops(p, t), rel=1e-12)
+    assert METRICS.get("mae8").unscored(p, t) == 1
     # Of two proteins, one wrong by 1 everywhere and one by 3, each counts once whatever its length.
     p = np.nan_to_num(t) + np.array([1.0, 3.0, 0.0]).reshape(3, 1, 1, 1)
-    assert METRICS["mae8"].compute(p[:2], t[:2]) == pytest.approx(2.0)
+    assert METRICS.get("mae8").compute(p[:2], t[:2]) == pytest.approx(2.0)
 
 
 def test_labels_per_point_are_scored_over_all_points_that_count():
@@ -113,9 +117,9 @@ def test_labels_per_point_are_scored_over_all_points_that_count():
     labels[:, 0] = -1
     known = labels >= 0
     found = logits.argmax(axis=1)
-    assert METRICS["error"].compute(logits, labels) == pytest.approx((found[known] != labels[known]).mean())
+    assert METRICS.get("error").compute(logits, labels) == pytest.approx((found[known] != labels[known]).mean())
     expected = 1 - sk.f1_score(labels[known], found[known], average="macro")
-    assert METRICS["macro-f1-error"].compute(logits, labels) == pytest.approx(expected, abs=1e-12)
+    assert METRICS.get("macro-f1-error").compute(logits, labels) == pytest.approx(expected, abs=1e-12)
 
 
 # Losses -------------------------------------------------------------------------------------------
@@ -124,16 +128,18 @@ def test_labels_per_point_are_scored_over_all_points_that_count():
 def test_masked_losses_are_the_plain_ones_over_the_points_that_count():
     p, t = torch.randn(3, 1, 4, 4, requires_grad=True), (torch.rand(3, 1, 4, 4) < 0.5).float()
     for masked, plain in (("masked-mse", "mse"), ("masked-bce", "bce")):
-        assert LOSSES[masked](p, t).item() == pytest.approx(LOSSES[plain](p, t).item(), rel=1e-6)
+        assert LOSSES.get(masked).function(p, t).item() == pytest.approx(
+            LOSSES.get(plain).function(p, t).item(), rel=1e-6
+        )
         holes = t.clone()
         holes[:, :, 1] = np.nan
         known = ~holes.isnan()
-        loss = LOSSES[masked](p, holes)
-        assert loss.item() == pytest.approx(LOSSES[plain](p[known], holes[known]).item(), rel=1e-6)
+        loss = LOSSES.get(masked).function(p, holes)
+        assert loss.item() == pytest.approx(LOSSES.get(plain).function(p[known], holes[known]).item(), rel=1e-6)
         (gradient,) = torch.autograd.grad(loss, p)
         assert torch.isfinite(gradient).all()
         assert (gradient[:, :, 1] == 0).all()
-        assert LOSSES[masked](p, torch.full_like(t, np.nan)).item() == 0
+        assert LOSSES.get(masked).function(p, torch.full_like(t, np.nan)).item() == 0
 
 
 def test_positives_count_as_often_as_the_task_says():
@@ -160,15 +166,15 @@ def test_balanced_classes_weigh_alike():
 
 def test_labels_per_point_and_labels_that_do_not_count():
     logits, labels = torch.randn(2, 3, 4, 4), torch.randint(0, 3, (2, 4, 4))
-    assert LOSSES["cross-entropy"](logits, labels).item() == pytest.approx(
+    assert LOSSES.get("cross-entropy").function(logits, labels).item() == pytest.approx(
         F.cross_entropy(logits, labels).item(), rel=1e-6
     )
     labels[:, 0] = -1
     expected = F.cross_entropy(logits, labels, ignore_index=-1)
-    assert LOSSES["cross-entropy"](logits, labels).item() == pytest.approx(expected.item(), rel=1e-6)
-    assert LOSSES["cross-entropy"](logits, torch.full_like(labels, -1)).item() == 0
+    assert LOSSES.get("cross-entropy").function(logits, labels).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert LOSSES.get("cross-entropy").function(logits, torch.full_like(labels, -1)).item() == 0
 
 
 def test_rmse_is_a_mean_over_samples():
     p, t = torch.tensor([[[1.0, 1.0]], [[3.0, 3.0]]]), torch.zeros(2, 1, 2)
-    assert LOSSES["rmse"](p, t).item() == pytest.approx(2.0)
+    assert LOSSES.get("rmse").function(p, t).item() == pytest.approx(2.0)

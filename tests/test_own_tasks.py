@@ -6,6 +6,7 @@ import yaml
 
 from orca_sweep import declaration
 from orca_sweep.errors import DataError, InputError
+from orca_sweep.naming import label_of
 from orca_sweep.tasks import canonical_task, find_task, task_data, unavailable
 from orca_sweep.trial import resolve
 
@@ -91,7 +92,7 @@ def test_every_kind_of_target_trains_and_is_scored(tmp_path, run, kind):
     if kind == "dense-classification":
         y = np.where(np.arange(16) < 2, -1, y)  # points that do not count
     path, _ = save(tmp_path, ".npz", y=y)
-    name = task(path, kind=kind, **more).name
+    name = task(path, kind=kind, **more).declaration
     row, epochs = run(
         task=name, body__name="roberta-micro", body__pretrain_fraction=0, proxy="pydoc-topics", embedder__epochs=1,
         embedder__proxy_samples=40, finetune__epochs=12, finetune__lr=3e-3, finetune__batch_size=16,
@@ -119,7 +120,11 @@ def test_classes_that_no_training_can_tell_apart_are_refused(tmp_path, body, n_c
     labels = np.zeros((N, 1, 8, 8)) if n_classes == 1 else np.zeros((N, 8, 8), dtype=int)
     path, _ = save(tmp_path, ".npz", x=np.zeros((N, 1, 8, 8), dtype=np.float32), y=labels)
     shapes = {"sample_shape": "1x8x8", "output_shape": f"{n_classes}x8x8"}
-    settings = {"task": task(path, kind="dense-classification", **shapes).name, "body.name": body, "proxy": "none"}
+    settings = {
+        "task": task(path, kind="dense-classification", **shapes).declaration,
+        "body.name": body,
+        "proxy": "none",
+    }
     assert resolve(settings).predictor.dense == ("linear" if n_classes > 1 else "released")
     settings["predictor.dense"] = "released"
     if is_alike:
@@ -202,7 +207,7 @@ def test_settings_that_change_no_array_share_one_conversion(tmp_path):
         task_data(task(path, **more), tmp_path, 0, None)
     assert len(list((tmp_path / "converted").glob("[!.]*"))) == 1
     ids = {
-        resolve({"task": task(path, **more).name}).trial_id
+        resolve({"task": task(path, **more).declaration}).trial_id
         for more in ({}, {"loss": "cross-entropy"}, {"metric": "error"})
     }
     assert len(ids) == 1
@@ -250,8 +255,8 @@ def test_one_declaration_has_one_name_however_it_is_written(tmp_path, monkeypatc
     assert len({config.trial_id for config in configs}) == 1
     assert configs[0].task == f"{path} kind=classification output_shape=3 sample_shape=2x16"
     assert configs[0].body.name == "roberta-micro"
-    assert declaration.task_label(configs[0].task) == "mine.npz"
-    assert declaration.task_label("digits") == "digits"
+    assert label_of(configs[0].task) == "mine.npz"
+    assert label_of("digits") == "digits"
     spaced = declaration.task_as_text({**mapping, "path": "my own file.npz"})
     assert declaration.parse_task(spaced).path == "my own file.npz"
 

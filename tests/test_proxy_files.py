@@ -555,15 +555,15 @@ def test_what_a_proxy_holds_is_told(tmp_path, monkeypatch):
     data = find_proxy(name).load(Path())
     assert (len(data.labels), data.n_found) == (5, 8)
     assert find_proxy(f"shuffled:{name}").load(Path()).n_found == 8
-    assert describe_proxy(name) == f"proxy {name}: 8 samples of 3 classes; 5 of them are used, drawn once and for all"
+    assert describe_proxy(name) == "proxy a.csv: 8 samples of 3 classes; 5 of them are used, drawn once and for all"
     (tmp_path / "a.conll").write_text("a B-X\nb I-X\nc O\n")
     name = f"{tmp_path}/a.conll[]:0->1"
-    assert describe_proxy(name) == f"proxy {name}: 3 tokens of 3 classes"
+    assert describe_proxy(name) == "proxy a.conll: 3 tokens of 3 classes"
     assert draw_samples(find_proxy(name).load(Path()), "mean").n_found == 2
     assert (describe_proxy("mnist5k"), describe_proxy("none"), describe_proxy("org/name[train]:a->b")) == (None,) * 3
     broken = find_proxy(f"{tmp_path}/a.conll[]:0->7")
     assert "3 columns" in unavailable_proxy(broken)[0] or "2 columns" in unavailable_proxy(broken)[0]
-    assert describe_proxy(broken.name) is None
+    assert describe_proxy(broken.declaration) is None
 
 
 def test_texts_that_are_longer_than_what_is_read_are_counted(tmp_path):

@@ -581,7 +581,7 @@ def test_over_tasks_scores_are_paired_changes_in_percent_of_the_base_error(tmp_p
     over, first, second = lines(summary_over_tasks.numbers(found))
     assert [line["task"] for line in (over, first, second)] == ["all tasks", "t0", "t1"]
     assert (over["n_seeds"], over["interval"][:24]) == ("5", "95% percentile bootstrap")
-    assert [float(line["base_mean_error"]) for line in (first, second)] == pytest.approx([0.34, 3.4])
+    assert [float(line["base_mean"]) for line in (first, second)] == pytest.approx([0.34, 3.4])
     (table,) = summary_over_tasks.shown(found)
     assert [row[1] for row in rows(table)] == ["all 2 tasks", "t0", "t1"]
     assert "in percent of the base cell's mean error of the task (t0 0.34 (error); t1 3.4 (error))" in table.caption
@@ -604,7 +604,7 @@ def test_a_summary_needs_two_tasks_one_base_and_arms_in_common(tmp_path):
     with pytest.raises(InputError) as error:
         summary_over_tasks.compute(sweep(tmp_path / "zero", *zero, factors=("task", "proxy")))
     assert len(error.value.problems) == 2
-    assert "the base cell's mean error is 0, and scores are shares of it" in str(error.value)
+    assert "the base cell's mean is 0, and scores are shares of it" in str(error.value)
 
 
 def test_over_tasks_gaps_are_named_and_pairs_that_all_tasks_have_can_be_asked_for(tmp_path):

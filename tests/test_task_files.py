@@ -281,7 +281,7 @@ def test_a_wrong_value_is_named_by_row_and_column_and_data_check_finds_it(tmp_pa
         loaded(path, tmp_path, **more)
     monkeypatch.undo()
     task = find_task(named(path, **more))
-    assert find_declared_task_problems(task.name) == []  # no header tells it
+    assert find_declared_task_problems(task.declaration) == []  # no header tells it
     with pytest.raises(DataError, match=words):
         task.files[0].look(tmp_path)
 

@@ -12,9 +12,8 @@ import torch
 
 from orca_sweep import data as d
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.tasks import TASKS, Task, alignment_labels, task_data, unavailable
+from orca_sweep.tasks import LOSSES, METRICS, TASKS, Task, alignment_labels, task_data, unavailable
 from orca_sweep.tasks.embedded import darcy_problems, load_watch, solve_darcy, watch_windows
-from orca_sweep.tasks.measures import LOSSES, METRICS
 
 HERE = Path()
 
@@ -362,17 +361,17 @@ def test_dense_metrics_by_hand():
     t = np.array([[[3.0, 4.0]], [[0.0, 2.0]]])
     p = np.array([[[3.0, 9.0]], [[1.0, 2.0]]])
     # ||(0, 5)|| / 5 = 1 and ||(1, 0)|| / 2 = 0.5
-    assert METRICS["relative-l2"].compute(p, t) == pytest.approx(0.75)
-    assert METRICS["nrmse"].compute(p, t) == pytest.approx(0.75)
-    assert METRICS["mse"].compute(p, t) == pytest.approx(26 / 4)
+    assert METRICS.get("relative-l2").compute(p, t) == pytest.approx(0.75)
+    assert METRICS.get("nrmse").compute(p, t) == pytest.approx(0.75)
+    assert METRICS.get("mse").compute(p, t) == pytest.approx(26 / 4)
 
 
 def test_macro_f1_counts_only_classes_that_were_met():
     logits = np.eye(4)[[0, 0, 1, 2]]
     target = np.array([0, 1, 1, 2])
     # F1: 2/3, 2/3, 1; class 3 is in neither targets nor predictions.
-    assert METRICS["macro-f1-error"].compute(logits, target) == pytest.approx(1 - (2 / 3 + 2 / 3 + 1) / 3)
-    assert METRICS["macro-f1-error"].compute(np.eye(4)[target], target) == 0
+    assert METRICS.get("macro-f1-error").compute(logits, target) == pytest.approx(1 - (2 / 3 + 2 / 3 + 1) / 3)
+    assert METRICS.get("macro-f1-error").compute(np.eye(4)[target], target) == 0
 
 
 def test_macro_f1_agrees_with_scikit_learn():
@@ -381,60 +380,61 @@ def test_macro_f1_agrees_with_scikit_learn():
     rng = np.random.default_rng(0)
     logits, target = rng.normal(size=(200, 6)), rng.integers(0, 5, 200)
     expected = 1 - f1_score(target, logits.argmax(axis=1), average="macro")
-    assert METRICS["macro-f1-error"].compute(logits, target) == pytest.approx(expected, abs=1e-12)
+    assert METRICS.get("macro-f1-error").compute(logits, target) == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_zero_target_counts_its_absolute_error_in_loss_and_metric():
     t, p = np.zeros((2, 1, 2), np.float32), np.full((2, 1, 2), 0.5, np.float32)
     t[1] = 1
     expected = (np.sqrt(0.5) + np.sqrt(0.5) / np.sqrt(2)) / 2
-    assert METRICS["relative-l2"].compute(p, t) == pytest.approx(expected)
+    assert METRICS.get("relative-l2").compute(p, t) == pytest.approx(expected)
     prediction = torch.from_numpy(p).requires_grad_()
-    loss = LOSSES["relative-l2"](prediction, torch.from_numpy(t))
+    loss = LOSSES.get("relative-l2").function(prediction, torch.from_numpy(t))
     loss.backward()
     assert loss.item() == pytest.approx(expected)
     assert prediction.grad.abs().max() < 1
     perfect = torch.zeros(1, 1, 2, requires_grad=True)
-    LOSSES["relative-l2"](perfect, torch.zeros(1, 1, 2)).backward()
+    LOSSES.get("relative-l2").function(perfect, torch.zeros(1, 1, 2)).backward()
     assert torch.isfinite(perfect.grad).all()
 
 
-@pytest.mark.parametrize("name", list(METRICS))
+@pytest.mark.parametrize("name", METRICS.names())
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_prediction_that_is_not_finite_gives_nan(name, bad):
     classes = name in ("error", "macro-f1-error")
     prediction = np.zeros((3, 2))
     prediction[1, 0] = bad
     target = np.array([0, 1, 1]) if classes else np.ones((3, 2))
-    assert np.isnan(METRICS[name].compute(prediction, target))
-    assert METRICS[name].mode == "min"
+    assert np.isnan(METRICS.get(name).compute(prediction, target))
 
 
 def test_shapes_that_would_broadcast_are_refused():
     p, t = np.zeros((3, 1)), np.ones(3)
     for name in ("mse", "relative-l2", "nrmse"):
         with pytest.raises(InputError, match=r"shape \(3, 1\), targets of shape \(3,\)"):
-            METRICS[name].compute(p, t)
+            METRICS.get(name).compute(p, t)
         with pytest.raises(InputError, match="have their target's shape"):
-            LOSSES[name](torch.from_numpy(p), torch.from_numpy(t))
+            LOSSES.get(name).function(torch.from_numpy(p), torch.from_numpy(t))
     for prediction, target in ((np.zeros((2, 3)), np.zeros(3, int)), (np.zeros((0, 3)), np.zeros(0, int))):
         with pytest.raises(InputError, match="a split, each predicted once"):
-            METRICS["error"].compute(prediction, target)
+            METRICS.get("error").compute(prediction, target)
 
 
 def test_losses_by_hand():
     logits = torch.tensor([[0.0, 0.0], [0.0, np.log(3.0)]])
-    assert LOSSES["cross-entropy"](logits, torch.tensor([0, 1])).item() == pytest.approx(
+    assert LOSSES.get("cross-entropy").function(logits, torch.tensor([0, 1])).item() == pytest.approx(
         (np.log(2) - np.log(0.75)) / 2, rel=1e-5
     )
-    assert LOSSES["bce"](torch.zeros(2, 3), torch.ones(2, 3)).item() == pytest.approx(np.log(2), rel=1e-5)
+    assert LOSSES.get("bce").function(torch.zeros(2, 3), torch.ones(2, 3)).item() == pytest.approx(np.log(2), rel=1e-5)
     # A mean over samples, not ORCA's sum: twice the batch, the same loss.
     p, t = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 1.0]])
-    assert LOSSES["relative-l2"](p, t) == LOSSES["relative-l2"](p.repeat(2, 1), t.repeat(2, 1))
+    assert LOSSES.get("relative-l2").function(p, t) == LOSSES.get("relative-l2").function(
+        p.repeat(2, 1), t.repeat(2, 1)
+    )
 
 
 def test_metrics_are_of_the_whole_split_so_batch_means_differ():
     # Error and relative L2 are means over samples: only an uneven last batch gives a batch mean away.
     logits, target = np.eye(2)[[0, 0, 0, 0, 1]], np.array([0, 0, 0, 0, 0])
-    batches = [METRICS["error"].compute(logits[i : i + 4], target[i : i + 4]) for i in (0, 4)]
-    assert (METRICS["error"].compute(logits, target), np.mean(batches)) == (pytest.approx(0.2), 0.5)
+    batches = [METRICS.get("error").compute(logits[i : i + 4], target[i : i + 4]) for i in (0, 4)]
+    assert (METRICS.get("error").compute(logits, target), np.mean(batches)) == (pytest.approx(0.2), 0.5)

@@ -9,6 +9,7 @@ from analysis import table_effects
 from analysis.report.realised import AMOUNTS, TaskRealised, unmatched
 from analysis.table_effects import Effects, TaskEffects
 from analysis.tables import Arm, by_task, decimals_of, ends, levels_of, number, p_text, replicated, varying
+from orca_sweep.modes import Mode, describe_mode
 from orca_sweep.results import Results
 from orca_sweep.stats import WORDS
 
@@ -63,6 +64,14 @@ class TaskLines:
     margin: str
     margin_source: str
     lines: tuple[Line, ...]
+    mode: Mode = "min"
+    unit: str = ""
+
+    @property
+    def better(self) -> str:
+        """Which way round the metric is compared, in words."""
+        sign = "negative" if self.mode == "min" else "positive"
+        return f"{describe_mode(self.mode)}, so a {sign} difference is an improvement"
 
     @property
     def tally(self) -> dict[str, int]:
@@ -97,7 +106,9 @@ def _task(task: TaskEffects, done: TaskRealised) -> TaskLines:
     lines = tuple(_line(task, row, paths, decimals, done) for row in task.rows)
     base = levels_of(task.base, paths)
     margin = f"{task.margin.value:.3g}"
-    return TaskLines(task.task, task.metric, paths, base, task.base.cell_id, margin, task.margin.source, lines)
+    return TaskLines(
+        task.task, task.metric, paths, base, task.base.cell_id, margin, task.margin.source, lines, task.mode, task.unit
+    )
 
 
 def _line(task: TaskEffects, row: table_effects.Row, paths: Sequence[str], decimals: int, done: TaskRealised) -> Line:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from analysis.report.wording import by_text, count, listed, some, span
 from analysis.table_effects import Effects
 from analysis.tables import Arm, by_task, completeness, level_text, p_text, percent, replicated
+from orca_sweep.modes import describe_mode
 from orca_sweep.results import Results, with_roles
 
 if TYPE_CHECKING:
@@ -224,11 +225,11 @@ def _sizes(said: _Said, rows: "pd.DataFrame") -> str:
 
 
 def _choice(results: Results, arms: Sequence[Arm], column: str) -> Iterable[str]:
-    metrics = {arm.task: arm.metric for arm in arms if arm.metric}
+    metrics = {arm.task: f"{arm.metric}, {describe_mode(arm.mode)}" for arm in arms if arm.metric}
     named = by_text(metrics) or "not known before a trial is ok"
-    yield f"Metric: {named}; lower is better. It is computed over the whole split at once."
+    yield f"Metric: {named}. It is computed over the whole split at once."
     epochs = {
-        "best": "the epoch with the lowest validation metric (the first of equals)",
+        "best": "the epoch with the best validation metric (the first of equals)",
         "last": "the last epoch",
     }
     split, _, epoch = column.partition("_metric_")
@@ -240,7 +241,7 @@ def _choice(results: Results, arms: Sequence[Arm], column: str) -> Iterable[str]
     elif results.n_sealed:
         yield f"The test metrics of {count(results.n_sealed, 'ok trial')} are sealed and no part of this report."
     if split == "val" and epoch == "best":
-        yield "Validation data chose the epoch, so these numbers are lower than those of data that chose nothing."
+        yield "Validation data chose the epoch, so these numbers are better than those of data that chose nothing."
 
 
 def _statistics(effects: Effects | None, level: float) -> Iterable[str]:

@@ -15,6 +15,7 @@ from analysis.report.trials import curves_json, t_quantiles, trials_json
 from analysis.table_effects import Effects
 from analysis.table_results import ResultsTable
 from analysis.tables import Table, arms, latex
+from orca_sweep.modes import describe_mode
 from orca_sweep.results import Results
 
 NAME = "report"
@@ -39,7 +40,7 @@ class Head:
     sources: tuple[Source, ...]
     column: str
     measures: str
-    """'digits: error'."""
+    """'digits: error, lower is better'."""
     custody: tuple[str, ...]
     """Whether test metrics are sealed, or when and how often they were looked at."""
     is_sealed: bool
@@ -132,7 +133,7 @@ def compute(
 
 
 def _head(results: Results, table: ResultsTable, sources: tuple[Source, ...], made_at: str) -> Head:
-    measures = "; ".join(f"{task.task}: {task.metric}" for task in table.tasks)
+    measures = "; ".join(f"{task.task}: {task.metric}, {describe_mode(task.mode)}" for task in table.tasks)
     return Head(
         names=tuple(dict.fromkeys(filter(None, results.spaces))) or ("sweep",),
         questions=tuple(dict.fromkeys(question.strip() for question in results.questions if question.strip())),

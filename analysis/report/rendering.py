@@ -18,6 +18,7 @@ from analysis.report.record import Report
 from analysis.report.trials import as_json
 from analysis.table_results import Row
 from analysis.tables import NOTHING, decimals_of, ends, number, percent, varying
+from orca_sweep.modes import describe_mode
 from orca_sweep.stats import WORDS
 
 PARTS = Path(__file__).resolve().parent / "page"
@@ -47,6 +48,7 @@ def page(report: Report, pictures: Sequence[Picture]) -> str:
         interval=_interval(report.level),
         percent=percent(report.level),
         with_unit=figures.with_unit,
+        describe_mode=describe_mode,
     )
 
 
@@ -103,7 +105,10 @@ def _digest(text: str) -> str:
 def _data(report: Report) -> dict[str, Any]:
     """What scripts draw from, under the id of its element."""
     rows = [row for task in report.table.tasks for row in task.rows]
-    metrics = {task.task: figures.with_unit(task.metric) for task in report.table.tasks}
+    metrics = {
+        task.task: figures.with_unit(task.metric, task.unit) + f", {describe_mode(task.mode)}" * (task.mode == "max")
+        for task in report.table.tasks
+    }
     return {
         "trials": report.trials,
         "curves": report.curves,
@@ -132,7 +137,8 @@ def _results(report: Report, task: Any) -> dict[str, Any]:
     base = next((t.base.cell_id for t in report.effects.tasks if t.task == task.task), "") if report.effects else ""
     return {
         "task": task.task,
-        "metric": figures.with_unit(task.metric),
+        "metric": figures.with_unit(task.metric, task.unit),
+        "better": describe_mode(task.mode),
         "paths": paths,
         "has_aa": any(row.cell.role == "aa" for row in task.rows),
         "rows": [_result(row, paths, decimals, base, lacks) for row in task.rows],

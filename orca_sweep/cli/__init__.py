@@ -18,6 +18,7 @@ from orca_sweep.cli import store as store_commands
 from orca_sweep.cli.progress import Progress
 from orca_sweep.cli.reporting import report
 from orca_sweep.errors import InputError, OrcaSweepError, StorageError
+from orca_sweep.modes import describe_mode
 from orca_sweep.space import Plan
 
 app = typer.Typer(
@@ -49,6 +50,8 @@ class Kind(StrEnum):
     bodies = "bodies"
     proxies = "proxies"
     objectives = "objectives"
+    metrics = "metrics"
+    losses = "losses"
     factors = "factors"
 
 
@@ -108,20 +111,25 @@ def _record_lines(kind: Kind) -> list[tuple[str, str]]:
     from orca_sweep.bodies import BODIES
     from orca_sweep.objectives import OBJECTIVES
     from orca_sweep.proxies import PROXIES
-    from orca_sweep.tasks import TASKS
+    from orca_sweep.tasks import LOSSES, METRICS, TASKS
 
-    registry: Any = {"tasks": TASKS, "bodies": BODIES, "proxies": PROXIES, "objectives": OBJECTIVES}[kind.value]
+    registries: dict[str, Any] = {
+        "tasks": TASKS, "bodies": BODIES, "proxies": PROXIES, "objectives": OBJECTIVES, "metrics": METRICS, "losses": LOSSES,
+    }  # fmt: skip
+    registry = registries[kind.value]
     records = [registry.get(name) for name in registry.names()]
-    lines = [(record.name, _record_text(record)) for record in records]
+    lines = [(record.name, _record_text(record, kind)) for record in records]
     if kind is Kind.tasks:
         lines.append(("openml:<id>", "1D; any OpenML table by its number (orca-sweep data fetch openml:31)"))
     return lines
 
 
-def _record_text(record: Any) -> str:
+def _record_text(record: Any, kind: Kind) -> str:
     extra = f" [needs the extra '{record.extra}']" if getattr(record, "extra", None) else ""
     dims = f"{record.dims}D; " if getattr(record, "dims", None) else ""
-    return f"{dims}{record.meaning}{extra}"
+    mode = f"{record.mode}, {describe_mode(record.mode)}; " if kind is Kind.metrics else ""
+    unit = f" ({record.unit})" if kind is Kind.metrics and record.unit else ""
+    return f"{dims}{mode}{record.meaning}{unit}{extra}"
 
 
 # launch -------------------------------------------------------------------------------------------
@@ -174,7 +182,8 @@ def _run(made: Plan, folder: Path, address: str | None, data_root: Path, store: 
     from orca_sweep.sweep import launch as run
     from orca_sweep.trial import describe_inputs, describe_proxies
 
-    for line in (*describe_changes(folder, made), *describe_proxies(made.cells), *describe_inputs(made.cells)):
+    lines = (*describe_changes(folder, made), *describe_proxies(made.cells, made.names), *describe_inputs(made.cells))
+    for line in lines:
         console.print(line, soft_wrap=True)
     _convert_tasks(made, data_root)
     with Progress(console, made) as progress:

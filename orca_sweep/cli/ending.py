@@ -10,7 +10,7 @@ from rich.table import Table
 
 from orca_sweep.cli.tables import figures_for
 from orca_sweep.cli.words import level_text
-from orca_sweep.declaration import task_label
+from orca_sweep.modes import describe_mode
 
 
 def finish(folder: Path, console: Console) -> None:
@@ -86,8 +86,8 @@ def _print_summary(results: Any, console: Console) -> None:
     for cell in cells:
         chosen = [level_text(cell.chosen[path]) if cell.chosen else "-" for path in results.tuned]
         table.add_row(*map(level_text, cell.levels.values()), *chosen, *[cell.role] * has_roles, *_numbers(cell))
-    measures = ", ".join(dict.fromkeys(f"{task_label(cell.task)}: {cell.metric}" for cell in cells))
-    console.print(f"{results.metric} ({measures}; lower is better), mean over n seeds with Student-t interval:")
+    measures = ", ".join(dict.fromkeys(f"{cell.task}: {cell.metric}, {describe_mode(cell.mode)}" for cell in cells))
+    console.print(f"{results.metric} ({measures}), mean over n seeds with Student-t interval:")
     console.print(table)
     efforts = sorted({cell.n_searched for cell in cells if cell.role == "replicate"})
     if results.tuned:

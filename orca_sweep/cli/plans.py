@@ -14,9 +14,9 @@ from rich.table import Table
 
 from orca_sweep.cli import store as store_commands
 from orca_sweep.cli.words import level_text
-from orca_sweep.declaration import task_label
 from orca_sweep.designs import RESOLUTIONS
 from orca_sweep.errors import InputError
+from orca_sweep.naming import label_of
 from orca_sweep.space import Plan
 from orca_sweep.space.margins import ALL
 
@@ -116,7 +116,7 @@ def _notes(made: Plan, data: Path, folder: Path) -> list[str]:
 
     lacks = unavailable_parts(made.cells, data.resolve())
     lacks += unavailable_loggers(logger.name for logger in made.space.loggers)
-    notes = [f"Not here: {text}" for text in lacks] + describe_proxies(made.cells)
+    notes = [f"Not here: {text}" for text in lacks] + describe_proxies(made.cells, made.names)
     notes += describe_inputs(made.cells)
     if len(made.space.seeds) < 2:
         notes.append("One seed has no interval: no difference between cells can be told from noise.")
@@ -182,7 +182,7 @@ def _print_plan(made: Plan, found: "Forecast", notes: list[str]) -> None:
         console.print(space.question)
     table = Table("cell", *space.factors, box=None, header_style="bold")
     for cell_id in list(made.by_cell_id)[:MAX_CELLS_SHOWN]:
-        table.add_row(cell_id, *map(level_text, made.levels(cell_id).values()))
+        table.add_row(cell_id, *map(level_text, made.shown_levels(cell_id).values()))
     console.print(table)
     if len(made.cells) > MAX_CELLS_SHOWN:
         console.print(f"... and {len(made.cells) - MAX_CELLS_SHOWN} more cells (all with --json)")
@@ -223,8 +223,8 @@ def _margins(made: Plan) -> str:
     margins = made.space.margins
     if ALL in margins:
         return f"{margins[ALL]:g}"
-    fixed = [f"{margins[task]:g} ({task_label(task)})" for task in made.by_task if task in margins]
-    others = [f"none for {task_label(task)}" for task in made.by_task if task not in margins]
+    fixed = [f"{margins[task]:g} ({made.names[task]})" for task in made.by_task if task in margins]
+    others = [f"none for {made.names[task]}" for task in made.by_task if task not in margins]
     return ", ".join([*fixed, *others])
 
 
@@ -288,12 +288,12 @@ def _contrast_line(found: "Contrasts") -> str:
     if found.n_comparisons > 1:
         smallest += f" ({found.corrected_p:.3g} after Holm's correction for {found.n_comparisons} comparisons)"
     if found.n_seeds < 2:
-        return f"{task_label(found.task)}: with one seed no difference can be tested"
+        return f"{label_of(found.task)}: with one seed no difference can be tested"
     effect = f"{found.smallest_effect:.2f} standard deviations of the paired difference"
     if found.spread is not None:
         # Differences of unpaired draws have twice the variance; pairing can only help.
         effect += f", at most about {found.smallest_effect * found.spread * 2**0.5:.3g} by the spread of earlier rows"
     return (
-        f"{task_label(found.task)}, each cell against the first with {found.n_seeds} seeds: {smallest}; a t test sees"
+        f"{label_of(found.task)}, each cell against the first with {found.n_seeds} seeds: {smallest}; a t test sees"
         f" effects from {effect} (80% power)"
     )

@@ -1,6 +1,5 @@
 """What a running sweep shows: a line per ended trial and, on a terminal, one live table."""
 
-import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orca_sweep.cli.words import level_text
+from orca_sweep.modes import Mode, as_cost, best_value
 from orca_sweep.space import Plan
 
 ROWS = 12
@@ -22,10 +22,10 @@ class Progress:
 
     def __init__(self, console: Console, plan: Plan) -> None:
         self.console, self.plan = console, plan
-        self.levels = {cell_id: plan.levels(cell_id) for cell_id in plan.by_cell_id}
+        self.levels = {cell_id: plan.shown_levels(cell_id) for cell_id in plan.by_cell_id}
         self.running: dict[str, str] = {}
-        self.best: dict[str, tuple[float, int]] = {}
-        """Of each cell the lowest validation metric, and of how many ended trials."""
+        self.best: dict[str, tuple[float, int, Mode]] = {}
+        """Of each cell the best validation metric, of how many ended trials, and which way round it is compared."""
         self.n_todo = self.n_done = self.n_before = self.n_later = self.n_failed = self.n_reused = 0
         self.start = time.perf_counter()
         self.live = Live(console=console, get_renderable=self._view, transient=True, refresh_per_second=2)
@@ -80,8 +80,9 @@ class Progress:
             self.n_failed += what["status"] not in ("ok", "pruned")
             self.n_reused += bool(what.get("reused"))
         if isinstance(value, float) and what["status"] == "ok":
-            low, n = self.best.get(what["cell_id"], (math.inf, 0))
-            self.best[what["cell_id"]] = min(low, value), n + 1
+            mode: Mode = what.get("metric_mode") or "min"
+            best, n, _ = self.best.get(what["cell_id"], (value, 0, mode))
+            self.best[what["cell_id"]] = best_value([best, value], mode), n + 1, mode
         measured = f"validation {value:.4g}" if isinstance(value, float) else str(what.get("error") or "")
         seconds = what.get("wall_time_s")
         took = f" in {seconds:.1f} s" if seconds is not None else ""
@@ -114,7 +115,8 @@ class Progress:
 
     def _cells(self) -> Table:
         table = Table("best validation", "n", *self.plan.space.factors, box=None, header_style="bold")
-        for cell_id, (value, n) in sorted(self.best.items(), key=lambda item: item[1])[:ROWS]:
+        best_first = sorted(self.best.items(), key=lambda item: as_cost(item[1][0], item[1][2]))
+        for cell_id, (value, n, _) in best_first[:ROWS]:
             levels = self.levels.get(cell_id.removesuffix("-aa"), {})
             table.add_row(f"{value:.4g}", str(n), *map(level_text, levels.values()))
         return table

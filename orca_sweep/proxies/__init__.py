@@ -9,6 +9,7 @@ import numpy as np
 from orca_sweep.data import missing_packages, read_npy
 from orca_sweep.declaration import SHUFFLED, Declaration, explain_declaration, parse
 from orca_sweep.errors import DataError, InputError
+from orca_sweep.naming import label_of
 from orca_sweep.pointers import pointer_problem
 from orca_sweep.proxies import declared, embedded
 from orca_sweep.proxies.files import TEXT_KINDS, file_kind
@@ -185,7 +186,9 @@ def find_proxy(name: str) -> Proxy:
         if inner.kind == "none":
             raise InputError("there are no labels to shuffle in 'none'. Name a proxy.")
         load = _shuffled(inner.load)
-        return replace(inner, name=name, load=load, meaning=f"{inner.name} with its labels permuted: a placebo")
+        text = SHUFFLED + (inner.declaration or inner.name)
+        meaning = f"{inner.name} with its labels permuted: a placebo"
+        return replace(inner, name=SHUFFLED + inner.name, declaration=text, load=load, meaning=meaning)
     found = parse(name)
     if found is None:
         raise InputError(
@@ -199,8 +202,11 @@ def find_proxy(name: str) -> Proxy:
     if problems:
         raise InputError(problems)
     forms: dict[str | None, Form] = {"npz": "features", "conll": "tagged"}
+    if found.name is not None and found.name in PROXIES:
+        raise InputError(f"the name {found.name!r} is that of a registered proxy. Give the declaration another.")
     return Proxy(
-        name=found.text,
+        name=label_of(name),
+        declaration=found.text,
         kind=None,
         n_classes=None,
         load=lambda root: declared.load(found),
@@ -253,8 +259,10 @@ def _broken_files(name: str, found: Declaration) -> list[str]:
     return []
 
 
-def describe_proxy(name: str) -> str | None:
-    """Returns how many samples and classes a proxy's local files hold; None for other proxies, or if they cannot be read.
+def describe_proxy(name: str, label: str | None = None) -> str | None:
+    """Returns how many samples and classes a proxy's local files hold, under its label.
+
+    None for other proxies, or if they cannot be read.
 
     Cost: as ``declared.count_samples``.
     """
@@ -272,13 +280,13 @@ def describe_proxy(name: str) -> str | None:
     classes = "class" if counts.n_classes == 1 else "classes"
     samples = counts.samples_are.removesuffix("s") if counts.n_samples == 1 else counts.samples_are
     text = f"{counts.n_samples:,} {samples} of {counts.n_classes:,} {classes}"
-    return f"proxy {name}: {'; '.join([text, *more])}"
+    return f"proxy {label or label_of(name)}: {'; '.join([text, *more])}"
 
 
 def unavailable_proxy(proxy: Proxy, data_root: Path | None = None) -> list[str]:
     """Returns what keeps the proxy from being loaded here, each with what to do; empty if nothing."""
     problems = missing_packages(f"proxy {proxy.name!r}", proxy.packages, proxy.extra)
-    found = _local_files(proxy.name)
+    found = _local_files(proxy.declaration or proxy.name)
     pointers: list[str | None] = []
     if found is not None:
         problems += [] if problems else _broken_files(proxy.name, found)

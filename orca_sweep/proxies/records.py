@@ -108,3 +108,5 @@ class Proxy:
     """Published mean of each channel, for pixels in [0, 1]; None = measured on the loaded images."""
     channel_std: tuple[float, ...] | None = None
     """Published standard deviation of each channel, given together with ``channel_mean``."""
+    declaration: str | None = None
+    """The text that declares it, if one does."""

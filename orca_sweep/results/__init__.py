@@ -30,7 +30,7 @@ from orca_sweep.results.records import (
     write_record,
 )
 from orca_sweep.results.status import Failure, SweepStatus, sweep_status
-from orca_sweep.results.summary import CellSummary, scored, summarise, with_roles
+from orca_sweep.results.summary import CellSummary, TaskMetric, read_task_metrics, scored, summarise, with_roles
 from orca_sweep.results.tables import NO_RECORD, Results, read_results
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "Reveal",
     "Status",
     "SweepStatus",
+    "TaskMetric",
     "append_planned",
     "collect",
     "describe_changes",
@@ -63,6 +64,7 @@ __all__ = [
     "read_record",
     "read_results",
     "read_row",
+    "read_task_metrics",
     "reveal",
     "reveals",
     "scored",

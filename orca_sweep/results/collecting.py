@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from orca_sweep import __version__
 from orca_sweep.config import CONTENTS, LATER, canonical_json, digest, knobs
 from orca_sweep.errors import InputError
+from orca_sweep.naming import label_declarations
 from orca_sweep.results.columns import EPOCH_COLUMNS, STAGE_COLUMNS, TABLE_SCHEMA, Column, trial_columns
-from orca_sweep.results.contents import LABEL, label_contents, split_mixed_cells, without_split
+from orca_sweep.results.contents import split_mixed_cells, tell_contents_apart, unify_folders, without_split
 from orca_sweep.results.custody import reveals
 from orca_sweep.results.records import ROLE, error_path, manifest_of, read_record, record_path, unsealed, write_json
 from orca_sweep.results.tables import NO_RECORD, TABLES, Results, as_results, read_about, read_table
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 STAMPS = ".collected.json"
+DECLARED = ("task", "proxy", "body.name")
+"""Config fields that may name the user's own data."""
 BATCH_ROWS = 50_000
 """So many rows are turned into columns at once: as dictionaries they take ten times the memory."""
 ROW_GROUP = 100_000
@@ -66,7 +69,7 @@ def collect(sources: Iterable[Path], out: Path) -> Results:
             plans.setdefault(use, dict(plan))
             if source not in holders.setdefault(use[0], []):
                 holders[use[0]].append(source)
-    renamed = label_contents(list(plans.values()))
+    unify_folders(list(plans.values()))
     before = _Before(out)
     stamps = {trial_id: "|".join(source.stamp(trial_id) for source in of) for trial_id, of in holders.items()}
     same = [trial_id for trial_id, stamp in stamps.items() if before.stamps.get(trial_id) == stamp]
@@ -78,9 +81,11 @@ def collect(sources: Iterable[Path], out: Path) -> Results:
             rows[trial_id] = record["row"]
             epochs.add(trial_id, record["epochs"])
             stages.add(trial_id, record.get("stages", ()))
-    about = _about([_with_labels(part, renamed) for source in found for part in source.abouts])
-    whole_rows = [{**rows[trial_id], **plan} for (trial_id, _, _), plan in plans.items()]
+    labels = {text: name for path in DECLARED for text, name in _label_column(path, plans.values()).items()}
+    whole_rows = [{**rows[trial_id], **_labelled(plan, labels)} for (trial_id, _, _), plan in plans.items()]
+    tell_contents_apart(whole_rows)
     split_mixed_cells(whole_rows)
+    about = _about([_with_names(part, _task_names(whole_rows)) for source in found for part in source.abouts])
     (out / STAMPS).unlink(missing_ok=True)
     order = list(stamps)
     made = {
@@ -93,10 +98,30 @@ def collect(sources: Iterable[Path], out: Path) -> Results:
     return as_results(made, about["sweeps"])
 
 
-def _with_labels(about: Mapping[str, Any], renamed: Mapping[str, Sequence[str]]) -> Mapping[str, Any]:
-    """What is said of a space, its margins under the names that its tasks have in the tables."""
-    margins = {LABEL.sub("", task): margin for task, margin in about.get("margins", {}).items()}
-    return {**about, "margins": {name: m for task, m in margins.items() for name in renamed.get(task, (task,))}}
+def _label_column(path: str, plans: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    return label_declarations(str(plan[path]) for plan in plans if plan.get(path))
+
+
+def _labelled(plan: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
+    """A plan's columns with task, proxy and body as people call them, and the declarations behind these names."""
+    named = {path: labels.get(plan[path], plan[path]) for path in DECLARED if path in plan}
+    declared = {f"{path}_declared": plan[path] if plan[path] != name else None for path, name in named.items()}
+    return {**plan, **named, **declared}
+
+
+def _task_names(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The names that each task of the plans has in the table."""
+    names: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row.get("task"):
+            names.setdefault(row.get("task_declared") or row["task"], {})[row["task"]] = None
+    return {task: list(of) for task, of in names.items()}
+
+
+def _with_names(about: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """What is said of a space, its margins under the names that rows have for tasks."""
+    margins = about.get("margins", {}).items()
+    return {**about, "margins": {name: margin for task, margin in margins for name in names.get(task, (task,))}}
 
 
 def _version() -> list[Any]:
@@ -218,7 +243,10 @@ class _Tables(_Source):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.trials = read_table(folder, "trials").to_pylist()
-        self.abouts = read_about(folder)["sweeps"]
+        texts = {row["task"]: text for row in self.trials if (text := _declared(row).get("task"))}
+        self.abouts = [
+            _with_names(part, {name: [text] for name, text in texts.items()}) for part in read_about(folder)["sweeps"]
+        ]
         self.by_id = {row["trial_id"]: row for row in self.trials}
         self.written = "-".join(map(str, _tables_stamp(folder).values()))
 
@@ -228,7 +256,8 @@ class _Tables(_Source):
             row = {**row, "cell_id": without_split(row["cell_id"])}
             use = (row["trial_id"], row["cell_id"], row.get("role") or ROLE)
             later = {name: LATER[name] if row.get(name) is None else row[name] for name in LATER}
-            yield use, {**{name: row[name] for name in planned if name in row}, **later, "role": use[2]}
+            settings = {name: row[name] for name in planned if name in row} | _declared(row)
+            yield use, {**settings, **later, "role": use[2]}
 
     def stamp(self, trial_id: str) -> str:
         return self.written
@@ -239,6 +268,11 @@ class _Tables(_Source):
     @cached_property
     def _long(self) -> dict[str, Callable[[str], list[dict[str, Any]]]]:
         return {name: _by_trial(read_table(self.folder, name)) for name in ("epochs", "stages")}
+
+
+def _declared(row: Mapping[str, Any]) -> dict[str, str]:
+    """Task, proxy and body of a row as its config has them, where they have another name in the table."""
+    return {path: row[f"{path}_declared"] for path in DECLARED if row.get(f"{path}_declared")}
 
 
 def _by_trial(table: "pa.Table") -> Callable[[str], list[dict[str, Any]]]:
@@ -296,7 +330,7 @@ def _stamp(path: Path) -> str:
 
 def _about(sweeps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     unique = {canonical_json(sweep): sweep for sweep in sweeps}
-    return {"schema_version": TABLE_SCHEMA, "mode": "min", "sweeps": list(unique.values())}
+    return {"schema_version": TABLE_SCHEMA, "sweeps": list(unique.values())}
 
 
 # Columns ------------------------------------------------------------------------------------------

@@ -9,58 +9,57 @@ from orca_sweep.config import CONTENT_OF, CONTENTS
 from orca_sweep.data.contents import SHOWN
 from orca_sweep.declaration import without_folder, without_path
 from orca_sweep.errors import InputError
+from orca_sweep.naming import label_of
 from orca_sweep.results.records import read_manifest, record_path
 from orca_sweep.space import Plan
 
-LABEL = re.compile(rf" \[(?:content|code) (?:[0-9a-f]{{{SHOWN}}}|not known)\]")
 SPLIT = re.compile(rf"-[0-9a-f]{{{SHOWN}}}(?=-aa$|-|$)")
 CODE = "content.code"
 NOUNS = {"content.task": "task", "content.proxy": "proxy", "content.body": "body", CODE: "code"}
 Config = Mapping[str, Any]
 
 
-def label_contents(plans: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
-    """Names tasks, proxies and bodies in the rows of a table so that no name stands for two contents.
-
-    A name that stands for one content stays as it is; one file in two folders gets one name. Where a name stands for
-    several contents, each has its hash behind it: 'mine.npz [content 1a2b3c4d]'. Code that differs is told by the task.
+def unify_folders(plans: Iterable[dict[str, Any]]) -> None:
+    """Gives tasks, proxies and bodies of one content and the same settings one path, the first, wherever they lay.
 
     Args:
-        plans: dotted settings of each row; changed in place.
-
-    Returns:
-        The names that each task's own name was replaced by.
+        plans: dotted settings of trials; changed in place.
     """
-    plans = [plan for plan in plans if plan.get("task") is not None]
-    before = [LABEL.sub("", plan["task"]) for plan in plans]
+    first: dict[tuple[str, str, str], str] = {}
+    for plan in plans:
+        for content, column in CONTENT_OF.items():
+            if plan.get(content) is not None:
+                key = (column, without_path(plan[column]), plan[content])
+                plan[column] = first.setdefault(key, plan[column])
+
+
+def tell_contents_apart(rows: Sequence[dict[str, Any]]) -> None:
+    """Adds the content to each name of a task, proxy or body that stands for several: 'mine.npz [content 1a2b3c4d]'.
+
+    A name that stands for one content stays as it is. Code that differs is told by the task.
+
+    Args:
+        rows: rows of the trials table; changed in place.
+    """
     for content, column in CONTENT_OF.items():
-        _label(plans, column, content, "content")
-    _label(plans, "task", CODE, "code")
-    renamed: dict[str, list[str]] = {}
-    for name, plan in zip(before, plans, strict=True):
-        names = renamed.setdefault(name, [])
-        if plan["task"] not in names:
-            names.append(plan["task"])
-    return renamed
+        _mark_several(rows, column, content, "content")
+    _mark_several(rows, "task", CODE, "code")
 
 
-def _label(plans: Sequence[dict[str, Any]], column: str, content: str, word: str) -> None:
-    is_data = content != CODE
-    plans = [plan for plan in plans if plan.get(column) is not None]
-    first: dict[Any, str] = {}
-    contents: dict[str, dict[str | None, None]] = {}
-    for plan in plans:
-        name, digest = plan[column], plan.get(content)
-        if is_data:
-            name = LABEL.sub("", name)
-            if digest is not None:
-                name = first.setdefault((without_path(name), digest), name)
-            plan[column] = name
-        contents.setdefault(name, {})[digest] = None
-    for plan in plans:
-        if len(contents[plan[column]]) > 1:
-            digest = plan.get(content)
-            plan[column] += f" [{word} {digest[:SHOWN] if digest else 'not known'}]"
+def _mark_several(rows: Sequence[dict[str, Any]], column: str, content: str, word: str) -> None:
+    contents: dict[str, set[str | None]] = {}
+    for row in rows:
+        if row.get(column) is not None:
+            contents.setdefault(row[column], set()).add(row.get(content))
+    for row in rows:
+        if len(contents.get(row.get(column) or "", ())) > 1:
+            digest = row.get(content)
+            row |= _rename(row, column, f"[{word} {digest[:SHOWN] if digest else 'not known'}]")
+
+
+def _rename(row: Mapping[str, Any], column: str, mark: str) -> dict[str, Any]:
+    """A row's name with a mark behind it, and the column that keeps what stood in the plan."""
+    return {column: f"{row[column]} {mark}", f"{column}_declared": row.get(f"{column}_declared") or row[column]}
 
 
 MEASURED = (("data_sha256", "task", ("data-split", "everything")), ("proxy_sha256", "proxy", ()))
@@ -102,7 +101,7 @@ def _changed_names(rows: Iterable[Mapping[str, Any]], column: str, name: str, fr
 
 def _content_of_its_own(row: Mapping[str, Any], name: str, digest: str) -> dict[str, str]:
     cell, mark, _ = row["cell_id"].partition("-aa")
-    return {name: f"{row[name]} [content {digest}]", "cell_id": f"{cell}-{digest}{mark}"}
+    return {**_rename(row, name, f"[content {digest}]"), "cell_id": f"{cell}-{digest}{mark}"}
 
 
 def without_split(cell_id: str) -> str:
@@ -146,7 +145,7 @@ def describe_changes(folder: Path, plan: Plan) -> list[str]:
         for change in _changes(trial["config"], now):
             counts[change] = counts.get(change, 0) + 1
     return [
-        f"{NOUNS[content]} {name}: its content has changed since {n} trials of this sweep were run"
+        f"{NOUNS[content]} {label_of(name)}: its content has changed since {n} trials of this sweep were run"
         f" ({old[:SHOWN]} then, {new[:SHOWN]} now). They keep their rows, as cells of their own; the new content is run."
         for (content, name, old, new), n in counts.items()
     ]

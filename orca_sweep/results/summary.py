@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orca_sweep.errors import InputError
+from orca_sweep.modes import Mode
 from orca_sweep.results.columns import SEALED_COLUMNS, TRIAL_MEASURES, validation_twin
 from orca_sweep.results.records import ROLE
 from orca_sweep.results.tables import NO_RECORD, Results
@@ -29,6 +30,9 @@ class CellSummary:
     statuses: Mapping[str, int]
     n_worst: int = 0
     """Replicates that are not ok and were scored as the worst of their task, as the space's outcomes ask."""
+    mode: Mode = "min"
+    """Which way round the metric is compared."""
+    unit: str = ""
     chosen: Mapping[str, Any] = field(default_factory=dict)
     """What tuning within the cell has found."""
     n_searched: int = 0
@@ -40,22 +44,23 @@ def summarise(results: Results, metric: str | None = None, level: float = 0.95) 
 
     Candidates of tuning are not averaged: they were compared to choose by. Rows that are not ok are counted, never
     averaged over: ``n_not_ok`` says how many a cell lacks. Where the space's ``outcomes`` score a status as worst, such
-    a row counts with the highest value that an ok replicate of its task has.
+    a row counts with the worst value that an ok replicate of its task has.
     """
     # Cutting a table of all columns into its cells takes most of the time.
     needed = ("cell_id", "role", "task", "metric", "status", "value", "counts", *results.factors, *results.tuned)
     cells = scored(results, metric)[list(dict.fromkeys(needed))].groupby("cell_id", sort=False)
-    return tuple(_summary(str(cell_id), rows, results, level) for cell_id, rows in cells)
+    metrics = read_task_metrics(results.trials)
+    return tuple(_summary(str(cell_id), rows, results, level, metrics) for cell_id, rows in cells)
 
 
 def scored(results: Results, metric: str | None = None) -> "pd.DataFrame":
     """Returns the trials with what each counts with in its cell's mean: ``value``, where ``counts`` says that it does.
 
     An ok trial counts with its metric; where the space's ``outcomes`` score its status as worst, one that is not ok counts
-    with the highest metric that an ok trial of its task has; all others, and candidates of tuning, do not count.
+    with the worst metric that an ok trial of its task has; all others, and candidates of tuning, do not count.
 
     Raises:
-        InputError: if the metric is no column, or is sealed.
+        InputError: if the metric is no column, or is sealed, or the ok trials of a task differ in what they measure.
     """
     import pandas as pd
 
@@ -73,7 +78,10 @@ def scored(results: Results, metric: str | None = None) -> "pd.DataFrame":
     ok = replicates & (trials["status"] == "ok")
     statuses = zip(trials["status"], trials["space"], strict=True)
     asked = pd.Series([s in results.worst.get(space, ()) for s, space in statuses], index=trials.index, dtype=bool)
-    worst = trials["task"].map(trials[ok].groupby("task")[column].max()).astype(float)
+    modes = {task: metric.mode for task, metric in read_task_metrics(trials).items()}
+    by_task = trials[ok].groupby("task")[column].agg(["min", "max"])
+    of_task = {task: by_task.loc[task, "max" if modes[str(task)] == "min" else "min"] for task in by_task.index}
+    worst = trials["task"].map(of_task).astype(float)
     # What was never run has no outcome.
     ended = trials["error"] != NO_RECORD if "error" in trials else True
     as_worst = replicates & ~ok & asked & ended & worst.notna()
@@ -81,12 +89,52 @@ def scored(results: Results, metric: str | None = None) -> "pd.DataFrame":
     return trials.assign(value=value, counts=ok | as_worst)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TaskMetric:
+    """What the trials of a task are compared on, as their rows say it."""
+
+    name: str = ""
+    """Empty as long as no trial is ok."""
+    mode: Mode = "min"
+    unit: str = ""
+
+
+def read_task_metrics(trials: "pd.DataFrame") -> dict[str, TaskMetric]:
+    """Returns the metric of each task; rows that name none, as of trials that were never run, do not count.
+
+    Raises:
+        InputError: for each task whose ok trials differ in it: no mean may be taken over two metrics.
+    """
+    columns = [name for name in ("metric", "metric_mode", "metric_unit") if name in trials]
+    made = {str(task): TaskMetric() for task in trials["task"].unique()}
+    known = trials[trials["status"].isin(("ok", "pruned"))].dropna(subset=columns[:1]) if columns else trials.iloc[:0]
+    problems = []
+    for task, rows in known.groupby("task", sort=False):
+        facts = rows[columns].drop_duplicates().to_dict("records")
+        if len(facts) > 1:
+            texts = " and ".join(
+                " ".join(str(value) for value in one.values() if value == value and value) for one in facts
+            )
+            problems.append(
+                f"{task}: its trials were compared on different metrics ({texts}), and no mean may be taken over both. Collect"
+                " the sweeps that they come from into tables of their own, or give one of the tasks another name."
+            )
+        first = {key: value for key, value in facts[0].items() if isinstance(value, str)}
+        mode: Mode = "max" if first.get("metric_mode") == "max" else "min"
+        made[str(task)] = TaskMetric(name=first.get("metric", ""), mode=mode, unit=first.get("metric_unit", ""))
+    if problems:
+        raise InputError(problems)
+    return made
+
+
 def with_roles(trials: "pd.DataFrame") -> "pd.DataFrame":
     """Returns the table with its roles; in one of before there were any, all trials are replicates."""
     return trials if "role" in trials else trials.assign(role=ROLE)
 
 
-def _summary(cell_id: str, whole: "pd.DataFrame", results: Results, level: float) -> CellSummary:
+def _summary(
+    cell_id: str, whole: "pd.DataFrame", results: Results, level: float, metrics: Mapping[str, TaskMetric]
+) -> CellSummary:
     rows = whole[whole["role"] != "search"]
     ok = rows[rows["status"] == "ok"]
     first = (rows if len(rows) else whole).iloc[0]
@@ -97,6 +145,8 @@ def _summary(cell_id: str, whole: "pd.DataFrame", results: Results, level: float
         levels={path: first[path] for path in results.factors},
         task=str(first["task"]),
         metric=str(names[0]) if len(names) else "",
+        mode=metrics[str(first["task"])].mode,
+        unit=metrics[str(first["task"])].unit,
         interval=t_interval(rows.loc[rows["counts"], "value"].to_numpy(dtype=float), level),
         n_not_ok=len(rows) - len(ok),
         n_worst=int(rows["counts"].sum()) - len(ok),

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from orca_sweep import designs
 from orca_sweep.config import TrialConfig, explain
 from orca_sweep.errors import InputError
+from orca_sweep.naming import explain_shared_names
 from orca_sweep.space.expansion import (
     candidate,
     expand,
@@ -128,6 +129,9 @@ def make_plan(space: Space, resolve: Resolve) -> Plan:
     whole = replace(with_placebo_levels(space, found), margins=with_resolved_names(space.margins, names))
     tuned, wrong = tuned_cells(space, found, resolve) if space.tune else ((), ())
     cells |= {cell.cell_id: cell.base for cell in tuned}
+    for kind in ("task", "proxy"):
+        shared = explain_shared_names([getattr(one.cell, kind) for one in found], kind)
+        problems += [f"{space.where(kind)}: {text}" for text in shared]
     problems += [*dict.fromkeys(split_by_rules(whole, cells.values())), *wrong]
     problems += dict.fromkeys(split_by_declarations(whole, cells.values()))
     if problems:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from orca_sweep.declaration import task_label
 from orca_sweep.freezing import Phase, beginning, schedule, without_stepping
 from orca_sweep.space.records import Plan
 
@@ -16,7 +15,7 @@ def confounds(plan: Plan) -> list[str]:
     found: list[str] = []
     for task, cells in plan.by_task.items():
         flats = [cell.flat() for cell in cells]
-        name = task_label(task)
+        name = plan.names[task]
         found += _moving_together(plan, name, flats)
         found += _unequal_steps(plan, name, flats)
         found += _untried_rate(plan, name, flats)

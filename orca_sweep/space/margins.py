@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import TypeAdapter, ValidationError
 
 from orca_sweep.config import NonNegative, explain
-from orca_sweep.declaration import task_label
+from orca_sweep.naming import label_declarations, label_of
 from orca_sweep.registry import hint
 
 ALL = ""
@@ -19,7 +19,7 @@ def read_margins(raw: object, tasks: Sequence[str]) -> tuple[dict[str, float], l
 
     Args:
         raw: what stands under ``margin``, its leaves as text.
-        tasks: those that the space runs, as it writes them; a declared one is called by its file's name, too. Without
+        tasks: those that the space runs, as it writes them; a declared one is called by its name, too. Without
             any, since they could not be read, no name is called unknown.
     """
     if raw is None:
@@ -27,28 +27,22 @@ def read_margins(raw: object, tasks: Sequence[str]) -> tuple[dict[str, float], l
     if isinstance(raw, list) or raw == {}:
         return {}, [(("margin",), FORM)]
     names: dict[str, list[str]] = {}
+    labels = label_declarations(tasks)
     for task in dict.fromkeys(tasks):
-        for name in {task, _label(task)}:
+        for name in {task, label_of(task), labels[task]}:
             names.setdefault(name, []).append(task)
     margins: dict[str, float] = {}
     problems: list[tuple[Place, str]] = []
     for name, value in raw.items() if isinstance(raw, Mapping) else [(ALL, raw)]:
         place = ("margin", name) if name else ("margin",)
         if isinstance(raw, Mapping) and names and name not in names:
-            problems.append((place, f"margin: {name!r} is no task of this space. {hint(name, map(_label, tasks))}"))
+            problems.append((place, f"margin: {name!r} is no task of this space. {hint(name, labels.values())}"))
         try:
             margins |= dict.fromkeys(names.get(name, [name]), TypeAdapter(NonNegative).validate_python(value))
         except ValidationError as error:
             rules = "; ".join(rule for _, _, rule in explain(error))
             problems.append((place, f"{'.'.join(place)} = {value!r}: {rules}. {FORM}"))
     return margins, problems
-
-
-def _label(task: str) -> str:
-    try:
-        return task_label(task)
-    except ValueError:  # a declaration that is wrong, which is said where it stands
-        return task
 
 
 def with_resolved_names(margins: Mapping[str, float], names: Mapping[str, str]) -> dict[str, float]:

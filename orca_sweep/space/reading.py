@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from orca_sweep import designs
 from orca_sweep.config import Seed, explain, knobs, unknown_knob
+from orca_sweep.declaration import SHUFFLED
 from orca_sweep.errors import InputError
 from orca_sweep.pointers import pointer_problem
 from orca_sweep.registry import hint
@@ -129,6 +130,8 @@ class _SpaceReader:
         self.path = path
         self.lines = lines
         self.problems: list[str] = []
+        self.named: dict[str, dict[str, object]] = {"task": {}, "proxy": {}}
+        """Declarations of the space by the names that they give themselves."""
         self.n_levels: dict[str, int] = {}
         """Levels of each factor as they stand there, right or wrong."""
 
@@ -141,6 +144,7 @@ class _SpaceReader:
         for key in document:
             if key not in self.KEYS:
                 self.wrong((key,), f"unknown key {key!r}. {hint(key, self.KEYS)}")
+        self.note_names(document)
         base, factors = self.base(document), self.factors(document)
         self.both(base, factors)
         name, question = self.name(document), self.text(document, "question")
@@ -166,6 +170,30 @@ class _SpaceReader:
             name, question, base, factors, design, include, exclude, when, placebo, seeds, aa, metric, resources, limits,
             loggers, imports, self.path, self.lines, tune, search, prune, budget, outcomes, margins, checkpoints=checkpoints,
         )  # fmt: skip
+
+    def note_names(self, document: dict[str, Any]) -> None:
+        """Notes the declarations that have a name: elsewhere in the space that name stands for them."""
+        base, factors = (document.get(key) for key in ("base", "factors"))
+        for path, by_name in self.named.items():
+            values = [base.get(path)] if isinstance(base, dict) else []
+            levels = factors.get(path) if isinstance(factors, dict) else None
+            for value in [*values, *(levels if isinstance(levels, list) else [])]:
+                if isinstance(value, dict) and isinstance(value.get("name"), str):
+                    by_name.setdefault(value["name"], value)
+
+    def with_declaration(self, path: str, value: object) -> object:
+        """The declaration that a value is the name of, labels permuted or not; every other value as it is."""
+        if path not in self.named or not isinstance(value, str):
+            return value
+        name = value
+        while name.startswith(SHUFFLED):
+            name = name.removeprefix(SHUFFLED)
+        if name not in self.named[path]:
+            return value
+        try:
+            return value.removesuffix(name) + knobs()[path].read(self.named[path][name])
+        except ValidationError:
+            return value  # what is wrong with it is said where it stands
 
     def design(self, document: dict[str, Any], factors: Mapping[str, tuple[Any, ...]]) -> designs.Design:
         """The design, or after a mistake one that is never large, so that the cells' own mistakes are found too."""
@@ -288,7 +316,7 @@ class _SpaceReader:
 
     def level(self, path: str, value: object, place: Path_, settings: dict[str, Any]) -> None:
         try:
-            settings[path] = knobs()[path].read(value)
+            settings[path] = knobs()[path].read(self.with_declaration(path, value))
         except ValidationError as error:
             self.wrong(place, f"{path} = {value!r}: {'; '.join(rule for _, _, rule in explain(error))}.")
 

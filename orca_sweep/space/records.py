@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from orca_sweep import designs
 from orca_sweep.config import TrialConfig
 from orca_sweep.declaration import SHUFFLED
+from orca_sweep.naming import label_declarations
 from orca_sweep.registry import hint
 from orca_sweep.space.tuning import Search, Tune
 
@@ -336,6 +338,21 @@ class Plan:
         for cell in arms.values():
             tasks.setdefault(cell.task, []).append(cell)
         return tasks
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """What each task and proxy of the plan is called in what people read."""
+        found = [cell.base for cell in self.tuned] + [config for cell in self.tuned for config in cell.candidates]
+        found += [*self.cells, *(trial.config for trial in self.trials)]
+        tasks = label_declarations([config.task for config in found])
+        return tasks | label_declarations([config.proxy for config in found])
+
+    def shown_levels(self, cell_id: str) -> dict[str, Any]:
+        """Returns a cell's level of every factor as people read it: declarations by their names."""
+        levels = self.levels(cell_id)
+        return {
+            path: self.names.get(level, level) if path in ("task", "proxy") else level for path, level in levels.items()
+        }
 
     def levels(self, cell_id: str) -> dict[str, Any]:
         """Returns a cell's level of every factor."""

@@ -125,7 +125,7 @@ def corners(tune: Tune) -> list[Settings]:
 
 
 def optuna_next(tune: Tune, told: Sequence[tuple[Settings, float]], seed: int, cell: str) -> Settings:
-    """Returns the settings that Optuna's TPE would try after those told, with their scores (lower is better).
+    """Returns the settings that Optuna's TPE would try after those told, with their costs (lower is better).
 
     A function of its arguments alone, so that an interrupted search goes on as if it had not been. The first
     ones are random and the same for every cell.

@@ -17,6 +17,7 @@ from orca_sweep.config import FinetuneConfig, Source
 from orca_sweep.errors import DivergedError, InputError, TimeLimitError, out_of_memory
 from orca_sweep.freezing import Phase, epochs_before_fresh_start, phase_at, schedule
 from orca_sweep.model import OrcaModel
+from orca_sweep.modes import is_better, worst_value
 from orca_sweep.number_lists import parse_numbers
 from orca_sweep.stages.frozen import set_frozen
 from orca_sweep.stages.place import (
@@ -67,8 +68,9 @@ class FinetuneResult:
     best: dict[str, np.ndarray] = field(default_factory=dict)
     last: dict[str, np.ndarray] = field(default_factory=dict)
     best_epoch: int = 0
-    val_metric_best: float = math.inf
-    val_metric_last: float = math.inf
+    val_metric_best: float = math.nan
+    """NaN as long as no epoch is done, as ``val_metric_last``."""
+    val_metric_last: float = math.nan
     n_steps: int = 0
     resumed_from_epoch: int = 0
     """Of the run's own checkpoint; a prefix may have taken it further."""
@@ -375,7 +377,7 @@ class _Loop:
         if not np.isfinite(prediction).all():
             return math.nan, math.nan
         loss = float(self.loss(torch.from_numpy(prediction), torch.from_numpy(target)))
-        return loss, METRICS[self.data.task.metric].compute(prediction, target)
+        return loss, METRICS.get(self.data.task.metric).compute(prediction, target)
 
     @torch.inference_mode()
     def _predicted_from(self, features: Tensor) -> np.ndarray:
@@ -391,7 +393,9 @@ class _Loop:
         result = self.result
         result.seconds += row["wall_time_s"]
         result.val_metric_last = row["val_metric"]
-        if row["val_metric"] < result.val_metric_best:
+        mode = self.data.task.mode
+        before = result.val_metric_best if result.best_epoch else worst_value(mode)
+        if is_better(row["val_metric"], before, mode):
             result.val_metric_best, result.best_epoch = row["val_metric"], row["epoch"]
             result.best = _copies(self.model)
         result.epochs.append(row)
@@ -437,8 +441,8 @@ class _Loop:
             epochs=list(meta["epochs"]),
             best=without_prefix("best.", saved.tensors),
             best_epoch=meta["best_epoch"],
-            val_metric_best=math.inf if best is None else best,
-            val_metric_last=meta["epochs"][-1]["val_metric"] if meta["epochs"] else math.inf,
+            val_metric_best=math.nan if best is None else best,
+            val_metric_last=meta["epochs"][-1]["val_metric"] if meta["epochs"] else math.nan,
             n_steps=meta["n_steps"],
             resumed_from_epoch=self.result.resumed_from_epoch,
             seconds=meta["seconds"],

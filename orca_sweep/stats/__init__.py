@@ -1,6 +1,7 @@
 """Statistics of ablations: arrays in, frozen records out.
 
-Metrics are errors: lower is better, and a negative contrast means that the first arm is better. Replicates are seeds.
+A metric's mode says whether lower (``min``) or higher (``max``) is better; numbers are never turned round, words are.
+Replicates are seeds.
 A value that is not finite is never left out unseen: it makes the numbers NaN, or is listed. Needs neither pandas, torch
 nor ray, and SciPy only where a number is computed.
 """

@@ -1,9 +1,10 @@
 """Helps, hurts, no meaningful difference, undecided: a contrast judged against a margin.
 
 **The rule.** The margin M is the smallest difference that matters, in the metric's unit, fixed before looking or taken
-from an A/A arm. With the paired difference a - b of an error metric, and alpha = 0.05:
+from an A/A arm. With the paired difference a - b of a metric of which lower is better (mode ``min``), and alpha = 0.05:
 
-- *helps*: the 95% (1 - alpha) interval lies wholly below -M; *hurts*: wholly above M;
+- *helps*: the 95% (1 - alpha) interval lies wholly below -M; *hurts*: wholly above M (of a metric of which higher is
+  better, mode ``max``, the other way round);
 - *no meaningful difference*: the 90% (1 - 2 alpha) interval lies wholly within -M and M (two one-sided tests), be the
   difference certain or not: one that surely is not zero and surely is smaller than M does not matter;
 - *undecided*: everything else, one that surely is not zero and may or may not reach M among it.
@@ -29,6 +30,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from orca_sweep.modes import Mode, as_cost
 from orca_sweep.stats.contrasts import Contrast, has_spread, holm, t_tail, two_sided_p
 from orca_sweep.stats.intervals import Interval, at_level, check_level, is_rounding, t_interval
 
@@ -137,8 +139,8 @@ def _check(margin: float, alpha: float) -> None:
         raise ValueError(f"alpha = {alpha}: it must lie between 0 and 0.5.")
 
 
-def verdict(contrast: Contrast, margin: float, alpha: float = 0.05) -> Verdict:
-    """Returns the word for one contrast judged alone; see the rule above.
+def verdict(contrast: Contrast, margin: float, alpha: float = 0.05, mode: Mode = "min") -> Verdict:
+    """Returns the word for one contrast judged alone, of a metric of that mode; see the rule above.
 
     Where there is nothing to judge (fewer than two pairs, incomplete pairs, a NaN margin, differences that all are
     the same number other than zero) it is undecided and the sentence says why.
@@ -146,31 +148,38 @@ def verdict(contrast: Contrast, margin: float, alpha: float = 0.05) -> Verdict:
     Raises:
         ValueError: for a negative or infinite margin, or an alpha outside (0, 0.5).
     """
-    return verdicts([contrast], margin, alpha)[0]
+    return verdicts([contrast], margin, alpha, mode)[0]
 
 
 def verdicts(
-    contrasts: Sequence[Contrast], margins: float | Sequence[float], alpha: float = 0.05
+    contrasts: Sequence[Contrast],
+    margins: float | Sequence[float],
+    alpha: float = 0.05,
+    modes: Mode | Sequence[Mode] = "min",
 ) -> tuple[Verdict, ...]:
     """Returns the words for a family of contrasts judged together, in their order; see the rule above.
 
-    ``margins`` is one for all, or one each (tasks differ in their unit). A contrast that cannot be judged is not
-    counted in the family.
+    ``margins`` is one for all, or one each (tasks differ in their unit), and so is ``modes``: which way round the metric
+    is compared. A contrast that cannot be judged is not counted in the family.
 
     Raises:
-        ValueError: as `verdict` does, or where margins are not as many as contrasts.
+        ValueError: as `verdict` does, or where margins or modes are not as many as contrasts.
     """
+    all_modes = [modes] * len(contrasts) if isinstance(modes, str) else list(modes)
+    if len(all_modes) != len(contrasts):
+        raise ValueError(f"{len(all_modes)} modes for {len(contrasts)} contrasts: give one for all, or one each.")
     each = [float(margins)] * len(contrasts) if isinstance(margins, (int, float)) else [float(m) for m in margins]
     if len(each) != len(contrasts):
         raise ValueError(f"{len(each)} margins for {len(contrasts)} contrasts: give one for all, or one each.")
     for margin in each:
         _check(margin, alpha)
     pairs = list(zip(contrasts, each, strict=True))
+    asked = zip(contrasts, each, all_modes, strict=True)
     beyond = [_beyond(contrast.interval, margin) for contrast, margin in pairs]
     within = [max(_beside(contrast.interval, margin)) for contrast, margin in pairs]
     n_judged = sum(not math.isnan(p) for p in beyond)
     adjusted = zip(holm(beyond).tolist(), holm(within).tolist(), strict=True)
-    return tuple(_verdict(*pair, alpha, *ps, n_judged) for pair, ps in zip(pairs, adjusted, strict=True))
+    return tuple(_verdict(*one, alpha, ps, n_judged) for one, ps in zip(asked, adjusted, strict=True))
 
 
 def _beyond(found: Interval, margin: float) -> float:
@@ -178,14 +187,14 @@ def _beyond(found: Interval, margin: float) -> float:
 
 
 def _verdict(
-    contrast: Contrast, margin: float, alpha: float, p_beyond: float, p_within: float, n_contrasts: int
+    contrast: Contrast, margin: float, mode: Mode, alpha: float, ps: tuple[float, float], n_contrasts: int
 ) -> Verdict:
-    found = contrast.interval
+    found, (p_beyond, p_within) = contrast.interval, ps
     outer, inner = at_level(found, 1 - alpha), at_level(found, 1 - 2 * alpha)
-    word = _word(found.mean, p_beyond, p_within, alpha)
+    word = _word(as_cost(found.mean, mode), p_beyond, p_within, alpha)
     excludes_zero = two_sided_p(found) <= alpha
     sentence = _unjudged(contrast, margin) or _sentence(
-        word, contrast, margin, outer, inner, n_contrasts, excludes_zero
+        word, contrast, margin, outer, inner, n_contrasts, excludes_zero, mode
     )
     return Verdict(
         word, found.n, found.mean, outer.low, outer.high, inner.low, inner.high, margin, alpha, p_beyond, p_within,
@@ -193,9 +202,9 @@ def _verdict(
     )  # fmt: skip
 
 
-def _word(mean: float, p_beyond: float, p_within: float, alpha: float) -> Word:
+def _word(cost: float, p_beyond: float, p_within: float, alpha: float) -> Word:
     if p_beyond <= alpha:
-        return "helps" if mean < 0 else "hurts"
+        return "helps" if cost < 0 else "hurts"
     return "no meaningful difference" if p_within <= alpha else "undecided"
 
 
@@ -214,13 +223,21 @@ def _unjudged(contrast: Contrast, margin: float) -> str | None:
 
 
 def _sentence(
-    word: Word, contrast: Contrast, margin: float, outer: Interval, inner: Interval, n: int, excludes_zero: bool
+    word: Word,
+    contrast: Contrast,
+    margin: float,
+    outer: Interval,
+    inner: Interval,
+    n: int,
+    excludes_zero: bool,
+    mode: Mode,
 ) -> str:
     shown = inner if word == "no meaningful difference" else outer
     gaps = f"; {_seeds(contrast)} none" if contrast.incomplete else ""
     numbers = f"{shown.level:.0%} interval {shown.low:+.3g} to {shown.high:+.3g}, {_counted(shown.n)}{gaps}"
     family = f" after correction for {n} contrasts" if n > 1 else ""
-    return f"The error {_change(shown.mean)} ({numbers}), {_place(word, margin, excludes_zero)}{family}: {word}."
+    subject = "The error" if mode == "min" else "The score"
+    return f"{subject} {_change(shown.mean)} ({numbers}), {_place(word, margin, excludes_zero)}{family}: {word}."
 
 
 def _change(mean: float) -> str:

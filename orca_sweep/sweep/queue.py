@@ -15,9 +15,11 @@ from ray.tune.search import Searcher
 
 from orca_sweep.agenda import Agenda
 from orca_sweep.errors import StorageError
+from orca_sweep.modes import Mode, best_value
 from orca_sweep.results import now, read_record, write_record
 from orca_sweep.space import PlannedTrial, Pruning
 from orca_sweep.store import CorruptFileError, read_tensors
+from orca_sweep.tasks import find_task, metric_facts
 from orca_sweep.trial import CHECKPOINT, drop_checkpoint
 
 Watch = Callable[[str, Mapping[str, Any]], None]
@@ -121,11 +123,12 @@ class Queue(Searcher):
         values = [e["val_metric"] for e in epochs if e["val_metric"] is not None and math.isfinite(e["val_metric"])]
         row: dict[str, Any] = {
             **_ids(trial, "pruned"),
+            **metric_facts(find_task(trial.config.task)),
             **when,
             "wall_time_s": sum(e["wall_time_s"] or 0.0 for e in epochs),
         }
         if values:
-            row |= {"val_metric_best": min(values), "val_metric_last": values[-1]}
+            row |= {"val_metric_best": best_value(values, row["metric_mode"]), "val_metric_last": values[-1]}
         last = epochs[-1]["epoch"] if epochs else 0
         row["error"] = f"pruned after fine-tuning epoch {last}: others of its group did better"
         write_record(self.out, row, epochs)
@@ -169,7 +172,7 @@ class GroupedPruning(TrialScheduler):
         self.groups: dict[str, TrialScheduler] = {}
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        """Metric and mode are ours."""
+        """Metric and mode are the task's."""
         return True
 
     def _group(self, trial: Any) -> TrialScheduler | None:
@@ -181,11 +184,11 @@ class GroupedPruning(TrialScheduler):
         else:
             return None
         if key not in self.groups:
-            self.groups[key] = self._scheduler()
+            self.groups[key] = self._scheduler(find_task(told["config"]["task"]).mode)
         return self.groups[key]
 
-    def _scheduler(self) -> TrialScheduler:
-        common: dict[str, Any] = {"time_attr": "epoch", "metric": "val_metric", "mode": "min"}
+    def _scheduler(self, mode: Mode) -> TrialScheduler:
+        common: dict[str, Any] = {"time_attr": "epoch", "metric": "val_metric", "mode": mode}
         if self.settings.name == "median":
             # Pausing would only start a trial again elsewhere: never.
             return MedianStoppingRule(

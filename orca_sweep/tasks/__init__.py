@@ -13,10 +13,16 @@ from orca_sweep.tasks.declared import (
     find_declared_task_problems,
     without_normalise,
 )
+from orca_sweep.tasks.losses import LOSSES, Loss
+from orca_sweep.tasks.measures import METRICS, Metric
 from orca_sweep.tasks.records import Task, TaskData, alignment_labels, missing_files, task_data, unavailable
 
 __all__ = [
+    "LOSSES",
+    "METRICS",
     "TASKS",
+    "Loss",
+    "Metric",
     "Task",
     "TaskData",
     "alignment_labels",
@@ -24,6 +30,7 @@ __all__ = [
     "describe_raw_inputs",
     "find_declared_task_problems",
     "find_task",
+    "metric_facts",
     "missing_files",
     "own_files",
     "task_data",
@@ -48,7 +55,10 @@ def find_task(name: str) -> Task:
     if name.startswith((tabular.PREFIX, tabular.ORCA_PREFIX)):
         return tabular.openml_task(name)
     if is_task_text(name):
-        return declared_task(name)
+        task = declared_task(name)
+        if task.name in TASKS:
+            raise InputError(f"the name {task.name!r} is that of a registered task. Give the declaration another.")
+        return task
     raise InputError(
         f"{TASKS.unknown(name)} Or openml:<id>, or data of your own: {{path, kind, sample_shape, output_shape}}."
     )
@@ -59,6 +69,12 @@ def own_files(name: str) -> list[Path]:
     if name in TASKS or not is_task_text(name):
         return []
     return [Path(file.path) for file in find_task(name).files]
+
+
+def metric_facts(task: Task) -> dict[str, str]:
+    """Returns what a row of the trials table says of the task's metric: its name, mode and unit."""
+    metric = METRICS.get(task.metric)
+    return {"metric": metric.name, "metric_mode": metric.mode, "metric_unit": metric.unit}
 
 
 def canonical_task(name: str) -> str:

@@ -30,10 +30,11 @@ from orca_sweep.data import (
     split_random,
 )
 from orca_sweep.data.readers import BLOCK_BYTES, Stored
-from orca_sweep.declaration import TaskDeclaration, is_task_text, parse_task, task_label
+from orca_sweep.declaration import TaskDeclaration, is_task_text, parse_task
 from orca_sweep.errors import DataError, InputError
+from orca_sweep.naming import label_of
 from orca_sweep.registry import hint
-from orca_sweep.tasks.measures import IGNORED, MASKED_LOSSES
+from orca_sweep.tasks.losses import IGNORED, takes_gaps
 from orca_sweep.tasks.own_files import (
     ENDINGS,
     HDF5,
@@ -82,8 +83,8 @@ def declared_task(text: str) -> Task:
     except ValueError as error:
         raise InputError(f"task {text!r}: {error}.") from None
     if found.kind not in KINDS:
-        raise InputError(f"task {text!r}: there is no kind {found.kind!r}. {hint(found.kind, KINDS)}")
-    problems = [f"task {text!r}: {problem}" for problem in _mistakes(found)]
+        raise InputError(f"task {label_of(text)!r}: there is no kind {found.kind!r}. {hint(found.kind, KINDS)}")
+    problems = [f"task {label_of(text)!r}: {problem}" for problem in _mistakes(found)]
     if problems:
         raise InputError(problems)
     loss, metric = defaults(found)
@@ -93,14 +94,15 @@ def declared_task(text: str) -> Task:
     paths = [found.path] if found.test is None else [found.path, found.test]
     if Path(found.path).suffix == ".npy":
         paths += [str(beside(path, name)) for path in paths for name in (found.target, found.group) if name]
-    allow_nan = loss in MASKED_LOSSES
+    allow_nan = takes_gaps(loss)
     made_of = (found.path, found.test, found.input, found.target, found.group, found.kind, found.sample_shape,
                found.output_shape, allow_nan, found.layout == LAYOUTS[1])  # fmt: skip
     key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:12]
     normalise: Any = found.normalise or OWN_NORMALISE
     stem = re.sub(r"[^\w.-]", "_", Path(found.path).stem)[:40]  # with the key and a lock's ending still a file's name
     return Task(
-        name=text,
+        name=label_of(text),
+        declaration=text,
         dims=dims,
         sample_shape=found.sample_shape,
         kind=found.kind,  # type: ignore[arg-type]
@@ -163,7 +165,7 @@ def defaults(found: TaskDeclaration) -> tuple[str, str]:
     if found.kind == "dense-classification" and found.output_shape[0] == 1:
         return "masked-bce", "point-auroc-error"
     loss, metric = DEFAULTS[found.kind]
-    return loss, "mse" if found.loss in MASKED_LOSSES else metric
+    return loss, "mse" if takes_gaps(found.loss) else metric
 
 
 def canonical(found: TaskDeclaration) -> TaskDeclaration:
@@ -316,7 +318,7 @@ def describe_raw_inputs(name: str, normalise: str | None) -> str | None:
         return None
     of = f"the first {len(block)} of {n}" if len(block) < n else f"all {n}"
     return (
-        f"{task_label(name)}: data.normalise is none, and raw inputs are far from zero mean and unit spread in {len(far)} of"
+        f"{label_of(name)}: data.normalise is none, and raw inputs are far from zero mean and unit spread in {len(far)} of"
         f" {len(moments.mean)} channels ({moments.text}, {of} samples; far is a mean beyond {FAR_MEAN:g} either way, or a"
         f" spread below {SMALL_SPREAD:g} or above {LARGE_SPREAD:g}). Alignment and pre-training can seem to help only because"
         " they repair the scale. Leave data.normalise out, or compare with channel."
@@ -339,7 +341,7 @@ def convert_declared(root: Path, writer: Writer, found: TaskDeclaration) -> None
         parts: dict[str, list[np.ndarray]] = {"input": [], "target": []}
         for name, part in parts.items():
             for rows in _typed_blocks(path, found, name, task):
-                writer.append(name, rows, path, allow_nan=name == "target" and task.loss in MASKED_LOSSES)
+                writer.append(name, rows, path, allow_nan=name == "target" and takes_gaps(task.loss))
                 part.append(hash_rows(rows))
         hashes.append(hash_rows(np.stack([np.concatenate(part) for part in parts.values()], axis=1)))
         n = len(hashes[-1])
@@ -385,7 +387,7 @@ def _typed(rows: np.ndarray, where: str, is_target: bool, task: Task, first_row:
         return check_labels(rows, where, len(rows), 0, task.output_shape[0], first_row=first_row)
     if is_target and task.has_labels:
         return _point_labels(rows, where, task.output_shape[0], first_row)
-    check_finite(rows, where, is_target and task.loss in MASKED_LOSSES, first_row)
+    check_finite(rows, where, is_target and takes_gaps(task.loss), first_row)
     if is_target and task.kind in ("multi-label", "dense-classification"):
         wrong = (rows != 0) & (rows != 1) & ~np.isnan(rows.astype(np.float64))
         if wrong.any():

@@ -1,172 +1,106 @@
-"""Losses (torch, per batch) and metrics (NumPy, on whole splits) by name. Every metric is an error: lower is better."""
+"""Metrics by name, computed by NumPy on all predictions of a split; each knows which way round it is compared."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+import numbers
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 
 from orca_sweep.errors import DataError, InputError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Loss = Callable[["Tensor", "Tensor"], "Tensor"]
-IGNORED = -1
-"""Label of a point that is neither trained on nor scored; of dense targets that are no labels, it is NaN."""
+from orca_sweep.modes import MODES, Mode, worst_value
+from orca_sweep.registry import Registry
+from orca_sweep.tasks.losses import IGNORED, check_same_shape
+from orca_sweep.tasks.own_functions import as_input_error, explain_function, refuse_record
 
 
-def check_same_shape(prediction: Sequence[int], target: Sequence[int]) -> None:
-    """Raises InputError unless both shapes are equal: broadcasting would compare each with every other."""
-    if tuple(prediction) != tuple(target):
-        raise InputError(
-            f"predictions of shape {tuple(prediction)}, targets of shape {tuple(target)}. Dense predictions have"
-            " their target's shape. Check the task's output_shape."
-        )
-
-
-# Losses -------------------------------------------------------------------------------------------
-
-
-def cross_entropy(prediction: "Tensor", target: "Tensor", weight: "Tensor | None" = None) -> "Tensor":
-    """Mean softmax cross-entropy of logits (B, K, ...) against labels (B, ...); label -1 is left out."""
-    from torch.nn import functional as F
-
-    if prediction.dim() == 2 and weight is None:
-        return F.cross_entropy(prediction, target)
-    weight = None if weight is None else weight.to(prediction.device)
-    each = F.cross_entropy(prediction, target, weight, reduction="none", ignore_index=IGNORED)
-    counted = (target != IGNORED) if weight is None else weight[target.clamp_min(0)] * (target != IGNORED)
-    return each.sum() / counted.sum().clamp_min(1e-12)
-
-
-def bce(prediction: "Tensor", target: "Tensor", pos_weight: float = 1.0) -> "Tensor":
-    """Mean binary cross-entropy of logits against 0/1 targets of one shape; positives count ``pos_weight`` times."""
-    from torch.nn import functional as F
-
-    check_same_shape(prediction.shape, target.shape)
-    weight = None if pos_weight == 1 else prediction.new_tensor(pos_weight)
-    return F.binary_cross_entropy_with_logits(prediction, target, pos_weight=weight)
-
-
-def masked_bce(prediction: "Tensor", target: "Tensor") -> "Tensor":
-    """Mean binary cross-entropy over the points whose target is not NaN."""
-    from torch.nn import functional as F
-
-    return _masked(prediction, target, partial(F.binary_cross_entropy_with_logits, reduction="none"))
-
-
-def mse(prediction: "Tensor", target: "Tensor") -> "Tensor":
-    """Mean squared error."""
-    check_same_shape(prediction.shape, target.shape)
-    return ((prediction - target) ** 2).mean()
-
-
-def masked_mse(prediction: "Tensor", target: "Tensor") -> "Tensor":
-    """Mean squared error over the points whose target is not NaN."""
-    return _masked(prediction, target, lambda p, t: (p - t) ** 2)
-
-
-def _masked(prediction: "Tensor", target: "Tensor", error: Loss) -> "Tensor":
-    check_same_shape(prediction.shape, target.shape)
-    known = ~target.isnan()
-    each = error(prediction, target.nan_to_num()).masked_fill(~known, 0.0)
-    return each.sum() / known.sum().clamp_min(1)
-
-
-def rmse(prediction: "Tensor", target: "Tensor") -> "Tensor":
-    """Mean over samples of the root of the mean squared error."""
-    check_same_shape(prediction.shape, target.shape)
-    size = prediction[0].numel() ** 0.5
-    return (prediction - target).flatten(1).norm(dim=1).mean() / size
-
-
-def relative_l2(prediction: "Tensor", target: "Tensor") -> "Tensor":
-    """Mean over samples of ||prediction - target|| / ||target||.
-
-    Source: Li et al. 2021, arXiv 2010.08895. Differs from ORCA's code, which sums over the batch and so
-    ties the step to the batch size. A target that is zero everywhere has no relative error: its sample
-    counts the absolute error ||prediction||, here and in the metric.
-    """
-    check_same_shape(prediction.shape, target.shape)
-    error, size = (prediction - target).flatten(1).norm(dim=1), target.flatten(1).norm(dim=1)
-    return (error / size.masked_fill(size == 0, 1.0)).mean()
-
-
-def nrmse(prediction: "Tensor", target: "Tensor") -> "Tensor":
-    """Mean over samples of RMSE / RMS of the target, which equals ``relative_l2`` (Takamoto et al. 2022)."""
-    return relative_l2(prediction, target)
-
-
-LOSSES: Mapping[str, Callable[..., "Tensor"]] = {
-    "cross-entropy": cross_entropy,
-    "balanced-cross-entropy": cross_entropy,
-    "bce": bce,
-    "masked-bce": masked_bce,
-    "mse": mse,
-    "masked-mse": masked_mse,
-    "rmse": rmse,
-    "relative-l2": relative_l2,
-    "nrmse": nrmse,
-}
-MASKED_LOSSES = ("masked-bce", "masked-mse")
-MASKED_METRICS = ("mse", "mae", "mae8", "point-auroc-error", "thresholded-auroc-error")
-"""Those that leave points without a target out."""
-
-
-def loss_function(name: str, settings: Mapping[str, Any], train_y: np.ndarray | None, n_classes: int = 0) -> Loss:
-    """Returns the loss of that name for a task's training targets.
-
-    ``balanced-cross-entropy`` counts every class alike: its weight is one over its share of the training labels,
-    scaled so that the mean weight of a training sample is 1.
-    """
-    if name == "balanced-cross-entropy":
-        import torch
-
-        if train_y is None:
-            raise InputError("the loss 'balanced-cross-entropy' needs training labels. Use cross-entropy.")
-        counts = np.bincount(train_y[train_y != IGNORED].reshape(-1), minlength=n_classes)
-        weight = counts.sum() / (max(1, (counts > 0).sum()) * np.maximum(counts, 1))
-        return partial(cross_entropy, weight=torch.from_numpy(weight.astype(np.float32)))
-    return partial(LOSSES[name], **settings) if settings else LOSSES[name]
-
-
-# Metrics ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Metric:
     """A metric on all predictions of a split; NaN if any prediction is not finite (the caller calls it diverged)."""
 
     name: str
     measure: Callable[[np.ndarray, np.ndarray], float]
+    """(predictions (N, ...), targets (N, ...)) -> a number; predictions are logits where targets are labels."""
     meaning: str
+    mode: Mode
+    """``min``: lower is better; ``max``: higher is better. The only place that says so."""
+    unit: str = ""
+    """Of the metric's values; empty for one that is a plain number, such as a share or a ratio."""
     unscored: Callable[[np.ndarray, np.ndarray], int] = lambda prediction, target: 0
     """(predictions, targets) -> classes (of mae8 proteins, of R2 outputs) that the metric is not defined for."""
-    mode: Literal["min"] = "min"
+    takes_gaps: bool = False
+    """Whether points without a target (NaN) are left out."""
+
+    def __post_init__(self) -> None:
+        mode = (
+            None
+            if self.mode in MODES
+            else f"mode = {self.mode!r}. It is min (lower is better) or max (higher is better)."
+        )
+        unit = (
+            None
+            if isinstance(self.unit, str) and (not self.unit or self.unit.isprintable())
+            else (f"unit = {self.unit!r} is no text that can be printed.")
+        )
+        refuse_record(
+            "metric", self.name, explain_function(self.measure, "(predictions, targets)"), self.meaning, mode, unit
+        )
 
     def compute(self, prediction: np.ndarray, target: np.ndarray) -> float:
-        """Returns the metric of predictions (N, ...) against targets (N, ...), N > 0.
+        """Returns the metric of predictions (N, ...) against targets (N, ...), N > 0; infinite if it is infinitely bad.
 
         Raises:
-            InputError: if they are not of one length, or of one shape where the metric is dense.
-            DataError: if the targets are such that no class can be scored.
+            InputError: if they are not of one length, or of one shape where the metric is dense; naming the metric, if it
+                raises, gives no number, or is infinitely good.
+            DataError: if it is not defined on these targets, as where no class can be scored.
         """
+        where = f"metric {self.name!r}"
         if len(prediction) != len(target) or not len(target):
             raise InputError(
-                f"metric {self.name!r}: {len(prediction)} predictions for {len(target)} targets."
+                f"{where}: {len(prediction)} predictions for {len(target)} targets."
                 " A metric is taken on every sample of a split, each predicted once."
             )
         if not np.isfinite(prediction).all():
             return float("nan")
-        value = self.measure(prediction, target)
+        try:
+            value = _as_number(where, self.measure(prediction, target))
+        except BaseException as error:
+            raise as_input_error(where, error, prediction.shape, target.shape) from error
         if np.isnan(value):
             raise DataError(
-                f"metric {self.name!r}: not defined on these {len(target)} targets, which are all of one kind."
-                " A split needs positives and negatives, or a target that varies. Check the split, or use another metric."
+                f"{where}: not defined on these {len(target)} targets (NaN). Are they all of one kind? A split needs"
+                " positives and negatives, or a target that varies. Check the split and the metric, or use another metric."
             )
+        if math.isinf(value) and value != worst_value(self.mode):
+            raise InputError(f"{where} is {value}: no mean can be taken of it. Bound it in the metric, or use another.")
         return value
+
+    def count_unscored(self, prediction: np.ndarray, target: np.ndarray) -> int:
+        """Returns how many classes the metric is not defined for.
+
+        Raises:
+            InputError: naming the metric, if its function raises.
+        """
+        try:
+            return int(self.unscored(prediction, target))
+        except BaseException as error:
+            raise as_input_error(f"metric {self.name!r}, unscored,", error, prediction.shape, target.shape) from error
+
+
+def _as_number(where: str, value: Any) -> float:
+    """The value of a metric as a float.
+
+    Raises:
+        InputError: if it is no single real number.
+    """
+    shape = getattr(value, "shape", ())
+    if shape == () and hasattr(value, "item") and not isinstance(value, str | bytes):
+        value = value.item()
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return float(value)
+    what = f"an array of shape {tuple(shape)}" if shape else f"{value!r:.60}"
+    raise InputError(f"{where} gives {what}. A metric gives one number for a whole split. Correct it.")
 
 
 def _points(prediction: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -182,13 +116,18 @@ def _error(prediction: np.ndarray, target: np.ndarray) -> float:
     return float((logits.argmax(axis=1) != labels).mean()) if len(labels) else float("nan")
 
 
-def _macro_f1_error(prediction: np.ndarray, target: np.ndarray) -> float:
-    """1 - mean F1 of the classes met in targets or predictions; a class met in neither has no F1."""
+def _accuracy(prediction: np.ndarray, target: np.ndarray) -> float:
+    logits, labels = _points(prediction, target)
+    return float((logits.argmax(axis=1) == labels).mean()) if len(labels) else float("nan")
+
+
+def _macro_f1(prediction: np.ndarray, target: np.ndarray) -> float:
+    """Mean F1 of the classes met in targets or predictions; a class met in neither has no F1."""
     logits, labels = _points(prediction, target)
     K, label = logits.shape[1], logits.argmax(axis=1)
     right = np.bincount(labels[label == labels], minlength=K)
     met = np.bincount(label, minlength=K) + np.bincount(labels, minlength=K)
-    return 1 - float((2 * right[met > 0] / met[met > 0]).mean()) if len(labels) else float("nan")
+    return float((2 * right[met > 0] / met[met > 0]).mean()) if len(labels) else float("nan")
 
 
 def _met_nowhere(prediction: np.ndarray, target: np.ndarray) -> int:
@@ -220,9 +159,9 @@ def _mean(values: list[float]) -> float:
     return float(np.mean(known)) if known else float("nan")
 
 
-def _auroc_error(prediction: np.ndarray, target: np.ndarray) -> float:
+def _mean_auroc(prediction: np.ndarray, target: np.ndarray) -> float:
     check_same_shape(prediction.shape, target.shape)
-    return 1 - _mean([auroc(prediction[:, k], target[:, k] > 0.5) for k in range(target.shape[1])])
+    return _mean([auroc(prediction[:, k], target[:, k] > 0.5) for k in range(target.shape[1])])
 
 
 def _one_kind(prediction: np.ndarray, target: np.ndarray) -> int:
@@ -230,12 +169,12 @@ def _one_kind(prediction: np.ndarray, target: np.ndarray) -> int:
     return int(((positives == 0) | (positives == len(target))).sum())
 
 
-def _map_error(prediction: np.ndarray, target: np.ndarray) -> float:
+def _mean_average_precision(prediction: np.ndarray, target: np.ndarray) -> float:
     from sklearn.metrics import average_precision_score
 
     check_same_shape(prediction.shape, target.shape)
     scored = np.flatnonzero((target > 0.5).any(axis=0))
-    return 1 - _mean([float(average_precision_score(target[:, k] > 0.5, prediction[:, k])) for k in scored])
+    return _mean([float(average_precision_score(target[:, k] > 0.5, prediction[:, k])) for k in scored])
 
 
 def _no_positives(prediction: np.ndarray, target: np.ndarray) -> int:
@@ -328,28 +267,104 @@ def _mae8(prediction: np.ndarray, target: np.ndarray) -> float:
     return _mean(values)
 
 
-METRICS: Mapping[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric("error", _error, "share of wrong labels, 1 - accuracy"),
-        Metric("macro-f1-error", _macro_f1_error, "1 - mean F1 of the classes met", _met_nowhere),
-        Metric("auroc-error", _auroc_error, "1 - mean AUROC of the classes with positives and negatives", _one_kind),
-        Metric("map-error", _map_error, "1 - mean average precision of the classes with positives", _no_positives),
-        Metric("ovo-auroc-error", _ovo_auroc_error, "1 - mean AUROC of all pairs of classes met", _not_in_targets),
-        Metric("point-auroc-error", _point_auroc_error, "1 - AUROC of the scores of all points"),
-        Metric(
-            "thresholded-auroc-error", _thresholded_auroc_error, "the same of yes and no: 1 - balanced accuracy at 0.5"
-        ),
-        Metric("relative-l2", _relative_l2, "mean over samples of ||p - t|| / ||t||"),
-        Metric("nrmse", _relative_l2, "mean over samples of RMSE / RMS of the target"),
-        Metric("mse", _mse, "mean squared error"),
-        Metric("mae", _mae, "mean absolute error"),
-        Metric(
-            "mae8",
-            _mae8,
-            "mean over proteins of the absolute error in Angstrom, pairs below 8, 24 or more apart",
-            _without_pairs,
-        ),
-        Metric("r2-error", _r2_error, "1 - R2, mean over outputs", _constant_outputs),
-    )
-}
+def _one_minus(score: Callable[[np.ndarray, np.ndarray], float]) -> Callable[[np.ndarray, np.ndarray], float]:
+    """The error that is one minus a score."""
+    return lambda prediction, target: 1 - score(prediction, target)
+
+
+METRICS: Registry[Metric] = Registry("metric")
+"""All metrics; a module under ``imports`` adds its own with ``METRICS.add(Metric(...))``."""
+WRONG, RIGHT, TARGET = "share of wrong labels", "share of right labels", "units of the target"
+for _metric in (
+    Metric(name="error", measure=_error, meaning="1 - accuracy", mode="min", unit=WRONG),
+    Metric(name="accuracy", measure=_accuracy, meaning="1 - error", mode="max", unit=RIGHT),
+    Metric(
+        name="macro-f1-error",
+        measure=_one_minus(_macro_f1),
+        meaning="1 - mean F1 of the classes met",
+        mode="min",
+        unscored=_met_nowhere,
+    ),
+    Metric(
+        name="macro-f1",
+        measure=_macro_f1,
+        meaning="mean F1 of the classes met",
+        mode="max",
+        unscored=_met_nowhere,
+    ),
+    Metric(
+        name="auroc-error",
+        measure=_one_minus(_mean_auroc),
+        meaning="1 - mean AUROC of the classes with positives and negatives",
+        mode="min",
+        unscored=_one_kind,
+    ),
+    Metric(
+        name="auroc",
+        measure=_mean_auroc,
+        meaning="mean AUROC of the classes with positives and negatives",
+        mode="max",
+        unscored=_one_kind,
+    ),
+    Metric(
+        name="map-error",
+        measure=_one_minus(_mean_average_precision),
+        meaning="1 - mean average precision of the classes with positives",
+        mode="min",
+        unscored=_no_positives,
+    ),
+    Metric(
+        name="map",
+        measure=_mean_average_precision,
+        meaning="mean average precision of the classes with positives",
+        mode="max",
+        unscored=_no_positives,
+    ),
+    Metric(
+        name="ovo-auroc-error",
+        measure=_ovo_auroc_error,
+        meaning="1 - mean AUROC of all pairs of classes met",
+        mode="min",
+        unscored=_not_in_targets,
+    ),
+    Metric(
+        name="point-auroc-error",
+        measure=_point_auroc_error,
+        meaning="1 - AUROC of the scores of all points",
+        mode="min",
+        takes_gaps=True,
+    ),
+    Metric(
+        name="thresholded-auroc-error",
+        measure=_thresholded_auroc_error,
+        meaning="the same of yes and no: 1 - balanced accuracy at 0.5",
+        mode="min",
+        takes_gaps=True,
+    ),
+    Metric(name="relative-l2", measure=_relative_l2, meaning="mean over samples of ||p - t|| / ||t||", mode="min"),
+    Metric(name="nrmse", measure=_relative_l2, meaning="mean over samples of RMSE / RMS of the target", mode="min"),
+    Metric(
+        name="mse", measure=_mse, meaning="mean squared error", mode="min", unit=f"squared {TARGET}", takes_gaps=True
+    ),
+    Metric(name="mae", measure=_mae, meaning="mean absolute error", mode="min", unit=TARGET, takes_gaps=True),
+    Metric(
+        name="mae8",
+        measure=_mae8,
+        meaning="mean over proteins of the absolute error of pairs below 8 Angstrom, 24 or more apart in the chain",
+        mode="min",
+        unit="Angstrom",
+        unscored=_without_pairs,
+        takes_gaps=True,
+    ),
+    Metric(
+        name="r2-error", measure=_r2_error, meaning="1 - R2, mean over outputs", mode="min", unscored=_constant_outputs
+    ),
+    Metric(
+        name="r2",
+        measure=_one_minus(_r2_error),
+        meaning="R2, mean over outputs",
+        mode="max",
+        unscored=_constant_outputs,
+    ),
+):
+    METRICS.add(_metric)

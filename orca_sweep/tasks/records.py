@@ -32,10 +32,12 @@ from orca_sweep.data import (
     subsample,
 )
 from orca_sweep.errors import DataError, InputError
+from orca_sweep.modes import Mode
 from orca_sweep.pointers import pointer_problem
 from orca_sweep.registry import hint
 from orca_sweep.streams import stream_seed
-from orca_sweep.tasks.measures import IGNORED, LOSSES, MASKED_LOSSES, MASKED_METRICS, METRICS, Loss, loss_function
+from orca_sweep.tasks.losses import IGNORED, LOSSES, LossFunction, loss_function, takes_gaps
+from orca_sweep.tasks.measures import METRICS
 from orca_sweep.tasks.scaling import (
     InputScale,
     RoundingLoss,
@@ -74,7 +76,6 @@ class Task:
     meaning: str
     source: str
     licence: str
-    mode: Literal["min"] = "min"
     files: tuple[File, ...] = ()
     """Files below the data root."""
     convert: Conversion | None = None
@@ -100,6 +101,8 @@ class Task:
     loss_settings: Mapping[str, Any] = field(default_factory=dict)
     more_metrics: tuple[str, ...] = ()
     """Metrics measured on the test split beside the task's own."""
+    declaration: str | None = None
+    """The text that declares it, if one does."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """What a trial of this task takes unless the space says otherwise, by dotted config path."""
 
@@ -107,6 +110,11 @@ class Task:
         problems = list(_mistakes(self))
         if problems:
             raise InputError([f"task {self.name!r}: {problem}" for problem in problems])
+
+    @property
+    def mode(self) -> Mode:
+        """Which way round trials of the task are compared: a fact of its metric."""
+        return METRICS.get(self.metric).mode
 
     @property
     def is_dense(self) -> bool:
@@ -136,19 +144,21 @@ def _mistakes(task: Task) -> Iterator[str]:
     if any(n < 0 for n in (*task.sample_shape, *task.output_shape)):
         yield f"sample_shape {task.sample_shape}, output_shape {task.output_shape}. Lengths are 1 or more; 0: as the data."
     if task.loss not in LOSSES:
-        yield f"there is no loss {task.loss!r}. {hint(task.loss, LOSSES)}"
-    elif task.kind in KINDS and ("cross-entropy" in task.loss) != task.has_labels:
+        yield LOSSES.unknown(task.loss)
+    elif task.kind in KINDS and LOSSES.get(task.loss).takes_labels not in (None, task.has_labels):
+        fitting = [name for name in LOSSES.names() if LOSSES.get(name).takes_labels in (None, task.has_labels)]
         yield (
             f"loss {task.loss!r} for kind {task.kind!r}. Labels take cross-entropy or balanced-cross-entropy, other"
-            " targets (yes or no, numbers, one class per point) another loss."
+            f" targets (yes or no, numbers, one class per point) another loss: here {', '.join(fitting)}."
         )
     for name in (task.metric, *task.more_metrics):
         if name not in METRICS:
-            yield f"there is no metric {name!r}. {hint(name, METRICS)}"
-        elif task.loss in MASKED_LOSSES and name not in MASKED_METRICS:
+            yield METRICS.unknown(name)
+        elif takes_gaps(task.loss) and not METRICS.get(name).takes_gaps:
+            fitting = [name for name in METRICS.names() if METRICS.get(name).takes_gaps]
             yield (
                 f"metric {name!r} with loss {task.loss!r}. Where targets have gaps, the metric must know them:"
-                f" {', '.join(MASKED_METRICS)}."
+                f" {', '.join(fitting)}."
             )
     for how, known in ((task.normalise_inputs, NORMALISE), (task.normalise_targets, TARGET_NORMALISE)):
         if how not in known:
@@ -184,7 +194,7 @@ class TaskData:
     """How inputs were normalised, with the numbers that this was measured by."""
 
     @cached_property
-    def loss(self) -> Loss:
+    def loss(self) -> LossFunction:
         """The task's loss, (predictions, targets) -> mean over a batch."""
         labels = self.train.y if self.task.has_labels and isinstance(self.train.y, np.ndarray) else None
         return loss_function(self.task.loss, self.task.loss_settings, labels, self.task.output_shape[0])
@@ -333,7 +343,7 @@ def _typed(task: Task, samples: Samples, split: str) -> Samples:
             )
         y = raw.astype(np.int64)
     else:
-        y = _typed_array(samples.y, f"{where}, targets", task.target_shape, task.loss in MASKED_LOSSES)
+        y = _typed_array(samples.y, f"{where}, targets", task.target_shape, takes_gaps(task.loss))
         if task.kind in ("multi-label", "dense-classification"):
             _check_yes_no(y, where)
     return Samples(x, y, samples.groups)

@@ -27,6 +27,7 @@ from orca_sweep.config import (
 from orca_sweep.data import missing_packages
 from orca_sweep.data.contents import Contents
 from orca_sweep.errors import InputError
+from orca_sweep.naming import label_of
 from orca_sweep.objectives import OBJECTIVES
 from orca_sweep.proxies import describe_proxy, find_proxy, unavailable_proxy
 from orca_sweep.tasks import Task, describe_raw_inputs, find_declared_task_problems, find_task, unavailable
@@ -113,7 +114,7 @@ def _unknown_names(settings: Mapping[str, Any]) -> list[str]:
             try:
                 find(settings[path])
             except InputError as error:
-                problems += [f"{path} {settings[path]!r}: {text}" for text in error.problems]
+                problems += [f"{path} {label_of(settings[path])!r}: {text}" for text in error.problems]
     return problems
 
 
@@ -259,10 +260,10 @@ def unavailable_parts(configs: Iterable[TrialConfig], data_root: Path) -> list[s
     return problems
 
 
-def describe_proxies(configs: Iterable[TrialConfig]) -> list[str]:
-    """Returns what the local files of the trials' proxies hold, a line for each that can be read here."""
+def describe_proxies(configs: Iterable[TrialConfig], labels: Mapping[str, str]) -> list[str]:
+    """Returns what the local files of the trials' proxies hold, a line for each that can be read here, by its label."""
     names = dict.fromkeys(config.proxy for config in configs)
-    return [text for text in map(describe_proxy, names) if text is not None]
+    return [text for name in names if (text := describe_proxy(name, labels[name])) is not None]
 
 
 def describe_inputs(configs: Iterable[TrialConfig]) -> list[str]:

@@ -34,7 +34,7 @@ from orca_sweep.results import FINAL_STATUSES, Status, finite, now, write_record
 from orca_sweep.space.prefixes import without_schedule
 from orca_sweep.space.records import Checkpoints
 from orca_sweep.store import made_with, numeric_versions
-from orca_sweep.tasks import TaskData, find_task, task_data
+from orca_sweep.tasks import TaskData, find_task, metric_facts, task_data
 from orca_sweep.trial.identity import find_changes
 from orca_sweep.trial.importing import code_digest, load_imports
 from orca_sweep.trial.resolving import pretrained_name
@@ -107,7 +107,7 @@ def run_trial(
         if changes:
             raise DataError("\n".join(changes))
         task = find_task(config.task)
-        record.row |= {"metric": task.metric, "dims": task.dims, "code_sha256": code_digest(imports)}
+        record.row |= {**metric_facts(task), "dims": task.dims, "code_sha256": code_digest(imports)}
         _run(config, home, place, data_root, report, snapshot_epochs, prefix_epochs, record, passed, checkpoints)
         _end(record, "ok", None)
     except BusyError:
@@ -274,7 +274,13 @@ def _finetune_inputs(config: TrialConfig, data: TaskData, body: Any, model: Any,
     return {
         **place.key_part(),
         "seed": seeds["finetune-order"] if are_one else seeds,
-        "task": [config.hashed()["task"], data.task.loss, dict(data.task.loss_settings), data.task.metric],
+        "task": [
+            config.hashed()["task"],
+            data.task.loss,
+            dict(data.task.loss_settings),
+            data.task.metric,
+            data.task.mode,
+        ],
         "augment": config.data.augment,
         "precision": precision_of(config.finetune.precision, place.device),
         "data": data.fingerprint,
@@ -394,11 +400,15 @@ def _score_test(model: Any, data: TaskData, result: Any, batch_size: int, device
     for which, state in (("last", result.last), ("best", result.best)):
         model.load_state_dict(to_tensors(state))
         prediction, target = predict_wholes(model, data.test, device, batch_size, result.precision)
-        metric = METRICS[data.task.metric]
+        metric = METRICS.get(data.task.metric)
         value = metric.compute(prediction, target)
         if not math.isfinite(value):
             raise DivergedError(f"the test metric of the {which} epoch is {value}")
         found[f"test_metric_{which}"] = value
-        more = {name: METRICS[name].compute(prediction, target) for name in data.task.more_metrics}
+        more = {name: METRICS.get(name).compute(prediction, target) for name in data.task.more_metrics}
         found[f"test_more_{which}"] = canonical_json(more) if more else None
-    row |= {**found, "n_test_unscored": metric.unscored(prediction, target), "state_sha256": state_digest(result.last)}
+    row |= {
+        **found,
+        "n_test_unscored": metric.count_unscored(prediction, target),
+        "state_sha256": state_digest(result.last),
+    }
