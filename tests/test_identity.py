@@ -13,6 +13,7 @@ from orca_sweep.config import CONTENTS, TrialConfig
 from orca_sweep.data.contents import Contents
 from orca_sweep.declaration import without_folder, without_path
 from orca_sweep.errors import DataError, InputError
+from orca_sweep.results import find_trial
 from orca_sweep.results.tables import read_about
 from orca_sweep.space import plan_space
 from orca_sweep.stages import Place
@@ -465,14 +466,15 @@ def test_one_content_in_two_folders_is_one_task_and_two_contents_of_one_name_are
         "two",
     )
     trials = r.collect([one], tmp_path / "alone").trials
-    assert trials["task"].tolist() == [OWN], "a name that stands for one content stays as it is"
+    assert trials["task"].tolist() == ["mine.npz"], "a name that stands for one content stays as it is"
     found = r.collect([one, two], tmp_path / "both")
-    assert found.trials["task"].tolist() == [f"{OWN} [content {A[:8]}]"] * 2 + [f"{OWN} [content {B[:8]}]"]
-    margins = [sweep["margins"] for sweep in read_about(tmp_path / "both")["sweeps"]]
-    assert {f"{OWN} [content {A[:8]}]": 0.02, f"{OWN} [content {B[:8]}]": 0.02} in margins
-    # Tables of tables say the same, and name one content plainly again when it is alone.
+    names = [f"mine.npz [content {digest[:8]}]" for digest in (A, A, B)]
+    assert found.trials["task"].tolist() == names
+    assert found.trials["task_declared"].tolist() == [OWN] * 3
+    assert dict.fromkeys(names, 0.02) in [sweep["margins"] for sweep in read_about(tmp_path / "both")["sweeps"]]
     again = r.collect([tmp_path / "both"], tmp_path / "again").trials
-    assert again["task"].tolist() == found.trials["task"].tolist()
+    assert again["task"].tolist() == names, "tables of tables say the same"
+    assert dict.fromkeys(names, 0.02) in [sweep["margins"] for sweep in read_about(tmp_path / "again")["sweeps"]]
 
 
 def test_contents_of_proxies_bodies_and_code_are_told_apart_too(tmp_path):
@@ -484,11 +486,23 @@ def test_contents_of_proxies_bodies_and_code_are_told_apart_too(tmp_path):
         entry("t4", "c4", **{"body.name": "/b/w", "content.body": B}),
         entry("t5", "c5", task="mine", **{"content.code": A}),
         entry("t6", "c6", task="mine", **{"content.code": B}),
+        entry("t7", "c7", proxy=f"shuffled:{proxy}", **{"content.proxy": A}),
     ]
     found = r.collect([collected(tmp_path, trials)], tmp_path / "t").trials
-    assert found["proxy"].tolist()[:2] == [f"{proxy} [content {digest[:8]}]" for digest in (A, B)]
-    assert found["body.name"].tolist()[2:4] == [f"/b/w [content {digest[:8]}]" for digest in (A, B)]
-    assert found["task"].tolist()[4:] == [f"mine [code {digest[:8]}]" for digest in (A, B)]
+    for trials in (found, r.collect([tmp_path / "t"], tmp_path / "t2").trials):
+        assert trials["proxy"].tolist()[:2] == [f"x.csv [content {digest[:8]}]" for digest in (A, B)]
+        assert trials["proxy"].tolist()[6] == "shuffled:x.csv"
+        assert trials["body.name"].tolist()[2:4] == [f"/b/w [content {digest[:8]}]" for digest in (A, B)]
+        assert trials["body.name_declared"].tolist()[2:4] == ["/b/w"] * 2
+        assert trials["task"].tolist()[4:6] == [f"mine [code {digest[:8]}]" for digest in (A, B)]
+    assert find_trial(tmp_path / "t", "t4").config["body.name"] == "/b/w"
+
+
+def test_a_declaration_with_a_name_of_its_own_is_known_by_it_in_any_folder(tmp_path):
+    named = [resolved({"task": task(write_npz(tmp_path / d / "a.npz"), name=n), "proxy": "none"})
+             for d, n in (("x", "mine"), ("y", "mine"), ("x", "yours"))]  # fmt: skip
+    assert named[0].trial_id == named[1].trial_id != named[2].trial_id
+    assert without_folder(named[0].task) == without_folder(named[1].task)
 
 
 def test_a_cell_for_which_one_machine_loaded_two_data_is_split(tmp_path):
