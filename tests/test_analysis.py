@@ -369,7 +369,7 @@ def test_figure4_reads_the_length_where_it_is_no_factor_and_counts_what_is_not_o
     assert [row.schedule for row in figure.rows[0][2:]] == ["body, 5 epochs"] * 2 + ["both, 5 epochs"] * 2
     drawn = figure4_freezing.plot(figure)
     assert [text.get_text() for text in drawn.axes[0].texts][2] == "n = 2, 1 not ok"
-    assert "Not ok: 2 of 18 trials (2 oom)" in drawn.get_supxlabel()
+    assert "Not ok: 2 of 18 trials (2 oom)" in " ".join(drawn.get_supxlabel().split())
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def test_the_page_has_its_parts_in_order_and_says_what_it_is_of(tmp_path):
     head = found.words("header")
     assert "Does it help?" in head
     assert "10 of 10 planned trials are ok" in head
-    assert "test_metric_best (digits: error; lower is better)" in head
+    assert "test_metric_best (digits: error, lower is better)" in head
     assert re.search(r"Test metrics were revealed once: 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC \(s: 10 trials\)", head)
     assert "20 pairs" not in found.words("verdicts")
     task = table_effects.compute(r.read_results(tmp_path / "tables")).tasks[0]
@@ -305,7 +305,7 @@ def test_methods_and_compute_are_written_from_the_rows(tmp_path):
         "We compared 2 cells on digits", "What was varied: proxy (none, mnist5k).", "3 seeds (0 to 2)",
         "1 A/A arm repeated a cell with 2 seeds (10, 11) of its own.", "7 of 8 planned trials are ok; the others: 1 failed.",
         "Fine-tuning: epochs 20; peak learning rate 0.001", "Data: 100 training, 50 validation and 60 test samples (digits)",
-        "data.split_seed 3", "the metric on test data at the epoch with the lowest validation metric",
+        "data.split_seed 3", "the metric on test data at the epoch with the best validation metric",
         "95% Student-t", "Holm's procedure over the comparisons of a task that can be made (0)",
         "can reach a p of 0.5 at the least with 2 pairs",
         "from the A/A arm of proxy none", "No field was tuned within the cells; the learning rate of fine-tuning is 0.001.",
@@ -348,7 +348,7 @@ def test_methods_tell_of_tuning_and_of_designs_with_holes(tmp_path):
     said = " ".join(compute(sweep_folder(tmp_path / "two", *tasks, factors=("task",))).methods)
     assert "We compared 2 cells (1 each) on a and b" in said
     assert "epochs 5 for a, 9 for b" in said
-    assert "Metric: error (all tasks)" in said
+    assert "Metric: error, lower is better (all tasks)" in said
     assert "Nothing was varied within a task." in said
     odd = [
         arm({**levels, "seed_varies": "everything"}, [0.1, 0.2], **{"data.split_seed": 0}) for levels in (NONE, MNIST)

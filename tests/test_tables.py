@@ -584,7 +584,10 @@ def test_over_tasks_scores_are_paired_changes_in_percent_of_the_base_error(tmp_p
     assert [float(line["base_mean"]) for line in (first, second)] == pytest.approx([0.34, 3.4])
     (table,) = summary_over_tasks.shown(found)
     assert [row[1] for row in rows(table)] == ["all 2 tasks", "t0", "t1"]
-    assert "in percent of the base cell's mean error of the task (t0 0.34 (error); t1 3.4 (error))" in table.caption
+    assert (
+        "in percent of the base cell's mean of the task (t0 0.34 (error; lower is better); t1 3.4 (error; lower is better))"
+        in table.caption
+    )
     assert "it says nothing about other tasks" in table.notes[0]
     figure = summary_over_tasks.plot(found)
     assert figure.axes[0].texts[0].get_text().endswith("n = 5 seeds")
