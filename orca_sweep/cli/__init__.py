@@ -238,7 +238,9 @@ def pretrain(
     from orca_sweep.trial import keep_pretraining
 
     torch.set_num_threads(threads)
-    place = Place(Store(plans.store_root(store)), "cuda" if gpu else "cpu", threads)
+    opened = Store(plans.store_root(store))
+    opened.check()
+    place = Place(opened, "cuda" if gpu else "cpu", threads)
     total = steps or record.pretrain.steps
     loaded, seconds, reused = pretrain_body(
         record, config, place, lambda row: print(f"step {row['epoch']} of {total}: loss {row['train_loss']:.4f}")

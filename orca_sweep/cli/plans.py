@@ -86,6 +86,7 @@ def _forecast(made: Plan, folder: Path, store: str, data_root: Path, probe: bool
 
     with store_commands.told(f"--store {store}"):
         opened = Store(store)
+        opened.check()
     if probe:
         from orca_sweep.probe import probe as run
 

@@ -78,6 +78,8 @@ def replay(
     print(f"replaying {recorded.trial_id} of {place}: seed {recorded.config.get('seed')}, recorded as", end=" ")
     print(f"{recorded.row.get('status')} in {recorded.row.get('wall_time_s') or 0:.0f} s", flush=True)
     opened = None if store is None else Store(plans.store_root(store))
+    if opened is not None:
+        opened.check()
     found = run(recorded, root.resolve(), imports or manifest.get("imports", ()), opened)
     for line in _told(found, tolerance):
         print(line)

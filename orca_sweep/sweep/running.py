@@ -107,7 +107,7 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
         InputError: with every reason found.
     """
     check_folder(plan, setup.out)
-    check_store(setup.store)
+    check_store(setup.store, setup.out)
     if setup.dashboard_host is not None:
         check_dashboard_host(setup.dashboard_host)
     problems = unavailable_loggers(logger.name for logger in plan.space.loggers)
@@ -136,6 +136,7 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
 
 def _run(plan: Plan, setup: Setup, watch: Watch, dashboard: str | None, start: float) -> Outcome:
     write_manifest(setup.out, manifest(plan, setup))
+    Store(setup.store).make()
     prefixes = shared_prefixes(plan.trials)
     agenda = _agenda(plan, setup, watch, prefixes)
     n_done = len(agenda.known) - agenda.n_left
