@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from analysis.figures import csv_field, whole
+from analysis.figures import csv_field
+from analysis.outputs import write_files
 from orca_sweep.errors import InputError
 from orca_sweep.results import TRIAL_MEASURES, Results, read_results, scored
+from orca_sweep.visible import escape_controls
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -490,13 +492,14 @@ def run(name: str, parser: argparse.ArgumentParser, make: Callable[[Results, Any
     args = parser.parse_args()
     try:
         made = make(read_results(args.tables), args)
-        args.out.mkdir(parents=True, exist_ok=True)
+        contents: dict[str, bytes] = {}
         for file, content in made.items():
             if isinstance(content, str):
-                _write(args.out / file, content.encode())
+                contents[file] = content.encode()
             else:
-                _write(args.out / f"{file}.png", _drawn(content, "png"))
-                _write(args.out / f"{file}.svg", _drawn(content, "svg"))
+                contents |= {f"{file}.{kind}": _drawn(content, kind) for kind in ("png", "svg")}
+        for path in write_files(args.out, contents):
+            print(path)
     except InputError as error:
         stop(name, error.problems, 2)
     except OSError as error:
@@ -513,15 +516,8 @@ def _drawn(figure: Any, kind: str) -> bytes:
     return drawn.getvalue()
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all, and says where it is."""
-    with whole(path) as temporary:
-        temporary.write_bytes(content)
-    print(path)
-
-
 def stop(name: str, problems: Iterable[str], code: int) -> NoReturn:
     """Ends the program with a code, each problem as a line of its own."""
     for problem in problems:
-        print(f"{name}: {problem}", file=sys.stderr)
+        print(f"{name}: {escape_controls(problem)}", file=sys.stderr)
     sys.exit(code)

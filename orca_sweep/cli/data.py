@@ -125,7 +125,8 @@ def fetch(
         raise InputError(lacking)
     root.mkdir(parents=True, exist_ok=True)
     if by_openml:
-        print(f"{fetch_openml(name, root)}: fetched by the openml package")
+        path, how = fetch_openml(name, root)
+        print(f"{path}: {how}")
         return
     if not task.files:
         print(f"{task.name} needs no files.")

@@ -52,7 +52,7 @@ def check_folder(plan: Plan, out: Path) -> None:
 
 def _is_before_launch(path: Path) -> bool:
     """Whether an earlier launch that was refused, or ``plan --probe``, leaves it in a folder that holds no sweep yet."""
-    return path.name == ".lock" or (path.name == "store" and Store(str(path)).is_marked())
+    return (path.name == ".lock" and not path.stat().st_size) or (path.name == "store" and Store(str(path)).is_marked())
 
 
 def check_address(address: str) -> None:
