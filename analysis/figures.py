@@ -20,7 +20,7 @@ from analysis.outputs import write_files
 from orca_sweep.errors import InputError
 from orca_sweep.results import CellSummary, Results, read_results
 from orca_sweep.stats import Interval
-from orca_sweep.visible import escape_controls
+from orca_sweep.visible import escape_controls, escaping_output
 
 Record = TypeVar("Record")
 MAX_PANELS = 12
@@ -427,7 +427,7 @@ def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Returns rows as CSV; None is an empty field, no text is a formula, and control characters are written out."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(head)
+    writer.writerow(map(escape_controls, head))
     writer.writerows([csv_field(value) for value in row] for row in rows)
     return out.getvalue()
 
@@ -470,6 +470,7 @@ def save(out: Path, name: str, figure: Any, numbers: str) -> Path:
     return write_files(out, contents)[-1]
 
 
+@escaping_output()
 def main(
     name: str,
     about: str | None,
@@ -486,7 +487,7 @@ def main(
         record = compute(read_results(args.tables))
         print(save(args.out, name, plot(record), numbers(record)))
     except InputError as error:
-        print("\n".join(f"{name}: {escape_controls(problem)}" for problem in error.problems), file=sys.stderr)
+        print("\n".join(f"{name}: {problem}" for problem in error.problems), file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         print(f"{name}: --out {args.out}: {error}. Name a folder that can be written.", file=sys.stderr)

@@ -19,7 +19,7 @@ from analysis.figures import csv_field
 from analysis.outputs import write_files
 from orca_sweep.errors import InputError
 from orca_sweep.results import TRIAL_MEASURES, Results, read_results, scored
-from orca_sweep.visible import escape_controls
+from orca_sweep.visible import escape_controls, escaping_output
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -383,8 +383,9 @@ def csv_text(records: Sequence[Record], columns: Sequence[str] = ()) -> str:
     ``columns`` are needed where there may be no record.
     """
     out = io.StringIO()
-    writer = csv.DictWriter(out, columns or list(records[0]), lineterminator="\n")
-    writer.writeheader()
+    names = columns or list(records[0])
+    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer.writerow({name: escape_controls(name) for name in names})
     for record in records:
         writer.writerow({key: _plain(value) for key, value in record.items()})
     return out.getvalue()
@@ -484,6 +485,7 @@ def _share(text: str) -> float:
     return value
 
 
+@escaping_output()
 def run(name: str, parser: argparse.ArgumentParser, make: Callable[[Results, Any], Mapping[str, Any]]) -> None:
     """Reads the tables and writes what is made of them: texts under their file's name, figures as PNG and SVG.
 
@@ -519,5 +521,5 @@ def _drawn(figure: Any, kind: str) -> bytes:
 def stop(name: str, problems: Iterable[str], code: int) -> NoReturn:
     """Ends the program with a code, each problem as a line of its own."""
     for problem in problems:
-        print(f"{name}: {escape_controls(problem)}", file=sys.stderr)
+        print(f"{name}: {problem}", file=sys.stderr)
     sys.exit(code)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from orca_sweep.cli import store as store_commands
+from orca_sweep.cli.terminal import open_console
 from orca_sweep.cli.words import level_text
 from orca_sweep.declaration import task_label
 from orca_sweep.designs import RESOLUTIONS
@@ -164,7 +164,7 @@ def _lines(values: Mapping[str, Any]) -> str:
 
 
 def _print_plan(made: Plan, found: "Forecast", notes: list[str]) -> None:
-    console = Console(highlight=False, markup=False)
+    console = open_console()
     space = made.space
     if space.question:
         console.print(space.question)

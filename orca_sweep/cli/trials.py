@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from orca_sweep.cli import ending, plans
+from orca_sweep.cli.terminal import open_console
 from orca_sweep.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def reveal(sweep: Annotated[Path, typer.Argument(help="a sweep folder", show_def
 
     folder = sweep.resolve()
     found, log = show(folder), reveals(folder)
-    console = Console(highlight=False, markup=False)
+    console = open_console()
     ending.finish(folder, console)
     if not found.trials:
         before = f"all that there are were revealed on {log[-1].time}" if log else "no trial has any yet"
