@@ -110,14 +110,18 @@ def _check_target(out: Path) -> None:
 
 
 def _is_foreign(path: Path, is_after_collect: bool) -> bool:
-    """Whether no collect has written the file. One that cannot be read is ours, damaged since, where a collect has been."""
+    """Whether no collect has written the file.
+
+    Where a collect has been, a table of trials that was edited since is ours, and so is one that cannot be read.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return b"orca_sweep" not in (pq.read_metadata(path).metadata or {})
+        schema = pq.read_schema(path)
     except (OSError, pa.ArrowException):
         return not is_after_collect
+    return b"orca_sweep" not in (schema.metadata or {}) and not (is_after_collect and "trial_id" in schema.names)
 
 
 def _left(out: Path) -> dict[str, Any] | None:
