@@ -8,20 +8,20 @@ import argparse
 import csv
 import io
 import math
-import os
 import sys
 import textwrap
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from analysis.outputs import write_files
 from orca_sweep.errors import InputError
 from orca_sweep.modes import Mode, describe_mode
 from orca_sweep.results import CellSummary, Results, read_results
 from orca_sweep.stats import Interval
+from orca_sweep.visible import escape_controls, escaping_output
 
 Record = TypeVar("Record")
 MAX_PANELS = 12
@@ -436,23 +436,29 @@ def write_below(figure: Any, words: str) -> None:
 
 
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Returns rows as CSV; None is an empty field, and no text is a formula."""
+    """Returns rows as CSV; None is an empty field, no text is a formula, and control characters are written out."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(head)
+    writer.writerow(map(escape_controls, head))
     writer.writerows([csv_field(value) for value in row] for row in rows)
     return out.getvalue()
 
 
 def csv_field(value: object) -> object:
-    """Returns a value as a spreadsheet may read it: a text that it would run as a formula gets an apostrophe before it."""
-    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+    """Returns a value as a spreadsheet may read it: a text that it would run as a formula gets an apostrophe before it.
+
+    Control characters are written out.
+    """
+    if not isinstance(value, str):
         return value
+    shown = escape_controls(value)
+    if not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return shown
     try:
         float(value)
     except ValueError:
-        return f"'{value}"
-    return value
+        return f"'{shown}"
+    return shown
 
 
 def ends(interval: Interval) -> tuple[int, float, float, float]:
@@ -460,29 +466,23 @@ def ends(interval: Interval) -> tuple[int, float, float, float]:
     return interval.n, interval.mean, interval.low, interval.high
 
 
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Gives a file beside the path to write to, and puts it in its place once it is written."""
-    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def save(out: Path, name: str, figure: Any, numbers: str) -> Path:
-    """Writes a figure as PNG and SVG and its numbers as CSV, each whole or not at all; returns the PNG's path."""
-    out.mkdir(parents=True, exist_ok=True)
-    with whole(out / f"{name}.csv") as path:
-        path.write_text(numbers, encoding="utf-8")
-    with look(), whole(out / f"{name}.svg") as path:
-        figure.savefig(path, metadata={"Date": None})
-    with whole(out / f"{name}.png") as path:
-        figure.savefig(path, dpi=150)
-    return out / f"{name}.png"
+    """Writes a figure as PNG and SVG and its numbers as CSV, each whole or not at all; returns the PNG's path.
+
+    Raises:
+        InputError: if a file of somebody else is in the way.
+    """
+    drawn, dotted = io.BytesIO(), io.BytesIO()
+    with look():
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+    figure.savefig(dotted, format="png", dpi=150)
+    contents = {
+        f"{name}.csv": numbers.encode(), f"{name}.svg": drawn.getvalue(), f"{name}.png": dotted.getvalue()
+    }  # fmt: skip
+    return write_files(out, contents)[-1]
 
 
+@escaping_output()
 def main(
     name: str,
     about: str | None,
@@ -497,11 +497,10 @@ def main(
     args = parser.parse_args()
     try:
         record = compute(read_results(args.tables))
+        print(save(args.out, name, plot(record), numbers(record)))
     except InputError as error:
         print("\n".join(f"{name}: {problem}" for problem in error.problems), file=sys.stderr)
         sys.exit(2)
-    try:
-        print(save(args.out, name, plot(record), numbers(record)))
     except OSError as error:
         print(f"{name}: --out {args.out}: {error}. Name a folder that can be written.", file=sys.stderr)
         sys.exit(2)

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from analysis.figures import csv_field, whole
+from analysis.figures import csv_field
+from analysis.outputs import write_files
 from orca_sweep.errors import InputError
 from orca_sweep.modes import Mode, describe_mode
 from orca_sweep.results import TRIAL_MEASURES, Results, TaskMetric, read_results, read_task_metrics, scored
+from orca_sweep.visible import escape_controls, escaping_output
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -407,8 +409,9 @@ def csv_text(records: Sequence[Record], columns: Sequence[str] = ()) -> str:
     ``columns`` are needed where there may be no record.
     """
     out = io.StringIO()
-    writer = csv.DictWriter(out, columns or list(records[0]), lineterminator="\n")
-    writer.writeheader()
+    names = columns or list(records[0])
+    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer.writerow({name: escape_controls(name) for name in names})
     for record in records:
         writer.writerow({key: _plain(value) for key, value in record.items()})
     return out.getvalue()
@@ -508,6 +511,7 @@ def _share(text: str) -> float:
     return value
 
 
+@escaping_output()
 def run(name: str, parser: argparse.ArgumentParser, make: Callable[[Results, Any], Mapping[str, Any]]) -> None:
     """Reads the tables and writes what is made of them: texts under their file's name, figures as PNG and SVG.
 
@@ -516,13 +520,14 @@ def run(name: str, parser: argparse.ArgumentParser, make: Callable[[Results, Any
     args = parser.parse_args()
     try:
         made = make(read_results(args.tables), args)
-        args.out.mkdir(parents=True, exist_ok=True)
+        contents: dict[str, bytes] = {}
         for file, content in made.items():
             if isinstance(content, str):
-                _write(args.out / file, content.encode())
+                contents[file] = content.encode()
             else:
-                _write(args.out / f"{file}.png", _drawn(content, "png"))
-                _write(args.out / f"{file}.svg", _drawn(content, "svg"))
+                contents |= {f"{file}.{kind}": _drawn(content, kind) for kind in ("png", "svg")}
+        for path in write_files(args.out, contents):
+            print(path)
     except InputError as error:
         stop(name, error.problems, 2)
     except OSError as error:
@@ -537,13 +542,6 @@ def _drawn(figure: Any, kind: str) -> bytes:
     with rc_context({"svg.hashsalt": "orca-sweep"}):
         figure.savefig(drawn, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
     return drawn.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all, and says where it is."""
-    with whole(path) as temporary:
-        temporary.write_bytes(content)
-    print(path)
 
 
 def stop(name: str, problems: Iterable[str], code: int) -> NoReturn:

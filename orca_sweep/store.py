@@ -30,13 +30,21 @@ from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 
 from orca_sweep.config import canonical_json
-from orca_sweep.errors import BusyError, OrcaSweepError, StorageError
+from orca_sweep.errors import BusyError, InputError, OrcaSweepError, StorageError
+from orca_sweep.store_names import (
+    ROWS,
+    Entry,
+    check_markable,
+    is_marked,
+    list_entries,
+    mark,
+    remove_entry,
+    time_written,
+)
 
 # Raise it whenever a stage's code changes what the stage computes.
 STAGE_SCHEMA = 4
 NUMERIC_PACKAGES = ("torch", "transformers", "numpy", "scikit-learn", "scipy", "POT")
-ROWS = "rows"
-"""The folder of what trials had cost."""
 LEASE_S = 60.0
 """A lease that was not renewed for so long is anybody's. Should two hold one after all, both compute the same bytes."""
 FULL = {
@@ -92,19 +100,6 @@ def stage_key(stage: str, inputs: Mapping[str, Any]) -> str:
         "inputs": dict(inputs),
     }
     return hashlib.sha256(canonical_json(whole).encode()).hexdigest()[:32]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An artifact in a store, or what a broken-off write or a damaged file left there."""
-
-    stage: str
-    name: str
-    path: str
-    n_bytes: int
-    age_s: float
-    """Seconds since it was last read (on a file system) or written."""
-    is_artifact: bool
 
 
 class Store:
@@ -167,6 +162,7 @@ class Store:
 
     def put(self, stage: str, key: str, tensors: Tensors, meta: Mapping[str, Any]) -> Artifact:
         """Writes an artifact atomically and returns it."""
+        self.make()
         write_tensors(self.path(stage, key), tensors, {**meta, "stage": stage, "key": key}, self.fs)
         self.used[stage] = key
         return Artifact(tensors, meta)
@@ -186,24 +182,42 @@ class Store:
             tensors, meta = compute()
             return self.put(stage, key, tensors, {**meta, "seconds": time.perf_counter() - start}), False
 
+    def check(self) -> None:
+        """Refuses a root that holds something and is no store.
+
+        Raises:
+            InputError: naming what it holds.
+        """
+        check_markable(self.fs, self.root)
+
+    def make(self) -> None:
+        """Makes the store where there is none yet: a folder with a marker. Many workers may do so at once.
+
+        Raises:
+            StorageError: if something else lies there, or it cannot be written.
+        """
+        try:
+            with writing(self.root):
+                mark(self.fs, self.root)
+        except InputError as error:
+            raise StorageError(str(error)) from None
+
+    def is_marked(self) -> bool:
+        """Says whether the root is marked as a store; only then anything is deleted in it."""
+        return is_marked(self.fs, self.root)
+
     def entries(self) -> list[Entry]:
-        """Returns what the store holds, by stage and name; lock files are left out."""
-        now = time.time()
-        found = []
-        for path in self.fs.find(self.root) if self.fs.exists(self.root) else []:
-            stage, _, name = path.removeprefix(f"{self.root}/").rpartition("/")
-            if name.endswith((".lock", ".lease")) or stage in ("", ROWS):
-                continue
-            with contextlib.suppress(FileNotFoundError):  # moved into place, or taken away, in the meantime
-                age = now - self.fs.modified(path).timestamp()
-                is_artifact = name.endswith(".safetensors") and not name.startswith(".")
-                found.append(Entry(stage, name, path, int(self.fs.size(path) or 0), max(0.0, age), is_artifact))
-        return sorted(found, key=lambda entry: (entry.stage, entry.name))
+        """Returns what the store holds, by stage and name; lock files are left out, and what is not the store's."""
+        return list_entries(self.fs, self.root) if self.fs.exists(self.root) else []
 
     def remove(self, entry: Entry) -> None:
-        """Deletes an entry; a trial that needs the artifact computes it again."""
-        with contextlib.suppress(FileNotFoundError):
-            self.fs.rm(entry.path)
+        """Deletes an entry; a trial that needs the artifact computes it again.
+
+        Raises:
+            InputError: if the root is not marked as a store.
+            OSError: if the system refuses.
+        """
+        remove_entry(self.fs, self.root, entry)
 
     @contextlib.contextmanager
     def lock(self, stage: str, key: str) -> Iterator[None]:
@@ -212,6 +226,7 @@ class Store:
         Raises:
             BusyError: if it is not free within the store's patience.
         """
+        self.make()
         self.fs.makedirs(f"{self.root}/{stage}", exist_ok=True)
         if not self.is_local:
             with _Lease(self.fs, f"{self.root}/{stage}/{key}.lease", self.patience_s):
@@ -241,6 +256,7 @@ class Store:
 
     def put_row(self, trial_id: str, row: Mapping[str, Any]) -> None:
         """Keeps a trial's row, with the artifacts that it used."""
+        self.make()
         self.fs.makedirs(f"{self.root}/{ROWS}", exist_ok=True)
         self.fs.pipe_file(f"{self.root}/{ROWS}/{trial_id}.json", canonical_json(row).encode())
 
@@ -248,21 +264,13 @@ class Store:
         """Returns up to ``most`` of the rows kept, the latest where the store tells; what cannot be read is left out."""
         folder = f"{self.root}/{ROWS}"
         listed = self.fs.ls(folder, detail=True) if self.fs.exists(folder) else []
-        latest = sorted(listed, key=lambda item: (_written(item), item["name"]), reverse=True)[:most]
+        latest = sorted(listed, key=lambda item: (time_written(item), item["name"]), reverse=True)[:most]
         found = []
         for path in sorted(item["name"] for item in latest):
             with contextlib.suppress(ValueError, OSError):
                 row = json.loads(self.fs.cat_file(path))
                 found += [row] if isinstance(row, dict) else []
         return found
-
-
-def _written(item: Mapping[str, Any]) -> float:
-    """When a listed file was written, as file systems variously say it; 0 if they do not."""
-    when = next((item[key] for key in ("mtime", "LastModified", "created", "updated") if item.get(key)), 0.0)
-    if isinstance(when, int | float):
-        return float(when)
-    return float(when.timestamp()) if hasattr(when, "timestamp") else 0.0
 
 
 class _Lease:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis import figure2_proxies, figure3_otdd_vs_error, figure4_freezing, figure5_pretraining, figures
+from analysis import figure2_proxies, figure3_otdd_vs_error, figure4_freezing, figure5_pretraining, figures, outputs
 from orca_sweep.errors import InputError
 from orca_sweep.results import Results
 from orca_sweep.stats import rank_correlation, t_interval
@@ -664,7 +664,7 @@ def test_a_script_runs_as_a_file_without_torch_or_ray_and_gives_equal_files(scri
     for kind in ("png", "svg", "csv"):
         first, second = (tmp_path / folder / f"{script.NAME}.{kind}" for folder in ("first", "second"))
         assert first.read_bytes() == second.read_bytes()
-    assert len(list((tmp_path / "first").iterdir())) == 3
+    assert len(list((tmp_path / "first").glob("[!.]*"))) == 3
     assert (tmp_path / "first" / f"{script.NAME}.png").stat().st_size > 10_000
 
 
@@ -686,7 +686,7 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path):
     (tmp_path / "a.csv").write_text("old")
 
     def half():
-        with figures.whole(tmp_path / "a.csv") as path:
+        with outputs.whole(tmp_path / "a.csv") as path:
             path.write_text("half")
             raise RuntimeError
 

@@ -133,7 +133,7 @@ def test_a_broken_download_goes_on_where_it_was(server, root):
     with pytest.raises(DataError, match=r"run it again: it goes on|of 1280000 bytes came"):
         fetch([file], root)
     assert not (root / "a.bin").exists()
-    part = (root / ".a.bin.part").stat().st_size
+    part = (root / ".a.bin.orca-sweep-part").stat().st_size
     assert 0 < part <= 300_000
     server.breaks_after = None
     fetch([file], root)
@@ -262,9 +262,9 @@ def test_two_that_fetch_at_once_fetch_once(server, root):
 
 def test_a_part_that_is_whole_already_is_begun_anew(server, root):
     (server.folder / "a.bin").write_bytes(CONTENT)
-    (root / ".a.bin.part").write_bytes(CONTENT)
+    (root / ".a.bin.orca-sweep-part").write_bytes(CONTENT)
     tag = f'"{hashlib.md5(CONTENT).hexdigest()}"'
-    (root / ".a.bin.part.json").write_text(json.dumps({"url": f"{server.url}/a.bin", "tag": tag}))
+    (root / ".a.bin.orca-sweep-part.json").write_text(json.dumps({"url": f"{server.url}/a.bin", "tag": tag}))
     fetch([File("a.bin", url=f"{server.url}/a.bin")], root)
     assert (root / "a.bin").read_bytes() == CONTENT
     assert [asked for _, asked in server.asked] == [f"bytes={len(CONTENT)}-", None]

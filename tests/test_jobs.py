@@ -375,7 +375,7 @@ def test_a_kuberay_manifest_brings_the_space_along_and_mounts_the_results(emit_s
     (workers,) = cluster["workerGroupSpecs"]
     assert set(workers) == {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}
     assert cluster["authOptions"] == {"mode": "token"}
-    assert yaml.safe_load(spec["runtimeEnvYAML"]) == {"env_vars": {"A": "b c"}, "pip": ["scipy>=1"]}
+    assert yaml.safe_load(spec["runtimeEnvYAML"]) == {"pip": ["scipy>=1"]}
     assert workers["replicas"] == 3
     # KubeRay puts the value into a shell line: two layers of quotes.
     assert json.loads(json.loads(workers["rayStartParams"]["resources"])) == {"fast": 2}
@@ -385,6 +385,7 @@ def test_a_kuberay_manifest_brings_the_space_along_and_mounts_the_results(emit_s
         pod = group["template"]["spec"]
         (container,) = pod["containers"]
         assert container["image"].startswith("rayproject/ray:2.")
+        assert container["env"] == [{"name": "A", "value": "b c"}]
         mounts = {mount["mountPath"]: mount.get("subPath") for mount in container["volumeMounts"]}
         assert mounts.pop("/shared") is None
         assert {Path(at).name: config["data"][key] for at, key in mounts.items()} == {

@@ -355,15 +355,16 @@ def test_a_store_tells_what_it_holds_and_makes_room(tmp_path, capsys, monkeypatc
     from tests.test_fetching import command
 
     store = Store(str(tmp_path / "store"))
-    for stage, key in (("embedder", "old"), ("embedder", "used"), ("pretrain", "old")):
+    old, used = (stage_key("embedder", {"which": which}) for which in ("old", "used"))
+    for stage, key in (("embedder", old), ("embedder", used), ("pretrain", old)):
         store.put(stage, key, {"x": np.zeros(1000)}, {})
-    (tmp_path / "store/embedder/.broken.tmp").write_bytes(b"half")
-    with store.lock("embedder", "old"):
+    (tmp_path / f"store/embedder/.{old}.safetensors.{used}.tmp").write_bytes(b"half")
+    with store.lock("embedder", old):
         pass
     long_ago = time.time() - 40 * 86400
     for path in (tmp_path / "store").rglob("*.*"):
         os.utime(path, (long_ago, long_ago))
-    store.get("embedder", "used")  # what is read is used
+    store.get("embedder", used)  # what is read is used
     assert command(monkeypatch, "store", "ls", tmp_path / "store") == 0
     shown = capsys.readouterr().out
     assert "embedder                 2" in shown
@@ -374,9 +375,9 @@ def test_a_store_tells_what_it_holds_and_makes_room(tmp_path, capsys, monkeypatc
     assert sorted(path.name for path in (tmp_path / "store").rglob("*.*")) == left  # only told
     assert command(monkeypatch, "store", "gc", tmp_path / "store", "--stage", "pretrain", "--yes") == 0
     assert command(monkeypatch, "store", "gc", tmp_path / "store", "--yes") == 0
-    assert [entry.name for entry in store.entries()] == ["used.safetensors"]
+    assert [entry.name for entry in store.entries()] == [f"{used}.safetensors"]
     assert command(monkeypatch, "store", "gc", tmp_path / "store", "--stage", "pretrian") == 2
     assert command(monkeypatch, "store", "ls", tmp_path / "nowhere") == 2
     memory = Store("memory://orca-entries")
-    memory.put("pretrain", "a", {"x": np.zeros(3)}, {})
+    memory.put("pretrain", old, {"x": np.zeros(3)}, {})
     assert [(entry.stage, entry.is_artifact) for entry in memory.entries()] == [("pretrain", True)]

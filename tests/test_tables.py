@@ -17,7 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from analysis import cost, factor_effects, figures, seed_noise, summary_over_tasks, table_effects, table_results, tables
+from analysis import (
+    cost,
+    factor_effects,
+    figures,
+    outputs,
+    seed_noise,
+    summary_over_tasks,
+    table_effects,
+    table_results,
+    tables,
+)
 from analysis.tables import MINUS, NOTHING
 from orca_sweep import results as r
 from orca_sweep import stats
@@ -791,15 +801,15 @@ def test_numbers_are_rounded_by_their_spread():
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    tables._write(tmp_path / "a.csv", b"old")
+    outputs.write_files(tmp_path, {"a.csv": b"old"})
 
     def refuse(*_):
         raise OSError(28, "No space left on device", "a.csv")
 
     monkeypatch.setattr("os.replace", refuse)
     with pytest.raises(OSError, match="No space left"):
-        tables._write(tmp_path / "a.csv", b"new")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+        outputs.write_files(tmp_path, {"a.csv": b"new"})
+    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", outputs.WRITTEN}
     assert (tmp_path / "a.csv").read_bytes() == b"old"
 
 
@@ -836,7 +846,7 @@ sys.exit(bool({{"torch", "ray"}} & set(sys.modules)))
         [sys.executable, driver], capture_output=True, text=True, check=False, cwd=tmp_path / "elsewhere"
     )
     assert done.returncode == 0, done.stderr
-    made = {path.name for path in (tmp_path / "a").iterdir()}
+    made = {path.name for path in (tmp_path / "a").glob("[!.]*")}
     assert made == {f"{script.NAME}.{kind}" for script in SCRIPTS for kind in ("csv", "md", "tex", "png", "svg")} - {
         "table_results.png",
         "table_results.svg",

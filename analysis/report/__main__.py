@@ -20,19 +20,26 @@ import pandas as pd
 
 from analysis import claims, flattery, seed_noise
 from analysis.compared import compared
-from analysis.figures import whole
+from analysis.outputs import check_replaceable, whole
 from analysis.report import NAME, compute, draw, page
 from analysis.report.pictures import SCRIPTS
 from analysis.report.record import Source
 from analysis.tables import arguments, stop
 from orca_sweep.errors import InputError
 from orca_sweep.results import Results, read_results
+from orca_sweep.visible import escaping_output
+
+GENERATOR = b'<meta name="generator" content="orca-sweep report">'
+"""By which a report is known again: nothing else is replaced by one."""
+HEAD_BYTES = 1000
 
 
+@escaping_output()
 def main() -> None:
     """Reads the tables and writes the page; wrong input ends with code 2, a page that cannot be written with 1."""
     args = _arguments().parse_args()
     try:
+        check_replaceable([args.out] if _is_in_the_way(args.out) else [])
         made = _made(args)
     except InputError as error:
         stop(NAME, error.problems, 2)
@@ -81,6 +88,17 @@ def _made(args: argparse.Namespace) -> bytes:
         noise=seed_noise.sources_shown(seed_noise.compute(results, args.base, level=args.level)),
     )
     return page(report, draw(like, report.effects, args.figures)).encode()
+
+
+def _is_in_the_way(path: Path) -> bool:
+    """Whether something is there that is no report of ours."""
+    try:
+        with path.open("rb") as file:
+            return GENERATOR not in file.read(HEAD_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        return path.is_symlink()
+    except OSError:
+        return True
 
 
 def _sources(folder: Path, results: Results) -> Sequence[Source]:

@@ -2,13 +2,13 @@
 
 import json
 import os
+import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from orca_sweep import __version__
 from orca_sweep.cli import data as data_commands
@@ -17,9 +17,11 @@ from orca_sweep.cli import jobs as job_commands
 from orca_sweep.cli import store as store_commands
 from orca_sweep.cli.progress import Progress
 from orca_sweep.cli.reporting import report
+from orca_sweep.cli.terminal import open_console
 from orca_sweep.errors import InputError, OrcaSweepError, StorageError
 from orca_sweep.modes import describe_mode
 from orca_sweep.space import Plan
+from orca_sweep.visible import escaping_output
 
 app = typer.Typer(
     help="Ablation sweeps of cross-modal fine-tuning with ORCA: from a YAML space to Parquet tables.",
@@ -57,6 +59,11 @@ class Kind(StrEnum):
 
 def main() -> None:
     """Runs the command line. Exit code 0 done, 1 some trials failed or are unfinished, 2 wrong input."""
+    with escaping_output():
+        _main()
+
+
+def _main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
@@ -170,7 +177,7 @@ def resume(
 
 
 def _run(made: Plan, folder: Path, address: str | None, data_root: Path, store: str, dashboard_host: str) -> None:
-    console = Console(highlight=False, markup=False)
+    console = open_console()
     where = address or os.environ.get("RAY_ADDRESS") or "local"
     if where != "local":
         if dashboard_host not in (LOOPBACK, "none"):
@@ -195,7 +202,10 @@ def _run(made: Plan, folder: Path, address: str | None, data_root: Path, store: 
     for note in outcome.notes:
         console.print(f"note: {note}", soft_wrap=True)
     if outcome.n_left:
-        console.print(f"What is missing or failed runs with: orca-sweep resume {ending.short(folder)}", soft_wrap=True)
+        console.print(
+            f"What is missing or failed runs with: orca-sweep resume {shlex.quote(ending.short(folder))}",
+            soft_wrap=True,
+        )
     raise typer.Exit(outcome.exit_code)
 
 
@@ -250,7 +260,9 @@ def pretrain(
     from orca_sweep.trial import keep_pretraining
 
     torch.set_num_threads(threads)
-    place = Place(Store(plans.store_root(store)), "cuda" if gpu else "cpu", threads)
+    opened = Store(plans.store_root(store))
+    opened.check()
+    place = Place(opened, "cuda" if gpu else "cpu", threads)
     total = steps or record.pretrain.steps
     loaded, seconds, reused = pretrain_body(
         record, config, place, lambda row: print(f"step {row['epoch']} of {total}: loss {row['train_loss']:.4f}")

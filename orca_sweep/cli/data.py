@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from orca_sweep.cli.terminal import open_console
 from orca_sweep.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def check(name: TaskName, data: Root = HERE, imports: Imports = None) -> None:
 
     task, root = _find(name, imports), data.resolve()
     packages = missing_packages(f"task {task.name!r}", task.packages, task.extra)
-    console = Console(highlight=False, markup=False)
+    console = open_console()
     console.print(f"{task.name}: {task.meaning}\nsource: {task.source}; licence: {task.licence}", soft_wrap=True)
     console.print(f"inputs: {_inputs_text(task)}", soft_wrap=True)
     for problem in packages:
@@ -133,7 +133,8 @@ def fetch(
         raise InputError(lacking)
     root.mkdir(parents=True, exist_ok=True)
     if by_openml:
-        print(f"{fetch_openml(name, root)}: fetched by the openml package")
+        path, how = fetch_openml(name, root)
+        print(f"{path}: {how}")
         return
     if not task.files:
         print(f"{task.name} needs no files.")
@@ -178,7 +179,7 @@ def _bar(what: str) -> Iterator[Any]:
     """A progress bar on a terminal, silence elsewhere; gives a function (name, done, total)."""
     from rich.progress import Progress
 
-    with Progress(transient=True, console=Console(stderr=True)) as progress:
+    with Progress(transient=True, console=open_console(is_for_errors=True)) as progress:
         task = progress.add_task(what, total=None)
         yield lambda name, done, total: progress.update(
             task, description=f"{what} {name}".strip(), completed=done, total=total

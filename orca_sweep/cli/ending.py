@@ -1,5 +1,6 @@
 """What a command that changes results ends with: tables, figures, and the summary as text."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -27,10 +28,11 @@ def finish(folder: Path, console: Console) -> None:
     console.print(f"tables  {names}", soft_wrap=True)
     for figure in drawn:
         console.print(f"figure  {short(figure)}", soft_wrap=True)
+    code = f"import pandas as pd; print(pd.read_parquet({short(tables / 'trials.parquet')!r}))"
     console.print("next:", style="bold")
-    console.print(f"  orca-sweep report {short(folder)}", soft_wrap=True)
+    console.print(f"  orca-sweep report {shlex.quote(short(folder))}", soft_wrap=True)
     console.print(
-        f"  python -c \"import pandas as pd; print(pd.read_parquet('{short(tables)}/trials.parquet'))\"",
+        f"  python -c {shlex.quote(code)}",
         soft_wrap=True,
     )
     console.print("  orca-sweep list factors        what else a space can vary")
@@ -43,7 +45,7 @@ def _custody(results: Any, folder: Path) -> list[str]:
     if results.n_sealed:
         notes.append(
             f"test metrics of {results.n_sealed} trials are sealed: these are validation metrics. When all choices are"
-            f" made: orca-sweep reveal {short(folder)}"
+            f" made: orca-sweep reveal {shlex.quote(short(folder))}"
         )
     trials = results.trials
     if "n_reveals_before" in trials and (trials["n_reveals_before"] > 0).any():

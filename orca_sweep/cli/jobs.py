@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import re
+import shlex
 import sys
 import time
 from dataclasses import asdict
@@ -25,6 +27,7 @@ Address = Annotated[
 ]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="what submit printed", show_default=False)]
 STOP_S = 30.0
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
 
 
 class Emit(StrEnum):
@@ -184,9 +187,14 @@ def _without_data(made: "Plan", data: Path | None) -> list[str]:
 
 
 def _variables(env: list[str] | None) -> dict[str, str]:
-    wrong = [item for item in env or () if not item.partition("=")[0].isidentifier() or "=" not in item]
+    wrong = [item for item in env or () if not VARIABLE.fullmatch(item)]
     if wrong:
         raise InputError([f"--env {item}: no NAME=VALUE. Write it like --env HF_HUB_OFFLINE=1." for item in wrong])
+    wrong = [item for item in env or () if any("\ud800" <= character <= "\udfff" for character in item)]
+    if wrong:
+        raise InputError(
+            [f"--env {item}: not UTF-8, which manifests and jobs are. Write it in UTF-8." for item in wrong]
+        )
     return dict(item.split("=", 1) for item in env or ())
 
 
@@ -194,12 +202,15 @@ def _not_sent(folder: Path, out: Path) -> list[str]:
     """Sweep folders that lie in the folder that is sent: results have no business in a job's copy of it."""
     sweeps = [file.parent for file in folder.glob("results/*/sweep.json")]
     inside = [out] if out.is_relative_to(folder) else []
-    return sorted({f"/{path.relative_to(folder)}/" for path in [*sweeps, *inside]})
+    names = {str(path.relative_to(folder)) for path in [*sweeps, *inside]}
+    # As patterns of a .gitignore, in which these characters stand for others.
+    return sorted("/" + re.sub(r"([\\*?\[\]])", r"\\\1", name) + "/" for name in names)
 
 
 def _print_how(job_id: str, address: str) -> None:
-    print(f"look at it: orca-sweep job logs {job_id} --follow --address {address}")
-    print(f"stop it:    orca-sweep job stop {job_id} --address {address}", flush=True)
+    words = f"{shlex.quote(job_id)} --address {shlex.quote(address)}"
+    print(f"look at it: orca-sweep job logs --follow {words}")
+    print(f"stop it:    orca-sweep job stop {words}", flush=True)
 
 
 def _follow(cluster: "Cluster", job_id: str) -> None:
@@ -239,7 +250,7 @@ def status(
     if job.message:
         print(job.message)
     if "out" in job.metadata:
-        print(f"results: {job.metadata['out']}; how far they are: orca-sweep status {job.metadata['out']}")
+        print(f"results: {job.metadata['out']}; how far they are: orca-sweep status {shlex.quote(job.metadata['out'])}")
 
 
 @app.command("list")

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from orca_sweep.cli import store as store_commands
+from orca_sweep.cli.terminal import open_console
 from orca_sweep.cli.words import level_text
 from orca_sweep.designs import RESOLUTIONS
 from orca_sweep.errors import InputError
@@ -97,6 +97,7 @@ def _forecast(made: Plan, folder: Path, store: str, data_root: Path, probe: bool
 
     with store_commands.told(f"--store {store}"):
         opened = Store(store)
+        opened.check()
     if probe:
         from orca_sweep.probe import probe as run
 
@@ -176,7 +177,7 @@ def _lines(values: Mapping[str, Any]) -> str:
 
 
 def _print_plan(made: Plan, found: "Forecast", notes: list[str]) -> None:
-    console = Console(highlight=False, markup=False)
+    console = open_console()
     space = made.space
     if space.question:
         console.print(space.question)

@@ -1,18 +1,19 @@
-"""``orca-sweep store``: what a store of stage artifacts holds, and making room in it."""
+"""``orca-sweep store``: what a store of stage artifacts holds, making room in it, marking one again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orca_sweep.errors import InputError
+from orca_sweep.errors import InputError, StorageError
 
 if TYPE_CHECKING:
     from orca_sweep.store import Entry, Store
 
 app = typer.Typer(help="Stage artifacts: list them, make room.", no_args_is_help=True)
 Root = Annotated[str, typer.Argument(help="a store: OUT/store of a sweep, or what --store named", show_default=False)]
+AGAIN = "Trials compute again what they need."
 
 
 @contextmanager
@@ -25,14 +26,26 @@ def told(said: str) -> Iterator[None]:
 
 
 def _opened(root: str) -> "tuple[Store, list[Entry]]":
+    """The store at a root that is marked as one, and what it holds.
+
+    Raises:
+        InputError: for anything else, whatever folders are in it.
+    """
     from orca_sweep.store import Store
+    from orca_sweep.store_names import MARKER
 
     with told(root):
         store = Store(root)
-        entries = store.entries()
-    if not store.fs.exists(store.root):
-        raise InputError(f"{root}: there is no such store. It is OUT/store of a sweep, or what --store named.")
-    return store, entries
+        if not store.fs.exists(store.root):
+            raise InputError(f"{root}: there is no such store. It is OUT/store of a sweep, or what --store named.")
+        if store.fs.exists(f"{store.root}/sweep.json"):
+            raise InputError(f"{root}: a sweep folder, not a store. Its store is {root}/store, or what --store named.")
+        if not store.is_marked():
+            raise InputError(
+                f"{root}: no store (no {MARKER}): nothing in it is touched. A store is OUT/store of a sweep, or what --store"
+                f" named. If this is one that lost the file: orca-sweep store mark {root}"
+            )
+        return store, store.entries()
 
 
 @app.command()
@@ -59,7 +72,10 @@ def gc(
     stage: Annotated[str | None, typer.Option(help="of this stage only")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="delete; without it only says what would be deleted")] = False,
 ) -> None:
-    """Deletes artifacts that have not been used for long, and damaged or half-written files older than a day."""
+    """Deletes artifacts that have not been used for long, and damaged or half-written files older than a day.
+
+    It says what it takes before it takes anything, and touches only what a store writes, in a folder marked as a store.
+    """
     store, entries = _opened(root)
     stages = list(dict.fromkeys(entry.stage for entry in entries))
     if stage is not None and stage not in stages:
@@ -70,9 +86,34 @@ def gc(
         if stage in (None, entry.stage) and entry.age_s >= 86400 * (unused_for if entry.is_artifact else 1)
     ]
     for entry in old:
-        if yes:
-            store.remove(entry)
-        print(f"{'deleted' if yes else 'would delete'} {entry.stage}/{entry.name}")
+        print(f"{'to delete:' if yes else 'would delete'} {entry.path}")
     size = sum(entry.n_bytes for entry in old) / 2**20
-    done = "deleted" if yes else "would be deleted; add --yes to do it"
-    print(f"{len(old)} files, {size:.1f} MiB {done}. Trials compute again what they need.")
+    if not yes:
+        print(f"{len(old)} files, {size:.1f} MiB would be deleted; add --yes to do it. {AGAIN}")
+        return
+    print(f"{len(old)} files, {size:.1f} MiB are being deleted", flush=True)
+    _remove(store, old)
+    print(f"{len(old)} files, {size:.1f} MiB deleted. {AGAIN}")
+
+
+def _remove(store: "Store", entries: "Sequence[Entry]") -> None:
+    refused = []
+    for entry in entries:
+        try:
+            store.remove(entry)
+        except OSError as error:
+            refused.append(f"{entry.path}: cannot be deleted ({error.strerror or error}). See that you may.")
+    if refused:
+        raise StorageError("\n".join(refused))
+
+
+@app.command()
+def mark(root: Root) -> None:
+    """Marks a store again that has lost its marker; refuses a folder that holds anything else than a store's own files."""
+    from orca_sweep.store import Store
+    from orca_sweep.store_names import remark
+
+    with told(root):
+        store = Store(root)
+        remark(store.fs, store.root)
+    print(f"{root}: marked as a store")

@@ -1,6 +1,7 @@
 """``orca-sweep collect`` and ``status``: from sweep folders to tables, and how far a sweep is."""
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -90,4 +91,4 @@ def _print_status(found: SweepStatus, sweep: Path) -> None:
     if len(found.failures) > MAX_FAILURES_SHOWN:
         print(f"... and {len(found.failures) - MAX_FAILURES_SHOWN} more that are not ok (all with --json)")
     if set(found.statuses) - set(FINAL_STATUSES) and not found.is_running:
-        print(f"What is missing or failed runs with: orca-sweep resume {sweep}")
+        print(f"What is missing or failed runs with: orca-sweep resume {shlex.quote(str(sweep))}")

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from orca_sweep.cli import ending, plans
+from orca_sweep.cli.terminal import open_console
 from orca_sweep.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def reveal(sweep: Annotated[Path, typer.Argument(help="a sweep folder", show_def
 
     folder = sweep.resolve()
     found, log = show(folder), reveals(folder)
-    console = Console(highlight=False, markup=False)
+    console = open_console()
     ending.finish(folder, console)
     if not found.trials:
         before = f"all that there are were revealed on {log[-1].time}" if log else "no trial has any yet"
@@ -78,6 +78,8 @@ def replay(
     print(f"replaying {recorded.trial_id} of {place}: seed {recorded.config.get('seed')}, recorded as", end=" ")
     print(f"{recorded.row.get('status')} in {recorded.row.get('wall_time_s') or 0:.0f} s", flush=True)
     opened = None if store is None else Store(plans.store_root(store))
+    if opened is not None:
+        opened.check()
     found = run(recorded, root.resolve(), imports or manifest.get("imports", ()), opened)
     for line in _told(found, tolerance):
         print(line)

@@ -8,6 +8,7 @@ converting at once; opening it copies nothing, as a memory map shares the system
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -178,7 +179,8 @@ def converted(
 
 
 def _convert(conversion: Conversion, root: Path, files: tuple[File, ...], place: Path, report: Report) -> Path:
-    for left in place.parent.glob(f".{conversion.name}.*.tmp"):  # of a conversion that was killed
+    half_done = re.compile(rf"\.{re.escape(conversion.name)}\.[0-9a-f]{{32}}\.tmp")
+    for left in filter(lambda path: half_done.fullmatch(path.name), place.parent.iterdir()):  # of one that was killed
         shutil.rmtree(left, ignore_errors=True)
     temporary = place.with_name(f".{conversion.name}.{uuid.uuid4().hex}.tmp")
     temporary.mkdir()

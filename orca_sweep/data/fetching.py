@@ -114,7 +114,7 @@ def _as_url(base: str) -> str:
 
 def _download(url: str, name: str, file: File, published: str | None, root: Path, report: Report) -> None:
     target = root / name
-    part = target.with_name(f".{target.name}.part")
+    part = target.with_name(f".{target.name}.orca-sweep-part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{part}.lock"):  # two that fetch at once would write into one part

@@ -56,6 +56,7 @@ def collect(sources: Iterable[Path], out: Path) -> Results:
     Cost: 10,000 trials of 100 epochs are read in a fraction of a minute and 1 GiB, and found unchanged in seconds.
     """
     found = _sources(sources)
+    _check_target(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -122,6 +123,48 @@ def _with_names(about: Mapping[str, Any], names: Mapping[str, Sequence[str]]) ->
     """What is said of a space, its margins under the names that rows have for tasks."""
     margins = about.get("margins", {}).items()
     return {**about, "margins": {name: margin for task, margin in margins for name in names.get(task, (task,))}}
+
+
+def _check_target(out: Path) -> None:
+    """Refuses a folder with tables that no collect has written: they would be replaced."""
+    tables = [path for path in (out / f"{name}.parquet" for name in TABLES) if path.is_symlink() or path.exists()]
+    is_after_collect = _left(out) is not None
+    foreign = [path for path in tables if _is_foreign(path, is_after_collect)]
+    if not tables and not is_after_collect and (out / STAMPS).exists():
+        foreign = [out / STAMPS]
+    if not foreign:
+        return
+    raise InputError(
+        [
+            f"{path}: is there, and was not written by orca-sweep. Nothing is replaced. Name another folder with -o, or move"
+            " it away."
+            for path in foreign
+        ]
+    )
+
+
+def _is_foreign(path: Path, is_after_collect: bool) -> bool:
+    """Whether no collect has written the file.
+
+    Where a collect has been, a table of trials that was edited since is ours, and so is one that cannot be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(path)
+    except (OSError, pa.ArrowException):
+        return not is_after_collect
+    return b"orca_sweep" not in (schema.metadata or {}) and not (is_after_collect and "trial_id" in schema.names)
+
+
+def _left(out: Path) -> dict[str, Any] | None:
+    """What the last collect into a folder says of it; None if there is no such word, or not from a collect."""
+    try:
+        left = json.loads((out / STAMPS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return left if isinstance(left, dict) and {"by", "tables", "trials"} <= left.keys() else None
 
 
 def _version() -> list[Any]:

@@ -1,7 +1,7 @@
 """What is checked before a sweep writes anything: the folder, the store, the cluster and what it can hold."""
 
-import os
 import socket
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,14 @@ def check_folder(plan: Plan, out: Path) -> None:
             f"{out}: holds the results of a space of the same name that has no cell in common with this one."
             " Give another name, or another folder with --out."
         )
-    others = [] if found or not out.exists() else [p.name for p in out.iterdir() if p.name != ".lock"]
+    others = [] if found or not out.exists() else [p.name for p in out.iterdir() if not _is_before_launch(p)]
     if others:
         raise InputError(f"{out}: not empty and no sweep ({', '.join(sorted(others)[:3])}). Give another with --out.")
+
+
+def _is_before_launch(path: Path) -> bool:
+    """Whether an earlier launch that was refused, or ``plan --probe``, leaves it in a folder that holds no sweep yet."""
+    return (path.name == ".lock" and not path.stat().st_size) or (path.name == "store" and Store(str(path)).is_marked())
 
 
 def check_address(address: str) -> None:
@@ -99,14 +104,18 @@ def has_dashboard() -> bool:
     return not missing_packages("the dashboard", CLUSTER_PACKAGES, "cluster")
 
 
-def check_store(root: str) -> None:
-    """Refuses a store that no file system of fsspec can open.
+def check_store(root: str, out: Path) -> None:
+    """Refuses a store that no file system of fsspec can open, a folder of something else, and one around the sweep.
 
     Raises:
         InputError: saying why.
     """
+    if "://" not in root and out.is_relative_to(root):
+        raise InputError(f"--store {root}: holds --out {out}. Give the store a folder of its own.")
     try:
-        Store(root)
+        Store(root).check()
+    except InputError as error:
+        raise InputError(f"--store {error}") from None
     except (ValueError, ImportError, OSError) as error:
         raise InputError(
             f"--store {root}: no place to keep artifacts ({error}). Give a folder or fsspec path."
@@ -164,9 +173,11 @@ def check_nodes(plan: Plan, out: Path, store: str, data_root: Path) -> None:
     nodes = [node for node in ray.nodes() if node["Alive"] and _holds(node["Resources"], need)]
     apart = "://" not in store and not Path(store).is_relative_to(out)
     probes = {"--out": out, **({"--store": Path(store)} if apart else {})}
-    asked = {flag: folder / f".seen-by-all-{os.getpid()}" for flag, folder in probes.items()}
+    asked = {flag: folder / f".seen-by-all-{uuid.uuid4().hex}" for flag, folder in probes.items()}
     configs = [cell.flat() for cell in plan.cells]
     try:
+        if apart:
+            Store(store).make()
         for probe in asked.values():
             with writing(probe):
                 probe.parent.mkdir(parents=True, exist_ok=True)

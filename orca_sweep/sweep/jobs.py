@@ -50,14 +50,19 @@ class Submission:
     env: Mapping[str, str]
     pip: tuple[str, ...]
 
-    def command(self, space: str) -> str:
-        """Returns the shell line that launches it there, where the YAML is ``space``.
+    def arguments(self, space: str) -> list[str]:
+        """Returns the command that launches it there, where the YAML is ``space``.
 
         As a module: in a runtime environment with packages of its own, ``python`` is that one's, a script is not.
         """
         places = [("--out", self.out), ("--data", self.data), ("--store", self.store)]
         options = [part for name, value in places if value is not None for part in (name, value)]
-        return shlex.join(["python", "-m", "orca_sweep.cli", "launch", space, "--address", "auto", *options])
+        space = f"./{space}" if space.startswith("-") else space  # no option
+        return ["python", "-m", "orca_sweep.cli", "launch", space, "--address", "auto", *options]
+
+    def command(self, space: str) -> str:
+        """Returns the command as a line for one shell, which Ray Jobs hand it to."""
+        return shlex.join(self.arguments(space))
 
 
 @dataclass(frozen=True)

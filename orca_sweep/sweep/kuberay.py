@@ -17,6 +17,8 @@ import yaml
 from orca_sweep.errors import InputError
 from orca_sweep.sweep.jobs import Submission, relative_paths
 from orca_sweep.sweep.nodes import Node, node_for
+from orca_sweep.sweep.quoting import survives_two_shells
+from orca_sweep.visible import has_controls
 
 SPACE_AT = "/orca-sweep"
 """Where the space and the files it imports are mounted."""
@@ -47,13 +49,16 @@ def manifest(what: Submission, image: str | None, n_nodes: int, trials_per_node:
             f"--out {what.out}: a volume mounted at {root} would hide the image's own. Give a path below another root, such"
             f" as /shared/{Path(what.out).name}."
         )
+    problems = _dangerous(what)
+    if problems:
+        raise InputError(problems)
     space = what.plan.space
     files = [space.path, *(Path(name) for name in space.imports if name.endswith(".py"))]
     problems = _unseen(what, root, files)
     if problems:
         raise InputError(problems)
     name, node = _name(space.name), node_for(space.resources, trials_per_node)
-    keys = {path: f"{i}-{re.sub(r'[^-._a-zA-Z0-9]', '_', path.name)}" for i, path in enumerate(files)}
+    keys = {path: f"{i}-{re.sub(r'[^-._a-zA-Z0-9]', '_', path.name)[-200:]}" for i, path in enumerate(files)}
     texts = {key: path.read_text(encoding="utf-8") for path, key in keys.items()}
     if sum(map(len, texts.values())) > MOST_BYTES:
         raise InputError(
@@ -61,7 +66,7 @@ def manifest(what: Submission, image: str | None, n_nodes: int, trials_per_node:
         )
     job = {
         "entrypoint": what.command(_at(space.path, what.folder)),
-        **_runtime_env(what.env, list(what.pip)),
+        **({"runtimeEnvYAML": yaml.safe_dump({"pip": list(what.pip)})} if what.pip else {}),
         "shutdownAfterJobFinishes": True,
         "backoffLimit": 0,
         "rayClusterSpec": _cluster(_pod(what, image, root, name, keys), node, n_nodes),
@@ -88,6 +93,7 @@ class _Pod:
     """What the pods of a cluster share."""
 
     image: str
+    env: list[dict[str, str]]
     mounts: list[dict[str, Any]]
     volumes: list[dict[str, Any]]
 
@@ -97,6 +103,7 @@ class _Pod:
             "name": container,
             "image": self.image,
             "resources": {"requests": dict(amounts), "limits": dict(amounts)},
+            **({"env": self.env} if self.env else {}),
             "volumeMounts": self.mounts,
         }
         return {"spec": {"containers": [one], "volumes": self.volumes}}
@@ -117,7 +124,10 @@ def _pod(what: Submission, image: str | None, root: str, name: str, keys: Mappin
         {"name": "space", "configMap": {"name": f"{name}-space"}},
     ]
     image = image or f"rayproject/ray:{version('ray')}"
-    return _Pod(image, [{"name": "shared", "mountPath": root}, *mounts], volumes)
+    # Not in a runtime environment: KubeRay puts that into a shell line between quotes that let $ through. Kubernetes
+    # itself reads $ only, and $$ as one of them.
+    env = [{"name": name, "value": value.replace("$", "$$")} for name, value in what.env.items()]
+    return _Pod(image, env, [{"name": "shared", "mountPath": root}, *mounts], volumes)
 
 
 def _cluster(pod: _Pod, node: Node, n_nodes: int) -> dict[str, Any]:
@@ -144,10 +154,23 @@ def _cluster(pod: _Pod, node: Node, n_nodes: int) -> dict[str, Any]:
     }
 
 
-def _runtime_env(variables: Mapping[str, str], packages: list[str]) -> dict[str, str]:
-    env = {"env_vars": dict(variables), "pip": packages}
-    env = {key: value for key, value in env.items() if value}
-    return {"runtimeEnvYAML": yaml.safe_dump(env, sort_keys=False)} if env else {}
+def _dangerous(what: Submission) -> list[str]:
+    """What shells between here and the job would read as something else than it says."""
+    files = [what.plan.space.path, *(Path(name) for name in what.plan.space.imports if name.endswith(".py"))]
+    sent = [str(path.relative_to(what.folder)) for path in files if path.is_relative_to(what.folder)]
+    words = [("--out", what.out), ("--data", what.data), ("--store", what.store), *(("file", name) for name in sent)]
+    problems = [
+        f"{option} {text!r}: KubeRay hands it through two shells. Letters, digits, blanks and @ % + = : , . / _ - survive"
+        " that: give it a name of these."
+        for option, text in words
+        if text is not None and not survives_two_shells(text)
+    ]
+    problems += [
+        f"--pip {text!r}: KubeRay hands it through a shell that reads $, ` and \\. Give a requirement without them."
+        for text in what.pip
+        if set(text) & set("$`\\") or has_controls(text)
+    ]
+    return problems
 
 
 def _unseen(what: Submission, root: str, files: list[Path]) -> list[str]:
@@ -173,7 +196,7 @@ def _unseen(what: Submission, root: str, files: list[Path]) -> list[str]:
 
 def _name(space: str) -> str:
     """A name that services may have too: letters, digits and '-', a letter first, short enough for suffixes."""
-    return f"orca-{re.sub('[^a-z0-9]+', '-', space.lower()).strip('-')[:35].strip('-')}"
+    return f"orca-{re.sub('[^a-z0-9]+', '-', space.lower()).strip('-')[:35].strip('-') or 'sweep'}"
 
 
 class _Dumper(yaml.SafeDumper):

@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,7 @@ from orca_sweep.sweep.checks import (
     has_dashboard,
 )
 from orca_sweep.sweep.loggers import callbacks
+from orca_sweep.sweep.private import keep_token_private, listening_on_loopback, private_folder
 from orca_sweep.sweep.queue import DONE, PASSED, UNWRITTEN, WAITING, GroupedPruning, Queue, Watch
 from orca_sweep.trial import (
     resolve,
@@ -113,7 +114,7 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
         InputError: with every reason found.
     """
     check_folder(plan, setup.out)
-    check_store(setup.store)
+    check_store(setup.store, setup.out)
     if setup.dashboard_host is not None:
         check_dashboard_host(setup.dashboard_host)
     problems = unavailable_loggers(logger.name for logger in plan.space.loggers)
@@ -142,6 +143,7 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
 
 def _run(plan: Plan, setup: Setup, watch: Watch, dashboard: str | None, start: float) -> Outcome:
     write_manifest(setup.out, {**manifest(plan, setup), "earlier": find_earlier_trials(setup.out, plan)})
+    Store(setup.store).make()
     prefixes = shared_prefixes(plan.trials)
     agenda = _agenda(plan, setup, watch, prefixes)
     n_done = len(agenda.known) - agenda.n_left
@@ -220,9 +222,18 @@ def joined(address: str, dashboard_host: str | None = None) -> Iterator[str | No
     for name in ("tune_controller", "experiment_state"):
         logging.getLogger(f"ray.tune.execution.{name}").setLevel(logging.CRITICAL)
     check_address(address)
+    with ExitStack() as stack:
+        if address == "local":
+            keep_token_private()
+            stack.enter_context(listening_on_loopback())
+        yield stack.enter_context(_ray(address, dashboard_host))
+
+
+@contextmanager
+def _ray(address: str, dashboard_host: str | None) -> Iterator[str | None]:
     try:
         context = ray.init(
-            address=address, log_to_driver=False, logging_level=logging.WARNING, **_dashboard(address, dashboard_host)
+            address=address, log_to_driver=False, logging_level=logging.WARNING, **_own_options(address, dashboard_host)
         )
     except ConnectionError as error:
         raise InputError(
@@ -238,13 +249,14 @@ def joined(address: str, dashboard_host: str | None = None) -> Iterator[str | No
         ray.shutdown()
 
 
-def _dashboard(address: str, host: str | None) -> dict[str, Any]:
+def _own_options(address: str, host: str | None) -> dict[str, Any]:
     """Options of a Ray of our own. Ray's own default is the loopback address too; here it is said."""
     if address != "local":
         return {}
+    options: dict[str, Any] = {"_temp_dir": str(private_folder())}
     if host is None or not has_dashboard():
-        return {"include_dashboard": False}
-    return {"include_dashboard": None, "dashboard_host": host}
+        return {**options, "include_dashboard": False}
+    return {**options, "include_dashboard": None, "dashboard_host": host}
 
 
 @contextmanager

@@ -6,11 +6,11 @@ node, so nodes are asked for alone. It says 0 where Ray could not be started: so
 """
 
 import json
-import shlex
 
 from orca_sweep.errors import InputError
 from orca_sweep.sweep.jobs import Submission
 from orca_sweep.sweep.nodes import Node, node_for
+from orca_sweep.sweep.quoting import quote_for_bash
 
 PORT = 6379
 SCRIPT = """\
@@ -51,12 +51,12 @@ def script(what: Submission, n_nodes: int, trials_per_node: int | None) -> str:
         n_nodes=n_nodes,
         cpus=node.cpus,
         gpus=_gpus(node),
-        folder=shlex.quote(str(what.folder)),
-        exports="".join(f"export {name}={shlex.quote(value)}\n" for name, value in what.env.items()),
+        folder=quote_for_bash(str(what.folder)),
+        exports="".join(f"export {name}={quote_for_bash(value)}\n" for name, value in what.env.items()),
         port=PORT,
-        start=shlex.join(_start(node)),
-        command=what.command(str(what.plan.space.path)),
-        out=shlex.quote(what.out),
+        start=" ".join(map(quote_for_bash, _start(node))),
+        command=" ".join(map(quote_for_bash, what.arguments(str(what.plan.space.path)))),
+        out=quote_for_bash(what.out),
     )
 
 

@@ -5,7 +5,8 @@ Read from a file below the data root: ``openml/<id>.parquet``, a plain table who
 ``<id>_dev_test_split.npy``, the file that ORCA's code makes for itself.
 """
 
-import json
+import os
+import uuid
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -149,8 +150,10 @@ def load_orca(root: Path, split_seed: int, number: str) -> Splits:
     return Splits(dev.take(train), dev.take(val), parts["test"])
 
 
-def fetch_openml(name: str, root: Path) -> Path:
+def fetch_openml(name: str, root: Path) -> tuple[Path, str]:
     """Downloads an OpenML data set by the ``openml`` package into the table that ``load_openml`` reads.
+
+    Returns the table's path and what was done: a table that is there, perhaps the user's own, stays.
 
     Raises:
         InputError: if the data set has no class to predict.
@@ -158,6 +161,9 @@ def fetch_openml(name: str, root: Path) -> Path:
     import openml
 
     number = name.removeprefix(PREFIX)
+    path = root / f"openml/{number}.parquet"
+    if os.path.lexists(path):
+        return path, "is there"
     try:
         found = openml.datasets.get_dataset(int(number), download_data=True, download_qualities=False)
     except Exception as error:  # the package and the network raise of their own
@@ -169,11 +175,13 @@ def fetch_openml(name: str, root: Path) -> Path:
     classes: Any
     columns, classes, _, _ = found.get_data(target=found.default_target_attribute)
     table = columns.assign(**{TARGET: classes.astype(str).where(classes.notna())})
-    path = root / f"openml/{number}.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    table.to_parquet(temporary)
-    temporary.replace(path)
     about = {"id": int(number), "name": found.name, "version": found.version, "md5": found.md5_checksum}
-    path.with_suffix(".json").write_text(json.dumps(about), encoding="utf-8")
-    return path
+    table.attrs = {"openml": about}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        table.to_parquet(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path, "fetched by the openml package"

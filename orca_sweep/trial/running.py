@@ -3,6 +3,7 @@
 import contextlib
 import math
 import platform
+import re
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from orca_sweep.stages import Place, Progress
 
 CHECKPOINT = "checkpoint.safetensors"
+HALF_WRITTEN = re.compile(rf"\.{re.escape(CHECKPOINT)}\.[0-9a-f]{{32}}\.tmp")
 FINETUNE_SOURCES: tuple[Source, ...] = ("finetune-order", "augmentation", "dropout")
 
 
@@ -180,7 +182,8 @@ def _identity(config: TrialConfig, place: "Place") -> dict[str, Any]:
 
 def drop_checkpoint(home: Path) -> None:
     """Takes away the checkpoint, and what workers that were killed in the middle of writing one left behind."""
-    for path in (home / CHECKPOINT, *home.glob(f".{CHECKPOINT}.*.tmp")):
+    left = [path for path in home.glob(f".{CHECKPOINT}.*.tmp") if HALF_WRITTEN.fullmatch(path.name)]
+    for path in (home / CHECKPOINT, *left):
         path.unlink(missing_ok=True)
 
 
