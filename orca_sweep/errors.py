@@ -1,6 +1,7 @@
 """The errors a user can meet; none of them carries logic. And what tells one of the system's own."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -14,6 +15,14 @@ class InputError(OrcaSweepError):
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
         super().__init__("\n".join(self.problems))
+
+
+class DamagedError(InputError):
+    """A file that this program wrote is not what it wrote, or cannot be read."""
+
+    def __init__(self, path: Path, why: str, remedy: str) -> None:
+        self.path, self.why = path, why
+        super().__init__(f"{path}: {why}. {remedy}")
 
 
 class DataError(OrcaSweepError):

@@ -10,8 +10,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orca_sweep.data import missing_packages
-from orca_sweep.errors import InputError
-from orca_sweep.results import DamagedError, read_manifest
+from orca_sweep.errors import DamagedError, InputError
+from orca_sweep.results import read_manifest
 from orca_sweep.space import TYPE_PREFIX, Plan, Resources
 from orca_sweep.store import Store, writing
 

@@ -15,7 +15,7 @@ from ray.tune.search import Searcher
 
 from orca_sweep.agenda import Agenda
 from orca_sweep.errors import StorageError
-from orca_sweep.results import now, read_record, write_record
+from orca_sweep.results import clear_attempt, now, usable_record, write_record
 from orca_sweep.space import PlannedTrial, Pruning
 from orca_sweep.store import CorruptFileError, read_tensors
 from orca_sweep.trial import CHECKPOINT, drop_checkpoint
@@ -55,8 +55,11 @@ class Queue(Searcher):
             return Searcher.FINISHED if self.agenda.is_over else None
         self.given[trial_id], self.begun[trial_id] = trial, now()
         self.epochs[trial_id] = []
-        for name in ("row.json", "error.txt"):  # what an earlier attempt said must not be taken for this one's
-            (self.out / "trials" / trial.trial_id / name).unlink(missing_ok=True)
+        try:
+            clear_attempt(self.out, trial.trial_id)
+        except StorageError as refused:
+            self.unwritten = str(refused)
+            return Searcher.FINISHED
         self.watch("run", {"trial_id": trial.trial_id})
         return {
             "trial": {
@@ -100,10 +103,10 @@ class Queue(Searcher):
             self.unwritten = str(refused)
 
     def _ended(self, trial: PlannedTrial, epochs: list[dict[str, Any]], begun: str, error: bool) -> None:
-        record = read_record(self.out, trial.trial_id)
+        record = usable_record(self.out, trial.trial_id)
         if record is None:
             self._write_instead(trial, epochs, begun, error)
-            record = read_record(self.out, trial.trial_id) or {"row": _ids(trial, "lost")}
+            record = usable_record(self.out, trial.trial_id) or {"row": _ids(trial, "lost")}
         again = self.agenda.ended(trial.trial_id, record["row"])
         self.watch("end", {**record["row"], "again": again, "role": trial.role, "cell_id": trial.cell_id})
 
