@@ -328,7 +328,7 @@ def test_reading_says_what_is_wrong(tmp_path):
     with pytest.raises(InputError, match="no sweep here"):
         r.collect([tmp_path], tmp_path / "t")
     (tmp_path / "sweep.json").write_text("{")
-    with pytest.raises(InputError, match="not JSON"):
+    with pytest.raises(InputError, match="sweep.json: damaged: no record that this program wrote"):
         r.read_manifest(tmp_path)
     (tmp_path / "sweep.json").write_text("{}")
     with pytest.raises(InputError, match="not written by orca-sweep"):

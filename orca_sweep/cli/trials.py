@@ -36,6 +36,8 @@ def reveal(sweep: Annotated[Path, typer.Argument(help="a sweep folder", show_def
     ending.finish(folder, console)
     if not found.trials:
         before = f"all that there are were revealed on {log[-1].time}" if log else "no trial has any yet"
+        if found.damaged:
+            raise InputError(list(found.damaged))
         console.print(f"nothing to reveal: {before}", soft_wrap=True)
         return
     console.print(

@@ -56,12 +56,12 @@ Seal = Annotated[str, AfterValidator(_check_seal)]
 TYPES: dict[str, Any] = {"string": str, "int64": int, "double": float, "bool": bool, "time": Moment}
 
 
-def _fields_type(name: str, **fields: Any) -> Any:
+def _fields_type(name: str, /, **fields: Any) -> Any:
     """A type of dictionaries with these fields and any others; ``X | None`` where a field may be null."""
     return with_config(CONFIG)(TypedDict(name, fields))  # type: ignore[operator]
 
 
-def _columns_type(name: str, columns: Iterable[Column], **required: Any) -> Any:
+def _columns_type(name: str, columns: Iterable[Column], /, **required: Any) -> Any:
     """A type of dictionaries that may have these columns, each null or of its type, and must have those required."""
     optional = {column.name: NotRequired[TYPES[column.type] | None] for column in columns}
     return _fields_type(name, **{**optional, **required})

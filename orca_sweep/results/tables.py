@@ -85,7 +85,7 @@ def read_table(folder: Path, name: str) -> "pa.Table":
     text = canonical_json({key: value for key, value in about.items() if key != CHECKSUM})
     if about.get(CHECKSUM) != table_digest(table, text):
         raise DamagedError(path, "not what 'orca-sweep collect' has written (its checksum is wrong)", COLLECT_AGAIN)
-    if name != "trials" and about.get("trials") != _about(trials)[CHECKSUM]:
+    if name != "trials" and about.get("trials") != _about(trials).get("trials"):
         raise DamagedError(path, f"of another collection than {trials.name} beside it", COLLECT_AGAIN)
     return table
 

@@ -21,7 +21,7 @@ from orca_sweep.store import CorruptFileError, read_tensors
 from orca_sweep.trial import CHECKPOINT, drop_checkpoint
 
 Watch = Callable[[str, Mapping[str, Any]], None]
-"""Told of events: start, planned, run, epoch, wait and end, each with what there is to know."""
+"""Told of events: damaged, start, planned, run, epoch, wait and end, each with what there is to know."""
 PASSED = "passed"
 WAITING = "waiting"
 DONE = "done"
