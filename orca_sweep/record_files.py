@@ -58,6 +58,11 @@ def parse_record(blob: bytes, schema: TypeAdapter[Any]) -> dict[str, Any]:
     return content
 
 
+def is_begun_record(blob: bytes) -> bool:
+    """Says whether bytes may be the start of a record whose writer was killed; nothing at all may."""
+    return blob[: len(_START)] == _START[: len(blob)]
+
+
 def _explain(error: ValidationError) -> str:
     """The first thing that does not fit, with its place; how many more there are."""
     first, n = error.errors(include_url=False, include_context=False)[0], error.error_count()

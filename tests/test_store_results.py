@@ -331,7 +331,7 @@ def test_reading_says_what_is_wrong(tmp_path):
     with pytest.raises(InputError, match="sweep.json: damaged: no record that this program wrote"):
         r.read_manifest(tmp_path)
     (tmp_path / "sweep.json").write_text("{}")
-    with pytest.raises(InputError, match="not written by orca-sweep"):
+    with pytest.raises(InputError, match="sweep.json: damaged"):
         r.read_manifest(tmp_path)
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "trials.parquet")
     with pytest.raises(InputError, match="no column trial_id, cell_id, seed, status"):

@@ -14,7 +14,14 @@ from typing import Any
 
 from orca_sweep.config import canonical_json
 from orca_sweep.errors import DamagedError, InputError
-from orca_sweep.record_files import parse_record, read_record_file, read_regular_file, record_text, unreadable
+from orca_sweep.record_files import (
+    is_begun_record,
+    parse_record,
+    read_record_file,
+    read_regular_file,
+    record_text,
+    unreadable,
+)
 from orca_sweep.results.columns import SEALED_COLUMNS, TABLE_SCHEMA
 from orca_sweep.results.schemas import BEFORE_FILE, MANIFEST_FILE, PLANNED_LINE, RECORD_FILE, open_seal
 from orca_sweep.store import whole, writing
@@ -172,8 +179,11 @@ def _planned(folder: Path) -> list[dict[str, Any]]:
         blob = read_regular_file(path) or b""
     except OSError as error:
         raise DamagedError(path, unreadable(error), PLAN_AGAIN) from None
+    *lines, last = blob.split(b"\n")
+    if not is_begun_record(last):
+        lines.append(last)
     trials = []
-    for number, line in enumerate(blob.split(b"\n")[:-1], start=1):
+    for number, line in enumerate(lines, start=1):
         try:
             trials.append(parse_record(line, PLANNED_LINE))
         except ValueError as error:

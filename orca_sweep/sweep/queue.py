@@ -150,7 +150,7 @@ def _epoch(result: Mapping[str, Any]) -> dict[str, Any]:
 def _saved(checkpoint: Path) -> list[dict[str, Any]]:
     """All epochs of a trial that was ended: those of an earlier launch or a shared prefix were not reported to Tune."""
     try:
-        return list(read_tensors(str(checkpoint)).meta["epochs"])
+        return list(read_tensors(str(checkpoint)).meta.get("epochs", ()))
     except (FileNotFoundError, CorruptFileError):
         return []
 

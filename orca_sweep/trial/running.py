@@ -168,7 +168,8 @@ def _identity(config: TrialConfig, place: "Place") -> dict[str, Any]:
 def drop_checkpoint(home: Path) -> None:
     """Takes away the checkpoint, and what workers that were killed in the middle of writing one left behind."""
     for path in (home / CHECKPOINT, *home.glob(f".{CHECKPOINT}.*.tmp")):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder in its place, say, which is not ours
+            path.unlink(missing_ok=True)
 
 
 def _end(record: _Record, status: Status, error: BaseException | None) -> None:
