@@ -58,12 +58,17 @@ class _Row(TypedDict):
     made: NotRequired[dict[str, str]]
 
 
+class _Kept(TypedDict):
+    name: str
+    row: _Row
+
+
 class _Held(TypedDict):
     owner: str
     until: float
 
 
-ROW_FILE: TypeAdapter[Any] = TypeAdapter(_Row)
+ROW_FILE: TypeAdapter[Any] = TypeAdapter(_Kept)
 """What a trial had cost, for plans to come."""
 LEASE_FILE: TypeAdapter[Any] = TypeAdapter(_Held)
 
@@ -265,7 +270,7 @@ class Store:
     def put_row(self, trial_id: str, row: Mapping[str, Any]) -> None:
         """Keeps a trial's row, with the artifacts that it used."""
         self.fs.makedirs(f"{self.root}/{ROWS}", exist_ok=True)
-        self.fs.pipe_file(f"{self.root}/{ROWS}/{trial_id}.json", record_text(row).encode())
+        self.fs.pipe_file(f"{self.root}/{ROWS}/{trial_id}.json", record_text({"name": trial_id, "row": row}).encode())
 
     def rows(self, most: int) -> list[dict[str, Any]]:
         """Returns up to ``most`` of the rows kept, the latest where the store tells; of damaged ones a warning tells."""
@@ -275,7 +280,10 @@ class Store:
         rows, damaged = [], []
         for path in sorted(item["name"] for item in latest):
             try:
-                rows.append(parse_record(self._content(path), ROW_FILE))
+                kept = parse_record(self._content(path), ROW_FILE)
+                if not path.endswith(f"/{kept['name']}.json"):
+                    raise ValueError(f"it is the row of {kept['name']}")
+                rows.append(kept["row"])
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:

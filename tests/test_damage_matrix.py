@@ -272,7 +272,7 @@ KINDS = (
     Kind(name="a stage artifact", path="store/stage/key.safetensors", copy="store/stage/other.safetensors",
          commands=(use_artifact,)),
     Kind(name="a row in the store", path="store/rows/a.json", copy="another/sweep.json", commands=(read_earlier_rows,),
-         content={"used": "?"}),
+         content={"name": "a", "row": {"used": "?"}}),
     Kind(name="about.json", path="data/converted/x/made/about.json", copy="another/sweep.json", commands=(use_converted,),
          content={"schema": 2, "made": 1.0, "sources": {}, "arrays": 3, "written": {}}),
     Kind(name="x.npy", path="data/converted/x/made/x.npy", copy="another/sweep.json", commands=(use_converted,)),
@@ -360,6 +360,8 @@ def make_socket(path):
 
 
 HARMLESS = {
+    ("hashes.json", "edited"), ("hashes.json", "sealed wrongly"),  # a hash of another file
+    ("about.json", "a link to nothing"), ("about.json", "a link to itself"),  # as if it had never been converted
     ("a stage artifact", "a link to nothing"), ("a row in the store", "a link to nothing"),
     ("planned.jsonl", "empty"), ("planned.jsonl", "last byte lost"),
     ("planned.jsonl", "half"),  # as a killed driver leaves it: what is lost is still to be planned, and counted so

@@ -1,6 +1,7 @@
 """From sweep folders, and from tables made elsewhere, to one set of Parquet tables."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -150,7 +151,7 @@ def _sources(paths: Iterable[Path]) -> list[_Source]:
     problems: list[str] = []
     for path in paths:
         try:
-            is_tables = not (path / "sweep.json").is_file() and (path / "trials.parquet").is_file()
+            is_tables = not os.path.lexists(path / "sweep.json") and os.path.lexists(path / "trials.parquet")
             found.append(_Tables(path) if is_tables else _Sweep(path))
         except InputError as error:
             problems += error.problems

@@ -180,7 +180,7 @@ def _planned(folder: Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise DamagedError(path, unreadable(error), PLAN_AGAIN) from None
     *lines, last = blob.split(b"\n")
-    if not is_begun_record(last):
+    if last.endswith(b"}") or not is_begun_record(last):
         lines.append(last)
     trials = []
     for number, line in enumerate(lines, start=1):
