@@ -146,10 +146,16 @@ class Store:
         Args:
             root: a folder or fsspec path.
             patience_s: how long to wait for an artifact that somebody else makes before BusyError; None waits on.
+
+        Raises:
+            OSError: if something else than a folder is in its place.
+            ValueError: if fsspec knows no such file system.
         """
         self.fs, path = fsspec.core.url_to_fs(root)
         self.is_local = isinstance(self.fs, LocalFileSystem)
         self.root = os.path.abspath(path) if self.is_local else path.rstrip("/")
+        if self.is_local:
+            _check_root(Path(self.root))
         self.patience_s = patience_s
         self.used: dict[str, str] = {}
 
@@ -302,6 +308,14 @@ class Store:
         if blob is None:
             raise FileNotFoundError(path)
         return blob
+
+
+def _check_root(root: Path) -> None:
+    """Refuses a file, or a link that leads nowhere, in the place of a store or above it."""
+    if not root.is_dir():
+        there = next(path for path in (root, *root.parents) if os.path.lexists(path))
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "a file is in the place of a folder", str(there))
 
 
 def _written(item: Mapping[str, Any]) -> float:

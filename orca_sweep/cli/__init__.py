@@ -1,5 +1,6 @@
 """The command line: parse, print, exit codes. Heavy imports stay inside the commands that need them."""
 
+import errno
 import json
 import os
 import sys
@@ -17,8 +18,10 @@ from orca_sweep.cli import jobs as job_commands
 from orca_sweep.cli import store as store_commands
 from orca_sweep.cli.progress import Progress
 from orca_sweep.cli.reporting import report
+from orca_sweep.cli.words import real_path, refuse_zero_bytes
 from orca_sweep.errors import InputError, OrcaSweepError, StorageError
 from orca_sweep.space import Plan
+from orca_sweep.store import FULL
 
 app = typer.Typer(
     help="Ablation sweeps of cross-modal fine-tuning with ORCA: from a YAML space to Parquet tables.",
@@ -58,12 +61,19 @@ def main() -> None:
     if debug:
         sys.argv.remove("--debug")
     try:
+        refuse_zero_bytes(sys.argv[1:])
         app()
     except OrcaSweepError as error:
         if debug:
             raise
         print(str(error), file=sys.stderr)
         sys.exit(1 if isinstance(error, StorageError) else 2)
+    except OSError as error:  # of a path that somebody gave: too long, a link that leads nowhere, no right to
+        if debug or error.filename is None:
+            raise
+        why = "a name is too long" if error.errno == errno.ENAMETOOLONG else error.strerror or str(error)
+        print(f"{error.filename!r}: {FULL.get(error.errno or 0, why)}. Correct the path, or make it usable.", file=sys.stderr)
+        sys.exit(1 if error.errno in FULL else 2)
     except SystemExit as end:
         if debug or end.code != INTERRUPTED:
             raise
@@ -138,8 +148,8 @@ def launch(
 ) -> None:
     """Runs what is missing of a space on Ray Tune, then writes tables and figures and prints the result."""
     made = plans.make_plan(space)
-    folder = (out or Path("results") / made.space.name).resolve()
-    _run(made, folder, address, data.resolve(), plans.store_root(store or str(folder / "store")), dashboard_host)
+    folder = real_path(out or Path("results") / made.space.name)
+    _run(made, folder, address, real_path(data), plans.store_root(store or str(folder / "store")), dashboard_host)
 
 
 @app.command()
@@ -153,7 +163,7 @@ def resume(
     from orca_sweep.space import planned_before
     from orca_sweep.trial import load_imports
 
-    folder, manifest = sweep.resolve(), manifest_of(sweep)
+    folder, manifest = real_path(sweep), manifest_of(sweep)
     made = planned_before(manifest, folder / "sweep.json")
     load_imports(made.space.imports)
     _run(made, folder, address, Path(manifest["data"]), manifest["store"], dashboard_host)
@@ -161,7 +171,9 @@ def resume(
 
 def _run(made: Plan, folder: Path, address: str | None, data_root: Path, store: str, dashboard_host: str) -> None:
     console = Console(highlight=False, markup=False)
-    where = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address is not None and not address.strip():
+        raise InputError(f"--address {address!r}: empty. Give HOST:PORT of a cluster's head, or leave it out.")
+    where = address or os.environ.get("RAY_ADDRESS", "").strip() or "local"
     if where != "local":
         if dashboard_host not in (LOOPBACK, "none"):
             raise InputError(f"--dashboard-host {dashboard_host}: {where} is a cluster that runs; it has its own.")
@@ -211,7 +223,7 @@ def pretrain(
     seed: Annotated[int, typer.Option(help="seed of initialisation and order")] = 0,
     steps: Annotated[int | None, typer.Option(help="optimizer steps; default: the body's recipe")] = None,
     store: Annotated[str, typer.Option(help="where the artifact goes; give launch the same")] = "store",
-    threads: Annotated[int, typer.Option(help="torch threads, as the trials' resources.cpu")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="torch threads, as the trials' resources.cpu")] = 1,
     gpu: Annotated[bool, typer.Option(help="train on a GPU, as trials with resources.gpu do")] = False,
     imports: Annotated[list[str] | None, typer.Option(help="your modules or files with bodies and corpora")] = None,
 ) -> None:
@@ -238,7 +250,9 @@ def pretrain(
     from orca_sweep.trial import keep_pretraining
 
     torch.set_num_threads(threads)
-    place = Place(Store(plans.store_root(store)), "cuda" if gpu else "cpu", threads)
+    with store_commands.told(f"--store {store}"):
+        opened = Store(plans.store_root(store))
+    place = Place(opened, "cuda" if gpu else "cpu", threads)
     total = steps or record.pretrain.steps
     loaded, seconds, reused = pretrain_body(
         record, config, place, lambda row: print(f"step {row['epoch']} of {total}: loss {row['train_loss']:.4f}")

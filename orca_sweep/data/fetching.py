@@ -117,7 +117,7 @@ def _from_archive(file: File, archive: str, root: Path, base_url: str | None, re
 
 
 def _as_url(base: str) -> str:
-    return base.rstrip("/") if "://" in base else Path(base).expanduser().resolve().as_uri()
+    return base.rstrip("/") if "://" in base else Path(os.path.realpath(Path(base).expanduser())).as_uri()
 
 
 def _download(url: str, name: str, file: File, published: str | None, root: Path, report: Report) -> None:
@@ -229,15 +229,15 @@ class _Getter:
 
     def _copy(self, source: Path) -> None:
         try:
-            total = source.stat().st_size
-            with source.open("rb") as data, self.part.open("wb") as file:
-                while block := data.read(BLOCK):
-                    file.write(block)
-                    self.report(file.tell(), total)
-        except FileNotFoundError:
-            raise DataError(
-                f"{source}: is not in this mirror. Put it there, or name another with --base-url."
-            ) from None
+            total, data = source.stat().st_size, source.open("rb")
+        except OSError as error:
+            is_missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+            why = "is not in this mirror" if is_missing else f"cannot be read ({error.strerror or error})"
+            raise DataError(f"{source}: {why}. Put it there, or name another with --base-url.") from None
+        with data, self.part.open("wb") as file:
+            while block := data.read(BLOCK):
+                file.write(block)
+                self.report(file.tell(), total)
 
     def _get(self, url: str, again: bool = True) -> None:
         import requests

@@ -61,12 +61,16 @@ def check_address(address: str) -> None:
             f"--address {address}: a sweep's driver cannot run through Ray Client. Give HOST:PORT of the head's GCS (6379"
             " unless set), or send the sweep with 'orca-sweep submit'."
         )
-    host, colon, port = address.rpartition(":")
-    if not colon:
-        return  # 'local' and 'auto' are Ray's to find
-    problem = unreachable(host, port)
+    host, _, port = address.rpartition(":")
+    if address in ("local", "auto"):
+        return  # Ray's to find
+    is_address = bool(host) and port.isascii() and port.isdecimal() and 0 < int(port) < 2**16
+    problem = unreachable(host, port) if is_address else "no HOST:PORT"
     if problem:
-        raise InputError(f"--address {address}: no Ray cluster answers there ({problem}). Give host:port.")
+        raise InputError(
+            f"--address {address}: no Ray cluster answers there ({problem}). Give HOST:PORT of the head's"
+            " GCS (6379 unless set), auto for the cluster that this machine is a node of, or leave it out for one of our own."
+        )
 
 
 def unreachable(host: str, port: str | int) -> str | None:
