@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import fsspec
 import numpy as np
@@ -30,7 +30,7 @@ import safetensors.numpy
 from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import ConfigDict, TypeAdapter
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from orca_sweep.config import canonical_json
 from orca_sweep.errors import BusyError, OrcaSweepError, StorageError

@@ -3,7 +3,6 @@
 import csv
 import io
 import itertools
-import json
 import math
 import shutil
 import subprocess
@@ -14,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from analysis import figure2_proxies, figure3_otdd_vs_error, figure4_freezing, figure5_pretraining, figures

@@ -70,7 +70,13 @@ def test_a_reveal_of_nothing_is_not_logged_and_a_damaged_log_is_told(tmp_path):
     folder = sealed_sweep(tmp_path / "s", statuses=["failed", None, "failed", "failed", "failed", "failed"])
     assert r.reveal(folder).trials == ()
     assert r.reveals(folder) == () and not (folder / "reveals.json").exists()
-    for damage in ("{", "[1]", {"reveals": [{"time": "x"}]}, {"reveals": {}}, {"reveals": [{"time": r.now(), "trials": 3}]}):
+    for damage in (
+        "{",
+        "[1]",
+        {"reveals": [{"time": "x"}]},
+        {"reveals": {}},
+        {"reveals": [{"time": r.now(), "trials": 3}]},
+    ):
         if isinstance(damage, str):
             (folder / "reveals.json").write_text(damage)
         else:

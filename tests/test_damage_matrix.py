@@ -298,7 +298,12 @@ def edit(path, kind, root):
         return
     blob = path.read_bytes()
     digits = [place for place, byte in enumerate(blob) if byte in b"0123456789" and place > len(blob) // 2]
-    put(path, b"edited" if not digits else blob[: digits[0]] + bytes([48 + (blob[digits[0]] - 47) % 10]) + blob[digits[0] + 1 :])
+    put(
+        path,
+        b"edited"
+        if not digits
+        else blob[: digits[0]] + bytes([48 + (blob[digits[0]] - 47) % 10]) + blob[digits[0] + 1 :],
+    )
 
 
 def seal_wrong_content(path, kind, root):
@@ -371,7 +376,9 @@ HARMLESS = {
 def names_in(root):
     ids = [path.name for path in sorted((root / "another" / "trials").iterdir())]
     failed = next(trial_id for trial_id in ids if (root / "another" / "trials" / trial_id / "error.txt").exists())
-    sealed = [trial_id for trial_id in ids if trial_id not in r.reveals(root / "another")[0].trials and trial_id != failed]
+    sealed = [
+        trial_id for trial_id in ids if trial_id not in r.reveals(root / "another")[0].trials and trial_id != failed
+    ]
     return {"trial": sealed[0], "other": sealed[1], "failed": failed}
 
 
@@ -417,7 +424,16 @@ def try_all(tmp_path, combinations):
             is_named = str(path.name) in ended.text
             if not is_named and not kind.is_made_anew and (kind.name, damage) not in HARMLESS:
                 wrong.append(f"{where}: not named, exit code {ended.code}: {ended.text}")
-            if command in (status, status_json, collect_elsewhere, report, collect_tables, report_tables, analyse, replay):
+            if command in (
+                status,
+                status_json,
+                collect_elsewhere,
+                report,
+                collect_tables,
+                report_tables,
+                analyse,
+                replay,
+            ):
                 changed = before.items() ^ snapshot(root / "sweep").items()
                 wrong += [f"{where}: wrote {sorted(map(str, dict(changed)))}"] if changed else []
             if command is collect_elsewhere and ended.code == 0:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pytest
 
 from orca_sweep import results
-from orca_sweep.errors import InputError, StorageError
+from orca_sweep.errors import StorageError
 from orca_sweep.results import read_record, read_results, sweep_status
 from orca_sweep.store import read_tensors, write_tensors
 from tests.commands import Command, kill_tree, ray_head, ray_node, wait_for

@@ -352,7 +352,9 @@ def test_a_compressed_answer_is_unpacked_up_to_a_limit(server, root):
     server.pages["/b.bin"] = gzip.compress(bytes(2**25)), "application/octet-stream"
     assert fetch([File("a.bin", url=f"{server.url}/a.bin")], root)[0].how.startswith("fetched")
     assert (root / "a.bin").read_bytes() == CONTENT
-    with pytest.raises(DataError, match=r"b.bin: the server sends it compressed, and it unpacks to more than [\d,]+ bytes"):
+    with pytest.raises(
+        DataError, match=r"b.bin: the server sends it compressed, and it unpacks to more than [\d,]+ bytes"
+    ):
         fetch([File("b.bin", url=f"{server.url}/b.bin")], root)
     assert left(root) == ["a.bin", "hashes.json"]
 

@@ -72,7 +72,10 @@ def main() -> None:
         if debug or error.filename is None:
             raise
         why = "a name is too long" if error.errno == errno.ENAMETOOLONG else error.strerror or str(error)
-        print(f"{error.filename!r}: {FULL.get(error.errno or 0, why)}. Correct the path, or make it usable.", file=sys.stderr)
+        print(
+            f"{error.filename!r}: {FULL.get(error.errno or 0, why)}. Correct the path, or make it usable.",
+            file=sys.stderr,
+        )
         sys.exit(1 if error.errno in FULL else 2)
     except SystemExit as end:
         if debug or end.code != INTERRUPTED:

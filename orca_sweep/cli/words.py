@@ -25,6 +25,8 @@ def refuse_zero_bytes(words: Iterable[str]) -> None:
     Raises:
         InputError: naming the words of the command line that have a zero byte.
     """
-    wrong = [f"{word!r}: has a zero byte, which no path or name can have. Correct it." for word in words if "\0" in word]
+    wrong = [
+        f"{word!r}: has a zero byte, which no path or name can have. Correct it." for word in words if "\0" in word
+    ]
     if wrong:
         raise InputError(wrong)

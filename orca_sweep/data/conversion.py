@@ -80,8 +80,24 @@ class Writer:
     """Appends blocks of rows to named arrays in a folder."""
 
     def __init__(self, folder: Path, report: Report) -> None:
-        self.folder, self.report = folder, report
+        self.folder, self._show = folder, report
         self.arrays: dict[str, _Growing] = {}
+
+    def report(self, done: int, total: int) -> None:
+        """Says how far the conversion is, and compares what it will still write with what is free.
+
+        Raises:
+            DataError: if there is too little room for the rest.
+        """
+        self._show(done, total)
+        written = sum(array.n_bytes for array in self.arrays.values())
+        rest, free = written * (total - done) // max(1, done), shutil.disk_usage(self.folder).free
+        if rest > free:
+            raise DataError(
+                f"{self.folder.parent}: the conversion will write about {(written + rest) / 2**30:.3g} GiB, of which"
+                f" {rest / 2**30:.3g} GiB are left; {free / 2**30:.3g} GiB are free. Make room, or convert elsewhere and copy"
+                " the folder here."
+            )
 
     def append(self, name: str, block: np.ndarray, where: object = "", allow_nan: bool = False) -> None:
         """Appends rows to the array of that name; the first block fixes its type and the shape of a row.
@@ -103,7 +119,7 @@ class _Growing:
     """A .npy file whose number of rows is known at the end only."""
 
     def __init__(self, path: Path, dtype: np.dtype, row: tuple[int, ...]) -> None:
-        self.dtype, self.row, self.n = dtype, row, 0
+        self.dtype, self.row, self.n, self.n_bytes = dtype, row, 0, 0
         self.file = path.open("w+b")
         self.start = self._write_header()
         self.digest = hashlib.sha256(f"{dtype.str}{row}".encode())
@@ -124,6 +140,7 @@ class _Growing:
         # A view of the bytes: a large block is not copied for it.
         data = memoryview(np.ascontiguousarray(block).reshape(-1).view(np.uint8))  # type: ignore[arg-type]
         self.file.write(data)
+        self.n_bytes += len(data)
         self.digest.update(data)
         self.n += len(block)
 

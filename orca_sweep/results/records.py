@@ -197,11 +197,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     Raises:
         DamagedError: if a file is there that does not hold what was written.
     """
-    if folder.exists() and not folder.is_dir():
+    if os.path.lexists(folder) and not folder.is_dir():
         return None
-    again = (
-        f"Launch the sweep's space again with --out {folder}: it writes the file anew and keeps the trials that have ended."
-    )
+    again = f"Launch the sweep's space again with --out {folder}: it writes the file anew and keeps the trials that have ended."
     manifest = read_record_file(folder / "sweep.json", MANIFEST_FILE, again)
     if manifest is None:
         return None

@@ -25,8 +25,8 @@ def check_folder(plan: Plan, out: Path) -> None:
     Raises:
         InputError: saying what the folder holds.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: a file, not a folder. Give another folder with --out.")
+    if os.path.lexists(out) and not out.is_dir():
+        raise InputError(f"{out}: a file or a link that leads nowhere, not a folder. Give another folder with --out.")
     try:
         found = read_manifest(out)
     except DamagedError:

@@ -4,9 +4,9 @@ Written against Ray 2.60 (``ray.job_submission``, https://docs.ray.io/en/latest/
 A job runs in a copy of the folder that is sent with it, in a temporary place of the head node.
 """
 
-import os
 import asyncio
 import logging
+import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
