@@ -61,6 +61,14 @@ def _fields_type(name: str, /, **fields: Any) -> Any:
     return with_config(CONFIG)(TypedDict(name, fields))  # type: ignore[operator]
 
 
+def _list_of(kind: Any) -> Any:
+    return list.__class_getitem__(kind)
+
+
+def _dict_of(kind: Any) -> Any:
+    return dict.__class_getitem__((str, kind))
+
+
 def _columns_type(name: str, columns: Iterable[Column], /, **required: Any) -> Any:
     """A type of dictionaries that may have these columns, each null or of its type, and must have those required."""
     optional = {column.name: NotRequired[TYPES[column.type] | None] for column in columns}
@@ -73,7 +81,12 @@ def _record_type() -> TypeAdapter[Any]:
     stage = _columns_type("Stage", STAGE_COLUMNS, stage=str)
     return TypeAdapter(
         _fields_type(
-            "Record", schema=int, row=row, epochs=list[epoch], stages=NotRequired[list[stage]], sealed=NotRequired[Seal]
+            "Record",
+            schema=int,
+            row=row,
+            epochs=_list_of(epoch),
+            stages=NotRequired[_list_of(stage)],
+            sealed=NotRequired[Seal],
         )
     )
 
@@ -103,16 +116,16 @@ def _manifest_type() -> TypeAdapter[Any]:
     )
     optional = {
         "question": str, "metric": str, "seeds": list[int], "aa": list[int], "imports": list[str], "data": str,
-        "store": str, "n_later": int, "tune": dict[str, Any], "margins": dict[str, float], "tuned": list[cell],
+        "store": str, "n_later": int, "tune": dict[str, Any], "margins": dict[str, float], "tuned": _list_of(cell),
         "resources": _fields_type("Used", cpu=float, gpu=float),
-        "outcomes": dict[str, _fields_type("Rule", then=str)],
+        "outcomes": _dict_of(_fields_type("Rule", then=str)),
     }  # fmt: skip
     return TypeAdapter(
         _fields_type(
             "Manifest",
             name=str,
             factors=list[str],
-            trials=list[PLANNED],  # type: ignore[valid-type]
+            trials=_list_of(PLANNED),
             **{name: NotRequired[kind] for name, kind in optional.items()},
         )
     )
@@ -125,10 +138,10 @@ MANIFEST_FILE = _manifest_type()
 """``sweep.json``: the plan last launched."""
 PLANNED_LINE: TypeAdapter[Any] = TypeAdapter(PLANNED)
 """A line of ``planned.jsonl``."""
-BEFORE_FILE: TypeAdapter[Any] = TypeAdapter(_fields_type("Before", trials=list[PLANNED]))
+BEFORE_FILE: TypeAdapter[Any] = TypeAdapter(_fields_type("Before", trials=_list_of(PLANNED)))
 """``planned-before.json``: what earlier launches have planned on the way."""
 REVEALS_FILE: TypeAdapter[Any] = TypeAdapter(
-    _fields_type("Reveals", reveals=list[_fields_type("Look", time=Moment, trials=list[Id])])
+    _fields_type("Reveals", reveals=_list_of(_fields_type("Look", time=Moment, trials=list[Id])))
 )
 """``reveals.json``: the log of looks at test metrics."""
 STAMPS_FILE: TypeAdapter[Any] = TypeAdapter(
@@ -144,7 +157,7 @@ def _about_type() -> TypeAdapter[Any]:
     }  # fmt: skip
     one = _fields_type("Collected", space=str, **{name: NotRequired[kind] for name, kind in sweep.items()})
     return TypeAdapter(
-        _fields_type("About", sha256=str, schema_version=NotRequired[int], sweeps=NotRequired[list[one]])  # type: ignore[valid-type]
+        _fields_type("About", sha256=str, schema_version=NotRequired[int], sweeps=NotRequired[_list_of(one)])
     )
 
 

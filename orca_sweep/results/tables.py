@@ -99,19 +99,19 @@ def table_digest(table: "pa.Table", text: str = "") -> str:
     import pyarrow.compute as pc
 
     digest = hashlib.sha256(f"{len(table)}:{text}".encode())
-    for field in table.schema:
-        column = table[field.name].combine_chunks()
-        digest.update(f"{field.name}:{field.type}".encode())
+    for name, kind in zip(table.column_names, table.schema.types, strict=True):
+        column = table[name].combine_chunks()
+        digest.update(f"{name}:{kind}".encode())
         digest.update(np.packbits(column.is_null().to_numpy(zero_copy_only=False)).tobytes())
-        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
             texts = pc.fill_null(column, "")
             digest.update(pc.cast(pc.binary_length(texts), pa.int64()).to_numpy(zero_copy_only=False).tobytes())
             digest.update("".join(texts.to_pylist()).encode("utf-8", "surrogatepass"))
-        elif pa.types.is_boolean(field.type):
+        elif pa.types.is_boolean(kind):
             digest.update(pc.fill_null(column, False).to_numpy(zero_copy_only=False).tobytes())
-        elif pa.types.is_timestamp(field.type):
+        elif pa.types.is_timestamp(kind):
             digest.update(pc.fill_null(pc.cast(column, pa.int64()), 0).to_numpy(zero_copy_only=False).tobytes())
-        elif pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
+        elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
             digest.update(pc.fill_null(column, 0).to_numpy(zero_copy_only=False).tobytes())
         else:  # a column of a later version
             digest.update(repr(column.to_pylist()).encode())
