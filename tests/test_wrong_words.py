@@ -1,8 +1,14 @@
 """Words of the command line that name what cannot be: exit code 2, in words, and nothing written."""
 
+import json
+
 import pytest
 from test_damage_matrix import orca, snapshot
 from test_store_results import sweep_folder
+
+from orca_sweep.bodies import find_body
+from orca_sweep.bodies.network import load_pretrained
+from orca_sweep.errors import OrcaSweepError, reason_of
 
 LONG = "a" * 5000
 SPACE = "base: {task: digits, finetune.epochs: 1}\nfactors: {embedder.epochs: [0, 1]}\nseeds: 1\n"
@@ -73,3 +79,32 @@ def test_a_metric_that_no_table_has_is_told(tmp_path, capfd):
     ended = orca("report", sweep_folder(tmp_path / "s"), "-o", tmp_path / "r.html", "--metric", "nonsense")
     assert ended.code == 2
     assert "metric 'nonsense' is no column of the trials table. Take one of: val_metric_best" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "words"),
+    [
+        (
+            "encoder_stride",
+            "x",
+            "is not understood .* Field 'encoder_stride' expected int, got str .* Correct that entry",
+        ),
+        ("layer_norm_eps", None, "is not understood .* Field 'layer_norm_eps' expected float, got NoneType"),
+        ("hidden_act", "nonsense", "'nonsense' is not known to the library that reads it.* Correct config.json"),
+    ],
+)
+def test_what_a_library_says_of_a_body_has_a_place_and_a_remedy(saved_body, entry, value, words):
+    folder = saved_body("vit")
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), entry: value}))
+    with pytest.raises(OrcaSweepError, match=words) as caught:
+        load_pretrained(find_body(str(folder)))
+    assert str(folder) in str(caught.value) and "Error:" not in str(caught.value)
+
+
+def test_a_reason_has_no_names_of_classes():
+    errors = {"a size is 0: integer modulo by zero": lambda: 1 % 0, "'x' is not known to the library": lambda: {}["x"]}
+    for words, cause in errors.items():
+        with pytest.raises((ArithmeticError, LookupError)) as caught:
+            cause()
+        assert reason_of(caught.value).startswith(words)
