@@ -74,7 +74,7 @@ def is_there(name: str) -> bool:
 def absolute_path(name: str) -> str:
     """Returns the one name of a file or folder, counted from the working folder; a name that nothing can have stays."""
     try:
-        return str(Path(name).expanduser().resolve())
+        return os.path.realpath(Path(name).expanduser())
     except (OSError, RuntimeError, ValueError):  # too long; a loop of links, or no such user; a zero byte
         return name
 

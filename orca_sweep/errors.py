@@ -1,6 +1,8 @@
 """The errors a user can meet; none of them carries logic. And what tells one of the system's own."""
 
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -14,6 +16,14 @@ class InputError(OrcaSweepError):
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
         super().__init__("\n".join(self.problems))
+
+
+class DamagedError(InputError):
+    """A file that this program wrote is not what it wrote, or cannot be read."""
+
+    def __init__(self, path: Path, why: str, remedy: str) -> None:
+        self.path, self.why = path, why
+        super().__init__(f"{path}: {why}. {remedy}")
 
 
 class DataError(OrcaSweepError):
@@ -42,6 +52,14 @@ def first_line(error: BaseException) -> str:
     # A first line such as "Validation error for field 'x':" says nothing without the next.
     text = " ".join([lines[0], *(line.strip() for line in lines[1:2] if lines[0].endswith(":"))])
     return f"{type(error).__name__}: {text[:300]}"
+
+
+def reason_of(error: BaseException) -> str:
+    """Returns what a library's error says, without the names of its classes, which mean nothing to who reads it."""
+    text = re.sub(r"\b(\w+\.)*\w*(Error|Exception): ", "", first_line(error))
+    if isinstance(error, LookupError):
+        return f"{text} is not known to the library that reads it"
+    return f"a size is 0: {text}" if isinstance(error, ZeroDivisionError) else text
 
 
 def is_of_users_code(error: BaseException) -> bool:

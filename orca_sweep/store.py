@@ -21,16 +21,20 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
+from typing import Any, NotRequired
 
 import fsspec
 import numpy as np
 import safetensors.numpy
 from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
+from pydantic import ConfigDict, TypeAdapter
+from typing_extensions import TypedDict
 
 from orca_sweep.config import canonical_json
 from orca_sweep.errors import BusyError, InputError, OrcaSweepError, StorageError
+from orca_sweep.record_files import IN_THE_WAY, parse_record, read_regular_file, record_text, unreadable
 from orca_sweep.store_names import (
     ROWS,
     Entry,
@@ -53,6 +57,28 @@ FULL = {
     errno.EFBIG: "no file may become so large here",
 }
 log = logging.getLogger("orca_sweep")
+
+
+class _Row(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="allow", allow_inf_nan=False)  # type: ignore[misc]
+    used: NotRequired[dict[str, str]]
+    config: NotRequired[dict[str, Any]]
+    made: NotRequired[dict[str, str]]
+
+
+class _Kept(TypedDict):
+    name: str
+    row: _Row
+
+
+class _Held(TypedDict):
+    owner: str
+    until: float
+
+
+ROW_FILE: TypeAdapter[Any] = TypeAdapter(_Kept)
+"""What a trial had cost, for plans to come."""
+LEASE_FILE: TypeAdapter[Any] = TypeAdapter(_Held)
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -115,10 +141,16 @@ class Store:
         Args:
             root: a folder or fsspec path.
             patience_s: how long to wait for an artifact that somebody else makes before BusyError; None waits on.
+
+        Raises:
+            OSError: if something else than a folder is in its place.
+            ValueError: if fsspec knows no such file system.
         """
         self.fs, path = fsspec.core.url_to_fs(root)
         self.is_local = isinstance(self.fs, LocalFileSystem)
         self.root = os.path.abspath(path) if self.is_local else path.rstrip("/")
+        if self.is_local:
+            _check_root(Path(self.root))
         self.patience_s = patience_s
         self.used: dict[str, str] = {}
 
@@ -147,6 +179,8 @@ class Store:
         path = self.path(stage, key)
         try:
             artifact = read_tensors(path, self.fs)
+            if (artifact.meta.get("stage"), artifact.meta.get("key")) != (stage, key):
+                raise CorruptFileError(f"{path}: holds another artifact than its name says")
             if self.is_local:
                 with contextlib.suppress(OSError):  # a store that is only readable
                     os.utime(path)
@@ -156,7 +190,7 @@ class Store:
             return None
         except CorruptFileError as error:
             log.warning("%s. It is set aside and will be computed again.", error)
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # a store that is only readable
                 self.fs.mv(path, f"{path}.damaged")
             return None
 
@@ -258,19 +292,46 @@ class Store:
         """Keeps a trial's row, with the artifacts that it used."""
         self.make()
         self.fs.makedirs(f"{self.root}/{ROWS}", exist_ok=True)
-        self.fs.pipe_file(f"{self.root}/{ROWS}/{trial_id}.json", canonical_json(row).encode())
+        self.fs.pipe_file(f"{self.root}/{ROWS}/{trial_id}.json", record_text({"name": trial_id, "row": row}).encode())
 
     def rows(self, most: int) -> list[dict[str, Any]]:
-        """Returns up to ``most`` of the rows kept, the latest where the store tells; what cannot be read is left out."""
+        """Returns up to ``most`` of the rows kept, the latest where the store tells; of damaged ones a warning tells."""
         folder = f"{self.root}/{ROWS}"
         listed = self.fs.ls(folder, detail=True) if self.fs.exists(folder) else []
         latest = sorted(listed, key=lambda item: (time_written(item), item["name"]), reverse=True)[:most]
-        found = []
+        rows, damaged = [], []
         for path in sorted(item["name"] for item in latest):
-            with contextlib.suppress(ValueError, OSError):
-                row = json.loads(self.fs.cat_file(path))
-                found += [row] if isinstance(row, dict) else []
-        return found
+            try:
+                kept = parse_record(self._content(path), ROW_FILE)
+                if not path.endswith(f"/{kept['name']}.json"):
+                    raise ValueError(f"it is the row of {kept['name']}")
+                rows.append(kept["row"])
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError) as error:
+                damaged.append(f"{path}: {error}")
+        if damaged:
+            log.warning(
+                "%s (%d earlier rows are damaged; no cost is told by them. Delete them.)", damaged[0], len(damaged)
+            )
+        return rows
+
+    def _content(self, path: str) -> bytes:
+        """A file's bytes, without waiting for a pipe in its place."""
+        if not self.is_local:
+            return bytes(self.fs.cat_file(path))
+        blob = read_regular_file(Path(path))
+        if blob is None:
+            raise FileNotFoundError(path)
+        return blob
+
+
+def _check_root(root: Path) -> None:
+    """Refuses a file, or a link that leads nowhere, in the place of a store or above it."""
+    if not root.is_dir():
+        there = next(path for path in (root, *root.parents) if os.path.lexists(path))
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "a file is in the place of a folder", str(there))
 
 
 class _Lease:
@@ -319,10 +380,10 @@ class _Lease:
 
     def _read(self) -> dict[str, Any]:
         try:
-            found = json.loads(self.fs.cat_file(self.path))
-        except (FileNotFoundError, ValueError):
+            lease: dict[str, Any] = LEASE_FILE.validate_json(self.fs.cat_file(self.path))
+        except (FileNotFoundError, ValueError):  # what cannot be read holds nothing
             return {}
-        return found if isinstance(found, dict) else {}
+        return lease
 
 
 @contextlib.contextmanager
@@ -392,8 +453,7 @@ def read_tensors(path: str, fs: fsspec.AbstractFileSystem | None = None) -> Arti
         CorruptFileError: if it is not what was written.
     """
     fs = fs or LocalFileSystem()
-    with fs.open(path, "rb") as file:
-        blob = file.read()
+    blob = _read_local(path) if isinstance(fs, LocalFileSystem) else fs.cat_file(path)
     try:
         length = int.from_bytes(blob[:8], "little")
         header = json.loads(blob[8 : 8 + length])["__metadata__"]
@@ -404,6 +464,18 @@ def read_tensors(path: str, fs: fsspec.AbstractFileSystem | None = None) -> Arti
     if state_digest(tensors, meta_text) != written:
         raise CorruptFileError(f"{path}: the checksum is wrong")
     return Artifact(tensors, json.loads(meta_text))
+
+
+def _read_local(path: str) -> bytes:
+    try:
+        blob = read_regular_file(Path(path))
+    except OSError as error:
+        if error.errno not in (*IN_THE_WAY, errno.EACCES, errno.ENOENT):
+            raise
+        raise CorruptFileError(f"{path}: {unreadable(error)}") from None
+    if blob is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    return blob
 
 
 def state_digest(tensors: Tensors, text: str = "") -> str:

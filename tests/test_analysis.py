@@ -3,7 +3,6 @@
 import csv
 import io
 import itertools
-import json
 import math
 import shutil
 import subprocess
@@ -14,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from analysis import figure2_proxies, figure3_otdd_vs_error, figure4_freezing, figure5_pretraining, figures, outputs
+from orca_sweep import results as r
 from orca_sweep.errors import InputError
 from orca_sweep.results import Results
 from orca_sweep.stats import rank_correlation, t_interval
@@ -88,8 +87,7 @@ def written(results, folder):
     folder.mkdir(parents=True)
     about = {"factors": results.factors, "metric": results.metric, "spaces": results.spaces, "tuned": results.tuned}
     for name in ("trials", "epochs"):
-        table = pa.Table.from_pandas(getattr(results, name))
-        pq.write_table(table.replace_schema_metadata({"orca_sweep": json.dumps(about)}), folder / f"{name}.parquet")
+        r.write_table(folder / f"{name}.parquet", pa.Table.from_pandas(getattr(results, name)), about)
     return folder
 
 

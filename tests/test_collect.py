@@ -122,8 +122,7 @@ def test_rows_of_other_versions_are_merged_by_the_names_of_their_columns(tmp_pat
         ("epochs", ["n_steps", "lr_integral"]),
     ):
         table = pq.read_table(tmp_path / "old" / f"{name}.parquet").drop_columns(lacking)
-        table = table.select(table.column_names[::-1]).replace_schema_metadata({"orca_sweep": json.dumps(about)})
-        pq.write_table(table, tmp_path / "old" / f"{name}.parquet")
+        r.write_table(tmp_path / "old" / f"{name}.parquet", table.select(table.column_names[::-1]), about)
     (tmp_path / "old" / "stages.parquet").unlink()
     assert r.read_results(tmp_path / "old").factors == ("embedder.epochs",)
     # A later one: more columns, of which one has types that do not go together.
@@ -134,7 +133,7 @@ def test_rows_of_other_versions_are_merged_by_the_names_of_their_columns(tmp_pat
             "row": {**record["row"], "energy_j": 1.5 * i},
             "epochs": [{**e, "odd": e["epoch"]} for e in record["epochs"]],
         }
-        path.write_text(json.dumps({**record, **more}))
+        r.write_json(path, {**record, **more})
     found = r.collect([tmp_path / "old", newer], tmp_path / "t")
     assert len(found.trials) == 10 and len(found.epochs) == 20
     assert found.trials["energy_j"].notna().sum() == 4 and found.epochs["odd"].notna().sum() == 8
@@ -144,7 +143,7 @@ def test_rows_of_other_versions_are_merged_by_the_names_of_their_columns(tmp_pat
     assert all(field.metadata[b"meaning"] for field in schema)
     for path in (newer / "trials").glob("*/row.json"):
         record = json.loads(path.read_text())
-        path.write_text(json.dumps({**record, "epochs": [{**e, "odd": "text"} for e in record["epochs"][:1]]}))
+        r.write_json(path, {**record, "epochs": [{**e, "odd": "text"} for e in record["epochs"][:1]]})
         break
     again = r.collect([tmp_path / "old", newer], tmp_path / "t")  # old columns of numbers beside new ones of text
     assert "text" in set(again.epochs["odd"].dropna())
@@ -155,7 +154,8 @@ def test_fields_that_came_later_have_their_defaults_in_rows_of_before(tmp_path):
     folder = sweep_folder(tmp_path / "s")
     r.collect([folder], tmp_path / "old")
     table = pq.read_table(tmp_path / "old" / "trials.parquet")
-    pq.write_table(table.drop_columns(list(LATER)), tmp_path / "old" / "trials.parquet")
+    about = json.loads(table.schema.metadata[b"orca_sweep"])
+    r.write_table(tmp_path / "old" / "trials.parquet", table.drop_columns(list(LATER)), about)
     manifest = json.loads((folder / "sweep.json").read_text())
     for trial in manifest["trials"]:
         trial["config"] = {name: value for name, value in trial["config"].items() if name not in LATER}
@@ -193,7 +193,7 @@ def test_a_column_that_only_a_source_of_before_had_goes_with_it(tmp_path):
     for path in (a / "trials").glob("*/row.json"):
         record = json.loads(path.read_text())
         epochs = [{**epoch, "odd": 1} for epoch in record["epochs"]]
-        path.write_text(json.dumps({**record, "row": {**record["row"], "energy_j": 1.5}, "epochs": epochs}))
+        r.write_json(path, {**record, "row": {**record["row"], "energy_j": 1.5}, "epochs": epochs})
     assert "energy_j" in r.collect([a, b], tmp_path / "t").trials
     r.collect([b], tmp_path / "t")
     r.collect([b], tmp_path / "fresh")
@@ -204,8 +204,7 @@ def test_a_newer_schema_is_refused_and_every_wrong_source_is_named(tmp_path):
     folder = sweep_folder(tmp_path / "s")
     r.collect([folder], tmp_path / "t")
     table = pq.read_table(tmp_path / "t" / "trials.parquet")
-    newer = json.dumps({"schema_version": r.TABLE_SCHEMA + 1})
-    pq.write_table(table.replace_schema_metadata({"orca_sweep": newer}), tmp_path / "t" / "trials.parquet")
+    r.write_table(tmp_path / "t" / "trials.parquet", table, {"schema_version": r.TABLE_SCHEMA + 1})
     with pytest.raises(InputError) as caught:
         r.collect([tmp_path / "t", tmp_path / "nowhere", folder], tmp_path / "out")
     assert [str(tmp_path / "t" / "trials.parquet") in p and "Upgrade" in p for p in caught.value.problems] == [

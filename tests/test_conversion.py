@@ -4,6 +4,7 @@ import gzip
 import multiprocessing
 import os
 import pickle
+import shutil
 import time
 import tracemalloc
 import zipfile
@@ -402,3 +403,42 @@ def test_a_large_task_is_converted_and_read_in_blocks(tmp_path):
     tracemalloc.stop()
     assert size > 120e6
     assert peak < 5 * readers.BLOCK_BYTES, peak
+
+
+def test_a_conversion_that_will_not_fit_ends_at_its_first_report(tmp_path, monkeypatch):
+    """A small disk stands in: one with room for a half of what will be written."""
+    done = []
+
+    def run(root, writer):
+        for i in range(100):
+            writer.append("x", np.zeros((1, 1000)))
+            done.append(i)
+            writer.report(i + 1, 100)
+
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(d.conversion.shutil, "disk_usage", lambda _: usage._replace(free=400_000))
+    with pytest.raises(
+        DataError, match=r"will write about 0.000745 GiB, of which 0.000738 GiB are left; 0.000373 GiB are free"
+    ):
+        d.converted(d.Conversion("big", run), tmp_path, [])
+    assert done == [0]
+    assert not list((tmp_path / "converted").glob("*big*/*"))
+    monkeypatch.setattr(d.conversion.shutil, "disk_usage", lambda _: usage._replace(free=900_000))
+    assert d.converted(d.Conversion("big", run), tmp_path, [])["x"].shape == (100, 1000)
+
+
+def test_arrays_that_are_not_what_was_converted_are_not_used(tmp_path, caplog):
+    (tmp_path / "a").write_bytes(b"1")
+    conversion = d.Conversion("c", lambda root, writer: writer.append("x", np.arange(1000)))
+    made = d.converted(conversion, tmp_path, [d.File("a")])
+    path = made.folder / "x.npy"
+    blob = path.read_bytes()
+    path.write_bytes(blob)  # copied, say: another time, the same content
+    assert d.converted(conversion, tmp_path, [d.File("a")]).folder == made.folder
+    path.write_bytes(blob[:-1] + b"\1")
+    with pytest.raises(DataError, match=r"x.npy: not what was converted .* Delete .*: the files are converted anew"):
+        d.converted(conversion, tmp_path, [d.File("a")])
+    path.write_bytes(blob[:-1])
+    again = d.converted(conversion, tmp_path, [d.File("a")])
+    assert again.folder != made.folder and again["x"].tolist() == list(range(1000))
+    assert "x.npy: not the 8128 bytes that were written. The files are converted anew." in caplog.text

@@ -70,8 +70,17 @@ def test_a_reveal_of_nothing_is_not_logged_and_a_damaged_log_is_told(tmp_path):
     folder = sealed_sweep(tmp_path / "s", statuses=["failed", None, "failed", "failed", "failed", "failed"])
     assert r.reveal(folder).trials == ()
     assert r.reveals(folder) == () and not (folder / "reveals.json").exists()
-    for text in ("{", "[1]", '[{"time": "x"}]'):
-        (folder / "reveals.json").write_text(text)
+    for damage in (
+        "{",
+        "[1]",
+        {"reveals": [{"time": "x"}]},
+        {"reveals": {}},
+        {"reveals": [{"time": r.now(), "trials": 3}]},
+    ):
+        if isinstance(damage, str):
+            (folder / "reveals.json").write_text(damage)
+        else:
+            r.write_json(folder / "reveals.json", damage)
         with pytest.raises(InputError, match=r"reveals.json: damaged"):
             r.collect([folder], tmp_path / "t")
 
@@ -127,25 +136,24 @@ def test_trials_that_began_after_a_look_are_marked(tmp_path):
 @pytest.mark.parametrize(
     "text", ["@@", base64.b64encode(b"no zlib").decode(), base64.b64encode(zlib.compress(b"[")).decode()]
 )
-def test_a_damaged_seal_is_told_with_the_trial(tmp_path, text):
+def test_one_damaged_seal_is_told_and_stops_nothing_for_the_others(tmp_path, text):
     folder = sealed_sweep(tmp_path / "s")
-    trial_id = r.reveal(folder).trials[0]
-    path = folder / "trials" / trial_id / "row.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "sealed": text}))
-    with pytest.raises(InputError, match=f"trial {trial_id}: its sealed test metrics are damaged"):
-        r.collect([folder], tmp_path / "t")
-
-
-def test_records_of_before_there_were_seals_are_open(tmp_path):
-    folder = sealed_sweep(tmp_path / "s")
-    for path in (folder / "trials").glob("*/row.json"):
-        record = json.loads(path.read_text())
-        old = {"row": {**record["row"], **r.unsealed(record)}, "epochs": record["epochs"]}
-        path.write_text(json.dumps(old))
+    before = r.collect([folder], tmp_path / "t").trials
+    bad = before["trial_id"][2]
+    record = r.read_record(folder, bad)
+    r.write_json(folder / "trials" / bad / "row.json", {**record, "sealed": text})
+    shown = r.reveal(folder)
+    assert len(shown.trials) == 5 and bad not in shown.trials
+    assert f"{bad}/row.json: damaged: its content is wrong: sealed: " in shown.damaged[0]
+    assert shown.damaged[0].endswith("The next launch runs the trial again; until then it counts as lost.")
     found = r.collect([folder], tmp_path / "t")
-    assert (found.metric, found.n_sealed) == ("test_metric_best", 0)
-    assert found.trials["test_metric_best"].notna().all() and found.trials["revealed_at"].isna().all()
-    assert len(found.stages) == 0
+    assert found.notes == shown.damaged and found.n_sealed == 0
+    rows = found.trials.set_index("trial_id")
+    assert rows.loc[bad, "status"] == "lost" and rows.loc[bad, "error"] == shown.damaged[0]
+    assert rows.drop(bad)["test_metric_best"].tolist() == [0.5, 0.6, 0.5, 0.6, 0.7]
+    assert r.sweep_status(folder).statuses == {"ok": 5, "lost": 1}
+    # Only a reveal that shows something is logged.
+    assert r.reveal(folder).trials == () and len(r.reveals(folder)) == 1
 
 
 def test_reveal_on_the_command_line(tmp_path):

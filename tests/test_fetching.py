@@ -1,5 +1,6 @@
 """Getting files from a mirror: a folder, and a real HTTP server that can break off, lie and change its mind."""
 
+import gzip
 import hashlib
 import http.server
 import io
@@ -33,6 +34,8 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             body, kind = server.pages[self.path]
             self.send_response(200)
             self.send_header("Content-Type", kind)
+            if body.startswith(b"\x1f\x8b"):
+                self.send_header("Content-Encoding", "gzip")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -334,11 +337,26 @@ def command(monkeypatch, *words):
     return 0
 
 
-def test_a_local_copy_of_hashes_that_is_damaged_is_made_anew(server, root):
-    (root / "hashes.json").write_text("{")
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"a": 1}', '{"a": "sha256:no hex"}'])
+def test_recorded_hashes_that_are_damaged_are_told_and_kept(server, root, damage):
+    (root / "hashes.json").write_text(damage)
     (server.folder / "a.bin").write_bytes(CONTENT)
-    fetch([File("a.bin", url=f"{server.url}/a.bin")], root)
-    assert list(json.loads((root / "hashes.json").read_text())) == ["a.bin"]
+    with pytest.raises(DataError, match=r"hashes.json: damaged \(.*Correct it, or move it away"):
+        fetch([File("a.bin", url=f"{server.url}/a.bin")], root)
+    assert (root / "hashes.json").read_text() == damage
+    assert left(root) == ["hashes.json"]
+
+
+def test_a_compressed_answer_is_unpacked_up_to_a_limit(server, root):
+    server.pages["/a.bin"] = gzip.compress(CONTENT), "application/octet-stream"
+    server.pages["/b.bin"] = gzip.compress(bytes(2**25)), "application/octet-stream"
+    assert fetch([File("a.bin", url=f"{server.url}/a.bin")], root)[0].how.startswith("fetched")
+    assert (root / "a.bin").read_bytes() == CONTENT
+    with pytest.raises(
+        DataError, match=r"b.bin: the server sends it compressed, and it unpacks to more than [\d,]+ bytes"
+    ):
+        fetch([File("b.bin", url=f"{server.url}/b.bin")], root)
+    assert left(root) == ["a.bin", "hashes.json"]
 
 
 @pytest.mark.network

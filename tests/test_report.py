@@ -611,7 +611,7 @@ def test_tables_collected_before_a_column_came_are_collected_anew(tmp_path):
     stamps = tmp_path / "tables" / ".collected.json"
     left = json.loads(stamps.read_text())
     left["by"][-1] = "other columns"
-    stamps.write_text(json.dumps(left))
+    r.write_json(stamps, left)
     path = tmp_path / "tables" / "trials.parquet"
     before = path.stat().st_mtime_ns
     assert r.collect([tmp_path], tmp_path / "tables").trials["traceback"][1] == TRACEBACK

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -328,12 +329,15 @@ def test_reading_says_what_is_wrong(tmp_path):
     with pytest.raises(InputError, match="no sweep here"):
         r.collect([tmp_path], tmp_path / "t")
     (tmp_path / "sweep.json").write_text("{")
-    with pytest.raises(InputError, match="not JSON"):
+    with pytest.raises(InputError, match="sweep.json: damaged: no record that this program wrote"):
         r.read_manifest(tmp_path)
     (tmp_path / "sweep.json").write_text("{}")
-    with pytest.raises(InputError, match="not written by orca-sweep"):
+    with pytest.raises(InputError, match="sweep.json: damaged"):
         r.read_manifest(tmp_path)
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "trials.parquet")
+    with pytest.raises(InputError, match=r"trials.parquet: not what 'orca-sweep collect' has written \(no checksum\)"):
+        r.read_results(tmp_path)
+    r.write_table(tmp_path / "trials.parquet", pa.table({"a": [1]}), {})
     with pytest.raises(InputError, match="no column trial_id, cell_id, seed, status"):
         r.read_results(tmp_path)
 

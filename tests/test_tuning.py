@@ -229,7 +229,7 @@ def test_nothing_of_a_tuned_sweep_runs_twice_and_what_is_lost_runs_again(tuned, 
     gone = before[before.role == "replicate"].iloc[0]
     (out / "trials" / gone.trial_id / "row.json").unlink()
     with (out / "planned.jsonl").open("a") as file:
-        file.write('{"trial_id": "half')
+        file.write('{"sha256":"half')
     assert "11 trials: 10 ok, 1 unfinished" in orca("status", out).stdout
     assert "1 of 11 trials run now" in orca("resume", out, check=0, head=head).stdout
     after = read_results(out / "tables").trials.set_index("trial_id")

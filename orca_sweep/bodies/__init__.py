@@ -1,5 +1,6 @@
 """Bodies: the pre-trained networks that are kept. Records only; needs neither torch nor transformers."""
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -297,7 +298,7 @@ def _folder_body(name: str, folder: Path) -> Body:
     weights = find_weights(folder)
     if weights is None:
         raise InputError("the folder has no model.safetensors. Save the weights there as safetensors.")
-    where = str(folder.resolve())
+    where = os.path.realpath(folder)
     is_pickle = weights not in (SAFE, SAFE_INDEX)
     return Body(
         name=name,

@@ -27,7 +27,7 @@ from orca_sweep.bodies.checkpoints import (
 )
 from orca_sweep.bodies.configs import fill_config, find_config_problems, read_config
 from orca_sweep.bodies.shapes import expected_shapes, is_needed, publish_name
-from orca_sweep.errors import DataError, InputError, first_line, out_of_memory
+from orca_sweep.errors import DataError, InputError, first_line, out_of_memory, reason_of
 
 CONFIG = "config.json"
 DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
@@ -119,7 +119,10 @@ def _build_config(name: str, family: str, raw: Mapping[str, Any]) -> Any:
     try:
         config = CONFIG_MAPPING[family].from_dict({**raw, "model_type": family})
     except Exception as error:  # its checks of types raise classes of their own
-        raise InputError(f"body.name {name!r}: its config.json is not understood ({first_line(error)}).") from None
+        raise InputError(
+            f"body.name {name!r}: its config.json is not understood ({reason_of(error)}). Correct that entry, or get the"
+            " folder again."
+        ) from None
     _set_outputs(config)
     if hasattr(config, "image_size"):
         sides = fill_config(family, raw)
@@ -190,7 +193,10 @@ def _load_folder(folder: Path, raw: Mapping[str, Any], config: Any, allow_pickle
     except Exception as error:  # whatever the readers of weights raise on damaged files
         if out_of_memory(error):
             raise
-        raise DataError(f"{where}: cannot be loaded ({first_line(error)}). Save or get the weights again.") from None
+        raise DataError(
+            f"{where}: cannot be loaded ({reason_of(error)}). Correct config.json if it names an entry of it; else save or"
+            " get the weights again."
+        ) from None
     _refuse_report(where, family, raw, report)
     model.float()
     _own_memory(model)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from orca_sweep.bodies import DECODERS, DIMS, Body, model_location
 from orca_sweep.bodies.loading import check_family, load_model, read_body_config
 from orca_sweep.bodies.tokenizers import load_tokenizer
-from orca_sweep.errors import InputError, first_line
+from orca_sweep.errors import InputError, reason_of
 from orca_sweep.store import state_digest
 from orca_sweep.streams import torch_stream
 
@@ -314,7 +314,8 @@ def base_model(config: Any) -> Any:
         return AutoModel.from_config(config, **_options(config.model_type))
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"body.name: transformers cannot build a {config.model_type} body from its config.json ({first_line(error)})."
+            f"body.name: transformers cannot build a {config.model_type} body from its config.json ({reason_of(error)})."
+            " Correct that entry, or get the folder again."
         ) from None
 
 

@@ -1,5 +1,6 @@
 """The command line: parse, print, exit codes. Heavy imports stay inside the commands that need them."""
 
+import errno
 import json
 import os
 import shlex
@@ -18,9 +19,11 @@ from orca_sweep.cli import store as store_commands
 from orca_sweep.cli.progress import Progress
 from orca_sweep.cli.reporting import report
 from orca_sweep.cli.terminal import open_console
+from orca_sweep.cli.words import real_path, refuse_zero_bytes
 from orca_sweep.errors import InputError, OrcaSweepError, StorageError
 from orca_sweep.modes import describe_mode
 from orca_sweep.space import Plan
+from orca_sweep.store import FULL
 from orca_sweep.visible import escaping_output
 
 app = typer.Typer(
@@ -68,12 +71,22 @@ def _main() -> None:
     if debug:
         sys.argv.remove("--debug")
     try:
+        refuse_zero_bytes(sys.argv[1:])
         app()
     except OrcaSweepError as error:
         if debug:
             raise
         print(str(error), file=sys.stderr)
         sys.exit(1 if isinstance(error, StorageError) else 2)
+    except OSError as error:  # of a path that somebody gave: too long, a link that leads nowhere, no right to
+        if debug or error.filename is None:
+            raise
+        why = "a name is too long" if error.errno == errno.ENAMETOOLONG else error.strerror or str(error)
+        print(
+            f"{error.filename!r}: {FULL.get(error.errno or 0, why)}. Correct the path, or make it usable.",
+            file=sys.stderr,
+        )
+        sys.exit(1 if error.errno in FULL else 2)
     except SystemExit as end:
         if debug or end.code != INTERRUPTED:
             raise
@@ -154,8 +167,8 @@ def launch(
 ) -> None:
     """Runs what is missing of a space on Ray Tune, then writes tables and figures and prints the result."""
     made = plans.make_plan(space, rehash)
-    folder = (out or Path("results") / made.space.name).resolve()
-    _run(made, folder, address, data.resolve(), plans.store_root(store or str(folder / "store")), dashboard_host)
+    folder = real_path(out or Path("results") / made.space.name)
+    _run(made, folder, address, real_path(data), plans.store_root(store or str(folder / "store")), dashboard_host)
 
 
 @app.command()
@@ -169,7 +182,7 @@ def resume(
     from orca_sweep.space import planned_before
     from orca_sweep.trial import check_contents, load_imports
 
-    folder, manifest = sweep.resolve(), manifest_of(sweep)
+    folder, manifest = real_path(sweep), manifest_of(sweep)
     made = planned_before(manifest, folder / "sweep.json")
     load_imports(made.space.imports)
     check_contents(made)
@@ -178,7 +191,9 @@ def resume(
 
 def _run(made: Plan, folder: Path, address: str | None, data_root: Path, store: str, dashboard_host: str) -> None:
     console = open_console()
-    where = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address is not None and not address.strip():
+        raise InputError(f"--address {address!r}: empty. Give HOST:PORT of a cluster's head, or leave it out.")
+    where = address or os.environ.get("RAY_ADDRESS", "").strip() or "local"
     if where != "local":
         if dashboard_host not in (LOOPBACK, "none"):
             raise InputError(f"--dashboard-host {dashboard_host}: {where} is a cluster that runs; it has its own.")
@@ -233,7 +248,7 @@ def pretrain(
     seed: Annotated[int, typer.Option(help="seed of initialisation and order")] = 0,
     steps: Annotated[int | None, typer.Option(help="optimizer steps; default: the body's recipe")] = None,
     store: Annotated[str, typer.Option(help="where the artifact goes; give launch the same")] = "store",
-    threads: Annotated[int, typer.Option(help="torch threads, as the trials' resources.cpu")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="torch threads, as the trials' resources.cpu")] = 1,
     gpu: Annotated[bool, typer.Option(help="train on a GPU, as trials with resources.gpu do")] = False,
     imports: Annotated[list[str] | None, typer.Option(help="your modules or files with bodies and corpora")] = None,
 ) -> None:
@@ -260,8 +275,9 @@ def pretrain(
     from orca_sweep.trial import keep_pretraining
 
     torch.set_num_threads(threads)
-    opened = Store(plans.store_root(store))
-    opened.check()
+    with store_commands.told(f"--store {store}"):
+        opened = Store(plans.store_root(store))
+        opened.check()
     place = Place(opened, "cuda" if gpu else "cpu", threads)
     total = steps or record.pretrain.steps
     loaded, seconds, reused = pretrain_body(

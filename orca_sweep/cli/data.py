@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from orca_sweep.cli.terminal import open_console
+from orca_sweep.cli.words import real_path
 from orca_sweep.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def load_named(imports: list[str] | None) -> None:
     """Imports what ``--imports`` names; files count from the working folder."""
     from orca_sweep.trial import load_imports
 
-    load_imports([str(Path(name).resolve()) if name.endswith(".py") else name for name in imports or ()])
+    load_imports([str(real_path(name)) if name.endswith(".py") else name for name in imports or ()])
 
 
 def _find(name: str, imports: list[str] | None = None) -> "Task":
@@ -42,7 +43,7 @@ def list_(data: Root = HERE) -> None:
     """Lists the tasks that need files: how many are here, whether they are converted, how to get them."""
     from orca_sweep.tasks import TASKS
 
-    root = data.resolve()
+    root = real_path(data)
     print(f"tasks with files below {root}:")
     for task in (TASKS.get(name) for name in TASKS.names()):
         if task.files:
@@ -65,7 +66,7 @@ def check(name: TaskName, data: Root = HERE, imports: Imports = None) -> None:
     from orca_sweep.data import missing_packages
     from orca_sweep.tasks import missing_files
 
-    task, root = _find(name, imports), data.resolve()
+    task, root = _find(name, imports), real_path(data)
     packages = missing_packages(f"task {task.name!r}", task.packages, task.extra)
     console = open_console()
     console.print(f"{task.name}: {task.meaning}\nsource: {task.source}; licence: {task.licence}", soft_wrap=True)
@@ -125,13 +126,17 @@ def fetch(
     from orca_sweep.data.fetching import fetch as get
     from orca_sweep.tasks.tabular import PREFIX, fetch_openml
 
-    task, root = _find(name, imports), data.resolve()
+    task, root = _find(name, imports), real_path(data)
     by_openml = name.startswith(PREFIX) and base_url is None
     lacking = missing_packages(f"data fetch {name}", ("openml",) if by_openml else ("pooch",),
                                "openml" if by_openml else "benchmarks")  # fmt: skip
     if lacking:
         raise InputError(lacking)
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = "a file is in the way" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+        raise InputError(f"--data {root}: {why}, so no folder can be made there. Give another folder.") from None
     if by_openml:
         path, how = fetch_openml(name, root)
         print(f"{path}: {how}")
@@ -151,7 +156,7 @@ def convert(name: TaskName, data: Root = HERE, imports: Imports = None) -> None:
     """Converts a task's files once to arrays that all trials on this node map into memory."""
     from orca_sweep.tasks import unavailable
 
-    task, root = _find(name, imports), data.resolve()
+    task, root = _find(name, imports), real_path(data)
     if task.convert is None:
         print(f"{task.name} needs no conversion.")
         return

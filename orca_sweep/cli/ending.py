@@ -22,7 +22,7 @@ def finish(folder: Path, console: Console) -> None:
     results = collect([folder], tables)
     drawn = _figures(results, tables, folder / "figures", console)
     _print_summary(results, console)
-    for note in _custody(results, folder):
+    for note in (*results.notes, *_custody(results, folder)):
         console.print(note, soft_wrap=True)
     names = "  ".join(short(tables / f"{name}.parquet") for name in ("trials", "epochs", "stages"))
     console.print(f"tables  {names}", soft_wrap=True)

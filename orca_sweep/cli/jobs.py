@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orca_sweep.cli.plans import make_plan
+from orca_sweep.cli.words import real_path
 from orca_sweep.errors import InputError
 
 if TYPE_CHECKING:
@@ -141,8 +142,8 @@ def _planned(
     """The plan, made as the job will make it: in the folder that is sent. Every mistake is told at once."""
     from orca_sweep.sweep.jobs import Submission, missing_uploads
 
-    path = space.resolve()
-    folder = (working_dir or path.parent).resolve()
+    path = real_path(space)
+    folder = real_path(working_dir or path.parent)
     problems = _misplaced(out, data, store)
     notes: list[str] = []
     if not folder.is_dir():

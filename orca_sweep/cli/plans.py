@@ -13,7 +13,7 @@ from rich.table import Table
 
 from orca_sweep.cli import store as store_commands
 from orca_sweep.cli.terminal import open_console
-from orca_sweep.cli.words import level_text
+from orca_sweep.cli.words import level_text, real_path
 from orca_sweep.designs import RESOLUTIONS
 from orca_sweep.errors import InputError
 from orca_sweep.naming import label_of
@@ -49,8 +49,8 @@ def plan(
             print(_lines({"cells": 0, "trials": [], "problems": list(error.problems)}))
             raise typer.Exit(2) from None
         raise
-    folder = (out or Path("results") / made.space.name).resolve()
-    found = _forecast(made, folder, store_root(store or str(folder / "store")), data.resolve(), probe)
+    folder = real_path(out or Path("results") / made.space.name)
+    found = _forecast(made, folder, store_root(store or str(folder / "store")), real_path(data), probe)
     notes = _notes(made, data, folder)
     if as_json:
         print(_lines(_plan_json(made, found, notes)))
@@ -83,7 +83,7 @@ def make_plan(path: Path, rehash: bool = False) -> Plan:
 
 def store_root(store: str) -> str:
     """Returns a store's place: a URL as it is, a folder counted from here."""
-    return store if "://" in store else str(Path(store).resolve())
+    return store if "://" in store else str(real_path(store))
 
 
 def _forecast(made: Plan, folder: Path, store: str, data_root: Path, probe: bool) -> "Forecast":
@@ -115,7 +115,7 @@ def _notes(made: Plan, data: Path, folder: Path) -> list[str]:
     from orca_sweep.space.confounds import confounds
     from orca_sweep.trial import describe_inputs, describe_proxies, unavailable_loggers, unavailable_parts
 
-    lacks = unavailable_parts(made.cells, data.resolve())
+    lacks = unavailable_parts(made.cells, real_path(data))
     lacks += unavailable_loggers(logger.name for logger in made.space.loggers)
     notes = [f"Not here: {text}" for text in lacks] + describe_proxies(made.cells, made.names)
     notes += describe_inputs(made.cells)

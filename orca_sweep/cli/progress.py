@@ -43,7 +43,7 @@ class Progress:
         """Takes an event of the sweep."""
         told = {
             "start": self._started, "run": self._runs, "epoch": self._epoch, "wait": self._waits, "end": self._ended,
-            "planned": self._planned,
+            "planned": self._planned, "damaged": self._damaged,
         }  # fmt: skip
         told[event](what)
 
@@ -52,6 +52,10 @@ class Progress:
         where = f"; Ray dashboard: http://{what['dashboard']}" if what["dashboard"] else ""
         later = f", up to {self.n_later} more to be planned from their results" if self.n_later else ""
         self.console.print(f"{self.n_todo} trials to run, {self.n_before} done before{later}{where}", soft_wrap=True)
+
+    def _damaged(self, what: Mapping[str, Any]) -> None:
+        for problem in what["problems"]:
+            self.console.print(problem, markup=False, soft_wrap=True)
 
     def _planned(self, what: Mapping[str, Any]) -> None:
         if self.n_later:  # told beforehand, as what may come

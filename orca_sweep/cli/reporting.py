@@ -1,8 +1,12 @@
 """``orca-sweep report``: one page of a sweep, made by a script of ``analysis`` in a process of its own."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -29,30 +33,38 @@ def report(
     made_at: Annotated[str, typer.Option(help="when it is made; default: when the last trial ended")] = "",
 ) -> None:
     """Makes one HTML page of a sweep, also while it runs: what is there, verdicts, figures, every trial, methods."""
-    tables, results = _tables(folder)
     target = out or folder / "report.html"
     if target.is_dir():
         raise InputError(f"--out {target}: is a folder. Name the HTML file.")
     more = [*_given("--base", base), *_given("--margin", margin), *_given("--metric", [metric] if metric else None)]
     more += ["--complete-pairs"] if complete_pairs else []
     more += ["--made-at", made_at] if made_at else []
-    # In a process of its own, for the package itself never imports matplotlib.
-    script = [sys.executable, str(shipped("analysis") / "report"), "--tables", str(tables), "--out", str(target)]
-    code = subprocess.run([*script, *more, "--figures", *figures_for(results)], check=False).returncode
+    with _tables(folder, is_only_read=out is not None) as (tables, results):
+        for note in results.notes:
+            print(note, flush=True)
+        # In a process of its own, for the package itself never imports matplotlib.
+        script = [sys.executable, str(shipped("analysis") / "report"), "--tables", str(tables), "--out", str(target)]
+        code = subprocess.run([*script, *more, "--figures", *figures_for(results)], check=False).returncode
     raise typer.Exit(code if code in (0, 1, 2) else 1)
 
 
-def _tables(folder: Path) -> tuple[Path, Results]:
-    """The folder's tables; a sweep's are made anew."""
-    if (folder / "sweep.json").is_file():
+@contextmanager
+def _tables(folder: Path, is_only_read: bool) -> Iterator[tuple[Path, Results]]:
+    """The folder's tables; a sweep's are made anew, elsewhere if nothing may be written into it."""
+    if os.path.lexists(folder / "sweep.json"):
         tables = folder / "tables"
-        return tables, collect([folder], tables)
-    if (folder / "trials.parquet").is_file():
-        return folder, read_results(folder)
-    raise InputError(
-        f"{folder}: neither a sweep (no sweep.json) nor tables (no trials.parquet). Name a folder that 'orca-sweep launch'"
-        " or 'orca-sweep collect' wrote."
-    )
+        if is_only_read:
+            with TemporaryDirectory(prefix="orca-sweep-report-") as name:
+                yield Path(name), collect([folder], Path(name), earlier=tables)
+        else:
+            yield tables, collect([folder], tables)
+    elif os.path.lexists(folder / "trials.parquet"):
+        yield folder, read_results(folder)
+    else:
+        raise InputError(
+            f"{folder}: neither a sweep (no sweep.json) nor tables (no trials.parquet). Name a folder that 'orca-sweep"
+            " launch' or 'orca-sweep collect' wrote."
+        )
 
 
 def _given(option: str, values: list[str] | None) -> list[str]:

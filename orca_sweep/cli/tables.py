@@ -45,6 +45,8 @@ def collect(
         raise InputError("collect: several sweep folders need a place for the merged tables. Give one with -o.")
     target = out or sweeps[0] / "tables"
     results = merge(sweeps, target)
+    for note in results.notes:
+        print(note)
     counts = ", ".join(f"{n} {status}" for status, n in results.trials["status"].value_counts().items())
     print(f"{target / 'trials.parquet'}: {len(results.trials)} trials ({counts})")
     print(f"{target / 'epochs.parquet'}: {len(results.epochs)} epochs")

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orca_sweep.cli import ending, plans
+from orca_sweep.cli import store as store_commands
 from orca_sweep.cli.terminal import open_console
+from orca_sweep.cli.words import real_path
 from orca_sweep.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,12 +32,14 @@ def reveal(sweep: Annotated[Path, typer.Argument(help="a sweep folder", show_def
     from orca_sweep.results import reveal as show
     from orca_sweep.results import reveals, sweep_status
 
-    folder = sweep.resolve()
+    folder = real_path(sweep)
     found, log = show(folder), reveals(folder)
     console = open_console()
     ending.finish(folder, console)
     if not found.trials:
         before = f"all that there are were revealed on {log[-1].time}" if log else "no trial has any yet"
+        if found.damaged:
+            raise InputError(list(found.damaged))
         console.print(f"nothing to reveal: {before}", soft_wrap=True)
         return
     console.print(
@@ -77,10 +81,11 @@ def replay(
 
     print(f"replaying {recorded.trial_id} of {place}: seed {recorded.config.get('seed')}, recorded as", end=" ")
     print(f"{recorded.row.get('status')} in {recorded.row.get('wall_time_s') or 0:.0f} s", flush=True)
-    opened = None if store is None else Store(plans.store_root(store))
-    if opened is not None:
-        opened.check()
-    found = run(recorded, root.resolve(), imports or manifest.get("imports", ()), opened)
+    with store_commands.told(f"--store {store}"):
+        opened = None if store is None else Store(plans.store_root(store))
+        if opened is not None:
+            opened.check()
+    found = run(recorded, real_path(root), imports or manifest.get("imports", ()), opened)
     for line in _told(found, tolerance):
         print(line)
     raise typer.Exit(0 if found.came_back(tolerance) else 1)

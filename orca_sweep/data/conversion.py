@@ -6,7 +6,7 @@ converting at once; opening it copies nothing, as a memory map shares the system
 """
 
 import hashlib
-import json
+import logging
 import os
 import re
 import shutil
@@ -19,14 +19,32 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from orca_sweep.data.readers import read_npy
 from orca_sweep.data.samples import check_finite
-from orca_sweep.errors import DataError
+from orca_sweep.errors import DamagedError, DataError
+from orca_sweep.record_files import read_record_file, record_text
 
-CONVERSION_SCHEMA = 1
+CONVERSION_SCHEMA = 2
 """Raise it whenever the code of a conversion changes what it writes."""
 ABOUT = "about.json"
+log = logging.getLogger("orca_sweep")
+
+
+class _Said(TypedDict):
+    schema: int
+    made: float
+    sources: dict[str, list[int]]
+    """Size and time of change of each original file."""
+    arrays: dict[str, str]
+    """The hash of each array's content."""
+    written: dict[str, tuple[int, int]]
+    """Size and time of change of each array's file."""
+
+
+ABOUT_FILE: TypeAdapter[Any] = TypeAdapter(_Said)
 Report = Callable[[int, int], None]
 """(done, total): how far a conversion is."""
 
@@ -63,8 +81,24 @@ class Writer:
     """Appends blocks of rows to named arrays in a folder."""
 
     def __init__(self, folder: Path, report: Report) -> None:
-        self.folder, self.report = folder, report
+        self.folder, self._show = folder, report
         self.arrays: dict[str, _Growing] = {}
+
+    def report(self, done: int, total: int) -> None:
+        """Says how far the conversion is, and compares what it will still write with what is free.
+
+        Raises:
+            DataError: if there is too little room for the rest.
+        """
+        self._show(done, total)
+        written = sum(array.n_bytes for array in self.arrays.values())
+        rest, free = written * (total - done) // max(1, done), shutil.disk_usage(self.folder).free
+        if rest > free:
+            raise DataError(
+                f"{self.folder.parent}: the conversion will write about {(written + rest) / 2**30:.3g} GiB, of which"
+                f" {rest / 2**30:.3g} GiB are left; {free / 2**30:.3g} GiB are free. Make room, or convert elsewhere and copy"
+                " the folder here."
+            )
 
     def append(self, name: str, block: np.ndarray, where: object = "", allow_nan: bool = False) -> None:
         """Appends rows to the array of that name; the first block fixes its type and the shape of a row.
@@ -86,7 +120,7 @@ class _Growing:
     """A .npy file whose number of rows is known at the end only."""
 
     def __init__(self, path: Path, dtype: np.dtype, row: tuple[int, ...]) -> None:
-        self.dtype, self.row, self.n = dtype, row, 0
+        self.dtype, self.row, self.n, self.n_bytes = dtype, row, 0, 0
         self.file = path.open("w+b")
         self.start = self._write_header()
         self.digest = hashlib.sha256(f"{dtype.str}{row}".encode())
@@ -107,6 +141,7 @@ class _Growing:
         # A view of the bytes: a large block is not copied for it.
         data = memoryview(np.ascontiguousarray(block).reshape(-1).view(np.uint8))  # type: ignore[arg-type]
         self.file.write(data)
+        self.n_bytes += len(data)
         self.digest.update(data)
         self.n += len(block)
 
@@ -175,7 +210,9 @@ def converted(
     if about is None:
         raise DataError(f"{folder}: was removed while it was opened. Run it again.")
     digests: dict[str, str] = about["arrays"]
-    return Converted(folder, digests, {name: read_npy(folder / f"{name}.npy") for name in digests})
+    arrays = {name: read_npy(folder / f"{name}.npy") for name in digests}
+    _check_content(folder, about, arrays)
+    return Converted(folder, digests, arrays)
 
 
 def _convert(conversion: Conversion, root: Path, files: tuple[File, ...], place: Path, report: Report) -> Path:
@@ -188,7 +225,9 @@ def _convert(conversion: Conversion, root: Path, files: tuple[File, ...], place:
         before, writer = _sources(root, files), Writer(temporary, report)
         conversion.run(root, writer)
         about = {"schema": CONVERSION_SCHEMA, "made": time.time(), "sources": before, "arrays": writer.close()}
-        (temporary / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
+        states = {name: (temporary / f"{name}.npy").stat() for name in writer.arrays}
+        about["written"] = {name: [state.st_size, state.st_mtime_ns] for name, state in states.items()}
+        (temporary / ABOUT).write_text(record_text(about), encoding="utf-8")
         place.mkdir(exist_ok=True)
         folder = place / uuid.uuid4().hex[:12]
         os.replace(temporary, folder)
@@ -198,12 +237,37 @@ def _convert(conversion: Conversion, root: Path, files: tuple[File, ...], place:
 
 
 def _about(folder: Path) -> dict[str, Any] | None:
+    """What a folder of arrays says of itself; None, with a warning, if that or an array's size is not what was written."""
+    path = folder / ABOUT
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        about = read_record_file(path, ABOUT_FILE, "The files are converted anew.")
+        for name, (size, _) in about["written"].items() if about else ():
+            array = folder / f"{name}.npy"
+            if not array.is_file() or array.stat().st_size != size:
+                raise DamagedError(array, f"not the {size} bytes that were written", "The files are converted anew.")
+    except DamagedError as error:
+        log.warning("%s", error)
         return None
-    known = isinstance(about, dict) and {"schema", "made", "sources", "arrays"} <= about.keys()
-    return about if known and about["schema"] == CONVERSION_SCHEMA else None
+    return about if about and about["schema"] == CONVERSION_SCHEMA else None
+
+
+def _check_content(folder: Path, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Reads an array whose file was touched since it was written, and compares.
+
+    Raises:
+        DataError: if its content is another.
+    """
+    for name, array in arrays.items():
+        path = folder / f"{name}.npy"
+        if path.stat().st_mtime_ns == about["written"][name][1]:
+            continue
+        digest = hashlib.sha256(f"{array.dtype.str}{array.shape[1:]}".encode())
+        for start in range(0, len(array), n := max(1, 2**26 // max(1, array[:1].nbytes))):
+            digest.update(np.ascontiguousarray(array[start : start + n]).tobytes())
+        if digest.hexdigest() != about["arrays"][name]:
+            raise DataError(
+                f"{path}: not what was converted (its hash is another). Delete {folder}: the files are converted anew."
+            )
 
 
 def _sources(root: Path, files: Iterable[File]) -> dict[str, list[int]]:

@@ -10,21 +10,29 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote, unquote, urlparse
 
 from filelock import FileLock
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from orca_sweep.data.conversion import File
 from orca_sweep.data.readers import DAMAGED
 from orca_sweep.errors import DataError
 from orca_sweep.pointers import pointer_problem
+from orca_sweep.record_files import read_regular_file, unreadable
 
 HASHES = "hashes.json"
 """Hashes of files whose publisher names none, as they were at the first download; below the data root."""
 BLOCK = 2**16
 """Bytes at a time; at most so many are lost when a connection breaks."""
 TIMEOUT_S = 60
+HASHES_FILE: TypeAdapter[dict[str, str]] = TypeAdapter(
+    dict[str, Annotated[str, Field(pattern=r"^(md5|sha1|sha256|sha512):[0-9a-f]{32,128}$")]]
+)
+UNPACKED_FACTOR = 100
+"""A server that compresses what it sends, asked not to, may send so many times as much as it announces."""
 Report = Callable[[str, int, int | None], None]
 """(file, bytes so far, bytes in all if known)."""
 PAGE_STARTS = (b"<!doctype", b"<html", b"<head", b"<?xml")
@@ -109,7 +117,7 @@ def _from_archive(file: File, archive: str, root: Path, base_url: str | None, re
 
 
 def _as_url(base: str) -> str:
-    return base.rstrip("/") if "://" in base else Path(base).expanduser().resolve().as_uri()
+    return base.rstrip("/") if "://" in base else Path(os.path.realpath(Path(base).expanduser())).as_uri()
 
 
 def _download(url: str, name: str, file: File, published: str | None, root: Path, report: Report) -> None:
@@ -163,12 +171,23 @@ def _check_new(file: File, target: Path, root: Path) -> None:
 
 
 def recorded_hashes(root: Path) -> dict[str, str]:
-    """Returns the hashes recorded at first downloads, by path below the data root."""
+    """Returns the hashes recorded at first downloads, by path below the data root.
+
+    Raises:
+        DataError: if their file is damaged: what it knew of earlier downloads must not get lost.
+    """
+    path = root / HASHES
     try:
-        found = json.loads((root / HASHES).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        blob = read_regular_file(path)
+        return {} if blob is None else HASHES_FILE.validate_json(blob)
+    except OSError as error:
+        why = unreadable(error)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        why = f"damaged ({': '.join([*map(str, first['loc']), first['msg']])})"
+    raise DataError(
+        f"{path}: {why}. Correct it, or move it away: the next download of each file then counts as its first."
+    )
 
 
 def _record(root: Path, name: str, digest: str) -> None:
@@ -177,6 +196,19 @@ def _record(root: Path, name: str, digest: str) -> None:
         temporary = root / f".{HASHES}.{uuid.uuid4().hex}.tmp"
         temporary.write_text(json.dumps(known, indent=1, sort_keys=True), encoding="utf-8")
         os.replace(temporary, root / HASHES)
+
+
+class _Part(TypedDict):
+    url: str
+    tag: str
+
+
+PART_FILE: TypeAdapter[Any] = TypeAdapter(_Part)
+"""Of which version of an address a part is here."""
+
+
+def _is_compressed(headers: Any) -> bool:
+    return headers.get("Content-Encoding", "identity").lower() not in ("", "identity")
 
 
 class _Getter:
@@ -197,15 +229,15 @@ class _Getter:
 
     def _copy(self, source: Path) -> None:
         try:
-            total = source.stat().st_size
-            with source.open("rb") as data, self.part.open("wb") as file:
-                while block := data.read(BLOCK):
-                    file.write(block)
-                    self.report(file.tell(), total)
-        except FileNotFoundError:
-            raise DataError(
-                f"{source}: is not in this mirror. Put it there, or name another with --base-url."
-            ) from None
+            total, data = source.stat().st_size, source.open("rb")
+        except OSError as error:
+            is_missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+            why = "is not in this mirror" if is_missing else f"cannot be read ({error.strerror or error})"
+            raise DataError(f"{source}: {why}. Put it there, or name another with --base-url.") from None
+        with data, self.part.open("wb") as file:
+            while block := data.read(BLOCK):
+                file.write(block)
+                self.report(file.tell(), total)
 
     def _get(self, url: str, again: bool = True) -> None:
         import requests
@@ -237,28 +269,43 @@ class _Getter:
 
     def _write(self, url: str, answer: Any, start: int) -> None:
         length = answer.headers.get("Content-Length", "")
-        total = start + int(length) if length.isdigit() else None
-        if total is not None and total - start > shutil.disk_usage(self.part.parent).free:
-            raise DataError(f"{self.part.parent}: {(total - start) / 2**30:.1f} GiB are needed. Make room.")
+        announced, free = int(length) if length.isdigit() else None, shutil.disk_usage(self.part.parent).free
+        is_compressed = _is_compressed(answer.headers)
+        total = None if announced is None or is_compressed else start + announced
+        if announced is not None and announced > free:
+            raise DataError(f"{self.part.parent}: {announced / 2**30:.1f} GiB are needed. Make room.")
+        most = min(free, UNPACKED_FACTOR * (announced or 2**20)) if is_compressed else free
         with self.part.open("ab" if start else "wb") as file:
             for block in answer.iter_content(BLOCK):
+                if file.tell() - start + len(block) > most:
+                    raise self._too_much(url, most, is_compressed)
                 file.write(block)
                 self.report(file.tell(), total)
             size = file.tell()
         if total is not None and size != total:
             raise DataError(f"{url}: {size} of {total} bytes came. Run it again: it goes on from where it was.")
 
+    def _too_much(self, url: str, most: int, is_compressed: bool) -> DataError:
+        self.part.unlink()
+        if is_compressed:
+            return DataError(
+                f"{url}: the server sends it compressed, and it unpacks to more than {most:,} bytes. Nothing was kept. Get"
+                " the file from the task's source, or name a mirror with --base-url."
+            )
+        return DataError(f"{url}: more than the {most:,} bytes that are free in {self.part.parent} come. Make room.")
+
     def _tag(self, url: str) -> str | None:
         """What the server called the version of which a part is here."""
-        with suppress(OSError, ValueError):
-            state = json.loads(self.state.read_text(encoding="utf-8"))
-            if state["url"] == url:
-                return str(state["tag"])
+        with suppress(OSError, ValueError):  # without it the file is fetched from its start
+            part: dict[str, str] = PART_FILE.validate_json(read_regular_file(self.state) or b"")
+            return part["tag"] if part["url"] == url else None
         return None
 
     def _remember(self, url: str, headers: Any) -> None:
         tag = headers.get("ETag") or headers.get("Last-Modified")
-        if tag and not tag.startswith("W/"):  # a weak tag names no bytes
+        if _is_compressed(headers):
+            self.state.unlink(missing_ok=True)  # a part of it is no part of the file
+        elif tag and not tag.startswith("W/"):  # a weak tag names no bytes
             self.state.write_text(json.dumps({"url": url, "tag": tag}), encoding="utf-8")
 
     def _refuse_page(self, url: str) -> None:

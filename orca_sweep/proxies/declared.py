@@ -240,7 +240,9 @@ def _features(path: Path, declared: Declaration) -> ProxyData:
         with loaded as file:
             arrays = {name: array for name, array in file.items() if isinstance(array, np.ndarray)}
     except (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{declared.text}: cannot be read ({type(error).__name__}: {error}).") from None
+        raise DataError(
+            f"{declared.text}: cannot be read ({type(error).__name__}: {error}). Get or write the file again."
+        ) from None
     for column in (declared.input, declared.label):
         if column not in arrays:
             raise DataError(f"{declared.text}: there is no array {column!r}. {hint(column, arrays)}")

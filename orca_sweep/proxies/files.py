@@ -45,7 +45,9 @@ def read_text(path: Path, encoding: str | None, where: str) -> str:
         content = path.read_bytes()
         content = gzip.decompress(content) if path.suffix.lower() == ".gz" else content
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{where}: cannot be read ({type(error).__name__}: {error}).") from None
+        raise DataError(
+            f"{where}: cannot be read ({type(error).__name__}: {error}). Get the file again, or give read access."
+        ) from None
     try:
         return content.decode(encoding or "utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:

@@ -174,7 +174,7 @@ def _read_json(path: Path, declared: Declaration) -> Table:
         else:
             rows = [(i, json.loads(line)) for i, line in enumerate(text.split("\n"), start=1) if line.strip()]
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{declared.text}: is no JSON lines ({error}).") from None
+        raise DataError(f"{declared.text}: is no JSON lines ({error}). Write one object per line.") from None
     for i, row in rows:
         if not isinstance(row, dict):
             raise DataError(f"{declared.text}: object {i} is {str(row)[:40]!r}. Each must be {{...}} with its columns.")
@@ -205,6 +205,7 @@ def _read_parquet(path: Path, declared: Declaration) -> Table:
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{declared.text}: cannot be read ({type(error).__name__}: {str(error).splitlines()[0]})."
+            " Get or write the file again."
         ) from None
     return Table(
         labels=table.column(declared.label).to_pylist(),

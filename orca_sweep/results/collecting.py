@@ -1,8 +1,9 @@
 """From sweep folders, and from tables made elsewhere, to one set of Parquet tables."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from difflib import get_close_matches
 from functools import cached_property
@@ -12,14 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 from orca_sweep import __version__
 from orca_sweep.config import CONTENTS, LATER, canonical_json, digest, knobs
-from orca_sweep.errors import InputError
+from orca_sweep.errors import DamagedError, InputError
 from orca_sweep.naming import label_declarations
+from orca_sweep.record_files import CHECKSUM, read_record_file
 from orca_sweep.results.columns import EPOCH_COLUMNS, STAGE_COLUMNS, TABLE_SCHEMA, Column, trial_columns
 from orca_sweep.results.contents import split_mixed_cells, tell_contents_apart, unify_folders, without_split
 from orca_sweep.results.custody import reveals
-from orca_sweep.results.records import ROLE, error_path, manifest_of, read_record, record_path, unsealed, write_json
-from orca_sweep.results.tables import NO_RECORD, TABLES, Results, as_results, read_about, read_table
-from orca_sweep.store import whole
+from orca_sweep.results.records import (
+    ROLE,
+    manifest_of,
+    read_record,
+    read_traceback,
+    record_path,
+    unsealed,
+    write_json,
+)
+from orca_sweep.results.schemas import STAMPS_FILE
+from orca_sweep.results.tables import NO_RECORD, TABLES, Results, as_results, read_about, read_table, table_digest
+from orca_sweep.store import whole, writing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +47,7 @@ Use = tuple[str, str, str]
 """A trial's id, the cell that it is for, and its role there."""
 
 
-def collect(sources: Iterable[Path], out: Path) -> Results:
+def collect(sources: Iterable[Path], out: Path, earlier: Path | None = None) -> Results:
     """Merges sweeps into ``trials.parquet``, ``epochs.parquet`` and ``stages.parquet`` in a folder and returns them.
 
     A source is a sweep folder, also while the sweep runs, or a folder of tables collected elsewhere. One row per planned
@@ -46,8 +57,9 @@ def collect(sources: Iterable[Path], out: Path) -> Results:
     their columns: config fields that came later have their defaults, and columns that this version does not know are
     kept. Test metrics that were not revealed stay out.
 
-    Collecting again into the same folder reads only the records that are new or have changed; the same sources always
-    give the same tables.
+    Collecting again into the same folder reads only the records that are new or have changed, and so does a folder of
+    tables made ``earlier``; the same sources always give the same tables. Nothing is written but into ``out``. A damaged
+    record is a row with status ``lost`` whose error names the file, and so do the notes of what is returned.
 
     Raises:
         InputError: for each source that holds neither a sweep nor tables, or tables of a newer schema.
@@ -59,10 +71,9 @@ def collect(sources: Iterable[Path], out: Path) -> Results:
     _check_target(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError(
-            f"{out}: a file is in the way, so no folder can be made there. Name another with -o."
-        ) from None
+    except OSError as error:
+        why = "a file is in the way" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+        raise InputError(f"{out}: {why}, so no folder can be made there. Name another with -o.") from None
     plans: dict[Use, dict[str, Any]] = {}
     holders: dict[str, list[_Source]] = {}
     for source in found:
@@ -71,7 +82,7 @@ def collect(sources: Iterable[Path], out: Path) -> Results:
             if source not in holders.setdefault(use[0], []):
                 holders[use[0]].append(source)
     unify_folders(list(plans.values()))
-    before = _Before(out)
+    before = _Before(earlier or out)
     stamps = {trial_id: "|".join(source.stamp(trial_id) for source in of) for trial_id, of in holders.items()}
     same = [trial_id for trial_id, stamp in stamps.items() if before.stamps.get(trial_id) == stamp]
     rows = before.rows(same)
@@ -87,16 +98,22 @@ def collect(sources: Iterable[Path], out: Path) -> Results:
     tell_contents_apart(whole_rows)
     split_mixed_cells(whole_rows)
     about = _about([_with_names(part, _task_names(whole_rows)) for source in found for part in source.abouts])
-    (out / STAMPS).unlink(missing_ok=True)
+    with writing(out / STAMPS):
+        (out / STAMPS).unlink(missing_ok=True)
     order = list(stamps)
     made = {
         "trials": _as_table(whole_rows, trial_columns()),
         "epochs": epochs.table(order, before.long("epochs", same)),
         "stages": stages.table(order, before.long("stages", same)),
     }
+    # What tells tables of one collection from those of another.
+    about |= {"trials": table_digest(made["trials"], canonical_json(about))}
     written = {name: write_table(out / f"{name}.parquet", table, about) for name, table in made.items()}
-    write_json(out / STAMPS, {"by": _version(), "tables": written, "trials": stamps})
-    return as_results(made, about["sweeps"])
+    damaged = {trial_id: text for source in found for trial_id, text in source.damaged.items()}
+    # What is damaged is looked at again next time, and told again.
+    known = {trial_id: stamp for trial_id, stamp in stamps.items() if trial_id not in damaged}
+    write_json(out / STAMPS, {"by": _version(), "tables": written, "trials": known})
+    return replace(as_results(made, about["sweeps"]), notes=tuple(damaged.values()))
 
 
 def _label_column(path: str, plans: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -189,6 +206,10 @@ class _Source:
     abouts: Sequence[Mapping[str, Any]]
     """What is said of its spaces, one by one."""
 
+    def __init__(self) -> None:
+        self.damaged: dict[str, str] = {}
+        """Of the records read so far those that are damaged, by trial, and what is to be said of each."""
+
     def uses(self) -> Iterator[tuple[Use, Mapping[str, Any]]]:
         """Yields what each trial is for, with the columns that its plan fills."""
         raise NotImplementedError
@@ -207,7 +228,7 @@ def _sources(paths: Iterable[Path]) -> list[_Source]:
     problems: list[str] = []
     for path in paths:
         try:
-            is_tables = not (path / "sweep.json").is_file() and (path / "trials.parquet").is_file()
+            is_tables = not os.path.lexists(path / "sweep.json") and os.path.lexists(path / "trials.parquet")
             found.append(_Tables(path) if is_tables else _Sweep(path))
         except InputError as error:
             problems += error.problems
@@ -220,6 +241,7 @@ class _Sweep(_Source):
     """A sweep folder: its plan and the records of its trials."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self.folder, self.manifest = folder, manifest_of(folder)
         self.log = reveals(folder)
         self.revealed = {trial_id: one.time for one in self.log for trial_id in one.trials}
@@ -248,25 +270,21 @@ class _Sweep(_Source):
         return stamp and f"{stamp}-{self.revealed.get(trial_id, '')}"
 
     def record(self, trial_id: str) -> dict[str, Any]:
-        record = read_record(self.folder, trial_id)
+        try:
+            record = read_record(self.folder, trial_id)
+        except DamagedError as error:
+            self.damaged[trial_id] = str(error)
+            return {"row": {"trial_id": trial_id, "status": "lost", "error": str(error)}, "epochs": []}
         if record is None:
             return {"row": {"trial_id": trial_id, "status": "lost", "error": NO_RECORD}, "epochs": []}
-        # Records of before there were seals have nothing sealed.
         is_sealed = "sealed" in record and trial_id not in self.revealed
         row = {**record["row"], "is_sealed": is_sealed, "revealed_at": self.revealed.get(trial_id)}
         if row["status"] != "ok":
-            row["traceback"] = self._traceback(trial_id)
+            text = read_traceback(self.folder, trial_id)
+            row["traceback"] = None if text is None else text[-TRACEBACK_CHARS:]
         if row.get("started_at"):
             row["n_reveals_before"] = sum(one.time <= row["started_at"] for one in self.log)
         return {**record, "row": row if is_sealed else {**row, **unsealed(record)}}
-
-    def _traceback(self, trial_id: str) -> str | None:
-        """The end of what the trial left of its failure; None if it left nothing."""
-        try:
-            text = error_path(self.folder, trial_id).read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return None
-        return text[-TRACEBACK_CHARS:]
 
 
 def _margins(manifest: Mapping[str, Any]) -> dict[str, float]:
@@ -284,6 +302,7 @@ class _Tables(_Source):
     """Tables that were collected before, here or elsewhere."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self.folder = folder
         self.trials = read_table(folder, "trials").to_pylist()
         texts = {row["task"]: text for row in self.trials if (text := _declared(row).get("task"))}
@@ -332,21 +351,22 @@ def _by_trial(table: "pa.Table") -> Callable[[str], list[dict[str, Any]]]:
 class _Before:
     """What the last collect into a folder has left there, if it is whole and of this version."""
 
-    def __init__(self, out: Path) -> None:
-        self.out = out
+    def __init__(self, folder: Path) -> None:
         self.stamps: Mapping[str, str] = {}
+        self.tables: dict[str, pa.Table] = {}
         try:
-            left = json.loads((out / STAMPS).read_text(encoding="utf-8"))
-            if left["by"] == _version() and left["tables"] == _tables_stamp(out):
-                self.stamps = dict(left["trials"])
-        except (OSError, ValueError, LookupError, TypeError):
+            left = read_record_file(folder / STAMPS, STAMPS_FILE, "")
+            if left and left["by"] == _version() and left["tables"] == _tables_stamp(folder):
+                self.tables = {name: read_table(folder, name) for name in TABLES}
+                self.stamps = left["trials"]
+        except InputError:  # what is damaged is made anew
             return
 
     def rows(self, same: Sequence[str]) -> dict[str, dict[str, Any]]:
         if not same:
             return {}
         wanted = set(same)
-        return {row["trial_id"]: row for row in read_table(self.out, "trials").to_pylist() if row["trial_id"] in wanted}
+        return {row["trial_id"]: row for row in self.tables["trials"].to_pylist() if row["trial_id"] in wanted}
 
     def long(self, name: str, same: Sequence[str]) -> "list[pa.Table]":
         import pyarrow as pa
@@ -354,7 +374,7 @@ class _Before:
 
         if not same:
             return []
-        table = read_table(self.out, name)
+        table = self.tables[name]
         return [table.filter(pc.is_in(table["trial_id"], pa.array(same, pa.string())))]
 
 
@@ -368,6 +388,8 @@ def _stamp(path: Path) -> str:
         status = path.stat()
     except FileNotFoundError:
         return ""
+    except OSError as error:
+        return f"errno {error.errno}"
     return f"{status.st_mtime_ns}-{status.st_size}"
 
 
@@ -500,10 +522,10 @@ def write_table(path: Path, table: "pa.Table", about: Mapping[str, Any]) -> str:
     """
     import pyarrow.parquet as pq
 
+    about = {name: value for name, value in about.items() if name != CHECKSUM}
+    metadata = {"orca_sweep": canonical_json({**about, CHECKSUM: table_digest(table, canonical_json(about))})}
     with whole(str(path)) as temporary:
-        pq.write_table(
-            table.replace_schema_metadata({"orca_sweep": canonical_json(about)}), temporary, row_group_size=ROW_GROUP
-        )
+        pq.write_table(table.replace_schema_metadata(metadata), temporary, row_group_size=ROW_GROUP)
         return _stamp(Path(temporary))  # of this very file: another may take its place at once
 
 
@@ -539,6 +561,8 @@ def find_trial(source: Path, start: str) -> Recorded:
         raise InputError(f"{source}: {len(plans) or 'no'} trials have an id that begins with {start!r}: {known}.")
     ((trial_id, plan),) = plans.items()
     record = found.record(trial_id)
+    if found.damaged:
+        raise InputError(list(found.damaged.values()))
     config = {name: value for name, value in plan.items() if name in knobs() or name in CONTENTS}
     is_sealed = bool(record["row"].get("is_sealed"))
     return Recorded(trial_id, config, record["row"], unsealed(record), is_sealed)

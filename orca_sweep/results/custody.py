@@ -6,15 +6,17 @@ them; that they did, when, and of which trials, stands in the tables from then o
 breaks it does so on purpose.
 """
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orca_sweep.errors import InputError
+from orca_sweep.errors import DamagedError
+from orca_sweep.record_files import read_record_file
 from orca_sweep.results.records import manifest_of, read_record, write_json
+from orca_sweep.results.schemas import REVEALS_FILE
 
 REVEALS = "reveals.json"
+SEAL_AGAIN = "Move it away to seal the sweep's test metrics again; who moves it must say that they had been looked at."
 
 
 @dataclass(frozen=True)
@@ -25,42 +27,47 @@ class Reveal:
     """In UTC, as ISO 8601."""
     trials: tuple[str, ...]
     """Ids of the trials whose test metrics it showed first."""
+    damaged: tuple[str, ...] = ()
+    """What is to be said of trials that it could not show."""
 
 
 def reveal(folder: Path) -> Reveal:
     """Shows the test metrics of all trials of a sweep that have ended, from now on, and logs that.
 
-    Trials that end later stay sealed until the next reveal. Where nothing is sealed nothing is logged.
+    Trials that end later stay sealed until the next reveal, and so do those whose record is damaged. Where nothing is
+    shown nothing is logged.
 
     Raises:
         InputError: if the folder holds no sweep.
         StorageError: if the log cannot be written; nothing is shown then.
     """
     past = reveals(folder)
-    known = {trial_id for one in past for trial_id in one.trials}
+    known = {trial_id for look in past for trial_id in look.trials}
     planned = dict.fromkeys(trial["trial_id"] for trial in manifest_of(folder)["trials"])
-    records = ((trial_id, read_record(folder, trial_id)) for trial_id in planned if trial_id not in known)
-    found = Reveal(now(), tuple(trial_id for trial_id, record in records if record and record.get("sealed")))
-    if found.trials:
-        write_json(folder / REVEALS, [asdict(one) for one in (*past, found)])
-    return found
+    records, damaged = {}, []
+    for trial_id in planned:
+        try:
+            records[trial_id] = read_record(folder, trial_id) if trial_id not in known else None
+        except DamagedError as error:
+            damaged.append(str(error))
+    shown = tuple(trial_id for trial_id, record in records.items() if record and "sealed" in record)
+    look = Reveal(now(), shown, tuple(damaged))
+    if shown:
+        looks = [{"time": each.time, "trials": each.trials} for each in (*past, look)]
+        write_json(folder / REVEALS, {"reveals": looks})
+    return look
 
 
 def reveals(folder: Path) -> tuple[Reveal, ...]:
     """Returns the log of reveals of a sweep, in their order.
 
     Raises:
-        InputError: if it is damaged.
+        DamagedError: if it does not hold what was written.
     """
-    path = folder / REVEALS
-    try:
-        return tuple(Reveal(str(one["time"]), tuple(one["trials"])) for one in json.loads(path.read_bytes()))
-    except (FileNotFoundError, NotADirectoryError):
+    if not folder.is_dir():
         return ()
-    except (ValueError, LookupError, TypeError):
-        raise InputError(
-            f"{path}: damaged: not the log of reveals that was written. Delete it to seal the sweep's test metrics again."
-        ) from None
+    log = read_record_file(folder / REVEALS, REVEALS_FILE, SEAL_AGAIN) or {"reveals": []}
+    return tuple(Reveal(look["time"], tuple(look["trials"])) for look in log["reveals"])
 
 
 def now() -> str:

@@ -6,9 +6,6 @@ These are the truth; tables are made from them and can be made again at any time
 """
 
 import base64
-import binascii
-import contextlib
-import json
 import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,19 +13,31 @@ from pathlib import Path
 from typing import Any
 
 from orca_sweep.config import canonical_json
-from orca_sweep.errors import InputError
+from orca_sweep.errors import DamagedError, InputError
+from orca_sweep.record_files import (
+    is_begun_record,
+    parse_record,
+    read_record_file,
+    read_regular_file,
+    record_text,
+    unreadable,
+)
 from orca_sweep.results.columns import SEALED_COLUMNS, TABLE_SCHEMA
+from orca_sweep.results.schemas import BEFORE_FILE, MANIFEST_FILE, PLANNED_LINE, RECORD_FILE, open_seal
 from orca_sweep.store import whole, writing
 
+RUN_AGAIN = "The next launch runs the trial again; until then it counts as lost."
+PLAN_AGAIN = "Launch the sweep's space again: what was planned on the way is planned anew from the records."
 
-def write_json(path: Path, value: object) -> None:
-    """Writes JSON atomically.
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a record with its checksum, atomically.
 
     Raises:
         StorageError: if it cannot be written; what was there before stays.
     """
     with whole(str(path)) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        file.write(canonical_json(value))
+        file.write(record_text(content))
         file.flush()
         os.fsync(file.fileno())  # a machine that loses its power must not leave an empty file under the right name
 
@@ -74,38 +83,55 @@ def sealed(row: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
 
 
 def unsealed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the test metrics of a record, by column; empty if it has none.
-
-    Raises:
-        InputError: if what is sealed is damaged.
-    """
-    text = record.get("sealed")
-    if text is None:
-        return {name: value for name, value in record["row"].items() if name in SEALED_COLUMNS}
-    try:
-        values = json.loads(zlib.decompress(base64.b64decode(text, validate=True)))
-        return {name: values[name] for name in SEALED_COLUMNS if name in values}
-    except (binascii.Error, zlib.error, ValueError, TypeError):
-        raise InputError(
-            f"trial {record['row'].get('trial_id')}: its sealed test metrics are damaged. Delete its folder below"
-            " trials/ and launch again: the trial is then run anew."
-        ) from None
+    """Returns the test metrics of a record, by column; empty if it has none."""
+    return open_seal(record["sealed"]) if "sealed" in record else {}
 
 
 def read_record(folder: Path, trial_id: str) -> dict[str, Any] | None:
-    """Returns a trial's record, or None if it has not ended (or its record is damaged: it is then run again)."""
+    """Returns a trial's record, or None if it has not ended.
+
+    Raises:
+        DamagedError: if its file cannot be read, or does not hold what was written for this trial.
+    """
+    path = record_path(folder, trial_id)
+    record = read_record_file(path, RECORD_FILE, RUN_AGAIN)
+    if record is not None and record["row"]["trial_id"] != trial_id:
+        raise DamagedError(path, f"damaged: it is the record of the trial {record['row']['trial_id']}", RUN_AGAIN)
+    return record
+
+
+def usable_record(folder: Path, trial_id: str) -> dict[str, Any] | None:
+    """Returns a trial's record, or None if the trial must be run: there is none, or a damaged one."""
     try:
-        record = json.loads(record_path(folder, trial_id).read_bytes())
-        is_ours = record["row"]["trial_id"] == trial_id and "status" in record["row"] and "epochs" in record
-    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return read_record(folder, trial_id)
+    except DamagedError:
         return None
-    return record if is_ours else None
 
 
 def read_row(folder: Path, trial_id: str) -> dict[str, Any] | None:
-    """Returns the row of a trial's record, or None where there is no record."""
-    record = read_record(folder, trial_id)
+    """Returns the row of a trial's record, or None if the trial must be run: there is none, or a damaged one."""
+    record = usable_record(folder, trial_id)
     return record["row"] if record else None
+
+
+def clear_attempt(folder: Path, trial_id: str) -> None:
+    """Takes away what an earlier attempt at a trial said; it must not be taken for the next one's.
+
+    Raises:
+        StorageError: if something is in the way that no attempt has written, such as a folder.
+    """
+    for path in (record_path(folder, trial_id), error_path(folder, trial_id)):
+        with writing(path):
+            path.unlink(missing_ok=True)
+
+
+def read_traceback(folder: Path, trial_id: str) -> str | None:
+    """Returns the traceback that a failed trial left; None if there is none that can be read."""
+    try:
+        blob = read_regular_file(error_path(folder, trial_id))
+    except OSError:
+        return None
+    return None if blob is None else blob.decode("utf-8", "replace")
 
 
 PLANNED, BEFORE = "planned.jsonl", "planned-before.json"
@@ -117,7 +143,11 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
     What was planned on the way last time is planned anew, cell by cell; until it is, it stands.
     """
-    write_json(folder / BEFORE, _on_the_way(folder))
+    try:
+        before = _on_the_way(folder)
+    except DamagedError:
+        before = []  # all of it is planned anew
+    write_json(folder / BEFORE, {"trials": before})
     (folder / PLANNED).unlink(missing_ok=True)
     write_json(folder / "sweep.json", manifest)
 
@@ -125,59 +155,54 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 def append_planned(folder: Path, trials: Iterable[Mapping[str, Any]]) -> None:
     """Adds trials to the plan of a running sweep."""
     with writing(folder / PLANNED), (folder / PLANNED).open("a", encoding="utf-8") as file:
-        file.writelines(f"{canonical_json(trial)}\n" for trial in trials)
+        file.writelines(f"{record_text(trial)}\n" for trial in trials)
 
 
 def _on_the_way(folder: Path) -> list[dict[str, Any]]:
     """Trials planned on the way, now or by an earlier launch, whichever is the last word on a cell and role."""
     now = _planned(folder)
     anew = {(trial["cell_id"], trial.get("role")) for trial in now}
-    try:
-        before = json.loads((folder / BEFORE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        before = []
-    kept = [trial for trial in before if (trial["cell_id"], trial.get("role")) not in anew]
+    before = read_record_file(folder / BEFORE, BEFORE_FILE, PLAN_AGAIN) or {"trials": []}
+    kept = [trial for trial in before["trials"] if (trial["cell_id"], trial.get("role")) not in anew]
     unique = {(trial["trial_id"], trial["cell_id"], trial.get("role")): trial for trial in (*kept, *now)}
     return [{**trial, "on_the_way": True} for trial in unique.values()]
 
 
 def _planned(folder: Path) -> list[dict[str, Any]]:
-    """Trials that this launch has planned on the way; a line that a killed driver left half-written is none."""
+    """Trials that this launch has planned on the way; a last line that a killed driver left half-written is none.
+
+    Raises:
+        DamagedError: naming the line that is not what was written.
+    """
+    path = folder / PLANNED
     try:
-        lines = (folder / PLANNED).read_bytes().splitlines()
-    except FileNotFoundError:
-        return []
-    found = []
-    for line in lines:
-        with contextlib.suppress(ValueError):
-            trial = json.loads(line)
-            found += [trial] if isinstance(trial, dict) and {"trial_id", "cell_id", "config"} <= trial.keys() else []
-    return found
-
-
-class DamagedError(InputError):
-    """What the sweep folder says of itself cannot be read; its trials' records can."""
+        blob = read_regular_file(path) or b""
+    except OSError as error:
+        raise DamagedError(path, unreadable(error), PLAN_AGAIN) from None
+    *lines, last = blob.split(b"\n")
+    if last.endswith(b"}") or not is_begun_record(last):
+        lines.append(last)
+    trials = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            trials.append(parse_record(line, PLANNED_LINE))
+        except ValueError as error:
+            raise DamagedError(path, f"damaged: line {number}: {error}", PLAN_AGAIN) from None
+    return trials
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Returns what the sweep folder says of itself, or None if it holds no sweep.
 
     Raises:
-        DamagedError: if the file is there but is not JSON.
-        InputError: if it is not ours.
+        DamagedError: if a file is there that does not hold what was written.
     """
-    path = folder / "sweep.json"
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    if os.path.lexists(folder) and not folder.is_dir():
         return None
-    except ValueError as error:
-        raise DamagedError(
-            f"{path}: damaged, not JSON ({error}). Launch the sweep's space again with --out {folder}: it writes the file"
-            " anew and keeps the trials that have ended."
-        ) from None
-    if not isinstance(manifest, dict) or not {"name", "trials", "factors"} <= manifest.keys():
-        raise InputError(f"{path}: not written by orca-sweep. Give another folder with --out.")
+    again = f"Launch the sweep's space again with --out {folder}: it writes the file anew and keeps the trials that have ended."
+    manifest = read_record_file(folder / "sweep.json", MANIFEST_FILE, again)
+    if manifest is None:
+        return None
     planned = _in_order(manifest, _on_the_way(folder))
     left = max(0, manifest.get("n_later", 0) - len(planned))
     return {**manifest, "n_later": left, "trials": [*manifest["trials"], *planned]}

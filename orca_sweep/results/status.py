@@ -1,15 +1,15 @@
 """How far a sweep is, read from its folder alone."""
 
 import contextlib
+import fcntl
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from orca_sweep.results.records import error_path, manifest_of, read_record
+from orca_sweep.errors import DamagedError
+from orca_sweep.results.records import manifest_of, read_record, read_traceback
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ def sweep_status(folder: Path) -> SweepStatus:
         InputError: if the folder holds no sweep.
     """
     manifest = manifest_of(folder)
-    records = {t["trial_id"]: read_record(folder, t["trial_id"]) for t in manifest["trials"]}
-    rows = {trial_id: record["row"] for trial_id, record in records.items() if record}
+    records = {t["trial_id"]: _row(folder, t["trial_id"]) for t in manifest["trials"]}
+    rows = {trial_id: row for trial_id, row in records.items() if row}
     statuses: dict[str, int] = {}
     for trial_id in records:
         status = rows[trial_id]["status"] if trial_id in rows else "unfinished"
@@ -78,14 +78,24 @@ def sweep_status(folder: Path) -> SweepStatus:
     )
 
 
-def _is_held(lock: Path) -> bool | None:
-    """Whether another process holds a lock file."""
-    if not lock.is_file():
-        return False
+def _row(folder: Path, trial_id: str) -> dict[str, Any] | None:
+    """A trial's row, None if it has not ended; one whose record is damaged is lost."""
     try:
-        with FileLock(lock, timeout=0):
-            return False
-    except Timeout:
+        record = read_record(folder, trial_id)
+    except DamagedError as error:
+        return {"trial_id": trial_id, "status": "lost", "error": str(error)}
+    return record["row"] if record else None
+
+
+def _is_held(lock: Path) -> bool | None:
+    """Whether another process holds a lock file. It is opened for reading alone: a look at a sweep writes nothing."""
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
         return True
     except OSError:
         return None
@@ -96,7 +106,7 @@ def _rate(folder: Path, rows: Iterable[str], running: bool | None) -> float | No
     start = (folder / "sweep.json").stat().st_mtime
     ends = []
     for trial_id in rows:
-        with contextlib.suppress(FileNotFoundError):  # a record is taken away when its trial is tried again
+        with contextlib.suppress(OSError):  # a record is taken away when its trial is tried again
             ends.append((folder / "trials" / trial_id / "row.json").stat().st_mtime)
     ends = [end for end in ends if end >= start]
     if not ends:
@@ -105,6 +115,5 @@ def _rate(folder: Path, rows: Iterable[str], running: bool | None) -> float | No
 
 
 def _failure(folder: Path, row: Mapping[str, Any]) -> Failure:
-    path = error_path(folder, row["trial_id"])
-    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.is_file() else []
+    lines = (read_traceback(folder, row["trial_id"]) or "").strip().splitlines()
     return Failure(row["trial_id"], row["status"], str(row.get("error") or ""), lines[-1] if lines else None)

@@ -1,14 +1,22 @@
 """The Parquet tables of one or more sweeps, read back."""
 
-import json
-from collections.abc import Mapping, Sequence
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orca_sweep.errors import InputError
+import numpy as np
+from pydantic import ValidationError
+
+from orca_sweep.config import canonical_json
+from orca_sweep.errors import DamagedError, InputError
+from orca_sweep.record_files import CHECKSUM
 from orca_sweep.results.columns import TABLE_SCHEMA, validation_twin
+from orca_sweep.results.schemas import ABOUT_TABLE as ABOUT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +30,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
 """Each table and the columns that tell its rows apart."""
 SINCE = {"stages": 2}
 """Tables that came with a later schema version: in earlier ones they are empty."""
+COLLECT_AGAIN = "Make the tables anew with 'orca-sweep collect'."
 NO_RECORD = "no record: not run yet, or lost with its worker; launch again"
 
 
@@ -56,44 +65,93 @@ def read_table(folder: Path, name: str) -> "pa.Table":
     """Returns one of the tables.
 
     Raises:
-        InputError: if it is missing or damaged, lacks a column, or is of a newer schema.
+        InputError: if it is missing, not what ``collect`` has written, of another collection than the table of trials
+            beside it, lacks a column, or is of a newer schema.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = folder / f"{name}.parquet"
-    if not path.is_file():
-        if SINCE.get(name, 0) > _about(folder / "trials.parquet").get("schema_version", 1):
+    path, trials = folder / f"{name}.parquet", folder / "trials.parquet"
+    if not os.path.lexists(path):
+        if SINCE.get(name, 0) > _about(trials).get("schema_version", 1):
             return pa.table({column: pa.array([], pa.string()) for column in TABLES[name]})
         raise InputError(f"{path}: no such table. Make it with 'orca-sweep collect SWEEP_FOLDER -o {folder}'.")
     about = _about(path)
-    if about.get("schema_version", 1) > TABLE_SCHEMA:
-        raise InputError(f"{path}: schema version {about['schema_version']} is newer than {TABLE_SCHEMA}. Upgrade.")
-    try:
+    with _damage_told(path):
         table = pq.read_table(path)
-    except pa.ArrowException as error:
-        raise _damaged(path, error) from None
     missing = [column for column in TABLES[name] if column not in table.column_names]
     if missing:
         raise InputError(f"{path}: no column {', '.join(missing)}. It was not written by orca-sweep.")
+    text = canonical_json({key: value for key, value in about.items() if key != CHECKSUM})
+    if about.get(CHECKSUM) != table_digest(table, text):
+        raise DamagedError(path, "not what 'orca-sweep collect' has written (its checksum is wrong)", COLLECT_AGAIN)
+    if name != "trials" and about.get("trials") != _about(trials).get("trials"):
+        raise DamagedError(path, f"of another collection than {trials.name} beside it", COLLECT_AGAIN)
     return table
 
 
-def _about(path: Path) -> dict[str, Any]:
-    """What a table says of itself."""
+def table_digest(table: "pa.Table", text: str = "") -> str:
+    """Returns the SHA-256 of a table's names, types and values: equal means equal rows, however they are stored.
+
+    Cost: about the time of reading it.
+    """
     import pyarrow as pa
+    import pyarrow.compute as pc
+
+    digest = hashlib.sha256(f"{len(table)}:{text}".encode())
+    for name, kind in zip(table.column_names, table.schema.types, strict=True):
+        column = table[name].combine_chunks()
+        digest.update(f"{name}:{kind}".encode())
+        digest.update(np.packbits(column.is_null().to_numpy(zero_copy_only=False)).tobytes())
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            texts = pc.fill_null(column, "")
+            digest.update(pc.cast(pc.binary_length(texts), pa.int64()).to_numpy(zero_copy_only=False).tobytes())
+            digest.update("".join(texts.to_pylist()).encode("utf-8", "surrogatepass"))
+        elif pa.types.is_boolean(kind):
+            digest.update(pc.fill_null(column, False).to_numpy(zero_copy_only=False).tobytes())
+        elif pa.types.is_timestamp(kind):
+            digest.update(pc.fill_null(pc.cast(column, pa.int64()), 0).to_numpy(zero_copy_only=False).tobytes())
+        elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
+            digest.update(pc.fill_null(column, 0).to_numpy(zero_copy_only=False).tobytes())
+        else:  # a column of a later version
+            digest.update(repr(column.to_pylist()).encode())
+    return digest.hexdigest()
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """What a table says of itself.
+
+    Raises:
+        InputError: if it is missing, damaged, not written by ``collect``, or of a newer schema.
+    """
     import pyarrow.parquet as pq
 
+    if not os.path.lexists(path):
+        raise InputError(f"{path}: no such table. Make it with 'orca-sweep collect SWEEP_FOLDER'.")
+    with _damage_told(path):
+        text = (pq.read_schema(path).metadata or {}).get(b"orca_sweep", b"")
     try:
-        return dict(json.loads((pq.read_schema(path).metadata or {}).get(b"orca_sweep", b"{}")))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such table. Make it with 'orca-sweep collect SWEEP_FOLDER'.") from None
-    except (pa.ArrowException, ValueError) as error:
-        raise _damaged(path, error) from None
+        about: dict[str, Any] = ABOUT.validate_json(text)
+    except ValidationError:
+        raise DamagedError(path, "not what 'orca-sweep collect' has written (no checksum)", COLLECT_AGAIN) from None
+    if about.get("schema_version", 1) > TABLE_SCHEMA:
+        raise InputError(f"{path}: schema version {about['schema_version']} is newer than {TABLE_SCHEMA}. Upgrade.")
+    return about
 
 
-def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: damaged, or no Parquet file ({error}). Make it anew with 'orca-sweep collect'.")
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    """Says in words that a Parquet file cannot be read; a pipe in its place is not waited for."""
+    import pyarrow as pa
+
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise DamagedError(path, f"cannot be read: {what} is in its place", COLLECT_AGAIN)
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, TypeError, LookupError, OverflowError, MemoryError) as error:
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DamagedError(path, f"damaged, or no Parquet file ({text[:200]})", COLLECT_AGAIN) from None
 
 
 def read_about(folder: Path) -> dict[str, Any]:

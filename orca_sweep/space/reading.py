@@ -1,5 +1,6 @@
 """Reading a space YAML: every value in its field's type, every mistake with its line."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, islice
@@ -589,7 +590,7 @@ class _SpaceReader:
         """Module names stay; files become absolute, looked up beside the YAML."""
         if not item.endswith(".py"):
             return item
-        file = (self.path.parent / item).resolve()
+        file = Path(os.path.realpath(self.path.parent / item))
         if not file.is_file():
             self.wrong(("imports", str(index)), f"imports: no such file {item!r}. Paths count from the YAML's folder.")
         return str(file)

@@ -477,7 +477,7 @@ class _Loop:
             saved = read_tensors(str(self.saving.path)) if self.saving is not None else None
         except (FileNotFoundError, CorruptFileError):
             return
-        if saved is None or self.saving is None or saved.meta["identity"] != self.saving.identity:
+        if saved is None or self.saving is None or saved.meta.get("identity") != self.saving.identity:
             return
         self.restore(saved)
         self.result.resumed_from_epoch = self.saved_epoch = self.epoch

@@ -1,5 +1,6 @@
 """What is checked before a sweep writes anything: the folder, the store, the cluster and what it can hold."""
 
+import os
 import socket
 import uuid
 from collections.abc import Mapping, Sequence
@@ -10,8 +11,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orca_sweep.data import missing_packages
-from orca_sweep.errors import InputError
-from orca_sweep.results import DamagedError, find_earlier_trials, read_manifest
+from orca_sweep.errors import DamagedError, InputError
+from orca_sweep.results import find_earlier_trials, read_manifest
 from orca_sweep.space import TYPE_PREFIX, Plan, Resources
 from orca_sweep.store import Store, writing
 
@@ -25,8 +26,8 @@ def check_folder(plan: Plan, out: Path) -> None:
     Raises:
         InputError: saying what the folder holds.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: a file, not a folder. Give another folder with --out.")
+    if os.path.lexists(out) and not out.is_dir():
+        raise InputError(f"{out}: a file or a link that leads nowhere, not a folder. Give another folder with --out.")
     try:
         found = read_manifest(out)
     except DamagedError:
@@ -66,12 +67,16 @@ def check_address(address: str) -> None:
             f"--address {address}: a sweep's driver cannot run through Ray Client. Give HOST:PORT of the head's GCS (6379"
             " unless set), or send the sweep with 'orca-sweep submit'."
         )
-    host, colon, port = address.rpartition(":")
-    if not colon:
-        return  # 'local' and 'auto' are Ray's to find
-    problem = unreachable(host, port)
+    host, _, port = address.rpartition(":")
+    if address in ("local", "auto"):
+        return  # Ray's to find
+    is_address = bool(host) and port.isascii() and port.isdecimal() and 0 < int(port) < 2**16
+    problem = unreachable(host, port) if is_address else "no HOST:PORT"
     if problem:
-        raise InputError(f"--address {address}: no Ray cluster answers there ({problem}). Give host:port.")
+        raise InputError(
+            f"--address {address}: no Ray cluster answers there ({problem}). Give HOST:PORT of the head's"
+            " GCS (6379 unless set), auto for the cluster that this machine is a node of, or leave it out for one of our own."
+        )
 
 
 def unreachable(host: str, port: str | int) -> str | None:

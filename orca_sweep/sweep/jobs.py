@@ -6,6 +6,7 @@ A job runs in a copy of the folder that is sent with it, in a temporary place of
 
 import asyncio
 import logging
+import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -94,7 +95,7 @@ def missing_uploads(space: Space, folder: Path) -> tuple[list[str], list[str]]:
     ]
     notes = []
     for field, path in relative_paths(space):
-        full = Path(path).expanduser().resolve()
+        full = Path(os.path.realpath(Path(path).expanduser()))
         if not full.is_relative_to(folder):
             problems.append(
                 f"{field} {path}: lies outside of {folder}, which is all that is sent. Name it by an absolute path that"
@@ -251,16 +252,18 @@ class Cluster:
 def _dashboard(address: str) -> tuple[str, str, int]:
     """The URL, host and port of a dashboard."""
     url = address if "://" in address else f"http://{address}"
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+        host = parts.hostname or ""
     except ValueError:
-        port = 0
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port or address == "auto":
+        host, port = "", 0
+    is_name = host and not any(letter.isspace() or not letter.isprintable() for letter in host)
+    if not is_name or parts.scheme not in ("http", "https") or not port or address == "auto":
         raise InputError(
             f"--address {address}: no address of a dashboard. Give http://HOST:{DASHBOARD_PORT}, where HOST is the head."
         )
-    return url.rstrip("/"), parts.hostname, port
+    return url.rstrip("/"), host, port
 
 
 def _job(info: JobDetails) -> Job:

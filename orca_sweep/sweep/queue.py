@@ -16,14 +16,14 @@ from ray.tune.search import Searcher
 from orca_sweep.agenda import Agenda
 from orca_sweep.errors import StorageError
 from orca_sweep.modes import Mode, best_value
-from orca_sweep.results import now, read_record, write_record
+from orca_sweep.results import clear_attempt, now, usable_record, write_record
 from orca_sweep.space import PlannedTrial, Pruning
 from orca_sweep.store import CorruptFileError, read_tensors
 from orca_sweep.tasks import find_task, metric_facts
 from orca_sweep.trial import CHECKPOINT, drop_checkpoint
 
 Watch = Callable[[str, Mapping[str, Any]], None]
-"""Told of events: start, planned, run, epoch, wait and end, each with what there is to know."""
+"""Told of events: damaged, start, planned, run, epoch, wait and end, each with what there is to know."""
 PASSED = "passed"
 WAITING = "waiting"
 DONE = "done"
@@ -57,8 +57,11 @@ class Queue(Searcher):
             return Searcher.FINISHED if self.agenda.is_over else None
         self.given[trial_id], self.begun[trial_id] = trial, now()
         self.epochs[trial_id] = []
-        for name in ("row.json", "error.txt"):  # what an earlier attempt said must not be taken for this one's
-            (self.out / "trials" / trial.trial_id / name).unlink(missing_ok=True)
+        try:
+            clear_attempt(self.out, trial.trial_id)
+        except StorageError as refused:
+            self.unwritten = str(refused)
+            return Searcher.FINISHED
         self.watch("run", {"trial_id": trial.trial_id})
         return {
             "trial": {
@@ -102,10 +105,10 @@ class Queue(Searcher):
             self.unwritten = str(refused)
 
     def _ended(self, trial: PlannedTrial, epochs: list[dict[str, Any]], begun: str, error: bool) -> None:
-        record = read_record(self.out, trial.trial_id)
+        record = usable_record(self.out, trial.trial_id)
         if record is None:
             self._write_instead(trial, epochs, begun, error)
-            record = read_record(self.out, trial.trial_id) or {"row": _ids(trial, "lost")}
+            record = usable_record(self.out, trial.trial_id) or {"row": _ids(trial, "lost")}
         again = self.agenda.ended(trial.trial_id, record["row"])
         self.watch("end", {**record["row"], "again": again, "role": trial.role, "cell_id": trial.cell_id})
 
@@ -150,7 +153,7 @@ def _epoch(result: Mapping[str, Any]) -> dict[str, Any]:
 def _saved(checkpoint: Path) -> list[dict[str, Any]]:
     """All epochs of a trial that was ended: those of an earlier launch or a shared prefix were not reported to Tune."""
     try:
-        return list(read_tensors(str(checkpoint)).meta["epochs"])
+        return list(read_tensors(str(checkpoint)).meta.get("epochs", ()))
     except (FileNotFoundError, CorruptFileError):
         return []
 

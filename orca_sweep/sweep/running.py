@@ -25,11 +25,12 @@ from ray import tune
 
 from orca_sweep.agenda import Agenda
 from orca_sweep.config import TrialConfig, digest
-from orca_sweep.errors import BusyError, InputError, StorageError
+from orca_sweep.errors import BusyError, DamagedError, InputError, StorageError
 from orca_sweep.results import (
     FINAL_STATUSES,
     append_planned,
     find_earlier_trials,
+    read_record,
     read_row,
     write_manifest,
 )
@@ -142,6 +143,7 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
 
 
 def _run(plan: Plan, setup: Setup, watch: Watch, dashboard: str | None, start: float) -> Outcome:
+    _tell_damage(plan, setup.out, watch)
     write_manifest(setup.out, {**manifest(plan, setup), "earlier": find_earlier_trials(setup.out, plan)})
     Store(setup.store).make()
     prefixes = shared_prefixes(plan.trials)
@@ -153,6 +155,25 @@ def _run(plan: Plan, setup: Setup, watch: Watch, dashboard: str | None, start: f
     if not agenda.is_over:
         n_run = fit(plan, agenda, setup, watch, _work(plan, setup, prefixes))
     return _outcome(agenda, n_run, setup.out, time.perf_counter() - start)
+
+
+def _tell_damage(plan: Plan, out: Path, watch: Watch) -> None:
+    """Tells of each damaged record that its trial is run again.
+
+    Raises:
+        InputError: if what lies in a record's place is no file of ours to replace.
+    """
+    damaged = []
+    for trial_id in dict.fromkeys(trial.trial_id for trial in plan.trials):
+        try:
+            read_record(out, trial_id)
+        except DamagedError as error:
+            damaged.append(error)
+    in_the_way = [error for error in damaged if error.path.exists() and not error.path.is_file()]
+    if in_the_way:
+        raise InputError([f"{error.path}: {error.why}. Move it away, then launch again." for error in in_the_way])
+    if damaged:
+        watch("damaged", {"problems": [f"{error.path}: {error.why}. The trial is run again." for error in damaged]})
 
 
 def _agenda(plan: Plan, setup: Setup, watch: Watch, prefixes: Prefixes) -> Agenda:

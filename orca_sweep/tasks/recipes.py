@@ -1,5 +1,6 @@
 """What the tasks of the benchmarks have in common: their recipes, and checks of files by their headers."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,17 +188,17 @@ def inside(root: Path, name: str) -> Path:
         DataError: if it leads out of the root.
     """
     try:
-        path = (root / name).resolve()
+        path = Path(os.path.realpath(root / name))
         path.is_file()
     except (ValueError, OSError) as error:
         raise DataError(
             f"{name!r}: this path, named in a list of files, is none ({error}). Get the list again."
         ) from None
-    if not path.is_relative_to(root.resolve()):
+    if not path.is_relative_to(os.path.realpath(root)):
         raise DataError(f"{name}: this path, named in a list of files, leads out of {root}. Get the list again.")
     return path
 
 
 def relative(root: Path, name: str) -> str:
     """Returns a path that a file names as one counted from the data root, which it must not leave."""
-    return inside(root, name).relative_to(root.resolve()).as_posix()
+    return inside(root, name).relative_to(os.path.realpath(root)).as_posix()

@@ -184,7 +184,8 @@ def drop_checkpoint(home: Path) -> None:
     """Takes away the checkpoint, and what workers that were killed in the middle of writing one left behind."""
     left = [path for path in home.glob(f".{CHECKPOINT}.*.tmp") if HALF_WRITTEN.fullmatch(path.name)]
     for path in (home / CHECKPOINT, *left):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder in its place, say, which is not ours
+            path.unlink(missing_ok=True)
 
 
 def _end(record: _Record, status: Status, error: BaseException | None) -> None:
