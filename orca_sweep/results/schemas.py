@@ -15,7 +15,7 @@ from typing import Annotated, Any, NotRequired
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
-from orca_sweep.config import knobs
+from orca_sweep.config import CONTENTS, knobs
 from orca_sweep.results.columns import EPOCH_COLUMNS, SEALED_COLUMNS, STAGE_COLUMNS, TRIAL_MEASURES, Column
 
 CONFIG = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
@@ -101,7 +101,7 @@ def _planned_type() -> Any:
         cell_id=Id,
         seed=NotRequired[int],
         role=NotRequired[str],
-        config=_fields_type("Config", **{**config, "task": str}),
+        config=_fields_type("Config", **{**config, **dict.fromkeys(CONTENTS, NotRequired[str | None]), "task": str}),
     )
 
 
@@ -117,6 +117,7 @@ def _manifest_type() -> TypeAdapter[Any]:
     optional = {
         "question": str, "metric": str, "seeds": list[int], "aa": list[int], "imports": list[str], "data": str,
         "store": str, "n_later": int, "tune": dict[str, Any], "margins": dict[str, float], "tuned": _list_of(cell),
+        "earlier": _list_of(PLANNED),
         "resources": _fields_type("Used", cpu=float, gpu=float),
         "outcomes": _dict_of(_fields_type("Rule", then=str)),
     }  # fmt: skip
