@@ -48,6 +48,7 @@ HEAD = re.compile(r"((?:[^:\[]|\[[^\]]*\])*)(?::(.*))?", re.DOTALL)
 FACTOR, CONSTANT, FRESH = "lr*", "constant", "fresh"
 FIELDS = ("frozen", "epochs", "lr_factor", "constant_lr", "fresh_optimizer")
 GRADUAL = "gradual-unfreeze"
+MOST_PHASES = 1000
 PRESETS: Mapping[str, str] = {
     "none": "none",
     "embedder": "embedder",
@@ -134,6 +135,8 @@ def schedule(freeze: str, freeze_epochs: int | str, n_layers: int = 0) -> tuple[
         phases = [Phase(freeze_epochs, part) for part in [*frozen, ("embedder",)]]
         return _tidy([*phases, Phase(None, ())])
     texts = PRESETS.get(freeze.strip(), freeze).split(">")
+    if len(texts) > MOST_PHASES:
+        raise ValueError(f"a schedule of {len(texts):,} phases is longer than {MOST_PHASES:,}")
     phases = [_read_phase(text, i == len(texts) - 1) for i, text in enumerate(texts)]
     if len(texts) == 1 and not _says_length(texts[0]) and phases[0].frozen and isinstance(freeze_epochs, int):
         phases = [replace(phases[0], epochs=freeze_epochs)]
@@ -155,7 +158,7 @@ def _read_phase(text: str, is_last: bool) -> Phase:
 
 def _split_phase(text: str) -> list[str]:
     """What is frozen, with its length, then each further word."""
-    return re.sub(r"\s*([+:*])\s*", r"\1", text).split() or [""]
+    return re.sub(r" ?([+:*]) ?", r"\1", " ".join(text.split())).split() or [""]
 
 
 def _says_length(text: str) -> bool:

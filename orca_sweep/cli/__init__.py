@@ -18,7 +18,7 @@ from orca_sweep.cli import store as store_commands
 from orca_sweep.cli.progress import Progress
 from orca_sweep.cli.reporting import report
 from orca_sweep.errors import InputError, OrcaSweepError, StorageError
-from orca_sweep.space import Plan
+from orca_sweep.space import MAX_TRIALS, Plan
 
 app = typer.Typer(
     help="Ablation sweeps of cross-modal fine-tuning with ORCA: from a YAML space to Parquet tables.",
@@ -135,9 +135,10 @@ def launch(
     data: Annotated[Path, typer.Option(help="folder with the files of tasks that need some")] = Path("data"),
     store: Annotated[str | None, typer.Option(help="stage artifacts, any fsspec path; default OUT/store")] = None,
     dashboard_host: DashboardHost = LOOPBACK,
+    max_trials: plans.MaxTrials = MAX_TRIALS,
 ) -> None:
     """Runs what is missing of a space on Ray Tune, then writes tables and figures and prints the result."""
-    made = plans.make_plan(space)
+    made = plans.make_plan(space, max_trials)
     folder = (out or Path("results") / made.space.name).resolve()
     _run(made, folder, address, data.resolve(), plans.store_root(store or str(folder / "store")), dashboard_host)
 

@@ -16,13 +16,16 @@ from orca_sweep.cli.words import level_text
 from orca_sweep.declaration import task_label
 from orca_sweep.designs import RESOLUTIONS
 from orca_sweep.errors import InputError
-from orca_sweep.space import Plan
+from orca_sweep.space import MAX_TRIALS, Plan
 from orca_sweep.space.margins import ALL
 
 if TYPE_CHECKING:
     from orca_sweep.forecast import Contrasts, Forecast
 
 SpaceFile = Annotated[Path, typer.Argument(help="the space: a YAML with base, factors and seeds", show_default=False)]
+MaxTrials = Annotated[
+    int, typer.Option("--max-trials", min=1, help="largest space that is expanded: raise it for more trials")
+]
 MAX_CELLS_SHOWN = 40
 
 
@@ -35,10 +38,11 @@ def plan(
     probe: Annotated[
         bool, typer.Option("--probe", help="run a few epochs here of what has no earlier row to tell its cost by")
     ] = False,
+    max_trials: MaxTrials = MAX_TRIALS,
 ) -> None:
     """Shows the cells and trials of a space, what they take and can show, and every mistake; runs nothing (but --probe)."""
     try:
-        made = make_plan(space)
+        made = make_plan(space, max_trials)
     except InputError as error:
         if as_json:
             print(_lines({"cells": 0, "trials": [], "problems": list(error.problems)}))
@@ -53,8 +57,8 @@ def plan(
         _print_plan(made, found, notes)
 
 
-def make_plan(path: Path) -> Plan:
-    """Returns the plan of a space YAML, after importing the modules it names.
+def make_plan(path: Path, max_trials: int = MAX_TRIALS) -> Plan:
+    """Returns the plan of a space YAML of at most so many trials, after importing the modules it names.
 
     Raises:
         InputError: with every mistake in the space, or every problem with the files of its bodies and own tasks.
@@ -62,7 +66,7 @@ def make_plan(path: Path) -> Plan:
     from orca_sweep.space import plan_space
     from orca_sweep.trial import find_body_problems, find_task_problems, load_imports, resolve
 
-    made = plan_space(path, load_imports, resolve)
+    made = plan_space(path, load_imports, resolve, max_trials)
     configs = [*made.cells, *(trial.config for trial in made.trials)]
     problems = find_body_problems(configs) + find_task_problems(configs)
     if problems:

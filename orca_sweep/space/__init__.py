@@ -44,9 +44,11 @@ from orca_sweep.space.records import (
     Space,
     TunedCell,
 )
+from orca_sweep.space.sizes import MAX_TRIALS, find_size_problem
 from orca_sweep.space.tuning import Range, Search
 
 __all__ = [
+    "MAX_TRIALS",
     "TYPE_PREFIX",
     "Budget",
     "Checkpoints",
@@ -71,30 +73,36 @@ __all__ = [
 ]
 
 
-def read_space(path: Path) -> Space:
-    """Reads a space YAML.
+def read_space(path: Path, max_trials: int = MAX_TRIALS) -> Space:
+    """Reads a space YAML of at most so many trials.
 
     Raises:
         InputError: with every mistake found, each naming file, line, value, rule and nearest name.
     """
-    space, problems = read(path)
+    space, problems = read(path, max_trials)
+    problems += [] if problems else filter(None, [find_size_problem(space, max_trials)])
     if problems:
         raise InputError(problems)
     return space
 
 
-def plan_space(path: Path, load_imports: Callable[[tuple[str, ...]], None], resolve: Resolve) -> Plan:
-    """Reads a space, imports what it names and expands it.
+def plan_space(
+    path: Path, load_imports: Callable[[tuple[str, ...]], None], resolve: Resolve, max_trials: int = MAX_TRIALS
+) -> Plan:
+    """Reads a space, imports what it names and, if it has at most ``max_trials`` trials, expands it.
 
     Raises:
         InputError: with the mistakes of the file, of its imports and of its cells, all at once.
     """
-    space, problems = read(path)
+    space, problems = read(path, max_trials)
     try:
         load_imports(space.imports)
     except InputError as error:
         # Names that a failed import would have brought are not told to be unknown.
         raise InputError([*problems, *(f"{space.where('imports')}: {text}" for text in error.problems)]) from None
+    size = find_size_problem(space, max_trials)
+    if size is not None:
+        raise InputError([*problems, size])
     try:
         plan = make_plan(space, resolve)
     except InputError as error:
