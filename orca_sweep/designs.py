@@ -204,8 +204,31 @@ def combinations(
     An included combination has the first level of every factor that it does not name. A combination is excluded if
     for some rule every factor named there has one of the levels named there.
     """
-    rules = tuple(exclude)
+    is_out = _excluder(exclude)
     reference = {path: levels[0] for path, levels in factors.items()}
     for combination in itertools.chain(design.combinations(factors), ({**reference, **more} for more in include)):
-        if not any(all(combination[path] in levels for path, levels in rule.items()) for rule in rules):
+        if not is_out(combination):
             yield combination
+
+
+MOST_PRODUCTS = 1000
+"""Combinations of levels of one rule that are written out, so that they are found at once."""
+
+
+def _excluder(rules: Iterable[Levels]) -> Callable[[Combination], bool]:
+    """A function that says whether a rule takes a combination out: of thousands of rules it asks only those that can."""
+    by_paths: dict[tuple[str, ...], set[tuple[Any, ...]]] = {}
+    wide = []
+    for rule in rules:
+        if math.prod(map(len, rule.values())) > MOST_PRODUCTS:
+            wide.append({path: frozenset(levels) for path, levels in rule.items()})
+            continue
+        paths = tuple(sorted(rule))
+        by_paths.setdefault(paths, set()).update(itertools.product(*(rule[path] for path in paths)))
+
+    def is_out(combination: Combination) -> bool:
+        return any(tuple(combination[path] for path in paths) in known for paths, known in by_paths.items()) or any(
+            all(combination[path] in levels for path, levels in rule.items()) for rule in wide
+        )
+
+    return is_out

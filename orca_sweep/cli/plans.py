@@ -64,9 +64,9 @@ def make_plan(path: Path, max_trials: int = MAX_TRIALS) -> Plan:
         InputError: with every mistake in the space, or every problem with the files of its bodies and own tasks.
     """
     from orca_sweep.space import plan_space
-    from orca_sweep.trial import find_body_problems, find_task_problems, load_imports, resolve
+    from orca_sweep.trial import Remembering, find_body_problems, find_task_problems, load_imports, resolve
 
-    made = plan_space(path, load_imports, resolve, max_trials)
+    made = plan_space(path, load_imports, Remembering(resolve), max_trials)
     configs = [*made.cells, *(trial.config for trial in made.trials)]
     problems = find_body_problems(configs) + find_task_problems(configs)
     if problems:

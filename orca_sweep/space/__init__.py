@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orca_sweep import designs
-from orca_sweep.config import TrialConfig, explain
+from orca_sweep.config import Hasher, TrialConfig, explain
 from orca_sweep.errors import InputError
 from orca_sweep.space.expansion import (
     candidate,
@@ -122,39 +122,52 @@ def make_plan(space: Space, resolve: Resolve) -> Plan:
     Raises:
         InputError: with the problems of all cells.
     """
+    hasher = Hasher()
     found, problems = expand(space, resolve)
     cells: dict[str, TrialConfig] = {}
     for one in found if not space.tune else ():
-        cells.setdefault(one.cell.cell_id, one.cell)
+        cells.setdefault(hasher.cell_id(one.cell), one.cell)
     names = {one.settings["task"]: one.cell.task for one in found}
     whole = replace(with_placebo_levels(space, found), margins=with_resolved_names(space.margins, names))
-    tuned, wrong = tuned_cells(space, found, resolve) if space.tune else ((), ())
+    tuned, wrong = tuned_cells(space, found, resolve, hasher) if space.tune else ((), ())
     cells |= {cell.cell_id: cell.base for cell in tuned}
-    problems += [*dict.fromkeys(split_by_rules(whole, cells.values())), *wrong]
+    problems += [*dict.fromkeys(split_by_rules(whole, cells)), *wrong]
     if problems:
         raise InputError(problems)
     aliasing = space.design.aliasing(space.factors) if space.design.aliasing else None
     notes = tuple(fraction_notes(space, aliasing, found))
-    trials = tuple(_candidates(space, tuned) if tuned else _replicates(space, cells))
+    trials = tuple(_candidates(space, tuned, hasher) if tuned else _replicates(space, cells, hasher))
     return Plan(whole, cells, trials, len(found), tuned, aliasing, notes)
 
 
-def _replicates(space: Space, cells: Mapping[str, TrialConfig]) -> Iterator[PlannedTrial]:
+def _replicates(space: Space, cells: Mapping[str, TrialConfig], hasher: Hasher) -> Iterator[PlannedTrial]:
     """Seed for seed, so that a sweep that is cut short has compared all cells; then the A/A arm."""
-    rows = [seeded(cell_id, cell, space.seeds) for cell_id, cell in cells.items()]
+    rows = [seeded(cell_id, cell, space.seeds, hasher=hasher) for cell_id, cell in cells.items()]
     yield from itertools.chain.from_iterable(zip(*rows, strict=True))
     reference_id, reference = next(iter(cells.items()))
     yield from seeded(f"{reference_id}-aa", reference, space.aa, "aa")
 
 
-def _candidates(space: Space, tuned: Iterable[TunedCell]) -> Iterator[PlannedTrial]:
-    rows = [seeded(cell.cell_id, config, space.search.seeds, "search") for cell in tuned for config in cell.candidates]
+def _candidates(space: Space, tuned: Iterable[TunedCell], hasher: Hasher) -> Iterator[PlannedTrial]:
+    rows = [
+        seeded(cell.cell_id, config, space.search.seeds, "search", hasher=hasher)
+        for cell in tuned
+        for config in cell.candidates
+    ]
     return itertools.chain.from_iterable(zip(*rows, strict=True))
 
 
-def seeded(cell_id: str, config: TrialConfig, seeds: Iterable[int], role: Role = "replicate") -> list[PlannedTrial]:
+def seeded(
+    cell_id: str,
+    config: TrialConfig,
+    seeds: Iterable[int],
+    role: Role = "replicate",
+    *,
+    hasher: Hasher | None = None,
+) -> list[PlannedTrial]:
     """Returns the trials of a cell, or of a candidate of one, with run seeds."""
-    return [PlannedTrial(trial_id, cell_id, one.seed, one, role) for trial_id, one in config.replicates(seeds)]
+    trials = (hasher or Hasher()).replicates(config, seeds)
+    return [PlannedTrial(trial_id, cell_id, one.seed, one, role) for trial_id, one in trials]
 
 
 def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:

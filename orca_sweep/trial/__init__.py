@@ -1,6 +1,7 @@
 """One ORCA run: from dotted settings to its config, and from its config to its record. No ray here."""
 
 from orca_sweep.trial.importing import load_imports
+from orca_sweep.trial.remembering import Remembering
 from orca_sweep.trial.resolving import (
     describe_proxies,
     find_body_problems,
@@ -14,6 +15,7 @@ from orca_sweep.trial.running import CHECKPOINT, drop_checkpoint, keep_pretraini
 
 __all__ = [
     "CHECKPOINT",
+    "Remembering",
     "describe_proxies",
     "drop_checkpoint",
     "find_body_problems",
