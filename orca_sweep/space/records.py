@@ -1,8 +1,9 @@
 """What a space and its plan are: frozen records."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -251,7 +252,7 @@ class Space:
         return where(self.path, self.lines, place)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlannedTrial:
     """One run of the plan."""
 
@@ -317,18 +318,25 @@ class Plan:
 
         They have the same settings and differ in spread on purpose: nothing is to be learned from comparing their means.
         """
-        arms: dict[TrialConfig, TrialConfig] = {}
-        for cell in self.cells:
-            arms.setdefault(cell.model_copy(update={"seed_varies": "all"}), cell)
+        cells: Iterable[TrialConfig] = self.cells
+        if len({cell.seed_varies for cell in self.cells}) > 1:
+            arms: dict[TrialConfig, TrialConfig] = {}
+            for cell in self.cells:
+                arms.setdefault(cell.replaced(seed_varies="all"), cell)
+            cells = arms.values()
         tasks: dict[str, list[TrialConfig]] = {}
-        for cell in arms.values():
+        for cell in cells:
             tasks.setdefault(cell.task, []).append(cell)
         return tasks
+
+    @cached_property
+    def _tuned_levels(self) -> dict[str, Mapping[str, Any]]:
+        return {cell.cell_id: cell.levels for cell in reversed(self.tuned)}
 
     def levels(self, cell_id: str) -> dict[str, Any]:
         """Returns a cell's level of every factor."""
         flat = self.by_cell_id[cell_id].flat()
-        asked = next((cell.levels for cell in self.tuned if cell.cell_id == cell_id), {})
+        asked = self._tuned_levels.get(cell_id, {})
         return {path: asked.get(path, flat[path]) for path in self.space.factors}
 
 

@@ -43,9 +43,9 @@ from orca_sweep.sweep.checks import (
 from orca_sweep.sweep.loggers import callbacks
 from orca_sweep.sweep.queue import DONE, PASSED, UNWRITTEN, WAITING, GroupedPruning, Queue, Watch
 from orca_sweep.trial import (
+    StageNames,
     resolve,
     run_trial,
-    shared_stages,
     unavailable_loggers,
     unavailable_parts,
 )
@@ -152,8 +152,10 @@ def _agenda(plan: Plan, setup: Setup, watch: Watch, prefixes: Prefixes) -> Agend
         append_planned(setup.out, map(_entry, trials))
         watch("planned", {"n_new": len(trials)})
 
+    name_stages = StageNames()
+
     def shared(config: TrialConfig) -> dict[str, str]:
-        names = shared_stages(config)
+        names = name_stages(config)
         if config.trial_id not in prefixes:
             return names
         # Trials with the same start of fine-tuning and equal work in their first phase share their first epochs.

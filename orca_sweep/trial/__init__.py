@@ -3,6 +3,7 @@
 from orca_sweep.trial.importing import load_imports
 from orca_sweep.trial.remembering import Remembering
 from orca_sweep.trial.resolving import (
+    StageNames,
     describe_proxies,
     find_body_problems,
     find_task_problems,
@@ -16,6 +17,7 @@ from orca_sweep.trial.running import CHECKPOINT, drop_checkpoint, keep_pretraini
 __all__ = [
     "CHECKPOINT",
     "Remembering",
+    "StageNames",
     "describe_proxies",
     "drop_checkpoint",
     "find_body_problems",
