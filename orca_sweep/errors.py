@@ -30,6 +30,10 @@ class StorageError(OrcaSweepError):
     """The system refuses to write a file: no room, over quota, no right to. The command line exits with code 1."""
 
 
+class RayLostError(OrcaSweepError):
+    """Ray did not start, or has ended while a sweep ran on it. The command line exits with code 1."""
+
+
 class BusyError(OrcaSweepError):
     """Somebody else makes the stage artifact that is needed here; come back when its lock is free."""
 

@@ -17,7 +17,7 @@ from orca_sweep.cli import jobs as job_commands
 from orca_sweep.cli import store as store_commands
 from orca_sweep.cli.progress import Progress
 from orca_sweep.cli.reporting import report
-from orca_sweep.errors import InputError, OrcaSweepError, StorageError
+from orca_sweep.errors import InputError, OrcaSweepError, RayLostError, StorageError
 from orca_sweep.space import MAX_TRIALS, Plan
 
 app = typer.Typer(
@@ -63,6 +63,8 @@ def main() -> None:
         if debug:
             raise
         print(str(error), file=sys.stderr)
+        if isinstance(error, RayLostError):
+            _end_now(1)
         sys.exit(1 if isinstance(error, StorageError) else 2)
     except SystemExit as end:
         if debug or end.code != INTERRUPTED:
@@ -185,7 +187,16 @@ def _run(made: Plan, folder: Path, address: str | None, data_root: Path, store: 
         console.print(f"note: {note}", soft_wrap=True)
     if outcome.n_left:
         console.print(f"What is missing or failed runs with: orca-sweep resume {ending.short(folder)}", soft_wrap=True)
+    if outcome.ray_is_lost:
+        _end_now(outcome.exit_code)
     raise typer.Exit(outcome.exit_code)
+
+
+def _end_now(code: int) -> None:
+    """Ends this process without Ray's own way out, which would wait for a Ray that is gone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _convert_tasks(made: Plan, root: Path) -> None:

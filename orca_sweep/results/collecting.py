@@ -36,7 +36,7 @@ def collect(sources: Iterable[Path], out: Path) -> Results:
     """Merges sweeps into ``trials.parquet``, ``epochs.parquet`` and ``stages.parquet`` in a folder and returns them.
 
     A source is a sweep folder, also while the sweep runs, or a folder of tables collected elsewhere. One row per planned
-    trial: one without a record is a row with status ``lost``. A trial that stands in several sources is taken once: the
+    trial: one without a record is a row with status ``unfinished``. A trial that stands in several sources is taken once: the
     first ok record, one whose test metrics are revealed before others. One that is the same work in two cells, or a
     replicate here and of the A/A arm there, has a row for each. Tables of older schema versions are merged by the names of
     their columns: config fields that came later have their defaults, and columns that this version does not know are
@@ -173,7 +173,7 @@ class _Sweep(_Source):
     def record(self, trial_id: str) -> dict[str, Any]:
         record = read_record(self.folder, trial_id)
         if record is None:
-            return {"row": {"trial_id": trial_id, "status": "lost", "error": NO_RECORD}, "epochs": []}
+            return {"row": {"trial_id": trial_id, "status": "unfinished", "error": NO_RECORD}, "epochs": []}
         # Records of before there were seals have nothing sealed.
         is_sealed = "sealed" in record and trial_id not in self.revealed
         row = {**record["row"], "is_sealed": is_sealed, "revealed_at": self.revealed.get(trial_id)}

@@ -22,7 +22,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
 """Each table and the columns that tell its rows apart."""
 SINCE = {"stages": 2}
 """Tables that came with a later schema version: in earlier ones they are empty."""
-NO_RECORD = "no record: not run yet, or lost with its worker; launch again"
+NO_RECORD = "no record: not run to an end yet; launch again"
 
 
 @dataclass(frozen=True)

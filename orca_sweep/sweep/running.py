@@ -25,7 +25,7 @@ from ray import tune
 
 from orca_sweep.agenda import Agenda
 from orca_sweep.config import TrialConfig, digest
-from orca_sweep.errors import BusyError, InputError, StorageError
+from orca_sweep.errors import BusyError, InputError, RayLostError, StorageError, first_line
 from orca_sweep.results import FINAL_STATUSES, append_planned, read_row, write_manifest
 from orca_sweep.space import Plan, PlannedTrial, Range
 from orca_sweep.space.prefixes import first_work, shared_prefixes, without_schedule
@@ -41,6 +41,8 @@ from orca_sweep.sweep.checks import (
     has_dashboard,
 )
 from orca_sweep.sweep.loggers import callbacks
+from orca_sweep.sweep.watching import Watch as RayWatch
+from orca_sweep.sweep.watching import leave, watched
 from orca_sweep.sweep.queue import DONE, PASSED, UNWRITTEN, WAITING, GroupedPruning, Queue, Watch
 from orca_sweep.trial import (
     StageNames,
@@ -52,6 +54,7 @@ from orca_sweep.trial import (
 
 WORKER_DEATHS = 2
 """How often a trial whose worker or node died is started again before it counts as lost."""
+GO_ON = "What has ended is kept; launch again, and the rest goes on from its last saved epoch."
 PATIENCE_S = 2.0
 """How long a trial waits for an artifact that another sweep makes before it gives its place up."""
 Prefixes = Mapping[str, frozenset[int]]
@@ -83,6 +86,8 @@ class Outcome:
     wall_time_s: float
     notes: tuple[str, ...] = ()
     """Why something planned was not run."""
+    ray_is_lost: bool = False
+    """A process that still waits for Ray when it ends would wait for ever."""
 
     @property
     def n_left(self) -> int:
@@ -116,7 +121,7 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
     if problems:
         raise InputError(problems)
     start = time.perf_counter()
-    with joined(setup.address, setup.dashboard_host) as dashboard:
+    with joined(setup.address, setup.dashboard_host) as (dashboard, guard):
         check_resources(plan.space.resources)
         try:
             setup.out.mkdir(parents=True, exist_ok=True)
@@ -129,12 +134,12 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
             with FileLock(setup.out / ".lock", timeout=1):
                 if setup.address != "local":
                     check_nodes(plan, setup.out, setup.store, setup.data_root)
-                return _run(plan, setup, watch, dashboard, start)
+                return _run(plan, setup, watch, dashboard, start, guard)
         except Timeout:
             raise InputError(f"{setup.out}: another launch is writing here. Wait for it, or give --out.") from None
 
 
-def _run(plan: Plan, setup: Setup, watch: Watch, dashboard: str | None, start: float) -> Outcome:
+def _run(plan: Plan, setup: Setup, watch: Watch, dashboard: str | None, start: float, guard: RayWatch) -> Outcome:
     write_manifest(setup.out, manifest(plan, setup))
     prefixes = shared_prefixes(plan.trials)
     agenda = _agenda(plan, setup, watch, prefixes)
@@ -144,7 +149,8 @@ def _run(plan: Plan, setup: Setup, watch: Watch, dashboard: str | None, start: f
     n_run = 0
     if not agenda.is_over:
         n_run = fit(plan, agenda, setup, watch, _work(plan, setup, prefixes))
-    return _outcome(agenda, n_run, setup.out, time.perf_counter() - start)
+    guard.end()  # what comes now needs no Ray
+    return _outcome(agenda, n_run, setup.out, time.perf_counter() - start, guard.lost)
 
 
 def _agenda(plan: Plan, setup: Setup, watch: Watch, prefixes: Prefixes) -> Agenda:
@@ -217,8 +223,13 @@ def _entry(trial: PlannedTrial) -> dict[str, Any]:
 
 
 @contextmanager
-def joined(address: str, dashboard_host: str | None = None) -> Iterator[str | None]:
-    """Ray for the length of a block; gives the dashboard's address, if there is one."""
+def joined(address: str, dashboard_host: str | None = None) -> Iterator[tuple[str | None, RayWatch]]:
+    """Ray for the length of a block; gives the dashboard's address, if there is one, and what looks after Ray.
+
+    Raises:
+        InputError: if Ray cannot be joined.
+        RayLostError: if Ray does not start, or is gone before the block has ended in its own words.
+    """
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SNAPSHOT_S)
     # A worker that dies is told of in our own words and kept as a row, and so is a full disk; Ray would print its own
@@ -226,22 +237,57 @@ def joined(address: str, dashboard_host: str | None = None) -> Iterator[str | No
     for name in ("tune_controller", "experiment_state"):
         logging.getLogger(f"ray.tune.execution.{name}").setLevel(logging.CRITICAL)
     check_address(address)
-    try:
-        context = ray.init(
-            address=address, log_to_driver=False, logging_level=logging.WARNING, **_dashboard(address, dashboard_host)
-        )
-    except ConnectionError as error:
-        raise InputError(
-            f"--address {address}: no Ray cluster lets us in there ({error})."
-            " Give its address, and its token in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
-        ) from None
-    except RuntimeError as error:  # another version of Ray or Python there, say
-        raise InputError(f"--address {address}: Ray cannot join this cluster: {error}") from None
-    try:
-        with _interrupted_by_sigterm():
-            yield context.dashboard_url or None
-    finally:
+    context = _start(address, dashboard_host)
+    with _interrupted_by_signals(), watched(address == "local") as guard:
+        try:
+            yield context.dashboard_url or None, guard
+        except KeyboardInterrupt:
+            if guard.lost is None:
+                raise
+            raise RayLostError(f"{guard.lost}. {GO_ON}") from None
+        finally:
+            guard.end()
+            leave(guard)
+
+
+def _start(address: str, dashboard_host: str | None) -> Any:
+    """Joins a Ray, or starts one of our own: twice, if the first is too slow on a busy machine."""
+    for attempt in (1, 2):
+        try:
+            return ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                **_dashboard(address, dashboard_host),
+            )
+        except ConnectionError as error:
+            if address != "local":
+                raise InputError(
+                    f"--address {address}: no Ray cluster lets us in there ({error})."
+                    " Give its address, and its token in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
+                ) from None
+            why: Exception = error
+        except RuntimeError as error:  # another version of Ray or Python there, say
+            if address != "local":
+                raise InputError(f"--address {address}: Ray cannot join this cluster: {error}") from None
+            why = error
+        except (OSError, TimeoutError, ray.exceptions.RayError) as error:
+            if address != "local":
+                raise RayLostError(
+                    f"--address {address}: Ray's head ended while we joined: {first_line(error)}."
+                ) from None
+            why = error
         ray.shutdown()
+        logging.getLogger("orca_sweep").info("Ray of our own, attempt %d: %s", attempt, first_line(why))
+    raise RayLostError(
+        f"our own Ray did not start, twice ({first_line(why)}). Its logs are in {ray_logs()}. Free memory, processor time or"
+        " space there, or join a cluster with --address; then launch again."
+    )
+
+
+def ray_logs() -> str:
+    """Returns where a Ray of our own writes its logs."""
+    return f"{os.environ.get('RAY_TMPDIR', '/tmp')}/ray/session_latest/logs"  # noqa: S108 - Ray's own place
 
 
 def _dashboard(address: str, host: str | None) -> dict[str, Any]:
@@ -254,20 +300,25 @@ def _dashboard(address: str, host: str | None) -> dict[str, Any]:
 
 
 @contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Lets the signal by which Slurm and Kubernetes end a job raise KeyboardInterrupt, for the length of a block.
+def _interrupted_by_signals() -> Iterator[None]:
+    """Lets SIGTERM and SIGHUP raise KeyboardInterrupt, for the length of a block.
 
-    Ray would exit at once, without tables and words. Tune's own gentle end, which Ctrl-C gets, asks Ray's other processes;
+    By the first Slurm and Kubernetes end a job, by the second a terminal that is closed. Ray would exit at once, without
+    tables and words. A hangup that is ignored, as under nohup, stays so. Tune's own gentle end, which Ctrl-C gets, asks Ray's other processes;
     a job scheduler ends those too, and Tune would wait for them for a minute.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's alone
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    heard = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        heard.append(signal.SIGHUP)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in heard}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def fit(plan: Plan, agenda: Agenda, setup: Setup, watch: Watch, work: Callable[[dict[str, Any]], None]) -> int:
@@ -394,7 +445,7 @@ def _tell_nothing(stage: str) -> None:
     """For a trial that nobody waits for: a report costs as much as a small step of training."""
 
 
-def _outcome(agenda: Agenda, n_run: int, out: Path, seconds: float) -> Outcome:
+def _outcome(agenda: Agenda, n_run: int, out: Path, seconds: float, lost: str | None) -> Outcome:
     statuses: dict[str, int] = {}
     for trial_id in agenda.known:
         row = read_row(out, trial_id)
@@ -404,4 +455,5 @@ def _outcome(agenda: Agenda, n_run: int, out: Path, seconds: float) -> Outcome:
     notes += [
         f"cell {cell_id}: none of its candidates is ok, so it has no replicates." for cell_id in agenda.unreplicated
     ]
-    return Outcome(len(agenda.known), n_run, statuses, seconds, tuple(notes))
+    notes += [f"{lost}. {GO_ON}"] if lost else []
+    return Outcome(len(agenda.known), n_run, statuses, seconds, tuple(notes), lost is not None)
