@@ -41,9 +41,9 @@ from orca_sweep.sweep.checks import (
     has_dashboard,
 )
 from orca_sweep.sweep.loggers import callbacks
+from orca_sweep.sweep.queue import DONE, PASSED, UNWRITTEN, WAITING, GroupedPruning, Queue, Watch
 from orca_sweep.sweep.watching import Watch as RayWatch
 from orca_sweep.sweep.watching import leave, watched
-from orca_sweep.sweep.queue import DONE, PASSED, UNWRITTEN, WAITING, GroupedPruning, Queue, Watch
 from orca_sweep.trial import (
     StageNames,
     resolve,
@@ -238,7 +238,7 @@ def joined(address: str, dashboard_host: str | None = None) -> Iterator[tuple[st
         logging.getLogger(f"ray.tune.execution.{name}").setLevel(logging.CRITICAL)
     check_address(address)
     context = _start(address, dashboard_host)
-    with _interrupted_by_signals(), watched(address == "local") as guard:
+    with interrupted_by_signals(), watched(address == "local") as guard:
         try:
             yield context.dashboard_url or None, guard
         except KeyboardInterrupt:
@@ -252,37 +252,39 @@ def joined(address: str, dashboard_host: str | None = None) -> Iterator[tuple[st
 
 def _start(address: str, dashboard_host: str | None) -> Any:
     """Joins a Ray, or starts one of our own: twice, if the first is too slow on a busy machine."""
-    for attempt in (1, 2):
-        try:
-            return ray.init(
-                address=address,
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-                **_dashboard(address, dashboard_host),
-            )
-        except ConnectionError as error:
-            if address != "local":
-                raise InputError(
-                    f"--address {address}: no Ray cluster lets us in there ({error})."
-                    " Give its address, and its token in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
-                ) from None
-            why: Exception = error
-        except RuntimeError as error:  # another version of Ray or Python there, say
-            if address != "local":
-                raise InputError(f"--address {address}: Ray cannot join this cluster: {error}") from None
-            why = error
-        except (OSError, TimeoutError, ray.exceptions.RayError) as error:
-            if address != "local":
-                raise RayLostError(
-                    f"--address {address}: Ray's head ended while we joined: {first_line(error)}."
-                ) from None
-            why = error
-        ray.shutdown()
-        logging.getLogger("orca_sweep").info("Ray of our own, attempt %d: %s", attempt, first_line(why))
-    raise RayLostError(
-        f"our own Ray did not start, twice ({first_line(why)}). Its logs are in {ray_logs()}. Free memory, processor time or"
-        " space there, or join a cluster with --address; then launch again."
+    start = partial(
+        ray.init,
+        address=address,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        **_dashboard(address, dashboard_host),
     )
+    if address != "local":
+        return _join(address, start)
+    try:
+        return start()
+    except Exception as error:
+        logging.getLogger("orca_sweep").warning("our own Ray did not start (%s); once more", first_line(error))
+        ray.shutdown()
+    try:
+        return start()
+    except Exception as error:
+        raise RayLostError(
+            f"our own Ray did not start, twice ({first_line(error)}). Its logs are in {ray_logs()}. Free memory, processor time"
+            " or space there, or join a cluster with --address; then launch again."
+        ) from error
+
+
+def _join(address: str, start: Callable[[], Any]) -> Any:
+    try:
+        return start()
+    except ConnectionError as error:
+        raise InputError(
+            f"--address {address}: no Ray cluster lets us in there ({error})."
+            " Give its address, and its token in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
+        ) from None
+    except RuntimeError as error:  # another version of Ray or Python there, say
+        raise InputError(f"--address {address}: Ray cannot join this cluster: {error}") from None
 
 
 def ray_logs() -> str:
@@ -300,12 +302,12 @@ def _dashboard(address: str, host: str | None) -> dict[str, Any]:
 
 
 @contextmanager
-def _interrupted_by_signals() -> Iterator[None]:
+def interrupted_by_signals() -> Iterator[None]:
     """Lets SIGTERM and SIGHUP raise KeyboardInterrupt, for the length of a block.
 
-    By the first Slurm and Kubernetes end a job, by the second a terminal that is closed. Ray would exit at once, without
-    tables and words. A hangup that is ignored, as under nohup, stays so. Tune's own gentle end, which Ctrl-C gets, asks Ray's other processes;
-    a job scheduler ends those too, and Tune would wait for them for a minute.
+    The first is how Slurm and Kubernetes end a job, the second tells of a terminal that is closed. Ray would exit at once,
+    without tables and words. A hangup that is ignored, as under nohup, stays so. Tune's own gentle end, which Ctrl-C gets,
+    asks Ray's other processes; a job scheduler ends those too, and Tune would wait for them for a minute.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's alone

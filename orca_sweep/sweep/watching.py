@@ -4,7 +4,6 @@ Written against Ray 2.60. When the only raylet dies, Tune waits on; when the hea
 words and tables with it. So a thread looks after what must be there and interrupts the main thread when it is not.
 """
 
-import _thread
 import contextlib
 import signal
 import socket
@@ -41,14 +40,12 @@ class Watch:
         if self.lost is None and not self._ended.is_set():
             self.lost = what
             # Ray's thread that listens for errors would tell of it with a page of Ray's own log.
-            setattr(ray._private.worker, "print_to_stdstream", _print_nothing)
-            while not self._ended.wait(AGAIN_S if self._interrupt() else 0):
-                pass
-
-    def _interrupt(self) -> bool:
-        # SIGTERM raises KeyboardInterrupt here; SIGINT would begin Tune's gentle end, which asks what is gone.
-        _thread.interrupt_main(signal.SIGTERM)
-        return True
+            ray._private.worker.print_to_stdstream = _print_nothing
+            while not self._ended.is_set():
+                # SIGTERM raises KeyboardInterrupt here; SIGINT would begin Tune's gentle end, which asks what is gone.
+                # A true signal, and to that thread, wakes it from whatever it waits for.
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+                self._ended.wait(AGAIN_S)
 
     def end(self) -> None:
         """Ends it: nothing is interrupted any more."""
@@ -118,7 +115,7 @@ def _lost_node(node_id: str) -> str | None:
     """Whether the cluster has given up the node that this process is on."""
     try:
         nodes = {node["NodeID"]: node["Alive"] for node in ray.nodes()}
-    except Exception:  # noqa: BLE001 - what the head does not tell is told by its silence
+    except Exception:
         return None
     return None if nodes.get(node_id, False) else "the cluster is gone: it has given up the node of this launch"
 
