@@ -177,10 +177,19 @@ def _run(made: Plan, folder: Path, address: str | None, data_root: Path, store: 
     for line in describe_proxies(made.cells):
         console.print(line, soft_wrap=True)
     _convert_tasks(made, data_root)
+    setup = Setup(folder, store, data_root, where, None if dashboard_host == "none" else dashboard_host)
     with Progress(console, made) as progress:
-        outcome = run(
-            made, Setup(folder, store, data_root, where, None if dashboard_host == "none" else dashboard_host), progress
-        )
+
+        def tell_and_end(outcome: Any) -> None:
+            progress.live.stop()
+            _tell_outcome(folder, console, outcome)
+
+        outcome = run(made, setup, progress, tell_and_end)
+    _tell_outcome(folder, console, outcome)
+
+
+def _tell_outcome(folder: Path, console: Console, outcome: Any) -> None:
+    """Makes the tables, says how the sweep ended, and ends the command."""
     ending.finish(folder, console)
     console.print(_outcome_text(outcome))
     for note in outcome.notes:

@@ -127,9 +127,7 @@ def _compose(path: Path, text: str, most_values: int) -> _Node:
             elif isinstance(event, yaml.CollectionEndEvent) and not too_many:
                 stack.pop().close()
             elif isinstance(event, yaml.DocumentStartEvent) and top.children:
-                raise InputError(
-                    f"{path}:{event.start_mark.line + 1}: not valid YAML: a second document begins here. Keep one."
-                )
+                raise InputError(f"{path}:{_line(event)}: not valid YAML: a second document begins here. Keep one.")
     except yaml.MarkedYAMLError as error:
         if "nesting depth" in str(error.problem or error.context):
             raise InputError(f"{path}: nested too deeply to be a space (at most {MOST_LEVELS} levels).") from None
@@ -147,8 +145,12 @@ def _compose(path: Path, text: str, most_values: int) -> _Node:
     return top.children[0]
 
 
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 1
+
+
 def _add(event: yaml.NodeEvent, stack: list[_Node], anchors: dict[str, _Node], path: Path) -> None:
-    line = event.start_mark.line + 1
+    line = _line(event)
     if isinstance(event, yaml.AliasEvent):
         if event.anchor not in anchors:
             raise InputError(f"{path}:{line}: not valid YAML: found undefined alias {event.anchor!r}.")

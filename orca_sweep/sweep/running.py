@@ -102,8 +102,11 @@ class Outcome:
         )
 
 
-def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
+def launch(plan: Plan, setup: Setup, watch: Watch, rescue: Callable[[Outcome], None] | None = None) -> Outcome:
     """Runs what the plan has and the sweep folder lacks, and returns how that ended.
+
+    Where Ray is gone and this thread waits inside of it for ever, ``rescue`` is told of the end in another thread, and
+    must end the process.
 
     Nothing is written before everything that can be known in advance has been checked: the folder,
     the data and packages, whether any node can ever hold a trial, and whether all nodes see the folder.
@@ -134,23 +137,32 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
             with FileLock(setup.out / ".lock", timeout=1):
                 if setup.address != "local":
                     check_nodes(plan, setup.out, setup.store, setup.data_root)
-                return _run(plan, setup, watch, dashboard, start, guard)
+                return _run(plan, setup, watch, dashboard, start, guard, rescue)
         except Timeout:
             raise InputError(f"{setup.out}: another launch is writing here. Wait for it, or give --out.") from None
 
 
-def _run(plan: Plan, setup: Setup, watch: Watch, dashboard: str | None, start: float, guard: RayWatch) -> Outcome:
+def _run(
+    plan: Plan,
+    setup: Setup,
+    watch: Watch,
+    dashboard: str | None,
+    start: float,
+    guard: RayWatch,
+    rescue: Callable[[Outcome], None] | None,
+) -> Outcome:
     write_manifest(setup.out, manifest(plan, setup))
     prefixes = shared_prefixes(plan.trials)
     agenda = _agenda(plan, setup, watch, prefixes)
     n_done = len(agenda.known) - agenda.n_left
     n_later = max(0, len(plan.trials) + plan.n_later - len(agenda.known))
     watch("start", {"dashboard": dashboard, "n_todo": agenda.n_left, "n_done": n_done, "n_later": n_later})
-    n_run = 0
+    if rescue is not None:
+        guard.rescue = lambda lost: rescue(_outcome(agenda, setup.out, time.perf_counter() - start, lost))
     if not agenda.is_over:
-        n_run = fit(plan, agenda, setup, watch, _work(plan, setup, prefixes))
+        fit(plan, agenda, setup, watch, _work(plan, setup, prefixes))
     guard.end()  # what comes now needs no Ray
-    return _outcome(agenda, n_run, setup.out, time.perf_counter() - start, guard.lost)
+    return _outcome(agenda, setup.out, time.perf_counter() - start, guard.lost)
 
 
 def _agenda(plan: Plan, setup: Setup, watch: Watch, prefixes: Prefixes) -> Agenda:
@@ -447,7 +459,7 @@ def _tell_nothing(stage: str) -> None:
     """For a trial that nobody waits for: a report costs as much as a small step of training."""
 
 
-def _outcome(agenda: Agenda, n_run: int, out: Path, seconds: float, lost: str | None) -> Outcome:
+def _outcome(agenda: Agenda, out: Path, seconds: float, lost: str | None) -> Outcome:
     statuses: dict[str, int] = {}
     for trial_id in agenda.known:
         row = read_row(out, trial_id)
@@ -458,4 +470,5 @@ def _outcome(agenda: Agenda, n_run: int, out: Path, seconds: float, lost: str | 
         f"cell {cell_id}: none of its candidates is ok, so it has no replicates." for cell_id in agenda.unreplicated
     ]
     notes += [f"{lost}. {GO_ON}"] if lost else []
+    n_run = sum(n > 0 for n in agenda.attempts.values())
     return Outcome(len(agenda.known), n_run, statuses, seconds, tuple(notes), lost is not None)

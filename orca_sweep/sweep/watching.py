@@ -22,7 +22,7 @@ ASK_S = 3.0
 PATIENCE_S = 20.0
 """How long a cluster may not answer: a head that is started again, or a network that is away, is back by then."""
 AGAIN_S = 5.0
-"""After so long the main thread is interrupted again: it may hang where it clears up what is gone."""
+"""After so long the main thread is interrupted again, or given up: it may wait inside of Ray, where no signal reaches it."""
 NODE_PARTS = {"raylet": "its node", "gcs_server": "its head"}
 """Ray's processes without which nothing runs, and what the user knows them as."""
 
@@ -33,6 +33,8 @@ class Watch:
     def __init__(self) -> None:
         self.lost: str | None = None
         """What is gone, in words."""
+        self.rescue: Callable[[str], None] | None = None
+        """Ends the process in the main thread's place, where that waits inside of Ray; called in another thread."""
         self._ended = threading.Event()
 
     def lose(self, what: str) -> None:
@@ -45,7 +47,8 @@ class Watch:
                 # SIGTERM raises KeyboardInterrupt here; SIGINT would begin Tune's gentle end, which asks what is gone.
                 # A true signal, and to that thread, wakes it from whatever it waits for.
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
-                self._ended.wait(AGAIN_S)
+                if not self._ended.wait(AGAIN_S) and self.rescue is not None:
+                    self.rescue(what)
 
     def end(self) -> None:
         """Ends it: nothing is interrupted any more."""

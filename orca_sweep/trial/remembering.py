@@ -57,7 +57,7 @@ class Remembering:
         Raises:
             InputError: as ``resolve``.
         """
-        numbers = {path: value for path in PLAIN if _is_plain(path, value := settings.get(path))}
+        numbers: dict[str, Number] = {path: settings[path] for path in PLAIN if _is_plain(path, settings.get(path))}
         least = {**settings, **{path: PLAIN[path].least for path in numbers}}
         try:
             key = (frozenset(least.items()), *numbers)
