@@ -277,7 +277,7 @@ def _hours(seconds: float) -> str:
 def _gaps(spent: Sequence[Spent]) -> Iterable[str]:
     n_untimed, n_resumed = sum(one.n_untimed for one in spent), sum(one.n_resumed for one in spent)
     if n_untimed:
-        yield f"Trials without a time: {n_untimed}, not run yet, or lost with their worker. What they took is in no number."
+        yield f"Trials without a time: {n_untimed}, unfinished, or lost with their worker. What they took is in no number."
     if n_resumed:
         yield f"Trials that were resumed: {n_resumed}. Only their last attempt is counted."
 

@@ -419,8 +419,7 @@ def _about_rows(facts: Facts) -> str:
         return "There is no trial yet, but those of the search." if facts.n_searched else "There is no trial yet."
     if not facts.lacking:
         return f"All {facts.n_trials} trials are ok."
-    words = {"lost": "lost or not run yet"}
-    states = ", ".join(f"{n} {words.get(status, status)}" for status, n in facts.lacking.items())
+    states = ", ".join(f"{n} {status}" for status, n in facts.lacking.items())
     scored = f", but for {facts.n_worst} scored as the worst of their task" if facts.n_worst else ""
     n = sum(facts.lacking.values())
     return f"Not ok: {n} of {facts.n_trials} trials ({states}); left out of all means{scored}."

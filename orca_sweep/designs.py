@@ -1,6 +1,7 @@
 """Designs: which combinations of the factors' levels an ablation runs. The first level of a factor is its reference."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -40,6 +41,8 @@ class Design:
     name: str
     meaning: str
     combinations: Callable[[Levels], Iterator[Combination]]
+    count: Callable[[Mapping[str, int]], int]
+    """How many combinations there are of factors with so many levels, told without making them."""
     levels: str = "any"
     """What it asks of the factors: any levels, two each, or equally many."""
     aliasing: Callable[[Levels], Aliasing] | None = None
@@ -73,6 +76,22 @@ def _drop_one(factors: Levels) -> Iterator[Combination]:
         yield {**full, path: levels[0]}
 
 
+def _count_cross(n_levels: Mapping[str, int]) -> int:
+    return math.prod(n_levels.values())
+
+
+def _count_zip(n_levels: Mapping[str, int]) -> int:
+    return max(n_levels.values(), default=1)
+
+
+def _count_one_at_a_time(n_levels: Mapping[str, int]) -> int:
+    return 1 + sum(n - 1 for n in n_levels.values())
+
+
+def _count_fraction(n_levels: Mapping[str, int], resolution: int) -> int:
+    return len(_columns(len(n_levels), resolution))
+
+
 def fraction(resolution: int = 4) -> Design:
     """Returns the design of the smallest regular two-level fraction of a resolution, or of a better one of that size.
 
@@ -84,6 +103,7 @@ def fraction(resolution: int = 4) -> Design:
         "fraction",
         "the fewest combinations of two levels that keep effects apart as far as the resolution says",
         partial(_fraction, resolution=resolution),
+        partial(_count_fraction, resolution=resolution),
         "two each",
         partial(_aliasing, resolution=resolution),
     )
@@ -127,21 +147,29 @@ def _aliasing(factors: Levels, resolution: int) -> Aliasing:
 DESIGNS: Mapping[str, Design] = {
     design.name: design
     for design in (
-        Design("cross", "all combinations of levels", _cross),
-        Design("zip", "the first levels together, the second levels together, and so on", _zip, "equally many"),
+        Design("cross", "all combinations of levels", _cross, _count_cross),
+        Design(
+            "zip", "the first levels together, the second levels together, and so on", _zip, _count_zip, "equally many"
+        ),
         Design(
             "one_at_a_time",
             "all factors at their first level, then each other level of one factor alone",
             _one_at_a_time,
+            _count_one_at_a_time,
         ),
         Design(
-            "drop_one", "all factors on (second level), then each one off (first level) alone", _drop_one, "two each"
+            "drop_one",
+            "all factors on (second level), then each one off (first level) alone",
+            _drop_one,
+            _count_one_at_a_time,
+            "two each",
         ),
         # With two levels each, adding one to nothing is varying one at a time.
         Design(
             "add_one",
             "all factors off (first level), then each one on (second level) alone",
             _one_at_a_time,
+            _count_one_at_a_time,
             "two each",
         ),
         fraction(),
@@ -176,8 +204,31 @@ def combinations(
     An included combination has the first level of every factor that it does not name. A combination is excluded if
     for some rule every factor named there has one of the levels named there.
     """
-    rules = tuple(exclude)
+    is_out = _excluder(exclude)
     reference = {path: levels[0] for path, levels in factors.items()}
     for combination in itertools.chain(design.combinations(factors), ({**reference, **more} for more in include)):
-        if not any(all(combination[path] in levels for path, levels in rule.items()) for rule in rules):
+        if not is_out(combination):
             yield combination
+
+
+MOST_PRODUCTS = 1000
+"""Combinations of levels of one rule that are written out, so that they are found at once."""
+
+
+def _excluder(rules: Iterable[Levels]) -> Callable[[Combination], bool]:
+    """A function that says whether a rule takes a combination out: of thousands of rules it asks only those that can."""
+    by_paths: dict[tuple[str, ...], set[tuple[Any, ...]]] = {}
+    wide = []
+    for rule in rules:
+        if math.prod(map(len, rule.values())) > MOST_PRODUCTS:
+            wide.append({path: frozenset(levels) for path, levels in rule.items()})
+            continue
+        paths = tuple(sorted(rule))
+        by_paths.setdefault(paths, set()).update(itertools.product(*(rule[path] for path in paths)))
+
+    def is_out(combination: Combination) -> bool:
+        return any(tuple(combination[path] for path in paths) in known for paths, known in by_paths.items()) or any(
+            all(combination[path] in levels for path, levels in rule.items()) for rule in wide
+        )
+
+    return is_out

@@ -10,11 +10,17 @@ class OrcaSweepError(Exception):
     """Base of every error this package raises on purpose."""
 
 
+MOST_PROBLEMS = 100
+"""Mistakes told at once: who made more mends these first."""
+
+
 class InputError(OrcaSweepError):
     """Wrong input: every mistake found, one line each. The command line exits with code 2."""
 
     def __init__(self, problems: str | Sequence[str]) -> None:
-        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
+        every = (problems,) if isinstance(problems, str) else tuple(problems)
+        more = ("... and more. Mend these first.",) if len(every) > MOST_PROBLEMS else ()
+        self.problems: tuple[str, ...] = every[:MOST_PROBLEMS] + more
         super().__init__("\n".join(self.problems))
 
 
@@ -32,6 +38,10 @@ class DataError(OrcaSweepError):
 
 class StorageError(OrcaSweepError):
     """The system refuses to write a file: no room, over quota, no right to. The command line exits with code 1."""
+
+
+class RayLostError(OrcaSweepError):
+    """Ray did not start, or has ended while a sweep ran on it. The command line exits with code 1."""
 
 
 class BusyError(OrcaSweepError):

@@ -16,7 +16,7 @@ from orca_sweep.space import Plan
 from orca_sweep.space.prefixes import shared_epochs
 from orca_sweep.stats import smallest_effect, smallest_p
 from orca_sweep.store import Store, made_with
-from orca_sweep.trial import shared_stages
+from orca_sweep.trial import StageNames, shared_stages
 
 MOST_ROWS = 5000
 Row = Mapping[str, Any]
@@ -180,8 +180,9 @@ def _stages(
     """Counts artifacts by stage, and returns a trial for each artifact that has to be computed."""
     there = _there(rows, store)
     needed: dict[tuple[str, str], TrialConfig] = {}
+    name_stages = StageNames()
     for config in configs:
-        names = shared_stages(config)
+        names = name_stages(config)
         if ("embedder", names.get("embedder", ""), config.embedder.epochs) in there:
             names.pop("objective")  # a finished embedder asks for no distance any more
         for stage, name in names.items():
@@ -259,6 +260,8 @@ class _Costs:
 
     def finetune(self, config: TrialConfig) -> float | None:
         """A trial's own seconds: fine-tuning, and loading and scoring around it."""
+        if not self.per_epoch.numbers:
+            return None
         flat = config.flat()
         per_epoch, around = self.per_epoch.of(flat), self.around.of(flat)
         return None if per_epoch is None else per_epoch * config.finetune.epochs + (around or 0.0)

@@ -29,6 +29,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from orca_sweep.registry import hint
@@ -48,6 +49,7 @@ HEAD = re.compile(r"((?:[^:\[]|\[[^\]]*\])*)(?::(.*))?", re.DOTALL)
 FACTOR, CONSTANT, FRESH = "lr*", "constant", "fresh"
 FIELDS = ("frozen", "epochs", "lr_factor", "constant_lr", "fresh_optimizer")
 GRADUAL = "gradual-unfreeze"
+MOST_PHASES = 1000
 PRESETS: Mapping[str, str] = {
     "none": "none",
     "embedder": "embedder",
@@ -111,6 +113,7 @@ class RunFacts:
 # Reading ------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=4096)
 def schedule(freeze: str, freeze_epochs: int | str, n_layers: int = 0) -> tuple[Phase, ...]:
     """Returns the phases of a freeze schedule; the last one lasts to the end.
 
@@ -134,6 +137,8 @@ def schedule(freeze: str, freeze_epochs: int | str, n_layers: int = 0) -> tuple[
         phases = [Phase(freeze_epochs, part) for part in [*frozen, ("embedder",)]]
         return _tidy([*phases, Phase(None, ())])
     texts = PRESETS.get(freeze.strip(), freeze).split(">")
+    if len(texts) > MOST_PHASES:
+        raise ValueError(f"a schedule of {len(texts):,} phases is longer than {MOST_PHASES:,}")
     phases = [_read_phase(text, i == len(texts) - 1) for i, text in enumerate(texts)]
     if len(texts) == 1 and not _says_length(texts[0]) and phases[0].frozen and isinstance(freeze_epochs, int):
         phases = [replace(phases[0], epochs=freeze_epochs)]
@@ -155,7 +160,7 @@ def _read_phase(text: str, is_last: bool) -> Phase:
 
 def _split_phase(text: str) -> list[str]:
     """What is frozen, with its length, then each further word."""
-    return re.sub(r"\s*([+:*])\s*", r"\1", text).split() or [""]
+    return re.sub(r" ?([+:*]) ?", r"\1", " ".join(text.split())).split() or [""]
 
 
 def _says_length(text: str) -> bool:
@@ -300,17 +305,20 @@ def without_stepping(phases: Iterable[Phase]) -> tuple[Phase, ...]:
     return _tidy(Phase(phase.epochs, phase.frozen) for phase in phases)
 
 
+@lru_cache(maxsize=4096)
 def body_is_always_frozen(freeze: str, freeze_epochs: int | str) -> bool:
     """Whether the whole body is frozen in every phase; False if the text is not a schedule."""
     return freeze != GRADUAL and all("body" in phase.frozen for phase in _phases_or_none(freeze, freeze_epochs))
 
 
+@lru_cache(maxsize=4096)
 def never_follows_schedule(freeze: str, freeze_epochs: int | str, epochs: int) -> bool:
     """Whether every phase within ``epochs`` epochs holds the rate constant, so that warm-up and decay have no effect."""
     phases = _phases_or_none(freeze, freeze_epochs if freeze != GRADUAL else 1)
     return all(phase.constant_lr for phase in beginning(phases, epochs))
 
 
+@lru_cache(maxsize=4096)
 def freezes_kinds_of_weights(freeze: str) -> bool:
     """Whether a phase freezes weights of the body by kind, rather than by part or layer."""
     kinds = {word for word in WORDS if word not in PARTS}
@@ -328,6 +336,7 @@ def _phases_or_none(freeze: str, freeze_epochs: int | str) -> tuple[Phase, ...]:
 # One way to write it ------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=4096)
 def canonical(freeze: str, freeze_epochs: int | str, epochs: int, run: RunFacts | None = None) -> tuple[str, int | str]:
     """Returns one (freeze, freeze_epochs) for all schedules that do the same work in a run of ``epochs`` epochs.
 

@@ -386,6 +386,16 @@ class _Lease:
         return lease
 
 
+def find_full_disk(error: BaseException) -> StorageError | None:
+    """Returns in words that a file system takes no more, if that is what an error means, whoever raised it; else None."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (*FULL, errno.EROFS):
+            return error if isinstance(error, StorageError) else _refusal(cause.filename or "a file of a trial", cause)
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return None
+
+
 @contextlib.contextmanager
 def writing(path: object) -> Iterator[None]:
     """Says in words that a file cannot be written, and what to do.
@@ -396,12 +406,16 @@ def writing(path: object) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = error.strerror or str(error)
-        text = f"{FULL[error.errno]} ({why}). Make room" if error.errno in FULL else f"{why}. See that it can be"
-        raise StorageError(
-            f"{path}: cannot be written: {text}, then launch again: what has ended is kept, the rest goes on from its last"
-            " saved epoch."
-        ) from error
+        raise _refusal(path, error) from error
+
+
+def _refusal(path: object, error: OSError) -> StorageError:
+    why = error.strerror or str(error)
+    text = f"{FULL[error.errno]} ({why}). Make room" if error.errno in FULL else f"{why}. See that it can be"
+    return StorageError(
+        f"{path}: cannot be written: {text}, then launch again: what has ended is kept, the rest goes on from its last"
+        " saved epoch."
+    )
 
 
 @contextlib.contextmanager

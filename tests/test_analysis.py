@@ -226,7 +226,7 @@ def test_figure3_counts_neither_the_search_nor_what_is_not_ok_and_shows_the_aa_a
     assert [cell.interval for cell in own.line.cells] == [cell.interval for cell in plain.series[0][0].line.cells]
     assert (arm.line.name, arm.correlation, len(arm.trials)) == ("all trials (aa)", None, 3)
     notes = figure3_otdd_vs_error.plot(figure).get_supxlabel().replace("\n", " ")
-    assert "Not ok: 3 of 15 trials (3 lost or not run yet); left out of all means." in notes
+    assert "Not ok: 3 of 15 trials (3 lost); left out of all means." in notes
     assert "aa: the reference cell again" in notes
     assert "finetune.lr searched within each cell; the 9 trials of the search are in no mean." in notes
 
@@ -527,7 +527,7 @@ def test_a_sweep_that_has_just_begun_has_a_picture_that_says_so(script):
     drawn = script.plot(script.compute(begun))
     words = " ".join(text for text, _ in texts_of(drawn)).replace("\n", " ")
     assert f"no result yet: 0 of {len(lost)} trials are ok" in words
-    assert f"Not ok: {len(lost)} of {len(lost)} trials ({len(lost)} lost or not run yet)" in words
+    assert f"Not ok: {len(lost)} of {len(lost)} trials ({len(lost)} lost)" in words
     empty = replace(begun, trials=lost.iloc[:0])
     words = " ".join(text for text, _ in texts_of(script.plot(script.compute(empty)))).replace("\n", " ")
     assert "there is no trial yet" in words

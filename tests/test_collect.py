@@ -54,7 +54,7 @@ def test_only_what_is_new_or_changed_is_read_again(tmp_path, monkeypatch):
     assert seen == ids
     seen.clear()
     before = all_bytes(out)
-    assert r.collect([folder], out).trials["status"].tolist() == ["ok", "lost", "failed", "ok", "ok", "ok"]
+    assert r.collect([folder], out).trials["status"].tolist() == ["ok", "unfinished", "failed", "ok", "ok", "ok"]
     assert seen == [ids[1]] or seen == []
     assert all_bytes(out) == before
     # One trial ends, one that had failed is run again: these two are read, and the order stays.

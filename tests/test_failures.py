@@ -5,6 +5,7 @@ to an unbroken sweep's, bit for bit.
 """
 
 import contextlib
+import errno
 import json
 import os
 import resource
@@ -22,7 +23,7 @@ import pytest
 from orca_sweep import results
 from orca_sweep.errors import StorageError
 from orca_sweep.results import read_record, read_results, sweep_status
-from orca_sweep.store import read_tensors, write_tensors
+from orca_sweep.store import find_full_disk, read_tensors, write_tensors
 from tests.commands import Command, kill_tree, ray_head, ray_node, wait_for
 
 PARTS = '''
@@ -397,36 +398,28 @@ def disk(home):
 
 @needs_namespaces
 def test_a_full_storage_is_told_of_and_costs_an_epoch_at_most(home, disk, unbroken):
-    """A trial ends well; the disk gets too small for the next one's checkpoints, then even for a record."""
+    """A trial ends well; then the disk gets too small for a checkpoint, but not for a record: all the others would fail."""
     out, seen = disk.at / "out", disk.seen / "out"
     (home / "slow-b").touch()
     launch = Watched("launch", home / "space.yaml", "--out", out, home=home, inside=disk.inside)
     launch.until(lambda: epochs_saved(seen).get(ids(seen, "b")[0], 0) >= 2, seen)
-    (home / "hold-a").touch()
+    begun = ids(seen, "b")[0]
     disk.resize(f"{disk.used() + 1000}k")
-    failed = ids(seen, "b")[0]
-    launch.until(lambda: failed in records(seen), seen)
-    disk.fill()
-    (home / "hold-a").unlink()
     printed = launch.ends(1)
 
-    rows = records(seen)
-    assert [rows[i]["status"] for i in (ids(seen, "a")[0], failed)] == ["ok", "failed"]
-    assert len(rows) == 2
-    lines = printed.splitlines()
-    assert "row.json: cannot be written: the storage is full (No space left on device). Make room" in lines[-1]
-    assert "checkpoint.safetensors: cannot be written: the storage is full" in rows[failed]["error"]
-    assert "launch again: what has ended is kept, the rest goes on from its last saved epoch." in rows[failed]["error"]
+    assert {trial_id: row["status"] for trial_id, row in records(seen).items()} == {ids(seen, "a")[0]: "ok"}
+    last = printed.splitlines()[-1]
+    assert "checkpoint.safetensors: cannot be written: the storage is full (No space left on device). Make room" in last
+    assert "launch again: what has ended is kept, the rest goes on from its last saved epoch." in last
     assert not list(seen.rglob("*.tmp"))
     found = sweep_status(seen)
-    assert (found.is_running, found.statuses) == (False, {"ok": 1, "failed": 1, "unfinished": 2})
+    assert (found.is_running, found.statuses) == (False, {"ok": 1, "unfinished": 3})
 
     saved = epochs_saved(seen)
-    (disk.seen / "filler").unlink()
     disk.resize("60m")
     (home / "slow-b").unlink()
     Watched("launch", home / "space.yaml", "--out", out, home=home, inside=disk.inside).ends()
-    assert read_record(seen, failed)["row"]["resumed_from_epoch"] == saved[failed] >= 2
+    assert read_record(seen, begun)["row"]["resumed_from_epoch"] == saved[begun] >= 2
     assert_equal_numbers(seen, unbroken)
     assert_nothing_half_written(seen)
 
@@ -453,6 +446,49 @@ def test_a_refused_write_leaves_what_was_there(tmp_path):
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(writes, "whole")
     with pytest.raises(StorageError, match="cannot be written: File exists. See that it can be, then launch again"):
         results.write_json(tmp_path / "a.json" / "b.json", {})
+
+
+@pytest.mark.parametrize("n_bytes", [0, 5000])
+def test_a_disk_without_room_for_a_checkpoint_is_no_outcome_of_a_trial(n_bytes, run, tmp_path):
+    """The system refuses what is larger than a record, or everything."""
+    settings = {"task": "tiny", "finetune__epochs": 2, "proxy": "none"}
+    unbroken, _ = run(folder="unbroken", **settings)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+    try:
+        with pytest.raises(
+            StorageError, match="checkpoint.safetensors: cannot be written: no file may become so large"
+        ):
+            run(**settings)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not [path for path in (tmp_path / "sweep").rglob("*") if path.is_file()]
+    row, _ = run(**settings)
+    assert row["state_sha256"] == unbroken["state_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/data/x"),
+            "/data/x: cannot be written: the storage is full",
+        ),
+        (
+            OSError(errno.EDQUOT, "Disk quota exceeded"),
+            "a file of a trial: cannot be written: the storage quota is used up",
+        ),
+        (OSError(errno.EROFS, "Read-only file system", "/data"), "/data: cannot be written: Read-only file system"),
+        (RuntimeError("wrapped"), "the storage is full"),
+        (OSError(errno.EACCES, "Permission denied", "/data"), None),
+        (OSError("no number"), None),
+    ],
+)
+def test_a_full_disk_is_known_whoever_meets_it(error, words):
+    if isinstance(error, RuntimeError):
+        error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    found = find_full_disk(error)
+    assert words in str(found) if words else found is None
 
 
 def test_a_trial_whose_record_cannot_be_written_keeps_its_checkpoint(run, tmp_path):

@@ -188,7 +188,7 @@ def test_what_cannot_be_replayed_is_told(recorded, user_tasks):
     with pytest.raises(InputError, match="its config is none of this version"):
         replay(unknown, folder, [])
     (folder / "trials" / trial_id / "row.json").unlink()
-    with pytest.raises(InputError, match="its status is 'lost', so there is no outcome to compare with"):
+    with pytest.raises(InputError, match="its status is 'unfinished', so there is no outcome to compare with"):
         replay(r.find_trial(folder, trial_id), folder, [])
 
 

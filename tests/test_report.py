@@ -177,7 +177,7 @@ def test_sealed_test_metrics_are_nowhere_in_the_page_and_it_says_so(tmp_path):
 
 def test_the_matrix_has_a_square_for_every_planned_trial(tmp_path):
     lost = trial(MNIST, 4, status="lost", error="lost 3 times")
-    unrun = trial(MNIST, 5, status="lost")
+    unrun = trial(MNIST, 5, status="unfinished")
     odd = trial(MNIST, 6, status="exploded", error="?")
     parts = arm(NONE, [0.1, 0.2, None]), arm(MNIST, [0.1, 0.2]), [lost, unrun, odd], arm(NONE, [0.1, 0.3], "aa", 10)
     searched = [trial(MNIST, 99, 0.4, "search"), trial(MNIST, 98, None, "search", status="pruned")]
@@ -189,12 +189,12 @@ def test_the_matrix_has_a_square_for_every_planned_trial(tmp_path):
     ]  # fmt: skip
     mnist = matrix.rows[1]
     assert [square and square.status for square in mnist.squares] == [
-        "ok", "ok", None, "lost", "not run", "exploded", None, None,
+        "ok", "ok", None, "lost", "unfinished", "exploded", None, None,
     ]  # fmt: skip
     assert [square.mark for square in mnist.squares if square] == ["✓", "✓", "L", "·", "?"]
-    assert (mnist.n_planned, mnist.n_ok, mnist.lacking) == (5, 2, "1 lost, 1 not run, 1 exploded")
+    assert (mnist.n_planned, mnist.n_ok, mnist.lacking) == (5, 2, "1 lost, 1 unfinished, 1 exploded")
     assert [square.status for square in mnist.searched] == ["ok", "pruned"]
-    assert report.totals == {"ok": 6, "failed": 1, "lost": 1, "not run": 1, "exploded": 1}
+    assert report.totals == {"ok": 6, "failed": 1, "lost": 1, "unfinished": 1, "exploded": 1}
     text = page(report, ())
     assert f'<a class="sq lost" href="#trial/{lost[0]["trial_id"]}" aria-label="lost, seed 4">L</a>' in text
     assert 'class="sq unknown"' in text

@@ -395,8 +395,8 @@ def test_2000_trials_open(opened):
 
 
 def test_a_running_sweep_opens(opened, tmp_path):
-    later = [trial(levels, seed, status="lost") for levels in (NONE, MNIST) for seed in range(2, 8)]
+    later = [trial(levels, seed, status="unfinished") for levels in (NONE, MNIST) for seed in range(2, 8)]
     sweep_folder(tmp_path / "s", arm_with_curves(NONE, [0.1, 0.2]), arm_with_curves(MNIST, [0.3, None]), later)
     shown = opened(made_page(r.read_results(tmp_path / "s" / "tables"), None))
-    shown.locator("a.sq.not-run").first.click()
-    assert "no record: not run yet" in shown.locator("#trial").inner_text()
+    shown.locator("a.sq.unfinished").first.click()
+    assert "no record: not run to an end yet" in shown.locator("#trial").inner_text()

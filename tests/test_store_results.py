@@ -238,7 +238,7 @@ def sweep_folder(folder, seeds=(0, 1, 2), statuses=(), name="demo"):
 def test_tables_are_typed_and_say_what_they_hold(tmp_path):
     folder = sweep_folder(tmp_path / "s", statuses=["ok", "failed", None])
     found = r.collect([folder], tmp_path / "t")
-    assert found.trials["status"].tolist() == ["ok", "failed", "lost", "ok", "ok", "ok"]
+    assert found.trials["status"].tolist() == ["ok", "failed", "unfinished", "ok", "ok", "ok"]
     assert "launch again" in found.trials["error"][2]
     assert found.factors == ("embedder.epochs",)
     schema = pq.read_schema(tmp_path / "t" / "trials.parquet")

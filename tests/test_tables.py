@@ -55,7 +55,7 @@ def arm(levels, values, role="replicate", first_seed=0, **more):
 def collected(folder, trials, factors=("proxy",), name="s", **manifest):
     """The tables of a sweep that was planned and recorded so."""
     for planned, row in trials:
-        if row["status"] != "lost":
+        if row["status"] not in ("lost", "unfinished"):
             r.write_record(folder / name, {**row, "trial_id": planned["trial_id"], "cell_id": planned["cell_id"]}, [])
     about = {"name": name, "question": "?", "metric": "test_metric_best", "factors": list(factors), **manifest}
     r.write_json(folder / name / "sweep.json", {**about, "trials": [planned for planned, _ in trials]})
@@ -418,7 +418,7 @@ def test_a_task_with_failed_trials_is_refused_beside_one_that_is_whole(tmp_path)
     broken, young = found.refused
     assert broken.problems[0] == "proxy = none, finetune.freeze = body has the value nan at seed 2."
     assert "a trial that is not ok has the value nan: 1 failed." in broken.problems[-1]
-    assert "1 lost (lost: not run yet" in young.problems[-1]
+    assert "1 unfinished (unfinished: not run to an end yet)" in young.problems[-1]
     assert factor_effects.shown(found)[0].notes == tuple(
         f"{name} is refused: its design is not balanced." for name in ("broken", "young")
     )
@@ -670,13 +670,12 @@ def running(tmp_path):
 def test_the_tables_of_a_running_sweep_say_how_little_they_hold(running):
     found = table_results.shown(table_results.compute(running))
     assert [row[1:] for row in rows(found[0])] == [
-        ("1", "0.3000", "2 lost"),
-        ("1", "0.2000", "2 lost"),
-        ("0", NOTHING, "3 lost"),
+        ("1", "0.3000", "2 unfinished"),
+        ("1", "0.2000", "2 unfinished"),
+        ("0", NOTHING, "3 unfinished"),
     ]
     assert (
-        "2 of 9 planned trials are ok; the others: 7 lost (lost: not run yet, or lost with its worker)"
-        in found[0].caption
+        "2 of 9 planned trials are ok; the others: 7 unfinished (unfinished: not run to an end yet)" in found[0].caption
     )
     effects = table_effects.compute(running)
     assert {line["verdict"] for line in lines(table_effects.numbers(effects))} == {"undecided"}

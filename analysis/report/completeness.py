@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.tables import Arm, by_task, lacking, levels_of, varying
-from orca_sweep.results import NO_RECORD, Results, with_roles
+from orca_sweep.results import Results, with_roles
 
-NOT_RUN = "not run"
+NOT_RUN = "unfinished"
 MARKS: Mapping[str, tuple[str, str]] = {
     "ok": ("✓", "ended well"),
     "failed": ("F", "ended by an error"),
@@ -17,7 +17,7 @@ MARKS: Mapping[str, tuple[str, str]] = {
     "timeout": ("T", "over the time that its space gives it"),
     "pruned": ("P", "ended early, since it fell behind"),
     "lost": ("L", "given up after its workers died"),
-    NOT_RUN: ("·", "no record: not run yet, or lost with its worker"),
+    NOT_RUN: ("·", "not run to an end yet"),
 }
 """Each status as a mark that needs no colour, and in words."""
 UNKNOWN = ("?", "a status that this version does not know")
@@ -65,7 +65,7 @@ class Row:
 
     @property
     def lacking(self) -> str:
-        """'2 failed, 1 not run'; empty if nothing is lacking."""
+        """'2 failed, 1 unfinished'; empty if nothing is lacking."""
         return lacking(Counter(square.status for square in self.squares if square))
 
 
@@ -90,17 +90,11 @@ def _squares(results: Results) -> dict[tuple[str, bool], list[Square]]:
     """The trials of each cell, and those of its search."""
     trials = with_roles(results.trials)
     columns = [trials[name] for name in ("cell_id", "role", "trial_id", "seed", "status")]
-    errors = trials["error"] if "error" in trials else [None] * len(trials)
     found: dict[tuple[str, bool], list[Square]] = {}
-    for cell_id, role, trial_id, seed, status, error in zip(*columns, errors, strict=True):
-        square = Square(str(trial_id), int(seed), shown_status(status, error))
+    for cell_id, role, trial_id, seed, status in zip(*columns, strict=True):
+        square = Square(str(trial_id), int(seed), str(status))
         found.setdefault((str(cell_id), role == "search"), []).append(square)
     return found
-
-
-def shown_status(status: object, error: object) -> str:
-    """Returns a trial's status; of one that has left no record, that."""
-    return NOT_RUN if status == "lost" and error == NO_RECORD else str(status)
 
 
 def _matrix(task: str, found: Sequence[Arm], squares: Mapping[tuple[str, bool], Sequence[Square]]) -> Matrix:

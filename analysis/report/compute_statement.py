@@ -48,7 +48,7 @@ def _trials(n: int, kind: str) -> str:
 def _gaps(spent: Sequence[Spent]) -> Iterable[str]:
     n_untimed, n_resumed = sum(one.n_untimed for one in spent), sum(one.n_resumed for one in spent)
     if n_untimed:
-        yield f"{count(n_untimed, 'planned trial')} left no time: not run yet, or lost with a worker; no number has theirs."
+        yield f"{count(n_untimed, 'planned trial')} left no time: unfinished, or lost with a worker; no number has theirs."
     if n_resumed:
         yield f"{count(n_resumed, 'trial')} were resumed; only the last attempt is counted."
 

@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from analysis.report.completeness import shown_status
 from analysis.tables import level_text
 from orca_sweep.results import TRIAL_MEASURES, Column, Results, trial_columns, with_roles
 from orca_sweep.stats import t_interval
@@ -30,10 +29,7 @@ def trials_json(results: Results) -> dict[str, Any]:
     """Returns all rows of the trials table by column, and what the columns mean."""
     trials = with_roles(results.trials)
     known = {column.name: column for column in trial_columns()}
-    errors = trials["error"] if "error" in trials else [None] * len(trials)
-    states = [shown_status(*pair) for pair in zip(trials["status"], errors, strict=True)]
     columns = {str(name): _plain(str(name), trials[name]) for name in trials}
-    columns["status"] = states
     if "traceback" in columns:
         columns["traceback"] = _within_budget(columns["traceback"])
     kept = {name: values for name, values in columns.items() if any(value is not None for value in values)}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 from orca_sweep import __version__
 from orca_sweep.cli import data as data_commands
@@ -20,9 +21,9 @@ from orca_sweep.cli.progress import Progress
 from orca_sweep.cli.reporting import report
 from orca_sweep.cli.terminal import open_console
 from orca_sweep.cli.words import real_path, refuse_zero_bytes
-from orca_sweep.errors import InputError, OrcaSweepError, StorageError
+from orca_sweep.errors import InputError, OrcaSweepError, RayLostError, StorageError
 from orca_sweep.modes import describe_mode
-from orca_sweep.space import Plan
+from orca_sweep.space import MAX_TRIALS, Plan
 from orca_sweep.store import FULL
 from orca_sweep.visible import escaping_output
 
@@ -77,6 +78,8 @@ def _main() -> None:
         if debug:
             raise
         print(str(error), file=sys.stderr)
+        if isinstance(error, RayLostError):
+            _end_now(1)
         sys.exit(1 if isinstance(error, StorageError) else 2)
     except OSError as error:  # of a path that somebody gave: too long, a link that leads nowhere, no right to
         if debug or error.filename is None:
@@ -164,9 +167,10 @@ def launch(
     store: Annotated[str | None, typer.Option(help="stage artifacts, any fsspec path; default OUT/store")] = None,
     dashboard_host: DashboardHost = LOOPBACK,
     rehash: plans.Rehash = False,
+    max_trials: plans.MaxTrials = MAX_TRIALS,
 ) -> None:
     """Runs what is missing of a space on Ray Tune, then writes tables and figures and prints the result."""
-    made = plans.make_plan(space, rehash)
+    made = plans.make_plan(space, max_trials, rehash)
     folder = real_path(out or Path("results") / made.space.name)
     _run(made, folder, address, real_path(data), plans.store_root(store or str(folder / "store")), dashboard_host)
 
@@ -208,10 +212,19 @@ def _run(made: Plan, folder: Path, address: str | None, data_root: Path, store: 
     for line in lines:
         console.print(line, soft_wrap=True)
     _convert_tasks(made, data_root)
+    setup = Setup(folder, store, data_root, where, None if dashboard_host == "none" else dashboard_host)
     with Progress(console, made) as progress:
-        outcome = run(
-            made, Setup(folder, store, data_root, where, None if dashboard_host == "none" else dashboard_host), progress
-        )
+
+        def tell_and_end(outcome: Any) -> None:
+            progress.live.stop()
+            _tell_outcome(folder, console, outcome)
+
+        outcome = run(made, setup, progress, tell_and_end)
+    _tell_outcome(folder, console, outcome)
+
+
+def _tell_outcome(folder: Path, console: Console, outcome: Any) -> None:
+    """Makes the tables, says how the sweep ended, and ends the command."""
     ending.finish(folder, console)
     console.print(_outcome_text(outcome))
     for note in outcome.notes:
@@ -221,7 +234,16 @@ def _run(made: Plan, folder: Path, address: str | None, data_root: Path, store: 
             f"What is missing or failed runs with: orca-sweep resume {shlex.quote(ending.short(folder))}",
             soft_wrap=True,
         )
+    if outcome.ray_is_lost:
+        _end_now(outcome.exit_code)
     raise typer.Exit(outcome.exit_code)
+
+
+def _end_now(code: int) -> None:
+    """Ends this process without Ray's own way out, which would wait for a Ray that is gone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _convert_tasks(made: Plan, root: Path) -> None:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orca_sweep.cli.plans import make_plan
+from orca_sweep.cli.plans import MaxTrials, make_plan
 from orca_sweep.cli.words import real_path
 from orca_sweep.errors import InputError
+from orca_sweep.space import MAX_TRIALS
 
 if TYPE_CHECKING:
     from orca_sweep.space import Plan
@@ -95,11 +96,13 @@ def submit(
     trials_per_node: Annotated[
         int | None, typer.Option(min=1, help="kuberay, slurm: side by side; default: as many as share a GPU, or 1")
     ] = None,
+    max_trials: MaxTrials = MAX_TRIALS,
 ) -> None:
     """Runs what is missing of a space as a job of a running Ray cluster, and follows it; exit code as launch."""
     if emit is None:
         use_ray_token()  # planning may load ray already
-    what, notes = _planned(space, out, data, store, working_dir, emit, _variables(env), tuple(pip or ()))
+    what, notes = _planned(space, out, data, store, working_dir, emit, _variables(env), tuple(pip or ()),
+                          max_trials)  # fmt: skip
     if emit is Emit.kuberay:
         from orca_sweep.sweep import kuberay
 
@@ -138,6 +141,7 @@ def _planned(
     emit: Emit | None,
     env: dict[str, str],
     pip: tuple[str, ...],
+    max_trials: int,
 ) -> tuple["Submission", list[str]]:
     """The plan, made as the job will make it: in the folder that is sent. Every mistake is told at once."""
     from orca_sweep.sweep.jobs import Submission, missing_uploads
@@ -150,7 +154,7 @@ def _planned(
         raise InputError([*problems, f"--working-dir {folder}: no such folder."])
     try:
         with contextlib.chdir(folder):
-            made = make_plan(path)
+            made = make_plan(path, max_trials)
             if emit is None:
                 lacks, notes = missing_uploads(made.space, folder)
                 problems += lacks
@@ -159,7 +163,8 @@ def _planned(
     problems += _without_data(made, data)
     if problems or out is None:
         raise InputError(problems)
-    return Submission(made, folder, str(out), None if data is None else str(data), store, env, pip), notes
+    return Submission(made, folder, str(out), None if data is None else str(data), store, env, pip,
+                      max_trials), notes  # fmt: skip
 
 
 def _misplaced(out: Path | None, data: Path | None, store: str | None) -> list[str]:

@@ -17,7 +17,7 @@ from orca_sweep.cli.words import level_text, real_path
 from orca_sweep.designs import RESOLUTIONS
 from orca_sweep.errors import InputError
 from orca_sweep.naming import label_of
-from orca_sweep.space import Plan
+from orca_sweep.space import MAX_TRIALS, Plan
 from orca_sweep.space.margins import ALL
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 SpaceFile = Annotated[Path, typer.Argument(help="the space: a YAML with base, factors and seeds", show_default=False)]
 Rehash = Annotated[
     bool, typer.Option("--rehash", help="read all of your own files again, whatever is known of their content")
+]
+MaxTrials = Annotated[
+    int, typer.Option("--max-trials", min=1, help="largest space that is expanded: raise it for more trials")
 ]
 MAX_CELLS_SHOWN = 40
 
@@ -40,10 +43,11 @@ def plan(
         bool, typer.Option("--probe", help="run a few epochs here of what has no earlier row to tell its cost by")
     ] = False,
     rehash: Rehash = False,
+    max_trials: MaxTrials = MAX_TRIALS,
 ) -> None:
     """Shows the cells and trials of a space, what they take and can show, and every mistake; runs nothing (but --probe)."""
     try:
-        made = make_plan(space, rehash)
+        made = make_plan(space, max_trials, rehash)
     except InputError as error:
         if as_json:
             print(_lines({"cells": 0, "trials": [], "problems": list(error.problems)}))
@@ -58,11 +62,12 @@ def plan(
         _print_plan(made, found, notes)
 
 
-def make_plan(path: Path, rehash: bool = False) -> Plan:
-    """Returns the plan of a space YAML, after importing the modules it names.
+def make_plan(path: Path, max_trials: int = MAX_TRIALS, rehash: bool = False) -> Plan:
+    """Returns the plan of a space YAML of at most so many trials, after importing the modules it names.
 
     Args:
         path: the space.
+        max_trials: the most that are expanded.
         rehash: whether the user's own files are read again even if they look as they did when they were hashed.
 
     Raises:
@@ -70,10 +75,10 @@ def make_plan(path: Path, rehash: bool = False) -> Plan:
     """
     from orca_sweep.data.contents import Contents
     from orca_sweep.space import plan_space
-    from orca_sweep.trial import find_body_problems, find_task_problems, load_imports, resolve
+    from orca_sweep.trial import Remembering, find_body_problems, find_task_problems, load_imports, resolve
 
     contents = Contents(is_anew=rehash, tell=lambda text: print(text, file=sys.stderr, flush=True))
-    made = plan_space(path, load_imports, partial(resolve, contents=contents))
+    made = plan_space(path, load_imports, Remembering(partial(resolve, contents=contents)), max_trials)
     configs = [*made.cells, *(trial.config for trial in made.trials)]
     problems = find_body_problems(configs) + find_task_problems(configs)
     if problems:

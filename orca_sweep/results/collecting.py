@@ -51,7 +51,7 @@ def collect(sources: Iterable[Path], out: Path, earlier: Path | None = None) -> 
     """Merges sweeps into ``trials.parquet``, ``epochs.parquet`` and ``stages.parquet`` in a folder and returns them.
 
     A source is a sweep folder, also while the sweep runs, or a folder of tables collected elsewhere. One row per planned
-    trial: one without a record is a row with status ``lost``. A trial that stands in several sources is taken once: the
+    trial: one without a record is a row with status ``unfinished``. A trial that stands in several sources is taken once: the
     first ok record, one whose test metrics are revealed before others. One that is the same work in two cells, or a
     replicate here and of the A/A arm there, has a row for each. Tables of older schema versions are merged by the names of
     their columns: config fields that came later have their defaults, and columns that this version does not know are
@@ -276,7 +276,7 @@ class _Sweep(_Source):
             self.damaged[trial_id] = str(error)
             return {"row": {"trial_id": trial_id, "status": "lost", "error": str(error)}, "epochs": []}
         if record is None:
-            return {"row": {"trial_id": trial_id, "status": "lost", "error": NO_RECORD}, "epochs": []}
+            return {"row": {"trial_id": trial_id, "status": "unfinished", "error": NO_RECORD}, "epochs": []}
         is_sealed = "sealed" in record and trial_id not in self.revealed
         row = {**record["row"], "is_sealed": is_sealed, "revealed_at": self.revealed.get(trial_id)}
         if row["status"] != "ok":

@@ -7,7 +7,7 @@ from orca_sweep.config import knobs
 
 TABLE_SCHEMA = 2
 """Raised when a column changes its meaning; tables of other versions are merged by the names of their columns."""
-Status = Literal["ok", "failed", "diverged", "oom", "timeout", "lost", "pruned"]
+Status = Literal["ok", "failed", "diverged", "oom", "timeout", "lost", "pruned", "unfinished"]
 # A finished outcome is not run again; what failed or was lost is.
 FINAL_STATUSES = ("ok", "diverged", "pruned")
 ColumnType = Literal["string", "int64", "double", "bool", "time"]
@@ -31,7 +31,12 @@ TRIAL_MEASURES = (
     ),
     Column("role", "string", "", "replicate; search: a candidate of its cell's tuning; aa: the reference cell again"),
     Column("space", "string", "", "name of the space that planned the trial"),
-    Column("status", "string", "", "ok, failed, diverged, oom, timeout, lost or pruned"),
+    Column(
+        "status",
+        "string",
+        "",
+        "ok, failed, diverged, oom, timeout, lost (its worker died too often), pruned or unfinished",
+    ),
     Column("error", "string", "", "what ended a trial that is not ok"),
     Column("traceback", "string", "", "the end of the traceback of a trial that failed, at most 20,000 characters"),
     Column("metric", "string", "", "the task's metric"),

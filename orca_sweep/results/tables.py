@@ -31,7 +31,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
 SINCE = {"stages": 2}
 """Tables that came with a later schema version: in earlier ones they are empty."""
 COLLECT_AGAIN = "Make the tables anew with 'orca-sweep collect'."
-NO_RECORD = "no record: not run yet, or lost with its worker; launch again"
+NO_RECORD = "no record: not run to an end yet; launch again"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orca_sweep import designs
-from orca_sweep.config import TrialConfig, explain
+from orca_sweep.config import Hasher, TrialConfig, explain
 from orca_sweep.errors import InputError
 from orca_sweep.naming import explain_shared_names
 from orca_sweep.space.expansion import (
@@ -46,9 +46,11 @@ from orca_sweep.space.records import (
     Space,
     TunedCell,
 )
+from orca_sweep.space.sizes import MAX_TRIALS, find_size_problem
 from orca_sweep.space.tuning import Range, Search
 
 __all__ = [
+    "MAX_TRIALS",
     "TYPE_PREFIX",
     "Budget",
     "Checkpoints",
@@ -73,35 +75,45 @@ __all__ = [
 ]
 
 
-def read_space(path: Path) -> Space:
-    """Reads a space YAML.
+def read_space(path: Path, max_trials: int = MAX_TRIALS) -> Space:
+    """Reads a space YAML of at most so many trials.
 
     Raises:
         InputError: with every mistake found, each naming file, line, value, rule and nearest name.
     """
-    space, problems = read(path)
+    space, problems = read(path, max_trials)
+    problems += [] if problems else filter(None, [find_size_problem(space, max_trials)])
     if problems:
         raise InputError(problems)
     return space
 
 
-def plan_space(path: Path, load_imports: Callable[[tuple[str, ...]], str | None], resolve: Resolve) -> Plan:
-    """Reads a space, imports what it names and expands it.
+def plan_space(
+    path: Path,
+    load_imports: Callable[[tuple[str, ...]], str | None],
+    resolve: Resolve,
+    max_trials: int = MAX_TRIALS,
+) -> Plan:
+    """Reads a space, imports what it names and, if it has at most ``max_trials`` trials, expands it.
 
     Args:
         path: the YAML.
         load_imports: imports modules and files, and returns the SHA-256 of their source.
         resolve: turns dotted settings into a checked config.
+        max_trials: the most that are expanded.
 
     Raises:
         InputError: with the mistakes of the file, of its imports and of its cells, all at once.
     """
-    space, problems = read(path)
+    space, problems = read(path, max_trials)
     try:
         space = replace(space, code=load_imports(space.imports))
     except InputError as error:
         # Names that a failed import would have brought are not told to be unknown.
         raise InputError([*problems, *(f"{space.where('imports')}: {text}" for text in error.problems)]) from None
+    size = find_size_problem(space, max_trials)
+    if size is not None:
+        raise InputError([*problems, size])
     try:
         plan = make_plan(space, resolve)
     except InputError as error:
@@ -121,43 +133,56 @@ def make_plan(space: Space, resolve: Resolve) -> Plan:
     Raises:
         InputError: with the problems of all cells.
     """
+    hasher = Hasher()
     found, problems = expand(space, resolve)
     cells: dict[str, TrialConfig] = {}
     for one in found if not space.tune else ():
-        cells.setdefault(one.cell.cell_id, one.cell)
+        cells.setdefault(hasher.cell_id(one.cell), one.cell)
     names = {one.settings["task"]: one.cell.task for one in found}
     whole = replace(with_placebo_levels(space, found), margins=with_resolved_names(space.margins, names))
-    tuned, wrong = tuned_cells(space, found, resolve) if space.tune else ((), ())
+    tuned, wrong = tuned_cells(space, found, resolve, hasher) if space.tune else ((), ())
     cells |= {cell.cell_id: cell.base for cell in tuned}
     for kind in ("task", "proxy"):
-        shared = explain_shared_names([getattr(one.cell, kind) for one in found], kind)
+        shared = explain_shared_names(dict.fromkeys(getattr(one.cell, kind) for one in found), kind)
         problems += [f"{space.where(kind)}: {text}" for text in shared]
-    problems += [*dict.fromkeys(split_by_rules(whole, cells.values())), *wrong]
+    problems += [*dict.fromkeys(split_by_rules(whole, cells)), *wrong]
     problems += dict.fromkeys(split_by_declarations(whole, cells.values()))
     if problems:
         raise InputError(problems)
     aliasing = space.design.aliasing(space.factors) if space.design.aliasing else None
     notes = tuple(fraction_notes(space, aliasing, found))
-    trials = tuple(_candidates(space, tuned) if tuned else _replicates(space, cells))
+    trials = tuple(_candidates(space, tuned, hasher) if tuned else _replicates(space, cells, hasher))
     return Plan(whole, cells, trials, len(found), tuned, aliasing, notes)
 
 
-def _replicates(space: Space, cells: Mapping[str, TrialConfig]) -> Iterator[PlannedTrial]:
+def _replicates(space: Space, cells: Mapping[str, TrialConfig], hasher: Hasher) -> Iterator[PlannedTrial]:
     """Seed for seed, so that a sweep that is cut short has compared all cells; then the A/A arm."""
-    rows = [seeded(cell_id, cell, space.seeds) for cell_id, cell in cells.items()]
+    rows = [seeded(cell_id, cell, space.seeds, hasher=hasher) for cell_id, cell in cells.items()]
     yield from itertools.chain.from_iterable(zip(*rows, strict=True))
     reference_id, reference = next(iter(cells.items()))
     yield from seeded(f"{reference_id}-aa", reference, space.aa, "aa")
 
 
-def _candidates(space: Space, tuned: Iterable[TunedCell]) -> Iterator[PlannedTrial]:
-    rows = [seeded(cell.cell_id, config, space.search.seeds, "search") for cell in tuned for config in cell.candidates]
+def _candidates(space: Space, tuned: Iterable[TunedCell], hasher: Hasher) -> Iterator[PlannedTrial]:
+    rows = [
+        seeded(cell.cell_id, config, space.search.seeds, "search", hasher=hasher)
+        for cell in tuned
+        for config in cell.candidates
+    ]
     return itertools.chain.from_iterable(zip(*rows, strict=True))
 
 
-def seeded(cell_id: str, config: TrialConfig, seeds: Iterable[int], role: Role = "replicate") -> list[PlannedTrial]:
+def seeded(
+    cell_id: str,
+    config: TrialConfig,
+    seeds: Iterable[int],
+    role: Role = "replicate",
+    *,
+    hasher: Hasher | None = None,
+) -> list[PlannedTrial]:
     """Returns the trials of a cell, or of a candidate of one, with run seeds."""
-    return [PlannedTrial(trial_id, cell_id, one.seed, one, role) for trial_id, one in config.replicates(seeds)]
+    trials = (hasher or Hasher()).replicates(config, seeds)
+    return [PlannedTrial(trial_id, cell_id, one.seed, one, role) for trial_id, one in trials]
 
 
 def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:

@@ -1,8 +1,10 @@
 """What a plan cannot tell apart: knobs that move together, arms of unequal effort, learning rates never tried."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
+from orca_sweep.config import TrialConfig
 from orca_sweep.freezing import Phase, beginning, schedule, without_stepping
 from orca_sweep.space.records import Plan
 
@@ -14,16 +16,30 @@ def confounds(plan: Plan) -> list[str]:
     """Returns a warning for each thing that could be taken for an effect and is none, or cannot be told from one."""
     found: list[str] = []
     for task, cells in plan.by_task.items():
-        flats = [cell.flat() for cell in cells]
+        columns = _Columns(cells)
         name = plan.names[task]
-        found += _moving_together(plan, name, flats)
-        found += _unequal_steps(plan, name, flats)
-        found += _untried_rate(plan, name, flats)
-        found += _rates_of_schedules(name, flats)
+        found += _moving_together(plan, name, columns)
+        found += _unequal_steps(plan, name, columns)
+        found += _untried_rate(plan, name, columns)
+        found += _rates_of_schedules(name, cells)
     return list(dict.fromkeys([*found, *_unequal_tuning(plan)]))
 
 
-def _moving_together(plan: Plan, task: str, flats: list[dict[str, Any]]) -> Iterator[str]:
+class _Columns:
+    """The settings of a task's cells by field, read when they are asked for: all of them at once take much memory."""
+
+    def __init__(self, cells: Sequence[TrialConfig]) -> None:
+        self.cells = cells
+        self._known: dict[str, list[Any]] = {}
+
+    def __getitem__(self, path: str) -> list[Any]:
+        """Returns the value of a field in each cell."""
+        if path not in self._known:
+            self._known[path] = list(map(attrgetter(path), self.cells))
+        return self._known[path]
+
+
+def _moving_together(plan: Plan, task: str, columns: _Columns) -> Iterator[str]:
     """Factors and ruled settings whose levels go hand in hand over a task's cells.
 
     Knobs of embedder training are compared where the embedder is trained: elsewhere they have no level.
@@ -33,7 +49,7 @@ def _moving_together(plan: Plan, task: str, flats: list[dict[str, Any]]) -> Iter
     paths = [*factors, *sorted(ruled - set(factors))]
     told: set[str] = set()
     for i, one in enumerate(paths):
-        together = [other for other in paths[i + 1 :] if other not in told and _go_together(one, other, flats)]
+        together = [other for other in paths[i + 1 :] if other not in told and _go_together(one, other, columns)]
         if together and one not in told:
             told.update(together)
             names = " and ".join(together)
@@ -43,48 +59,47 @@ def _moving_together(plan: Plan, task: str, flats: list[dict[str, Any]]) -> Iter
             )
 
 
-def _go_together(one: str, other: str, flats: list[dict[str, Any]]) -> bool:
+def _go_together(one: str, other: str, columns: _Columns) -> bool:
     trained = any(path == "proxy" or path.startswith("embedder.") for path in (one, other))
-    rows = [flat for flat in flats if not trained or flat["embedder.epochs"] > 0]
-    levels = {(_key(flat[one]), _key(flat[other])) for flat in rows}
+    pairs: Iterable[tuple[Any, ...]] = zip(columns[one], columns[other], strict=True)
+    if trained:
+        epochs = columns["embedder.epochs"]
+        pairs = (pair for pair, n_epochs in zip(pairs, epochs, strict=True) if n_epochs > 0)
+    levels = set(pairs)
     firsts, seconds = {a for a, _ in levels}, {b for _, b in levels}
     return len(firsts) > 1 and len(levels) == len(firsts) == len(seconds)
 
 
-def _key(value: Any) -> str:
-    return repr(value)
-
-
-def _unequal_steps(plan: Plan, task: str, flats: list[dict[str, Any]]) -> Iterator[str]:
+def _unequal_steps(plan: Plan, task: str, columns: _Columns) -> Iterator[str]:
     """Cells of one task with different numbers of optimizer steps, unless that is the only factor."""
-    differing = [path for path in EFFORT if len({_key(flat[path]) for flat in flats}) > 1]
+    differing = [path for path in EFFORT if len(set(columns[path])) > 1]
     others = [path for path in plan.space.factors if path not in EFFORT]
     if differing and others:
-        said = "; ".join(f"{path} {_listed(flat[path] for flat in flats)}" for path in differing)
+        said = "; ".join(f"{path} {_listed(columns[path])}" for path in differing)
         yield (
             f"The cells of {task} are not matched in fine-tuning steps ({said}): compare only cells with equal ones, or a"
             " difference may be one of training length."
         )
 
 
-def _untried_rate(plan: Plan, task: str, flats: list[dict[str, Any]]) -> Iterator[str]:
+def _untried_rate(plan: Plan, task: str, columns: _Columns) -> Iterator[str]:
     """Arms that share one untested learning rate: a difference between them may be one of tuning."""
-    rates = {flat["finetune.lr"] for flat in flats}
-    if len(flats) > 1 and len(rates) == 1 and "finetune.lr" not in plan.space.tune:
+    rates, n_cells = set(columns["finetune.lr"]), len(columns.cells)
+    if n_cells > 1 and len(rates) == 1 and "finetune.lr" not in plan.space.tune:
         yield (
-            f"The {len(flats)} cells of {task} share finetune.lr = {rates.pop():g}, and no other was tried: a difference"
+            f"The {n_cells} cells of {task} share finetune.lr = {rates.pop():g}, and no other was tried: a difference"
             " between them may be one of tuning. Search it within each cell (tune: {finetune.lr: {low: 1e-5, high: 1e-3,"
             " log: true}}), make it a factor, or set it per level under 'when'."
         )
 
 
-def _rates_of_schedules(task: str, flats: list[dict[str, Any]]) -> Iterator[str]:
+def _rates_of_schedules(task: str, cells: Iterable[TrialConfig]) -> Iterator[str]:
     """Warns of freeze schedules that set learning rates or fresh starts, if no cell freezes the same without them."""
     schedules: dict[tuple[Phase, ...], str] = {}
-    for flat in flats:
-        freeze, freeze_epochs = flat["finetune.freeze"], flat["finetune.freeze_epochs"]
+    asked = dict.fromkeys((c.finetune.freeze, c.finetune.freeze_epochs, c.finetune.epochs) for c in cells)
+    for freeze, freeze_epochs, epochs in asked:
         length = "" if freeze_epochs in (0, "forever") else f" for {freeze_epochs} epochs"
-        schedules.setdefault(beginning(schedule(freeze, freeze_epochs), flat["finetune.epochs"]), f"{freeze!r}{length}")
+        schedules.setdefault(beginning(schedule(freeze, freeze_epochs), epochs), f"{freeze!r}{length}")
     plain = {without_stepping(phases) for phases in schedules if all(phase.is_plain for phase in phases)}
     alone = [text for phases, text in schedules.items() if without_stepping(phases) not in plain]
     if alone and len(schedules) > 1:

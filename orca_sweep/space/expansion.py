@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orca_sweep import designs
-from orca_sweep.config import TrialConfig, digest
+from orca_sweep.config import Hasher, TrialConfig, digest
 from orca_sweep.declaration import SHUFFLED
-from orca_sweep.errors import InputError
+from orca_sweep.errors import MOST_PROBLEMS, InputError
 from orca_sweep.space import tuning
-from orca_sweep.space.records import PLACEBOS, Resolve, Space, TunedCell
+from orca_sweep.space.records import PLACEBOS, Resolve, Rule, Space, TunedCell
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Resolved:
     """A combination of levels as it is asked for, and the cell it is: combinations that are equal work have one."""
 
@@ -27,9 +27,12 @@ def expand(space: Space, resolve: Resolve) -> tuple[list[Resolved], list[str]]:
     own: list[Resolved] = []
     placebos: list[Resolved] = []
     problems: dict[str, None] = {}
+    refused: set[InputError] = set()
+    rules = _Rules(space.when)
     for levels in designs.combinations(space.design, space.factors, space.include, space.exclude):
-        ruled = {path: value for rule in space.when if rule.holds(levels) for path, value in rule.settings.items()}
-        settings = {**space.base, **levels, **ruled}
+        if len(problems) > MOST_PROBLEMS:  # the nearest names of thousands of wrong ones take minutes
+            break
+        settings = {**space.base, **levels, **rules.settings_for(levels)}
         if space.code is not None:
             settings["content.code"] = space.code
         try:
@@ -39,8 +42,29 @@ def expand(space: Space, resolve: Resolve) -> tuple[list[Resolved], list[str]]:
                 placebo = {**settings, "proxy": proxy}
                 placebos.append(Resolved({**levels, "proxy": proxy}, resolve(placebo), placebo))
         except InputError as error:
-            problems.update(dict.fromkeys(f"{_place(space, text)}: {text}" for text in error.problems))
+            if error not in refused:
+                refused.add(error)
+                problems.update(dict.fromkeys(f"{_place(space, text)}: {text}" for text in error.problems))
     return [*own, *placebos], [*problems, *_lacking(space, own, placebos, problems)]
+
+
+class _Rules:
+    """The rules of ``when`` by the factors and levels they ask for: of thousands, a combination meets only its own."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self.by_paths: dict[tuple[str, ...], dict[tuple[Any, ...], list[tuple[int, Rule]]]] = {}
+        for place, rule in enumerate(rules):
+            paths = tuple(sorted(rule.levels))
+            known = self.by_paths.setdefault(paths, {})
+            known.setdefault(tuple(rule.levels[path] for path in paths), []).append((place, rule))
+
+    def settings_for(self, levels: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what the rules that hold for a combination set; the last of them wins."""
+        holding: list[tuple[int, Rule]] = []
+        for paths, known in self.by_paths.items():
+            holding += known.get(tuple(levels[path] for path in paths), ())
+        holding.sort(key=lambda item: item[0])
+        return {path: value for _, rule in holding for path, value in rule.settings.items()}
 
 
 def _stand_ins(space: Space, proxy: str) -> list[str]:
@@ -70,13 +94,13 @@ def with_placebo_levels(space: Space, found: Iterable[Resolved]) -> Space:
     return replace(space, base=base, factors={**space.factors, "proxy": tuple(dict.fromkeys(levels))})
 
 
-def split_by_rules(space: Space, cells: Iterable[TrialConfig]) -> Iterator[str]:
+def split_by_rules(space: Space, cells: Mapping[str, TrialConfig]) -> Iterator[str]:
     """Cells that are one by their levels, but were given different settings by rules on what they were before."""
     seen: dict[tuple[Any, ...], str] = {}
-    for cell in cells if space.when else ():
+    for cell_id, cell in cells.items() if space.when else ():
         flat = cell.flat()
         levels = tuple(flat[path] for path in space.factors)
-        if seen.setdefault(levels, cell.cell_id) != cell.cell_id:
+        if seen.setdefault(levels, cell_id) != cell_id:
             named = ", ".join(f"{path} {level}" for path, level in zip(space.factors, levels, strict=True))
             yield (
                 f"{space.where('when')}: the rules give one arm ({named}) different settings: combinations of levels that"
@@ -102,7 +126,9 @@ def split_by_declarations(space: Space, cells: Iterable[TrialConfig]) -> Iterato
 # Tuning -------------------------------------------------------------------------------------------
 
 
-def tuned_cells(space: Space, found: Iterable[Resolved], resolve: Resolve) -> tuple[tuple[TunedCell, ...], list[str]]:
+def tuned_cells(
+    space: Space, found: Iterable[Resolved], resolve: Resolve, hasher: Hasher
+) -> tuple[tuple[TunedCell, ...], list[str]]:
     """Returns the cells with what is tried in each, and what is wrong with it; an adaptive search is checked at its ends.
 
     Combinations are one cell if everything tried is the same work in both.
@@ -121,9 +147,10 @@ def tuned_cells(space: Space, found: Iterable[Resolved], resolve: Resolve) -> tu
             except InputError as error:
                 problems.update(dict.fromkeys(f"{_place(space, text)}: tune: {text}" for text in error.problems))
                 continue
-            every.add(config.cell_id)
+            cell_id = hasher.cell_id(config)
+            every.add(cell_id)
             if i < len(tries):
-                candidates.setdefault(config.cell_id, config)
+                candidates.setdefault(cell_id, config)
         tried = () if search.method == "optuna" else tuple(candidates.values())
         cell = TunedCell(_tuned_id(space, one), one.cell, one.settings, one.levels, tried)
         cells.setdefault(frozenset(every), cell)

@@ -5,8 +5,9 @@ the same in every epoch until their schedules part, or until the shorter of them
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
+from typing import Any
 
 from orca_sweep.config import FinetuneConfig, TrialConfig
 from orca_sweep.freezing import GRADUAL, Phase, beginning, schedule
@@ -16,6 +17,7 @@ Work = tuple[tuple[str, ...], float, bool, bool]
 """``Phase.work``: what each epoch of a phase does."""
 Stretches = tuple[tuple[Work, int], ...]
 """Work and its number of epochs, one after the other."""
+NO_SCHEDULE: Mapping[str, Any] = {"freeze": "none", "freeze_epochs": 0, "epochs": 1}
 
 
 def without_schedule(config: TrialConfig) -> TrialConfig:
@@ -23,8 +25,8 @@ def without_schedule(config: TrialConfig) -> TrialConfig:
 
     Trials of several levels of ``seed_varies`` that are the same work, as all are at seed 0, have one.
     """
-    config, same = config.as_run(), {"freeze": "none", "freeze_epochs": 0, "epochs": 1}
-    return config.model_copy(update={"finetune": config.finetune.model_copy(update=same)})
+    config = config.as_run()
+    return config.replaced(finetune=config.finetune.replaced(**NO_SCHEDULE))
 
 
 def first_work(config: TrialConfig) -> Work:
@@ -54,10 +56,30 @@ def shared_epochs(configs: Iterable[TrialConfig]) -> int:
 
 
 def _groups(trials: Iterable[tuple[TrialConfig, str]]) -> Iterable[list[tuple[Stretches, str]]]:
-    """Schedules of the trials that start fine-tuning alike."""
-    groups: dict[TrialConfig, list[tuple[Stretches, str]]] = defaultdict(list)
+    """Schedules of the trials that start fine-tuning alike: those of equal ``without_schedule``."""
+    groups: dict[tuple[object, ...], list[tuple[Stretches, str]]] = defaultdict(list)
+    parts: dict[object, int] = {}
+    known: dict[int, tuple[object, Any]] = {}
+    """What is asked of a part, by its identity; the part is kept so that no other takes its place. Trials share parts."""
+
+    def ask(part: Any, answer: Callable[[Any], Any]) -> Any:
+        found = known.get(id(part))
+        if found is None:
+            found = known[id(part)] = part, answer(part)
+        return found[1]
+
+    def number(part: object) -> int:
+        return parts.setdefault(part, len(parts))
+
+    def without(finetune: FinetuneConfig) -> tuple[int, Stretches]:
+        return number(finetune.replaced(**NO_SCHEDULE)), _stretches(finetune)
+
     for config, trial_id in trials:
-        groups[without_schedule(config)].append((_stretches(config.finetune), trial_id))
+        config = config.as_run()
+        finetune, stretches = ask(config.finetune, without)
+        others = [ask(part, number) for part in (config.data, config.body, config.embedder, config.predictor)]
+        key = (finetune, *others, config.task, config.proxy, config.seed, config.seed_varies)
+        groups[key].append((stretches, trial_id))
     return groups.values()
 
 

@@ -2,20 +2,20 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, islice
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from orca_sweep import designs
 from orca_sweep.config import Seed, explain, knobs, unknown_knob
 from orca_sweep.declaration import SHUFFLED
-from orca_sweep.errors import InputError
-from orca_sweep.pointers import pointer_problem
+from orca_sweep.errors import MOST_PROBLEMS, InputError
 from orca_sweep.registry import hint
+from orca_sweep.space.documents import MOST_VALUES, read_document
 from orca_sweep.space.margins import read_margins
 from orca_sweep.space.records import (
     DEFAULT_LOGGERS,
@@ -35,88 +35,21 @@ from orca_sweep.space.records import (
     Unhappy,
     where,
 )
+from orca_sweep.space.sizes import MAX_TRIALS, as_number
 from orca_sweep.space.tuning import Range, Search, Tune, default_seeds, range_of, takes_range
 
-NULLS = frozenset({"", "~", "null", "Null", "NULL"})
-MOST_SEEDS = 100_000
+MOST_SEEDS = 10**9
+"""Of a number of seeds: beyond it they are no seeds."""
+MOST_SHOWN = 200
+"""Characters of a wrong value."""
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def read(path: Path) -> tuple[Space, list[str]]:
-    """Returns the space, as far as it can be read, and what is wrong with it."""
-    document, lines = _parse(path)
-    reader = _SpaceReader(path, lines)
+def read(path: Path, max_trials: int = MAX_TRIALS) -> tuple[Space, list[str]]:
+    """Returns the space, as far as it can be read, and what is wrong with it; of sizes what one list shows."""
+    document, lines = read_document(path, max(MOST_VALUES, 2 * max_trials))
+    reader = _SpaceReader(path, lines, max_trials)
     return reader.read(document), reader.problems
-
-
-def _parse(path: Path) -> tuple[object, dict[Path_, int]]:
-    """The document with text leaves, and the line of every place in it.
-
-    Scalars stay text (null apart): the field they end in decides what they are, so YAML 1.1's habits
-    (``no`` is false, ``1e-4`` is text, ``1:30`` is ninety) cannot change a level.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        near = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-        raise InputError(f"{path}: no such file. {hint(path.name, near) if near else 'Name a space YAML.'}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text ({error}). A space is a UTF-8 YAML file.") from None
-    problem = pointer_problem(path)
-    if problem:
-        raise InputError(problem)
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except RecursionError:
-        raise InputError(f"{path}: nested too deeply to be a space.") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        raise InputError(f"{path}:{line}: not valid YAML: {error.problem or error.context}.") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {error}.") from None
-    if root is None:
-        raise InputError(f"{path}: the file is empty. A space needs at least base, factors and seeds.")
-    lines: dict[Path_, int] = {}
-    problems: list[str] = []
-    try:
-        document = _value(root, (), lines, problems, path, open_nodes=frozenset())
-    except RecursionError:
-        raise InputError(f"{path}: nested too deeply to be a space.") from None
-    if problems:
-        raise InputError(problems)
-    return document, lines
-
-
-def _value(
-    node: yaml.Node,
-    place: Path_,
-    lines: dict[Path_, int],
-    problems: list[str],
-    path: Path,
-    open_nodes: frozenset[int],
-) -> object:
-    lines.setdefault(place, node.start_mark.line + 1)
-    if id(node) in open_nodes:
-        problems.append(f"{path}:{node.start_mark.line + 1}: an alias that contains itself. Write the value out.")
-        return None
-    inside = open_nodes | {id(node)}
-    if isinstance(node, yaml.SequenceNode):
-        return [_value(v, (*place, str(i)), lines, problems, path, inside) for i, v in enumerate(node.value)]
-    if isinstance(node, yaml.MappingNode):
-        mapping: dict[str, object] = {}
-        for key_node, value_node in node.value:
-            line, key = key_node.start_mark.line + 1, str(key_node.value)
-            if not isinstance(key_node, yaml.ScalarNode) or key == "<<":
-                problems.append(f"{path}:{line}: this key is no plain word. Write each key out as text.")
-            elif key in mapping:
-                problems.append(f"{path}:{line}: {key!r} stands here twice. The second would silently win; keep one.")
-            else:
-                lines[(*place, key)] = line
-                mapping[key] = _value(value_node, (*place, key), lines, problems, path, inside)
-        return mapping
-    is_null = isinstance(node, yaml.ScalarNode) and node.style is None and node.value in NULLS
-    return None if is_null else node.value
 
 
 class _SpaceReader:
@@ -127,9 +60,10 @@ class _SpaceReader:
         "margin", "resources", "limits", "loggers", "imports", "tune", "search", "prune", "budget", "outcomes", "checkpoints",
     )  # fmt: skip
 
-    def __init__(self, path: Path, lines: dict[Path_, int]) -> None:
+    def __init__(self, path: Path, lines: dict[Path_, int], max_trials: int) -> None:
         self.path = path
         self.lines = lines
+        self.max_trials = max_trials
         self.problems: list[str] = []
         self.named: dict[str, dict[str, object]] = {"task": {}, "proxy": {}}
         """Declarations of the space by the names that they give themselves."""
@@ -138,6 +72,19 @@ class _SpaceReader:
 
     def wrong(self, place: Path_, text: str) -> None:
         self.problems.append(f"{where(self.path, self.lines, place)}: {text}")
+        if len(self.problems) > MOST_PROBLEMS:  # the nearest names of thousands of wrong ones take minutes
+            raise InputError(self.problems)
+
+    def is_too_long(self, what: str, values: object, place: Path_) -> bool:
+        """Says that a list holds more than a space may have trials: before its values are read, one by one."""
+        if not isinstance(values, list) or len(values) <= self.max_trials:
+            return False
+        self.wrong(
+            place,
+            f"{what} has {as_number(len(values))} values, and a space at most {self.max_trials:,} trials. Take some out, or"
+            f" raise the limit with --max-trials {len(values)}.",
+        )
+        return True
 
     def read(self, document: object) -> Space:
         if not isinstance(document, dict):
@@ -291,7 +238,7 @@ class _SpaceReader:
                 names = getattr(kind, "model_fields", ())
                 more = f" {hint(place, names)}" if "extra inputs" in rule else ""
                 dotted = f"{key}.{place}" if place else key
-                self.wrong((*key.split("."), *place.split(".")), f"{dotted} = {value!r}: {rule}.{more}")
+                self.wrong((*key.split("."), *place.split(".")), f"{dotted} = {_cut(repr(value))}: {rule}.{more}")
             return default
 
     def base(self, document: dict[str, Any]) -> dict[str, Any]:
@@ -319,7 +266,8 @@ class _SpaceReader:
         try:
             settings[path] = knobs()[path].read(self.with_declaration(path, value))
         except ValidationError as error:
-            self.wrong(place, f"{path} = {value!r}: {'; '.join(rule for _, _, rule in explain(error))}.")
+            rules = _cut("; ".join(rule for _, _, rule in explain(error)), 10 * MOST_SHOWN)
+            self.wrong(place, f"{path} = {_cut(repr(value))}: {rules}.")
 
     def known(self, path: str, place: Path_) -> bool:
         if path == "seed":
@@ -354,12 +302,16 @@ class _SpaceReader:
         if not isinstance(levels, list) or not levels:
             self.wrong(place, f"{what} {path} has no levels. Give a list such as [a, b], or set it in base.")
             return ()
+        if self.is_too_long(f"{what} {path}", levels, place):
+            return ()
         typed: list[Any] = []
+        known: set[Any] = set()
         for i, value in enumerate(levels):
             found: dict[str, Any] = {}
             self.level(path, value, (*place, str(i)), found)
-            if path in found and found[path] in typed:
+            if path in found and found[path] in known:
                 self.wrong((*place, str(i)), f"{what} {path} names the level {found[path]!r} twice. Keep one.")
+            known.update(found.values())
             typed.extend(found.values())
         return tuple(typed)
 
@@ -513,28 +465,38 @@ class _SpaceReader:
         """Seeds of the A/A arm: those named, or so many of the smallest that ``seeds`` leaves free."""
         raw = document.get("aa")
         found = () if raw is None else self.seed_list("aa", raw, taken=seeds)
-        both = ", ".join(str(seed) for seed in found if seed in set(seeds))
+        known = set(seeds)
+        both = _cut(", ".join(str(seed) for seed in found if seed in known))
         if both:
+            shown = _cut(str(list(found)))
             self.wrong(
-                ("aa",), f"aa = {list(found)}: {both} stands in seeds too, and the A/A arm needs its own. Name others."
+                ("aa",), f"aa = {shown}: {both} stands in seeds too, and the A/A arm needs its own. Name others."
             )
         return found
 
     def seed_list(self, key: str, raw: object, taken: tuple[int, ...]) -> tuple[int, ...]:
         """The seeds that a list names, or as many of the smallest not taken as a number says."""
         used = set(taken)
+        if self.is_too_long(key, raw, (key,)):
+            return ()
         try:
             if isinstance(raw, list):
                 seeds = TypeAdapter(list[Seed]).validate_python(raw)
             else:
                 n = TypeAdapter(Annotated[int, Field(ge=1, le=MOST_SEEDS)]).validate_python(raw)
+                if n > self.max_trials:
+                    self.wrong((key,), f"{key} = {n}: a space has at most {self.max_trials:,} trials, and each seed is at"
+                               f" least one. Give fewer, or raise the limit with --max-trials {n}.")  # fmt: skip
+                    return ()
                 seeds = list(islice((seed for seed in count() if seed not in used), n))
         except ValidationError as error:
             for _, value, rule in explain(error):
-                self.wrong((key,), f"{key} = {value!r}: {rule}. Give whole numbers from 0 on, or how many.")
+                self.wrong((key,), f"{key} = {_cut(repr(value))}: {rule}. Give whole numbers from 0 on, or how many.")
             return ()
         if len(set(seeds)) < len(seeds):
-            self.wrong((key,), f"{key} = {seeds}: one stands here twice. A trial never runs twice; keep one.")
+            self.wrong(
+                (key,), f"{key} = {_cut(str(seeds))}: one stands here twice. A trial never runs twice; keep one."
+            )
         return tuple(seeds)
 
     def placebo(self, document: dict[str, Any]) -> tuple[str, ...]:
@@ -548,7 +510,7 @@ class _SpaceReader:
             place = ("placebo", str(i))
             if not isinstance(item, str) or item not in PLACEBOS:
                 self.wrong(place, f"there is no placebo {item!r}. {hint(str(item), PLACEBOS)}")
-            elif item in raw[:i]:
+            elif raw.index(item) < i:
                 self.wrong(place, f"placebo names {item} twice. Keep one.")
         if not raw or {("base", "proxy"), ("factors", "proxy")} & self.lines.keys():
             return tuple(name for name in PLACEBOS if name in raw)
@@ -574,8 +536,9 @@ class _SpaceReader:
                 loggers.append(Logger.model_validate(item))
             except ValidationError as error:
                 self.wrong(("loggers", str(i)), f"loggers: {item!r}: {'; '.join(rule for *_, rule in explain(error))}")
-        names = [logger.name for logger in loggers]
-        for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        for name, n in Counter(logger.name for logger in loggers).items():
+            if n == 1:
+                continue
             self.wrong(("loggers",), f"loggers: {name} stands here twice. Keep one.")
         return tuple(loggers)
 
@@ -594,6 +557,11 @@ class _SpaceReader:
         if not file.is_file():
             self.wrong(("imports", str(index)), f"imports: no such file {item!r}. Paths count from the YAML's folder.")
         return str(file)
+
+
+def _cut(text: str, length: int = MOST_SHOWN) -> str:
+    """A text as far as a message shows it: a value may fill the whole file."""
+    return text if len(text) <= length else f"{text[:length]}... ({len(text):,} characters)"
 
 
 def _is_level(value: list[Any], name: str, factors: Mapping[str, tuple[Any, ...]]) -> bool:

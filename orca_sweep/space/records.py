@@ -1,7 +1,7 @@
 """What a space and its plan are: frozen records."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -255,7 +255,7 @@ class Space:
         return where(self.path, self.lines, place)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlannedTrial:
     """One run of the plan."""
 
@@ -331,21 +331,23 @@ class Plan:
 
         They have the same settings and differ in spread on purpose: nothing is to be learned from comparing their means.
         """
-        arms: dict[TrialConfig, TrialConfig] = {}
-        for cell in self.cells:
-            arms.setdefault(cell.model_copy(update={"seed_varies": "all"}), cell)
+        cells: Iterable[TrialConfig] = self.cells
+        if len({cell.seed_varies for cell in self.cells}) > 1:
+            arms: dict[TrialConfig, TrialConfig] = {}
+            for cell in self.cells:
+                arms.setdefault(cell.replaced(seed_varies="all"), cell)
+            cells = arms.values()
         tasks: dict[str, list[TrialConfig]] = {}
-        for cell in arms.values():
+        for cell in cells:
             tasks.setdefault(cell.task, []).append(cell)
         return tasks
 
     @cached_property
     def names(self) -> dict[str, str]:
         """What each task and proxy of the plan is called in what people read."""
-        found = [cell.base for cell in self.tuned] + [config for cell in self.tuned for config in cell.candidates]
-        found += [*self.cells, *(trial.config for trial in self.trials)]
-        tasks = label_declarations([config.task for config in found])
-        return tasks | label_declarations([config.proxy for config in found])
+        cells = [*self.cells, *(config for cell in self.tuned for config in (cell.base, *cell.candidates))]
+        tasks = label_declarations(dict.fromkeys(config.task for config in cells))
+        return tasks | label_declarations(dict.fromkeys(config.proxy for config in cells))
 
     def shown_levels(self, cell_id: str) -> dict[str, Any]:
         """Returns a cell's level of every factor as people read it: declarations by their names."""
@@ -354,10 +356,14 @@ class Plan:
             path: self.names.get(level, level) if path in ("task", "proxy") else level for path, level in levels.items()
         }
 
+    @cached_property
+    def _tuned_levels(self) -> dict[str, Mapping[str, Any]]:
+        return {cell.cell_id: cell.levels for cell in reversed(self.tuned)}
+
     def levels(self, cell_id: str) -> dict[str, Any]:
         """Returns a cell's level of every factor."""
         flat = self.by_cell_id[cell_id].flat()
-        asked = next((cell.levels for cell in self.tuned if cell.cell_id == cell_id), {})
+        asked = self._tuned_levels.get(cell_id, {})
         return {path: asked.get(path, flat[path]) for path in self.space.factors}
 
 

@@ -23,7 +23,7 @@ from orca_sweep.data import missing_packages
 from orca_sweep.declaration import is_local_path, is_task_text, parse, parse_task
 from orca_sweep.errors import InputError
 from orca_sweep.proxies import PROXIES
-from orca_sweep.space import Plan, Space
+from orca_sweep.space import MAX_TRIALS, Plan, Space
 from orca_sweep.sweep.checks import CLUSTER_PACKAGES, unreachable
 
 DASHBOARD_PORT = 8265
@@ -50,6 +50,7 @@ class Submission:
     store: str | None
     env: Mapping[str, str]
     pip: tuple[str, ...]
+    max_trials: int = MAX_TRIALS
 
     def arguments(self, space: str) -> list[str]:
         """Returns the command that launches it there, where the YAML is ``space``.
@@ -57,6 +58,8 @@ class Submission:
         As a module: in a runtime environment with packages of its own, ``python`` is that one's, a script is not.
         """
         places = [("--out", self.out), ("--data", self.data), ("--store", self.store)]
+        # The default is not told: a job's code may be of another version.
+        places.append(("--max-trials", None if self.max_trials == MAX_TRIALS else str(self.max_trials)))
         options = [part for name, value in places if value is not None for part in (name, value)]
         space = f"./{space}" if space.startswith("-") else space  # no option
         return ["python", "-m", "orca_sweep.cli", "launch", space, "--address", "auto", *options]

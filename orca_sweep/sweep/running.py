@@ -25,7 +25,7 @@ from ray import tune
 
 from orca_sweep.agenda import Agenda
 from orca_sweep.config import TrialConfig, digest
-from orca_sweep.errors import BusyError, DamagedError, InputError, StorageError
+from orca_sweep.errors import BusyError, DamagedError, InputError, RayLostError, StorageError, first_line
 from orca_sweep.results import (
     FINAL_STATUSES,
     append_planned,
@@ -50,16 +50,19 @@ from orca_sweep.sweep.checks import (
 from orca_sweep.sweep.loggers import callbacks
 from orca_sweep.sweep.private import keep_token_private, listening_on_loopback, private_folder
 from orca_sweep.sweep.queue import DONE, PASSED, UNWRITTEN, WAITING, GroupedPruning, Queue, Watch
+from orca_sweep.sweep.watching import Watch as RayWatch
+from orca_sweep.sweep.watching import leave, watched
 from orca_sweep.trial import (
+    StageNames,
     resolve,
     run_trial,
-    shared_stages,
     unavailable_loggers,
     unavailable_parts,
 )
 
 WORKER_DEATHS = 2
 """How often a trial whose worker or node died is started again before it counts as lost."""
+GO_ON = "What has ended is kept; launch again, and the rest goes on from its last saved epoch."
 PATIENCE_S = 2.0
 """How long a trial waits for an artifact that another sweep makes before it gives its place up."""
 Prefixes = Mapping[str, frozenset[int]]
@@ -91,6 +94,8 @@ class Outcome:
     wall_time_s: float
     notes: tuple[str, ...] = ()
     """Why something planned was not run."""
+    ray_is_lost: bool = False
+    """A process that still waits for Ray when it ends would wait for ever."""
 
     @property
     def n_left(self) -> int:
@@ -105,8 +110,11 @@ class Outcome:
         )
 
 
-def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
+def launch(plan: Plan, setup: Setup, watch: Watch, rescue: Callable[[Outcome], None] | None = None) -> Outcome:
     """Runs what the plan has and the sweep folder lacks, and returns how that ended.
+
+    Where Ray is gone and this thread waits inside of it for ever, ``rescue`` is told of the end in another thread, and
+    must end the process.
 
     Nothing is written before everything that can be known in advance has been checked: the folder,
     the data and packages, whether any node can ever hold a trial, and whether all nodes see the folder.
@@ -124,7 +132,7 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
     if problems:
         raise InputError(problems)
     start = time.perf_counter()
-    with joined(setup.address, setup.dashboard_host) as dashboard:
+    with joined(setup.address, setup.dashboard_host) as (dashboard, guard):
         check_resources(plan.space.resources)
         try:
             setup.out.mkdir(parents=True, exist_ok=True)
@@ -137,12 +145,20 @@ def launch(plan: Plan, setup: Setup, watch: Watch) -> Outcome:
             with FileLock(setup.out / ".lock", timeout=1):
                 if setup.address != "local":
                     check_nodes(plan, setup.out, setup.store, setup.data_root)
-                return _run(plan, setup, watch, dashboard, start)
+                return _run(plan, setup, watch, dashboard, start, guard, rescue)
         except Timeout:
             raise InputError(f"{setup.out}: another launch is writing here. Wait for it, or give --out.") from None
 
 
-def _run(plan: Plan, setup: Setup, watch: Watch, dashboard: str | None, start: float) -> Outcome:
+def _run(
+    plan: Plan,
+    setup: Setup,
+    watch: Watch,
+    dashboard: str | None,
+    start: float,
+    guard: RayWatch,
+    rescue: Callable[[Outcome], None] | None,
+) -> Outcome:
     _tell_damage(plan, setup.out, watch)
     write_manifest(setup.out, {**manifest(plan, setup), "earlier": find_earlier_trials(setup.out, plan)})
     Store(setup.store).make()
@@ -151,10 +167,12 @@ def _run(plan: Plan, setup: Setup, watch: Watch, dashboard: str | None, start: f
     n_done = len(agenda.known) - agenda.n_left
     n_later = max(0, len(plan.trials) + plan.n_later - len(agenda.known))
     watch("start", {"dashboard": dashboard, "n_todo": agenda.n_left, "n_done": n_done, "n_later": n_later})
-    n_run = 0
+    if rescue is not None:
+        guard.rescue = lambda lost: rescue(_outcome(agenda, setup.out, time.perf_counter() - start, lost))
     if not agenda.is_over:
-        n_run = fit(plan, agenda, setup, watch, _work(plan, setup, prefixes))
-    return _outcome(agenda, n_run, setup.out, time.perf_counter() - start)
+        fit(plan, agenda, setup, watch, _work(plan, setup, prefixes))
+    guard.end()  # what comes now needs no Ray
+    return _outcome(agenda, setup.out, time.perf_counter() - start, guard.lost)
 
 
 def _tell_damage(plan: Plan, out: Path, watch: Watch) -> None:
@@ -181,8 +199,10 @@ def _agenda(plan: Plan, setup: Setup, watch: Watch, prefixes: Prefixes) -> Agend
         append_planned(setup.out, (trial.entry() for trial in trials))
         watch("planned", {"n_new": len(trials)})
 
+    name_stages = StageNames()
+
     def shared(config: TrialConfig) -> dict[str, str]:
-        names = shared_stages(config)
+        names = name_stages(config)
         if config.trial_id not in prefixes:
             return names
         # Trials with the same start of fine-tuning and equal work in their first phase share their first epochs.
@@ -234,8 +254,13 @@ def manifest(plan: Plan, setup: Setup) -> dict[str, Any]:
 
 
 @contextmanager
-def joined(address: str, dashboard_host: str | None = None) -> Iterator[str | None]:
-    """Ray for the length of a block; gives the dashboard's address, if there is one."""
+def joined(address: str, dashboard_host: str | None = None) -> Iterator[tuple[str | None, RayWatch]]:
+    """Ray for the length of a block; gives the dashboard's address, if there is one, and what looks after Ray.
+
+    Raises:
+        InputError: if Ray cannot be joined.
+        RayLostError: if Ray does not start, or is gone before the block has ended in its own words.
+    """
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SNAPSHOT_S)
     # A worker that dies is told of in our own words and kept as a row, and so is a full disk; Ray would print its own
@@ -251,11 +276,48 @@ def joined(address: str, dashboard_host: str | None = None) -> Iterator[str | No
 
 
 @contextmanager
-def _ray(address: str, dashboard_host: str | None) -> Iterator[str | None]:
+def _ray(address: str, dashboard_host: str | None) -> Iterator[tuple[str | None, RayWatch]]:
+    context = _start(address, dashboard_host)
+    with interrupted_by_signals(), watched(address == "local") as guard:
+        try:
+            yield context.dashboard_url or None, guard
+        except KeyboardInterrupt:
+            if guard.lost is None:
+                raise
+            raise RayLostError(f"{guard.lost}. {GO_ON}") from None
+        finally:
+            guard.end()
+            leave(guard)
+
+
+def _start(address: str, dashboard_host: str | None) -> Any:
+    """Joins a Ray, or starts one of our own: twice, if the first is too slow on a busy machine."""
+    start = partial(
+        ray.init,
+        address=address,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        **_own_options(address, dashboard_host),
+    )
+    if address != "local":
+        return _join(address, start)
     try:
-        context = ray.init(
-            address=address, log_to_driver=False, logging_level=logging.WARNING, **_own_options(address, dashboard_host)
-        )
+        return start()
+    except Exception as error:
+        logging.getLogger("orca_sweep").warning("our own Ray did not start (%s); once more", first_line(error))
+        ray.shutdown()
+    try:
+        return start()
+    except Exception as error:
+        raise RayLostError(
+            f"our own Ray did not start, twice ({first_line(error)}). Its logs are in {ray_logs()}. Free memory, processor time"
+            " or space there, or join a cluster with --address; then launch again."
+        ) from error
+
+
+def _join(address: str, start: Callable[[], Any]) -> Any:
+    try:
+        return start()
     except ConnectionError as error:
         raise InputError(
             f"--address {address}: no Ray cluster lets us in there ({error})."
@@ -263,11 +325,11 @@ def _ray(address: str, dashboard_host: str | None) -> Iterator[str | None]:
         ) from None
     except RuntimeError as error:  # another version of Ray or Python there, say
         raise InputError(f"--address {address}: Ray cannot join this cluster: {error}") from None
-    try:
-        with _interrupted_by_sigterm():
-            yield context.dashboard_url or None
-    finally:
-        ray.shutdown()
+
+
+def ray_logs() -> str:
+    """Returns where a Ray of our own writes its logs."""
+    return f"{private_folder()}/session_latest/logs"
 
 
 def _own_options(address: str, host: str | None) -> dict[str, Any]:
@@ -281,20 +343,25 @@ def _own_options(address: str, host: str | None) -> dict[str, Any]:
 
 
 @contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Lets the signal by which Slurm and Kubernetes end a job raise KeyboardInterrupt, for the length of a block.
+def interrupted_by_signals() -> Iterator[None]:
+    """Lets SIGTERM and SIGHUP raise KeyboardInterrupt, for the length of a block.
 
-    Ray would exit at once, without tables and words. Tune's own gentle end, which Ctrl-C gets, asks Ray's other processes;
-    a job scheduler ends those too, and Tune would wait for them for a minute.
+    The first is how Slurm and Kubernetes end a job, the second tells of a terminal that is closed. Ray would exit at once,
+    without tables and words. A hangup that is ignored, as under nohup, stays so. Tune's own gentle end, which Ctrl-C gets,
+    asks Ray's other processes; a job scheduler ends those too, and Tune would wait for them for a minute.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's alone
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    heard = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        heard.append(signal.SIGHUP)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in heard}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def fit(plan: Plan, agenda: Agenda, setup: Setup, watch: Watch, work: Callable[[dict[str, Any]], None]) -> int:
@@ -421,7 +488,7 @@ def _tell_nothing(stage: str) -> None:
     """For a trial that nobody waits for: a report costs as much as a small step of training."""
 
 
-def _outcome(agenda: Agenda, n_run: int, out: Path, seconds: float) -> Outcome:
+def _outcome(agenda: Agenda, out: Path, seconds: float, lost: str | None) -> Outcome:
     statuses: dict[str, int] = {}
     for trial_id in agenda.known:
         row = read_row(out, trial_id)
@@ -431,4 +498,6 @@ def _outcome(agenda: Agenda, n_run: int, out: Path, seconds: float) -> Outcome:
     notes += [
         f"cell {cell_id}: none of its candidates is ok, so it has no replicates." for cell_id in agenda.unreplicated
     ]
-    return Outcome(len(agenda.known), n_run, statuses, seconds, tuple(notes))
+    notes += [f"{lost}. {GO_ON}"] if lost else []
+    n_run = sum(n > 0 for n in agenda.attempts.values())
+    return Outcome(len(agenda.known), n_run, statuses, seconds, tuple(notes), lost is not None)

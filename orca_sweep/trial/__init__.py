@@ -2,7 +2,9 @@
 
 from orca_sweep.trial.identity import check_contents
 from orca_sweep.trial.importing import load_imports
+from orca_sweep.trial.remembering import Remembering
 from orca_sweep.trial.resolving import (
+    StageNames,
     describe_inputs,
     describe_proxies,
     find_body_problems,
@@ -16,6 +18,8 @@ from orca_sweep.trial.running import CHECKPOINT, drop_checkpoint, keep_pretraini
 
 __all__ = [
     "CHECKPOINT",
+    "Remembering",
+    "StageNames",
     "check_contents",
     "describe_inputs",
     "describe_proxies",

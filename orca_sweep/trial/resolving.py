@@ -1,9 +1,10 @@
 """From dotted settings to the whole, checked config of a trial, and what it needs and shares."""
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -21,6 +22,7 @@ from orca_sweep.bodies.preprocessing import body_scaling
 from orca_sweep.config import (
     BodyConfig,
     TrialConfig,
+    canonical_json,
     digest,
     explain,
 )
@@ -34,6 +36,9 @@ from orca_sweep.tasks import Task, describe_raw_inputs, find_declared_task_probl
 from orca_sweep.trial.canonical import OBJECTIVE_SETTINGS, PROXY_SETTINGS, canonical_settings, known_task
 from orca_sweep.trial.identity import fill_content
 from orca_sweep.trial.sources import canonical_sources, has_predictor_weights, unvaried
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 
 def resolve(settings: Mapping[str, Any], contents: Contents | None = None) -> TrialConfig:
@@ -212,30 +217,64 @@ def _missing_scaling(config: TrialConfig, body: Body) -> list[str]:
 
 
 def shared_stages(config: TrialConfig) -> dict[str, str]:
-    """Returns the stage artifacts that a trial shares with others: stage to a name for its content, as they are made.
+    """Returns the stage artifacts that a trial shares with others, as ``StageNames`` does."""
+    return StageNames()(config)
 
-    Told from the config alone, before anything is loaded: equal names are equal work. The names of embedder runs leave
-    their length out, since a longer one holds the shorter ones.
-    """
-    config = config.as_run()
-    flat = config.flat()
-    body = {path: value for path, value in flat.items() if path.startswith("body.")}
-    names: dict[str, str] = {}
-    if find_body(config.body.name).pretrain is not None and config.body.pretrain_fraction > 0:
-        names["pretrain"] = pretrained_name(config.body)
-    if config.embedder.epochs == 0:
-        return names
-    proxy = {"proxy": config.proxy, **{path: flat[path] for path in PROXY_SETTINGS}}
-    names["proxy-features"] = digest("proxy-features", {**body, **proxy})
-    data = {path: value for path, value in flat.items() if path == "task" or path.startswith("data.")}
-    if find_task(config.task).kind != "classification":
-        names["pseudo-labels"] = digest("pseudo-labels", {**data, "n": config.embedder.n_pseudo_classes})
-    objective = {path: flat[path] for path in ("embedder.objective", "embedder.proxy_samples", *OBJECTIVE_SETTINGS)}
-    names["objective"] = digest("objective", {**body, **proxy, **objective})
-    others = ("embedder.epochs", "seed", "seed_varies")
-    embedder = {k: v for k, v in flat.items() if not k.startswith(("finetune.", "predictor.")) and k not in others}
-    seeds = [config.seed_of("embedder-init"), config.seed_of("embedder-training")]
-    return {**names, "embedder": digest("embedder", [embedder, seeds])}
+
+class StageNames:
+    """Names the stage artifacts of many trials, for the length of one plan: each is written and hashed once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], tuple[dict[str, str], _Hash | None]] = {}
+        self._numbers: dict[int, tuple[int, object]] = {}
+        """By the identity of a part of a config, which is kept so that no other takes its place: equal parts have one
+        number."""
+        self._parts: dict[object, int] = {}
+
+    def __call__(self, config: TrialConfig) -> dict[str, str]:
+        """Returns the stage artifacts that a trial shares with others: stage to a name for its content, as they are made.
+
+        Told from the config alone, before anything is loaded: equal names are equal work. The names of embedder runs leave
+        their length out, since a longer one holds the shorter ones.
+        """
+        config = config.as_run()
+        parts = map(self._number, (config.data, config.body, config.embedder))
+        key = (config.task, config.proxy, *parts)
+        if key not in self._known:
+            self._known[key] = self._name(config)
+        names, embedder = self._known[key]
+        if embedder is None:
+            return names.copy()
+        embedder = embedder.copy()
+        seeds = [config.seed_of("embedder-init"), config.seed_of("embedder-training")]
+        embedder.update(f"{canonical_json(seeds)}]".encode())
+        return {**names, "embedder": embedder.hexdigest()[:16]}
+
+    def _number(self, part: object) -> int:
+        known = self._numbers.get(id(part))
+        if known is None:
+            known = self._numbers[id(part)] = self._parts.setdefault(part, len(self._parts)), part
+        return known[0]
+
+    def _name(self, config: TrialConfig) -> tuple[dict[str, str], "_Hash | None"]:
+        """The names that no run seed is part of, and the hash of an embedder run, still without its seeds."""
+        flat = config.flat()
+        body = {path: value for path, value in flat.items() if path.startswith("body.")}
+        names: dict[str, str] = {}
+        if find_body(config.body.name).pretrain is not None and config.body.pretrain_fraction > 0:
+            names["pretrain"] = pretrained_name(config.body)
+        if config.embedder.epochs == 0:
+            return names, None
+        proxy = {"proxy": config.proxy, **{path: flat[path] for path in PROXY_SETTINGS}}
+        names["proxy-features"] = digest("proxy-features", {**body, **proxy})
+        data = {path: value for path, value in flat.items() if path == "task" or path.startswith("data.")}
+        if find_task(config.task).kind != "classification":
+            names["pseudo-labels"] = digest("pseudo-labels", {**data, "n": config.embedder.n_pseudo_classes})
+        objective = {path: flat[path] for path in ("embedder.objective", "embedder.proxy_samples", *OBJECTIVE_SETTINGS)}
+        names["objective"] = digest("objective", {**body, **proxy, **objective})
+        others = ("embedder.epochs", "seed", "seed_varies")
+        embedder = {k: v for k, v in flat.items() if not k.startswith(("finetune.", "predictor.")) and k not in others}
+        return names, hashlib.sha256(f"embedder:[{canonical_json(embedder)},".encode())
 
 
 def pretrained_name(body: BodyConfig) -> str:

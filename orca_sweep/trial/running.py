@@ -34,7 +34,7 @@ from orca_sweep.proxies import Noise, ProxyData, Treatment, draw_samples, find_p
 from orca_sweep.results import FINAL_STATUSES, Status, finite, now, write_record
 from orca_sweep.space.prefixes import without_schedule
 from orca_sweep.space.records import Checkpoints
-from orca_sweep.store import made_with, numeric_versions
+from orca_sweep.store import find_full_disk, made_with, numeric_versions
 from orca_sweep.tasks import TaskData, find_task, metric_facts, task_data
 from orca_sweep.trial.identity import find_changes
 from orca_sweep.trial.importing import code_digest, load_imports
@@ -96,7 +96,7 @@ def run_trial(
     Raises:
         BusyError: if somebody else makes an artifact that is needed and the store has no more patience; there is
             no record then, and the trial goes on from there when it is run again.
-        StorageError: if not even the record can be written.
+        StorageError: if a disk is full, or the record cannot be written; there is no record then.
     """
     start = time.perf_counter()
     if limit_s is not None:
@@ -122,6 +122,9 @@ def run_trial(
     except BaseException as error:  # a failing trial is a row; the others go on
         if not isinstance(error, Exception) and not is_of_users_code(error):
             raise
+        full = find_full_disk(error)
+        if full is not None:  # no outcome of the trial: the next one would meet it, too
+            raise full from error
         _end(record, "oom" if out_of_memory(error) else "failed", error)
         with contextlib.suppress(OSError):  # on a full disk the row matters more
             home.mkdir(parents=True, exist_ok=True)
