@@ -48,7 +48,7 @@ from analysis.tables import (
     number,
     percent,
     run,
-    short,
+    shorts,
 )
 from orca_sweep.errors import InputError
 from orca_sweep.results import Results
@@ -370,7 +370,7 @@ def _panel(axis: Any, one: ClaimFinding, lines: Sequence[tuple[TaskFinding | Non
         if judgement is not None and task is not None:
             text = _draw(axis, judgement, y, is_rho)
         axis.text(1.01, y, text, transform=axis.get_yaxis_transform(), fontsize=7.5, color="#222222", va="center")
-    names = [short(" ".join([task.task, *([":", j.name] if j else [])]), 60) if task else "" for task, j in lines]
+    names = shorts((" ".join([task.task, *([":", j.name] if j else [])]) if task else "" for task, j in lines), 60)
     axis.set_yticks(range(len(lines)), [name.replace(" : ", ": ") for name in names], fontsize=7.5)
     axis.set_ylim(len(lines) - 0.5, -0.5)
     axis.spines[["top", "right"]].set_visible(False)

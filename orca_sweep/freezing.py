@@ -362,6 +362,28 @@ def canonical(freeze: str, freeze_epochs: int | str, epochs: int, run: RunFacts 
     return " > ".join(_write_phase(phase) for phase in phases), 0
 
 
+def write_schedule(freeze: str, freeze_epochs: str) -> str:
+    """Returns one text for both fields of a canonical schedule, without which ``body`` does not say for how long."""
+    if (
+        freeze_epochs in ("0", "null")
+        or freeze in ("none", "null")
+        or (freeze_epochs == "forever" and says_length(freeze))
+    ):
+        return freeze
+    if freeze == GRADUAL:
+        return f"{freeze}, {freeze_epochs} epochs each"
+    if (freeze, freeze_epochs) == ("both", "forever"):
+        return "linear-probe"
+    head, *words = _split_phase(PRESETS.get(freeze, freeze))
+    return " ".join([f"{head}:{freeze_epochs}", *words])
+
+
+def says_length(freeze: str) -> bool:
+    """Whether a schedule's text says for how long its first phase lasts, so that freeze_epochs has no effect."""
+    texts = PRESETS.get(freeze.strip(), freeze).split(">")
+    return len(texts) > 1 or _says_length(texts[0])
+
+
 def _without_idle_words(phases: Sequence[Phase], run: RunFacts) -> Iterator[Phase]:
     for phase, first in _with_first_epochs(phases):
         done = first - 1 - epochs_before_fresh_start(phases, first)  # epochs of the rate schedule so far

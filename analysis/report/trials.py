@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from analysis.report.completeness import shown_status
-from analysis.tables import level_text
+from orca_sweep.labels import write_level
 from orca_sweep.results import TRIAL_MEASURES, Column, Results, trial_columns, with_roles
 from orca_sweep.stats import t_interval
 
@@ -32,7 +32,8 @@ def trials_json(results: Results) -> dict[str, Any]:
     known = {column.name: column for column in trial_columns()}
     errors = trials["error"] if "error" in trials else [None] * len(trials)
     states = [shown_status(*pair) for pair in zip(trials["status"], errors, strict=True)]
-    columns = {str(name): _plain(str(name), trials[name]) for name in trials}
+    columns = {str(name): _plain(str(name), trials[name]) for name in trials if name != "levels"}
+    columns |= {path: results.labels[path].tolist() for path in results.factors}
     columns["status"] = states
     if "traceback" in columns:
         columns["traceback"] = _within_budget(columns["traceback"])
@@ -75,7 +76,7 @@ def _value(value: Any, is_config: bool) -> Any:
     if hasattr(value, "isoformat"):
         return value.isoformat(sep=" ", timespec="seconds")
     if is_config and not isinstance(value, int):
-        return level_text(value)
+        return write_level(value)
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 

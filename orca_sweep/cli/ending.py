@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orca_sweep.cli.tables import figures_for
-from orca_sweep.cli.words import level_text
-from orca_sweep.declaration import task_label
+from orca_sweep.labels import name_tasks, write_level
 
 
 def finish(folder: Path, console: Console) -> None:
@@ -84,9 +83,10 @@ def _print_summary(results: Any, console: Console) -> None:
     for name in (*results.factors, *tuned, *["role"] * has_roles, "n", "mean", "95% interval", "not ok"):
         table.add_column(name, overflow="fold")
     for cell in cells:
-        chosen = [level_text(cell.chosen[path]) if cell.chosen else "-" for path in results.tuned]
-        table.add_row(*map(level_text, cell.levels.values()), *chosen, *[cell.role] * has_roles, *_numbers(cell))
-    measures = ", ".join(dict.fromkeys(f"{task_label(cell.task)}: {cell.metric}" for cell in cells))
+        chosen = [write_level(cell.chosen[path]) if cell.chosen else "-" for path in results.tuned]
+        table.add_row(*map(cell.label, cell.levels), *chosen, *[cell.role] * has_roles, *_numbers(cell))
+    names = name_tasks(cell.task for cell in cells)
+    measures = ", ".join(dict.fromkeys(f"{names[cell.task]}: {cell.metric}" for cell in cells))
     console.print(f"{results.metric} ({measures}; lower is better), mean over n seeds with Student-t interval:")
     console.print(table)
     efforts = sorted({cell.n_searched for cell in cells if cell.role == "replicate"})

@@ -10,7 +10,6 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orca_sweep.cli.words import level_text
 from orca_sweep.space import Plan
 
 ROWS = 12
@@ -22,7 +21,7 @@ class Progress:
 
     def __init__(self, console: Console, plan: Plan) -> None:
         self.console, self.plan = console, plan
-        self.levels = {cell_id: plan.levels(cell_id) for cell_id in plan.by_cell_id}
+        self.labels = plan.labels
         self.running: dict[str, str] = {}
         self.best: dict[str, tuple[float, int]] = {}
         """Of each cell the lowest validation metric, and of how many ended trials."""
@@ -113,10 +112,12 @@ class Progress:
         return lines[:ROWS]
 
     def _cells(self) -> Table:
-        table = Table("best validation", "n", *self.plan.space.factors, box=None, header_style="bold")
+        table = Table(box=None, header_style="bold")
+        for name in ("best validation", "n", *self.plan.space.factors):
+            table.add_column(name, overflow="fold")
         for cell_id, (value, n) in sorted(self.best.items(), key=lambda item: item[1])[:ROWS]:
-            levels = self.levels.get(cell_id.removesuffix("-aa"), {})
-            table.add_row(f"{value:.4g}", str(n), *map(level_text, levels.values()))
+            labels = self.labels.get(cell_id.removesuffix("-aa"), {})
+            table.add_row(f"{value:.4g}", str(n), *labels.values())
         return table
 
 

@@ -16,6 +16,7 @@ from orca_sweep import designs
 from orca_sweep.config import TrialConfig, explain
 from orca_sweep.errors import InputError
 from orca_sweep.space.expansion import (
+    Resolved,
     candidate,
     expand,
     fraction_notes,
@@ -23,6 +24,7 @@ from orca_sweep.space.expansion import (
     tuned_cells,
     with_placebo_levels,
 )
+from orca_sweep.space.labelling import label_cells
 from orca_sweep.space.margins import with_resolved_names
 from orca_sweep.space.reading import read
 from orca_sweep.space.records import (
@@ -115,20 +117,24 @@ def make_plan(space: Space, resolve: Resolve) -> Plan:
         InputError: with the problems of all cells.
     """
     found, problems = expand(space, resolve)
-    cells: dict[str, TrialConfig] = {}
+    asked: dict[str, list[Resolved]] = {}
     for one in found if not space.tune else ():
-        cells.setdefault(one.cell.cell_id, one.cell)
+        asked.setdefault(one.cell.cell_id, []).append(one)
     names = {one.settings["task"]: one.cell.task for one in found}
     whole = replace(with_placebo_levels(space, found), margins=with_resolved_names(space.margins, names))
-    tuned, wrong = tuned_cells(space, found, resolve) if space.tune else ((), ())
-    cells |= {cell.cell_id: cell.base for cell in tuned}
-    problems += [*dict.fromkeys(split_by_rules(whole, cells.values())), *wrong]
+    tuned: tuple[TunedCell, ...] = ()
+    if space.tune:
+        asked, tuned, wrong = tuned_cells(space, found, resolve)
+        problems += wrong
+    cells = {cell_id: of[0].cell for cell_id, of in asked.items()}
+    labels, merged = label_cells(whole, asked)
+    problems += dict.fromkeys(split_by_rules(whole, labels))
     if problems:
         raise InputError(problems)
     aliasing = space.design.aliasing(space.factors) if space.design.aliasing else None
-    notes = tuple(fraction_notes(space, aliasing, found))
+    notes = (*fraction_notes(space, aliasing, asked, labels), *merged)
     trials = tuple(_candidates(space, tuned) if tuned else _replicates(space, cells))
-    return Plan(whole, cells, trials, len(found), tuned, aliasing, notes)
+    return Plan(whole, cells, trials, len(found), tuned, aliasing, notes, labels=labels)
 
 
 def _replicates(space: Space, cells: Mapping[str, TrialConfig]) -> Iterator[PlannedTrial]:
@@ -156,7 +162,7 @@ def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
         InputError: if an older version wrote the folder, or a config is none of this version.
     """
     needed = {"question", "metric", "resources", "limits", "imports", "seeds", "aa", "tuned", "tune", "search", "prune"}
-    if {*needed, "budget", "outcomes"} - manifest.keys():
+    if {*needed, "budget", "outcomes", "levels"} - manifest.keys():
         raise InputError(f"{path}: an older version launched this sweep. Launch its space again with --out.")
     try:
         planned = [
@@ -211,7 +217,7 @@ def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
         margins=manifest.get("margins", {}),
         checkpoints=Checkpoints.model_validate(manifest.get("checkpoints", {})),
     )
-    return Plan(space, cells, tuple(planned), len(cells), tuned)
+    return Plan(space, cells, tuple(planned), len(cells), tuned, labels=manifest["levels"])
 
 
 def _tune_of(values: Any) -> tuple[Any, ...] | Range:

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from orca_sweep.declaration import task_label
 from orca_sweep.freezing import Phase, beginning, schedule, without_stepping
+from orca_sweep.labels import name_tasks, write_level
 from orca_sweep.space.records import Plan
 
 EFFORT = ("finetune.epochs", "finetune.batch_size", "finetune.accumulation", "data.n_train")
@@ -14,17 +14,21 @@ EFFORT = ("finetune.epochs", "finetune.batch_size", "finetune.accumulation", "da
 def confounds(plan: Plan) -> list[str]:
     """Returns a warning for each thing that could be taken for an effect and is none, or cannot be told from one."""
     found: list[str] = []
+    names = name_tasks(plan.by_task)
     for task, cells in plan.by_task.items():
         flats = [cell.flat() for cell in cells]
-        name = task_label(task)
-        found += _moving_together(plan, name, flats)
+        name = names[task]
+        labels = [plan.labels_of(cell) for cell in cells]
+        found += _moving_together(plan, name, flats, labels)
         found += _unequal_steps(plan, name, flats)
         found += _untried_rate(plan, name, flats)
         found += _rates_of_schedules(name, flats)
     return list(dict.fromkeys([*found, *_unequal_tuning(plan)]))
 
 
-def _moving_together(plan: Plan, task: str, flats: list[dict[str, Any]]) -> Iterator[str]:
+def _moving_together(
+    plan: Plan, task: str, flats: list[dict[str, Any]], labels: list[Mapping[str, str]]
+) -> Iterator[str]:
     """Factors and ruled settings whose levels go hand in hand over a task's cells.
 
     Knobs of embedder training are compared where the embedder is trained: elsewhere they have no level.
@@ -32,9 +36,11 @@ def _moving_together(plan: Plan, task: str, flats: list[dict[str, Any]]) -> Iter
     ruled = {path for rule in plan.space.when for path in rule.settings}
     factors = list(plan.space.factors)
     paths = [*factors, *sorted(ruled - set(factors))]
+    # Two freeze schedules may be stored as one value: their labels tell them apart.
+    rows = [(flat["embedder.epochs"] > 0, {**flat, **shown}) for flat, shown in zip(flats, labels, strict=True)]
     told: set[str] = set()
     for i, one in enumerate(paths):
-        together = [other for other in paths[i + 1 :] if other not in told and _go_together(one, other, flats)]
+        together = [other for other in paths[i + 1 :] if other not in told and _go_together(one, other, rows)]
         if together and one not in told:
             told.update(together)
             names = " and ".join(together)
@@ -44,10 +50,10 @@ def _moving_together(plan: Plan, task: str, flats: list[dict[str, Any]]) -> Iter
             )
 
 
-def _go_together(one: str, other: str, flats: list[dict[str, Any]]) -> bool:
-    trained = any(path == "proxy" or path.startswith("embedder.") for path in (one, other))
-    rows = [flat for flat in flats if not trained or flat["embedder.epochs"] > 0]
-    levels = {(_key(flat[one]), _key(flat[other])) for flat in rows}
+def _go_together(one: str, other: str, rows: list[tuple[bool, dict[str, Any]]]) -> bool:
+    """Whether two fields do, over rows that say whether the embedder is trained, and what each field is."""
+    needs_training = any(path == "proxy" or path.startswith("embedder.") for path in (one, other))
+    levels = {(_key(of[one]), _key(of[other])) for is_trained, of in rows if is_trained or not needs_training}
     firsts, seconds = {a for a, _ in levels}, {b for _, b in levels}
     return len(firsts) > 1 and len(levels) == len(firsts) == len(seconds)
 
@@ -109,5 +115,4 @@ def _unequal_tuning(plan: Plan) -> Iterator[str]:
 
 
 def _listed(values: Iterable[Any]) -> str:
-    texts: Mapping[str, None] = dict.fromkeys("null" if value is None else str(value) for value in values)
-    return ", ".join(texts)
+    return ", ".join(dict.fromkeys(map(write_level, values)))

@@ -68,14 +68,13 @@ def with_placebo_levels(space: Space, found: Iterable[Resolved]) -> Space:
     return replace(space, base=base, factors={**space.factors, "proxy": tuple(dict.fromkeys(levels))})
 
 
-def split_by_rules(space: Space, cells: Iterable[TrialConfig]) -> Iterator[str]:
+def split_by_rules(space: Space, labels: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
     """Cells that are one by their levels, but were given different settings by rules on what they were before."""
-    seen: dict[tuple[Any, ...], str] = {}
-    for cell in cells if space.when else ():
-        flat = cell.flat()
-        levels = tuple(flat[path] for path in space.factors)
-        if seen.setdefault(levels, cell.cell_id) != cell.cell_id:
-            named = ", ".join(f"{path} {level}" for path, level in zip(space.factors, levels, strict=True))
+    seen: dict[tuple[str, ...], str] = {}
+    for cell_id, by_path in labels.items() if space.when else ():
+        levels = tuple(by_path.values())
+        if seen.setdefault(levels, cell_id) != cell_id:
+            named = ", ".join(f"{path} {level}" for path, level in by_path.items())
             yield (
                 f"{space.where('when')}: the rules give one arm ({named}) different settings: combinations of levels that"
                 " are equal work are told apart by them. Let the rules hold for all of these combinations or for none."
@@ -85,16 +84,19 @@ def split_by_rules(space: Space, cells: Iterable[TrialConfig]) -> Iterator[str]:
 # Tuning -------------------------------------------------------------------------------------------
 
 
-def tuned_cells(space: Space, found: Iterable[Resolved], resolve: Resolve) -> tuple[tuple[TunedCell, ...], list[str]]:
-    """Returns the cells with what is tried in each, and what is wrong with it; an adaptive search is checked at its ends.
+def tuned_cells(
+    space: Space, found: Iterable[Resolved], resolve: Resolve
+) -> tuple[dict[str, list[Resolved]], tuple[TunedCell, ...], list[str]]:
+    """Returns each cell's combinations, the cells with what is tried in each, and what is wrong with it.
 
-    Combinations are one cell if everything tried is the same work in both.
+    Combinations are one cell if everything tried is the same work in both. An adaptive search is checked at its ends.
     """
     search, problems = space.search, dict[str, None]()
     tries = tuning.grid(space.tune)
     if search.method != "grid":
         tries = tuning.random(space.tune, search.n_candidates or 0, search.sampler_seed)
     cells: dict[frozenset[str], TunedCell] = {}
+    asked: dict[str, list[Resolved]] = {}
     for one in found:
         candidates: dict[str, TrialConfig] = {}
         every: set[str] = set()
@@ -109,8 +111,9 @@ def tuned_cells(space: Space, found: Iterable[Resolved], resolve: Resolve) -> tu
                 candidates.setdefault(config.cell_id, config)
         tried = () if search.method == "optuna" else tuple(candidates.values())
         cell = TunedCell(_tuned_id(space, one), one.cell, one.settings, one.levels, tried)
-        cells.setdefault(frozenset(every), cell)
-    return tuple(cells.values()), list(problems)
+        first = cells.setdefault(frozenset(every), cell)
+        asked.setdefault(first.cell_id, []).append(one)
+    return asked, tuple(cells.values()), list(problems)
 
 
 def _tuned_id(space: Space, one: Resolved) -> str:
@@ -149,22 +152,28 @@ def _place(space: Space, text: str) -> str:
 # Fractions ----------------------------------------------------------------------------------------
 
 
-def fraction_notes(space: Space, aliasing: designs.Aliasing | None, found: Sequence[Resolved]) -> Iterator[str]:
+def fraction_notes(
+    space: Space,
+    aliasing: designs.Aliasing | None,
+    asked: Mapping[str, Sequence[Resolved]],
+    labels: Mapping[str, Mapping[str, str]],
+) -> Iterator[str]:
     """Yields what keeps a fraction from being the balanced one that its aliases are of; the space as it was read."""
     if aliasing is None or aliasing.resolution is None:
         return
     whole = {tuple(levels.values()) for levels in space.design.combinations(space.factors)}
-    own = [one for one in found if tuple(one.levels.values()) in whole]
-    n_out = len(whole) - len({tuple(one.levels.values()) for one in own})
+    found = [(cell_id, one) for cell_id, of in asked.items() for one in of]
+    own = [(cell_id, one) for cell_id, one in found if tuple(one.levels.values()) in whole]
+    n_out = len(whole) - len({tuple(one.levels.values()) for _, one in own})
     if n_out:
         yield (
             f"exclude takes {n_out} of the fraction's {len(whole)} combinations out: the aliases are those of the whole"
             " fraction, and without these more effects mix. Use cross, or exclude nothing."
         )
-    run = [(one.levels, one.cell.flat()) for one in own]
-    idle = [path for path in space.factors if not _acts_everywhere([(asked[path], flat[path]) for asked, flat in run])]
+    run = [(one.levels, labels[cell_id]) for cell_id, one in own]
+    idle = [path for path in space.factors if not _acts_everywhere([(levels[path], by[path]) for levels, by in run])]
     if idle:
-        n_cells = len({one.cell.cell_id for one in own})
+        n_cells = len({one.cell.cell_id for _, one in own})
         yield (
             f"{', '.join(idle)}: some of the fraction's combinations ask for a level that changes nothing there and runs as"
             f" another one, so its {len(whole)} combinations are {n_cells} different cells and no longer balanced: more"

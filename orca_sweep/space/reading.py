@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from orca_sweep import designs
 from orca_sweep.config import Seed, explain, knobs, unknown_knob
 from orca_sweep.errors import InputError
+from orca_sweep.labels import NULL_WORDS, write_as_given
 from orca_sweep.pointers import pointer_problem
 from orca_sweep.registry import hint
 from orca_sweep.space.margins import read_margins
@@ -35,7 +36,6 @@ from orca_sweep.space.records import (
 )
 from orca_sweep.space.tuning import Range, Search, Tune, default_seeds, range_of, takes_range
 
-NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 MOST_SEEDS = 100_000
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -113,7 +113,7 @@ def _value(
                 lines[(*place, key)] = line
                 mapping[key] = _value(value_node, (*place, key), lines, problems, path, inside)
         return mapping
-    is_null = isinstance(node, yaml.ScalarNode) and node.style is None and node.value in NULLS
+    is_null = isinstance(node, yaml.ScalarNode) and node.style is None and node.value in NULL_WORDS
     return None if is_null else node.value
 
 
@@ -131,6 +131,8 @@ class _SpaceReader:
         self.problems: list[str] = []
         self.n_levels: dict[str, int] = {}
         """Levels of each factor as they stand there, right or wrong."""
+        self.written: dict[str, dict[Any, str]] = {}
+        """Of each field its values, and how they are written where they stand first."""
 
     def wrong(self, place: Path_, text: str) -> None:
         self.problems.append(f"{where(self.path, self.lines, place)}: {text}")
@@ -165,6 +167,7 @@ class _SpaceReader:
         return Space(
             name, question, base, factors, design, include, exclude, when, placebo, seeds, aa, metric, resources, limits,
             loggers, imports, self.path, self.lines, tune, search, prune, budget, outcomes, margins, checkpoints=checkpoints,
+            written=self.written,
         )  # fmt: skip
 
     def design(self, document: dict[str, Any], factors: Mapping[str, tuple[Any, ...]]) -> designs.Design:
@@ -233,7 +236,9 @@ class _SpaceReader:
         found: dict[str, Any] = {}
         self.level(name, value, place, found)
         if found and found[name] not in factors[name]:
-            known = ", ".join(map(_shown, factors[name]))
+            known = ", ".join(
+                repr(text) if "," in text else text for text in map(self.written[name].get, factors[name])
+            )
             self.wrong(place, f"{key}: {name} has no level {found[name]!r}. Its levels: {known}.")
         return found.get(name)
 
@@ -289,6 +294,7 @@ class _SpaceReader:
     def level(self, path: str, value: object, place: Path_, settings: dict[str, Any]) -> None:
         try:
             settings[path] = knobs()[path].read(value)
+            self.written.setdefault(path, {}).setdefault(settings[path], write_as_given(value))
         except ValidationError as error:
             self.wrong(place, f"{path} = {value!r}: {'; '.join(rule for _, _, rule in explain(error))}.")
 
@@ -330,7 +336,9 @@ class _SpaceReader:
             found: dict[str, Any] = {}
             self.level(path, value, (*place, str(i)), found)
             if path in found and found[path] in typed:
-                self.wrong((*place, str(i)), f"{what} {path} names the level {found[path]!r} twice. Keep one.")
+                first, again = self.written[path][found[path]], write_as_given(value)
+                spelt = f", as {first} and as {again}" if first != again else ""
+                self.wrong((*place, str(i)), f"{what} {path} names the level {found[path]!r} twice{spelt}. Keep one.")
             typed.extend(found.values())
         return tuple(typed)
 
@@ -573,13 +581,6 @@ def _is_level(value: list[Any], name: str, factors: Mapping[str, tuple[Any, ...]
         return knobs()[name].read(value) in factors[name]
     except ValidationError:
         return False
-
-
-def _shown(level: object) -> str:
-    """A level among others, with commas between them."""
-    if level is None:
-        return "null"
-    return repr(level) if isinstance(level, str) and "," in level else str(level)
 
 
 def _dotted(raw: Mapping[str, Any], place: Path_ = (), ends: Path_ = ()) -> Iterator[tuple[Path_, object]]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from orca_sweep import designs
 from orca_sweep.config import TrialConfig
 from orca_sweep.declaration import SHUFFLED
+from orca_sweep.labels import write_level
 from orca_sweep.registry import hint
 from orca_sweep.space.tuning import Search, Tune
 
@@ -245,6 +247,12 @@ class Space:
     margins: Mapping[str, float] = field(default_factory=dict)
     """By task, the largest difference that is no meaningful one, in the unit of its metric; '' holds for all others."""
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    written: Mapping[str, Mapping[Any, str]] = field(default_factory=dict)
+    """Of each field the values that the YAML gives it, and how it writes them first."""
+
+    def write(self, path: str, level: Any) -> str:
+        """Returns a level as the YAML writes it, or as it would."""
+        return self.written.get(path, {}).get(level) or write_level(level)
 
     def where(self, *place: str) -> str:
         """Returns 'file:line' of a place in the YAML, or of its nearest parent."""
@@ -291,6 +299,8 @@ class Plan:
     aliasing: designs.Aliasing | None = None
     """Of a fraction."""
     notes: tuple[str, ...] = ()
+    labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Of each cell the level of every factor, as people read it."""
 
     @property
     def n_merged(self) -> int:
@@ -325,11 +335,13 @@ class Plan:
             tasks.setdefault(cell.task, []).append(cell)
         return tasks
 
-    def levels(self, cell_id: str) -> dict[str, Any]:
-        """Returns a cell's level of every factor."""
-        flat = self.by_cell_id[cell_id].flat()
-        asked = next((cell.levels for cell in self.tuned if cell.cell_id == cell_id), {})
-        return {path: asked.get(path, flat[path]) for path in self.space.factors}
+    def labels_of(self, cell: TrialConfig) -> Mapping[str, str]:
+        """Returns the labels of a config that is one of ``cells``."""
+        return self.labels[self._ids[id(cell)]]
+
+    @cached_property
+    def _ids(self) -> dict[int, str]:
+        return {id(cell): cell_id for cell_id, cell in self.by_cell_id.items()}
 
 
 def where(path: Path, lines: Mapping[Path_, int], place: Path_) -> str:
