@@ -59,13 +59,17 @@ def _lacking(
         )
 
 
-def with_placebo_levels(space: Space, found: Iterable[Resolved]) -> Space:
+def with_placebo_levels(space: Space, found: Sequence[Resolved]) -> Space:
     """Returns the space with every proxy of its combinations among the levels; the proxy becomes a factor if it was none."""
     if not space.placebo:
         return space
     levels = (*space.factors.get("proxy", ()), *(one.levels.get("proxy", space.base.get("proxy")) for one in found))
     base = {path: value for path, value in space.base.items() if path != "proxy"}
-    return replace(space, base=base, factors={**space.factors, "proxy": tuple(dict.fromkeys(levels))})
+    asked = {one.cell.proxy: space.write("proxy", one.levels.get("proxy", space.base.get("proxy"))) for one in found}
+    shuffled = {f"{SHUFFLED}{proxy}": f"{SHUFFLED}{text}" for proxy, text in asked.items() if text[0] not in '"{'}
+    written = {**space.written, "proxy": {**shuffled, **space.written.get("proxy", {})}}
+    factors = {**space.factors, "proxy": tuple(dict.fromkeys(levels))}
+    return replace(space, base=base, factors=factors, written=written)
 
 
 def split_by_rules(space: Space, labels: Mapping[str, Mapping[str, str]]) -> Iterator[str]:

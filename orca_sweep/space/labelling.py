@@ -48,7 +48,7 @@ def _label_cell(space: Space, found: Sequence[Resolved], first: First) -> dict[s
         if wanted != level:
             equal = first.get(path, {})
             several = len({equal.get(level, level) for level in (one.settings.get(path) for one in found)}) > 1
-            if several or _is_idle(path, wanted, cell):
+            if several or _is_idle(path, wanted, cell, is_tuned=bool(space.tune)):
                 labels[path] = _write_run(space, path, level, cell)
                 continue
         labels[path] = space.write(path, first.get(path, {}).get(wanted, wanted))
@@ -61,11 +61,16 @@ def _write_run(space: Space, path: str, level: Any, cell: TrialConfig) -> str:
     return space.write(path, level)
 
 
-def _is_idle(path: str, asked: Any, cell: TrialConfig) -> bool:
-    """Whether a level that a cell is asked for has no effect there, so that the field has another value."""
+def _is_idle(path: str, asked: Any, cell: TrialConfig, is_tuned: bool) -> bool:
+    """Whether a level that a cell is asked for has no effect there, so that the field has another value.
+
+    What has none beside one candidate of tuning may have one beside the next.
+    """
     value = attrgetter(path)(cell)
     if path in NAIVE:
         return value in ("none", 0)
+    if is_tuned:
+        return False
     if path == "embedder.lr_decay":
         return float(asked) != 1
     if path == "embedder.lr_decay_after":

@@ -236,9 +236,7 @@ class _SpaceReader:
         found: dict[str, Any] = {}
         self.level(name, value, place, found)
         if found and found[name] not in factors[name]:
-            known = ", ".join(
-                repr(text) if "," in text else text for text in map(self.written[name].get, factors[name])
-            )
+            known = ", ".join(_among_others(self.written[name][level]) for level in factors[name])
             self.wrong(place, f"{key}: {name} has no level {found[name]!r}. Its levels: {known}.")
         return found.get(name)
 
@@ -581,6 +579,11 @@ def _is_level(value: list[Any], name: str, factors: Mapping[str, tuple[Any, ...]
         return knobs()[name].read(value) in factors[name]
     except ValidationError:
         return False
+
+
+def _among_others(level: str) -> str:
+    """A level's label where commas stand between levels."""
+    return repr(level) if "," in level and level[0] not in '"[{' else level
 
 
 def _dotted(raw: Mapping[str, Any], place: Path_ = (), ends: Path_ = ()) -> Iterator[tuple[Path_, object]]:
