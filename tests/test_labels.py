@@ -326,10 +326,9 @@ def test_levels_are_united_between_spaces_and_never_within_one():
     ],
 )
 def test_impossible_ranges_and_repeated_phases_are_refused_by_the_plan(tmp_path, freeze, words):
-    text = freeze if words else "[{frozen: ['body.layers[0:9]'], epochs: 3}]"
-    (tmp_path / "s.yaml").write_text(
-        f"base: {{task: digits}}\nfactors: {{finetune.freeze: [none, {text if not words else repr(text) if chr(39) not in text else text}]}}\nseeds: 1\n"
-    )
+    level = f'"{freeze}"' if words else "[{frozen: ['body.layers[0:9]'], epochs: 3}]"
+    text = f"base: {{task: digits}}\nfactors: {{finetune.freeze: [none, {level}]}}\nseeds: 1\n"
+    (tmp_path / "s.yaml").write_text(text)
     with pytest.raises(InputError) as caught:
         plan_space(tmp_path / "s.yaml", load_imports, resolve)
     assert any((words or "body.layers[0:9] goes beyond") in problem for problem in caught.value.problems)
