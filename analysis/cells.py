@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from analysis.figures import ACT_UNTRAINED, NAIVE
-from analysis.tables import Arm, arms, by_task, level_text, metric_of, replicated
+from analysis.tables import Arm, arms, by_task, metric_of, replicated
+from orca_sweep.labels import write_level
 from orca_sweep.modes import Mode
 from orca_sweep.results import TRIAL_MEASURES, Results, trial_columns, with_roles
 
@@ -29,7 +30,7 @@ class Cell:
     space: str
     """That planned it."""
     settings: Mapping[str, str]
-    """As text; what was searched within the cell is 'tuned', whatever was found."""
+    """As they are stored, as text; what was searched within the cell is 'tuned', whatever was found."""
     objectives: Mapping[int, float] = field(default_factory=dict)
     """The objective after embedder training, by seed."""
 
@@ -69,7 +70,11 @@ class Cell:
 
     def said(self, *paths: str) -> str:
         """Returns 'proxy mnist5k, embedder.epochs 20'."""
-        return ", ".join(f"{path} {self.settings.get(path, UNKNOWN)}" for path in paths)
+        return ", ".join(f"{path} {self.shown(path)}" for path in paths)
+
+    def shown(self, path: str) -> str:
+        """Returns the level of a field as people read it: of a factor, as its space writes it."""
+        return self.arm.levels.get(path) or self.settings.get(path, UNKNOWN)
 
 
 def _number(text: str) -> float:
@@ -136,7 +141,7 @@ class TaskCells:
         levels: dict[str, set[str]] = {}
         for cell in self.cells:
             for path in filter(cell.acts, cell.settings):
-                levels.setdefault(path, set()).add(cell.settings[path])
+                levels.setdefault(path, set()).add(cell.shown(path))
         return tuple(path for path, of in levels.items() if len(of) > 1 or path == PROXY)
 
     def setting(self, cell: Cell, but: Collection[str]) -> str:
@@ -145,7 +150,7 @@ class TaskCells:
 
 
 def _key(cell: Cell, paths: Collection[str], free: Collection[str] = ()) -> tuple[str, ...]:
-    return tuple(cell.settings.get(path, UNKNOWN) for path in paths if path not in free)
+    return tuple(cell.shown(path) for path in paths if path not in free)
 
 
 def task_cells(results: Results, metric: str | None = None) -> tuple[TaskCells, ...]:
@@ -184,7 +189,7 @@ def _cell(arm: Arm, whole: list[Mapping[Any, Any]], results: Results) -> Cell:
     rows = [row for row in whole if row["role"] != "search"]
     paths = [path for path in dict.fromkeys((*fields, *arm.levels)) if path not in {"task", "seed"} and path in rows[0]]
     tuned = results.tuned if len(rows) < len(whole) else ()
-    settings = {path: TUNED if path in tuned else level_text(rows[0][path]) for path in paths}
+    settings = {path: TUNED if path in tuned else write_level(rows[0][path]) for path in paths}
     last = {int(row["seed"]): float(value) for row in rows if (value := row.get("objective_last")) is not None}
     return Cell(arm, str(rows[0].get("space")), settings, last)
 

@@ -50,7 +50,7 @@ from analysis.tables import (
     number,
     percent,
     run,
-    short,
+    shorts,
 )
 from orca_sweep.errors import InputError
 from orca_sweep.modes import Mode, as_cost, describe_mode
@@ -387,7 +387,7 @@ def _panel(axis: Any, one: ClaimFinding, lines: Sequence[tuple[TaskFinding | Non
             text = _draw(axis, judgement, y, is_rho, task.mode)
         axis.text(1.01, y, text, transform=axis.get_yaxis_transform(), fontsize=7.5, color="#222222", va="center")
     are_mixed = len({task.mode for task, _ in lines if task}) > 1
-    names = [short(_name_of_line(task, j, are_mixed), 60) if task else "" for task, j in lines]
+    names = shorts((_name_of_line(task, j, are_mixed) if task else "" for task, j in lines), 60)
     axis.set_yticks(range(len(lines)), [name.replace(" : ", ": ") for name in names], fontsize=7.5)
     axis.set_ylim(len(lines) - 0.5, -0.5)
     axis.spines[["top", "right"]].set_visible(False)

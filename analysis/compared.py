@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from analysis.tables import SEED_VARIES, is_level, level_text
+from analysis.tables import SEED_VARIES, is_level
+from orca_sweep.labels import write_level
 from orca_sweep.results import Results
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ def compared(results: Results, base: Sequence[str] = (), without: Sequence[str] 
     if PATH not in results.trials or not len(results.trials):
         return results
     trials = results.trials
-    varies = trials[PATH].map(level_text).map(meaning)
-    could_be = _having(trials, varies, base, without)
+    varies = trials[PATH].map(write_level).map(meaning)
+    could_be = _having(results, varies, base, without)
     if not could_be.any():  # what was named is in no table, which is said where names are read
         return results
     first = varies[could_be].groupby(trials.loc[could_be, "task"], sort=False).first()
@@ -49,16 +50,17 @@ def compared(results: Results, base: Sequence[str] = (), without: Sequence[str] 
 
 
 def _having(
-    trials: "pd.DataFrame", varies: "pd.Series[str]", base: Sequence[str], without: Sequence[str]
+    results: Results, varies: "pd.Series[str]", base: Sequence[str], without: Sequence[str]
 ) -> "pd.Series[bool]":
     """Which rows could be of the base."""
     import pandas as pd
 
+    trials = results.trials
     found = pd.Series(True, index=trials.index)
     for items, is_wanted in ((base, True), (without, False)):
         for path, _, level in (item.partition("=") for item in items):
             if path in trials and (is_wanted or path == PATH):
-                texts = varies if path == PATH else trials[path].map(level_text)
+                texts = varies if path == PATH else results.label_column(path)
                 found &= texts.map(lambda text, level=level: is_level(text, level)) == is_wanted
     return found
 

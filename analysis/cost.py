@@ -40,7 +40,9 @@ from analysis.tables import (
     run,
     shared,
     short,
+    shorts,
     varying,
+    wrapped,
 )
 from orca_sweep.errors import InputError
 from orca_sweep.results import Results, with_roles
@@ -369,9 +371,9 @@ def _panel(
     for y, arm in enumerate(cells):
         axis.text(left[y], y, f" n = {costs[arm.cell_id].ok.n}", fontsize=7, va="center")
     names = [f"{'A/A of ' if arm.role == 'aa' else ''}{levels_of(arm, paths)}" for arm in cells]
-    axis.set_yticks(range(len(cells)), [short(name) for name in names], fontsize=8)
+    axis.set_yticks(range(len(cells)), shorts(names), fontsize=8)
     axis.set_ylim(len(cells) - 0.5, -0.5)
-    axis.set_title(f"{short(task)}: {short(' · '.join(paths), 90) or 'all trials'}", fontsize=9, loc="left")
+    axis.set_title(f"{wrapped(task)}: {short(' · '.join(paths), 90) or 'all trials'}", fontsize=9, loc="left")
     axis.set_xlabel(UNITS[unit], fontsize=8)
     axis.tick_params(axis="x", labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)

@@ -45,8 +45,9 @@ from analysis.tables import (
     percent,
     replicated,
     run,
-    short,
+    shorts,
     varying,
+    wrapped,
 )
 from orca_sweep.errors import InputError
 from orca_sweep.modes import Mode, describe_mode
@@ -342,22 +343,23 @@ def _panel(axis: Any, found: Factors, task: TaskFactors, effect: Effect) -> None
     here = [mean for mean in task.means if mean.effect is effect]
     along = list(dict.fromkeys(mean.levels[0] for mean in here))
     lines = list(dict.fromkeys(mean.levels[1:] for mean in here))
+    labels = shorts((line[0] for line in lines if line), 24)
     for i, line in enumerate(lines):
         points = [mean.interval for mean in here if mean.levels[1:] == line]
         shift = 0.06 * (i - (len(lines) - 1) / 2)
         axis.errorbar(
             [x + shift for x in range(len(along))], [p.mean for p in points], [p.half_width for p in points],
             color=COLOURS[i % len(COLOURS)], marker="osD^vP*X"[i % 8], linestyle="-" if len(line) else ":", capsize=3,
-            linewidth=1.4, markersize=5, label=short(line[0], 24) if line else None,
+            linewidth=1.4, markersize=5, label=labels[i] if line else None,
         )  # fmt: skip
-    axis.set_xticks(range(len(along)), [short(level, 18) for level in along], fontsize=8)
+    axis.set_xticks(range(len(along)), shorts(along, 18), fontsize=8)
     axis.set_xlim(-0.4, len(along) - 0.6)
     axis.set_xlabel(effect.factors[0], fontsize=8)
     axis.set_ylabel(f"{found.column} ({task.metric})\n{describe_mode(task.mode)}", fontsize=8)
     axis.tick_params(axis="y", labelsize=8)
     omega = number(effect.partial_omega_squared, 2)
     axis.set_title(
-        f"{short(task.task, 30)}: {effect.name}\nω² {omega} {ends(effect.low, effect.high, 2)}, p {p_text(effect.p_adjusted)},"
+        f"{wrapped(task.task, 40)}: {effect.name}\nω² {omega} {ends(effect.low, effect.high, 2)}, p {p_text(effect.p_adjusted)},"
         f" {task.found.n_blocks} seeds",
         fontsize=8,
     )

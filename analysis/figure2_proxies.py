@@ -73,7 +73,7 @@ def compute(results: Results, level: float = 0.95) -> Figure2:
 def _by(factors: Sequence[str], cells: Sequence[CellSummary]) -> tuple[str, ...]:
     """The embedder's factors, while their combinations can be told apart; else one of them; else the first factor."""
     embedding = figures.embedding_factors(factors)
-    lines = {tuple(figures.text(cell.levels[path]) for path in embedding) for cell in cells}
+    lines = {tuple(map(cell.label, embedding)) for cell in cells}
     if len(lines) > len(figures.COLOURS):
         return ("proxy",) if "proxy" in embedding else embedding[:1]
     return embedding or tuple(path for path in factors if path != "task")[:1]

@@ -25,6 +25,7 @@ if __name__ == "__main__":  # run as a file: its folder's parent has `analysis`
 
 from analysis import figures
 from analysis.compared import compared
+from orca_sweep.labels import write_level
 from orca_sweep.results import CellSummary, Results, summarise, with_roles
 from orca_sweep.stats import Interval, RankCorrelation, rank_correlation, t_interval
 
@@ -320,7 +321,7 @@ def _wide_axis(axis: Any, which: str, values: Sequence[float]) -> None:
     room = (high / low) ** 0.06
     getattr(axis, f"set_{which}lim")(low / room, high * room)
     ticks = _log_ticks(low / room, high * room)
-    getattr(axis, f"set_{which}ticks")(ticks, [figures.text(tick) for tick in ticks])
+    getattr(axis, f"set_{which}ticks")(ticks, [write_level(tick) for tick in ticks])
     axis.minorticks_off()
 
 

@@ -21,6 +21,8 @@ if __name__ == "__main__":  # run as a file: its folder's parent has `analysis`
 
 from analysis import figures
 from analysis.compared import compared
+from orca_sweep.freezing import says_length
+from orca_sweep.labels import write_level
 from orca_sweep.results import CellSummary, Results, summarise
 
 NAME = "figure4_freezing"
@@ -41,7 +43,7 @@ class Row:
     @property
     def is_reference(self) -> bool:
         """Whether nothing is frozen."""
-        return self.schedule == REFERENCE
+        return self.cell.levels[FREEZE] == REFERENCE
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,14 @@ def compute(results: Results, level: float = 0.95) -> Figure4:
     along = (FREEZE, FREEZE_EPOCHS)
     by = figures.embedding_factors(results.factors)
     panels = figures.panels_of(cells, results.factors, by, along)
-    lengths = dict(zip(results.trials["cell_id"], results.trials[FREEZE_EPOCHS].map(figures.text), strict=True))
+    lengths = dict(zip(results.trials["cell_id"], results.trials[FREEZE_EPOCHS].map(write_level), strict=True))
     rows = tuple(_rows(panel, lengths) for panel in panels)
     return Figure4(panels, rows, by, figures.facts(results, cells, level))
 
 
 def _rows(panel: figures.Panel, lengths: Mapping[str, str]) -> tuple[Row, ...]:
     rows = [
-        Row(schedule(figures.text(cell.levels[FREEZE]), lengths[cell.cell_id]), line.name, cell)
+        Row(schedule(cell.label(FREEZE), lengths[cell.cell_id]), line.name, cell)
         for line in panel.lines
         for cell in line.cells
     ]
@@ -84,8 +86,8 @@ def _rows(panel: figures.Panel, lengths: Mapping[str, str]) -> tuple[Row, ...]:
 
 
 def schedule(freeze: str, length: str) -> str:
-    """Returns a schedule as a row's name: what rests and how long, or the phases' own text."""
-    if freeze == REFERENCE or length == "0":
+    """Returns a schedule as a row's name: what rests and how long, or the space's own text if that says both."""
+    if freeze == REFERENCE or length == "0" or freeze.startswith("[") or says_length(freeze):
         return freeze
     return f"{freeze}, forever" if length == "forever" else f"{freeze}, {length} epoch{'s' * (length != '1')}"
 
@@ -136,7 +138,8 @@ def _plot_panel(
     groups: dict[str, list[float]] = {}
     for row, y in zip(rows, places, strict=True):
         groups.setdefault(row.schedule, []).append(y)
-    names = [textwrap.fill(_group_name(name), 34) for name in groups]
+    references = {row.schedule for row in rows if row.is_reference}
+    names = [textwrap.fill(f"{name} (reference)" if name in references else name, 34) for name in groups]
     axis.set_yticks([sum(ys) / len(ys) for ys in groups.values()], names)
     axis.tick_params(axis="y", length=0)
     axis.set_ylabel("frozen, for how long")
@@ -164,10 +167,6 @@ def _plot_reference(axis: Any, rows: Sequence[Row], styles: Mapping[str, figures
     for row in rows:
         if row.is_reference and row.cell.role == "replicate" and row.cell.interval.n:
             axis.axvline(row.cell.interval.mean, color=styles[row.line].colour, linestyle=":", linewidth=1, zorder=1)
-
-
-def _group_name(schedule: str) -> str:
-    return f"{schedule} (reference)" if schedule == REFERENCE else schedule
 
 
 def _line_name(line: figures.Line) -> str:

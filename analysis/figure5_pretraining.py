@@ -23,6 +23,7 @@ if __name__ == "__main__":  # run as a file: its folder's parent has `analysis`
 
 from analysis import figures
 from analysis.compared import compared
+from orca_sweep.labels import write_level
 from orca_sweep.results import CellSummary, Results, summarise
 from orca_sweep.stats import t_interval
 
@@ -54,7 +55,7 @@ def compute(results: Results, level: float = 0.95) -> Figure5:
     figures.need_factor(results, FRACTION)
     results = compared(results)
     cells = summarise(results, level=level)
-    over_bodies = len({figures.text(cell.levels.get(PRETRAIN_SEED)) for cell in cells}) > 1
+    over_bodies = len({cell.label(PRETRAIN_SEED) for cell in cells}) > 1
     along = (FRACTION, PRETRAIN_SEED)
     free = [path for path in results.factors if path not in (*along, "task")]
     by = figures.embedding_factors(free) or tuple(free[:1])
@@ -171,7 +172,7 @@ def _break(axis: Any, at: float) -> None:
 
 
 def _tick(fraction: float) -> str:
-    return figures.text(fraction) if fraction else "0\n(random body)"
+    return write_level(fraction) if fraction else "0\n(random body)"
 
 
 def _notes(figure: Figure5) -> str:
@@ -206,7 +207,7 @@ def numbers(figure: Figure5) -> str:
         head,
         (
             (
-                *(panel.title, cell.cell_id, line.name, figures.text(cell.levels[FRACTION]), figure.facts.column),
+                *(panel.title, cell.cell_id, line.name, cell.label(FRACTION), figure.facts.column),
                 *(*figures.ends(cell.interval), cell.n_not_ok),
             )
             for panel in figure.panels

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from analysis.outputs import write_files
 from orca_sweep.errors import InputError
+from orca_sweep.labels import shorten_labels, write_level
 from orca_sweep.modes import Mode, describe_mode
 from orca_sweep.results import CellSummary, Results, read_results
 from orca_sweep.stats import Interval
@@ -57,6 +58,8 @@ class Line:
     level: str
     role: str
     cells: tuple[CellSummary, ...]
+    short: str = ""
+    """The level as a picture has room for it, other than that of any other line."""
 
     @property
     def name(self) -> str:
@@ -67,7 +70,7 @@ class Line:
     def label(self) -> str:
         """The name as a picture has room for it, and what it means."""
         marks = ["naive"] * all(map(is_naive, self.cells)) + [self.role] * (self.role != "replicate")
-        return short(self.level) + (f" ({', '.join(marks)})" if marks else "")
+        return (self.short or short(self.level)) + (f" ({', '.join(marks)})" if marks else "")
 
     @property
     def n_text(self) -> str:
@@ -158,20 +161,9 @@ def need_factor(results: Results, path: str) -> None:
         )
 
 
-def text(value: object) -> str:
-    """Returns a level as it is read; a null in a column of numbers is NaN."""
-    if value is None or value != value:
-        return "null"
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
-
-
 def short(level: str, width: int = 36) -> str:
     """Returns a level that fits into a picture: without the folders before a file, and cut in its middle."""
-    words = level.split(" ")
-    words[0] = words[0].rsplit("/", 1)[-1] or words[0]
-    plain = " ".join(words)
-    half = (width - 3) // 2
-    return plain if len(plain) <= width else f"{plain[:half]}...{plain[-half:]}"
+    return shorten_labels([level], width)[level]
 
 
 def embedding_factors(factors: Iterable[str]) -> tuple[str, ...]:
@@ -181,7 +173,7 @@ def embedding_factors(factors: Iterable[str]) -> tuple[str, ...]:
 
 def is_naive(cell: CellSummary) -> bool:
     """Whether a cell does without embedder training, as far as its factors tell."""
-    return any(text(cell.levels[path]) == level for path, level in NAIVE.items() if path in cell.levels)
+    return any(write_level(cell.levels[path]) == level for path, level in NAIVE.items() if path in cell.levels)
 
 
 def with_naive(cells: Sequence[CellSummary], factors: Iterable[str], own: Iterable[str]) -> tuple[CellSummary, ...]:
@@ -193,20 +185,26 @@ def with_naive(cells: Sequence[CellSummary], factors: Iterable[str], own: Iterab
     """
     training = [path for path in embedding_factors(factors) if path not in ACT_UNTRAINED]
     taken = [path for path in training if path not in own]
-    arms: dict[tuple[str, ...], dict[tuple[str, ...], dict[str, Any]]] = {}
+    arms: dict[tuple[str, ...], dict[tuple[str, ...], CellSummary]] = {}
     for cell in cells:
         if not is_naive(cell):
-            levels = {path: cell.levels[path] for path in taken}
-            arms.setdefault(_apart_from(training, cell), {}).setdefault(tuple(map(text, levels.values())), levels)
+            arms.setdefault(_apart_from(training, cell), {}).setdefault(tuple(map(cell.label, taken)), cell)
     spread: list[CellSummary] = []
     for cell in cells:
         found = arms.get(_apart_from(training, cell), {}).values() if is_naive(cell) else ()
-        spread += [replace(cell, levels={**cell.levels, **levels}) for levels in found] or [cell]
+        spread += [_with_levels(cell, trained, taken) for trained in found] or [cell]
     return tuple(spread)
 
 
+def _with_levels(cell: CellSummary, other: CellSummary, paths: Iterable[str]) -> CellSummary:
+    paths = list(paths)
+    levels = {path: other.levels[path] for path in paths}
+    labels = {path: other.label(path) for path in paths}
+    return replace(cell, levels={**cell.levels, **levels}, labels={**cell.labels, **labels})
+
+
 def _apart_from(paths: Sequence[str], cell: CellSummary) -> tuple[str, ...]:
-    return (cell.task, *(text(value) for path, value in cell.levels.items() if path not in paths))
+    return (cell.task, *(cell.label(path) for path in cell.levels if path not in paths))
 
 
 def panels_of(
@@ -222,27 +220,36 @@ def panels_of(
     places: dict[tuple[str, ...], str] = {}
     problems: dict[str, None] = {}
     for cell in cells:
-        panel = (cell.task, *(text(cell.levels[path]) for path in others))
-        level = ", ".join(text(cell.levels[path]) for path in by) or "all trials"
-        place = (*panel, level, cell.role, *(text(cell.levels.get(path)) for path in along))
+        panel = (cell.task, *map(cell.label, others))
+        level = ", ".join(map(cell.label, by)) or "all trials"
+        place = (*panel, level, cell.role, *map(cell.label, along))
         if places.setdefault(place, cell.cell_id) != cell.cell_id:
             problems[_same_place(places[place], cell)] = None
         made.setdefault(panel, {}).setdefault((level, cell.role), []).append(cell)
     if problems:
         raise InputError(list(problems))
-    return tuple(_panel(key, others, lines) for key, lines in made.items())
+    short_keys = [shorten_labels(column, 36) for column in zip(*made, strict=True)]
+    short_lines = shorten_labels([level for lines in made.values() for level, _ in lines], 36)
+    return tuple(
+        _panel(
+            [short[level] for short, level in zip(short_keys, key, strict=True)],
+            others,
+            [Line(level, role, tuple(of), short_lines[level]) for (level, role), of in lines.items()],
+        )
+        for key, lines in made.items()
+    )
 
 
-def _panel(key: tuple[str, ...], others: Sequence[str], found: Mapping[tuple[str, str], list[CellSummary]]) -> Panel:
-    named = [f"{path} {short(level)}" for path, level in zip(others, key[1:], strict=True)]
-    lines = tuple(Line(level, role, tuple(cells)) for (level, role), cells in found.items())
-    metric = next((cell.metric for line in lines for cell in line.cells if cell.metric), "")
+def _panel(key: Sequence[str], others: Sequence[str], lines: Sequence[Line]) -> Panel:
+    """The panel of lines; ``key`` is its task and its levels of the other factors, as a title has room for them."""
+    named = [f"{path} {level}" for path, level in zip(others, key[1:], strict=True)]
     cells = [cell for line in lines for cell in line.cells]
-    return Panel(", ".join([short(key[0]), *named]), key[0], metric, lines, cells[0].mode, cells[0].unit)
+    metric = next((cell.metric for cell in cells if cell.metric), "")
+    return Panel(", ".join([key[0], *named]), cells[0].task, metric, tuple(lines), cells[0].mode, cells[0].unit)
 
 
 def _same_place(first: str, cell: CellSummary) -> str:
-    levels = ", ".join(f"{path} {text(value)}" for path, value in cell.levels.items())
+    levels = ", ".join(f"{path} {cell.label(path)}" for path in cell.levels)
     return (
         f"cells {first} and {cell.cell_id} have the same levels ({levels or 'no factors'}): they differ in a field that is"
         " no factor. Draw the tables of each sweep by themselves, or make that field a factor of one space."

@@ -46,7 +46,6 @@ from analysis.tables import (
     decimals_of,
     ends,
     latex,
-    level_text,
     markdown,
     metric_of,
     number,
@@ -56,8 +55,10 @@ from analysis.tables import (
     run,
     short,
     varying,
+    wrapped,
 )
 from orca_sweep.errors import InputError
+from orca_sweep.labels import write_level
 from orca_sweep.modes import Mode, as_cost, describe_mode
 from orca_sweep.results import Results, with_roles
 from orca_sweep.stats import Interval, t_interval
@@ -227,7 +228,7 @@ def _candidate(rows: "pd.DataFrame", tuned: Sequence[str], mode: Mode) -> Choice
     of = "tuned cells, each from its candidates"
     gaps, left_out = [], 0
     for _, cell in rows.groupby("cell_id", sort=False):
-        names = cell[list(tuned)].map(level_text).agg(" ".join, axis=1)
+        names = cell[list(tuned)].map(write_level).agg(" ".join, axis=1)
         means = cell.groupby(names, sort=False)[[VAL, TEST]].agg(["mean", "count"])
         most = max(1, means[VAL, "count"].max())
         kept = means[means[VAL, "count"] == most]
@@ -393,7 +394,7 @@ def _panel(axis: Any, task: TaskFlattery) -> None:
     axis.axvline(0, color="#444444", linewidth=0.8)
     axis.set_yticks(range(len(task.choices)), [one.kind for one in task.choices], fontsize=8)
     axis.set_ylim(len(task.choices) - 0.5, -0.5)
-    axis.set_title(short(task.task, 60), fontsize=9, loc="left")
+    axis.set_title(wrapped(task.task), fontsize=9, loc="left")
     axis.set_xlabel(f"flattery ({task.metric})", fontsize=8)
     axis.tick_params(axis="x", labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)

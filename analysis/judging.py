@@ -154,7 +154,7 @@ class Judge:
         return None, 0, claim.lacks(task)
 
     def _is_named(self, cell: Cell, claim: Claim) -> bool:
-        return all(cell.settings.get(path) in of for path, of in self.named.items() if path not in claim.varied)
+        return all(cell.shown(path) in of for path, of in self.named.items() if path not in claim.varied)
 
     def _family(self, settings: Sequence[Setting]) -> list[tuple[Judgement, ...]]:
         """The judgements of each setting; all of them are one family."""
@@ -222,7 +222,7 @@ def _judgement(pair: Pair, free: Collection[str], contrast: Contrast, verdict: V
 
 
 def _differing(pair: Pair, free: Collection[str]) -> str:
-    levels = {path: (text, pair.b.settings[path]) for path, text in pair.a.settings.items() if path not in free}
+    levels = {path: (pair.a.shown(path), pair.b.shown(path)) for path in pair.a.settings if path not in free}
     return ", ".join(f"{path} {a} against {b}" for path, (a, b) in levels.items() if a != b)
 
 
@@ -275,9 +275,9 @@ def _tracking(
         f"least that counts is {least:g}" if mode == "min" else f"most that counts, as higher is better, is {-least:g}"
     )
     judged = f"Spearman's rank correlation is {numbers}, and the {counts}: {word}."
-    first, *_, last = [cell.settings[EPOCHS] for cell in setting.along]
+    first, *_, last = [cell.shown(EPOCHS) for cell in setting.along]
     measured = "error" if mode == "min" else "score"
-    name = f"{setting.anchor.settings[OBJECTIVE]} and {measured}, {len(setting.along)} amounts ({first} to {last})"
+    name = f"{setting.anchor.shown(OBJECTIVE)} and {measured}, {len(setting.along)} amounts ({first} to {last})"
     return Judgement(
         CORRELATION, name, tuple(cell.arm.cell_id for cell in setting.along), word, n, n_seeds, rho, low, high,
         math.nan, math.nan, math.nan, as_cost(least, mode), above, below, n_family,

@@ -10,7 +10,7 @@ from typing import Any
 
 from analysis.compared import DEFAULT, PATH, meaning
 from analysis.figures import COLOURS
-from analysis.tables import NOTHING, Arm, Record, Table, completeness, csv_text, decimals_of, number, percent, short
+from analysis.tables import NOTHING, Arm, Record, Table, completeness, csv_text, decimals_of, number, percent, wrapped
 from orca_sweep.results import Results
 from orca_sweep.stats import SdInterval, VarianceRatio, sd_interval, variance_ratio
 
@@ -284,8 +284,8 @@ def panel(axis: Any, task: str, of: str, level: float, group: Sources) -> None:
     axis.set_yticks(range(len(group.every)), [source.varies for source in group.every], fontsize=8)
     axis.set_ylim(len(group.every) - 0.5, -0.5)
     axis.set_xlim(left=0)
-    held_levels = f" ({short(said(group), 60)})" if group.levels else ""
-    axis.set_title(f"{short(task)}: seed noise by source{held_levels}", fontsize=9, loc="left")
+    held_levels = f" ({wrapped(said(group), 90)})" if group.levels else ""
+    axis.set_title(f"{wrapped(task)}: seed noise by source{held_levels}", fontsize=9, loc="left")
     axis.set_xlabel(
         f"standard deviation over seeds of {of}, {percent(level)} chi-squared interval; all else as at seed 0",
         fontsize=8,

@@ -57,7 +57,9 @@ from analysis.tables import (
     run,
     shared,
     short,
+    shorts,
     varying,
+    wrapped,
 )
 from orca_sweep.results import Results
 from orca_sweep.stats import Contrast, Interval, NoiseMargin, aa_margin, paired_contrast, smallest_effect, t_interval
@@ -417,9 +419,9 @@ def _panel(axis: Any, found: SeedNoise, task: TaskNoise) -> None:
         axis.plot([value - centre for value in arm.found], [y] * own.n, "o", color=colour, markersize=4)
         text = f"sd {own.sd:.2g} (n = {own.n})" if math.isfinite(own.sd) else f"n = {own.n}"
         axis.text(1.01, y, text, transform=axis.get_yaxis_transform(), fontsize=8, va="center")
-    axis.set_yticks(range(len(lines)), [short(name) for name, *_ in lines], fontsize=8)
+    axis.set_yticks(range(len(lines)), shorts(name for name, *_ in lines), fontsize=8)
     axis.set_ylim(len(lines) - 0.5, -0.5)
-    axis.set_title(f"{short(task.task)}: {short(' · '.join(paths), 90) or 'all trials'}", fontsize=9, loc="left")
+    axis.set_title(f"{wrapped(task.task)}: {short(' · '.join(paths), 90) or 'all trials'}", fontsize=9, loc="left")
     axis.set_xlabel(f"distance in {found.column} ({task.metric})", fontsize=8)
     axis.tick_params(axis="x", labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)

@@ -130,7 +130,7 @@ def _some_or_more(task: TaskCells, start: Collection[Cell]) -> Iterator[Setting]
     for cell, naive, amounts in _amounts(task, start):
         if len(amounts) > 1:
             *fewer, most = amounts
-            more = [Pair("more", f"{most.said(EPOCHS)} against {one.settings[EPOCHS]}", most, one) for one in fewer]
+            more = [Pair("more", f"{most.said(EPOCHS)} against {one.shown(EPOCHS)}", most, one) for one in fewer]
             yield Setting(cell, training(cell), (*_against_naive(amounts, naive), *more))
 
 
@@ -171,7 +171,7 @@ def _proxies(task: TaskCells, start: Collection[Cell]) -> Iterator[Setting]:
     for cell in (cell for cell in start if cell.is_trained):
         others = [one for one in task.like(cell, {PROXY}) if one.is_trained and one is not cell]
         pairs = [
-            Pair("proxy", f"{one.said(PROXY)} against {cell.settings[PROXY]}", one, cell)
+            Pair("proxy", f"{one.said(PROXY)} against {cell.shown(PROXY)}", one, cell)
             for one in others
             if one.settings[PROXY] != cell.settings[PROXY]
         ]

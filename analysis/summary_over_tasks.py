@@ -51,8 +51,9 @@ from analysis.tables import (
     replicated,
     run,
     shared,
-    short,
+    shorts,
     varying,
+    wrapped,
 )
 from orca_sweep.errors import InputError
 from orca_sweep.modes import Mode, describe_mode
@@ -329,7 +330,11 @@ def plot(found: Summary) -> Any:
     axis = made.subplots()
     paths = varying([*found.bases, *(row.arm for row in found.arms)])
     axis.axvline(0, color="#444444", linewidth=0.8)
-    for i, base in enumerate(found.bases):
+    names = shorts((base.task for base in found.bases), 30)
+    tasks = [
+        name + " (turned round)" * (base.task in found.turned) for name, base in zip(names, found.bases, strict=True)
+    ]
+    for i in range(len(found.bases)):
         points = [(row.scores[i].interval.mean, y - 0.18) for y, row in enumerate(rows)]
         look: dict[str, Any] = {
             "color": COLOURS[i % 6],
@@ -337,10 +342,10 @@ def plot(found: Summary) -> Any:
             "linestyle": "none",
             "alpha": 0.75,
         }
-        axis.plot([x for x, _ in points], [y for _, y in points], markersize=5, label=_label(found, base.task), **look)
+        axis.plot([x for x, _ in points], [y for _, y in points], markersize=5, label=tasks[i], **look)
     for y, row in enumerate(rows):
         _line(axis, row, y)
-    axis.set_yticks(range(len(rows)), [short(levels_of(row.arm, paths)) for row in rows], fontsize=8)
+    axis.set_yticks(range(len(rows)), shorts(levels_of(row.arm, paths) for row in rows), fontsize=8)
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_ylabel(" · ".join(paths), fontsize=8)
     axis.set_xlabel(
@@ -350,17 +355,13 @@ def plot(found: Summary) -> Any:
     axis.spines[["top", "right"]].set_visible(False)
     made.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     hidden = f"; {len(found.arms) - len(rows)} more arms are in the table only" if len(rows) < len(found.arms) else ""
-    base_name = short(levels_of(found.bases[0], paths), 60)
+    base_name = wrapped(levels_of(found.bases[0], paths), 90)
     made.suptitle(
         f"black: interquartile mean over {len(found.bases)} tasks and {percent(found.level)} bootstrap interval over seeds"
         f" within tasks (it is of these tasks)\ncoloured: each task's own mean over seeds; base {base_name}{hidden}",
         fontsize=9,
     )
     return made
-
-
-def _label(found: Summary, task: str) -> str:
-    return short(task, 30) + " (turned round)" * (task in found.turned)
 
 
 def _line(axis: Any, row: ArmSummary, y: int) -> None:

@@ -53,7 +53,9 @@ from analysis.tables import (
     run,
     shared,
     short,
+    shorts,
     varying,
+    wrapped,
 )
 from orca_sweep.errors import InputError
 from orca_sweep.modes import Mode
@@ -326,10 +328,10 @@ def _panel(axis: Any, found: Effects, task: TaskEffects) -> None:
     axis.axvline(0, color="#444444", linewidth=0.8)
     for y, row in enumerate(rows):
         _line(axis, row, y)
-    axis.set_yticks(range(len(rows)), [short(levels_of(row.arm, paths)) for row in rows], fontsize=8)
+    axis.set_yticks(range(len(rows)), shorts(levels_of(row.arm, paths) for row in rows), fontsize=8)
     axis.set_ylim(len(rows) - 0.5, -0.5)
-    heading = f"{short(task.task)}: {short(' · '.join(paths), 90) or 'all trials'}"
-    base = short(levels_of(task.base, paths), 70)
+    heading = f"{wrapped(task.task)}: {short(' · '.join(paths), 90) or 'all trials'}"
+    base = wrapped(levels_of(task.base, paths), 90)
     axis.set_title(f"{heading}\nbase {base}, {task.margin.short}", fontsize=9, loc="left")
     hidden = f"; {len(task.rows) - len(rows)} more cells are in the table" if len(rows) < len(task.rows) else ""
     axis.set_xlabel(

@@ -33,7 +33,6 @@ from analysis.tables import (
     describe_metric,
     lacking,
     latex,
-    level_text,
     markdown,
     metric_of,
     number,
@@ -42,6 +41,7 @@ from analysis.tables import (
     shared,
     varying,
 )
+from orca_sweep.labels import write_level
 from orca_sweep.modes import Mode
 from orca_sweep.results import CellSummary, Results, summarise
 
@@ -121,7 +121,7 @@ def _record(found: ResultsTable, row: Row) -> Record:
         "not_ok": lacking(cell.statuses),
         "n_scored_as_worst": cell.n_worst,
         "n_searched": cell.n_searched,
-        **{f"tuned {path}": level_text(value) for path, value in _chosen(row).items()},
+        **{f"tuned {path}": write_level(value) for path, value in _chosen(row).items()},
     }
 
 
@@ -143,7 +143,7 @@ def _table(found: ResultsTable, task: TaskResults, i: int) -> Table:
     blocks: list[list[tuple[str, ...]]] = [[], []]
     for row in task.rows:
         texts = [row.arm.levels[path] for path in paths]
-        texts += [level_text(_chosen(row).get(path)) for path in tuned]
+        texts += [write_level(_chosen(row).get(path)) for path in tuned]
         texts += [{"aa": "A/A"}.get(row.cell.role, "cell")] if has_aa else []
         counts = (str(row.cell.interval.n), _mean(row.cell, decimals), lacking(row.cell.statuses) or "0")
         blocks[row.cell.role == "aa"].append((*texts, *counts))

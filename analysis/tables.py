@@ -9,6 +9,7 @@ import io
 import math
 import re
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from analysis.figures import csv_field
 from analysis.outputs import write_files
 from orca_sweep.errors import InputError
+from orca_sweep.labels import shorten_labels
 from orca_sweep.modes import Mode, describe_mode
 from orca_sweep.results import TRIAL_MEASURES, Results, TaskMetric, read_results, read_task_metrics, scored
 from orca_sweep.visible import escape_controls, escaping_output
@@ -82,9 +84,10 @@ def arms(results: Results, metric: str | None = None) -> tuple[Arm, ...]:
     if problems:
         raise InputError(problems)
     paths = _told_apart(trials.drop_duplicates("cell_id"), results)
-    needed = ["cell_id", "role", "task", "metric", "seed", "status", "value", *paths]
+    needed = ["cell_id", "role", "task", "metric", "seed", "status", "value"]
+    labels = {path: results.label_column(path) for path in paths}
     cells: dict[str, list[dict[Any, Any]]] = {}
-    for row in trials[needed].to_dict("records"):
+    for row in trials[needed].assign(**labels).to_dict("records"):
         cells.setdefault(str(row["cell_id"]), []).append(row)
     metrics = read_task_metrics(results.trials)
     return tuple(_arm(cell_id, rows, paths, metrics) for cell_id, rows in cells.items())
@@ -94,7 +97,8 @@ def _told_apart(cells: "pd.DataFrame", results: Results) -> tuple[str, ...]:
     """The factors, and what else tells cells of equal levels apart where sweeps were collected together."""
     factors = [path for path in results.factors if path != "task"]
     others = [path for path in _settings(cells) if path not in {"task", "seed", *factors, *results.tuned}]
-    keys = cells[["task", *factors]].assign(is_aa=cells["role"] == "aa")
+    levels = results.labels.loc[cells.index, factors]
+    keys = levels.assign(task=cells["task"], is_aa=cells["role"] == "aa")
     alike = keys.duplicated(keep=False)
     # Never hidden, be it a factor or not: means of cells that differ in it are not to be compared.
     more = dict.fromkeys(path for path in _differing(cells, others) if path == SEED_VARIES)
@@ -149,22 +153,12 @@ def _arm(
         str(first["role"]) if rows else "replicate",
         str(first["task"]),
         units[0] if units else "",
-        {path: level_text(first[path]) for path in paths},
+        {path: str(first[path]) for path in paths},
         {int(row["seed"]): float(row["value"]) for row in rows},
         {int(row["seed"]): str(row["status"]) for row in rows},
         metrics[str(first["task"])].mode,
         metrics[str(first["task"])].unit,
     )
-
-
-def level_text(value: object) -> str:
-    """Returns a level as a space writes it."""
-    value = value.item() if hasattr(value, "item") else value
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def metric_of(found: Sequence[Arm]) -> TaskMetric:
@@ -380,9 +374,21 @@ def ends(low: float, high: float, decimals: int, sign: str = "") -> str:
 
 
 def short(text: str, most: int = 44) -> str:
-    """Returns a text for a figure as one line, its middle left out if it is long."""
+    """Returns a text for a figure as one line, its middle left out if it is long; of several, see ``shorts``."""
     half, text = (most - 1) // 2, _one_line(text)
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
+
+
+def wrapped(text: str, most: int = 60) -> str:
+    """Returns a text for the title of a figure, whole, on as many lines as it takes."""
+    return textwrap.fill(_one_line(text), most)
+
+
+def shorts(texts: Iterable[str], most: int = 44) -> list[str]:
+    """Returns texts that stand side by side in a figure, each on one line; different ones stay different."""
+    whole = list(texts)
+    made = shorten_labels(whole, most)
+    return [made[text] for text in whole]
 
 
 # Rendering ----------------------------------------------------------------------------------------

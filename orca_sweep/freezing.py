@@ -30,6 +30,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from orca_sweep.registry import hint
@@ -371,6 +372,28 @@ def canonical(freeze: str, freeze_epochs: int | str, epochs: int, run: RunFacts 
     return " > ".join(_write_phase(phase) for phase in phases), 0
 
 
+def write_schedule(freeze: str, freeze_epochs: str) -> str:
+    """Returns one text for both fields of a canonical schedule, without which ``body`` does not say for how long."""
+    if (
+        freeze_epochs in ("0", "null")
+        or freeze in ("none", "null")
+        or (freeze_epochs == "forever" and says_length(freeze))
+    ):
+        return freeze
+    if freeze == GRADUAL:
+        return f"{freeze}, {freeze_epochs} epochs each"
+    if (freeze, freeze_epochs) == ("both", "forever"):
+        return "linear-probe"
+    head, *words = _split_phase(PRESETS.get(freeze, freeze))
+    return " ".join([f"{head}:{freeze_epochs}", *words])
+
+
+def says_length(freeze: str) -> bool:
+    """Whether a schedule's text says for how long its first phase lasts, so that freeze_epochs has no effect."""
+    texts = PRESETS.get(freeze.strip(), freeze).split(">")
+    return len(texts) > 1 or _says_length(texts[0])
+
+
 def _without_idle_words(phases: Sequence[Phase], run: RunFacts) -> Iterator[Phase]:
     for phase, first in _with_first_epochs(phases):
         done = first - 1 - epochs_before_fresh_start(phases, first)  # epochs of the rate schedule so far
@@ -434,10 +457,79 @@ def checked(freeze: str) -> str:
     """Returns the text if it is a schedule, or a preset.
 
     Raises:
-        ValueError: saying what is wrong with it.
+        ValueError: saying all that is wrong with it, but for its ranges of layers: see ``find_range_problems``.
     """
-    schedule(freeze, 1)
+    problems = list(dict.fromkeys(_find_problems(freeze)))
+    if problems:
+        raise ValueError("; ".join(problems))
     return freeze
+
+
+def _find_problems(freeze: str) -> Iterator[str]:
+    if freeze == GRADUAL:
+        return
+    texts = PRESETS.get(freeze.strip(), freeze).split(">")
+    phases: list[Phase | None] = []
+    for i, text in enumerate(texts):
+        try:
+            phases.append(_read_phase(text, i == len(texts) - 1))
+        except ValueError as error:
+            phases.append(None)
+            yield str(error)
+        yield from _find_repeated_words(text)
+    for i, (before, after) in enumerate(pairwise(phases), start=1):
+        if before and after and not after.fresh_optimizer and replace(before, fresh_optimizer=False).work == after.work:
+            both = None if after.epochs is None or before.epochs is None else before.epochs + after.epochs
+            yield (
+                f"the phases {i} and {i + 1} do the same ({texts[i - 1].strip()!r} and {texts[i].strip()!r}): each phase"
+                f" differs from the one before it. Write one, {_write_phase(replace(before, epochs=both))!r}"
+            )
+
+
+def _find_repeated_words(text: str) -> Iterator[str]:
+    match = HEAD.fullmatch(_split_phase(text)[0])
+    words = match[1].split("+") if match else []
+    for word in dict.fromkeys(word for word in words if words.count(word) > 1):
+        yield f"{word!r} stands twice in the phase {text.strip()!r}. Keep one"
+
+
+def find_range_problems(freeze: str, body: str, n_layers: int | None) -> list[str]:
+    """Returns what is wrong with a schedule's ranges of layers; a text that is no schedule has no ranges.
+
+    Args:
+        freeze: a schedule's text.
+        body: what to call the body.
+        n_layers: how many layers it has; None if only its config on the hub says.
+    """
+    words = [
+        word
+        for text in freeze.split(">") if "layers[" in freeze
+        for word in re.sub(r"\s*([+:])\s*", r"\1", text).replace("+", " ").split()
+    ]  # fmt: skip
+    ranges = dict.fromkeys(match[0] for word in words if (match := LAYERS.match(word)))
+    return [problem for word in ranges if (problem := explain_range(word, body, n_layers))]
+
+
+def explain_range(word: str, body: str, n_layers: int | None) -> str | None:
+    """Returns what is wrong with a range such as ``body.layers[0:6]``; None if nothing."""
+    match = LAYERS.fullmatch(word)
+    if match is None or len(word) >= 40:
+        return None
+    start, stop = int(match[1] or 0), None if match[2] is None else int(match[2])
+    if start < 0 or (stop is not None and stop < 0):
+        what = "counts from the end"
+    elif (stop is not None and stop <= start) or (n_layers is not None and start >= n_layers):
+        what = "holds no layer"
+    elif n_layers is not None and stop is not None and stop > n_layers:
+        what = "goes beyond the last layer"
+    else:
+        return None
+    most, example = ("the number of layers", 12) if n_layers is None else (str(n_layers), n_layers)
+    known = f"{body} has {n_layers} layers" if n_layers is not None else f"how many {body} has, its config says"
+    return (
+        f"{word} {what}; {known}. In body.layers[A:B] layers count from 0 and B is left out: 0 <= A < B <= {most}."
+        f" Write body.layers[{max(0, example // 2)}:{example}] for the last half, say."
+    )
 
 
 def without_predictor(freeze: str) -> str:

@@ -325,7 +325,10 @@ def test_what_a_space_says_holds_beside_a_tuned_value_it_matters_for(plan_of, ba
 def test_a_factor_that_matters_for_some_candidates_only_stays_a_factor(plan_of):
     text = "base: {task: tiny}\nfactors: {finetune.momentum: [0, 0.9]}\nseeds: 2\ntune: {finetune.optimizer: [adamw, sgd]}\n"
     plan = plan_of(text)
-    assert [plan.levels(cell.cell_id) for cell in plan.tuned] == [{"finetune.momentum": 0}, {"finetune.momentum": 0.9}]
+    assert [plan.labels[cell.cell_id] for cell in plan.tuned] == [
+        {"finetune.momentum": "0"},
+        {"finetune.momentum": "0.9"},
+    ]
     order = World(plan, 2, lambda config: config.finetune.optimizer == "adamw").run()
     best = {t.cell_id: t.config.finetune.momentum for t in order if t.role == "replicate"}
     assert sorted(best.values()) == [0, 0.9]

@@ -139,11 +139,11 @@ def test_a_space_names_its_design(write_space):
     crossed, single = (plan(write_space, TINY + factors + design) for design in ("", "design: one_at_a_time\n"))
     assert (len(crossed.cells), len(single.cells)) == (12, 5)
     assert {cell.cell_id for cell in single.cells} < {cell.cell_id for cell in crossed.cells}
-    assert tuple(single.levels(next(iter(single.by_cell_id))).values()) == ("none", "none", 1e-3)
+    assert tuple(single.labels[next(iter(single.by_cell_id))].values()) == ("none", "none", "1e-3")
     some = plan(write_space, TINY + factors + "exclude: [{proxy: none, finetune.freeze: [body, embedder]}]\n")
     assert len(some.cells) == 8
     more = plan(write_space, TINY + factors + "design: one_at_a_time\ninclude: [{proxy: dummy, finetune.lr: 5e-2}]\n")
-    assert tuple(more.levels(list(more.by_cell_id)[-1]).values()) == ("dummy", "none", 0.05)
+    assert tuple(more.labels[list(more.by_cell_id)[-1]].values()) == ("dummy", "none", "5e-2")
     ruled = plan(write_space, TINY + factors.replace(", finetune.lr: [1e-3, 1e-4]", "")
                  + "design: one_at_a_time\nwhen: [{if: {finetune.freeze: body}, set: {finetune.lr: 1e-2}}]\n")  # fmt: skip
     assert [cell.finetune.lr for cell in ruled.cells] == [1e-3, 1e-3, 1e-2, 1e-3]

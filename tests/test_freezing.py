@@ -546,8 +546,7 @@ def test_slices_of_layers_part_the_body(family):
     last = {"swin": "layernorm", "vit": "layernorm", "gpt2": "model.ln_f", "gpt_neox": "model.final_layer_norm"}
     expected = {f"{last[family]}.{kind}" for kind in ("weight", "bias")} if family in last else set()
     assert left == expected | ({"cls_token", "position_embeddings"} if family == "vit" else set())
-    assert frozen_names(model, ("body.layers[-1:]",)) == each[-1]
-    with pytest.raises(InputError, match=r"body.layers\[7:9\] holds none of the body's 3 layers. Choose among 0 to 2"):
+    with pytest.raises(InputError, match=r"layers\[7:9\] holds no layer; the body has 3 layers\. .* 0 <= A < B <= 3"):
         frozen_names(model, ("body.layers[7:9]",))
 
 

@@ -56,7 +56,7 @@ def test_a_list_that_is_a_level_is_excluded_as_one(write_space):
 
 def test_levels_that_are_lists_are_told_apart_in_messages(write_space):
     problems = problems_of(write_space(LISTS.replace("[[1], null]", "[7, 8]")))
-    assert any("no level '7'. Its levels: '1, 2', 1, null." in problem for problem in problems), problems
+    assert any("no level '7'. Its levels: [1, 2], [1], null." in problem for problem in problems), problems
 
 
 def test_cells_are_crossed_and_equal_work_is_merged(write_space):
@@ -86,8 +86,8 @@ def test_levels_take_the_type_of_their_field(write_space):
     assert config.finetune.lr == 1e-4
     assert isinstance(config.finetune.lr, float)
     assert config.finetune.grad_clip is None
-    assert [made.levels(c)["finetune.freeze_epochs"] for c in made.by_cell_id] == [2, 2, "forever", "forever"]
-    assert [made.levels(c)["embedder.weight_decay"] for c in made.by_cell_id] == [0.0, 1e-3, 0.0, 1e-3]
+    assert [made.labels[c]["finetune.freeze_epochs"] for c in made.by_cell_id] == ["2", "2", "forever", "forever"]
+    assert [made.labels[c]["embedder.weight_decay"] for c in made.by_cell_id] == ["0", "1e-3", "0", "1e-3"]
     assert {t.seed for t in made.trials} == {0, 1}
 
 
@@ -495,10 +495,10 @@ def test_a_proxy_of_base_becomes_a_factor_with_its_placebos(write_space):
     made = plan(write_space(text))
     assert made.space.factors == {"embedder.epochs": (2, 0), "proxy": ("mnist5k", "dummy")}
     assert "proxy" not in made.space.base
-    assert [tuple(made.levels(cell).values()) for cell in made.by_cell_id] == [
-        (2, "mnist5k"),
-        (0, "none"),
-        (2, "dummy"),
+    assert [tuple(made.labels[cell].values()) for cell in made.by_cell_id] == [
+        ("2", "mnist5k"),
+        ("0", "none"),
+        ("2", "dummy"),
     ]
 
 
@@ -583,7 +583,7 @@ def test_a_plan_is_found_again_in_its_folder(write_space, tmp_path):
         "aa",
     ):
         assert getattr(again.space, name) == getattr(made.space, name), name
-    assert [again.levels(cell) for cell in again.by_cell_id] == [made.levels(cell) for cell in made.by_cell_id]
+    assert again.labels == made.labels
     assert [t.role for t in again.trials[-2:]] == ["aa", "aa"]
     older = {key: value for key, value in said.items() if key != "aa"}
     with pytest.raises(InputError, match=r"an older version launched this sweep\. Launch its space again"):

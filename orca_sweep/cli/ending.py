@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orca_sweep.cli.tables import figures_for
-from orca_sweep.cli.words import level_text
+from orca_sweep.labels import write_level
 from orca_sweep.modes import describe_mode
 
 
@@ -86,8 +86,8 @@ def _print_summary(results: Any, console: Console) -> None:
     for name in (*results.factors, *tuned, *["role"] * has_roles, "n", "mean", "95% interval", "not ok"):
         table.add_column(name, overflow="fold")
     for cell in cells:
-        chosen = [level_text(cell.chosen[path]) if cell.chosen else "-" for path in results.tuned]
-        table.add_row(*map(level_text, cell.levels.values()), *chosen, *[cell.role] * has_roles, *_numbers(cell))
+        chosen = [write_level(cell.chosen[path]) if cell.chosen else "-" for path in results.tuned]
+        table.add_row(*map(cell.label, cell.levels), *chosen, *[cell.role] * has_roles, *_numbers(cell))
     measures = ", ".join(dict.fromkeys(f"{cell.task}: {cell.metric}, {describe_mode(cell.mode)}" for cell in cells))
     console.print(f"{results.metric} ({measures}), mean over n seeds with Student-t interval:")
     console.print(table)

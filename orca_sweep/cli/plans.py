@@ -13,11 +13,11 @@ from rich.table import Table
 
 from orca_sweep.cli import store as store_commands
 from orca_sweep.cli.terminal import open_console
-from orca_sweep.cli.words import level_text, real_path
+from orca_sweep.cli.words import real_path
 from orca_sweep.designs import RESOLUTIONS
 from orca_sweep.errors import InputError
-from orca_sweep.naming import label_of
-from orca_sweep.space import MAX_TRIALS, Plan
+from orca_sweep.naming import label_declarations
+from orca_sweep.space import MAX_TRIALS, Plan, Space
 from orca_sweep.space.margins import ALL
 
 if TYPE_CHECKING:
@@ -159,6 +159,7 @@ def _plan_json(made: Plan, found: "Forecast", notes: list[str]) -> dict[str, Any
         "resolution": made.aliasing.resolution if made.aliasing else None,
         "aliases": made.aliasing.aliases if made.aliasing else [],
         "margins": dict(made.space.margins),
+        "levels": {cell_id: dict(labels) for cell_id, labels in made.labels.items()},
         "forecast": _finite(asdict(found)),
     }
 
@@ -186,9 +187,11 @@ def _print_plan(made: Plan, found: "Forecast", notes: list[str]) -> None:
     space = made.space
     if space.question:
         console.print(space.question)
-    table = Table("cell", *space.factors, box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for name in ("cell", *space.factors):
+        table.add_column(name, overflow="fold")  # two levels that are cut could look alike
     for cell_id in list(made.by_cell_id)[:MAX_CELLS_SHOWN]:
-        table.add_row(cell_id, *map(level_text, made.shown_levels(cell_id).values()))
+        table.add_row(cell_id, *made.labels[cell_id].values())
     console.print(table)
     if len(made.cells) > MAX_CELLS_SHOWN:
         console.print(f"... and {len(made.cells) - MAX_CELLS_SHOWN} more cells (all with --json)")
@@ -209,7 +212,7 @@ def _size_lines(made: Plan) -> Iterator[str]:
         counts = sorted(
             {len(cell.candidates) for cell in made.tuned} if search.n_candidates is None else {search.n_candidates}
         )
-        tuned = ", ".join(f"{path} {_values(values)}" for path, values in space.tune.items())
+        tuned = ", ".join(f"{path} {_values(space, path)}" for path in space.tune)
         seeds = ", ".join(map(str, search.seeds))
         yield (
             f"tuned within each cell: {tuned}; {search.method}, {' to '.join(map(str, counts))} candidates with seed {seeds},"
@@ -234,11 +237,9 @@ def _margins(made: Plan) -> str:
     return ", ".join([*fixed, *others])
 
 
-def _values(values: Any) -> str:
-    if not isinstance(values, tuple):
-        return str(values)
-    texts = map(level_text, values)
-    return f"[{', '.join(f'[{text}]' if ',' in text else text for text in texts)}]"
+def _values(space: Space, path: str) -> str:
+    values = space.tune[path]
+    return f"[{', '.join(space.write(path, value) for value in values)}]" if isinstance(values, tuple) else str(values)
 
 
 def _design_lines(made: Plan) -> Iterator[str]:
@@ -275,8 +276,9 @@ def _forecast_lines(found: "Forecast") -> Iterator[str]:
         yield _hours(found)
         if found.checkpoint_mib is not None:
             yield f"checkpoints: at most {found.checkpoint_mib:.3g} MiB for each trial that runs, gone when it ends"
+    names = label_declarations(contrasts.task for contrasts in found.contrasts)
     for contrasts in found.contrasts:
-        yield _contrast_line(contrasts)
+        yield f"{names[contrasts.task]}{_contrast_line(contrasts)}"
 
 
 def _hours(found: "Forecast") -> str:
@@ -294,12 +296,12 @@ def _contrast_line(found: "Contrasts") -> str:
     if found.n_comparisons > 1:
         smallest += f" ({found.corrected_p:.3g} after Holm's correction for {found.n_comparisons} comparisons)"
     if found.n_seeds < 2:
-        return f"{label_of(found.task)}: with one seed no difference can be tested"
+        return ": with one seed no difference can be tested"
     effect = f"{found.smallest_effect:.2f} standard deviations of the paired difference"
     if found.spread is not None:
         # Differences of unpaired draws have twice the variance; pairing can only help.
         effect += f", at most about {found.smallest_effect * found.spread * 2**0.5:.3g} by the spread of earlier rows"
     return (
-        f"{label_of(found.task)}, each cell against the first with {found.n_seeds} seeds: {smallest}; a t test sees"
+        f", each cell against the first with {found.n_seeds} seeds: {smallest}; a t test sees"
         f" effects from {effect} (80% power)"
     )

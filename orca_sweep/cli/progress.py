@@ -9,7 +9,6 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orca_sweep.cli.words import level_text
 from orca_sweep.modes import Mode, as_cost, best_value
 from orca_sweep.space import Plan
 
@@ -22,7 +21,7 @@ class Progress:
 
     def __init__(self, console: Console, plan: Plan) -> None:
         self.console, self.plan = console, plan
-        self.levels = {cell_id: plan.shown_levels(cell_id) for cell_id in plan.by_cell_id}
+        self.labels = plan.labels
         self.running: dict[str, str] = {}
         self.best: dict[str, tuple[float, int, Mode]] = {}
         """Of each cell the best validation metric, of how many ended trials, and which way round it is compared."""
@@ -118,11 +117,13 @@ class Progress:
         return lines[:ROWS]
 
     def _cells(self) -> Table:
-        table = Table("best validation", "n", *self.plan.space.factors, box=None, header_style="bold")
+        table = Table(box=None, header_style="bold")
+        for name in ("best validation", "n", *self.plan.space.factors):
+            table.add_column(name, overflow="fold")
         best_first = sorted(self.best.items(), key=lambda item: as_cost(item[1][0], item[1][2]))
         for cell_id, (value, n, _) in best_first[:ROWS]:
-            levels = self.levels.get(cell_id.removesuffix("-aa"), {})
-            table.add_row(f"{value:.4g}", str(n), *map(level_text, levels.values()))
+            labels = self.labels.get(cell_id.removesuffix("-aa"), {})
+            table.add_row(f"{value:.4g}", str(n), *labels.values())
         return table
 
 

@@ -31,7 +31,7 @@ def figures_for(results: Results) -> tuple[str, ...]:
 
 
 def _n_levels(results: Results, path: str) -> int:
-    return results.trials[path].nunique(dropna=False) if path in results.factors else 0
+    return results.labels[path].nunique() if path in results.factors else 0
 
 
 def collect(

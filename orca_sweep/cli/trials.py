@@ -2,7 +2,7 @@
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,7 @@ from orca_sweep.cli import store as store_commands
 from orca_sweep.cli.terminal import open_console
 from orca_sweep.cli.words import real_path
 from orca_sweep.errors import InputError
+from orca_sweep.labels import write_level
 
 if TYPE_CHECKING:
     from orca_sweep.replay import Compared, Replay
@@ -124,15 +125,11 @@ def _line(one: "Compared", is_sealed: bool) -> str:
     if is_sealed:
         return f"{one.name}: sealed, {'the same' if one.is_same else 'another'} now"
     if one.is_same:
-        return f"{one.name}: {_shown(one.recorded)}, the same now"
-    return f"{one.name}: {_shown(one.recorded)} recorded, {_shown(one.now)} now"
+        return f"{one.name}: {write_level(one.recorded)}, the same now"
+    return f"{one.name}: {write_level(one.recorded)} recorded, {write_level(one.now)} now"
 
 
 def _cause(one: "Compared") -> str:
     if one.name.endswith("sha256"):
         return f"differs: {NAMES[one.name]} (hash {str(one.recorded)[:8]} recorded, {str(one.now)[:8]} now)"
     return f"differs: {one.name}: {one.recorded} recorded, {one.now} now"
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.10g}" if isinstance(value, float) else str(value)

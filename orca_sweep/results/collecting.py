@@ -260,10 +260,12 @@ class _Sweep(_Source):
         }
 
     def uses(self) -> Iterator[tuple[Use, Mapping[str, Any]]]:
+        levels = {cell_id: canonical_json(labels) for cell_id, labels in self.manifest.get("levels", {}).items()}
         for trial in (*self.manifest["trials"], *self.manifest.get("earlier", ())):
             use = (trial["trial_id"], trial["cell_id"], trial.get("role", ROLE))
             # The plan says what a trial is for; its own record knows the config alone.
-            yield use, {**LATER, **trial["config"], "space": self.manifest["name"], "cell_id": use[1], "role": use[2]}
+            about = {"space": self.manifest["name"], "cell_id": use[1], "role": use[2]}
+            yield use, {**LATER, **trial["config"], **about, "levels": levels.get(use[1].removesuffix("-aa"))}
 
     def stamp(self, trial_id: str) -> str:
         stamp = _stamp(record_path(self.folder, trial_id))
@@ -313,7 +315,7 @@ class _Tables(_Source):
         self.written = "-".join(map(str, _tables_stamp(folder).values()))
 
     def uses(self) -> Iterator[tuple[Use, Mapping[str, Any]]]:
-        planned = ("space", "cell_id", *(name for name in knobs() if name not in LATER), *CONTENTS)
+        planned = ("space", "levels", "cell_id", *(name for name in knobs() if name not in LATER), *CONTENTS)
         for row in self.trials:
             row = {**row, "cell_id": without_split(row["cell_id"])}
             use = (row["trial_id"], row["cell_id"], row.get("role") or ROLE)

@@ -31,6 +31,7 @@ TRIAL_MEASURES = (
     ),
     Column("role", "string", "", "replicate; search: a candidate of its cell's tuning; aa: the reference cell again"),
     Column("space", "string", "", "name of the space that planned the trial"),
+    Column("levels", "string", "", "JSON: the level of each factor, as the space writes it"),
     Column(
         "status",
         "string",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orca_sweep.errors import InputError
+from orca_sweep.labels import write_level
 from orca_sweep.modes import Mode
 from orca_sweep.results.columns import SEALED_COLUMNS, TRIAL_MEASURES, validation_twin
 from orca_sweep.results.records import ROLE
@@ -37,6 +38,12 @@ class CellSummary:
     """What tuning within the cell has found."""
     n_searched: int = 0
     """Trials of that tuning."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Its levels as people read them."""
+
+    def label(self, path: str) -> str:
+        """Returns the level of a factor as people read it."""
+        return self.labels[path] if path in self.labels else write_level(self.levels.get(path))
 
 
 def summarise(results: Results, metric: str | None = None, level: float = 0.95) -> tuple[CellSummary, ...]:
@@ -143,6 +150,7 @@ def _summary(
         cell_id=cell_id,
         role=str(first["role"]) if len(rows) else ROLE,
         levels={path: first[path] for path in results.factors},
+        labels={path: str(results.labels.at[first.name, path]) for path in results.factors},
         task=str(first["task"]),
         metric=str(names[0]) if len(names) else "",
         mode=metrics[str(first["task"])].mode,

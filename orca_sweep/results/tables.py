@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,10 @@ from pydantic import ValidationError
 
 from orca_sweep.config import canonical_json
 from orca_sweep.errors import DamagedError, InputError
+from orca_sweep.labels import write_level
 from orca_sweep.record_files import CHECKSUM
 from orca_sweep.results.columns import TABLE_SCHEMA, validation_twin
+from orca_sweep.results.levels import read_labels
 from orca_sweep.results.schemas import ABOUT_TABLE as ABOUT
 
 if TYPE_CHECKING:
@@ -59,6 +62,15 @@ class Results:
     """Ok trials whose test metrics were not revealed."""
     notes: tuple[str, ...] = ()
     """What is to be said with everything that is made of these rows, such as what was left out of them."""
+
+    @cached_property
+    def labels(self) -> "pd.DataFrame":
+        """The level of each factor as people read it, a row per trial: what its space writes, where it has an effect."""
+        return read_labels(self.trials, self.factors)
+
+    def label_column(self, path: str) -> "pd.Series[str]":
+        """Returns a config field of each trial as people read it."""
+        return self.labels[path] if path in self.factors else self.trials[path].map(write_level)
 
 
 def read_table(folder: Path, name: str) -> "pa.Table":

@@ -17,6 +17,7 @@ from orca_sweep.config import Hasher, TrialConfig, explain
 from orca_sweep.errors import InputError
 from orca_sweep.naming import explain_shared_names
 from orca_sweep.space.expansion import (
+    Resolved,
     candidate,
     expand,
     fraction_notes,
@@ -25,6 +26,7 @@ from orca_sweep.space.expansion import (
     tuned_cells,
     with_placebo_levels,
 )
+from orca_sweep.space.labelling import label_cells
 from orca_sweep.space.margins import with_resolved_names
 from orca_sweep.space.reading import read
 from orca_sweep.space.records import (
@@ -135,24 +137,28 @@ def make_plan(space: Space, resolve: Resolve) -> Plan:
     """
     hasher = Hasher()
     found, problems = expand(space, resolve)
-    cells: dict[str, TrialConfig] = {}
+    asked: dict[str, list[Resolved]] = {}
     for one in found if not space.tune else ():
-        cells.setdefault(hasher.cell_id(one.cell), one.cell)
+        asked.setdefault(hasher.cell_id(one.cell), []).append(one)
     names = {one.settings["task"]: one.cell.task for one in found}
     whole = replace(with_placebo_levels(space, found), margins=with_resolved_names(space.margins, names))
-    tuned, wrong = tuned_cells(space, found, resolve, hasher) if space.tune else ((), ())
-    cells |= {cell.cell_id: cell.base for cell in tuned}
+    tuned: tuple[TunedCell, ...] = ()
+    if space.tune:
+        asked, tuned, wrong = tuned_cells(space, found, resolve, hasher)
+        problems += wrong
+    cells = {cell_id: of[0].cell for cell_id, of in asked.items()}
     for kind in ("task", "proxy"):
         shared = explain_shared_names(dict.fromkeys(getattr(one.cell, kind) for one in found), kind)
         problems += [f"{space.where(kind)}: {text}" for text in shared]
-    problems += [*dict.fromkeys(split_by_rules(whole, cells)), *wrong]
+    labels, merged = label_cells(whole, asked)
+    problems += dict.fromkeys(split_by_rules(whole, labels))
     problems += dict.fromkeys(split_by_declarations(whole, cells.values()))
     if problems:
         raise InputError(problems)
     aliasing = space.design.aliasing(space.factors) if space.design.aliasing else None
-    notes = tuple(fraction_notes(space, aliasing, found))
+    notes = (*fraction_notes(space, aliasing, asked, labels), *merged)
     trials = tuple(_candidates(space, tuned, hasher) if tuned else _replicates(space, cells, hasher))
-    return Plan(whole, cells, trials, len(found), tuned, aliasing, notes)
+    return Plan(whole, cells, trials, len(found), tuned, aliasing, notes, labels=labels)
 
 
 def _replicates(space: Space, cells: Mapping[str, TrialConfig], hasher: Hasher) -> Iterator[PlannedTrial]:
@@ -192,7 +198,7 @@ def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
         InputError: if an older version wrote the folder, or a config is none of this version.
     """
     needed = {"question", "metric", "resources", "limits", "imports", "seeds", "aa", "tuned", "tune", "search", "prune"}
-    if {*needed, "budget", "outcomes"} - manifest.keys():
+    if {*needed, "budget", "outcomes", "levels"} - manifest.keys():
         raise InputError(f"{path}: an older version launched this sweep. Launch its space again with --out.")
     try:
         planned = [
@@ -247,7 +253,7 @@ def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
         margins=manifest.get("margins", {}),
         checkpoints=Checkpoints.model_validate(manifest.get("checkpoints", {})),
     )
-    return Plan(space, cells, tuple(planned), len(cells), tuned)
+    return Plan(space, cells, tuple(planned), len(cells), tuned, labels=manifest["levels"])
 
 
 def _tune_of(values: Any) -> tuple[Any, ...] | Range:

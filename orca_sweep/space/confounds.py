@@ -6,6 +6,7 @@ from typing import Any
 
 from orca_sweep.config import TrialConfig
 from orca_sweep.freezing import Phase, beginning, schedule, without_stepping
+from orca_sweep.labels import write_level
 from orca_sweep.space.records import Plan
 
 EFFORT = ("finetune.epochs", "finetune.batch_size", "finetune.accumulation", "data.n_train")
@@ -16,7 +17,7 @@ def confounds(plan: Plan) -> list[str]:
     """Returns a warning for each thing that could be taken for an effect and is none, or cannot be told from one."""
     found: list[str] = []
     for task, cells in plan.by_task.items():
-        columns = _Columns(cells)
+        columns = _Columns(cells, [plan.labels_of(cell) for cell in cells])
         name = plan.names[task]
         found += _moving_together(plan, name, columns)
         found += _unequal_steps(plan, name, columns)
@@ -28,8 +29,8 @@ def confounds(plan: Plan) -> list[str]:
 class _Columns:
     """The settings of a task's cells by field, read when they are asked for: all of them at once take much memory."""
 
-    def __init__(self, cells: Sequence[TrialConfig]) -> None:
-        self.cells = cells
+    def __init__(self, cells: Sequence[TrialConfig], labels: Sequence[Mapping[str, str]]) -> None:
+        self.cells, self.labels = cells, labels
         self._known: dict[str, list[Any]] = {}
 
     def __getitem__(self, path: str) -> list[Any]:
@@ -37,6 +38,10 @@ class _Columns:
         if path not in self._known:
             self._known[path] = list(map(attrgetter(path), self.cells))
         return self._known[path]
+
+    def levels(self, path: str) -> list[Any]:
+        """Returns the label of a factor in each cell, the value of another field: two schedules may be stored as one."""
+        return [labels[path] for labels in self.labels] if path in self.labels[0] else self[path]
 
 
 def _moving_together(plan: Plan, task: str, columns: _Columns) -> Iterator[str]:
@@ -61,7 +66,7 @@ def _moving_together(plan: Plan, task: str, columns: _Columns) -> Iterator[str]:
 
 def _go_together(one: str, other: str, columns: _Columns) -> bool:
     trained = any(path == "proxy" or path.startswith("embedder.") for path in (one, other))
-    pairs: Iterable[tuple[Any, ...]] = zip(columns[one], columns[other], strict=True)
+    pairs: Iterable[tuple[Any, ...]] = zip(columns.levels(one), columns.levels(other), strict=True)
     if trained:
         epochs = columns["embedder.epochs"]
         pairs = (pair for pair, n_epochs in zip(pairs, epochs, strict=True) if n_epochs > 0)
@@ -123,5 +128,4 @@ def _unequal_tuning(plan: Plan) -> Iterator[str]:
 
 
 def _listed(values: Iterable[Any]) -> str:
-    texts: Mapping[str, None] = dict.fromkeys("null" if value is None else str(value) for value in values)
-    return ", ".join(texts)
+    return ", ".join(dict.fromkeys(map(write_level, values)))

@@ -85,23 +85,26 @@ def _lacking(
         )
 
 
-def with_placebo_levels(space: Space, found: Iterable[Resolved]) -> Space:
+def with_placebo_levels(space: Space, found: Sequence[Resolved]) -> Space:
     """Returns the space with every proxy of its combinations among the levels; the proxy becomes a factor if it was none."""
     if not space.placebo:
         return space
     levels = (*space.factors.get("proxy", ()), *(one.levels.get("proxy", space.base.get("proxy")) for one in found))
     base = {path: value for path, value in space.base.items() if path != "proxy"}
-    return replace(space, base=base, factors={**space.factors, "proxy": tuple(dict.fromkeys(levels))})
+    asked = {one.cell.proxy: space.write("proxy", one.levels.get("proxy", space.base.get("proxy"))) for one in found}
+    shuffled = {f"{SHUFFLED}{proxy}": f"{SHUFFLED}{text}" for proxy, text in asked.items() if text[0] not in '"{'}
+    written = {**space.written, "proxy": {**shuffled, **space.written.get("proxy", {})}}
+    factors = {**space.factors, "proxy": tuple(dict.fromkeys(levels))}
+    return replace(space, base=base, factors=factors, written=written)
 
 
-def split_by_rules(space: Space, cells: Mapping[str, TrialConfig]) -> Iterator[str]:
+def split_by_rules(space: Space, labels: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
     """Cells that are one by their levels, but were given different settings by rules on what they were before."""
-    seen: dict[tuple[Any, ...], str] = {}
-    for cell_id, cell in cells.items() if space.when else ():
-        flat = cell.flat()
-        levels = tuple(flat[path] for path in space.factors)
+    seen: dict[tuple[str, ...], str] = {}
+    for cell_id, by_path in labels.items() if space.when else ():
+        levels = tuple(by_path.values())
         if seen.setdefault(levels, cell_id) != cell_id:
-            named = ", ".join(f"{path} {level}" for path, level in zip(space.factors, levels, strict=True))
+            named = ", ".join(f"{path} {level}" for path, level in by_path.items())
             yield (
                 f"{space.where('when')}: the rules give one arm ({named}) different settings: combinations of levels that"
                 " are equal work are told apart by them. Let the rules hold for all of these combinations or for none."
@@ -128,16 +131,17 @@ def split_by_declarations(space: Space, cells: Iterable[TrialConfig]) -> Iterato
 
 def tuned_cells(
     space: Space, found: Iterable[Resolved], resolve: Resolve, hasher: Hasher
-) -> tuple[tuple[TunedCell, ...], list[str]]:
-    """Returns the cells with what is tried in each, and what is wrong with it; an adaptive search is checked at its ends.
+) -> tuple[dict[str, list[Resolved]], tuple[TunedCell, ...], list[str]]:
+    """Returns each cell's combinations, the cells with what is tried in each, and what is wrong with it.
 
-    Combinations are one cell if everything tried is the same work in both.
+    Combinations are one cell if everything tried is the same work in both. An adaptive search is checked at its ends.
     """
     search, problems = space.search, dict[str, None]()
     tries = tuning.grid(space.tune)
     if search.method != "grid":
         tries = tuning.random(space.tune, search.n_candidates or 0, search.sampler_seed)
     cells: dict[frozenset[str], TunedCell] = {}
+    asked: dict[str, list[Resolved]] = {}
     for one in found:
         candidates: dict[str, TrialConfig] = {}
         every: set[str] = set()
@@ -153,8 +157,9 @@ def tuned_cells(
                 candidates.setdefault(cell_id, config)
         tried = () if search.method == "optuna" else tuple(candidates.values())
         cell = TunedCell(_tuned_id(space, one), one.cell, one.settings, one.levels, tried)
-        cells.setdefault(frozenset(every), cell)
-    return tuple(cells.values()), list(problems)
+        first = cells.setdefault(frozenset(every), cell)
+        asked.setdefault(first.cell_id, []).append(one)
+    return asked, tuple(cells.values()), list(problems)
 
 
 def _tuned_id(space: Space, one: Resolved) -> str:
@@ -193,22 +198,28 @@ def _place(space: Space, text: str) -> str:
 # Fractions ----------------------------------------------------------------------------------------
 
 
-def fraction_notes(space: Space, aliasing: designs.Aliasing | None, found: Sequence[Resolved]) -> Iterator[str]:
+def fraction_notes(
+    space: Space,
+    aliasing: designs.Aliasing | None,
+    asked: Mapping[str, Sequence[Resolved]],
+    labels: Mapping[str, Mapping[str, str]],
+) -> Iterator[str]:
     """Yields what keeps a fraction from being the balanced one that its aliases are of; the space as it was read."""
     if aliasing is None or aliasing.resolution is None:
         return
     whole = {tuple(levels.values()) for levels in space.design.combinations(space.factors)}
-    own = [one for one in found if tuple(one.levels.values()) in whole]
-    n_out = len(whole) - len({tuple(one.levels.values()) for one in own})
+    found = [(cell_id, one) for cell_id, of in asked.items() for one in of]
+    own = [(cell_id, one) for cell_id, one in found if tuple(one.levels.values()) in whole]
+    n_out = len(whole) - len({tuple(one.levels.values()) for _, one in own})
     if n_out:
         yield (
             f"exclude takes {n_out} of the fraction's {len(whole)} combinations out: the aliases are those of the whole"
             " fraction, and without these more effects mix. Use cross, or exclude nothing."
         )
-    run = [(one.levels, one.cell.flat()) for one in own]
-    idle = [path for path in space.factors if not _acts_everywhere([(asked[path], flat[path]) for asked, flat in run])]
+    run = [(one.levels, labels[cell_id]) for cell_id, one in own]
+    idle = [path for path in space.factors if not _acts_everywhere([(levels[path], by[path]) for levels, by in run])]
     if idle:
-        n_cells = len({one.cell.cell_id for one in own})
+        n_cells = len({one.cell.cell_id for _, one in own})
         yield (
             f"{', '.join(idle)}: some of the fraction's combinations ask for a level that changes nothing there and runs as"
             f" another one, so its {len(whole)} combinations are {n_cells} different cells and no longer balanced: more"

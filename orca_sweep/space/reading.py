@@ -14,6 +14,7 @@ from orca_sweep import designs
 from orca_sweep.config import Seed, explain, knobs, unknown_knob
 from orca_sweep.declaration import SHUFFLED
 from orca_sweep.errors import MOST_PROBLEMS, InputError
+from orca_sweep.labels import write_as_given
 from orca_sweep.registry import hint
 from orca_sweep.space.documents import MOST_VALUES, read_document
 from orca_sweep.space.margins import read_margins
@@ -69,6 +70,8 @@ class _SpaceReader:
         """Declarations of the space by the names that they give themselves."""
         self.n_levels: dict[str, int] = {}
         """Levels of each factor as they stand there, right or wrong."""
+        self.written: dict[str, dict[Any, str]] = {}
+        """Of each field its values, and how they are written where they stand first."""
 
     def wrong(self, place: Path_, text: str) -> None:
         self.problems.append(f"{where(self.path, self.lines, place)}: {text}")
@@ -117,6 +120,7 @@ class _SpaceReader:
         return Space(
             name, question, base, factors, design, include, exclude, when, placebo, seeds, aa, metric, resources, limits,
             loggers, imports, self.path, self.lines, tune, search, prune, budget, outcomes, margins, checkpoints=checkpoints,
+            written=self.written,
         )  # fmt: skip
 
     def note_names(self, document: dict[str, Any]) -> None:
@@ -209,7 +213,7 @@ class _SpaceReader:
         found: dict[str, Any] = {}
         self.level(name, value, place, found)
         if found and found[name] not in factors[name]:
-            known = ", ".join(map(_shown, factors[name]))
+            known = ", ".join(_among_others(self.written[name][level]) for level in factors[name])
             self.wrong(place, f"{key}: {name} has no level {found[name]!r}. Its levels: {known}.")
         return found.get(name)
 
@@ -265,6 +269,7 @@ class _SpaceReader:
     def level(self, path: str, value: object, place: Path_, settings: dict[str, Any]) -> None:
         try:
             settings[path] = knobs()[path].read(self.with_declaration(path, value))
+            self.written.setdefault(path, {}).setdefault(settings[path], write_as_given(value))
         except ValidationError as error:
             rules = _cut("; ".join(rule for _, _, rule in explain(error)), 10 * MOST_SHOWN)
             self.wrong(place, f"{path} = {_cut(repr(value))}: {rules}.")
@@ -310,7 +315,9 @@ class _SpaceReader:
             found: dict[str, Any] = {}
             self.level(path, value, (*place, str(i)), found)
             if path in found and found[path] in known:
-                self.wrong((*place, str(i)), f"{what} {path} names the level {found[path]!r} twice. Keep one.")
+                first, again = self.written[path][found[path]], write_as_given(value)
+                spelt = f", as {first} and as {again}" if first != again else ""
+                self.wrong((*place, str(i)), f"{what} {path} names the level {found[path]!r} twice{spelt}. Keep one.")
             known.update(found.values())
             typed.extend(found.values())
         return tuple(typed)
@@ -572,11 +579,9 @@ def _is_level(value: list[Any], name: str, factors: Mapping[str, tuple[Any, ...]
         return False
 
 
-def _shown(level: object) -> str:
-    """A level among others, with commas between them."""
-    if level is None:
-        return "null"
-    return repr(level) if isinstance(level, str) and "," in level else str(level)
+def _among_others(level: str) -> str:
+    """A level's label where commas stand between levels."""
+    return repr(level) if "," in level and level[0] not in '"[{' else level
 
 
 def _dotted(raw: Mapping[str, Any], place: Path_ = (), ends: Path_ = ()) -> Iterator[tuple[Path_, object]]:

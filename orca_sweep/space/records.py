@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from orca_sweep import designs
 from orca_sweep.config import TrialConfig
 from orca_sweep.declaration import SHUFFLED
+from orca_sweep.labels import write_level
 from orca_sweep.naming import label_declarations
 from orca_sweep.registry import hint
 from orca_sweep.space.tuning import Search, Tune
@@ -249,6 +250,12 @@ class Space:
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     code: str | None = None
     """SHA-256 of what ``imports`` names; None until it is imported, and if there is nothing."""
+    written: Mapping[str, Mapping[Any, str]] = field(default_factory=dict)
+    """Of each field the values that the YAML gives it, and how it writes them first."""
+
+    def write(self, path: str, level: Any) -> str:
+        """Returns a level as the YAML writes it, or as it would."""
+        return self.written.get(path, {}).get(level) or write_level(level)
 
     def where(self, *place: str) -> str:
         """Returns 'file:line' of a place in the YAML, or of its nearest parent."""
@@ -305,6 +312,8 @@ class Plan:
     aliasing: designs.Aliasing | None = None
     """Of a fraction."""
     notes: tuple[str, ...] = ()
+    labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Of each cell the level of every factor, as people read it."""
 
     @property
     def n_merged(self) -> int:
@@ -349,22 +358,13 @@ class Plan:
         tasks = label_declarations(dict.fromkeys(config.task for config in cells))
         return tasks | label_declarations(dict.fromkeys(config.proxy for config in cells))
 
-    def shown_levels(self, cell_id: str) -> dict[str, Any]:
-        """Returns a cell's level of every factor as people read it: declarations by their names."""
-        levels = self.levels(cell_id)
-        return {
-            path: self.names.get(level, level) if path in ("task", "proxy") else level for path, level in levels.items()
-        }
+    def labels_of(self, cell: TrialConfig) -> Mapping[str, str]:
+        """Returns the labels of a config that is one of ``cells``."""
+        return self.labels[self._ids[id(cell)]]
 
     @cached_property
-    def _tuned_levels(self) -> dict[str, Mapping[str, Any]]:
-        return {cell.cell_id: cell.levels for cell in reversed(self.tuned)}
-
-    def levels(self, cell_id: str) -> dict[str, Any]:
-        """Returns a cell's level of every factor."""
-        flat = self.by_cell_id[cell_id].flat()
-        asked = self._tuned_levels.get(cell_id, {})
-        return {path: asked.get(path, flat[path]) for path in self.space.factors}
+    def _ids(self) -> dict[int, str]:
+        return {id(cell): cell_id for cell_id, cell in self.by_cell_id.items()}
 
 
 def where(path: Path, lines: Mapping[Path_, int], place: Path_) -> str:

@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from torch import nn
 
 from orca_sweep.errors import InputError
-from orca_sweep.freezing import LAYERS
+from orca_sweep.freezing import LAYERS, explain_range
 
 ADAPTER = "lora_"
 """In the name of every parameter of a low-rank adapter."""
@@ -70,10 +70,11 @@ def _body_names(body: nn.Module, word: str) -> set[str]:
     layers = LAYERS.fullmatch(word)
     if layers:
         start, stop = (int(text) if text else None for text in layers.groups())
-        chosen = body.layers()[start:stop]  # type: ignore[operator]
-        if not chosen:
-            n = len(body.layers())  # type: ignore[operator]
-            raise InputError(f"finetune.freeze: {word} holds none of the body's {n} layers. Choose among 0 to {n - 1}.")
+        every_layer = body.layers()  # type: ignore[operator]
+        problem = explain_range(word, "the body", len(every_layer))
+        if problem:
+            raise InputError(f"finetune.freeze: {problem}")
+        chosen = every_layer[start:stop]
         inside = {id(p) for layer in chosen for module in layer for p in module.parameters()}
         return {name for name, p in body.named_parameters() if id(p) in inside}
     kind = set(_of_kind(body, word.removeprefix("body.").removeprefix("body-without-")))

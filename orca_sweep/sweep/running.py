@@ -220,6 +220,7 @@ def manifest(plan: Plan, setup: Setup) -> dict[str, Any]:
         "question": space.question,
         "metric": space.metric,
         "factors": list(space.factors),
+        "levels": {cell_id: dict(labels) for cell_id, labels in plan.labels.items()},
         "seeds": list(space.seeds),
         "aa": list(space.aa),
         "resources": space.resources.model_dump(),

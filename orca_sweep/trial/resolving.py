@@ -73,12 +73,14 @@ def resolve(settings: Mapping[str, Any], contents: Contents | None = None) -> Tr
     whole = {**(task.recipe if task else {}), **settings}
     if not problems:
         problems = _unknown_names(whole)
+    ranges = _find_range_problems(whole)
     try:
         config = TrialConfig.from_flat(canonical_settings(whole))
     except ValidationError as error:
-        problems += _mistakes(error, task is not None)
+        problems += [*_mistakes(error, task is not None), *ranges]
         raise InputError(list(dict.fromkeys(problems))) from None
-    problems += [] if problems else _contradictions(config)
+    problems += [] if problems or ranges else _contradictions(config)
+    problems += ranges
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
     return fill_content(canonical_sources(config), contents or Contents())
@@ -121,6 +123,20 @@ def _unknown_names(settings: Mapping[str, Any]) -> list[str]:
             except InputError as error:
                 problems += [f"{path} {label_of(settings[path])!r}: {text}" for text in error.problems]
     return problems
+
+
+def _find_range_problems(settings: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the ranges of layers in the freeze schedule, also in phases that the run does not reach."""
+    freeze = settings.get("finetune.freeze")
+    try:
+        freeze = freezing.as_text(freeze)
+        body = find_body(settings.get("body.name", ""))
+    except (InputError, ValueError):
+        return []
+    if not isinstance(freeze, str):
+        return []
+    found = freezing.find_range_problems(freeze, f"body {body.name!r}", body.n_layers)
+    return [f"finetune.freeze = {freeze!r}: {text}" for text in found]
 
 
 def _contradictions(config: TrialConfig) -> list[str]:

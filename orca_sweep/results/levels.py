@@ -1,0 +1,69 @@
+"""The levels of a table's trials as people read them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from orca_sweep.labels import TOGETHER, unite_labels, write_level, write_stored
+
+NAMED = ("task", "proxy")
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def read_labels(trials: "pd.DataFrame", factors: Sequence[str]) -> "pd.DataFrame":
+    """Returns the label of every factor for each trial: the level as its space writes it.
+
+    Where sweeps were collected together that write one level in several ways, the first is shown. A trial whose space does
+    not vary a factor has the value that it runs with.
+    """
+    import pandas as pd
+
+    written = _read_column(trials)
+    made = {path: _label_column(trials, path, written) for path in factors}
+    return pd.DataFrame(made, index=trials.index, dtype=object)
+
+
+def _read_column(trials: "pd.DataFrame") -> list[Mapping[str, str]] | None:
+    """What each trial's space wrote; None in a table that does not hold it."""
+    if "levels" not in trials:
+        return None
+    known: dict[Any, Mapping[str, str]] = {}
+    for text in trials["levels"].unique():
+        known[text] = _read_json(text)
+    return [known[text] for text in trials["levels"]]
+
+
+def _read_json(text: object) -> Mapping[str, str]:
+    try:
+        value = json.loads(text) if isinstance(text, str) else {}
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _label_column(trials: "pd.DataFrame", path: str, written: Sequence[Mapping[str, str]] | None) -> list[str]:
+    values = trials[path].tolist() if path in trials else [None] * len(trials)
+    if written is None or path in NAMED:  # the column has the name that people read
+        return [write_level(value) for value in values]
+    paths = [name for name in TOGETHER.get(path, (path,)) if name in trials]
+    stored = [
+        dict(zip(paths, row, strict=True)) for row in zip(*(trials[name].tolist() for name in paths), strict=True)
+    ]
+    labels = [
+        labels[path] if path in labels else write_stored(path, row.get)
+        for labels, row in zip(written, stored or [{}] * len(trials), strict=True)
+    ]
+    spaces = trials["space"].astype(str) if "space" in trials else [""] * len(trials)
+    keys = [tuple(map(write_level, row.values())) for row in stored] or [()] * len(trials)
+    shown = unite_labels(zip(labels, spaces, keys, strict=True))
+    return [shown[label] + mark for label, mark in zip(labels, _content_marks(trials, path), strict=True)]
+
+
+def _content_marks(trials: "pd.DataFrame", path: str) -> list[str]:
+    """What a column has behind a name that stands for several contents (``tell_contents_apart``), for each trial."""
+    if f"{path}_declared" not in trials:
+        return [""] * len(trials)
+    pairs = zip(trials[path], trials[f"{path}_declared"], strict=True)
+    return [name.removeprefix(plain) if isinstance(plain, str) else "" for name, plain in pairs]
