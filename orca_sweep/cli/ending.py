@@ -1,5 +1,6 @@
 """What a command that changes results ends with: tables, figures, and the summary as text."""
 
+import json
 import shlex
 import subprocess
 import sys
@@ -28,7 +29,7 @@ def finish(folder: Path, console: Console) -> None:
     console.print(f"tables  {names}", soft_wrap=True)
     for figure in drawn:
         console.print(f"figure  {short(figure)}", soft_wrap=True)
-    code = f"import pandas as pd; print(pd.read_parquet({short(tables / 'trials.parquet')!r}))"
+    code = f"import pandas as pd; print(pd.read_parquet({json.dumps(short(tables / 'trials.parquet'), ensure_ascii=False)}))"
     console.print("next:", style="bold")
     console.print(f"  orca-sweep report {shlex.quote(short(folder))}", soft_wrap=True)
     console.print(
