@@ -347,7 +347,8 @@ def test_recorded_hashes_that_are_damaged_are_told_and_kept(server, root, damage
     assert left(root) == ["hashes.json"]
 
 
-def test_a_compressed_answer_is_unpacked_up_to_a_limit(server, root):
+def test_a_compressed_answer_is_unpacked_up_to_a_limit(server, root, monkeypatch):
+    monkeypatch.setattr("orca_sweep.data.fetching.UNPACKED_BYTES", 2**21)
     server.pages["/a.bin"] = gzip.compress(CONTENT), "application/octet-stream"
     server.pages["/b.bin"] = gzip.compress(bytes(2**25)), "application/octet-stream"
     assert fetch([File("a.bin", url=f"{server.url}/a.bin")], root)[0].how.startswith("fetched")

@@ -31,8 +31,8 @@ TIMEOUT_S = 60
 HASHES_FILE: TypeAdapter[dict[str, str]] = TypeAdapter(
     dict[str, Annotated[str, Field(pattern=r"^(md5|sha1|sha256|sha512):[0-9a-f]{32,128}$")]]
 )
-UNPACKED_FACTOR = 100
-"""A server that compresses what it sends, asked not to, may send so many times as much as it announces."""
+UNPACKED_FACTOR, UNPACKED_BYTES = 100, 2**28
+"""A server that compresses what it sends, asked not to, may send so many times what it announces, or so much."""
 Report = Callable[[str, int, int | None], None]
 """(file, bytes so far, bytes in all if known)."""
 PAGE_STARTS = (b"<!doctype", b"<html", b"<head", b"<?xml")
@@ -274,7 +274,7 @@ class _Getter:
         total = None if announced is None or is_compressed else start + announced
         if announced is not None and announced > free:
             raise DataError(f"{self.part.parent}: {announced / 2**30:.1f} GiB are needed. Make room.")
-        most = min(free, UNPACKED_FACTOR * (announced or 2**20)) if is_compressed else free
+        most = min(free, max(UNPACKED_BYTES, UNPACKED_FACTOR * (announced or 0))) if is_compressed else free
         with self.part.open("ab" if start else "wb") as file:
             for block in answer.iter_content(BLOCK):
                 if file.tell() - start + len(block) > most:

@@ -110,9 +110,9 @@ def _manifest_type() -> TypeAdapter[Any]:
         "Cell",
         cell_id=Id,
         base=_fields_type("Base", task=str),
-        settings=dict[str, Any],
-        levels=dict[str, Any],
-        candidates=list[dict[str, Any]],
+        settings=NotRequired[dict[str, Any]],
+        levels=NotRequired[dict[str, Any]],
+        candidates=NotRequired[list[dict[str, Any]]],
     )
     optional = {
         "question": str, "metric": str, "seeds": list[int], "aa": list[int], "imports": list[str], "data": str,

@@ -201,24 +201,30 @@ def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
     if {*needed, "budget", "outcomes", "levels"} - manifest.keys():
         raise InputError(f"{path}: an older version launched this sweep. Launch its space again with --out.")
     try:
-        planned = [
-            PlannedTrial(t["trial_id"], t["cell_id"], t["seed"], TrialConfig.from_flat(t["config"]), t["role"])
-            for t in manifest["trials"]
-            if not t.get("on_the_way")  # these are planned again, from the records
-        ]
-        tuned = tuple(
-            TunedCell(
-                c["cell_id"],
-                TrialConfig.from_flat(c["base"]),
-                c["settings"],
-                c["levels"],
-                tuple(map(TrialConfig.from_flat, c["candidates"])),
-            )
-            for c in manifest["tuned"]
-        )
+        return _planned_before(manifest, path)
     except ValidationError as error:
         wrong = ", ".join(sorted({place for place, _, _ in explain(error)}))
         raise InputError(f"{path}: another version launched this sweep ({wrong}). Launch its space again.") from None
+    except (LookupError, TypeError, AttributeError):
+        raise InputError(f"{path}: another version launched this sweep. Launch its space again with --out.") from None
+
+
+def _planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
+    planned = [
+        PlannedTrial(t["trial_id"], t["cell_id"], t["seed"], TrialConfig.from_flat(t["config"]), t["role"])
+        for t in manifest["trials"]
+        if not t.get("on_the_way")  # these are planned again, from the records
+    ]
+    tuned = tuple(
+        TunedCell(
+            c["cell_id"],
+            TrialConfig.from_flat(c["base"]),
+            c["settings"],
+            c["levels"],
+            tuple(map(TrialConfig.from_flat, c["candidates"])),
+        )
+        for c in manifest["tuned"]
+    )
     if any(trial.config.trial_id != trial.trial_id for trial in planned):
         raise InputError(
             f"{path}: another version launched this sweep, its trials had other ids. Launch its space again."
