@@ -21,7 +21,7 @@ from orca_sweep.config import TrialConfig
 from orca_sweep.results import read_row, write_record
 from orca_sweep.space import Budget, Plan, make_plan, read_space
 from orca_sweep.sweep.running import Setup, fit, joined
-from orca_sweep.trial import resolve, shared_stages
+from orca_sweep.trial import Remembering, resolve, shared_stages
 
 N_TRIALS = 200
 N_QUEUED = 5000
@@ -39,7 +39,7 @@ def measurements(repeats: int) -> list[Measurement]:
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="orca-sweep-bench-") as folder, joined("local"):
         _bare(8, Path(folder) / "warm", None)
-        return [*_trivial(Path(folder), repeats), _queued(Path(folder))]
+        return [*_trivial(Path(folder), repeats), _queued(Path(folder)), _planned(Path(folder))]
 
 
 def _trivial(folder: Path, repeats: int) -> Iterator[Measurement]:
@@ -55,6 +55,21 @@ def _trivial(folder: Path, repeats: int) -> Iterator[Measurement]:
         a, b = (statistics.median(pair[column] for pair in pairs) for pairs in (ours, bare))
         wall, bare_wall = (statistics.median(pair[1] for pair in pairs) for pairs in (ours, bare))
         yield Measurement(f"{N_TRIALS} trials that do nothing, {name}", a, b, b / a, peak, wall, bare_wall, 0.0)
+
+
+def _planned(folder: Path) -> Measurement:
+    """A large plan whose cells share what they have in common, beside one that resolves each of them whole."""
+    rates = [round(1e-5 * (i + 1), 10) for i in range(50)]
+    path = folder / "planned.yaml"
+    path.write_text(
+        f"base: {{task: digits, proxy: mnist5k}}\nfactors: {{finetune.lr: {rates}, embedder.lr: {rates},"
+        " finetune.freeze: [none, body]}\nseeds: 1\n"
+    )
+    ours = timed(lambda: make_plan(read_space(path), Remembering(resolve)))
+    peak = peak_memory_mib()
+    other = timed(lambda: make_plan(read_space(path), resolve))
+    name = f"{2 * len(rates) ** 2} trials planned"
+    return Measurement(name, ours[0], other[0], other[0] / ours[0], peak, ours[1], other[1], 0.0)
 
 
 def _queued(folder: Path) -> Measurement:

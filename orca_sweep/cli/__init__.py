@@ -216,8 +216,11 @@ def _run(made: Plan, folder: Path, address: str | None, data_root: Path, store: 
     with Progress(console, made) as progress:
 
         def tell_and_end(outcome: Any) -> None:
-            progress.live.stop()
-            _tell_outcome(folder, console, outcome)
+            try:
+                progress.live.stop()
+                _tell_outcome(folder, console, outcome)
+            finally:
+                _end_now(1)
 
         outcome = run(made, setup, progress, tell_and_end)
     _tell_outcome(folder, console, outcome)
