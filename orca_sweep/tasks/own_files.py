@@ -220,7 +220,7 @@ def _remedy(shape: tuple[int, ...], wanted: tuple[int, ...], is_last: bool) -> s
 
 
 def _in_file(wanted: Sequence[int], is_last: bool) -> tuple[int, ...]:
-    return (*wanted[1:], wanted[0]) if is_last else tuple(wanted)
+    return (*wanted[1:], *wanted[:1]) if is_last else tuple(wanted)
 
 
 def arrange(rows: np.ndarray, wanted: Sequence[int], is_last: bool) -> np.ndarray:
