@@ -469,6 +469,9 @@ def _find_problems(freeze: str) -> Iterator[str]:
     if freeze == GRADUAL:
         return
     texts = PRESETS.get(freeze.strip(), freeze).split(">")
+    if len(texts) > MOST_PHASES:
+        yield f"a schedule of {len(texts):,} phases is longer than {MOST_PHASES:,}"
+        return
     phases: list[Phase | None] = []
     for i, text in enumerate(texts):
         try:

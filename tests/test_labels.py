@@ -20,18 +20,26 @@ from orca_sweep.cli.tables import figures_for
 from orca_sweep.config import knobs
 from orca_sweep.errors import InputError
 from orca_sweep.freezing import find_range_problems
-from orca_sweep.labels import name_tasks, shorten_labels, unite_labels, write_as_given, write_level
+from orca_sweep.labels import shorten_labels, unite_labels, write_as_given, write_level
+from orca_sweep.naming import label_declarations
 from orca_sweep.space import plan_space, planned_before
 from orca_sweep.space.confounds import confounds
 from orca_sweep.sweep import Setup, manifest
 from orca_sweep.trial import load_imports, resolve
 
+OWN = "{{path: {}/x.npz, kind: classification, sample_shape: [1, 8, 8], output_shape: 3}}"
+SHORT = {
+    OWN.format("a"): "x.npz (a)",
+    OWN.format("b"): "x.npz (b)",
+    "{path: ./a.csv, input: x, label: y}": "a.csv",
+}
+"""What declarations are called that have no name of their own."""
 FREEZES = ["none", "body:4 > none", "body:7 > none", "body", "linear-probe", "embedder+body:forever", "layernorm"]
 LEVELS = {
-    "task": ["digits", "darcy-generated", "{path: a/x.npz, kind: classification, sample_shape: [1, 8, 8], output_shape: 3}",
-             "{path: b/x.npz, kind: classification, sample_shape: [1, 8, 8], output_shape: 3}"],
+    "task": ["digits", "darcy-generated", OWN.format("a"), OWN.format("b")],
     "proxy": ["none", "mnist5k", "shuffled:mnist5k", "dummy", "{path: ./a.csv, input: x, label: y}"],
     "data.split_seed": ["0", "1", "2"],
+    "data.normalise": ["none", "channel", "sample"],
     "data.n_train": ["null", "100", "200"],
     "data.augment": ["true", "no"],
     "body.name": ["swin-micro", "swin-tiny", "vit-base"],
@@ -117,9 +125,10 @@ def test_distinct_levels_of_a_factor_have_distinct_labels_and_read_as_they_are_w
     labels = [made.labels[cell_id][path] for cell_id in made.by_cell_id]
     assert len(set(labels)) == len(labels) == len(made.cells)
     # What is shown is as it was written, but for a field without effect, which is one cell and has its default.
-    assert set(labels) <= set(LEVELS[path]) or len(made.cells) == 1
+    written = [SHORT.get(level, level) for level in LEVELS[path]]
+    assert set(labels) <= set(written) or len(made.cells) == 1
     if len(made.cells) == len(LEVELS[path]) > 1:
-        assert labels == LEVELS[path]
+        assert labels == written
 
 
 @settings(max_examples=40)
@@ -295,9 +304,9 @@ def test_short_labels_are_told_apart(labels, width):
 
 def test_files_of_one_name_are_told_apart_by_their_folders():
     declared = "/data/{}/x.npz kind=classification output_shape=3 sample_shape=1x8x8"
-    names = name_tasks([declared.format("a"), declared.format("b"), "digits"])
+    names = label_declarations([declared.format("a"), declared.format("b"), "digits"])
     assert len(set(names.values())) == 3 and all("x.npz" in name for name in list(names.values())[:2])
-    assert name_tasks([declared.format("a")]) == {declared.format("a"): "x.npz"}
+    assert label_declarations([declared.format("a")]) == {declared.format("a"): "x.npz"}
 
 
 def test_levels_are_united_between_spaces_and_never_within_one():

@@ -242,7 +242,9 @@ def test_pruning_and_what_is_left_of_a_pruned_trial_follow_the_task_s_mode(tmp_p
         group = pruning._group(SimpleNamespace(config={"trial": told}))
         assert group._metric_op == {"min": -1.0, "max": 1.0}[mode]
     planned = SimpleNamespace(trial_id="t" * 16, cell_id="c" * 16, seed=0, config=config, role="search")
-    epochs = [{"epoch": i, "val_metric": v, "wall_time_s": 1.0} for i, v in enumerate((0.4, 0.9, 0.7), 1)]
+    epochs = [
+        {"stage": "finetune", "epoch": i, "val_metric": v, "wall_time_s": 1.0} for i, v in enumerate((0.4, 0.9, 0.7), 1)
+    ]
     Queue._write_instead(SimpleNamespace(out=tmp_path, n_starts=3), planned, epochs, r.now(), False)
     row = r.read_record(tmp_path, "t" * 16)["row"]
     assert (row["status"], row["metric_mode"], row["val_metric_best"]) == ("pruned", "max", 0.9)

@@ -141,7 +141,7 @@ def test_a_space_calls_its_declarations_by_name(plan_of, files):
         + "when: [{if: {task: my digits, proxy: topics}, set: {finetune.lr: 3.3e-4}}]\n"
         + "exclude: [{task: my digits, proxy: 'shuffled:topics'}]\n"
     )
-    assert [list(plan.shown_levels(cell).values()) for cell in plan.by_cell_id] == [
+    assert [list(plan.labels[cell].values()) for cell in plan.by_cell_id] == [
         ["my digits", "none"],
         ["my digits", "topics"],
     ]
