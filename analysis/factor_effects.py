@@ -181,7 +181,10 @@ def _explained(cells: Sequence[Arm]) -> Iterator[str]:
     """What makes holes, and which single level takes all of them with it."""
     counts = Counter(status for arm in cells for status in arm.statuses.values())
     if lacking(counts):
-        yield f"a trial that is not ok has the value nan: {not_ok(counts)}. 'orca-sweep resume' runs what failed or was lost."
+        yield (
+            f"a trial that is not ok has the value nan: {not_ok(counts)}. 'orca-sweep resume' runs what failed or is"
+            " unfinished."
+        )
     n_never = _n_never_planned(cells)
     if n_never:
         yield (

@@ -227,10 +227,8 @@ def completeness(found: Iterable[Arm]) -> str:
 
 
 def not_ok(statuses: Mapping[str, int]) -> str:
-    """Returns what is lacking, and what lost and unfinished mean."""
-    words = {"lost": "lost: its worker died too often", "unfinished": "unfinished: not run to an end yet"}
-    said = "; ".join(text for status, text in words.items() if statuses.get(status))
-    return lacking(statuses) + (f" ({said})" if said else "")
+    """Returns what is lacking, and what lost means."""
+    return lacking(statuses) + (" (lost: its worker died too often)" if statuses.get("lost") else "")
 
 
 def lacking(statuses: Mapping[str, int]) -> str:

@@ -367,8 +367,8 @@ def test_a_running_sweep_with_most_trials_still_to_come(tmp_path):
     text = made_page(running, None)
     found = Read(text)
     assert "3 of 16 planned trials are ok" in found.words("header")
-    assert "12 not run: no record" in found.words("completeness")
-    assert text.count("<td>1 failed, 6 not run</td>") == 2  # in the matrix and among the results
+    assert "12 unfinished: not run to an end yet" in found.words("completeness")
+    assert text.count("<td>1 failed, 6 unfinished</td>") == 2  # in the matrix and among the results
     assert "Cannot be judged: seeds 1, 2, 3, 4, 5, 6, 7 give no complete pair." in found.words("verdicts")
     assert "12 planned trials left no time" in found.words("methods")
 
@@ -395,7 +395,7 @@ def test_no_trial_is_ok_or_none_has_run(tmp_path):
     assert all(after <= before + 1 for before, after in itertools.pairwise(sizes))
     unrun = [trial(levels, seed, status="lost") for levels in (NONE, MNIST) for seed in range(2)]
     found = Read(made_page(sweep_folder(tmp_path / "unrun", unrun), None))
-    assert "4 not run" in found.words("completeness")
+    assert "4 unfinished" in found.words("completeness")
     searching = [trial(levels, 9, 0.1, "search") for levels in (NONE, MNIST)]
     tuned = sweep_folder(tmp_path / "search", searching, tune={"finetune.lr": {}})
     assert "Candidates of tuning" in Read(made_page(tuned, None)).words("completeness")
