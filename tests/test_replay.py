@@ -223,7 +223,7 @@ def test_replay_on_the_command_line_shows_no_sealed_number(recorded, tmp_path, m
     path = folder / "trials" / trial_id / "row.json"
     record = json.loads(path.read_text())
     record["row"] |= {"val_metric_best": 0.123, "n_threads": 1, "device": "cuda"}
-    path.write_text(json.dumps(record))
+    r.write_json(path, record)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results").mkdir()
     folder.rename(tmp_path / "results" / "one")
