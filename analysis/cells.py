@@ -8,6 +8,7 @@ from typing import Any
 
 from analysis.figures import ACT_UNTRAINED, NAIVE
 from analysis.tables import Arm, arms, by_task, metric_of, replicated
+from orca_sweep.freezing import says_length
 from orca_sweep.labels import write_level
 from orca_sweep.modes import Mode
 from orca_sweep.results import TRIAL_MEASURES, Results, trial_columns, with_roles
@@ -66,7 +67,7 @@ class Cell:
             return self.is_trained
         if path in PRETRAINING and path != FRACTION:
             return self.fraction != 0
-        return path != FREEZE_EPOCHS or self.settings.get(FREEZE) != "none"
+        return path != FREEZE_EPOCHS or not (self.settings.get(FREEZE) == "none" or says_length(self.shown(FREEZE)))
 
     def said(self, *paths: str) -> str:
         """Returns 'proxy mnist5k, embedder.epochs 20'."""

@@ -87,7 +87,7 @@ def _rows(panel: figures.Panel, lengths: Mapping[str, str]) -> tuple[Row, ...]:
 
 def schedule(freeze: str, length: str) -> str:
     """Returns a schedule as a row's name: what rests and how long, or the space's own text if that says both."""
-    if freeze == REFERENCE or length == "0" or freeze.startswith("[") or says_length(freeze):
+    if freeze == REFERENCE or length == "0" or says_length(freeze):
         return freeze
     return f"{freeze}, forever" if length == "forever" else f"{freeze}, {length} epoch{'s' * (length != '1')}"
 

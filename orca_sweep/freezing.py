@@ -389,7 +389,9 @@ def write_schedule(freeze: str, freeze_epochs: str) -> str:
 
 
 def says_length(freeze: str) -> bool:
-    """Whether a schedule's text says for how long its first phase lasts, so that freeze_epochs has no effect."""
+    """Whether a schedule, as a text or a written list of phases, says its own lengths: freeze_epochs then has no effect."""
+    if freeze.startswith("["):
+        return True
     texts = PRESETS.get(freeze.strip(), freeze).split(">")
     return len(texts) > 1 or _says_length(texts[0])
 

@@ -122,11 +122,12 @@ def _cut(text: str, width: int) -> str:
 # Uniting ------------------------------------------------------------------------------------------
 
 
-def unite_labels(rows: Iterable[tuple[str, str, object]]) -> dict[str, str]:
+def unite_labels(rows: Iterable[tuple[str, str, object]], are_numbers: bool) -> dict[str, str]:
     """Returns for each label of a factor the one that is shown: the first that was written for the same level.
 
     Args:
         rows: of each trial the label, the space that wrote it, and a key of how the level is stored.
+        are_numbers: whether the factor's levels are numbers, which may be written in several ways.
 
     Within one space labels of different levels differ, and are kept apart. Between spaces two are one level if they are
     the same number, or are stored alike in all rows.
@@ -139,7 +140,7 @@ def unite_labels(rows: Iterable[tuple[str, str, object]]) -> dict[str, str]:
     first: dict[object, str] = {}
     shown: dict[str, str] = {}
     for label in keys:
-        number, stored = _read_number(label), frozenset(keys[label])
+        number, stored = _read_number(label) if are_numbers else None, frozenset(keys[label])
         before = first.get(number) if number is not None else None
         before = before or first.get(stored)
         if before is not None and (number is not None and number == _read_number(before)):

@@ -311,7 +311,14 @@ def test_files_of_one_name_are_told_apart_by_their_folders():
 
 def test_levels_are_united_between_spaces_and_never_within_one():
     rows = [("1e-3", "a", "x"), ("0.001", "b", "y"), ("body", "a", "k"), ("both", "a", "k"), ("other", "b", "k")]
-    assert unite_labels(rows) == {"1e-3": "1e-3", "0.001": "1e-3", "body": "body", "both": "both", "other": "body"}
+    assert unite_labels([("1", "a", "x"), ("1.0", "b", "y")], are_numbers=False) == {"1": "1", "1.0": "1.0"}
+    assert unite_labels(rows, are_numbers=True) == {
+        "1e-3": "1e-3",
+        "0.001": "1e-3",
+        "body": "body",
+        "both": "both",
+        "other": "body",
+    }
 
 
 # Ranges and phases --------------------------------------------------------------------------------

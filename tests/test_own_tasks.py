@@ -7,7 +7,7 @@ import yaml
 from orca_sweep import declaration
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.naming import label_of
-from orca_sweep.tasks import canonical_task, find_task, task_data, unavailable
+from orca_sweep.tasks import canonical_task, find_declared_task_problems, find_task, task_data, unavailable
 from orca_sweep.trial import resolve
 
 N = 60
@@ -347,3 +347,11 @@ def test_uneven_lists_and_empty_cells_of_a_table_are_refused(tmp_path):
         pq.write_table(pa.table({"x": cells, "y": [0] * len(cells)}), tmp_path / "t.parquet")
         with pytest.raises(DataError, match=words):
             task_data(task(tmp_path / "t.parquet", sample_shape="1x2"), tmp_path, 0, None)
+
+
+def test_targets_of_the_samples_shape_are_refused_in_words(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.zeros((6, 8, 8, 1)), y=np.zeros((6, 1, 8, 8), int))
+    text = f"{tmp_path / 'a.npz'} kind=classification output_shape=2 sample_shape=1x8x8"
+    problems = "\n".join(find_declared_task_problems(text))
+    assert "samples of shape (8, 8, 1)" in problems and "layout: channels-last" in problems
+    assert "target" in problems and "samples of shape (1, 8, 8). () was declared" in problems

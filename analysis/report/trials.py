@@ -30,7 +30,7 @@ def trials_json(results: Results) -> dict[str, Any]:
     trials = with_roles(results.trials)
     known = {column.name: column for column in trial_columns()}
     columns = {str(name): _plain(str(name), trials[name]) for name in trials if name != "levels"}
-    columns |= {path: results.labels[path].tolist() for path in results.factors}
+    columns |= {path: list(map(_sortable, results.labels[path])) for path in results.factors}
     if "traceback" in columns:
         columns["traceback"] = _within_budget(columns["traceback"])
     kept = {name: values for name, values in columns.items() if any(value is not None for value in values)}
@@ -38,6 +38,12 @@ def trials_json(results: Results) -> dict[str, Any]:
         "n": len(trials),
         "columns": [_column(known.get(name), name, values, results) for name, values in kept.items()],
     }
+
+
+def _sortable(label: str) -> str | int:
+    """A whole number as one, for the page sorts numbers by their size."""
+    is_number = label.isascii() and label.isdecimal() and len(label) < 16
+    return int(label) if is_number and (label == "0" or label[0] != "0") else label
 
 
 def _column(known: Column | None, name: str, values: Sequence[Any], results: Results) -> dict[str, Any]:

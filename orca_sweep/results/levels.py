@@ -57,7 +57,8 @@ def _label_column(trials: "pd.DataFrame", path: str, written: Sequence[Mapping[s
     ]
     spaces = trials["space"].astype(str) if "space" in trials else [""] * len(trials)
     keys = [tuple(map(write_level, row.values())) for row in stored] or [()] * len(trials)
-    shown = unite_labels(zip(labels, spaces, keys, strict=True))
+    are_numbers = path in trials and trials[path].dtype.kind in "iuf"
+    shown = unite_labels(zip(labels, spaces, keys, strict=True), are_numbers)
     return [shown[label] + mark for label, mark in zip(labels, _content_marks(trials, path), strict=True)]
 
 
