@@ -1,8 +1,11 @@
 """The command line: parse, print, exit codes. Heavy imports stay inside the commands that need them."""
 
+import errno
+import io
 import json
 import os
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,6 +41,12 @@ DashboardHost = Annotated[
         help="where the dashboard of our own Ray listens: this machine alone, another of its addresses, or none",
     ),
 ]
+LOOP = "Symlink loop from "
+IMPOSSIBLE_PATHS: Mapping[int | None, str] = {
+    errno.ENAMETOOLONG: "longer than the file system takes (mostly 255 bytes for a name, 4096 in all).",
+    errno.ELOOP: "a link that leads back to itself.",
+}
+"""What no path can be, whatever a command does with it, by the system's error numbers."""
 INTERRUPTED = 130
 """Typer's exit code for Ctrl-C."""
 
@@ -54,6 +63,10 @@ class Kind(StrEnum):
 
 def main() -> None:
     """Runs the command line. Exit code 0 done, 1 some trials failed or are unfinished, 2 wrong input."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files that a folder holds may be no text
+            stream.reconfigure(errors="backslashreplace")
+    _check_words(sys.argv[1:])
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
@@ -64,11 +77,41 @@ def main() -> None:
             raise
         print(str(error), file=sys.stderr)
         sys.exit(1 if isinstance(error, StorageError) else 2)
+    except (OSError, RuntimeError) as error:
+        problem = _explain_path(error)
+        if debug or problem is None:
+            raise
+        print(problem, file=sys.stderr)
+        sys.exit(2)
     except SystemExit as end:
         if debug or end.code != INTERRUPTED:
             raise
         print("Interrupted. Nothing finished is lost: the same command goes on from here.", file=sys.stderr)
         sys.exit(1)
+
+
+def _check_words(words: list[str]) -> None:
+    """Ends the program if a word is no UTF-8: neither tables nor JSON can be written to or name such a path."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            shown = word.encode("utf-8", "backslashreplace").decode()[:60]
+            print(f"{shown}: holds bytes that are no UTF-8 text. Rename the file or folder.", file=sys.stderr)
+            sys.exit(2)
+
+
+def _explain_path(error: OSError | RuntimeError) -> str | None:
+    """What is wrong with the path that an error is about, if no path can be that; None otherwise."""
+    if isinstance(error, OSError):
+        path, number = os.fsdecode(error.filename or "a path"), error.errno
+    else:
+        before, is_loop, path = str(error).partition(LOOP)  # so Path.resolve before Python 3.13
+        number = errno.ELOOP if is_loop and not before else None
+    if number not in IMPOSSIBLE_PATHS:
+        return None
+    shown = path if len(path) <= 60 else f"{path[:60]}..."
+    return f"{shown}: {IMPOSSIBLE_PATHS[number]} Name another file or folder."
 
 
 def _version(asked: bool) -> None:
