@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
 from collections import Counter
@@ -422,6 +423,44 @@ def test_command_lines_end_in_words(tmp_path, capsys, factor, monkeypatch):
         check_ending(args, work, counts)
 
     look()
+    counts.say(capsys)
+
+
+PATHS_OF_NO_FILE = [
+    "a/" * 2500,
+    "a" * 300,
+    "loop",
+    "loop/x",
+    "a\udcffb",
+    " ",
+    "file",
+    "file/x",
+    "/dev/null/x",
+    "~nobody/x",
+    "",
+    "\u202e",
+]
+WITH_A_PATH = [
+    ["collect", ...], ["collect", ..., "-o", "made"], ["collect", "sweep", "-o", ...], ["status", ...], ["reveal", ...],
+    ["resume", ...], ["plan", ...], ["plan", "good.yaml", "--out", ...], ["plan", "good.yaml", "--store", ...],
+    ["plan", "good.yaml", "--data", ...], ["store", "ls", ...], ["store", "gc", ...], ["data", "list", "--data", ...],
+    ["data", "check", "ninapro", "--data", ...], ["data", "convert", "ninapro", "--data", ...], ["data", "check", ...],
+    ["replay", "x", "--from", ...], ["submit", ...], ["submit", "good.yaml", "--working-dir", ...], ["launch", ...],
+    ["pretrain", ...], ["list", ...], ["report", ...],
+]  # fmt: skip
+"""Every command that takes a path."""
+
+
+def test_every_path_that_is_none_ends_in_words(tmp_path, capsys):
+    counts = Counts("paths")
+    make_work(tmp_path / "w")
+    before = snapshot(tmp_path / "w")
+    for command in WITH_A_PATH:
+        for path in PATHS_OF_NO_FILE:
+            check_ending([path if word is ... else word for word in command], tmp_path / "w", counts)
+            if snapshot(tmp_path / "w") != before:  # tables may have been made there
+                shutil.rmtree(tmp_path / "w")
+                make_work(tmp_path / "w")
     counts.say(capsys)
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,6 +46,12 @@ DashboardHost = Annotated[
         help="where the dashboard of our own Ray listens: this machine alone, another of its addresses, or none",
     ),
 ]
+LOOP = "Symlink loop from "
+IMPOSSIBLE_PATHS: Mapping[int | None, str] = {
+    errno.ENAMETOOLONG: "longer than the file system takes (mostly 255 bytes for a name, 4096 in all).",
+    errno.ELOOP: "a link that leads back to itself.",
+}
+"""What no path can be, whatever a command does with it, by the system's error numbers."""
 INTERRUPTED = 130
 """Typer's exit code for Ctrl-C."""
 
@@ -64,6 +71,7 @@ class Kind(StrEnum):
 def main() -> None:
     """Runs the command line. Exit code 0 done, 1 some trials failed or are unfinished, 2 wrong input."""
     with escaping_output():
+        _check_words(sys.argv[1:])
         _main()
 
 
@@ -81,20 +89,45 @@ def _main() -> None:
         if isinstance(error, RayLostError):
             _end_now(1)
         sys.exit(1 if isinstance(error, StorageError) else 2)
-    except OSError as error:  # of a path that somebody gave: too long, a link that leads nowhere, no right to
-        if debug or error.filename is None:
+    except (OSError, RuntimeError) as error:  # of a path that somebody gave
+        problem = _explain_path(error)
+        if debug or problem is None:
             raise
-        why = "a name is too long" if error.errno == errno.ENAMETOOLONG else error.strerror or str(error)
-        print(
-            f"{error.filename!r}: {FULL.get(error.errno or 0, why)}. Correct the path, or make it usable.",
-            file=sys.stderr,
-        )
-        sys.exit(1 if error.errno in FULL else 2)
+        print(problem, file=sys.stderr)
+        sys.exit(1 if isinstance(error, OSError) and error.errno in FULL else 2)
     except SystemExit as end:
         if debug or end.code != INTERRUPTED:
             raise
         print("Interrupted. Nothing finished is lost: the same command goes on from here.", file=sys.stderr)
         sys.exit(1)
+
+
+def _check_words(words: list[str]) -> None:
+    """Ends the program if a word is no UTF-8: neither tables nor JSON can be written to or name such a path."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            shown = word.encode("utf-8", "backslashreplace").decode()[:60]
+            print(f"{shown}: holds bytes that are no UTF-8 text. Rename the file or folder.", file=sys.stderr)
+            sys.exit(2)
+
+
+def _explain_path(error: OSError | RuntimeError) -> str | None:
+    """What is wrong with the path that an error is about; None if it is about none."""
+    if isinstance(error, OSError):
+        if error.filename is None:
+            return None
+        path, number, why = os.fsdecode(error.filename), error.errno or 0, error.strerror or str(error)
+    else:
+        before, is_loop, path = str(error).partition(LOOP)  # so Path.resolve before Python 3.13
+        if before or not is_loop:
+            return None
+        number, why = errno.ELOOP, ""
+    shown = path if len(path) <= 60 else f"{path[:60]}..."
+    if number in IMPOSSIBLE_PATHS:
+        return f"{shown}: {IMPOSSIBLE_PATHS[number]} Name another file or folder."
+    return f"{shown}: {FULL.get(number, why)}. Correct the path, or make it usable."
 
 
 def _version(asked: bool) -> None:
