@@ -306,20 +306,17 @@ def without_stepping(phases: Iterable[Phase]) -> tuple[Phase, ...]:
     return _tidy(Phase(phase.epochs, phase.frozen) for phase in phases)
 
 
-@lru_cache(maxsize=4096)
 def body_is_always_frozen(freeze: str, freeze_epochs: int | str) -> bool:
     """Whether the whole body is frozen in every phase; False if the text is not a schedule."""
     return freeze != GRADUAL and all("body" in phase.frozen for phase in _phases_or_none(freeze, freeze_epochs))
 
 
-@lru_cache(maxsize=4096)
 def never_follows_schedule(freeze: str, freeze_epochs: int | str, epochs: int) -> bool:
     """Whether every phase within ``epochs`` epochs holds the rate constant, so that warm-up and decay have no effect."""
     phases = _phases_or_none(freeze, freeze_epochs if freeze != GRADUAL else 1)
     return all(phase.constant_lr for phase in beginning(phases, epochs))
 
 
-@lru_cache(maxsize=4096)
 def freezes_kinds_of_weights(freeze: str) -> bool:
     """Whether a phase freezes weights of the body by kind, rather than by part or layer."""
     kinds = {word for word in WORDS if word not in PARTS}
@@ -330,7 +327,7 @@ def _phases_or_none(freeze: str, freeze_epochs: int | str) -> tuple[Phase, ...]:
     """The phases, or one plain phase if the text is not a schedule: validation of the field reports that."""
     try:
         return schedule(freeze, freeze_epochs) if isinstance(freeze, str) else (Phase(None, ()),)
-    except ValueError:
+    except (TypeError, ValueError):  # a length that is a list has no hash
         return (Phase(None, ()),)
 
 

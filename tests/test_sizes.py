@@ -243,3 +243,21 @@ def test_equal_parts_of_a_plan_s_configs_are_one_object(tmp_path):
     assert len({id(trial.config.finetune) for trial in plan.trials}) == 100
     assert len({id(trial.config.embedder) for trial in plan.trials}) == 100
     assert len({id(trial.config.body) for trial in plan.trials}) == 1
+
+
+@pytest.mark.parametrize("path", ["finetune.freeze", "finetune.freeze_epochs", "finetune.lr", "embedder.epochs"])
+@pytest.mark.parametrize("value", [[1], {"a": [1]}, [[]]])
+def test_values_without_a_hash_are_refused_as_ever(path, value):
+    for how in (resolve, Remembering(resolve)):
+        with pytest.raises(InputError, match=path):
+            how({"task": "digits", path: value})
+
+
+def test_a_job_is_given_the_raised_limit():
+    from orca_sweep.sweep.jobs import Submission
+
+    def command(**more):
+        return Submission(None, None, "/out", None, None, {}, (), **more).command("s.yaml")
+
+    assert command() == "python -m orca_sweep.cli launch s.yaml --address auto --out /out"
+    assert command(max_trials=10**6).endswith(" --out /out --max-trials 1000000")

@@ -50,14 +50,14 @@ def plan(
         made = make_plan(space, max_trials, rehash)
     except InputError as error:
         if as_json:
-            print(_lines({"cells": 0, "trials": [], "problems": list(error.problems)}))
+            _print_json({"cells": 0, "trials": [], "problems": list(error.problems)})
             raise typer.Exit(2) from None
         raise
     folder = real_path(out or Path("results") / made.space.name)
     found = _forecast(made, folder, store_root(store or str(folder / "store")), real_path(data), probe)
     notes = _notes(made, data, folder)
     if as_json:
-        print(_lines(_plan_json(made, found, notes)))
+        _print_json(_plan_json(made, found, notes))
     else:
         _print_plan(made, found, notes)
 
@@ -144,10 +144,11 @@ def _notes(made: Plan, data: Path, folder: Path) -> list[str]:
 
 
 def _plan_json(made: Plan, found: "Forecast", notes: list[str]) -> dict[str, Any]:
-    trials = [
+    # One at a time: all of them at once take gigabytes.
+    trials = (
         {"trial_id": t.trial_id, "cell_id": t.cell_id, "seed": t.seed, "role": t.role, "config": t.config.model_dump()}
         for t in made.trials
-    ]
+    )
     return {
         "cells": len(made.cells),
         "trials": trials,
@@ -173,13 +174,21 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and abs(value) == float("inf") else value
 
 
-def _lines(values: Mapping[str, Any]) -> str:
-    """JSON with a line per item of each list: indenting thousands of configs takes longer than planning them."""
-    parts = []
+def _print_json(values: Mapping[str, Any]) -> None:
+    """Prints JSON with a line per item of each list: indenting thousands of configs takes longer than planning them."""
+    before = "{\n"
     for key, value in values.items():
-        items = ",\n    ".join(map(json.dumps, value)) if isinstance(value, list | tuple) else ""
-        parts.append(f"  {json.dumps(key)}: " + (f"[\n    {items}\n  ]" if items else json.dumps(value)))
-    return "{\n" + ",\n".join(parts) + "\n}"
+        sys.stdout.write(f"{before}  {json.dumps(key)}: ")
+        if isinstance(value, list | tuple | Iterator):
+            n_items = 0
+            for item in value:
+                sys.stdout.write(f"{',' if n_items else '['}\n    {json.dumps(item)}")
+                n_items += 1
+            sys.stdout.write("\n  ]" if n_items else "[]")
+        else:
+            sys.stdout.write(json.dumps(value))
+        before = ",\n"
+    print("\n}")
 
 
 def _print_plan(made: Plan, found: "Forecast", notes: list[str]) -> None:
