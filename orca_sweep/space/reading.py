@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from orca_sweep import designs
 from orca_sweep.config import Seed, explain, knobs, unknown_knob
+from orca_sweep.declaration import absolute_path, explain_impossible_path
 from orca_sweep.errors import InputError
 from orca_sweep.labels import NULL_WORDS, write_as_given
 from orca_sweep.pointers import pointer_problem
@@ -567,10 +568,13 @@ class _SpaceReader:
         """Module names stay; files become absolute, looked up beside the YAML."""
         if not item.endswith(".py"):
             return item
-        file = (self.path.parent / item).resolve()
-        if not file.is_file():
+        file = absolute_path(str(self.path.parent / item))
+        problem = explain_impossible_path(file)
+        if problem:
+            self.wrong(("imports", str(index)), f"imports: {problem}")
+        elif not Path(file).is_file():
             self.wrong(("imports", str(index)), f"imports: no such file {item!r}. Paths count from the YAML's folder.")
-        return str(file)
+        return file
 
 
 def _is_level(value: list[Any], name: str, factors: Mapping[str, tuple[Any, ...]]) -> bool:
