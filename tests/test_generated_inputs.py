@@ -164,7 +164,8 @@ MORE = {
     "outcomes": ["{oom: {retry: 2}, diverged: worst}", "{ok: worst}", "{failed: 7}", "[oom]"],
     "resources": ["{cpu: 2}", "{gpu: 0.5, accelerator_type: A100}", "{custom: {CPU: 1}}", "{cpu: 0}", "{accelerator_type: x}"],
     "loggers": ["[csv]", "[{mlflow: {experiment: a}}]", "[x]", "[csv, csv]", "{csv: {}}"],
-    "imports": ["[nothing.here]", "[./no.py]", "[json]", "[.]", "[1]", "[a b]", "['']"],
+    "imports": ["[nothing.here]", "[./no.py]", '["a\\0.py"]', f"[./{'a' * 300}.py]", "[json]", "[.]", "[1]", "[a b]",
+                "['']"],
 }  # fmt: skip
 
 
@@ -215,6 +216,40 @@ def test_spaces_are_planned_or_refused_in_words(tmp_path, capsys, factor):
         check_ending(["plan", str(file), *["--json"] * as_json], tmp_path / "work", counts)
 
     look()
+    counts.say(capsys)
+
+
+DOCUMENTS = {
+    "a BOM": b"\xef\xbb\xbfbase: {task: digits}\nseeds: 1\n",
+    "UTF-16": "base: {task: digits}\nseeds: 1\n".encode("utf-16"),
+    "latin-1": "question: \u00e9\nbase: {task: digits}\nseeds: 1\n".encode("latin-1"),
+    "a NUL": b"base: {task: 'a\0b'}\nseeds: 1\n",
+    "NULs that are escaped": b'base: {task: "a\\0", proxy: "a\\0", body.name: "/a\\0"}\nimports: ["a\\0.py", "a\\0"]\nseeds: 1\n',
+    "surrogates": b'name: "\\ud800"\nbase: {task: "\\ud800.npz kind=x", proxy: "\\ud800", body.name: "./\\ud800"}\n',
+    "brackets": b"base: " + b"[" * 500 + b"]" * 500,
+    "mappings": b"base: " + b"{a: " * 900 + b"1" + b"}" * 900,
+    "digits": b"base: {task: digits, finetune.epochs: " + b"9" * 5000 + b"}\nseeds: " + b"9" * 5000,
+    "an alias": b"base: {task: digits}\nfactors: {finetune.lr: &l [1e-3, 1e-4], embedder.lr: *l}\nseeds: 1\n",
+    "an alias of itself": b"base: &b {task: *b}\nseeds: 1\n",
+    "a merge": b"a: &a {task: digits}\nbase: {<<: *a}\nseeds: 1\n",
+    "keys of all kinds": b"? [1, 2]\n: 3\nbase: {1: 2, null: 3, 1.5: 4, true: 5}\nseeds: 1\n",
+    "a tag that runs": b"base: !!python/object/apply:os.system ['touch x']\nseeds: 1\n",
+    "two documents": b"base: {task: digits}\nseeds: 1\n---\nbase: {}\n",
+    "a list": b"- 1\n",
+    "nothing": b"",
+    "a tab": b"base:\n\ttask: digits\n",
+    "odd phases": b"base: {task: digits}\nfactors: {finetune.freeze: [[{frozen: {a: b}, epochs: [1]}], [[a]], null]}\nseeds: 1\n",
+}
+
+
+def test_documents_that_are_no_space_end_in_words(tmp_path, capsys):
+    counts = Counts("documents")
+    (tmp_path / "work").mkdir()
+    for name, content in DOCUMENTS.items():
+        file = tmp_path / f"{name.replace(' ', '-')}.yaml"
+        file.write_bytes(content)
+        code = check_ending(["plan", str(file)], tmp_path / "work", counts)
+        assert code == (0 if name in ("a BOM", "an alias") else 2), name
     counts.say(capsys)
 
 

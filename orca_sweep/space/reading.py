@@ -1,6 +1,5 @@
 """Reading a space YAML: every value in its field's type, every mistake with its line."""
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,7 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from orca_sweep import designs
 from orca_sweep.config import Seed, explain, knobs, unknown_knob
-from orca_sweep.declaration import SHUFFLED
+from orca_sweep.declaration import SHUFFLED, absolute_path, explain_impossible_path
 from orca_sweep.errors import MOST_PROBLEMS, InputError
 from orca_sweep.labels import write_as_given
 from orca_sweep.registry import hint
@@ -560,10 +559,13 @@ class _SpaceReader:
         """Module names stay; files become absolute, looked up beside the YAML."""
         if not item.endswith(".py"):
             return item
-        file = Path(os.path.realpath(self.path.parent / item))
-        if not file.is_file():
+        file = absolute_path(str(self.path.parent / item))
+        problem = explain_impossible_path(file)
+        if problem:
+            self.wrong(("imports", str(index)), f"imports: {problem}")
+        elif not Path(file).is_file():
             self.wrong(("imports", str(index)), f"imports: no such file {item!r}. Paths count from the YAML's folder.")
-        return str(file)
+        return file
 
 
 def _cut(text: str, length: int = MOST_SHOWN) -> str:
