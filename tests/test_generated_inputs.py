@@ -46,10 +46,9 @@ class Counts:
 
 
 def snapshot(folder):
-    """Everything below a folder: names, and what files hold; but for a sweep's tables, which reading it makes anew."""
+    """Everything below a folder: names, and what files hold."""
     found = {}
     for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if (Path(place).name, name) != ("sweep", "tables")]
         found |= {os.path.join(place, name): None for name in folders}
         paths = [Path(place) / name for name in files]
         found |= {str(path): os.readlink(path) if path.is_symlink() else path.read_bytes() for path in paths}

@@ -13,6 +13,7 @@ import pytest
 
 from orca_sweep.results import collect, read_results, reveal, sweep_status
 from orca_sweep.store import read_tensors
+from orca_sweep.trial import load_imports
 from tests.commands import Command, orca, wait_for
 
 SPACE = """
@@ -145,7 +146,8 @@ def test_a_killed_driver_loses_nothing_finished_and_launch_completes(tmp_path, u
     # The same trial, unbroken and in this process: the same weights, bit for bit.
     resumed = trials.loc[trials["resumed_from_epoch"].idxmax()]
     settings = {"task": "tiny", "proxy": resumed["proxy"], "seed": int(resumed["seed"])}
-    unbroken, _ = run(**settings, folder="unbroken", finetune__epochs=36)
+    code = load_imports([str(user_tasks)])  # a trial's id says what its space imports
+    unbroken, _ = run(**settings, folder="unbroken", finetune__epochs=36, content__code=code)
     assert unbroken["trial_id"] == resumed["trial_id"]
     assert unbroken["state_sha256"] == resumed["state_sha256"]
     assert unbroken["test_metric_best"] == resumed["test_metric_best"]
@@ -240,7 +242,7 @@ def test_a_folder_of_another_space_is_left_alone(sweep, tmp_path, head):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     assert "not empty and no sweep (thesis.tex)" in orca("launch", space, "--out", tmp_path / "mine", check=2).stderr
-    assert "a file, not a folder" in orca("launch", space, "--out", space, check=2).stderr
+    assert "a file or a link that leads nowhere, not a folder" in orca("launch", space, "--out", space, check=2).stderr
 
 
 def test_no_cluster_at_the_address_is_said(tmp_path):

@@ -136,11 +136,10 @@ def folder_of(plan, out):
     """A sweep folder of a plan, as a launch begins it; returns a function that tells it of trials planned on the way."""
     from orca_sweep.results import append_planned, write_manifest
     from orca_sweep.sweep import Setup, manifest
-    from orca_sweep.sweep.running import _entry
 
     out.mkdir(exist_ok=True)
     write_manifest(out, manifest(plan, Setup(out, str(out / "store"), out, "local")))
-    return lambda trials: append_planned(out, map(_entry, trials))
+    return lambda trials: append_planned(out, (trial.entry() for trial in trials))
 
 
 def test_what_is_planned_on_the_way_stands_until_it_is_planned_anew(plan_of, tmp_path):
