@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from orca_sweep import stages
-from orca_sweep.config import LATER, FinetuneConfig, TrialConfig, digest
+from orca_sweep.config import CONTENTS, LATER, FinetuneConfig, TrialConfig, digest
 from orca_sweep.data import Rows, Samples
 from orca_sweep.model import OrcaModel
 from orca_sweep.results import read_record
@@ -330,7 +330,7 @@ def test_precision_is_the_device_s_and_recorded(run):
 
 def test_switches_of_before_leave_ids_as_they_were(user_tasks):
     config = resolve({"task": "tiny"})
-    old = {name: value for name, value in config.flat().items() if name not in LATER}
+    old = {name: value for name, value in config.flat().items() if name not in (*LATER, *CONTENTS)}
     assert TrialConfig.from_flat(old) == config
     assert config.trial_id == digest("trial", old)
     for name, value in (("precision", "float32"), ("attention", "eager"), ("compile", True), ("deterministic", True),

@@ -18,6 +18,8 @@ EPS = 1e-5
 """Added to a standard deviation per point, as in the reference, so that a constant point stays finite."""
 LOOKED_NUMBERS = 2**22
 """So many numbers of raw inputs are measured for the row: reading all of a large file would serve nothing else."""
+BLOCK_NUMBERS = 2**20
+"""So many numbers are in double precision at once; the bits of the sums depend on it."""
 FAR_MEAN, SMALL_SPREAD, LARGE_SPREAD = 0.5, 0.5, 2.0
 """A channel is far from zero mean and unit spread if its mean is further from 0, or its spread below or above these."""
 MOST_LOST = 0.01
@@ -126,7 +128,7 @@ def measure_channels(values: Array, most_numbers: int | None = None) -> Moments:
         index = np.linspace(0, len(values) - 1, n_kept).astype(np.int64)
         values = values.take(index) if isinstance(values, Rows) else values[index]
     whole: Moments | None = None
-    for part in chunks(values):
+    for part in chunks(values, BLOCK_NUMBERS):
         moments = Moments.of_block(values[part])
         whole = moments if whole is None else whole.join(moments)
     if whole is None:
