@@ -585,7 +585,7 @@ def test_a_sweep_shares_prefixes_and_its_store_lists_them(tmp_path, user_tasks, 
     assert PREFIX_STAGE in orca("store", "ls", tmp_path / "store", check=0).stdout
     for _, row in sharing.iterrows():
         alone, _ = run(
-            folder="alone", task="tiny", seed=int(row["seed"]),
+            folder="alone", task="tiny", seed=int(row["seed"]), content__code=row["content.code"],
             **frozen(row["finetune.freeze"], json.loads(row["finetune.freeze_epochs"].replace("forever", '"forever"')), 4),
         )  # fmt: skip
         assert alone["trial_id"] == row["trial_id"]

@@ -172,10 +172,10 @@ def test_a_ray_that_does_not_start_is_tried_again_and_then_told_of(monkeypatch):
 
 def test_a_ray_that_cannot_start_is_told_of(monkeypatch, tmp_path):
     """Its sockets' names would be longer than the system takes."""
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("long" * 30)))
+    monkeypatch.setattr("orca_sweep.sweep.running.private_folder", lambda: tmp_path / ("long" * 30))
     with (
         pytest.raises(
-            RayLostError, match=r"our own Ray did not start, twice .*AF_UNIX path length.*/ray/session_latest/logs"
+            RayLostError, match=r"our own Ray did not start, twice .*AF_UNIX path length.*/session_latest/logs"
         ),
         joined("local"),
     ):
