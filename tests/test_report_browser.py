@@ -399,4 +399,4 @@ def test_a_running_sweep_opens(opened, tmp_path):
     sweep_folder(tmp_path / "s", arm_with_curves(NONE, [0.1, 0.2]), arm_with_curves(MNIST, [0.3, None]), later)
     shown = opened(made_page(r.read_results(tmp_path / "s" / "tables"), None))
     shown.locator("a.sq.unfinished").first.click()
-    assert "no record: not run to an end yet" in shown.locator("#trial").inner_text()
+    assert "not run to an end yet" in shown.locator("#trial").inner_text()
