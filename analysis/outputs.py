@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from orca_sweep.errors import InputError
+from orca_sweep.record_files import read_regular_file
 
 WRITTEN = ".orca-sweep-written"
 """Below the folder: a line 'SHA-256  name' for each file that was written."""
@@ -69,14 +70,12 @@ def whole(path: Path) -> Iterator[Path]:
 
 def _is_in_the_way(path: Path, content: bytes, written: frozenset[str]) -> bool:
     try:
-        there = path.read_bytes()
-    except FileNotFoundError:
-        return path.is_symlink()
+        before = read_regular_file(path)
     except NotADirectoryError:
         return False  # making the folder says so
-    except OSError:  # a folder, or not to be read
+    except OSError:  # a folder, a pipe, or not to be read
         return True
-    return there != content and _line(path.name, there) not in written
+    return before is not None and before != content and _line(path.name, before) not in written
 
 
 def _line(name: str, content: bytes) -> str:
@@ -85,5 +84,5 @@ def _line(name: str, content: bytes) -> str:
 
 def _lines(path: Path) -> frozenset[str]:
     with suppress(OSError, UnicodeDecodeError):
-        return frozenset(path.read_text(encoding="utf-8").splitlines())
+        return frozenset((read_regular_file(path) or b"").decode().splitlines())
     return frozenset()

@@ -103,10 +103,11 @@ def read_regular_file(path: Path) -> bytes | None:
         if path.is_symlink():
             raise OSError(errno.ENOENT, "a link to nothing is in its place") from None
         return None
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):  # a folder cannot be made a file object, which would close it
+        os.close(descriptor)
+        raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO, "")
     with os.fdopen(descriptor, "rb") as file:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO, "")
         return file.read()
 
 

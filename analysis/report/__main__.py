@@ -26,6 +26,7 @@ from analysis.report.pictures import SCRIPTS
 from analysis.report.record import Source
 from analysis.tables import arguments, stop
 from orca_sweep.errors import InputError
+from orca_sweep.record_files import read_regular_file
 from orca_sweep.results import Results, read_results
 from orca_sweep.visible import escaping_output
 
@@ -93,11 +94,11 @@ def _made(args: argparse.Namespace) -> bytes:
 def _is_in_the_way(path: Path) -> bool:
     """Whether something is there that is no report of ours."""
     try:
-        with path.open("rb") as file:
-            return GENERATOR not in file.read(HEAD_BYTES)
-    except (FileNotFoundError, NotADirectoryError):
-        return path.is_symlink()
-    except OSError:
+        before = read_regular_file(path)
+        return before is not None and GENERATOR not in before[:HEAD_BYTES]
+    except NotADirectoryError:
+        return False  # writing says so
+    except OSError:  # a folder, a pipe, a link to nothing, or not to be read
         return True
 
 

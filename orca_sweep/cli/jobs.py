@@ -17,6 +17,7 @@ import typer
 from orca_sweep.cli.plans import MaxTrials, make_plan
 from orca_sweep.cli.words import real_path
 from orca_sweep.errors import InputError
+from orca_sweep.record_files import read_regular_file
 from orca_sweep.space import MAX_TRIALS
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def use_ray_token() -> None:
     path = os.environ.get("RAY_AUTH_TOKEN_PATH")
     if path and not os.environ.get("RAY_AUTH_TOKEN"):
         try:
-            is_there = bool(Path(path).read_text(encoding="utf-8").strip())
+            is_there = bool((read_regular_file(Path(path)) or b"").decode().strip())
         except (OSError, UnicodeDecodeError):
             is_there = False
         if not is_there:
