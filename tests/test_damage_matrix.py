@@ -106,6 +106,7 @@ def make_world(root):
     shown = [trial["trial_id"] for trial in trials[:2]]
     r.write_json(sweep / "reveals.json", {"reveals": [{"time": look.time, "trials": shown}]})
     assert orca("collect", sweep).code == 0
+    (root / "planned").write_text("\n".join(sorted(trial["trial_id"] for trial in r.manifest_of(sweep)["trials"])))
     data, mirror = root / "data", root / "mirror"
     data.mkdir()
     (data / "hashes.json").write_text(json.dumps({"other.bin": f"sha256:{'0' * 64}"}))
@@ -374,7 +375,7 @@ HARMLESS = {
 
 
 def names_in(root):
-    ids = [path.name for path in sorted((root / "another" / "trials").iterdir())]
+    ids = (root / "planned").read_text().split()
     failed = next(trial_id for trial_id in ids if (root / "another" / "trials" / trial_id / "error.txt").exists())
     sealed = [
         trial_id for trial_id in ids if trial_id not in r.reveals(root / "another")[0].trials and trial_id != failed

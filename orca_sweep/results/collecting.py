@@ -15,7 +15,7 @@ from orca_sweep import __version__
 from orca_sweep.config import CONTENTS, LATER, canonical_json, digest, knobs
 from orca_sweep.errors import DamagedError, InputError
 from orca_sweep.naming import label_declarations
-from orca_sweep.record_files import CHECKSUM, read_record_file, read_regular_file
+from orca_sweep.record_files import CHECKSUM, read_record_file
 from orca_sweep.results.columns import EPOCH_COLUMNS, STAGE_COLUMNS, TABLE_SCHEMA, Column, trial_columns
 from orca_sweep.results.contents import split_mixed_cells, tell_contents_apart, unify_folders, without_split
 from orca_sweep.results.custody import reveals
@@ -168,6 +168,8 @@ def _is_foreign(path: Path, is_after_collect: bool) -> bool:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if not path.is_file():  # a folder, a pipe, a link to nothing
+        return True
     try:
         schema = pq.read_schema(path)
     except (OSError, pa.ArrowException):
@@ -178,10 +180,9 @@ def _is_foreign(path: Path, is_after_collect: bool) -> bool:
 def _left(out: Path) -> dict[str, Any] | None:
     """What the last collect into a folder says of it; None if there is no such word, or not from a collect."""
     try:
-        left = json.loads(read_regular_file(out / STAMPS) or b"")
-    except (OSError, ValueError):
+        return read_record_file(out / STAMPS, STAMPS_FILE, "")
+    except DamagedError:
         return None
-    return left if isinstance(left, dict) and {"by", "tables", "trials"} <= left.keys() else None
 
 
 def _version() -> list[Any]:
