@@ -535,3 +535,79 @@ def test_the_reports_methods_say_what_the_data_were(tmp_path):
     found = r.collect([collected(tmp_path, trials)], tmp_path / "t")
     text = " ".join(methods(found, arms(found, "val_metric_best"), None, 0.95, "val_metric_best"))
     assert "SHA-256 of their content: task" in text and A[:12] in text and B[:12] in text
+
+
+# What the folder of a sweep keeps of earlier contents ---------------------------------------------
+
+
+def recorded(folder, space):
+    """Plans a space into a sweep folder as a launch does, and gives every trial a record; returns the plan."""
+    from orca_sweep.sweep.running import Setup, manifest_beside_earlier
+
+    plan = planned(space)
+    setup = Setup(out=folder, store=str(folder / "store"), data_root=folder, address="local")
+    made = manifest_beside_earlier(plan, setup)
+    folder.mkdir(parents=True, exist_ok=True)
+    r.write_manifest(folder, made)
+    for i, trial in enumerate(plan.trials):
+        ids = {"trial_id": trial.trial_id, "cell_id": trial.cell_id}
+        row = {**ids, "status": "ok", "metric": "error", "val_metric_best": 0.1 * i, "test_metric_best": 0.2 * i}
+        r.write_record(folder, row, [])
+    return plan
+
+
+def test_earlier_contents_keep_their_levels_margins_and_test_metrics(tmp_path, monkeypatch):
+    from orca_sweep.cli.trials import _holder
+
+    (tmp_path / "one").mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    write_npz(tmp_path / "one" / "a.npz")
+    more = "factors: {finetune.freeze: [none, body]}\nmargin: 0.02\n"
+    first = recorded(tmp_path / "one" / "results" / "own", write_space(tmp_path / "one", more=more))
+    # Both at once: the folder moves, and the file changes.
+    (tmp_path / "one").rename(tmp_path / "two")
+    monkeypatch.chdir(tmp_path / "two")
+    write_npz(tmp_path / "two" / "a.npz", 1)
+    folder = tmp_path / "two" / "results" / "own"
+    recorded(folder, write_space(tmp_path / "two", more=more))
+    found = r.collect([folder], tmp_path / "t")
+    assert found.labels["finetune.freeze"].tolist() == ["none", "body"] * 2, "one level has one label in both contents"
+    assert set(found.margins) == set(found.trials["task"]) and len(found.margins) == 2
+    assert [cell.label("task") for cell in r.summarise(found)] == found.trials["task"].tolist()
+    assert _holder(first.trials[0].trial_id) == Path("results/own")
+    assert len(r.reveal(folder).trials) == 4 and r.collect([folder], tmp_path / "t").n_sealed == 0
+
+
+def test_a_changed_proxy_or_body_of_a_whole_task_is_compared_within_one_content(tmp_path):
+    trials = [
+        entry(f"t{i}{digest[0]}", f"c{i}{digest[0]}", **{"body.name": "/b/w", "finetune.freeze": freeze,
+              "content.body": digest, "task": task})
+        for digest in (A, B) for task in ("digits", "watch-exercises") for i, freeze in enumerate(("none", "both"))
+    ]  # fmt: skip
+    for one in trials:
+        one["cell_id"] = one["trial_id"] = one["trial_id"] + one["config"]["task"]
+    found = r.collect([collected(tmp_path, trials)], tmp_path / "t")
+    names = [f"{task} [body {digest[:8]}]" for digest in (A, B) for task in ("digits", "watch-exercises")]
+    assert list(found.trials["task"].unique()) == names and "task" in found.factors
+    assert [len(cells.cells) for cells in task_cells(found)] == [2] * 4
+    again = r.collect([tmp_path / "t"], tmp_path / "t2")
+    assert again.trials["task"].tolist() == found.trials["task"].tolist()
+
+
+def test_a_changed_proxy_beside_others_is_a_level_of_its_own_in_every_figure(tmp_path):
+    from analysis import figure2_proxies
+
+    proxy = "/p/x.csv[]:text->kind"
+    trials = [entry("t1", "c1"), entry("t2", "c2", proxy=proxy, **{"content.proxy": A}),
+              entry("t3", "c3", proxy=proxy, **{"content.proxy": B})]  # fmt: skip
+    folder = collected(tmp_path, trials)
+    manifest = {**r.read_manifest(folder), "factors": ["embedder.epochs"]}
+    r.write_manifest(folder, {name: value for name, value in manifest.items() if name != "n_later"})
+    found = r.collect([folder], tmp_path / "t")
+    assert found.factors == ("embedder.epochs", "proxy") and found.trials["task"].nunique() == 1
+    assert len(figure2_proxies.compute(found).panels) == 1
+    # A body that is no factor in its space has one mark, not two.
+    trials = [entry("t4", "c4"), entry("t5", "c5", **{"body.name": "/b/w", "content.body": A}),
+              entry("t6", "c6", **{"body.name": "/b/w", "content.body": B})]  # fmt: skip
+    found = r.collect([collected(tmp_path, trials, "bodies")], tmp_path / "t2")
+    assert found.labels["body.name"].tolist() == ["swin-micro", *(f"/b/w [content {d[:8]}]" for d in (A, B))]

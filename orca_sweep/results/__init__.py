@@ -13,7 +13,7 @@ from orca_sweep.results.columns import (
     trial_columns,
     validation_twin,
 )
-from orca_sweep.results.contents import describe_changes, find_earlier_trials
+from orca_sweep.results.contents import describe_changes, find_earlier_levels, find_earlier_trials
 from orca_sweep.results.custody import Reveal, now, reveal, reveals
 from orca_sweep.results.records import (
     ROLE,
@@ -29,6 +29,7 @@ from orca_sweep.results.records import (
     write_json,
     write_manifest,
     write_record,
+    trials_of,
 )
 from orca_sweep.results.status import Failure, SweepStatus, sweep_status
 from orca_sweep.results.summary import CellSummary, TaskMetric, read_task_metrics, scored, summarise, with_roles
@@ -56,6 +57,7 @@ __all__ = [
     "clear_attempt",
     "collect",
     "describe_changes",
+    "find_earlier_levels",
     "find_earlier_trials",
     "find_trial",
     "finite",
@@ -72,6 +74,7 @@ __all__ = [
     "summarise",
     "sweep_status",
     "trial_columns",
+    "trials_of",
     "unsealed",
     "usable_record",
     "validation_twin",

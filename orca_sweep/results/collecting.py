@@ -25,6 +25,7 @@ from orca_sweep.results.records import (
     read_record,
     read_traceback,
     record_path,
+    trials_of,
     unsealed,
     write_json,
 )
@@ -261,7 +262,7 @@ class _Sweep(_Source):
 
     def uses(self) -> Iterator[tuple[Use, Mapping[str, Any]]]:
         levels = {cell_id: canonical_json(labels) for cell_id, labels in self.manifest.get("levels", {}).items()}
-        for trial in (*self.manifest["trials"], *self.manifest.get("earlier", ())):
+        for trial in trials_of(self.manifest):
             use = (trial["trial_id"], trial["cell_id"], trial.get("role", ROLE))
             # The plan says what a trial is for; its own record knows the config alone.
             about = {"space": self.manifest["name"], "cell_id": use[1], "role": use[2]}
@@ -293,7 +294,7 @@ def _margins(manifest: Mapping[str, Any]) -> dict[str, float]:
     """The margin that a space fixes for each task that it runs; one for all tasks is told of each."""
     fixed = manifest.get("margins", {})
     configs = [
-        *(trial["config"] for trial in manifest["trials"]),
+        *(trial["config"] for trial in trials_of(manifest)),
         *(cell["base"] for cell in manifest.get("tuned", ())),
     ]
     tasks = dict.fromkeys(config["task"] for config in configs) if fixed else {}

@@ -3,15 +3,18 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orca_sweep.config import CONTENT_OF, CONTENTS
 from orca_sweep.data.contents import SHOWN
 from orca_sweep.declaration import without_folder, without_path
 from orca_sweep.errors import InputError
 from orca_sweep.naming import label_of
-from orca_sweep.results.records import read_manifest, record_path
+from orca_sweep.results.records import read_manifest, record_path, trials_of
 from orca_sweep.space import Plan
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SPLIT = re.compile(rf"-[0-9a-f]{{{SHOWN}}}(?=-aa$|-|$)")
 CODE = "content.code"
@@ -36,14 +39,25 @@ def unify_folders(plans: Iterable[dict[str, Any]]) -> None:
 def tell_contents_apart(rows: Sequence[dict[str, Any]]) -> None:
     """Adds the content to each name of a task, proxy or body that stands for several: 'mine.npz [content 1a2b3c4d]'.
 
-    A name that stands for one content stays as it is. Code that differs is told by the task.
+    A name that stands for one content stays as it is. Code that differs is told by the task, and so is the content of a
+    proxy or a body that all trials of the task have: nothing may be compared across it.
 
     Args:
         rows: rows of the trials table; changed in place.
     """
-    for content, column in CONTENT_OF.items():
-        _mark_several(rows, column, content, "content")
+    _mark_several(rows, "task", "content.task", "content")
     _mark_several(rows, "task", CODE, "code")
+    for content in ("content.proxy", "content.body"):
+        of_task: dict[str | None, list[dict[str, Any]]] = {}
+        for row in rows:
+            of_task.setdefault(row.get("task"), []).append(row)
+        left: list[dict[str, Any]] = []
+        for same in of_task.values():
+            if len({row.get(CONTENT_OF[content]) for row in same}) == 1:
+                _mark_several(same, "task", content, NOUNS[content])
+            else:
+                left += same
+        _mark_several(left, CONTENT_OF[content], content, "content")
 
 
 def _mark_several(rows: Sequence[dict[str, Any]], column: str, content: str, word: str) -> None:
@@ -55,6 +69,15 @@ def _mark_several(rows: Sequence[dict[str, Any]], column: str, content: str, wor
         if len(contents.get(row.get(column) or "", ())) > 1:
             digest = row.get(content)
             row |= _rename(row, column, f"[{word} {digest[:SHOWN] if digest else 'not known'}]")
+
+
+MARK = re.compile(rf" \[(content|code|proxy|body) ([0-9a-f]{{{SHOWN}}}|not known)\]$")
+
+
+def find_split_columns(trials: "pd.DataFrame") -> list[str]:
+    """Returns of task, proxy and body those in which some name stands for several contents, so that cells differ in it."""
+    marked = [column for column in CONTENT_OF.values() if f"{column}_declared" in trials]
+    return [column for column in marked if any(MARK.search(str(name)) for name in trials[column].unique())]
 
 
 def _rename(row: Mapping[str, Any], column: str, mark: str) -> dict[str, Any]:
@@ -112,7 +135,8 @@ def without_split(cell_id: str) -> str:
 def find_earlier_trials(folder: Path, plan: Plan) -> list[Mapping[str, Any]]:
     """Returns the trials of a sweep folder whose data or code have another content now, and that have a record.
 
-    They stay in the sweep's tables beside the trials of the new content.
+    They stay in the sweep's tables beside the trials of the new content. If the folder of a file has moved as well, they
+    are known by the new one: their names then differ by content alone.
 
     Args:
         folder: the sweep folder; one that holds no sweep that can be read has no such trials.
@@ -126,14 +150,25 @@ def find_earlier_trials(folder: Path, plan: Plan) -> list[Mapping[str, Any]]:
         return []
     ids, configs = {trial.trial_id for trial in plan.trials}, _configs_of(plan)
     now, known = _current_contents(configs), set(map(_settings_of, configs))
+    paths = _current_paths(configs)
     return [
-        {name: value for name, value in trial.items() if name != "on_the_way"}
-        for trial in (*manifest["trials"], *manifest.get("earlier", ()))
+        {
+            **{name: value for name, value in trial.items() if name != "on_the_way"},
+            "config": _move(trial["config"], paths),
+        }
+        for trial in trials_of(manifest)
         if trial["trial_id"] not in ids
         and any(True for _ in _changes(trial["config"], now))
         and (trial.get("on_the_way") or trial.get("role") == "search" or _settings_of(trial["config"]) in known)
         and record_path(folder, trial["trial_id"]).exists()
     ]
+
+
+def find_earlier_levels(folder: Path, earlier: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, str]]:
+    """Returns what the space wrote for the levels of earlier trials' cells: no label may differ by content alone."""
+    cells = {trial["cell_id"].removesuffix("-aa") for trial in earlier}
+    written = (read_manifest(folder) or {}).get("levels", {}) if cells else {}
+    return {cell_id: labels for cell_id, labels in written.items() if cell_id in cells}
 
 
 def describe_changes(folder: Path, plan: Plan) -> list[str]:
@@ -162,6 +197,25 @@ def _current_contents(configs: Iterable[Config]) -> dict[tuple[str, str], list[s
             if config.get(content) is not None:
                 contents.setdefault((content, _name_in(config, content)), []).append(config[content])
     return contents
+
+
+def _current_paths(configs: Iterable[Config]) -> dict[tuple[str, str], set[str]]:
+    """The declarations of now by what they are but for their folder."""
+    paths: dict[tuple[str, str], set[str]] = {}
+    for config in configs:
+        for column in CONTENT_OF.values():
+            paths.setdefault((column, without_folder(str(config[column]))), set()).add(config[column])
+    return paths
+
+
+def _move(config: Config, paths: Mapping[tuple[str, str], set[str]]) -> Config:
+    """An earlier config with its files where the only ones of their names lie now; its id does not depend on that."""
+    moved = dict(config)
+    for content, column in CONTENT_OF.items():
+        here = paths.get((column, without_folder(str(config.get(column)))), set())
+        if config.get(content) is not None and len(here) == 1:
+            moved[column] = next(iter(here))
+    return moved
 
 
 def _name_in(config: Config, content: str) -> str:
