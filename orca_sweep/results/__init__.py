@@ -24,12 +24,12 @@ from orca_sweep.results.records import (
     read_manifest,
     read_record,
     read_row,
+    trials_of,
     unsealed,
     usable_record,
     write_json,
     write_manifest,
     write_record,
-    trials_of,
 )
 from orca_sweep.results.status import Failure, SweepStatus, sweep_status
 from orca_sweep.results.summary import CellSummary, TaskMetric, read_task_metrics, scored, summarise, with_roles
