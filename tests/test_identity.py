@@ -611,3 +611,20 @@ def test_a_changed_proxy_beside_others_is_a_level_of_its_own_in_every_figure(tmp
               entry("t6", "c6", **{"body.name": "/b/w", "content.body": B})]  # fmt: skip
     found = r.collect([collected(tmp_path, trials, "bodies")], tmp_path / "t2")
     assert found.labels["body.name"].tolist() == ["swin-micro", *(f"/b/w [content {d[:8]}]" for d in (A, B))]
+
+
+def test_a_trial_of_an_earlier_content_is_not_replayed_and_its_task_is_named(tmp_path):
+    from orca_sweep.replay import replay
+
+    path = write_npz(tmp_path / "a.npz")
+    config = resolved({"task": task(path, name="my digits"), "proxy": "none"})
+    recorded_row = {"trial_id": config.trial_id, "status": "ok"}
+    recorded_trial = r.Recorded(config.trial_id, config.flat(), recorded_row, {}, is_sealed=True)
+    write_npz(path, 1)
+    words = f"^trial {config.trial_id}: task 'my digits' has changed .* Put the earlier content back"
+    with pytest.raises(InputError, match=words) as error:
+        replay(recorded_trial, tmp_path, ())
+    assert str(tmp_path) not in str(error.value) and "kind=" not in str(error.value)
+    path.unlink()
+    with pytest.raises(InputError, match=r"a\.npz"):
+        replay(recorded_trial, tmp_path, ())

@@ -109,6 +109,7 @@ def _holder(start: str) -> Path:
 
 def _told(found: "Replay", tolerance: float) -> list[str]:
     lines = [_line(one, found.is_sealed and one.name.startswith("test_")) for one in (found.status, *found.numbers)]
+    lines += [f"error now: {found.error}"] if found.error else []
     lines += [f"{one.name}: {'the same' if one.is_same else 'another'}" for one in found.exact]
     lines += [_cause(one) for one in found.causes]
     if found.is_bit_equal:
