@@ -628,3 +628,39 @@ def test_a_trial_of_an_earlier_content_is_not_replayed_and_its_task_is_named(tmp
     path.unlink()
     with pytest.raises(InputError, match=r"a\.npz"):
         replay(recorded_trial, tmp_path, ())
+
+
+def test_of_two_files_of_one_name_the_changed_one_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for i, folder in enumerate("ab"):
+        write_npz(tmp_path / folder / "x.npz", i)
+    tasks = "".join(
+        f"    - {{path: {d}/x.npz, kind: classification, sample_shape: [1, 8, 8], output_shape: [3]}}\n" for d in "ab"
+    )
+    base = "".join(f"  {path}: {value}\n" for path, value in RECIPE.items())
+    space = tmp_path / "s.yaml"
+    space.write_text(f"name: own\nbase:\n  proxy: none\n{base}factors:\n  task:\n{tasks}seeds: [0]\n")
+    first = recorded(tmp_path / "out", space)
+    write_npz(tmp_path / "b" / "x.npz", 2)
+    plan = planned(space)
+    (line,) = r.describe_changes(tmp_path / "out", plan)
+    old, new = (of.trials[1].config.content.task[:8] for of in (first, plan))
+    assert line.startswith(
+        f"task x.npz (b): its content has changed since 1 trial of this sweep was run ({old} then, {new}"
+    )
+
+
+def test_a_launch_that_ended_before_its_first_record_does_not_bar_a_changed_file(tmp_path, monkeypatch):
+    from orca_sweep.sweep.checks import check_folder
+
+    monkeypatch.chdir(tmp_path)
+    write_npz(tmp_path / "a.npz")
+    space = write_space(tmp_path)
+    recorded(tmp_path / "out", space)
+    shutil.rmtree(tmp_path / "out" / "trials")
+    write_npz(tmp_path / "a.npz", 1)
+    check_folder(planned(space), tmp_path / "out")
+    assert r.describe_changes(tmp_path / "out", planned(space)) == []
+    space.write_text(space.read_text().replace("epochs: 1", "epochs: 2"))
+    with pytest.raises(InputError, match="no cell in common"):
+        check_folder(planned(space), tmp_path / "out")

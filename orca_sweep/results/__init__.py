@@ -13,7 +13,7 @@ from orca_sweep.results.columns import (
     trial_columns,
     validation_twin,
 )
-from orca_sweep.results.contents import describe_changes, find_earlier_levels, find_earlier_trials
+from orca_sweep.results.contents import describe_changes, find_earlier_levels, find_earlier_trials, has_earlier_content
 from orca_sweep.results.custody import Reveal, now, reveal, reveals
 from orca_sweep.results.records import (
     ROLE,
@@ -61,6 +61,7 @@ __all__ = [
     "find_earlier_trials",
     "find_trial",
     "finite",
+    "has_earlier_content",
     "manifest_of",
     "now",
     "read_manifest",

@@ -9,7 +9,7 @@ from orca_sweep.config import CONTENT_OF, CONTENTS
 from orca_sweep.data.contents import SHOWN
 from orca_sweep.declaration import without_folder, without_path
 from orca_sweep.errors import InputError
-from orca_sweep.naming import label_of
+from orca_sweep.naming import label_declarations
 from orca_sweep.results.records import read_manifest, record_path, trials_of
 from orca_sweep.space import Plan
 
@@ -142,25 +142,39 @@ def find_earlier_trials(folder: Path, plan: Plan) -> list[Mapping[str, Any]]:
         folder: the sweep folder; one that holds no sweep that can be read has no such trials.
         plan: what is to run there now.
     """
-    try:
-        manifest = read_manifest(folder)
-    except InputError:  # the launch tells of what is damaged
-        manifest = None
-    if manifest is None:
-        return []
-    ids, configs = {trial.trial_id for trial in plan.trials}, _configs_of(plan)
-    now, known = _current_contents(configs), set(map(_settings_of, configs))
+    configs = _configs_of(plan)
     paths = _current_paths(configs)
     return [
         {
             **{name: value for name, value in trial.items() if name != "on_the_way"},
             "config": _move(trial["config"], paths),
         }
+        for trial in _list_earlier(folder, plan, configs)
+        if record_path(folder, trial["trial_id"]).exists()
+    ]
+
+
+def has_earlier_content(folder: Path, plan: Plan) -> bool:
+    """Says whether a sweep folder has planned trials that differ from those of the plan in content alone, run or not."""
+    return bool(_list_earlier(folder, plan, _configs_of(plan)))
+
+
+def _list_earlier(folder: Path, plan: Plan, configs: Sequence[Config]) -> list[Mapping[str, Any]]:
+    """Trials of a sweep folder that differ from those of the plan in the content of a file or of code."""
+    try:
+        manifest = read_manifest(folder)
+    except InputError:  # the launch tells of what is damaged
+        manifest = None
+    if manifest is None:
+        return []
+    ids = {trial.trial_id for trial in plan.trials}
+    now, known = _current_contents(configs), set(map(_settings_of, configs))
+    return [
+        trial
         for trial in trials_of(manifest)
         if trial["trial_id"] not in ids
         and any(True for _ in _changes(trial["config"], now))
         and (trial.get("on_the_way") or trial.get("role") == "search" or _settings_of(trial["config"]) in known)
-        and record_path(folder, trial["trial_id"]).exists()
     ]
 
 
@@ -173,17 +187,23 @@ def find_earlier_levels(folder: Path, earlier: Iterable[Mapping[str, Any]]) -> d
 
 def describe_changes(folder: Path, plan: Plan) -> list[str]:
     """Returns a line for each file and each code whose content has changed since trials of a sweep folder were run."""
-    earlier = find_earlier_trials(folder, plan)
-    now = _current_contents(_configs_of(plan)) if earlier else {}
+    earlier, configs = find_earlier_trials(folder, plan), _configs_of(plan)
+    now = _current_contents(configs) if earlier else {}
     counts: dict[tuple[str, str, str, str], int] = {}
     for trial in earlier:
         for change in _changes(trial["config"], now):
             counts[change] = counts.get(change, 0) + 1
+    labels = label_declarations([name for _, name, _, _ in counts] + [name for _, name in now])
+    labels |= {name: Path(label).name for name, label in labels.items() if Path(label).is_absolute()}  # bodies
     return [
-        f"{NOUNS[content]} {label_of(name)}: its content has changed since {n} trials of this sweep were run"
-        f" ({old[:SHOWN]} then, {new[:SHOWN]} now). They keep their rows, as cells of their own; the new content is run."
+        f"{NOUNS[content]} {labels[name]}: its content has changed since {_trials_were(n)} run ({old[:SHOWN]} then,"
+        f" {new} now). They keep their rows, as cells of their own; the new content is run."
         for (content, name, old, new), n in counts.items()
     ]
+
+
+def _trials_were(n: int) -> str:
+    return "1 trial of this sweep was" if n == 1 else f"{n} trials of this sweep were"
 
 
 def _configs_of(plan: Plan) -> list[Config]:
@@ -191,12 +211,13 @@ def _configs_of(plan: Plan) -> list[Config]:
 
 
 def _current_contents(configs: Iterable[Config]) -> dict[tuple[str, str], list[str]]:
+    """The contents of now, by field and declaration."""
     contents: dict[tuple[str, str], list[str]] = {}
     for config in configs:
         for content in CONTENTS:
             if config.get(content) is not None:
-                contents.setdefault((content, _name_in(config, content)), []).append(config[content])
-    return contents
+                contents.setdefault((content, _text_in(config, content)), []).append(config[content])
+    return {key: list(dict.fromkeys(of)) for key, of in contents.items()}
 
 
 def _current_paths(configs: Iterable[Config]) -> dict[tuple[str, str], set[str]]:
@@ -218,18 +239,33 @@ def _move(config: Config, paths: Mapping[tuple[str, str], set[str]]) -> Config:
     return moved
 
 
-def _name_in(config: Config, content: str) -> str:
-    """What a content is known by to people, in whatever folder it lies."""
-    return without_folder(str(config.get(CONTENT_OF[content]))) if content in CONTENT_OF else "that the space imports"
+def _text_in(config: Config, content: str) -> str:
+    """The declaration that a content is of."""
+    return str(config.get(CONTENT_OF[content])) if content in CONTENT_OF else "that the space imports"
 
 
 def _changes(config: Config, now: Mapping[tuple[str, str], Sequence[str]]) -> Iterator[tuple[str, str, str, str]]:
-    """What of an earlier trial has another content now: the field, the name, the content then and now."""
+    """What of an earlier trial has another content now: the field, its declaration, the content then and now.
+
+    If the declaration is not there any more, as in a folder that has moved, it is that of the same name.
+    """
     for content in CONTENTS:
-        old, name = config.get(content), _name_in(config, content)
-        new = now.get((content, name), ())
-        if old is not None and new and old not in new:
-            yield content, name, str(old), new[0]
+        old, text = config.get(content), _text_in(config, content)
+        if old is None:
+            continue
+        new = now.get((content, text)) or _contents_of_name(content, text, now)
+        if new and old not in new:
+            yield content, text, str(old), " or ".join(digest[:SHOWN] for digest in new)
+
+
+def _contents_of_name(content: str, text: str, now: Mapping[tuple[str, str], Sequence[str]]) -> list[str]:
+    name = without_folder(text)
+    return [
+        digest
+        for (of, other), of_it in now.items()
+        if of == content and without_folder(other) == name
+        for digest in of_it
+    ]
 
 
 def _settings_of(config: Config) -> tuple[tuple[str, str], ...]:

@@ -82,7 +82,11 @@ def _explain_other_contents(config: TrialConfig, hashes: Mapping[str, str | None
         name = field.removeprefix("content.")
         planned, now = getattr(config.content, name), hashes.get(name)
         if planned is not None and now is not None and planned != now:
-            named = f"{CONTENT_OF[field]} {label_of(flat[CONTENT_OF[field]])!r}" if field in CONTENT_OF else "imports: the code"
+            named = (
+                f"{CONTENT_OF[field]} {label_of(flat[CONTENT_OF[field]])!r}"
+                if field in CONTENT_OF
+                else "imports: the code"
+            )
             problems.append(
                 f"{named} has changed since the trial was planned: content {now[:SHOWN]} instead of {planned[:SHOWN]}."
                 " Launch the space again: trials of the new content are new trials."
