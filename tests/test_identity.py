@@ -664,3 +664,13 @@ def test_a_launch_that_ended_before_its_first_record_does_not_bar_a_changed_file
     space.write_text(space.read_text().replace("epochs: 1", "epochs: 2"))
     with pytest.raises(InputError, match="no cell in common"):
         check_folder(planned(space), tmp_path / "out")
+
+
+def test_margins_of_one_content_in_two_folders_meet(tmp_path):
+    elsewhere, both = OWN.replace("/data/", "/home/me/"), []
+    for name, text in (("one", OWN), ("two", elsewhere)):
+        both.append(collected(tmp_path, [entry("t1", "c1", task=text, **{"content.task": A})], name))
+        r.write_manifest(both[-1], {**r.manifest_of(both[-1]), "name": name, "margins": {text: len(both) / 100}})
+    found = r.collect(both, tmp_path / "both")
+    assert found.margins == {"mine.npz": (("one", 0.01), ("two", 0.02))}
+    assert r.collect([tmp_path / "both"], tmp_path / "again").margins == found.margins
