@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from orca_sweep.config import TrialConfig
-from orca_sweep.errors import InputError
+from orca_sweep.data.contents import Contents
+from orca_sweep.errors import DataError, InputError
 from orca_sweep.results import SEALED_COLUMNS, Recorded, read_record, unsealed
 from orca_sweep.store import Store
-from orca_sweep.trial import load_imports, run_trial, unavailable_parts
+from orca_sweep.trial import find_changes, load_imports, run_trial, unavailable_parts
 
 NUMBERS = ("val_metric_best", "val_metric_last", "objective_last", "test_metric_best", "test_metric_last")
 EXACT = ("state_sha256", "best_epoch", "n_steps")
@@ -54,6 +55,8 @@ class Replay:
     is_sealed: bool
     """The recorded test metrics were not revealed: they are compared, and must not be shown."""
     seconds: float
+    error: str = ""
+    """What the trial ended with now, if it did not end well as it once had."""
 
     @property
     def is_bit_equal(self) -> bool:
@@ -81,6 +84,7 @@ def replay(recorded: Recorded, data_root: Path, imports: Iterable[str], store: S
     load_imports(imports)
     config, row = _config(recorded), recorded.row
     problems = unavailable_parts([config], data_root)
+    problems += [] if problems else _explain_changes(config, imports)
     if problems:
         raise InputError(problems)
     import torch
@@ -98,6 +102,15 @@ def replay(recorded: Recorded, data_root: Path, imports: Iterable[str], store: S
         now = run_trial(config, folder, place, data_root, imports=imports)
         tests = unsealed(read_record(folder, config.trial_id) or {"row": {}})
     return _compared(recorded, {**now, **tests})
+
+
+def _explain_changes(config: TrialConfig, imports: Iterable[str]) -> list[str]:
+    """Why a trial cannot come back: its own files or code have another content now."""
+    try:
+        changes = find_changes(config, imports, Contents())
+    except DataError as error:
+        changes = [str(error)]
+    return [f"trial {config.trial_id}: {text} Put the earlier content back to replay this one." for text in changes]
 
 
 def _config(recorded: Recorded) -> TrialConfig:
@@ -127,7 +140,7 @@ def _compared(recorded: Recorded, now: Mapping[str, Any]) -> Replay:
         found = (Compared(name, row.get(name), now.get(name)) for name in names)
         return tuple(one for one in found if one.recorded is not None)
 
-    causes = tuple(one for one in pairs(CAUSES) if not one.is_same)
+    causes = tuple(one for one in pairs(CAUSES) if not one.is_same and one.now is not None)
     numbers = pairs(NUMBERS)
     return Replay(
         recorded.trial_id,
@@ -137,4 +150,5 @@ def _compared(recorded: Recorded, now: Mapping[str, Any]) -> Replay:
         causes,
         recorded.is_sealed and any(one.name in SEALED_COLUMNS for one in numbers),
         float(now["wall_time_s"]),
+        "" if now.get("status") == row.get("status") else str(now.get("error") or ""),
     )

@@ -538,3 +538,142 @@ def test_the_reports_methods_say_what_the_data_were(tmp_path):
     found = r.collect([collected(tmp_path, trials)], tmp_path / "t")
     text = " ".join(methods(found, arms(found, "val_metric_best"), None, 0.95, "val_metric_best"))
     assert "SHA-256 of their content: task" in text and A[:12] in text and B[:12] in text
+
+
+# What the folder of a sweep keeps of earlier contents ---------------------------------------------
+
+
+def recorded(folder, space):
+    """Plans a space into a sweep folder as a launch does, and gives every trial a record; returns the plan."""
+    from orca_sweep.sweep.running import Setup, manifest_beside_earlier
+
+    plan = planned(space)
+    setup = Setup(out=folder, store=str(folder / "store"), data_root=folder, address="local")
+    made = manifest_beside_earlier(plan, setup)
+    folder.mkdir(parents=True, exist_ok=True)
+    r.write_manifest(folder, made)
+    for i, trial in enumerate(plan.trials):
+        ids = {"trial_id": trial.trial_id, "cell_id": trial.cell_id}
+        row = {**ids, "status": "ok", "metric": "error", "val_metric_best": 0.1 * i, "test_metric_best": 0.2 * i}
+        r.write_record(folder, row, [])
+    return plan
+
+
+def test_earlier_contents_keep_their_levels_margins_and_test_metrics(tmp_path, monkeypatch):
+    from orca_sweep.cli.trials import _holder
+
+    (tmp_path / "one").mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    write_npz(tmp_path / "one" / "a.npz")
+    more = "factors: {finetune.freeze: [none, body]}\nmargin: 0.02\n"
+    first = recorded(tmp_path / "one" / "results" / "own", write_space(tmp_path / "one", more=more))
+    # Both at once: the folder moves, and the file changes.
+    (tmp_path / "one").rename(tmp_path / "two")
+    monkeypatch.chdir(tmp_path / "two")
+    write_npz(tmp_path / "two" / "a.npz", 1)
+    folder = tmp_path / "two" / "results" / "own"
+    recorded(folder, write_space(tmp_path / "two", more=more))
+    found = r.collect([folder], tmp_path / "t")
+    assert found.labels["finetune.freeze"].tolist() == ["none", "body"] * 2, "one level has one label in both contents"
+    assert set(found.margins) == set(found.trials["task"]) and len(found.margins) == 2
+    assert [cell.label("task") for cell in r.summarise(found)] == found.trials["task"].tolist()
+    assert _holder(first.trials[0].trial_id) == Path("results/own")
+    assert len(r.reveal(folder).trials) == 4 and r.collect([folder], tmp_path / "t").n_sealed == 0
+
+
+def test_a_changed_proxy_or_body_of_a_whole_task_is_compared_within_one_content(tmp_path):
+    trials = [
+        entry(f"t{i}{digest[0]}", f"c{i}{digest[0]}", **{"body.name": "/b/w", "finetune.freeze": freeze,
+              "content.body": digest, "task": task})
+        for digest in (A, B) for task in ("digits", "watch-exercises") for i, freeze in enumerate(("none", "both"))
+    ]  # fmt: skip
+    for one in trials:
+        one["cell_id"] = one["trial_id"] = one["trial_id"] + one["config"]["task"]
+    found = r.collect([collected(tmp_path, trials)], tmp_path / "t")
+    names = [f"{task} [body {digest[:8]}]" for digest in (A, B) for task in ("digits", "watch-exercises")]
+    assert list(found.trials["task"].unique()) == names and "task" in found.factors
+    assert [len(cells.cells) for cells in task_cells(found)] == [2] * 4
+    again = r.collect([tmp_path / "t"], tmp_path / "t2")
+    assert again.trials["task"].tolist() == found.trials["task"].tolist()
+
+
+def test_a_changed_proxy_beside_others_is_a_level_of_its_own_in_every_figure(tmp_path):
+    from analysis import figure2_proxies
+
+    proxy = "/p/x.csv[]:text->kind"
+    trials = [entry("t1", "c1"), entry("t2", "c2", proxy=proxy, **{"content.proxy": A}),
+              entry("t3", "c3", proxy=proxy, **{"content.proxy": B})]  # fmt: skip
+    folder = collected(tmp_path, trials)
+    manifest = {**r.read_manifest(folder), "factors": ["embedder.epochs"]}
+    r.write_manifest(folder, {name: value for name, value in manifest.items() if name != "n_later"})
+    found = r.collect([folder], tmp_path / "t")
+    assert found.factors == ("embedder.epochs", "proxy") and found.trials["task"].nunique() == 1
+    assert len(figure2_proxies.compute(found).panels) == 1
+    # A body that is no factor in its space has one mark, not two.
+    trials = [entry("t4", "c4"), entry("t5", "c5", **{"body.name": "/b/w", "content.body": A}),
+              entry("t6", "c6", **{"body.name": "/b/w", "content.body": B})]  # fmt: skip
+    found = r.collect([collected(tmp_path, trials, "bodies")], tmp_path / "t2")
+    assert found.labels["body.name"].tolist() == ["swin-micro", *(f"/b/w [content {d[:8]}]" for d in (A, B))]
+
+
+def test_a_trial_of_an_earlier_content_is_not_replayed_and_its_task_is_named(tmp_path):
+    from orca_sweep.replay import replay
+
+    path = write_npz(tmp_path / "a.npz")
+    config = resolved({"task": task(path, name="my digits"), "proxy": "none"})
+    recorded_row = {"trial_id": config.trial_id, "status": "ok"}
+    recorded_trial = r.Recorded(config.trial_id, config.flat(), recorded_row, {}, is_sealed=True)
+    write_npz(path, 1)
+    words = f"^trial {config.trial_id}: task 'my digits' has changed .* Put the earlier content back"
+    with pytest.raises(InputError, match=words) as error:
+        replay(recorded_trial, tmp_path, ())
+    assert str(tmp_path) not in str(error.value) and "kind=" not in str(error.value)
+    path.unlink()
+    with pytest.raises(InputError, match=r"a\.npz"):
+        replay(recorded_trial, tmp_path, ())
+
+
+def test_of_two_files_of_one_name_the_changed_one_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for i, folder in enumerate("ab"):
+        write_npz(tmp_path / folder / "x.npz", i)
+    tasks = "".join(
+        f"    - {{path: {d}/x.npz, kind: classification, sample_shape: [1, 8, 8], output_shape: [3]}}\n" for d in "ab"
+    )
+    base = "".join(f"  {path}: {value}\n" for path, value in RECIPE.items())
+    space = tmp_path / "s.yaml"
+    space.write_text(f"name: own\nbase:\n  proxy: none\n{base}factors:\n  task:\n{tasks}seeds: [0]\n")
+    first = recorded(tmp_path / "out", space)
+    write_npz(tmp_path / "b" / "x.npz", 2)
+    plan = planned(space)
+    (line,) = r.describe_changes(tmp_path / "out", plan)
+    old, new = (of.trials[1].config.content.task[:8] for of in (first, plan))
+    assert line.startswith(
+        f"task x.npz (b): its content has changed since 1 trial of this sweep was run ({old} then, {new}"
+    )
+
+
+def test_a_launch_that_ended_before_its_first_record_does_not_bar_a_changed_file(tmp_path, monkeypatch):
+    from orca_sweep.sweep.checks import check_folder
+
+    monkeypatch.chdir(tmp_path)
+    write_npz(tmp_path / "a.npz")
+    space = write_space(tmp_path)
+    recorded(tmp_path / "out", space)
+    shutil.rmtree(tmp_path / "out" / "trials")
+    write_npz(tmp_path / "a.npz", 1)
+    check_folder(planned(space), tmp_path / "out")
+    assert r.describe_changes(tmp_path / "out", planned(space)) == []
+    space.write_text(space.read_text().replace("epochs: 1", "epochs: 2"))
+    with pytest.raises(InputError, match="no cell in common"):
+        check_folder(planned(space), tmp_path / "out")
+
+
+def test_margins_of_one_content_in_two_folders_meet(tmp_path):
+    elsewhere, both = OWN.replace("/data/", "/home/me/"), []
+    for name, text in (("one", OWN), ("two", elsewhere)):
+        both.append(collected(tmp_path, [entry("t1", "c1", task=text, **{"content.task": A})], name))
+        r.write_manifest(both[-1], {**r.manifest_of(both[-1]), "name": name, "margins": {text: len(both) / 100}})
+    found = r.collect(both, tmp_path / "both")
+    assert found.margins == {"mine.npz": (("one", 0.01), ("two", 0.02))}
+    assert r.collect([tmp_path / "both"], tmp_path / "again").margins == found.margins

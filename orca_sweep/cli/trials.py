@@ -94,12 +94,12 @@ def replay(
 
 def _holder(start: str) -> Path:
     """The only sweep in results/ that has a trial whose id begins so."""
-    from orca_sweep.results import manifest_of
+    from orca_sweep.results import manifest_of, trials_of
 
     found = []
     for path in sorted(Path("results").glob("*/sweep.json")):
         with contextlib.suppress(InputError):  # what is no sweep, or damaged, is not meant
-            if any(trial["trial_id"].startswith(start) for trial in manifest_of(path.parent)["trials"]):
+            if any(trial["trial_id"].startswith(start) for trial in trials_of(manifest_of(path.parent))):
                 found.append(path.parent)
     if len(found) != 1:
         which = f"in {', '.join(map(str, found))}" if found else "in no sweep of results/"
@@ -109,6 +109,7 @@ def _holder(start: str) -> Path:
 
 def _told(found: "Replay", tolerance: float) -> list[str]:
     lines = [_line(one, found.is_sealed and one.name.startswith("test_")) for one in (found.status, *found.numbers)]
+    lines += [f"error now: {found.error}"] if found.error else []
     lines += [f"{one.name}: {'the same' if one.is_same else 'another'}" for one in found.exact]
     lines += [_cause(one) for one in found.causes]
     if found.is_bit_equal:

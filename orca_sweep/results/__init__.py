@@ -13,7 +13,7 @@ from orca_sweep.results.columns import (
     trial_columns,
     validation_twin,
 )
-from orca_sweep.results.contents import describe_changes, find_earlier_trials
+from orca_sweep.results.contents import describe_changes, find_earlier_levels, find_earlier_trials, has_earlier_content
 from orca_sweep.results.custody import Reveal, now, reveal, reveals
 from orca_sweep.results.records import (
     ROLE,
@@ -24,6 +24,7 @@ from orca_sweep.results.records import (
     read_manifest,
     read_record,
     read_row,
+    trials_of,
     unsealed,
     usable_record,
     write_json,
@@ -56,9 +57,11 @@ __all__ = [
     "clear_attempt",
     "collect",
     "describe_changes",
+    "find_earlier_levels",
     "find_earlier_trials",
     "find_trial",
     "finite",
+    "has_earlier_content",
     "manifest_of",
     "now",
     "read_manifest",
@@ -72,6 +75,7 @@ __all__ = [
     "summarise",
     "sweep_status",
     "trial_columns",
+    "trials_of",
     "unsealed",
     "usable_record",
     "validation_twin",

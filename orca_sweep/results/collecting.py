@@ -25,6 +25,7 @@ from orca_sweep.results.records import (
     read_record,
     read_traceback,
     record_path,
+    trials_of,
     unsealed,
     write_json,
 )
@@ -76,9 +77,11 @@ def collect(sources: Iterable[Path], out: Path, earlier: Path | None = None) -> 
         raise InputError(f"{out}: {why}, so no folder can be made there. Name another with -o.") from None
     plans: dict[Use, dict[str, Any]] = {}
     holders: dict[str, list[_Source]] = {}
+    declared: dict[str, dict[Use, None]] = {}
     for source in found:
         for use, plan in source.uses():
             plans.setdefault(use, dict(plan))
+            declared.setdefault(plan.get("task") or "", {})[use] = None
             if source not in holders.setdefault(use[0], []):
                 holders[use[0]].append(source)
     unify_folders(list(plans.values()))
@@ -97,7 +100,9 @@ def collect(sources: Iterable[Path], out: Path, earlier: Path | None = None) -> 
     whole_rows = [{**rows[trial_id], **_labelled(plan, labels)} for (trial_id, _, _), plan in plans.items()]
     tell_contents_apart(whole_rows)
     split_mixed_cells(whole_rows)
-    about = _about([_with_names(part, _task_names(whole_rows)) for source in found for part in source.abouts])
+    called = {use: row.get("task") or "" for use, row in zip(plans, whole_rows, strict=True)}
+    names = {text: list(dict.fromkeys(called[use] for use in uses)) for text, uses in declared.items()}
+    about = _about([_with_names(part, names) for source in found for part in source.abouts])
     with writing(out / STAMPS):
         (out / STAMPS).unlink(missing_ok=True)
     order = list(stamps)
@@ -125,15 +130,6 @@ def _labelled(plan: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, A
     named = {path: labels.get(plan[path], plan[path]) for path in DECLARED if path in plan}
     declared = {f"{path}_declared": plan[path] if plan[path] != name else None for path, name in named.items()}
     return {**plan, **named, **declared}
-
-
-def _task_names(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """The names that each task of the plans has in the table."""
-    names: dict[str, dict[str, None]] = {}
-    for row in rows:
-        if row.get("task"):
-            names.setdefault(row.get("task_declared") or row["task"], {})[row["task"]] = None
-    return {task: list(of) for task, of in names.items()}
 
 
 def _with_names(about: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -262,7 +258,7 @@ class _Sweep(_Source):
 
     def uses(self) -> Iterator[tuple[Use, Mapping[str, Any]]]:
         levels = {cell_id: canonical_json(labels) for cell_id, labels in self.manifest.get("levels", {}).items()}
-        for trial in (*self.manifest["trials"], *self.manifest.get("earlier", ())):
+        for trial in trials_of(self.manifest):
             use = (trial["trial_id"], trial["cell_id"], trial.get("role", ROLE))
             # The plan says what a trial is for; its own record knows the config alone.
             about = {"space": self.manifest["name"], "cell_id": use[1], "role": use[2]}
@@ -294,7 +290,7 @@ def _margins(manifest: Mapping[str, Any]) -> dict[str, float]:
     """The margin that a space fixes for each task that it runs; one for all tasks is told of each."""
     fixed = manifest.get("margins", {})
     configs = [
-        *(trial["config"] for trial in manifest["trials"]),
+        *(trial["config"] for trial in trials_of(manifest)),
         *(cell["base"] for cell in manifest.get("tuned", ())),
     ]
     tasks = dict.fromkeys(config["task"] for config in configs) if fixed else {}

@@ -3,15 +3,18 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orca_sweep.config import CONTENT_OF, CONTENTS
 from orca_sweep.data.contents import SHOWN
 from orca_sweep.declaration import without_folder, without_path
 from orca_sweep.errors import InputError
-from orca_sweep.naming import label_of
-from orca_sweep.results.records import read_manifest, record_path
+from orca_sweep.naming import label_declarations
+from orca_sweep.results.records import read_manifest, record_path, trials_of
 from orca_sweep.space import Plan
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SPLIT = re.compile(rf"-[0-9a-f]{{{SHOWN}}}(?=-aa$|-|$)")
 CODE = "content.code"
@@ -36,14 +39,25 @@ def unify_folders(plans: Iterable[dict[str, Any]]) -> None:
 def tell_contents_apart(rows: Sequence[dict[str, Any]]) -> None:
     """Adds the content to each name of a task, proxy or body that stands for several: 'mine.npz [content 1a2b3c4d]'.
 
-    A name that stands for one content stays as it is. Code that differs is told by the task.
+    A name that stands for one content stays as it is. Code that differs is told by the task, and so is the content of a
+    proxy or a body that all trials of the task have: nothing may be compared across it.
 
     Args:
         rows: rows of the trials table; changed in place.
     """
-    for content, column in CONTENT_OF.items():
-        _mark_several(rows, column, content, "content")
+    _mark_several(rows, "task", "content.task", "content")
     _mark_several(rows, "task", CODE, "code")
+    for content in ("content.proxy", "content.body"):
+        of_task: dict[str | None, list[dict[str, Any]]] = {}
+        for row in rows:
+            of_task.setdefault(row.get("task"), []).append(row)
+        left: list[dict[str, Any]] = []
+        for same in of_task.values():
+            if len({row.get(CONTENT_OF[content]) for row in same}) == 1:
+                _mark_several(same, "task", content, NOUNS[content])
+            else:
+                left += same
+        _mark_several(left, CONTENT_OF[content], content, "content")
 
 
 def _mark_several(rows: Sequence[dict[str, Any]], column: str, content: str, word: str) -> None:
@@ -55,6 +69,15 @@ def _mark_several(rows: Sequence[dict[str, Any]], column: str, content: str, wor
         if len(contents.get(row.get(column) or "", ())) > 1:
             digest = row.get(content)
             row |= _rename(row, column, f"[{word} {digest[:SHOWN] if digest else 'not known'}]")
+
+
+MARK = re.compile(rf" \[(content|code|proxy|body) ([0-9a-f]{{{SHOWN}}}|not known)\]$")
+
+
+def find_split_columns(trials: "pd.DataFrame") -> list[str]:
+    """Returns of task, proxy and body those in which some name stands for several contents, so that cells differ in it."""
+    marked = [column for column in CONTENT_OF.values() if f"{column}_declared" in trials]
+    return [column for column in marked if any(MARK.search(str(name)) for name in trials[column].unique())]
 
 
 def _rename(row: Mapping[str, Any], column: str, mark: str) -> dict[str, Any]:
@@ -112,43 +135,75 @@ def without_split(cell_id: str) -> str:
 def find_earlier_trials(folder: Path, plan: Plan) -> list[Mapping[str, Any]]:
     """Returns the trials of a sweep folder whose data or code have another content now, and that have a record.
 
-    They stay in the sweep's tables beside the trials of the new content.
+    They stay in the sweep's tables beside the trials of the new content. If the folder of a file has moved as well, they
+    are known by the new one: their names then differ by content alone.
 
     Args:
         folder: the sweep folder; one that holds no sweep that can be read has no such trials.
         plan: what is to run there now.
     """
+    configs = _configs_of(plan)
+    paths = _current_paths(configs)
+    return [
+        {
+            **{name: value for name, value in trial.items() if name != "on_the_way"},
+            "config": _move(trial["config"], paths),
+        }
+        for trial in _list_earlier(folder, plan, configs)
+        if record_path(folder, trial["trial_id"]).exists()
+    ]
+
+
+def has_earlier_content(folder: Path, plan: Plan) -> bool:
+    """Says whether a sweep folder has planned trials that differ from those of the plan in content alone, run or not."""
+    return bool(_list_earlier(folder, plan, _configs_of(plan)))
+
+
+def _list_earlier(folder: Path, plan: Plan, configs: Sequence[Config]) -> list[Mapping[str, Any]]:
+    """Trials of a sweep folder that differ from those of the plan in the content of a file or of code."""
     try:
         manifest = read_manifest(folder)
     except InputError:  # the launch tells of what is damaged
         manifest = None
     if manifest is None:
         return []
-    ids, configs = {trial.trial_id for trial in plan.trials}, _configs_of(plan)
+    ids = {trial.trial_id for trial in plan.trials}
     now, known = _current_contents(configs), set(map(_settings_of, configs))
     return [
-        {name: value for name, value in trial.items() if name != "on_the_way"}
-        for trial in (*manifest["trials"], *manifest.get("earlier", ()))
+        trial
+        for trial in trials_of(manifest)
         if trial["trial_id"] not in ids
         and any(True for _ in _changes(trial["config"], now))
         and (trial.get("on_the_way") or trial.get("role") == "search" or _settings_of(trial["config"]) in known)
-        and record_path(folder, trial["trial_id"]).exists()
     ]
+
+
+def find_earlier_levels(folder: Path, earlier: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, str]]:
+    """Returns what the space wrote for the levels of earlier trials' cells: no label may differ by content alone."""
+    cells = {trial["cell_id"].removesuffix("-aa") for trial in earlier}
+    written = (read_manifest(folder) or {}).get("levels", {}) if cells else {}
+    return {cell_id: labels for cell_id, labels in written.items() if cell_id in cells}
 
 
 def describe_changes(folder: Path, plan: Plan) -> list[str]:
     """Returns a line for each file and each code whose content has changed since trials of a sweep folder were run."""
-    earlier = find_earlier_trials(folder, plan)
-    now = _current_contents(_configs_of(plan)) if earlier else {}
+    earlier, configs = find_earlier_trials(folder, plan), _configs_of(plan)
+    now = _current_contents(configs) if earlier else {}
     counts: dict[tuple[str, str, str, str], int] = {}
     for trial in earlier:
         for change in _changes(trial["config"], now):
             counts[change] = counts.get(change, 0) + 1
+    labels = label_declarations([name for _, name, _, _ in counts] + [name for _, name in now])
+    labels |= {name: Path(label).name for name, label in labels.items() if Path(label).is_absolute()}  # bodies
     return [
-        f"{NOUNS[content]} {label_of(name)}: its content has changed since {n} trials of this sweep were run"
-        f" ({old[:SHOWN]} then, {new[:SHOWN]} now). They keep their rows, as cells of their own; the new content is run."
+        f"{NOUNS[content]} {labels[name]}: its content has changed since {_trials_were(n)} run ({old[:SHOWN]} then,"
+        f" {new} now). They keep their rows, as cells of their own; the new content is run."
         for (content, name, old, new), n in counts.items()
     ]
+
+
+def _trials_were(n: int) -> str:
+    return "1 trial of this sweep was" if n == 1 else f"{n} trials of this sweep were"
 
 
 def _configs_of(plan: Plan) -> list[Config]:
@@ -156,26 +211,61 @@ def _configs_of(plan: Plan) -> list[Config]:
 
 
 def _current_contents(configs: Iterable[Config]) -> dict[tuple[str, str], list[str]]:
+    """The contents of now, by field and declaration."""
     contents: dict[tuple[str, str], list[str]] = {}
     for config in configs:
         for content in CONTENTS:
             if config.get(content) is not None:
-                contents.setdefault((content, _name_in(config, content)), []).append(config[content])
-    return contents
+                contents.setdefault((content, _text_in(config, content)), []).append(config[content])
+    return {key: list(dict.fromkeys(of)) for key, of in contents.items()}
 
 
-def _name_in(config: Config, content: str) -> str:
-    """What a content is known by to people, in whatever folder it lies."""
-    return without_folder(str(config.get(CONTENT_OF[content]))) if content in CONTENT_OF else "that the space imports"
+def _current_paths(configs: Iterable[Config]) -> dict[tuple[str, str], set[str]]:
+    """The declarations of now by what they are but for their folder."""
+    paths: dict[tuple[str, str], set[str]] = {}
+    for config in configs:
+        for column in CONTENT_OF.values():
+            paths.setdefault((column, without_folder(str(config[column]))), set()).add(config[column])
+    return paths
+
+
+def _move(config: Config, paths: Mapping[tuple[str, str], set[str]]) -> Config:
+    """An earlier config with its files where the only ones of their names lie now; its id does not depend on that."""
+    moved = dict(config)
+    for content, column in CONTENT_OF.items():
+        here = paths.get((column, without_folder(str(config.get(column)))), set())
+        if config.get(content) is not None and len(here) == 1:
+            moved[column] = next(iter(here))
+    return moved
+
+
+def _text_in(config: Config, content: str) -> str:
+    """The declaration that a content is of."""
+    return str(config.get(CONTENT_OF[content])) if content in CONTENT_OF else "that the space imports"
 
 
 def _changes(config: Config, now: Mapping[tuple[str, str], Sequence[str]]) -> Iterator[tuple[str, str, str, str]]:
-    """What of an earlier trial has another content now: the field, the name, the content then and now."""
+    """What of an earlier trial has another content now: the field, its declaration, the content then and now.
+
+    If the declaration is not there any more, as in a folder that has moved, it is that of the same name.
+    """
     for content in CONTENTS:
-        old, name = config.get(content), _name_in(config, content)
-        new = now.get((content, name), ())
-        if old is not None and new and old not in new:
-            yield content, name, str(old), new[0]
+        old, text = config.get(content), _text_in(config, content)
+        if old is None:
+            continue
+        new = now.get((content, text)) or _contents_of_name(content, text, now)
+        if new and old not in new:
+            yield content, text, str(old), " or ".join(digest[:SHOWN] for digest in new)
+
+
+def _contents_of_name(content: str, text: str, now: Mapping[tuple[str, str], Sequence[str]]) -> list[str]:
+    name = without_folder(text)
+    return [
+        digest
+        for (of, other), of_it in now.items()
+        if of == content and without_folder(other) == name
+        for digest in of_it
+    ]
 
 
 def _settings_of(config: Config) -> tuple[tuple[str, str], ...]:

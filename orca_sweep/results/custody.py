@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orca_sweep.errors import DamagedError
 from orca_sweep.record_files import read_record_file
-from orca_sweep.results.records import manifest_of, read_record, write_json
+from orca_sweep.results.records import manifest_of, read_record, trials_of, write_json
 from orca_sweep.results.schemas import REVEALS_FILE
 
 REVEALS = "reveals.json"
@@ -43,7 +43,7 @@ def reveal(folder: Path) -> Reveal:
     """
     past = reveals(folder)
     known = {trial_id for look in past for trial_id in look.trials}
-    planned = dict.fromkeys(trial["trial_id"] for trial in manifest_of(folder)["trials"])
+    planned = dict.fromkeys(trial["trial_id"] for trial in trials_of(manifest_of(folder)))
     records, damaged = {}, []
     for trial_id in planned:
         try:

@@ -47,6 +47,8 @@ def _label_column(trials: "pd.DataFrame", path: str, written: Sequence[Mapping[s
     values = trials[path].tolist() if path in trials else [None] * len(trials)
     if written is None or path in NAMED:  # the column has the name that people read
         return [write_level(value) for value in values]
+    declared, marks = _split_marks(trials, path)
+    trials = trials.assign(**{path: declared}) if any(marks) else trials
     paths = [name for name in TOGETHER.get(path, (path,)) if name in trials]
     stored = [
         dict(zip(paths, row, strict=True)) for row in zip(*(trials[name].tolist() for name in paths), strict=True)
@@ -59,12 +61,14 @@ def _label_column(trials: "pd.DataFrame", path: str, written: Sequence[Mapping[s
     keys = [tuple(map(write_level, row.values())) for row in stored] or [()] * len(trials)
     are_numbers = path in trials and trials[path].dtype.kind in "iuf"
     shown = unite_labels(zip(labels, spaces, keys, strict=True), are_numbers)
-    return [shown[label] + mark for label, mark in zip(labels, _content_marks(trials, path), strict=True)]
+    return [shown[label] + mark for label, mark in zip(labels, marks, strict=True)]
 
 
-def _content_marks(trials: "pd.DataFrame", path: str) -> list[str]:
-    """What a column has behind a name that stands for several contents (``tell_contents_apart``), for each trial."""
+def _split_marks(trials: "pd.DataFrame", path: str) -> tuple[list[Any], list[str]]:
+    """Of each trial the plain value of a column, and what is behind it where it stands for several contents."""
+    names = trials[path].tolist() if path in trials else [None] * len(trials)
     if f"{path}_declared" not in trials:
-        return [""] * len(trials)
-    pairs = zip(trials[path], trials[f"{path}_declared"], strict=True)
-    return [name.removeprefix(plain) if isinstance(plain, str) else "" for name, plain in pairs]
+        return names, [""] * len(trials)
+    plain = [old if isinstance(old, str) else name for name, old in zip(names, trials[f"{path}_declared"], strict=True)]
+    marks = [name.removeprefix(old) if isinstance(name, str) else "" for name, old in zip(names, plain, strict=True)]
+    return plain, marks

@@ -152,6 +152,11 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     write_json(folder / "sweep.json", manifest)
 
 
+def trials_of(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns all trials that a sweep folder knows: those planned now, and those of earlier contents of files and code."""
+    return [*manifest["trials"], *manifest.get("earlier", ())]
+
+
 def append_planned(folder: Path, trials: Iterable[Mapping[str, Any]]) -> None:
     """Adds trials to the plan of a running sweep."""
     with writing(folder / PLANNED), (folder / PLANNED).open("a", encoding="utf-8") as file:

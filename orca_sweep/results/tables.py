@@ -18,6 +18,7 @@ from orca_sweep.errors import DamagedError, InputError
 from orca_sweep.labels import write_level
 from orca_sweep.record_files import CHECKSUM
 from orca_sweep.results.columns import TABLE_SCHEMA, validation_twin
+from orca_sweep.results.contents import find_split_columns
 from orca_sweep.results.levels import read_labels
 from orca_sweep.results.schemas import ABOUT_TABLE as ABOUT
 
@@ -199,10 +200,11 @@ def as_results(tables: "Mapping[str, pa.Table]", sweeps: Sequence[Mapping[str, A
     frames = {name: table.to_pandas() for name, table in tables.items()}
     trials, metric = frames["trials"], next((s["metric"] for s in sweeps if "metric" in s), "test_metric_best")
     n_sealed = int(trials.loc[trials["status"] == "ok", "is_sealed"].eq(True).sum()) if "is_sealed" in trials else 0
+    split = find_split_columns(trials)  # two contents of one name are two levels, whatever the space varied
     return Results(
         trials=trials,
         epochs=frames["epochs"],
-        factors=tuple(dict.fromkeys(path for sweep in sweeps for path in sweep.get("factors", ()))),
+        factors=tuple(dict.fromkeys([*(path for sweep in sweeps for path in sweep.get("factors", ())), *split])),
         metric=validation_twin(metric) if n_sealed else metric,
         spaces=tuple(sweep["space"] for sweep in sweeps),
         questions=tuple(sweep.get("question", "") for sweep in sweeps),

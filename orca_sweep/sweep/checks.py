@@ -12,7 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orca_sweep.data import missing_packages
 from orca_sweep.errors import DamagedError, InputError
-from orca_sweep.results import find_earlier_trials, read_manifest
+from orca_sweep.results import has_earlier_content, read_manifest
 from orca_sweep.space import TYPE_PREFIX, Plan, Resources
 from orca_sweep.store import Store, writing
 
@@ -41,7 +41,7 @@ def check_folder(plan: Plan, out: Path) -> None:
             " Give another folder with --out."
         )
     known = {one["cell_id"] for one in (*found["trials"], *found.get("tuned", ()))} if found else set()
-    if known and not known & plan.by_cell_id.keys() and not find_earlier_trials(out, plan):
+    if known and not known & plan.by_cell_id.keys() and not has_earlier_content(out, plan):
         raise InputError(
             f"{out}: holds the results of a space of the same name that has no cell in common with this one."
             " Give another name, or another folder with --out."

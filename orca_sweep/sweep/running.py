@@ -29,6 +29,7 @@ from orca_sweep.errors import BusyError, DamagedError, InputError, RayLostError,
 from orca_sweep.results import (
     FINAL_STATUSES,
     append_planned,
+    find_earlier_levels,
     find_earlier_trials,
     read_record,
     read_row,
@@ -160,7 +161,7 @@ def _run(
     rescue: Callable[[Outcome], None] | None,
 ) -> Outcome:
     _tell_damage(plan, setup.out, watch)
-    write_manifest(setup.out, {**manifest(plan, setup), "earlier": find_earlier_trials(setup.out, plan)})
+    write_manifest(setup.out, manifest_beside_earlier(plan, setup))
     Store(setup.store).make()
     prefixes = shared_prefixes(plan.trials)
     agenda = _agenda(plan, setup, watch, prefixes)
@@ -249,6 +250,12 @@ def manifest(plan: Plan, setup: Setup) -> dict[str, Any]:
         ],
         "trials": [trial.entry() for trial in plan.trials],
     }
+
+
+def manifest_beside_earlier(plan: Plan, setup: Setup) -> dict[str, Any]:
+    """Returns the manifest with the trials that the sweep folder holds of earlier contents, and the levels of their cells."""
+    earlier, made = find_earlier_trials(setup.out, plan), manifest(plan, setup)
+    return {**made, "levels": {**find_earlier_levels(setup.out, earlier), **made["levels"]}, "earlier": earlier}
 
 
 # Running ------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """One ORCA run: from dotted settings to its config, and from its config to its record. No ray here."""
 
-from orca_sweep.trial.identity import check_contents
+from orca_sweep.trial.identity import check_contents, find_changes
 from orca_sweep.trial.importing import load_imports
 from orca_sweep.trial.remembering import Remembering
 from orca_sweep.trial.resolving import (
@@ -25,6 +25,7 @@ __all__ = [
     "describe_proxies",
     "drop_checkpoint",
     "find_body_problems",
+    "find_changes",
     "find_task_problems",
     "keep_pretraining",
     "load_imports",

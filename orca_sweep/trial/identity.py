@@ -7,6 +7,7 @@ from orca_sweep.bodies import find_body
 from orca_sweep.config import CONTENT_OF, CONTENTS, ContentConfig, TrialConfig
 from orca_sweep.data.contents import SHOWN, Contents
 from orca_sweep.errors import DataError, InputError
+from orca_sweep.naming import label_of
 from orca_sweep.proxies import local_path
 from orca_sweep.space import Plan
 from orca_sweep.tasks import own_files
@@ -81,7 +82,11 @@ def _explain_other_contents(config: TrialConfig, hashes: Mapping[str, str | None
         name = field.removeprefix("content.")
         planned, now = getattr(config.content, name), hashes.get(name)
         if planned is not None and now is not None and planned != now:
-            named = f"{CONTENT_OF[field]} {flat[CONTENT_OF[field]]!r}" if field in CONTENT_OF else "imports: the code"
+            named = (
+                f"{CONTENT_OF[field]} {label_of(flat[CONTENT_OF[field]])!r}"
+                if field in CONTENT_OF
+                else "imports: the code"
+            )
             problems.append(
                 f"{named} has changed since the trial was planned: content {now[:SHOWN]} instead of {planned[:SHOWN]}."
                 " Launch the space again: trials of the new content are new trials."
