@@ -10,7 +10,7 @@ from rich.table import Table
 from analysis.figures import csv_field, csv_text
 from orca_sweep import results
 from orca_sweep.cli.terminal import open_console
-from orca_sweep.cli.words import level_text
+from orca_sweep.labels import write_level
 from orca_sweep.visible import Escaping, escape_controls, escaping_output, has_controls
 from tests.test_fetching import command
 from tests.test_store_results import sweep_folder
@@ -59,7 +59,7 @@ def test_a_console_escapes_texts_and_cells_and_keeps_its_own_colours(monkeypatch
     screen.truncate(0)
     console.print(NASTY, soft_wrap=True)
     table = Table("level", box=None)
-    table.add_row(level_text(NASTY))
+    table.add_row(write_level(NASTY))
     console.print(table, width=200)
     shown = screen.getvalue().replace("\x1b[1m", "").replace("\x1b[0m", "").replace("\x00", "")
     assert_clean(shown)
