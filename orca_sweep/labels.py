@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 
 from orca_sweep import freezing
+from orca_sweep.visible import escape_controls
 
 FREEZE, FREEZE_EPOCHS = "finetune.freeze", "finetune.freeze_epochs"
 NULL = "null"
@@ -50,7 +51,10 @@ def _quote(text: str) -> str:
 
 
 def write_level(value: object) -> str:
-    """Returns a value that no space wrote, in its field's type, as a space would write it; numbers keep all digits."""
+    """Returns a value that no space wrote, in its field's type, as a space would write it; numbers keep all digits.
+
+    Control characters are written out: a table would swallow them.
+    """
     value = value.item() if hasattr(value, "item") else value
     if value is None or value != value:  # a null in a column of numbers is NaN
         return NULL
@@ -59,7 +63,7 @@ def write_level(value: object) -> str:
     if isinstance(value, float):
         short = f"{value:.12g}"
         return short if float(short) == value else repr(value)
-    return str(value)
+    return escape_controls(str(value))
 
 
 def write_stored(path: str, read: Callable[[str], object]) -> str:

@@ -72,7 +72,9 @@ def nasty_sweep(tmp_path):
     manifest = results.manifest_of(folder)
     failed = [trial["trial_id"] for trial in manifest["trials"]][1]
     record = results.read_record(folder, failed)
-    record["row"]["error"] = f"ValueError: {NASTY}\nmore"
+    record["row"] = results.finite(
+        {**record["row"], "error": f"ValueError: {NASTY}\nmore"}
+    )  # as a trial's end writes it
     results.write_json(folder / "trials" / failed / "row.json", record)
     (folder / "trials" / failed / "error.txt").write_bytes(f"{NASTY}".encode("utf-8", "surrogateescape"))
     raw = {**manifest, "name": NASTY.replace("\udcff", ""), "question": NASTY.replace("\udcff", "")}

@@ -1,6 +1,7 @@
 """Words of the command line that name what cannot be: exit code 2, in words, and nothing written."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from test_damage_matrix import orca, snapshot
@@ -108,3 +109,21 @@ def test_a_reason_has_no_names_of_classes():
         with pytest.raises((ArithmeticError, LookupError)) as caught:
             cause()
         assert reason_of(caught.value).startswith(words)
+
+
+def test_an_error_about_a_file_name_that_is_no_utf8_is_a_row_that_can_be_read(tmp_path, user_tasks):
+    from orca_sweep import results
+    from orca_sweep.stages import Place
+    from orca_sweep.store import Store
+    from orca_sweep.tasks import TASKS
+    from orca_sweep.trial import resolve, run_trial
+
+    def load(root, split_seed):
+        raise OSError("no such file: gr\udcfcn.npy")
+
+    TASKS.add(replace(TASKS.get("tiny"), name="no-utf8", load=load))
+    config = resolve({"task": "no-utf8", "proxy": "none"})
+    row = run_trial(config, tmp_path, Place(Store(str(tmp_path / "store"))), tmp_path)
+    assert row["status"] == "failed"
+    assert results.read_record(tmp_path, config.trial_id)["row"]["error"] == r"OSError: no such file: gr\udcfcn.npy"
+    assert r"gr\udcfcn.npy" in (tmp_path / "trials" / config.trial_id / "error.txt").read_text(encoding="utf-8")

@@ -224,8 +224,16 @@ def _in_order(manifest: Mapping[str, Any], planned: Iterable[dict[str, Any]]) ->
 
 
 def finite(row: Mapping[str, Any]) -> dict[str, Any]:
-    """NaN and infinity become null: JSON has no word for them."""
-    return {k: None if isinstance(v, float) and not -float("inf") < v < float("inf") else v for k, v in row.items()}
+    """NaN and infinity become null: JSON has no word for them. Halves of characters, of file names that are no UTF-8, are
+    written out: no reader takes them for text.
+    """  # fmt: skip  # noqa: D205
+    return {name: _finite_value(value) for name, value in row.items()}
+
+
+def _finite_value(value: Any) -> Any:
+    if isinstance(value, float) and not -float("inf") < value < float("inf"):
+        return None
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:

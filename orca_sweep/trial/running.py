@@ -128,7 +128,7 @@ def run_trial(
         _end(record, "oom" if out_of_memory(error) else "failed", error)
         with contextlib.suppress(OSError):  # on a full disk the row matters more
             home.mkdir(parents=True, exist_ok=True)
-            (home / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+            (home / "error.txt").write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
     record.row |= {**record.meter.row(), "ended_at": now()}
     record.row |= {"reused": ",".join(record.reused), "reused_s": sum(record.reused.values())}
     record.row = write_record(folder, record.row, record.epochs, record.meter.stages)
