@@ -164,10 +164,11 @@ def test_thousands_of_rules_are_asked_only_where_they_can_hold(tmp_path):
 def test_a_condition_that_thousands_of_rules_share_is_asked_once(tmp_path):
     """Each of them beside each combination would be a hundred million settings; the last rule wins, whatever it asks."""
     alike = ", ".join(f"{{if: {{embedder.epochs: {i % 2}}}, set: {{finetune.epochs: {i + 9}}}}}" for i in range(20_000))
-    last = "{if: {finetune.lr: 1e-09}, set: {finetune.epochs: 5}}, {if: {finetune.lr: 2e-09, embedder.epochs: 1}, set: {finetune.epochs: 6}}"
+    one = "{if: {finetune.lr: 1e-09}, set: {finetune.epochs: 5}}"
+    two = "{if: {finetune.lr: 2e-09, embedder.epochs: 1}, set: {finetune.epochs: 6}}"
     path = tmp_path / "space.yaml"
     factors = f"factors: {{embedder.epochs: [0, 1], finetune.lr: {numbers(5000)}}}"
-    path.write_text(f"{BASE}{factors}\nwhen: [{last}, {alike}, {last}]\nseeds: 1\n")
+    path.write_text(f"{BASE}{factors}\nwhen: [{one}, {two}, {alike}, {one}, {two}]\nseeds: 1\n")
     plan = make_plan(read_space(path), Remembering(resolve))
     epochs = {(cell.embedder.epochs, round(cell.finetune.lr * 1e9)): cell.finetune.epochs for cell in plan.cells}
     assert len(epochs) == 10_000
