@@ -18,6 +18,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from orca_sweep.registry import explain_name, hint
@@ -297,6 +298,7 @@ def is_task_text(name: str) -> bool:
     return " kind=" in name
 
 
+@lru_cache(maxsize=1024)  # thousands of cells ask for one task
 def parse_task(text: str) -> TaskDeclaration:
     """Returns the declaration of a text.
 

@@ -4,6 +4,7 @@ import hashlib
 import shlex
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 
 from orca_sweep.declaration import SHUFFLED, Declaration, TaskDeclaration, is_task_text, parse, parse_task
@@ -23,6 +24,7 @@ def find_declaration(text: str) -> Declared | None:
     return parse(_plain(text))
 
 
+@lru_cache(maxsize=1024)  # thousands of cells ask for one task
 def label_of(text: str) -> str:
     """Returns what a task or proxy is called where it stands alone: its own name, else that of its file or folder."""
     return label_declarations([text])[text]

@@ -4,6 +4,7 @@ Only what has such a name, below a root with a marker, is listed or deleted. A f
 with the same folders in it, is somebody's data.
 """
 
+import itertools
 import json
 import os
 import re
@@ -90,7 +91,7 @@ def remark(fs: fsspec.AbstractFileSystem, root: str) -> None:
     """
     if not fs.isdir(root):
         raise InputError(f"{root}: there is no such folder.")
-    foreign = list(_foreign(fs, root))
+    foreign = list(itertools.islice(_foreign(fs, root), 4))  # a wrong folder may be a whole disk
     if foreign:
         raise InputError(
             f"{root}: holds what no store writes ({_first(foreign)}). Only a folder with nothing but a store's own files"

@@ -262,3 +262,38 @@ def test_collect_on_the_command_line_names_all_three(tmp_path):
         "stages.parquet: 12 stages",
     ):
         assert text in done.stdout
+
+
+def test_records_that_the_plan_does_not_name_are_told_and_in_no_table(tmp_path, capsys):
+    """As with the sweep.json of another sweep, a plan with a line less, or one from which a seed was taken."""
+    folder = sweep_folder(tmp_path / "s")
+    assert (r.sweep_status(folder).unplanned, r.collect([folder], tmp_path / "whole").notes) == (None, ())
+    manifest = r.read_manifest(folder)
+    *kept, last = manifest["trials"]
+    r.write_json(folder / "sweep.json", {**manifest, "trials": kept})
+    words = f"{folder}/trials: 1 records are of no trial that sweep.json plans, such as {last['trial_id']}"
+    assert r.sweep_status(folder).unplanned.startswith(words)
+    results = r.collect([folder], tmp_path / "t")
+    assert (len(results.trials), len(results.notes)) == (len(kept), 1)
+    assert results.notes[0].startswith(words)
+    assert words in orca("status", folder).stdout
+    evil = folder / "trials" / "\x1b[31mevil"
+    evil.mkdir()
+    (evil / "row.json").write_text("{}")
+    shown = orca("status", folder).stdout
+    assert "\x1b" not in shown
+    assert "2 records" in shown
+    r.write_json(
+        folder / "sweep.json", {**manifest, "trials": kept, "earlier": [last]}
+    )  # of another content, and known
+    assert "1 records" in r.sweep_status(folder).unplanned
+
+
+def test_the_log_of_another_sweeps_looks_is_told(tmp_path):
+    folder, other = sweep_folder(tmp_path / "s"), sweep_folder(tmp_path / "o", seeds=(7, 8))
+    shutil.copy(other / "reveals.json", folder / "reveals.json")
+    for read in (lambda: r.reveal(folder), lambda: r.collect([folder], tmp_path / "t")):
+        with pytest.raises(InputError, match=r"reveals\.json: it is the log of another sweep.*Move it away to seal"):
+            read()
+    shutil.rmtree(folder / "trials")  # whose trials are gone has still looked at them
+    assert len(r.reveals(folder)) == 1

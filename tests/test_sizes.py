@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from orca_sweep import designs
 from orca_sweep.config import Hasher
+from orca_sweep.declaration import parse_task
 from orca_sweep.errors import MOST_PROBLEMS, InputError
 from orca_sweep.space import MAX_TRIALS, make_plan, plan_space, read_space
 from orca_sweep.trial import Remembering, StageNames, resolve, shared_stages
@@ -85,7 +86,7 @@ TOO_LARGE = {
 }  # fmt: skip
 
 
-def problems_of(path, **options):
+def problems_of(path, resolve=resolve, **options):
     with pytest.raises(InputError) as refused:
         plan_space(path, lambda names: None, Remembering(resolve), **options)
     return refused.value.problems
@@ -158,6 +159,56 @@ def test_thousands_of_rules_are_asked_only_where_they_can_hold(tmp_path):
     path.write_text(f"{BASE}factors: {{{WIDE}}}\nwhen: [{ruled}]\nseeds: 1\n")
     epochs = [cell.finetune.epochs for cell in make_plan(read_space(path), Remembering(resolve)).cells]
     assert epochs.count(7) == 4000
+
+
+def test_a_condition_that_thousands_of_rules_share_is_asked_once(tmp_path):
+    """Each of them beside each combination would be a hundred million settings; the last rule wins, whatever it asks."""
+    alike = ", ".join(f"{{if: {{embedder.epochs: {i % 2}}}, set: {{finetune.epochs: {i + 9}}}}}" for i in range(20_000))
+    one = "{if: {finetune.lr: 1e-09}, set: {finetune.epochs: 5}}"
+    two = "{if: {finetune.lr: 2e-09, embedder.epochs: 1}, set: {finetune.epochs: 6}}"
+    path = tmp_path / "space.yaml"
+    factors = f"factors: {{embedder.epochs: [0, 1], finetune.lr: {numbers(5000)}}}"
+    path.write_text(f"{BASE}{factors}\nwhen: [{one}, {two}, {alike}, {one}, {two}]\nseeds: 1\n")
+    plan = make_plan(read_space(path), Remembering(resolve))
+    epochs = {(cell.embedder.epochs, round(cell.finetune.lr * 1e9)): cell.finetune.epochs for cell in plan.cells}
+    assert len(epochs) == 10_000
+    assert [epochs[0, 1], epochs[1, 1], epochs[0, 2], epochs[1, 2], epochs[0, 3], epochs[1, 3]] == [
+        5, 5, 20_007, 6, 20_007, 20_008,
+    ]  # fmt: skip
+
+
+def test_what_no_number_changes_is_refused_once(tmp_path):
+    """Thousands of cells that are wrong alike are not resolved one by one."""
+    asked = []
+
+    def counted(settings):
+        asked.append(settings)
+        return resolve(settings)
+
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        f"base: {{task: ninapro, body.name: roberta-micro, proxy: mnist5k}}\nfactors: {{{WIDE}}}\nseeds: 1\n"
+    )
+    problems = problems_of(path, resolve=counted)
+    assert problems == (f"{path}:1: proxy 'mnist5k' holds images, but the body 'roberta-micro' embeds texts.",)
+    assert len(asked) < 10
+
+
+def test_an_unknown_level_is_told_with_some_of_thousands(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(f"{BASE}factors: {{finetune.lr: {numbers(7000)}}}\nexclude: [{{finetune.lr: 9}}]\nseeds: 1\n")
+    (problem,) = problems_of(path)
+    assert "finetune.lr has no level 9.0. Its levels: 1e-09, 2e-09, " in problem
+    assert problem.endswith("2e-08, ... (7,000 in all).")
+
+
+def test_a_declared_task_is_read_once_for_thousands_of_cells(tmp_path):
+    """Cells that differ in more than plain numbers are resolved one by one; the text of their task is read once."""
+    text = f"{tmp_path}/x.npz kind=classification sample_shape=1x8x8 output_shape=3"
+    before = parse_task.cache_info().misses
+    for epochs in range(1, 50):
+        resolve({"task": text, "finetune.freeze": f"body:{epochs} > none"})
+    assert parse_task.cache_info().misses - before <= 3
 
 
 # Resolving cheaply changes nothing ----------------------------------------------------------------

@@ -92,5 +92,7 @@ def _print_status(found: SweepStatus, sweep: Path) -> None:
         print(f"{failure.trial_id} {failure.status}: {failure.error.splitlines()[0] if failure.error else ''}{last}")
     if len(found.failures) > MAX_FAILURES_SHOWN:
         print(f"... and {len(found.failures) - MAX_FAILURES_SHOWN} more that are not ok (all with --json)")
+    if found.unplanned:
+        print(found.unplanned)
     if set(found.statuses) - set(FINAL_STATUSES) and not found.is_running:
         print(f"What is missing or failed runs with: orca-sweep resume {shlex.quote(str(sweep))}")

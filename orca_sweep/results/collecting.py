@@ -21,6 +21,8 @@ from orca_sweep.results.contents import split_mixed_cells, tell_contents_apart, 
 from orca_sweep.results.custody import reveals
 from orca_sweep.results.records import (
     ROLE,
+    describe_unplanned,
+    list_trial_folders,
     manifest_of,
     read_record,
     read_traceback,
@@ -118,7 +120,8 @@ def collect(sources: Iterable[Path], out: Path, earlier: Path | None = None) -> 
     # What is damaged is looked at again next time, and told again.
     known = {trial_id: stamp for trial_id, stamp in stamps.items() if trial_id not in damaged}
     write_json(out / STAMPS, {"by": _version(), "tables": written, "trials": known})
-    return replace(as_results(made, about["sweeps"]), notes=tuple(damaged.values()))
+    unplanned = [source.unplanned for source in found if source.unplanned]
+    return replace(as_results(made, about["sweeps"]), notes=(*damaged.values(), *unplanned))
 
 
 def _label_column(path: str, plans: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -206,6 +209,8 @@ class _Source:
     def __init__(self) -> None:
         self.damaged: dict[str, str] = {}
         """Of the records read so far those that are damaged, by trial, and what is to be said of each."""
+        self.unplanned: str | None = None
+        """What is to be said of records that are of no planned trial."""
 
     def uses(self) -> Iterator[tuple[Use, Mapping[str, Any]]]:
         """Yields what each trial is for, with the columns that its plan fills."""
@@ -239,7 +244,9 @@ class _Sweep(_Source):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
+        names = list_trial_folders(folder)
         self.folder, self.manifest = folder, manifest_of(folder)
+        self.unplanned = describe_unplanned(folder, names, self.manifest)
         self.log = reveals(folder)
         self.revealed = {trial_id: one.time for one in self.log for trial_id in one.trials}
         self.abouts = [{**self._about(), "reveals": [[one.time, len(one.trials)] for one in self.log]}]

@@ -12,7 +12,11 @@ from pathlib import Path
 
 from orca_sweep.errors import DamagedError
 from orca_sweep.record_files import read_record_file
+<<<<<<< HEAD
 from orca_sweep.results.records import manifest_of, read_record, trials_of, write_json
+=======
+from orca_sweep.results.records import list_trial_folders, manifest_of, read_record, write_json
+>>>>>>> w-v17
 from orca_sweep.results.schemas import REVEALS_FILE
 
 REVEALS = "reveals.json"
@@ -67,6 +71,10 @@ def reveals(folder: Path) -> tuple[Reveal, ...]:
     if not folder.is_dir():
         return ()
     log = read_record_file(folder / REVEALS, REVEALS_FILE, SEAL_AGAIN) or {"reveals": []}
+    named = {trial_id for look in log["reveals"] for trial_id in look["trials"]}
+    present = set(list_trial_folders(folder))
+    if named and present and not named & present:
+        raise DamagedError(folder / REVEALS, "it is the log of another sweep: none of its trials is here", SEAL_AGAIN)
     return tuple(Reveal(look["time"], tuple(look["trials"])) for look in log["reveals"])
 
 

@@ -223,6 +223,33 @@ def _in_order(manifest: Mapping[str, Any], planned: Iterable[dict[str, Any]]) ->
     return sorted(ours, key=lambda trial: (places[trial["cell_id"]], trial["role"] != "search"))
 
 
+def list_trial_folders(folder: Path) -> list[str]:
+    """Returns the names of the folders of trials in a sweep folder; none where they cannot be listed.
+
+    Call it before the plan is read: a trial of a running sweep is planned before it has a folder.
+    """
+    try:
+        return sorted(os.listdir(folder / "trials"))
+    except OSError:
+        return []
+
+
+def describe_unplanned(folder: Path, names: Iterable[str], manifest: Mapping[str, Any]) -> str | None:
+    """Returns what is to be said of records that are of no trial of the plan and so are in no table; None if there are none.
+
+    A plan from which somebody took levels or seeds leaves them, and so does one that is damaged or of another sweep.
+    """
+    planned = {trial["trial_id"] for trial in (*manifest["trials"], *manifest.get("earlier", ()))}
+    left = [name for name in names if name not in planned and record_path(folder, name).is_file()]
+    if not left:
+        return None
+    return (
+        f"{folder / 'trials'}: {len(left)} records are of no trial that sweep.json plans, such as {left[0]}: they are in no"
+        " table. They are of an earlier plan, or the plan is not this sweep's. If they are wanted, launch the space that made"
+        f" them again with --out {folder}."
+    )
+
+
 def finite(row: Mapping[str, Any]) -> dict[str, Any]:
     """NaN and infinity become null: JSON has no word for them. Halves of characters, of file names that are no UTF-8, are
     written out: no reader takes them for text.

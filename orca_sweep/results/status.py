@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orca_sweep.errors import DamagedError
-from orca_sweep.results.records import manifest_of, read_record, read_traceback
+from orca_sweep.results.records import describe_unplanned, list_trial_folders, manifest_of, read_record, read_traceback
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class SweepStatus:
     cpu_hours: float | None
     gpu_hours: float | None
     failures: tuple[Failure, ...]
+    unplanned: str | None = None
+    """What is to be said of records that are of no planned trial."""
 
 
 def sweep_status(folder: Path) -> SweepStatus:
@@ -51,6 +53,7 @@ def sweep_status(folder: Path) -> SweepStatus:
     Raises:
         InputError: if the folder holds no sweep.
     """
+    names = list_trial_folders(folder)
     manifest = manifest_of(folder)
     records = {t["trial_id"]: _row(folder, t["trial_id"]) for t in manifest["trials"]}
     rows = {trial_id: row for trial_id, row in records.items() if row}
@@ -75,6 +78,7 @@ def sweep_status(folder: Path) -> SweepStatus:
         cpu_hours=hours * used["cpu"] if used else None,
         gpu_hours=hours * used["gpu"] if used else None,
         failures=tuple(_failure(folder, row) for row in rows.values() if row["status"] not in ("ok", "pruned")),
+        unplanned=describe_unplanned(folder, names, manifest),
     )
 
 

@@ -52,19 +52,22 @@ class _Rules:
     """The rules of ``when`` by the factors and levels they ask for: of thousands, a combination meets only its own."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
-        self.by_paths: dict[tuple[str, ...], dict[tuple[Any, ...], list[tuple[int, Rule]]]] = {}
+        self.by_paths: dict[tuple[str, ...], dict[tuple[Any, ...], dict[str, tuple[int, Any]]]] = {}
+        """Of rules that ask for the same, what the last of them sets, with its place among the rules."""
         for place, rule in enumerate(rules):
             paths = tuple(sorted(rule.levels))
             known = self.by_paths.setdefault(paths, {})
-            known.setdefault(tuple(rule.levels[path] for path in paths), []).append((place, rule))
+            settings = known.setdefault(tuple(rule.levels[path] for path in paths), {})
+            settings.update({path: (place, value) for path, value in rule.settings.items()})
 
     def settings_for(self, levels: Mapping[str, Any]) -> dict[str, Any]:
         """Returns what the rules that hold for a combination set; the last of them wins."""
-        holding: list[tuple[int, Rule]] = []
+        found: dict[str, tuple[int, Any]] = {}
         for paths, known in self.by_paths.items():
-            holding += known.get(tuple(levels[path] for path in paths), ())
-        holding.sort(key=lambda item: item[0])
-        return {path: value for _, rule in holding for path, value in rule.settings.items()}
+            for path, setting in known.get(tuple(levels[path] for path in paths), {}).items():
+                if path not in found or found[path][0] < setting[0]:
+                    found[path] = setting
+        return {path: value for path, (_, value) in sorted(found.items(), key=lambda item: item[1][0])}
 
 
 def _stand_ins(space: Space, proxy: str) -> list[str]:

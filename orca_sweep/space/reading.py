@@ -39,6 +39,8 @@ from orca_sweep.space.sizes import MAX_TRIALS, as_number
 from orca_sweep.space.tuning import Range, Search, Tune, default_seeds, range_of, takes_range
 
 MOST_SEEDS = 10**9
+MOST_LEVELS_SHOWN = 20
+"""Levels that an error names."""
 """Of a number of seeds: beyond it they are no seeds."""
 MOST_SHOWN = 200
 """Characters of a wrong value."""
@@ -212,8 +214,10 @@ class _SpaceReader:
         found: dict[str, Any] = {}
         self.level(name, value, place, found)
         if found and found[name] not in factors[name]:
-            known = ", ".join(_among_others(self.written[name][level]) for level in factors[name])
-            self.wrong(place, f"{key}: {name} has no level {found[name]!r}. Its levels: {known}.")
+            shown = [_among_others(self.written[name][level]) for level in factors[name][:MOST_LEVELS_SHOWN]]
+            more = f", ... ({len(factors[name]):,} in all)" if len(factors[name]) > MOST_LEVELS_SHOWN else ""
+            text = f"{key}: {name} has no level {found[name]!r}. Its levels: {', '.join(shown)}{more}."
+            self.wrong(place, text)
         return found.get(name)
 
     def name(self, document: dict[str, Any]) -> str:

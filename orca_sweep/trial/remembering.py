@@ -46,9 +46,9 @@ class Remembering:
     def __init__(self, resolve: Resolve) -> None:
         self.resolve = resolve
         self._known: dict[Hashable, TrialConfig | InputError] = {}
-        self._alike: dict[Hashable, TrialConfig | None] = {}
-        """The config of all settings that are alike but for plain numbers, with each at its most if it is used; None
-        where they are resolved differently."""
+        self._alike: dict[Hashable, TrialConfig | InputError | None] = {}
+        """The config of all settings that are alike but for plain numbers, with each at its most if it is used; the error
+        where all are refused alike; None where they are resolved differently."""
         self._parts: dict[Hashable, Any] = {}
 
     def __call__(self, settings: Mapping[str, Any]) -> TrialConfig:
@@ -68,6 +68,8 @@ class Remembering:
             most = {**settings, **{path: PLAIN[path].most for path in numbers}}
             self._alike[key] = self._compare(self._resolve(least), self._resolve(most), numbers)
         alike = self._alike.get(key)
+        if isinstance(alike, InputError):
+            raise alike
         return self._resolve_exactly(settings) if alike is None else self._with(alike, numbers)
 
     def _resolve_exactly(self, settings: Mapping[str, Any]) -> TrialConfig:
@@ -88,8 +90,13 @@ class Remembering:
 
     def _compare(
         self, least: TrialConfig | InputError, most: TrialConfig | InputError, numbers: Mapping[str, Number]
-    ) -> TrialConfig | None:
-        """The config at the most numbers, if that at the least is the same but for numbers that are in both."""
+    ) -> TrialConfig | InputError | None:
+        """The config at the most numbers, if that at the least is the same but for numbers that are in both.
+
+        An error that is told in the same words at both ends is that of all numbers.
+        """
+        if isinstance(least, InputError) and isinstance(most, InputError):
+            return most if least.problems == most.problems else None
         if isinstance(least, InputError) or isinstance(most, InputError):
             return None
         used = {path: PLAIN[path].least for path in numbers if _read(most, path) == PLAIN[path].most}
