@@ -12,11 +12,7 @@ from pathlib import Path
 
 from orca_sweep.errors import DamagedError
 from orca_sweep.record_files import read_record_file
-<<<<<<< HEAD
-from orca_sweep.results.records import manifest_of, read_record, trials_of, write_json
-=======
-from orca_sweep.results.records import list_trial_folders, manifest_of, read_record, write_json
->>>>>>> w-v17
+from orca_sweep.results.records import list_trial_folders, manifest_of, read_record, trials_of, write_json
 from orca_sweep.results.schemas import REVEALS_FILE
 
 REVEALS = "reveals.json"
