@@ -56,6 +56,7 @@ FULL = {
     errno.EDQUOT: "the storage quota is used up",
     errno.EFBIG: "no file may become so large here",
 }
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 log = logging.getLogger("orca_sweep")
 
 
@@ -411,6 +412,10 @@ def writing(path: object) -> Iterator[None]:
 
 def _refusal(path: object, error: OSError) -> StorageError:
     why = error.strerror or str(error)
+    if error.errno in READ_ONLY:
+        return StorageError(
+            f"{path}: cannot be written: {why}. Make it writable, or name another folder with -o or --out. What is there is kept."
+        )
     text = f"{FULL[error.errno]} ({why}). Make room" if error.errno in FULL else f"{why}. See that it can be"
     return StorageError(
         f"{path}: cannot be written: {text}, then launch again: what has ended is kept, the rest goes on from its last"

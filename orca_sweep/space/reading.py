@@ -275,7 +275,7 @@ class _SpaceReader:
             self.written.setdefault(path, {}).setdefault(settings[path], write_as_given(value))
         except ValidationError as error:
             rules = _cut("; ".join(rule for _, _, rule in explain(error)), 10 * MOST_SHOWN)
-            self.wrong(place, f"{path} = {_cut(repr(value))}: {rules}.")
+            self.wrong(place, f"{path} = {_cut(repr(value))}: {rules}.".replace("?.", "?"))
 
     def known(self, path: str, place: Path_) -> bool:
         if path == "seed":

@@ -105,7 +105,7 @@ def _mistakes(error: ValidationError, task_known: bool) -> list[str]:
     for place, value, rule in explain(error):
         name = "body.name" if place == "body" else place
         if rule != "field required":
-            texts.append(f"{name} = {value!r}: {rule}.")
+            texts.append(f"{name} = {value!r}: {rule}.".replace("?.", "?"))
         elif name == "task" or task_known:
             texts.append(f"{name} is missing. Set it in base or as a factor.")
     return texts
