@@ -455,7 +455,7 @@ def test_hostile_names_stay_text(tmp_path):
     assert IMAGE in found.words("header")
     columns = {column["name"]: column for column in found.data("trials")["columns"]}
     assert TRACEBACK in json.dumps(columns["traceback"]).encode().decode("unicode_escape")
-    assert unpacked(columns["proxy"], 6)[4] == "a\u2028\x1bb'\"&"
+    assert unpacked(columns["proxy"], 6)[4] == "a\\u2028\\x1bb'\"&"  # control characters are written out
     assert HOSTILE in found.data("downloads")["effects.csv"]
 
 

@@ -141,6 +141,7 @@ def _download_alone(
     target, known = root / name, published or recorded_hashes(root).get(name)
     getter = _Getter(part, lambda done, total: report(name, done, total))
     try:
+        pooch.get_logger().setLevel("WARNING")  # what is fetched is shown by the progress bar
         pooch.retrieve(url, known, target.name, target.parent, downloader=getter)
     except requests.RequestException as error:
         raise DataError(
@@ -338,7 +339,7 @@ def unpack(archive: Path, root: Path, most: int = 2**37) -> None:
         else:
             with tarfile.open(archive) as packed:
                 _refuse_bomb(archive, sum(member.size for member in packed), free)
-                packed.extractall(place, filter="data")
+                _extract_data(packed, place)
         for path in sorted(place.rglob("*")):
             target = root / path.relative_to(place)
             if path.is_file() and not target.exists():
@@ -348,6 +349,25 @@ def unpack(archive: Path, root: Path, most: int = 2**37) -> None:
         raise DataError(f"{archive}: cannot be unpacked ({type(error).__name__}: {error}). Fetch it again.") from None
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _extract_data(packed: tarfile.TarFile, place: Path) -> None:
+    """Extracts files and folders, and nothing that leads out of the folder.
+
+    Python before 3.11.4 has no filter for that; there, an archive with anything but plain files is refused.
+    """
+    if hasattr(tarfile, "data_filter"):
+        packed.extractall(place, filter="data")
+        return
+    for member in packed:
+        target = Path(os.path.normpath(place / member.name))
+        if not target.is_relative_to(place) or not (member.isreg() or member.isdir()):
+            raise tarfile.TarError(f"{member.name!r} leads out of the archive's folder, or is no plain file")
+        content = packed.extractfile(member)
+        if content is not None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with content, target.open("wb") as file:
+                shutil.copyfileobj(content, file)
 
 
 def _refuse_bomb(archive: Path, size: int, free: int) -> None:

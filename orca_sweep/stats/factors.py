@@ -12,7 +12,7 @@ from orca_sweep.stats.contrasts import holm
 from orca_sweep.stats.intervals import check_level
 
 Axes = tuple[int, ...]
-MOST_HOLES = 200
+MOST_HOLES = 98
 """That are listed."""
 WHERE = "factor_effects"
 
@@ -99,7 +99,7 @@ def factor_effects(
 
     Raises:
         InputError: for an unbalanced design: every combination of levels that lacks a finite value at some seed, or
-            has several, is listed (the first 200 of them); so are factors of one level, and fewer than two seeds.
+            has several, is listed (the first 98 of them); so are factors of one level, and fewer than two seeds.
         ValueError: where values, levels and blocks differ in length.
     """
     check_level(level)
