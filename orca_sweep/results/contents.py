@@ -105,7 +105,9 @@ def split_mixed_cells(rows: Sequence[dict[str, Any]]) -> None:
         newest: dict[str, tuple[str, str]] = {}
         for row in rows:
             if row.get(name) in changed and row.get(column):
-                newest[row["cell_id"]] = max(newest.get(row["cell_id"], ("", "")), (str(row["ended_at"]), row[column]))
+                # Records write moments with a T, tables give them without.
+                ended = str(row.get("ended_at") or "").replace("T", " ")
+                newest[row["cell_id"]] = max(newest.get(row["cell_id"], ("", "")), (ended, row[column]))
         for row in rows:
             digest = row.get(column) or newest.get(row["cell_id"], ("", None))[1]
             if row.get(name) in changed and digest:
