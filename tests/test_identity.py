@@ -268,7 +268,7 @@ def test_two_lists_of_files_with_the_same_bytes_differ(tmp_path):
     assert len(digests) == 5
 
 
-@pytest.mark.parametrize("what", ["missing", "fifo", "loop", "dangling", "deep"])
+@pytest.mark.parametrize("what", ["missing", "fifo", "loop", "dangling", "deep", "two links", "round about"])
 def test_what_cannot_be_read_twice_is_refused_in_words(tmp_path, what):
     path = tmp_path / "x"
     if what == "fifo":
@@ -281,6 +281,15 @@ def test_what_cannot_be_read_twice_is_refused_in_words(tmp_path, what):
     elif what == "deep":
         path.mkdir()
         (path / "again").symlink_to(path)
+    elif what == "two links":  # each opens two ways: none may be followed to the system's own limit
+        path.mkdir()
+        (path / "a").symlink_to(path)
+        (path / "b").symlink_to(path)
+    elif what == "round about":
+        for name, other in (("y", "z"), ("z", "y")):
+            (path / name).mkdir(parents=True)
+            for link in "ab":
+                (path / name / link).symlink_to(path / other)
     with pytest.raises(DataError, match="cannot be read|no file that|folders below it"):
         Contents(tmp_path / "c").digest_of([path])
 

@@ -88,25 +88,30 @@ def _list_files(top: int, path: Path) -> Iterator[tuple[str, Path]]:
     if not path.is_dir():
         yield f"{top}", path
         return
-    for folder, names, files in os.walk(path, followlinks=True, onerror=_raise_unreadable):
-        names[:] = sorted(name for name in names if not name.startswith("."))
-        _check_depth(path, Path(folder))
-        for name in sorted(file for file in files if not file.startswith(".")):
-            below = Path(folder) / name
-            yield f"{top}/{below.relative_to(path).as_posix()}", below
+    for parts in _walk(path, (), (os.path.realpath(path),)):
+        yield "/".join((f"{top}", *parts)), path.joinpath(*parts)
 
 
-DEEPEST = 40
+DEEPEST = 100
 
 
-def _check_depth(top: Path, folder: Path) -> None:
-    """Refuses what only a loop of links makes so deep."""
-    if len(folder.relative_to(top).parts) > DEEPEST:
-        raise DataError(f"{top}: folders below it are over {DEEPEST} deep, as by a link to a folder above itself.")
-
-
-def _raise_unreadable(error: OSError) -> None:
-    raise DataError(f"{error.filename}: cannot be read ({error.strerror}). Correct its permissions.") from None
+def _walk(folder: Path, parts: tuple[str, ...], above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The files below a folder in the order of their names; ``above`` are the real paths of the folders that lead here."""
+    try:
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror}). Correct its permissions.") from None
+    for name in names:
+        path = folder / name
+        if not path.is_dir():
+            yield *parts, name
+            continue
+        real = os.path.realpath(path)
+        if real in above or len(above) > DEEPEST:
+            raise DataError(
+                f"{path}: folders below it never end, or are over {DEEPEST} deep: a link may lead to a folder above."
+            )
+        yield from _walk(path, (*parts, name), (*above, real))
 
 
 def _state_of(path: Path) -> tuple[int, int, int, int]:
