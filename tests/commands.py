@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-PRELOADED = ["orca_sweep.cli", "orca_sweep.sweep", "orca_sweep.stages", "pandas", "scipy.stats", "matplotlib.figure"]
+PRELOADED = ["orca_sweep.cli", "orca_sweep.sweep", "orca_sweep.training", "pandas", "scipy.stats", "matplotlib.figure"]
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(PRELOADED)
 CLI = "orca_sweep.cli"

@@ -98,8 +98,8 @@ def place(tmp_path):
     """One CPU thread and a fresh store."""
     import torch
 
-    from orca_sweep.stages import Place
     from orca_sweep.store import Store
+    from orca_sweep.training.place import Place
 
     torch.set_num_threads(1)
     return Place(Store(str(tmp_path / "store")))
@@ -109,7 +109,8 @@ def place(tmp_path):
 def run(tmp_path, place, user_tasks):
     """Runs one trial of dotted settings in this process and returns (row, epochs)."""
     from orca_sweep.results import read_record, unsealed
-    from orca_sweep.trial import resolve, run_trial
+    from orca_sweep.training.run import run_trial
+    from orca_sweep.trial import resolve
 
     def go(folder="sweep", use=None, snapshots=(), report=lambda row: None, **settings):
         config = resolve({key.replace("__", "."): value for key, value in settings.items()})
@@ -153,7 +154,7 @@ def saved_body(tmp_path):
         if family not in ("swin", "vit"):
             from tokenizers import Tokenizer
 
-            from orca_sweep.stages.pretraining import _learn_tokenizer
+            from orca_sweep.training.pretrain import _learn_tokenizer
 
             raw = Tokenizer.from_str(_learn_tokenizer(300, ("the type of a type", "attributes are inherited")))
             pad = {} if family.startswith("gpt") else {"pad_token": "<pad>"}  # decoders come without one

@@ -10,8 +10,8 @@ import os
 import socket
 import sys
 
-PRELOADED = ("orca_sweep.trial", "orca_sweep.stages", "orca_sweep.results", "transformers.models.swin.modeling_swin",
-             "mlxtend.data", "pandas", "pyarrow.parquet")  # fmt: skip
+PRELOADED = ("orca_sweep.training.run", "orca_sweep.training.finetune", "orca_sweep.results",
+             "transformers.models.swin.modeling_swin", "mlxtend.data", "pandas", "pyarrow.parquet")  # fmt: skip
 """Not Ray itself, which reads the environment of its node when it is imported."""
 
 

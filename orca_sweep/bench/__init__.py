@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any
 
-from orca_sweep.meter import peak_mib
+from orca_sweep.training.meter import peak_mib
 
 OURS_REPEATS = 9
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from orca_sweep import objectives
 from orca_sweep.bench import Case, plain
-from orca_sweep.model import Embedder2D
 from orca_sweep.streams import stream_rng
+from orca_sweep.training.model import Embedder2D
 
 N_PROXY, N_CLASSES, N_TARGET = 5000, 10, 128
 WIDTHS = (128, 768)

@@ -15,9 +15,9 @@ from typing import Any
 
 from ray import tune
 
-from orca_sweep.agenda import Agenda
 from orca_sweep.bench import Measurement, peak_memory_mib, timed
 from orca_sweep.config import TrialConfig
+from orca_sweep.planning.agenda import Agenda
 from orca_sweep.results import read_row, write_record
 from orca_sweep.space import Budget, Plan, make_plan, read_space
 from orca_sweep.sweep.running import Setup, fit, joined

@@ -17,9 +17,10 @@ from orca_sweep.config import TrialConfig
 from orca_sweep.results import read_record, unsealed
 from orca_sweep.space import make_plan, read_space
 from orca_sweep.space.prefixes import shared_epochs, shared_prefixes
-from orca_sweep.stages import Place
 from orca_sweep.store import Store
-from orca_sweep.trial import resolve, run_trial
+from orca_sweep.training.place import Place
+from orca_sweep.training.run import run_trial
+from orca_sweep.trial import resolve
 
 SPACE = """
 name: sharing

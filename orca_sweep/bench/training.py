@@ -23,9 +23,11 @@ from orca_sweep.bodies import find_body
 from orca_sweep.bodies.network import LoadedBody, base_model, fresh_model
 from orca_sweep.config import BodyConfig, EmbedderConfig, FinetuneConfig, TrialConfig
 from orca_sweep.data import Samples, Splits
-from orca_sweep.model import OrcaModel, build_model
-from orca_sweep.stages import finetune, predict, set_frozen
 from orca_sweep.tasks import Task, TaskData
+from orca_sweep.training.finetune import finetune
+from orca_sweep.training.frozen import set_frozen
+from orca_sweep.training.model import OrcaModel, build_model
+from orca_sweep.training.predict import predict
 
 N_WORKERS = 4
 LR = 1e-4

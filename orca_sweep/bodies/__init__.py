@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 from orca_sweep.bodies.checkpoints import SAFE, SAFE_INDEX, check_weights, find_weights
 from orca_sweep.bodies.configs import fill_config, find_config_problems, read_config
 from orca_sweep.bodies.tokenizers import check_tokenizer
-from orca_sweep.declaration import absolute_path, is_local_path
+from orca_sweep.config.declaration import absolute_path, is_local_path
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.registry import Registry
 

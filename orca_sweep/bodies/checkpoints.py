@@ -14,8 +14,8 @@ from typing import Any
 
 from orca_sweep.bodies.configs import fill_config
 from orca_sweep.bodies.shapes import count_layers, expected_shapes, is_needed, publish_name
+from orca_sweep.data.pointers import refuse_pointer
 from orca_sweep.errors import DataError
-from orca_sweep.pointers import refuse_pointer
 
 SAFE, SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"

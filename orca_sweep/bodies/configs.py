@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from orca_sweep.data.pointers import pointer_problem
 from orca_sweep.errors import InputError
-from orca_sweep.pointers import pointer_problem
 
 LARGEST_CONFIG = 2**20
 """Bytes; published configs have a few thousand."""

@@ -6,8 +6,8 @@ from typing import Any
 
 from orca_sweep.bodies import Body, model_location
 from orca_sweep.bodies.configs import LARGEST_CONFIG
+from orca_sweep.data.pointers import pointer_problem
 from orca_sweep.errors import InputError
-from orca_sweep.pointers import pointer_problem
 from orca_sweep.proxies import Scaling
 
 LARGEST, SMALLEST = 1e9, 1e-9

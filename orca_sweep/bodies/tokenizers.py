@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from orca_sweep.data.pointers import refuse_pointer
 from orca_sweep.errors import DataError, first_line
-from orca_sweep.pointers import refuse_pointer
 
 TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 FILES = (TOKENIZER, SETTINGS, "vocab.json", "merges.txt", "vocab.txt", "special_tokens_map.json", "added_tokens.json")

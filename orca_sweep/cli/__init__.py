@@ -23,8 +23,8 @@ from orca_sweep.cli.reporting import report
 from orca_sweep.cli.terminal import open_console
 from orca_sweep.cli.words import real_path, refuse_zero_bytes
 from orca_sweep.errors import InputError, OrcaSweepError, RayLostError, StorageError
-from orca_sweep.modes import describe_mode
 from orca_sweep.space import MAX_TRIALS, Plan
+from orca_sweep.stats.modes import describe_mode
 from orca_sweep.store import FULL
 from orca_sweep.visible import escaping_output
 
@@ -328,9 +328,10 @@ def pretrain(
         raise InputError("pretrain: fraction 0 is a random body: there is nothing to pre-train.")
     import torch
 
-    from orca_sweep.stages import Place, pretrain_body
     from orca_sweep.store import Store
-    from orca_sweep.trial import keep_pretraining
+    from orca_sweep.training.place import Place
+    from orca_sweep.training.pretrain import pretrain_body
+    from orca_sweep.training.run import keep_pretraining
 
     torch.set_num_threads(threads)
     with store_commands.told(f"--store {store}"):

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from orca_sweep.cli.tables import figures_for
-from orca_sweep.labels import write_level
-from orca_sweep.modes import describe_mode
+from orca_sweep.config.labels import write_level
+from orca_sweep.stats.modes import describe_mode
 
 
 def finish(folder: Path, console: Console) -> None:
@@ -58,6 +58,8 @@ def _custody(results: Any, folder: Path) -> list[str]:
 def shipped(folder: str) -> Path:
     """Returns the folder ``analysis`` or ``search_spaces``: beside the package, or inside an installed one."""
     package = Path(__file__).resolve().parent.parent
+    if folder == "analysis":
+        return package / folder
     beside = package.parent / folder
     return beside if beside.is_dir() else package / "_shipped" / folder
 

@@ -14,14 +14,14 @@ from rich.table import Table
 from orca_sweep.cli import store as store_commands
 from orca_sweep.cli.terminal import open_console
 from orca_sweep.cli.words import real_path
-from orca_sweep.designs import RESOLUTIONS
+from orca_sweep.config.naming import label_declarations
 from orca_sweep.errors import InputError
-from orca_sweep.naming import label_declarations
 from orca_sweep.space import MAX_TRIALS, Plan, Space
+from orca_sweep.space.designs import RESOLUTIONS
 from orca_sweep.space.margins import ALL
 
 if TYPE_CHECKING:
-    from orca_sweep.forecast import Contrasts, Forecast
+    from orca_sweep.planning.forecast import Contrasts, Forecast
 
 SpaceFile = Annotated[Path, typer.Argument(help="the space: a YAML with base, factors and seeds", show_default=False)]
 Rehash = Annotated[
@@ -92,7 +92,7 @@ def store_root(store: str) -> str:
 
 
 def _forecast(made: Plan, folder: Path, store: str, data_root: Path, probe: bool) -> "Forecast":
-    from orca_sweep.forecast import forecast
+    from orca_sweep.planning.forecast import forecast
     from orca_sweep.results import FINAL_STATUSES, read_manifest, read_row
     from orca_sweep.store import Store
 
@@ -104,7 +104,7 @@ def _forecast(made: Plan, folder: Path, store: str, data_root: Path, probe: bool
         opened = Store(store)
         opened.check()
     if probe:
-        from orca_sweep.probe import probe as run
+        from orca_sweep.planning.probe import probe as run
 
         run(made, opened, data_root, lambda text: print(text, file=sys.stderr, flush=True))
     if not folder.is_dir():

@@ -9,8 +9,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orca_sweep.modes import Mode, as_cost, best_value
 from orca_sweep.space import Plan
+from orca_sweep.stats.modes import Mode, as_cost, best_value
 
 ROWS = 12
 """Cells and running trials shown at most."""

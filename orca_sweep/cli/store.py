@@ -32,7 +32,7 @@ def _opened(root: str) -> "tuple[Store, list[Entry]]":
         InputError: for anything else, whatever folders are in it.
     """
     from orca_sweep.store import Store
-    from orca_sweep.store_names import MARKER
+    from orca_sweep.store.names import MARKER
 
     with told(root):
         store = Store(root)
@@ -111,7 +111,7 @@ def _remove(store: "Store", entries: "Sequence[Entry]") -> None:
 def mark(root: Root) -> None:
     """Marks a store again that has lost its marker; refuses a folder that holds anything else than a store's own files."""
     from orca_sweep.store import Store
-    from orca_sweep.store_names import remark
+    from orca_sweep.store.names import remark
 
     with told(root):
         store = Store(root)

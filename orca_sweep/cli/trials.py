@@ -10,11 +10,11 @@ from orca_sweep.cli import ending, plans
 from orca_sweep.cli import store as store_commands
 from orca_sweep.cli.terminal import open_console
 from orca_sweep.cli.words import real_path
+from orca_sweep.config.labels import write_level
 from orca_sweep.errors import InputError
-from orca_sweep.labels import write_level
 
 if TYPE_CHECKING:
-    from orca_sweep.replay import Compared, Replay
+    from orca_sweep.planning.replay import Compared, Replay
 
 NAMES = {
     "data_sha256": "task data",
@@ -78,7 +78,7 @@ def replay(
     recorded = find_trial(place, trial_id)
     manifest = read_manifest(place) or {}
     root = data or Path(manifest.get("data", "data"))
-    from orca_sweep.replay import replay as run
+    from orca_sweep.planning.replay import replay as run
 
     print(f"replaying {recorded.trial_id} of {place}: seed {recorded.config.get('seed')}, recorded as", end=" ")
     print(f"{recorded.row.get('status')} in {recorded.row.get('wall_time_s') or 0:.0f} s", flush=True)

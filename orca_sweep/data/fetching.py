@@ -18,9 +18,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from orca_sweep.data.conversion import File
+from orca_sweep.data.pointers import pointer_problem
 from orca_sweep.data.readers import DAMAGED
 from orca_sweep.errors import DataError
-from orca_sweep.pointers import pointer_problem
 from orca_sweep.record_files import read_regular_file, unreadable
 
 HASHES = "hashes.json"

@@ -17,8 +17,8 @@ from typing import IO, Any, ClassVar
 
 import numpy as np
 
+from orca_sweep.data.pointers import refuse_pointer
 from orca_sweep.errors import DataError
-from orca_sweep.pointers import refuse_pointer
 
 # Everything the readers of NumPy, pickle, zip and gzip raise on damaged bytes (found by feeding them damaged bytes).
 DAMAGED = (

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from orca_sweep.config.declaration import SHUFFLED, Declaration, explain_declaration, parse
+from orca_sweep.config.naming import label_of
 from orca_sweep.data import missing_packages, read_npy
-from orca_sweep.declaration import SHUFFLED, Declaration, explain_declaration, parse
+from orca_sweep.data.pointers import pointer_problem
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.naming import label_of
-from orca_sweep.pointers import pointer_problem
-from orca_sweep.proxies import declared, embedded
+from orca_sweep.proxies import bundled as embedded
+from orca_sweep.proxies import declared
 from orca_sweep.proxies.files import TEXT_KINDS, file_kind
 from orca_sweep.proxies.images import Scaling, Treatment, Views, apply_views, draw_views, scaling_of
 from orca_sweep.proxies.phrases import draw_samples
@@ -174,7 +175,7 @@ for _name, _kind, _n, _where, _about in (
 
 
 def find_proxy(name: str) -> Proxy:
-    """Returns the proxy of a registered name, ``shuffled:<proxy>``, or a declaration (see ``orca_sweep.declaration``).
+    """Returns the proxy of a registered name, ``shuffled:<proxy>``, or a declaration (see ``orca_sweep.config.declaration``).
 
     Raises:
         InputError: if it is none of them.

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from orca_sweep.config.declaration import Declaration
 from orca_sweep.data import fingerprint
-from orca_sweep.declaration import Declaration
+from orca_sweep.data.pointers import refuse_pointer
 from orca_sweep.errors import DataError
-from orca_sweep.pointers import refuse_pointer
+from orca_sweep.proxies.bundled import image_data
 from orca_sweep.proxies.conll import Columns, question_tags, read_conll
-from orca_sweep.proxies.embedded import image_data
 from orca_sweep.proxies.files import FileKind, file_kind, read_split
 from orca_sweep.proxies.pixels import Picture, stack_pictures
 from orca_sweep.proxies.records import Features, ProxyData, Tagged

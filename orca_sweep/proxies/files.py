@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from orca_sweep.data.pointers import refuse_pointer
 from orca_sweep.errors import DataError
-from orca_sweep.pointers import refuse_pointer
 
 FileKind = Literal["csv", "tsv", "json", "parquet", "conll", "npz"]
 CONLL = (".conll", ".conllu", ".iob", ".iob2", ".bio", ".txt")

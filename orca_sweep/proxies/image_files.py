@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from orca_sweep.data.pointers import refuse_pointer
 from orca_sweep.errors import DataError
-from orca_sweep.pointers import refuse_pointer
 from orca_sweep.proxies.files import SPLIT_NAMES, choose_split, list_files, read_split
 from orca_sweep.proxies.pixels import Picture
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from orca_sweep.errors import DataError
-from orca_sweep.proxies.embedded import shuffled
+from orca_sweep.proxies.bundled import shuffled
 from orca_sweep.proxies.records import Pooling, ProxyData, Spans, Tagged
 from orca_sweep.streams import stream_rng
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from orca_sweep.data.pointers import pointer_problem
 from orca_sweep.errors import DataError
-from orca_sweep.pointers import pointer_problem
 
 UNEVEN_SIDE = 64
 """Images of different sizes are brought to this side."""

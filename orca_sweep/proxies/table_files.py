@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orca_sweep.declaration import Declaration
+from orca_sweep.config.declaration import Declaration
+from orca_sweep.data.pointers import refuse_pointer
 from orca_sweep.errors import DataError
-from orca_sweep.pointers import refuse_pointer
 from orca_sweep.proxies.files import SHARD, FileKind, choose_split, file_kind, list_files, read_split, read_text
 from orca_sweep.proxies.image_files import find_images
 from orca_sweep.registry import hint

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orca_sweep.config import CONTENT_OF, CONTENTS
+from orca_sweep.config.declaration import without_folder, without_path
+from orca_sweep.config.naming import label_declarations
 from orca_sweep.data.contents import SHOWN
-from orca_sweep.declaration import without_folder, without_path
 from orca_sweep.errors import InputError
-from orca_sweep.naming import label_declarations
 from orca_sweep.results.records import read_manifest, record_path, trials_of
 from orca_sweep.space import Plan
 

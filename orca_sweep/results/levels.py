@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from orca_sweep.labels import TOGETHER, unite_labels, write_level, write_stored
+from orca_sweep.config.labels import TOGETHER, unite_labels, write_level, write_stored
 
 NAMED = ("task", "proxy")
 

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from orca_sweep.config.labels import write_level
 from orca_sweep.errors import InputError
-from orca_sweep.labels import write_level
-from orca_sweep.modes import Mode
 from orca_sweep.results.columns import SEALED_COLUMNS, TRIAL_MEASURES, validation_twin
 from orca_sweep.results.records import ROLE
 from orca_sweep.results.tables import NO_RECORD, Results
 from orca_sweep.stats import Interval, t_interval
+from orca_sweep.stats.modes import Mode
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,8 +14,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from orca_sweep.config import canonical_json
+from orca_sweep.config.labels import write_level
 from orca_sweep.errors import DamagedError, InputError
-from orca_sweep.labels import write_level
 from orca_sweep.record_files import CHECKSUM
 from orca_sweep.results.columns import TABLE_SCHEMA, validation_twin
 from orca_sweep.results.contents import find_split_columns

@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orca_sweep import designs
 from orca_sweep.config import Hasher, TrialConfig, explain
+from orca_sweep.config.naming import explain_shared_names
 from orca_sweep.errors import InputError
-from orca_sweep.naming import explain_shared_names
+from orca_sweep.space import designs
 from orca_sweep.space.expansion import (
     Resolved,
     candidate,

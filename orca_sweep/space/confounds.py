@@ -5,8 +5,8 @@ from operator import attrgetter
 from typing import Any
 
 from orca_sweep.config import TrialConfig
-from orca_sweep.freezing import Phase, beginning, schedule, without_stepping
-from orca_sweep.labels import write_level
+from orca_sweep.config.freezing import Phase, beginning, schedule, without_stepping
+from orca_sweep.config.labels import write_level
 from orca_sweep.space.records import Plan
 
 EFFORT = ("finetune.epochs", "finetune.batch_size", "finetune.accumulation", "data.n_train")

@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 
 import yaml
 
+from orca_sweep.data.pointers import pointer_problem
 from orca_sweep.errors import InputError
-from orca_sweep.pointers import pointer_problem
 from orca_sweep.registry import hint
 from orca_sweep.space.records import Path_
 from orca_sweep.space.sizes import as_number

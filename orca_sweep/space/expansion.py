@@ -4,11 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orca_sweep import designs
 from orca_sweep.config import Hasher, TrialConfig, digest
-from orca_sweep.declaration import SHUFFLED
+from orca_sweep.config.declaration import SHUFFLED
 from orca_sweep.errors import MOST_PROBLEMS, InputError
-from orca_sweep.space import tuning
+from orca_sweep.space import designs, tuning
 from orca_sweep.space.records import PLACEBOS, Resolve, Rule, Space, TunedCell
 
 

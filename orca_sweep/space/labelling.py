@@ -5,10 +5,9 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
-from orca_sweep import freezing
-from orca_sweep.config import BodyConfig, TrialConfig
-from orca_sweep.labels import FREEZE, write_stored
-from orca_sweep.naming import label_declarations
+from orca_sweep.config import BodyConfig, TrialConfig, freezing
+from orca_sweep.config.labels import FREEZE, write_stored
+from orca_sweep.config.naming import label_declarations
 from orca_sweep.space.expansion import Resolved
 from orca_sweep.space.records import Space
 

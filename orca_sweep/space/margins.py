@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import TypeAdapter, ValidationError
 
 from orca_sweep.config import NonNegative, explain
-from orca_sweep.naming import label_declarations, label_of
+from orca_sweep.config.naming import label_declarations, label_of
 from orca_sweep.registry import hint
 
 ALL = ""

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from orca_sweep.config import FinetuneConfig, TrialConfig
-from orca_sweep.freezing import GRADUAL, Phase, beginning, schedule
+from orca_sweep.config.freezing import GRADUAL, Phase, beginning, schedule
 from orca_sweep.space.records import PlannedTrial
 
 Work = tuple[tuple[str, ...], float, bool, bool]

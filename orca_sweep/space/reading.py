@@ -9,12 +9,12 @@ from typing import Annotated, Any, get_args
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from orca_sweep import designs
 from orca_sweep.config import Seed, explain, knobs, unknown_knob
-from orca_sweep.declaration import SHUFFLED, absolute_path, explain_impossible_path
+from orca_sweep.config.declaration import SHUFFLED, absolute_path, explain_impossible_path
+from orca_sweep.config.labels import write_as_given
 from orca_sweep.errors import MOST_PROBLEMS, InputError
-from orca_sweep.labels import write_as_given
 from orca_sweep.registry import hint
+from orca_sweep.space import designs
 from orca_sweep.space.documents import MOST_VALUES, read_document
 from orca_sweep.space.margins import read_margins
 from orca_sweep.space.records import (

@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
-from orca_sweep import designs
 from orca_sweep.config import TrialConfig
-from orca_sweep.declaration import SHUFFLED
-from orca_sweep.labels import write_level
-from orca_sweep.naming import label_declarations
+from orca_sweep.config.declaration import SHUFFLED
+from orca_sweep.config.labels import write_level
+from orca_sweep.config.naming import label_declarations
 from orca_sweep.registry import hint
+from orca_sweep.space import designs
 from orca_sweep.space.tuning import Search, Tune
 
 MetricColumn = Literal["test_metric_best", "test_metric_last", "val_metric_best", "val_metric_last"]

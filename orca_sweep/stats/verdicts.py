@@ -30,9 +30,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from orca_sweep.modes import Mode, as_cost
 from orca_sweep.stats.contrasts import Contrast, has_spread, holm, t_tail, two_sided_p
 from orca_sweep.stats.intervals import Interval, at_level, check_level, is_rounding, t_interval
+from orca_sweep.stats.modes import Mode, as_cost
 
 Word = Literal["helps", "hurts", "no meaningful difference", "undecided"]
 WORDS: tuple[Word, ...] = get_args(Word)

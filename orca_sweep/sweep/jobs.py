@@ -19,8 +19,8 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from orca_sweep.bodies import BODIES
+from orca_sweep.config.declaration import is_local_path, is_task_text, parse, parse_task
 from orca_sweep.data import missing_packages
-from orca_sweep.declaration import is_local_path, is_task_text, parse, parse_task
 from orca_sweep.errors import InputError
 from orca_sweep.proxies import PROXIES
 from orca_sweep.space import MAX_TRIALS, Plan, Space

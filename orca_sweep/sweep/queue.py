@@ -13,14 +13,14 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search import Searcher
 
-from orca_sweep.agenda import Agenda
 from orca_sweep.errors import StorageError
-from orca_sweep.modes import Mode, best_value
+from orca_sweep.planning.agenda import Agenda
 from orca_sweep.results import clear_attempt, now, usable_record, write_record
 from orca_sweep.space import PlannedTrial, Pruning
+from orca_sweep.stats.modes import Mode, best_value
 from orca_sweep.store import CorruptFileError, read_tensors
 from orca_sweep.tasks import find_task, metric_facts
-from orca_sweep.trial import CHECKPOINT, drop_checkpoint
+from orca_sweep.training.run import CHECKPOINT, drop_checkpoint
 
 Watch = Callable[[str, Mapping[str, Any]], None]
 """Told of events: damaged, start, planned, run, epoch, wait and end, each with what there is to know."""

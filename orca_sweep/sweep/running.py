@@ -23,9 +23,9 @@ import ray
 from filelock import FileLock, Timeout
 from ray import tune
 
-from orca_sweep.agenda import Agenda
 from orca_sweep.config import TrialConfig, digest
 from orca_sweep.errors import BusyError, DamagedError, InputError, RayLostError, StorageError, first_line
+from orca_sweep.planning.agenda import Agenda
 from orca_sweep.results import (
     FINAL_STATUSES,
     append_planned,
@@ -53,13 +53,8 @@ from orca_sweep.sweep.private import keep_token_private, listening_on_loopback, 
 from orca_sweep.sweep.queue import DONE, PASSED, UNWRITTEN, WAITING, GroupedPruning, Queue, Watch
 from orca_sweep.sweep.watching import Watch as RayWatch
 from orca_sweep.sweep.watching import leave, watched
-from orca_sweep.trial import (
-    StageNames,
-    resolve,
-    run_trial,
-    unavailable_loggers,
-    unavailable_parts,
-)
+from orca_sweep.training.run import run_trial
+from orca_sweep.trial import StageNames, resolve, unavailable_loggers, unavailable_parts
 
 WORKER_DEATHS = 2
 """How often a trial whose worker or node died is started again before it counts as lost."""
@@ -440,7 +435,7 @@ def _work(plan: Plan, setup: Setup, prefixes: Prefixes) -> Callable[[dict[str, A
     def orca(params: dict[str, Any]) -> None:
         import torch
 
-        from orca_sweep.stages import Place
+        from orca_sweep.training.place import Place
 
         told = params["trial"]
         _reset(resources.n_threads, resources.gpu)

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from orca_sweep.declaration import is_task_text, parse_task
+from orca_sweep.config.declaration import is_task_text, parse_task
 from orca_sweep.errors import InputError
 from orca_sweep.registry import Registry
-from orca_sweep.tasks import audio, embedded, nasbench360, pdebench, protein, tabular, vision
+from orca_sweep.tasks import audio, nasbench360, pdebench, protein, tabular, vision
+from orca_sweep.tasks import bundled as embedded
 from orca_sweep.tasks.declared import (
     canonical,
     declared_task,

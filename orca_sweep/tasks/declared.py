@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from orca_sweep.config.declaration import TaskDeclaration, is_task_text, parse_task
+from orca_sweep.config.naming import label_of
 from orca_sweep.data import (
     Conversion,
     Converted,
@@ -30,9 +32,7 @@ from orca_sweep.data import (
     split_random,
 )
 from orca_sweep.data.readers import BLOCK_BYTES, Stored
-from orca_sweep.declaration import TaskDeclaration, is_task_text, parse_task
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.naming import label_of
 from orca_sweep.registry import hint
 from orca_sweep.tasks.losses import IGNORED, takes_gaps
 from orca_sweep.tasks.own_files import (

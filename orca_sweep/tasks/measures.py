@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.modes import MODES, Mode, worst_value
 from orca_sweep.registry import Registry
+from orca_sweep.stats.modes import MODES, Mode, worst_value
 from orca_sweep.tasks.losses import IGNORED, check_same_shape
 from orca_sweep.tasks.own_functions import as_input_error, explain_function, refuse_record
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from orca_sweep.config.declaration import TaskDeclaration
 from orca_sweep.data import read_npy
 from orca_sweep.data.hdf5 import hdf5_dataset, hdf5_stored, opened_hdf5
 from orca_sweep.data.readers import Stored, block_rows, npz_arrays, reading, reading_parquet
-from orca_sweep.declaration import TaskDeclaration
 from orca_sweep.errors import DataError
 from orca_sweep.registry import hint
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orca_sweep.config.number_lists import betas_as_text
 from orca_sweep.data import File, check_shape
 from orca_sweep.data.matlab import mat_array
 from orca_sweep.data.readers import Stored, npy_header, npz_arrays, opened
 from orca_sweep.errors import DataError
-from orca_sweep.number_lists import betas_as_text
 
 Shape = Sequence[int | None]
 NPY_MAGIC = b"\x93NUMPY"

@@ -31,10 +31,10 @@ from orca_sweep.data import (
     missing_packages,
     subsample,
 )
+from orca_sweep.data.pointers import pointer_problem
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.modes import Mode
-from orca_sweep.pointers import pointer_problem
 from orca_sweep.registry import hint
+from orca_sweep.stats.modes import Mode
 from orca_sweep.streams import stream_seed
 from orca_sweep.tasks.losses import IGNORED, LOSSES, LossFunction, loss_function, takes_gaps
 from orca_sweep.tasks.measures import METRICS

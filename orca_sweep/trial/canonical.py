@@ -6,9 +6,8 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from orca_sweep import freezing
 from orca_sweep.bodies import Body, canonical_name, find_body, own_dropout
-from orca_sweep.config import EmbedderConfig, EmbedderInit, FinetuneConfig, Normalise, knobs
+from orca_sweep.config import EmbedderConfig, EmbedderInit, FinetuneConfig, Normalise, freezing, knobs
 from orca_sweep.errors import InputError
 from orca_sweep.objectives import OBJECTIVES, settings_of
 from orca_sweep.proxies import canonical_proxy, find_proxy

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from orca_sweep.bodies import find_body
 from orca_sweep.config import CONTENT_OF, CONTENTS, ContentConfig, TrialConfig
+from orca_sweep.config.naming import label_of
 from orca_sweep.data.contents import SHOWN, Contents
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.naming import label_of
 from orca_sweep.proxies import local_path
 from orca_sweep.space import Plan
 from orca_sweep.tasks import own_files

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from orca_sweep.bodies import find_body, has_dropout
 from orca_sweep.config import TrialConfig
-from orca_sweep.freezing import body_is_always_frozen
+from orca_sweep.config.freezing import body_is_always_frozen
 from orca_sweep.tasks import Task, find_task
 
 

@@ -1,0 +1,403 @@
+"""Which factors matter and which act together: the balanced analysis of variance over a sweep's factors, per task.
+
+Seeds are blocks, so every combination of levels needs one ok trial per seed. A task whose design has holes is refused
+with their list: an unbalanced analysis would mix the factors' shares. Combinations that are the same work are one cell
+(with no embedder epochs the proxy is idle, with no proxy so are the epochs), which leaves holes; --without proxy=none
+takes a level out, --without seed=4 a seed, --without task=ecg a task, until the rest is balanced. Candidates of tuning
+and A/A arms are no part of it.
+
+Writes factor_effects.csv, .md, .tex (booktabs), factor_effects_means.csv, and a plot of main effects and interactions.
+
+Run: python analysis/factor_effects.py --tables results/quickstart/tables --out results/quickstart/figures
+"""
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.figures import COLOURS
+from orca_sweep.analysis.tables import (
+    Arm,
+    Record,
+    Table,
+    arguments,
+    arms,
+    by_task,
+    csv_text,
+    describe_metric,
+    ends,
+    lacking,
+    latex,
+    markdown,
+    metric_of,
+    named_levels,
+    not_ok,
+    number,
+    p_text,
+    percent,
+    replicated,
+    run,
+    shorts,
+    varying,
+    wrapped,
+)
+from orca_sweep.errors import InputError
+from orca_sweep.results import Results
+from orca_sweep.stats import Effect, FactorEffects, Interval, factor_effects, t_interval
+from orca_sweep.stats.modes import Mode, describe_mode
+
+NAME = "factor_effects"
+MAX_PANELS = 24
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean at one level of a factor, or one pair of levels of two, over seeds: each seed's is over the other factors."""
+
+    effect: Effect
+    levels: tuple[str, ...]
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class TaskFactors:
+    """The analysis of one task."""
+
+    task: str
+    metric: str
+    mode: Mode
+    held: Mapping[str, str]
+    """Factors that have one level here, and are no part of the analysis."""
+    found: FactorEffects
+    means: tuple[Mean, ...]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A task whose design has holes, and where they are."""
+
+    task: str
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Factors:
+    """All tasks, and what the numbers are of."""
+
+    tasks: tuple[TaskFactors, ...]
+    refused: tuple[Refusal, ...]
+    column: str
+    level: float
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """What was left out of the rows."""
+
+
+def compute(results: Results, without: Sequence[str] = (), metric: str | None = None, level: float = 0.90) -> Factors:
+    """Returns each task's factor effects, or why there are none.
+
+    Args:
+        results: the tables.
+        without: what is left out, each 'factor=level', 'seed=number' or 'task=name'.
+        metric: the column to analyse.
+        level: of the intervals of partial omega squared; at 0.90 they leave zero exactly where p < 0.05.
+
+    Raises:
+        InputError: for what the tables do not have, and with all holes if every task is refused.
+    """
+    whole = arms(results, metric)
+    out = named_levels("--without", without, whole, ("seed", "task"))
+    results = compared(results, without=without)
+    found = [_seeds_without(arm, out) for arm in replicated(arms(results, metric)) if not _is_out(arm, out)]
+    if not found:
+        raise InputError("--without leaves nothing. Leave fewer levels out.")
+    tasks, refused = [], []
+    for task, cells in by_task(found).items():
+        try:
+            tasks.append(_analysed(task, cells, level))
+        except InputError as error:
+            problems = (text.removeprefix(f"{NAME}: ") for text in error.problems)
+            refused.append(Refusal(task, (*problems, *_explained(cells))))
+    if not tasks:
+        raise InputError([f"{one.task}: {text}" for one in refused for text in one.problems])
+    column = metric or results.metric
+    return Factors(tuple(tasks), tuple(refused), column, level, tuple(without), results.notes)
+
+
+def _seeds_without(arm: Arm, out: Sequence[tuple[str, str]]) -> Arm:
+    seeds = {int(level) for path, level in out if path == "seed"}
+    values = {seed: value for seed, value in arm.values.items() if seed not in seeds}
+    return replace(arm, values=values, statuses={seed: arm.statuses[seed] for seed in values})
+
+
+def _is_out(arm: Arm, out: Sequence[tuple[str, str]]) -> bool:
+    return any(arm.levels.get(path) == level or (path == "task" and arm.task == level) for path, level in out)
+
+
+def _factors(cells: Sequence[Arm]) -> tuple[str, ...]:
+    """Those that have several levels: the others cannot be told anything of."""
+    return tuple(path for path in varying(cells) if len({arm.levels[path] for arm in cells}) > 1)
+
+
+def _analysed(task: str, cells: Sequence[Arm], level: float) -> TaskFactors:
+    paths = _factors(cells)
+    if not paths:
+        raise InputError("no factor has two levels here, so there is nothing to analyse.")
+    seeds = dict.fromkeys(seed for arm in cells for seed in arm.values)
+    if not seeds:
+        raise InputError("no cell has been replicated yet. Let the sweep run on.")
+    # A cell that is still being tuned has no trials, and its levels are none the less in the design.
+    rows = [
+        (arm, seed, value) for arm in cells for seed, value in (arm.values or dict.fromkeys(seeds, math.nan)).items()
+    ]
+    labels = {path: [arm.levels[path] for arm, _, _ in rows] for path in paths}
+    found = factor_effects([value for _, _, value in rows], labels, [seed for _, seed, _ in rows], level)
+    measured = metric_of(cells)
+    held = {path: text for path, text in cells[0].levels.items() if path not in paths}
+    return TaskFactors(task, measured.name, measured.mode, held, found, tuple(_means(cells, found)))
+
+
+def _means(cells: Sequence[Arm], found: FactorEffects) -> Iterator[Mean]:
+    for effect in found.effects:
+        for one in effect.means:
+            levels = tuple(map(str, one.levels))
+            having = [arm for arm in cells if tuple(arm.levels[path] for path in effect.factors) == levels]
+            by_seed = [sum(arm.values[seed] for arm in having) / len(having) for seed in sorted(cells[0].values)]
+            yield Mean(effect, levels, t_interval(by_seed))
+
+
+# Holes --------------------------------------------------------------------------------------------
+
+
+def _explained(cells: Sequence[Arm]) -> Iterator[str]:
+    """What makes holes, and which single level takes all of them with it."""
+    counts = Counter(status for arm in cells for status in arm.statuses.values())
+    if lacking(counts):
+        yield (
+            f"a trial that is not ok has the value nan: {not_ok(counts)}. 'orca-sweep resume' runs what failed or is"
+            " unfinished."
+        )
+    n_never = _n_never_planned(cells)
+    if n_never:
+        yield (
+            f"{n_never} combinations of levels are no cells. Either the design has no such combination, or it is the same"
+            f" work as another and runs once, as that cell{_naive(cells)}. Compare cells with table_effects.py, or leave"
+            " the level out that makes the holes."
+        )
+    ways = [f"--without {path}={level}" for path, level in _ways_out(cells)]
+    if n_never and ways:
+        rest = ", once its trials are ok," if lacking(counts) else ""
+        yield f"the rest{rest} is balanced with {' or with '.join(ways)}."
+
+
+def _n_never_planned(cells: Sequence[Arm]) -> int:
+    paths = _factors(cells)
+    whole = math.prod(len({arm.levels[path] for arm in cells}) for path in paths)
+    return whole - len({tuple(arm.levels[path] for path in paths) for arm in cells})
+
+
+def _naive(cells: Sequence[Arm]) -> str:
+    """Of factors of embedder training: what no proxy and no epochs have in common."""
+    if not {"proxy", "embedder.epochs"} <= set(_factors(cells)):
+        return ""
+    return (
+        ": any proxy with embedder.epochs 0, and proxy none with any epochs, is the naive cell (proxy none, epochs 0)"
+    )
+
+
+def _ways_out(cells: Sequence[Arm]) -> Iterator[tuple[str, str]]:
+    for path in _factors(cells):
+        for level in dict.fromkeys(arm.levels[path] for arm in cells):
+            rest = [arm for arm in cells if arm.levels[path] != level]
+            if _factors(rest) and not _n_never_planned(rest):
+                yield path, level
+
+
+# Numbers ------------------------------------------------------------------------------------------
+
+
+def numbers(found: Factors) -> str:
+    """Returns the effects as CSV: one line per effect."""
+    return csv_text([_record(found, task, effect) for task in found.tasks for effect in task.found.effects])
+
+
+def _record(found: Factors, task: TaskFactors, effect: Effect) -> Record:
+    whole = task.found
+    return {
+        "task": task.task,
+        "effect": effect.name,
+        "column": found.column,
+        "metric": task.metric,
+        "mode": task.mode,
+        "df": effect.df,
+        "residual_df": whole.residual_df,
+        "f": effect.f,
+        "p": effect.p,
+        "p_holm": effect.p_adjusted,
+        "eta_squared": effect.eta_squared,
+        "partial_omega_squared": effect.partial_omega_squared,
+        "low": effect.low,
+        "high": effect.high,
+        "interval": f"{percent(whole.level)} noncentral-F interval of partial omega squared",
+        "n_trials": whole.n,
+        "n_cells": whole.n_cells,
+        "n_seeds": whole.n_blocks,
+        "seeds_eta_squared": whole.block_eta_squared,
+        "higher_interactions_eta_squared": whole.higher_eta_squared,
+        "residual_eta_squared": whole.residual_eta_squared,
+        "residual_sd": whole.residual_sd,
+        "left_out": "; ".join(found.left_out),
+    }
+
+
+def means(found: Factors) -> str:
+    """Returns the means of the plot as CSV: one line per level or pair of levels."""
+    return csv_text(
+        [
+            {
+                "task": task.task,
+                "effect": mean.effect.name,
+                "levels": " x ".join(mean.levels),
+                "n_seeds": mean.interval.n,
+                "mean": mean.interval.mean,
+                "low": mean.interval.low,
+                "high": mean.interval.high,
+                "interval": f"{percent(mean.interval.level)} Student-t interval over n_seeds; each seed's mean is over the"
+                " other factors",
+            }
+            for task in found.tasks
+            for mean in task.means
+        ]
+    )
+
+
+def shown(found: Factors) -> tuple[Table, ...]:
+    """Returns a table per task that is analysed, as people read it; the last one's notes name the others."""
+    refused = tuple(f"{one.task} is refused: its design is not balanced." for one in found.refused)
+    tables = [_table(found, task, i) for i, task in enumerate(found.tasks, 1)]
+    return (*tables[:-1], replace(tables[-1], notes=(*found.notes, *refused)))
+
+
+def _table(found: Factors, task: TaskFactors, i: int) -> Table:
+    head = ("effect", "df", "F", "p", "p, Holm", "η²", "partial ω²", f"{percent(found.level)} interval")
+    rows = [
+        (e.name, str(e.df), number(e.f, 2), p_text(e.p), p_text(e.p_adjusted), number(e.eta_squared, 3),
+         number(e.partial_omega_squared, 3), ends(e.low, e.high, 3))
+        for e in task.found.effects
+    ]  # fmt: skip
+    mains = tuple(row for row, e in zip(rows, task.found.effects, strict=True) if len(e.factors) == 1)
+    blocks = (mains, tuple(row for row in rows if row not in mains))
+    return Table(f"{NAME}-{i}", f"{task.task}: factor effects", _caption(found, task), head, "lrrrrrrr", blocks)
+
+
+def _caption(found: Factors, task: TaskFactors) -> str:
+    whole = task.found
+    held = ", ".join(f"{path} {level}" for path, level in task.held.items())
+    more = f" Held: {held}." if held else ""
+    more += f" Left out: {', '.join(found.left_out)}." if found.left_out else ""
+    return (
+        f"Analysis of variance of {found.column} ({describe_metric(task.metric, task.mode)}), {whole.n} trials:"
+        f" {whole.n_cells} cells, each once at {whole.n_blocks} seeds, which are blocks."
+        f" η² is the share of the total sum of squares (seeds"
+        f" {number(whole.block_eta_squared, 3)}, interactions of three factors and more"
+        f" {number(whole.higher_eta_squared, 3)}, residual {number(whole.residual_eta_squared, 3)} with"
+        f" {whole.residual_df} degrees of freedom). Partial ω² estimates the share when all else is taken out, over seeds;"
+        f" its interval is by the noncentral F. Holm's correction is over the {len(whole.effects)} effects. Residual standard"
+        f" deviation {whole.residual_sd:.3g}.{more}"
+    )
+
+
+# Figure -------------------------------------------------------------------------------------------
+
+
+def plot(found: Factors) -> Any:
+    """Returns a matplotlib figure: a panel per main effect and interaction, one or more rows of them per task."""
+    from matplotlib.figure import Figure
+
+    panels = [(task, effect) for task in found.tasks for effect in task.found.effects]
+    shown_panels = panels[:MAX_PANELS]
+    columns = min(3, len(shown_panels))
+    rows = math.ceil(len(shown_panels) / columns)
+    made = Figure(figsize=(max(6.5, 4.2 * columns), 3.1 * rows + 0.7), layout="constrained")
+    axes = made.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat[len(shown_panels) :]:
+        axis.set_visible(False)
+    for axis, (task, effect) in zip(axes.flat, shown_panels, strict=False):
+        _panel(axis, found, task, effect)
+    _same_limits([(task.task, axis) for axis, (task, _) in zip(axes.flat, shown_panels, strict=False)])
+    more = f"; {len(panels) - len(shown_panels)} more effects are in the CSV only" if len(panels) > MAX_PANELS else ""
+    made.suptitle(
+        "means over the other factors' levels; bars: 95% Student-t intervals of that mean over seeds. Comparisons are within"
+        f"\nseeds, so judge them by the titles: partial ω² and Holm's p of the effect{more}",
+        fontsize=9,
+    )
+    return made
+
+
+def _panel(axis: Any, found: Factors, task: TaskFactors, effect: Effect) -> None:
+    here = [mean for mean in task.means if mean.effect is effect]
+    along = list(dict.fromkeys(mean.levels[0] for mean in here))
+    lines = list(dict.fromkeys(mean.levels[1:] for mean in here))
+    labels = shorts((line[0] for line in lines if line), 24)
+    for i, line in enumerate(lines):
+        points = [mean.interval for mean in here if mean.levels[1:] == line]
+        shift = 0.06 * (i - (len(lines) - 1) / 2)
+        axis.errorbar(
+            [x + shift for x in range(len(along))], [p.mean for p in points], [p.half_width for p in points],
+            color=COLOURS[i % len(COLOURS)], marker="osD^vP*X"[i % 8], linestyle="-" if len(line) else ":", capsize=3,
+            linewidth=1.4, markersize=5, label=labels[i] if line else None,
+        )  # fmt: skip
+    axis.set_xticks(range(len(along)), shorts(along, 18), fontsize=8)
+    axis.set_xlim(-0.4, len(along) - 0.6)
+    axis.set_xlabel(effect.factors[0], fontsize=8)
+    axis.set_ylabel(f"{found.column} ({task.metric})\n{describe_mode(task.mode)}", fontsize=8)
+    axis.tick_params(axis="y", labelsize=8)
+    omega = number(effect.partial_omega_squared, 2)
+    axis.set_title(
+        f"{wrapped(task.task, 40)}: {effect.name}\nω² {omega} {ends(effect.low, effect.high, 2)}, p {p_text(effect.p_adjusted)},"
+        f" {task.found.n_blocks} seeds",
+        fontsize=8,
+    )
+    if lines[0]:
+        axis.legend(title=effect.factors[1], title_fontsize=7, fontsize=7, frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _same_limits(drawn: Sequence[tuple[str, Any]]) -> None:
+    """Gives the panels of one task one range: effects are compared by eye."""
+    for task in dict.fromkeys(task for task, _ in drawn):
+        axes = [axis for name, axis in drawn if name == task]
+        limits = [axis.get_ylim() for axis in axes]
+        for axis in axes:
+            axis.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+
+
+def _say(refused: Iterable[Refusal]) -> None:
+    for one in refused:
+        for text in one.problems:
+            print(f"{NAME}: {one.task}: {text}", file=sys.stderr)
+
+
+def main() -> None:
+    """Reads the tables and writes effects and means as CSV, Markdown, LaTeX and a figure."""
+    parser = arguments(__doc__, level=0.90)
+    parser.add_argument(
+        "--without", nargs="+", default=[], metavar="FACTOR=LEVEL", help="leave a level, seed or task out"
+    )
+
+    def make(results: Results, args: Any) -> dict[str, Any]:
+        found = compute(results, args.without, args.metric, args.level)
+        _say(found.refused)
+        tables = shown(found)
+        texts = {f"{NAME}.csv": numbers(found), f"{NAME}.md": markdown(tables), f"{NAME}.tex": latex(tables)}
+        return {**texts, f"{NAME}_means.csv": means(found), NAME: plot(found)}
+
+    run(NAME, parser, make)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""Figure 4's form: the final metric of every freeze schedule, with and without embedder training side by side.
+
+Question: what do embedder and body each contribute, and what is lost where one of them rests?
+One panel per task and combination of the other factors; one group of rows per freeze schedule (what rests, and how
+long), within it a row per combination of what is varied of embedder and proxy. The schedule ``none`` is the
+reference: dotted lines carry its means through all rows.
+Dots are means over seeds, bars their Student-t intervals.
+
+Run: python analysis/figure4_freezing.py --tables results/figure4_freezing/tables --out figures
+"""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orca_sweep.analysis import figures
+from orca_sweep.analysis.compared import compared
+from orca_sweep.config.freezing import says_length
+from orca_sweep.config.labels import write_level
+from orca_sweep.results import CellSummary, Results, summarise
+
+NAME = "figure4_freezing"
+FREEZE = "finetune.freeze"
+FREEZE_EPOCHS = "finetune.freeze_epochs"
+REFERENCE = "none"
+"""The schedule of which all trains from the start."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell: a schedule with one way to train the embedder."""
+
+    schedule: str
+    line: str
+    cell: CellSummary
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether nothing is frozen."""
+        return self.cell.levels[FREEZE] == REFERENCE
+
+
+@dataclass(frozen=True)
+class Figure4:
+    """All panels with the rows of each, from top to bottom, and what the numbers are of."""
+
+    panels: tuple[figures.Panel, ...]
+    rows: tuple[tuple[Row, ...], ...]
+    by: tuple[str, ...]
+    """The factors of embedder and proxy whose combinations stand side by side."""
+    facts: figures.Facts
+
+
+def compute(results: Results, level: float = 0.95) -> Figure4:
+    """Returns the rows of every panel: schedules in the order of the tables, the reference first.
+
+    Raises:
+        InputError: if the freeze schedule is no factor, or two cells have the same levels.
+    """
+    figures.need_factor(results, FREEZE)
+    results = compared(results)
+    cells = summarise(results, level=level)
+    along = (FREEZE, FREEZE_EPOCHS)
+    by = figures.embedding_factors(results.factors)
+    panels = figures.panels_of(cells, results.factors, by, along)
+    lengths = dict(zip(results.trials["cell_id"], results.trials[FREEZE_EPOCHS].map(write_level), strict=True))
+    rows = tuple(_rows(panel, lengths) for panel in panels)
+    return Figure4(panels, rows, by, figures.facts(results, cells, level))
+
+
+def _rows(panel: figures.Panel, lengths: Mapping[str, str]) -> tuple[Row, ...]:
+    rows = [
+        Row(schedule(cell.label(FREEZE), lengths[cell.cell_id]), line.name, cell)
+        for line in panel.lines
+        for cell in line.cells
+    ]
+    order = list(dict.fromkeys(row.schedule for row in rows))
+    lines = [line.name for line in panel.lines]
+    return tuple(sorted(rows, key=lambda row: (not row.is_reference, order.index(row.schedule), lines.index(row.line))))
+
+
+def schedule(freeze: str, length: str) -> str:
+    """Returns a schedule as a row's name: what rests and how long, or the space's own text if that says both."""
+    if freeze == REFERENCE or length == "0" or says_length(freeze):
+        return freeze
+    return f"{freeze}, forever" if length == "forever" else f"{freeze}, {length} epoch{'s' * (length != '1')}"
+
+
+# Picture ------------------------------------------------------------------------------------------
+
+
+def plot(figure: Figure4) -> Any:
+    """Returns a matplotlib figure: one panel of dots and intervals per task and other factors."""
+    panels = figure.panels[: figures.MAX_PANELS]
+    columns = max(1, min(2, len(panels)))
+    n_rows = max(1, -(-len(panels) // columns))
+    heights = [max([1.2, *map(_height, figure.rows[columns * i :][:columns])]) for i in range(n_rows)]
+    n_lines = max([1, *(len(panel.lines) for panel in panels)])
+    size = max(6.5, 5 * columns), sum(heights) + (0.9 + 0.17 * n_lines) * n_rows + 0.5
+    with figures.look():
+        made, axes = figures.canvas(*size, n_rows, columns, height_ratios=heights)
+        styles = figures.styles(panels)
+        drawn = []
+        for i, panel in enumerate(panels):
+            drawn.append((panel.task, axes[divmod(i, columns)]))
+            _plot_panel(drawn[-1][1], panel, figure.rows[i], figure, styles)
+        figures.same_limits(drawn, "x")
+        if not panels:
+            figures.say(axes[0][0], "there is no trial yet")
+        figures.write_below(made, _notes(figure))
+    return made
+
+
+def _height(rows: Sequence[Row]) -> float:
+    """Inches of a panel's rows."""
+    return 0.19 * len(rows) + 0.12 * len({row.schedule for row in rows})
+
+
+def _plot_panel(
+    axis: Any, panel: figures.Panel, rows: Sequence[Row], figure: Figure4, styles: Mapping[str, figures.Style]
+) -> None:
+    axis.set_visible(True)
+    axis.set_title(textwrap.fill(panel.title, 56, max_lines=4, placeholder=" …"))
+    nothing = figures.nothing_yet(panel.lines)
+    if nothing:
+        figures.say(axis, nothing)
+        return
+    places = _places(rows)
+    for row, y in zip(rows, places, strict=True):
+        figures.draw_interval(axis, y, row.cell.interval, styles[row.line], across=True)
+        axis.text(1.01, y, _n(row), transform=axis.get_yaxis_transform(), va="center", fontsize=7)
+    groups: dict[str, list[float]] = {}
+    for row, y in zip(rows, places, strict=True):
+        groups.setdefault(row.schedule, []).append(y)
+    references = {row.schedule for row in rows if row.is_reference}
+    names = [textwrap.fill(f"{name} (reference)" if name in references else name, 34) for name in groups]
+    axis.set_yticks([sum(ys) / len(ys) for ys in groups.values()], names)
+    axis.tick_params(axis="y", length=0)
+    axis.set_ylabel("frozen, for how long")
+    for i, ys in enumerate(groups.values()):
+        if i % 2 == 0:
+            axis.axhspan(min(ys) - 0.8, max(ys) + 0.8, color="#f1f1f1", zorder=0, linewidth=0)
+    _plot_reference(axis, rows, styles)
+    axis.set_ylim(max(places) + 0.8, min(places) - 0.8)
+    axis.set_xlabel(figures.measure(figure.facts.column, panel))
+    if figure.by or len(panel.lines) > 1:
+        lines = [(_line_name(line), styles[line.name]) for line in panel.lines]
+        figures.legend_under(axis, lines, ", ".join(figure.by), gap=34)
+
+
+def _places(rows: Sequence[Row]) -> list[float]:
+    """Where rows stand, from the top: groups are further apart than the rows within one."""
+    places, y = [], 0.0
+    for i, row in enumerate(rows):
+        y += 0 if i == 0 else (1.0 if row.schedule == rows[i - 1].schedule else 1.6)
+        places.append(y)
+    return places
+
+
+def _plot_reference(axis: Any, rows: Sequence[Row], styles: Mapping[str, figures.Style]) -> None:
+    for row in rows:
+        if row.is_reference and row.cell.role == "replicate" and row.cell.interval.n:
+            axis.axvline(row.cell.interval.mean, color=styles[row.line].colour, linestyle=":", linewidth=1, zorder=1)
+
+
+def _line_name(line: figures.Line) -> str:
+    """With or without embedder training, as far as the sweep varies that."""
+    if any(map(figures.is_naive, line.cells)):
+        return f"without embedder training: {line.label}"
+    return f"with embedder training: {line.label}" if set(line.cells[0].levels) & set(figures.NAIVE) else line.label
+
+
+def _n(row: Row) -> str:
+    lacking = f", {row.cell.n_not_ok} not ok" if row.cell.n_not_ok else ""
+    return f"n = {row.cell.interval.n}{lacking}"
+
+
+def _notes(figure: Figure4) -> str:
+    own = f"Means over n seeds; bars: their {figure.facts.level:.0%} Student-t intervals (none where n = 1)."
+    if any(row.is_reference for rows in figure.rows for row in rows):
+        own += " Dotted: the means of the reference, where nothing is frozen."
+    return figures.notes(figure.facts, len(figure.panels), own)
+
+
+def numbers(figure: Figure4) -> str:
+    """Returns every number of the figure as CSV: one line per row."""
+    head = (
+        "panel",
+        "cell_id",
+        "schedule",
+        ", ".join(figure.by) or "line",
+        "what",
+        "n",
+        "mean",
+        "low",
+        "high",
+        "n_not_ok",
+    )
+    return figures.csv_text(
+        head,
+        (
+            (
+                *(panel.title, row.cell.cell_id, row.schedule, row.line, figure.facts.column),
+                *(*figures.ends(row.cell.interval), row.cell.n_not_ok),
+            )
+            for panel, rows in zip(figure.panels, figure.rows, strict=True)
+            for row in rows
+        ),
+    )
+
+
+if __name__ == "__main__":
+    figures.main(NAME, __doc__, compute, plot, numbers)

@@ -1,0 +1,216 @@
+"""Figure 5's form: the final metric over the amount of pre-training, without any as a point of its own.
+
+Question: how much pre-training does the body need, and does embedder training stand in for some of it?
+One panel per task and combination of the other factors; one line per proxy, or per combination of what is varied of
+embedder and proxy, or per level of the first other factor. The axis of fractions is logarithmic and has no place for
+zero: no pre-training stands to the left of a break, and no line leads across it.
+Points are means over seeds with Student-t intervals. Where ``body.pretrain_seed`` is a factor, a point is the mean over
+pre-training seeds (run seeds averaged within each), and its interval is one over these.
+
+Run: python analysis/figure5_pretraining.py --tables results/figure5_pretraining/tables --out figures
+"""
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orca_sweep.analysis import figures
+from orca_sweep.analysis.compared import compared
+from orca_sweep.config.labels import write_level
+from orca_sweep.results import CellSummary, Results, summarise
+from orca_sweep.stats import t_interval
+
+NAME = "figure5_pretraining"
+FRACTION = "body.pretrain_fraction"
+PRETRAIN_SEED = "body.pretrain_seed"
+GAP = 0.75
+"""Decades between the least fraction and no pre-training, of which half is the break's."""
+
+
+@dataclass(frozen=True)
+class Figure5:
+    """All panels, and what the numbers are of; a line's cells are in the order of their fractions."""
+
+    panels: tuple[figures.Panel, ...]
+    by: tuple[str, ...]
+    """The factors whose combinations are the lines."""
+    over: str
+    """What n counts: seeds, or pre-training seeds."""
+    facts: figures.Facts
+
+
+def compute(results: Results, level: float = 0.95) -> Figure5:
+    """Returns each line's cells along the fractions, grouped into panels.
+
+    Raises:
+        InputError: if the fraction is no factor, or two cells have the same levels.
+    """
+    figures.need_factor(results, FRACTION)
+    results = compared(results)
+    cells = summarise(results, level=level)
+    over_bodies = len({cell.label(PRETRAIN_SEED) for cell in cells}) > 1
+    along = (FRACTION, PRETRAIN_SEED)
+    free = [path for path in results.factors if path not in (*along, "task")]
+    by = figures.embedding_factors(free) or tuple(free[:1])
+    panels = figures.panels_of(cells, results.factors, by, along)
+    ordered = tuple(
+        replace(panel, lines=tuple(_along(line, over_bodies, level) for line in panel.lines)) for panel in panels
+    )
+    over = "pre-training seeds" if over_bodies else "seeds"
+    return Figure5(ordered, by, over, figures.facts(results, cells, level))
+
+
+def _along(line: figures.Line, over_bodies: bool, level: float) -> figures.Line:
+    """The line's cells by fraction; those that differ in the pre-training seed alone are one."""
+    points: dict[float, list[CellSummary]] = {}
+    for cell in line.cells:
+        points.setdefault(float(cell.levels[FRACTION]), []).append(cell)
+    merge = over_bodies and line.role == "replicate"
+    cells = [_merged(points[at], level) if merge else points[at] for at in sorted(points)]
+    return replace(line, cells=tuple(cell for found in cells for cell in found))
+
+
+def _merged(cells: Sequence[CellSummary], level: float) -> list[CellSummary]:
+    """One cell whose replicates are the means of others: run seeds of one body are not independent of each other."""
+    return [
+        replace(
+            cells[0],
+            cell_id=" ".join(cell.cell_id for cell in cells),
+            interval=t_interval([cell.interval.mean for cell in cells if cell.interval.n], level),
+            n_not_ok=sum(cell.n_not_ok for cell in cells),
+            statuses=figures.add_up(cell.statuses for cell in cells),
+        )
+    ]
+
+
+# Picture ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Where fractions stand: decades, and to the left of them none at all."""
+
+    fractions: tuple[float, ...]
+
+    @property
+    def zero(self) -> float:
+        """The place of no pre-training."""
+        return min((math.log10(f) for f in self.fractions if f), default=GAP) - GAP
+
+    def place(self, fraction: float) -> float:
+        """Returns where a fraction stands."""
+        return math.log10(fraction) if fraction else self.zero
+
+
+def plot(figure: Figure5) -> Any:
+    """Returns a matplotlib figure: one panel per task and other factors."""
+    panels = figure.panels[: figures.MAX_PANELS]
+    rows, columns = figures.grid(len(panels))
+    n_lines = max([1, *(len(panel.lines) for panel in panels)])
+    with figures.look():
+        made, axes = figures.canvas(max(5, 4 * columns), (3 + 0.18 * n_lines) * rows + 0.8, rows, columns)
+        styles = figures.styles(panels)
+        drawn = []
+        for i, panel in enumerate(panels):
+            drawn.append((panel.task, axes[divmod(i, columns)]))
+            _plot_panel(drawn[-1][1], panel, figure, styles)
+        figures.same_limits(drawn, "y")
+        if not panels:
+            figures.say(axes[0][0], "there is no trial yet")
+        figures.write_below(made, _notes(figure))
+    return made
+
+
+def _plot_panel(axis: Any, panel: figures.Panel, figure: Figure5, styles: Mapping[str, figures.Style]) -> None:
+    axis.set_visible(True)
+    axis.set_title(textwrap.fill(panel.title, 44, max_lines=4, placeholder=" …"))
+    nothing = figures.nothing_yet(panel.lines)
+    if nothing:
+        figures.say(axis, nothing)
+        return
+    fractions = sorted({float(cell.levels[FRACTION]) for line in panel.lines for cell in line.cells})
+    places = Axis(tuple(fractions))
+    for line, shift in zip(panel.lines, figures.shifts(len(panel.lines)), strict=True):
+        _plot_line(axis, line, places, styles[line.name], shift)
+    at = [places.place(f) for f in fractions]
+    labelled = figures.spaced(at, share=0.08)
+    axis.set_xticks(at, [_tick(f) if i in labelled else "" for i, f in enumerate(fractions)])
+    axis.set_xlim(places.place(fractions[0]) - 0.3, places.place(fractions[-1]) + 0.3)
+    axis.set_xlabel(FRACTION + " (log axis)" * (fractions[-1] > 0))
+    axis.set_ylabel(figures.measure(figure.facts.column, panel))
+    if fractions[0] == 0 < fractions[-1]:
+        _break(axis, places.zero + GAP / 2)
+    names = [(f"{line.label}, {line.n_text}", styles[line.name]) for line in panel.lines]
+    figures.legend_under(axis, names, ", ".join(figure.by))
+
+
+def _plot_line(axis: Any, line: figures.Line, places: Axis, style: figures.Style, shift: float) -> None:
+    for cell in line.cells:
+        at = places.place(float(cell.levels[FRACTION]))
+        figures.draw_interval(axis, at, cell.interval, style, shift=shift)
+    seen = [cell for cell in line.cells if cell.interval.n and float(cell.levels[FRACTION]) > 0]
+    xs = [places.place(float(cell.levels[FRACTION])) for cell in seen]
+    figures.draw_trend(axis, xs, [cell.interval.mean for cell in seen], style, shift)
+
+
+def _break(axis: Any, at: float) -> None:
+    """Two strokes on the axis and a gap in it, where decades end."""
+    from matplotlib.transforms import ScaledTranslation
+
+    gap = {"marker": "_", "markersize": 6, "markeredgewidth": 3, "color": "white"}
+    stroke = {"marker": [(-0.5, -1), (0.5, 1)], "markersize": 9, "markeredgewidth": 0.8, "color": "black"}
+    for shift, drawn in ((0, gap), (-3, stroke), (3, stroke)):
+        moved = axis.get_xaxis_transform() + ScaledTranslation(shift / 72, 0, axis.figure.dpi_scale_trans)
+        axis.plot([at], [0], linestyle="none", transform=moved, clip_on=False, zorder=9, **drawn)
+
+
+def _tick(fraction: float) -> str:
+    return write_level(fraction) if fraction else "0\n(random body)"
+
+
+def _notes(figure: Figure5) -> str:
+    what = f"Means over n {figure.over}; bars: their {figure.facts.level:.0%} Student-t intervals (none where n = 1)."
+    if figure.over == "seeds":
+        noise = (
+            "The intervals do not include the noise of pre-training: the trials of a point share one body"
+            f" ({PRETRAIN_SEED}), so another pre-training run may lie outside of them."
+        )
+    else:
+        noise = (
+            "Run seeds are averaged within each pre-training seed, so the intervals include the noise of pre-training."
+        )
+    return figures.notes(figure.facts, len(figure.panels), what, noise)
+
+
+def numbers(figure: Figure5) -> str:
+    """Returns every number of the figure as CSV: one line per point."""
+    head = (
+        "panel",
+        "cell_id",
+        ", ".join(figure.by) or "line",
+        FRACTION,
+        "what",
+        "n",
+        "mean",
+        "low",
+        "high",
+        "n_not_ok",
+    )
+    return figures.csv_text(
+        head,
+        (
+            (
+                *(panel.title, cell.cell_id, line.name, cell.label(FRACTION), figure.facts.column),
+                *(*figures.ends(cell.interval), cell.n_not_ok),
+            )
+            for panel in figure.panels
+            for line in panel.lines
+            for cell in line.cells
+        ),
+    )
+
+
+if __name__ == "__main__":
+    figures.main(NAME, __doc__, compute, plot, numbers)

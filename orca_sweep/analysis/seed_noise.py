@@ -1,0 +1,442 @@
+"""What seeds alone do, per task: A/A arms, the spread of every cell, and how many seeds an effect would need.
+
+An A/A arm is a cell again with seeds of its own (`aa: 5` in the space): it differs from its reference in nothing else,
+so their difference is noise, and a very small p means a fault. Its margin is the standard deviation of the difference of
+two single seeds. For every cell there is the standard deviation over seeds, that of its paired difference to the base
+cell (which pairing makes smaller if it helps), and the fewest seeds at which a paired t test sees an effect with a power
+of 0.8: alone, and as the first step of Holm's procedure over all cells of the task. The effect is --effect in the task's
+unit, else one standard deviation over seeds (of the A/A arm and its reference, or of the base cell).
+
+Where ``seed_varies`` is a factor, cells that differ in it alone tell where the spread comes from: that of each source of
+randomness with all others held, and its share of the whole. Only cells that vary what the base cell does are compared.
+
+Writes seed_noise.csv (cells), seed_noise_aa.csv (A/A arms), seed_noise_sources.csv (sources of randomness), .md, .tex
+(booktabs), and a plot of the spread.
+
+Run: python analysis/seed_noise.py --tables results/quickstart/tables --out results/quickstart/figures
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+from orca_sweep.analysis import noise_sources
+from orca_sweep.analysis.figures import COLOURS
+from orca_sweep.analysis.noise_sources import Sources
+from orca_sweep.analysis.tables import (
+    NOTHING,
+    Arm,
+    Record,
+    Table,
+    aa_arms,
+    arguments,
+    arms,
+    base_arm,
+    by_task,
+    completeness,
+    csv_text,
+    decimals_of,
+    ends,
+    latex,
+    levels_of,
+    markdown,
+    metric_of,
+    named_levels,
+    number,
+    numbers_by_task,
+    p_text,
+    percent,
+    replicated,
+    run,
+    shared,
+    short,
+    shorts,
+    varying,
+    wrapped,
+)
+from orca_sweep.results import Results
+from orca_sweep.stats import Contrast, Interval, NoiseMargin, aa_margin, paired_contrast, smallest_effect, t_interval
+
+NAME = "seed_noise"
+POWER = 0.8
+MOST_SEEDS = 1000
+MAX_PANELS, MAX_GROUPS, MAX_ROWS = 8, 4, 40
+FAULT_P = 0.001
+
+
+@dataclass(frozen=True)
+class AA:
+    """An A/A arm beside the cell that it repeats."""
+
+    arm: Arm
+    reference: Arm
+    noise: NoiseMargin
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What seeds do to one cell."""
+
+    arm: Arm
+    interval: Interval
+    """Over the seeds that there are."""
+    paired: Contrast | None
+    """With the base cell, over the pairs that there are; None of the base itself."""
+    seeds_alone: float
+    """Pairs at which a paired t test sees the effect; infinite above 1,000, NaN if the spread is not known."""
+    seeds_holm: float
+    """The same, of as many comparisons as the task has cells beside the base."""
+
+
+@dataclass(frozen=True)
+class TaskNoise:
+    """One task's cells in the order of the table, and its A/A arms."""
+
+    task: str
+    metric: str
+    base: Arm
+    effect: float
+    effect_from: str
+    aa: tuple[AA, ...]
+    cells: tuple[Spread, ...]
+    sources: tuple[Sources, ...]
+
+
+@dataclass(frozen=True)
+class SeedNoise:
+    """All tasks, and what the numbers are of."""
+
+    tasks: tuple[TaskNoise, ...]
+    column: str
+    level: float
+
+
+def compute(
+    results: Results,
+    base: Sequence[str] = (),
+    effect: Sequence[str] = (),
+    metric: str | None = None,
+    level: float = 0.95,
+) -> SeedNoise:
+    """Returns what seeds do to every cell.
+
+    Args:
+        results: the tables.
+        base: levels of the base cell, each 'factor=level'.
+        effect: '0.01' for all tasks, 'task=0.01' for one.
+        metric: the column.
+        level: of the margin's limits; seeds are counted for tests at 1 - level.
+
+    Raises:
+        InputError: for what the tables do not have.
+    """
+    found = arms(results, metric)
+    tasks = by_task(found)
+    effects = numbers_by_task("--effect", effect, tasks)
+    named = dict(named_levels("--base", base, found))
+    states = noise_sources.states(results)
+    made = tuple(
+        _task(cells, base_arm(cells, named), effects.get(task), level, states) for task, cells in tasks.items()
+    )
+    return SeedNoise(made, metric or results.metric, level)
+
+
+def _task(found: Sequence[Arm], base: Arm, given: float | None, level: float, n_states: Mapping[str, int]) -> TaskNoise:
+    pairs = sorted(aa_arms(found), key=lambda pair: pair[1] is not base)
+    aa = tuple(AA(arm, of, aa_margin(arm.found, of.found, level=level)) for arm, of in pairs)
+    effect, source = _effect(aa, base, given)
+    sources = noise_sources.sources_of(replicated(found), n_states, level)
+    # Cells that differ in what the seed varies have other spreads on purpose: they are no arms to compare.
+    cells = [arm for arm in replicated(found) if noise_sources.varied(arm) == noise_sources.varied(base)]
+    spreads = tuple(_spread(arm, base, effect, len(cells) - 1, 1 - level) for arm in cells)
+    metric = metric_of(found).name
+    return TaskNoise(base.task, metric, base, effect, source, aa, spreads, sources)
+
+
+def _effect(aa: Sequence[AA], base: Arm, given: float | None) -> tuple[float, str]:
+    if given is not None:
+        return given, "given with --effect"
+    known = [one for one in aa if math.isfinite(one.noise.sd)]
+    if known:
+        return known[0].noise.sd, "one standard deviation over seeds, of the A/A arm and its reference"
+    return t_interval(base.found).sd, "one standard deviation over seeds of the base cell"
+
+
+def _spread(arm: Arm, base: Arm, effect: float, n_comparisons: int, alpha: float) -> Spread:
+    interval = t_interval(arm.found)
+    if arm is base:
+        return Spread(arm, interval, None, math.nan, math.nan)
+    paired = paired_contrast(arm.values, base.values, complete_pairs_only=True)
+    sd = paired.interval.sd
+    alone, holm = (seeds_needed(effect, sd, k, alpha) for k in (1, n_comparisons))
+    return Spread(arm, interval, paired, alone, holm)
+
+
+def seeds_needed(effect: float, sd: float, n_comparisons: int = 1, alpha: float = 0.05) -> float:
+    """Returns the fewest pairs at which `smallest_effect` of differences of that spread is no larger than the effect.
+
+    Infinite above 1,000 pairs; NaN where the spread or the effect is not known, or the effect is 0.
+    """
+    if not (effect > 0 and sd >= 0):
+        return math.nan
+
+    def is_seen(n: int) -> bool:
+        return sd == 0 or _smallest_effect(n, n_comparisons, alpha) * sd <= effect
+
+    low, high = 1, 2
+    while not is_seen(high):
+        low, high = high, 2 * high
+        if low >= MOST_SEEDS:
+            return math.inf
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_seen(middle) else (middle, high)
+    return float(high) if high <= MOST_SEEDS else math.inf
+
+
+@lru_cache(maxsize=4096)
+def _smallest_effect(n: int, n_comparisons: int, alpha: float) -> float:
+    return smallest_effect(n, n_comparisons, alpha, POWER)
+
+
+# Numbers ------------------------------------------------------------------------------------------
+
+
+def numbers(found: SeedNoise) -> str:
+    """Returns the spread of each cell as CSV."""
+    return csv_text([_record(found, task, cell) for task in found.tasks for cell in task.cells])
+
+
+def _record(found: SeedNoise, task: TaskNoise, cell: Spread) -> Record:
+    pairs = cell.paired.interval if cell.paired else None
+    return {
+        "task": task.task,
+        "cell_id": cell.arm.cell_id,
+        **cell.arm.levels,
+        "is_base": cell.arm is task.base,
+        "column": found.column,
+        "metric": task.metric,
+        "n": cell.interval.n,
+        "mean": cell.interval.mean,
+        "sd_over_seeds": cell.interval.sd,
+        "n_pairs": pairs.n if pairs else None,
+        "sd_of_paired_differences": pairs.sd if pairs else None,
+        "effect": task.effect,
+        "effect_from": task.effect_from,
+        "power": POWER,
+        "alpha": float(f"{1 - found.level:.6g}"),
+        "seeds_needed": _seeds(cell.seeds_alone),
+        "n_comparisons": len(task.cells) - 1,
+        "seeds_needed_holm": _seeds(cell.seeds_holm),
+    }
+
+
+def _seeds(n: float) -> str:
+    if math.isnan(n):
+        return ""
+    return f">{MOST_SEEDS}" if math.isinf(n) else str(int(n))
+
+
+AA_COLUMNS = (
+    "task", "cell_id", "reference_cell_id", "cell", "column", "metric", "n_aa", "n_reference", "difference", "p", "sd_over_seeds",
+    "df", "margin", "margin_low", "margin_high", "interval",
+)  # fmt: skip
+
+
+def aa_numbers(found: SeedNoise) -> str:
+    """Returns the A/A arms as CSV."""
+    rows = [(task, one, one.noise) for task in found.tasks for one in task.aa]
+    interval = f"{percent(found.level)} chi-squared limits of the margin over df degrees of freedom"
+    values = [
+        (task.task, one.arm.cell_id, one.reference.cell_id, one.reference.name, found.column, task.metric, n.n_aa,
+         n.n_reference, n.difference, n.p, n.sd, n.df, n.margin, n.low, n.high, interval)
+        for task, one, n in rows
+    ]  # fmt: skip
+    return csv_text([dict(zip(AA_COLUMNS, row, strict=True)) for row in values], AA_COLUMNS)
+
+
+def source_numbers(found: SeedNoise) -> str:
+    """Returns the spread by source of randomness as CSV."""
+    tasks = [(task.task, task.metric, task.sources) for task in found.tasks]
+    return noise_sources.numbers(found.column, found.level, tasks)
+
+
+def shown(found: SeedNoise) -> tuple[Table, ...]:
+    """Returns a table of A/A arms, if there are any, one of cells, and one of each group of sources, per task."""
+    tables = []
+    for i, task in enumerate(found.tasks, 1):
+        tables += [_aa_table(found, task, i)] if task.aa else []
+        tables.append(_cell_table(found, task, i))
+        tables += _source_tables(found, task, i)
+    return tuple(tables)
+
+
+def sources_shown(found: SeedNoise) -> tuple[Table, ...]:
+    """Returns the tables of sources of randomness alone."""
+    return tuple(table for i, task in enumerate(found.tasks, 1) for table in _source_tables(found, task, i))
+
+
+def _source_tables(found: SeedNoise, task: TaskNoise, i: int) -> Iterator[Table]:
+    for j, group in enumerate(task.sources, 1):
+        name, of = f"{NAME}-sources-{i}-{j}", f"{found.column} ({task.metric})"
+        yield noise_sources.table(name, task.task, of, found.level, group)
+
+
+def _aa_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:
+    decimals = decimals_of(one.noise.sd for one in task.aa)
+    rows = []
+    for one in task.aa:
+        n = one.noise
+        texts = (number(n.difference, decimals, "+"), p_text(n.p), number(n.sd, decimals), str(n.df))
+        limits = ends(n.low, n.high, decimals)
+        rows.append((one.reference.name, str(n.n_aa), str(n.n_reference), *texts, number(n.margin, decimals), limits))
+    caption = (
+        f"{found.column} ({task.metric}): each A/A arm is its cell again with seeds of its own. Difference: mean of the arm"
+        " minus mean of the cell, with the p of the unpaired t test. sd: of one trial over seeds, within arms. Margin:"
+        f" standard deviation of the difference of two seeds, with its {percent(found.level)} chi-squared limits over df"
+        " degrees of freedom."
+    )
+    head = ("cell", "n A/A", "n cell", "difference", "p", "sd", "df", "margin", "limits")
+    return Table(
+        f"{NAME}-aa-{i}", f"{task.task}: A/A arms", caption, head, "lrrrrrrrr", (tuple(rows),), tuple(_faults(task))
+    )
+
+
+def _faults(task: TaskNoise) -> Iterator[str]:
+    for one in task.aa:
+        if one.noise.p < FAULT_P:
+            yield (
+                f"{one.reference.name}: the arms differ by more than seeds explain (p {p_text(one.noise.p)}). They should not:"
+                " look at hosts, devices, versions and hashes of their rows for a difference."
+            )
+
+
+def _cell_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:
+    cells = [cell.arm for cell in task.cells]
+    paths = varying(cells)
+    decimals = decimals_of(cell.interval.sd for cell in task.cells)
+    k = len(task.cells) - 1
+    rows = []
+    for cell in task.cells:
+        pairs = (
+            (str(cell.paired.interval.n), number(cell.paired.interval.sd, decimals))
+            if cell.paired
+            else ("base", "base")
+        )
+        seeds = [_seeds(n) or NOTHING for n in (cell.seeds_alone, cell.seeds_holm)]
+        levels = [cell.arm.levels[path] for path in paths]
+        rows.append((*levels, str(cell.interval.n), number(cell.interval.sd, decimals), *pairs, *seeds[: 1 + (k > 1)]))
+    head = (
+        *paths,
+        "n",
+        "sd",
+        "pairs",
+        "sd of differences",
+        "seeds needed",
+        *([f"of {k} comparisons"] if k > 1 else []),
+    )
+    return Table(
+        name=f"{NAME}-{i}",
+        title=f"{task.task}: seed noise",
+        caption=_caption(found, task, cells, paths),
+        head=head,
+        align=f"{'l' * len(paths)}{'r' * (len(head) - len(paths))}",
+        blocks=(tuple(rows),),
+        notes=() if task.aa else ("There is no A/A arm; aa: 5 in the space makes one, and a margin for verdicts.",),
+    )
+
+
+def _caption(found: SeedNoise, task: TaskNoise, cells: Sequence[Arm], paths: Sequence[str]) -> str:
+    k = len(cells) - 1
+    many = f", as the only comparison and as one of {k}" if k > 1 else ""
+    size = f"{task.effect:.3g}" if math.isfinite(task.effect) else "a size not known yet"
+    return (
+        f"{found.column} ({task.metric}): standard deviation over n seeds, and of the paired difference to the base cell"
+        f" ({task.base.said(paths)}) over pairs of equal seed. Seeds needed: the fewest pairs at which a paired t test at"
+        f" {1 - found.level:.3g} sees an effect of {size} ({task.effect_from}) with a power of {POWER}{many}, if the spread is"
+        f" the one seen; with few seeds it may well be another. {completeness(cells)}{shared(cells, paths)}"
+    )
+
+
+# Figure -------------------------------------------------------------------------------------------
+
+
+def plot(found: SeedNoise) -> Any:
+    """Returns a matplotlib figure: per task a panel with a line per cell and a dot per seed, and one per group of sources."""
+    from matplotlib.figure import Figure
+
+    drawn: list[tuple[float, Callable[[Any], None]]] = []
+    for task in found.tasks[:MAX_PANELS]:
+        drawn.append((min(len(task.cells) + len(task.aa), MAX_ROWS) + 0.6, partial(_panel, found=found, task=task)))
+        of = f"{found.column} ({task.metric})"
+        for group in task.sources[:MAX_GROUPS]:
+            own = partial(noise_sources.panel, task=task.task, of=of, level=found.level, group=group)
+            drawn.append((noise_sources.size(group), own))
+    sizes = [size for size, _ in drawn]
+    made = Figure(figsize=(8.5, 1.0 + sum(0.9 + 0.3 * size for size in sizes)), layout="constrained")
+    axes = made.subplots(len(drawn), 1, squeeze=False, height_ratios=sizes)
+    for axis, (_, draw) in zip(axes.flat, drawn, strict=True):
+        draw(axis)
+    made.suptitle(_title(found), fontsize=9)
+    return made
+
+
+def _title(found: SeedNoise) -> str:
+    drawn = found.tasks[:MAX_PANELS]
+    lines = [
+        "a dot per seed: its distance from the cell's mean; bars: one standard deviation over seeds to either side (no",
+        "interval). Of an A/A arm: distances from the mean of the cell that it repeats",
+    ]
+    wholes = {group.whole.varies: None for task in drawn for group in task.sources if group.whole}
+    if wholes:
+        share = f"share of the variance of {' or '.join(wholes)} with its F interval"
+        lines.append(f"By source, to the right: {share}; hollow: several sources at once")
+    n_tasks, n_groups = len(found.tasks) - len(drawn), sum(len(task.sources[MAX_GROUPS:]) for task in drawn)
+    more = [f"{n} more {name}" for n, name in ((n_tasks, "tasks"), (n_groups, "groups of sources")) if n]
+    if more:
+        lines.append(f"{' and '.join(more)} are in the tables only")
+    return "\n".join(lines)
+
+
+def _panel(axis: Any, found: SeedNoise, task: TaskNoise) -> None:
+    cells = [cell.arm for cell in task.cells]
+    paths = varying(cells)
+    lines = [(f"A/A of {levels_of(one.reference, paths)}", one.arm, one.reference, COLOURS[1]) for one in task.aa]
+    lines += [(levels_of(arm, paths), arm, arm, COLOURS[0]) for arm in cells]
+    lines = lines[:MAX_ROWS]
+    axis.axvline(0, color="#444444", linewidth=0.8)
+    for y, (_, arm, of, colour) in enumerate(lines):
+        own, centre = t_interval(arm.found), t_interval(of.found).mean
+        at = own.mean - centre
+        axis.plot([at - own.sd, at + own.sd], [y, y], color=colour, linewidth=5, alpha=0.3, solid_capstyle="butt")
+        axis.plot([value - centre for value in arm.found], [y] * own.n, "o", color=colour, markersize=4)
+        text = f"sd {own.sd:.2g} (n = {own.n})" if math.isfinite(own.sd) else f"n = {own.n}"
+        axis.text(1.01, y, text, transform=axis.get_yaxis_transform(), fontsize=8, va="center")
+    axis.set_yticks(range(len(lines)), shorts(name for name, *_ in lines), fontsize=8)
+    axis.set_ylim(len(lines) - 0.5, -0.5)
+    axis.set_title(f"{wrapped(task.task)}: {short(' · '.join(paths), 90) or 'all trials'}", fontsize=9, loc="left")
+    axis.set_xlabel(f"distance in {found.column} ({task.metric})", fontsize=8)
+    axis.tick_params(axis="x", labelsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def main() -> None:
+    """Reads the tables and writes the noise as CSV, Markdown, LaTeX and a figure."""
+    parser = arguments(__doc__)
+    parser.add_argument("--base", nargs="+", default=[], metavar="FACTOR=LEVEL", help="levels of the base cell")
+    parser.add_argument("--effect", nargs="+", default=[], metavar="[TASK=]NUMBER", help="difference to be seen")
+
+    def make(results: Results, args: Any) -> dict[str, Any]:
+        found = compute(results, args.base, args.effect, args.metric, args.level)
+        tables = shown(found)
+        texts = {f"{NAME}.csv": numbers(found), f"{NAME}_aa.csv": aa_numbers(found)}
+        texts |= {f"{NAME}_sources.csv": source_numbers(found)}
+        return {**texts, f"{NAME}.md": markdown(tables), f"{NAME}.tex": latex(tables), NAME: plot(found)}
+
+    run(NAME, parser, make)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,390 @@
+"""One number per combination of levels over several tasks, with the per-task numbers beside it.
+
+Tasks differ in their unit, so each is put on a scale of its own base cell, and needs no number from outside: the score
+of a trial is its paired difference to the base cell at the same seed, in percent of the base cell's mean of that task.
+-10 says that the metric falls by a tenth, 0 that nothing changes. Where lower is better in some tasks and higher in others,
+the differences of the latter are turned round, and it is said of which: then -10 says better by a tenth. (A scale from
+the base cell to the best cell would depend on which other cells are in the table, reward the luckiest one, and break down
+where no cell is better.)
+The number over tasks is the interquartile mean of all scores, with a bootstrap over seeds within each task; the base
+cell's mean counts as known in both. Arms are the combinations of levels that every task has; all need the same number of
+complete pairs in every task.
+
+Writes summary_over_tasks.csv, .md, .tex (booktabs), and a plot of both.
+
+Run: python analysis/summary_over_tasks.py --tables results/mine/tables --out results/mine/figures
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.figures import COLOURS
+from orca_sweep.analysis.tables import (
+    NOTHING,
+    Arm,
+    Record,
+    Table,
+    arguments,
+    arms,
+    base_arm,
+    better_side,
+    by_task,
+    completeness,
+    csv_text,
+    decimals_of,
+    describe_metric,
+    ends,
+    latex,
+    levels_of,
+    markdown,
+    named_levels,
+    number,
+    percent,
+    replicated,
+    run,
+    shared,
+    shorts,
+    varying,
+    wrapped,
+)
+from orca_sweep.errors import InputError
+from orca_sweep.results import Results
+from orca_sweep.stats import InterquartileMean, Interval, interquartile_mean, paired_contrast, t_interval
+from orca_sweep.stats.modes import Mode, describe_mode
+
+NAME = "summary_over_tasks"
+MAX_ROWS = 40
+UNIT = "% of the base cell's mean"
+
+
+@dataclass(frozen=True)
+class Score:
+    """One arm on one task, in percent of the task's base; turned round where ``Summary.turned`` names the task."""
+
+    task: str
+    arm: Arm
+    interval: Interval
+    """Student-t interval of the mean score over complete pairs."""
+    scores: Mapping[int, float]
+    """By seed, of complete pairs."""
+    incomplete: tuple[int, ...]
+    """Seeds that give no pair."""
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """One combination of levels over all tasks."""
+
+    arm: Arm
+    """Of the first task: its levels are those of all."""
+    over_tasks: InterquartileMean | None
+    scores: tuple[Score, ...]
+    """In the order of the tasks."""
+    reason: str
+    """Why there is no number over tasks; empty if there is one."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All arms, and what the numbers are of."""
+
+    bases: tuple[Arm, ...]
+    """One per task."""
+    arms: tuple[ArmSummary, ...]
+    left_out: tuple[str, ...]
+    """Arms that not every task has."""
+    column: str
+    level: float
+    complete_pairs_only: bool
+    notes: tuple[str, ...] = ()
+    """What was left out of the rows."""
+    mode: Mode = "min"
+    """Which way round the scores are compared."""
+    turned: tuple[str, ...] = ()
+    """Tasks of which higher is better, where that does not hold of all: their differences are turned round."""
+
+
+def compute(
+    results: Results,
+    base: Sequence[str] = (),
+    metric: str | None = None,
+    level: float = 0.95,
+    complete_pairs_only: bool = False,
+) -> Summary:
+    """Returns the normalised scores of every arm, by task and over tasks.
+
+    Args:
+        results: the tables.
+        base: levels of the base cell, each 'factor=level'; else it is the first cell of the first task.
+        metric: the column.
+        level: of the intervals.
+        complete_pairs_only: where pairs are missing, take the seeds that give a pair in every task.
+
+    Raises:
+        InputError: with one task; where a task lacks the base cell, or its mean is not positive; where no arm but
+            the base is in all tasks.
+    """
+    results = compared(results, base)
+    found = replicated(arms(results, metric))
+    tasks = by_task(found)
+    if len(tasks) < 2:
+        raise InputError(
+            f"there is one task ({', '.join(tasks)}), and a summary needs two. Give the space a factor 'task', or collect"
+            " sweeps of several tasks into one table; table_effects.py compares the cells of one task."
+        )
+    bases = _bases(tasks, dict(named_levels("--base", base, found)))
+    names = dict.fromkeys(_key(arm) for arm in found)
+    places = {key: [[arm for arm in cells if _key(arm) == key] for cells in tasks.values()] for key in names}
+    whole = {key: [here[0] for here in place] for key, place in places.items() if all(place)}
+    others = [place for key, place in whole.items() if key != _key(bases[0])]
+    if not others:
+        raise InputError(
+            f"no combination of levels but the base's ({bases[0].name}) is in all {len(tasks)} tasks. Run the same cells on"
+            " every task."
+        )
+    left_out = tuple(_left_out(place) for key, place in places.items() if key not in whole)
+    modes = {base.mode for base in bases}
+    mode: Mode = "min" if len(modes) > 1 else bases[0].mode
+    turned = tuple(base.task for base in bases if base.mode != mode)
+    rows = tuple(_summary(place, bases, mode, level, complete_pairs_only) for place in others)
+    column = metric or results.metric
+    return Summary(bases, rows, left_out, column, level, complete_pairs_only, results.notes, mode, turned)
+
+
+def _key(arm: Arm) -> tuple[tuple[str, str], ...]:
+    return tuple(arm.levels.items())
+
+
+def _bases(tasks: Mapping[str, Sequence[Arm]], named: Mapping[str, str]) -> tuple[Arm, ...]:
+    first = base_arm(next(iter(tasks.values())), named)
+    found, problems = [], []
+    for task, cells in tasks.items():
+        same = next((arm for arm in cells if arm.levels == first.levels), None)
+        if same is None:
+            problems.append(
+                f"{task}: the base cell ({first.name}) is not among its cells. Name one that all tasks have: --base."
+            )
+            continue
+        mean = t_interval(same.found).mean
+        if mean <= 0:
+            problems.append(
+                f"{task}: the base cell's mean is {mean:.3g}, and scores are shares of it. Take another base."
+            )
+        found.append(same)
+    if problems:
+        raise InputError(problems)
+    return tuple(found)
+
+
+def _left_out(place: Sequence[Sequence[Arm]]) -> str:
+    having = [here[0] for here in place if here]
+    return f"{having[0].name} (in {', '.join(arm.task for arm in having)} alone)"
+
+
+def _summary(place: Sequence[Arm], bases: Sequence[Arm], mode: Mode, level: float, complete: bool) -> ArmSummary:
+    scores = tuple(_score(arm, base, mode, level, complete) for arm, base in zip(place, bases, strict=True))
+    reason = _reason(scores, complete)
+    if reason:
+        return ArmSummary(place[0], None, scores, reason)
+    seeds = [list(score.scores) for score in scores]
+    if complete and len({len(each) for each in seeds}) > 1:
+        common = set(seeds[0]).intersection(*seeds[1:])
+        seeds = [sorted(common)] * len(scores)
+    pooled = {score.task: [score.scores[s] for s in each] for score, each in zip(scores, seeds, strict=True)}
+    return ArmSummary(place[0], interquartile_mean(pooled, level), scores, "")
+
+
+def _score(arm: Arm, base: Arm, mode: Mode, level: float, complete: bool) -> Score:
+    contrast = paired_contrast(arm.values, base.values, level, complete)
+    unit = (100 if arm.mode == mode else -100) / t_interval(base.found).mean
+    scores = {seed: unit * d for seed, d in zip(contrast.seeds, contrast.differences, strict=True)}
+    judged = complete or not contrast.incomplete
+    return Score(
+        arm.task, arm, t_interval(list(scores.values()) if judged else [math.nan], level), scores, contrast.incomplete
+    )
+
+
+def _reason(scores: Sequence[Score], complete: bool) -> str:
+    """Why an arm has no number over tasks."""
+    gaps = [f"{score.task} ({', '.join(map(str, score.incomplete))})" for score in scores if score.incomplete]
+    if gaps and not complete:
+        return f"seeds without a pair: {'; '.join(gaps)}"
+    none = [score.task for score in scores if not score.scores]
+    if none:
+        return f"no pair: {', '.join(none)}"
+    counts = {score.task: len(score.scores) for score in scores}
+    if len(set(counts.values())) > 1 and not (complete and set.intersection(*(set(score.scores) for score in scores))):
+        return f"different numbers of pairs: {', '.join(f'{task} {n}' for task, n in counts.items())}"
+    return ""
+
+
+# Numbers ------------------------------------------------------------------------------------------
+
+
+def numbers(found: Summary) -> str:
+    """Returns every number as CSV: per arm a line over all tasks, then one per task."""
+    return csv_text([record for row in found.arms for record in _records(found, row)])
+
+
+def _records(found: Summary, row: ArmSummary) -> list[Record]:
+    whole = row.over_tasks
+    level = percent(found.level)
+    over = f"{level} percentile bootstrap of the interquartile mean over seeds within tasks"
+    nothing = (None, None, None, None, "")
+    values = (
+        (whole.n_seeds, whole.mean, whole.low, whole.high, f"{over} ({whole.n_resamples} draws)") if whole else nothing
+    )
+    lines: list[tuple[object, ...]] = [("all tasks", *values, None, row.reason)]
+    for score, base in zip(row.scores, found.bases, strict=True):
+        i, said = score.interval, f"{level} Student-t interval of the mean over n_seeds pairs"
+        mean = t_interval(base.found).mean
+        lines.append((score.task, len(score.scores), i.mean, i.low, i.high, said, mean, ""))
+    head = {**row.arm.levels, "column": found.column, "unit": UNIT}
+    names = ("task", "n_seeds", "mean", "low", "high", "interval", "base_mean", "not_summarised")
+    better = {"better": describe_mode(found.mode)}
+    return [
+        {**head, **dict(zip(names, line, strict=True)), **better, "is_turned": line[0] in found.turned}
+        for line in lines
+    ]
+
+
+def shown(found: Summary) -> tuple[Table, ...]:
+    """Returns the table as people read it: a block per arm, over all tasks first, then each task."""
+    everything = [*found.bases, *(score.arm for row in found.arms for score in row.scores)]
+    paths = varying(everything)
+    spreads = [score.interval.half_width for row in found.arms for score in row.scores]
+    decimals = min(2, decimals_of(spreads))
+    blocks = tuple(_block(row, paths, decimals) for row in found.arms)
+    head = (*paths, "task", "seeds", "change, %", f"{percent(found.level)} interval")
+    caption = _caption(found, everything, paths)
+    return (Table(NAME, "Over tasks", caption, head, f"{'l' * (len(paths) + 1)}rrr", blocks, _notes(found)),)
+
+
+def _block(row: ArmSummary, paths: Sequence[str], decimals: int) -> tuple[tuple[str, ...], ...]:
+    levels = [row.arm.levels[path] for path in paths]
+    whole = row.over_tasks
+    first = (NOTHING, NOTHING, NOTHING)
+    if whole:
+        first = (str(whole.n_seeds), number(whole.mean, decimals, "+"), ends(whole.low, whole.high, decimals, "+"))
+    rows = [(*levels, f"all {len(row.scores)} tasks", *first)]
+    for score in row.scores:
+        i = score.interval
+        texts = (str(len(score.scores)), number(i.mean, decimals, "+"), ends(i.low, i.high, decimals, "+"))
+        rows.append((*levels, score.task, *texts))
+    return tuple(rows)
+
+
+def _caption(found: Summary, everything: Sequence[Arm], paths: Sequence[str]) -> str:
+    means = "; ".join(
+        f"{base.task} {t_interval(base.found).mean:.4g} ({describe_metric(base.metric, base.mode)})"
+        for base in found.bases
+    )
+    return (
+        f"{found.column}: paired difference to the base cell ({found.bases[0].said(paths)}) at equal"
+        f" seed, in percent of the base cell's mean of the task ({means}).{_turned(found)} All tasks:"
+        " interquartile mean of the scores of all tasks and seeds, with a"
+        f" {percent(found.level)} percentile bootstrap over seeds within each task. Each task: mean"
+        f" with the {percent(found.level)} Student-t interval over seeds. The base cell's mean counts as known."
+        f" {completeness(everything)}{shared(everything, paths)}"
+    )
+
+
+def _turned(found: Summary) -> str:
+    """A sentence on the tasks whose differences are turned round; empty if there are none."""
+    if not found.turned:
+        return f" Of the change, {describe_mode(found.mode)}."
+    return f" Differences of {', '.join(found.turned)} are turned round, so that of every change lower is better."
+
+
+def _notes(found: Summary) -> tuple[str, ...]:
+    cautions = dict.fromkeys(row.over_tasks.caution for row in found.arms if row.over_tasks)
+    reasons = [f"{row.arm.name}: no number over tasks; {row.reason}." for row in found.arms if row.reason]
+    flag = "--complete-pairs takes the seeds that give a pair in every task."
+    more = [flag] if reasons and not found.complete_pairs_only else []
+    return (
+        *found.notes,
+        *cautions,
+        *reasons,
+        *more,
+        *(f"Not in every task, so left out: {text}." for text in found.left_out),
+    )
+
+
+# Figure -------------------------------------------------------------------------------------------
+
+
+def plot(found: Summary) -> Any:
+    """Returns a matplotlib figure: a line per arm, the interquartile mean with its interval and the tasks' own means."""
+    from matplotlib.figure import Figure
+
+    rows = found.arms[:MAX_ROWS]
+    made = Figure(figsize=(9.5, 2.2 + 0.42 * len(rows)), layout="constrained")
+    axis = made.subplots()
+    paths = varying([*found.bases, *(row.arm for row in found.arms)])
+    axis.axvline(0, color="#444444", linewidth=0.8)
+    names = shorts((base.task for base in found.bases), 30)
+    tasks = [
+        name + " (turned round)" * (base.task in found.turned) for name, base in zip(names, found.bases, strict=True)
+    ]
+    for i in range(len(found.bases)):
+        points = [(row.scores[i].interval.mean, y - 0.18) for y, row in enumerate(rows)]
+        look: dict[str, Any] = {
+            "color": COLOURS[i % 6],
+            "marker": "osD^vPX*"[(i // 6 + i) % 8],
+            "linestyle": "none",
+            "alpha": 0.75,
+        }
+        axis.plot([x for x, _ in points], [y for _, y in points], markersize=5, label=tasks[i], **look)
+    for y, row in enumerate(rows):
+        _line(axis, row, y)
+    axis.set_yticks(range(len(rows)), shorts(levels_of(row.arm, paths) for row in rows), fontsize=8)
+    axis.set_ylim(len(rows) - 0.4, -0.6)
+    axis.set_ylabel(" · ".join(paths), fontsize=8)
+    axis.set_xlabel(
+        f"change of {found.column} in {UNIT}; {better_side(found.mode)} of zero is better than the base", fontsize=8
+    )
+    axis.tick_params(axis="x", labelsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+    made.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    hidden = f"; {len(found.arms) - len(rows)} more arms are in the table only" if len(rows) < len(found.arms) else ""
+    base_name = wrapped(levels_of(found.bases[0], paths), 90)
+    made.suptitle(
+        f"black: interquartile mean over {len(found.bases)} tasks and {percent(found.level)} bootstrap interval over seeds"
+        f" within tasks (it is of these tasks)\ncoloured: each task's own mean over seeds; base {base_name}{hidden}",
+        fontsize=9,
+    )
+    return made
+
+
+def _line(axis: Any, row: ArmSummary, y: int) -> None:
+    whole = row.over_tasks
+    text = "not summarised"
+    if whole:
+        axis.plot([whole.low, whole.high], [y + 0.12] * 2, color="black", linewidth=2.4)
+        axis.plot([whole.mean], [y + 0.12], "|", color="black", markersize=11, markeredgewidth=2.4)
+        text = f"{number(whole.mean, 1, '+')}% {ends(whole.low, whole.high, 1, '+')}, n = {whole.n_seeds} seeds"
+    axis.text(1.01, y, text, transform=axis.get_yaxis_transform(), fontsize=8, va="center")
+
+
+def main() -> None:
+    """Reads the tables and writes the summary as CSV, Markdown, LaTeX and a figure."""
+    parser = arguments(__doc__)
+    parser.add_argument("--base", nargs="+", default=[], metavar="FACTOR=LEVEL", help="levels of the base cell")
+    parser.add_argument(
+        "--complete-pairs", action="store_true", help="where pairs lack, take seeds that all tasks have"
+    )
+
+    def make(results: Results, args: Any) -> dict[str, Any]:
+        found = compute(results, args.base, args.metric, args.level, args.complete_pairs)
+        tables = shown(found)
+        texts = {f"{NAME}.csv": numbers(found), f"{NAME}.md": markdown(tables), f"{NAME}.tex": latex(tables)}
+        return {**texts, NAME: plot(found)}
+
+    run(NAME, parser, make)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Stage artifacts under the hash of what they depend on, the rows of what trials cost, and the locks between writers."""
+
+from orca_sweep.store.artifacts import (
+    FULL,
+    Artifact,
+    CorruptFileError,
+    Entry,
+    Store,
+    Tensors,
+    find_full_disk,
+    made_with,
+    numeric_versions,
+    read_tensors,
+    stage_key,
+    state_digest,
+    whole,
+    write_tensors,
+    writing,
+)
+
+__all__ = [
+    "FULL",
+    "Artifact",
+    "CorruptFileError",
+    "Entry",
+    "Store",
+    "Tensors",
+    "find_full_disk",
+    "made_with",
+    "numeric_versions",
+    "read_tensors",
+    "stage_key",
+    "state_digest",
+    "whole",
+    "write_tensors",
+    "writing",
+]

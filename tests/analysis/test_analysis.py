@@ -1,0 +1,752 @@
+"""The figures' scripts: what they compute from known tables, what they say and draw, and that they run as files."""
+
+import csv
+import io
+import itertools
+import math
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from orca_sweep import results as r
+from orca_sweep.analysis import (
+    figure2_proxies,
+    figure3_otdd_vs_error,
+    figure4_freezing,
+    figure5_pretraining,
+    figures,
+    outputs,
+)
+from orca_sweep.errors import InputError
+from orca_sweep.results import Results
+from orca_sweep.stats import rank_correlation, t_interval
+from tests.commands import run_script
+
+REPO = Path(__file__).resolve().parents[2]
+SCRIPTS = (figure2_proxies, figure3_otdd_vs_error, figure4_freezing, figure5_pretraining)
+FACTOR = {
+    figure3_otdd_vs_error: "embedder.epochs",
+    figure4_freezing: "finetune.freeze",
+    figure5_pretraining: "body.pretrain_fraction",
+}
+DEFAULTS = {
+    "task": "digits", "role": "replicate", "space": "demo", "status": "ok", "metric": "error",
+    "metric_unit": "share of wrong labels", "proxy": "mnist5k",
+    "embedder.epochs": 20, "embedder.objective": "otdd-exact", "finetune.freeze": "none",
+    "finetune.freeze_epochs": "0", "body.pretrain_fraction": 1.0, "objective_last": math.nan,
+}  # fmt: skip
+HALF_95_OF_3 = 4.302652729911275 / math.sqrt(3)
+"""Half width of the 95% interval of three values with standard deviation 1."""
+
+
+def made(factors, rows, epochs=(), **more):
+    """Tables of the given rows: their ids come from their levels, their metric is ``y``."""
+    table, history = [], []
+    for row in rows:
+        row = {**DEFAULTS, **row}
+        if row["proxy"] == "none" or row["embedder.epochs"] == 0:
+            row |= {"proxy": "none", "embedder.epochs": 0, "embedder.objective": "none"}
+        cell = "/".join(str(row[path]) for path in ("task", *factors, *more.get("apart", ())))
+        cell += "-aa" if row["role"] == "aa" else ""
+        y = row.pop("y", math.nan) if row["status"] == "ok" else math.nan
+        row |= {"cell_id": cell, "trial_id": f"{cell}#{row['seed']}{row['role']}", "test_metric_best": y}
+        table.append(row)
+        history += [
+            {"trial_id": row["trial_id"], "stage": "embedder", "epoch": epoch, "objective": value}
+            for epoch, value in enumerate(row.pop("objectives", ()))
+        ]
+        history += [
+            {"trial_id": row["trial_id"], "stage": "finetune", "epoch": epoch, "val_metric": y + 1 / epoch}
+            for epoch in (1, 2)
+            if not math.isnan(y)
+        ]
+    columns = ["trial_id", "stage", "epoch", "objective", "val_metric"]
+    frame = pd.DataFrame(
+        table, columns=None if table else [*DEFAULTS, "trial_id", "cell_id", "seed", "test_metric_best"]
+    )
+    return Results(
+        trials=frame,
+        epochs=pd.DataFrame([*history, *epochs], columns=columns),
+        factors=tuple(factors),
+        metric="test_metric_best",
+        spaces=("demo",),
+        questions=("?",),
+        **{key: value for key, value in more.items() if key != "apart"},
+    )
+
+
+def crossed(levels, n_seeds=3):
+    """A row for every combination and seed; each seed's error is 0.01 above the one before it."""
+    for i, values in enumerate(itertools.product(*levels.values())):
+        for seed in range(n_seeds):
+            yield {**dict(zip(levels, values, strict=True)), "seed": seed, "y": 0.2 + 0.03 * i + 0.01 * seed}
+
+
+def written(results, folder):
+    """The tables as files."""
+    folder.mkdir(parents=True)
+    about = {"factors": results.factors, "metric": results.metric, "spaces": results.spaces, "tuned": results.tuned}
+    for name in ("trials", "epochs"):
+        r.write_table(folder / f"{name}.parquet", pa.Table.from_pandas(getattr(results, name)), about)
+    return folder
+
+
+def as_rows(script, record):
+    return list(csv.DictReader(io.StringIO(script.numbers(record))))
+
+
+def is_interval(interval, n, mean, sd):
+    half = {2: 12.706204736432095 / math.sqrt(2), 3: HALF_95_OF_3}[n] * sd
+    assert interval.n == n
+    assert (interval.mean, interval.low, interval.high) == pytest.approx((mean, mean - half, mean + half))
+
+
+# Figure 2 -----------------------------------------------------------------------------------------
+
+
+def test_figure2_computes_what_it_draws():
+    rows = [row | {"status": "failed"} if row["seed"] == 2 and not row["embedder.epochs"] else row for row in crossed(
+        {"embedder.epochs": [0, 3]})]  # fmt: skip
+    figure = figure2_proxies.compute(made(["embedder.epochs"], rows))
+    assert figure.by == ("embedder.epochs",)  # the proxy is no factor: the lines are the levels of the one that is
+    ((first, second),) = figure.curves
+    assert [interval.n for interval in first.intervals] == [2, 2]
+    is_interval(second.intervals[0], 3, 1.24, 0.01)
+    is_interval(second.cell.interval, 3, 0.24, 0.01)
+    drawn = figure2_proxies.plot(figure)
+    names = [tick.get_text() for tick in drawn.axes[1].get_yticklabels()]
+    assert names == ["0 (naive), n = 2", "3, n = 3"]
+    assert "Not ok: 1 of 6 trials (1 failed); left out of all means." in drawn.get_supxlabel().replace("\n", " ")
+    assert len(as_rows(figure2_proxies, figure)) == 2 * 3
+
+
+def test_figure2_has_a_line_per_way_to_train_the_embedder_while_they_can_be_told_apart():
+    few = made(["proxy", "embedder.epochs"], crossed({"proxy": ["none", "a", "b"], "embedder.epochs": [1, 5]}, 2))
+    few = replace(few, trials=few.trials.drop_duplicates("trial_id"))
+    (panel,) = figure2_proxies.compute(few).panels
+    assert [line.name for line in panel.lines] == ["none, 0", "a, 1", "a, 5", "b, 1", "b, 5"]
+    levels = {"proxy": ["a", "b"], "embedder.epochs": [0, 1, 2, 3, 4, 5]}
+    many = made(["proxy", "embedder.epochs"], crossed(levels, 1))
+    many = replace(many, trials=many.trials.drop_duplicates("trial_id"))
+    figure = figure2_proxies.compute(many)
+    assert figure.by == ("proxy",)
+    # The naive cell is the baseline in each panel, not a panel of its own.
+    assert [panel.title for panel in figure.panels] == [f"digits, embedder.epochs {n}" for n in (1, 2, 3, 4, 5)]
+    assert all([line.name for line in panel.lines] == ["none", "a", "b"] for panel in figure.panels)
+
+
+# Figure 3 -----------------------------------------------------------------------------------------
+
+OBJECTIVES = {0: (16.0, 8, 4, 2, 1), 1: (17.0, 9, 4.5, 2.5, 1.5), 2: (18.0, 10, 5, 3, 2)}
+"""By seed, at the embedder epochs 0 to 4."""
+ERRORS = {0: (0.5, 0.6, 0.7), 1: (0.32, 0.31, 0.305), 4: (0.2, 0.1, 0.3)}
+"""By number of embedder epochs, of the seeds 0 to 2."""
+
+
+def of_figure3(**more):
+    return [
+        {
+            "embedder.epochs": n,
+            "seed": seed,
+            "y": ERRORS[n][seed],
+            "objectives": OBJECTIVES[seed][: n + 1] if n else (),
+            "objective_last": OBJECTIVES[seed][n] if n else math.nan,
+            **more,
+        }
+        for n in ERRORS
+        for seed in OBJECTIVES
+    ]
+
+
+def test_figure3_curves_means_and_correlation_are_those_of_the_rows():
+    figure = figure3_otdd_vs_error.compute(made(["embedder.epochs"], of_figure3()))
+    ((one,),) = figure.series
+    assert figure.by == ()
+    # Two trials of a seed share epochs 0 and 1: the seed counts once.
+    assert list(one.curve) == [0, 1, 2, 3, 4]
+    is_interval(one.curve[0], 3, 17, 1)
+    is_interval(one.curve[1], 3, 9, 1)
+    is_interval(one.curve[4], 3, 1.5, 0.5)
+    assert one.seeds[2] == dict(enumerate(OBJECTIVES[2]))
+    assert {cell.levels["embedder.epochs"]: round(cell.interval.mean, 9) for cell in one.line.cells} == {
+        0: 0.6, 1: pytest.approx(0.935 / 3), 4: 0.2,
+    }  # fmt: skip
+    # Ranks of the objectives 1, 1.5, 2, 8, 9, 10 and of 0.2, 0.1, 0.3, 0.32, 0.31, 0.305: 1 - 6 * 10 / (6 * 35).
+    assert one.correlation.rho == pytest.approx(1 - 60 / 210)
+    assert (one.correlation.n, one.correlation.n_clusters) == (6, 3)
+    trained = [trial for trial in one.trials if trial.epochs]
+    assert len(trained) == len(one.trials) == 6  # naive trials have no objective
+    again = rank_correlation([t.objective for t in trained], [t.metric for t in trained], 0.95, [0, 1, 2, 0, 1, 2])
+    assert one.correlation == again
+    assert one.objective == "otdd-exact"
+
+
+def test_runs_of_one_seed_that_differ_in_their_shared_epochs_are_averaged():
+    """As on a GPU, there by a few bits."""
+    rows = [row for row in of_figure3() if row["seed"] == 0]
+    rows[2] |= {"objectives": (18.0, *rows[2]["objectives"][1:])}
+    ((one,),) = figure3_otdd_vs_error.compute(made(["embedder.epochs"], rows)).series
+    assert (one.seeds[0][0], one.curve[0].n) == (17, 1)
+
+
+def test_figure3_says_what_it_shows():
+    figure = figure3_otdd_vs_error.compute(made(["embedder.epochs"], of_figure3()))
+    drawn = figure3_otdd_vs_error.plot(figure)
+    (legend,) = [text.get_text() for text in drawn.axes[3].get_legend().get_texts()]
+    r = figure.series[0][0].correlation
+    assert legend.splitlines()[:2] == [
+        "all trials, n = 3",
+        f"rank correlation 0.71 [{r.rho_low:.2f}, {r.rho_high:.2f}]",
+    ]
+    notes = drawn.get_supxlabel().replace("\n", " ")
+    for words in (
+        "Naive trials (0 embedder epochs) have no objective",
+        "95% Student-t interval",
+        "All 9 trials are ok.",
+    ):
+        assert words in notes
+    assert drawn.axes[0].get_ylabel() == "objective otdd-exact\n(squared feature units)"
+    assert [tick.get_text() for tick in drawn.axes[1].get_xticklabels()] == ["0", "1", "4"]
+    assert "naive" in [text.get_text() for text in drawn.axes[2].texts]
+
+
+def test_figure3_counts_neither_the_search_nor_what_is_not_ok_and_shows_the_aa_arm_apart():
+    search = [row | {"role": "search", "seed": 9, "y": 9.0} for row in of_figure3()]
+    lost = [row | {"seed": 7, "status": "lost", "objectives": ()} for row in of_figure3() if row["seed"] == 0]
+    aa = [row | {"seed": row["seed"] + 20, "role": "aa"} for row in of_figure3() if row["embedder.epochs"] == 4]
+    plain = figure3_otdd_vs_error.compute(made(["embedder.epochs"], of_figure3()))
+    results = made(["embedder.epochs"], [*of_figure3(), *search, *lost, *aa], tuned=("finetune.lr",))
+    figure = figure3_otdd_vs_error.compute(replace(results, trials=results.trials.assign(**{"finetune.lr": 1e-3})))
+    ((own, arm),) = figure.series
+    assert (own.curve, own.trials, own.correlation) == (
+        plain.series[0][0].curve,
+        plain.series[0][0].trials,
+        plain.series[0][0].correlation,
+    )
+    assert [cell.interval for cell in own.line.cells] == [cell.interval for cell in plain.series[0][0].line.cells]
+    assert (arm.line.name, arm.correlation, len(arm.trials)) == ("all trials (aa)", None, 3)
+    notes = figure3_otdd_vs_error.plot(figure).get_supxlabel().replace("\n", " ")
+    assert "Not ok: 3 of 15 trials (3 lost); left out of all means." in notes
+    assert "aa: the reference cell again" in notes
+    assert "finetune.lr searched within each cell; the 9 trials of the search are in no mean." in notes
+
+
+def test_naive_trials_are_the_start_of_every_proxy_s_line():
+    naive = [row for row in of_figure3() if not row["embedder.epochs"]]
+    rows = [*naive, *(row | {"proxy": p} for p in ("a", "b") for row in of_figure3() if row["embedder.epochs"])]
+    ((panel,), (series,)) = (
+        (figure := figure3_otdd_vs_error.compute(made(["proxy", "embedder.epochs"], rows))).panels,
+        figure.series,
+    )
+    assert [line.name for line in panel.lines] == ["a", "b"]
+    for one in series:
+        assert [cell.levels["embedder.epochs"] for cell in one.line.cells] == [0, 1, 4]
+        assert one.line.label == one.line.name
+        assert one.correlation.n == 6
+    assert figure.facts.n_trials == 3 + 2 * 6  # drawn twice, counted once
+    drawn = figure3_otdd_vs_error.plot(figure)
+    assert "in all lines the same trials" in drawn.axes[1].get_xlabel()
+
+
+def test_objectives_are_never_drawn_on_one_axis():
+    rows = [row | {"embedder.objective": o} for o in ("mmd", "l2") for row in of_figure3() if row["embedder.epochs"]]
+    naive = [row for row in of_figure3() if not row["embedder.epochs"]]
+    figure = figure3_otdd_vs_error.compute(made(["embedder.objective", "embedder.epochs"], [*naive, *rows]))
+    assert [panel.title for panel in figure.panels] == [
+        "digits, embedder.objective mmd",
+        "digits, embedder.objective l2",
+    ]
+    assert [[one.objective for one in series] for series in figure.series] == [["mmd"], ["l2"]]
+    assert all([cell.levels["embedder.epochs"] for cell in p.lines[0].cells] == [0, 1, 4] for p in figure.panels)
+
+
+def test_what_acts_without_embedder_training_is_never_taken_from_a_trained_cell():
+    from orca_sweep.config import knobs
+    from orca_sweep.trial.canonical import EMBEDDER_TRAINING
+
+    embedder = {path for path in knobs() if path.startswith("embedder.")}
+    assert embedder - {*EMBEDDER_TRAINING, *figures.NAIVE} == set(figures.ACT_UNTRAINED)
+    rows = [row | {"embedder.init": init} for init in ("copied", "random") for row in of_figure3()]
+    figure = figure3_otdd_vs_error.compute(made(["embedder.init", "embedder.epochs"], rows))
+    assert [[c.interval.n for c in line.cells] for line in figure.panels[0].lines] == [[3, 3, 3], [3, 3, 3]]
+
+
+def test_one_seed_and_equal_values_have_no_correlation_and_no_interval_and_say_so():
+    one = made(["embedder.epochs"], [row for row in of_figure3() if row["seed"] == 0])
+    figure = figure3_otdd_vs_error.compute(one)
+    drawn = figure3_otdd_vs_error.plot(figure)
+    text = drawn.axes[3].get_legend().get_texts()[0].get_text()
+    caution = "fewer than 3 clusters: no interval"
+    assert text.splitlines() == ["all trials, n = 1", "rank correlation 1.00", "2 trials, 1 seed", caution]
+    equal = figure3_otdd_vs_error.compute(made(["embedder.epochs"], [row | {"y": 0.5} for row in of_figure3()]))
+    text = figure3_otdd_vs_error.plot(equal).axes[3].get_legend().get_texts()[0].get_text()
+    assert "a measure does not vary: no" in text
+    assert "nan" not in text
+
+
+def test_a_correlation_says_that_its_seeds_lack_trials():
+    rows = of_figure3()
+    rows[-1] |= {"status": "failed"}
+    figure = figure3_otdd_vs_error.compute(made(["embedder.epochs"], rows))
+    text = figure3_otdd_vs_error.plot(figure).axes[3].get_legend().get_texts()[0].get_text()
+    assert "5 trials, 3 seeds\n1 of these seeds lacks trials" in text
+
+
+def test_a_panel_without_a_result_does_not_widen_that_of_another():
+    """Both are of one task and share their range."""
+    rows = [row | {"body.pretrain_fraction": f} for f in (0.0, 1.0) for row in of_figure3()]
+    half = [row | {"status": "lost", "objectives": ()} if row["body.pretrain_fraction"] else row for row in rows]
+    naive = [
+        row | {"status": "lost"} if row["body.pretrain_fraction"] and row["embedder.epochs"] else row for row in rows
+    ]
+    for lacking, words in ((half, "no result yet"), (naive, "no trial with embedder training")):
+        tables = made(["body.pretrain_fraction", "embedder.epochs"], lacking)
+        drawn = figure3_otdd_vs_error.plot(figure3_otdd_vs_error.compute(tables))
+        assert drawn.axes[1].get_ylim()[0] > -0.3  # the interval of the errors 0.1 to 0.3 ends at -0.05
+        assert any(words in text.replace("\n", " ") for text, _ in texts_of(drawn))
+    lines = figure2_proxies.plot(figure2_proxies.compute(made(["body.pretrain_fraction", "embedder.epochs"], half)))
+    assert lines.axes[0].get_ylim()[0] > 0.3  # the interval of 0.6 to 0.8 begins at 0.45
+
+
+@pytest.mark.parametrize("least", [0.5, 0.04, 1e-3, 1e-9])
+def test_an_objective_of_many_decades_has_numbers_on_its_axes(least):
+    rows = [
+        row | {"objectives": [1.0, *(least * (1 + seed) for seed in range(row["embedder.epochs"]))]}
+        for row in of_figure3()
+    ]
+    rows = [row | {"objective_last": row["objectives"][-1]} for row in rows]
+    figure = figure3_otdd_vs_error.plot(figure3_otdd_vs_error.compute(made(["embedder.epochs"], rows)))
+    left, right = figure.axes[0], figure.axes[2]
+    texts_of(figure)
+    for ticks, (low, high) in ((left.get_yticks(), left.get_ylim()), (right.get_xticks(), right.get_xlim())):
+        assert 2 <= sum(low <= tick <= high for tick in ticks) <= 8
+    assert left.get_yscale() == ("linear" if least == 0.5 else "log")
+
+
+# Figure 4 -----------------------------------------------------------------------------------------
+
+
+def of_figure4(lengths=("10", "forever")):
+    schedules = [("none", "0"), *((freeze, length) for freeze in ("body", "both") for length in lengths)]
+    for i, (freeze, length) in enumerate(schedules):
+        for n in (0, 20):
+            for seed in range(3):
+                levels = {"finetune.freeze": freeze, "finetune.freeze_epochs": length, "embedder.epochs": n}
+                yield {**levels, "seed": seed, "y": 0.1 * i + 0.05 * (n == 0) + 0.01 * seed}
+
+
+def test_figure4_has_a_group_of_rows_per_schedule_and_the_reference_first():
+    rows = sorted(of_figure4(), key=lambda row: row["finetune.freeze"] == "none")  # it need not be the first level
+    figure = figure4_freezing.compute(made(["finetune.freeze", "embedder.epochs", "finetune.freeze_epochs"], rows))
+    found = [(row.schedule, row.line, round(row.cell.interval.mean, 9)) for row in figure.rows[0]]
+    assert found == [
+        ("none", "0", 0.06), ("none", "20", 0.01),
+        ("body, 10 epochs", "0", 0.16), ("body, 10 epochs", "20", 0.11),
+        ("body, forever", "0", 0.26), ("body, forever", "20", 0.21),
+        ("both, 10 epochs", "0", 0.36), ("both, 10 epochs", "20", 0.31),
+        ("both, forever", "0", 0.46), ("both, forever", "20", 0.41),
+    ]  # fmt: skip
+    is_interval(figure.rows[0][2].cell.interval, 3, 0.16, 0.01)
+    drawn = figure4_freezing.plot(figure)
+    axis = drawn.axes[0]
+    assert [tick.get_text() for tick in axis.get_yticklabels()][:2] == ["none (reference)", "body, 10 epochs"]
+    assert [text.get_text() for text in axis.texts] == ["n = 3"] * 10
+    legend = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert legend == ["without embedder training: 0 (naive)", "with embedder training: 20"]
+    dotted = [line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == ":"]
+    assert dotted == pytest.approx([0.06, 0.01])
+    assert axis.get_xlabel() == "test error (share of wrong labels)"
+    assert "Dotted: the means of the reference" in drawn.get_supxlabel().replace("\n", " ")
+
+
+def test_figure4_reads_the_length_where_it_is_no_factor_and_counts_what_is_not_ok():
+    rows = [*of_figure4(("5",))]
+    rows[7] |= {"status": "oom"}  # body, naive, seed 1
+    rows[10] |= {"status": "oom"}  # body, trained, seed 1
+    figure = figure4_freezing.compute(made(["finetune.freeze", "embedder.epochs"], rows))
+    assert [row.schedule for row in figure.rows[0][2:]] == ["body, 5 epochs"] * 2 + ["both, 5 epochs"] * 2
+    drawn = figure4_freezing.plot(figure)
+    assert [text.get_text() for text in drawn.axes[0].texts][2] == "n = 2, 1 not ok"
+    assert "Not ok: 2 of 18 trials (2 oom)" in " ".join(drawn.get_supxlabel().split())
+
+
+@pytest.mark.parametrize(
+    ("freeze", "length", "name"),
+    [
+        ("none", "0", "none"),
+        ("body", "1", "body, 1 epoch"),
+        ("layernorm", "forever", "layernorm"),
+        ("body:4 > none", "4", "body:4 > none"),
+        ("body lr*10", "5", "body lr*10, 5 epochs"),
+        ("body:5 lr*10 constant > none fresh", "0", "body:5 lr*10 constant > none fresh"),
+        ("body:3 > embedder:2 > none", "0", "body:3 > embedder:2 > none"),
+    ],
+)
+def test_a_schedule_s_name(freeze, length, name):
+    assert figure4_freezing.schedule(freeze, length) == name
+
+
+def test_figure4_without_a_reference_or_an_embedder_s_factor():
+    levels = {"finetune.freeze": ["body", "both"], "body.pretrain_fraction": [0.0, 1.0]}
+    rows = [row | {"finetune.freeze_epochs": "5"} for row in crossed(levels)]
+    figure = figure4_freezing.compute(made(list(levels), rows))
+    assert [panel.title for panel in figure.panels] == [
+        "digits, body.pretrain_fraction 0",
+        "digits, body.pretrain_fraction 1",
+    ]
+    drawn = figure4_freezing.plot(figure)
+    assert drawn.axes[0].get_legend() is None
+    assert "Dotted" not in drawn.get_supxlabel()
+
+
+# Figure 5 -----------------------------------------------------------------------------------------
+
+
+def test_figure5_has_a_line_per_proxy_along_the_fractions():
+    levels = {"proxy": ["none", "mnist5k"], "body.pretrain_fraction": [1.0, 0.1, 0.0]}
+    figure = figure5_pretraining.compute(made(list(levels), crossed(levels)))
+    (panel,) = figure.panels
+    assert figure.by == ("proxy",)
+    assert [line.label for line in panel.lines] == ["none (naive)", "mnist5k"]
+    for line in panel.lines:
+        assert [cell.levels["body.pretrain_fraction"] for cell in line.cells] == [0, 0.1, 1]
+    is_interval(panel.lines[1].cells[1].interval, 3, 0.2 + 0.03 * 4 + 0.01, 0.01)
+    drawn = figure5_pretraining.plot(figure)
+    notes = drawn.get_supxlabel().replace("\n", " ")
+    assert "The intervals do not include the noise of pre-training" in notes
+    axis = drawn.axes[0]
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["0\n(random body)", "0.1", "1"]
+    zero, *rest = axis.get_xticks()
+    assert rest == pytest.approx([-1, 0])
+    trends = [line.get_xdata() for line in axis.lines if len(set(line.get_xdata())) > 1]
+    assert len(trends) == 2
+    assert zero < min(map(min, trends)) == pytest.approx(-1)  # no line leads across the break
+
+
+def test_pretraining_seeds_are_the_replicates_where_they_are_varied():
+    levels = {"body.pretrain_seed": [0, 1, 2], "body.pretrain_fraction": [0.0, 1.0]}
+    rows = [row | {"y": row["body.pretrain_seed"] + 0.1 * row["seed"]} for row in crossed(levels)]
+    rows[0] |= {"status": "failed"}  # a seed of the first body
+    figure = figure5_pretraining.compute(made(list(levels), rows))
+    ((line,),) = [panel.lines for panel in figure.panels]
+    first, second = line.cells
+    assert figure.over == "pre-training seeds"
+    assert first.interval == t_interval([0.15, 1.1, 2.1])
+    is_interval(second.interval, 3, 1.1, 1)
+    assert (first.n_not_ok, second.n_not_ok) == (1, 0)
+    assert figure.by == ()
+    notes = figure5_pretraining.plot(figure).get_supxlabel().replace("\n", " ")
+    assert "Means over n pre-training seeds" in notes
+    assert "so the intervals include the noise of pre-training." in notes
+
+
+def test_figure5_takes_another_factor_s_levels_as_lines_where_no_embedder_s_is_varied():
+    levels = {"finetune.lr": [1e-3, 1e-4], "body.pretrain_fraction": [0.0, 0.5, 1.0]}
+    figure = figure5_pretraining.compute(made(list(levels), crossed(levels)))
+    assert figure.by == ("finetune.lr",)
+    assert [line.name for line in figure.panels[0].lines] == ["0.001", "0.0001"]
+
+
+@pytest.mark.parametrize("fractions", [[0.0], [1.0], [0.0, 1.0], [0.00033, 0.0033, 1.0]])
+def test_figure5_of_few_fractions(fractions):
+    rows = crossed({"body.pretrain_fraction": fractions})
+    figure = figure5_pretraining.compute(made(["body.pretrain_fraction"], rows))
+    axis = figure5_pretraining.plot(figure).axes[0]
+    assert len(axis.get_xticks()) == len(fractions)
+    assert np.isfinite(axis.get_xlim()).all()
+
+
+# All figures --------------------------------------------------------------------------------------
+
+
+def of(script, n_lines=2, tasks=("digits",), n_seeds=3, factor="proxy"):
+    """Tables that a script takes, with so many lines."""
+    own = {
+        figure2_proxies: {},
+        figure3_otdd_vs_error: {"embedder.epochs": [1, 2, 5, 10, 20, 40, 80]},
+        figure4_freezing: {"finetune.freeze": ["none", "embedder", "body", "both"]},
+        figure5_pretraining: {"body.pretrain_fraction": [0.0, 0.01, 0.1, 1.0]},
+    }[script]
+    levels = {"task": list(tasks), factor: [f"some-{factor}-{i}" for i in range(n_lines)], **own}
+    rows = []
+    for row in crossed(levels, n_seeds):
+        n = row.get("embedder.epochs", 3)
+        row |= {"objectives": [20 * 2.0 ** -(e / 3) + 0.3 + 0.02 * row["seed"] for e in range(n + 1)]}
+        rows.append(row | {"objective_last": row["objectives"][-1]})
+    return made(list(levels), rows)
+
+
+def texts_of(figure):
+    """Every text that can be seen, with its box in pixels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    hidden = {text for axis in figure.axes if not axis.get_visible() for text in axis.findobj(Text)}
+    hidden |= {
+        tick_text
+        for axis in figure.axes
+        for one in (axis.xaxis, axis.yaxis)
+        for tick in [*one.get_major_ticks(), *one.get_minor_ticks()]
+        for tick_text in (tick.label1, tick.label2)
+        if not one.get_view_interval().min() <= tick.get_loc() <= one.get_view_interval().max()
+        or not (axis.axison and tick_text.get_visible())
+    }
+    seen = [
+        text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible() and text not in hidden
+    ]
+    return [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in dict.fromkeys(seen)]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.NAME)
+@pytest.mark.parametrize(("n_lines", "tasks"), [(1, ("digits",)), (3, ("digits", "ecg")), (8, ("digits",))])
+def test_no_two_labels_overlap_and_none_leaves_the_picture(script, n_lines, tasks):
+    figure = script.plot(script.compute(of(script, n_lines, tasks)))
+    found = texts_of(figure)
+    assert len(found) > 5
+    width, height = figure.get_size_inches() * figure.dpi
+    for text, box in found:
+        assert box.x0 > -1 and box.y0 > -1 and box.x1 < width + 1 and box.y1 < height + 1, text
+    for (one, a), (other, b) in itertools.combinations(found, 2):
+        across = min(a.x1, b.x1) - max(a.x0, b.x0)
+        up = min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert across < 1 or up < 1, (one, other)
+
+
+def test_lines_are_told_apart_without_colour():
+    (panel,) = figure2_proxies.compute(of(figure2_proxies, 8)).panels
+    styles = figures.styles([panel]).values()
+    assert len({style.colour for style in styles}) == len({style.marker for style in styles}) == 8
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.NAME)
+def test_a_sweep_that_has_just_begun_has_a_picture_that_says_so(script):
+    begun = of(script)
+    lost = begun.trials.assign(status="lost", metric=None, test_metric_best=math.nan, objective_last=math.nan)
+    begun = replace(begun, trials=lost, epochs=begun.epochs.iloc[:0])
+    drawn = script.plot(script.compute(begun))
+    words = " ".join(text for text, _ in texts_of(drawn)).replace("\n", " ")
+    assert f"no result yet: 0 of {len(lost)} trials are ok" in words
+    assert f"Not ok: {len(lost)} of {len(lost)} trials ({len(lost)} lost)" in words
+    empty = replace(begun, trials=lost.iloc[:0])
+    words = " ".join(text for text, _ in texts_of(script.plot(script.compute(empty)))).replace("\n", " ")
+    assert "there is no trial yet" in words
+    candidates = lost.assign(role="search", **{"finetune.lr": 1e-3})
+    searching = replace(begun, trials=candidates, tuned=("finetune.lr",))
+    words = " ".join(text for text, _ in texts_of(script.plot(script.compute(searching)))).replace("\n", " ")
+    assert "no result yet: there are only trials of the search" in words
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.NAME)
+def test_one_result_is_a_point_without_an_interval(script):
+    begun = of(script)
+    one = begun.trials.assign(status=["ok", *["lost"] * (len(begun.trials) - 1)])
+    one.loc[1:, "test_metric_best"] = math.nan
+    record = script.compute(replace(begun, trials=one))
+    texts_of(script.plot(record))
+    row = next(row for row in as_rows(script, record) if row["what"] == "test_metric_best")
+    assert (row["n"], float(row["mean"]), row["low"]) == ("1", 0.2, "nan")
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.NAME)
+def test_more_panels_than_fit_are_in_the_csv(script):
+    tasks = [f"task-{i}" for i in range(figures.MAX_PANELS + 2)]
+    record = script.compute(of(script, 1, tasks, n_seeds=2))
+    drawn = script.plot(record)
+    assert "2 more panels are in the CSV only." in drawn.get_supxlabel().replace("\n", " ")
+    assert {row["panel"].split(",")[0] for row in as_rows(script, record)} == set(tasks)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.NAME)
+def test_the_csv_equals_the_record(script):
+    record = script.compute(of(script, factor="embedder.init", tasks=("digits", "ecg")))
+    rows = [row for row in as_rows(script, record) if row["what"] == "test_metric_best"]
+    cells = {cell.cell_id: cell for panel in record.panels for line in panel.lines for cell in line.cells}
+    assert sorted(row["cell_id"] for row in rows) == sorted(cells)
+    for row in rows:
+        i = cells[row["cell_id"]].interval
+        assert (int(row["n"]), float(row["mean"]), float(row["low"]), float(row["high"])) == (
+            i.n,
+            i.mean,
+            i.low,
+            i.high,
+        )
+        assert row["embedder.init"] == cells[row["cell_id"]].levels["embedder.init"]
+
+
+def test_figure3_s_csv_has_its_curves_trials_and_correlations():
+    figure = figure3_otdd_vs_error.compute(made(["embedder.epochs"], of_figure3()))
+    rows, ((one,),) = as_rows(figure3_otdd_vs_error, figure), figure.series
+    by = {what: [row for row in rows if row["what"] == what] for what in dict.fromkeys(row["what"] for row in rows)}
+    assert {what: len(found) for what, found in by.items()} == {
+        "objective of a seed": 15, "objective": 5, "test_metric_best": 3, "trial": 6, "spearman": 1, "kendall": 1,
+    }  # fmt: skip
+    seeds = {(int(r["seed"]), int(r["embedder.epochs"])): float(r["objective"]) for r in by["objective of a seed"]}
+    assert seeds == {(seed, e): value for seed, of_seed in one.seeds.items() for e, value in of_seed.items()}
+    assert [float(row["mean"]) for row in by["objective"]] == [interval.mean for interval in one.curve.values()]
+    points = [(int(r["seed"]), int(r["embedder.epochs"]), float(r["objective"]), float(r["mean"])) for r in by["trial"]]
+    assert points == [(t.seed, t.epochs, t.objective, t.metric) for t in one.trials]
+    (rho,) = by["spearman"]
+    assert (float(rho["mean"]), float(rho["low"])) == (one.correlation.rho, one.correlation.rho_low)
+
+
+@pytest.mark.parametrize("script", FACTOR, ids=lambda s: s.NAME)
+def test_a_sweep_without_the_figure_s_factor_is_told_which_it_has(script):
+    other = made(["finetune.lr", "proxy"], crossed({"finetune.lr": [1e-3], "proxy": ["a"]}))
+    with pytest.raises(InputError) as error:
+        script.compute(other)
+    assert error.value.problems == (
+        f"demo: {FACTOR[script]!r} is no factor of this sweep. Its factors: finetune.lr, proxy. Give {FACTOR[script]} two"
+        " or more levels, or draw figure2_proxies, which takes any factor.",
+    )
+
+
+def test_cells_that_no_factor_tells_apart_are_not_joined():
+    """Tables of two sweeps that differ in their base."""
+    rows = [row | {"finetune.lr": lr} for lr in (1e-3, 1e-4) for row in crossed({"body.pretrain_fraction": [0.0, 1.0]})]
+    mixed = made(["body.pretrain_fraction"], rows, apart=["finetune.lr"])
+    with pytest.raises(InputError) as error:
+        figure5_pretraining.compute(mixed)
+    assert error.value.problems[0] == (
+        "cells digits/0.0/0.001 and digits/0.0/0.0001 have the same levels (body.pretrain_fraction 0): they differ in a"
+        " field that is no factor. Draw the tables of each sweep by themselves, or make that field a factor of one space."
+    )
+
+
+def test_a_trial_scored_as_the_worst_is_said():
+    rows = [*crossed({"body.pretrain_fraction": [0.0, 1.0]})]
+    rows[1] |= {"status": "diverged"}
+    figure = figure5_pretraining.compute(made(["body.pretrain_fraction"], rows, worst={"demo": ["diverged"]}))
+    assert figure.panels[0].lines[0].cells[0].interval.n == 3
+    notes = figure5_pretraining.plot(figure).get_supxlabel().replace("\n", " ")
+    assert (
+        "Not ok: 1 of 6 trials (1 diverged); left out of all means, but for 1 scored as the worst of their task."
+        in notes
+    )
+
+
+def test_axes_name_metric_and_unit_and_words_are_plain():
+    def axis(column, *of):
+        return figures.measure(column, figures.Panel("", "t", of[0], (), *of[1:]))
+
+    assert axis("val_metric_last", "nrmse") == "validation nrmse"
+    assert axis("test_metric_best", "") == "test metric"
+    assert axis("test_metric_best", "snr", "max", "dB") == "test snr (dB)\n(higher is better)"
+    assert axis("n_steps", "error") == "n_steps"
+    assert (
+        figures.short("/data/me/signals.npz kind=classification output_shape=4")
+        == "signals.npz kind...n output_shape=4"
+    )
+    assert figures.short("shuffled:mnist5k") == "shuffled:mnist5k"
+
+
+# Files --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.NAME)
+def test_a_script_runs_as_a_file_without_torch_or_ray_and_gives_equal_files(script, tmp_path):
+    """As it lies in an installed wheel: in a folder of its own that is on no path, with the package elsewhere."""
+    shutil.copytree(REPO / "analysis", tmp_path / "shipped" / "analysis", ignore=shutil.ignore_patterns("__pycache__"))
+    tables, file = written(of(script), tmp_path / "tables"), tmp_path / "shipped" / "analysis" / f"{script.NAME}.py"
+    code = (
+        f"import runpy, sys; sys.argv = ['f', '--tables', {str(tables)!r}, '--out', {str(tmp_path / 'first')!r}]\n"
+        f"runpy.run_path({str(file)!r}, run_name='__main__')\n"
+        "import analysis.figures; print(analysis.figures.__file__)\n"
+        "sys.exit(bool({'torch', 'ray'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [str(tmp_path / "first" / f"{script.NAME}.png"), str(file.parent / "figures.py")]
+    assert run_script(file, "--tables", tables, "--out", tmp_path / "second").returncode == 0
+    for kind in ("png", "svg", "csv"):
+        first, second = (tmp_path / folder / f"{script.NAME}.{kind}" for folder in ("first", "second"))
+        assert first.read_bytes() == second.read_bytes()
+    assert len(list((tmp_path / "first").glob("[!.]*"))) == 3
+    assert (tmp_path / "first" / f"{script.NAME}.png").stat().st_size > 10_000
+
+
+def test_wrong_input_is_said_with_exit_code_2(tmp_path):
+    script = REPO / "analysis" / "figure4_freezing.py"
+    tables = written(of(figure5_pretraining), tmp_path / "tables")
+    missing = run_script(script, "--tables", tmp_path, "--out", tmp_path)
+    assert (missing.returncode, "no such table" in missing.stderr) == (2, True)
+    other = run_script(script, "--tables", tables, "--out", tmp_path)
+    assert other.returncode == 2
+    assert other.stderr.startswith("figure4_freezing: demo: 'finetune.freeze' is no factor of this sweep.")
+    (tmp_path / "file").write_text("")
+    nowhere = run_script(REPO / "analysis" / "figure5_pretraining.py", "--tables", tables, "--out", tmp_path / "file")
+    assert (nowhere.returncode, "Traceback" in nowhere.stderr) == (2, False)
+    assert "Name a folder that can be written." in nowhere.stderr
+
+
+def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path):
+    (tmp_path / "a.csv").write_text("old")
+
+    def half():
+        with outputs.whole(tmp_path / "a.csv") as path:
+            path.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half()
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.csv", "old")]
+
+
+# What a launch draws ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("levels", "names"),
+    [
+        ({"proxy": ["none", "a"], "body.pretrain_fraction": [0.0, 1.0]}, ["figure2_proxies"]),
+        (
+            {"proxy": ["none", "a"], "body.pretrain_fraction": [0.0, 0.1, 1.0]},
+            ["figure5_pretraining", "figure2_proxies"],
+        ),
+        ({"embedder.epochs": [0, 1, 5]}, ["figure3_otdd_vs_error"]),
+        ({"finetune.freeze": ["none", "body"], "embedder.epochs": [0, 20]}, ["figure4_freezing"]),
+        ({"embedder.epochs": [0, 20]}, ["figure2_proxies"]),
+        ({"finetune.lr": [1e-3, 1e-4]}, ["figure2_proxies"]),
+        ({"task": ["digits"]}, ["figure2_proxies"]),
+    ],
+)
+def test_a_launch_draws_the_figures_whose_factors_are_varied(levels, names):
+    from orca_sweep.cli.tables import figures_for
+
+    found = figures_for(made(list(levels), crossed(levels, 1)))
+    assert list(found) == names
+    assert all((REPO / "analysis" / f"{name}.py").is_file() for name in found)
+
+
+def test_a_launch_says_where_its_figures_are_and_why_one_is_missing(tmp_path):
+    from rich.console import Console
+
+    from orca_sweep.cli.ending import _figures
+
+    results = of(figure5_pretraining)
+    tables = written(results, tmp_path / "tables")
+    drawn = _figures(results, tables, tmp_path / "figures", Console())
+    assert [path.name for path in drawn] == ["figure5_pretraining.png", "figure2_proxies.png"]
+    assert all(path.stat().st_size > 10_000 for path in drawn)
+    console = Console(record=True, width=300)
+    assert _figures(results, tmp_path, tmp_path / "figures", console) == []
+    assert "no figure: figure5_pretraining: " in console.export_text()
+
+
+def test_every_figure_of_a_shipped_space_is_the_one_it_is_named_after():
+    import yaml
+
+    from orca_sweep.cli.tables import figures_for
+
+    for path in (REPO / "search_spaces").glob("figure*.yaml"):
+        factors = yaml.safe_load(path.read_text())["factors"]
+        shown = figures_for(made(list(factors), crossed(factors, 1)))
+        assert shown[0] == path.stem.removesuffix("_1d"), path

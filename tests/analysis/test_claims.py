@@ -1,0 +1,766 @@
+"""The study's claims on tables whose truth is known: words, verdicts, error rates, and why something is not judged."""
+
+import csv
+import io
+import math
+import subprocess
+import sys
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orca_sweep import results as r
+from orca_sweep.analysis import claims
+from orca_sweep.analysis.cells import task_cells
+from orca_sweep.analysis.judging import Judge
+from orca_sweep.analysis.margins import Margin
+from orca_sweep.analysis.study import CLAIMS
+from orca_sweep.analysis.tables import NOTHING
+from orca_sweep.errors import InputError
+from tests.analysis.test_tables import collected, trial
+from tests.commands import run_script
+
+REPO = Path(__file__).resolve().parents[2]
+DIMS = {"image": 2, "picture": 2, "signal": 1}
+FACTORS = ("task", "proxy", "embedder.epochs", "finetune.freeze", "finetune.freeze_epochs", "body.pretrain_fraction")
+PLAIN = {"finetune.freeze": "none", "finetune.freeze_epochs": "0", "body.pretrain_fraction": 1.0}
+NAIVE = {**PLAIN, "proxy": "none", "embedder.epochs": 0, "embedder.objective": "none"}
+SEEDS = 6
+
+
+def trained(epochs=20, proxy="mnist5k", **more):
+    levels = {"proxy": proxy, "embedder.epochs": epochs, "embedder.objective": "otdd-exact"}
+    return {**PLAIN, **levels, **{path.replace("__", "."): level for path, level in more.items()}}
+
+
+def frozen(what, length="forever", **more):
+    return {**trained(**more), "finetune.freeze": what, "finetune.freeze_epochs": length}
+
+
+def pretrained(fraction):
+    return {**trained(), "body.pretrain_fraction": fraction}
+
+
+def noise(name, seed):
+    """Of a cell at a seed, the same in every run."""
+    return float(np.random.default_rng([zlib.crc32(name.encode()), seed]).normal(0, 0.001))
+
+
+def cell(task, levels, value, seeds=range(SEEDS), **more):
+    """Trials of a cell whose true error is ``value``."""
+    name = repr((task, sorted(levels.items())))
+    made = []
+    for seed in seeds:
+        error = value + 0.02 * seed + noise(name, seed)
+        made.append(trial({"task": task, **levels}, seed, error, dims=DIMS.get(task), **more))
+    return made
+
+
+def world(task, naive=0.3, amounts=None, proxies=None, freezes=None, fractions=None, **more):
+    """One task's trials, from the true error of each of its cells."""
+    cells = [(NAIVE, naive)]
+    cells += [(trained(epochs), value) for epochs, value in (amounts or {}).items()]
+    cells += [(trained(proxy=proxy), value) for proxy, value in (proxies or {}).items()]
+    cells += [(frozen(what), value) for what, value in (freezes or {}).items()]
+    cells += [(pretrained(fraction), value) for fraction, value in (fractions or {}).items()]
+    return [one for levels, value in cells for one in cell(task, levels, value, **more)]
+
+
+def tables(folder, *parts, **more):
+    return collected(folder, [one for part in parts for one in part], FACTORS, **more)
+
+
+def judged(results, claim, margin=("0.01",), **more):
+    """What is found of one claim, and by task."""
+    found = claims.compute(results, margin=margin, **more).found[int(claim) - 1]
+    return found, {task.task: task for task in found.tasks}
+
+
+def words(task):
+    return [one.word for one in task.judgements]
+
+
+def lines(found):
+    return list(csv.DictReader(io.StringIO(claims.numbers(found))))
+
+
+# Known truths -------------------------------------------------------------------------------------
+
+SAME, LESS, MORE = 0.3, 0.2, 0.4
+
+
+@pytest.mark.parametrize(
+    ("claim", "task", "truth", "says"),
+    [
+        ("1", "image", {"amounts": {5: SAME, 20: SAME}}, "supports"),
+        ("1", "image", {"amounts": {5: SAME, 20: MORE}}, "supports"),
+        ("1", "image", {"amounts": {5: SAME, 20: LESS}}, "contradicts"),
+        ("2", "signal", {"amounts": {5: LESS, 20: LESS}}, "supports"),
+        ("2", "signal", {"amounts": {5: LESS, 20: MORE}}, "supports"),
+        ("2", "signal", {"amounts": {1: SAME, 5: LESS, 20: LESS}}, "supports"),
+        ("2", "signal", {"amounts": {5: SAME, 20: SAME}}, "contradicts"),
+        ("2", "signal", {"amounts": {5: LESS, 20: 0.1}}, "contradicts"),
+        ("3", "image", {"amounts": {20: LESS}, "proxies": {"photo-patches": LESS, "dummy": LESS}}, "supports"),
+        ("3", "image", {"amounts": {20: LESS}, "proxies": {"photo-patches": LESS, "dummy": SAME}}, "contradicts"),
+        ("3", "signal", {"amounts": {20: SAME}, "proxies": {"dummy": LESS}}, "contradicts"),
+        ("4", "image", {"amounts": {20: 0.1}, "freezes": {"body": MORE, "embedder": LESS}}, "supports"),
+        ("4", "image", {"amounts": {20: 0.1}, "freezes": {"body": LESS, "embedder": MORE}}, "contradicts"),
+        ("4", "image", {"amounts": {20: 0.1}, "freezes": {"body": LESS, "embedder": LESS}}, "contradicts"),
+        ("4", "image", {"amounts": {20: LESS}, "freezes": {"body": LESS, "embedder": LESS}}, "contradicts"),
+        ("5", "image", {"amounts": {20: LESS}, "fractions": {0: LESS, 0.1: MORE}}, "supports"),
+        ("5", "image", {"amounts": {20: SAME}, "fractions": {0: LESS, 0.1: MORE}}, "supports"),
+        ("5", "image", {"amounts": {20: LESS}, "fractions": {0: SAME, 0.1: LESS}}, "contradicts"),
+    ],
+)
+def test_each_claim_is_supported_and_contradicted_by_what_it_says(tmp_path, claim, task, truth, says):
+    found, by_task = judged(tables(tmp_path, world(task, **truth)), claim)
+    assert (by_task[task].says, by_task[task].why) == (says, "")
+    assert found.verdict == found.kind == {"supports": "supported", "contradicts": "contradicted"}[says]
+    assert (found.share.n_hits, found.share.n) == (int(says == "supports"), 1)
+
+
+def test_the_numbers_of_a_contrast_are_the_paired_statistics(tmp_path):
+    results = tables(tmp_path, world("image", amounts={20: LESS}))
+    _, by_task = judged(results, "1")
+    (one,) = by_task["image"].judgements
+    errors = results.trials["test_metric_best"].to_numpy()
+    differences = errors[SEEDS:] - errors[:SEEDS]
+    half = 2.570582 * differences.std(ddof=1) / math.sqrt(SEEDS)  # t(0.975, 5) = 2.570582
+    assert (one.n, one.estimate) == (SEEDS, pytest.approx(differences.mean()))
+    assert (one.low, one.high) == pytest.approx((differences.mean() - half, differences.mean() + half), rel=1e-5)
+    assert (one.word, one.margin, one.n_family) == ("helps", 0.01, 1)
+    assert one.name == "embedder.epochs 20 against naive"
+    assert one.reference == pytest.approx(errors[:SEEDS].mean())
+    assert one.cells == tuple(results.trials["cell_id"].unique()[::-1])
+
+
+def test_a_claim_over_tasks_is_counted_and_its_contrasts_are_one_family(tmp_path):
+    two = [world("image", amounts={20: SAME}), world("picture", amounts={20: LESS, 5: SAME})]
+    other = [world("signal", amounts={20: LESS, 40: LESS})]
+    found, by_task = judged(tables(tmp_path, *two, *other), "1")
+    assert list(by_task) == ["image", "picture"]  # the third is 1D
+    assert found.verdict == "mixed: 1 of 2 tasks (1 contradicts it, 0 undecided)"
+    assert (found.share.n_hits, found.share.n) == (1, 2)
+    assert (found.share.low, found.share.high) == pytest.approx((0.0945, 0.9055), abs=1e-4)  # Wilson, by hand
+    assert {one.n_family for task in found.tasks for one in task.judgements} == {3}
+    assert [one.name for one in by_task["picture"].judgements] == [
+        "embedder.epochs 5 against naive",
+        "embedder.epochs 20 against naive",
+    ]
+    signal, _ = judged(r.read_results(tmp_path / "tables"), "2")
+    assert signal.kind == "supported"
+
+
+def test_of_a_claim_about_some_tasks_one_is_enough(tmp_path):
+    needed = world("image", amounts={20: LESS}, fractions={0: SAME})
+    idle = world("picture", amounts={20: LESS}, fractions={0: LESS})
+    found, _ = judged(tables(tmp_path / "a", needed, idle), "5")
+    assert (found.kind, found.share.n_hits, found.share.n) == ("supported", 1, 2)
+    unknown = world("signal", amounts={20: LESS}, fractions={0: LESS + 0.01})
+    assert judged(tables(tmp_path / "b", needed, unknown), "5")[0].kind == "undecided"
+    assert judged(tables(tmp_path / "c", needed), "5")[0].kind == "contradicted"
+
+
+def test_undecided_tasks_are_counted_as_such(tmp_path):
+    vague = world("picture", amounts={20: SAME + 0.01})
+    found, by_task = judged(tables(tmp_path, world("image", amounts={20: SAME}), vague), "1")
+    assert (words(by_task["picture"]), by_task["picture"].says) == (["undecided"], "undecided")
+    assert found.verdict == "mixed: 1 of 2 tasks (0 contradict it, 1 undecided)"
+    assert found.share.n == 1
+    assert judged(tables(tmp_path / "b", vague), "1")[0].verdict == "undecided"
+
+
+# OTDD and error -----------------------------------------------------------------------------------
+
+
+def runs(task, sign, amounts=(5, 10, 20, 40), spread=0.01, **more):
+    """OTDD falls with training, and the error rises or falls with it, or neither; with noise of its own per trial."""
+    rng = np.random.default_rng(0)
+    made = []
+    for i, epochs in enumerate(amounts):
+        for seed in range(SEEDS):
+            level = {"objective_last": 50.0 - 5 * i + rng.normal(0, 2), "dims": 2, **more}
+            error = 0.3 - sign * 0.05 * i + rng.normal(0, spread)
+            made.append(trial({"task": task, **trained(epochs)}, seed, error, **level))
+    return made
+
+
+def test_otdd_and_error_go_together_or_not(tmp_path):
+    found, by_task = judged(tables(tmp_path, runs("image", 1), runs("picture", -1)), "6", margin=())
+    assert words(by_task["image"]) == ["tracks"]
+    assert words(by_task["picture"]) == ["does not track"]
+    assert found.verdict == "mixed: 1 of 2 tasks (1 contradicts it, 0 undecided)"
+    (one,) = by_task["image"].judgements
+    assert (one.n, one.n_seeds, one.margin, one.n_family) == (4 * SEEDS, SEEDS, 0.3, 2)
+    assert one.name == "otdd-exact and error, 4 amounts (5 to 40)"
+    trials = r.read_results(tmp_path / "tables").trials.query("task == 'image'")
+    by_hand = trials[["objective_last", "test_metric_best"]].rank().corr().iloc[0, 1]
+    assert one.estimate == pytest.approx(by_hand)
+    assert by_task["image"].margin is None  # no difference in the task's unit is asked about
+    loose = tables(tmp_path / "b", runs("image", 1, spread=0.04))
+    assert words(judged(loose, "6", least_correlation=0.2)[1]["image"]) == ["tracks"]
+    assert words(judged(loose, "6", least_correlation=0.95)[1]["image"]) == ["does not track"]
+
+
+def test_trials_of_another_objective_and_few_amounts_say_nothing_of_otdd(tmp_path):
+    mmd = [{**planned, "config": {**planned["config"], "embedder.objective": "mmd"}} for planned, _ in runs("image", 1)]
+    rows = [row for _, row in runs("image", 1)]
+    found, _ = judged(tables(tmp_path / "a", list(zip(mmd, rows, strict=True))), "6")
+    assert "image: no cell whose embedder was trained towards an OTDD" in found.verdict
+    found, _ = judged(tables(tmp_path / "b", runs("image", 1, (5, 20))), "6")
+    assert "3 amounts of embedder training are needed, all else being equal, and there are at most 2" in found.verdict
+
+
+def test_seeds_that_lack_a_trial_are_named_and_left_out_when_asked(tmp_path):
+    gone = runs("image", 1)
+    gone[2][1].update(status="failed", test_metric_best=None)
+    results = tables(tmp_path, gone)
+    found, by_task = judged(results, "6")
+    assert found.verdict.endswith("image: seed 2 lacks trials; --complete-pairs judges from the seeds that are left")
+    assert by_task["image"].judgements[0].gaps == "2 (embedder.epochs 5 failed)"
+    _, by_task = judged(results, "6", complete_pairs_only=True)
+    (one,) = by_task["image"].judgements
+    assert (one.word, one.n, one.n_seeds) == ("tracks", 4 * (SEEDS - 1), SEEDS - 1)
+
+
+def test_too_few_seeds_and_perfect_ranks_have_no_interval_and_say_so(tmp_path):
+    two = [one for one in runs("image", 1) if one[0]["seed"] < 2]
+    assert "image: fewer than 3 seeds: no interval" in judged(tables(tmp_path / "a", two), "6")[0].verdict
+    exact = [
+        trial({"task": "image", **trained(epochs)}, seed, epochs / 10, dims=2, objective_last=9.0 - epochs)
+        for epochs in (1, 2, 3)
+        for seed in (0, 1, 2)
+    ]
+    assert "a perfect rank correlation: no interval" in judged(tables(tmp_path / "b", exact), "6")[0].verdict
+
+
+# Error rates --------------------------------------------------------------------------------------
+
+N_RUNS = 600
+MOST = 0.05 + 3 * math.sqrt(0.05 * 0.95 / N_RUNS)
+"""Of wrong words at a nominal 5%, with three standard errors of so many runs."""
+MARGIN = 0.01
+ONE, TWO, THREE, FOUR, FIVE, SIX = CLAIMS
+
+
+def simulated(folder, claim, cells, sd=0.004, n_seeds=8, tasks=("image",), margin=MARGIN):
+    """What is found of a claim on many tables of normal noise.
+
+    ``cells`` are levels and the true difference to the first. Half of the noise's variance is shared within a seed, as
+    paired trials share their batches.
+    """
+    parts = [cell(task, levels, SAME, range(n_seeds)) for task in tasks for levels, _ in cells]
+    shifts = np.array([shift for _, shift in cells] * len(tasks))
+    rows = {part[0][0]["cell_id"]: i for i, part in enumerate(parts)}
+    base = task_cells(tables(folder, *parts))
+    judge = Judge(dict.fromkeys(tasks, Margin(margin, "given", "given")), {}, FACTORS, 0.95, False, 0.3)
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(N_RUNS):
+        shared = np.repeat(rng.normal(0, sd, (len(tasks), n_seeds)), len(cells), 0)
+        values = shifts[:, None] + shared + rng.normal(0, sd, (len(parts), n_seeds))
+        found.append(judge.claim(claim, [with_values(task, values, rows) for task in base]))
+    return found
+
+
+def with_values(task, values, rows):
+    arms = [replace(one.arm, values=dict(enumerate(values[rows[one.arm.cell_id]].tolist()))) for one in task.cells]
+    return replace(task, cells=tuple(replace(one, arm=arm) for one, arm in zip(task.cells, arms, strict=True)))
+
+
+def rate(found, holds):
+    return sum(map(holds, found)) / N_RUNS
+
+
+def any_word(*which):
+    return lambda finding: any(word in which for task in finding.tasks for word in words(task))
+
+
+def is_(kind):
+    return lambda finding: finding.kind == kind
+
+
+def amounts(*shifts):
+    """Naive fine-tuning, and what 5, 10, 20 ... embedder epochs truly change."""
+    return [(NAIVE, 0), *((trained(5 * 2**i), shift) for i, shift in enumerate(shifts))]
+
+
+def test_without_an_effect_helps_and_hurts_are_said_at_most_at_the_nominal_rate(tmp_path):
+    alone = simulated(tmp_path / "a", ONE, amounts(0), sd=0.01, n_seeds=5, margin=0)
+    assert 0.02 <= rate(alone, any_word("helps", "hurts")) <= MOST  # the paired t test's own rate
+    two = ("image", "picture")
+    six = simulated(tmp_path / "b", ONE, amounts(0, 0, 0), sd=0.01, n_seeds=5, tasks=two, margin=0)
+    assert {one.n_family for task in six[0].tasks for one in task.judgements} == {6}
+    assert 0.02 <= rate(six, any_word("helps", "hurts")) <= MOST  # of any of six: Holm
+    within = simulated(tmp_path / "c", ONE, amounts(0, 0, 0), sd=0.01, n_seeds=5, tasks=two)
+    assert rate(within, any_word("helps", "hurts")) <= MOST
+    assert rate(within, is_("contradicted")) <= MOST
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_effect_at_the_margin_is_seldom_called_none(tmp_path, sign):
+    found = simulated(tmp_path / "a", ONE, amounts(sign * MARGIN))
+    right, wrong = ("hurts", "helps") if sign > 0 else ("helps", "hurts")
+    assert 0.02 <= rate(found, any_word("no meaningful difference")) <= MOST
+    assert rate(found, any_word(right)) <= MOST
+    assert rate(found, any_word(wrong)) == 0
+    three = [(trained(), 0), (trained(proxy="photo-patches"), 0), (trained(proxy="dummy"), sign * MARGIN)]
+    found = simulated(tmp_path / "b", THREE, three)
+    assert rate(found, is_("supported")) <= MOST
+    assert rate(found, is_("contradicted")) <= MOST
+
+
+def test_a_large_effect_is_called_almost_always(tmp_path):
+    found = simulated(tmp_path / "a", ONE, amounts(-0.1, -0.1), sd=0.01, n_seeds=5, tasks=("image", "picture"))
+    assert rate(found, is_("contradicted")) >= 0.98
+    found = simulated(tmp_path / "b", ONE, amounts(0.1), sd=0.01, n_seeds=5)
+    assert rate(found, any_word("hurts")) >= 0.98
+
+
+def test_no_effect_and_one_well_within_the_margin_are_called_none(tmp_path):
+    found = simulated(tmp_path / "a", ONE, amounts(0, 0), sd=0.002)
+    assert rate(found, is_("supported")) >= 0.98
+    small = simulated(tmp_path / "b", ONE, amounts(-0.004), sd=0.002)
+    assert rate(small, any_word("no meaningful difference")) >= 0.98  # surely not zero, and surely not meaningful
+    assert rate(small, any_word("helps")) <= MOST
+
+
+def test_claims_of_several_contrasts_are_seldom_wrong_at_their_borders(tmp_path):
+    useless = simulated(tmp_path / "a", TWO, amounts(-MARGIN, 0), tasks=("signal",))
+    assert rate(useless, is_("supported")) <= MOST
+    more = simulated(tmp_path / "b", TWO, amounts(-0.05, -0.05 - MARGIN), tasks=("signal",))
+    assert rate(more, is_("supported")) <= MOST
+    tie = [(trained(), 0), (frozen("embedder"), 0.05), (frozen("body"), 0.05 + MARGIN)]
+    assert rate(simulated(tmp_path / "c", FOUR, tie), is_("supported")) <= MOST
+    border = [(trained(), 0), (pretrained(0), MARGIN)]
+    assert rate(simulated(tmp_path / "d", FIVE, border), is_("supported")) <= MOST
+
+
+def test_claims_of_several_contrasts_are_found_where_they_hold(tmp_path):
+    enough = simulated(tmp_path / "a", TWO, amounts(-0.05, -0.05), sd=0.003, tasks=("signal",))
+    assert rate(enough, is_("supported")) >= 0.9
+    body = [(trained(), 0), (frozen("embedder"), 0.02), (frozen("body"), 0.1)]
+    assert rate(simulated(tmp_path / "b", FOUR, body), is_("supported")) >= 0.98
+    needed = [(trained(), 0), (pretrained(0.1), 0.04), (pretrained(0), 0.05)]
+    assert rate(simulated(tmp_path / "c", FIVE, needed), is_("contradicted")) >= 0.98
+
+
+def test_rank_correlations_get_wrong_words_at_most_at_the_nominal_rate(tmp_path):
+    results = tables(tmp_path, runs("image", 1, (5, 10, 20, 40, 80)))
+    (base,) = task_cells(results)
+    judge = Judge({}, {}, tuple(results.trials), 0.95, False, 0.3)
+    rng = np.random.default_rng(1)
+
+    def verdicts_at(rho_s, n_runs=60):
+        r_p = 2 * math.sin(math.pi * rho_s / 6)  # Pearson's r of normal variables with that Spearman's rho
+        for _ in range(n_runs):
+            x, e = rng.normal(size=(2, len(base.cells), SEEDS))
+            y = r_p * x + math.sqrt(1 - r_p**2) * e
+            cells = [
+                replace(one, objectives=dict(enumerate(a)), arm=replace(one.arm, values=dict(enumerate(b))))
+                for one, a, b in zip(base.cells, x.tolist(), y.tolist(), strict=True)
+            ]
+            yield judge.claim(SIX, [replace(base, cells=tuple(cells))])
+
+    at_border = [words(one.tasks[0]) for one in verdicts_at(0.3, 240)]
+    # Three standard errors of so many runs, and the jackknife's interval is an approximation.
+    assert at_border.count(["does not track"]) <= 240 * 0.05 + 3 * math.sqrt(240 * 0.05 * 0.95) + 3
+    assert at_border.count(["tracks"]) <= 240 * 0.025 + 3 * math.sqrt(240 * 0.025 * 0.975) + 3
+    for rho_s, word in ((0.95, "tracks"), (-0.8, "does not track")):
+        assert sum(words(one.tasks[0]) == [word] for one in verdicts_at(rho_s)) >= 55
+    assert sum(words(one.tasks[0]) == ["tracks"] for one in verdicts_at(0.0)) <= 1
+
+
+# What is compared ---------------------------------------------------------------------------------
+
+
+def test_only_cells_that_are_equal_in_all_else_are_compared(tmp_path):
+    short, long = {"finetune.epochs": 10}, {"finetune.epochs": 20}
+    for name, part in (
+        ("one", cell("image", {**NAIVE, **short}, SAME)),
+        ("two", cell("image", {**trained(), **long}, LESS)),
+        ("three", cell("image", {**NAIVE, **long}, SAME)),
+    ):
+        collected(tmp_path, part, FACTORS, name=name)
+    found, by_task = judged(r.collect([tmp_path / "one", tmp_path / "two"], tmp_path / "t"), "1")
+    assert found.verdict.endswith("image: no naive cell that equals one with a trained embedder in all else")
+    every = r.collect([tmp_path / name for name in ("one", "two", "three")], tmp_path / "u")
+    _, by_task = judged(every, "1")
+    (one,) = by_task["image"].judgements
+    assert one.cells[1] == every.trials.query("space == 'three'")["cell_id"].iloc[0]
+    assert "finetune.epochs 20" in by_task["image"].setting
+
+
+def test_what_a_rule_of_the_space_sets_for_an_arm_is_no_obstacle_and_is_said(tmp_path):
+    body = cell("image", {**frozen("body"), "finetune.lr": 0.01}, MORE)
+    rest = [cell("image", {**levels, "finetune.lr": 0.001}, LESS) for levels in (trained(), frozen("embedder"))]
+    found = claims.compute(tables(tmp_path, body, *rest), margin=["0.01"])
+    names = {one.name: one.differs for one in found.found[3].tasks[0].judgements}
+    assert names == {
+        "body frozen forever against none": "finetune.lr 0.01 against 0.001",
+        "embedder frozen forever against none": "",
+        "body frozen forever against embedder": "finetune.lr 0.01 against 0.001",
+    }
+    notes = "\n".join(claims.shown(found)[1].notes)
+    assert "a rule of the space has also set finetune.lr 0.01 against 0.001." in notes
+
+
+def test_a_learning_rate_searched_in_each_cell_is_one_setting(tmp_path):
+    parts = []
+    for levels, lr, value in ((NAIVE, 0.1, SAME), (trained(), 0.2, LESS)):
+        levels = {"task": "image", **levels}
+        parts.append([trial(levels, 9, 0.5, "search", **{"finetune.lr": x}) for x in (0.1, 0.2)])
+        parts.append([trial(levels, s, value + noise(str(lr), s), dims=2, **{"finetune.lr": lr}) for s in range(SEEDS)])
+    tuned = tables(tmp_path, *parts, tune={"finetune.lr": {}})
+    _, by_task = judged(tuned, "1")
+    assert words(by_task["image"]) == ["helps"]
+    # One that was not searched is no match for one that was, whatever the rate.
+    plain = collected(
+        tmp_path, [one for part in parts[2:] for one in part], FACTORS, name="a", tune={"finetune.lr": {}}
+    )
+    naive = cell("image", {**NAIVE, "finetune.lr": 0.2}, SAME)
+    collected(tmp_path, naive, FACTORS, name="b")
+    both = r.collect([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
+    assert plain.tuned == both.tuned == ("finetune.lr",)
+    assert "no naive cell that equals one" in judged(both, "1")[0].verdict
+
+
+def test_a_claim_is_judged_at_one_setting_which_is_said_and_can_be_named(tmp_path):
+    levels = [(lr, fraction) for lr in (0.1, 0.2) for fraction in (0, 1.0)]
+    parts = [
+        cell("image", {**cell_levels, "finetune.lr": lr, "body.pretrain_fraction": fraction}, value)
+        for lr, fraction in levels
+        for cell_levels, value in ((NAIVE, SAME), (trained(), LESS if lr == 0.2 else SAME))
+    ]
+    results = collected(tmp_path, [one for part in parts for one in part], (*FACTORS, "finetune.lr"))
+    found = claims.compute(results, margin=["0.01"])
+    task = found.found[0].tasks[0]
+    assert task.setting == "proxy mnist5k, body.pretrain_fraction 1, finetune.lr 0.1"
+    assert (task.n_other_settings, task.says) == (3, "supports")
+    notes = claims.shown(found)[1].notes
+    assert notes[0] == f"image: judged at {task.setting}; 3 other settings of these tables are not (--base names one)."
+    named, by_task = judged(results, "1", base=["finetune.lr=0.2"])
+    assert (by_task["image"].says, by_task["image"].n_other_settings) == ("contradicts", 1)
+    # What a claim compares is no part of the setting: the base does not take it away.
+    _, by_task = judged(results, "5", base=["finetune.lr=0.2", "body.pretrain_fraction=0"])
+    assert by_task["image"].setting == "proxy mnist5k, finetune.lr 0.2"
+    with pytest.raises(InputError, match="no cell has that level of finetune.lr. Levels: 0.1, 0.2"):
+        claims.compute(results, base=["finetune.lr=0.3"])
+
+
+def test_the_reference_proxy_is_the_first_real_one_or_the_one_named(tmp_path):
+    proxies = {"dummy": SAME, "photo-patches": LESS, "shuffled:mnist5k": SAME}
+    parts = [cell("image", trained(proxy=proxy), value) for proxy, value in proxies.items()]
+    results = tables(tmp_path, *parts, cell("image", trained(), SAME))
+    _, by_task = judged(results, "3")
+    assert [one.name for one in by_task["image"].judgements] == [
+        "proxy mnist5k against photo-patches",
+        "proxy dummy against photo-patches",
+        "proxy shuffled:mnist5k against photo-patches",
+    ]
+    assert by_task["image"].n_other_settings == 0  # the same cells with another reference
+    _, by_task = judged(results, "3", base=["proxy=mnist5k"])
+    assert words(by_task["image"]) == ["helps", "no meaningful difference", "no meaningful difference"]
+
+
+def test_the_longest_freeze_that_both_have_is_taken(tmp_path):
+    parts = [cell("image", trained(), LESS)]
+    parts += [cell("image", frozen(*one), SAME) for one in (("body", "forever"), ("body", "5"), ("embedder", "5"))]
+    parts += [cell("image", frozen(*one), SAME) for one in (("body", "10"), ("embedder", "10"), ("both", "forever"))]
+    _, by_task = judged(tables(tmp_path, *parts), "4")
+    assert by_task["image"].judgements[0].name == "body frozen for 10 epochs against none"
+    assert by_task["image"].setting == "proxy mnist5k"
+
+
+# What cannot be judged ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("claim", "parts", "because"),
+    [
+        ("1", [("signal", NAIVE), ("signal", trained())], "no task in them is 2D (signal is 1D)"),
+        ("2", [("image", NAIVE), ("image", trained())], "no task in them is 1D (image is 2D)"),
+        (
+            "1",
+            [("unheard", NAIVE), ("unheard", trained())],
+            "unheard: the tables do not say whether it is 1D or 2D: its rows were made by an older version",
+        ),
+        ("1", [("image", NAIVE)], "image: no cell with a trained embedder (a proxy, and embedder.epochs above 0)"),
+        ("1", [("image", trained())], "image: no naive cell (proxy none, or embedder.epochs 0)"),
+        (
+            "2",
+            [("signal", NAIVE), ("signal", trained())],
+            "signal: two amounts of embedder training beside none are needed, and there is one (embedder.epochs 20)",
+        ),
+        ("2", [("signal", NAIVE)], "signal: no cell with a trained embedder (a proxy, and embedder.epochs above 0)"),
+        ("3", [("image", NAIVE)], "image: no cell with a trained embedder (a proxy, and embedder.epochs above 0)"),
+        ("3", [("image", NAIVE), ("image", trained())], "image: two proxies are needed, and there is one (mnist5k)"),
+        (
+            "3",
+            [("image", trained(5)), ("image", trained(proxy="dummy"))],
+            "image: no two cells that differ in the proxy alone (mnist5k, dummy)",
+        ),
+        ("4", [("image", trained())], "image: no cell with finetune.freeze body, or finetune.freeze embedder"),
+        (
+            "4",
+            [("image", trained()), ("image", frozen("body", "5")), ("image", frozen("embedder"))],
+            "image: no body frozen as long as an embedder is, beside nothing frozen, all else being equal",
+        ),
+        ("5", [("image", trained())], "image: no cell without pre-training (body.pretrain_fraction 0)"),
+        ("5", [("image", pretrained(0))], "image: no cell with pre-training (body.pretrain_fraction above 0)"),
+        (
+            "5",
+            [("image", pretrained(0)), ("image", trained(5))],
+            "image: no two cells that differ in pre-training alone",
+        ),
+        ("6", [("image", NAIVE)], "image: no cell whose embedder was trained towards an OTDD (embedder.objective"),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path, claim, parts, because):
+    results = tables(tmp_path, *(cell(task, levels, SAME) for task, levels in parts))
+    found, _ = judged(results, claim)
+    assert found.kind == "cannot be judged"
+    assert found.verdict.startswith(f"cannot be judged from these rows, because {because}")
+    assert math.isnan(found.share.share)
+
+
+def test_tasks_that_lack_the_same_are_named_together_and_the_others_are_judged(tmp_path):
+    parts = [world("image"), world("picture"), world("signal")]
+    results = tables(tmp_path, *parts)
+    assert "because image, picture: no cell with a trained embedder" in judged(results, "1")[0].verdict
+    some = tables(tmp_path / "b", world("image"), world("picture", amounts={20: SAME}))
+    found, by_task = judged(some, "1")
+    assert (found.verdict, by_task["image"].says) == ("supported", "cannot be judged")
+    table = claims.shown(claims.compute(some, margin=["0.01"]))
+    assert table[0].blocks[0][0][2:] == ("supported", "picture", NOTHING, NOTHING, "image", "1 of 1 [0.21, 1.00]")
+    assert "image cannot be judged: no cell with a trained embedder" in "\n".join(table[1].notes)
+
+
+def test_without_a_margin_nothing_is_judged_and_the_numbers_are_there(tmp_path):
+    results = tables(tmp_path, world("image", amounts={20: LESS}))
+    found, by_task = judged(results, "1", margin=())
+    assert found.verdict.endswith(
+        "image: there is no margin: fix one in the space (margin), give one (--margin), or run an A/A arm (aa)"
+    )
+    (one,) = by_task["image"].judgements
+    assert (one.n, one.estimate, one.why_not) == (SEEDS, pytest.approx(-0.1, abs=2e-3), "there is no margin")
+    # A margin of 0 that somebody has fixed is one: a difference is then any difference.
+    assert judged(results, "1", margin=["0"])[0].kind == "contradicted"
+
+
+@pytest.mark.parametrize(
+    ("margins", "aa", "given", "source"),
+    [
+        ({"": 0.02}, False, (), "fixed in the space s"),
+        ({"": 0.02}, True, (), "fixed in the space s"),
+        ({"": 0.02}, True, ("0.03",), "given with --margin"),
+        ({}, True, (), "the standard deviation of the difference of two seeds of one cell, from the A/A arm of"),
+    ],
+)
+def test_the_margin_is_the_given_one_the_space_s_or_noise(tmp_path, margins, aa, given, source):
+    again = [trial({"task": "image", **NAIVE}, s, SAME + noise("aa", s), "aa") for s in range(10, 14)] if aa else []
+    _, by_task = judged(tables(tmp_path, world("image", amounts={20: LESS}), again, margins=margins), "1", given)
+    assert by_task["image"].margin.source.startswith(source)
+    assert len(by_task["image"].judgements) == 1  # the A/A arm is no cell of the claim
+
+
+def test_one_seed_is_too_few(tmp_path):
+    parts = [cell("image", levels, SAME, [0]) for levels in (NAIVE, trained())]
+    found, _ = judged(tables(tmp_path, *parts), "1")
+    assert found.verdict.endswith("because image: 1 pair, and two are the fewest")
+
+
+def test_failed_and_missing_trials_are_named_and_judged_around_only_when_asked(tmp_path):
+    broken = world("image", amounts={20: LESS})
+    broken[-1][1].update(status="failed", test_metric_best=None)
+    broken[SEEDS][1].update(status="lost")
+    results = tables(tmp_path, broken)
+    found, by_task = judged(results, "1")
+    assert found.verdict.endswith(
+        "image: seeds 0, 5 give no complete pair; --complete-pairs judges from the seeds that are left"
+    )
+    assert by_task["image"].judgements[0].gaps == "0 (unfinished); 5 (failed)"
+    whole = claims.compute(results, margin=["0.01"])
+    assert "10 of 12 planned trials are ok; the others: 1 unfinished, 1 failed" in claims.shown(whole)[0].caption
+    assert "seeds without a pair: 0 (unfinished); 5 (failed)." in "\n".join(claims.shown(whole)[1].notes)
+    found, by_task = judged(results, "1", complete_pairs_only=True)
+    assert (found.kind, by_task["image"].judgements[0].n) == ("contradicted", SEEDS - 2)
+
+
+def test_a_contrast_that_decides_is_enough_where_another_cannot_be_judged(tmp_path):
+    parts = [cell("image", NAIVE, SAME), cell("image", trained(5), SAME, [0, 1]), cell("image", trained(20), LESS)]
+    found, by_task = judged(tables(tmp_path, *parts), "1")
+    assert (found.kind, by_task["image"].judgements[0].why_not[:8]) == ("contradicted", "seeds 2,")
+    parts = [*parts[:2], cell("image", trained(20), SAME)]
+    assert judged(tables(tmp_path / "b", *parts), "1")[0].kind == "cannot be judged"
+
+
+def test_a_table_of_an_older_version_says_what_it_lacks(tmp_path):
+    results = tables(tmp_path, world("image", amounts={5: SAME, 20: SAME}))
+    older = replace(results, trials=results.trials.drop(columns=["dims", "objective_last"]))
+    found = claims.compute(older, margin=["0.01"]).found
+    assert "image: the tables do not say whether it is 1D or 2D" in found[0].verdict
+    assert "image: the tables do not say whether it is 1D or 2D" in found[1].verdict
+    assert "the tables have no column objective_last" in found[5].verdict
+    split = results.trials.assign(dims=[1, 2] * (len(results.trials) // 2))
+    assert "do not say" in claims.compute(replace(results, trials=split), margin=["0.01"]).found[0].verdict
+
+
+def test_sealed_tables_are_judged_on_validation_and_say_so(tmp_path):
+    part = world("image", amounts={20: LESS})
+    for planned, row in part:
+        row |= {"val_metric_best": row["test_metric_best"] + 1.0}
+        r.write_record(tmp_path / "s", {**row, "trial_id": planned["trial_id"], "cell_id": planned["cell_id"]}, [])
+    about = {"name": "s", "question": "?", "metric": "test_metric_best", "factors": FACTORS}
+    r.write_json(tmp_path / "s" / "sweep.json", {**about, "trials": [planned for planned, _ in part]})
+    sealed = r.collect([tmp_path / "s"], tmp_path / "t")
+    found = claims.compute(sealed, margin=["0.01"])
+    assert (found.column, found.found[0].kind) == ("val_metric_best", "contradicted")
+    assert found.found[0].tasks[0].judgements[0].reference == pytest.approx(1.35, abs=2e-3)
+    assert (
+        "val_metric_best (on validation: the test metrics of 12 ok trials are sealed ('orca-sweep reveal' shows them)"
+        in claims.shown(found)[0].caption
+    )
+    with pytest.raises(InputError, match="the test metrics of 12 ok trials are sealed"):
+        claims.compute(sealed, margin=["0.01"], metric="test_metric_best")
+    r.reveal(tmp_path / "s")
+    shown = claims.shown(claims.compute(r.collect([tmp_path / "s"], tmp_path / "t"), margin=["0.01"]))
+    assert "judged on these rows by test_metric_best (on test; lower is better)" in shown[0].caption
+
+
+def test_wrong_options_are_told(tmp_path):
+    results = tables(tmp_path, world("image"))
+    for level in (0.5, 1.0):
+        with pytest.raises(InputError, match="words need a level above 0.5 and below 1"):
+            claims.compute(results, level=level)
+    for least in (-0.1, 1.0):
+        with pytest.raises(InputError, match="--least-correlation .*: it is 0 or more and below 1"):
+            claims.compute(results, least_correlation=least)
+
+
+# What is written ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """Tables that every claim can be judged on."""
+    truth = {"freezes": {"body": MORE, "embedder": SAME}, "fractions": {0: SAME, 0.1: SAME}}
+    steps = {"amounts": {5: LESS, 20: LESS, 40: LESS}, "proxies": {"dummy": LESS}, **truth}
+    parts = [world(task, **steps) for task in DIMS]
+    rng = np.random.default_rng(0)
+    for _, row in (one for part in parts for one in part):
+        row["objective_last"] = rng.normal(5, 1)
+    return tables(tmp_path, *parts, margins={"": 0.01})
+
+
+def test_numbers_have_a_line_per_contrast_and_one_where_there_is_none(whole, tmp_path):
+    found = claims.compute(whole)
+    rows = lines(found)
+    count = [sum(len(task.judgements) for task in one.tasks) for one in found.found]
+    assert [sum(row["claim"] == one.claim.id for row in rows) for one in found.found] == count == [6, 5, 3, 9, 6, 3]
+    first = rows[0]
+    assert (first["task"], first["dims"], first["contrast"]) == ("image", "2", "embedder.epochs 5 against naive")
+    assert (first["margin"], first["margin_from"]) == ("0.01", "fixed in the space s")
+    assert (first["interval"], first["word"]) == ("95% Student-t interval over pairs", "helps")
+    assert first["verdict_in_words"] == "contradicted"
+    assert rows[-1]["interval"] == "95% interval of Spearman's rho, jackknife over seeds"
+    lone = lines(claims.compute(tables(tmp_path / "b", world("image")), margin=["0.01"]))
+    assert [row["claim"] for row in lone] == ["1", "2", "3", "4", "5", "6"]
+    assert (lone[0]["contrast"], lone[0]["not_judged_because"][:7], lone[1]["task"]) == ("", "no cell", "")
+
+
+def test_tables_hold_verdicts_numbers_sources_and_margins(whole):
+    found = claims.compute(whole)
+    first, *rest = claims.shown(found)
+    assert [row[0] for row in first.blocks[0]] == ["1", "2", "3", "4", "5", "6"]
+    assert first.blocks[0][0][2:4] == ("contradicted", NOTHING)
+    assert "arXiv 2403.13537" in first.caption
+    assert "162 of 162 planned trials are ok" in first.caption
+    assert [table.title[:8] for table in rest] == [f"Claim {i}:" for i in range(1, 7)]
+    for table, claim in zip(rest, CLAIMS, strict=True):
+        for text in (claim.source, claim.rows, claim.supports, claim.contradicts):
+            assert text in table.caption
+        assert all(len(row) == len(table.head) == len(table.align) for block in table.blocks for row in block)
+    assert rest[0].blocks[0][0][:3] == ("image", "embedder.epochs 5 against naive", "6")
+    assert "image: margin 0.01 (error), fixed in the space s." in rest[0].notes
+    assert "Words are corrected for all contrasts of this claim that can be judged (6)" in rest[0].caption
+    assert "all that can be judged are needed to contradict it" in rest[4].caption
+
+
+def test_the_forest_has_a_panel_per_claim_with_words_n_and_margins(whole, tmp_path):
+    figure = claims.plot(claims.compute(whole))
+    assert [axis.get_title(loc="left").splitlines()[0][:2] for axis in figure.axes] == [f"{i}." for i in range(1, 7)]
+    axis = figure.axes[0]
+    assert axis.get_title(loc="left").splitlines()[1] == "contradicted"
+    assert axis.texts[0].get_text().startswith("helps (-0.1")
+    assert axis.texts[0].get_text().endswith("n = 6)")
+    assert axis.get_yticklabels()[0].get_text() == "image: embedder.epochs 5 against naive"
+    assert len(axis.collections) == 6  # a shaded margin each
+    assert "n = 24 trials" not in figure.axes[5].texts[0].get_text()
+    assert "n = 18 trials, 6 seeds" in figure.axes[5].texts[0].get_text()
+    lone = claims.plot(claims.compute(tables(tmp_path / "b", world("image"))))
+    assert lone.axes[0].texts[0].get_text().startswith("not judged: no cell with a trained embedder (a proxy,")
+    assert lone.axes[1].texts[0].get_text() == "no such task"
+    lone.savefig(io.BytesIO())
+
+
+def command(*arguments):
+    script = REPO / "analysis" / "claims.py"
+    return run_script(script, *arguments)
+
+
+def test_it_runs_as_a_file_without_torch_or_ray_and_writes_the_same_again(whole, tmp_path):
+    driver = tmp_path / "driver.py"
+    driver.write_text(
+        f"""
+import runpy, sys
+for out in "ab":
+    sys.argv = ["claims", "--tables", {str(tmp_path / "tables")!r}, "--out", f"{tmp_path}/{{out}}"]
+    runpy.run_path({str(REPO / "analysis" / "claims.py")!r}, run_name="__main__")
+sys.exit(bool({{"torch", "ray"}} & set(sys.modules)))
+"""
+    )
+    done = subprocess.run([sys.executable, driver], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (tmp_path / "a").glob("[!.]*")}
+    assert names == {f"claims.{kind}" for kind in ("csv", "md", "tex", "png", "svg")}
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    assert "| 1 | On 2D tasks" in (tmp_path / "a" / "claims.md").read_text()
+
+
+def test_wrong_input_ends_in_words_and_code_2(whole, tmp_path):
+    out = ("--tables", tmp_path / "tables", "--out", tmp_path / "out")
+    done = command(*out, "--margin", "nowhere=1", "wide")
+    assert done.returncode == 2
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["claims"] * 2
+    assert "no factor of these tables" in command(*out, "--base", "prox=none").stderr
+    assert "no such table" in command("--tables", tmp_path, "--out", tmp_path / "out").stderr
+    assert not (tmp_path / "out").exists()
+
+
+# Real rows ----------------------------------------------------------------------------------------
+
+
+def test_real_trials_say_their_dimensions_and_are_judged(run, tmp_path):
+    trials = []
+    for settings in ({"embedder__epochs": 0}, {"embedder__epochs": 2, "proxy": "mnist5k"}):
+        for seed in range(3):
+            row, _ = run(task="tiny", finetune__epochs=1, seed=seed, **settings)
+            trials.append({"trial_id": row["trial_id"], "cell_id": row["cell_id"], "seed": seed, "role": "replicate"})
+            from orca_sweep.trial import resolve
+
+            plain = {key.replace("__", "."): value for key, value in settings.items()}
+            trials[-1]["config"] = resolve({"task": "tiny", "finetune.epochs": 1, "seed": seed, **plain}).flat()
+    about = {"name": "sweep", "question": "?", "metric": "test_metric_best", "factors": ["proxy", "embedder.epochs"]}
+    r.write_json(tmp_path / "sweep" / "sweep.json", {**about, "trials": trials, "margins": {"": 1.0}})
+    results = r.collect([tmp_path / "sweep"], tmp_path / "tables")
+    assert results.trials["dims"].tolist() == [2] * 6
+    found = claims.compute(results)
+    assert found.column == "val_metric_best"
+    assert found.found[0].kind == "supported"  # an error of 0 to 1 cannot change by 1 and more
+    assert found.found[1].verdict == "cannot be judged from these rows, because no task in them is 1D (tiny is 2D)"
+    claims.shown(found)

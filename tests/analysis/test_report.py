@@ -1,0 +1,765 @@
+"""The report: what stands in the page, from known tables; that nothing in them is read as HTML; how it is made."""
+
+import base64
+import hashlib
+import itertools
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from orca_sweep import results as r
+from orca_sweep.analysis import table_effects, table_results
+from orca_sweep.analysis.report import compute, draw, page
+from orca_sweep.analysis.report import trials as embedded
+from orca_sweep.analysis.report.pictures import for_page
+from orca_sweep.analysis.report.realised import unmatched
+from orca_sweep.analysis.tables import MINUS, Table
+from orca_sweep.errors import InputError
+from tests.analysis.test_tables import BASE, BETTER, MNIST, NONE, arm, trial
+from tests.commands import orca
+
+REPO = Path(__file__).resolve().parents[2]
+HOSTILE = "</script><script>alert(1)</script>"
+IMAGE = '<img src=x onerror="alert(2)">'
+TRACEBACK = f'Traceback (most recent call last):\n  File "x.py", line 1, in f\nValueError: {HOSTILE}'
+SECTIONS = ("completeness", "verdicts", "figures", "effects", "results", "curves", "realised", "methods", "downloads")
+
+
+def history(values, stage="finetune", name="val_metric", first=1):
+    return [{"stage": stage, "epoch": epoch, name: value} for epoch, value in enumerate(values, first)]
+
+
+def with_curve(planned_and_row, *curves):
+    planned, row = planned_and_row
+    return planned, row, [epoch for curve in curves for epoch in curve]
+
+
+def arm_with_curves(levels, values, n_epochs=4, **more):
+    """A cell's trials whose validation metric falls to their value; naive ones have no embedder epochs."""
+    made = []
+    for one in arm(levels, values, **{"wall_time_s": 5.0, **more}):
+        value = one[1]["test_metric_best"]
+        curve = (
+            history([value + 1 / epoch for epoch in range(1, n_epochs + 1)]) if value is not None else history([2.0])
+        )
+        embedder = history([9.0, 5.0, 3.0], "embedder", "objective", 0) if levels.get("proxy") != "none" else []
+        made.append(with_curve(one, curve, embedder))
+    return made
+
+
+def sweep_folder(
+    folder, *parts, factors=("proxy",), name="s", question="Does it help?", revealed=True, errors=(), **more
+):
+    """A sweep of trials, each with its row, its epochs if it has any, and a traceback by place in ``errors``."""
+    trials = [(*one, []) if len(one) == 2 else one for part in parts for one in part]
+    errors = dict(errors)
+    for place, (planned, row, epochs, *stages) in enumerate(trials):
+        if row["status"] == "lost" and "error" not in row:
+            continue
+        ids = {"trial_id": planned["trial_id"], "cell_id": planned["cell_id"]}
+        r.write_record(folder, {**row, **ids}, epochs, *stages)
+        if place in errors:
+            (folder / "trials" / planned["trial_id"] / "error.txt").write_text(errors[place])
+    about = {"name": name, "question": question, "metric": "test_metric_best", "factors": list(factors), **more}
+    r.write_json(folder / "sweep.json", {**about, "trials": [planned for planned, *_ in trials]})
+    if revealed:
+        r.reveal(folder)
+    return r.collect([folder], folder / "tables")
+
+
+def two_arms(folder, **more):
+    return sweep_folder(folder, arm_with_curves(NONE, BASE), arm_with_curves(MNIST, BETTER), **more)
+
+
+def made_page(results, figures=(), **asked):
+    report = compute(results, **asked)
+    return page(report, draw(results, report.effects, figures))
+
+
+class Read(HTMLParser):
+    """A page as a browser parses it: its elements, the text of each section, and the text of its scripts."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.tags, self.ids, self.scripts, self.within, self.texts = [], [], [], [], Counter()
+        self.said = {}
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append((tag, attrs))
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        self.within.append((tag, attrs.get("id", "")))
+        if tag == "script":
+            self.scripts.append((attrs, ""))
+
+    def handle_endtag(self, tag):
+        while self.within and self.within[-1][0] != tag:
+            self.within.pop()
+        if self.within:
+            self.within.pop()
+
+    def handle_data(self, data):
+        if any(tag == "script" for tag, _ in self.within):
+            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
+        for tag, name in self.within:
+            if tag in ("section", "header"):
+                self.said[name or tag] = self.said.get(name or tag, "") + data
+
+    def words(self, section):
+        return " ".join(self.said[section].split())
+
+    def data(self, name):
+        return json.loads(next(text for attrs, text in self.scripts if attrs.get("id") == f"data-{name}"))
+
+
+# Parts --------------------------------------------------------------------------------------------
+
+
+def test_the_page_has_its_parts_in_order_and_says_what_it_is_of(tmp_path):
+    found = Read(made_page(two_arms(tmp_path)))
+    assert [name for name in found.ids if name in SECTIONS] == list(SECTIONS)
+    head = found.words("header")
+    assert "Does it help?" in head
+    assert "10 of 10 planned trials are ok" in head
+    assert "test_metric_best (digits: error, lower is better)" in head
+    assert re.search(r"Test metrics were revealed once: 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC \(s: 10 trials\)", head)
+    assert "20 pairs" not in found.words("verdicts")
+    task = table_effects.compute(r.read_results(tmp_path / "tables")).tasks[0]
+    assert task.rows[0].verdict.sentence in found.words("verdicts")
+    assert f"helps mnist5k {MINUS}0.1000 [{MINUS}0.1088, {MINUS}0.0912] n = 5 pairs" in found.words("verdicts")
+
+
+def test_the_head_tells_when_the_last_trial_ended_and_what_was_read(tmp_path):
+    ends = {"ended_at": "2026-11-02T10:00:00.000+00:00"}
+    parts = arm(NONE, [0.1, 0.2], **ends), arm(MNIST, [0.1, None], ended_at="2026-11-03T11:30:00.000+00:00")
+    results = sweep_folder(tmp_path, *parts)
+    assert compute(results).head.made == "As of 2026-11-03 11:30:00 UTC, when the last trial ended."
+    assert compute(results, made_at="today").head.made == "Made at today."
+    assert "do not tell when" in compute(two_arms(tmp_path / "old")).head.made
+
+
+def test_sealed_test_metrics_are_nowhere_in_the_page_and_it_says_so(tmp_path):
+    secret = 0.31415926
+    parts = [
+        [with_curve((planned, {**row, "test_metric_best": secret, "test_metric_last": secret, "val_metric_best": value}), [])
+         for (planned, row), value in zip(arm(levels, values), values, strict=True)]
+        for levels, values in ((NONE, BASE), (MNIST, BETTER))
+    ]  # fmt: skip
+    sealed = sweep_folder(tmp_path, *parts, revealed=False)
+    text = made_page(sealed, None)
+    assert "0.31415" not in text
+    assert "0.3142" not in text
+    found = Read(text)
+    assert "test metrics of 10 ok trials are sealed" in found.words("header")
+    assert "On validation data: test metrics are sealed." in found.words("verdicts")
+    assert "sealed" in found.words("effects")
+    assert "this is on validation data" in found.words("results")
+    assert "val_metric_best" in found.words("methods")
+    assert "The test metrics of 10 ok trials are sealed and no part of this report." in found.words("methods")
+    r.reveal(tmp_path)
+    shown = made_page(r.collect([tmp_path], tmp_path / "tables"))
+    assert "0.31416" in shown
+    assert "sealed" not in Read(shown).words("verdicts")
+
+
+def test_the_matrix_has_a_square_for_every_planned_trial(tmp_path):
+    lost = trial(MNIST, 4, status="lost", error="lost 3 times")
+    unrun = trial(MNIST, 5, status="unfinished")
+    odd = trial(MNIST, 6, status="exploded", error="?")
+    parts = arm(NONE, [0.1, 0.2, None]), arm(MNIST, [0.1, 0.2]), [lost, unrun, odd], arm(NONE, [0.1, 0.3], "aa", 10)
+    searched = [trial(MNIST, 99, 0.4, "search"), trial(MNIST, 98, None, "search", status="pruned")]
+    report = compute(sweep_folder(tmp_path, *parts, searched))
+    (matrix,) = report.matrices
+    assert matrix.seeds == (0, 1, 2, 4, 5, 6, 10, 11)
+    assert [(row.name, row.role) for row in matrix.rows] == [
+        ("none", "replicate"), ("mnist5k", "replicate"), ("none", "aa"),
+    ]  # fmt: skip
+    mnist = matrix.rows[1]
+    assert [square and square.status for square in mnist.squares] == [
+        "ok", "ok", None, "lost", "unfinished", "exploded", None, None,
+    ]  # fmt: skip
+    assert [square.mark for square in mnist.squares if square] == ["✓", "✓", "L", "·", "?"]
+    assert (mnist.n_planned, mnist.n_ok, mnist.lacking) == (5, 2, "1 lost, 1 unfinished, 1 exploded")
+    assert [square.status for square in mnist.searched] == ["ok", "pruned"]
+    assert report.totals == {"ok": 6, "failed": 1, "lost": 1, "unfinished": 1, "exploded": 1}
+    text = page(report, ())
+    assert f'<a class="sq lost" href="#trial/{lost[0]["trial_id"]}" aria-label="lost, seed 4">L</a>' in text
+    assert 'class="sq unknown"' in text
+    assert "Candidates of tuning" in Read(text).words("completeness")
+    assert "2 candidates of tuning are in no mean" in Read(text).words("results")
+
+
+def test_the_effects_table_has_the_numbers_of_table_effects(tmp_path):
+    results = sweep_folder(tmp_path, arm(NONE, BASE), arm(MNIST, BETTER), arm({"proxy": "dummy"}, [0.3, 0.4]))
+    report = compute(results, margin=["0.02"])
+    found = table_effects.compute(results, margin=["0.02"])
+    (task,) = report.tasks
+    assert task.margin_source == "given with --margin"
+    for line, row in zip(task.lines, found.tasks[0].rows, strict=True):
+        assert (line.word, line.sentence, line.n) == (row.verdict.word, row.verdict.sentence, row.contrast.interval.n)
+        assert line.p_holm[1] == pytest.approx(row.p_holm, nan_ok=True)
+    assert task.tally == {"helps": 1, "undecided": 1}
+    assert task.lines[1].unpaired == "2 (not planned); 3 (not planned); 4 (not planned)"
+    text = page(report, ())
+    assert "seeds without a pair" in Read(text).words("effects")
+    assert "2 of 2 comparisons shown" in Read(text).words("effects")
+    assert report.downloads["effects.csv"] == table_effects.numbers(found)
+    assert report.downloads["results.csv"] == table_results.numbers(report.table)
+    assert report.downloads["effects.tex"].count(r"\begin{tabular}") == 1
+    assert Read(text).data("downloads") == report.downloads
+    every = compute(results, margin=["0.02"], complete_pairs_only=True)
+    assert every.tasks[0].lines[1].difference[1] == pytest.approx((0.0 + 0.06) / 2)
+
+
+def test_what_others_judge_stands_around_the_verdicts(tmp_path):
+    def table(title):
+        return Table("t", title, "Caption & more.", ("claim", "n"), "lr", ((("<b>one</b>", "1"),),), ("A note.",))
+
+    report = compute(two_arms(tmp_path), claims=[table("Claims")], flattery=[table("Flattery")])
+    said = Read(page(report, ())).words("verdicts")
+    assert said.index("helps") < said.index("Claims") < said.index("Flattery")
+    assert "<b>one</b>" in said
+    assert "Caption & more. A note." in said
+
+
+# Realised differences -----------------------------------------------------------------------------
+
+
+def done(levels, steps, **more):
+    return arm(levels, [0.1, 0.2], n_steps=steps, finetune_s=10.0, wall_time_s=20.0, reused_s=5.0, **more)
+
+
+def test_cells_that_did_more_than_their_base_are_marked(tmp_path):
+    same = done({"proxy": "dummy"}, 100, n_trainable_first=7)
+    results = sweep_folder(
+        tmp_path, done(NONE, 100, n_trainable_first=7), done(MNIST, 200, n_trainable_first=None), same
+    )
+    report = compute(results)
+    (task,) = report.realised
+    assert task.columns == ("n_steps", "n_trainable_first", "finetune_s", "alone_s")
+    assert task.rows[0].amounts["alone_s"].mean == 25
+    ids = [row.cell_id for row in task.rows]
+    assert unmatched(task, ids[0], ids[1]) == ("n_steps", "n_trainable_first")
+    assert unmatched(task, ids[0], ids[2]) == ()
+    assert [line.matched for line in report.tasks[0].lines] == [
+        "differs: fine-tuning steps, trainable at first", "matched",
+    ]  # fmt: skip
+    said = Read(page(report, ())).words("realised")
+    assert "mnist5k: differs: fine-tuning steps, trainable at first" in said
+    assert "Not told by these tables: training samples, embedder steps" in said
+    assert "LR integral" not in said.split("Not told")[0]
+    verdicts = Read(page(report, ())).words("verdicts")
+    assert verdicts.count("not matched on compute") == 1
+
+
+def test_a_cell_without_an_ok_trial_is_matched_with_nothing(tmp_path):
+    report = compute(sweep_folder(tmp_path, done(NONE, 100), arm(MNIST, [None, None])))
+    assert [line.matched for line in report.tasks[0].lines] == ["not known"]
+    assert "one of the two has no ok trial yet" in Read(page(report, ())).words("realised")
+
+
+def test_what_the_trials_table_lacks_is_taken_from_stages_then_epochs(tmp_path):
+    def trials(levels, steps, rate):
+        for planned, row in arm(levels, [0.1, 0.2]):
+            stages = [
+                {"stage": "finetune", "phase": i, "n_steps": n, "lr_integral": rate} for i, n in enumerate(steps, 1)
+            ]
+            embedder = history([3, 2, 1], "embedder", "objective", 0) if levels != NONE else []
+            yield planned, row, [*embedder, *history([1.0])], stages
+
+    report = compute(sweep_folder(tmp_path, trials(NONE, (10, 20), 0.5), trials(MNIST, (30,), 1.0)))
+    (task,) = report.realised
+    assert [row.amounts["n_steps"].mean for row in task.rows] == [30, 30]
+    assert [row.amounts["lr_integral"].mean for row in task.rows] == [1.0, 1.0]
+    assert [row.amounts["n_embedder_steps"].mean for row in task.rows] == [0, 2]
+    assert report.tasks[0].lines[0].matched == "differs: embedder steps"
+
+
+# Methods ------------------------------------------------------------------------------------------
+
+
+def test_methods_and_compute_are_written_from_the_rows(tmp_path):
+    common = {
+        "finetune.epochs": 20, "finetune.lr": 1e-3, "embedder.epochs": 5, "data.split_seed": 3, "n_train": 100, "n_val": 50,
+        "n_test": 60, "wall_time_s": 1800.0, "finetune_s": 1000.0, "reused_s": 3600.0, "reused": "pretrain",
+        "device": "cuda", "n_threads": 4, "n_gpus": 0.5, "gpu_s": 900.0, "host": "a", "versions": "torch=1",
+        "code_version": "9.9", "resumed_from_epoch": 0, "peak_gpu_memory_mib": 2048.0,
+    }  # fmt: skip
+    parts = arm(NONE, [0.1, 0.2, 0.3], **common), arm(MNIST, [0.1, 0.2, None], **common)
+    report = compute(sweep_folder(tmp_path, *parts, arm(NONE, [0.2, 0.3], "aa", 10, **common)))
+    said = " ".join(report.methods)
+    for words in (
+        "We compared 2 cells on digits", "What was varied: proxy (none, mnist5k).", "3 seeds (0 to 2)",
+        "1 A/A arm repeated a cell with 2 seeds (10, 11) of its own.", "7 of 8 planned trials are ok; the others: 1 failed.",
+        "Fine-tuning: epochs 20; peak learning rate 0.001", "Data: 100 training, 50 validation and 60 test samples (digits)",
+        "data.split_seed 3", "the metric on test data at the epoch with the best validation metric",
+        "95% Student-t", "Holm's procedure over the comparisons of a task that can be made (0)",
+        "can reach a p of 0.5 at the least with 2 pairs",
+        "from the A/A arm of proxy none", "No field was tuned within the cells; the learning rate of fine-tuning is 0.001.",
+    ):  # fmt: skip
+        assert words in said, words
+    hours, hardware = report.compute
+    assert "All 8 trials together took 4 hours of trial time: 16 CPU-hours and 2 GPU-hours." in hours
+    assert "3.5 hours in 7 ok trials, 30 minutes in 1 trial not ok" in hours
+    assert "Work of 8 hours was not done again but taken from the store by 8 trials; it is not counted above." in hours
+    assert hardware == (
+        "Hardware: 8 trials on cuda, 4 threads; 1 host. Most GPU memory of a trial: 2,048 MiB. orca-sweep 9.9."
+        " Libraries: torch=1."
+    )
+
+
+def test_a_trial_that_stands_for_two_cells_is_counted_once_in_what_all_took(tmp_path):
+    timed = {"wall_time_s": 3600.0, "device": "cpu", "n_threads": 1, "host": "a", "reused": "", "resumed_from_epoch": 0}
+    planned, row = trial(NONE, 0, 0.1, **timed)
+    again = {**planned, "cell_id": "0" * 16}
+    results = sweep_folder(tmp_path, [(planned, row), (again, row)], arm(MNIST, [0.2], **timed))
+    assert len(results.trials) == 3
+    report = compute(results)
+    assert report.compute[0].startswith("All 2 trials together took 2 hours of trial time")
+    text = made_page(results)
+    assert text.count(f'href="#trial/{planned["trial_id"]}"') == 2
+
+
+def test_methods_tell_of_tuning_and_of_designs_with_holes(tmp_path):
+    levels = [
+        {"proxy": p, "finetune.freeze": f} for p, f in (("none", "none"), ("mnist5k", "none"), ("mnist5k", "body"))
+    ]
+    parts = [arm(of, [0.1, 0.2], **{"finetune.lr": 0.1 * i}) for i, of in enumerate(levels, 1)]
+    searched = [trial(levels[0], seed, 0.3, "search", **{"finetune.lr": lr}) for lr in (0.1, 0.2) for seed in (8, 9)]
+    results = sweep_folder(tmp_path, *parts, searched, factors=("proxy", "finetune.freeze"), tune={"finetune.lr": {}})
+    said = " ".join(compute(results).methods)
+    assert "These are 3 of the 4 combinations of the levels" in said
+    assert "finetune.lr was tuned within each cell on validation data, over 2 candidates a cell" in said
+    assert "peak learning rate tuned within each cell" in said
+    tasks = [arm({"task": task, **NONE}, [0.1, 0.2], **{"finetune.epochs": n}) for task, n in (("a", 5), ("b", 9))]
+    said = " ".join(compute(sweep_folder(tmp_path / "two", *tasks, factors=("task",))).methods)
+    assert "We compared 2 cells (1 each) on a and b" in said
+    assert "epochs 5 for a, 9 for b" in said
+    assert "Metric: error, lower is better (all tasks)" in said
+    assert "Nothing was varied within a task." in said
+    odd = [
+        arm({**levels, "seed_varies": "everything"}, [0.1, 0.2], **{"data.split_seed": 0}) for levels in (NONE, MNIST)
+    ]
+    said = " ".join(compute(sweep_folder(tmp_path / "odd", *odd)).methods)
+    assert "The run seed drew what seed_varies says (everything)" in said
+    assert "which is not the run seed" not in said
+
+
+# Incomplete sweeps --------------------------------------------------------------------------------
+
+
+def test_a_running_sweep_with_most_trials_still_to_come(tmp_path):
+    later = [trial(levels, seed, status="lost") for levels in (NONE, MNIST) for seed in range(2, 8)]
+    running = sweep_folder(tmp_path, arm_with_curves(NONE, [0.1, 0.2]), arm_with_curves(MNIST, [0.3, None]), later)
+    text = made_page(running, None)
+    found = Read(text)
+    assert "3 of 16 planned trials are ok" in found.words("header")
+    assert "12 unfinished: not run to an end yet" in found.words("completeness")
+    assert text.count("<td>1 failed, 6 unfinished</td>") == 2  # in the matrix and among the results
+    assert "Cannot be judged: seeds 1, 2, 3, 4, 5, 6, 7 give no complete pair." in found.words("verdicts")
+    assert "12 planned trials left no time" in found.words("methods")
+
+
+@pytest.mark.parametrize("revealed", [True, False])
+def test_one_cell_alone_is_nothing_to_compare(tmp_path, revealed):
+    results = sweep_folder(tmp_path, arm_with_curves(NONE, [0.1, 0.2]), revealed=revealed)
+    found = Read(made_page(results, None))
+    assert "There is nothing to compare: no task has two cells." in found.words("verdicts")
+    assert found.words("effects").endswith("There is nothing to compare: no task has two cells.")
+    assert "We compared 1 cell on digits" in found.words("methods")
+    assert set(found.data("downloads")) == {"results.csv", "results.tex"}
+    with pytest.raises(InputError, match="each task has one cell"):
+        compute(results, margin=["0.1"])
+
+
+def test_no_trial_is_ok_or_none_has_run(tmp_path):
+    failed = sweep_folder(tmp_path, arm(NONE, [None, None]), arm(MNIST, [None, None]))
+    found = Read(made_page(failed, None))
+    assert "0 of 4 planned trials are ok" in found.words("header")
+    assert "4 failed" in found.words("completeness")
+    assert "Cannot be judged" in found.words("verdicts")
+    sizes = [int(tag[1]) for tag, _ in found.tags if tag in ("h1", "h2", "h3", "h4")]
+    assert all(after <= before + 1 for before, after in itertools.pairwise(sizes))
+    unrun = [trial(levels, seed, status="lost") for levels in (NONE, MNIST) for seed in range(2)]
+    found = Read(made_page(sweep_folder(tmp_path / "unrun", unrun), None))
+    assert "4 unfinished" in found.words("completeness")
+    searching = [trial(levels, 9, 0.1, "search") for levels in (NONE, MNIST)]
+    tuned = sweep_folder(tmp_path / "search", searching, tune={"finetune.lr": {}})
+    assert "Candidates of tuning" in Read(made_page(tuned, None)).words("completeness")
+
+
+def test_tables_of_before_there_were_tracebacks_seals_and_roles_make_a_page(tmp_path):
+    results = two_arms(tmp_path)
+    new = [
+        "traceback",
+        "is_sealed",
+        "revealed_at",
+        "n_reveals_before",
+        "role",
+        "error",
+        "n_gpus",
+        "ended_at",
+        "versions",
+    ]
+    old = r.Results(
+        results.trials.drop(columns=new),
+        results.epochs,
+        results.factors,
+        results.metric,
+        results.spaces,
+        results.questions,
+    )
+    found = Read(made_page(old))
+    assert "Test metrics were never sealed" in found.words("header")
+    assert "helps" in found.words("verdicts")
+
+
+# Nothing is read as HTML --------------------------------------------------------------------------
+
+
+def hostile_sweep(folder):
+    levels = [
+        {"task": HOSTILE, "proxy": value, "finetune.freeze": IMAGE} for value in ("$x_", HOSTILE, "a\u2028\x1bb'\"&")
+    ]
+    bad = [(p, {**row, "error": IMAGE + HOSTILE}) for p, row in arm(levels[2], [0.1, None])]
+    parts = [arm_with_curves(of, [0.1, 0.2]) for of in levels[:2]]
+    return sweep_folder(
+        folder, *parts, bad, factors=("task", "proxy", "finetune.freeze"), name=IMAGE, question=HOSTILE,
+        errors={5: TRACEBACK},
+    )  # fmt: skip
+
+
+def test_hostile_names_stay_text(tmp_path):
+    results = hostile_sweep(tmp_path)
+    text = made_page(results, None)
+    found = Read(text)
+    scripts = [attrs for attrs, _ in found.scripts]
+    assert [attrs.get("type", "script") for attrs in scripts] == ["application/json"] * 4 + ["script"]
+    assert text.count("<script") == text.count("</script>") == 5
+    assert not [tag for tag, _ in found.tags if tag in ("img", "iframe", "object", "embed", "base")]
+    assert not [key for _, attrs in found.tags for key in attrs if key.startswith("on")]
+    assert HOSTILE in found.words("completeness")
+    assert IMAGE in found.words("header")
+    columns = {column["name"]: column for column in found.data("trials")["columns"]}
+    assert TRACEBACK in json.dumps(columns["traceback"]).encode().decode("unicode_escape")
+    assert unpacked(columns["proxy"], 6)[4] == "a\\u2028\\x1bb'\"&"  # control characters are written out
+    assert HOSTILE in found.data("downloads")["effects.csv"]
+
+
+@given(st.text(max_size=40), st.sampled_from(["</script>", "<!--", "]]>", "<script", "&lt;"]))
+def test_json_in_a_page_ends_no_script_and_is_read_back(text, more):
+    shown = embedded.as_json({text: more + text})
+    assert not set("<>&\u2028\u2029") & set(shown)
+    assert json.loads(shown) == {text: more + text}
+
+
+def test_the_policy_allows_this_script_and_this_style_and_nothing_else(tmp_path):
+    text = made_page(two_arms(tmp_path), None)
+    found = Read(text)
+    policy = next(attrs["content"] for tag, attrs in found.tags if attrs.get("http-equiv") == "Content-Security-Policy")
+    script = next(text for attrs, text in found.scripts if not attrs)
+    style = re.search(r"<style>(.*?)</style>", text, re.S)[1]
+    for kind, content in (("script", script), ("style", style)):
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in policy
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy
+    assert not [attrs for _, attrs in found.tags if "style" in attrs]
+    links = [attrs[key] for _, attrs in found.tags for key in ("href", "src", "xlink:href") if key in attrs]
+    assert all(link.startswith(("#", "data:")) for link in links)
+    assert set(re.findall(r"https?://[^\s\"'<]+", text)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+
+
+# Figures ------------------------------------------------------------------------------------------
+
+
+def test_figures_stand_side_by_side_with_names_of_their_own(tmp_path):
+    levels = [
+        {"proxy": "mnist5k", "embedder.epochs": n, "finetune.freeze": f} for n in (1, 2, 3) for f in ("none", "body")
+    ]
+    parts = [arm_with_curves(of, [0.1 + i / 50, 0.2, 0.25 - i / 90]) for i, of in enumerate(levels)]
+    results = sweep_folder(tmp_path, *parts, factors=("embedder.epochs", "finetune.freeze"))
+    report = compute(results)
+    pictures = draw(results, report.effects)
+    assert [one.name for one in pictures] == [
+        "table_effects", "figure2_proxies", "figure3_otdd_vs_error", "figure4_freezing", "factor_effects",
+    ]  # fmt: skip
+    text = page(report, pictures)
+    found = Read(text)
+    assert len(found.ids) == len(set(found.ids))
+    used = set(re.findall(r"(?:url\(#|xlink:href=\"#)([^)\"]+)", text))
+    assert used
+    assert used <= set(found.ids)
+    svgs = [attrs for tag, attrs in found.tags if tag == "svg"]
+    assert all(attrs["role"] == "img" for attrs in svgs)
+    for picture in pictures:
+        assert f'<title id="{picture.name}-title">{picture.title}</title>' in picture.svg
+        assert f'<desc id="{picture.name}-desc">' in picture.svg
+        assert "style=" not in picture.svg
+        assert "<text" in picture.svg
+    named = draw(results, report.effects, ["figure2_proxies", "figure5_pretraining"])
+    assert [one.name for one in named] == ["table_effects", "figure2_proxies", "figure5_pretraining", "factor_effects"]
+    assert "'body.pretrain_fraction' is no factor of this sweep" in named[2].missing
+    assert "No figure: s: 'body.pretrain_fraction' is no factor" in Read(page(report, named)).words("figures")
+
+
+def test_levels_that_look_like_formulas_or_are_no_xml_are_drawn_as_they_are(tmp_path):
+    results = hostile_sweep(tmp_path)
+    picture = draw(results, compute(results).effects, [])[0]
+    assert "$x_" in picture.svg
+    assert "\x1b" not in picture.svg
+    assert "&lt;/script&gt;&lt;script" in picture.svg
+
+
+def test_an_svg_s_styles_become_attributes():
+    made = for_page(
+        '<svg xmlns="http://www.w3.org/2000/svg" width="72pt" height="36pt"><defs><style>*{fill: red}</style></defs><text'
+        " style=\"font: italic 700 8px 'A B', serif; fill: #123456\" id=\"t\" x=\"1.23456\">a</text></svg>",
+        "f", "T", "D",
+    )  # fmt: skip
+    assert "font-family=\"'A B', serif\"" in made
+    assert '<text id="f-t" x="1.23" font-size="8px" font-style="italic" font-weight="700" fill="#123456">' in made
+    assert 'width="108" height="54"' in made
+    assert "red" not in made
+
+
+# Data in the page ---------------------------------------------------------------------------------
+
+
+def unpacked(column, n):
+    if "same" in column:
+        return [column["same"]] * n
+    return column["each"] if "each" in column else [column["values"][code] for code in column["codes"]]
+
+
+@given(
+    st.lists(
+        st.one_of(st.none(), st.booleans(), st.integers(-3, 3), st.sampled_from([0.0, 1.0, 0.5, "1", ""])), min_size=1
+    )
+)
+def test_a_packed_column_is_the_column(values):
+    found = unpacked(json.loads(json.dumps(embedded.packed(values))), len(values))
+    assert list(map(repr, found)) == list(map(repr, values))
+
+
+def test_every_trial_is_in_the_page_with_exact_config_and_rounded_measures(tmp_path):
+    more = {"finetune.lr": 0.000123456789, "finetune_s": 12.3456789, "body.pretrain_steps": 7}
+    results = sweep_folder(tmp_path, arm_with_curves(NONE, [0.123456789, 0.2], **more), arm(MNIST, [None], **more))
+    found = Read(made_page(results))
+    data = found.data("trials")
+    columns = {column["name"]: column for column in data["columns"]}
+    assert data["n"] == 3
+    assert unpacked(columns["trial_id"], 3) == results.trials["trial_id"].tolist()
+    assert columns["finetune.lr"]["same"] == "0.000123456789"
+    assert columns["body.pretrain_steps"]["same"] == 7
+    assert columns["finetune_s"]["same"] == 12.346
+    assert (columns["finetune_s"]["unit"], columns["finetune_s"]["kind"]) == ("s", "measure")
+    assert columns["proxy"]["factor"]
+    assert unpacked(columns["test_metric_best"], 3) == [0.12346, 0.2, None]
+    assert "proxy_sha256" not in columns  # nobody has one
+    first = results.trials["trial_id"][0]
+    assert found.data("curves")["finetune"][first] == [1, 1.1235, 0.62346, 0.45679, 0.37346]
+
+
+def test_curves_have_a_gap_where_an_epoch_is_missing_or_not_finite(tmp_path):
+    epochs = [*history([0.5, 0.4]), *history([0.2, math.inf], first=4)]
+    results = sweep_folder(tmp_path, [with_curve(trial(NONE, 0, 0.1), epochs)])
+    ((_, curve),) = embedded.curves_json(results)["finetune"].items()
+    assert curve == [1, 0.5, 0.4, None, 0.2]
+
+
+def test_half_widths_in_the_page_are_student_s():
+    found = embedded.t_quantiles(12, 0.95)
+    assert found == pytest.approx([scipy_stats.t.ppf(0.975, n - 1) for n in range(2, 13)], rel=1e-5)
+
+
+def test_the_end_of_a_traceback_is_in_the_tables_and_many_long_ones_are_cut(tmp_path):
+    long = "x" * 30_000 + "the end"
+    results = sweep_folder(tmp_path, arm(NONE, [0.1, None, None]), errors={0: "of an ok trial", 1: long, 2: TRACEBACK})
+    shown = results.trials["traceback"]
+    assert shown.isna().tolist() == [True, False, False]
+    assert shown[1] == long[-20_000:]
+    (tmp_path / "trials").rename(tmp_path / "elsewhere")
+    assert r.read_results(tmp_path / "tables").trials["traceback"][2] == TRACEBACK
+    merged = r.collect([tmp_path / "tables"], tmp_path / "again")
+    assert merged.trials["traceback"][2] == TRACEBACK
+    many = [f"{i}" + "y" * 19_999 for i in range(200)]
+    cut = embedded._within_budget([*many, None, "short"])
+    assert sum(len(text) for text in cut if text) < 1.1 * embedded.TRACEBACK_BUDGET
+    assert cut[0].startswith("[cut to its last lines]\n")
+    assert cut[-2:] == [None, "short"]
+
+
+def test_tables_collected_before_a_column_came_are_collected_anew(tmp_path):
+    sweep_folder(tmp_path, arm(NONE, [0.1, None]), errors={1: TRACEBACK})
+    stamps = tmp_path / "tables" / ".collected.json"
+    left = json.loads(stamps.read_text())
+    left["by"][-1] = "other columns"
+    r.write_json(stamps, left)
+    path = tmp_path / "tables" / "trials.parquet"
+    before = path.stat().st_mtime_ns
+    assert r.collect([tmp_path], tmp_path / "tables").trials["traceback"][1] == TRACEBACK
+    assert path.stat().st_mtime_ns != before
+
+
+# Colours ------------------------------------------------------------------------------------------
+
+
+def luminance(colour):
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(a, b):
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_text_and_marks_are_told_from_their_ground_in_both_themes():
+    style = (REPO / "analysis" / "report" / "page" / "style.css").read_text()
+    pairs = {name: pair for name, *pair in re.findall(r"--(\w+): light-dark\((#\w{6}), (#\w{6})\)", style)}
+    for theme in (0, 1):
+        for ground in ("back", "card", "row", "warn"):
+            for text in ("text", "faint", "link"):
+                assert contrast(pairs[text][theme], pairs[ground][theme]) >= 4.5, (text, ground, theme)
+        for mark in ("focus", "helps", "hurts", "same", "undecided", *(f"c{i}" for i in range(8))):
+            assert contrast(pairs[mark][theme], pairs["back"][theme]) >= 3, (mark, theme)
+    squares = dict(re.findall(r"\.sq\.([\w-]+) \{ background: (#\w{3,6})", style))
+    assert contrast(squares.pop("ok"), "#ffffff") >= 4.5
+    assert all(contrast(colour, "#000000") >= 4.5 for colour in squares.values() if len(colour) == 7)
+
+
+# Running ------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_folder_is_collected_and_gives_the_same_bytes_as_its_tables_elsewhere(tmp_path):
+    two_arms(tmp_path / "s")
+    done = orca("report", tmp_path / "s")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(re.escape(f"{tmp_path / 's' / 'report.html'}") + r": 0\.\d MB\n", done.stdout)
+    first = (tmp_path / "s" / "report.html").read_bytes()
+    assert b"table_effects-title" in first
+    assert b"figure2_proxies-title" in first
+    shutil.copytree(tmp_path / "s" / "tables", tmp_path / "elsewhere")
+    again = orca("report", tmp_path / "elsewhere", "-o", tmp_path / "new" / "page.html")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert (tmp_path / "new" / "page.html").read_bytes() == first
+    trials = (tmp_path / "elsewhere" / "trials.parquet").read_bytes()
+    assert hashlib.sha256(trials).hexdigest()[:16] in first.decode()
+    assert str(tmp_path) not in first.decode()
+
+
+def test_what_is_asked_of_the_report_reaches_it(tmp_path):
+    two_arms(tmp_path)
+    asked = ("--base", "proxy=mnist5k", "--margin", "0.02", "--metric", "test_metric_best", "--made-at", "noon")
+    done = orca("report", tmp_path, *asked, "--complete-pairs")
+    assert done.returncode == 0, done.stderr
+    found = Read((tmp_path / "report.html").read_text())
+    assert "Base: mnist5k" in found.words("verdicts")
+    assert "Margin: 0.02, given with --margin." in found.words("verdicts")
+    assert "hurts none" in found.words("verdicts")
+    assert "Made at noon." in found.words("header")
+
+
+def test_wrong_input_is_said_with_exit_code_2(tmp_path):
+    two_arms(tmp_path / "s", revealed=False)
+    (tmp_path / "s" / "page").mkdir()
+    cases = {
+        (tmp_path,): ["neither a sweep (no sweep.json) nor tables (no trials.parquet)"],
+        (tmp_path / "nowhere",): ["nowhere: neither a sweep"],
+        (tmp_path / "s", "--base", "prox=none", "--base", "proxy=mnits5k"): [
+            "'prox' is no factor", "no cell has that level of proxy. Levels: none, mnist5k.",
+        ],
+        (tmp_path / "s", "--margin", "wide"): ["'wide' is no number"],
+        (tmp_path / "s", "--metric", "accuracy"): ["metric 'accuracy' is no column", "val_metric_best"],
+        (tmp_path / "s", "--metric", "test_metric_last"): ["sealed", "orca-sweep reveal"],
+        (tmp_path / "s", "-o", tmp_path / "s" / "page"): ["is a folder. Name the HTML file."],
+        (): ["Missing argument"],
+    }  # fmt: skip
+    for arguments, words in cases.items():
+        done = orca("report", *arguments)
+        assert done.returncode == 2, arguments
+        assert "Traceback" not in done.stderr
+        assert all(word in done.stderr for word in words), done.stderr
+    assert not list(tmp_path.rglob("*.html"))
+
+
+def test_a_page_that_cannot_be_written_ends_with_code_1(tmp_path):
+    two_arms(tmp_path / "s")
+    (tmp_path / "file").write_text("")
+    done = orca("report", tmp_path / "s", "-o", tmp_path / "file" / "page.html")
+    assert done.returncode == 1
+    assert "Nothing was left half-written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_folder_runs_as_a_script_where_an_installed_wheel_has_it(tmp_path):
+    two_arms(tmp_path / "s")
+    shutil.copytree(REPO / "analysis", tmp_path / "wheel" / "analysis", ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, tmp_path / "wheel" / "analysis" / "report", "--tables", tmp_path / "s" / "tables"]
+    done = subprocess.run(
+        [*command, "--out", tmp_path / "r.html"], capture_output=True, text=True, check=False, cwd="/"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "r.html").stat().st_size > 50_000
+
+
+def test_the_report_needs_neither_torch_nor_ray(tmp_path):
+    two_arms(tmp_path)
+    code = (
+        "import sys, runpy; sys.argv = ['report', '--tables', sys.argv[1], '--out', sys.argv[2]]\n"
+        "runpy.run_path(sys.argv[0] and 'analysis/report', run_name='__main__')\n"
+        "print(sorted({'torch', 'ray', 'transformers'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "tables", tmp_path / "r.html"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPO)
+    assert done.stdout.strip().endswith("[]")
+
+
+def big_results(n_cells=200, n_seeds=10, n_epochs=100):
+    """Tables of 2,000 trials of 100 epochs, in memory."""
+    import pandas as pd
+
+    rng = np.random.default_rng(0)
+    rows, epochs = [], []
+    for cell in range(n_cells):
+        for seed in range(n_seeds):
+            name, status = f"{cell:08x}{seed:08x}", "failed" if rng.random() < 0.05 else "ok"
+            curve = 0.3 + cell / 2000 + np.exp(-np.arange(n_epochs) / 20) + rng.normal(0, 0.01, n_epochs)
+            rows.append({
+                "trial_id": name, "cell_id": f"{cell:08x}", "role": "replicate", "space": "big", "status": status,
+                "error": "RuntimeError: no" if status == "failed" else None, "metric": "error", "seed": seed,
+                "test_metric_best": curve[-1] if status == "ok" else math.nan, "wall_time_s": rng.random() * 100,
+                "state_sha256": hashlib.sha256(name.encode()).hexdigest(), "task": f"task {cell % 5}",
+                "traceback": f"{name}\n" * 60 if status == "failed" else None, "proxy": f"proxy {cell // 5}",
+                **{f"setting.{i}": i for i in range(45)}, **{f"measure_{i}": rng.random() for i in range(20)},
+            })  # fmt: skip
+            epochs.append(pd.DataFrame({"trial_id": name, "stage": "finetune", "epoch": range(1, n_epochs + 1),
+                                        "val_metric": curve}))  # fmt: skip
+    return r.Results(pd.DataFrame(rows), pd.concat(epochs), ("task", "proxy"), "test_metric_best", ("big",), ("?",))
+
+
+def test_2000_trials_of_100_epochs_are_a_page_of_a_few_megabytes():
+    text = made_page(big_results(), [])
+    assert 1e6 < len(text) < 6e6
+    found = Read(text)
+    assert len(found.data("curves")["finetune"]) == 2000
+    assert sum("sq" in attrs.get("class", "").split() and tag == "a" for tag, attrs in found.tags) == 2000
+    assert len(found.tags) < 40_000

@@ -1,0 +1,402 @@
+"""The report in a real browser: it opens alone and in silence, and all that moves does so by mouse and by keyboard."""
+
+import os
+import shutil
+
+import pytest
+
+from orca_sweep import results as r
+from orca_sweep.analysis import table_effects
+from orca_sweep.analysis.report import compute, draw, page
+from orca_sweep.analysis.tables import MINUS, NOTHING
+from tests.analysis.test_report import (
+    HOSTILE,
+    TRACEBACK,
+    arm_with_curves,
+    big_results,
+    history,
+    hostile_sweep,
+    made_page,
+    sweep_folder,
+)
+from tests.analysis.test_report import with_curve as with_epochs
+from tests.analysis.test_tables import BASE, BETTER, MNIST, NONE, arm, trial
+
+NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
+QUIET = (
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--no-first-run", "--disable-quic",
+)  # fmt: skip
+DUMMY = {"proxy": "dummy"}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium that is installed here; where the tests must run, not to have one is a failure."""
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("no Chromium here: install the package chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        launched = play.chromium.launch(executable_path=found, args=list(QUIET))
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def opened(browser, tmp_path):
+    """Opens a page from a file, and afterwards checks that it asked for nothing and complained of nothing."""
+    contexts, complaints, requests = [], [], []
+
+    def open_(text, width=1280, height=900, **more):
+        path = tmp_path / "page of a sweep.html"
+        path.write_text(text, encoding="utf-8")
+        contexts.append(browser.new_context(viewport={"width": width, "height": height}, **more))
+        shown = contexts[-1].new_page()
+        shown.on("console", lambda message: complaints.append(message.text))
+        shown.on("pageerror", lambda error: complaints.append(str(error)))
+        shown.on("request", lambda request: requests.append(request.url))
+        shown.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        shown.goto(path.as_uri())
+        allowed.add(path.as_uri())
+        return shown
+
+    allowed = set()
+    yield open_
+    for context in contexts:
+        context.close()
+    assert complaints == []
+    assert {url.split("#")[0] for url in requests if not url.startswith(("data:", "blob:"))} <= allowed
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Two tasks, an arm that helps, one that does nothing, one with a failure and a run that diverged."""
+    folder = tmp_path_factory.mktemp("sweep")
+    more = [0.31, 0.35, 0.32, 0.36, None]
+    parts = [
+        arm_with_curves({"task": "a", **of}, values) for of, values in ((NONE, BASE), (MNIST, BETTER), (DUMMY, more))
+    ]
+    other = [arm_with_curves({"task": "b", **of}, values[:2]) for of, values in ((NONE, BASE), (MNIST, BETTER))]
+    lost = trial({"task": "b", **MNIST}, 2, status="diverged", error="loss is nan")
+    parts += [*other, [with_epochs(lost, history([0.9, 0.8, 0.7]))]]
+    return sweep_folder(folder, *parts, factors=("task", "proxy"), errors={14: TRACEBACK})
+
+
+@pytest.fixture(scope="module")
+def text(results):
+    """The page of these results, with figures."""
+    report = compute(results)
+    return page(report, draw(results, report.effects))
+
+
+def column(shown, name):
+    """The texts of a column of the effects table, as they stand now."""
+    heads = [text.split("\u00a0")[0] for text in shown.locator("#effects-table thead th").all_inner_texts()]
+    place = heads.index(name)
+    rows = shown.locator("#effects-table tbody tr:visible")
+    return [rows.nth(i).locator("th, td").nth(place).inner_text() for i in range(rows.count())]
+
+
+def overflow(shown):
+    return shown.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+
+
+# Tables -------------------------------------------------------------------------------------------
+
+
+def test_columns_are_sorted_by_mouse_and_by_keyboard(opened, text):
+    shown = opened(text)
+    before = column(shown, "difference")
+    assert len(before) == 3
+    head = shown.locator("#effects-table th", has_text="difference")
+    assert head.get_attribute("aria-sort") == "none"
+    shown.get_by_role("button", name="difference").click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    numbers = [value for value in column(shown, "difference") if value != NOTHING]
+    assert numbers == sorted(numbers, key=lambda value: float(value.replace(MINUS, "-")))
+    assert column(shown, "difference")[-1] == NOTHING  # what is not known is last, either way
+    shown.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "descending"
+    assert [value for value in column(shown, "difference") if value != NOTHING] == numbers[::-1]
+    assert column(shown, "difference")[-1] == NOTHING
+    shown.keyboard.press("Tab")
+    shown.keyboard.press("Space")
+    assert shown.locator("#effects-table th[aria-sort=ascending]").inner_text().startswith("95% interval")
+    assert head.get_attribute("aria-sort") == "none"
+
+
+def test_effects_are_filtered_by_text_task_and_verdict(opened, text):
+    shown = opened(text)
+    count = shown.locator("#effects-count")
+    assert count.inner_text() == "3 of 3 comparisons shown"
+    shown.get_by_label("Task", exact=True).select_option("a")
+    assert count.inner_text() == "2 of 3 comparisons shown"
+    shown.get_by_label("Verdict", exact=True).select_option("helps")
+    assert (count.inner_text(), column(shown, "proxy")) == ("1 of 3 comparisons shown", ["mnist5k"])
+    shown.get_by_label("Find").focus()
+    shown.keyboard.type("DUMMY")
+    assert count.inner_text() == "0 of 3 comparisons shown"
+    shown.get_by_role("button", name="Clear").press("Enter")
+    shown.wait_for_function("() => document.getElementById('effects-count').textContent.startsWith('3 of 3')")
+    shown.get_by_label("Find").fill("dumm")
+    assert column(shown, "proxy") == ["dummy"]
+
+
+def test_arrow_keys_walk_through_the_matrix_which_is_one_stop(opened, text):
+    shown = opened(text)
+    matrix = shown.locator(".matrix").first
+    assert matrix.locator("a.sq[tabindex='0']").count() == 1
+    matrix.locator("a.sq").first.focus()
+    shown.keyboard.press("ArrowDown")
+    shown.keyboard.press("ArrowDown")
+    for _ in range(4):
+        shown.keyboard.press("ArrowRight")
+    assert shown.evaluate("document.activeElement.getAttribute('aria-label')") == "failed, seed 4"
+    shown.keyboard.press("ArrowRight")  # there is nothing further
+    assert matrix.locator("a.sq[tabindex='0']").get_attribute("aria-label") == "failed, seed 4"
+    shown.keyboard.press("Enter")
+    assert "failed" in shown.locator("#trial").inner_text()
+
+
+# Curves -------------------------------------------------------------------------------------------
+
+
+def test_a_curve_appears_by_pointing_by_focus_and_stays_when_kept(opened, text):
+    shown = opened(text)
+    chart, rows = shown.locator("#chart"), shown.locator(".cells tbody tr")
+    assert chart.inner_text() == ""
+    rows.nth(1).hover()
+    assert chart.locator("path.mean").count() == 2  # the base beside it
+    said = " ".join(chart.inner_text().split())
+    assert "proxy mnist5k: mean of n = 5 seeds." in said
+    assert "proxy none (base): mean of n = 5 seeds." in said
+    assert "95% Student-t interval of the mean over seeds at equal epoch" in said
+    assert chart.locator("path.band").count() == 2
+    shown.get_by_role("button", name="Keep the curve of proxy mnist5k").first.click()
+    rows.nth(2).locator("button").focus()
+    assert "proxy dummy: mean of n = 4 seeds; 1 not ok, dotted and in no mean: failed after epoch 1." in " ".join(
+        chart.inner_text().split()
+    )
+    assert "proxy mnist5k" in chart.inner_text()
+    assert "(base)" not in chart.inner_text()
+    shown.keyboard.press("Space")
+    assert rows.nth(2).locator("button").get_attribute("aria-pressed") == "true"
+
+
+def test_few_seeds_are_thin_lines_and_who_ended_early_is_told(opened, text):
+    shown = opened(text)
+    shown.locator(".cells").nth(1).locator("tbody tr").nth(1).hover()
+    chart = shown.locator("#chart")
+    said = " ".join(chart.inner_text().split())
+    assert "b, fine-tuning" in said
+    assert "mean of n = 2 seeds, too few for a band: thin lines are the seeds" in said
+    assert "1 not ok, dotted and in no mean: diverged after epoch 3." in said
+    assert chart.locator("path.band").count() == 0
+    assert chart.locator("path.thin").count() == 4
+    assert chart.locator("path.early").count() == chart.locator("path.end").count() == 1
+    shown.get_by_role("button", name="embedder training").click()
+    assert "embedder epoch" in chart.inner_html()
+
+
+def test_the_mean_and_the_band_are_those_of_the_tables(opened, results, text):
+    shown = opened(text)
+    shown.locator(".cells tbody tr").first.hover()
+    found = shown.evaluate("seriesOf(cellData().cells[0], 'finetune', 0).mean")
+    from orca_sweep.stats import t_interval
+
+    for point in found:
+        want = t_interval([value + 1 / point["x"] for value in BASE])
+        assert point["n"] == 5
+        assert [point["y"], point["low"], point["high"]] == pytest.approx([want.mean, want.low, want.high], rel=1e-4)
+
+
+# Trials -------------------------------------------------------------------------------------------
+
+
+def test_a_trial_has_a_page_and_back_leads_to_where_one_was(opened, results, text):
+    shown = opened(text)
+    square = shown.locator(".matrix a.sq.failed")
+    square.scroll_into_view_if_needed()
+    shown.evaluate("window.scrollBy(0, 120)")
+    at = shown.evaluate("window.scrollY")
+    square.click()
+    said = shown.locator("#trial").inner_text()
+    assert not shown.locator("#report").is_visible()
+    assert shown.evaluate("document.activeElement.id") == "trial-title"
+    assert TRACEBACK in shown.locator("#trial pre.traceback").inner_text()
+    for words in ("failed", "ended by an error", "proxy (factor)", "wall_time_s", "validation error"):
+        assert words in said, words
+    assert shown.locator("#trial tr.factor th").all_inner_texts() == ["task (factor)", "proxy (factor)"]
+    assert shown.locator("#trial svg path.early").count() == 2
+    assert shown.locator("#trial svg path.end").count() == 1  # the embedder was trained to its end
+    assert "3 epochs of this trial alone, failed in fine-tuning." in " ".join(said.split())
+    shown.get_by_role("link", name="seed 0: ok").click()
+    assert "ended well" in shown.locator("#trial").inner_text()
+    assert shown.locator("#trial svg path.mean").count() == 2
+    shown.go_back()
+    assert "ended by an error" in shown.locator("#trial").inner_text()
+    shown.go_back()
+    assert shown.locator("#report").is_visible()
+    assert not shown.locator("#trial").is_visible()
+    assert shown.evaluate("window.scrollY") == pytest.approx(at, abs=2)
+    shown.go_forward()
+    shown.get_by_role("link", name="Back to the report").click()
+    assert shown.locator("#report").is_visible()
+    shown.evaluate("location.hash = '#trial/nobody%'")
+    assert "There is no trial nobody% in these tables." in shown.locator("#trial").inner_text()
+    shown.evaluate("location.hash = '#methods'")
+    assert shown.locator("#methods-title").is_visible()
+
+
+def test_an_address_with_a_trial_opens_its_page(opened, results, text):
+    shown = opened(text)
+    first = results.trials["trial_id"][0]
+    shown.evaluate(f"location.hash = '#trial/{first}'")
+    shown.reload()
+    assert first in shown.locator("#trial-title").inner_text()
+
+
+def test_what_a_hostile_table_brings_is_shown_and_never_run(opened, tmp_path):
+    found = hostile_sweep(tmp_path / "s")
+    shown = opened(made_page(found, None))
+    assert HOSTILE in shown.locator("#completeness").inner_text()
+    shown.locator(".cells tbody tr").first.hover()
+    assert HOSTILE in shown.locator("#chart").inner_text()
+    for trial_id in found.trials["trial_id"]:
+        shown.evaluate("name => { location.hash = '#trial/' + name; }", trial_id)
+        shown.wait_for_function("name => document.getElementById('trial').textContent.includes(name)", arg=trial_id)
+        assert HOSTILE in shown.locator("#trial").inner_text()
+    assert TRACEBACK in shown.locator("#trial").inner_text()
+    assert shown.locator("img").count() == 0
+
+
+def test_names_that_every_object_has_are_only_names(opened, tmp_path):
+    levels = [{"task": "constructor", "proxy": name} for name in ("toString", "__proto__")]
+    parts = [arm_with_curves(of, [0.1, 0.2]) for of in levels]
+    odd = trial(levels[0], 7, status="constructor")
+    shown = opened(made_page(sweep_folder(tmp_path / "s", *parts, [odd], factors=("task", "proxy"))))
+    shown.locator(".cells tbody tr").nth(1).hover()
+    assert "proxy __proto__" in shown.locator("#chart").inner_text()
+    shown.locator("a.sq.unknown").click()
+    assert "a status that this version does not know" in shown.locator("#trial").inner_text()
+
+
+# Look ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_no_page_is_wider_than_its_window(opened, text, width):
+    shown = opened(text, width=width, height=740)
+    assert overflow(shown) == 0
+    shown.locator(".cells .pin").first.click()
+    assert overflow(shown) == 0
+    assert shown.locator("#chart svg").first.bounding_box()["width"] <= width
+    shown.evaluate("location.hash = document.querySelector('a.sq.failed').getAttribute('href')")
+    assert shown.locator("#trial-title").is_visible()
+    assert overflow(shown) == 0
+
+
+def test_a_curve_is_in_sight_on_a_phone(opened, text):
+    shown = opened(text, width=360, height=740)
+    shown.locator(".cells .pin").nth(1).click()
+    box = shown.locator("#chart svg").first.bounding_box()
+    assert 0 <= box["y"] < 740
+
+
+def test_dark_and_light_follow_the_system_and_the_reader(opened, text):
+    ground = "getComputedStyle(document.body).backgroundColor"
+    dark = opened(text, color_scheme="dark")
+    assert dark.evaluate(ground) == "rgb(19, 23, 27)"
+    light = opened(text, color_scheme="light")
+    assert light.evaluate(ground) == "rgb(255, 255, 255)"
+    button = light.get_by_role("button", name="Colours: system")
+    button.press("Enter")
+    light.get_by_role("button", name="Colours: light").click()
+    assert light.evaluate(ground) == "rgb(19, 23, 27)"
+    light.reload()
+    assert light.evaluate(ground) == "rgb(19, 23, 27)"
+    assert (
+        light.evaluate("getComputedStyle(document.querySelector('.card .scroll')).backgroundColor")
+        == "rgb(255, 255, 255)"
+    )
+
+
+def test_on_paper_everything_is_unfolded_and_nothing_waits_for_a_click(opened, tmp_path):
+    cells = [arm({"proxy": f"p{i:02}"}, [0.1 + i / 100, 0.2, 0.3 - i / 50]) for i in range(15)]
+    text = made_page(sweep_folder(tmp_path / "s", *cells))
+    shown = opened(text, color_scheme="dark")
+    sentence = shown.locator(".verdicts .sentence").last
+    assert not sentence.is_visible()
+    shown.emulate_media(media="print", color_scheme="dark")
+    shown.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert sentence.is_visible()
+    assert shown.evaluate("getComputedStyle(document.body).color") == "rgb(28, 33, 38)"
+    for selector in ("nav", "button.pin", ".filters", "#theme", "#downloads"):
+        assert not shown.locator(selector).first.is_visible(), selector
+    assert shown.locator("#effects-table th").first.inner_text().startswith("proxy")
+    boxes = shown.evaluate("[...document.querySelectorAll('.scroll')].map(box => getComputedStyle(box).overflowX)")
+    assert set(boxes) == {"visible"}
+    assert shown.pdf(prefer_css_page_size=True).startswith(b"%PDF")
+    shown.emulate_media(media="screen")
+    shown.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert not sentence.is_visible()
+
+
+def test_without_scripts_all_tables_can_be_read(opened, text):
+    shown = opened(text, java_script_enabled=False)
+    assert shown.locator("#effects-table tbody tr:visible").count() == 3
+    assert not shown.locator(".filters").is_visible()
+    assert not shown.locator(".pin").first.is_visible()
+    assert "Without JavaScript" in shown.locator("header").inner_text()
+
+
+def test_the_keyboard_skips_to_the_report_and_focus_is_seen(opened, text):
+    shown = opened(text)
+    shown.keyboard.press("Tab")
+    assert shown.evaluate("document.activeElement.textContent") == "Skip to the report"
+    assert shown.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    shown.keyboard.press("Enter")
+    assert shown.evaluate("document.activeElement.id") == "main"
+    names = shown.evaluate(
+        "[...document.querySelectorAll('a[href], button, input, select')]"
+        ".filter(e => !(e.textContent.trim() || e.getAttribute('aria-label') || (e.labels && e.labels.length))).length"
+    )
+    assert names == 0
+    scopes = shown.evaluate("[...document.querySelectorAll('#report th')].filter(e => !e.hasAttribute('scope')).length")
+    assert scopes == 0
+
+
+# Files --------------------------------------------------------------------------------------------
+
+
+def test_downloads_are_the_tables_and_the_methods_are_copied(opened, results, text):
+    shown = opened(text, permissions=["clipboard-read", "clipboard-write"])
+    effects = table_effects.compute(results)
+    for name, content in (("effects.csv", table_effects.numbers(effects)), ("effects.tex", None)):
+        with shown.expect_download() as download:
+            shown.get_by_role("button", name=name).click()
+        assert download.value.suggested_filename == name
+        found = download.value.path().read_text(encoding="utf-8")
+        assert found == content if content else r"\toprule" in found
+    shown.get_by_role("button", name="Copy methods").click()
+    shown.get_by_text("Copied.").wait_for()
+    assert shown.evaluate("navigator.clipboard.readText()").split() == " ".join(compute(results).methods).split()
+
+
+def test_2000_trials_open(opened):
+    shown = opened(made_page(big_results(), []))
+    assert shown.locator("a.sq").count() == 2000
+    shown.locator(".cells tbody tr").nth(3).hover()
+    assert "n = " in shown.locator("#chart").inner_text()
+    shown.locator("a.sq.failed").first.click()
+    assert "RuntimeError: no" in shown.locator("#trial").inner_text()
+
+
+def test_a_running_sweep_opens(opened, tmp_path):
+    later = [trial(levels, seed, status="unfinished") for levels in (NONE, MNIST) for seed in range(2, 8)]
+    sweep_folder(tmp_path / "s", arm_with_curves(NONE, [0.1, 0.2]), arm_with_curves(MNIST, [0.3, None]), later)
+    shown = opened(made_page(r.read_results(tmp_path / "s" / "tables"), None))
+    shown.locator("a.sq.unfinished").first.click()
+    assert "not run to an end yet" in shown.locator("#trial").inner_text()

@@ -1,0 +1,876 @@
+"""The table scripts: results, effects, factor effects, seed noise, cost, summary over tasks; how tables are written."""
+
+import csv
+import hashlib
+import html
+import io
+import math
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from orca_sweep import results as r
+from orca_sweep import stats
+from orca_sweep.analysis import (
+    cost,
+    factor_effects,
+    figures,
+    outputs,
+    seed_noise,
+    summary_over_tasks,
+    table_effects,
+    table_results,
+    tables,
+)
+from orca_sweep.analysis.tables import MINUS, NOTHING
+from orca_sweep.config.labels import write_level
+from orca_sweep.errors import InputError
+from tests.commands import run_script
+
+REPO = Path(__file__).resolve().parents[2]
+SCRIPTS = (table_results, table_effects, factor_effects, seed_noise, cost, summary_over_tasks)
+
+
+def trial(levels, seed, value=None, role="replicate", **more):
+    """One planned trial; its record too, unless its status is lost. Dotted names in ``more`` are config."""
+    cell = hashlib.sha1(repr(sorted(levels.items())).encode()).hexdigest()[:16] + ("-aa" if role == "aa" else "")
+    config = {"task": "digits", **levels, "seed": seed, **{key: v for key, v in more.items() if "." in key}}
+    row = {"status": "failed" if value is None else "ok", "metric": "error", "test_metric_best": value, **more}
+    ids = hashlib.sha1(repr((config, role)).encode()).hexdigest()[:16]
+    return {"trial_id": ids, "cell_id": cell, "seed": seed, "role": role, "config": config}, row
+
+
+def arm(levels, values, role="replicate", first_seed=0, **more):
+    """A cell's trials, seed by seed; None is one that failed."""
+    return [trial(levels, seed, value, role, **more) for seed, value in enumerate(values, first_seed)]
+
+
+def collected(folder, trials, factors=("proxy",), name="s", **manifest):
+    """The tables of a sweep that was planned and recorded so."""
+    for planned, row in trials:
+        if row["status"] not in ("lost", "unfinished"):
+            r.write_record(folder / name, {**row, "trial_id": planned["trial_id"], "cell_id": planned["cell_id"]}, [])
+    about = {"name": name, "question": "?", "metric": "test_metric_best", "factors": list(factors), **manifest}
+    r.write_json(folder / name / "sweep.json", {**about, "trials": [planned for planned, _ in trials]})
+    r.reveal(folder / name)
+    return r.collect([folder / name], folder / "tables")
+
+
+def sweep(folder, *trials, **more):
+    return collected(folder, [one for part in trials for one in part], **more)
+
+
+NONE, MNIST = {"proxy": "none"}, {"proxy": "mnist5k"}
+BASE = [0.30, 0.34, 0.32, 0.36, 0.38]
+BETTER = [0.20, 0.23, 0.22, 0.27, 0.28]  # by 0.10, 0.11, 0.10, 0.09, 0.10
+
+
+def lines(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def rows(table):
+    return [row for block in table.blocks for row in block]
+
+
+# Results ------------------------------------------------------------------------------------------
+
+
+def test_results_are_means_and_t_intervals_of_ok_replicates_alone(tmp_path):
+    searched = [trial(NONE, 9, 9.0, "search"), trial(MNIST, 9, 0.0, "search")]
+    found = table_results.compute(
+        sweep(tmp_path, searched, arm(NONE, [1.0, 2, 3]), arm(MNIST, [4.0, None]), arm(NONE, [5.0, 7], "aa", 10))
+    )
+    none, mnist, aa = lines(table_results.numbers(found))
+    assert (none["proxy"], none["n"], none["mean"], none["sd"]) == ("none", "3", "2.0", "1.0")
+    assert float(none["high"]) == pytest.approx(2 + 4.30265 / math.sqrt(3), rel=1e-5)  # t(0.975, 2) = 4.30265
+    assert none["interval"] == "95% Student-t interval of the mean over n seeds"
+    assert (none["n_searched"], none["not_ok"], mnist["n_searched"]) == ("1", "", "1")
+    assert (mnist["n"], mnist["low"], mnist["n_planned"], mnist["n_not_ok"]) == ("1", "", "2", "1")
+    assert mnist["not_ok"] == "1 failed"
+    assert (aa["role"], aa["proxy"], aa["mean"]) == ("aa", "none", "6.0")
+    (table,) = table_results.shown(found)
+    assert [len(block) for block in table.blocks] == [2, 1]
+    assert rows(table) == [
+        ("none", "cell", "3", "2.0 ± 2.5", "0"),
+        ("mnist5k", "cell", "1", "4.0", "1 failed"),
+        ("none", "A/A", "2", "6.0 ± 12.7", "0"),
+    ]
+    assert "± is the half-width of the 95% Student-t interval of that mean over the same seeds" in table.caption
+    assert "6 of 7 planned trials are ok; the others: 1 failed." in table.caption
+    assert [note.split()[0] for note in table.notes] == ["One", "The", "2"]
+    other = table_results.shown(table_results.compute(r.read_results(tmp_path / "tables"), level=0.8))[0]
+    assert "80% Student-t interval" in other.caption
+
+
+def test_what_a_space_scores_as_worst_counts_and_is_said(tmp_path):
+    results = sweep(tmp_path, arm(NONE, [0.2, None]), arm(MNIST, [0.5, 0.3]), outcomes={"failed": {"then": "worst"}})
+    found = table_results.compute(results)
+    assert [row["mean"] for row in lines(table_results.numbers(found))] == ["0.35", "0.4"]
+    assert "1 of these count as the worst trial of the task" in table_results.shown(found)[0].caption
+    # Every script counts the same values.
+    (task,) = table_effects.compute(results).tasks
+    assert task.rows[0].contrast.differences == pytest.approx((0.3, -0.2))
+    assert r.scored(results)["counts"].tolist() == [True] * 4
+
+
+def test_tuned_cells_show_what_they_were_run_with(tmp_path):
+    parts = (
+        [trial(levels, 9, 0.5, "search", **{"finetune.lr": lr}) for lr in (0.1, 0.2)]
+        + arm(levels, [0.4, 0.5], **{"finetune.lr": best})
+        for levels, best in ((NONE, 0.1), (MNIST, 0.2))
+    )
+    found = table_results.compute(sweep(tmp_path, *parts, tune={"finetune.lr": {}}))
+    (table,) = table_results.shown(found)
+    assert table.head[:2] == ("proxy", "finetune.lr (tuned)")
+    assert [row[:3] for row in rows(table)] == [("none", "0.1", "2"), ("mnist5k", "0.2", "2")]
+    assert "4 candidates of tuning are in no mean." in table.notes
+
+
+def test_cells_of_equal_levels_from_several_sweeps_are_told_apart(tmp_path):
+    for name, lr in (("a", 0.1), ("b", 0.2)):
+        trials = arm({**NONE, "finetune.lr": lr}, [0.1, 0.2]) + arm({**MNIST, "finetune.lr": lr}, [0.3, 0.4])
+        collected(tmp_path, trials, name=name)
+    merged = r.collect([tmp_path / "a", tmp_path / "b"], tmp_path / "tables")
+    (table,) = table_results.shown(table_results.compute(merged))
+    assert [row[:2] for row in rows(table)] == [(p, lr) for lr in ("0.1", "0.2") for p in ("none", "mnist5k")]
+    assert factor_effects.compute(merged).tasks[0].found.n_cells == 4
+
+
+def test_a_cell_with_two_trials_of_one_seed_is_refused_by_name(tmp_path):
+    twice = arm(NONE, [0.1, 0.2], **{"finetune.lr": 0.1}) + arm(NONE, [0.3], **{"finetune.lr": 0.2})
+    results = sweep(tmp_path, twice, arm(MNIST, [0.1, 0.2]))
+    for script in SCRIPTS:
+        with pytest.raises(InputError, match="2 trials at seed 0, which differ in finetune.lr"):
+            script.compute(results)
+
+
+def test_levels_are_written_as_a_space_writes_them():
+    values = [None, math.nan, True, np.bool_(False), np.int64(20), 20.0, 1e-4, np.float64(0.1), "none", 1e9]
+    assert [write_level(value) for value in values] == [
+        "null", "null", "true", "false", "20", "20", "0.0001", "0.1", "none", "1000000000",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.NAME)
+def test_tables_that_lack_something_are_refused_in_words(tmp_path, script):
+    results = sweep(tmp_path, arm(NONE, BASE), arm(MNIST, BETTER))
+    old = results.trials.drop(columns="finetune.freeze")
+    with pytest.raises(InputError, match="no column finetune.freeze. These tables are not what"):
+        script.compute(r.Results(old, results.epochs, ("proxy", "finetune.freeze"), results.metric, (), ()))
+    empty = r.Results(results.trials.iloc[:0], results.epochs, results.factors, results.metric, (), ())
+    with pytest.raises(InputError, match="no trials, so there is nothing to show"):
+        script.compute(empty)
+
+
+def test_a_metric_that_is_no_column_names_those_that_are(tmp_path):
+    results = sweep(tmp_path, arm(NONE, BASE))
+    with pytest.raises(
+        InputError, match="'accuracy' is no column .*val_metric_best, val_metric_last, test_metric_best"
+    ):
+        table_results.compute(results, "accuracy")
+
+
+# Effects ------------------------------------------------------------------------------------------
+
+
+def test_effects_are_the_paired_statistics_against_the_first_cell(tmp_path):
+    results = sweep(tmp_path, arm(NONE, BASE), arm(MNIST, BETTER), arm({"proxy": "dummy"}, [0.3, 0.3, 0.3, 0.4, 0.4]))
+    found = table_effects.compute(results, margin=["0.02"])
+    (task,) = found.tasks
+    assert task.base.levels == NONE
+    better, dummy = lines(table_effects.numbers(found))
+    assert float(better["difference"]) == pytest.approx(-0.1)
+    half = 2.776445 * np.std([0.10, 0.11, 0.10, 0.09, 0.10], ddof=1) / math.sqrt(5)  # t(0.975, 4) = 2.776445
+    assert float(better["high"]) == pytest.approx(-0.1 + half, rel=1e-5)
+    want = stats.paired_contrast(dict(enumerate(BETTER)), dict(enumerate(BASE)))
+    other = stats.paired_contrast(dict(enumerate([0.3, 0.3, 0.3, 0.4, 0.4])), dict(enumerate(BASE)))
+    assert float(better["hedges_g"]) == want.hedges_g
+    assert (float(better["p_sign_flip"]), better["smallest_p_sign_flip"]) == (0.0625, "0.0625")
+    holm = stats.holm([want.p_t, other.p_t])
+    assert [float(row["p_t_holm"]) for row in (better, dummy)] == holm.tolist()
+    assert (better["verdict"], better["margin"], better["margin_from"]) == ("helps", "0.02", "given with --margin")
+    assert (dummy["verdict"], better["n_contrasts"]) == ("undecided", "2")
+    (table,) = table_effects.shown(found)
+    assert rows(table)[0][:3] == ("mnist5k", "5", "-0.1000".replace("-", MINUS))
+    assert "cell minus base (proxy none, mean 0.34 over 5 seeds)" in table.caption
+    assert "corrected for the 2 comparisons" in table.caption
+    assert (
+        "no exact test can show anything: the smallest sign-flip p is 0.0625, corrected for 2 comparisons 0.125"
+        in table.notes[0]
+    )
+
+
+def test_the_family_is_the_task_and_each_task_has_its_base_and_margin(tmp_path):
+    parts = [
+        arm({"task": task, **levels}, values)
+        for task in ("a", "b")
+        for levels, values in ((NONE, BASE), (MNIST, BETTER))
+    ]
+    results = sweep(tmp_path, *parts, arm({"task": "b", "proxy": "dummy"}, BASE), factors=("task", "proxy"))
+    found = table_effects.compute(results, margin=["b=0.2"])
+    assert [(task.task, len(task.rows), task.margin.value) for task in found.tasks] == [("a", 1, 0.0), ("b", 2, 0.2)]
+    a, b, _ = lines(table_effects.numbers(found))
+    assert (a["n_contrasts"], b["n_contrasts"]) == ("1", "2")
+    assert float(a["p_t_holm"]) == float(a["p_t"])
+    assert (a["verdict"], b["verdict"]) == ("helps", "no meaningful difference")
+    assert "nothing can be shown to make no difference" in a["margin_from"]
+    assert table_effects.compute(results, margin=["0.1", "b=0.2"]).tasks[0].margin.value == 0.1
+    with pytest.raises(InputError) as error:
+        table_effects.compute(results, margin=["c=0.1", "wide", "-1", "a=nan"])
+    assert "no task 'c' in these tables. Tasks: a, b." in str(error.value)
+    assert len(error.value.problems) == 4
+
+
+def test_the_margin_comes_from_the_aa_arm_where_none_is_given(tmp_path):
+    noise = [0.31, 0.35, 0.37]
+    parts = (arm(NONE, BASE), arm(MNIST, BETTER))
+    (task,) = table_effects.compute(sweep(tmp_path, *parts, arm(NONE, noise, "aa", 10))).tasks
+    assert task.margin.value == stats.aa_margin(noise, BASE).margin
+    assert len(task.rows) == 1  # the A/A arm shares no seed with anything: it is no contrast
+    assert "from the A/A arm of proxy none (3 and 5 seeds)" in task.margin.source
+    assert "95% limits" in table_effects.shown(table_effects.compute(r.read_results(tmp_path / "tables")))[0].caption
+    few = sweep(tmp_path / "few", arm(NONE, [0.3]), arm(MNIST, [0.3]), arm(NONE, [0.4], "aa", 10))
+    assert "the A/A arm has too few ok trials" in table_effects.compute(few).tasks[0].margin.source
+
+
+def test_seeds_without_a_pair_are_listed_and_nothing_is_averaged_over_them(tmp_path):
+    lost = [trial(MNIST, 2, status="lost")]
+    broken = [trial(MNIST, 6, math.nan)]
+    results = sweep(
+        tmp_path, arm(NONE, [*BASE[:4], None]), arm(MNIST, BETTER[:2]), lost, arm(MNIST, [*BETTER[3:], 0.3], first_seed=3),
+        broken, arm({"proxy": "dummy"}, [*BASE[:4], None]),
+    )  # fmt: skip
+    found = table_effects.compute(results, margin=["0"])
+    mnist, dummy = lines(table_effects.numbers(found))
+    assert (mnist["n_pairs"], mnist["difference"], mnist["verdict"]) == ("3", "", "undecided")
+    assert mnist["seeds_without_pair"] == (
+        "2 (unfinished); 4 (base failed); 5 (base not planned); 6 (ok but without a number, base not planned)"
+    )
+    assert dummy["seeds_without_pair"] == "4 (failed, base failed)"  # a pair that both lack is a gap, too
+    assert "seeds 2, 4, 5, 6 give" in mnist["sentence"]
+    assert table_effects.shown(found)[0].head[-1] == "seeds without a pair"
+    pairs = table_effects.compute(results, margin=["0"], complete_pairs_only=True)
+    mnist, dummy = lines(table_effects.numbers(pairs))
+    assert (mnist["n_pairs"], mnist["seeds_without_pair"].split(";")[0]) == ("3", "2 (unfinished)")
+    assert float(mnist["difference"]) == pytest.approx(-0.1)
+    assert float(dummy["difference"]) == 0
+    assert "judged from the pairs that are left" in table_effects.shown(pairs)[0].notes[0]
+
+
+def test_the_base_is_named_by_levels_and_the_rest_is_the_first_cell_s(tmp_path):
+    def cell(proxy, epochs, freeze, value):
+        return arm({"proxy": proxy, "embedder.epochs": epochs, "finetune.freeze": freeze}, [value, value + 0.1])
+
+    results = sweep(
+        tmp_path, cell("none", 0, "none", 0.1), cell("mnist5k", 20, "none", 0.2), cell("none", 0, "body", 0.3),
+        cell("mnist5k", 20, "body", 0.4), factors=("proxy", "embedder.epochs", "finetune.freeze"),
+    )  # fmt: skip
+
+    def base(*named):
+        return tuple(table_effects.compute(results, named).tasks[0].base.levels.values())
+
+    assert base() == ("none", "0", "none")
+    assert base("finetune.freeze=body") == ("none", "0", "body")
+    assert base("proxy=mnist5k", "embedder.epochs=20.0") == ("mnist5k", "20", "none")
+    # Combinations that are the same work are one cell: with the first cell's epochs this one is none.
+    assert base("proxy=mnist5k", "finetune.freeze=body") == ("mnist5k", "20", "body")
+    with pytest.raises(InputError, match="2 cells of digits have these levels. Name more of: proxy mnist5k"):
+        base("proxy=mnist5k")
+    with pytest.raises(InputError, match="digits has no such cell. Name the levels of one of: proxy none, emb"):
+        base("proxy=none", "embedder.epochs=20")
+    with pytest.raises(InputError) as error:
+        base("prox=none", "proxy=mnits5k", "finetune.freeze")
+    assert error.value.problems == (
+        "--base 'prox=none': 'prox' is no factor of these tables. Factors: proxy, embedder.epochs, finetune.freeze.",
+        "--base 'proxy=mnits5k': no cell has that level of proxy. Levels: none, mnist5k.",
+        "--base 'finetune.freeze': no cell has that level of finetune.freeze. Levels: none, body.",
+    )
+
+
+def test_effects_of_one_cell_or_at_a_level_without_words_are_refused(tmp_path):
+    results = sweep(tmp_path, arm(NONE, BASE), arm(NONE, BASE, "aa", 10))
+    with pytest.raises(InputError, match="each task has one cell, so there is nothing to compare"):
+        table_effects.compute(results)
+    with pytest.raises(InputError, match="--level 0.5: words need a level above 0.5"):
+        table_effects.compute(results, level=0.5)
+    alone = sweep(tmp_path / "aa", arm(NONE, BASE, "aa", 10))
+    with pytest.raises(InputError, match="no cell but the A/A arm"):
+        table_effects.compute(alone)
+
+
+def test_the_forest_shows_every_word_its_n_and_the_margin(tmp_path):
+    results = sweep(tmp_path, arm(NONE, BASE), arm(MNIST, BETTER), arm({"proxy": "dummy"}, [*BASE[:4], None]))
+    found = table_effects.compute(results, margin=["0.02"])
+    figure = table_effects.plot(found)
+    (axis,) = figure.axes
+    assert [text.get_text() for text in axis.texts] == [
+        "helps (n = 5, Holm p <0.001)",
+        "undecided (n = 4, 1 without a pair)",
+    ]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["mnist5k", "dummy"]
+    assert axis.get_title(loc="left") == "digits: proxy\nbase none, margin 0.02, given"
+    assert "95% Student-t interval over n pairs of equal seed" in figure.get_suptitle()
+    assert any(line.get_color() == table_effects.LOOKS["helps"][0] for line in axis.lines)
+
+
+# Factor effects -----------------------------------------------------------------------------------
+
+LEVELS = [{"proxy": p, "finetune.freeze": f} for p in ("none", "mnist5k") for f in ("none", "body")]
+FACTORS = ("proxy", "finetune.freeze")
+
+
+def crossed():
+    """Proxy adds 0 or -0.1, freezing 0 or 0.2, no interaction; noise by hand."""
+    rng = np.random.default_rng(0)
+    added = {"none": 0.0, "mnist5k": -0.1}, {"none": 0.0, "body": 0.2}
+    return [
+        arm(
+            levels,
+            [added[0][levels["proxy"]] + added[1][levels["finetune.freeze"]] + 0.5 + x for x in rng.normal(0, 0.01, 4)],
+        )
+        for levels in LEVELS
+    ]
+
+
+def test_factor_effects_are_the_balanced_analysis_of_the_sweep_s_factors(tmp_path):
+    searched = [trial(LEVELS[0], 9, 5.0, "search")]
+    results = sweep(tmp_path, searched, *crossed(), arm(LEVELS[0], [9.0, 9.0], "aa", 10), factors=FACTORS)
+    found = factor_effects.compute(results)
+    (task,) = found.tasks
+    ok = results.trials[results.trials["role"] == "replicate"]
+    want = stats.factor_effects(
+        ok["test_metric_best"].tolist(), {p: ok[p].tolist() for p in FACTORS}, ok["seed"].tolist()
+    )
+    assert task.found == want
+    proxy, freeze, both = lines(factor_effects.numbers(found))
+    assert (proxy["effect"], freeze["effect"], both["effect"]) == (
+        "proxy",
+        "finetune.freeze",
+        "proxy x finetune.freeze",
+    )
+    assert (proxy["n_trials"], proxy["n_cells"], proxy["n_seeds"], proxy["residual_df"]) == ("16", "4", "4", "9")
+    assert float(freeze["partial_omega_squared"]) > float(proxy["partial_omega_squared"]) > 0.8
+    assert float(both["p"]) > 0.05
+    assert proxy["interval"] == "90% noncentral-F interval of partial omega squared"
+    means = {(row["effect"], row["levels"]): row for row in lines(factor_effects.means(found))}
+    by_hand = ok[ok["proxy"] == "mnist5k"].groupby("seed")["test_metric_best"].mean()
+    assert float(means["proxy", "mnist5k"]["mean"]) == pytest.approx(by_hand.mean())
+    assert float(means["proxy", "mnist5k"]["low"]) == pytest.approx(stats.t_interval(by_hand.to_numpy()).low)
+    assert means["proxy x finetune.freeze", "none x body"]["n_seeds"] == "4"
+    (table,) = factor_effects.shown(found)
+    assert [len(block) for block in table.blocks] == [2, 1]
+    assert "16 trials: 4 cells, each once at 4 seeds, which are blocks" in table.caption
+    figure = factor_effects.plot(found)
+    assert [axis.get_title().splitlines()[0] for axis in figure.axes] == [
+        "digits: proxy", "digits: finetune.freeze", "digits: proxy x finetune.freeze",
+    ]  # fmt: skip
+    assert all("4 seeds" in axis.get_title() for axis in figure.axes)
+    assert len({axis.get_ylim() for axis in figure.axes}) == 1
+
+
+def test_holes_of_merged_cells_are_listed_and_explained(tmp_path):
+    def cell(proxy, epochs):
+        return arm({"proxy": proxy, "embedder.epochs": epochs}, [0.1, 0.2, 0.4])
+
+    # None, and real proxies with and without epochs: all without epochs are the naive cell.
+    parts = [
+        cell("none", 0),
+        cell("mnist5k", 5),
+        cell("mnist5k", 20),
+        cell("photo-patches", 5),
+        cell("photo-patches", 20),
+    ]
+    results = sweep(tmp_path, *parts, factors=("proxy", "embedder.epochs"))
+    with pytest.raises(InputError) as error:
+        factor_effects.compute(results)
+    text = str(error.value)
+    assert text.count("has no value at seeds 0, 1, 2.") == 4
+    assert "digits: proxy = none, embedder.epochs = 5 has no value" in text
+    assert "4 combinations of levels are no cells" in text
+    assert "any proxy with embedder.epochs 0, and proxy none with any epochs, is the naive cell" in text
+    assert "the rest is balanced with --without proxy=none or with --without embedder.epochs=0." in text
+    found = factor_effects.compute(results, ["proxy=none"])
+    assert found.tasks[0].found.n_cells == 4
+    assert lines(factor_effects.numbers(found))[0]["left_out"] == "proxy=none"
+    assert "Left out: proxy=none." in factor_effects.shown(found)[0].caption
+
+
+def test_a_task_with_failed_trials_is_refused_beside_one_that_is_whole(tmp_path):
+    def task(name, gap=None, status="failed"):
+        return [
+            trial({"task": name, **levels}, seed, *([] if (i, seed) == gap else [0.1 * i + seed**2]),
+                  **({"status": status} if (i, seed) == gap else {}))
+            for i, levels in enumerate(LEVELS) for seed in range(3)
+        ]  # fmt: skip
+
+    parts = (task("whole"), task("broken", (1, 2)), task("young", (3, 1), "lost"))
+    results = sweep(tmp_path, *parts, factors=("task", *FACTORS))
+    found = factor_effects.compute(results)
+    assert [task.task for task in found.tasks] == ["whole"]
+    broken, young = found.refused
+    assert broken.problems[0] == "proxy = none, finetune.freeze = body has the value nan at seed 2."
+    assert "a trial that is not ok has the value nan: 1 failed." in broken.problems[-1]
+    assert "1 unfinished" in young.problems[-1]
+    assert factor_effects.shown(found)[0].notes == tuple(
+        f"{name} is refused: its design is not balanced." for name in ("broken", "young")
+    )
+    rest = factor_effects.compute(results, ["seed=2", "task=young"])
+    assert [(task.task, task.found.n_blocks) for task in rest.tasks] == [("whole", 2), ("broken", 2)]
+    with pytest.raises(InputError, match="--without leaves nothing"):
+        factor_effects.compute(results, ["task=whole", "task=broken", "task=young"])
+    with pytest.raises(InputError, match="no cell has that level of seed. Levels: 0, 1, 2"):
+        factor_effects.compute(results, ["seed=7"])
+
+
+def test_a_cell_that_is_still_tuned_is_a_hole_and_a_lone_factor_needs_two_levels(tmp_path):
+    tuning = [trial(LEVELS[3], 9, 0.2, "search")]
+    with pytest.raises(
+        InputError, match="proxy = mnist5k, finetune.freeze = body has the value nan at seeds 0, 1, 2, 3"
+    ):
+        factor_effects.compute(sweep(tmp_path, *crossed()[:3], tuning, factors=FACTORS))
+    with pytest.raises(InputError, match="digits: no cell has been replicated yet"):
+        factor_effects.compute(sweep(tmp_path / "b", tuning, [trial(LEVELS[0], 9, 0.2, "search")], factors=FACTORS))
+    with pytest.raises(InputError, match="no factor has two levels here"):
+        factor_effects.compute(sweep(tmp_path / "c", arm(NONE, BASE)))
+
+
+# Seed noise ---------------------------------------------------------------------------------------
+
+
+def test_seed_noise_is_the_aa_arm_and_the_spread_of_each_cell(tmp_path):
+    again = [0.31, 0.35, 0.37, 0.33]
+    results = sweep(tmp_path, arm(NONE, BASE), arm(MNIST, [*BETTER[:4], None]), arm(NONE, again, "aa", 10))
+    found = seed_noise.compute(results, effect=["0.02"])
+    (task,) = found.tasks
+    want = stats.aa_margin(again, BASE)
+    (aa,) = lines(seed_noise.aa_numbers(found))
+    assert (aa["n_aa"], aa["n_reference"], float(aa["margin"])) == ("4", "5", want.margin)
+    assert (float(aa["difference"]), float(aa["p"])) == (want.difference, want.p)
+    base, mnist = lines(seed_noise.numbers(found))
+    assert float(base["sd_over_seeds"]) == pytest.approx(np.std(BASE, ddof=1))
+    assert (base["is_base"], base["seeds_needed"], mnist["n"], mnist["n_pairs"]) == ("true", "", "4", "4")
+    sd = np.std([0.10, 0.11, 0.10, 0.09], ddof=1)
+    assert float(mnist["sd_of_paired_differences"]) == pytest.approx(sd)
+    n = int(mnist["seeds_needed"])
+    assert stats.smallest_effect(n) * sd <= 0.02 < stats.smallest_effect(n - 1) * sd
+    table_aa, table = seed_noise.shown(found)
+    assert rows(table_aa)[0][:3] == ("proxy none", "4", "5")
+    assert "chi-squared limits" in table_aa.caption
+    assert "sees an effect of 0.02 (given with --effect) with a power of 0.8" in table.caption
+    assert "1 failed" in table.caption
+    texts = [text.get_text() for text in seed_noise.plot(found).axes[0].texts]
+    assert [text.split("(")[1] for text in texts] == ["n = 4)", "n = 5)", "n = 4)"]
+    # Without one that is given, the effect is one standard deviation over seeds.
+    assert seed_noise.compute(results).tasks[0].effect == want.sd
+
+
+def test_without_an_aa_arm_the_base_cell_s_spread_is_the_effect_and_that_is_said(tmp_path):
+    found = seed_noise.compute(sweep(tmp_path, arm(NONE, BASE), arm(MNIST, BETTER)))
+    assert found.tasks[0].effect == pytest.approx(np.std(BASE, ddof=1))
+    (table,) = seed_noise.shown(found)
+    assert "aa: 5 in the space makes one" in table.notes[0]
+    assert seed_noise.aa_numbers(found).splitlines() == [",".join(seed_noise.AA_COLUMNS)]
+
+
+def test_an_aa_arm_that_differs_is_called_a_fault(tmp_path):
+    found = seed_noise.compute(sweep(tmp_path, arm(NONE, BASE), arm(NONE, [x + 1 for x in BASE], "aa", 10)))
+    assert "the arms differ by more than seeds explain (p <0.001)" in seed_noise.shown(found)[0].notes[0]
+
+
+def test_seeds_needed_is_the_least_number_that_sees_the_effect():
+    assert seed_noise.seeds_needed(1.0, 1.0) == 10
+    assert seed_noise.seeds_needed(1.0, 1.0, 8) > 10
+    assert seed_noise.seeds_needed(1.0, 0.0) == 2
+    assert seed_noise.seeds_needed(1.0, 100.0) == math.inf
+    assert all(math.isnan(seed_noise.seeds_needed(*case)) for case in ((0.0, 1.0), (math.nan, 1.0), (1.0, math.nan)))
+    assert [seed_noise._seeds(n) for n in (math.nan, math.inf, 12.0)] == ["", ">1000", "12"]
+
+
+# Cost ---------------------------------------------------------------------------------------------
+
+TIMES = {"data_s": 1.0, "body_s": 2.0, "embedder_s": 3.0, "finetune_s": 30.0, "test_s": 4.0, "wall_time_s": 41.0}
+PLACE = {"device": "cuda", "n_threads": 4, "host": "h1", "reused": "", "reused_s": 0.0, "resumed_from_epoch": 0}
+
+
+def test_cost_adds_up_and_keeps_failed_searched_and_reused_work_apart(tmp_path):
+    reused = {"reused": "pretrain", "reused_s": 100.0, "host": "h2"}
+    results = sweep(
+        tmp_path,
+        arm(NONE, [0.1, 0.2], **TIMES, **PLACE),
+        arm(MNIST, [0.1], **{**TIMES, **PLACE, **reused}),
+        arm(MNIST, [None], first_seed=1, **{**PLACE, "wall_time_s": 7.0}),
+        [trial(MNIST, 2, status="lost")],
+        [trial(MNIST, 9, 0.3, "search", **{**TIMES, **PLACE, "device": "cpu", "resumed_from_epoch": 3})],
+    )
+    found = cost.compute(results, gpus_per_trial=0.5)
+    none, mnist = lines(cost.numbers(found))
+    assert [float(none[name]) for name in ("data_s", "body_s", "proxy_s", "finetune_s", "wall_time_s")] == [
+        2,
+        4,
+        0,
+        60,
+        82,
+    ]
+    assert float(none["other_s"]) == pytest.approx(2)
+    assert float(none["gpu_hours"]) == pytest.approx(82 * 0.5 / 3600)
+    assert float(none["cpu_hours"]) == pytest.approx(82 * 4 / 3600)
+    assert (mnist["n_ok"], mnist["n_reused"], float(mnist["reused_s"]), float(mnist["alone_s"])) == ("1", "1", 100, 141)
+    assert (mnist["failed_n"], mnist["failed_n_untimed"], float(mnist["failed_wall_time_s"])) == ("2", "1", 7)
+    assert (mnist["search_n"], float(mnist["search_wall_time_s"]), float(mnist["search_gpu_hours"])) == ("1", 41, 0)
+    total = {row["trials"]: row for row in lines(cost.totals(found))}
+    assert [total[kind]["n"] for kind in ("ok", "failed", "search", "all")] == ["3", "2", "1", "6"]
+    assert float(total["all"]["hours"]) == pytest.approx((3 * 41 + 7 + 41) / 3600)
+    assert float(total["ok"]["reused_hours"]) == pytest.approx(100 / 3600)
+    told = sweep(tmp_path / "told", arm(NONE, [0.1, 0.2], **TIMES, **PLACE, gpu_s=41 * 0.25, n_gpus=0.25))
+    recorded = cost.compute(told, gpus_per_trial=0.5)
+    assert (recorded.n_assumed, recorded.ok.gpu_s) == (0, 41 * 0.25 * 2)
+    whole, table = cost.shown(found)
+    assert "4 trials on cuda, 4 threads; 1 trials on cpu, 4 threads; 2 hosts" in whole.caption
+    assert "4 trials do not tell how many GPUs they held; they count with 0.5" in whole.caption
+    assert "Trials without a time: 1, " in whole.notes[0]
+    assert "Trials that were resumed: 1. Only their last attempt is counted." in whole.notes[1]
+    assert rows(table)[1][-2:] == ("7.0 (2)", "41.0 (1)")
+    assert "Seconds summed over the cell's ok trials" in table.caption
+    _, labels = cost.plot(found).axes[0].get_legend_handles_labels()
+    assert labels == ["loading", "body", "embedder training", "fine-tuning", "test", "other", "not ok",
+                      "candidates of tuning", "reused"]  # fmt: skip
+
+
+def test_the_unit_of_time_follows_its_size(tmp_path):
+    def caption(name, seconds):
+        cell = arm(NONE, [0.1], **{**PLACE, "finetune_s": seconds, "wall_time_s": seconds})
+        return cost.shown(cost.compute(sweep(tmp_path / name, cell)))[1].caption.split()[0]
+
+    assert [caption("s", 100.0), caption("m", 7200.0), caption("h", 90_000.0)] == ["Seconds", "Minutes", "Hours"]
+
+
+def test_cost_says_what_it_cannot_use(tmp_path):
+    results = sweep(tmp_path, arm(NONE, BASE))
+    short = r.Results(
+        results.trials.drop(columns=["body_s", "host"]), results.epochs, ("proxy",), results.metric, (), ()
+    )
+    with pytest.raises(InputError, match="no column body_s, host"):
+        cost.compute(short)
+    for share in (0.0, math.nan, math.inf):
+        with pytest.raises(InputError, match="a share is a positive number"):
+            cost.compute(results, share)
+    assert cost.compute(results).n_hosts == 0  # trials without times and hosts
+
+
+# Summary over tasks -------------------------------------------------------------------------------
+
+
+def tasks_of(cells, scales=(1.0, 10.0)):
+    """The same cells on tasks of different scale."""
+    return [
+        arm({"task": f"t{i}", **levels}, [None if v is None else scale * v for v in values])
+        for i, scale in enumerate(scales)
+        for levels, values in cells
+    ]
+
+
+def test_over_tasks_scores_are_paired_changes_in_percent_of_the_base_error(tmp_path):
+    results = sweep(tmp_path, *tasks_of([(NONE, BASE), (MNIST, BETTER)]), factors=("task", "proxy"))
+    found = summary_over_tasks.compute(results)
+    (row,) = found.arms
+    changes = [100 * (a - b) / 0.34 for a, b in zip(BETTER, BASE, strict=True)]  # mean of BASE: 0.34
+    for score in row.scores:
+        assert list(score.scores.values()) == pytest.approx(changes)
+        assert score.interval.low == pytest.approx(stats.t_interval(changes).low)
+    want = stats.interquartile_mean({score.task: list(score.scores.values()) for score in row.scores})
+    assert row.over_tasks == want
+    assert want.mean == pytest.approx(-10 / 0.34)  # the middle half of all ten: all but one are -0.10
+    over, first, second = lines(summary_over_tasks.numbers(found))
+    assert [line["task"] for line in (over, first, second)] == ["all tasks", "t0", "t1"]
+    assert (over["n_seeds"], over["interval"][:24]) == ("5", "95% percentile bootstrap")
+    assert [float(line["base_mean"]) for line in (first, second)] == pytest.approx([0.34, 3.4])
+    (table,) = summary_over_tasks.shown(found)
+    assert [row[1] for row in rows(table)] == ["all 2 tasks", "t0", "t1"]
+    assert (
+        "in percent of the base cell's mean of the task (t0 0.34 (error; lower is better); t1 3.4 (error; lower is better))"
+        in table.caption
+    )
+    assert "it says nothing about other tasks" in table.notes[0]
+    figure = summary_over_tasks.plot(found)
+    assert figure.axes[0].texts[0].get_text().endswith("n = 5 seeds")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["t0", "t1"]
+
+
+def test_a_summary_needs_two_tasks_one_base_and_arms_in_common(tmp_path):
+    with pytest.raises(InputError, match=r"there is one task \(digits\), and a summary needs two"):
+        summary_over_tasks.compute(sweep(tmp_path / "one", arm(NONE, BASE), arm(MNIST, BETTER)))
+    apart = [*tasks_of([(NONE, BASE)], (1.0,)), arm({"task": "t1", **MNIST}, BETTER)]
+    with pytest.raises(InputError, match=r"t1: the base cell \(proxy none\) is not among its cells"):
+        summary_over_tasks.compute(sweep(tmp_path / "apart", *apart, factors=("task", "proxy")))
+    lone = [*tasks_of([(NONE, BASE)]), arm({"task": "t1", **MNIST}, BETTER)]
+    with pytest.raises(InputError, match=r"no combination of levels but the base's \(proxy none\) is in all 2 tasks"):
+        summary_over_tasks.compute(sweep(tmp_path / "lone", *lone, factors=("task", "proxy")))
+    zero = tasks_of([(NONE, [0.0, 0.0]), (MNIST, [0.1, 0.2])])
+    with pytest.raises(InputError) as error:
+        summary_over_tasks.compute(sweep(tmp_path / "zero", *zero, factors=("task", "proxy")))
+    assert len(error.value.problems) == 2
+    assert "the base cell's mean is 0, and scores are shares of it" in str(error.value)
+
+
+def test_over_tasks_gaps_are_named_and_pairs_that_all_tasks_have_can_be_asked_for(tmp_path):
+    cells = [(NONE, BASE), (MNIST, BETTER)]
+    gap = [arm({"task": "t2", **NONE}, BASE), arm({"task": "t2", **MNIST}, [*BETTER[:2], None, *BETTER[3:]])]
+    extra = [arm({"task": "t0", "proxy": "dummy"}, BASE)]
+    results = sweep(tmp_path, *tasks_of(cells), *gap, *extra, factors=("task", "proxy"))
+    found = summary_over_tasks.compute(results)
+    (row,) = found.arms
+    assert row.over_tasks is None
+    assert row.reason == "seeds without a pair: t2 (2)"
+    assert math.isnan(row.scores[2].interval.mean)
+    (table,) = summary_over_tasks.shown(found)
+    assert rows(table)[0] == ("mnist5k", "all 3 tasks", NOTHING, NOTHING, NOTHING)
+    assert table.notes == (
+        "proxy mnist5k: no number over tasks; seeds without a pair: t2 (2).",
+        "--complete-pairs takes the seeds that give a pair in every task.",
+        "Not in every task, so left out: proxy dummy (in t0 alone).",
+    )
+    assert lines(summary_over_tasks.numbers(found))[0]["not_summarised"] == row.reason
+    summary_over_tasks.plot(found)
+    (row,) = summary_over_tasks.compute(results, complete_pairs_only=True).arms
+    assert row.over_tasks.n_seeds == 4
+    assert [score.interval.n for score in row.scores] == [5, 5, 4]  # each task's own number is of all its pairs
+
+
+def test_over_tasks_different_numbers_of_seeds_are_said(tmp_path):
+    cells = [arm({"task": "t0", **p}, v) for p, v in ((NONE, BASE), (MNIST, BETTER))]
+    fewer = [arm({"task": "t1", **p}, v[:3], first_seed=7) for p, v in ((NONE, BASE), (MNIST, BETTER))]
+    results = sweep(tmp_path, *cells, *fewer, factors=("task", "proxy"))
+    for complete in (False, True):
+        (row,) = summary_over_tasks.compute(results, complete_pairs_only=complete).arms
+        assert row.reason == "different numbers of pairs: t0 5, t1 3"
+
+
+# A running sweep ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def running(tmp_path):
+    """Two tasks, almost nothing has ended: one cell has no ok trial, one task has none at all."""
+    levels = (NONE, MNIST, {"proxy": "dummy"})
+    planned = [({"task": task, **one}, seed) for task in ("t0", "t1") for one in levels for seed in range(3)]
+    begun = [({"task": "t0", **one}, 0) for one in levels[:2]]
+    parts = [[trial(one, seed, status="lost")] for one, seed in planned if (one, seed) not in begun]
+    ended = [trial({"task": "t0", **levels}, 0, value) for levels, value in ((NONE, 0.3), (MNIST, 0.2))]
+    return sweep(tmp_path, ended, *parts, factors=("task", "proxy"))
+
+
+def test_the_tables_of_a_running_sweep_say_how_little_they_hold(running):
+    found = table_results.shown(table_results.compute(running))
+    assert [row[1:] for row in rows(found[0])] == [
+        ("1", "0.3000", "2 unfinished"),
+        ("1", "0.2000", "2 unfinished"),
+        ("0", NOTHING, "3 unfinished"),
+    ]
+    assert "2 of 9 planned trials are ok; the others: 7 unfinished" in found[0].caption
+    effects = table_effects.compute(running)
+    assert {line["verdict"] for line in lines(table_effects.numbers(effects))} == {"undecided"}
+    assert "no ok trial yet" in table_effects.shown(effects)[1].caption
+    table_effects.plot(effects)
+    noise = seed_noise.compute(running)
+    assert {line["sd_over_seeds"] for line in lines(seed_noise.numbers(noise))} == {""}
+    assert "an effect of a size not known yet" in seed_noise.shown(noise)[1].caption
+    seed_noise.plot(noise)
+    assert {line["n_ok"] for line in lines(cost.numbers(cost.compute(running)))} == {"0", "1"}
+    cost.plot(cost.compute(running))
+    with pytest.raises(InputError, match="t1: a trial that is not ok has the value nan: 9 unfinished"):
+        factor_effects.compute(running)
+    summary = summary_over_tasks.compute(running)
+    assert all(row.over_tasks is None for row in summary.arms)
+    pairs = summary_over_tasks.compute(running, complete_pairs_only=True)
+    assert [row.reason for row in pairs.arms] == ["no pair: t1", "no pair: t0, t1"]
+    summary_over_tasks.shown(pairs)
+    summary_over_tasks.plot(pairs)
+
+
+# Writing ------------------------------------------------------------------------------------------
+
+EVIL = [
+    r"[a]\b^~{x}_y$z%&#",
+    '<tag>|"q"',
+    f"* -- --- {MINUS}1 ± ² ω η {NOTHING} …",
+    '{"path": "./ä"}',
+    "it's `x` *y* ~~z~~",
+    "&amp;",
+    "a\nb\t c",
+]
+
+
+def table_of(*texts):
+    return tables.Table(
+        "x-1", "A & B", "100% of n = 3_000", tuple(texts), "l" * len(texts), ((tuple(texts),),), ("a|b",)
+    )
+
+
+def cells_of(markdown):
+    page = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(markdown)
+    return [html.unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", page)]
+
+
+def test_markdown_shows_every_text_as_it_is():
+    text = tables.markdown([table_of(*EVIL), table_of("x", "y")])
+    assert cells_of(text) == [*EVIL[:-1], "a b c"] * 2 + ["x", "y"] * 2
+    assert text.startswith("## A \\& B\n\n| ")
+    assert "100% of n = 3\\_000" in text
+
+
+@given(st.text(min_size=1))
+def test_markdown_shows_any_text_as_it_is(text):
+    shown = tables._one_line(text)
+    if shown:
+        assert cells_of(tables.markdown([table_of("head", text)]))[1] == shown
+
+
+def test_latex_escapes_what_latex_reads():
+    assert tables.latex_escape(EVIL[0]) == (
+        r"{[}a{]}\textbackslash{}b\textasciicircum{}\textasciitilde{}\{x\}\_y\$z\%\&\#"
+    )
+    assert tables.latex_escape(EVIL[1]) == r"\textless{}tag\textgreater{}\textbar{}\char34{}q\char34{}"
+    assert tables.latex_escape(EVIL[2]) == (
+        r"{*} -{}- -{}-{}- $-$1 $\pm$ \textsuperscript{2} $\omega$ $\eta$ \textendash{} \ldots{}"
+    )
+    assert tables.latex_escape("a\nb\\\\[1cm]") == r"a b\textbackslash{}\textbackslash{}{[}1cm{]}"
+
+
+def test_latex_is_a_booktabs_float_that_says_all():
+    text = tables.latex([table_of("a_b", "[c]")])
+    assert text.splitlines() == [
+        r"% Needs \usepackage{booktabs}.",
+        r"\begin{table}",
+        r"  \centering\small",
+        r"  \caption{A \& B. 100\% of n = 3\_000 a\textbar{}b}",
+        r"  \label{tab:x-1}",
+        r"  \begin{tabular}{ll}",
+        r"    \toprule",
+        r"    a\_b & {[}c{]} \\",
+        r"    \midrule",
+        r"    a\_b & {[}c{]} \\",
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        r"\end{table}",
+    ]
+    blocks = tables.Table("n", "t", "c", ("h",), "l", ((("1",),), (), (("2",),)))
+    assert tables.latex([blocks]).count(r"\midrule") == 2
+
+
+def test_csv_has_all_digits_and_leaves_empty_what_is_not_there():
+    text = tables.csv_text([{"a": 0.1 + 0.2, "b": math.nan, "c": None, "d": True, "e": 'x,"y"', "f": math.inf}])
+    assert text == 'a,b,c,d,e,f\n0.30000000000000004,,,true,"x,""y""",\n'
+
+
+def test_no_text_of_a_csv_is_a_formula_and_a_name_in_a_figure_is_one_line():
+    texts = ["=HYPERLINK(1)", "@SUM(1)", "+a", "-a", "-0.5", "+1e3", "none", "a=b"]
+    assert tables.csv_text([{"level": text} for text in texts]).split("\n")[1:-1] == [
+        "'=HYPERLINK(1)", "'@SUM(1)", "'+a", "'-a", "-0.5", "+1e3", "none", "a=b",
+    ]  # fmt: skip
+    assert figures.csv_text(["level"], [["=1+1"], [-0.5]]) == "level\n'=1+1\n-0.5\n"
+    assert tables.short("a\n\u202eb") == "a b"
+
+
+def test_numbers_are_rounded_by_their_spread():
+    assert tables.decimals_of([0.0213, 0.034, 0.051]) == 3
+    assert tables.decimals_of([0.03, 0.034, 0.0001]) == 4  # the smallest shows a digit
+    assert tables.decimals_of([0.03, 0.034, 1e-12]) == 5  # but not at any price
+    assert tables.decimals_of([math.nan, 0.0, math.inf]) == 4
+    assert tables.decimals_of([120.0]) == 0
+    assert [tables.number(x, 2, "+") for x in (-0.123, 0.123, -0.001, math.nan)] == [
+        f"{MINUS}0.12",
+        "+0.12",
+        "0.00",
+        NOTHING,
+    ]
+    assert [tables.p_text(p) for p in (0.0625, 0.0001, 1.0, math.nan)] == ["0.0625", "<0.001", "1", NOTHING]
+    assert (tables.ends(-1.0, 2.0, 1), tables.ends(math.nan, 2.0, 1)) == (f"[{MINUS}1.0, 2.0]", NOTHING)
+    assert tables.percent(0.95) == "95%" and tables.percent(0.999) == "99.9%"
+    assert tables.short("a" * 10, 7) == "aaa…aaa" and tables.short("abc") == "abc"
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    outputs.write_files(tmp_path, {"a.csv": b"old"})
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device", "a.csv")
+
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        outputs.write_files(tmp_path, {"a.csv": b"new"})
+    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", outputs.WRITTEN}
+    assert (tmp_path / "a.csv").read_bytes() == b"old"
+
+
+# Scripts ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """Two tasks with all that the scripts show."""
+    sweep(tmp_path, *tasks_of([(NONE, BASE), (MNIST, BETTER)]), arm({"task": "t0", **NONE}, BASE, "aa", 10),
+          factors=("task", "proxy"))  # fmt: skip
+    return tmp_path / "tables"
+
+
+def test_all_scripts_run_as_files_without_torch_or_ray_and_write_the_same_again(whole, tmp_path):
+    # As an installed wheel has them: in a folder of no import path, started from elsewhere.
+    shipped = tmp_path / "site" / "_shipped" / "analysis"
+    shutil.copytree(REPO / "analysis", shipped, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "elsewhere").mkdir()
+    driver = tmp_path / "driver.py"
+    driver.write_text(
+        f"""
+import runpy, sys
+for out in "ab":
+    for name in {[script.NAME for script in SCRIPTS]}:
+        sys.argv = [name, "--tables", {str(whole)!r}, "--out", f"{tmp_path}/{{out}}"]
+        runpy.run_path(f"{shipped}/{{name}}.py", run_name="__main__")
+from analysis import tables
+assert tables.__file__.startswith({str(shipped)!r}), tables.__file__
+sys.exit(bool({{"torch", "ray"}} & set(sys.modules)))
+"""
+    )
+    done = subprocess.run(
+        [sys.executable, driver], capture_output=True, text=True, check=False, cwd=tmp_path / "elsewhere"
+    )
+    assert done.returncode == 0, done.stderr
+    made = {path.name for path in (tmp_path / "a").glob("[!.]*")}
+    assert made == {f"{script.NAME}.{kind}" for script in SCRIPTS for kind in ("csv", "md", "tex", "png", "svg")} - {
+        "table_results.png",
+        "table_results.svg",
+    } | {"factor_effects_means.csv", "seed_noise_aa.csv", "seed_noise_sources.csv", "cost_total.csv"}
+    assert set(done.stdout.split()) == {str(tmp_path / out / name) for out in "ab" for name in made}
+    for name in made:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def command(script, *arguments):
+    return run_script(REPO / "analysis" / f"{script}.py", *arguments)
+
+
+def test_wrong_input_ends_in_words_and_code_2(whole, tmp_path):
+    out = ("--tables", whole, "--out", tmp_path / "out")
+    done = command("table_effects", *out, "--base", "prox=none", "proxy=x")
+    assert done.returncode == 2
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["table_effects"] * 2
+    assert not (tmp_path / "out").exists()
+    assert "no such table" in command("table_results", "--tables", tmp_path, "--out", tmp_path).stderr
+    assert "It lies between 0 and 1" in command("table_results", *out, "--level", "95").stderr
+    (tmp_path / "file").write_text("")
+    blocked = command("table_results", "--tables", whole, "--out", tmp_path / "file")
+    assert (blocked.returncode, "Traceback" in blocked.stderr) == (1, False)
+    assert "File exists" in blocked.stderr
+    (whole / "trials.parquet").write_bytes(b"half")
+    broken = command("cost", *out)
+    assert (broken.returncode, "Traceback" in broken.stderr) == (2, False)
+    assert "damaged, or no Parquet file" in broken.stderr

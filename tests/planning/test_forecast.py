@@ -1,0 +1,254 @@
+"""What a plan says it will take and can show, and what it warns of."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from orca_sweep.errors import InputError
+from orca_sweep.planning.forecast import forecast
+from orca_sweep.planning.probe import probe
+from orca_sweep.space import plan_space
+from orca_sweep.space.confounds import confounds
+from orca_sweep.stats import smallest_effect, smallest_p
+from orca_sweep.training.run import run_trial
+from orca_sweep.trial import load_imports, resolve
+
+SPACE = """
+base: {task: tiny, body.pretrain_fraction: 1, body.pretrain_steps: 2, finetune.epochs: 4}
+factors: {proxy: [none, mnist5k], finetune.lr: [1e-3, 1e-2], embedder.epochs: [1, 3]}
+seeds: 2
+"""
+
+
+@pytest.fixture
+def plan_of(write_space):
+    return lambda text: plan_space(write_space(text), load_imports, resolve)
+
+
+# Seeds --------------------------------------------------------------------------------------------
+
+
+def test_the_smallest_p_is_that_of_the_exact_test():
+    for n in range(1, 9):
+        ones = np.ones(n) + np.arange(n) / 100  # all differences have one sign
+        signs = np.array(np.meshgrid(*[[-1, 1]] * n)).reshape(n, -1)
+        means = np.abs((signs * ones[:, None]).mean(axis=0))
+        assert smallest_p(n) == pytest.approx((means >= means.max() - 1e-12).mean())
+    assert smallest_p(0) == 1.0
+    assert smallest_p(5) == 0.0625
+
+
+@pytest.mark.parametrize(("n", "k"), [(3, 1), (5, 1), (5, 7), (10, 4), (40, 1)])
+def test_the_smallest_effect_has_the_power_it_says(n, k):
+    effect = smallest_effect(n, k)
+    critical = scipy_stats.t.ppf(1 - 0.05 / k / 2, n - 1)
+    rng = np.random.default_rng(0)
+    draws = rng.normal(effect, 1, size=(40_000, n))
+    t = draws.mean(axis=1) / (draws.std(axis=1, ddof=1) / math.sqrt(n))
+    assert (np.abs(t) > critical).mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_fewer_than_two_seeds_see_nothing_and_more_see_more():
+    assert smallest_effect(1) == math.inf
+    effects = [smallest_effect(n) for n in range(2, 20)]
+    assert effects == sorted(effects, reverse=True)
+    assert smallest_effect(5, 6) > smallest_effect(5, 1)
+
+
+def test_a_plan_says_what_its_seeds_can_show(plan_of):
+    found = forecast(plan_of(SPACE), None).contrasts[0]
+    assert (found.task, found.n_seeds, found.n_comparisons) == ("tiny", 2, 5)
+    assert (found.smallest_p, found.corrected_p) == (0.5, 1.0)
+    assert found.smallest_effect == smallest_effect(2, 5)
+    assert found.spread is None
+    assert forecast(plan_of("base: {task: tiny}\nfactors: {proxy: [none]}\nseeds: 3\n"), None).contrasts == ()
+
+
+# Stages and hours ---------------------------------------------------------------------------------
+
+
+def counts(found):
+    return {stage.name: (stage.n_computed, stage.n_reused) for stage in found.stages}
+
+
+def test_stages_are_counted_before_and_found_after(plan_of, place, tmp_path):
+    plan = plan_of(SPACE)
+    store = place.store
+    before = forecast(plan, store)
+    assert counts(before) == {"pretrain": (1, 0), "proxy-features": (1, 0), "objective": (1, 0), "embedder": (2, 0)}
+    assert (before.n_trials, before.n_left, before.n_known, before.trial_hours) == (12, 12, 0, 0.0)
+    rows = {}
+    for trial in plan.trials:
+        rows[trial.trial_id] = run_trial(trial.config, tmp_path / "sweep", place, tmp_path, snapshot_epochs=(1, 3))
+    after = forecast(plan, store)
+    assert counts(after) == {"pretrain": (0, 1), "proxy-features": (0, 1), "embedder": (0, 2)}
+    assert after.n_known == 12
+    spent = sum(row["finetune_s"] for row in rows.values()) / 3600
+    assert 0.3 * spent < after.trial_hours < 4 * sum(row["wall_time_s"] for row in rows.values()) / 3600
+    assert after.cpu_hours == after.trial_hours and after.gpu_hours == 0
+    assert after.contrasts[0].spread == pytest.approx(pooled(rows.values()))
+    n_parameters = {row["n_parameters"] for row in rows.values()}
+    assert after.checkpoint_mib == pytest.approx(4 * 4 * max(n_parameters) / 2**20)
+    # What gc takes must be computed again; what is done need not be.
+    for entry in store.entries():
+        if entry.stage in ("embedder", "pretrain"):
+            store.remove(entry)
+    assert counts(forecast(plan, store))["embedder"] == (2, 0)
+    assert counts(forecast(plan, store))["pretrain"] == (1, 0)
+    assert forecast(plan, store, lambda trial_id: True).n_left == 0
+    # Other threads, other numbers: nothing is promised of them.
+    two = replace(plan, space=replace(plan.space, resources=plan.space.resources.model_copy(update={"cpu": 2.0})))
+    assert forecast(two, store).n_known == 0
+
+
+def pooled(rows):
+    cells = {}
+    for row in rows:
+        cells.setdefault(row["cell_id"], []).append(row["val_metric_best"])
+    return math.sqrt(np.mean([np.var(values, ddof=1) for values in cells.values()]))
+
+
+def test_hours_grow_with_epochs_and_resources(plan_of, place, tmp_path):
+    plan = plan_of("base: {task: tiny, proxy: none, finetune.epochs: 4}\nfactors: {finetune.lr: [1e-3]}\nseeds: 1\n")
+    run_trial(plan.trials[0].config, tmp_path / "s", place, tmp_path)
+    text = "base: {{task: tiny, proxy: none, finetune.epochs: {}}}\nfactors: {{finetune.lr: [1e-2]}}\nseeds: {}\n{}"
+    hours = {
+        (epochs, seeds): forecast(plan_of(text.format(epochs, seeds, "")), place.store).trial_hours
+        for epochs in (4, 400)
+        for seeds in (1, 3)
+    }
+    assert hours[4, 3] == pytest.approx(3 * hours[4, 1])
+    assert 1 < hours[400, 1] / hours[4, 1] <= 100
+    unknown = forecast(
+        plan_of("base: {task: digits, body.name: swin-micro, proxy: none}\nfactors: {}\nseeds: 2\n"), place.store
+    )
+    assert (unknown.n_known, unknown.n_left, unknown.trial_hours) == (0, 2, 0.0)
+
+
+def test_a_tuned_plan_counts_what_is_planned_on_the_way(plan_of):
+    text = "base: {task: tiny}\nfactors: {proxy: [none, mnist5k]}\nseeds: 3\naa: 2\n"
+    text += "tune: {finetune.lr: {low: 1e-5, high: 1e-2}}\n"
+    found = forecast(plan_of(f"{text}search: {{method: random, candidates: 5}}\n"), None)
+    assert found.n_trials == 2 * 5 + 2 * 3 + 2
+    found = forecast(plan_of(f"{text}search: {{method: optuna, candidates: 5, seeds: [7, 8]}}\n"), None)
+    assert found.n_trials == 2 * 5 * 2 + 2 * 3 + 2
+    assert found.n_left == found.n_trials
+
+
+def test_a_probe_tells_what_nothing_told(plan_of, place, tmp_path):
+    plan = plan_of(SPACE)
+    said = []
+    probe(plan, place.store, tmp_path, said.append)
+    assert len(said) == 2, "naive, and towards the proxy"
+    found = forecast(plan, place.store)
+    assert found.n_known == 12 and found.trial_hours > 0
+    assert counts(found)["pretrain"] == (0, 1) and counts(found)["embedder"] == (2, 0)
+    on_gpu = replace(plan, space=replace(plan.space, resources=plan.space.resources.model_copy(update={"gpu": 1.0})))
+    with pytest.raises(InputError, match=r"asks for gpu 1, and there is none here"):
+        probe(on_gpu, place.store, tmp_path, said.append)
+    broken = plan_of("base: {task: broken}\nfactors: {proxy: [none]}\nseeds: 1\n")
+    with pytest.raises(InputError, match=r"--probe: broken with swin-micro ended as failed"):
+        probe(broken, place.store, tmp_path, said.append)
+
+
+def test_rows_of_other_versions_are_not_gone_by(plan_of, place, tmp_path):
+    plan = plan_of("base: {task: tiny, proxy: none}\nfactors: {finetune.lr: [1e-3]}\nseeds: 1\n")
+    run_trial(plan.trials[0].config, tmp_path / "s", place, tmp_path)
+    store = place.store
+    row = store.rows(1)[0]
+    assert forecast(plan, store).n_known == 1
+    for change in ({"schema": -1}, {"versions": "torch=0"}, {"device": "cuda"}, {"machine": "z80"}):
+        store.put_row(row["trial_id"], {**row, **change})
+        assert forecast(plan, store).n_known == 0, change
+    store.put_row(row["trial_id"], {**row, "config": {**row["config"], "gone.knob": 1}})
+    assert forecast(plan, store).n_left == 1  # and no error
+
+
+# Confounds ----------------------------------------------------------------------------------------
+
+TUNED = "tune: {finetune.lr: [1e-3, 1e-4]}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("factors: {proxy: [none, mnist5k]}\n", "The 2 cells of tiny share finetune.lr = 0.001"),
+        ("factors: {finetune.freeze: [none, body], finetune.epochs: [2, 4]}\ndesign: zip\n",
+         "finetune.freeze and finetune.epochs move together in every cell of tiny"),
+        ("factors: {finetune.freeze: [none, body]}\nwhen: [{if: {finetune.freeze: body}, set: {finetune.lr: 1e-2}}]\n",
+         "finetune.freeze and finetune.lr move together"),
+        ("factors: {finetune.freeze: [none, body], finetune.batch_size: [8, 16]}\n",
+         "The cells of tiny are not matched in fine-tuning steps (finetune.batch_size 8, 16)"),
+        ("factors: {proxy: [none, mnist5k]}\ntune: {embedder.lr: [1e-3, 1e-2], finetune.lr: [1e-3, 1e-4]}\n",
+         "The cells are not matched in tuning effort: different candidates 2 in 1 cells, 4 in 1 cells"),
+        ("base: {proxy: mnist5k}\nfactors: {embedder.lr: [1e-3, 1e-2], embedder.epochs: [1, 2]}\ndesign: zip\n",
+         "embedder.lr and embedder.epochs move together"),
+        ("factors: {finetune.freeze: [none, body lr*10, 'embedder:1 > none fresh']}\n",
+         "finetune.freeze 'body lr*10', 'embedder:1 > none fresh' in tiny sets learning rates or fresh starts"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_told_apart_is_said(plan_of, text, words):
+    base = "base: {task: tiny, proxy: mnist5k}\n" if "proxy:" not in text else "base: {task: tiny}\n"
+    text = text.replace("base: {proxy: mnist5k}\n", "")
+    base = base if "embedder.lr" not in text or "factors: {proxy" in text else "base: {task: tiny, proxy: mnist5k}\n"
+    assert any(words in said for said in confounds(plan_of(f"{base}{text}seeds: 2\n"))), words
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"factors: {{proxy: [none, mnist5k]}}\n{TUNED}",
+        "factors: {proxy: [none, mnist5k], finetune.lr: [1e-3, 1e-4]}\n",
+        "factors: {finetune.epochs: [2, 4], finetune.lr: [1e-3, 1e-4]}\n" + "exclude: [{finetune.lr: 1e-4}]\n",
+        "factors: {proxy: [none, mnist5k], embedder.epochs: [0, 2]}\n" + TUNED,
+        "factors: {finetune.freeze: [none, body, body lr*10, none lr*10], finetune.freeze_epochs: [1, forever]}\n",
+        "factors: {finetune.freeze: ['body:1 > none fresh', body], proxy: [none, mnist5k]}\n"
+        "base: {task: tiny, finetune.freeze_epochs: 1, finetune.epochs: 4}\n",
+    ],
+)
+def test_what_can_be_told_apart_is_not_warned_of(plan_of, text):
+    base = "" if "base:" in text else "base: {task: tiny}\n"
+    said = confounds(plan_of(f"{base}{text}seeds: 2\n"))
+    assert not any("move together" in one or "tuning effort" in one or "fresh starts" in one for one in said), said
+
+
+# The command --------------------------------------------------------------------------------------
+
+
+def test_plan_prints_it_all_and_json_is_json(write_space, tmp_path, monkeypatch, capsys):
+    from tests.data.test_fetching import command
+
+    monkeypatch.chdir(tmp_path)
+    space = write_space(SPACE + "aa: 1\nbudget: {gpu_hours: 5, trials: 9}\n")
+    assert command(monkeypatch, "plan", space, "--store", tmp_path / "store", "--probe") == 0
+    shown = capsys.readouterr()
+    assert shown.err.count("probed tiny") == 2
+    for words in (
+        "6 cells x 2 seeds + 1 A/A = 13 trials; 2 combinations are equal work to another and run once",
+        "stages to compute once, for all that share them: pretrain 0 (+ 1 found), proxy-features 0 (+ 1 found)",
+        "embedder 2",
+        "hours of trials one after another",
+        "by 2 earlier rows",
+        "tiny, each cell against the first with 2 seeds: p cannot fall below 0.5 (1 after Holm's correction for 5 comparisons)",
+        "budget: trials 9, gpu_hours 5",
+    ):
+        assert words in shown.out, words
+    assert command(monkeypatch, "plan", space, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["forecast"]["n_left"] == 13 and found["forecast"]["n_known"] == 0
+    assert [stage["name"] for stage in found["forecast"]["stages"]] == [
+        "pretrain",
+        "proxy-features",
+        "objective",
+        "embedder",
+    ]
+    one = write_space("base: {task: tiny}\nfactors: {proxy: [none, mnist5k]}\nseeds: 1\n", "one.yaml")
+    assert command(monkeypatch, "plan", one, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["forecast"]["contrasts"][0]["smallest_effect"] is None
+    assert command(monkeypatch, "plan", one) == 0
+    assert "with one seed no difference can be tested" in capsys.readouterr().out
+    assert command(monkeypatch, "plan", one, "--store", "nosuch://x") == 2
