@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,56 @@ class OrcaSweepError(Exception):
 
 
 MOST_PROBLEMS = 100
-"""Mistakes told at once: who made more mends these first."""
+"""Problems reported at once; whoever has more corrects these first."""
+NO_VALUE: Any = object()
+"""Stands for the value of a problem that is not about a value, such as a field that is missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One mistake of the user, as a record; ``str`` writes the sentence that the user reads.
+
+    Whoever needs the field or the value reads it here: nobody takes a message apart.
+    """
+
+    rule: str
+    """What is wrong and what is allowed, with the nearest valid name: one or more whole sentences."""
+    field: str | None = None
+    """Dotted name of the setting, such as ``body.name``; None if the mistake is not in one setting."""
+    value: object = NO_VALUE
+    """The value that is wrong, as the user reads it."""
+    remedy: str = ""
+    """What to do, a whole sentence, where the rule does not say it."""
+    where: str = ""
+    """File and line, such as ``space.yaml:7``; empty as long as nobody knows them."""
+
+    def __str__(self) -> str:
+        """Returns '<where>: <field> = <value>: <rule> <remedy>'; what is not known is left out."""
+        value = "" if self.value is NO_VALUE else f" = {self.value!r}"
+        parts = (self.where, f"{self.field}{value}" if self.field else "")
+        return ": ".join([*filter(None, parts), " ".join(filter(None, (self.rule, self.remedy)))])
+
+    def __hash__(self) -> int:
+        return hash(str(self))  # the value may be a list or a mapping
+
+    def at(self, where: str) -> "Problem":
+        """Returns the problem with its file and line; one that has them already keeps them."""
+        return self if self.where else replace(self, where=where)
 
 
 class InputError(OrcaSweepError):
-    """Wrong input: every mistake found, one line each. The command line exits with code 2."""
+    """Wrong input, with every mistake found. The command line exits with code 2.
 
-    def __init__(self, problems: str | Sequence[str]) -> None:
-        every = (problems,) if isinstance(problems, str) else tuple(problems)
-        more = ("... and more. Mend these first.",) if len(every) > MOST_PROBLEMS else ()
-        self.problems: tuple[str, ...] = every[:MOST_PROBLEMS] + more
-        super().__init__("\n".join(self.problems))
+    Attributes:
+        problems: the mistakes, at most ``MOST_PROBLEMS`` of them; a plain text is a problem of no one field.
+    """
+
+    def __init__(self, problems: "str | Problem | Sequence[str | Problem]") -> None:
+        every = (problems,) if isinstance(problems, str | Problem) else tuple(problems)
+        if len(every) > MOST_PROBLEMS:
+            every = (*every[:MOST_PROBLEMS], "... and more. Correct these first.")
+        self.problems: tuple[Problem, ...] = tuple(p if isinstance(p, Problem) else Problem(rule=p) for p in every)
+        super().__init__("\n".join(map(str, self.problems)))
 
 
 class DamagedError(InputError):

@@ -94,19 +94,19 @@ def write_space(tmp_path, user_tasks):
 
 
 @pytest.fixture
-def place(tmp_path):
+def worker(tmp_path):
     """One CPU thread and a fresh store."""
     import torch
 
     from orca_sweep.store import Store
-    from orca_sweep.training.place import Place
+    from orca_sweep.training.worker import Worker
 
     torch.set_num_threads(1)
-    return Place(Store(str(tmp_path / "store")))
+    return Worker(Store(str(tmp_path / "store")))
 
 
 @pytest.fixture
-def run(tmp_path, place, user_tasks):
+def run(tmp_path, worker, user_tasks):
     """Runs one trial of dotted settings in this process and returns (row, epochs)."""
     from orca_sweep.results import read_record, unsealed
     from orca_sweep.training.run import run_trial
@@ -115,7 +115,7 @@ def run(tmp_path, place, user_tasks):
     def go(folder="sweep", use=None, snapshots=(), report=lambda row: None, **settings):
         config = resolve({key.replace("__", "."): value for key, value in settings.items()})
         row = run_trial(
-            config, tmp_path / folder, use or place, tmp_path / "data", report, snapshots, imports=[str(user_tasks)]
+            config, tmp_path / folder, use or worker, tmp_path / "data", report, snapshots, imports=[str(user_tasks)]
         )
         record = read_record(tmp_path / folder, config.trial_id)
         return {**row, **unsealed(record)}, record["epochs"]

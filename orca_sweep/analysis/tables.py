@@ -535,7 +535,7 @@ def run(name: str, parser: argparse.ArgumentParser, make: Callable[[Results, Any
         for path in write_files(args.out, contents):
             print(path)
     except InputError as error:
-        stop(name, error.problems, 2)
+        stop(name, list(map(str, error.problems)), 2)
     except OSError as error:
         stop(name, [f"{error.filename or args.out}: {error.strerror or error}. Nothing was left half-written."], 1)
 

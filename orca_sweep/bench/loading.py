@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from orca_sweep.bench import Case
 from orca_sweep.data import Array, Rows
-from orca_sweep.training.place import Feed, batches
+from orca_sweep.training.worker import Feed, batches
 
 N_WORKERS = 4
 

@@ -18,8 +18,8 @@ from orca_sweep.results import read_record, unsealed
 from orca_sweep.space import make_plan, read_space
 from orca_sweep.space.prefixes import shared_epochs, shared_prefixes
 from orca_sweep.store import Store
-from orca_sweep.training.place import Place
 from orca_sweep.training.run import run_trial
+from orca_sweep.training.worker import Worker
 from orca_sweep.trial import resolve
 
 SPACE = """
@@ -71,7 +71,7 @@ def _combinations(space: Any) -> Iterable[TrialConfig]:
 
 
 def _run(config: TrialConfig, folder: Path, store: Store, **more: Any) -> Row:
-    row = run_trial(config, folder, Place(store), folder, **more)
+    row = run_trial(config, folder, Worker(store), folder, **more)
     record = read_record(folder, config.trial_id) or {"row": {}}
     return {**row, **unsealed(record), "epochs": record.get("epochs", [])}
 

@@ -404,7 +404,7 @@ def find_file_problems(body: Body, has_weights: bool = True) -> list[str]:
             checks.append(partial(check_tokenizer, folder, fill_config(family, raw)["vocab_size"]))
         problems = [text for check in checks if (text := _catch_refusal(check))]
     except InputError as error:
-        problems = list(error.problems)
+        problems = list(map(str, error.problems))
     start = f"body.name {body.name!r}: "
     return [start + text.removeprefix(start) for text in problems]
 

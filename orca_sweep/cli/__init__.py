@@ -329,20 +329,20 @@ def pretrain(
     import torch
 
     from orca_sweep.store import Store
-    from orca_sweep.training.place import Place
     from orca_sweep.training.pretrain import pretrain_body
     from orca_sweep.training.run import keep_pretraining
+    from orca_sweep.training.worker import Worker
 
     torch.set_num_threads(threads)
     with store_commands.told(f"--store {store}"):
         opened = Store(plans.store_root(store))
         opened.check()
-    place = Place(opened, "cuda" if gpu else "cpu", threads)
+    worker = Worker(opened, "cuda" if gpu else "cpu", threads)
     total = steps or record.pretrain.steps
     loaded, seconds, reused = pretrain_body(
-        record, config, place, lambda row: print(f"step {row['epoch']} of {total}: loss {row['train_loss']:.4f}")
+        record, config, worker, lambda row: print(f"step {row['epoch']} of {total}: loss {row['train_loss']:.4f}")
     )
-    keep_pretraining(config, place)
+    keep_pretraining(config, worker)
     measure = "error" if record.pretrain.task == "classification" else "loss"
     print(
         f"{record.name} on {fraction:g} of {record.pretrain.corpus}: held-out {measure} {loaded.pretrain_metric:.4f},"

@@ -28,16 +28,16 @@ def probe(plan: Plan, store: Store, data_root: Path, say: Callable[[str], None])
         raise InputError(problems)
     import torch
 
-    from orca_sweep.training.place import Place
+    from orca_sweep.training.worker import Worker
 
     resources = plan.space.resources
     if resources.gpu and not torch.cuda.is_available():
         raise InputError(f"--probe: the space asks for gpu {resources.gpu:g}, and there is none here. Probe on a node.")
     torch.set_num_threads(resources.n_threads)
-    place = Place(store, resources.device, resources.n_threads)
+    worker = Worker(store, resources.device, resources.n_threads)
     for config in _short(plan):
         with tempfile.TemporaryDirectory(prefix="orca-sweep-probe-") as folder:
-            row = run_trial(config, Path(folder), place, data_root)
+            row = run_trial(config, Path(folder), worker, data_root)
         if row["status"] != "ok":
             raise InputError(f"--probe: {config.task} with {config.body.name} ended as {row['status']}: {row['error']}")
         say(f"probed {config.task}, {config.body.name}, proxy {config.proxy}: {row['wall_time_s']:.1f} s")

@@ -90,7 +90,7 @@ def replay(recorded: Recorded, data_root: Path, imports: Iterable[str], store: S
         raise InputError(problems)
     import torch
 
-    from orca_sweep.training.place import Place
+    from orca_sweep.training.worker import Worker
 
     device = str(row.get("device") or "cpu")
     if device != "cpu" and not torch.cuda.is_available():
@@ -99,8 +99,8 @@ def replay(recorded: Recorded, data_root: Path, imports: Iterable[str], store: S
     torch.set_num_threads(n_threads)
     with tempfile.TemporaryDirectory(prefix="orca-sweep-replay-") as name:
         folder = Path(name)
-        place = Place(store or Store(str(folder / "store")), device, n_threads)
-        now = run_trial(config, folder, place, data_root, imports=imports)
+        worker = Worker(store or Store(str(folder / "store")), device, n_threads)
+        now = run_trial(config, folder, worker, data_root, imports=imports)
         tests = unsealed(read_record(folder, config.trial_id) or {"row": {}})
     return _compared(recorded, {**now, **tests})
 

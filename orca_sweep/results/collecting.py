@@ -233,7 +233,7 @@ def _sources(paths: Iterable[Path]) -> list[_Source]:
             is_tables = not os.path.lexists(path / "sweep.json") and os.path.lexists(path / "trials.parquet")
             found.append(_Tables(path) if is_tables else _Sweep(path))
         except InputError as error:
-            problems += error.problems
+            problems += map(str, error.problems)
     if problems:
         raise InputError(problems)
     return found

@@ -120,7 +120,7 @@ def plan_space(
         plan = make_plan(space, resolve)
     except InputError as error:
         # After other mistakes a field may be missing only because its value was wrong.
-        problems += [text for text in error.problems if not problems or "is missing. Set it" not in text]
+        problems += [str(text) for text in error.problems if not problems or "is missing. Set it" not in str(text)]
         raise InputError(problems) from None
     if problems:
         raise InputError(problems)

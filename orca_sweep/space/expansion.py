@@ -43,7 +43,7 @@ def expand(space: Space, resolve: Resolve) -> tuple[list[Resolved], list[str]]:
         except InputError as error:
             if error not in refused:
                 refused.add(error)
-                problems.update(dict.fromkeys(f"{_place(space, text)}: {text}" for text in error.problems))
+                problems.update(dict.fromkeys(f"{_place(space, str(text))}: {text}" for text in error.problems))
     return [*own, *placebos], [*problems, *_lacking(space, own, placebos, problems)]
 
 
@@ -151,7 +151,7 @@ def tuned_cells(
             try:
                 config = candidate(one.settings, settings, resolve)
             except InputError as error:
-                problems.update(dict.fromkeys(f"{_place(space, text)}: tune: {text}" for text in error.problems))
+                problems.update(dict.fromkeys(f"{_place(space, str(text))}: tune: {text}" for text in error.problems))
                 continue
             cell_id = hasher.cell_id(config)
             every.add(cell_id)

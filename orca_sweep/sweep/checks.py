@@ -233,4 +233,4 @@ def _lacks(
         load_imports(imports)
         return problems + unavailable_parts([TrialConfig.from_flat(flat) for flat in configs], Path(data_root))
     except InputError as error:
-        return problems + list(error.problems)
+        return problems + list(map(str, error.problems))

@@ -435,12 +435,12 @@ def _work(plan: Plan, setup: Setup, prefixes: Prefixes) -> Callable[[dict[str, A
     def orca(params: dict[str, Any]) -> None:
         import torch
 
-        from orca_sweep.training.place import Place
+        from orca_sweep.training.worker import Worker
 
         told = params["trial"]
         _reset(resources.n_threads, resources.gpu)
         device = resources.device if torch.cuda.is_available() else "cpu"
-        place = Place(Store(setup.store, PATIENCE_S), device, resources.n_threads, resources.gpu)
+        worker = Worker(Store(setup.store, PATIENCE_S), device, resources.n_threads, resources.gpu)
         config = TrialConfig.model_validate(told["config"])
         passed = _tell_passed if told["tells"] else _tell_nothing
         shared = prefixes.get(told["trial_id"], ())
@@ -448,7 +448,7 @@ def _work(plan: Plan, setup: Setup, prefixes: Prefixes) -> Callable[[dict[str, A
         try:
             if row is None:
                 row = run_trial(
-                    config, setup.out, place, setup.data_root, _report, levels, limit_s, shared, passed, imports,
+                    config, setup.out, worker, setup.data_root, _report, levels, limit_s, shared, passed, imports,
                     plan.space.checkpoints,
                 )  # fmt: skip
         except BusyError as error:

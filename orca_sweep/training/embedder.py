@@ -23,10 +23,11 @@ from orca_sweep.store import Artifact, stage_key, state_digest
 from orca_sweep.streams import stream_rng
 from orca_sweep.tasks import TaskData, alignment_labels
 from orca_sweep.training.model import Embedder1D, Embedder2D
-from orca_sweep.training.place import (
+from orca_sweep.training.rates import embedder_learning_rate
+from orca_sweep.training.worker import (
     Feed,
-    Place,
     Progress,
+    Worker,
     load_optimizer,
     make_optimizer,
     optimizer_arrays,
@@ -34,7 +35,6 @@ from orca_sweep.training.place import (
     with_prefix,
     without_prefix,
 )
-from orca_sweep.training.rates import embedder_learning_rate
 
 PROXY_STAGE = "proxy-features"
 OBJECTIVE_STAGE = "objective"
@@ -60,13 +60,13 @@ class ProxyFeatures:
     """Texts of which only the first tokens were read; None if the samples are no texts."""
 
 
-def proxy_features(proxy: ProxyData, body: LoadedBody, place: Place, treatment: Treatment = RAW) -> ProxyFeatures:
+def proxy_features(proxy: ProxyData, body: LoadedBody, worker: Worker, treatment: Treatment = RAW) -> ProxyFeatures:
     """Returns the proxy's samples through the body's own input layer, mean over tokens; stored once per sweep.
 
     Depends only on the samples, the treatment of images and the body's input layer: the transformer is never run.
     """
     inputs = {
-        **place.key_part(),
+        **worker.key_part(),
         "proxy": proxy.fingerprint,
         "input_layer": body.input_digest(),
         "text_tokens": MAX_TEXT_TOKENS,
@@ -74,30 +74,30 @@ def proxy_features(proxy: ProxyData, body: LoadedBody, place: Place, treatment: 
     key = stage_key(PROXY_STAGE, {**inputs, "image_size": body.spec.image_size, "treatment": asdict(treatment)})
 
     def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        features = input_features(body, proxy.inputs, place.device, treatment=treatment).numpy()
+        features = input_features(body, proxy.inputs, worker.device, treatment=treatment).numpy()
         meta = {"n_texts_cut": count_cut_texts(body, proxy.inputs)}
         return {"features": features, "labels": proxy.labels}, meta
 
-    artifact, reused = place.store.once(PROXY_STAGE, key, compute)
+    artifact, reused = worker.store.once(PROXY_STAGE, key, compute)
     tensors = to_tensors(artifact.tensors)
     return ProxyFeatures(
         tensors["features"], tensors["labels"], key, artifact.meta["seconds"], reused, artifact.meta["n_texts_cut"]
     )
 
 
-def target_labels(data: TaskData, n_clusters: int, split_seed: int, place: Place) -> tuple[np.ndarray, float | None]:
+def target_labels(data: TaskData, n_clusters: int, split_seed: int, worker: Worker) -> tuple[np.ndarray, float | None]:
     """Returns a label per training sample, and what making them had cost if they were found in the store.
 
     Class labels are the data's own; clusters of other targets depend on the data alone and are made once.
     """
     if data.task.kind == "classification":
         return alignment_labels(data, n_clusters, split_seed), None
-    inputs = {**place.key_part(), "data": data.fingerprint, "n_clusters": n_clusters, "split_seed": split_seed}
+    inputs = {**worker.key_part(), "data": data.fingerprint, "n_clusters": n_clusters, "split_seed": split_seed}
 
     def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         return {"labels": alignment_labels(data, n_clusters, split_seed)}, {}
 
-    artifact, reused = place.store.once(LABEL_STAGE, stage_key(LABEL_STAGE, inputs), compute)
+    artifact, reused = worker.store.once(LABEL_STAGE, stage_key(LABEL_STAGE, inputs), compute)
     return artifact.tensors["labels"], artifact.meta["seconds"] if reused else None
 
 
@@ -129,7 +129,7 @@ def train_embedder(
     proxy: ProxyFeatures,
     body: LoadedBody,
     config: TrialConfig,
-    place: Place,
+    worker: Worker,
     snapshot_epochs: Iterable[int],
     report: Progress,
 ) -> EmbedderTraining:
@@ -149,8 +149,8 @@ def train_embedder(
     Source: Shen et al. 2023, arXiv 2302.05738. Differs from ORCA's code in: training data only,
     seeded draws without replacement of exactly that many samples.
     """
-    run = _Run(embedder, data, labels, proxy, body, config, place)
-    with place.store.lock(EMBEDDER_STAGE, run.key(0)):
+    run = _Run(embedder, data, labels, proxy, body, config, worker)
+    with worker.store.lock(EMBEDDER_STAGE, run.key(0)):
         run.resume(config.embedder.epochs)
         run.train(config.embedder.epochs, frozenset(snapshot_epochs) | {config.embedder.epochs}, report)
     return EmbedderTraining(
@@ -175,12 +175,12 @@ class _Run:
         proxy: ProxyFeatures,
         body: LoadedBody,
         config: TrialConfig,
-        place: Place,
+        worker: Worker,
     ) -> None:
-        self.embedder, self.proxy, self.config, self.place = embedder.to(place.device), proxy, config, place
+        self.embedder, self.proxy, self.config, self.worker = embedder.to(worker.device), proxy, config, worker
         self.settings: EmbedderConfig = config.embedder
         self.seed = config.seed_of("embedder-training")
-        self.x = Feed(data.train.x, place.device)
+        self.x = Feed(data.train.x, worker.device)
         members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
         self.n = sum(map(len, members))
         self.classes = [m for m in members if len(m) > 1]
@@ -209,7 +209,7 @@ class _Run:
         settings = self.settings.model_dump(exclude={"epochs"})
         init_seed = self.config.seed_of("embedder-init")
         return {
-            **self.place.key_part(),
+            **self.worker.key_part(),
             "data": data.fingerprint,
             "labels": state_digest({"labels": labels}),
             "proxy": self.proxy.key,
@@ -225,10 +225,10 @@ class _Run:
 
     def resume(self, wanted: int) -> None:
         """Continues from the longest stored prefix that is not longer than wanted."""
-        there = self.place.store.keys(EMBEDDER_STAGE)
+        there = self.worker.store.keys(EMBEDDER_STAGE)
         for epoch in range(wanted, 0, -1) if there else ():
             if self.key(epoch) in there:
-                artifact = self.place.store.get(EMBEDDER_STAGE, self.key(epoch))
+                artifact = self.worker.store.get(EMBEDDER_STAGE, self.key(epoch))
                 if artifact is not None:
                     self._load(artifact, epoch)
                     return
@@ -252,7 +252,7 @@ class _Run:
             "n_proxy_skipped": self.n_proxy_skipped,
             "inputs": self.inputs,
         }
-        self.place.store.put(EMBEDDER_STAGE, self.key(self.epoch), tensors, meta)
+        self.worker.store.put(EMBEDDER_STAGE, self.key(self.epoch), tensors, meta)
 
     def train(self, epochs: int, snapshot_epochs: frozenset[int], report: Progress) -> None:
         if self.epoch >= epochs:
@@ -352,10 +352,10 @@ class _Run:
     @cached_property
     def _constants(self) -> dict[str, Tensor]:
         """What of the objective depends on the proxy alone; stored once per proxy, body and settings."""
-        name, settings, store = self.settings.objective, self._objective_settings, self.place.store
+        name, settings, store = self.settings.objective, self._objective_settings, self.worker.store
         chosen = self._proxy_subset()
         inputs = {
-            **self.place.key_part(),
+            **self.worker.key_part(),
             "proxy": self.proxy.key,
             "chosen": state_digest({"chosen": chosen.numpy()}),
             "objective": name,
@@ -365,13 +365,13 @@ class _Run:
         key = stage_key(OBJECTIVE_STAGE, inputs)
 
         def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-            features, labels = (t[chosen].to(self.place.device) for t in (self.proxy.features, self.proxy.labels))
+            features, labels = (t[chosen].to(self.worker.device) for t in (self.proxy.features, self.proxy.labels))
             return to_arrays(objectives.constants(name, features, labels, **settings)), {"inputs": inputs}
 
         artifact, reused = store.once(OBJECTIVE_STAGE, key, compute)
         if reused:
             self.constants_reused_s = artifact.meta["seconds"]
-        constants = {name: tensor.to(self.place.device) for name, tensor in to_tensors(artifact.tensors).items()}
+        constants = {name: tensor.to(self.worker.device) for name, tensor in to_tensors(artifact.tensors).items()}
         self.n_proxy_skipped = int(constants.get("n_skipped_classes", torch.tensor(0)))
         return constants
 

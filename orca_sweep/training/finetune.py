@@ -24,7 +24,11 @@ from orca_sweep.tasks import TaskData
 from orca_sweep.tasks.measures import METRICS
 from orca_sweep.training.frozen import set_frozen
 from orca_sweep.training.model import OrcaModel
-from orca_sweep.training.place import (
+from orca_sweep.training.predict import autocast, in_batches, precision_of, predict_wholes, wholes
+from orca_sweep.training.rates import learning_rate
+from orca_sweep.training.sharing import Prefixes, Shared
+from orca_sweep.training.switches import switched
+from orca_sweep.training.worker import (
     Feed,
     Parts,
     Progress,
@@ -39,10 +43,6 @@ from orca_sweep.training.place import (
     with_prefix,
     without_prefix,
 )
-from orca_sweep.training.predict import autocast, in_batches, precision_of, predict_wholes, wholes
-from orca_sweep.training.rates import learning_rate
-from orca_sweep.training.sharing import Prefixes, Shared
-from orca_sweep.training.switches import switched
 
 STAGE = "finetune"
 KEPT_NUMBERS = 2**28

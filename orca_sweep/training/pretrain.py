@@ -27,9 +27,9 @@ from orca_sweep.errors import DivergedError, InputError
 from orca_sweep.proxies import ProxyData, find_proxy
 from orca_sweep.store import Artifact, stage_key
 from orca_sweep.streams import stream_rng, torch_stream
-from orca_sweep.training.place import (
-    Place,
+from orca_sweep.training.worker import (
     Progress,
+    Worker,
     load_optimizer,
     make_optimizer,
     optimizer_arrays,
@@ -44,7 +44,7 @@ MASKED_SHARE = 0.15
 TEXT_TOKENS = 64
 
 
-def pretrain_body(body: Body, config: BodyConfig, place: Place, report: Progress) -> tuple[LoadedBody, float, bool]:
+def pretrain_body(body: Body, config: BodyConfig, worker: Worker, report: Progress) -> tuple[LoadedBody, float, bool]:
     """Returns the body, what it cost in seconds when it was computed, and whether it was reused.
 
     Fraction 0 is a seeded random initialisation. Our own small bodies are pre-trained on the given
@@ -56,11 +56,11 @@ def pretrain_body(body: Body, config: BodyConfig, place: Place, report: Progress
     start = time.perf_counter()
     if body.pretrain is None:
         return _published(body, config), time.perf_counter() - start, False
-    corpus = _Corpus.of(body, body.pretrain, config, place)
+    corpus = _Corpus.of(body, body.pretrain, config, worker)
     if config.pretrain_fraction == 0:
         model = fresh_model(body, config.pretrain_seed)
         return LoadedBody(model, corpus.tokenizer), time.perf_counter() - start, False
-    artifact, reused = _pretrained(body, body.pretrain, config, corpus, place, report)
+    artifact, reused = _pretrained(body, body.pretrain, config, corpus, worker, report)
     model = base_model(load_config(body))
     model.load_state_dict(to_tensors(without_prefix("body.", artifact.tensors)))
     loaded = LoadedBody(model, corpus.tokenizer, artifact.meta["held_out"])
@@ -91,12 +91,12 @@ class _Corpus:
         self.fingerprint = ""
 
     @classmethod
-    def of(cls, body: Body, recipe: PretrainRecipe, config: BodyConfig, place: Place) -> "_Corpus":
+    def of(cls, body: Body, recipe: PretrainRecipe, config: BodyConfig, worker: Worker) -> "_Corpus":
         data = find_proxy(recipe.corpus).load(Path())
         if recipe.task == "classification":
             corpus = cls._images(body, recipe, config, data)
         else:
-            tokenizer = _tokenizer(body, data, place)
+            tokenizer = _tokenizer(body, data, worker)
             ids, _ = tokenize(tokenizer, _texts(data), TEXT_TOKENS)
             corpus = cls(ids, torch.empty(0), recipe.n_held_out, config.pretrain_fraction, config.pretrain_seed)
             corpus.tokenizer = tokenizer
@@ -112,13 +112,13 @@ class _Corpus:
         return cls(images, labels, recipe.n_held_out, config.pretrain_fraction, config.pretrain_seed)
 
 
-def _tokenizer(body: Body, data: ProxyData, place: Place) -> Any:
+def _tokenizer(body: Body, data: ProxyData, worker: Worker) -> Any:
     """The body's byte-pair tokenizer, learned once from the whole corpus (random bodies use it too)."""
     from transformers import PreTrainedTokenizerFast
 
     size = body.settings["vocab_size"]
     key = stage_key("tokenizer", {"corpus": data.fingerprint, "vocab_size": size})
-    artifact, _ = place.store.once("tokenizer", key, lambda: ({}, {"json": _learn_tokenizer(size, _texts(data))}))
+    artifact, _ = worker.store.once("tokenizer", key, lambda: ({}, {"json": _learn_tokenizer(size, _texts(data))}))
     from tokenizers import Tokenizer
 
     return PreTrainedTokenizerFast(
@@ -151,11 +151,11 @@ def _learn_tokenizer(size: int, texts: tuple[str, ...]) -> str:
 
 
 def _pretrained(
-    body: Body, recipe: PretrainRecipe, config: BodyConfig, corpus: _Corpus, place: Place, report: Progress
+    body: Body, recipe: PretrainRecipe, config: BodyConfig, corpus: _Corpus, worker: Worker, report: Progress
 ) -> tuple[Artifact, bool]:
     steps = config.pretrain_steps or recipe.steps
     inputs = {
-        **place.key_part(),
+        **worker.key_part(),
         "body": body.name,
         "settings": dict(body.settings),
         "corpus": corpus.fingerprint,
@@ -165,24 +165,24 @@ def _pretrained(
         "steps": steps,
     }
     key, partial = stage_key(STAGE, inputs), stage_key(STAGE, {**inputs, "partial": True})
-    with place.store.lock(STAGE, key):
-        artifact = place.store.get(STAGE, key)
+    with worker.store.lock(STAGE, key):
+        artifact = worker.store.get(STAGE, key)
         if artifact is not None:
             return artifact, True
-        training = _Training(body, recipe, config.pretrain_seed, steps, corpus, place.device)
-        training.resume(place.store.get(STAGE, partial))
+        training = _Training(body, recipe, config.pretrain_seed, steps, corpus, worker.device)
+        training.resume(worker.store.get(STAGE, partial))
         saved = time.perf_counter()
         while training.step < steps:
             training.run(min(50, steps - training.step))
             if time.perf_counter() - saved > SAVE_EVERY_S and training.step < steps:
-                place.store.put(STAGE, partial, *training.state())
+                worker.store.put(STAGE, partial, *training.state())
                 saved = time.perf_counter()
             report({"stage": STAGE, "epoch": training.step, "train_loss": training.loss})
         tensors, meta = training.state()
         meta = {**meta, "held_out": training.held_out(), "inputs": inputs}
-        artifact = place.store.put(STAGE, key, tensors, meta)
-        if place.store.has(STAGE, partial):
-            place.store.fs.rm(place.store.path(STAGE, partial))
+        artifact = worker.store.put(STAGE, key, tensors, meta)
+        if worker.store.has(STAGE, partial):
+            worker.store.fs.rm(worker.store.path(STAGE, partial))
         return artifact, False
 
 

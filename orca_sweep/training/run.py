@@ -41,7 +41,7 @@ from orca_sweep.trial.importing import code_digest, load_imports
 from orca_sweep.trial.resolve import pretrained_name
 
 if TYPE_CHECKING:
-    from orca_sweep.training.place import Place, Progress
+    from orca_sweep.training.worker import Progress, Worker
 
 CHECKPOINT = "checkpoint.safetensors"
 HALF_WRITTEN = re.compile(rf"\.{re.escape(CHECKPOINT)}\.[0-9a-f]{{32}}\.tmp")
@@ -65,7 +65,7 @@ class _Record:
 def run_trial(
     config: TrialConfig,
     folder: Path,
-    place: "Place",
+    worker: "Worker",
     data_root: Path,
     report: "Progress" = lambda row: None,
     snapshot_epochs: Iterable[int] = (),
@@ -83,7 +83,7 @@ def run_trial(
     Args:
         config: the resolved config.
         folder: the sweep folder.
-        place: store, device and threads.
+        worker: store, device and threads.
         data_root: where tasks with files find them.
         report: called once per epoch with what there is to see.
         snapshot_epochs: embedder epochs at which the embedder is stored for other trials.
@@ -101,7 +101,7 @@ def run_trial(
     start = time.perf_counter()
     if limit_s is not None:
         report = _within(limit_s, start, config, report)
-    record = _Record(_identity(config, place), Meter(place.n_gpus))
+    record = _Record(_identity(config, worker), Meter(worker.n_gpus))
     home = folder / "trials" / config.trial_id
     try:
         load_imports(imports)
@@ -110,7 +110,7 @@ def run_trial(
             raise DataError("\n".join(changes))
         task = find_task(config.task)
         record.row |= {**metric_facts(task), "dims": task.dims, "code_sha256": code_digest(imports)}
-        _run(config, home, place, data_root, report, snapshot_epochs, prefix_epochs, record, passed, checkpoints)
+        _run(config, home, worker, data_root, report, snapshot_epochs, prefix_epochs, record, passed, checkpoints)
         _end(record, "ok", None)
     except BusyError:
         raise
@@ -136,22 +136,22 @@ def run_trial(
         drop_checkpoint(home)  # not before the record is there
     if record.row["status"] == "ok":
         with contextlib.suppress(OSError):  # only plans to come would miss it
-            kept = {**finite(record.row), **_about(place), "config": config.flat()}
-            place.store.put_row(config.trial_id, kept)
+            kept = {**finite(record.row), **_about(worker), "config": config.flat()}
+            worker.store.put_row(config.trial_id, kept)
     return record.row
 
 
-def _about(place: "Place") -> dict[str, Any]:
+def _about(worker: "Worker") -> dict[str, Any]:
     """What a plan to come must equal to find again what was made here, and where it is."""
-    return {**made_with(place.device, place.n_threads), "used": place.store.used}
+    return {**made_with(worker.device, worker.n_threads), "used": worker.store.used}
 
 
-def keep_pretraining(body: BodyConfig, place: "Place") -> None:
+def keep_pretraining(body: BodyConfig, worker: "Worker") -> None:
     """Tells plans to come that a body has been pre-trained ahead of them, under the name that trials give it."""
     recipe = find_body(body.name).pretrain
     steps = None if recipe is not None and body.pretrain_steps == recipe.steps else body.pretrain_steps
     name = pretrained_name(body.model_copy(update={"pretrain_steps": steps}))
-    place.store.put_row(f"pretrain-{name}", {**_about(place), "made": {"pretrain": name}})
+    worker.store.put_row(f"pretrain-{name}", {**_about(worker), "made": {"pretrain": name}})
 
 
 def _within(limit_s: float, start: float, config: TrialConfig, report: "Progress") -> "Progress":
@@ -170,13 +170,13 @@ def _within(limit_s: float, start: float, config: TrialConfig, report: "Progress
     return checked
 
 
-def _identity(config: TrialConfig, place: "Place") -> dict[str, Any]:
+def _identity(config: TrialConfig, worker: "Worker") -> dict[str, Any]:
     return {
         "trial_id": config.trial_id,
         "cell_id": config.cell_id,
         "started_at": now(),
-        "device": place.device,
-        "n_threads": place.n_threads,
+        "device": worker.device,
+        "n_threads": worker.n_threads,
         "host": platform.node(),
         "code_version": __version__,
         "versions": numeric_versions(),
@@ -200,7 +200,7 @@ def _end(record: _Record, status: Status, error: BaseException | None) -> None:
 def _run(
     config: TrialConfig,
     home: Path,
-    place: "Place",
+    worker: "Worker",
     data_root: Path,
     report: "Progress",
     snapshot_epochs: Iterable[int],
@@ -224,7 +224,7 @@ def _run(
     record.row["normalised"] = data.input_scale
 
     with meter.stage("body") as phases:
-        body, seconds, reused = pretrain_body(find_body(config.body.name), config.body, place, report)
+        body, seconds, reused = pretrain_body(find_body(config.body.name), config.body, worker, report)
         if reused:
             record.reuse("pretrain", seconds)
             phases.append({"reused_s": seconds})
@@ -234,21 +234,21 @@ def _run(
     passed("pretrain")
 
     if config.embedder.epochs > 0:
-        _train_embedder(config, model.embedder, data, body, place, data_root, report, snapshot_epochs, record, passed)
+        _train_embedder(config, model.embedder, data, body, worker, data_root, report, snapshot_epochs, record, passed)
         passed("embedder")
 
     with meter.stage("finetune") as phases:
-        inputs = _finetune_inputs(config, data, body, model, place)
+        inputs = _finetune_inputs(config, data, body, model, worker)
         identity = stage_key("finetune", {**inputs, "finetune": config.finetune.model_dump()})
         # The whole config but the schedule: what of it shows in no weight, such as body.input_mode, must tell prefixes
         # apart.
         start = {**inputs, "config": without_schedule(config).hashed()}
         prefixes = Prefixes(
-            place.store, start, frozenset(prefix_epochs), lambda seconds: record.reuse("finetune-prefix", seconds)
+            worker.store, start, frozenset(prefix_epochs), lambda seconds: record.reuse("finetune-prefix", seconds)
         )
         saving = Saving(home / CHECKPOINT, identity, checkpoints.epochs, 60 * checkpoints.minutes)
         result = finetune(
-            model, data, config.finetune, config.seed_of, place.device, saving,
+            model, data, config.finetune, config.seed_of, worker.device, saving,
             _prefix_teller(report, prefix_epochs, passed),
             augment=config.data.augment and data.task.augments, prefixes=prefixes,
         )  # fmt: skip
@@ -256,7 +256,7 @@ def _run(
     record.epochs += result.epochs
     record.row |= _finetune_row(result)
     with meter.stage("test"):
-        _score_test(model, data, result, config.finetune.eval_batch_size, place.device, record.row)
+        _score_test(model, data, result, config.finetune.eval_batch_size, worker.device, record.row)
 
 
 def _prefix_teller(report: "Progress", epochs: Iterable[int], passed: Callable[[str], None]) -> "Progress":
@@ -272,7 +272,7 @@ def _prefix_teller(report: "Progress", epochs: Iterable[int], passed: Callable[[
     return told
 
 
-def _finetune_inputs(config: TrialConfig, data: TaskData, body: Any, model: Any, place: "Place") -> dict[str, Any]:
+def _finetune_inputs(config: TrialConfig, data: TaskData, body: Any, model: Any, worker: "Worker") -> dict[str, Any]:
     """What fine-tuning depends on besides its own knobs."""
     from orca_sweep.bodies.network import to_arrays
     from orca_sweep.store import state_digest
@@ -281,7 +281,7 @@ def _finetune_inputs(config: TrialConfig, data: TaskData, body: Any, model: Any,
     seeds = {source: config.seed_of(source) for source in FINETUNE_SOURCES}
     are_one = len(set(seeds.values())) == 1
     return {
-        **place.key_part(),
+        **worker.key_part(),
         "seed": seeds["finetune-order"] if are_one else seeds,
         "task": [
             config.hashed()["task"],
@@ -291,7 +291,7 @@ def _finetune_inputs(config: TrialConfig, data: TaskData, body: Any, model: Any,
             data.task.mode,
         ],
         "augment": config.data.augment,
-        "precision": precision_of(config.finetune.precision, place.device),
+        "precision": precision_of(config.finetune.precision, worker.device),
         "data": data.fingerprint,
         "scale": [fingerprint(part) for part in (data.target_mean, data.target_std) if part is not None],
         "body": body.about,
@@ -314,7 +314,7 @@ def _train_embedder(
     embedder: Any,
     data: TaskData,
     body: Any,
-    place: "Place",
+    worker: "Worker",
     data_root: Path,
     report: "Progress",
     snapshot_epochs: Iterable[int],
@@ -322,12 +322,12 @@ def _train_embedder(
     passed: Callable[[str], None],
 ) -> None:
     from orca_sweep.training.embedder import proxy_features, target_labels, train_embedder
-    from orca_sweep.training.place import phase_row
+    from orca_sweep.training.worker import phase_row
 
     with record.meter.stage("proxy") as phases:
         proxy_data = draw_samples(find_proxy(config.proxy).load(data_root), config.embedder.proxy_pooling)
         treatment = _choose_treatment(config, proxy_data, body.spec.dims)
-        proxy = proxy_features(proxy_data, body, place, treatment)
+        proxy = proxy_features(proxy_data, body, worker, treatment)
         if proxy.reused:
             record.reuse("proxy-features", proxy.seconds)
             phases.append({"reused_s": proxy.seconds})
@@ -343,9 +343,9 @@ def _train_embedder(
         record.row["proxy_std"] = canonical_json(treatment.scaling.std)
     passed("proxy-features")
     with record.meter.stage("embedder") as phases:
-        labels, seconds = target_labels(data, config.embedder.n_pseudo_classes, config.data.split_seed, place)
+        labels, seconds = target_labels(data, config.embedder.n_pseudo_classes, config.data.split_seed, worker)
         passed("pseudo-labels")
-        training = train_embedder(embedder, data, labels, proxy, body, config, place, snapshot_epochs, report)
+        training = train_embedder(embedder, data, labels, proxy, body, config, worker, snapshot_epochs, report)
         taken = {
             "pseudo-labels": seconds,
             "objective": training.constants_reused_s,

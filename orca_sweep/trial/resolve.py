@@ -160,7 +160,7 @@ def _contradictions(config: TrialConfig) -> list[str]:
         try:
             body = find_rung(body, config.body.pretrain_fraction, config.body.pretrain_seed)
         except InputError as error:
-            problems += error.problems
+            problems += map(str, error.problems)
     problems += _missing_scaling(config, body)
     if task.n_train_max is not None and (config.data.n_train or 0) > task.n_train_max:
         problems.append(
@@ -229,7 +229,7 @@ def _missing_scaling(config: TrialConfig, body: Body) -> list[str]:
     try:
         body_scaling(body)
     except InputError as error:
-        return list(error.problems)
+        return list(map(str, error.problems))
     return []
 
 

@@ -657,7 +657,7 @@ def test_rates_and_their_sum_contain_the_phase_s_factor(run, tmp_path):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_the_released_predictor_only_phase_is_one_line(optimizer, user_tasks, place):
+def test_the_released_predictor_only_phase_is_one_line(optimizer, user_tasks, worker):
     """Beside plain torch: one optimizer at ten times the rate without warm-up, body at rest; then another with a warm-up."""
     import copy
 
@@ -671,8 +671,8 @@ def test_the_released_predictor_only_phase_is_one_line(optimizer, user_tasks, pl
         "task": "tiny", "proxy": "none", "finetune.epochs": 3, "finetune.lr": 1e-3, "finetune.optimizer": optimizer,
         "finetune.freeze": "body:1 lr*10 constant > none fresh", "finetune.warmup_epochs": 1, "finetune.decay_epochs": 4,
     })  # fmt: skip
-    data = task_data(find_task("tiny"), place, 0, None)
-    loaded, _, _ = pretrain_body(find_body("swin-micro"), config.body, place, lambda row: None)
+    data = task_data(find_task("tiny"), worker, 0, None)
+    loaded, _, _ = pretrain_body(find_body("swin-micro"), config.body, worker, lambda row: None)
     model = build_model(data, loaded, config)
     plain = copy.deepcopy(model).train()
     finetune(model, data, config.finetune, config.seed_of, "cpu", None, lambda row: None)
@@ -696,7 +696,7 @@ def test_the_released_predictor_only_phase_is_one_line(optimizer, user_tasks, pl
 
 def test_sgd_starts_what_thaws_without_momentum(run, monkeypatch):
     """Beside torch's plain sgd, which takes parameters with and without momentum side by side."""
-    from orca_sweep.training.finetune import finetune as finetuning
+    from orca_sweep.training import finetune as finetuning
 
     settings = {"task": "tiny", "finetune__optimizer": "sgd", "finetune__lr": 0.01, "finetune__epochs": 4,
                 "finetune__freeze": "body:1 > embedder:1 > none"}  # fmt: skip
@@ -754,7 +754,7 @@ def test_a_killed_run_ends_as_the_unbroken_one_whatever_is_frozen(run, at, setti
 
 
 def test_features_of_frozen_parts_are_made_once_and_change_nothing_but_rounding(run, monkeypatch):
-    from orca_sweep.training.finetune import finetune as finetuning
+    from orca_sweep.training import finetune as finetuning
 
     calls = []
     real = finetuning._Loop._features

@@ -75,15 +75,15 @@ def counts(found):
     return {stage.name: (stage.n_computed, stage.n_reused) for stage in found.stages}
 
 
-def test_stages_are_counted_before_and_found_after(plan_of, place, tmp_path):
+def test_stages_are_counted_before_and_found_after(plan_of, worker, tmp_path):
     plan = plan_of(SPACE)
-    store = place.store
+    store = worker.store
     before = forecast(plan, store)
     assert counts(before) == {"pretrain": (1, 0), "proxy-features": (1, 0), "objective": (1, 0), "embedder": (2, 0)}
     assert (before.n_trials, before.n_left, before.n_known, before.trial_hours) == (12, 12, 0, 0.0)
     rows = {}
     for trial in plan.trials:
-        rows[trial.trial_id] = run_trial(trial.config, tmp_path / "sweep", place, tmp_path, snapshot_epochs=(1, 3))
+        rows[trial.trial_id] = run_trial(trial.config, tmp_path / "sweep", worker, tmp_path, snapshot_epochs=(1, 3))
     after = forecast(plan, store)
     assert counts(after) == {"pretrain": (0, 1), "proxy-features": (0, 1), "embedder": (0, 2)}
     assert after.n_known == 12
@@ -112,19 +112,19 @@ def pooled(rows):
     return math.sqrt(np.mean([np.var(values, ddof=1) for values in cells.values()]))
 
 
-def test_hours_grow_with_epochs_and_resources(plan_of, place, tmp_path):
+def test_hours_grow_with_epochs_and_resources(plan_of, worker, tmp_path):
     plan = plan_of("base: {task: tiny, proxy: none, finetune.epochs: 4}\nfactors: {finetune.lr: [1e-3]}\nseeds: 1\n")
-    run_trial(plan.trials[0].config, tmp_path / "s", place, tmp_path)
+    run_trial(plan.trials[0].config, tmp_path / "s", worker, tmp_path)
     text = "base: {{task: tiny, proxy: none, finetune.epochs: {}}}\nfactors: {{finetune.lr: [1e-2]}}\nseeds: {}\n{}"
     hours = {
-        (epochs, seeds): forecast(plan_of(text.format(epochs, seeds, "")), place.store).trial_hours
+        (epochs, seeds): forecast(plan_of(text.format(epochs, seeds, "")), worker.store).trial_hours
         for epochs in (4, 400)
         for seeds in (1, 3)
     }
     assert hours[4, 3] == pytest.approx(3 * hours[4, 1])
     assert 1 < hours[400, 1] / hours[4, 1] <= 100
     unknown = forecast(
-        plan_of("base: {task: digits, body.name: swin-micro, proxy: none}\nfactors: {}\nseeds: 2\n"), place.store
+        plan_of("base: {task: digits, body.name: swin-micro, proxy: none}\nfactors: {}\nseeds: 2\n"), worker.store
     )
     assert (unknown.n_known, unknown.n_left, unknown.trial_hours) == (0, 2, 0.0)
 
@@ -139,26 +139,26 @@ def test_a_tuned_plan_counts_what_is_planned_on_the_way(plan_of):
     assert found.n_left == found.n_trials
 
 
-def test_a_probe_tells_what_nothing_told(plan_of, place, tmp_path):
+def test_a_probe_tells_what_nothing_told(plan_of, worker, tmp_path):
     plan = plan_of(SPACE)
     said = []
-    probe(plan, place.store, tmp_path, said.append)
+    probe(plan, worker.store, tmp_path, said.append)
     assert len(said) == 2, "naive, and towards the proxy"
-    found = forecast(plan, place.store)
+    found = forecast(plan, worker.store)
     assert found.n_known == 12 and found.trial_hours > 0
     assert counts(found)["pretrain"] == (0, 1) and counts(found)["embedder"] == (2, 0)
     on_gpu = replace(plan, space=replace(plan.space, resources=plan.space.resources.model_copy(update={"gpu": 1.0})))
     with pytest.raises(InputError, match=r"asks for gpu 1, and there is none here"):
-        probe(on_gpu, place.store, tmp_path, said.append)
+        probe(on_gpu, worker.store, tmp_path, said.append)
     broken = plan_of("base: {task: broken}\nfactors: {proxy: [none]}\nseeds: 1\n")
     with pytest.raises(InputError, match=r"--probe: broken with swin-micro ended as failed"):
-        probe(broken, place.store, tmp_path, said.append)
+        probe(broken, worker.store, tmp_path, said.append)
 
 
-def test_rows_of_other_versions_are_not_gone_by(plan_of, place, tmp_path):
+def test_rows_of_other_versions_are_not_gone_by(plan_of, worker, tmp_path):
     plan = plan_of("base: {task: tiny, proxy: none}\nfactors: {finetune.lr: [1e-3]}\nseeds: 1\n")
-    run_trial(plan.trials[0].config, tmp_path / "s", place, tmp_path)
-    store = place.store
+    run_trial(plan.trials[0].config, tmp_path / "s", worker, tmp_path)
+    store = worker.store
     row = store.rows(1)[0]
     assert forecast(plan, store).n_known == 1
     for change in ({"schema": -1}, {"versions": "torch=0"}, {"device": "cuda"}, {"machine": "z80"}):

@@ -156,9 +156,9 @@ def saved(folder, kind):
         table.to_parquet(str(folder / "train-00000-of-00001.parquet"))
     elif kind == "image folder":
         for i, picture in enumerate(pictures):
-            place = folder / ("cat", "dog")[i % 2]
-            place.mkdir(exist_ok=True)
-            picture.resize((20 + i, 9)).save(place / f"{i}.png")
+            folder_of_class = folder / ("cat", "dog")[i % 2]
+            folder_of_class.mkdir(exist_ok=True)
+            picture.resize((20 + i, 9)).save(folder_of_class / f"{i}.png")
     elif kind == "csv":
         (folder / "train.csv").write_text(
             "text,label\n" + "".join(f"the type{' of a' * i},{'ab'[i % 2]}\n" for i in range(6))

@@ -86,18 +86,18 @@ def test_an_augmented_view_is_cropped_mirrored_and_then_normalised(image, cifar1
     )
 
 
-def test_the_whole_stage(image, body, cifar10, place):
+def test_the_whole_stage(image, body, cifar10, worker):
     """Fed with the pixels that the original's augmentation had made."""
     scaling = cifar10.scaling
     mean, std = (np.array(values)[:, None, None] for values in (scaling.mean, scaling.std))
     pixels = (image["stage_input_normalised"] * std + mean).astype(np.float32)
     proxy = ProxyData(pixels, image["stage_labels_of_input"], "stage")
-    made = proxy_features(proxy, body, place, cifar10)
+    made = proxy_features(proxy, body, worker, cifar10)
     np.testing.assert_allclose(made.features, image["stage_features"], **CLOSE)
     np.testing.assert_array_equal(made.labels, image["stage_labels"])
     # What is done to images is part of what the artifact is known by.
     augmented = Treatment(scaling=scaling, is_augmented=True)
-    others = [proxy_features(proxy, body, place, t) for t in (Treatment(), augmented, cifar10)]
+    others = [proxy_features(proxy, body, worker, t) for t in (Treatment(), augmented, cifar10)]
     assert [other.reused for other in others] == [False, False, True]
     expected = input_features(body, apply_views(pixels, draw_views(5)), "cpu", treatment=cifar10)
     torch.testing.assert_close(others[1].features, expected)

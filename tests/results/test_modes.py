@@ -477,7 +477,7 @@ LOSSES.add(Loss(name="smoothed", function=smoothed, meaning="cross-entropy of sm
 """
 
 
-def test_a_loss_and_a_metric_of_a_user_s_own_take_two_edits(tmp_path, place, monkeypatch):
+def test_a_loss_and_a_metric_of_a_user_s_own_take_two_edits(tmp_path, worker, monkeypatch):
     from orca_sweep.space import plan_space
     from orca_sweep.training.run import run_trial
     from orca_sweep.trial import load_imports, resolve
@@ -493,7 +493,7 @@ def test_a_loss_and_a_metric_of_a_user_s_own_take_two_edits(tmp_path, place, mon
     )
     plan = plan_space(tmp_path / "s.yaml", load_imports, resolve)
     (trial,) = plan.trials
-    row = run_trial(trial.config, tmp_path / "sweep", place, tmp_path / "data", imports=plan.space.imports)
+    row = run_trial(trial.config, tmp_path / "sweep", worker, tmp_path / "data", imports=plan.space.imports)
     assert (row["status"], row["metric"], row["metric_mode"], row["metric_unit"]) == ("ok", "hits@2", "max", "share")
     assert 0.3 < row["val_metric_best"] <= 1
     (tmp_path / "s.yaml").write_text((tmp_path / "s.yaml").read_text().replace("hits@2", "hits"))

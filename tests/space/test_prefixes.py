@@ -17,10 +17,10 @@ from orca_sweep.results import collect, read_record, reveal
 from orca_sweep.space.prefixes import shared_epochs, shared_prefixes, without_schedule
 from orca_sweep.space.records import PlannedTrial
 from orca_sweep.store import Store
-from orca_sweep.training.finetune import finetune as finetuning
-from orca_sweep.training.place import Place
+from orca_sweep.training import finetune as finetuning
 from orca_sweep.training.run import run_trial
 from orca_sweep.training.sharing import PREFIX_STAGE
+from orca_sweep.training.worker import Worker
 from orca_sweep.trial import load_imports, resolve
 
 # Plans --------------------------------------------------------------------------------------------
@@ -154,13 +154,13 @@ class Bench:
         self.tmp_path = tmp_path
         self.trials = planned(*settings)
         self.shared = shared_prefixes(self.trials)
-        self.place = Place(Store(str(tmp_path / "store")))
+        self.worker = Worker(Store(str(tmp_path / "store")))
 
     def run(self, i, report=lambda row: None, folder="shared", epochs=None):
         config = self.trials[i].config
         epochs = self.shared.get(config.trial_id, ()) if epochs is None else epochs
         data = self.tmp_path / "data"
-        row = run_trial(config, self.tmp_path / folder, self.place, data, report, prefix_epochs=epochs)
+        row = run_trial(config, self.tmp_path / folder, self.worker, data, report, prefix_epochs=epochs)
         return row, read_record(self.tmp_path / folder, config.trial_id)["epochs"]
 
     def alone(self):
@@ -171,11 +171,11 @@ class Bench:
         return rows
 
     def stored(self):
-        return [entry for entry in self.place.store.entries() if entry.stage == PREFIX_STAGE]
+        return [entry for entry in self.worker.store.entries() if entry.stage == PREFIX_STAGE]
 
 
 @pytest.fixture
-def bench(tmp_path, place, user_tasks):
+def bench(tmp_path, worker, user_tasks):
     """Makes a ``Bench`` of settings on one thread; ``tiny`` for four epochs unless they say otherwise."""
     return lambda *settings, **common: Bench(
         tmp_path, [{"task": "tiny", "finetune__epochs": 4, **common, **own} for own in settings]

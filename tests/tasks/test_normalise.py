@@ -334,7 +334,7 @@ def plan_of(folder, task, **more):
     return make_plan(folder / "s.yaml")
 
 
-def test_a_factor_of_three_levels_gives_three_cells_and_three_rows(tmp_path, place):
+def test_a_factor_of_three_levels_gives_three_cells_and_three_rows(tmp_path, worker):
     from orca_sweep.training.run import run_trial
 
     made_plan = plan_of(
@@ -343,7 +343,7 @@ def test_a_factor_of_three_levels_gives_three_cells_and_three_rows(tmp_path, pla
               "finetune.epochs": 1},
     )  # fmt: skip
     assert [cell.data.normalise for cell in made_plan.cells] == ["none", "channel", "sample"]
-    rows = [run_trial(trial.config, tmp_path / "sweep", place, tmp_path / "data") for trial in made_plan.trials]
+    rows = [run_trial(trial.config, tmp_path / "sweep", worker, tmp_path / "data") for trial in made_plan.trials]
     assert [row["status"] for row in rows] == ["ok"] * 3
     assert [row["normalised"].split(";")[0] for row in rows] == ["none", "channel", "sample"]
     assert "2 of 2 channels far from zero mean and unit spread" in rows[0]["normalised"]

@@ -14,14 +14,14 @@ from orca_sweep.results import read_record
 from orca_sweep.space.records import Checkpoints
 from orca_sweep.store import read_tensors
 from orca_sweep.tasks import Task, TaskData
+from orca_sweep.training import finetune as finetuning
 from orca_sweep.training.finetune import finetune
-from orca_sweep.training.finetune import finetune as finetuning
 from orca_sweep.training.model import OrcaModel
-from orca_sweep.training.place import Place
 from orca_sweep.training.predict import autocast, in_batches, precision_of
 from orca_sweep.training.pretrain import pretrain_body
 from orca_sweep.training.run import run_trial
 from orca_sweep.training.switches import set_attention
+from orca_sweep.training.worker import Worker
 from orca_sweep.trial import resolve
 
 TEXT = {"task": "tiny", "body__name": "roberta-micro", "finetune__epochs": 3}
@@ -109,7 +109,7 @@ def test_a_run_killed_at_any_step_ends_as_the_unbroken_one(run, tmp_path, monkey
         (Checkpoints(epochs=3, minutes=1e-9), [(0, 1), (0, 2), (1, None), (1, 1), (1, 2), (2, None)]),
     ],
 )
-def test_states_are_saved_as_often_as_the_space_says(user_tasks, place, tmp_path, monkeypatch, checkpoints, saved):
+def test_states_are_saved_as_often_as_the_space_says(user_tasks, worker, tmp_path, monkeypatch, checkpoints, saved):
     """(epochs done, steps of the next one) of each file; there is never more than one."""
     seen = []
     real = finetuning.write_tensors
@@ -120,34 +120,34 @@ def test_states_are_saved_as_often_as_the_space_says(user_tasks, place, tmp_path
 
     monkeypatch.setattr(finetuning, "write_tensors", spy)
     config = resolve({"task": "tiny", "finetune.epochs": 4})
-    run_trial(config, tmp_path / "s", place, tmp_path, checkpoints=checkpoints)
+    run_trial(config, tmp_path / "s", worker, tmp_path, checkpoints=checkpoints)
     assert seen[: len(saved)] == saved
     assert len(seen) == len(saved) or checkpoints.minutes < 1
 
 
-def test_what_the_time_limit_ends_goes_on_from_there_however_seldom_states_are_saved(user_tasks, place, tmp_path):
+def test_what_the_time_limit_ends_goes_on_from_there_however_seldom_states_are_saved(user_tasks, worker, tmp_path):
     config = resolve({"task": "tiny", "finetune.epochs": 3})
     seldom = Checkpoints(epochs=10**6, minutes=10**6)
     ends = []
     for _ in range(3):
-        row = run_trial(config, tmp_path / "s", place, tmp_path, limit_s=1e-9, checkpoints=seldom)
+        row = run_trial(config, tmp_path / "s", worker, tmp_path, limit_s=1e-9, checkpoints=seldom)
         ends.append((row["status"], row.get("resumed_from_epoch")))
     assert ends == [("timeout", None), ("timeout", None), ("ok", 2)]
 
 
 def test_what_was_taken_over_from_others_is_in_the_next_state_however_seldom_they_are_saved(
-    user_tasks, place, tmp_path
+    user_tasks, worker, tmp_path
 ):
     """The record of a pruned trial is made from it: what a prefix holds was never reported."""
     seldom = Checkpoints(epochs=10**6, minutes=10**6)
     a, b = (resolve({"task": "tiny", "finetune.epochs": 4, "finetune.freeze": f"body:{n} > none"}) for n in (2, 3))
-    run_trial(a, tmp_path / "s", place, tmp_path, prefix_epochs=[2])
+    run_trial(a, tmp_path / "s", worker, tmp_path, prefix_epochs=[2])
 
     def killed(row):
         if row["epoch"] == 3:
             raise KilledError
 
-    run_trial(b, tmp_path / "s", place, tmp_path, killed, prefix_epochs=[2], checkpoints=seldom)
+    run_trial(b, tmp_path / "s", worker, tmp_path, killed, prefix_epochs=[2], checkpoints=seldom)
     saved = read_tensors(str(tmp_path / "s" / "trials" / b.trial_id / "checkpoint.safetensors"))
     assert [row["epoch"] for row in saved.meta["epochs"]] == [1, 2, 3]
 
@@ -263,15 +263,15 @@ def test_every_family_can_compute_its_activations_twice(family, saved_body, run)
     assert kept["status"] == "ok" and same(kept, again)
 
 
-def test_a_model_is_left_as_it_was_found(user_tasks, place):
+def test_a_model_is_left_as_it_was_found(user_tasks, worker):
     """Layers that hold themselves would be freed only by chance, and a second run would compute them four times."""
     from orca_sweep.bodies import find_body
     from orca_sweep.tasks import find_task, task_data
     from orca_sweep.training.model import build_model
 
     config = resolve({"task": "tiny", "finetune.epochs": 1, "finetune.gradient_checkpointing": True})
-    data = task_data(find_task("tiny"), place, 0, None)
-    loaded, _, _ = pretrain_body(find_body(config.body.name), config.body, place, lambda row: None)
+    data = task_data(find_task("tiny"), worker, 0, None)
+    loaded, _, _ = pretrain_body(find_body(config.body.name), config.body, worker, lambda row: None)
     model = build_model(data, loaded, config)
     finetune(model, data, config.finetune, config.seed_of, "cpu", None, lambda row: None)
     assert not any("forward" in vars(module) for module in model.modules())
@@ -281,11 +281,11 @@ def test_a_model_is_left_as_it_was_found(user_tasks, place):
 
 
 @pytest.mark.parametrize("family", ["roberta", "bert", "gpt2", "gpt_neox", "swin", "vit"])
-def test_attention_by_steps_is_the_fused_one_up_to_rounding(family, saved_body, place, monkeypatch):
+def test_attention_by_steps_is_the_fused_one_up_to_rounding(family, saved_body, worker, monkeypatch):
     from orca_sweep.bodies import find_body
 
     body = pretrain_body(
-        find_body(str(saved_body(family))), resolve({"task": "tiny", "body.name": str(saved_body(family))}).body, place,
+        find_body(str(saved_body(family))), resolve({"task": "tiny", "body.name": str(saved_body(family))}).body, worker,
         lambda row: None,
     )[0]  # fmt: skip
     network = body.network().eval()
@@ -414,7 +414,7 @@ def test_bfloat16_is_the_default_on_a_gpu_and_deterministic_runs_repeat(run, tmp
             **TEXT,
             finetune__deterministic=True,
             folder=f"gpu-{i}",
-            use=Place(Store(str(tmp_path / f"g{i}")), "cuda"),
+            use=Worker(Store(str(tmp_path / f"g{i}")), "cuda"),
         )[0]
         for i in (0, 1)
     ]
@@ -423,7 +423,7 @@ def test_bfloat16_is_the_default_on_a_gpu_and_deterministic_runs_repeat(run, tmp
 
 @pytest.mark.parametrize("body", ["swin-micro", "roberta-micro"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_an_epoch_of_a_real_body_is_the_plainly_written_one(body, optimizer, user_tasks, place):
+def test_an_epoch_of_a_real_body_is_the_plainly_written_one(body, optimizer, user_tasks, worker):
     """Same weights, same batches, same dropout: three steps beside ten lines of ordinary torch, to 1e-6."""
     import copy
 
@@ -434,8 +434,8 @@ def test_an_epoch_of_a_real_body_is_the_plainly_written_one(body, optimizer, use
 
     settings = {"finetune.epochs": 1, "finetune.lr": 1e-3, "finetune.optimizer": optimizer}
     config = resolve({"task": "tiny", "body.name": body, **settings})
-    data = task_data(find_task("tiny"), place, 0, None)
-    loaded, _, _ = pretrain_body(find_body(body), config.body, place, lambda row: None)
+    data = task_data(find_task("tiny"), worker, 0, None)
+    loaded, _, _ = pretrain_body(find_body(body), config.body, worker, lambda row: None)
     ours = build_model(data, loaded, config)
     plain = copy.deepcopy(ours).train()
     finetune(ours, data, config.finetune, config.seed_of, "cpu", None, lambda row: None)

@@ -139,11 +139,11 @@ def test_hub_ids_are_taken_as_they_are():
     assert find_body("nyu-mll/roberta-base-1B-1").location == "nyu-mll/roberta-base-1B-1"
 
 
-def test_a_random_body_is_seeded_and_is_where_pretraining_starts(place):
+def test_a_random_body_is_seeded_and_is_where_pretraining_starts(worker):
     body = find_body("swin-micro")
     a, b, c = (LoadedBody(fresh_model(body, seed)).digest() for seed in (0, 0, 1))
     assert a == b != c
-    zero, _, _ = pretrain_body(body, resolve({"task": "digits", "body.pretrain_fraction": 0}).body, place, quiet)
+    zero, _, _ = pretrain_body(body, resolve({"task": "digits", "body.pretrain_fraction": 0}).body, worker, quiet)
     assert zero.digest() == a
 
 
@@ -236,18 +236,18 @@ def test_the_offline_text_body_is_really_pretrained(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["swin-micro", "roberta-micro"])
-def test_our_own_pretraining_lowers_the_held_out_score(name, place):
+def test_our_own_pretraining_lowers_the_held_out_score(name, worker):
     task = "digits" if name == "swin-micro" else "watch-exercises"
     proxy = "none"
     scores = []
     for steps in (1, 60):
         config = resolve({"task": task, "proxy": proxy, "body.name": name, "body.pretrain_steps": steps})
-        body, seconds, reused = pretrain_body(find_body(name), config.body, place, quiet)
+        body, seconds, reused = pretrain_body(find_body(name), config.body, worker, quiet)
         scores.append(body.pretrain_metric)
         assert not reused
         assert seconds > 0
     assert scores[1] < scores[0] - 0.15
-    again, _, reused = pretrain_body(find_body(name), config.body, place, quiet)
+    again, _, reused = pretrain_body(find_body(name), config.body, worker, quiet)
     assert reused
     assert again.digest() == body.digest()
 

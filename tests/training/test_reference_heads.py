@@ -216,7 +216,7 @@ def test_the_dense_predictor_is_a_factor_of_dense_tasks_alone(dense_tasks):
 
 
 def test_the_predictor_is_not_part_of_embedder_training_and_tells_fine_tuning_apart(
-    dense_tasks, tmp_path, place, monkeypatch
+    dense_tasks, tmp_path, worker, monkeypatch
 ):
     from orca_sweep.space.prefixes import without_schedule
     from orca_sweep.training.run import run_trial
@@ -226,10 +226,10 @@ def test_the_predictor_is_not_part_of_embedder_training_and_tells_fine_tuning_ap
     released, linear = (resolve({**settings, "predictor.dense": kind}) for kind in ("released", "linear"))
     assert shared_stages(released) == shared_stages(linear)
     assert without_schedule(released) != without_schedule(linear)
-    rows = [run_trial(config, tmp_path / "s", place, tmp_path, prefix_epochs=(1,)) for config in (released, linear)]
+    rows = [run_trial(config, tmp_path / "s", worker, tmp_path, prefix_epochs=(1,)) for config in (released, linear)]
     assert [row["status"] for row in rows] == ["ok", "ok"]
-    assert len(place.store.keys("embedder")) == 1
-    assert len(place.store.keys("finetune-prefix")) == 2
+    assert len(worker.store.keys("embedder")) == 1
+    assert len(worker.store.keys("finetune-prefix")) == 2
     assert rows[0]["val_metric_best"] != rows[1]["val_metric_best"]
 
 
@@ -283,7 +283,7 @@ def test_schedules_that_leave_something_to_train_run_without_weights_in_the_pred
 
 @pytest.mark.parametrize("name", ["dense-2d", "dense-1d"])
 def test_features_are_kept_where_the_predictor_alone_trains(name, run, dense_tasks, monkeypatch):
-    from orca_sweep.training.finetune import finetune as finetuning
+    from orca_sweep.training import finetune as finetuning
 
     settings = {"task": name, "predictor__dense": "released" if name == "dense-2d" else "linear"}
     kept, _ = run(**settings, finetune__freeze="linear-probe", folder="kept")

@@ -22,11 +22,11 @@ from orca_sweep.training.embedder import proxy_features, train_embedder
 from orca_sweep.training.finetune import finetune
 from orca_sweep.training.frozen import set_frozen
 from orca_sweep.training.model import build_embedder
-from orca_sweep.training.place import Place
 from orca_sweep.training.predict import predict, predict_wholes
 from orca_sweep.training.pretrain import pretrain_body
 from orca_sweep.training.rates import learning_rate
 from orca_sweep.training.run import run_trial
+from orca_sweep.training.worker import Worker
 from orca_sweep.trial import resolve
 
 ALIGNED = {"task": "tiny", "proxy": "mnist5k"}
@@ -36,7 +36,7 @@ ALIGNED = {"task": "tiny", "proxy": "mnist5k"}
 
 
 @pytest.mark.parametrize("freeze", ["none", "embedder", "body", "both"])
-def test_frozen_parts_stay_frozen_then_thaw(freeze, run, tmp_path, place):
+def test_frozen_parts_stay_frozen_then_thaw(freeze, run, tmp_path, worker):
     """Weights are compared after each epoch, through the checkpoints a run writes."""
     from orca_sweep.store import read_tensors
 
@@ -124,7 +124,7 @@ def test_one_step_is_the_plainly_written_step(tmp_path):
 
 def test_arms_that_differ_in_stage_2_see_the_same_fine_tuning(run, monkeypatch):
     """Batches and dropout masks at equal seed: the same, whatever happened before fine-tuning."""
-    from orca_sweep.training.finetune import finetune as finetuning
+    from orca_sweep.training import finetune as finetuning
 
     orders, states = [], []
     plain = finetuning.batches
@@ -172,11 +172,11 @@ def test_every_objective_trains_an_embedder(run, objective):
     assert row["objective_last"] < row["objective_first"]
 
 
-def test_a_shorter_run_is_the_beginning_of_a_longer_one(run, tmp_path, place):
+def test_a_shorter_run_is_the_beginning_of_a_longer_one(run, tmp_path, worker):
     """Reused snapshots, continued snapshots and fresh runs: the same bits."""
     fresh = {}
     for epochs in (2, 5):
-        other = Place(Store(str(tmp_path / f"fresh{epochs}")))
+        other = Worker(Store(str(tmp_path / f"fresh{epochs}")))
         fresh[epochs], _ = run(**ALIGNED, folder=f"fresh{epochs}", use=other, embedder__epochs=epochs)
     long, long_epochs = run(**ALIGNED, embedder__epochs=5, snapshots=(2, 5))
     short, short_epochs = run(**ALIGNED, embedder__epochs=2)
@@ -188,7 +188,7 @@ def test_a_shorter_run_is_the_beginning_of_a_longer_one(run, tmp_path, place):
     aligned = [[e["objective"] for e in part if e["stage"] == "embedder"] for part in (short_epochs, long_epochs)]
     assert aligned[0] == aligned[1][:3]
     longer, _ = run(**ALIGNED, embedder__epochs=7)
-    other = Place(Store(str(tmp_path / "fresh7")))
+    other = Worker(Store(str(tmp_path / "fresh7")))
     assert longer["state_sha256"] == run(**ALIGNED, folder="f7", use=other, embedder__epochs=7)[0]["state_sha256"]
 
 
@@ -200,7 +200,7 @@ def test_a_killed_trial_ends_as_the_unbroken_one(run, tmp_path, at, monkeypatch)
     settings = dict(
         **ALIGNED, embedder__epochs=5, finetune__epochs=4, finetune__freeze="body", finetune__freeze_epochs=2
     )
-    other = Place(Store(str(tmp_path / "other")))
+    other = Worker(Store(str(tmp_path / "other")))
     unbroken, unbroken_epochs = run(**settings, folder="unbroken", use=other)
 
     def kill(row):
@@ -258,12 +258,12 @@ def noisy_parts(tmp_path_factory):
     return {"task": "noisy-parts", "finetune__epochs": 3}
 
 
-def test_a_trial_over_its_time_is_a_row_and_goes_on_from_there(tmp_path, place, user_tasks, run):
+def test_a_trial_over_its_time_is_a_row_and_goes_on_from_there(tmp_path, worker, user_tasks, run):
     config = resolve({"task": "tiny", "finetune.epochs": 4})
     unbroken, _ = run(task="tiny", finetune__epochs=4, folder="unbroken")
     statuses = []
     for limit_s in (1e-9, 1e-9, 1e-9, 1e-9):
-        row = run_trial(config, tmp_path / "sweep", place, tmp_path / "data", limit_s=limit_s)
+        row = run_trial(config, tmp_path / "sweep", worker, tmp_path / "data", limit_s=limit_s)
         statuses.append((row["status"], row.get("resumed_from_epoch")))
         if row["status"] == "timeout":
             assert "over the limit of 1e-09 s in finetune epoch" in row["error"]
@@ -295,7 +295,7 @@ def test_augmentation_and_draws_of_parts_resume_bit_for_bit(run, tmp_path, noisy
 
 
 def test_a_prediction_of_parts_is_their_mean_and_an_epoch_draws_one_of_each():
-    from orca_sweep.training.place import Parts
+    from orca_sweep.training.worker import Parts
 
     x = np.arange(6, dtype=np.float32).reshape(6, 1)
     samples = Samples(x, np.array([7, 8, 8, 7, 8, 9]), np.array([4, 2, 2, 4, 2, 9]))
@@ -328,7 +328,7 @@ def test_pretraining_resumes_bit_for_bit(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pretraining, "SAVE_EVERY_S", 0.0)
     config = resolve({"task": "digits", "body.pretrain_steps": 120, "body.pretrain_fraction": 0.1}).body
-    places = [Place(Store(str(tmp_path / name))) for name in "ab"]
+    places = [Worker(Store(str(tmp_path / name))) for name in "ab"]
     unbroken, _, _ = pretrain_body(find_body("swin-micro"), config, places[0], lambda row: None)
 
     def kill(row):
@@ -433,7 +433,7 @@ def test_the_best_epoch_is_the_best_validated(run):
 
 def test_the_hash_is_of_the_last_epoch_s_weights_and_not_of_the_best(run, tmp_path):
     from orca_sweep.store import read_tensors, state_digest
-    from orca_sweep.training.place import without_prefix
+    from orca_sweep.training.worker import without_prefix
 
     seen = []
     config = resolve({"task": "tiny", "finetune.epochs": 6, "finetune.lr": 3e-3})
@@ -540,31 +540,31 @@ def test_a_user_s_objective_is_computed_again_when_its_file_changes(run, tmp_pat
 
 
 @pytest.mark.parametrize(("kept", "batch"), [(0, 10**9), (10**9, 1), (0, 1)])
-def test_embedding_in_parts_or_unprepared_changes_nothing_but_rounding(run, place, monkeypatch, kept, batch, tmp_path):
+def test_embedding_in_parts_or_unprepared_changes_nothing_but_rounding(run, worker, monkeypatch, kept, batch, tmp_path):
     from orca_sweep.training import embedder as embedding
 
     whole, epochs = run(**ALIGNED)
     monkeypatch.setattr(embedding, "KEPT_NUMBERS", kept)
     monkeypatch.setattr(embedding, "BATCH_NUMBERS", batch)
-    other = Place(Store(str(tmp_path / "other")))
+    other = Worker(Store(str(tmp_path / "other")))
     parts, part_epochs = run(**ALIGNED, folder="parts", use=other)
     values = [[e["objective"] for e in rows if e["stage"] == "embedder"] for rows in (epochs, part_epochs)]
     assert values[1] == pytest.approx(values[0], rel=1e-5)
     assert values[0][0] != values[0][-1]
 
 
-def test_classes_of_one_sample_are_skipped_and_counted(run, place):
+def test_classes_of_one_sample_are_skipped_and_counted(run, worker):
     row, _ = run(**ALIGNED, embedder__proxy_samples=500)
     assert (row["n_target_classes_skipped"], row["n_proxy_classes_skipped"]) == (0, 0)
     config = resolve({key.replace("__", "."): value for key, value in ALIGNED.items()})
     data = task_data(TASKS.get("tiny"), Path(), 0, None)
-    body, _, _ = pretrain_body(find_body(config.body.name), config.body, place, lambda row: None)
-    proxy = proxy_features(PROXIES.get("mnist5k").load(Path()), body, place)
+    body, _, _ = pretrain_body(find_body(config.body.name), config.body, worker, lambda row: None)
+    proxy = proxy_features(PROXIES.get("mnist5k").load(Path()), body, worker)
     labels = np.where(np.arange(len(data.train)) == 5, 9, data.train.y)
 
     def train(labels, proxy=proxy):
         embedder = build_embedder(data.task, body, config)
-        return train_embedder(embedder, data, labels, proxy, body, config, place, (), lambda row: None)
+        return train_embedder(embedder, data, labels, proxy, body, config, worker, (), lambda row: None)
 
     assert train(labels).n_target_classes_skipped == 1
     few = torch.cat([torch.arange(37) % 2, torch.tensor([7, 8, 9])])
@@ -591,7 +591,7 @@ def test_dense_and_1d_tasks_run_through(run):
 
 @pytest.mark.gpu
 def test_a_trial_runs_on_a_gpu(run, tmp_path):
-    row, _ = run(**ALIGNED, use=Place(Store(str(tmp_path / "gpu")), "cuda", n_gpus=0.5))
+    row, _ = run(**ALIGNED, use=Worker(Store(str(tmp_path / "gpu")), "cuda", n_gpus=0.5))
     assert row["status"] == "ok"
     assert row["peak_gpu_memory_mib"] > 0
     assert row["gpu_s"] == 0.5 * row["wall_time_s"]
@@ -599,7 +599,7 @@ def test_a_trial_runs_on_a_gpu(run, tmp_path):
 
 @pytest.mark.network
 @pytest.mark.parametrize("task", ["ninapro", "satellite"])
-def test_hub_bodies_download(task, place):
+def test_hub_bodies_download(task, worker):
     config = resolve({"task": task})
-    body, _, _ = pretrain_body(find_body(config.body.name), config.body, place, lambda row: None)
+    body, _, _ = pretrain_body(find_body(config.body.name), config.body, worker, lambda row: None)
     assert body.spec.dims == TASKS.get(task).dims

@@ -17,8 +17,8 @@ from orca_sweep.results import find_trial
 from orca_sweep.results.tables import read_about
 from orca_sweep.space import plan_space
 from orca_sweep.store import Store
-from orca_sweep.training.place import Place
 from orca_sweep.training.run import run_trial
+from orca_sweep.training.worker import Worker
 from orca_sweep.trial import check_contents, load_imports, resolve
 from tests.commands import orca
 
@@ -366,31 +366,31 @@ def test_a_file_that_changed_since_the_plan_is_never_run_under_the_old_id(tmp_pa
     path = write_npz(tmp_path / "a.npz")
     config = resolved({"task": task(path), "proxy": "none"})
     write_npz(path, 1)
-    row = run_trial(config, tmp_path / "out", Place(Store(str(tmp_path / "store"))), tmp_path)
+    row = run_trial(config, tmp_path / "out", Worker(Store(str(tmp_path / "store"))), tmp_path)
     assert row["status"] == "failed" and "has changed since the trial was planned" in row["error"]
     assert config.content.task[:8] in row["error"] and "Launch the space again" in row["error"]
     fresh = resolved({"task": task(path), "proxy": "none"})
-    row = run_trial(fresh, tmp_path / "out", Place(Store(str(tmp_path / "store"))), tmp_path)
+    row = run_trial(fresh, tmp_path / "out", Worker(Store(str(tmp_path / "store"))), tmp_path)
     assert row["status"] == "ok"
 
 
 def test_a_worker_that_has_loaded_the_old_content_loads_the_new(tmp_path):
-    path, place = write_npz(tmp_path / "a.npz"), Place(Store(str(tmp_path / "store")))
+    path, worker = write_npz(tmp_path / "a.npz"), Worker(Store(str(tmp_path / "store")))
     settings = {"task": task(path), "proxy": "none"}
     hashes = []
     for seed in (0, 1):
         write_npz(path, seed)
-        hashes.append(run_trial(resolved(settings), tmp_path / "out", place, tmp_path)["data_sha256"])
+        hashes.append(run_trial(resolved(settings), tmp_path / "out", worker, tmp_path)["data_sha256"])
     assert None not in hashes and hashes[0] != hashes[1]
 
 
 def test_stages_are_shared_between_folders_of_one_content(tmp_path):
-    place = Place(Store(str(tmp_path / "store")))
+    worker = Worker(Store(str(tmp_path / "store")))
     states = []
     for folder in ("one", "two"):
         path = write_npz(tmp_path / folder / "a.npz")
         config = resolved({"task": task(path), "proxy": "photo-patches"})
-        row = run_trial(config, tmp_path / folder / "out", place, tmp_path)
+        row = run_trial(config, tmp_path / folder / "out", worker, tmp_path)
         states.append((row["state_sha256"], row["reused"]))
     assert states[0][0] == states[1][0] and "embedder" in states[1][1] and "embedder" not in states[0][1]
 

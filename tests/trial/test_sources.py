@@ -16,8 +16,8 @@ from orca_sweep.space.prefixes import shared_prefixes
 from orca_sweep.space.records import PlannedTrial
 from orca_sweep.store import Store
 from orca_sweep.training import run as running
-from orca_sweep.training.place import Place
 from orca_sweep.training.run import run_trial
+from orca_sweep.training.worker import Worker
 from orca_sweep.trial import load_imports, resolve, shared_stages
 from orca_sweep.trial.sources import idle_sources
 from tests.training.test_stages import PARTS_ON_DISK
@@ -53,11 +53,11 @@ def all_sources(tmp_path_factory, user_tasks):
 
 
 @pytest.fixture
-def go(tmp_path, place):
+def go(tmp_path, worker):
     """Runs a config in this process, in the shared store or in a fresh one, and returns its row."""
 
     def run(config, fresh=None, prefix_epochs=()):
-        use = place if fresh is None else Place(Store(str(tmp_path / f"store-{fresh}")))
+        use = worker if fresh is None else Worker(Store(str(tmp_path / f"store-{fresh}")))
         folder = tmp_path / f"sweep-{fresh}"
         row = run_trial(config, folder, use, tmp_path / "data", prefix_epochs=prefix_epochs)
         assert row["status"] == "ok", row["error"]
@@ -156,7 +156,7 @@ def test_what_is_held_is_the_same_at_every_seed(level, go, monkeypatch):
     """Weights where fine-tuning starts, and the batches that it sees, at two seeds of one source."""
     from orca_sweep.bodies.network import to_arrays
     from orca_sweep.store import state_digest
-    from orca_sweep.training.finetune import finetune as finetuning
+    from orca_sweep.training import finetune as finetuning
 
     starts, orders = [], []
     plain, loop = finetuning.batches, finetuning._Loop.run_epoch
@@ -201,10 +201,10 @@ def test_the_default_keeps_the_ids_of_before_and_every_other_level_has_its_own(u
 @pytest.mark.parametrize(
     ("level", "n_runs"), [("finetune-order", 1), ("predictor-init", 1), ("embedder-training", 3), ("all", 3)]
 )
-def test_an_embedder_run_is_shared_by_all_seeds_that_draw_it_alike_and_by_no_others(level, n_runs, go, place):
+def test_an_embedder_run_is_shared_by_all_seeds_that_draw_it_alike_and_by_no_others(level, n_runs, go, worker):
     configs = [seeded(ALIGNED, seed, level) for seed in (0, 1, 2)]
     rows = [go(config) for config in configs]
-    assert len(place.store.keys("embedder")) == n_runs
+    assert len(worker.store.keys("embedder")) == n_runs
     assert len({shared_stages(config)["embedder"] for config in configs}) == n_runs
     assert ["embedder" in row["reused"].split(",") for row in rows] == [False, n_runs == 1, n_runs == 1]
     assert len({row["objective_last"] for row in rows}) == n_runs
@@ -213,7 +213,7 @@ def test_an_embedder_run_is_shared_by_all_seeds_that_draw_it_alike_and_by_no_oth
     assert len({row["state_sha256"] for row in rows}) == 3
 
 
-def test_at_seed_0_all_levels_are_one_run_which_is_done_once(go, place):
+def test_at_seed_0_all_levels_are_one_run_which_is_done_once(go, worker):
     levels = ["all", "everything", "data-split", "predictor-init", "finetune-order"]
     configs = [seeded(ALIGNED, seed, level) for seed in (0, 1) for level in levels]
     trials = [PlannedTrial(c.trial_id, c.cell_id, c.seed, c) for c in configs]

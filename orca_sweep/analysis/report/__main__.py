@@ -39,7 +39,7 @@ def main() -> None:
         check_replaceable([args.out] if _is_in_the_way(args.out) else [])
         made = _made(args)
     except InputError as error:
-        stop(NAME, error.problems, 2)
+        stop(NAME, list(map(str, error.problems)), 2)
     try:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         with whole(args.out) as temporary:

@@ -18,7 +18,7 @@ def compute_statement(results: Results) -> tuple[str, ...]:
         once = replace(results, trials=results.trials.drop_duplicates("trial_id"))
         found = cost.compute(once)
     except InputError as error:
-        return (f"What the trials took cannot be told from these tables: {'; '.join(error.problems)}",)
+        return (f"What the trials took cannot be told from these tables: {'; '.join(map(str, error.problems))}",)
     return " ".join(_hours(found)), " ".join(text for text in _hardware(results, found) if text)
 
 

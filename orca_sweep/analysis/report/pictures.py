@@ -85,7 +85,7 @@ def _picture(name: str, title: str, drawn: Any) -> Picture:
     try:
         figure, text = _svg_of(drawn)
     except InputError as error:
-        return Picture(name, title, "", "", " ".join(error.problems))
+        return Picture(name, title, "", "", " ".join(map(str, error.problems)))
     about = _about(figure)
     svg = for_page(text, name, title, about)
     if len(svg) > MOST_CHARS:

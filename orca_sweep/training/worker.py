@@ -17,7 +17,7 @@ Progress = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class Place:
+class Worker:
     """Where a stage computes. Device and threads can change the last bits, so they are part of keys."""
 
     store: Store
