@@ -708,7 +708,7 @@ def test_the_forest_has_a_panel_per_claim_with_words_n_and_margins(whole, tmp_pa
 
 
 def command(*arguments):
-    script = REPO / "analysis" / "claims.py"
+    script = REPO / "orca_sweep" / "analysis" / "claims.py"
     return run_script(script, *arguments)
 
 
@@ -719,7 +719,7 @@ def test_it_runs_as_a_file_without_torch_or_ray_and_writes_the_same_again(whole,
 import runpy, sys
 for out in "ab":
     sys.argv = ["claims", "--tables", {str(tmp_path / "tables")!r}, "--out", f"{tmp_path}/{{out}}"]
-    runpy.run_path({str(REPO / "analysis" / "claims.py")!r}, run_name="__main__")
+    runpy.run_path({str(REPO / "orca_sweep" / "analysis" / "claims.py")!r}, run_name="__main__")
 sys.exit(bool({{"torch", "ray"}} & set(sys.modules)))
 """
     )

@@ -240,7 +240,7 @@ def test_the_table_and_the_figure_say_what_n_counts(tmp_path):
 
 
 def command(*arguments):
-    script = REPO / "analysis" / "flattery.py"
+    script = REPO / "orca_sweep" / "analysis" / "flattery.py"
     return run_script(script, *arguments)
 
 

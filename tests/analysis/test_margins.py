@@ -63,7 +63,7 @@ def test_a_margin_is_a_number_for_all_tasks_or_one_by_task(write_space, text, ma
 def test_each_wrong_margin_is_told_with_its_line(write_space, text, words):
     with pytest.raises(InputError) as error:
         plan(write_space(TWO + text))
-    (problem,) = error.value.problems
+    (problem,) = map(str, error.value.problems)
     assert words in problem
     assert "space.yaml:5: " in problem
 
@@ -72,7 +72,7 @@ def test_wrong_margins_come_all_at_once_and_with_other_mistakes(write_space):
     text = TWO + "margin:\n  digit: 0.1\n  tiny: -1\nmetric: accuracy\n"
     with pytest.raises(InputError) as error:
         plan(write_space(text))
-    assert [problem.split(": ")[0].rpartition(":")[2] for problem in error.value.problems] == ["8", "6", "7"]
+    assert [problem.split(": ")[0].rpartition(":")[2] for problem in map(str, error.value.problems)] == ["8", "6", "7"]
 
 
 def test_tasks_are_those_that_base_factors_and_rules_name(write_space):
@@ -202,7 +202,7 @@ def test_spaces_that_disagree_are_told_and_none_is_taken_silently(tmp_path):
     results = merged(tmp_path / "a", {"": 0.01}, {"a": 0.02, "b": 0.01})
     with pytest.raises(InputError) as error:
         table_effects.compute(results)
-    assert error.value.problems == (
+    assert tuple(map(str, error.value.problems)) == (
         "a: its spaces fix different margins (0.01 in one, 0.02 in two). Say which one holds with --margin, such as"
         " --margin a=0.01.",
     )

@@ -633,7 +633,7 @@ def contrast(a, b):
 
 
 def test_text_and_marks_are_told_from_their_ground_in_both_themes():
-    style = (REPO / "analysis" / "report" / "page" / "style.css").read_text()
+    style = (REPO / "orca_sweep" / "analysis" / "report" / "page" / "style.css").read_text()
     pairs = {name: pair for name, *pair in re.findall(r"--(\w+): light-dark\((#\w{6}), (#\w{6})\)", style)}
     for theme in (0, 1):
         for ground in ("back", "card", "row", "warn"):
@@ -712,7 +712,9 @@ def test_a_page_that_cannot_be_written_ends_with_code_1(tmp_path):
 
 def test_the_folder_runs_as_a_script_where_an_installed_wheel_has_it(tmp_path):
     two_arms(tmp_path / "s")
-    shutil.copytree(REPO / "analysis", tmp_path / "wheel" / "analysis", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        REPO / "orca_sweep" / "analysis", tmp_path / "wheel" / "analysis", ignore=shutil.ignore_patterns("__pycache__")
+    )
     command = [sys.executable, tmp_path / "wheel" / "analysis" / "report", "--tables", tmp_path / "s" / "tables"]
     done = subprocess.run(
         [*command, "--out", tmp_path / "r.html"], capture_output=True, text=True, check=False, cwd="/"

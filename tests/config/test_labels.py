@@ -347,15 +347,15 @@ def test_impossible_ranges_and_repeated_phases_are_refused_by_the_plan(tmp_path,
     (tmp_path / "s.yaml").write_text(text)
     with pytest.raises(InputError) as caught:
         plan_space(tmp_path / "s.yaml", load_imports, resolve)
-    assert any((words or "body.layers[0:9] goes beyond") in problem for problem in caught.value.problems)
-    assert all(problem.startswith(f"{tmp_path / 's.yaml'}:2: ") for problem in caught.value.problems)
+    assert any((words or "body.layers[0:9] goes beyond") in problem for problem in map(str, caught.value.problems))
+    assert all(problem.startswith(f"{tmp_path / 's.yaml'}:2: ") for problem in map(str, caught.value.problems))
 
 
 def test_all_mistakes_of_schedules_are_told_at_once(tmp_path):
     factors = {"finetune.freeze": ["body.layers[5:2]:2 > body.layers[0:9]", "bdy:2 > none:x", "body:1 > body"]}
     with pytest.raises(InputError) as caught:
         plan_of(tmp_path, factors)
-    said = "\n".join(caught.value.problems)
+    said = "\n".join(map(str, caught.value.problems))
     for words in (
         "[5:2] holds no layer",
         "[0:9] goes beyond",

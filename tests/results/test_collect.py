@@ -207,11 +207,13 @@ def test_a_newer_schema_is_refused_and_every_wrong_source_is_named(tmp_path):
     r.write_table(tmp_path / "t" / "trials.parquet", table, {"schema_version": r.TABLE_SCHEMA + 1})
     with pytest.raises(InputError) as caught:
         r.collect([tmp_path / "t", tmp_path / "nowhere", folder], tmp_path / "out")
-    assert [str(tmp_path / "t" / "trials.parquet") in p and "Upgrade" in p for p in caught.value.problems] == [
+    assert [
+        str(tmp_path / "t" / "trials.parquet") in p and "Upgrade" in p for p in map(str, caught.value.problems)
+    ] == [
         True,
         False,
     ]
-    assert "nowhere: no sweep here" in caught.value.problems[1]
+    assert "nowhere: no sweep here" in str(caught.value.problems[1])
     assert not (tmp_path / "out").exists()
 
 

@@ -245,7 +245,7 @@ def test_mistakes_are_told_with_their_line(write_space, text, words):
     factors = "factors: {proxy: [none, mnist5k], finetune.epochs: [1, 2, 3]}\n"
     with pytest.raises(InputError) as caught:
         plan(write_space, TINY + factors + text + "\n")
-    assert any(words in problem for problem in caught.value.problems), caught.value.problems
+    assert any(words in problem for problem in map(str, caught.value.problems)), caught.value.problems
     assert "space.yaml:5: " in str(caught.value)
 
 
@@ -258,7 +258,7 @@ def test_a_wrong_level_is_not_told_twice_and_not_in_place_of_a_design_s_own_mist
     with pytest.raises(InputError) as caught:
         plan(write_space, more)
     for words in ("finetune.lr = 'much'", "finetune.batch_size has 3", "there is no task 'tyny'"):
-        assert any(words in problem for problem in caught.value.problems), caught.value.problems
+        assert any(words in problem for problem in map(str, caught.value.problems)), caught.value.problems
 
 
 def test_too_many_factors_for_a_fraction_are_said_at_once(write_space):

@@ -88,7 +88,7 @@ TOO_LARGE = {
 def problems_of(path, resolve=resolve, **options):
     with pytest.raises(InputError) as refused:
         plan_space(path, lambda names: None, Remembering(resolve), **options)
-    return refused.value.problems
+    return tuple(map(str, refused.value.problems))
 
 
 @pytest.mark.parametrize("case", TOO_LARGE)
@@ -247,7 +247,7 @@ def resolved_or_refused(how, asked):
     try:
         return how(asked)
     except InputError as error:
-        return error.problems
+        return tuple(map(str, error.problems))
 
 
 @given(st.lists(SETTING, min_size=1, max_size=20))

@@ -33,7 +33,7 @@ def plan(path):
 def problems_of(path):
     with pytest.raises(InputError) as caught:
         plan(path)
-    return caught.value.problems
+    return tuple(map(str, caught.value.problems))
 
 
 LISTS = """

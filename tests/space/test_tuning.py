@@ -69,7 +69,7 @@ def test_each_mistake_has_its_words_and_its_line(write_space, text, words):
     path = write_space(f"{base}{text}")
     with pytest.raises(InputError) as caught:
         plan_space(path, load_imports, resolve)
-    problem = next((problem for problem in caught.value.problems if words in problem), None)
+    problem = next((problem for problem in map(str, caught.value.problems) if words in problem), None)
     assert problem is not None, caught.value.problems
     place, said = problem.removeprefix(f"{path}:").split(":", 1)
     line = path.read_text().splitlines()[int(place) - 1]

@@ -36,7 +36,7 @@ def test_every_mistake_of_a_record_is_told_at_once():
         replace(made(np.zeros((30, 1, 4))), **wrong)
     text = str(caught.value)
     assert all(word in text for word in ("(2, 4)", "'dense-regression'", "'mse'", "'error'", "'channel'"))
-    assert all(line.startswith("task 'made': ") for line in caught.value.problems)
+    assert all(line.startswith("task 'made': ") for line in map(str, caught.value.problems))
     with pytest.raises(InputError, match="Only targets that are numbers are normalised"):
         replace(TASKS.get("digits"), normalise_targets="pointwise")
 

@@ -438,7 +438,7 @@ def test_betas_have_one_form(value, text):
 def test_betas_that_are_no_pair_are_told_how_to_be_written(value):
     with pytest.raises(InputError) as error:
         resolve({"task": "digits", "finetune.betas": value})
-    assert list(error.value.problems) == [
+    assert [*map(str, error.value.problems)] == [
         f"finetune.betas = {value!r}: betas are a pair of numbers such as [0.9, 0.98]; levels of a factor are a list of pairs:"
         " [[0.9, 0.98], [0.9, 0.999]]."
     ]
@@ -448,7 +448,7 @@ def test_betas_that_are_no_pair_are_told_how_to_be_written(value):
 def test_betas_out_of_range_are_refused(value):
     with pytest.raises(InputError) as error:
         resolve({"task": "digits", "embedder.betas": value})
-    assert list(error.value.problems) == [
+    assert [*map(str, error.value.problems)] == [
         f"embedder.betas = {value!r}: each of the two betas must be a number from 0 to below 1."
     ]
 
@@ -478,7 +478,7 @@ def test_decay_steps_have_one_form(value, text):
 def test_decay_steps_that_do_not_grow_are_refused(value, rule):
     with pytest.raises(InputError) as error:
         resolve({"task": "digits", "embedder.lr_decay_after": value})
-    assert list(error.value.problems) == [f"embedder.lr_decay_after = {value!r}: {rule}."]
+    assert [*map(str, error.value.problems)] == [f"embedder.lr_decay_after = {value!r}: {rule}."]
 
 
 def test_lists_are_values_in_base_and_levels_in_factors(write_space):
@@ -499,7 +499,7 @@ def test_a_bare_pair_as_a_factor_is_not_taken_for_two_levels(write_space):
     path = write_space("base: {task: tiny}\nfactors:\n  finetune.betas: [0.9, 0.98]\nseeds: 2\n")
     with pytest.raises(InputError) as error:
         plan_space(path, load_imports, resolve)
-    texts = [text for text in error.value.problems if "finetune.betas" in text]
+    texts = [text for text in map(str, error.value.problems) if "finetune.betas" in text]
     assert [text.removeprefix(str(path)) for text in texts[:2]] == [
         f":4: finetune.betas = {value!r}: betas are a pair of numbers such as [0.9, 0.98]; levels of a factor are a list of"
         " pairs: [[0.9, 0.98], [0.9, 0.999]]."
@@ -544,4 +544,4 @@ def test_wrong_settings_of_the_decay_are_told_and_not_taken_for_off():
     ):
         with pytest.raises(InputError) as error:
             resolve({**ALIGNED, **settings})
-        assert any(text.startswith(words) for text in error.value.problems), error.value.problems
+        assert any(text.startswith(words) for text in map(str, error.value.problems)), error.value.problems

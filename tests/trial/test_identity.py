@@ -191,7 +191,7 @@ def test_a_content_cannot_be_set_in_a_space(tmp_path):
     )
     with pytest.raises(InputError) as error:
         plan_space(tmp_path / "s.yaml", load_imports, resolve)
-    assert "there is no field 'content.task'" in str(error.value) and "'content" in error.value.problems[1]
+    assert "there is no field 'content.task'" in str(error.value) and "'content" in str(error.value.problems[1])
 
 
 # Hashing ------------------------------------------------------------------------------------------
@@ -405,7 +405,7 @@ def test_a_resumption_with_changed_files_or_code_is_refused_before_anything_runs
     Path("mine.py").write_text(CODE.format(version=2))
     with pytest.raises(InputError) as error:
         check_contents(plan)
-    assert len(error.value.problems) == 2 and "imports: the code has changed" in error.value.problems[1]
+    assert len(error.value.problems) == 2 and "imports: the code has changed" in str(error.value.problems[1])
     (tmp_path / "a.npz").unlink()
     with pytest.raises(InputError, match="cannot be read"):
         check_contents(plan)

@@ -268,7 +268,7 @@ NAIVE = {"task": "digits", "proxy": "none"}
 def test_a_source_that_nothing_is_drawn_from_is_refused_with_the_reason(settings, level, words):
     with pytest.raises(InputError) as error:
         resolve({**settings, "seed_varies": level})
-    (text,) = error.value.problems
+    (text,) = map(str, error.value.problems)
     rule = "so all seeds would be one and the same run. Take this level out, or exclude it where it cannot act."
     assert text == f"seed_varies = {level!r}: {words}, {rule}"
     assert idle_sources(resolve(settings))[level] == words
@@ -309,7 +309,7 @@ def test_a_space_says_where_a_level_is_wrong(write_space):
     path = write_space("base: {task: digits}\nfactors:\n  seed_varies: [all, dropout, data_split]\nseeds: 2\n")
     with pytest.raises(InputError) as error:
         plan_space(path, load_imports, resolve)
-    (text,) = [text for text in error.value.problems if "data_split" in text]
+    (text,) = [text for text in map(str, error.value.problems) if "data_split" in text]
     assert text.startswith(f"{path}:4: seed_varies = 'data_split': input should be 'all', 'everything', 'data-split'")
 
 
