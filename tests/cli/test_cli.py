@@ -1,4 +1,4 @@
-"""The command line: answers fast, lists, plans, says mistakes; shipped spaces; the README."""
+"""The command line: answers fast, lists, plans, says mistakes; bundled spaces."""
 
 import json
 import re
@@ -17,7 +17,6 @@ from orca_sweep.config import knobs
 from tests.commands import orca
 
 REPO = Path(__file__).resolve().parents[2]
-README = (REPO / "README.md").read_text(encoding="utf-8")
 SPACES = sorted((REPO / "search_spaces").glob("*.yaml"))
 
 
@@ -203,7 +202,7 @@ def test_both_ways_of_loading_give_the_same_samples(monkeypatch):
         assert row["ratio"] > 0
 
 
-# Shipped spaces and the README --------------------------------------------------------------------
+# Bundled spaces -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", SPACES, ids=lambda p: p.stem)
@@ -221,43 +220,6 @@ def test_a_shipped_space_plans_and_its_first_lines_tell_what_it_needs(path):
 def test_a_figure_of_the_study_is_a_space_of_less_than_15_lines(path):
     lines = [line for line in path.read_text().splitlines() if line.strip() and not line.strip().startswith("#")]
     assert len(lines) < 15
-
-
-def test_the_readme_s_two_commands_are_what_ci_and_users_run():
-    assert "pip install -e . -c constraints.txt && orca-sweep launch search_spaces/quickstart.yaml" in README
-    assert "pip install -e '.[dev]' -c constraints.txt && pytest" in README
-    ci = (REPO / ".ci" / "run").read_text()
-    assert "-e '.[dev]' -c constraints.txt" in ci
-    assert ci.rstrip().endswith("pytest")
-
-
-def test_every_command_and_path_of_the_readme_exists():
-    for command in set(re.findall(r"orca-sweep ([a-z]+)", README)):
-        assert CliRunner().invoke(cli.app, [command, "--help"]).exit_code == 0, command
-    for path in re.findall(r"^(?:│   |    )?[├└]── ([\w./-]+)", README, re.M):
-        assert list(REPO.rglob(path.rstrip("/"))), path
-    for path in set(re.findall(r"\b(?:search_spaces|analysis|tests)/[\w.-]+\.(?:yaml|py)", README)) - {
-        "search_spaces/mine.yaml"
-    }:
-        assert (REPO / path).exists() or "my_" in path, path
-    for module in (REPO / "orca_sweep").glob("*.py"):
-        assert module.name in README or module.name == "__init__.py", module
-
-
-def test_the_readme_s_spaces_plan(tmp_path):
-    """Every YAML block is a space; the Python blocks before it are the files it imports."""
-    blocks = re.findall(r"```(python|yaml)\n(.*?)```", README, re.S)
-    n_spaces = 0
-    for kind, text in blocks:
-        first = text.splitlines()[0]
-        name = first.removeprefix("# ").strip()
-        if first.startswith("# ") and name.endswith((".py", ".yaml")):
-            (tmp_path / Path(name).name).write_text(text)
-            if kind == "yaml":
-                n_spaces += 1
-                done = orca("plan", tmp_path / Path(name).name)
-                assert done.returncode == 0, done.stderr
-    assert n_spaces >= 3
 
 
 def test_constraints_pin_every_dependency():

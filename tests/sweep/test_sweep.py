@@ -300,7 +300,7 @@ def test_a_body_in_a_folder_beside_the_user_is_found_by_workers(tmp_path, user_t
 
 def test_the_readme_s_own_task_runs_as_it_is_written(tmp_path, head):
     """Every block of the recipe is copied to the letter into an empty folder, and launched."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[2] / "orca_sweep" / "tasks" / "README.md").read_text(encoding="utf-8")
     for name in ("my_task.py", "my_space.yaml"):
         (block,) = re.findall(rf"```\w+\n(# {name}\n.*?)```", readme, re.S)
         (tmp_path / name).write_text(block)
