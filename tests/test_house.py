@@ -1,6 +1,7 @@
 """The house rules that hold stay held, and the script that measures them finds what it is to find."""
 
 import ast
+import re
 from textwrap import dedent
 
 import pytest
@@ -113,3 +114,10 @@ def test_the_same_logic_is_seen_under_other_names_of_variables():
 def test_other_logic_is_no_duplicate():
     other = BODY.format(name="f", a="rows", sign="+", number=1) + BODY.format(name="g", a="rows", sign="-", number=1)
     assert house.find_duplicates([module(other)]) == []
+
+
+def test_no_test_file_imports_another():
+    """What several need is built in ``tests/builders``, so that a file can be moved, run and read alone."""
+    importing = re.compile(r"^\s*(from|import) tests\.(\w+\.)?(test_\w+|conftest)\b", re.MULTILINE)
+    files = sorted((house.REPO / "tests").rglob("*.py"))
+    assert [str(path) for path in files if importing.search(path.read_text())] == []

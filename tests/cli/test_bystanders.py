@@ -27,8 +27,8 @@ from orca_sweep.store.names import MARKER
 from orca_sweep.sweep.checks import check_folder, check_store
 from orca_sweep.tasks.tabular import fetch_openml
 from orca_sweep.training.run import drop_checkpoint
-from tests.data.test_fetching import command
-from tests.results.test_store_results import sweep_folder
+from tests.builders.in_process import command
+from tests.builders.sweeps import sweep_folder
 
 KEY = stage_key("embedder", {"which": "one"})
 LONG_AGO = time.time() - 400 * 86400

@@ -12,8 +12,8 @@ from orca_sweep.analysis.figures import csv_field, csv_text
 from orca_sweep.cli.terminal import open_console
 from orca_sweep.config.labels import write_level
 from orca_sweep.visible import Escaping, escape_controls, escaping_output, has_controls
-from tests.data.test_fetching import command
-from tests.results.test_store_results import sweep_folder
+from tests.builders.in_process import command
+from tests.builders.sweeps import sweep_folder
 
 NASTY = "a\x1b[2J\x1b]0;title\x07\r\x08b\x9b31m\u202egnp\u2066\x7f\udcff\u2028\ufeff"
 SHOWN = r"a\x1b[2J\x1b]0;title\x07\r\x08b\x9b31m\u202egnp\u2066\x7f\udcff\u2028\ufeff"

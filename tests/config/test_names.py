@@ -15,9 +15,8 @@ from orca_sweep.config.naming import find_declaration, label_declarations, label
 from orca_sweep.errors import InputError
 from orca_sweep.planning.replay import _config
 from orca_sweep.proxies import canonical_proxy, describe_proxy, find_proxy
-from orca_sweep.space import plan_space
 from orca_sweep.tasks import canonical_task, find_task
-from orca_sweep.trial import load_imports, resolve
+from orca_sweep.trial import resolve
 
 TASK = {"path": "mine.npz", "kind": "classification", "sample_shape": [1, 8, 8], "output_shape": 3}
 PROXY = {"path": "mine.csv", "input": "text", "label": "kind"}
@@ -33,11 +32,6 @@ def files(tmp_path, monkeypatch):
         (tmp_path / folder / "mine.csv").write_text("text,kind\n" + "".join(f"t{i},{i % 3}\n" for i in range(9)))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def plan_of(write_space):
-    return lambda text, name="space.yaml": plan_space(write_space(text, name), load_imports, resolve)
 
 
 SPACE = """

@@ -11,22 +11,15 @@ from scipy import stats as scipy_stats
 from orca_sweep.errors import InputError
 from orca_sweep.planning.forecast import forecast
 from orca_sweep.planning.probe import probe
-from orca_sweep.space import plan_space
 from orca_sweep.space.confounds import confounds
 from orca_sweep.stats import smallest_effect, smallest_p
 from orca_sweep.training.run import run_trial
-from orca_sweep.trial import load_imports, resolve
 
 SPACE = """
 base: {task: tiny, body.pretrain_fraction: 1, body.pretrain_steps: 2, finetune.epochs: 4}
 factors: {proxy: [none, mnist5k], finetune.lr: [1e-3, 1e-2], embedder.epochs: [1, 3]}
 seeds: 2
 """
-
-
-@pytest.fixture
-def plan_of(write_space):
-    return lambda text: plan_space(write_space(text), load_imports, resolve)
 
 
 # Seeds --------------------------------------------------------------------------------------------
@@ -220,7 +213,7 @@ def test_what_can_be_told_apart_is_not_warned_of(plan_of, text):
 
 
 def test_plan_prints_it_all_and_json_is_json(write_space, tmp_path, monkeypatch, capsys):
-    from tests.data.test_fetching import command
+    from tests.builders.in_process import command
 
     monkeypatch.chdir(tmp_path)
     space = write_space(SPACE + "aa: 1\nbudget: {gpu_hours: 5, trials: 9}\n")

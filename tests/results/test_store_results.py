@@ -20,7 +20,7 @@ from orca_sweep.errors import BusyError, InputError
 from orca_sweep.stats import t_interval
 from orca_sweep.store import CorruptFileError, Store, read_tensors, stage_key, state_digest, write_tensors
 from orca_sweep.streams import stream_rng, stream_seed, torch_stream
-from orca_sweep.trial import resolve
+from tests.builders.sweeps import sweep_folder
 
 ARRAYS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "step": np.array(3.0), "empty": np.zeros((0, 2))}
 
@@ -208,33 +208,6 @@ def test_an_interval_holds_its_mean(values):
 # Tables -------------------------------------------------------------------------------------------
 
 
-def sweep_folder(folder, seeds=(0, 1, 2), statuses=(), name="demo"):
-    """A sweep folder as launch leaves it, with the given statuses and no training behind it."""
-    trials, n = [], 0
-    for epochs in (0, 3):
-        for seed in seeds:
-            config = resolve({"task": "digits", "embedder.epochs": epochs}).model_copy(update={"seed": seed})
-            ids = {"trial_id": config.trial_id, "cell_id": config.cell_id}
-            trials.append({**ids, "seed": seed, "config": config.flat()})
-            status = statuses[n] if n < len(statuses) else "ok"
-            n += 1
-            if status is None:
-                continue
-            row = {**ids, "status": status, "metric": "error", "test_metric_best": 0.5 + seed / 10, "n_steps": 7}
-            history = [{"stage": "finetune", "epoch": e, "val_metric": 1 / e, "lr": 0.1} for e in (1, 2)]
-            r.write_record(folder, row | ({"test_metric_best": math.nan} if status != "ok" else {}), history)
-    manifest = {
-        "name": name,
-        "question": "?",
-        "metric": "test_metric_best",
-        "factors": ["embedder.epochs"],
-        "trials": trials,
-    }
-    r.write_json(folder / "sweep.json", manifest)
-    r.reveal(folder)
-    return folder
-
-
 def test_tables_are_typed_and_say_what_they_hold(tmp_path):
     folder = sweep_folder(tmp_path / "s", statuses=["ok", "failed", None])
     found = r.collect([folder], tmp_path / "t")
@@ -356,7 +329,7 @@ def test_results_need_neither_torch_nor_ray(tmp_path):
 
 
 def test_a_store_tells_what_it_holds_and_makes_room(tmp_path, capsys, monkeypatch):
-    from tests.data.test_fetching import command
+    from tests.builders.in_process import command
 
     store = Store(str(tmp_path / "store"))
     old, used = (stage_key("embedder", {"which": which}) for which in ("old", "used"))

@@ -27,7 +27,7 @@ from orca_sweep.training.model import (
 from orca_sweep.training.predictors import BlockMeanPredictor, PicturePredictor, VectorPredictor, average_windows
 from orca_sweep.trial import resolve, shared_stages
 from orca_sweep.trial.sources import has_predictor_weights, idle_sources
-from tests.conftest import SIZES
+from tests.builders.bodies import SIZES
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors" / "reference"
 FIELDS = np.load(VECTORS / "dense_head.npz")

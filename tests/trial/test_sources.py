@@ -20,7 +20,7 @@ from orca_sweep.training.run import run_trial
 from orca_sweep.training.worker import Worker
 from orca_sweep.trial import load_imports, resolve, shared_stages
 from orca_sweep.trial.sources import idle_sources
-from tests.training.test_stages import PARTS_ON_DISK
+from tests.builders.tasks import PARTS_ON_DISK
 
 STREAMS = {
     "embedder-init": {"embedder init"},
