@@ -11,6 +11,8 @@ from orca_sweep.stats.intervals import Interval, check_level, is_rounding, t_int
 MOST_EXACT_PAIRS = 20
 """With more pairs, sign patterns are drawn instead of counted."""
 N_DRAWS = 99_999
+LARGEST_EFFECT = 1e4
+"""In standard deviations; ``smallest_effect`` looks no further."""
 
 
 @dataclass(frozen=True)
@@ -181,20 +183,23 @@ def smallest_effect(n: int, n_comparisons: int = 1, alpha: float = 0.05, power: 
     Each of the comparisons is tested at alpha / n_comparisons, as the first step of Holm's procedure is. Infinite for
     fewer than two pairs.
 
-    Source: power of the t test by the noncentral t distribution (Johnson and Welch 1940), solved by bisection.
+    Source: power of the t test by the noncentral t distribution (Johnson and Welch 1940), solved by Brent (1973).
     """
     if n < 2:
         return math.inf
+    from scipy.optimize import brentq
     from scipy.special import nctdtr, stdtrit
 
     critical = float(stdtrit(n - 1, 1 - alpha / max(1, n_comparisons) / 2))
-    low, high = 0.0, 1e4
-    for _ in range(60):
-        middle = (low + high) / 2
+
+    def missing_power(effect: float) -> float:
         # The far tail adds nothing worth counting once the power is above one half.
-        reached = 1 - float(nctdtr(n - 1, middle * math.sqrt(n), critical))
-        low, high = (middle, high) if reached < power else (low, middle)
-    return high
+        missed = float(nctdtr(n - 1, effect * math.sqrt(n), critical))
+        return power - 1 + (0.0 if math.isnan(missed) else missed)  # NaN: so far out that SciPy gives up
+
+    if missing_power(LARGEST_EFFECT) > 0:
+        return LARGEST_EFFECT
+    return float(brentq(missing_power, 0.0, LARGEST_EFFECT, xtol=1e-14, rtol=1e-14))
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -87,10 +87,7 @@ def wilson_interval(n_hits: int, n: int, level: float = 0.95) -> Proportion:
         raise ValueError(f"n_hits = {n_hits} of n = {n}: hits are counted from 0 to n.")
     if n == 0:
         return Proportion(n_hits, n, math.nan, math.nan, math.nan, level)
-    from scipy.special import ndtri
+    from scipy.stats import binomtest
 
-    z2 = float(ndtri((1 + level) / 2)) ** 2
-    share = n_hits / n
-    centre = (n_hits + z2 / 2) / (n + z2)
-    half = math.sqrt(z2 * (n * share * (1 - share) + z2 / 4)) / (n + z2)
-    return Proportion(n_hits, n, share, max(0.0, centre - half), min(1.0, centre + half), level)
+    low, high = binomtest(n_hits, n).proportion_ci(level, method="wilson")
+    return Proportion(n_hits=n_hits, n=n, share=n_hits / n, low=float(low), high=float(high), level=level)
