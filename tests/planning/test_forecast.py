@@ -87,9 +87,9 @@ def test_stages_are_counted_before_and_found_after(plan_of, worker, tmp_path):
     n_parameters = {row["n_parameters"] for row in rows.values()}
     assert after.checkpoint_mib == pytest.approx(4 * 4 * max(n_parameters) / 2**20)
     # What gc takes must be computed again; what is done need not be.
-    for entry in store.entries():
+    for entry in store.list_entries():
         if entry.stage in ("embedder", "pretrain"):
-            store.remove(entry)
+            store.remove_entry(entry)
     assert counts(forecast(plan, store))["embedder"] == (2, 0)
     assert counts(forecast(plan, store))["pretrain"] == (1, 0)
     assert forecast(plan, store, lambda trial_id: True).n_left == 0
@@ -152,7 +152,7 @@ def test_rows_of_other_versions_are_not_gone_by(plan_of, worker, tmp_path):
     plan = plan_of("base: {task: tiny, proxy: none}\nfactors: {finetune.lr: [1e-3]}\nseeds: 1\n")
     run_trial(plan.trials[0].config, tmp_path / "s", worker, tmp_path)
     store = worker.store
-    row = store.rows(1)[0]
+    row = store.read_rows(1)[0]
     assert forecast(plan, store).n_known == 1
     for change in ({"schema": -1}, {"versions": "torch=0"}, {"device": "cuda"}, {"machine": "z80"}):
         store.put_row(row["trial_id"], {**row, **change})

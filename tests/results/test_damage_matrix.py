@@ -187,7 +187,7 @@ def fetch_file(root):
 
 def use_artifact(root):
     def work():
-        artifact, _ = Store(str(root / "store")).once("stage", "key", lambda: (ARRAYS, {}))
+        artifact, _ = Store(str(root / "store")).get_or_compute("stage", "key", lambda: (ARRAYS, {}))
         assert artifact.tensors["w"].tolist() == ARRAYS["w"].tolist()
 
     return as_command(work)
@@ -195,7 +195,7 @@ def use_artifact(root):
 
 def read_earlier_rows(root):
     def work():
-        assert [row["wall_time_s"] for row in Store(str(root / "store")).rows(10)] in ([1.5, 2.5], [2.5])
+        assert [row["wall_time_s"] for row in Store(str(root / "store")).read_rows(10)] in ([1.5, 2.5], [2.5])
 
     return as_command(work)
 

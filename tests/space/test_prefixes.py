@@ -171,7 +171,7 @@ class Bench:
         return rows
 
     def stored(self):
-        return [entry for entry in self.worker.store.entries() if entry.stage == PREFIX_STAGE]
+        return [entry for entry in self.worker.store.list_entries() if entry.stage == PREFIX_STAGE]
 
 
 @pytest.fixture

@@ -76,11 +76,13 @@ def test_95_percent_t_intervals_cover_within_2_points(n):
     assert np.mean([i.low <= 1 <= i.high for i in found]) == pytest.approx(0.95, abs=0.02)
 
 
-def test_the_wilson_interval_is_that_of_scipy_and_stays_within_zero_and_one():
+def test_the_wilson_interval_is_that_of_the_score_test_and_stays_within_zero_and_one():
+    z2 = scipy_stats.norm.ppf(0.95) ** 2
     for k, n in [(0, 6), (1, 6), (6, 6), (11, 22), (1, 1)]:
         found = wilson_interval(k, n, 0.9)
-        ends = scipy_stats.binomtest(k, n).proportion_ci(0.9, method="wilson")
-        assert (found.share, found.low, found.high) == pytest.approx((k / n, ends.low, ends.high), abs=1e-12)
+        # The two shares whose score statistic is z.
+        middle, half = (k + z2 / 2) / (n + z2), math.sqrt(z2 * (k * (n - k) / n + z2 / 4)) / (n + z2)
+        assert (found.share, found.low, found.high) == pytest.approx((k / n, middle - half, middle + half), abs=1e-12)
         assert 0 <= found.low < found.high <= 1
     assert math.isnan(wilson_interval(0, 0).share)
     with pytest.raises(ValueError, match=r"n_hits = 7 of n = 6: hits are counted from 0 to n"):

@@ -228,8 +228,8 @@ def test_the_predictor_is_not_part_of_embedder_training_and_tells_fine_tuning_ap
     assert without_schedule(released) != without_schedule(linear)
     rows = [run_trial(config, tmp_path / "s", worker, tmp_path, prefix_epochs=(1,)) for config in (released, linear)]
     assert [row["status"] for row in rows] == ["ok", "ok"]
-    assert len(worker.store.keys("embedder")) == 1
-    assert len(worker.store.keys("finetune-prefix")) == 2
+    assert len(worker.store.list_keys("embedder")) == 1
+    assert len(worker.store.list_keys("finetune-prefix")) == 2
     assert rows[0]["val_metric_best"] != rows[1]["val_metric_best"]
 
 
