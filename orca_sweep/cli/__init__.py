@@ -336,7 +336,7 @@ def pretrain(
     torch.set_num_threads(threads)
     with store_commands.told(f"--store {store}"):
         opened = Store(plans.store_root(store))
-        opened.check()
+        opened.check_root()
     worker = Worker(opened, "cuda" if gpu else "cpu", threads)
     total = steps or record.pretrain.steps
     loaded, seconds, reused = pretrain_body(

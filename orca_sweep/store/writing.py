@@ -24,8 +24,9 @@ def find_full_disk(error: BaseException) -> StorageError | None:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in (*FULL, errno.EROFS):
-            is_explained = isinstance(error, StorageError)
-            return error if is_explained else _explain_refusal(cause.filename or "a file of a trial", cause)
+            if isinstance(error, StorageError):
+                return error
+            return _explain_refusal(cause.filename or "a file of a trial", cause)
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return None
 
