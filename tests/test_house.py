@@ -6,6 +6,7 @@ from textwrap import dedent
 
 import pytest
 
+from orca_sweep.config import freezing
 from tests import house
 
 HOLDING = ("p95 of functions",)
@@ -121,3 +122,28 @@ def test_no_test_file_imports_another():
     importing = re.compile(r"^\s*(from|import) tests\.(\w+\.)?(test_\w+|conftest)\b", re.MULTILINE)
     files = sorted((house.REPO / "tests").rglob("*.py"))
     assert [str(path) for path in files if importing.search(path.read_text())] == []
+
+
+def modules_that_write(text):
+    return {m.name for m in house.read_modules() for n in m.nodes if isinstance(n, ast.Constant) and n.value == text}
+
+
+@pytest.mark.parametrize("kind", freezing.KINDS)
+def test_a_freeze_word_is_declared_in_two_modules(kind):
+    assert len(modules_that_write(kind) | {"config/freezing.py"}) <= 2
+
+
+@pytest.mark.parametrize("name", ["n_proxy_texts_cut", "n_test_unscored", "pretrain_metric", "embedder_lr_integral"])
+def test_a_trial_column_is_declared_in_one_module_and_measured_in_another(name):
+    assert len(modules_that_write(name)) == 2
+
+
+@pytest.mark.parametrize(("name", "record"), [("tasks/measures.py", "Metric"), ("tasks/losses.py", "Loss")])
+def test_metrics_and_losses_are_declared_in_one_module_each(name, record):
+    declaring = {
+        m.name
+        for m in house.read_modules()
+        for n in m.nodes
+        if isinstance(n, ast.Call) and ast.unparse(n.func) == record
+    }
+    assert declaring == {name}
