@@ -1,8 +1,8 @@
-"""Files that this program writes for itself to read again: JSON with a checksum in front, read back by a schema.
+"""Files that this program writes and reads back: JSON that begins with a checksum and follows a schema.
 
-The first field of each is the checksum of all that follows it, byte for byte. So a file that was cut short, edited or
-written by something else is known as such before anything in it is used. ``read_record_file`` is the only reader: it
-ends in a whole record, in None where there is no file, or in a DamagedError that names the file and what to do.
+The first field of each file is the checksum of every byte after it, so a file that was cut short, edited or written by
+another program is recognised before anything in it is used. ``read_record_file`` is the only reader: it returns a whole
+record, or None where there is no file, or raises a DamagedError that names the file and what to do.
 """
 
 import errno
@@ -36,10 +36,10 @@ def record_text(content: Mapping[str, Any]) -> str:
 
 
 def parse_record(blob: bytes, schema: TypeAdapter[Any]) -> dict[str, Any]:
-    """Returns what ``record_text`` was given.
+    """Returns the content that ``record_text`` was given.
 
     Raises:
-        ValueError: saying what is wrong, if it is not what was written or does not fit the schema.
+        ValueError: saying what is wrong, if the bytes are not what was written or do not fit the schema.
     """
     blob = blob.rstrip(b"\n")
     if not blob.strip(b"\0"):
@@ -54,17 +54,17 @@ def parse_record(blob: bytes, schema: TypeAdapter[Any]) -> dict[str, Any]:
     try:
         content: dict[str, Any] = schema.validate_json(body)
     except ValidationError as error:
-        raise ValueError(_explain(error)) from None
+        raise ValueError(_explain_misfit(error)) from None
     return content
 
 
 def is_begun_record(blob: bytes) -> bool:
-    """Says whether bytes may be the start of a record whose writer was killed; nothing at all may."""
+    """Says whether bytes may be the start of a record whose writer was killed; an empty file may."""
     return blob[: len(_START)] == _START[: len(blob)]
 
 
-def _explain(error: ValidationError) -> str:
-    """The first thing that does not fit, with its place; how many more there are."""
+def _explain_misfit(error: ValidationError) -> str:
+    """Returns the first field that does not fit the schema and why, and how many more there are."""
     first, n = error.errors(include_url=False, include_context=False)[0], error.error_count()
     where = ".".join(map(str, first["loc"])) or "the record"
     more = f" and {n - 1} more" if n > 1 else ""
@@ -76,26 +76,26 @@ def read_record_file(path: Path, schema: TypeAdapter[Any], remedy: str) -> dict[
 
     Args:
         path: the file.
-        schema: what the record must hold.
-        remedy: a sentence that says what to do when it is damaged.
+        schema: the fields that the record must have.
+        remedy: a sentence that says what to do if the file is damaged.
 
     Raises:
-        DamagedError: if something is there that cannot be read, or is not what was written.
+        DamagedError: if the file cannot be read, or does not hold what was written.
     """
     try:
         blob = read_regular_file(path)
         return None if blob is None else parse_record(blob, schema)
     except OSError as error:
-        raise DamagedError(path, unreadable(error), remedy) from None
+        raise DamagedError(path, explain_unreadable(error), remedy) from None
     except ValueError as error:
         raise DamagedError(path, f"damaged: {error}", remedy) from None
 
 
 def read_regular_file(path: Path) -> bytes | None:
-    """Returns the content of a file, or None if there is none. It never waits, be it for a pipe.
+    """Returns the content of a file, or None if it does not exist. It never waits, not even for a pipe.
 
     Raises:
-        OSError: if something else is there, a link that leads nowhere included, or it may not be read.
+        OSError: if it may not be read, or is not a regular file; a link that leads nowhere counts as such.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -104,13 +104,13 @@ def read_regular_file(path: Path) -> bytes | None:
             raise OSError(errno.ENOENT, "a link to nothing is in its place") from None
         return None
     mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):  # a folder cannot be made a file object, which would close it
+    if not stat.S_ISREG(mode):  # os.fdopen refuses a folder and would leave it open
         os.close(descriptor)
         raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO, "")
     with os.fdopen(descriptor, "rb") as file:
         return file.read()
 
 
-def unreadable(error: OSError) -> str:
+def explain_unreadable(error: OSError) -> str:
     """Returns why a file cannot be read, in words."""
     return f"cannot be read: {IN_THE_WAY.get(error.errno or 0) or error.strerror or error}"

@@ -1,4 +1,4 @@
-"""Named records of one kind, and the hint at the nearest name when one is unknown."""
+"""Named records of one kind, and a hint at the nearest name where a name is unknown."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -17,22 +17,20 @@ class Named(Protocol):
 
 R = TypeVar("R", bound=Named)
 LONGEST_NAME = 60
-NAME_RULE = (
-    f"A name has at most {LONGEST_NAME} letters, digits, blanks and signs that can be printed, none of them / or \\"
-)
+NAME_RULE = f"A name has at most {LONGEST_NAME} letters, digits, blanks and other printable characters, except / and \\"
 
 
 def explain_name(name: object) -> str | None:
-    """Returns why a user's name for a part of theirs cannot stand in tables and figures, with the rule; None if it can."""
+    """Returns why tables and figures cannot show a name that a user chose, with the rule; None if they can."""
     if not isinstance(name, str):
-        return f"the name {name!r} is no text. {NAME_RULE}."
+        return f"the name {name!r} is not a text. {NAME_RULE}."
     if not name.strip():
         return f"the name is empty. {NAME_RULE}."
     shown = repr(name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}...")
     if len(name) > LONGEST_NAME:
-        return f"the name {shown} has {len(name)} signs. {NAME_RULE}."
+        return f"the name {shown} has {len(name)} characters. {NAME_RULE}."
     if not name.isprintable() or name != name.strip() or "/" in name or "\\" in name:
-        return f"the name {shown} begins or ends with a blank, or holds / or \\ or what cannot be printed. {NAME_RULE}."
+        return f"the name {shown} begins or ends with a blank, or holds /, \\ or an unprintable character. {NAME_RULE}."
     return None
 
 
@@ -44,7 +42,7 @@ def hint(name: str, allowed: Iterable[str]) -> str:
 
 
 class Registry(Generic[R]):
-    """Records under their names. A name is given once; a second record under it is refused."""
+    """Records under their names; a second record of the same name is refused."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -65,14 +63,14 @@ class Registry(Generic[R]):
         """Returns the record of that name.
 
         Raises:
-            InputError: if there is none; the message names the nearest one.
+            InputError: if no record has that name; the message suggests the nearest one.
         """
         if name not in self._records:
-            raise InputError(self.unknown(name))
+            raise InputError(self.explain_unknown(name))
         return self._records[name]
 
-    def unknown(self, name: str) -> str:
-        """Returns the message for an unknown name."""
+    def explain_unknown(self, name: str) -> str:
+        """Returns what to say of a name that no record has."""
         return f"there is no {self.kind} {name!r}. {hint(name, self._records)}"
 
     def names(self) -> list[str]:

@@ -2,8 +2,8 @@
 
 Two cells that differ only in embedder training therefore see the same fine-tuning batches, the same
 predictor initialisation and the same dropout masks at equal seed (paired randomness), and a resumed
-run draws what the unbroken run would have drawn. Which seed a stream draws by is the config's affair: the run seed, or 0
-where its source of randomness is held (``TrialConfig.seed_of``).
+run draws what the unbroken run would have drawn. The config says which seed a stream takes (``TrialConfig.seed_of``): the
+run seed, or 0 where its source of randomness is held fixed.
 """
 
 import hashlib
@@ -29,10 +29,10 @@ def stream_rng(seed: int, stream: str, *indices: int) -> np.random.Generator:
 
 @contextmanager
 def torch_stream(seed: int, stream: str, *indices: int) -> Iterator[None]:
-    """Runs a block under torch's global generators seeded for one stream, and puts them back afterwards.
+    """Seeds torch's global generators for one stream while a block runs, and restores them afterwards.
 
-    Module initialisation and dropout can only draw from the global generators; this is how they become
-    a function of the stream alone.
+    Module initialisation and dropout can draw from the global generators only; inside the block they depend on the
+    stream alone.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Control characters as text: what a user, a file or a cluster named must not write on a terminal what was not said."""
+"""Control characters as text: names from users, files and clusters must not command the terminal that shows them."""
 
 import re
 import sys
@@ -8,13 +8,13 @@ from typing import IO, Any, cast
 
 HIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # among them escape sequences, backspace and carriage return
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # that turn the direction of what follows
-    "\u2028\u2029\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"  # lines and marks that nobody sees
-    "\ud800-\udfff]"  # halves of characters, of file names that are no UTF-8
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # characters that change the direction of writing
+    "\u2028\u2029\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"  # invisible line breaks and marks
+    "\ud800-\udfff]"  # halves of characters, from file names that are not UTF-8
 )
 
 LINES = "\n\t"
-"""Control characters that a text of several lines has on purpose."""
+"""Control characters that a text of several lines needs."""
 
 
 def escape_controls(text: str, keep: str = "") -> str:
@@ -24,26 +24,26 @@ def escape_controls(text: str, keep: str = "") -> str:
         text: any text.
         keep: control characters that stay, such as the line breaks of a text of several lines.
     """
-    return HIDDEN.sub(lambda match: match[0] if match[0] in keep else _written_out(match[0]), text)
+    return HIDDEN.sub(lambda match: match[0] if match[0] in keep else _write_out(match[0]), text)
 
 
 def has_controls(text: str) -> bool:
-    """Says whether there is a control character in a text."""
+    """Says whether a text has a control character."""
     return HIDDEN.search(text) is not None
 
 
-def _written_out(character: str) -> str:
+def _write_out(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-class Escaping:
-    """A stream of text that writes control characters out, but for line breaks and tabs; else the one behind it."""
+class EscapingStream:
+    """A text stream that escapes control characters, except line breaks and tabs, and passes all else to another stream."""
 
     def __init__(self, stream: IO[str]) -> None:
         self.unescaped = stream
 
     def write(self, text: str) -> int:
-        """Writes a text, and returns its own length."""
+        """Writes a text and returns its length before escaping."""
         self.unescaped.write(escape_controls(text, LINES))
         return len(text)
 
@@ -57,9 +57,9 @@ class Escaping:
 
 
 @contextmanager
-def escaping_output() -> Iterator[None]:
-    """Has everything that is printed in this block come out with its control characters written out."""
+def escape_output() -> Iterator[None]:
+    """Escapes the control characters in everything that the block prints."""
     with ExitStack() as stack:
-        stack.enter_context(redirect_stdout(cast("IO[str]", Escaping(sys.stdout))))
-        stack.enter_context(redirect_stderr(cast("IO[str]", Escaping(sys.stderr))))
+        stack.enter_context(redirect_stdout(cast("IO[str]", EscapingStream(sys.stdout))))
+        stack.enter_context(redirect_stderr(cast("IO[str]", EscapingStream(sys.stderr))))
         yield

@@ -16,6 +16,8 @@ os.environ.setdefault("HF_DATASETS_CACHE", tempfile.mkdtemp(prefix="orca-sweep-t
 import pytest
 from hypothesis import settings
 
+from tests.builders.bodies import SIZES
+from tests.builders.tasks import USER_TASKS
 from tests.commands import ray_head
 
 # No test asserts a time: a busy machine makes nothing wrong.
@@ -23,36 +25,6 @@ settings.register_profile("without-deadline", deadline=None)
 settings.load_profile("without-deadline")
 
 REPO = Path(__file__).resolve().parent.parent
-
-USER_TASKS = """
-import numpy as np
-
-from orca_sweep.data import Samples, Splits
-from orca_sweep.tasks import TASKS, Task
-
-
-def load(root, split_seed):
-    rng = np.random.default_rng(split_seed)
-    y = np.arange(60) % 3
-    x = rng.normal(size=(60, 1, 8, 8)).astype("float32") + y[:, None, None, None]
-    return Splits(Samples(x[:24], y[:24]), Samples(x[24:42], y[24:42]), Samples(x[42:], y[42:]))
-
-
-def broken(root, split_seed):
-    raise RuntimeError("this task cannot be loaded")
-
-
-def task(name, load, **more):
-    recipe = {"body.name": "swin-micro", "finetune.epochs": 2, "finetune.batch_size": 8, "embedder.epochs": 2,
-              "finetune.lr": 1e-3, "embedder.proxy_samples": 40, "body.pretrain_fraction": 0}
-    TASKS.add(Task(name=name, dims=2, sample_shape=(1, 8, 8), kind="classification", output_shape=(3,),
-                   loss="cross-entropy", metric="error", load=load, meaning="test", source="here", licence="MIT",
-                   recipe=recipe, **more))
-
-
-task("tiny", load)
-task("broken", broken)
-"""
 
 
 LONGEST = ("test_failures.py", "test_sweep.py", "test_jobs.py", "test_tuning.py")
@@ -94,6 +66,15 @@ def write_space(tmp_path, user_tasks):
 
 
 @pytest.fixture
+def plan_of(write_space):
+    """Plans the text of a space."""
+    from orca_sweep.space import plan_space
+    from orca_sweep.trial import load_imports, resolve
+
+    return lambda text, name="space.yaml": plan_space(write_space(text, name), load_imports, resolve)
+
+
+@pytest.fixture
 def worker(tmp_path):
     """One CPU thread and a fresh store."""
     import torch
@@ -121,23 +102,6 @@ def run(tmp_path, worker, user_tasks):
         return {**row, **unsealed(record)}, record["epochs"]
 
     return go
-
-
-SIZES = {
-    "roberta": {"vocab_size": 300, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
-                "intermediate_size": 64, "max_position_embeddings": 66, "type_vocab_size": 1, "pad_token_id": 1},
-    "bert": {"vocab_size": 300, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
-             "intermediate_size": 64, "max_position_embeddings": 64, "pad_token_id": 1},
-    "gpt2": {"vocab_size": 300, "n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 64,
-             "bos_token_id": 0, "eos_token_id": 2},
-    "gpt_neox": {"vocab_size": 300, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
-                 "intermediate_size": 64, "max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 2},
-    "swin": {"image_size": 32, "patch_size": 4, "num_channels": 3, "embed_dim": 24, "depths": [1, 2],
-             "num_heads": [2, 2], "window_size": 4},
-    "vit": {"image_size": 32, "patch_size": 8, "num_channels": 3, "hidden_size": 48, "num_hidden_layers": 3,
-            "num_attention_heads": 4, "intermediate_size": 64},
-}  # fmt: skip
-"""A small body of every family that is supported."""
 
 
 @pytest.fixture

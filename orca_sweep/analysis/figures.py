@@ -22,7 +22,7 @@ from orca_sweep.errors import InputError
 from orca_sweep.results import CellSummary, Results, read_results
 from orca_sweep.stats import Interval
 from orca_sweep.stats.modes import Mode, describe_mode
-from orca_sweep.visible import escape_controls, escaping_output
+from orca_sweep.visible import escape_controls, escape_output
 
 Record = TypeVar("Record")
 MAX_PANELS = 12
@@ -488,7 +488,7 @@ def save(out: Path, name: str, figure: Any, numbers: str) -> Path:
     return write_files(out, contents)[-1]
 
 
-@escaping_output()
+@escape_output()
 def main(
     name: str,
     about: str | None,

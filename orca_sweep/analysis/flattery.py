@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 NAME = "flattery"
 VAL, TEST, LAST = "val_metric_best", "test_metric_best", "test_metric_last"
 CHOICES = ("epoch", "cell", "candidate", "seed")
-NONE = Interval(0, math.nan, math.nan, math.nan, math.nan, 0.95)
+NONE = Interval(n=0, mean=math.nan, sd=math.nan, low=math.nan, high=math.nan, level=0.95)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from orca_sweep.config.labels import shorten_labels
 from orca_sweep.errors import InputError
 from orca_sweep.results import TRIAL_MEASURES, Results, TaskMetric, read_results, read_task_metrics, scored
 from orca_sweep.stats.modes import Mode, describe_mode
-from orca_sweep.visible import escape_controls, escaping_output
+from orca_sweep.visible import escape_controls, escape_output
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -517,7 +517,7 @@ def _share(text: str) -> float:
     return value
 
 
-@escaping_output()
+@escape_output()
 def run(name: str, parser: argparse.ArgumentParser, make: Callable[[Results, Any], Mapping[str, Any]]) -> None:
     """Reads the tables and writes what is made of them: texts under their file's name, figures as PNG and SVG.
 

@@ -252,7 +252,7 @@ def find_body(name: str) -> Body:
         return _folder_body(name, _folder(name))
     if HUB_ID.fullmatch(name):
         return Body(name, f"downloaded from the hub: {name}", name, "see the hub page", None, location=name)
-    raise InputError(f"{BODIES.unknown(name)} A hub id is written org/name, a folder starts with '.' or '/'.")
+    raise InputError(f"{BODIES.explain_unknown(name)} A hub id is written org/name, a folder starts with '.' or '/'.")
 
 
 def dropout_fields(family: str | None) -> tuple[str, ...]:

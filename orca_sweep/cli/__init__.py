@@ -26,7 +26,7 @@ from orca_sweep.errors import InputError, OrcaSweepError, RayLostError, StorageE
 from orca_sweep.space import MAX_TRIALS, Plan
 from orca_sweep.stats.modes import describe_mode
 from orca_sweep.store import FULL
-from orca_sweep.visible import escaping_output
+from orca_sweep.visible import escape_output
 
 app = typer.Typer(
     help="Ablation sweeps of cross-modal fine-tuning with ORCA: from a YAML space to Parquet tables.",
@@ -70,7 +70,7 @@ class Kind(StrEnum):
 
 def main() -> None:
     """Runs the command line. Exit code 0 done, 1 some trials failed or are unfinished, 2 wrong input."""
-    with escaping_output():
+    with escape_output():
         _check_words(sys.argv[1:])
         _main()
 
@@ -336,7 +336,7 @@ def pretrain(
     torch.set_num_threads(threads)
     with store_commands.told(f"--store {store}"):
         opened = Store(plans.store_root(store))
-        opened.check()
+        opened.check_root()
     worker = Worker(opened, "cuda" if gpu else "cpu", threads)
     total = steps or record.pretrain.steps
     loaded, seconds, reused = pretrain_body(

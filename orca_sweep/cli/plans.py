@@ -102,7 +102,7 @@ def _forecast(made: Plan, folder: Path, store: str, data_root: Path, probe: bool
 
     with store_commands.told(f"--store {store}"):
         opened = Store(store)
-        opened.check()
+        opened.check_root()
     if probe:
         from orca_sweep.planning.probe import probe as run
 

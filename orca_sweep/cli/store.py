@@ -45,7 +45,7 @@ def _opened(root: str) -> "tuple[Store, list[Entry]]":
                 f"{root}: no store (no {MARKER}): nothing in it is touched. A store is OUT/store of a sweep, or what --store"
                 f" named. If this is one that lost the file: orca-sweep store mark {root}"
             )
-        return store, store.entries()
+        return store, store.list_entries()
 
 
 @app.command()
@@ -100,7 +100,7 @@ def _remove(store: "Store", entries: "Sequence[Entry]") -> None:
     refused = []
     for entry in entries:
         try:
-            store.remove(entry)
+            store.remove_entry(entry)
         except OSError as error:
             refused.append(f"{entry.path}: cannot be deleted ({error.strerror or error}). See that you may.")
     if refused:
@@ -111,9 +111,9 @@ def _remove(store: "Store", entries: "Sequence[Entry]") -> None:
 def mark(root: Root) -> None:
     """Marks a store again that has lost its marker; refuses a folder that holds anything else than a store's own files."""
     from orca_sweep.store import Store
-    from orca_sweep.store.names import remark
+    from orca_sweep.store.names import mark_again
 
     with told(root):
         store = Store(root)
-        remark(store.fs, store.root)
+        mark_again(store.fs, store.root)
     print(f"{root}: marked as a store")

@@ -85,7 +85,7 @@ def replay(
     with store_commands.told(f"--store {store}"):
         opened = None if store is None else Store(plans.store_root(store))
         if opened is not None:
-            opened.check()
+            opened.check_root()
     found = run(recorded, real_path(root), imports or manifest.get("imports", ()), opened)
     for line in _told(found, tolerance):
         print(line)

@@ -21,7 +21,7 @@ from orca_sweep.data.conversion import File
 from orca_sweep.data.pointers import pointer_problem
 from orca_sweep.data.readers import DAMAGED
 from orca_sweep.errors import DataError
-from orca_sweep.record_files import read_regular_file, unreadable
+from orca_sweep.record_files import explain_unreadable, read_regular_file
 
 HASHES = "hashes.json"
 """Hashes of files whose publisher names none, as they were at the first download; below the data root."""
@@ -182,7 +182,7 @@ def recorded_hashes(root: Path) -> dict[str, str]:
         blob = read_regular_file(path)
         return {} if blob is None else HASHES_FILE.validate_json(blob)
     except OSError as error:
-        why = unreadable(error)
+        why = explain_unreadable(error)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         why = f"damaged ({': '.join([*map(str, first['loc']), first['msg']])})"

@@ -169,7 +169,7 @@ def _comparable(store: Store | None, device: str, n_threads: int) -> list[Row]:
     like = made_with(device, n_threads)
     return [
         row
-        for row in store.rows(MOST_ROWS)
+        for row in store.read_rows(MOST_ROWS)
         if "used" in row and all(row.get(key) == value for key, value in like.items())
     ]
 

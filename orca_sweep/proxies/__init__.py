@@ -193,7 +193,7 @@ def find_proxy(name: str) -> Proxy:
     found = parse(name)
     if found is None:
         raise InputError(
-            f"{PROXIES.unknown(name)} A data set of your own is declared as path[split]:input->label, a hub id as"
+            f"{PROXIES.explain_unknown(name)} A data set of your own is declared as path[split]:input->label, a hub id as"
             " org/name[split]:input->label; shuffled:<proxy> permutes labels."
         )
     problems = explain_declaration(found)

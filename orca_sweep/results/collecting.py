@@ -33,7 +33,7 @@ from orca_sweep.results.records import (
 )
 from orca_sweep.results.schemas import STAMPS_FILE
 from orca_sweep.results.tables import NO_RECORD, TABLES, Results, as_results, read_about, read_table, table_digest
-from orca_sweep.store import whole, writing
+from orca_sweep.store import explain_write_errors, write_whole
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -105,7 +105,7 @@ def collect(sources: Iterable[Path], out: Path, earlier: Path | None = None) -> 
     called = {use: row.get("task") or "" for use, row in zip(plans, whole_rows, strict=True)}
     names = {text: list(dict.fromkeys(called[use] for use in uses)) for text, uses in declared.items()}
     about = _about([_with_names(part, names) for source in found for part in source.abouts])
-    with writing(out / STAMPS):
+    with explain_write_errors(out / STAMPS):
         (out / STAMPS).unlink(missing_ok=True)
     order = list(stamps)
     made = {
@@ -530,7 +530,7 @@ def write_table(path: Path, table: "pa.Table", about: Mapping[str, Any]) -> str:
 
     about = {name: value for name, value in about.items() if name != CHECKSUM}
     metadata = {"orca_sweep": canonical_json({**about, CHECKSUM: table_digest(table, canonical_json(about))})}
-    with whole(str(path)) as temporary:
+    with write_whole(str(path)) as temporary:
         pq.write_table(table.replace_schema_metadata(metadata), temporary, row_group_size=ROW_GROUP)
         return _stamp(Path(temporary))  # of this very file: another may take its place at once
 

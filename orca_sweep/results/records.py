@@ -15,16 +15,16 @@ from typing import Any
 from orca_sweep.config import canonical_json
 from orca_sweep.errors import DamagedError, InputError
 from orca_sweep.record_files import (
+    explain_unreadable,
     is_begun_record,
     parse_record,
     read_record_file,
     read_regular_file,
     record_text,
-    unreadable,
 )
 from orca_sweep.results.columns import SEALED_COLUMNS, TABLE_SCHEMA
 from orca_sweep.results.schemas import BEFORE_FILE, MANIFEST_FILE, PLANNED_LINE, RECORD_FILE, open_seal
-from orca_sweep.store import whole, writing
+from orca_sweep.store import explain_write_errors, write_whole
 
 RUN_AGAIN = "The next launch runs the trial again; until then it counts as lost."
 PLAN_AGAIN = "Launch the sweep's space again: what was planned on the way is planned anew from the records."
@@ -36,7 +36,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         StorageError: if it cannot be written; what was there before stays.
     """
-    with whole(str(path)) as temporary, open(temporary, "w", encoding="utf-8") as file:
+    with write_whole(str(path)) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write(record_text(content))
         file.flush()
         os.fsync(file.fileno())  # a machine that loses its power must not leave an empty file under the right name
@@ -121,7 +121,7 @@ def clear_attempt(folder: Path, trial_id: str) -> None:
         StorageError: if something is in the way that no attempt has written, such as a folder.
     """
     for path in (record_path(folder, trial_id), error_path(folder, trial_id)):
-        with writing(path):
+        with explain_write_errors(path):
             path.unlink(missing_ok=True)
 
 
@@ -159,7 +159,7 @@ def trials_of(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def append_planned(folder: Path, trials: Iterable[Mapping[str, Any]]) -> None:
     """Adds trials to the plan of a running sweep."""
-    with writing(folder / PLANNED), (folder / PLANNED).open("a", encoding="utf-8") as file:
+    with explain_write_errors(folder / PLANNED), (folder / PLANNED).open("a", encoding="utf-8") as file:
         file.writelines(f"{record_text(trial)}\n" for trial in trials)
 
 
@@ -183,7 +183,7 @@ def _planned(folder: Path) -> list[dict[str, Any]]:
     try:
         blob = read_regular_file(path) or b""
     except OSError as error:
-        raise DamagedError(path, unreadable(error), PLAN_AGAIN) from None
+        raise DamagedError(path, explain_unreadable(error), PLAN_AGAIN) from None
     *lines, last = blob.split(b"\n")
     if last.endswith(b"}") or not is_begun_record(last):
         lines.append(last)

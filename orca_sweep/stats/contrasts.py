@@ -1,4 +1,4 @@
-"""Two arms compared in pairs of equal seed, and many such comparisons at once."""
+"""Two cells compared in pairs of equal seed, and Holm's correction for many comparisons."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,13 +9,15 @@ import numpy as np
 from orca_sweep.stats.intervals import Interval, check_level, is_rounding, t_interval
 
 MOST_EXACT_PAIRS = 20
-"""With more pairs, sign patterns are drawn instead of counted."""
+"""With more pairs, sign patterns are sampled instead of counted."""
 N_DRAWS = 99_999
+LARGEST_EFFECT = 1e4
+"""In standard deviations; ``smallest_effect`` looks no further."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """Arm a against arm b in pairs of equal seed. The metric is an error: a negative mean says that a is better."""
+    """Cell a against cell b in pairs of equal seed. A negative mean says that a has the lower metric."""
 
     interval: Interval
     """Student-t interval of the mean difference a - b, in the metric's unit; ``n`` counts complete pairs."""
@@ -27,11 +29,11 @@ class Contrast:
     differences: tuple[float, ...]
     """a - b of each complete pair, in the order of ``seeds``."""
     only_a: tuple[int, ...]
-    """Seeds that arm b lacks."""
+    """Seeds that cell b lacks."""
     only_b: tuple[int, ...]
-    """Seeds that arm a lacks."""
+    """Seeds that cell a lacks."""
     not_finite: tuple[int, ...]
-    """Seeds of both arms where a value is NaN or infinite."""
+    """Seeds of both cells where a value is NaN or infinite."""
     hedges_g: float
     """Mean difference in standard deviations of the metric over seeds, corrected for small n."""
     p_t: float
@@ -50,21 +52,21 @@ class Contrast:
 def paired_contrast(
     a: Mapping[int, float], b: Mapping[int, float], level: float = 0.95, complete_pairs_only: bool = False
 ) -> Contrast:
-    """Returns the contrast of two arms, each given as seed -> error.
+    """Returns the contrast of two cells, each given as seed -> metric.
 
-    Pairing takes out what the two trials of a seed have in common (batches, initialisation, split). Incomplete pairs
-    are listed. They also make every estimate and p NaN, since trials that fail are seldom a random choice; with
-    ``complete_pairs_only`` the numbers are those of the pairs that are left.
+    Pairing removes what the two trials of a seed share (batches, initialisation, split). Incomplete pairs are listed.
+    They also make every estimate and p NaN, since trials seldom fail at random; with ``complete_pairs_only`` the numbers
+    are those of the complete pairs.
 
-    Hedges' g divides the mean difference by s = sqrt((var a + var b) / 2), the spread of one arm over seeds, so that
+    Hedges' g divides the mean difference by s = sqrt((var a + var b) / 2), the spread of one cell over seeds, so that
     contrasts compare whether or not pairing helped them, and multiplies it by J(df), J(m) = gamma(m / 2) /
     (sqrt(m / 2) gamma((m - 1) / 2)), df = 2 (n - 1) / (1 + r^2) with the correlation r over pairs. Its bias was below
     3% at 5 pairs and up to 14% (too small) at 3 in simulation. NaN with fewer than three pairs or without spread. The
     other convention, the mean in standard deviations of the differences, is ``interval.mean / interval.sd``: the unit
     of `smallest_effect`.
 
-    One pair has a mean and no interval; none has nothing. Without any spread in the differences the t test does not
-    apply: its p is 1 where all are zero, else NaN.
+    One pair has a mean but no interval. If the differences have no spread the t test does not apply: its p is 1 where
+    all are zero, else NaN.
 
     Source: Student (1908); Hedges (1981) for J; Cohen (1988) for the pooled standardiser in paired designs, and
     Cousineau (2020), "Approximating the distribution of Cohen's d_p in within-subject designs", for its df.
@@ -76,28 +78,29 @@ def paired_contrast(
     not_finite = tuple(s for s in common if s not in seeds)
     of_a = np.array([a[s] for s in seeds], dtype=float)
     of_b = np.array([b[s] for s in seeds], dtype=float)
-    found = tuple(float(d) for d in of_a - of_b)
-    n = len(found)
+    differences = tuple(float(d) for d in of_a - of_b)
+    n = len(differences)
     judged = n > 0 and (complete_pairs_only or not (only_a or only_b or not_finite))
-    interval = t_interval(found, level) if judged else Interval(n, math.nan, math.nan, math.nan, math.nan, level)
+    unknown = Interval(n=n, mean=math.nan, sd=math.nan, low=math.nan, high=math.nan, level=level)
+    interval = t_interval(differences, level) if judged else unknown
     return Contrast(
-        interval,
-        float(of_a.mean()) if judged else math.nan,
-        float(of_b.mean()) if judged else math.nan,
-        seeds,
-        found,
-        only_a,
-        only_b,
-        not_finite,
-        _hedges_g(of_a, of_b) if judged else math.nan,
-        two_sided_p(interval),
-        sign_flip_p(found) if judged else math.nan,
-        smallest_p(n) if n <= MOST_EXACT_PAIRS else max(smallest_p(n), 1 / (N_DRAWS + 1)),
+        interval=interval,
+        mean_a=float(of_a.mean()) if judged else math.nan,
+        mean_b=float(of_b.mean()) if judged else math.nan,
+        seeds=seeds,
+        differences=differences,
+        only_a=only_a,
+        only_b=only_b,
+        not_finite=not_finite,
+        hedges_g=_hedges_g(of_a, of_b) if judged else math.nan,
+        p_t=two_sided_p(interval),
+        p_sign_flip=sign_flip_p(differences) if judged else math.nan,
+        smallest_p=smallest_p(n) if n <= MOST_EXACT_PAIRS else max(smallest_p(n), 1 / (N_DRAWS + 1)),
     )
 
 
 def has_spread(interval: Interval) -> bool:
-    """Whether the values differ by more than rounding, so that a t test has a spread to go by."""
+    """Says whether the values differ by more than rounding, so that a t test applies."""
     return not is_rounding(interval.sd, interval.mean)
 
 
@@ -135,7 +138,7 @@ def _hedges_g(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def sign_flip_p(differences: Sequence[float] | np.ndarray) -> float:
-    """Returns the two-sided p of the paired sign-flip test of the mean: no distribution is assumed but symmetry at zero.
+    """Returns the two-sided p of the paired sign-flip test of the mean, which assumes symmetry at zero and nothing else.
 
     The share of the 2^n sign patterns with a sum at least as far from zero as the one seen, ties and the pattern seen
     counted (no mid-p), so the test never exceeds its level. Up to 20 pairs all patterns are counted; beyond, 99,999
@@ -144,7 +147,7 @@ def sign_flip_p(differences: Sequence[float] | np.ndarray) -> float:
 
     Source: Fisher (1935); for drawn patterns Phipson and Smyth (2010). Cost: 2^(n - 1) sums.
     """
-    # Sorted, so that drawn patterns do not depend on the order of the pairs.
+    # Sorted, so that sampled patterns do not depend on the order of the pairs.
     d = np.sort(np.asarray(differences, dtype=float))
     if d.size == 0 or not np.isfinite(d).all():
         return math.nan
@@ -176,25 +179,28 @@ def smallest_p(n: int) -> float:
 
 
 def smallest_effect(n: int, n_comparisons: int = 1, alpha: float = 0.05, power: float = 0.8) -> float:
-    """Returns the mean paired difference that a t test of n pairs sees with the power, in its standard deviations.
+    """Returns the mean paired difference that a t test of n pairs detects with that power, in standard deviations.
 
     Each of the comparisons is tested at alpha / n_comparisons, as the first step of Holm's procedure is. Infinite for
     fewer than two pairs.
 
-    Source: power of the t test by the noncentral t distribution (Johnson and Welch 1940), solved by bisection.
+    Source: power of the t test by the noncentral t distribution (Johnson and Welch 1940), solved by Brent (1973).
     """
     if n < 2:
         return math.inf
+    from scipy.optimize import brentq
     from scipy.special import nctdtr, stdtrit
 
     critical = float(stdtrit(n - 1, 1 - alpha / max(1, n_comparisons) / 2))
-    low, high = 0.0, 1e4
-    for _ in range(60):
-        middle = (low + high) / 2
+
+    def missing_power(effect: float) -> float:
         # The far tail adds nothing worth counting once the power is above one half.
-        reached = 1 - float(nctdtr(n - 1, middle * math.sqrt(n), critical))
-        low, high = (middle, high) if reached < power else (low, middle)
-    return high
+        missed = float(nctdtr(n - 1, effect * math.sqrt(n), critical))
+        return power - 1 + (0.0 if math.isnan(missed) else missed)  # NaN: so far out that SciPy gives up
+
+    if missing_power(LARGEST_EFFECT) > 0:
+        return LARGEST_EFFECT
+    return float(brentq(missing_power, 0.0, LARGEST_EFFECT, xtol=1e-14, rtol=1e-14))
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:

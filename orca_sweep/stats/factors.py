@@ -1,4 +1,4 @@
-"""Which factors matter, and which act together: the analysis of variance of a balanced design."""
+"""The analysis of variance of a balanced design: which factors matter, and which interact."""
 
 import itertools
 import math
@@ -13,11 +13,11 @@ from orca_sweep.stats.intervals import check_level
 
 Axes = tuple[int, ...]
 MOST_HOLES = 98
-"""That are listed."""
+"""So many are listed."""
 WHERE = "factor_effects"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LevelMean:
     """The mean over all trials with one level of a factor, or one pair of levels of two factors."""
 
@@ -27,7 +27,7 @@ class LevelMean:
     """Trials."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Effect:
     """One factor's main effect, or one interaction of two factors."""
 
@@ -53,7 +53,7 @@ class Effect:
         return " x ".join(self.factors)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FactorEffects:
     """Main effects and two-factor interactions of a full design that ran once per seed."""
 
@@ -62,7 +62,6 @@ class FactorEffects:
     """Trials."""
     n_cells: int
     n_blocks: int
-    grand_mean: float
     block_eta_squared: float
     """Share of seeds in the total sum of squares."""
     higher_eta_squared: float
@@ -86,13 +85,13 @@ def factor_effects(
     squares is a sum over squared differences of means, and order does not matter:
     SS(A) = n / a sum (m_i - m)^2, SS(AB) = n / ab sum (m_ij - m_i - m_j + m)^2, F = (SS / df) / (SSE / dfE) with
     dfE = (seeds - 1)(cells - 1). Interactions of three factors and more are kept out of the noise and reported as one
-    share. That noise is alike in all cells is assumed: where a cell is far noisier, contrasts are the safer answer.
+    share. The noise is assumed equal in all cells: where a cell is far noisier, contrasts are the safer answer.
 
     eta^2 = SS / SS(total) describes these trials. Partial omega^2 = df (F - 1) / (df (F - 1) + n) estimates the share
     without what other factors and seeds add, and its interval L / (L + n) holds the noncentralities L at which the F
     seen is not unusual. At the default level of 90% the interval leaves zero exactly where p < 0.05.
 
-    All values equal: no share is defined (NaN). Cells that differ by no noise at all: F and what follows are NaN.
+    If all values are equal, no share is defined (NaN). If there is no noise at all, F and what follows from it are NaN.
 
     Source: Fisher (1935), complete blocks; Keren and Lewis (1979) for partial omega^2; Steiger (2004) for its interval
     and its level; Cramer et al. (2016) for adjusting the p values of several effects.
@@ -112,17 +111,17 @@ def factor_effects(
     levels = [list(dict.fromkeys(levels_by_factor[name])) for name in names]
     seeds = list(dict.fromkeys(blocks))
     cells = list(zip(*(levels_by_factor[name] for name in names), strict=True))
-    found: dict[tuple[Hashable, ...], list[float]] = {}
+    values_by_key: dict[tuple[Hashable, ...], list[float]] = {}
     for cell, seed, value in zip(cells, blocks, data.tolist(), strict=True):
-        found.setdefault((*cell, seed), []).append(value)
-    _refuse_unbalanced(found, names, levels, seeds)
+        values_by_key.setdefault((*cell, seed), []).append(value)
+    _refuse_unbalanced(values_by_key, names, levels, seeds)
     shape = [*map(len, levels), len(seeds)]
-    table = np.array([found[key][0] for key in itertools.product(*levels, seeds)]).reshape(shape)
-    return _analysed(table, names, levels, level)
+    table = np.array([values_by_key[key][0] for key in itertools.product(*levels, seeds)]).reshape(shape)
+    return _analyse_table(table, names, levels, level)
 
 
 def _refuse_unbalanced(
-    found: Mapping[tuple[Hashable, ...], list[float]], names: tuple[str, ...], levels: list[list[Hashable]],
+    values_by_key: Mapping[tuple[Hashable, ...], list[float]], names: tuple[str, ...], levels: list[list[Hashable]],
     seeds: list[Hashable],
 ) -> None:  # fmt: skip
     problems = []
@@ -130,9 +129,9 @@ def _refuse_unbalanced(
         if len(known) < 2:
             problems.append(f"{WHERE}: factor {name!r} has {len(known)} level. It needs two. Leave it out.")
     if len(seeds) < 2:
-        problems.append(f"{WHERE}: {len(seeds)} seed. Noise can only be told from two on. Run more seeds.")
+        problems.append(f"{WHERE}: {len(seeds)} seed. Noise shows from two seeds on. Run more seeds.")
     # A sparse design of many factors has more combinations than anybody can list, or a computer hold.
-    holes = list(itertools.islice(_holes(found, names, levels, seeds), MOST_HOLES + 1))
+    holes = list(itertools.islice(_find_holes(values_by_key, names, levels, seeds), MOST_HOLES + 1))
     if len(holes) > MOST_HOLES:
         holes[-1] = f"{WHERE}: there are more such combinations, which are not listed."
     if holes:
@@ -142,15 +141,15 @@ def _refuse_unbalanced(
         raise InputError(problems)
 
 
-def _holes(
-    found: Mapping[tuple[Hashable, ...], list[float]], names: tuple[str, ...], levels: list[list[Hashable]],
+def _find_holes(
+    values_by_key: Mapping[tuple[Hashable, ...], list[float]], names: tuple[str, ...], levels: list[list[Hashable]],
     seeds: list[Hashable],
 ) -> Iterator[str]:  # fmt: skip
     """Yields one line per combination of levels and kind of fault, with its seeds."""
     for cell in itertools.product(*levels):
         faults: dict[str, list[str]] = {}
         for seed in seeds:
-            fault = _fault(found.get((*cell, seed), []))
+            fault = _explain_fault(values_by_key.get((*cell, seed), []))
             if fault:
                 faults.setdefault(fault, []).append(str(seed))
         named = ", ".join(f"{name} = {value}" for name, value in zip(names, cell, strict=True))
@@ -158,69 +157,81 @@ def _holes(
             yield f"{WHERE}: {named} has {fault} at seed{'s' if len(at) > 1 else ''} {', '.join(at)}."
 
 
-def _fault(values: list[float]) -> str | None:
+def _explain_fault(values: list[float]) -> str | None:
     if len(values) != 1:
         return f"{len(values)} values" if values else "no value"
     return None if math.isfinite(values[0]) else f"the value {values[0]}"
 
 
-def _analysed(table: np.ndarray, names: tuple[str, ...], levels: list[list[Hashable]], level: float) -> FactorEffects:
+def _analyse_table(
+    table: np.ndarray, names: tuple[str, ...], levels: list[list[Hashable]], level: float
+) -> FactorEffects:
     """Analyses values of shape (levels of each factor ..., seeds)."""
     n, n_seeds, k = table.size, table.shape[-1], len(names)
     grand = float(table.mean())
     cell_means = table.mean(axis=-1, keepdims=True)
     seed_means = table.mean(axis=tuple(range(k)), keepdims=True)
-    total = _squares(table - grand)
+    total = _sum_squares(table - grand)
     # Values that are all the same differ from their mean by rounding, and so does what is left without noise.
     total = total if total > 1e-24 * n * grand**2 else 0.0
-    noise = _squares(table - cell_means - seed_means + grand)
+    noise = _sum_squares(table - cell_means - seed_means + grand)
     noise = noise if noise > 1e-20 * total else 0.0
     df_noise = (n // n_seeds - 1) * (n_seeds - 1)
     terms = [axes for size in (1, 2) for axes in itertools.combinations(range(k), size)]
-    sums = [_squares(np.broadcast_to(_deviations(table, axes), table.shape)) for axes in terms]
+    sums = [_sum_squares(np.broadcast_to(_interaction_deviations(table, axes), table.shape)) for axes in terms]
     dfs = [math.prod(table.shape[axis] - 1 for axis in axes) for axes in terms]
     ratios = [(ss / df) / (noise / df_noise) if noise else math.nan for ss, df in zip(sums, dfs, strict=True)]
     p_values = [_f_tail(f, df, df_noise) for f, df in zip(ratios, dfs, strict=True)]
+    tails = ((1 + level) / 2, (1 - level) / 2)
+    ends = [_partial_ends((f, df, df_noise), n, tails) for f, df in zip(ratios, dfs, strict=True)]
     effects = tuple(
         Effect(
-            tuple(names[axis] for axis in axes), df, ss, f, p, adjusted, _share(ss, total),
-            df * (f - 1) / (df * (f - 1) + n), *_partial_ends(f, df, df_noise, n, level), _means(table, axes, levels),
+            factors=tuple(names[axis] for axis in axes), df=df, sum_of_squares=ss, f=f, p=p, p_adjusted=adjusted,
+            eta_squared=_share_of(ss, total), partial_omega_squared=df * (f - 1) / (df * (f - 1) + n),
+            low=low, high=high, means=_level_means(table, axes, levels),
         )
-        for axes, df, ss, f, p, adjusted in zip(terms, dfs, sums, ratios, p_values, holm(p_values).tolist(), strict=True)
+        for axes, df, ss, f, p, adjusted, (low, high) in zip(
+            terms, dfs, sums, ratios, p_values, holm(p_values).tolist(), ends, strict=True
+        )
     )  # fmt: skip
-    higher = max(0.0, _squares(cell_means - grand) * n_seeds - sum(sums)) if k > 2 else 0.0
+    higher = max(0.0, _sum_squares(cell_means - grand) * n_seeds - sum(sums)) if k > 2 else 0.0
     return FactorEffects(
-        effects, n, n // n_seeds, n_seeds, grand, _share(_squares(seed_means - grand) * n / n_seeds, total),
-        _share(higher, total), _share(noise, total), df_noise, math.sqrt(noise / df_noise), level,
+        effects=effects, n=n, n_cells=n // n_seeds, n_blocks=n_seeds,
+        block_eta_squared=_share_of(_sum_squares(seed_means - grand) * n / n_seeds, total),
+        higher_eta_squared=_share_of(higher, total), residual_eta_squared=_share_of(noise, total),
+        residual_df=df_noise, residual_sd=math.sqrt(noise / df_noise), level=level,
     )  # fmt: skip
 
 
-def _squares(deviations: np.ndarray) -> float:
+def _sum_squares(deviations: np.ndarray) -> float:
     return float((deviations**2).sum())
 
 
-def _share(part: float, total: float) -> float:
+def _share_of(part: float, total: float) -> float:
     return part / total if total else math.nan
 
 
-def _marginal(table: np.ndarray, kept: Axes) -> np.ndarray:
+def _marginal_means(table: np.ndarray, kept: Axes) -> np.ndarray:
     """Means over all axes but the kept ones, which stay in place."""
     means: np.ndarray = table.mean(axis=tuple(a for a in range(table.ndim) if a not in kept), keepdims=True)
     return means
 
 
-def _deviations(table: np.ndarray, axes: Axes) -> np.ndarray:
+def _interaction_deviations(table: np.ndarray, axes: Axes) -> np.ndarray:
     """Deviations of the marginal means of one or two axes from what lower terms say."""
-    parts = [(-1) ** (len(axes) - r) * _marginal(table, kept) for r in range(len(axes) + 1)
+    parts = [(-1) ** (len(axes) - r) * _marginal_means(table, kept) for r in range(len(axes) + 1)
              for kept in itertools.combinations(axes, r)]  # fmt: skip
     return sum(parts[1:], start=parts[0])
 
 
-def _means(table: np.ndarray, axes: Axes, levels: list[list[Hashable]]) -> tuple[LevelMean, ...]:
-    means = _marginal(table, axes).ravel()
+def _level_means(table: np.ndarray, axes: Axes, levels: list[list[Hashable]]) -> tuple[LevelMean, ...]:
+    means = _marginal_means(table, axes).ravel()
     n = table.size // means.size
     combinations = itertools.product(*(levels[axis] for axis in axes))
-    return tuple(LevelMean(found, float(mean), n) for found, mean in zip(combinations, means, strict=True))
+    return tuple(
+        LevelMean(levels=combination, mean=float(mean), n=n)
+        for combination, mean in zip(combinations, means, strict=True)
+    )
 
 
 def _f_tail(f: float, df: int, df_noise: int) -> float:
@@ -229,28 +240,31 @@ def _f_tail(f: float, df: int, df_noise: int) -> float:
     return float(fdtrc(df, df_noise, f))
 
 
-def _partial_ends(f: float, df: int, df_noise: int, n: int, level: float) -> tuple[float, float]:
-    """Interval of the share L / (L + n) from the noncentralities L that the observed F allows."""
+def _partial_ends(ratio: tuple[float, int, int], n: int, tails: tuple[float, float]) -> tuple[float, float]:
+    """Returns the ends of L / (L + n), for the noncentralities L at which the F ratio and its dfs have these tails."""
+    f, df, df_noise = ratio
     if math.isnan(f):
         return math.nan, math.nan
-    low, high = (noncentrality(f, df, df_noise, tail) for tail in ((1 + level) / 2, (1 - level) / 2))
+    low, high = (noncentrality(f, df, df_noise, tail) for tail in tails)
     return low / (low + n), high / (high + n)
 
 
 def noncentrality(f: float, df: int, df_noise: int, p: float) -> float:
-    """Returns the noncentrality at which P(F <= f) = p, by bisection; 0 where even the central F has less below f."""
+    """Returns the noncentrality at which P(F <= f) = p; 0 where even the central F has less below f.
+
+    Source: the root by Brent (1973).
+    """
+    from scipy.optimize import brentq
     from scipy.special import fdtr, ncfdtr
 
     if float(fdtr(df, df_noise, f)) <= p:
         return 0.0
 
-    def below(x: float) -> float:  # NaN for an F above about 1e11, where any share rounds to one and the loops just end
-        return float(ncfdtr(df, df_noise, x, f))
+    def surplus(x: float) -> float:
+        below = float(ncfdtr(df, df_noise, x, f))
+        return (0.0 if math.isnan(below) else below) - p  # NaN for an F above about 1e11, where any share rounds to one
 
     low, high = 0.0, 1.0
-    while below(high) > p:
+    while surplus(high) > 0:
         low, high = high, 2 * high
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if below(middle) > p else (low, middle)
-    return high
+    return float(brentq(surplus, low, high, xtol=1e-14, rtol=1e-14))

@@ -1,4 +1,4 @@
-"""How large spreads are, and what share one variance has in another."""
+"""Standard deviations with their intervals, and the ratio of variances."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from orca_sweep.stats.intervals import check_level, is_rounding
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SdInterval:
     """A standard deviation over replicates (seeds) and its confidence interval."""
 
@@ -25,7 +25,7 @@ class SdInterval:
         return self.sd == 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VarianceRatio:
     """One variance, or a sum of several, in units of another."""
 
@@ -38,23 +38,23 @@ class VarianceRatio:
 def sd_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> SdInterval:
     """Returns the standard deviation s of independent normal replicates with its chi-squared limits.
 
-    s sqrt(df / q) for the quantiles q of chi-squared with df = n - 1 at both ends. Equal values have s = 0 and NaN ends:
-    limits in proportion to s would claim to know that the next value is equal too. Fewer than two values, or one that
-    is not finite, make all numbers NaN.
+    The limits are s sqrt(df / q) for the quantiles q of chi-squared with df = n - 1 at both ends. Equal values have s = 0
+    and NaN ends: limits in proportion to s would claim that the next value is equal too. With fewer than two values, or
+    with one that is not finite, all numbers are NaN.
     """
     check_level(level)
     data = np.asarray(values, dtype=float)
     n = int(data.size)
     if n < 2 or not np.isfinite(data).all():
-        return SdInterval(n, math.nan, math.nan, math.nan, level)
+        return SdInterval(n=n, sd=math.nan, low=math.nan, high=math.nan, level=level)
     sd = float(data.std(ddof=1))
     if is_rounding(sd, float(np.abs(data).max())):
-        return SdInterval(n, 0.0, math.nan, math.nan, level)
+        return SdInterval(n=n, sd=0.0, low=math.nan, high=math.nan, level=level)
     from scipy.special import chdtri
 
     # chdtri takes the upper tail.
     low, high = (sd * math.sqrt((n - 1) / float(chdtri(n - 1, tail))) for tail in ((1 - level) / 2, (1 + level) / 2))
-    return SdInterval(n, sd, low, high, level)
+    return SdInterval(n=n, sd=sd, low=low, high=high, level=level)
 
 
 def variance_ratio(parts: Sequence[SdInterval], whole: SdInterval, level: float = 0.95) -> VarianceRatio:
@@ -62,11 +62,11 @@ def variance_ratio(parts: Sequence[SdInterval], whole: SdInterval, level: float 
 
     R / F' and R F'' for R = sum of s^2 over s^2 of the whole, with the upper quantiles F' of F(df, n - 1) and F'' of
     F(n - 1, df); n - 1 is the whole's and df = (sum of s^2)^2 / sum of (s^4 / (n - 1)) the parts', exact for one part.
-    Normal and independent values are assumed. Where the values of equal seeds go together, as those of a source and of
-    all sources do, the interval is wider than it need be. It may well lie above 1.
+    The values are assumed normal and independent. Where values of equal seeds are correlated, as those of one source of
+    noise and of all sources are, the interval is wider than necessary. The ratio may exceed 1.
 
-    A part without spread adds nothing. Parts that are all without spread have the ratio 0, and no interval (NaN); a
-    whole without spread has no ratio, and neither have parts of which one is not known.
+    A part without spread adds nothing. If no part has spread the ratio is 0, without an interval (NaN). The ratio is NaN
+    if the whole has no spread, or if the spread of a part is unknown.
 
     Source: Satterthwaite (1946) for the degrees of freedom of a sum of variances.
     """
@@ -74,13 +74,13 @@ def variance_ratio(parts: Sequence[SdInterval], whole: SdInterval, level: float 
     variances = np.array([part.sd**2 for part in parts])
     total = float(variances.sum())
     if not (math.isfinite(total) and whole.sd > 0):
-        return VarianceRatio(math.nan, math.nan, math.nan, level)
+        return VarianceRatio(ratio=math.nan, low=math.nan, high=math.nan, level=level)
     ratio = total / whole.sd**2
     if total == 0:
-        return VarianceRatio(ratio, math.nan, math.nan, level)
+        return VarianceRatio(ratio=ratio, low=math.nan, high=math.nan, level=level)
     from scipy.special import fdtri
 
     df = total**2 / float((variances**2 / [part.n - 1 for part in parts]).sum())
     upper = (1 + level) / 2
     low, high = ratio / float(fdtri(df, whole.n - 1, upper)), ratio * float(fdtri(whole.n - 1, df, upper))
-    return VarianceRatio(ratio, low, high, level)
+    return VarianceRatio(ratio=ratio, low=low, high=high, level=level)

@@ -1,22 +1,10 @@
-"""Stage artifacts under the hash of what they depend on, the rows of what trials cost, and the locks between writers."""
+"""Stage artifacts under the hash of what they depend on, the locks of those who write them, and what trials cost."""
 
-from orca_sweep.store.artifacts import (
-    FULL,
-    Artifact,
-    CorruptFileError,
-    Entry,
-    Store,
-    Tensors,
-    find_full_disk,
-    made_with,
-    numeric_versions,
-    read_tensors,
-    stage_key,
-    state_digest,
-    whole,
-    write_tensors,
-    writing,
-)
+from orca_sweep.store.artifacts import Store
+from orca_sweep.store.names import Entry
+from orca_sweep.store.tensors import Artifact, CorruptFileError, Tensors, read_tensors, state_digest, write_tensors
+from orca_sweep.store.versions import made_with, numeric_versions, stage_key
+from orca_sweep.store.writing import FULL, explain_write_errors, find_full_disk, write_whole
 
 __all__ = [
     "FULL",
@@ -25,13 +13,13 @@ __all__ = [
     "Entry",
     "Store",
     "Tensors",
+    "explain_write_errors",
     "find_full_disk",
     "made_with",
     "numeric_versions",
     "read_tensors",
     "stage_key",
     "state_digest",
-    "whole",
     "write_tensors",
-    "writing",
+    "write_whole",
 ]

@@ -14,7 +14,7 @@ from orca_sweep.data import missing_packages
 from orca_sweep.errors import DamagedError, InputError
 from orca_sweep.results import has_earlier_content, read_manifest
 from orca_sweep.space import TYPE_PREFIX, Plan, Resources
-from orca_sweep.store import Store, writing
+from orca_sweep.store import Store, explain_write_errors
 
 CLUSTER_PACKAGES = ("aiohttp", "aiohttp_cors", "opencensus", "prometheus_client")
 """Some of what ray[default] brings and ray[tune] lacks."""
@@ -118,7 +118,7 @@ def check_store(root: str, out: Path) -> None:
     if "://" not in root and out.is_relative_to(root):
         raise InputError(f"--store {root}: holds --out {out}. Give the store a folder of its own.")
     try:
-        Store(root).check()
+        Store(root).check_root()
     except InputError as error:
         raise InputError(f"--store {error}") from None
     except (ValueError, ImportError, OSError) as error:
@@ -182,9 +182,9 @@ def check_nodes(plan: Plan, out: Path, store: str, data_root: Path) -> None:
     configs = [cell.flat() for cell in plan.cells]
     try:
         if apart:
-            Store(store).make()
+            Store(store).make_root()
         for probe in asked.values():
-            with writing(probe):
+            with explain_write_errors(probe):
                 probe.parent.mkdir(parents=True, exist_ok=True)
                 probe.touch()
         paths = {flag: str(probe) for flag, probe in asked.items()}

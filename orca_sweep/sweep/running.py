@@ -157,7 +157,7 @@ def _run(
 ) -> Outcome:
     _tell_damage(plan, setup.out, watch)
     write_manifest(setup.out, manifest_beside_earlier(plan, setup))
-    Store(setup.store).make()
+    Store(setup.store).make_root()
     prefixes = shared_prefixes(plan.trials)
     agenda = _agenda(plan, setup, watch, prefixes)
     n_done = len(agenda.known) - agenda.n_left

@@ -61,7 +61,7 @@ def find_task(name: str) -> Task:
             raise InputError(f"the name {task.name!r} is that of a registered task. Give the declaration another.")
         return task
     raise InputError(
-        f"{TASKS.unknown(name)} Or openml:<id>, or data of your own: {{path, kind, sample_shape, output_shape}}."
+        f"{TASKS.explain_unknown(name)} Or openml:<id>, or data of your own: {{path, kind, sample_shape, output_shape}}."
     )
 
 

@@ -144,7 +144,7 @@ def _mistakes(task: Task) -> Iterator[str]:
     if any(n < 0 for n in (*task.sample_shape, *task.output_shape)):
         yield f"sample_shape {task.sample_shape}, output_shape {task.output_shape}. Lengths are 1 or more; 0: as the data."
     if task.loss not in LOSSES:
-        yield LOSSES.unknown(task.loss)
+        yield LOSSES.explain_unknown(task.loss)
     elif task.kind in KINDS and LOSSES.get(task.loss).takes_labels not in (None, task.has_labels):
         fitting = [name for name in LOSSES.names() if LOSSES.get(name).takes_labels in (None, task.has_labels)]
         yield (
@@ -153,7 +153,7 @@ def _mistakes(task: Task) -> Iterator[str]:
         )
     for name in (task.metric, *task.more_metrics):
         if name not in METRICS:
-            yield METRICS.unknown(name)
+            yield METRICS.explain_unknown(name)
         elif takes_gaps(task.loss) and not METRICS.get(name).takes_gaps:
             fitting = [name for name in METRICS.names() if METRICS.get(name).takes_gaps]
             yield (

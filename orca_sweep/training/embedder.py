@@ -78,7 +78,7 @@ def proxy_features(proxy: ProxyData, body: LoadedBody, worker: Worker, treatment
         meta = {"n_texts_cut": count_cut_texts(body, proxy.inputs)}
         return {"features": features, "labels": proxy.labels}, meta
 
-    artifact, reused = worker.store.once(PROXY_STAGE, key, compute)
+    artifact, reused = worker.store.get_or_compute(PROXY_STAGE, key, compute)
     tensors = to_tensors(artifact.tensors)
     return ProxyFeatures(
         tensors["features"], tensors["labels"], key, artifact.meta["seconds"], reused, artifact.meta["n_texts_cut"]
@@ -97,7 +97,7 @@ def target_labels(data: TaskData, n_clusters: int, split_seed: int, worker: Work
     def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         return {"labels": alignment_labels(data, n_clusters, split_seed)}, {}
 
-    artifact, reused = worker.store.once(LABEL_STAGE, stage_key(LABEL_STAGE, inputs), compute)
+    artifact, reused = worker.store.get_or_compute(LABEL_STAGE, stage_key(LABEL_STAGE, inputs), compute)
     return artifact.tensors["labels"], artifact.meta["seconds"] if reused else None
 
 
@@ -225,7 +225,7 @@ class _Run:
 
     def resume(self, wanted: int) -> None:
         """Continues from the longest stored prefix that is not longer than wanted."""
-        there = self.worker.store.keys(EMBEDDER_STAGE)
+        there = self.worker.store.list_keys(EMBEDDER_STAGE)
         for epoch in range(wanted, 0, -1) if there else ():
             if self.key(epoch) in there:
                 artifact = self.worker.store.get(EMBEDDER_STAGE, self.key(epoch))
@@ -368,7 +368,7 @@ class _Run:
             features, labels = (t[chosen].to(self.worker.device) for t in (self.proxy.features, self.proxy.labels))
             return to_arrays(objectives.constants(name, features, labels, **settings)), {"inputs": inputs}
 
-        artifact, reused = store.once(OBJECTIVE_STAGE, key, compute)
+        artifact, reused = store.get_or_compute(OBJECTIVE_STAGE, key, compute)
         if reused:
             self.constants_reused_s = artifact.meta["seconds"]
         constants = {name: tensor.to(self.worker.device) for name, tensor in to_tensors(artifact.tensors).items()}

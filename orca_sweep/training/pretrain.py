@@ -118,7 +118,9 @@ def _tokenizer(body: Body, data: ProxyData, worker: Worker) -> Any:
 
     size = body.settings["vocab_size"]
     key = stage_key("tokenizer", {"corpus": data.fingerprint, "vocab_size": size})
-    artifact, _ = worker.store.once("tokenizer", key, lambda: ({}, {"json": _learn_tokenizer(size, _texts(data))}))
+    artifact, _ = worker.store.get_or_compute(
+        "tokenizer", key, lambda: ({}, {"json": _learn_tokenizer(size, _texts(data))})
+    )
     from tokenizers import Tokenizer
 
     return PreTrainedTokenizerFast(
@@ -182,7 +184,7 @@ def _pretrained(
         meta = {**meta, "held_out": training.held_out(), "inputs": inputs}
         artifact = worker.store.put(STAGE, key, tensors, meta)
         if worker.store.has(STAGE, partial):
-            worker.store.fs.rm(worker.store.path(STAGE, partial))
+            worker.store.fs.rm(worker.store.path_of(STAGE, partial))
         return artifact, False
 
 

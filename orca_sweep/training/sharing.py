@@ -75,7 +75,7 @@ class Shared:
         self.keep()
 
     def _take_over(self, epochs: Iterable[int], prefixes: Prefixes) -> None:
-        there = prefixes.store.keys(PREFIX_STAGE)
+        there = prefixes.store.list_keys(PREFIX_STAGE)
         for epoch in sorted(epochs, reverse=True) if there else ():
             if epoch <= self.loop.epoch:
                 return

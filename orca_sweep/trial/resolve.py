@@ -116,7 +116,7 @@ def _unknown_names(settings: Mapping[str, Any]) -> list[str]:
     problems = []
     name = settings.get("embedder.objective", "none")
     if name not in OBJECTIVES:
-        problems.append(f"embedder.objective {name!r}: {OBJECTIVES.unknown(name)}")
+        problems.append(f"embedder.objective {name!r}: {OBJECTIVES.explain_unknown(name)}")
     for path, find in (("task", find_task), ("proxy", find_proxy), ("body.name", find_body)):
         if path in settings:
             try:

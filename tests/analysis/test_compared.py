@@ -19,7 +19,7 @@ from orca_sweep.analysis import (
 from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.report import compute, draw, page
 from orca_sweep.errors import InputError
-from tests.analysis.test_tables import BASE, BETTER, MNIST, NONE, arm, lines, sweep
+from tests.builders.tables import BASE, BETTER, MNIST, NONE, arm, lines, sweep
 
 ORDER = {"seed_varies": "finetune-order"}
 LEFT_OUT = (

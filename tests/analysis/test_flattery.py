@@ -11,7 +11,7 @@ from orca_sweep import results as r
 from orca_sweep.analysis import flattery
 from orca_sweep.analysis.tables import NOTHING
 from orca_sweep.errors import InputError
-from tests.analysis.test_tables import MNIST, NONE, collected, trial
+from tests.builders.tables import MNIST, NONE, collected, trial
 from tests.commands import run_script
 
 REPO = Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ from orca_sweep.errors import InputError
 from orca_sweep.space import plan_space, planned_before, read_space
 from orca_sweep.sweep import Setup, manifest
 from orca_sweep.trial import load_imports, resolve
-from tests.analysis.test_tables import BASE, BETTER, MNIST, NONE, arm, collected, lines, sweep
+from tests.builders.tables import BASE, BETTER, MNIST, NONE, arm, collected, lines, sweep
 from tests.commands import orca, run_script
 
 TWO = "base: {proxy: none}\nfactors: {task: [tiny, digits]}\nseeds: 2\n"

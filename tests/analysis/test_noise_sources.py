@@ -10,7 +10,7 @@ from orca_sweep import stats
 from orca_sweep.analysis import noise_sources, seed_noise
 from orca_sweep.analysis.tables import NOTHING, Arm
 from orca_sweep.errors import InputError
-from tests.analysis.test_tables import BASE, BETTER, MNIST, NONE, arm, lines, rows, sweep
+from tests.builders.tables import BASE, BETTER, MNIST, NONE, arm, lines, rows, sweep
 
 ALL = [0.30, 0.34, 0.32, 0.36, 0.38]
 ORDER = [0.30, 0.31, 0.33, 0.32, 0.34]

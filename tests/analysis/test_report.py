@@ -13,7 +13,6 @@ from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,65 +26,24 @@ from orca_sweep.analysis.report.pictures import for_page
 from orca_sweep.analysis.report.realised import unmatched
 from orca_sweep.analysis.tables import MINUS, Table
 from orca_sweep.errors import InputError
-from tests.analysis.test_tables import BASE, BETTER, MNIST, NONE, arm, trial
+from tests.builders.reports import (
+    HOSTILE,
+    IMAGE,
+    TRACEBACK,
+    arm_with_curves,
+    big_results,
+    history,
+    hostile_sweep,
+    made_page,
+    sweep_folder,
+    two_arms,
+    with_curve,
+)
+from tests.builders.tables import BASE, BETTER, MNIST, NONE, arm, trial
 from tests.commands import orca
 
 REPO = Path(__file__).resolve().parents[2]
-HOSTILE = "</script><script>alert(1)</script>"
-IMAGE = '<img src=x onerror="alert(2)">'
-TRACEBACK = f'Traceback (most recent call last):\n  File "x.py", line 1, in f\nValueError: {HOSTILE}'
 SECTIONS = ("completeness", "verdicts", "figures", "effects", "results", "curves", "realised", "methods", "downloads")
-
-
-def history(values, stage="finetune", name="val_metric", first=1):
-    return [{"stage": stage, "epoch": epoch, name: value} for epoch, value in enumerate(values, first)]
-
-
-def with_curve(planned_and_row, *curves):
-    planned, row = planned_and_row
-    return planned, row, [epoch for curve in curves for epoch in curve]
-
-
-def arm_with_curves(levels, values, n_epochs=4, **more):
-    """A cell's trials whose validation metric falls to their value; naive ones have no embedder epochs."""
-    made = []
-    for one in arm(levels, values, **{"wall_time_s": 5.0, **more}):
-        value = one[1]["test_metric_best"]
-        curve = (
-            history([value + 1 / epoch for epoch in range(1, n_epochs + 1)]) if value is not None else history([2.0])
-        )
-        embedder = history([9.0, 5.0, 3.0], "embedder", "objective", 0) if levels.get("proxy") != "none" else []
-        made.append(with_curve(one, curve, embedder))
-    return made
-
-
-def sweep_folder(
-    folder, *parts, factors=("proxy",), name="s", question="Does it help?", revealed=True, errors=(), **more
-):
-    """A sweep of trials, each with its row, its epochs if it has any, and a traceback by place in ``errors``."""
-    trials = [(*one, []) if len(one) == 2 else one for part in parts for one in part]
-    errors = dict(errors)
-    for place, (planned, row, epochs, *stages) in enumerate(trials):
-        if row["status"] == "lost" and "error" not in row:
-            continue
-        ids = {"trial_id": planned["trial_id"], "cell_id": planned["cell_id"]}
-        r.write_record(folder, {**row, **ids}, epochs, *stages)
-        if place in errors:
-            (folder / "trials" / planned["trial_id"] / "error.txt").write_text(errors[place])
-    about = {"name": name, "question": question, "metric": "test_metric_best", "factors": list(factors), **more}
-    r.write_json(folder / "sweep.json", {**about, "trials": [planned for planned, *_ in trials]})
-    if revealed:
-        r.reveal(folder)
-    return r.collect([folder], folder / "tables")
-
-
-def two_arms(folder, **more):
-    return sweep_folder(folder, arm_with_curves(NONE, BASE), arm_with_curves(MNIST, BETTER), **more)
-
-
-def made_page(results, figures=(), **asked):
-    report = compute(results, **asked)
-    return page(report, draw(results, report.effects, figures))
 
 
 class Read(HTMLParser):
@@ -430,18 +388,6 @@ def test_tables_of_before_there_were_tracebacks_seals_and_roles_make_a_page(tmp_
 # Nothing is read as HTML --------------------------------------------------------------------------
 
 
-def hostile_sweep(folder):
-    levels = [
-        {"task": HOSTILE, "proxy": value, "finetune.freeze": IMAGE} for value in ("$x_", HOSTILE, "a\u2028\x1bb'\"&")
-    ]
-    bad = [(p, {**row, "error": IMAGE + HOSTILE}) for p, row in arm(levels[2], [0.1, None])]
-    parts = [arm_with_curves(of, [0.1, 0.2]) for of in levels[:2]]
-    return sweep_folder(
-        folder, *parts, bad, factors=("task", "proxy", "finetune.freeze"), name=IMAGE, question=HOSTILE,
-        errors={5: TRACEBACK},
-    )  # fmt: skip
-
-
 def test_hostile_names_stay_text(tmp_path):
     results = hostile_sweep(tmp_path)
     text = made_page(results, None)
@@ -733,29 +679,6 @@ def test_the_report_needs_neither_torch_nor_ray(tmp_path):
     command = [sys.executable, "-c", code, tmp_path / "tables", tmp_path / "r.html"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPO)
     assert done.stdout.strip().endswith("[]")
-
-
-def big_results(n_cells=200, n_seeds=10, n_epochs=100):
-    """Tables of 2,000 trials of 100 epochs, in memory."""
-    import pandas as pd
-
-    rng = np.random.default_rng(0)
-    rows, epochs = [], []
-    for cell in range(n_cells):
-        for seed in range(n_seeds):
-            name, status = f"{cell:08x}{seed:08x}", "failed" if rng.random() < 0.05 else "ok"
-            curve = 0.3 + cell / 2000 + np.exp(-np.arange(n_epochs) / 20) + rng.normal(0, 0.01, n_epochs)
-            rows.append({
-                "trial_id": name, "cell_id": f"{cell:08x}", "role": "replicate", "space": "big", "status": status,
-                "error": "RuntimeError: no" if status == "failed" else None, "metric": "error", "seed": seed,
-                "test_metric_best": curve[-1] if status == "ok" else math.nan, "wall_time_s": rng.random() * 100,
-                "state_sha256": hashlib.sha256(name.encode()).hexdigest(), "task": f"task {cell % 5}",
-                "traceback": f"{name}\n" * 60 if status == "failed" else None, "proxy": f"proxy {cell // 5}",
-                **{f"setting.{i}": i for i in range(45)}, **{f"measure_{i}": rng.random() for i in range(20)},
-            })  # fmt: skip
-            epochs.append(pd.DataFrame({"trial_id": name, "stage": "finetune", "epoch": range(1, n_epochs + 1),
-                                        "val_metric": curve}))  # fmt: skip
-    return r.Results(pd.DataFrame(rows), pd.concat(epochs), ("task", "proxy"), "test_metric_best", ("big",), ("?",))
 
 
 def test_2000_trials_of_100_epochs_are_a_page_of_a_few_megabytes():

@@ -9,7 +9,7 @@ from orca_sweep import results as r
 from orca_sweep.analysis import table_effects
 from orca_sweep.analysis.report import compute, draw, page
 from orca_sweep.analysis.tables import MINUS, NOTHING
-from tests.analysis.test_report import (
+from tests.builders.reports import (
     HOSTILE,
     TRACEBACK,
     arm_with_curves,
@@ -19,8 +19,8 @@ from tests.analysis.test_report import (
     made_page,
     sweep_folder,
 )
-from tests.analysis.test_report import with_curve as with_epochs
-from tests.analysis.test_tables import BASE, BETTER, MNIST, NONE, arm, trial
+from tests.builders.reports import with_curve as with_epochs
+from tests.builders.tables import BASE, BETTER, MNIST, NONE, arm, trial
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
 QUIET = (

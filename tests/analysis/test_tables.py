@@ -1,9 +1,6 @@
 """The table scripts: results, effects, factor effects, seed noise, cost, summary over tasks; how tables are written."""
 
-import csv
-import hashlib
 import html
-import io
 import math
 import re
 import shutil
@@ -33,52 +30,11 @@ from orca_sweep.analysis import (
 from orca_sweep.analysis.tables import MINUS, NOTHING
 from orca_sweep.config.labels import write_level
 from orca_sweep.errors import InputError
+from tests.builders.tables import BASE, BETTER, MNIST, NONE, arm, collected, lines, rows, sweep, trial
 from tests.commands import run_script
 
 REPO = Path(__file__).resolve().parents[2]
 SCRIPTS = (table_results, table_effects, factor_effects, seed_noise, cost, summary_over_tasks)
-
-
-def trial(levels, seed, value=None, role="replicate", **more):
-    """One planned trial; its record too, unless its status is lost. Dotted names in ``more`` are config."""
-    cell = hashlib.sha1(repr(sorted(levels.items())).encode()).hexdigest()[:16] + ("-aa" if role == "aa" else "")
-    config = {"task": "digits", **levels, "seed": seed, **{key: v for key, v in more.items() if "." in key}}
-    row = {"status": "failed" if value is None else "ok", "metric": "error", "test_metric_best": value, **more}
-    ids = hashlib.sha1(repr((config, role)).encode()).hexdigest()[:16]
-    return {"trial_id": ids, "cell_id": cell, "seed": seed, "role": role, "config": config}, row
-
-
-def arm(levels, values, role="replicate", first_seed=0, **more):
-    """A cell's trials, seed by seed; None is one that failed."""
-    return [trial(levels, seed, value, role, **more) for seed, value in enumerate(values, first_seed)]
-
-
-def collected(folder, trials, factors=("proxy",), name="s", **manifest):
-    """The tables of a sweep that was planned and recorded so."""
-    for planned, row in trials:
-        if row["status"] not in ("lost", "unfinished"):
-            r.write_record(folder / name, {**row, "trial_id": planned["trial_id"], "cell_id": planned["cell_id"]}, [])
-    about = {"name": name, "question": "?", "metric": "test_metric_best", "factors": list(factors), **manifest}
-    r.write_json(folder / name / "sweep.json", {**about, "trials": [planned for planned, _ in trials]})
-    r.reveal(folder / name)
-    return r.collect([folder / name], folder / "tables")
-
-
-def sweep(folder, *trials, **more):
-    return collected(folder, [one for part in trials for one in part], **more)
-
-
-NONE, MNIST = {"proxy": "none"}, {"proxy": "mnist5k"}
-BASE = [0.30, 0.34, 0.32, 0.36, 0.38]
-BETTER = [0.20, 0.23, 0.22, 0.27, 0.28]  # by 0.10, 0.11, 0.10, 0.09, 0.10
-
-
-def lines(text):
-    return list(csv.DictReader(io.StringIO(text)))
-
-
-def rows(table):
-    return [row for block in table.blocks for row in block]
 
 
 # Results ------------------------------------------------------------------------------------------

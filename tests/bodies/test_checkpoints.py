@@ -21,7 +21,7 @@ from orca_sweep.bodies.network import base_model, fresh_model, load_config, load
 from orca_sweep.bodies.shapes import expected_shapes, publish_name
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.trial import find_body_problems, resolve, unavailable_parts
-from tests.conftest import SIZES
+from tests.builders.bodies import SIZES
 
 TEXT, IMAGE = ("roberta", "bert", "gpt2", "gpt_neox"), ("swin", "vit")
 POINTER = (

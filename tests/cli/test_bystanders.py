@@ -27,8 +27,8 @@ from orca_sweep.store.names import MARKER
 from orca_sweep.sweep.checks import check_folder, check_store
 from orca_sweep.tasks.tabular import fetch_openml
 from orca_sweep.training.run import drop_checkpoint
-from tests.data.test_fetching import command
-from tests.results.test_store_results import sweep_folder
+from tests.builders.in_process import command
+from tests.builders.sweeps import sweep_folder
 
 KEY = stage_key("embedder", {"which": "one"})
 LONG_AGO = time.time() - 400 * 86400
@@ -120,16 +120,16 @@ def test_gc_touches_only_what_a_store_writes_and_follows_no_link(tmp_path, monke
 
 def test_an_entry_that_became_a_link_or_whose_store_lost_its_marker_is_not_deleted(tmp_path):
     store = filled_store(tmp_path / "store")
-    (entry,) = store.entries()
+    (entry,) = store.list_entries()
     (tmp_path / "store/embedder").rename(tmp_path / "moved")
     (tmp_path / "store/embedder").symlink_to(tmp_path / "moved", target_is_directory=True)
     with pytest.raises(NotADirectoryError):
-        store.remove(entry)
+        store.remove_entry(entry)
     (tmp_path / "store/embedder").unlink()
     (tmp_path / "moved").rename(tmp_path / "store/embedder")
     (tmp_path / "store" / MARKER).unlink()
     with pytest.raises(InputError, match="Nothing is deleted there"):
-        store.remove(entry)
+        store.remove_entry(entry)
     assert Path(entry.path).is_file()
 
 
@@ -154,7 +154,7 @@ def test_a_store_that_lost_its_marker_says_how_to_mark_it_again(tmp_path, monkey
     with pytest.raises(StorageError, match=words):
         store.put("embedder", stage_key("embedder", {}), {"x": np.zeros(3)}, {})
     with pytest.raises(InputError, match=words):
-        store.check()
+        store.check_root()
     assert store.get("embedder", KEY) is not None  # what is there can still be read
     assert command(monkeypatch, "store", "ls", store.root) == 2
     assert words in capsys.readouterr().err
@@ -178,8 +178,8 @@ def test_a_store_is_made_only_where_nothing_is(tmp_path):
     write(tmp_path / "home/thesis.tex")
     before = contents(tmp_path)
     store = Store(str(tmp_path / "home"))
-    for act in (store.make, lambda: store.put_row("a", {}), lambda: store.put("s", KEY, {}, {})):
-        with pytest.raises(StorageError, match="not empty, and no store of ours"):
+    for act in (store.make_root, lambda: store.put_row("a", {}), lambda: store.put("s", KEY, {}, {})):
+        with pytest.raises(StorageError, match="not empty, and not a store"):
             act()
     assert contents(tmp_path) == before
 
@@ -203,7 +203,7 @@ def test_workers_that_make_a_store_at_once_all_have_it(tmp_path, root):
     for thread in threads:
         thread.join()
     assert errors == []
-    assert len(Store(root).entries()) == 40
+    assert len(Store(root).list_entries()) == 40
     assert Store(root).is_marked()
 
 
@@ -212,16 +212,16 @@ def test_an_object_store_lists_and_removes_only_its_own():
     store.put("embedder", KEY, {"x": np.zeros(3)}, {})
     for name in ("notes.txt", "embedder/notes.txt", f"a b/{KEY}.safetensors", f"embedder/sub/{KEY}.safetensors"):
         store.fs.pipe_file(f"{store.root}/{name}", b"mine")
-    (entry,) = store.entries()
-    store.remove(entry)
+    (entry,) = store.list_entries()
+    store.remove_entry(entry)
     assert len(store.fs.find(store.root)) == 5  # the marker and the others
-    with pytest.raises(StorageError, match="no store of ours"):
-        Store("memory://orca-own").make()
+    with pytest.raises(StorageError, match="not a store"):
+        Store("memory://orca-own").make_root()
 
 
 def test_a_launch_refuses_a_store_that_is_something_else(tmp_path):
     write(tmp_path / "home/thesis.tex")
-    with pytest.raises(InputError, match=r"--store .*home: not empty, and no store of ours \(thesis.tex\)"):
+    with pytest.raises(InputError, match=r"--store .*home: not empty, and not a store \(thesis.tex\)"):
         check_store(str(tmp_path / "home"), tmp_path / "out")
     for root in (tmp_path, tmp_path / "out"):
         with pytest.raises(InputError, match="holds --out"):

@@ -120,7 +120,7 @@ def test_list_puts_one_name_first_on_each_line(kind):
 
 
 def test_collect_merges_and_says_what_it_made(tmp_path):
-    from tests.results.test_store_results import sweep_folder
+    from tests.builders.sweeps import sweep_folder
 
     a, b = sweep_folder(tmp_path / "a"), sweep_folder(tmp_path / "b", seeds=(7, 8), statuses=["failed"])
     done = orca("collect", a, b, "-o", tmp_path / "t")

@@ -11,9 +11,9 @@ from orca_sweep import results
 from orca_sweep.analysis.figures import csv_field, csv_text
 from orca_sweep.cli.terminal import open_console
 from orca_sweep.config.labels import write_level
-from orca_sweep.visible import Escaping, escape_controls, escaping_output, has_controls
-from tests.data.test_fetching import command
-from tests.results.test_store_results import sweep_folder
+from orca_sweep.visible import EscapingStream, escape_controls, escape_output, has_controls
+from tests.builders.in_process import command
+from tests.builders.sweeps import sweep_folder
 
 NASTY = "a\x1b[2J\x1b]0;title\x07\r\x08b\x9b31m\u202egnp\u2066\x7f\udcff\u2028\ufeff"
 SHOWN = r"a\x1b[2J\x1b]0;title\x07\r\x08b\x9b31m\u202egnp\u2066\x7f\udcff\u2028\ufeff"
@@ -32,7 +32,7 @@ def test_control_characters_are_written_out_and_letters_stay():
 
 
 def test_everything_printed_in_a_block_is_escaped_and_nothing_after(capsys):
-    with escaping_output():
+    with escape_output():
         print(NASTY)
         print(NASTY, file=sys.stderr)
         sys.stdout.writelines([NASTY, "\n"])
@@ -52,7 +52,7 @@ def test_a_console_escapes_texts_and_cells_and_keeps_its_own_colours(monkeypatch
     screen = Screen()
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setattr("sys.stdout", Escaping(screen))
+    monkeypatch.setattr("sys.stdout", EscapingStream(screen))
     console = open_console()
     console.print("head", style="bold")
     assert screen.getvalue() == "\x1b[1mhead\x1b[0m\n"

@@ -8,8 +8,8 @@ import pytest
 from orca_sweep.bodies import find_body
 from orca_sweep.bodies.network import load_pretrained
 from orca_sweep.errors import OrcaSweepError, reason_of
-from tests.results.test_damage_matrix import orca, snapshot
-from tests.results.test_store_results import sweep_folder
+from tests.builders.in_process import orca, snapshot
+from tests.builders.sweeps import sweep_folder
 
 LONG = "a" * 5000
 SPACE = "base: {task: digits, finetune.epochs: 1}\nfactors: {embedder.epochs: [0, 1]}\nseeds: 1\n"

@@ -30,7 +30,7 @@ from orca_sweep.store import read_tensors
 from orca_sweep.training.frozen import frozen_names, set_frozen
 from orca_sweep.training.rates import learning_rate
 from orca_sweep.trial import resolve
-from tests.conftest import SIZES
+from tests.builders.bodies import SIZES
 
 FAMILIES = list(SIZES)
 LAYERS = 3

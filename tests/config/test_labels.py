@@ -26,78 +26,8 @@ from orca_sweep.space import plan_space, planned_before
 from orca_sweep.space.confounds import confounds
 from orca_sweep.sweep import Setup, manifest
 from orca_sweep.trial import load_imports, resolve
+from tests.builders.levels import LEVELS, SHORT
 
-OWN = "{{path: {}/x.npz, kind: classification, sample_shape: [1, 8, 8], output_shape: 3}}"
-SHORT = {
-    OWN.format("a"): "x.npz (a)",
-    OWN.format("b"): "x.npz (b)",
-    "{path: ./a.csv, input: x, label: y}": "a.csv",
-}
-"""What declarations are called that have no name of their own."""
-FREEZES = ["none", "body:4 > none", "body:7 > none", "body", "linear-probe", "embedder+body:forever", "layernorm"]
-LEVELS = {
-    "task": ["digits", "darcy-generated", OWN.format("a"), OWN.format("b")],
-    "proxy": ["none", "mnist5k", "shuffled:mnist5k", "dummy", "{path: ./a.csv, input: x, label: y}"],
-    "data.split_seed": ["0", "1", "2"],
-    "data.normalise": ["none", "channel", "sample"],
-    "data.n_train": ["null", "100", "200"],
-    "data.augment": ["true", "no"],
-    "body.name": ["swin-micro", "swin-tiny", "vit-base"],
-    "body.pretrain_fraction": ["0", "0.25", ".5", "1.0"],
-    "body.pretrain_steps": ["null", "300", "100"],
-    "body.pretrain_seed": ["0", "1"],
-    "body.allow_pickle": ["False", "true"],
-    "body.input_mode": ["plain"],
-    "embedder.init": ["copied", "random", "orca-untrained"],
-    "embedder.channel_copy": ["cycled", "mean"],
-    "embedder.epochs": ["0", "5", "20"],
-    "embedder.objective": ["none", "otdd-exact", "mmd", "otdd-gaussian", "sliced-wasserstein"],
-    "embedder.epsilon": ["1e-1", "0.2", "0.30000000000000004", "0.3"],
-    "embedder.extra_iterations": ["0", "100"],
-    "embedder.label_gradient": ["null", "true", "false"],
-    "embedder.n_bandwidths": ["5", "9"],
-    "embedder.bandwidth_factor": ["2", "3.0"],
-    "embedder.n_projections": ["128", "64"],
-    "embedder.optimizer": ["adamw", "sgd"],
-    "embedder.lr": ["1e-3", "0.01"],
-    "embedder.weight_decay": ["0", "1e-3"],
-    "embedder.betas": ["[0.9, 0.98]", "[0.9, 0.999]"],
-    "embedder.momentum": ["0", "0.9"],
-    "embedder.lr_decay": ["1", "0.2", "0.5"],
-    "embedder.lr_decay_after": ["null", "[20, 40]", "[7]"],
-    "embedder.max_samples_per_class": ["128", "64"],
-    "embedder.proxy_samples": ["100", "5000"],
-    "embedder.proxy_scaling": ["proxy", "body", "none"],
-    "embedder.proxy_augment": ["true", "false"],
-    "embedder.proxy_pooling": ["mean", "token"],
-    "embedder.n_pseudo_classes": ["10", "5"],
-    "embedder.target_length": ["512", "256"],
-    "predictor.dense": ["released", "linear"],
-    "finetune.epochs": ["3", "20"],
-    "finetune.freeze": [*FREEZES, "none lr*10 constant", "none constant", "[{frozen: [body], epochs: 3}]", "gradual-unfreeze"],
-    "finetune.freeze_epochs": ["2", "5", "7", "30"],
-    "finetune.lora_rank": ["null", "4"],
-    "finetune.lora_alpha": ["16", "8"],
-    "finetune.batch_size": ["32", "64"],
-    "finetune.accumulation": ["1", "2"],
-    "finetune.optimizer": ["adamw", "adam", "sgd"],
-    "finetune.lr": ["1e-3", "0.0001", "3.e-4"],
-    "finetune.weight_decay": ["0", "0.01"],
-    "finetune.betas": ["[0.9, 0.98]", "0.9 , 0.999"],
-    "finetune.momentum": ["0", "0.9"],
-    "finetune.dropout": ["null", "0", "0.1"],
-    "finetune.warmup_epochs": ["0", "2"],
-    "finetune.decay_epochs": ["null", "40"],
-    "finetune.grad_clip": ["null", "1"],
-    "finetune.precision": ["auto", "float32"],
-    "finetune.attention": ["sdpa", "eager"],
-    "finetune.gradient_checkpointing": ["true", "false"],
-    "finetune.compile": ["true", "false"],
-    "finetune.deterministic": ["on", "off"],
-    "finetune.eval_batch_size": ["256", "128"],
-    "seed_varies": ["all", "everything", "data-split", "predictor-init"],
-}  # fmt: skip
-"""Of every field levels as a YAML writes them."""
 DIGITS = {"task": "digits", "proxy": "mnist5k", "embedder.epochs": "5"}
 
 

@@ -15,9 +15,8 @@ from orca_sweep.config.naming import find_declaration, label_declarations, label
 from orca_sweep.errors import InputError
 from orca_sweep.planning.replay import _config
 from orca_sweep.proxies import canonical_proxy, describe_proxy, find_proxy
-from orca_sweep.space import plan_space
 from orca_sweep.tasks import canonical_task, find_task
-from orca_sweep.trial import load_imports, resolve
+from orca_sweep.trial import resolve
 
 TASK = {"path": "mine.npz", "kind": "classification", "sample_shape": [1, 8, 8], "output_shape": 3}
 PROXY = {"path": "mine.csv", "input": "text", "label": "kind"}
@@ -33,11 +32,6 @@ def files(tmp_path, monkeypatch):
         (tmp_path / folder / "mine.csv").write_text("text,kind\n" + "".join(f"t{i},{i % 3}\n" for i in range(9)))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def plan_of(write_space):
-    return lambda text, name="space.yaml": plan_space(write_space(text, name), load_imports, resolve)
 
 
 SPACE = """
@@ -71,9 +65,9 @@ def test_a_name_is_part_of_a_declaration_and_comes_back():
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("a/b", "holds / or"), ("a\\b", "holds / or"), ("", "is empty"), ("x" * 61, "has 61 signs"), ("a\nb", "printed"),
+        ("a/b", "holds /, "), ("a\\b", "holds /, "), ("", "is empty"), ("x" * 61, "has 61 characters"), ("a\nb", "unprintable"),
         (" a", "begins or ends with a blank"), ("a[b", r"holds \[. A name holds none of"), ("a,b", "holds ,"), ("a=b", "holds ="),
-        ("shuffled:a", "holds :"), (3, "is no text"),
+        ("shuffled:a", "holds :"), (3, "is not a text"),
     ],
 )  # fmt: skip
 def test_a_name_that_cannot_stand_in_tables_is_refused(name, words):

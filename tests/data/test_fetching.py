@@ -17,6 +17,7 @@ from orca_sweep.data.fetching import fetch, missing_members, recorded_hashes, un
 from orca_sweep.errors import DataError
 from orca_sweep.tasks import TASKS, task_data
 from orca_sweep.tasks.recipes import npy_file
+from tests.builders.in_process import command
 
 CONTENT = bytes(range(256)) * 5000
 
@@ -296,7 +297,7 @@ def test_archives_that_lead_out_or_are_bombs_or_damaged(root):
 
 
 def test_the_commands_fetch_check_and_convert_from_a_server(server, root, capsys, monkeypatch):
-    from tests.tasks.test_tasks import ninapro_files
+    from tests.builders.tasks import ninapro_files
 
     ninapro_files(server.folder)
     assert command(monkeypatch, "data", "check", "ninapro", "--data", root) == 2
@@ -323,18 +324,6 @@ def test_the_commands_fetch_check_and_convert_from_a_server(server, root, capsys
     assert "no address to fetch it from" in capsys.readouterr().err
     assert command(monkeypatch, "data", "check", "ninapr", "--data", root) == 2
     assert "Did you mean 'ninapro'?" in capsys.readouterr().err
-
-
-def command(monkeypatch, *words):
-    """Runs the command line in this process and returns its exit code."""
-    from orca_sweep.cli import main
-
-    monkeypatch.setattr("sys.argv", ["orca-sweep", *map(str, words)])
-    try:
-        main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"a": 1}', '{"a": "sha256:no hex"}'])

@@ -2,77 +2,14 @@
 
 import itertools
 import math
-import random
 
 import pytest
 
 from orca_sweep.planning.agenda import Agenda
-from orca_sweep.space import plan_space
-from orca_sweep.trial import load_imports, resolve, shared_stages
+from orca_sweep.trial import resolve, shared_stages
+from tests.builders.agenda import World
 
 BASE = "base: {task: tiny, proxy: mnist5k, body.pretrain_fraction: 1}\n"
-
-
-class World:
-    """A cluster of so many slots: trials pass their stages and end after random times."""
-
-    def __init__(self, plan, slots, score=lambda config: 0.5, status=lambda trial, n: "ok", rows=None, seed=0, **more):
-        self.rows = {} if rows is None else rows
-        self.planned, self.order, self.made, self.time = [], [], [], 0.0
-        self.slots, self.score, self.status = slots, score, status
-        self.rng = random.Random(seed)
-        self.agenda = Agenda(
-            plan, self.rows.get, resolve, shared_stages, planned=self.planned.extend, now=lambda: self.time, **more
-        )
-
-    def run(self, most=10_000):
-        """Runs to the end; returns the trials in the order in which they began."""
-        running = {}
-        for _ in range(most):
-            while len(running) < self.slots:
-                trial = self.agenda.next()
-                if trial is None:
-                    break
-                self.order.append(trial)
-                running[trial.trial_id] = (trial, list(shared_stages(trial.config)))
-            if not running:
-                assert self.agenda.is_over, "deadlock: nothing runs, and something is left"
-                return self.order
-            self.check(running)
-            self.time += 1.0
-            self.step(running, self.rng.choice(sorted(running)))
-        raise AssertionError("it does not end")
-
-    def check(self, running):
-        """Nobody makes what another is making."""
-        makers = [
-            name
-            for trial, left in running.values()
-            for stage, name in shared_stages(trial.config).items()
-            if stage in left and name not in self.agenda.made
-        ]
-        assert len(makers) == len(set(makers))
-
-    def step(self, running, trial_id):
-        trial, left = running[trial_id]
-        if left:
-            stage = left.pop(0)
-            self.made.append(shared_stages(trial.config)[stage])
-            self.agenda.passed(trial_id, stage)
-            return
-        del running[trial_id]
-        status = self.status(trial, self.agenda.attempts[trial_id])
-        row = {"trial_id": trial_id, "status": status, "wall_time_s": 3600.0}
-        if status == "ok":
-            row["val_metric_best"] = self.score(trial.config)
-        self.rows[trial_id] = row
-        if self.agenda.ended(trial_id, row):
-            del self.rows[trial_id]
-
-
-@pytest.fixture
-def plan_of(write_space):
-    return lambda text: plan_space(write_space(text), load_imports, resolve)
 
 
 @pytest.mark.parametrize("slots", [1, 2, 8])

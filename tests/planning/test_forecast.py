@@ -11,22 +11,15 @@ from scipy import stats as scipy_stats
 from orca_sweep.errors import InputError
 from orca_sweep.planning.forecast import forecast
 from orca_sweep.planning.probe import probe
-from orca_sweep.space import plan_space
 from orca_sweep.space.confounds import confounds
 from orca_sweep.stats import smallest_effect, smallest_p
 from orca_sweep.training.run import run_trial
-from orca_sweep.trial import load_imports, resolve
 
 SPACE = """
 base: {task: tiny, body.pretrain_fraction: 1, body.pretrain_steps: 2, finetune.epochs: 4}
 factors: {proxy: [none, mnist5k], finetune.lr: [1e-3, 1e-2], embedder.epochs: [1, 3]}
 seeds: 2
 """
-
-
-@pytest.fixture
-def plan_of(write_space):
-    return lambda text: plan_space(write_space(text), load_imports, resolve)
 
 
 # Seeds --------------------------------------------------------------------------------------------
@@ -94,9 +87,9 @@ def test_stages_are_counted_before_and_found_after(plan_of, worker, tmp_path):
     n_parameters = {row["n_parameters"] for row in rows.values()}
     assert after.checkpoint_mib == pytest.approx(4 * 4 * max(n_parameters) / 2**20)
     # What gc takes must be computed again; what is done need not be.
-    for entry in store.entries():
+    for entry in store.list_entries():
         if entry.stage in ("embedder", "pretrain"):
-            store.remove(entry)
+            store.remove_entry(entry)
     assert counts(forecast(plan, store))["embedder"] == (2, 0)
     assert counts(forecast(plan, store))["pretrain"] == (1, 0)
     assert forecast(plan, store, lambda trial_id: True).n_left == 0
@@ -159,7 +152,7 @@ def test_rows_of_other_versions_are_not_gone_by(plan_of, worker, tmp_path):
     plan = plan_of("base: {task: tiny, proxy: none}\nfactors: {finetune.lr: [1e-3]}\nseeds: 1\n")
     run_trial(plan.trials[0].config, tmp_path / "s", worker, tmp_path)
     store = worker.store
-    row = store.rows(1)[0]
+    row = store.read_rows(1)[0]
     assert forecast(plan, store).n_known == 1
     for change in ({"schema": -1}, {"versions": "torch=0"}, {"device": "cuda"}, {"machine": "z80"}):
         store.put_row(row["trial_id"], {**row, **change})
@@ -220,7 +213,7 @@ def test_what_can_be_told_apart_is_not_warned_of(plan_of, text):
 
 
 def test_plan_prints_it_all_and_json_is_json(write_space, tmp_path, monkeypatch, capsys):
-    from tests.data.test_fetching import command
+    from tests.builders.in_process import command
 
     monkeypatch.chdir(tmp_path)
     space = write_space(SPACE + "aa: 1\nbudget: {gpu_hours: 5, trials: 9}\n")

@@ -12,8 +12,8 @@ from orca_sweep.errors import InputError
 from orca_sweep.planning.replay import replay
 from orca_sweep.training.meter import Meter
 from orca_sweep.trial import resolve
+from tests.builders.sweeps import sweep_folder
 from tests.commands import orca
-from tests.results.test_store_results import sweep_folder
 
 ALIGNED = {
     "task": "tiny",

@@ -190,7 +190,7 @@ def saved(folder, kind):
 def test_data_sets_in_their_real_formats_become_proxies_of_real_bodies(
     kind, path, columns, labels, phrase_labels, tmp_path
 ):
-    from tests.training.test_model import saved_roberta, saved_swin
+    from tests.builders.bodies import saved_roberta, saved_swin
 
     folder = saved(tmp_path / "data", kind)
     loaded = find_proxy(f"{folder}{path}[train]:{columns}").load(Path())

@@ -567,7 +567,7 @@ def test_what_a_proxy_holds_is_told(tmp_path, monkeypatch):
 
 
 def test_texts_that_are_longer_than_what_is_read_are_counted(tmp_path):
-    from tests.training.test_model import saved_roberta
+    from tests.builders.bodies import saved_roberta
 
     body = load_pretrained(find_body(str(saved_roberta(tmp_path / "body"))))
     length = min(body.spec.max_tokens, MAX_TEXT_TOKENS)

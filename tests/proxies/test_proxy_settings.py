@@ -16,7 +16,7 @@ from orca_sweep.proxies.declared import _tagged
 from orca_sweep.proxies.phrases import find_phrases, split_tag
 from orca_sweep.tasks import TASKS
 from orca_sweep.trial import resolve, shared_stages
-from tests.training.test_model import saved_roberta, saved_swin
+from tests.builders.bodies import saved_roberta, saved_swin
 
 HERE = Declaration("here", "x", "y")
 

@@ -15,8 +15,8 @@ from orca_sweep import results as r
 from orca_sweep.config import LATER, TrialConfig
 from orca_sweep.errors import InputError
 from orca_sweep.results import collecting
+from tests.builders.sweeps import sweep_folder
 from tests.commands import orca
-from tests.results.test_store_results import sweep_folder
 
 TABLES = ("trials", "epochs", "stages")
 

@@ -10,8 +10,8 @@ import pytest
 from orca_sweep import results as r
 from orca_sweep.errors import InputError
 from orca_sweep.training.predict import predict_wholes
+from tests.builders.sweeps import sweep_folder
 from tests.commands import orca
-from tests.results.test_store_results import sweep_folder
 
 
 def sealed_sweep(folder, **more):

@@ -6,7 +6,6 @@ those that end within a fraction of a second.
 """
 
 import contextlib
-import io
 import itertools
 import json
 import logging
@@ -14,7 +13,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +21,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orca_sweep import cli
 from orca_sweep import results as r
 from orca_sweep.analysis import table_results
 from orca_sweep.cli import ending, reporting
@@ -31,37 +28,13 @@ from orca_sweep.data import Conversion, File, converted
 from orca_sweep.data.fetching import fetch
 from orca_sweep.errors import OrcaSweepError
 from orca_sweep.store import Store
-from tests.results.test_store_results import sweep_folder
+from tests.builders.in_process import Ended, call, orca, snapshot
+from tests.builders.sweeps import sweep_folder
 
 TABLES = ("trials", "epochs", "stages")
 
 
 # Commands, in this process --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ended:
-    code: int
-    text: str
-
-
-def call(main, *words):
-    """Runs a program's main function; what is no exit is an error of the test."""
-    text, before = io.StringIO(), sys.argv
-    sys.argv = [str(main.__module__), *map(str, words)]
-    try:
-        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
-            main()
-        code = 0
-    except SystemExit as end:
-        code = end.code or 0
-    finally:
-        sys.argv = before
-    return Ended(code=code, text=" ".join(text.getvalue().split()))
-
-
-def orca(*words):
-    return call(cli.main, *words)
 
 
 @pytest.fixture(autouse=True)
@@ -214,7 +187,7 @@ def fetch_file(root):
 
 def use_artifact(root):
     def work():
-        artifact, _ = Store(str(root / "store")).once("stage", "key", lambda: (ARRAYS, {}))
+        artifact, _ = Store(str(root / "store")).get_or_compute("stage", "key", lambda: (ARRAYS, {}))
         assert artifact.tensors["w"].tolist() == ARRAYS["w"].tolist()
 
     return as_command(work)
@@ -222,7 +195,7 @@ def use_artifact(root):
 
 def read_earlier_rows(root):
     def work():
-        assert [row["wall_time_s"] for row in Store(str(root / "store")).rows(10)] in ([1.5, 2.5], [2.5])
+        assert [row["wall_time_s"] for row in Store(str(root / "store")).read_rows(10)] in ([1.5, 2.5], [2.5])
 
     return as_command(work)
 
@@ -393,10 +366,6 @@ def numbers(root, bad):
     kept = ["status", "val_metric_best", "n_steps", "test_metric_best", "is_sealed", "cell_id", "embedder.epochs"]
     whole = frame.drop(index=bad, errors="ignore")[kept].sort_index().astype(object)
     return whole.where(whole.notna(), None)
-
-
-def snapshot(folder):
-    return {path: path.lstat().st_mtime_ns for path in sorted(folder.rglob("*"))}
 
 
 def try_all(tmp_path, combinations):

@@ -26,9 +26,9 @@ from orca_sweep.space.tuning import Range, optuna_next
 from orca_sweep.stats.modes import as_cost, best_value, describe_mode, is_better, worst_value
 from orca_sweep.tasks import LOSSES, METRICS, Loss, Metric
 from orca_sweep.tasks.losses import loss_function
-from tests.analysis.test_claims import FACTORS, runs, tables, world
-from tests.analysis.test_tables import MNIST, NONE, arm, collected, lines, sweep
-from tests.planning.test_agenda import World, plan_of  # noqa: F401 a fixture
+from tests.builders.agenda import World
+from tests.builders.claims import FACTORS, runs, tables, world
+from tests.builders.tables import MNIST, NONE, arm, collected, lines, sweep
 
 FIELDS = ("test_metric_best", "test_metric_last", "val_metric_best", "val_metric_last")
 
@@ -219,7 +219,7 @@ def test_figures_and_report_say_that_higher_is_better(tmp_path):
 # Selection, pruning, tuning -----------------------------------------------------------------------
 
 
-def test_tuning_replicates_the_highest_score_where_higher_is_better(plan_of):  # noqa: F811
+def test_tuning_replicates_the_highest_score_where_higher_is_better(plan_of):
     text = "base: {task: tiny, proxy: none}\ntune: {finetune.lr: [1e-4, 1e-3, 1e-2]}\n"
     text += "search: {method: grid, seeds: [9]}\nseeds: 1\n"
     score = {1e-4: 0.1, 1e-3: 0.9, 1e-2: 0.5}

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from orca_sweep import cli
 from orca_sweep.config.freezing import FIELDS, KINDS, PRESETS, WORDS, canonical, checked, schedule, write_schedule
-from tests.config.test_labels import LEVELS
+from tests.builders.levels import LEVELS
 
 MOST_LEVELS, MOST_FACTORS = 3, 3
 """Of a generated space: so many levels and factors at most, so that its grid stays small."""

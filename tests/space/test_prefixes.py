@@ -171,7 +171,7 @@ class Bench:
         return rows
 
     def stored(self):
-        return [entry for entry in self.worker.store.entries() if entry.stage == PREFIX_STAGE]
+        return [entry for entry in self.worker.store.list_entries() if entry.stage == PREFIX_STAGE]
 
 
 @pytest.fixture
@@ -295,7 +295,7 @@ def test_dropout_of_a_published_body_and_decoders_that_read_differently(bench, c
 
 
 def test_augmentation_and_parts_go_on_from_a_prefix(bench, computed, tmp_path):
-    from tests.training.test_stages import PARTS_ON_DISK
+    from tests.builders.tasks import PARTS_ON_DISK
 
     path = tmp_path / "noisy.py"
     path.write_text(PARTS_ON_DISK.replace("noisy-parts", "noisy-shared"))

@@ -17,11 +17,6 @@ BASE = "base: {task: tiny}\nfactors: {proxy: [none, mnist5k]}\nseeds: 2\n"
 LR = "tune: {finetune.lr: {low: 1e-5, high: 1e-2, log: true}}\n"
 
 
-@pytest.fixture
-def plan_of(write_space):
-    return lambda text: plan_space(write_space(text), load_imports, resolve)
-
-
 @pytest.mark.parametrize(
     ("text", "words"),
     [

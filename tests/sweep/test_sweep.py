@@ -286,7 +286,7 @@ def test_a_running_cluster_is_joined_with_its_token(tmp_path, user_tasks, head):
 
 
 def test_a_body_in_a_folder_beside_the_user_is_found_by_workers(tmp_path, user_tasks, head):
-    from tests.training.test_model import saved_swin
+    from tests.builders.bodies import saved_swin
 
     saved_swin(tmp_path / "my-body")
     space = tmp_path / "space.yaml"

@@ -14,6 +14,7 @@ from orca_sweep import data as d
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.tasks import LOSSES, METRICS, TASKS, Task, alignment_labels, task_data, unavailable
 from orca_sweep.tasks.bundled import darcy_problems, load_watch, solve_darcy, watch_windows
+from tests.builders.tasks import ninapro_files
 
 HERE = Path()
 
@@ -265,14 +266,6 @@ def test_darcy_inputs_are_coefficient_and_coordinates():
 
 
 # Files of the benchmark ---------------------------------------------------------------------------
-
-
-def ninapro_files(root, n=(40, 5, 4)):
-    (root / "ninaPro").mkdir()
-    rng = np.random.default_rng(0)
-    for part, count in zip(("train", "val", "test"), n, strict=True):
-        np.save(root / f"ninaPro/ninapro_{part}.npy", rng.normal(size=(count, 52, 16)))
-        np.save(root / f"ninaPro/label_{part}.npy", np.arange(count) % 18)
 
 
 def satellite_files(root, n_train=120, n_test=24):

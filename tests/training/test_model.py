@@ -16,44 +16,9 @@ from orca_sweep.training.model import Embedder1D, Embedder2D, build_model, layou
 from orca_sweep.training.predictors import LinearPredictor1D
 from orca_sweep.training.pretrain import pretrain_body
 from orca_sweep.trial import resolve
+from tests.builders.bodies import saved_roberta, saved_swin
 
 quiet = lambda row: None  # noqa: E731
-
-
-def saved_swin(folder, **settings):
-    """A small Swin in exactly the format the hub has: config.json and model.safetensors of a classifier."""
-    from transformers import SwinConfig, SwinForImageClassification
-
-    sizes = {
-        "image_size": 32,
-        "patch_size": 4,
-        "embed_dim": 24,
-        "depths": [1, 1],
-        "num_heads": [2, 2],
-        "window_size": 4,
-    }
-    torch.manual_seed(0)
-    SwinForImageClassification(SwinConfig(**{**sizes, **settings})).save_pretrained(folder)
-    return folder
-
-
-def saved_roberta(folder, width=48):
-    """A small RoBERTa masked language model with its tokenizer, in the hub's format."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM
-
-    words = {w: i for i, w in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>", "the", "a", "of", "type", "is"])}
-    raw = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    raw.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", unk_token="<unk>", mask_token="<mask>")
-    tokenizer.save_pretrained(folder)
-    config = RobertaConfig(
-        vocab_size=len(words), hidden_size=width, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
-        max_position_embeddings=66, type_vocab_size=1, pad_token_id=1,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    RobertaForMaskedLM(config).save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -306,7 +271,7 @@ IMAGE = ["swin", "vit"]
 def test_every_family_has_a_small_body_to_test():
     from orca_sweep.bodies import DIMS
     from orca_sweep.bodies.network import ADAPTED
-    from tests.conftest import SIZES
+    from tests.builders.bodies import SIZES
 
     assert set(SIZES) == set(DIMS) == set(ADAPTED) == {*TEXT, *IMAGE}
     assert {BODIES.get(name).architecture for name in BODIES.names()} == set(DIMS)

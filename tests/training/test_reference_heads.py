@@ -27,7 +27,7 @@ from orca_sweep.training.model import (
 from orca_sweep.training.predictors import BlockMeanPredictor, PicturePredictor, VectorPredictor, average_windows
 from orca_sweep.trial import resolve, shared_stages
 from orca_sweep.trial.sources import has_predictor_weights, idle_sources
-from tests.conftest import SIZES
+from tests.builders.bodies import SIZES
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors" / "reference"
 FIELDS = np.load(VECTORS / "dense_head.npz")
@@ -228,8 +228,8 @@ def test_the_predictor_is_not_part_of_embedder_training_and_tells_fine_tuning_ap
     assert without_schedule(released) != without_schedule(linear)
     rows = [run_trial(config, tmp_path / "s", worker, tmp_path, prefix_epochs=(1,)) for config in (released, linear)]
     assert [row["status"] for row in rows] == ["ok", "ok"]
-    assert len(worker.store.keys("embedder")) == 1
-    assert len(worker.store.keys("finetune-prefix")) == 2
+    assert len(worker.store.list_keys("embedder")) == 1
+    assert len(worker.store.list_keys("finetune-prefix")) == 2
     assert rows[0]["val_metric_best"] != rows[1]["val_metric_best"]
 
 

@@ -28,6 +28,7 @@ from orca_sweep.training.rates import learning_rate
 from orca_sweep.training.run import run_trial
 from orca_sweep.training.worker import Worker
 from orca_sweep.trial import resolve
+from tests.builders.tasks import PARTS_ON_DISK
 
 ALIGNED = {"task": "tiny", "proxy": "mnist5k"}
 
@@ -220,32 +221,6 @@ def test_a_killed_trial_ends_as_the_unbroken_one(run, tmp_path, at, monkeypatch)
     again = [row["epoch"] for row in seen if row["stage"] == at[0]]
     assert again == list(range(at[1] + 1, {"embedder": 6, "finetune": 5}[at[0]]))
     assert resumed["resumed_from_epoch"] == (at[1] if at[0] == "finetune" else 0)
-
-
-PARTS_ON_DISK = """
-import numpy as np
-
-from orca_sweep.data import Rows, Samples, Splits
-from orca_sweep.tasks import TASKS, Task
-
-BASE = np.random.default_rng(0).normal(size=(60, 1, 8, 8)).astype(np.float32)
-
-
-def read(ids, rng):
-    return BASE[ids] + (0 if rng is None else rng.normal(size=BASE[ids].shape).astype(np.float32))
-
-
-def load(root, split_seed):
-    y = np.arange(60) // 3 % 3
-    parts = (np.arange(i, i + 30 - 15 * (i > 0)) for i in (0, 30, 45))
-    return Splits(*(Samples(Rows(read, ids, (1, 8, 8), "noisy"), y[ids], ids // 3) for ids in parts))
-
-
-TASKS.add(Task(name="noisy-parts", dims=2, sample_shape=(1, 8, 8), kind="classification", output_shape=(3,),
-               loss="cross-entropy", metric="error", load=load, meaning="test", source="here", licence="MIT",
-               augments=True, recipe={"body.name": "swin-micro", "body.pretrain_fraction": 0,
-                                      "finetune.batch_size": 4, "finetune.accumulation": 2}))
-"""
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from orca_sweep.training.run import run_trial
 from orca_sweep.training.worker import Worker
 from orca_sweep.trial import load_imports, resolve, shared_stages
 from orca_sweep.trial.sources import idle_sources
-from tests.training.test_stages import PARTS_ON_DISK
+from tests.builders.tasks import PARTS_ON_DISK
 
 STREAMS = {
     "embedder-init": {"embedder init"},
@@ -204,7 +204,7 @@ def test_the_default_keeps_the_ids_of_before_and_every_other_level_has_its_own(u
 def test_an_embedder_run_is_shared_by_all_seeds_that_draw_it_alike_and_by_no_others(level, n_runs, go, worker):
     configs = [seeded(ALIGNED, seed, level) for seed in (0, 1, 2)]
     rows = [go(config) for config in configs]
-    assert len(worker.store.keys("embedder")) == n_runs
+    assert len(worker.store.list_keys("embedder")) == n_runs
     assert len({shared_stages(config)["embedder"] for config in configs}) == n_runs
     assert ["embedder" in row["reused"].split(",") for row in rows] == [False, n_runs == 1, n_runs == 1]
     assert len({row["objective_last"] for row in rows}) == n_runs

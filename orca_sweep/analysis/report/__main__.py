@@ -24,14 +24,14 @@ from orca_sweep.analysis.tables import arguments, stop
 from orca_sweep.errors import InputError
 from orca_sweep.record_files import read_regular_file
 from orca_sweep.results import Results, read_results
-from orca_sweep.visible import escaping_output
+from orca_sweep.visible import escape_output
 
 GENERATOR = b'<meta name="generator" content="orca-sweep report">'
 """By which a report is known again: nothing else is replaced by one."""
 HEAD_BYTES = 1000
 
 
-@escaping_output()
+@escape_output()
 def main() -> None:
     """Reads the tables and writes the page; wrong input ends with code 2, a page that cannot be written with 1."""
     args = _arguments().parse_args()

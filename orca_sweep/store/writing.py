@@ -1,0 +1,82 @@
+"""Writing whole files or none, and what to say where the system refuses to write."""
+
+import contextlib
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from orca_sweep.errors import StorageError
+
+FULL = {
+    errno.ENOSPC: "the storage is full",
+    errno.EDQUOT: "the storage quota is used up",
+    errno.EFBIG: "no file may become so large here",
+}
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def find_full_disk(error: BaseException) -> StorageError | None:
+    """Returns the refusal to write that an error or one of its causes stands for, in words; None if it is another error."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (*FULL, errno.EROFS):
+            if isinstance(error, StorageError):
+                return error
+            return _explain_refusal(cause.filename or "a file of a trial", cause)
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return None
+
+
+@contextlib.contextmanager
+def explain_write_errors(path: object) -> Iterator[None]:
+    """Turns the system's error into one that says which file cannot be written and what to do.
+
+    Raises:
+        StorageError: in place of the system's own error.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _explain_refusal(path, error) from error
+
+
+def _explain_refusal(path: object, error: OSError) -> StorageError:
+    why = error.strerror or str(error)
+    if error.errno in READ_ONLY:
+        return StorageError(
+            f"{path}: cannot be written: {why}. Make it writable, or name another folder with -o or --out. Nothing that"
+            " is already saved is lost."
+        )
+    text = f"{FULL[error.errno]} ({why}). Make room" if error.errno in FULL else f"{why}. See that it can be"
+    return StorageError(
+        f"{path}: cannot be written: {text}, then launch again: what has ended is kept, the rest goes on from its last"
+        " saved epoch."
+    )
+
+
+@contextlib.contextmanager
+def write_whole(path: str, fs: fsspec.AbstractFileSystem | None = None) -> Iterator[str]:
+    """Gives a temporary name to write to; the file takes its path only if the block ends well, and is deleted otherwise.
+
+    Raises:
+        StorageError: if the system refuses to write.
+    """
+    fs = fs or LocalFileSystem()
+    parent, name = os.path.split(path)
+    temporary = os.path.join(parent, f".{name}.{uuid.uuid4().hex}.tmp")
+    with explain_write_errors(path):
+        fs.makedirs(parent or ".", exist_ok=True)
+        try:
+            yield temporary
+            if isinstance(fs, LocalFileSystem):
+                os.replace(temporary, path)
+            else:
+                fs.mv(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                fs.rm(temporary)
+            raise
