@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orca_sweep.bodies.configs import fill_config
-from orca_sweep.bodies.shapes import count_layers, expected_shapes, is_needed, publish_name
+from orca_sweep.bodies.shapes import count_layers, is_needed, list_weight_shapes, publish_name
 from orca_sweep.data.pointers import refuse_pointer
 from orca_sweep.errors import DataError
 
@@ -68,10 +68,10 @@ class Differences:
             (self.not_floats, "not floating-point"),
             (self.duplicate, "duplicate, with and without a prefix"),
         )
-        return [f"{len(keys)} {words} ({first_keys(keys)})" for keys, words in kinds if keys]
+        return [f"{len(keys)} {words} ({show_first_keys(keys)})" for keys, words in kinds if keys]
 
 
-def first_keys(keys: Iterable[str]) -> str:
+def show_first_keys(keys: Iterable[str]) -> str:
     """Returns the first ``N_SHOWN`` keys as text, with an ellipsis if there are more."""
     keys = list(keys)
     return ", ".join(map(_shown, keys[:N_SHOWN])) + (", ..." if len(keys) > N_SHOWN else "")
@@ -107,7 +107,7 @@ def list_weight_files(folder: Path, name: str) -> list[Path]:
     missing = [shard for shard in shards if not (folder / shard).is_file()]
     if missing:
         raise DataError(
-            f"{path}: missing shards: {len(missing)} of {len(shards)} ({first_keys(missing)}). Put each shard beside the"
+            f"{path}: missing shards: {len(missing)} of {len(shards)} ({show_first_keys(missing)}). Put each shard beside the"
             " index."
         )
     for shard in shards:
@@ -240,7 +240,7 @@ def merge_weights(path: Path, weights: dict[str, Weight], more: dict[str, Weight
     shared = sorted(weights.keys() & more.keys())
     if shared:
         raise DataError(
-            f"{path}: keys that are also in another shard: {len(shared)} ({first_keys(shared)}). Save the weights again."
+            f"{path}: keys that are also in another shard: {len(shared)} ({show_first_keys(shared)}). Save the weights again."
         )
     return weights | more
 
@@ -253,7 +253,7 @@ def compare_weights(family: str, raw: Mapping[str, Any], weights: Mapping[str, W
 
     Heads and poolers are not used, so they may be there or missing.
     """
-    expected = expected_shapes(family, fill_config(family, raw))
+    expected = list_weight_shapes(family, fill_config(family, raw))
     held: dict[str, Weight] = {}
     duplicate = []
     for key, weight in weights.items():
@@ -291,7 +291,7 @@ def refuse_differences(
     """
     texts = differences.describe()
     if texts:
-        expected = expected_shapes(family, fill_config(family, raw))
+        expected = list_weight_shapes(family, fill_config(family, raw))
         remedy = _find_remedy(family, expected, list(keys))
         raise DataError(
             f"{where}: these weights do not fit the {family} body of its config.json: {'; '.join(texts)}. {remedy}"

@@ -70,7 +70,7 @@ def _scale_images(images: Tensor, scaling: Scaling) -> Tensor:
 
 
 @torch.inference_mode()
-def input_features(
+def compute_input_features(
     body: LoadedBody, inputs: Inputs, device: str, batch: int = 256, treatment: Treatment = RAW
 ) -> Tensor:
     """Returns features of the body's own input layer, (M, width_in): the mean over tokens of images and texts.

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from orca_sweep.bodies import DIMS, Body, model_location
 from orca_sweep.bodies.checkpoints import (
     ADAPTER,
     PICKLE,
@@ -19,14 +18,16 @@ from orca_sweep.bodies.checkpoints import (
     check_weights,
     compare_weights,
     find_weights,
-    first_keys,
     list_shards,
     list_weight_files,
     merge_weights,
     refuse_differences,
+    show_first_keys,
 )
 from orca_sweep.bodies.configs import fill_config, find_config_problems, read_config
-from orca_sweep.bodies.shapes import expected_shapes, is_needed, publish_name
+from orca_sweep.bodies.finding import locate_model
+from orca_sweep.bodies.records import DIMS, Body
+from orca_sweep.bodies.shapes import is_needed, list_weight_shapes, publish_name
 from orca_sweep.errors import DataError, InputError, first_line, out_of_memory, reason_of
 
 CONFIG = "config.json"
@@ -54,7 +55,7 @@ def read_body_config(body: Body) -> tuple[Mapping[str, Any], Any]:
         raw: Mapping[str, Any] = body.settings
         family = str(body.architecture)
     else:
-        folder = find_folder(model_location(body), body.revision)
+        folder = find_folder(locate_model(body), body.revision)
         try:
             raw = read_config(folder / CONFIG)
         except InputError as error:
@@ -237,7 +238,7 @@ def _read_pickles(files: list[Path]) -> dict[str, Weight]:
         state = _read_pickle(path)
         if isinstance(state, Mapping) and not any(isinstance(tensor, torch.Tensor) for tensor in state.values()):
             inner = [str(key) for key, value in state.items() if isinstance(value, Mapping)]
-            hint = f" It holds {first_keys(inner)}." if inner else ""
+            hint = f" It holds {show_first_keys(inner)}." if inner else ""
             raise DataError(
                 f"{path}: the pickle is not a dict of tensors by name.{hint} Save model.state_dict() itself."
             )
@@ -285,7 +286,7 @@ def _refuse_report(where: object, family: str, raw: Mapping[str, Any], report: M
             for key, held, asked in report["mismatched_keys"]
         ),
     )
-    held = expected_shapes(family, fill_config(family, raw)).keys() - set(missing)
+    held = list_weight_shapes(family, fill_config(family, raw)).keys() - set(missing)
     refuse_differences(where, family, raw, keys=[*held, *report["unexpected_keys"]], differences=differences)
 
 
@@ -293,6 +294,6 @@ def _refuse_infinite(where: object, family: str, model: Any) -> None:
     broken = [publish_name(family, key) for key, tensor in model.state_dict().items() if not tensor.isfinite().all()]
     if broken:
         raise DataError(
-            f"{where}: NaN or infinite values in {len(broken)} of its weights ({first_keys(broken)}). Get the file again,"
+            f"{where}: NaN or infinite values in {len(broken)} of its weights ({show_first_keys(broken)}). Get the file again,"
             " or save the model from before it diverged."
         )

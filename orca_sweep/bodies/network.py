@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from orca_sweep.bodies import DECODERS, DIMS, Body, model_location
+from orca_sweep.bodies.finding import locate_model
 from orca_sweep.bodies.loading import check_family, load_model, read_body_config
+from orca_sweep.bodies.records import DECODERS, DIMS, Body
 from orca_sweep.bodies.tokenizers import load_tokenizer
 from orca_sweep.errors import InputError, reason_of
 from orca_sweep.store import state_digest
@@ -44,7 +45,7 @@ class LoadedBody:
     """A transformers model with what is needed to use it: its spec and, for text, its tokenizer.
 
     The model's own input layer is kept only as the source of proxy features and of copied weights; the
-    network that ORCA trains is ``network()``.
+    network that ORCA trains is ``build_network()``.
     """
 
     model: Any
@@ -56,10 +57,10 @@ class LoadedBody:
 
     def __post_init__(self) -> None:
         self.model.eval()
-        self.spec = body_spec(self.model.config)
+        self.spec = read_body_spec(self.model.config)
         self.about = _about(self.model.config) + _tokenizer_text(self.tokenizer)
 
-    def network(self, input_mode: str = "plain") -> nn.Module:
+    def build_network(self, input_mode: str = "plain") -> nn.Module:
         """Returns a copy of the body without its input layer: (B, T, width_in) -> (B, T', width_out).
 
         ``input_mode`` is for decoders: see ``DecoderNetwork``.
@@ -84,11 +85,11 @@ class LoadedBody:
         layer: nn.Module = self.model.embeddings
         return layer
 
-    def input_digest(self) -> str:
+    def hash_input_layer(self) -> str:
         """Hash of the input layer: all that proxy features and a copied initialisation depend on."""
         return state_digest(to_arrays(self.input_layer().state_dict()), self.about)
 
-    def digest(self) -> str:
+    def hash_weights(self) -> str:
         """Hash of all weights, the config and the tokenizer."""
         return state_digest(to_arrays(self.model.state_dict()), self.about)
 
@@ -120,7 +121,7 @@ def to_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
 
 
-def body_spec(config: Any) -> BodySpec:
+def read_body_spec(config: Any) -> BodySpec:
     """Reads widths and sizes from a transformers config.
 
     Raises:
@@ -292,17 +293,17 @@ def add_adapters(network: nn.Module, family: str, rank: int, alpha: int) -> None
 # Building and loading -----------------------------------------------------------------------------
 
 
-def fresh_model(body: Body, seed: int) -> Any:
+def build_random_model(body: Body, seed: int) -> Any:
     """Returns the body's architecture with seeded random weights: a body that has seen nothing.
 
     The same seed gives the initialisation from which our own pre-training starts, so fraction 0 and
     fraction f differ in the training alone.
     """
     with torch_stream(seed, "body init"):
-        return base_model(load_config(body))
+        return build_base_model(load_config(body))
 
 
-def base_model(config: Any) -> Any:
+def build_base_model(config: Any) -> Any:
     """Returns a randomly initialised base model for a transformers config.
 
     Raises:
@@ -344,13 +345,13 @@ def load_pretrained(body: Body, allow_pickle: bool = False) -> LoadedBody:
     """
     raw, config = read_body_config(body)
     model = load_model(
-        model_location(body), raw, config, revision=body.revision, allow_pickle=allow_pickle,
+        locate_model(body), raw, config, revision=body.revision, allow_pickle=allow_pickle,
         options=_options(config.model_type),
     )  # fmt: skip
-    return LoadedBody(model, body_tokenizer(body, config))
+    return LoadedBody(model=model, tokenizer=load_body_tokenizer(body, config))
 
 
-def body_tokenizer(body: Body, config: Any) -> Any:
+def load_body_tokenizer(body: Body, config: Any) -> Any:
     """Returns the tokenizer of a text body's folder or hub id; None for vision bodies and folders without one.
 
     Raises:
@@ -358,7 +359,7 @@ def body_tokenizer(body: Body, config: Any) -> Any:
     """
     if DIMS[config.model_type] == 2:
         return None
-    return load_tokenizer(model_location(body), body.revision, config.vocab_size)
+    return load_tokenizer(locate_model(body), body.revision, config.vocab_size)
 
 
 def _options(family: str) -> dict[str, Any]:

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from orca_sweep.bodies import Body, model_location
 from orca_sweep.bodies.configs import LARGEST_CONFIG
+from orca_sweep.bodies.finding import locate_model
+from orca_sweep.bodies.records import Body
 from orca_sweep.data.pointers import pointer_problem
 from orca_sweep.errors import InputError
 from orca_sweep.proxies import Scaling
@@ -16,7 +17,7 @@ PREPROCESSOR = "preprocessor_config.json"
 WHERE = "embedder.proxy_scaling = 'body'"
 
 
-def body_scaling(body: Body) -> Scaling | None:
+def read_body_scaling(body: Body) -> Scaling | None:
     """Returns the mean and standard deviation by which a body's pre-training normalised pixels in [0, 1].
 
     None if it saw raw pixels, as our own small bodies did. The file describes pixels from 0 to 255, which are rescaled
@@ -63,7 +64,7 @@ def body_scaling(body: Body) -> Scaling | None:
 
 
 def _find_preprocessor(body: Body) -> Path:
-    location = model_location(body)
+    location = locate_model(body)
     remedy = "Save it beside the weights, or set embedder.proxy_scaling to proxy or none."
     if Path(location).is_dir():
         path = Path(location) / PREPROCESSOR

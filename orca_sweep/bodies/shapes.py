@@ -62,7 +62,7 @@ def count_layers(names: Iterable[str]) -> int:
     return len({match[0] for name in names if (match := LAYER.match(name))})
 
 
-def expected_shapes(family: str, settings: Mapping[str, Any]) -> Shapes:
+def list_weight_shapes(family: str, settings: Mapping[str, Any]) -> Shapes:
     """Returns the name and shape of every weight that a body with these settings uses.
 
     Args:

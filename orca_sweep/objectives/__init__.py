@@ -151,12 +151,12 @@ OBJECTIVES.add(
 OBJECTIVES.add(Objective("none", "no alignment: zero, with zero gradient", _no_constants, _nothing))
 
 
-def settings_of(name: str) -> Mapping[str, Any]:
+def list_settings(name: str) -> Mapping[str, Any]:
     """Returns the settings an objective takes, with their defaults."""
     return OBJECTIVES.get(name).settings
 
 
-def source_digest(name: str) -> str:
+def hash_source(name: str) -> str:
     """Returns a hash of the files that define a user's objective; empty for the built-in ones.
 
     What was computed with a user's objective is stale as soon as that file changes; the built-in ones are
@@ -185,7 +185,7 @@ def constants(name: str, proxy_features: "Tensor", proxy_labels: "Tensor", **set
         name: a registered objective.
         proxy_features: (M, D), M >= 2, without gradient; fixes dtype and device.
         proxy_labels: (M,) class of each proxy sample, whole numbers.
-        settings: what ``settings_of(name)`` lists.
+        settings: what ``list_settings(name)`` lists.
 
     Raises:
         InputError: on an unknown name or setting, or a setting out of range.

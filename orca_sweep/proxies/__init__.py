@@ -13,8 +13,8 @@ from orca_sweep.data.pointers import pointer_problem
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.proxies import bundled as embedded
 from orca_sweep.proxies import declared
-from orca_sweep.proxies.files import TEXT_KINDS, file_kind
-from orca_sweep.proxies.images import Scaling, Treatment, Views, apply_views, draw_views, scaling_of
+from orca_sweep.proxies.files import TEXT_KINDS, find_file_kind
+from orca_sweep.proxies.images import Scaling, Treatment, Views, apply_views, draw_views, find_proxy_scaling
 from orca_sweep.proxies.phrases import draw_samples
 from orca_sweep.proxies.records import Features, Form, Noise, Pooling, Proxy, ProxyData, Spans, Tagged
 from orca_sweep.registry import Registry
@@ -33,14 +33,14 @@ __all__ = [
     "Treatment",
     "Views",
     "apply_views",
-    "canonical_proxy",
+    "canonicalise_proxy",
     "describe_proxy",
     "draw_samples",
     "draw_views",
+    "explain_missing_proxy",
+    "find_local_path",
     "find_proxy",
-    "local_path",
-    "scaling_of",
-    "unavailable_proxy",
+    "find_proxy_scaling",
 ]
 TEXT_FILES = {"text_xs_32.npy": "text_ys_32.npy", "text_xs.npy": "text_ys.npy"}
 """Features and labels of the original text proxy, under the names it went by."""
@@ -61,7 +61,7 @@ def _text_features(root: Path) -> ProxyData:
                 raise DataError(f"{root / xs}: {len(x)} rows, but {ys} has {len(y)} labels. Get both files again.")
             whole = y.dtype.kind != "f" or bool((np.isfinite(y) & (y == np.floor(y))).all())
             labels = y.astype("int64") if y.dtype.kind == "f" and whole else y
-            return declared.features_data(x[:TEXT_ROWS], labels[:TEXT_ROWS], str(root / xs))
+            return declared.make_feature_data(x[:TEXT_ROWS], labels[:TEXT_ROWS], str(root / xs))
     raise DataError(f"proxy 'orca-text': neither text_xs_32.npy nor text_xs.npy is in {root}. Give --data.")
 
 
@@ -197,7 +197,7 @@ def find_proxy(name: str) -> Proxy:
             " org/name[split]:input->label; shuffled:<proxy> permutes labels."
         )
     problems = explain_declaration(found)
-    kind = file_kind(Path(found.path)) if found.is_local else None
+    kind = find_file_kind(Path(found.path)) if found.is_local else None
     if found.encoding is not None and kind not in TEXT_KINDS:
         problems.append(f"encoding = {found.encoding!r}: {found.path} is no text file. Leave it out.")
     if problems:
@@ -224,10 +224,10 @@ def _shuffled(load: Callable[[Path], ProxyData]) -> Callable[[Path], ProxyData]:
     return lambda root: embedded.shuffled(load(root))
 
 
-def canonical_proxy(name: str) -> str:
+def canonicalise_proxy(name: str) -> str:
     """Returns a proxy's one name: declared files become absolute (counted from the working folder)."""
     if name.startswith(SHUFFLED):
-        return SHUFFLED + canonical_proxy(name.removeprefix(SHUFFLED))
+        return SHUFFLED + canonicalise_proxy(name.removeprefix(SHUFFLED))
     found = None if name in PROXIES else parse(name)
     return found.absolute().text if found else name
 
@@ -241,7 +241,7 @@ def _local_files(name: str) -> Declaration | None:
     return found if found is not None and found.is_local else None
 
 
-def local_path(name: str) -> Path | None:
+def find_local_path(name: str) -> Path | None:
     """Returns the file or folder that a proxy's samples come from; None for every proxy that is no file here."""
     declared_files = _local_files(name)
     return None if declared_files is None else Path(declared_files.path).expanduser()
@@ -275,7 +275,7 @@ def describe_proxy(name: str, label: str | None = None) -> str | None:
     except DataError:
         return None
     kept = declared.MAX_SAMPLES
-    is_cut = counts.n_samples > kept and counts.samples_are == "samples" and file_kind(Path(found.path)) != "npz"
+    is_cut = counts.n_samples > kept and counts.samples_are == "samples" and find_file_kind(Path(found.path)) != "npz"
     more = [counts.about] if counts.about else []
     more += [f"{kept:,} of them are used, drawn once and for all"] if is_cut else []
     classes = "class" if counts.n_classes == 1 else "classes"
@@ -284,7 +284,7 @@ def describe_proxy(name: str, label: str | None = None) -> str | None:
     return f"proxy {label or label_of(name)}: {'; '.join([text, *more])}"
 
 
-def unavailable_proxy(proxy: Proxy, data_root: Path | None = None) -> list[str]:
+def explain_missing_proxy(proxy: Proxy, data_root: Path | None = None) -> list[str]:
     """Returns what keeps the proxy from being loaded here, each with what to do; empty if nothing."""
     problems = missing_packages(f"proxy {proxy.name!r}", proxy.packages, proxy.extra)
     found = _local_files(proxy.declaration or proxy.name)

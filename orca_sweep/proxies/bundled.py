@@ -29,7 +29,7 @@ def mnist5k() -> ProxyData:
     # The package's own function takes seconds to read this file, in every worker.
     rows = np.loadtxt(DATA_PATH, dtype=np.uint8, delimiter=",")
     x = (rows[:, :-1].astype(np.float32) / 255).reshape(-1, 1, 28, 28)
-    return image_data(x, rows[:, -1].astype(np.int64))
+    return make_image_data(x, rows[:, -1].astype(np.int64))
 
 
 def photo_patches() -> ProxyData:
@@ -42,10 +42,10 @@ def photo_patches() -> ProxyData:
         grid = photo[: rows * PATCH, : columns * PATCH].reshape(rows, PATCH, columns, PATCH, 3)
         crops.append(grid.transpose(0, 2, 4, 1, 3).reshape(-1, 3, PATCH, PATCH))
         labels += [label] * (rows * columns)
-    return image_data(np.concatenate(crops).astype(np.float32) / 255, np.array(labels, dtype=np.int64))
+    return make_image_data(np.concatenate(crops).astype(np.float32) / 255, np.array(labels, dtype=np.int64))
 
 
-def image_data(x: np.ndarray, labels: np.ndarray) -> ProxyData:
+def make_image_data(x: np.ndarray, labels: np.ndarray) -> ProxyData:
     """Returns images float32 (M, C, H, W) in [0, 1] and labels (M,) as a proxy's data."""
     return ProxyData(x, labels, fingerprint(x, labels))
 
@@ -64,12 +64,12 @@ def pydoc_topics() -> ProxyData:
     by_chapter = [_passages(topics[name]) for name in CHAPTERS]
     texts = tuple(text for passages in by_chapter for text in passages)
     labels = np.repeat(np.arange(len(CHAPTERS)), [len(passages) for passages in by_chapter]).astype(np.int64)
-    digest = hashlib.sha256("\0".join(corpus_texts()).encode() + labels.tobytes()).hexdigest()
-    return ProxyData(texts, labels, digest, corpus_texts())
+    digest = hashlib.sha256("\0".join(load_corpus_texts()).encode() + labels.tobytes()).hexdigest()
+    return ProxyData(texts, labels, digest, load_corpus_texts())
 
 
 @lru_cache(maxsize=1)
-def corpus_texts() -> tuple[str, ...]:
+def load_corpus_texts() -> tuple[str, ...]:
     """Returns all chapters of the Python reference as passages: the corpus of our own small text body."""
     from pydoc_data.topics import topics
 

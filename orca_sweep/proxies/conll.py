@@ -107,7 +107,7 @@ def _take_field(line: _Line, column: int, path: Path) -> str:
     return field
 
 
-def question_tags(tags: Sequence[Sequence[str]], n_classes: int | None, where: str) -> None:
+def refuse_doubtful_tags(tags: Sequence[Sequence[str]], n_classes: int | None, where: str) -> None:
     """Refuses a column that does not look like tags, unless the declaration says how many there are.
 
     Raises:

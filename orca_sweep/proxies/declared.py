@@ -16,9 +16,9 @@ from orca_sweep.config.declaration import Declaration
 from orca_sweep.data import fingerprint
 from orca_sweep.data.pointers import refuse_pointer
 from orca_sweep.errors import DataError
-from orca_sweep.proxies.bundled import image_data
-from orca_sweep.proxies.conll import Columns, question_tags, read_conll
-from orca_sweep.proxies.files import FileKind, file_kind, read_split
+from orca_sweep.proxies.bundled import make_image_data
+from orca_sweep.proxies.conll import Columns, read_conll, refuse_doubtful_tags
+from orca_sweep.proxies.files import FileKind, find_file_kind, read_split
 from orca_sweep.proxies.pixels import Picture, stack_pictures
 from orca_sweep.proxies.records import Features, ProxyData, Tagged
 from orca_sweep.proxies.table_files import Table, read_table
@@ -85,7 +85,7 @@ def _local_kind(declared: Declaration) -> FileKind | None:
     path = Path(declared.path).expanduser()
     if not declared.is_local or path.is_dir():
         return None
-    kind = file_kind(path)
+    kind = find_file_kind(path)
     if kind in ("npz", "conll") and read_split(declared.split, declared.text).name not in ("", "train"):
         raise DataError(f"{declared.text}: such a file has no split {declared.split!r}. Write [] or [train].")
     if kind in ("npz", "conll") and declared.split not in ("", "train"):
@@ -108,7 +108,7 @@ def _samples(table: Table, declared: Declaration) -> ProxyData:
         return replace(_text_data(rows, chosen, y, declared), n_found=n)
     if isinstance(first, Picture | bytes) or (isinstance(first, dict) and "bytes" in first):
         pictures = [_picture(row, i, declared) for i, row in zip(chosen, rows, strict=True)]
-        return replace(image_data(stack_pictures(pictures), y), n_found=n)
+        return replace(make_image_data(stack_pictures(pictures), y), n_found=n)
     raise DataError(
         f"{declared.text}: column {declared.input!r} holds {type(first).__name__}. Texts, images, or lists of tokens"
         " with lists of tags are understood."
@@ -226,7 +226,7 @@ def _conll(declared: Declaration) -> tuple[list[list[str]], list[list[str]]]:
         ) from None
     path = Path(declared.path).expanduser()
     sentences, tags = read_conll(path, columns, declared.encoding, declared.text)
-    question_tags(tags, declared.n_classes, declared.text)
+    refuse_doubtful_tags(tags, declared.n_classes, declared.text)
     return sentences, tags
 
 
@@ -246,10 +246,10 @@ def _features(path: Path, declared: Declaration) -> ProxyData:
     for column in (declared.input, declared.label):
         if column not in arrays:
             raise DataError(f"{declared.text}: there is no array {column!r}. {hint(column, arrays)}")
-    return features_data(arrays[declared.input], arrays[declared.label], str(path))
+    return make_feature_data(arrays[declared.input], arrays[declared.label], str(path))
 
 
-def features_data(features: np.ndarray, labels: np.ndarray, where: str) -> ProxyData:
+def make_feature_data(features: np.ndarray, labels: np.ndarray, where: str) -> ProxyData:
     """Checks features (M, D) or (M, T, D) and labels (M,) and returns them as a proxy's data, averaged over T.
 
     Labels keep their values: they need not be 0 to K - 1.

@@ -25,7 +25,7 @@ SPLIT = re.compile(r"(?P<name>[^\[\]+]*)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%
 SHARD = re.compile(r"-\d+-of-\d+$")
 
 
-def file_kind(path: Path) -> FileKind | None:
+def find_file_kind(path: Path) -> FileKind | None:
     """Returns what kind of file a name's ending means, in any case, or None; text may be packed (.gz)."""
     endings = [ending.lower() for ending in path.suffixes]
     is_packed = endings[-1:] == [".gz"]

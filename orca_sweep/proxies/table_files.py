@@ -10,7 +10,7 @@ from typing import Any
 from orca_sweep.config.declaration import Declaration
 from orca_sweep.data.pointers import refuse_pointer
 from orca_sweep.errors import DataError
-from orca_sweep.proxies.files import SHARD, FileKind, choose_split, file_kind, list_files, read_split, read_text
+from orca_sweep.proxies.files import SHARD, FileKind, choose_split, find_file_kind, list_files, read_split, read_text
 from orca_sweep.proxies.image_files import find_images
 from orca_sweep.registry import hint
 
@@ -63,13 +63,13 @@ def read_table(declared: Declaration) -> Table:
 
 def _read_folder(folder: Path, declared: Declaration) -> Table:
     """The tables below a folder, or its images where it has no tables."""
-    paths = [parts for parts in list_files(folder, declared.text) if file_kind(Path(parts[-1])) in TABLE_KINDS]
+    paths = [parts for parts in list_files(folder, declared.text) if find_file_kind(Path(parts[-1])) in TABLE_KINDS]
     tables = [parts for parts in paths if not parts[-1].lower().startswith(("metadata.", "dataset_info", "state."))]
     if not tables:
         return _read_images(folder, declared)
     chosen = choose_split(map(_split_of, tables), read_split(declared.split, declared.text).name, declared.text)
     used = [folder.joinpath(*parts) for parts in tables if chosen is None or _split_of(parts) == chosen]
-    kinds = sorted({str(file_kind(path)) for path in used})
+    kinds = sorted({str(find_file_kind(path)) for path in used})
     if len(kinds) > 1:
         raise DataError(
             f"{declared.text}: the folder holds {' and '.join(kinds)} files. Name one file, or a folder of one kind."
@@ -110,7 +110,7 @@ def _read_files(paths: Sequence[Path], declared: Declaration) -> Table:
     readers: Mapping[FileKind | None, Callable[[Path, Declaration], Table]] = {
         "parquet": _read_parquet, "csv": _read_separated, "tsv": _read_separated, "json": _read_json,
     }  # fmt: skip
-    reader = readers.get(file_kind(paths[0]))
+    reader = readers.get(find_file_kind(paths[0]))
     if reader is None:
         raise DataError(
             f"{declared.text}: {paths[0].suffix or 'no ending'} is no kind of file that is read. Parquet, CSV, TSV and JSON"
@@ -143,7 +143,7 @@ def _read_separated(path: Path, declared: Declaration) -> Table:
             pa.BufferReader(content),
             read_options=csv.ReadOptions(use_threads=False, block_size=max(1024, len(content))),
             parse_options=csv.ParseOptions(
-                delimiter="\t" if file_kind(path) == "tsv" else ",", newlines_in_values=True
+                delimiter="\t" if find_file_kind(path) == "tsv" else ",", newlines_in_values=True
             ),
             convert_options=csv.ConvertOptions(column_types=texts, strings_can_be_null=False),
         )
@@ -247,10 +247,10 @@ def _read_hub(declared: Declaration) -> Table:
     finally:
         if before:
             datasets.enable_progress_bars()
-    return table_of_datasets(table, declared)
+    return convert_hub_table(table, declared)
 
 
-def table_of_datasets(table: Any, declared: Declaration) -> Table:
+def convert_hub_table(table: Any, declared: Declaration) -> Table:
     """Returns a table of the datasets library as ours; its images stay encoded."""
     import datasets
 

@@ -316,7 +316,7 @@ def build_model(data: TaskData, body: LoadedBody, config: TrialConfig) -> OrcaMo
     """Builds the whole model: the result of stage 1."""
     mean = None if data.target_mean is None else torch.from_numpy(data.target_mean).float()
     std = None if data.target_std is None else torch.from_numpy(data.target_std).float()
-    embedder, network = build_embedder(data.task, body, config), body.network(config.body.input_mode)
+    embedder, network = build_embedder(data.task, body, config), body.build_network(config.body.input_mode)
     if config.finetune.lora_rank is not None:
         with torch_stream(config.seed_of("adapter-init"), "adapter init"):
             add_adapters(network, body.spec.architecture, config.finetune.lora_rank, config.finetune.lora_alpha)

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from orca_sweep.bodies import find_body, find_file_problems
 from orca_sweep.bodies.checkpoints import read_header
 from orca_sweep.bodies.configs import DEFAULTS, fill_config, find_config_problems
-from orca_sweep.bodies.inputs import input_features, tokenize
-from orca_sweep.bodies.network import base_model, fresh_model, load_config, load_pretrained
-from orca_sweep.bodies.shapes import expected_shapes, publish_name
+from orca_sweep.bodies.inputs import compute_input_features, tokenize
+from orca_sweep.bodies.network import build_base_model, build_random_model, load_config, load_pretrained
+from orca_sweep.bodies.shapes import list_weight_shapes, publish_name
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.trial import find_body_problems, resolve, unavailable_parts
 from tests.conftest import SIZES
@@ -673,7 +673,7 @@ def test_an_impossible_config_is_refused_with_every_mistake(name, body_of):
         find_body(str(folder))
     # A hub id's config is seen when it is loaded.
     hub = replace(good, name="org/name")
-    for load in (load_config, load_pretrained, lambda body: fresh_model(body, 0)):
+    for load in (load_config, load_pretrained, lambda body: build_random_model(body, 0)):
         with pytest.raises(InputError, match=f"body.name 'org/name': .*{words}"):
             load(hub)
     with pytest.raises(InputError, match=words):
@@ -757,11 +757,11 @@ def test_the_table_of_weights_is_that_of_transformers(family, kept_bodies):
     }
     for raw in (SIZES[family], {**SIZES[family], **rarer.get(family, {})}):
         assert find_config_problems(family, raw) == []
-        model = base_model(AutoConfig.for_model(family, **raw))
+        model = build_base_model(AutoConfig.for_model(family, **raw))
         held = {publish_name(family, key): tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-        assert held == expected_shapes(family, fill_config(family, raw))
+        assert held == list_weight_shapes(family, fill_config(family, raw))
     published = {key for key in read_header(kept_bodies / family / SAFE) if not key.startswith("pooler")}
-    assert published == expected_shapes(family, SIZES[family] | fill_config(family, SIZES[family])).keys()
+    assert published == list_weight_shapes(family, SIZES[family] | fill_config(family, SIZES[family])).keys()
 
 
 @pytest.mark.parametrize("family", SIZES)
@@ -810,13 +810,13 @@ def test_weights_of_any_precision_become_single(dtype, family, body_of):
 @pytest.mark.parametrize("family", SIZES)
 def test_the_precision_that_a_config_names_rounds_no_weight(family, entry, body_of):
     folder = body_of(family)
-    wanted, digest = weights_of(folder), load_pretrained(find_body(str(folder))).digest()
+    wanted, digest = weights_of(folder), load_pretrained(find_body(str(folder))).hash_weights()
     path = folder / "config.json"
     raw = json.loads(path.read_text())
     del raw["dtype"]
     path.write_text(json.dumps({**raw, **entry}))
     assert_same(weights_of(folder), wanted)
-    assert load_pretrained(find_body(str(folder))).digest() == digest
+    assert load_pretrained(find_body(str(folder))).hash_weights() == digest
 
 
 @pytest.mark.parametrize("has_pickle", [False, True])
@@ -825,11 +825,11 @@ def test_what_is_loaded_no_longer_depends_on_the_file(has_pickle, body_of):
     if has_pickle:
         pickled()(folder)
     body = load_pretrained(find_body(str(folder)), allow_pickle=True)
-    digest, path = body.digest(), folder / (PICKLE if has_pickle else SAFE)
+    digest, path = body.hash_weights(), folder / (PICKLE if has_pickle else SAFE)
     with path.open("r+b") as file:
         file.seek(path.stat().st_size // 2)
         file.write(b"\x11" * 20_000)
-    assert body.digest() == digest
+    assert body.hash_weights() == digest
 
 
 def test_weights_that_share_memory_in_a_pickle_do_not_share_it_here(body_of):
@@ -848,8 +848,8 @@ def test_how_a_config_hands_over_outputs_changes_nothing(family, body_of):
     config(return_dict=False, output_hidden_states=True, chunk_size_feed_forward=7)(folder)
     body = load_pretrained(find_body(str(folder)))
     tokens = torch.ones(2, plain.spec.max_tokens, plain.spec.width_in)
-    assert body.digest() == plain.digest()
-    assert torch.equal(body.network().eval()(tokens), plain.network().eval()(tokens))
+    assert body.hash_weights() == plain.hash_weights()
+    assert torch.equal(body.build_network().eval()(tokens), plain.build_network().eval()(tokens))
 
 
 @pytest.mark.parametrize("family", IMAGE)
@@ -860,8 +860,8 @@ def test_sides_in_lists_are_the_same_body(family, body_of):
     config(image_size=[32, 32], patch_size=[sizes["patch_size"]] * 2)(folder)
     assert find_file_problems(find_body(str(folder))) == []
     listed = load_pretrained(find_body(str(folder)))
-    assert (listed.spec, listed.digest()) == (plain.spec, plain.digest())
-    assert input_features(listed, np.zeros((1, 3, 9, 9), "float32"), "cpu").shape == (1, plain.spec.width_in)
+    assert (listed.spec, listed.hash_weights()) == (plain.spec, plain.hash_weights())
+    assert compute_input_features(listed, np.zeros((1, 3, 9, 9), "float32"), "cpu").shape == (1, plain.spec.width_in)
 
 
 def test_safetensors_are_taken_before_a_pickle(body_of):
@@ -901,7 +901,7 @@ def test_a_config_that_transformers_cannot_build_is_refused_for_random_bodies_to
     folder = body_of("bert")
     config(**settings)(folder)
     with pytest.raises(InputError, match="its config.json is not understood|transformers cannot build a bert body"):
-        fresh_model(find_body(str(folder)), 0)
+        build_random_model(find_body(str(folder)), 0)
 
 
 HUB = """
@@ -912,7 +912,7 @@ from orca_sweep.bodies.network import load_pretrained
 from orca_sweep.errors import OrcaSweepError
 for name in sys.argv[1:]:
     try:
-        print(name, load_pretrained(find_body(f"org/{name}"), allow_pickle=name.startswith("pickle")).digest())
+        print(name, load_pretrained(find_body(f"org/{name}"), allow_pickle=name.startswith("pickle")).hash_weights())
     except OrcaSweepError as error:
         print(name, type(error).__name__, error)
 """
@@ -967,7 +967,7 @@ def test_a_hub_id_is_loaded_as_strictly(body_of, tmp_path):
     command = [sys.executable, "-c", HUB, *breaks]
     done = subprocess.run(command, capture_output=True, text=True, env=home, check=True)
     output = dict(line.split(" ", 1) for line in done.stdout.splitlines())
-    digest = load_pretrained(find_body(str(whole))).digest()
+    digest = load_pretrained(find_body(str(whole))).hash_weights()
     assert output["good"] == output["good-shards"] == output["pickle-good"] == output["half"] == digest
     wanted = {
         "compiled": f"DataError org/compiled/model.safetensors: .*53 missing .*{WRAPPED}",
@@ -1009,7 +1009,7 @@ def test_a_tokenizer_file_alone_is_a_tokenizer(family, body_of):
     ids, mask = tokenize(alone.tokenizer, texts, 20)
     assert ids.shape == mask.shape == (2, mask.sum(dim=1).max())
     assert torch.equal(ids[0, : mask[0].sum()], tokenize(whole.tokenizer, texts[:1], 20)[0][0])
-    torch.testing.assert_close(input_features(alone, texts, "cpu"), input_features(whole, texts, "cpu"))
+    torch.testing.assert_close(compute_input_features(alone, texts, "cpu"), compute_input_features(whole, texts, "cpu"))
 
 
 @pytest.mark.parametrize("words", [("[UNK]", "[PAD]", "a"), ("</s>", "a", "b"), ("a", "b", "c")])
@@ -1023,7 +1023,7 @@ def test_any_tokenizer_can_pad_and_gains_no_word(words, body_of):
     raw.save(str(folder / "tokenizer.json"))
     body = load_pretrained(find_body(str(folder)))
     assert len(body.tokenizer) == 3
-    assert input_features(body, ("a a a", "b"), "cpu").shape == (2, 48)
+    assert compute_input_features(body, ("a a a", "b"), "cpu").shape == (2, 48)
 
 
 def test_words_that_a_tokenizer_s_settings_add_are_counted(body_of):
@@ -1053,16 +1053,18 @@ def test_features_do_not_depend_on_how_a_tokenizer_pads(entry, body_of):
     tokenizer_settings(**entry)(folder)
     body = load_pretrained(find_body(str(folder)))
     texts = ("the type", "attributes are inherited of a type " * 40)
-    assert body.input_digest() == plain.input_digest()
-    assert torch.equal(input_features(body, texts, "cpu"), input_features(plain, texts, "cpu"))
-    torch.testing.assert_close(input_features(body, texts, "cpu")[:1], input_features(body, texts[:1], "cpu"))
+    assert body.hash_input_layer() == plain.hash_input_layer()
+    assert torch.equal(compute_input_features(body, texts, "cpu"), compute_input_features(plain, texts, "cpu"))
+    torch.testing.assert_close(
+        compute_input_features(body, texts, "cpu")[:1], compute_input_features(body, texts[:1], "cpu")
+    )
 
 
 def test_what_a_tokenizer_does_with_special_words_tells_bodies_apart(body_of):
     folder = body_of("bert")
     plain = load_pretrained(find_body(str(folder)))
     tokenizer_settings(split_special_tokens=True)(folder)
-    assert load_pretrained(find_body(str(folder))).input_digest() != plain.input_digest()
+    assert load_pretrained(find_body(str(folder))).hash_input_layer() != plain.hash_input_layer()
 
 
 def test_texts_that_the_tokenizer_makes_nothing_of_are_said(body_of):
@@ -1071,7 +1073,7 @@ def test_texts_that_the_tokenizer_makes_nothing_of_are_said(body_of):
                                         post_processor=None, pre_tokenizer=None))(folder)  # fmt: skip
     body = load_pretrained(find_body(str(folder)))
     with pytest.raises(DataError, match="makes no token of 'zzz'"):
-        input_features(body, ("the type", "zzz"), "cpu")
+        compute_input_features(body, ("the type", "zzz"), "cpu")
 
 
 def test_tokens_without_a_row_are_said(body_of):
@@ -1081,7 +1083,7 @@ def test_tokens_without_a_row_are_said(body_of):
     )(folder)
     body = load_pretrained(find_body(str(folder)))
     with pytest.raises(DataError, match="its tokenizer makes token 9999, but the embedding has 300 rows"):
-        input_features(body, ("the type",), "cpu")
+        compute_input_features(body, ("the type",), "cpu")
 
 
 # Where it is found --------------------------------------------------------------------------------
@@ -1135,8 +1137,16 @@ def test_each_rung_s_own_files_are_checked(body_of, kept_bodies, monkeypatch):
 
     folder = body_of("vit")
     drop("cls_token")(folder)
-    ladder = {0.1: Rung((str(kept_bodies / "vit"), str(folder)))}
-    body = Body("climbed", "test", "here", "MIT", "vit", location=str(kept_bodies / "vit"), ladder=ladder)
+    ladder = {0.1: Rung(locations=(str(kept_bodies / "vit"), str(folder)))}
+    body = Body(
+        name="climbed",
+        meaning="test",
+        source="here",
+        licence="MIT",
+        architecture="vit",
+        location=str(kept_bodies / "vit"),
+        ladder=ladder,
+    )
     monkeypatch.setitem(BODIES._records, "climbed", body)
     base = {"task": "digits", "body.name": "climbed"}
     rungs = [
@@ -1167,7 +1177,7 @@ def test_a_folder_that_hides_a_hub_id_is_said(kept_bodies, tmp_path, monkeypatch
 def test_a_record_s_folder_without_a_config_is_said(tmp_path):
     from orca_sweep.bodies import Body
 
-    body = Body("mine", "test", "here", "MIT", "bert", location=str(tmp_path))
+    body = Body(name="mine", meaning="test", source="here", licence="MIT", architecture="bert", location=str(tmp_path))
     assert "config.json: cannot be read (No such file or directory)" in find_file_problems(body)[0]
     with pytest.raises(DataError, match="gone: no such folder"):
         load_pretrained(replace(body, location=str(tmp_path / "gone")))

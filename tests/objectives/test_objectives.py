@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from orca_sweep.bench import objectives as bench
 from orca_sweep.bench import plain
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.objectives import OBJECTIVES, NonFiniteError, constants, distance, evaluate, settings_of, sinkhorn
+from orca_sweep.objectives import OBJECTIVES, NonFiniteError, constants, distance, evaluate, list_settings, sinkhorn
 from orca_sweep.objectives import emd as emd_module
 from orca_sweep.objectives import mmd as mmd_module
 from orca_sweep.objectives.bures import BuresDistances, Gaussians
@@ -92,8 +92,8 @@ def test_others_are_what_their_plain_forms_compute(name, m, n):
 
 
 def test_label_gradient_has_the_published_defaults():
-    assert settings_of("otdd-exact")["label_gradient"] is False
-    assert settings_of("otdd-gaussian")["label_gradient"] is True
+    assert list_settings("otdd-exact")["label_gradient"] is False
+    assert list_settings("otdd-gaussian")["label_gradient"] is True
 
 
 def test_proxy_labels_change_the_exact_value_but_not_its_gradient():
@@ -682,7 +682,7 @@ finally:
 
 
 def test_names_are_known_without_torch():
-    code = "import sys, orca_sweep.objectives as o; o.settings_of('mmd'); sys.exit('torch' in sys.modules)"
+    code = "import sys, orca_sweep.objectives as o; o.list_settings('mmd'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

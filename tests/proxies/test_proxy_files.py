@@ -18,8 +18,15 @@ from orca_sweep.bodies.inputs import MAX_TEXT_TOKENS, count_cut_texts
 from orca_sweep.bodies.network import load_pretrained
 from orca_sweep.config.declaration import Declaration, as_text, parse
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.proxies import canonical_proxy, declared, describe_proxy, draw_samples, find_proxy, unavailable_proxy
-from orca_sweep.proxies.table_files import table_of_datasets
+from orca_sweep.proxies import (
+    canonicalise_proxy,
+    declared,
+    describe_proxy,
+    draw_samples,
+    explain_missing_proxy,
+    find_proxy,
+)
+from orca_sweep.proxies.table_files import convert_hub_table
 
 RAMP = np.linspace(0, 1, 64 * 64).reshape(64, 64)
 GREY = Image.fromarray((RAMP * 255).astype(np.uint8))
@@ -495,9 +502,9 @@ def test_every_path_works_as_a_mapping_and_its_text_is_read_back(tmp_path, name)
     text = as_text({"path": str(folder), "input": "image", "label": "label"})
     assert parse(text).path == str(folder)
     assert parse(text).text == text
-    assert canonical_proxy(text) == text
-    assert find_proxy(canonical_proxy(text)).load(Path()).inputs.shape == (1, 3, 12, 12)
-    assert unavailable_proxy(find_proxy(f"shuffled:{text}")) == []
+    assert canonicalise_proxy(text) == text
+    assert find_proxy(canonicalise_proxy(text)).load(Path()).inputs.shape == (1, 3, 12, 12)
+    assert explain_missing_proxy(find_proxy(f"shuffled:{text}")) == []
 
 
 @pytest.mark.parametrize("part", [*ODD, "-", "]", "[:2]", "a]", "a-", "->"])
@@ -520,7 +527,7 @@ def test_every_part_is_read_back(part):
 def test_impossible_paths_are_said(path, words):
     text = as_text({"path": path, "input": "image", "label": "label"})
     with pytest.raises(InputError, match=words):
-        find_proxy(canonical_proxy(text))
+        find_proxy(canonicalise_proxy(text))
 
 
 @pytest.mark.parametrize(
@@ -539,8 +546,8 @@ def test_what_a_file_does_not_have_is_said(text, words):
 
 
 def test_a_hub_id_without_a_split_means_train(tmp_path):
-    assert canonical_proxy(as_text({"path": "org/name", "input": "i", "label": "l"})) == "org/name[train]:i->l"
-    assert canonical_proxy(f"{tmp_path}[]:i->l") == f"{tmp_path}[]:i->l"
+    assert canonicalise_proxy(as_text({"path": "org/name", "input": "i", "label": "l"})) == "org/name[train]:i->l"
+    assert canonicalise_proxy(f"{tmp_path}[]:i->l") == f"{tmp_path}[]:i->l"
     with pytest.raises(ValueError, match="n_classes 'two' is no whole number"):
         as_text({"path": "x", "input": "i", "label": "l", "n_classes": "two"})
 
@@ -562,7 +569,7 @@ def test_what_a_proxy_holds_is_told(tmp_path, monkeypatch):
     assert draw_samples(find_proxy(name).load(Path()), "mean").n_found == 2
     assert (describe_proxy("mnist5k"), describe_proxy("none"), describe_proxy("org/name[train]:a->b")) == (None,) * 3
     broken = find_proxy(f"{tmp_path}/a.conll[]:0->7")
-    assert "3 columns" in unavailable_proxy(broken)[0] or "2 columns" in unavailable_proxy(broken)[0]
+    assert "3 columns" in explain_missing_proxy(broken)[0] or "2 columns" in explain_missing_proxy(broken)[0]
     assert describe_proxy(broken.declaration) is None
 
 
@@ -603,10 +610,10 @@ def test_data_sets_of_the_hub_are_read_by_the_same_rules():
     deep = Image.fromarray((RAMP * 65535).astype(np.uint16))
     table = datasets.Dataset.from_dict({"img": [deep, GREY], "label": [1, 0]}, features=features)
     where = Declaration("org/name", "img", "label")
-    data = declared._samples(table_of_datasets(table, where), where)
+    data = declared._samples(convert_hub_table(table, where), where)
     assert data.labels.tolist() == [1, 0]
     np.testing.assert_allclose(data.inputs, np.broadcast_to(RAMP, (2, 3, 64, 64)), atol=0.02)
     tags = datasets.Features({"img": datasets.Sequence(datasets.Value("string")), "label": datasets.Sequence(names)})
     table = datasets.Dataset.from_dict({"img": [["a", "b"], ["c"]], "label": [[0, 1], [1]]}, features=tags)
-    tagged = declared._samples(table_of_datasets(table, where), where).inputs
+    tagged = declared._samples(convert_hub_table(table, where), where).inputs
     assert (tagged.sentences, tagged.tags, tagged.names) == ((("a", "b"), ("c",)), ((0, 1), (1,)), ("x", "y"))

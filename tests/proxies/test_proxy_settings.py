@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from orca_sweep.bodies import find_body
-from orca_sweep.bodies.preprocessing import body_scaling
+from orca_sweep.bodies.preprocessing import read_body_scaling
 from orca_sweep.config.declaration import Declaration
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.proxies import PROXIES, Noise, Proxy, Tagged, draw_samples, find_proxy, scaling_of
+from orca_sweep.proxies import PROXIES, Noise, Proxy, Tagged, draw_samples, find_proxy, find_proxy_scaling
 from orca_sweep.proxies.declared import _tagged
 from orca_sweep.proxies.phrases import find_phrases, split_tag
 from orca_sweep.tasks import TASKS
@@ -24,7 +24,9 @@ IMAGENET = {"do_normalize": True, "image_mean": [0.485, 0.456, 0.406], "image_st
 
 
 def images_of(x):
-    return Proxy("mine", "image", 2, lambda root: None, "", "", ""), np.asarray(x, dtype=np.float32)
+    return Proxy(
+        name="mine", kind="image", n_classes=2, load=lambda root: None, meaning="", source="", licence=""
+    ), np.asarray(x, dtype=np.float32)
 
 
 # Scaling ------------------------------------------------------------------------------------------
@@ -33,7 +35,7 @@ def images_of(x):
 def test_a_proxy_is_scaled_by_all_of_its_pixels():
     x = np.random.default_rng(0).random((600, 2, 5, 7), dtype=np.float32)  # more than a block
     x[:, 1] = 0.3
-    scaling = scaling_of(*images_of(x))
+    scaling = find_proxy_scaling(*images_of(x))
     assert scaling.mean == pytest.approx([x[:, 0].mean(dtype=float), 0.3], abs=1e-7)
     assert scaling.std == (pytest.approx(x[:, 0].std(dtype=float), abs=1e-12), 1)
 
@@ -47,7 +49,7 @@ def test_a_proxy_is_scaled_by_all_of_its_pixels():
 )
 def test_images_without_a_scale_are_said(x, words):
     with pytest.raises(DataError, match=words):
-        scaling_of(*images_of(x))
+        find_proxy_scaling(*images_of(x))
 
 
 @pytest.mark.parametrize(
@@ -61,18 +63,18 @@ def test_images_without_a_scale_are_said(x, words):
 def test_half_a_record_is_said(numbers):
     proxy, x = images_of(np.zeros((2, 1, 4, 4)))
     with pytest.raises(InputError, match="Give both, with channel_std above 0, or neither"):
-        scaling_of(dataclasses.replace(proxy, **numbers), x)
+        find_proxy_scaling(dataclasses.replace(proxy, **numbers), x)
 
 
 def test_without_a_network_a_hub_body_s_scaling_says_so():
     with pytest.raises(
         InputError, match="preprocessor_config.json of microsoft/swin-.* cannot be fetched: .*proxy_scaling to proxy or"
     ):
-        body_scaling(find_body("swin-tiny"))
+        read_body_scaling(find_body("swin-tiny"))
 
 
 def test_noise_is_scaled_by_its_distribution():
-    scaling = scaling_of(PROXIES.get("dummy"), Noise(9, 2, (3, 8, 8)))
+    scaling = find_proxy_scaling(PROXIES.get("dummy"), Noise(n=9, n_tokens=2, image_shape=(3, 8, 8)))
     assert (scaling.mean, scaling.std) == ((0.5,) * 3, (1 / 12**0.5,) * 3)
 
 
@@ -94,7 +96,7 @@ def test_shuffling_keeps_published_numbers():
 def test_a_body_s_own_scaling_is_read_from_its_file(settings, mean, std, tmp_path):
     folder = saved_swin(tmp_path / "body")
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
-    scaling = body_scaling(find_body(str(folder)))
+    scaling = read_body_scaling(find_body(str(folder)))
     if mean is None:
         assert scaling is None
     else:

@@ -6,10 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from orca_sweep.bodies.inputs import input_features, prepare_images, resize
+from orca_sweep.bodies.inputs import compute_input_features, prepare_images, resize
 from orca_sweep.bodies.network import LoadedBody
-from orca_sweep.proxies import PROXIES, ProxyData, Scaling, Treatment, Views, apply_views, draw_views, scaling_of
-from orca_sweep.proxies.declared import features_data
+from orca_sweep.proxies import (
+    PROXIES,
+    ProxyData,
+    Scaling,
+    Treatment,
+    Views,
+    apply_views,
+    draw_views,
+    find_proxy_scaling,
+)
+from orca_sweep.proxies.declared import make_feature_data
 from orca_sweep.proxies.images import PAD
 from orca_sweep.training.embedder import proxy_features
 
@@ -44,13 +53,13 @@ def body(image):
         "norm.bias": image["norm_bias"],
     }
     layer.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()}, strict=False)
-    return LoadedBody(model)
+    return LoadedBody(model=model)
 
 
 @pytest.fixture
 def cifar10(image):
     """The treatment of the hub's CIFAR-10, from its record."""
-    return Treatment(scaling=scaling_of(PROXIES.get("cifar10"), image["images"]))
+    return Treatment(scaling=find_proxy_scaling(PROXIES.get("cifar10"), image["images"]))
 
 
 # Images -------------------------------------------------------------------------------------------
@@ -69,9 +78,9 @@ def test_images_are_normalised_and_resized(image, cifar10):
 
 
 def test_features_of_normalised_images(image, body, cifar10):
-    features = input_features(body, image["images"], "cpu", treatment=cifar10)
+    features = compute_input_features(body, image["images"], "cpu", treatment=cifar10)
     np.testing.assert_allclose(features, image["features"], **CLOSE)
-    raw = input_features(body, image["images"], "cpu")
+    raw = compute_input_features(body, image["images"], "cpu")
     np.testing.assert_allclose(raw, image["features_without_normalisation"], **CLOSE)
     assert np.abs(raw.numpy() - image["features"]).max() > 5 * image["features"].std(axis=0).max()
     tokens = body.input_layer()(prepare_images(torch.from_numpy(image["images"]), 3, 224, cifar10.scaling))[0]
@@ -91,7 +100,7 @@ def test_the_whole_stage(image, body, cifar10, worker):
     scaling = cifar10.scaling
     mean, std = (np.array(values)[:, None, None] for values in (scaling.mean, scaling.std))
     pixels = (image["stage_input_normalised"] * std + mean).astype(np.float32)
-    proxy = ProxyData(pixels, image["stage_labels_of_input"], "stage")
+    proxy = ProxyData(inputs=pixels, labels=image["stage_labels_of_input"], fingerprint="stage")
     made = proxy_features(proxy, body, worker, cifar10)
     np.testing.assert_allclose(made.features, image["stage_features"], **CLOSE)
     np.testing.assert_array_equal(made.labels, image["stage_labels"])
@@ -99,7 +108,7 @@ def test_the_whole_stage(image, body, cifar10, worker):
     augmented = Treatment(scaling=scaling, is_augmented=True)
     others = [proxy_features(proxy, body, worker, t) for t in (Treatment(), augmented, cifar10)]
     assert [other.reused for other in others] == [False, False, True]
-    expected = input_features(body, apply_views(pixels, draw_views(5)), "cpu", treatment=cifar10)
+    expected = compute_input_features(body, apply_views(pixels, draw_views(5)), "cpu", treatment=cifar10)
     torch.testing.assert_close(others[1].features, expected)
 
 
@@ -138,7 +147,7 @@ def test_shrinking_smooths(image):
 
 
 def test_features_of_the_text_proxy_are_means_over_tokens(text):
-    made = features_data(text["text_xs"], text["text_ys"], "here")
+    made = make_feature_data(text["text_xs"], text["text_ys"], "here")
     np.testing.assert_allclose(made.inputs.array, text["features"], **CLOSE)
     np.testing.assert_array_equal(made.labels, text["labels"])
     assert made.labels.dtype == np.int64

@@ -581,7 +581,9 @@ def test_an_objective_that_is_no_scalar_with_a_gradient_is_named(distance, words
 
     from orca_sweep import objectives
 
-    record = objectives.Objective("mine-wrong", "", lambda features, labels: {}, distance)
+    record = objectives.Objective(
+        name="mine-wrong", meaning="", constants=lambda features, labels: {}, distance=distance
+    )
     objectives.OBJECTIVES._records["mine-wrong"] = record
     try:
         with pytest.raises(DataError, match=f"objective 'mine-wrong': .*{words}"):

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from orca_sweep.bodies import find_body
-from orca_sweep.bodies.network import LoadedBody, fresh_model, load_pretrained
+from orca_sweep.bodies.network import LoadedBody, build_random_model, load_pretrained
 from orca_sweep.config import TrialConfig
 from orca_sweep.data import Samples, Splits
 from orca_sweep.errors import InputError
@@ -385,7 +385,7 @@ def small_swin(tmp_path, **settings):
     model = AutoModel.from_config(
         AutoConfig.for_model("swin", **{**SIZES["swin"], **settings}), add_pooling_layer=False
     )
-    return LoadedBody(model)
+    return LoadedBody(model=model)
 
 
 def embedder_of(body, shape, dims, name="swin-micro", **embedder):
@@ -521,7 +521,7 @@ def test_an_untrained_start_is_a_level_of_a_whole_trial(run):
 
 
 def test_predictors_of_equal_seed_are_equal_whatever_the_start(dense_tasks):
-    body = LoadedBody(fresh_model(find_body("swin-micro"), 0))
+    body = LoadedBody(model=build_random_model(find_body("swin-micro"), 0))
     configs = [resolve({"task": "dense-2d", "embedder.init": init}) for init in ("copied", "random")]
     first, second = (build_predictor(dense_tasks["dense-2d"], body, config) for config in configs)
     assert torch.equal(first.linear.weight, second.linear.weight)
