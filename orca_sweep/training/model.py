@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from orca_sweep.bodies import PICTURE_CHANNELS
-from orca_sweep.bodies.inputs import resize
+from orca_sweep.bodies.inputs import resize_images
 from orca_sweep.bodies.network import BodySpec, LoadedBody, add_adapters
 from orca_sweep.config import ChannelCopy, TrialConfig
 from orca_sweep.streams import torch_stream
@@ -115,14 +115,14 @@ class Embedder2D(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns tokens, row by row."""
-        tokens = self.projection(resize(x, self.image_size)).flatten(2).transpose(1, 2)
+        tokens = self.projection(resize_images(x, self.image_size)).flatten(2).transpose(1, 2)
         return _placed(self.norm(tokens), self.positions)
 
     def patches(self, x: Tensor) -> Tensor:
         """Returns the pixels that each token sees, (B, T, C * patch * patch): no parameter takes part."""
         size = self.projection.stride[0]
         side = self.image_size // size * size
-        image = resize(x, self.image_size)[..., :side, :side]
+        image = resize_images(x, self.image_size)[..., :side, :side]
         return (
             image.unflatten(3, (-1, size)).unflatten(2, (-1, size)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
         )

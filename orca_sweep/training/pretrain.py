@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from orca_sweep.bodies import Body, PretrainRecipe, find_rung
-from orca_sweep.bodies.inputs import match_channels, resize, tokenize
+from orca_sweep.bodies.inputs import match_channels, resize_images, tokenize_texts
 from orca_sweep.bodies.network import (
     LoadedBody,
     build_base_model,
@@ -97,7 +97,7 @@ class _Corpus:
             corpus = cls._images(body, recipe, config, data)
         else:
             tokenizer = _tokenizer(body, data, worker)
-            ids, _ = tokenize(tokenizer, _texts(data), TEXT_TOKENS)
+            ids, _ = tokenize_texts(tokenizer, _texts(data), TEXT_TOKENS)
             corpus = cls(ids, torch.empty(0), recipe.n_held_out, config.pretrain_fraction, config.pretrain_seed)
             corpus.tokenizer = tokenizer
         corpus.fingerprint = data.fingerprint
@@ -107,7 +107,7 @@ class _Corpus:
     def _images(cls, body: Body, recipe: PretrainRecipe, config: BodyConfig, data: ProxyData) -> "_Corpus":
         settings = body.settings
         images = match_channels(torch.from_numpy(np.asarray(data.inputs)), settings["num_channels"])
-        images = resize(images.float(), settings["image_size"])
+        images = resize_images(images.float(), settings["image_size"])
         labels = torch.from_numpy(data.labels)
         return cls(images, labels, recipe.n_held_out, config.pretrain_fraction, config.pretrain_seed)
 

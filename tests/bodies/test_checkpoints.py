@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from orca_sweep.bodies import find_body, find_file_problems
 from orca_sweep.bodies.checkpoints import read_header
 from orca_sweep.bodies.configs import DEFAULTS, fill_config, find_config_problems
-from orca_sweep.bodies.inputs import compute_input_features, tokenize
+from orca_sweep.bodies.inputs import compute_input_features, tokenize_texts
 from orca_sweep.bodies.network import build_base_model, build_random_model, load_config, load_pretrained
 from orca_sweep.bodies.shapes import list_weight_shapes, publish_name
 from orca_sweep.errors import DataError, InputError
@@ -284,7 +284,7 @@ BROKEN_WEIGHTS = {
         sharded(lambda f: save_file({"x": torch.zeros(1)}, f / "model-00002-of-00003.safetensors")),
         r"\d+ missing",
     ),
-    "a key in two shards": ("gpt2", double_shard, "keys that are also in another shard: "),
+    "a key in two shards": ("gpt2", double_shard, "keys that another shard holds too: "),
     "an index of nothing": (
         "bert",
         sharded(lambda f: (f / f"{SAFE}.index.json").write_text("{}")),
@@ -368,19 +368,19 @@ BROKEN_WEIGHTS = {
     "a tokenizer's settings alone": (
         "bert",
         lambda f: (f / "tokenizer.json").unlink(),
-        "there is no tokenizer.json beside it",
+        "the folder has no tokenizer.json",
     ),
     "a tokenizer of gigabytes": (
         "bert",
         lambda f: os.truncate(f / "tokenizer.json", 3 * 10**9),
-        "3,000,000,000 bytes are no tok",
+        "3,000,000,000 bytes are too many for a tokenizer",
     ),
     "cut off": ("vit", damage(lambda data: data[:-1000]), r"bytes, but its header declares .*truncated or damaged"),
     "longer than it says": ("vit", damage(lambda data: data + b"\0" * 8), r"bytes, but its header declares"),
     "cut off in its header": (
         "vit",
         damage(lambda data: data[:100]),
-        r"100 bytes, but its header alone has .*The file is truncated",
+        r"100 bytes, but its header alone takes .*The file is truncated",
     ),
     "empty": ("swin", damage(lambda data: b""), "not a safetensors file"),
     "a web page": ("gpt2", damage(lambda data: b"<!doctype html><html>Not found</html>"), "not a safetensors file"),
@@ -538,7 +538,7 @@ UNSEEN = {
                 json.dumps({"metadata": {}, "weight_map": {"layernorm.weight": "a.bin", "x": "b.bin"}})
             ),
         ),
-        r"b.bin: keys that are also in another shard: 1 \(layernorm.weight\)",
+        r"b.bin: keys that another shard holds too: 1 \(layernorm.weight\)",
     ),
     "a tokenizer of Python alone": (
         "bert",
@@ -588,7 +588,7 @@ BROKEN_CONFIGS = {
     "one stage's heads": (
         "swin",
         {"num_heads": [2]},
-        r"depths \[1, 2\] and num_heads \[2\] .*: both need one number per stage",
+        r"depths \[1, 2\] and num_heads \[2\] .*: each needs one number per stage",
     ),
     "a million layers": ("gpt_neox", {"num_hidden_layers": 10**9}, "num_hidden_layers = 1000000000"),
     "layers as text": ("vit", {"num_hidden_layers": "3"}, "num_hidden_layers = '3'"),
@@ -605,12 +605,12 @@ BROKEN_CONFIGS = {
     "a stage's heads that do not fit": (
         "swin",
         {"num_heads": [2, 5]},
-        "stage 1 is 48 wide, which 5 heads cannot share",
+        "stage 1 is 48 wide, which 5 heads cannot divide evenly",
     ),
     "sides that differ": (
         "swin",
         {"image_size": [32, 64]},
-        r"image_size = \[32, 64\] in its config.json: this is not one side or two equal ones",
+        r"image_size = \[32, 64\] in its config.json: images and patches must be square: give one side, or two equal ones",
     ),
     "patches that differ": ("vit", {"patch_size": [8, 16]}, r"patch_size = \[8, 16\]"),
     "three sides": ("vit", {"image_size": [32, 32, 32]}, r"image_size = \[32, 32, 32\]"),
@@ -658,8 +658,8 @@ BROKEN_CONFIGS = {
     ),
     "a switch of text": ("vit", {"qkv_bias": "yes"}, "qkv_bias = 'yes' in its config.json: it must be true or false"),
     "quantised": ("gpt2", {"quantization_config": {"load_in_8bit": True}}, "quantised weights cannot be trained"),
-    "another file": ("gpt2", {"transformers_weights": "other.safetensors"}, "names its own weights file"),
-    "with an encoder beside it": ("gpt2", {"add_cross_attention": True}, "need the output of an encoder"),
+    "another file": ("gpt2", {"transformers_weights": "other.safetensors"}, "must not name its weights file"),
+    "with cross-attention": ("gpt2", {"add_cross_attention": True}, "needs the output of an encoder"),
 }
 
 
@@ -892,7 +892,7 @@ def test_a_pickle_in_shards_is_read_if_that_is_asked_for(family, body_of):
 def test_a_pickle_is_not_read_unasked(family, body_of):
     folder = body_of(family)
     pickled()(folder)
-    with pytest.raises(DataError, match="the weights are a pickle only. Save them as safetensors, or set body.allow_p"):
+    with pytest.raises(DataError, match="the weights are only a pickle. Save them as safetensors, or set body.allow_p"):
         load_pretrained(find_body(str(folder)))
 
 
@@ -900,7 +900,9 @@ def test_a_pickle_is_not_read_unasked(family, body_of):
 def test_a_config_that_transformers_cannot_build_is_refused_for_random_bodies_too(settings, body_of):
     folder = body_of("bert")
     config(**settings)(folder)
-    with pytest.raises(InputError, match="its config.json is not understood|transformers cannot build a bert body"):
+    with pytest.raises(
+        InputError, match="transformers does not understand its config.json|transformers cannot build a bert body"
+    ):
         build_random_model(find_body(str(folder)), 0)
 
 
@@ -983,7 +985,7 @@ def test_a_hub_id_is_loaded_as_strictly(body_of, tmp_path):
         "adapter": "DataError org/adapter/adapter_config.json: the folder holds an adapter of another model",
         "list": "InputError body.name 'org/list': .*its config.json is not a JSON object",
         "family": r"InputError body.name: the family \['bert'\] is not supported",
-        "no-pickle": "DataError org/no-pickle: model.safetensors cannot be had: .*needs body.allow_pickle: true",
+        "no-pickle": "DataError org/no-pickle: model.safetensors cannot be fetched: .*needs body.allow_pickle: true",
         "pickle-evil": "DataError org/pickle-evil/pytorch_model.bin: .*cannot be read as tensors only .*[Ww]eights.only",
         "words": "DataError org/words: .* words, but the body's embedding has 40 rows",
     }
@@ -1006,9 +1008,9 @@ def test_a_tokenizer_file_alone_is_a_tokenizer(family, body_of):
     alone = load_pretrained(find_body(str(folder)))
     assert alone.tokenizer.pad_token == "<pad>"
     texts = ("the type", "attributes are inherited of a type")
-    ids, mask = tokenize(alone.tokenizer, texts, 20)
+    ids, mask = tokenize_texts(alone.tokenizer, texts, 20)
     assert ids.shape == mask.shape == (2, mask.sum(dim=1).max())
-    assert torch.equal(ids[0, : mask[0].sum()], tokenize(whole.tokenizer, texts[:1], 20)[0][0])
+    assert torch.equal(ids[0, : mask[0].sum()], tokenize_texts(whole.tokenizer, texts[:1], 20)[0][0])
     torch.testing.assert_close(compute_input_features(alone, texts, "cpu"), compute_input_features(whole, texts, "cpu"))
 
 
@@ -1072,7 +1074,7 @@ def test_texts_that_the_tokenizer_makes_nothing_of_are_said(body_of):
     change_tokenizer(lambda t: t.update(normalizer={"type": "Replace", "pattern": {"Regex": "z+"}, "content": ""},
                                         post_processor=None, pre_tokenizer=None))(folder)  # fmt: skip
     body = load_pretrained(find_body(str(folder)))
-    with pytest.raises(DataError, match="makes no token of 'zzz'"):
+    with pytest.raises(DataError, match="makes no token from 'zzz'"):
         compute_input_features(body, ("the type", "zzz"), "cpu")
 
 

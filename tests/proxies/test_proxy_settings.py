@@ -127,7 +127,10 @@ def test_a_body_s_own_scaling_is_read_from_its_file(settings, mean, std, tmp_pat
             '{"image_mean": [0], "image_std": [1], "rescale_factor": [1, 2]}',
             "2 numbers in rescale_factor. Give one",
         ),
-        ('{"image_mean": [0], "image_std": [1], "do_rescale": "false"}', "has do_rescale 'false'. It is true or false"),
+        (
+            '{"image_mean": [0], "image_std": [1], "do_rescale": "false"}',
+            "has do_rescale 'false'. It must be true or false",
+        ),
         ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a Git LFS pointer"),
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from orca_sweep.bodies.inputs import compute_input_features, prepare_images, resize
+from orca_sweep.bodies.inputs import compute_input_features, prepare_images, resize_images
 from orca_sweep.bodies.network import LoadedBody
 from orca_sweep.proxies import (
     PROXIES,
@@ -138,7 +138,7 @@ def test_a_view_without_shift_is_the_image_at_any_size():
 
 
 def test_shrinking_smooths(image):
-    shrunk = resize(torch.from_numpy(image["shrink_input"]), 224).numpy()
+    shrunk = resize_images(torch.from_numpy(image["shrink_input"]), 224).numpy()
     np.testing.assert_allclose(shrunk, image["shrink_antialiased"], rtol=0, atol=1e-4)
     assert np.abs(shrunk - image["shrink_plain"]).max() > 0.5
 
