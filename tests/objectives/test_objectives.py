@@ -21,7 +21,7 @@ from orca_sweep.objectives import mmd as mmd_module
 from orca_sweep.objectives.bures import BuresDistances, Gaussians
 from orca_sweep.objectives.exponentials import exp_in_place
 from orca_sweep.objectives.pot import load_pot
-from orca_sweep.objectives.sinkhorn import annealing, self_transport, transport
+from orca_sweep.objectives.sinkhorn import list_temperatures, solve_entropic_transport, solve_self_transport
 
 ot = load_pot()
 VECTORS = np.load(Path(__file__).resolve().parents[1] / "vectors" / "otdd_reference.npz")
@@ -353,7 +353,7 @@ def test_potentials_that_do_not_prove_the_optimum_are_an_error(monkeypatch):
 
     monkeypatch.setattr(ot.lp, "emd", wrong)
     with pytest.raises(DataError, match="no optimal plan between 9 and 4 samples: off by .* of the largest cost"):
-        emd_module.solve_transport(cost)
+        emd_module.solve_exact_transport(cost)
 
 
 @pytest.mark.parametrize("scale", [1e-150, 1e-9, 1e9, 1e150])
@@ -368,7 +368,7 @@ def test_optimal_plans_do_not_depend_on_the_unit_of_features(scale):
 
 def test_more_target_than_proxy_samples_and_unequal_classes_move_all_of_the_mass():
     cost = torch.from_numpy(np.random.default_rng(0).random((7, 31)))
-    solved = emd_module.solve_transport(cost)
+    solved = emd_module.solve_exact_transport(cost)
     plan = torch.zeros(7, 31, dtype=torch.float64)
     plan[solved.rows, solved.columns] = solved.mass
     torch.testing.assert_close(plan.sum(dim=0), torch.full((31,), 1 / 31, dtype=torch.float64))
@@ -403,7 +403,9 @@ def test_gaussian_label_distances_are_pot_s(n_classes):
     of = lambda x: (x.numpy().mean(0), np.cov(x.numpy().T))  # noqa: E731
     pot = ot.gaussian.bures_wasserstein_distance
     expected = [pot(of(x)[0], of(target)[0], of(x)[1], of(target)[1]) ** 2 for x in classes]
-    np.testing.assert_allclose(BuresDistances(Gaussians.of(classes), target).values.numpy(), expected, rtol=1e-9)
+    np.testing.assert_allclose(
+        BuresDistances(Gaussians.fit_classes(classes), target).values.numpy(), expected, rtol=1e-9
+    )
 
 
 def test_sliced_directions_are_the_seed_s():
@@ -417,10 +419,10 @@ def test_sliced_directions_are_the_seed_s():
 
 
 def test_the_annealing_starts_twice_at_the_diameter_and_ends_at_epsilon():
-    assert annealing(8.0, 0.1) == [8.0, 8.0, 2.0, 0.5, 0.125, 0.1]
-    assert annealing(8.0, 0.1) == plain.temperatures(8.0, 0.1)
-    assert annealing(0.05, 0.1) == [0.05, 0.1]
-    assert annealing(0.4, 0.1, extra_iterations=2) == [0.4, 0.4, 0.1, 0.1, 0.1]
+    assert list_temperatures(8.0, 0.1) == [8.0, 8.0, 2.0, 0.5, 0.125, 0.1]
+    assert list_temperatures(8.0, 0.1) == plain.temperatures(8.0, 0.1)
+    assert list_temperatures(0.05, 0.1) == [0.05, 0.1]
+    assert list_temperatures(0.4, 0.1, extra_iterations=2) == [0.4, 0.4, 0.1, 0.1, 0.1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -431,8 +433,8 @@ def test_where_one_exponential_overflows_the_log_domain_takes_over(dtype, monkey
     scaled = []
     real = torch.logsumexp
     monkeypatch.setattr(torch, "logsumexp", lambda *a, **b: scaled.append(1) or real(*a, **b))
-    solved = transport(k, u, v, [1.0, 0.1])
-    value, _ = self_transport(x @ x.T, u, [1.0, 0.1])
+    solved = solve_entropic_transport(k, u, v, [1.0, 0.1])
+    value, _ = solve_self_transport(x @ x.T, u, [1.0, 0.1])
     assert scaled
     monkeypatch.undo()
     c_xz = plain.squares(x, z) / 2
@@ -458,14 +460,14 @@ def test_exponentials_are_exact_or_next_to_nothing_and_never_subnormal(dtype):
 
 def test_rows_are_worked_on_in_blocks_without_changing_a_bit(monkeypatch):
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(37, 3)))
-    arguments = x @ x.T, (x**2).sum(dim=1) / 2, annealing(9.0, 0.1)
-    whole = self_transport(*arguments)
+    arguments = x @ x.T, (x**2).sum(dim=1) / 2, list_temperatures(9.0, 0.1)
+    whole = solve_self_transport(*arguments)
     monkeypatch.setattr(sinkhorn, "BLOCK", 100)
-    torch.testing.assert_close(self_transport(*arguments), whole, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(solve_self_transport(*arguments), whole, rtol=1e-12, atol=1e-12)
 
 
 def bures_to(proxy, z):
-    return BuresDistances(Gaussians.of([proxy]), z)
+    return BuresDistances(Gaussians.fit_classes([proxy]), z)
 
 
 def test_gaussian_label_distances_are_those_of_the_matrix_formula():
@@ -488,13 +490,13 @@ def test_the_gradient_of_the_gaussian_label_distance_is_that_of_finite_differenc
         shift = torch.zeros_like(target)
         shift[i] = 1e-5
         expected[i] = (bures_to(proxy, target + shift).values - bures_to(proxy, target - shift).values)[0] / 2e-5
-    assert off(bures_to(proxy, target).gradient(torch.ones(1)), expected) < 1e-6
+    assert off(bures_to(proxy, target).compute_gradient(torch.ones(1)), expected) < 1e-6
 
 
 def test_equal_target_points_are_moved_alike_by_the_gaussian_label_distance():
     """Their covariance is zero: only the means pull, and no arbitrary singular vector shows in the gradient."""
     target, proxy, _ = clouds()
-    grad = bures_to(proxy, target[:1].repeat(6, 1)).gradient(torch.ones(1))
+    grad = bures_to(proxy, target[:1].repeat(6, 1)).compute_gradient(torch.ones(1))
     pull = 2 * (target[0] - proxy.mean(dim=0)) / 6
     torch.testing.assert_close(grad, pull.expand(6, -1))
 
@@ -524,8 +526,8 @@ def test_a_target_larger_than_the_proxy_can_need_a_narrower_kernel_than_prepared
     _, proxy, labels = clouds(m=10)
     target = proxy.mean(dim=0).expand(500, -1)
     asked = []
-    real = mmd_module._interpolate
-    monkeypatch.setattr(mmd_module, "_interpolate", lambda *a: asked.append(1) or real(*a))
+    real = mmd_module._interpolate_values
+    monkeypatch.setattr(mmd_module, "_interpolate_values", lambda *a: asked.append(1) or real(*a))
     value = evaluate("mmd", target, proxy, labels)
     assert not asked
     assert float(value) == pytest.approx(float(plain.mmd(target, proxy)), rel=1e-9)
