@@ -104,7 +104,7 @@ def test_shuffled_keeps_samples_and_class_sizes_and_nothing_else():
     assert np.bincount(placebo.labels).tolist() == np.bincount(plain.labels).tolist()
     assert 0.05 < (placebo.labels == plain.labels).mean() < 0.15
     np.testing.assert_array_equal(placebo.labels, find_proxy("shuffled:mnist5k").load(Path()).labels)
-    with pytest.raises(InputError, match="no labels to shuffle in 'none'"):
+    with pytest.raises(InputError, match="'none' has no labels to shuffle"):
         find_proxy("shuffled:none")
     with pytest.raises(InputError, match="Did you mean 'mnist5k'"):
         find_proxy("shuffled:mnist5")
@@ -287,10 +287,10 @@ def test_features_made_beforehand_are_read_in_the_original_s_format(tmp_path):
         ("csv", "/train.csv[train]:txt->label", "there is no column 'txt'. Did you mean 'text'"),
         ("csv", "/train.csv[train]:text->labels", "there is no column 'labels'. Did you mean 'label'"),
         ("csv", "/trains.csv[train]:text->label", "no such file or folder"),
-        ("csv", "/train.csv[test]:text->label", "such a file has no split 'test'"),
+        ("csv", "/train.csv[test]:text->label", "a single file has no split 'test'"),
         ("csv", "/train.csv[train]:label->text", None),
-        ("conll", "/eng.conll[]:0->9", "eng.conll:3: 4 columns, so none has the number 9"),
-        ("conll", "/eng.conll[]:word->tag", "must be numbers of columns, from 0"),
+        ("conll", "/eng.conll[]:0->9", "eng.conll:3: the line has 4 columns, so there is no column 9"),
+        ("conll", "/eng.conll[]:word->tag", "must be numbers of columns, counted from 0"),
         ("conll", "/none.conll[]:0->1", "cannot be read .FileNotFoundError"),
         ("tag parquet", "[train]:tokens->tags", "there is no column 'tags'"),
         ("none", "/x.npz[]:x->y", "cannot be read .FileNotFoundError"),
@@ -310,26 +310,26 @@ def test_what_is_wrong_with_a_data_set_is_said(kind, rest, words, tmp_path):
 @pytest.mark.parametrize(
     ("values", "names", "words"),
     [
-        ([0, 3], ("a", "b"), "label 3 of sample 1 is none of the 2 classes"),
+        ([0, 3], ("a", "b"), "label 3 of sample 1 is not one of the 2 classes"),
         ([0, 1.5], (), "label 1.5 of sample 1 is neither a whole number nor a text"),
         ([0, None], (), "label None of sample 1"),
-        ([0, "a"], (), "numbers in some samples and texts in others"),
+        ([0, "a"], (), "some labels are numbers and others are texts"),
     ],
 )
 def test_wrong_labels_are_said(values, names, words):
     with pytest.raises(DataError, match=words):
-        declared._as_classes(values, names, "here")
+        declared._number_classes(values, names, "here")
 
 
 def test_tokens_and_tags_must_pair():
     with pytest.raises(DataError, match="sentence 1 has 2 tokens and 1 tags"):
-        declared._tagged([["a"], ["b", "c"]], [["O"], ["O"]], (), Declaration("here", "x", "y"))
+        declared._tag_sentences([["a"], ["b", "c"]], [["O"], ["O"]], (), Declaration("here", "x", "y"))
 
 
 @pytest.mark.parametrize(
     ("x", "y", "words"),
     [
-        (np.zeros((3, 2)), np.zeros(4, int), r"labels \(4,\) of int64. \(3,\) whole numbers"),
+        (np.zeros((3, 2)), np.zeros(4, int), r"labels \(4,\) of int64. Whole numbers of shape \(3,\)"),
         (np.zeros(3), np.zeros(3, int), r"features \(3,\) of float64"),
         (np.full((3, 2), np.nan), np.zeros(3, int), "NaN or infinite"),
     ],
@@ -362,7 +362,7 @@ GREY = np.arange(64, dtype=np.uint8).reshape(8, 8)
         ),
         ([b"junk"], "sample 0: this image cannot be read"),
         ([png(GREY)[:-30]], "sample 0: this image cannot be read .OSError: image file is truncated"),
-        ([png(GREY.astype(np.int32), "TIFF")], "32-bit whole numbers do not tell what is white"),
+        ([png(GREY.astype(np.int32), "TIFF")], "32-bit whole numbers do not tell which value is white"),
         ([png(GREY.astype(np.float32), "TIFF")], "its floats go from 0 to 63"),
     ],
 )
@@ -381,7 +381,7 @@ def test_images_that_cannot_be_read_as_they_are_meant_are_said(pictures, words, 
 )
 def test_sentences_that_are_none_are_said(words, tags):
     with pytest.raises(DataError, match="is not a list of tokens with a list of tags"):
-        declared._tagged(words, tags, (), parse("here[]:x->y"))
+        declared._tag_sentences(words, tags, (), parse("here[]:x->y"))
 
 
 @pytest.mark.parametrize(
@@ -413,7 +413,7 @@ def encrypt(data):
     ("damage", "words"),
     [
         (lambda path: path.write_bytes(encrypt(path.read_bytes())), "cannot be read .RuntimeError: .*encrypted"),
-        (lambda path: np.save(path.open("wb"), np.ones((2, 3))), "cannot be read .ValueError: one array alone"),
+        (lambda path: np.save(path.open("wb"), np.ones((2, 3))), "cannot be read .ValueError: a single array"),
     ],
 )
 def test_a_file_that_only_looks_like_features_is_said(damage, words, tmp_path):
@@ -427,7 +427,7 @@ def test_a_file_that_only_looks_like_features_is_said(damage, words, tmp_path):
 def test_labels_of_the_text_proxy_are_not_rounded(labels, tmp_path):
     np.save(tmp_path / "text_xs.npy", np.ones((2, 3), dtype=np.float32))
     np.save(tmp_path / "text_ys.npy", labels)
-    with pytest.raises(DataError, match="whole numbers are needed"):
+    with pytest.raises(DataError, match="Whole numbers of shape"):
         PROXIES.get("orca-text").load(tmp_path)
 
 
@@ -443,7 +443,7 @@ def test_labels_of_the_text_proxy_are_not_rounded(labels, tmp_path):
 )
 def test_arrays_that_are_no_images_are_said(images):
     body = LoadedBody(model=build_random_model(find_body("swin-micro"), 0))
-    with pytest.raises(DataError, match=r"Images are floats in \[0, 1\]"):
+    with pytest.raises(DataError, match=r"Images must be floats in \[0, 1\]"):
         compute_input_features(body, images, "cpu")
 
 
@@ -451,7 +451,7 @@ def test_arrays_that_are_no_images_are_said(images):
 def test_an_empty_word_takes_no_other_word_s_piece(pooling, saved_body):
     body = load_pretrained(find_body(str(saved_body("gpt2"))))
     samples = draw_samples(
-        declared._tagged([["the", "", "type"]], [["O", "B-X", "O"]], (), parse("here[]:x->y")), pooling
+        declared._tag_sentences([["the", "", "type"]], [["O", "B-X", "O"]], (), parse("here[]:x->y")), pooling
     )
     with pytest.raises(DataError, match=r"word 1 of sentence 0 \(''\) has no token"):
         compute_input_features(body, samples.inputs, "cpu")
@@ -501,7 +501,7 @@ def test_a_declared_proxy_is_a_level_of_a_space(write_space, tmp_path, monkeypat
     assert [cell.proxy for cell in cells] == ["none", where, f"shuffled:{where}", "dummy"]
     assert unavailable_parts(cells, tmp_path) == []
     gone = resolve({"task": "tiny", "proxy": "./nowhere[train]:img->label"})
-    assert f"needs {tmp_path}/nowhere, which is not there" in unavailable_parts([gone], tmp_path)[0]
+    assert f"needs {tmp_path}/nowhere, which does not exist" in unavailable_parts([gone], tmp_path)[0]
 
 
 @pytest.mark.parametrize("proxy", ["dummy", "shuffled:mnist5k"])
@@ -519,7 +519,7 @@ def test_hub_proxies_download(name):
 
 
 def test_without_a_network_a_hub_proxy_says_so(monkeypatch):
-    with pytest.raises(DataError, match="cannot be read .*Without a network, name a local copy as the path"):
+    with pytest.raises(DataError, match="cannot be read .*Without a network, give the path of a local copy"):
         find_proxy("fancyzhx/ag_news[train]:text->label").load(Path())
 
 

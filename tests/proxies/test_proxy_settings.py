@@ -12,7 +12,7 @@ from orca_sweep.bodies.preprocessing import read_body_scaling
 from orca_sweep.config.declaration import Declaration
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.proxies import PROXIES, Noise, Proxy, Tagged, draw_samples, find_proxy, find_proxy_scaling
-from orca_sweep.proxies.declared import _tagged
+from orca_sweep.proxies.declared import _tag_sentences
 from orca_sweep.proxies.phrases import find_phrases, split_tag
 from orca_sweep.tasks import TASKS
 from orca_sweep.trial import resolve, shared_stages
@@ -43,7 +43,7 @@ def test_a_proxy_is_scaled_by_all_of_its_pixels():
 @pytest.mark.parametrize(
     ("x", "words"),
     [
-        (np.full((3, 2, 4, 4), 0.1), "proxy 'mine': all pixels of a channel are equal, in every channel"),
+        (np.full((3, 2, 4, 4), 0.1), "proxy 'mine': every channel is constant"),
         (np.where(np.arange(48).reshape(3, 1, 4, 4) == 5, np.nan, 0.5), "proxy 'mine': its images hold NaN"),
     ],
 )
@@ -210,7 +210,7 @@ CHUNKS = ("O", *(f"{m}-{k}" for k in "ADJP ADVP CONJP INTJ LST NP PP PRT SBAR UC
 @pytest.mark.parametrize(("names", "proxy"), [(NER, "conll2003-ner"), (CHUNKS, "conll2000-chunking")])
 def test_classes_are_kinds_of_phrases_or_tags(names, proxy):
     n = len(names)
-    data = _tagged([["w"] * n] * 2, [list(range(n))] * 2, names, HERE)
+    data = _tag_sentences([["w"] * n] * 2, [list(range(n))] * 2, names, HERE)
     phrases, tokens = draw_samples(data, "mean"), draw_samples(data, "token")
     assert len(np.unique(phrases.labels)) == PROXIES.get(proxy).n_classes == (n + 1) // 2
     assert len(np.unique(tokens.labels)) == n
@@ -221,11 +221,11 @@ def test_classes_are_kinds_of_phrases_or_tags(names, proxy):
 def test_long_sentences_and_many_phrases_are_cut():
     words = [["w"] * 70, ["a", "b"] * 10]
     tags = [["O"] * 62 + ["B-X"] + ["I-X"] * 7, ["B-X", "I-X"] * 10]
-    data = draw_samples(_tagged(words, tags, (), HERE), "mean")
+    data = draw_samples(_tag_sentences(words, tags, (), HERE), "mean")
     assert np.bincount(data.labels).tolist() == [62, 10] or np.bincount(data.labels).tolist() == [10, 62]
     assert data.inputs.bounds[:, 2].max() == 62
     with pytest.raises(DataError, match="no phrase lies within the first 64 words"):
-        draw_samples(_tagged([["w"] * 70], [["B-X"] + ["I-X"] * 69], (), HERE), "mean")
+        draw_samples(_tag_sentences([["w"] * 70], [["B-X"] + ["I-X"] * 69], (), HERE), "mean")
 
 
 @pytest.mark.parametrize("pooling", ["mean", "token"])
