@@ -95,10 +95,10 @@ def fill_config(family: str, raw: Mapping[str, Any]) -> dict[str, Any]:
     """
     own = {ALIASES.get(family, {}).get(name, name): value for name, value in raw.items()}
     filled = {name: own.get(name, default) for name, default in DEFAULTS[family].items()}
-    return {name: _square_side(value) if name in SIDES else value for name, value in filled.items()}
+    return {name: _read_square_side(value) if name in SIDES else value for name, value in filled.items()}
 
 
-def _square_side(value: Any) -> Any:
+def _read_square_side(value: Any) -> Any:
     """Returns the side of a square written as [height, width]; any other value unchanged."""
     is_square = isinstance(value, list | tuple) and len(value) == 2 and value[0] == value[1]
     return value[0] if is_square else value

@@ -94,7 +94,7 @@ def compute_input_features(
     if not isinstance(inputs, Noise) and is_text != (body.spec.dims == 1):
         kinds = ("texts", "images") if is_text else ("images", "texts")
         raise InputError(f"proxy: it holds {kinds[0]}, but the body embeds {kinds[1]}. Name another proxy or body.")
-    layer = body.input_layer().to(device).eval()
+    layer = body.get_input_layer().to(device).eval()
     if isinstance(inputs, Spans):
         parts = [_compute_span_features(body, layer, inputs, device)]
     else:

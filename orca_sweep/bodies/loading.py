@@ -209,8 +209,8 @@ def _load_weights(path: Path, config: Any, allow_pickle: bool, options: Any) -> 
         if out_of_memory(error):
             raise
         raise DataError(
-            f"{path}: cannot be loaded ({reason_of(error)}). If it names an entry of config.json, correct that; otherwise"
-            " save or get the weights again."
+            f"{path}: cannot be loaded ({reason_of(error)}). Correct config.json if one of its entries is the"
+            " reason; otherwise save or get the weights again."
         ) from None
 
 

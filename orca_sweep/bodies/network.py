@@ -74,7 +74,7 @@ class LoadedBody:
             return DecoderNetwork(copy.deepcopy(self.model), input_mode)
         return copy.deepcopy(TextNetwork(self.model))
 
-    def input_layer(self) -> nn.Module:
+    def get_input_layer(self) -> nn.Module:
         """Returns the body's own input layer, which turns images or words into tokens."""
         family = self.spec.architecture
         if family == "vit":
@@ -87,7 +87,7 @@ class LoadedBody:
 
     def hash_input_layer(self) -> str:
         """Returns a hash of the input layer, config and tokenizer: all that proxy features and copied weights depend on."""
-        return state_digest(to_arrays(self.input_layer().state_dict()), self.about)
+        return state_digest(to_arrays(self.get_input_layer().state_dict()), self.about)
 
     def hash_weights(self) -> str:
         """Returns a hash of all weights, the config and the tokenizer."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from orca_sweep.errors import InputError
 from orca_sweep.objectives.closed_form import attach_gradient
 from orca_sweep.objectives.exponentials import exp_in_place
-from orca_sweep.objectives.moments import centre_points, squared_distances, squared_distances_to
+from orca_sweep.objectives.moments import centre_points, compute_squared_distances, compute_centred_distances
 
 BLOCK = 2**18
 """Elements of a matrix that are processed at once."""
@@ -106,7 +106,7 @@ def _compute_value_and_gradient(
 ) -> tuple[Tensor, Tensor]:
     x, z = constants["points"], target - constants["centre"]
     m, n = len(x), len(z)
-    d_xz, d_zz = squared_distances_to(x, constants["squares"], z), squared_distances(z, z)
+    d_xz, d_zz = compute_centred_distances(x, constants["squares"], z), compute_squared_distances(z, z)
     union = constants["total"] + 2 * d_xz.sum(dtype=torch.float64) + d_zz.sum(dtype=torch.float64)
     middle = union / ((m + n) * (m + n - 1))
     if not bool(middle > 0):  # all points are equal: zero (or NaN if an input is NaN)
@@ -137,4 +137,4 @@ def _sum_proxy_term(constants: Mapping[str, Tensor], s: Tensor) -> Tensor:
 def _iterate_blocks(x: Tensor) -> Iterator[Tensor]:
     """Yields the squared distances of some points at a time to all points."""
     for rows in x.split(max(1, BLOCK // len(x))):
-        yield squared_distances(rows, x)
+        yield compute_squared_distances(rows, x)

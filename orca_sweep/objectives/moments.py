@@ -39,7 +39,7 @@ def l2_paired(constants: Constants, target: Tensor) -> Tensor:
     """
     with torch.no_grad():
         points, z = constants["points"], target.detach() - constants["centre"]
-        distances = squared_distances_to(points, constants["squares"], z).sqrt_()
+        distances = compute_centred_distances(points, constants["squares"], z).sqrt_()
         value = distances.mean(dtype=torch.float64)
         # A distance of zero gets the slope zero.
         slopes = torch.where(distances > 0, 1 / distances, 0.0)
@@ -88,12 +88,12 @@ def centre_points(points: Tensor) -> dict[str, Tensor]:
     return {"points": moved, "centre": points[nearest].clone(), "squares": (moved**2).sum(dim=1)}
 
 
-def squared_distances_to(points: Tensor, squares: Tensor, y: Tensor) -> Tensor:
+def compute_centred_distances(points: Tensor, squares: Tensor, y: Tensor) -> Tensor:
     """Returns |x_i - y_j|^2, (M, n), of points with known squares and a target, both with the same centre."""
     return torch.addmm(squares[:, None] + (y**2).sum(dim=1), points, y.T, alpha=-2).clamp_min_(0)
 
 
-def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+def compute_squared_distances(x: Tensor, y: Tensor) -> Tensor:
     """Returns |x_i - y_j|^2, (M, n).
 
     One of y is subtracted from both sides first. This keeps distances, removes the rounding error of far-away points,

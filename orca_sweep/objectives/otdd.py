@@ -10,15 +10,15 @@ distances between classes. ``exact`` is a debiased Sinkhorn divergence with cost
 approximation, but still entropic. ``gaussian`` is the Gaussian Bures-Wasserstein formula.
 
 The potentials come from a short annealing and are NOT converged: ORCA's numbers are those of this schedule. Only the
-last update carries the gradient (envelope theorem), so it has a closed form in the two plans,
+last update carries the gradient (envelope theorem). So it has a closed form in the two plans,
 dS/dz_j = (zbar_j - xbar_j) / m, and backward needs nothing but the gradient itself.
 
 Sources: Alvarez-Melis & Fusi 2020, arXiv 2002.02923 (OTDD); Feydy et al. 2019, arXiv 1810.08278 (debiased
 divergence, annealing, gradient by one last step); Shen et al. 2023, arXiv 2302.05738 (use in ORCA). Differs
 from them in: what depends only on the proxy or on one class is computed once, on its own annealing schedule
 instead of each pair's. Gradients stay the same. Values change by at most a relative 2e-5 where points are far apart
-compared with epsilon, and by up to 2e-2 where a cloud's squared spread is close to epsilon (observed with 2 features
-of standard deviation 0.3 at epsilon 0.1).
+compared with epsilon. They change by up to 2e-2 where a cloud's squared spread is close to epsilon (observed with 2
+features of standard deviation 0.3 at epsilon 0.1).
 """
 
 import math
@@ -187,8 +187,8 @@ def otdd(constants: Mapping[str, Tensor], target: Tensor, label_distance: LabelD
     between the published variants. After convergence (``extra_iterations``), the mean of the two settings' gradients is
     the true gradient.
 
-    Cost: two products of M x D by D x n, and per temperature (about 10) one exponential of M x n numbers for the outer
-    problem and another for exact label distances.
+    Cost: two products of M x D by D x n. Each of about 10 temperatures takes an exponential of M x n numbers for the
+    outer problem, and another for exact label distances.
     """
     with torch.no_grad():
         value, gradient = _compute_value_and_gradient(constants, target.detach(), label_distance, settings)

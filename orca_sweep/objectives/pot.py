@@ -19,12 +19,12 @@ def load_pot() -> ModuleType:
 
     Restores the environment variables that it sets.
     """
-    with _without_backends():
+    with _disable_backends():
         return import_module("ot")
 
 
 @contextmanager
-def _without_backends() -> Iterator[None]:
+def _disable_backends() -> Iterator[None]:
     names = [f"POT_BACKEND_DISABLE_{backend}" for backend in UNWANTED_BACKENDS]
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))

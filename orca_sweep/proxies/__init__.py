@@ -9,7 +9,7 @@ from orca_sweep.proxies.finding import (
     find_local_path,
     find_proxy,
 )
-from orca_sweep.proxies.images import Scaling, Treatment, Views, apply_views, draw_views, find_proxy_scaling
+from orca_sweep.proxies.images import Scaling, Treatment, Views, apply_views, draw_views, choose_proxy_scaling
 from orca_sweep.proxies.phrases import draw_samples
 from orca_sweep.proxies.records import Features, Noise, Pooling, Proxy, ProxyData, Spans, Tagged
 
@@ -34,5 +34,5 @@ __all__ = [
     "explain_missing_proxy",
     "find_local_path",
     "find_proxy",
-    "find_proxy_scaling",
+    "choose_proxy_scaling",
 ]

@@ -67,7 +67,7 @@ def apply_views(images: np.ndarray, views: Views) -> np.ndarray:
     return np.stack(crops)
 
 
-def find_proxy_scaling(proxy: Proxy, inputs: np.ndarray | Noise) -> Scaling:
+def choose_proxy_scaling(proxy: Proxy, inputs: np.ndarray | Noise) -> Scaling:
     """Returns a proxy's own scaling: the published numbers in its record, or those measured on its loaded images.
 
     Noise has the mean and standard deviation of its distribution. A constant channel gets standard deviation 1.

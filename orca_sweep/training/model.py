@@ -179,7 +179,7 @@ def copy_norm(embedder: Embedder1D | Embedder2D, body: LoadedBody) -> None:
 
     A decoder's input layer has no LayerNorm: there tokens take the mean and spread of its word embeddings.
     """
-    layer: Any = body.input_layer()
+    layer: Any = body.get_input_layer()
     own = getattr(layer, "LayerNorm", getattr(layer, "norm", None))
     if not isinstance(embedder.norm, nn.LayerNorm):
         return
@@ -199,7 +199,7 @@ def copy_positions(embedder: Embedder1D | Embedder2D, body: LoadedBody) -> None:
     A decoder without a position table encodes positions inside, so the embedder's start at zero. Vision bodies also keep
     positions inside, and their embedders have none.
     """
-    layer: Any = body.input_layer()
+    layer: Any = body.get_input_layer()
     if embedder.positions is None:
         return
     if layer.position_embeddings is None:

@@ -29,7 +29,7 @@ from orca_sweep.errors import (
     is_of_users_code,
     out_of_memory,
 )
-from orca_sweep.proxies import Noise, ProxyData, Treatment, draw_samples, find_proxy, find_proxy_scaling
+from orca_sweep.proxies import Noise, ProxyData, Treatment, draw_samples, find_proxy, choose_proxy_scaling
 from orca_sweep.results import FINAL_STATUSES, Status, finite, now, write_record
 from orca_sweep.space.prefixes import without_schedule
 from orca_sweep.space.records import Checkpoints
@@ -376,7 +376,7 @@ def _choose_treatment(config: TrialConfig, samples: ProxyData, body_dims: int) -
         return Treatment()
     scaling = None
     if settings.proxy_scaling == "proxy":
-        scaling = find_proxy_scaling(find_proxy(config.proxy), inputs)
+        scaling = choose_proxy_scaling(find_proxy(config.proxy), inputs)
     elif settings.proxy_scaling == "body":
         body, fraction = find_body(config.body.name), config.body.pretrain_fraction
         scaling = read_body_scaling(find_rung(body, fraction, config.body.pretrain_seed) if fraction > 0 else body)

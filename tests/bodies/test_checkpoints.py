@@ -739,8 +739,8 @@ def weights_of(folder, **more):
     return load_pretrained(find_body(str(folder)), **more).model.state_dict()
 
 
-def assert_same(found, wanted):
-    assert all(torch.equal(tensor, wanted[key].float()) for key, tensor in found.items())
+def assert_same(loaded, expected):
+    assert all(torch.equal(tensor, expected[key].float()) for key, tensor in loaded.items())
 
 
 @pytest.mark.parametrize("family", SIZES)
@@ -770,15 +770,15 @@ def test_the_table_of_weights_is_that_of_transformers(family, kept_bodies):
 )
 def test_good_checkpoints_load_to_the_bit(family, variant, body_of, capfd):
     folder = body_of(family)
-    wanted = weights_of(folder)
+    expected = weights_of(folder)
     if variant == "with a head":
-        wanted = head_of(family, folder)
+        expected = head_of(family, folder)
     elif variant == "without a pooler":
         drop("pooler")(folder)
     elif variant == "shards":
         shard(folder)
     elif variant == "names of memory":
-        save_file(wanted, folder / SAFE, metadata={"format": "pt"})
+        save_file(expected, folder / SAFE, metadata={"format": "pt"})
     elif variant == "old names":  # with buffers, as older versions saved them, and a head around
         prefix = {"gpt2": "transformer", "gpt_neox": "gpt_neox"}.get(family, family)
         buffers = {"gpt2": "h.0.attn.bias", "gpt_neox": "layers.0.attention.masked_bias"}
@@ -790,7 +790,7 @@ def test_good_checkpoints_load_to_the_bit(family, variant, body_of, capfd):
     capfd.readouterr()
     body = find_body(str(folder))
     assert find_file_problems(body) == []
-    assert_same(load_pretrained(body).model.state_dict(), wanted)
+    assert_same(load_pretrained(body).model.state_dict(), expected)
     output = capfd.readouterr()
     assert "LOAD REPORT" not in output.out + output.err
 
@@ -799,23 +799,23 @@ def test_good_checkpoints_load_to_the_bit(family, variant, body_of, capfd):
 @pytest.mark.parametrize("family", ["gpt2", "swin"])
 def test_weights_of_any_precision_become_single(dtype, family, body_of):
     folder = body_of(family)
-    wanted = {key: tensor.to(dtype) for key, tensor in weights_of(folder).items()}
+    expected = {key: tensor.to(dtype) for key, tensor in weights_of(folder).items()}
     change_weights(lambda w: {key: tensor.to(dtype) for key, tensor in w.items()})(folder)
     held = weights_of(folder)
     assert {tensor.dtype for tensor in held.values()} == {torch.float32}
-    assert_same(held, wanted)
+    assert_same(held, expected)
 
 
 @pytest.mark.parametrize("entry", [{"dtype": "float16"}, {"torch_dtype": "bfloat16"}, {"dtype": "float64"}])
 @pytest.mark.parametrize("family", SIZES)
 def test_the_precision_that_a_config_names_rounds_no_weight(family, entry, body_of):
     folder = body_of(family)
-    wanted, digest = weights_of(folder), load_pretrained(find_body(str(folder))).hash_weights()
+    expected, digest = weights_of(folder), load_pretrained(find_body(str(folder))).hash_weights()
     path = folder / "config.json"
     raw = json.loads(path.read_text())
     del raw["dtype"]
     path.write_text(json.dumps({**raw, **entry}))
-    assert_same(weights_of(folder), wanted)
+    assert_same(weights_of(folder), expected)
     assert load_pretrained(find_body(str(folder))).hash_weights() == digest
 
 
@@ -866,16 +866,16 @@ def test_sides_in_lists_are_the_same_body(family, body_of):
 
 def test_safetensors_are_taken_before_a_pickle(body_of):
     folder = body_of("vit")
-    wanted = weights_of(folder)
+    expected = weights_of(folder)
     (folder / PICKLE).write_bytes(b"no pickle")
-    assert_same(weights_of(folder, allow_pickle=True), wanted)
+    assert_same(weights_of(folder, allow_pickle=True), expected)
     assert not find_body(str(folder)).only_pickle
 
 
 @pytest.mark.parametrize("family", ["bert", "vit"])
 def test_a_pickle_in_shards_is_read_if_that_is_asked_for(family, body_of):
     folder = body_of(family)
-    wanted = weights_of(folder)
+    expected = weights_of(folder)
     weights = load_file(folder / SAFE)
     (folder / SAFE).unlink()
     index = {key: f"pytorch_model-{i % 2}.bin" for i, key in enumerate(sorted(weights))}
@@ -885,7 +885,7 @@ def test_a_pickle_in_shards_is_read_if_that_is_asked_for(family, body_of):
     body = find_body(str(folder))
     assert body.only_pickle
     assert find_file_problems(body) == []
-    assert_same(load_pretrained(body, allow_pickle=True).model.state_dict(), wanted)
+    assert_same(load_pretrained(body, allow_pickle=True).model.state_dict(), expected)
 
 
 @pytest.mark.parametrize("family", ["bert", "vit"])
@@ -971,7 +971,7 @@ def test_a_hub_id_is_loaded_as_strictly(body_of, tmp_path):
     output = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     digest = load_pretrained(find_body(str(whole))).hash_weights()
     assert output["good"] == output["good-shards"] == output["pickle-good"] == output["half"] == digest
-    wanted = {
+    expected = {
         "compiled": f"DataError org/compiled/model.safetensors: .*53 missing .*{WRAPPED}",
         "layer": "DataError org/layer/model.safetensors: .*16 missing .*config.json has 3 layers, the weights have 2",
         "shape": r"DataError org/shape/.*: .*1 of another shape \(embeddings.word_embeddings.weight \(300, 48\) instead of \(400",
@@ -989,7 +989,7 @@ def test_a_hub_id_is_loaded_as_strictly(body_of, tmp_path):
         "pickle-evil": "DataError org/pickle-evil/pytorch_model.bin: .*cannot be read as tensors only .*[Ww]eights.only",
         "words": "DataError org/words: .* words, but the body's embedding has 40 rows",
     }
-    for name, words in wanted.items():
+    for name, words in expected.items():
         with pytest.raises(DataError, match=words):
             raise DataError(output[name])
     assert not (tmp_path / "evil").exists()

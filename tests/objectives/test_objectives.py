@@ -72,7 +72,7 @@ def test_otdd_is_what_the_naive_form_computes(mode, label_gradient, m, n, width)
     target, proxy, labels = clouds(n, m, width)
     value, grad = gradient(mode, target * 3, proxy * 3, labels, label_gradient=label_gradient)
     slow = (target * 3).requires_grad_()
-    expected = plain.otdd(slow, proxy * 3, labels, mode == "otdd-exact", label_gradient)
+    expected = plain.otdd(slow, proxy * 3, labels, mode == "otdd-exact", label_gradient=label_gradient)
     expected.backward()
     # Classes anneal on their own schedule here, on that of each pair there; see the module's docstring.
     assert float(value) == pytest.approx(float(expected.detach()), rel=2e-5)
@@ -132,9 +132,9 @@ def test_l2_paired_is_least_on_the_geometric_median_and_not_zero_on_equal_sets()
 def test_swapping_target_and_one_class_proxy_leaves_the_value(name):
     target, proxy, labels = clouds(width=3)
     more = CONVERGED if name in OTDD else {}
-    there = evaluate(name, target, proxy, torch.zeros(len(proxy)), **more)
+    forth = evaluate(name, target, proxy, torch.zeros(len(proxy)), **more)
     back = evaluate(name, proxy, target, torch.zeros(len(target)), **more)
-    torch.testing.assert_close(there, back, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(forth, back, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", DISTANCES)
@@ -207,16 +207,14 @@ def test_gradients_are_finite_for_equal_far_and_coinciding_points(name, dtype):
 @pytest.mark.parametrize("name", DISTANCES)
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(
-    n=st.integers(2, 9),
-    m=st.integers(4, 25),
-    width=st.integers(1, 40),
-    n_classes=st.integers(1, 4),
+    sizes=st.tuples(st.integers(2, 9), st.integers(4, 25), st.integers(1, 40), st.integers(1, 4)),
     scale=st.floats(0.1, 20),
     outlier=st.sampled_from(["none", "target", "proxy"]),
     duplicates=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_single_precision_stays_finite(name, n, m, width, n_classes, scale, outlier, duplicates, seed):
+def test_single_precision_stays_finite(name, sizes, scale, outlier, duplicates, seed):
+    n, m, width, n_classes = sizes
     rng = np.random.default_rng(seed)
     # The usual scale of features: a mean squared distance of 134.
     target, proxy = (rng.normal(size=(k, width)) * np.sqrt(67 / width) * scale for k in (n, m))
@@ -388,9 +386,9 @@ def test_extra_iterations_are_off_by_default_and_change_the_gradient():
 @pytest.mark.parametrize(("n", "m"), [(12, 12), (9, 23), (23, 9)])
 def test_sliced_wasserstein_is_pot_s(n, m):
     target, proxy, labels = clouds(n, m)
-    found = constants("sliced-wasserstein", proxy, labels, n_projections=7, projection_seed=3)
-    value = distance("sliced-wasserstein", found, target, n_projections=7, projection_seed=3)
-    directions = found["directions"].numpy()
+    proxy_constants = constants("sliced-wasserstein", proxy, labels, n_projections=7, projection_seed=3)
+    value = distance("sliced-wasserstein", proxy_constants, target, n_projections=7, projection_seed=3)
+    directions = proxy_constants["directions"].numpy()
     assert np.allclose(np.linalg.norm(directions, axis=0), 1)
     expected = ot.sliced_wasserstein_distance(proxy.numpy(), target.numpy(), projections=directions)
     assert float(value) == pytest.approx(expected**2, rel=1e-12)
@@ -549,9 +547,9 @@ def test_a_step_never_meets_the_proxy_squared(name):
             return out
 
     target, proxy, labels = clouds(n=6, m=300, width=7)
-    found = constants(name, proxy, labels)
+    proxy_constants = constants(name, proxy, labels)
     with Largest() as seen:
-        distance(name, found, target.requires_grad_()).backward()
+        distance(name, proxy_constants, target.requires_grad_()).backward()
     most = max(len(proxy) * max(len(target), 7), 301 * 128 if name == "sliced-wasserstein" else 0)
     assert 0 < seen.size <= most < 300 * 300
 
@@ -561,11 +559,11 @@ def test_constants_are_plain_tensors_that_can_be_stored_and_read_back(name, tmp_
     from orca_sweep.store import Store
 
     target, proxy, labels = clouds(dtype=torch.float32)
-    found = constants(name, proxy, labels)
+    proxy_constants = constants(name, proxy, labels)
     store = Store(str(tmp_path))
-    store.put("objective", "key", {key: tensor.numpy() for key, tensor in found.items()}, {})
+    store.put("objective", "key", {key: tensor.numpy() for key, tensor in proxy_constants.items()}, {})
     back = {key: torch.from_numpy(array.copy()) for key, array in store.get("objective", "key").tensors.items()}
-    assert torch.equal(distance(name, back, target), distance(name, found, target))
+    assert torch.equal(distance(name, back, target), distance(name, proxy_constants, target))
 
 
 # Bad input ----------------------------------------------------------------------------------------

@@ -396,9 +396,9 @@ def test_sentences_that_are_none_are_said(words, tags):
 )
 def test_columns_are_what_the_format_calls_columns(name, text, columns, sentences, tags, tmp_path):
     (tmp_path / name).write_bytes(text.encode())
-    found = find_proxy(f"{tmp_path / name}[]:{columns}").load(Path()).inputs
-    assert found.sentences == sentences
-    assert tuple(found.names[tag] for row in found.tags for tag in row) == tags
+    tagged = find_proxy(f"{tmp_path / name}[]:{columns}").load(Path()).inputs
+    assert tagged.sentences == sentences
+    assert tuple(tagged.names[tag] for row in tagged.tags for tag in row) == tags
 
 
 def encrypt(data):

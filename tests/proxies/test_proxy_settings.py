@@ -11,7 +11,7 @@ from orca_sweep.bodies import find_body
 from orca_sweep.bodies.preprocessing import read_body_scaling
 from orca_sweep.config.declaration import Declaration
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.proxies import PROXIES, Noise, Proxy, Tagged, draw_samples, find_proxy, find_proxy_scaling
+from orca_sweep.proxies import PROXIES, Noise, Proxy, Tagged, draw_samples, find_proxy, choose_proxy_scaling
 from orca_sweep.proxies.declared import _tag_sentences
 from orca_sweep.proxies.phrases import find_phrases, split_tag
 from orca_sweep.tasks import TASKS
@@ -35,7 +35,7 @@ def images_of(x):
 def test_a_proxy_is_scaled_by_all_of_its_pixels():
     x = np.random.default_rng(0).random((600, 2, 5, 7), dtype=np.float32)  # more than a block
     x[:, 1] = 0.3
-    scaling = find_proxy_scaling(*images_of(x))
+    scaling = choose_proxy_scaling(*images_of(x))
     assert scaling.mean == pytest.approx([x[:, 0].mean(dtype=float), 0.3], abs=1e-7)
     assert scaling.std == (pytest.approx(x[:, 0].std(dtype=float), abs=1e-12), 1)
 
@@ -49,7 +49,7 @@ def test_a_proxy_is_scaled_by_all_of_its_pixels():
 )
 def test_images_without_a_scale_are_said(x, words):
     with pytest.raises(DataError, match=words):
-        find_proxy_scaling(*images_of(x))
+        choose_proxy_scaling(*images_of(x))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_images_without_a_scale_are_said(x, words):
 def test_half_a_record_is_said(numbers):
     proxy, x = images_of(np.zeros((2, 1, 4, 4)))
     with pytest.raises(InputError, match="Give both, with channel_std above 0, or neither"):
-        find_proxy_scaling(dataclasses.replace(proxy, **numbers), x)
+        choose_proxy_scaling(dataclasses.replace(proxy, **numbers), x)
 
 
 def test_without_a_network_a_hub_body_s_scaling_says_so():
@@ -74,7 +74,7 @@ def test_without_a_network_a_hub_body_s_scaling_says_so():
 
 
 def test_noise_is_scaled_by_its_distribution():
-    scaling = find_proxy_scaling(PROXIES.get("dummy"), Noise(n=9, n_tokens=2, image_shape=(3, 8, 8)))
+    scaling = choose_proxy_scaling(PROXIES.get("dummy"), Noise(n=9, n_tokens=2, image_shape=(3, 8, 8)))
     assert (scaling.mean, scaling.std) == ((0.5,) * 3, (1 / 12**0.5,) * 3)
 
 
@@ -295,8 +295,8 @@ def test_knobs_keep_their_levels_where_they_act_and_nowhere_else(task, body, pro
         assert (changed.trial_id != plain.trial_id) == acts
         assert changed.flat()[path] == (value if acts else plain.flat()[path])
         if acts:
-            one, two = shared_stages(plain), shared_stages(changed)
-            assert not {one[s] for s in ("proxy-features", "objective", "embedder")} & set(two.values())
+            before, after = shared_stages(plain), shared_stages(changed)
+            assert not {before[s] for s in ("proxy-features", "objective", "embedder")} & set(after.values())
 
 
 def test_the_scaling_of_our_own_bodies_is_none():

@@ -16,7 +16,7 @@ from orca_sweep.proxies import (
     Views,
     apply_views,
     draw_views,
-    find_proxy_scaling,
+    choose_proxy_scaling,
 )
 from orca_sweep.proxies.declared import make_feature_data
 from orca_sweep.proxies.images import PAD
@@ -59,7 +59,7 @@ def body(image):
 @pytest.fixture
 def cifar10(image):
     """The treatment of the hub's CIFAR-10, from its record."""
-    return Treatment(scaling=find_proxy_scaling(PROXIES.get("cifar10"), image["images"]))
+    return Treatment(scaling=choose_proxy_scaling(PROXIES.get("cifar10"), image["images"]))
 
 
 # Images -------------------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ def test_features_of_normalised_images(image, body, cifar10):
     raw = compute_input_features(body, image["images"], "cpu")
     np.testing.assert_allclose(raw, image["features_without_normalisation"], **CLOSE)
     assert np.abs(raw.numpy() - image["features"]).max() > 5 * image["features"].std(axis=0).max()
-    tokens = body.input_layer()(prepare_images(torch.from_numpy(image["images"]), 3, 224, cifar10.scaling))[0]
+    tokens = body.get_input_layer()(prepare_images(torch.from_numpy(image["images"]), 3, 224, cifar10.scaling))[0]
     np.testing.assert_allclose(tokens[:, :56].detach(), image["tokens_first_row"], **CLOSE)
 
 
@@ -106,10 +106,10 @@ def test_the_whole_stage(image, body, cifar10, worker):
     np.testing.assert_array_equal(made.labels, image["stage_labels"])
     # What is done to images is part of what the artifact is known by.
     augmented = Treatment(scaling=scaling, is_augmented=True)
-    others = [proxy_features(proxy, body, worker, t) for t in (Treatment(), augmented, cifar10)]
-    assert [other.reused for other in others] == [False, False, True]
+    again = [proxy_features(proxy, body, worker, t) for t in (Treatment(), augmented, cifar10)]
+    assert [result.reused for result in again] == [False, False, True]
     expected = compute_input_features(body, apply_views(pixels, draw_views(5)), "cpu", treatment=cifar10)
-    torch.testing.assert_close(others[1].features, expected)
+    torch.testing.assert_close(again[1].features, expected)
 
 
 def test_views_are_drawn_evenly(image):
@@ -119,10 +119,10 @@ def test_views_are_drawn_evenly(image):
     n = int(image["crop_draws"])
     views = draw_views(n)
     counts = [np.bincount(views.offsets[:, k], minlength=2 * PAD + 1) for k in (0, 1)]
-    for ours, theirs in zip(counts, ("vertical", "horizontal"), strict=True):
-        assert len(ours) == 9
-        assert chisquare(ours).pvalue > 1e-3
-        assert chi2_contingency([ours, image[f"crop_offset_counts_{theirs}"]]).pvalue > 1e-3
+    for counted, theirs in zip(counts, ("vertical", "horizontal"), strict=True):
+        assert len(counted) == 9
+        assert chisquare(counted).pvalue > 1e-3
+        assert chi2_contingency([counted, image[f"crop_offset_counts_{theirs}"]]).pvalue > 1e-3
     assert abs(views.flipped.sum() - n / 2) < 3.3 * np.sqrt(n / 4)
     joint = np.histogram2d(views.offsets[:, 0], views.offsets[:, 1], bins=9)[0]
     assert chi2_contingency(joint).pvalue > 1e-3

@@ -321,9 +321,9 @@ def test_a_body_is_loaded_fed_with_tokens_and_read_out(family, saved_body):
     tokens = torch.randn(2, n_tokens, body.spec.width_in)
     out = network(tokens)
     assert out.shape == (2, 16 if family == "swin" else n_tokens, body.spec.width_out)
-    words = {id(p) for p in body.input_layer().parameters()}
+    words = {id(p) for p in body.get_input_layer().parameters()}
     assert not words & {id(p) for p in network.parameters()}
-    embedding = body.input_layer().state_dict().keys()
+    embedding = body.get_input_layer().state_dict().keys()
     assert embedding
     assert not any("wte" in name or "embed_in" in name or "word_embeddings" in name for name in network.state_dict())
     network.train()
@@ -336,7 +336,7 @@ def test_a_body_is_loaded_fed_with_tokens_and_read_out(family, saved_body):
 def test_the_network_behind_its_own_input_layer_is_the_whole_model(family, saved_body):
     """Ids or pixels through transformers' own forward, beside input layer and network one after the other."""
     body = load_pretrained(find_body(str(saved_body(family))))
-    network, layer = body.build_network().eval(), body.input_layer().eval()
+    network, layer = body.build_network().eval(), body.get_input_layer().eval()
     with torch.inference_mode():
         if family in IMAGE:
             images = torch.rand(2, 3, 32, 32)
@@ -393,7 +393,7 @@ def test_a_copied_2d_embedder_makes_the_body_s_own_tokens(family, saved_body):
     embedder = Embedder2D(3, spec.image_size, spec.width_in, spec.patch_size, norm=family == "swin")
     embedder.copy_from(body)
     images = torch.rand(2, 3, 32, 32)
-    own = body.input_layer()(images)
+    own = body.get_input_layer()(images)
     torch.testing.assert_close(embedder(images), own[0] if isinstance(own, tuple) else own, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(embedder.mean_features(embedder.patches(images)), embedder(images).mean(dim=1))
 
@@ -403,7 +403,7 @@ def test_a_copied_1d_embedder_takes_what_the_input_layer_has(family, saved_body)
     body = load_pretrained(find_body(str(saved_body(family))))
     embedder = Embedder1D(2, 30, 48, 3)
     embedder.copy_from(body)
-    layer = body.input_layer()
+    layer = body.get_input_layer()
     if family == "gpt_neox":
         assert not embedder.positions.any()
     else:
@@ -432,7 +432,7 @@ def test_tasks_of_either_dimension_go_to_bodies_of_either_kind(family, name, sav
     assert (model.embedder.positions is None) == (family in IMAGE)
     if family in TEXT:
         skipped = 2 if family == "roberta" else 0
-        own = body.input_layer().position_embeddings.weight
+        own = body.get_input_layer().position_embeddings.weight
         assert torch.equal(model.embedder.positions, own[skipped : skipped + tokens.shape[1]])
 
 

@@ -431,7 +431,7 @@ def flags(dims, level):
 def test_starts_are_the_released_ones(dims, init, level, saved_body):
     """Every flag of the reference that is about the embedder; the other three are about what stage 2 trains."""
     body = load_pretrained(find_body(str(saved_body("roberta" if dims == 1 else "swin"))))
-    layer = body.input_layer()
+    layer = body.get_input_layer()
     own = layer.LayerNorm if dims == 1 else layer.norm
     for parameter in [*own.parameters(), *([layer.patch_embeddings.projection.bias] if dims == 2 else [])]:
         nn.init.normal_(parameter)
@@ -475,7 +475,7 @@ def test_starts_are_the_released_ones(dims, init, level, saved_body):
 def test_levels_of_the_start_have_one_id_where_they_are_the_same_weights_and_only_there(family, dims, saved_body):
     folder = str(saved_body(family))
     body = load_pretrained(find_body(folder))
-    for norm in (module for module in body.input_layer().modules() if isinstance(module, nn.LayerNorm)):
+    for norm in (module for module in body.get_input_layer().modules() if isinstance(module, nn.LayerNorm)):
         nn.init.normal_(norm.weight)  # as if pre-trained
     levels = ("copied", "random", "orca-untrained")
     shape, task = ((6, 128), "watch-exercises") if dims == 1 else ((1, 8, 8), "digits")
