@@ -9,7 +9,7 @@ from torch import Tensor
 from orca_sweep.errors import InputError
 from orca_sweep.objectives.closed_form import attach_gradient
 from orca_sweep.objectives.exponentials import exp_in_place
-from orca_sweep.objectives.moments import centre_points, compute_squared_distances, compute_centred_distances
+from orca_sweep.objectives.moments import centre_points, compute_centred_distances, compute_squared_distances
 
 BLOCK = 2**18
 """Elements of a matrix that are processed at once."""

@@ -9,7 +9,7 @@ from orca_sweep.proxies.finding import (
     find_local_path,
     find_proxy,
 )
-from orca_sweep.proxies.images import Scaling, Treatment, Views, apply_views, draw_views, choose_proxy_scaling
+from orca_sweep.proxies.images import Scaling, Treatment, Views, apply_views, choose_proxy_scaling, draw_views
 from orca_sweep.proxies.phrases import draw_samples
 from orca_sweep.proxies.records import Features, Noise, Pooling, Proxy, ProxyData, Spans, Tagged
 
@@ -28,11 +28,11 @@ __all__ = [
     "Views",
     "apply_views",
     "canonicalise_proxy",
+    "choose_proxy_scaling",
     "describe_proxy",
     "draw_samples",
     "draw_views",
     "explain_missing_proxy",
     "find_local_path",
     "find_proxy",
-    "choose_proxy_scaling",
 ]

@@ -29,7 +29,7 @@ from orca_sweep.errors import (
     is_of_users_code,
     out_of_memory,
 )
-from orca_sweep.proxies import Noise, ProxyData, Treatment, draw_samples, find_proxy, choose_proxy_scaling
+from orca_sweep.proxies import Noise, ProxyData, Treatment, choose_proxy_scaling, draw_samples, find_proxy
 from orca_sweep.results import FINAL_STATUSES, Status, finite, now, write_record
 from orca_sweep.space.prefixes import without_schedule
 from orca_sweep.space.records import Checkpoints

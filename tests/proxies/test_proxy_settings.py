@@ -11,7 +11,7 @@ from orca_sweep.bodies import find_body
 from orca_sweep.bodies.preprocessing import read_body_scaling
 from orca_sweep.config.declaration import Declaration
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.proxies import PROXIES, Noise, Proxy, Tagged, draw_samples, find_proxy, choose_proxy_scaling
+from orca_sweep.proxies import PROXIES, Noise, Proxy, Tagged, choose_proxy_scaling, draw_samples, find_proxy
 from orca_sweep.proxies.declared import _tag_sentences
 from orca_sweep.proxies.phrases import find_phrases, split_tag
 from orca_sweep.tasks import TASKS

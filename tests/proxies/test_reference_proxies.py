@@ -15,8 +15,8 @@ from orca_sweep.proxies import (
     Treatment,
     Views,
     apply_views,
-    draw_views,
     choose_proxy_scaling,
+    draw_views,
 )
 from orca_sweep.proxies.declared import make_feature_data
 from orca_sweep.proxies.images import PAD
