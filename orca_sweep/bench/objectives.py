@@ -39,7 +39,7 @@ def naive(name: str, target: Tensor, proxy: Tensor, labels: Tensor) -> Tensor:
         exact = name == "otdd-exact"
         return plain.otdd(target, proxy, labels, exact, label_gradient=not exact)
     if name == "sliced-wasserstein":
-        settings = objectives.settings_of(name)
+        settings = objectives.list_settings(name)
         drawn = stream_rng(0, "sliced directions").normal(size=(proxy.shape[1], settings["n_projections"]))
         directions = torch.from_numpy(drawn / np.linalg.norm(drawn, axis=0)).to(proxy)
         return plain.sliced_wasserstein(target, proxy, directions)

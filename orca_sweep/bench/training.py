@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from orca_sweep.bench import Measurement, peak_memory_mib, timed
 from orca_sweep.bodies import find_body
-from orca_sweep.bodies.network import LoadedBody, base_model, fresh_model
+from orca_sweep.bodies.network import LoadedBody, build_base_model, build_random_model
 from orca_sweep.config import BodyConfig, EmbedderConfig, FinetuneConfig, TrialConfig
 from orca_sweep.data import Samples, Splits
 from orca_sweep.tasks import Task, TaskData
@@ -125,11 +125,11 @@ def _made_here(source: object, split_seed: int) -> Splits:
 
 def _body(name: str) -> LoadedBody:
     if "-" in name:
-        return LoadedBody(fresh_model(find_body(name), 0))
+        return LoadedBody(model=build_random_model(find_body(name), 0))
     from transformers import AutoConfig
 
     base = {"swin": {"embed_dim": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32]}, "roberta": {}}
-    return LoadedBody(base_model(AutoConfig.for_model(name, **base[name])))
+    return LoadedBody(model=build_base_model(AutoConfig.for_model(name, **base[name])))
 
 
 def _ours(model: OrcaModel, data: TaskData, config: FinetuneConfig, device: str) -> None:

@@ -1,7 +1,7 @@
-"""Checks of a body's weight files: their headers are compared with its config before anything is loaded.
+"""Checks a body's weight files: compares their headers with its config before anything is loaded.
 
-Needs neither torch nor transformers, so that ``plan`` can use it. ``orca_sweep.bodies.loading`` checks what headers do
-not tell.
+Needs neither torch nor transformers, so ``plan`` can use it. ``orca_sweep.bodies.loading`` checks what headers do not
+tell.
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orca_sweep.bodies.configs import fill_config
-from orca_sweep.bodies.shapes import count_layers, expected_shapes, is_needed, publish_name
+from orca_sweep.bodies.shapes import count_layers, is_needed, list_weight_shapes, publish_name
 from orca_sweep.data.pointers import refuse_pointer
 from orca_sweep.errors import DataError
 
@@ -21,9 +21,9 @@ SAFE, SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 ADAPTER = "adapter_config.json"
 N_SHOWN = 5
-"""Keys of each kind that a message names."""
+"""Keys of each kind that a message shows."""
 LARGEST_HEADER = 2**24
-"""Bytes, a hundred thousand weights; the largest bodies have a few thousand."""
+"""Bytes: room for a hundred thousand weights; the largest bodies have a few thousand."""
 LARGEST_INDEX = 2**26
 MOST_DIMENSIONS = 16
 LONGEST_KEY = 200
@@ -34,12 +34,12 @@ BYTES_PER_NUMBER: Mapping[str, int] = {
 }  # fmt: skip
 FLOATS = ("F64", "F32", "F16", "BF16")
 WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-"""Parts of keys that torch.compile, DataParallel and other wrappers add."""
+"""Key parts added by torch.compile, DataParallel and other wrappers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weight:
-    """Shape and type of a weight, as a file's header gives them."""
+    """Shape and type of a weight, as read from a file's header."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -48,19 +48,19 @@ class Weight:
 
 @dataclass(frozen=True, kw_only=True)
 class Differences:
-    """How a checkpoint differs from the body of its config, under published names."""
+    """How a checkpoint differs from the body that its config describes; keys have their published names."""
 
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
-    """Without heads and poolers, which may be there."""
+    """Without heads and poolers, which are allowed."""
     misshaped: list[str] = field(default_factory=list)
-    """Each with both shapes."""
+    """Keys with both shapes."""
     not_floats: list[str] = field(default_factory=list)
-    """Each with its type."""
+    """Keys with their types."""
     duplicate: list[str] = field(default_factory=list)
 
-    def describe(self) -> list[str]:
-        """Returns one text for each kind of difference: how many keys, and the first ones."""
+    def describe_kinds(self) -> list[str]:
+        """Returns one text per kind of difference: the number of keys and the first of them."""
         kinds = (
             (self.missing, "missing"),
             (self.unexpected, "not in its config.json"),
@@ -68,16 +68,16 @@ class Differences:
             (self.not_floats, "not floating-point"),
             (self.duplicate, "duplicate, with and without a prefix"),
         )
-        return [f"{len(keys)} {words} ({first_keys(keys)})" for keys, words in kinds if keys]
+        return [f"{len(keys)} {words} ({show_first_keys(keys)})" for keys, words in kinds if keys]
 
 
-def first_keys(keys: Iterable[str]) -> str:
-    """Returns the first ``N_SHOWN`` keys as text, with an ellipsis if there are more."""
+def show_first_keys(keys: Iterable[str]) -> str:
+    """Returns the first ``N_SHOWN`` keys as text; an ellipsis stands for the rest."""
     keys = list(keys)
-    return ", ".join(map(_shown, keys[:N_SHOWN])) + (", ..." if len(keys) > N_SHOWN else "")
+    return ", ".join(map(_shorten_key, keys[:N_SHOWN])) + (", ..." if len(keys) > N_SHOWN else "")
 
 
-def _shown(key: str) -> str:
+def _shorten_key(key: str) -> str:
     text = key if key.isprintable() else repr(key)
     return text if len(text) <= LONGEST_KEY else f"{text[:LONGEST_KEY]}..."
 
@@ -86,18 +86,18 @@ def _shown(key: str) -> str:
 
 
 def find_weights(folder: Path) -> str | None:
-    """Returns the name of the file to load a folder's weights from; None if there is none.
+    """Returns the name of the file that holds a folder's weights or their index; None if there is none.
 
-    Safetensors come before pickles, a single file before an index of shards.
+    Prefers safetensors to pickles, and a single file to an index of shards.
     """
     return next((name for name in (SAFE, SAFE_INDEX, PICKLE, PICKLE_INDEX) if (folder / name).is_file()), None)
 
 
 def list_weight_files(folder: Path, name: str) -> list[Path]:
-    """Returns the files that hold the weights: the file itself, or the shards of an index.
+    """Returns the files that hold the weights: the named file, or the shards of the named index.
 
     Raises:
-        DataError: if a file is a Git LFS pointer, or an index is broken or names missing files.
+        DataError: if a file is a Git LFS pointer, or the index is broken or names missing files.
     """
     path = folder / name
     refuse_pointer(path)
@@ -107,7 +107,7 @@ def list_weight_files(folder: Path, name: str) -> list[Path]:
     missing = [shard for shard in shards if not (folder / shard).is_file()]
     if missing:
         raise DataError(
-            f"{path}: missing shards: {len(missing)} of {len(shards)} ({first_keys(missing)}). Put each shard beside the"
+            f"{path}: missing shards: {len(missing)} of {len(shards)} ({show_first_keys(missing)}). Put each shard beside the"
             " index."
         )
     for shard in shards:
@@ -116,10 +116,10 @@ def list_weight_files(folder: Path, name: str) -> list[Path]:
 
 
 def list_shards(path: Path) -> list[str]:
-    """Returns the names of the files that an index of shards lists.
+    """Returns the file names in an index of shards.
 
     Raises:
-        DataError: if it is a Git LFS pointer or no such index, or if a file lies anywhere but beside it.
+        DataError: if it is a Git LFS pointer or not an index of shards, or if it names a file in another folder.
     """
     refuse_pointer(path)
     try:
@@ -129,23 +129,23 @@ def list_shards(path: Path) -> list[str]:
         has_metadata = isinstance(index.get("metadata"), dict)
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         shards, has_metadata = [], False
-    if not shards or not has_metadata or not all(isinstance(shard, str) and _is_name(shard) for shard in shards):
+    if not shards or not has_metadata or not all(isinstance(shard, str) and _is_file_name(shard) for shard in shards):
         raise DataError(
-            f"{path}: not an index of shards. It needs a mapping metadata, and a weight_map that names, for each key, a file in"
-            " the same folder. Save the weights again."
+            f"{path}: not an index of shards. It needs a mapping metadata, and a weight_map from each key to a file in the same"
+            " folder. Save the weights again."
         )
     return shards
 
 
-def _is_name(text: str) -> bool:
+def _is_file_name(text: str) -> bool:
     return 0 < len(text.encode(errors="replace")) <= 255 and text.isprintable() and text == Path(text).name != ".."
 
 
 def read_header(path: Path) -> dict[str, Weight]:
-    """Returns the shapes and types in a safetensors file, from its header alone.
+    """Returns the shapes and types of a safetensors file's weights, read from its header alone.
 
     Raises:
-        DataError: if it is a Git LFS pointer, not a safetensors file, or not exactly as long as its header says.
+        DataError: if it is a Git LFS pointer or not a safetensors file, or if its length contradicts its header.
     """
     refuse_pointer(path)
     problem = f"{path}: not a safetensors file. Save the weights again, or get the file again."
@@ -157,10 +157,10 @@ def read_header(path: Path) -> dict[str, Weight]:
                 raise DataError(problem)
             if length > size - 8:
                 raise DataError(
-                    f"{path}: {size:,} bytes, but its header alone has {length:,}. The file is truncated. Get it again."
+                    f"{path}: {size:,} bytes, but its header alone takes {length:,}. The file is truncated. Get it again."
                 )
-            # Only UTF-8, as safetensors itself takes it, and no byte order mark.
-            entries = dict(json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_once))
+            # Like safetensors itself, accept UTF-8 only, without a byte order mark.
+            entries = dict(json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_read_unique_pairs))
         metadata = entries.pop("__metadata__", {})
         if not all(isinstance(value, str) for value in metadata.values()):
             raise DataError(problem)
@@ -179,7 +179,7 @@ def read_header(path: Path) -> dict[str, Weight]:
 
 
 def _read_entry(entry: Any) -> Weight:
-    """One weight of a header.
+    """Returns one weight of a header.
 
     Raises:
         ValueError: if its shape, type and offsets contradict each other.
@@ -193,11 +193,11 @@ def _read_entry(entry: Any) -> Weight:
     return Weight(shape=shape, dtype=str(entry["dtype"]))
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The mapping of a JSON object.
+def _read_unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns a JSON object's pairs as a mapping.
 
     Raises:
-        ValueError: if a key is there twice: which of the two is meant is not for a reader to choose.
+        ValueError: if a key occurs twice: nothing tells which value is meant.
     """
     mapping = dict(pairs)
     if len(mapping) != len(pairs):
@@ -205,14 +205,14 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return mapping
 
 
-def _find_end(places: Iterable[list[int]]) -> int:
-    """The last byte of all data.
+def _find_end(offsets: Iterable[list[int]]) -> int:
+    """Returns where the data end.
 
     Raises:
-        ValueError: if two weights share bytes, or bytes between them belong to none.
+        ValueError: if two weights share bytes, or bytes between them belong to no weight.
     """
     last = 0
-    for start, end in sorted(map(tuple, places)):
+    for start, end in sorted(map(tuple, offsets)):
         if start != last or end < start:
             raise ValueError("gap or overlap")
         last = end
@@ -220,10 +220,10 @@ def _find_end(places: Iterable[list[int]]) -> int:
 
 
 def read_headers(files: Iterable[Path]) -> dict[str, Weight]:
-    """Returns the shapes and types in all of the safetensors files.
+    """Returns the shapes and types of the weights in several safetensors files.
 
     Raises:
-        DataError: as ``read_header``, or if two files hold the same key.
+        DataError: as ``read_header``; also if two files hold the same key.
     """
     weights: dict[str, Weight] = {}
     for path in files:
@@ -232,15 +232,15 @@ def read_headers(files: Iterable[Path]) -> dict[str, Weight]:
 
 
 def merge_weights(path: Path, weights: dict[str, Weight], more: dict[str, Weight]) -> dict[str, Weight]:
-    """Returns the weights of earlier shards and those of one more file.
+    """Returns the weights of earlier shards together with those of one more file.
 
     Raises:
-        DataError: if it holds a key that an earlier one holds.
+        DataError: if the file repeats a key of an earlier shard.
     """
     shared = sorted(weights.keys() & more.keys())
     if shared:
         raise DataError(
-            f"{path}: keys that are also in another shard: {len(shared)} ({first_keys(shared)}). Save the weights again."
+            f"{path}: keys that another shard holds too: {len(shared)} ({show_first_keys(shared)}). Save the weights again."
         )
     return weights | more
 
@@ -249,11 +249,11 @@ def merge_weights(path: Path, weights: dict[str, Weight], more: dict[str, Weight
 
 
 def compare_weights(family: str, raw: Mapping[str, Any], weights: Mapping[str, Weight]) -> Differences:
-    """Returns how weights differ from those that the body of a config needs, for its input layer and its network.
+    """Returns how weights differ from those that a config's body needs for its input layer and its network.
 
-    Heads and poolers are not used, so they may be there or missing.
+    Heads and poolers are not used, so they may be present or missing.
     """
-    expected = expected_shapes(family, fill_config(family, raw))
+    expected = list_weight_shapes(family, fill_config(family, raw))
     held: dict[str, Weight] = {}
     duplicate = []
     for key, weight in weights.items():
@@ -277,21 +277,21 @@ def compare_weights(family: str, raw: Mapping[str, Any], weights: Mapping[str, W
 def refuse_differences(
     where: object, family: str, raw: Mapping[str, Any], *, keys: Iterable[str], differences: Differences
 ) -> None:
-    """Refuses weights that are not exactly those of the body of their config.
+    """Refuses weights that are not exactly those of the body that their config describes.
 
     Args:
-        where: What the message begins with.
+        where: The beginning of the message.
         family: The body's family.
         raw: Its config.json.
-        keys: All keys of the checkpoint, as they are in the file; the remedy depends on them.
-        differences: As ``compare_weights`` returns them.
+        keys: All keys of the checkpoint, as written in the file; they decide the remedy.
+        differences: What ``compare_weights`` returns.
 
     Raises:
-        DataError: with the number and the first five keys of each kind of difference, and the remedy.
+        DataError: with the count and the first five keys of each kind of difference, and a remedy.
     """
-    texts = differences.describe()
+    texts = differences.describe_kinds()
     if texts:
-        expected = expected_shapes(family, fill_config(family, raw))
+        expected = list_weight_shapes(family, fill_config(family, raw))
         remedy = _find_remedy(family, expected, list(keys))
         raise DataError(
             f"{where}: these weights do not fit the {family} body of its config.json: {'; '.join(texts)}. {remedy}"
@@ -307,9 +307,9 @@ def _find_remedy(family: str, expected: Mapping[str, Any], keys: list[str]) -> s
     if not shared:
         prefix = _find_prefix(family, expected, keys)
         if prefix:
-            return f"Keys begin with {prefix!r}: they were saved from a model around this one. Save the inner model."
-        shown = f" (first: {', '.join(map(_shown, sorted(keys)[:2]))})" if keys else ""
-        return f"None of its {len(keys)} keys{shown} belongs to a {family} body. Is it another model's file?"
+            return f"Keys begin with {prefix!r}: these weights were saved from a larger model. Save the inner model."
+        shown = f" (first: {', '.join(map(_shorten_key, sorted(keys)[:2]))})" if keys else ""
+        return f"None of its {len(keys)} keys{shown} belongs to a {family} body. Is this another model's file?"
     n_asked, n_held = count_layers(expected), count_layers(names)
     if n_asked != n_held:
         return f"config.json has {n_asked} layers, the weights have {n_held}. Use config and weights of the same model."
@@ -317,7 +317,7 @@ def _find_remedy(family: str, expected: Mapping[str, Any], keys: list[str]) -> s
 
 
 def _find_prefix(family: str, expected: Mapping[str, Any], keys: list[str]) -> str | None:
-    """The text that stands before the body's keys, if there is any."""
+    """Returns the prefix of the body's keys; None if they have none."""
     for key in keys:
         parts = key.split(".")
         for i in range(1, len(parts)):
@@ -327,9 +327,9 @@ def _find_prefix(family: str, expected: Mapping[str, Any], keys: list[str]) -> s
 
 
 def check_weights(folder: Path, family: str, raw: Mapping[str, Any]) -> None:
-    """Refuses a folder whose weights are not exactly those of the body of its config.
+    """Refuses a folder whose weights are not exactly those of the body that its config describes.
 
-    Pickles are only checked for missing files: loading them checks what they hold.
+    Of a pickle, only missing files are noticed here; loading checks its content.
 
     Args:
         folder: Holds the weights.
@@ -337,9 +337,9 @@ def check_weights(folder: Path, family: str, raw: Mapping[str, Any]) -> None:
         raw: Its config.json, already checked.
 
     Raises:
-        DataError: naming the file and what is wrong with it.
+        DataError: names the file and what is wrong with it.
 
-    Cost: the headers of safetensors files, a few milliseconds.
+    Cost: reads the headers of safetensors files, a few milliseconds.
     """
     if (folder / ADAPTER).is_file():
         raise DataError(

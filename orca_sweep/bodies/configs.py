@@ -13,7 +13,7 @@ LARGEST_CONFIG = 2**20
 """Bytes; published configs have a few thousand."""
 MOST_LAYERS = 1000
 MOST_STAGES = 8
-"""Stages of a Swin, each twice as wide as the one before; published ones have four."""
+"""Stages of a Swin, each twice as wide as the previous; published models have four."""
 LARGEST_SIZE = 2**24
 _TEXT: Mapping[str, Any] = {
     "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
@@ -39,7 +39,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "num_attention_heads": 12, "intermediate_size": 3072, "qkv_bias": True,
     },
 }  # fmt: skip
-"""The settings that decide the shapes of each family's weights, with transformers' defaults."""
+"""The settings that determine the shapes of each family's weights, with the defaults of transformers."""
 ALIASES: Mapping[str, Mapping[str, str]] = {
     "gpt2": {
         "hidden_size": "n_embd", "max_position_embeddings": "n_positions", "num_attention_heads": "n_head",
@@ -47,7 +47,7 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
     },
     "swin": {"num_attention_heads": "num_heads"},
 }  # fmt: skip
-"""Other names that transformers accepts for a family's settings."""
+"""Alternative names that transformers accepts for a family's settings."""
 LAYERS = ("num_hidden_layers", "n_layer")
 SIDES = ("image_size", "patch_size")
 SWITCHES = ("qkv_bias", "attention_bias", "use_absolute_embeddings")
@@ -55,20 +55,20 @@ RATES = (
     "hidden_dropout_prob", "attention_probs_dropout_prob", "resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout",
     "hidden_dropout", "drop_path_rate",
 )  # fmt: skip
-"""Shares of numbers, or branches, that are left out in training."""
+"""Shares of numbers, or of branches, that training drops."""
 REFUSED: Mapping[str, str] = {
-    "add_cross_attention": "its layers need the output of an encoder. Use a body without cross-attention",
+    "add_cross_attention": "cross-attention needs the output of an encoder. Use a body without it",
     "quantization_config": "quantised weights cannot be trained. Save the model in float32, float16 or bfloat16",
-    "transformers_weights": "it names its own weights file. Call that file model.safetensors and remove the entry",
+    "transformers_weights": "a config must not name its weights file. Rename that file to model.safetensors and remove the entry",
 }
-"""Entries that are not supported, and why."""
+"""Unsupported entries, and why."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Returns a config.json as written.
+    """Returns the content of a config.json.
 
     Raises:
-        InputError: if it is a Git LFS pointer, far too large, or not a JSON object.
+        InputError: if it is a Git LFS pointer, unreadable, far too large, or not a JSON object.
     """
     problem = pointer_problem(path)
     if problem:
@@ -89,36 +89,38 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def fill_config(family: str, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings that decide the shapes of a family's weights: as written, or transformers' defaults.
+    """Returns the settings that determine the shapes of a family's weights: as written, or the default of transformers.
 
     Image and patch sizes written as [side, side] become one number.
     """
     own = {ALIASES.get(family, {}).get(name, name): value for name, value in raw.items()}
     filled = {name: own.get(name, default) for name, default in DEFAULTS[family].items()}
-    return {name: _square_side(value) if name in SIDES else value for name, value in filled.items()}
+    return {name: _read_square_side(value) if name in SIDES else value for name, value in filled.items()}
 
 
-def _square_side(value: Any) -> Any:
-    """The side of a square written as [height, width]; any other value unchanged."""
+def _read_square_side(value: Any) -> Any:
+    """Returns the side of a square written as [height, width]; any other value unchanged."""
     is_square = isinstance(value, list | tuple) and len(value) == 2 and value[0] == value[1]
     return value[0] if is_square else value
 
 
 def find_config_problems(family: str, raw: Mapping[str, Any]) -> list[str]:
-    """Returns every mistake in a config of a supported family that makes it impossible; empty if there is none."""
+    """Returns every mistake that makes a supported family's config impossible; empty if there is none."""
     settings = fill_config(family, raw)
     problems = [
-        f"{name} = {_shorten(raw[name])} in its config.json: {why}." for name, why in REFUSED.items() if raw.get(name)
+        f"{name} = {_shorten_value(raw[name])} in its config.json: {why}."
+        for name, why in REFUSED.items()
+        if raw.get(name)
     ]
     problems += [
-        f"{name} = {_shorten(value)} in its config.json: {rule}."
+        f"{name} = {_shorten_value(value)} in its config.json: {rule}."
         for name, value in {**raw, **settings}.items()
         if (rule := _find_broken_rule(name, value) if name in settings else _find_broken_number_rule(name, value))
     ]
     return problems or _find_clashes(family, settings)
 
 
-def _shorten(value: Any) -> str:
+def _shorten_value(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -128,10 +130,10 @@ def _is_count(value: Any, most: int = LARGEST_SIZE) -> bool:
 
 
 def _find_broken_rule(name: str, value: Any) -> str | None:
-    """The rule that a single setting breaks; None if it breaks none."""
+    """Returns the rule that a single setting breaks; None if it breaks none."""
     if name in SIDES:
         if isinstance(value, list | tuple):
-            return "this is not one side or two equal ones; images and patches must be square. Use another body"
+            return "images and patches must be square: give one side, or two equal ones. Use another body"
         return None if _is_count(value) else "it must be a whole number of pixels above 0"
     if name in LAYERS:
         return None if _is_count(value, MOST_LAYERS) else f"it must be a whole number from 1 to {MOST_LAYERS}"
@@ -154,7 +156,7 @@ def _find_broken_rule(name: str, value: Any) -> str | None:
 
 
 def _find_broken_number_rule(name: str, value: Any) -> str | None:
-    """The rule that a number which shapes no weight breaks."""
+    """Returns the rule that a setting breaks which determines no shape; None if it breaks none."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if name in RATES and not (is_number and 0 <= value < 1):
         return "it must be at least 0 and below 1"
@@ -162,7 +164,7 @@ def _find_broken_number_rule(name: str, value: Any) -> str | None:
 
 
 def _find_clashes(family: str, settings: Mapping[str, Any]) -> list[str]:
-    """Problems of settings that are each possible, but not together."""
+    """Returns the problems of settings that are possible one by one, but not together."""
     if family == "swin":
         return [*_find_patch_clashes(settings), *_find_stage_clashes(settings)]
     width, heads = ("n_embd", "n_head") if family == "gpt2" else ("hidden_size", "num_attention_heads")
@@ -170,7 +172,7 @@ def _find_clashes(family: str, settings: Mapping[str, Any]) -> list[str]:
     if settings[width] % settings[heads]:
         problems.append(
             f"{width} = {settings[width]} in its config.json is not a multiple of {heads} = {settings[heads]}: all heads"
-            " must be equally wide."
+            " must have the same width."
         )
     pad = settings.get("pad_token_id")
     if family == "roberta" and pad is None:
@@ -193,17 +195,17 @@ def _find_patch_clashes(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _find_stage_clashes(settings: Mapping[str, Any]) -> list[str]:
-    """What breaks the rules of Swin's stages: equal lists, equal heads, a grid that halves evenly and holds the window."""
+    """Returns what breaks the rules of Swin's stages: equal lists, equal heads, a grid that halves and holds the window."""
     depths: Sequence[int] = settings["depths"]
     heads: Sequence[int] = settings["num_heads"]
     image, patch, window = (settings[name] for name in ("image_size", "patch_size", "window_size"))
     if len(depths) != len(heads):
         return [
-            f"depths {list(depths)} and num_heads {list(heads)} in its config.json: both need one number per stage."
+            f"depths {list(depths)} and num_heads {list(heads)} in its config.json: each needs one number per stage."
         ]
     problems = [
         f"num_heads = {list(heads)} in its config.json: stage {stage} is {settings['embed_dim'] * 2**stage} wide, which"
-        f" {n_heads} heads cannot share evenly."
+        f" {n_heads} heads cannot divide evenly."
         for stage, n_heads in enumerate(heads)
         if (settings["embed_dim"] * 2**stage) % n_heads
     ]
@@ -212,8 +214,8 @@ def _find_stage_clashes(settings: Mapping[str, Any]) -> list[str]:
         return problems
     if image % shrink:
         problems.append(
-            f"image_size = {image} in its config.json must be a multiple of {shrink}: patches are {patch} wide and there"
-            f" are {len(depths)} stages, each of which after the first halves the grid."
+            f"image_size = {image} in its config.json must be a multiple of {shrink}: patches are {patch} wide and"
+            f" each of the {len(depths)} stages after the first halves the grid."
         )
     elif image // shrink < window:
         problems.append(

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from orca_sweep.bodies import DIMS, Body, model_location
 from orca_sweep.bodies.checkpoints import (
     ADAPTER,
     PICKLE,
@@ -19,14 +18,16 @@ from orca_sweep.bodies.checkpoints import (
     check_weights,
     compare_weights,
     find_weights,
-    first_keys,
     list_shards,
     list_weight_files,
     merge_weights,
     refuse_differences,
+    show_first_keys,
 )
 from orca_sweep.bodies.configs import fill_config, find_config_problems, read_config
-from orca_sweep.bodies.shapes import expected_shapes, is_needed, publish_name
+from orca_sweep.bodies.finding import locate_model
+from orca_sweep.bodies.records import DIMS, Body
+from orca_sweep.bodies.shapes import is_needed, list_weight_shapes, publish_name
 from orca_sweep.errors import DataError, InputError, first_line, out_of_memory, reason_of
 
 CONFIG = "config.json"
@@ -34,27 +35,27 @@ DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torc
 
 
 def check_family(family: object) -> None:
-    """Refuses a family that is not supported.
+    """Refuses an unsupported family.
 
     Raises:
-        InputError: naming those that are.
+        InputError: names the supported families.
     """
     if not isinstance(family, str) or family not in DIMS:
         raise InputError(f"body.name: the family {family!r} is not supported. Supported: {', '.join(DIMS)}.")
 
 
 def read_body_config(body: Body) -> tuple[Mapping[str, Any], Any]:
-    """Returns a body's config as written, and as a transformers config whose image and patch sizes are single numbers.
+    """Returns a body's config as written, and as a transformers config with single numbers for image and patch sizes.
 
     Raises:
         InputError: if a file is not a JSON object, the family is not supported, or the config is impossible.
-        OSError: if the config of a hub id cannot be fetched (transformers' own words).
+        OSError: if the config of a hub id cannot be fetched (the message is from transformers).
     """
     if body.pretrain is not None:
         raw: Mapping[str, Any] = body.settings
         family = str(body.architecture)
     else:
-        folder = find_folder(model_location(body), body.revision)
+        folder = find_folder(locate_model(body), body.revision)
         try:
             raw = read_config(folder / CONFIG)
         except InputError as error:
@@ -65,11 +66,11 @@ def read_body_config(body: Body) -> tuple[Mapping[str, Any], Any]:
 
 
 def find_folder(location: str, revision: str | None) -> Path:
-    """Returns the folder that holds a body's config: of a hub id its commit in the cache of the hub's client.
+    """Returns the folder that holds a body's config; for a hub id, its commit's folder in the cache of the hub's client.
 
     Raises:
-        DataError: if a folder is not there.
-        OSError: if the config cannot be fetched (transformers' own words).
+        DataError: if the folder does not exist.
+        OSError: if the config cannot be fetched (the message is from transformers).
     """
     folder = Path(location)
     if folder.is_dir():
@@ -82,32 +83,32 @@ def find_folder(location: str, revision: str | None) -> Path:
 
 
 def _fetch_weights(location: str, revision: str | None, folder: Path, allow_pickle: bool) -> None:
-    """Fetches a hub id's weights to its config's folder in the cache, so that they are checked as those of a folder are.
+    """Fetches a hub id's weights into its config's folder in the cache, where they are checked like a local folder's.
 
     Raises:
-        DataError: if there are none, or none but a pickle that is not asked for.
+        DataError: if there are no weights, or only a pickle that the user has not allowed.
     """
     from transformers.utils.hub import cached_file
 
     commit = folder.name if folder.parent.name == "snapshots" else revision
 
-    def fetch(name: str) -> bool:
+    def fetch_file(name: str) -> bool:
         path = cached_file(
             location, name, revision=commit, _raise_exceptions_for_gated_repo=False,
             _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
         )  # fmt: skip
         return path is not None
 
-    fetch(ADAPTER)  # refused if there is one
-    name = next(filter(fetch, (SAFE, SAFE_INDEX, *((PICKLE, PICKLE_INDEX) if allow_pickle else ()))), None)
+    fetch_file(ADAPTER)  # check_weights refuses an adapter
+    name = next(filter(fetch_file, (SAFE, SAFE_INDEX, *((PICKLE, PICKLE_INDEX) if allow_pickle else ()))), None)
     if name is None:
         raise DataError(
-            f"{location}: {SAFE} cannot be had: it is not on the hub, or the hub cannot be reached. A body that has its"
-            " weights as a pickle only needs body.allow_pickle: true (tensors only are read)."
+            f"{location}: {SAFE} cannot be fetched: it is not on the hub, or the hub cannot be reached. A body with a"
+            " pickle only needs body.allow_pickle: true (only tensors are read from it)."
         )
     if name in (SAFE_INDEX, PICKLE_INDEX):
         for shard in list_shards(folder / name):
-            fetch(shard)
+            fetch_file(shard)
 
 
 def _build_config(name: str, family: str, raw: Mapping[str, Any]) -> Any:
@@ -118,10 +119,10 @@ def _build_config(name: str, family: str, raw: Mapping[str, Any]) -> Any:
         raise InputError([f"body.name {name!r}: {text}" for text in problems])
     try:
         config = CONFIG_MAPPING[family].from_dict({**raw, "model_type": family})
-    except Exception as error:  # its checks of types raise classes of their own
+    except Exception as error:  # its type checks raise their own classes
         raise InputError(
-            f"body.name {name!r}: its config.json is not understood ({reason_of(error)}). Correct that entry, or get the"
-            " folder again."
+            f"body.name {name!r}: transformers does not understand its config.json ({reason_of(error)}). Correct"
+            " that entry, or get the folder again."
         ) from None
     _set_outputs(config)
     if hasattr(config, "image_size"):
@@ -131,7 +132,7 @@ def _build_config(name: str, family: str, raw: Mapping[str, Any]) -> Any:
 
 
 def _set_outputs(config: Any) -> None:
-    """Sets what a config may ask for and no number depends on: the form of outputs, and computing them in chunks."""
+    """Overrides settings that change no number: the form of outputs, and computing them in chunks."""
     config.return_dict, config.output_hidden_states, config.output_attentions = True, False, False
     if hasattr(config, "chunk_size_feed_forward"):
         config.chunk_size_feed_forward = 0
@@ -140,7 +141,7 @@ def _set_outputs(config: Any) -> None:
 def load_model(
     location: str, raw: Mapping[str, Any], config: Any, *, revision: str | None, allow_pickle: bool, options: Any
 ) -> Any:
-    """Returns the model of a folder or hub id in single precision, with all of its weights from the checkpoint.
+    """Returns the model of a folder or hub id in single precision; all its weights come from the checkpoint.
 
     Heads and poolers are not used, so the checkpoint may have or lack them.
 
@@ -150,69 +151,78 @@ def load_model(
         config: Its transformers config.
         revision: Branch, tag or commit on the hub.
         allow_pickle: Whether a checkpoint without safetensors is read from its pickle.
-        options: Further arguments of the model's class.
+        options: Further arguments for the model's class.
 
     Raises:
         DataError: if weights are missing, unexpected, of another shape or type, or not finite, or if a file is damaged.
-        OSError: if the weights cannot be fetched (transformers' own words).
+        OSError: if the weights cannot be fetched (the message is from transformers).
     """
     folder = find_folder(location, revision)
     try:
         if folder != Path(location):
             _fetch_weights(location, revision, folder, allow_pickle)
-        return _load_folder(folder, raw, config, allow_pickle, options)
-    except DataError as error:  # of a hub id, the cache's folder says nothing
+        return _load_folder(folder, raw, config, allow_pickle=allow_pickle, options=options)
+    except DataError as error:  # the path in the cache would tell the user nothing
         raise DataError(str(error).replace(str(folder), location)) from None
 
 
-def _load_folder(folder: Path, raw: Mapping[str, Any], config: Any, allow_pickle: bool, options: Any) -> Any:
-    from transformers import AutoModel
-
+def _load_folder(folder: Path, raw: Mapping[str, Any], config: Any, *, allow_pickle: bool, options: Any) -> Any:
     family = config.model_type
     check_weights(folder, family, raw)
-    name = str(find_weights(folder))
-    where = str(folder / name)
-    if name in (PICKLE, PICKLE_INDEX):
-        if not allow_pickle:
-            raise DataError(
-                f"{where}: the weights are a pickle only. Save them as safetensors, or set body.allow_pickle: true"
-                " (tensors only are read)."
-            )
-        weights = _read_pickles(list_weight_files(folder, name))
-        differences = compare_weights(family, raw, weights)
-        refuse_differences(where, family, raw, keys=weights, differences=differences)
-    try:
-        with _quiet_transformers():
-            # In the precision that the config names, weights of the file would be rounded to it.
-            model, report = AutoModel.from_pretrained(
-                folder, config=config, dtype=torch.float32, use_safetensors=None if allow_pickle else True,
-                ignore_mismatched_sizes=True, output_loading_info=True, **options,
-            )  # fmt: skip
-    except OSError:
-        raise
-    except Exception as error:  # whatever the readers of weights raise on damaged files
-        if out_of_memory(error):
-            raise
-        raise DataError(
-            f"{where}: cannot be loaded ({reason_of(error)}). Correct config.json if it names an entry of it; else save or"
-            " get the weights again."
-        ) from None
-    _refuse_report(where, family, raw, report)
+    path = folder / str(find_weights(folder))
+    if path.name in (PICKLE, PICKLE_INDEX):
+        _check_pickle(path, family, raw, allow_pickle)
+    model, report = _load_weights(path, config, allow_pickle, options)
+    _refuse_report(path, family, raw, report)
     model.float()
-    _own_memory(model)
-    _refuse_infinite(where, family, model)
+    _copy_weights(model)
+    _refuse_nonfinite(path, family, model)
     return model
 
 
-def _own_memory(model: Any) -> None:
-    """Gives each weight memory of its own: they may lie in the file, which can change, and share it with each other."""
+def _check_pickle(path: Path, family: str, raw: Mapping[str, Any], allow_pickle: bool) -> None:
+    if not allow_pickle:
+        raise DataError(
+            f"{path}: the weights are only a pickle. Save them as safetensors, or set body.allow_pickle: true"
+            " (only tensors are read from it)."
+        )
+    weights = _read_pickles(list_weight_files(path.parent, path.name))
+    differences = compare_weights(family, raw, weights)
+    refuse_differences(path, family, raw, keys=weights, differences=differences)
+
+
+def _load_weights(path: Path, config: Any, allow_pickle: bool, options: Any) -> tuple[Any, Mapping[str, Any]]:
+    """Returns the model and the report of transformers on which weights it did not find, use or fit."""
+    from transformers import AutoModel
+
+    try:
+        with _silence_transformers():
+            # By default the file's weights would be rounded to the precision that the config names.
+            model, report = AutoModel.from_pretrained(
+                path.parent, config=config, dtype=torch.float32, use_safetensors=None if allow_pickle else True,
+                ignore_mismatched_sizes=True, output_loading_info=True, **options,
+            )  # fmt: skip
+            return model, report
+    except OSError:
+        raise
+    except Exception as error:  # readers of weights raise many classes on damaged files
+        if out_of_memory(error):
+            raise
+        raise DataError(
+            f"{path}: cannot be loaded ({reason_of(error)}). Correct config.json if one of its entries is the"
+            " reason; otherwise save or get the weights again."
+        ) from None
+
+
+def _copy_weights(model: Any) -> None:
+    """Copies each weight: it may be mapped from the file, which can change, or share memory with another."""
     for parameter in model.parameters():
         parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Keeps transformers from warning of unused heads and from drawing progress bars."""
+def _silence_transformers() -> Iterator[None]:
+    """Keeps transformers from warning about unused heads and from drawing progress bars."""
     from transformers.utils import logging
 
     verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -227,7 +237,7 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def _read_pickles(files: list[Path]) -> dict[str, Weight]:
-    """Shapes and types in pickles, by torch's tensors-only reader; where the format allows, data stays on the disk.
+    """Returns the shapes and types in pickles, read by torch's tensors-only reader; data stays on disk where possible.
 
     Raises:
         DataError: if a pickle is damaged, holds other objects, or is not a dict of tensors by name.
@@ -237,7 +247,7 @@ def _read_pickles(files: list[Path]) -> dict[str, Weight]:
         state = _read_pickle(path)
         if isinstance(state, Mapping) and not any(isinstance(tensor, torch.Tensor) for tensor in state.values()):
             inner = [str(key) for key, value in state.items() if isinstance(value, Mapping)]
-            hint = f" It holds {first_keys(inner)}." if inner else ""
+            hint = f" It holds {show_first_keys(inner)}." if inner else ""
             raise DataError(
                 f"{path}: the pickle is not a dict of tensors by name.{hint} Save model.state_dict() itself."
             )
@@ -259,12 +269,12 @@ def _read_pickle(path: Path) -> Any:
     try:
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except (RuntimeError, ValueError):  # the older format cannot be mapped
+        except (RuntimeError, ValueError):  # the old format cannot be memory-mapped
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the reader raises on bytes that are no pickle of tensors
+    except Exception as error:  # the reader raises many classes on other content
         if out_of_memory(error):
             raise
-        # torch goes on to say how such a file could be loaded after all.
+        # torch goes on to explain how to load such a file unsafely.
         reason = first_line(error).split(" This file can still be loaded")[0].rstrip(".")
         raise DataError(
             f"{path}: the pickle cannot be read as tensors only ({reason}). None of its code ran. Save the"
@@ -273,7 +283,7 @@ def _read_pickle(path: Path) -> Any:
 
 
 def _refuse_report(where: object, family: str, raw: Mapping[str, Any], report: Mapping[str, Any]) -> None:
-    """Refuses weights that transformers would initialise at random or leave out."""
+    """Refuses weights that transformers initialised at random or left out."""
     missing = sorted(publish_name(family, key) for key in report["missing_keys"])
     differences = Differences(
         missing=missing,
@@ -285,14 +295,14 @@ def _refuse_report(where: object, family: str, raw: Mapping[str, Any], report: M
             for key, held, asked in report["mismatched_keys"]
         ),
     )
-    held = expected_shapes(family, fill_config(family, raw)).keys() - set(missing)
+    held = list_weight_shapes(family, fill_config(family, raw)).keys() - set(missing)
     refuse_differences(where, family, raw, keys=[*held, *report["unexpected_keys"]], differences=differences)
 
 
-def _refuse_infinite(where: object, family: str, model: Any) -> None:
+def _refuse_nonfinite(where: object, family: str, model: Any) -> None:
     broken = [publish_name(family, key) for key, tensor in model.state_dict().items() if not tensor.isfinite().all()]
     if broken:
         raise DataError(
-            f"{where}: NaN or infinite values in {len(broken)} of its weights ({first_keys(broken)}). Get the file again,"
+            f"{where}: NaN or infinite values in {len(broken)} of its weights ({show_first_keys(broken)}). Get the file again,"
             " or save the model from before it diverged."
         )

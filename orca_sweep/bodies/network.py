@@ -1,4 +1,4 @@
-"""Bodies as torch modules: load them, feed them with embeddings, read them out."""
+"""Bodies as torch modules: builds and loads them, and gives access to their input layers and networks."""
 
 import copy
 import json
@@ -10,17 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from orca_sweep.bodies import DECODERS, DIMS, Body, model_location
+from orca_sweep.bodies.finding import locate_model
 from orca_sweep.bodies.loading import check_family, load_model, read_body_config
+from orca_sweep.bodies.records import DECODERS, DIMS, Body
 from orca_sweep.bodies.tokenizers import load_tokenizer
 from orca_sweep.errors import InputError, reason_of
 from orca_sweep.store import state_digest
 from orca_sweep.streams import torch_stream
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BodySpec:
-    """What the layers before and after a body need to know; all of it read from the body's own config."""
+    """What the layers before and after a body need to know about it, read from its config."""
 
     architecture: str
     width_in: int
@@ -39,12 +40,12 @@ class BodySpec:
         return DIMS[self.architecture]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class LoadedBody:
-    """A transformers model with what is needed to use it: its spec and, for text, its tokenizer.
+    """A transformers model with what its users need: its spec and, for text, its tokenizer.
 
-    The model's own input layer is kept only as the source of proxy features and of copied weights; the
-    network that ORCA trains is ``network()``.
+    The model's own input layer is kept only as the source of proxy features and of copied weights. ``build_network()``
+    returns the network that ORCA trains.
     """
 
     model: Any
@@ -52,17 +53,17 @@ class LoadedBody:
     pretrain_metric: float | None = None
     spec: BodySpec = field(init=False)
     about: str = field(init=False)
-    """Config and tokenizer as text: what weights alone do not tell."""
+    """Config and tokenizer as text: what the weights alone do not tell."""
 
     def __post_init__(self) -> None:
         self.model.eval()
-        self.spec = body_spec(self.model.config)
-        self.about = _about(self.model.config) + _tokenizer_text(self.tokenizer)
+        self.spec = read_body_spec(self.model.config)
+        self.about = _describe_config(self.model.config) + _describe_tokenizer(self.tokenizer)
 
-    def network(self, input_mode: str = "plain") -> nn.Module:
+    def build_network(self, input_mode: str = "plain") -> nn.Module:
         """Returns a copy of the body without its input layer: (B, T, width_in) -> (B, T', width_out).
 
-        ``input_mode`` is for decoders: see ``DecoderNetwork``.
+        Only decoders use ``input_mode``: see ``DecoderNetwork``.
         """
         family = self.spec.architecture
         if family == "swin":
@@ -73,8 +74,8 @@ class LoadedBody:
             return DecoderNetwork(copy.deepcopy(self.model), input_mode)
         return copy.deepcopy(TextNetwork(self.model))
 
-    def input_layer(self) -> nn.Module:
-        """Returns the body's own input layer: what makes tokens of images or of words."""
+    def get_input_layer(self) -> nn.Module:
+        """Returns the body's own input layer, which turns images or words into tokens."""
         family = self.spec.architecture
         if family == "vit":
             patches: nn.Module = self.model.embeddings.patch_embeddings
@@ -84,23 +85,23 @@ class LoadedBody:
         layer: nn.Module = self.model.embeddings
         return layer
 
-    def input_digest(self) -> str:
-        """Hash of the input layer: all that proxy features and a copied initialisation depend on."""
-        return state_digest(to_arrays(self.input_layer().state_dict()), self.about)
+    def hash_input_layer(self) -> str:
+        """Returns a hash of the input layer, config and tokenizer: all that proxy features and copied weights depend on."""
+        return state_digest(to_arrays(self.get_input_layer().state_dict()), self.about)
 
-    def digest(self) -> str:
-        """Hash of all weights, the config and the tokenizer."""
+    def hash_weights(self) -> str:
+        """Returns a hash of all weights, the config and the tokenizer."""
         return state_digest(to_arrays(self.model.state_dict()), self.about)
 
 
-def _about(config: Any) -> str:
-    """The config as text, without what says where and by whom it was saved."""
+def _describe_config(config: Any) -> str:
+    """Returns the config as text, without entries about where and by what it was saved."""
     saved = {"transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"}
     return json.dumps({k: v for k, v in config.to_dict().items() if k not in saved}, sort_keys=True, default=str)
 
 
-def _tokenizer_text(tokenizer: Any) -> str:
-    """The tokenizer as text, without padding and truncation, which every call sets anew."""
+def _describe_tokenizer(tokenizer: Any) -> str:
+    """Returns the tokenizer as text, without padding and truncation, which every call sets."""
     if tokenizer is None:
         return ""
     whole = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -120,8 +121,8 @@ def to_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
 
 
-def body_spec(config: Any) -> BodySpec:
-    """Reads widths and sizes from a transformers config.
+def read_body_spec(config: Any) -> BodySpec:
+    """Returns the widths and sizes in a transformers config.
 
     Raises:
         InputError: if the family is not supported.
@@ -133,11 +134,17 @@ def body_spec(config: Any) -> BodySpec:
         width = config.embed_dim if family == "swin" else config.hidden_size
         shrink = 2 ** (len(config.depths) - 1) if family == "swin" else 1
         return BodySpec(
-            family, width, width * shrink, side * side,
-            config.image_size, config.patch_size, config.num_channels, side // shrink,
+            architecture=family, width_in=width, width_out=width * shrink, max_tokens=side * side,
+            image_size=config.image_size, patch_size=config.patch_size, in_channels=config.num_channels,
+            out_grid=side // shrink,
         )  # fmt: skip
     offset = config.pad_token_id + 1 if family == "roberta" else 0
-    return BodySpec(family, config.hidden_size, config.hidden_size, config.max_position_embeddings - offset)
+    return BodySpec(
+        architecture=family,
+        width_in=config.hidden_size,
+        width_out=config.hidden_size,
+        max_tokens=config.max_position_embeddings - offset,
+    )
 
 
 class TextNetwork(nn.Module):
@@ -148,7 +155,7 @@ class TextNetwork(nn.Module):
         self.encoder = model.encoder
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Returns the last hidden states; all tokens attend to all."""
+        """Returns the last hidden states; every token attends to all tokens."""
         return self.encoder(tokens).last_hidden_state
 
     def layers(self) -> list[list[nn.Module]]:
@@ -171,7 +178,7 @@ class SwinNetwork(nn.Module):
         return self.layernorm(self.encoder(tokens, self.grid).last_hidden_state)
 
     def layers(self) -> list[list[nn.Module]]:
-        """Returns the modules of each block, first to last; merging patches belongs to the block before it."""
+        """Returns the modules of each block, first to last; patch merging belongs to the block before it."""
         blocks: list[list[nn.Module]] = []
         for stage in self.encoder.layers:
             blocks += [[block] for block in stage.blocks]
@@ -203,23 +210,23 @@ class VitNetwork(nn.Module):
 
 
 class _NoPositions(nn.Module):
-    """In the place of a position table: the embedder adds positions."""
+    """Replaces a position table with zeros: the embedder adds positions."""
 
     def forward(self, position_ids: Tensor) -> Tensor:
         return torch.zeros(*position_ids.shape, 1, device=position_ids.device)
 
 
 class DecoderNetwork(nn.Module):
-    """GPT-2 or GPT-NeoX without its tables of words and positions: (B, T, D) -> (B, T, D).
+    """GPT-2 or GPT-NeoX without its word and position tables: (B, T, D) -> (B, T, D).
 
-    Each token attends to itself and those before it. Rotary positions (GPT-NeoX) stay, a learned position
-    table (GPT-2) is the embedder's affair, as it is for encoders. With ``double`` the sequence is given twice
-    in a row and the second half is read out, with ``flip`` it is also given in reverse and the mean of both is
-    read out: either way every output has seen the whole input.
+    Each token attends to itself and to earlier tokens. Rotary positions (GPT-NeoX) stay; the embedder replaces a
+    learned position table (GPT-2), as it does for encoders. ``double`` feeds the sequence twice in a row and returns the
+    outputs of the second copy. ``flip`` also feeds the reversed sequence and returns the mean of both passes. Either
+    way, every output has seen the whole input.
 
     Source: Garcia-de-Herreros et al. 2025, arXiv 2510.05278 (sequence doubling, parallel flipping). Differs
-    from their code in: tokens are repeated or reversed, not the data, so position tables need not grow; flipping
-    shares one body, where they train one per direction.
+    from their code in: tokens are repeated or reversed, not the data, so position tables need not grow; both directions
+    share one body, where they train one body each.
     """
 
     def __init__(self, model: Any, input_mode: str) -> None:
@@ -234,12 +241,12 @@ class DecoderNetwork(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Returns the normalised last hidden states."""
         if self.input_mode == "double":
-            return self._run(torch.cat([tokens, tokens], dim=1))[:, tokens.shape[1] :]
+            return self._run_model(torch.cat([tokens, tokens], dim=1))[:, tokens.shape[1] :]
         if self.input_mode == "flip":
-            return (self._run(tokens) + self._run(tokens.flip(1)).flip(1)) / 2
-        return self._run(tokens)
+            return (self._run_model(tokens) + self._run_model(tokens.flip(1)).flip(1)) / 2
+        return self._run_model(tokens)
 
-    def _run(self, tokens: Tensor) -> Tensor:
+    def _run_model(self, tokens: Tensor) -> Tensor:
         hidden: Tensor = self.model(inputs_embeds=tokens, use_cache=False).last_hidden_state
         return hidden
 
@@ -249,7 +256,7 @@ class DecoderNetwork(nn.Module):
 
 
 class DecoderInput(nn.Module):
-    """A decoder's table of words and, for GPT-2, of positions: ids (B, T) or embeddings (B, T, D) -> (B, T, D)."""
+    """A decoder's word table and, for GPT-2, position table: ids (B, T) or embeddings (B, T, D) -> (B, T, D)."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -257,7 +264,7 @@ class DecoderInput(nn.Module):
         self.position_embeddings = getattr(model, "wpe", None)
 
     def forward(self, input_ids: Tensor | None = None, inputs_embeds: Tensor | None = None) -> Tensor:
-        """Returns word embeddings, with positions if the body has a table of them."""
+        """Returns word embeddings, plus positions if the body has a position table."""
         words: Tensor = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
         if self.position_embeddings is None:
             return words
@@ -272,14 +279,14 @@ ADAPTED: Mapping[str, tuple[str, ...]] = {
     "gpt2": ("c_attn",),
     "gpt_neox": ("query_key_value",),
 }
-"""Layers of each family that adapters stand in for: queries and values, as in the paper; where one matrix holds
-queries, keys and values, all three."""
+"""Layers of each family that get adapters: queries and values, as in the paper; all three where one matrix holds
+queries, keys and values."""
 
 
 def add_adapters(network: nn.Module, family: str, rank: int, alpha: int) -> None:
-    """Puts low-rank adapters on the queries and values of a body, in place; its own weights stop training.
+    """Adds low-rank adapters to the queries and values of a body, in place; its own weights stop training.
 
-    Source: Hu et al. 2022, arXiv 2106.09685, by the package peft.
+    Source: Hu et al. 2022, arXiv 2106.09685; implemented by the package peft.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -292,18 +299,18 @@ def add_adapters(network: nn.Module, family: str, rank: int, alpha: int) -> None
 # Building and loading -----------------------------------------------------------------------------
 
 
-def fresh_model(body: Body, seed: int) -> Any:
-    """Returns the body's architecture with seeded random weights: a body that has seen nothing.
+def build_random_model(body: Body, seed: int) -> Any:
+    """Returns the body's architecture with seeded random weights: a body that has seen no data.
 
-    The same seed gives the initialisation from which our own pre-training starts, so fraction 0 and
-    fraction f differ in the training alone.
+    Our own pre-training starts from the initialisation of the same seed, so fraction 0 and fraction f differ only in
+    training.
     """
     with torch_stream(seed, "body init"):
-        return base_model(load_config(body))
+        return build_base_model(load_config(body))
 
 
-def base_model(config: Any) -> Any:
-    """Returns a randomly initialised base model for a transformers config.
+def build_base_model(config: Any) -> Any:
+    """Returns a randomly initialised model, without a head, for a transformers config.
 
     Raises:
         InputError: if transformers cannot build it.
@@ -311,7 +318,7 @@ def base_model(config: Any) -> Any:
     from transformers import AutoModel
 
     try:
-        return AutoModel.from_config(config, **_options(config.model_type))
+        return AutoModel.from_config(config, **_choose_options(config.model_type))
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"body.name: transformers cannot build a {config.model_type} body from its config.json ({reason_of(error)})."
@@ -324,33 +331,33 @@ def load_config(body: Body) -> Any:
 
     Raises:
         InputError: if its family is not supported, or the config is impossible.
-        OSError: if the config of a hub id cannot be fetched (transformers' own words).
+        OSError: if the config of a hub id cannot be fetched (the message is from transformers).
     """
     return read_body_config(body)[1]
 
 
 def load_pretrained(body: Body, allow_pickle: bool = False) -> LoadedBody:
-    """Loads a body from its folder, package or hub id, from safetensors.
+    """Returns the body of a folder, package or hub id, loaded from safetensors.
 
-    With ``allow_pickle`` a checkpoint without safetensors is read from its pickle, by torch's reader that
-    knows tensors and nothing else. Every weight that the input layer and the network use comes from the checkpoint;
-    heads and poolers, which are not used, may be there or missing.
+    With ``allow_pickle``, a checkpoint without safetensors is loaded from its pickle, by torch's reader of tensors only.
+    Every weight that the input layer and the network use comes from the checkpoint. Heads and poolers are not used, so
+    they may be present or missing.
 
     Raises:
         InputError: if the family is not supported, or the config is impossible.
         DataError: if weights are missing, unexpected, of another shape or type, or not finite; if a file is damaged; or
             if the tokenizer has words without an embedding.
-        OSError: if the weights cannot be found or fetched (transformers' own words).
+        OSError: if the weights cannot be found or fetched (the message is from transformers).
     """
     raw, config = read_body_config(body)
     model = load_model(
-        model_location(body), raw, config, revision=body.revision, allow_pickle=allow_pickle,
-        options=_options(config.model_type),
+        locate_model(body), raw, config, revision=body.revision, allow_pickle=allow_pickle,
+        options=_choose_options(config.model_type),
     )  # fmt: skip
-    return LoadedBody(model, body_tokenizer(body, config))
+    return LoadedBody(model=model, tokenizer=load_body_tokenizer(body, config))
 
 
-def body_tokenizer(body: Body, config: Any) -> Any:
+def load_body_tokenizer(body: Body, config: Any) -> Any:
     """Returns the tokenizer of a text body's folder or hub id; None for vision bodies and folders without one.
 
     Raises:
@@ -358,9 +365,9 @@ def body_tokenizer(body: Body, config: Any) -> Any:
     """
     if DIMS[config.model_type] == 2:
         return None
-    return load_tokenizer(model_location(body), body.revision, config.vocab_size)
+    return load_tokenizer(locate_model(body), body.revision, config.vocab_size)
 
 
-def _options(family: str) -> dict[str, Any]:
-    # The pooler after the encoder is never used; without it every parameter of the body can get a gradient.
+def _choose_options(family: str) -> dict[str, Any]:
+    # The pooler after the encoder is never used. Without it, every parameter of the body can get a gradient.
     return {} if family in DECODERS or family not in DIMS else {"add_pooling_layer": False}

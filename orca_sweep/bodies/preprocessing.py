@@ -1,33 +1,47 @@
-"""How a published body's images were normalised in pre-training, read from its ``preprocessor_config.json``."""
+"""Reads how a body's pre-training normalised images, from its ``preprocessor_config.json``."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from orca_sweep.bodies import Body, model_location
 from orca_sweep.bodies.configs import LARGEST_CONFIG
+from orca_sweep.bodies.finding import locate_model
+from orca_sweep.bodies.records import Body
 from orca_sweep.data.pointers import pointer_problem
 from orca_sweep.errors import InputError
-from orca_sweep.proxies import Scaling
+from orca_sweep.proxies.images import Scaling
 
 LARGEST, SMALLEST = 1e9, 1e-9
-"""What a mean, a spread or a factor can be; single precision is to hold a pixel that is divided by it."""
+"""Bounds of a mean, a standard deviation or a factor: single precision must hold a pixel divided by it."""
 PREPROCESSOR = "preprocessor_config.json"
 WHERE = "embedder.proxy_scaling = 'body'"
 
 
-def body_scaling(body: Body) -> Scaling | None:
-    """Returns the mean and standard deviation by which a body's pre-training normalised pixels in [0, 1].
+def read_body_scaling(body: Body) -> Scaling | None:
+    """Returns the mean and standard deviation with which a body's pre-training normalised pixels in [0, 1].
 
-    None if it saw raw pixels, as our own small bodies did. The file describes pixels from 0 to 255, which are rescaled
-    first (by 1/255 unless it says otherwise).
+    None if it saw raw pixels, as our own small bodies did. The file describes pixels from 0 to 255 that are first
+    rescaled, by 1/255 unless it gives another factor.
 
     Raises:
-        InputError: if the file is missing, or its entries are not numbers.
+        InputError: if the file is missing, unreadable, or holds entries of the wrong kind or size.
     """
     if body.pretrain is not None:
         return None
     path = _find_preprocessor(body)
+    settings = _read_settings(path)
+    full = _read_full_scale(settings, path)
+    mean, std = _read_moments(settings, path)
+    if min(std) < SMALLEST or full < SMALLEST:
+        raise InputError(
+            f"{WHERE}: {path} has image_std {list(std)} and rescale_factor {full / 255}. Both must be above 0."
+        )
+    if set(mean) == {0.0} and {value / full for value in std} == {1.0}:
+        return None
+    return Scaling(mean=tuple(m / full for m in mean), std=tuple(s / full for s in std), channels_of="body")
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
     problem = pointer_problem(path)
     if problem:
         raise InputError(f"{WHERE}: {problem}")
@@ -38,32 +52,34 @@ def body_scaling(body: Body) -> Scaling | None:
         settings = None
     if not isinstance(settings, dict):
         raise InputError(f"{WHERE}: {path} is not a JSON object. Save it again with the body's image processor.")
+    return settings
+
+
+def _read_full_scale(settings: dict[str, Any], path: Path) -> float:
+    """Returns what a pixel of 255 becomes by rescaling."""
     factors: tuple[float, ...] = (1.0,)
     if _read_switch(settings, "do_rescale", path):
         factors = _read_numbers(settings, "rescale_factor", path, 1 / 255)
     if len(factors) != 1:
-        raise InputError(f"{WHERE}: {path} has {len(factors)} numbers in rescale_factor. Give one.")
-    full = 255 * factors[0]
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    if _read_switch(settings, "do_normalize", path):
-        mean, std = _read_numbers(settings, "image_mean", path), _read_numbers(settings, "image_std", path)
-        if len(mean) != len(std):
-            raise InputError(
-                f"{WHERE}: {path} has {len(mean)} numbers in image_mean, but {len(std)} in image_std. Give one of each per"
-                " channel."
-            )
-    if min(std) < SMALLEST or full < SMALLEST:
+        raise InputError(f"{WHERE}: {path} has {len(factors)} numbers in rescale_factor. Give one number.")
+    return 255 * factors[0]
+
+
+def _read_moments(settings: dict[str, Any], path: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns the means and standard deviations of rescaled pixels, each one number or one per channel."""
+    if not _read_switch(settings, "do_normalize", path):
+        return (0.0,), (1.0,)
+    mean, std = _read_numbers(settings, "image_mean", path), _read_numbers(settings, "image_std", path)
+    if len(mean) != len(std):
         raise InputError(
-            f"{WHERE}: {path} has image_std {list(std)} and rescale_factor {full / 255}. Both must be above 0."
+            f"{WHERE}: {path} has {len(mean)} numbers in image_mean, but {len(std)} in image_std. Give one of each per"
+            " channel."
         )
-    if set(mean) == {0.0} and {value / full for value in std} == {1.0}:
-        return None
-    return Scaling(mean=tuple(m / full for m in mean), std=tuple(s / full for s in std), channels_of="body")
+    return mean, std
 
 
 def _find_preprocessor(body: Body) -> Path:
-    location = model_location(body)
+    location = locate_model(body)
     remedy = "Save it beside the weights, or set embedder.proxy_scaling to proxy or none."
     if Path(location).is_dir():
         path = Path(location) / PREPROCESSOR
@@ -74,7 +90,7 @@ def _find_preprocessor(body: Body) -> Path:
 
     try:
         return Path(str(cached_file(location, PREPROCESSOR, revision=body.revision)))
-    except OSError as error:  # a missing file or a missing network, in transformers' own words
+    except OSError as error:  # a missing file or no network; transformers words the message
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"{WHERE}: {PREPROCESSOR} of {location} cannot be fetched: {lines[0]} {remedy}") from None
 
@@ -96,5 +112,5 @@ def _is_number(value: Any) -> bool:
 def _read_switch(settings: dict[str, Any], name: str, path: Path) -> bool:
     value = settings.get(name)
     if value is not None and not isinstance(value, bool):
-        raise InputError(f"{WHERE}: {path} has {name} {value!r}. It is true or false.")
+        raise InputError(f"{WHERE}: {path} has {name} {value!r}. It must be true or false.")
     return value is not False

@@ -19,7 +19,7 @@ class _ClosedForm(torch.autograd.Function):
         return grad * gradient, None, None
 
 
-def with_gradient(target: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-    """Returns the value (a scalar) in the target's dtype; its gradient in the target (n, D) is the given one."""
+def attach_gradient(target: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+    """Returns the value (a scalar) in the target's dtype, with the given gradient in the target (n, D)."""
     result: Tensor = _ClosedForm.apply(target, value, gradient.to(target.dtype))
     return result

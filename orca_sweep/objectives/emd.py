@@ -1,16 +1,16 @@
 r"""Optimal transport dataset distance without regularisation, by POT's network simplex at both levels.
 
-What ``otdd-exact`` tends to as epsilon goes to zero and its updates go on for ever. With proxy points x_i of
-class y_i, target points z_j of one class t, and uniform weights,
+It is the limit of ``otdd-exact`` for epsilon to zero and converged updates. With proxy points x_i of class y_i, target
+points z_j of one class t, and uniform weights,
 
     value = min_P <P, C>,    C[i, j] = |x_i - z_j|^2 / 2 + W[y_i, t] / 2,
 
-and W[c, t] is the least mean |u - v|^2 of a transport between class c and the target. W adds a constant to each
-row of C and so moves the value but not the plan: value = OT(x, z) + sum_c p_c W[c, t] / 2, where p_c is the
-class's share of the proxy. The plans are solved for apart.
+where W[c, t] is the least mean |u - v|^2 of a transport between class c and the target. W adds a constant to each row
+of C, which changes the value but not the plan: value = OT(x, z) + sum_c p_c W[c, t] / 2, where p_c is the class's share
+of the proxy. So each plan is solved separately.
 
-It needs no debiasing: it is zero on equal samples of one class. Its plan is a vertex, so that the gradient jumps
-where another vertex becomes the best one.
+It needs no debiasing: it is zero on equal samples of one class. The plan is a vertex, so the gradient jumps where
+another vertex becomes optimal.
 
 Sources: Alvarez-Melis & Fusi 2020, arXiv 2002.02923 (OTDD); Bonneel et al. 2011, ACM Trans. Graph. 30(6) (the
 network simplex of POT). Differs from them in: all target samples have one label, and label distances are squared
@@ -27,22 +27,22 @@ import torch
 from torch import Tensor
 
 from orca_sweep.errors import DataError
-from orca_sweep.objectives.closed_form import with_gradient
+from orca_sweep.objectives.closed_form import attach_gradient
 from orca_sweep.objectives.otdd import sort_by_class
 from orca_sweep.objectives.pot import load_pot
-from orca_sweep.objectives.sinkhorn import annealing, transport
+from orca_sweep.objectives.sinkhorn import list_temperatures, solve_entropic_transport
 
 MOST_PIVOTS = 10**8
-"""Of the network simplex; 5000 x 128 points need about 10**5. Reaching it is an error."""
+"""Limit of the network simplex; 5000 x 128 points need about 10**5. Reaching it is an error."""
 TOLERANCE = 1e-9
-"""Of a plan's optimality, as a share of the largest cost."""
+"""How far a plan's value may lie above the optimum, as a share of the largest cost."""
 
 
 @torch.no_grad()
-def emd_constants(proxy_features: Tensor, proxy_labels: Tensor, label_gradient: bool) -> dict[str, Tensor]:
-    """Returns the proxy sorted by class around its mean, in float64: the simplex works in no other type.
+def compute_emd_constants(proxy_features: Tensor, proxy_labels: Tensor, label_gradient: bool) -> dict[str, Tensor]:
+    """Returns the proxy sorted by class and centred on its mean, in float64: the simplex works in no other type.
 
-    Classes with a single sample are left out as in the other OTDDs, and counted in ``n_skipped_classes``.
+    As in the other OTDDs, classes with a single sample are left out and counted in ``n_skipped_classes``.
 
     Raises:
         DataError: if no class has two samples.
@@ -60,82 +60,83 @@ def emd_constants(proxy_features: Tensor, proxy_labels: Tensor, label_gradient: 
 
 
 def otdd_emd(constants: Mapping[str, Tensor], target: Tensor, label_gradient: bool) -> Tensor:
-    """Returns the unregularised OTDD of one target class (n, D) to the proxy of ``emd_constants``.
+    """Returns the unregularised OTDD of one target class (n, D) to the proxy of ``compute_emd_constants``.
 
-    The gradient holds the optimal plans (envelope theorem) and is the true one wherever they are unique. With
-    ``label_gradient`` off, the default as in ``otdd-exact``, it leaves W out, and the proxy's labels then change
-    the value only. With it on, W counts once, where the entropic OTDDs count it about twice, as published.
+    The gradient holds the optimal plans fixed (envelope theorem); it is exact wherever they are unique. With
+    ``label_gradient`` off, the default as in ``otdd-exact``, it leaves out W: the proxy's labels then change only the
+    value. With it on, W counts once; the entropic OTDDs count it about twice, as published.
 
-    Features too large for their squared distances give a value that is not finite.
+    Features so large that their squared distances overflow give a value that is not finite.
 
     Raises:
         DataError: if the simplex stops before the optimum.
 
-    Cost: the simplex runs on the CPU wherever the features are, and holds several M x n matrices in float64.
+    Cost: the simplex always runs on the CPU and holds several M x n matrices in float64.
     Measured for one target class at D = 768, 10 proxy classes, forward and backward (POT 0.9.7, one CPU thread):
 
         M = 500,   n = 128: 0.04 s        M = 5000,  n = 500: 1.1 s
         M = 1000,  n = 128: 0.07 s        M = 10000, n = 128: 0.8 s
         M = 5000,  n = 128: 0.34 s        (otdd-exact: 0.06 s)
 
-    Time grows a little faster than M n. An embedder epoch takes that for each target class: usable up to about
-    M = 5000 and n = 128 with tens of classes, and beyond that only for few classes or epochs.
+    Time grows a little faster than M n. An embedder epoch takes this time for each target class. That is practical up
+    to about M = 5000 and n = 128 with tens of classes; larger sizes allow only few classes or epochs.
     """
     with torch.no_grad():
-        value, gradient = _value_and_gradient(constants, target.detach(), label_gradient)
-    return with_gradient(target, value, gradient)
+        value, gradient = _compute_value_and_gradient(constants, target.detach(), label_gradient)
+    return attach_gradient(target, value, gradient)
 
 
-def _value_and_gradient(constants: Mapping[str, Tensor], target: Tensor, label_gradient: bool) -> tuple[Tensor, Tensor]:
+def _compute_value_and_gradient(
+    constants: Mapping[str, Tensor], target: Tensor, label_gradient: bool
+) -> tuple[Tensor, Tensor]:
     points, counts = constants["points"], constants["counts"].tolist()
     z = target.double() - constants["centre"]
     cost = torch.addmm(constants["norms"][:, None] + (z**2).sum(dim=1) / 2, points, z.T, alpha=-1).clamp_min_(0)
     if not bool(cost.sum().isfinite()):
         return cost.sum(), torch.full_like(z, torch.nan)
-    outer = solve_transport(cost)
-    value, gradient = outer.value, z / len(z) - outer.move(points)
+    outer = solve_exact_transport(cost)
+    value, gradient = outer.value, z / len(z) - outer.transport_points(points)
     for class_cost, class_points in zip(cost.split(counts), points.split(counts), strict=True):
-        solved, share = solve_transport(class_cost), len(class_points) / len(points)
+        solved, share = solve_exact_transport(class_cost), len(class_points) / len(points)
         value = value + share * solved.value
         if label_gradient:
-            gradient = gradient + share * (z / len(z) - solved.move(class_points))
+            gradient = gradient + share * (z / len(z) - solved.transport_points(class_points))
     return value, gradient
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimalPlan:
-    """An optimal transport between uniform clouds of N and M points: at most N + M - 1 pairs move anything."""
+    """An optimal transport between uniform clouds of N and M points; at most N + M - 1 pairs carry mass."""
 
     value: Tensor
-    """Its cost; a scalar in float64."""
+    """The plan's cost; a scalar in float64."""
     rows: Tensor
     columns: Tensor
     mass: Tensor
-    """Of each pair; sums to 1."""
+    """Mass of each pair; sums to 1."""
     n_columns: int
 
-    def move(self, points: Tensor) -> Tensor:
-        """Returns the row points (N, D) summed over the plan, by column (M, D)."""
+    def transport_points(self, points: Tensor) -> Tensor:
+        """Returns, for each column, the row points (N, D) summed with the plan's masses, (M, D)."""
         pairs, shape = torch.stack([self.columns, self.rows]), (self.n_columns, len(points))
         return torch.sparse.mm(torch.sparse_coo_tensor(pairs, self.mass, shape, check_invariants=False), points)
 
 
-def solve_transport(cost: Tensor) -> OptimalPlan:
+def solve_exact_transport(cost: Tensor) -> OptimalPlan:
     """Returns the optimal plan between uniform clouds of a finite cost (N, M) of at least 0, in float64.
 
-    The simplex starts near the optimum, from annealed entropic potentials, which takes a third off its time.
+    The simplex starts near the optimum, from annealed entropic potentials; this saves a third of its time.
 
     Raises:
-        DataError: if POT stops before the optimum, or its dual potentials do not prove it; such a plan is never
-            returned.
+        DataError: if POT stops before the optimum, or its dual potentials do not prove the optimum.
     """
     n_rows, n_columns = cost.shape
-    # The simplex compares with absolute tolerances, and masses that are whole numbers add up exactly.
+    # The simplex has absolute tolerances, so costs are scaled. Whole numbers as masses add up exactly.
     scaled = cost / (cost.amax().item() or 1.0)
     masses = np.full(n_rows, float(n_columns)), np.full(n_columns, float(n_rows))
-    start = _start_potentials(scaled)
+    start = _find_start_potentials(scaled)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a plan that is not optimal is an error below
+        warnings.simplefilter("ignore")  # a plan that is not optimal raises an error below
         plan, log = load_pot().lp.emd(
             *masses,
             scaled.cpu().numpy(),
@@ -147,7 +148,7 @@ def solve_transport(cost: Tensor) -> OptimalPlan:
     pairs = plan.nonzero()
     rows, columns, mass = (torch.from_numpy(part).to(cost.device) for part in (*pairs, plan[pairs]))
     mass = mass / (n_rows * n_columns)
-    excess = _excess(scaled, (mass * scaled[rows, columns]).sum(), log)
+    excess = _bound_excess(scaled, (mass * scaled[rows, columns]).sum(), log)
     if log["warning"] is not None or not excess < TOLERANCE:
         raise DataError(
             f"objective 'otdd-emd': POT's network simplex found no optimal plan between {n_rows} and {n_columns}"
@@ -158,16 +159,16 @@ def solve_transport(cost: Tensor) -> OptimalPlan:
     return OptimalPlan(value=value, rows=rows, columns=columns, mass=mass, n_columns=n_columns)
 
 
-def _start_potentials(scaled: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Dual potentials (N,), (M,) that are good to about 1e-4 of the largest cost."""
+def _find_start_potentials(scaled: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Returns dual potentials (N,), (M,), accurate to about 1e-4 of the largest cost."""
     n_rows, n_columns = scaled.shape
     k = -scaled.float()
-    solved = transport(k, k.new_zeros(n_rows), k.new_zeros(n_columns), annealing(1.0, 1e-4))
+    solved = solve_entropic_transport(k, k.new_zeros(n_rows), k.new_zeros(n_columns), list_temperatures(1.0, 1e-4))
     return solved.f.double().cpu().numpy(), solved.g.double().cpu().numpy()
 
 
-def _excess(scaled: Tensor, value: Tensor, log: Mapping[str, Any]) -> float:
-    """By how much a plan's value may lie above the optimum: its gap to the dual's, where that is feasible."""
+def _bound_excess(scaled: Tensor, value: Tensor, log: Mapping[str, Any]) -> float:
+    """Returns a bound on a plan's value above the optimum: its gap to the dual value, plus the dual's infeasibility."""
     f, g = (torch.as_tensor(log[name], device=scaled.device) for name in ("u", "v"))
     infeasible = (f[:, None] + g - scaled).amax().clamp_min(0)
     return float(value - f.mean() - g.mean() + infeasible)

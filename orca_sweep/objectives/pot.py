@@ -1,7 +1,7 @@
-"""POT (Python Optimal Transport), loaded when it is first needed and without the backends nobody asked for.
+"""Loads POT (Python Optimal Transport) when it is first needed, without its unwanted backends.
 
-Where its functions give the numbers of ours, they are the tests' oracle. At run time it solves what it solves
-best, unregularised transport (``otdd-emd``); the docstrings of the others say how much faster ours are.
+Tests compare our functions with POT's where both compute the same numbers. At run time POT solves unregularised
+transport (``otdd-emd``), which it does best. The docstrings of the other objectives give their speed relative to POT.
 """
 
 import os
@@ -11,20 +11,20 @@ from importlib import import_module
 from types import ModuleType
 
 UNWANTED_BACKENDS = ("JAX", "CUPY", "TENSORFLOW")
-"""POT imports each of these that is installed, which takes seconds and can reserve a GPU's whole memory."""
+"""POT imports each of these if installed, which takes seconds and can reserve a GPU's whole memory."""
 
 
 def load_pot() -> ModuleType:
-    """Returns POT's module ``ot``; of its backends only NumPy's and torch's are imported.
+    """Returns POT's module ``ot``, with only its NumPy and torch backends.
 
-    The environment is as before when it returns.
+    Restores the environment variables that it sets.
     """
-    with _without_backends():
+    with _disable_backends():
         return import_module("ot")
 
 
 @contextmanager
-def _without_backends() -> Iterator[None]:
+def _disable_backends() -> Iterator[None]:
     names = [f"POT_BACKEND_DISABLE_{backend}" for backend in UNWANTED_BACKENDS]
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))

@@ -1,4 +1,4 @@
-"""Local files of a declared proxy: their kinds, their text, the files below a folder, and splits."""
+"""Local files of a declared proxy: their kinds and text, the files below a folder, and splits."""
 
 import gzip
 import os
@@ -20,13 +20,13 @@ KINDS: dict[str, FileKind] = {
 }  # fmt: skip
 TEXT_KINDS: tuple[FileKind, ...] = ("csv", "tsv", "json", "conll")
 SPLIT_NAMES = frozenset(("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"))
-"""Folders and files of these names, in any case, are splits of one data set."""
+"""Folders and files with these names, in any letter case, are splits of one data set."""
 SPLIT = re.compile(r"(?P<name>[^\[\]+]*)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
 SHARD = re.compile(r"-\d+-of-\d+$")
 
 
-def file_kind(path: Path) -> FileKind | None:
-    """Returns what kind of file a name's ending means, in any case, or None; text may be packed (.gz)."""
+def find_file_kind(path: Path) -> FileKind | None:
+    """Returns the kind of file that a name's ending means, in any letter case, or None; text may be packed (.gz)."""
     endings = [ending.lower() for ending in path.suffixes]
     is_packed = endings[-1:] == [".gz"]
     kind = KINDS.get(endings[-2] if is_packed and len(endings) > 1 else endings[-1] if endings else "")
@@ -34,11 +34,11 @@ def file_kind(path: Path) -> FileKind | None:
 
 
 def read_text(path: Path, encoding: str | None, where: str) -> str:
-    """Returns a file's text without its byte-order mark; .gz is unpacked.
+    """Returns a file's text without its byte-order mark; unpacks .gz.
 
     Raises:
-        DataError: if the file cannot be read, is a Git LFS pointer, or is not of that encoding (default UTF-8): then with
-            the first wrong byte and its line.
+        DataError: if the file cannot be read, is a Git LFS pointer, or does not have the encoding (default UTF-8). The
+            message then names the first wrong byte and its line.
     """
     refuse_pointer(path)
     try:
@@ -55,8 +55,8 @@ def read_text(path: Path, encoding: str | None, where: str) -> str:
         likely = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin-1"
         raise DataError(
             f"{where}: byte {error.start} (0x{content[error.start]:02x}, line {line}) is not {encoding or 'UTF-8'}. Save the"
-            f" file as UTF-8, or name its encoding: {{path: ..., encoding: {likely}}}, as a text {path.name}"
-            f"#encoding={likely}[...]."
+            f" file as UTF-8, or name its encoding: {{path: ..., encoding: {likely}}}, or {path.name}"
+            f"#encoding={likely}[...] as one text."
         ) from None
 
 
@@ -65,23 +65,23 @@ def read_text(path: Path, encoding: str | None, where: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """A split's name, and which part of it: ``train[:50%]``."""
+    """A split's name and the part of it to use: ``train[:50%]``."""
 
     name: str
     start: str | None = None
     stop: str | None = None
 
-    def rows(self, n: int, where: str) -> range:
-        """Returns which of n samples are meant.
+    def choose_rows(self, n: int, where: str) -> range:
+        """Returns the chosen rows of n samples.
 
         Raises:
-            DataError: if there are fewer than asked for.
+            DataError: if a bound lies beyond the samples.
         """
-        first, end = (_find_place(bound, n, where) for bound in (self.start, self.stop))
+        first, end = (_find_row(bound, n, where) for bound in (self.start, self.stop))
         return range(0 if first is None else first, n if end is None else end)
 
 
-def _find_place(bound: str | None, n: int, where: str) -> int | None:
+def _find_row(bound: str | None, n: int, where: str) -> int | None:
     if bound is None:
         return None
     number = round(n * int(bound[:-1]) / 100) if bound.endswith("%") else int(bound)
@@ -91,15 +91,15 @@ def _find_place(bound: str | None, n: int, where: str) -> int | None:
 
 
 def read_split(text: str, where: str) -> Split:
-    """Returns a split's parts.
+    """Returns the split that a text describes.
 
     Raises:
-        DataError: if it is not written as one.
+        DataError: if the text does not describe one.
     """
     match = SPLIT.fullmatch(text.strip())
     if match is None:
         raise DataError(
-            f"{where}: {text!r} is no split of a file or folder. Write a name, or a part of it: train, train[:2000],"
+            f"{where}: {text!r} is not a split of a file or folder. Write a name, or a part of it: train, train[:2000],"
             " train[10%:20%]."
         )
     return Split(name=match["name"].strip(), start=match["start"], stop=match["stop"])
@@ -109,17 +109,17 @@ def read_split(text: str, where: str) -> Split:
 
 
 def list_files(folder: Path, where: str) -> list[tuple[str, ...]]:
-    """Returns the paths of all files below a folder, as parts, in the order of their characters' numbers.
+    """Returns the paths of all files below a folder, split into parts and sorted by code point.
 
-    Hidden files and folders (a name that begins with a dot, or __MACOSX) are left out. Links are followed.
+    Leaves out hidden files and folders (names that begin with a dot, and __MACOSX). Follows links.
 
     Raises:
-        DataError: if a folder cannot be read, holds a link to itself, or a link to nothing.
+        DataError: if a folder cannot be read, or a link points to nothing or to a folder that contains it.
     """
-    return sorted(_walk(folder, (), (os.path.realpath(folder),), where))
+    return sorted(_walk_folder(folder, (), (os.path.realpath(folder),), where))
 
 
-def _walk(folder: Path, parts: tuple[str, ...], above: tuple[str, ...], where: str) -> Iterator[tuple[str, ...]]:
+def _walk_folder(folder: Path, parts: tuple[str, ...], above: tuple[str, ...], where: str) -> Iterator[tuple[str, ...]]:
     try:
         names = [name for name in os.listdir(folder) if not name.startswith(".") and name != "__MACOSX"]
     except OSError as error:
@@ -129,22 +129,22 @@ def _walk(folder: Path, parts: tuple[str, ...], above: tuple[str, ...], where: s
         if path.is_dir():
             real = os.path.realpath(path)
             if real in above:
-                raise DataError(f"{where}: {path} is a link to a folder that it lies in. Take it out.")
-            yield from _walk(path, (*parts, name), (*above, real), where)
+                raise DataError(f"{where}: {path} is a link to a folder that contains it. Remove it.")
+            yield from _walk_folder(path, (*parts, name), (*above, real), where)
         elif path.exists():
             yield (*parts, name)
         else:
-            raise DataError(f"{where}: {path} is a link to nothing. Take it out.")
+            raise DataError(f"{where}: {path} is a broken link. Remove it.")
 
 
 def choose_split(names: Iterable[str], split: str, where: str) -> str | None:
-    """Returns which of the splits of a folder is meant; None means that it has no splits, so all of it.
+    """Returns the split of a folder to use; None means all of a folder without splits.
 
-    A name that is there is taken, in whatever case. ``train``, the default, and no name also mean a folder without
-    splits; no name also one with a single split.
+    A split that exists is taken, whatever the letter case of its name. ``train``, the default, and an empty name also
+    accept a folder without splits; an empty name also accepts a folder with a single split.
 
     Raises:
-        DataError: if there is no such split, or several and none is named.
+        DataError: if the split does not exist, or there are several and none is named.
     """
     splits = sorted(set(names))
     matches = [name for name in splits if name == split] or [n for n in splits if n.casefold() == split.casefold()]

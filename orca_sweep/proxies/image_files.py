@@ -1,4 +1,4 @@
-"""Folders of images, a folder for each class."""
+"""Finds images in folders, one folder per class."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,36 +13,36 @@ ENDINGS = frozenset((
     ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".tga", ".ico",
     ".jp2", ".j2k", ".avif", ".heic", ".heif", ".pcx", ".psd", ".xbm", ".dds", ".sgi",
 ))  # fmt: skip
-"""Files of other endings are no images. One that the library here cannot read is refused, not left out."""
+"""Files with other endings are not images. An image that the installed library cannot read is refused, not left out."""
 TABLES = frozenset(("metadata.csv", "metadata.jsonl", "metadata.parquet"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFolder:
-    """Images with the names of their classes, in the order of their paths."""
+    """Images and the names of their classes, in the order of their paths."""
 
     files: tuple[Path, ...]
     classes: tuple[str, ...]
     n_left_out: int
-    """Files below the folder that are no images."""
+    """Files below the folder that are not images."""
     split: str | None
-    """The folder of the split that was taken; None if the folder has no splits."""
+    """Name of the split's folder; None if the folder has no splits."""
 
-    def picture(self, i: int) -> Picture:
-        """Returns image number i, named by its path."""
+    def get_picture(self, i: int) -> Picture:
+        """Returns image i, which messages call by its path."""
         return Picture(where=str(self.files[i]), file=self.files[i])
 
 
 def find_images(folder: Path, split: str, where: str) -> ImageFolder:
-    """Returns the images below a folder; reads none of them.
+    """Returns the images below a folder, without reading them.
 
-    The class of an image is the name of the folder that it lies in. A split is a folder directly below that holds
-    folders of classes: ``train/cat/1.png``. All else that is an image below the folder is taken, whatever words are in
-    its name. Hidden files are left out, and so are files with other endings than images have, which are counted.
+    The class of an image is the name of its folder. A split is a direct subfolder that holds folders of classes:
+    ``train/cat/1.png``. Every image below the folder or the split is used, whatever words its name contains. Hidden
+    files are left out; files without an image's ending are left out and counted.
 
     Raises:
-        DataError: if there are no images, images outside of classes, several splits of which none is named, or a
-            metadata table.
+        DataError: if there are no images, images outside of class folders, several splits but none named, or a metadata
+            table.
     """
     paths = list_files(folder, where)
     images = [parts for parts in paths if _is_image(parts)]
@@ -71,7 +71,7 @@ def _refuse_tables(paths: list[tuple[str, ...]], where: str) -> None:
     tables = [parts for parts in paths if parts[-1].lower() in TABLES]
     if tables:
         raise DataError(
-            f"{where}: {'/'.join(tables[0])} says what the images are, which is not read: the class of an image is the name"
+            f"{where}: {'/'.join(tables[0])} describes the images, but is not read: the class of an image is the name"
             " of its folder. Sort the images into folders, or save them with their labels as Parquet."
         )
 
@@ -81,12 +81,12 @@ def _check_classes(images: list[tuple[str, ...]], split: str | None, where: str)
     loose = [parts for parts in images if len(parts) <= depth]
     if loose:
         raise DataError(
-            f"{where}: {'/'.join(loose[0])} lies in no folder of a class ({len(loose):,} such images). Make a folder for each"
+            f"{where}: {'/'.join(loose[0])} is not in a class folder ({len(loose):,} such images). Make a folder for each"
             " class."
         )
     classes = {parts[-2] for parts in images}
     if split is None and len(classes) > 1 and all(name.casefold() in SPLIT_NAMES for name in classes):
         raise DataError(
-            f"{where}: the folders {', '.join(sorted(classes))} are named like splits and hold images, but no folders of"
-            " classes. Make a folder for each class in each of them."
+            f"{where}: the folders {', '.join(sorted(classes))} are named like splits, but hold images instead of class"
+            " folders. Make a folder for each class in each of them."
         )

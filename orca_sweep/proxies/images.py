@@ -1,4 +1,4 @@
-"""Prepares proxy images before a body sees them: normalisation, and one augmented view of each."""
+"""Prepares proxy images before a body sees them: normalises them, and draws one augmented view of each."""
 
 import math
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from orca_sweep.streams import stream_rng
 PAD = 4
 """Black pixels on each side of an image before it is cropped to its own size."""
 BLOCK = 256
+"""Images that are measured at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class Scaling:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     channels_of: Literal["proxy", "body"]
-    """Whose channels these are: the proxy's are normalised before they are matched to the body's, the body's after."""
+    """Whose channels these are. The proxy's are normalised before images get the body's channels, the body's after."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +36,10 @@ class Treatment:
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
-    """One augmented view of each of M images: where it is cropped, and whether it is flipped."""
+    """One augmented view of each of M images: its crop, and whether it is flipped."""
 
     offsets: np.ndarray
-    """(M, 2): top and left in the padded image, 0 to 2 PAD."""
+    """(M, 2): top and left of the crop in the padded image, 0 to 2 PAD."""
     flipped: np.ndarray
     """(M,)"""
 
@@ -47,7 +48,7 @@ class Views:
 
 
 def draw_views(n: int) -> Views:
-    """Returns random views of n images; the seed is fixed, since features are computed once per proxy."""
+    """Returns random views of n images; the seed is fixed because features are computed once per proxy."""
     rng = stream_rng(0, "proxy augmentation")
     return Views(offsets=rng.integers(0, 2 * PAD + 1, size=(n, 2)), flipped=rng.integers(0, 2, size=n) == 1)
 
@@ -55,7 +56,7 @@ def draw_views(n: int) -> Views:
 def apply_views(images: np.ndarray, views: Views) -> np.ndarray:
     """Returns each image (M, C, H, W) in its view: padded with black, cropped to its own size, flipped left to right.
 
-    Source: ORCA's code computes proxy features with its training transform, so each image is seen in one such view.
+    Source: ORCA's code computes proxy features with its training transform, so it sees each image in one such view.
     """
     height, width = images.shape[2:]
     padded = np.pad(images, ((0, 0), (0, 0), (PAD, PAD), (PAD, PAD)))
@@ -66,13 +67,13 @@ def apply_views(images: np.ndarray, views: Views) -> np.ndarray:
     return np.stack(crops)
 
 
-def scaling_of(proxy: Proxy, inputs: np.ndarray | Noise) -> Scaling:
+def choose_proxy_scaling(proxy: Proxy, inputs: np.ndarray | Noise) -> Scaling:
     """Returns a proxy's own scaling: the published numbers in its record, or those measured on its loaded images.
 
-    Noise has the mean and standard deviation of its distribution. A constant channel has standard deviation 1.
+    Noise has the mean and standard deviation of its distribution. A constant channel gets standard deviation 1.
 
     Raises:
-        InputError: if the record has a mean or a standard deviation only, or a standard deviation not above 0.
+        InputError: if the record has only one of mean and standard deviation, or a standard deviation not above 0.
         DataError: if images are not finite, or all channels are constant.
     """
     if proxy.channel_mean is not None or proxy.channel_std is not None:
@@ -92,15 +93,15 @@ def scaling_of(proxy: Proxy, inputs: np.ndarray | Noise) -> Scaling:
     is_constant = np.array([inputs[:, k].min() == inputs[:, k].max() for k in range(inputs.shape[1])])
     if is_constant.all():
         raise DataError(
-            f"proxy {proxy.name!r}: all pixels of a channel are equal, in every channel (mean {means.tolist()}), so its"
-            " images cannot be normalised. Name a proxy whose images differ."
+            f"proxy {proxy.name!r}: every channel is constant (mean {means.tolist()}), so its images cannot be"
+            " normalised. Name a proxy whose images differ."
         )
     stds[is_constant] = 1
     return Scaling(mean=tuple(means.tolist()), std=tuple(stds.tolist()), channels_of="proxy")
 
 
 def _measure_channels(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and population standard deviation of each channel over all pixels of (M, C, H, W), in double precision."""
+    """Returns each channel's mean and population standard deviation over all pixels of (M, C, H, W), in float64."""
     blocks = [images[i : i + BLOCK] for i in range(0, len(images), BLOCK)]
     n = math.prod(images.shape) / images.shape[1]
     mean = sum(block.sum(axis=(0, 2, 3), dtype=np.float64) for block in blocks) / n

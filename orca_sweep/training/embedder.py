@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from orca_sweep import objectives
-from orca_sweep.bodies.inputs import MAX_TEXT_TOKENS, RAW, count_cut_texts, input_features
+from orca_sweep.bodies.inputs import MAX_TEXT_TOKENS, RAW, compute_input_features, count_cut_texts
 from orca_sweep.bodies.network import LoadedBody, to_arrays, to_tensors
 from orca_sweep.config import EmbedderConfig, TrialConfig
 from orca_sweep.config.number_lists import parse_numbers
@@ -68,13 +68,13 @@ def proxy_features(proxy: ProxyData, body: LoadedBody, worker: Worker, treatment
     inputs = {
         **worker.key_part(),
         "proxy": proxy.fingerprint,
-        "input_layer": body.input_digest(),
+        "input_layer": body.hash_input_layer(),
         "text_tokens": MAX_TEXT_TOKENS,
     }
     key = stage_key(PROXY_STAGE, {**inputs, "image_size": body.spec.image_size, "treatment": asdict(treatment)})
 
     def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        features = input_features(body, proxy.inputs, worker.device, treatment=treatment).numpy()
+        features = compute_input_features(body, proxy.inputs, worker.device, treatment=treatment).numpy()
         meta = {"n_texts_cut": count_cut_texts(body, proxy.inputs)}
         return {"features": features, "labels": proxy.labels}, meta
 
@@ -213,11 +213,11 @@ class _Run:
             "data": data.fingerprint,
             "labels": state_digest({"labels": labels}),
             "proxy": self.proxy.key,
-            "input_layer": body.input_digest(),
+            "input_layer": body.hash_input_layer(),
             "seed": self.seed if self.seed == init_seed else [self.seed, init_seed],
             "embedder": settings,
             "shapes": {name: list(value.shape) for name, value in self.embedder.state_dict().items()},
-            "objective_source": objectives.source_digest(self.settings.objective),
+            "objective_source": objectives.hash_source(self.settings.objective),
         }
 
     def key(self, epoch: int) -> str:
@@ -346,7 +346,7 @@ class _Run:
         """Those of the run that the objective takes; random directions are the run seed's."""
         ours = {**self.settings.model_dump(), "projection_seed": self.seed}
         return {
-            name: ours[name] for name in objectives.settings_of(self.settings.objective) if ours.get(name) is not None
+            name: ours[name] for name in objectives.list_settings(self.settings.objective) if ours.get(name) is not None
         }
 
     @cached_property
@@ -360,7 +360,7 @@ class _Run:
             "chosen": state_digest({"chosen": chosen.numpy()}),
             "objective": name,
             "settings": settings,
-            "source": objectives.source_digest(name),
+            "source": objectives.hash_source(name),
         }
         key = stage_key(OBJECTIVE_STAGE, inputs)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from orca_sweep.bodies import PICTURE_CHANNELS
-from orca_sweep.bodies.inputs import resize
+from orca_sweep.bodies.inputs import resize_images
 from orca_sweep.bodies.network import BodySpec, LoadedBody, add_adapters
 from orca_sweep.config import ChannelCopy, TrialConfig
 from orca_sweep.streams import torch_stream
@@ -115,14 +115,14 @@ class Embedder2D(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns tokens, row by row."""
-        tokens = self.projection(resize(x, self.image_size)).flatten(2).transpose(1, 2)
+        tokens = self.projection(resize_images(x, self.image_size)).flatten(2).transpose(1, 2)
         return _placed(self.norm(tokens), self.positions)
 
     def patches(self, x: Tensor) -> Tensor:
         """Returns the pixels that each token sees, (B, T, C * patch * patch): no parameter takes part."""
         size = self.projection.stride[0]
         side = self.image_size // size * size
-        image = resize(x, self.image_size)[..., :side, :side]
+        image = resize_images(x, self.image_size)[..., :side, :side]
         return (
             image.unflatten(3, (-1, size)).unflatten(2, (-1, size)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
         )
@@ -179,7 +179,7 @@ def copy_norm(embedder: Embedder1D | Embedder2D, body: LoadedBody) -> None:
 
     A decoder's input layer has no LayerNorm: there tokens take the mean and spread of its word embeddings.
     """
-    layer: Any = body.input_layer()
+    layer: Any = body.get_input_layer()
     own = getattr(layer, "LayerNorm", getattr(layer, "norm", None))
     if not isinstance(embedder.norm, nn.LayerNorm):
         return
@@ -199,7 +199,7 @@ def copy_positions(embedder: Embedder1D | Embedder2D, body: LoadedBody) -> None:
     A decoder without a position table encodes positions inside, so the embedder's start at zero. Vision bodies also keep
     positions inside, and their embedders have none.
     """
-    layer: Any = body.input_layer()
+    layer: Any = body.get_input_layer()
     if embedder.positions is None:
         return
     if layer.position_embeddings is None:
@@ -316,7 +316,7 @@ def build_model(data: TaskData, body: LoadedBody, config: TrialConfig) -> OrcaMo
     """Builds the whole model: the result of stage 1."""
     mean = None if data.target_mean is None else torch.from_numpy(data.target_mean).float()
     std = None if data.target_std is None else torch.from_numpy(data.target_std).float()
-    embedder, network = build_embedder(data.task, body, config), body.network(config.body.input_mode)
+    embedder, network = build_embedder(data.task, body, config), body.build_network(config.body.input_mode)
     if config.finetune.lora_rank is not None:
         with torch_stream(config.seed_of("adapter-init"), "adapter init"):
             add_adapters(network, body.spec.architecture, config.finetune.lora_rank, config.finetune.lora_alpha)

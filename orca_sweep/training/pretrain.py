@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from orca_sweep.bodies import Body, PretrainRecipe, find_rung
-from orca_sweep.bodies.inputs import match_channels, resize, tokenize
+from orca_sweep.bodies.inputs import match_channels, resize_images, tokenize_texts
 from orca_sweep.bodies.network import (
     LoadedBody,
-    base_model,
-    body_tokenizer,
-    fresh_model,
+    build_base_model,
+    build_random_model,
+    load_body_tokenizer,
     load_config,
     load_pretrained,
     to_arrays,
@@ -58,12 +58,12 @@ def pretrain_body(body: Body, config: BodyConfig, worker: Worker, report: Progre
         return _published(body, config), time.perf_counter() - start, False
     corpus = _Corpus.of(body, body.pretrain, config, worker)
     if config.pretrain_fraction == 0:
-        model = fresh_model(body, config.pretrain_seed)
-        return LoadedBody(model, corpus.tokenizer), time.perf_counter() - start, False
+        model = build_random_model(body, config.pretrain_seed)
+        return LoadedBody(model=model, tokenizer=corpus.tokenizer), time.perf_counter() - start, False
     artifact, reused = _pretrained(body, body.pretrain, config, corpus, worker, report)
-    model = base_model(load_config(body))
+    model = build_base_model(load_config(body))
     model.load_state_dict(to_tensors(without_prefix("body.", artifact.tensors)))
-    loaded = LoadedBody(model, corpus.tokenizer, artifact.meta["held_out"])
+    loaded = LoadedBody(model=model, tokenizer=corpus.tokenizer, pretrain_metric=artifact.meta["held_out"])
     return loaded, float(artifact.meta["seconds"]), reused
 
 
@@ -71,8 +71,8 @@ def _published(body: Body, config: BodyConfig) -> LoadedBody:
     if config.pretrain_fraction > 0:
         rung = find_rung(body, config.pretrain_fraction, config.pretrain_seed)
         return load_pretrained(rung, config.allow_pickle)
-    model = fresh_model(body, config.pretrain_seed)
-    return LoadedBody(model, body_tokenizer(body, model.config))
+    model = build_random_model(body, config.pretrain_seed)
+    return LoadedBody(model=model, tokenizer=load_body_tokenizer(body, model.config))
 
 
 class _Corpus:
@@ -97,7 +97,7 @@ class _Corpus:
             corpus = cls._images(body, recipe, config, data)
         else:
             tokenizer = _tokenizer(body, data, worker)
-            ids, _ = tokenize(tokenizer, _texts(data), TEXT_TOKENS)
+            ids, _ = tokenize_texts(tokenizer, _texts(data), TEXT_TOKENS)
             corpus = cls(ids, torch.empty(0), recipe.n_held_out, config.pretrain_fraction, config.pretrain_seed)
             corpus.tokenizer = tokenizer
         corpus.fingerprint = data.fingerprint
@@ -107,7 +107,7 @@ class _Corpus:
     def _images(cls, body: Body, recipe: PretrainRecipe, config: BodyConfig, data: ProxyData) -> "_Corpus":
         settings = body.settings
         images = match_channels(torch.from_numpy(np.asarray(data.inputs)), settings["num_channels"])
-        images = resize(images.float(), settings["image_size"])
+        images = resize_images(images.float(), settings["image_size"])
         labels = torch.from_numpy(data.labels)
         return cls(images, labels, recipe.n_held_out, config.pretrain_fraction, config.pretrain_seed)
 
@@ -193,7 +193,7 @@ class _Training:
 
     def __init__(self, body: Body, recipe: PretrainRecipe, seed: int, steps: int, corpus: _Corpus, device: str) -> None:
         self.recipe, self.seed, self.steps, self.corpus, self.device = recipe, seed, steps, corpus, device
-        self.model = fresh_model(body, seed).to(device)
+        self.model = build_random_model(body, seed).to(device)
         with torch_stream(seed, "pretrain head"):
             self.head = self._head().to(device)
         parameters = [*self.model.parameters(), *self.head.parameters()]

@@ -16,7 +16,7 @@ import numpy as np
 
 from orca_sweep import __version__
 from orca_sweep.bodies import find_body, find_rung
-from orca_sweep.bodies.preprocessing import body_scaling
+from orca_sweep.bodies.preprocessing import read_body_scaling
 from orca_sweep.config import BodyConfig, ContentConfig, DataConfig, Source, TrialConfig, canonical_json
 from orca_sweep.data import fingerprint
 from orca_sweep.data.contents import Contents
@@ -29,7 +29,7 @@ from orca_sweep.errors import (
     is_of_users_code,
     out_of_memory,
 )
-from orca_sweep.proxies import Noise, ProxyData, Treatment, draw_samples, find_proxy, scaling_of
+from orca_sweep.proxies import Noise, ProxyData, Treatment, choose_proxy_scaling, draw_samples, find_proxy
 from orca_sweep.results import FINAL_STATUSES, Status, finite, now, write_record
 from orca_sweep.space.prefixes import without_schedule
 from orca_sweep.space.records import Checkpoints
@@ -229,7 +229,7 @@ def _run(
             record.reuse("pretrain", seconds)
             phases.append({"reused_s": seconds})
         model = build_model(data, body, config)
-    record.row |= {"pretrain_metric": body.pretrain_metric, "body_sha256": body.digest()}
+    record.row |= {"pretrain_metric": body.pretrain_metric, "body_sha256": body.hash_weights()}
     record.row["n_parameters"] = sum(p.numel() for p in model.parameters())
     passed("pretrain")
 
@@ -376,10 +376,10 @@ def _choose_treatment(config: TrialConfig, samples: ProxyData, body_dims: int) -
         return Treatment()
     scaling = None
     if settings.proxy_scaling == "proxy":
-        scaling = scaling_of(find_proxy(config.proxy), inputs)
+        scaling = choose_proxy_scaling(find_proxy(config.proxy), inputs)
     elif settings.proxy_scaling == "body":
         body, fraction = find_body(config.body.name), config.body.pretrain_fraction
-        scaling = body_scaling(find_rung(body, fraction, config.body.pretrain_seed) if fraction > 0 else body)
+        scaling = read_body_scaling(find_rung(body, fraction, config.body.pretrain_seed) if fraction > 0 else body)
     return Treatment(scaling=scaling, is_augmented=settings.proxy_augment)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
-from orca_sweep.bodies import dropout_fields
+from orca_sweep.bodies import list_dropout_fields
 from orca_sweep.config import FinetuneConfig
 from orca_sweep.training.frozen import ADAPTER
 from orca_sweep.training.model import OrcaModel
@@ -55,7 +55,7 @@ def set_dropout(body: nn.Module, rate: float | None) -> None:
         if isinstance(vars(module).get(ATTENTION_RATE), int | float):
             setattr(module, ATTENTION_RATE, rate)
         config = vars(module).get("config")
-        for field in dropout_fields(getattr(config, "model_type", None)):
+        for field in list_dropout_fields(getattr(config, "model_type", None)):
             setattr(config, field, rate)
 
 

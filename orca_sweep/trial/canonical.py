@@ -6,11 +6,11 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from orca_sweep.bodies import Body, canonical_name, find_body, own_dropout
+from orca_sweep.bodies import Body, canonicalise_body, find_body, find_common_dropout
 from orca_sweep.config import EmbedderConfig, EmbedderInit, FinetuneConfig, Normalise, freezing, knobs
 from orca_sweep.errors import InputError
-from orca_sweep.objectives import OBJECTIVES, settings_of
-from orca_sweep.proxies import canonical_proxy, find_proxy
+from orca_sweep.objectives import OBJECTIVES, list_settings
+from orca_sweep.proxies import canonicalise_proxy, find_proxy
 from orca_sweep.tasks import Task, canonical_task, find_task, without_normalise
 from orca_sweep.trial.sources import has_predictor_weights
 
@@ -60,15 +60,15 @@ def canonical_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     flat |= _canonical_freeze(flat)
     flat |= _canonical_decay(flat)
     if "proxy" in flat:
-        flat["proxy"] = canonical_proxy(flat["proxy"])
+        flat["proxy"] = canonicalise_proxy(flat["proxy"])
     if "body.name" in flat:
-        flat["body.name"] = canonical_name(flat["body.name"])
+        flat["body.name"] = canonicalise_body(flat["body.name"])
     flat |= _canonical_init(flat)
     for path in _without_effect(flat):
         flat.pop(path, None)
     flat |= _canonical_scaling(flat)
     objective = flat.get("embedder.objective", knobs()["embedder.objective"].default)
-    published = settings_of(objective).get("label_gradient") if objective in OBJECTIVES else None
+    published = list_settings(objective).get("label_gradient") if objective in OBJECTIVES else None
     if published is not None and flat.get("embedder.label_gradient") is None:
         flat["embedder.label_gradient"] = published
     return flat
@@ -99,7 +99,7 @@ def _without_effect(flat: Mapping[str, Any]) -> list[str]:
     paths += ["body.pretrain_steps", "body.allow_pickle"] if flat.get("body.pretrain_fraction") == 0 else []
     objective, task = flat.get("embedder.objective", "otdd-exact"), known_task(flat)
     if objective in OBJECTIVES:
-        taken = settings_of(objective)
+        taken = list_settings(objective)
         paths += [path for path in OBJECTIVE_SETTINGS if path.removeprefix("embedder.") not in taken]
     if task is not None:
         paths += ["embedder.n_pseudo_classes"] if task.kind == "classification" else []
@@ -109,7 +109,7 @@ def _without_effect(flat: Mapping[str, Any]) -> list[str]:
         body = find_body(flat.get("body.name", ""))
     except InputError:
         return paths
-    paths += ["finetune.dropout"] if _read_field(flat, "finetune.dropout") == own_dropout(body) else []
+    paths += ["finetune.dropout"] if _read_field(flat, "finetune.dropout") == find_common_dropout(body) else []
     paths += _unseen_proxy_settings(flat.get("proxy", "none"), body)
     recipe = body.pretrain
     is_folder = body.location is not None and Path(body.location).is_dir()

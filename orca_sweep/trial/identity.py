@@ -8,7 +8,7 @@ from orca_sweep.config import CONTENT_OF, CONTENTS, ContentConfig, TrialConfig
 from orca_sweep.config.naming import label_of
 from orca_sweep.data.contents import SHOWN, Contents
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.proxies import local_path
+from orca_sweep.proxies import find_local_path
 from orca_sweep.space import Plan
 from orca_sweep.tasks import own_files
 from orca_sweep.trial.importing import imports_digest
@@ -18,7 +18,7 @@ def find_files(config: TrialConfig) -> dict[str, list[Path]]:
     """Returns the user's own files and folders that a trial reads, by the content field that they belong to."""
     body = find_body(config.body.name)
     rungs = [location for rung in body.ladder.values() for location in rung.locations]
-    proxy = local_path(config.proxy)
+    proxy = find_local_path(config.proxy)
     folders = [Path(location) for location in (body.location, *rungs) if location is not None]
     files = {
         "content.task": own_files(config.task),

@@ -12,12 +12,12 @@ from orca_sweep.bodies import (
     DECODERS,
     PICTURE_CHANNELS,
     Body,
+    explain_missing_body,
     find_body,
     find_file_problems,
     find_rung,
-    unavailable_body,
 )
-from orca_sweep.bodies.preprocessing import body_scaling
+from orca_sweep.bodies.preprocessing import read_body_scaling
 from orca_sweep.config import (
     BodyConfig,
     TrialConfig,
@@ -32,7 +32,7 @@ from orca_sweep.data import missing_packages
 from orca_sweep.data.contents import Contents
 from orca_sweep.errors import InputError
 from orca_sweep.objectives import OBJECTIVES
-from orca_sweep.proxies import describe_proxy, find_proxy, unavailable_proxy
+from orca_sweep.proxies import describe_proxy, explain_missing_proxy, find_proxy
 from orca_sweep.tasks import Task, describe_raw_inputs, find_declared_task_problems, find_task, unavailable
 from orca_sweep.trial.canonical import OBJECTIVE_SETTINGS, PROXY_SETTINGS, canonical_settings, known_task
 from orca_sweep.trial.identity import fill_content
@@ -227,7 +227,7 @@ def _missing_scaling(config: TrialConfig, body: Body) -> list[str]:
     if config.embedder.proxy_scaling != "body" or body.location is None or not Path(body.location).is_dir():
         return []
     try:
-        body_scaling(body)
+        read_body_scaling(body)
     except InputError as error:
         return list(map(str, error.problems))
     return []
@@ -307,10 +307,10 @@ def unavailable_parts(configs: Iterable[TrialConfig], data_root: Path) -> list[s
         problems += unavailable(find_task(name), data_root)
     problems += find_task_problems(configs)
     for name in dict.fromkeys(config.body.name for config in configs):
-        problems += unavailable_body(find_body(name))
+        problems += explain_missing_body(find_body(name))
     problems += find_body_problems(configs)
     for name in dict.fromkeys(config.proxy for config in configs):
-        problems += unavailable_proxy(find_proxy(name), data_root)
+        problems += explain_missing_proxy(find_proxy(name), data_root)
     if any(config.finetune.lora_rank is not None for config in configs):
         problems += missing_packages("finetune.lora_rank", ("peft",), "lora")
     return problems

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from orca_sweep.bodies import find_body, find_file_problems
 from orca_sweep.bodies.checkpoints import read_header
 from orca_sweep.bodies.configs import DEFAULTS, fill_config, find_config_problems
-from orca_sweep.bodies.inputs import input_features, tokenize
-from orca_sweep.bodies.network import base_model, fresh_model, load_config, load_pretrained
-from orca_sweep.bodies.shapes import expected_shapes, publish_name
+from orca_sweep.bodies.inputs import compute_input_features, tokenize_texts
+from orca_sweep.bodies.network import build_base_model, build_random_model, load_config, load_pretrained
+from orca_sweep.bodies.shapes import list_weight_shapes, publish_name
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.trial import find_body_problems, resolve, unavailable_parts
 from tests.builders.bodies import SIZES
@@ -284,7 +284,7 @@ BROKEN_WEIGHTS = {
         sharded(lambda f: save_file({"x": torch.zeros(1)}, f / "model-00002-of-00003.safetensors")),
         r"\d+ missing",
     ),
-    "a key in two shards": ("gpt2", double_shard, "keys that are also in another shard: "),
+    "a key in two shards": ("gpt2", double_shard, "keys that another shard holds too: "),
     "an index of nothing": (
         "bert",
         sharded(lambda f: (f / f"{SAFE}.index.json").write_text("{}")),
@@ -368,19 +368,19 @@ BROKEN_WEIGHTS = {
     "a tokenizer's settings alone": (
         "bert",
         lambda f: (f / "tokenizer.json").unlink(),
-        "there is no tokenizer.json beside it",
+        "the folder has no tokenizer.json",
     ),
     "a tokenizer of gigabytes": (
         "bert",
         lambda f: os.truncate(f / "tokenizer.json", 3 * 10**9),
-        "3,000,000,000 bytes are no tok",
+        "3,000,000,000 bytes are too many for a tokenizer",
     ),
     "cut off": ("vit", damage(lambda data: data[:-1000]), r"bytes, but its header declares .*truncated or damaged"),
     "longer than it says": ("vit", damage(lambda data: data + b"\0" * 8), r"bytes, but its header declares"),
     "cut off in its header": (
         "vit",
         damage(lambda data: data[:100]),
-        r"100 bytes, but its header alone has .*The file is truncated",
+        r"100 bytes, but its header alone takes .*The file is truncated",
     ),
     "empty": ("swin", damage(lambda data: b""), "not a safetensors file"),
     "a web page": ("gpt2", damage(lambda data: b"<!doctype html><html>Not found</html>"), "not a safetensors file"),
@@ -538,7 +538,7 @@ UNSEEN = {
                 json.dumps({"metadata": {}, "weight_map": {"layernorm.weight": "a.bin", "x": "b.bin"}})
             ),
         ),
-        r"b.bin: keys that are also in another shard: 1 \(layernorm.weight\)",
+        r"b.bin: keys that another shard holds too: 1 \(layernorm.weight\)",
     ),
     "a tokenizer of Python alone": (
         "bert",
@@ -588,7 +588,7 @@ BROKEN_CONFIGS = {
     "one stage's heads": (
         "swin",
         {"num_heads": [2]},
-        r"depths \[1, 2\] and num_heads \[2\] .*: both need one number per stage",
+        r"depths \[1, 2\] and num_heads \[2\] .*: each needs one number per stage",
     ),
     "a million layers": ("gpt_neox", {"num_hidden_layers": 10**9}, "num_hidden_layers = 1000000000"),
     "layers as text": ("vit", {"num_hidden_layers": "3"}, "num_hidden_layers = '3'"),
@@ -605,12 +605,12 @@ BROKEN_CONFIGS = {
     "a stage's heads that do not fit": (
         "swin",
         {"num_heads": [2, 5]},
-        "stage 1 is 48 wide, which 5 heads cannot share",
+        "stage 1 is 48 wide, which 5 heads cannot divide evenly",
     ),
     "sides that differ": (
         "swin",
         {"image_size": [32, 64]},
-        r"image_size = \[32, 64\] in its config.json: this is not one side or two equal ones",
+        r"image_size = \[32, 64\] in its config.json: images and patches must be square: give one side, or two equal ones",
     ),
     "patches that differ": ("vit", {"patch_size": [8, 16]}, r"patch_size = \[8, 16\]"),
     "three sides": ("vit", {"image_size": [32, 32, 32]}, r"image_size = \[32, 32, 32\]"),
@@ -658,8 +658,8 @@ BROKEN_CONFIGS = {
     ),
     "a switch of text": ("vit", {"qkv_bias": "yes"}, "qkv_bias = 'yes' in its config.json: it must be true or false"),
     "quantised": ("gpt2", {"quantization_config": {"load_in_8bit": True}}, "quantised weights cannot be trained"),
-    "another file": ("gpt2", {"transformers_weights": "other.safetensors"}, "names its own weights file"),
-    "with an encoder beside it": ("gpt2", {"add_cross_attention": True}, "need the output of an encoder"),
+    "another file": ("gpt2", {"transformers_weights": "other.safetensors"}, "must not name its weights file"),
+    "with cross-attention": ("gpt2", {"add_cross_attention": True}, "needs the output of an encoder"),
 }
 
 
@@ -673,7 +673,7 @@ def test_an_impossible_config_is_refused_with_every_mistake(name, body_of):
         find_body(str(folder))
     # A hub id's config is seen when it is loaded.
     hub = replace(good, name="org/name")
-    for load in (load_config, load_pretrained, lambda body: fresh_model(body, 0)):
+    for load in (load_config, load_pretrained, lambda body: build_random_model(body, 0)):
         with pytest.raises(InputError, match=f"body.name 'org/name': .*{words}"):
             load(hub)
     with pytest.raises(InputError, match=words):
@@ -739,8 +739,8 @@ def weights_of(folder, **more):
     return load_pretrained(find_body(str(folder)), **more).model.state_dict()
 
 
-def assert_same(found, wanted):
-    assert all(torch.equal(tensor, wanted[key].float()) for key, tensor in found.items())
+def assert_same(loaded, expected):
+    assert all(torch.equal(tensor, expected[key].float()) for key, tensor in loaded.items())
 
 
 @pytest.mark.parametrize("family", SIZES)
@@ -757,11 +757,11 @@ def test_the_table_of_weights_is_that_of_transformers(family, kept_bodies):
     }
     for raw in (SIZES[family], {**SIZES[family], **rarer.get(family, {})}):
         assert find_config_problems(family, raw) == []
-        model = base_model(AutoConfig.for_model(family, **raw))
+        model = build_base_model(AutoConfig.for_model(family, **raw))
         held = {publish_name(family, key): tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-        assert held == expected_shapes(family, fill_config(family, raw))
+        assert held == list_weight_shapes(family, fill_config(family, raw))
     published = {key for key in read_header(kept_bodies / family / SAFE) if not key.startswith("pooler")}
-    assert published == expected_shapes(family, SIZES[family] | fill_config(family, SIZES[family])).keys()
+    assert published == list_weight_shapes(family, SIZES[family] | fill_config(family, SIZES[family])).keys()
 
 
 @pytest.mark.parametrize("family", SIZES)
@@ -770,15 +770,15 @@ def test_the_table_of_weights_is_that_of_transformers(family, kept_bodies):
 )
 def test_good_checkpoints_load_to_the_bit(family, variant, body_of, capfd):
     folder = body_of(family)
-    wanted = weights_of(folder)
+    expected = weights_of(folder)
     if variant == "with a head":
-        wanted = head_of(family, folder)
+        expected = head_of(family, folder)
     elif variant == "without a pooler":
         drop("pooler")(folder)
     elif variant == "shards":
         shard(folder)
     elif variant == "names of memory":
-        save_file(wanted, folder / SAFE, metadata={"format": "pt"})
+        save_file(expected, folder / SAFE, metadata={"format": "pt"})
     elif variant == "old names":  # with buffers, as older versions saved them, and a head around
         prefix = {"gpt2": "transformer", "gpt_neox": "gpt_neox"}.get(family, family)
         buffers = {"gpt2": "h.0.attn.bias", "gpt_neox": "layers.0.attention.masked_bias"}
@@ -790,7 +790,7 @@ def test_good_checkpoints_load_to_the_bit(family, variant, body_of, capfd):
     capfd.readouterr()
     body = find_body(str(folder))
     assert find_file_problems(body) == []
-    assert_same(load_pretrained(body).model.state_dict(), wanted)
+    assert_same(load_pretrained(body).model.state_dict(), expected)
     output = capfd.readouterr()
     assert "LOAD REPORT" not in output.out + output.err
 
@@ -799,24 +799,24 @@ def test_good_checkpoints_load_to_the_bit(family, variant, body_of, capfd):
 @pytest.mark.parametrize("family", ["gpt2", "swin"])
 def test_weights_of_any_precision_become_single(dtype, family, body_of):
     folder = body_of(family)
-    wanted = {key: tensor.to(dtype) for key, tensor in weights_of(folder).items()}
+    expected = {key: tensor.to(dtype) for key, tensor in weights_of(folder).items()}
     change_weights(lambda w: {key: tensor.to(dtype) for key, tensor in w.items()})(folder)
     held = weights_of(folder)
     assert {tensor.dtype for tensor in held.values()} == {torch.float32}
-    assert_same(held, wanted)
+    assert_same(held, expected)
 
 
 @pytest.mark.parametrize("entry", [{"dtype": "float16"}, {"torch_dtype": "bfloat16"}, {"dtype": "float64"}])
 @pytest.mark.parametrize("family", SIZES)
 def test_the_precision_that_a_config_names_rounds_no_weight(family, entry, body_of):
     folder = body_of(family)
-    wanted, digest = weights_of(folder), load_pretrained(find_body(str(folder))).digest()
+    expected, digest = weights_of(folder), load_pretrained(find_body(str(folder))).hash_weights()
     path = folder / "config.json"
     raw = json.loads(path.read_text())
     del raw["dtype"]
     path.write_text(json.dumps({**raw, **entry}))
-    assert_same(weights_of(folder), wanted)
-    assert load_pretrained(find_body(str(folder))).digest() == digest
+    assert_same(weights_of(folder), expected)
+    assert load_pretrained(find_body(str(folder))).hash_weights() == digest
 
 
 @pytest.mark.parametrize("has_pickle", [False, True])
@@ -825,11 +825,11 @@ def test_what_is_loaded_no_longer_depends_on_the_file(has_pickle, body_of):
     if has_pickle:
         pickled()(folder)
     body = load_pretrained(find_body(str(folder)), allow_pickle=True)
-    digest, path = body.digest(), folder / (PICKLE if has_pickle else SAFE)
+    digest, path = body.hash_weights(), folder / (PICKLE if has_pickle else SAFE)
     with path.open("r+b") as file:
         file.seek(path.stat().st_size // 2)
         file.write(b"\x11" * 20_000)
-    assert body.digest() == digest
+    assert body.hash_weights() == digest
 
 
 def test_weights_that_share_memory_in_a_pickle_do_not_share_it_here(body_of):
@@ -848,8 +848,8 @@ def test_how_a_config_hands_over_outputs_changes_nothing(family, body_of):
     config(return_dict=False, output_hidden_states=True, chunk_size_feed_forward=7)(folder)
     body = load_pretrained(find_body(str(folder)))
     tokens = torch.ones(2, plain.spec.max_tokens, plain.spec.width_in)
-    assert body.digest() == plain.digest()
-    assert torch.equal(body.network().eval()(tokens), plain.network().eval()(tokens))
+    assert body.hash_weights() == plain.hash_weights()
+    assert torch.equal(body.build_network().eval()(tokens), plain.build_network().eval()(tokens))
 
 
 @pytest.mark.parametrize("family", IMAGE)
@@ -860,22 +860,22 @@ def test_sides_in_lists_are_the_same_body(family, body_of):
     config(image_size=[32, 32], patch_size=[sizes["patch_size"]] * 2)(folder)
     assert find_file_problems(find_body(str(folder))) == []
     listed = load_pretrained(find_body(str(folder)))
-    assert (listed.spec, listed.digest()) == (plain.spec, plain.digest())
-    assert input_features(listed, np.zeros((1, 3, 9, 9), "float32"), "cpu").shape == (1, plain.spec.width_in)
+    assert (listed.spec, listed.hash_weights()) == (plain.spec, plain.hash_weights())
+    assert compute_input_features(listed, np.zeros((1, 3, 9, 9), "float32"), "cpu").shape == (1, plain.spec.width_in)
 
 
 def test_safetensors_are_taken_before_a_pickle(body_of):
     folder = body_of("vit")
-    wanted = weights_of(folder)
+    expected = weights_of(folder)
     (folder / PICKLE).write_bytes(b"no pickle")
-    assert_same(weights_of(folder, allow_pickle=True), wanted)
+    assert_same(weights_of(folder, allow_pickle=True), expected)
     assert not find_body(str(folder)).only_pickle
 
 
 @pytest.mark.parametrize("family", ["bert", "vit"])
 def test_a_pickle_in_shards_is_read_if_that_is_asked_for(family, body_of):
     folder = body_of(family)
-    wanted = weights_of(folder)
+    expected = weights_of(folder)
     weights = load_file(folder / SAFE)
     (folder / SAFE).unlink()
     index = {key: f"pytorch_model-{i % 2}.bin" for i, key in enumerate(sorted(weights))}
@@ -885,14 +885,14 @@ def test_a_pickle_in_shards_is_read_if_that_is_asked_for(family, body_of):
     body = find_body(str(folder))
     assert body.only_pickle
     assert find_file_problems(body) == []
-    assert_same(load_pretrained(body, allow_pickle=True).model.state_dict(), wanted)
+    assert_same(load_pretrained(body, allow_pickle=True).model.state_dict(), expected)
 
 
 @pytest.mark.parametrize("family", ["bert", "vit"])
 def test_a_pickle_is_not_read_unasked(family, body_of):
     folder = body_of(family)
     pickled()(folder)
-    with pytest.raises(DataError, match="the weights are a pickle only. Save them as safetensors, or set body.allow_p"):
+    with pytest.raises(DataError, match="the weights are only a pickle. Save them as safetensors, or set body.allow_p"):
         load_pretrained(find_body(str(folder)))
 
 
@@ -900,8 +900,10 @@ def test_a_pickle_is_not_read_unasked(family, body_of):
 def test_a_config_that_transformers_cannot_build_is_refused_for_random_bodies_too(settings, body_of):
     folder = body_of("bert")
     config(**settings)(folder)
-    with pytest.raises(InputError, match="its config.json is not understood|transformers cannot build a bert body"):
-        fresh_model(find_body(str(folder)), 0)
+    with pytest.raises(
+        InputError, match="transformers does not understand its config.json|transformers cannot build a bert body"
+    ):
+        build_random_model(find_body(str(folder)), 0)
 
 
 HUB = """
@@ -912,7 +914,7 @@ from orca_sweep.bodies.network import load_pretrained
 from orca_sweep.errors import OrcaSweepError
 for name in sys.argv[1:]:
     try:
-        print(name, load_pretrained(find_body(f"org/{name}"), allow_pickle=name.startswith("pickle")).digest())
+        print(name, load_pretrained(find_body(f"org/{name}"), allow_pickle=name.startswith("pickle")).hash_weights())
     except OrcaSweepError as error:
         print(name, type(error).__name__, error)
 """
@@ -967,9 +969,9 @@ def test_a_hub_id_is_loaded_as_strictly(body_of, tmp_path):
     command = [sys.executable, "-c", HUB, *breaks]
     done = subprocess.run(command, capture_output=True, text=True, env=home, check=True)
     output = dict(line.split(" ", 1) for line in done.stdout.splitlines())
-    digest = load_pretrained(find_body(str(whole))).digest()
+    digest = load_pretrained(find_body(str(whole))).hash_weights()
     assert output["good"] == output["good-shards"] == output["pickle-good"] == output["half"] == digest
-    wanted = {
+    expected = {
         "compiled": f"DataError org/compiled/model.safetensors: .*53 missing .*{WRAPPED}",
         "layer": "DataError org/layer/model.safetensors: .*16 missing .*config.json has 3 layers, the weights have 2",
         "shape": r"DataError org/shape/.*: .*1 of another shape \(embeddings.word_embeddings.weight \(300, 48\) instead of \(400",
@@ -983,11 +985,11 @@ def test_a_hub_id_is_loaded_as_strictly(body_of, tmp_path):
         "adapter": "DataError org/adapter/adapter_config.json: the folder holds an adapter of another model",
         "list": "InputError body.name 'org/list': .*its config.json is not a JSON object",
         "family": r"InputError body.name: the family \['bert'\] is not supported",
-        "no-pickle": "DataError org/no-pickle: model.safetensors cannot be had: .*needs body.allow_pickle: true",
+        "no-pickle": "DataError org/no-pickle: model.safetensors cannot be fetched: .*needs body.allow_pickle: true",
         "pickle-evil": "DataError org/pickle-evil/pytorch_model.bin: .*cannot be read as tensors only .*[Ww]eights.only",
         "words": "DataError org/words: .* words, but the body's embedding has 40 rows",
     }
-    for name, words in wanted.items():
+    for name, words in expected.items():
         with pytest.raises(DataError, match=words):
             raise DataError(output[name])
     assert not (tmp_path / "evil").exists()
@@ -1006,10 +1008,10 @@ def test_a_tokenizer_file_alone_is_a_tokenizer(family, body_of):
     alone = load_pretrained(find_body(str(folder)))
     assert alone.tokenizer.pad_token == "<pad>"
     texts = ("the type", "attributes are inherited of a type")
-    ids, mask = tokenize(alone.tokenizer, texts, 20)
+    ids, mask = tokenize_texts(alone.tokenizer, texts, 20)
     assert ids.shape == mask.shape == (2, mask.sum(dim=1).max())
-    assert torch.equal(ids[0, : mask[0].sum()], tokenize(whole.tokenizer, texts[:1], 20)[0][0])
-    torch.testing.assert_close(input_features(alone, texts, "cpu"), input_features(whole, texts, "cpu"))
+    assert torch.equal(ids[0, : mask[0].sum()], tokenize_texts(whole.tokenizer, texts[:1], 20)[0][0])
+    torch.testing.assert_close(compute_input_features(alone, texts, "cpu"), compute_input_features(whole, texts, "cpu"))
 
 
 @pytest.mark.parametrize("words", [("[UNK]", "[PAD]", "a"), ("</s>", "a", "b"), ("a", "b", "c")])
@@ -1023,7 +1025,7 @@ def test_any_tokenizer_can_pad_and_gains_no_word(words, body_of):
     raw.save(str(folder / "tokenizer.json"))
     body = load_pretrained(find_body(str(folder)))
     assert len(body.tokenizer) == 3
-    assert input_features(body, ("a a a", "b"), "cpu").shape == (2, 48)
+    assert compute_input_features(body, ("a a a", "b"), "cpu").shape == (2, 48)
 
 
 def test_words_that_a_tokenizer_s_settings_add_are_counted(body_of):
@@ -1053,16 +1055,18 @@ def test_features_do_not_depend_on_how_a_tokenizer_pads(entry, body_of):
     tokenizer_settings(**entry)(folder)
     body = load_pretrained(find_body(str(folder)))
     texts = ("the type", "attributes are inherited of a type " * 40)
-    assert body.input_digest() == plain.input_digest()
-    assert torch.equal(input_features(body, texts, "cpu"), input_features(plain, texts, "cpu"))
-    torch.testing.assert_close(input_features(body, texts, "cpu")[:1], input_features(body, texts[:1], "cpu"))
+    assert body.hash_input_layer() == plain.hash_input_layer()
+    assert torch.equal(compute_input_features(body, texts, "cpu"), compute_input_features(plain, texts, "cpu"))
+    torch.testing.assert_close(
+        compute_input_features(body, texts, "cpu")[:1], compute_input_features(body, texts[:1], "cpu")
+    )
 
 
 def test_what_a_tokenizer_does_with_special_words_tells_bodies_apart(body_of):
     folder = body_of("bert")
     plain = load_pretrained(find_body(str(folder)))
     tokenizer_settings(split_special_tokens=True)(folder)
-    assert load_pretrained(find_body(str(folder))).input_digest() != plain.input_digest()
+    assert load_pretrained(find_body(str(folder))).hash_input_layer() != plain.hash_input_layer()
 
 
 def test_texts_that_the_tokenizer_makes_nothing_of_are_said(body_of):
@@ -1070,8 +1074,8 @@ def test_texts_that_the_tokenizer_makes_nothing_of_are_said(body_of):
     change_tokenizer(lambda t: t.update(normalizer={"type": "Replace", "pattern": {"Regex": "z+"}, "content": ""},
                                         post_processor=None, pre_tokenizer=None))(folder)  # fmt: skip
     body = load_pretrained(find_body(str(folder)))
-    with pytest.raises(DataError, match="makes no token of 'zzz'"):
-        input_features(body, ("the type", "zzz"), "cpu")
+    with pytest.raises(DataError, match="makes no token from 'zzz'"):
+        compute_input_features(body, ("the type", "zzz"), "cpu")
 
 
 def test_tokens_without_a_row_are_said(body_of):
@@ -1081,7 +1085,7 @@ def test_tokens_without_a_row_are_said(body_of):
     )(folder)
     body = load_pretrained(find_body(str(folder)))
     with pytest.raises(DataError, match="its tokenizer makes token 9999, but the embedding has 300 rows"):
-        input_features(body, ("the type",), "cpu")
+        compute_input_features(body, ("the type",), "cpu")
 
 
 # Where it is found --------------------------------------------------------------------------------
@@ -1135,8 +1139,16 @@ def test_each_rung_s_own_files_are_checked(body_of, kept_bodies, monkeypatch):
 
     folder = body_of("vit")
     drop("cls_token")(folder)
-    ladder = {0.1: Rung((str(kept_bodies / "vit"), str(folder)))}
-    body = Body("climbed", "test", "here", "MIT", "vit", location=str(kept_bodies / "vit"), ladder=ladder)
+    ladder = {0.1: Rung(locations=(str(kept_bodies / "vit"), str(folder)))}
+    body = Body(
+        name="climbed",
+        meaning="test",
+        source="here",
+        licence="MIT",
+        architecture="vit",
+        location=str(kept_bodies / "vit"),
+        ladder=ladder,
+    )
     monkeypatch.setitem(BODIES._records, "climbed", body)
     base = {"task": "digits", "body.name": "climbed"}
     rungs = [
@@ -1167,7 +1179,7 @@ def test_a_folder_that_hides_a_hub_id_is_said(kept_bodies, tmp_path, monkeypatch
 def test_a_record_s_folder_without_a_config_is_said(tmp_path):
     from orca_sweep.bodies import Body
 
-    body = Body("mine", "test", "here", "MIT", "bert", location=str(tmp_path))
+    body = Body(name="mine", meaning="test", source="here", licence="MIT", architecture="bert", location=str(tmp_path))
     assert "config.json: cannot be read (No such file or directory)" in find_file_problems(body)[0]
     with pytest.raises(DataError, match="gone: no such folder"):
         load_pretrained(replace(body, location=str(tmp_path / "gone")))

@@ -159,7 +159,7 @@ def test_pretrain_makes_what_a_trial_then_finds(tmp_path, run):
     ("arguments", "words"),
     [
         (("swim-micro",), "Did you mean 'swin-micro'"),
-        (("minilm",), "comes with published weights"),
+        (("minilm",), "has published weights"),
         (("swin-micro", "--fraction", "2"), "pretrain_fraction = 2.0: input should be less than or equal to 1"),
         (("swin-micro", "--fraction", "0"), "fraction 0 is a random body"),
         (("swin-micro", "--imports", "nowhere.py"), "cannot be imported"),

@@ -88,9 +88,13 @@ def test_a_metric_that_no_table_has_is_told(tmp_path, capfd):
         (
             "encoder_stride",
             "x",
-            "is not understood .* Field 'encoder_stride' expected int, got str .* Correct that entry",
+            "not understand its config.json .* Field 'encoder_stride' expected int, got str .* Correct that entry",
         ),
-        ("layer_norm_eps", None, "is not understood .* Field 'layer_norm_eps' expected float, got NoneType"),
+        (
+            "layer_norm_eps",
+            None,
+            "transformers does not understand its config.json .* Field 'layer_norm_eps' expected float, got NoneType",
+        ),
         ("hidden_act", "nonsense", "'nonsense' is not known to the library that reads it.* Correct config.json"),
     ],
 )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from orca_sweep.bodies import find_body
-from orca_sweep.bodies.network import ADAPTED, LoadedBody, add_adapters, base_model, fresh_model
+from orca_sweep.bodies.network import ADAPTED, LoadedBody, add_adapters, build_base_model, build_random_model
 from orca_sweep.config import FinetuneConfig
 from orca_sweep.config.freezing import (
     PRESETS,
@@ -352,7 +352,7 @@ def network_of(family):
     from transformers import AutoConfig
 
     torch.manual_seed(0)
-    return LoadedBody(base_model(AutoConfig.for_model(family, **SIZES[family]))).network()
+    return LoadedBody(model=build_base_model(AutoConfig.for_model(family, **SIZES[family]))).build_network()
 
 
 def model_of(family, body=None):
@@ -580,7 +580,7 @@ def test_a_border_leaves_frozen_weights_bit_equal_and_the_others_moving(run, tmp
     states = []
     row, epochs = run(**settings, report=lambda row: states.append(read_tensors(str(path)).tensors))
     assert row["status"] == "ok"
-    whole = model_of("swin", LoadedBody(fresh_model(find_body("swin-micro"), 0)).network())
+    whole = model_of("swin", LoadedBody(model=build_random_model(find_body("swin-micro"), 0)).build_network())
     for epoch, words in ((2, ("embedder", "body.layers[0:2]")), (4, ("body-without-norms",)), (6, ("predictor",))):
         before, after = states[epoch - 2], states[epoch - 1]
         inside = frozen_names(whole, words)
@@ -716,7 +716,7 @@ def test_sgd_starts_what_thaws_without_momentum(run, monkeypatch):
 
 def small_parts(names):
     """The parameters' names of each part, in the optimizer's order: that of the modules."""
-    whole = model_of("swin", LoadedBody(fresh_model(find_body("swin-micro"), 0)).network())
+    whole = model_of("swin", LoadedBody(model=build_random_model(find_body("swin-micro"), 0)).build_network())
     for part in ("embedder", "body", "predictor"):
         order = [name for name, _ in whole.body.named_parameters()] if part == "body" else None
         mine = [name.removeprefix(f"{part}.") for name in names if name.startswith(f"{part}.")]

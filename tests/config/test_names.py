@@ -14,7 +14,7 @@ from orca_sweep.config.declaration import as_text, parse, parse_task, task_as_te
 from orca_sweep.config.naming import find_declaration, label_declarations, label_of
 from orca_sweep.errors import InputError
 from orca_sweep.planning.replay import _config
-from orca_sweep.proxies import canonical_proxy, describe_proxy, find_proxy
+from orca_sweep.proxies import canonicalise_proxy, describe_proxy, find_proxy
 from orca_sweep.tasks import canonical_task, find_task
 from orca_sweep.trial import resolve
 
@@ -58,7 +58,7 @@ def test_a_name_is_part_of_a_declaration_and_comes_back():
     for more in ({}, {"encoding": "latin-1", "n_classes": 3}, {"path": "a #1/b.csv"}, {"split": "train[:20]"}):
         proxy = parse(as_text({**PROXY, **more, "name": "topics (2)"}))
         assert proxy.name == "topics (2)" and parse(proxy.text) == proxy
-        assert parse(canonical_proxy(proxy.text)).name == "topics (2)"
+        assert parse(canonicalise_proxy(proxy.text)).name == "topics (2)"
     assert parse("./a.csv#name=topics[train]:x->y").name == "topics"
 
 

@@ -45,7 +45,7 @@ def test_a_pointer_in_the_place_of_data_is_named(name, tmp_path):
     "name", ["x.npz", "x.conll", "x.txt", "x.csv", "x.parquet", "x.jsonl", "images/train/cat/1.png"]
 )
 def test_a_pointer_in_the_place_of_a_proxy_is_named_before_it_is_read(name, tmp_path):
-    from orca_sweep.proxies import find_proxy, unavailable_proxy
+    from orca_sweep.proxies import explain_missing_proxy, find_proxy
 
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,12 +55,12 @@ def test_a_pointer_in_the_place_of_a_proxy_is_named_before_it_is_read(name, tmp_
     with pytest.raises(DataError, match=f"{path.name}: {POINTS}"):
         proxy.load(tmp_path)
     if place.is_file():
-        [problem] = unavailable_proxy(proxy, tmp_path)
+        [problem] = explain_missing_proxy(proxy, tmp_path)
         assert "a Git LFS pointer" in problem
 
 
 def test_a_pointer_in_the_place_of_a_task_s_or_the_text_proxy_s_file_is_named_by_plan(tmp_path):
-    from orca_sweep.proxies import find_proxy, unavailable_proxy
+    from orca_sweep.proxies import explain_missing_proxy, find_proxy
     from orca_sweep.tasks import find_task, unavailable
 
     (tmp_path / "data.npz").write_text(POINTER)
@@ -68,7 +68,7 @@ def test_a_pointer_in_the_place_of_a_task_s_or_the_text_proxy_s_file_is_named_by
     [problem] = unavailable(task, tmp_path)
     assert "data.npz: a Git LFS pointer" in problem
     (tmp_path / "text_xs_32.npy").write_text(POINTER)
-    assert "text_xs_32.npy: a Git LFS pointer" in unavailable_proxy(find_proxy("orca-text"), tmp_path)[0]
+    assert "text_xs_32.npy: a Git LFS pointer" in explain_missing_proxy(find_proxy("orca-text"), tmp_path)[0]
     with pytest.raises(DataError, match=POINTS):
         find_proxy("orca-text").load(tmp_path)
 

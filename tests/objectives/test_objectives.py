@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from orca_sweep.bench import objectives as bench
 from orca_sweep.bench import plain
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.objectives import OBJECTIVES, NonFiniteError, constants, distance, evaluate, settings_of, sinkhorn
+from orca_sweep.objectives import OBJECTIVES, NonFiniteError, constants, distance, evaluate, list_settings, sinkhorn
 from orca_sweep.objectives import emd as emd_module
 from orca_sweep.objectives import mmd as mmd_module
 from orca_sweep.objectives.bures import BuresDistances, Gaussians
 from orca_sweep.objectives.exponentials import exp_in_place
 from orca_sweep.objectives.pot import load_pot
-from orca_sweep.objectives.sinkhorn import annealing, self_transport, transport
+from orca_sweep.objectives.sinkhorn import list_temperatures, solve_entropic_transport, solve_self_transport
 
 ot = load_pot()
 VECTORS = np.load(Path(__file__).resolve().parents[1] / "vectors" / "otdd_reference.npz")
@@ -72,7 +72,7 @@ def test_otdd_is_what_the_naive_form_computes(mode, label_gradient, m, n, width)
     target, proxy, labels = clouds(n, m, width)
     value, grad = gradient(mode, target * 3, proxy * 3, labels, label_gradient=label_gradient)
     slow = (target * 3).requires_grad_()
-    expected = plain.otdd(slow, proxy * 3, labels, mode == "otdd-exact", label_gradient)
+    expected = plain.otdd(slow, proxy * 3, labels, mode == "otdd-exact", label_gradient=label_gradient)
     expected.backward()
     # Classes anneal on their own schedule here, on that of each pair there; see the module's docstring.
     assert float(value) == pytest.approx(float(expected.detach()), rel=2e-5)
@@ -92,8 +92,8 @@ def test_others_are_what_their_plain_forms_compute(name, m, n):
 
 
 def test_label_gradient_has_the_published_defaults():
-    assert settings_of("otdd-exact")["label_gradient"] is False
-    assert settings_of("otdd-gaussian")["label_gradient"] is True
+    assert list_settings("otdd-exact")["label_gradient"] is False
+    assert list_settings("otdd-gaussian")["label_gradient"] is True
 
 
 def test_proxy_labels_change_the_exact_value_but_not_its_gradient():
@@ -132,9 +132,9 @@ def test_l2_paired_is_least_on_the_geometric_median_and_not_zero_on_equal_sets()
 def test_swapping_target_and_one_class_proxy_leaves_the_value(name):
     target, proxy, labels = clouds(width=3)
     more = CONVERGED if name in OTDD else {}
-    there = evaluate(name, target, proxy, torch.zeros(len(proxy)), **more)
+    forth = evaluate(name, target, proxy, torch.zeros(len(proxy)), **more)
     back = evaluate(name, proxy, target, torch.zeros(len(target)), **more)
-    torch.testing.assert_close(there, back, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(forth, back, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", DISTANCES)
@@ -207,16 +207,14 @@ def test_gradients_are_finite_for_equal_far_and_coinciding_points(name, dtype):
 @pytest.mark.parametrize("name", DISTANCES)
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(
-    n=st.integers(2, 9),
-    m=st.integers(4, 25),
-    width=st.integers(1, 40),
-    n_classes=st.integers(1, 4),
+    sizes=st.tuples(st.integers(2, 9), st.integers(4, 25), st.integers(1, 40), st.integers(1, 4)),
     scale=st.floats(0.1, 20),
     outlier=st.sampled_from(["none", "target", "proxy"]),
     duplicates=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_single_precision_stays_finite(name, n, m, width, n_classes, scale, outlier, duplicates, seed):
+def test_single_precision_stays_finite(name, sizes, scale, outlier, duplicates, seed):
+    n, m, width, n_classes = sizes
     rng = np.random.default_rng(seed)
     # The usual scale of features: a mean squared distance of 134.
     target, proxy = (rng.normal(size=(k, width)) * np.sqrt(67 / width) * scale for k in (n, m))
@@ -353,7 +351,7 @@ def test_potentials_that_do_not_prove_the_optimum_are_an_error(monkeypatch):
 
     monkeypatch.setattr(ot.lp, "emd", wrong)
     with pytest.raises(DataError, match="no optimal plan between 9 and 4 samples: off by .* of the largest cost"):
-        emd_module.solve_transport(cost)
+        emd_module.solve_exact_transport(cost)
 
 
 @pytest.mark.parametrize("scale", [1e-150, 1e-9, 1e9, 1e150])
@@ -368,7 +366,7 @@ def test_optimal_plans_do_not_depend_on_the_unit_of_features(scale):
 
 def test_more_target_than_proxy_samples_and_unequal_classes_move_all_of_the_mass():
     cost = torch.from_numpy(np.random.default_rng(0).random((7, 31)))
-    solved = emd_module.solve_transport(cost)
+    solved = emd_module.solve_exact_transport(cost)
     plan = torch.zeros(7, 31, dtype=torch.float64)
     plan[solved.rows, solved.columns] = solved.mass
     torch.testing.assert_close(plan.sum(dim=0), torch.full((31,), 1 / 31, dtype=torch.float64))
@@ -388,9 +386,9 @@ def test_extra_iterations_are_off_by_default_and_change_the_gradient():
 @pytest.mark.parametrize(("n", "m"), [(12, 12), (9, 23), (23, 9)])
 def test_sliced_wasserstein_is_pot_s(n, m):
     target, proxy, labels = clouds(n, m)
-    found = constants("sliced-wasserstein", proxy, labels, n_projections=7, projection_seed=3)
-    value = distance("sliced-wasserstein", found, target, n_projections=7, projection_seed=3)
-    directions = found["directions"].numpy()
+    proxy_constants = constants("sliced-wasserstein", proxy, labels, n_projections=7, projection_seed=3)
+    value = distance("sliced-wasserstein", proxy_constants, target, n_projections=7, projection_seed=3)
+    directions = proxy_constants["directions"].numpy()
     assert np.allclose(np.linalg.norm(directions, axis=0), 1)
     expected = ot.sliced_wasserstein_distance(proxy.numpy(), target.numpy(), projections=directions)
     assert float(value) == pytest.approx(expected**2, rel=1e-12)
@@ -403,7 +401,9 @@ def test_gaussian_label_distances_are_pot_s(n_classes):
     of = lambda x: (x.numpy().mean(0), np.cov(x.numpy().T))  # noqa: E731
     pot = ot.gaussian.bures_wasserstein_distance
     expected = [pot(of(x)[0], of(target)[0], of(x)[1], of(target)[1]) ** 2 for x in classes]
-    np.testing.assert_allclose(BuresDistances(Gaussians.of(classes), target).values.numpy(), expected, rtol=1e-9)
+    np.testing.assert_allclose(
+        BuresDistances(Gaussians.fit_classes(classes), target).values.numpy(), expected, rtol=1e-9
+    )
 
 
 def test_sliced_directions_are_the_seed_s():
@@ -417,10 +417,10 @@ def test_sliced_directions_are_the_seed_s():
 
 
 def test_the_annealing_starts_twice_at_the_diameter_and_ends_at_epsilon():
-    assert annealing(8.0, 0.1) == [8.0, 8.0, 2.0, 0.5, 0.125, 0.1]
-    assert annealing(8.0, 0.1) == plain.temperatures(8.0, 0.1)
-    assert annealing(0.05, 0.1) == [0.05, 0.1]
-    assert annealing(0.4, 0.1, extra_iterations=2) == [0.4, 0.4, 0.1, 0.1, 0.1]
+    assert list_temperatures(8.0, 0.1) == [8.0, 8.0, 2.0, 0.5, 0.125, 0.1]
+    assert list_temperatures(8.0, 0.1) == plain.temperatures(8.0, 0.1)
+    assert list_temperatures(0.05, 0.1) == [0.05, 0.1]
+    assert list_temperatures(0.4, 0.1, extra_iterations=2) == [0.4, 0.4, 0.1, 0.1, 0.1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -431,8 +431,8 @@ def test_where_one_exponential_overflows_the_log_domain_takes_over(dtype, monkey
     scaled = []
     real = torch.logsumexp
     monkeypatch.setattr(torch, "logsumexp", lambda *a, **b: scaled.append(1) or real(*a, **b))
-    solved = transport(k, u, v, [1.0, 0.1])
-    value, _ = self_transport(x @ x.T, u, [1.0, 0.1])
+    solved = solve_entropic_transport(k, u, v, [1.0, 0.1])
+    value, _ = solve_self_transport(x @ x.T, u, [1.0, 0.1])
     assert scaled
     monkeypatch.undo()
     c_xz = plain.squares(x, z) / 2
@@ -458,14 +458,14 @@ def test_exponentials_are_exact_or_next_to_nothing_and_never_subnormal(dtype):
 
 def test_rows_are_worked_on_in_blocks_without_changing_a_bit(monkeypatch):
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(37, 3)))
-    arguments = x @ x.T, (x**2).sum(dim=1) / 2, annealing(9.0, 0.1)
-    whole = self_transport(*arguments)
+    arguments = x @ x.T, (x**2).sum(dim=1) / 2, list_temperatures(9.0, 0.1)
+    whole = solve_self_transport(*arguments)
     monkeypatch.setattr(sinkhorn, "BLOCK", 100)
-    torch.testing.assert_close(self_transport(*arguments), whole, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(solve_self_transport(*arguments), whole, rtol=1e-12, atol=1e-12)
 
 
 def bures_to(proxy, z):
-    return BuresDistances(Gaussians.of([proxy]), z)
+    return BuresDistances(Gaussians.fit_classes([proxy]), z)
 
 
 def test_gaussian_label_distances_are_those_of_the_matrix_formula():
@@ -488,13 +488,13 @@ def test_the_gradient_of_the_gaussian_label_distance_is_that_of_finite_differenc
         shift = torch.zeros_like(target)
         shift[i] = 1e-5
         expected[i] = (bures_to(proxy, target + shift).values - bures_to(proxy, target - shift).values)[0] / 2e-5
-    assert off(bures_to(proxy, target).gradient(torch.ones(1)), expected) < 1e-6
+    assert off(bures_to(proxy, target).compute_gradient(torch.ones(1)), expected) < 1e-6
 
 
 def test_equal_target_points_are_moved_alike_by_the_gaussian_label_distance():
     """Their covariance is zero: only the means pull, and no arbitrary singular vector shows in the gradient."""
     target, proxy, _ = clouds()
-    grad = bures_to(proxy, target[:1].repeat(6, 1)).gradient(torch.ones(1))
+    grad = bures_to(proxy, target[:1].repeat(6, 1)).compute_gradient(torch.ones(1))
     pull = 2 * (target[0] - proxy.mean(dim=0)) / 6
     torch.testing.assert_close(grad, pull.expand(6, -1))
 
@@ -524,8 +524,8 @@ def test_a_target_larger_than_the_proxy_can_need_a_narrower_kernel_than_prepared
     _, proxy, labels = clouds(m=10)
     target = proxy.mean(dim=0).expand(500, -1)
     asked = []
-    real = mmd_module._interpolate
-    monkeypatch.setattr(mmd_module, "_interpolate", lambda *a: asked.append(1) or real(*a))
+    real = mmd_module._interpolate_values
+    monkeypatch.setattr(mmd_module, "_interpolate_values", lambda *a: asked.append(1) or real(*a))
     value = evaluate("mmd", target, proxy, labels)
     assert not asked
     assert float(value) == pytest.approx(float(plain.mmd(target, proxy)), rel=1e-9)
@@ -547,9 +547,9 @@ def test_a_step_never_meets_the_proxy_squared(name):
             return out
 
     target, proxy, labels = clouds(n=6, m=300, width=7)
-    found = constants(name, proxy, labels)
+    proxy_constants = constants(name, proxy, labels)
     with Largest() as seen:
-        distance(name, found, target.requires_grad_()).backward()
+        distance(name, proxy_constants, target.requires_grad_()).backward()
     most = max(len(proxy) * max(len(target), 7), 301 * 128 if name == "sliced-wasserstein" else 0)
     assert 0 < seen.size <= most < 300 * 300
 
@@ -559,11 +559,11 @@ def test_constants_are_plain_tensors_that_can_be_stored_and_read_back(name, tmp_
     from orca_sweep.store import Store
 
     target, proxy, labels = clouds(dtype=torch.float32)
-    found = constants(name, proxy, labels)
+    proxy_constants = constants(name, proxy, labels)
     store = Store(str(tmp_path))
-    store.put("objective", "key", {key: tensor.numpy() for key, tensor in found.items()}, {})
+    store.put("objective", "key", {key: tensor.numpy() for key, tensor in proxy_constants.items()}, {})
     back = {key: torch.from_numpy(array.copy()) for key, array in store.get("objective", "key").tensors.items()}
-    assert torch.equal(distance(name, back, target), distance(name, found, target))
+    assert torch.equal(distance(name, back, target), distance(name, proxy_constants, target))
 
 
 # Bad input ----------------------------------------------------------------------------------------
@@ -682,7 +682,7 @@ finally:
 
 
 def test_names_are_known_without_torch():
-    code = "import sys, orca_sweep.objectives as o; o.settings_of('mmd'); sys.exit('torch' in sys.modules)"
+    code = "import sys, orca_sweep.objectives as o; o.list_settings('mmd'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

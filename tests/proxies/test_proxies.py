@@ -9,8 +9,8 @@ import torch
 
 from orca_sweep import data
 from orca_sweep.bodies import find_body
-from orca_sweep.bodies.inputs import input_features
-from orca_sweep.bodies.network import LoadedBody, fresh_model, load_pretrained
+from orca_sweep.bodies.inputs import compute_input_features
+from orca_sweep.bodies.network import LoadedBody, build_random_model, load_pretrained
 from orca_sweep.config.declaration import Declaration, as_text, parse
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.proxies import (
@@ -18,14 +18,14 @@ from orca_sweep.proxies import (
     Noise,
     Proxy,
     Spans,
-    canonical_proxy,
+    canonicalise_proxy,
     declared,
     draw_samples,
+    explain_missing_proxy,
     find_proxy,
     phrases,
-    unavailable_proxy,
 )
-from orca_sweep.proxies.bundled import PASSAGE_WORDS, corpus_texts
+from orca_sweep.proxies.bundled import PASSAGE_WORDS, load_corpus_texts
 
 
 def test_mnist5k_is_balanced_digits():
@@ -54,8 +54,8 @@ def test_pydoc_passages_are_whole_and_every_chapter_has_some():
     topics = PROXIES.get("pydoc-topics").load(Path())
     assert {len(text.split()) for text in topics.inputs} == {PASSAGE_WORDS}
     assert np.bincount(topics.labels).min() >= 30
-    assert set(topics.inputs) <= set(corpus_texts())
-    assert corpus_texts() is corpus_texts()
+    assert set(topics.inputs) <= set(load_corpus_texts())
+    assert load_corpus_texts() is load_corpus_texts()
 
 
 def test_no_two_proxies_share_a_fingerprint():
@@ -77,12 +77,22 @@ def test_none_cannot_be_loaded():
 
 def test_what_is_missing_is_named_with_what_to_do(monkeypatch):
     monkeypatch.setattr(data.samples, "find_spec", lambda name: None)
-    assert unavailable_proxy(PROXIES.get("pydoc-topics")) == []
-    messages = unavailable_proxy(PROXIES.get("photo-patches"))
+    assert explain_missing_proxy(PROXIES.get("pydoc-topics")) == []
+    messages = explain_missing_proxy(PROXIES.get("photo-patches"))
     assert [text.split("Run: ")[1] for text in messages] == ["pip install scikit-learn", "pip install pillow"]
-    other = Proxy("mine", "text", 2, lambda root: None, "", "", "", packages=("seglearn",), extra="1d")
-    assert "proxy 'mine' needs the package seglearn" in unavailable_proxy(other)[0]
-    assert "'orca-sweep[1d]'" in unavailable_proxy(other)[0]
+    other = Proxy(
+        name="mine",
+        kind="text",
+        n_classes=2,
+        load=lambda root: None,
+        meaning="",
+        source="",
+        licence="",
+        packages=("seglearn",),
+        extra="1d",
+    )
+    assert "proxy 'mine' needs the package seglearn" in explain_missing_proxy(other)[0]
+    assert "'orca-sweep[1d]'" in explain_missing_proxy(other)[0]
 
 
 # Placebos -----------------------------------------------------------------------------------------
@@ -94,7 +104,7 @@ def test_shuffled_keeps_samples_and_class_sizes_and_nothing_else():
     assert np.bincount(placebo.labels).tolist() == np.bincount(plain.labels).tolist()
     assert 0.05 < (placebo.labels == plain.labels).mean() < 0.15
     np.testing.assert_array_equal(placebo.labels, find_proxy("shuffled:mnist5k").load(Path()).labels)
-    with pytest.raises(InputError, match="no labels to shuffle in 'none'"):
+    with pytest.raises(InputError, match="'none' has no labels to shuffle"):
         find_proxy("shuffled:none")
     with pytest.raises(InputError, match="Did you mean 'mnist5k'"):
         find_proxy("shuffled:mnist5")
@@ -102,11 +112,13 @@ def test_shuffled_keeps_samples_and_class_sizes_and_nothing_else():
 
 @pytest.mark.parametrize("name", ["swin-micro", "roberta-micro"])
 def test_dummy_is_noise_for_any_body(name):
-    body = LoadedBody(fresh_model(find_body(name), 0))
+    body = LoadedBody(model=build_random_model(find_body(name), 0))
     data = find_proxy("dummy").load(Path())
-    features = input_features(body, Noise(40, 8, (3, 32, 32)), "cpu", batch=40)
+    features = compute_input_features(body, Noise(n=40, n_tokens=8, image_shape=(3, 32, 32)), "cpu", batch=40)
     assert features.shape == (40, body.spec.width_in)
-    torch.testing.assert_close(features, input_features(body, Noise(40, 8, (3, 32, 32)), "cpu", batch=40))
+    torch.testing.assert_close(
+        features, compute_input_features(body, Noise(n=40, n_tokens=8, image_shape=(3, 32, 32)), "cpu", batch=40)
+    )
     assert len(data.inputs) == len(data.labels) == 5000
     assert np.bincount(data.labels).min() > 400
     # No two samples are alike, and none stands out.
@@ -199,7 +211,7 @@ def test_data_sets_in_their_real_formats_become_proxies_of_real_bodies(
     assert data.labels.tolist() == labels
     is_image = kind.startswith("image")
     body = load_pretrained(find_body(str((saved_swin if is_image else saved_roberta)(tmp_path / "body"))))
-    features = input_features(body, data.inputs, "cpu")
+    features = compute_input_features(body, data.inputs, "cpu")
     assert features.shape == (len(labels), body.spec.width_in)
     assert len(features.unique(dim=0)) == len(labels)
     if is_image:
@@ -217,10 +229,10 @@ def test_a_token_s_feature_is_its_first_piece_in_its_sentence(tmp_path):
 
     text = _learn_tokenizer(300, ("the type of a type", "attributes are inherited"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(text), pad_token="<pad>")
-    body = LoadedBody(fresh_model(find_body("roberta-micro"), 0), tokenizer)
+    body = LoadedBody(model=build_random_model(find_body("roberta-micro"), 0), tokenizer=tokenizer)
     words = ("unheard", "attributes", "zzz")
     bounds = np.array([[0, 0, 1], [0, 1, 2], [0, 2, 3]])
-    features = input_features(body, Spans(sentences=(words,), bounds=bounds, pooling="token"), "cpu")
+    features = compute_input_features(body, Spans(sentences=(words,), bounds=bounds, pooling="token"), "cpu")
     coded = tokenizer(" ".join(words))
     pieces = [tokenizer.decode([i]) for i in coded["input_ids"]]
     starts, spelled = [], ""
@@ -236,7 +248,7 @@ def test_a_token_s_feature_is_its_first_piece_in_its_sentence(tmp_path):
     torch.testing.assert_close(features, whole[starts])
     # A phrase is all of its pieces, here of the second word, and of the second and third.
     bounds = np.array([[0, 1, 2], [0, 1, 3]])
-    runs = input_features(body, Spans(sentences=(words,), bounds=bounds, pooling="mean"), "cpu")
+    runs = compute_input_features(body, Spans(sentences=(words,), bounds=bounds, pooling="mean"), "cpu")
     end = len(pieces) - 1
     blank = 1 if pieces[starts[2] - 1] == " " else 0
     expected = [whole[starts[1] : starts[2] - blank].mean(dim=0), whole[starts[1] : end].mean(dim=0)]
@@ -259,14 +271,14 @@ def test_features_made_beforehand_are_read_in_the_original_s_format(tmp_path):
     np.save(tmp_path / "text_ys_32.npy", np.arange(30) % 3 + 4)
     data = PROXIES.get("orca-text").load(tmp_path)
     assert (len(data.inputs), sorted(set(data.labels.tolist()))) == (30, [4, 5, 6])
-    swin = LoadedBody(fresh_model(find_body("swin-micro"), 0))
-    assert input_features(swin, data.inputs, "cpu").shape == (30, 48)
-    roberta = LoadedBody(fresh_model(find_body("roberta-micro"), 0))
+    swin = LoadedBody(model=build_random_model(find_body("swin-micro"), 0))
+    assert compute_input_features(swin, data.inputs, "cpu").shape == (30, 48)
+    roberta = LoadedBody(model=build_random_model(find_body("roberta-micro"), 0))
     with pytest.raises(DataError, match="features are 48 wide, but the body's input layer is 128 wide"):
-        input_features(roberta, data.inputs, "cpu")
+        compute_input_features(roberta, data.inputs, "cpu")
     np.savez(tmp_path / "mine.npz", x=rng.normal(size=(6, 4, 48)), y=np.arange(6))
     assert find_proxy(f"{tmp_path}/mine.npz[]:x->y").load(Path()).inputs.array.shape == (6, 48)
-    assert "text_xs_32.npy or text_xs.npy" in unavailable_proxy(PROXIES.get("orca-text"), tmp_path / "no")[0]
+    assert "text_xs_32.npy or text_xs.npy" in explain_missing_proxy(PROXIES.get("orca-text"), tmp_path / "no")[0]
 
 
 @pytest.mark.parametrize(
@@ -275,10 +287,10 @@ def test_features_made_beforehand_are_read_in_the_original_s_format(tmp_path):
         ("csv", "/train.csv[train]:txt->label", "there is no column 'txt'. Did you mean 'text'"),
         ("csv", "/train.csv[train]:text->labels", "there is no column 'labels'. Did you mean 'label'"),
         ("csv", "/trains.csv[train]:text->label", "no such file or folder"),
-        ("csv", "/train.csv[test]:text->label", "such a file has no split 'test'"),
+        ("csv", "/train.csv[test]:text->label", "a single file has no split 'test'"),
         ("csv", "/train.csv[train]:label->text", None),
-        ("conll", "/eng.conll[]:0->9", "eng.conll:3: 4 columns, so none has the number 9"),
-        ("conll", "/eng.conll[]:word->tag", "must be numbers of columns, from 0"),
+        ("conll", "/eng.conll[]:0->9", "eng.conll:3: the line has 4 columns, so there is no column 9"),
+        ("conll", "/eng.conll[]:word->tag", "must be numbers of columns, counted from 0"),
         ("conll", "/none.conll[]:0->1", "cannot be read .FileNotFoundError"),
         ("tag parquet", "[train]:tokens->tags", "there is no column 'tags'"),
         ("none", "/x.npz[]:x->y", "cannot be read .FileNotFoundError"),
@@ -298,33 +310,33 @@ def test_what_is_wrong_with_a_data_set_is_said(kind, rest, words, tmp_path):
 @pytest.mark.parametrize(
     ("values", "names", "words"),
     [
-        ([0, 3], ("a", "b"), "label 3 of sample 1 is none of the 2 classes"),
+        ([0, 3], ("a", "b"), "label 3 of sample 1 is not one of the 2 classes"),
         ([0, 1.5], (), "label 1.5 of sample 1 is neither a whole number nor a text"),
         ([0, None], (), "label None of sample 1"),
-        ([0, "a"], (), "numbers in some samples and texts in others"),
+        ([0, "a"], (), "some labels are numbers and others are texts"),
     ],
 )
 def test_wrong_labels_are_said(values, names, words):
     with pytest.raises(DataError, match=words):
-        declared._as_classes(values, names, "here")
+        declared._number_classes(values, names, "here")
 
 
 def test_tokens_and_tags_must_pair():
     with pytest.raises(DataError, match="sentence 1 has 2 tokens and 1 tags"):
-        declared._tagged([["a"], ["b", "c"]], [["O"], ["O"]], (), Declaration("here", "x", "y"))
+        declared._tag_sentences([["a"], ["b", "c"]], [["O"], ["O"]], (), Declaration("here", "x", "y"))
 
 
 @pytest.mark.parametrize(
     ("x", "y", "words"),
     [
-        (np.zeros((3, 2)), np.zeros(4, int), r"labels \(4,\) of int64. \(3,\) whole numbers"),
+        (np.zeros((3, 2)), np.zeros(4, int), r"labels \(4,\) of int64. Whole numbers of shape \(3,\)"),
         (np.zeros(3), np.zeros(3, int), r"features \(3,\) of float64"),
         (np.full((3, 2), np.nan), np.zeros(3, int), "NaN or infinite"),
     ],
 )
 def test_wrong_features_are_said(x, y, words):
     with pytest.raises(DataError, match=words):
-        declared.features_data(x, y, "here")
+        declared.make_feature_data(x, y, "here")
 
 
 def png(picture, kind="PNG"):
@@ -350,7 +362,7 @@ GREY = np.arange(64, dtype=np.uint8).reshape(8, 8)
         ),
         ([b"junk"], "sample 0: this image cannot be read"),
         ([png(GREY)[:-30]], "sample 0: this image cannot be read .OSError: image file is truncated"),
-        ([png(GREY.astype(np.int32), "TIFF")], "32-bit whole numbers do not tell what is white"),
+        ([png(GREY.astype(np.int32), "TIFF")], "32-bit whole numbers do not tell which value is white"),
         ([png(GREY.astype(np.float32), "TIFF")], "its floats go from 0 to 63"),
     ],
 )
@@ -369,7 +381,7 @@ def test_images_that_cannot_be_read_as_they_are_meant_are_said(pictures, words, 
 )
 def test_sentences_that_are_none_are_said(words, tags):
     with pytest.raises(DataError, match="is not a list of tokens with a list of tags"):
-        declared._tagged(words, tags, (), parse("here[]:x->y"))
+        declared._tag_sentences(words, tags, (), parse("here[]:x->y"))
 
 
 @pytest.mark.parametrize(
@@ -384,9 +396,9 @@ def test_sentences_that_are_none_are_said(words, tags):
 )
 def test_columns_are_what_the_format_calls_columns(name, text, columns, sentences, tags, tmp_path):
     (tmp_path / name).write_bytes(text.encode())
-    found = find_proxy(f"{tmp_path / name}[]:{columns}").load(Path()).inputs
-    assert found.sentences == sentences
-    assert tuple(found.names[tag] for row in found.tags for tag in row) == tags
+    tagged = find_proxy(f"{tmp_path / name}[]:{columns}").load(Path()).inputs
+    assert tagged.sentences == sentences
+    assert tuple(tagged.names[tag] for row in tagged.tags for tag in row) == tags
 
 
 def encrypt(data):
@@ -401,7 +413,7 @@ def encrypt(data):
     ("damage", "words"),
     [
         (lambda path: path.write_bytes(encrypt(path.read_bytes())), "cannot be read .RuntimeError: .*encrypted"),
-        (lambda path: np.save(path.open("wb"), np.ones((2, 3))), "cannot be read .ValueError: one array alone"),
+        (lambda path: np.save(path.open("wb"), np.ones((2, 3))), "cannot be read .ValueError: a single array"),
     ],
 )
 def test_a_file_that_only_looks_like_features_is_said(damage, words, tmp_path):
@@ -415,7 +427,7 @@ def test_a_file_that_only_looks_like_features_is_said(damage, words, tmp_path):
 def test_labels_of_the_text_proxy_are_not_rounded(labels, tmp_path):
     np.save(tmp_path / "text_xs.npy", np.ones((2, 3), dtype=np.float32))
     np.save(tmp_path / "text_ys.npy", labels)
-    with pytest.raises(DataError, match="whole numbers are needed"):
+    with pytest.raises(DataError, match="Whole numbers of shape"):
         PROXIES.get("orca-text").load(tmp_path)
 
 
@@ -430,31 +442,31 @@ def test_labels_of_the_text_proxy_are_not_rounded(labels, tmp_path):
     ],
 )
 def test_arrays_that_are_no_images_are_said(images):
-    body = LoadedBody(fresh_model(find_body("swin-micro"), 0))
-    with pytest.raises(DataError, match=r"Images are floats in \[0, 1\]"):
-        input_features(body, images, "cpu")
+    body = LoadedBody(model=build_random_model(find_body("swin-micro"), 0))
+    with pytest.raises(DataError, match=r"Images must be floats in \[0, 1\]"):
+        compute_input_features(body, images, "cpu")
 
 
 @pytest.mark.parametrize("pooling", ["mean", "token"])
 def test_an_empty_word_takes_no_other_word_s_piece(pooling, saved_body):
     body = load_pretrained(find_body(str(saved_body("gpt2"))))
     samples = draw_samples(
-        declared._tagged([["the", "", "type"]], [["O", "B-X", "O"]], (), parse("here[]:x->y")), pooling
+        declared._tag_sentences([["the", "", "type"]], [["O", "B-X", "O"]], (), parse("here[]:x->y")), pooling
     )
     with pytest.raises(DataError, match=r"word 1 of sentence 0 \(''\) has no token"):
-        input_features(body, samples.inputs, "cpu")
+        compute_input_features(body, samples.inputs, "cpu")
 
 
 def test_a_loop_of_links_is_no_file(tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    [problem] = unavailable_proxy(find_proxy(canonical_proxy(f"{tmp_path / 'loop'}[train]:x->y")))
+    [problem] = explain_missing_proxy(find_proxy(canonicalise_proxy(f"{tmp_path / 'loop'}[train]:x->y")))
     assert "loop" in problem
 
 
 @pytest.mark.parametrize(("path", "words"), [("./a\0b", "holds a NUL character"), ("/" + "a" * 5000, "Shorten it")])
 def test_a_path_that_no_file_can_have_is_said(path, words):
     with pytest.raises(InputError, match=words):
-        find_proxy(canonical_proxy(f"{path}[train]:x->y"))
+        find_proxy(canonicalise_proxy(f"{path}[train]:x->y"))
 
 
 def test_a_proxy_of_the_wrong_kind_for_the_body_is_said(run, tmp_path):
@@ -489,7 +501,7 @@ def test_a_declared_proxy_is_a_level_of_a_space(write_space, tmp_path, monkeypat
     assert [cell.proxy for cell in cells] == ["none", where, f"shuffled:{where}", "dummy"]
     assert unavailable_parts(cells, tmp_path) == []
     gone = resolve({"task": "tiny", "proxy": "./nowhere[train]:img->label"})
-    assert f"needs {tmp_path}/nowhere, which is not there" in unavailable_parts([gone], tmp_path)[0]
+    assert f"needs {tmp_path}/nowhere, which does not exist" in unavailable_parts([gone], tmp_path)[0]
 
 
 @pytest.mark.parametrize("proxy", ["dummy", "shuffled:mnist5k"])
@@ -507,7 +519,7 @@ def test_hub_proxies_download(name):
 
 
 def test_without_a_network_a_hub_proxy_says_so(monkeypatch):
-    with pytest.raises(DataError, match="cannot be read .*Without a network, name a local copy as the path"):
+    with pytest.raises(DataError, match="cannot be read .*Without a network, give the path of a local copy"):
         find_proxy("fancyzhx/ag_news[train]:text->label").load(Path())
 
 

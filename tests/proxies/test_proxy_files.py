@@ -18,8 +18,15 @@ from orca_sweep.bodies.inputs import MAX_TEXT_TOKENS, count_cut_texts
 from orca_sweep.bodies.network import load_pretrained
 from orca_sweep.config.declaration import Declaration, as_text, parse
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.proxies import canonical_proxy, declared, describe_proxy, draw_samples, find_proxy, unavailable_proxy
-from orca_sweep.proxies.table_files import table_of_datasets
+from orca_sweep.proxies import (
+    canonicalise_proxy,
+    declared,
+    describe_proxy,
+    draw_samples,
+    explain_missing_proxy,
+    find_proxy,
+)
+from orca_sweep.proxies.table_files import convert_hub_table
 
 RAMP = np.linspace(0, 1, 64 * 64).reshape(64, 64)
 GREY = Image.fromarray((RAMP * 255).astype(np.uint8))
@@ -70,7 +77,7 @@ def test_a_split_is_a_folder_of_class_folders(with_splits, split, n):
         ("", r"no split is named. It has test, train. Declare one: \[test\]"),
         ("val", "there is no split 'val'. It has test, train"),
         ("train[:7]", "asks for sample 7, but there are 6 samples"),
-        ("train+test", "'train.test' is no split of a file or folder"),
+        ("train+test", "'train.test' is not a split of a file or folder"),
     ],
 )
 def test_what_is_no_split_of_a_folder_is_said(with_splits, split, words):
@@ -114,10 +121,10 @@ def test_what_is_no_image_is_left_out_and_counted(tmp_path):
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (["1.png", "2.png"], r"1.png lies in no folder of a class \(2 such images\)"),
-        (["a/1.png", "1.png"], r"1.png lies in no folder of a class \(1 such"),
-        (["train/a/1.png", "train/2.png"], "train/2.png lies in no folder of a class"),
-        (["train/1.png", "test/1.png"], "are named like splits and hold images, but no folders of"),
+        (["1.png", "2.png"], r"1.png is not in a class folder \(2 such images\)"),
+        (["a/1.png", "1.png"], r"1.png is not in a class folder \(1 such"),
+        (["train/a/1.png", "train/2.png"], "train/2.png is not in a class folder"),
+        (["train/1.png", "test/1.png"], "are named like splits, but hold images instead of"),
         (["test/a/1.png"], "there is no split 'train'. It has test"),
     ],
 )
@@ -135,7 +142,7 @@ def test_folders_with_tables_of_images_or_without_images_are_refused(tmp_path):
         load(tmp_path)
     save_noise(tmp_path / "a" / "1.png")
     (tmp_path / "metadata.csv").write_text("file_name,label\na/1.png,x\n")
-    with pytest.raises(DataError, match="metadata.csv says what the images are, which is not read"):
+    with pytest.raises(DataError, match="metadata.csv describes the images, but is not read"):
         load(tmp_path)
 
 
@@ -146,11 +153,11 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     save_noise(tmp_path / "data" / "b" / "1.png", 1)
     assert load(tmp_path / "data").labels.tolist() == [0, 1]
     (tmp_path / "data" / "b" / "up").symlink_to(tmp_path / "data")
-    with pytest.raises(DataError, match="up is a link to a folder that it lies in"):
+    with pytest.raises(DataError, match="up is a link to a folder that contains it"):
         load(tmp_path / "data")
     (tmp_path / "data" / "b" / "up").unlink()
     (tmp_path / "data" / "b" / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(DataError, match=r"gone.png is a link to nothing"):
+    with pytest.raises(DataError, match=r"gone.png is a broken link"):
         load(tmp_path / "data")
 
 
@@ -291,9 +298,9 @@ def save_bad_picture(folder, kind):
         ("cut.png", "cannot be read .OSError"),
         ("cut.jpg", "cannot be read .OSError"),
         ("cut.bmp", "cannot be read .OSError"),
-        ("high.tiff", "its floats go from 0 to 300, which does not tell what is black and white"),
+        ("high.tiff", "its floats go from 0 to 300, so black and white are unknown"),
         ("nan.tiff", "its floats go from nan to nan"),
-        ("whole.tiff", "32-bit whole numbers do not tell what is white"),
+        ("whole.tiff", "32-bit whole numbers do not tell which value is white"),
         ("text.png", "cannot be read .UnidentifiedImageError"),
         ("empty.png", "cannot be read .UnidentifiedImageError"),
         ("pointer.png", "a Git LFS pointer"),
@@ -442,9 +449,9 @@ def test_labels_of_parquet(tmp_path, column, labels):
         ("a.csv.gz", gzip.compress(b"text,kind\na,b\n", mtime=0)[:-9], "cannot be read .EOFError"),
         ("a.jsonl", b'{"text": "a", "kind": 1}\n{"text": "b"}\n', "object 2 has no 'kind'"),
         ("a.jsonl", b'{"text": "a", "kind": 1}\n[1]\n', "object 2 is .*Each must be"),
-        ("a.jsonl", b'{"text": "a"', "is no JSON lines"),
-        ("a.xlsx", b"x", ".xlsx is no kind of file that is read"),
-        ("a.csv.bz2", b"x", ".bz2 is no kind of file that is read"),
+        ("a.jsonl", b'{"text": "a"', "not JSON lines"),
+        ("a.xlsx", b"x", "files ending in .xlsx are not read"),
+        ("a.csv.bz2", b"x", "files ending in .bz2 are not read"),
         ("a.parquet", b"PAR1", "cannot be read .ArrowInvalid"),
     ],
 )  # fmt: skip
@@ -495,9 +502,9 @@ def test_every_path_works_as_a_mapping_and_its_text_is_read_back(tmp_path, name)
     text = as_text({"path": str(folder), "input": "image", "label": "label"})
     assert parse(text).path == str(folder)
     assert parse(text).text == text
-    assert canonical_proxy(text) == text
-    assert find_proxy(canonical_proxy(text)).load(Path()).inputs.shape == (1, 3, 12, 12)
-    assert unavailable_proxy(find_proxy(f"shuffled:{text}")) == []
+    assert canonicalise_proxy(text) == text
+    assert find_proxy(canonicalise_proxy(text)).load(Path()).inputs.shape == (1, 3, 12, 12)
+    assert explain_missing_proxy(find_proxy(f"shuffled:{text}")) == []
 
 
 @pytest.mark.parametrize("part", [*ODD, "-", "]", "[:2]", "a]", "a-", "->"])
@@ -520,7 +527,7 @@ def test_every_part_is_read_back(part):
 def test_impossible_paths_are_said(path, words):
     text = as_text({"path": path, "input": "image", "label": "label"})
     with pytest.raises(InputError, match=words):
-        find_proxy(canonical_proxy(text))
+        find_proxy(canonicalise_proxy(text))
 
 
 @pytest.mark.parametrize(
@@ -528,8 +535,8 @@ def test_impossible_paths_are_said(path, words):
     [
         ("./a#b[train]:image->label", "is a file or folder, which has no config. If # or @ belongs to the path"),
         ("./a@b[train]:image->label", "which has no revision"),
-        ("./a#encoding=latin-1[train]:image->label", "encoding = 'latin-1': ./a is no text file"),
-        ("org/name#encoding=latin-1[train]:text->label", "org/name is no text file"),
+        ("./a#encoding=latin-1[train]:image->label", "encoding = 'latin-1': ./a is not a text file"),
+        ("org/name#encoding=latin-1[train]:text->label", "org/name is not a text file"),
         ("./a#n_classes=0[train]:image->label", "n_classes = 0: there is at least one class"),
     ],
 )
@@ -539,8 +546,8 @@ def test_what_a_file_does_not_have_is_said(text, words):
 
 
 def test_a_hub_id_without_a_split_means_train(tmp_path):
-    assert canonical_proxy(as_text({"path": "org/name", "input": "i", "label": "l"})) == "org/name[train]:i->l"
-    assert canonical_proxy(f"{tmp_path}[]:i->l") == f"{tmp_path}[]:i->l"
+    assert canonicalise_proxy(as_text({"path": "org/name", "input": "i", "label": "l"})) == "org/name[train]:i->l"
+    assert canonicalise_proxy(f"{tmp_path}[]:i->l") == f"{tmp_path}[]:i->l"
     with pytest.raises(ValueError, match="n_classes 'two' is no whole number"):
         as_text({"path": "x", "input": "i", "label": "l", "n_classes": "two"})
 
@@ -555,14 +562,14 @@ def test_what_a_proxy_holds_is_told(tmp_path, monkeypatch):
     data = find_proxy(name).load(Path())
     assert (len(data.labels), data.n_found) == (5, 8)
     assert find_proxy(f"shuffled:{name}").load(Path()).n_found == 8
-    assert describe_proxy(name) == "proxy a.csv: 8 samples of 3 classes; 5 of them are used, drawn once and for all"
+    assert describe_proxy(name) == "proxy a.csv: 8 samples of 3 classes; 5 of them are used, drawn with a fixed seed"
     (tmp_path / "a.conll").write_text("a B-X\nb I-X\nc O\n")
     name = f"{tmp_path}/a.conll[]:0->1"
     assert describe_proxy(name) == "proxy a.conll: 3 tokens of 3 classes"
     assert draw_samples(find_proxy(name).load(Path()), "mean").n_found == 2
     assert (describe_proxy("mnist5k"), describe_proxy("none"), describe_proxy("org/name[train]:a->b")) == (None,) * 3
     broken = find_proxy(f"{tmp_path}/a.conll[]:0->7")
-    assert "3 columns" in unavailable_proxy(broken)[0] or "2 columns" in unavailable_proxy(broken)[0]
+    assert "3 columns" in explain_missing_proxy(broken)[0] or "2 columns" in explain_missing_proxy(broken)[0]
     assert describe_proxy(broken.declaration) is None
 
 
@@ -603,10 +610,10 @@ def test_data_sets_of_the_hub_are_read_by_the_same_rules():
     deep = Image.fromarray((RAMP * 65535).astype(np.uint16))
     table = datasets.Dataset.from_dict({"img": [deep, GREY], "label": [1, 0]}, features=features)
     where = Declaration("org/name", "img", "label")
-    data = declared._samples(table_of_datasets(table, where), where)
+    data = declared._label_rows(convert_hub_table(table, where), where)
     assert data.labels.tolist() == [1, 0]
     np.testing.assert_allclose(data.inputs, np.broadcast_to(RAMP, (2, 3, 64, 64)), atol=0.02)
     tags = datasets.Features({"img": datasets.Sequence(datasets.Value("string")), "label": datasets.Sequence(names)})
     table = datasets.Dataset.from_dict({"img": [["a", "b"], ["c"]], "label": [[0, 1], [1]]}, features=tags)
-    tagged = declared._samples(table_of_datasets(table, where), where).inputs
+    tagged = declared._label_rows(convert_hub_table(table, where), where).inputs
     assert (tagged.sentences, tagged.tags, tagged.names) == ((("a", "b"), ("c",)), ((0, 1), (1,)), ("x", "y"))

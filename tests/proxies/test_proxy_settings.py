@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from orca_sweep.bodies import find_body
-from orca_sweep.bodies.preprocessing import body_scaling
+from orca_sweep.bodies.preprocessing import read_body_scaling
 from orca_sweep.config.declaration import Declaration
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.proxies import PROXIES, Noise, Proxy, Tagged, draw_samples, find_proxy, scaling_of
-from orca_sweep.proxies.declared import _tagged
+from orca_sweep.proxies import PROXIES, Noise, Proxy, Tagged, choose_proxy_scaling, draw_samples, find_proxy
+from orca_sweep.proxies.declared import _tag_sentences
 from orca_sweep.proxies.phrases import find_phrases, split_tag
 from orca_sweep.tasks import TASKS
 from orca_sweep.trial import resolve, shared_stages
@@ -24,7 +24,9 @@ IMAGENET = {"do_normalize": True, "image_mean": [0.485, 0.456, 0.406], "image_st
 
 
 def images_of(x):
-    return Proxy("mine", "image", 2, lambda root: None, "", "", ""), np.asarray(x, dtype=np.float32)
+    return Proxy(
+        name="mine", kind="image", n_classes=2, load=lambda root: None, meaning="", source="", licence=""
+    ), np.asarray(x, dtype=np.float32)
 
 
 # Scaling ------------------------------------------------------------------------------------------
@@ -33,7 +35,7 @@ def images_of(x):
 def test_a_proxy_is_scaled_by_all_of_its_pixels():
     x = np.random.default_rng(0).random((600, 2, 5, 7), dtype=np.float32)  # more than a block
     x[:, 1] = 0.3
-    scaling = scaling_of(*images_of(x))
+    scaling = choose_proxy_scaling(*images_of(x))
     assert scaling.mean == pytest.approx([x[:, 0].mean(dtype=float), 0.3], abs=1e-7)
     assert scaling.std == (pytest.approx(x[:, 0].std(dtype=float), abs=1e-12), 1)
 
@@ -41,13 +43,13 @@ def test_a_proxy_is_scaled_by_all_of_its_pixels():
 @pytest.mark.parametrize(
     ("x", "words"),
     [
-        (np.full((3, 2, 4, 4), 0.1), "proxy 'mine': all pixels of a channel are equal, in every channel"),
+        (np.full((3, 2, 4, 4), 0.1), "proxy 'mine': every channel is constant"),
         (np.where(np.arange(48).reshape(3, 1, 4, 4) == 5, np.nan, 0.5), "proxy 'mine': its images hold NaN"),
     ],
 )
 def test_images_without_a_scale_are_said(x, words):
     with pytest.raises(DataError, match=words):
-        scaling_of(*images_of(x))
+        choose_proxy_scaling(*images_of(x))
 
 
 @pytest.mark.parametrize(
@@ -61,18 +63,18 @@ def test_images_without_a_scale_are_said(x, words):
 def test_half_a_record_is_said(numbers):
     proxy, x = images_of(np.zeros((2, 1, 4, 4)))
     with pytest.raises(InputError, match="Give both, with channel_std above 0, or neither"):
-        scaling_of(dataclasses.replace(proxy, **numbers), x)
+        choose_proxy_scaling(dataclasses.replace(proxy, **numbers), x)
 
 
 def test_without_a_network_a_hub_body_s_scaling_says_so():
     with pytest.raises(
         InputError, match="preprocessor_config.json of microsoft/swin-.* cannot be fetched: .*proxy_scaling to proxy or"
     ):
-        body_scaling(find_body("swin-tiny"))
+        read_body_scaling(find_body("swin-tiny"))
 
 
 def test_noise_is_scaled_by_its_distribution():
-    scaling = scaling_of(PROXIES.get("dummy"), Noise(9, 2, (3, 8, 8)))
+    scaling = choose_proxy_scaling(PROXIES.get("dummy"), Noise(n=9, n_tokens=2, image_shape=(3, 8, 8)))
     assert (scaling.mean, scaling.std) == ((0.5,) * 3, (1 / 12**0.5,) * 3)
 
 
@@ -94,7 +96,7 @@ def test_shuffling_keeps_published_numbers():
 def test_a_body_s_own_scaling_is_read_from_its_file(settings, mean, std, tmp_path):
     folder = saved_swin(tmp_path / "body")
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
-    scaling = body_scaling(find_body(str(folder)))
+    scaling = read_body_scaling(find_body(str(folder)))
     if mean is None:
         assert scaling is None
     else:
@@ -125,7 +127,10 @@ def test_a_body_s_own_scaling_is_read_from_its_file(settings, mean, std, tmp_pat
             '{"image_mean": [0], "image_std": [1], "rescale_factor": [1, 2]}',
             "2 numbers in rescale_factor. Give one",
         ),
-        ('{"image_mean": [0], "image_std": [1], "do_rescale": "false"}', "has do_rescale 'false'. It is true or false"),
+        (
+            '{"image_mean": [0], "image_std": [1], "do_rescale": "false"}',
+            "has do_rescale 'false'. It must be true or false",
+        ),
         ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a Git LFS pointer"),
     ],
 )
@@ -205,7 +210,7 @@ CHUNKS = ("O", *(f"{m}-{k}" for k in "ADJP ADVP CONJP INTJ LST NP PP PRT SBAR UC
 @pytest.mark.parametrize(("names", "proxy"), [(NER, "conll2003-ner"), (CHUNKS, "conll2000-chunking")])
 def test_classes_are_kinds_of_phrases_or_tags(names, proxy):
     n = len(names)
-    data = _tagged([["w"] * n] * 2, [list(range(n))] * 2, names, HERE)
+    data = _tag_sentences([["w"] * n] * 2, [list(range(n))] * 2, names, HERE)
     phrases, tokens = draw_samples(data, "mean"), draw_samples(data, "token")
     assert len(np.unique(phrases.labels)) == PROXIES.get(proxy).n_classes == (n + 1) // 2
     assert len(np.unique(tokens.labels)) == n
@@ -216,11 +221,11 @@ def test_classes_are_kinds_of_phrases_or_tags(names, proxy):
 def test_long_sentences_and_many_phrases_are_cut():
     words = [["w"] * 70, ["a", "b"] * 10]
     tags = [["O"] * 62 + ["B-X"] + ["I-X"] * 7, ["B-X", "I-X"] * 10]
-    data = draw_samples(_tagged(words, tags, (), HERE), "mean")
+    data = draw_samples(_tag_sentences(words, tags, (), HERE), "mean")
     assert np.bincount(data.labels).tolist() == [62, 10] or np.bincount(data.labels).tolist() == [10, 62]
     assert data.inputs.bounds[:, 2].max() == 62
     with pytest.raises(DataError, match="no phrase lies within the first 64 words"):
-        draw_samples(_tagged([["w"] * 70], [["B-X"] + ["I-X"] * 69], (), HERE), "mean")
+        draw_samples(_tag_sentences([["w"] * 70], [["B-X"] + ["I-X"] * 69], (), HERE), "mean")
 
 
 @pytest.mark.parametrize("pooling", ["mean", "token"])
@@ -290,8 +295,8 @@ def test_knobs_keep_their_levels_where_they_act_and_nowhere_else(task, body, pro
         assert (changed.trial_id != plain.trial_id) == acts
         assert changed.flat()[path] == (value if acts else plain.flat()[path])
         if acts:
-            one, two = shared_stages(plain), shared_stages(changed)
-            assert not {one[s] for s in ("proxy-features", "objective", "embedder")} & set(two.values())
+            before, after = shared_stages(plain), shared_stages(changed)
+            assert not {before[s] for s in ("proxy-features", "objective", "embedder")} & set(after.values())
 
 
 def test_the_scaling_of_our_own_bodies_is_none():

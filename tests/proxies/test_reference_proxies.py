@@ -6,10 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from orca_sweep.bodies.inputs import input_features, prepare_images, resize
+from orca_sweep.bodies.inputs import compute_input_features, prepare_images, resize_images
 from orca_sweep.bodies.network import LoadedBody
-from orca_sweep.proxies import PROXIES, ProxyData, Scaling, Treatment, Views, apply_views, draw_views, scaling_of
-from orca_sweep.proxies.declared import features_data
+from orca_sweep.proxies import (
+    PROXIES,
+    ProxyData,
+    Scaling,
+    Treatment,
+    Views,
+    apply_views,
+    choose_proxy_scaling,
+    draw_views,
+)
+from orca_sweep.proxies.declared import make_feature_data
 from orca_sweep.proxies.images import PAD
 from orca_sweep.training.embedder import proxy_features
 
@@ -44,13 +53,13 @@ def body(image):
         "norm.bias": image["norm_bias"],
     }
     layer.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()}, strict=False)
-    return LoadedBody(model)
+    return LoadedBody(model=model)
 
 
 @pytest.fixture
 def cifar10(image):
     """The treatment of the hub's CIFAR-10, from its record."""
-    return Treatment(scaling=scaling_of(PROXIES.get("cifar10"), image["images"]))
+    return Treatment(scaling=choose_proxy_scaling(PROXIES.get("cifar10"), image["images"]))
 
 
 # Images -------------------------------------------------------------------------------------------
@@ -69,12 +78,12 @@ def test_images_are_normalised_and_resized(image, cifar10):
 
 
 def test_features_of_normalised_images(image, body, cifar10):
-    features = input_features(body, image["images"], "cpu", treatment=cifar10)
+    features = compute_input_features(body, image["images"], "cpu", treatment=cifar10)
     np.testing.assert_allclose(features, image["features"], **CLOSE)
-    raw = input_features(body, image["images"], "cpu")
+    raw = compute_input_features(body, image["images"], "cpu")
     np.testing.assert_allclose(raw, image["features_without_normalisation"], **CLOSE)
     assert np.abs(raw.numpy() - image["features"]).max() > 5 * image["features"].std(axis=0).max()
-    tokens = body.input_layer()(prepare_images(torch.from_numpy(image["images"]), 3, 224, cifar10.scaling))[0]
+    tokens = body.get_input_layer()(prepare_images(torch.from_numpy(image["images"]), 3, 224, cifar10.scaling))[0]
     np.testing.assert_allclose(tokens[:, :56].detach(), image["tokens_first_row"], **CLOSE)
 
 
@@ -91,16 +100,16 @@ def test_the_whole_stage(image, body, cifar10, worker):
     scaling = cifar10.scaling
     mean, std = (np.array(values)[:, None, None] for values in (scaling.mean, scaling.std))
     pixels = (image["stage_input_normalised"] * std + mean).astype(np.float32)
-    proxy = ProxyData(pixels, image["stage_labels_of_input"], "stage")
+    proxy = ProxyData(inputs=pixels, labels=image["stage_labels_of_input"], fingerprint="stage")
     made = proxy_features(proxy, body, worker, cifar10)
     np.testing.assert_allclose(made.features, image["stage_features"], **CLOSE)
     np.testing.assert_array_equal(made.labels, image["stage_labels"])
     # What is done to images is part of what the artifact is known by.
     augmented = Treatment(scaling=scaling, is_augmented=True)
-    others = [proxy_features(proxy, body, worker, t) for t in (Treatment(), augmented, cifar10)]
-    assert [other.reused for other in others] == [False, False, True]
-    expected = input_features(body, apply_views(pixels, draw_views(5)), "cpu", treatment=cifar10)
-    torch.testing.assert_close(others[1].features, expected)
+    again = [proxy_features(proxy, body, worker, t) for t in (Treatment(), augmented, cifar10)]
+    assert [result.reused for result in again] == [False, False, True]
+    expected = compute_input_features(body, apply_views(pixels, draw_views(5)), "cpu", treatment=cifar10)
+    torch.testing.assert_close(again[1].features, expected)
 
 
 def test_views_are_drawn_evenly(image):
@@ -110,10 +119,10 @@ def test_views_are_drawn_evenly(image):
     n = int(image["crop_draws"])
     views = draw_views(n)
     counts = [np.bincount(views.offsets[:, k], minlength=2 * PAD + 1) for k in (0, 1)]
-    for ours, theirs in zip(counts, ("vertical", "horizontal"), strict=True):
-        assert len(ours) == 9
-        assert chisquare(ours).pvalue > 1e-3
-        assert chi2_contingency([ours, image[f"crop_offset_counts_{theirs}"]]).pvalue > 1e-3
+    for counted, theirs in zip(counts, ("vertical", "horizontal"), strict=True):
+        assert len(counted) == 9
+        assert chisquare(counted).pvalue > 1e-3
+        assert chi2_contingency([counted, image[f"crop_offset_counts_{theirs}"]]).pvalue > 1e-3
     assert abs(views.flipped.sum() - n / 2) < 3.3 * np.sqrt(n / 4)
     joint = np.histogram2d(views.offsets[:, 0], views.offsets[:, 1], bins=9)[0]
     assert chi2_contingency(joint).pvalue > 1e-3
@@ -129,7 +138,7 @@ def test_a_view_without_shift_is_the_image_at_any_size():
 
 
 def test_shrinking_smooths(image):
-    shrunk = resize(torch.from_numpy(image["shrink_input"]), 224).numpy()
+    shrunk = resize_images(torch.from_numpy(image["shrink_input"]), 224).numpy()
     np.testing.assert_allclose(shrunk, image["shrink_antialiased"], rtol=0, atol=1e-4)
     assert np.abs(shrunk - image["shrink_plain"]).max() > 0.5
 
@@ -138,7 +147,7 @@ def test_shrinking_smooths(image):
 
 
 def test_features_of_the_text_proxy_are_means_over_tokens(text):
-    made = features_data(text["text_xs"], text["text_ys"], "here")
+    made = make_feature_data(text["text_xs"], text["text_ys"], "here")
     np.testing.assert_allclose(made.inputs.array, text["features"], **CLOSE)
     np.testing.assert_array_equal(made.labels, text["labels"])
     assert made.labels.dtype == np.int64

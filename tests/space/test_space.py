@@ -257,7 +257,7 @@ def test_mistakes_of_the_file_and_of_its_names_come_together(write_space):
         ("base: {task: tiny, proxy: pydoc-topics}\nseeds: 1\n", "holds texts, but the body 'swin-micro' embeds images"),
         (
             "base: {task: ninapro, body.pretrain_fraction: 0.5}\nseeds: 1\n",
-            "comes with published weights of 0, 0.09, 1 (0 = random)",
+            "has published weights at 0, 0.09, 1 (0 = random)",
         ),
         ("base: {task: tiny, finetune: {warmup_epochs: 5, decay_epochs: 5}}\nseeds: 1\n", "must end after the warm-up"),
         ("base: {proxy: mnist5k, body.name: swin-micro}\nseeds: 1\n", "task is missing"),

@@ -128,7 +128,12 @@ def constants(features, labels):
 
 
 OBJECTIVES.add(
-    Objective("to-mean", "", constants, lambda constants, target: ((target.mean(dim=0) - constants["mean"]) ** 2).sum())
+    Objective(
+        name="to-mean",
+        meaning="",
+        constants=constants,
+        distance=lambda constants, target: ((target.mean(dim=0) - constants["mean"]) ** 2).sum(),
+    )
 )
 '''
 ONE_A_TIME = "resources: {cpu: 1.9}\n"

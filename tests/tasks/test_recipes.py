@@ -69,7 +69,7 @@ def output_of(task):
 def tokens_of(task, config):
     if find_body(config.body.name).dims == 2:
         return "all patches"
-    cut = layout(task, BodySpec("roberta", 768, 768, 512), config)
+    cut = layout(task, BodySpec(architecture="roberta", width_in=768, width_out=768, max_tokens=512), config)
     return str(cut.size // cut.patch)
 
 
@@ -195,7 +195,9 @@ def test_a_clip_is_divided_like_the_gradient_it_limits():
 
 def test_burgers_has_tokens_of_two_points():
     config = resolve({"task": "burgers"})
-    cut = layout(TASKS.get("burgers"), BodySpec("roberta", 768, 768, 512), config)
+    cut = layout(
+        TASKS.get("burgers"), BodySpec(architecture="roberta", width_in=768, width_out=768, max_tokens=512), config
+    )
     assert (cut.size, cut.patch) == (1024, 2)
 
 

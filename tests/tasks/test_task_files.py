@@ -569,7 +569,7 @@ def test_a_load_function_that_exits_is_a_failed_trial_with_its_words(tmp_path):
 @pytest.mark.parametrize(
     ("distance", "words"),
     [
-        (lambda constants, target: target.mean(dim=0), r"distance returned a tensor \(5,\)\. It returns a scalar"),
+        (lambda constants, target: target.mean(dim=0), r"distance returned a tensor \(5,\)\. It must return a scalar"),
         (lambda constants, target: target.mean().reshape(1), r"a tensor \(1,\)"),
         (lambda constants, target: float(target.detach().mean()), "distance returned float"),
         (lambda constants, target: target.detach().mean(), "a value without gradient"),
@@ -581,7 +581,9 @@ def test_an_objective_that_is_no_scalar_with_a_gradient_is_named(distance, words
 
     from orca_sweep import objectives
 
-    record = objectives.Objective("mine-wrong", "", lambda features, labels: {}, distance)
+    record = objectives.Objective(
+        name="mine-wrong", meaning="", constants=lambda features, labels: {}, distance=distance
+    )
     objectives.OBJECTIVES._records["mine-wrong"] = record
     try:
         with pytest.raises(DataError, match=f"objective 'mine-wrong': .*{words}"):

@@ -64,9 +64,9 @@ def test_the_modules_import_without_anything_heavy():
     heavy = ("torch", "ray", "sklearn", "scipy", "mlxtend", "pandas", "seglearn")
     code = (
         "import sys; from orca_sweep.tasks import TASKS, unavailable; from pathlib import Path;"
-        "from orca_sweep.proxies import PROXIES, unavailable_proxy; import orca_sweep.tasks.measures;"
+        "from orca_sweep.proxies import PROXIES, explain_missing_proxy; import orca_sweep.tasks.measures;"
         "[unavailable(TASKS.get(n), Path()) for n in TASKS.names()];"
-        "[unavailable_proxy(PROXIES.get(n)) for n in PROXIES.names()];"
+        "[explain_missing_proxy(PROXIES.get(n)) for n in PROXIES.names()];"
         f"print([m for m in {heavy} if m in sys.modules])"
     )
     # Python's own switch for warnings as errors: importing must be silent too.

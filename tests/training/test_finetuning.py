@@ -288,7 +288,7 @@ def test_attention_by_steps_is_the_fused_one_up_to_rounding(family, saved_body, 
         find_body(str(saved_body(family))), resolve({"task": "tiny", "body.name": str(saved_body(family))}).body, worker,
         lambda row: None,
     )[0]  # fmt: skip
-    network = body.network().eval()
+    network = body.build_network().eval()
     tokens = torch.randn(2, body.spec.max_tokens if body.spec.dims == 2 else 20, body.spec.width_in)
     calls = []
     real = torch.nn.functional.scaled_dot_product_attention

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from orca_sweep.bodies import BODIES, find_body
-from orca_sweep.bodies.inputs import input_features
-from orca_sweep.bodies.network import LoadedBody, base_model, fresh_model, load_config, load_pretrained
+from orca_sweep.bodies.inputs import compute_input_features
+from orca_sweep.bodies.network import LoadedBody, build_base_model, build_random_model, load_config, load_pretrained
 from orca_sweep.errors import InputError
 from orca_sweep.tasks import TASKS, task_data
 from orca_sweep.training.model import Embedder1D, Embedder2D, build_model, layout, token_stride
@@ -53,7 +53,7 @@ def test_a_saved_hub_folder_is_a_body(tmp_path):
     loaded = load_pretrained(body)
     assert (loaded.spec.dims, loaded.spec.width_in, loaded.spec.width_out, loaded.spec.out_grid) == (2, 24, 48, 4)
     tokens = torch.randn(2, 64, 24)
-    network = loaded.network().eval()
+    network = loaded.build_network().eval()
     assert network(tokens).shape == (2, 16, 48)
     # Fed with the body's own embeddings it is the body.
     images = torch.randn(2, 3, 32, 32)
@@ -68,10 +68,10 @@ def test_a_saved_text_folder_is_a_body_of_any_width(tmp_path):
     ids = torch.tensor([[0, 5, 6, 2]])
     with torch.no_grad():
         own = loaded.model(ids).last_hidden_state
-        torch.testing.assert_close(loaded.network().eval()(loaded.model.embeddings(ids)), own)
-    features = input_features(loaded, ("the type", "a a a of the type is"), "cpu")
+        torch.testing.assert_close(loaded.build_network().eval()(loaded.model.embeddings(ids)), own)
+    features = compute_input_features(loaded, ("the type", "a a a of the type is"), "cpu")
     assert features.shape == (2, 48)
-    one = input_features(loaded, ("the type",), "cpu")
+    one = compute_input_features(loaded, ("the type",), "cpu")
     # Padding of the shorter text is left out of its mean.
     torch.testing.assert_close(features[:1], one)
 
@@ -106,10 +106,10 @@ def test_hub_ids_are_taken_as_they_are():
 
 def test_a_random_body_is_seeded_and_is_where_pretraining_starts(worker):
     body = find_body("swin-micro")
-    a, b, c = (LoadedBody(fresh_model(body, seed)).digest() for seed in (0, 0, 1))
+    a, b, c = (LoadedBody(model=build_random_model(body, seed)).hash_weights() for seed in (0, 0, 1))
     assert a == b != c
     zero, _, _ = pretrain_body(body, resolve({"task": "digits", "body.pretrain_fraction": 0}).body, worker, quiet)
-    assert zero.digest() == a
+    assert zero.hash_weights() == a
 
 
 @pytest.mark.parametrize("channels", [1, 3, 7])
@@ -152,7 +152,7 @@ def test_dense_1d_predictor_puts_each_token_s_stretch_in_its_place():
 def test_models_have_the_task_s_shapes_and_paired_initialisation(task, init, tmp_path):
     config = resolve({"task": task, "embedder.init": init, "body.pretrain_fraction": 0})
     data = task_data(TASKS.get(task), tmp_path, 0, 20)
-    body = LoadedBody(fresh_model(find_body("swin-micro"), 0))
+    body = LoadedBody(model=build_random_model(find_body("swin-micro"), 0))
     model = build_model(data, body, config)
     assert model(torch.from_numpy(data.train.x[:3])).shape == (3, *data.task.output_shape)
     other = config.model_copy(update={"embedder": config.embedder.model_copy(update={"init": "random", "epochs": 3})})
@@ -166,19 +166,19 @@ def test_models_have_the_task_s_shapes_and_paired_initialisation(task, init, tmp
 
 
 def test_training_one_model_leaves_the_body_as_it_was():
-    body = LoadedBody(fresh_model(find_body("swin-micro"), 0))
-    before = body.digest()
-    network = body.network()
+    body = LoadedBody(model=build_random_model(find_body("swin-micro"), 0))
+    before = body.hash_weights()
+    network = body.build_network()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(1)
-    assert body.digest() == before
+    assert body.hash_weights() == before
 
 
 def test_predictions_of_dense_tasks_come_in_physical_units(tmp_path):
     data = task_data(TASKS.get("darcy-generated"), tmp_path, 0, 20)
     config = resolve({"task": "darcy-generated", "body.pretrain_fraction": 0})
-    model = build_model(data, LoadedBody(fresh_model(find_body("swin-micro"), 0)), config)
+    model = build_model(data, LoadedBody(model=build_random_model(find_body("swin-micro"), 0)), config)
     with torch.no_grad():
         model.predictor.linear.weight.zero_()
         model.predictor.linear.bias.zero_()
@@ -214,7 +214,7 @@ def test_our_own_pretraining_lowers_the_held_out_score(name, worker):
     assert scores[1] < scores[0] - 0.15
     again, _, reused = pretrain_body(find_body(name), config.body, worker, quiet)
     assert reused
-    assert again.digest() == body.digest()
+    assert again.hash_weights() == body.hash_weights()
 
 
 def test_a_body_without_a_tokenizer_says_so_when_a_text_proxy_needs_it(tmp_path):
@@ -223,13 +223,13 @@ def test_a_body_without_a_tokenizer_says_so_when_a_text_proxy_needs_it(tmp_path)
         file.unlink()
     body = load_pretrained(find_body(str(folder)))
     with pytest.raises(InputError, match="no tokenizer"):
-        input_features(body, ("a",), "cpu")
+        compute_input_features(body, ("a",), "cpu")
 
 
 def test_config_alone_gives_the_architecture(tmp_path):
     folder = saved_swin(tmp_path / "s")
     config = load_config(find_body(str(folder)))
-    assert base_model(config).config.embed_dim == json.loads((folder / "config.json").read_text())["embed_dim"]
+    assert build_base_model(config).config.embed_dim == json.loads((folder / "config.json").read_text())["embed_dim"]
 
 
 @pytest.mark.parametrize("shape", ["1d", "1d-wide-patch", "2d-grey", "2d-rest"])
@@ -280,15 +280,15 @@ def test_every_family_has_a_small_body_to_test():
 @pytest.mark.parametrize("family", [*TEXT, *IMAGE])
 def test_a_body_is_loaded_fed_with_tokens_and_read_out(family, saved_body):
     body = load_pretrained(find_body(str(saved_body(family))))
-    network = body.network().eval()
+    network = body.build_network().eval()
     assert body.spec.architecture == family
     n_tokens = 16 if family == "vit" else (64 if family == "swin" else 20)
     tokens = torch.randn(2, n_tokens, body.spec.width_in)
     out = network(tokens)
     assert out.shape == (2, 16 if family == "swin" else n_tokens, body.spec.width_out)
-    words = {id(p) for p in body.input_layer().parameters()}
+    words = {id(p) for p in body.get_input_layer().parameters()}
     assert not words & {id(p) for p in network.parameters()}
-    embedding = body.input_layer().state_dict().keys()
+    embedding = body.get_input_layer().state_dict().keys()
     assert embedding
     assert not any("wte" in name or "embed_in" in name or "word_embeddings" in name for name in network.state_dict())
     network.train()
@@ -301,7 +301,7 @@ def test_a_body_is_loaded_fed_with_tokens_and_read_out(family, saved_body):
 def test_the_network_behind_its_own_input_layer_is_the_whole_model(family, saved_body):
     """Ids or pixels through transformers' own forward, beside input layer and network one after the other."""
     body = load_pretrained(find_body(str(saved_body(family))))
-    network, layer = body.network().eval(), body.input_layer().eval()
+    network, layer = body.build_network().eval(), body.get_input_layer().eval()
     with torch.inference_mode():
         if family in IMAGE:
             images = torch.rand(2, 3, 32, 32)
@@ -318,7 +318,7 @@ def test_the_network_behind_its_own_input_layer_is_the_whole_model(family, saved
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox"])
 def test_a_decoder_s_token_does_not_see_those_after_it(family, saved_body):
-    network = load_pretrained(find_body(str(saved_body(family)))).network().eval()
+    network = load_pretrained(find_body(str(saved_body(family)))).build_network().eval()
     tokens = torch.randn(1, 6, 48)
     changed = tokens.clone()
     changed[0, 4] += torch.randn(48)
@@ -336,16 +336,19 @@ def test_proxy_features_of_every_family(family, saved_body):
     inputs = (
         ("the type of a", "attributes") if family in TEXT else np.random.default_rng(0).random((2, 3, 9, 9), "float32")
     )
-    features = input_features(body, inputs, "cpu")
+    features = compute_input_features(body, inputs, "cpu")
     assert features.shape == (2, body.spec.width_in)
-    assert input_features(body, Noise(3, 5, (3, 8, 8)), "cpu").shape == (3, body.spec.width_in)
+    assert compute_input_features(body, Noise(n=3, n_tokens=5, image_shape=(3, 8, 8)), "cpu").shape == (
+        3,
+        body.spec.width_in,
+    )
     if family in TEXT:
         # Padding of the shorter text is left out of its mean.
-        alone = input_features(body, ("attributes",), "cpu")
+        alone = compute_input_features(body, ("attributes",), "cpu")
         torch.testing.assert_close(features[1:], alone)
         for pooling in ("token", "mean"):
             spans = Spans(sentences=(("the", "type"),), bounds=np.array([[0, 0, 1], [0, 1, 2]]), pooling=pooling)
-            assert input_features(body, spans, "cpu").shape == (2, 48)
+            assert compute_input_features(body, spans, "cpu").shape == (2, 48)
 
 
 @pytest.mark.parametrize("family", IMAGE)
@@ -355,7 +358,7 @@ def test_a_copied_2d_embedder_makes_the_body_s_own_tokens(family, saved_body):
     embedder = Embedder2D(3, spec.image_size, spec.width_in, spec.patch_size, norm=family == "swin")
     embedder.copy_from(body)
     images = torch.rand(2, 3, 32, 32)
-    own = body.input_layer()(images)
+    own = body.get_input_layer()(images)
     torch.testing.assert_close(embedder(images), own[0] if isinstance(own, tuple) else own, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(embedder.mean_features(embedder.patches(images)), embedder(images).mean(dim=1))
 
@@ -365,7 +368,7 @@ def test_a_copied_1d_embedder_takes_what_the_input_layer_has(family, saved_body)
     body = load_pretrained(find_body(str(saved_body(family))))
     embedder = Embedder1D(2, 30, 48, 3)
     embedder.copy_from(body)
-    layer = body.input_layer()
+    layer = body.get_input_layer()
     if family == "gpt_neox":
         assert not embedder.positions.any()
     else:
@@ -394,12 +397,12 @@ def test_tasks_of_either_dimension_go_to_bodies_of_either_kind(family, name, sav
     assert (model.embedder.positions is None) == (family in IMAGE)
     if family in TEXT:
         skipped = 2 if family == "roberta" else 0
-        own = body.input_layer().position_embeddings.weight
+        own = body.get_input_layer().position_embeddings.weight
         assert torch.equal(model.embedder.positions, own[skipped : skipped + tokens.shape[1]])
 
 
 def test_a_text_body_cuts_an_image_as_finely_as_it_may():
-    task, text = TASKS.get("digits"), LoadedBody(fresh_model(find_body("roberta-micro"), 0)).spec
+    task, text = TASKS.get("digits"), LoadedBody(model=build_random_model(find_body("roberta-micro"), 0)).spec
     cut = lambda n: layout(task, text, resolve({**settings, "embedder.target_length": n}))  # noqa: E731
     settings = {"task": "digits", "body.name": "roberta-micro", "proxy": "none"}
     assert (cut(512).size, cut(512).patch) == (8, 1)
@@ -447,12 +450,12 @@ def test_doubling_and_flipping_let_every_output_see_the_whole_input(family, save
     changed = tokens.clone()
     changed[0, 4] += torch.randn(48)
     with torch.inference_mode():
-        plain = body.network().eval()
+        plain = body.build_network().eval()
         for mode, by_hand in (
             ("double", plain(torch.cat([tokens, tokens], dim=1))[:, 6:]),
             ("flip", (plain(tokens) + plain(tokens.flip(1)).flip(1)) / 2),
         ):
-            network = body.network(mode).eval()
+            network = body.build_network(mode).eval()
             out = network(tokens)
             torch.testing.assert_close(out, by_hand)
             assert ((out - network(changed))[0].abs().amax(dim=1) > 1e-5).all()
@@ -489,8 +492,16 @@ def test_a_rung_is_other_weights_of_the_same_body(saved_body, tmp_path, run, mon
     for n, name in enumerate(folders):
         torch.manual_seed(n)
         AutoModel.from_config(load_config(find_body(str(folders[name])))).save_pretrained(folders[name])
-    ladder = {0.1: Rung((str(folders["some-0"]), str(folders["some-1"])))}
-    body = Body("laddered", "test", "here", "MIT", "vit", location=str(folders["full"]), ladder=ladder)
+    ladder = {0.1: Rung(locations=(str(folders["some-0"]), str(folders["some-1"])))}
+    body = Body(
+        name="laddered",
+        meaning="test",
+        source="here",
+        licence="MIT",
+        architecture="vit",
+        location=str(folders["full"]),
+        ladder=ladder,
+    )
     monkeypatch.setitem(BODIES._records, "laddered", body)
     assert body.fractions == (0.0, 0.1, 1.0)
     arms = [(0, 0), (0, 1), (0.1, 0), (0.1, 1), (1, 0)]
@@ -501,11 +512,11 @@ def test_a_rung_is_other_weights_of_the_same_body(saved_body, tmp_path, run, mon
     assert [row["status"] for row in rows] == ["ok"] * 5
     assert len({row["body_sha256"] for row in rows}) == 5
     full = load_pretrained(find_body(str(folders["full"])))
-    assert rows[-1]["body_sha256"] == full.digest()
+    assert rows[-1]["body_sha256"] == full.hash_weights()
     base = {"task": "tiny", "body.name": "laddered"}
-    with pytest.raises(InputError, match="fraction = 0.2: 'laddered' comes with published weights of 0, 0.1, 1"):
+    with pytest.raises(InputError, match="fraction = 0.2: 'laddered' has published weights at 0, 0.1, 1"):
         resolve({**base, "body.pretrain_fraction": 0.2})
-    with pytest.raises(InputError, match="body.pretrain_seed = 2: .* there are 2 published runs. Use 0 to 1"):
+    with pytest.raises(InputError, match="body.pretrain_seed = 2: .* has 2 published runs at fraction 0.1. Use 0 to 1"):
         resolve({**base, "body.pretrain_fraction": 0.1, "body.pretrain_seed": 2})
     # The full body is one set of weights, whatever the seed says.
     assert len({resolve({**base, "body.pretrain_seed": s, "body.pretrain_fraction": 1}).trial_id for s in (0, 5)}) == 1

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from orca_sweep.bodies import find_body
-from orca_sweep.bodies.network import LoadedBody, fresh_model, load_pretrained
+from orca_sweep.bodies.network import LoadedBody, build_random_model, load_pretrained
 from orca_sweep.config import TrialConfig
 from orca_sweep.data import Samples, Splits
 from orca_sweep.errors import InputError
@@ -385,7 +385,7 @@ def small_swin(tmp_path, **settings):
     model = AutoModel.from_config(
         AutoConfig.for_model("swin", **{**SIZES["swin"], **settings}), add_pooling_layer=False
     )
-    return LoadedBody(model)
+    return LoadedBody(model=model)
 
 
 def embedder_of(body, shape, dims, name="swin-micro", **embedder):
@@ -431,7 +431,7 @@ def flags(dims, level):
 def test_starts_are_the_released_ones(dims, init, level, saved_body):
     """Every flag of the reference that is about the embedder; the other three are about what stage 2 trains."""
     body = load_pretrained(find_body(str(saved_body("roberta" if dims == 1 else "swin"))))
-    layer = body.input_layer()
+    layer = body.get_input_layer()
     own = layer.LayerNorm if dims == 1 else layer.norm
     for parameter in [*own.parameters(), *([layer.patch_embeddings.projection.bias] if dims == 2 else [])]:
         nn.init.normal_(parameter)
@@ -475,7 +475,7 @@ def test_starts_are_the_released_ones(dims, init, level, saved_body):
 def test_levels_of_the_start_have_one_id_where_they_are_the_same_weights_and_only_there(family, dims, saved_body):
     folder = str(saved_body(family))
     body = load_pretrained(find_body(folder))
-    for norm in (module for module in body.input_layer().modules() if isinstance(module, nn.LayerNorm)):
+    for norm in (module for module in body.get_input_layer().modules() if isinstance(module, nn.LayerNorm)):
         nn.init.normal_(norm.weight)  # as if pre-trained
     levels = ("copied", "random", "orca-untrained")
     shape, task = ((6, 128), "watch-exercises") if dims == 1 else ((1, 8, 8), "digits")
@@ -521,7 +521,7 @@ def test_an_untrained_start_is_a_level_of_a_whole_trial(run):
 
 
 def test_predictors_of_equal_seed_are_equal_whatever_the_start(dense_tasks):
-    body = LoadedBody(fresh_model(find_body("swin-micro"), 0))
+    body = LoadedBody(model=build_random_model(find_body("swin-micro"), 0))
     configs = [resolve({"task": "dense-2d", "embedder.init": init}) for init in ("copied", "random")]
     first, second = (build_predictor(dense_tasks["dense-2d"], body, config) for config in configs)
     assert torch.equal(first.linear.weight, second.linear.weight)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from orca_sweep.bodies import find_body, own_dropout
+from orca_sweep.bodies import find_body, find_common_dropout
 from orca_sweep.bodies.network import add_adapters, load_pretrained
 from orca_sweep.config import EmbedderConfig, FinetuneConfig, TrialConfig
 from orca_sweep.config.number_lists import parse_numbers
@@ -282,7 +282,7 @@ def network(saved_body, family):
     tokens = torch.randn(
         2, min(body.spec.max_tokens, 64), body.spec.width_in, generator=torch.Generator().manual_seed(0)
     )
-    return body, body.network(), tokens
+    return body, body.build_network(), tokens
 
 
 def rates_in(module):
@@ -302,7 +302,7 @@ def rates_in(module):
 def test_dropout_is_set_in_every_module_of_every_family(saved_body, family, attention):
     body, net, tokens = network(saved_body, family)
     set_attention(net, attention)
-    before, digest = body.about, body.digest()
+    before, digest = body.about, body.hash_weights()
     set_dropout(net, None)
     own = rates_in(net)
     set_dropout(net, 0.4)
@@ -322,7 +322,7 @@ def test_dropout_is_set_in_every_module_of_every_family(saved_body, family, atte
     with torch.no_grad():
         torch.testing.assert_close(net.train()(tokens), net.eval()(tokens), rtol=0, atol=0)
     # The body that pre-training and other trials see is as it was.
-    assert (body.about, body.digest()) == (before, digest)
+    assert (body.about, body.hash_weights()) == (before, digest)
 
 
 def test_stochastic_depth_alone_is_left_in_a_swin_without_dropout(saved_body):
@@ -414,7 +414,11 @@ def test_whether_dropout_draws_at_all_is_known_where_it_can_be(settings, reason)
 
 
 def test_the_rate_of_our_own_bodies_is_known():
-    assert [own_dropout(find_body(name)) for name in ("swin-micro", "roberta-micro", "minilm")] == [0.0, 0.1, None]
+    assert [find_common_dropout(find_body(name)) for name in ("swin-micro", "roberta-micro", "minilm")] == [
+        0.0,
+        0.1,
+        None,
+    ]
 
 
 # Knobs --------------------------------------------------------------------------------------------

@@ -315,7 +315,7 @@ def test_pretraining_resumes_bit_for_bit(tmp_path, monkeypatch):
     steps = []
     resumed, _, _ = pretrain_body(find_body("swin-micro"), config, places[1], lambda row: steps.append(row["epoch"]))
     assert steps == [120]
-    assert resumed.digest() == unbroken.digest()
+    assert resumed.hash_weights() == unbroken.hash_weights()
 
 
 def test_proxy_features_are_computed_once_and_are_the_same_when_reused(run):
@@ -491,7 +491,7 @@ def test_constants_of_the_proxy_are_made_once_for_all_seeds_and_again_for_other_
 
 
 def test_a_user_s_objective_is_computed_again_when_its_file_changes(run, tmp_path, monkeypatch):
-    from orca_sweep.objectives import OBJECTIVES, Objective, source_digest
+    from orca_sweep.objectives import OBJECTIVES, Objective, hash_source
 
     path, rows, digests = tmp_path / "mine.py", [], []
     for factor in (1, 2):
@@ -501,17 +501,19 @@ def test_a_user_s_objective_is_computed_again_when_its_file_changes(run, tmp_pat
         )
         names = {"__name__": "mine"}
         exec(compile(path.read_text(), str(path), "exec"), names)
-        objective = Objective("mine", "a test", names["constants"], names["distance"])
+        objective = Objective(name="mine", meaning="a test", constants=names["constants"], distance=names["distance"])
         monkeypatch.setitem(OBJECTIVES._records, "mine", objective)
-        digests.append(source_digest("mine"))
+        digests.append(hash_source("mine"))
         rows.append(run(**ALIGNED, embedder__objective="mine", folder=f"f{factor}")[0])
     assert digests[0] != digests[1]
     assert rows[0]["objective_first"] != rows[1]["objective_first"]
     assert rows[1]["reused"] == "proxy-features"
-    assert source_digest("otdd-exact") == ""
-    mixed = Objective("mine", "", functools.partial(names["constants"]), OBJECTIVES.get("l2").distance)
+    assert hash_source("otdd-exact") == ""
+    mixed = Objective(
+        name="mine", meaning="", constants=functools.partial(names["constants"]), distance=OBJECTIVES.get("l2").distance
+    )
     monkeypatch.setitem(OBJECTIVES._records, "mine", mixed)
-    assert source_digest("mine")
+    assert hash_source("mine")
 
 
 @pytest.mark.parametrize(("kept", "batch"), [(0, 10**9), (10**9, 1), (0, 1)])
