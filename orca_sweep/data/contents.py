@@ -18,7 +18,7 @@ from platformdirs import user_cache_path
 
 from orca_sweep.errors import DataError
 
-SHOWN = 8
+SHOWN_DIGITS = 8
 """So many hexadecimal digits of a hash tell contents apart for people."""
 SETTLED_S = 2.0
 """A file changed more recently than this is hashed, but its hash is not kept: within the resolution of a file system's
@@ -28,7 +28,7 @@ BLOCK_BYTES = 2**22
 HEX = re.compile(r"[0-9a-f]{64}")
 
 
-def contents_cache() -> Path:
+def find_hash_cache() -> Path:
     """Returns the folder in which hashes of files are kept for the present user."""
     return user_cache_path("orca-sweep", appauthor=False) / "contents"
 
@@ -37,7 +37,7 @@ class Contents:
     """Hashes of files and folders. Each path is looked at once in an object's life, so that all ids of a plan agree."""
 
     def __init__(
-        self, cache: Path | None = None, *, is_anew: bool = False, tell: Callable[[str], None] = lambda text: None
+        self, cache: Path | None = None, *, rehashes: bool = False, report: Callable[[str], None] = lambda text: None
     ) -> None:
         """Prepares an empty object; touches no file.
 
@@ -46,10 +46,10 @@ class Contents:
             is_anew: whether to hash every file again, whatever the cache holds.
             tell: called with a line before something large is hashed.
         """
-        self.cache, self.is_anew, self.tell = cache or contents_cache(), is_anew, tell
+        self.cache, self.rehashes, self.report = cache or find_hash_cache(), rehashes, report
         self.known: dict[tuple[Path, ...], str] = {}
 
-    def digest_of(self, paths: Sequence[Path]) -> str:
+    def hash_paths(self, paths: Sequence[Path]) -> str:
         """Returns the SHA-256 of files and folders in their order, whatever their own names are.
 
         A folder's hash is over the names, relative to it, and the bytes of all files below it. Hidden files, which file
@@ -62,21 +62,21 @@ class Contents:
         """
         key = tuple(paths)
         if key not in self.known:
-            self.known[key] = self._digest(key)
+            self.known[key] = self._hash_list(key)
         return self.known[key]
 
-    def _digest(self, paths: tuple[Path, ...]) -> str:
+    def _hash_list(self, paths: tuple[Path, ...]) -> str:
         files = [(name, path) for top, path in enumerate(paths) for name, path in _list_files(top, path)]
-        states = [(path, _state_of(path)) for _, path in files]
+        states = [(path, _read_state(path)) for _, path in files]
         newest = max((max(state[2:4]) for _, state in states), default=0) / 1e9
         entry = self.cache / hashlib.sha256(repr([(str(path), state) for path, state in states]).encode()).hexdigest()
-        digest = None if self.is_anew else _read_entry(entry)
+        digest = None if self.rehashes else _read_entry(entry)
         if digest is None:
             size = sum(state[1] for _, state in states)
             if size >= LARGE_BYTES:
-                self.tell(f"reading {size / 2**30:.3g} GiB of {paths[0]} once, to know its content again")
+                self.report(f"reading {size / 2**30:.3g} GiB of {paths[0]} once, to know its content again")
             digest = _hash_files(files)
-            if any(_state_of(path) != state for path, state in states):
+            if any(_read_state(path) != state for path, state in states):
                 raise DataError(f"{paths[0]}: it changes while it is read. Wait until it is written, and start again.")
             if time.time() - newest > SETTLED_S:
                 _write_entry(entry, digest)
@@ -88,14 +88,14 @@ def _list_files(top: int, path: Path) -> Iterator[tuple[str, Path]]:
     if not path.is_dir():
         yield f"{top}", path
         return
-    for parts in _walk(path, (), (os.path.realpath(path),)):
+    for parts in _walk_folder(path, (), (os.path.realpath(path),)):
         yield "/".join((f"{top}", *parts)), path.joinpath(*parts)
 
 
 DEEPEST = 100
 
 
-def _walk(folder: Path, parts: tuple[str, ...], above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _walk_folder(folder: Path, parts: tuple[str, ...], above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """The files below a folder in the order of their names; ``above`` are the real paths of the folders that lead here."""
     try:
         names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
@@ -111,10 +111,10 @@ def _walk(folder: Path, parts: tuple[str, ...], above: tuple[str, ...]) -> Itera
             raise DataError(
                 f"{path}: folders below it never end, or are over {DEEPEST} deep: a link may lead to a folder above."
             )
-        yield from _walk(path, (*parts, name), (*above, real))
+        yield from _walk_folder(path, (*parts, name), (*above, real))
 
 
-def _state_of(path: Path) -> tuple[int, int, int, int]:
+def _read_state(path: Path) -> tuple[int, int, int, int]:
     """Inode, size and the two times that change whenever a file's content does."""
     try:
         status = path.stat()

@@ -33,7 +33,7 @@ ABOUT = "about.json"
 log = logging.getLogger("orca_sweep")
 
 
-class _Said(TypedDict):
+class _About(TypedDict):
     schema: int
     made: float
     sources: dict[str, list[int]]
@@ -44,12 +44,12 @@ class _Said(TypedDict):
     """Size and time of change of each array's file."""
 
 
-ABOUT_FILE: TypeAdapter[Any] = TypeAdapter(_Said)
+ABOUT_FILE: TypeAdapter[Any] = TypeAdapter(_About)
 Report = Callable[[int, int], None]
 """(done, total): how far a conversion is."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class File:
     """A file of a task as it is published."""
 
@@ -68,7 +68,7 @@ class File:
     """The .tar.gz or .zip below the data root that the file comes in; url and hash are then the archive's."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Conversion:
     """How a task's files become arrays."""
 
@@ -82,7 +82,7 @@ class Writer:
 
     def __init__(self, folder: Path, report: Report) -> None:
         self.folder, self._show = folder, report
-        self.arrays: dict[str, _Growing] = {}
+        self.arrays: dict[str, _GrowingArray] = {}
 
     def report(self, done: int, total: int) -> None:
         """Says how far the conversion is, and compares what it will still write with what is free.
@@ -108,7 +108,7 @@ class Writer:
         """
         check_finite(block, f"{where}: {name}", allow_nan, self.arrays[name].n if name in self.arrays else 0)
         if name not in self.arrays:
-            self.arrays[name] = _Growing(self.folder / f"{name}.npy", block.dtype, block.shape[1:])
+            self.arrays[name] = _GrowingArray(self.folder / f"{name}.npy", block.dtype, block.shape[1:])
         self.arrays[name].append(block, where)
 
     def close(self) -> dict[str, str]:
@@ -116,7 +116,7 @@ class Writer:
         return {name: array.close() for name, array in self.arrays.items()}
 
 
-class _Growing:
+class _GrowingArray:
     """A .npy file whose number of rows is known at the end only."""
 
     def __init__(self, path: Path, dtype: np.dtype, row: tuple[int, ...]) -> None:
@@ -152,8 +152,8 @@ class _Growing:
         return self.digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class Converted:
+@dataclass(frozen=True, kw_only=True)
+class ConvertedArrays:
     """A converted task: named arrays, mapped into memory."""
 
     folder: Path
@@ -163,25 +163,25 @@ class Converted:
     def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[name]
 
-    def digest(self, *names: str) -> str:
+    def digest_of(self, *names: str) -> str:
         """Returns the digest of some arrays together."""
         return " ".join(f"{name}={self.digests[name]}" for name in names)
 
 
 def find_converted(conversion: Conversion, root: Path, files: Iterable[File]) -> Path | None:
     """Returns the folder of arrays made from the files that are there (or from files that are there no more)."""
-    now = _sources(root, files)
+    now = _read_source_states(root, files)
     found = []
     for about_file in (root / "converted" / conversion.name).glob(f"*/{ABOUT}"):
-        about = _about(about_file.parent)
+        about = _read_about(about_file.parent)
         if about and all(about["sources"].get(name) == state for name, state in now.items()):
             found.append((about["made"], about_file.parent))
     return max(found)[1] if found else None
 
 
-def converted(
+def load_or_convert(
     conversion: Conversion, root: Path, files: Iterable[File], report: Report = lambda done, total: None
-) -> Converted:
+) -> ConvertedArrays:
     """Returns the arrays of a task, converting its files first if that has not been done.
 
     Files that have changed (size or time; those that a list names are not looked at) are converted anew, beside the
@@ -196,47 +196,53 @@ def converted(
     files = tuple(files)
     folder = find_converted(conversion, root, files)
     if folder is None:
-        place = root / "converted" / conversion.name
+        parent_folder = root / "converted" / conversion.name
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(str(place.with_name(f".{conversion.name}.lock"))):
-                folder = find_converted(conversion, root, files) or _convert(conversion, root, files, place, report)
+            parent_folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(str(parent_folder.with_name(f".{conversion.name}.lock"))):
+                folder = find_converted(conversion, root, files) or _convert_anew(
+                    conversion, root, files, parent_folder, report
+                )
         except OSError as error:
             raise DataError(
-                f"{place}: cannot be written ({error.strerror or error}). Files are converted once, below the data"
+                f"{parent_folder}: cannot be written ({error.strerror or error}). Files are converted once, below the data"
                 " root: make room or give write access, or convert elsewhere and copy the folder here."
             ) from None
-    about = _about(folder)
+    about = _read_about(folder)
     if about is None:
         raise DataError(f"{folder}: was removed while it was opened. Run it again.")
     digests: dict[str, str] = about["arrays"]
     arrays = {name: read_npy(folder / f"{name}.npy") for name in digests}
     _check_content(folder, about, arrays)
-    return Converted(folder, digests, arrays)
+    return ConvertedArrays(folder=folder, digests=digests, arrays=arrays)
 
 
-def _convert(conversion: Conversion, root: Path, files: tuple[File, ...], place: Path, report: Report) -> Path:
+def _convert_anew(
+    conversion: Conversion, root: Path, files: tuple[File, ...], parent_folder: Path, report: Report
+) -> Path:
     half_done = re.compile(rf"\.{re.escape(conversion.name)}\.[0-9a-f]{{32}}\.tmp")
-    for left in filter(lambda path: half_done.fullmatch(path.name), place.parent.iterdir()):  # of one that was killed
+    for left in filter(
+        lambda path: half_done.fullmatch(path.name), parent_folder.parent.iterdir()
+    ):  # of one that was killed
         shutil.rmtree(left, ignore_errors=True)
-    temporary = place.with_name(f".{conversion.name}.{uuid.uuid4().hex}.tmp")
+    temporary = parent_folder.with_name(f".{conversion.name}.{uuid.uuid4().hex}.tmp")
     temporary.mkdir()
     try:
-        before, writer = _sources(root, files), Writer(temporary, report)
+        before, writer = _read_source_states(root, files), Writer(temporary, report)
         conversion.run(root, writer)
         about = {"schema": CONVERSION_SCHEMA, "made": time.time(), "sources": before, "arrays": writer.close()}
         states = {name: (temporary / f"{name}.npy").stat() for name in writer.arrays}
         about["written"] = {name: [state.st_size, state.st_mtime_ns] for name, state in states.items()}
         (temporary / ABOUT).write_text(record_text(about), encoding="utf-8")
-        place.mkdir(exist_ok=True)
-        folder = place / uuid.uuid4().hex[:12]
+        parent_folder.mkdir(exist_ok=True)
+        folder = parent_folder / uuid.uuid4().hex[:12]
         os.replace(temporary, folder)
         return folder
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _about(folder: Path) -> dict[str, Any] | None:
+def _read_about(folder: Path) -> dict[str, Any] | None:
     """What a folder of arrays says of itself; None, with a warning, if that or an array's size is not what was written."""
     path = folder / ABOUT
     try:
@@ -270,7 +276,7 @@ def _check_content(folder: Path, about: Mapping[str, Any], arrays: Mapping[str, 
             )
 
 
-def _sources(root: Path, files: Iterable[File]) -> dict[str, list[int]]:
+def _read_source_states(root: Path, files: Iterable[File]) -> dict[str, list[int]]:
     """Size and time of change of every file that is there."""
     found = {}
     for file in files:

@@ -38,7 +38,7 @@ Report = Callable[[str, int, int | None], None]
 PAGE_STARTS = (b"<!doctype", b"<html", b"<head", b"<?xml")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Fetched:
     """What became of one file."""
 
@@ -46,7 +46,7 @@ class Fetched:
     how: str
 
 
-def fetch(
+def fetch_files(
     files: Iterable[File], root: Path, base_url: str | None = None, report: Report = lambda name, done, total: None
 ) -> list[Fetched]:
     """Downloads what is not there yet and returns what was done per file.
@@ -61,7 +61,7 @@ def fetch(
     outcomes: list[Fetched] = []
     problems: list[str] = []
 
-    def attempt(file: File) -> None:
+    def attempt_fetch(file: File) -> None:
         try:
             outcomes.append(_fetch_one(file, root, base_url, report))
         except DataError as error:
@@ -69,16 +69,16 @@ def fetch(
 
     files = tuple(files)
     for file in files:
-        attempt(file)
+        attempt_fetch(file)
     for file in files:
-        for name in missing_members(file, root):
-            attempt(File(name, archive=file.archive, url=file.url, hash=file.hash))
+        for name in find_missing_members(file, root):
+            attempt_fetch(File(path=name, archive=file.archive, url=file.url, hash=file.hash))
     if problems:
         raise DataError("\n".join([*dict.fromkeys(problems)][:20]))
     return outcomes
 
 
-def missing_members(file: File, root: Path) -> list[str]:
+def find_missing_members(file: File, root: Path) -> list[str]:
     """Returns the files that a list names and that are not there; none if there is no list yet."""
     if file.members is None or not (root / file.path).is_file():
         return []
@@ -87,9 +87,9 @@ def missing_members(file: File, root: Path) -> list[str]:
 
 def _fetch_one(file: File, root: Path, base_url: str | None, report: Report) -> Fetched:
     if (root / file.path).is_file():
-        return Fetched(file.path, "is there")
+        return Fetched(path=file.path, how="is there")
     if file.archive and (base_url is None or (root / file.archive).is_file()):
-        return _from_archive(file, file.archive, root, base_url, report)
+        return _fetch_from_archive(file, file.archive, root, base_url, report)
     if base_url is None and file.url is None:
         raise DataError(
             f"{root / file.path}: there is no address to fetch it from. Get it from the task's source (orca-sweep data"
@@ -98,29 +98,29 @@ def _fetch_one(file: File, root: Path, base_url: str | None, report: Report) -> 
     url = f"{_as_url(base_url)}/{quote(file.path)}" if base_url else str(file.url)
     try:
         # A mirror's copy of an unpacked file has no published hash of its own.
-        _download(url, file.path, file, None if file.archive else file.hash, root, report)
+        _download_safely(url, file.path, file, None if file.archive else file.hash, root, report)
     except DataError:
         if not file.archive:
             raise
-        return _from_archive(file, file.archive, root, base_url, report)  # the mirror may have it packed
-    return Fetched(file.path, f"fetched from {url}")
+        return _fetch_from_archive(file, file.archive, root, base_url, report)  # the mirror may have it packed
+    return Fetched(path=file.path, how=f"fetched from {url}")
 
 
-def _from_archive(file: File, archive: str, root: Path, base_url: str | None, report: Report) -> Fetched:
+def _fetch_from_archive(file: File, archive: str, root: Path, base_url: str | None, report: Report) -> Fetched:
     if not (root / archive).is_file():
         url = f"{_as_url(base_url)}/{quote(archive)}" if base_url else str(file.url)
-        _download(url, archive, File(archive), file.hash, root, report)
-    unpack(root / archive, root)
+        _download_safely(url, archive, File(path=archive), file.hash, root, report)
+    unpack_archive(root / archive, root)
     if not (root / file.path).is_file():
         raise DataError(f"{root / archive}: unpacked, but there is no {file.path} in it. Is it the right archive?")
-    return Fetched(file.path, f"unpacked from {archive}")
+    return Fetched(path=file.path, how=f"unpacked from {archive}")
 
 
 def _as_url(base: str) -> str:
     return base.rstrip("/") if "://" in base else Path(os.path.realpath(Path(base).expanduser())).as_uri()
 
 
-def _download(url: str, name: str, file: File, published: str | None, root: Path, report: Report) -> None:
+def _download_safely(url: str, name: str, file: File, published: str | None, root: Path, report: Report) -> None:
     target = root / name
     part = target.with_name(f".{target.name}.orca-sweep-part")
     try:
@@ -139,7 +139,7 @@ def _download_alone(
     import requests
 
     target, known = root / name, published or recorded_hashes(root).get(name)
-    getter = _Getter(part, lambda done, total: report(name, done, total))
+    getter = _Downloader(part, lambda done, total: report(name, done, total))
     try:
         pooch.get_logger().setLevel("WARNING")  # what is fetched is shown by the progress bar
         pooch.retrieve(url, known, target.name, target.parent, downloader=getter)
@@ -157,7 +157,7 @@ def _download_alone(
         ) from None
     if known is None:
         _check_new(file, target, root)
-        _record(root, name, f"sha256:{pooch.file_hash(str(target))}")
+        _record_hash(root, name, f"sha256:{pooch.file_hash(str(target))}")
 
 
 def _check_new(file: File, target: Path, root: Path) -> None:
@@ -191,7 +191,7 @@ def recorded_hashes(root: Path) -> dict[str, str]:
     )
 
 
-def _record(root: Path, name: str, digest: str) -> None:
+def _record_hash(root: Path, name: str, digest: str) -> None:
     with FileLock(str(root / f".{HASHES}.lock")):
         known = {**recorded_hashes(root), name: digest}
         temporary = root / f".{HASHES}.{uuid.uuid4().hex}.tmp"
@@ -212,7 +212,7 @@ def _is_compressed(headers: Any) -> bool:
     return headers.get("Content-Encoding", "identity").lower() not in ("", "identity")
 
 
-class _Getter:
+class _Downloader:
     """Brings a URL into a partial file that later calls go on with, then hands it over whole."""
 
     def __init__(self, part: Path, report: Callable[[int, int | None], None]) -> None:
@@ -221,14 +221,14 @@ class _Getter:
 
     def __call__(self, url: str, output_file: Any, pooch: Any) -> None:
         if urlparse(url).scheme == "file":
-            self._copy(Path(unquote(urlparse(url).path)))
+            self._copy_file(Path(unquote(urlparse(url).path)))
         else:
-            self._get(url)
+            self._request(url)
         self._refuse_page(url)
         os.replace(self.part, output_file)
         self.state.unlink(missing_ok=True)
 
-    def _copy(self, source: Path) -> None:
+    def _copy_file(self, source: Path) -> None:
         try:
             total, data = source.stat().st_size, source.open("rb")
         except OSError as error:
@@ -240,18 +240,18 @@ class _Getter:
                 file.write(block)
                 self.report(file.tell(), total)
 
-    def _get(self, url: str, again: bool = True) -> None:
+    def _request(self, url: str, again: bool = True) -> None:
         import requests
 
         have = self.part.stat().st_size if self.part.is_file() else 0
         headers = {"Accept-Encoding": "identity"}
-        tag = self._tag(url)
+        tag = self._read_tag(url)
         if have and tag:
             headers |= {"Range": f"bytes={have}-", "If-Range": tag}
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as answer:
             if answer.status_code == 416 and have and again:
                 self.part.unlink()  # the part was whole, or of another file: it can only be begun anew
-                return self._get(url, again=False)
+                return self._request(url, again=False)
             if answer.status_code not in (200, 206):
                 raise DataError(
                     f"{url}: the server answers {answer.status_code} {answer.reason}. Nothing was kept. Get the file"
@@ -265,10 +265,10 @@ class _Getter:
             goes_on = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
             if answer.status_code == 206 and not goes_on:
                 raise DataError(f"{url}: the server sent another stretch than was asked for. Delete {self.part}.")
-            self._remember(url, answer.headers)
-            return self._write(url, answer, have if goes_on else 0)
+            self._keep_tag(url, answer.headers)
+            return self._write_answer(url, answer, have if goes_on else 0)
 
-    def _write(self, url: str, answer: Any, start: int) -> None:
+    def _write_answer(self, url: str, answer: Any, start: int) -> None:
         length = answer.headers.get("Content-Length", "")
         announced, free = int(length) if length.isdigit() else None, shutil.disk_usage(self.part.parent).free
         is_compressed = _is_compressed(answer.headers)
@@ -295,14 +295,14 @@ class _Getter:
             )
         return DataError(f"{url}: more than the {most:,} bytes that are free in {self.part.parent} come. Make room.")
 
-    def _tag(self, url: str) -> str | None:
+    def _read_tag(self, url: str) -> str | None:
         """What the server called the version of which a part is here."""
         with suppress(OSError, ValueError):  # without it the file is fetched from its start
             part: dict[str, str] = PART_FILE.validate_json(read_regular_file(self.state) or b"")
             return part["tag"] if part["url"] == url else None
         return None
 
-    def _remember(self, url: str, headers: Any) -> None:
+    def _keep_tag(self, url: str, headers: Any) -> None:
         tag = headers.get("ETag") or headers.get("Last-Modified")
         if _is_compressed(headers):
             self.state.unlink(missing_ok=True)  # a part of it is no part of the file
@@ -323,45 +323,45 @@ class _Getter:
             )
 
 
-def unpack(archive: Path, root: Path, most: int = 2**37) -> None:
+def unpack_archive(archive: Path, root: Path, most: int = 2**37) -> None:
     """Unpacks a .zip or .tar.gz below the data root, and nowhere else; files that are there already stay.
 
     Raises:
         DataError: if it is damaged, leads out of the root, or unpacks to more than there is room for.
     """
     free = min(most, shutil.disk_usage(root).free)
-    place = root / f".unpack-{uuid.uuid4().hex}"
+    folder = root / f".unpack-{uuid.uuid4().hex}"
     try:
         if archive.suffix == ".zip":
             with zipfile.ZipFile(archive) as packed:
                 _refuse_bomb(archive, sum(info.file_size for info in packed.infolist()), free)
-                packed.extractall(place)  # noqa: S202 - zipfile takes roots and ".." out of names
+                packed.extractall(folder)  # noqa: S202 - zipfile takes roots and ".." out of names
         else:
             with tarfile.open(archive) as packed:
                 _refuse_bomb(archive, sum(member.size for member in packed), free)
-                _extract_data(packed, place)
-        for path in sorted(place.rglob("*")):
-            target = root / path.relative_to(place)
+                _extract_data(packed, folder)
+        for path in sorted(folder.rglob("*")):
+            target = root / path.relative_to(folder)
             if path.is_file() and not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(path, target)
     except (*DAMAGED, tarfile.TarError, OSError) as error:
         raise DataError(f"{archive}: cannot be unpacked ({type(error).__name__}: {error}). Fetch it again.") from None
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _extract_data(packed: tarfile.TarFile, place: Path) -> None:
+def _extract_data(packed: tarfile.TarFile, folder: Path) -> None:
     """Extracts files and folders, and nothing that leads out of the folder.
 
     Python before 3.11.4 has no filter for that; there, an archive with anything but plain files is refused.
     """
     if hasattr(tarfile, "data_filter"):
-        packed.extractall(place, filter="data")
+        packed.extractall(folder, filter="data")
         return
     for member in packed:
-        target = Path(os.path.normpath(place / member.name))
-        if not target.is_relative_to(place) or not (member.isreg() or member.isdir()):
+        target = Path(os.path.normpath(folder / member.name))
+        if not target.is_relative_to(folder) or not (member.isreg() or member.isdir()):
             raise tarfile.TarError(f"{member.name!r} leads out of the archive's folder, or is no plain file")
         content = packed.extractfile(member)
         if content is not None:

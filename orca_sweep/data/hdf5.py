@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from orca_sweep.data.readers import Stored, block_rows, opened, reading
+from orca_sweep.data.readers import StoredArray, count_block_rows, open_file, report_damage
 from orca_sweep.errors import DataError
 from orca_sweep.registry import hint
 
@@ -17,7 +17,7 @@ MOST_NAMES = 1000
 
 
 @contextmanager
-def opened_hdf5(path: Path) -> Iterator[Any]:
+def open_hdf5(path: Path) -> Iterator[Any]:
     """Opens an HDF5 file; what it raises on damaged bytes becomes a DataError.
 
     Raises:
@@ -27,12 +27,12 @@ def opened_hdf5(path: Path) -> Iterator[Any]:
         raise DataError(f"{path}: HDF5 files need the package h5py. Run: pip install 'orca-sweep[benchmarks]'")
     import h5py
 
-    opened(path).close()
-    with reading(path, "An HDF5 file"), h5py.File(path, "r") as file:
+    open_file(path).close()
+    with report_damage(path, "An HDF5 file"), h5py.File(path, "r") as file:
         yield file
 
 
-def hdf5_dataset(file: Any, path: Path, name: str, may_be_text: bool = False) -> Any:
+def get_hdf5_dataset(file: Any, path: Path, name: str, may_be_text: bool = False) -> Any:
     """Returns a dataset of numbers (or of text, if that may be) of an open HDF5 file.
 
     Raises:
@@ -44,7 +44,7 @@ def hdf5_dataset(file: Any, path: Path, name: str, may_be_text: bool = False) ->
     _refuse_links(file, path, name)
     data = file.get(name)
     if not isinstance(data, h5py.Dataset):
-        raise DataError(f"{path}: there is no data set {name!r} in it. {_near(file, name)}")
+        raise DataError(f"{path}: there is no data set {name!r} in it. {_describe_names(file, name)}")
     if data.external or data.is_virtual:
         how = "in an external file" if data.external else "in other data sets (it is virtual)"
         raise DataError(f"{path}: {name} is stored {how}, outside of this file. Only what lies in the file is read."
@@ -72,36 +72,36 @@ def _refuse_links(file: Any, path: Path, name: str) -> None:
             raise DataError(f"{path}: {step} is a soft link. Name what it points to: {link.path}.")
 
 
-def _near(file: Any, name: str) -> str:
+def _describe_names(file: Any, name: str) -> str:
     """The nearest name of a data set, or what there is."""
     import h5py
 
     names: list[str] = []
 
-    def visit(key: str, item: Any) -> bool | None:
+    def collect_name(key: str, item: Any) -> bool | None:
         if isinstance(item, h5py.Dataset):
             names.append(key)
         return True if len(names) >= MOST_NAMES else None
 
-    file.visititems(visit)  # follows neither soft nor external links
+    file.visititems(collect_name)  # follows neither soft nor external links
     text = hint(name, names) if names else f"It holds: {', '.join(sorted(file))}."
     return text if len(text) < 300 else f"{text[:300]} ..."
 
 
-def hdf5_stored(path: Path, name: str) -> Stored:
+def open_hdf5_array(path: Path, name: str) -> StoredArray:
     """Returns a dataset of numbers, read in blocks of rows.
 
     Raises:
         DataError: as ``hdf5_dataset``.
     """
-    with opened_hdf5(path) as file:
-        data = hdf5_dataset(file, path, name)
+    with open_hdf5(path) as file:
+        data = get_hdf5_dataset(file, path, name)
         shape, dtype = data.shape, data.dtype
 
-    def blocks() -> Iterator[np.ndarray]:
-        n = block_rows(shape, dtype.itemsize)
-        with opened_hdf5(path) as again:
+    def read_blocks() -> Iterator[np.ndarray]:
+        n = count_block_rows(shape, dtype.itemsize)
+        with open_hdf5(path) as again:
             for i in range(0, shape[0], n):
-                yield hdf5_dataset(again, path, name)[i : i + n]
+                yield get_hdf5_dataset(again, path, name)[i : i + n]
 
-    return Stored(shape, dtype, blocks)
+    return StoredArray(shape=shape, dtype=dtype, read_blocks=read_blocks)

@@ -10,8 +10,8 @@ from typing import IO
 
 import numpy as np
 
-from orca_sweep.data.hdf5 import hdf5_dataset, opened_hdf5
-from orca_sweep.data.readers import Stored, opened, reading
+from orca_sweep.data.hdf5 import get_hdf5_dataset, open_hdf5
+from orca_sweep.data.readers import StoredArray, open_file, report_damage
 from orca_sweep.errors import DataError
 
 MAT_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
@@ -20,7 +20,7 @@ MAT_NUMERIC = range(6, 16)
 MAT_COMPLEX = 0x0800
 
 
-def mat_array(path: Path, name: str) -> Stored:
+def open_mat_array(path: Path, name: str) -> StoredArray:
     """Returns a numeric array of a MATLAB file (version 5 to 7.3); its blocks run along the LAST axis.
 
     MATLAB keeps arrays by columns, so that one index of the last axis is one stretch of the file: a block has the
@@ -31,24 +31,24 @@ def mat_array(path: Path, name: str) -> Stored:
 
     Source: MAT-File Format (MathWorks), level 5.
     """
-    with opened(path) as file:
+    with open_file(path) as file:
         head = file.read(128)
     if head.startswith(b"MATLAB 7.3") or head.startswith(b"\x89HDF"):
-        return _mat73_array(path, name)
+        return _open_mat73_array(path, name)
     if len(head) < 128 or head[126:128] not in (b"IM", b"MI"):
         raise DataError(f"{path}: not a MATLAB file of version 5 to 7.3. Get the file again.")
     order = "<" if head[126:128] == b"IM" else ">"
-    with opened(path) as file, reading(path, "A MATLAB file"):
+    with open_file(path) as file, report_damage(path, "A MATLAB file"):
         names = []
-        for place, packed in _mat_elements(file, order):
+        for place, packed in _find_variables(file, order):
             header = _MatStream(file, place, packed, order).header()
             if header.name == name:
-                return _mat_stored(path, header, place, packed, order)
+                return _open_variable(path, header, place, packed, order)
             names.append(header.name)
     raise DataError(f"{path}: there is no array {name!r} in it. It holds: {', '.join(names)[:200]}.")
 
 
-def _mat_elements(file: IO[bytes], order: str) -> list[tuple[int, bool]]:
+def _find_variables(file: IO[bytes], order: str) -> list[tuple[int, bool]]:
     """The place of every variable in the file, and whether it is packed."""
     file.seek(0, 2)
     size, place, found = file.tell(), 128, []
@@ -63,7 +63,7 @@ def _mat_elements(file: IO[bytes], order: str) -> list[tuple[int, bool]]:
     return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _MatHeader:
     name: str
     shape: tuple[int, ...]
@@ -79,7 +79,7 @@ class _MatStream:
         self.unpacker = zlib.decompressobj() if packed else None
         self.buffer = b""
 
-    def take(self, n: int) -> bytes:
+    def take_bytes(self, n: int) -> bytes:
         """The next n bytes."""
         if self.unpacker is None:
             data = self.file.read(n)
@@ -96,61 +96,61 @@ class _MatStream:
             raise ValueError("the file is cut off")
         return data
 
-    def tag(self) -> tuple[int, int, bytes | None]:
+    def read_tag(self) -> tuple[int, int, bytes | None]:
         """Type and length of the next element, and its data if that stands inside the tag."""
-        raw = self.take(8)
+        raw = self.take_bytes(8)
         kind, length = struct.unpack(f"{self.order}II", raw)
         if kind >> 16:
             return kind & 0xFFFF, kind >> 16, raw[4:]
         return kind, length, None
 
-    def element(self) -> bytes:
+    def read_element(self) -> bytes:
         """The next element of a header."""
-        _, length, inside = self.tag()
+        _, length, inside = self.read_tag()
         if inside is not None:
             return inside[:length]
         if length > 4096:
             raise ValueError(f"a header element of {length} bytes")
-        return self.take(-(-length // 8) * 8)[:length]
+        return self.take_bytes(-(-length // 8) * 8)[:length]
 
     def header(self) -> _MatHeader:
         """What stands before the data."""
-        self.take(8)  # the tag of the whole variable
-        (flags,) = struct.unpack(f"{self.order}I", self.element()[:4])
-        dims = self.element()
+        self.take_bytes(8)  # the tag of the whole variable
+        (flags,) = struct.unpack(f"{self.order}I", self.read_element()[:4])
+        dims = self.read_element()
         shape = struct.unpack(f"{self.order}{len(dims) // 4}i", dims)
         numeric = (flags & 0xFF) in MAT_NUMERIC and not flags & MAT_COMPLEX and min(shape, default=-1) >= 0
-        return _MatHeader(self.element().decode("latin1"), shape, numeric)
+        return _MatHeader(name=self.read_element().decode("latin1"), shape=shape, is_numeric=numeric)
 
 
-def _mat_stored(path: Path, header: _MatHeader, place: int, packed: bool, order: str) -> Stored:
+def _open_variable(path: Path, header: _MatHeader, place: int, packed: bool, order: str) -> StoredArray:
     if not header.is_numeric:
         raise DataError(f"{path}: {header.name} is no array of real numbers. Is it the right file?")
 
-    def slabs() -> Iterator[np.ndarray]:
-        with opened(path) as file, reading(path, "A MATLAB file"):
+    def read_slabs() -> Iterator[np.ndarray]:
+        with open_file(path) as file, report_damage(path, "A MATLAB file"):
             stream = _MatStream(file, place, packed, order)
             stream.header()
-            kind, length, inside = stream.tag()
+            kind, length, inside = stream.read_tag()
             dtype = np.dtype(order + MAT_TYPES.get(kind, "V"))
             if length != math.prod(header.shape) * dtype.itemsize:
                 raise ValueError(f"{header.name} declares shape {header.shape} but holds {length} bytes")
             n = math.prod(header.shape[:-1])
             for j in range(header.shape[-1]):
-                raw = stream.take(n * dtype.itemsize) if inside is None else inside[j * n * dtype.itemsize :]
+                raw = stream.take_bytes(n * dtype.itemsize) if inside is None else inside[j * n * dtype.itemsize :]
                 yield np.frombuffer(raw, dtype, count=n).reshape(header.shape[:-1], order="F")
 
-    return Stored(header.shape, np.dtype("f8"), slabs)
+    return StoredArray(shape=header.shape, dtype=np.dtype("f8"), read_blocks=read_slabs)
 
 
-def _mat73_array(path: Path, name: str) -> Stored:
-    with opened_hdf5(path) as file:
-        data = hdf5_dataset(file, path, name)
+def _open_mat73_array(path: Path, name: str) -> StoredArray:
+    with open_hdf5(path) as file:
+        data = get_hdf5_dataset(file, path, name)
         shape, dtype = tuple(reversed(data.shape)), data.dtype
 
-    def slabs() -> Iterator[np.ndarray]:
-        with opened_hdf5(path) as again:
-            for row in hdf5_dataset(again, path, name):
+    def read_slabs() -> Iterator[np.ndarray]:
+        with open_hdf5(path) as again:
+            for row in get_hdf5_dataset(again, path, name):
                 yield row.T
 
-    return Stored(shape, dtype, slabs)
+    return StoredArray(shape=shape, dtype=dtype, read_blocks=read_slabs)

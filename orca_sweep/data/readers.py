@@ -32,7 +32,7 @@ BLOCK_BYTES = 2**24
 """Other files are read in blocks of about this size."""
 
 
-def opened(path: Path) -> IO[bytes]:
+def open_file(path: Path) -> IO[bytes]:
     """Opens a file for reading.
 
     Raises:
@@ -46,7 +46,7 @@ def opened(path: Path) -> IO[bytes]:
 
 
 @contextmanager
-def reading(path: Path, wanted: str) -> Iterator[None]:
+def report_damage(path: Path, wanted: str) -> Iterator[None]:
     """Turns whatever a reader raises on damaged bytes into one DataError that names the file and what was wanted."""
     try:
         yield
@@ -59,13 +59,13 @@ def reading(path: Path, wanted: str) -> Iterator[None]:
 
 
 @contextmanager
-def reading_parquet(path: Path) -> Iterator[None]:
+def report_parquet_damage(path: Path) -> Iterator[None]:
     """The same for a Parquet file, whose reader has errors of its own."""
     import pyarrow as pa
 
-    opened(path).close()
+    open_file(path).close()
     try:
-        with reading(path, "A Parquet table"):
+        with report_damage(path, "A Parquet table"):
             yield
     except pa.ArrowException as error:
         raise DataError(f"{path}: not readable ({error}). A Parquet table was expected. Get the file again.") from None
@@ -81,14 +81,14 @@ class _ArrayType:
 PLAIN_TYPE = re.compile(r"[<>|=]?([biufcSU]\d+|O8?)")
 
 
-def _dtype(code: object, align: object = False, copy: object = True) -> np.dtype:
+def _make_dtype(code: object, align: object = False, copy: object = True) -> np.dtype:
     """A plain type of numbers, text or objects; no fields, which could make data into pointers."""
     if not isinstance(code, str) or not PLAIN_TYPE.fullmatch(code):
         raise ValueError(f"an array of type {code!r}")
     return np.dtype(code, False, True)
 
 
-def _checked(shape: Any, dtype: Any, n_bytes: int | None, n_objects: int | None) -> None:
+def _check_size(shape: Any, dtype: Any, n_bytes: int | None, n_objects: int | None) -> None:
     """Refuses an array whose data is not exactly as long as it says."""
     if not isinstance(dtype, np.dtype) or not isinstance(shape, tuple) or any(type(n) is not int for n in shape):
         raise ValueError(f"an array of shape {shape!r} and type {dtype!r}")
@@ -106,17 +106,17 @@ def _reconstruct(kind: object, shape: object, typecode: object) -> np.ndarray:
 
 
 def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-    _checked(shape, dtype, len(buffer), None)
+    _check_size(shape, dtype, len(buffer), None)
     return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
 
 
-def _scalar(dtype: Any, data: Any) -> Any:
+def _make_scalar(dtype: Any, data: Any) -> Any:
     raw = data.encode("latin1") if isinstance(data, str) else data
-    _checked((1,), dtype, len(raw), None)
+    _check_size((1,), dtype, len(raw), None)
     return np.frombuffer(raw, dtype)[0]
 
 
-def _encode(text: str, encoding: str) -> bytes:
+def _encode_latin1(text: str, encoding: str) -> bytes:
     """Bytes, as pickles of protocol 2 write them."""
     if encoding != "latin1":
         raise ValueError(f"bytes written as {encoding}")
@@ -125,14 +125,14 @@ def _encode(text: str, encoding: str) -> bytes:
 
 KNOWN: dict[tuple[str, str], object] = {
     ("numpy", "ndarray"): _ArrayType,
-    ("numpy", "dtype"): _dtype,
-    ("_codecs", "encode"): _encode,
+    ("numpy", "dtype"): _make_dtype,
+    ("_codecs", "encode"): _encode_latin1,
     **{
         (f"{core}.{module}", name): function
         for core in ("numpy.core", "numpy._core")
         for module, name, function in (
             ("multiarray", "_reconstruct", _reconstruct),
-            ("multiarray", "scalar", _scalar),
+            ("multiarray", "scalar", _make_scalar),
             ("numeric", "_frombuffer", _from_buffer),
         )
     },
@@ -174,7 +174,7 @@ class _Restricted(pickle._Unpickler):
             _, shape, dtype, by_columns, raw = state
             data = raw.encode("latin1") if isinstance(raw, str) else raw
             n_objects = len(data) if isinstance(data, list) else None
-            _checked(shape, dtype, len(data) if isinstance(data, bytes | bytearray) else None, n_objects)
+            _check_size(shape, dtype, len(data) if isinstance(data, bytes | bytearray) else None, n_objects)
             value.__setstate__((1, shape, dtype, bool(by_columns), data))  # type: ignore[arg-type]
         else:
             raise ValueError(f"the state of a {type(value).__name__}")
@@ -188,7 +188,7 @@ class _Limited:
     def __init__(self, file: Any, path: Path, limit: int) -> None:
         self.file, self.path, self.left = file, path, limit
 
-    def _counted(self, data: bytes) -> bytes:
+    def _count_bytes(self, data: bytes) -> bytes:
         self.left -= len(data)
         if self.left < 0:
             raise DataError(
@@ -200,13 +200,13 @@ class _Limited:
     def read(self, size: int = -1) -> bytes:
         # One byte more than allowed is enough to know; never what a file merely claims to hold.
         asked = self.left + 1 if size is None or size < 0 else min(size, self.left + 1)
-        return self._counted(self.file.read(asked))
+        return self._count_bytes(self.file.read(asked))
 
     def readline(self) -> bytes:
-        return self._counted(self.file.readline(self.left + 1))
+        return self._count_bytes(self.file.readline(self.left + 1))
 
 
-def _unpickle(file: Any, path: Path, to_the_end: bool = False) -> object:
+def _load_pickle(file: Any, path: Path, to_the_end: bool = False) -> object:
     limited: Any = _Limited(file, path, LARGEST_PICKLE)
     value = _Restricted(limited, path).load()
     while to_the_end and limited.read(2**20):
@@ -221,13 +221,13 @@ def read_pickle(path: Path) -> object:
         DataError: if it is missing, damaged, larger than 4 GiB, or asks for anything but NumPy arrays and plain
             containers.
     """
-    with opened(path) as file, reading(path, "A pickle of arrays"):
+    with open_file(path) as file, report_damage(path, "A pickle of arrays"):
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         if packed:
             with gzip.open(file) as unpacked:
-                return _unpickle(unpacked, path, to_the_end=True)
-        return _unpickle(file, path)
+                return _load_pickle(unpacked, path, to_the_end=True)
+        return _load_pickle(file, path)
 
 
 def read_pickled_npy(path: Path, shape: tuple[int, ...] = ()) -> Any:
@@ -239,17 +239,17 @@ def read_pickled_npy(path: Path, shape: tuple[int, ...] = ()) -> Any:
     Raises:
         DataError: as ``read_pickle``, or if it holds another shape.
     """
-    with opened(path) as file, reading(path, "Objects saved with np.save"):
+    with open_file(path) as file, report_damage(path, "Objects saved with np.save"):
         found, _, dtype = _npy_header(file)
         if not dtype.hasobject or found != shape:
             raise DataError(f"{path}: holds an array {found} of {dtype}. Pickled objects {shape} were expected.")
-        array = _unpickle(file, path)
+        array = _load_pickle(file, path)
     if isinstance(array, np.ndarray) and array.dtype == object and array.shape == shape:
         return array if shape else array.item()
     raise DataError(f"{path}: holds {type(array).__name__}. Pickled objects {shape} were expected.")
 
 
-def checked_dict(value: object, where: object, keys: Sequence[str]) -> dict[str, Any]:
+def check_dict(value: object, where: object, keys: Sequence[str]) -> dict[str, Any]:
     """Returns the value as a dict that has the keys.
 
     Raises:
@@ -267,7 +267,7 @@ def read_pickled_dict(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     Raises:
         DataError: as ``read_pickled_npy``, or naming what was found.
     """
-    return checked_dict(read_pickled_npy(path), path, keys)
+    return check_dict(read_pickled_npy(path), path, keys)
 
 
 # NumPy's own formats ------------------------------------------------------------------------------
@@ -279,13 +279,13 @@ def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     return read(file)
 
 
-def npy_header(path: Path) -> tuple[tuple[int, ...], np.dtype]:
+def read_npy_header(path: Path) -> tuple[tuple[int, ...], np.dtype]:
     """Returns shape and type of a .npy file, without reading its data.
 
     Raises:
         DataError: if it is missing, damaged, or shorter than it says.
     """
-    with opened(path) as file, reading(path, "A .npy array"):
+    with open_file(path) as file, report_damage(path, "A .npy array"):
         shape, _, dtype = _npy_header(file)
         declared = file.tell() + math.prod(shape) * dtype.itemsize
         if not dtype.hasobject and path.stat().st_size < declared:
@@ -299,36 +299,36 @@ def read_npy(path: Path) -> np.ndarray:
     Raises:
         DataError: if it is missing, no .npy file, cut off, or holds Python objects.
     """
-    shape, dtype = npy_header(path)
+    shape, dtype = read_npy_header(path)
     if dtype.hasobject:
         raise DataError(f"{path}: not a plain .npy array, it holds Python objects. Save it as an array of numbers.")
-    with reading(path, "A .npy array"):
+    with report_damage(path, "A .npy array"):
         # A map of nothing is refused by the system.
         return np.load(path, mmap_mode="r" if math.prod(shape) else None, allow_pickle=False)
 
 
-@dataclass(frozen=True)
-class Stored:
+@dataclass(frozen=True, kw_only=True)
+class StoredArray:
     """An array inside a file: its shape and type are known, its data is read in blocks of rows."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
-    blocks: Callable[[], Iterator[np.ndarray]]
+    read_blocks: Callable[[], Iterator[np.ndarray]]
     """Yields consecutive rows, about 16 MiB at a time."""
 
 
-def block_rows(shape: Sequence[int], itemsize: int) -> int:
+def count_block_rows(shape: Sequence[int], itemsize: int) -> int:
     """Returns how many rows of an array make a block."""
     return max(1, BLOCK_BYTES // max(1, math.prod(shape[1:]) * itemsize))
 
 
-def npz_arrays(path: Path) -> dict[str, Stored]:
+def open_npz_arrays(path: Path) -> dict[str, StoredArray]:
     """Returns the arrays of an .npz file by name; only their headers are read yet.
 
     Raises:
         DataError: if it is missing or damaged, holds Python objects, or an array is not as long as it says.
     """
-    with opened(path) as file, reading(path, "An .npz of arrays"), zipfile.ZipFile(file) as archive:
+    with open_file(path) as file, report_damage(path, "An .npz of arrays"), zipfile.ZipFile(file) as archive:
         return {
             info.filename.removesuffix(".npy"): _npz_member(path, archive, info)
             for info in archive.infolist()
@@ -336,7 +336,7 @@ def npz_arrays(path: Path) -> dict[str, Stored]:
         }
 
 
-def _npz_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stored:
+def _npz_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> StoredArray:
     with archive.open(info) as member:
         shape, by_columns, dtype = _npy_header(member)
         start = member.tell()
@@ -351,15 +351,19 @@ def _npz_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> 
             " The file is damaged. Get it again."
         )
 
-    def blocks() -> Iterator[np.ndarray]:
-        n, row = block_rows(shape, dtype.itemsize), math.prod(shape[1:]) * dtype.itemsize
-        with reading(path, "An .npz of arrays"), zipfile.ZipFile(path) as again, again.open(info.filename) as data:
+    def read_blocks() -> Iterator[np.ndarray]:
+        n, row = count_block_rows(shape, dtype.itemsize), math.prod(shape[1:]) * dtype.itemsize
+        with (
+            report_damage(path, "An .npz of arrays"),
+            zipfile.ZipFile(path) as again,
+            again.open(info.filename) as data,
+        ):
             data.read(start)
             for first in range(0, shape[0], n):
                 count = min(n, shape[0] - first)
                 yield np.frombuffer(data.read(count * row), dtype).reshape(count, *shape[1:])
 
-    return Stored(shape, dtype, blocks)
+    return StoredArray(shape=shape, dtype=dtype, read_blocks=read_blocks)
 
 
 # Sound --------------------------------------------------------------------------------------------
@@ -373,11 +377,11 @@ def read_wav(path: Path, rate: int) -> np.ndarray:
     """
     from scipy.io import wavfile
 
-    opened(path).close()
-    with reading(path, "A WAV file"), warnings.catch_warnings(record=True) as said:
+    open_file(path).close()
+    with report_damage(path, "A WAV file"), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", wavfile.WavFileWarning)  # it also warns of notes beside the sound
         found, sound = wavfile.read(path)
-    if any("EOF" in str(warning.message) for warning in said):
+    if any("EOF" in str(warning.message) for warning in caught):
         raise DataError(f"{path}: shorter than it says. It is cut off. Get the file again.")
     if found != rate or sound.ndim != 1 or not len(sound):
         raise DataError(f"{path}: a sound {sound.shape} at {found} Hz. A mono sound at {rate} Hz was expected.")

@@ -20,7 +20,7 @@ Read = Callable[[np.ndarray, np.random.Generator | None], np.ndarray]
 """(ids, generator) -> the samples of these ids; with a generator augmented, without one as they are."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rows:
     """Samples that are read when asked for: an array (N, ...) of float32 of which no more than a batch is in memory.
 
@@ -35,15 +35,17 @@ class Rows:
     """Names all that ``read`` depends on, so that equal digests mean equal samples."""
 
     @classmethod
-    def of(cls, array: np.ndarray, digest: str, change: Callable[[np.ndarray], np.ndarray] | None = None) -> "Rows":
+    def from_array(
+        cls, array: np.ndarray, digest: str, change: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> "Rows":
         """Returns all rows of an array (a memory map), read as float32, each batch passed through ``change``."""
 
-        def read(ids: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+        def read_samples(ids: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
             batch = np.asarray(array[ids], dtype=np.float32)
             return batch if change is None else change(batch)
 
-        shape = read(np.zeros(0, int), None).shape[1:]
-        return cls(read, np.arange(len(array)), shape, digest)
+        shape = read_samples(np.zeros(0, int), None).shape[1:]
+        return cls(read_samples, np.arange(len(array)), shape, digest)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -56,20 +58,25 @@ class Rows:
     def __getitem__(self, index: slice | np.ndarray) -> np.ndarray:
         return self.read(self.ids[index], None)
 
-    def drawn(self, index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def read_augmented(self, index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Returns the samples of an index array, augmented by what the generator draws."""
         return self.read(self.ids[index], rng)
 
     def take(self, index: np.ndarray) -> "Rows":
         """Returns the rows of an index array; nothing is read."""
-        return Rows(self.read, self.ids[index], self.sample_shape, self.digest)
+        return Rows(read=self.read, ids=self.ids[index], sample_shape=self.sample_shape, digest=self.digest)
 
     def map(
         self, function: Callable[[np.ndarray], np.ndarray], digest: str, sample_shape: tuple[int, ...] | None = None
     ) -> "Rows":
         """Returns the rows with every batch passed through a function; its name or hash joins the digest."""
         read, shape = self.read, sample_shape or self.sample_shape
-        return Rows(lambda ids, rng: function(read(ids, rng)), self.ids, shape, f"{self.digest} > {digest}")
+        return Rows(
+            read=lambda ids, rng: function(read(ids, rng)),
+            ids=self.ids,
+            sample_shape=shape,
+            digest=f"{self.digest} > {digest}",
+        )
 
 
 Array = np.ndarray | Rows
@@ -115,23 +122,25 @@ class Splits:
     test: Samples
 
 
-def hash_rows(rows: np.ndarray) -> np.ndarray:
+def hash_each_row(rows: np.ndarray) -> np.ndarray:
     """Returns a 64-bit hash of the bytes of each row (n, ...), (n,) uint64."""
     plain = np.ascontiguousarray(rows)
     hashes = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in plain)
     return np.frombuffer(hashes, "<u8")
 
 
-def hash_samples(samples: Samples) -> np.ndarray:
+def hash_each_sample(samples: Samples) -> np.ndarray:
     """Returns a hash of the content of each sample, input and target together, (N,) uint64.
 
     Cost: reads all samples once, in blocks.
     """
     both = [
-        np.concatenate([hash_rows(array[part]) for part in chunks(array)]) if len(array) else np.zeros(0, "<u8")
+        np.concatenate([hash_each_row(array[part]) for part in cut_into_chunks(array)])
+        if len(array)
+        else np.zeros(0, "<u8")
         for array in (samples.x, samples.y)
     ]
-    return hash_rows(np.stack(both, axis=1))
+    return hash_each_row(np.stack(both, axis=1))
 
 
 def check_disjoint(splits: Splits, where: str) -> None:
@@ -143,7 +152,7 @@ def check_disjoint(splits: Splits, where: str) -> None:
     Cost: reads all samples once, in blocks.
     """
     names = ("train", "val", "test")
-    hashes = {name: hash_samples(getattr(splits, name)) for name in names}
+    hashes = {name: hash_each_sample(getattr(splits, name)) for name in names}
     problems = []
     for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
         shared = np.isin(hashes[second], hashes[first])
@@ -158,7 +167,7 @@ def check_disjoint(splits: Splits, where: str) -> None:
         raise DataError("\n".join(problems))
 
 
-def chunks(array: Array, numbers: int = 2**22) -> "list[slice]":
+def cut_into_chunks(array: Array, numbers: int = 2**22) -> "list[slice]":
     """Returns the slices in which a long array is read: each of about so many numbers."""
     size = max(1, numbers // max(1, int(np.prod(array.shape[1:]))))
     return [slice(first, first + size) for first in range(0, len(array), size)]
@@ -184,7 +193,7 @@ def check_array(value: object, where: object, shape: tuple[int | None, ...], all
     Raises:
         DataError: naming the place, what was found and the rule.
     """
-    array = _array(value, where)
+    array = _to_array(value, where)
     check_shape(where, array.shape, array.dtype, shape)
     check_finite(array, f"{where}:", allow_nan)
     return array
@@ -200,17 +209,17 @@ def check_finite(rows: np.ndarray, where: object, allow_nan: bool = False, first
         wrong = np.isinf(rows) if allow_nan else ~np.isfinite(rows)
         if wrong.any():
             raise DataError(
-                f"{where} holds NaN or infinite values, the first ({first_value(rows, wrong)}) in"
-                f" {first_place(wrong, first_row)}. Clean the file first."
+                f"{where} holds NaN or infinite values, the first ({find_first_value(rows, wrong)}) in"
+                f" {locate_first(wrong, first_row)}. Clean the file first."
             )
 
 
-def first_value(rows: np.ndarray, wrong: np.ndarray) -> Any:
+def find_first_value(rows: np.ndarray, wrong: np.ndarray) -> Any:
     """Returns the first value of rows that a mask marks."""
     return rows.reshape(-1)[np.argmax(wrong)].item()
 
 
-def first_place(wrong: np.ndarray, first_row: int = 0) -> str:
+def locate_first(wrong: np.ndarray, first_row: int = 0) -> str:
     """Returns the row, and the place in it, of the first value that a mask (n, ...) marks; both count from 0."""
     row, *inside = (int(i) for i in np.unravel_index(np.argmax(wrong), wrong.shape))
     text = f"row {row + first_row}"
@@ -219,7 +228,7 @@ def first_place(wrong: np.ndarray, first_row: int = 0) -> str:
     return f"{text}, place [{', '.join(map(str, inside))}]" if inside else text
 
 
-def _array(value: object, where: object) -> np.ndarray:
+def _to_array(value: object, where: object) -> np.ndarray:
     try:
         return np.asarray(value)
     except DAMAGED as error:
@@ -234,13 +243,13 @@ def check_labels(value: object, where: object, n: int, first: int, n_classes: in
     Raises:
         DataError: on another number of labels, a value that is no class, or no whole number.
     """
-    array = _array(value, where)
+    array = _to_array(value, where)
     array = check_array(array, where, (n, 1) if array.ndim == 2 else (n,)).reshape(-1)
     wrong = (array < first) | (array >= first + n_classes) | (array != np.floor(array))
     if wrong.any():
         raise DataError(
             f"{where}: holds the label {array[wrong][0]}. Labels are whole numbers from {first} to"
-            f" {first + n_classes - 1} ({first_place(wrong, first_row)} has this one). Is it the right file?"
+            f" {first + n_classes - 1} ({locate_first(wrong, first_row)} has this one). Is it the right file?"
         )
     return array.astype(np.int64) - first
 
@@ -261,13 +270,13 @@ def split_random(
             f"split: {n} samples or groups cannot give {n_val} to validation and {n_test} to test."
             " At least one must be left to train on. Get more data, or ask for smaller splits."
         )
-    order = _spread(labels if labels is not None else np.zeros(n, int), stream_rng(seed, "split"))
+    order = _spread_classes(labels if labels is not None else np.zeros(n, int), stream_rng(seed, "split"))
     parts = order[:n_test], order[n_test : n_test + n_val], order[n_test + n_val :]
     test, val, train = (np.sort(part) for part in parts)
     return train, val, test
 
 
-def _spread(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _spread_classes(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A random order in which every prefix holds the classes in their proportions (to one sample)."""
     position = np.empty(len(labels))
     for label in np.unique(labels):
@@ -298,7 +307,7 @@ def subsample(items: int | np.ndarray, n_keep: int, seed: int, labels: np.ndarra
     if n_keep > len(rows):
         raise InputError(f"n_keep = {n_keep}: there are {len(rows)} samples. Ask for fewer.")
     groups = np.zeros(len(rows), int) if labels is None else labels
-    order = _spread(groups, stream_rng(seed, "subsample"))
+    order = _spread_classes(groups, stream_rng(seed, "subsample"))
     _, first = np.unique(groups[order], return_index=True)
     one_per_class = order[np.sort(first)]
     order = np.concatenate([one_per_class, order[~np.isin(order, one_per_class)]])

@@ -8,11 +8,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from orca_sweep.data import Conversion, Converted, File, Rows, Samples, Splits, Writer
+from orca_sweep.data import Conversion, ConvertedArrays, File, Rows, Samples, Splits, Writer
 from orca_sweep.data.readers import read_wav
 from orca_sweep.errors import DataError
 from orca_sweep.tasks.nasbench360 import LICENCE, SOURCE
-from orca_sweep.tasks.recipes import Released, inside, lines_of, recipe, relative
+from orca_sweep.tasks.recipes import Released, make_recipe, path_from_root, read_lines, resolve_inside
 from orca_sweep.tasks.records import Task
 
 RATE, MELS, FRAMES, WIDTH = 22050, 96, 101, 102
@@ -48,29 +48,29 @@ def log_mel(sound: np.ndarray) -> np.ndarray:
     return (decibel - decibel.mean()).astype(np.float32)
 
 
-def _manifest(root: Path, part: str) -> list[tuple[Path, list[str], str]]:
+def _read_manifest(root: Path, part: str) -> list[tuple[Path, list[str], str]]:
     """(file, labels, clip) of every chunk of a part."""
     path = root / PARTS[part]
-    rows = list(csv.DictReader(io.StringIO("\n".join(lines_of(path, 2**28)))))
+    rows = list(csv.DictReader(io.StringIO("\n".join(read_lines(path, 2**28)))))
     if not rows or not all(row.get(column) for row in rows for column in ("files", "labels", "ext")):
         raise DataError(f"{path}: columns files, labels and ext were expected in every row. Is it the right file?")
-    return [(_found(root, row["files"]), row["labels"].split(","), row["ext"]) for row in rows]
+    return [(_find_chunk(root, row["files"]), row["labels"].split(","), row["ext"]) for row in rows]
 
 
-def _found(root: Path, name: str) -> Path:
+def _find_chunk(root: Path, name: str) -> Path:
     """A chunk's place here: manifests carry the paths of the machine they were made on."""
     parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..", ".")]
     for first in range(len(parts)):
-        path = inside(root, "/".join(parts[first:]))
+        path = resolve_inside(root, "/".join(parts[first:]))
         if path.is_file():
             return path
     return root / "/".join(parts)
 
 
-def _label_map(root: Path) -> dict[str, int]:
+def _read_label_map(root: Path) -> dict[str, int]:
     path = root / LABELS
     try:
-        names = json.loads("\n".join(lines_of(path)))
+        names = json.loads("\n".join(read_lines(path)))
     except ValueError:
         names = None
     if not isinstance(names, dict) or sorted(map(str, names.values())) != sorted(map(str, range(len(names)))):
@@ -80,24 +80,24 @@ def _label_map(root: Path) -> dict[str, int]:
     return {str(name): int(number) for name, number in names.items()}
 
 
-def _check(root: Path, part: str) -> str:
-    rows = _manifest(root, part)
-    noise = f", {len(_noises(root))} sounds of noise to augment by" if part == "train" else ""
+def _check_part(root: Path, part: str) -> str:
+    rows = _read_manifest(root, part)
+    noise = f", {len(_find_noises(root))} sounds of noise to augment by" if part == "train" else ""
     return f"{len(rows)} chunks of {len({clip for _, _, clip in rows})} clips{noise}"
 
 
-def _members(root: Path, part: str) -> list[str]:
-    return [relative(root, str(path)) for path, _, _ in _manifest(root, part)]
+def _list_chunks(root: Path, part: str) -> list[str]:
+    return [path_from_root(root, str(path)) for path, _, _ in _read_manifest(root, part)]
 
 
-def _noises(root: Path) -> list[Path]:
+def _find_noises(root: Path) -> list[Path]:
     return sorted((root / NOISE).glob("*.wav"))
 
 
 def convert_fsd50k(root: Path, writer: Writer) -> None:
     """Spectrograms (96, 101) of all chunks in half precision (0.03 dB), their labels, and which clip they are of."""
-    numbers = _label_map(root)
-    parts = {part: _manifest(root, part) for part in PARTS}
+    numbers = _read_label_map(root)
+    parts = {part: _read_manifest(root, part) for part in PARTS}
     total, done = sum(map(len, parts.values())), 0
     for part, rows in parts.items():
         clips = {clip: i for i, clip in enumerate(dict.fromkeys(clip for _, _, clip in rows))}
@@ -112,7 +112,7 @@ def convert_fsd50k(root: Path, writer: Writer) -> None:
             writer.append(f"clip_{part}", np.array([clips[clip]]))
             done += 1
             writer.report(done, total)
-    noises = _noises(root)
+    noises = _find_noises(root)
     writer.append("noise", np.zeros((0, MELS), np.float16))
     for path in noises:
         frames = log_mel(read_wav(path, RATE)).T.astype(np.float16)
@@ -126,7 +126,7 @@ MASKS, MASKED_BANDS, MASKED_FRAMES, P_MASKED = 2, 0.15, 0.20, 0.5
 P_NOISE, NOISE_SHARE = 0.75, 0.5
 
 
-def load_fsd50k(data: Converted, split_seed: int) -> Splits:
+def load_fsd50k(data: ConvertedArrays, split_seed: int) -> Splits:
     """Returns spectrograms (1, 96, 102) of chunks, grouped by clip, with 200 yes-or-no labels.
 
     Training draws one chunk of each clip an epoch, masks bands and frames of half of them, and mixes background
@@ -135,24 +135,24 @@ def load_fsd50k(data: Converted, split_seed: int) -> Splits:
 
     Differs from ORCA's code in: it draws and augments each clip once for the whole run.
     """
-    return Splits(*(_chunks(data, part) for part in PARTS))
+    return Splits(*(_make_samples(data, part) for part in PARTS))
 
 
-def _chunks(data: Converted, part: str) -> Samples:
+def _make_samples(data: ConvertedArrays, part: str) -> Samples:
     sound = data[f"x_{part}"]
 
-    def read(ids: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+    def read_chunks(ids: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
         batch = np.zeros((len(ids), 1, MELS, WIDTH), np.float32)
         batch[:, 0, :, :FRAMES] = sound[ids]
-        return batch if rng is None else augment(batch, data, rng)
+        return batch if rng is None else augment_batch(batch, data, rng)
 
-    digest = f"{data.digest(f'x_{part}', 'noise')} padded"
-    rows = Rows(read, np.arange(len(sound)), (1, MELS, WIDTH), digest)
-    labels = Rows.of(data[f"y_{part}"], data.digest(f"y_{part}"))
+    digest = f"{data.digest_of(f'x_{part}', 'noise')} padded"
+    rows = Rows(read=read_chunks, ids=np.arange(len(sound)), sample_shape=(1, MELS, WIDTH), digest=digest)
+    labels = Rows.from_array(data[f"y_{part}"], data.digest_of(f"y_{part}"))
     return Samples(rows, labels, np.asarray(data[f"clip_{part}"]))
 
 
-def augment(batch: np.ndarray, data: Converted, rng: np.random.Generator) -> np.ndarray:
+def augment_batch(batch: np.ndarray, data: ConvertedArrays, rng: np.random.Generator) -> np.ndarray:
     """Returns spectrograms (B, 1, 96, 102) masked and mixed with noise, each with its chance; changes the batch.
 
     Source: Park et al. 2019 (SpecAugment), with the FSD50K baseline's settings.
@@ -186,17 +186,20 @@ FSD50K = Task(
     metric="map-error",
     load=load_fsd50k,
     splits_are_fixed=True,
-    convert=Conversion("fsd50k", convert_fsd50k),
+    convert=Conversion(name="fsd50k", run=convert_fsd50k),
     preparation="log-mel decibels, each chunk less its mean",
     meaning="sound clips as log-mel spectrograms, 200 yes-or-no labels, the benchmark's three splits",
     source=f"FSD50K (Fonseca et al. 2022, arXiv 2010.00475); {SOURCE}",
     licence=LICENCE,
     files=(
-        *(File(path, partial(_check, part=part), members=partial(_members, part=part)) for part, path in PARTS.items()),
-        File(LABELS, lambda root: f"{len(_label_map(root))} labels"),
+        *(
+            File(path=path, check=partial(_check_part, part=part), members=partial(_list_chunks, part=part))
+            for part, path in PARTS.items()
+        ),
+        File(path=LABELS, check=lambda root: f"{len(_read_label_map(root))} labels"),
     ),
     augments=True,
-    recipe=recipe(
+    recipe=make_recipe(
         Released(
             body="swin-base",
             epochs=100,

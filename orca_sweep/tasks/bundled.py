@@ -15,7 +15,7 @@ N_DARCY = 300
 WINDOW = 128
 
 
-def _cut(x: np.ndarray, y: np.ndarray, parts: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Splits:
+def _split_samples(x: np.ndarray, y: np.ndarray, parts: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Splits:
     whole = Samples(x, y)
     return Splits(*(whole.take(part) for part in parts))
 
@@ -27,23 +27,23 @@ def load_digits(root: Path, split_seed: int) -> Splits:
     images, labels = load(return_X_y=True)
     x = (images / 16).astype(np.float32).reshape(-1, 1, 8, 8)
     y = labels.astype(np.int64)
-    return _cut(x, y, split_random(len(x), 300, 600, split_seed, y))
+    return _split_samples(x, y, split_random(len(x), 300, 600, split_seed, y))
 
 
 def load_darcy(root: Path, split_seed: int) -> Splits:
     """Returns 300 Darcy problems: coefficient and two coordinate channels (3, 29, 29) -> pressure (1, 29, 29)."""
-    coefficients, pressures = darcy_problems(N_DARCY, DARCY_SIDE)
+    coefficients, pressures = generate_darcy_problems(N_DARCY, DARCY_SIDE)
     axis = np.linspace(0, 1, DARCY_SIDE, dtype=np.float32)
     grid = np.stack(np.meshgrid(axis, axis, indexing="ij"))
     # 3 and 12 become -1 and 1.
     scaled = ((coefficients - 7.5) / 4.5)[:, None].astype(np.float32)
     x = np.concatenate([scaled, np.broadcast_to(grid, (N_DARCY, *grid.shape))], axis=1)
     y = pressures[:, None].astype(np.float32)
-    return _cut(x, y, split_random(N_DARCY, 50, 50, split_seed))
+    return _split_samples(x, y, split_random(N_DARCY, 50, 50, split_seed))
 
 
 @lru_cache(maxsize=1)
-def darcy_problems(n: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+def generate_darcy_problems(n: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns coefficients a (n, side, side) of 3 and 12, and solutions u of -div(a grad u) = 1, u = 0 outside.
 
     The coefficient is the sign of a Gaussian random field N(0, (-Laplacian + 9)^-2) with zero Neumann
@@ -82,8 +82,8 @@ def solve_darcy(a: np.ndarray, source: np.ndarray | float = 1.0) -> np.ndarray:
     rows, columns, values = [], [], []
     diagonal = np.zeros((inner, inner))
     for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0)):
-        here, there = a[1:-1, 1:-1], a[1 + dy : n - 1 + dy, 1 + dx : n - 1 + dx]
-        face = 2 * here * there / (here + there)
+        here, beyond = a[1:-1, 1:-1], a[1 + dy : n - 1 + dy, 1 + dx : n - 1 + dx]
+        face = 2 * here * beyond / (here + beyond)
         diagonal += face
         neighbour = index[1 + dy : n - 1 + dy, 1 + dx : n - 1 + dx]
         inside = neighbour >= 0
@@ -109,10 +109,10 @@ def load_watch(root: Path, split_seed: int) -> Splits:
     if spec is None or not spec.submodule_search_locations:
         raise DataError("task 'watch-exercises' needs the package seglearn. Run: pip install 'orca-sweep[1d]'")
     path = Path(next(iter(spec.submodule_search_locations))) / "data" / "watch_dataset.npy"
-    return watch_windows(path, split_seed)
+    return cut_watch_windows(path, split_seed)
 
 
-def watch_windows(path: Path, split_seed: int) -> Splits:
+def cut_watch_windows(path: Path, split_seed: int) -> Splits:
     """Reads the recordings at ``path`` and cuts them into windows; see ``load_watch``."""
     raw = read_pickled_dict(path, ("X", "y", "subject"))
     signals = raw["X"]
@@ -126,7 +126,7 @@ def watch_windows(path: Path, split_seed: int) -> Splits:
     counts = [len(r) // WINDOW for r in recordings]
     x = np.concatenate([r[: n * WINDOW].reshape(n, WINDOW, 6) for r, n in zip(recordings, counts, strict=True)])
     y, subject = np.repeat(labels, counts), np.repeat(subjects, counts)
-    return _cut(x.transpose(0, 2, 1).astype(np.float32), y, split_groups(subject, 2, 2, split_seed))
+    return _split_samples(x.transpose(0, 2, 1).astype(np.float32), y, split_groups(subject, 2, 2, split_seed))
 
 
 RECORDS = (

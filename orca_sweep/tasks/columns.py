@@ -17,7 +17,7 @@ LARGEST_TABLE = 2**31
 ISO_TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?(Z|[+-]\d\d:?\d\d)?")
 
 
-def encode(table: Any, train: np.ndarray, where: object) -> np.ndarray:
+def encode_table(table: Any, train: np.ndarray, where: object) -> np.ndarray:
     """Returns a table of numbers and categories as (N, levels, columns), float32; see ``load_openml``.
 
     Raises:
@@ -26,7 +26,7 @@ def encode(table: Any, train: np.ndarray, where: object) -> np.ndarray:
     columns, problems = [], []
     for name in table.columns:
         try:
-            columns.append(_encoded(table[name], train, f"{where}: {name}"))
+            columns.append(_encode_column(table[name], train, f"{where}: {name}"))
         except DataError as error:
             problems.append(str(error))
     if problems:
@@ -45,12 +45,12 @@ def encode(table: Any, train: np.ndarray, where: object) -> np.ndarray:
     return whole
 
 
-def _encoded(values: Any, train: np.ndarray, where: str) -> np.ndarray:
-    numbers = as_numbers(values, where)
-    return _one_hot(values, train, where) if numbers is None else _standardised(numbers, train, where)
+def _encode_column(values: Any, train: np.ndarray, where: str) -> np.ndarray:
+    numbers = read_as_numbers(values, where)
+    return _one_hot(values, train, where) if numbers is None else _standardise(numbers, train, where)
 
 
-def as_numbers(values: Any, where: str) -> np.ndarray | None:
+def read_as_numbers(values: Any, where: str) -> np.ndarray | None:
     """Returns a column as numbers (N,), NaN where a value is missing; None if it holds categories.
 
     Times are seconds: since 1970, of a day, or of a span. Decimals, and text of which every value is a number or an ISO
@@ -69,13 +69,13 @@ def as_numbers(values: Any, where: str) -> np.ndarray | None:
     if types.is_numeric_dtype(values) and "decimal" not in str(values.dtype):
         return values.to_numpy(float, na_value=np.nan)
     if types.is_datetime64_any_dtype(values):
-        return _seconds(values)
+        return _to_seconds(values)
     if types.is_timedelta64_dtype(values):
         return values.dt.total_seconds().to_numpy(float)
     return _objects_as_numbers(values, where)
 
 
-def _seconds(times: Any) -> np.ndarray:
+def _to_seconds(times: Any) -> np.ndarray:
     import pandas as pd
 
     start = pd.Timestamp(0, tz=times.dt.tz) if times.dt.tz is None else pd.Timestamp(0, tz="UTC")
@@ -96,7 +96,7 @@ def _objects_as_numbers(values: Any, where: str) -> np.ndarray | None:
     if kinds <= {int, float, bool, decimal.Decimal} or all(issubclass(kind, np.number) for kind in kinds):
         numbers[mask] = [float(value) for value in known]
     elif all(issubclass(kind, datetime.date) for kind in kinds):
-        numbers[mask] = _seconds(pd.to_datetime(known, utc=True))
+        numbers[mask] = _to_seconds(pd.to_datetime(known, utc=True))
     elif kinds == {datetime.time}:
         numbers[mask] = [t.hour * 3600 + t.minute * 60 + t.second + t.microsecond / 1e6 for t in known]
     elif kinds == {datetime.timedelta}:
@@ -120,7 +120,7 @@ def _text_as_numbers(values: Any, mask: np.ndarray) -> np.ndarray | None:
         return None
     numbers = np.full(len(values), np.nan)
     try:
-        numbers[mask] = [_number(text) if text else math.nan for text in texts]
+        numbers[mask] = [_parse_number(text) if text else math.nan for text in texts]
     except ValueError:
         if not all(ISO_TIME.fullmatch(text) for text in present):
             return None
@@ -128,17 +128,17 @@ def _text_as_numbers(values: Any, mask: np.ndarray) -> np.ndarray | None:
             times = pd.to_datetime(pd.Series([text or None for text in texts]), format="ISO8601", utc=True)
         except ValueError:  # as the 31st of February
             return None
-        numbers[mask] = _seconds(times)
+        numbers[mask] = _to_seconds(times)
     return numbers
 
 
-def _number(text: str) -> float:
+def _parse_number(text: str) -> float:
     if "_" in text:  # Python reads 1_000 as a number; in a file it is a name
         raise ValueError(text)
     return float(text)
 
 
-def _standardised(values: np.ndarray, train: np.ndarray, where: str) -> np.ndarray:
+def _standardise(values: np.ndarray, train: np.ndarray, where: str) -> np.ndarray:
     wrong = np.isinf(values)
     if wrong.any():
         raise DataError(
@@ -179,12 +179,13 @@ def _nearly_numbers(known: Any) -> str:
     return f" {int(wrong.sum())} of them are no numbers, the first {known.iloc[row]!r} in row {known.index[row]}."
 
 
-def text_numbers(table: Any, where: object) -> list[str]:
+def find_text_numbers(table: Any, where: object) -> list[str]:
     """Returns the names of columns that are no numbers in the file, but are read as such."""
     import pandas as pd
 
     return [
         str(name)
         for name in table.columns
-        if not pd.api.types.is_numeric_dtype(table[name]) and as_numbers(table[name], f"{where}: {name}") is not None
+        if not pd.api.types.is_numeric_dtype(table[name])
+        and read_as_numbers(table[name], f"{where}: {name}") is not None
     ]

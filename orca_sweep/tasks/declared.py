@@ -15,7 +15,7 @@ from orca_sweep.config.declaration import TaskDeclaration, is_task_text, parse_t
 from orca_sweep.config.naming import label_of
 from orca_sweep.data import (
     Conversion,
-    Converted,
+    ConvertedArrays,
     File,
     Rows,
     Samples,
@@ -23,15 +23,15 @@ from orca_sweep.data import (
     Writer,
     check_finite,
     check_labels,
-    first_place,
-    first_value,
-    hash_rows,
+    find_first_value,
+    hash_each_row,
+    locate_first,
     missing_packages,
     read_npy,
     split_groups,
     split_random,
 )
-from orca_sweep.data.readers import BLOCK_BYTES, Stored
+from orca_sweep.data.readers import BLOCK_BYTES, StoredArray
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.registry import hint
 from orca_sweep.tasks.losses import IGNORED, takes_gaps
@@ -39,11 +39,11 @@ from orca_sweep.tasks.own_files import (
     ENDINGS,
     HDF5,
     PARQUET,
-    arrange,
-    beside,
+    arrange_axes,
     channels_problem,
     find_array,
-    group_shape,
+    path_beside,
+    read_group_shape,
     read_groups,
     shape_problem,
 )
@@ -72,118 +72,130 @@ LOOKED_BLOCKS = 4
 """So many blocks of each array (64 MiB) are looked at before a conversion."""
 
 
-def declared_task(text: str) -> Task:
+def make_declared_task(text: str) -> Task:
     """Returns the task that a text declares; no file is touched.
 
     Raises:
         InputError: with every mistake in it.
     """
     try:
-        found = parse_task(text)
+        declaration = parse_task(text)
     except ValueError as error:
         raise InputError(f"task {text!r}: {error}.") from None
-    if found.kind not in KINDS:
-        raise InputError(f"task {label_of(text)!r}: there is no kind {found.kind!r}. {hint(found.kind, KINDS)}")
-    problems = [f"task {label_of(text)!r}: {problem}" for problem in _mistakes(found)]
+    if declaration.kind not in KINDS:
+        raise InputError(
+            f"task {label_of(text)!r}: there is no kind {declaration.kind!r}. {hint(declaration.kind, KINDS)}"
+        )
+    problems = [f"task {label_of(text)!r}: {problem}" for problem in _find_mistakes(declaration)]
     if problems:
         raise InputError(problems)
-    loss, metric = defaults(found)
-    loss = found.loss or loss
-    dims = len(found.sample_shape) - 1
+    loss, metric = choose_defaults(declaration)
+    loss = declaration.loss or loss
+    dims = len(declaration.sample_shape) - 1
     body, proxy = ("swin-micro", "mnist5k") if dims == 2 else ("roberta-micro", "pydoc-topics")
-    paths = [found.path] if found.test is None else [found.path, found.test]
-    if Path(found.path).suffix == ".npy":
-        paths += [str(beside(path, name)) for path in paths for name in (found.target, found.group) if name]
+    paths = [declaration.path] if declaration.test is None else [declaration.path, declaration.test]
+    if Path(declaration.path).suffix == ".npy":
+        paths += [
+            str(path_beside(path, name)) for path in paths for name in (declaration.target, declaration.group) if name
+        ]
     allow_nan = takes_gaps(loss)
-    made_of = (found.path, found.test, found.input, found.target, found.group, found.kind, found.sample_shape,
-               found.output_shape, allow_nan, found.layout == LAYOUTS[1])  # fmt: skip
+    made_of = (declaration.path, declaration.test, declaration.input, declaration.target, declaration.group, declaration.kind, declaration.sample_shape,
+               declaration.output_shape, allow_nan, declaration.layout == LAYOUTS[1])  # fmt: skip
     key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:12]
-    normalise: Any = found.normalise or OWN_NORMALISE
-    stem = re.sub(r"[^\w.-]", "_", Path(found.path).stem)[:40]  # with the key and a lock's ending still a file's name
+    normalise: Any = declaration.normalise or OWN_NORMALISE
+    stem = re.sub(r"[^\w.-]", "_", Path(declaration.path).stem)[
+        :40
+    ]  # with the key and a lock's ending still a file's name
     return Task(
         name=label_of(text),
         declaration=text,
         dims=dims,
-        sample_shape=found.sample_shape,
-        kind=found.kind,  # type: ignore[arg-type]
-        output_shape=found.output_shape,
+        sample_shape=declaration.sample_shape,
+        kind=declaration.kind,  # type: ignore[arg-type]
+        output_shape=declaration.output_shape,
         loss=loss,
-        metric=found.metric or metric,
-        load=partial(load_declared, found=found),
-        convert=Conversion(f"{stem}-{key}", partial(convert_declared, found=found)),
-        meaning=f"your own data in {found.path}",
+        metric=declaration.metric or metric,
+        load=partial(load_declared, declaration=declaration),
+        convert=Conversion(name=f"{stem}-{key}", run=partial(convert_declared, declaration=declaration)),
+        meaning=f"your own data in {declaration.path}",
         source="the user",
         licence="the user's",
-        files=tuple(_file(path, found) for path in paths),
-        packages=("h5py",) if Path(found.path).suffix in HDF5 else (),
+        files=tuple(_describe_file(path, declaration) for path in paths),
+        packages=("h5py",) if Path(declaration.path).suffix in HDF5 else (),
         extra="benchmarks",
         normalise_inputs=normalise,
         preparation="in your file",
-        normalise_targets="channel" if found.kind == "dense-regression" else "none",
+        normalise_targets="channel" if declaration.kind == "dense-regression" else "none",
         recipe={
             "body.name": body,
             "proxy": proxy,
             "embedder.epochs": 20,
             "embedder.proxy_samples": 1000,
             # ORCA's own predictor mixes the channels of an output.
-            **({"predictor.dense": "linear"} if found.kind.startswith("dense") and found.output_shape[0] > 1 else {}),
+            **(
+                {"predictor.dense": "linear"}
+                if declaration.kind.startswith("dense") and declaration.output_shape[0] > 1
+                else {}
+            ),
         },
     )
 
 
-def _file(path: str, found: TaskDeclaration) -> File:
-    is_data = path in (found.path, found.test)
-    look = partial(_look, found=found, path=path) if is_data else None
-    return File(path, partial(_check, found=found, path=path), look)
+def _describe_file(path: str, declaration: TaskDeclaration) -> File:
+    is_data = path in (declaration.path, declaration.test)
+    look = partial(_look_at_values, declaration=declaration, path=path) if is_data else None
+    return File(path=path, check=partial(_check_headers, declaration=declaration, path=path), look=look)
 
 
-def _mistakes(found: TaskDeclaration) -> Iterator[str]:
-    ending = Path(found.path).suffix
+def _find_mistakes(declaration: TaskDeclaration) -> Iterator[str]:
+    ending = Path(declaration.path).suffix
     if ending not in ENDINGS:
         near = f" Rename it to end in {ending.lower()}." if ending.lower() in ENDINGS else ""
         near = " Save it as Parquet: pandas.read_csv(...).to_parquet(...)." if ending in (".csv", ".tsv") else near
-        yield f"{found.path} is no kind of file that is read. {', '.join(ENDINGS)} are.{near}"
-    if found.val_share + found.test_share >= 1:
-        yield f"val_share {found.val_share} and test_share {found.test_share} leave nothing to train on."
-    if found.test == found.path:
+        yield f"{declaration.path} is no kind of file that is read. {', '.join(ENDINGS)} are.{near}"
+    if declaration.val_share + declaration.test_share >= 1:
+        yield f"val_share {declaration.val_share} and test_share {declaration.test_share} leave nothing to train on."
+    if declaration.test == declaration.path:
         yield "the test file is the training file. Leave test out, or name another file."
-    elif found.test is not None and Path(found.test).suffix != ending:
-        yield f"the test file {found.test} is of another kind than {found.path}. Save both as {ending or 'one kind'}."
-    if found.layout not in (None, *LAYOUTS):
-        yield f"there is no layout {found.layout!r}. {hint(str(found.layout), LAYOUTS)}"
-    unlikely = channels_problem(found.sample_shape)
-    if unlikely and found.layout is None:
-        first = (found.sample_shape[-1], *found.sample_shape[:-1])
-        yield (f"sample_shape {list(found.sample_shape)} means {unlikely}. Channels come first: write sample_shape"
+    elif declaration.test is not None and Path(declaration.test).suffix != ending:
+        yield f"the test file {declaration.test} is of another kind than {declaration.path}. Save both as {ending or 'one kind'}."
+    if declaration.layout not in (None, *LAYOUTS):
+        yield f"there is no layout {declaration.layout!r}. {hint(str(declaration.layout), LAYOUTS)}"
+    unlikely = channels_problem(declaration.sample_shape)
+    if unlikely and declaration.layout is None:
+        first = (declaration.sample_shape[-1], *declaration.sample_shape[:-1])
+        yield (f"sample_shape {list(declaration.sample_shape)} means {unlikely}. Channels come first: write sample_shape"
                f" {list(first)} and layout: channels-last, or layout: channels-first if it is meant so.")  # fmt: skip
-    if found.kind == "classification" and found.output_shape == (1,):
+    if declaration.kind == "classification" and declaration.output_shape == (1,):
         yield "output_shape 1 is one class only: there is nothing to tell apart. Declare two classes or more."
 
 
-def defaults(found: TaskDeclaration) -> tuple[str, str]:
+def choose_defaults(declaration: TaskDeclaration) -> tuple[str, str]:
     """Returns the loss and the metric of a declaration that names none."""
-    if found.kind == "dense-classification" and found.output_shape[0] == 1:
+    if declaration.kind == "dense-classification" and declaration.output_shape[0] == 1:
         return "masked-bce", "point-auroc-error"
-    loss, metric = DEFAULTS[found.kind]
-    return loss, "mse" if takes_gaps(found.loss) else metric
+    loss, metric = DEFAULTS[declaration.kind]
+    return loss, "mse" if takes_gaps(declaration.loss) else metric
 
 
-def canonical(found: TaskDeclaration) -> TaskDeclaration:
+def canonicalise(declaration: TaskDeclaration) -> TaskDeclaration:
     """Returns the one form of a declaration: files absolute, what is the default anyway left out."""
-    found = found.absolute()
-    if found.kind not in KINDS:
-        return found
-    loss, metric = defaults(found)
-    found = replace(found, loss=None if found.loss == loss else found.loss)
+    declaration = declaration.absolute()
+    if declaration.kind not in KINDS:
+        return declaration
+    loss, metric = choose_defaults(declaration)
+    declaration = replace(declaration, loss=None if declaration.loss == loss else declaration.loss)
     return replace(
-        found,
-        metric=None if found.metric == metric else found.metric,
-        normalise=None if found.normalise == OWN_NORMALISE else found.normalise,
-        layout=None if found.layout == LAYOUTS[0] and not channels_problem(found.sample_shape) else found.layout,
+        declaration,
+        metric=None if declaration.metric == metric else declaration.metric,
+        normalise=None if declaration.normalise == OWN_NORMALISE else declaration.normalise,
+        layout=None
+        if declaration.layout == LAYOUTS[0] and not channels_problem(declaration.sample_shape)
+        else declaration.layout,
     )
 
 
-def without_normalise(name: str) -> str:
+def drop_normalise(name: str) -> str:
     """Returns the name of a declared task without what it says of normalising; any other name stays."""
     return replace(parse_task(name), normalise=None).text if is_task_text(name) else name
 
@@ -198,7 +210,7 @@ def find_declared_task_problems(name: str) -> list[str]:
     """
     if not is_task_text(name):
         return []
-    task = declared_task(name)
+    task = make_declared_task(name)
     problems: list[str] = []
     for file in () if missing_packages(name, task.packages, None) else task.files:
         if file.check is not None and Path(file.path).is_file():
@@ -209,24 +221,24 @@ def find_declared_task_problems(name: str) -> list[str]:
     return list(dict.fromkeys(problems))
 
 
-def _check(root: Path, found: TaskDeclaration, path: str) -> str:
+def _check_headers(root: Path, declaration: TaskDeclaration, path: str) -> str:
     """What a file holds by its headers.
 
     Raises:
         DataError: with all that headers tell to be wrong, one a line.
     """
-    if path not in (found.path, found.test):
+    if path not in (declaration.path, declaration.test):
         return f"{read_npy(Path(path)).shape}"
-    task, arrays, problems = declared_task(found.text), {}, []
+    task, arrays, problems = make_declared_task(declaration.text), {}, []
     for name in ("input", "target"):
         try:
-            arrays[name] = _checked(Path(path), found, name, task)
+            arrays[name] = _open_checked(Path(path), declaration, name, task)
         except DataError as error:
             problems.append(str(error))
     lengths = {name: array.shape[0] for name, array in arrays.items()}
-    if found.group:
+    if declaration.group:
         try:
-            lengths["group"] = (group_shape(Path(path), found.group)[0] or (0,))[0]
+            lengths["group"] = (read_group_shape(Path(path), declaration.group)[0] or (0,))[0]
         except DataError as error:
             problems.append(str(error))
     if len(set(lengths.values())) > 1 or 0 in lengths.values():
@@ -237,9 +249,9 @@ def _check(root: Path, found: TaskDeclaration, path: str) -> str:
     return "; ".join(f"{name} {array.shape} {array.dtype}" for name, array in arrays.items())
 
 
-def _checked(path: Path, found: TaskDeclaration, name: str, task: Task) -> Stored:
+def _open_checked(path: Path, declaration: TaskDeclaration, name: str, task: Task) -> StoredArray:
     """The array, if its type and shape are those declared."""
-    stored = find_array(path, found, name)
+    stored = find_array(path, declaration, name)
     where = f"{path}: {name}"
     if stored.shape[:1] == (0,):
         return stored  # that there are no samples is said of all arrays at once
@@ -248,47 +260,49 @@ def _checked(path: Path, found: TaskDeclaration, name: str, task: Task) -> Store
                         " np.unique(array, return_inverse=True)[1] does.")  # fmt: skip
     if stored.dtype.kind not in "biuf":
         raise DataError(f"{where} holds {stored.dtype}. Real numbers were expected. Save it as numbers.")
-    problem = shape_problem(stored, _shape_of(task, name), _is_last(found, task, name), path.suffix in PARQUET)
+    problem = shape_problem(
+        stored, _declared_shape(task, name), _has_channels_last(declaration, task, name), path.suffix in PARQUET
+    )
     if problem:
         raise DataError(f"{where}: {problem}")
     return stored
 
 
-def _shape_of(task: Task, name: str) -> tuple[int, ...]:
+def _declared_shape(task: Task, name: str) -> tuple[int, ...]:
     return task.sample_shape if name == "input" else task.target_shape
 
 
-def _is_last(found: TaskDeclaration, task: Task, name: str) -> bool:
+def _has_channels_last(declaration: TaskDeclaration, task: Task, name: str) -> bool:
     """Whether the array has its channels last: targets with an axis of channels follow the layout, too."""
     has_channels = name == "input" or (task.is_dense and not task.has_labels)
-    return found.layout == LAYOUTS[1] and has_channels
+    return declaration.layout == LAYOUTS[1] and has_channels
 
 
-def _look(root: Path, found: TaskDeclaration, path: str) -> str:
+def _look_at_values(root: Path, declaration: TaskDeclaration, path: str) -> str:
     """Says how many rows were looked at: all of a file below 64 MiB, else the first.
 
     Raises:
         DataError: as the conversion would.
     """
-    task, n_rows = declared_task(found.text), []
+    task, n_rows = make_declared_task(declaration.text), []
     labels: set[int] = set()
     inputs: list[Moments] = []
     for name in ("input", "target"):
-        blocks = itertools.islice(_typed_blocks(Path(path), found, name, task), LOOKED_BLOCKS)
+        read_blocks = itertools.islice(_typed_blocks(Path(path), declaration, name, task), LOOKED_BLOCKS)
         n_rows.append(0)
-        for block in blocks:
+        for block in read_blocks:
             n_rows[-1] += len(block)
             if name == "target" and task.kind == "classification":
                 labels.update(np.unique(block).tolist())
             elif name == "input" and len(block):
                 inputs.append(Moments.of_block(block))
-    n = find_array(Path(path), found, "input").shape[0]
+    n = find_array(Path(path), declaration, "input").shape[0]
     missing = sorted(set(range(task.output_shape[0])) - labels) if task.kind == "classification" else []
-    if missing and n_rows[1] == n and path == found.path:
+    if missing and n_rows[1] == n and path == declaration.path:
         raise DataError(f"{path}: target holds no label {', '.join(map(str, missing[:10]))}, but {task.output_shape[0]}"
                         " classes were declared. A class without samples cannot be learned.")  # fmt: skip
-    if found.group:
-        read_groups(Path(path), found.group, n)
+    if declaration.group:
+        read_groups(Path(path), declaration.group, n)
     scale = f"; input {reduce(Moments.join, inputs).text}" if inputs else ""
     return f"values looked at in {min(n_rows)} rows{scale}"
 
@@ -300,14 +314,14 @@ def describe_raw_inputs(name: str, normalise: str | None) -> str | None:
     """
     if normalise != "none" or not is_task_text(name):
         return None
-    task = declared_task(name)
-    found = parse_task(name)
-    path = Path(found.path)
+    task = make_declared_task(name)
+    declaration = parse_task(name)
+    path = Path(declaration.path)
     if not path.is_file() or missing_packages(name, task.packages, None):
         return None
     try:
-        block = next(_typed_blocks(path, found, "input", task), None)
-        n = find_array(path, found, "input").shape[0]
+        block = next(_typed_blocks(path, declaration, "input", task), None)
+        n = find_array(path, declaration, "input").shape[0]
     except DataError:
         return None  # said elsewhere
     if block is None or not len(block):
@@ -328,25 +342,25 @@ def describe_raw_inputs(name: str, normalise: str | None) -> str | None:
 # Conversion ---------------------------------------------------------------------------------------
 
 
-def convert_declared(root: Path, writer: Writer, found: TaskDeclaration) -> None:
+def convert_declared(root: Path, writer: Writer, declaration: TaskDeclaration) -> None:
     """Inputs as float32 in the declared shape, targets as they are, groups as numbers; test rows come last.
 
     ``content`` numbers the samples by what they hold: equal ones have one number.
     """
-    task = declared_task(found.text)
-    paths = [Path(found.path)] if found.test is None else [Path(found.path), Path(found.test)]
+    task = make_declared_task(declaration.text)
+    paths = [Path(declaration.path)] if declaration.test is None else [Path(declaration.path), Path(declaration.test)]
     groups, hashes = [], []
     for path in paths:
-        _check(root, found, str(path))
+        _check_headers(root, declaration, str(path))
         parts: dict[str, list[np.ndarray]] = {"input": [], "target": []}
         for name, part in parts.items():
-            for rows in _typed_blocks(path, found, name, task):
+            for rows in _typed_blocks(path, declaration, name, task):
                 writer.append(name, rows, path, allow_nan=name == "target" and takes_gaps(task.loss))
-                part.append(hash_rows(rows))
-        hashes.append(hash_rows(np.stack([np.concatenate(part) for part in parts.values()], axis=1)))
+                part.append(hash_each_row(rows))
+        hashes.append(hash_each_row(np.stack([np.concatenate(part) for part in parts.values()], axis=1)))
         n = len(hashes[-1])
         writer.append("rows", np.array([n]))
-        groups += [read_groups(path, found.group, n)] if found.group else []
+        groups += [read_groups(path, declaration.group, n)] if declaration.group else []
     if len(paths) > 1:
         _refuse_shared(paths, hashes)
     writer.append("content", np.unique(np.concatenate(hashes), return_inverse=True)[1].astype(np.int64))
@@ -368,13 +382,17 @@ def _refuse_shared(paths: list[Path], hashes: list[np.ndarray]) -> None:
         )
 
 
-def _typed_blocks(path: Path, found: TaskDeclaration, name: str, task: Task) -> Iterator[np.ndarray]:
+def _typed_blocks(path: Path, declaration: TaskDeclaration, name: str, task: Task) -> Iterator[np.ndarray]:
     """The rows of an array in the declared shape, as they are trained on: labels as int64, numbers as float32."""
-    stored, shape, is_last = _checked(path, found, name, task), _shape_of(task, name), _is_last(found, task, name)
+    stored, shape, is_last = (
+        _open_checked(path, declaration, name, task),
+        _declared_shape(task, name),
+        _has_channels_last(declaration, task, name),
+    )
     where, first_row, loss = f"{path}: {name}", 0, RoundingLoss()
-    for block in stored.blocks():
-        rows = arrange(block, shape, is_last)
-        typed = _typed(rows, where, name == "target", task, first_row)
+    for block in stored.read_blocks():
+        rows = arrange_axes(block, shape, is_last)
+        typed = _to_type(rows, where, name == "target", task, first_row)
         if name == "input":
             loss.add(rows, typed)
         yield typed
@@ -382,7 +400,7 @@ def _typed_blocks(path: Path, found: TaskDeclaration, name: str, task: Task) -> 
     loss.check(where)
 
 
-def _typed(rows: np.ndarray, where: str, is_target: bool, task: Task, first_row: int) -> np.ndarray:
+def _to_type(rows: np.ndarray, where: str, is_target: bool, task: Task, first_row: int) -> np.ndarray:
     if is_target and task.kind == "classification":
         return check_labels(rows, where, len(rows), 0, task.output_shape[0], first_row=first_row)
     if is_target and task.has_labels:
@@ -391,13 +409,13 @@ def _typed(rows: np.ndarray, where: str, is_target: bool, task: Task, first_row:
     if is_target and task.kind in ("multi-label", "dense-classification"):
         wrong = (rows != 0) & (rows != 1) & ~np.isnan(rows.astype(np.float64))
         if wrong.any():
-            raise DataError(f"{where} holds {first_value(rows, wrong)} in {first_place(wrong, first_row)}. Targets of this"
+            raise DataError(f"{where} holds {find_first_value(rows, wrong)} in {locate_first(wrong, first_row)}. Targets of this"
                             " kind are 0 or 1. Is it the right file?")  # fmt: skip
     with np.errstate(over="ignore"):
         small = rows.astype(np.float32)
     lost = np.isinf(small) & ~np.isinf(rows)
     if lost.any():
-        raise DataError(f"{where} holds {first_value(rows, lost)} in {first_place(lost, first_row)}, more than float32"
+        raise DataError(f"{where} holds {find_first_value(rows, lost)} in {locate_first(lost, first_row)}, more than float32"
                         " holds (3.4e38). Use a larger unit.")  # fmt: skip
     return small
 
@@ -406,35 +424,35 @@ def _point_labels(rows: np.ndarray, where: str, n_classes: int, first_row: int) 
     wrong = (rows != np.floor(rows)) | (rows < IGNORED) | (rows >= n_classes)
     if wrong.any():
         raise DataError(
-            f"{where}: holds the label {first_value(rows, wrong)} in {first_place(wrong, first_row)}. Labels are whole"
+            f"{where}: holds the label {find_first_value(rows, wrong)} in {locate_first(wrong, first_row)}. Labels are whole"
             f" numbers from 0 to {n_classes - 1}, or {IGNORED} where a point does not count."
         )
     return rows.astype(np.int64)
 
 
-def load_declared(data: Converted, split_seed: int, found: TaskDeclaration) -> Splits:
+def load_declared(data: ConvertedArrays, split_seed: int, declaration: TaskDeclaration) -> Splits:
     """Returns seeded splits: stratified by label, whole groups together, or the declared test file as test.
 
     Equal samples (input and target) are in one split; so are groups that share one.
     """
-    task = declared_task(found.text)
+    task = make_declared_task(declaration.text)
     target = data["target"]
     small = target.ndim == 1 or target.nbytes <= BLOCK_BYTES
-    y = np.asarray(target) if small or task.has_labels else Rows.of(target, data.digest("target"))
-    whole = Samples(Rows.of(data["input"], data.digest("input")), y)
+    y = np.asarray(target) if small or task.has_labels else Rows.from_array(target, data.digest_of("target"))
+    whole = Samples(Rows.from_array(data["input"], data.digest_of("input")), y)
     rows = np.asarray(data["rows"])
     n = int(rows[0])
     labels = np.asarray(target[:n]) if task.kind == "classification" else None
-    shares = (found.val_share, 0.0 if found.test else found.test_share)
+    shares = (declaration.val_share, 0.0 if declaration.test else declaration.test_share)
     content = np.asarray(data["content"][:n])
-    if found.group:
-        groups = _joined(np.asarray(data["group"][:n]), content, found)
+    if declaration.group:
+        groups = _join_groups(np.asarray(data["group"][:n]), content, declaration)
         n_groups = len(np.unique(groups))
-        parts = split_groups(groups, _count(shares[0], n_groups), _count(shares[1], n_groups), split_seed)
+        parts = split_groups(groups, _count_share(shares[0], n_groups), _count_share(shares[1], n_groups), split_seed)
     else:
         parts = _split_contents(content, labels, shares, split_seed)
     train, val, test = parts
-    if found.test:
+    if declaration.test:
         test = np.arange(n, int(rows.sum()))
     return Splits(*(whole.take(part) for part in (train, val, test)))
 
@@ -448,13 +466,13 @@ def _split_contents(
     first, copy_of = (np.arange(len(content)),) * 2 if len(first) == len(content) else (first, copy_of)
     n = len(first)
     drawn = split_random(
-        n, _count(shares[0], n), _count(shares[1], n), split_seed, None if labels is None else labels[first]
+        n, _count_share(shares[0], n), _count_share(shares[1], n), split_seed, None if labels is None else labels[first]
     )
     train, val, test = (np.flatnonzero(np.isin(copy_of, part)) for part in drawn)
     return train, val, test
 
 
-def _joined(groups: np.ndarray, content: np.ndarray, found: TaskDeclaration) -> np.ndarray:
+def _join_groups(groups: np.ndarray, content: np.ndarray, declaration: TaskDeclaration) -> np.ndarray:
     """Groups (N,) in which those that share a sample are one.
 
     Raises:
@@ -469,15 +487,15 @@ def _joined(groups: np.ndarray, content: np.ndarray, found: TaskDeclaration) -> 
     links = coo_matrix((np.ones(len(of)), (of, n_groups + what)), shape=(size, size))
     _, parts = connected_components(links, directed=False)
     joined = parts[of]
-    n_left, n_needed = len(np.unique(joined)), 2 if found.test else 3
+    n_left, n_needed = len(np.unique(joined)), 2 if declaration.test else 3
     if n_left < n_needed <= n_groups:
         n_shared = n_groups - n_left
         raise DataError(
-            f"{found.path}: groups {found.group!r} share equal samples, so that {n_shared} of {n_groups} cannot be parted"
+            f"{declaration.path}: groups {declaration.group!r} share equal samples, so that {n_shared} of {n_groups} cannot be parted"
             f" and {n_left} are left for {n_needed} splits. No sample may be in two splits. Take the copies out."
         )
     return groups if n_left == n_groups else joined
 
 
-def _count(share: float, n: int) -> int:
+def _count_share(share: float, n: int) -> int:
     return max(1, round(share * n)) if share else 0

@@ -9,7 +9,7 @@ import numpy as np
 
 from orca_sweep.errors import InputError
 from orca_sweep.registry import Registry
-from orca_sweep.tasks.own_functions import as_input_error, explain_function, refuse_record
+from orca_sweep.tasks.own_functions import explain_function, refuse_record, to_input_error
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +53,7 @@ def masked_bce(prediction: "Tensor", target: "Tensor") -> "Tensor":
     """Mean binary cross-entropy over the points whose target is not NaN."""
     from torch.nn import functional as F
 
-    return _masked(prediction, target, partial(F.binary_cross_entropy_with_logits, reduction="none"))
+    return _mean_over_known(prediction, target, partial(F.binary_cross_entropy_with_logits, reduction="none"))
 
 
 def mse(prediction: "Tensor", target: "Tensor") -> "Tensor":
@@ -64,10 +64,10 @@ def mse(prediction: "Tensor", target: "Tensor") -> "Tensor":
 
 def masked_mse(prediction: "Tensor", target: "Tensor") -> "Tensor":
     """Mean squared error over the points whose target is not NaN."""
-    return _masked(prediction, target, lambda p, t: (p - t) ** 2)
+    return _mean_over_known(prediction, target, lambda p, t: (p - t) ** 2)
 
 
-def _masked(prediction: "Tensor", target: "Tensor", error: LossFunction) -> "Tensor":
+def _mean_over_known(prediction: "Tensor", target: "Tensor", error: LossFunction) -> "Tensor":
     check_same_shape(prediction.shape, target.shape)
     known = ~target.isnan()
     each = error(prediction, target.nan_to_num()).masked_fill(~known, 0.0)
@@ -167,9 +167,7 @@ def takes_gaps(loss: str | None) -> bool:
     return loss is not None and loss in LOSSES and LOSSES.get(loss).takes_gaps
 
 
-def loss_function(
-    name: str, settings: Mapping[str, Any], train_y: np.ndarray | None, n_classes: int = 0
-) -> LossFunction:
+def make_loss(name: str, settings: Mapping[str, Any], train_y: np.ndarray | None, n_classes: int = 0) -> LossFunction:
     """Returns the loss of that name for a task's training targets; what it gives is checked at every call.
 
     ``balanced-cross-entropy`` counts every class alike: its weight is one over its share of the training labels,
@@ -197,7 +195,7 @@ def _compute_loss(name: str, function: LossFunction, prediction: "Tensor", targe
     try:
         value = function(prediction, target)
     except BaseException as error:
-        raise as_input_error(where, error, prediction.shape, target.shape) from error
+        raise to_input_error(where, error, prediction.shape, target.shape) from error
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"{value!r:.60}"
         raise InputError(

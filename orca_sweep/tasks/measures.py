@@ -12,7 +12,7 @@ from orca_sweep.errors import DataError, InputError
 from orca_sweep.registry import Registry
 from orca_sweep.stats.modes import MODES, Mode, worst_value
 from orca_sweep.tasks.losses import IGNORED, check_same_shape
-from orca_sweep.tasks.own_functions import as_input_error, explain_function, refuse_record
+from orca_sweep.tasks.own_functions import explain_function, refuse_record, to_input_error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +64,9 @@ class Metric:
         if not np.isfinite(prediction).all():
             return float("nan")
         try:
-            value = _as_number(where, self.measure(prediction, target))
+            value = _to_number(where, self.measure(prediction, target))
         except BaseException as error:
-            raise as_input_error(where, error, prediction.shape, target.shape) from error
+            raise to_input_error(where, error, prediction.shape, target.shape) from error
         if np.isnan(value):
             raise DataError(
                 f"{where}: not defined on these {len(target)} targets (NaN). Are they all of one kind? A split needs"
@@ -85,10 +85,10 @@ class Metric:
         try:
             return int(self.unscored(prediction, target))
         except BaseException as error:
-            raise as_input_error(f"metric {self.name!r}, unscored,", error, prediction.shape, target.shape) from error
+            raise to_input_error(f"metric {self.name!r}, unscored,", error, prediction.shape, target.shape) from error
 
 
-def _as_number(where: str, value: Any) -> float:
+def _to_number(where: str, value: Any) -> float:
     """The value of a metric as a float.
 
     Raises:
@@ -103,7 +103,7 @@ def _as_number(where: str, value: Any) -> float:
     raise InputError(f"{where} gives {what}. A metric gives one number for a whole split. Correct it.")
 
 
-def _points(prediction: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _select_points(prediction: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Logits (points, K) and labels (points,) of all points that are scored."""
     logits = np.moveaxis(prediction, 1, -1).reshape(-1, prediction.shape[1])
     labels = target.reshape(-1)
@@ -111,31 +111,31 @@ def _points(prediction: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.
     return logits[known], labels[known]
 
 
-def _error(prediction: np.ndarray, target: np.ndarray) -> float:
-    logits, labels = _points(prediction, target)
+def _error_rate(prediction: np.ndarray, target: np.ndarray) -> float:
+    logits, labels = _select_points(prediction, target)
     return float((logits.argmax(axis=1) != labels).mean()) if len(labels) else float("nan")
 
 
 def _accuracy(prediction: np.ndarray, target: np.ndarray) -> float:
-    logits, labels = _points(prediction, target)
+    logits, labels = _select_points(prediction, target)
     return float((logits.argmax(axis=1) == labels).mean()) if len(labels) else float("nan")
 
 
 def _macro_f1(prediction: np.ndarray, target: np.ndarray) -> float:
     """Mean F1 of the classes met in targets or predictions; a class met in neither has no F1."""
-    logits, labels = _points(prediction, target)
+    logits, labels = _select_points(prediction, target)
     K, label = logits.shape[1], logits.argmax(axis=1)
     right = np.bincount(labels[label == labels], minlength=K)
     met = np.bincount(label, minlength=K) + np.bincount(labels, minlength=K)
     return float((2 * right[met > 0] / met[met > 0]).mean()) if len(labels) else float("nan")
 
 
-def _met_nowhere(prediction: np.ndarray, target: np.ndarray) -> int:
-    logits, labels = _points(prediction, target)
+def _count_unmet(prediction: np.ndarray, target: np.ndarray) -> int:
+    logits, labels = _select_points(prediction, target)
     return int(logits.shape[1] - len(np.union1d(logits.argmax(axis=1), labels)))
 
 
-def _not_in_targets(prediction: np.ndarray, target: np.ndarray) -> int:
+def _count_absent(prediction: np.ndarray, target: np.ndarray) -> int:
     return int(prediction.shape[1] - len(np.unique(target)))
 
 
@@ -154,17 +154,17 @@ def auroc(score: np.ndarray, positive: np.ndarray) -> float:
     return float((ranks - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
 
 
-def _mean(values: list[float]) -> float:
+def _mean_of_defined(values: list[float]) -> float:
     known = [value for value in values if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")
 
 
 def _mean_auroc(prediction: np.ndarray, target: np.ndarray) -> float:
     check_same_shape(prediction.shape, target.shape)
-    return _mean([auroc(prediction[:, k], target[:, k] > 0.5) for k in range(target.shape[1])])
+    return _mean_of_defined([auroc(prediction[:, k], target[:, k] > 0.5) for k in range(target.shape[1])])
 
 
-def _one_kind(prediction: np.ndarray, target: np.ndarray) -> int:
+def _count_one_sided(prediction: np.ndarray, target: np.ndarray) -> int:
     positives = (target > 0.5).sum(axis=0)
     return int(((positives == 0) | (positives == len(target))).sum())
 
@@ -174,10 +174,10 @@ def _mean_average_precision(prediction: np.ndarray, target: np.ndarray) -> float
 
     check_same_shape(prediction.shape, target.shape)
     scored = np.flatnonzero((target > 0.5).any(axis=0))
-    return _mean([float(average_precision_score(target[:, k] > 0.5, prediction[:, k])) for k in scored])
+    return _mean_of_defined([float(average_precision_score(target[:, k] > 0.5, prediction[:, k])) for k in scored])
 
 
-def _no_positives(prediction: np.ndarray, target: np.ndarray) -> int:
+def _count_without_positives(prediction: np.ndarray, target: np.ndarray) -> int:
     return int((~(target > 0.5).any(axis=0)).sum())
 
 
@@ -192,7 +192,7 @@ def _ovo_auroc_error(prediction: np.ndarray, target: np.ndarray) -> float:
     for a, b in pairs:
         of_pair = np.isin(target, (a, b))
         values += [auroc(p[of_pair, c], target[of_pair] == c) for c in (a, b)]
-    return 1 - _mean(values)
+    return 1 - _mean_of_defined(values)
 
 
 def _point_auroc_error(prediction: np.ndarray, target: np.ndarray) -> float:
@@ -230,10 +230,10 @@ def _r2_error(prediction: np.ndarray, target: np.ndarray) -> float:
     p, t = (array.reshape(len(array), -1).astype(np.float64) for array in (prediction, target))
     spread = ((t - t.mean(axis=0)) ** 2).sum(axis=0)
     varies = spread > 0
-    return _mean(list(((p - t) ** 2).sum(axis=0)[varies] / spread[varies]))
+    return _mean_of_defined(list(((p - t) ** 2).sum(axis=0)[varies] / spread[varies]))
 
 
-def _constant_outputs(prediction: np.ndarray, target: np.ndarray) -> int:
+def _count_constant_outputs(prediction: np.ndarray, target: np.ndarray) -> int:
     flat = target.reshape(len(target), -1)
     return int((flat == flat[0]).all(axis=0).sum())
 
@@ -242,14 +242,14 @@ NEAR, APART = 8.0, 24
 """Angstrom between two residues that count, and how far apart they are in the chain."""
 
 
-def _near_and_apart(target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _find_scored_pairs(target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     apart = np.subtract.outer(np.arange(target.shape[0]), np.arange(target.shape[1])) <= -APART
     i, j = np.nonzero((target < NEAR) & apart)
     return i, j
 
 
-def _without_pairs(prediction: np.ndarray, target: np.ndarray) -> int:
-    return sum(not len(_near_and_apart(t[0])[0]) for t in target)
+def _count_without_pairs(prediction: np.ndarray, target: np.ndarray) -> int:
+    return sum(not len(_find_scored_pairs(t[0])[0]) for t in target)
 
 
 def _mae8(prediction: np.ndarray, target: np.ndarray) -> float:
@@ -261,13 +261,13 @@ def _mae8(prediction: np.ndarray, target: np.ndarray) -> float:
     check_same_shape(prediction.shape, target.shape)
     values = []
     for p, t in zip(prediction, target, strict=True):
-        i, j = _near_and_apart(t[0])
+        i, j = _find_scored_pairs(t[0])
         both = (p[0, i, j].astype(np.float64) + p[0, j, i]) / 2
         values.append(float(np.abs(both - t[0, i, j]).mean()) if len(i) else float("nan"))
-    return _mean(values)
+    return _mean_of_defined(values)
 
 
-def _one_minus(score: Callable[[np.ndarray, np.ndarray], float]) -> Callable[[np.ndarray, np.ndarray], float]:
+def _subtract_from_one(score: Callable[[np.ndarray, np.ndarray], float]) -> Callable[[np.ndarray, np.ndarray], float]:
     """The error that is one minus a score."""
     return lambda prediction, target: 1 - score(prediction, target)
 
@@ -276,56 +276,56 @@ METRICS: Registry[Metric] = Registry("metric")
 """All metrics; a module under ``imports`` adds its own with ``METRICS.add(Metric(...))``."""
 WRONG, RIGHT, TARGET = "share of wrong labels", "share of right labels", "units of the target"
 for _metric in (
-    Metric(name="error", measure=_error, meaning="1 - accuracy", mode="min", unit=WRONG),
+    Metric(name="error", measure=_error_rate, meaning="1 - accuracy", mode="min", unit=WRONG),
     Metric(name="accuracy", measure=_accuracy, meaning="1 - error", mode="max", unit=RIGHT),
     Metric(
         name="macro-f1-error",
-        measure=_one_minus(_macro_f1),
+        measure=_subtract_from_one(_macro_f1),
         meaning="1 - mean F1 of the classes met",
         mode="min",
-        unscored=_met_nowhere,
+        unscored=_count_unmet,
     ),
     Metric(
         name="macro-f1",
         measure=_macro_f1,
         meaning="mean F1 of the classes met",
         mode="max",
-        unscored=_met_nowhere,
+        unscored=_count_unmet,
     ),
     Metric(
         name="auroc-error",
-        measure=_one_minus(_mean_auroc),
+        measure=_subtract_from_one(_mean_auroc),
         meaning="1 - mean AUROC of the classes with positives and negatives",
         mode="min",
-        unscored=_one_kind,
+        unscored=_count_one_sided,
     ),
     Metric(
         name="auroc",
         measure=_mean_auroc,
         meaning="mean AUROC of the classes with positives and negatives",
         mode="max",
-        unscored=_one_kind,
+        unscored=_count_one_sided,
     ),
     Metric(
         name="map-error",
-        measure=_one_minus(_mean_average_precision),
+        measure=_subtract_from_one(_mean_average_precision),
         meaning="1 - mean average precision of the classes with positives",
         mode="min",
-        unscored=_no_positives,
+        unscored=_count_without_positives,
     ),
     Metric(
         name="map",
         measure=_mean_average_precision,
         meaning="mean average precision of the classes with positives",
         mode="max",
-        unscored=_no_positives,
+        unscored=_count_without_positives,
     ),
     Metric(
         name="ovo-auroc-error",
         measure=_ovo_auroc_error,
         meaning="1 - mean AUROC of all pairs of classes met",
         mode="min",
-        unscored=_not_in_targets,
+        unscored=_count_absent,
     ),
     Metric(
         name="point-auroc-error",
@@ -353,18 +353,22 @@ for _metric in (
         meaning="mean over proteins of the absolute error of pairs below 8 Angstrom, 24 or more apart in the chain",
         mode="min",
         unit="Angstrom",
-        unscored=_without_pairs,
+        unscored=_count_without_pairs,
         takes_gaps=True,
     ),
     Metric(
-        name="r2-error", measure=_r2_error, meaning="1 - R2, mean over outputs", mode="min", unscored=_constant_outputs
+        name="r2-error",
+        measure=_r2_error,
+        meaning="1 - R2, mean over outputs",
+        mode="min",
+        unscored=_count_constant_outputs,
     ),
     Metric(
         name="r2",
-        measure=_one_minus(_r2_error),
+        measure=_subtract_from_one(_r2_error),
         meaning="R2, mean over outputs",
         mode="max",
-        unscored=_constant_outputs,
+        unscored=_count_constant_outputs,
     ),
 ):
     METRICS.add(_metric)

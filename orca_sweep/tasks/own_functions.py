@@ -28,7 +28,7 @@ def explain_function(function: object, arguments: str) -> str | None:
     return None
 
 
-def as_input_error(where: str, error: BaseException, prediction: Sequence[int], target: Sequence[int]) -> BaseException:
+def to_input_error(where: str, error: BaseException, prediction: Sequence[int], target: Sequence[int]) -> BaseException:
     """Returns what to raise for an error in a loss or metric: our own errors, lack of memory and the system's stay."""
     if isinstance(error, OrcaSweepError) or out_of_memory(error):
         return error

@@ -12,19 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from orca_sweep.data import Conversion, Converted, File, Rows, Samples, Splits, Writer, check_shape, split_random
-from orca_sweep.data.hdf5 import hdf5_dataset, opened_hdf5
+from orca_sweep.data import Conversion, ConvertedArrays, File, Rows, Samples, Splits, Writer, check_shape, split_random
+from orca_sweep.data.hdf5 import get_hdf5_dataset, open_hdf5
 from orca_sweep.errors import DataError
-from orca_sweep.tasks.recipes import Released, recipe
+from orca_sweep.tasks.recipes import Released, make_recipe
 from orca_sweep.tasks.records import Task
 
 SOURCE = "PDEBench (Takamoto et al. 2022, arXiv 2210.07182); settings of Shen et al. 2023 as released"
-PLACE = "https://darus.uni-stuttgart.de/api/access/datafile/"
+ADDRESS = "https://darus.uni-stuttgart.de/api/access/datafile/"
 ROWS = 64
 """Simulations read at a time."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Pde:
     """One equation's file and what of it is used."""
 
@@ -41,12 +41,12 @@ class _Pde:
     """Whether the first tenth of the simulations is the test set, or the last."""
     fields: tuple[str, ...] = ("tensor",)
 
-    def last(self, n_times: int) -> int:
+    def find_target_step(self, n_times: int) -> int:
         """Which time step is the target."""
         kept = -(-n_times // self.time_stride)
         return (min(self.steps, kept) - 1) * self.time_stride
 
-    def splits(self, n: int, split_seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def split_simulations(self, n: int, split_seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Indices of training, validation and test."""
         n_test = n // 10 if self.test_first else n - int(n * 0.9)
         if not n_test:
@@ -60,16 +60,16 @@ class _Pde:
 def convert_fields(root: Path, writer: Writer, pde: _Pde, shape: tuple[int, ...]) -> None:
     """Data sets (N, T, *space) become first and last states (N, fields, *space), on every so many-th point."""
     path = root / pde.file
-    with opened_hdf5(path) as file:
-        sets = [hdf5_dataset(file, path, name) for name in pde.fields]
+    with open_hdf5(path) as file:
+        sets = [get_hdf5_dataset(file, path, name) for name in pde.fields]
         for name, data in zip(pde.fields, sets, strict=True):
             _check_fields(f"{path}: {name}", data, sets[0], len(shape))
         n, n_times = sets[0].shape[:2]
-        _check_any(path, n)
+        _check_not_empty(path, n)
         _check_grid(path, sets[0].shape[2:], pde, shape)
         space = (slice(None, None, pde.stride),) * len(shape)
         for i in range(0, n, ROWS):
-            for array, step in (("x", 0), ("y", pde.last(n_times))):
+            for array, step in (("x", 0), ("y", pde.find_target_step(n_times))):
                 block = [np.asarray(data[(slice(i, i + ROWS), step, *space)], np.float32) for data in sets]
                 writer.append(array, np.stack(block, axis=1), path)
             writer.report(min(i + ROWS, n), n)
@@ -81,7 +81,7 @@ def _check_fields(where: str, data: Any, first: Any, dims: int) -> None:
         raise DataError(f"{where}: shape {data.shape}, but another field has {first.shape}. Get the file again.")
 
 
-def _check_any(where: object, n: int) -> None:
+def _check_not_empty(where: object, n: int) -> None:
     if not n:
         raise DataError(f"{where}: no simulations in it. Get the file again.")
 
@@ -96,11 +96,11 @@ def _check_grid(where: object, grid: tuple[int, ...], pde: _Pde, shape: tuple[in
 def convert_darcy(root: Path, writer: Writer, pde: _Pde, shape: tuple[int, ...]) -> None:
     """Viscosity nu (N, X, Y) and solution tensor (N, 1, X, Y) become (N, 1, *space) each."""
     path = root / pde.file
-    with opened_hdf5(path) as file:
-        nu, solution = (hdf5_dataset(file, path, name) for name in ("nu", "tensor"))
+    with open_hdf5(path) as file:
+        nu, solution = (get_hdf5_dataset(file, path, name) for name in ("nu", "tensor"))
         check_shape(f"{path}: nu", nu.shape, nu.dtype, (None, None, None))
         check_shape(f"{path}: tensor", solution.shape, solution.dtype, (len(nu), 1, *nu.shape[1:]))
-        _check_any(path, len(nu))
+        _check_not_empty(path, len(nu))
         _check_grid(path, nu.shape[1:], pde, shape)
         thin = (slice(None, None, pde.stride),) * 2
         for i in range(0, len(nu), ROWS):
@@ -112,29 +112,29 @@ def convert_darcy(root: Path, writer: Writer, pde: _Pde, shape: tuple[int, ...])
 def convert_groups(root: Path, writer: Writer, pde: _Pde, shape: tuple[int, ...]) -> None:
     """A group per simulation with data (T, *space, fields) becomes first and last states (N, fields, *space)."""
     path = root / pde.file
-    with opened_hdf5(path) as file:
+    with open_hdf5(path) as file:
         names = sorted(file)
-        _check_any(path, len(names))
+        _check_not_empty(path, len(names))
         for i, name in enumerate(names):
-            data = hdf5_dataset(file, path, f"{name}/data")
+            data = get_hdf5_dataset(file, path, f"{name}/data")
             _check_grid(f"{path}: {name}/data", data.shape[1:-1], pde, shape)
             check_shape(f"{path}: {name}/data", data.shape, data.dtype, (None,) * (2 + len(shape)))
-            for array, step in (("x", 0), ("y", pde.last(len(data)))):
+            for array, step in (("x", 0), ("y", pde.find_target_step(len(data)))):
                 state = np.moveaxis(np.asarray(data[step], np.float32), -1, 0)
                 writer.append(array, state[None], path)
             writer.report(i + 1, len(names))
 
 
-def _file(pde: _Pde, kind: str, shape: tuple[int, ...]) -> File:
+def _describe_file(pde: _Pde, kind: str, shape: tuple[int, ...]) -> File:
     """The record of an equation's file: its check reads headers, and the first simulation's of a file of groups."""
     path = pde.file
 
-    def check(root: Path) -> str:
-        with opened_hdf5(root / path) as file:
+    def check_headers(root: Path) -> str:
+        with open_hdf5(root / path) as file:
             if kind == "groups":
                 names = sorted(file)
-                _check_any(root / path, len(names))
-                data = hdf5_dataset(file, root / path, f"{names[0]}/data")
+                _check_not_empty(root / path, len(names))
+                data = get_hdf5_dataset(file, root / path, f"{names[0]}/data")
                 found = check_shape(
                     f"{root / path}: {names[0]}/data", data.shape, data.dtype, (None,) * (2 + len(shape))
                 )
@@ -142,32 +142,32 @@ def _file(pde: _Pde, kind: str, shape: tuple[int, ...]) -> File:
                 return f"{len(names)} simulations; the first is {found}"
             texts = []
             for name in ("nu", "tensor") if kind == "darcy" else pde.fields:
-                data = hdf5_dataset(file, root / path, name)
+                data = get_hdf5_dataset(file, root / path, name)
                 n_axes = 1 + len(shape) if name == "nu" else 2 + len(shape)
                 texts.append(
                     f"{name} {check_shape(f'{root / path}: {name}', data.shape, data.dtype, (None,) * n_axes)}"
                 )
-                _check_any(root / path, len(data))
+                _check_not_empty(root / path, len(data))
                 _check_grid(root / path, data.shape[n_axes - len(shape) :], pde, shape)
             return "; ".join(texts)
 
-    return File(path, check, url=f"{PLACE}{pde.number}", hash=f"md5:{pde.md5}")
+    return File(path=path, check=check_headers, url=f"{ADDRESS}{pde.number}", hash=f"md5:{pde.md5}")
 
 
-def load_pde(data: Converted, split_seed: int, pde: _Pde, shape: tuple[int, ...], field: int | None) -> Splits:
+def load_pde(data: ConvertedArrays, split_seed: int, pde: _Pde, shape: tuple[int, ...], field: int | None) -> Splits:
     """Returns first and last states, both of the task's shape: one field of several, or all of them."""
 
-    def change(batch: np.ndarray) -> np.ndarray:
+    def select_field(batch: np.ndarray) -> np.ndarray:
         kept = batch if field is None else batch[:, field : field + 1]
         # A 1D task's fields lie end to end in one channel, as in ORCA.
         return kept.reshape(len(batch), *shape)
 
-    x, y = (Rows.of(data[name], f"{data.digest(name)} field={field}", change) for name in ("x", "y"))
+    x, y = (Rows.from_array(data[name], f"{data.digest_of(name)} field={field}", select_field) for name in ("x", "y"))
     whole = Samples(x, y)
-    return Splits(*(whole.take(part) for part in pde.splits(len(whole), split_seed)))
+    return Splits(*(whole.take(part) for part in pde.split_simulations(len(whole), split_seed)))
 
 
-def _task(
+def _make_task(
     name: str,
     pde: _Pde,
     shape: tuple[int, ...],
@@ -192,11 +192,11 @@ def _task(
         loss=loss,
         metric="nrmse",
         load=partial(load_pde, pde=pde, shape=shape, field=field),
-        convert=Conversion(Path(pde.file).stem, partial(convert, pde=pde, shape=space)),
+        convert=Conversion(name=Path(pde.file).stem, run=partial(convert, pde=pde, shape=space)),
         meaning=meaning,
         source=SOURCE,
         licence="CC BY 4.0",
-        files=(_file(pde, kind, space),),
+        files=(_describe_file(pde, kind, space),),
         packages=("h5py",),
         extra="benchmarks",
         preparation="simulated",
@@ -220,101 +220,103 @@ RELEASED = Released(
 """Settings that most of these tasks share."""
 
 
-def _make_recipe(**settings: Any) -> dict[str, Any]:
-    return recipe(replace(RELEASED, **settings))
+def _change_recipe(**settings: Any) -> dict[str, Any]:
+    return make_recipe(replace(RELEASED, **settings))
 
 
-def _text_recipe(optimizer: str, lr: float, weight_decay: float, length: int) -> dict[str, Any]:
-    return _make_recipe(body="roberta-base", optimizer=optimizer, lr=lr, weight_decay=weight_decay, length=length)
+def _make_text_recipe(optimizer: str, lr: float, weight_decay: float, length: int) -> dict[str, Any]:
+    return _change_recipe(body="roberta-base", optimizer=optimizer, lr=lr, weight_decay=weight_decay, length=length)
 
 
-REACTION_2D = _Pde("2D_diff-react_NA_NA.h5", 133017, "b8d0b86064193195ddc30c33be5dc949", steps=101, test_first=False)
+REACTION_2D = _Pde(
+    file="2D_diff-react_NA_NA.h5", number=133017, md5="b8d0b86064193195ddc30c33be5dc949", steps=101, test_first=False
+)
 RECORDS = (
-    _task(
+    _make_task(
         "advection",
-        _Pde("1D_Advection_Sols_beta0.4.hdf5", 255674, "d595bbfd2c659df995a93cd40d6ea568", 4, 5, 200),
+        _Pde(file="1D_Advection_Sols_beta0.4.hdf5", number=255674, md5="d595bbfd2c659df995a93cd40d6ea568", stride=4, time_stride=5, steps=200),
         (1, 256),
         "advection at speed 0.4, first state to last",
-        _text_recipe("adam", 1e-4, 1e-5, 512),
+        _make_text_recipe("adam", 1e-4, 1e-5, 512),
     ),
-    _task(
+    _make_task(
         "burgers",
-        _Pde("1D_Burgers_Sols_Nu1.0.hdf5", 281365, "9021eba35332d127306f11ef84c1a60f", 1, 5, 200),
+        _Pde(file="1D_Burgers_Sols_Nu1.0.hdf5", number=281365, md5="9021eba35332d127306f11ef84c1a60f", stride=1, time_stride=5, steps=200),
         (1, 1024),
         "Burgers' equation at viscosity 1, first state to last",
         # Released as 128 tokens for 256 declared points, so two points per token. The data have 1024 points.
-        _text_recipe("adam", 1e-5, 1e-5, 512),
+        _make_text_recipe("adam", 1e-5, 1e-5, 512),
         loss="rmse",
     ),
-    _task(
+    _make_task(
         "1d-cfd",
         _Pde(
-            "1D_CFD_Rand_Eta0.1_Zeta0.1_periodic_Train.hdf5", 164668, "45655bd77d006ab539c52b7fbcf099b9", 1, 5, 100,
+            file="1D_CFD_Rand_Eta0.1_Zeta0.1_periodic_Train.hdf5", number=164668, md5="45655bd77d006ab539c52b7fbcf099b9", stride=1, time_stride=5, steps=100,
             fields=("density", "pressure", "Vx"),
         ),
         (1, 3072),
         "compressible flow: density, pressure and velocity end to end; scored in normalised units",
-        _text_recipe("adamw", 1e-4, 1e-3, 128),
+        _make_text_recipe("adamw", 1e-4, 1e-3, 128),
         loss="rmse",
         normalise="pointwise",
     ),
-    _task(
+    _make_task(
         "diffusion-reaction",
-        _Pde("ReacDiff_Nu0.5_Rho1.0.hdf5", 133177, "69a429239778d529cd419ed5888ea835", 1, 1, 30),
+        _Pde(file="ReacDiff_Nu0.5_Rho1.0.hdf5", number=133177, md5="69a429239778d529cd419ed5888ea835", stride=1, time_stride=1, steps=30),
         (1, 1024),
         "diffusion with reaction, first state to the 30th",
-        _text_recipe("sgd", 1e-3, 1e-5, 256),
+        _make_text_recipe("sgd", 1e-3, 1e-5, 256),
     ),
-    _task(
+    _make_task(
         "diffusion-sorption",
-        _Pde("1D_diff-sorp_NA_NA.h5", 133020, "9d466d1213065619d087319e16d9a938", steps=101, test_first=False),
+        _Pde(file="1D_diff-sorp_NA_NA.h5", number=133020, md5="9d466d1213065619d087319e16d9a938", steps=101, test_first=False),
         (1, 1024),
         "diffusion with sorption, first state to last",
-        _text_recipe("adamw", 1e-4, 0.0, 32),
+        _make_text_recipe("adamw", 1e-4, 0.0, 32),
         kind="groups",
     ),
-    _task(
+    _make_task(
         "darcy-pde",
-        _Pde("2D_DarcyFlow_beta0.1_Train.hdf5", 133218, "294f9a03a4aa16b0e386469ca8b471be", 2),
+        _Pde(file="2D_DarcyFlow_beta0.1_Train.hdf5", number=133218, md5="294f9a03a4aa16b0e386469ca8b471be", stride=2),
         (1, 64, 64),
         "steady Darcy flow on a 64x64 grid: viscosity to pressure",
-        _make_recipe(epochs=100, weight_decay=1e-5, clip=None),
+        _change_recipe(epochs=100, weight_decay=1e-5, clip=None),
         kind="darcy",
     ),
-    _task(
+    _make_task(
         "shallow-water",
-        _Pde("2D_rdb_NA_NA.h5", 133021, "75d838c47aa410694bdc912ea7f22282", steps=101, test_first=False),
+        _Pde(file="2D_rdb_NA_NA.h5", number=133021, md5="75d838c47aa410694bdc912ea7f22282", steps=101, test_first=False),
         (1, 128, 128),
         "a dam breaks: water height, first state to last",
-        _make_recipe(warmup=10),
+        _change_recipe(warmup=10),
         kind="groups",
     ),
-    _task(
+    _make_task(
         "2d-diffusion-reaction",
         REACTION_2D,
         (1, 128, 128),
         "activator of a diffusion with reaction, first state to last (the inhibitor is not seen, as in ORCA)",
-        _make_recipe(optimizer="adam", weight_decay=1e-3),
+        _change_recipe(optimizer="adam", weight_decay=1e-3),
         kind="groups",
         field=0,
     ),
-    _task(
+    _make_task(
         "2d-diffusion-reaction-both",
         REACTION_2D,
         (2, 128, 128),
         "the same with activator and inhibitor, which together determine the answer",
-        _make_recipe(optimizer="adam", weight_decay=1e-3),
+        _change_recipe(optimizer="adam", weight_decay=1e-3),
         kind="groups",
     ),
-    _task(
+    _make_task(
         "2d-cfd",
         _Pde(
-            "2D_CFD_Rand_M1.0_Eta0.1_Zeta0.1_periodic_128_Train.hdf5", 164691, "75a34f34a3dcd9bc8ae4b7adf8bf372c",
-            2, 1, 21, False, ("density", "pressure", "Vx", "Vy"),
+            file="2D_CFD_Rand_M1.0_Eta0.1_Zeta0.1_periodic_128_Train.hdf5", number=164691, md5="75a34f34a3dcd9bc8ae4b7adf8bf372c",
+            stride=2, time_stride=1, steps=21, test_first=False, fields=("density", "pressure", "Vx", "Vy"),
         ),
         (4, 64, 64),
         "compressible flow on a 64x64 grid, four fields; scored in normalised units",
-        _make_recipe(lr=1e-3, weight_decay=1e-3),
+        _change_recipe(lr=1e-3, weight_decay=1e-3),
         normalise="channel",
     ),
 )  # fmt: skip

@@ -8,8 +8,8 @@ from typing import Any
 
 from orca_sweep.config.number_lists import betas_as_text
 from orca_sweep.data import File, check_shape
-from orca_sweep.data.matlab import mat_array
-from orca_sweep.data.readers import Stored, npy_header, npz_arrays, opened
+from orca_sweep.data.matlab import open_mat_array
+from orca_sweep.data.readers import StoredArray, open_file, open_npz_arrays, read_npy_header
 from orca_sweep.errors import DataError
 
 Shape = Sequence[int | None]
@@ -40,7 +40,7 @@ class Released:
     length: int | None = None
 
 
-def recipe(released: Released) -> dict[str, Any]:
+def make_recipe(released: Released) -> dict[str, Any]:
     """Returns a task's recipe: the settings with which our loop takes the released optimizer steps.
 
     Our loss of accumulated batches is their mean, the released one is their sum. So the recipe multiplies the learning
@@ -105,72 +105,72 @@ def _round_digits(number: float) -> float:
 # Files --------------------------------------------------------------------------------------------
 
 
-def npy_file(path: str, shape: Shape, **more: Any) -> File:
+def describe_npy_file(path: str, shape: Shape, **more: Any) -> File:
     """Returns the record of a plain .npy file."""
 
-    def check(root: Path) -> str:
-        return check_shape(root / path, *npy_header(root / path), shape)
+    def check_file(root: Path) -> str:
+        return check_shape(root / path, *read_npy_header(root / path), shape)
 
-    return File(path, check, **more)
+    return File(path=path, check=check_file, **more)
 
 
-def npz_checked(path: Path, shapes: Mapping[str, Shape]) -> dict[str, Stored]:
+def open_checked_npz(path: Path, shapes: Mapping[str, Shape]) -> dict[str, StoredArray]:
     """Returns the arrays of an .npz file, of which these must be there, in these shapes.
 
     Raises:
         DataError: naming what is missing, or of another shape.
     """
-    found = npz_arrays(path)
-    missing = sorted(shapes.keys() - found.keys())
+    arrays = open_npz_arrays(path)
+    missing = sorted(shapes.keys() - arrays.keys())
     if missing:
-        raise DataError(f"{path}: no {', '.join(missing)} in it. It holds: {', '.join(sorted(found))[:200]}.")
+        raise DataError(f"{path}: no {', '.join(missing)} in it. It holds: {', '.join(sorted(arrays))[:200]}.")
     for name, shape in shapes.items():
-        check_shape(f"{path}: {name}", found[name].shape, found[name].dtype, shape)
-    return found
+        check_shape(f"{path}: {name}", arrays[name].shape, arrays[name].dtype, shape)
+    return arrays
 
 
-def npz_file(path: str, shapes: Mapping[str, Shape], **more: Any) -> File:
+def describe_npz_file(path: str, shapes: Mapping[str, Shape], **more: Any) -> File:
     """Returns the record of an .npz file."""
 
-    def check(root: Path) -> str:
-        found = npz_checked(root / path, shapes)
-        return "; ".join(f"{name} {found[name].shape} {found[name].dtype}" for name in shapes)
+    def check_file(root: Path) -> str:
+        arrays = open_checked_npz(root / path, shapes)
+        return "; ".join(f"{name} {arrays[name].shape} {arrays[name].dtype}" for name in shapes)
 
-    return File(path, check, **more)
+    return File(path=path, check=check_file, **more)
 
 
-def mat_file(path: str, shapes: Mapping[str, Shape], **more: Any) -> File:
+def describe_mat_file(path: str, shapes: Mapping[str, Shape], **more: Any) -> File:
     """Returns the record of a MATLAB file."""
 
-    def check(root: Path) -> str:
+    def check_file(root: Path) -> str:
         texts = []
         for name, shape in shapes.items():
-            data = mat_array(root / path, name)
+            data = open_mat_array(root / path, name)
             texts.append(f"{name} {check_shape(f'{root / path}: {name}', data.shape, data.dtype, shape)}")
         return "; ".join(texts)
 
-    return File(path, check, **more)
+    return File(path=path, check=check_file, **more)
 
 
-def pickle_file(path: str, magic: bytes, what: str, **more: Any) -> File:
+def describe_pickle_file(path: str, magic: bytes, what: str, **more: Any) -> File:
     """Returns the record of a pickle: without reading it whole, only its first bytes can be checked."""
 
-    def check(root: Path) -> str:
-        with opened(root / path) as file:
+    def check_file(root: Path) -> str:
+        with open_file(root / path) as file:
             if file.read(len(magic)) != magic:
                 raise DataError(f"{root / path}: not {what}. Get the file again.")
         return f"{what}, {(root / path).stat().st_size / 2**20:.0f} MiB (read at conversion)"
 
-    return File(path, check, **more)
+    return File(path=path, check=check_file, **more)
 
 
-def lines_of(path: Path, most: int = 2**24) -> list[str]:
+def read_lines(path: Path, most: int = 2**24) -> list[str]:
     """Returns the lines of a text file.
 
     Raises:
         DataError: if it is missing, no text, or larger than a list of files is.
     """
-    with opened(path) as file:
+    with open_file(path) as file:
         raw = file.read(most + 1)
     try:
         text = raw.decode("utf-8")
@@ -181,7 +181,7 @@ def lines_of(path: Path, most: int = 2**24) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def inside(root: Path, name: str) -> Path:
+def resolve_inside(root: Path, name: str) -> Path:
     """Returns a path that a file names, below the data root.
 
     Raises:
@@ -199,6 +199,6 @@ def inside(root: Path, name: str) -> Path:
     return path
 
 
-def relative(root: Path, name: str) -> str:
+def path_from_root(root: Path, name: str) -> str:
     """Returns a path that a file names as one counted from the data root, which it must not leave."""
-    return inside(root, name).relative_to(os.path.realpath(root)).as_posix()
+    return resolve_inside(root, name).relative_to(os.path.realpath(root)).as_posix()

@@ -14,7 +14,7 @@ from orca_sweep.config import Normalise
 from orca_sweep.data import (
     Array,
     Conversion,
-    Converted,
+    ConvertedArrays,
     File,
     Rows,
     Samples,
@@ -22,12 +22,12 @@ from orca_sweep.data import (
     check_array,
     check_disjoint,
     check_labels,
-    chunks,
-    converted,
+    cut_into_chunks,
     find_converted,
+    find_first_value,
     fingerprint,
-    first_place,
-    first_value,
+    load_or_convert,
+    locate_first,
     missing_packages,
     subsample,
 )
@@ -36,16 +36,16 @@ from orca_sweep.errors import DataError, InputError
 from orca_sweep.registry import hint
 from orca_sweep.stats.modes import Mode
 from orca_sweep.streams import stream_seed
-from orca_sweep.tasks.losses import IGNORED, LOSSES, LossFunction, loss_function, takes_gaps
+from orca_sweep.tasks.losses import IGNORED, LOSSES, LossFunction, make_loss, takes_gaps
 from orca_sweep.tasks.measures import METRICS
 from orca_sweep.tasks.scaling import (
     InputScale,
     RoundingLoss,
-    channel_statistics,
+    add_preparation,
     map_samples,
-    point_statistics,
-    scale_of_inputs,
-    with_note,
+    measure_each_channel,
+    measure_input_scale,
+    measure_points,
 )
 
 NORMALISE = get_args(Normalise)
@@ -57,7 +57,7 @@ CLUSTERED = 4096
 """Targets of more numbers are averaged over blocks down to this many before they are clustered."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """One target problem."""
 
@@ -107,7 +107,7 @@ class Task:
     """What a trial of this task takes unless the space says otherwise, by dotted config path."""
 
     def __post_init__(self) -> None:
-        problems = list(_mistakes(self))
+        problems = list(_find_mistakes(self))
         if problems:
             raise InputError([f"task {self.name!r}: {problem}" for problem in problems])
 
@@ -132,7 +132,7 @@ class Task:
         return self.output_shape[1:] if self.has_labels else self.output_shape
 
 
-def _mistakes(task: Task) -> Iterator[str]:
+def _find_mistakes(task: Task) -> Iterator[str]:
     if task.dims not in (1, 2) or len(task.sample_shape) != task.dims + 1:
         yield f"dims {task.dims}, sample_shape {task.sample_shape}. dims is 1 with (C, L) or 2 with (C, H, W)."
     if task.kind not in KINDS:
@@ -173,7 +173,7 @@ def _mistakes(task: Task) -> Iterator[str]:
         yield f"normalise_targets 'as-inputs' with normalise_inputs {task.normalise_inputs!r}. Use channel or pointwise."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskData:
     """A task's three splits ready to train on.
 
@@ -187,8 +187,8 @@ class TaskData:
     train: Samples
     val: Samples
     test: Samples
-    target_mean: np.ndarray | None
-    target_std: np.ndarray | None
+    target_mean: np.ndarray | None = None
+    target_std: np.ndarray | None = None
     fingerprint: str
     input_scale: str = ""
     """How inputs were normalised, with the numbers that this was measured by."""
@@ -197,18 +197,18 @@ class TaskData:
     def loss(self) -> LossFunction:
         """The task's loss, (predictions, targets) -> mean over a batch."""
         labels = self.train.y if self.task.has_labels and isinstance(self.train.y, np.ndarray) else None
-        return loss_function(self.task.loss, self.task.loss_settings, labels, self.task.output_shape[0])
+        return make_loss(self.task.loss, self.task.loss_settings, labels, self.task.output_shape[0])
 
 
-def raw_splits(task: Task, data_root: Path, split_seed: int) -> Splits:
+def load_raw_splits(task: Task, data_root: Path, split_seed: int) -> Splits:
     """Returns what the task's load function gives, converting its files first if that has not been done."""
-    source: Path | Converted = data_root
+    source: Path | ConvertedArrays = data_root
     if task.convert is not None:
-        source = converted(task.convert, data_root, task.files)
+        source = load_or_convert(task.convert, data_root, task.files)
     return task.load(source, split_seed)
 
 
-def task_data(
+def load_task_data(
     task: Task, data_root: Path, split_seed: int, n_train: int | None, normalise: Normalise | None = None
 ) -> TaskData:
     """Loads a task, cuts training to ``n_train`` samples, and normalises by what is left of training.
@@ -222,28 +222,37 @@ def task_data(
 
     Cost: rows on disk are read once for statistics if the task normalises; they stay on disk.
     """
-    splits = raw_splits(task, data_root, split_seed)
-    task = _with_shapes(task, splits.train)
-    whole = _typed(task, splits.train, "train")
+    splits = load_raw_splits(task, data_root, split_seed)
+    task = _fill_in_shapes(task, splits.train)
+    whole = _to_declared_types(task, splits.train, "train")
     _check_classes(task, whole)
     _check_varied(task, whole)
-    train = _limit(task, whole, n_train, split_seed)
-    val, test = _typed(task, splits.val, "val"), _typed(task, splits.test, "test")
+    train = _limit_training(task, whole, n_train, split_seed)
+    val, test = _to_declared_types(task, splits.val, "val"), _to_declared_types(task, splits.test, "test")
     _check_own_splits(task, Splits(whole, val, test), data_root)
     where = f"task {task.name!r}, inputs"
-    scale = with_note(scale_of_inputs(train.x, normalise or task.normalise_inputs, where), task.preparation)
-    parts, target_scale = _with_scaled_targets(task, scale, [train, val, test])
+    scale = add_preparation(measure_input_scale(train.x, normalise or task.normalise_inputs, where), task.preparation)
+    parts, target_scale = _scale_targets(task, scale, [train, val, test])
     if scale.change is not None:
         parts = [replace(part, x=map_samples(part.x, scale.change, scale.digest)) for part in parts]
     if task.coordinates:
-        parts = [replace(part, x=_with_coordinates(part.x, *task.sample_shape[1:])) for part in parts]
+        parts = [replace(part, x=_add_coordinates(part.x, *task.sample_shape[1:])) for part in parts]
     arrays = ((part.x, part.y, part.groups) for part in parts)
     digest = fingerprint(*(array for three in arrays for array in three if array is not None))
     mean, std = target_scale or (None, None)
-    return TaskData(task, parts[0], parts[1], parts[2], mean, std, digest, scale.text)
+    return TaskData(
+        task=task,
+        train=parts[0],
+        val=parts[1],
+        test=parts[2],
+        target_mean=mean,
+        target_std=std,
+        fingerprint=digest,
+        input_scale=scale.text,
+    )
 
 
-def _with_shapes(task: Task, train: Samples) -> Task:
+def _fill_in_shapes(task: Task, train: Samples) -> Task:
     """The task with the lengths that only its data says."""
     sample, output = task.sample_shape, task.output_shape
     if 0 in sample and len(train.x.shape) == len(sample) + 1:
@@ -288,7 +297,7 @@ def _check_varied(task: Task, train: Samples) -> None:
     first = train.y[np.zeros(1, int)]
     if len(train) > 1 and all(
         np.array_equal(np.broadcast_to(first, block.shape), block, equal_nan=block.dtype.kind == "f")
-        for block in (train.y[part] for part in chunks(train.y))
+        for block in (train.y[part] for part in cut_into_chunks(train.y))
     ):
         value = f"{first.ravel()[0]:g}" if len(np.unique(first)) == 1 else "the same"
         raise DataError(f"task {task.name!r}: the target is constant: {value} in all {len(train)} training samples. There"
@@ -307,7 +316,7 @@ def _check_classes(task: Task, train: Samples) -> None:
         )
 
 
-def _limit(task: Task, train: Samples, n_train: int | None, split_seed: int) -> Samples:
+def _limit_training(task: Task, train: Samples, n_train: int | None, split_seed: int) -> Samples:
     """The first samples of a seeded order; of samples in parts, all parts of so many."""
     if n_train is None:
         return train
@@ -323,14 +332,14 @@ def _limit(task: Task, train: Samples, n_train: int | None, split_seed: int) -> 
     return train.take(np.flatnonzero(np.isin(part_of, subsample(n, n_train, split_seed))))
 
 
-def _typed(task: Task, samples: Samples, split: str) -> Samples:
+def _to_declared_types(task: Task, samples: Samples, split: str) -> Samples:
     """The split in the declared types, checked against the declared shapes."""
     where = f"task {task.name!r}, {split}"
     if not len(samples):
         raise DataError(f"{where}: no samples. Every split needs some. Check the files, or the task's load function.")
     channels, *space = task.sample_shape
     read_shape = (channels - 2, *space) if task.coordinates else task.sample_shape
-    x = _typed_array(samples.x, f"{where}, inputs", read_shape, False, is_input=True)
+    x = _to_typed_array(samples.x, f"{where}, inputs", read_shape, False, is_input=True)
     if task.kind == "classification":
         y: Array = check_labels(_in_memory(samples.y), f"{where}, labels", len(x), 0, task.output_shape[0])
     elif task.has_labels:
@@ -338,12 +347,12 @@ def _typed(task: Task, samples: Samples, split: str) -> Samples:
         wrong = (raw < IGNORED) | (raw >= task.output_shape[0]) | (raw != np.floor(raw))
         if wrong.any():
             raise DataError(
-                f"{where}: holds the label {first_value(raw, wrong)} in {first_place(wrong)}. Labels are 0 to"
+                f"{where}: holds the label {find_first_value(raw, wrong)} in {locate_first(wrong)}. Labels are 0 to"
                 f" {task.output_shape[0] - 1}, or {IGNORED} where a point does not count."
             )
         y = raw.astype(np.int64)
     else:
-        y = _typed_array(samples.y, f"{where}, targets", task.target_shape, takes_gaps(task.loss))
+        y = _to_typed_array(samples.y, f"{where}, targets", task.target_shape, takes_gaps(task.loss))
         if task.kind in ("multi-label", "dense-classification"):
             _check_yes_no(y, where)
     return Samples(x, y, samples.groups)
@@ -354,17 +363,17 @@ def _in_memory(array: Array) -> np.ndarray:
 
 
 def _check_yes_no(y: Array, where: str) -> None:
-    for part in chunks(y):
+    for part in cut_into_chunks(y):
         values = y[part]
         wrong = (values != 0) & (values != 1) & ~np.isnan(values)
         if wrong.any():
             raise DataError(
-                f"{where}, targets: holds {first_value(values, wrong)} in {first_place(wrong, part.start)}."
+                f"{where}, targets: holds {find_first_value(values, wrong)} in {locate_first(wrong, part.start)}."
                 " Targets of this kind are 0 or 1. Is it the right file?"
             )
 
 
-def _typed_array(value: Array, where: str, shape: tuple[int, ...], allow_nan: bool, is_input: bool = False) -> Array:
+def _to_typed_array(value: Array, where: str, shape: tuple[int, ...], allow_nan: bool, is_input: bool = False) -> Array:
     """Rows are checked for shape (their numbers were checked when they were converted), arrays for all."""
     if isinstance(value, Rows):
         if value.sample_shape != shape:
@@ -375,7 +384,7 @@ def _typed_array(value: Array, where: str, shape: tuple[int, ...], allow_nan: bo
     array = check_array(value, where, (None, *shape), allow_nan)
     if is_input:
         loss = RoundingLoss()
-        for part in chunks(array):
+        for part in cut_into_chunks(array):
             loss.add(array[part], array[part].astype(np.float32))
         loss.check(where)
     # np.array copies: every array is then contiguous and ours, whatever the loader keeps or caches.
@@ -385,7 +394,7 @@ def _typed_array(value: Array, where: str, shape: tuple[int, ...], allow_nan: bo
 # Normalisation ------------------------------------------------------------------------------------
 
 
-def _with_scaled_targets(
+def _scale_targets(
     task: Task, input_scale: InputScale, parts: list[Samples]
 ) -> tuple[list[Samples], tuple[np.ndarray, np.ndarray] | None]:
     """The splits, and mean and standard deviation of the targets; targets ``as-inputs`` are scaled themselves."""
@@ -393,25 +402,25 @@ def _with_scaled_targets(
     if how == "none":
         return parts, None
     if how != "as-inputs":
-        mean, std = (point_statistics if how == "pointwise" else channel_statistics)(parts[0].y)
+        mean, std = (measure_points if how == "pointwise" else measure_each_channel)(parts[0].y)
         return parts, (mean.astype(np.float32), std.astype(np.float32))
     scale = input_scale
     if scale.how != task.normalise_inputs:  # the unit of the metric does not follow data.normalise
-        scale = scale_of_inputs(parts[0].x, task.normalise_inputs, f"task {task.name!r}, inputs")
+        scale = measure_input_scale(parts[0].x, task.normalise_inputs, f"task {task.name!r}, inputs")
     if scale.change is None:
         return parts, None
     return [replace(part, y=map_samples(part.y, scale.change, scale.digest)) for part in parts], None
 
 
-def _with_coordinates(values: Array, height: int, width: int) -> Array:
+def _add_coordinates(values: Array, height: int, width: int) -> Array:
     """Samples (N, C, H, W) with two more channels: the row's and the column's place, 0 to 1."""
     axes = (np.linspace(0, 1, n, dtype=np.float32) for n in (height, width))
     grid = np.stack(np.meshgrid(*axes, indexing="ij"))
 
-    def append(batch: np.ndarray) -> np.ndarray:
+    def append_grid(batch: np.ndarray) -> np.ndarray:
         return np.concatenate([batch, np.broadcast_to(grid, (len(batch), *grid.shape))], axis=1)
 
-    return map_samples(values, append, "coordinates", (values.shape[1] + 2, height, width))
+    return map_samples(values, append_grid, "coordinates", (values.shape[1] + 2, height, width))
 
 
 def alignment_labels(data: TaskData, n_clusters: int, seed: int) -> np.ndarray:
@@ -432,14 +441,14 @@ def alignment_labels(data: TaskData, n_clusters: int, seed: int) -> np.ndarray:
     if data.train.groups is not None:
         _, first, whole = np.unique(data.train.groups, return_index=True, return_inverse=True)
         y = y.take(first) if isinstance(y, Rows) else y[first]
-    distinct = np.concatenate([_flat(y[part]) for part in chunks(y)])
+    distinct = np.concatenate([_flatten_targets(y[part]) for part in cut_into_chunks(y)])
     # No more clusters than different targets, or scikit-learn would leave some empty.
     k = min(n_clusters, len(np.unique(distinct, axis=0)))
     state = stream_seed(seed, "pseudo-labels") % 2**32
     return KMeans(k, n_init=4, random_state=state).fit_predict(distinct).astype(np.int64)[whole]
 
 
-def _flat(batch: np.ndarray) -> np.ndarray:
+def _flatten_targets(batch: np.ndarray) -> np.ndarray:
     """Targets (n, ...) as (n, at most 4096) in double precision."""
     values = np.nan_to_num(batch.astype(np.float64))
     while math.prod(values.shape[1:]) > CLUSTERED:
@@ -451,14 +460,14 @@ def _flat(batch: np.ndarray) -> np.ndarray:
     return values.reshape(len(values), -1)
 
 
-def missing_files(task: Task, data_root: Path) -> list[File]:
+def find_missing_files(task: Task, data_root: Path) -> list[File]:
     """Returns the task's files that are not there; none if their conversion is."""
     missing = [file for file in task.files if not (data_root / file.path).is_file()]
     done = missing and task.convert is not None and find_converted(task.convert, data_root, task.files)
     return [] if done else missing
 
 
-def _missing(task: Task, path: Path, file: File) -> str:
+def _describe_missing(task: Task, path: Path, file: File) -> str:
     text = f"task {task.name!r} needs the file {path}, which is "
     if not Path(file.path).is_absolute():
         return f"{text}not there. Put it there, name its folder with --data, or try: orca-sweep data fetch {task.name}"
@@ -471,9 +480,9 @@ def _missing(task: Task, path: Path, file: File) -> str:
     return f"{text}not there. {advice}"
 
 
-def unavailable(task: Task, data_root: Path) -> list[str]:
+def explain_unavailable(task: Task, data_root: Path) -> list[str]:
     """Returns what keeps the task from being loaded here, each with what to do; empty if nothing."""
-    problems = [_missing(task, data_root / file.path, file) for file in missing_files(task, data_root)]
+    problems = [_describe_missing(task, data_root / file.path, file) for file in find_missing_files(task, data_root)]
     pointers = [pointer_problem(data_root / file.path) for file in task.files]
     problems += [f"task {task.name!r} needs {text}" for text in pointers if text]
     return problems + missing_packages(f"task {task.name!r}", task.packages, task.extra)

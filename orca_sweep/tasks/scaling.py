@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from orca_sweep.config import Normalise
-from orca_sweep.data import Array, Rows, chunks, fingerprint
+from orca_sweep.data import Array, Rows, cut_into_chunks, fingerprint
 from orca_sweep.errors import DataError
 
 EPS = 1e-5
@@ -98,7 +98,7 @@ class Moments:
         """The channels in words: each one's mean and spread if they are few, else the ranges of both."""
         C = len(self.mean)
         if C <= 4:
-            each = ", ".join(f"{mean:.3g} (spread {spread:.3g})" for mean, spread in self._pairs())
+            each = ", ".join(f"{mean:.3g} (spread {spread:.3g})" for mean, spread in self._mean_spread_pairs())
             text = f"mean {each}" if C == 1 else f"means of {C} channels {each}"
         else:
             text = (
@@ -108,7 +108,7 @@ class Moments:
         n_constant = int(self.is_constant.sum())
         return f"{text}, {n_constant} constant" if n_constant else text
 
-    def _pairs(self) -> list[tuple[float, float]]:
+    def _mean_spread_pairs(self) -> list[tuple[float, float]]:
         return list(zip(self.mean.tolist(), self.spread.tolist(), strict=True))
 
 
@@ -128,7 +128,7 @@ def measure_channels(values: Array, most_numbers: int | None = None) -> Moments:
         index = np.linspace(0, len(values) - 1, n_kept).astype(np.int64)
         values = values.take(index) if isinstance(values, Rows) else values[index]
     whole: Moments | None = None
-    for part in chunks(values, BLOCK_NUMBERS):
+    for part in cut_into_chunks(values, BLOCK_NUMBERS):
         moments = Moments.of_block(values[part])
         whole = moments if whole is None else whole.join(moments)
     if whole is None:
@@ -159,7 +159,7 @@ class InputScale:
     """What is done, with the numbers measured."""
 
 
-def scale_of_inputs(train: Array, how: Normalise, where: str) -> InputScale:
+def measure_input_scale(train: Array, how: Normalise, where: str) -> InputScale:
     """Returns how inputs are normalised, measured over the training samples (N, C, ...) alone.
 
     - ``channel``: less the channel's mean, divided by its standard deviation; a constant channel is divided by 1.
@@ -190,7 +190,7 @@ def scale_of_inputs(train: Array, how: Normalise, where: str) -> InputScale:
     if how == "sample":
         return _scale_by_sample(moments, len(train), over, where)
     if how == "pointwise":
-        mean, std = point_statistics(train)
+        mean, std = measure_points(train)
     else:
         axes = (1, -1, *[1] * (len(train.shape) - 2))
         mean, std = moments.mean.reshape(axes), np.where(moments.is_constant, 1.0, moments.spread).reshape(axes)
@@ -234,37 +234,37 @@ def map_samples(
     if isinstance(values, Rows):
         return values.map(function, digest, shape)
     whole = np.empty((len(values), *(shape or values.shape[1:])), np.float32)
-    for part in chunks(values):
+    for part in cut_into_chunks(values):
         whole[part] = function(values[part])
     return whole
 
 
-def point_statistics(values: Array) -> tuple[np.ndarray, np.ndarray]:
+def measure_points(values: Array) -> tuple[np.ndarray, np.ndarray]:
     """Returns mean and standard deviation plus 1e-5 over samples, (1, ...) each; NaN are left out.
 
     Cost: three passes in blocks.
     """
-    return _statistics(values, (0,))
+    return _measure(values, (0,))
 
 
-def channel_statistics(values: Array) -> tuple[np.ndarray, np.ndarray]:
+def measure_each_channel(values: Array) -> tuple[np.ndarray, np.ndarray]:
     """Returns mean and standard deviation plus 1e-5 over samples and space, (1, C, 1 ...); NaN are left out.
 
     Cost: three passes in blocks.
     """
-    return _statistics(values, (0, *range(2, len(values.shape))))
+    return _measure(values, (0, *range(2, len(values.shape))))
 
 
-def _statistics(values: Array, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _measure(values: Array, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """In double precision, block by block; two passes, so that a mean far from zero costs no digits."""
-    parts = chunks(values)
+    parts = cut_into_chunks(values)
 
-    def total(of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    def sum_over_blocks(of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         return np.sum([np.nansum(of(values[part].astype(np.float64)), axis=axes, keepdims=True) for part in parts], 0)
 
-    n = np.maximum(total(lambda block: ~np.isnan(block)), 1)  # masked targets have gaps
-    mean = total(lambda block: block) / n
-    spread = np.sqrt(total(lambda block: (block - mean) ** 2) / n)
+    n = np.maximum(sum_over_blocks(lambda block: ~np.isnan(block)), 1)  # masked targets have gaps
+    mean = sum_over_blocks(lambda block: block) / n
+    spread = np.sqrt(sum_over_blocks(lambda block: (block - mean) ** 2) / n)
     return mean, spread + EPS
 
 
@@ -313,6 +313,6 @@ class RoundingLoss:
             )
 
 
-def with_note(scale: InputScale, preparation: str) -> InputScale:
+def add_preparation(scale: InputScale, preparation: str) -> InputScale:
     """Returns the scale with what the task's load function does to inputs before, in its text."""
     return replace(scale, text=f"{scale.text}; given as {preparation}") if preparation else scale

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from orca_sweep.data import File, Samples, Splits, check_array, check_labels, read_pickled_dict, split_random
-from orca_sweep.data.readers import reading_parquet
+from orca_sweep.data.readers import report_parquet_damage
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.tasks.columns import encode, text_numbers
-from orca_sweep.tasks.recipes import NPY_MAGIC, Released, pickle_file, recipe
+from orca_sweep.tasks.columns import encode_table, find_text_numbers
+from orca_sweep.tasks.recipes import NPY_MAGIC, Released, describe_pickle_file, make_recipe
 from orca_sweep.tasks.records import Task
 
 PREFIX, ORCA_PREFIX = "openml:", "openml-orca:"
 TARGET = "target"
-RECIPE = recipe(
+RECIPE = make_recipe(
     Released(
         body="roberta-base",
         epochs=60,
@@ -42,7 +42,7 @@ RECIPE = recipe(
 the others."""
 
 
-def openml_task(name: str) -> Task:
+def make_openml_task(name: str) -> Task:
     """Returns the task of ``openml:<id>`` or ``openml-orca:<id>``; its shapes come from its data.
 
     Raises:
@@ -64,10 +64,12 @@ def openml_task(name: str) -> Task:
         source="OpenML (Vanschoren et al. 2014); settings after Shen et al. 2023, which tunes them per data set",
         licence="see OpenML",
         files=(
-            pickle_file(f"{number}_dev_test_split.npy", NPY_MAGIC, "a dict saved with np.save")
+            describe_pickle_file(f"{number}_dev_test_split.npy", NPY_MAGIC, "a dict saved with np.save")
             if by_orca
             else File(
-                f"openml/{number}.parquet", partial(_check, number=number), url=f"https://www.openml.org/d/{number}"
+                path=f"openml/{number}.parquet",
+                check=partial(_check_table, number=number),
+                url=f"https://www.openml.org/d/{number}",
             ),
         ),
         packages=("pandas", "pyarrow"),
@@ -76,12 +78,12 @@ def openml_task(name: str) -> Task:
     )
 
 
-def _check(root: Path, number: str) -> str:
+def _check_table(root: Path, number: str) -> str:
     path = root / f"openml/{number}.parquet"
-    table = _table(path)
+    table = _read_table(path)
     columns = table.drop(columns=TARGET)
-    encode(columns, np.arange(len(table)), path)
-    as_numbers = text_numbers(columns, path)
+    encode_table(columns, np.arange(len(table)), path)
+    as_numbers = find_text_numbers(columns, path)
     read = f" (as numbers: {', '.join(as_numbers)})" if as_numbers else ""
     return f"{len(table)} rows, {len(columns.columns)} columns{read}, {table[TARGET].nunique()} classes"
 
@@ -98,7 +100,7 @@ def load_openml(root: Path, split_seed: int, number: str) -> Splits:
     Differs from ORCA's code in: the split is seeded and leaves a validation part; the scaler sees training only.
     """
     path = root / f"openml/{number}.parquet"
-    table = _table(path)
+    table = _read_table(path)
     classes, y = np.unique(table[TARGET].astype(str).to_numpy(), return_inverse=True)
     counts = np.bincount(y)
     if len(classes) < 2 or counts.min() < 3:
@@ -107,14 +109,14 @@ def load_openml(root: Path, split_seed: int, number: str) -> Splits:
                         " more are needed, and three rows of each.")  # fmt: skip
     tenth = max(1, len(y) // 10)
     train, val, test = split_random(len(y), tenth, tenth, split_seed, y)
-    x = encode(table.drop(columns=TARGET), train, path)
+    x = encode_table(table.drop(columns=TARGET), train, path)
     return Splits(*(Samples(x[part], y[part].astype(np.int64)) for part in (train, val, test)))
 
 
-def _table(path: Path) -> Any:
+def _read_table(path: Path) -> Any:
     import pandas as pd
 
-    with reading_parquet(path):
+    with report_parquet_damage(path):
         table = pd.read_parquet(path)
     if TARGET not in table.columns or len(table.columns) < 2:
         raise DataError(f"{path}: columns {', '.join(map(str, table.columns))[:200]}. One named {TARGET!r} with the"
@@ -165,17 +167,17 @@ def fetch_openml(name: str, root: Path) -> tuple[Path, str]:
     if os.path.lexists(path):
         return path, "is there"
     try:
-        found = openml.datasets.get_dataset(int(number), download_data=True, download_qualities=False)
+        dataset = openml.datasets.get_dataset(int(number), download_data=True, download_qualities=False)
     except Exception as error:  # the package and the network raise of their own
         raise DataError(f"{name}: OpenML does not give it ({type(error).__name__}: {error}). Check the number and the"
                         " network.") from None  # fmt: skip
-    if not found.default_target_attribute or "," in found.default_target_attribute:
-        raise InputError(f"{name}: OpenML names no single column as its class ({found.default_target_attribute!r}).")
+    if not dataset.default_target_attribute or "," in dataset.default_target_attribute:
+        raise InputError(f"{name}: OpenML names no single column as its class ({dataset.default_target_attribute!r}).")
     columns: Any
     classes: Any
-    columns, classes, _, _ = found.get_data(target=found.default_target_attribute)
+    columns, classes, _, _ = dataset.get_data(target=dataset.default_target_attribute)
     table = columns.assign(**{TARGET: classes.astype(str).where(classes.notna())})
-    about = {"id": int(number), "name": found.name, "version": found.version, "md5": found.md5_checksum}
+    about = {"id": int(number), "name": dataset.name, "version": dataset.version, "md5": dataset.md5_checksum}
     table.attrs = {"openml": about}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")

@@ -16,7 +16,7 @@ from orca_sweep.errors import InputError
 from orca_sweep.planning.replay import _config
 from orca_sweep.proxies import canonical_proxy, describe_proxy, find_proxy
 from orca_sweep.space import plan_space
-from orca_sweep.tasks import canonical_task, find_task
+from orca_sweep.tasks import canonicalise_task, find_task
 from orca_sweep.trial import load_imports, resolve
 
 TASK = {"path": "mine.npz", "kind": "classification", "sample_shape": [1, 8, 8], "output_shape": 3}
@@ -60,7 +60,7 @@ margin: {my digits: 0.01}
 def test_a_name_is_part_of_a_declaration_and_comes_back():
     task = parse_task(task_as_text({**TASK, "name": "my digits"}))
     assert task.name == "my digits" and parse_task(task.text) == task
-    assert parse_task(canonical_task(task.text)).name == "my digits"
+    assert parse_task(canonicalise_task(task.text)).name == "my digits"
     for more in ({}, {"encoding": "latin-1", "n_classes": 3}, {"path": "a #1/b.csv"}, {"split": "train[:20]"}):
         proxy = parse(as_text({**PROXY, **more, "name": "topics (2)"}))
         assert proxy.name == "topics (2)" and parse(proxy.text) == proxy

@@ -25,7 +25,7 @@ from orca_sweep.errors import DataError, InputError
 from orca_sweep.space.tuning import Range, optuna_next
 from orca_sweep.stats.modes import as_cost, best_value, describe_mode, is_better, worst_value
 from orca_sweep.tasks import LOSSES, METRICS, Loss, Metric
-from orca_sweep.tasks.losses import loss_function
+from orca_sweep.tasks.losses import make_loss
 from tests.analysis.test_claims import FACTORS, runs, tables, world
 from tests.analysis.test_tables import MNIST, NONE, arm, collected, lines, sweep
 from tests.planning.test_agenda import World, plan_of  # noqa: F401 a fixture
@@ -423,7 +423,7 @@ def test_what_a_loss_gives_must_depend_on_the_predictions(monkeypatch):
 
     def gives(function):
         monkeypatch.setitem(LOSSES._records, "mine", Loss(name="mine", function=function, meaning="m"))
-        return loss_function("mine", {}, None)(p, t)
+        return make_loss("mine", {}, None)(p, t)
 
     assert gives(lambda p, t: p.mean().reshape(1)).shape == ()
     for function, words in (

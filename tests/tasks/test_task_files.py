@@ -15,7 +15,15 @@ from orca_sweep.cli.plans import make_plan
 from orca_sweep.config.declaration import parse_task, task_as_text
 from orca_sweep.data import Rows, Samples, Splits
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.tasks import TASKS, Task, canonical_task, find_declared_task_problems, find_task, task_data, unavailable
+from orca_sweep.tasks import (
+    TASKS,
+    Task,
+    canonicalise_task,
+    explain_unavailable,
+    find_declared_task_problems,
+    find_task,
+    load_task_data,
+)
 from orca_sweep.trial import load_imports
 
 N = 40
@@ -26,11 +34,11 @@ IMAGES = {"kind": "classification", "sample_shape": [3, 24, 20], "output_shape":
 
 
 def named(path, **more):
-    return canonical_task(task_as_text({**IMAGES, "path": str(path), **more}))
+    return canonicalise_task(task_as_text({**IMAGES, "path": str(path), **more}))
 
 
 def loaded(path, root, split_seed=0, **more):
-    return task_data(
+    return load_task_data(
         find_task(named(path, **more)), root, split_seed, None, "none"
     )  # samples are told by their numbers
 
@@ -57,7 +65,7 @@ def encoded(folder, column):
     (folder / "openml").mkdir(exist_ok=True)
     table = pd.DataFrame({"c": column, "plain": PLAIN, "target": np.arange(ROWS) % 3})
     table.to_parquet(folder / "openml/7.parquet")
-    return task_data(find_task("openml:7"), folder, 0, None).train.x
+    return load_task_data(find_task("openml:7"), folder, 0, None).train.x
 
 
 @pytest.mark.parametrize(
@@ -118,12 +126,12 @@ def test_categories_stay_categories_however_many(tmp_path):
     assert encoded(tmp_path, pd.Categorical([str(i % 3) for i in range(ROWS)])).shape == (48, 3, 2)
     assert encoded(tmp_path, np.arange(ROWS) % 2 == 0).shape == (48, 2, 2)
     assert encoded(tmp_path, [f"n{i % 30}" for i in range(ROWS)]).shape[1] > 20
-    from orca_sweep.tasks.columns import encode
+    from orca_sweep.tasks.columns import encode_table
 
     many = pd.DataFrame({"c": [f"n{i % 150}" for i in range(600)]})
-    assert encode(many, np.arange(600), "t").shape == (600, 150, 1)
+    assert encode_table(many, np.arange(600), "t").shape == (600, 150, 1)
     with pytest.raises(DataError, match="t: c: 100000 levels in 200000 rows are more than 2 GiB"):
-        encode(pd.DataFrame({"c": [f"n{i % 100000}" for i in range(200000)]}), np.arange(200000), "t")
+        encode_table(pd.DataFrame({"c": [f"n{i % 100000}" for i in range(200000)]}), np.arange(200000), "t")
 
 
 def test_all_wrong_columns_are_named_at_once_and_read_ones_are_told(tmp_path):
@@ -174,7 +182,7 @@ def test_channels_last_is_offered_and_declared(tmp_path):
     assert named(path, layout="channels-first") == named(path)
     meant = named(path, sample_shape=[24, 20, 3], layout="channels-first")
     assert find_declared_task_problems(meant) == []
-    assert canonical_task(meant) == meant
+    assert canonicalise_task(meant) == meant
 
 
 def test_other_orders_of_axes_are_named_too(tmp_path):
@@ -241,14 +249,14 @@ def test_near_names_of_files_arrays_and_columns_are_offered(tmp_path):
     with h5py.File(tmp_path / "mine.hdf5", "w") as file:
         file["train/input"], file["train/label"] = X, Y
     task = find_task(named(tmp_path / "mine.h5", input="input", target="train/labels"))
-    (text,) = unavailable(task, tmp_path)
+    (text,) = explain_unavailable(task, tmp_path)
     assert text.endswith("mine.h5, which is not there. Did you mean 'mine.hdf5'?")
     assert "fetch" not in text
     problems = find_declared_task_problems(named(tmp_path / "mine.hdf5", input="inputs", target="train/labels"))
     assert "no data set 'inputs' in it. Did you mean 'train/input'?" in problems[0]
     assert "no data set 'train/labels' in it. Did you mean 'train/label'?" in problems[1]
-    assert "mimes.npz" not in unavailable(find_task(named(tmp_path / "other.npz")), tmp_path)[0]
-    (text,) = unavailable(find_task(named(npz(tmp_path).with_name("mien.npz"))), tmp_path)
+    assert "mimes.npz" not in explain_unavailable(find_task(named(tmp_path / "other.npz")), tmp_path)[0]
+    (text,) = explain_unavailable(find_task(named(npz(tmp_path).with_name("mien.npz"))), tmp_path)
     assert "Did you mean 'mine.npz'?" in text
     for ending, words in ((".NPZ", "Rename it to end in .npz"), (".csv", r"to_parquet\("), (".tsv", r"to_parquet\(")):
         with pytest.raises(InputError, match=words):
@@ -359,7 +367,7 @@ def test_any_name_of_a_file_works_in_mapping_form(tmp_path, name):
     np.savez(path, x=X, y=Y, **{"g h": np.arange(N) // 4})
     (config,) = (trial.config for trial in plan_of(tmp_path, mapping).trials)
     assert parse_task(config.task).path == str(path)
-    assert len(task_data(find_task(config.task), tmp_path / "data", 0, None).train) == 32
+    assert len(load_task_data(find_task(config.task), tmp_path / "data", 0, None).train) == 32
     assert len(list((tmp_path / "data/converted").glob("[!.]*"))) == 1
 
 
@@ -448,7 +456,7 @@ def cut(x, y, *parts):
 
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_own_splits_that_overlap_are_refused_with_the_size(tmp_path, on_disk):
-    x = Rows.of(X, "x") if on_disk else X
+    x = Rows.from_array(X, "x") if on_disk else X
     parts = (np.arange(20), np.arange(20, 30), np.arange(30, 40))
     if on_disk:
 
@@ -459,15 +467,15 @@ def test_own_splits_that_overlap_are_refused_with_the_size(tmp_path, on_disk):
         def of(part):
             return Samples(X[part], Y[part])
 
-    task_data(made(Splits(*map(of, parts))), tmp_path, 0, None)
+    load_task_data(made(Splits(*map(of, parts))), tmp_path, 0, None)
     with pytest.raises(DataError, match=r"5 of 10 samples of val are in train too \(row 0 of val is row 15 of train\)"):
-        task_data(made(Splits(of(parts[0]), of(np.arange(15, 25)), of(parts[2]))), tmp_path, 0, None)
+        load_task_data(made(Splits(of(parts[0]), of(np.arange(15, 25)), of(parts[2]))), tmp_path, 0, None)
     with pytest.raises(
         DataError, match=r"(?s)10 of 10 samples of val are in train.*of test are in train.*of test are in val"
     ):
-        task_data(made(Splits(of(parts[0]), of(parts[0][:10]), of(parts[0][5:15]))), tmp_path, 0, None)
+        load_task_data(made(Splits(of(parts[0]), of(parts[0][:10]), of(parts[0][5:15]))), tmp_path, 0, None)
     with pytest.raises(DataError, match="test: no samples"):
-        task_data(made(Splits(of(parts[0]), of(parts[1]), of(parts[2][:0]))), tmp_path, 0, None)
+        load_task_data(made(Splits(of(parts[0]), of(parts[1]), of(parts[2][:0]))), tmp_path, 0, None)
 
 
 PARTS = (slice(20), slice(20, 30), slice(30, 40))
@@ -487,7 +495,7 @@ PARTS = (slice(20), slice(20, 30), slice(30, 40))
 )  # fmt: skip
 def test_one_class_and_constant_targets_are_refused(tmp_path, y, more, words):
     with pytest.raises(DataError, match=words):
-        task_data(made(cut(X, y, *PARTS), **more), tmp_path, 0, None)
+        load_task_data(made(cut(X, y, *PARTS), **more), tmp_path, 0, None)
 
 
 def test_one_class_and_a_constant_target_of_a_file_are_refused(tmp_path):
@@ -554,7 +562,21 @@ def test_a_load_function_that_exits_is_a_failed_trial_with_its_words(tmp_path):
 
     for name, load in (("leaves", leave), ("interrupted", interrupted), ("misuses-ray", misuse_ray)):
         if name not in TASKS:
-            TASKS.add(Task(name, 2, (1, 8, 8), "classification", (3,), "cross-entropy", "error", load, "", "", ""))
+            TASKS.add(
+                Task(
+                    name=name,
+                    dims=2,
+                    sample_shape=(1, 8, 8),
+                    kind="classification",
+                    output_shape=(3,),
+                    loss="cross-entropy",
+                    metric="error",
+                    load=load,
+                    meaning="",
+                    source="",
+                    licence="",
+                )
+            )
     worker = Worker(Store(str(tmp_path / "store")), "cpu", 1)
     config = {"body.name": "swin-micro", "body.pretrain_fraction": 0, "proxy": "none", "seed": 0}
     row = run_trial(resolve({**config, "task": "leaves"}), tmp_path, worker, tmp_path, lambda row: None)

@@ -158,8 +158,20 @@ class _Stepped:
         order = stream_rng(0, "finetune order", 1).permutation(len(x))
         samples = Samples(np.empty_like(x), np.empty_like(y))
         samples.x[order], samples.y[order] = x, y
-        task = Task("linear", 1, (5, 1), "regression", (3,), "mse", "nrmse", None, "", "", "")
-        return TaskData(task, samples, samples, samples, None, None, "")
+        task = Task(
+            name="linear",
+            dims=1,
+            sample_shape=(5, 1),
+            kind="regression",
+            output_shape=(3,),
+            loss="mse",
+            metric="nrmse",
+            load=None,
+            meaning="",
+            source="",
+            licence="",
+        )
+        return TaskData(task=task, train=samples, val=samples, test=samples, fingerprint="")
 
     def _watched(self, real):
         def step(fetched, lr):
