@@ -1,4 +1,4 @@
-"""Data sets of HDF5 files: nothing is read that lies outside of the file."""
+"""Data sets of HDF5 files. Nothing outside of the file is read."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +13,12 @@ from orca_sweep.errors import DataError
 from orca_sweep.registry import hint
 
 MOST_NAMES = 1000
-"""So many data sets are looked through for a name near the one asked for."""
+"""The most data sets searched for a name similar to the requested one."""
 
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[Any]:
-    """Opens an HDF5 file; what it raises on damaged bytes becomes a DataError.
+    """Opens an HDF5 file and turns errors about damaged bytes into a DataError.
 
     Raises:
         DataError: if it is missing or damaged.
@@ -33,11 +33,11 @@ def open_hdf5(path: Path) -> Iterator[Any]:
 
 
 def get_hdf5_dataset(file: Any, path: Path, name: str, may_be_text: bool = False) -> Any:
-    """Returns a dataset of numbers (or of text, if that may be) of an open HDF5 file.
+    """Returns a data set of numbers, or of text if ``may_be_text``, of an open HDF5 file.
 
     Raises:
-        DataError: naming what the file holds instead, or that the data lie outside of it: a link to another file, or
-            storage outside, would be read from wherever it points to.
+        DataError: naming what the file holds instead; or if the data lie outside of the file, where a link or external
+            storage could point anywhere.
     """
     import h5py
 
@@ -47,7 +47,7 @@ def get_hdf5_dataset(file: Any, path: Path, name: str, may_be_text: bool = False
         raise DataError(f"{path}: there is no data set {name!r} in it. {_describe_names(file, name)}")
     if data.external or data.is_virtual:
         how = "in an external file" if data.external else "in other data sets (it is virtual)"
-        raise DataError(f"{path}: {name} is stored {how}, outside of this file. Only what lies in the file is read."
+        raise DataError(f"{path}: {name} is stored {how}, outside of this file. Only data in the file itself are read."
                         " Copy the data into it.")  # fmt: skip
     is_text = data.dtype.kind == "S" or h5py.check_string_dtype(data.dtype) is not None
     if data.shape is None or not (data.dtype.kind in "biuf" or (may_be_text and is_text)):
@@ -66,14 +66,14 @@ def _refuse_links(file: Any, path: Path, name: str) -> None:
         if link is None:
             return
         if isinstance(link, h5py.ExternalLink):
-            raise DataError(f"{path}: {step} is a link to another file ({link.filename}). Only what lies in the file is"
-                            " read. Copy the data into it.")  # fmt: skip
+            raise DataError(f"{path}: {step} is a link to another file ({link.filename}). Only data in the file itself"
+                            " are read. Copy the data into it.")  # fmt: skip
         if not isinstance(link, h5py.HardLink):
-            raise DataError(f"{path}: {step} is a soft link. Name what it points to: {link.path}.")
+            raise DataError(f"{path}: {step} is a soft link. Name its target instead: {link.path}.")
 
 
 def _describe_names(file: Any, name: str) -> str:
-    """The nearest name of a data set, or what there is."""
+    """Returns a hint with the most similar names, or with what the file holds."""
     import h5py
 
     names: list[str] = []
@@ -89,10 +89,10 @@ def _describe_names(file: Any, name: str) -> str:
 
 
 def open_hdf5_array(path: Path, name: str) -> StoredArray:
-    """Returns a dataset of numbers, read in blocks of rows.
+    """Returns a data set of numbers, read in blocks of rows.
 
     Raises:
-        DataError: as ``hdf5_dataset``.
+        DataError: as ``get_hdf5_dataset``.
     """
     with open_hdf5(path) as file:
         data = get_hdf5_dataset(file, path, name)

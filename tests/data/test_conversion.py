@@ -187,7 +187,7 @@ def test_matlab_arrays_agree_with_scipy(tmp_path, compressed, dtype):
         np.stack(list(matlab.open_mat_array(tmp_path / "a.mat", "a").read_blocks()), -1), [[0, 1, 2]]
     )
     for name in ("text", "z"):
-        with pytest.raises(DataError, match=f"{name} is no array of real numbers"):
+        with pytest.raises(DataError, match=f"{name} is not an array of real numbers"):
             matlab.open_mat_array(tmp_path / "a.mat", name)
     with pytest.raises(DataError, match=r"there is no array 'sol' in it. It holds: a, a_longer_name"):
         matlab.open_mat_array(tmp_path / "a.mat", "sol")
@@ -284,14 +284,14 @@ def test_a_conversion_is_done_once_and_again_when_its_files_change(tmp_path):
     assert np.load(made.folder / "x.npy").flags["C_CONTIGUOUS"]
     again = d.load_or_convert(NUMBERS, tmp_path, FILES, lambda *at: seen.append(at))
     assert len(seen) == 3
-    assert again.digest("x", "n") == made.digest("x", "n")
+    assert again.digest_of("x", "n") == made.digest_of("x", "n")
     (tmp_path / "a.npy").unlink()
     assert d.find_converted(NUMBERS, tmp_path, FILES)  # the original is not needed any more
     np.save(tmp_path / "a.npy", np.arange(6.0).reshape(2, 3))
     assert not d.find_converted(NUMBERS, tmp_path, FILES)
     changed = d.load_or_convert(NUMBERS, tmp_path, FILES)
     assert changed["x"].shape == (2, 3)
-    assert changed.digest("x") != made.digest("x")
+    assert changed.digest_of("x") != made.digest_of("x")
     assert made.folder.is_dir()  # what a running trial may still read stays
     np.testing.assert_array_equal(made["x"][:2], np.arange(6.0).reshape(2, 3))  # an open map outlives its file
 
@@ -420,7 +420,7 @@ def test_a_conversion_that_will_not_fit_ends_at_its_first_report(tmp_path, monke
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(d.conversion.shutil, "disk_usage", lambda _: usage._replace(free=400_000))
     with pytest.raises(
-        DataError, match=r"will write about 0.000745 GiB, of which 0.000738 GiB are left; 0.000373 GiB are free"
+        DataError, match=r"writes about 0.000745 GiB, of which 0.000738 GiB are left; 0.000373 GiB are free"
     ):
         d.load_or_convert(d.Conversion(name="big", run=run), tmp_path, [])
     assert done == [0]
@@ -438,9 +438,9 @@ def test_arrays_that_are_not_what_was_converted_are_not_used(tmp_path, caplog):
     path.write_bytes(blob)  # copied, say: another time, the same content
     assert d.load_or_convert(conversion, tmp_path, [d.File(path="a")]).folder == made.folder
     path.write_bytes(blob[:-1] + b"\1")
-    with pytest.raises(DataError, match=r"x.npy: not what was converted .* Delete .*: the files are converted anew"):
+    with pytest.raises(DataError, match=r"x.npy: not what was converted .* Delete .* to convert the files again"):
         d.load_or_convert(conversion, tmp_path, [d.File(path="a")])
     path.write_bytes(blob[:-1])
     again = d.load_or_convert(conversion, tmp_path, [d.File(path="a")])
     assert again.folder != made.folder and again["x"].tolist() == list(range(1000))
-    assert "x.npy: not the 8128 bytes that were written. The files are converted anew." in caplog.text
+    assert "x.npy: not the 8128 bytes that were written. The files are converted again." in caplog.text

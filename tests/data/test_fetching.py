@@ -121,7 +121,7 @@ def test_an_unknown_hash_is_recorded_and_a_change_is_an_error(server, root):
     assert recorded_hashes(root) == {"a.bin": f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"}
     (root / "a.bin").unlink()
     (server.folder / "a.bin").write_bytes(CONTENT[::-1])
-    with pytest.raises(DataError, match=r"not the recorded at the first download one .* take its line out of .*hashes"):
+    with pytest.raises(DataError, match=r"not the recorded at the first download one .* remove its line from .*hashes"):
         fetch_files([file], root)
     assert left(root) == ["hashes.json"]
     (server.folder / "a.bin").write_bytes(CONTENT)

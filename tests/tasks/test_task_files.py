@@ -237,7 +237,7 @@ def test_hdf5_never_reads_outside_of_the_file(tmp_path, role, how):
     problems = find_declared_task_problems(named(tmp_path / "mine.h5", **names))
     words = {"external": "in an external file, outside of this file", "link": "is a link to another file (other.h5)",
              "folder-link": "far is a link to another file", "virtual": "it is virtual",
-             "soft": "Name what it points to: /real"}  # fmt: skip
+             "soft": "Name its target instead: /real"}  # fmt: skip
     assert any(words[how] in problem for problem in problems)
     with pytest.raises(DataError, match=r"mine\.h5"):
         loaded(tmp_path / "mine.h5", tmp_path, **names)
