@@ -1,4 +1,4 @@
-"""A user's own task by declaration: arrays in an .npz, .npy, HDF5 or Parquet file, and what they are."""
+"""A task that the user declares: names of arrays in an .npz, .npy, HDF5 or Parquet file, and what they mean."""
 
 import hashlib
 import itertools
@@ -21,31 +21,25 @@ from orca_sweep.data import (
     Samples,
     Splits,
     Writer,
-    check_finite,
-    check_labels,
-    find_first_value,
     hash_each_row,
-    locate_first,
     missing_packages,
     read_npy,
     split_groups,
     split_random,
 )
-from orca_sweep.data.readers import BLOCK_BYTES, StoredArray
+from orca_sweep.data.readers import BLOCK_BYTES
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.registry import hint
-from orca_sweep.tasks.losses import IGNORED, takes_gaps
+from orca_sweep.tasks.declared_blocks import LAYOUTS, open_declared_array, read_typed_blocks
+from orca_sweep.tasks.losses import takes_gaps
 from orca_sweep.tasks.own_files import (
     ENDINGS,
     HDF5,
-    PARQUET,
-    arrange_axes,
-    channels_problem,
+    explain_unlikely_channels,
     find_array,
     path_beside,
     read_group_shape,
     read_groups,
-    shape_problem,
 )
 from orca_sweep.tasks.records import KINDS, Task
 from orca_sweep.tasks.scaling import (
@@ -53,7 +47,6 @@ from orca_sweep.tasks.scaling import (
     LARGE_SPREAD,
     SMALL_SPREAD,
     Moments,
-    RoundingLoss,
     find_far_channels,
 )
 
@@ -64,19 +57,18 @@ DEFAULTS = {
     "dense-regression": ("mse", "relative-l2"),
     "dense-classification": ("cross-entropy", "error"),
 }
-"""Loss and metric of a kind that names none."""
+"""Loss and metric by kind, for declarations that name none."""
 OWN_NORMALISE = "channel"
-"""How inputs of a declaration that says nothing are normalised."""
-LAYOUTS = ("channels-first", "channels-last")
+"""How inputs are normalised unless the declaration says otherwise."""
 LOOKED_BLOCKS = 4
-"""So many blocks of each array (64 MiB) are looked at before a conversion."""
+"""The number of blocks of each array (64 MiB together) that a check reads before a conversion."""
 
 
 def make_declared_task(text: str) -> Task:
-    """Returns the task that a text declares; no file is touched.
+    """Returns the task that a text declares, without touching any file.
 
     Raises:
-        InputError: with every mistake in it.
+        InputError: with every mistake in the declaration.
     """
     try:
         declaration = parse_task(text)
@@ -90,55 +82,63 @@ def make_declared_task(text: str) -> Task:
     if problems:
         raise InputError(problems)
     loss, metric = choose_defaults(declaration)
-    loss = declaration.loss or loss
-    dims = len(declaration.sample_shape) - 1
-    body, proxy = ("swin-micro", "mnist5k") if dims == 2 else ("roberta-micro", "pydoc-topics")
-    paths = [declaration.path] if declaration.test is None else [declaration.path, declaration.test]
-    if Path(declaration.path).suffix == ".npy":
-        paths += [
-            str(path_beside(path, name)) for path in paths for name in (declaration.target, declaration.group) if name
-        ]
-    allow_nan = takes_gaps(loss)
-    made_of = (declaration.path, declaration.test, declaration.input, declaration.target, declaration.group, declaration.kind, declaration.sample_shape,
-               declaration.output_shape, allow_nan, declaration.layout == LAYOUTS[1])  # fmt: skip
-    key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:12]
     normalise: Any = declaration.normalise or OWN_NORMALISE
-    stem = re.sub(r"[^\w.-]", "_", Path(declaration.path).stem)[
-        :40
-    ]  # with the key and a lock's ending still a file's name
     return Task(
         name=label_of(text),
         declaration=text,
-        dims=dims,
+        dims=len(declaration.sample_shape) - 1,
         sample_shape=declaration.sample_shape,
         kind=declaration.kind,  # type: ignore[arg-type]
         output_shape=declaration.output_shape,
-        loss=loss,
+        loss=declaration.loss or loss,
         metric=declaration.metric or metric,
         load=partial(load_declared, declaration=declaration),
-        convert=Conversion(name=f"{stem}-{key}", run=partial(convert_declared, declaration=declaration)),
+        convert=Conversion(name=_name_conversion(declaration), run=partial(convert_declared, declaration=declaration)),
         meaning=f"your own data in {declaration.path}",
         source="the user",
         licence="the user's",
-        files=tuple(_describe_file(path, declaration) for path in paths),
+        files=tuple(_describe_file(path, declaration) for path in _list_paths(declaration)),
         packages=("h5py",) if Path(declaration.path).suffix in HDF5 else (),
         extra="benchmarks",
         normalise_inputs=normalise,
         preparation="in your file",
         normalise_targets="channel" if declaration.kind == "dense-regression" else "none",
-        recipe={
-            "body.name": body,
-            "proxy": proxy,
-            "embedder.epochs": 20,
-            "embedder.proxy_samples": 1000,
-            # ORCA's own predictor mixes the channels of an output.
-            **(
-                {"predictor.dense": "linear"}
-                if declaration.kind.startswith("dense") and declaration.output_shape[0] > 1
-                else {}
-            ),
-        },
+        recipe=_make_recipe(declaration),
     )
+
+
+def _list_data_paths(declaration: TaskDeclaration) -> list[str]:
+    return [declaration.path] if declaration.test is None else [declaration.path, declaration.test]
+
+
+def _list_paths(declaration: TaskDeclaration) -> list[str]:
+    """Returns all files of a declaration: the data, and the .npy files beside them that hold targets and groups."""
+    paths = _list_data_paths(declaration)
+    names = (declaration.target, declaration.group) if Path(declaration.path).suffix == ".npy" else ()
+    return paths + [str(path_beside(path, name)) for path in paths for name in names if name]
+
+
+def _name_conversion(declaration: TaskDeclaration) -> str:
+    """Returns a name for the folder of arrays, with a hash of everything in the declaration that changes the arrays."""
+    allow_nan = takes_gaps(declaration.loss or choose_defaults(declaration)[0])
+    made_of = (
+        *(declaration.path, declaration.test, declaration.input, declaration.target, declaration.group),
+        *(declaration.kind, declaration.sample_shape, declaration.output_shape),
+        *(allow_nan, declaration.layout == LAYOUTS[1]),
+    )
+    key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:12]
+    # 40 characters, so that a file's name has room for the key and a lock's ending.
+    stem = re.sub(r"[^\w.-]", "_", Path(declaration.path).stem)[:40]
+    return f"{stem}-{key}"
+
+
+def _make_recipe(declaration: TaskDeclaration) -> dict[str, Any]:
+    is_image = len(declaration.sample_shape) == 3
+    body, proxy = ("swin-micro", "mnist5k") if is_image else ("roberta-micro", "pydoc-topics")
+    recipe: dict[str, Any] = {"body.name": body, "proxy": proxy, "embedder.epochs": 20, "embedder.proxy_samples": 1000}
+    if declaration.kind.startswith("dense") and declaration.output_shape[0] > 1:
+        recipe["predictor.dense"] = "linear"  # ORCA's own predictor mixes the channels of an output
+    return recipe
 
 
 def _describe_file(path: str, declaration: TaskDeclaration) -> File:
@@ -152,7 +152,7 @@ def _find_mistakes(declaration: TaskDeclaration) -> Iterator[str]:
     if ending not in ENDINGS:
         near = f" Rename it to end in {ending.lower()}." if ending.lower() in ENDINGS else ""
         near = " Save it as Parquet: pandas.read_csv(...).to_parquet(...)." if ending in (".csv", ".tsv") else near
-        yield f"{declaration.path} is no kind of file that is read. {', '.join(ENDINGS)} are.{near}"
+        yield f"{declaration.path} is not a kind of file that can be read: {', '.join(ENDINGS)} are.{near}"
     if declaration.val_share + declaration.test_share >= 1:
         yield f"val_share {declaration.val_share} and test_share {declaration.test_share} leave nothing to train on."
     if declaration.test == declaration.path:
@@ -161,17 +161,17 @@ def _find_mistakes(declaration: TaskDeclaration) -> Iterator[str]:
         yield f"the test file {declaration.test} is of another kind than {declaration.path}. Save both as {ending or 'one kind'}."
     if declaration.layout not in (None, *LAYOUTS):
         yield f"there is no layout {declaration.layout!r}. {hint(str(declaration.layout), LAYOUTS)}"
-    unlikely = channels_problem(declaration.sample_shape)
+    unlikely = explain_unlikely_channels(declaration.sample_shape)
     if unlikely and declaration.layout is None:
         first = (declaration.sample_shape[-1], *declaration.sample_shape[:-1])
         yield (f"sample_shape {list(declaration.sample_shape)} means {unlikely}. Channels come first: write sample_shape"
-               f" {list(first)} and layout: channels-last, or layout: channels-first if it is meant so.")  # fmt: skip
+               f" {list(first)} and layout: channels-last, or layout: channels-first if you mean it.")  # fmt: skip
     if declaration.kind == "classification" and declaration.output_shape == (1,):
-        yield "output_shape 1 is one class only: there is nothing to tell apart. Declare two classes or more."
+        yield "output_shape 1 is a single class, so there is nothing to tell apart. Declare two classes or more."
 
 
 def choose_defaults(declaration: TaskDeclaration) -> tuple[str, str]:
-    """Returns the loss and the metric of a declaration that names none."""
+    """Returns the loss and the metric of declarations that name none."""
     if declaration.kind == "dense-classification" and declaration.output_shape[0] == 1:
         return "masked-bce", "point-auroc-error"
     loss, metric = DEFAULTS[declaration.kind]
@@ -179,7 +179,7 @@ def choose_defaults(declaration: TaskDeclaration) -> tuple[str, str]:
 
 
 def canonicalise(declaration: TaskDeclaration) -> TaskDeclaration:
-    """Returns the one form of a declaration: files absolute, what is the default anyway left out."""
+    """Returns the canonical form of a declaration: absolute paths, and no field that only repeats its default."""
     declaration = declaration.absolute()
     if declaration.kind not in KINDS:
         return declaration
@@ -190,23 +190,23 @@ def canonicalise(declaration: TaskDeclaration) -> TaskDeclaration:
         metric=None if declaration.metric == metric else declaration.metric,
         normalise=None if declaration.normalise == OWN_NORMALISE else declaration.normalise,
         layout=None
-        if declaration.layout == LAYOUTS[0] and not channels_problem(declaration.sample_shape)
+        if declaration.layout == LAYOUTS[0] and not explain_unlikely_channels(declaration.sample_shape)
         else declaration.layout,
     )
 
 
 def drop_normalise(name: str) -> str:
-    """Returns the name of a declared task without what it says of normalising; any other name stays."""
+    """Returns the name of a declared task without its ``normalise`` field; other names stay as they are."""
     return replace(parse_task(name), normalise=None).text if is_task_text(name) else name
 
 
-# What headers and a look tell ---------------------------------------------------------------------
+# Checks of the files ------------------------------------------------------------------------------
 
 
 def find_declared_task_problems(name: str) -> list[str]:
-    """Returns what is wrong with the user's own files of a declared task, as far as headers tell; of others nothing.
+    """Returns the problems that headers show in the files of a declared task; none for other tasks.
 
-    Files that are not there are not missed here. Cost: a few milliseconds.
+    Missing files are not reported here. Cost: a few milliseconds.
     """
     if not is_task_text(name):
         return []
@@ -222,17 +222,17 @@ def find_declared_task_problems(name: str) -> list[str]:
 
 
 def _check_headers(root: Path, declaration: TaskDeclaration, path: str) -> str:
-    """What a file holds by its headers.
+    """Returns what a file holds according to its headers.
 
     Raises:
-        DataError: with all that headers tell to be wrong, one a line.
+        DataError: with every problem that the headers show, one per line.
     """
     if path not in (declaration.path, declaration.test):
         return f"{read_npy(Path(path)).shape}"
     task, arrays, problems = make_declared_task(declaration.text), {}, []
     for name in ("input", "target"):
         try:
-            arrays[name] = _open_checked(Path(path), declaration, name, task)
+            arrays[name] = open_declared_array(Path(path), declaration, name, task)
         except DataError as error:
             problems.append(str(error))
     lengths = {name: array.shape[0] for name, array in arrays.items()}
@@ -243,43 +243,14 @@ def _check_headers(root: Path, declaration: TaskDeclaration, path: str) -> str:
             problems.append(str(error))
     if len(set(lengths.values())) > 1 or 0 in lengths.values():
         problems.append(f"{path}: " + ", ".join(f"{n} rows of {name}" for name, n in lengths.items())
-                        + ". Every sample needs all of them, and there must be some.")  # fmt: skip
+                        + ". Every sample needs all of them, and there must be samples.")  # fmt: skip
     if problems:
         raise DataError("\n".join(problems))
     return "; ".join(f"{name} {array.shape} {array.dtype}" for name, array in arrays.items())
 
 
-def _open_checked(path: Path, declaration: TaskDeclaration, name: str, task: Task) -> StoredArray:
-    """The array, if its type and shape are those declared."""
-    stored = find_array(path, declaration, name)
-    where = f"{path}: {name}"
-    if stored.shape[:1] == (0,):
-        return stored  # that there are no samples is said of all arrays at once
-    if stored.dtype.kind in "USO":
-        raise DataError(f"{where} holds text ({stored.dtype}). Real numbers were expected. Number the classes from 0, as"
-                        " np.unique(array, return_inverse=True)[1] does.")  # fmt: skip
-    if stored.dtype.kind not in "biuf":
-        raise DataError(f"{where} holds {stored.dtype}. Real numbers were expected. Save it as numbers.")
-    problem = shape_problem(
-        stored, _declared_shape(task, name), _has_channels_last(declaration, task, name), path.suffix in PARQUET
-    )
-    if problem:
-        raise DataError(f"{where}: {problem}")
-    return stored
-
-
-def _declared_shape(task: Task, name: str) -> tuple[int, ...]:
-    return task.sample_shape if name == "input" else task.target_shape
-
-
-def _has_channels_last(declaration: TaskDeclaration, task: Task, name: str) -> bool:
-    """Whether the array has its channels last: targets with an axis of channels follow the layout, too."""
-    has_channels = name == "input" or (task.is_dense and not task.has_labels)
-    return declaration.layout == LAYOUTS[1] and has_channels
-
-
 def _look_at_values(root: Path, declaration: TaskDeclaration, path: str) -> str:
-    """Says how many rows were looked at: all of a file below 64 MiB, else the first.
+    """Returns how many rows were checked, as text: all rows of a file below 64 MiB, else the first ones.
 
     Raises:
         DataError: as the conversion would.
@@ -288,9 +259,9 @@ def _look_at_values(root: Path, declaration: TaskDeclaration, path: str) -> str:
     labels: set[int] = set()
     inputs: list[Moments] = []
     for name in ("input", "target"):
-        read_blocks = itertools.islice(_typed_blocks(Path(path), declaration, name, task), LOOKED_BLOCKS)
+        blocks = itertools.islice(read_typed_blocks(Path(path), declaration, name, task), LOOKED_BLOCKS)
         n_rows.append(0)
-        for block in read_blocks:
+        for block in blocks:
             n_rows[-1] += len(block)
             if name == "target" and task.kind == "classification":
                 labels.update(np.unique(block).tolist())
@@ -308,9 +279,9 @@ def _look_at_values(root: Path, declaration: TaskDeclaration, path: str) -> str:
 
 
 def describe_raw_inputs(name: str, normalise: str | None) -> str | None:
-    """Returns a warning if inputs of a declared task stay as they are and are far from zero mean and unit spread.
+    """Returns a warning if the inputs of a declared task are not normalised and far from zero mean and unit spread.
 
-    None if they are not, are normalised, are one-hot, or cannot be read here. Cost: the first 16 MiB of the inputs.
+    None if they are close to that, one-hot, or cannot be read here. Cost: reads the first 16 MiB of the inputs.
     """
     if normalise != "none" or not is_task_text(name):
         return None
@@ -320,10 +291,10 @@ def describe_raw_inputs(name: str, normalise: str | None) -> str | None:
     if not path.is_file() or missing_packages(name, task.packages, None):
         return None
     try:
-        block = next(_typed_blocks(path, declaration, "input", task), None)
+        block = next(read_typed_blocks(path, declaration, "input", task), None)
         n = find_array(path, declaration, "input").shape[0]
     except DataError:
-        return None  # said elsewhere
+        return None  # other checks report it
     if block is None or not len(block):
         return None
     moments = Moments.of_block(block)
@@ -343,18 +314,18 @@ def describe_raw_inputs(name: str, normalise: str | None) -> str | None:
 
 
 def convert_declared(root: Path, writer: Writer, declaration: TaskDeclaration) -> None:
-    """Inputs as float32 in the declared shape, targets as they are, groups as numbers; test rows come last.
+    """Writes inputs as float32 in the declared shape, targets unchanged, and groups as numbers; test rows come last.
 
-    ``content`` numbers the samples by what they hold: equal ones have one number.
+    The array ``content`` numbers the samples by content: equal samples have equal numbers.
     """
     task = make_declared_task(declaration.text)
-    paths = [Path(declaration.path)] if declaration.test is None else [Path(declaration.path), Path(declaration.test)]
+    paths = [Path(path) for path in _list_data_paths(declaration)]
     groups, hashes = [], []
     for path in paths:
         _check_headers(root, declaration, str(path))
         parts: dict[str, list[np.ndarray]] = {"input": [], "target": []}
         for name, part in parts.items():
-            for rows in _typed_blocks(path, declaration, name, task):
+            for rows in read_typed_blocks(path, declaration, name, task):
                 writer.append(name, rows, path, allow_nan=name == "target" and takes_gaps(task.loss))
                 part.append(hash_each_row(rows))
         hashes.append(hash_each_row(np.stack([np.concatenate(part) for part in parts.values()], axis=1)))
@@ -367,7 +338,7 @@ def convert_declared(root: Path, writer: Writer, declaration: TaskDeclaration) -
     if groups:
         shared = np.intersect1d(groups[0], groups[1]) if len(groups) > 1 else np.zeros(0)
         if len(shared):
-            raise DataError(f"{paths[1]}: group {str(shared[0])!r} is in training and in test. Take it out of one.")
+            raise DataError(f"{paths[1]}: group {str(shared[0])!r} is in training and in test. Remove it from one.")
         writer.append("group", np.unique(np.concatenate(groups), return_inverse=True)[1].astype(np.int64))
 
 
@@ -378,62 +349,14 @@ def _refuse_shared(paths: list[Path], hashes: list[np.ndarray]) -> None:
         twin = int(np.argmax(hashes[0] == hashes[1][row]))
         raise DataError(
             f"{paths[1]}: {int(shared.sum())} of its {len(shared)} samples are in {paths[0]} too (row {row} is row {twin}"
-            " there). A test sample may not be trained on. Take it out of one."
+            " there). A test sample may not be trained on. Remove it from one."
         )
-
-
-def _typed_blocks(path: Path, declaration: TaskDeclaration, name: str, task: Task) -> Iterator[np.ndarray]:
-    """The rows of an array in the declared shape, as they are trained on: labels as int64, numbers as float32."""
-    stored, shape, is_last = (
-        _open_checked(path, declaration, name, task),
-        _declared_shape(task, name),
-        _has_channels_last(declaration, task, name),
-    )
-    where, first_row, loss = f"{path}: {name}", 0, RoundingLoss()
-    for block in stored.read_blocks():
-        rows = arrange_axes(block, shape, is_last)
-        typed = _to_type(rows, where, name == "target", task, first_row)
-        if name == "input":
-            loss.add(rows, typed)
-        yield typed
-        first_row += len(rows)
-    loss.check(where)
-
-
-def _to_type(rows: np.ndarray, where: str, is_target: bool, task: Task, first_row: int) -> np.ndarray:
-    if is_target and task.kind == "classification":
-        return check_labels(rows, where, len(rows), 0, task.output_shape[0], first_row=first_row)
-    if is_target and task.has_labels:
-        return _point_labels(rows, where, task.output_shape[0], first_row)
-    check_finite(rows, where, is_target and takes_gaps(task.loss), first_row)
-    if is_target and task.kind in ("multi-label", "dense-classification"):
-        wrong = (rows != 0) & (rows != 1) & ~np.isnan(rows.astype(np.float64))
-        if wrong.any():
-            raise DataError(f"{where} holds {find_first_value(rows, wrong)} in {locate_first(wrong, first_row)}. Targets of this"
-                            " kind are 0 or 1. Is it the right file?")  # fmt: skip
-    with np.errstate(over="ignore"):
-        small = rows.astype(np.float32)
-    lost = np.isinf(small) & ~np.isinf(rows)
-    if lost.any():
-        raise DataError(f"{where} holds {find_first_value(rows, lost)} in {locate_first(lost, first_row)}, more than float32"
-                        " holds (3.4e38). Use a larger unit.")  # fmt: skip
-    return small
-
-
-def _point_labels(rows: np.ndarray, where: str, n_classes: int, first_row: int) -> np.ndarray:
-    wrong = (rows != np.floor(rows)) | (rows < IGNORED) | (rows >= n_classes)
-    if wrong.any():
-        raise DataError(
-            f"{where}: holds the label {find_first_value(rows, wrong)} in {locate_first(wrong, first_row)}. Labels are whole"
-            f" numbers from 0 to {n_classes - 1}, or {IGNORED} where a point does not count."
-        )
-    return rows.astype(np.int64)
 
 
 def load_declared(data: ConvertedArrays, split_seed: int, declaration: TaskDeclaration) -> Splits:
-    """Returns seeded splits: stratified by label, whole groups together, or the declared test file as test.
+    """Returns seeded splits, stratified by label or with each group in one split; a declared test file is the test split.
 
-    Equal samples (input and target) are in one split; so are groups that share one.
+    Equal samples (input and target) stay in one split, and so do groups that share a sample.
     """
     task = make_declared_task(declaration.text)
     target = data["target"]
@@ -460,23 +383,22 @@ def load_declared(data: ConvertedArrays, split_seed: int, declaration: TaskDecla
 def _split_contents(
     content: np.ndarray, labels: np.ndarray | None, shares: tuple[float, float], split_seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Index arrays (train, val, test); shares are of the different samples, and copies (N,) follow the first of them."""
+    """Returns index arrays (train, val, test). Shares count distinct samples; copies of a sample go where it goes."""
     _, first, copy_of = np.unique(content, return_index=True, return_inverse=True)
-    # Without copies each sample stays itself, in its own order.
+    # Without copies, keep the samples in their own order instead of the order of their contents.
     first, copy_of = (np.arange(len(content)),) * 2 if len(first) == len(content) else (first, copy_of)
     n = len(first)
-    drawn = split_random(
-        n, _count_share(shares[0], n), _count_share(shares[1], n), split_seed, None if labels is None else labels[first]
-    )
+    n_val, n_test = (_count_share(share, n) for share in shares)
+    drawn = split_random(n, n_val, n_test, split_seed, labels=None if labels is None else labels[first])
     train, val, test = (np.flatnonzero(np.isin(copy_of, part)) for part in drawn)
     return train, val, test
 
 
 def _join_groups(groups: np.ndarray, content: np.ndarray, declaration: TaskDeclaration) -> np.ndarray:
-    """Groups (N,) in which those that share a sample are one.
+    """Returns groups (N,) in which groups that share a sample are merged.
 
     Raises:
-        DataError: if fewer than three are left where there were three.
+        DataError: if too few groups are left for the splits, although there were enough before.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -491,8 +413,8 @@ def _join_groups(groups: np.ndarray, content: np.ndarray, declaration: TaskDecla
     if n_left < n_needed <= n_groups:
         n_shared = n_groups - n_left
         raise DataError(
-            f"{declaration.path}: groups {declaration.group!r} share equal samples, so that {n_shared} of {n_groups} cannot be parted"
-            f" and {n_left} are left for {n_needed} splits. No sample may be in two splits. Take the copies out."
+            f"{declaration.path}: groups {declaration.group!r} share equal samples: {n_shared} of {n_groups} cannot be"
+            f" separated, and {n_left} are left for {n_needed} splits. No sample may be in two splits. Remove the copies."
         )
     return groups if n_left == n_groups else joined
 

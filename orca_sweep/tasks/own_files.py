@@ -1,4 +1,4 @@
-"""The arrays of a user's own file, whatever its kind: found by name, known by header, read in blocks of rows."""
+"""The arrays of a user's own file of any kind: found by name, described by header, read in blocks of rows."""
 
 import itertools
 import math
@@ -21,46 +21,48 @@ ENDINGS = (".npz", ".npy", *HDF5, *PARQUET)
 
 
 def path_beside(path: str, name: str) -> Path:
-    """Returns an .npy file named in a declaration, with or without its ending, counted from the folder of another."""
+    """Returns the path of an .npy file beside another; a declaration may name it without its ending."""
     return Path(path).parent / (name if name.endswith(".npy") else f"{name}.npy")
 
 
 def find_array(path: Path, declaration: TaskDeclaration, role: str) -> StoredArray:
-    """Returns the array of a file that is the ``input`` or the ``target``; little more than headers is read yet.
+    """Returns the ``input`` or the ``target`` array of a file; reads little more than headers.
 
     Raises:
         DataError: if the file is damaged, or has no such array of numbers.
     """
     name = declaration.input if role == "input" else declaration.target
     if path.suffix == ".npy":
-        return _npy_stored(path if role == "input" else path_beside(str(path), declaration.target))
+        return _open_npy(path if role == "input" else path_beside(str(path), declaration.target))
     if path.suffix in HDF5:
         return open_hdf5_array(path, name)
     if path.suffix in PARQUET:
-        return _parquet_stored(path, name)
-    return _npz_array(path, name)
+        return _open_parquet(path, name)
+    return _open_npz_array(path, name)
 
 
-def _npz_array(path: Path, name: str) -> StoredArray:
+def _open_npz_array(path: Path, name: str) -> StoredArray:
     arrays = open_npz_arrays(path)
     if name not in arrays:
         raise DataError(f"{path}: there is no array {name!r} in it. {hint(name, arrays)}")
     return arrays[name]
 
 
-def _npy_stored(path: Path) -> StoredArray:
+def _open_npy(path: Path) -> StoredArray:
     array = read_npy(path)
     n = count_block_rows(array.shape, array.dtype.itemsize)
-    return StoredArray(
-        shape=array.shape, dtype=array.dtype, read_blocks=lambda: (array[i : i + n] for i in range(0, len(array), n))
-    )
+
+    def read_blocks() -> Iterator[np.ndarray]:
+        return (array[start : start + n] for start in range(0, len(array), n))
+
+    return StoredArray(shape=array.shape, dtype=array.dtype, read_blocks=read_blocks)
 
 
 # Parquet ------------------------------------------------------------------------------------------
 
 
-def _parquet_stored(path: Path, name: str) -> StoredArray:
-    """One column of numbers or (nested) lists of them, or several columns of numbers side by side."""
+def _open_parquet(path: Path, name: str) -> StoredArray:
+    """Opens one column of numbers or of (nested) lists of numbers, or several columns of numbers as one array."""
     import pyarrow.parquet as pq
 
     with report_parquet_damage(path), pq.ParquetFile(path) as file:
@@ -82,19 +84,19 @@ def _parquet_stored(path: Path, name: str) -> StoredArray:
 
 
 def _read_numbers(column: Any, path: Path, name: str) -> np.ndarray:
-    """A column as an array (n, ...); lists of one length each; decimals and yes or no are numbers."""
+    """Returns a column as an array (n, ...). Its lists must be equally long; decimals and booleans count as numbers."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     types, sizes = pa.types, [len(column)]
     while types.is_list(column.type) or types.is_large_list(column.type) or types.is_fixed_size_list(column.type):
         if column.null_count:
-            raise DataError(f"{path}: {name} has empty cells. Take those rows out first.")
+            raise DataError(f"{path}: {name} has empty cells. Remove those rows first.")
         inner = column.flatten()
         lengths = np.unique(pc.list_value_length(column).to_numpy(zero_copy_only=False))
         length = int(lengths[0]) if len(lengths) else 0
         if len(lengths) > 1:
-            raise DataError(f"{path}: {name} holds lists of different length. Samples of one shape were expected.")
+            raise DataError(f"{path}: {name} holds lists of different lengths. Samples of one shape were expected.")
         sizes.append(length)
         column = inner
     if types.is_decimal(column.type):
@@ -118,10 +120,10 @@ def _is_text(kind: Any) -> bool:
 
 
 def read_group_shape(path: Path, name: str) -> tuple[tuple[int, ...], str]:
-    """Returns shape and type of the groups, by header.
+    """Returns shape and type of the groups, read from the header.
 
     Raises:
-        DataError: if there are none of that name, or they are stored outside of the file.
+        DataError: if the file has no array of that name, or stores it outside of the file.
     """
     import pyarrow.parquet as pq
 
@@ -135,7 +137,7 @@ def read_group_shape(path: Path, name: str) -> tuple[tuple[int, ...], str]:
                 raise DataError(f"{path}: there is no column {name!r} in it. {hint(name, schema.names)}")
             return (file.metadata.num_rows,), str(schema.field(name).type)
     if path.suffix == ".npz":
-        stored = _npz_array(path, name)
+        stored = _open_npz_array(path, name)
         return stored.shape, str(stored.dtype)
     with open_hdf5(path) as file:
         data = get_hdf5_dataset(file, path, name, may_be_text=True)
@@ -143,10 +145,10 @@ def read_group_shape(path: Path, name: str) -> tuple[tuple[int, ...], str]:
 
 
 def read_groups(path: Path, name: str, n: int) -> np.ndarray:
-    """Returns which whole each of n samples belongs to, by number or by name, (n,) of text.
+    """Returns the group of each of n samples, (n,) of text. In the file, groups are numbers or names.
 
     Raises:
-        DataError: if there is not one number or name for each sample.
+        DataError: if the file does not hold one number or name for each sample.
     """
     with report_damage(path, f"Groups {name!r}"):
         values = _group_values(path, name)
@@ -159,8 +161,8 @@ def read_groups(path: Path, name: str, n: int) -> np.ndarray:
         wrong = ~np.isfinite(values[:, 0])
         if wrong.any():
             raise DataError(f"{path}: group {name!r} holds NaN or infinity, the first in row {int(np.argmax(wrong))}."
-                            " Every sample belongs to some group.")  # fmt: skip
-        # 3.0 and 3 are one group, in whichever of two files.
+                            " Every sample needs a group.")  # fmt: skip
+        # 3.0 and 3 are the same group, also in two files.
         texts = np.array([str(int(v)) if v == int(v) else repr(float(v)) for v in values[:, 0]]).reshape(-1, 1)
     return texts[:, 0]
 
@@ -174,11 +176,11 @@ def _group_values(path: Path, name: str) -> np.ndarray:
     if path.suffix in PARQUET:
         column = pq.read_table(path, columns=[name])[name]
         if column.null_count:
-            raise DataError(f"{path}: group {name!r} has empty cells. Every sample belongs to some group.")
+            raise DataError(f"{path}: group {name!r} has empty cells. Every sample needs a group.")
         values = column.to_pylist()
         return np.array(values) if all(type(v) in (int, float) for v in values) else np.array(list(map(str, values)))
     if path.suffix == ".npz":
-        stored = _npz_array(path, name)
+        stored = _open_npz_array(path, name)
         return np.concatenate([*stored.read_blocks()]) if stored.shape and stored.shape[0] else np.zeros(stored.shape)
     with open_hdf5(path) as file:
         data = get_hdf5_dataset(file, path, name, may_be_text=True)
@@ -188,18 +190,18 @@ def _group_values(path: Path, name: str) -> np.ndarray:
 # Shapes -------------------------------------------------------------------------------------------
 
 
-def shape_problem(stored: StoredArray, wanted: Sequence[int], is_last: bool, may_be_flat: bool) -> str | None:
-    """Returns what is wrong with the shape of stored samples, and what to do; None if they can be brought to ``wanted``.
+def find_shape_problem(stored: StoredArray, wanted: Sequence[int], is_last: bool, may_be_flat: bool) -> str | None:
+    """Returns the problem with the shape of stored samples, and its remedy; None if they can be arranged as ``wanted``.
 
     Args:
         stored: the array.
         wanted: the declared shape of a sample, channels first.
-        is_last: whether the channels are said to come last in the file.
-        may_be_flat: whether a sample may be one list of numbers.
+        is_last: whether the declaration says that channels come last in the file.
+        may_be_flat: whether a sample may be a flat list of numbers.
     """
     shape, in_file = stored.shape[1:], _shape_in_file(wanted, is_last)
     if not stored.shape:
-        return "is one number. One for each sample was expected."
+        return "is a single number. One for each sample was expected."
     if [n for n in shape if n != 1] == [n for n in in_file if n != 1]:
         return None
     if may_be_flat and len(shape) == 1 and math.prod(shape) == math.prod(wanted):
@@ -212,12 +214,12 @@ def shape_problem(stored: StoredArray, wanted: Sequence[int], is_last: bool, may
 def _suggest_remedy(shape: tuple[int, ...], wanted: tuple[int, ...], is_last: bool) -> str:
     sample = shape[1:]
     if is_last and sample == wanted:
-        return "Channels come first in it: leave layout out."
+        return "Its channels come first: leave layout out."
     if not is_last and sample == _shape_in_file(wanted, True):
-        return "Channels come last in it: declare layout: channels-last."
+        return "Its channels come last: declare layout: channels-last."
     for order in itertools.permutations(range(len(shape))) if len(shape) == len(wanted) + 1 <= 5 else ():
         if order != tuple(range(len(shape))) and tuple(shape[i] for i in order)[1:] == wanted:
-            return f"Its axes are in another order: save it as np.transpose(array, {order})."
+            return f"Its axes are in a different order: save it as np.transpose(array, {order})."
     return "Correct sample_shape or output_shape."
 
 
@@ -231,10 +233,10 @@ def arrange_axes(rows: np.ndarray, wanted: Sequence[int], is_last: bool) -> np.n
     return np.moveaxis(shaped, -1, 1) if is_last else shaped
 
 
-def channels_problem(shape: Sequence[int]) -> str | None:
-    """Returns why a declared shape of samples looks as if its channels came last; None if it does not.
+def explain_unlikely_channels(shape: Sequence[int]) -> str | None:
+    """Returns what a declared shape says if it looks as though its channels came last; None if it does not look so.
 
-    An image at most 4 wide with 8 channels or more, or a signal with 16 times as many channels as steps, is taken for one.
+    Suspicious are images at most 4 wide with 8 channels or more, and signals with 16 times as many channels as steps.
     """
     channels, *space = shape
     if len(space) == 2 and space[1] <= 4 and min(channels, space[0]) >= 8:
@@ -244,8 +246,8 @@ def channels_problem(shape: Sequence[int]) -> str | None:
     return None
 
 
-def near_file(path: Path) -> str | None:
-    """Returns the name of a file beside a path that is not there: the same with another ending, or one spelt nearly so."""
+def find_similar_file(path: Path) -> str | None:
+    """Returns the name of an existing file beside a missing one: with another ending, or with a similar name."""
     try:
         names = sorted(itertools.islice((file.name for file in path.parent.iterdir() if file.is_file()), 10000))
     except OSError:

@@ -473,9 +473,9 @@ def _describe_missing(task: Task, path: Path, file: File) -> str:
         return f"{text}not there. Put it there, name its folder with --data, or try: orca-sweep data fetch {task.name}"
     if path.is_dir():
         return f"{text}a folder. Name the file in it."
-    from orca_sweep.tasks.own_files import near_file
+    from orca_sweep.tasks.own_files import find_similar_file
 
-    near = near_file(path)
+    near = find_similar_file(path)
     advice = f"Did you mean {near!r}?" if near else "Correct the path, or put the file there."
     return f"{text}not there. {advice}"
 

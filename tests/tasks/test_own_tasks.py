@@ -290,7 +290,7 @@ def test_a_wrong_declaration_says_what_and_where(more, words):
 
 
 def test_what_is_no_kind_of_file_or_misses_a_word_is_said():
-    with pytest.raises(InputError, match=r"mine.csv is no kind of file that is read. .npz, .npy"):
+    with pytest.raises(InputError, match=r"mine.csv is not a kind of file that can be read: .npz, .npy"):
         task("mine.csv")
     with pytest.raises(InputError, match="sample_shape, output_shape is missing"):
         find_task("mine.npz kind=classification")
@@ -347,9 +347,9 @@ def test_uneven_lists_and_empty_cells_of_a_table_are_refused(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    for cells, words in (([[1.0, 2.0], [3.0]], "lists of different length"), ([[1.0, None], [3.0, 4.0]], "empty cells"),
+    for cells, words in (([[1.0, 2.0], [3.0]], "lists of different lengths"), ([[1.0, None], [3.0, 4.0]], "empty cells"),
                          ([[1.0], None], "empty cells"), (["a", "b"], "Numbers, or lists of numbers"),
-                         ([[1.0] * (2 + (i == 61) - (i == 63)) for i in range(400)], "lists of different length")):  # fmt: skip
+                         ([[1.0] * (2 + (i == 61) - (i == 63)) for i in range(400)], "lists of different lengths")):  # fmt: skip
         pq.write_table(pa.table({"x": cells, "y": [0] * len(cells)}), tmp_path / "t.parquet")
         with pytest.raises(DataError, match=words):
             load_task_data(task(tmp_path / "t.parquet", sample_shape="1x2"), tmp_path, 0, None)

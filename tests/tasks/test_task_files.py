@@ -165,7 +165,7 @@ def test_declared_parquet_takes_decimals_and_yes_or_no_and_refuses_times_by_name
 def test_channels_last_is_offered_and_declared(tmp_path):
     path = npz(tmp_path, x=np.moveaxis(X, 1, -1))
     assert find_declared_task_problems(named(path)) == [
-        f"{path}: input: samples of shape (24, 20, 3). (3, 24, 20) was declared. Channels come last in it: declare"
+        f"{path}: input: samples of shape (24, 20, 3). (3, 24, 20) was declared. Its channels come last: declare"
         " layout: channels-last."
     ]
     with pytest.raises(
@@ -176,7 +176,7 @@ def test_channels_last_is_offered_and_declared(tmp_path):
     straight = loaded(npz(tmp_path, "first.npz"), tmp_path)
     np.testing.assert_array_equal(data.train.x[:], straight.train.x[:])
     (problem,) = find_declared_task_problems(named(npz(tmp_path, "first.npz"), layout="channels-last"))
-    assert "Channels come first in it: leave layout out" in problem
+    assert "Its channels come first: leave layout out" in problem
     with pytest.raises(InputError, match="there is no layout 'channel-last'. Did you mean 'channels-last'"):
         find_task(named(path, layout="channel-last"))
     assert named(path, layout="channels-first") == named(path)
@@ -428,9 +428,7 @@ def test_groups_that_share_a_sample_are_one_group(tmp_path):
         silent = [int((part.x[:] == 0).all(axis=(1, 2, 3)).sum()) for part in (data.train, data.val, data.test)]
         assert sorted(silent) == [0, 0, 3]
     x[::4], y[::4] = 0, 0
-    with pytest.raises(
-        DataError, match=r"groups 'g' share equal samples, so that 9 of 10 cannot be parted and 1 are left"
-    ):
+    with pytest.raises(DataError, match=r"groups 'g' share equal samples: 9 of 10 cannot be separated, and 1 are left"):
         loaded(npz(tmp_path, x=x, y=y, g=g), tmp_path, 0, group="g")
 
 
@@ -503,7 +501,7 @@ def test_one_class_and_a_constant_target_of_a_file_are_refused(tmp_path):
         loaded(npz(tmp_path, y=np.zeros(N, int)), tmp_path)
     with pytest.raises(DataError, match="target holds no label 1, 2, 3, but 4 classes were declared"):
         find_task(named(tmp_path / "mine.npz")).files[0].look(tmp_path)
-    with pytest.raises(InputError, match="output_shape 1 is one class only"):
+    with pytest.raises(InputError, match="output_shape 1 is a single class"):
         find_task(named(tmp_path / "mine.npz", output_shape=1))
     with pytest.raises(DataError, match="the target is constant: 3 in all 32"):
         loaded(npz(tmp_path, y=np.full((N, 1), 3.0)), tmp_path, kind="regression", output_shape=1)
