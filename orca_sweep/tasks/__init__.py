@@ -13,16 +13,10 @@ from orca_sweep.tasks.declared import (
     find_declared_task_problems,
     make_declared_task,
 )
+from orca_sweep.tasks.loading import TaskData, alignment_labels, load_task_data
 from orca_sweep.tasks.losses import LOSSES, Loss
 from orca_sweep.tasks.measures import METRICS, Metric
-from orca_sweep.tasks.records import (
-    Task,
-    TaskData,
-    alignment_labels,
-    explain_unavailable,
-    find_missing_files,
-    load_task_data,
-)
+from orca_sweep.tasks.records import Task, explain_unavailable, find_missing_files
 
 __all__ = [
     "LOSSES",

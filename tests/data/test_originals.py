@@ -16,7 +16,7 @@ from scipy.io import savemat, wavfile
 
 from orca_sweep.errors import DataError
 from orca_sweep.tasks import TASKS, explain_unavailable, find_missing_files, find_task, load_task_data
-from orca_sweep.tasks.records import load_raw_splits
+from orca_sweep.tasks.loading import load_raw_splits
 from tests import originals
 from tests.originals import ORIGINALS, box, numpy_1, python_2, rng_of, save_objects
 

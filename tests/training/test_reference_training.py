@@ -16,8 +16,8 @@ from orca_sweep.data import Samples
 from orca_sweep.errors import InputError
 from orca_sweep.space import plan_space
 from orca_sweep.streams import stream_rng
+from orca_sweep.tasks import Task, TaskData
 from orca_sweep.tasks.recipes import settings_for_mean_loss
-from orca_sweep.tasks.records import Task, TaskData
 from orca_sweep.training import finetune as finetuning
 from orca_sweep.training.rates import embedder_learning_rate
 from orca_sweep.training.switches import set_attention, set_dropout
