@@ -1,4 +1,4 @@
-"""Metrics by name, computed by NumPy on all predictions of a split; each knows which way round it is compared."""
+"""Metrics by name, computed by NumPy on all predictions of a split; each says whether lower or higher is better."""
 
 import math
 import numbers
@@ -17,20 +17,20 @@ from orca_sweep.tasks.own_functions import explain_function, refuse_record, to_i
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A metric on all predictions of a split; NaN if any prediction is not finite (the caller calls it diverged)."""
+    """A metric on all predictions of a split; NaN if any prediction is not finite, in which case the trial has diverged."""
 
     name: str
     measure: Callable[[np.ndarray, np.ndarray], float]
-    """(predictions (N, ...), targets (N, ...)) -> a number; predictions are logits where targets are labels."""
+    """(predictions (N, ...), targets (N, ...)) -> a number; if targets are labels, predictions are logits."""
     meaning: str
     mode: Mode
-    """``min``: lower is better; ``max``: higher is better. The only place that says so."""
+    """``min``: lower is better; ``max``: higher is better. Nothing else in the package decides this."""
     unit: str = ""
-    """Of the metric's values; empty for one that is a plain number, such as a share or a ratio."""
+    """Unit of the metric's values; empty for plain numbers such as shares and ratios."""
     unscored: Callable[[np.ndarray, np.ndarray], int] = lambda prediction, target: 0
-    """(predictions, targets) -> classes (of mae8 proteins, of R2 outputs) that the metric is not defined for."""
+    """(predictions, targets) -> the number of classes (proteins for mae8, outputs for R2) without a defined metric."""
     takes_gaps: bool = False
-    """Whether points without a target (NaN) are left out."""
+    """Whether the metric leaves out points without a target (NaN)."""
 
     def __post_init__(self) -> None:
         mode = (
@@ -41,25 +41,24 @@ class Metric:
         unit = (
             None
             if isinstance(self.unit, str) and (not self.unit or self.unit.isprintable())
-            else (f"unit = {self.unit!r} is no text that can be printed.")
+            else (f"unit = {self.unit!r} is not printable text.")
         )
-        refuse_record(
-            "metric", self.name, explain_function(self.measure, "(predictions, targets)"), self.meaning, mode, unit
-        )
+        function = explain_function(self.measure, "(predictions, targets)")
+        refuse_record("metric", self.name, self.meaning, [function, mode, unit])
 
     def compute(self, prediction: np.ndarray, target: np.ndarray) -> float:
-        """Returns the metric of predictions (N, ...) against targets (N, ...), N > 0; infinite if it is infinitely bad.
+        """Returns the metric of predictions (N, ...) against targets (N, ...), N > 0; infinite if infinitely bad.
 
         Raises:
-            InputError: if they are not of one length, or of one shape where the metric is dense; naming the metric, if it
-                raises, gives no number, or is infinitely good.
-            DataError: if it is not defined on these targets, as where no class can be scored.
+            InputError: if the lengths differ, or the shapes of a dense metric do; or if the metric itself raises, gives
+                no number, or is infinitely good.
+            DataError: if the metric is not defined on these targets, for example if no class can be scored.
         """
         where = f"metric {self.name!r}"
         if len(prediction) != len(target) or not len(target):
             raise InputError(
                 f"{where}: {len(prediction)} predictions for {len(target)} targets."
-                " A metric is taken on every sample of a split, each predicted once."
+                " A metric needs one prediction for every sample of a split."
             )
         if not np.isfinite(prediction).all():
             return float("nan")
@@ -69,15 +68,15 @@ class Metric:
             raise to_input_error(where, error, prediction.shape, target.shape) from error
         if np.isnan(value):
             raise DataError(
-                f"{where}: not defined on these {len(target)} targets (NaN). Are they all of one kind? A split needs"
+                f"{where}: not defined on these {len(target)} targets (NaN). Are they all equal? A split needs"
                 " positives and negatives, or a target that varies. Check the split and the metric, or use another metric."
             )
         if math.isinf(value) and value != worst_value(self.mode):
-            raise InputError(f"{where} is {value}: no mean can be taken of it. Bound it in the metric, or use another.")
+            raise InputError(f"{where} is {value}, so it has no mean. Bound it in the metric, or use another.")
         return value
 
     def count_unscored(self, prediction: np.ndarray, target: np.ndarray) -> int:
-        """Returns how many classes the metric is not defined for.
+        """Returns the number of classes for which the metric is not defined.
 
         Raises:
             InputError: naming the metric, if its function raises.
@@ -89,10 +88,10 @@ class Metric:
 
 
 def _to_number(where: str, value: Any) -> float:
-    """The value of a metric as a float.
+    """Returns the value of a metric as a float.
 
     Raises:
-        InputError: if it is no single real number.
+        InputError: if it is not a single real number.
     """
     shape = getattr(value, "shape", ())
     if shape == () and hasattr(value, "item") and not isinstance(value, str | bytes):
@@ -104,7 +103,7 @@ def _to_number(where: str, value: Any) -> float:
 
 
 def _select_points(prediction: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (points, K) and labels (points,) of all points that are scored."""
+    """Returns logits (points, K) and labels (points,) of all scored points."""
     logits = np.moveaxis(prediction, 1, -1).reshape(-1, prediction.shape[1])
     labels = target.reshape(-1)
     known = labels != IGNORED
@@ -122,7 +121,7 @@ def _accuracy(prediction: np.ndarray, target: np.ndarray) -> float:
 
 
 def _macro_f1(prediction: np.ndarray, target: np.ndarray) -> float:
-    """Mean F1 of the classes met in targets or predictions; a class met in neither has no F1."""
+    """Mean F1 over the classes that occur in targets or predictions; other classes have no F1."""
     logits, labels = _select_points(prediction, target)
     K, label = logits.shape[1], logits.argmax(axis=1)
     right = np.bincount(labels[label == labels], minlength=K)
@@ -140,7 +139,7 @@ def _count_absent(prediction: np.ndarray, target: np.ndarray) -> int:
 
 
 def auroc(score: np.ndarray, positive: np.ndarray) -> float:
-    """Returns the chance that a positive scores above a negative, ties half; NaN without one of either.
+    """Returns the probability that a positive scores above a negative, ties counting half; NaN if either is missing.
 
     Source: Hanley & McNeil 1982. Cost: one sort.
     """
@@ -182,7 +181,7 @@ def _count_without_positives(prediction: np.ndarray, target: np.ndarray) -> int:
 
 
 def _ovo_auroc_error(prediction: np.ndarray, target: np.ndarray) -> float:
-    """1 - mean over pairs of classes of their AUROC, each way (Hand & Till 2001); pairs of classes met."""
+    """1 - mean AUROC over ordered pairs of the classes that occur in targets (Hand & Till 2001)."""
     from scipy.special import softmax
 
     p = softmax(prediction.astype(np.float64), axis=1)
@@ -190,8 +189,8 @@ def _ovo_auroc_error(prediction: np.ndarray, target: np.ndarray) -> float:
     pairs = [(a, b) for i, a in enumerate(met) for b in met[i + 1 :]]
     values = []
     for a, b in pairs:
-        of_pair = np.isin(target, (a, b))
-        values += [auroc(p[of_pair, c], target[of_pair] == c) for c in (a, b)]
+        in_pair = np.isin(target, (a, b))
+        values += [auroc(p[in_pair, c], target[in_pair] == c) for c in (a, b)]
     return 1 - _mean_of_defined(values)
 
 
@@ -225,7 +224,7 @@ def _mae(prediction: np.ndarray, target: np.ndarray) -> float:
 
 
 def _r2_error(prediction: np.ndarray, target: np.ndarray) -> float:
-    """Mean over outputs of squared error / variance, which is 1 - R2; outputs that vary."""
+    """Mean of squared error / variance, which is 1 - R2, over the outputs that vary."""
     check_same_shape(prediction.shape, target.shape)
     p, t = (array.reshape(len(array), -1).astype(np.float64) for array in (prediction, target))
     spread = ((t - t.mean(axis=0)) ** 2).sum(axis=0)
@@ -239,7 +238,7 @@ def _count_constant_outputs(prediction: np.ndarray, target: np.ndarray) -> int:
 
 
 NEAR, APART = 8.0, 24
-"""Angstrom between two residues that count, and how far apart they are in the chain."""
+"""Two residues are scored if they are closer than this in space (Angstrom) and this far apart in the chain."""
 
 
 def _find_scored_pairs(target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -253,10 +252,10 @@ def _count_without_pairs(prediction: np.ndarray, target: np.ndarray) -> int:
 
 
 def _mae8(prediction: np.ndarray, target: np.ndarray) -> float:
-    """Mean over proteins of the mean absolute error over its residue pairs that are near in space, far in the chain.
+    """Mean over proteins of the mean absolute error over residue pairs that are near in space but far in the chain.
 
-    Targets (N, 1, H, W) are NaN outside of each protein, so that each is scored over its own length. A distance
-    map is symmetric: the two predictions of a pair are averaged. A protein without such pairs is left out.
+    Targets (N, 1, H, W) are NaN outside of each protein, so that each is scored over its own length. Because a distance
+    map is symmetric, the two predictions of a pair are averaged. Proteins without such pairs are left out.
     """
     check_same_shape(prediction.shape, target.shape)
     values = []
@@ -268,7 +267,7 @@ def _mae8(prediction: np.ndarray, target: np.ndarray) -> float:
 
 
 def _subtract_from_one(score: Callable[[np.ndarray, np.ndarray], float]) -> Callable[[np.ndarray, np.ndarray], float]:
-    """The error that is one minus a score."""
+    """Returns the error that is one minus a score."""
     return lambda prediction, target: 1 - score(prediction, target)
 
 
@@ -281,14 +280,14 @@ for _metric in (
     Metric(
         name="macro-f1-error",
         measure=_subtract_from_one(_macro_f1),
-        meaning="1 - mean F1 of the classes met",
+        meaning="1 - mean F1 of the classes that occur",
         mode="min",
         unscored=_count_unmet,
     ),
     Metric(
         name="macro-f1",
         measure=_macro_f1,
-        meaning="mean F1 of the classes met",
+        meaning="mean F1 of the classes that occur",
         mode="max",
         unscored=_count_unmet,
     ),
@@ -323,7 +322,7 @@ for _metric in (
     Metric(
         name="ovo-auroc-error",
         measure=_ovo_auroc_error,
-        meaning="1 - mean AUROC of all pairs of classes met",
+        meaning="1 - mean AUROC of all pairs of classes that occur",
         mode="min",
         unscored=_count_absent,
     ),
@@ -337,7 +336,7 @@ for _metric in (
     Metric(
         name="thresholded-auroc-error",
         measure=_thresholded_auroc_error,
-        meaning="the same of yes and no: 1 - balanced accuracy at 0.5",
+        meaning="1 - AUROC of the points' scores cut at 0.5, which is 1 - balanced accuracy",
         mode="min",
         takes_gaps=True,
     ),

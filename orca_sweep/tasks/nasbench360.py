@@ -1,7 +1,7 @@
 """NAS-Bench-360: signals and Darcy flow, from the benchmark's own files (Tu et al. 2022, arXiv 2110.05668).
 
-Each task is files, a conversion to arrays, a load function that splits them, and a record. Sizes of the
-benchmark's files are not required, their shapes are: a part of a benchmark can be tried first.
+Each task has files, a conversion to arrays, a load function that splits them, and a record. Files must have the
+benchmark's shapes but may have fewer samples, so that a part of a benchmark can be tried first.
 """
 
 from collections.abc import Iterator
@@ -44,17 +44,20 @@ PARTS = ("train", "val", "test")
 
 
 def load_three_parts(data: ConvertedArrays) -> Splits:
-    """Returns splits that the benchmark itself gives: arrays x and y of each part."""
+    """Returns the benchmark's own splits: arrays x and y of each part."""
     return Splits(*(Samples(Rows.from_array(data[f"x_{p}"], data.digest_of(f"x_{p}")), data[f"y_{p}"]) for p in PARTS))
 
 
 def split_train_and_test(
     data: ConvertedArrays, split_seed: int, x: Rows | None = None, y: Rows | None = None, n_val: int | None = None
 ) -> Splits:
-    """Returns the benchmark's test set, and a validation set cut out of its training set: as large, or ``n_val``.
+    """Returns the benchmark's test set, and a validation set drawn from its training set: ``n_val``, or as many as in test.
 
-    Arrays are the training rows followed by the test rows; ``n_train`` says how many are training. Validation is
-    stratified where targets are labels.
+    Arrays hold the training rows, then the test rows; the array ``n_train`` holds the number of training rows. Labels
+    stratify validation.
+
+    Raises:
+        DataError: if validation would leave nothing to train on.
     """
     rows = Rows.from_array(data["x"], data.digest_of("x")) if x is None else x
     whole = Samples(rows, data["y"] if y is None else y)
@@ -63,10 +66,12 @@ def split_train_and_test(
     labels = whole.y[:n_train] if isinstance(whole.y, np.ndarray) and whole.y.ndim == 1 else None
     if n_val is None and n_train <= n_test:
         raise DataError(
-            f"{data.folder}: {n_train} training and {n_test} test samples. Validation takes as many samples out of"
-            " training as there are test samples. Are the two files swapped?"
+            f"{data.folder}: {n_train} training and {n_test} test samples. Validation takes as many samples from training"
+            " as there are test samples. Are the two files swapped?"
         )
-    kept, val, _ = split_random(n_train, n_test if n_val is None else n_val, 0, split_seed, labels)
+    kept, val, _ = split_random(
+        n_train, n_val=n_test if n_val is None else n_val, n_test=0, seed=split_seed, labels=labels
+    )
     return Splits(whole.take(kept), whole.take(val), whole.take(np.arange(n_train, len(whole))))
 
 
@@ -74,12 +79,14 @@ def split_train_and_test(
 
 
 def convert_ninapro(root: Path, writer: Writer) -> None:
-    """Muscle signals (N, 52, 16) become (1, 16, 52); labels are 0-17."""
+    """Writes muscle signals (N, 52, 16) as (N, 1, 16, 52), and labels 0-17."""
     for part in PARTS:
         path, label_path = root / f"ninaPro/ninapro_{part}.npy", root / f"ninaPro/label_{part}.npy"
         x = check_array(read_npy(path), path, (None, 52, 16))
         writer.append(f"x_{part}", x.transpose(0, 2, 1)[:, None].astype(np.float32), path)
-        writer.append(f"y_{part}", check_labels(read_npy(label_path), label_path, len(x), 0, 18), label_path)
+        writer.append(
+            f"y_{part}", check_labels(read_npy(label_path), label_path, n=len(x), first=0, n_classes=18), label_path
+        )
 
 
 NINAPRO = Task(
@@ -126,13 +133,13 @@ NINAPRO = Task(
 
 
 def convert_satellite(root: Path, writer: Writer) -> None:
-    """Land-cover series (N, 46) become (1, 46); labels 1-24 become 0-23."""
+    """Writes land-cover series (N, 46) as (N, 1, 46), and labels 1-24 as 0-23."""
     for part in ("train", "test"):
         path = root / f"satellite_{part}.npy"
         raw = read_pickled_dict(path, ("data", "label"))
         x = check_array(raw["data"], f"{path}: data", (None, 46))
         writer.append("x", x[:, None].astype(np.float32), path)
-        writer.append("y", check_labels(raw["label"], f"{path}: label", len(x), 1, 24), path)
+        writer.append("y", check_labels(raw["label"], f"{path}: label", n=len(x), first=1, n_classes=24), path)
         if part == "train":
             writer.append("n_train", np.array([len(x)]))
 
@@ -145,7 +152,7 @@ SATELLITE = Task(
     output_shape=(24,),
     loss="cross-entropy",
     metric="error",
-    # Differs from ORCA's code, which cuts training first and takes validation out of what is left.
+    # Differs from ORCA's code, which limits training first and draws validation from the rest.
     load=split_train_and_test,
     convert=Conversion(name="satellite", run=convert_satellite),
     meaning="land-cover time series, 24 classes; not normalised, as in ORCA (the benchmark standardises each series)",
@@ -177,12 +184,12 @@ SATELLITE = Task(
 
 ECG_LABELS = ("N", "A", "O", "~")
 ECG_STRIDES = (500, 83, 250, 25)
-"""Of normal, atrial fibrillation, other and noisy records: rare classes give more windows."""
+"""Steps between windows of normal, atrial-fibrillation, other and noisy recordings: rare classes give more windows."""
 ECG_WINDOW = 1000
 
 
 def convert_ecg(root: Path, writer: Writer) -> None:
-    """Recordings of uneven length, each standardised by itself, end to end; windows are cut when they are read."""
+    """Writes recordings of uneven length end to end, each standardised by itself; reading cuts them into windows."""
     path = root / "challenge2017.pkl"
     raw = check_dict(read_pickle(path), path, ("data", "label"))
     signals, names = list(raw["data"]), [str(name) for name in raw["label"]]
@@ -203,11 +210,11 @@ def convert_ecg(root: Path, writer: Writer) -> None:
 def load_ecg(data: ConvertedArrays, split_seed: int) -> Splits:
     """Returns windows (1, 1000) of heart recordings with 4 classes, split by recording.
 
-    Test is the tenth of the recordings that the reference takes (scikit-learn's split with state 0); validation is
-    another tenth, drawn by the split seed. A window that would end at a recording's last sample is left out and
-    recordings of 1000 samples or fewer have none, as in the reference.
+    Test is the reference's tenth of the recordings (scikit-learn's split with state 0). The split seed draws another
+    tenth for validation. As in the reference, a window that would end at a recording's last sample is left out, and
+    recordings of 1000 samples or fewer have no windows.
 
-    Differs from the reference in: with its validation switched on it takes another test set.
+    Differs from the reference in: the reference changes its test set when its validation is switched on.
     """
     from sklearn.model_selection import train_test_split
 
@@ -215,7 +222,7 @@ def load_ecg(data: ConvertedArrays, split_seed: int) -> Splits:
     start = np.concatenate([[0], np.cumsum(length)[:-1]])
     rest, test = train_test_split(np.arange(len(label)), test_size=0.1, random_state=0)
     rest = np.sort(rest)
-    kept, val, _ = split_random(len(rest), len(test), 0, split_seed, label[rest])
+    kept, val, _ = split_random(len(rest), n_val=len(test), n_test=0, seed=split_seed, labels=label[rest])
     return Splits(*(_cut_windows(data, start, records) for records in (rest[kept], rest[val], np.sort(test))))
 
 
@@ -273,13 +280,13 @@ ECG = Task(
 
 
 def convert_deepsea(root: Path, writer: Writer) -> None:
-    """One-hot DNA (N, 1000, 4) becomes (4, 1000), a byte a number; 36 yes-or-no targets."""
+    """Writes one-hot DNA (N, 1000, 4) as (N, 4, 1000), one byte per number, and 36 yes-or-no targets."""
     path = root / "deepsea_filtered.npz"
     arrays = open_checked_npz(path, DEEPSEA_SHAPES)
     total, done = sum(arrays[name].shape[0] for name in DEEPSEA_SHAPES), 0
     for name in DEEPSEA_SHAPES:
         if name.startswith("y") and arrays[name].shape[0] != arrays[f"x{name[1:]}"].shape[0]:
-            raise DataError(f"{path}: {name} and x{name[1:]} are of different length. Get the file again.")
+            raise DataError(f"{path}: {name} and x{name[1:]} have different lengths. Get the file again.")
         for block in _read_binary_blocks(arrays[name], f"{path}: {name}"):
             writer.append(name, block.transpose(0, 2, 1) if name.startswith("x") else block, path)
             done += len(block)
@@ -289,7 +296,7 @@ def convert_deepsea(root: Path, writer: Writer) -> None:
 def _read_binary_blocks(stored: StoredArray, where: str) -> Iterator[np.ndarray]:
     for block in stored.read_blocks():
         if not ((block == 0) | (block == 1)).all():
-            raise DataError(f"{where}: holds other numbers than 0 and 1. Is it the right file?")
+            raise DataError(f"{where}: it holds numbers other than 0 and 1. Is it the right file?")
         yield block.astype(np.uint8)
 
 
@@ -338,11 +345,11 @@ DEEPSEA = Task(
 
 DARCY_GRID, DARCY_STRIDE = 421, 5
 DARCY_FILES = {"piececonst_r421_N1024_smooth1.mat": 1000, "piececonst_r421_N1024_smooth2.mat": 100}
-"""Training with validation, then test: the first so many problems of each."""
+"""Files and how many of their first problems are used: for training and validation, then for test."""
 
 
 def convert_darcy(root: Path, writer: Writer) -> None:
-    """Coefficient and solution on every 5th grid point, 85 x 85, of the first problems of both files."""
+    """Writes coefficients and solutions of the first problems of both files on every 5th grid point, 85 x 85."""
     side = len(range(0, DARCY_GRID, DARCY_STRIDE))
     done = 0
     for name, most in DARCY_FILES.items():
@@ -362,7 +369,7 @@ def convert_darcy(root: Path, writer: Writer) -> None:
 
 
 def load_darcy_files(data: ConvertedArrays, split_seed: int) -> Splits:
-    """Returns coefficient (1, 85, 85) -> solution (1, 85, 85): validation is a tenth of the first file."""
+    """Returns coefficient (1, 85, 85) -> solution (1, 85, 85); validation is a tenth of the first file."""
     tenth = max(1, int(data["n_train"][0]) // 10)
     return split_train_and_test(data, split_seed, y=Rows.from_array(data["y"], data.digest_of("y")), n_val=tenth)
 

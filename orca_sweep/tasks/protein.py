@@ -1,4 +1,4 @@
-"""PSICOV: distances between the residues of proteins, trained on DeepCov's (Adhikari 2020, PDNET)."""
+"""PSICOV: distances between the residues of proteins; training uses DeepCov's proteins (Adhikari 2020, PDNET)."""
 
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from orca_sweep.tasks.recipes import Released, make_recipe, path_from_root, read
 from orca_sweep.tasks.records import Task
 
 SIDE, MARGIN = 512, 5
-"""Side of the maps; zeros on each side of a protein."""
+"""Side of the maps; width of the zeros around each protein."""
 FOLDERS = ("deepcov", "psicov", "cameo")
 LISTS = {"train": "protein/deepcov.lst", "test": "protein/psicov.lst"}
 PER_RESIDUE = (("ss", 3), ("pssm", 22), ("sa", 1), ("entropy", 1))
@@ -45,9 +45,9 @@ def _read_names(root: Path, part: str) -> list[str]:
 
 
 def _find_path(root: Path, kind: str, name: str, folders: tuple[str, ...] = FOLDERS) -> Path:
-    """Where a protein's file lies; the first of the folders if it lies in none."""
-    tried = [resolve_inside(root, f"protein/{folder}/{kind}/{name}") for folder in folders]
-    return next((path for path in tried if path.is_file()), tried[0])
+    """Returns the path of a protein's file; its path in the first folder if no folder has it."""
+    candidates = [resolve_inside(root, f"protein/{folder}/{kind}/{name}") for folder in folders]
+    return next((path for path in candidates if path.is_file()), candidates[0])
 
 
 def _check_list(root: Path, part: str) -> str:
@@ -55,16 +55,16 @@ def _check_list(root: Path, part: str) -> str:
 
 
 def _list_members(root: Path, part: str) -> list[str]:
-    places = (
+    paths = (
         _find_path(root, kind, name + end, FOLDERS if part == "train" else FOLDERS[1:] + FOLDERS[:1])
         for name in _read_names(root, part)
         for kind, end in (("features", ".pkl"), ("distance", "-cb.npy"))
     )
-    return [path_from_root(root, str(path)) for path in places]
+    return [path_from_root(root, str(path)) for path in paths]
 
 
 def convert_psicov(root: Path, writer: Writer) -> None:
-    """Features per residue (L, 27) and per pair (L * L, 3), distances (L * L,), protein after protein."""
+    """Writes features per residue (L, 27) and per pair (L * L, 3) and distances (L * L,), protein after protein."""
     parts = {part: _read_names(root, part) for part in LISTS}
     shared = sorted(set(parts["train"]) & set(parts["test"]))
     if shared:
@@ -97,7 +97,7 @@ def _read_features(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_distances(path: Path, L: int) -> np.ndarray:
-    """The map (L, L) with distances below 1 raised to 1 and its diagonal filled in from its neighbours."""
+    """Returns the map (L, L), with distances below 1 raised to 1, and the diagonal filled in from its neighbours."""
     length, _, values = read_pickled_npy(path, (3,))
     if not isinstance(length, int | np.integer) or length != L:
         raise DataError(f"{path}: {length} residues, but its features have {L}. Get both files again.")
@@ -112,12 +112,12 @@ def _read_distances(path: Path, L: int) -> np.ndarray:
 def load_psicov(data: ConvertedArrays, split_seed: int) -> Splits:
     """Returns feature maps (57, 512, 512) and distance maps (1, 512, 512), split by protein.
 
-    Test is PSICOV's 150 proteins; validation is 100 of DeepCov's 3456, drawn by the split seed, as the benchmark
-    counts them. A map is NaN outside of its protein: padding is neither trained on nor scored, and each protein is
-    scored over its own length. Training distances are clipped at 16 Angstrom. Proteins of more than 502 residues are
-    cut: at a random place in training, at the first residue otherwise.
+    Test is PSICOV's 150 proteins. Validation is 100 of DeepCov's 3456, the benchmark's number, drawn by the split seed.
+    A map is NaN outside of its protein: padding is neither trained on nor scored, and each protein is scored over its own
+    length. Training distances are clipped at 16 Angstrom. Proteins of more than 502 residues are cropped: in training at
+    a random position, otherwise at the first residue.
 
-    Differs from ORCA's code in: it takes half of PSICOV for validation, trains on the padding too, and scores every
+    Differs from ORCA's code in: that takes half of PSICOV for validation, trains on the padding too, and scores every
     protein with the length of the first.
     """
     n_train, n = int(data["n_train"][0]), len(data["length"])
@@ -132,7 +132,7 @@ def load_psicov(data: ConvertedArrays, split_seed: int) -> Splits:
 
 
 class _Proteins:
-    """Proteins end to end, and how maps are made of them."""
+    """Converted proteins, stored end to end, and the maps made from them."""
 
     def __init__(self, data: ConvertedArrays) -> None:
         self.data = data
@@ -171,15 +171,15 @@ class _Proteins:
         return batch
 
     def _draw_corners(self, ids: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
-        """Upper left corners (n, 2) of what is cut out of the padded maps; equal draws for inputs and targets."""
+        """Returns upper left corners (n, 2) of the crops of padded maps; inputs and targets get equal draws."""
         room = np.maximum(self.length[ids] + 2 * MARGIN - SIDE, 0)
         draws = np.zeros((len(ids), 2)) if rng is None else rng.random((len(ids), 2))
         return (draws * (room + 1)[:, None]).astype(np.int64)
 
     @staticmethod
     def _find_path(image: np.ndarray, values: Any, corner: np.ndarray) -> None:
-        """Puts maps (C, L, L), padded by the margin, into an image (C, 512, 512), from the corner on."""
-        shift = MARGIN - corner  # where the map's first row and column come to lie
+        """Copies maps (C, L, L), padded by the margin and cropped at the corner, into an image (C, 512, 512)."""
+        shift = MARGIN - corner  # position of the map's first row and column
         low, high = np.maximum(shift, 0), np.minimum(shift + values.shape[-1], SIDE)
         rows, columns = (slice(low[k], high[k]) for k in (0, 1))
         from_rows, from_columns = (slice(low[k] - shift[k], high[k] - shift[k]) for k in (0, 1))

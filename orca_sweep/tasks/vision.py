@@ -1,4 +1,4 @@
-"""Images of the benchmarks: CIFAR, spherical CIFAR-100, cosmic rays."""
+"""Image tasks of the benchmarks: CIFAR, spherical CIFAR-100, cosmic rays."""
 
 import sys
 from collections.abc import Callable
@@ -32,7 +32,7 @@ CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
 
 
 def convert_cifar(root: Path, writer: Writer, files: tuple[str, ...], labels: str, n_classes: int) -> None:
-    """Images (N, 3072) of bytes become (3, 32, 32); the last file is the test set."""
+    """Writes images (N, 3072) of bytes as (N, 3, 32, 32); the last file is the test set."""
     n_train = 0
     for i, name in enumerate(files):
         path = root / name
@@ -41,22 +41,22 @@ def convert_cifar(root: Path, writer: Writer, files: tuple[str, ...], labels: st
         if x.dtype != np.uint8:
             raise DataError(f"{path}: data holds {x.dtype}. Bytes were expected. Is it the right file?")
         writer.append("x", x.reshape(-1, 3, 32, 32), path)
-        writer.append("y", check_labels(raw[labels], f"{path}: {labels}", len(x), 0, n_classes), path)
+        writer.append("y", check_labels(raw[labels], f"{path}: {labels}", n=len(x), first=0, n_classes=n_classes), path)
         n_train += len(x) if name != files[-1] else 0
         writer.report(i + 1, len(files))
     writer.append("n_train", np.array([n_train]))
 
 
 def reverse_bits(n: int) -> np.ndarray:
-    """Returns the order of 0 ... n - 1 whose bits are read backwards, n a power of two."""
+    """Returns the numbers 0 ... n - 1, n a power of two, each with its bits in reversed order."""
     bits = n.bit_length() - 1
     return np.array([int(f"{i:0{bits}b}"[::-1], 2) for i in range(n)])
 
 
 def load_cifar(data: ConvertedArrays, split_seed: int, permuted: bool = False) -> Splits:
-    """Returns images (3, 32, 32) in [0, 1]; training draws crop 32 of the image padded by 4, and flip half of them.
+    """Returns images (3, 32, 32) in [0, 1]; training crops them at random from a padding of 4, and flips half of them.
 
-    ``permuted`` puts rows and columns into bit-reversed order, after the draws: neighbours are then far apart.
+    ``permuted`` then puts rows and columns into bit-reversed order, so that neighbours are far apart.
     """
     images, order = data["x"], reverse_bits(32)
 
@@ -72,7 +72,7 @@ def load_cifar(data: ConvertedArrays, split_seed: int, permuted: bool = False) -
 
 
 def crop_and_flip(batch: np.ndarray, margin: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns images (B, C, H, W) each moved by up to ``margin`` pixels, black coming in, and mirrored or not."""
+    """Returns images (B, C, H, W), each shifted by up to ``margin`` pixels with black filling in, and half mirrored."""
     B, _, H, W = batch.shape
     padded = np.pad(batch, ((0, 0), (0, 0), (margin, margin), (margin, margin)))
     top, left = rng.integers(0, 2 * margin + 1, (2, B))
@@ -126,7 +126,7 @@ def _make_cifar(name: str, n_classes: int, permuted: bool) -> Task:
 
 
 def convert_spherical(root: Path, writer: Writer) -> None:
-    """Images (N, 3, 60, 60) of bytes, 100 classes."""
+    """Writes images (N, 3, 60, 60) of bytes, and labels of 100 classes."""
     path = root / "s2_cifar100.gz"
     raw = check_dict(read_pickle(path), path, ("train", "test"))
     for part in ("train", "test"):
@@ -135,7 +135,9 @@ def convert_spherical(root: Path, writer: Writer) -> None:
         if x.min(initial=0) < 0 or x.max(initial=0) > 255:
             raise DataError(f"{path}: {part} images hold {x.min()} to {x.max()}. 0 to 255 were expected.")
         writer.append("x", x.astype(np.float32) if x.dtype.kind == "f" else x.astype(np.uint8), path)
-        writer.append("y", check_labels(split["labels"], f"{path}: {part} labels", len(x), 0, 100), path)
+        writer.append(
+            "y", check_labels(split["labels"], f"{path}: {part} labels", n=len(x), first=0, n_classes=100), path
+        )
         if part == "train":
             writer.append("n_train", np.array([len(x)]))
 
@@ -181,7 +183,7 @@ SPHERICAL = Task(
 
 COSMIC_CROP = slice(64, 192)
 SKY = (-0.9, 3.0)
-"""Training adds the exposure's sky level times a draw from this range."""
+"""Training adds the exposure's sky level times a factor drawn from this range."""
 
 
 def _read_cosmic_list(root: Path, part: str) -> list[str]:
@@ -196,7 +198,7 @@ def _read_cosmic_list(root: Path, part: str) -> list[str]:
 
 
 def _is_text(name: object) -> bool:
-    # A damaged array can hold what is no character at all, which paths choke on.
+    # A damaged array can hold numbers beyond Unicode, which break path functions.
     return isinstance(name, str) and bool(name) and max(map(ord, name)) <= sys.maxunicode
 
 
@@ -211,7 +213,7 @@ def _list_cosmic_members(root: Path, part: str) -> list[str]:
 
 
 def convert_cosmic(root: Path, writer: Writer) -> None:
-    """Images and masks (1, 128, 128), NaN in the mask where a point is to be ignored, and a sky level each."""
+    """Writes images, masks (1, 128, 128) with NaN at points to ignore, and the sky level of each image."""
     lists = {part: _read_cosmic_list(root, part) for part in ("train", "test")}
     writer.append("n_train", np.array([len(lists["train"])]))
     names = lists["train"] + lists["test"]
@@ -222,7 +224,7 @@ def convert_cosmic(root: Path, writer: Writer) -> None:
             raise DataError(f"{path}: shape {data.shape}. (2 or 3, H, W) of 192 or more was expected. Get it again.")
         image, mask, *ignored = data[:, COSMIC_CROP, COSMIC_CROP].astype(np.float32)
         if not np.isin(mask, (0, 1)).all():
-            raise DataError(f"{path}: its mask holds other numbers than 0 and 1. Get the file again.")
+            raise DataError(f"{path}: its mask holds numbers other than 0 and 1. Get the file again.")
         target = np.where(ignored[0] > 0, np.nan, mask).astype(np.float32) if ignored else mask
         writer.append("x", image[None, None], path)
         writer.append("y", target[None, None], path, allow_nan=True)
@@ -231,7 +233,7 @@ def convert_cosmic(root: Path, writer: Writer) -> None:
 
 
 def _read_sky_level(image: Path) -> float:
-    """The sky level of an exposure; images are named by its number, levels lie beside them."""
+    """Returns the sky level of an image's exposure; 0 if unknown. The image's name starts with the exposure's number."""
     path = image.parent / "sky.npy"
     number = image.name.split("_")[0]
     if not path.is_file() or not number.isdigit():
@@ -243,9 +245,9 @@ def _read_sky_level(image: Path) -> float:
 
 
 def load_cosmic(data: ConvertedArrays, split_seed: int) -> Splits:
-    """Returns images (1, 128, 128) of galaxies and which points a cosmic ray hit; training draws add sky.
+    """Returns images (1, 128, 128) of galaxies, and which points a cosmic ray hit; training adds random sky.
 
-    Differs from ORCA's code in: test images are taken as they are, ignored points do not count.
+    Differs from ORCA's code in: test images stay as they are, and ignored points do not count.
     """
     images, sky = data["x"], data["sky"]
 

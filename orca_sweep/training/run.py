@@ -306,7 +306,7 @@ def _task_data(name: str, content: ContentConfig, data_root: Path, part: DataCon
 
     Augmentation is no part of the data.
     """
-    return load_task_data(find_task(name), data_root, part.split_seed, part.n_train, part.normalise)
+    return load_task_data(find_task(name), data_root, part.split_seed, part.n_train, normalise=part.normalise)
 
 
 def _train_embedder(

@@ -109,7 +109,7 @@ def test_a_time_of_day_is_seconds_and_what_is_missing_is_the_mean(tmp_path):
         ([f"n{i % 31}" for i in range(ROWS)], "c: 31 different values in 60 rows"),
         (pd.Categorical([f"n{i}" for i in range(ROWS)]), "c: 60 different values"),
         ([None if i > 9 else f"n{i}" for i in range(ROWS)], "c: 10 different values in 10 rows"),
-        (["?" if i == 5 else f"{i}.5" for i in range(ROWS)], r"1 of them are no numbers, the first '\?' in row 5"),
+        (["?" if i == 5 else f"{i}.5" for i in range(ROWS)], r"1 of them are not numbers, the first '\?' in row 5"),
         ([f"1_{i}" for i in range(ROWS)], "c: 60 different values"),
         ([[i, 2] for i in range(ROWS)], "c: holds lists"),
         ([bytes([i]) for i in range(ROWS)], "c: holds bytes"),

@@ -17,7 +17,7 @@ from orca_sweep.errors import InputError
 from orca_sweep.space import plan_space
 from orca_sweep.streams import stream_rng
 from orca_sweep.tasks import Task, TaskData
-from orca_sweep.tasks.recipes import settings_for_mean_loss
+from orca_sweep.tasks.recipes import adapt_to_mean_loss
 from orca_sweep.training import finetune as finetuning
 from orca_sweep.training.rates import embedder_learning_rate
 from orca_sweep.training.switches import set_attention, set_dropout
@@ -137,7 +137,7 @@ class _Stepped:
         self.states: list[np.ndarray] = []
         values = self.values
         n = int(values["accumulation"])
-        lr, decay = settings_for_mean_loss(self.kind, float(values["lr"]), float(values["weight_decay"]), n)
+        lr, decay = adapt_to_mean_loss(self.kind, float(values["lr"]), float(values["weight_decay"]), n)
         batches = len(values["inputs"])
         used = {"momentum": values["momentum"]} if self.kind == "sgd" else {"betas": list(map(float, values["betas"]))}
         self.config = FinetuneConfig(
