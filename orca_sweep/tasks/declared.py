@@ -70,17 +70,7 @@ def make_declared_task(text: str) -> Task:
     Raises:
         InputError: with every mistake in the declaration.
     """
-    try:
-        declaration = parse_task(text)
-    except ValueError as error:
-        raise InputError(f"task {text!r}: {error}.") from None
-    if declaration.kind not in KINDS:
-        raise InputError(
-            f"task {label_of(text)!r}: there is no kind {declaration.kind!r}. {hint(declaration.kind, KINDS)}"
-        )
-    problems = [f"task {label_of(text)!r}: {problem}" for problem in _find_mistakes(declaration)]
-    if problems:
-        raise InputError(problems)
+    declaration = _parse_declaration(text)
     loss, metric = choose_defaults(declaration)
     normalise: Any = declaration.normalise or OWN_NORMALISE
     return Task(
@@ -105,6 +95,21 @@ def make_declared_task(text: str) -> Task:
         normalise_targets="channel" if declaration.kind == "dense-regression" else "none",
         recipe=_make_recipe(declaration),
     )
+
+
+def _parse_declaration(text: str) -> TaskDeclaration:
+    try:
+        declaration = parse_task(text)
+    except ValueError as error:
+        raise InputError(f"task {text!r}: {error}.") from None
+    if declaration.kind not in KINDS:
+        raise InputError(
+            f"task {label_of(text)!r}: there is no kind {declaration.kind!r}. {hint(declaration.kind, KINDS)}"
+        )
+    problems = [f"task {label_of(text)!r}: {problem}" for problem in _find_mistakes(declaration)]
+    if problems:
+        raise InputError(problems)
+    return declaration
 
 
 def _list_data_paths(declaration: TaskDeclaration) -> list[str]:

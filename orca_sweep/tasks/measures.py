@@ -336,7 +336,7 @@ for _metric in (
     Metric(
         name="thresholded-auroc-error",
         measure=_thresholded_auroc_error,
-        meaning="1 - AUROC of the points' scores cut at 0.5, which is 1 - balanced accuracy",
+        meaning="1 - balanced accuracy of all points at probability 0.5",
         mode="min",
         takes_gaps=True,
     ),

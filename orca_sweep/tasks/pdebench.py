@@ -216,6 +216,11 @@ def load_pde(data: ConvertedArrays, split_seed: int, pde: _Pde) -> Splits:
     return Splits(*(whole.take(part) for part in pde.split_simulations(len(whole), split_seed)))
 
 
+def _describe_file(pde: _Pde) -> File:
+    url, check = f"{ADDRESS}{pde.number}", partial(_check_headers, pde=pde)
+    return File(path=pde.file, check=check, url=url, hash=f"md5:{pde.md5}")
+
+
 def _make_task(
     name: str,
     pde: _Pde,
@@ -225,9 +230,6 @@ def _make_task(
     loss: str = "nrmse",
     normalise: Normalise = "none",
 ) -> Task:
-    file = File(
-        path=pde.file, check=partial(_check_headers, pde=pde), url=f"{ADDRESS}{pde.number}", hash=f"md5:{pde.md5}"
-    )
     return Task(
         name=name,
         dims=len(pde.shape) - 1,
@@ -241,7 +243,7 @@ def _make_task(
         meaning=meaning,
         source=SOURCE,
         licence="CC BY 4.0",
-        files=(file,),
+        files=(_describe_file(pde),),
         packages=("h5py",),
         extra="benchmarks",
         preparation="simulated",

@@ -156,10 +156,10 @@ class _Proteins:
         for image, protein, at in zip(batch, ids, self._draw_corners(ids, rng), strict=True):
             L, first, pair = self.length[protein], self.residue[protein], self.pair[protein]
             residues = self.data["residues"][first : first + L].T
-            self._find_path(image[0:54:2], np.broadcast_to(residues[:, None, :], (27, L, L)), at)
-            self._find_path(image[1:54:2], np.broadcast_to(residues[:, :, None], (27, L, L)), at)
+            self._paste_map(image[0:54:2], np.broadcast_to(residues[:, None, :], (27, L, L)), at)
+            self._paste_map(image[1:54:2], np.broadcast_to(residues[:, :, None], (27, L, L)), at)
             pairs = self.data["pairs"][pair : pair + L * L].reshape(L, L, -1)
-            self._find_path(image[54:], pairs.transpose(2, 0, 1), at)
+            self._paste_map(image[54:], pairs.transpose(2, 0, 1), at)
         return batch
 
     def _read_targets(self, farthest: float | None, ids: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
@@ -167,7 +167,7 @@ class _Proteins:
         for image, protein, at in zip(batch, ids, self._draw_corners(ids, rng), strict=True):
             L, pair = self.length[protein], self.pair[protein]
             distances = np.asarray(self.data["distances"][pair : pair + L * L]).reshape(1, L, L)
-            self._find_path(image, distances if farthest is None else np.minimum(distances, farthest), at)
+            self._paste_map(image, distances if farthest is None else np.minimum(distances, farthest), at)
         return batch
 
     def _draw_corners(self, ids: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
@@ -177,7 +177,7 @@ class _Proteins:
         return (draws * (room + 1)[:, None]).astype(np.int64)
 
     @staticmethod
-    def _find_path(image: np.ndarray, values: Any, corner: np.ndarray) -> None:
+    def _paste_map(image: np.ndarray, values: Any, corner: np.ndarray) -> None:
         """Copies maps (C, L, L), padded by the margin and cropped at the corner, into an image (C, 512, 512)."""
         shift = MARGIN - corner  # position of the map's first row and column
         low, high = np.maximum(shift, 0), np.minimum(shift + values.shape[-1], SIDE)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -82,15 +83,44 @@ def crop_and_flip(batch: np.ndarray, margin: int, rng: np.random.Generator) -> n
     return padded[np.arange(B)[:, None, None], :, rows[:, :, None], columns[:, None, :]].transpose(0, 3, 1, 2)
 
 
-def _make_cifar(name: str, n_classes: int, permuted: bool) -> Task:
-    hundred = n_classes == 100
-    folder = "cifar-100-python" if hundred else "cifar-10-batches-py"
-    parts = ("train", "test") if hundred else (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
-    names = tuple(f"{folder}/{part}" for part in parts)
-    archive = f"cifar-{n_classes}-python.tar.gz"
-    md5 = "eb9058c3a382ffc7106e4002c42a8d85" if hundred else "c58f30108f718f92721af3b95e74349a"
-    run = partial(convert_cifar, files=names, labels="fine_labels" if hundred else "labels", n_classes=n_classes)
+@dataclass(frozen=True, kw_only=True)
+class _Cifar:
+    """One of the two CIFAR data sets."""
+
+    n_classes: int
+    files: tuple[str, ...]
+    """Training files, then the test file, below the data root."""
+    labels: str
+    """The name of the labels in the files."""
+    md5: str
+    """Of the archive."""
+    proxy: str
+    source: str
+
+
+CIFAR10 = _Cifar(
+    n_classes=10,
+    files=(*(f"cifar-10-batches-py/data_batch_{i}" for i in range(1, 6)), "cifar-10-batches-py/test_batch"),
+    labels="labels",
+    md5="c58f30108f718f92721af3b95e74349a",
+    proxy="tiny-imagenet",
+    source="Krizhevsky 2009; settings of CIFAR-100",
+)
+CIFAR100 = _Cifar(
+    n_classes=100,
+    files=("cifar-100-python/train", "cifar-100-python/test"),
+    labels="fine_labels",
+    md5="eb9058c3a382ffc7106e4002c42a8d85",
+    proxy="cifar10",
+    source=f"Krizhevsky 2009; {SOURCE}",
+)
+
+
+def _make_cifar(name: str, cifar: _Cifar, *, permuted: bool) -> Task:
+    n_classes = cifar.n_classes
+    run = partial(convert_cifar, files=cifar.files, labels=cifar.labels, n_classes=n_classes)
     load: Callable[[ConvertedArrays, int], Splits] = partial(load_cifar, permuted=permuted)
+    order = "; rows and columns in bit-reversed order" if permuted else ""
     return Task(
         name=name,
         dims=2,
@@ -101,14 +131,10 @@ def _make_cifar(name: str, n_classes: int, permuted: bool) -> Task:
         metric="error",
         load=load,
         convert=Conversion(name=f"cifar{n_classes}", run=run),
-        meaning=f"small photographs, {n_classes} classes"
-        + ("; rows and columns in bit-reversed order" if permuted else ""),
-        source=f"Krizhevsky 2009; {SOURCE}" if hundred else "Krizhevsky 2009; settings of CIFAR-100",
+        meaning=f"small photographs, {n_classes} classes{order}",
+        source=cifar.source,
         licence="CC BY 4.0",
-        files=tuple(
-            describe_pickle_file(path, b"\x80", "a pickled dict", url=CIFAR_URL + archive, hash=f"md5:{md5}", archive=archive)
-            for path in names
-        ),
+        files=_describe_cifar_files(cifar),
         n_train_max=40_000,
         normalise_inputs="channel",
         preparation="bytes / 255",
@@ -116,10 +142,16 @@ def _make_cifar(name: str, n_classes: int, permuted: bool) -> Task:
         recipe=make_recipe(
             Released(
                 body="swin-base", epochs=60, batch=32, accumulation=32, optimizer="sgd", lr=1e-4, weight_decay=1e-3,
-                momentum=0.9, decay=200, proxy="cifar10" if hundred else "tiny-imagenet",
+                momentum=0.9, decay=200, proxy=cifar.proxy,
             )
         ),
     )  # fmt: skip
+
+
+def _describe_cifar_files(cifar: _Cifar) -> tuple[File, ...]:
+    archive = f"cifar-{cifar.n_classes}-python.tar.gz"
+    published = {"url": CIFAR_URL + archive, "hash": f"md5:{cifar.md5}", "archive": archive}
+    return tuple(describe_pickle_file(path, b"\x80", "a pickled dict", **published) for path in cifar.files)
 
 
 # Spherical CIFAR-100 ------------------------------------------------------------------------------
@@ -295,10 +327,10 @@ COSMIC = Task(
     ),
 )
 RECORDS = (
-    _make_cifar("cifar10", 10, False),
-    _make_cifar("cifar100", 100, False),
-    _make_cifar("cifar10-permuted", 10, True),
-    _make_cifar("cifar100-permuted", 100, True),
+    _make_cifar("cifar10", CIFAR10, permuted=False),
+    _make_cifar("cifar100", CIFAR100, permuted=False),
+    _make_cifar("cifar10-permuted", CIFAR10, permuted=True),
+    _make_cifar("cifar100-permuted", CIFAR100, permuted=True),
     SPHERICAL,
     COSMIC,
 )

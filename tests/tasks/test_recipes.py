@@ -12,7 +12,7 @@ from orca_sweep.bodies.network import BodySpec
 from orca_sweep.config.number_lists import betas_as_text, parse_numbers
 from orca_sweep.errors import InputError
 from orca_sweep.tasks import TASKS
-from orca_sweep.tasks.recipes import Released, make_recipe, adapt_to_mean_loss
+from orca_sweep.tasks.recipes import Released, adapt_to_mean_loss, make_recipe
 from orca_sweep.training.model import layout, token_stride
 from orca_sweep.trial import resolve
 
