@@ -1,4 +1,4 @@
-"""Tasks: target problems as records. A task is data, three splits, a loss, a metric and a recipe."""
+"""Tasks: records of target problems. A task is data, three splits, a loss, a metric and a recipe."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def find_task(name: str) -> Task:
     """Returns the task of a registered name, of ``openml:<id>``, or of a declaration of the user's own data.
 
     Raises:
-        InputError: if the name is none of these, or a declaration is wrong.
+        InputError: if there is no such task, or the declaration has mistakes.
     """
     if name in TASKS:
         return TASKS.get(name)
@@ -58,28 +58,28 @@ def find_task(name: str) -> Task:
     if is_task_text(name):
         task = make_declared_task(name)
         if task.name in TASKS:
-            raise InputError(f"the name {task.name!r} is that of a registered task. Give the declaration another.")
+            raise InputError(f"the name {task.name!r} belongs to a registered task. Give the declaration another name.")
         return task
     raise InputError(
-        f"{TASKS.unknown(name)} Or openml:<id>, or data of your own: {{path, kind, sample_shape, output_shape}}."
+        f"{TASKS.unknown(name)} Or openml:<id>, or your own data: {{path, kind, sample_shape, output_shape}}."
     )
 
 
 def list_own_files(name: str) -> list[Path]:
-    """Returns the files of a task that the user declares, those beside it too; none for every other task."""
+    """Returns all files of a task that the user declares; none for other tasks."""
     if name in TASKS or not is_task_text(name):
         return []
     return [Path(file.path) for file in find_task(name).files]
 
 
 def describe_metric(task: Task) -> dict[str, str]:
-    """Returns what a row of the trials table says of the task's metric: its name, mode and unit."""
+    """Returns name, mode and unit of the task's metric, by their columns in the trials table."""
     metric = METRICS.get(task.metric)
     return {"metric": metric.name, "metric_mode": metric.mode, "metric_unit": metric.unit}
 
 
 def canonicalise_task(name: str) -> str:
-    """Returns a task's one name: declared files become absolute (counted from the working folder)."""
+    """Returns a task's canonical name: paths of a declaration become absolute, relative to the working folder."""
     if name in TASKS or not is_task_text(name):
         return name
     try:

@@ -309,7 +309,7 @@ def describe_raw_inputs(name: str, normalise: str | None) -> str | None:
     of = f"the first {len(block)} of {n}" if len(block) < n else f"all {n}"
     return (
         f"{label_of(name)}: data.normalise is none, and raw inputs are far from zero mean and unit spread in {len(far)} of"
-        f" {len(moments.mean)} channels ({moments.text}, {of} samples; far is a mean beyond {FAR_MEAN:g} either way, or a"
+        f" {len(moments.mean)} channels ({moments.text}, {of} samples; far means a mean beyond {FAR_MEAN:g} either way, or a"
         f" spread below {SMALL_SPREAD:g} or above {LARGE_SPREAD:g}). Alignment and pre-training can seem to help only because"
         " they repair the scale. Leave data.normalise out, or compare with channel."
     )

@@ -158,7 +158,7 @@ def convert_groups(root: Path, writer: Writer, pde: _Pde) -> None:
             writer.report(i + 1, len(names))
 
 
-CONVERSIONS: dict[str, Callable[[Path, Writer, _Pde], None]] = {
+CONVERSIONS: dict[str, Callable[..., None]] = {
     "fields": convert_fields,
     "darcy": convert_darcy,
     "groups": convert_groups,

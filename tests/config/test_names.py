@@ -84,7 +84,7 @@ def test_a_name_that_cannot_stand_in_tables_is_refused(name, words):
 
 def test_registered_names_stay_what_they_are(files):
     with pytest.raises(
-        InputError, match="the name 'digits' is that of a registered task. Give the declaration another"
+        InputError, match="the name 'digits' belongs to a registered task. Give the declaration another"
     ):
         find_task(task_as_text({**TASK, "name": "digits"}))
     with pytest.raises(InputError, match="the name 'mnist5k' is that of a registered proxy"):

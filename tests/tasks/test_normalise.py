@@ -124,7 +124,8 @@ def test_a_small_signal_on_a_large_offset_keeps_its_digits(tmp_path):
 def test_a_signal_that_float32_does_not_hold_is_refused(tmp_path):
     x = RNG.normal(size=(N, 2, 16)) + np.array([[0.0], [1e9]])
     with pytest.raises(
-        DataError, match=r"input: channel 1 has mean 1e\+09 and a standard deviation of 1\.\d+, but float32"
+        DataError,
+        match=r"input: channel 1 has mean 1e\+09 and a standard deviation of 1\.\d+, but inputs are kept as float32",
     ):
         loaded(tmp_path, "channel", x=x)
     whole = (x * 1000).astype(np.int64)

@@ -294,7 +294,7 @@ def test_what_is_no_kind_of_file_or_misses_a_word_is_said():
         task("mine.csv")
     with pytest.raises(InputError, match="sample_shape, output_shape is missing"):
         find_task("mine.npz kind=classification")
-    with pytest.raises(InputError, match=r"there is no task 'digit'. Did you mean 'digits'\?.* data of your own"):
+    with pytest.raises(InputError, match=r"there is no task 'digit'. Did you mean 'digits'\?.* your own data"):
         find_task("digit")
 
 

@@ -75,9 +75,9 @@ def test_every_recipe_makes_a_whole_trial(name):
 def test_the_modules_import_without_anything_heavy():
     heavy = ("torch", "ray", "sklearn", "scipy", "mlxtend", "pandas", "seglearn")
     code = (
-        "import sys; from orca_sweep.tasks import TASKS, unavailable; from pathlib import Path;"
+        "import sys; from orca_sweep.tasks import TASKS, explain_unavailable; from pathlib import Path;"
         "from orca_sweep.proxies import PROXIES, unavailable_proxy; import orca_sweep.tasks.measures;"
-        "[unavailable(TASKS.get(n), Path()) for n in TASKS.names()];"
+        "[explain_unavailable(TASKS.get(n), Path()) for n in TASKS.names()];"
         "[unavailable_proxy(PROXIES.get(n)) for n in PROXIES.names()];"
         f"print([m for m in {heavy} if m in sys.modules])"
     )
@@ -431,7 +431,7 @@ def test_shapes_that_would_broadcast_are_refused():
         with pytest.raises(InputError, match="have their target's shape"):
             LOSSES.get(name).function(torch.from_numpy(p), torch.from_numpy(t))
     for prediction, target in ((np.zeros((2, 3)), np.zeros(3, int)), (np.zeros((0, 3)), np.zeros(0, int))):
-        with pytest.raises(InputError, match="a split, each predicted once"):
+        with pytest.raises(InputError, match="one prediction for every sample of a split"):
             METRICS.get("error").compute(prediction, target)
 
 
