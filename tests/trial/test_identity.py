@@ -291,7 +291,7 @@ def test_what_cannot_be_read_twice_is_refused_in_words(tmp_path, what):
             (path / name).mkdir(parents=True)
             for link in "ab":
                 (path / name / link).symlink_to(path / other)
-    with pytest.raises(DataError, match="cannot be read|no file that|folders below it"):
+    with pytest.raises(DataError, match="cannot be read|not a regular file|its folders never end"):
         Contents(tmp_path / "c").hash_paths([path])
 
 
