@@ -34,7 +34,7 @@ def case(name: str, shape: tuple[int, ...], n: int, batch: int, mapped: bool) ->
             np.save(Path(folder) / "x.npy", values)
             # The map outlives the name of its file.
             stored = np.load(Path(folder) / "x.npy", mmap_mode="r")
-        x = Rows.of(stored, "bench", lambda part: part / np.float32(255))
+        x = Rows.from_array(stored, "bench", lambda part: part / np.float32(255))
     order = rng.permutation(n)
     feeds = Feed(x, "cpu"), Feed(labels, "cpu")
     dataset = TensorDataset(torch.from_numpy(floats), torch.from_numpy(labels))

@@ -104,8 +104,20 @@ def _prepared(setting: Setting) -> tuple[TaskData, OrcaModel, FinetuneConfig]:
     train, val = splits
     n_dims, outputs = len(setting.shape) - 1, (setting.n_classes,)
     kind, loss, metric = "classification", "cross-entropy", "error"
-    task = Task("bench", n_dims, setting.shape, kind, outputs, loss, metric, _made_here, "", "", "")  # type: ignore[arg-type]
-    data = TaskData(task, train, val, val, None, None, "")
+    task = Task(
+        name="bench",
+        dims=n_dims,
+        sample_shape=setting.shape,
+        kind=kind,  # type: ignore[arg-type]
+        output_shape=outputs,
+        loss=loss,
+        metric=metric,
+        load=_made_here,
+        meaning="",
+        source="",
+        licence="",
+    )
+    data = TaskData(task=task, train=train, val=val, test=val, fingerprint="")
     finetuning = FinetuneConfig(
         epochs=setting.epochs, batch_size=setting.batch_size, lr=LR, freeze=setting.freeze, freeze_epochs="forever"
         if setting.freeze != "none" else 0,

@@ -284,10 +284,10 @@ def _end_now(code: int) -> None:
 
 def _convert_tasks(made: Plan, root: Path) -> None:
     """Converts here what can be, with a bar to look at; what is missing is told by the sweep itself."""
-    from orca_sweep.tasks import find_task, unavailable
+    from orca_sweep.tasks import explain_unavailable, find_task
 
     for task in (find_task(name) for name in dict.fromkeys(cell.task for cell in made.cells)):
-        if task.convert is not None and not unavailable(task, root):
+        if task.convert is not None and not explain_unavailable(task, root):
             data_commands.convert_task(task, root)
 
 

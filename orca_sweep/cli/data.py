@@ -32,10 +32,10 @@ def load_named(imports: list[str] | None) -> None:
 
 
 def _find(name: str, imports: list[str] | None = None) -> "Task":
-    from orca_sweep.tasks import canonical_task, find_task
+    from orca_sweep.tasks import canonicalise_task, find_task
 
     load_named(imports)
-    return find_task(canonical_task(name))
+    return find_task(canonicalise_task(name))
 
 
 @app.command("list")
@@ -64,7 +64,7 @@ def _is_converted(task: "Task", root: Path) -> bool:
 def check(name: TaskName, data: Root = HERE, imports: Imports = None) -> None:
     """Says for each file of a task whether it is there and what it holds; exit code 2 if the task cannot run."""
     from orca_sweep.data import missing_packages
-    from orca_sweep.tasks import missing_files
+    from orca_sweep.tasks import find_missing_files
 
     task, root = _find(name, imports), real_path(data)
     packages = missing_packages(f"task {task.name!r}", task.packages, task.extra)
@@ -81,7 +81,7 @@ def check(name: TaskName, data: Root = HERE, imports: Imports = None) -> None:
         wrong += state == "wrong"
         table.add_row(file.path, state, what)
     console.print(table if task.files else "needs no files")
-    is_converted, lacks = _is_converted(task, root), missing_files(task, root)
+    is_converted, lacks = _is_converted(task, root), find_missing_files(task, root)
     if task.convert is not None and task.files:
         place = root / "converted" / task.convert.name
         console.print(f"converted: {place}" if is_converted else "not converted yet: the first trial will, or"
@@ -102,10 +102,10 @@ def _state(file: Any, root: Path, cannot_read: bool) -> tuple[str, str]:
         return "missing", f"get it: {file.url}" if file.url else "get it from the source, or fetch --base-url"
     if file.check is None or cannot_read:
         return "present", ""
-    from orca_sweep.data.fetching import missing_members
+    from orca_sweep.data.fetching import find_missing_members
 
     try:
-        what, missing = file.check(root), missing_members(file, root)
+        what, missing = file.check(root), find_missing_members(file, root)
         what += f"; {file.look(root)}" if file.look is not None else ""
     except DataError as error:
         return "wrong", str(error)
@@ -123,7 +123,7 @@ def fetch(
 ) -> None:
     """Downloads a task's files; what is there stays, what was broken off goes on."""
     from orca_sweep.data import missing_packages
-    from orca_sweep.data.fetching import fetch as get
+    from orca_sweep.data.fetching import fetch_files
     from orca_sweep.tasks.tabular import PREFIX, fetch_openml
 
     task, root = _find(name, imports), real_path(data)
@@ -145,7 +145,7 @@ def fetch(
         print(f"{task.name} needs no files.")
         return
     with _bar("fetching") as report:
-        outcomes = get(task.files, root, base_url, report)
+        outcomes = fetch_files(task.files, root, base_url, report)
     for outcome in outcomes:
         print(f"{root / outcome.path}: {outcome.how}")
     print(f"next: orca-sweep data check {name}")
@@ -154,13 +154,13 @@ def fetch(
 @app.command()
 def convert(name: TaskName, data: Root = HERE, imports: Imports = None) -> None:
     """Converts a task's files once to arrays that all trials on this node map into memory."""
-    from orca_sweep.tasks import unavailable
+    from orca_sweep.tasks import explain_unavailable
 
     task, root = _find(name, imports), real_path(data)
     if task.convert is None:
         print(f"{task.name} needs no conversion.")
         return
-    problems = unavailable(task, root)
+    problems = explain_unavailable(task, root)
     if problems:
         raise InputError(problems)
     made = convert_task(task, root)
@@ -171,12 +171,12 @@ def convert(name: TaskName, data: Root = HERE, imports: Imports = None) -> None:
 
 def convert_task(task: "Task", root: Path) -> Any:
     """Converts a task with a progress bar, if that has not been done, and returns its arrays."""
-    from orca_sweep.data import converted
+    from orca_sweep.data import load_or_convert
 
     if task.convert is None:
         raise InputError(f"task {task.name!r} has nothing to convert.")
     with _bar(f"converting {task.convert.name}") as report:
-        return converted(task.convert, root, task.files, lambda done, total: report("", done, total))
+        return load_or_convert(task.convert, root, task.files, lambda done, total: report("", done, total))
 
 
 @contextmanager

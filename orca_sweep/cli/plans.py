@@ -77,7 +77,7 @@ def make_plan(path: Path, max_trials: int = MAX_TRIALS, rehash: bool = False) ->
     from orca_sweep.space import plan_space
     from orca_sweep.trial import Remembering, find_body_problems, find_task_problems, load_imports, resolve
 
-    contents = Contents(is_anew=rehash, tell=lambda text: print(text, file=sys.stderr, flush=True))
+    contents = Contents(rehashes=rehash, report=lambda text: print(text, file=sys.stderr, flush=True))
     made = plan_space(path, load_imports, Remembering(partial(resolve, contents=contents)), max_trials)
     configs = [*made.cells, *(trial.config for trial in made.trials)]
     problems = find_body_problems(configs) + find_task_problems(configs)

@@ -1,6 +1,6 @@
 """Samples, seeded three-way splits, conversion to memory maps, and readers that trust no file from outside."""
 
-from orca_sweep.data.conversion import Conversion, Converted, File, Writer, converted, find_converted
+from orca_sweep.data.conversion import Conversion, ConvertedArrays, File, Writer, find_converted, load_or_convert
 from orca_sweep.data.readers import read_npy, read_pickle, read_pickled_dict, read_pickled_npy
 from orca_sweep.data.samples import (
     Array,
@@ -12,11 +12,11 @@ from orca_sweep.data.samples import (
     check_finite,
     check_labels,
     check_shape,
-    chunks,
+    cut_into_chunks,
+    find_first_value,
     fingerprint,
-    first_place,
-    first_value,
-    hash_rows,
+    hash_each_row,
+    locate_first,
     missing_packages,
     split_groups,
     split_random,
@@ -26,7 +26,7 @@ from orca_sweep.data.samples import (
 __all__ = [
     "Array",
     "Conversion",
-    "Converted",
+    "ConvertedArrays",
     "File",
     "Rows",
     "Samples",
@@ -37,13 +37,13 @@ __all__ = [
     "check_finite",
     "check_labels",
     "check_shape",
-    "chunks",
-    "converted",
+    "cut_into_chunks",
     "find_converted",
+    "find_first_value",
     "fingerprint",
-    "first_place",
-    "first_value",
-    "hash_rows",
+    "hash_each_row",
+    "load_or_convert",
+    "locate_first",
     "missing_packages",
     "read_npy",
     "read_pickle",

@@ -1,8 +1,8 @@
 """Original files, and their one-time conversion to arrays that every trial on a node maps into memory.
 
-A conversion reads the files as they are published, in blocks, and appends to .npy files below
-``<data root>/converted/<name>``. A folder of arrays appears whole or not at all; a lock keeps two processes from
-converting at once; opening it copies nothing, as a memory map shares the system's page cache.
+A conversion reads the published files in blocks and appends to .npy files below ``<data root>/converted/<name>``. A
+folder of arrays appears complete or not at all. A lock keeps two processes from converting at once. Opening the arrays
+copies nothing, because memory maps share the system's page cache.
 """
 
 import hashlib
@@ -28,12 +28,13 @@ from orca_sweep.errors import DamagedError, DataError
 from orca_sweep.record_files import read_record_file, record_text
 
 CONVERSION_SCHEMA = 2
-"""Raise it whenever the code of a conversion changes what it writes."""
+"""Increase it whenever the code of a conversion changes what it writes."""
 ABOUT = "about.json"
+CONVERT_AGAIN = "The files are converted again."
 log = logging.getLogger("orca_sweep")
 
 
-class _Said(TypedDict):
+class _About(TypedDict):
     schema: int
     made: float
     sources: dict[str, list[int]]
@@ -44,37 +45,37 @@ class _Said(TypedDict):
     """Size and time of change of each array's file."""
 
 
-ABOUT_FILE: TypeAdapter[Any] = TypeAdapter(_Said)
+ABOUT_FILE: TypeAdapter[Any] = TypeAdapter(_About)
 Report = Callable[[int, int], None]
-"""(done, total): how far a conversion is."""
+"""(done, total): the progress of a conversion."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class File:
-    """A file of a task as it is published."""
+    """A published file of a task."""
 
     path: str
     """Below the data root."""
     check: Callable[[Path], str] | None = None
-    """(data root) -> what the file holds, by its header alone; raises DataError if it is not what is expected."""
+    """(data root) -> what the file holds, read from its header; raises DataError if that is not what is expected."""
     look: Callable[[Path], str] | None = None
-    """(data root) -> how many of its values were looked at; raises DataError as the conversion would."""
+    """(data root) -> a text that says how many values were checked; raises the DataError that the conversion would."""
     url: str | None = None
     hash: str | None = None
-    """``md5:...`` or ``sha256:...``, where it is published."""
+    """``md5:...`` or ``sha256:...``, if the publisher gives one."""
     members: Callable[[Path], list[str]] | None = None
-    """(data root) -> files below it that this one lists and that must be there too."""
+    """(data root) -> paths below it of the files that this one lists and that are needed too."""
     archive: str | None = None
-    """The .tar.gz or .zip below the data root that the file comes in; url and hash are then the archive's."""
+    """The .tar.gz or .zip below the data root that contains the file; url and hash then belong to the archive."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """How a task's files become arrays."""
+    """The way a task's files become arrays."""
 
     name: str
     run: Callable[[Path, "Writer"], None]
-    """Reads below the data root, appends to the writer."""
+    """(data root, writer): reads the files and appends to the writer."""
 
 
 class Writer:
@@ -82,42 +83,42 @@ class Writer:
 
     def __init__(self, folder: Path, report: Report) -> None:
         self.folder, self._show = folder, report
-        self.arrays: dict[str, _Growing] = {}
+        self.arrays: dict[str, _GrowingArray] = {}
 
     def report(self, done: int, total: int) -> None:
-        """Says how far the conversion is, and compares what it will still write with what is free.
+        """Reports progress, and compares the bytes still to write with the free space.
 
         Raises:
-            DataError: if there is too little room for the rest.
+            DataError: if there is not enough space for the rest.
         """
         self._show(done, total)
         written = sum(array.n_bytes for array in self.arrays.values())
         rest, free = written * (total - done) // max(1, done), shutil.disk_usage(self.folder).free
         if rest > free:
             raise DataError(
-                f"{self.folder.parent}: the conversion will write about {(written + rest) / 2**30:.3g} GiB, of which"
-                f" {rest / 2**30:.3g} GiB are left; {free / 2**30:.3g} GiB are free. Make room, or convert elsewhere and copy"
-                " the folder here."
+                f"{self.folder.parent}: the conversion writes about {(written + rest) / 2**30:.3g} GiB, of which"
+                f" {rest / 2**30:.3g} GiB are left; {free / 2**30:.3g} GiB are free. Make room, or convert elsewhere"
+                " and copy the folder here."
             )
 
     def append(self, name: str, block: np.ndarray, where: object = "", allow_nan: bool = False) -> None:
         """Appends rows to the array of that name; the first block fixes its type and the shape of a row.
 
         Raises:
-            DataError: if a row has another shape or type, or a number is not finite.
+            DataError: if the shape of a row or the type differs from the first block's, or a number is not finite.
         """
         check_finite(block, f"{where}: {name}", allow_nan, self.arrays[name].n if name in self.arrays else 0)
         if name not in self.arrays:
-            self.arrays[name] = _Growing(self.folder / f"{name}.npy", block.dtype, block.shape[1:])
+            self.arrays[name] = _GrowingArray(self.folder / f"{name}.npy", block.dtype, block.shape[1:])
         self.arrays[name].append(block, where)
 
     def close(self) -> dict[str, str]:
-        """Finishes all arrays and returns the hash of each one's content."""
+        """Finishes all arrays and returns the hash of each array's content."""
         return {name: array.close() for name, array in self.arrays.items()}
 
 
-class _Growing:
-    """A .npy file whose number of rows is known at the end only."""
+class _GrowingArray:
+    """A .npy file whose number of rows is known only at the end."""
 
     def __init__(self, path: Path, dtype: np.dtype, row: tuple[int, ...]) -> None:
         self.dtype, self.row, self.n, self.n_bytes = dtype, row, 0, 0
@@ -136,9 +137,9 @@ class _Growing:
         if block.dtype != self.dtype or block.shape[1:] != self.row:
             raise DataError(
                 f"{where}: rows of {block.shape[1:]} {block.dtype} after rows of {self.row} {self.dtype}."
-                " All parts of a task have one shape. Is it the right file?"
+                " All parts of a task have the same shape and type. Is it the right file?"
             )
-        # A view of the bytes: a large block is not copied for it.
+        # A view of the bytes, so that a large block is not copied.
         data = memoryview(np.ascontiguousarray(block).reshape(-1).view(np.uint8))  # type: ignore[arg-type]
         self.file.write(data)
         self.n_bytes += len(data)
@@ -152,8 +153,8 @@ class _Growing:
         return self.digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class Converted:
+@dataclass(frozen=True, kw_only=True)
+class ConvertedArrays:
     """A converted task: named arrays, mapped into memory."""
 
     folder: Path
@@ -163,88 +164,99 @@ class Converted:
     def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[name]
 
-    def digest(self, *names: str) -> str:
-        """Returns the digest of some arrays together."""
+    def digest_of(self, *names: str) -> str:
+        """Returns the joint digest of some arrays."""
         return " ".join(f"{name}={self.digests[name]}" for name in names)
 
 
 def find_converted(conversion: Conversion, root: Path, files: Iterable[File]) -> Path | None:
-    """Returns the folder of arrays made from the files that are there (or from files that are there no more)."""
-    now = _sources(root, files)
-    found = []
+    """Returns the newest folder of arrays made from these files; files deleted since do not matter. None if there is none."""
+    now = _read_source_states(root, files)
+    candidates = []
     for about_file in (root / "converted" / conversion.name).glob(f"*/{ABOUT}"):
-        about = _about(about_file.parent)
+        about = _read_about(about_file.parent)
         if about and all(about["sources"].get(name) == state for name, state in now.items()):
-            found.append((about["made"], about_file.parent))
-    return max(found)[1] if found else None
+            candidates.append((about["made"], about_file.parent))
+    return max(candidates)[1] if candidates else None
 
 
-def converted(
+def load_or_convert(
     conversion: Conversion, root: Path, files: Iterable[File], report: Report = lambda done, total: None
-) -> Converted:
-    """Returns the arrays of a task, converting its files first if that has not been done.
+) -> ConvertedArrays:
+    """Returns the arrays of a task; converts its files first if needed.
 
-    Files that have changed (size or time; those that a list names are not looked at) are converted anew, beside the
-    older arrays, which running trials may still read.
+    Files that have changed in size or time are converted again, beside the older arrays, which running trials may still
+    read. Files that are only named in a list are not checked for changes.
 
     Raises:
         DataError: if a file is missing or not what is expected, or the data root cannot be written to. Nothing is
-            then left behind.
+            left behind then.
 
-    Cost: one pass over the files, once per data root; after that an open file per array.
+    Cost: one pass over the files per data root; later calls open one file per array.
     """
     files = tuple(files)
-    folder = find_converted(conversion, root, files)
-    if folder is None:
-        place = root / "converted" / conversion.name
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(str(place.with_name(f".{conversion.name}.lock"))):
-                folder = find_converted(conversion, root, files) or _convert(conversion, root, files, place, report)
-        except OSError as error:
-            raise DataError(
-                f"{place}: cannot be written ({error.strerror or error}). Files are converted once, below the data"
-                " root: make room or give write access, or convert elsewhere and copy the folder here."
-            ) from None
-    about = _about(folder)
+    folder = find_converted(conversion, root, files) or _convert_under_lock(conversion, root, files, report)
+    about = _read_about(folder)
     if about is None:
-        raise DataError(f"{folder}: was removed while it was opened. Run it again.")
+        raise DataError(f"{folder}: it was removed while it was opened. Run the command again.")
     digests: dict[str, str] = about["arrays"]
     arrays = {name: read_npy(folder / f"{name}.npy") for name in digests}
     _check_content(folder, about, arrays)
-    return Converted(folder, digests, arrays)
+    return ConvertedArrays(folder=folder, digests=digests, arrays=arrays)
 
 
-def _convert(conversion: Conversion, root: Path, files: tuple[File, ...], place: Path, report: Report) -> Path:
-    half_done = re.compile(rf"\.{re.escape(conversion.name)}\.[0-9a-f]{{32}}\.tmp")
-    for left in filter(lambda path: half_done.fullmatch(path.name), place.parent.iterdir()):  # of one that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    temporary = place.with_name(f".{conversion.name}.{uuid.uuid4().hex}.tmp")
+def _convert_under_lock(conversion: Conversion, root: Path, files: tuple[File, ...], report: Report) -> Path:
+    """Returns the folder of new arrays, or the folder that another process made while this one waited."""
+    target = root / "converted" / conversion.name
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(target.with_name(f".{conversion.name}.lock"))):
+            return find_converted(conversion, root, files) or _write_arrays(conversion, root, files, report)
+    except OSError as error:
+        raise DataError(
+            f"{target}: cannot be written ({error.strerror or error}). Files are converted once, below the data root."
+            " Make room or give write access, or convert elsewhere and copy the folder here."
+        ) from None
+
+
+def _write_arrays(conversion: Conversion, root: Path, files: tuple[File, ...], report: Report) -> Path:
+    target = root / "converted" / conversion.name
+    _remove_half_done(target)
+    temporary = target.with_name(f".{conversion.name}.{uuid.uuid4().hex}.tmp")
     temporary.mkdir()
     try:
-        before, writer = _sources(root, files), Writer(temporary, report)
+        # The states are read before the files, so that a change during the conversion makes the arrays outdated.
+        before, writer = _read_source_states(root, files), Writer(temporary, report)
         conversion.run(root, writer)
         about = {"schema": CONVERSION_SCHEMA, "made": time.time(), "sources": before, "arrays": writer.close()}
         states = {name: (temporary / f"{name}.npy").stat() for name in writer.arrays}
         about["written"] = {name: [state.st_size, state.st_mtime_ns] for name, state in states.items()}
         (temporary / ABOUT).write_text(record_text(about), encoding="utf-8")
-        place.mkdir(exist_ok=True)
-        folder = place / uuid.uuid4().hex[:12]
+        target.mkdir(exist_ok=True)
+        folder = target / uuid.uuid4().hex[:12]
         os.replace(temporary, folder)
         return folder
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _about(folder: Path) -> dict[str, Any] | None:
-    """What a folder of arrays says of itself; None, with a warning, if that or an array's size is not what was written."""
+def _remove_half_done(target: Path) -> None:
+    """Removes what killed conversions have left behind."""
+    half_done = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{32}}\.tmp")
+    for path in target.parent.iterdir():
+        if half_done.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _read_about(folder: Path) -> dict[str, Any] | None:
+    """Reads what a folder records about its arrays; None, with a warning, if the record or an array is damaged."""
     path = folder / ABOUT
     try:
-        about = read_record_file(path, ABOUT_FILE, "The files are converted anew.")
+        about = read_record_file(path, ABOUT_FILE, CONVERT_AGAIN)
         for name, (size, _) in about["written"].items() if about else ():
             array = folder / f"{name}.npy"
             if not array.is_file() or array.stat().st_size != size:
-                raise DamagedError(array, f"not the {size} bytes that were written", "The files are converted anew.")
+                raise DamagedError(array, f"not the {size} bytes that were written", CONVERT_AGAIN)
     except DamagedError as error:
         log.warning("%s", error)
         return None
@@ -252,10 +264,10 @@ def _about(folder: Path) -> dict[str, Any] | None:
 
 
 def _check_content(folder: Path, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Reads an array whose file was touched since it was written, and compares.
+    """Reads each array whose file was touched after it was written, and compares its hash.
 
     Raises:
-        DataError: if its content is another.
+        DataError: if the content has changed.
     """
     for name, array in arrays.items():
         path = folder / f"{name}.npy"
@@ -266,16 +278,16 @@ def _check_content(folder: Path, about: Mapping[str, Any], arrays: Mapping[str, 
             digest.update(np.ascontiguousarray(array[start : start + n]).tobytes())
         if digest.hexdigest() != about["arrays"][name]:
             raise DataError(
-                f"{path}: not what was converted (its hash is another). Delete {folder}: the files are converted anew."
+                f"{path}: not what was converted (its hash has changed). Delete {folder} to convert the files again."
             )
 
 
-def _sources(root: Path, files: Iterable[File]) -> dict[str, list[int]]:
-    """Size and time of change of every file that is there."""
-    found = {}
+def _read_source_states(root: Path, files: Iterable[File]) -> dict[str, list[int]]:
+    """Returns size and time of change of every file that exists."""
+    states = {}
     for file in files:
         path = root / file.path
         if path.is_file():
             state = path.stat()
-            found[file.path] = [state.st_size, state.st_mtime_ns]
-    return found
+            states[file.path] = [state.st_size, state.st_mtime_ns]
+    return states

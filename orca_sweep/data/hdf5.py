@@ -1,4 +1,4 @@
-"""Data sets of HDF5 files: nothing is read that lies outside of the file."""
+"""Data sets of HDF5 files. Nothing outside of the file is read."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from orca_sweep.data.readers import Stored, block_rows, opened, reading
+from orca_sweep.data.readers import StoredArray, count_block_rows, open_file, report_damage
 from orca_sweep.errors import DataError
 from orca_sweep.registry import hint
 
 MOST_NAMES = 1000
-"""So many data sets are looked through for a name near the one asked for."""
+"""The most data sets searched for a name similar to the requested one."""
 
 
 @contextmanager
-def opened_hdf5(path: Path) -> Iterator[Any]:
-    """Opens an HDF5 file; what it raises on damaged bytes becomes a DataError.
+def open_hdf5(path: Path) -> Iterator[Any]:
+    """Opens an HDF5 file and turns errors about damaged bytes into a DataError.
 
     Raises:
         DataError: if it is missing or damaged.
@@ -27,27 +27,27 @@ def opened_hdf5(path: Path) -> Iterator[Any]:
         raise DataError(f"{path}: HDF5 files need the package h5py. Run: pip install 'orca-sweep[benchmarks]'")
     import h5py
 
-    opened(path).close()
-    with reading(path, "An HDF5 file"), h5py.File(path, "r") as file:
+    open_file(path).close()
+    with report_damage(path, "An HDF5 file"), h5py.File(path, "r") as file:
         yield file
 
 
-def hdf5_dataset(file: Any, path: Path, name: str, may_be_text: bool = False) -> Any:
-    """Returns a dataset of numbers (or of text, if that may be) of an open HDF5 file.
+def get_hdf5_dataset(file: Any, path: Path, name: str, may_be_text: bool = False) -> Any:
+    """Returns a data set of numbers, or of text if ``may_be_text``, of an open HDF5 file.
 
     Raises:
-        DataError: naming what the file holds instead, or that the data lie outside of it: a link to another file, or
-            storage outside, would be read from wherever it points to.
+        DataError: naming what the file holds instead; or if the data lie outside of the file, where a link or external
+            storage could point anywhere.
     """
     import h5py
 
     _refuse_links(file, path, name)
     data = file.get(name)
     if not isinstance(data, h5py.Dataset):
-        raise DataError(f"{path}: there is no data set {name!r} in it. {_near(file, name)}")
+        raise DataError(f"{path}: there is no data set {name!r} in it. {_describe_names(file, name)}")
     if data.external or data.is_virtual:
         how = "in an external file" if data.external else "in other data sets (it is virtual)"
-        raise DataError(f"{path}: {name} is stored {how}, outside of this file. Only what lies in the file is read."
+        raise DataError(f"{path}: {name} is stored {how}, outside of this file. Only data in the file itself are read."
                         " Copy the data into it.")  # fmt: skip
     is_text = data.dtype.kind == "S" or h5py.check_string_dtype(data.dtype) is not None
     if data.shape is None or not (data.dtype.kind in "biuf" or (may_be_text and is_text)):
@@ -66,42 +66,42 @@ def _refuse_links(file: Any, path: Path, name: str) -> None:
         if link is None:
             return
         if isinstance(link, h5py.ExternalLink):
-            raise DataError(f"{path}: {step} is a link to another file ({link.filename}). Only what lies in the file is"
-                            " read. Copy the data into it.")  # fmt: skip
+            raise DataError(f"{path}: {step} is a link to another file ({link.filename}). Only data in the file itself"
+                            " are read. Copy the data into it.")  # fmt: skip
         if not isinstance(link, h5py.HardLink):
-            raise DataError(f"{path}: {step} is a soft link. Name what it points to: {link.path}.")
+            raise DataError(f"{path}: {step} is a soft link. Name its target instead: {link.path}.")
 
 
-def _near(file: Any, name: str) -> str:
-    """The nearest name of a data set, or what there is."""
+def _describe_names(file: Any, name: str) -> str:
+    """Returns a hint with the most similar names, or with what the file holds."""
     import h5py
 
     names: list[str] = []
 
-    def visit(key: str, item: Any) -> bool | None:
+    def collect_name(key: str, item: Any) -> bool | None:
         if isinstance(item, h5py.Dataset):
             names.append(key)
         return True if len(names) >= MOST_NAMES else None
 
-    file.visititems(visit)  # follows neither soft nor external links
+    file.visititems(collect_name)  # follows neither soft nor external links
     text = hint(name, names) if names else f"It holds: {', '.join(sorted(file))}."
     return text if len(text) < 300 else f"{text[:300]} ..."
 
 
-def hdf5_stored(path: Path, name: str) -> Stored:
-    """Returns a dataset of numbers, read in blocks of rows.
+def open_hdf5_array(path: Path, name: str) -> StoredArray:
+    """Returns a data set of numbers, read in blocks of rows.
 
     Raises:
-        DataError: as ``hdf5_dataset``.
+        DataError: as ``get_hdf5_dataset``.
     """
-    with opened_hdf5(path) as file:
-        data = hdf5_dataset(file, path, name)
+    with open_hdf5(path) as file:
+        data = get_hdf5_dataset(file, path, name)
         shape, dtype = data.shape, data.dtype
 
-    def blocks() -> Iterator[np.ndarray]:
-        n = block_rows(shape, dtype.itemsize)
-        with opened_hdf5(path) as again:
+    def read_blocks() -> Iterator[np.ndarray]:
+        n = count_block_rows(shape, dtype.itemsize)
+        with open_hdf5(path) as again:
             for i in range(0, shape[0], n):
-                yield hdf5_dataset(again, path, name)[i : i + n]
+                yield get_hdf5_dataset(again, path, name)[i : i + n]
 
-    return Stored(shape, dtype, blocks)
+    return StoredArray(shape=shape, dtype=dtype, read_blocks=read_blocks)

@@ -1,4 +1,4 @@
-"""Git LFS pointers: small texts in place of files that were not fetched."""
+"""Git LFS pointers: small text files that stand in for files that were not fetched."""
 
 import re
 from pathlib import Path
@@ -23,7 +23,7 @@ def _describe_pointer(path: Path, start: bytes) -> str | None:
 
 
 def pointer_problem(path: Path) -> str | None:
-    """Returns what to do about a file that is a Git LFS pointer; None if it is not one, or is not there.
+    """Returns the problem, with its remedy, of a file that is a Git LFS pointer; None if it is none or is missing.
 
     Cost: reads at most ``LONGEST_POINTER`` bytes.
     """
@@ -39,7 +39,7 @@ def refuse_pointer(path: Path) -> None:
     """Refuses a file that is a Git LFS pointer.
 
     Raises:
-        DataError: with the size of the missing file and what to do.
+        DataError: with the size of the missing file and the remedy.
     """
     problem = pointer_problem(path)
     if problem:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from orca_sweep.config import CONTENT_OF, CONTENTS
 from orca_sweep.config.declaration import without_folder, without_path
 from orca_sweep.config.naming import label_declarations
-from orca_sweep.data.contents import SHOWN
+from orca_sweep.data.contents import SHOWN_DIGITS
 from orca_sweep.errors import InputError
 from orca_sweep.results.records import read_manifest, record_path, trials_of
 from orca_sweep.space import Plan
@@ -16,7 +16,7 @@ from orca_sweep.space import Plan
 if TYPE_CHECKING:
     import pandas as pd
 
-SPLIT = re.compile(rf"-[0-9a-f]{{{SHOWN}}}(?=-aa$|-|$)")
+SPLIT = re.compile(rf"-[0-9a-f]{{{SHOWN_DIGITS}}}(?=-aa$|-|$)")
 CODE = "content.code"
 NOUNS = {"content.task": "task", "content.proxy": "proxy", "content.body": "body", CODE: "code"}
 Config = Mapping[str, Any]
@@ -68,10 +68,10 @@ def _mark_several(rows: Sequence[dict[str, Any]], column: str, content: str, wor
     for row in rows:
         if len(contents.get(row.get(column) or "", ())) > 1:
             digest = row.get(content)
-            row |= _rename(row, column, f"[{word} {digest[:SHOWN] if digest else 'not known'}]")
+            row |= _rename(row, column, f"[{word} {digest[:SHOWN_DIGITS] if digest else 'not known'}]")
 
 
-MARK = re.compile(rf" \[(content|code|proxy|body) ([0-9a-f]{{{SHOWN}}}|not known)\]$")
+MARK = re.compile(rf" \[(content|code|proxy|body) ([0-9a-f]{{{SHOWN_DIGITS}}}|not known)\]$")
 
 
 def find_split_columns(trials: "pd.DataFrame") -> list[str]:
@@ -111,7 +111,7 @@ def split_mixed_cells(rows: Sequence[dict[str, Any]]) -> None:
         for row in rows:
             digest = row.get(column) or newest.get(row["cell_id"], ("", None))[1]
             if row.get(name) in changed and digest:
-                row |= _content_of_its_own(row, name, digest[:SHOWN])
+                row |= _content_of_its_own(row, name, digest[:SHOWN_DIGITS])
 
 
 def _changed_names(rows: Iterable[Mapping[str, Any]], column: str, name: str, free: Sequence[str]) -> set[str]:
@@ -198,7 +198,7 @@ def describe_changes(folder: Path, plan: Plan) -> list[str]:
     labels = label_declarations([name for _, name, _, _ in counts] + [name for _, name in now])
     labels |= {name: Path(label).name for name, label in labels.items() if Path(label).is_absolute()}  # bodies
     return [
-        f"{NOUNS[content]} {labels[name]}: its content has changed since {_trials_were(n)} run ({old[:SHOWN]} then,"
+        f"{NOUNS[content]} {labels[name]}: its content has changed since {_trials_were(n)} run ({old[:SHOWN_DIGITS]} then,"
         f" {new} now). They keep their rows, as cells of their own; the new content is run."
         for (content, name, old, new), n in counts.items()
     ]
@@ -257,7 +257,7 @@ def _changes(config: Config, now: Mapping[tuple[str, str], Sequence[str]]) -> It
             continue
         new = now.get((content, text)) or _contents_of_name(content, text, now)
         if new and old not in new:
-            yield content, text, str(old), " or ".join(digest[:SHOWN] for digest in new)
+            yield content, text, str(old), " or ".join(digest[:SHOWN_DIGITS] for digest in new)
 
 
 def _contents_of_name(content: str, text: str, now: Mapping[tuple[str, str], Sequence[str]]) -> list[str]:

@@ -19,7 +19,7 @@ from orca_sweep.results import clear_attempt, now, usable_record, write_record
 from orca_sweep.space import PlannedTrial, Pruning
 from orca_sweep.stats.modes import Mode, best_value
 from orca_sweep.store import CorruptFileError, read_tensors
-from orca_sweep.tasks import find_task, metric_facts
+from orca_sweep.tasks import describe_metric, find_task
 from orca_sweep.training.run import CHECKPOINT, drop_checkpoint
 
 Watch = Callable[[str, Mapping[str, Any]], None]
@@ -126,7 +126,7 @@ class Queue(Searcher):
         values = [e["val_metric"] for e in epochs if e["val_metric"] is not None and math.isfinite(e["val_metric"])]
         row: dict[str, Any] = {
             **_ids(trial, "pruned"),
-            **metric_facts(find_task(trial.config.task)),
+            **describe_metric(find_task(trial.config.task)),
             **when,
             "wall_time_s": sum(e["wall_time_s"] or 0.0 for e in epochs),
         }

@@ -1,22 +1,22 @@
-"""Tasks: target problems as records. A task is data, three splits, a loss, a metric and a recipe."""
+"""Tasks: records of target problems. A task is data, three splits, a loss, a metric and a recipe."""
 
 from pathlib import Path
 
 from orca_sweep.config.declaration import is_task_text, parse_task
 from orca_sweep.errors import InputError
 from orca_sweep.registry import Registry
-from orca_sweep.tasks import audio, nasbench360, pdebench, protein, tabular, vision
-from orca_sweep.tasks import bundled as embedded
+from orca_sweep.tasks import audio, bundled, nasbench360, pdebench, protein, tabular, vision
 from orca_sweep.tasks.declared import (
-    canonical,
-    declared_task,
+    canonicalise,
     describe_raw_inputs,
+    drop_normalise,
     find_declared_task_problems,
-    without_normalise,
+    make_declared_task,
 )
+from orca_sweep.tasks.loading import TaskData, alignment_labels, load_task_data
 from orca_sweep.tasks.losses import LOSSES, Loss
 from orca_sweep.tasks.measures import METRICS, Metric
-from orca_sweep.tasks.records import Task, TaskData, alignment_labels, missing_files, task_data, unavailable
+from orca_sweep.tasks.records import Task, explain_unavailable, find_missing_files
 
 __all__ = [
     "LOSSES",
@@ -27,20 +27,20 @@ __all__ = [
     "Task",
     "TaskData",
     "alignment_labels",
-    "canonical_task",
+    "canonicalise_task",
+    "describe_metric",
     "describe_raw_inputs",
+    "drop_normalise",
+    "explain_unavailable",
     "find_declared_task_problems",
+    "find_missing_files",
     "find_task",
-    "metric_facts",
-    "missing_files",
-    "own_files",
-    "task_data",
-    "unavailable",
-    "without_normalise",
+    "list_own_files",
+    "load_task_data",
 ]
 
 TASKS: Registry[Task] = Registry("task")
-for module in (embedded, nasbench360, vision, audio, protein, pdebench):
+for module in (bundled, nasbench360, vision, audio, protein, pdebench):
     for record in module.RECORDS:
         TASKS.add(record)
 
@@ -49,40 +49,40 @@ def find_task(name: str) -> Task:
     """Returns the task of a registered name, of ``openml:<id>``, or of a declaration of the user's own data.
 
     Raises:
-        InputError: if the name is none of these, or a declaration is wrong.
+        InputError: if there is no such task, or the declaration has mistakes.
     """
     if name in TASKS:
         return TASKS.get(name)
     if name.startswith((tabular.PREFIX, tabular.ORCA_PREFIX)):
-        return tabular.openml_task(name)
+        return tabular.make_openml_task(name)
     if is_task_text(name):
-        task = declared_task(name)
+        task = make_declared_task(name)
         if task.name in TASKS:
-            raise InputError(f"the name {task.name!r} is that of a registered task. Give the declaration another.")
+            raise InputError(f"the name {task.name!r} belongs to a registered task. Give the declaration another name.")
         return task
     raise InputError(
         f"{TASKS.explain_unknown(name)} Or openml:<id>, or data of your own: {{path, kind, sample_shape, output_shape}}."
     )
 
 
-def own_files(name: str) -> list[Path]:
-    """Returns the files of a task that the user declares, those beside it too; none for every other task."""
+def list_own_files(name: str) -> list[Path]:
+    """Returns all files of a task that the user declares; none for other tasks."""
     if name in TASKS or not is_task_text(name):
         return []
     return [Path(file.path) for file in find_task(name).files]
 
 
-def metric_facts(task: Task) -> dict[str, str]:
-    """Returns what a row of the trials table says of the task's metric: its name, mode and unit."""
+def describe_metric(task: Task) -> dict[str, str]:
+    """Returns name, mode and unit of the task's metric, by their columns in the trials table."""
     metric = METRICS.get(task.metric)
     return {"metric": metric.name, "metric_mode": metric.mode, "metric_unit": metric.unit}
 
 
-def canonical_task(name: str) -> str:
-    """Returns a task's one name: declared files become absolute (counted from the working folder)."""
+def canonicalise_task(name: str) -> str:
+    """Returns a task's canonical name: paths of a declaration become absolute, relative to the working folder."""
     if name in TASKS or not is_task_text(name):
         return name
     try:
-        return canonical(parse_task(name)).text
+        return canonicalise(parse_task(name)).text
     except ValueError:
         return name

@@ -1,4 +1,4 @@
-"""FSD50K: clips of sound as log-mel spectrograms, from the benchmark's chunks of one second."""
+"""FSD50K: sound clips as log-mel spectrograms, from the benchmark's chunks of one second."""
 
 import csv
 import io
@@ -8,15 +8,15 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from orca_sweep.data import Conversion, Converted, File, Rows, Samples, Splits, Writer
+from orca_sweep.data import Conversion, ConvertedArrays, File, Rows, Samples, Splits, Writer
 from orca_sweep.data.readers import read_wav
 from orca_sweep.errors import DataError
 from orca_sweep.tasks.nasbench360 import LICENCE, SOURCE
-from orca_sweep.tasks.recipes import Released, inside, lines_of, recipe, relative
+from orca_sweep.tasks.recipes import Released, make_recipe, path_from_root, read_lines, resolve_inside
 from orca_sweep.tasks.records import Task
 
 RATE, MELS, FRAMES, WIDTH = 22050, 96, 101, 102
-"""Samples per second; mel bands; frames of 10 ms in a second; frames with the one that is padded."""
+"""Samples per second; mel bands; frames of 10 ms in a second; the same with one frame of padding."""
 PARTS = {"train": "chunks/tr.csv", "val": "chunks/val.csv", "test": "chunks/eval.csv"}
 LABELS = "chunks/lbl_map.json"
 NOISE = "noise_22050"
@@ -24,10 +24,10 @@ N_CLASSES = 200
 
 
 def log_mel(sound: np.ndarray) -> np.ndarray:
-    """Returns the log-mel spectrogram (96, frames) of a sound (n,), float32: decibel, zero mean over the clip.
+    """Returns the log-mel spectrogram (96, frames) of a sound (n,), float32: decibels with zero mean over the clip.
 
-    Windows of 30 ms every 10 ms, Fourier length 1920; the quietest are 80 dB below the loudest. A sound shorter
-    than a second is repeated to fill one.
+    Windows last 30 ms and start every 10 ms; the Fourier length is 1920. Values more than 80 dB below the loudest are
+    raised to that. A sound shorter than a second is repeated to fill one.
 
     Source: the FSD50K paper's features (Fonseca et al. 2022, arXiv 2010.00475) as the benchmark computes them.
     """
@@ -38,39 +38,51 @@ def log_mel(sound: np.ndarray) -> np.ndarray:
         sound = np.tile(sound, RATE // len(sound) + 1)[:RATE]
     n_fft, window = MELS * 20, int(RATE * 0.03)
     spectrum = torch.stft(
-        torch.from_numpy(np.ascontiguousarray(sound, np.float32)), n_fft, int(RATE * 0.01), window,
-        torch.hann_window(window), return_complex=True,
-    )  # fmt: skip
-    filters = mel_filter_bank(n_fft // 2 + 1, MELS, 0.0, RATE / 2, RATE, norm=None, mel_scale="htk")
+        torch.from_numpy(np.ascontiguousarray(sound, np.float32)),
+        n_fft,
+        hop_length=int(RATE * 0.01),
+        win_length=window,
+        window=torch.hann_window(window),
+        return_complex=True,
+    )
+    filters = mel_filter_bank(
+        num_frequency_bins=n_fft // 2 + 1,
+        num_mel_filters=MELS,
+        min_frequency=0.0,
+        max_frequency=RATE / 2,
+        sampling_rate=RATE,
+        norm=None,
+        mel_scale="htk",
+    )
     power = filters.T.astype(np.float32) @ spectrum.abs().square().numpy()
     decibel = 10 * np.log10(np.maximum(power, 1e-10))
     decibel = np.maximum(decibel, decibel.max() - 80)
     return (decibel - decibel.mean()).astype(np.float32)
 
 
-def _manifest(root: Path, part: str) -> list[tuple[Path, list[str], str]]:
-    """(file, labels, clip) of every chunk of a part."""
+def _read_manifest(root: Path, part: str) -> list[tuple[Path, list[str], str]]:
+    """Returns (file, labels, clip) of every chunk of a part."""
     path = root / PARTS[part]
-    rows = list(csv.DictReader(io.StringIO("\n".join(lines_of(path, 2**28)))))
+    rows = list(csv.DictReader(io.StringIO("\n".join(read_lines(path, 2**28)))))
     if not rows or not all(row.get(column) for row in rows for column in ("files", "labels", "ext")):
         raise DataError(f"{path}: columns files, labels and ext were expected in every row. Is it the right file?")
-    return [(_found(root, row["files"]), row["labels"].split(","), row["ext"]) for row in rows]
+    return [(_find_chunk(root, row["files"]), row["labels"].split(","), row["ext"]) for row in rows]
 
 
-def _found(root: Path, name: str) -> Path:
-    """A chunk's place here: manifests carry the paths of the machine they were made on."""
+def _find_chunk(root: Path, name: str) -> Path:
+    """Returns a chunk's path here. Manifests contain the paths of the machine on which they were made."""
     parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..", ".")]
     for first in range(len(parts)):
-        path = inside(root, "/".join(parts[first:]))
+        path = resolve_inside(root, "/".join(parts[first:]))
         if path.is_file():
             return path
     return root / "/".join(parts)
 
 
-def _label_map(root: Path) -> dict[str, int]:
+def _read_label_map(root: Path) -> dict[str, int]:
     path = root / LABELS
     try:
-        names = json.loads("\n".join(lines_of(path)))
+        names = json.loads("\n".join(read_lines(path)))
     except ValueError:
         names = None
     if not isinstance(names, dict) or sorted(map(str, names.values())) != sorted(map(str, range(len(names)))):
@@ -80,24 +92,24 @@ def _label_map(root: Path) -> dict[str, int]:
     return {str(name): int(number) for name, number in names.items()}
 
 
-def _check(root: Path, part: str) -> str:
-    rows = _manifest(root, part)
-    noise = f", {len(_noises(root))} sounds of noise to augment by" if part == "train" else ""
+def _check_part(root: Path, part: str) -> str:
+    rows = _read_manifest(root, part)
+    noise = f", {len(_find_noises(root))} sounds of noise to augment by" if part == "train" else ""
     return f"{len(rows)} chunks of {len({clip for _, _, clip in rows})} clips{noise}"
 
 
-def _members(root: Path, part: str) -> list[str]:
-    return [relative(root, str(path)) for path, _, _ in _manifest(root, part)]
+def _list_chunks(root: Path, part: str) -> list[str]:
+    return [path_from_root(root, str(path)) for path, _, _ in _read_manifest(root, part)]
 
 
-def _noises(root: Path) -> list[Path]:
+def _find_noises(root: Path) -> list[Path]:
     return sorted((root / NOISE).glob("*.wav"))
 
 
 def convert_fsd50k(root: Path, writer: Writer) -> None:
-    """Spectrograms (96, 101) of all chunks in half precision (0.03 dB), their labels, and which clip they are of."""
-    numbers = _label_map(root)
-    parts = {part: _manifest(root, part) for part in PARTS}
+    """Writes spectrograms (96, 101) of all chunks in half precision (0.03 dB), with their labels and clips."""
+    numbers = _read_label_map(root)
+    parts = {part: _read_manifest(root, part) for part in PARTS}
     total, done = sum(map(len, parts.values())), 0
     for part, rows in parts.items():
         clips = {clip: i for i, clip in enumerate(dict.fromkeys(clip for _, _, clip in rows))}
@@ -112,13 +124,16 @@ def convert_fsd50k(root: Path, writer: Writer) -> None:
             writer.append(f"clip_{part}", np.array([clips[clip]]))
             done += 1
             writer.report(done, total)
-    noises = _noises(root)
+    _write_noises(_find_noises(root), writer)
+
+
+def _write_noises(paths: list[Path], writer: Writer) -> None:
     writer.append("noise", np.zeros((0, MELS), np.float16))
-    for path in noises:
+    for path in paths:
         frames = log_mel(read_wav(path, RATE)).T.astype(np.float16)
         writer.append("noise", frames, path)
         writer.append("noise_length", np.array([len(frames)]))
-    if not noises:
+    if not paths:
         writer.append("noise_length", np.zeros(0, np.int64))
 
 
@@ -126,53 +141,62 @@ MASKS, MASKED_BANDS, MASKED_FRAMES, P_MASKED = 2, 0.15, 0.20, 0.5
 P_NOISE, NOISE_SHARE = 0.75, 0.5
 
 
-def load_fsd50k(data: Converted, split_seed: int) -> Splits:
+def load_fsd50k(data: ConvertedArrays, split_seed: int) -> Splits:
     """Returns spectrograms (1, 96, 102) of chunks, grouped by clip, with 200 yes-or-no labels.
 
-    Training draws one chunk of each clip an epoch, masks bands and frames of half of them, and mixes background
-    noise into three quarters (if the folder of noise was there at conversion); a prediction is the mean over a
-    clip's chunks.
+    In each epoch, training draws one chunk of each clip. It masks bands and frames of half of them, and mixes background
+    noise into three quarters, if the folder of noise existed at conversion. The prediction for a clip is the mean over
+    its chunks.
 
-    Differs from ORCA's code in: it draws and augments each clip once for the whole run.
+    Differs from ORCA's code in: that draws and augments each clip only once per run.
     """
-    return Splits(*(_chunks(data, part) for part in PARTS))
+    return Splits(*(_make_samples(data, part) for part in PARTS))
 
 
-def _chunks(data: Converted, part: str) -> Samples:
+def _make_samples(data: ConvertedArrays, part: str) -> Samples:
     sound = data[f"x_{part}"]
 
-    def read(ids: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+    def read_chunks(ids: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
         batch = np.zeros((len(ids), 1, MELS, WIDTH), np.float32)
         batch[:, 0, :, :FRAMES] = sound[ids]
-        return batch if rng is None else augment(batch, data, rng)
+        return batch if rng is None else augment_batch(batch, data, rng)
 
-    digest = f"{data.digest(f'x_{part}', 'noise')} padded"
-    rows = Rows(read, np.arange(len(sound)), (1, MELS, WIDTH), digest)
-    labels = Rows.of(data[f"y_{part}"], data.digest(f"y_{part}"))
+    digest = f"{data.digest_of(f'x_{part}', 'noise')} padded"
+    rows = Rows(read=read_chunks, ids=np.arange(len(sound)), sample_shape=(1, MELS, WIDTH), digest=digest)
+    labels = Rows.from_array(data[f"y_{part}"], data.digest_of(f"y_{part}"))
     return Samples(rows, labels, np.asarray(data[f"clip_{part}"]))
 
 
-def augment(batch: np.ndarray, data: Converted, rng: np.random.Generator) -> np.ndarray:
-    """Returns spectrograms (B, 1, 96, 102) masked and mixed with noise, each with its chance; changes the batch.
+def augment_batch(batch: np.ndarray, data: ConvertedArrays, rng: np.random.Generator) -> np.ndarray:
+    """Returns spectrograms (B, 1, 96, 102) randomly masked and mixed with noise; changes the batch in place.
 
     Source: Park et al. 2019 (SpecAugment), with the FSD50K baseline's settings.
     """
     lengths = np.asarray(data["noise_length"])
     for image in batch[:, 0, :, :FRAMES]:
         if rng.random() < P_MASKED:
-            lowest = image.min()
-            for axis, share in ((0, MASKED_BANDS), (1, MASKED_FRAMES)) * MASKS:
-                width = int(rng.uniform(0, share) * image.shape[axis])
-                first = int(rng.integers(0, image.shape[axis] - width + 1))
-                np.swapaxes(image, 0, axis)[first : first + width] = lowest
+            _mask_image(image, rng)
         if rng.random() < P_NOISE and len(lengths):
-            of = int(rng.integers(len(lengths)))
-            start = int(lengths[:of].sum()) + int(rng.integers(0, max(1, lengths[of] - FRAMES + 1)))
-            noise = np.asarray(data["noise"][start : start + FRAMES], np.float32).T
-            share = rng.uniform(0, NOISE_SHARE)
-            image *= 1 - share
-            image += share * noise
+            _mix_noise(image, data["noise"], lengths, rng)
     return batch
+
+
+def _mask_image(image: np.ndarray, rng: np.random.Generator) -> None:
+    lowest = image.min()
+    for axis, share in ((0, MASKED_BANDS), (1, MASKED_FRAMES)) * MASKS:
+        width = int(rng.uniform(0, share) * image.shape[axis])
+        first = int(rng.integers(0, image.shape[axis] - width + 1))
+        np.swapaxes(image, 0, axis)[first : first + width] = lowest
+
+
+def _mix_noise(image: np.ndarray, noise: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> None:
+    """Mixes a second of one recording into an image; ``noise`` (frames, bands) holds all recordings end to end."""
+    chosen = int(rng.integers(len(lengths)))
+    start = int(lengths[:chosen].sum()) + int(rng.integers(0, max(1, lengths[chosen] - FRAMES + 1)))
+    second = np.asarray(noise[start : start + FRAMES], np.float32).T
+    share = rng.uniform(0, NOISE_SHARE)
+    image *= 1 - share
+    image += share * second
 
 
 FSD50K = Task(
@@ -186,17 +210,20 @@ FSD50K = Task(
     metric="map-error",
     load=load_fsd50k,
     splits_are_fixed=True,
-    convert=Conversion("fsd50k", convert_fsd50k),
+    convert=Conversion(name="fsd50k", run=convert_fsd50k),
     preparation="log-mel decibels, each chunk less its mean",
     meaning="sound clips as log-mel spectrograms, 200 yes-or-no labels, the benchmark's three splits",
     source=f"FSD50K (Fonseca et al. 2022, arXiv 2010.00475); {SOURCE}",
     licence=LICENCE,
     files=(
-        *(File(path, partial(_check, part=part), members=partial(_members, part=part)) for part, path in PARTS.items()),
-        File(LABELS, lambda root: f"{len(_label_map(root))} labels"),
+        *(
+            File(path=path, check=partial(_check_part, part=part), members=partial(_list_chunks, part=part))
+            for part, path in PARTS.items()
+        ),
+        File(path=LABELS, check=lambda root: f"{len(_read_label_map(root))} labels"),
     ),
     augments=True,
-    recipe=recipe(
+    recipe=make_recipe(
         Released(
             body="swin-base",
             epochs=100,

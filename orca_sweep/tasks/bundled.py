@@ -1,4 +1,4 @@
-"""Real tasks that work offline straight after installation."""
+"""Tasks with real data that work offline right after installation."""
 
 from functools import lru_cache
 from importlib.util import find_spec
@@ -15,41 +15,41 @@ N_DARCY = 300
 WINDOW = 128
 
 
-def _cut(x: np.ndarray, y: np.ndarray, parts: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Splits:
+def _split_samples(x: np.ndarray, y: np.ndarray, parts: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Splits:
     whole = Samples(x, y)
     return Splits(*(whole.take(part) for part in parts))
 
 
 def load_digits(root: Path, split_seed: int) -> Splits:
-    """Returns scikit-learn's 1,797 digits (1, 8, 8) in [0, 1]: 600 test, 300 validation, the rest training."""
-    from sklearn.datasets import load_digits as load
+    """Returns scikit-learn's 1,797 digits (1, 8, 8) in [0, 1]: 600 for test, 300 for validation, the rest for training."""
+    from sklearn.datasets import load_digits as load_images
 
-    images, labels = load(return_X_y=True)
+    images, labels = load_images(return_X_y=True)
     x = (images / 16).astype(np.float32).reshape(-1, 1, 8, 8)
     y = labels.astype(np.int64)
-    return _cut(x, y, split_random(len(x), 300, 600, split_seed, y))
+    return _split_samples(x, y, split_random(len(x), n_val=300, n_test=600, seed=split_seed, labels=y))
 
 
 def load_darcy(root: Path, split_seed: int) -> Splits:
-    """Returns 300 Darcy problems: coefficient and two coordinate channels (3, 29, 29) -> pressure (1, 29, 29)."""
-    coefficients, pressures = darcy_problems(N_DARCY, DARCY_SIDE)
+    """Returns 300 Darcy problems: (3, 29, 29), coefficient and two coordinates, -> pressure (1, 29, 29)."""
+    coefficients, pressures = generate_darcy_problems(N_DARCY, DARCY_SIDE)
     axis = np.linspace(0, 1, DARCY_SIDE, dtype=np.float32)
     grid = np.stack(np.meshgrid(axis, axis, indexing="ij"))
     # 3 and 12 become -1 and 1.
     scaled = ((coefficients - 7.5) / 4.5)[:, None].astype(np.float32)
     x = np.concatenate([scaled, np.broadcast_to(grid, (N_DARCY, *grid.shape))], axis=1)
     y = pressures[:, None].astype(np.float32)
-    return _cut(x, y, split_random(N_DARCY, 50, 50, split_seed))
+    return _split_samples(x, y, split_random(N_DARCY, 50, 50, split_seed))
 
 
 @lru_cache(maxsize=1)
-def darcy_problems(n: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns coefficients a (n, side, side) of 3 and 12, and solutions u of -div(a grad u) = 1, u = 0 outside.
+def generate_darcy_problems(n: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns coefficients a (n, side, side), 3 or 12, and solutions u of -div(a grad u) = 1 with u = 0 on the edge.
 
-    The coefficient is the sign of a Gaussian random field N(0, (-Laplacian + 9)^-2) with zero Neumann
-    boundary on the unit square. Always the same n problems.
+    A coefficient is 12 where a Gaussian random field N(0, (-Laplacian + 9)^-2) on the unit square, with zero Neumann
+    boundary, is positive. The n problems are always the same.
 
-    Source: Li et al. 2021, arXiv 2010.08895, appendix A.3. Cost: about 2 ms a problem at side 29.
+    Source: Li et al. 2021, arXiv 2010.08895, appendix A.3. Cost: about 2 ms per problem at side 29.
     """
     rng = np.random.default_rng(20210101)
     coefficients = np.stack([np.where(_random_field(side, rng) >= 0, 12.0, 3.0) for _ in range(n)])
@@ -62,7 +62,7 @@ def _random_field(side: int, rng: np.random.Generator) -> np.ndarray:
     k = np.arange(side)
     spectrum = 1 / (np.pi**2 * (k[:, None] ** 2 + k[None, :] ** 2) + 9)
     noise = rng.standard_normal((side, side)) * spectrum
-    noise[0, 0] = 0.0  # the field's mean is taken out, so both values occur
+    noise[0, 0] = 0.0  # removes the field's mean, so that both coefficients occur
     return idctn(noise, norm="ortho")
 
 
@@ -82,8 +82,8 @@ def solve_darcy(a: np.ndarray, source: np.ndarray | float = 1.0) -> np.ndarray:
     rows, columns, values = [], [], []
     diagonal = np.zeros((inner, inner))
     for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0)):
-        here, there = a[1:-1, 1:-1], a[1 + dy : n - 1 + dy, 1 + dx : n - 1 + dx]
-        face = 2 * here * there / (here + there)
+        centre, beyond = a[1:-1, 1:-1], a[1 + dy : n - 1 + dy, 1 + dx : n - 1 + dx]
+        face = 2 * centre * beyond / (centre + beyond)
         diagonal += face
         neighbour = index[1 + dy : n - 1 + dy, 1 + dx : n - 1 + dx]
         inside = neighbour >= 0
@@ -101,19 +101,19 @@ def solve_darcy(a: np.ndarray, source: np.ndarray | float = 1.0) -> np.ndarray:
 
 
 def load_watch(root: Path, split_seed: int) -> Splits:
-    """Returns windows (6, 128) of wrist acceleration and rotation at 50 Hz with the exercise done (7).
+    """Returns windows (6, 128) of wrist acceleration and rotation at 50 Hz, labelled with one of 7 exercises.
 
-    Windows of a recording do not overlap; splits are by subject: 6 training, 2 validation, 2 test.
+    Windows of a recording do not overlap. Splits are by subject: 6 for training, 2 for validation, 2 for test.
     """
     spec = find_spec("seglearn")
     if spec is None or not spec.submodule_search_locations:
         raise DataError("task 'watch-exercises' needs the package seglearn. Run: pip install 'orca-sweep[1d]'")
     path = Path(next(iter(spec.submodule_search_locations))) / "data" / "watch_dataset.npy"
-    return watch_windows(path, split_seed)
+    return cut_watch_windows(path, split_seed)
 
 
-def watch_windows(path: Path, split_seed: int) -> Splits:
-    """Reads the recordings at ``path`` and cuts them into windows; see ``load_watch``."""
+def cut_watch_windows(path: Path, split_seed: int) -> Splits:
+    """Reads the recordings at ``path`` and cuts them into windows as ``load_watch`` describes."""
     raw = read_pickled_dict(path, ("X", "y", "subject"))
     signals = raw["X"]
     if not isinstance(signals, list) or not signals:
@@ -121,12 +121,12 @@ def watch_windows(path: Path, split_seed: int) -> Splits:
             f"{path}: X is {type(signals).__name__}. A list of recordings was expected. Reinstall seglearn."
         )
     recordings = [check_array(r, f"{path}: X[{i}]", (None, 6)) for i, r in enumerate(signals)]
-    labels = check_labels(raw["y"], f"{path}: y", len(recordings), 0, 7)
+    labels = check_labels(raw["y"], f"{path}: y", n=len(recordings), first=0, n_classes=7)
     subjects = check_array(raw["subject"], f"{path}: subject", (len(recordings),))
     counts = [len(r) // WINDOW for r in recordings]
     x = np.concatenate([r[: n * WINDOW].reshape(n, WINDOW, 6) for r, n in zip(recordings, counts, strict=True)])
     y, subject = np.repeat(labels, counts), np.repeat(subjects, counts)
-    return _cut(x.transpose(0, 2, 1).astype(np.float32), y, split_groups(subject, 2, 2, split_seed))
+    return _split_samples(x.transpose(0, 2, 1).astype(np.float32), y, split_groups(subject, 2, 2, split_seed))
 
 
 RECORDS = (

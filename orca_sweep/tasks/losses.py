@@ -1,4 +1,4 @@
-"""Losses by name: what training lowers, computed by torch on a batch."""
+"""Losses by name: what training minimises, computed by torch on a batch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ import numpy as np
 
 from orca_sweep.errors import InputError
 from orca_sweep.registry import Registry
-from orca_sweep.tasks.own_functions import as_input_error, explain_function, refuse_record
+from orca_sweep.tasks.own_functions import explain_function, refuse_record, to_input_error
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 LossFunction = Callable[["Tensor", "Tensor"], "Tensor"]
 IGNORED = -1
-"""Label of a point that is neither trained on nor scored; of dense targets that are no labels, it is NaN."""
+"""Label of a point that is neither trained on nor scored. Dense targets that are not labels use NaN for this."""
 
 
 def check_same_shape(prediction: Sequence[int], target: Sequence[int]) -> None:
-    """Raises InputError unless both shapes are equal: broadcasting would compare each with every other."""
+    """Raises InputError unless both shapes are equal; otherwise broadcasting would compare every pair of samples."""
     if tuple(prediction) != tuple(target):
         raise InputError(
             f"predictions of shape {tuple(prediction)}, targets of shape {tuple(target)}. Dense predictions have"
@@ -29,7 +29,7 @@ def check_same_shape(prediction: Sequence[int], target: Sequence[int]) -> None:
 
 
 def cross_entropy(prediction: "Tensor", target: "Tensor", weight: "Tensor | None" = None) -> "Tensor":
-    """Mean softmax cross-entropy of logits (B, K, ...) against labels (B, ...); label -1 is left out."""
+    """Mean softmax cross-entropy of logits (B, K, ...) against labels (B, ...); points with label -1 are left out."""
     from torch.nn import functional as F
 
     if prediction.dim() == 2 and weight is None:
@@ -41,7 +41,7 @@ def cross_entropy(prediction: "Tensor", target: "Tensor", weight: "Tensor | None
 
 
 def bce(prediction: "Tensor", target: "Tensor", pos_weight: float = 1.0) -> "Tensor":
-    """Mean binary cross-entropy of logits against 0/1 targets of one shape; positives count ``pos_weight`` times."""
+    """Mean binary cross-entropy of logits against 0/1 targets of the same shape; positives count ``pos_weight`` times."""
     from torch.nn import functional as F
 
     check_same_shape(prediction.shape, target.shape)
@@ -53,7 +53,7 @@ def masked_bce(prediction: "Tensor", target: "Tensor") -> "Tensor":
     """Mean binary cross-entropy over the points whose target is not NaN."""
     from torch.nn import functional as F
 
-    return _masked(prediction, target, partial(F.binary_cross_entropy_with_logits, reduction="none"))
+    return _mean_over_known(prediction, target, partial(F.binary_cross_entropy_with_logits, reduction="none"))
 
 
 def mse(prediction: "Tensor", target: "Tensor") -> "Tensor":
@@ -64,10 +64,10 @@ def mse(prediction: "Tensor", target: "Tensor") -> "Tensor":
 
 def masked_mse(prediction: "Tensor", target: "Tensor") -> "Tensor":
     """Mean squared error over the points whose target is not NaN."""
-    return _masked(prediction, target, lambda p, t: (p - t) ** 2)
+    return _mean_over_known(prediction, target, lambda p, t: (p - t) ** 2)
 
 
-def _masked(prediction: "Tensor", target: "Tensor", error: LossFunction) -> "Tensor":
+def _mean_over_known(prediction: "Tensor", target: "Tensor", error: LossFunction) -> "Tensor":
     check_same_shape(prediction.shape, target.shape)
     known = ~target.isnan()
     each = error(prediction, target.nan_to_num()).masked_fill(~known, 0.0)
@@ -84,9 +84,10 @@ def rmse(prediction: "Tensor", target: "Tensor") -> "Tensor":
 def relative_l2(prediction: "Tensor", target: "Tensor") -> "Tensor":
     """Mean over samples of ||prediction - target|| / ||target||.
 
-    Source: Li et al. 2021, arXiv 2010.08895. Differs from ORCA's code, which sums over the batch and so
-    ties the step to the batch size. A target that is zero everywhere has no relative error: its sample
-    counts the absolute error ||prediction||, here and in the metric.
+    A target that is zero everywhere has no relative error; its sample counts ||prediction||, here and in the metric.
+
+    Source: Li et al. 2021, arXiv 2010.08895. Differs from ORCA's code in: the sum over the batch there makes the step
+    depend on the batch size.
     """
     check_same_shape(prediction.shape, target.shape)
     error, size = (prediction - target).flatten(1).norm(dim=1), target.flatten(1).norm(dim=1)
@@ -100,23 +101,23 @@ def nrmse(prediction: "Tensor", target: "Tensor") -> "Tensor":
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """What training lowers: the mean over a batch.
+    """What training minimises: a mean over a batch.
 
     ``function(predictions (B, ...), targets (B, ...), **settings)`` returns a scalar tensor that depends on the
-    predictions; ``settings`` are those of the task (``loss_settings``). Predictions are logits (B, K, ...) where targets
-    are labels (B, ...), and have their target's shape everywhere else.
+    predictions; ``settings`` are the task's ``loss_settings``. If targets are labels (B, ...), predictions are logits
+    (B, K, ...); otherwise predictions have the shape of their targets.
     """
 
     name: str
     function: Callable[..., "Tensor"]
     meaning: str
     takes_labels: bool | None = None
-    """True: targets are whole-number labels; False: they are not; None: both do."""
+    """Whether targets must be whole-number labels; None if the loss takes labels and other targets."""
     takes_gaps: bool = False
-    """Whether points without a target (NaN) are left out."""
+    """Whether the loss leaves out points without a target (NaN)."""
 
     def __post_init__(self) -> None:
-        refuse_record("loss", self.name, explain_function(self.function, "(predictions, targets)"), self.meaning)
+        refuse_record("loss", self.name, self.meaning, [explain_function(self.function, "(predictions, targets)")])
 
 
 LOSSES: Registry[Loss] = Registry("loss")
@@ -131,14 +132,14 @@ for _loss in (
     Loss(
         name="balanced-cross-entropy",
         function=cross_entropy,
-        meaning="the same, every class counting alike",
+        meaning="cross-entropy with equal weight for every class",
         takes_labels=True,
     ),
     Loss(name="bce", function=bce, meaning="binary cross-entropy of logits against 0 and 1", takes_labels=False),
     Loss(
         name="masked-bce",
         function=masked_bce,
-        meaning="the same over the points that have a target",
+        meaning="binary cross-entropy over the points that have a target",
         takes_labels=False,
         takes_gaps=True,
     ),
@@ -146,7 +147,7 @@ for _loss in (
     Loss(
         name="masked-mse",
         function=masked_mse,
-        meaning="the same over the points that have a target",
+        meaning="squared error over the points that have a target",
         takes_labels=False,
         takes_gaps=True,
     ),
@@ -163,21 +164,19 @@ for _loss in (
 
 
 def takes_gaps(loss: str | None) -> bool:
-    """Says whether a loss, by name, leaves out points without a target; one that is not known does not."""
+    """Says whether the loss of that name leaves out points without a target; False for unknown names."""
     return loss is not None and loss in LOSSES and LOSSES.get(loss).takes_gaps
 
 
-def loss_function(
-    name: str, settings: Mapping[str, Any], train_y: np.ndarray | None, n_classes: int = 0
-) -> LossFunction:
-    """Returns the loss of that name for a task's training targets; what it gives is checked at every call.
+def make_loss(name: str, settings: Mapping[str, Any], train_y: np.ndarray | None, n_classes: int = 0) -> LossFunction:
+    """Returns the loss of that name for a task's training targets; its result is checked at every call.
 
-    ``balanced-cross-entropy`` counts every class alike: its weight is one over its share of the training labels,
-    scaled so that the mean weight of a training sample is 1.
+    ``balanced-cross-entropy`` gives every class the same weight in total: the weight of a class is one over its share of
+    the training labels, scaled so that the mean weight of a training sample is 1.
 
     Raises:
-        InputError: if there is no such loss. When it is called: naming the loss, if it raises or gives no scalar that
-            depends on the predictions.
+        InputError: if there is no such loss. A call raises it, naming the loss, if the loss itself raises, or gives no
+            scalar that depends on the predictions.
     """
     if name == "balanced-cross-entropy":
         import torch
@@ -197,7 +196,7 @@ def _compute_loss(name: str, function: LossFunction, prediction: "Tensor", targe
     try:
         value = function(prediction, target)
     except BaseException as error:
-        raise as_input_error(where, error, prediction.shape, target.shape) from error
+        raise to_input_error(where, error, prediction.shape, target.shape) from error
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"{value!r:.60}"
         raise InputError(

@@ -1,4 +1,4 @@
-"""Metrics by name, computed by NumPy on all predictions of a split; each knows which way round it is compared."""
+"""Metrics by name, computed by NumPy on all predictions of a split; each says whether lower or higher is better."""
 
 import math
 import numbers
@@ -12,25 +12,25 @@ from orca_sweep.errors import DataError, InputError
 from orca_sweep.registry import Registry
 from orca_sweep.stats.modes import MODES, Mode, worst_value
 from orca_sweep.tasks.losses import IGNORED, check_same_shape
-from orca_sweep.tasks.own_functions import as_input_error, explain_function, refuse_record
+from orca_sweep.tasks.own_functions import explain_function, refuse_record, to_input_error
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A metric on all predictions of a split; NaN if any prediction is not finite (the caller calls it diverged)."""
+    """A metric on all predictions of a split; NaN if any prediction is not finite, in which case the trial has diverged."""
 
     name: str
     measure: Callable[[np.ndarray, np.ndarray], float]
-    """(predictions (N, ...), targets (N, ...)) -> a number; predictions are logits where targets are labels."""
+    """(predictions (N, ...), targets (N, ...)) -> a number; if targets are labels, predictions are logits."""
     meaning: str
     mode: Mode
-    """``min``: lower is better; ``max``: higher is better. The only place that says so."""
+    """``min``: lower is better; ``max``: higher is better. Nothing else in the package decides this."""
     unit: str = ""
-    """Of the metric's values; empty for one that is a plain number, such as a share or a ratio."""
+    """Unit of the metric's values; empty for plain numbers such as shares and ratios."""
     unscored: Callable[[np.ndarray, np.ndarray], int] = lambda prediction, target: 0
-    """(predictions, targets) -> classes (of mae8 proteins, of R2 outputs) that the metric is not defined for."""
+    """(predictions, targets) -> the number of classes (proteins for mae8, outputs for R2) without a defined metric."""
     takes_gaps: bool = False
-    """Whether points without a target (NaN) are left out."""
+    """Whether the metric leaves out points without a target (NaN)."""
 
     def __post_init__(self) -> None:
         mode = (
@@ -41,43 +41,42 @@ class Metric:
         unit = (
             None
             if isinstance(self.unit, str) and (not self.unit or self.unit.isprintable())
-            else (f"unit = {self.unit!r} is no text that can be printed.")
+            else (f"unit = {self.unit!r} is not printable text.")
         )
-        refuse_record(
-            "metric", self.name, explain_function(self.measure, "(predictions, targets)"), self.meaning, mode, unit
-        )
+        function = explain_function(self.measure, "(predictions, targets)")
+        refuse_record("metric", self.name, self.meaning, [function, mode, unit])
 
     def compute(self, prediction: np.ndarray, target: np.ndarray) -> float:
-        """Returns the metric of predictions (N, ...) against targets (N, ...), N > 0; infinite if it is infinitely bad.
+        """Returns the metric of predictions (N, ...) against targets (N, ...), N > 0; infinite if infinitely bad.
 
         Raises:
-            InputError: if they are not of one length, or of one shape where the metric is dense; naming the metric, if it
-                raises, gives no number, or is infinitely good.
-            DataError: if it is not defined on these targets, as where no class can be scored.
+            InputError: if the lengths differ, or the shapes of a dense metric do; or if the metric itself raises, gives
+                no number, or is infinitely good.
+            DataError: if the metric is not defined on these targets, for example if no class can be scored.
         """
         where = f"metric {self.name!r}"
         if len(prediction) != len(target) or not len(target):
             raise InputError(
                 f"{where}: {len(prediction)} predictions for {len(target)} targets."
-                " A metric is taken on every sample of a split, each predicted once."
+                " A metric needs one prediction for every sample of a split."
             )
         if not np.isfinite(prediction).all():
             return float("nan")
         try:
-            value = _as_number(where, self.measure(prediction, target))
+            value = _to_number(where, self.measure(prediction, target))
         except BaseException as error:
-            raise as_input_error(where, error, prediction.shape, target.shape) from error
+            raise to_input_error(where, error, prediction.shape, target.shape) from error
         if np.isnan(value):
             raise DataError(
-                f"{where}: not defined on these {len(target)} targets (NaN). Are they all of one kind? A split needs"
+                f"{where}: not defined on these {len(target)} targets (NaN). Are they all equal? A split needs"
                 " positives and negatives, or a target that varies. Check the split and the metric, or use another metric."
             )
         if math.isinf(value) and value != worst_value(self.mode):
-            raise InputError(f"{where} is {value}: no mean can be taken of it. Bound it in the metric, or use another.")
+            raise InputError(f"{where} is {value}, so it has no mean. Bound it in the metric, or use another.")
         return value
 
     def count_unscored(self, prediction: np.ndarray, target: np.ndarray) -> int:
-        """Returns how many classes the metric is not defined for.
+        """Returns the number of classes for which the metric is not defined.
 
         Raises:
             InputError: naming the metric, if its function raises.
@@ -85,14 +84,14 @@ class Metric:
         try:
             return int(self.unscored(prediction, target))
         except BaseException as error:
-            raise as_input_error(f"metric {self.name!r}, unscored,", error, prediction.shape, target.shape) from error
+            raise to_input_error(f"metric {self.name!r}, unscored,", error, prediction.shape, target.shape) from error
 
 
-def _as_number(where: str, value: Any) -> float:
-    """The value of a metric as a float.
+def _to_number(where: str, value: Any) -> float:
+    """Returns the value of a metric as a float.
 
     Raises:
-        InputError: if it is no single real number.
+        InputError: if it is not a single real number.
     """
     shape = getattr(value, "shape", ())
     if shape == () and hasattr(value, "item") and not isinstance(value, str | bytes):
@@ -103,44 +102,44 @@ def _as_number(where: str, value: Any) -> float:
     raise InputError(f"{where} gives {what}. A metric gives one number for a whole split. Correct it.")
 
 
-def _points(prediction: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (points, K) and labels (points,) of all points that are scored."""
+def _select_points(prediction: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns logits (points, K) and labels (points,) of all scored points."""
     logits = np.moveaxis(prediction, 1, -1).reshape(-1, prediction.shape[1])
     labels = target.reshape(-1)
     known = labels != IGNORED
     return logits[known], labels[known]
 
 
-def _error(prediction: np.ndarray, target: np.ndarray) -> float:
-    logits, labels = _points(prediction, target)
+def _error_rate(prediction: np.ndarray, target: np.ndarray) -> float:
+    logits, labels = _select_points(prediction, target)
     return float((logits.argmax(axis=1) != labels).mean()) if len(labels) else float("nan")
 
 
 def _accuracy(prediction: np.ndarray, target: np.ndarray) -> float:
-    logits, labels = _points(prediction, target)
+    logits, labels = _select_points(prediction, target)
     return float((logits.argmax(axis=1) == labels).mean()) if len(labels) else float("nan")
 
 
 def _macro_f1(prediction: np.ndarray, target: np.ndarray) -> float:
-    """Mean F1 of the classes met in targets or predictions; a class met in neither has no F1."""
-    logits, labels = _points(prediction, target)
+    """Mean F1 over the classes that occur in targets or predictions; other classes have no F1."""
+    logits, labels = _select_points(prediction, target)
     K, label = logits.shape[1], logits.argmax(axis=1)
     right = np.bincount(labels[label == labels], minlength=K)
     met = np.bincount(label, minlength=K) + np.bincount(labels, minlength=K)
     return float((2 * right[met > 0] / met[met > 0]).mean()) if len(labels) else float("nan")
 
 
-def _met_nowhere(prediction: np.ndarray, target: np.ndarray) -> int:
-    logits, labels = _points(prediction, target)
+def _count_unmet(prediction: np.ndarray, target: np.ndarray) -> int:
+    logits, labels = _select_points(prediction, target)
     return int(logits.shape[1] - len(np.union1d(logits.argmax(axis=1), labels)))
 
 
-def _not_in_targets(prediction: np.ndarray, target: np.ndarray) -> int:
+def _count_absent(prediction: np.ndarray, target: np.ndarray) -> int:
     return int(prediction.shape[1] - len(np.unique(target)))
 
 
 def auroc(score: np.ndarray, positive: np.ndarray) -> float:
-    """Returns the chance that a positive scores above a negative, ties half; NaN without one of either.
+    """Returns the probability that a positive scores above a negative, ties counting half; NaN if either is missing.
 
     Source: Hanley & McNeil 1982. Cost: one sort.
     """
@@ -154,17 +153,17 @@ def auroc(score: np.ndarray, positive: np.ndarray) -> float:
     return float((ranks - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
 
 
-def _mean(values: list[float]) -> float:
+def _mean_of_defined(values: list[float]) -> float:
     known = [value for value in values if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")
 
 
 def _mean_auroc(prediction: np.ndarray, target: np.ndarray) -> float:
     check_same_shape(prediction.shape, target.shape)
-    return _mean([auroc(prediction[:, k], target[:, k] > 0.5) for k in range(target.shape[1])])
+    return _mean_of_defined([auroc(prediction[:, k], target[:, k] > 0.5) for k in range(target.shape[1])])
 
 
-def _one_kind(prediction: np.ndarray, target: np.ndarray) -> int:
+def _count_one_sided(prediction: np.ndarray, target: np.ndarray) -> int:
     positives = (target > 0.5).sum(axis=0)
     return int(((positives == 0) | (positives == len(target))).sum())
 
@@ -174,15 +173,15 @@ def _mean_average_precision(prediction: np.ndarray, target: np.ndarray) -> float
 
     check_same_shape(prediction.shape, target.shape)
     scored = np.flatnonzero((target > 0.5).any(axis=0))
-    return _mean([float(average_precision_score(target[:, k] > 0.5, prediction[:, k])) for k in scored])
+    return _mean_of_defined([float(average_precision_score(target[:, k] > 0.5, prediction[:, k])) for k in scored])
 
 
-def _no_positives(prediction: np.ndarray, target: np.ndarray) -> int:
+def _count_without_positives(prediction: np.ndarray, target: np.ndarray) -> int:
     return int((~(target > 0.5).any(axis=0)).sum())
 
 
 def _ovo_auroc_error(prediction: np.ndarray, target: np.ndarray) -> float:
-    """1 - mean over pairs of classes of their AUROC, each way (Hand & Till 2001); pairs of classes met."""
+    """1 - mean AUROC over ordered pairs of the classes that occur in targets (Hand & Till 2001)."""
     from scipy.special import softmax
 
     p = softmax(prediction.astype(np.float64), axis=1)
@@ -190,9 +189,9 @@ def _ovo_auroc_error(prediction: np.ndarray, target: np.ndarray) -> float:
     pairs = [(a, b) for i, a in enumerate(met) for b in met[i + 1 :]]
     values = []
     for a, b in pairs:
-        of_pair = np.isin(target, (a, b))
-        values += [auroc(p[of_pair, c], target[of_pair] == c) for c in (a, b)]
-    return 1 - _mean(values)
+        in_pair = np.isin(target, (a, b))
+        values += [auroc(p[in_pair, c], target[in_pair] == c) for c in (a, b)]
+    return 1 - _mean_of_defined(values)
 
 
 def _point_auroc_error(prediction: np.ndarray, target: np.ndarray) -> float:
@@ -225,50 +224,50 @@ def _mae(prediction: np.ndarray, target: np.ndarray) -> float:
 
 
 def _r2_error(prediction: np.ndarray, target: np.ndarray) -> float:
-    """Mean over outputs of squared error / variance, which is 1 - R2; outputs that vary."""
+    """Mean of squared error / variance, which is 1 - R2, over the outputs that vary."""
     check_same_shape(prediction.shape, target.shape)
     p, t = (array.reshape(len(array), -1).astype(np.float64) for array in (prediction, target))
     spread = ((t - t.mean(axis=0)) ** 2).sum(axis=0)
     varies = spread > 0
-    return _mean(list(((p - t) ** 2).sum(axis=0)[varies] / spread[varies]))
+    return _mean_of_defined(list(((p - t) ** 2).sum(axis=0)[varies] / spread[varies]))
 
 
-def _constant_outputs(prediction: np.ndarray, target: np.ndarray) -> int:
+def _count_constant_outputs(prediction: np.ndarray, target: np.ndarray) -> int:
     flat = target.reshape(len(target), -1)
     return int((flat == flat[0]).all(axis=0).sum())
 
 
 NEAR, APART = 8.0, 24
-"""Angstrom between two residues that count, and how far apart they are in the chain."""
+"""Two residues are scored if they are closer than this in space (Angstrom) and this far apart in the chain."""
 
 
-def _near_and_apart(target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _find_scored_pairs(target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     apart = np.subtract.outer(np.arange(target.shape[0]), np.arange(target.shape[1])) <= -APART
     i, j = np.nonzero((target < NEAR) & apart)
     return i, j
 
 
-def _without_pairs(prediction: np.ndarray, target: np.ndarray) -> int:
-    return sum(not len(_near_and_apart(t[0])[0]) for t in target)
+def _count_without_pairs(prediction: np.ndarray, target: np.ndarray) -> int:
+    return sum(not len(_find_scored_pairs(t[0])[0]) for t in target)
 
 
 def _mae8(prediction: np.ndarray, target: np.ndarray) -> float:
-    """Mean over proteins of the mean absolute error over its residue pairs that are near in space, far in the chain.
+    """Mean over proteins of the mean absolute error over residue pairs that are near in space but far in the chain.
 
-    Targets (N, 1, H, W) are NaN outside of each protein, so that each is scored over its own length. A distance
-    map is symmetric: the two predictions of a pair are averaged. A protein without such pairs is left out.
+    Targets (N, 1, H, W) are NaN outside of each protein, so that each is scored over its own length. Because a distance
+    map is symmetric, the two predictions of a pair are averaged. Proteins without such pairs are left out.
     """
     check_same_shape(prediction.shape, target.shape)
     values = []
     for p, t in zip(prediction, target, strict=True):
-        i, j = _near_and_apart(t[0])
+        i, j = _find_scored_pairs(t[0])
         both = (p[0, i, j].astype(np.float64) + p[0, j, i]) / 2
         values.append(float(np.abs(both - t[0, i, j]).mean()) if len(i) else float("nan"))
-    return _mean(values)
+    return _mean_of_defined(values)
 
 
-def _one_minus(score: Callable[[np.ndarray, np.ndarray], float]) -> Callable[[np.ndarray, np.ndarray], float]:
-    """The error that is one minus a score."""
+def _subtract_from_one(score: Callable[[np.ndarray, np.ndarray], float]) -> Callable[[np.ndarray, np.ndarray], float]:
+    """Returns the error that is one minus a score."""
     return lambda prediction, target: 1 - score(prediction, target)
 
 
@@ -276,56 +275,56 @@ METRICS: Registry[Metric] = Registry("metric")
 """All metrics; a module under ``imports`` adds its own with ``METRICS.add(Metric(...))``."""
 WRONG, RIGHT, TARGET = "share of wrong labels", "share of right labels", "units of the target"
 for _metric in (
-    Metric(name="error", measure=_error, meaning="1 - accuracy", mode="min", unit=WRONG),
+    Metric(name="error", measure=_error_rate, meaning="1 - accuracy", mode="min", unit=WRONG),
     Metric(name="accuracy", measure=_accuracy, meaning="1 - error", mode="max", unit=RIGHT),
     Metric(
         name="macro-f1-error",
-        measure=_one_minus(_macro_f1),
-        meaning="1 - mean F1 of the classes met",
+        measure=_subtract_from_one(_macro_f1),
+        meaning="1 - mean F1 of the classes that occur",
         mode="min",
-        unscored=_met_nowhere,
+        unscored=_count_unmet,
     ),
     Metric(
         name="macro-f1",
         measure=_macro_f1,
-        meaning="mean F1 of the classes met",
+        meaning="mean F1 of the classes that occur",
         mode="max",
-        unscored=_met_nowhere,
+        unscored=_count_unmet,
     ),
     Metric(
         name="auroc-error",
-        measure=_one_minus(_mean_auroc),
+        measure=_subtract_from_one(_mean_auroc),
         meaning="1 - mean AUROC of the classes with positives and negatives",
         mode="min",
-        unscored=_one_kind,
+        unscored=_count_one_sided,
     ),
     Metric(
         name="auroc",
         measure=_mean_auroc,
         meaning="mean AUROC of the classes with positives and negatives",
         mode="max",
-        unscored=_one_kind,
+        unscored=_count_one_sided,
     ),
     Metric(
         name="map-error",
-        measure=_one_minus(_mean_average_precision),
+        measure=_subtract_from_one(_mean_average_precision),
         meaning="1 - mean average precision of the classes with positives",
         mode="min",
-        unscored=_no_positives,
+        unscored=_count_without_positives,
     ),
     Metric(
         name="map",
         measure=_mean_average_precision,
         meaning="mean average precision of the classes with positives",
         mode="max",
-        unscored=_no_positives,
+        unscored=_count_without_positives,
     ),
     Metric(
         name="ovo-auroc-error",
         measure=_ovo_auroc_error,
-        meaning="1 - mean AUROC of all pairs of classes met",
+        meaning="1 - mean AUROC of all pairs of classes that occur",
         mode="min",
-        unscored=_not_in_targets,
+        unscored=_count_absent,
     ),
     Metric(
         name="point-auroc-error",
@@ -337,7 +336,7 @@ for _metric in (
     Metric(
         name="thresholded-auroc-error",
         measure=_thresholded_auroc_error,
-        meaning="the same of yes and no: 1 - balanced accuracy at 0.5",
+        meaning="1 - balanced accuracy of all points at probability 0.5",
         mode="min",
         takes_gaps=True,
     ),
@@ -353,18 +352,22 @@ for _metric in (
         meaning="mean over proteins of the absolute error of pairs below 8 Angstrom, 24 or more apart in the chain",
         mode="min",
         unit="Angstrom",
-        unscored=_without_pairs,
+        unscored=_count_without_pairs,
         takes_gaps=True,
     ),
     Metric(
-        name="r2-error", measure=_r2_error, meaning="1 - R2, mean over outputs", mode="min", unscored=_constant_outputs
+        name="r2-error",
+        measure=_r2_error,
+        meaning="1 - R2, mean over outputs",
+        mode="min",
+        unscored=_count_constant_outputs,
     ),
     Metric(
         name="r2",
-        measure=_one_minus(_r2_error),
+        measure=_subtract_from_one(_r2_error),
         meaning="R2, mean over outputs",
         mode="max",
-        unscored=_constant_outputs,
+        unscored=_count_constant_outputs,
     ),
 ):
     METRICS.add(_metric)

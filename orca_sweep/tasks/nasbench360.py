@@ -1,7 +1,7 @@
 """NAS-Bench-360: signals and Darcy flow, from the benchmark's own files (Tu et al. 2022, arXiv 2110.05668).
 
-Each task is files, a conversion to arrays, a load function that splits them, and a record. Sizes of the
-benchmark's files are not required, their shapes are: a part of a benchmark can be tried first.
+Each task has files, a conversion to arrays, a load function that splits them, and a record. Files must have the
+benchmark's shapes but may have fewer samples, so that a part of a benchmark can be tried first.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import numpy as np
 
 from orca_sweep.data import (
     Conversion,
-    Converted,
+    ConvertedArrays,
     Rows,
     Samples,
     Splits,
@@ -23,10 +23,19 @@ from orca_sweep.data import (
     read_pickled_dict,
     split_random,
 )
-from orca_sweep.data.matlab import mat_array
-from orca_sweep.data.readers import Stored, checked_dict, read_pickle
+from orca_sweep.data.matlab import open_mat_array
+from orca_sweep.data.readers import StoredArray, check_dict, read_pickle
 from orca_sweep.errors import DataError
-from orca_sweep.tasks.recipes import NPY_MAGIC, Released, mat_file, npy_file, npz_checked, npz_file, pickle_file, recipe
+from orca_sweep.tasks.recipes import (
+    NPY_MAGIC,
+    Released,
+    describe_mat_file,
+    describe_npy_file,
+    describe_npz_file,
+    describe_pickle_file,
+    make_recipe,
+    open_checked_npz,
+)
 from orca_sweep.tasks.records import Task
 
 SOURCE = "NAS-Bench-360 (Tu et al. 2022, arXiv 2110.05668); settings of Shen et al. 2023 as released"
@@ -34,30 +43,35 @@ LICENCE = "see NAS-Bench-360"
 PARTS = ("train", "val", "test")
 
 
-def three_parts(data: Converted) -> Splits:
-    """Returns splits that the benchmark itself gives: arrays x and y of each part."""
-    return Splits(*(Samples(Rows.of(data[f"x_{p}"], data.digest(f"x_{p}")), data[f"y_{p}"]) for p in PARTS))
+def load_three_parts(data: ConvertedArrays) -> Splits:
+    """Returns the benchmark's own splits: arrays x and y of each part."""
+    return Splits(*(Samples(Rows.from_array(data[f"x_{p}"], data.digest_of(f"x_{p}")), data[f"y_{p}"]) for p in PARTS))
 
 
-def train_and_test(
-    data: Converted, split_seed: int, x: Rows | None = None, y: Rows | None = None, n_val: int | None = None
+def split_train_and_test(
+    data: ConvertedArrays, split_seed: int, x: Rows | None = None, y: Rows | None = None, n_val: int | None = None
 ) -> Splits:
-    """Returns the benchmark's test set, and a validation set cut out of its training set: as large, or ``n_val``.
+    """Returns the benchmark's test set, and a validation set drawn from its training set: ``n_val``, or as many as in test.
 
-    Arrays are the training rows followed by the test rows; ``n_train`` says how many are training. Validation is
-    stratified where targets are labels.
+    Arrays hold the training rows, then the test rows; the array ``n_train`` holds the number of training rows. Labels
+    stratify validation.
+
+    Raises:
+        DataError: if validation would leave nothing to train on.
     """
-    rows = Rows.of(data["x"], data.digest("x")) if x is None else x
+    rows = Rows.from_array(data["x"], data.digest_of("x")) if x is None else x
     whole = Samples(rows, data["y"] if y is None else y)
     n_train = int(data["n_train"][0])
     n_test = len(whole) - n_train
     labels = whole.y[:n_train] if isinstance(whole.y, np.ndarray) and whole.y.ndim == 1 else None
     if n_val is None and n_train <= n_test:
         raise DataError(
-            f"{data.folder}: {n_train} training and {n_test} test samples. Validation takes as many samples out of"
-            " training as there are test samples. Are the two files swapped?"
+            f"{data.folder}: {n_train} training and {n_test} test samples. Validation takes as many samples from training"
+            " as there are test samples. Are the two files swapped?"
         )
-    kept, val, _ = split_random(n_train, n_test if n_val is None else n_val, 0, split_seed, labels)
+    kept, val, _ = split_random(
+        n_train, n_val=n_test if n_val is None else n_val, n_test=0, seed=split_seed, labels=labels
+    )
     return Splits(whole.take(kept), whole.take(val), whole.take(np.arange(n_train, len(whole))))
 
 
@@ -65,12 +79,14 @@ def train_and_test(
 
 
 def convert_ninapro(root: Path, writer: Writer) -> None:
-    """Muscle signals (N, 52, 16) become (1, 16, 52); labels are 0-17."""
+    """Writes muscle signals (N, 52, 16) as (N, 1, 16, 52), and labels 0-17."""
     for part in PARTS:
         path, label_path = root / f"ninaPro/ninapro_{part}.npy", root / f"ninaPro/label_{part}.npy"
         x = check_array(read_npy(path), path, (None, 52, 16))
         writer.append(f"x_{part}", x.transpose(0, 2, 1)[:, None].astype(np.float32), path)
-        writer.append(f"y_{part}", check_labels(read_npy(label_path), label_path, len(x), 0, 18), label_path)
+        writer.append(
+            f"y_{part}", check_labels(read_npy(label_path), label_path, n=len(x), first=0, n_classes=18), label_path
+        )
 
 
 NINAPRO = Task(
@@ -81,9 +97,9 @@ NINAPRO = Task(
     output_shape=(18,),
     loss="cross-entropy",
     metric="error",
-    load=lambda data, split_seed: three_parts(data),
+    load=lambda data, split_seed: load_three_parts(data),
     splits_are_fixed=True,
-    convert=Conversion("ninapro", convert_ninapro),
+    convert=Conversion(name="ninapro", run=convert_ninapro),
     meaning="muscle signals, 18 gestures, the benchmark's three splits",
     preparation="in the benchmark's files",
     source=SOURCE,
@@ -92,11 +108,11 @@ NINAPRO = Task(
         file
         for part in PARTS
         for file in (
-            npy_file(f"ninaPro/ninapro_{part}.npy", (None, 52, 16)),
-            npy_file(f"ninaPro/label_{part}.npy", (None,)),
+            describe_npy_file(f"ninaPro/ninapro_{part}.npy", (None, 52, 16)),
+            describe_npy_file(f"ninaPro/label_{part}.npy", (None,)),
         )
     ),
-    recipe=recipe(
+    recipe=make_recipe(
         Released(
             body="swin-base",
             epochs=60,
@@ -117,13 +133,13 @@ NINAPRO = Task(
 
 
 def convert_satellite(root: Path, writer: Writer) -> None:
-    """Land-cover series (N, 46) become (1, 46); labels 1-24 become 0-23."""
+    """Writes land-cover series (N, 46) as (N, 1, 46), and labels 1-24 as 0-23."""
     for part in ("train", "test"):
         path = root / f"satellite_{part}.npy"
         raw = read_pickled_dict(path, ("data", "label"))
         x = check_array(raw["data"], f"{path}: data", (None, 46))
         writer.append("x", x[:, None].astype(np.float32), path)
-        writer.append("y", check_labels(raw["label"], f"{path}: label", len(x), 1, 24), path)
+        writer.append("y", check_labels(raw["label"], f"{path}: label", n=len(x), first=1, n_classes=24), path)
         if part == "train":
             writer.append("n_train", np.array([len(x)]))
 
@@ -136,17 +152,18 @@ SATELLITE = Task(
     output_shape=(24,),
     loss="cross-entropy",
     metric="error",
-    # Differs from ORCA's code, which cuts training first and takes validation out of what is left.
-    load=train_and_test,
-    convert=Conversion("satellite", convert_satellite),
+    # Differs from ORCA's code, which limits training first and draws validation from the rest.
+    load=split_train_and_test,
+    convert=Conversion(name="satellite", run=convert_satellite),
     meaning="land-cover time series, 24 classes; not normalised, as in ORCA (the benchmark standardises each series)",
     preparation="in the benchmark's files",
     source=SOURCE,
     licence=LICENCE,
     files=tuple(
-        pickle_file(f"satellite_{part}.npy", NPY_MAGIC, "a dict saved with np.save") for part in ("train", "test")
+        describe_pickle_file(f"satellite_{part}.npy", NPY_MAGIC, "a dict saved with np.save")
+        for part in ("train", "test")
     ),
-    recipe=recipe(
+    recipe=make_recipe(
         Released(
             body="roberta-base",
             epochs=60,
@@ -167,14 +184,14 @@ SATELLITE = Task(
 
 ECG_LABELS = ("N", "A", "O", "~")
 ECG_STRIDES = (500, 83, 250, 25)
-"""Of normal, atrial fibrillation, other and noisy records: rare classes give more windows."""
+"""Steps between windows of normal, atrial-fibrillation, other and noisy recordings: rare classes give more windows."""
 ECG_WINDOW = 1000
 
 
 def convert_ecg(root: Path, writer: Writer) -> None:
-    """Recordings of uneven length, each standardised by itself, end to end; windows are cut when they are read."""
+    """Writes recordings of uneven length end to end, each standardised by itself; reading cuts them into windows."""
     path = root / "challenge2017.pkl"
-    raw = checked_dict(read_pickle(path), path, ("data", "label"))
+    raw = check_dict(read_pickle(path), path, ("data", "label"))
     signals, names = list(raw["data"]), [str(name) for name in raw["label"]]
     if len(signals) != len(names) or not signals:
         raise DataError(f"{path}: {len(signals)} recordings but {len(names)} labels. Get the file again.")
@@ -190,14 +207,14 @@ def convert_ecg(root: Path, writer: Writer) -> None:
         writer.report(i + 1, len(signals))
 
 
-def load_ecg(data: Converted, split_seed: int) -> Splits:
+def load_ecg(data: ConvertedArrays, split_seed: int) -> Splits:
     """Returns windows (1, 1000) of heart recordings with 4 classes, split by recording.
 
-    Test is the tenth of the recordings that the reference takes (scikit-learn's split with state 0); validation is
-    another tenth, drawn by the split seed. A window that would end at a recording's last sample is left out and
-    recordings of 1000 samples or fewer have none, as in the reference.
+    Test is the reference's tenth of the recordings (scikit-learn's split with state 0). The split seed draws another
+    tenth for validation. As in the reference, a window that would end at a recording's last sample is left out, and
+    recordings of 1000 samples or fewer have no windows.
 
-    Differs from the reference in: with its validation switched on it takes another test set.
+    Differs from the reference in: the reference changes its test set when its validation is switched on.
     """
     from sklearn.model_selection import train_test_split
 
@@ -205,11 +222,11 @@ def load_ecg(data: Converted, split_seed: int) -> Splits:
     start = np.concatenate([[0], np.cumsum(length)[:-1]])
     rest, test = train_test_split(np.arange(len(label)), test_size=0.1, random_state=0)
     rest = np.sort(rest)
-    kept, val, _ = split_random(len(rest), len(test), 0, split_seed, label[rest])
-    return Splits(*(_windows(data, start, records) for records in (rest[kept], rest[val], np.sort(test))))
+    kept, val, _ = split_random(len(rest), n_val=len(test), n_test=0, seed=split_seed, labels=label[rest])
+    return Splits(*(_cut_windows(data, start, records) for records in (rest[kept], rest[val], np.sort(test))))
 
 
-def _windows(data: Converted, start: np.ndarray, records: np.ndarray) -> Samples:
+def _cut_windows(data: ConvertedArrays, start: np.ndarray, records: np.ndarray) -> Samples:
     label, length, signal = data["label"], data["length"], data["signal"]
     first, y = [], []
     for record in records:
@@ -218,11 +235,12 @@ def _windows(data: Converted, start: np.ndarray, records: np.ndarray) -> Samples
         y.append(np.full(len(offsets), label[record]))
     begin = np.concatenate([np.zeros(0, np.int64), *first]).astype(np.int64)
 
-    def read(ids: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+    def read_windows(ids: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
         return np.asarray(signal[ids[:, None] + np.arange(ECG_WINDOW)], np.float32)[:, None]
 
     return Samples(
-        Rows(read, begin, (1, ECG_WINDOW), data.digest("signal")), np.concatenate([np.zeros(0, np.int64), *y])
+        Rows(read=read_windows, ids=begin, sample_shape=(1, ECG_WINDOW), digest=data.digest_of("signal")),
+        np.concatenate([np.zeros(0, np.int64), *y]),
     )
 
 
@@ -235,13 +253,13 @@ ECG = Task(
     loss="cross-entropy",
     metric="macro-f1-error",
     load=load_ecg,
-    convert=Conversion("ecg", convert_ecg),
+    convert=Conversion(name="ecg", run=convert_ecg),
     meaning="heart recordings in windows of 1000, 4 rhythms, split by recording",
     preparation="windows of recordings, each recording less its mean and divided by its standard deviation",
     source=f"PhysioNet/CinC Challenge 2017; {SOURCE}",
     licence="ODC-BY 1.0",
-    files=(pickle_file("challenge2017.pkl", b"\x80", "a pickled dict"),),
-    recipe=recipe(
+    files=(describe_pickle_file("challenge2017.pkl", b"\x80", "a pickled dict"),),
+    recipe=make_recipe(
         Released(
             body="roberta-base",
             epochs=15,
@@ -262,23 +280,23 @@ ECG = Task(
 
 
 def convert_deepsea(root: Path, writer: Writer) -> None:
-    """One-hot DNA (N, 1000, 4) becomes (4, 1000), a byte a number; 36 yes-or-no targets."""
+    """Writes one-hot DNA (N, 1000, 4) as (N, 4, 1000), one byte per number, and 36 yes-or-no targets."""
     path = root / "deepsea_filtered.npz"
-    arrays = npz_checked(path, DEEPSEA_SHAPES)
+    arrays = open_checked_npz(path, DEEPSEA_SHAPES)
     total, done = sum(arrays[name].shape[0] for name in DEEPSEA_SHAPES), 0
     for name in DEEPSEA_SHAPES:
         if name.startswith("y") and arrays[name].shape[0] != arrays[f"x{name[1:]}"].shape[0]:
-            raise DataError(f"{path}: {name} and x{name[1:]} are of different length. Get the file again.")
-        for block in _yes_no_blocks(arrays[name], f"{path}: {name}"):
+            raise DataError(f"{path}: {name} and x{name[1:]} have different lengths. Get the file again.")
+        for block in _read_binary_blocks(arrays[name], f"{path}: {name}"):
             writer.append(name, block.transpose(0, 2, 1) if name.startswith("x") else block, path)
             done += len(block)
             writer.report(done, total)
 
 
-def _yes_no_blocks(stored: Stored, where: str) -> Iterator[np.ndarray]:
-    for block in stored.blocks():
+def _read_binary_blocks(stored: StoredArray, where: str) -> Iterator[np.ndarray]:
+    for block in stored.read_blocks():
         if not ((block == 0) | (block == 1)).all():
-            raise DataError(f"{where}: holds other numbers than 0 and 1. Is it the right file?")
+            raise DataError(f"{where}: it holds numbers other than 0 and 1. Is it the right file?")
         yield block.astype(np.uint8)
 
 
@@ -295,16 +313,16 @@ DEEPSEA = Task(
     loss="bce",
     loss_settings={"pos_weight": 4.0},
     metric="auroc-error",
-    load=lambda data, split_seed: three_parts(data),
+    load=lambda data, split_seed: load_three_parts(data),
     splits_are_fixed=True,
-    convert=Conversion("deepsea", convert_deepsea),
+    convert=Conversion(name="deepsea", run=convert_deepsea),
     meaning="stretches of DNA, 36 yes-or-no features of chromatin, the benchmark's three splits",
     preparation="one-hot letters",
     codes=True,
     source=f"DeepSEA (Zhou & Troyanskaya 2015); {SOURCE}",
     licence=LICENCE,
-    files=(npz_file("deepsea_filtered.npz", DEEPSEA_SHAPES),),
-    recipe=recipe(
+    files=(describe_npz_file("deepsea_filtered.npz", DEEPSEA_SHAPES),),
+    recipe=make_recipe(
         Released(
             body="roberta-base",
             epochs=13,
@@ -327,20 +345,20 @@ DEEPSEA = Task(
 
 DARCY_GRID, DARCY_STRIDE = 421, 5
 DARCY_FILES = {"piececonst_r421_N1024_smooth1.mat": 1000, "piececonst_r421_N1024_smooth2.mat": 100}
-"""Training with validation, then test: the first so many problems of each."""
+"""Files and how many of their first problems are used: for training and validation, then for test."""
 
 
 def convert_darcy(root: Path, writer: Writer) -> None:
-    """Coefficient and solution on every 5th grid point, 85 x 85, of the first problems of both files."""
+    """Writes coefficients and solutions of the first problems of both files on every 5th grid point, 85 x 85."""
     side = len(range(0, DARCY_GRID, DARCY_STRIDE))
     done = 0
     for name, most in DARCY_FILES.items():
         for array, key in (("x", "coeff"), ("y", "sol")):
-            stored = mat_array(root / name, key)
+            stored = open_mat_array(root / name, key)
             check_shape(f"{root / name}: {key}", stored.shape, stored.dtype, (None, DARCY_GRID, DARCY_GRID))
             n = min(most, stored.shape[0])
             kept = np.empty((n, 1, side, side), np.float32)
-            for j, slab in enumerate(stored.blocks()):
+            for j, slab in enumerate(stored.read_blocks()):
                 if j % DARCY_STRIDE == 0:
                     kept[:, 0, :, j // DARCY_STRIDE] = slab[:n, ::DARCY_STRIDE]
                 done += 1
@@ -350,10 +368,10 @@ def convert_darcy(root: Path, writer: Writer) -> None:
             writer.append("n_train", np.array([n]))
 
 
-def load_darcy_files(data: Converted, split_seed: int) -> Splits:
-    """Returns coefficient (1, 85, 85) -> solution (1, 85, 85): validation is a tenth of the first file."""
+def load_darcy_files(data: ConvertedArrays, split_seed: int) -> Splits:
+    """Returns coefficient (1, 85, 85) -> solution (1, 85, 85); validation is a tenth of the first file."""
     tenth = max(1, int(data["n_train"][0]) // 10)
-    return train_and_test(data, split_seed, y=Rows.of(data["y"], data.digest("y")), n_val=tenth)
+    return split_train_and_test(data, split_seed, y=Rows.from_array(data["y"], data.digest_of("y")), n_val=tenth)
 
 
 DARCY = Task(
@@ -365,18 +383,18 @@ DARCY = Task(
     loss="relative-l2",
     metric="relative-l2",
     load=load_darcy_files,
-    convert=Conversion("darcy", convert_darcy),
+    convert=Conversion(name="darcy", run=convert_darcy),
     meaning="Darcy flow on an 85x85 grid: coefficient and coordinates to pressure",
     source=f"Li et al. 2021, arXiv 2010.08895; {SOURCE}",
     licence="MIT",
     files=tuple(
-        mat_file(name, dict.fromkeys(("coeff", "sol"), (None, DARCY_GRID, DARCY_GRID))) for name in DARCY_FILES
+        describe_mat_file(name, dict.fromkeys(("coeff", "sol"), (None, DARCY_GRID, DARCY_GRID))) for name in DARCY_FILES
     ),
     normalise_inputs="pointwise",
     preparation="in the benchmark's files; coordinates from 0 to 1 follow, which are not normalised",
     normalise_targets="pointwise",
     coordinates=True,
-    recipe=recipe(
+    recipe=make_recipe(
         Released(
             body="swin-base",
             epochs=100,

@@ -1,4 +1,4 @@
-"""The arrays of a user's own file, whatever its kind: found by name, known by header, read in blocks of rows."""
+"""The arrays of a user's own file of any kind: found by name, described by header, read in blocks of rows."""
 
 import itertools
 import math
@@ -11,8 +11,8 @@ import numpy as np
 
 from orca_sweep.config.declaration import TaskDeclaration
 from orca_sweep.data import read_npy
-from orca_sweep.data.hdf5 import hdf5_dataset, hdf5_stored, opened_hdf5
-from orca_sweep.data.readers import Stored, block_rows, npz_arrays, reading, reading_parquet
+from orca_sweep.data.hdf5 import get_hdf5_dataset, open_hdf5, open_hdf5_array
+from orca_sweep.data.readers import StoredArray, count_block_rows, open_npz_arrays, report_damage, report_parquet_damage
 from orca_sweep.errors import DataError
 from orca_sweep.registry import hint
 
@@ -20,48 +20,52 @@ HDF5, PARQUET = (".h5", ".hdf5"), (".parquet", ".pq")
 ENDINGS = (".npz", ".npy", *HDF5, *PARQUET)
 
 
-def beside(path: str, name: str) -> Path:
-    """Returns an .npy file named in a declaration, with or without its ending, counted from the folder of another."""
+def path_beside(path: str, name: str) -> Path:
+    """Returns the path of an .npy file beside another; a declaration may name it without its ending."""
     return Path(path).parent / (name if name.endswith(".npy") else f"{name}.npy")
 
 
-def find_array(path: Path, found: TaskDeclaration, role: str) -> Stored:
-    """Returns the array of a file that is the ``input`` or the ``target``; little more than headers is read yet.
+def find_array(path: Path, declaration: TaskDeclaration, role: str) -> StoredArray:
+    """Returns the ``input`` or the ``target`` array of a file; reads little more than headers.
 
     Raises:
         DataError: if the file is damaged, or has no such array of numbers.
     """
-    name = found.input if role == "input" else found.target
+    name = declaration.input if role == "input" else declaration.target
     if path.suffix == ".npy":
-        return _npy_stored(path if role == "input" else beside(str(path), found.target))
+        return _open_npy(path if role == "input" else path_beside(str(path), declaration.target))
     if path.suffix in HDF5:
-        return hdf5_stored(path, name)
+        return open_hdf5_array(path, name)
     if path.suffix in PARQUET:
-        return _parquet_stored(path, name)
-    return _npz_array(path, name)
+        return _open_parquet(path, name)
+    return _open_npz_array(path, name)
 
 
-def _npz_array(path: Path, name: str) -> Stored:
-    arrays = npz_arrays(path)
+def _open_npz_array(path: Path, name: str) -> StoredArray:
+    arrays = open_npz_arrays(path)
     if name not in arrays:
         raise DataError(f"{path}: there is no array {name!r} in it. {hint(name, arrays)}")
     return arrays[name]
 
 
-def _npy_stored(path: Path) -> Stored:
+def _open_npy(path: Path) -> StoredArray:
     array = read_npy(path)
-    n = block_rows(array.shape, array.dtype.itemsize)
-    return Stored(array.shape, array.dtype, lambda: (array[i : i + n] for i in range(0, len(array), n)))
+    n = count_block_rows(array.shape, array.dtype.itemsize)
+
+    def read_blocks() -> Iterator[np.ndarray]:
+        return (array[start : start + n] for start in range(0, len(array), n))
+
+    return StoredArray(shape=array.shape, dtype=array.dtype, read_blocks=read_blocks)
 
 
 # Parquet ------------------------------------------------------------------------------------------
 
 
-def _parquet_stored(path: Path, name: str) -> Stored:
-    """One column of numbers or (nested) lists of them, or several columns of numbers side by side."""
+def _open_parquet(path: Path, name: str) -> StoredArray:
+    """Opens one column of numbers or of (nested) lists of numbers, or several columns of numbers as one array."""
     import pyarrow.parquet as pq
 
-    with reading_parquet(path), pq.ParquetFile(path) as file:
+    with report_parquet_damage(path), pq.ParquetFile(path) as file:
         known = file.schema_arrow.names
         columns = [name] if name in known else name.split(",")
         for column in columns:
@@ -69,30 +73,30 @@ def _parquet_stored(path: Path, name: str) -> Stored:
                 raise DataError(f"{path}: there is no column {column!r} in it. {hint(column, known)}")
         n_rows = file.metadata.num_rows
 
-    def blocks() -> Iterator[np.ndarray]:
-        with reading_parquet(path), pq.ParquetFile(path) as again:
+    def read_blocks() -> Iterator[np.ndarray]:
+        with report_parquet_damage(path), pq.ParquetFile(path) as again:
             for batch in again.iter_batches(batch_size=1024, columns=columns):
-                parts = [_numbers(batch.column(column), path, column) for column in columns]
+                parts = [_read_numbers(batch.column(column), path, column) for column in columns]
                 yield parts[0] if len(parts) == 1 else np.stack(parts, axis=1)
 
-    first = next(blocks(), np.zeros((0,)))
-    return Stored((n_rows, *first.shape[1:]), first.dtype, blocks)
+    first = next(read_blocks(), np.zeros((0,)))
+    return StoredArray(shape=(n_rows, *first.shape[1:]), dtype=first.dtype, read_blocks=read_blocks)
 
 
-def _numbers(column: Any, path: Path, name: str) -> np.ndarray:
-    """A column as an array (n, ...); lists of one length each; decimals and yes or no are numbers."""
+def _read_numbers(column: Any, path: Path, name: str) -> np.ndarray:
+    """Returns a column as an array (n, ...). Its lists must be equally long; decimals and booleans count as numbers."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     types, sizes = pa.types, [len(column)]
     while types.is_list(column.type) or types.is_large_list(column.type) or types.is_fixed_size_list(column.type):
         if column.null_count:
-            raise DataError(f"{path}: {name} has empty cells. Take those rows out first.")
+            raise DataError(f"{path}: {name} has empty cells. Remove those rows first.")
         inner = column.flatten()
         lengths = np.unique(pc.list_value_length(column).to_numpy(zero_copy_only=False))
         length = int(lengths[0]) if len(lengths) else 0
         if len(lengths) > 1:
-            raise DataError(f"{path}: {name} holds lists of different length. Samples of one shape were expected.")
+            raise DataError(f"{path}: {name} holds lists of different lengths. Samples of one shape were expected.")
         sizes.append(length)
         column = inner
     if types.is_decimal(column.type):
@@ -115,38 +119,38 @@ def _is_text(kind: Any) -> bool:
 # Groups -------------------------------------------------------------------------------------------
 
 
-def group_shape(path: Path, name: str) -> tuple[tuple[int, ...], str]:
-    """Returns shape and type of the groups, by header.
+def read_group_shape(path: Path, name: str) -> tuple[tuple[int, ...], str]:
+    """Returns shape and type of the groups, read from the header.
 
     Raises:
-        DataError: if there are none of that name, or they are stored outside of the file.
+        DataError: if the file has no array of that name, or stores it outside of the file.
     """
     import pyarrow.parquet as pq
 
     if path.suffix == ".npy":
-        array = read_npy(beside(str(path), name))
+        array = read_npy(path_beside(str(path), name))
         return array.shape, str(array.dtype)
     if path.suffix in PARQUET:
-        with reading_parquet(path), pq.ParquetFile(path) as file:
+        with report_parquet_damage(path), pq.ParquetFile(path) as file:
             schema = file.schema_arrow
             if name not in schema.names:
                 raise DataError(f"{path}: there is no column {name!r} in it. {hint(name, schema.names)}")
             return (file.metadata.num_rows,), str(schema.field(name).type)
     if path.suffix == ".npz":
-        stored = _npz_array(path, name)
+        stored = _open_npz_array(path, name)
         return stored.shape, str(stored.dtype)
-    with opened_hdf5(path) as file:
-        data = hdf5_dataset(file, path, name, may_be_text=True)
+    with open_hdf5(path) as file:
+        data = get_hdf5_dataset(file, path, name, may_be_text=True)
         return data.shape, str(data.dtype)
 
 
 def read_groups(path: Path, name: str, n: int) -> np.ndarray:
-    """Returns which whole each of n samples belongs to, by number or by name, (n,) of text.
+    """Returns the group of each of n samples, (n,) of text. In the file, groups are numbers or names.
 
     Raises:
-        DataError: if there is not one number or name for each sample.
+        DataError: if the file does not hold one number or name for each sample.
     """
-    with reading(path, f"Groups {name!r}"):
+    with report_damage(path, f"Groups {name!r}"):
         values = _group_values(path, name)
         values = values.reshape(len(values), -1) if values.ndim else values
         texts = values.astype(str) if values.dtype.kind in "biufUSO" else None
@@ -157,8 +161,8 @@ def read_groups(path: Path, name: str, n: int) -> np.ndarray:
         wrong = ~np.isfinite(values[:, 0])
         if wrong.any():
             raise DataError(f"{path}: group {name!r} holds NaN or infinity, the first in row {int(np.argmax(wrong))}."
-                            " Every sample belongs to some group.")  # fmt: skip
-        # 3.0 and 3 are one group, in whichever of two files.
+                            " Every sample needs a group.")  # fmt: skip
+        # 3.0 and 3 are the same group, also in two files.
         texts = np.array([str(int(v)) if v == int(v) else repr(float(v)) for v in values[:, 0]]).reshape(-1, 1)
     return texts[:, 0]
 
@@ -166,73 +170,73 @@ def read_groups(path: Path, name: str, n: int) -> np.ndarray:
 def _group_values(path: Path, name: str) -> np.ndarray:
     import pyarrow.parquet as pq
 
-    group_shape(path, name)
+    read_group_shape(path, name)
     if path.suffix == ".npy":
-        return read_npy(beside(str(path), name))
+        return read_npy(path_beside(str(path), name))
     if path.suffix in PARQUET:
         column = pq.read_table(path, columns=[name])[name]
         if column.null_count:
-            raise DataError(f"{path}: group {name!r} has empty cells. Every sample belongs to some group.")
+            raise DataError(f"{path}: group {name!r} has empty cells. Every sample needs a group.")
         values = column.to_pylist()
         return np.array(values) if all(type(v) in (int, float) for v in values) else np.array(list(map(str, values)))
     if path.suffix == ".npz":
-        stored = _npz_array(path, name)
-        return np.concatenate([*stored.blocks()]) if stored.shape and stored.shape[0] else np.zeros(stored.shape)
-    with opened_hdf5(path) as file:
-        data = hdf5_dataset(file, path, name, may_be_text=True)
+        stored = _open_npz_array(path, name)
+        return np.concatenate([*stored.read_blocks()]) if stored.shape and stored.shape[0] else np.zeros(stored.shape)
+    with open_hdf5(path) as file:
+        data = get_hdf5_dataset(file, path, name, may_be_text=True)
         return np.asarray(data[:] if data.dtype.kind in "biuf" else data.asstr()[:])
 
 
 # Shapes -------------------------------------------------------------------------------------------
 
 
-def shape_problem(stored: Stored, wanted: Sequence[int], is_last: bool, may_be_flat: bool) -> str | None:
-    """Returns what is wrong with the shape of stored samples, and what to do; None if they can be brought to ``wanted``.
+def find_shape_problem(stored: StoredArray, wanted: Sequence[int], is_last: bool, may_be_flat: bool) -> str | None:
+    """Returns the problem with the shape of stored samples, and its remedy; None if they can be arranged as ``wanted``.
 
     Args:
         stored: the array.
         wanted: the declared shape of a sample, channels first.
-        is_last: whether the channels are said to come last in the file.
-        may_be_flat: whether a sample may be one list of numbers.
+        is_last: whether the declaration says that channels come last in the file.
+        may_be_flat: whether a sample may be a flat list of numbers.
     """
-    shape, in_file = stored.shape[1:], _in_file(wanted, is_last)
+    shape, in_file = stored.shape[1:], _shape_in_file(wanted, is_last)
     if not stored.shape:
-        return "is one number. One for each sample was expected."
+        return "is a single number. One for each sample was expected."
     if [n for n in shape if n != 1] == [n for n in in_file if n != 1]:
         return None
     if may_be_flat and len(shape) == 1 and math.prod(shape) == math.prod(wanted):
         return None
     text = f"samples of shape {shape}. {in_file} was declared"
     text += f" ({tuple(wanted)} with layout channels-last)." if is_last else "."
-    return f"{text} {_remedy(stored.shape, tuple(wanted), is_last)}"
+    return f"{text} {_suggest_remedy(stored.shape, tuple(wanted), is_last)}"
 
 
-def _remedy(shape: tuple[int, ...], wanted: tuple[int, ...], is_last: bool) -> str:
+def _suggest_remedy(shape: tuple[int, ...], wanted: tuple[int, ...], is_last: bool) -> str:
     sample = shape[1:]
     if is_last and sample == wanted:
-        return "Channels come first in it: leave layout out."
-    if not is_last and sample == _in_file(wanted, True):
-        return "Channels come last in it: declare layout: channels-last."
+        return "Its channels come first: leave layout out."
+    if not is_last and sample == _shape_in_file(wanted, True):
+        return "Its channels come last: declare layout: channels-last."
     for order in itertools.permutations(range(len(shape))) if len(shape) == len(wanted) + 1 <= 5 else ():
         if order != tuple(range(len(shape))) and tuple(shape[i] for i in order)[1:] == wanted:
-            return f"Its axes are in another order: save it as np.transpose(array, {order})."
+            return f"Its axes are in a different order: save it as np.transpose(array, {order})."
     return "Correct sample_shape or output_shape."
 
 
-def _in_file(wanted: Sequence[int], is_last: bool) -> tuple[int, ...]:
+def _shape_in_file(wanted: Sequence[int], is_last: bool) -> tuple[int, ...]:
     return (*wanted[1:], *wanted[:1]) if is_last else tuple(wanted)
 
 
-def arrange(rows: np.ndarray, wanted: Sequence[int], is_last: bool) -> np.ndarray:
+def arrange_axes(rows: np.ndarray, wanted: Sequence[int], is_last: bool) -> np.ndarray:
     """Returns stored samples (n, ...) as (n, *wanted), channels first."""
-    shaped = np.asarray(rows).reshape(len(rows), *_in_file(wanted, is_last))
+    shaped = np.asarray(rows).reshape(len(rows), *_shape_in_file(wanted, is_last))
     return np.moveaxis(shaped, -1, 1) if is_last else shaped
 
 
-def channels_problem(shape: Sequence[int]) -> str | None:
-    """Returns why a declared shape of samples looks as if its channels came last; None if it does not.
+def explain_unlikely_channels(shape: Sequence[int]) -> str | None:
+    """Returns what a declared shape says if it looks as though its channels came last; None if it does not look so.
 
-    An image at most 4 wide with 8 channels or more, or a signal with 16 times as many channels as steps, is taken for one.
+    Suspicious are images at most 4 wide with 8 channels or more, and signals with 16 times as many channels as steps.
     """
     channels, *space = shape
     if len(space) == 2 and space[1] <= 4 and min(channels, space[0]) >= 8:
@@ -242,8 +246,8 @@ def channels_problem(shape: Sequence[int]) -> str | None:
     return None
 
 
-def near_file(path: Path) -> str | None:
-    """Returns the name of a file beside a path that is not there: the same with another ending, or one spelt nearly so."""
+def find_similar_file(path: Path) -> str | None:
+    """Returns the name of an existing file beside a missing one: with another ending, or with a similar name."""
     try:
         names = sorted(itertools.islice((file.name for file in path.parent.iterdir() if file.is_file()), 10000))
     except OSError:

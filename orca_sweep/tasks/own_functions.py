@@ -1,35 +1,38 @@
-"""What is asked of a user's own functions, such as losses and metrics, and how their errors are told."""
+"""Checks of a user's own functions, such as losses and metrics, and reports of the errors that they raise."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from orca_sweep.errors import InputError, OrcaSweepError, is_of_users_code, out_of_memory
 from orca_sweep.registry import explain_name
 
 
-def refuse_record(kind: str, name: object, function_problem: str | None, meaning: object, *more: str | None) -> None:
-    """Raises InputError with all that is wrong with a record, naming it."""
+def refuse_record(kind: str, name: object, meaning: object, problems: Iterable[str | None]) -> None:
+    """Raises InputError with everything that is wrong with a record: its name, its meaning, and the given problems."""
     no_meaning = None if isinstance(meaning, str) and meaning.strip() else "it has no meaning. Say in words what it is."
-    problems = [text for text in (explain_name(name), function_problem, no_meaning, *more) if text]
-    if problems:
-        raise InputError([f"{kind} {name!r:.80}: {problem}" for problem in problems])
+    texts = [text for text in (explain_name(name), no_meaning, *problems) if text]
+    if texts:
+        raise InputError([f"{kind} {name!r:.80}: {text}" for text in texts])
 
 
 def explain_function(function: object, arguments: str) -> str | None:
-    """Returns why something cannot be called with predictions and targets; None if it can, or cannot tell."""
+    """Returns why something cannot be called with predictions and targets; None if it can, or if its signature is unknown."""
     if not callable(function):
         return f"{function!r:.60} is not callable. Give a function of {arguments}."
     try:
         inspect.signature(function).bind(None, None)
     except TypeError as error:
         return f"its function does not take {arguments}: {error}. Give one that takes these two."
-    except ValueError:  # compiled functions have no signature
+    except ValueError:  # some compiled functions have no signature
         return None
     return None
 
 
-def as_input_error(where: str, error: BaseException, prediction: Sequence[int], target: Sequence[int]) -> BaseException:
-    """Returns what to raise for an error in a loss or metric: our own errors, lack of memory and the system's stay."""
+def to_input_error(where: str, error: BaseException, prediction: Sequence[int], target: Sequence[int]) -> BaseException:
+    """Returns the exception to raise for an error in a loss or metric.
+
+    Errors of this package, lack of memory, and exits that the user's code did not ask for stay as they are.
+    """
     if isinstance(error, OrcaSweepError) or out_of_memory(error):
         return error
     if not isinstance(error, Exception) and not is_of_users_code(error):

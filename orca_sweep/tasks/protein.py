@@ -1,4 +1,4 @@
-"""PSICOV: distances between the residues of proteins, trained on DeepCov's (Adhikari 2020, PDNET)."""
+"""PSICOV: distances between the residues of proteins; training uses DeepCov's proteins (Adhikari 2020, PDNET)."""
 
 from functools import partial
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 
 from orca_sweep.data import (
     Conversion,
-    Converted,
+    ConvertedArrays,
     File,
     Rows,
     Samples,
@@ -19,14 +19,14 @@ from orca_sweep.data import (
     read_pickled_npy,
     split_random,
 )
-from orca_sweep.data.readers import checked_dict
+from orca_sweep.data.readers import check_dict
 from orca_sweep.errors import DataError
 from orca_sweep.tasks.nasbench360 import SOURCE
-from orca_sweep.tasks.recipes import Released, inside, lines_of, recipe, relative
+from orca_sweep.tasks.recipes import Released, make_recipe, path_from_root, read_lines, resolve_inside
 from orca_sweep.tasks.records import Task
 
 SIDE, MARGIN = 512, 5
-"""Side of the maps; zeros on each side of a protein."""
+"""Side of the maps; width of the zeros around each protein."""
 FOLDERS = ("deepcov", "psicov", "cameo")
 LISTS = {"train": "protein/deepcov.lst", "test": "protein/psicov.lst"}
 PER_RESIDUE = (("ss", 3), ("pssm", 22), ("sa", 1), ("entropy", 1))
@@ -37,35 +37,35 @@ FARTHEST = 16.0
 VALIDATION_SHARE = 100 / 3456
 
 
-def _names(root: Path, part: str) -> list[str]:
-    names = [line.split()[0] for line in lines_of(root / LISTS[part])]
+def _read_names(root: Path, part: str) -> list[str]:
+    names = [line.split()[0] for line in read_lines(root / LISTS[part])]
     if not names:
         raise DataError(f"{root / LISTS[part]}: no names in it. Get the file again.")
     return names
 
 
-def _place(root: Path, kind: str, name: str, folders: tuple[str, ...] = FOLDERS) -> Path:
-    """Where a protein's file lies; the first of the folders if it lies in none."""
-    tried = [inside(root, f"protein/{folder}/{kind}/{name}") for folder in folders]
-    return next((path for path in tried if path.is_file()), tried[0])
+def _find_path(root: Path, kind: str, name: str, folders: tuple[str, ...] = FOLDERS) -> Path:
+    """Returns the path of a protein's file; its path in the first folder if no folder has it."""
+    candidates = [resolve_inside(root, f"protein/{folder}/{kind}/{name}") for folder in folders]
+    return next((path for path in candidates if path.is_file()), candidates[0])
 
 
-def _check(root: Path, part: str) -> str:
-    return f"{len(_names(root, part))} proteins"
+def _check_list(root: Path, part: str) -> str:
+    return f"{len(_read_names(root, part))} proteins"
 
 
-def _members(root: Path, part: str) -> list[str]:
-    places = (
-        _place(root, kind, name + end, FOLDERS if part == "train" else FOLDERS[1:] + FOLDERS[:1])
-        for name in _names(root, part)
+def _list_members(root: Path, part: str) -> list[str]:
+    paths = (
+        _find_path(root, kind, name + end, FOLDERS if part == "train" else FOLDERS[1:] + FOLDERS[:1])
+        for name in _read_names(root, part)
         for kind, end in (("features", ".pkl"), ("distance", "-cb.npy"))
     )
-    return [relative(root, str(path)) for path in places]
+    return [path_from_root(root, str(path)) for path in paths]
 
 
 def convert_psicov(root: Path, writer: Writer) -> None:
-    """Features per residue (L, 27) and per pair (L * L, 3), distances (L * L,), protein after protein."""
-    parts = {part: _names(root, part) for part in LISTS}
+    """Writes features per residue (L, 27) and per pair (L * L, 3) and distances (L * L,), protein after protein."""
+    parts = {part: _read_names(root, part) for part in LISTS}
     shared = sorted(set(parts["train"]) & set(parts["test"]))
     if shared:
         raise DataError(
@@ -74,17 +74,17 @@ def convert_psicov(root: Path, writer: Writer) -> None:
     writer.append("n_train", np.array([len(parts["train"])]))
     names = parts["train"] + parts["test"]
     for i, name in enumerate(names):
-        residues, pairs = _features(_place(root, "features", f"{name}.pkl"))
-        path = _place(root, "distance", f"{name}-cb.npy")
+        residues, pairs = _read_features(_find_path(root, "features", f"{name}.pkl"))
+        path = _find_path(root, "distance", f"{name}-cb.npy")
         writer.append("residues", residues, path)
         writer.append("pairs", pairs.reshape(-1, len(PER_PAIR)), path)
-        writer.append("distances", _distances(path, len(residues)).reshape(-1), path)
+        writer.append("distances", _read_distances(path, len(residues)).reshape(-1), path)
         writer.append("length", np.array([len(residues)]))
         writer.report(i + 1, len(names))
 
 
-def _features(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    raw = checked_dict(read_pickle(path), path, ("seq", *(key for key, _ in PER_RESIDUE), *PER_PAIR))
+def _read_features(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    raw = check_dict(read_pickle(path), path, ("seq", *(key for key, _ in PER_RESIDUE), *PER_PAIR))
     L = len(raw["seq"])
     columns = []
     for key, n in PER_RESIDUE:
@@ -96,8 +96,8 @@ def _features(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return residues, np.stack(maps, axis=-1).astype(np.float32)
 
 
-def _distances(path: Path, L: int) -> np.ndarray:
-    """The map (L, L) with distances below 1 raised to 1 and its diagonal filled in from its neighbours."""
+def _read_distances(path: Path, L: int) -> np.ndarray:
+    """Returns the map (L, L), with distances below 1 raised to 1, and the diagonal filled in from its neighbours."""
     length, _, values = read_pickled_npy(path, (3,))
     if not isinstance(length, int | np.integer) or length != L:
         raise DataError(f"{path}: {length} residues, but its features have {L}. Get both files again.")
@@ -109,15 +109,15 @@ def _distances(path: Path, L: int) -> np.ndarray:
     return Y
 
 
-def load_psicov(data: Converted, split_seed: int) -> Splits:
+def load_psicov(data: ConvertedArrays, split_seed: int) -> Splits:
     """Returns feature maps (57, 512, 512) and distance maps (1, 512, 512), split by protein.
 
-    Test is PSICOV's 150 proteins; validation is 100 of DeepCov's 3456, drawn by the split seed, as the benchmark
-    counts them. A map is NaN outside of its protein: padding is neither trained on nor scored, and each protein is
-    scored over its own length. Training distances are clipped at 16 Angstrom. Proteins of more than 502 residues are
-    cut: at a random place in training, at the first residue otherwise.
+    Test is PSICOV's 150 proteins. Validation is 100 of DeepCov's 3456, the benchmark's number, drawn by the split seed.
+    A map is NaN outside of its protein: padding is neither trained on nor scored, and each protein is scored over its own
+    length. Training distances are clipped at 16 Angstrom. Proteins of more than 502 residues are cropped: in training at
+    a random position, otherwise at the first residue.
 
-    Differs from ORCA's code in: it takes half of PSICOV for validation, trains on the padding too, and scores every
+    Differs from ORCA's code in: that takes half of PSICOV for validation, trains on the padding too, and scores every
     protein with the length of the first.
     """
     n_train, n = int(data["n_train"][0]), len(data["length"])
@@ -125,54 +125,61 @@ def load_psicov(data: Converted, split_seed: int) -> Splits:
     train, val, _ = split_random(n_train, n_val, 0, split_seed)
     proteins = _Proteins(data)
     return Splits(
-        proteins.samples(train, FARTHEST), proteins.samples(val, None), proteins.samples(np.arange(n_train, n), None)
+        proteins.make_samples(train, FARTHEST),
+        proteins.make_samples(val, None),
+        proteins.make_samples(np.arange(n_train, n), None),
     )
 
 
 class _Proteins:
-    """Proteins end to end, and how maps are made of them."""
+    """Converted proteins, stored end to end, and the maps made from them."""
 
-    def __init__(self, data: Converted) -> None:
+    def __init__(self, data: ConvertedArrays) -> None:
         self.data = data
         self.length = np.asarray(data["length"])
         self.residue = np.concatenate([[0], np.cumsum(self.length)])
         self.pair = np.concatenate([[0], np.cumsum(self.length.astype(np.int64) ** 2)])
 
-    def samples(self, ids: np.ndarray, farthest: float | None) -> Samples:
-        digest = self.data.digest("residues", "pairs", "distances")
-        x = Rows(self._inputs, ids, (N_CHANNELS, SIDE, SIDE), digest)
-        y = Rows(partial(self._targets, farthest), ids, (1, SIDE, SIDE), f"{digest} clipped at {farthest}")
+    def make_samples(self, ids: np.ndarray, farthest: float | None) -> Samples:
+        digest = self.data.digest_of("residues", "pairs", "distances")
+        x = Rows(read=self._read_inputs, ids=ids, sample_shape=(N_CHANNELS, SIDE, SIDE), digest=digest)
+        y = Rows(
+            read=partial(self._read_targets, farthest),
+            ids=ids,
+            sample_shape=(1, SIDE, SIDE),
+            digest=f"{digest} clipped at {farthest}",
+        )
         return Samples(x, y)
 
-    def _inputs(self, ids: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+    def _read_inputs(self, ids: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
         batch = np.zeros((len(ids), N_CHANNELS, SIDE, SIDE), np.float32)
-        for image, protein, at in zip(batch, ids, self._corners(ids, rng), strict=True):
+        for image, protein, at in zip(batch, ids, self._draw_corners(ids, rng), strict=True):
             L, first, pair = self.length[protein], self.residue[protein], self.pair[protein]
             residues = self.data["residues"][first : first + L].T
-            self._place(image[0:54:2], np.broadcast_to(residues[:, None, :], (27, L, L)), at)
-            self._place(image[1:54:2], np.broadcast_to(residues[:, :, None], (27, L, L)), at)
+            self._paste_map(image[0:54:2], np.broadcast_to(residues[:, None, :], (27, L, L)), at)
+            self._paste_map(image[1:54:2], np.broadcast_to(residues[:, :, None], (27, L, L)), at)
             pairs = self.data["pairs"][pair : pair + L * L].reshape(L, L, -1)
-            self._place(image[54:], pairs.transpose(2, 0, 1), at)
+            self._paste_map(image[54:], pairs.transpose(2, 0, 1), at)
         return batch
 
-    def _targets(self, farthest: float | None, ids: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+    def _read_targets(self, farthest: float | None, ids: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
         batch = np.full((len(ids), 1, SIDE, SIDE), np.nan, np.float32)
-        for image, protein, at in zip(batch, ids, self._corners(ids, rng), strict=True):
+        for image, protein, at in zip(batch, ids, self._draw_corners(ids, rng), strict=True):
             L, pair = self.length[protein], self.pair[protein]
             distances = np.asarray(self.data["distances"][pair : pair + L * L]).reshape(1, L, L)
-            self._place(image, distances if farthest is None else np.minimum(distances, farthest), at)
+            self._paste_map(image, distances if farthest is None else np.minimum(distances, farthest), at)
         return batch
 
-    def _corners(self, ids: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
-        """Upper left corners (n, 2) of what is cut out of the padded maps; equal draws for inputs and targets."""
+    def _draw_corners(self, ids: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+        """Returns upper left corners (n, 2) of the crops of padded maps; inputs and targets get equal draws."""
         room = np.maximum(self.length[ids] + 2 * MARGIN - SIDE, 0)
         draws = np.zeros((len(ids), 2)) if rng is None else rng.random((len(ids), 2))
         return (draws * (room + 1)[:, None]).astype(np.int64)
 
     @staticmethod
-    def _place(image: np.ndarray, values: Any, corner: np.ndarray) -> None:
-        """Puts maps (C, L, L), padded by the margin, into an image (C, 512, 512), from the corner on."""
-        shift = MARGIN - corner  # where the map's first row and column come to lie
+    def _paste_map(image: np.ndarray, values: Any, corner: np.ndarray) -> None:
+        """Copies maps (C, L, L), padded by the margin and cropped at the corner, into an image (C, 512, 512)."""
+        shift = MARGIN - corner  # position of the map's first row and column
         low, high = np.maximum(shift, 0), np.minimum(shift + values.shape[-1], SIDE)
         rows, columns = (slice(low[k], high[k]) for k in (0, 1))
         from_rows, from_columns = (slice(low[k] - shift[k], high[k] - shift[k]) for k in (0, 1))
@@ -188,16 +195,17 @@ PSICOV = Task(
     loss="masked-mse",
     metric="mae8",
     load=load_psicov,
-    convert=Conversion("psicov", convert_psicov),
+    convert=Conversion(name="psicov", run=convert_psicov),
     preparation="in the benchmark's files, zeros around each protein",
     meaning="protein features to distances between residues; trained on DeepCov, tested on PSICOV",
     source=f"PDNET (Adhikari 2020); {SOURCE}",
     licence="GPL (as the benchmark says)",
     files=tuple(
-        File(path, partial(_check, part=part), members=partial(_members, part=part)) for part, path in LISTS.items()
+        File(path=path, check=partial(_check_list, part=part), members=partial(_list_members, part=part))
+        for part, path in LISTS.items()
     ),
     augments=True,
-    recipe=recipe(
+    recipe=make_recipe(
         Released(
             body="swin-base",
             epochs=10,

@@ -1,4 +1,4 @@
-"""What the tasks of the benchmarks have in common: their recipes, and checks of files by their headers."""
+"""Parts that the benchmarks' tasks share: recipes, and records of files that are checked by their headers."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -8,8 +8,8 @@ from typing import Any
 
 from orca_sweep.config.number_lists import betas_as_text
 from orca_sweep.data import File, check_shape
-from orca_sweep.data.matlab import mat_array
-from orca_sweep.data.readers import Stored, npy_header, npz_arrays, opened
+from orca_sweep.data.matlab import open_mat_array
+from orca_sweep.data.readers import StoredArray, open_file, open_npz_arrays, read_npy_header
 from orca_sweep.errors import DataError
 
 Shape = Sequence[int | None]
@@ -18,7 +18,7 @@ NPY_MAGIC = b"\x93NUMPY"
 
 @dataclass(frozen=True, kw_only=True)
 class Released:
-    """A task's settings in the released code, which adds up the gradients of accumulated batches."""
+    """A task's settings in the released code, which sums the gradients of accumulated batches."""
 
     body: str
     epochs: int
@@ -34,19 +34,19 @@ class Released:
     decay: int
     clip: float | None = None
     proxy: str | None = None
-    """None = the released proxy for this kind of body."""
+    """None = the released proxy of this kind of body."""
     embedder_epochs: int = 60
     max_samples: int = 128
     length: int | None = None
 
 
-def recipe(released: Released) -> dict[str, Any]:
+def make_recipe(released: Released) -> dict[str, Any]:
     """Returns a task's recipe: the settings with which our loop takes the released optimizer steps.
 
-    Our loss of accumulated batches is their mean, the released one is their sum. So the recipe multiplies the learning
-    rate of sgd by the accumulation. It divides the weight decay of sgd and adam, which add it to the gradient, and the
-    limit of the gradient norm by the accumulation. Otherwise the steps of adam and adamw do not depend on the scale of
-    the loss, except through epsilon, which stays at 1e-8.
+    Our loss of accumulated batches is their mean; the released loss is their sum. Therefore the recipe multiplies the
+    learning rate of sgd by the accumulation. It divides the limit of the gradient norm by the accumulation, and also the
+    weight decay of sgd and adam, which add it to the gradient. Otherwise the steps of adam and adamw do not depend on the
+    scale of the loss, except through epsilon, which stays at 1e-8.
 
     Embedder training has no accumulation. It uses the released optimizer, weight decay, betas and momentum, and ten
     times the released learning rate if that is at most 1e-3.
@@ -54,14 +54,21 @@ def recipe(released: Released) -> dict[str, Any]:
     Every recipe sets both momentum and betas, for spaces that choose another optimizer.
 
     Source: Shen et al. 2023, arXiv 2302.05738, settings as released. Differs from them in: the schedule counts optimizer
-    steps; ``tests/test_recipes.py`` lists the other differences.
+    steps; ``tests/tasks/test_recipes.py`` lists the other differences.
     """
-    lr, weight_decay = settings_for_mean_loss(
-        released.optimizer, released.lr, released.weight_decay, released.accumulation
-    )
     settings: dict[str, Any] = {
         "proxy": released.proxy or ("conll2003-ner" if released.body.startswith("roberta") else "cifar10"),
         "body.name": released.body,
+        **_make_embedder_settings(released),
+        **_make_finetune_settings(released),
+    }
+    if released.length is not None:
+        settings["embedder.target_length"] = released.length
+    return settings
+
+
+def _make_embedder_settings(released: Released) -> dict[str, Any]:
+    return {
         "embedder.epochs": released.embedder_epochs,
         "embedder.max_samples_per_class": released.max_samples,
         "embedder.optimizer": released.optimizer,
@@ -70,6 +77,12 @@ def recipe(released: Released) -> dict[str, Any]:
         "embedder.betas": betas_as_text(released.betas),
         "embedder.momentum": released.momentum,
         **({"embedder.proxy_augment": True} if released.body.startswith("swin") else {}),
+    }
+
+
+def _make_finetune_settings(released: Released) -> dict[str, Any]:
+    lr, weight_decay = adapt_to_mean_loss(released.optimizer, released.lr, released.weight_decay, released.accumulation)
+    return {
         "finetune.epochs": released.epochs,
         "finetune.batch_size": released.batch,
         "finetune.accumulation": released.accumulation,
@@ -83,13 +96,10 @@ def recipe(released: Released) -> dict[str, Any]:
         "finetune.decay_epochs": released.decay,
         "finetune.grad_clip": None if released.clip is None else _round_digits(released.clip / released.accumulation),
     }
-    if released.length is not None:
-        settings["embedder.target_length"] = released.length
-    return settings
 
 
-def settings_for_mean_loss(optimizer: str, lr: float, weight_decay: float, accumulation: int) -> tuple[float, float]:
-    """Returns the learning rate and weight decay with which the mean loss gives the optimizer steps of the summed loss."""
+def adapt_to_mean_loss(optimizer: str, lr: float, weight_decay: float, accumulation: int) -> tuple[float, float]:
+    """Returns learning rate and weight decay with which the mean loss takes the optimizer steps of the summed loss."""
     if optimizer == "sgd":
         lr = _round_digits(lr * accumulation)
     if optimizer != "adamw":  # its decay does not pass through the gradient
@@ -98,79 +108,79 @@ def settings_for_mean_loss(optimizer: str, lr: float, weight_decay: float, accum
 
 
 def _round_digits(number: float) -> float:
-    """The number without floating-point noise: 0.0032, not 0.0032000000000000006."""
+    """Returns the number without floating-point noise: 0.0032, not 0.0032000000000000006."""
     return float(f"{number:.12g}")
 
 
 # Files --------------------------------------------------------------------------------------------
 
 
-def npy_file(path: str, shape: Shape, **more: Any) -> File:
+def describe_npy_file(path: str, shape: Shape, **more: Any) -> File:
     """Returns the record of a plain .npy file."""
 
-    def check(root: Path) -> str:
-        return check_shape(root / path, *npy_header(root / path), shape)
+    def check_file(root: Path) -> str:
+        return check_shape(root / path, *read_npy_header(root / path), shape)
 
-    return File(path, check, **more)
+    return File(path=path, check=check_file, **more)
 
 
-def npz_checked(path: Path, shapes: Mapping[str, Shape]) -> dict[str, Stored]:
-    """Returns the arrays of an .npz file, of which these must be there, in these shapes.
+def open_checked_npz(path: Path, shapes: Mapping[str, Shape]) -> dict[str, StoredArray]:
+    """Returns the arrays of an .npz file, which must include those named in ``shapes``.
 
     Raises:
-        DataError: naming what is missing, or of another shape.
+        DataError: naming arrays that are missing, or one whose shape differs.
     """
-    found = npz_arrays(path)
-    missing = sorted(shapes.keys() - found.keys())
+    arrays = open_npz_arrays(path)
+    missing = sorted(shapes.keys() - arrays.keys())
     if missing:
-        raise DataError(f"{path}: no {', '.join(missing)} in it. It holds: {', '.join(sorted(found))[:200]}.")
+        raise DataError(f"{path}: no {', '.join(missing)} in it. It holds: {', '.join(sorted(arrays))[:200]}.")
     for name, shape in shapes.items():
-        check_shape(f"{path}: {name}", found[name].shape, found[name].dtype, shape)
-    return found
+        check_shape(f"{path}: {name}", arrays[name].shape, arrays[name].dtype, shape)
+    return arrays
 
 
-def npz_file(path: str, shapes: Mapping[str, Shape], **more: Any) -> File:
+def describe_npz_file(path: str, shapes: Mapping[str, Shape], **more: Any) -> File:
     """Returns the record of an .npz file."""
 
-    def check(root: Path) -> str:
-        found = npz_checked(root / path, shapes)
-        return "; ".join(f"{name} {found[name].shape} {found[name].dtype}" for name in shapes)
+    def check_file(root: Path) -> str:
+        arrays = open_checked_npz(root / path, shapes)
+        return "; ".join(f"{name} {arrays[name].shape} {arrays[name].dtype}" for name in shapes)
 
-    return File(path, check, **more)
+    return File(path=path, check=check_file, **more)
 
 
-def mat_file(path: str, shapes: Mapping[str, Shape], **more: Any) -> File:
+def describe_mat_file(path: str, shapes: Mapping[str, Shape], **more: Any) -> File:
     """Returns the record of a MATLAB file."""
 
-    def check(root: Path) -> str:
+    def check_file(root: Path) -> str:
         texts = []
         for name, shape in shapes.items():
-            data = mat_array(root / path, name)
+            data = open_mat_array(root / path, name)
             texts.append(f"{name} {check_shape(f'{root / path}: {name}', data.shape, data.dtype, shape)}")
         return "; ".join(texts)
 
-    return File(path, check, **more)
+    return File(path=path, check=check_file, **more)
 
 
-def pickle_file(path: str, magic: bytes, what: str, **more: Any) -> File:
-    """Returns the record of a pickle: without reading it whole, only its first bytes can be checked."""
+def describe_pickle_file(path: str, magic: bytes, what: str, **more: Any) -> File:
+    """Returns the record of a pickle. Its check reads only the first bytes, as a pickle has no header."""
 
-    def check(root: Path) -> str:
-        with opened(root / path) as file:
+    def check_file(root: Path) -> str:
+        with open_file(root / path) as file:
             if file.read(len(magic)) != magic:
                 raise DataError(f"{root / path}: not {what}. Get the file again.")
         return f"{what}, {(root / path).stat().st_size / 2**20:.0f} MiB (read at conversion)"
 
-    return File(path, check, **more)
+    return File(path=path, check=check_file, **more)
 
 
-def lines_of(path: Path, most: int = 2**24) -> list[str]:
-    """Returns the lines of a text file.
+def read_lines(path: Path, most: int = 2**24) -> list[str]:
+    """Returns the lines of a text file that are not empty, stripped.
 
     Raises:
-        DataError: if it is missing, no text, or larger than a list of files is.
+        DataError: if the file is missing, not text, or has more than ``most`` bytes.
     """
-    with opened(path) as file:
+    with open_file(path) as file:
         raw = file.read(most + 1)
     try:
         text = raw.decode("utf-8")
@@ -181,24 +191,24 @@ def lines_of(path: Path, most: int = 2**24) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def inside(root: Path, name: str) -> Path:
-    """Returns a path that a file names, below the data root.
+def resolve_inside(root: Path, name: str) -> Path:
+    """Returns the real path of a name, below the data root, that a list of files contains.
 
     Raises:
-        DataError: if it leads out of the root.
+        DataError: if the path leads out of the root.
     """
     try:
         path = Path(os.path.realpath(root / name))
         path.is_file()
     except (ValueError, OSError) as error:
         raise DataError(
-            f"{name!r}: this path, named in a list of files, is none ({error}). Get the list again."
+            f"{name!r}: this name, in a list of files, is not a path ({error}). Get the list again."
         ) from None
     if not path.is_relative_to(os.path.realpath(root)):
-        raise DataError(f"{name}: this path, named in a list of files, leads out of {root}. Get the list again.")
+        raise DataError(f"{name}: this path, in a list of files, leads out of {root}. Get the list again.")
     return path
 
 
-def relative(root: Path, name: str) -> str:
-    """Returns a path that a file names as one counted from the data root, which it must not leave."""
-    return inside(root, name).relative_to(os.path.realpath(root)).as_posix()
+def path_from_root(root: Path, name: str) -> str:
+    """Returns a name from a list of files as a path relative to the data root, which it must not leave."""
+    return resolve_inside(root, name).relative_to(os.path.realpath(root)).as_posix()

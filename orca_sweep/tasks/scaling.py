@@ -1,7 +1,7 @@
-"""How inputs are normalised: measured once over the training samples, in blocks, and applied to all three splits.
+"""Normalisation of inputs: measured once over the training samples, in blocks, and applied to all three splits.
 
-Sums are plain NumPy additions in double precision over blocks of a fixed size. No matrix product takes part, so every node
-computes the same bits.
+Sums are plain NumPy additions in double precision over blocks of a fixed size, without matrix products. Every node
+therefore computes the same bits.
 """
 
 import math
@@ -11,42 +11,42 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from orca_sweep.config import Normalise
-from orca_sweep.data import Array, Rows, chunks, fingerprint
+from orca_sweep.data import Array, Rows, cut_into_chunks, fingerprint
 from orca_sweep.errors import DataError
 
 EPS = 1e-5
-"""Added to a standard deviation per point, as in the reference, so that a constant point stays finite."""
+"""Added to each standard deviation per point, as in the reference, so that constant points stay finite."""
 LOOKED_NUMBERS = 2**22
-"""So many numbers of raw inputs are measured for the row: reading all of a large file would serve nothing else."""
+"""How many numbers of raw inputs are measured for the trial's row; nothing else would need all of a large file."""
 BLOCK_NUMBERS = 2**20
-"""So many numbers are in double precision at once; the bits of the sums depend on it."""
+"""How many numbers are converted to double precision at once; the bits of the sums depend on it."""
 FAR_MEAN, SMALL_SPREAD, LARGE_SPREAD = 0.5, 0.5, 2.0
-"""A channel is far from zero mean and unit spread if its mean is further from 0, or its spread below or above these."""
+"""A channel is far from zero mean and unit spread if its mean is further from 0, or its spread outside these bounds."""
 MOST_LOST = 0.01
-"""The largest share of a channel's spread that rounding to float32 may take."""
+"""The largest rounding error of float32 that is accepted, as a share of a channel's spread."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
-    """Mean and spread of each channel over samples and space, of arrays (N, C, ...)."""
+    """Mean and spread of each channel of samples (N, C, ...), over samples and space."""
 
     n_samples: int
     n_points: int
-    """Numbers that each mean is over: samples times points of one."""
+    """Numbers per channel: samples times points of a sample."""
     mean: np.ndarray
     """(C,) float64."""
     squares: np.ndarray
-    """(C,) float64: sum of the squared differences from the mean."""
+    """(C,) float64: sum of squared differences from the mean."""
     low: np.ndarray
     high: np.ndarray
     is_one_hot: bool
     """Whether there are several channels, all numbers are 0 or 1, and no point has two ones."""
     n_flat: int
-    """Channels of single samples that are constant within their sample."""
+    """The number of channels of single samples that are constant within their sample."""
 
     @classmethod
     def of_block(cls, block: np.ndarray) -> "Moments":
-        """Returns the moments of samples (n, C, ...), n at least 1."""
+        """Returns the moments of samples (n, C, ...), n > 0."""
         n, C = block.shape[:2]
         wide = np.array(block, np.float64, order="C").reshape(n, C, math.prod(block.shape[2:]))
         n_points = n * wide.shape[2]
@@ -68,7 +68,7 @@ class Moments:
     def join(self, more: "Moments") -> "Moments":
         """Returns the moments of both parts together.
 
-        Source: Chan, Golub & LeVeque 1983, eq. 2.1: no digits are lost where the mean is far from zero.
+        Source: Chan, Golub & LeVeque 1983, eq. 2.1, which loses no digits if the mean is far from zero.
         """
         n = self.n_points + more.n_points
         step = more.mean - self.mean
@@ -95,10 +95,10 @@ class Moments:
 
     @property
     def text(self) -> str:
-        """The channels in words: each one's mean and spread if they are few, else the ranges of both."""
+        """Mean and spread in words: of each channel if there are at most 4, else the ranges over channels."""
         C = len(self.mean)
         if C <= 4:
-            each = ", ".join(f"{mean:.3g} (spread {spread:.3g})" for mean, spread in self._pairs())
+            each = ", ".join(f"{mean:.3g} (spread {spread:.3g})" for mean, spread in self._mean_spread_pairs())
             text = f"mean {each}" if C == 1 else f"means of {C} channels {each}"
         else:
             text = (
@@ -108,16 +108,16 @@ class Moments:
         n_constant = int(self.is_constant.sum())
         return f"{text}, {n_constant} constant" if n_constant else text
 
-    def _pairs(self) -> list[tuple[float, float]]:
+    def _mean_spread_pairs(self) -> list[tuple[float, float]]:
         return list(zip(self.mean.tolist(), self.spread.tolist(), strict=True))
 
 
 def measure_channels(values: Array, most_numbers: int | None = None) -> Moments:
-    """Returns the moments of samples (N, C, ...), N at least 1.
+    """Returns the moments of samples (N, C, ...), N > 0.
 
     Args:
         values: the samples, in memory or on disk.
-        most_numbers: about so many numbers are read, of samples spread evenly; None reads all.
+        most_numbers: about how many numbers to read, from evenly spaced samples; None reads all.
 
     Cost: one pass in blocks.
     """
@@ -128,7 +128,7 @@ def measure_channels(values: Array, most_numbers: int | None = None) -> Moments:
         index = np.linspace(0, len(values) - 1, n_kept).astype(np.int64)
         values = values.take(index) if isinstance(values, Rows) else values[index]
     whole: Moments | None = None
-    for part in chunks(values, BLOCK_NUMBERS):
+    for part in cut_into_chunks(values, BLOCK_NUMBERS):
         moments = Moments.of_block(values[part])
         whole = moments if whole is None else whole.join(moments)
     if whole is None:
@@ -143,31 +143,31 @@ def find_far_channels(moments: Moments) -> list[int]:
     return np.flatnonzero(far).tolist()
 
 
-# What is done to inputs ---------------------------------------------------------------------------
+# Scales of inputs ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputScale:
-    """What is done to the inputs of all three splits, and what it was measured by."""
+    """The change to the inputs of all three splits, and the statistics behind it."""
 
     how: Normalise
     change: Callable[[np.ndarray], np.ndarray] | None
-    """Samples (n, C, ...) to normalised float32; None leaves them as they are."""
+    """Samples (n, C, ...) -> normalised float32; None leaves inputs as they are."""
     digest: str
-    """Names all that ``change`` depends on."""
+    """Identifies everything that ``change`` depends on."""
     text: str
-    """What is done, with the numbers measured."""
+    """The change in words, with the measured statistics."""
 
 
-def scale_of_inputs(train: Array, how: Normalise, where: str) -> InputScale:
-    """Returns how inputs are normalised, measured over the training samples (N, C, ...) alone.
+def measure_input_scale(train: Array, how: Normalise, where: str) -> InputScale:
+    """Returns how to normalise inputs, measured over the training samples (N, C, ...) alone.
 
-    - ``channel``: less the channel's mean, divided by its standard deviation; a constant channel is divided by 1.
-    - ``pointwise``: the same for each channel and point, with 1e-5 added to the deviation as in the reference.
-    - ``sample``: each sample by its own mean and deviation per channel; what is constant within a sample becomes 0.
-    - ``none``: nothing.
+    - ``channel``: subtracts each channel's mean and divides by its standard deviation; constant channels are divided by 1.
+    - ``pointwise``: does so for each channel and point, with 1e-5 added to the deviation as in the reference.
+    - ``sample``: scales each channel of a sample by its own mean and deviation; constant ones become 0.
+    - ``none``: changes nothing.
 
-    One-hot inputs are no measurements: they stay as they are.
+    One-hot inputs are not measurements and always stay as they are.
 
     Raises:
         DataError: if the training inputs are constant, or ``sample`` would make all of them 0.
@@ -190,7 +190,7 @@ def scale_of_inputs(train: Array, how: Normalise, where: str) -> InputScale:
     if how == "sample":
         return _scale_by_sample(moments, len(train), over, where)
     if how == "pointwise":
-        mean, std = point_statistics(train)
+        mean, std = measure_points(train)
     else:
         axes = (1, -1, *[1] * (len(train.shape) - 2))
         mean, std = moments.mean.reshape(axes), np.where(moments.is_constant, 1.0, moments.spread).reshape(axes)
@@ -214,7 +214,10 @@ def _scale_by_sample(moments: Moments, n: int, over: str, where: str) -> InputSc
 
 
 def scale_each_sample(batch: np.ndarray) -> np.ndarray:
-    """Returns samples (n, C, ...), each channel less its own mean over space and divided by its own deviation, float32."""
+    """Returns samples (n, C, ...) as float32, each channel of each sample with zero mean and unit deviation over space.
+
+    Channels that are constant within a sample become 0.
+    """
     n, C = batch.shape[:2]
     wide = np.array(batch, np.float64, order="C").reshape(n, C, math.prod(batch.shape[2:]))
     is_flat = (wide == wide[:, :, :1]).all(axis=2, keepdims=True)
@@ -227,60 +230,61 @@ def scale_each_sample(batch: np.ndarray) -> np.ndarray:
 def map_samples(
     values: Array, function: Callable[[np.ndarray], np.ndarray], digest: str, shape: tuple[int, ...] | None = None
 ) -> Array:
-    """Returns samples passed through a function to float32: now if they are in memory, else when they are read.
+    """Returns samples with a function applied, as float32: at once if they are in memory, else when they are read.
 
-    Cost: in memory, one more array of the result's size; the function sees a block at a time.
+    Cost: for samples in memory, one more array of the result's size; the function gets one block at a time.
     """
     if isinstance(values, Rows):
         return values.map(function, digest, shape)
     whole = np.empty((len(values), *(shape or values.shape[1:])), np.float32)
-    for part in chunks(values):
+    for part in cut_into_chunks(values):
         whole[part] = function(values[part])
     return whole
 
 
-def point_statistics(values: Array) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and standard deviation plus 1e-5 over samples, (1, ...) each; NaN are left out.
+def measure_points(values: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean, and standard deviation plus 1e-5, over samples, (1, ...) each; NaN are left out.
 
     Cost: three passes in blocks.
     """
-    return _statistics(values, (0,))
+    return _measure(values, (0,))
 
 
-def channel_statistics(values: Array) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and standard deviation plus 1e-5 over samples and space, (1, C, 1 ...); NaN are left out.
+def measure_each_channel(values: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean, and standard deviation plus 1e-5, over samples and space, (1, C, 1 ...); NaN are left out.
 
     Cost: three passes in blocks.
     """
-    return _statistics(values, (0, *range(2, len(values.shape))))
+    return _measure(values, (0, *range(2, len(values.shape))))
 
 
-def _statistics(values: Array, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """In double precision, block by block; two passes, so that a mean far from zero costs no digits."""
-    parts = chunks(values)
+def _measure(values: Array, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Measures in double precision, block by block, in two passes, so that a mean far from zero costs no digits."""
+    parts = cut_into_chunks(values)
 
-    def total(of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        return np.sum([np.nansum(of(values[part].astype(np.float64)), axis=axes, keepdims=True) for part in parts], 0)
+    def sum_over_blocks(function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        blocks = (values[part].astype(np.float64) for part in parts)
+        return np.sum([np.nansum(function(block), axis=axes, keepdims=True) for block in blocks], 0)
 
-    n = np.maximum(total(lambda block: ~np.isnan(block)), 1)  # masked targets have gaps
-    mean = total(lambda block: block) / n
-    spread = np.sqrt(total(lambda block: (block - mean) ** 2) / n)
+    n = np.maximum(sum_over_blocks(lambda block: ~np.isnan(block)), 1)  # masked targets have gaps
+    mean = sum_over_blocks(lambda block: block) / n
+    spread = np.sqrt(sum_over_blocks(lambda block: (block - mean) ** 2) / n)
     return mean, spread + EPS
 
 
-# What float32 keeps -------------------------------------------------------------------------------
+# Rounding to float32 ------------------------------------------------------------------------------
 
 
 class RoundingLoss:
-    """What is lost where numbers of a file become float32, summed up block by block."""
+    """The rounding error of a file's numbers as float32, summed block by block."""
 
     def __init__(self) -> None:
-        """Begins with nothing lost."""
+        """Starts without any error."""
         self.moments: Moments | None = None
         self.lost = np.zeros(0)
 
     def add(self, rows: np.ndarray, small: np.ndarray) -> None:
-        """Adds rows (n, C, ...) as they are in the file, and as float32."""
+        """Adds rows (n, C, ...), given as in the file and as float32."""
         if not len(rows) or (rows.dtype.itemsize <= 2 and rows.dtype.kind in "iu") or rows.dtype.kind not in "iuf":
             return
         if rows.dtype.kind == "f" and rows.dtype.itemsize <= 4:
@@ -292,15 +296,15 @@ class RoundingLoss:
         self.moments = moments if self.moments is None else self.moments.join(moments)
 
     def check(self, where: str) -> None:
-        """Refuses a channel of which rounding takes more than a hundredth of the spread.
+        """Refuses a channel whose rounding error exceeds a hundredth of its spread.
 
         Raises:
-            DataError: with the channel, its mean and spread, and the step of float32 there.
+            DataError: with the channel, its mean and spread, and the distance between float32 numbers there.
         """
         if self.moments is None:
             return
         moments, most = self.moments, np.maximum(np.abs(self.moments.low), np.abs(self.moments.high))
-        # What varies by less than 1e-10 of its size varies by the rounding of whoever wrote it.
+        # Variation below 1e-10 of a channel's size is the rounding error of whoever wrote the file.
         varies = moments.spread > 1e-10 * most
         wrong = varies & (np.sqrt(self.lost / moments.n_points) > MOST_LOST * moments.spread)
         if wrong.any():
@@ -308,11 +312,11 @@ class RoundingLoss:
             step = float(np.spacing(np.float32(most[i])))
             raise DataError(
                 f"{where}: channel {i} has mean {moments.mean[i]:.9g} and a standard deviation of {moments.spread[i]:.3g},"
-                f" but float32, in which inputs are kept, has steps of {step:.3g} there. Subtract the mean in the file"
+                f" but inputs are kept as float32, which has steps of {step:.3g} there. Subtract the mean in the file"
                 " first."
             )
 
 
-def with_note(scale: InputScale, preparation: str) -> InputScale:
-    """Returns the scale with what the task's load function does to inputs before, in its text."""
+def add_preparation(scale: InputScale, preparation: str) -> InputScale:
+    """Returns the scale with a text that also says what the load function has done to inputs before."""
     return replace(scale, text=f"{scale.text}; given as {preparation}") if preparation else scale

@@ -1,12 +1,13 @@
-"""OpenML's tabular classification data by number, ``openml:31``: a row is a sequence with one token per column.
+"""OpenML's tabular classification data by number, such as ``openml:31``: a row is a sequence with one token per column.
 
-Read from a file below the data root: ``openml/<id>.parquet``, a plain table whose column ``target`` is the class
-(made by ``orca-sweep data fetch openml:<id>``, which needs the extra ``openml``). ``openml-orca:<id>`` reads
+The data are read from ``openml/<id>.parquet`` below the data root, a plain table whose column ``target`` is the class.
+``orca-sweep data fetch openml:<id>`` writes it and needs the extra ``openml``. ``openml-orca:<id>`` reads
 ``<id>_dev_test_split.npy``, the file that ORCA's code makes for itself.
 """
 
 import os
 import uuid
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from orca_sweep.data import File, Samples, Splits, check_array, check_labels, read_pickled_dict, split_random
-from orca_sweep.data.readers import reading_parquet
+from orca_sweep.data.readers import report_parquet_damage
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.tasks.columns import encode, text_numbers
-from orca_sweep.tasks.recipes import NPY_MAGIC, Released, pickle_file, recipe
+from orca_sweep.tasks.columns import encode_table, find_text_numbers
+from orca_sweep.tasks.recipes import NPY_MAGIC, Released, describe_pickle_file, make_recipe
 from orca_sweep.tasks.records import Task
 
 PREFIX, ORCA_PREFIX = "openml:", "openml-orca:"
 TARGET = "target"
-RECIPE = recipe(
+RECIPE = make_recipe(
     Released(
         body="roberta-base",
         epochs=60,
@@ -38,19 +39,18 @@ RECIPE = recipe(
         length=64,
     )
 )
-"""Released settings differ between data sets. Betas are 0.9 and 0.98 in all of them; dropout is 0.05 in most, 0 or 0.1 in
-the others."""
+"""The released settings differ between data sets. Betas are always 0.9 and 0.98; dropout is mostly 0.05, else 0 or 0.1."""
 
 
-def openml_task(name: str) -> Task:
+def make_openml_task(name: str) -> Task:
     """Returns the task of ``openml:<id>`` or ``openml-orca:<id>``; its shapes come from its data.
 
     Raises:
-        InputError: if the id is no number.
+        InputError: if the id is not a number.
     """
     by_orca, number = name.startswith(ORCA_PREFIX), name.split(":", 1)[1]
     if not number.isascii() or not number.isdigit():
-        raise InputError(f"task {name!r}: an OpenML data set has a number, as in openml:31.")
+        raise InputError(f"task {name!r}: OpenML data sets are named by number. Write, for example, openml:31.")
     return Task(
         name=name,
         dims=1,
@@ -64,10 +64,12 @@ def openml_task(name: str) -> Task:
         source="OpenML (Vanschoren et al. 2014); settings after Shen et al. 2023, which tunes them per data set",
         licence="see OpenML",
         files=(
-            pickle_file(f"{number}_dev_test_split.npy", NPY_MAGIC, "a dict saved with np.save")
+            describe_pickle_file(f"{number}_dev_test_split.npy", NPY_MAGIC, "a dict saved with np.save")
             if by_orca
             else File(
-                f"openml/{number}.parquet", partial(_check, number=number), url=f"https://www.openml.org/d/{number}"
+                path=f"openml/{number}.parquet",
+                check=partial(_check_table, number=number),
+                url=f"https://www.openml.org/d/{number}",
             ),
         ),
         packages=("pandas", "pyarrow"),
@@ -76,12 +78,12 @@ def openml_task(name: str) -> Task:
     )
 
 
-def _check(root: Path, number: str) -> str:
+def _check_table(root: Path, number: str) -> str:
     path = root / f"openml/{number}.parquet"
-    table = _table(path)
+    table = _read_table(path)
     columns = table.drop(columns=TARGET)
-    encode(columns, np.arange(len(table)), path)
-    as_numbers = text_numbers(columns, path)
+    encode_table(columns, np.arange(len(table)), path)
+    as_numbers = find_text_numbers(columns, path)
     read = f" (as numbers: {', '.join(as_numbers)})" if as_numbers else ""
     return f"{len(table)} rows, {len(columns.columns)} columns{read}, {table[TARGET].nunique()} classes"
 
@@ -89,32 +91,32 @@ def _check(root: Path, number: str) -> str:
 def load_openml(root: Path, split_seed: int, number: str) -> Splits:
     """Returns rows as (levels, columns) with their classes: numbers standardised, categories one-hot.
 
-    Times are numbers (seconds), and so are decimals and text of which every value is a number. A column of names, in which
+    Times count as numbers (seconds), and so do decimals, and text if every value is a number. A column of names, in which
     more than half of the values are different, is refused.
 
-    Numbers use the first of the levels; a missing number is the training mean, a missing category a level of its
-    own where training has some, else nothing at all. Means, spreads and levels come from training rows alone.
+    Numbers use the first level. A missing number becomes the training mean. A missing category becomes a level of its own
+    if training has missing ones, else all zeros. Means, spreads and levels come from training rows alone.
 
     Differs from ORCA's code in: the split is seeded and leaves a validation part; the scaler sees training only.
     """
     path = root / f"openml/{number}.parquet"
-    table = _table(path)
+    table = _read_table(path)
     classes, y = np.unique(table[TARGET].astype(str).to_numpy(), return_inverse=True)
     counts = np.bincount(y)
     if len(classes) < 2 or counts.min() < 3:
         rarest = classes[counts.argmin()]
-        raise DataError(f"{path}: class {rarest!r} has {counts.min()} rows, of {len(classes)} classes. Two classes or"
-                        " more are needed, and three rows of each.")  # fmt: skip
+        raise DataError(f"{path}: the rarest of {len(classes)} classes, {rarest!r}, has {counts.min()} rows. At least two"
+                        " classes with three rows each are needed.")  # fmt: skip
     tenth = max(1, len(y) // 10)
-    train, val, test = split_random(len(y), tenth, tenth, split_seed, y)
-    x = encode(table.drop(columns=TARGET), train, path)
+    train, val, test = split_random(len(y), n_val=tenth, n_test=tenth, seed=split_seed, labels=y)
+    x = encode_table(table.drop(columns=TARGET), train, path)
     return Splits(*(Samples(x[part], y[part].astype(np.int64)) for part in (train, val, test)))
 
 
-def _table(path: Path) -> Any:
+def _read_table(path: Path) -> Any:
     import pandas as pd
 
-    with reading_parquet(path):
+    with report_parquet_damage(path):
         table = pd.read_parquet(path)
     if TARGET not in table.columns or len(table.columns) < 2:
         raise DataError(f"{path}: columns {', '.join(map(str, table.columns))[:200]}. One named {TARGET!r} with the"
@@ -123,40 +125,44 @@ def _table(path: Path) -> Any:
 
 
 def load_orca(root: Path, split_seed: int, number: str) -> Splits:
-    """Returns the reference's own file: its test tenth stays, validation is cut out of the rest.
+    """Returns the splits of ORCA's own file: its test tenth stays, and validation is drawn from the rest.
 
-    Columns of numbers, which its scaler has scaled by all rows, are scaled again by training rows.
+    Its scaler has seen all rows, so columns of numbers are scaled again with the training rows alone.
     """
     path = root / f"{number}_dev_test_split.npy"
     raw = read_pickled_dict(path, ("X_norm_dev", "X_norm_test", "y_dev", "y_test"))
-    parts = {}
     labels = check_array(raw["y_dev"], f"{path}: y_dev", (None,))
-    n_classes = len(np.unique(labels))  # numbered from 0 without gaps: any other label is refused below
-    for part in ("dev", "test"):
-        x = check_array(raw[f"X_norm_{part}"], f"{path}: X_norm_{part}", (None, None, None))
-        y = check_labels(raw[f"y_{part}"], f"{path}: y_{part}", len(x), 0, n_classes)
-        parts[part] = Samples(np.asarray(x.transpose(0, 2, 1), np.float32), y)
-    dev, labels = parts["dev"], np.asarray(parts["dev"].y)
-    if dev.x.shape[1:] != parts["test"].x.shape[1:]:
-        raise DataError(
-            f"{path}: columns {dev.x.shape[1:]} in dev, {parts['test'].x.shape[1:]} in test. Make it again."
-        )
-    train, val, _ = split_random(len(dev), max(1, len(dev) // 9), 0, split_seed, labels)
+    n_classes = len(np.unique(labels))  # classes count from 0 without gaps; check_labels refuses other labels
+    dev, test = (_read_orca_part(raw, part, n_classes, path) for part in ("dev", "test"))
+    if dev.x.shape[1:] != test.x.shape[1:]:
+        raise DataError(f"{path}: columns {dev.x.shape[1:]} in dev, {test.x.shape[1:]} in test. Make it again.")
+    labels = np.asarray(dev.y)
+    train, val, _ = split_random(len(dev), n_val=max(1, len(dev) // 9), n_test=0, seed=split_seed, labels=labels)
     known = np.asarray(dev.x[train])
     numbers = ~np.isin(known, (0, 1)).all(axis=(0, 1))
     mean, spread = known[:, 0].mean(axis=0), known[:, 0].std(axis=0)
-    for x in (np.asarray(dev.x), np.asarray(parts["test"].x)):
+    for x in (np.asarray(dev.x), np.asarray(test.x)):
         x[:, 0, numbers] = ((x[:, 0] - mean) / np.where(spread > 0, spread, 1))[:, numbers]
-    return Splits(dev.take(train), dev.take(val), parts["test"])
+    return Splits(dev.take(train), dev.take(val), test)
+
+
+def _read_orca_part(raw: Mapping[str, Any], part: str, n_classes: int, path: Path) -> Samples:
+    x = check_array(raw[f"X_norm_{part}"], f"{path}: X_norm_{part}", (None, None, None))
+    y = check_labels(raw[f"y_{part}"], f"{path}: y_{part}", n=len(x), first=0, n_classes=n_classes)
+    return Samples(np.asarray(x.transpose(0, 2, 1), np.float32), y)
 
 
 def fetch_openml(name: str, root: Path) -> tuple[Path, str]:
-    """Downloads an OpenML data set by the ``openml`` package into the table that ``load_openml`` reads.
+    """Downloads an OpenML data set with the ``openml`` package into the table that ``load_openml`` reads.
 
-    Returns the table's path and what was done: a table that is there, perhaps the user's own, stays.
+    An existing table, perhaps the user's own, is kept.
+
+    Returns:
+        The table's path, and in words what was done.
 
     Raises:
         InputError: if the data set has no class to predict.
+        DataError: if OpenML does not deliver it.
     """
     import openml
 
@@ -165,17 +171,17 @@ def fetch_openml(name: str, root: Path) -> tuple[Path, str]:
     if os.path.lexists(path):
         return path, "is there"
     try:
-        found = openml.datasets.get_dataset(int(number), download_data=True, download_qualities=False)
-    except Exception as error:  # the package and the network raise of their own
-        raise DataError(f"{name}: OpenML does not give it ({type(error).__name__}: {error}). Check the number and the"
+        dataset = openml.datasets.get_dataset(int(number), download_data=True, download_qualities=False)
+    except Exception as error:  # the package and the network raise many kinds
+        raise DataError(f"{name}: OpenML does not deliver it ({type(error).__name__}: {error}). Check the number and the"
                         " network.") from None  # fmt: skip
-    if not found.default_target_attribute or "," in found.default_target_attribute:
-        raise InputError(f"{name}: OpenML names no single column as its class ({found.default_target_attribute!r}).")
+    if not dataset.default_target_attribute or "," in dataset.default_target_attribute:
+        raise InputError(f"{name}: OpenML names no single column as its class ({dataset.default_target_attribute!r}).")
     columns: Any
     classes: Any
-    columns, classes, _, _ = found.get_data(target=found.default_target_attribute)
+    columns, classes, _, _ = dataset.get_data(target=dataset.default_target_attribute)
     table = columns.assign(**{TARGET: classes.astype(str).where(classes.notna())})
-    about = {"id": int(number), "name": found.name, "version": found.version, "md5": found.md5_checksum}
+    about = {"id": int(number), "name": dataset.name, "version": dataset.version, "md5": dataset.md5_checksum}
     table.attrs = {"openml": about}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")

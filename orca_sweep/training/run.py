@@ -34,7 +34,7 @@ from orca_sweep.results import FINAL_STATUSES, Status, finite, now, write_record
 from orca_sweep.space.prefixes import without_schedule
 from orca_sweep.space.records import Checkpoints
 from orca_sweep.store import find_full_disk, made_with, numeric_versions
-from orca_sweep.tasks import TaskData, find_task, metric_facts, task_data
+from orca_sweep.tasks import TaskData, describe_metric, find_task, load_task_data
 from orca_sweep.training.meter import Meter
 from orca_sweep.trial.identity import find_changes
 from orca_sweep.trial.importing import code_digest, load_imports
@@ -109,7 +109,7 @@ def run_trial(
         if changes:
             raise DataError("\n".join(changes))
         task = find_task(config.task)
-        record.row |= {**metric_facts(task), "dims": task.dims, "code_sha256": code_digest(imports)}
+        record.row |= {**describe_metric(task), "dims": task.dims, "code_sha256": code_digest(imports)}
         _run(config, home, worker, data_root, report, snapshot_epochs, prefix_epochs, record, passed, checkpoints)
         _end(record, "ok", None)
     except BusyError:
@@ -306,7 +306,7 @@ def _task_data(name: str, content: ContentConfig, data_root: Path, part: DataCon
 
     Augmentation is no part of the data.
     """
-    return task_data(find_task(name), data_root, part.split_seed, part.n_train, part.normalise)
+    return load_task_data(find_task(name), data_root, part.split_seed, part.n_train, normalise=part.normalise)
 
 
 def _train_embedder(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from orca_sweep.data import Array, Rows, chunks
+from orca_sweep.data import Array, Rows, cut_into_chunks
 from orca_sweep.store import Store
 
 Progress = Callable[[Mapping[str, Any]], None]
@@ -45,7 +45,7 @@ class Feed:
         if isinstance(array, np.ndarray):
             self.tensor = torch.from_numpy(array).to(device)
         elif device != "cpu" and 4 * int(np.prod(array.shape)) <= RESIDENT_BYTES:
-            self.tensor = torch.cat([self._moved(array[part]) for part in chunks(array)])
+            self.tensor = torch.cat([self._moved(array[part]) for part in cut_into_chunks(array)])
 
     @property
     def is_resident(self) -> bool:
@@ -64,7 +64,7 @@ class Feed:
     def drawn(self, index: Tensor, rng: np.random.Generator) -> Tensor:
         """The samples of an index tensor, augmented; those in memory never are."""
         if isinstance(self.array, Rows):
-            return self._moved(self.array.drawn(index.numpy(), rng))
+            return self._moved(self.array.read_augmented(index.numpy(), rng))
         return self[index]
 
     def _moved(self, batch: np.ndarray) -> Tensor:

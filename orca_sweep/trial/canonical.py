@@ -11,7 +11,7 @@ from orca_sweep.config import EmbedderConfig, EmbedderInit, FinetuneConfig, Norm
 from orca_sweep.errors import InputError
 from orca_sweep.objectives import OBJECTIVES, list_settings
 from orca_sweep.proxies import canonicalise_proxy, find_proxy
-from orca_sweep.tasks import Task, canonical_task, find_task, without_normalise
+from orca_sweep.tasks import Task, canonicalise_task, drop_normalise, find_task
 from orca_sweep.trial.sources import has_predictor_weights
 
 # Fields that are settings of an objective, where it takes them.
@@ -79,13 +79,13 @@ def _canonical_normalise(flat: Mapping[str, Any]) -> dict[str, Any]:
 
     A declaration's ``normalise`` is its own way; it moves to the field. Inputs that are codes are never normalised.
     """
-    task, name = known_task(flat), canonical_task(flat["task"])
+    task, name = known_task(flat), canonicalise_task(flat["task"])
     if task is None:
         return {"task": name}
     how = flat.get("data.normalise")
     if how is None or (task.codes and how in get_args(Normalise)):
         how = task.normalise_inputs
-    return {"task": without_normalise(name), "data.normalise": how}
+    return {"task": drop_normalise(name), "data.normalise": how}
 
 
 def _without_effect(flat: Mapping[str, Any]) -> list[str]:

@@ -6,11 +6,11 @@ from pathlib import Path
 from orca_sweep.bodies import find_body
 from orca_sweep.config import CONTENT_OF, CONTENTS, ContentConfig, TrialConfig
 from orca_sweep.config.naming import label_of
-from orca_sweep.data.contents import SHOWN, Contents
+from orca_sweep.data.contents import SHOWN_DIGITS, Contents
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.proxies import find_local_path
 from orca_sweep.space import Plan
-from orca_sweep.tasks import own_files
+from orca_sweep.tasks import list_own_files
 from orca_sweep.trial.importing import imports_digest
 
 
@@ -21,7 +21,7 @@ def find_files(config: TrialConfig) -> dict[str, list[Path]]:
     proxy = find_local_path(config.proxy)
     folders = [Path(location) for location in (body.location, *rungs) if location is not None]
     files = {
-        "content.task": own_files(config.task),
+        "content.task": list_own_files(config.task),
         "content.proxy": [] if proxy is None else [proxy],
         "content.body": [folder for folder in folders if folder.is_dir()],
     }
@@ -41,7 +41,7 @@ def fill_content(config: TrialConfig, contents: Contents) -> TrialConfig:
     for field, paths in find_files(config).items():
         if all(path.exists() for path in paths):
             try:
-                hashes[field.removeprefix("content.")] = contents.digest_of(paths)
+                hashes[field.removeprefix("content.")] = contents.hash_paths(paths)
             except DataError as error:
                 problems.append(f"{CONTENT_OF[field]} {error}")
     problems += _explain_other_contents(config, hashes)
@@ -53,7 +53,7 @@ def fill_content(config: TrialConfig, contents: Contents) -> TrialConfig:
 def find_changes(config: TrialConfig, imports: Iterable[str], contents: Contents) -> list[str]:
     """Returns what of a planned trial's own files and code is no longer as it was planned; reads only what it must."""
     hashes: dict[str, str | None] = {
-        field.removeprefix("content."): contents.digest_of(paths) for field, paths in find_files(config).items()
+        field.removeprefix("content."): contents.hash_paths(paths) for field, paths in find_files(config).items()
     }
     if config.content.code is not None:
         hashes["code"] = imports_digest(imports)
@@ -88,7 +88,7 @@ def _explain_other_contents(config: TrialConfig, hashes: Mapping[str, str | None
                 else "imports: the code"
             )
             problems.append(
-                f"{named} has changed since the trial was planned: content {now[:SHOWN]} instead of {planned[:SHOWN]}."
-                " Launch the space again: trials of the new content are new trials."
+                f"{named} has changed since the trial was planned: content {now[:SHOWN_DIGITS]} instead of"
+                f" {planned[:SHOWN_DIGITS]}. Launch the space again: trials of the new content are new trials."
             )
     return problems

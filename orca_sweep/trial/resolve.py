@@ -33,7 +33,7 @@ from orca_sweep.data.contents import Contents
 from orca_sweep.errors import InputError
 from orca_sweep.objectives import OBJECTIVES
 from orca_sweep.proxies import describe_proxy, explain_missing_proxy, find_proxy
-from orca_sweep.tasks import Task, describe_raw_inputs, find_declared_task_problems, find_task, unavailable
+from orca_sweep.tasks import Task, describe_raw_inputs, explain_unavailable, find_declared_task_problems, find_task
 from orca_sweep.trial.canonical import OBJECTIVE_SETTINGS, PROXY_SETTINGS, canonical_settings, known_task
 from orca_sweep.trial.identity import fill_content
 from orca_sweep.trial.sources import canonical_sources, has_predictor_weights, unvaried
@@ -304,7 +304,7 @@ def unavailable_parts(configs: Iterable[TrialConfig], data_root: Path) -> list[s
     configs = list(configs)
     problems: list[str] = []
     for name in dict.fromkeys(config.task for config in configs):
-        problems += unavailable(find_task(name), data_root)
+        problems += explain_unavailable(find_task(name), data_root)
     problems += find_task_problems(configs)
     for name in dict.fromkeys(config.body.name for config in configs):
         problems += explain_missing_body(find_body(name))

@@ -48,7 +48,7 @@ def read(ids, rng):
 def load(root, split_seed):
     y = np.arange(60) // 3 % 3
     parts = (np.arange(i, i + 30 - 15 * (i > 0)) for i in (0, 30, 45))
-    return Splits(*(Samples(Rows(read, ids, (1, 8, 8), "noisy"), y[ids], ids // 3) for ids in parts))
+    return Splits(*(Samples(Rows(read=read, ids=ids, sample_shape=(1, 8, 8), digest="noisy"), y[ids], ids // 3) for ids in parts))
 
 
 TASKS.add(Task(name="noisy-parts", dims=2, sample_shape=(1, 8, 8), kind="classification", output_shape=(3,),

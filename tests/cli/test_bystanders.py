@@ -18,8 +18,8 @@ from orca_sweep import results
 from orca_sweep.analysis import figure2_proxies, figures, outputs, table_results
 from orca_sweep.analysis.report import __main__ as report
 from orca_sweep.cli.plans import make_plan
-from orca_sweep.data import Conversion, File, converted
-from orca_sweep.data.fetching import fetch, unpack
+from orca_sweep.data import Conversion, File, load_or_convert
+from orca_sweep.data.fetching import fetch_files, unpack_archive
 from orca_sweep.errors import InputError, StorageError
 from orca_sweep.results import collecting
 from orca_sweep.store import Store, stage_key
@@ -389,7 +389,7 @@ def test_a_conversion_clears_away_only_what_its_like_left(tmp_path):
         write(tmp_path / "converted" / name)
     away = write(tmp_path / "away/thesis.tex")
     (tmp_path / f"converted/.mine.{'1' * 32}.tmp").symlink_to(away.parent, target_is_directory=True)
-    converted(Conversion("mine", convert), tmp_path, ())
+    load_or_convert(Conversion(name="mine", run=convert), tmp_path, ())
     assert {name: (tmp_path / "converted" / name).read_text() for name in bystanders} == dict.fromkeys(
         bystanders, "mine"
     )
@@ -430,7 +430,7 @@ def test_fetching_leaves_files_that_are_there_and_others_parts(tmp_path):
     for name in ("a.bin", ".b.bin.part", "b.bin.part", ".b.bin.tmp", ".unpack-mine/x", "thesis.tex"):
         write(root / name)
     before = contents(root)
-    fetch((File("a.bin"), File("b.bin")), root, str(mirror))
+    fetch_files((File(path="a.bin"), File(path="b.bin")), root, str(mirror))
     after = contents(root)
     assert {name: after[name] for name in before} == before
     assert after["b.bin"] == b"published"
@@ -452,7 +452,7 @@ def test_unpacking_leaves_files_that_are_there(tmp_path, kind):
         with tarfile.open(archive, "w:gz") as packed:
             packed.add(tmp_path / "packed/x", "x")
     before = contents(root)
-    unpack(archive, root)
+    unpack_archive(archive, root)
     assert contents(root) == {**before, "x/new.txt": b"theirs"}
 
 

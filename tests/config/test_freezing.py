@@ -662,7 +662,7 @@ def test_the_released_predictor_only_phase_is_one_line(optimizer, user_tasks, wo
     import copy
 
     from orca_sweep.streams import stream_rng
-    from orca_sweep.tasks import find_task, task_data
+    from orca_sweep.tasks import find_task, load_task_data
     from orca_sweep.training.finetune import finetune
     from orca_sweep.training.model import build_model
     from orca_sweep.training.pretrain import pretrain_body
@@ -671,7 +671,7 @@ def test_the_released_predictor_only_phase_is_one_line(optimizer, user_tasks, wo
         "task": "tiny", "proxy": "none", "finetune.epochs": 3, "finetune.lr": 1e-3, "finetune.optimizer": optimizer,
         "finetune.freeze": "body:1 lr*10 constant > none fresh", "finetune.warmup_epochs": 1, "finetune.decay_epochs": 4,
     })  # fmt: skip
-    data = task_data(find_task("tiny"), worker, 0, None)
+    data = load_task_data(find_task("tiny"), worker, 0, None)
     loaded, _, _ = pretrain_body(find_body("swin-micro"), config.body, worker, lambda row: None)
     model = build_model(data, loaded, config)
     plain = copy.deepcopy(model).train()

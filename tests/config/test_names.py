@@ -15,7 +15,7 @@ from orca_sweep.config.naming import find_declaration, label_declarations, label
 from orca_sweep.errors import InputError
 from orca_sweep.planning.replay import _config
 from orca_sweep.proxies import canonicalise_proxy, describe_proxy, find_proxy
-from orca_sweep.tasks import canonical_task, find_task
+from orca_sweep.tasks import canonicalise_task, find_task
 from orca_sweep.trial import resolve
 
 TASK = {"path": "mine.npz", "kind": "classification", "sample_shape": [1, 8, 8], "output_shape": 3}
@@ -54,7 +54,7 @@ margin: {my digits: 0.01}
 def test_a_name_is_part_of_a_declaration_and_comes_back():
     task = parse_task(task_as_text({**TASK, "name": "my digits"}))
     assert task.name == "my digits" and parse_task(task.text) == task
-    assert parse_task(canonical_task(task.text)).name == "my digits"
+    assert parse_task(canonicalise_task(task.text)).name == "my digits"
     for more in ({}, {"encoding": "latin-1", "n_classes": 3}, {"path": "a #1/b.csv"}, {"split": "train[:20]"}):
         proxy = parse(as_text({**PROXY, **more, "name": "topics (2)"}))
         assert proxy.name == "topics (2)" and parse(proxy.text) == proxy
@@ -78,7 +78,7 @@ def test_a_name_that_cannot_stand_in_tables_is_refused(name, words):
 
 def test_registered_names_stay_what_they_are(files):
     with pytest.raises(
-        InputError, match="the name 'digits' is that of a registered task. Give the declaration another"
+        InputError, match="the name 'digits' belongs to a registered task. Give the declaration another"
     ):
         find_task(task_as_text({**TASK, "name": "digits"}))
     with pytest.raises(InputError, match="the name 'mnist5k' is that of a registered proxy"):

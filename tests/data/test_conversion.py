@@ -145,9 +145,9 @@ def test_npz_arrays_come_in_blocks_that_join_to_the_whole(tmp_path, save, monkey
     monkeypatch.setattr(readers, "BLOCK_BYTES", 1000)
     value = np.arange(12_000, dtype=np.int16).reshape(100, 20, 6)
     save(tmp_path / "a.npz", x=value, y=np.arange(100))
-    arrays = readers.npz_arrays(tmp_path / "a.npz")
+    arrays = readers.open_npz_arrays(tmp_path / "a.npz")
     assert (arrays["x"].shape, arrays["x"].dtype, set(arrays)) == ((100, 20, 6), np.int16, {"x", "y"})
-    blocks = list(arrays["x"].blocks())
+    blocks = list(arrays["x"].read_blocks())
     assert len(blocks) == 25
     np.testing.assert_array_equal(np.concatenate(blocks), value)
 
@@ -160,15 +160,15 @@ def test_an_npz_that_declares_more_than_it_holds_is_refused_before_it_is_read(tm
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.write(header, "x.npy")
     with pytest.raises(DataError, match=r"a.npz: x declares shape .* but holds 100 bytes"):
-        readers.npz_arrays(tmp_path / "a.npz")
+        readers.open_npz_arrays(tmp_path / "a.npz")
     with pytest.raises(DataError, match=r"h.npy: 2\d\d bytes, but its header declares"):
         d.read_npy(header)
     np.savez(tmp_path / "o.npz", x=np.array([{}], dtype=object))
     with pytest.raises(DataError, match="x holds Python objects"):
-        readers.npz_arrays(tmp_path / "o.npz")
+        readers.open_npz_arrays(tmp_path / "o.npz")
     (tmp_path / "cut.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-10])
     with pytest.raises(DataError, match=r"cut.npz: not readable"):
-        readers.npz_arrays(tmp_path / "cut.npz")
+        readers.open_npz_arrays(tmp_path / "cut.npz")
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -180,15 +180,17 @@ def test_matlab_arrays_agree_with_scipy(tmp_path, compressed, dtype):
     others = {"a": np.arange(3.0), "a_longer_name": value * 2, "text": "words", "z": np.eye(3) * 1j}
     savemat(tmp_path / "a.mat", {**others, "coeff": value}, do_compression=compressed)
     for name, wanted in (("coeff", value), ("a_longer_name", value * 2)):
-        found = matlab.mat_array(tmp_path / "a.mat", name)
+        found = matlab.open_mat_array(tmp_path / "a.mat", name)
         assert found.shape == wanted.shape
-        np.testing.assert_array_equal(np.stack(list(found.blocks()), axis=-1), wanted)
-    np.testing.assert_array_equal(np.stack(list(matlab.mat_array(tmp_path / "a.mat", "a").blocks()), -1), [[0, 1, 2]])
+        np.testing.assert_array_equal(np.stack(list(found.read_blocks()), axis=-1), wanted)
+    np.testing.assert_array_equal(
+        np.stack(list(matlab.open_mat_array(tmp_path / "a.mat", "a").read_blocks()), -1), [[0, 1, 2]]
+    )
     for name in ("text", "z"):
-        with pytest.raises(DataError, match=f"{name} is no array of real numbers"):
-            matlab.mat_array(tmp_path / "a.mat", name)
+        with pytest.raises(DataError, match=f"{name} is not an array of real numbers"):
+            matlab.open_mat_array(tmp_path / "a.mat", name)
     with pytest.raises(DataError, match=r"there is no array 'sol' in it. It holds: a, a_longer_name"):
-        matlab.mat_array(tmp_path / "a.mat", "sol")
+        matlab.open_mat_array(tmp_path / "a.mat", "sol")
 
 
 def test_matlab_7_3_is_read_by_its_own_axes(tmp_path):
@@ -200,9 +202,9 @@ def test_matlab_7_3_is_read_by_its_own_axes(tmp_path):
     raw = bytearray((tmp_path / "a.mat").read_bytes())
     raw[:19] = b"MATLAB 7.3 MAT-file"
     (tmp_path / "a.mat").write_bytes(raw)
-    found = matlab.mat_array(tmp_path / "a.mat", "coeff")
+    found = matlab.open_mat_array(tmp_path / "a.mat", "coeff")
     assert found.shape == value.shape
-    np.testing.assert_array_equal(np.stack(list(found.blocks()), axis=-1), value)
+    np.testing.assert_array_equal(np.stack(list(found.read_blocks()), axis=-1), value)
 
 
 @pytest.mark.parametrize("cut", [50, 130, 400, 2000])
@@ -214,7 +216,7 @@ def test_a_damaged_matlab_file_is_one_error(tmp_path, cut, compressed):
     raw = (tmp_path / "a.mat").read_bytes()
     (tmp_path / "cut.mat").write_bytes(raw[:cut])
     with pytest.raises(DataError, match=r"cut.mat: "):
-        list(matlab.mat_array(tmp_path / "cut.mat", "coeff").blocks())
+        list(matlab.open_mat_array(tmp_path / "cut.mat", "coeff").read_blocks())
     rng = np.random.default_rng(cut)
     for _ in range(100):
         noise = bytearray(raw)
@@ -222,7 +224,7 @@ def test_a_damaged_matlab_file_is_one_error(tmp_path, cut, compressed):
             noise[place] = rng.integers(256)
         (tmp_path / "noise.mat").write_bytes(noise)
         try:
-            for block in matlab.mat_array(tmp_path / "noise.mat", "coeff").blocks():
+            for block in matlab.open_mat_array(tmp_path / "noise.mat", "coeff").read_blocks():
                 assert block.nbytes < 10**7
         except DataError:
             pass
@@ -239,8 +241,8 @@ def test_hdf5_does_not_follow_links_out_of_the_file(tmp_path):
         file["real"] = np.arange(4.0)
         file["inner"] = h5py.ExternalLink("secret.h5", "/")
         file["words"] = "no numbers"
-    with hdf5.opened_hdf5(tmp_path / "a.h5") as file:
-        assert hdf5.hdf5_dataset(file, tmp_path / "a.h5", "real").shape == (4,)
+    with hdf5.open_hdf5(tmp_path / "a.h5") as file:
+        assert hdf5.get_hdf5_dataset(file, tmp_path / "a.h5", "real").shape == (4,)
         refused = {
             "x": "x is a link to another file",
             "soft": "soft is a soft link",
@@ -248,11 +250,11 @@ def test_hdf5_does_not_follow_links_out_of_the_file(tmp_path):
         }
         for name, words in {**refused, "nothing": "there is no data set 'nothing' in it"}.items():
             with pytest.raises(DataError, match=words):
-                hdf5.hdf5_dataset(file, tmp_path / "a.h5", name)
+                hdf5.get_hdf5_dataset(file, tmp_path / "a.h5", name)
         with pytest.raises(DataError, match="words holds text"):
-            hdf5.hdf5_dataset(file, tmp_path / "a.h5", "words")
+            hdf5.get_hdf5_dataset(file, tmp_path / "a.h5", "words")
     (tmp_path / "b.h5").write_bytes(b"no HDF5 at all")
-    with pytest.raises(DataError, match=r"b.h5: cannot be read"), hdf5.opened_hdf5(tmp_path / "b.h5"):
+    with pytest.raises(DataError, match=r"b.h5: cannot be read"), hdf5.open_hdf5(tmp_path / "b.h5"):
         pass
 
 
@@ -267,29 +269,29 @@ def numbers(root, writer):
         writer.report(i, len(value))
 
 
-NUMBERS = d.Conversion("numbers", numbers)
-FILES = (d.File("a.npy"),)
+NUMBERS = d.Conversion(name="numbers", run=numbers)
+FILES = (d.File(path="a.npy"),)
 
 
 def test_a_conversion_is_done_once_and_again_when_its_files_change(tmp_path):
     np.save(tmp_path / "a.npy", np.arange(75.0).reshape(25, 3))
     seen = []
-    made = d.converted(NUMBERS, tmp_path, FILES, lambda *at: seen.append(at))
+    made = d.load_or_convert(NUMBERS, tmp_path, FILES, lambda *at: seen.append(at))
     assert seen == [(0, 25), (10, 25), (20, 25)]
     assert isinstance(made["x"], np.memmap)
     np.testing.assert_array_equal(made["x"], np.load(tmp_path / "a.npy"))
     np.testing.assert_array_equal(made["n"], np.arange(25))
     assert np.load(made.folder / "x.npy").flags["C_CONTIGUOUS"]
-    again = d.converted(NUMBERS, tmp_path, FILES, lambda *at: seen.append(at))
+    again = d.load_or_convert(NUMBERS, tmp_path, FILES, lambda *at: seen.append(at))
     assert len(seen) == 3
-    assert again.digest("x", "n") == made.digest("x", "n")
+    assert again.digest_of("x", "n") == made.digest_of("x", "n")
     (tmp_path / "a.npy").unlink()
     assert d.find_converted(NUMBERS, tmp_path, FILES)  # the original is not needed any more
     np.save(tmp_path / "a.npy", np.arange(6.0).reshape(2, 3))
     assert not d.find_converted(NUMBERS, tmp_path, FILES)
-    changed = d.converted(NUMBERS, tmp_path, FILES)
+    changed = d.load_or_convert(NUMBERS, tmp_path, FILES)
     assert changed["x"].shape == (2, 3)
-    assert changed.digest("x") != made.digest("x")
+    assert changed.digest_of("x") != made.digest_of("x")
     assert made.folder.is_dir()  # what a running trial may still read stays
     np.testing.assert_array_equal(made["x"][:2], np.arange(6.0).reshape(2, 3))  # an open map outlives its file
 
@@ -300,7 +302,7 @@ def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path, bad):
     value[17, 1] = bad
     np.save(tmp_path / "a.npy", value)
     with pytest.raises(DataError, match=r"a.npy: x holds NaN or infinite values"):
-        d.converted(NUMBERS, tmp_path, FILES)
+        d.load_or_convert(NUMBERS, tmp_path, FILES)
     assert [path.name for path in (tmp_path / "converted").iterdir()] == [".numbers.lock"]
 
 
@@ -319,7 +321,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((2, 3)))
     (tmp_path / "converted").write_text("a file in the way")
     with pytest.raises(DataError, match=r"numbers: cannot be written .* convert elsewhere and copy"):
-        d.converted(NUMBERS, tmp_path, FILES)
+        d.load_or_convert(NUMBERS, tmp_path, FILES)
 
 
 def slow(root, writer):
@@ -329,7 +331,7 @@ def slow(root, writer):
 
 
 def _convert(root, name):
-    d.converted(d.Conversion(name, slow), root, FILES)
+    d.load_or_convert(d.Conversion(name=name, run=slow), root, FILES)
 
 
 def test_two_processes_convert_once(tmp_path):
@@ -354,7 +356,7 @@ def test_a_killed_conversion_is_no_conversion_and_the_next_one_clears_up(tmp_pat
     process.join()
     assert not d.find_converted(NUMBERS, tmp_path, FILES)
     assert len(list((tmp_path / "converted").glob(".numbers.*.tmp"))) == 1
-    d.converted(NUMBERS, tmp_path, FILES)
+    d.load_or_convert(NUMBERS, tmp_path, FILES)
     assert not list((tmp_path / "converted").glob(".numbers.*.tmp"))
 
 
@@ -369,13 +371,13 @@ def test_rows_read_what_is_asked_for_and_name_what_they_depend_on():
         asked.append(ids.tolist())
         return array[ids].astype(np.float32) + (0 if rng is None else rng.random(4, dtype=np.float32))
 
-    rows = d.Rows(read, np.arange(10), (4,), "source").take(np.array([7, 2, 5]))
+    rows = d.Rows(read=read, ids=np.arange(10), sample_shape=(4,), digest="source").take(np.array([7, 2, 5]))
     assert (rows.shape, len(rows), asked) == ((3, 4), 3, [])
     np.testing.assert_array_equal(rows[np.array([2, 0])], array[[5, 7]])
     np.testing.assert_array_equal(rows[1:], array[[2, 5]])
     half = rows.map(lambda batch: batch / 2, "half")
     np.testing.assert_array_equal(half[:], array[[7, 2, 5]] / 2)
-    drawn = [half.drawn(np.array([1]), np.random.default_rng(seed)) for seed in (0, 0, 1)]
+    drawn = [half.read_augmented(np.array([1]), np.random.default_rng(seed)) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(drawn[0], drawn[1])
     assert (drawn[0] != drawn[2]).all()
     prints = {d.fingerprint(part) for part in (rows, half, rows.take(np.array([0, 2, 1])), rows.take(np.arange(2)))}
@@ -385,7 +387,7 @@ def test_rows_read_what_is_asked_for_and_name_what_they_depend_on():
 
 def test_a_large_task_is_converted_and_read_in_blocks(tmp_path):
     """Neither conversion nor an epoch holds more than a few blocks of a file of 120 MB."""
-    from orca_sweep.tasks import TASKS, task_data
+    from orca_sweep.tasks import TASKS, load_task_data
 
     rng = np.random.default_rng(0)
     arrays = {}
@@ -396,8 +398,8 @@ def test_a_large_task_is_converted_and_read_in_blocks(tmp_path):
     size = sum(array.nbytes for array in arrays.values())
     del arrays
     tracemalloc.start()
-    data = task_data(TASKS.get("deepsea"), tmp_path, 0, None)
-    for part in d.chunks(data.train.x, 16 * 4000):
+    data = load_task_data(TASKS.get("deepsea"), tmp_path, 0, None)
+    for part in d.cut_into_chunks(data.train.x, 16 * 4000):
         assert data.train.x[part].shape == (16, 4, 1000)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -418,27 +420,27 @@ def test_a_conversion_that_will_not_fit_ends_at_its_first_report(tmp_path, monke
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(d.conversion.shutil, "disk_usage", lambda _: usage._replace(free=400_000))
     with pytest.raises(
-        DataError, match=r"will write about 0.000745 GiB, of which 0.000738 GiB are left; 0.000373 GiB are free"
+        DataError, match=r"writes about 0.000745 GiB, of which 0.000738 GiB are left; 0.000373 GiB are free"
     ):
-        d.converted(d.Conversion("big", run), tmp_path, [])
+        d.load_or_convert(d.Conversion(name="big", run=run), tmp_path, [])
     assert done == [0]
     assert not list((tmp_path / "converted").glob("*big*/*"))
     monkeypatch.setattr(d.conversion.shutil, "disk_usage", lambda _: usage._replace(free=900_000))
-    assert d.converted(d.Conversion("big", run), tmp_path, [])["x"].shape == (100, 1000)
+    assert d.load_or_convert(d.Conversion(name="big", run=run), tmp_path, [])["x"].shape == (100, 1000)
 
 
 def test_arrays_that_are_not_what_was_converted_are_not_used(tmp_path, caplog):
     (tmp_path / "a").write_bytes(b"1")
-    conversion = d.Conversion("c", lambda root, writer: writer.append("x", np.arange(1000)))
-    made = d.converted(conversion, tmp_path, [d.File("a")])
+    conversion = d.Conversion(name="c", run=lambda root, writer: writer.append("x", np.arange(1000)))
+    made = d.load_or_convert(conversion, tmp_path, [d.File(path="a")])
     path = made.folder / "x.npy"
     blob = path.read_bytes()
     path.write_bytes(blob)  # copied, say: another time, the same content
-    assert d.converted(conversion, tmp_path, [d.File("a")]).folder == made.folder
+    assert d.load_or_convert(conversion, tmp_path, [d.File(path="a")]).folder == made.folder
     path.write_bytes(blob[:-1] + b"\1")
-    with pytest.raises(DataError, match=r"x.npy: not what was converted .* Delete .*: the files are converted anew"):
-        d.converted(conversion, tmp_path, [d.File("a")])
+    with pytest.raises(DataError, match=r"x.npy: not what was converted .* Delete .* to convert the files again"):
+        d.load_or_convert(conversion, tmp_path, [d.File(path="a")])
     path.write_bytes(blob[:-1])
-    again = d.converted(conversion, tmp_path, [d.File("a")])
+    again = d.load_or_convert(conversion, tmp_path, [d.File(path="a")])
     assert again.folder != made.folder and again["x"].tolist() == list(range(1000))
-    assert "x.npy: not the 8128 bytes that were written. The files are converted anew." in caplog.text
+    assert "x.npy: not the 8128 bytes that were written. The files are converted again." in caplog.text

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from orca_sweep.data import File
-from orca_sweep.data.fetching import fetch, missing_members, recorded_hashes, unpack
+from orca_sweep.data.fetching import fetch_files, find_missing_members, recorded_hashes, unpack_archive
 from orca_sweep.errors import DataError
-from orca_sweep.tasks import TASKS, task_data
-from orca_sweep.tasks.recipes import npy_file
+from orca_sweep.tasks import TASKS, load_task_data
+from orca_sweep.tasks.recipes import describe_npy_file
 from tests.builders.in_process import command
 
 CONTENT = bytes(range(256)) * 5000
@@ -93,68 +93,68 @@ def test_a_mirror_that_is_a_folder(tmp_path, root):
     (tmp_path / "m/sub").mkdir(parents=True)
     (tmp_path / "m/sub/a.bin").write_bytes(CONTENT)
     seen = []
-    outcome = fetch([File("sub/a.bin")], root, str(tmp_path / "m"), lambda *progress: seen.append(progress))
+    outcome = fetch_files([File(path="sub/a.bin")], root, str(tmp_path / "m"), lambda *progress: seen.append(progress))
     assert (root / "sub/a.bin").read_bytes() == CONTENT
     assert outcome[0].how.startswith("fetched from file://")
     assert seen[-1] == ("sub/a.bin", len(CONTENT), len(CONTENT))
-    assert fetch([File("sub/a.bin")], root, str(tmp_path / "nowhere"))[0].how == "is there"
+    assert fetch_files([File(path="sub/a.bin")], root, str(tmp_path / "nowhere"))[0].how == "is there"
     with pytest.raises(DataError, match=r"b.bin: is not in this mirror"):
-        fetch([File("b.bin")], root, str(tmp_path / "m"))
+        fetch_files([File(path="b.bin")], root, str(tmp_path / "m"))
     assert left(root) == ["hashes.json", "sub/a.bin"]
 
 
 def test_a_server_and_a_published_hash(server, root):
     (server.folder / "a.bin").write_bytes(CONTENT)
     good = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
-    fetch([File("a.bin", url=f"{server.url}/a.bin", hash=good)], root)
+    fetch_files([File(path="a.bin", url=f"{server.url}/a.bin", hash=good)], root)
     assert (root / "a.bin").read_bytes() == CONTENT
     assert left(root) == ["a.bin"]  # a published hash is not recorded again
     (root / "a.bin").unlink()
     with pytest.raises(DataError, match=r"its hash is not the published one \(md5:000"):
-        fetch([File("a.bin", url=f"{server.url}/a.bin", hash="md5:000")], root)
+        fetch_files([File(path="a.bin", url=f"{server.url}/a.bin", hash="md5:000")], root)
     assert left(root) == []
 
 
 def test_an_unknown_hash_is_recorded_and_a_change_is_an_error(server, root):
-    file = File("a.bin", url=f"{server.url}/a.bin")
+    file = File(path="a.bin", url=f"{server.url}/a.bin")
     (server.folder / "a.bin").write_bytes(CONTENT)
-    fetch([file], root)
+    fetch_files([file], root)
     assert recorded_hashes(root) == {"a.bin": f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"}
     (root / "a.bin").unlink()
     (server.folder / "a.bin").write_bytes(CONTENT[::-1])
-    with pytest.raises(DataError, match=r"not the recorded at the first download one .* take its line out of .*hashes"):
-        fetch([file], root)
+    with pytest.raises(DataError, match=r"not the recorded at the first download one .* remove its line from .*hashes"):
+        fetch_files([file], root)
     assert left(root) == ["hashes.json"]
     (server.folder / "a.bin").write_bytes(CONTENT)
-    fetch([file], root)
+    fetch_files([file], root)
     assert (root / "a.bin").read_bytes() == CONTENT
 
 
 def test_a_broken_download_goes_on_where_it_was(server, root):
-    file = File("a.bin", url=f"{server.url}/a.bin")
+    file = File(path="a.bin", url=f"{server.url}/a.bin")
     (server.folder / "a.bin").write_bytes(CONTENT)
     server.breaks_after = 300_000
-    with pytest.raises(DataError, match=r"run it again: it goes on|of 1280000 bytes came"):
-        fetch([file], root)
+    with pytest.raises(DataError, match=r"run it again: the download resumes|of 1280000 bytes came"):
+        fetch_files([file], root)
     assert not (root / "a.bin").exists()
     part = (root / ".a.bin.orca-sweep-part").stat().st_size
     assert 0 < part <= 300_000
     server.breaks_after = None
-    fetch([file], root)
+    fetch_files([file], root)
     assert server.asked[-1] == ("/a.bin", f"bytes={part}-")
     assert (root / "a.bin").read_bytes() == CONTENT
     assert left(root) == ["a.bin", "hashes.json"]
 
 
 def test_a_part_of_a_file_that_has_changed_since_is_not_gone_on_with(server, root):
-    file = File("a.bin", url=f"{server.url}/a.bin")
+    file = File(path="a.bin", url=f"{server.url}/a.bin")
     (server.folder / "a.bin").write_bytes(CONTENT)
     server.breaks_after = 300_000
     with pytest.raises(DataError):
-        fetch([file], root)
+        fetch_files([file], root)
     server.breaks_after = None
     (server.folder / "a.bin").write_bytes(CONTENT[::-1])
-    fetch([file], root)
+    fetch_files([file], root)
     assert (root / "a.bin").read_bytes() == CONTENT[::-1]
 
 
@@ -170,32 +170,36 @@ def test_a_part_of_a_file_that_has_changed_since_is_not_gone_on_with(server, roo
 def test_a_page_is_never_kept_as_data(server, root, page, words):
     server.pages["/a.npy"] = page
     with pytest.raises(DataError, match=words):
-        fetch([File("a.npy", url=f"{server.url}/a.npy")], root)
+        fetch_files([File(path="a.npy", url=f"{server.url}/a.npy")], root)
     assert left(root) == []
 
 
 def test_a_status_that_is_no_success_and_no_server_at_all(server, root):
     with pytest.raises(DataError, match="the server answers 404"):
-        fetch([File("a.bin", url=f"{server.url}/a.bin")], root)
+        fetch_files([File(path="a.bin", url=f"{server.url}/a.bin")], root)
     server.shutdown()
     server.server_close()
     with pytest.raises(DataError, match=r"Check the address and the network and run it again"):
-        fetch([File("a.bin", url=f"{server.url}/a.bin")], root)
+        fetch_files([File(path="a.bin", url=f"{server.url}/a.bin")], root)
     assert left(root) == []
 
 
 def test_a_file_of_another_shape_is_not_kept(server, root):
     np.save(server.folder / "x.npy", np.zeros((3, 7)))
     with pytest.raises(DataError, match=r"shape \(3, 7\). \(N, 8\) was expected.* not kept"):
-        fetch([npy_file("x.npy", (None, 8), url=f"{server.url}/x.npy")], root)
+        fetch_files([describe_npy_file("x.npy", (None, 8), url=f"{server.url}/x.npy")], root)
     assert left(root) == []
 
 
 def test_all_that_cannot_be_had_is_said_at_once_and_the_rest_is_fetched(server, root):
     (server.folder / "b.bin").write_bytes(CONTENT)
-    files = [File("a.bin"), File("b.bin", url=f"{server.url}/b.bin"), File("c.bin", url=f"{server.url}/c.bin")]
+    files = [
+        File(path="a.bin"),
+        File(path="b.bin", url=f"{server.url}/b.bin"),
+        File(path="c.bin", url=f"{server.url}/c.bin"),
+    ]
     with pytest.raises(DataError) as caught:
-        fetch(files, root)
+        fetch_files(files, root)
     assert len(str(caught.value).splitlines()) == 2
     assert "no address to fetch it from" in str(caught.value)
     assert left(root) == ["b.bin", "hashes.json"]
@@ -211,16 +215,16 @@ def tar_of(path, members):
 
 def test_archives_are_fetched_once_and_unpacked(server, root):
     tar_of(server.folder / "both.tar.gz", {"in/a": b"1", "in/b": b"2"})
-    files = [File(f"in/{name}", url=f"{server.url}/both.tar.gz", archive="both.tar.gz") for name in "ab"]
-    fetch(files, root)
+    files = [File(path=f"in/{name}", url=f"{server.url}/both.tar.gz", archive="both.tar.gz") for name in "ab"]
+    fetch_files(files, root)
     assert left(root) == ["both.tar.gz", "hashes.json", "in/a", "in/b"]
     assert len(server.asked) == 1
     (root / "in/a").unlink()
-    fetch(files, root)
+    fetch_files(files, root)
     assert (root / "in/a").read_bytes() == b"1"
     assert len(server.asked) == 1
     with pytest.raises(DataError, match=r"there is no in/c in it"):
-        fetch([File("in/c", url=f"{server.url}/both.tar.gz", archive="both.tar.gz")], root)
+        fetch_files([File(path="in/c", url=f"{server.url}/both.tar.gz", archive="both.tar.gz")], root)
 
 
 def test_a_mirror_may_have_unpacked_what_the_publisher_packs(tmp_path, root):
@@ -228,11 +232,12 @@ def test_a_mirror_may_have_unpacked_what_the_publisher_packs(tmp_path, root):
     for name in "ab":
         (tmp_path / f"m/in/{name}").write_bytes(name.encode())
     files = [
-        File(f"in/{name}", url="https://nowhere.invalid/x.tar.gz", hash="md5:0", archive="x.tar.gz") for name in "ab"
+        File(path=f"in/{name}", url="https://nowhere.invalid/x.tar.gz", hash="md5:0", archive="x.tar.gz")
+        for name in "ab"
     ]
     (root / "in").mkdir()
     (root / "in/a").write_bytes(b"a")
-    fetch(files, root, str(tmp_path / "m"))  # the second of an archive is not forgotten
+    fetch_files(files, root, str(tmp_path / "m"))  # the second of an archive is not forgotten
     assert (root / "in/b").read_bytes() == b"b"
 
 
@@ -242,20 +247,20 @@ def test_a_list_is_fetched_with_the_files_it_names(tmp_path, root):
     (tmp_path / "m").mkdir()
     for name in ("psicov", "cosmic"):
         ORIGINALS[name](tmp_path / "m")
-        fetch(TASKS.get(name).files, root, str(tmp_path / "m"))
-        assert all(not missing_members(file, root) for file in TASKS.get(name).files)
-        task_data(TASKS.get(name), root, 0, None)
+        fetch_files(TASKS.get(name).files, root, str(tmp_path / "m"))
+        assert all(not find_missing_members(file, root) for file in TASKS.get(name).files)
+        load_task_data(TASKS.get(name), root, 0, None)
     victim = next((root / "protein").rglob("*.pkl"))
     victim.unlink()
-    assert sum(len(missing_members(file, root)) for file in TASKS.get("psicov").files) == 1
+    assert sum(len(find_missing_members(file, root)) for file in TASKS.get("psicov").files) == 1
     with pytest.raises(DataError, match="no address to fetch it from"):
-        fetch(TASKS.get("psicov").files, root)
+        fetch_files(TASKS.get("psicov").files, root)
 
 
 def test_two_that_fetch_at_once_fetch_once(server, root):
     (server.folder / "a.bin").write_bytes(CONTENT)
-    file = File("a.bin", url=f"{server.url}/a.bin")
-    threads = [threading.Thread(target=fetch, args=([file], root)) for _ in range(4)]
+    file = File(path="a.bin", url=f"{server.url}/a.bin")
+    threads = [threading.Thread(target=fetch_files, args=([file], root)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -269,30 +274,30 @@ def test_a_part_that_is_whole_already_is_begun_anew(server, root):
     (root / ".a.bin.orca-sweep-part").write_bytes(CONTENT)
     tag = f'"{hashlib.md5(CONTENT).hexdigest()}"'
     (root / ".a.bin.orca-sweep-part.json").write_text(json.dumps({"url": f"{server.url}/a.bin", "tag": tag}))
-    fetch([File("a.bin", url=f"{server.url}/a.bin")], root)
+    fetch_files([File(path="a.bin", url=f"{server.url}/a.bin")], root)
     assert (root / "a.bin").read_bytes() == CONTENT
     assert [asked for _, asked in server.asked] == [f"bytes={len(CONTENT)}-", None]
 
 
 def test_an_address_that_is_none_is_said_so(root):
     with pytest.raises(DataError, match=r"InvalidSchema.* Check the address"):
-        fetch([File("a.bin")], root, "ftp://host/place")
+        fetch_files([File(path="a.bin")], root, "ftp://host/place")
 
 
 def test_archives_that_lead_out_or_are_bombs_or_damaged(root):
     tar_of(root / "out.tar.gz", {"../evil": b"1"})
     with pytest.raises(DataError, match=r"out.tar.gz: cannot be unpacked"):
-        unpack(root / "out.tar.gz", root)
+        unpack_archive(root / "out.tar.gz", root)
     assert not (root.parent / "evil").exists()
     with zipfile.ZipFile(root / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(10**7))
-    with pytest.raises(DataError, match="bomb.zip: unpacks to"):
-        unpack(root / "bomb.zip", root, most=10**6)
+    with pytest.raises(DataError, match="bomb.zip: it unpacks to"):
+        unpack_archive(root / "bomb.zip", root, most=10**6)
     (root / "cut.zip").write_bytes((root / "bomb.zip").read_bytes()[:-30])
     with pytest.raises(DataError, match="cut.zip: cannot be unpacked"):
-        unpack(root / "cut.zip", root)
+        unpack_archive(root / "cut.zip", root)
     assert left(root) == ["bomb.zip", "cut.zip", "out.tar.gz"]
-    unpack(root / "bomb.zip", root)
+    unpack_archive(root / "bomb.zip", root)
     assert (root / "zeros").stat().st_size == 10**7
 
 
@@ -331,7 +336,7 @@ def test_recorded_hashes_that_are_damaged_are_told_and_kept(server, root, damage
     (root / "hashes.json").write_text(damage)
     (server.folder / "a.bin").write_bytes(CONTENT)
     with pytest.raises(DataError, match=r"hashes.json: damaged \(.*Correct it, or move it away"):
-        fetch([File("a.bin", url=f"{server.url}/a.bin")], root)
+        fetch_files([File(path="a.bin", url=f"{server.url}/a.bin")], root)
     assert (root / "hashes.json").read_text() == damage
     assert left(root) == ["hashes.json"]
 
@@ -340,16 +345,16 @@ def test_a_compressed_answer_is_unpacked_up_to_a_limit(server, root, monkeypatch
     monkeypatch.setattr("orca_sweep.data.fetching.UNPACKED_BYTES", 2**21)
     server.pages["/a.bin"] = gzip.compress(CONTENT), "application/octet-stream"
     server.pages["/b.bin"] = gzip.compress(bytes(2**25)), "application/octet-stream"
-    assert fetch([File("a.bin", url=f"{server.url}/a.bin")], root)[0].how.startswith("fetched")
+    assert fetch_files([File(path="a.bin", url=f"{server.url}/a.bin")], root)[0].how.startswith("fetched")
     assert (root / "a.bin").read_bytes() == CONTENT
     with pytest.raises(
         DataError, match=r"b.bin: the server sends it compressed, and it unpacks to more than [\d,]+ bytes"
     ):
-        fetch([File("b.bin", url=f"{server.url}/b.bin")], root)
+        fetch_files([File(path="b.bin", url=f"{server.url}/b.bin")], root)
     assert left(root) == ["a.bin", "hashes.json"]
 
 
 @pytest.mark.network
 def test_a_published_file_really_comes(root):
-    fetch(TASKS.get("cifar10").files, root)
+    fetch_files(TASKS.get("cifar10").files, root)
     assert all("pickled dict" in file.check(root) for file in TASKS.get("cifar10").files)

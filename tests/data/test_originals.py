@@ -15,8 +15,8 @@ import pytest
 from scipy.io import savemat, wavfile
 
 from orca_sweep.errors import DataError
-from orca_sweep.tasks import TASKS, find_task, missing_files, task_data, unavailable
-from orca_sweep.tasks.records import raw_splits
+from orca_sweep.tasks import TASKS, explain_unavailable, find_missing_files, find_task, load_task_data
+from orca_sweep.tasks.loading import load_raw_splits
 from tests import originals
 from tests.originals import ORIGINALS, box, numpy_1, python_2, rng_of, save_objects
 
@@ -62,12 +62,12 @@ def written(root, name):
 
 
 def load(root, name, split_seed=0, n_train=None):
-    return task_data(find_task(name), root, split_seed, n_train)
+    return load_task_data(find_task(name), root, split_seed, n_train)
 
 
 def raw(root, name, split_seed=0):
     """The splits before normalisation, as arrays in memory."""
-    splits = raw_splits(find_task(name), root, split_seed)
+    splits = load_raw_splits(find_task(name), root, split_seed)
     return {part: (getattr(splits, part).x[:], getattr(splits, part).y[:]) for part in PARTS}
 
 
@@ -92,10 +92,10 @@ def test_every_task_with_files_has_originals():
 @pytest.mark.parametrize("name", ORIGINALS)
 def test_a_task_is_loaded_from_its_files(name, tmp_path):
     task, root = find_task(name), tmp_path / "data"
-    assert missing_files(task, root)
+    assert find_missing_files(task, root)
     written(root, name)
-    assert not missing_files(task, root)
-    assert not unavailable(task, root)
+    assert not find_missing_files(task, root)
+    assert not explain_unavailable(task, root)
     for file in task.files:
         assert (root / file.path).is_file() or (root / file.instead).is_file()
         if file.check and (root / file.path).is_file():
@@ -147,7 +147,7 @@ def test_a_second_load_is_the_first(name, tmp_path):
     for child in root.iterdir():
         if child.name != "converted":
             shutil.rmtree(child) if child.is_dir() else child.unlink()
-    assert not missing_files(find_task(name), root)
+    assert not find_missing_files(find_task(name), root)
     third = load(root, name)
     assert third.fingerprint == first.fingerprint
     for part in PARTS:
@@ -172,7 +172,7 @@ def test_changed_files_are_converted_again(name, tmp_path, monkeypatch):
 def test_the_split_seed_draws_validation_only(name, tmp_path):
     root = written(tmp_path / "data", name)
     seeds = range(4)
-    parts = [raw_splits(find_task(name), root, seed) for seed in seeds]
+    parts = [load_raw_splits(find_task(name), root, seed) for seed in seeds]
     # Rows are told apart by their targets where inputs are large; both are drawn at random.
     validation = [rows(part.val.y) + rows(part.val.x) for part in parts]
     assert find_task(name).splits_are_fixed == (name in PUBLISHED_SPLITS)
@@ -183,7 +183,7 @@ def test_the_split_seed_draws_validation_only(name, tmp_path):
     if not name.startswith("openml"):  # those are scaled by training rows, which the seed draws
         tests = [(rows(part.test.x), rows(part.test.y)) for part in parts]
         assert all(part == tests[0] for part in tests)
-    again = raw_splits(find_task(name), root, 3)
+    again = load_raw_splits(find_task(name), root, 3)
     assert rows(again.val.x) == rows(parts[3].val.x)
     assert rows(again.train.y) == rows(parts[3].train.y)
 
@@ -659,7 +659,7 @@ def test_training_draws_are_seeded_and_differ_from_the_plain_samples(name, tmp_p
     assert data.task.augments
     index = np.arange(4)
     plain = data.train.x[index]
-    one, same, other = (data.train.x.drawn(index, np.random.default_rng(seed)) for seed in (5, 5, 6))
+    one, same, other = (data.train.x.read_augmented(index, np.random.default_rng(seed)) for seed in (5, 5, 6))
     np.testing.assert_array_equal(one, same)
     assert one.shape == plain.shape
     assert one.dtype == plain.dtype
@@ -671,9 +671,9 @@ def test_training_draws_are_seeded_and_differ_from_the_plain_samples(name, tmp_p
 
 def test_cifar_draws_are_crops_of_the_padded_image_mirrored_or_not(tmp_path):
     originals.cifar100(tmp_path)
-    x = raw_splits(find_task("cifar100"), tmp_path, 0).train.x
+    x = load_raw_splits(find_task("cifar100"), tmp_path, 0).train.x
     index = np.arange(60)
-    plain, drawn = x[index], x.drawn(index, np.random.default_rng(0))
+    plain, drawn = x[index], x.read_augmented(index, np.random.default_rng(0))
     seen = set()
     for image, found in zip(plain, drawn, strict=True):
         padded = np.pad(image, ((0, 0), (4, 4), (4, 4)))
@@ -697,7 +697,7 @@ def test_cosmic_draws_add_a_share_of_their_own_sky(tmp_path):
     levels = np.array([1000.0 * (order[image[0].tobytes()] + 1) for image in x[:]])
     shares = []
     for seed in range(40):
-        moved = x.drawn(np.arange(4), np.random.default_rng(seed)) - x[:]
+        moved = x.read_augmented(np.arange(4), np.random.default_rng(seed)) - x[:]
         shift = moved.mean(axis=(1, 2, 3))
         np.testing.assert_allclose(moved, np.broadcast_to(shift[:, None, None, None], moved.shape), atol=0.01)
         shares.append(shift / levels)
@@ -731,8 +731,8 @@ def test_a_long_protein_is_cut_at_the_same_place_in_inputs_and_targets(tmp_path)
         if seed is None:
             x, y = data.train.x[index], data.train.y[index]
         else:
-            x = data.train.x.drawn(index, np.random.default_rng(seed))
-            y = data.train.y.drawn(index, np.random.default_rng(seed))
+            x = data.train.x.read_augmented(index, np.random.default_rng(seed))
+            y = data.train.y.read_augmented(index, np.random.default_rng(seed))
         number, distance = x[0, 54], y[0, 0]
         inside = np.isfinite(distance)
         assert not number[~inside].any()
@@ -1229,7 +1229,7 @@ def test_the_commands_above_do_run_when_read_as_usual(tmp_path):
     assert (tmp_path / "marker").exists()
 
 
-def npy_header(shape, dtype="<f4"):
+def make_npy_header(shape, dtype="<f4"):
     """The header of a .npy array."""
     out = io.BytesIO()
     np.lib.format.write_array_header_1_0(out, {"descr": dtype, "fortran_order": False, "shape": shape})
@@ -1245,14 +1245,14 @@ def test_an_npz_member_that_claims_a_huge_shape_is_refused(shape, tmp_path):
         for key, value in arrays.items():
             raw = io.BytesIO()
             np.save(raw, value)
-            archive.writestr(f"{key}.npy", npy_header(shape) + b"\0" * 64 if key == "x_val" else raw.getvalue())
+            archive.writestr(f"{key}.npy", make_npy_header(shape) + b"\0" * 64 if key == "x_val" else raw.getvalue())
     refused(tmp_path, "deepsea", path)
 
 
 @pytest.mark.parametrize("shape", [(10**12, 52, 16), (10**18, 52, 16), (-5, 52, 16)])
 def test_an_npy_that_claims_a_huge_shape_is_refused(shape, tmp_path):
     path = written(tmp_path, "ninapro") / NINAPRO_X
-    path.write_bytes(npy_header(shape) + b"\0" * 6400)
+    path.write_bytes(make_npy_header(shape) + b"\0" * 6400)
     refused(tmp_path, "ninapro", path)
 
 

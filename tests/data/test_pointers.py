@@ -30,11 +30,11 @@ def test_a_pointer_in_the_place_of_data_is_named(name, tmp_path):
     path.write_text(POINTER)
     readings = {
         "x.npy": readers.read_npy,
-        "x.npz": readers.npz_arrays,
+        "x.npz": readers.open_npz_arrays,
         "x.pkl": readers.read_pickle,
-        "x.parquet": lambda p: readers.reading_parquet(p).__enter__(),
-        "x.h5": lambda p: hdf5.opened_hdf5(p).__enter__(),
-        "x.mat": lambda p: matlab.mat_array(p, "a"),
+        "x.parquet": lambda p: readers.report_parquet_damage(p).__enter__(),
+        "x.h5": lambda p: hdf5.open_hdf5(p).__enter__(),
+        "x.mat": lambda p: matlab.open_mat_array(p, "a"),
         "x.wav": lambda p: readers.read_wav(p, 16000),
     }
     with pytest.raises(DataError, match=f"{name}: {POINTS}"):
@@ -61,11 +61,11 @@ def test_a_pointer_in_the_place_of_a_proxy_is_named_before_it_is_read(name, tmp_
 
 def test_a_pointer_in_the_place_of_a_task_s_or_the_text_proxy_s_file_is_named_by_plan(tmp_path):
     from orca_sweep.proxies import explain_missing_proxy, find_proxy
-    from orca_sweep.tasks import find_task, unavailable
+    from orca_sweep.tasks import explain_unavailable, find_task
 
     (tmp_path / "data.npz").write_text(POINTER)
     task = find_task(f"{tmp_path}/data.npz kind=classification output_shape=3 sample_shape=1x8x8")
-    [problem] = unavailable(task, tmp_path)
+    [problem] = explain_unavailable(task, tmp_path)
     assert "data.npz: a Git LFS pointer" in problem
     (tmp_path / "text_xs_32.npy").write_text(POINTER)
     assert "text_xs_32.npy: a Git LFS pointer" in explain_missing_proxy(find_proxy("orca-text"), tmp_path)[0]
@@ -83,11 +83,11 @@ def test_a_pointer_in_the_place_of_a_space_is_named(tmp_path):
 
 
 def test_a_pointer_that_a_mirror_sends_is_not_kept(tmp_path):
-    from orca_sweep.data.fetching import _Getter
+    from orca_sweep.data.fetching import _Downloader
 
     (tmp_path / "source").write_text(POINTER)
     part = tmp_path / "part"
     with pytest.raises(DataError, match="the server sent a Git LFS pointer, not the file itself. It was not kept"):
-        _Getter(part, lambda done, total: None)(f"file://{tmp_path}/source", str(tmp_path / "out"), None)
+        _Downloader(part, lambda done, total: None)(f"file://{tmp_path}/source", str(tmp_path / "out"), None)
     assert not part.exists()
     assert not (tmp_path / "out").exists()

@@ -24,8 +24,8 @@ import pytest
 from orca_sweep import results as r
 from orca_sweep.analysis import table_results
 from orca_sweep.cli import ending, reporting
-from orca_sweep.data import Conversion, File, converted
-from orca_sweep.data.fetching import fetch
+from orca_sweep.data import Conversion, File, load_or_convert
+from orca_sweep.data.fetching import fetch_files
 from orca_sweep.errors import OrcaSweepError
 from orca_sweep.store import Store
 from tests.builders.in_process import Ended, call, orca, snapshot
@@ -90,7 +90,7 @@ def make_world(root):
     mirror.mkdir()
     (mirror / "new.bin").write_bytes(b"new")
     (data / "x.bin").write_bytes(np.arange(1000, dtype=np.int32).tobytes())
-    folder = converted(CONVERSION, data, [File("x.bin")]).folder
+    folder = load_or_convert(CONVERSION, data, [File(path="x.bin")]).folder
     folder.rename(folder.with_name("made"))
     store = Store(str(root / "store"))
     store.put("stage", "key", ARRAYS, {})
@@ -182,7 +182,7 @@ def as_command(work):
 
 
 def fetch_file(root):
-    return as_command(lambda: fetch([File("new.bin")], root / "data", str(root / "mirror")))
+    return as_command(lambda: fetch_files([File(path="new.bin")], root / "data", str(root / "mirror")))
 
 
 def use_artifact(root):
@@ -202,7 +202,7 @@ def read_earlier_rows(root):
 
 def use_converted(root):
     def work():
-        arrays = converted(CONVERSION, root / "data", [File("x.bin")])
+        arrays = load_or_convert(CONVERSION, root / "data", [File(path="x.bin")])
         assert arrays["x"].tolist() == list(range(1000))
 
     return as_command(work)
@@ -213,7 +213,7 @@ def convert_x(root, writer):
 
 
 ARRAYS = {"w": np.arange(500.0), "b": np.ones(3)}
-CONVERSION = Conversion("x", convert_x)
+CONVERSION = Conversion(name="x", run=convert_x)
 
 
 def damaged_trial(root):

@@ -38,10 +38,11 @@ def slow(x):
 def task(name, read):
     def splits(root, seed):
         parts = (slice(24), slice(24, 42), slice(42, None))
-        return Splits(*(Samples(Rows.of(X[part], name, read if part.start is None else None), Y[part]) for part in parts))
+        return Splits(*(Samples(Rows.from_array(X[part], name, read if part.start is None else None), Y[part]) for part in parts))
 
     recipe = {"body.name": "swin-micro", "body.pretrain_fraction": 0, "finetune.batch_size": 8, "proxy": "none"}
-    TASKS.add(Task(name, 2, (1, 8, 8), "classification", (3,), "cross-entropy", "error", splits, "", "", "", recipe=recipe))
+    TASKS.add(Task(name=name, dims=2, sample_shape=(1, 8, 8), kind="classification", output_shape=(3,), recipe=recipe,
+                   loss="cross-entropy", metric="error", load=splits, meaning="", source="", licence=""))
 
 
 task("quick", None)

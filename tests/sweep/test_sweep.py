@@ -193,7 +193,8 @@ def test_a_dying_worker_is_tried_again_then_a_lost_row(tmp_path, head):
     (tmp_path / "deadly.py").write_text(
         "import os\nfrom orca_sweep.tasks import TASKS, Task\n"
         "def load(root, seed):\n    os._exit(9)\n"
-        "TASKS.add(Task('deadly', 2, (1, 8, 8), 'classification', (3,), 'cross-entropy', 'error', load, '', '', '',"
+        "TASKS.add(Task(name='deadly', dims=2, sample_shape=(1, 8, 8), kind='classification', output_shape=(3,),"
+        " loss='cross-entropy', metric='error', load=load, meaning='', source='', licence='',"
         " recipe={'body.name': 'swin-micro'}))\n"
     )
     space = tmp_path / "space.yaml"

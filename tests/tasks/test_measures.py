@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.tasks import LOSSES, METRICS
-from orca_sweep.tasks.losses import loss_function
+from orca_sweep.tasks.losses import make_loss
 from orca_sweep.tasks.measures import auroc
 
 RNG = np.random.default_rng(0)
@@ -144,7 +144,7 @@ def test_masked_losses_are_the_plain_ones_over_the_points_that_count():
 
 def test_positives_count_as_often_as_the_task_says():
     p, t = torch.randn(5, 3), (torch.rand(5, 3) < 0.5).float()
-    loss = loss_function("bce", {"pos_weight": 4.0}, None)
+    loss = make_loss("bce", {"pos_weight": 4.0}, None)
     expected = F.binary_cross_entropy_with_logits(p, t, pos_weight=torch.tensor(4.0))
     assert loss(p, t).item() == pytest.approx(expected.item(), rel=1e-6)
     with pytest.raises(InputError, match="have their target's shape"):
@@ -153,15 +153,15 @@ def test_positives_count_as_often_as_the_task_says():
 
 def test_balanced_classes_weigh_alike():
     labels = np.array([0] * 8 + [1] * 2)
-    loss = loss_function("balanced-cross-entropy", {}, labels)
+    loss = make_loss("balanced-cross-entropy", {}, labels)
     logits, target = torch.randn(10, 2), torch.from_numpy(labels)
     per_class = [F.cross_entropy(logits[target == k], target[target == k]) for k in (0, 1)]
     assert loss(logits, target).item() == pytest.approx(torch.stack(per_class).mean().item(), rel=1e-5)
     # The highest class may be missing from training: its weight is never used, but there is one.
-    three = loss_function("balanced-cross-entropy", {}, labels, 3)
+    three = make_loss("balanced-cross-entropy", {}, labels, 3)
     assert three(torch.randn(10, 3), target).isfinite()
     with pytest.raises(InputError, match="needs training labels"):
-        loss_function("balanced-cross-entropy", {}, None)
+        make_loss("balanced-cross-entropy", {}, None)
 
 
 def test_labels_per_point_and_labels_that_do_not_count():

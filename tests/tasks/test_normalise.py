@@ -14,8 +14,8 @@ from orca_sweep.config import TrialConfig
 from orca_sweep.config.declaration import task_as_text
 from orca_sweep.data import Rows, Samples, Splits
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.tasks import TASKS, Task, canonical_task, find_task, task_data
-from orca_sweep.tasks.scaling import Moments, measure_channels, scale_of_inputs
+from orca_sweep.tasks import TASKS, Task, canonicalise_task, find_task, load_task_data
+from orca_sweep.tasks.scaling import Moments, measure_channels, measure_input_scale
 from orca_sweep.trial import describe_inputs, resolve, shared_stages
 
 N = 60
@@ -43,7 +43,7 @@ def declared(folder, x=SIGNALS, y=LABELS, name="mine.npz", **more):
 
 
 def loaded(folder, how, n_train=None, **more):
-    return task_data(find_task(canonical_task(task_as_text(declared(folder, **more)))), folder, 0, n_train, how)
+    return load_task_data(find_task(canonicalise_task(task_as_text(declared(folder, **more)))), folder, 0, n_train, how)
 
 
 def numbers_of(raw, train, how):
@@ -105,7 +105,7 @@ def test_a_table_is_normalised_on_top_of_its_own_standardising(tmp_path):
     table = pd.DataFrame({"a": np.arange(60.0) ** 2, "b": list("uvw") * 20, "target": np.arange(60) % 2})
     table.to_parquet(tmp_path / "openml/7.parquet")
     task = find_task("openml:7")
-    raw, data = (task_data(task, tmp_path, 0, None, how) for how in (None, "channel"))
+    raw, data = (load_task_data(task, tmp_path, 0, None, how) for how in (None, "channel"))
     np.testing.assert_allclose(raw.train.x[:, 0, 0].mean(), 0, atol=1e-6)
     np.testing.assert_allclose(data.test.x, numbers_of(raw.test.x, raw.train.x, "channel"), rtol=2e-5, atol=1e-6)
     assert raw.input_scale.endswith("given as columns of numbers, each standardised by the training split (before"
@@ -124,14 +124,15 @@ def test_a_small_signal_on_a_large_offset_keeps_its_digits(tmp_path):
 def test_a_signal_that_float32_does_not_hold_is_refused(tmp_path):
     x = RNG.normal(size=(N, 2, 16)) + np.array([[0.0], [1e9]])
     with pytest.raises(
-        DataError, match=r"input: channel 1 has mean 1e\+09 and a standard deviation of 1\.\d+, but float32"
+        DataError,
+        match=r"input: channel 1 has mean 1e\+09 and a standard deviation of 1\.\d+, but inputs are kept as float32",
     ):
         loaded(tmp_path, "channel", x=x)
     whole = (x * 1000).astype(np.int64)
     with pytest.raises(DataError, match="has steps of 6.55e"):
         loaded(tmp_path, "channel", x=whole)
     with pytest.raises(DataError, match="task 'made', train, inputs: channel 1"):
-        task_data(made(x), Path(), 0, None)
+        load_task_data(made(x), Path(), 0, None)
     # A constant, and what varies by the rounding of doubles alone, lose nothing.
     quiet = RNG.normal(size=(N, 2, 16))
     quiet[:, 1] = 0.1 + 1e-15 * RNG.normal(size=(N, 16))
@@ -151,7 +152,7 @@ def test_a_constant_channel_is_centred_and_said(tmp_path):
     assert "(spread 0), " in data.input_scale
     assert "1 constant" in data.input_scale
     with pytest.raises(DataError, match=r"inputs: the inputs are constant: 0\.1 in every one of 40 training samples"):
-        scale_of_inputs(np.full_like(x, 0.1)[:40], "none", "task 'made', inputs")
+        measure_input_scale(np.full_like(x, 0.1)[:40], "none", "task 'made', inputs")
 
 
 def test_a_constant_sample_becomes_zero_and_is_counted(tmp_path):
@@ -196,9 +197,9 @@ def made(x, **more):
 
 def test_rows_on_disk_and_arrays_give_the_same_bits(tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", SIGNALS)
-    on_disk = Rows.of(np.load(tmp_path / "x.npy", mmap_mode="r"), "x")
+    on_disk = Rows.from_array(np.load(tmp_path / "x.npy", mmap_mode="r"), "x")
     for how in ("channel", "pointwise", "sample"):
-        here, there = (task_data(made(x), tmp_path, 0, None, how) for x in (SIGNALS, on_disk))
+        here, there = (load_task_data(made(x), tmp_path, 0, None, how) for x in (SIGNALS, on_disk))
         assert isinstance(there.train.x, Rows)
         np.testing.assert_array_equal(here.test.x, there.test.x[:])
         assert here.input_scale == there.input_scale
@@ -304,7 +305,7 @@ def test_artifacts_of_different_levels_are_not_shared():
     assert len({stages["embedder"] for stages in names}) == 3
     assert len({stages["proxy-features"] for stages in names}) == 1  # the proxy does not depend on it
     rows = [
-        task_data(made(Rows.of(SIGNALS, "x")), Path(), 0, None, how)
+        load_task_data(made(Rows.from_array(SIGNALS, "x")), Path(), 0, None, how)
         for how in ("none", "channel", "pointwise", "sample")
     ]
     assert len({data.fingerprint for data in rows}) == 4
@@ -317,7 +318,7 @@ def test_the_unit_of_the_metric_does_not_follow_the_inputs():
         normalise_targets="as-inputs",
         load=lambda root, seed: Splits(*(Samples(SIGNALS[i : i + 20], y[i : i + 20]) for i in (0, 20, 40))),
     )  # fmt: skip
-    own, raw, by_sample = (task_data(task, Path(), 0, None, how) for how in (None, "none", "sample"))
+    own, raw, by_sample = (load_task_data(task, Path(), 0, None, how) for how in (None, "none", "sample"))
     np.testing.assert_array_equal(own.test.y, raw.test.y)
     np.testing.assert_array_equal(own.test.y, by_sample.test.y)
     np.testing.assert_array_equal(raw.test.x, SIGNALS[40:])
@@ -411,12 +412,12 @@ def test_data_check_says_the_scale_of_each_channel(tmp_path):
 def test_a_config_that_was_not_resolved_takes_the_task_s_own_way(tmp_path):
     config = TrialConfig.from_flat({"task": "digits", "body.name": "swin-micro"})
     assert config.data.normalise is None
-    raw, own = (task_data(find_task("digits"), tmp_path, 0, 20, how) for how in ("none", None))
+    raw, own = (load_task_data(find_task("digits"), tmp_path, 0, 20, how) for how in ("none", None))
     np.testing.assert_array_equal(raw.train.x, own.train.x)
 
 
 def test_wide_tasks_are_described_by_ranges():
-    scale = scale_of_inputs(np.tile(SIGNALS, (1, 4, 1)), "channel", "x")
+    scale = measure_input_scale(np.tile(SIGNALS, (1, 4, 1)), "channel", "x")
     assert scale.text.startswith(
         "channel; over all 60 training samples: means of 8 channels -1 to 40, spreads 0.02 to 3"
     )

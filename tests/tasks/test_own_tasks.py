@@ -7,7 +7,13 @@ import yaml
 from orca_sweep.config import declaration
 from orca_sweep.config.naming import label_of
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.tasks import canonical_task, find_declared_task_problems, find_task, task_data, unavailable
+from orca_sweep.tasks import (
+    canonicalise_task,
+    explain_unavailable,
+    find_declared_task_problems,
+    find_task,
+    load_task_data,
+)
 from orca_sweep.trial import resolve
 
 N = 60
@@ -18,7 +24,7 @@ Y = np.arange(N) % 3
 def task(path, **more):
     shapes = {"sample_shape": "2x16", "output_shape": "3"}
     fields = {"kind": "classification", **shapes, "normalise": "none", **more}  # samples are told by their numbers
-    return find_task(canonical_task(" ".join([str(path), *(f"{key}={value}" for key, value in fields.items())])))
+    return find_task(canonicalise_task(" ".join([str(path), *(f"{key}={value}" for key, value in fields.items())])))
 
 
 def save(folder, ending, x=X, y=Y, g=None):
@@ -53,9 +59,9 @@ def save(folder, ending, x=X, y=Y, g=None):
 def test_every_kind_of_file_gives_the_same_samples(tmp_path, ending):
     path, more = save(tmp_path, ending)
     mine = task(path, **more)
-    assert unavailable(mine, tmp_path / "data") == []
+    assert explain_unavailable(mine, tmp_path / "data") == []
     assert "(60, " in mine.files[0].check(tmp_path)
-    data = task_data(mine, tmp_path / "data", 0, None)
+    data = load_task_data(mine, tmp_path / "data", 0, None)
     assert [len(part) for part in (data.train, data.val, data.test)] == [48, 6, 6]
     rows = np.concatenate([part.x[:] for part in (data.train, data.val, data.test)])
     labels = np.concatenate([part.y for part in (data.train, data.val, data.test)])
@@ -63,7 +69,7 @@ def test_every_kind_of_file_gives_the_same_samples(tmp_path, ending):
     assert sorted(order) == list(range(N))
     np.testing.assert_array_equal(labels, Y[order])
     assert all(np.bincount(part.y).tolist() == [len(part) // 3] * 3 for part in (data.train, data.val, data.test))
-    again = task_data(mine, tmp_path / "data", 1, None)
+    again = load_task_data(mine, tmp_path / "data", 1, None)
     assert {row.tobytes() for row in again.test.x[:]} != {row.tobytes() for row in data.test.x[:]}
 
 
@@ -72,7 +78,7 @@ def test_columns_side_by_side_are_a_sample_too(tmp_path):
 
     frame = pd.DataFrame({f"c{i}": X[:, 0, i] for i in range(3)} | {"y": Y})
     frame.to_parquet(tmp_path / "t.parquet")
-    data = task_data(task(tmp_path / "t.parquet", input="c2,c0", sample_shape="1x2"), tmp_path, 0, None)
+    data = load_task_data(task(tmp_path / "t.parquet", input="c2,c0", sample_shape="1x2"), tmp_path, 0, None)
     found = {tuple(row[0]) for row in data.train.x[:]}
     assert found <= {(row[2], row[0]) for row in X[:, 0, :3].tolist()}
 
@@ -140,16 +146,16 @@ def test_a_binary_mask_takes_nan_where_a_point_does_not_count(tmp_path):
     path, _ = save(tmp_path, ".npz", y=mask)
     mine = task(path, kind="dense-classification", output_shape="1x16")
     assert (mine.loss, mine.metric) == ("masked-bce", "point-auroc-error")
-    data = task_data(mine, tmp_path, 0, None)
+    data = load_task_data(mine, tmp_path, 0, None)
     assert np.isnan(data.train.y[:][:, :, :3]).all()
     with pytest.raises(DataError, match=r"mine.npz: target holds NaN or infinite"):
-        task_data(task(path, kind="dense-regression", output_shape="1x16"), tmp_path, 0, None)
+        load_task_data(task(path, kind="dense-regression", output_shape="1x16"), tmp_path, 0, None)
 
 
 def test_groups_stay_whole_and_a_test_file_stays_the_test(tmp_path):
     groups = np.arange(N) // 6
     path, _ = save(tmp_path, ".npz", g=groups)
-    data = task_data(task(path, group="g", val_share=0.2, test_share=0.3), tmp_path, 0, None)
+    data = load_task_data(task(path, group="g", val_share=0.2, test_share=0.3), tmp_path, 0, None)
     of = [{groups[np.flatnonzero((row == X).all(axis=(1, 2)))[0]] for row in part.x[:]}
           for part in (data.train, data.val, data.test)]  # fmt: skip
     assert [len(part) for part in of] == [5, 2, 3]
@@ -157,7 +163,7 @@ def test_groups_stay_whole_and_a_test_file_stays_the_test(tmp_path):
     (tmp_path / "other").mkdir()
     held, _ = save(tmp_path / "other", ".npz", x=X[:9] + 100, y=Y[:9])
     for seed in (0, 1):
-        data = task_data(task(path, test=held), tmp_path, seed, None)
+        data = load_task_data(task(path, test=held), tmp_path, seed, None)
         assert [len(part) for part in (data.train, data.val, data.test)] == [54, 6, 9]
         np.testing.assert_array_equal(data.test.x[:], X[:9] + 100)
 
@@ -174,7 +180,7 @@ def test_groups_are_names_or_numbers_of_any_kind(tmp_path, ending, kind):
         more = {**more, "group": "in/g"}
     else:
         more = {"group": "g"}
-    data = task_data(task(path, **more), tmp_path, 0, None)
+    data = load_task_data(task(path, **more), tmp_path, 0, None)
     of = [{str(names[np.flatnonzero((row == X).all(axis=(1, 2)))[0]]) for row in part.x[:]}
           for part in (data.train, data.val, data.test)]  # fmt: skip
     assert [len(part) for part in of] == [8, 1, 1]
@@ -185,26 +191,26 @@ def test_groups_that_change_are_seen_and_those_of_the_test_file_are_its_own(tmp_
     path, _ = save(tmp_path, ".npy")
     np.save(tmp_path / "g.npy", np.arange(N) // 6)
     mine = task(path, group="g")
-    first = task_data(mine, tmp_path, 0, None)
+    first = load_task_data(mine, tmp_path, 0, None)
     np.save(tmp_path / "g.npy", np.arange(N) % 12)
-    assert task_data(mine, tmp_path, 0, None).fingerprint != first.fingerprint
+    assert load_task_data(mine, tmp_path, 0, None).fingerprint != first.fingerprint
     (tmp_path / "other").mkdir()
     one, _ = save(tmp_path, ".npz", g=np.arange(N) // 6)
     two, _ = save(tmp_path / "other", ".npz", x=X[:9] + 100, y=Y[:9], g=np.full(9, 3))
     with pytest.raises(DataError, match="group '3' is in training and in test"):
-        task_data(task(one, group="g", test=two), tmp_path, 0, None)
+        load_task_data(task(one, group="g", test=two), tmp_path, 0, None)
     with pytest.raises(InputError, match="the test file is the training file"):
         task(one, test=one)
     for groups in (np.zeros((N, 2)), np.where(np.arange(N) == 3, np.nan, 1.0), np.arange(N - 1)):
         bad, _ = save(tmp_path, ".npz", g=groups)
         with pytest.raises(DataError, match="group 'g' (is|holds)|59 rows of group"):
-            task_data(task(bad, group="g"), tmp_path, 0, None)
+            load_task_data(task(bad, group="g"), tmp_path, 0, None)
 
 
 def test_settings_that_change_no_array_share_one_conversion(tmp_path):
     path, _ = save(tmp_path, ".npz")
     for more in ({}, {"metric": "macro-f1-error"}, {"normalise": "channel"}, {"val_share": 0.2}):
-        task_data(task(path, **more), tmp_path, 0, None)
+        load_task_data(task(path, **more), tmp_path, 0, None)
     assert len(list((tmp_path / "converted").glob("[!.]*"))) == 1
     ids = {
         resolve({"task": task(path, **more).declaration}).trial_id
@@ -219,7 +225,7 @@ def test_masked_numbers_are_normalised_by_what_is_known(tmp_path):
     path, _ = save(tmp_path, ".npz", y=y)
     mine = task(path, kind="dense-regression", output_shape="1x16", loss="masked-mse", normalise="channel")
     assert mine.metric == "mse"
-    data = task_data(mine, tmp_path, 0, None)
+    data = load_task_data(mine, tmp_path, 0, None)
     known = data.train.y[:][:, :, 5:]
     np.testing.assert_allclose(data.target_mean.ravel(), known.mean(), rtol=1e-5)
     np.testing.assert_allclose(data.target_std.ravel(), known.std(), rtol=1e-4)
@@ -230,12 +236,12 @@ def test_masked_numbers_are_normalised_by_what_is_known(tmp_path):
 def test_labels_per_point_are_whole_numbers(tmp_path):
     path, _ = save(tmp_path, ".npz", y=np.full((N, 16), 0.7))
     with pytest.raises(DataError, match="holds the label 0.7"):
-        task_data(task(path, kind="dense-classification", output_shape="3x16"), tmp_path, 0, None)
+        load_task_data(task(path, kind="dense-classification", output_shape="3x16"), tmp_path, 0, None)
 
 
 def test_inputs_are_normalised_by_training_alone(tmp_path):
     path, _ = save(tmp_path, ".npz")
-    data = task_data(task(path, normalise="channel"), tmp_path, 0, None)
+    data = load_task_data(task(path, normalise="channel"), tmp_path, 0, None)
     np.testing.assert_allclose(data.train.x[:].mean(axis=(0, 2)), 0, atol=1e-6)
     np.testing.assert_allclose(data.train.x[:].std(axis=(0, 2)), 1, atol=1e-4)
     assert abs(data.test.x[:].mean()) > 1e-4
@@ -284,11 +290,11 @@ def test_a_wrong_declaration_says_what_and_where(more, words):
 
 
 def test_what_is_no_kind_of_file_or_misses_a_word_is_said():
-    with pytest.raises(InputError, match=r"mine.csv is no kind of file that is read. .npz, .npy"):
+    with pytest.raises(InputError, match=r"mine.csv is not a kind of file that can be read: .npz, .npy"):
         task("mine.csv")
     with pytest.raises(InputError, match="sample_shape, output_shape is missing"):
         find_task("mine.npz kind=classification")
-    with pytest.raises(InputError, match=r"there is no task 'digit'. Did you mean 'digits'\?.* data of your own"):
+    with pytest.raises(InputError, match=r"there is no task 'digit'. Did you mean 'digits'\?.* your own data"):
         find_task("digit")
 
 
@@ -308,7 +314,7 @@ def test_what_is_no_kind_of_file_or_misses_a_word_is_said():
 def test_bad_files_are_one_error_and_leave_nothing(tmp_path, ending, change, words):
     path, more = save(tmp_path, ending, **change)
     with pytest.raises(DataError, match=f"(mine|y){ending}.*({words})|{words}"):
-        task_data(task(path, **more), tmp_path / "data", 0, None)
+        load_task_data(task(path, **more), tmp_path / "data", 0, None)
     if "class" not in words:
         assert not list((tmp_path / "data/converted").glob("[!.]*"))
 
@@ -320,11 +326,11 @@ def test_files_that_are_cut_off_or_not_there(tmp_path, ending):
     path.write_bytes(raw[: len(raw) // 2])
     mine = task(path, **more)
     with pytest.raises(DataError, match=f"mine{ending}: "):
-        task_data(mine, tmp_path / "data", 0, None)
+        load_task_data(mine, tmp_path / "data", 0, None)
     path.unlink()
-    assert f"needs the file {path}" in unavailable(mine, tmp_path / "data")[0]
+    assert f"needs the file {path}" in explain_unavailable(mine, tmp_path / "data")[0]
     with pytest.raises(DataError, match=f"mine{ending}: cannot be read"):
-        task_data(mine, tmp_path / "data", 0, None)
+        load_task_data(mine, tmp_path / "data", 0, None)
 
 
 def test_arrays_and_columns_that_are_not_there_are_named(tmp_path):
@@ -334,19 +340,19 @@ def test_arrays_and_columns_that_are_not_there_are_named(tmp_path):
     ):  # fmt: skip
         path, more = save(tmp_path, ending)
         with pytest.raises(DataError, match=words):
-            task_data(task(path, **{**more, "target": "z"}), tmp_path / "data", 0, None)
+            load_task_data(task(path, **{**more, "target": "z"}), tmp_path / "data", 0, None)
 
 
 def test_uneven_lists_and_empty_cells_of_a_table_are_refused(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    for cells, words in (([[1.0, 2.0], [3.0]], "lists of different length"), ([[1.0, None], [3.0, 4.0]], "empty cells"),
+    for cells, words in (([[1.0, 2.0], [3.0]], "lists of different lengths"), ([[1.0, None], [3.0, 4.0]], "empty cells"),
                          ([[1.0], None], "empty cells"), (["a", "b"], "Numbers, or lists of numbers"),
-                         ([[1.0] * (2 + (i == 61) - (i == 63)) for i in range(400)], "lists of different length")):  # fmt: skip
+                         ([[1.0] * (2 + (i == 61) - (i == 63)) for i in range(400)], "lists of different lengths")):  # fmt: skip
         pq.write_table(pa.table({"x": cells, "y": [0] * len(cells)}), tmp_path / "t.parquet")
         with pytest.raises(DataError, match=words):
-            task_data(task(tmp_path / "t.parquet", sample_shape="1x2"), tmp_path, 0, None)
+            load_task_data(task(tmp_path / "t.parquet", sample_shape="1x2"), tmp_path, 0, None)
 
 
 def test_targets_of_the_samples_shape_are_refused_in_words(tmp_path):

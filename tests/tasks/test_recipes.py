@@ -12,7 +12,7 @@ from orca_sweep.bodies.network import BodySpec
 from orca_sweep.config.number_lists import betas_as_text, parse_numbers
 from orca_sweep.errors import InputError
 from orca_sweep.tasks import TASKS
-from orca_sweep.tasks.recipes import Released, recipe, settings_for_mean_loss
+from orca_sweep.tasks.recipes import Released, adapt_to_mean_loss, make_recipe
 from orca_sweep.training.model import layout, token_stride
 from orca_sweep.trial import resolve
 
@@ -188,8 +188,8 @@ def test_a_clip_is_divided_like_the_gradient_it_limits():
         body="swin-base", epochs=1, batch=1, accumulation=3, optimizer="sgd", lr=0.1, weight_decay=0.1, momentum=0,
         decay=9, clip=1.0,
     )  # fmt: skip
-    assert recipe(made)["finetune.grad_clip"] == 0.333333333333
-    assert settings_for_mean_loss("sgd", 0.1, 0.1, 3) == (0.3, 0.0333333333333)
+    assert make_recipe(made)["finetune.grad_clip"] == 0.333333333333
+    assert adapt_to_mean_loss("sgd", 0.1, 0.1, 3) == (0.3, 0.0333333333333)
     assert [row for row in ROWS.values() if row["clip"] != "none" and row["accumulation"] != "1"] == []
 
 

@@ -15,7 +15,15 @@ from orca_sweep.cli.plans import make_plan
 from orca_sweep.config.declaration import parse_task, task_as_text
 from orca_sweep.data import Rows, Samples, Splits
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.tasks import TASKS, Task, canonical_task, find_declared_task_problems, find_task, task_data, unavailable
+from orca_sweep.tasks import (
+    TASKS,
+    Task,
+    canonicalise_task,
+    explain_unavailable,
+    find_declared_task_problems,
+    find_task,
+    load_task_data,
+)
 from orca_sweep.trial import load_imports
 
 N = 40
@@ -26,11 +34,11 @@ IMAGES = {"kind": "classification", "sample_shape": [3, 24, 20], "output_shape":
 
 
 def named(path, **more):
-    return canonical_task(task_as_text({**IMAGES, "path": str(path), **more}))
+    return canonicalise_task(task_as_text({**IMAGES, "path": str(path), **more}))
 
 
 def loaded(path, root, split_seed=0, **more):
-    return task_data(
+    return load_task_data(
         find_task(named(path, **more)), root, split_seed, None, "none"
     )  # samples are told by their numbers
 
@@ -57,7 +65,7 @@ def encoded(folder, column):
     (folder / "openml").mkdir(exist_ok=True)
     table = pd.DataFrame({"c": column, "plain": PLAIN, "target": np.arange(ROWS) % 3})
     table.to_parquet(folder / "openml/7.parquet")
-    return task_data(find_task("openml:7"), folder, 0, None).train.x
+    return load_task_data(find_task("openml:7"), folder, 0, None).train.x
 
 
 @pytest.mark.parametrize(
@@ -101,7 +109,7 @@ def test_a_time_of_day_is_seconds_and_what_is_missing_is_the_mean(tmp_path):
         ([f"n{i % 31}" for i in range(ROWS)], "c: 31 different values in 60 rows"),
         (pd.Categorical([f"n{i}" for i in range(ROWS)]), "c: 60 different values"),
         ([None if i > 9 else f"n{i}" for i in range(ROWS)], "c: 10 different values in 10 rows"),
-        (["?" if i == 5 else f"{i}.5" for i in range(ROWS)], r"1 of them are no numbers, the first '\?' in row 5"),
+        (["?" if i == 5 else f"{i}.5" for i in range(ROWS)], r"1 of them are not numbers, the first '\?' in row 5"),
         ([f"1_{i}" for i in range(ROWS)], "c: 60 different values"),
         ([[i, 2] for i in range(ROWS)], "c: holds lists"),
         ([bytes([i]) for i in range(ROWS)], "c: holds bytes"),
@@ -118,12 +126,12 @@ def test_categories_stay_categories_however_many(tmp_path):
     assert encoded(tmp_path, pd.Categorical([str(i % 3) for i in range(ROWS)])).shape == (48, 3, 2)
     assert encoded(tmp_path, np.arange(ROWS) % 2 == 0).shape == (48, 2, 2)
     assert encoded(tmp_path, [f"n{i % 30}" for i in range(ROWS)]).shape[1] > 20
-    from orca_sweep.tasks.columns import encode
+    from orca_sweep.tasks.columns import encode_table
 
     many = pd.DataFrame({"c": [f"n{i % 150}" for i in range(600)]})
-    assert encode(many, np.arange(600), "t").shape == (600, 150, 1)
+    assert encode_table(many, np.arange(600), "t").shape == (600, 150, 1)
     with pytest.raises(DataError, match="t: c: 100000 levels in 200000 rows are more than 2 GiB"):
-        encode(pd.DataFrame({"c": [f"n{i % 100000}" for i in range(200000)]}), np.arange(200000), "t")
+        encode_table(pd.DataFrame({"c": [f"n{i % 100000}" for i in range(200000)]}), np.arange(200000), "t")
 
 
 def test_all_wrong_columns_are_named_at_once_and_read_ones_are_told(tmp_path):
@@ -157,7 +165,7 @@ def test_declared_parquet_takes_decimals_and_yes_or_no_and_refuses_times_by_name
 def test_channels_last_is_offered_and_declared(tmp_path):
     path = npz(tmp_path, x=np.moveaxis(X, 1, -1))
     assert find_declared_task_problems(named(path)) == [
-        f"{path}: input: samples of shape (24, 20, 3). (3, 24, 20) was declared. Channels come last in it: declare"
+        f"{path}: input: samples of shape (24, 20, 3). (3, 24, 20) was declared. Its channels come last: declare"
         " layout: channels-last."
     ]
     with pytest.raises(
@@ -168,13 +176,13 @@ def test_channels_last_is_offered_and_declared(tmp_path):
     straight = loaded(npz(tmp_path, "first.npz"), tmp_path)
     np.testing.assert_array_equal(data.train.x[:], straight.train.x[:])
     (problem,) = find_declared_task_problems(named(npz(tmp_path, "first.npz"), layout="channels-last"))
-    assert "Channels come first in it: leave layout out" in problem
+    assert "Its channels come first: leave layout out" in problem
     with pytest.raises(InputError, match="there is no layout 'channel-last'. Did you mean 'channels-last'"):
         find_task(named(path, layout="channel-last"))
     assert named(path, layout="channels-first") == named(path)
     meant = named(path, sample_shape=[24, 20, 3], layout="channels-first")
     assert find_declared_task_problems(meant) == []
-    assert canonical_task(meant) == meant
+    assert canonicalise_task(meant) == meant
 
 
 def test_other_orders_of_axes_are_named_too(tmp_path):
@@ -229,7 +237,7 @@ def test_hdf5_never_reads_outside_of_the_file(tmp_path, role, how):
     problems = find_declared_task_problems(named(tmp_path / "mine.h5", **names))
     words = {"external": "in an external file, outside of this file", "link": "is a link to another file (other.h5)",
              "folder-link": "far is a link to another file", "virtual": "it is virtual",
-             "soft": "Name what it points to: /real"}  # fmt: skip
+             "soft": "Name its target instead: /real"}  # fmt: skip
     assert any(words[how] in problem for problem in problems)
     with pytest.raises(DataError, match=r"mine\.h5"):
         loaded(tmp_path / "mine.h5", tmp_path, **names)
@@ -241,14 +249,14 @@ def test_near_names_of_files_arrays_and_columns_are_offered(tmp_path):
     with h5py.File(tmp_path / "mine.hdf5", "w") as file:
         file["train/input"], file["train/label"] = X, Y
     task = find_task(named(tmp_path / "mine.h5", input="input", target="train/labels"))
-    (text,) = unavailable(task, tmp_path)
+    (text,) = explain_unavailable(task, tmp_path)
     assert text.endswith("mine.h5, which is not there. Did you mean 'mine.hdf5'?")
     assert "fetch" not in text
     problems = find_declared_task_problems(named(tmp_path / "mine.hdf5", input="inputs", target="train/labels"))
     assert "no data set 'inputs' in it. Did you mean 'train/input'?" in problems[0]
     assert "no data set 'train/labels' in it. Did you mean 'train/label'?" in problems[1]
-    assert "mimes.npz" not in unavailable(find_task(named(tmp_path / "other.npz")), tmp_path)[0]
-    (text,) = unavailable(find_task(named(npz(tmp_path).with_name("mien.npz"))), tmp_path)
+    assert "mimes.npz" not in explain_unavailable(find_task(named(tmp_path / "other.npz")), tmp_path)[0]
+    (text,) = explain_unavailable(find_task(named(npz(tmp_path).with_name("mien.npz"))), tmp_path)
     assert "Did you mean 'mine.npz'?" in text
     for ending, words in ((".NPZ", "Rename it to end in .npz"), (".csv", r"to_parquet\("), (".tsv", r"to_parquet\(")):
         with pytest.raises(InputError, match=words):
@@ -359,7 +367,7 @@ def test_any_name_of_a_file_works_in_mapping_form(tmp_path, name):
     np.savez(path, x=X, y=Y, **{"g h": np.arange(N) // 4})
     (config,) = (trial.config for trial in plan_of(tmp_path, mapping).trials)
     assert parse_task(config.task).path == str(path)
-    assert len(task_data(find_task(config.task), tmp_path / "data", 0, None).train) == 32
+    assert len(load_task_data(find_task(config.task), tmp_path / "data", 0, None).train) == 32
     assert len(list((tmp_path / "data/converted").glob("[!.]*"))) == 1
 
 
@@ -420,9 +428,7 @@ def test_groups_that_share_a_sample_are_one_group(tmp_path):
         silent = [int((part.x[:] == 0).all(axis=(1, 2, 3)).sum()) for part in (data.train, data.val, data.test)]
         assert sorted(silent) == [0, 0, 3]
     x[::4], y[::4] = 0, 0
-    with pytest.raises(
-        DataError, match=r"groups 'g' share equal samples, so that 9 of 10 cannot be parted and 1 are left"
-    ):
+    with pytest.raises(DataError, match=r"groups 'g' share equal samples: 9 of 10 cannot be separated, and 1 are left"):
         loaded(npz(tmp_path, x=x, y=y, g=g), tmp_path, 0, group="g")
 
 
@@ -448,7 +454,7 @@ def cut(x, y, *parts):
 
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_own_splits_that_overlap_are_refused_with_the_size(tmp_path, on_disk):
-    x = Rows.of(X, "x") if on_disk else X
+    x = Rows.from_array(X, "x") if on_disk else X
     parts = (np.arange(20), np.arange(20, 30), np.arange(30, 40))
     if on_disk:
 
@@ -459,15 +465,15 @@ def test_own_splits_that_overlap_are_refused_with_the_size(tmp_path, on_disk):
         def of(part):
             return Samples(X[part], Y[part])
 
-    task_data(made(Splits(*map(of, parts))), tmp_path, 0, None)
+    load_task_data(made(Splits(*map(of, parts))), tmp_path, 0, None)
     with pytest.raises(DataError, match=r"5 of 10 samples of val are in train too \(row 0 of val is row 15 of train\)"):
-        task_data(made(Splits(of(parts[0]), of(np.arange(15, 25)), of(parts[2]))), tmp_path, 0, None)
+        load_task_data(made(Splits(of(parts[0]), of(np.arange(15, 25)), of(parts[2]))), tmp_path, 0, None)
     with pytest.raises(
         DataError, match=r"(?s)10 of 10 samples of val are in train.*of test are in train.*of test are in val"
     ):
-        task_data(made(Splits(of(parts[0]), of(parts[0][:10]), of(parts[0][5:15]))), tmp_path, 0, None)
+        load_task_data(made(Splits(of(parts[0]), of(parts[0][:10]), of(parts[0][5:15]))), tmp_path, 0, None)
     with pytest.raises(DataError, match="test: no samples"):
-        task_data(made(Splits(of(parts[0]), of(parts[1]), of(parts[2][:0]))), tmp_path, 0, None)
+        load_task_data(made(Splits(of(parts[0]), of(parts[1]), of(parts[2][:0]))), tmp_path, 0, None)
 
 
 PARTS = (slice(20), slice(20, 30), slice(30, 40))
@@ -487,7 +493,7 @@ PARTS = (slice(20), slice(20, 30), slice(30, 40))
 )  # fmt: skip
 def test_one_class_and_constant_targets_are_refused(tmp_path, y, more, words):
     with pytest.raises(DataError, match=words):
-        task_data(made(cut(X, y, *PARTS), **more), tmp_path, 0, None)
+        load_task_data(made(cut(X, y, *PARTS), **more), tmp_path, 0, None)
 
 
 def test_one_class_and_a_constant_target_of_a_file_are_refused(tmp_path):
@@ -495,7 +501,7 @@ def test_one_class_and_a_constant_target_of_a_file_are_refused(tmp_path):
         loaded(npz(tmp_path, y=np.zeros(N, int)), tmp_path)
     with pytest.raises(DataError, match="target holds no label 1, 2, 3, but 4 classes were declared"):
         find_task(named(tmp_path / "mine.npz")).files[0].look(tmp_path)
-    with pytest.raises(InputError, match="output_shape 1 is one class only"):
+    with pytest.raises(InputError, match="output_shape 1 is a single class"):
         find_task(named(tmp_path / "mine.npz", output_shape=1))
     with pytest.raises(DataError, match="the target is constant: 3 in all 32"):
         loaded(npz(tmp_path, y=np.full((N, 1), 3.0)), tmp_path, kind="regression", output_shape=1)
@@ -554,7 +560,21 @@ def test_a_load_function_that_exits_is_a_failed_trial_with_its_words(tmp_path):
 
     for name, load in (("leaves", leave), ("interrupted", interrupted), ("misuses-ray", misuse_ray)):
         if name not in TASKS:
-            TASKS.add(Task(name, 2, (1, 8, 8), "classification", (3,), "cross-entropy", "error", load, "", "", ""))
+            TASKS.add(
+                Task(
+                    name=name,
+                    dims=2,
+                    sample_shape=(1, 8, 8),
+                    kind="classification",
+                    output_shape=(3,),
+                    loss="cross-entropy",
+                    metric="error",
+                    load=load,
+                    meaning="",
+                    source="",
+                    licence="",
+                )
+            )
     worker = Worker(Store(str(tmp_path / "store")), "cpu", 1)
     config = {"body.name": "swin-micro", "body.pretrain_fraction": 0, "proxy": "none", "seed": 0}
     row = run_trial(resolve({**config, "task": "leaves"}), tmp_path, worker, tmp_path, lambda row: None)

@@ -12,8 +12,8 @@ import torch
 
 from orca_sweep import data as d
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.tasks import LOSSES, METRICS, TASKS, Task, alignment_labels, task_data, unavailable
-from orca_sweep.tasks.bundled import darcy_problems, load_watch, solve_darcy, watch_windows
+from orca_sweep.tasks import LOSSES, METRICS, TASKS, Task, alignment_labels, explain_unavailable, load_task_data
+from orca_sweep.tasks.bundled import cut_watch_windows, generate_darcy_problems, load_watch, solve_darcy
 from tests.builders.tasks import ninapro_files
 
 HERE = Path()
@@ -25,7 +25,20 @@ def made(y, kind="dense-regression", output_shape=(1, 4), shift=0.0, **more):
     x[10:] += shift
     splits = d.Splits(*(d.Samples(x[i : i + 10], y[i : i + 10]) for i in (0, 10, 20)))
     loss, metric = ("cross-entropy", "error") if kind == "classification" else ("mse", "mse")
-    return Task("made", 1, (2, 4), kind, output_shape, loss, metric, lambda root, seed: splits, "", "", "", **more)
+    return Task(
+        name="made",
+        dims=1,
+        sample_shape=(2, 4),
+        kind=kind,
+        output_shape=output_shape,
+        loss=loss,
+        metric=metric,
+        load=lambda root, seed: splits,
+        meaning="",
+        source="",
+        licence="",
+        **more,
+    )
 
 
 # Records ------------------------------------------------------------------------------------------
@@ -63,9 +76,9 @@ def test_every_recipe_makes_a_whole_trial(name):
 def test_the_modules_import_without_anything_heavy():
     heavy = ("torch", "ray", "sklearn", "scipy", "mlxtend", "pandas", "seglearn")
     code = (
-        "import sys; from orca_sweep.tasks import TASKS, unavailable; from pathlib import Path;"
+        "import sys; from orca_sweep.tasks import TASKS, explain_unavailable; from pathlib import Path;"
         "from orca_sweep.proxies import PROXIES, explain_missing_proxy; import orca_sweep.tasks.measures;"
-        "[unavailable(TASKS.get(n), Path()) for n in TASKS.names()];"
+        "[explain_unavailable(TASKS.get(n), Path()) for n in TASKS.names()];"
         "[explain_missing_proxy(PROXIES.get(n)) for n in PROXIES.names()];"
         f"print([m for m in {heavy} if m in sys.modules])"
     )
@@ -82,7 +95,7 @@ def test_the_modules_import_without_anything_heavy():
     [("digits", (897, 300, 600)), ("darcy-generated", (200, 50, 50)), ("watch-exercises", None)],
 )
 def test_split_sizes(name, sizes):
-    data = task_data(TASKS.get(name), HERE, 0, None)
+    data = load_task_data(TASKS.get(name), HERE, 0, None)
     found = tuple(map(len, (data.train, data.val, data.test)))
     assert found == (sizes or found)
     assert sum(found) == {"digits": 1797, "darcy-generated": 300, "watch-exercises": 1833}[name]
@@ -90,7 +103,7 @@ def test_split_sizes(name, sizes):
 
 def test_digits_are_stratified_and_a_cut_leaves_validation_and_test_alone():
     task = TASKS.get("digits")
-    whole, few, fewer = (task_data(task, HERE, 0, n) for n in (None, 100, 20))
+    whole, few, fewer = (load_task_data(task, HERE, 0, n) for n in (None, 100, 20))
     assert np.bincount(whole.test.y).min() >= 57
     assert np.bincount(few.train.y).min() >= 9
     assert np.bincount(fewer.train.y).min() >= 1
@@ -113,7 +126,7 @@ def watch_file(path, n_subjects=10, lengths=(300, 400)):
 
 
 def test_watch_windows_keep_subjects_apart_and_do_not_overlap(tmp_path):
-    splits = watch_windows(watch_file(tmp_path / "watch.npy"), 0)
+    splits = cut_watch_windows(watch_file(tmp_path / "watch.npy"), 0)
     parts = (splits.train, splits.val, splits.test)
     subjects = [set(part.x[:, 0].ravel()) for part in parts]
     assert [len(part) for part in subjects] == [6, 2, 2]
@@ -122,7 +135,7 @@ def test_watch_windows_keep_subjects_apart_and_do_not_overlap(tmp_path):
     assert [len(part) for part in parts] == [30, 10, 10]
     assert set(splits.train.x[:, 1, 0]) == {0, 128, 256}
     assert (np.diff(splits.train.x[:, 1], axis=1) == 1).all()
-    other = watch_windows(tmp_path / "watch.npy", 1)
+    other = cut_watch_windows(tmp_path / "watch.npy", 1)
     assert set(other.test.x[:, 0].ravel()) != subjects[2]
 
 
@@ -130,10 +143,10 @@ def test_a_wrong_watch_file_is_named(tmp_path, monkeypatch):
     path = tmp_path / "watch.npy"
     np.save(path, {"X": 3, "y": np.zeros(1), "subject": np.ones(1)})
     with pytest.raises(DataError, match=r"watch\.npy: X is int"):
-        watch_windows(path, 0)
+        cut_watch_windows(path, 0)
     np.save(path, {"X": [np.zeros((200, 5))], "y": np.zeros(1), "subject": np.ones(1)})
     with pytest.raises(DataError, match=r"watch.npy: X\[0\]: shape \(200, 5\)"):
-        watch_windows(path, 0)
+        cut_watch_windows(path, 0)
     monkeypatch.setattr("orca_sweep.tasks.bundled.find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"orca-sweep\[1d\]"):
         load_watch(tmp_path, 0)
@@ -142,7 +155,7 @@ def test_a_wrong_watch_file_is_named(tmp_path, monkeypatch):
 def test_statistics_are_of_the_training_samples_kept():
     y = np.random.default_rng(1).normal(5, 2, (30, 1, 4))
     how = {"normalise_inputs": "channel", "normalise_targets": "pointwise"}
-    plain, moved = (task_data(made(y, shift=shift, **how), HERE, 0, None) for shift in (0.0, 100.0))
+    plain, moved = (load_task_data(made(y, shift=shift, **how), HERE, 0, None) for shift in (0.0, 100.0))
     np.testing.assert_array_equal(plain.train.x, moved.train.x)
     np.testing.assert_allclose(plain.train.x.mean(axis=(0, 2)), 0, atol=1e-6)
     np.testing.assert_allclose(plain.train.x.std(axis=(0, 2)), 1, atol=1e-4)
@@ -150,7 +163,7 @@ def test_statistics_are_of_the_training_samples_kept():
     assert plain.target_mean.shape == (1, 1, 4)
     np.testing.assert_allclose(plain.target_mean[0], y[:10].mean(axis=0), rtol=1e-6)
     np.testing.assert_array_equal(plain.train.y, y[:10].astype(np.float32))
-    few = task_data(made(y, **how), HERE, 0, 5)
+    few = load_task_data(made(y, **how), HERE, 0, 5)
     np.testing.assert_allclose(few.target_mean[0], few.train.y.mean(axis=0), rtol=1e-5)
     assert plain.fingerprint != moved.fingerprint
 
@@ -165,18 +178,20 @@ def test_statistics_are_of_the_training_samples_kept():
 )
 def test_a_load_function_is_not_trusted(y, words):
     with pytest.raises(DataError, match=f"task 'made', train, {words}"):
-        task_data(made(y), HERE, 0, None)
+        load_task_data(made(y), HERE, 0, None)
 
 
 def test_labels_out_of_range_and_empty_splits_are_told():
     labels = np.array([0, 1, 2] * 10)
     task = made(labels, "classification", (2,))
     with pytest.raises(DataError, match=r"train, labels: holds the label 2\. Labels are whole numbers from 0 to 1"):
-        task_data(task, HERE, 0, None)
+        load_task_data(task, HERE, 0, None)
     none = d.Samples(np.zeros((0, 2, 4)), np.zeros(0, int))
     full = task.load(HERE, 0).train
     with pytest.raises(DataError, match="val: no samples"):
-        task_data(replace(task, output_shape=(3,), load=lambda root, seed: d.Splits(full, none, full)), HERE, 0, None)
+        load_task_data(
+            replace(task, output_shape=(3,), load=lambda root, seed: d.Splits(full, none, full)), HERE, 0, None
+        )
 
 
 # Labels for embedder training ---------------------------------------------------------------------
@@ -187,7 +202,7 @@ def test_pseudo_labels_are_seeded_and_of_training_only():
     y = rng.normal(size=(30, 1, 4))
     other = y.copy()
     other[10:] += 50
-    first, second = (task_data(made(values), HERE, 0, None) for values in (y, other))
+    first, second = (load_task_data(made(values), HERE, 0, None) for values in (y, other))
     labels = alignment_labels(first, 3, 0)
     assert labels.dtype == np.int64
     assert set(labels) == {0, 1, 2}
@@ -197,7 +212,7 @@ def test_pseudo_labels_are_seeded_and_of_training_only():
 
 def test_pseudo_labels_find_groups_and_are_never_more_than_different_targets():
     y = np.repeat(np.array([0.0, 5.0, 9.0]), 10)[np.random.default_rng(0).permutation(30)][:, None, None] * np.ones(4)
-    data = task_data(made(y), HERE, 0, None)
+    data = load_task_data(made(y), HERE, 0, None)
     labels = alignment_labels(data, 50, 0)
     assert len(np.unique(labels)) == len(np.unique(data.train.y))
     for label in np.unique(labels):
@@ -206,10 +221,10 @@ def test_pseudo_labels_find_groups_and_are_never_more_than_different_targets():
 
 def test_multi_label_targets_are_clustered_and_class_labels_are_taken_as_they_are():
     multi = np.random.default_rng(0).integers(0, 2, (30, 5))
-    data = task_data(made(multi, "multi-label", (5,)), HERE, 0, None)
+    data = load_task_data(made(multi, "multi-label", (5,)), HERE, 0, None)
     assert data.train.y.dtype == np.float32
     assert alignment_labels(data, 4, 0).shape == (10,)
-    digits = task_data(TASKS.get("digits"), HERE, 0, 50)
+    digits = load_task_data(TASKS.get("digits"), HERE, 0, 50)
     np.testing.assert_array_equal(alignment_labels(digits, 3, 7), digits.train.y)
 
 
@@ -239,7 +254,7 @@ def test_the_error_falls_with_the_square_of_the_step_for_a_smooth_coefficient():
 
 
 def test_the_flux_out_of_the_square_is_the_source_inside():
-    a, u = (arrays[0] for arrays in darcy_problems(300, 29))
+    a, u = (arrays[0] for arrays in generate_darcy_problems(300, 29))
     assert not any(edge.any() for edge in (u[0], u[-1], u[:, 0], u[:, -1]))
     face = 2 * a[1] * a[0] / (a[1] + a[0]), 2 * a[-2] * a[-1] / (a[-2] + a[-1])
     side = 2 * a[:, 1] * a[:, 0] / (a[:, 1] + a[:, 0]), 2 * a[:, -2] * a[:, -1] / (a[:, -2] + a[:, -1])
@@ -249,7 +264,7 @@ def test_the_flux_out_of_the_square_is_the_source_inside():
 
 
 def test_darcy_inputs_are_coefficient_and_coordinates():
-    data = task_data(TASKS.get("darcy-generated"), HERE, 0, None)
+    data = load_task_data(TASKS.get("darcy-generated"), HERE, 0, None)
     x = data.train.x
     assert set(np.unique(x[:, 0])) == {-1.0, 1.0}
     axis = np.linspace(0, 1, 29, dtype=np.float32)
@@ -276,35 +291,35 @@ def satellite_files(root, n_train=120, n_test=24):
 
 def test_ninapro_takes_the_three_files_as_they_are(tmp_path):
     ninapro_files(tmp_path)
-    data = task_data(TASKS.get("ninapro"), tmp_path, 0, None)
+    data = load_task_data(TASKS.get("ninapro"), tmp_path, 0, None)
     for part, count in zip(("train", "val", "test"), (40, 5, 4), strict=True):
         samples = getattr(data, part)
         raw = np.load(tmp_path / f"ninaPro/ninapro_{part}.npy")
         assert samples.x.shape == (count, 1, 16, 52)
         np.testing.assert_array_equal(samples.x[:][:, 0], raw.transpose(0, 2, 1).astype(np.float32))
         np.testing.assert_array_equal(samples.y, np.load(tmp_path / f"ninaPro/label_{part}.npy"))
-    assert task_data(TASKS.get("ninapro"), tmp_path, 1, None).fingerprint == data.fingerprint
+    assert load_task_data(TASKS.get("ninapro"), tmp_path, 1, None).fingerprint == data.fingerprint
 
 
 def test_a_wrong_ninapro_file_is_named(tmp_path):
     task = TASKS.get("ninapro")
-    assert len(unavailable(task, tmp_path)) == 6
+    assert len(explain_unavailable(task, tmp_path)) == 6
     with pytest.raises(DataError, match=r"ninapro_train.npy: cannot be read"):
-        task_data(task, tmp_path, 0, None)
+        load_task_data(task, tmp_path, 0, None)
     ninapro_files(tmp_path)
-    assert unavailable(task, tmp_path) == []
+    assert explain_unavailable(task, tmp_path) == []
     np.save(tmp_path / "ninaPro/label_test.npy", np.array([0, 1, 2, 18]))
     with pytest.raises(DataError, match=r"label_test.npy: holds the label 18. .* from 0 to 17"):
-        task_data(task, tmp_path, 0, None)
+        load_task_data(task, tmp_path, 0, None)
     np.save(tmp_path / "ninaPro/label_test.npy", np.arange(3))
     with pytest.raises(DataError, match=r"label_test.npy: shape \(3,\). \(4\) was expected"):
-        task_data(task, tmp_path, 0, None)
+        load_task_data(task, tmp_path, 0, None)
 
 
 @pytest.mark.parametrize("split_seed", [0, 1])
 def test_satellite_validation_is_as_large_as_test_outside_training_and_no_row_is_lost(tmp_path, split_seed):
     satellite_files(tmp_path)
-    data = task_data(TASKS.get("satellite"), tmp_path, split_seed, None)
+    data = load_task_data(TASKS.get("satellite"), tmp_path, split_seed, None)
     assert [len(part) for part in (data.train, data.val, data.test)] == [96, 24, 24]
     whole = d.read_pickled_dict(tmp_path / "satellite_train.npy", ("data",))["data"].astype(np.float32)
     rows = [{row.tobytes() for row in part.x[:]} for part in (data.train, data.val)]
@@ -314,7 +329,7 @@ def test_satellite_validation_is_as_large_as_test_outside_training_and_no_row_is
     test = d.read_pickled_dict(tmp_path / "satellite_test.npy", ("data",))["data"]
     np.testing.assert_array_equal(data.test.x[:][:, 0], test.astype(np.float32))
     np.testing.assert_array_equal(data.test.y, np.arange(24))
-    other = task_data(TASKS.get("satellite"), tmp_path, split_seed + 1, None)
+    other = load_task_data(TASKS.get("satellite"), tmp_path, split_seed + 1, None)
     assert {row.tobytes() for row in other.val.x[:]} != rows[1]
 
 
@@ -322,7 +337,7 @@ def test_a_wrong_satellite_file_is_named(tmp_path):
     task = TASKS.get("satellite")
     satellite_files(tmp_path, 24, 24)
     with pytest.raises(DataError, match=r"satellite/\w+: 24 training and 24 test samples. .* swapped"):
-        task_data(task, tmp_path, 0, None)
+        load_task_data(task, tmp_path, 0, None)
     path = tmp_path / "satellite_train.npy"
     for value, words in (
         ({"data": np.zeros((3, 45)), "label": np.ones(3)}, r"data: shape \(3, 45\). \(N, 46\) was expected"),
@@ -332,7 +347,7 @@ def test_a_wrong_satellite_file_is_named(tmp_path):
     ):
         np.save(path, np.array(value, dtype=object))
         with pytest.raises(DataError, match=f"satellite_train.npy: .*({words})"):
-            task_data(task, tmp_path, 0, None)
+            load_task_data(task, tmp_path, 0, None)
 
 
 def test_a_file_that_would_run_a_command_is_refused(tmp_path):
@@ -343,7 +358,7 @@ def test_a_file_that_would_run_a_command_is_refused(tmp_path):
     satellite_files(tmp_path)
     np.save(tmp_path / "satellite_train.npy", {"data": Evil(), "label": np.ones(3)})
     with pytest.raises(DataError, match=r"satellite_train.npy: the pickle asks for \w+.system"):
-        task_data(TASKS.get("satellite"), tmp_path, 0, None)
+        load_task_data(TASKS.get("satellite"), tmp_path, 0, None)
     assert not (tmp_path / "ran").exists()
 
 
@@ -409,7 +424,7 @@ def test_shapes_that_would_broadcast_are_refused():
         with pytest.raises(InputError, match="have their target's shape"):
             LOSSES.get(name).function(torch.from_numpy(p), torch.from_numpy(t))
     for prediction, target in ((np.zeros((2, 3)), np.zeros(3, int)), (np.zeros((0, 3)), np.zeros(0, int))):
-        with pytest.raises(InputError, match="a split, each predicted once"):
+        with pytest.raises(InputError, match="one prediction for every sample of a split"):
             METRICS.get("error").compute(prediction, target)
 
 

@@ -174,8 +174,24 @@ def linear(n=12, **settings):
     net.add_module("predictor", torch.nn.Linear(4, 3))
     rng = np.random.default_rng(0)
     samples = Samples(rng.normal(size=(n, 4)).astype(np.float32), np.arange(n) % 3)
-    task = Task("lin", 1, (4, 1), "classification", (3,), "cross-entropy", "error", None, "", "", "")
-    return net, TaskData(task, samples, samples, samples, None, None, ""), FinetuneConfig(**settings)
+    task = Task(
+        name="lin",
+        dims=1,
+        sample_shape=(4, 1),
+        kind="classification",
+        output_shape=(3,),
+        loss="cross-entropy",
+        metric="error",
+        load=None,
+        meaning="",
+        source="",
+        licence="",
+    )
+    return (
+        net,
+        TaskData(task=task, train=samples, val=samples, test=samples, fingerprint=""),
+        FinetuneConfig(**settings),
+    )
 
 
 def tuned(net, data, config):
@@ -266,11 +282,11 @@ def test_every_family_can_compute_its_activations_twice(family, saved_body, run)
 def test_a_model_is_left_as_it_was_found(user_tasks, worker):
     """Layers that hold themselves would be freed only by chance, and a second run would compute them four times."""
     from orca_sweep.bodies import find_body
-    from orca_sweep.tasks import find_task, task_data
+    from orca_sweep.tasks import find_task, load_task_data
     from orca_sweep.training.model import build_model
 
     config = resolve({"task": "tiny", "finetune.epochs": 1, "finetune.gradient_checkpointing": True})
-    data = task_data(find_task("tiny"), worker, 0, None)
+    data = load_task_data(find_task("tiny"), worker, 0, None)
     loaded, _, _ = pretrain_body(find_body(config.body.name), config.body, worker, lambda row: None)
     model = build_model(data, loaded, config)
     finetune(model, data, config.finetune, config.seed_of, "cpu", None, lambda row: None)
@@ -361,8 +377,8 @@ def test_samples_on_disk_are_read_ahead_and_are_the_same(tmp_path):
     net, data, config = linear(n=40, epochs=2, batch_size=7, lr=0.1)
     other, _, _ = linear(n=40)
     np.save(tmp_path / "x.npy", data.train.x)
-    rows = Rows.of(np.load(tmp_path / "x.npy", mmap_mode="r"), "x", lambda part: part)
-    on_disk = TaskData(data.task, Samples(rows, data.train.y), data.val, data.test, None, None, "")
+    rows = Rows.from_array(np.load(tmp_path / "x.npy", mmap_mode="r"), "x", lambda part: part)
+    on_disk = TaskData(task=data.task, train=Samples(rows, data.train.y), val=data.val, test=data.test, fingerprint="")
     a, b = tuned(net, data, config), tuned(other, on_disk, config)
     assert all(np.array_equal(a.last[name], b.last[name]) for name in a.last)
 
@@ -379,21 +395,25 @@ def test_an_error_in_reading_ahead_is_the_trial_s(tmp_path):
         return part
 
     np.save(tmp_path / "x.npy", data.train.x)
-    rows = Rows.of(np.load(tmp_path / "x.npy", mmap_mode="r"), "x", broken)
+    rows = Rows.from_array(np.load(tmp_path / "x.npy", mmap_mode="r"), "x", broken)
     with pytest.raises(OSError, match="the disk is gone"):
-        tuned(net, TaskData(data.task, Samples(rows, data.train.y), data.val, data.test, None, None, ""), config)
+        tuned(
+            net,
+            TaskData(task=data.task, train=Samples(rows, data.train.y), val=data.val, test=data.test, fingerprint=""),
+            config,
+        )
     assert read == [7]  # and nothing is read after it
 
 
 def test_nothing_reads_ahead_any_more_when_a_step_fails(tmp_path):
     net, data, config = linear(n=40, epochs=1, batch_size=7)
     np.save(tmp_path / "x.npy", data.train.x)
-    rows = Rows.of(np.load(tmp_path / "x.npy", mmap_mode="r"), "x", lambda part: part)
+    rows = Rows.from_array(np.load(tmp_path / "x.npy", mmap_mode="r"), "x", lambda part: part)
     before = threading.active_count()
     with pytest.raises(torch.OutOfMemoryError):
         tuned(
             limited(net, 2),
-            TaskData(data.task, Samples(rows, data.train.y), data.val, data.test, None, None, ""),
+            TaskData(task=data.task, train=Samples(rows, data.train.y), val=data.val, test=data.test, fingerprint=""),
             config,
         )
     assert threading.active_count() == before
@@ -429,12 +449,12 @@ def test_an_epoch_of_a_real_body_is_the_plainly_written_one(body, optimizer, use
 
     from orca_sweep.bodies import find_body
     from orca_sweep.streams import stream_rng, stream_seed
-    from orca_sweep.tasks import find_task, task_data
+    from orca_sweep.tasks import find_task, load_task_data
     from orca_sweep.training.model import build_model
 
     settings = {"finetune.epochs": 1, "finetune.lr": 1e-3, "finetune.optimizer": optimizer}
     config = resolve({"task": "tiny", "body.name": body, **settings})
-    data = task_data(find_task("tiny"), worker, 0, None)
+    data = load_task_data(find_task("tiny"), worker, 0, None)
     loaded, _, _ = pretrain_body(find_body(body), config.body, worker, lambda row: None)
     ours = build_model(data, loaded, config)
     plain = copy.deepcopy(ours).train()

@@ -11,7 +11,7 @@ from orca_sweep.bodies import BODIES, find_body
 from orca_sweep.bodies.inputs import compute_input_features
 from orca_sweep.bodies.network import LoadedBody, build_base_model, build_random_model, load_config, load_pretrained
 from orca_sweep.errors import InputError
-from orca_sweep.tasks import TASKS, task_data
+from orca_sweep.tasks import TASKS, load_task_data
 from orca_sweep.training.model import Embedder1D, Embedder2D, build_model, layout, token_stride
 from orca_sweep.training.predictors import LinearPredictor1D
 from orca_sweep.training.pretrain import pretrain_body
@@ -151,7 +151,7 @@ def test_dense_1d_predictor_puts_each_token_s_stretch_in_its_place():
 @pytest.mark.parametrize("init", ["copied", "random"])
 def test_models_have_the_task_s_shapes_and_paired_initialisation(task, init, tmp_path):
     config = resolve({"task": task, "embedder.init": init, "body.pretrain_fraction": 0})
-    data = task_data(TASKS.get(task), tmp_path, 0, 20)
+    data = load_task_data(TASKS.get(task), tmp_path, 0, 20)
     body = LoadedBody(model=build_random_model(find_body("swin-micro"), 0))
     model = build_model(data, body, config)
     assert model(torch.from_numpy(data.train.x[:3])).shape == (3, *data.task.output_shape)
@@ -176,7 +176,7 @@ def test_training_one_model_leaves_the_body_as_it_was():
 
 
 def test_predictions_of_dense_tasks_come_in_physical_units(tmp_path):
-    data = task_data(TASKS.get("darcy-generated"), tmp_path, 0, 20)
+    data = load_task_data(TASKS.get("darcy-generated"), tmp_path, 0, 20)
     config = resolve({"task": "darcy-generated", "body.pretrain_fraction": 0})
     model = build_model(data, LoadedBody(model=build_random_model(find_body("swin-micro"), 0)), config)
     with torch.no_grad():
@@ -385,7 +385,7 @@ def test_a_copied_1d_embedder_takes_what_the_input_layer_has(family, saved_body)
 def test_tasks_of_either_dimension_go_to_bodies_of_either_kind(family, name, saved_body):
     config = resolve({"task": name, "body.name": str(saved_body(family)), "body.pretrain_fraction": 1, "proxy": "none"})
     body = load_pretrained(find_body(config.body.name))
-    data = task_data(TASKS.get(name), None, 0, 20)
+    data = load_task_data(TASKS.get(name), None, 0, 20)
     model = build_model(data, body, config).eval()
     x = torch.from_numpy(data.train.x[:3])
     assert model(x).shape == (3, *data.task.output_shape)
@@ -470,7 +470,7 @@ def test_an_input_mode_is_for_decoders_and_a_doubled_sequence_fits(saved_body):
         settings = {"task": "watch-exercises", "body.name": folder, "proxy": "none", "embedder.target_length": 64}
         config = resolve({**settings, "body.input_mode": mode})
         body, _, _ = pretrain_body(find_body(config.body.name), config.body, None, quiet)
-        data = task_data(TASKS.get("watch-exercises"), None, 0, 21)
+        data = load_task_data(TASKS.get("watch-exercises"), None, 0, 21)
         model = build_model(data, body, config)
         shapes[mode] = model.embedder.positions.shape[0]
         assert model(torch.from_numpy(data.train.x[:2])).shape == (2, 7)

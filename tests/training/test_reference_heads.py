@@ -14,7 +14,7 @@ from orca_sweep.bodies.network import LoadedBody, build_random_model, load_pretr
 from orca_sweep.config import TrialConfig
 from orca_sweep.data import Samples, Splits
 from orca_sweep.errors import InputError
-from orca_sweep.tasks import TASKS, Task, task_data
+from orca_sweep.tasks import TASKS, Task, load_task_data
 from orca_sweep.training.model import (
     Embedder1D,
     Embedder2D,
@@ -159,7 +159,7 @@ def settled(family, saved_body):
 def test_either_predictor_gives_the_field_behind_every_body(family, name, kind, saved_body, dense_tasks):
     config = resolve({"task": name, "predictor.dense": kind, **settled(family, saved_body)})
     body, task = load_pretrained(find_body(config.body.name)), dense_tasks[name]
-    data = task_data(task, None, 0, 8)
+    data = load_task_data(task, None, 0, 8)
     model = build_model(data, body, config)
     out = model(torch.from_numpy(data.train.x[:3]))
     assert out.shape == (3, *task.output_shape)
@@ -389,7 +389,19 @@ def small_swin(tmp_path, **settings):
 
 
 def embedder_of(body, shape, dims, name="swin-micro", **embedder):
-    task = Task("any", dims, shape, "classification", (3,), "cross-entropy", "error", None, "", "", "")
+    task = Task(
+        name="any",
+        dims=dims,
+        sample_shape=shape,
+        kind="classification",
+        output_shape=(3,),
+        loss="cross-entropy",
+        metric="error",
+        load=None,
+        meaning="",
+        source="",
+        licence="",
+    )
     config = TrialConfig.from_flat(
         {"task": "any", "body.name": name, **{f"embedder.{path}": value for path, value in embedder.items()}}
     )

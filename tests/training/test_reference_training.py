@@ -16,8 +16,8 @@ from orca_sweep.data import Samples
 from orca_sweep.errors import InputError
 from orca_sweep.space import plan_space
 from orca_sweep.streams import stream_rng
-from orca_sweep.tasks.recipes import settings_for_mean_loss
-from orca_sweep.tasks.records import Task, TaskData
+from orca_sweep.tasks import Task, TaskData
+from orca_sweep.tasks.recipes import adapt_to_mean_loss
 from orca_sweep.training import finetune as finetuning
 from orca_sweep.training.rates import embedder_learning_rate
 from orca_sweep.training.switches import set_attention, set_dropout
@@ -137,7 +137,7 @@ class _Stepped:
         self.states: list[np.ndarray] = []
         values = self.values
         n = int(values["accumulation"])
-        lr, decay = settings_for_mean_loss(self.kind, float(values["lr"]), float(values["weight_decay"]), n)
+        lr, decay = adapt_to_mean_loss(self.kind, float(values["lr"]), float(values["weight_decay"]), n)
         batches = len(values["inputs"])
         used = {"momentum": values["momentum"]} if self.kind == "sgd" else {"betas": list(map(float, values["betas"]))}
         self.config = FinetuneConfig(
@@ -158,8 +158,20 @@ class _Stepped:
         order = stream_rng(0, "finetune order", 1).permutation(len(x))
         samples = Samples(np.empty_like(x), np.empty_like(y))
         samples.x[order], samples.y[order] = x, y
-        task = Task("linear", 1, (5, 1), "regression", (3,), "mse", "nrmse", None, "", "", "")
-        return TaskData(task, samples, samples, samples, None, None, "")
+        task = Task(
+            name="linear",
+            dims=1,
+            sample_shape=(5, 1),
+            kind="regression",
+            output_shape=(3,),
+            loss="mse",
+            metric="nrmse",
+            load=None,
+            meaning="",
+            source="",
+            licence="",
+        )
+        return TaskData(task=task, train=samples, val=samples, test=samples, fingerprint="")
 
     def _watched(self, real):
         def step(fetched, lr):

@@ -17,7 +17,7 @@ from orca_sweep.errors import DataError
 from orca_sweep.proxies import PROXIES
 from orca_sweep.results import read_record
 from orca_sweep.store import Store
-from orca_sweep.tasks import TASKS, Task, task_data
+from orca_sweep.tasks import TASKS, Task, load_task_data
 from orca_sweep.training.embedder import proxy_features, train_embedder
 from orca_sweep.training.finetune import finetune
 from orca_sweep.training.frozen import set_frozen
@@ -106,11 +106,23 @@ def test_one_step_is_the_plainly_written_step(tmp_path):
     plain = nn.Linear(4, 3)
     plain.load_state_dict(net.predictor.state_dict())
     x, y = torch.randn(10, 4), torch.arange(10) % 3
-    task = Task("lin", 1, (4, 1), "classification", (3,), "cross-entropy", "error", None, "", "", "")
+    task = Task(
+        name="lin",
+        dims=1,
+        sample_shape=(4, 1),
+        kind="classification",
+        output_shape=(3,),
+        loss="cross-entropy",
+        metric="error",
+        load=None,
+        meaning="",
+        source="",
+        licence="",
+    )
     samples = Samples(x.numpy(), y.numpy())
     from orca_sweep.tasks import TaskData
 
-    data = TaskData(task, samples, samples, samples, None, None, "")
+    data = TaskData(task=task, train=samples, val=samples, test=samples, fingerprint="")
     config = FinetuneConfig(epochs=1, batch_size=4, accumulation=3, lr=0.1, weight_decay=0.1, grad_clip=0.05)
     finetune(net, data, config, lambda source: 0, "cpu", None, lambda row: None)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=0.1, weight_decay=0.1)
@@ -377,7 +389,7 @@ def test_a_test_metric_that_is_not_finite_is_no_success(run, monkeypatch):
 def test_test_data_is_touched_once_at_the_end(run, monkeypatch):
     """A poisoned test split changes test metrics and nothing else."""
     clean, clean_epochs = run(**ALIGNED, folder="clean")
-    real = task_data
+    real = load_task_data
 
     def poisoned(task, root, split_seed, n_train, normalise):
         data = real(task, root, split_seed, n_train, normalise)
@@ -386,7 +398,7 @@ def test_test_data_is_touched_once_at_the_end(run, monkeypatch):
 
     from orca_sweep.training import run as trial
 
-    monkeypatch.setattr(trial, "task_data", poisoned)
+    monkeypatch.setattr(trial, "load_task_data", poisoned)
     trial._task_data.cache_clear()
     row, epochs = run(**ALIGNED, folder="poisoned")
     trial._task_data.cache_clear()
@@ -534,7 +546,7 @@ def test_classes_of_one_sample_are_skipped_and_counted(run, worker):
     row, _ = run(**ALIGNED, embedder__proxy_samples=500)
     assert (row["n_target_classes_skipped"], row["n_proxy_classes_skipped"]) == (0, 0)
     config = resolve({key.replace("__", "."): value for key, value in ALIGNED.items()})
-    data = task_data(TASKS.get("tiny"), Path(), 0, None)
+    data = load_task_data(TASKS.get("tiny"), Path(), 0, None)
     body, _, _ = pretrain_body(find_body(config.body.name), config.body, worker, lambda row: None)
     proxy = proxy_features(PROXIES.get("mnist5k").load(Path()), body, worker)
     labels = np.where(np.arange(len(data.train)) == 5, 9, data.train.y)

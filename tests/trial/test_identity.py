@@ -206,15 +206,15 @@ def settled(path):
 def test_a_hash_is_kept_and_read_anew_when_asked(tmp_path, monkeypatch):
     path, cache = write_npz(tmp_path / "a.npz"), tmp_path / "cache"
     monkeypatch.setattr("orca_sweep.data.contents.SETTLED_S", -1.0)
-    digest = Contents(cache).digest_of([path])
+    digest = Contents(cache).hash_paths([path])
     (entry,) = cache.iterdir()
     entry.write_text("0" * 64)
-    assert Contents(cache).digest_of([path]) == "0" * 64, "it is not read again while it looks the same"
-    assert Contents(cache, is_anew=True).digest_of([path]) == digest
-    assert Contents(cache).digest_of([path]) == digest
+    assert Contents(cache).hash_paths([path]) == "0" * 64, "it is not read again while it looks the same"
+    assert Contents(cache, rehashes=True).hash_paths([path]) == digest
+    assert Contents(cache).hash_paths([path]) == digest
     for damage in ("", "x" * 64, "ü"):
         entry.write_text(damage)
-        assert Contents(cache).digest_of([path]) == digest
+        assert Contents(cache).hash_paths([path]) == digest
 
 
 def test_a_change_that_hides_its_time_is_seen(tmp_path, monkeypatch):
@@ -222,16 +222,16 @@ def test_a_change_that_hides_its_time_is_seen(tmp_path, monkeypatch):
     path, cache = tmp_path / "a.bin", tmp_path / "cache"
     path.write_bytes(b"one")
     settled(path)
-    first = Contents(cache).digest_of([path])
+    first = Contents(cache).hash_paths([path])
     path.write_bytes(b"two")
     settled(path)
-    assert Contents(cache).digest_of([path]) != first
+    assert Contents(cache).hash_paths([path]) != first
 
 
 def test_a_fresh_file_is_not_kept_for_it_may_still_change(tmp_path):
     path, cache = tmp_path / "a.bin", tmp_path / "cache"
     path.write_bytes(b"one")
-    Contents(cache).digest_of([path])
+    Contents(cache).hash_paths([path])
     assert not cache.exists()
 
 
@@ -239,15 +239,15 @@ def test_a_cache_that_cannot_be_written_costs_time_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("orca_sweep.data.contents.SETTLED_S", -1.0)
     (tmp_path / "file").write_text("in the way")
     path = write_npz(tmp_path / "a.npz")
-    assert Contents(tmp_path / "file" / "cache").digest_of([path]) == Contents(tmp_path / "c").digest_of([path])
+    assert Contents(tmp_path / "file" / "cache").hash_paths([path]) == Contents(tmp_path / "c").hash_paths([path])
 
 
 def test_folders_count_by_names_and_bytes_but_for_hidden_files(tmp_path):
     folder = images(tmp_path / "a")
-    first = Contents(tmp_path / "c").digest_of([folder])
+    first = Contents(tmp_path / "c").hash_paths([folder])
 
     def now():
-        return Contents(tmp_path / "c").digest_of([folder])
+        return Contents(tmp_path / "c").hash_paths([folder])
 
     (folder / ".DS_Store").write_bytes(b"x")
     (folder / ".git").mkdir()
@@ -265,7 +265,7 @@ def test_two_lists_of_files_with_the_same_bytes_differ(tmp_path):
     for name, text in (("a", b"12"), ("b", b"3"), ("c", b"1"), ("d", b"23")):
         (tmp_path / name).write_bytes(text)
     contents = Contents(tmp_path / "cache")
-    digests = {contents.digest_of([tmp_path / n for n in names]) for names in ("ab", "cd", "ba", "a", "abc")}
+    digests = {contents.hash_paths([tmp_path / n for n in names]) for names in ("ab", "cd", "ba", "a", "abc")}
     assert len(digests) == 5
 
 
@@ -291,8 +291,8 @@ def test_what_cannot_be_read_twice_is_refused_in_words(tmp_path, what):
             (path / name).mkdir(parents=True)
             for link in "ab":
                 (path / name / link).symlink_to(path / other)
-    with pytest.raises(DataError, match="cannot be read|no file that|folders below it"):
-        Contents(tmp_path / "c").digest_of([path])
+    with pytest.raises(DataError, match="cannot be read|not a regular file|its folders never end"):
+        Contents(tmp_path / "c").hash_paths([path])
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
@@ -309,7 +309,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
 
     monkeypatch.setattr(contents, "_hash_files", grows)
     with pytest.raises(DataError, match="changes while it is read"):
-        Contents(tmp_path / "c").digest_of([path])
+        Contents(tmp_path / "c").hash_paths([path])
 
 
 # Code ---------------------------------------------------------------------------------------------

@@ -106,10 +106,10 @@ def test_a_level_moves_its_own_streams_and_holds_all_others_at_seed_0(level, all
 def test_splits_and_clusters_are_the_data_split_s(go, monkeypatch):
     """The task's own splits, and the clusters that stand in for labels where it has none."""
     from orca_sweep.data import samples
-    from orca_sweep.tasks import records
+    from orca_sweep.tasks import loading
 
     heard = {}
-    for module in (streams, records):
+    for module in (streams, loading):
         real = module.stream_seed
         monkeypatch.setattr(
             module, "stream_seed", lambda seed, stream, *i, real=real: heard.setdefault(stream, seed) or real(seed, stream, *i)
