@@ -248,7 +248,7 @@ def _margins(made: Plan) -> str:
 
 def _values(space: Space, path: str) -> str:
     values = space.tune[path]
-    return f"[{', '.join(space.write(path, value) for value in values)}]" if isinstance(values, tuple) else str(values)
+    return f"[{', '.join(space.write_level(path, value) for value in values)}]" if isinstance(values, tuple) else str(values)
 
 
 def _design_lines(made: Plan) -> Iterator[str]:

@@ -15,11 +15,11 @@ from orca_sweep.config.labels import write_level
 from orca_sweep.config.naming import label_declarations
 from orca_sweep.registry import hint
 from orca_sweep.space import designs
+from orca_sweep.space.documents import Keys, locate_keys
 from orca_sweep.space.tuning import Search, Tune
 
 MetricColumn = Literal["test_metric_best", "test_metric_last", "val_metric_best", "val_metric_last"]
 Resolve = Callable[[Mapping[str, Any]], TrialConfig]
-Path_ = tuple[str, ...]
 Role = Literal["replicate", "search", "aa"]
 
 PLACEBOS: Mapping[str, Callable[[str], str]] = {
@@ -204,7 +204,7 @@ class Logger(BaseModel):
 DEFAULT_LOGGERS = (Logger(name="json"),)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rule:
     """Settings of the combinations that have certain levels: a learning rate for one arm, say."""
 
@@ -216,7 +216,7 @@ class Rule:
         return all(settings[path] == level for path, level in self.levels.items())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Space:
     """A space YAML, read and typed: every value already has its field's type."""
 
@@ -238,7 +238,7 @@ class Space:
     loggers: tuple[Logger, ...]
     imports: tuple[str, ...]
     path: Path
-    lines: Mapping[Path_, int] = field(repr=False)
+    lines: Mapping[Keys, int] = field(repr=False)
     tune: Tune = field(default_factory=dict)
     search: Search = field(default_factory=Search)
     """Its seeds are filled in where the space tunes."""
@@ -253,16 +253,16 @@ class Space:
     written: Mapping[str, Mapping[Any, str]] = field(default_factory=dict)
     """Of each field the values that the YAML gives it, and how it writes them first."""
 
-    def write(self, path: str, level: Any) -> str:
-        """Returns a level as the YAML writes it, or as it would."""
-        return self.written.get(path, {}).get(level) or write_level(level)
+    def write_level(self, field: str, level: Any) -> str:
+        """Returns a level of a field as the YAML writes it, or as it would."""
+        return self.written.get(field, {}).get(level) or write_level(level)
 
-    def where(self, *place: str) -> str:
-        """Returns 'file:line' of a place in the YAML, or of its nearest parent."""
-        return where(self.path, self.lines, place)
+    def locate(self, *keys: str) -> str:
+        """Returns 'file:line' of what the YAML has under some keys, or of the nearest value around it."""
+        return locate_keys(self.path, self.lines, keys)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedTrial:
     """One run of the plan."""
 
@@ -285,7 +285,7 @@ class PlannedTrial:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TunedCell:
     """A cell whose tuned parameters are still to be found."""
 
@@ -299,7 +299,7 @@ class TunedCell:
     """What is tried, run seeds aside; empty if the search decides as it goes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """The expansion of a space."""
 
@@ -365,11 +365,3 @@ class Plan:
     @cached_property
     def _ids(self) -> dict[int, str]:
         return {id(cell): cell_id for cell_id, cell in self.by_cell_id.items()}
-
-
-def where(path: Path, lines: Mapping[Path_, int], place: Path_) -> str:
-    """Returns 'file:line' of a place, or of its nearest parent."""
-    for n in range(len(place), -1, -1):
-        if place[:n] in lines:
-            return f"{path}:{lines[place[:n]]}"
-    return str(path)

@@ -136,12 +136,12 @@ except InputError:
 def test_designs_count_as_many_combinations_as_they_make(design):
     for n_factors in (3, 5, 9):
         factors = {f"f{i}": ("off", "on") for i in range(n_factors)}
-        made = list(designs.DESIGNS[design].combinations(factors))
+        made = list(designs.DESIGNS[design].combine(factors))
         assert designs.DESIGNS[design].count(dict.fromkeys(factors, 2)) == len(made)
     if designs.DESIGNS[design].levels == "any":
         factors = {"a": (1, 2, 3), "b": (1, 2), "c": (1,)}
         count = designs.DESIGNS[design].count({path: len(levels) for path, levels in factors.items()})
-        assert count == len(list(designs.DESIGNS[design].combinations(factors)))
+        assert count == len(list(designs.DESIGNS[design].combine(factors)))
 
 
 def test_thousands_of_rules_are_asked_only_where_they_can_hold(tmp_path):

@@ -104,7 +104,7 @@ def test_short_forms_mean_what_they_say(plan_of):
 @pytest.mark.parametrize("log", [False, True])
 def test_ranges_are_covered_evenly_and_never_left(log):
     for whole, low, high in ((False, 1e-5, 1e-1), (True, 1, 64), (True, 3, 4)):
-        one = t.Range(low, high, log, whole)
+        one = t.Range(low=low, high=high, log=log, whole=whole)
         values = [one.draw((i + 0.5) / 2000) for i in range(2000)]
         assert low <= min(values) and max(values) <= high
         assert all(isinstance(value, int) == whole for value in values)
@@ -112,13 +112,13 @@ def test_ranges_are_covered_evenly_and_never_left(log):
         below = sum(v < middle for v in values) / 2000
         assert below == pytest.approx(0.5, abs=0.02 if not whole else 0.3)
         assert one.draw(0.0) == low and one.draw(0.999999) == pytest.approx(high, rel=0.01)
-    uniform = t.Range(1, 4, False, True)
+    uniform = t.Range(low=1, high=4, log=False, whole=True)
     assert [sum(uniform.draw(i / 400) == n for i in range(400)) for n in (1, 2, 3, 4)] == [100] * 4
 
 
 def test_optuna_s_next_is_a_function_of_what_it_is_told():
-    tune = {"finetune.lr": t.Range(1e-5, 1e-1, True, False), "finetune.freeze": ("none", "body"),
-            "finetune.batch_size": t.Range(4, 64, True, True)}  # fmt: skip
+    tune = {"finetune.lr": t.Range(low=1e-5, high=1e-1, log=True, whole=False), "finetune.freeze": ("none", "body"),
+            "finetune.batch_size": t.Range(low=4, high=64, log=True, whole=True)}  # fmt: skip
     told = []
     for i in range(15):
         settings = t.optuna_next(tune, told, 0, "cell")
@@ -144,7 +144,7 @@ def folder_of(plan, out):
 
 def test_what_is_planned_on_the_way_stands_until_it_is_planned_anew(plan_of, tmp_path):
     from orca_sweep.results import manifest_of
-    from orca_sweep.space import planned_before, seeded
+    from orca_sweep.space import plan_trials, planned_before
 
     plan = plan_of(f"{BASE}tune: {{finetune.lr: [1e-3, 1e-4]}}\n")
     one, two = plan.tuned
@@ -157,7 +157,7 @@ def test_what_is_planned_on_the_way_stands_until_it_is_planned_anew(plan_of, tmp
         }
 
     for cell in (one, two):
-        tell(seeded(cell.cell_id, cell.candidates[0], plan.space.seeds))
+        tell(plan_trials(cell.cell_id, cell.candidates[0], plan.space.seeds))
     assert replicates() == {(one.cell_id, 1e-3), (two.cell_id, 1e-3)}
     again = planned_before(manifest_of(out), out)
     assert again.trials == plan.trials, "a resumption plans them anew, from the records"
@@ -165,7 +165,7 @@ def test_what_is_planned_on_the_way_stands_until_it_is_planned_anew(plan_of, tmp
     # Another launch, cut short after it has come to another best of the first cell.
     tell = folder_of(plan, out)
     assert replicates() == {(one.cell_id, 1e-3), (two.cell_id, 1e-3)}
-    tell(seeded(one.cell_id, one.candidates[1], plan.space.seeds))
+    tell(plan_trials(one.cell_id, one.candidates[1], plan.space.seeds))
     assert replicates() == {(one.cell_id, 1e-4), (two.cell_id, 1e-3)}
     folder_of(plan, out)
     assert replicates() == {(one.cell_id, 1e-4), (two.cell_id, 1e-3)}
