@@ -4,6 +4,7 @@ What stands under ``base``, ``factors`` and the keys that name levels is of the 
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -78,8 +79,9 @@ def _read_seeds(value: object) -> object:
     if not isinstance(value, list):
         return TypeAdapter(Annotated[int, Field(ge=1, le=MOST_SEEDS)]).validate_python(value)
     seeds = TypeAdapter(tuple[Seed, ...]).validate_python(value)
-    if len(set(seeds)) < len(seeds):
-        raise ValueError("one seed stands here twice. A trial never runs twice; keep one")
+    repeated = next((seed for seed, n in Counter(seeds).items() if n > 1), None)
+    if repeated is not None:
+        raise ValueError(f"the seed {repeated} stands here twice. A trial never runs twice; keep one")
     return seeds
 
 
@@ -119,13 +121,13 @@ class DesignKeys(BaseModel):
             raise ValueError(f"there is no design {name!r}. {hint(name, designs.DESIGNS)}")
         return name
 
-    @field_validator("resolution")
+    @field_validator("resolution", mode="before")
     @classmethod
-    def _check_resolution(cls, resolution: str | None, info: ValidationInfo) -> str | None:
+    def _check_resolution(cls, resolution: object, info: ValidationInfo) -> object:
         name = info.data.get("name", "fraction")
-        if designs.DESIGNS[name].aliasing is None:
+        if designs.DESIGNS[name].find_aliasing is None:
             raise ValueError(f"design {name} has no resolution; a fraction has. Take it out")
-        if resolution not in map(str, designs.RESOLUTIONS):
+        if resolution not in [str(n) for n in designs.RESOLUTIONS]:
             known = ", ".join(f"{n} ({meaning})" for n, meaning in designs.RESOLUTIONS.items())
             raise ValueError(f"a fraction's resolution is one of {known}")
         return resolution
@@ -156,7 +158,7 @@ class RangeKeys(BaseModel):
 
 
 class SpaceKeys(BaseModel):
-    """All keys of a space; a key that is null is not there.
+    """All keys of a space.
 
     The description of a key is what an error says that its value must be.
     """
@@ -199,7 +201,7 @@ class SpaceKeys(BaseModel):
     @classmethod
     def _choose_search(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
         """Fills in the method of a search that names none: a grid cannot search a range."""
-        keys = {key: of for key, of in value.items() if of is not None}
+        keys = dict(value)
         search = keys.get("search", {})
         search = {"method": search} if isinstance(search, str) else search
         if isinstance(search, Mapping) and ("tune" in keys or "search" in keys):

@@ -261,7 +261,7 @@ def _read_rows(reading: Reading, key: str, raw: Sequence[Any]) -> Iterator[tuple
 
 def _check_factor(reading: Reading, field: str, keys: Keys, factors: Factors) -> bool:
     if field not in factors:
-        rule = f"there is no factor of this name in this space. {hint(field, factors)}"
+        rule = f"this is no factor of this space. {hint(field, factors) if factors else 'It has none.'}"
         reading.report(keys, Problem(field=field, rule=rule, scope=keys[0]))
     return field in factors
 

@@ -1,11 +1,11 @@
 """From a space to its plan: equal cells merged, each with every seed."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from orca_sweep.config import Hasher, TrialConfig
+from orca_sweep.config import Hasher, TrialConfig, knobs
 from orca_sweep.config.naming import explain_shared_names
 from orca_sweep.errors import NO_VALUE, InputError, Problem
 from orca_sweep.space.expansion import (
@@ -54,22 +54,17 @@ def plan_space(
     try:
         plan = make_plan(space, resolve)
     except InputError as error:
-        problems += _leave_out_consequences(error.problems, problems)
-        raise InputError(problems) from None
+        news = [problem for problem in error.problems if not problems or not _is_consequence(problem, space)]
+        raise InputError([*problems, *news]) from None
     if problems:
         raise InputError(problems)
     return plan
 
 
-def _leave_out_consequences(problems: Iterable[Problem], causes: Sequence[Problem]) -> list[Problem]:
-    """The problems of cells that no mistake of the file explains: after it, a field may be missing that was set wrongly."""
-    set_wrongly = {problem.field for problem in causes}
-    is_unread = bool(set_wrongly & {"base", "factors"})
-    return [
-        problem
-        for problem in problems
-        if problem.field not in set_wrongly - {None} and not (is_unread and problem.value is NO_VALUE)
-    ]
+def _is_consequence(problem: Problem, space: Space) -> bool:
+    """Whether a problem may be due to a mistake in the file: a field is missing, perhaps since its value was wrong."""
+    is_set = any(problem.field in of for of in (space.base, space.factors, space.tune, *(r.settings for r in space.when)))
+    return problem.field in knobs() and problem.value is NO_VALUE and not is_set
 
 
 def make_plan(space: Space, resolve: Resolve) -> Plan:

@@ -1,5 +1,6 @@
 """From a space YAML to a ``Space``: every value in its field's type, every mistake with its line."""
 
+import copy
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice
@@ -97,20 +98,33 @@ def read_space_and_problems(path: Path, max_trials: int = MAX_TRIALS) -> tuple[S
 
 
 def _read_keys(reading: Reading) -> SpaceKeys:
-    """The keys of a space; a key with a mistake in it is as if it were not there."""
+    """The keys of a space; what is wrong in them is as if it were not there."""
     document = reading.document
     if not isinstance(document.content, dict):
         remedy = f"A space has the keys {', '.join(SpaceKeys.model_fields)}."
         raise InputError(Problem(where=str(document.path), rule="the file holds no mapping.", remedy=remedy))
-    content = {"name": document.path.stem, **document.content}
-    try:
-        return SpaceKeys.model_validate(content)
-    except ValidationError as error:
-        for problem in explain_errors(error, document, SpaceKeys):
-            reading.report((), problem)
-        wrong = {item["loc"][0] for item in error.errors(include_url=False, include_context=False)}
-        content = {key: value for key, value in content.items() if key not in wrong}
-        return SpaceKeys.model_validate({"name": "unnamed", **content})
+    content = {key: value for key, value in document.content.items() if value is not None}
+    is_first = True
+    while True:
+        try:
+            return SpaceKeys.model_validate({"name": document.path.stem if is_first else "unnamed", **content})
+        except ValidationError as error:
+            # What only the second look finds follows from what the first has found.
+            for problem in explain_errors(error, document, SpaceKeys) if is_first else ():
+                reading.report((), problem)
+            content, is_first = copy.deepcopy(content), False
+            for item in error.errors(include_url=False, include_context=False):
+                _drop_key(content, item["loc"])
+
+
+def _drop_key(content: dict[Any, Any], location: tuple[int | str, ...]) -> None:
+    """Takes the innermost key on the way to a location out of nested mappings."""
+    key, *rest = location
+    inner = content.get(key)
+    if rest and isinstance(inner, dict) and rest[0] in inner:
+        _drop_key(inner, tuple(rest))
+    else:
+        content.pop(key, None)
 
 
 # Seeds --------------------------------------------------------------------------------------------
