@@ -50,7 +50,7 @@ def plan(
         made = make_plan(space, max_trials, rehash)
     except InputError as error:
         if as_json:
-            _print_json({"cells": 0, "trials": [], "problems": list(map(str, error.problems))})
+            _print_json({"cells": 0, "trials": [], "problems": [problem.as_json() for problem in error.problems]})
             raise typer.Exit(2) from None
         raise
     folder = real_path(out or Path("results") / made.space.name)

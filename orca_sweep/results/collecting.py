@@ -227,13 +227,13 @@ class _Source:
 
 def _sources(paths: Iterable[Path]) -> list[_Source]:
     found: list[_Source] = []
-    problems: list[str] = []
+    problems: list[Problem] = []
     for path in paths:
         try:
             is_tables = not os.path.lexists(path / "sweep.json") and os.path.lexists(path / "trials.parquet")
             found.append(_Tables(path) if is_tables else _Sweep(path))
         except InputError as error:
-            problems += map(str, error.problems)
+            problems += error.problems
     if problems:
         raise InputError(problems)
     return found

@@ -235,9 +235,14 @@ def explain_errors(
         model: the model that refuses it.
         keys: where the part stands in the document.
     """
+    refused: set[tuple[int | str, ...]] = set()
     for item in error.errors(include_url=False):
         location = (*keys, *item["loc"])
         is_key = location[-1:] == ("[key]",)
+        if any(location[:n] in refused for n in range(len(location))):
+            continue  # nobody asks for the value of a key that is none
+        if is_key:
+            refused.add(location[:-1])
         names = [part for part in location if isinstance(part, str) and not part.isdigit()]
         field = ".".join(names[:-2] if is_key else names)
         rule, remedy = _explain_rule(dict(item), model), REMEDIES.get(names[0] if names else "", "")
