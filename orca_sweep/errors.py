@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ MOST_PROBLEMS = 100
 """Problems that are reported at once; a user with more corrects these first."""
 MOST_SHOWN = 200
 """Characters of a wrong value that a message shows: a value may fill the whole file."""
-NO_VALUE: Any = object()
+
+
+class _NoValue(Enum):
+    """Of one member, which is the same object in every process: problems travel between nodes."""
+
+    NO_VALUE = "no value"
+
+
+NO_VALUE: Any = _NoValue.NO_VALUE
 """Stands for the value of a problem that is not about a value, such as a field that is missing."""
 
 
@@ -52,6 +61,10 @@ class Problem:
     def at(self, where: str, scope: str = "") -> "Problem":
         """Returns the problem with its file and line, and what its field is part of; those it has stay as they are."""
         return replace(self, where=self.where or where, scope=self.scope or scope)
+
+    def of(self, field: str, value: object) -> "Problem":
+        """Returns the problem as one of a setting; one that names a setting already stays as it is."""
+        return self if self.field else replace(self, field=field, value=value)
 
     def as_json(self) -> dict[str, Any]:
         """Returns the problem for programs: its parts, null where there is none, and its whole message.
@@ -97,7 +110,15 @@ class DamagedError(InputError):
 
 
 class DataError(OrcaSweepError):
-    """A data file is missing, unsafe, or not of the declared shape."""
+    """A data file is missing, unsafe, or not of the declared shape.
+
+    Attributes:
+        problems: what is wrong, a text for each mistake; the error's own text has each on a line of its own.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = problems
+        super().__init__("\n".join(map(str, problems)))
 
 
 class StorageError(OrcaSweepError):

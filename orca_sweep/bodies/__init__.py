@@ -13,7 +13,7 @@ from orca_sweep.bodies.checkpoints import SAFE, SAFE_INDEX, check_weights, find_
 from orca_sweep.bodies.configs import fill_config, find_config_problems, read_config
 from orca_sweep.bodies.tokenizers import check_tokenizer
 from orca_sweep.config.declaration import absolute_path, is_local_path
-from orca_sweep.errors import DataError, InputError
+from orca_sweep.errors import DataError, InputError, Problem
 from orca_sweep.registry import Registry
 
 Architecture = Literal["roberta", "bert", "gpt2", "gpt_neox", "swin", "vit"]
@@ -383,7 +383,7 @@ def unavailable_body(body: Body) -> list[str]:
     return []
 
 
-def find_file_problems(body: Body, has_weights: bool = True) -> list[str]:
+def find_file_problems(body: Body, has_weights: bool = True) -> list[Problem]:
     """Returns what is wrong with a local body's files, as far as their headers show it; empty if nothing.
 
     Loads nothing, so mistakes in pickles and on the hub show only when the body is loaded.
@@ -402,11 +402,10 @@ def find_file_problems(body: Body, has_weights: bool = True) -> list[str]:
         checks = [partial(check_weights, folder, family, raw)] if has_weights else []
         if DIMS[family] == 1:
             checks.append(partial(check_tokenizer, folder, fill_config(family, raw)["vocab_size"]))
-        problems = [text for check in checks if (text := _catch_refusal(check))]
+        rules = [text for check in checks if (text := _catch_refusal(check))]
     except InputError as error:
-        problems = list(map(str, error.problems))
-    start = f"body.name {body.name!r}: "
-    return [start + text.removeprefix(start) for text in problems]
+        return [problem.of("body.name", body.name) for problem in error.problems]
+    return [Problem(field="body.name", value=body.name, rule=rule) for rule in rules]
 
 
 def _catch_refusal(check: Callable[[], None]) -> str | None:

@@ -80,7 +80,7 @@ def make_plan(path: Path, max_trials: int = MAX_TRIALS, rehash: bool = False) ->
     contents = Contents(is_anew=rehash, tell=lambda text: print(text, file=sys.stderr, flush=True))
     made = plan_space(path, load_imports, Remembering(partial(resolve, contents=contents)), max_trials)
     configs = [*made.cells, *(trial.config for trial in made.trials)]
-    problems = find_body_problems(configs) + find_task_problems(configs)
+    problems = [*find_body_problems(configs), *find_task_problems(configs)]
     if problems:
         raise InputError(problems)
     return made
@@ -248,7 +248,11 @@ def _margins(made: Plan) -> str:
 
 def _values(space: Space, path: str) -> str:
     values = space.tune[path]
-    return f"[{', '.join(space.write_level(path, value) for value in values)}]" if isinstance(values, tuple) else str(values)
+    return (
+        f"[{', '.join(space.write_level(path, value) for value in values)}]"
+        if isinstance(values, tuple)
+        else str(values)
+    )
 
 
 def _design_lines(made: Plan) -> Iterator[str]:

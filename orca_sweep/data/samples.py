@@ -155,7 +155,7 @@ def check_disjoint(splits: Splits, where: str) -> None:
                 f" {second} is row {twin} of {first}). No sample may be in two splits. Take it out of one."
             )
     if problems:
-        raise DataError("\n".join(problems))
+        raise DataError(*problems)
 
 
 def chunks(array: Array, numbers: int = 2**22) -> "list[slice]":

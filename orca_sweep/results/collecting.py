@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from orca_sweep import __version__
 from orca_sweep.config import CONTENTS, LATER, canonical_json, digest, knobs
 from orca_sweep.config.naming import label_declarations
-from orca_sweep.errors import DamagedError, InputError
+from orca_sweep.errors import DamagedError, InputError, Problem
 from orca_sweep.record_files import CHECKSUM, read_record_file
 from orca_sweep.results.columns import EPOCH_COLUMNS, STAGE_COLUMNS, TABLE_SCHEMA, Column, trial_columns
 from orca_sweep.results.contents import split_mixed_cells, tell_contents_apart, unify_folders, without_split

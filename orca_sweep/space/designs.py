@@ -236,8 +236,8 @@ def _make_excluder(rules: Iterable[Levels]) -> Callable[[Combination], bool]:
         by_paths.setdefault(paths, set()).update(itertools.product(*(rule[path] for path in paths)))
 
     def is_out(combination: Combination) -> bool:
-        return any(tuple(combination[path] for path in paths) in excluded for paths, excluded in by_paths.items()) or any(
-            all(combination[path] in levels for path, levels in rule.items()) for rule in wide
-        )
+        return any(
+            tuple(combination[path] for path in paths) in excluded for paths, excluded in by_paths.items()
+        ) or any(all(combination[path] in levels for path, levels in rule.items()) for rule in wide)
 
     return is_out

@@ -39,9 +39,7 @@ def expand_space(space: Space, resolve: Resolve) -> tuple[list[Resolved], list[P
             for proxy in _choose_placebos(space, own[-1].cell.proxy):
                 # A placebo differs from what it stands in for in the proxy alone: the same rules hold for it.
                 placebo = {**settings, "proxy": proxy}
-                placebos.append(
-                    Resolved(levels={**levels, "proxy": proxy}, cell=resolve(placebo), settings=placebo)
-                )
+                placebos.append(Resolved(levels={**levels, "proxy": proxy}, cell=resolve(placebo), settings=placebo))
         except InputError as error:
             if error not in refused:
                 refused.add(error)

@@ -177,18 +177,16 @@ class SpaceKeys(BaseModel):
         [], description="a list of rows of factors and levels, such as {proxy: none, embedder.epochs: 0}"
     )
     when: Items = Field([], description="a list of rules such as {if: {proxy: none}, set: {finetune.lr: 1e-3}}")
-    placebo: Annotated[
-        tuple[Annotated[str, BeforeValidator(_check_placebo)], ...], AfterValidator(_order_placebos)
-    ] = Field((), description="a list, of shuffled (labels permuted) and dummy (noise) or one of them")
+    placebo: Annotated[tuple[Annotated[str, BeforeValidator(_check_placebo)], ...], AfterValidator(_order_placebos)] = (
+        Field((), description="a list, of shuffled (labels permuted) and dummy (noise) or one of them")
+    )
     seeds: Seeds = Field((), description=SEEDS)
     aa: Seeds = Field((), description=SEEDS)
     metric: MetricColumn = "test_metric_best"
     margin: Annotated[dict[str, float], BeforeValidator(_read_margins)] = Field({}, description=MARGIN)
     resources: Resources = Resources()
     limits: Limits = Limits()
-    loggers: Items | None = Field(
-        None, description="a list such as [json, tensorboard, {mlflow: {experiment: mine}}]"
-    )
+    loggers: Items | None = Field(None, description="a list such as [json, tensorboard, {mlflow: {experiment: mine}}]")
     imports: tuple[str, ...] = Field((), description="a list of module names or paths of .py files")
     tune: Table = Field({}, description="a mapping of config fields to lists of values or {low, high, log}")
     search: Search | None = None

@@ -34,7 +34,9 @@ def label_cells(space: Space, asked: Asked) -> tuple[dict[str, dict[str, str]], 
         names = label_declarations(dict.fromkeys(getattr(cell, path) for cell in cells.values()))
         for cell_id, cell in cells.items():
             labels[cell_id][path] = names[getattr(cell, path)]
-    return labels, [_describe_equal(space, path, level, other) for path, of in first.items() for level, other in of.items()]
+    return labels, [
+        _describe_equal(space, path, level, other) for path, of in first.items() for level, other in of.items()
+    ]
 
 
 def _describe_equal(space: Space, path: str, level: Any, other: Any) -> str:
@@ -54,7 +56,9 @@ def _label_cell(space: Space, combinations: Sequence[Resolved], first: First) ->
         wanted = best.settings.get(path)
         if wanted != level:
             equal = first.get(path, {})
-            several = len({equal.get(level, level) for level in (asked.settings.get(path) for asked in combinations)}) > 1
+            several = (
+                len({equal.get(level, level) for level in (asked.settings.get(path) for asked in combinations)}) > 1
+            )
             if several or _is_idle(path, wanted, cell, is_tuned=bool(space.tune)):
                 labels[path] = _write_run(space, path, level, cell)
                 continue
@@ -143,7 +147,9 @@ def _list_other_levels(space: Space, path: str, combination: Resolved) -> tuple[
     return tuple(combination.settings.get(other) for other in space.factors if other != path)
 
 
-def _map_cells_by_level(space: Space, path: str, asked: Asked, levels: set[Any]) -> dict[Any, dict[tuple[Any, ...], str]]:
+def _map_cells_by_level(
+    space: Space, path: str, asked: Asked, levels: set[Any]
+) -> dict[Any, dict[tuple[Any, ...], str]]:
     """Of each of some levels the cell that it gives, by the levels of the other factors."""
     cells: dict[Any, dict[tuple[Any, ...], str]] = {level: {} for level in levels}
     for cell_id, combinations in asked.items():

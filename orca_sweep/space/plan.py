@@ -63,7 +63,9 @@ def plan_space(
 
 def _is_consequence(problem: Problem, space: Space) -> bool:
     """Whether a problem may be due to a mistake in the file: a field is missing, perhaps since its value was wrong."""
-    is_set = any(problem.field in of for of in (space.base, space.factors, space.tune, *(r.settings for r in space.when)))
+    is_set = any(
+        problem.field in of for of in (space.base, space.factors, space.tune, *(r.settings for r in space.when))
+    )
     return problem.field in knobs() and problem.value is NO_VALUE and not is_set
 
 

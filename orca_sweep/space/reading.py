@@ -130,9 +130,7 @@ def _drop_key(content: dict[Any, Any], location: tuple[int | str, ...]) -> None:
 # Seeds --------------------------------------------------------------------------------------------
 
 
-def _fill_seeds(
-    reading: Reading, key: str, seeds: int | tuple[int, ...], taken: tuple[int, ...]
-) -> tuple[int, ...]:
+def _fill_seeds(reading: Reading, key: str, seeds: int | tuple[int, ...], taken: tuple[int, ...]) -> tuple[int, ...]:
     """The seeds that a list names, or as many of the smallest ones that are not taken as a number says."""
     if isinstance(seeds, tuple):
         return seeds if reading.check_length(list(seeds), (key,), key) else ()

@@ -225,7 +225,7 @@ def _lacks(
     from orca_sweep.config import TrialConfig
     from orca_sweep.trial import load_imports, unavailable_parts
 
-    problems = [
+    problems: list[str | Problem] = [
         f"{flag} {Path(path).parent}: not visible. Mount one shared folder (NFS, Lustre or the like) at the same path on all"
         f" nodes and name it with {flag}{', or give a URL such as s3://bucket/store' if flag == '--store' else ''}."
         for flag, path in probes.items()

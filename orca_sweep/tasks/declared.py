@@ -205,7 +205,7 @@ def find_declared_task_problems(name: str) -> list[str]:
             try:
                 file.check(Path())
             except DataError as error:
-                problems += str(error).split("\n")
+                problems += error.problems
     return list(dict.fromkeys(problems))
 
 
@@ -233,7 +233,7 @@ def _check(root: Path, found: TaskDeclaration, path: str) -> str:
         problems.append(f"{path}: " + ", ".join(f"{n} rows of {name}" for name, n in lengths.items())
                         + ". Every sample needs all of them, and there must be some.")  # fmt: skip
     if problems:
-        raise DataError("\n".join(problems))
+        raise DataError(*problems)
     return "; ".join(f"{name} {array.shape} {array.dtype}" for name, array in arrays.items())
 
 

@@ -124,7 +124,7 @@ def _unknown_names(settings: Mapping[str, Any]) -> list[Problem]:
                 find(settings[path])
             except InputError as error:
                 value = label_of(settings[path])
-                problems += [Problem(field=path, value=value, rule=str(problem)) for problem in error.problems]
+                problems += [problem.of(path, value) for problem in error.problems]
     return problems
 
 
@@ -301,10 +301,10 @@ def pretrained_name(body: BodyConfig) -> str:
     return digest("pretrain", {f"body.{path}": value for path, value in body.model_dump().items()})
 
 
-def unavailable_parts(configs: Iterable[TrialConfig], data_root: Path) -> list[str]:
+def unavailable_parts(configs: Iterable[TrialConfig], data_root: Path) -> list[str | Problem]:
     """Returns what the trials need and this machine lacks (files, packages), each with what to do."""
     configs = list(configs)
-    problems: list[str] = []
+    problems: list[str | Problem] = []
     for name in dict.fromkeys(config.task for config in configs):
         problems += unavailable(find_task(name), data_root)
     problems += find_task_problems(configs)
@@ -333,13 +333,13 @@ def describe_inputs(configs: Iterable[TrialConfig]) -> list[str]:
     return [text for text in (describe_raw_inputs(*pair) for pair in pairs) if text is not None]
 
 
-def find_body_problems(configs: Iterable[TrialConfig]) -> list[str]:
+def find_body_problems(configs: Iterable[TrialConfig]) -> list[Problem]:
     """Returns what is wrong with the files of the trials' bodies, as far as their headers show it; loads nothing.
 
     Cost: a few milliseconds per body, whatever the number of trials.
     """
     rungs = {(body.name, body.pretrain_fraction, body.pretrain_seed): None for body in (c.body for c in configs)}
-    problems: list[str] = []
+    problems: list[Problem] = []
     for name, fraction, seed in rungs:
         body = find_body(name)
         problems += find_file_problems(

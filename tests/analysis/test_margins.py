@@ -47,7 +47,7 @@ def test_a_margin_is_a_number_for_all_tasks_or_one_by_task(write_space, text, ma
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("margin: -1\n", "margin = '-1': input should be greater than or equal to 0. margin must be a number"),
+        ("margin: -1\n", "margin = '-1': input should be greater than or equal to 0. A margin must be a number"),
         ("margin: .inf\n", "margin = '.inf': input should be a valid number"),
         ("margin: inf\n", "margin = 'inf': input should be a finite number"),
         ("margin: wide\n", "margin = 'wide': input should be a valid number"),

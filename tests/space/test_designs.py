@@ -228,7 +228,10 @@ def test_rows_taken_out_of_a_fraction_or_put_beside_it_are_told(write_space):
             "design: {name: fraction, resolution: 6}",
             "design.resolution = '6': a fraction's resolution is one of 3 (main effects are mixed with two-factor interactions), 4 (",
         ),
-        ("design: {name: fraction, resolution: [4]}", "design.resolution = ['4']: a fraction's resolution is one of 3 ("),
+        (
+            "design: {name: fraction, resolution: [4]}",
+            "design.resolution = ['4']: a fraction's resolution is one of 3 (",
+        ),
         ("design: zip", "design zip pairs levels by their place"),
         ("design: drop_one", "each needs two levels, off first"),
         ("design: fraction", "each needs two levels, off first (proxy has 2, finetune.epochs has 3)"),
