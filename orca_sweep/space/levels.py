@@ -131,7 +131,7 @@ def read_base(reading: Reading, raw: Mapping[str, Any]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for field, keys, value in _walk_once(reading, "base", raw):
         if reading.check_field(field, keys):
-            settings |= {field: level for level in reading.read_level(field, value, keys)}
+            settings.update((field, level) for level in reading.read_level(field, value, keys))
     return settings
 
 
@@ -202,7 +202,7 @@ def read_included(reading: Reading, raw: Sequence[Any], factors: Factors) -> Ite
         for field, inner, value in walk_fields(row):
             here = (*keys, *inner)
             if _check_factor(reading, field, here, factors):
-                levels |= {field: level for level in reading.read_level(field, value, here, "include")}
+                levels.update((field, level) for level in reading.read_level(field, value, here, "include"))
         yield levels
 
 
@@ -235,7 +235,7 @@ def _read_condition(reading: Reading, raw: Mapping[str, Any], keys: Keys, factor
     for field, inner, value in walk_fields(raw):
         here = (*keys, *inner)
         if _check_factor(reading, field, here, factors):
-            levels |= {field: level for level in _read_known_level(reading, field, value, here, factors)}
+            levels.update((field, level) for level in _read_known_level(reading, field, value, here, factors))
     return levels
 
 
@@ -247,7 +247,7 @@ def _read_rule_settings(reading: Reading, raw: Mapping[str, Any], keys: Keys, fa
             rule, remedy = "this is a factor, so its levels are set there.", "Take it out of one."
             reading.report(here, Problem(field=field, rule=rule, remedy=remedy, scope="when"))
         elif reading.check_field(field, here, "when"):
-            settings |= {field: level for level in reading.read_level(field, value, here, "when")}
+            settings.update((field, level) for level in reading.read_level(field, value, here, "when"))
     return settings
 
 

@@ -202,7 +202,7 @@ def _fit_design(reading: Reading, keys: SpaceKeys, factors: Factors) -> designs.
     design = keys.design.design
     misfits = list(designs.find_misfits(design, count_levels(keys.factors)))
     reading.report(("design",), *(Problem(field="design", value=design.name, rule=rule) for rule in misfits))
-    was_refused = any(problem.field and problem.field.split(".")[0] == "design" for problem in reading.problems)
+    was_refused = any(problem.field in ("design", "design.name") for problem in reading.problems)
     # Too few of a factor's levels may be readable to fit a design that the levels as written fit.
     counts = {field: len(levels) for field, levels in factors.items()}
     is_misfit = was_refused or any(designs.find_misfits(design, counts))
