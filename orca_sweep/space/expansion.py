@@ -8,6 +8,7 @@ from orca_sweep.config import TrialConfig
 from orca_sweep.config.declaration import SHUFFLED
 from orca_sweep.errors import MOST_PROBLEMS, InputError, Problem
 from orca_sweep.space import designs
+from orca_sweep.space.documents import Keys
 from orca_sweep.space.records import PLACEBOS, Resolve, Rule, Space
 
 
@@ -52,14 +53,13 @@ def locate_problems(space: Space, problems: Iterable[Problem], scope: str = "") 
     """Yields problems of settings with the line where the space sets their field: where the last word on it stands."""
     for problem in problems:
         field = problem.field or ""
+        keys: Keys = ("base", field)
         if field in space.factors:
             keys = ("factors", field)
         elif field in space.tune:
             keys = ("tune", field)
         elif any(field in rule.settings for rule in space.when):
             keys = ("when",)
-        else:
-            keys = ("base", field)
         yield problem.at(space.locate(*keys), scope)
 
 

@@ -214,7 +214,7 @@ def read_excluded(reading: Reading, raw: Sequence[Any], factors: Factors) -> Ite
             here = (*keys, *inner)
             if _check_factor(reading, field, here, factors):
                 values = value if isinstance(value, list) and not _is_level(value, factors[field], field) else [value]
-                levels = (_read_known_level(reading, field, one_value, here, factors) for one_value in values)
+                levels = (_read_known_level(reading, here, (field, raw_level), factors[field]) for raw_level in values)
                 excluded[field] = tuple(level for known in levels for level in known)
         yield excluded
 
@@ -235,7 +235,7 @@ def _read_condition(reading: Reading, raw: Mapping[str, Any], keys: Keys, factor
     for field, inner, value in walk_fields(raw):
         here = (*keys, *inner)
         if _check_factor(reading, field, here, factors):
-            levels.update((field, level) for level in _read_known_level(reading, field, value, here, factors))
+            levels.update((field, level) for level in _read_known_level(reading, here, (field, value), factors[field]))
     return levels
 
 
@@ -266,13 +266,14 @@ def _check_factor(reading: Reading, field: str, keys: Keys, factors: Factors) ->
     return field in factors
 
 
-def _read_known_level(reading: Reading, field: str, raw: object, keys: Keys, factors: Factors) -> Levels:
-    """The one value of a factor, if it is one of its levels."""
+def _read_known_level(reading: Reading, keys: Keys, setting: tuple[str, object], known: Levels) -> Levels:
+    """The one value of a factor, reported if it is not one of the factor's levels."""
+    field, raw = setting
     levels = reading.read_level(field, raw, keys, keys[0])
     for level in levels:
-        if level not in factors[field]:
-            shown = [_write_in_list(reading.written[field][of]) for of in factors[field][:MOST_LEVELS_SHOWN]]
-            more = f", ... ({len(factors[field]):,} in all)" if len(factors[field]) > MOST_LEVELS_SHOWN else ""
+        if level not in known:
+            shown = [_write_in_list(reading.written[field][of]) for of in known[:MOST_LEVELS_SHOWN]]
+            more = f", ... ({len(known):,} in all)" if len(known) > MOST_LEVELS_SHOWN else ""
             rule = f"this factor has no level {level!r}. Its levels: {', '.join(shown)}{more}."
             reading.report(keys, Problem(field=field, rule=rule, scope=keys[0]))
     return levels

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from orca_sweep.config.declaration import absolute_path, explain_impossible_path
 from orca_sweep.errors import InputError, Problem
 from orca_sweep.space import designs
-from orca_sweep.space.documents import MOST_VALUES, read_document
+from orca_sweep.space.documents import MOST_VALUES, Document, Keys, read_document
 from orca_sweep.space.keys import SpaceKeys, explain_errors
 from orca_sweep.space.levels import (
     Factors,
@@ -55,18 +55,20 @@ def read_space_and_problems(path: Path, max_trials: int = MAX_TRIALS) -> tuple[S
     """
     reading = Reading(read_document(path, max(MOST_VALUES, 2 * max_trials)), max_trials)
     keys = _read_keys(reading)
+    space = _build_space(reading, keys)
+    for location, problem in _find_contradictions(reading.document, keys, space):
+        reading.report(location, problem)
+    return space, reading.problems
+
+
+def _build_space(reading: Reading, keys: SpaceKeys) -> Space:
     base, factors = read_base(reading, keys.base), read_factors(reading, keys.factors)
     when = tuple(read_rules(reading, keys.when, factors))
     ruled = [field for rule in when for field in rule.settings]
     tune = read_tune(reading, keys.tune, [*base, *factors, *ruled])
     seeds = _fill_seeds(reading, "seeds", keys.seeds, ())
     aa = _fill_seeds(reading, "aa", keys.aa, seeds)
-    search = _complete_search(keys.search, tune, (*seeds, *aa))
-    for key, problem in _find_contradictions(reading, keys, tune):
-        reading.report((key,), problem)
-    for key, problem in (*_find_shared_fields(base, factors), *_find_shared_seeds(keys, seeds, aa, search)):
-        reading.report(key, problem)
-    space = Space(
+    return Space(
         name=keys.name,
         question=" ".join(keys.question.split()),
         base=base,
@@ -75,7 +77,7 @@ def read_space_and_problems(path: Path, max_trials: int = MAX_TRIALS) -> tuple[S
         include=tuple(read_included(reading, keys.include, factors)),
         exclude=tuple(read_excluded(reading, keys.exclude, factors)),
         when=when,
-        placebo=keys.placebo if _names_proxy(reading) else (),
+        placebo=keys.placebo if _names_proxy(reading.document) else (),
         seeds=seeds,
         aa=aa,
         metric=keys.metric,
@@ -83,10 +85,10 @@ def read_space_and_problems(path: Path, max_trials: int = MAX_TRIALS) -> tuple[S
         limits=keys.limits,
         loggers=_read_loggers(reading, keys.loggers),
         imports=tuple(_find_imports(reading, keys.imports)),
-        path=path,
+        path=reading.document.path,
         lines=reading.document.lines,
         tune=tune,
-        search=search,
+        search=_complete_search(keys.search, tune, (*seeds, *aa)),
         prune=keys.prune,
         budget=keys.budget,
         outcomes=keys.outcomes,
@@ -94,7 +96,6 @@ def read_space_and_problems(path: Path, max_trials: int = MAX_TRIALS) -> tuple[S
         checkpoints=keys.checkpoints,
         written=reading.written,
     )
-    return space, reading.problems
 
 
 def _read_keys(reading: Reading) -> SpaceKeys:
@@ -143,19 +144,6 @@ def _fill_seeds(reading: Reading, key: str, seeds: int | tuple[int, ...], taken:
     return tuple(islice((seed for seed in count() if seed not in used), seeds))
 
 
-def _find_shared_seeds(
-    keys: SpaceKeys, seeds: tuple[int, ...], aa: tuple[int, ...], search: Search
-) -> Iterator[tuple[tuple[str, ...], Problem]]:
-    shared = ", ".join(map(str, filter(set(seeds).__contains__, aa)))
-    if shared:
-        rule = f"seeds has {shared} too, and the A/A cell needs seeds of its own."
-        yield ("aa",), Problem(field="aa", value=list(aa), rule=rule, remedy="Name others.")
-    both = sorted(set(search.seeds) & {*seeds, *aa}) if keys.search is not None else []
-    if both:
-        rule = f"the seed {both[0]} is a replicate's too, which would favour the candidate chosen by it."
-        yield ("search", "seeds"), Problem(field="search.seeds", rule=rule, remedy="Take others.")
-
-
 def _complete_search(search: Search | None, tune: Tune, seeds: tuple[int, ...]) -> Search:
     has_ranges = any(isinstance(values, Range) for values in tune.values())
     search = search or Search(method="random" if has_ranges else "grid")
@@ -164,37 +152,53 @@ def _complete_search(search: Search | None, tune: Tune, seeds: tuple[int, ...]) 
 
 # What does not fit together -----------------------------------------------------------------------
 
+Located = Iterator[tuple[Keys, Problem]]
+"""Problems, each with the place in the document to mend."""
 
-def _find_contradictions(reading: Reading, keys: SpaceKeys, tune: Tune) -> Iterator[tuple[str, Problem]]:
-    """Yields what is wrong between keys, each with the key to mend."""
-    content: Any = reading.document.content
+
+def _find_contradictions(document: Document, keys: SpaceKeys, space: Space) -> Located:
+    """Yields what is wrong between the keys of a space."""
+    content: Any = document.content
     if content.get("seeds") in (None, []):
         remedy = "Add 'seeds: [0, 1, 2]', or 'seeds: 3' for the same."
-        yield "seeds", Problem(field="seeds", rule="the space has no seeds.", remedy=remedy)
-    if keys.placebo and not _names_proxy(reading):
-        rule = "a placebo stands in for a proxy that the space names, and it names none: a recipe's is no level of it."
-        yield "placebo", Problem(field="placebo", rule=rule, remedy="Set proxy in base or as a factor.")
-    if content.get("search") is not None and not content.get("tune"):
-        rule = "search looks for the values of what 'tune' names, and there is no tune."
-        yield "search", Problem(field="search", rule=rule, remedy="Add tune, or take search out.")
-    if keys.prune is not None and not keys.prune.cells and not content.get("tune"):
-        rule = "prune compares candidates of one cell, and there is no tune."
-        remedy = "To prune the cells of the ablation themselves, which harms their comparison, say cells: true."
-        yield "prune", Problem(field="prune", rule=rule, remedy=remedy)
-    ranges = [field for field, values in tune.items() if isinstance(values, Range)]
-    if keys.search is not None and keys.search.method == "grid" and ranges:
-        rule = f"a grid needs lists of values, but {ranges[0]} is a range."
-        yield "search", Problem(field="search.method", value="grid", rule=rule, remedy="Take random or optuna.")
-
-
-def _names_proxy(reading: Reading) -> bool:
-    return bool({("base", "proxy"), ("factors", "proxy")} & reading.document.lines.keys())
-
-
-def _find_shared_fields(base: Mapping[str, Any], factors: Factors) -> Iterator[tuple[tuple[str, str], Problem]]:
-    for field in sorted(base.keys() & factors.keys()):
+        yield ("seeds",), Problem(field="seeds", rule="the space has no seeds.", remedy=remedy)
+    for field in sorted(space.base.keys() & space.factors.keys()):
         rule, remedy = f"{field} is both in base and a factor.", "Take it out of one."
         yield ("factors", field), Problem(field=field, rule=rule, remedy=remedy)
+    if keys.placebo and not _names_proxy(document):
+        rule = "a placebo stands in for a proxy that the space names, and it names none: a recipe's is no level of it."
+        yield ("placebo",), Problem(field="placebo", rule=rule, remedy="Set proxy in base or as a factor.")
+    yield from _find_shared_seeds(keys, space)
+    yield from _find_search_problems(keys, space, has_tune=bool(content.get("tune")))
+
+
+def _names_proxy(document: Document) -> bool:
+    return bool({("base", "proxy"), ("factors", "proxy")} & document.lines.keys())
+
+
+def _find_shared_seeds(keys: SpaceKeys, space: Space) -> Located:
+    shared = ", ".join(map(str, filter(set(space.seeds).__contains__, space.aa)))
+    if shared:
+        rule = f"seeds has {shared} too, and the A/A cell needs seeds of its own."
+        yield ("aa",), Problem(field="aa", value=list(space.aa), rule=rule, remedy="Name others.")
+    used = set(space.search.seeds) & {*space.seeds, *space.aa} if keys.search is not None else ()
+    if used:
+        rule = f"the seed {min(used)} is a replicate's too, which would favour the candidate chosen by it."
+        yield ("search", "seeds"), Problem(field="search.seeds", rule=rule, remedy="Take others.")
+
+
+def _find_search_problems(keys: SpaceKeys, space: Space, *, has_tune: bool) -> Located:
+    if keys.search is not None and not has_tune:
+        rule = "search looks for the values of what 'tune' names, and there is no tune."
+        yield ("search",), Problem(field="search", rule=rule, remedy="Add tune, or take search out.")
+    if keys.prune is not None and not keys.prune.cells and not has_tune:
+        rule = "prune compares candidates of one cell, and there is no tune."
+        remedy = "To prune the cells of the ablation themselves, which harms their comparison, say cells: true."
+        yield ("prune",), Problem(field="prune", rule=rule, remedy=remedy)
+    ranges = [field for field, values in space.tune.items() if isinstance(values, Range)]
+    if keys.search is not None and keys.search.method == "grid" and ranges:
+        rule = f"a grid needs lists of values, but {ranges[0]} is a range."
+        yield ("search",), Problem(field="search.method", value="grid", rule=rule, remedy="Take random or optuna.")
 
 
 def _fit_design(reading: Reading, keys: SpaceKeys, factors: Factors) -> designs.Design:

@@ -188,8 +188,10 @@ def check_nodes(plan: Plan, out: Path, store: str, data_root: Path) -> None:
                 probe.parent.mkdir(parents=True, exist_ok=True)
                 probe.touch()
         paths = {flag: str(probe) for flag, probe in asked.items()}
-        told = (paths, plan.space.imports, configs, str(data_root))
-        answers = [(n["NodeManagerAddress"], _lacks.options(scheduling_strategy=_on(n)).remote(*told)) for n in nodes]
+        arguments = (paths, plan.space.imports, configs, str(data_root))
+        answers = [
+            (n["NodeManagerAddress"], _lacks.options(scheduling_strategy=_on(n)).remote(*arguments)) for n in nodes
+        ]
         lacks = [(name, _wait_for(answer)) for name, answer in answers]
     finally:
         for probe in asked.values():
