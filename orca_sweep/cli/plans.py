@@ -15,7 +15,7 @@ from orca_sweep.cli import store as store_commands
 from orca_sweep.cli.terminal import open_console
 from orca_sweep.cli.words import real_path
 from orca_sweep.config.naming import label_declarations
-from orca_sweep.errors import InputError
+from orca_sweep.errors import InputError, Problem
 from orca_sweep.space import MAX_TRIALS, Plan, Space
 from orca_sweep.space.designs import RESOLUTIONS
 from orca_sweep.space.margins import ALL
@@ -80,7 +80,7 @@ def make_plan(path: Path, max_trials: int = MAX_TRIALS, rehash: bool = False) ->
     contents = Contents(is_anew=rehash, tell=lambda text: print(text, file=sys.stderr, flush=True))
     made = plan_space(path, load_imports, Remembering(partial(resolve, contents=contents)), max_trials)
     configs = [*made.cells, *(trial.config for trial in made.trials)]
-    problems = [*find_body_problems(configs), *find_task_problems(configs)]
+    problems: list[str | Problem] = [*find_body_problems(configs), *find_task_problems(configs)]
     if problems:
         raise InputError(problems)
     return made
@@ -215,7 +215,7 @@ def _write_sizes(made: Plan) -> Iterator[str]:
     n = len(made.cells) * len(space.seeds) + len(space.aa)
     yield f"{len(made.cells)} cells x {len(space.seeds)} seeds{again} = {n} trials{merged}"
     if space.aa:
-        yield f"A/A: the first cell again with the seeds {', '.join(map(str, space.aa))}, as an arm of its own"
+        yield f"A/A: the first cell again with the seeds {', '.join(map(str, space.aa))}, as a cell of its own"
     if space.tune:
         search = space.search
         counts = sorted(

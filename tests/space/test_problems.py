@@ -84,8 +84,14 @@ READS = {"split", "rsplit", "partition", "rpartition", "startswith", "endswith",
 """Methods that take a text apart or look at a part of it."""
 
 
-def find_parsed_problems(tree):
-    """Lines that take apart what an element of ``.problems`` says, or look for words in it."""
+def find_parsed_problems(module):
+    """Yields the lines of functions that take apart what an element of ``.problems`` says, or look for words in it."""
+    functions = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef)]
+    for scope in functions or [module]:
+        yield from find_parsed_problems_of(scope)
+
+
+def find_parsed_problems_of(tree):
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.For | ast.comprehension) and "problems" in ast.unparse(node.iter):
