@@ -54,7 +54,11 @@ def test_plan_says_every_mistake_and_exits_with_2(tmp_path):
     done = orca("plan", path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    for part in ("bad.yaml:2: embedder.epocs: there is no field 'embedder.epocs'", "Did you mean 'embedder.epochs'?", "no seeds"):
+    for part in (
+        "bad.yaml:2: embedder.epocs: there is no field 'embedder.epocs'",
+        "Did you mean 'embedder.epochs'?",
+        "no seeds",
+    ):
         assert part in done.stderr
     as_json = orca("plan", path, "--json")
     assert as_json.returncode == 2
