@@ -1,8 +1,10 @@
-"""The errors a user can meet; none of them carries logic. And what tells one of the system's own."""
+"""The errors that a user can meet, and the record of one mistake. None of the errors carries logic."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,18 @@ class OrcaSweepError(Exception):
 
 
 MOST_PROBLEMS = 100
-"""Problems reported at once; whoever has more corrects these first."""
-NO_VALUE: Any = object()
+"""Problems that are reported at once; a user with more corrects these first."""
+MOST_SHOWN = 200
+"""Characters of a wrong value that a message shows: a value may fill the whole file."""
+
+
+class _NoValue(Enum):
+    """Of one member, which is the same object in every process: problems travel between nodes."""
+
+    NO_VALUE = "no value"
+
+
+NO_VALUE: Any = _NoValue.NO_VALUE
 """Stands for the value of a problem that is not about a value, such as a field that is missing."""
 
 
@@ -21,7 +33,7 @@ NO_VALUE: Any = object()
 class Problem:
     """One mistake of the user, as a record; ``str`` writes the sentence that the user reads.
 
-    Whoever needs the field or the value reads it here: nobody takes a message apart.
+    Code that needs the field, the value or the line reads it here: no code takes a message apart.
     """
 
     rule: str
@@ -29,31 +41,56 @@ class Problem:
     field: str | None = None
     """Dotted name of the setting, such as ``body.name``; None if the mistake is not in one setting."""
     value: object = NO_VALUE
-    """The value that is wrong, as the user reads it."""
+    """The wrong value, as the user wrote it."""
     remedy: str = ""
     """What to do, a whole sentence, where the rule does not say it."""
     where: str = ""
-    """File and line, such as ``space.yaml:7``; empty as long as nobody knows them."""
+    """File and line, such as ``space.yaml:7``; empty where neither is known."""
+    scope: str = ""
+    """What the setting is part of, such as ``tune`` in a space or ``on 10.0.0.7`` in a cluster."""
 
     def __str__(self) -> str:
-        """Returns '<where>: <field> = <value>: <rule> <remedy>'; what is not known is left out."""
-        value = "" if self.value is NO_VALUE else f" = {self.value!r}"
-        parts = (self.where, f"{self.field}{value}" if self.field else "")
+        """Returns '<where>: <scope>: <field> = <value>: <rule> <remedy>' without the parts that are empty."""
+        value = "" if self.value is NO_VALUE else f" = {shorten_text(repr(self.value))}"
+        parts = (self.where, self.scope, f"{self.field}{value}" if self.field else "")
         return ": ".join([*filter(None, parts), " ".join(filter(None, (self.rule, self.remedy)))])
 
     def __hash__(self) -> int:
-        return hash(str(self))  # the value may be a list or a mapping
+        return hash((self.rule, self.field, self.where, self.scope))  # the value may be a list or a mapping
 
-    def at(self, where: str) -> "Problem":
-        """Returns the problem with its file and line; one that has them already keeps them."""
-        return self if self.where else replace(self, where=where)
+    def at(self, where: str, scope: str = "") -> "Problem":
+        """Returns the problem with its file and line, and what its field is part of; those it has stay as they are."""
+        return replace(self, where=self.where or where, scope=self.scope or scope)
+
+    def of(self, field: str, value: object) -> "Problem":
+        """Returns the problem as one of a setting; one that names a setting already stays as it is."""
+        return self if self.field else replace(self, field=field, value=value)
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the problem for programs: its parts, null where there is none, and its whole message.
+
+        A value that JSON cannot hold, or that is long, is a text.
+        """
+        value = None if self.value is NO_VALUE else self.value
+        try:
+            is_short = len(json.dumps(value, allow_nan=False)) <= MOST_SHOWN
+        except (TypeError, ValueError):
+            is_short = False
+        value = value if is_short else shorten_text(repr(value))
+        parts = {"field": self.field, "value": value, "rule": self.rule}
+        return {**parts, "remedy": self.remedy or None, "where": self.where or None, "message": str(self)}
+
+
+def shorten_text(text: str, length: int = MOST_SHOWN) -> str:
+    """Returns a text cut to a length that a message can show, with its whole length behind it."""
+    return text if len(text) <= length else f"{text[:length]}... ({len(text):,} characters)"
 
 
 class InputError(OrcaSweepError):
-    """Wrong input, with every mistake found. The command line exits with code 2.
+    """Wrong input, with every mistake that was seen. The command line exits with code 2.
 
     Attributes:
-        problems: the mistakes, at most ``MOST_PROBLEMS`` of them; a plain text is a problem of no one field.
+        problems: the mistakes, at most ``MOST_PROBLEMS`` of them; a plain text is a problem of no single field.
     """
 
     def __init__(self, problems: "str | Problem | Sequence[str | Problem]") -> None:
@@ -73,7 +110,15 @@ class DamagedError(InputError):
 
 
 class DataError(OrcaSweepError):
-    """A data file is missing, unsafe, or not of the declared shape."""
+    """A data file is missing, unsafe, or not of the declared shape.
+
+    Attributes:
+        problems: what is wrong, a text for each mistake; the error's own text has each on a line of its own.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = problems
+        super().__init__("\n".join(map(str, problems)))
 
 
 class StorageError(OrcaSweepError):

@@ -18,7 +18,7 @@ from orca_sweep.bodies.configs import fill_config, find_config_problems, read_co
 from orca_sweep.bodies.records import DIMS, Architecture, Body, count_config_layers
 from orca_sweep.bodies.tokenizers import check_tokenizer
 from orca_sweep.config.declaration import absolute_path, is_local_path
-from orca_sweep.errors import DataError, InputError
+from orca_sweep.errors import DataError, InputError, Problem
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -104,7 +104,7 @@ def explain_missing_body(body: Body) -> list[str]:
     return []
 
 
-def find_file_problems(body: Body, has_weights: bool = True) -> list[str]:
+def find_file_problems(body: Body, has_weights: bool = True) -> list[Problem]:
     """Returns what is wrong with a local body's files, as far as their headers show it; empty if nothing.
 
     Loads nothing: mistakes in pickles and on the hub show only when the body is loaded.
@@ -119,11 +119,10 @@ def find_file_problems(body: Body, has_weights: bool = True) -> list[str]:
         folder = Path(locate_model(body))
         if not folder.is_dir():
             return []
-        problems = _check_files(folder, has_weights)
+        rules = _check_files(folder, has_weights)
     except InputError as error:
-        problems = list(map(str, error.problems))
-    start = f"body.name {body.name!r}: "
-    return [start + text.removeprefix(start) for text in problems]
+        return [problem.of("body.name", body.name) for problem in error.problems]
+    return [Problem(field="body.name", value=body.name, rule=rule) for rule in rules]
 
 
 def _check_files(folder: Path, has_weights: bool) -> list[str]:

@@ -28,7 +28,7 @@ from orca_sweep.bodies.configs import fill_config, find_config_problems, read_co
 from orca_sweep.bodies.finding import locate_model
 from orca_sweep.bodies.records import DIMS, Body
 from orca_sweep.bodies.shapes import is_needed, list_weight_shapes, publish_name
-from orca_sweep.errors import DataError, InputError, first_line, out_of_memory, reason_of
+from orca_sweep.errors import DataError, InputError, Problem, first_line, out_of_memory, reason_of
 
 CONFIG = "config.json"
 DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
@@ -59,7 +59,7 @@ def read_body_config(body: Body) -> tuple[Mapping[str, Any], Any]:
         try:
             raw = read_config(folder / CONFIG)
         except InputError as error:
-            raise InputError([f"body.name {body.name!r}: {text}" for text in error.problems]) from None
+            raise InputError([problem.of("body.name", body.name) for problem in error.problems]) from None
         family = raw.get("model_type", "")
     check_family(family)
     return raw, _build_config(body.name, family, raw)
@@ -116,14 +116,13 @@ def _build_config(name: str, family: str, raw: Mapping[str, Any]) -> Any:
 
     problems = find_config_problems(family, raw)
     if problems:
-        raise InputError([f"body.name {name!r}: {text}" for text in problems])
+        raise InputError([Problem(field="body.name", value=name, rule=rule) for rule in problems])
     try:
         config = CONFIG_MAPPING[family].from_dict({**raw, "model_type": family})
     except Exception as error:  # its type checks raise their own classes
-        raise InputError(
-            f"body.name {name!r}: transformers does not understand its config.json ({reason_of(error)}). Correct"
-            " that entry, or get the folder again."
-        ) from None
+        rule = f"transformers does not understand its config.json ({reason_of(error)})."
+        remedy = "Correct that entry, or get the folder again."
+        raise InputError(Problem(field="body.name", value=name, rule=rule, remedy=remedy)) from None
     _set_outputs(config)
     if hasattr(config, "image_size"):
         sides = fill_config(family, raw)
@@ -274,7 +273,7 @@ def _read_pickle(path: Path) -> Any:
     except Exception as error:  # the reader raises many classes on other content
         if out_of_memory(error):
             raise
-        # torch goes on to explain how to load such a file unsafely.
+        # torch goes on to explain how to load such a file unsafely: only its words tell where that begins.
         reason = first_line(error).split(" This file can still be loaded")[0].rstrip(".")
         raise DataError(
             f"{path}: the pickle cannot be read as tensors only ({reason}). None of its code ran. Save the"

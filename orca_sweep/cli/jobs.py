@@ -160,7 +160,7 @@ def _planned(
                 lacks, notes = missing_uploads(made.space, folder)
                 problems += lacks
     except InputError as error:
-        raise InputError([*problems, *map(str, error.problems)]) from None
+        raise InputError([*problems, *error.problems]) from None
     problems += _without_data(made, data)
     if problems or out is None:
         raise InputError(problems)

@@ -15,7 +15,7 @@ from orca_sweep.cli import store as store_commands
 from orca_sweep.cli.terminal import open_console
 from orca_sweep.cli.words import real_path
 from orca_sweep.config.naming import label_declarations
-from orca_sweep.errors import InputError
+from orca_sweep.errors import InputError, Problem
 from orca_sweep.space import MAX_TRIALS, Plan, Space
 from orca_sweep.space.designs import RESOLUTIONS
 from orca_sweep.space.margins import ALL
@@ -50,16 +50,16 @@ def plan(
         made = make_plan(space, max_trials, rehash)
     except InputError as error:
         if as_json:
-            _print_json({"cells": 0, "trials": [], "problems": list(map(str, error.problems))})
+            _print_json({"cells": 0, "trials": [], "problems": [problem.as_json() for problem in error.problems]})
             raise typer.Exit(2) from None
         raise
     folder = real_path(out or Path("results") / made.space.name)
-    found = _forecast(made, folder, store_root(store or str(folder / "store")), real_path(data), probe)
-    notes = _notes(made, data, folder)
+    estimate = _make_forecast(made, folder, store_root(store or str(folder / "store")), real_path(data), probe)
+    notes = _collect_notes(made, data, folder)
     if as_json:
-        _print_json(_plan_json(made, found, notes))
+        _print_json(_plan_json(made, estimate, notes))
     else:
-        _print_plan(made, found, notes)
+        _print_plan(made, estimate, notes)
 
 
 def make_plan(path: Path, max_trials: int = MAX_TRIALS, rehash: bool = False) -> Plan:
@@ -80,7 +80,7 @@ def make_plan(path: Path, max_trials: int = MAX_TRIALS, rehash: bool = False) ->
     contents = Contents(rehashes=rehash, report=lambda text: print(text, file=sys.stderr, flush=True))
     made = plan_space(path, load_imports, Remembering(partial(resolve, contents=contents)), max_trials)
     configs = [*made.cells, *(trial.config for trial in made.trials)]
-    problems = find_body_problems(configs) + find_task_problems(configs)
+    problems: list[str | Problem] = [*find_body_problems(configs), *find_task_problems(configs)]
     if problems:
         raise InputError(problems)
     return made
@@ -91,12 +91,12 @@ def store_root(store: str) -> str:
     return store if "://" in store else str(real_path(store))
 
 
-def _forecast(made: Plan, folder: Path, store: str, data_root: Path, probe: bool) -> "Forecast":
+def _make_forecast(made: Plan, folder: Path, store: str, data_root: Path, probe: bool) -> "Forecast":
     from orca_sweep.planning.forecast import forecast
     from orca_sweep.results import FINAL_STATUSES, read_manifest, read_row
     from orca_sweep.store import Store
 
-    def done(trial_id: str) -> bool:
+    def is_done(trial_id: str) -> bool:
         row = read_row(folder, trial_id)
         return row is not None and row["status"] in FINAL_STATUSES
 
@@ -112,10 +112,10 @@ def _forecast(made: Plan, folder: Path, store: str, data_root: Path, probe: bool
     before = (read_manifest(folder) or {"trials": []})["trials"] if made.tuned else []
     cells = {name for cell in made.tuned for name in (cell.cell_id, f"{cell.cell_id}-aa")}
     later = [t["trial_id"] for t in before if t.get("on_the_way") and t["cell_id"] in cells]
-    return forecast(made, opened, done, sum(map(done, later)))
+    return forecast(made, opened, is_done, sum(map(is_done, later)))
 
 
-def _notes(made: Plan, data: Path, folder: Path) -> list[str]:
+def _collect_notes(made: Plan, data: Path, folder: Path) -> list[str]:
     from orca_sweep.results import describe_changes, reveals
     from orca_sweep.space.confounds import confounds
     from orca_sweep.trial import describe_inputs, describe_proxies, unavailable_loggers, unavailable_parts
@@ -143,7 +143,7 @@ def _notes(made: Plan, data: Path, folder: Path) -> list[str]:
     return list(dict.fromkeys([*notes, *made.notes, *confounds(made)]))
 
 
-def _plan_json(made: Plan, found: "Forecast", notes: list[str]) -> dict[str, Any]:
+def _plan_json(made: Plan, estimate: "Forecast", notes: list[str]) -> dict[str, Any]:
     # One at a time: all of them at once take gigabytes.
     trials = (
         {"trial_id": t.trial_id, "cell_id": t.cell_id, "seed": t.seed, "role": t.role, "config": t.config.model_dump()}
@@ -161,16 +161,16 @@ def _plan_json(made: Plan, found: "Forecast", notes: list[str]) -> dict[str, Any
         "aliases": made.aliasing.aliases if made.aliasing else [],
         "margins": dict(made.space.margins),
         "levels": {cell_id: dict(labels) for cell_id, labels in made.labels.items()},
-        "forecast": _finite(asdict(found)),
+        "forecast": _replace_infinity(asdict(estimate)),
     }
 
 
-def _finite(value: Any) -> Any:
+def _replace_infinity(value: Any) -> Any:
     """JSON has no word for infinity: null."""
     if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: _replace_infinity(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
+        return [_replace_infinity(inner) for inner in value]
     return None if isinstance(value, float) and abs(value) == float("inf") else value
 
 
@@ -191,7 +191,7 @@ def _print_json(values: Mapping[str, Any]) -> None:
     print("\n}")
 
 
-def _print_plan(made: Plan, found: "Forecast", notes: list[str]) -> None:
+def _print_plan(made: Plan, estimate: "Forecast", notes: list[str]) -> None:
     console = open_console()
     space = made.space
     if space.question:
@@ -204,24 +204,24 @@ def _print_plan(made: Plan, found: "Forecast", notes: list[str]) -> None:
     console.print(table)
     if len(made.cells) > MAX_CELLS_SHOWN:
         console.print(f"... and {len(made.cells) - MAX_CELLS_SHOWN} more cells (all with --json)")
-    for line in (*_design_lines(made), *_size_lines(made), *_forecast_lines(found), *map("note: {}".format, notes)):
+    for line in (*_write_design(made), *_write_sizes(made), *_write_forecast(estimate), *map("note: {}".format, notes)):
         console.print(line, soft_wrap=True)
 
 
-def _size_lines(made: Plan) -> Iterator[str]:
+def _write_sizes(made: Plan) -> Iterator[str]:
     space = made.space
     merged = f"; {made.n_merged} combinations are equal work to another and run once" if made.n_merged else ""
     again = f" + {len(space.aa)} A/A" if space.aa else ""
     n = len(made.cells) * len(space.seeds) + len(space.aa)
     yield f"{len(made.cells)} cells x {len(space.seeds)} seeds{again} = {n} trials{merged}"
     if space.aa:
-        yield f"A/A: the first cell again with the seeds {', '.join(map(str, space.aa))}, as an arm of its own"
+        yield f"A/A: the first cell again with the seeds {', '.join(map(str, space.aa))}, as a cell of its own"
     if space.tune:
         search = space.search
         counts = sorted(
             {len(cell.candidates) for cell in made.tuned} if search.n_candidates is None else {search.n_candidates}
         )
-        tuned = ", ".join(f"{path} {_values(space, path)}" for path in space.tune)
+        tuned = ", ".join(f"{path} {_write_values(space, path)}" for path in space.tune)
         seeds = ", ".join(map(str, search.seeds))
         yield (
             f"tuned within each cell: {tuned}; {search.method}, {' to '.join(map(str, counts))} candidates with seed {seeds},"
@@ -232,26 +232,31 @@ def _size_lines(made: Plan) -> Iterator[str]:
         yield f"budget: {', '.join(f'{name} {value:g}' for name, value in budget.items())}"
     if space.margins:
         yield (
-            f"margin fixed beforehand: {_margins(made)}; differences within it, in the metric's unit, are called not meaningful"
+            f"margin fixed beforehand: {_write_margins(made)}; differences within it, in the metric's unit, are called not"
+            " meaningful"
         )
 
 
-def _margins(made: Plan) -> str:
+def _write_margins(made: Plan) -> str:
     """'0.01', or '0.01 (digits), 0.02 (ecg), none for satellite'."""
     margins = made.space.margins
     if ALL in margins:
         return f"{margins[ALL]:g}"
     fixed = [f"{margins[task]:g} ({made.names[task]})" for task in made.by_task if task in margins]
-    others = [f"none for {made.names[task]}" for task in made.by_task if task not in margins]
-    return ", ".join([*fixed, *others])
+    unfixed = [f"none for {made.names[task]}" for task in made.by_task if task not in margins]
+    return ", ".join([*fixed, *unfixed])
 
 
-def _values(space: Space, path: str) -> str:
+def _write_values(space: Space, path: str) -> str:
     values = space.tune[path]
-    return f"[{', '.join(space.write(path, value) for value in values)}]" if isinstance(values, tuple) else str(values)
+    return (
+        f"[{', '.join(space.write_level(path, value) for value in values)}]"
+        if isinstance(values, tuple)
+        else str(values)
+    )
 
 
-def _design_lines(made: Plan) -> Iterator[str]:
+def _write_design(made: Plan) -> Iterator[str]:
     """The design in words and, of a fraction, everything it cannot tell apart."""
     design, aliasing = made.space.design, made.aliasing
     if aliasing is None:
@@ -263,54 +268,56 @@ def _design_lines(made: Plan) -> Iterator[str]:
         meaning = RESOLUTIONS[min(aliasing.resolution, max(RESOLUTIONS))]
         shown = f"{aliasing.n_run} of {aliasing.n_whole} combinations, resolution {aliasing.resolution}"
         yield f"design fraction: {shown}: {meaning}"
-        for first, *others in aliasing.aliases:
-            yield f"  {first} cannot be told from {' or '.join(others)}"
+        for first, *aliases in aliasing.aliases:
+            yield f"  {first} cannot be told from {' or '.join(aliases)}"
 
 
-def _forecast_lines(found: "Forecast") -> Iterator[str]:
-    if found.n_done:
-        yield f"{found.n_done} trials are done, {found.n_left} are left"
-    if found.stages:
-        told = [
+def _write_forecast(estimate: "Forecast") -> Iterator[str]:
+    if estimate.n_done:
+        yield f"{estimate.n_done} trials are done, {estimate.n_left} are left"
+    if estimate.stages:
+        stages = [
             f"{stage.name} {stage.n_computed}" + (f" (+ {stage.n_reused} found)" if stage.n_reused else "")
-            for stage in found.stages
+            for stage in estimate.stages
         ]
-        yield f"stages to compute once, for all that share them: {', '.join(told)}"
-    if found.n_shared_epochs:
+        yield f"stages to compute once, for all that share them: {', '.join(stages)}"
+    if estimate.n_shared_epochs:
         yield (
-            f"{found.n_shared_epochs} of {found.n_epochs} fine-tuning epochs are shared: trials that begin alike compute"
+            f"{estimate.n_shared_epochs} of {estimate.n_epochs} fine-tuning epochs are shared: trials that begin alike compute"
             " these once"
         )
-    if found.n_left:
-        yield _hours(found)
-        if found.checkpoint_mib is not None:
-            yield f"checkpoints: at most {found.checkpoint_mib:.3g} MiB for each trial that runs, gone when it ends"
-    names = label_declarations(contrasts.task for contrasts in found.contrasts)
-    for contrasts in found.contrasts:
-        yield f"{names[contrasts.task]}{_contrast_line(contrasts)}"
+    if estimate.n_left:
+        yield _write_cost(estimate)
+        if estimate.checkpoint_mib is not None:
+            yield f"checkpoints: at most {estimate.checkpoint_mib:.3g} MiB for each trial that runs, gone when it ends"
+    names = label_declarations(contrasts.task for contrasts in estimate.contrasts)
+    for contrasts in estimate.contrasts:
+        yield f"{names[contrasts.task]}{_write_contrasts(contrasts)}"
 
 
-def _hours(found: "Forecast") -> str:
-    if not found.n_known:
+def _write_cost(estimate: "Forecast") -> str:
+    if not estimate.n_known:
         return "cost: not known, the store has no earlier row like these (--probe runs a few epochs to tell)"
-    hours = f"{found.trial_hours:.2f} hours of trials"
-    used = f"{found.cpu_hours:.2f} CPU-hours, {found.gpu_hours:.2f} GPU-hours"
-    lack = found.n_left - found.n_known
+    hours = f"{estimate.trial_hours:.2f} hours of trials"
+    used = f"{estimate.cpu_hours:.2f} CPU-hours, {estimate.gpu_hours:.2f} GPU-hours"
+    lack = estimate.n_left - estimate.n_known
     rest = f"; {lack} trials more have no row like theirs (--probe tells)" if lack else ""
-    return f"cost: about {hours} one after another ({used}), by {found.n_rows} earlier rows{rest}"
+    return f"cost: about {hours} one after another ({used}), by {estimate.n_rows} earlier rows{rest}"
 
 
-def _contrast_line(found: "Contrasts") -> str:
-    smallest = f"p cannot fall below {found.smallest_p:.3g}"
-    if found.n_comparisons > 1:
-        smallest += f" ({found.corrected_p:.3g} after Holm's correction for {found.n_comparisons} comparisons)"
-    if found.n_seeds < 2:
+def _write_contrasts(contrasts: "Contrasts") -> str:
+    smallest = f"p cannot fall below {contrasts.smallest_p:.3g}"
+    if contrasts.n_comparisons > 1:
+        smallest += f" ({contrasts.corrected_p:.3g} after Holm's correction for {contrasts.n_comparisons} comparisons)"
+    if contrasts.n_seeds < 2:
         return ": with one seed no difference can be tested"
-    effect = f"{found.smallest_effect:.2f} standard deviations of the paired difference"
-    if found.spread is not None:
+    effect = f"{contrasts.smallest_effect:.2f} standard deviations of the paired difference"
+    if contrasts.spread is not None:
         # Differences of unpaired draws have twice the variance; pairing can only help.
-        effect += f", at most about {found.smallest_effect * found.spread * 2**0.5:.3g} by the spread of earlier rows"
+        effect += (
+            f", at most about {contrasts.smallest_effect * contrasts.spread * 2**0.5:.3g} by the spread of earlier rows"
+        )
     return (
-        f", each cell against the first with {found.n_seeds} seeds: {smallest}; a t test sees"
+        f", each cell against the first with {contrasts.n_seeds} seeds: {smallest}; a t test sees"
         f" effects from {effect} (80% power)"
     )

@@ -164,7 +164,7 @@ def check_disjoint(splits: Splits, where: str) -> None:
                 f" {second} is row {twin} of {first}). No sample may be in two splits. Remove it from one."
             )
     if problems:
-        raise DataError("\n".join(problems))
+        raise DataError(*problems)
 
 
 def cut_into_chunks(array: Array, n_numbers: int = 2**22) -> "list[slice]":

@@ -13,7 +13,7 @@ from typing import Any
 
 from orca_sweep.config import TrialConfig
 from orca_sweep.results import FINAL_STATUSES
-from orca_sweep.space import OutcomeRule, Plan, PlannedTrial, Resolve, TunedCell, candidate, seeded
+from orca_sweep.space import OutcomeRule, Plan, PlannedTrial, Resolve, TunedCell, plan_trials, resolve_candidate
 from orca_sweep.space.tuning import Settings, optuna_next
 from orca_sweep.stats.modes import as_cost
 
@@ -240,17 +240,17 @@ class Agenda:
     def _replicates(self, cell_id: str, config: TrialConfig) -> list[PlannedTrial]:
         """A cell's replicates; of the first cell the A/A arm too."""
         again = self.space.aa if cell_id == self.plan.tuned[0].cell_id else ()
-        return [*seeded(cell_id, config, self.space.seeds), *seeded(f"{cell_id}-aa", config, again, "aa")]
+        return [*plan_trials(cell_id, config, self.space.seeds), *plan_trials(f"{cell_id}-aa", config, again, "aa")]
 
     def _ask(self, cell: _Cell) -> None:
         told = [(settings, self._mean(cell, name)) for settings, name in cell.told]
         search = self.space.search
         settings = optuna_next(self.space.tune, told, search.sampler_seed, cell.tuned.cell_id)
-        config = candidate(cell.tuned.settings, settings, self.resolve)
+        config = resolve_candidate(cell.tuned.settings, settings, self.resolve)
         cell.told.append((settings, config.cell_id))
         if config.cell_id not in cell.candidates:
             cell.candidates[config.cell_id] = config
-            self._plan(seeded(cell.tuned.cell_id, config, search.seeds, "search"))
+            self._plan(plan_trials(cell.tuned.cell_id, config, search.seeds, "search"))
 
     def _plan(self, trials: Sequence[PlannedTrial]) -> None:
         self.planned(trials)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from orca_sweep import __version__
 from orca_sweep.config import CONTENTS, LATER, canonical_json, digest, knobs
 from orca_sweep.config.naming import label_declarations
-from orca_sweep.errors import DamagedError, InputError
+from orca_sweep.errors import DamagedError, InputError, Problem
 from orca_sweep.record_files import CHECKSUM, read_record_file
 from orca_sweep.results.columns import EPOCH_COLUMNS, STAGE_COLUMNS, TABLE_SCHEMA, Column, trial_columns
 from orca_sweep.results.contents import split_mixed_cells, tell_contents_apart, unify_folders, without_split
@@ -227,13 +227,13 @@ class _Source:
 
 def _sources(paths: Iterable[Path]) -> list[_Source]:
     found: list[_Source] = []
-    problems: list[str] = []
+    problems: list[Problem] = []
     for path in paths:
         try:
             is_tables = not os.path.lexists(path / "sweep.json") and os.path.lexists(path / "trials.parquet")
             found.append(_Tables(path) if is_tables else _Sweep(path))
         except InputError as error:
-            problems += map(str, error.problems)
+            problems += error.problems
     if problems:
         raise InputError(problems)
     return found

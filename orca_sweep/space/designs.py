@@ -20,7 +20,7 @@ FEWEST_FACTORS, MOST_FACTORS = 3, 16
 """Of a fraction: two factors have none; aliases are sought among all 2^n effects, which soon takes seconds."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Aliasing:
     """What a fraction cannot tell apart."""
 
@@ -34,27 +34,27 @@ class Aliasing:
     """Main effects and two-factor interactions that are one column (up to sign), each set together."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Design:
     """A rule that makes combinations of levels."""
 
     name: str
     meaning: str
-    combinations: Callable[[Levels], Iterator[Combination]]
+    combine: Callable[[Levels], Iterator[Combination]]
     count: Callable[[Mapping[str, int]], int]
-    """How many combinations there are of factors with so many levels, told without making them."""
+    """How many combinations there are of factors with so many levels, counted without making them."""
     levels: str = "any"
     """What it asks of the factors: any levels, two each, or equally many."""
-    aliasing: Callable[[Levels], Aliasing] | None = None
+    find_aliasing: Callable[[Levels], Aliasing] | None = None
     """What it cannot tell apart; only of a fraction."""
 
 
-def _cross(factors: Levels) -> Iterator[Combination]:
+def _cross_levels(factors: Levels) -> Iterator[Combination]:
     for levels in itertools.product(*factors.values()):
         yield dict(zip(factors, levels, strict=True))
 
 
-def _zip(factors: Levels) -> Iterator[Combination]:
+def _zip_levels(factors: Levels) -> Iterator[Combination]:
     if not factors:
         yield {}
     for levels in zip(*factors.values(), strict=True):
@@ -89,7 +89,7 @@ def _count_one_at_a_time(n_levels: Mapping[str, int]) -> int:
 
 
 def _count_fraction(n_levels: Mapping[str, int], resolution: int) -> int:
-    return len(_columns(len(n_levels), resolution))
+    return len(_build_columns(len(n_levels), resolution))
 
 
 def fraction(resolution: int = 4) -> Design:
@@ -100,103 +100,112 @@ def fraction(resolution: int = 4) -> Design:
     pyDOE's, which stops at the first that have the resolution.
     """
     return Design(
-        "fraction",
-        "the fewest combinations of two levels that keep effects apart as far as the resolution says",
-        partial(_fraction, resolution=resolution),
-        partial(_count_fraction, resolution=resolution),
-        "two each",
-        partial(_aliasing, resolution=resolution),
+        name="fraction",
+        meaning="the fewest combinations of two levels that keep effects apart as far as the resolution says",
+        combine=partial(_combine_fraction, resolution=resolution),
+        count=partial(_count_fraction, resolution=resolution),
+        levels="two each",
+        find_aliasing=partial(_find_aliasing, resolution=resolution),
     )
 
 
-def _columns(n_factors: int, resolution: int) -> Any:
+def _build_columns(n_factors: int, resolution: int) -> Any:
     """The fraction as an array (combinations, factors) of -1 and +1."""
     # Loads SciPy, which no other plan needs.
     from pydoe import fracfact_by_res
 
-    found = fracfact_by_res(n_factors, resolution)
+    smallest = fracfact_by_res(n_factors, resolution)
     for better in range(resolution + 1, n_factors + 1):
         columns = fracfact_by_res(n_factors, better)
-        if len(columns) > len(found):
+        if len(columns) > len(smallest):
             break
-        found = columns
-    return found
+        smallest = columns
+    return smallest
 
 
-def _fraction(factors: Levels, resolution: int) -> Iterator[Combination]:
-    columns = _columns(len(factors), resolution)
+def _combine_fraction(factors: Levels, resolution: int) -> Iterator[Combination]:
+    columns = _build_columns(len(factors), resolution)
     # Of the fractions with these columns, the one that begins with all factors off: the reference is a cell.
     for row in columns * -columns[0]:
         yield {path: levels[int(sign > 0)] for (path, levels), sign in zip(factors.items(), row, strict=True)}
 
 
-def _aliasing(factors: Levels, resolution: int) -> Aliasing:
+def _find_aliasing(factors: Levels, resolution: int) -> Aliasing:
     """The aliases of the columns before signs are turned: turning a column changes no alias but its sign."""
     from pydoe import fracfact_aliasing
 
     names = list(factors)
-    columns = _columns(len(names), resolution)
+    columns = _build_columns(len(names), resolution)
     # Each text is a set such as 'a = bcd', the shortest effects first, factors by letter.
     texts, _ = fracfact_aliasing(columns)
     sets = [[[names[ord(letter) - ord("a")] for letter in word] for word in text.split(" = ")] for text in texts]
     short = (tuple(" x ".join(effect) for effect in effects if len(effect) <= 2) for effects in sets)
-    found = min((1 + len(effects[1]) for effects in sets if len(effects[0]) == 1 < len(effects)), default=None)
-    return Aliasing(len(columns), 2 ** len(names), found, tuple(effects for effects in short if len(effects) > 1))
+    resolved = min((1 + len(effects[1]) for effects in sets if len(effects[0]) == 1 < len(effects)), default=None)
+    return Aliasing(
+        n_run=len(columns),
+        n_whole=2 ** len(names),
+        resolution=resolved,
+        aliases=tuple(effects for effects in short if len(effects) > 1),
+    )
 
 
 DESIGNS: Mapping[str, Design] = {
     design.name: design
     for design in (
-        Design("cross", "all combinations of levels", _cross, _count_cross),
+        Design(name="cross", meaning="all combinations of levels", combine=_cross_levels, count=_count_cross),
         Design(
-            "zip", "the first levels together, the second levels together, and so on", _zip, _count_zip, "equally many"
+            name="zip",
+            meaning="the first levels together, the second levels together, and so on",
+            combine=_zip_levels,
+            count=_count_zip,
+            levels="equally many",
         ),
         Design(
-            "one_at_a_time",
-            "all factors at their first level, then each other level of one factor alone",
-            _one_at_a_time,
-            _count_one_at_a_time,
+            name="one_at_a_time",
+            meaning="all factors at their first level, then each other level of one factor alone",
+            combine=_one_at_a_time,
+            count=_count_one_at_a_time,
         ),
         Design(
-            "drop_one",
-            "all factors on (second level), then each one off (first level) alone",
-            _drop_one,
-            _count_one_at_a_time,
-            "two each",
+            name="drop_one",
+            meaning="all factors on (second level), then each one off (first level) alone",
+            combine=_drop_one,
+            count=_count_one_at_a_time,
+            levels="two each",
         ),
         # With two levels each, adding one to nothing is varying one at a time.
         Design(
-            "add_one",
-            "all factors off (first level), then each one on (second level) alone",
-            _one_at_a_time,
-            _count_one_at_a_time,
-            "two each",
+            name="add_one",
+            meaning="all factors off (first level), then each one on (second level) alone",
+            combine=_one_at_a_time,
+            count=_count_one_at_a_time,
+            levels="two each",
         ),
         fraction(),
     )
 }
 
 
-def misfits(design: Design, n_levels: Mapping[str, int]) -> Iterator[str]:
+def find_misfits(design: Design, n_levels: Mapping[str, int]) -> Iterator[str]:
     """Yields each reason why factors with so many levels do not suit a design."""
-    said = ", ".join(f"{path} has {n}" for path, n in n_levels.items())
+    counts = ", ".join(f"{path} has {n}" for path, n in n_levels.items())
     if design.levels == "equally many" and len(set(n_levels.values())) > 1:
-        yield f"design {design.name} pairs levels by their place, so factors need equally many ({said})."
+        yield f"design {design.name} pairs levels by their place, so factors need equally many ({counts})."
     if design.levels == "two each" and set(n_levels.values()) - {2}:
-        yield f"design {design.name} switches factors off and on, so each needs two levels, off first ({said})."
-    if design.aliasing and len(n_levels) < FEWEST_FACTORS:
+        yield f"design {design.name} switches factors off and on, so each needs two levels, off first ({counts})."
+    if design.find_aliasing and len(n_levels) < FEWEST_FACTORS:
         yield (
             f"design fraction leaves combinations of three factors or more out, and there are {len(n_levels)}."
             " Use cross, which runs them all."
         )
-    if design.aliasing and len(n_levels) > MOST_FACTORS:
+    if design.find_aliasing and len(n_levels) > MOST_FACTORS:
         yield (
             f"design fraction takes up to {MOST_FACTORS} factors, and there are {len(n_levels)}. Use add_one or drop_one,"
             " or a fraction of those that may interact."
         )
 
 
-def combinations(
+def list_combinations(
     design: Design, factors: Levels, include: Iterable[Mapping[str, Any]], exclude: Iterable[Levels]
 ) -> Iterator[Combination]:
     """Yields the design's combinations, then the included ones, but for the excluded ones.
@@ -204,19 +213,19 @@ def combinations(
     An included combination has the first level of every factor that it does not name. A combination is excluded if
     for some rule every factor named there has one of the levels named there.
     """
-    is_out = _excluder(exclude)
+    is_out = _make_excluder(exclude)
     reference = {path: levels[0] for path, levels in factors.items()}
-    for combination in itertools.chain(design.combinations(factors), ({**reference, **more} for more in include)):
+    for combination in itertools.chain(design.combine(factors), ({**reference, **more} for more in include)):
         if not is_out(combination):
             yield combination
 
 
 MOST_PRODUCTS = 1000
-"""Combinations of levels of one rule that are written out, so that they are found at once."""
+"""Combinations of levels of one rule that are written out, so that a lookup finds them."""
 
 
-def _excluder(rules: Iterable[Levels]) -> Callable[[Combination], bool]:
-    """A function that says whether a rule takes a combination out: of thousands of rules it asks only those that can."""
+def _make_excluder(rules: Iterable[Levels]) -> Callable[[Combination], bool]:
+    """Returns a function that says whether a rule takes a combination out: of thousands it asks only the rules that can."""
     by_paths: dict[tuple[str, ...], set[tuple[Any, ...]]] = {}
     wide = []
     for rule in rules:
@@ -227,8 +236,8 @@ def _excluder(rules: Iterable[Levels]) -> Callable[[Combination], bool]:
         by_paths.setdefault(paths, set()).update(itertools.product(*(rule[path] for path in paths)))
 
     def is_out(combination: Combination) -> bool:
-        return any(tuple(combination[path] for path in paths) in known for paths, known in by_paths.items()) or any(
-            all(combination[path] in levels for path, levels in rule.items()) for rule in wide
-        )
+        return any(
+            tuple(combination[path] for path in paths) in excluded for paths, excluded in by_paths.items()
+        ) or any(all(combination[path] in levels for path, levels in rule.items()) for rule in wide)
 
     return is_out

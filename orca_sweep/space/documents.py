@@ -1,9 +1,9 @@
-"""A YAML text as a document of plain text leaves, with the line of every place in it.
+"""A YAML text as a document whose leaves are text, with the line of every key and value in it.
 
 Sizes are counted before anything is built: a few aliases can stand for more values than memory holds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,24 +11,122 @@ from typing import Any, BinaryIO
 import yaml
 
 from orca_sweep.data.pointers import pointer_problem
-from orca_sweep.errors import InputError
+from orca_sweep.errors import InputError, Problem
 from orca_sweep.registry import hint
-from orca_sweep.space.records import Path_
-from orca_sweep.space.sizes import as_number
 
+Keys = tuple[str, ...]
+"""Where a value stands in a document: the keys that lead to it, and the numbers of items in lists."""
 NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 MOST_BYTES = 4 * 2**20
 MOST_COUNTED = 256 * 2**20
-"""Bytes of a file that is too large whose values are counted still."""
+"""Bytes up to which the values of a file that is too large are counted."""
 MOST_CHARACTERS = 10_000
 """Of a key or value."""
 MOST_VALUES = 200_000
-"""Keys, values and lists in a document, those that aliases repeat included."""
-MOST_LEVELS = 50
+"""Keys, values and lists in a document; a repetition by an alias counts each time."""
+MOST_DEPTH = 50
 """Of lists and mappings in one another."""
-RAISE = "--max-trials raises the limit"
+FEWER = "Give fewer levels, seeds or rows; --max-trials raises the limit."
+NO_YAML = "this is not valid YAML"
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's, where PyYAML was built with it: it reads about twenty times as fast."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """A YAML file as it was read: scalars are text, or None for null."""
+
+    path: Path
+    content: object
+    lines: dict[Keys, int]
+    """Of every key and value; the reader of a space adds settings under their dotted names."""
+
+    def locate(self, *keys: str) -> str:
+        """Returns 'file:line' of a value, or of the nearest value around it."""
+        return locate_keys(self.path, self.lines, keys)
+
+
+def locate_keys(path: Path, lines: Mapping[Keys, int], keys: Keys) -> str:
+    """Returns 'file:line' of a value, or of the nearest value around it; the file alone if it has no lines."""
+    for n in range(len(keys), -1, -1):
+        if keys[:n] in lines:
+            return f"{path}:{lines[keys[:n]]}"
+    return str(path)
+
+
+def write_count(n: int) -> str:
+    """Returns a number as a reader takes it in: '10,000,000', or 'about 10^42'."""
+    return f"{n:,}" if n < 10**15 else f"about 10^{len(str(n)) - 1}"
+
+
+# The file -----------------------------------------------------------------------------------------
+
+
+def read_document(path: Path, most_values: int = MOST_VALUES) -> Document:
+    """Returns the document of a YAML file.
+
+    Scalars stay text, null apart: the field that a value ends in decides what it is, so YAML 1.1's habits
+    (``no`` is false, ``1e-4`` is text, ``1:30`` is ninety) cannot change a level.
+
+    Args:
+        path: the file.
+        most_values: the most keys, values and lists that it may hold; a repetition by an alias counts each time.
+
+    Raises:
+        InputError: if it cannot be read, is not YAML, or is larger than a space can sensibly be.
+    """
+    root = _compose_nodes(path, _read_text(path, max(MOST_BYTES, 20 * most_values), most_values), most_values)
+    if root.n_values > most_values:
+        rule = f"its aliases stand for {write_count(root.n_values)} values, more than {most_values:,}."
+        raise InputError(Problem(where=str(path), rule=rule, remedy="Write out what is needed."))
+    if root.depth > MOST_DEPTH:
+        raise InputError(_find_depth_problem(str(path), f"{root.depth} levels, at most {MOST_DEPTH}"))
+    lines: dict[Keys, int] = {}
+    problems: list[Problem] = []
+    content = _Builder(path, lines, problems).build_value(root, ())
+    if problems:
+        raise InputError(problems)
+    return Document(path=path, content=content, lines=lines)
+
+
+def _read_text(path: Path, most_bytes: int, most_values: int) -> str:
+    try:
+        # Counted as it is read: a pipe, or a file of /proc, has no size.
+        with path.open("rb") as file:
+            blob = file.read(most_bytes + 1)
+            if len(blob) > most_bytes:
+                limit = f"{most_bytes:,} bytes and {most_values:,} values"
+                raise InputError(_find_size_problem(path, blob, file, limit))
+        text = blob.decode("utf-8")
+    except FileNotFoundError:
+        near = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        remedy = hint(path.name, near) if near else "Name a space YAML."
+        raise InputError(Problem(where=str(path), rule="there is no such file.", remedy=remedy)) from None
+    except (OSError, ValueError) as error:
+        rule = f"this file cannot be read as text ({error})."
+        raise InputError(Problem(where=str(path), rule=rule, remedy="A space is a UTF-8 YAML file.")) from None
+    problem = pointer_problem(path)
+    if problem:
+        raise InputError(problem)
+    return text
+
+
+def _find_size_problem(path: Path, blob: bytes, file: BinaryIO, limit: str) -> Problem:
+    """Says how large a file is of which only ``blob`` was read, and about how many values it lists."""
+    n_bytes = n_items = 0
+    while blob and n_bytes < MOST_COUNTED:
+        n_bytes += len(blob)
+        n_items += blob.count(b",") + blob.count(b"- ")
+        blob = file.read(2**20)
+    size = f"{n_bytes:,} bytes and about {n_items:,} values{' and more' if blob else ''}"
+    return Problem(where=str(path), rule=f"{size}, where a space has at most {limit}.", remedy=FEWER)
+
+
+def _find_depth_problem(where: str, depth: str) -> Problem:
+    return Problem(where=where, rule=f"this is nested too deeply for a space ({depth}).")
+
+
+# Nodes --------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -53,149 +151,113 @@ class _Node:
         self.depth += max((child.depth for child in self.children), default=0)
 
 
-def read_document(path: Path, most_values: int = MOST_VALUES) -> tuple[object, dict[Path_, int]]:
-    """Returns the document of a YAML file with text leaves, and the line of every place in it.
-
-    Scalars stay text (null apart): the field they end in decides what they are, so YAML 1.1's habits
-    (``no`` is false, ``1e-4`` is text, ``1:30`` is ninety) cannot change a level.
-
-    Args:
-        path: the file.
-        most_values: how many keys, values and lists it may hold, those that aliases repeat included.
-
-    Raises:
-        InputError: if it cannot be read, is no YAML, or is larger than a space can sensibly be.
-    """
-    root = _compose(path, _text(path, max(MOST_BYTES, 20 * most_values), most_values), most_values)
-    if root.n_values > most_values:
-        raise InputError(
-            f"{path}: its aliases stand for {as_number(root.n_values)} values, more than {most_values:,}. Write out what is"
-            " needed."
-        )
-    if root.depth > MOST_LEVELS:
-        raise InputError(f"{path}: nested too deeply to be a space ({root.depth} levels, at most {MOST_LEVELS}).")
-    lines: dict[Path_, int] = {}
-    problems: list[str] = []
-    document = _value(root, (), lines, problems, path)
-    if problems:
-        raise InputError(problems)
-    return document, lines
-
-
-def _text(path: Path, most_bytes: int, most_values: int) -> str:
-    try:
-        # Counted as it is read: a pipe, or a file of /proc, has no size.
-        with path.open("rb") as file:
-            blob = file.read(most_bytes + 1)
-            if len(blob) > most_bytes:
-                raise InputError(_too_large(path, blob, file, f"{most_bytes:,} bytes and {most_values:,} values"))
-        text = blob.decode("utf-8")
-    except FileNotFoundError:
-        near = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-        raise InputError(f"{path}: no such file. {hint(path.name, near) if near else 'Name a space YAML.'}") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as text ({error}). A space is a UTF-8 YAML file.") from None
-    problem = pointer_problem(path)
-    if problem:
-        raise InputError(problem)
-    return text
-
-
-def _too_large(path: Path, blob: bytes, file: BinaryIO, limit: str) -> str:
-    """What is wrong with a file of more bytes than are read, and about how many values it lists."""
-    n_bytes = n_items = 0
-    while blob and n_bytes < MOST_COUNTED:
-        n_bytes += len(blob)
-        n_items += blob.count(b",") + blob.count(b"- ")
-        blob = file.read(2**20)
-    size = f"{n_bytes:,} bytes and about {n_items:,} values{' and more' if blob else ''}"
-    return f"{path}: {size}, where a space has at most {limit}. Give fewer levels, seeds or rows; {RAISE}."
-
-
-def _compose(path: Path, text: str, most_values: int) -> _Node:
-    """The tree of a text. Neither depth nor number of values can exhaust anything: the text is read as events."""
+def _compose_nodes(path: Path, text: str, most_values: int) -> _Node:
+    """Returns the tree of a text. Neither depth nor number of values exhausts anything: the text is read as events."""
     top = _Node(0, "list")
-    n_values, too_many = 0, False
+    n_values = 0
     stack, anchors = [top], dict[str, _Node]()
     try:
         for event in yaml.parse(text, Loader=LOADER):
+            n_values += isinstance(event, yaml.NodeEvent)
+            if n_values > most_values:
+                continue  # counted to the end, and kept no more
             if isinstance(event, yaml.NodeEvent):
-                n_values += 1
-                too_many = too_many or n_values > most_values
-                if not too_many:
-                    _add(event, stack, anchors, path)
-            elif isinstance(event, yaml.CollectionEndEvent) and not too_many:
+                _add_node(event, stack, anchors, path)
+            elif isinstance(event, yaml.CollectionEndEvent):
                 stack.pop().close()
             elif isinstance(event, yaml.DocumentStartEvent) and top.children:
-                raise InputError(f"{path}:{_line(event)}: not valid YAML: a second document begins here. Keep one.")
-    except yaml.MarkedYAMLError as error:
-        if "nesting depth" in str(error.problem or error.context):
-            raise InputError(f"{path}: nested too deeply to be a space (at most {MOST_LEVELS} levels).") from None
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        raise InputError(f"{path}:{line}: not valid YAML: {error.problem or error.context}.") from None
+                rule = f"{NO_YAML}: a second document begins here."
+                raise InputError(Problem(where=f"{path}:{_line_of(event)}", rule=rule, remedy="Keep one."))
     except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {error}.") from None
-    if too_many:
-        raise InputError(
-            f"{path}: {n_values:,} values, where a space has at most {most_values:,}. Give fewer levels, seeds or rows; {RAISE}."
-        )
+        raise InputError(_explain_yaml_error(path, error)) from None
+    if n_values > most_values:
+        rule = f"{n_values:,} values, where a space has at most {most_values:,}."
+        raise InputError(Problem(where=str(path), rule=rule, remedy=FEWER))
     if not top.children:
-        raise InputError(f"{path}: the file is empty. A space needs at least base, factors and seeds.")
+        remedy = "A space needs at least base, factors and seeds."
+        raise InputError(Problem(where=str(path), rule="the file is empty.", remedy=remedy))
     return top.children[0]
 
 
-def _line(event: yaml.Event) -> int:
+def _explain_yaml_error(path: Path, error: yaml.YAMLError) -> Problem:
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return Problem(where=str(path), rule=f"{NO_YAML}: {error}.")
+    words = str(error.problem or error.context)
+    # libyaml has one class for all its errors: that it met its own limit of depth only its words say.
+    if "nesting depth" in words:
+        return _find_depth_problem(str(path), f"at most {MOST_DEPTH} levels")
+    mark = error.problem_mark or error.context_mark
+    return Problem(where=f"{path}:{mark.line + 1 if mark else 1}", rule=f"{NO_YAML}: {words}.")
+
+
+def _line_of(event: yaml.Event) -> int:
     return event.start_mark.line + 1 if event.start_mark else 1
 
 
-def _add(event: yaml.NodeEvent, stack: list[_Node], anchors: dict[str, _Node], path: Path) -> None:
-    line = _line(event)
+def _add_node(event: yaml.NodeEvent, stack: list[_Node], anchors: dict[str, _Node], path: Path) -> None:
+    where = f"{path}:{_line_of(event)}"
     if isinstance(event, yaml.AliasEvent):
-        if event.anchor not in anchors:
-            raise InputError(f"{path}:{line}: not valid YAML: found undefined alias {event.anchor!r}.")
-        node = anchors[event.anchor]
-        if node.is_open:
-            raise InputError(f"{path}:{line}: an alias that contains itself. Write the value out.")
-        stack[-1].children.append(node)
+        stack[-1].children.append(_find_anchor(str(event.anchor), anchors, where))
         return
-    if isinstance(event, yaml.ScalarEvent):
-        node = _Node(line, "scalar", str(event.value), event.style in (None, "") and event.implicit[0], is_open=False)
-        if len(node.text) > MOST_CHARACTERS:
-            raise InputError(
-                f"{path}:{line}: a text of {len(node.text):,} characters, more than {MOST_CHARACTERS:,}. Shorten it."
-            )
-    else:
-        node = _Node(line, "list" if isinstance(event, yaml.SequenceStartEvent) else "mapping")
-        if len(stack) > MOST_LEVELS:
-            raise InputError(f"{path}:{line}: nested too deeply to be a space (at most {MOST_LEVELS} levels).")
+    node = _make_node(event)
+    if len(node.text) > MOST_CHARACTERS:
+        rule = f"a text of {len(node.text):,} characters, more than {MOST_CHARACTERS:,}."
+        raise InputError(Problem(where=where, rule=rule, remedy="Shorten it."))
+    if node.kind != "scalar" and len(stack) > MOST_DEPTH:
+        raise InputError(_find_depth_problem(where, f"at most {MOST_DEPTH} levels"))
     stack[-1].children.append(node)
     if event.anchor is not None:
         anchors[event.anchor] = node
-    if not isinstance(event, yaml.ScalarEvent):
+    if node.kind != "scalar":
         stack.append(node)
 
 
-def _value(node: _Node, place: Path_, lines: dict[Path_, int], problems: list[str], path: Path) -> object:
-    lines.setdefault(place, node.line)
-    if node.kind == "list":
-        return [_value(child, (*place, str(i)), lines, problems, path) for i, child in enumerate(node.children)]
-    if node.kind == "scalar":
-        return None if node.is_plain and node.text in NULLS else node.text
-    mapping: dict[str, object] = {}
-    for key_node, value_node in _pairs(node):
-        key = key_node.text
-        if key_node.kind != "scalar" or key == "<<":
-            problems.append(f"{path}:{key_node.line}: this key is no plain word. Write each key out as text.")
-        elif key in mapping:
-            problems.append(
-                f"{path}:{key_node.line}: {key!r} stands here twice. The second would silently win; keep one."
-            )
-        else:
-            lines[(*place, key)] = key_node.line
-            mapping[key] = _value(value_node, (*place, key), lines, problems, path)
-    return mapping
+def _make_node(event: yaml.NodeEvent) -> _Node:
+    line = _line_of(event)
+    if isinstance(event, yaml.ScalarEvent):
+        return _Node(line, "scalar", str(event.value), event.style in (None, "") and event.implicit[0], is_open=False)
+    return _Node(line, "list" if isinstance(event, yaml.SequenceStartEvent) else "mapping")
 
 
-def _pairs(node: _Node) -> Iterator[tuple[_Node, _Node]]:
-    return zip(node.children[::2], node.children[1::2], strict=True)
+def _find_anchor(name: str, anchors: Mapping[str, _Node], where: str) -> _Node:
+    if name not in anchors:
+        raise InputError(Problem(where=where, rule=f"{NO_YAML}: there is no anchor for the alias {name!r}."))
+    if anchors[name].is_open:
+        raise InputError(Problem(where=where, rule="an alias that contains itself.", remedy="Write the value out."))
+    return anchors[name]
+
+
+class _Builder:
+    """Writes nodes out as plain values while it notes lines and problems."""
+
+    def __init__(self, path: Path, lines: dict[Keys, int], problems: list[Problem]) -> None:
+        self.path, self.lines, self.problems = path, lines, problems
+
+    def build_value(self, node: _Node, keys: Keys) -> object:
+        self.lines.setdefault(keys, node.line)
+        if node.kind == "list":
+            return [self.build_value(child, (*keys, str(i))) for i, child in enumerate(node.children)]
+        if node.kind == "scalar":
+            return None if node.is_plain and node.text in NULLS else node.text
+        return self._build_mapping(node, keys)
+
+    def _build_mapping(self, node: _Node, keys: Keys) -> dict[str, object]:
+        mapping: dict[str, object] = {}
+        for key_node, value_node in _pair_up(node.children):
+            key = key_node.text
+            if key_node.kind != "scalar" or key == "<<":
+                self._report(key_node.line, "this key is not a plain word.", "Write each key out as text.")
+            elif key in mapping:
+                rule = f"the key {key!r} stands here twice, and the second would silently win."
+                self._report(key_node.line, rule, "Keep one.")
+            else:
+                self.lines[(*keys, key)] = key_node.line
+                mapping[key] = self.build_value(value_node, (*keys, key))
+        return mapping
+
+    def _report(self, line: int, rule: str, remedy: str) -> None:
+        self.problems.append(Problem(where=f"{self.path}:{line}", rule=rule, remedy=remedy))
+
+
+def _pair_up(nodes: list[_Node]) -> Iterator[tuple[_Node, _Node]]:
+    return zip(nodes[::2], nodes[1::2], strict=True)

@@ -4,232 +4,183 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orca_sweep.config import Hasher, TrialConfig, digest
+from orca_sweep.config import TrialConfig
 from orca_sweep.config.declaration import SHUFFLED
-from orca_sweep.errors import MOST_PROBLEMS, InputError
-from orca_sweep.space import designs, tuning
-from orca_sweep.space.records import PLACEBOS, Resolve, Rule, Space, TunedCell
+from orca_sweep.errors import MOST_PROBLEMS, InputError, Problem
+from orca_sweep.space import designs
+from orca_sweep.space.documents import Keys
+from orca_sweep.space.records import PLACEBOS, Resolve, Rule, Space
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
-    """A combination of levels as it is asked for, and the cell it is: combinations that are equal work have one."""
+    """A combination of levels as the space asks for it, and its cell: combinations that are equal work have one cell."""
 
     levels: Mapping[str, Any]
     cell: TrialConfig
     settings: Mapping[str, Any]
-    """All that the space says of it, before anything without effect is left out."""
+    """All that the space says of it, before what has no effect is left out."""
 
 
-def expand(space: Space, resolve: Resolve) -> tuple[list[Resolved], list[str]]:
-    """Returns the combinations, placebos last, and what is wrong with those that are not among them."""
+def expand_space(space: Space, resolve: Resolve) -> tuple[list[Resolved], list[Problem]]:
+    """Returns the combinations that can be resolved, placebos last, and what is wrong with the others."""
     own: list[Resolved] = []
     placebos: list[Resolved] = []
-    problems: dict[str, None] = {}
+    problems: dict[Problem, None] = {}
     refused: set[InputError] = set()
-    rules = _Rules(space.when)
-    for levels in designs.combinations(space.design, space.factors, space.include, space.exclude):
+    rules = _RuleIndex(space.when)
+    for levels in designs.list_combinations(space.design, space.factors, space.include, space.exclude):
         if len(problems) > MOST_PROBLEMS:  # the nearest names of thousands of wrong ones take minutes
             break
         settings = {**space.base, **levels, **rules.settings_for(levels)}
         if space.code is not None:
             settings["content.code"] = space.code
         try:
-            own.append(Resolved(levels, resolve(settings), settings))
-            for proxy in _stand_ins(space, own[-1].cell.proxy):
+            own.append(Resolved(levels=levels, cell=resolve(settings), settings=settings))
+            for proxy in _choose_placebos(space, own[-1].cell.proxy):
                 # A placebo differs from what it stands in for in the proxy alone: the same rules hold for it.
                 placebo = {**settings, "proxy": proxy}
-                placebos.append(Resolved({**levels, "proxy": proxy}, resolve(placebo), placebo))
+                placebos.append(Resolved(levels={**levels, "proxy": proxy}, cell=resolve(placebo), settings=placebo))
         except InputError as error:
             if error not in refused:
                 refused.add(error)
-                problems.update(dict.fromkeys(f"{_place(space, str(text))}: {text}" for text in error.problems))
-    return [*own, *placebos], [*problems, *_lacking(space, own, placebos, problems)]
+                problems |= dict.fromkeys(locate_problems(space, error.problems))
+    problems = problems or dict.fromkeys(_find_lacks(space, own, placebos))
+    return [*own, *placebos], list(problems)
 
 
-class _Rules:
+def locate_problems(space: Space, problems: Iterable[Problem], scope: str = "") -> Iterator[Problem]:
+    """Yields problems of settings with the line where the space sets their field: where the last word on it stands."""
+    for problem in problems:
+        field = problem.field or ""
+        keys: Keys = ("base", field)
+        if field in space.factors:
+            keys = ("factors", field)
+        elif field in space.tune:
+            keys = ("tune", field)
+        elif any(field in rule.settings for rule in space.when):
+            keys = ("when",)
+        yield problem.at(space.locate(*keys), scope)
+
+
+class _RuleIndex:
     """The rules of ``when`` by the factors and levels they ask for: of thousands, a combination meets only its own."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
-        self.by_paths: dict[tuple[str, ...], dict[tuple[Any, ...], dict[str, tuple[int, Any]]]] = {}
-        """Of rules that ask for the same, what the last of them sets, with its place among the rules."""
-        for place, rule in enumerate(rules):
-            paths = tuple(sorted(rule.levels))
-            known = self.by_paths.setdefault(paths, {})
-            settings = known.setdefault(tuple(rule.levels[path] for path in paths), {})
-            settings.update({path: (place, value) for path, value in rule.settings.items()})
+        self.by_fields: dict[tuple[str, ...], dict[tuple[Any, ...], dict[str, tuple[int, Any]]]] = {}
+        """Of rules that ask for the same, what the last of them sets, with its number among the rules."""
+        for number, rule in enumerate(rules):
+            fields = tuple(sorted(rule.levels))
+            by_levels = self.by_fields.setdefault(fields, {})
+            settings = by_levels.setdefault(tuple(rule.levels[field] for field in fields), {})
+            settings.update({field: (number, value) for field, value in rule.settings.items()})
 
     def settings_for(self, levels: Mapping[str, Any]) -> dict[str, Any]:
         """Returns what the rules that hold for a combination set; the last of them wins."""
-        found: dict[str, tuple[int, Any]] = {}
-        for paths, known in self.by_paths.items():
-            for path, setting in known.get(tuple(levels[path] for path in paths), {}).items():
-                if path not in found or found[path][0] < setting[0]:
-                    found[path] = setting
-        return {path: value for path, (_, value) in sorted(found.items(), key=lambda item: item[1][0])}
+        settings: dict[str, tuple[int, Any]] = {}
+        for fields, by_levels in self.by_fields.items():
+            for field, setting in by_levels.get(tuple(levels[field] for field in fields), {}).items():
+                if field not in settings or settings[field][0] < setting[0]:
+                    settings[field] = setting
+        return {field: value for field, (_, value) in sorted(settings.items(), key=lambda item: item[1][0])}
 
 
-def _stand_ins(space: Space, proxy: str) -> list[str]:
+def _choose_placebos(space: Space, proxy: str) -> list[str]:
     """The placebos of a resolved cell's proxy: none for no proxy, which is what an untrained embedder has too."""
     is_real = proxy not in ("none", "dummy") and not proxy.startswith(SHUFFLED)
     return [PLACEBOS[name](proxy) for name in space.placebo] if is_real else []
 
 
-def _lacking(
-    space: Space, own: Sequence[Resolved], placebos: Sequence[Resolved], problems: Mapping[str, None]
-) -> Iterator[str]:
-    if not own and not problems:
-        yield f"{space.where('exclude')}: exclude leaves no combination of levels. Take a rule out."
-    elif space.placebo and not placebos and not problems:
-        yield (
-            f"{space.where('placebo')}: no combination trains the embedder towards a real proxy, so there is nothing to"
-            " make a placebo of. Take placebo out."
-        )
+def _find_lacks(space: Space, own: Sequence[Resolved], placebos: Sequence[Resolved]) -> Iterator[Problem]:
+    if not own:
+        rule = "exclude leaves no combination of levels."
+        yield Problem(where=space.locate("exclude"), field="exclude", rule=rule, remedy="Take a rule out.")
+    elif space.placebo and not placebos:
+        rule = "no combination trains the embedder towards a real proxy, so there is nothing to make a placebo of."
+        yield Problem(where=space.locate("placebo"), field="placebo", rule=rule, remedy="Take placebo out.")
 
 
-def with_placebo_levels(space: Space, found: Sequence[Resolved]) -> Space:
-    """Returns the space with every proxy of its combinations among the levels; the proxy becomes a factor if it was none."""
+def add_placebo_levels(space: Space, combinations: Sequence[Resolved]) -> Space:
+    """Returns the space with every proxy of its combinations among the levels; the proxy becomes a factor if it is none."""
     if not space.placebo:
         return space
-    levels = (*space.factors.get("proxy", ()), *(one.levels.get("proxy", space.base.get("proxy")) for one in found))
-    base = {path: value for path, value in space.base.items() if path != "proxy"}
-    asked = {one.cell.proxy: space.write("proxy", one.levels.get("proxy", space.base.get("proxy"))) for one in found}
-    shuffled = {f"{SHUFFLED}{proxy}": f"{SHUFFLED}{text}" for proxy, text in asked.items() if text[0] not in '"{'}
+    asked = [(of.cell.proxy, of.levels.get("proxy", space.base.get("proxy"))) for of in combinations]
+    base = {field: value for field, value in space.base.items() if field != "proxy"}
+    texts = {proxy: space.write_level("proxy", level) for proxy, level in asked}
+    shuffled = {f"{SHUFFLED}{proxy}": f"{SHUFFLED}{text}" for proxy, text in texts.items() if text[0] not in '"{'}
     written = {**space.written, "proxy": {**shuffled, **space.written.get("proxy", {})}}
-    factors = {**space.factors, "proxy": tuple(dict.fromkeys(levels))}
-    return replace(space, base=base, factors=factors, written=written)
+    levels = dict.fromkeys((*space.factors.get("proxy", ()), *(level for _, level in asked)))
+    return replace(space, base=base, factors={**space.factors, "proxy": tuple(levels)}, written=written)
 
 
-def split_by_rules(space: Space, labels: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    """Cells that are one by their levels, but were given different settings by rules on what they were before."""
+def find_split_rules(space: Space, labels: Mapping[str, Mapping[str, str]]) -> Iterator[Problem]:
+    """Yields a problem for each cell that rules split: equal levels, different settings by what the levels were before."""
     seen: dict[tuple[str, ...], str] = {}
-    for cell_id, by_path in labels.items() if space.when else ():
-        levels = tuple(by_path.values())
+    for cell_id, by_field in labels.items() if space.when else ():
+        levels = tuple(by_field.values())
         if seen.setdefault(levels, cell_id) != cell_id:
-            named = ", ".join(f"{path} {level}" for path, level in by_path.items())
-            yield (
-                f"{space.where('when')}: the rules give one arm ({named}) different settings: combinations of levels that"
-                " are equal work are told apart by them. Let the rules hold for all of these combinations or for none."
+            named = ", ".join(f"{field} {level}" for field, level in by_field.items())
+            rule = (
+                f"the rules give one cell ({named}) different settings: they tell combinations of levels apart that are"
+                " equal work."
             )
+            remedy = "Let the rules hold for all of these combinations or for none."
+            yield Problem(where=space.locate("when"), field="when", rule=rule, remedy=remedy)
 
 
-def split_by_declarations(space: Space, cells: Iterable[TrialConfig]) -> Iterator[str]:
-    """Cells that are one by their levels, but whose tasks were declared with different ways to normalise."""
+def find_split_declarations(space: Space, cells: Iterable[TrialConfig]) -> Iterator[Problem]:
+    """Yields a problem for each cell that declarations split: equal levels, but tasks normalised in different ways."""
     if "task" not in space.factors or "data.normalise" in space.factors:
         return
     seen: dict[tuple[Any, ...], object] = {}
     for flat in (cell.flat() for cell in cells):
-        levels = tuple(flat[path] for path in space.factors)
-        how = flat["data.normalise"]
-        if seen.setdefault(levels, how) != how:
-            yield (
-                f"{space.where('factors', 'task')}: levels of task are the same data, once normalised by {seen[levels]!r} and"
-                f" once by {how!r}. Leave normalise out of the declarations, and make data.normalise a factor."
-            )
-
-
-# Tuning -------------------------------------------------------------------------------------------
-
-
-def tuned_cells(
-    space: Space, found: Iterable[Resolved], resolve: Resolve, hasher: Hasher
-) -> tuple[dict[str, list[Resolved]], tuple[TunedCell, ...], list[str]]:
-    """Returns each cell's combinations, the cells with what is tried in each, and what is wrong with it.
-
-    Combinations are one cell if everything tried is the same work in both. An adaptive search is checked at its ends.
-    """
-    search, problems = space.search, dict[str, None]()
-    tries = tuning.grid(space.tune)
-    if search.method != "grid":
-        tries = tuning.random(space.tune, search.n_candidates or 0, search.sampler_seed)
-    cells: dict[frozenset[str], TunedCell] = {}
-    asked: dict[str, list[Resolved]] = {}
-    for one in found:
-        candidates: dict[str, TrialConfig] = {}
-        every: set[str] = set()
-        for i, settings in enumerate((*tries, *tuning.corners(space.tune))):
-            try:
-                config = candidate(one.settings, settings, resolve)
-            except InputError as error:
-                problems.update(dict.fromkeys(f"{_place(space, str(text))}: tune: {text}" for text in error.problems))
-                continue
-            cell_id = hasher.cell_id(config)
-            every.add(cell_id)
-            if i < len(tries):
-                candidates.setdefault(cell_id, config)
-        tried = () if search.method == "optuna" else tuple(candidates.values())
-        cell = TunedCell(_tuned_id(space, one), one.cell, one.settings, one.levels, tried)
-        first = cells.setdefault(frozenset(every), cell)
-        asked.setdefault(first.cell_id, []).append(one)
-    return asked, tuple(cells.values()), list(problems)
-
-
-def _tuned_id(space: Space, one: Resolved) -> str:
-    """Of what is fixed in a cell, and of what is searched there: another range is another cell."""
-    fixed = {path: value for path, value in one.cell.hashed().items() if path != "seed" and path not in space.tune}
-    tune = {
-        path: str(values) if isinstance(values, tuning.Range) else list(values) for path, values in space.tune.items()
-    }
-    return digest("tuned cell", [fixed, dict(one.levels), tune, space.search.method])
-
-
-def candidate(fixed: Mapping[str, Any], settings: Mapping[str, Any], resolve: Resolve) -> TrialConfig:
-    """Returns the config of a cell's settings with tuned ones.
-
-    Resolved from what the space says, not from a resolved config: what has no effect beside one candidate may have one
-    beside the next.
-
-    Raises:
-        InputError: if they do not fit together.
-    """
-    return resolve({**fixed, **settings})
-
-
-def _place(space: Space, text: str) -> str:
-    """The line of the field a resolve problem starts with ('body.name ...'), wherever it was set."""
-    path = text.split(" ", 1)[0].rstrip(":")
-    if path in space.factors:
-        return space.where("factors", path)
-    if path in space.tune:
-        return space.where("tune", path)
-    if any(path in rule.settings for rule in space.when):
-        return space.where("when")
-    return space.where("base", path) if path in space.base else space.where("base")
+        levels, normalise = tuple(flat[field] for field in space.factors), flat["data.normalise"]
+        if seen.setdefault(levels, normalise) != normalise:
+            rule = f"some levels are the same data, once normalised by {seen[levels]!r} and once by {normalise!r}."
+            remedy = "Leave normalise out of the declarations, and make data.normalise a factor."
+            yield Problem(where=space.locate("factors", "task"), field="task", rule=rule, remedy=remedy)
 
 
 # Fractions ----------------------------------------------------------------------------------------
 
 
-def fraction_notes(
+def describe_imbalance(
     space: Space,
     aliasing: designs.Aliasing | None,
-    asked: Mapping[str, Sequence[Resolved]],
+    by_cell: Mapping[str, Sequence[Resolved]],
     labels: Mapping[str, Mapping[str, str]],
 ) -> Iterator[str]:
-    """Yields what keeps a fraction from being the balanced one that its aliases are of; the space as it was read."""
+    """Yields what keeps a fraction from being the balanced one that its aliases are of.
+
+    Args:
+        space: the space as it was read.
+        aliasing: what the fraction cannot tell apart; None for another design.
+        by_cell: the combinations of each cell.
+        labels: of each cell the level of every factor.
+    """
     if aliasing is None or aliasing.resolution is None:
         return
-    whole = {tuple(levels.values()) for levels in space.design.combinations(space.factors)}
-    found = [(cell_id, one) for cell_id, of in asked.items() for one in of]
-    own = [(cell_id, one) for cell_id, one in found if tuple(one.levels.values()) in whole]
-    n_out = len(whole) - len({tuple(one.levels.values()) for _, one in own})
+    whole = {tuple(levels.values()) for levels in space.design.combine(space.factors)}
+    every = [(cell_id, asked) for cell_id, combinations in by_cell.items() for asked in combinations]
+    own = [(cell_id, asked) for cell_id, asked in every if tuple(asked.levels.values()) in whole]
+    n_out = len(whole) - len({tuple(asked.levels.values()) for _, asked in own})
     if n_out:
         yield (
             f"exclude takes {n_out} of the fraction's {len(whole)} combinations out: the aliases are those of the whole"
             " fraction, and without these more effects mix. Use cross, or exclude nothing."
         )
-    run = [(one.levels, labels[cell_id]) for cell_id, one in own]
+    run = [(asked.levels, labels[cell_id]) for cell_id, asked in own]
     idle = [path for path in space.factors if not _acts_everywhere([(levels[path], by[path]) for levels, by in run])]
     if idle:
-        n_cells = len({one.cell.cell_id for _, one in own})
+        n_cells = len({asked.cell.cell_id for _, asked in own})
         yield (
             f"{', '.join(idle)}: some of the fraction's combinations ask for a level that changes nothing there and runs as"
             f" another one, so its {len(whole)} combinations are {n_cells} different cells and no longer balanced: more"
             " effects mix than the aliases say. Use cross, or factors that act whatever the levels of the others."
         )
-    if len(own) < len(found):
+    if len(own) < len(every):
         yield (
-            f"{len(found) - len(own)} combinations stand beside the fraction (include, placebo): the aliases are those of"
+            f"{len(every) - len(own)} combinations stand beside the fraction (include, placebo): the aliases are those of"
             " the fraction alone."
         )
 

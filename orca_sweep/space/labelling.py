@@ -28,44 +28,48 @@ def label_cells(space: Space, asked: Asked) -> tuple[dict[str, dict[str, str]], 
     of the one that is most as the cell runs. Where the level has no effect, what it runs with is shown.
     """
     first = find_equal_levels(space, asked)
-    labels = {cell_id: _label_cell(space, found, first) for cell_id, found in asked.items()}
-    cells = {cell_id: found[0].cell for cell_id, found in asked.items()}
+    labels = {cell_id: _label_cell(space, combinations, first) for cell_id, combinations in asked.items()}
+    cells = {cell_id: combinations[0].cell for cell_id, combinations in asked.items()}
     for path in set(DECLARED) & set(space.factors):
         names = label_declarations(dict.fromkeys(getattr(cell, path) for cell in cells.values()))
         for cell_id, cell in cells.items():
             labels[cell_id][path] = names[getattr(cell, path)]
-    return labels, [_tell_equal(space, path, level, other) for path, of in first.items() for level, other in of.items()]
+    return labels, [
+        _describe_equal(space, path, level, other) for path, of in first.items() for level, other in of.items()
+    ]
 
 
-def _tell_equal(space: Space, path: str, level: Any, other: Any) -> str:
-    again, shown = space.write(path, level), space.write(path, other)
+def _describe_equal(space: Space, path: str, level: Any, other: Any) -> str:
+    again, shown = space.write_level(path, level), space.write_level(path, other)
     return (
         f"{path}: the levels {shown} and {again} are the same work in every combination of this space, so they are one"
         f" level, and where it has an effect {shown} is shown."
     )
 
 
-def _label_cell(space: Space, found: Sequence[Resolved], first: First) -> dict[str, str]:
-    cell = found[0].cell
+def _label_cell(space: Space, combinations: Sequence[Resolved], first: First) -> dict[str, str]:
+    cell = combinations[0].cell
     run = {path: attrgetter(path)(cell) for path in space.factors}
-    best = max(found, key=lambda one: sum(one.settings.get(path) == level for path, level in run.items()))
+    best = max(combinations, key=lambda asked: sum(asked.settings.get(path) == level for path, level in run.items()))
     labels = {}
     for path, level in run.items():
         wanted = best.settings.get(path)
         if wanted != level:
             equal = first.get(path, {})
-            several = len({equal.get(level, level) for level in (one.settings.get(path) for one in found)}) > 1
+            several = (
+                len({equal.get(level, level) for level in (asked.settings.get(path) for asked in combinations)}) > 1
+            )
             if several or _is_idle(path, wanted, cell, is_tuned=bool(space.tune)):
                 labels[path] = _write_run(space, path, level, cell)
                 continue
-        labels[path] = space.write(path, first.get(path, {}).get(wanted, wanted))
+        labels[path] = space.write_level(path, first.get(path, {}).get(wanted, wanted))
     return labels
 
 
 def _write_run(space: Space, path: str, level: Any, cell: TrialConfig) -> str:
     if path == FREEZE:
         return write_stored(path, lambda name: attrgetter(name)(cell))
-    return space.write(path, level)
+    return space.write_level(path, level)
 
 
 def _is_idle(path: str, asked: Any, cell: TrialConfig, is_tuned: bool) -> bool:
@@ -88,11 +92,11 @@ def _is_idle(path: str, asked: Any, cell: TrialConfig, is_tuned: bool) -> bool:
         return cell.body.pretrain_fraction == 0
     if path == "finetune.freeze_epochs":
         return not (value == "forever" and isinstance(asked, int) and asked >= cell.finetune.epochs)
-    return path != FREEZE and value == _defaults().get(path)
+    return path != FREEZE and value == _list_defaults().get(path)
 
 
 @lru_cache(maxsize=1)
-def _defaults() -> Mapping[str, Any]:
+def _list_defaults() -> Mapping[str, Any]:
     return TrialConfig(task="", body=BodyConfig(name="")).flat()
 
 
@@ -105,17 +109,17 @@ def find_equal_levels(space: Space, asked: Asked) -> First:
     Cost: nothing if every combination is a cell of its own; else a look at those of the levels in question.
     """
     pairs = _find_candidates(space, asked)
-    found: dict[str, dict[Any, Any]] = {}
+    equal: dict[str, dict[Any, Any]] = {}
     for path, of in pairs.items():
-        cells = _by_level(space, path, asked, {level for pair in of for level in pair})
+        cells = _map_cells_by_level(space, path, asked, {level for pair in of for level in pair})
         for level, other in of:
             both = cells[level].keys() & cells[other].keys()
             if all(cells[level][context] == cells[other][context] for context in both):
-                found.setdefault(path, {}).setdefault(level, other)
-    return {path: {level: _follow(levels, level) for level in levels} for path, levels in found.items()}
+                equal.setdefault(path, {}).setdefault(level, other)
+    return {path: {level: _find_first(levels, level) for level in levels} for path, levels in equal.items()}
 
 
-def _follow(levels: Mapping[Any, Any], level: Any) -> Any:
+def _find_first(levels: Mapping[Any, Any], level: Any) -> Any:
     while level in levels:
         level = levels[level]
     return level
@@ -124,30 +128,33 @@ def _follow(levels: Mapping[Any, Any], level: Any) -> Any:
 def _find_candidates(space: Space, asked: Asked) -> dict[str, dict[tuple[Any, Any], None]]:
     """Pairs of levels, the later first, that are one cell somewhere with all other factors alike."""
     pairs: dict[str, dict[tuple[Any, Any], None]] = {}
-    places = {path: {level: i for i, level in enumerate(levels)} for path, levels in space.factors.items()}
-    for found in asked.values():
-        if len(found) == 1:
+    ranks = {path: {level: i for i, level in enumerate(levels)} for path, levels in space.factors.items()}
+    for combinations in asked.values():
+        if len(combinations) == 1:
             continue
         for path in space.factors:
             groups: dict[tuple[Any, ...], Any] = {}
-            for one in found:
-                level = one.settings.get(path)
-                other = groups.setdefault(_context(space, path, one), level)
+            for combination in combinations:
+                level = combination.settings.get(path)
+                other = groups.setdefault(_list_other_levels(space, path, combination), level)
                 if other != level:
-                    late, early = sorted((level, other), key=lambda one: places[path].get(one, 10**9), reverse=True)
+                    late, early = sorted((level, other), key=lambda level: ranks[path].get(level, 10**9), reverse=True)
                     pairs.setdefault(path, {})[(late, early)] = None
     return pairs
 
 
-def _context(space: Space, path: str, one: Resolved) -> tuple[Any, ...]:
-    return tuple(one.settings.get(other) for other in space.factors if other != path)
+def _list_other_levels(space: Space, path: str, combination: Resolved) -> tuple[Any, ...]:
+    return tuple(combination.settings.get(other) for other in space.factors if other != path)
 
 
-def _by_level(space: Space, path: str, asked: Asked, levels: set[Any]) -> dict[Any, dict[tuple[Any, ...], str]]:
+def _map_cells_by_level(
+    space: Space, path: str, asked: Asked, levels: set[Any]
+) -> dict[Any, dict[tuple[Any, ...], str]]:
     """Of each of some levels the cell that it gives, by the levels of the other factors."""
     cells: dict[Any, dict[tuple[Any, ...], str]] = {level: {} for level in levels}
-    for cell_id, found in asked.items():
-        for one in found:
-            if one.settings.get(path) in levels:
-                cells[one.settings.get(path)][_context(space, path, one)] = cell_id
+    for cell_id, combinations in asked.items():
+        for combination in combinations:
+            level = combination.settings.get(path)
+            if level in levels:
+                cells[level][_list_other_levels(space, path, combination)] = cell_id
     return cells

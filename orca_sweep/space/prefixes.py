@@ -39,71 +39,70 @@ def shared_prefixes(trials: Iterable[PlannedTrial]) -> Mapping[str, frozenset[in
 
     A state that no other trial of the plan can take up is not among them; a trial that shares nothing is left out.
     ``gradual-unfreeze`` depends on the body's number of layers, which a plan does not know: after its first phase
-    it is told apart from every other schedule.
+    it counts as different from every other schedule.
 
     Cost: that of sorting and of the answer; 0.1 s for 5,000 trials.
     """
-    groups = _groups((trial.config, trial.trial_id) for trial in trials)
-    found = (pair for group in groups if len(group) > 1 for pair in _partings(group))
-    return {trial_id: epochs for trial_id, epochs in found if epochs}
+    groups = _group_trials((trial.config, trial.trial_id) for trial in trials)
+    partings = (pair for group in groups if len(group) > 1 for pair in _find_partings(group))
+    return {trial_id: epochs for trial_id, epochs in partings if epochs}
 
 
 def shared_epochs(configs: Iterable[TrialConfig]) -> int:
     """Returns how many fine-tuning epochs need not be computed, because another trial has computed them."""
-    groups = _groups((config, "") for config in configs)
+    groups = _group_trials((config, "") for config in configs)
     # In their order each trial has its own only what it does not share with the one before.
-    return sum(_agreed(a, b) for group in groups for (a, _), (b, _) in pairwise(sorted(group)))
+    return sum(_count_agreed_epochs(a, b) for group in groups for (a, _), (b, _) in pairwise(sorted(group)))
 
 
-def _groups(trials: Iterable[tuple[TrialConfig, str]]) -> Iterable[list[tuple[Stretches, str]]]:
+def _group_trials(trials: Iterable[tuple[TrialConfig, str]]) -> Iterable[list[tuple[Stretches, str]]]:
     """Schedules of the trials that start fine-tuning alike: those of equal ``without_schedule``."""
     groups: dict[tuple[object, ...], list[tuple[Stretches, str]]] = defaultdict(list)
     parts: dict[object, int] = {}
     known: dict[int, tuple[object, Any]] = {}
     """What is asked of a part, by its identity; the part is kept so that no other takes its place. Trials share parts."""
 
-    def ask(part: Any, answer: Callable[[Any], Any]) -> Any:
-        found = known.get(id(part))
-        if found is None:
-            found = known[id(part)] = part, answer(part)
-        return found[1]
+    def ask_once(part: Any, answer: Callable[[Any], Any]) -> Any:
+        if id(part) not in known:
+            known[id(part)] = part, answer(part)
+        return known[id(part)][1]
 
-    def number(part: object) -> int:
+    def number_part(part: object) -> int:
         return parts.setdefault(part, len(parts))
 
-    def without(finetune: FinetuneConfig) -> tuple[int, Stretches]:
-        return number(finetune.replaced(**NO_SCHEDULE)), _stretches(finetune)
+    def split_finetune(finetune: FinetuneConfig) -> tuple[int, Stretches]:
+        return number_part(finetune.replaced(**NO_SCHEDULE)), _list_stretches(finetune)
 
     for config, trial_id in trials:
         config = config.as_run()
-        finetune, stretches = ask(config.finetune, without)
-        others = [ask(part, number) for part in (config.data, config.body, config.embedder, config.predictor)]
-        key = (finetune, *others, config.task, config.proxy, config.seed, config.seed_varies)
+        finetune, stretches = ask_once(config.finetune, split_finetune)
+        shared = [ask_once(part, number_part) for part in (config.data, config.body, config.embedder, config.predictor)]
+        key = (finetune, *shared, config.task, config.proxy, config.seed, config.seed_varies)
         groups[key].append((stretches, trial_id))
     return groups.values()
 
 
-def _stretches(config: FinetuneConfig) -> Stretches:
+def _list_stretches(config: FinetuneConfig) -> Stretches:
     phases = schedule(config.freeze, config.freeze_epochs)
     if config.freeze == GRADUAL:
         phases = (phases[0], Phase(None, (GRADUAL, str(config.freeze_epochs))))
     return tuple((phase.work, phase.epochs or 0) for phase in beginning(phases, config.epochs))
 
 
-def _partings(group: Iterable[tuple[Stretches, str]]) -> Iterator[tuple[str, frozenset[int]]]:
+def _find_partings(group: Iterable[tuple[Stretches, str]]) -> Iterator[tuple[str, frozenset[int]]]:
     """The epochs at which each trial of a group parts from another one.
 
     In the order of their stretches, trials that share any number of epochs are neighbours, and what two of them share is
     the least that any two neighbours between them share.
     """
     ordered = sorted(group)
-    agreed = [_agreed(a, b) for (a, _), (b, _) in pairwise(ordered)]
-    before, after = list(_minima(agreed)), list(_minima(agreed[::-1]))[::-1]
+    agreed = [_count_agreed_epochs(a, b) for (a, _), (b, _) in pairwise(ordered)]
+    before, after = list(_list_running_minima(agreed)), list(_list_running_minima(agreed[::-1]))[::-1]
     for (_, trial_id), left, right in zip(ordered, before, after, strict=True):
         yield trial_id, left | right
 
 
-def _agreed(a: Stretches, b: Stretches) -> int:
+def _count_agreed_epochs(a: Stretches, b: Stretches) -> int:
     """How many epochs two schedules have in common."""
     epochs = 0
     for (work, length), (other_work, other_length) in zip(a, b, strict=False):
@@ -115,7 +114,7 @@ def _agreed(a: Stretches, b: Stretches) -> int:
     return epochs
 
 
-def _minima(agreed: Iterable[int]) -> Iterator[frozenset[int]]:
+def _list_running_minima(agreed: Iterable[int]) -> Iterator[frozenset[int]]:
     """For each of a row of trials, the numbers of epochs above zero that it shares with those before it."""
     rising: list[int] = []
     yield frozenset()

@@ -15,11 +15,11 @@ from orca_sweep.config.labels import write_level
 from orca_sweep.config.naming import label_declarations
 from orca_sweep.registry import hint
 from orca_sweep.space import designs
+from orca_sweep.space.documents import Keys, locate_keys
 from orca_sweep.space.tuning import Search, Tune
 
 MetricColumn = Literal["test_metric_best", "test_metric_last", "val_metric_best", "val_metric_last"]
 Resolve = Callable[[Mapping[str, Any]], TrialConfig]
-Path_ = tuple[str, ...]
 Role = Literal["replicate", "search", "aa"]
 
 PLACEBOS: Mapping[str, Callable[[str], str]] = {
@@ -33,14 +33,14 @@ TYPE_PREFIX = "accelerator_type:"
 """What Ray calls a node's kind of accelerator, as a resource of that node."""
 
 
-def _plain(name: str) -> str:
+def _check_plain(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/-]*", name):
         raise ValueError("letters, digits and . _ : / - only")
     return name
 
 
-def _own_name(name: str) -> str:
-    _plain(name)
+def _check_own_name(name: str) -> str:
+    _check_plain(name)
     if name in RAY_NAMES:
         raise ValueError(f"{name} is Ray's own name; use cpu and gpu")
     if name.startswith(TYPE_PREFIX):
@@ -55,10 +55,10 @@ class Resources(BaseModel):
 
     cpu: float = Field(1.0, gt=0, allow_inf_nan=False)
     gpu: float = Field(0.0, ge=0, allow_inf_nan=False)
-    custom: dict[Annotated[str, AfterValidator(_own_name)], Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
-        default_factory=dict
-    )
-    accelerator_type: Annotated[str, AfterValidator(_plain)] | None = None
+    custom: dict[
+        Annotated[str, AfterValidator(_check_own_name)], Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    ] = Field(default_factory=dict)
+    accelerator_type: Annotated[str, AfterValidator(_check_plain)] | None = None
     """Ray's name of a kind of GPU, such as A100: trials run on nodes that have it."""
 
     @property
@@ -72,7 +72,7 @@ class Resources(BaseModel):
         return "cuda" if self.gpu > 0 else "cpu"
 
     @model_validator(mode="after")
-    def _type_of_something(self) -> "Resources":
+    def _check_accelerator_type(self) -> "Resources":
         if self.accelerator_type is not None and self.gpu == 0:
             raise ValueError("accelerator_type names a kind of GPU, but gpu is 0; say how many")
         return self
@@ -125,7 +125,7 @@ class OutcomeRule(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _short(cls, value: object) -> object:
+    def _accept_short_form(cls, value: object) -> object:
         return {"then": value} if isinstance(value, str) else value
 
 
@@ -148,7 +148,7 @@ class Pruning(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _short(cls, value: object) -> object:
+    def _accept_short_form(cls, value: object) -> object:
         if isinstance(value, str):
             value = {"name": value}
         if isinstance(value, dict) and value.get("name") in ("pbt", "pb2", "population"):
@@ -167,7 +167,7 @@ LOGGERS: Mapping[str, tuple[str, ...]] = {
     "wandb": ("project", "entity"),
     "mlflow": ("tracking_uri", "experiment"),
 }
-"""What each logger can be told. Keys and passwords are none of it: wandb and mlflow read their own variables."""
+"""The settings of each logger. Keys and passwords are not among them: wandb and mlflow read their own variables."""
 
 
 class Logger(BaseModel):
@@ -180,12 +180,12 @@ class Logger(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _written_short(cls, value: object) -> object:
+    def _accept_short_form(cls, value: object) -> object:
         if isinstance(value, str):
             return {"name": value}
         if not isinstance(value, Mapping) or "name" in value:
             return value
-        settings = [one for one in value.values() if one is None or isinstance(one, Mapping)]
+        settings = [of for of in value.values() if of is None or isinstance(of, Mapping)]
         if len(value) != 1 or not settings:
             raise ValueError("a logger is its name, or {name: {setting: text}}.")
         return {"name": next(iter(value)), "settings": settings[0] or {}}
@@ -204,9 +204,9 @@ class Logger(BaseModel):
 DEFAULT_LOGGERS = (Logger(name="json"),)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rule:
-    """Settings of the combinations that have certain levels: a learning rate for one arm, say."""
+    """Settings of the combinations that have certain levels: a learning rate for one cell, say."""
 
     levels: Mapping[str, Any]
     settings: Mapping[str, Any]
@@ -216,7 +216,7 @@ class Rule:
         return all(settings[path] == level for path, level in self.levels.items())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Space:
     """A space YAML, read and typed: every value already has its field's type."""
 
@@ -231,14 +231,14 @@ class Space:
     placebo: tuple[str, ...]
     seeds: tuple[int, ...]
     aa: tuple[int, ...]
-    """Seeds of the A/A arm, none of them in ``seeds``."""
+    """Seeds of the A/A cell, none of them in ``seeds``."""
     metric: MetricColumn
     resources: Resources
     limits: Limits
     loggers: tuple[Logger, ...]
     imports: tuple[str, ...]
     path: Path
-    lines: Mapping[Path_, int] = field(repr=False)
+    lines: Mapping[Keys, int] = field(repr=False)
     tune: Tune = field(default_factory=dict)
     search: Search = field(default_factory=Search)
     """Its seeds are filled in where the space tunes."""
@@ -246,33 +246,33 @@ class Space:
     budget: Budget = field(default_factory=Budget)
     outcomes: Outcomes = field(default_factory=dict)
     margins: Mapping[str, float] = field(default_factory=dict)
-    """By task, the largest difference that is no meaningful one, in the unit of its metric; '' holds for all others."""
+    """By task, the largest difference that does not matter, in the unit of its metric; '' stands for all other tasks."""
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     code: str | None = None
     """SHA-256 of what ``imports`` names; None until it is imported, and if there is nothing."""
     written: Mapping[str, Mapping[Any, str]] = field(default_factory=dict)
     """Of each field the values that the YAML gives it, and how it writes them first."""
 
-    def write(self, path: str, level: Any) -> str:
-        """Returns a level as the YAML writes it, or as it would."""
-        return self.written.get(path, {}).get(level) or write_level(level)
+    def write_level(self, field: str, level: Any) -> str:
+        """Returns a level of a field as the YAML writes it, or as it would."""
+        return self.written.get(field, {}).get(level) or write_level(level)
 
-    def where(self, *place: str) -> str:
-        """Returns 'file:line' of a place in the YAML, or of its nearest parent."""
-        return where(self.path, self.lines, place)
+    def locate(self, *keys: str) -> str:
+        """Returns 'file:line' of what the YAML has under some keys, or of the nearest value around it."""
+        return locate_keys(self.path, self.lines, keys)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedTrial:
     """One run of the plan."""
 
     trial_id: str
     cell_id: str
-    """Of the A/A arm with '-aa' behind it: it is an arm of its own."""
+    """Of the A/A cell with '-aa' behind it: it is a cell of its own."""
     seed: int
     config: TrialConfig
     role: Role = "replicate"
-    """Why it runs: a replicate of its cell, a candidate of its cell's tuning (search), or one of the A/A arm (aa)."""
+    """Why it runs: a replicate of its cell, a candidate of its cell's tuning (search), or one of the A/A cell (aa)."""
 
     def entry(self) -> dict[str, Any]:
         """Returns the trial as a sweep folder records it, its config flat."""
@@ -285,9 +285,9 @@ class PlannedTrial:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TunedCell:
-    """A cell whose tuned parameters are still to be found."""
+    """A cell whose tuned parameters the sweep still has to find."""
 
     cell_id: str
     base: TrialConfig
@@ -299,7 +299,7 @@ class TunedCell:
     """What is tried, run seeds aside; empty if the search decides as it goes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """The expansion of a space."""
 
@@ -336,16 +336,16 @@ class Plan:
 
     @property
     def by_task(self) -> dict[str, list[TrialConfig]]:
-        """The cells of each task that are there to be compared; of those that differ in ``seed_varies`` alone, the first.
+        """The cells of each task that are to be compared; of those that differ in ``seed_varies`` alone, the first.
 
         They have the same settings and differ in spread on purpose: nothing is to be learned from comparing their means.
         """
         cells: Iterable[TrialConfig] = self.cells
         if len({cell.seed_varies for cell in self.cells}) > 1:
-            arms: dict[TrialConfig, TrialConfig] = {}
+            firsts: dict[TrialConfig, TrialConfig] = {}
             for cell in self.cells:
-                arms.setdefault(cell.replaced(seed_varies="all"), cell)
-            cells = arms.values()
+                firsts.setdefault(cell.replaced(seed_varies="all"), cell)
+            cells = firsts.values()
         tasks: dict[str, list[TrialConfig]] = {}
         for cell in cells:
             tasks.setdefault(cell.task, []).append(cell)
@@ -365,11 +365,3 @@ class Plan:
     @cached_property
     def _ids(self) -> dict[int, str]:
         return {id(cell): cell_id for cell_id, cell in self.by_cell_id.items()}
-
-
-def where(path: Path, lines: Mapping[Path_, int], place: Path_) -> str:
-    """Returns 'file:line' of a place, or of its nearest parent."""
-    for n in range(len(place), -1, -1):
-        if place[:n] in lines:
-            return f"{path}:{lines[place[:n]]}"
-    return str(path)

@@ -24,7 +24,7 @@ OPTUNA_STARTUP = 10
 """Candidates that Optuna draws at random before it models them (its own default)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Range:
     """Numbers from low to high, both included, even or even in their logarithm."""
 
@@ -42,9 +42,9 @@ class Range:
             return min(int(self.low + share * (self.high + 1 - self.low)), int(self.high))
         ends = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
         number = ends[0] + share * (ends[1] - ends[0])
-        return self.rounded(math.exp(number) if self.log else number)
+        return self.round_number(math.exp(number) if self.log else number)
 
-    def rounded(self, number: float) -> float | int:
+    def round_number(self, number: float) -> float | int:
         """Returns a number of the range, rounded to what a reader would write."""
         within = min(max(float(f"{number:.{DIGITS}g}"), self.low), self.high)
         return min(max(round(number), int(self.low)), int(self.high)) if self.whole else within
@@ -54,7 +54,7 @@ Tune = Mapping[str, tuple[Any, ...] | Range]
 
 
 class Search(BaseModel):
-    """How the settings of a cell are looked for: the same effort in every cell."""
+    """How the settings of a cell are searched: with the same effort in every cell."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -67,15 +67,15 @@ class Search(BaseModel):
 
     @field_validator("seeds", mode="before")
     @classmethod
-    def _one_or_several(cls, value: object) -> object:
+    def _accept_number(cls, value: object) -> object:
         return value if isinstance(value, list | tuple) else [value]
 
     @model_validator(mode="after")
-    def _fits(self) -> "Search":
+    def _check_effort(self) -> "Search":
         if self.method == "grid" and self.candidates is not None:
             raise ValueError("a grid has as many candidates as points; candidates is for random and optuna")
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seeds names one twice")
+            raise ValueError("one seed stands here twice")
         return self
 
     @property
@@ -93,61 +93,61 @@ def default_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     return (next(n for n in itertools.count(SEARCH_SEED) if n not in taken),)
 
 
-def grid(tune: Tune) -> list[Settings]:
+def list_grid(tune: Tune) -> list[Settings]:
     """Returns all combinations of the parameters' values."""
     lists = {path: values for path, values in tune.items() if isinstance(values, tuple)}
     return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
 
 
-def random(tune: Tune, n: int, seed: int) -> list[Settings]:
+def draw_candidates(tune: Tune, n: int, seed: int) -> list[Settings]:
     """Returns n random settings; the same ones for every cell, and the first of more."""
-    return [_drawn(tune, seed, i) for i in range(n)]
+    return [_draw_candidate(tune, seed, i) for i in range(n)]
 
 
-def _drawn(tune: Tune, seed: int, index: int) -> Settings:
-    shares = np.random.default_rng(_seed("candidate", seed, index)).random(len(tune))
-    return {path: _at(values, share) for (path, values), share in zip(tune.items(), shares, strict=True)}
+def _draw_candidate(tune: Tune, seed: int, index: int) -> Settings:
+    shares = np.random.default_rng(_derive_seed("candidate", seed, index)).random(len(tune))
+    return {path: _pick_at(values, share) for (path, values), share in zip(tune.items(), shares, strict=True)}
 
 
-def _seed(*key: object) -> int:
+def _derive_seed(*key: object) -> int:
     return int(digest("sampler", key)[:8], 16)
 
 
-def _at(values: tuple[Any, ...] | Range, share: float) -> Any:
+def _pick_at(values: tuple[Any, ...] | Range, share: float) -> Any:
     return values.draw(share) if isinstance(values, Range) else values[int(share * len(values))]
 
 
-def corners(tune: Tune) -> list[Settings]:
+def list_corners(tune: Tune) -> list[Settings]:
     """Returns settings in which each value of a list and each end of a range occurs, for checking beforehand."""
     values = {path: v if isinstance(v, tuple) else (v.draw(0), v.draw(1)) for path, v in tune.items()}
     longest = max(map(len, values.values()), default=0)
     return [{path: v[min(i, len(v) - 1)] for path, v in values.items()} for i in range(longest)]
 
 
-def optuna_next(tune: Tune, told: Sequence[tuple[Settings, float]], seed: int, cell: str) -> Settings:
-    """Returns the settings that Optuna's TPE would try after those told, with their costs (lower is better).
+def optuna_next(tune: Tune, tried: Sequence[tuple[Settings, float]], seed: int, cell: str) -> Settings:
+    """Returns the settings that Optuna's TPE tries next, after those tried so far with their costs (lower is better).
 
     A function of its arguments alone, so that an interrupted search goes on as if it had not been. The first
     ones are random and the same for every cell.
 
     Source: Bergstra et al. 2011, Algorithms for Hyper-Parameter Optimization; Optuna's TPESampler.
     """
-    if len(told) < OPTUNA_STARTUP:
-        return _drawn(tune, seed, len(told))
+    if len(tried) < OPTUNA_STARTUP:
+        return _draw_candidate(tune, seed, len(tried))
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    distributions = {path: _distribution(values) for path, values in tune.items()}
-    sampler = optuna.samplers.TPESampler(seed=_seed("optuna", seed, cell, len(told)))
+    distributions = {path: _make_distribution(values) for path, values in tune.items()}
+    sampler = optuna.samplers.TPESampler(seed=_derive_seed("optuna", seed, cell, len(tried)))
     study = optuna.create_study(sampler=sampler)
-    for settings, score in told:
-        params = {path: _told(tune[path], value) for path, value in settings.items()}
+    for settings, score in tried:
+        params = {path: _encode_value(tune[path], value) for path, value in settings.items()}
         study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=score))
     asked = study.ask(distributions).params
-    return {path: _asked(values, asked[path]) for path, values in tune.items()}
+    return {path: _decode_value(values, asked[path]) for path, values in tune.items()}
 
 
-def _distribution(values: tuple[Any, ...] | Range) -> Any:
+def _make_distribution(values: tuple[Any, ...] | Range) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if not isinstance(values, Range):
@@ -158,15 +158,15 @@ def _distribution(values: tuple[Any, ...] | Range) -> Any:
     return FloatDistribution(values.low, values.high, log=values.log)
 
 
-def _told(values: tuple[Any, ...] | Range, value: Any) -> Any:
+def _encode_value(values: tuple[Any, ...] | Range, value: Any) -> Any:
     return value if isinstance(values, Range) else values.index(value)
 
 
-def _asked(values: tuple[Any, ...] | Range, value: Any) -> Any:
-    return values.rounded(value) if isinstance(values, Range) else values[value]
+def _decode_value(values: tuple[Any, ...] | Range, value: Any) -> Any:
+    return values.round_number(value) if isinstance(values, Range) else values[value]
 
 
-def range_of(path: str, low: Any, high: Any, log: bool) -> Range:
+def make_range(field: str, low: Any, high: Any, *, log: bool) -> Range:
     """Returns the range of a parameter whose ends are in its field's type.
 
     Raises:
@@ -178,7 +178,7 @@ def range_of(path: str, low: Any, high: Any, log: bool) -> Range:
         raise ValueError(f"low {low:g} is not below high {high:g}")
     if log and low <= 0:
         raise ValueError(f"low {low:g} has no logarithm; start above 0, or take log: false")
-    return Range(low, high, log, knobs()[path].column_type == "int64")
+    return Range(low=low, high=high, log=log, whole=knobs()[field].column_type == "int64")
 
 
 def takes_range(path: str) -> bool:

@@ -11,7 +11,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orca_sweep.data import missing_packages
-from orca_sweep.errors import DamagedError, InputError
+from orca_sweep.errors import DamagedError, InputError, Problem
 from orca_sweep.results import has_earlier_content, read_manifest
 from orca_sweep.space import TYPE_PREFIX, Plan, Resources
 from orca_sweep.store import Store, explain_write_errors
@@ -188,27 +188,31 @@ def check_nodes(plan: Plan, out: Path, store: str, data_root: Path) -> None:
                 probe.parent.mkdir(parents=True, exist_ok=True)
                 probe.touch()
         paths = {flag: str(probe) for flag, probe in asked.items()}
-        told = (paths, plan.space.imports, configs, str(data_root))
-        answers = [(n["NodeManagerAddress"], _lacks.options(scheduling_strategy=_on(n)).remote(*told)) for n in nodes]
-        lacks = [(name, _answer(answer)) for name, answer in answers]
+        arguments = (paths, plan.space.imports, configs, str(data_root))
+        answers = [
+            (n["NodeManagerAddress"], _lacks.options(scheduling_strategy=_on(n)).remote(*arguments)) for n in nodes
+        ]
+        lacks = [(name, _wait_for(answer)) for name, answer in answers]
     finally:
         for probe in asked.values():
             probe.unlink(missing_ok=True)
-    problems: dict[str, list[str]] = {}
-    for name, texts in lacks:
-        for text in texts:
-            problems.setdefault(text, []).append(name)
-    if problems:
-        raise InputError([f"on {', '.join(names)}: {text}" for text, names in problems.items()])
+    nodes_by_problem: dict[Problem, list[str]] = {}
+    for name, problems in lacks:
+        for problem in problems:
+            nodes_by_problem.setdefault(problem, []).append(name)
+    if nodes_by_problem:
+        raise InputError([problem.at("", f"on {', '.join(names)}") for problem, names in nodes_by_problem.items()])
 
 
-def _answer(answer: Any) -> list[str]:
+def _wait_for(answer: Any) -> Sequence[Problem]:
     try:
-        found: list[str] = ray.get(answer)
-        return found
+        problems: Sequence[Problem] = ray.get(answer)
+        return problems
     except ray.exceptions.RayError as error:
+        # Ray's error holds the traceback of the node; what happened there is its last line.
         last = str(error).strip().splitlines()[-1]
-        return [f"the program cannot run there ({last}). Install it as it is here: same version, same extras."]
+        remedy = "Install it as it is here: same version, same extras."
+        return (Problem(rule=f"the program cannot run there ({last}).", remedy=remedy),)
 
 
 def _on(node: Mapping[str, Any]) -> NodeAffinitySchedulingStrategy:
@@ -218,12 +222,12 @@ def _on(node: Mapping[str, Any]) -> NodeAffinitySchedulingStrategy:
 @ray.remote(num_cpus=0)
 def _lacks(
     probes: Mapping[str, str], imports: Sequence[str], configs: Sequence[Mapping[str, Any]], data_root: str
-) -> list[str]:
-    """What this node lacks for the trials, in words."""
+) -> Sequence[Problem]:
+    """What this node lacks for the trials."""
     from orca_sweep.config import TrialConfig
     from orca_sweep.trial import load_imports, unavailable_parts
 
-    problems = [
+    problems: list[str | Problem] = [
         f"{flag} {Path(path).parent}: not visible. Mount one shared folder (NFS, Lustre or the like) at the same path on all"
         f" nodes and name it with {flag}{', or give a URL such as s3://bucket/store' if flag == '--store' else ''}."
         for flag, path in probes.items()
@@ -231,6 +235,7 @@ def _lacks(
     ]
     try:
         load_imports(imports)
-        return problems + unavailable_parts([TrialConfig.from_flat(flat) for flat in configs], Path(data_root))
+        lacks = unavailable_parts([TrialConfig.from_flat(flat) for flat in configs], Path(data_root))
+        return InputError([*problems, *lacks]).problems
     except InputError as error:
-        return problems + list(map(str, error.problems))
+        return (*InputError(problems).problems, *error.problems)

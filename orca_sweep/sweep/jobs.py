@@ -91,7 +91,7 @@ def missing_uploads(space: Space, folder: Path) -> tuple[list[str], list[str]]:
     """
     problems = [] if space.path.is_relative_to(folder) else [f"--working-dir {folder}: does not hold {space.path}."]
     problems += [
-        f"{space.where('imports')}: imports: {name} lies outside of {folder}, which is all that is sent. Move it there,"
+        f"{space.locate('imports')}: imports: {name} lies outside of {folder}, which is all that is sent. Move it there,"
         " or send a folder that holds both with --working-dir."
         for name in space.imports
         if name.endswith(".py") and not Path(name).is_relative_to(folder)

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from ray import tune
 
 from orca_sweep.config import TrialConfig, digest
-from orca_sweep.errors import BusyError, DamagedError, InputError, RayLostError, StorageError, first_line
+from orca_sweep.errors import BusyError, DamagedError, InputError, Problem, RayLostError, StorageError, first_line
 from orca_sweep.planning.agenda import Agenda
 from orca_sweep.results import (
     FINAL_STATUSES,
@@ -122,7 +122,7 @@ def launch(plan: Plan, setup: Setup, watch: Watch, rescue: Callable[[Outcome], N
     check_store(setup.store, setup.out)
     if setup.dashboard_host is not None:
         check_dashboard_host(setup.dashboard_host)
-    problems = unavailable_loggers(logger.name for logger in plan.space.loggers)
+    problems: list[str | Problem] = [*unavailable_loggers(logger.name for logger in plan.space.loggers)]
     if setup.address == "local":
         problems += unavailable_parts(list(plan.cells), setup.data_root)
     if problems:

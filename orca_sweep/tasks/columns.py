@@ -30,7 +30,7 @@ def encode_table(table: Any, train: np.ndarray, where: object) -> np.ndarray:
         except DataError as error:
             problems.append(str(error))
     if problems:
-        raise DataError("\n".join(problems))
+        raise DataError(*problems)
     depth = max(column.shape[1] for column in columns)
     size = 4 * len(table) * depth * len(columns)
     if size > LARGEST_TABLE:

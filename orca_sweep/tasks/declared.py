@@ -222,7 +222,7 @@ def find_declared_task_problems(name: str) -> list[str]:
             try:
                 file.check(Path())
             except DataError as error:
-                problems += str(error).split("\n")
+                problems += error.problems
     return list(dict.fromkeys(problems))
 
 
@@ -250,7 +250,7 @@ def _check_headers(root: Path, declaration: TaskDeclaration, path: str) -> str:
         problems.append(f"{path}: " + ", ".join(f"{n} rows of {name}" for name, n in lengths.items())
                         + ". Every sample needs all of them, and there must be samples.")  # fmt: skip
     if problems:
-        raise DataError("\n".join(problems))
+        raise DataError(*problems)
     return "; ".join(f"{name} {array.shape} {array.dtype}" for name, array in arrays.items())
 
 

@@ -30,7 +30,7 @@ from orca_sweep.config import (
 from orca_sweep.config.naming import label_of
 from orca_sweep.data import missing_packages
 from orca_sweep.data.contents import Contents
-from orca_sweep.errors import InputError
+from orca_sweep.errors import InputError, Problem
 from orca_sweep.objectives import OBJECTIVES
 from orca_sweep.proxies import describe_proxy, explain_missing_proxy, find_proxy
 from orca_sweep.tasks import Task, describe_raw_inputs, explain_unavailable, find_declared_task_problems, find_task
@@ -69,11 +69,11 @@ def resolve(settings: Mapping[str, Any], contents: Contents | None = None) -> Tr
         InputError: with every mistake; each starts with the dotted name of the field.
     """
     settings = {**settings, **_declared_texts(settings)}
-    problems = _unknown_names(settings)
+    problems: list[str | Problem] = [*_unknown_names(settings)]
     task = known_task(settings)
     whole = {**(task.recipe if task else {}), **settings}
     if not problems:
-        problems = _unknown_names(whole)
+        problems += _unknown_names(whole)
     ranges = _find_range_problems(whole)
     try:
         config = TrialConfig.from_flat(canonical_settings(whole))
@@ -100,33 +100,35 @@ def _declared_texts(settings: Mapping[str, Any]) -> dict[str, object]:
     return texts
 
 
-def _mistakes(error: ValidationError, task_known: bool) -> list[str]:
+def _mistakes(error: ValidationError, task_known: bool) -> list[Problem]:
     """What pydantic found, said plainly; a missing body follows from an unknown task and is not said again."""
     texts = []
     for place, value, rule in explain(error):
         name = "body.name" if place == "body" else place
         if rule != "field required":
-            texts.append(f"{name} = {value!r}: {rule}.".replace("?.", "?"))
+            texts.append(Problem(field=name, value=value, rule=f"{rule}.".replace("?.", "?")))
         elif name == "task" or task_known:
-            texts.append(f"{name} is missing. Set it in base or as a factor.")
+            rule = "this field is missing."
+            texts.append(Problem(field=name, rule=rule, remedy="Set it in base or as a factor."))
     return texts
 
 
-def _unknown_names(settings: Mapping[str, Any]) -> list[str]:
-    problems = []
+def _unknown_names(settings: Mapping[str, Any]) -> list[Problem]:
+    problems: list[Problem] = []
     name = settings.get("embedder.objective", "none")
     if name not in OBJECTIVES:
-        problems.append(f"embedder.objective {name!r}: {OBJECTIVES.explain_unknown(name)}")
+        problems.append(Problem(field="embedder.objective", value=name, rule=OBJECTIVES.explain_unknown(name)))
     for path, find in (("task", find_task), ("proxy", find_proxy), ("body.name", find_body)):
         if path in settings:
             try:
                 find(settings[path])
             except InputError as error:
-                problems += [f"{path} {label_of(settings[path])!r}: {text}" for text in error.problems]
+                value = label_of(settings[path])
+                problems += [problem.of(path, value) for problem in error.problems]
     return problems
 
 
-def _find_range_problems(settings: Mapping[str, Any]) -> list[str]:
+def _find_range_problems(settings: Mapping[str, Any]) -> list[Problem]:
     """What is wrong with the ranges of layers in the freeze schedule, also in phases that the run does not reach."""
     freeze = settings.get("finetune.freeze")
     try:
@@ -137,7 +139,7 @@ def _find_range_problems(settings: Mapping[str, Any]) -> list[str]:
     if not isinstance(freeze, str):
         return []
     found = freezing.find_range_problems(freeze, f"body {body.name!r}", body.n_layers)
-    return [f"finetune.freeze = {freeze!r}: {text}" for text in found]
+    return [Problem(field="finetune.freeze", value=freeze, rule=rule) for rule in found]
 
 
 def _contradictions(config: TrialConfig) -> list[str]:
@@ -299,10 +301,10 @@ def pretrained_name(body: BodyConfig) -> str:
     return digest("pretrain", {f"body.{path}": value for path, value in body.model_dump().items()})
 
 
-def unavailable_parts(configs: Iterable[TrialConfig], data_root: Path) -> list[str]:
+def unavailable_parts(configs: Iterable[TrialConfig], data_root: Path) -> list[str | Problem]:
     """Returns what the trials need and this machine lacks (files, packages), each with what to do."""
     configs = list(configs)
-    problems: list[str] = []
+    problems: list[str | Problem] = []
     for name in dict.fromkeys(config.task for config in configs):
         problems += explain_unavailable(find_task(name), data_root)
     problems += find_task_problems(configs)
@@ -331,13 +333,13 @@ def describe_inputs(configs: Iterable[TrialConfig]) -> list[str]:
     return [text for text in (describe_raw_inputs(*pair) for pair in pairs) if text is not None]
 
 
-def find_body_problems(configs: Iterable[TrialConfig]) -> list[str]:
+def find_body_problems(configs: Iterable[TrialConfig]) -> list[Problem]:
     """Returns what is wrong with the files of the trials' bodies, as far as their headers show it; loads nothing.
 
     Cost: a few milliseconds per body, whatever the number of trials.
     """
     rungs = {(body.name, body.pretrain_fraction, body.pretrain_seed): None for body in (c.body for c in configs)}
-    problems: list[str] = []
+    problems: list[Problem] = []
     for name, fraction, seed in rungs:
         body = find_body(name)
         problems += find_file_problems(

@@ -53,11 +53,16 @@ def test_plan_says_every_mistake_and_exits_with_2(tmp_path):
     done = orca("plan", path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    for part in ("bad.yaml:2: there is no field 'embedder.epocs'", "Did you mean 'embedder.epochs'?", "no seeds"):
+    for part in (
+        "bad.yaml:2: embedder.epocs: there is no field 'embedder.epocs'",
+        "Did you mean 'embedder.epochs'?",
+        "no seeds",
+    ):
         assert part in done.stderr
     as_json = orca("plan", path, "--json")
     assert as_json.returncode == 2
-    assert json.loads(as_json.stdout)["problems"] == done.stderr.strip().splitlines()
+    messages = [problem["message"] for problem in json.loads(as_json.stdout)["problems"]]
+    assert messages == done.stderr.strip().splitlines()
     assert orca("plan", tmp_path / "nowhere.yaml").returncode == 2
     assert orca("plan").returncode == 2
     assert orca("plam").returncode == 2
@@ -84,7 +89,7 @@ def test_a_plan_shows_its_aa_arm_and_its_placebos(tmp_path):
     )
     text = orca("plan", path).stdout
     assert "3 cells x 3 seeds + 2 A/A = 11 trials\n" in text
-    assert "A/A: the first cell again with the seeds 3, 4, as an arm of its own" in text
+    assert "A/A: the first cell again with the seeds 3, 4, as a cell of its own" in text
     assert "dummy" in text
     found = json.loads(orca("plan", path, "--json").stdout)
     assert found["cells"] == 3

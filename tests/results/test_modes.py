@@ -232,7 +232,7 @@ def test_tuning_replicates_the_highest_score_where_higher_is_better(plan_of):
 
 
 def test_optuna_looks_where_costs_are_low():
-    space = {"finetune.lr": Range(0.0, 1.0, False, False)}
+    space = {"finetune.lr": Range(low=0.0, high=1.0, log=False, whole=False)}
     told = [({"finetune.lr": x / 20}, abs(x / 20 - 0.8)) for x in range(20)]
     asked = [optuna_next(space, told, seed, "c")["finetune.lr"] for seed in range(8)]
     assert np.mean(np.abs(np.array(asked) - 0.8)) < 0.2

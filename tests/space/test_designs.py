@@ -11,14 +11,14 @@ from typer.testing import CliRunner
 from orca_sweep import cli
 from orca_sweep.errors import InputError
 from orca_sweep.space import plan_space
-from orca_sweep.space.designs import DESIGNS, combinations, fraction, misfits
+from orca_sweep.space.designs import DESIGNS, find_misfits, fraction, list_combinations
 from orca_sweep.trial import load_imports, resolve
 
 FACTORS = {"a": (0, 1, 2), "b": ("x", "y")}
 
 
 def made(name, factors=FACTORS, include=(), exclude=()):
-    return [tuple(row.values()) for row in combinations(DESIGNS[name], factors, include, exclude)]
+    return [tuple(row.values()) for row in list_combinations(DESIGNS[name], factors, include, exclude)]
 
 
 def test_each_design_makes_its_combinations():
@@ -42,13 +42,13 @@ def test_rows_are_added_and_taken_out():
 
 def test_factors_that_do_not_suit_a_design_are_told():
     counts = {"a": 3, "b": 2}
-    assert list(misfits(DESIGNS["cross"], counts)) == []
-    assert "equally many (a has 3, b has 2)" in "".join(misfits(DESIGNS["zip"], counts))
+    assert list(find_misfits(DESIGNS["cross"], counts)) == []
+    assert "equally many (a has 3, b has 2)" in "".join(find_misfits(DESIGNS["zip"], counts))
     for name in ("drop_one", "add_one", "fraction"):
-        assert "two levels, off first (a has 3, b has 2)" in "".join(misfits(DESIGNS[name], counts))
-    assert len(list(misfits(fraction(), counts))) == 2  # all of it at once
-    assert list(misfits(fraction(), dict.fromkeys("abc", 2))) == []
-    assert "up to 16 factors, and there are 17" in "".join(misfits(fraction(), dict.fromkeys(range(17), 2)))
+        assert "two levels, off first (a has 3, b has 2)" in "".join(find_misfits(DESIGNS[name], counts))
+    assert len(list(find_misfits(fraction(), counts))) == 2  # all of it at once
+    assert list(find_misfits(fraction(), dict.fromkeys("abc", 2))) == []
+    assert "up to 16 factors, and there are 17" in "".join(find_misfits(fraction(), dict.fromkeys(range(17), 2)))
 
 
 # Fractions ----------------------------------------------------------------------------------------
@@ -57,7 +57,7 @@ def test_factors_that_do_not_suit_a_design_are_told():
 def columns_of(n, resolution):
     """The fraction of n factors as -1 and +1, found from its combinations alone."""
     factors = {f"f{i}": (f"off{i}", f"on{i}") for i in range(n)}
-    rows = list(fraction(resolution).combinations(factors))
+    rows = list(fraction(resolution).combine(factors))
     return factors, np.array([[1 if row[path] == factors[path][1] else -1 for path in factors] for row in rows])
 
 
@@ -81,7 +81,7 @@ CASES = [(n, resolution) for n in range(3, 11) for resolution in (3, 4, 5)]
 @pytest.mark.parametrize(("n", "resolution"), CASES)
 def test_a_fraction_mixes_what_it_says_and_nothing_else(n, resolution):
     factors, columns = columns_of(n, resolution)
-    said = fraction(resolution).aliasing(factors)
+    said = fraction(resolution).find_aliasing(factors)
     assert (columns.T @ columns == len(columns) * np.eye(n)).all()  # balanced in every pair of factors
     assert (columns[0] == -1).all()  # the reference is a cell, and the first
     assert len({tuple(row) for row in columns}) == len(columns) == said.n_run
@@ -105,14 +105,14 @@ def test_a_fraction_is_as_small_as_textbooks_say_and_as_good_as_its_size_allows(
     assert [sizes[n, 4] for n in range(3, 11)] == [8, 8, 16, 16, 16, 16, 32, 32]
     assert [sizes[n, 5] for n in range(4, 9)] == [16, 16, 32, 64, 64]
     factors, _ = columns_of(5, 4)
-    assert fraction(4).aliasing(factors).resolution == 5  # as many runs as resolution 4 takes
-    assert DESIGNS["fraction"].aliasing(factors) == fraction(4).aliasing(factors)
+    assert fraction(4).find_aliasing(factors).resolution == 5  # as many runs as resolution 4 takes
+    assert DESIGNS["fraction"].find_aliasing(factors) == fraction(4).find_aliasing(factors)
 
 
 def test_the_largest_fraction_is_planned():
     factors, columns = columns_of(16, 5)
     assert columns.shape == (256, 16)
-    assert fraction(5).aliasing(factors).aliases == ()
+    assert fraction(5).find_aliasing(factors).aliases == ()
 
 
 # In a space ---------------------------------------------------------------------------------------
@@ -220,24 +220,27 @@ def test_rows_taken_out_of_a_fraction_or_put_beside_it_are_told(write_space):
     ("text", "words"),
     [
         ("design: crosed", "there is no design 'crosed'. Did you mean 'cross'?"),
-        ("design: [cross]", "there is no design"),
-        ("design: {resolution: 4}", "there is no design None"),
-        ("design: {nam: fraction}", "unknown key 'design.nam'. Did you mean 'name'?"),
+        ("design: [cross]", "design: this must be the name of a design"),
+        ("design: {resolution: 4}", "design cross has no resolution; a fraction has"),
+        ("design: {nam: fraction}", "design.nam: unknown key. Did you mean 'name'?"),
         ("design: {name: cross, resolution: 4}", "design cross has no resolution; a fraction has. Take it out."),
         (
             "design: {name: fraction, resolution: 6}",
-            "design.resolution = '6' is none of 3 (main effects are mixed with two-factor interactions), 4 (",
+            "design.resolution = '6': a fraction's resolution is one of 3 (main effects are mixed with two-factor",
         ),
-        ("design: {name: fraction, resolution: [4]}", "design.resolution = ['4'] is none of 3 ("),
+        (
+            "design: {name: fraction, resolution: [4]}",
+            "design.resolution = ['4']: a fraction's resolution is one of 3 (",
+        ),
         ("design: zip", "design zip pairs levels by their place"),
         ("design: drop_one", "each needs two levels, off first"),
         ("design: fraction", "each needs two levels, off first (proxy has 2, finetune.epochs has 3)"),
         ("design: fraction", "leaves combinations of three factors or more out, and there are 2. Use cross"),
-        ("include: {proxy: none}", "include must be a list of rows"),
-        ("include: [none]", "include must be a list of rows"),
-        ("include: [{prox: none}]", "prox is no factor of this space. Did you mean 'proxy'?"),
+        ("include: {proxy: none}", "include: this must be a list of rows"),
+        ("include: [none]", "include: this must be a list of rows"),
+        ("include: [{prox: none}]", "include: prox: this is no factor of this space. Did you mean 'proxy'?"),
         ("include: [{finetune.epochs: many}]", "finetune.epochs = 'many'"),
-        ("exclude: [{proxy: dummy}]", "exclude: proxy has no level 'dummy'. Its levels: none, mnist5k."),
+        ("exclude: [{proxy: dummy}]", "exclude: proxy: this factor has no level 'dummy'. Its levels: none, mnist5k."),
         ("exclude: [{proxy: [none, mnist5k]}]", "exclude leaves no combination"),
     ],
 )

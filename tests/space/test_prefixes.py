@@ -30,7 +30,7 @@ def planned(*settings, **common):
     """Trials of the settings (dots as '__'), as a plan has them."""
     configs = [resolve({key.replace("__", "."): v for key, v in {"task": "digits", **common, **own}.items()})
                for own in settings]  # fmt: skip
-    return [PlannedTrial(c.trial_id, c.cell_id, c.seed, c) for c in configs]
+    return [PlannedTrial(trial_id=c.trial_id, cell_id=c.cell_id, seed=c.seed, config=c) for c in configs]
 
 
 def frozen(freeze, freeze_epochs=0, epochs=20):
@@ -129,7 +129,8 @@ def test_a_thousand_trials_that_all_share_something():
     base = resolve({"task": "digits"})
     finetunes = [base.finetune.model_copy(update={"freeze": "body", "freeze_epochs": k, "epochs": 2000})
                  for k in range(1, 1001)]  # fmt: skip
-    trials = [PlannedTrial(str(i), "", 0, base.model_copy(update={"finetune": f})) for i, f in enumerate(finetunes)]
+    configs = [base.model_copy(update={"finetune": finetune}) for finetune in finetunes]
+    trials = [PlannedTrial(trial_id=str(i), cell_id="", seed=0, config=config) for i, config in enumerate(configs)]
     found = shared_prefixes(trials)
     assert found["0"] == {1}
     assert found["500"] == set(range(1, 502))

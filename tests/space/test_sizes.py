@@ -39,13 +39,13 @@ TOO_LARGE = {
         f" {', '.join(f'finetune.{name}: {numbers(900)}' for name in ('lr', 'weight_decay', 'grad_clip'))}}}\nseeds: 9\n",
         ("= about 10^18 trials",)),
     "seeds as a number": (f"{BASE}seeds: 100000\n", ("space.yaml:2: seeds = 100000: a space has at most 75,000 trials",)),
-    "seeds as a list": (f"{BASE}seeds: {list(range(100_000))}\n", ("seeds has 100,000 values", "at most 75,000 trials")),
+    "seeds as a list": (f"{BASE}seeds: {list(range(100_000))}\n", ("seeds: this list has 100,000 values", "75,000 trials")),
     "seeds after a mistake": (f"{BASE}seeds: 10000000000000\n", ("less than or equal to 1000000000",)),
     "an A/A arm": (f"{BASE}seeds: 1\naa: 100000000\n", ("aa = 100000000: a space has at most 75,000 trials",)),
     "no seeds": (f"{BASE}factors: {{{WIDE}, embedder.epsilon: {numbers(1000)}}}\n",
                  ("has no seeds", "10,000,000 trials")),
     "a factor": (f"{BASE}factors: {{finetune.lr: {numbers(80_000)}}}\nseeds: 1\n",
-                 ("factor finetune.lr has 80,000 values", "--max-trials 80000")),
+                 ("factors: finetune.lr: this list has 80,000 values", "--max-trials 80000")),
     "a factor of a million levels": (f"{BASE}factors: {{finetune.lr: [{'0.001, ' * 10**6}]}}\nseeds: 1\n",
                                      ("about 1,000,00", "at most 4,194,304 bytes and 200,000 values")),
     "a factor of many short levels": (f"{BASE}factors: {{finetune.lr: [{'1,' * 300_000}]}}\nseeds: 1\n",
@@ -111,7 +111,7 @@ def test_a_flag_raises_the_limit(tmp_path):
     path.write_text(f"{BASE}seeds: {MAX_TRIALS + 1}\n")
     assert len(read_space(path, MAX_TRIALS + 1).seeds) == MAX_TRIALS + 1
     path.write_text(f"{BASE}factors: {{finetune.lr: [{'1,' * 300_000}]}}\nseeds: 1\n")
-    assert "factor finetune.lr names the level 1.0 twice" in problems_of(path, max_trials=10**6)[0]
+    assert "finetune.lr: this names the level 1.0 twice" in problems_of(path, max_trials=10**6)[0]
 
 
 def test_refusals_take_little_memory(tmp_path):
@@ -136,12 +136,12 @@ except InputError:
 def test_designs_count_as_many_combinations_as_they_make(design):
     for n_factors in (3, 5, 9):
         factors = {f"f{i}": ("off", "on") for i in range(n_factors)}
-        made = list(designs.DESIGNS[design].combinations(factors))
+        made = list(designs.DESIGNS[design].combine(factors))
         assert designs.DESIGNS[design].count(dict.fromkeys(factors, 2)) == len(made)
     if designs.DESIGNS[design].levels == "any":
         factors = {"a": (1, 2, 3), "b": (1, 2), "c": (1,)}
         count = designs.DESIGNS[design].count({path: len(levels) for path, levels in factors.items()})
-        assert count == len(list(designs.DESIGNS[design].combinations(factors)))
+        assert count == len(list(designs.DESIGNS[design].combine(factors)))
 
 
 def test_thousands_of_rules_are_asked_only_where_they_can_hold(tmp_path):
@@ -197,7 +197,7 @@ def test_an_unknown_level_is_told_with_some_of_thousands(tmp_path):
     path = tmp_path / "space.yaml"
     path.write_text(f"{BASE}factors: {{finetune.lr: {numbers(7000)}}}\nexclude: [{{finetune.lr: 9}}]\nseeds: 1\n")
     (problem,) = problems_of(path)
-    assert "finetune.lr has no level 9.0. Its levels: 1e-09, 2e-09, " in problem
+    assert "exclude: finetune.lr: this factor has no level 9.0. Its levels: 1e-09, 2e-09, " in problem
     assert problem.endswith("2e-08, ... (7,000 in all).")
 
 

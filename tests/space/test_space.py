@@ -95,8 +95,8 @@ def test_no_is_not_false_and_a_number_can_be_a_name(write_space):
     found = problems_of(write_space("base: {task: tiny, finetune.freeze: no}\nfactors: {task: [1e-4]}\nseeds: 1\n"))
     assert any("finetune.freeze = 'no'" in text for text in found)
     found = problems_of(write_space("base: {body.name: no}\nfactors: {task: [1e-4]}\nseeds: 1\n"))
-    assert any("task '1e-4': there is no task" in text for text in found)
-    assert any("body.name 'no': there is no body 'no'" in text for text in found)
+    assert any("there is no task '1e-4'" in text for text in found)
+    assert any("there is no body 'no'" in text for text in found)
 
 
 def test_ids_are_stable_and_grow(write_space):
@@ -209,15 +209,15 @@ def test_every_mistake_is_named_at_once(write_space):
     """
     found = "\n".join(problems_of(write_space(text)))
     for part in (
-        "unknown key 'bse'. Did you mean 'base'?",
-        "name 'bad/name' cannot name a folder",
+        "bse: unknown key. Did you mean 'base'?",
+        "name = 'bad/name': this cannot name a folder",
         "finetune.lr = '-1': input should be greater than 0",
         "no field 'finetune.epohs' in a trial's config. Did you mean 'finetune.epochs'?",
-        "seed is not set here",
+        "seed: a run seed is not set here",
         "names the level 5 twice",
         "embedder.epochs = 'x': input should be a valid integer",
-        "factor finetune.epochs has no levels",
-        "factor finetune.batch_size has no levels",
+        "factors: finetune.epochs: this has no levels",
+        "factors: finetune.batch_size: this has no levels",
         "task is both in base and a factor",
         "the space has no seeds",
         "metric = 'accuracy'",
@@ -232,7 +232,7 @@ def test_every_mistake_is_named_at_once(write_space):
 def test_mistakes_of_the_file_and_of_its_names_come_together(write_space):
     text = "bse: 1\nbase: {task: digitz, proxy: mnist5, body.name: swim-micro, finetune.lr: -1}\n"
     found = "\n".join(problems_of(write_space(text)))
-    for part in ("'bse'", "'digitz'", "'mnist5'", "'swim-micro'", "finetune.lr = '-1'", "no seeds"):
+    for part in ("bse: unknown key", "'digitz'", "'mnist5'", "'swim-micro'", "finetune.lr = '-1'", "no seeds"):
         assert part in found, part
 
 
@@ -244,7 +244,7 @@ def test_mistakes_of_the_file_and_of_its_names_come_together(write_space):
         ("- 1\n", "holds no mapping"),
         ("seeds: 1\nseeds: 2\nbase: {task: tiny}\n", "'seeds' stands here twice"),
         ("base: &a {task: *a}\n", "alias that contains itself"),
-        ("base: {task: tiny}\nseeds: [1, 1]\n", "one stands here twice"),
+        ("base: {task: tiny}\nseeds: [1, 1]\n", "the seed 1 stands here twice"),
         ("base: {task: tiny}\nseeds: [-1]\n", "greater than or equal to 0"),
         ("base: {task: tiny}\nseeds: [a]\n", "seeds = 'a'"),
         ("base: {task: tiny}\nseeds: 99999999999\n", "less than or equal to 100000"),
@@ -260,13 +260,13 @@ def test_mistakes_of_the_file_and_of_its_names_come_together(write_space):
             "has published weights at 0, 0.09, 1 (0 = random)",
         ),
         ("base: {task: tiny, finetune: {warmup_epochs: 5, decay_epochs: 5}}\nseeds: 1\n", "must end after the warm-up"),
-        ("base: {proxy: mnist5k, body.name: swin-micro}\nseeds: 1\n", "task is missing"),
+        ("base: {proxy: mnist5k, body.name: swin-micro}\nseeds: 1\n", "this field is missing"),
         (
             "base: {task: tiny}\nseeds: 1\nfactors: {embedder: {epochs: [1]}, embedder.epochs: [2]}\n",
             "stands here twice",
         ),
         ("base: {task: tiny}\nseeds: 1\nfactors: {embedder: {}}\n", "'embedder' is a group of fields"),
-        ("base: {task: tiny}\nseeds: 1\nfactors: []\n", "factors must be a mapping"),
+        ("base: {task: tiny}\nseeds: 1\nfactors: []\n", "factors: this must be a mapping"),
         ("base: {task: tiny}\nseeds: 1\nresources: {custom: {GPU: 1}}\n", "GPU is Ray's own name"),
         (
             "base: {task: tiny}\nseeds: 1\nresources: {gpu: 1, custom: {'accelerator_type:A100': 1}}\n",
@@ -276,8 +276,8 @@ def test_mistakes_of_the_file_and_of_its_names_come_together(write_space):
             "base: {task: tiny}\nseeds: 1\nresources: {accelerator_type: A100}\n",
             "accelerator_type names a kind of GPU, but gpu is 0",
         ),
-        ("base: {task: tiny}\nseeds: 1\nloggers: csv\n", ":4: loggers must be a list such as [json"),
-        ("base: {task: tiny}\nseeds: 1\nloggers: [tensorbord]\n", ":4: loggers: 'tensorbord': there is no logger"),
+        ("base: {task: tiny}\nseeds: 1\nloggers: csv\n", ":4: loggers: this must be a list such as [json"),
+        ("base: {task: tiny}\nseeds: 1\nloggers: [tensorbord]\n", ":4: loggers = 'tensorbord': there is no logger"),
         (
             "base: {task: tiny}\nseeds: 1\nloggers: [{mlflow: {uri: x}}]\n",
             "mlflow has no setting 'uri'. Known: experiment",
@@ -366,23 +366,23 @@ def test_rules_set_fields_for_some_levels_and_the_last_that_holds_wins(write_spa
         (
             "finetune.freeze: layernorm}, set",
             "finetune.freze: layernorm}, set",
-            "no factor of this space. Did you mean 'fin",
+            "finetune.freze: this is no factor of this space. Did you mean 'fin",
         ),
         (
             "finetune.freeze: layernorm}, set",
             "finetune.epochs: 2}, set",
-            "when: finetune.epochs is no factor of this space",
+            "when: finetune.epochs: this is no factor of this space",
         ),
         (
             "finetune.freeze: layernorm}, set",
             "finetune.freeze: both}, set",
             "has no level 'both'. Its levels: none, layernorm",
         ),
-        ("set: {finetune.lr: 1e-2}", "set: {proxy: none}", "when: proxy is a factor"),
+        ("set: {finetune.lr: 1e-2}", "set: {proxy: none}", "when: proxy: this is a factor"),
         ("set: {finetune.lr: 1e-2}", "set: {finetune.lrr: 1e-2}", "there is no field 'finetune.lrr'"),
         ("set: {finetune.lr: 1e-2}", "set: {finetune.lr: -1}", "finetune.lr = '-1': input should be greater than 0"),
-        ("set: {finetune.lr: 1e-2}", "set: {}", "when must be a list of rules such as"),
-        ("set: {finetune.lr: 1e-2}", "then: {finetune.lr: 1e-2}", "when must be a list of rules such as"),
+        ("set: {finetune.lr: 1e-2}", "set: {}", "when: this must be a list of rules such as"),
+        ("set: {finetune.lr: 1e-2}", "then: {finetune.lr: 1e-2}", "when: this must be a list of rules such as"),
     ],
 )
 def test_a_wrong_rule_is_said_with_its_line(write_space, old, new, words):
@@ -401,7 +401,7 @@ def test_rules_that_split_one_arm_are_refused(write_space):
     when: [{if: {proxy: none}, set: {finetune.lr: 5e-3}}]
     seeds: 1
     """
-    with pytest.raises(InputError, match="the rules give one arm .proxy none, embedder.epochs 0. different settings"):
+    with pytest.raises(InputError, match="the rules give one cell .proxy none, embedder.epochs 0. different settings"):
         plan(write_space(text))
     assert (
         len(plan(write_space(text.replace("proxy: none}, set", "proxy: mnist5k, embedder.epochs: 6}, set"))).cells) == 2
@@ -449,8 +449,8 @@ def test_seeds_that_grow_take_the_aa_arm_s_trials_over(write_space):
 @pytest.mark.parametrize(
     ("aa", "words"),
     [
-        ("[1, 4, 0]", "aa = [1, 4, 0]: 1, 0 stands in seeds too, and the A/A arm needs its own. Name others."),
-        ("[4, 4]", "aa = [4, 4]: one stands here twice"),
+        ("[1, 4, 0]", "aa = [1, 4, 0]: seeds has 1, 0 too, and the A/A cell needs seeds of its own. Name others."),
+        ("[4, 4]", "the seed 4 stands here twice"),
         ("0", "aa = '0': input should be greater than or equal to 1. Give whole numbers from 0 on, or how many."),
         ("[x]", "aa = 'x': input should be a valid integer"),
         ("many", "aa = 'many'"),
@@ -517,7 +517,7 @@ def test_a_placebo_has_the_settings_of_what_it_stands_in_for(write_space):
     ]  # fmt: skip
     # The same arm named as a level, which the rule does not hold for, is another one: that is refused.
     found = problems_of(write_space(text.replace("mnist5k]}", "mnist5k, dummy]}")))
-    assert "the rules give one arm (proxy dummy) different settings" in found[0]
+    assert "the rules give one cell (proxy dummy) different settings" in found[0]
 
 
 def test_placebos_go_with_every_design_and_with_a_declared_proxy(write_space):
@@ -533,8 +533,8 @@ def test_placebos_go_with_every_design_and_with_a_declared_proxy(write_space):
     [
         ("placebo: [shufled]", "there is no placebo 'shufled'. Did you mean 'shuffled'?"),
         ("placebo: [[dummy]]", "there is no placebo ['dummy']"),
-        ("placebo: [dummy, dummy]", "placebo names dummy twice. Keep one."),
-        ("placebo: dummy", "placebo must be a list, of shuffled (labels permuted) and dummy (noise)"),
+        ("placebo: [dummy, dummy]", "dummy stands here twice. Keep one."),
+        ("placebo: dummy", "placebo: this must be a list, of shuffled (labels permuted) and dummy (noise)"),
     ],
 )
 def test_wrong_placebos_are_told(write_space, text, words):

@@ -20,19 +20,19 @@ LR = "tune: {finetune.lr: {low: 1e-5, high: 1e-2, log: true}}\n"
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("tune: [finetune.lr]\n", "tune must be a mapping"),
+        ("tune: [finetune.lr]\n", "tune: this must be a mapping"),
         ("tune: {finetune.lrr: [1e-3]}\n", "there is no field 'finetune.lrr' in a trial's config. Did you mean 'finetune.lr'"),
-        ("tune: {proxy: [none, dummy]}\n", "tune: proxy is set in base, factors or when too"),
-        ("tune: {seed: [1, 2]}\n", "seed is not set here"),
-        ("tune: {finetune.lr: []}\n", "tune: finetune.lr has no levels"),
-        ("tune: {finetune.lr: [1e-3, 0.001]}\n", "tune: finetune.lr names the level 0.001 twice"),
+        ("tune: {proxy: [none, dummy]}\n", "tune: proxy: this is set in base, factors or when too"),
+        ("tune: {seed: [1, 2]}\n", "a run seed is not set here"),
+        ("tune: {finetune.lr: []}\n", "tune: finetune.lr: this has no levels"),
+        ("tune: {finetune.lr: [1e-3, 0.001]}\n", "tune: finetune.lr: this names the level 0.001 twice"),
         ("tune: {finetune.lr: [fast]}\n", "finetune.lr = 'fast'"),
-        ("tune: {finetune.lr: {low: 1e-3}}\n", "a range is {low: 1e-5, high: 1e-3, log: true}"),
+        ("tune: {finetune.lr: {low: 1e-3}}\n", "this must be a range such as {low: 1e-5, high: 1e-3, log: true}"),
         ("tune: {finetune.lr: {low: 1e-3, high: 1e-5}}\n", "low 0.001 is not below high 1e-05"),
         ("tune: {finetune.lr: {low: 0, high: 1e-5}}\n", "finetune.lr = '0': input should be greater than 0"),
         ("tune: {finetune.weight_decay: {low: 0, high: 1, log: true}}\n", "low 0 has no logarithm"),
-        ("tune: {finetune.lr: {low: 1e-5, high: 1e-3, log: perhaps}}\n", "finetune.lr.log = 'perhaps': true or false"),
-        ("tune: {finetune.freeze: {low: 1, high: 2}}\n", "finetune.freeze takes no range; list its values"),
+        ("tune: {finetune.lr: {low: 1e-5, high: 1e-3, log: perhaps}}\n", "log is true or false, and may be left out"),
+        ("tune: {finetune.freeze: {low: 1, high: 2}}\n", "tune: finetune.freeze: this field takes no range. List its values."),
         ("tune: {finetune.batch_size: {low: 8.5, high: 16}}\n", "finetune.batch_size = '8.5'"),
         (LR + "search: grid\n", "a grid needs lists of values, but finetune.lr is a range. Take random or optuna"),
         ("search: random\n", "search looks for the values of what 'tune' names"),
@@ -40,7 +40,7 @@ LR = "tune: {finetune.lr: {low: 1e-5, high: 1e-2, log: true}}\n"
         (LR + "search: {candidates: 0}\n", "search.candidates = '0'"),
         (LR + "search: {candidate: 3}\n", "Did you mean 'candidates'"),
         (LR + "search: {seeds: [0, 7]}\n", "the seed 0 is a replicate's too"),
-        (LR + "search: {seeds: [7, 7]}\n", "seeds names one twice"),
+        (LR + "search: {seeds: [7, 7]}\n", "one seed stands here twice"),
         (LR + "aa: [5]\nsearch: {seeds: 5}\n", "the seed 5 is a replicate's too"),
         ("tune: {finetune.lr: [1e-3]}\nsearch: {method: grid, candidates: 3}\n", "a grid has as many candidates as points"),
         ("prune: asha\n", "prune compares candidates of one cell, and there is no tune"),
@@ -50,11 +50,11 @@ LR = "tune: {finetune.lr: {low: 1e-5, high: 1e-2, log: true}}\n"
         (LR + "prune: {name: asha, reduction: 1}\n", "prune.reduction = '1'"),
         ("budget: {trials: 0}\n", "budget.trials = '0'"),
         ("budget: {gpuhours: 3}\n", "Did you mean 'gpu_hours'"),
-        ("outcomes: {exploded: worst}\n", "no trial ends as 'exploded'"),
+        ("outcomes: {exploded: worst}\n", "outcomes = 'exploded': there is no 'exploded' here"),
         ("outcomes: {divergd: worst}\n", "Did you mean 'diverged'"),
         ("outcomes: {failed: ignore}\n", "outcomes.failed.then = 'ignore'"),
         ("outcomes: {failed: {retry: -1}}\n", "outcomes.failed.retry = '-1'"),
-        ("outcomes: worst\n", "outcomes must be a mapping"),
+        ("outcomes: worst\n", "outcomes: this must be a mapping"),
         ("tune: {finetune.decay_epochs: [1, 9]}\nbase: {finetune.warmup_epochs: 3, task: tiny}\n",
          "tune: finetune.decay_epochs = 1"),
     ],
@@ -99,7 +99,7 @@ def test_short_forms_mean_what_they_say(plan_of):
 @pytest.mark.parametrize("log", [False, True])
 def test_ranges_are_covered_evenly_and_never_left(log):
     for whole, low, high in ((False, 1e-5, 1e-1), (True, 1, 64), (True, 3, 4)):
-        one = t.Range(low, high, log, whole)
+        one = t.Range(low=low, high=high, log=log, whole=whole)
         values = [one.draw((i + 0.5) / 2000) for i in range(2000)]
         assert low <= min(values) and max(values) <= high
         assert all(isinstance(value, int) == whole for value in values)
@@ -107,13 +107,13 @@ def test_ranges_are_covered_evenly_and_never_left(log):
         below = sum(v < middle for v in values) / 2000
         assert below == pytest.approx(0.5, abs=0.02 if not whole else 0.3)
         assert one.draw(0.0) == low and one.draw(0.999999) == pytest.approx(high, rel=0.01)
-    uniform = t.Range(1, 4, False, True)
+    uniform = t.Range(low=1, high=4, log=False, whole=True)
     assert [sum(uniform.draw(i / 400) == n for i in range(400)) for n in (1, 2, 3, 4)] == [100] * 4
 
 
 def test_optuna_s_next_is_a_function_of_what_it_is_told():
-    tune = {"finetune.lr": t.Range(1e-5, 1e-1, True, False), "finetune.freeze": ("none", "body"),
-            "finetune.batch_size": t.Range(4, 64, True, True)}  # fmt: skip
+    tune = {"finetune.lr": t.Range(low=1e-5, high=1e-1, log=True, whole=False), "finetune.freeze": ("none", "body"),
+            "finetune.batch_size": t.Range(low=4, high=64, log=True, whole=True)}  # fmt: skip
     told = []
     for i in range(15):
         settings = t.optuna_next(tune, told, 0, "cell")
@@ -139,7 +139,7 @@ def folder_of(plan, out):
 
 def test_what_is_planned_on_the_way_stands_until_it_is_planned_anew(plan_of, tmp_path):
     from orca_sweep.results import manifest_of
-    from orca_sweep.space import planned_before, seeded
+    from orca_sweep.space import plan_trials, planned_before
 
     plan = plan_of(f"{BASE}tune: {{finetune.lr: [1e-3, 1e-4]}}\n")
     one, two = plan.tuned
@@ -152,7 +152,7 @@ def test_what_is_planned_on_the_way_stands_until_it_is_planned_anew(plan_of, tmp
         }
 
     for cell in (one, two):
-        tell(seeded(cell.cell_id, cell.candidates[0], plan.space.seeds))
+        tell(plan_trials(cell.cell_id, cell.candidates[0], plan.space.seeds))
     assert replicates() == {(one.cell_id, 1e-3), (two.cell_id, 1e-3)}
     again = planned_before(manifest_of(out), out)
     assert again.trials == plan.trials, "a resumption plans them anew, from the records"
@@ -160,7 +160,7 @@ def test_what_is_planned_on_the_way_stands_until_it_is_planned_anew(plan_of, tmp
     # Another launch, cut short after it has come to another best of the first cell.
     tell = folder_of(plan, out)
     assert replicates() == {(one.cell_id, 1e-3), (two.cell_id, 1e-3)}
-    tell(seeded(one.cell_id, one.candidates[1], plan.space.seeds))
+    tell(plan_trials(one.cell_id, one.candidates[1], plan.space.seeds))
     assert replicates() == {(one.cell_id, 1e-4), (two.cell_id, 1e-3)}
     folder_of(plan, out)
     assert replicates() == {(one.cell_id, 1e-4), (two.cell_id, 1e-3)}

@@ -216,7 +216,7 @@ def test_an_embedder_run_is_shared_by_all_seeds_that_draw_it_alike_and_by_no_oth
 def test_at_seed_0_all_levels_are_one_run_which_is_done_once(go, worker):
     levels = ["all", "everything", "data-split", "predictor-init", "finetune-order"]
     configs = [seeded(ALIGNED, seed, level) for seed in (0, 1) for level in levels]
-    trials = [PlannedTrial(c.trial_id, c.cell_id, c.seed, c) for c in configs]
+    trials = [PlannedTrial(trial_id=c.trial_id, cell_id=c.cell_id, seed=c.seed, config=c) for c in configs]
     shared = shared_prefixes(trials)
     assert shared == {config.trial_id: {1} for config in configs if config.seed == 0}
     rows = [go(config, prefix_epochs=shared.get(config.trial_id, ())) for config in configs]
