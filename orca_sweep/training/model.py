@@ -22,6 +22,7 @@ from orca_sweep.training.predictors import (
     LinearPredictor1D,
     LinearPredictor2D,
     PicturePredictor,
+    Predictor,
     VectorPredictor,
 )
 
@@ -72,7 +73,7 @@ class Embedder1D(nn.Module):
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
         self.positions = _positions(length // stride, width) if positions else None
         nn.init.xavier_uniform_(self.projection.weight, gain=math.sqrt(2))
-        nn.init.zeros_(self.projection.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(_bias_of(self.projection))
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns tokens."""
@@ -111,7 +112,7 @@ class Embedder2D(nn.Module):
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
         self.positions = _positions((image_size // patch) ** 2, width) if positions else None
         nn.init.trunc_normal_(self.projection.weight, std=0.02)
-        nn.init.zeros_(self.projection.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(_bias_of(self.projection))
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns tokens, row by row."""
@@ -147,7 +148,7 @@ class Embedder2D(nn.Module):
         patch: Any = body.model.embeddings.patch_embeddings.projection
         with torch.no_grad():
             self.projection.weight.copy_(_copy_channels(patch.weight, self.projection.in_channels, channel_copy))
-            self.projection.bias.copy_(patch.bias)  # type: ignore[union-attr]
+            _bias_of(self.projection).copy_(patch.bias)
 
 
 def _copy_channels(weight: Tensor, channels: int, how: ChannelCopy) -> Tensor:
@@ -159,6 +160,12 @@ def _copy_channels(weight: Tensor, channels: int, how: ChannelCopy) -> Tensor:
     return weight.sum(dim=1, keepdim=True).expand(-1, channels, -1, -1) / channels
 
 
+def _bias_of(projection: nn.Conv1d | nn.Conv2d) -> nn.Parameter:
+    if projection.bias is None:
+        raise TypeError("an embedder's projection has a bias")
+    return projection.bias
+
+
 def _positions(n_tokens: int, width: int) -> nn.Parameter:
     return nn.Parameter(nn.init.normal_(torch.empty(n_tokens, width), std=0.02))
 
@@ -168,8 +175,8 @@ def _placed(tokens: Tensor, positions: Tensor | None) -> Tensor:
 
 
 def _mean_features(embedder: Embedder1D | Embedder2D, patches: Tensor) -> Tensor:
-    weight, bias = embedder.projection.weight.flatten(1), embedder.projection.bias
-    mean = mean_tokens(patches, weight, bias, embedder.norm)  # type: ignore[arg-type]
+    weight, bias = embedder.projection.weight.flatten(1), _bias_of(embedder.projection)
+    mean = mean_tokens(patches, weight, bias, embedder.norm)
     return mean if embedder.positions is None else mean + embedder.positions.mean(dim=0)
 
 
@@ -213,7 +220,7 @@ class OrcaModel(nn.Module):
     """Embedder, body, predictor; predictions come out in the task's own units."""
 
     def __init__(
-        self, embedder: nn.Module, body: nn.Module, predictor: nn.Module, mean: Tensor | None, std: Tensor | None
+        self, embedder: nn.Module, body: nn.Module, predictor: Predictor, mean: Tensor | None, std: Tensor | None
     ) -> None:
         super().__init__()
         self.embedder = embedder
@@ -231,8 +238,7 @@ class OrcaModel(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Returns what embedder and body make of the input, as far as the predictor uses it."""
-        pooled: Tensor = self.predictor.pool(self.body(self.embedder(x)))  # type: ignore[operator]
-        return pooled
+        return self.predictor.pool(self.body(self.embedder(x)))
 
     def from_features(self, features: Tensor) -> Tensor:
         """Returns the predictions from ``features``."""
@@ -292,7 +298,7 @@ def build_embedder(task: Task, body: LoadedBody, config: TrialConfig) -> Embedde
     return embedder
 
 
-def build_predictor(task: Task, body: LoadedBody, config: TrialConfig) -> nn.Module:
+def build_predictor(task: Task, body: LoadedBody, config: TrialConfig) -> Predictor:
     """Builds the predictor (stage 1) from its own stream; ``predictor.dense`` chooses the kind for dense tasks."""
     with torch_stream(config.seed_of("predictor-init"), "predictor init"):
         if not task.is_dense:
@@ -306,7 +312,7 @@ def build_predictor(task: Task, body: LoadedBody, config: TrialConfig) -> nn.Mod
         return PicturePredictor(body.spec.width_out, task.output_shape, cut.patch * cut.fold, picture_channels)
 
 
-def _linear_predictor(task: Task, spec: BodySpec, cut: Layout) -> nn.Module:
+def _linear_predictor(task: Task, spec: BodySpec, cut: Layout) -> Predictor:
     if task.dims == 1:
         return LinearPredictor1D(spec.width_out, task.output_shape, cut.patch, cut.fold)
     return LinearPredictor2D(spec.width_out, task.output_shape, cut.patch * cut.fold)

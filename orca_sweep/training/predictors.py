@@ -3,6 +3,7 @@
 B batch, T tokens, D width, C channels, H W space, L sequence, P pixels along a token's side, K classes.
 """
 
+import abc
 import math
 
 import torch
@@ -41,7 +42,15 @@ def average_windows(values: Tensor, dim: int, n_windows: int) -> Tensor:
         return (precise.movedim(dim, -1) @ weights.T).movedim(-1, dim)
 
 
-class VectorPredictor(nn.Module):
+class Predictor(nn.Module, abc.ABC):
+    """The layers after a body, in two parts: what they use of the hidden states, then predictions from that."""
+
+    @abc.abstractmethod
+    def pool(self, hidden: Tensor) -> Tensor:
+        """Returns what the predictor uses of the hidden states (B, T, D); no parameter takes part."""
+
+
+class VectorPredictor(Predictor):
     """Mean over tokens (``pool``), then a linear layer: (B, T, D) -> (B, K).
 
     Fresh weights and biases are uniform within 1 / sqrt(D), as in ORCA.
@@ -60,7 +69,7 @@ class VectorPredictor(nn.Module):
         return self.linear(pooled)
 
 
-class DensePredictor(nn.Module):
+class DensePredictor(Predictor):
     """A predictor of one value per channel and point: it uses every token."""
 
     def pool(self, hidden: Tensor) -> Tensor:

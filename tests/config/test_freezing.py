@@ -8,6 +8,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from orca_sweep.training.frozen import frozen_names, set_frozen
+from orca_sweep.training.rates import learning_rate
 from torch import nn
 
 from orca_sweep.bodies import find_body
@@ -27,8 +29,6 @@ from orca_sweep.config.freezing import (
 )
 from orca_sweep.errors import InputError
 from orca_sweep.store import read_tensors
-from orca_sweep.training.frozen import frozen_names, set_frozen
-from orca_sweep.training.rates import learning_rate
 from orca_sweep.trial import resolve
 from tests.conftest import SIZES
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from orca_sweep.training.sharing import PREFIX_STAGE
 
 from orca_sweep.config.freezing import beginning, epochs_before_fresh_start, phase_at, schedule
 from orca_sweep.results import collect, read_record, reveal
@@ -19,7 +20,6 @@ from orca_sweep.space.records import PlannedTrial
 from orca_sweep.store import Store
 from orca_sweep.training import finetune as finetuning
 from orca_sweep.training.run import run_trial
-from orca_sweep.training.sharing import PREFIX_STAGE
 from orca_sweep.training.worker import Worker
 from orca_sweep.trial import load_imports, resolve
 

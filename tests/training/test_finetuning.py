@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from orca_sweep.training.switches import set_attention
 
 from orca_sweep.config import CONTENTS, LATER, FinetuneConfig, TrialConfig, digest
 from orca_sweep.data import Rows, Samples
@@ -20,7 +21,6 @@ from orca_sweep.training.model import OrcaModel
 from orca_sweep.training.predict import autocast, in_batches, precision_of
 from orca_sweep.training.pretrain import pretrain_body
 from orca_sweep.training.run import run_trial
-from orca_sweep.training.switches import set_attention
 from orca_sweep.training.worker import Worker
 from orca_sweep.trial import resolve
 

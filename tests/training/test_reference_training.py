@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from orca_sweep.training.rates import embedder_learning_rate
+from orca_sweep.training.switches import set_attention, set_dropout
 from torch import nn
 
 from orca_sweep.bodies import find_body, own_dropout
@@ -19,8 +21,6 @@ from orca_sweep.streams import stream_rng
 from orca_sweep.tasks.recipes import settings_for_mean_loss
 from orca_sweep.tasks.records import Task, TaskData
 from orca_sweep.training import finetune as finetuning
-from orca_sweep.training.rates import embedder_learning_rate
-from orca_sweep.training.switches import set_attention, set_dropout
 from orca_sweep.training.worker import make_optimizer
 from orca_sweep.trial import load_imports, resolve
 from orca_sweep.trial.sources import idle_sources

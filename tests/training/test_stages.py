@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from orca_sweep.training.frozen import set_frozen
+from orca_sweep.training.rates import learning_rate
 from torch import nn
 
 from orca_sweep.bodies import find_body
@@ -20,11 +22,9 @@ from orca_sweep.store import Store
 from orca_sweep.tasks import TASKS, Task, task_data
 from orca_sweep.training.embedder import proxy_features, train_embedder
 from orca_sweep.training.finetune import finetune
-from orca_sweep.training.frozen import set_frozen
 from orca_sweep.training.model import build_embedder
 from orca_sweep.training.predict import predict, predict_wholes
 from orca_sweep.training.pretrain import pretrain_body
-from orca_sweep.training.rates import learning_rate
 from orca_sweep.training.run import run_trial
 from orca_sweep.training.worker import Worker
 from orca_sweep.trial import resolve

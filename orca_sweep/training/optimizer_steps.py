@@ -1,0 +1,71 @@
+"""One optimizer step of fine-tuning: accumulated over passes of a few samples, halved where memory does not suffice."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from orca_sweep.errors import out_of_memory
+from orca_sweep.training.finetune_setup import FinetuneSetup
+from orca_sweep.training.optimizers import set_lr
+from orca_sweep.training.predict import autocast
+from orca_sweep.training.state import TrainState
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Forward = Callable[[Tensor], Tensor]
+
+
+class Stepper:
+    """Takes the optimizer steps of a run. Samples per pass are a part of its state: once halved they stay so."""
+
+    def __init__(self, model: nn.Module, state: TrainState, loss: Loss, setup: FinetuneSetup) -> None:
+        self.model, self.state, self.loss, self.setup = model, state, loss, setup
+        state.micro_batch_size = setup.config.batch_size
+
+    def take_step(self, forward: Forward, samples: tuple[Tensor, Tensor], *, lr: float, dropout_seed: int) -> Tensor:
+        """Takes one optimizer step and returns the samples' mean loss.
+
+        Where memory does not suffice, the step is done again with half the samples per pass; a second time it is an error.
+
+        Args:
+            forward: the model, or the part of it that follows cached features.
+            samples: inputs, or features, and targets.
+            lr: learning rate of the step.
+            dropout_seed: of the step's masks.
+        """
+        config = self.setup.config
+        try:
+            mean = self._accumulate(forward, samples, dropout_seed)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error) or self.state.micro_batch_size < config.batch_size or config.batch_size < 2:
+                raise
+            mean = None  # what the error holds on to is free only once it is handled
+        if mean is None:
+            self.state.micro_batch_size = math.ceil(config.batch_size / 2)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            mean = self._accumulate(forward, samples, dropout_seed)
+        if config.grad_clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip)
+        set_lr(self.state.optimizer, lr)
+        self.state.optimizer.step()
+        return mean
+
+    def _accumulate(self, forward: Forward, samples: tuple[Tensor, Tensor], dropout_seed: int) -> Tensor:
+        """Adds up the gradient of the samples' mean loss, in passes of a few samples; returns that mean."""
+        torch.manual_seed(dropout_seed)
+        self.state.optimizer.zero_grad(set_to_none=True)
+        x, y = samples
+        mean = torch.zeros((), device=self.setup.device)
+        size = self.state.micro_batch_size
+        for part_x, part_y in zip(x.split(size), y.split(size), strict=True):
+            with autocast(self.setup.precision, self.setup.device):
+                prediction = forward(part_x)
+            # Losses are computed in single precision, or better if the model is.
+            loss = self.loss(prediction.to(torch.promote_types(prediction.dtype, torch.float32)), part_y)
+            # Each pass counts by its share of the samples: a short last one weighs no more than its samples.
+            loss = loss * (len(part_x) / len(x))
+            loss.backward()
+            mean += loss.detach()
+        return mean
