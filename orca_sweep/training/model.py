@@ -160,7 +160,7 @@ def _copy_channels(weight: Tensor, channels: int, how: ChannelCopy) -> Tensor:
     return weight.sum(dim=1, keepdim=True).expand(-1, channels, -1, -1) / channels
 
 
-def _bias_of(projection: nn.Conv1d | nn.Conv2d) -> nn.Parameter:
+def _bias_of(projection: nn.Conv1d | nn.Conv2d) -> Tensor:
     if projection.bias is None:
         raise TypeError("an embedder's projection has a bias")
     return projection.bias

@@ -11,7 +11,7 @@ from orca_sweep.bodies.network import LoadedBody
 from orca_sweep.proxies import PROXIES, ProxyData, Scaling, Treatment, Views, apply_views, draw_views, scaling_of
 from orca_sweep.proxies.declared import features_data
 from orca_sweep.proxies.images import PAD
-from orca_sweep.training.embedder import proxy_features
+from orca_sweep.training.alignment_inputs import proxy_features
 
 REFERENCE = Path(__file__).resolve().parents[1] / "vectors" / "reference"
 CLOSE = {"rtol": 0, "atol": 1e-5}

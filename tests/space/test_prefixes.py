@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import math
 import multiprocessing
 import os
 import time
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from orca_sweep.training.sharing import PREFIX_STAGE
 
 from orca_sweep.config.freezing import beginning, epochs_before_fresh_start, phase_at, schedule
 from orca_sweep.results import collect, read_record, reveal
@@ -19,6 +17,10 @@ from orca_sweep.space.prefixes import shared_epochs, shared_prefixes, without_sc
 from orca_sweep.space.records import PlannedTrial
 from orca_sweep.store import Store
 from orca_sweep.training import finetune as finetuning
+from orca_sweep.training import learning_rates
+from orca_sweep.training.checkpoints import CheckpointPolicy
+from orca_sweep.training.optimizer_steps import Stepper
+from orca_sweep.training.prefixes import PREFIX_STAGE
 from orca_sweep.training.run import run_trial
 from orca_sweep.training.worker import Worker
 from orca_sweep.trial import load_imports, resolve
@@ -189,7 +191,7 @@ def computed(monkeypatch):
     real = finetuning._Loop.run_epoch
 
     def spy(loop):
-        epochs.append(loop.epoch + 1)
+        epochs.append(loop.state.epoch + 1)
         real(loop)
 
     monkeypatch.setattr(finetuning._Loop, "run_epoch", spy)
@@ -467,20 +469,16 @@ def test_a_run_resumed_inside_an_epoch_stores_no_prefix_of_its_middle(bench, mon
     """Killed in epoch 3, launched again when the grown space wants the state after epoch 2: that is gone by then."""
     made = bench(cut(2), cut(3))
     expected = made.alone()
-    real_step, real_save = finetuning._Loop._optimizer_step, finetuning._Loop.save_if_due
+    real_step = Stepper.take_step
 
-    def step(loop, *given):
-        if loop.epoch == 2 and loop.part.step == 2:
+    def step(stepper, *samples, **more):
+        if stepper.state.epoch == 2 and stepper.state.part.step == 2:
             raise KeyboardInterrupt
-        return real_step(loop, *given)
-
-    def save(loop):
-        loop.saved_at = -math.inf  # as if ten minutes had passed
-        real_save(loop)
+        return real_step(stepper, *samples, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetuning._Loop, "_optimizer_step", step)
-        patch.setattr(finetuning._Loop, "save_if_due", save)
+        patch.setattr(Stepper, "take_step", step)
+        patch.setattr(CheckpointPolicy, "is_due", lambda policy, epoch, **more: True)
         with pytest.raises(KeyboardInterrupt):
             made.run(0, epochs=())
     assert made.stored() == []
@@ -506,9 +504,11 @@ def test_a_damaged_prefix_is_computed_again(bench, computed, caplog):
 
 def test_a_prefix_that_diverges_is_found_out_once(bench, computed, monkeypatch):
     """From the third epoch on the learning rate is beyond all bounds; prefixes end after epochs 2 and 4."""
-    real = finetuning.learning_rate
+    real = learning_rates.finetune_learning_rate
     monkeypatch.setattr(
-        finetuning, "learning_rate", lambda config, step, n: 1e30 if step >= 2 * n else real(config, step, n)
+        learning_rates,
+        "finetune_learning_rate",
+        lambda config, step, n: 1e30 if step >= 2 * n else real(config, step, n),
     )
     made = bench(cut(2), cut(4), cut(5), finetune__epochs=6, finetune__optimizer="sgd")
     expected = made.alone()

@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from orca_sweep.training.rates import embedder_learning_rate
-from orca_sweep.training.switches import set_attention, set_dropout
 from torch import nn
 
 from orca_sweep.bodies import find_body, own_dropout
@@ -21,7 +19,10 @@ from orca_sweep.streams import stream_rng
 from orca_sweep.tasks.recipes import settings_for_mean_loss
 from orca_sweep.tasks.records import Task, TaskData
 from orca_sweep.training import finetune as finetuning
-from orca_sweep.training.worker import make_optimizer
+from orca_sweep.training.compute_settings import set_attention, set_dropout
+from orca_sweep.training.finetune_setup import FinetuneSetup
+from orca_sweep.training.learning_rates import embedder_learning_rate, finetune_learning_rate
+from orca_sweep.training.optimizers import make_optimizer
 from orca_sweep.trial import load_imports, resolve
 from orca_sweep.trial.sources import idle_sources
 
@@ -87,7 +88,7 @@ def scheduled(name):
     per_epoch = math.ceil(n / a)
     batches = SCHEDULE[f"stage3_{name}_batch_index"]
     steps = [int(i) // n * per_epoch + (int(i) % n + 1) // a - 1 for i in batches]
-    ours = np.array([finetuning.learning_rate(config, step, per_epoch) for step in steps])
+    ours = np.array([finetune_learning_rate(config, step, per_epoch) for step in steps])
     return ours, SCHEDULE[f"stage3_{name}_factor"], batches, (n, a, warm, decay)
 
 
@@ -149,8 +150,9 @@ class _Stepped:
         with torch.no_grad():
             self.net.weight.copy_(torch.from_numpy(values["weight_start"]))
             self.net.bias.copy_(torch.from_numpy(values["bias_start"]))
-        self.loop = finetuning._Loop(self.net, self._data(), self.config, lambda source: 0, "cpu", False, None)
-        self.loop._optimizer_step = self._watched(self.loop._optimizer_step)
+        setup = FinetuneSetup(config=self.config, seed_of=lambda source: 0)
+        self.loop = finetuning._Loop(self.net, self._data(), setup, None)
+        self.loop.stepper.take_step = self._watched(self.loop.stepper.take_step)
 
     def _data(self):
         """The samples where the first epoch's order finds them in the vectors' order."""
@@ -162,10 +164,10 @@ class _Stepped:
         return TaskData(task, samples, samples, samples, None, None, "")
 
     def _watched(self, real):
-        def step(fetched, lr):
+        def step(forward, samples, *, lr, dropout_seed):
             if self.rates is not None:
                 lr = self.rates[len(self.states)]
-            mean = real(fetched, lr)
+            mean = real(forward, samples, lr=lr, dropout_seed=dropout_seed)
             self.states.append(np.append(self.net.weight.detach().numpy(), self.net.bias.detach().numpy()))
             return mean
 
@@ -187,7 +189,7 @@ class _Stepped:
 
 def with_released_epsilon(stepped):
     """With the epsilon that the scale of a divided loss asks for: 1e-8 over the accumulation."""
-    for group in stepped.loop.optimizer.param_groups:
+    for group in stepped.loop.state.optimizer.param_groups:
         if "eps" in group:
             group["eps"] /= stepped.config.accumulation
     return stepped
@@ -220,7 +222,7 @@ def test_warm_up_differs_in_the_rate_and_in_nothing_else(kind):
     stepped = _Stepped(f"{kind}_16_warmup").run()
     scale = 16 if kind == "sgd" else 1
     released = stepped.values["lr_used"] * scale
-    ours = [finetuning.learning_rate(stepped.config, step, 3) for step in range(3)]
+    ours = [finetune_learning_rate(stepped.config, step, 3) for step in range(3)]
     np.testing.assert_allclose(ours - released, stepped.config.lr / 48, rtol=1e-9)
     assert stepped.apart(1)[1] == pytest.approx(1 / 15, rel=1e-4)  # 16 / 48 for 15 / 48
     same = with_released_epsilon(_Stepped(f"{kind}_16_warmup", rates=released)).run()
