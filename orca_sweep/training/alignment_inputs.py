@@ -56,12 +56,12 @@ def proxy_features(proxy: ProxyData, body: LoadedBody, worker: Worker, treatment
     }
     key = stage_key(PROXY_STAGE, {**inputs, "image_size": body.spec.image_size, "treatment": asdict(treatment)})
 
-    def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def compute_features() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         features = input_features(body, proxy.inputs, worker.device, treatment=treatment).numpy()
         meta = {"n_texts_cut": count_cut_texts(body, proxy.inputs)}
         return {"features": features, "labels": proxy.labels}, meta
 
-    artifact, is_reused = worker.store.once(PROXY_STAGE, key, compute)
+    artifact, is_reused = worker.store.once(PROXY_STAGE, key, compute_features)
     return ProxyFeatures(
         **to_tensors(artifact.tensors),
         key=key,
@@ -80,8 +80,8 @@ def target_labels(data: TaskData, n_clusters: int, split_seed: int, worker: Work
         return alignment_labels(data, n_clusters, split_seed), None
     inputs = {**worker.key_part(), "data": data.fingerprint, "n_clusters": n_clusters, "split_seed": split_seed}
 
-    def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def compute_labels() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         return {"labels": alignment_labels(data, n_clusters, split_seed)}, {}
 
-    artifact, is_reused = worker.store.once(LABEL_STAGE, stage_key(LABEL_STAGE, inputs), compute)
+    artifact, is_reused = worker.store.once(LABEL_STAGE, stage_key(LABEL_STAGE, inputs), compute_labels)
     return artifact.tensors["labels"], artifact.meta["seconds"] if is_reused else None

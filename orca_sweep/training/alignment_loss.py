@@ -36,7 +36,7 @@ class TargetClasses:
                 " two, so no class can be aligned. Raise data.n_train."
             )
 
-    def draw(self, seed: int, epoch: int, n_most: int) -> list[Tensor]:
+    def draw_samples(self, seed: int, epoch: int, n_most: int) -> list[Tensor]:
         """Returns the samples of each class that an epoch sees, at most so many of each."""
         return [self._draw_class(label, seed, epoch, n_most) for label in range(len(self.members))]
 
@@ -66,7 +66,7 @@ class ProxySide:
         return {name: settings[name] for name in names if settings.get(name) is not None}
 
     @cached_property
-    def constants(self) -> dict[str, Tensor]:
+    def proxy_constants(self) -> dict[str, Tensor]:
         """The objective's constants, on the device."""
         artifact, is_reused = self._compute_once()
         if is_reused:
@@ -75,7 +75,7 @@ class ProxySide:
 
     def count_skipped_classes(self) -> int:
         """Returns the number of proxy classes that the objective cannot use."""
-        return int(self.constants.get("n_skipped_classes", torch.tensor(0)))
+        return int(self.proxy_constants.get("n_skipped_classes", torch.tensor(0)))
 
     def _compute_once(self) -> tuple[Artifact, bool]:
         name, settings = self.settings.objective, self.objective_settings
@@ -89,11 +89,11 @@ class ProxySide:
             "source": objectives.source_digest(name),
         }
 
-        def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        def compute_constants() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             features, labels = (t[chosen].to(self.worker.device) for t in (self.proxy.features, self.proxy.labels))
             return to_arrays(objectives.constants(name, features, labels, **settings)), {"inputs": inputs}
 
-        return self.worker.store.once(OBJECTIVE_STAGE, stage_key(OBJECTIVE_STAGE, inputs), compute)
+        return self.worker.store.once(OBJECTIVE_STAGE, stage_key(OBJECTIVE_STAGE, inputs), compute_constants)
 
     def _draw_subset(self) -> Tensor:
         n, m = self.settings.proxy_samples, len(self.proxy.features)
@@ -112,15 +112,15 @@ class AlignmentLoss:
         self.features = MeanFeatures(embedder, Feed(inputs.data.train.x, worker.device))
         self.proxy = ProxySide(inputs, worker)
 
-    def compute(self, epoch: int) -> Tensor:
+    def compute_loss(self, epoch: int) -> Tensor:
         """Returns the present embedder's loss on the samples of an epoch (from 1).
 
         Raises:
             objectives.NonFiniteError: if the objective meets features that are not finite.
         """
-        drawn = self.classes.draw(self.seed, epoch, self.settings.max_samples_per_class)
-        features = self.features.compute(torch.cat(drawn)).split([len(index) for index in drawn])
-        name, settings, constants = self.settings.objective, self.proxy.objective_settings, self.proxy.constants
+        drawn = self.classes.draw_samples(self.seed, epoch, self.settings.max_samples_per_class)
+        features = self.features.compute_means(torch.cat(drawn)).split([len(index) for index in drawn])
+        name, settings, constants = self.settings.objective, self.proxy.objective_settings, self.proxy.proxy_constants
         losses = [
             objectives.distance(name, constants, part, **settings) * (len(members) / self.classes.n_samples)
             for part, members in zip(features, self.classes.members, strict=True)

@@ -71,12 +71,12 @@ class CheckpointFile:
         self.path, self.identity = str(saving.path), saving.identity
         self.policy = CheckpointPolicy(every_s=saving.every_s, every_epochs=saving.every_epochs)
 
-    def write(self, state: TrainState, **extra: Any) -> None:
+    def write_state(self, state: TrainState, **extra: Any) -> None:
         """Writes the state, with further JSON values beside it."""
         write_tensors(self.path, *state.pack(identity=self.identity, **extra))
         self.policy.note_saved(state.epoch)
 
-    def read(self) -> Artifact | None:
+    def read_own(self) -> Artifact | None:
         """Returns the state of this very run; None if there is none, it is damaged or it belongs to another run."""
         try:
             saved = read_tensors(self.path)

@@ -73,8 +73,8 @@ def train_embedder(
     settings = inputs.config.embedder
     run = _EmbedderRun(embedder, inputs, worker, frozenset(snapshot_epochs) | {settings.epochs})
     with worker.store.lock(EMBEDDER_STAGE, run.name_state(0)):
-        run.resume()
-        run.train(report)
+        run.resume_from_store()
+        run.train_to_end(report)
     return EmbedderTraining(
         epochs=tuple(run.state.history),
         seconds=run.state.seconds,
@@ -109,7 +109,7 @@ class _EmbedderRun:
         """Returns the key of the state after an epoch."""
         return stage_key(EMBEDDER_STAGE, {**self.key_inputs, "epoch": epoch})
 
-    def resume(self) -> None:
+    def resume_from_store(self) -> None:
         """Goes on from the longest stored prefix that is not longer than the run."""
         epochs = range(1, self.settings.epochs + 1)
         prefix = find_longest_prefix(self.store, EMBEDDER_STAGE, epochs, self.name_state)
@@ -117,13 +117,13 @@ class _EmbedderRun:
             self.state.restore(prefix[1])
             self.n_proxy_skipped = prefix[1].meta["n_proxy_skipped"]
 
-    def save(self) -> None:
+    def store_state(self) -> None:
         """Stores the state after the present epoch."""
         arrays, meta = self.state.pack(n_proxy_skipped=self.n_proxy_skipped, inputs=self.key_inputs)
         self.store.put(EMBEDDER_STAGE, self.name_state(self.state.epoch), arrays, meta)
         self.policy.note_saved(self.state.epoch)
 
-    def train(self, report: Progress) -> None:
+    def train_to_end(self, report: Progress) -> None:
         """Takes the steps that are not done yet, and stores and reports each that is due."""
         state = self.state
         if state.epoch >= self.settings.epochs:
@@ -141,7 +141,7 @@ class _EmbedderRun:
             loss = self._compute_loss()
             row = self._add_row(float(loss.detach()), lr, start)
             if self.policy.is_due(state.epoch):
-                self.save()
+                self.store_state()
             report(row)
 
     def _take_step(self, loss: Tensor) -> float:
@@ -157,11 +157,11 @@ class _EmbedderRun:
 
     def _compute_loss(self) -> Tensor:
         try:
-            return self.loss.compute(self.state.epoch + 1)
+            return self.loss.compute_loss(self.state.epoch + 1)
         except objectives.NonFiniteError as error:
-            raise self._diverged(f" at embedder epoch {self.state.epoch}: {error}") from None
+            raise self._make_divergence(f" at embedder epoch {self.state.epoch}: {error}") from None
 
-    def _diverged(self, what: str) -> DivergedError:
+    def _make_divergence(self, what: str) -> DivergedError:
         return DivergedError(f"embedder training diverged{what}", self.state.history)
 
     def _add_row(self, value: float, lr: float | None = None, start: float | None = None) -> dict[str, Any]:
@@ -171,7 +171,7 @@ class _EmbedderRun:
         state.seconds += spent
         self.seconds_now += spent
         if not math.isfinite(value):
-            raise self._diverged(f": objective {value} at embedder epoch {state.epoch}")
+            raise self._make_divergence(f": objective {value} at embedder epoch {state.epoch}")
         row = {"stage": EMBEDDER_STAGE, "epoch": state.epoch, "objective": value, "lr": lr, "wall_time_s": spent}
         row |= {"n_steps": int(lr is not None), "lr_integral": lr or 0.0}
         state.history.append(row)

@@ -36,15 +36,15 @@ class FeatureCache:
         self.model, self.train_x, self.val_x, self.inference = model, train_x, val_x, inference
         self.features: Features | None = None
 
-    def update(self) -> None:
+    def update_features(self) -> None:
         """Computes the features where they are wanted and missing; drops them where embedder or body trains again."""
         if not self._is_frozen():
-            self.clear()
+            self.drop_features()
         elif self.features is None and self._count_numbers() <= MAX_NUMBERS:
             val_x = Feed(self.val_x, self.inference.device)
-            self.features = Features(train=self._compute(self.train_x), val=self._compute(val_x))
+            self.features = Features(train=self._compute_features(self.train_x), val=self._compute_features(val_x))
 
-    def clear(self) -> None:
+    def drop_features(self) -> None:
         """Drops the features: the weights that made them may have changed."""
         self.features = None
 
@@ -58,5 +58,5 @@ class FeatureCache:
         return (len(self.train_x) + len(self.val_x)) * per_sample
 
     @torch.no_grad()
-    def _compute(self, x: Feed) -> Tensor:
+    def _compute_features(self, x: Feed) -> Tensor:
         return predict_batches(self.model.features, x.__getitem__, x.shape, self.inference)

@@ -24,7 +24,7 @@ class Feed:
         if isinstance(array, np.ndarray):
             self.tensor = torch.from_numpy(array).to(device)
         elif device != "cpu" and 4 * int(np.prod(array.shape)) <= RESIDENT_BYTES:
-            self.tensor = torch.cat([self._move(array[part]) for part in chunks(array)])
+            self.tensor = torch.cat([self._move_to_device(array[part]) for part in chunks(array)])
 
     @property
     def is_resident(self) -> bool:
@@ -38,15 +38,15 @@ class Feed:
         """The samples of an index tensor (on the CPU) or a slice, on the device."""
         if self.tensor is not None:
             return self.tensor[index if isinstance(index, slice) else index.to(self.tensor.device)]
-        return self._move(self.array[index if isinstance(index, slice) else index.numpy()])
+        return self._move_to_device(self.array[index if isinstance(index, slice) else index.numpy()])
 
     def read_augmented(self, index: Tensor, rng: np.random.Generator) -> Tensor:
         """Returns the samples of an index tensor, augmented; samples in memory never are."""
         if isinstance(self.array, Rows):
-            return self._move(self.array.drawn(index.numpy(), rng))
+            return self._move_to_device(self.array.drawn(index.numpy(), rng))
         return self[index]
 
-    def _move(self, batch: np.ndarray) -> Tensor:
+    def _move_to_device(self, batch: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(batch)
         if self.device == "cpu":
             return tensor
@@ -67,7 +67,7 @@ class Parts:
         self.rows = np.argsort(whole, kind="stable")
         self.start = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
 
-    def draw(self, wholes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def draw_parts(self, wholes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Returns one part of each whole."""
         return self.rows[self.start[wholes] + (rng.random(len(wholes)) * self.counts[wholes]).astype(np.int64)]
 
@@ -93,7 +93,7 @@ class TrainingFeed:
         seed = self.seed_of("finetune-order")
         order = stream_rng(seed, "finetune order", epoch).permutation(self.n_wholes)
         if self.parts is not None:
-            order = self.parts.draw(order, stream_rng(seed, "parts", epoch))
+            order = self.parts.draw_parts(order, stream_rng(seed, "parts", epoch))
         return split_into_batches(order, self.step_size)
 
     def read_batch(self, batch: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:

@@ -87,12 +87,12 @@ def finetune(
     """
     loop = _Loop(model.to(setup.device), data, setup, saving)
     with apply_compute_settings(model, setup.config):
-        loop.resume()
+        loop.resume_from_checkpoint()
         if prefixes is None:
             loop.run_to(loop.n_epochs, report)
         else:
             _run_sharing(loop, prefixes, report)
-    return loop.summarise()
+    return loop.summarise_run()
 
 
 def _run_sharing(loop: "_Loop", prefixes: Prefixes, report: Progress) -> None:
@@ -148,7 +148,7 @@ class _Loop:
             try:
                 report(self.state.history[-1])
             except TimeLimitError:  # the next attempt goes on from here, however seldom states are saved
-                self.save()
+                self.save_state()
                 raise
             self.spent_s[self.state.epoch] = time.perf_counter() - start
 
@@ -157,13 +157,13 @@ class _Loop:
         start, epoch = time.perf_counter(), self.state.epoch + 1
         n_trainable, part = self._begin_epoch(epoch)
         seconds_before = part.seconds
-        self._train(epoch, part, start - seconds_before)
+        self._train_epoch(epoch, part, start - seconds_before)
         train_loss = float(part.loss_sum) / self.data.train.n_wholes
         if not math.isfinite(train_loss):
-            raise self._diverged(f"training loss {train_loss} in epoch {epoch}")
-        val_loss, val_metric = self._validate()
+            raise self._make_divergence(f"training loss {train_loss} in epoch {epoch}")
+        val_loss, val_metric = self._validate_epoch()
         if not math.isfinite(val_metric):
-            raise self._diverged(f"validation metric {val_metric} in epoch {epoch}")
+            raise self._make_divergence(f"validation metric {val_metric} in epoch {epoch}")
         row = {"stage": STAGE, "epoch": epoch, "train_loss": train_loss}
         row |= {"val_loss": val_loss if math.isfinite(val_loss) else None, "val_metric": val_metric}
         row |= {"lr": part.lr, "lr_integral": part.lr_integral, "n_steps": part.step, "n_trainable": n_trainable}
@@ -179,7 +179,7 @@ class _Loop:
             clear_optimizer(state.optimizer)
         start_momentum(state.optimizer)
         if self.cache is not None:
-            self.cache.update()
+            self.cache.update_features()
         return n_trainable, state.part
 
     def _end_epoch(self, row: dict[str, Any]) -> None:
@@ -192,12 +192,12 @@ class _Loop:
             state.best = BestEpoch(epoch=row["epoch"], val_metric=row["val_metric"], weights=weights)
         state.history.append(row)
 
-    def _diverged(self, what: str) -> DivergedError:
+    def _make_divergence(self, what: str) -> DivergedError:
         return DivergedError(f"fine-tuning diverged: {what}", self.state.history)
 
     # Training -----------------------------------------------------------------------------------
 
-    def _train(self, epoch: int, part: EpochPart, began: float) -> None:
+    def _train_epoch(self, epoch: int, part: EpochPart, began: float) -> None:
         """Goes on with the epoch's pass over the training samples, from the step that the part has come to."""
         dropout_seed = self.setup.seed_of("dropout")
         with torch_stream(dropout_seed, "dropout", epoch):
@@ -208,7 +208,7 @@ class _Loop:
                     part.lr = phase_learning_rate(self.setup.config, self.phases, **rate)
                     # A step's masks are a function of its position: a resumed epoch draws what the unbroken one does.
                     seed = stream_seed(dropout_seed, "dropout", epoch, part.step)
-                    mean = self.stepper.take_step(self._forward, samples, lr=part.lr, dropout_seed=seed)
+                    mean = self.stepper.take_step(self._predict_batch, samples, lr=part.lr, dropout_seed=seed)
                     part.loss_sum += mean * len(batches[part.step])
                     part.lr_integral += part.lr
                     part.step += 1
@@ -218,10 +218,10 @@ class _Loop:
                         self.save_if_due()
 
     @property
-    def _features(self) -> Features | None:
+    def _cached_features(self) -> Features | None:
         return None if self.cache is None else self.cache.features
 
-    def _forward(self, x: Tensor) -> Tensor:
+    def _predict_batch(self, x: Tensor) -> Tensor:
         """Returns predictions from inputs, or from features where they are cached."""
         if self.cache is not None and self.cache.features is not None:
             return self.cache.model.from_features(x)
@@ -232,27 +232,27 @@ class _Loop:
         self, epoch: int, batches: Sequence[Tensor], first: int
     ) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Yields inputs, or features, and targets of the steps from one on; samples on disk are read ahead."""
-        features = self._features
+        features = self._cached_features
 
-        def read(step: int) -> tuple[Tensor, Tensor]:
+        def read_step(step: int) -> tuple[Tensor, Tensor]:
             if features is None:
                 return self.feed.read_batch(batches[step], epoch, step)
             return features.train[batches[step].to(self.setup.device)], self.feed.y[batches[step]]
 
         steps = range(first, len(batches))
         if features is not None or self.feed.is_resident:
-            yield from map(read, steps)
+            yield from map(read_step, steps)
         else:
-            yield from prefetch(read, steps)
+            yield from prefetch(read_step, steps)
 
     # Validation ---------------------------------------------------------------------------------
 
-    def _validate(self) -> tuple[float, float]:
+    def _validate_epoch(self) -> tuple[float, float]:
         """Returns the loss and the metric on the validation split; NaN if a prediction is not finite."""
-        if self._features is None:
+        if self._cached_features is None:
             prediction, target = predict_wholes(self.model, self.data.val, self.setup.inference)
         else:
-            prediction, target = average_parts(self._predict_from(self._features.val), self.data.val)
+            prediction, target = average_parts(self._predict_from(self._cached_features.val), self.data.val)
         if not np.isfinite(prediction).all():
             return math.nan, math.nan
         loss = float(self.data.loss(torch.from_numpy(prediction), torch.from_numpy(target)))
@@ -261,24 +261,25 @@ class _Loop:
     @torch.inference_mode()
     def _predict_from(self, features: Tensor) -> np.ndarray:
         self.model.eval()
-        return predict_batches(self._forward, features.__getitem__, features.shape, self.setup.inference).cpu().numpy()
+        inference = self.setup.inference
+        return predict_batches(self._predict_batch, features.__getitem__, features.shape, inference).cpu().numpy()
 
     # State --------------------------------------------------------------------------------------
 
-    def restore(self, saved: Artifact) -> None:
+    def restore_state(self, saved: Artifact) -> None:
         """Goes on from the state of this run or of one that begins alike."""
         self.state.restore(saved)
         if self.cache is not None:
-            self.cache.clear()
+            self.cache.drop_features()
         if self.checkpoint is not None:
             self.checkpoint.policy.note_taken_over()
 
-    def resume(self) -> None:
+    def resume_from_checkpoint(self) -> None:
         """Takes up a checkpoint of this very run; anything else is left alone and overwritten."""
-        saved = None if self.checkpoint is None else self.checkpoint.read()
+        saved = None if self.checkpoint is None else self.checkpoint.read_own()
         if saved is None or self.checkpoint is None:
             return
-        self.restore(saved)
+        self.restore_state(saved)
         self.checkpoint.policy.note_saved(self.state.epoch)
         self.resumed_from_epoch = self.state.epoch
         self.reused_s = {int(epoch): float(seconds) for epoch, seconds in saved.meta["reused"]}
@@ -289,14 +290,14 @@ class _Loop:
         if self.checkpoint is not None and self.checkpoint.policy.is_due(
             state.epoch, is_inside_epoch=state.is_inside_epoch
         ):
-            self.save()
+            self.save_state()
 
-    def save(self) -> None:
+    def save_state(self) -> None:
         """Saves the state; the one before is gone."""
         if self.checkpoint is not None:
-            self.checkpoint.write(self.state, reused=list(self.reused_s.items()))
+            self.checkpoint.write_state(self.state, reused=list(self.reused_s.items()))
 
-    def summarise(self) -> FinetuneResult:
+    def summarise_run(self) -> FinetuneResult:
         """Returns the history and the weights after the last epoch."""
         state = self.state
         if state.best is None:

@@ -106,7 +106,7 @@ def _find_body_names(body: nn.Module, word: str) -> set[str]:
         if word.startswith(prefix):
             chosen = _find_kind_names(body, word.removeprefix(prefix))
             return every - chosen if is_inverted else chosen
-    raise _unhandled(word)
+    raise _make_unhandled_error(word)
 
 
 def _find_layer_names(body: nn.Module, match: re.Match[str]) -> set[str]:
@@ -121,7 +121,7 @@ def _find_layer_names(body: nn.Module, match: re.Match[str]) -> set[str]:
 
 def _find_kind_names(body: nn.Module, kind: str) -> set[str]:
     if kind not in SELECTORS:
-        raise _unhandled(kind)
+        raise _make_unhandled_error(kind)
     norms = {
         f"{path}.{name}"
         for path, module in body.named_modules()
@@ -131,7 +131,7 @@ def _find_kind_names(body: nn.Module, kind: str) -> set[str]:
     return {name for name, _ in body.named_parameters() if SELECTORS[kind](Parameter.from_name(name, norms))}
 
 
-def _unhandled(word: str) -> InputError:
+def _make_unhandled_error(word: str) -> InputError:
     """An error, never a guess: a word without a meaning here would freeze the wrong weights without a sign of it."""
     kinds = ", ".join(SELECTORS)
     return InputError(f"finetune.freeze: nothing says which weights {word!r} freezes. The kinds are {kinds}.")

@@ -21,29 +21,31 @@ class MeanFeatures:
     def __init__(self, embedder: Embedder1D | Embedder2D, x: Feed) -> None:
         self.embedder, self.x = embedder, x
 
-    def compute(self, index: Tensor) -> Tensor:
+    def compute_means(self, index: Tensor) -> Tensor:
         """Returns mean features (n, D) of the samples of an index tensor, all in one batch if memory allows."""
         size = max(1, BATCH_NUMBERS // self._patch_numbers)
         if len(index) <= size:
-            return self._embed(index)
+            return self._embed_samples(index)
         parts = [
-            checkpoint(self._embed, part, use_reentrant=False, preserve_rng_state=False) for part in index.split(size)
+            checkpoint(self._embed_samples, part, use_reentrant=False, preserve_rng_state=False)
+            for part in index.split(size)
         ]
         return torch.cat(parts)
 
-    def _embed(self, index: Tensor) -> Tensor:
-        patches = self.embedder.patches(self.x[index]) if self._prepared is None else self._prepared[index]
+    def _embed_samples(self, index: Tensor) -> Tensor:
+        prepared = self._prepared_patches
+        patches = self.embedder.cut_patches(self.x[index]) if prepared is None else prepared[index]
         return self.embedder.mean_features(patches)
 
     @cached_property
     def _patch_numbers(self) -> int:
         """How many numbers the patches of one sample are."""
-        return self.embedder.patches(self.x[:1]).numel()
+        return self.embedder.cut_patches(self.x[:1]).numel()
 
     @cached_property
-    def _prepared(self) -> Tensor | None:
+    def _prepared_patches(self) -> Tensor | None:
         """The patches of all samples, made once: resizing and cutting take no parameter."""
         if len(self.x) * self._patch_numbers > MAX_PATCH_NUMBERS:
             return None
         size = max(1, min(256, BATCH_NUMBERS // self._patch_numbers))
-        return torch.cat([self.embedder.patches(self.x[i : i + size]) for i in range(0, len(self.x), size)])
+        return torch.cat([self.embedder.cut_patches(self.x[i : i + size]) for i in range(0, len(self.x), size)])

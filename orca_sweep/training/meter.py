@@ -44,12 +44,12 @@ class Meter:
             rest = spent - sum(row.get("wall_time_s", 0.0) for row in rows)
             rows[0]["wall_time_s"] = max(0.0, rows[0].get("wall_time_s", 0.0) + rest)
             for phase, row in enumerate(rows, 1):
-                self.stages.append({"stage": name, "phase": phase, "reused_s": 0.0, **row, **self._held(row)})
+                self.stages.append({"stage": name, "phase": phase, "reused_s": 0.0, **row, **self._list_resources(row)})
 
-    def _held(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"gpu_s": row["wall_time_s"] * self.n_gpus, **self.peaks()}
+    def _list_resources(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"gpu_s": row["wall_time_s"] * self.n_gpus, **self.read_peaks()}
 
-    def peaks(self) -> dict[str, float | None]:
+    def read_peaks(self) -> dict[str, float | None]:
         """Returns the most memory held so far, by the process and on the GPU; None where that cannot be told."""
         return {
             "peak_memory_mib": peak_mib() if self.knows_memory else None,
@@ -65,7 +65,7 @@ class Meter:
             "wall_time_s": wall_time_s,
             "gpu_s": wall_time_s * self.n_gpus,
             "n_gpus": self.n_gpus,
-            **self.peaks(),
+            **self.read_peaks(),
         }
 
 

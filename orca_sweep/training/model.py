@@ -71,21 +71,21 @@ class Embedder1D(nn.Module):
         self.length = length
         self.projection = nn.Conv1d(channels, width, kernel_size=stride, stride=stride)
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
-        self.positions = _positions(length // stride, width) if positions else None
+        self.positions = _make_positions(length // stride, width) if positions else None
         nn.init.xavier_uniform_(self.projection.weight, gain=math.sqrt(2))
         nn.init.zeros_(_bias_of(self.projection))
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns tokens."""
-        return _placed(self.norm(self.projection(self._resampled(x)).transpose(1, 2)), self.positions)
+        return _add_positions(self.norm(self.projection(self._resample_signal(x)).transpose(1, 2)), self.positions)
 
-    def _resampled(self, x: Tensor) -> Tensor:
+    def _resample_signal(self, x: Tensor) -> Tensor:
         return x if x.shape[-1] == self.length else F.interpolate(x, size=self.length, mode="linear")
 
-    def patches(self, x: Tensor) -> Tensor:
+    def cut_patches(self, x: Tensor) -> Tensor:
         """Returns what each token sees of the input, (B, T, C * stride): no parameter takes part."""
         stride = self.projection.stride[0]
-        return self._resampled(x).unflatten(2, (-1, stride)).transpose(1, 2).flatten(2)
+        return self._resample_signal(x).unflatten(2, (-1, stride)).transpose(1, 2).flatten(2)
 
     def mean_features(self, patches: Tensor) -> Tensor:
         """Returns the mean over the tokens of ``patches``, (B, D)."""
@@ -110,16 +110,16 @@ class Embedder2D(nn.Module):
         self.image_size = image_size
         self.projection = nn.Conv2d(channels, width, kernel_size=patch, stride=patch)
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
-        self.positions = _positions((image_size // patch) ** 2, width) if positions else None
+        self.positions = _make_positions((image_size // patch) ** 2, width) if positions else None
         nn.init.trunc_normal_(self.projection.weight, std=0.02)
         nn.init.zeros_(_bias_of(self.projection))
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns tokens, row by row."""
         tokens = self.projection(resize(x, self.image_size)).flatten(2).transpose(1, 2)
-        return _placed(self.norm(tokens), self.positions)
+        return _add_positions(self.norm(tokens), self.positions)
 
-    def patches(self, x: Tensor) -> Tensor:
+    def cut_patches(self, x: Tensor) -> Tensor:
         """Returns the pixels that each token sees, (B, T, C * patch * patch): no parameter takes part."""
         size = self.projection.stride[0]
         side = self.image_size // size * size
@@ -166,11 +166,11 @@ def _bias_of(projection: nn.Conv1d | nn.Conv2d) -> Tensor:
     return projection.bias
 
 
-def _positions(n_tokens: int, width: int) -> nn.Parameter:
+def _make_positions(n_tokens: int, width: int) -> nn.Parameter:
     return nn.Parameter(nn.init.normal_(torch.empty(n_tokens, width), std=0.02))
 
 
-def _placed(tokens: Tensor, positions: Tensor | None) -> Tensor:
+def _add_positions(tokens: Tensor, positions: Tensor | None) -> Tensor:
     return tokens if positions is None else tokens + positions
 
 
@@ -260,7 +260,7 @@ class Layout:
     """Tokens along a side that the body merges into one."""
 
 
-def layout(task: Task, spec: BodySpec, config: TrialConfig) -> Layout:
+def choose_layout(task: Task, spec: BodySpec, config: TrialConfig) -> Layout:
     """Returns the layout of a task for a body; 1D and 2D tasks go to either kind.
 
     A text body takes a signal as a sequence of patches and an image as a sequence of square patches, as fine
@@ -284,7 +284,7 @@ def layout(task: Task, spec: BodySpec, config: TrialConfig) -> Layout:
 
 def build_embedder(task: Task, body: LoadedBody, config: TrialConfig) -> Embedder1D | Embedder2D:
     """Builds the embedder (stage 1), initialised as ``embedder.init`` says, from its own stream."""
-    spec, cut = body.spec, layout(task, body.spec, config)
+    spec, cut = body.spec, choose_layout(task, body.spec, config)
     kind = Embedder1D if task.dims == 1 else Embedder2D
     norm, positions = spec.architecture != "vit", spec.dims == 1
     with torch_stream(config.seed_of("embedder-init"), "embedder init"):
@@ -303,7 +303,7 @@ def build_predictor(task: Task, body: LoadedBody, config: TrialConfig) -> Predic
     with torch_stream(config.seed_of("predictor-init"), "predictor init"):
         if not task.is_dense:
             return VectorPredictor(body.spec.width_out, math.prod(task.output_shape))
-        cut = layout(task, body.spec, config)
+        cut = choose_layout(task, body.spec, config)
         if config.predictor.dense == "linear":
             return _linear_predictor(task, body.spec, cut)
         if task.dims == 1:
@@ -326,4 +326,4 @@ def build_model(data: TaskData, body: LoadedBody, config: TrialConfig) -> OrcaMo
     if config.finetune.lora_rank is not None:
         with torch_stream(config.seed_of("adapter-init"), "adapter init"):
             add_adapters(network, body.spec.architecture, config.finetune.lora_rank, config.finetune.lora_alpha)
-    return OrcaModel(embedder, network, build_predictor(data.task, body, config), mean, std)
+    return OrcaModel(embedder, network, build_predictor(data.task, body, config), mean=mean, std=std)

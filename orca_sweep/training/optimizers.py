@@ -1,35 +1,18 @@
 """Optimizers: how they are built, how their steps are set, and their state as arrays."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
+from orca_sweep.config import EmbedderConfig, FinetuneConfig
 from orca_sweep.config.number_lists import parse_numbers
 
 
-class OptimizerSettings(Protocol):
-    """The knobs of an optimizer; embedder training and fine-tuning both have them."""
-
-    @property
-    def optimizer(self) -> str: ...  # noqa: D102
-
-    @property
-    def lr(self) -> float: ...  # noqa: D102
-
-    @property
-    def weight_decay(self) -> float: ...  # noqa: D102
-
-    @property
-    def momentum(self) -> float: ...  # noqa: D102
-
-    @property
-    def betas(self) -> str: ...  # noqa: D102
-
-
-def build_optimizer(settings: OptimizerSettings, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+def build_optimizer(
+    settings: EmbedderConfig | FinetuneConfig, parameters: Iterable[nn.Parameter]
+) -> torch.optim.Optimizer:
     """Returns the optimizer that a stage's settings name."""
     betas = parse_numbers(settings.betas)
     return make_optimizer(

@@ -80,11 +80,11 @@ def predict_batches(
         inference: device, batch size and precision.
     """
 
-    def run(part: slice) -> Tensor:
+    def run_batch(part: slice) -> Tensor:
         with autocast(inference.precision, inference.device):
             return forward(read(part)).float()
 
-    return torch.cat(run_in_batches(run, shape, inference.batch_size))
+    return torch.cat(run_in_batches(run_batch, shape, inference.batch_size))
 
 
 @torch.inference_mode()
@@ -92,11 +92,11 @@ def predict(model: nn.Module, samples: Samples, inference: Inference) -> np.ndar
     """Returns the model's predictions on a whole split, in its order, in eval mode."""
     model.eval()
 
-    def read(part: slice) -> Tensor:
+    def read_batch(part: slice) -> Tensor:
         return torch.from_numpy(samples.x[part]).to(inference.device)
 
     # One copy from the device at the end, not one that waits for every batch.
-    return predict_batches(model, read, samples.x.shape, inference).cpu().numpy()
+    return predict_batches(model, read_batch, samples.x.shape, inference).cpu().numpy()
 
 
 def predict_wholes(model: nn.Module, samples: Samples, inference: Inference) -> tuple[np.ndarray, np.ndarray]:

@@ -101,8 +101,8 @@ class BlockMeanPredictor(DensePredictor):
         """Returns one value per channel and position."""
         means = average_windows(hidden, -1, self.channels * self.fold**2 * self.stride)
         if self.fold > 1:
-            return _resample(_join_stretches(means, self.channels, self.fold), self.length)
-        return _resample(means.flatten(1).unflatten(1, (self.channels, -1)), self.length)
+            return _resample_signals(_join_stretches(means, self.channels, self.fold), self.length)
+        return _resample_signals(means.flatten(1).unflatten(1, (self.channels, -1)), self.length)
 
 
 class PicturePredictor(DensePredictor):
@@ -153,7 +153,7 @@ class LinearPredictor1D(DensePredictor):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Returns one value per channel and position."""
-        return _resample(_join_stretches(self.linear(hidden), self.channels, self.fold), self.length)
+        return _resample_signals(_join_stretches(self.linear(hidden), self.channels, self.fold), self.length)
 
 
 class LinearPredictor2D(DensePredictor):
@@ -191,5 +191,5 @@ def _join_stretches(stretches: Tensor, channels: int, fold: int) -> Tensor:
     return squares.permute(0, 3, 1, 4, 2, 5, 6).flatten(2)
 
 
-def _resample(signals: Tensor, length: int) -> Tensor:
+def _resample_signals(signals: Tensor, length: int) -> Tensor:
     return signals if signals.shape[-1] == length else F.interpolate(signals, size=length, mode="linear")

@@ -64,7 +64,7 @@ class SharingRun(Protocol):
     def n_epochs(self) -> int:
         """Epochs of the whole run."""
 
-    def restore(self, saved: Artifact) -> None:
+    def restore_state(self, saved: Artifact) -> None:
         """Goes on from the state of this run or of one that begins alike."""
 
 
@@ -101,7 +101,7 @@ class SharedPrefixes:
         self.prefixes.report_reused(sum(taken.values()))
         if "diverged" in artifact.meta:
             raise DivergedError(artifact.meta["diverged"], rows)
-        run.restore(artifact)
+        run.restore_state(artifact)
         run.reused_s |= taken
 
     def store_if_shared(self) -> None:

@@ -167,14 +167,14 @@ class _Pretraining:
 
     def _compute_loss(self, index: Tensor, step: int) -> Tensor:
         if self.recipe.task == "classification":
-            return F.cross_entropy(self._classify(index), self.corpus.labels[index].to(self.device))
+            return F.cross_entropy(self._compute_logits(index), self.corpus.labels[index].to(self.device))
         ids = self.corpus.inputs[index]
         masked, targets = mask_tokens(ids, self.corpus.tokenizer, stream_rng(self.seed, "pretrain mask", step))
         attend = (ids != self.corpus.tokenizer.pad_token_id).to(self.device)
         hidden = self.model(input_ids=masked.to(self.device), attention_mask=attend).last_hidden_state
         return F.cross_entropy(self.head(hidden).flatten(0, 1), targets.flatten().to(self.device), ignore_index=-100)
 
-    def _classify(self, index: Tensor) -> Tensor:
+    def _compute_logits(self, index: Tensor) -> Tensor:
         images = self.corpus.inputs[index].to(self.device)
         logits: Tensor = self.head(self.model(pixel_values=images).last_hidden_state.mean(dim=1))
         return logits
@@ -186,4 +186,4 @@ class _Pretraining:
         index = self.corpus.held_out
         if self.recipe.task == "masked-tokens":
             return float(self._compute_loss(index, -1))
-        return float((self._classify(index).argmax(dim=1).cpu() != self.corpus.labels[index]).float().mean())
+        return float((self._compute_logits(index).argmax(dim=1).cpu() != self.corpus.labels[index]).float().mean())

@@ -760,8 +760,10 @@ def test_features_of_frozen_parts_are_made_once_and_change_nothing_but_rounding(
     from orca_sweep.training import feature_cache
 
     calls = []
-    real = feature_cache.FeatureCache._compute
-    monkeypatch.setattr(feature_cache.FeatureCache, "_compute", lambda cache, x: calls.append(len(x)) or real(cache, x))
+    real = feature_cache.FeatureCache._compute_features
+    monkeypatch.setattr(
+        feature_cache.FeatureCache, "_compute_features", lambda cache, x: calls.append(len(x)) or real(cache, x)
+    )
     settings = {"task": "tiny", "finetune__freeze": "both", "finetune__freeze_epochs": 3, "finetune__epochs": 5}
     kept, epochs = run(**settings)
     assert calls == [24, 18]  # training and validation samples, once

@@ -12,7 +12,7 @@ from orca_sweep.bodies.inputs import input_features
 from orca_sweep.bodies.network import LoadedBody, base_model, fresh_model, load_config, load_pretrained
 from orca_sweep.errors import InputError
 from orca_sweep.tasks import TASKS, task_data
-from orca_sweep.training.model import Embedder1D, Embedder2D, build_model, layout, token_stride
+from orca_sweep.training.model import Embedder1D, Embedder2D, build_model, choose_layout, token_stride
 from orca_sweep.training.predictors import LinearPredictor1D
 from orca_sweep.training.pretrain import pretrain_body
 from orca_sweep.trial import resolve
@@ -285,7 +285,7 @@ def test_mean_features_are_the_mean_of_the_tokens_and_so_are_their_gradients(sha
     embedder = embedder.double()
     for parameter in embedder.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
-    patches = embedder.patches(x)
+    patches = embedder.cut_patches(x)
     weights = torch.randn(5, embedder(x).shape[-1], dtype=torch.float64)
     found = []
     for mean in (embedder(x).mean(dim=1), embedder.mean_features(patches)):
@@ -392,7 +392,7 @@ def test_a_copied_2d_embedder_makes_the_body_s_own_tokens(family, saved_body):
     images = torch.rand(2, 3, 32, 32)
     own = body.input_layer()(images)
     torch.testing.assert_close(embedder(images), own[0] if isinstance(own, tuple) else own, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(embedder.mean_features(embedder.patches(images)), embedder(images).mean(dim=1))
+    torch.testing.assert_close(embedder.mean_features(embedder.cut_patches(images)), embedder(images).mean(dim=1))
 
 
 @pytest.mark.parametrize("family", TEXT)
@@ -424,7 +424,7 @@ def test_tasks_of_either_dimension_go_to_bodies_of_either_kind(family, name, sav
     tokens = model.embedder(x)
     assert tokens.shape[1] <= body.spec.max_tokens
     torch.testing.assert_close(
-        model.embedder.mean_features(model.embedder.patches(x)), tokens.mean(dim=1), rtol=1e-4, atol=1e-5
+        model.embedder.mean_features(model.embedder.cut_patches(x)), tokens.mean(dim=1), rtol=1e-4, atol=1e-5
     )
     assert (model.embedder.positions is None) == (family in IMAGE)
     if family in TEXT:
@@ -435,7 +435,7 @@ def test_tasks_of_either_dimension_go_to_bodies_of_either_kind(family, name, sav
 
 def test_a_text_body_cuts_an_image_as_finely_as_it_may():
     task, text = TASKS.get("digits"), LoadedBody(fresh_model(find_body("roberta-micro"), 0)).spec
-    cut = lambda n: layout(task, text, resolve({**settings, "embedder.target_length": n}))  # noqa: E731
+    cut = lambda n: choose_layout(task, text, resolve({**settings, "embedder.target_length": n}))  # noqa: E731
     settings = {"task": "digits", "body.name": "roberta-micro", "proxy": "none"}
     assert (cut(512).size, cut(512).patch) == (8, 1)
     assert (cut(63).size, cut(63).patch) == (8, 2)

@@ -21,7 +21,7 @@ from orca_sweep.training.model import (
     build_embedder,
     build_model,
     build_predictor,
-    layout,
+    choose_layout,
     token_stride,
 )
 from orca_sweep.training.predictors import BlockMeanPredictor, PicturePredictor, VectorPredictor, average_windows
@@ -166,7 +166,7 @@ def test_either_predictor_gives_the_field_behind_every_body(family, name, kind, 
     n_weights = sum(p.numel() for p in model.predictor.parameters())
     assert (n_weights > 0) == has_predictor_weights(task, kind)
     if kind == "released" and task.dims == 2:
-        pixels = layout(task, body.spec, config).patch * layout(task, body.spec, config).fold
+        pixels = choose_layout(task, body.spec, config).patch * choose_layout(task, body.spec, config).fold
         assert n_weights == 3 * pixels**2 * (body.spec.width_out + 1)
     out.square().mean().backward()
     assert all(p.grad is not None for p in model.predictor.parameters())

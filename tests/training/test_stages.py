@@ -304,7 +304,7 @@ def test_a_prediction_of_parts_is_their_mean_and_an_epoch_draws_one_of_each():
     prediction, target = predict_wholes(nn.Identity(), samples, Inference())
     np.testing.assert_allclose(prediction[:, 0], [(1 + 2 + 4) / 3, (0 + 3) / 2, 5])
     np.testing.assert_array_equal(target, [8, 7, 9])
-    drawn = [Parts(samples.groups).draw(np.array([2, 0, 1]), np.random.default_rng(seed)) for seed in range(30)]
+    drawn = [Parts(samples.groups).draw_parts(np.array([2, 0, 1]), np.random.default_rng(seed)) for seed in range(30)]
     assert [set(column) for column in np.array(drawn).T] == [{5}, {1, 2, 4}, {0, 3}]
 
 
