@@ -22,7 +22,7 @@ OBJECTIVE_STAGE = "objective"
 
 
 class TargetClasses:
-    """The classes of the target that can be aligned: those of at least two samples, as a single one has no spread."""
+    """The target classes that can be aligned: those with at least two samples, since a single sample has no spread."""
 
     def __init__(self, inputs: AlignmentInputs) -> None:
         labels = inputs.labels
@@ -37,7 +37,7 @@ class TargetClasses:
             )
 
     def draw_samples(self, seed: int, epoch: int, n_most: int) -> list[Tensor]:
-        """Returns the samples of each class that an epoch sees, at most so many of each."""
+        """Returns an index tensor per class: the samples that an epoch sees, at most ``n_most`` of each class."""
         return [self._draw_class(label, seed, epoch, n_most) for label in range(len(self.members))]
 
     def _draw_class(self, label: int, seed: int, epoch: int, n_most: int) -> Tensor:
@@ -49,7 +49,7 @@ class TargetClasses:
 
 
 class ProxySide:
-    """What of the objective depends on the proxy alone: computed once per proxy, body and settings, and stored."""
+    """The part of the objective that depends on the proxy alone: computed once per proxy, body and settings, and stored."""
 
     def __init__(self, inputs: AlignmentInputs, worker: Worker) -> None:
         self.proxy, self.worker = inputs.proxy, worker

@@ -12,10 +12,10 @@ from orca_sweep.training.state import TrainState
 
 
 class CheckpointPolicy:
-    """Decides whether a state is due to be saved: after so many epochs or seconds, or at epochs that others go on from.
+    """Decides when a state is due to be saved: after so many epochs or seconds, or at epochs that other runs start from.
 
     Attributes:
-        saved_epoch: epochs done in the last saved state; None if the run has taken over a state that others made since.
+        saved_epoch: epochs done in the last saved state; None if the run has taken over another run's state since.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class CheckpointPolicy:
         self.saved_at = read_clock()
 
     def is_due(self, epoch: int, *, is_inside_epoch: bool = False) -> bool:
-        """Says whether to save now. Inside an epoch only the seconds count.
+        """Returns whether to save now; inside an epoch only the seconds count.
 
         Args:
             epoch: epochs done.
@@ -45,17 +45,17 @@ class CheckpointPolicy:
         return epoch in self.at_epochs or n_unsaved >= self.every_epochs
 
     def note_saved(self, epoch: int) -> None:
-        """Counts epochs and seconds from now on."""
+        """Starts to count epochs and seconds anew."""
         self.saved_epoch, self.saved_at = epoch, self.read_clock()
 
     def note_taken_over(self) -> None:
-        """Makes the next whole epoch due: nothing of the state that was taken over is in the last saved one."""
+        """Makes the next epoch's end due: the last saved state lacks everything that was taken over."""
         self.saved_epoch = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Saving:
-    """Where and how often a run's state is saved: after so many epochs or so many seconds, whichever comes first."""
+    """Where a run's state is saved and how often: after so many epochs or seconds, whichever comes first."""
 
     path: Path
     identity: str
@@ -65,7 +65,7 @@ class Saving:
 
 
 class CheckpointFile:
-    """The latest state of one run as a safetensors file with JSON in its header; each replaces the one before."""
+    """The file of a run's latest state: safetensors with JSON in the header. Each state replaces the previous one."""
 
     def __init__(self, saving: Saving) -> None:
         self.path, self.identity = str(saving.path), saving.identity
@@ -77,7 +77,7 @@ class CheckpointFile:
         self.policy.note_saved(state.epoch)
 
     def read_own(self) -> Artifact | None:
-        """Returns the state of this very run; None if there is none, it is damaged or it belongs to another run."""
+        """Returns the saved state; None if there is none, or it is damaged or belongs to another run."""
         try:
             saved = read_tensors(self.path)
         except (FileNotFoundError, CorruptFileError):

@@ -87,7 +87,7 @@ def train_embedder(
 
 
 class _EmbedderRun:
-    """One chain of embedder epochs: its state, its loss and where it is stored."""
+    """A run of embedder training: its state, its loss and the keys under which states are stored."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class _EmbedderRun:
         return stage_key(EMBEDDER_STAGE, {**self.key_inputs, "epoch": epoch})
 
     def resume_from_store(self) -> None:
-        """Goes on from the longest stored prefix that is not longer than the run."""
+        """Continues from the longest stored prefix that is not longer than the run."""
         epochs = range(1, self.settings.epochs + 1)
         prefix = find_longest_prefix(self.store, EMBEDDER_STAGE, epochs, self.name_state)
         if prefix is not None:
@@ -124,7 +124,7 @@ class _EmbedderRun:
         self.policy.note_saved(self.state.epoch)
 
     def train_to_end(self, report: Progress) -> None:
-        """Takes the steps that are not done yet, and stores and reports each that is due."""
+        """Takes the remaining steps, reports each, and stores the states that are due."""
         state = self.state
         if state.epoch >= self.settings.epochs:
             return

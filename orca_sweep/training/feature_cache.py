@@ -25,8 +25,8 @@ class Features:
 class FeatureCache:
     """Keeps the features of training and validation samples while neither embedder nor body trains.
 
-    Frozen parts run in eval mode, without dropout, so that their features are the same in every epoch. Samples must not
-    be augmented: then each epoch sees others.
+    Frozen parts run in eval mode, without dropout, so their features are the same in every epoch. Not for augmented
+    samples, which differ from epoch to epoch.
 
     Attributes:
         features: what is kept; None while embedder or body trains, or where the features would be too large.
@@ -37,7 +37,7 @@ class FeatureCache:
         self.features: Features | None = None
 
     def update_features(self) -> None:
-        """Computes the features where they are wanted and missing; drops them where embedder or body trains again."""
+        """Computes the features when a frozen phase begins, and drops them when embedder or body trains again."""
         if not self._is_frozen():
             self.drop_features()
         elif self.features is None and self._count_numbers() <= MAX_NUMBERS:
@@ -45,7 +45,7 @@ class FeatureCache:
             self.features = Features(train=self._compute_features(self.train_x), val=self._compute_features(val_x))
 
     def drop_features(self) -> None:
-        """Drops the features: the weights that made them may have changed."""
+        """Drops the features, because the weights behind them may have changed."""
         self.features = None
 
     def _is_frozen(self) -> bool:

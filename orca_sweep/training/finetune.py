@@ -70,20 +70,20 @@ def finetune(
 ) -> FinetuneResult:
     """Fine-tunes the model in place and returns its history with best-validated and last weights.
 
-    With ``saving`` the state is written now and then, also inside an epoch; a later call with the same identity continues
-    from it and ends bit for bit as the unbroken run would have on the same CPU and thread count. Selection sees the
+    With ``saving`` the state is saved now and then, inside epochs too; a later call with the same identity continues
+    from it and ends, on the same CPU and thread count, with the same bits as an unbroken run. Selection sees the
     validation split only.
 
-    With ``prefixes``, whatever stored prefix of this run is further along than its checkpoint is taken over, to the
-    same bits. Of the runs that share a prefix one computes it while the others wait; if it fails the next goes on.
+    With ``prefixes``, a stored prefix of this run that is further along than its checkpoint is taken over, to the same
+    bits. Of the runs that share a prefix, the first computes it while the rest wait; if it fails, the next continues.
     Locks are taken one at a time, from the shortest prefix to the longest, so no two runs wait for each other.
 
-    Where memory does not suffice for a step, it is done again with half the samples per forward pass and twice as many
-    passes: the same step but for rounding (and for dropout, whose masks are drawn per pass). A second time it is an error.
+    A step that runs out of memory is repeated with half the samples per forward pass and twice as many passes: the same
+    step but for rounding (and for dropout, whose masks are drawn per pass). If that runs out of memory too, it is an error.
 
     Raises:
-        DivergedError: when a training loss or a validation metric is not finite, also if another run that shares
-            the prefix has found that out.
+        DivergedError: if a training loss or a validation metric is not finite, in this run or in another run's
+            computation of a shared prefix.
     """
     loop = _Loop(model.to(setup.device), data, setup, saving)
     with apply_compute_settings(model, setup.config):
@@ -140,14 +140,14 @@ class _Loop:
         return math.ceil(self.data.train.n_wholes / self.setup.step_size)
 
     def run_to(self, end: int, report: Progress) -> None:
-        """Runs and reports epochs until so many are done."""
+        """Runs, saves and reports epochs until ``end`` epochs are done."""
         while self.state.epoch < end:
             start = time.perf_counter()
             self.run_epoch()
             self.save_if_due()
             try:
                 report(self.state.history[-1])
-            except TimeLimitError:  # the next attempt goes on from here, however seldom states are saved
+            except TimeLimitError:  # the next attempt continues from here, however seldom states are saved
                 self.save_state()
                 raise
             self.spent_s[self.state.epoch] = time.perf_counter() - start
@@ -170,7 +170,7 @@ class _Loop:
         self._end_epoch({**row, "wall_time_s": time.perf_counter() - start + seconds_before})
 
     def _begin_epoch(self, epoch: int) -> tuple[int, EpochPart]:
-        """Freezes what the epoch's phase freezes; returns the number of trainable parameters and what is done already."""
+        """Applies the epoch's phase; returns the number of trainable parameters and the part of the epoch done so far."""
         n_trainable = freeze_weights(self.model, phase_at(self.phases, epoch).frozen)
         state = self.state
         if state.part is None:
@@ -198,7 +198,7 @@ class _Loop:
     # Training -----------------------------------------------------------------------------------
 
     def _train_epoch(self, epoch: int, part: EpochPart, began: float) -> None:
-        """Goes on with the epoch's pass over the training samples, from the step that the part has come to."""
+        """Continues the epoch's pass over the training samples from the step that the part has reached."""
         dropout_seed = self.setup.seed_of("dropout")
         with torch_stream(dropout_seed, "dropout", epoch):
             batches = self.feed.draw_batches(epoch)
@@ -231,7 +231,7 @@ class _Loop:
     def _read_batches(
         self, epoch: int, batches: Sequence[Tensor], first: int
     ) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """Yields inputs, or features, and targets of the steps from one on; samples on disk are read ahead."""
+        """Yields inputs (or features) and targets of each step from ``first`` on; samples on disk are read ahead."""
         features = self._cached_features
 
         def read_step(step: int) -> tuple[Tensor, Tensor]:
@@ -267,7 +267,7 @@ class _Loop:
     # State --------------------------------------------------------------------------------------
 
     def restore_state(self, saved: Artifact) -> None:
-        """Goes on from the state of this run or of one that begins alike."""
+        """Continues from a state of this run, or of a run that begins alike."""
         self.state.restore(saved)
         if self.cache is not None:
             self.cache.drop_features()
@@ -275,7 +275,7 @@ class _Loop:
             self.checkpoint.policy.note_taken_over()
 
     def resume_from_checkpoint(self) -> None:
-        """Takes up a checkpoint of this very run; anything else is left alone and overwritten."""
+        """Continues from the checkpoint of this very run; any other file in its place is ignored and later overwritten."""
         saved = None if self.checkpoint is None else self.checkpoint.read_own()
         if saved is None or self.checkpoint is None:
             return
@@ -285,7 +285,7 @@ class _Loop:
         self.reused_s = {int(epoch): float(seconds) for epoch, seconds in saved.meta["reused"]}
 
     def save_if_due(self) -> None:
-        """Saves the state if the last one was saved long ago."""
+        """Saves the state if it is due."""
         state = self.state
         if self.checkpoint is not None and self.checkpoint.policy.is_due(
             state.epoch, is_inside_epoch=state.is_inside_epoch
@@ -293,12 +293,12 @@ class _Loop:
             self.save_state()
 
     def save_state(self) -> None:
-        """Saves the state; the one before is gone."""
+        """Saves the state in place of the previous one."""
         if self.checkpoint is not None:
             self.checkpoint.write_state(self.state, reused=list(self.reused_s.items()))
 
     def summarise_run(self) -> FinetuneResult:
-        """Returns the history and the weights after the last epoch."""
+        """Returns the outcome of the run after its last epoch."""
         state = self.state
         if state.best is None:
             raise ValueError("no epoch is done")
@@ -328,5 +328,5 @@ def _read_phases(model: nn.Module, setup: FinetuneSetup) -> tuple[Phase, ...]:
 
 
 def _copy_weights(model: nn.Module) -> dict[str, np.ndarray]:
-    """The weights as they are now: on the CPU ``to_arrays`` only looks at them, and they may change."""
+    """Copies the present weights: on the CPU ``to_arrays`` returns views, which training would change."""
     return {name: array.copy() for name, array in to_arrays(model.state_dict()).items()}

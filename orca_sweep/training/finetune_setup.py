@@ -1,7 +1,8 @@
-"""How one fine-tuning run is computed: its settings, seeds and device."""
+"""The settings, seeds and device of a fine-tuning run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from orca_sweep.config import FinetuneConfig, Source
 from orca_sweep.training.predict import Inference, choose_precision
@@ -17,7 +18,7 @@ class FinetuneSetup:
     device: str = "cpu"
     augments: bool = False
 
-    @property
+    @cached_property
     def precision(self) -> str:
         """float32 or bfloat16."""
         return choose_precision(self.config.precision, self.device)
@@ -27,7 +28,7 @@ class FinetuneSetup:
         """Samples of an optimizer step."""
         return self.config.batch_size * self.config.accumulation
 
-    @property
+    @cached_property
     def inference(self) -> Inference:
         """How features and predictions are computed during the run."""
         return Inference(device=self.device, batch_size=self.config.eval_batch_size, precision=self.precision)

@@ -38,11 +38,11 @@ def token_stride(length: int, target_length: int) -> int:
 def mean_tokens(patches: Tensor, weight: Tensor, bias: Tensor, norm: nn.Module) -> Tensor:
     """Returns the mean over tokens of norm(weight q + bias), (B, D), for patches q (B, T, k); LayerNorm or none.
 
-    Tokens are never made: a token's variance over its D features is a quadratic form of its patch, so that
-    the mean over tokens is a weighted mean of patches that meets the weights (D, k) once. Equal to the long
-    way up to rounding (2e-7 in single precision).
+    No token is computed: a token's variance over its D features is a quadratic form of its patch, so that
+    the mean over tokens is a weighted mean of patches that meets the weights (D, k) once. Equal to the mean over
+    computed tokens up to rounding (2e-7 in single precision).
 
-    Cost: B T k^2 instead of B T k D, and no (B, T, D) activation; where k > D the long way is taken.
+    Cost: B T k^2 instead of B T k D, and no (B, T, D) activation; where k > D the tokens are computed.
     """
     if not isinstance(norm, nn.LayerNorm):
         return F.linear(patches.mean(dim=1), weight, bias)
@@ -288,7 +288,7 @@ def build_embedder(task: Task, body: LoadedBody, config: TrialConfig) -> Embedde
     kind = Embedder1D if task.dims == 1 else Embedder2D
     norm, positions = spec.architecture != "vit", spec.dims == 1
     with torch_stream(config.seed_of("embedder-init"), "embedder init"):
-        embedder = kind(task.sample_shape[0], cut.size, spec.width_in, cut.patch, positions, norm)
+        embedder = kind(task.sample_shape[0], cut.size, spec.width_in, cut.patch, positions=positions, norm=norm)
     if config.embedder.init == "orca-untrained":
         copy_positions(embedder, body)
     elif config.embedder.init == "copied" and isinstance(embedder, Embedder2D):

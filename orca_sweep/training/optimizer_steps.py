@@ -1,4 +1,4 @@
-"""One optimizer step of fine-tuning: accumulated over passes of a few samples, halved where memory does not suffice."""
+"""The optimizer steps of fine-tuning: gradients accumulated over passes, with half the samples where memory runs out."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Forward = Callable[[Tensor], Tensor]
 
 
 class Stepper:
-    """Takes the optimizer steps of a run. Samples per pass are a part of its state: once halved they stay so."""
+    """Takes the optimizer steps of a run. Samples per pass belong to its state: once halved, they stay halved."""
 
     def __init__(self, model: nn.Module, state: TrainState, loss: Loss, setup: FinetuneSetup) -> None:
         self.model, self.state, self.loss, self.setup = model, state, loss, setup
@@ -26,7 +26,7 @@ class Stepper:
     def take_step(self, forward: Forward, samples: tuple[Tensor, Tensor], *, lr: float, dropout_seed: int) -> Tensor:
         """Takes one optimizer step and returns the samples' mean loss.
 
-        Where memory does not suffice, the step is done again with half the samples per pass; a second time it is an error.
+        A step that runs out of memory is repeated with half the samples per pass; a second time it is an error.
 
         Args:
             forward: the model, or the part of it that follows cached features.
@@ -40,7 +40,7 @@ class Stepper:
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error) or self.state.micro_batch_size < config.batch_size or config.batch_size < 2:
                 raise
-            mean = None  # what the error holds on to is free only once it is handled
+            mean = None  # the memory that the error refers to is free only after this block
         if mean is None:
             self.state.micro_batch_size = math.ceil(config.batch_size / 2)
             if torch.cuda.is_available():
@@ -53,7 +53,7 @@ class Stepper:
         return mean
 
     def _accumulate(self, forward: Forward, samples: tuple[Tensor, Tensor], dropout_seed: int) -> Tensor:
-        """Adds up the gradient of the samples' mean loss, in passes of a few samples; returns that mean."""
+        """Accumulates the gradient of the samples' mean loss over passes of a few samples; returns that mean."""
         torch.manual_seed(dropout_seed)
         self.state.optimizer.zero_grad(set_to_none=True)
         x, y = samples
@@ -64,7 +64,7 @@ class Stepper:
                 prediction = forward(part_x)
             # Losses are computed in single precision, or better if the model is.
             loss = self.loss(prediction.to(torch.promote_types(prediction.dtype, torch.float32)), part_y)
-            # Each pass counts by its share of the samples: a short last one weighs no more than its samples.
+            # Each pass counts by its share of the samples, so that a short last pass does not weigh too much.
             loss = loss * (len(part_x) / len(x))
             loss.backward()
             mean += loss.detach()

@@ -1,4 +1,4 @@
-"""Optimizers: how they are built, how their steps are set, and their state as arrays."""
+"""Building optimizers, setting their learning rate, and saving their state as arrays."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -52,9 +52,9 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def start_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """Gives sgd a zero momentum for parameters that begin to train beside others that have one.
+    """Gives parameters that begin to train a zero momentum if parameters that already train have one (sgd).
 
-    Their first step is the same as without; torch's fused sgd takes a momentum for all parameters or for none.
+    Their first step stays the same; torch's fused sgd needs a momentum for all parameters or for none.
     """
     trained = [p for p in optimizer.param_groups[0]["params"] if p.requires_grad]
     if any(optimizer.state.get(p, {}).get("momentum_buffer") is not None for p in trained):

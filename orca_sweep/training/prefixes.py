@@ -45,11 +45,11 @@ class Prefixes:
 
     store: Store
     inputs: Mapping[str, Any]
-    """All that an epoch depends on but the freeze schedule."""
+    """Everything that an epoch depends on, except the freeze schedule."""
     epochs: frozenset[int] = frozenset()
-    """After these epochs the state is stored, because another run goes on from there."""
+    """The state is stored after these epochs, because another run continues from there."""
     report_reused: Callable[[float], None] = lambda seconds: None
-    """Is called with what the epochs that are taken over had cost."""
+    """Is called with the seconds that the epochs taken over had cost."""
 
 
 class SharingRun(Protocol):
@@ -58,18 +58,18 @@ class SharingRun(Protocol):
     state: TrainState
     phases: tuple[Phase, ...]
     reused_s: dict[int, float]
-    """Seconds that each epoch taken over had cost."""
+    """What each epoch that was taken over had cost."""
 
     @property
     def n_epochs(self) -> int:
         """Epochs of the whole run."""
 
     def restore_state(self, saved: Artifact) -> None:
-        """Goes on from the state of this run or of one that begins alike."""
+        """Continues from a state of this run, or of a run that begins alike."""
 
 
 class SharedPrefixes:
-    """The prefixes of one run: it takes over those that others have computed and stores those that others need."""
+    """The prefixes that a run shares: it takes over those that other runs have stored, and stores those that they need."""
 
     def __init__(self, run: SharingRun, prefixes: Prefixes) -> None:
         self.run, self.prefixes = run, prefixes
@@ -77,12 +77,12 @@ class SharedPrefixes:
         self.start = stage_key(PREFIX_STAGE, prefixes.inputs)
 
     def name_prefix(self, epoch: int) -> str:
-        """Returns the key of the state after an epoch, made of the phases up to it: runs that differ only later share it."""
+        """Returns the key of the state after an epoch. Only phases up to it count: runs that differ later share the key."""
         phases = [[*phase.work, phase.epochs] for phase in beginning(self.run.phases, epoch)]
         return stage_key(PREFIX_STAGE, {"start": self.start, "phases": phases})
 
     def begin_run(self) -> None:
-        """Takes over the longest prefix of this run in the store, whichever sweep has put it there."""
+        """Takes over the longest prefix of this run in the store, whichever sweep stored it."""
         if self.run.reused_s:
             self.prefixes.report_reused(sum(self.run.reused_s.values()))
         self._take_over(range(1, self.run.n_epochs + 1))
@@ -105,7 +105,7 @@ class SharedPrefixes:
         run.reused_s |= taken
 
     def store_if_shared(self) -> None:
-        """Stores the present state if other runs go on from it; nobody can from the middle of an epoch."""
+        """Stores the present state if other runs continue from it; none can continue from the middle of an epoch."""
         state, store = self.run.state, self.prefixes.store
         if state.epoch in self.epochs and not state.is_inside_epoch:
             key = self.name_prefix(state.epoch)
@@ -114,9 +114,9 @@ class SharedPrefixes:
 
     @contextlib.contextmanager
     def compute_alone(self, end: int) -> Iterator[None]:
-        """Lets no other run compute the prefix that ends at an epoch; what another run has stored meanwhile is taken over.
+        """Keeps other runs from computing the prefix that ends at an epoch, and takes over what they stored meanwhile.
 
-        That a prefix diverges is stored too: every other run that has it diverges likewise.
+        A divergence is stored too: every other run with this prefix diverges likewise.
         """
         if end not in self.epochs or end <= self.run.state.epoch:
             yield

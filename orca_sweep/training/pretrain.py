@@ -69,7 +69,7 @@ def _load_published(body: Body, config: BodyConfig) -> LoadedBody:
 def _pretrain_once(
     body: Body, recipe: PretrainRecipe, config: BodyConfig, corpus: Corpus, *, worker: Worker, report: Progress
 ) -> tuple[Artifact, bool]:
-    """Returns the pre-trained body's artifact and whether it was there; otherwise trains it while others wait."""
+    """Returns the pre-trained body's artifact and whether it was reused; if not, trains it while other workers wait."""
     inputs = {**worker.key_part(), **_list_key_inputs(body, recipe, config), "corpus": corpus.fingerprint}
     key, partial = stage_key(STAGE, inputs), stage_key(STAGE, {**inputs, "partial": True})
     store = worker.store
@@ -132,7 +132,7 @@ class _Pretraining:
         return nn.Linear(config.hidden_size, n_outputs)
 
     def run_steps(self, n_most: int) -> None:
-        """Takes the next steps, at most so many.
+        """Takes the next ``n_most`` steps, or those that are left.
 
         Raises:
             DivergedError: if their mean loss is not finite.

@@ -1,8 +1,8 @@
 """The state of a training that can be stopped after any step: saved and restored as arrays and JSON, never as a pickle.
 
 Pre-training, embedder training and fine-tuning share it. A learning-rate schedule has no state of its own: rates are
-functions of the position (``learning_rates``), and so is every random draw (``orca_sweep.streams``). Whoever restores a
-state therefore goes on bit for bit as the unbroken run would have.
+functions of the position (``learning_rates``), and so is every random draw (``orca_sweep.streams``). A restored run
+therefore ends with the same bits as an unbroken one.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ OPTIMIZER, BEST, LOSS_SUM = "optimizer.", "best.", "part.total"
 
 @dataclass(kw_only=True)
 class EpochPart:
-    """What has been done of an epoch that is not at its end."""
+    """The part of an unfinished epoch that is done."""
 
     loss_sum: Tensor
     """Sum of the samples' losses, on the device: reading it would wait for the device at every step."""
@@ -43,16 +43,16 @@ class BestEpoch:
 
 @dataclass(kw_only=True)
 class TrainState:
-    """Models, optimizer and position of a training; a stage leaves fields that it has no use for at their defaults.
+    """Models, optimizer and position of a training; a stage leaves fields that it does not use at their defaults.
 
     Attributes:
         models: the models that train, by the name under which their weights are saved.
         optimizer: its state is saved; its settings are the caller's.
         epoch: epochs done.
         n_steps: optimizer steps done.
-        seconds: what all of it has cost.
+        seconds: what the epochs and steps have cost, whoever computed them.
         history: a row per epoch done.
-        part: what has been done of the next epoch; None at the end of one.
+        part: the done part of the next epoch; None at the end of an epoch.
         best: the best-validated epoch; None before the first.
         micro_batch_size: samples per forward pass, where memory decides it.
     """
@@ -93,7 +93,7 @@ class TrainState:
         return arrays, {**meta, **extra}
 
     def restore(self, saved: Artifact) -> None:
-        """Takes over what ``pack`` returned, from this run or from one that begins alike."""
+        """Replaces the state with one that ``pack`` returned, in this run or in one that begins alike."""
         meta = saved.meta
         for name, model in self.models.items():
             model.load_state_dict(to_tensors(select_prefix(f"{name}.", saved.tensors)))
