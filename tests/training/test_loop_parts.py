@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from orca_sweep.bodies.network import body_layers
-from orca_sweep.config import FinetuneConfig
+from orca_sweep.config import FinetuneConfig, freezing
 from orca_sweep.config.freezing import KINDS
 from orca_sweep.data import Samples
 from orca_sweep.errors import InputError
@@ -356,3 +356,17 @@ def test_every_kind_of_weights_has_a_meaning_and_a_kind_without_one_is_an_error(
 def test_a_body_that_does_not_tell_its_layers_apart_is_named():
     with pytest.raises(TypeError, match=r"Linear has no method layers\(\)"):
         body_layers(nn.Linear(1, 1))
+
+
+def test_a_freeze_word_is_added_in_two_files(parts, monkeypatch):
+    """Its name in ``config.freezing`` and its meaning in ``training.frozen_weights``; complements come with it."""
+    model = parts[0]
+    words = ("body.kernels", "body-without-kernels")
+    with pytest.raises(ValueError, match="cannot be frozen"):
+        freezing.schedule("body.kernels:2 > none", 0)
+    monkeypatch.setattr(freezing, "WORDS", (*freezing.WORDS, *words))
+    monkeypatch.setitem(SELECTORS, "kernels", lambda parameter: parameter.name.endswith("weight"))
+    first, _ = freezing.schedule("body.kernels+embedder:2 > none", 0)
+    assert first.frozen == ("embedder", "body.kernels")
+    assert find_frozen_names(model, words[:1]) == {"body.linear.weight"}
+    assert find_frozen_names(model, words[1:]) == {"body.linear.bias"}
