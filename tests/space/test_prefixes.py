@@ -41,8 +41,8 @@ def frozen(freeze, freeze_epochs=0, epochs=20):
 
 def shared_of(*settings, **common):
     trials = planned(*settings, **common)
-    found = shared_prefixes(trials)
-    return [sorted(found.get(trial.trial_id, ())) for trial in trials]
+    shared_by_id = shared_prefixes(trials)
+    return [sorted(shared_by_id.get(trial.trial_id, ())) for trial in trials]
 
 
 @pytest.mark.parametrize(
@@ -107,18 +107,18 @@ def agreement(a, b):
 def test_what_is_shared_is_found_by_comparing_every_two_trials(cells, n_layers):
     made = planned(*({**frozen(*freeze, epochs=epochs), "seed": seed} for freeze, epochs, seed in cells))
     trials = list({trial.trial_id: trial for trial in made}.values())
-    found = shared_prefixes(trials)
+    shared_by_id = shared_prefixes(trials)
     for trial in trials:
         # Trials whose rate is always at its peak have no warm-up and no decay: they start unlike those that have.
         start = without_schedule(trial.config)
-        others = [t for t in trials if t is not trial and without_schedule(t.config) == start]
+        relatives = [t for t in trials if t is not trial and without_schedule(t.config) == start]
         mine = by_epoch(trial.config, n_layers)
-        exact = {agreement(mine, by_epoch(other.config, n_layers)) for other in others} - {0}
-        gradual = [t.config.finetune.freeze == "gradual-unfreeze" for t in (trial, *others)]
+        exact = {agreement(mine, by_epoch(other.config, n_layers)) for other in relatives} - {0}
+        gradual = [t.config.finetune.freeze == "gradual-unfreeze" for t in (trial, *relatives)]
         if not any(gradual):
-            assert found.get(trial.trial_id, frozenset()) == exact
+            assert shared_by_id.get(trial.trial_id, frozenset()) == exact
         # The number of layers may make more equal than a plan can know, never less.
-        assert all(any(shared <= epochs for epochs in exact) for shared in found.get(trial.trial_id, ()))
+        assert all(any(shared <= epochs for epochs in exact) for shared in shared_by_id.get(trial.trial_id, ()))
 
 
 def test_epochs_shared_are_those_that_need_not_be_computed():
@@ -132,10 +132,10 @@ def test_a_thousand_trials_that_all_share_something():
     finetunes = [base.finetune.model_copy(update={"freeze": "body", "freeze_epochs": k, "epochs": 2000})
                  for k in range(1, 1001)]  # fmt: skip
     trials = [PlannedTrial(str(i), "", 0, base.model_copy(update={"finetune": f})) for i, f in enumerate(finetunes)]
-    found = shared_prefixes(trials)
-    assert found["0"] == {1}
-    assert found["500"] == set(range(1, 502))
-    assert found["999"] == set(range(1, 1000))
+    shared_by_id = shared_prefixes(trials)
+    assert shared_by_id["0"] == {1}
+    assert shared_by_id["500"] == set(range(1, 502))
+    assert shared_by_id["999"] == set(range(1, 1000))
 
 
 def test_the_beginning_of_a_schedule_is_what_its_epochs_depend_on():
@@ -206,10 +206,10 @@ def timeless(epochs):
     return [{k: v for k, v in row.items() if k != "wall_time_s"} for row in epochs]
 
 
-def check_equal(one, other):
+def check_equal(outcome, wanted):
     """Rows and epochs of two runs are the same, to the last bit."""
-    assert {k: one[0].get(k) for k in SAME} == {k: other[0].get(k) for k in SAME}
-    assert timeless(one[1]) == timeless(other[1])
+    assert {k: outcome[0].get(k) for k in SAME} == {k: wanted[0].get(k) for k in SAME}
+    assert timeless(outcome[1]) == timeless(wanted[1])
 
 
 def cut(n, then="none"):
@@ -515,9 +515,9 @@ def test_a_prefix_that_diverges_is_found_out_once(bench, computed, monkeypatch):
     assert [row["status"] for row, _ in expected] == ["diverged"] * 3
     computed.clear()
     rows = [made.run(i) for i in range(3)]
-    for one, other in zip(rows, expected, strict=True):
-        check_equal(one, other)
-        assert one[0]["error"] == other[0]["error"]
+    for outcome, wanted in zip(rows, expected, strict=True):
+        check_equal(outcome, wanted)
+        assert outcome[0]["error"] == wanted[0]["error"]
     assert [len(epochs) for _, epochs in rows] == [2, 2, 2]
     # The first shares two epochs and diverges on its own; the second finds out for the third.
     assert computed == [1, 2, 3, 3]
@@ -551,8 +551,8 @@ def test_trials_side_by_side_share_without_computing_twice_or_waiting_for_ever(b
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         jobs = [pool.apply_async(run_apart, (tmp_path, str(user_tasks), i, started)) for i in range(3)]
         rows = [job.get(timeout=120) for job in jobs]
-    for one, other in zip(rows, expected, strict=True):
-        check_equal(one, other)
+    for outcome, wanted in zip(rows, expected, strict=True):
+        check_equal(outcome, wanted)
     # Epochs computed once are equal to the microsecond wherever they stand; 18 were asked for.
     times = {(row["epoch"], row["wall_time_s"]) for _, epochs in rows for row in epochs}
     assert len(times) == 6 + 4 + 2

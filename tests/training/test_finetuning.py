@@ -44,8 +44,8 @@ class KilledError(Exception):
     """In the place of a lost worker."""
 
 
-def same(one, other):
-    return {name: one[name] for name in SAME} == {name: other[name] for name in SAME}
+def same(row, expected):
+    return {name: row[name] for name in SAME} == {name: expected[name] for name in SAME}
 
 
 def timeless(epochs):
@@ -435,9 +435,9 @@ def test_an_epoch_of_a_real_body_is_the_plainly_written_one(body, optimizer, use
     config = resolve({"task": "tiny", "body.name": body, **settings})
     data = task_data(find_task("tiny"), worker, 0, None)
     loaded, _, _ = pretrain_body(find_body(body), config.body, worker, lambda row: None)
-    ours = build_model(data, loaded, config)
-    plain = copy.deepcopy(ours).train()
-    finetune(ours, data, FinetuneSetup(config=config.finetune, seed_of=config.seed_of))
+    model = build_model(data, loaded, config)
+    plain = copy.deepcopy(model).train()
+    finetune(model, data, FinetuneSetup(config=config.finetune, seed_of=config.seed_of))
     kinds = {"sgd": (torch.optim.SGD, {"momentum": 0.9}), "adamw": (torch.optim.AdamW, {})}
     kind, more = kinds[optimizer]
     stepped = kind(plain.parameters(), lr=1e-3, weight_decay=config.finetune.weight_decay, foreach=True, **more)
@@ -448,7 +448,7 @@ def test_an_epoch_of_a_real_body_is_the_plainly_written_one(body, optimizer, use
         stepped.zero_grad()
         torch.nn.functional.cross_entropy(plain(x), y).backward()
         stepped.step()
-    a, b = (torch.cat([p.detach().flatten() for p in model.parameters()]) for model in (ours, plain))
+    a, b = (torch.cat([p.detach().flatten() for p in model.parameters()]) for model in (model, plain))
     near = (a - b).abs() <= 1e-6 + 1e-6 * b.abs()
     # The size of an Adam step does not depend on that of its gradient: where that is rounding alone, so is the step.
     assert near.all() if optimizer == "sgd" else near.float().mean() > 0.995

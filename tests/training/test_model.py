@@ -106,9 +106,9 @@ def test_a_saved_text_folder_is_a_body_of_any_width(tmp_path):
         torch.testing.assert_close(loaded.network().eval()(loaded.model.embeddings(ids)), own)
     features = input_features(loaded, ("the type", "a a a of the type is"), "cpu")
     assert features.shape == (2, 48)
-    one = input_features(loaded, ("the type",), "cpu")
+    alone = input_features(loaded, ("the type",), "cpu")
     # Padding of the shorter text is left out of its mean.
-    torch.testing.assert_close(features[:1], one)
+    torch.testing.assert_close(features[:1], alone)
 
 
 @pytest.mark.parametrize(
@@ -287,12 +287,12 @@ def test_mean_features_are_the_mean_of_the_tokens_and_so_are_their_gradients(sha
         torch.nn.init.normal_(parameter, std=0.5)
     patches = embedder.cut_patches(x)
     weights = torch.randn(5, embedder(x).shape[-1], dtype=torch.float64)
-    found = []
+    results = []
     for mean in (embedder(x).mean(dim=1), embedder.mean_features(patches)):
         embedder.zero_grad()
         (mean * weights).sum().backward()
-        found.append([mean.detach(), *(p.grad.clone() for p in embedder.parameters())])
-    for a, b in zip(*found, strict=True):
+        results.append([mean.detach(), *(p.grad.clone() for p in embedder.parameters())])
+    for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
     assert not patches.requires_grad
 
@@ -342,13 +342,13 @@ def test_the_network_behind_its_own_input_layer_is_the_whole_model(family, saved
             images = torch.rand(2, 3, 32, 32)
             whole = body.model(pixel_values=images).last_hidden_state
             tokens = layer(images)
-            ours = network(tokens[0] if isinstance(tokens, tuple) else tokens)
+            hidden = network(tokens[0] if isinstance(tokens, tuple) else tokens)
             whole = whole[:, 1:] if family == "vit" else whole
         else:
             ids = torch.randint(5, 300, (2, 9))
             whole = body.model(input_ids=ids).last_hidden_state
-            ours = network(layer(ids))
-    torch.testing.assert_close(ours, whole, rtol=1e-4, atol=1e-5)
+            hidden = network(layer(ids))
+    torch.testing.assert_close(hidden, whole, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox"])
@@ -528,10 +528,10 @@ def test_a_rung_is_other_weights_of_the_same_body(saved_body, tmp_path, run, mon
     body = Body("laddered", "test", "here", "MIT", "vit", location=str(folders["full"]), ladder=ladder)
     monkeypatch.setitem(BODIES._records, "laddered", body)
     assert body.fractions == (0.0, 0.1, 1.0)
-    arms = [(0, 0), (0, 1), (0.1, 0), (0.1, 1), (1, 0)]
+    cells = [(0, 0), (0, 1), (0.1, 0), (0.1, 1), (1, 0)]
     rows = [
         run(task="tiny", body__name="laddered", body__pretrain_fraction=f, body__pretrain_seed=s, proxy="none")[0]
-        for f, s in arms
+        for f, s in cells
     ]
     assert [row["status"] for row in rows] == ["ok"] * 5
     assert len({row["body_sha256"] for row in rows}) == 5

@@ -124,7 +124,7 @@ def test_one_step_is_the_plainly_written_step(tmp_path):
 # Pairing ------------------------------------------------------------------------------------------
 
 
-def test_arms_that_differ_in_stage_2_see_the_same_fine_tuning(run, monkeypatch):
+def test_cells_that_differ_in_stage_2_see_the_same_fine_tuning(run, monkeypatch):
     """Batches and dropout masks at equal seed: the same, whatever happened before fine-tuning."""
     from orca_sweep.training import feed
 
@@ -330,17 +330,17 @@ def test_pretraining_resumes_bit_for_bit(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pretraining, "SAVE_EVERY_S", 0.0)
     config = resolve({"task": "digits", "body.pretrain_steps": 120, "body.pretrain_fraction": 0.1}).body
-    places = [Worker(Store(str(tmp_path / name))) for name in "ab"]
-    unbroken, _, _ = pretrain_body(find_body("swin-micro"), config, places[0], lambda row: None)
+    workers = [Worker(Store(str(tmp_path / name))) for name in "ab"]
+    unbroken, _, _ = pretrain_body(find_body("swin-micro"), config, workers[0], lambda row: None)
 
     def kill(row):
         if row["epoch"] == 100:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pretrain_body(find_body("swin-micro"), config, places[1], kill)
+        pretrain_body(find_body("swin-micro"), config, workers[1], kill)
     steps = []
-    resumed, _, _ = pretrain_body(find_body("swin-micro"), config, places[1], lambda row: steps.append(row["epoch"]))
+    resumed, _, _ = pretrain_body(find_body("swin-micro"), config, workers[1], lambda row: steps.append(row["epoch"]))
     assert steps == [120]
     assert resumed.digest() == unbroken.digest()
 
