@@ -26,7 +26,7 @@ from orca_sweep.data import Samples, Splits
 from orca_sweep.tasks import Task, TaskData
 from orca_sweep.training.finetune import finetune
 from orca_sweep.training.finetune_setup import FinetuneSetup
-from orca_sweep.training.frozen_weights import freeze_weights
+from orca_sweep.training.freezing import freeze_weights
 from orca_sweep.training.model import OrcaModel, build_model
 from orca_sweep.training.predict import Inference, predict
 

@@ -7,6 +7,6 @@ of exactly those arguments; fine-tuning stores the states that several runs pass
   ``mean_features``), ``finetune`` (with ``finetune_setup`` and ``optimizer_steps``), ``predict``.
 * What the three trainings share: ``state``, ``checkpoints``, ``prefixes``, ``optimizers``, ``learning_rates``.
 * Samples and features: ``feed``, ``prefetch``, ``feature_cache``.
-* The model: ``model``, ``predictors``, ``frozen_weights``, ``compute_settings``.
+* The model: ``model``, ``predictors``, ``freezing``, ``compute_settings``.
 * Where and what it costs: ``worker``, ``meter``, ``stage_rows``.
 """

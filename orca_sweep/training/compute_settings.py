@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from orca_sweep.bodies import dropout_fields
 from orca_sweep.bodies.network import body_layers
 from orca_sweep.config import FinetuneConfig
-from orca_sweep.training.frozen_weights import ADAPTER
+from orca_sweep.training.freezing import ADAPTER
 from orca_sweep.training.model import OrcaModel
 
 ATTENTION_RATE = "attention_dropout"

@@ -24,7 +24,7 @@ from orca_sweep.training.compute_settings import apply_compute_settings
 from orca_sweep.training.feature_cache import FeatureCache, Features
 from orca_sweep.training.feed import TrainingFeed
 from orca_sweep.training.finetune_setup import FinetuneSetup
-from orca_sweep.training.frozen_weights import freeze_weights
+from orca_sweep.training.freezing import freeze_weights
 from orca_sweep.training.learning_rates import phase_learning_rate
 from orca_sweep.training.model import OrcaModel
 from orca_sweep.training.optimizer_steps import Stepper

@@ -27,7 +27,7 @@ from orca_sweep.config.freezing import (
 )
 from orca_sweep.errors import InputError
 from orca_sweep.store import read_tensors
-from orca_sweep.training.frozen_weights import find_frozen_names, freeze_weights
+from orca_sweep.training.freezing import find_frozen_names, freeze_weights
 from orca_sweep.training.learning_rates import finetune_learning_rate
 from orca_sweep.trial import resolve
 from tests.conftest import SIZES

@@ -20,7 +20,7 @@ from orca_sweep.training.checkpoints import CheckpointFile, CheckpointPolicy, Sa
 from orca_sweep.training.feature_cache import FeatureCache
 from orca_sweep.training.feed import Feed, TrainingFeed
 from orca_sweep.training.finetune_setup import FinetuneSetup
-from orca_sweep.training.frozen_weights import SELECTORS, find_frozen_names, freeze_weights
+from orca_sweep.training.freezing import SELECTORS, find_frozen_names, freeze_weights
 from orca_sweep.training.model import OrcaModel
 from orca_sweep.training.optimizer_steps import Stepper
 from orca_sweep.training.optimizers import build_optimizer
@@ -359,7 +359,7 @@ def test_a_body_that_does_not_tell_its_layers_apart_is_named():
 
 
 def test_a_freeze_word_is_added_in_two_files(parts, monkeypatch):
-    """Its name in ``config.freezing`` and its meaning in ``training.frozen_weights``; complements come with it."""
+    """Its name in ``config.freezing`` and its meaning in ``training.freezing``; complements come with it."""
     model = parts[0]
     words = ("body.kernels", "body-without-kernels")
     with pytest.raises(ValueError, match="cannot be frozen"):

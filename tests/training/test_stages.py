@@ -22,7 +22,7 @@ from orca_sweep.training.alignment_inputs import AlignmentInputs, proxy_features
 from orca_sweep.training.embedder import train_embedder
 from orca_sweep.training.finetune import finetune
 from orca_sweep.training.finetune_setup import FinetuneSetup
-from orca_sweep.training.frozen_weights import freeze_weights
+from orca_sweep.training.freezing import freeze_weights
 from orca_sweep.training.learning_rates import finetune_learning_rate
 from orca_sweep.training.model import build_embedder
 from orca_sweep.training.predict import Inference, predict, predict_wholes
