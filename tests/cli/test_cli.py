@@ -150,7 +150,7 @@ def test_pretrain_makes_what_a_trial_then_finds(tmp_path, run):
     space.write_text(text)
     assert "pretrain 0 (+ 1 found)" in orca("plan", space, "--store", tmp_path / "store").stdout
     row, _ = run(
-        task="tiny", body__pretrain_fraction=0.1, body__pretrain_steps=4, use=Place(Store(str(tmp_path / "store")))
+        task="tiny", body__pretrain_fraction=0.1, body__pretrain_steps=4, use=Worker(Store(str(tmp_path / "store")))
     )
     assert row["reused"] == "pretrain"
 
