@@ -136,6 +136,7 @@ def test_collect_merges_and_says_what_it_made(tmp_path):
 
 def test_pretrain_makes_what_a_trial_then_finds(tmp_path, run):
     from orca_sweep.store import Store
+    from orca_sweep.training.worker import Worker
 
     arguments = ("pretrain", "swin-micro", "--fraction", "0.1", "--steps", "4", "--store", tmp_path / "store")
     first, again = orca(*arguments), orca(*arguments)
