@@ -152,7 +152,7 @@ def test_dropout_alone_varies_the_masks_of_a_body_that_has_it(go):
 
 
 @pytest.mark.parametrize("level", ["predictor-init", "finetune-order", "embedder-init", "embedder-training"])
-def test_what_is_held_is_the_same_at_every_seed(level, go, monkeypatch):
+def test_what_is_held_is_the_same_at_every_seed(level, go, monkeypatch, user_tasks):
     """Weights where fine-tuning starts, and the batches that it sees, at two seeds of one source."""
     from orca_sweep.bodies.network import to_arrays
     from orca_sweep.store import state_digest
