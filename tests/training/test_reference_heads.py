@@ -283,11 +283,11 @@ def test_schedules_that_leave_something_to_train_run_without_weights_in_the_pred
 
 @pytest.mark.parametrize("name", ["dense-2d", "dense-1d"])
 def test_features_are_kept_where_the_predictor_alone_trains(name, run, dense_tasks, monkeypatch):
-    from orca_sweep.training import finetune as finetuning
+    from orca_sweep.training import feature_cache
 
     settings = {"task": name, "predictor__dense": "released" if name == "dense-2d" else "linear"}
     kept, _ = run(**settings, finetune__freeze="linear-probe", folder="kept")
-    monkeypatch.setattr(finetuning, "KEPT_NUMBERS", 0)
+    monkeypatch.setattr(feature_cache, "MAX_NUMBERS", 0)
     again, _ = run(**settings, finetune__freeze="linear-probe", folder="again")
     assert kept["status"] == again["status"] == "ok"
     assert kept["val_metric_last"] == pytest.approx(again["val_metric_last"], rel=1e-5)
