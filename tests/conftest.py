@@ -118,9 +118,9 @@ def saved_body(tmp_path):
         if family not in ("swin", "vit"):
             from tokenizers import Tokenizer
 
-            from orca_sweep.training.pretrain import _learn_tokenizer
+            from orca_sweep.training.pretrain_corpus import learn_tokenizer
 
-            raw = Tokenizer.from_str(_learn_tokenizer(300, ("the type of a type", "attributes are inherited")))
+            raw = Tokenizer.from_str(learn_tokenizer(300, ("the type of a type", "attributes are inherited")))
             pad = {} if family.startswith("gpt") else {"pad_token": "<pad>"}  # decoders come without one
             PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="</s>", **pad).save_pretrained(folder)
         return folder

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from orca_sweep.bench import Case
 from orca_sweep.data import Array, Rows
-from orca_sweep.training.worker import Feed, batches
+from orca_sweep.training.feed import Feed, split_into_batches
 
 N_WORKERS = 4
 
@@ -40,7 +40,7 @@ def case(name: str, shape: tuple[int, ...], n: int, batch: int, mapped: bool) ->
     dataset = TensorDataset(torch.from_numpy(floats), torch.from_numpy(labels))
 
     def ours() -> tuple[Tensor, ...]:
-        return _epoch((feeds[0][index], feeds[1][index]) for index in batches(order, batch))
+        return _epoch((feeds[0][index], feeds[1][index]) for index in split_into_batches(order, batch))
 
     def other() -> tuple[Tensor, ...]:
         with warnings.catch_warnings():

@@ -81,7 +81,7 @@ def embedder_case(
     torch.manual_seed(0)
     embedder = Embedder2D(1, image_size, width, 4)
     x = torch.from_numpy(stream_rng(0, "bench signals").normal(size=(n_target, 1, 16, 52))).float()
-    patches = embedder.patches(x)
+    patches = embedder.cut_patches(x)
 
     def slopes(model: Embedder2D, value: Tensor) -> tuple[Tensor, ...]:
         model.zero_grad()

@@ -25,9 +25,10 @@ from orca_sweep.config import BodyConfig, EmbedderConfig, FinetuneConfig, TrialC
 from orca_sweep.data import Samples, Splits
 from orca_sweep.tasks import Task, TaskData
 from orca_sweep.training.finetune import finetune
-from orca_sweep.training.frozen import set_frozen
+from orca_sweep.training.finetune_setup import FinetuneSetup
+from orca_sweep.training.freezing import freeze_weights
 from orca_sweep.training.model import OrcaModel, build_model
-from orca_sweep.training.predict import predict
+from orca_sweep.training.predict import Inference, predict
 
 N_WORKERS = 4
 LR = 1e-4
@@ -85,7 +86,7 @@ def measured(setting: Setting, repeats: int) -> Measurement:
     if device != "cpu":  # what is waited for there is the card
         cpu, plain_cpu = wall, plain_wall
     n_samples = setting.n_train * setting.epochs
-    a, b = (torch.from_numpy(predict(models[side], data.val, device)) for side in ("ours", "plain"))
+    a, b = (torch.from_numpy(predict(models[side], data.val, Inference(device=device))) for side in ("ours", "plain"))
     difference = float((a - b).norm() / b.norm())
     share = _peak_share(model, data, n_samples / wall, device) if setting.freeze == "none" else None
     name = f"{setting.name}, batch {setting.batch_size}, {setting.epochs} epochs"
@@ -145,13 +146,13 @@ def _body(name: str) -> LoadedBody:
 
 
 def _ours(model: OrcaModel, data: TaskData, config: FinetuneConfig, device: str) -> None:
-    finetune(model, data, config, lambda source: 0, device, None, lambda row: None)
+    finetune(model, data, FinetuneSetup(config=config, seed_of=lambda source: 0, device=device))
     _wait(device)
 
 
 def _plain(model: OrcaModel, data: TaskData, config: FinetuneConfig, device: str) -> None:
     model.to(device)
-    set_frozen(model, ("embedder", "body") if config.freeze == "both" else ())
+    freeze_weights(model, ("embedder", "body") if config.freeze == "both" else ())
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay, foreach=True)
     loss_of = nn.CrossEntropyLoss()
@@ -169,7 +170,7 @@ def _plain(model: OrcaModel, data: TaskData, config: FinetuneConfig, device: str
             for split, is_train in ((data.train, True), (data.val, False))
         )
         for _ in range(config.epochs):
-            set_frozen(model, ("embedder", "body") if config.freeze == "both" else ())
+            freeze_weights(model, ("embedder", "body") if config.freeze == "both" else ())
             total = 0.0
             for x, y in train:
                 optimizer.zero_grad()

@@ -4,7 +4,7 @@ import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -145,6 +145,25 @@ def read_body_spec(config: Any) -> BodySpec:
         width_out=config.hidden_size,
         max_tokens=config.max_position_embeddings - offset,
     )
+
+
+@runtime_checkable
+class Layered(Protocol):
+    """A network whose transformer layers can be told apart."""
+
+    def layers(self) -> list[list[nn.Module]]:
+        """Returns the modules of each transformer layer, first to last."""
+
+
+def body_layers(network: nn.Module) -> list[list[nn.Module]]:
+    """Returns the modules of each transformer layer of a body's network, first to last.
+
+    Raises:
+        TypeError: if the network does not tell its layers apart.
+    """
+    if not isinstance(network, Layered):
+        raise TypeError(f"{type(network).__name__} has no method layers(), which freezing by layers needs")
+    return network.layers()
 
 
 class TextNetwork(nn.Module):

@@ -22,7 +22,7 @@ learning rate is ten times the recipe's if that is at most 0.001, otherwise the 
 and schedule restart with all parameters. In a longer phase, the rate falls to a fifth at the 22nd epoch and to a
 twenty-fifth at the 42nd: ``body:21 lr*10 constant > body:20 lr*2 constant > none fresh``.
 
-``orca_sweep.training.frozen`` says which parameters each word freezes; nothing here needs torch.
+``orca_sweep.training.freezing`` says which parameters each word freezes; nothing here needs torch.
 """
 
 import math

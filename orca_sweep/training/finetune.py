@@ -1,493 +1,332 @@
 """Stage 3: fine-tuning with a freeze schedule, validation per epoch, checkpoints at any step, and shared prefixes."""
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from orca_sweep.bodies.network import to_arrays, to_tensors
-from orca_sweep.config import FinetuneConfig, Source
+from orca_sweep.bodies.network import body_layers, to_arrays
 from orca_sweep.config.freezing import Phase, epochs_before_fresh_start, phase_at, schedule
-from orca_sweep.config.number_lists import parse_numbers
-from orca_sweep.errors import DivergedError, InputError, TimeLimitError, out_of_memory
+from orca_sweep.errors import DivergedError, InputError, TimeLimitError
 from orca_sweep.stats.modes import is_better, worst_value
-from orca_sweep.store import Artifact, CorruptFileError, Tensors, read_tensors, write_tensors
-from orca_sweep.streams import stream_rng, stream_seed, torch_stream
+from orca_sweep.store import Artifact
+from orca_sweep.streams import stream_seed, torch_stream
 from orca_sweep.tasks import TaskData
 from orca_sweep.tasks.measures import METRICS
-from orca_sweep.training.frozen import set_frozen
+from orca_sweep.training.checkpoints import CheckpointFile, Saving
+from orca_sweep.training.compute_settings import apply_compute_settings
+from orca_sweep.training.feature_cache import FeatureCache, Features
+from orca_sweep.training.feed import TrainingFeed
+from orca_sweep.training.finetune_setup import FinetuneSetup
+from orca_sweep.training.freezing import freeze_weights
+from orca_sweep.training.learning_rates import phase_learning_rate
 from orca_sweep.training.model import OrcaModel
-from orca_sweep.training.predict import autocast, in_batches, precision_of, predict_wholes, wholes
-from orca_sweep.training.rates import learning_rate
-from orca_sweep.training.sharing import Prefixes, Shared
-from orca_sweep.training.switches import switched
-from orca_sweep.training.worker import (
-    Feed,
-    Parts,
-    Progress,
-    batches,
-    forget_state,
-    load_optimizer,
-    make_optimizer,
-    optimizer_arrays,
-    phase_row,
-    set_lr,
-    start_momentum,
-    with_prefix,
-    without_prefix,
-)
+from orca_sweep.training.optimizer_steps import Stepper
+from orca_sweep.training.optimizers import build_optimizer, clear_optimizer, start_momentum
+from orca_sweep.training.predict import average_parts, predict_batches, predict_wholes
+from orca_sweep.training.prefetch import prefetch
+from orca_sweep.training.prefixes import Prefixes, SharedPrefixes
+from orca_sweep.training.stage_rows import list_phase_rows
+from orca_sweep.training.state import BestEpoch, EpochPart, TrainState
+from orca_sweep.training.worker import Progress
 
 STAGE = "finetune"
-KEPT_NUMBERS = 2**28
-"""Features of frozen parts are kept if they are no more numbers than this (1 GiB in single precision)."""
 
 
-@dataclass(frozen=True)
-class Saving:
-    """Where and how often a run's state is saved: after so many epochs or so many seconds, whichever comes first."""
-
-    path: Path
-    identity: str
-    """Hash of everything the run depends on: only a run with the same goes on from the file."""
-    every_epochs: int = 1
-    every_s: float = 600.0
-
-
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class FinetuneResult:
     """Validation history, and the weights of the best-validated and of the last epoch."""
 
-    epochs: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, np.ndarray] = field(default_factory=dict)
-    last: dict[str, np.ndarray] = field(default_factory=dict)
-    best_epoch: int = 0
-    val_metric_best: float = math.nan
-    """NaN as long as no epoch is done, as ``val_metric_last``."""
-    val_metric_last: float = math.nan
-    n_steps: int = 0
-    resumed_from_epoch: int = 0
+    epochs: list[dict[str, Any]]
+    best: dict[str, np.ndarray]
+    last: dict[str, np.ndarray]
+    best_epoch: int
+    val_metric_best: float
+    val_metric_last: float
+    n_steps: int
+    resumed_from_epoch: int
     """Of the run's own checkpoint; a prefix may have taken it further."""
-    seconds: float = 0.0
-    phases: list[dict[str, Any]] = field(default_factory=list)
+    phases: list[dict[str, Any]]
     """What each phase of the freeze schedule came to; columns of the stages table."""
-    precision: str = "float32"
-    micro_batch_size: int = 0
+    precision: str
+    micro_batch_size: int
     """Samples per forward pass in the end: ``batch_size``, or half of it where memory did not suffice."""
-
-
-def _phases(phases: Sequence[Phase], loop: "_Loop") -> list[dict[str, Any]]:
-    """What each phase came to; one that the run was too short for is left out."""
-    found = []
-    for phase in phases:
-        rows = [row for row in loop.result.epochs if phase_at(phases, row["epoch"]) is phase]
-        if rows:
-            reused_s, spent_s = (sum(of.get(row["epoch"], 0.0) for row in rows) for of in (loop.reused, loop.spent))
-            row = phase_row(rows, phase.frozen, rows[0]["n_trainable"], reused_s)
-            stepping = {"lr_factor": phase.lr_factor, "constant_lr": phase.constant_lr}
-            fresh = {"fresh_optimizer": phase.fresh_optimizer}
-            found.append({**row, **stepping, **fresh, "wall_time_s": spent_s})
-    return found
 
 
 def finetune(
     model: nn.Module,
     data: TaskData,
-    config: FinetuneConfig,
-    seed_of: Callable[[Source], int],
-    device: str,
-    saving: Saving | None,
-    report: Progress,
-    augment: bool = False,
+    setup: FinetuneSetup,
+    *,
+    saving: Saving | None = None,
     prefixes: Prefixes | None = None,
+    report: Progress = lambda row: None,
 ) -> FinetuneResult:
     """Fine-tunes the model in place and returns its history with best-validated and last weights.
 
-    With ``saving`` the state is written now and then, also inside an epoch; a later call with the same identity continues
-    from it and ends bit for bit as the unbroken run would have on the same CPU and thread count. Selection sees the
-    validation split only. Order, augmentation and dropout draw by the seed that ``seed_of`` gives for each.
+    With ``saving`` the state is saved now and then, inside epochs too; a later call with the same identity continues
+    from it and ends, on the same CPU and thread count, with the same bits as an unbroken run. Selection sees the
+    validation split only.
 
-    With ``prefixes``, whatever stored prefix of this run is further along than its checkpoint is taken over, to the
-    same bits. Of the runs that share a prefix one computes it while the others wait; if it fails the next goes on.
+    With ``prefixes``, a stored prefix of this run that is further along than its checkpoint is taken over, to the same
+    bits. Of the runs that share a prefix, the first computes it while the rest wait; if it fails, the next continues.
     Locks are taken one at a time, from the shortest prefix to the longest, so no two runs wait for each other.
 
-    Where memory does not suffice for a step, it is done again with half the samples per forward pass and twice as many
-    passes: the same step but for rounding (and for dropout, whose masks are drawn per pass). A second time it is an error.
+    A step that runs out of memory is repeated with half the samples per forward pass and twice as many passes: the same
+    step but for rounding (and for dropout, whose masks are drawn per pass). If that runs out of memory too, it is an error.
 
     Raises:
-        DivergedError: when a training loss or a validation metric is not finite, also if another run that shares
-            the prefix has found that out.
+        DivergedError: if a training loss or a validation metric is not finite, in this run or in another run's
+            computation of a shared prefix.
     """
-    loop = _Loop(model.to(device), data, config, seed_of, device, augment, saving)
-    with switched(model, config):
-        loop.resume()
-        shared = Shared(loop, prefixes)
-        shared.begin()
-        for end in sorted({*shared.epochs, config.epochs}):
-            with shared.alone(end):
-                while loop.epoch < end:
-                    start = time.perf_counter()
-                    loop.run_epoch()
-                    loop.save_if_due()
-                    shared.keep()
-                    try:
-                        report(loop.result.epochs[-1])
-                    except TimeLimitError:  # the next attempt goes on from here, however seldom states are saved
-                        loop.save()
-                        raise
-                    loop.spent[loop.epoch] = time.perf_counter() - start
-    result = loop.result
-    result.last = _copies(model)
-    result.phases = _phases(loop.schedule, loop)
-    result.precision, result.micro_batch_size = loop.precision, loop.micro_batch_size
-    return result
+    loop = _Loop(model.to(setup.device), data, setup, saving)
+    with apply_compute_settings(model, setup.config):
+        loop.resume_from_checkpoint()
+        if prefixes is None:
+            loop.run_to(loop.n_epochs, report)
+        else:
+            _run_sharing(loop, prefixes, report)
+    return loop.summarise_run()
 
 
-@dataclass
-class _Part:
-    """What has been done of an epoch that is not at its end."""
+def _run_sharing(loop: "_Loop", prefixes: Prefixes, report: Progress) -> None:
+    shared = SharedPrefixes(loop, prefixes)
 
-    total: Tensor
-    """Sum of the samples' losses, on the device: reading it would wait for the device at every step."""
-    step: int = 0
-    lr: float = 0.0
-    lr_integral: float = 0.0
-    seconds: float = 0.0
+    def store_and_report(row: Mapping[str, Any]) -> None:
+        shared.store_if_shared()
+        report(row)
+
+    shared.begin_run()
+    for end in sorted({*shared.epochs, loop.n_epochs}):
+        with shared.compute_alone(end):
+            loop.run_to(end, store_and_report)
 
 
 class _Loop:
-    """The state of one fine-tuning run."""
+    """One fine-tuning run: its state, and the parts that feed, step, validate and save it."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        data: TaskData,
-        config: FinetuneConfig,
-        seed_of: Callable[[Source], int],
-        device: str,
-        augment: bool,
-        saving: Saving | None,
-    ) -> None:
-        self.model, self.data, self.config, self.seed_of, self.device = model, data, config, seed_of, device
-        self.augment, self.saving = augment, saving
-        self.x, self.y = Feed(data.train.x, device), Feed(data.train.y, device)
-        self.parts = None if data.train.groups is None else Parts(data.train.groups)
-        self.loss = data.loss
-        self.precision = precision_of(config.precision, device)
-        self.schedule = schedule(config.freeze, config.freeze_epochs, _n_layers(model))
-        for phase in self.schedule:
-            if set_frozen(model, phase.frozen) == 0:
-                raise InputError(f"finetune.freeze: {'+'.join(phase.frozen)} leaves nothing of this model to train.")
-        self.optimizer = make_optimizer(
-            config.optimizer,
-            model.parameters(),
-            config.lr,
-            config.weight_decay,
-            momentum=config.momentum,
-            betas=parse_numbers(config.betas),
+    def __init__(self, model: nn.Module, data: TaskData, setup: FinetuneSetup, saving: Saving | None) -> None:
+        self.model, self.data, self.setup = model, data, setup
+        self.phases = _read_phases(model, setup)
+        self.feed = TrainingFeed(
+            data.train, setup.seed_of, setup.device, step_size=setup.step_size, augments=setup.augments
         )
-        self.n_epochs = config.epochs
-        self.step_size = config.batch_size * config.accumulation
-        self.steps_per_epoch = math.ceil(data.train.n_wholes / self.step_size)
-        self.micro_batch_size = config.batch_size
-        self.result = FinetuneResult()
-        self.reused: dict[int, float] = {}
-        """What the epochs taken over from other runs had cost."""
-        self.spent: dict[int, float] = {}
-        """Seconds of the epochs done now, with saving them."""
-        self.epoch = 0
-        self.part: _Part | None = None
-        self.saved_epoch: int | None = 0
-        """Of the last state that was saved; None if others have taken the run further since: that is saved first."""
-        self.saved_at = time.monotonic()
-        self.kept: tuple[Tensor, Tensor] | None = None
-        """Features of training and validation samples, while all that makes them is frozen."""
+        optimizer = build_optimizer(setup.config, model.parameters())
+        self.state = TrainState(models={"model": model}, optimizer=optimizer)
+        self.stepper = Stepper(model, self.state, data.loss, setup)
+        self.cache = None
+        if isinstance(model, OrcaModel) and not setup.augments:
+            self.cache = FeatureCache(model, self.feed.x, data.val.x, setup.inference)
+        self.checkpoint = None if saving is None else CheckpointFile(saving)
+        self.resumed_from_epoch = 0
+        self.reused_s: dict[int, float] = {}
+        self.spent_s: dict[int, float] = {}
+        """Seconds of the epochs computed now, with saving them."""
 
     @property
-    def is_inside_epoch(self) -> bool:
-        return self.part is not None
+    def n_epochs(self) -> int:
+        """Epochs of the whole run."""
+        return self.setup.config.epochs
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch; the last may be of fewer samples."""
+        return math.ceil(self.data.train.n_wholes / self.setup.step_size)
+
+    def run_to(self, end: int, report: Progress) -> None:
+        """Runs, saves and reports epochs until ``end`` epochs are done."""
+        while self.state.epoch < end:
+            start = time.perf_counter()
+            self.run_epoch()
+            self.save_if_due()
+            try:
+                report(self.state.history[-1])
+            except TimeLimitError:  # the next attempt continues from here, however seldom states are saved
+                self.save_state()
+                raise
+            self.spent_s[self.state.epoch] = time.perf_counter() - start
 
     def run_epoch(self) -> None:
-        start, epoch = time.perf_counter(), self.epoch + 1
-        n_trainable = set_frozen(self.model, phase_at(self.schedule, epoch).frozen)
-        part = self.part = self.part or _Part(torch.zeros((), device=self.device))
-        if part.step == 0 and epochs_before_fresh_start(self.schedule, epoch) == self.epoch > 0:
-            forget_state(self.optimizer)
-        start_momentum(self.optimizer)
-        self._keep_features()
-        before = part.seconds
-        self._train(epoch, part, start - before)
-        train_loss = float(part.total) / self.data.train.n_wholes
+        """Trains and validates one epoch, or what is left of it."""
+        start, epoch = time.perf_counter(), self.state.epoch + 1
+        n_trainable, part = self._begin_epoch(epoch)
+        seconds_before = part.seconds
+        self._train_epoch(epoch, part, start - seconds_before)
+        train_loss = float(part.loss_sum) / self.data.train.n_wholes
         if not math.isfinite(train_loss):
-            raise self._diverged(f"training loss {train_loss} in epoch {epoch}")
-        val_loss, val_metric = self._validate()
+            raise self._make_divergence(f"training loss {train_loss} in epoch {epoch}")
+        val_loss, val_metric = self._validate_epoch()
         if not math.isfinite(val_metric):
-            raise self._diverged(f"validation metric {val_metric} in epoch {epoch}")
-        self.epoch, self.part = epoch, None
-        self._note(
-            {
-                "stage": STAGE,
-                "epoch": epoch,
-                "train_loss": train_loss,
-                "val_loss": val_loss if math.isfinite(val_loss) else None,
-                "val_metric": val_metric,
-                "lr": part.lr,
-                "lr_integral": part.lr_integral,
-                "n_steps": part.step,
-                "n_trainable": n_trainable,
-                "wall_time_s": time.perf_counter() - start + before,
-            }
-        )
+            raise self._make_divergence(f"validation metric {val_metric} in epoch {epoch}")
+        row = {"stage": STAGE, "epoch": epoch, "train_loss": train_loss}
+        row |= {"val_loss": val_loss if math.isfinite(val_loss) else None, "val_metric": val_metric}
+        row |= {"lr": part.lr, "lr_integral": part.lr_integral, "n_steps": part.step, "n_trainable": n_trainable}
+        self._end_epoch({**row, "wall_time_s": time.perf_counter() - start + seconds_before})
 
-    def _keep_features(self) -> None:
-        """Runs embedder and body once for a phase in which neither trains: they are in eval mode, without dropout."""
-        model = self.model
-        if (
-            self.augment
-            or not isinstance(model, OrcaModel)
-            or any(p.requires_grad for part in (model.embedder, model.body) for p in part.parameters())
-        ):
-            self.kept = None
-        elif self.kept is None:
-            splits = (self.x, Feed(self.data.val.x, self.device))
-            with torch.no_grad():
-                one = model.features(self.x[:1])
-            if sum(map(len, splits)) * one.numel() <= KEPT_NUMBERS:
-                self.kept = (self._features(splits[0]), self._features(splits[1]))
+    def _begin_epoch(self, epoch: int) -> tuple[int, EpochPart]:
+        """Applies the epoch's phase; returns the number of trainable parameters and the part of the epoch done so far."""
+        n_trainable = freeze_weights(self.model, phase_at(self.phases, epoch).frozen)
+        state = self.state
+        if state.part is None:
+            state.part = EpochPart(loss_sum=torch.zeros((), device=self.setup.device))
+        if state.part.step == 0 and epochs_before_fresh_start(self.phases, epoch) == state.epoch > 0:
+            clear_optimizer(state.optimizer)
+        start_momentum(state.optimizer)
+        if self.cache is not None:
+            self.cache.update_features()
+        return n_trainable, state.part
 
-    @torch.no_grad()
-    def _features(self, x: Feed) -> Tensor:
-        def run(part: slice) -> Tensor:
-            with autocast(self.precision, self.device):
-                return self.model.features(x[part]).float()  # type: ignore[operator]
+    def _end_epoch(self, row: dict[str, Any]) -> None:
+        state, mode = self.state, self.data.task.mode
+        state.epoch, state.part = row["epoch"], None
+        state.seconds += row["wall_time_s"]
+        best_metric = worst_value(mode) if state.best is None else state.best.val_metric
+        if is_better(row["val_metric"], best_metric, mode):
+            weights = _copy_weights(self.model)
+            state.best = BestEpoch(epoch=row["epoch"], val_metric=row["val_metric"], weights=weights)
+        state.history.append(row)
 
-        return torch.cat(in_batches(run, x.shape, self.config.eval_batch_size))
+    def _make_divergence(self, what: str) -> DivergedError:
+        return DivergedError(f"fine-tuning diverged: {what}", self.state.history)
 
     # Training -----------------------------------------------------------------------------------
 
-    def _train(self, epoch: int, part: _Part, began: float) -> None:
-        """Goes on with the epoch's pass over the training samples, from the step that the part has come to."""
-        with torch_stream(self.seed_of("dropout"), "dropout", epoch):
-            groups = batches(self._order(epoch), self.step_size)
-            for group, fetched in self._fetched(epoch, groups, part.step):
-                part.lr = self._step_rate(epoch, part.step)
-                # A step's masks are a function of its place alone: a resumed epoch draws what the unbroken one does.
-                self.dropout_seed = stream_seed(self.seed_of("dropout"), "dropout", epoch, part.step)
-                part.total += self._optimizer_step(fetched, part.lr) * len(group)
-                part.lr_integral += part.lr
-                part.step += 1
-                self.result.n_steps += 1
-                part.seconds = time.perf_counter() - began
-                if part.step < len(groups):
-                    self.save_if_due()
+    def _train_epoch(self, epoch: int, part: EpochPart, began: float) -> None:
+        """Continues the epoch's pass over the training samples from the step that the part has reached."""
+        dropout_seed = self.setup.seed_of("dropout")
+        with torch_stream(dropout_seed, "dropout", epoch):
+            batches = self.feed.draw_batches(epoch)
+            with contextlib.closing(self._read_batches(epoch, batches, part.step)) as read:
+                for samples in read:
+                    rate = {"epoch": epoch, "step": part.step, "steps_per_epoch": self.steps_per_epoch}
+                    part.lr = phase_learning_rate(self.setup.config, self.phases, **rate)
+                    # A step's masks are a function of its position: a resumed epoch draws what the unbroken one does.
+                    seed = stream_seed(dropout_seed, "dropout", epoch, part.step)
+                    mean = self.stepper.take_step(self._predict_batch, samples, lr=part.lr, dropout_seed=seed)
+                    part.loss_sum += mean * len(batches[part.step])
+                    part.lr_integral += part.lr
+                    part.step += 1
+                    self.state.n_steps += 1
+                    part.seconds = time.perf_counter() - began
+                    if part.step < len(batches):
+                        self.save_if_due()
 
-    def _step_rate(self, epoch: int, step: int) -> float:
-        """The learning rate of a step in an epoch: the schedule's since its last start, times the phase's factor."""
-        phase = phase_at(self.schedule, epoch)
-        if phase.constant_lr:
-            return self.config.lr * phase.lr_factor
-        done = epoch - 1 - epochs_before_fresh_start(self.schedule, epoch)
-        rate = learning_rate(self.config, done * self.steps_per_epoch + step, self.steps_per_epoch)
-        return rate * phase.lr_factor
+    @property
+    def _cached_features(self) -> Features | None:
+        return None if self.cache is None else self.cache.features
 
-    def _order(self, epoch: int) -> np.ndarray:
-        """The epoch's order of training samples; of samples in parts, one part each."""
-        seed = self.seed_of("finetune-order")
-        order = stream_rng(seed, "finetune order", epoch).permutation(self.data.train.n_wholes)
-        return order if self.parts is None else self.parts.draw(order, stream_rng(seed, "parts", epoch))
+    def _predict_batch(self, x: Tensor) -> Tensor:
+        """Returns predictions from inputs, or from features where they are cached."""
+        if self.cache is not None and self.cache.features is not None:
+            return self.cache.model.from_features(x)
+        predictions: Tensor = self.model(x)
+        return predictions
 
-    def _fetched(self, epoch: int, groups: list[Tensor], first: int) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor]]]:
-        """The epoch's groups from a step on with their samples; of samples on disk, the next is read meanwhile."""
-        if self.kept is not None or (self.x.is_resident and self.y.is_resident):
-            for step in range(first, len(groups)):
-                yield groups[step], self._fetch(epoch, step, groups[step])
-            return
-        with ThreadPoolExecutor(1) as pool:
-            ahead = pool.submit(self._fetch, epoch, first, groups[first])
-            for step in range(first, len(groups)):
-                fetched = ahead.result()
-                if step + 1 < len(groups):
-                    ahead = pool.submit(self._fetch, epoch, step + 1, groups[step + 1])
-                yield groups[step], fetched
+    def _read_batches(
+        self, epoch: int, batches: Sequence[Tensor], first: int
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Yields inputs (or features) and targets of each step from ``first`` on; samples on disk are read ahead."""
+        features = self._cached_features
 
-    def _fetch(self, epoch: int, step: int, group: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs, or kept features, and targets of one optimizer step's samples, on the device."""
-        if self.kept is not None:
-            return self.kept[0][group.to(self.device)], self.y[group]
-        if not self.augment:
-            return self.x[group], self.y[group]
-        # Inputs and targets draw alike: a cut of the one is the same cut of the other.
-        seed = self.seed_of("augmentation")
-        x, y = (feed.drawn(group, stream_rng(seed, "augmentation", epoch, step)) for feed in (self.x, self.y))
-        return x, y
+        def read_step(step: int) -> tuple[Tensor, Tensor]:
+            if features is None:
+                return self.feed.read_batch(batches[step], epoch, step)
+            return features.train[batches[step].to(self.setup.device)], self.feed.y[batches[step]]
 
-    def _optimizer_step(self, fetched: tuple[Tensor, Tensor], lr: float) -> Tensor:
-        """One optimizer step; returns the group's mean loss."""
-        try:
-            mean = self._accumulate(*fetched)
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error) or self.micro_batch_size < self.config.batch_size or self.config.batch_size < 2:
-                raise
-            mean = None  # what the error holds on to is free only once it is handled
-        if mean is None:
-            self.micro_batch_size = math.ceil(self.config.batch_size / 2)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            mean = self._accumulate(*fetched)
-        if self.config.grad_clip is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
-        set_lr(self.optimizer, lr)
-        self.optimizer.step()
-        return mean
-
-    def _accumulate(self, x: Tensor, y: Tensor) -> Tensor:
-        """Adds up the gradient of a group's mean loss, in passes of a few samples; returns that mean."""
-        torch.manual_seed(self.dropout_seed)
-        self.optimizer.zero_grad(set_to_none=True)
-        mean = torch.zeros((), device=self.device)
-        run = self.model if self.kept is None else self.model.from_features
-        for part_x, part_y in zip(x.split(self.micro_batch_size), y.split(self.micro_batch_size), strict=True):
-            with autocast(self.precision, self.device):
-                prediction = run(part_x)  # type: ignore[operator]
-            # Each pass counts by its share of the group: a short last one weighs no more than its samples.
-            # Losses are computed in single precision, or better if the model is.
-            loss = self.loss(prediction.to(torch.promote_types(prediction.dtype, torch.float32)), part_y)
-            loss = loss * (len(part_x) / len(x))
-            loss.backward()
-            mean += loss.detach()
-        return mean
+        steps = range(first, len(batches))
+        if features is not None or self.feed.is_resident:
+            yield from map(read_step, steps)
+        else:
+            yield from prefetch(read_step, steps)
 
     # Validation ---------------------------------------------------------------------------------
 
-    def _diverged(self, what: str) -> DivergedError:
-        return DivergedError(f"fine-tuning diverged: {what}", self.result.epochs)
-
-    def _validate(self) -> tuple[float, float]:
-        if self.kept is None:
-            size = self.config.eval_batch_size
-            prediction, target = predict_wholes(self.model, self.data.val, self.device, size, self.precision)
+    def _validate_epoch(self) -> tuple[float, float]:
+        """Returns the loss and the metric on the validation split; NaN if a prediction is not finite."""
+        if self._cached_features is None:
+            prediction, target = predict_wholes(self.model, self.data.val, self.setup.inference)
         else:
-            prediction, target = wholes(self._predicted_from(self.kept[1]), self.data.val)
+            prediction, target = average_parts(self._predict_from(self._cached_features.val), self.data.val)
         if not np.isfinite(prediction).all():
             return math.nan, math.nan
-        loss = float(self.loss(torch.from_numpy(prediction), torch.from_numpy(target)))
+        loss = float(self.data.loss(torch.from_numpy(prediction), torch.from_numpy(target)))
         return loss, METRICS.get(self.data.task.metric).compute(prediction, target)
 
     @torch.inference_mode()
-    def _predicted_from(self, features: Tensor) -> np.ndarray:
+    def _predict_from(self, features: Tensor) -> np.ndarray:
         self.model.eval()
-
-        def run(part: slice) -> Tensor:
-            with autocast(self.precision, self.device):
-                return self.model.from_features(features[part]).float()  # type: ignore[operator]
-
-        return torch.cat(in_batches(run, features.shape, self.config.eval_batch_size)).cpu().numpy()
-
-    def _note(self, row: dict[str, Any]) -> None:
-        result = self.result
-        result.seconds += row["wall_time_s"]
-        result.val_metric_last = row["val_metric"]
-        mode = self.data.task.mode
-        before = result.val_metric_best if result.best_epoch else worst_value(mode)
-        if is_better(row["val_metric"], before, mode):
-            result.val_metric_best, result.best_epoch = row["val_metric"], row["epoch"]
-            result.best = _copies(self.model)
-        result.epochs.append(row)
+        inference = self.setup.inference
+        return predict_batches(self._predict_batch, features.__getitem__, features.shape, inference).cpu().numpy()
 
     # State --------------------------------------------------------------------------------------
 
-    def state(self) -> tuple[Tensors, dict[str, Any]]:
-        """Returns all that the next step and the end of the run depend on; random draws depend on their place alone."""
-        result, part = self.result, self.part
-        tensors = {
-            **with_prefix("model.", to_arrays(self.model.state_dict())),
-            **with_prefix("best.", result.best),
-            **with_prefix("optimizer.", optimizer_arrays(self.optimizer)),
-        }
-        meta: dict[str, Any] = {
-            "epoch": self.epoch,
-            "n_steps": result.n_steps,
-            "best_epoch": result.best_epoch,
-            "val_metric_best": result.val_metric_best if math.isfinite(result.val_metric_best) else None,
-            "seconds": result.seconds,
-            "epochs": result.epochs,
-            "micro_batch_size": self.micro_batch_size,
-        }
-        if part is not None:
-            tensors["part.total"] = part.total.detach().cpu().numpy().reshape(1)
-            meta["part"] = {
-                "step": part.step,
-                "lr": part.lr,
-                "lr_integral": part.lr_integral,
-                "seconds": part.seconds,
-            }
-        return tensors, meta
+    def restore_state(self, saved: Artifact) -> None:
+        """Continues from a state of this run, or of a run that begins alike."""
+        self.state.restore(saved)
+        if self.cache is not None:
+            self.cache.drop_features()
+        if self.checkpoint is not None:
+            self.checkpoint.policy.note_taken_over()
 
-    def restore(self, saved: Artifact) -> None:
-        """Goes on from the ``state`` of this run or of one that begins alike."""
-        meta = saved.meta
-        self.model.load_state_dict(to_tensors(without_prefix("model.", saved.tensors)))
-        load_optimizer(self.optimizer, without_prefix("optimizer.", saved.tensors))
-        self.epoch, self.kept = meta["epoch"], None
-        self.micro_batch_size = meta["micro_batch_size"]
-        best = meta["val_metric_best"]
-        self.result = FinetuneResult(
-            epochs=list(meta["epochs"]),
-            best=without_prefix("best.", saved.tensors),
-            best_epoch=meta["best_epoch"],
-            val_metric_best=math.nan if best is None else best,
-            val_metric_last=meta["epochs"][-1]["val_metric"] if meta["epochs"] else math.nan,
-            n_steps=meta["n_steps"],
-            resumed_from_epoch=self.result.resumed_from_epoch,
-            seconds=meta["seconds"],
-        )
-        self.part = None
-        if "part" in meta:
-            total = torch.from_numpy(np.array(saved.tensors["part.total"])).reshape(()).to(self.device)
-            self.part = _Part(total, **meta["part"])
-        self.saved_epoch = None
+    def resume_from_checkpoint(self) -> None:
+        """Continues from the checkpoint of this very run; any other file in its place is ignored and later overwritten."""
+        saved = None if self.checkpoint is None else self.checkpoint.read_own()
+        if saved is None or self.checkpoint is None:
+            return
+        self.restore_state(saved)
+        self.checkpoint.policy.note_saved(self.state.epoch)
+        self.resumed_from_epoch = self.state.epoch
+        self.reused_s = {int(epoch): float(seconds) for epoch, seconds in saved.meta["reused"]}
 
     def save_if_due(self) -> None:
-        """Saves the state where the last one is long ago."""
-        if self.saving is None:
-            return
-        done = math.inf if self.saved_epoch is None else self.epoch - self.saved_epoch
-        is_due = self.part is None and done >= self.saving.every_epochs
-        if is_due or time.monotonic() - self.saved_at >= self.saving.every_s:
-            self.save()
+        """Saves the state if it is due."""
+        state = self.state
+        if self.checkpoint is not None and self.checkpoint.policy.is_due(
+            state.epoch, is_inside_epoch=state.is_inside_epoch
+        ):
+            self.save_state()
 
-    def save(self) -> None:
-        """Writes the whole state as one safetensors file with JSON in its header; no pickle. The one before is gone."""
-        if self.saving is None:
-            return
-        tensors, meta = self.state()
-        more = {"identity": self.saving.identity, "reused": list(self.reused.items())}
-        write_tensors(str(self.saving.path), tensors, {**meta, **more})
-        self.saved_epoch, self.saved_at = self.epoch, time.monotonic()
+    def save_state(self) -> None:
+        """Saves the state in place of the previous one."""
+        if self.checkpoint is not None:
+            self.checkpoint.write_state(self.state, reused=list(self.reused_s.items()))
 
-    def resume(self) -> None:
-        """Takes up a checkpoint of this very run; anything else is left alone and overwritten."""
-        try:
-            saved = read_tensors(str(self.saving.path)) if self.saving is not None else None
-        except (FileNotFoundError, CorruptFileError):
-            return
-        if saved is None or self.saving is None or saved.meta.get("identity") != self.saving.identity:
-            return
-        self.restore(saved)
-        self.result.resumed_from_epoch = self.saved_epoch = self.epoch
-        self.reused = {int(epoch): float(seconds) for epoch, seconds in saved.meta["reused"]}
+    def summarise_run(self) -> FinetuneResult:
+        """Returns the outcome of the run after its last epoch."""
+        state = self.state
+        if state.best is None:
+            raise ValueError("no epoch is done")
+        return FinetuneResult(
+            epochs=state.history,
+            best=state.best.weights,
+            last=_copy_weights(self.model),
+            best_epoch=state.best.epoch,
+            val_metric_best=state.best.val_metric,
+            val_metric_last=state.history[-1]["val_metric"],
+            n_steps=state.n_steps,
+            resumed_from_epoch=self.resumed_from_epoch,
+            phases=list_phase_rows(self.phases, state.history, self.reused_s, self.spent_s),
+            precision=self.setup.precision,
+            micro_batch_size=state.micro_batch_size,
+        )
 
 
-def _copies(model: nn.Module) -> dict[str, np.ndarray]:
-    """The weights as they are now: on the CPU ``to_arrays`` only looks at them, and they may change."""
+def _read_phases(model: nn.Module, setup: FinetuneSetup) -> tuple[Phase, ...]:
+    """Returns the freeze schedule; raises InputError if a phase leaves nothing of the model to train."""
+    n_layers = len(body_layers(model.body)) if isinstance(model, OrcaModel) else 0
+    phases = schedule(setup.config.freeze, setup.config.freeze_epochs, n_layers)
+    for phase in phases:
+        if freeze_weights(model, phase.frozen) == 0:
+            raise InputError(f"finetune.freeze: {'+'.join(phase.frozen)} leaves nothing of this model to train.")
+    return phases
+
+
+def _copy_weights(model: nn.Module) -> dict[str, np.ndarray]:
+    """Copies the present weights: on the CPU ``to_arrays`` returns views, which training would change."""
     return {name: array.copy() for name, array in to_arrays(model.state_dict()).items()}
-
-
-def _n_layers(model: nn.Module) -> int:
-    return len(model.body.layers()) if isinstance(model, OrcaModel) else 0  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""What a trial's stages cost: seconds, GPU-seconds and the most memory, measured where the trial runs."""
+"""What a trial's stages cost: seconds, GPU-seconds and peak memory, measured where the trial runs."""
 
 import contextlib
 import sys
@@ -12,26 +12,26 @@ MIB = 2**20
 
 
 class Meter:
-    """Measures one trial stage by stage; a stage that fails is measured up to its failure.
+    """Measures a trial stage by stage; a stage that fails is measured up to its failure.
 
     Attributes:
-        seconds: of each stage that was begun.
+        seconds: what each stage that was begun has taken.
         stages: rows of the stages table.
     """
 
     def __init__(self, n_gpus: float) -> None:
-        """Begins to measure: from here on peaks count anew, whatever the process has run before."""
+        """Starts to measure and resets the peaks, whatever the process has run before."""
         self.n_gpus = n_gpus
         self.seconds: dict[str, float] = {}
         self.stages: list[dict[str, Any]] = []
         self.start = time.perf_counter()
-        self.knows_memory = _forget_peak()
+        self.knows_memory = _reset_peaks()
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[list[dict[str, Any]]]:
-        """Measures a block as a stage. The block may put in what is known of its phases; else it is one.
+        """Measures a block as a stage. The block may append a row per phase; otherwise the stage is a single phase.
 
-        Seconds of the stage that belong to no phase are counted with the first.
+        Seconds of the stage that belong to no phase are added to the first.
         """
         phases: list[dict[str, Any]] = []
         start = time.perf_counter()
@@ -44,20 +44,20 @@ class Meter:
             rest = spent - sum(row.get("wall_time_s", 0.0) for row in rows)
             rows[0]["wall_time_s"] = max(0.0, rows[0].get("wall_time_s", 0.0) + rest)
             for phase, row in enumerate(rows, 1):
-                self.stages.append({"stage": name, "phase": phase, "reused_s": 0.0, **row, **self._held(row)})
+                self.stages.append({"stage": name, "phase": phase, "reused_s": 0.0, **row, **self._list_resources(row)})
 
-    def _held(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"gpu_s": row["wall_time_s"] * self.n_gpus, **self.peaks()}
+    def _list_resources(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"gpu_s": row["wall_time_s"] * self.n_gpus, **self.read_peaks()}
 
-    def peaks(self) -> dict[str, float | None]:
-        """Returns the most memory held so far, by the process and on the GPU; None where that cannot be told."""
+    def read_peaks(self) -> dict[str, float | None]:
+        """Returns the peak memory so far, of the process and on the GPU; None where the system does not report it."""
         return {
             "peak_memory_mib": peak_mib() if self.knows_memory else None,
             "peak_gpu_memory_mib": _peak_gpu_mib(),
         }
 
     def row(self) -> dict[str, Any]:
-        """Returns the whole trial's columns, as of now."""
+        """Returns the columns of the whole trial, up to now."""
         wall_time_s = time.perf_counter() - self.start
         return {
             **{f"{name}_s": seconds for name, seconds in self.seconds.items()},
@@ -65,12 +65,12 @@ class Meter:
             "wall_time_s": wall_time_s,
             "gpu_s": wall_time_s * self.n_gpus,
             "n_gpus": self.n_gpus,
-            **self.peaks(),
+            **self.read_peaks(),
         }
 
 
-def _forget_peak() -> bool:
-    """Starts the peaks anew; says whether that of the process could be. Source: proc(5), clear_refs and VmHWM."""
+def _reset_peaks() -> bool:
+    """Resets the peaks; returns whether the system let it reset that of the process. Source: proc(5), clear_refs, VmHWM."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -83,7 +83,7 @@ def _forget_peak() -> bool:
 
 
 def peak_mib() -> float | None:
-    """Returns the most memory that this process has held since its peak was last forgotten; None where Linux does not tell."""
+    """Returns the peak memory of this process since its last reset; None where Linux does not report it."""
     try:
         lines = STATUS.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:

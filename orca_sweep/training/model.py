@@ -22,6 +22,7 @@ from orca_sweep.training.predictors import (
     LinearPredictor1D,
     LinearPredictor2D,
     PicturePredictor,
+    Predictor,
     VectorPredictor,
 )
 
@@ -37,11 +38,11 @@ def token_stride(length: int, target_length: int) -> int:
 def mean_tokens(patches: Tensor, weight: Tensor, bias: Tensor, norm: nn.Module) -> Tensor:
     """Returns the mean over tokens of norm(weight q + bias), (B, D), for patches q (B, T, k); LayerNorm or none.
 
-    Tokens are never made: a token's variance over its D features is a quadratic form of its patch, so that
-    the mean over tokens is a weighted mean of patches that meets the weights (D, k) once. Equal to the long
-    way up to rounding (2e-7 in single precision).
+    No token is computed: a token's variance over its D features is a quadratic form of its patch, so that
+    the mean over tokens is a weighted mean of patches that meets the weights (D, k) once. Equal to the mean over
+    computed tokens up to rounding (2e-7 in single precision).
 
-    Cost: B T k^2 instead of B T k D, and no (B, T, D) activation; where k > D the long way is taken.
+    Cost: B T k^2 instead of B T k D, and no (B, T, D) activation; where k > D the tokens are computed.
     """
     if not isinstance(norm, nn.LayerNorm):
         return F.linear(patches.mean(dim=1), weight, bias)
@@ -70,21 +71,21 @@ class Embedder1D(nn.Module):
         self.length = length
         self.projection = nn.Conv1d(channels, width, kernel_size=stride, stride=stride)
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
-        self.positions = _positions(length // stride, width) if positions else None
+        self.positions = _make_positions(length // stride, width) if positions else None
         nn.init.xavier_uniform_(self.projection.weight, gain=math.sqrt(2))
-        nn.init.zeros_(self.projection.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(_bias_of(self.projection))
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns tokens."""
-        return _placed(self.norm(self.projection(self._resampled(x)).transpose(1, 2)), self.positions)
+        return _add_positions(self.norm(self.projection(self._resample_signal(x)).transpose(1, 2)), self.positions)
 
-    def _resampled(self, x: Tensor) -> Tensor:
+    def _resample_signal(self, x: Tensor) -> Tensor:
         return x if x.shape[-1] == self.length else F.interpolate(x, size=self.length, mode="linear")
 
-    def patches(self, x: Tensor) -> Tensor:
+    def cut_patches(self, x: Tensor) -> Tensor:
         """Returns what each token sees of the input, (B, T, C * stride): no parameter takes part."""
         stride = self.projection.stride[0]
-        return self._resampled(x).unflatten(2, (-1, stride)).transpose(1, 2).flatten(2)
+        return self._resample_signal(x).unflatten(2, (-1, stride)).transpose(1, 2).flatten(2)
 
     def mean_features(self, patches: Tensor) -> Tensor:
         """Returns the mean over the tokens of ``patches``, (B, D)."""
@@ -109,16 +110,16 @@ class Embedder2D(nn.Module):
         self.image_size = image_size
         self.projection = nn.Conv2d(channels, width, kernel_size=patch, stride=patch)
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
-        self.positions = _positions((image_size // patch) ** 2, width) if positions else None
+        self.positions = _make_positions((image_size // patch) ** 2, width) if positions else None
         nn.init.trunc_normal_(self.projection.weight, std=0.02)
-        nn.init.zeros_(self.projection.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(_bias_of(self.projection))
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns tokens, row by row."""
         tokens = self.projection(resize_images(x, self.image_size)).flatten(2).transpose(1, 2)
-        return _placed(self.norm(tokens), self.positions)
+        return _add_positions(self.norm(tokens), self.positions)
 
-    def patches(self, x: Tensor) -> Tensor:
+    def cut_patches(self, x: Tensor) -> Tensor:
         """Returns the pixels that each token sees, (B, T, C * patch * patch): no parameter takes part."""
         size = self.projection.stride[0]
         side = self.image_size // size * size
@@ -147,7 +148,7 @@ class Embedder2D(nn.Module):
         patch: Any = body.model.embeddings.patch_embeddings.projection
         with torch.no_grad():
             self.projection.weight.copy_(_copy_channels(patch.weight, self.projection.in_channels, channel_copy))
-            self.projection.bias.copy_(patch.bias)  # type: ignore[union-attr]
+            _bias_of(self.projection).copy_(patch.bias)
 
 
 def _copy_channels(weight: Tensor, channels: int, how: ChannelCopy) -> Tensor:
@@ -159,17 +160,23 @@ def _copy_channels(weight: Tensor, channels: int, how: ChannelCopy) -> Tensor:
     return weight.sum(dim=1, keepdim=True).expand(-1, channels, -1, -1) / channels
 
 
-def _positions(n_tokens: int, width: int) -> nn.Parameter:
+def _bias_of(projection: nn.Conv1d | nn.Conv2d) -> Tensor:
+    if projection.bias is None:
+        raise TypeError("an embedder's projection has a bias")
+    return projection.bias
+
+
+def _make_positions(n_tokens: int, width: int) -> nn.Parameter:
     return nn.Parameter(nn.init.normal_(torch.empty(n_tokens, width), std=0.02))
 
 
-def _placed(tokens: Tensor, positions: Tensor | None) -> Tensor:
+def _add_positions(tokens: Tensor, positions: Tensor | None) -> Tensor:
     return tokens if positions is None else tokens + positions
 
 
 def _mean_features(embedder: Embedder1D | Embedder2D, patches: Tensor) -> Tensor:
-    weight, bias = embedder.projection.weight.flatten(1), embedder.projection.bias
-    mean = mean_tokens(patches, weight, bias, embedder.norm)  # type: ignore[arg-type]
+    weight, bias = embedder.projection.weight.flatten(1), _bias_of(embedder.projection)
+    mean = mean_tokens(patches, weight, bias, embedder.norm)
     return mean if embedder.positions is None else mean + embedder.positions.mean(dim=0)
 
 
@@ -213,7 +220,7 @@ class OrcaModel(nn.Module):
     """Embedder, body, predictor; predictions come out in the task's own units."""
 
     def __init__(
-        self, embedder: nn.Module, body: nn.Module, predictor: nn.Module, mean: Tensor | None, std: Tensor | None
+        self, embedder: nn.Module, body: nn.Module, predictor: Predictor, mean: Tensor | None, std: Tensor | None
     ) -> None:
         super().__init__()
         self.embedder = embedder
@@ -231,8 +238,7 @@ class OrcaModel(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Returns what embedder and body make of the input, as far as the predictor uses it."""
-        pooled: Tensor = self.predictor.pool(self.body(self.embedder(x)))  # type: ignore[operator]
-        return pooled
+        return self.predictor.pool(self.body(self.embedder(x)))
 
     def from_features(self, features: Tensor) -> Tensor:
         """Returns the predictions from ``features``."""
@@ -254,7 +260,7 @@ class Layout:
     """Tokens along a side that the body merges into one."""
 
 
-def layout(task: Task, spec: BodySpec, config: TrialConfig) -> Layout:
+def choose_layout(task: Task, spec: BodySpec, config: TrialConfig) -> Layout:
     """Returns the layout of a task for a body; 1D and 2D tasks go to either kind.
 
     A text body takes a signal as a sequence of patches and an image as a sequence of square patches, as fine
@@ -278,11 +284,11 @@ def layout(task: Task, spec: BodySpec, config: TrialConfig) -> Layout:
 
 def build_embedder(task: Task, body: LoadedBody, config: TrialConfig) -> Embedder1D | Embedder2D:
     """Builds the embedder (stage 1), initialised as ``embedder.init`` says, from its own stream."""
-    spec, cut = body.spec, layout(task, body.spec, config)
+    spec, cut = body.spec, choose_layout(task, body.spec, config)
     kind = Embedder1D if task.dims == 1 else Embedder2D
     norm, positions = spec.architecture != "vit", spec.dims == 1
     with torch_stream(config.seed_of("embedder-init"), "embedder init"):
-        embedder = kind(task.sample_shape[0], cut.size, spec.width_in, cut.patch, positions, norm)
+        embedder = kind(task.sample_shape[0], cut.size, spec.width_in, cut.patch, positions=positions, norm=norm)
     if config.embedder.init == "orca-untrained":
         copy_positions(embedder, body)
     elif config.embedder.init == "copied" and isinstance(embedder, Embedder2D):
@@ -292,12 +298,12 @@ def build_embedder(task: Task, body: LoadedBody, config: TrialConfig) -> Embedde
     return embedder
 
 
-def build_predictor(task: Task, body: LoadedBody, config: TrialConfig) -> nn.Module:
+def build_predictor(task: Task, body: LoadedBody, config: TrialConfig) -> Predictor:
     """Builds the predictor (stage 1) from its own stream; ``predictor.dense`` chooses the kind for dense tasks."""
     with torch_stream(config.seed_of("predictor-init"), "predictor init"):
         if not task.is_dense:
             return VectorPredictor(body.spec.width_out, math.prod(task.output_shape))
-        cut = layout(task, body.spec, config)
+        cut = choose_layout(task, body.spec, config)
         if config.predictor.dense == "linear":
             return _linear_predictor(task, body.spec, cut)
         if task.dims == 1:
@@ -306,7 +312,7 @@ def build_predictor(task: Task, body: LoadedBody, config: TrialConfig) -> nn.Mod
         return PicturePredictor(body.spec.width_out, task.output_shape, cut.patch * cut.fold, picture_channels)
 
 
-def _linear_predictor(task: Task, spec: BodySpec, cut: Layout) -> nn.Module:
+def _linear_predictor(task: Task, spec: BodySpec, cut: Layout) -> Predictor:
     if task.dims == 1:
         return LinearPredictor1D(spec.width_out, task.output_shape, cut.patch, cut.fold)
     return LinearPredictor2D(spec.width_out, task.output_shape, cut.patch * cut.fold)
@@ -320,4 +326,4 @@ def build_model(data: TaskData, body: LoadedBody, config: TrialConfig) -> OrcaMo
     if config.finetune.lora_rank is not None:
         with torch_stream(config.seed_of("adapter-init"), "adapter init"):
             add_adapters(network, body.spec.architecture, config.finetune.lora_rank, config.finetune.lora_alpha)
-    return OrcaModel(embedder, network, build_predictor(data.task, body, config), mean, std)
+    return OrcaModel(embedder, network, build_predictor(data.task, body, config), mean=mean, std=std)

@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -15,10 +16,19 @@ from orca_sweep.errors import out_of_memory
 PREDICT_BATCH = 256
 PREDICT_NUMBERS = 2**25
 """Samples of more numbers are predicted fewer at a time."""
-T = TypeVar("T")
+Output = TypeVar("Output")
 
 
-def precision_of(wanted: str, device: str) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Inference:
+    """How predictions are computed."""
+
+    device: str = "cpu"
+    batch_size: int = PREDICT_BATCH
+    precision: str = "float32"
+
+
+def choose_precision(wanted: str, device: str) -> str:
     """Returns float32 or bfloat16: what ``auto`` means on a device.
 
     bfloat16 on a GPU that computes in it, else float32. On processors without such units bfloat16 took 20 to 27 times as
@@ -36,20 +46,20 @@ def autocast(precision: str, device: str) -> contextlib.AbstractContextManager[o
     return torch.autocast(device.split(":")[0], dtype=torch.bfloat16)
 
 
-def slices(shape: Sequence[int], batch_size: int) -> list[slice]:
-    """Returns the batches of a split that is predicted: large samples come fewer at a time."""
+def cut_into_slices(shape: Sequence[int], batch_size: int) -> list[slice]:
+    """Returns the batches of samples of a shape; large samples come fewer at a time."""
     size = max(1, min(batch_size, PREDICT_NUMBERS // max(1, math.prod(shape[1:]))))
     return [slice(i, i + size) for i in range(0, shape[0], size)]
 
 
-def in_batches(run: Callable[[slice], T], shape: Sequence[int], batch_size: int) -> list[T]:
-    """Returns a function's results batch by batch; where memory does not suffice, in batches of half the size, and so on.
+def run_in_batches(run: Callable[[slice], Output], shape: Sequence[int], batch_size: int) -> list[Output]:
+    """Returns a function's outputs batch by batch; where memory does not suffice, in batches of half the size, and so on.
 
     Cost: after a failed attempt all is done again, so that a split is never predicted in batches of two sizes.
     """
     while True:
         try:
-            return [run(part) for part in slices(shape, batch_size)]
+            return [run(part) for part in cut_into_slices(shape, batch_size)]
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error) or batch_size == 1:
                 raise
@@ -58,30 +68,43 @@ def in_batches(run: Callable[[slice], T], shape: Sequence[int], batch_size: int)
             torch.cuda.empty_cache()
 
 
+def predict_batches(
+    forward: Callable[[Tensor], Tensor], read: Callable[[slice], Tensor], shape: Sequence[int], inference: Inference
+) -> Tensor:
+    """Returns the outputs of a model, or of a part of it, on all samples; they stay on the device.
+
+    Args:
+        forward: the model, or the part.
+        read: returns a batch of samples on the device.
+        shape: of all samples.
+        inference: device, batch size and precision.
+    """
+
+    def run_batch(part: slice) -> Tensor:
+        with autocast(inference.precision, inference.device):
+            return forward(read(part)).float()
+
+    return torch.cat(run_in_batches(run_batch, shape, inference.batch_size))
+
+
 @torch.inference_mode()
-def predict(
-    model: nn.Module, samples: Samples, device: str, batch_size: int = PREDICT_BATCH, precision: str = "float32"
-) -> np.ndarray:
+def predict(model: nn.Module, samples: Samples, inference: Inference) -> np.ndarray:
     """Returns the model's predictions on a whole split, in its order, in eval mode."""
     model.eval()
 
-    def run(part: slice) -> Tensor:
-        with autocast(precision, device):
-            prediction: Tensor = model(torch.from_numpy(samples.x[part]).to(device))
-        return prediction.float()
+    def read_batch(part: slice) -> Tensor:
+        return torch.from_numpy(samples.x[part]).to(inference.device)
 
     # One copy from the device at the end, not one that waits for every batch.
-    return torch.cat(in_batches(run, samples.x.shape, batch_size)).cpu().numpy()
+    return predict_batches(model, read_batch, samples.x.shape, inference).cpu().numpy()
 
 
-def predict_wholes(
-    model: nn.Module, samples: Samples, device: str, batch_size: int = PREDICT_BATCH, precision: str = "float32"
-) -> tuple[np.ndarray, np.ndarray]:
+def predict_wholes(model: nn.Module, samples: Samples, inference: Inference) -> tuple[np.ndarray, np.ndarray]:
     """Returns predictions and targets of a whole split, in memory; of samples in parts, the mean over the parts."""
-    return wholes(predict(model, samples, device, batch_size, precision), samples)
+    return average_parts(predict(model, samples, inference), samples)
 
 
-def wholes(prediction: np.ndarray, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+def average_parts(prediction: np.ndarray, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
     """Returns the predictions of whole samples, each the mean over its parts, and their targets."""
     if samples.groups is None:
         return prediction, samples.y[:]

@@ -3,6 +3,7 @@
 B batch, T tokens, D width, C channels, H W space, L sequence, P pixels along a token's side, K classes.
 """
 
+import abc
 import math
 
 import torch
@@ -41,7 +42,15 @@ def average_windows(values: Tensor, dim: int, n_windows: int) -> Tensor:
         return (precise.movedim(dim, -1) @ weights.T).movedim(-1, dim)
 
 
-class VectorPredictor(nn.Module):
+class Predictor(nn.Module, abc.ABC):
+    """The layers after a body, in two parts: what they use of the hidden states, then predictions from that."""
+
+    @abc.abstractmethod
+    def pool(self, hidden: Tensor) -> Tensor:
+        """Returns what the predictor uses of the hidden states (B, T, D); no parameter takes part."""
+
+
+class VectorPredictor(Predictor):
     """Mean over tokens (``pool``), then a linear layer: (B, T, D) -> (B, K).
 
     Fresh weights and biases are uniform within 1 / sqrt(D), as in ORCA.
@@ -60,7 +69,7 @@ class VectorPredictor(nn.Module):
         return self.linear(pooled)
 
 
-class DensePredictor(nn.Module):
+class DensePredictor(Predictor):
     """A predictor of one value per channel and point: it uses every token."""
 
     def pool(self, hidden: Tensor) -> Tensor:
@@ -92,8 +101,8 @@ class BlockMeanPredictor(DensePredictor):
         """Returns one value per channel and position."""
         means = average_windows(hidden, -1, self.channels * self.fold**2 * self.stride)
         if self.fold > 1:
-            return _resample(_join_stretches(means, self.channels, self.fold), self.length)
-        return _resample(means.flatten(1).unflatten(1, (self.channels, -1)), self.length)
+            return _resample_signals(_join_stretches(means, self.channels, self.fold), self.length)
+        return _resample_signals(means.flatten(1).unflatten(1, (self.channels, -1)), self.length)
 
 
 class PicturePredictor(DensePredictor):
@@ -144,7 +153,7 @@ class LinearPredictor1D(DensePredictor):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Returns one value per channel and position."""
-        return _resample(_join_stretches(self.linear(hidden), self.channels, self.fold), self.length)
+        return _resample_signals(_join_stretches(self.linear(hidden), self.channels, self.fold), self.length)
 
 
 class LinearPredictor2D(DensePredictor):
@@ -182,5 +191,5 @@ def _join_stretches(stretches: Tensor, channels: int, fold: int) -> Tensor:
     return squares.permute(0, 3, 1, 4, 2, 5, 6).flatten(2)
 
 
-def _resample(signals: Tensor, length: int) -> Tensor:
+def _resample_signals(signals: Tensor, length: int) -> Tensor:
     return signals if signals.shape[-1] == length else F.interpolate(signals, size=length, mode="linear")

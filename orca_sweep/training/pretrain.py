@@ -2,16 +2,13 @@
 
 import math
 import time
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from orca_sweep.bodies import Body, PretrainRecipe, find_rung
-from orca_sweep.bodies.inputs import match_channels, resize_images, tokenize_texts
 from orca_sweep.bodies.network import (
     LoadedBody,
     build_base_model,
@@ -19,29 +16,23 @@ from orca_sweep.bodies.network import (
     load_body_tokenizer,
     load_config,
     load_pretrained,
-    to_arrays,
     to_tensors,
 )
 from orca_sweep.config import BodyConfig
-from orca_sweep.errors import DivergedError, InputError
-from orca_sweep.proxies import ProxyData, find_proxy
+from orca_sweep.errors import DivergedError
 from orca_sweep.store import Artifact, stage_key
 from orca_sweep.streams import stream_rng, torch_stream
-from orca_sweep.training.worker import (
-    Progress,
-    Worker,
-    load_optimizer,
-    make_optimizer,
-    optimizer_arrays,
-    set_lr,
-    with_prefix,
-    without_prefix,
-)
+from orca_sweep.training.checkpoints import CheckpointPolicy
+from orca_sweep.training.learning_rates import pretrain_learning_rate
+from orca_sweep.training.optimizers import make_optimizer, set_lr
+from orca_sweep.training.pretrain_corpus import Corpus, load_corpus, mask_tokens
+from orca_sweep.training.state import TrainState, select_prefix
+from orca_sweep.training.worker import Progress, Worker
 
 STAGE = "pretrain"
 SAVE_EVERY_S = 30.0
-MASKED_SHARE = 0.15
-TEXT_TOKENS = 64
+STEPS_PER_REPORT = 50
+WEIGHT_DECAY = 0.01
 
 
 def pretrain_body(body: Body, config: BodyConfig, worker: Worker, report: Progress) -> tuple[LoadedBody, float, bool]:
@@ -55,19 +46,19 @@ def pretrain_body(body: Body, config: BodyConfig, worker: Worker, report: Progre
     """
     start = time.perf_counter()
     if body.pretrain is None:
-        return _published(body, config), time.perf_counter() - start, False
-    corpus = _Corpus.of(body, body.pretrain, config, worker)
+        return _load_published(body, config), time.perf_counter() - start, False
+    corpus = load_corpus(body, body.pretrain, config, worker)
     if config.pretrain_fraction == 0:
         model = build_random_model(body, config.pretrain_seed)
         return LoadedBody(model=model, tokenizer=corpus.tokenizer), time.perf_counter() - start, False
-    artifact, reused = _pretrained(body, body.pretrain, config, corpus, worker, report)
+    artifact, reused = _pretrain_once(body, body.pretrain, config, corpus, worker=worker, report=report)
     model = build_base_model(load_config(body))
-    model.load_state_dict(to_tensors(without_prefix("body.", artifact.tensors)))
+    model.load_state_dict(to_tensors(select_prefix("body.", artifact.tensors)))
     loaded = LoadedBody(model=model, tokenizer=corpus.tokenizer, pretrain_metric=artifact.meta["held_out"])
     return loaded, float(artifact.meta["seconds"]), reused
 
 
-def _published(body: Body, config: BodyConfig) -> LoadedBody:
+def _load_published(body: Body, config: BodyConfig) -> LoadedBody:
     if config.pretrain_fraction > 0:
         rung = find_rung(body, config.pretrain_fraction, config.pretrain_seed)
         return load_pretrained(rung, config.allow_pickle)
@@ -75,211 +66,124 @@ def _published(body: Body, config: BodyConfig) -> LoadedBody:
     return LoadedBody(model=model, tokenizer=load_body_tokenizer(body, model.config))
 
 
-class _Corpus:
-    """The pre-training corpus as tensors, cut to the fraction, with a held-out part."""
-
-    def __init__(self, inputs: Tensor, labels: Tensor, n_held_out: int, fraction: float, seed: int) -> None:
-        order = torch.from_numpy(stream_rng(seed, "pretrain corpus").permutation(len(inputs)))
-        n_train = max(1, round(fraction * (len(inputs) - n_held_out)))
-        self.held_out = order[:n_held_out]
-        # A smaller fraction is a part of every larger one.
-        self.train = order[n_held_out : n_held_out + n_train]
-        self.inputs = inputs
-        self.labels = labels
-        self.n_classes = int(labels.max()) + 1 if len(labels) else 0
-        self.tokenizer: Any = None
-        self.fingerprint = ""
-
-    @classmethod
-    def of(cls, body: Body, recipe: PretrainRecipe, config: BodyConfig, worker: Worker) -> "_Corpus":
-        data = find_proxy(recipe.corpus).load(Path())
-        if recipe.task == "classification":
-            corpus = cls._images(body, recipe, config, data)
-        else:
-            tokenizer = _tokenizer(body, data, worker)
-            ids, _ = tokenize_texts(tokenizer, _texts(data), TEXT_TOKENS)
-            corpus = cls(ids, torch.empty(0), recipe.n_held_out, config.pretrain_fraction, config.pretrain_seed)
-            corpus.tokenizer = tokenizer
-        corpus.fingerprint = data.fingerprint
-        return corpus
-
-    @classmethod
-    def _images(cls, body: Body, recipe: PretrainRecipe, config: BodyConfig, data: ProxyData) -> "_Corpus":
-        settings = body.settings
-        images = match_channels(torch.from_numpy(np.asarray(data.inputs)), settings["num_channels"])
-        images = resize_images(images.float(), settings["image_size"])
-        labels = torch.from_numpy(data.labels)
-        return cls(images, labels, recipe.n_held_out, config.pretrain_fraction, config.pretrain_seed)
-
-
-def _tokenizer(body: Body, data: ProxyData, worker: Worker) -> Any:
-    """The body's byte-pair tokenizer, learned once from the whole corpus (random bodies use it too)."""
-    from transformers import PreTrainedTokenizerFast
-
-    size = body.settings["vocab_size"]
-    key = stage_key("tokenizer", {"corpus": data.fingerprint, "vocab_size": size})
-    artifact, _ = worker.store.get_or_compute(
-        "tokenizer", key, lambda: ({}, {"json": _learn_tokenizer(size, _texts(data))})
-    )
-    from tokenizers import Tokenizer
-
-    return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(artifact.meta["json"]),
-        bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>", mask_token="<mask>",
-    )  # fmt: skip
-
-
-def _texts(data: ProxyData) -> tuple[str, ...]:
-    if data.corpus:
-        return data.corpus
-    if not isinstance(data.inputs, tuple):
-        raise InputError("the body's pre-training corpus holds no texts. Name a proxy of texts in its recipe.")
-    return data.inputs
-
-
-def _learn_tokenizer(size: int, texts: tuple[str, ...]) -> str:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
-    return str(tokenizer.to_str())
-
-
-def _pretrained(
-    body: Body, recipe: PretrainRecipe, config: BodyConfig, corpus: _Corpus, worker: Worker, report: Progress
+def _pretrain_once(
+    body: Body, recipe: PretrainRecipe, config: BodyConfig, corpus: Corpus, *, worker: Worker, report: Progress
 ) -> tuple[Artifact, bool]:
-    steps = config.pretrain_steps or recipe.steps
-    inputs = {
-        **worker.key_part(),
-        "body": body.name,
-        "settings": dict(body.settings),
-        "corpus": corpus.fingerprint,
-        "recipe": {"task": recipe.task, "batch": recipe.batch_size, "lr": recipe.lr, "held_out": recipe.n_held_out},
-        "fraction": config.pretrain_fraction,
-        "seed": config.pretrain_seed,
-        "steps": steps,
-    }
+    """Returns the pre-trained body's artifact and whether it was reused; if not, trains it while other workers wait."""
+    inputs = {**worker.key_part(), **_list_key_inputs(body, recipe, config), "corpus": corpus.fingerprint}
     key, partial = stage_key(STAGE, inputs), stage_key(STAGE, {**inputs, "partial": True})
-    with worker.store.lock(STAGE, key):
-        artifact = worker.store.get(STAGE, key)
+    store = worker.store
+    with store.lock(STAGE, key):
+        artifact = store.get(STAGE, key)
         if artifact is not None:
             return artifact, True
-        training = _Training(body, recipe, config.pretrain_seed, steps, corpus, worker.device)
-        training.resume(worker.store.get(STAGE, partial))
-        saved = time.perf_counter()
-        while training.step < steps:
-            training.run(min(50, steps - training.step))
-            if time.perf_counter() - saved > SAVE_EVERY_S and training.step < steps:
-                worker.store.put(STAGE, partial, *training.state())
-                saved = time.perf_counter()
-            report({"stage": STAGE, "epoch": training.step, "train_loss": training.loss})
-        tensors, meta = training.state()
-        meta = {**meta, "held_out": training.held_out(), "inputs": inputs}
-        artifact = worker.store.put(STAGE, key, tensors, meta)
-        if worker.store.has(STAGE, partial):
-            worker.store.fs.rm(worker.store.path_of(STAGE, partial))
+        training = _Pretraining(body, recipe, config, corpus, device=worker.device)
+        unfinished = store.get(STAGE, partial)
+        if unfinished is not None:
+            training.state.restore(unfinished)
+        policy = CheckpointPolicy(every_s=SAVE_EVERY_S)
+        while not training.is_done:
+            training.run_steps(STEPS_PER_REPORT)
+            if policy.is_due(0) and not training.is_done:
+                store.put(STAGE, partial, *training.state.pack())
+                policy.note_saved(0)
+            report({"stage": STAGE, "epoch": training.state.n_steps, "train_loss": training.loss})
+        artifact = store.put(STAGE, key, *training.state.pack(held_out=training.score_held_out(), inputs=inputs))
+        if store.has(STAGE, partial):
+            store.fs.rm(store.path_of(STAGE, partial))
         return artifact, False
 
 
-class _Training:
+def _list_key_inputs(body: Body, recipe: PretrainRecipe, config: BodyConfig) -> dict[str, Any]:
+    """What the pre-trained weights depend on besides the corpus and the worker."""
+    return {
+        "body": body.name,
+        "settings": dict(body.settings),
+        "recipe": {"task": recipe.task, "batch": recipe.batch_size, "lr": recipe.lr, "held_out": recipe.n_held_out},
+        "fraction": config.pretrain_fraction,
+        "seed": config.pretrain_seed,
+        "steps": config.pretrain_steps or recipe.steps,
+    }
+
+
+class _Pretraining:
     """Pre-training of one small body, resumable after any step."""
 
-    def __init__(self, body: Body, recipe: PretrainRecipe, seed: int, steps: int, corpus: _Corpus, device: str) -> None:
-        self.recipe, self.seed, self.steps, self.corpus, self.device = recipe, seed, steps, corpus, device
-        self.model = build_random_model(body, seed).to(device)
-        with torch_stream(seed, "pretrain head"):
-            self.head = self._head().to(device)
+    def __init__(self, body: Body, recipe: PretrainRecipe, config: BodyConfig, corpus: Corpus, *, device: str) -> None:
+        self.recipe, self.corpus, self.device = recipe, corpus, device
+        self.seed = config.pretrain_seed
+        self.n_steps = config.pretrain_steps or recipe.steps
+        self.model = build_random_model(body, self.seed).to(device)
+        with torch_stream(self.seed, "pretrain head"):
+            self.head = self._build_head().to(device)
         parameters = [*self.model.parameters(), *self.head.parameters()]
-        self.optimizer = make_optimizer("adamw", parameters, recipe.lr, 0.01)
-        self.step = 0
+        optimizer = make_optimizer("adamw", parameters, recipe.lr, WEIGHT_DECAY)
+        self.state = TrainState(models={"body": self.model, "head": self.head}, optimizer=optimizer)
         self.loss = math.nan
-        self.seconds = 0.0
 
-    def _head(self) -> nn.Module:
+    @property
+    def is_done(self) -> bool:
+        """Whether all steps are done."""
+        return self.state.n_steps >= self.n_steps
+
+    def _build_head(self) -> nn.Module:
         config = self.model.config
-        if self.recipe.task == "classification":
-            return nn.Linear(config.hidden_size, self.corpus.n_classes)
-        return nn.Linear(config.hidden_size, config.vocab_size)
+        n_outputs = self.corpus.n_classes if self.recipe.task == "classification" else config.vocab_size
+        return nn.Linear(config.hidden_size, n_outputs)
 
-    def run(self, n_steps: int) -> None:
+    def run_steps(self, n_most: int) -> None:
+        """Takes the next ``n_most`` steps, or those that are left.
+
+        Raises:
+            DivergedError: if their mean loss is not finite.
+        """
         start = time.perf_counter()
         self.model.train()
+        n_steps = min(n_most, self.n_steps - self.state.n_steps)
         total = torch.zeros((), device=self.device)
         for _ in range(n_steps):
-            with torch_stream(self.seed, "pretrain dropout", self.step):
-                loss = self._loss(self._draw(), self.step)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            # Linear warm-up over the first tenth, then a linear decay to zero.
-            warm = max(1, self.steps // 10)
-            factor = min((self.step + 1) / warm, (self.steps - self.step) / max(1, self.steps - warm), 1.0)
-            set_lr(self.optimizer, self.recipe.lr * factor)
-            self.optimizer.step()
-            self.step += 1
-            total += loss.detach()
+            total += self._take_step()
         self.loss = float(total) / n_steps
-        self.seconds += time.perf_counter() - start
+        self.state.seconds += time.perf_counter() - start
         if not math.isfinite(self.loss):
-            raise DivergedError(f"pre-training diverged: loss {self.loss} at step {self.step}")
+            raise DivergedError(f"pre-training diverged: loss {self.loss} at step {self.state.n_steps}")
 
-    def _draw(self) -> Tensor:
+    def _take_step(self) -> Tensor:
+        state, step = self.state, self.state.n_steps
+        with torch_stream(self.seed, "pretrain dropout", step):
+            loss = self._compute_loss(self._draw_batch(step), step)
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        set_lr(state.optimizer, pretrain_learning_rate(self.recipe.lr, step, self.n_steps))
+        state.optimizer.step()
+        state.n_steps += 1
+        return loss.detach()
+
+    def _draw_batch(self, step: int) -> Tensor:
         n = len(self.corpus.train)
-        rng = stream_rng(self.seed, "pretrain order", self.step)
+        rng = stream_rng(self.seed, "pretrain order", step)
         chosen = rng.choice(n, size=self.recipe.batch_size, replace=n < self.recipe.batch_size)
         return self.corpus.train[torch.from_numpy(chosen)]
 
-    def _loss(self, index: Tensor, step: int) -> Tensor:
+    def _compute_loss(self, index: Tensor, step: int) -> Tensor:
         if self.recipe.task == "classification":
-            return F.cross_entropy(self._logits(index), self.corpus.labels[index].to(self.device))
+            return F.cross_entropy(self._compute_logits(index), self.corpus.labels[index].to(self.device))
         ids = self.corpus.inputs[index]
-        masked, targets = _mask(ids, self.corpus.tokenizer, stream_rng(self.seed, "pretrain mask", step))
+        masked, targets = mask_tokens(ids, self.corpus.tokenizer, stream_rng(self.seed, "pretrain mask", step))
         attend = (ids != self.corpus.tokenizer.pad_token_id).to(self.device)
         hidden = self.model(input_ids=masked.to(self.device), attention_mask=attend).last_hidden_state
         return F.cross_entropy(self.head(hidden).flatten(0, 1), targets.flatten().to(self.device), ignore_index=-100)
 
-    def _logits(self, index: Tensor) -> Tensor:
+    def _compute_logits(self, index: Tensor) -> Tensor:
         images = self.corpus.inputs[index].to(self.device)
-        return self.head(self.model(pixel_values=images).last_hidden_state.mean(dim=1))
+        logits: Tensor = self.head(self.model(pixel_values=images).last_hidden_state.mean(dim=1))
+        return logits
 
     @torch.inference_mode()
-    def held_out(self) -> float:
-        """Error (classification) or loss (masked tokens, fixed masks) on the held-out part."""
+    def score_held_out(self) -> float:
+        """Returns the error (classification) or the loss (masked tokens, fixed masks) on the held-out part."""
         self.model.eval()
         index = self.corpus.held_out
         if self.recipe.task == "masked-tokens":
-            return float(self._loss(index, -1))
-        return float((self._logits(index).argmax(dim=1).cpu() != self.corpus.labels[index]).float().mean())
-
-    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        tensors = {
-            **with_prefix("body.", to_arrays(self.model.state_dict())),
-            **with_prefix("head.", to_arrays(self.head.state_dict())),
-            **with_prefix("optimizer.", optimizer_arrays(self.optimizer)),
-        }
-        return tensors, {"step": self.step, "seconds": self.seconds, "train_loss": self.loss}
-
-    def resume(self, artifact: Artifact | None) -> None:
-        if artifact is None:
-            return
-        self.model.load_state_dict(to_tensors(without_prefix("body.", artifact.tensors)))
-        self.head.load_state_dict(to_tensors(without_prefix("head.", artifact.tensors)))
-        load_optimizer(self.optimizer, without_prefix("optimizer.", artifact.tensors))
-        self.step, self.seconds = artifact.meta["step"], artifact.meta["seconds"]
-
-
-def _mask(ids: Tensor, tokenizer: Any, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Masked ids and targets (-100 where nothing is asked)."""
-    special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
-    chosen = torch.from_numpy(rng.random(ids.shape) < MASKED_SHARE) & ~special
-    targets = torch.where(chosen, ids, torch.full_like(ids, -100))
-    how = torch.from_numpy(rng.random(ids.shape))
-    random_ids = torch.from_numpy(rng.integers(5, len(tokenizer), ids.shape))
-    masked = torch.where(chosen & (how < 0.8), torch.full_like(ids, tokenizer.mask_token_id), ids)
-    return torch.where(chosen & (how >= 0.9), random_ids, masked), targets
+            return float(self._compute_loss(index, -1))
+        return float((self._compute_logits(index).argmax(dim=1).cpu() != self.corpus.labels[index]).float().mean())

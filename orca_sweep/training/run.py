@@ -210,10 +210,12 @@ def _run(
     checkpoints: Checkpoints,
 ) -> None:
     from orca_sweep.store import stage_key
-    from orca_sweep.training.finetune import Saving, finetune
+    from orca_sweep.training.checkpoints import Saving
+    from orca_sweep.training.finetune import finetune
+    from orca_sweep.training.finetune_setup import FinetuneSetup
     from orca_sweep.training.model import build_model
+    from orca_sweep.training.prefixes import Prefixes
     from orca_sweep.training.pretrain import pretrain_body
-    from orca_sweep.training.sharing import Prefixes
 
     config = config.as_run()
     meter = record.meter
@@ -244,14 +246,18 @@ def _run(
         # apart.
         start = {**inputs, "config": without_schedule(config).hashed()}
         prefixes = Prefixes(
-            worker.store, start, frozenset(prefix_epochs), lambda seconds: record.reuse("finetune-prefix", seconds)
-        )
-        saving = Saving(home / CHECKPOINT, identity, checkpoints.epochs, 60 * checkpoints.minutes)
-        result = finetune(
-            model, data, config.finetune, config.seed_of, worker.device, saving,
-            _prefix_teller(report, prefix_epochs, passed),
-            augment=config.data.augment and data.task.augments, prefixes=prefixes,
+            store=worker.store, inputs=start, epochs=frozenset(prefix_epochs),
+            report_reused=lambda seconds: record.reuse("finetune-prefix", seconds),
         )  # fmt: skip
+        saving = Saving(
+            path=home / CHECKPOINT, identity=identity, every_epochs=checkpoints.epochs, every_s=60 * checkpoints.minutes
+        )
+        setup = FinetuneSetup(
+            config=config.finetune, seed_of=config.seed_of, device=worker.device,
+            augments=config.data.augment and data.task.augments,
+        )  # fmt: skip
+        reporter = _prefix_teller(report, prefix_epochs, passed)
+        result = finetune(model, data, setup, saving=saving, prefixes=prefixes, report=reporter)
         phases += result.phases
     record.epochs += result.epochs
     record.row |= _finetune_row(result)
@@ -276,7 +282,7 @@ def _finetune_inputs(config: TrialConfig, data: TaskData, body: Any, model: Any,
     """What fine-tuning depends on besides its own knobs."""
     from orca_sweep.bodies.network import to_arrays
     from orca_sweep.store import state_digest
-    from orca_sweep.training.predict import precision_of
+    from orca_sweep.training.predict import choose_precision
 
     seeds = {source: config.seed_of(source) for source in FINETUNE_SOURCES}
     are_one = len(set(seeds.values())) == 1
@@ -291,7 +297,7 @@ def _finetune_inputs(config: TrialConfig, data: TaskData, body: Any, model: Any,
             data.task.mode,
         ],
         "augment": config.data.augment,
-        "precision": precision_of(config.finetune.precision, worker.device),
+        "precision": choose_precision(config.finetune.precision, worker.device),
         "data": data.fingerprint,
         "scale": [fingerprint(part) for part in (data.target_mean, data.target_std) if part is not None],
         "body": body.about,
@@ -321,8 +327,9 @@ def _train_embedder(
     record: _Record,
     passed: Callable[[str], None],
 ) -> None:
-    from orca_sweep.training.embedder import proxy_features, target_labels, train_embedder
-    from orca_sweep.training.worker import phase_row
+    from orca_sweep.training.alignment_inputs import AlignmentInputs, proxy_features, target_labels
+    from orca_sweep.training.embedder import train_embedder
+    from orca_sweep.training.stage_rows import phase_row
 
     with record.meter.stage("proxy") as phases:
         proxy_data = draw_samples(find_proxy(config.proxy).load(data_root), config.embedder.proxy_pooling)
@@ -345,7 +352,8 @@ def _train_embedder(
     with record.meter.stage("embedder") as phases:
         labels, seconds = target_labels(data, config.embedder.n_pseudo_classes, config.data.split_seed, worker)
         passed("pseudo-labels")
-        training = train_embedder(embedder, data, labels, proxy, body, config, worker, snapshot_epochs, report)
+        inputs = AlignmentInputs(data=data, labels=labels, proxy=proxy, body=body, config=config)
+        training = train_embedder(embedder, inputs, worker, snapshot_epochs=snapshot_epochs, report=report)
         taken = {
             "pseudo-labels": seconds,
             "objective": training.constants_reused_s,
@@ -404,12 +412,13 @@ def _score_test(model: Any, data: TaskData, result: Any, batch_size: int, device
     from orca_sweep.bodies.network import to_tensors
     from orca_sweep.store import state_digest
     from orca_sweep.tasks.measures import METRICS
-    from orca_sweep.training.predict import predict_wholes
+    from orca_sweep.training.predict import Inference, predict_wholes
 
     found: dict[str, Any] = {}
     for which, state in (("last", result.last), ("best", result.best)):
         model.load_state_dict(to_tensors(state))
-        prediction, target = predict_wholes(model, data.test, device, batch_size, result.precision)
+        inference = Inference(device=device, batch_size=batch_size, precision=result.precision)
+        prediction, target = predict_wholes(model, data.test, inference)
         metric = METRICS.get(data.task.metric)
         value = metric.compute(prediction, target)
         if not math.isfinite(value):

@@ -38,9 +38,9 @@ def kept_bodies(tmp_path_factory):
     from tokenizers import Tokenizer
     from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
-    from orca_sweep.training.pretrain import _learn_tokenizer
+    from orca_sweep.training.pretrain_corpus import learn_tokenizer
 
-    raw = _learn_tokenizer(300, ("the type of a type", "attributes are inherited"))
+    raw = learn_tokenizer(300, ("the type of a type", "attributes are inherited"))
     root = tmp_path_factory.mktemp("bodies")
     for family, sizes in SIZES.items():
         torch.manual_seed(0)

@@ -140,7 +140,7 @@ def test_collect_merges_and_says_what_it_made(tmp_path):
 
 def test_pretrain_makes_what_a_trial_then_finds(tmp_path, run):
     from orca_sweep.store import Store
-    from orca_sweep.training.worker import Place
+    from orca_sweep.training.worker import Worker
 
     arguments = ("pretrain", "swin-micro", "--fraction", "0.1", "--steps", "4", "--store", tmp_path / "store")
     first, again = orca(*arguments), orca(*arguments)
@@ -155,7 +155,7 @@ def test_pretrain_makes_what_a_trial_then_finds(tmp_path, run):
     space.write_text(text)
     assert "pretrain 0 (+ 1 found)" in orca("plan", space, "--store", tmp_path / "store").stdout
     row, _ = run(
-        task="tiny", body__pretrain_fraction=0.1, body__pretrain_steps=4, use=Place(Store(str(tmp_path / "store")))
+        task="tiny", body__pretrain_fraction=0.1, body__pretrain_steps=4, use=Worker(Store(str(tmp_path / "store")))
     )
     assert row["reused"] == "pretrain"
 

@@ -27,8 +27,8 @@ from orca_sweep.config.freezing import (
 )
 from orca_sweep.errors import InputError
 from orca_sweep.store import read_tensors
-from orca_sweep.training.frozen import frozen_names, set_frozen
-from orca_sweep.training.rates import learning_rate
+from orca_sweep.training.freezing import find_frozen_names, freeze_weights
+from orca_sweep.training.learning_rates import finetune_learning_rate
 from orca_sweep.trial import resolve
 from tests.builders.bodies import SIZES
 
@@ -322,7 +322,9 @@ def work_of(phases, epoch, run):
     phase, start = phase_at(phases, epoch), epochs_before_fresh_start(phases, epoch)
     config = FinetuneConfig(warmup_epochs=run.warmup_epochs, decay_epochs=run.decay_epochs, lr=1.0)
     steps = [2 * (epoch - 1 - start) + step for step in (0, 1)]
-    rates = [phase.lr_factor * (1.0 if phase.constant_lr else learning_rate(config, step, 2)) for step in steps]
+    rates = [
+        phase.lr_factor * (1.0 if phase.constant_lr else finetune_learning_rate(config, step, 2)) for step in steps
+    ]
     frozen = {word if run.merges_patches else word.replace("transformer-norms", "norms") for word in phase.frozen}
     return frozen, rates, run.optimizer_remembers and start
 
@@ -391,8 +393,8 @@ def test_each_word_freezes_exactly_its_parameters(family, word):
     model = model_of(family)
     expected = expected_names(model, word)
     assert expected
-    assert frozen_names(model, (word,)) == expected
-    n = set_frozen(model, (word,))
+    assert find_frozen_names(model, (word,)) == expected
+    n = freeze_weights(model, (word,))
     assert {name for name, p in model.named_parameters() if not p.requires_grad} == expected
     assert n == sum(p.numel() for name, p in model.named_parameters() if name not in expected)
 
@@ -466,8 +468,8 @@ def test_the_parameters_that_each_word_means_are_these(family):
         "biases": {name for name in body if name.endswith(".bias")},
     }
     for kind, names in expected.items():
-        assert frozen_names(model, (f"body.{kind}",)) == names, kind
-        assert frozen_names(model, (f"body-without-{kind}",)) == body - names, kind
+        assert find_frozen_names(model, (f"body.{kind}",)) == names, kind
+        assert find_frozen_names(model, (f"body-without-{kind}",)) == body - names, kind
 
 
 def released_name(name):
@@ -493,10 +495,10 @@ def test_released_presets_freeze_what_the_released_rules_on_names_do(family, pre
     names = [name for name, _ in model.named_parameters()]
     expected = {name for name in names if rests(released_name(name))}
     assert expected
-    assert frozen_names(model, schedule(preset, 1)[0].frozen) == expected
+    assert find_frozen_names(model, schedule(preset, 1)[0].frozen) == expected
     if family == "swin":  # and what the plain preset trains beside
         more = {f"body.encoder.layers.0.downsample.norm.{part}" for part in PAIR}
-        assert expected - frozen_names(model, schedule("layernorm", 1)[0].frozen) >= (
+        assert expected - find_frozen_names(model, schedule("layernorm", 1)[0].frozen) >= (
             more if preset == "released-layernorm" else set()
         )
 
@@ -519,15 +521,15 @@ def test_released_presets_freeze_what_the_released_rules_on_names_do(family, pre
 def test_each_preset_starts_with_exactly_its_parameters_frozen(family, preset, words):
     model = model_of(family)
     expected = set().union(*(expected_names(model, word) for word in words))
-    assert frozen_names(model, schedule(preset, 2, LAYERS)[0].frozen) == expected
+    assert find_frozen_names(model, schedule(preset, 2, LAYERS)[0].frozen) == expected
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradual_unfreezing_thaws_one_layer_after_the_other(family):
     model = model_of(family)
-    frozen = [frozen_names(model, phase.frozen) for phase in schedule("gradual-unfreeze", 1, LAYERS)]
+    frozen = [find_frozen_names(model, phase.frozen) for phase in schedule("gradual-unfreeze", 1, LAYERS)]
     thawed = [before - after for before, after in itertools.pairwise(frozen)]
-    layers = [frozen_names(model, (f"body.layers[{i}:{i + 1}]",)) for i in range(LAYERS)]
+    layers = [find_frozen_names(model, (f"body.layers[{i}:{i + 1}]",)) for i in range(LAYERS)]
     assert len(frozen) == LAYERS + 2
     assert layers[-1] <= thawed[0]  # and what follows the last layer
     assert thawed[1:LAYERS] == layers[-2::-1]
@@ -538,16 +540,16 @@ def test_gradual_unfreezing_thaws_one_layer_after_the_other(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_slices_of_layers_part_the_body(family):
     model = model_of(family)
-    each = [frozen_names(model, (f"body.layers[{i}:{i + 1}]",)) for i in range(LAYERS)]
+    each = [find_frozen_names(model, (f"body.layers[{i}:{i + 1}]",)) for i in range(LAYERS)]
     assert all(each)
     assert sum(map(len, each)) == len(set().union(*each))  # no parameter is in two layers
-    assert set().union(*each) == frozen_names(model, ("body.layers[:]",))
+    assert set().union(*each) == find_frozen_names(model, ("body.layers[:]",))
     left = {name for name, _ in model.body.named_parameters()} - {n.removeprefix("body.") for n in set().union(*each)}
     last = {"swin": "layernorm", "vit": "layernorm", "gpt2": "model.ln_f", "gpt_neox": "model.final_layer_norm"}
     expected = {f"{last[family]}.{kind}" for kind in ("weight", "bias")} if family in last else set()
     assert left == expected | ({"cls_token", "position_embeddings"} if family == "vit" else set())
     with pytest.raises(InputError, match=r"layers\[7:9\] holds no layer; the body has 3 layers\. .* 0 <= A < B <= 3"):
-        frozen_names(model, ("body.layers[7:9]",))
+        find_frozen_names(model, ("body.layers[7:9]",))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -557,10 +559,10 @@ def test_adapters_train_in_place_of_the_body_s_weights(family):
     add_adapters(model.body, family, rank=3, alpha=6)
     adapters = {name for name, _ in model.named_parameters() if "lora_" in name}
     assert len(adapters) == 2 * LAYERS * len(ADAPTED[family])
-    set_frozen(model, ())
+    freeze_weights(model, ())
     trained = {name for name, p in model.named_parameters() if p.requires_grad and name.startswith("body.")}
     assert trained == adapters
-    set_frozen(model, ("body",))
+    freeze_weights(model, ("body",))
     assert not any(p.requires_grad for p in model.body.parameters())
     shape = {"swin": (2, 64, 24), "vit": (2, 16, 48)}.get(family, (2, 20, 48))
     tokens = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
@@ -583,7 +585,7 @@ def test_a_border_leaves_frozen_weights_bit_equal_and_the_others_moving(run, tmp
     whole = model_of("swin", LoadedBody(model=build_random_model(find_body("swin-micro"), 0)).build_network())
     for epoch, words in ((2, ("embedder", "body.layers[0:2]")), (4, ("body-without-norms",)), (6, ("predictor",))):
         before, after = states[epoch - 2], states[epoch - 1]
-        inside = frozen_names(whole, words)
+        inside = find_frozen_names(whole, words)
         for name in before:
             if not name.startswith("model."):
                 continue
@@ -664,6 +666,7 @@ def test_the_released_predictor_only_phase_is_one_line(optimizer, user_tasks, wo
     from orca_sweep.streams import stream_rng
     from orca_sweep.tasks import find_task, load_task_data
     from orca_sweep.training.finetune import finetune
+    from orca_sweep.training.finetune_setup import FinetuneSetup
     from orca_sweep.training.model import build_model
     from orca_sweep.training.pretrain import pretrain_body
 
@@ -675,7 +678,7 @@ def test_the_released_predictor_only_phase_is_one_line(optimizer, user_tasks, wo
     loaded, _, _ = pretrain_body(find_body("swin-micro"), config.body, worker, lambda row: None)
     model = build_model(data, loaded, config)
     plain = copy.deepcopy(model).train()
-    finetune(model, data, config.finetune, config.seed_of, "cpu", None, lambda row: None)
+    finetune(model, data, FinetuneSetup(config=config.finetune, seed_of=config.seed_of))
     kinds = {"sgd": (torch.optim.SGD, {"momentum": 0.9}), "adamw": (torch.optim.AdamW, {})}
     kind, more = kinds[optimizer]
     for first, last, resting, rates in [(1, 1, plain.body, [10] * 3), (2, 3, None, [1 / 3, 2 / 3, 1, 1, 8 / 9, 7 / 9])]:
@@ -703,9 +706,9 @@ def test_sgd_starts_what_thaws_without_momentum(run, monkeypatch):
     fused, epochs = run(**settings)
     assert fused["status"] == "ok"
     monkeypatch.setattr(
-        finetuning, "make_optimizer",
-        lambda name, parameters, lr, weight_decay, *, momentum, betas: torch.optim.SGD(
-            parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, foreach=False
+        finetuning, "build_optimizer",
+        lambda settings, parameters: torch.optim.SGD(
+            parameters, lr=settings.lr, weight_decay=settings.weight_decay, momentum=settings.momentum, foreach=False
         ),
     )  # fmt: skip
     monkeypatch.setattr(finetuning, "start_momentum", lambda optimizer: None)
@@ -754,15 +757,17 @@ def test_a_killed_run_ends_as_the_unbroken_one_whatever_is_frozen(run, at, setti
 
 
 def test_features_of_frozen_parts_are_made_once_and_change_nothing_but_rounding(run, monkeypatch):
-    from orca_sweep.training import finetune as finetuning
+    from orca_sweep.training import feature_cache
 
     calls = []
-    real = finetuning._Loop._features
-    monkeypatch.setattr(finetuning._Loop, "_features", lambda loop, x: calls.append(len(x)) or real(loop, x))
+    real = feature_cache.FeatureCache._compute_features
+    monkeypatch.setattr(
+        feature_cache.FeatureCache, "_compute_features", lambda cache, x: calls.append(len(x)) or real(cache, x)
+    )
     settings = {"task": "tiny", "finetune__freeze": "both", "finetune__freeze_epochs": 3, "finetune__epochs": 5}
     kept, epochs = run(**settings)
     assert calls == [24, 18]  # training and validation samples, once
-    monkeypatch.setattr(finetuning, "KEPT_NUMBERS", 0)
+    monkeypatch.setattr(feature_cache, "MAX_NUMBERS", 0)
     plain, plain_epochs = run(**settings, folder="plain")
     for a, b in zip(epochs, plain_epochs, strict=True):
         assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-5)

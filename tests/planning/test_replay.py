@@ -86,7 +86,7 @@ def test_the_peak_of_memory_is_the_trial_s_own():
     if not before.knows_memory:
         pytest.skip("this system does not tell a process its peak")
     np.ones(200 * 2**17)  # 200 MiB, and gone
-    large, small = before.peaks()["peak_memory_mib"], Meter(0.0).peaks()["peak_memory_mib"]
+    large, small = before.read_peaks()["peak_memory_mib"], Meter(0.0).read_peaks()["peak_memory_mib"]
     assert large - small > 150
 
 

@@ -225,9 +225,9 @@ def test_a_token_s_feature_is_its_first_piece_in_its_sentence(tmp_path):
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    from orca_sweep.training.pretrain import _learn_tokenizer
+    from orca_sweep.training.pretrain_corpus import learn_tokenizer
 
-    text = _learn_tokenizer(300, ("the type of a type", "attributes are inherited"))
+    text = learn_tokenizer(300, ("the type of a type", "attributes are inherited"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(text), pad_token="<pad>")
     body = LoadedBody(model=build_random_model(find_body("roberta-micro"), 0), tokenizer=tokenizer)
     words = ("unheard", "attributes", "zzz")

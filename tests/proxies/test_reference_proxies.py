@@ -20,7 +20,7 @@ from orca_sweep.proxies import (
 )
 from orca_sweep.proxies.declared import make_feature_data
 from orca_sweep.proxies.images import PAD
-from orca_sweep.training.embedder import proxy_features
+from orca_sweep.training.alignment_inputs import proxy_features
 
 REFERENCE = Path(__file__).resolve().parents[1] / "vectors" / "reference"
 CLOSE = {"rtol": 0, "atol": 1e-5}

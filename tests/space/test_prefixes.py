@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import math
 import multiprocessing
 import os
 import time
@@ -18,8 +17,11 @@ from orca_sweep.space.prefixes import shared_epochs, shared_prefixes, without_sc
 from orca_sweep.space.records import PlannedTrial
 from orca_sweep.store import Store
 from orca_sweep.training import finetune as finetuning
+from orca_sweep.training import learning_rates
+from orca_sweep.training.checkpoints import CheckpointPolicy
+from orca_sweep.training.optimizer_steps import Stepper
+from orca_sweep.training.prefixes import PREFIX_STAGE
 from orca_sweep.training.run import run_trial
-from orca_sweep.training.sharing import PREFIX_STAGE
 from orca_sweep.training.worker import Worker
 from orca_sweep.trial import load_imports, resolve
 
@@ -39,8 +41,8 @@ def frozen(freeze, freeze_epochs=0, epochs=20):
 
 def shared_of(*settings, **common):
     trials = planned(*settings, **common)
-    found = shared_prefixes(trials)
-    return [sorted(found.get(trial.trial_id, ())) for trial in trials]
+    shared_by_id = shared_prefixes(trials)
+    return [sorted(shared_by_id.get(trial.trial_id, ())) for trial in trials]
 
 
 @pytest.mark.parametrize(
@@ -105,18 +107,18 @@ def agreement(a, b):
 def test_what_is_shared_is_found_by_comparing_every_two_trials(cells, n_layers):
     made = planned(*({**frozen(*freeze, epochs=epochs), "seed": seed} for freeze, epochs, seed in cells))
     trials = list({trial.trial_id: trial for trial in made}.values())
-    found = shared_prefixes(trials)
+    shared_by_id = shared_prefixes(trials)
     for trial in trials:
         # Trials whose rate is always at its peak have no warm-up and no decay: they start unlike those that have.
         start = without_schedule(trial.config)
-        others = [t for t in trials if t is not trial and without_schedule(t.config) == start]
+        relatives = [t for t in trials if t is not trial and without_schedule(t.config) == start]
         mine = by_epoch(trial.config, n_layers)
-        exact = {agreement(mine, by_epoch(other.config, n_layers)) for other in others} - {0}
-        gradual = [t.config.finetune.freeze == "gradual-unfreeze" for t in (trial, *others)]
+        exact = {agreement(mine, by_epoch(other.config, n_layers)) for other in relatives} - {0}
+        gradual = [t.config.finetune.freeze == "gradual-unfreeze" for t in (trial, *relatives)]
         if not any(gradual):
-            assert found.get(trial.trial_id, frozenset()) == exact
+            assert shared_by_id.get(trial.trial_id, frozenset()) == exact
         # The number of layers may make more equal than a plan can know, never less.
-        assert all(any(shared <= epochs for epochs in exact) for shared in found.get(trial.trial_id, ()))
+        assert all(any(shared <= epochs for epochs in exact) for shared in shared_by_id.get(trial.trial_id, ()))
 
 
 def test_epochs_shared_are_those_that_need_not_be_computed():
@@ -131,10 +133,10 @@ def test_a_thousand_trials_that_all_share_something():
                  for k in range(1, 1001)]  # fmt: skip
     configs = [base.model_copy(update={"finetune": finetune}) for finetune in finetunes]
     trials = [PlannedTrial(trial_id=str(i), cell_id="", seed=0, config=config) for i, config in enumerate(configs)]
-    found = shared_prefixes(trials)
-    assert found["0"] == {1}
-    assert found["500"] == set(range(1, 502))
-    assert found["999"] == set(range(1, 1000))
+    shared_by_id = shared_prefixes(trials)
+    assert shared_by_id["0"] == {1}
+    assert shared_by_id["500"] == set(range(1, 502))
+    assert shared_by_id["999"] == set(range(1, 1000))
 
 
 def test_the_beginning_of_a_schedule_is_what_its_epochs_depend_on():
@@ -190,7 +192,7 @@ def computed(monkeypatch):
     real = finetuning._Loop.run_epoch
 
     def spy(loop):
-        epochs.append(loop.epoch + 1)
+        epochs.append(loop.state.epoch + 1)
         real(loop)
 
     monkeypatch.setattr(finetuning._Loop, "run_epoch", spy)
@@ -205,10 +207,10 @@ def timeless(epochs):
     return [{k: v for k, v in row.items() if k != "wall_time_s"} for row in epochs]
 
 
-def check_equal(one, other):
+def check_equal(outcome, wanted):
     """Rows and epochs of two runs are the same, to the last bit."""
-    assert {k: one[0].get(k) for k in SAME} == {k: other[0].get(k) for k in SAME}
-    assert timeless(one[1]) == timeless(other[1])
+    assert {k: outcome[0].get(k) for k in SAME} == {k: wanted[0].get(k) for k in SAME}
+    assert timeless(outcome[1]) == timeless(wanted[1])
 
 
 def cut(n, then="none"):
@@ -468,20 +470,16 @@ def test_a_run_resumed_inside_an_epoch_stores_no_prefix_of_its_middle(bench, mon
     """Killed in epoch 3, launched again when the grown space wants the state after epoch 2: that is gone by then."""
     made = bench(cut(2), cut(3))
     expected = made.alone()
-    real_step, real_save = finetuning._Loop._optimizer_step, finetuning._Loop.save_if_due
+    real_step = Stepper.take_step
 
-    def step(loop, *given):
-        if loop.epoch == 2 and loop.part.step == 2:
+    def step(stepper, *samples, **more):
+        if stepper.state.epoch == 2 and stepper.state.part.step == 2:
             raise KeyboardInterrupt
-        return real_step(loop, *given)
-
-    def save(loop):
-        loop.saved_at = -math.inf  # as if ten minutes had passed
-        real_save(loop)
+        return real_step(stepper, *samples, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetuning._Loop, "_optimizer_step", step)
-        patch.setattr(finetuning._Loop, "save_if_due", save)
+        patch.setattr(Stepper, "take_step", step)
+        patch.setattr(CheckpointPolicy, "is_due", lambda policy, epoch, **more: True)
         with pytest.raises(KeyboardInterrupt):
             made.run(0, epochs=())
     assert made.stored() == []
@@ -507,18 +505,20 @@ def test_a_damaged_prefix_is_computed_again(bench, computed, caplog):
 
 def test_a_prefix_that_diverges_is_found_out_once(bench, computed, monkeypatch):
     """From the third epoch on the learning rate is beyond all bounds; prefixes end after epochs 2 and 4."""
-    real = finetuning.learning_rate
+    real = learning_rates.finetune_learning_rate
     monkeypatch.setattr(
-        finetuning, "learning_rate", lambda config, step, n: 1e30 if step >= 2 * n else real(config, step, n)
+        learning_rates,
+        "finetune_learning_rate",
+        lambda config, step, n: 1e30 if step >= 2 * n else real(config, step, n),
     )
     made = bench(cut(2), cut(4), cut(5), finetune__epochs=6, finetune__optimizer="sgd")
     expected = made.alone()
     assert [row["status"] for row, _ in expected] == ["diverged"] * 3
     computed.clear()
     rows = [made.run(i) for i in range(3)]
-    for one, other in zip(rows, expected, strict=True):
-        check_equal(one, other)
-        assert one[0]["error"] == other[0]["error"]
+    for outcome, wanted in zip(rows, expected, strict=True):
+        check_equal(outcome, wanted)
+        assert outcome[0]["error"] == wanted[0]["error"]
     assert [len(epochs) for _, epochs in rows] == [2, 2, 2]
     # The first shares two epochs and diverges on its own; the second finds out for the third.
     assert computed == [1, 2, 3, 3]
@@ -552,8 +552,8 @@ def test_trials_side_by_side_share_without_computing_twice_or_waiting_for_ever(b
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         jobs = [pool.apply_async(run_apart, (tmp_path, str(user_tasks), i, started)) for i in range(3)]
         rows = [job.get(timeout=120) for job in jobs]
-    for one, other in zip(rows, expected, strict=True):
-        check_equal(one, other)
+    for outcome, wanted in zip(rows, expected, strict=True):
+        check_equal(outcome, wanted)
     # Epochs computed once are equal to the microsecond wherever they stand; 18 were asked for.
     times = {(row["epoch"], row["wall_time_s"]) for _, epochs in rows for row in epochs}
     assert len(times) == 6 + 4 + 2

@@ -13,7 +13,7 @@ from orca_sweep.config.number_lists import betas_as_text, parse_numbers
 from orca_sweep.errors import InputError
 from orca_sweep.tasks import TASKS
 from orca_sweep.tasks.recipes import Released, adapt_to_mean_loss, make_recipe
-from orca_sweep.training.model import layout, token_stride
+from orca_sweep.training.model import choose_layout, token_stride
 from orca_sweep.trial import resolve
 
 REPO = Path(__file__).resolve().parents[2]
@@ -69,7 +69,7 @@ def output_of(task):
 def tokens_of(task, config):
     if find_body(config.body.name).dims == 2:
         return "all patches"
-    cut = layout(task, BodySpec(architecture="roberta", width_in=768, width_out=768, max_tokens=512), config)
+    cut = choose_layout(task, BodySpec(architecture="roberta", width_in=768, width_out=768, max_tokens=512), config)
     return str(cut.size // cut.patch)
 
 
@@ -195,9 +195,8 @@ def test_a_clip_is_divided_like_the_gradient_it_limits():
 
 def test_burgers_has_tokens_of_two_points():
     config = resolve({"task": "burgers"})
-    cut = layout(
-        TASKS.get("burgers"), BodySpec(architecture="roberta", width_in=768, width_out=768, max_tokens=512), config
-    )
+    spec = BodySpec(architecture="roberta", width_in=768, width_out=768, max_tokens=512)
+    cut = choose_layout(TASKS.get("burgers"), spec, config)
     assert (cut.size, cut.patch) == (1024, 2)
 
 

@@ -1,6 +1,5 @@
 """Fine-tuning: resumed at any step, halved where memory does not suffice, equal however it is computed."""
 
-import math
 import os
 import threading
 
@@ -14,13 +13,17 @@ from orca_sweep.results import read_record
 from orca_sweep.space.records import Checkpoints
 from orca_sweep.store import read_tensors
 from orca_sweep.tasks import Task, TaskData
+from orca_sweep.training import checkpoints as checkpoints_module
 from orca_sweep.training import finetune as finetuning
+from orca_sweep.training.checkpoints import CheckpointPolicy
+from orca_sweep.training.compute_settings import set_attention
 from orca_sweep.training.finetune import finetune
+from orca_sweep.training.finetune_setup import FinetuneSetup
 from orca_sweep.training.model import OrcaModel
-from orca_sweep.training.predict import autocast, in_batches, precision_of
+from orca_sweep.training.optimizer_steps import Stepper
+from orca_sweep.training.predict import autocast, choose_precision, run_in_batches
 from orca_sweep.training.pretrain import pretrain_body
 from orca_sweep.training.run import run_trial
-from orca_sweep.training.switches import set_attention
 from orca_sweep.training.worker import Worker
 from orca_sweep.trial import resolve
 
@@ -41,8 +44,8 @@ class KilledError(Exception):
     """In the place of a lost worker."""
 
 
-def same(one, other):
-    return {name: one[name] for name in SAME} == {name: other[name] for name in SAME}
+def same(row, expected):
+    return {name: row[name] for name in SAME} == {name: expected[name] for name in SAME}
 
 
 def timeless(epochs):
@@ -72,21 +75,17 @@ FRESH = {"task": "tiny", "finetune__epochs": 4, "finetune__warmup_epochs": 1, "f
 def test_a_run_killed_at_any_step_ends_as_the_unbroken_one(run, tmp_path, monkeypatch, settings):
     """Saved after every step; killed after each in turn, inside epochs and at their borders, and taken up again."""
     whole, epochs = run(**settings, folder="whole")
-    real_step, real_save = finetuning._Loop._optimizer_step, finetuning._Loop.save_if_due
+    real_step = Stepper.take_step
     left = [0]
 
-    def step(loop, *given):
+    def step(stepper, *samples, **more):
         if left[0] == 0:
             raise KilledError
         left[0] -= 1
-        return real_step(loop, *given)
+        return real_step(stepper, *samples, **more)
 
-    def save(loop):
-        loop.saved_at = -math.inf  # as if ten minutes had passed
-        real_save(loop)
-
-    monkeypatch.setattr(finetuning._Loop, "_optimizer_step", step)
-    monkeypatch.setattr(finetuning._Loop, "save_if_due", save)
+    monkeypatch.setattr(Stepper, "take_step", step)
+    monkeypatch.setattr(CheckpointPolicy, "is_due", lambda policy, epoch, **more: True)
     inside = 0
     for _ in range(whole["n_steps"] - 1):
         left[0] = 1
@@ -112,13 +111,13 @@ def test_a_run_killed_at_any_step_ends_as_the_unbroken_one(run, tmp_path, monkey
 def test_states_are_saved_as_often_as_the_space_says(user_tasks, worker, tmp_path, monkeypatch, checkpoints, saved):
     """(epochs done, steps of the next one) of each file; there is never more than one."""
     seen = []
-    real = finetuning.write_tensors
+    real = checkpoints_module.write_tensors
 
     def spy(path, tensors, meta):
         seen.append((meta["epoch"], meta.get("part", {}).get("step")))
         real(path, tensors, meta)
 
-    monkeypatch.setattr(finetuning, "write_tensors", spy)
+    monkeypatch.setattr(checkpoints_module, "write_tensors", spy)
     config = resolve({"task": "tiny", "finetune.epochs": 4})
     run_trial(config, tmp_path / "s", worker, tmp_path, checkpoints=checkpoints)
     assert seen[: len(saved)] == saved
@@ -195,7 +194,7 @@ def linear(n=12, **settings):
 
 
 def tuned(net, data, config):
-    return finetune(net, data, config, lambda source: 0, "cpu", None, lambda row: None)
+    return finetune(net, data, FinetuneSetup(config=config, seed_of=lambda source: 0))
 
 
 def test_a_step_too_large_for_the_memory_is_done_in_halves_with_the_same_result():
@@ -255,12 +254,12 @@ def test_prediction_halves_its_batches_until_they_fit():
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
         return part.start
 
-    assert in_batches(work, (30, 2), 16) == [0, 4, 8, 12, 16, 20, 24, 28]
+    assert run_in_batches(work, (30, 2), 16) == [0, 4, 8, 12, 16, 20, 24, 28]
     assert sizes[:2] == [16, 8]
     with pytest.raises(RuntimeError, match="another"):
-        in_batches(lambda part: (_ for _ in ()).throw(RuntimeError("another")), (4,), 2)
+        run_in_batches(lambda part: (_ for _ in ()).throw(RuntimeError("another")), (4,), 2)
     with pytest.raises(MemoryError):
-        in_batches(lambda part: (_ for _ in ()).throw(MemoryError()), (4,), 2)
+        run_in_batches(lambda part: (_ for _ in ()).throw(MemoryError()), (4,), 2)
 
 
 def test_activations_that_are_not_kept_change_no_bit(run):
@@ -289,7 +288,7 @@ def test_a_model_is_left_as_it_was_found(user_tasks, worker):
     data = load_task_data(find_task("tiny"), worker, 0, None)
     loaded, _, _ = pretrain_body(find_body(config.body.name), config.body, worker, lambda row: None)
     model = build_model(data, loaded, config)
-    finetune(model, data, config.finetune, config.seed_of, "cpu", None, lambda row: None)
+    finetune(model, data, FinetuneSetup(config=config.finetune, seed_of=config.seed_of))
     assert not any("forward" in vars(module) for module in model.modules())
 
 
@@ -335,7 +334,7 @@ def test_validation_on_kept_features_takes_batches_of_the_size_that_is_asked_for
 
 
 def test_precision_is_the_device_s_and_recorded(run):
-    assert precision_of("auto", "cpu") == "float32" and precision_of("bfloat16", "cpu") == "bfloat16"
+    assert choose_precision("auto", "cpu") == "float32" and choose_precision("bfloat16", "cpu") == "bfloat16"
     with autocast("bfloat16", "cpu"):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
     settings = {"task": "digits", "body__pretrain_fraction": 0, "proxy": "none", "finetune__epochs": 8}
@@ -456,9 +455,9 @@ def test_an_epoch_of_a_real_body_is_the_plainly_written_one(body, optimizer, use
     config = resolve({"task": "tiny", "body.name": body, **settings})
     data = load_task_data(find_task("tiny"), worker, 0, None)
     loaded, _, _ = pretrain_body(find_body(body), config.body, worker, lambda row: None)
-    ours = build_model(data, loaded, config)
-    plain = copy.deepcopy(ours).train()
-    finetune(ours, data, config.finetune, config.seed_of, "cpu", None, lambda row: None)
+    model = build_model(data, loaded, config)
+    plain = copy.deepcopy(model).train()
+    finetune(model, data, FinetuneSetup(config=config.finetune, seed_of=config.seed_of))
     kinds = {"sgd": (torch.optim.SGD, {"momentum": 0.9}), "adamw": (torch.optim.AdamW, {})}
     kind, more = kinds[optimizer]
     stepped = kind(plain.parameters(), lr=1e-3, weight_decay=config.finetune.weight_decay, foreach=True, **more)
@@ -469,7 +468,7 @@ def test_an_epoch_of_a_real_body_is_the_plainly_written_one(body, optimizer, use
         stepped.zero_grad()
         torch.nn.functional.cross_entropy(plain(x), y).backward()
         stepped.step()
-    a, b = (torch.cat([p.detach().flatten() for p in model.parameters()]) for model in (ours, plain))
+    a, b = (torch.cat([p.detach().flatten() for p in model.parameters()]) for model in (model, plain))
     near = (a - b).abs() <= 1e-6 + 1e-6 * b.abs()
     # The size of an Adam step does not depend on that of its gradient: where that is rounding alone, so is the step.
     assert near.all() if optimizer == "sgd" else near.float().mean() > 0.995

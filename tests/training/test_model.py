@@ -12,7 +12,7 @@ from orca_sweep.bodies.inputs import compute_input_features
 from orca_sweep.bodies.network import LoadedBody, build_base_model, build_random_model, load_config, load_pretrained
 from orca_sweep.errors import InputError
 from orca_sweep.tasks import TASKS, load_task_data
-from orca_sweep.training.model import Embedder1D, Embedder2D, build_model, layout, token_stride
+from orca_sweep.training.model import Embedder1D, Embedder2D, build_model, choose_layout, token_stride
 from orca_sweep.training.predictors import LinearPredictor1D
 from orca_sweep.training.pretrain import pretrain_body
 from orca_sweep.trial import resolve
@@ -71,9 +71,9 @@ def test_a_saved_text_folder_is_a_body_of_any_width(tmp_path):
         torch.testing.assert_close(loaded.build_network().eval()(loaded.model.embeddings(ids)), own)
     features = compute_input_features(loaded, ("the type", "a a a of the type is"), "cpu")
     assert features.shape == (2, 48)
-    one = compute_input_features(loaded, ("the type",), "cpu")
+    alone = compute_input_features(loaded, ("the type",), "cpu")
     # Padding of the shorter text is left out of its mean.
-    torch.testing.assert_close(features[:1], one)
+    torch.testing.assert_close(features[:1], alone)
 
 
 @pytest.mark.parametrize(
@@ -250,14 +250,14 @@ def test_mean_features_are_the_mean_of_the_tokens_and_so_are_their_gradients(sha
     embedder = embedder.double()
     for parameter in embedder.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
-    patches = embedder.patches(x)
+    patches = embedder.cut_patches(x)
     weights = torch.randn(5, embedder(x).shape[-1], dtype=torch.float64)
-    found = []
+    results = []
     for mean in (embedder(x).mean(dim=1), embedder.mean_features(patches)):
         embedder.zero_grad()
         (mean * weights).sum().backward()
-        found.append([mean.detach(), *(p.grad.clone() for p in embedder.parameters())])
-    for a, b in zip(*found, strict=True):
+        results.append([mean.detach(), *(p.grad.clone() for p in embedder.parameters())])
+    for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
     assert not patches.requires_grad
 
@@ -307,13 +307,13 @@ def test_the_network_behind_its_own_input_layer_is_the_whole_model(family, saved
             images = torch.rand(2, 3, 32, 32)
             whole = body.model(pixel_values=images).last_hidden_state
             tokens = layer(images)
-            ours = network(tokens[0] if isinstance(tokens, tuple) else tokens)
+            hidden = network(tokens[0] if isinstance(tokens, tuple) else tokens)
             whole = whole[:, 1:] if family == "vit" else whole
         else:
             ids = torch.randint(5, 300, (2, 9))
             whole = body.model(input_ids=ids).last_hidden_state
-            ours = network(layer(ids))
-    torch.testing.assert_close(ours, whole, rtol=1e-4, atol=1e-5)
+            hidden = network(layer(ids))
+    torch.testing.assert_close(hidden, whole, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox"])
@@ -360,7 +360,7 @@ def test_a_copied_2d_embedder_makes_the_body_s_own_tokens(family, saved_body):
     images = torch.rand(2, 3, 32, 32)
     own = body.get_input_layer()(images)
     torch.testing.assert_close(embedder(images), own[0] if isinstance(own, tuple) else own, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(embedder.mean_features(embedder.patches(images)), embedder(images).mean(dim=1))
+    torch.testing.assert_close(embedder.mean_features(embedder.cut_patches(images)), embedder(images).mean(dim=1))
 
 
 @pytest.mark.parametrize("family", TEXT)
@@ -392,7 +392,7 @@ def test_tasks_of_either_dimension_go_to_bodies_of_either_kind(family, name, sav
     tokens = model.embedder(x)
     assert tokens.shape[1] <= body.spec.max_tokens
     torch.testing.assert_close(
-        model.embedder.mean_features(model.embedder.patches(x)), tokens.mean(dim=1), rtol=1e-4, atol=1e-5
+        model.embedder.mean_features(model.embedder.cut_patches(x)), tokens.mean(dim=1), rtol=1e-4, atol=1e-5
     )
     assert (model.embedder.positions is None) == (family in IMAGE)
     if family in TEXT:
@@ -403,7 +403,7 @@ def test_tasks_of_either_dimension_go_to_bodies_of_either_kind(family, name, sav
 
 def test_a_text_body_cuts_an_image_as_finely_as_it_may():
     task, text = TASKS.get("digits"), LoadedBody(model=build_random_model(find_body("roberta-micro"), 0)).spec
-    cut = lambda n: layout(task, text, resolve({**settings, "embedder.target_length": n}))  # noqa: E731
+    cut = lambda n: choose_layout(task, text, resolve({**settings, "embedder.target_length": n}))  # noqa: E731
     settings = {"task": "digits", "body.name": "roberta-micro", "proxy": "none"}
     assert (cut(512).size, cut(512).patch) == (8, 1)
     assert (cut(63).size, cut(63).patch) == (8, 2)
@@ -504,10 +504,10 @@ def test_a_rung_is_other_weights_of_the_same_body(saved_body, tmp_path, run, mon
     )
     monkeypatch.setitem(BODIES._records, "laddered", body)
     assert body.fractions == (0.0, 0.1, 1.0)
-    arms = [(0, 0), (0, 1), (0.1, 0), (0.1, 1), (1, 0)]
+    cells = [(0, 0), (0, 1), (0.1, 0), (0.1, 1), (1, 0)]
     rows = [
         run(task="tiny", body__name="laddered", body__pretrain_fraction=f, body__pretrain_seed=s, proxy="none")[0]
-        for f, s in arms
+        for f, s in cells
     ]
     assert [row["status"] for row in rows] == ["ok"] * 5
     assert len({row["body_sha256"] for row in rows}) == 5

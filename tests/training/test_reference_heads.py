@@ -21,7 +21,7 @@ from orca_sweep.training.model import (
     build_embedder,
     build_model,
     build_predictor,
-    layout,
+    choose_layout,
     token_stride,
 )
 from orca_sweep.training.predictors import BlockMeanPredictor, PicturePredictor, VectorPredictor, average_windows
@@ -87,11 +87,11 @@ def test_the_stride_is_the_released_one():
 def test_averages_are_adaptive_pooling_in_single_precision_at_least(length, n, dtype):
     values = torch.randn(2, length, 3, dtype=dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = average_windows(values, 1, n)
+        means = average_windows(values, 1, n)
     precise = torch.float64 if dtype == torch.float64 else torch.float32
     pooled = F.adaptive_avg_pool1d(values.to(precise).transpose(1, 2), n).transpose(1, 2)
-    torch.testing.assert_close(found.to(precise), pooled)
-    assert found.dtype == (dtype if length == n else precise)
+    torch.testing.assert_close(means.to(precise), pooled)
+    assert means.dtype == (dtype if length == n else precise)
 
 
 @pytest.mark.parametrize("kind", ["picture", "picture-many", "blocks"])
@@ -166,7 +166,7 @@ def test_either_predictor_gives_the_field_behind_every_body(family, name, kind, 
     n_weights = sum(p.numel() for p in model.predictor.parameters())
     assert (n_weights > 0) == has_predictor_weights(task, kind)
     if kind == "released" and task.dims == 2:
-        pixels = layout(task, body.spec, config).patch * layout(task, body.spec, config).fold
+        pixels = choose_layout(task, body.spec, config).patch * choose_layout(task, body.spec, config).fold
         assert n_weights == 3 * pixels**2 * (body.spec.width_out + 1)
     out.square().mean().backward()
     assert all(p.grad is not None for p in model.predictor.parameters())
@@ -283,11 +283,11 @@ def test_schedules_that_leave_something_to_train_run_without_weights_in_the_pred
 
 @pytest.mark.parametrize("name", ["dense-2d", "dense-1d"])
 def test_features_are_kept_where_the_predictor_alone_trains(name, run, dense_tasks, monkeypatch):
-    from orca_sweep.training import finetune as finetuning
+    from orca_sweep.training import feature_cache
 
     settings = {"task": name, "predictor__dense": "released" if name == "dense-2d" else "linear"}
     kept, _ = run(**settings, finetune__freeze="linear-probe", folder="kept")
-    monkeypatch.setattr(finetuning, "KEPT_NUMBERS", 0)
+    monkeypatch.setattr(feature_cache, "MAX_NUMBERS", 0)
     again, _ = run(**settings, finetune__freeze="linear-probe", folder="again")
     assert kept["status"] == again["status"] == "ok"
     assert kept["val_metric_last"] == pytest.approx(again["val_metric_last"], rel=1e-5)
@@ -350,11 +350,11 @@ def test_fresh_weights_are_spread_as_the_released_ones(name):
     assert abs(whole.std() / std - 1) < Z * math.sqrt(excess / 4 / len(whole))
     assert np.abs(whole).max() <= bound
     error = math.sqrt(2 / n_seeds)
-    for found, reference, scale in (
+    for values, reference, scale in (
         ([w.mean() for w in weights], INIT[f"{name}_mean"], std / math.sqrt(n)),
         ([w.std() for w in weights], INIT[f"{name}_std"], std * math.sqrt(excess / 4 / n)),
     ):
-        assert abs(np.mean(found) - reference.mean()) < Z * error * scale
+        assert abs(np.mean(values) - reference.mean()) < Z * error * scale
     kurtosis = (((whole - whole.mean()) / whole.std()) ** 4).mean()
     assert (
         abs(kurtosis - INIT[f"{name}_kurtosis"]) < Z * math.sqrt(2 * (0.42 if is_uniform else 24) / len(whole)) + 1e-4
@@ -364,9 +364,9 @@ def test_fresh_weights_are_spread_as_the_released_ones(name):
     margin = Z * np.sqrt(2 * levels * (1 - levels) / len(whole)) / density
     assert (np.abs(np.quantile(whole, levels) - INIT[f"{name}_quantiles"]) < margin).all()
     for extreme in ("min", "max"):  # bounded: both near the bound; normal: as far out as so many numbers go
-        found = np.array([getattr(w, extreme)() for w in weights])
+        values = np.array([getattr(w, extreme)() for w in weights])
         slack = bound * 20 / n if is_uniform else 2 * std
-        assert np.abs(found.mean() - INIT[f"{name}_{extreme}"].mean()) < slack
+        assert np.abs(values.mean() - INIT[f"{name}_{extreme}"].mean()) < slack
     biases = torch.cat([layer.bias.detach() for layer in layers]).abs()
     if name.startswith("classifier"):
         assert float(biases.max()) <= bound
@@ -453,7 +453,7 @@ def test_starts_are_the_released_ones(dims, init, level, saved_body):
     )
     conv, norm, positions = embedder.projection, embedder.norm, embedder.positions
     bound = math.sqrt(12 / (conv.weight[0].numel() + len(conv.weight) * conv.weight[0, 0].numel()))
-    found = {
+    facts = {
         "norm_copied": torch.equal(norm.weight, own.weight) and torch.equal(norm.bias, own.bias),
         "norm_is_ones_zeros": bool((norm.weight == 1).all() and (norm.bias == 0).all()),
         "convolution_bias_zero": not conv.bias.any(),
@@ -461,7 +461,7 @@ def test_starts_are_the_released_ones(dims, init, level, saved_body):
     }
     if dims == 1:
         rows = layer.position_embeddings.weight[2 : 2 + len(positions)]  # token t uses row t + 2
-        found |= {
+        facts |= {
             "positions_copied": torch.equal(positions, rows),
             "positions_trainable_in_stage2": positions.requires_grad,
             "convolution_left_as_drawn": torch.equal(conv.weight, other.projection.weight),
@@ -469,13 +469,13 @@ def test_starts_are_the_released_ones(dims, init, level, saved_body):
         }
     else:
         weight = layer.patch_embeddings.projection.weight
-        found |= {
+        facts |= {
             "convolution_copied": torch.equal(conv.weight, weight[:, :2]),
             "has_positions": positions is not None,
         }
     wanted = flags(dims, level)
     beyond = {"body_trainable_in_stage2", "predictor_trainable_in_stage2"}
-    assert found == {name: value for name, value in wanted.items() if name not in beyond}
+    assert facts == {name: value for name, value in wanted.items() if name not in beyond}
     assert wanted.keys() >= beyond
     assert norm.eps == own.eps == 1e-5 or dims == 1
     for a, b in zip(embedder.parameters(), drawn_again.parameters(), strict=True):

@@ -19,9 +19,10 @@ from orca_sweep.streams import stream_rng
 from orca_sweep.tasks import Task, TaskData
 from orca_sweep.tasks.recipes import adapt_to_mean_loss
 from orca_sweep.training import finetune as finetuning
-from orca_sweep.training.rates import embedder_learning_rate
-from orca_sweep.training.switches import set_attention, set_dropout
-from orca_sweep.training.worker import make_optimizer
+from orca_sweep.training.compute_settings import set_attention, set_dropout
+from orca_sweep.training.finetune_setup import FinetuneSetup
+from orca_sweep.training.learning_rates import embedder_learning_rate, finetune_learning_rate
+from orca_sweep.training.optimizers import make_optimizer
 from orca_sweep.trial import load_imports, resolve
 from orca_sweep.trial.sources import idle_sources
 
@@ -78,7 +79,7 @@ def test_momentum_and_betas_reach_embedder_training(run, optimizer, name, value)
 
 
 def scheduled(name):
-    """Ours and the released factors at the same steps, and the settings; our steps of left-over batches are skipped."""
+    """Our rates and the released factors at the same steps, and the settings; our steps of left-over batches are skipped."""
     n, a, warm, decay = (
         int(SCHEDULE[f"stage3_{name}_{key}"])
         for key in ("batches_per_epoch", "accumulation", "warmup_epochs", "decay_epochs")
@@ -87,8 +88,8 @@ def scheduled(name):
     per_epoch = math.ceil(n / a)
     batches = SCHEDULE[f"stage3_{name}_batch_index"]
     steps = [int(i) // n * per_epoch + (int(i) % n + 1) // a - 1 for i in batches]
-    ours = np.array([finetuning.learning_rate(config, step, per_epoch) for step in steps])
-    return ours, SCHEDULE[f"stage3_{name}_factor"], batches, (n, a, warm, decay)
+    rates = np.array([finetune_learning_rate(config, step, per_epoch) for step in steps])
+    return rates, SCHEDULE[f"stage3_{name}_factor"], batches, (n, a, warm, decay)
 
 
 @pytest.mark.parametrize(
@@ -101,9 +102,9 @@ def test_rates_differ_from_the_released_ones_by_less_than_two_optimizer_steps(na
     A step of ours stands for ``accumulation`` batches; where they do not divide an epoch, the left-over ones are a step
     too, and so the steps before it are a little closer together.
     """
-    ours, theirs, batches, (n, a, warm, decay) = scheduled(name)
+    rates, released, batches, (n, a, warm, decay) = scheduled(name)
     is_warm, length = batches < warm * n, (decay - warm) * n
-    apart = np.abs(ours - np.maximum(theirs, 0))
+    apart = np.abs(rates - np.maximum(released, 0))
     assert apart[is_warm].max() * warm * n == pytest.approx(in_warmup)
     assert apart[~is_warm].max() * length == pytest.approx(after_it, abs=1e-9)
     assert apart.max() < 2 * a / min(warm * n, length)
@@ -111,12 +112,12 @@ def test_rates_differ_from_the_released_ones_by_less_than_two_optimizer_steps(na
 
 def test_no_step_is_at_zero_before_the_end_and_none_is_ever_negative():
     for name in ("plain", "accumulated", "remainder"):
-        ours, theirs, _, _ = scheduled(name)
-        assert ours.min() > 0
-        assert (theirs[0] == 0) == (name == "plain")
-    ours, theirs, batches, (n, _, _, decay) = scheduled("past_the_end")
-    assert theirs.min() == pytest.approx(-0.58)
-    assert (ours[batches > decay * n] == 0).all()
+        rates, released, _, _ = scheduled(name)
+        assert rates.min() > 0
+        assert (released[0] == 0) == (name == "plain")
+    rates, released, batches, (n, _, _, decay) = scheduled("past_the_end")
+    assert released.min() == pytest.approx(-0.58)
+    assert (rates[batches > decay * n] == 0).all()
 
 
 # Stage 3: optimizer steps -------------------------------------------------------------------------
@@ -149,8 +150,9 @@ class _Stepped:
         with torch.no_grad():
             self.net.weight.copy_(torch.from_numpy(values["weight_start"]))
             self.net.bias.copy_(torch.from_numpy(values["bias_start"]))
-        self.loop = finetuning._Loop(self.net, self._data(), self.config, lambda source: 0, "cpu", False, None)
-        self.loop._optimizer_step = self._watched(self.loop._optimizer_step)
+        setup = FinetuneSetup(config=self.config, seed_of=lambda source: 0)
+        self.loop = finetuning._Loop(self.net, self._data(), setup, None)
+        self.loop.stepper.take_step = self._watched(self.loop.stepper.take_step)
 
     def _data(self):
         """The samples where the first epoch's order finds them in the vectors' order."""
@@ -174,10 +176,10 @@ class _Stepped:
         return TaskData(task=task, train=samples, val=samples, test=samples, fingerprint="")
 
     def _watched(self, real):
-        def step(fetched, lr):
+        def step(forward, samples, *, lr, dropout_seed):
             if self.rates is not None:
                 lr = self.rates[len(self.states)]
-            mean = real(fetched, lr)
+            mean = real(forward, samples, lr=lr, dropout_seed=dropout_seed)
             self.states.append(np.append(self.net.weight.detach().numpy(), self.net.bias.detach().numpy()))
             return mean
 
@@ -199,7 +201,7 @@ class _Stepped:
 
 def with_released_epsilon(stepped):
     """With the epsilon that the scale of a divided loss asks for: 1e-8 over the accumulation."""
-    for group in stepped.loop.optimizer.param_groups:
+    for group in stepped.loop.state.optimizer.param_groups:
         if "eps" in group:
             group["eps"] /= stepped.config.accumulation
     return stepped
@@ -232,8 +234,8 @@ def test_warm_up_differs_in_the_rate_and_in_nothing_else(kind):
     stepped = _Stepped(f"{kind}_16_warmup").run()
     scale = 16 if kind == "sgd" else 1
     released = stepped.values["lr_used"] * scale
-    ours = [finetuning.learning_rate(stepped.config, step, 3) for step in range(3)]
-    np.testing.assert_allclose(ours - released, stepped.config.lr / 48, rtol=1e-9)
+    rates = [finetune_learning_rate(stepped.config, step, 3) for step in range(3)]
+    np.testing.assert_allclose(rates - released, stepped.config.lr / 48, rtol=1e-9)
     assert stepped.apart(1)[1] == pytest.approx(1 / 15, rel=1e-4)  # 16 / 48 for 15 / 48
     same = with_released_epsilon(_Stepped(f"{kind}_16_warmup", rates=released)).run()
     assert max(same.apart(after)[0] for after in (1, 3)) < 1e-12
@@ -544,10 +546,10 @@ ALIGNED = {"task": "digits", "proxy": "mnist5k", "embedder.epochs": 5}
     ],
 )
 def test_what_cannot_act_leaves_the_id_alone(a, b):
-    one, other = resolve({**ALIGNED, **a}), resolve({**ALIGNED, **b})
-    assert one == other
-    assert one.trial_id == other.trial_id
-    assert resolve(one.flat()) == one
+    config, same = resolve({**ALIGNED, **a}), resolve({**ALIGNED, **b})
+    assert config == same
+    assert config.trial_id == same.trial_id
+    assert resolve(config.flat()) == config
 
 
 def test_wrong_settings_of_the_decay_are_told_and_not_taken_for_off():

@@ -18,13 +18,15 @@ from orca_sweep.proxies import PROXIES
 from orca_sweep.results import read_record
 from orca_sweep.store import Store
 from orca_sweep.tasks import TASKS, Task, load_task_data
-from orca_sweep.training.embedder import proxy_features, train_embedder
+from orca_sweep.training.alignment_inputs import AlignmentInputs, proxy_features
+from orca_sweep.training.embedder import train_embedder
 from orca_sweep.training.finetune import finetune
-from orca_sweep.training.frozen import set_frozen
+from orca_sweep.training.finetune_setup import FinetuneSetup
+from orca_sweep.training.freezing import freeze_weights
+from orca_sweep.training.learning_rates import finetune_learning_rate
 from orca_sweep.training.model import build_embedder
-from orca_sweep.training.predict import predict, predict_wholes
+from orca_sweep.training.predict import Inference, predict, predict_wholes
 from orca_sweep.training.pretrain import pretrain_body
-from orca_sweep.training.rates import learning_rate
 from orca_sweep.training.run import run_trial
 from orca_sweep.training.worker import Worker
 from orca_sweep.trial import resolve
@@ -68,24 +70,24 @@ def test_frozen_parts_run_without_dropout():
     model = nn.Sequential()
     for name in ("embedder", "body", "predictor"):
         model.add_module(name, nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)))
-    assert set_frozen(model, ("body",)) == 12
+    assert freeze_weights(model, ("body",)) == 12
     assert [model.embedder.training, model.body[1].training, model.predictor.training] == [True, False, True]
-    assert set_frozen(model, ()) == 18
+    assert freeze_weights(model, ()) == 18
     assert model.body[1].training
-    assert set_frozen(model, ("body-without-biases",)) == 14
+    assert freeze_weights(model, ("body-without-biases",)) == 14
     assert model.body[1].training  # its biases train
 
 
 def test_the_learning_rate_warms_up_decays_and_is_never_negative():
     config = FinetuneConfig(lr=1.0, warmup_epochs=2, decay_epochs=6, epochs=50)
-    rates = [learning_rate(config, step, 5) for step in range(250)]
+    rates = [finetune_learning_rate(config, step, 5) for step in range(250)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == 1.0
     assert rates[9] == 1.0
     assert rates[20] == pytest.approx(0.5)
     assert min(rates) == 0.0
     assert rates[30:] == [0.0] * 220
-    assert learning_rate(FinetuneConfig(lr=1.0), 10**6, 5) == 1.0
+    assert finetune_learning_rate(FinetuneConfig(lr=1.0), 10**6, 5) == 1.0
 
 
 def test_accumulation_is_the_same_step_as_one_large_batch(run):
@@ -124,7 +126,7 @@ def test_one_step_is_the_plainly_written_step(tmp_path):
 
     data = TaskData(task=task, train=samples, val=samples, test=samples, fingerprint="")
     config = FinetuneConfig(epochs=1, batch_size=4, accumulation=3, lr=0.1, weight_decay=0.1, grad_clip=0.05)
-    finetune(net, data, config, lambda source: 0, "cpu", None, lambda row: None)
+    finetune(net, data, FinetuneSetup(config=config, seed_of=lambda source: 0))
     optimizer = torch.optim.AdamW(plain.parameters(), lr=0.1, weight_decay=0.1)
     nn.functional.cross_entropy(plain(x), y).backward()
     nn.utils.clip_grad_norm_(plain.parameters(), 0.05)
@@ -135,19 +137,19 @@ def test_one_step_is_the_plainly_written_step(tmp_path):
 # Pairing ------------------------------------------------------------------------------------------
 
 
-def test_arms_that_differ_in_stage_2_see_the_same_fine_tuning(run, monkeypatch):
+def test_cells_that_differ_in_stage_2_see_the_same_fine_tuning(run, monkeypatch):
     """Batches and dropout masks at equal seed: the same, whatever happened before fine-tuning."""
-    from orca_sweep.training import finetune as finetuning
+    from orca_sweep.training import feed
 
     orders, states = [], []
-    plain = finetuning.batches
+    plain = feed.split_into_batches
 
     def spy(order, size):
         orders.append(order.tolist())
         states.append(torch.initial_seed())
         return plain(order, size)
 
-    monkeypatch.setattr(finetuning, "batches", spy)
+    monkeypatch.setattr(feed, "split_into_batches", spy)
     run(task="tiny", proxy="none")
     naive, masks = list(orders), list(states)
     orders.clear()
@@ -282,14 +284,14 @@ def test_augmentation_and_draws_of_parts_resume_bit_for_bit(run, tmp_path, noisy
 
 
 def test_a_prediction_of_parts_is_their_mean_and_an_epoch_draws_one_of_each():
-    from orca_sweep.training.worker import Parts
+    from orca_sweep.training.feed import Parts
 
     x = np.arange(6, dtype=np.float32).reshape(6, 1)
     samples = Samples(x, np.array([7, 8, 8, 7, 8, 9]), np.array([4, 2, 2, 4, 2, 9]))
-    prediction, target = predict_wholes(nn.Identity(), samples, "cpu")
+    prediction, target = predict_wholes(nn.Identity(), samples, Inference())
     np.testing.assert_allclose(prediction[:, 0], [(1 + 2 + 4) / 3, (0 + 3) / 2, 5])
     np.testing.assert_array_equal(target, [8, 7, 9])
-    drawn = [Parts(samples.groups).draw(np.array([2, 0, 1]), np.random.default_rng(seed)) for seed in range(30)]
+    drawn = [Parts(samples.groups).draw_parts(np.array([2, 0, 1]), np.random.default_rng(seed)) for seed in range(30)]
     assert [set(column) for column in np.array(drawn).T] == [{5}, {1, 2, 4}, {0, 3}]
 
 
@@ -315,17 +317,17 @@ def test_pretraining_resumes_bit_for_bit(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pretraining, "SAVE_EVERY_S", 0.0)
     config = resolve({"task": "digits", "body.pretrain_steps": 120, "body.pretrain_fraction": 0.1}).body
-    places = [Worker(Store(str(tmp_path / name))) for name in "ab"]
-    unbroken, _, _ = pretrain_body(find_body("swin-micro"), config, places[0], lambda row: None)
+    workers = [Worker(Store(str(tmp_path / name))) for name in "ab"]
+    unbroken, _, _ = pretrain_body(find_body("swin-micro"), config, workers[0], lambda row: None)
 
     def kill(row):
         if row["epoch"] == 100:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pretrain_body(find_body("swin-micro"), config, places[1], kill)
+        pretrain_body(find_body("swin-micro"), config, workers[1], kill)
     steps = []
-    resumed, _, _ = pretrain_body(find_body("swin-micro"), config, places[1], lambda row: steps.append(row["epoch"]))
+    resumed, _, _ = pretrain_body(find_body("swin-micro"), config, workers[1], lambda row: steps.append(row["epoch"]))
     assert steps == [120]
     assert resumed.hash_weights() == unbroken.hash_weights()
 
@@ -338,11 +340,11 @@ def test_proxy_features_are_computed_once_and_are_the_same_when_reused(run):
 
 
 def test_clusters_of_targets_are_made_once_for_all_seeds(run, monkeypatch):
-    from orca_sweep.training import embedder as embedding
+    from orca_sweep.training import alignment_inputs
 
     calls = []
-    real = embedding.alignment_labels
-    monkeypatch.setattr(embedding, "alignment_labels", lambda *a: calls.append(a) or real(*a))
+    real = alignment_inputs.alignment_labels
+    monkeypatch.setattr(alignment_inputs, "alignment_labels", lambda *a: calls.append(a) or real(*a))
     settings = {
         "task": "darcy-generated", "data__n_train": 20, "body__pretrain_fraction": 0, "finetune__epochs": 1,
         "embedder__epochs": 1, "embedder__proxy_samples": 40, "embedder__n_pseudo_classes": 3,
@@ -420,14 +422,14 @@ def test_the_best_epoch_is_the_best_validated(run):
 
 def test_the_hash_is_of_the_last_epoch_s_weights_and_not_of_the_best(run, tmp_path):
     from orca_sweep.store import read_tensors, state_digest
-    from orca_sweep.training.worker import without_prefix
+    from orca_sweep.training.state import select_prefix
 
     seen = []
     config = resolve({"task": "tiny", "finetune.epochs": 6, "finetune.lr": 3e-3})
     path = tmp_path / "sweep" / "trials" / config.trial_id / "checkpoint.safetensors"
     row, _ = run(
         task="tiny", finetune__epochs=6, finetune__lr=3e-3,
-        report=lambda _: seen.append(state_digest(without_prefix("model.", read_tensors(str(path)).tensors))),
+        report=lambda _: seen.append(state_digest(select_prefix("model.", read_tensors(str(path)).tensors))),
     )  # fmt: skip
     assert row["best_epoch"] < 6
     assert row["state_sha256"] == seen[-1] != seen[row["best_epoch"] - 1]
@@ -463,7 +465,7 @@ def test_running_out_of_memory_is_a_row(run, monkeypatch):
 def test_predictions_of_a_split_come_in_order_whatever_the_batch():
     model = nn.Linear(2, 1)
     samples = Samples(np.random.default_rng(0).normal(size=(11, 2)).astype(np.float32), np.zeros(11))
-    a, b = predict(model, samples, "cpu", 3), predict(model, samples, "cpu", 100)
+    a, b = (predict(model, samples, Inference(batch_size=size)) for size in (3, 100))
     np.testing.assert_allclose(a, b, rtol=1e-6)
     assert a.shape == (11, 1)
 
@@ -530,11 +532,11 @@ def test_a_user_s_objective_is_computed_again_when_its_file_changes(run, tmp_pat
 
 @pytest.mark.parametrize(("kept", "batch"), [(0, 10**9), (10**9, 1), (0, 1)])
 def test_embedding_in_parts_or_unprepared_changes_nothing_but_rounding(run, worker, monkeypatch, kept, batch, tmp_path):
-    from orca_sweep.training import embedder as embedding
+    from orca_sweep.training import mean_features
 
     whole, epochs = run(**ALIGNED)
-    monkeypatch.setattr(embedding, "KEPT_NUMBERS", kept)
-    monkeypatch.setattr(embedding, "BATCH_NUMBERS", batch)
+    monkeypatch.setattr(mean_features, "MAX_PATCH_NUMBERS", kept)
+    monkeypatch.setattr(mean_features, "BATCH_NUMBERS", batch)
     other = Worker(Store(str(tmp_path / "other")))
     parts, part_epochs = run(**ALIGNED, folder="parts", use=other)
     values = [[e["objective"] for e in rows if e["stage"] == "embedder"] for rows in (epochs, part_epochs)]
@@ -553,7 +555,8 @@ def test_classes_of_one_sample_are_skipped_and_counted(run, worker):
 
     def train(labels, proxy=proxy):
         embedder = build_embedder(data.task, body, config)
-        return train_embedder(embedder, data, labels, proxy, body, config, worker, (), lambda row: None)
+        inputs = AlignmentInputs(data=data, labels=labels, proxy=proxy, body=body, config=config)
+        return train_embedder(embedder, inputs, worker)
 
     assert train(labels).n_target_classes_skipped == 1
     few = torch.cat([torch.arange(37) % 2, torch.tensor([7, 8, 9])])

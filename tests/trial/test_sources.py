@@ -152,14 +152,15 @@ def test_dropout_alone_varies_the_masks_of_a_body_that_has_it(go):
 
 
 @pytest.mark.parametrize("level", ["predictor-init", "finetune-order", "embedder-init", "embedder-training"])
-def test_what_is_held_is_the_same_at_every_seed(level, go, monkeypatch):
+def test_what_is_held_is_the_same_at_every_seed(level, go, monkeypatch, user_tasks):
     """Weights where fine-tuning starts, and the batches that it sees, at two seeds of one source."""
     from orca_sweep.bodies.network import to_arrays
     from orca_sweep.store import state_digest
+    from orca_sweep.training import feed
     from orca_sweep.training import finetune as finetuning
 
     starts, orders = [], []
-    plain, loop = finetuning.batches, finetuning._Loop.run_epoch
+    plain, loop = feed.split_into_batches, finetuning._Loop.run_epoch
 
     def epoch(self):
         parts = self.model.named_children()
@@ -171,7 +172,7 @@ def test_what_is_held_is_the_same_at_every_seed(level, go, monkeypatch):
         return plain(order, size)
 
     monkeypatch.setattr(finetuning._Loop, "run_epoch", epoch)
-    monkeypatch.setattr(finetuning, "batches", spied)
+    monkeypatch.setattr(feed, "split_into_batches", spied)
     for seed in (1, 2):
         go(seeded({**ALIGNED, "embedder.init": "random"}, seed, level))
     differ = {name for name in starts[0] if starts[0][name] != starts[1][name]}

@@ -1,4 +1,4 @@
-"""How a model computes what it computes: attention, activations kept or not, compiled, the same bits every time."""
+"""How a model computes: its attention, dropout, compilation, recomputed activations and deterministic kernels."""
 
 import contextlib
 import os
@@ -11,8 +11,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from orca_sweep.bodies import list_dropout_fields
+from orca_sweep.bodies.network import body_layers
 from orca_sweep.config import FinetuneConfig
-from orca_sweep.training.frozen import ADAPTER
+from orca_sweep.training.freezing import ADAPTER
 from orca_sweep.training.model import OrcaModel
 
 ATTENTION_RATE = "attention_dropout"
@@ -20,22 +21,22 @@ ATTENTION_RATE = "attention_dropout"
 
 
 @contextlib.contextmanager
-def switched(model: nn.Module, config: FinetuneConfig) -> Iterator[None]:
-    """Applies fine-tuning's settings of how to compute to a model, for the length of a block.
+def apply_compute_settings(model: nn.Module, config: FinetuneConfig) -> Iterator[None]:
+    """Applies fine-tuning's compute settings to a model for the length of a block.
 
-    Attention, dropout and compilation stay as set after the block.
+    Attention, dropout and compilation stay set after the block.
     """
     if isinstance(model, OrcaModel):
         set_attention(model.body, config.attention)
         set_dropout(model.body, config.dropout)
     if config.compile:
         model.compile()
-    with _determinism(config.deterministic), _recomputing(model, config.gradient_checkpointing):
+    with _use_deterministic_kernels(config.deterministic), _recompute_activations(model, config.gradient_checkpointing):
         yield
 
 
 def set_attention(body: nn.Module, name: str) -> None:
-    """Lets every module of a body compute attention as named: torch's fused kernel (sdpa), or step by step (eager)."""
+    """Sets how every module of a body computes attention: torch's fused kernel (sdpa), or step by step (eager)."""
     for module in body.modules():
         if hasattr(module, "config") and hasattr(module.config, "_attn_implementation"):
             module.config._attn_implementation = name
@@ -60,8 +61,8 @@ def set_dropout(body: nn.Module, rate: float | None) -> None:
 
 
 @contextlib.contextmanager
-def _determinism(wanted: bool) -> Iterator[None]:
-    """Lets torch use, for the length of a block, only what gives the same bits every time on a GPU too."""
+def _use_deterministic_kernels(wanted: bool) -> Iterator[None]:
+    """Restricts torch, for the length of a block, to kernels that give the same bits every time on a GPU too."""
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     if wanted:
         # Without it torch refuses matrix products on a GPU. A sweep's workers have it from their start.
@@ -76,21 +77,21 @@ def _determinism(wanted: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _recomputing(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """Lets the body's layers keep nothing of what is inside them, for the length of a block."""
-    layers = model.body.layers() if wanted and isinstance(model, OrcaModel) else []  # type: ignore[operator]
+def _recompute_activations(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """Lets the body's layers drop their activations and compute them again, for the length of a block."""
+    layers = body_layers(model.body) if wanted and isinstance(model, OrcaModel) else []
     modules = [module for layer in layers for module in layer]
     for module in modules:
-        module.forward = partial(_recomputed, module.forward)
+        module.forward = partial(_run_recomputed, module.forward)
     try:
         yield
     finally:
-        for module in modules:  # else each would hold itself, and its memory be free only when garbage is collected
+        for module in modules:  # otherwise each holds itself, and only the garbage collector frees its memory
             del module.forward
 
 
-def _recomputed(forward: Callable[..., Any], *inputs: Any, **more: Any) -> Any:
-    """Runs a layer without keeping what is inside it; its gradient runs it again, with the same dropout."""
+def _run_recomputed(forward: Callable[..., Any], *inputs: Any, **more: Any) -> Any:
+    """Runs a layer without keeping its activations; its gradient runs it again, with the same dropout."""
     if not torch.is_grad_enabled():
         return forward(*inputs, **more)
     return recomputed(forward, *inputs, use_reentrant=False, **more)

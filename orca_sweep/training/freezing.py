@@ -29,11 +29,14 @@ parameters with ``query``, ``key`` or ``value`` in their names: our ``released-n
 and predictor train in both. Differs from it in: a module whose parameters are all frozen runs without dropout here.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
 
 from torch import nn
 
-from orca_sweep.config.freezing import LAYERS, explain_range
+from orca_sweep.bodies.network import body_layers
+from orca_sweep.config.freezing import LAYERS, PARTS, explain_range
 from orca_sweep.errors import InputError
 
 ADAPTER = "lora_"
@@ -44,63 +47,97 @@ QKV = {"query", "key", "value", "q_proj", "k_proj", "v_proj", "c_attn", "query_k
 DOWNSAMPLING = "downsample"
 
 
-def frozen_names(model: nn.Module, words: Sequence[str]) -> set[str]:
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """What decides which kinds of weights a parameter of the body belongs to."""
+
+    name: str
+    path: frozenset[str]
+    """The parts of its name: those of the modules that it is in, and its own."""
+    is_of_norm: bool
+
+    @classmethod
+    def from_name(cls, name: str, norms: Set[str]) -> "Parameter":
+        """Returns the facts of a parameter, given the names of all parameters of normalisation layers."""
+        return cls(name=name, path=frozenset(name.split(".")), is_of_norm=name in norms)
+
+    def is_inside(self, modules: Set[str]) -> bool:
+        """Whether a module of one of the names holds the parameter."""
+        return not self.path.isdisjoint(modules)
+
+
+SELECTORS: Mapping[str, Callable[[Parameter], bool]] = {
+    "norms": lambda parameter: parameter.is_of_norm,
+    "transformer-norms": lambda parameter: parameter.is_of_norm and DOWNSAMPLING not in parameter.path,
+    "attention": lambda parameter: not parameter.is_of_norm and parameter.is_inside(ATTENTION),
+    "qkv": lambda parameter: parameter.is_inside(ATTENTION) and parameter.is_inside(QKV),
+    "biases": lambda parameter: parameter.name.endswith("bias"),
+}
+"""Which parameters of the body each kind of ``orca_sweep.config.freezing.KINDS`` selects."""
+
+
+def find_frozen_names(model: nn.Module, words: Sequence[str]) -> set[str]:
     """Returns the names of the parameters that the words freeze: see the table at the top of this module.
 
     With low-rank adapters, the body's own weights never train.
 
     Raises:
-        InputError: if a slice of layers holds none.
+        InputError: if a slice of layers holds none, or nothing says which weights a word freezes.
     """
     frozen: set[str] = set()
     parts = dict(model.named_children())
     for word in words:
-        if word in parts:
+        if word in PARTS:
             frozen |= {f"{word}.{name}" for name, _ in parts[word].named_parameters()}
         else:
-            frozen |= {f"body.{name}" for name in _body_names(parts["body"], word)}
+            frozen |= {f"body.{name}" for name in _find_body_names(parts["body"], word)}
     adapted = [name for name, _ in model.named_parameters() if ADAPTER in name]
     if adapted:
         frozen |= {f"body.{name}" for name, _ in parts["body"].named_parameters() if ADAPTER not in name}
     return frozen
 
 
-def _body_names(body: nn.Module, word: str) -> set[str]:
+def _find_body_names(body: nn.Module, word: str) -> set[str]:
     every = {name for name, _ in body.named_parameters()}
     layers = LAYERS.fullmatch(word)
     if layers:
-        start, stop = (int(text) if text else None for text in layers.groups())
-        every_layer = body.layers()  # type: ignore[operator]
-        problem = explain_range(word, "the body", len(every_layer))
-        if problem:
-            raise InputError(f"finetune.freeze: {problem}")
-        chosen = every_layer[start:stop]
-        inside = {id(p) for layer in chosen for module in layer for p in module.parameters()}
-        return {name for name, p in body.named_parameters() if id(p) in inside}
-    kind = set(_of_kind(body, word.removeprefix("body.").removeprefix("body-without-")))
-    return every - kind if word.startswith("body-without-") else kind
+        return _find_layer_names(body, layers)
+    for prefix, is_inverted in (("body-without-", True), ("body.", False)):
+        if word.startswith(prefix):
+            chosen = _find_kind_names(body, word.removeprefix(prefix))
+            return every - chosen if is_inverted else chosen
+    raise _make_unhandled_error(word)
 
 
-def _of_kind(body: nn.Module, kind: str) -> Iterator[str]:
+def _find_layer_names(body: nn.Module, match: re.Match[str]) -> set[str]:
+    layers = body_layers(body)
+    problem = explain_range(match[0], "the body", len(layers))
+    if problem:
+        raise InputError(f"finetune.freeze: {problem}")
+    start, stop = (int(text) if text else None for text in match.groups())
+    inside = {id(p) for layer in layers[start:stop] for module in layer for p in module.parameters()}
+    return {name for name, p in body.named_parameters() if id(p) in inside}
+
+
+def _find_kind_names(body: nn.Module, kind: str) -> set[str]:
+    if kind not in SELECTORS:
+        raise _make_unhandled_error(kind)
     norms = {
         f"{path}.{name}"
         for path, module in body.named_modules()
         if type(module).__name__.endswith("Norm")
         for name, _ in module.named_parameters(recurse=False)
     }
-    is_meant: Mapping[str, Callable[[str, set[str]], bool]] = {
-        "norms": lambda name, path: name in norms,
-        "transformer-norms": lambda name, path: name in norms and DOWNSAMPLING not in path,
-        "attention": lambda name, path: name not in norms and bool(ATTENTION & path),
-        "qkv": lambda name, path: bool(ATTENTION & path) and bool(QKV & path),
-        "biases": lambda name, path: name.endswith("bias"),
-    }
-    for name, _ in body.named_parameters():
-        if is_meant[kind](name, set(name.split("."))):
-            yield name
+    return {name for name, _ in body.named_parameters() if SELECTORS[kind](Parameter.from_name(name, norms))}
 
 
-def set_frozen(model: nn.Module, words: Sequence[str]) -> int:
+def _make_unhandled_error(word: str) -> InputError:
+    """An error, never a guess: a word without a meaning here would freeze the wrong weights without a sign of it."""
+    kinds = ", ".join(SELECTORS)
+    return InputError(f"finetune.freeze: nothing says which weights {word!r} freezes. The kinds are {kinds}.")
+
+
+def freeze_weights(model: nn.Module, words: Sequence[str]) -> int:
     """Freezes exactly what the words name, sets train and eval modes, and returns the trainable parameters.
 
     A frozen parameter gets no gradient and so no step and no weight decay. A module all of whose parameters
@@ -109,7 +146,7 @@ def set_frozen(model: nn.Module, words: Sequence[str]) -> int:
     with an empty one, and the learning-rate schedule goes on by the absolute step. A phase with a fresh start begins
     without state and counts steps from its own first one.
     """
-    frozen = frozen_names(model, words)
+    frozen = find_frozen_names(model, words)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)
         if name in frozen:

@@ -1,0 +1,123 @@
+"""The corpora that our own small bodies are pre-trained on, as tensors, and their tokenizers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from orca_sweep.bodies import Body, PretrainRecipe
+from orca_sweep.bodies.inputs import match_channels, resize_images, tokenize_texts
+from orca_sweep.config import BodyConfig
+from orca_sweep.errors import InputError
+from orca_sweep.proxies import ProxyData, find_proxy
+from orca_sweep.store import stage_key
+from orca_sweep.streams import stream_rng
+from orca_sweep.training.worker import Worker
+
+TEXT_TOKENS = 64
+MASKED_SHARE = 0.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """A pre-training corpus as tensors, cut to the fraction of a config, with a held-out part."""
+
+    inputs: Tensor
+    """Images (N, C, H, W), or ids of texts (N, L)."""
+    labels: Tensor
+    """A class per image; empty for texts."""
+    train: Tensor
+    """Indices of the samples to train on; those of a smaller fraction are among those of every larger one."""
+    held_out: Tensor
+    fingerprint: str
+    tokenizer: Any = None
+
+    @property
+    def n_classes(self) -> int:
+        """Classes of the images."""
+        return int(self.labels.max()) + 1
+
+
+def load_corpus(body: Body, recipe: PretrainRecipe, config: BodyConfig, worker: Worker) -> Corpus:
+    """Returns the corpus of a body's recipe, at the config's fraction."""
+    data = find_proxy(recipe.corpus).load(Path())
+    tokenizer, labels = None, torch.empty(0)
+    if recipe.task == "classification":
+        inputs, labels = _prepare_images(body, data), torch.from_numpy(data.labels)
+    else:
+        tokenizer = _load_tokenizer(body, data, worker)
+        inputs, _ = tokenize_texts(tokenizer, _list_texts(data), TEXT_TOKENS)
+    n_held_out = recipe.n_held_out
+    order = torch.from_numpy(stream_rng(config.pretrain_seed, "pretrain corpus").permutation(len(inputs)))
+    n_train = max(1, round(config.pretrain_fraction * (len(inputs) - n_held_out)))
+    return Corpus(
+        inputs=inputs,
+        labels=labels,
+        train=order[n_held_out : n_held_out + n_train],
+        held_out=order[:n_held_out],
+        fingerprint=data.fingerprint,
+        tokenizer=tokenizer,
+    )
+
+
+def _prepare_images(body: Body, data: ProxyData) -> Tensor:
+    images = match_channels(torch.from_numpy(np.asarray(data.inputs)), body.settings["num_channels"])
+    return resize_images(images.float(), body.settings["image_size"])
+
+
+def _load_tokenizer(body: Body, data: ProxyData, worker: Worker) -> Any:
+    """The body's byte-pair tokenizer, learned once from the whole corpus (random bodies use it too)."""
+    from transformers import PreTrainedTokenizerFast
+
+    size = body.settings["vocab_size"]
+    key = stage_key("tokenizer", {"corpus": data.fingerprint, "vocab_size": size})
+    artifact, _ = worker.store.get_or_compute(
+        "tokenizer", key, lambda: ({}, {"json": learn_tokenizer(size, _list_texts(data))})
+    )
+    from tokenizers import Tokenizer
+
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(artifact.meta["json"]),
+        bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>", mask_token="<mask>",
+    )  # fmt: skip
+
+
+def _list_texts(data: ProxyData) -> tuple[str, ...]:
+    if data.corpus:
+        return data.corpus
+    if not isinstance(data.inputs, tuple):
+        raise InputError("the body's pre-training corpus holds no texts. Name a proxy of texts in its recipe.")
+    return data.inputs
+
+
+def learn_tokenizer(size: int, texts: tuple[str, ...]) -> str:
+    """Returns a byte-pair tokenizer of so many words, learned from texts, as JSON."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return str(tokenizer.to_str())
+
+
+def mask_tokens(ids: Tensor, tokenizer: Any, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Returns masked ids and targets, both (N, L); targets are -100 where nothing is to be predicted.
+
+    Source: Devlin et al. 2019, arXiv 1810.04805: of a 15% share, 80% are masked and 10% replaced at random.
+    """
+    special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
+    chosen = torch.from_numpy(rng.random(ids.shape) < MASKED_SHARE) & ~special
+    targets = torch.where(chosen, ids, torch.full_like(ids, -100))
+    treatment = torch.from_numpy(rng.random(ids.shape))
+    random_ids = torch.from_numpy(rng.integers(5, len(tokenizer), ids.shape))
+    masked = torch.where(chosen & (treatment < 0.8), torch.full_like(ids, tokenizer.mask_token_id), ids)
+    return torch.where(chosen & (treatment >= 0.9), random_ids, masked), targets

@@ -1,0 +1,119 @@
+"""The state of a training that can be stopped after any step: saved and restored as arrays and JSON, never as a pickle.
+
+Pre-training, embedder training and fine-tuning share it. A learning-rate schedule has no state of its own: rates are
+functions of the position (``learning_rates``), and so is every random draw (``orca_sweep.streams``). A restored run
+therefore ends with the same bits as an unbroken one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from orca_sweep.bodies.network import to_arrays, to_tensors
+from orca_sweep.store import Artifact, Tensors
+from orca_sweep.training.optimizers import load_optimizer, optimizer_arrays
+
+OPTIMIZER, BEST, LOSS_SUM = "optimizer.", "best.", "part.total"
+
+
+@dataclass(kw_only=True)
+class EpochPart:
+    """The part of an unfinished epoch that is done."""
+
+    loss_sum: Tensor
+    """Sum of the samples' losses, on the device: reading it would wait for the device at every step."""
+    step: int = 0
+    lr: float = 0.0
+    lr_integral: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestEpoch:
+    """The best-validated epoch so far, with its weights."""
+
+    epoch: int
+    val_metric: float
+    weights: dict[str, np.ndarray]
+
+
+@dataclass(kw_only=True)
+class TrainState:
+    """Models, optimizer and position of a training; a stage leaves fields that it does not use at their defaults.
+
+    Attributes:
+        models: the models that train, by the name under which their weights are saved.
+        optimizer: its state is saved; its settings are the caller's.
+        epoch: epochs done.
+        n_steps: optimizer steps done.
+        seconds: what the epochs and steps have cost, whoever computed them.
+        history: a row per epoch done.
+        part: the done part of the next epoch; None at the end of an epoch.
+        best: the best-validated epoch; None before the first.
+        micro_batch_size: samples per forward pass, where memory decides it.
+    """
+
+    models: Mapping[str, nn.Module]
+    optimizer: torch.optim.Optimizer
+    epoch: int = 0
+    n_steps: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    part: EpochPart | None = None
+    best: BestEpoch | None = None
+    micro_batch_size: int = 0
+
+    @property
+    def is_inside_epoch(self) -> bool:
+        """Whether steps of the next epoch are done, too."""
+        return self.part is not None
+
+    def pack(self, **extra: Any) -> tuple[Tensors, dict[str, Any]]:
+        """Returns the state as named arrays and JSON values, with further JSON values of the caller."""
+        arrays = add_prefix(OPTIMIZER, optimizer_arrays(self.optimizer))
+        for name, model in self.models.items():
+            arrays |= add_prefix(f"{name}.", to_arrays(model.state_dict()))
+        meta = {
+            "epoch": self.epoch,
+            "n_steps": self.n_steps,
+            "seconds": self.seconds,
+            "epochs": self.history,
+            "micro_batch_size": self.micro_batch_size,
+        }
+        if self.best is not None:
+            arrays |= add_prefix(BEST, self.best.weights)
+            meta["best"] = {"epoch": self.best.epoch, "val_metric": self.best.val_metric}
+        if self.part is not None:
+            arrays[LOSS_SUM] = self.part.loss_sum.detach().cpu().numpy().reshape(1)
+            meta["part"] = {name: value for name, value in vars(self.part).items() if name != "loss_sum"}
+        return arrays, {**meta, **extra}
+
+    def restore(self, saved: Artifact) -> None:
+        """Replaces the state with one that ``pack`` returned, in this run or in one that begins alike."""
+        meta = saved.meta
+        for name, model in self.models.items():
+            model.load_state_dict(to_tensors(select_prefix(f"{name}.", saved.tensors)))
+        load_optimizer(self.optimizer, select_prefix(OPTIMIZER, saved.tensors))
+        self.epoch, self.n_steps, self.seconds = meta["epoch"], meta["n_steps"], meta["seconds"]
+        self.history = [dict(row) for row in meta["epochs"]]
+        self.micro_batch_size = meta["micro_batch_size"]
+        self.best = BestEpoch(**meta["best"], weights=select_prefix(BEST, saved.tensors)) if "best" in meta else None
+        self.part = EpochPart(**meta["part"], loss_sum=self._read_loss_sum(saved)) if "part" in meta else None
+
+    def _read_loss_sum(self, saved: Artifact) -> Tensor:
+        device = self.optimizer.param_groups[0]["params"][0].device
+        return torch.from_numpy(np.array(saved.tensors[LOSS_SUM])).reshape(()).to(device)
+
+
+def add_prefix(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the arrays with a prefix before their names."""
+    return {f"{prefix}{name}": array for name, array in arrays.items()}
+
+
+def select_prefix(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the arrays whose names begin with the prefix, without it."""
+    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
