@@ -16,30 +16,23 @@ from orca_sweep.results.columns import (
 from orca_sweep.results.contents import describe_changes, find_earlier_levels, find_earlier_trials, has_earlier_content
 from orca_sweep.results.custody import Reveal, now, reveal, reveals
 from orca_sweep.results.records import (
-    ROLE,
-    append_planned,
     clear_attempt,
     finite,
-    manifest_of,
-    read_manifest,
     read_record,
     read_row,
-    trials_of,
     unsealed,
     usable_record,
-    write_json,
-    write_manifest,
     write_record,
 )
 from orca_sweep.results.status import Failure, SweepStatus, sweep_status
 from orca_sweep.results.summary import CellSummary, TaskMetric, read_task_metrics, scored, summarise, with_roles
 from orca_sweep.results.tables import NO_RECORD, Results, read_results
+from orca_sweep.store import write_json
 
 __all__ = [
     "EPOCH_COLUMNS",
     "FINAL_STATUSES",
     "NO_RECORD",
-    "ROLE",
     "SEALED_COLUMNS",
     "STAGE_COLUMNS",
     "TABLE_SCHEMA",
@@ -53,7 +46,6 @@ __all__ = [
     "Status",
     "SweepStatus",
     "TaskMetric",
-    "append_planned",
     "clear_attempt",
     "collect",
     "describe_changes",
@@ -62,9 +54,7 @@ __all__ = [
     "find_trial",
     "finite",
     "has_earlier_content",
-    "manifest_of",
     "now",
-    "read_manifest",
     "read_record",
     "read_results",
     "read_row",
@@ -75,13 +65,11 @@ __all__ = [
     "summarise",
     "sweep_status",
     "trial_columns",
-    "trials_of",
     "unsealed",
     "usable_record",
     "validation_twin",
     "with_roles",
     "write_json",
-    "write_manifest",
     "write_record",
     "write_table",
 ]

@@ -20,20 +20,17 @@ from orca_sweep.results.columns import EPOCH_COLUMNS, STAGE_COLUMNS, TABLE_SCHEM
 from orca_sweep.results.contents import split_mixed_cells, tell_contents_apart, unify_folders, without_split
 from orca_sweep.results.custody import reveals
 from orca_sweep.results.records import (
-    ROLE,
     describe_unplanned,
     list_trial_folders,
-    manifest_of,
     read_record,
     read_traceback,
     record_path,
-    trials_of,
     unsealed,
-    write_json,
 )
 from orca_sweep.results.schemas import STAMPS_FILE
 from orca_sweep.results.tables import NO_RECORD, TABLES, Results, as_results, read_about, read_table, table_digest
-from orca_sweep.store import whole, writing
+from orca_sweep.space.manifest import MANIFEST, SweepManifest, require_manifest
+from orca_sweep.store import whole, write_json, writing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -230,7 +227,7 @@ def _sources(paths: Iterable[Path]) -> list[_Source]:
     problems: list[str] = []
     for path in paths:
         try:
-            is_tables = not os.path.lexists(path / "sweep.json") and os.path.lexists(path / "trials.parquet")
+            is_tables = not os.path.lexists(path / MANIFEST) and os.path.lexists(path / "trials.parquet")
             found.append(_Tables(path) if is_tables else _Sweep(path))
         except InputError as error:
             problems += map(str, error.problems)
@@ -245,7 +242,7 @@ class _Sweep(_Source):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         names = list_trial_folders(folder)
-        self.folder, self.manifest = folder, manifest_of(folder)
+        self.folder, self.manifest = folder, require_manifest(folder)
         self.unplanned = describe_unplanned(folder, names, self.manifest)
         self.log = reveals(folder)
         self.revealed = {trial_id: one.time for one in self.log for trial_id in one.trials}
@@ -254,21 +251,21 @@ class _Sweep(_Source):
     def _about(self) -> dict[str, Any]:
         manifest = self.manifest
         return {
-            "space": manifest["name"],
-            "question": manifest.get("question", ""),
-            "factors": manifest["factors"],
-            "tuned": list(manifest.get("tune", ())),
-            "worst": [s for s, rule in manifest.get("outcomes", {}).items() if rule["then"] == "worst"],
-            "metric": manifest.get("metric", "test_metric_best"),
+            "space": manifest.name,
+            "question": manifest.question,
+            "factors": list(manifest.factors),
+            "tuned": list(manifest.tune),
+            "worst": [status for status, rule in manifest.outcomes.items() if rule.then == "worst"],
+            "metric": manifest.metric,
             "margins": _margins(manifest),
         }
 
     def uses(self) -> Iterator[tuple[Use, Mapping[str, Any]]]:
-        levels = {cell_id: canonical_json(labels) for cell_id, labels in self.manifest.get("levels", {}).items()}
-        for trial in trials_of(self.manifest):
-            use = (trial["trial_id"], trial["cell_id"], trial.get("role", ROLE))
+        levels = {cell_id: canonical_json(labels) for cell_id, labels in self.manifest.labels.items()}
+        for trial in self.manifest.all_trials:
+            use = (trial["trial_id"], trial["cell_id"], trial["role"])
             # The plan says what a trial is for; its own record knows the config alone.
-            about = {"space": self.manifest["name"], "cell_id": use[1], "role": use[2]}
+            about = {"space": self.manifest.name, "cell_id": use[1], "role": use[2]}
             yield use, {**LATER, **trial["config"], **about, "levels": levels.get(use[1].removesuffix("-aa"))}
 
     def stamp(self, trial_id: str) -> str:
@@ -293,13 +290,10 @@ class _Sweep(_Source):
         return {**record, "row": row if is_sealed else {**row, **unsealed(record)}}
 
 
-def _margins(manifest: Mapping[str, Any]) -> dict[str, float]:
+def _margins(manifest: SweepManifest) -> dict[str, float]:
     """The margin that a space fixes for each task that it runs; one for all tasks is told of each."""
-    fixed = manifest.get("margins", {})
-    configs = [
-        *(trial["config"] for trial in trials_of(manifest)),
-        *(cell["base"] for cell in manifest.get("tuned", ())),
-    ]
+    fixed = manifest.margins
+    configs = [*(trial["config"] for trial in manifest.all_trials), *(cell.base for cell in manifest.tuned)]
     tasks = dict.fromkeys(config["task"] for config in configs) if fixed else {}
     return {task: fixed.get(task, fixed.get("")) for task in tasks if task in fixed or "" in fixed}
 
@@ -322,7 +316,7 @@ class _Tables(_Source):
         planned = ("space", "levels", "cell_id", *(name for name in knobs() if name not in LATER), *CONTENTS)
         for row in self.trials:
             row = {**row, "cell_id": without_split(row["cell_id"])}
-            use = (row["trial_id"], row["cell_id"], row.get("role") or ROLE)
+            use = (row["trial_id"], row["cell_id"], row["role"])
             later = {name: LATER[name] if row.get(name) is None else row[name] for name in LATER}
             settings = {name: row[name] for name in planned if name in row} | _declared(row)
             yield use, {**settings, **later, "role": use[2]}

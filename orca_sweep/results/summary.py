@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from orca_sweep.config.labels import write_level
 from orca_sweep.errors import InputError
 from orca_sweep.results.columns import SEALED_COLUMNS, TRIAL_MEASURES, validation_twin
-from orca_sweep.results.records import ROLE
 from orca_sweep.results.tables import NO_RECORD, Results
 from orca_sweep.stats import Interval, t_interval
 from orca_sweep.stats.modes import Mode
@@ -136,7 +135,7 @@ def read_task_metrics(trials: "pd.DataFrame") -> dict[str, TaskMetric]:
 
 def with_roles(trials: "pd.DataFrame") -> "pd.DataFrame":
     """Returns the table with its roles; in one of before there were any, all trials are replicates."""
-    return trials if "role" in trials else trials.assign(role=ROLE)
+    return trials if "role" in trials else trials.assign(role="replicate")
 
 
 def _summary(
@@ -148,7 +147,7 @@ def _summary(
     names = ok["metric"].dropna().unique()
     return CellSummary(
         cell_id=cell_id,
-        role=str(first["role"]) if len(rows) else ROLE,
+        role=str(first["role"]) if len(rows) else "replicate",
         levels={path: first[path] for path in results.factors},
         labels={path: str(results.labels.at[first.name, path]) for path in results.factors},
         task=str(first["task"]),

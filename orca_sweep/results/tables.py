@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TABLES: Mapping[str, tuple[str, ...]] = {
-    "trials": ("trial_id", "cell_id", "seed", "status"),
+    "trials": ("trial_id", "cell_id", "role", "seed", "status"),
     "epochs": ("trial_id", "stage", "epoch"),
     "stages": ("trial_id", "stage", "phase"),
 }

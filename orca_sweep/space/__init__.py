@@ -8,14 +8,10 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
-
-from orca_sweep.config import Hasher, TrialConfig, explain
+from orca_sweep.config import Hasher, TrialConfig
 from orca_sweep.config.naming import explain_shared_names
 from orca_sweep.errors import InputError
-from orca_sweep.space import designs
 from orca_sweep.space.expansion import (
     Resolved,
     candidate,
@@ -30,12 +26,9 @@ from orca_sweep.space.labelling import label_cells
 from orca_sweep.space.margins import with_resolved_names
 from orca_sweep.space.reading import read
 from orca_sweep.space.records import (
-    DEFAULT_LOGGERS,
-    OUTCOMES,
     TYPE_PREFIX,
     Budget,
     Checkpoints,
-    Limits,
     Logger,
     OutcomeRule,
     Plan,
@@ -71,7 +64,6 @@ __all__ = [
     "candidate",
     "make_plan",
     "plan_space",
-    "planned_before",
     "read_space",
     "seeded",
 ]
@@ -189,78 +181,3 @@ def seeded(
     """Returns the trials of a cell, or of a candidate of one, with run seeds."""
     trials = (hasher or Hasher()).replicates(config, seeds)
     return [PlannedTrial(trial_id, cell_id, one.seed, one, role) for trial_id, one in trials]
-
-
-def planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
-    """Returns the plan that a sweep folder was launched with, its configs as they were resolved then.
-
-    Raises:
-        InputError: if an older version wrote the folder, or a config is none of this version.
-    """
-    needed = {"question", "metric", "resources", "limits", "imports", "seeds", "aa", "tuned", "tune", "search", "prune"}
-    if {*needed, "budget", "outcomes", "levels"} - manifest.keys():
-        raise InputError(f"{path}: an older version launched this sweep. Launch its space again with --out.")
-    try:
-        return _planned_before(manifest, path)
-    except ValidationError as error:
-        wrong = ", ".join(sorted({place for place, _, _ in explain(error)}))
-        raise InputError(f"{path}: another version launched this sweep ({wrong}). Launch its space again.") from None
-    except (LookupError, TypeError, AttributeError):
-        raise InputError(f"{path}: another version launched this sweep. Launch its space again with --out.") from None
-
-
-def _planned_before(manifest: Mapping[str, Any], path: Path) -> Plan:
-    planned = [
-        PlannedTrial(t["trial_id"], t["cell_id"], t["seed"], TrialConfig.from_flat(t["config"]), t["role"])
-        for t in manifest["trials"]
-        if not t.get("on_the_way")  # these are planned again, from the records
-    ]
-    tuned = tuple(
-        TunedCell(
-            c["cell_id"],
-            TrialConfig.from_flat(c["base"]),
-            c["settings"],
-            c["levels"],
-            tuple(map(TrialConfig.from_flat, c["candidates"])),
-        )
-        for c in manifest["tuned"]
-    )
-    if any(trial.config.trial_id != trial.trial_id for trial in planned):
-        raise InputError(
-            f"{path}: another version launched this sweep, its trials had other ids. Launch its space again."
-        )
-    cells = {t.cell_id: t.config.model_copy(update={"seed": 0}) for t in planned if t.role == "replicate"}
-    cells |= {c.cell_id: c.base for c in tuned}
-    flats = [cell.flat() for cell in cells.values()]
-    space = Space(
-        name=manifest["name"],
-        question=manifest["question"],
-        base={},
-        factors={name: tuple(dict.fromkeys(flat[name] for flat in flats)) for name in manifest["factors"]},
-        design=designs.DESIGNS["cross"],
-        include=(),
-        exclude=(),
-        when=(),
-        placebo=(),
-        seeds=tuple(manifest["seeds"]),
-        aa=tuple(manifest["aa"]),
-        metric=manifest["metric"],
-        resources=Resources.model_validate(manifest["resources"]),
-        limits=Limits.model_validate(manifest["limits"]),
-        loggers=tuple(Logger.model_validate(one) for one in manifest.get("loggers", ())) or DEFAULT_LOGGERS,
-        imports=tuple(manifest["imports"]),
-        path=path,
-        lines={},
-        tune={name: _tune_of(values) for name, values in manifest["tune"].items()},
-        search=Search.model_validate(manifest["search"]),
-        prune=Pruning.model_validate(manifest["prune"]) if manifest["prune"] else None,
-        budget=Budget.model_validate(manifest["budget"]),
-        outcomes=OUTCOMES.validate_python(manifest["outcomes"]),
-        margins=manifest.get("margins", {}),
-        checkpoints=Checkpoints.model_validate(manifest.get("checkpoints", {})),
-    )
-    return Plan(space, cells, tuple(planned), len(cells), tuned, labels=manifest["levels"])
-
-
-def _tune_of(values: Any) -> tuple[Any, ...] | Range:
-    return Range(**values) if isinstance(values, Mapping) else tuple(values)

@@ -17,6 +17,7 @@ from orca_sweep.store.artifacts import (
     write_tensors,
     writing,
 )
+from orca_sweep.store.json_files import write_json
 
 __all__ = [
     "FULL",
@@ -32,6 +33,7 @@ __all__ = [
     "stage_key",
     "state_digest",
     "whole",
+    "write_json",
     "write_tensors",
     "writing",
 ]

@@ -20,8 +20,10 @@ from orca_sweep.analysis.margins import Margin
 from orca_sweep.analysis.study import CLAIMS
 from orca_sweep.analysis.tables import NOTHING
 from orca_sweep.errors import InputError
+from orca_sweep.space.manifest import write_manifest
 from tests.analysis.test_tables import collected, trial
 from tests.commands import run_script
+from tests.manifests import sweep_manifest
 
 REPO = Path(__file__).resolve().parents[2]
 DIMS = {"image": 2, "picture": 2, "signal": 1}
@@ -614,8 +616,7 @@ def test_sealed_tables_are_judged_on_validation_and_say_so(tmp_path):
     for planned, row in part:
         row |= {"val_metric_best": row["test_metric_best"] + 1.0}
         r.write_record(tmp_path / "s", {**row, "trial_id": planned["trial_id"], "cell_id": planned["cell_id"]}, [])
-    about = {"name": "s", "question": "?", "metric": "test_metric_best", "factors": FACTORS}
-    r.write_json(tmp_path / "s" / "sweep.json", {**about, "trials": [planned for planned, _ in part]})
+    write_manifest(tmp_path / "s", sweep_manifest(factors=FACTORS, trials=[planned for planned, _ in part]))
     sealed = r.collect([tmp_path / "s"], tmp_path / "t")
     found = claims.compute(sealed, margin=["0.01"])
     assert (found.column, found.found[0].kind) == ("val_metric_best", "contradicted")
@@ -755,8 +756,8 @@ def test_real_trials_say_their_dimensions_and_are_judged(run, tmp_path):
 
             plain = {key.replace("__", "."): value for key, value in settings.items()}
             trials[-1]["config"] = resolve({"task": "tiny", "finetune.epochs": 1, "seed": seed, **plain}).flat()
-    about = {"name": "sweep", "question": "?", "metric": "test_metric_best", "factors": ["proxy", "embedder.epochs"]}
-    r.write_json(tmp_path / "sweep" / "sweep.json", {**about, "trials": trials, "margins": {"": 1.0}})
+    about = {"factors": ["proxy", "embedder.epochs"], "margins": {"": 1.0}}
+    write_manifest(tmp_path / "sweep", sweep_manifest(**about, trials=trials))
     results = r.collect([tmp_path / "sweep"], tmp_path / "tables")
     assert results.trials["dims"].tolist() == [2] * 6
     found = claims.compute(results)

@@ -11,8 +11,10 @@ from orca_sweep import results as r
 from orca_sweep.analysis import flattery
 from orca_sweep.analysis.tables import NOTHING
 from orca_sweep.errors import InputError
+from orca_sweep.space.manifest import write_manifest
 from tests.analysis.test_tables import MNIST, NONE, collected, trial
 from tests.commands import run_script
+from tests.manifests import sweep_manifest
 
 REPO = Path(__file__).resolve().parents[2]
 DUMMY = {"proxy": "dummy"}
@@ -173,8 +175,7 @@ def test_sealed_tables_are_refused_in_words_and_code_2(tmp_path):
     trials = [one for part in WORLD for one in part]
     for planned, row in trials:
         r.write_record(tmp_path / "s", {**row, "trial_id": planned["trial_id"], "cell_id": planned["cell_id"]}, [])
-    about = {"name": "s", "question": "?", "metric": "test_metric_best", "factors": ["proxy"]}
-    r.write_json(tmp_path / "s" / "sweep.json", {**about, "trials": [planned for planned, _ in trials]})
+    write_manifest(tmp_path / "s", sweep_manifest(factors=["proxy"], trials=[planned for planned, _ in trials]))
     with pytest.raises(InputError, match="the test metrics of 6 ok trials are sealed"):
         flattery.compute(r.collect([tmp_path / "s"], tmp_path / "t"))
     done = command("--tables", tmp_path / "t", "--out", tmp_path / "out")

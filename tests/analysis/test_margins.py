@@ -8,8 +8,8 @@ import pytest
 from orca_sweep import results as r
 from orca_sweep.analysis import table_effects
 from orca_sweep.errors import InputError
-from orca_sweep.space import plan_space, planned_before, read_space
-from orca_sweep.sweep import Setup, manifest
+from orca_sweep.space import plan_space, read_space
+from orca_sweep.space.manifest import make_manifest, rebuild_plan, require_manifest, write_manifest
 from orca_sweep.trial import load_imports, resolve
 from tests.analysis.test_tables import BASE, BETTER, MNIST, NONE, arm, collected, lines, sweep
 from tests.commands import orca, run_script
@@ -23,7 +23,11 @@ def plan(path):
 
 def said(path):
     """What the sweep folder of a space would say of itself."""
-    return manifest(plan(path), Setup(Path("out"), "store", Path("data"), "local"))
+    return make_manifest(plan(path), Path("data"), "store")
+
+
+def set_margins(folder, margins):
+    write_manifest(folder, require_manifest(folder).model_copy(update={"margins": margins}))
 
 
 # Reading ------------------------------------------------------------------------------------------
@@ -119,14 +123,13 @@ def test_a_margin_changes_no_id_and_a_plan_tells_it(write_space):
 
 
 @pytest.mark.parametrize("text", ["margin: 0.02\n", "margin: {digits: 0.02}\n", ""])
-def test_the_sweep_s_folder_keeps_it_and_resuming_does(write_space, text):
+def test_the_sweep_s_folder_keeps_it_and_resuming_does(write_space, tmp_path, text):
     whole = said(write_space(TWO + text))
-    assert whole["margins"] == {"margin: 0.02\n": {"": 0.02}, "": {}}.get(text, {"digits": 0.02})
-    again = planned_before(json.loads(json.dumps(whole)), Path("sweep.json"))
-    assert again.space.margins == whole["margins"]
-    assert manifest(again, Setup(Path("out"), "store", Path("data"), "local"))["margins"] == whole["margins"]
-    older = {key: value for key, value in whole.items() if key != "margins"}
-    assert planned_before(older, Path("sweep.json")).space.margins == {}
+    assert whole.margins == {"margin: 0.02\n": {"": 0.02}, "": {}}.get(text, {"digits": 0.02})
+    write_manifest(tmp_path, whole)
+    again = rebuild_plan(require_manifest(tmp_path), tmp_path / "sweep.json")
+    assert again.space.margins == whole.margins
+    assert make_manifest(again, Path("data"), "store").margins == whole.margins
 
 
 # Tables -------------------------------------------------------------------------------------------
@@ -150,7 +153,7 @@ def test_tables_say_what_a_space_has_fixed_for_each_of_its_tasks(tmp_path):
     # Tables of tables keep it; a changed margin is told by the next collect, from the same rows.
     again = r.collect([tmp_path / "1" / "tables"], tmp_path / "again")
     assert again.margins == whole.margins
-    r.write_json(tmp_path / "1" / "s" / "sweep.json", {**r.manifest_of(tmp_path / "1" / "s"), "margins": {"": 0.5}})
+    set_margins(tmp_path / "1" / "s", {"": 0.5})
     changed = r.collect([tmp_path / "1" / "s"], tmp_path / "1" / "tables")
     assert changed.margins == {"a": (("s", 0.5),), "b": (("s", 0.5),)}
     assert changed.trials.equals(whole.trials)
@@ -215,7 +218,7 @@ def test_spaces_that_disagree_are_told_and_none_is_taken_silently(tmp_path):
     tables = r.collect([tmp_path / "b" / "one"], tmp_path / "old")
     assert len(tables.margins["a"]) == 1
     folder = tmp_path / "b" / "one"
-    r.write_json(folder / "sweep.json", {**r.manifest_of(folder), "margins": {"": 0.3}})
+    set_margins(folder, {"": 0.3})
     with pytest.raises(InputError, match=r"a: its spaces fix different margins \(0.01 in one, 0.3 in one\)"):
         table_effects.compute(r.collect([tmp_path / "old", folder], tmp_path / "both"))
 

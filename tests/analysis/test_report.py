@@ -27,8 +27,10 @@ from orca_sweep.analysis.report.pictures import for_page
 from orca_sweep.analysis.report.realised import unmatched
 from orca_sweep.analysis.tables import MINUS, Table
 from orca_sweep.errors import InputError
+from orca_sweep.space.manifest import write_manifest
 from tests.analysis.test_tables import BASE, BETTER, MNIST, NONE, arm, trial
 from tests.commands import orca
+from tests.manifests import sweep_manifest
 
 REPO = Path(__file__).resolve().parents[2]
 HOSTILE = "</script><script>alert(1)</script>"
@@ -72,8 +74,8 @@ def sweep_folder(
         r.write_record(folder, {**row, **ids}, epochs, *stages)
         if place in errors:
             (folder / "trials" / planned["trial_id"] / "error.txt").write_text(errors[place])
-    about = {"name": name, "question": question, "metric": "test_metric_best", "factors": list(factors), **more}
-    r.write_json(folder / "sweep.json", {**about, "trials": [planned for planned, *_ in trials]})
+    about = {"name": name, "question": question, "factors": list(factors), **more}
+    write_manifest(folder, sweep_manifest(**about, trials=[planned for planned, *_ in trials]))
     if revealed:
         r.reveal(folder)
     return r.collect([folder], folder / "tables")

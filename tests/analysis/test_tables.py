@@ -33,7 +33,9 @@ from orca_sweep.analysis import (
 from orca_sweep.analysis.tables import MINUS, NOTHING
 from orca_sweep.config.labels import write_level
 from orca_sweep.errors import InputError
+from orca_sweep.space.manifest import write_manifest
 from tests.commands import run_script
+from tests.manifests import sweep_manifest
 
 REPO = Path(__file__).resolve().parents[2]
 SCRIPTS = (table_results, table_effects, factor_effects, seed_noise, cost, summary_over_tasks)
@@ -58,8 +60,8 @@ def collected(folder, trials, factors=("proxy",), name="s", **manifest):
     for planned, row in trials:
         if row["status"] not in ("lost", "unfinished"):
             r.write_record(folder / name, {**row, "trial_id": planned["trial_id"], "cell_id": planned["cell_id"]}, [])
-    about = {"name": name, "question": "?", "metric": "test_metric_best", "factors": list(factors), **manifest}
-    r.write_json(folder / name / "sweep.json", {**about, "trials": [planned for planned, _ in trials]})
+    planned = [planned for planned, _ in trials]
+    write_manifest(folder / name, sweep_manifest(name=name, factors=list(factors), trials=planned, **manifest))
     r.reveal(folder / name)
     return r.collect([folder / name], folder / "tables")
 

@@ -22,9 +22,9 @@ from orca_sweep.config.freezing import find_range_problems
 from orca_sweep.config.labels import shorten_labels, unite_labels, write_as_given, write_level
 from orca_sweep.config.naming import label_declarations
 from orca_sweep.errors import InputError
-from orca_sweep.space import plan_space, planned_before
+from orca_sweep.space import plan_space
 from orca_sweep.space.confounds import confounds
-from orca_sweep.sweep import Setup, manifest
+from orca_sweep.space.manifest import make_manifest, rebuild_plan, require_manifest, write_manifest
 from orca_sweep.trial import load_imports, resolve
 
 OWN = "{{path: {}/x.npz, kind: classification, sample_shape: [1, 8, 8], output_shape: 3}}"
@@ -196,8 +196,7 @@ def run_sweep(folder, factors, name="demo", **more):
     """A sweep folder as launch leaves it, its results a number for each cell and seed."""
     folder.mkdir(parents=True)
     made = plan_of(folder, factors, **{"more": f"name: {name}\nseeds: 3\nmetric: val_metric_best\n", **more})
-    said = manifest(made, Setup(folder, str(folder / "store"), folder, "local"))
-    r.write_json(folder / "sweep.json", said)
+    write_manifest(folder, make_manifest(made, folder, str(folder / "store")))
     for i, trial in enumerate(made.trials):
         row = {"trial_id": trial.trial_id, "cell_id": trial.cell_id, "status": "ok", "metric": "error", "n_val": 9}
         row["val_metric_best"] = 0.3 + 0.05 * (i % len(made.cells)) + 0.01 * trial.seed * (i % 3)
@@ -221,7 +220,7 @@ def test_schedules_stay_two_levels_in_plan_manifest_summary_tables_and_figures(s
     ending._print_summary(results, ending.Console(width=200))
     shown = capsys.readouterr().out
     assert all(shown.count(level) >= 2 for level in ("body:4 > none", "body:7 > none", "1e-3"))
-    assert planned_before(r.manifest_of(folder), folder / "sweep.json").labels == made.labels
+    assert rebuild_plan(require_manifest(folder), folder / "sweep.json").labels == made.labels
     assert {tuple(cell.labels.values()) for cell in r.summarise(results)} == set(itertools.product(freezes, rates))
     written = pd.read_parquet(folder / "tables" / "trials.parquet")["levels"].map(json.loads)
     assert {level["finetune.freeze"] for level in written} == set(freezes)

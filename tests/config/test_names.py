@@ -16,8 +16,10 @@ from orca_sweep.errors import InputError
 from orca_sweep.planning.replay import _config
 from orca_sweep.proxies import canonical_proxy, describe_proxy, find_proxy
 from orca_sweep.space import plan_space
+from orca_sweep.space.manifest import write_manifest
 from orca_sweep.tasks import canonical_task, find_task
 from orca_sweep.trial import load_imports, resolve
+from tests.manifests import sweep_manifest
 
 TASK = {"path": "mine.npz", "kind": "classification", "sample_shape": [1, 8, 8], "output_shape": 3}
 PROXY = {"path": "mine.csv", "input": "text", "label": "kind"}
@@ -181,8 +183,8 @@ def swept(folder, plan, name="s", shift=0.0):
             "test_metric_best": 0.1 * (i % 4) + shift,
         }
         r.write_record(folder / name, row, [])
-    about = {"name": name, "metric": "test_metric_best", "factors": list(plan.space.factors)}
-    r.write_json(folder / name / "sweep.json", {**about, "margins": dict(plan.space.margins), "trials": trials})
+    about = {"name": name, "factors": list(plan.space.factors), "margins": dict(plan.space.margins)}
+    write_manifest(folder / name, sweep_manifest(**about, trials=trials))
     r.reveal(folder / name)
     return folder / name
 

@@ -9,8 +9,10 @@ import pytest
 
 from orca_sweep import results as r
 from orca_sweep.errors import InputError
+from orca_sweep.space.manifest import write_manifest
 from orca_sweep.training.predict import predict_wholes
 from tests.commands import orca
+from tests.manifests import sweep_manifest
 from tests.results.test_store_results import sweep_folder
 
 
@@ -32,9 +34,8 @@ def test_no_file_of_a_sweep_shows_a_test_metric_that_was_not_revealed(run, tmp_p
     value = r.unsealed(record)["test_metric_best"]
     assert 0 <= value <= 1 and value == row["test_metric_best"]
     assert not any(name.startswith("test_metric") for name in record["row"])
-    manifest = {"name": "s", "factors": [], "trials": []}
-    ids = {"trial_id": row["trial_id"], "cell_id": row["cell_id"], "config": {"task": "tiny"}}
-    r.write_json(tmp_path / "sweep" / "sweep.json", {**manifest, "trials": [ids]})
+    ids = {"trial_id": row["trial_id"], "cell_id": row["cell_id"], "seed": 0, "role": "replicate"}
+    write_manifest(tmp_path / "sweep", sweep_manifest(trials=[{**ids, "config": {"task": "tiny"}}]))
     found = r.collect([tmp_path / "sweep"], tmp_path / "tables")
     assert found.trials[list(r.SEALED_COLUMNS)].isna().all(axis=None)
     (kept,) = (tmp_path / "store" / "rows").glob("*.json")
@@ -100,8 +101,8 @@ def test_a_trial_that_failed_while_it_was_scored_has_nothing_to_reveal(run, user
         row, _ = run(task="tiny")
     assert row["status"] == "failed" and len(calls) == 2
     folder = tmp_path / "sweep"
-    ids = {"trial_id": row["trial_id"], "cell_id": row["cell_id"], "config": {"task": "tiny"}}
-    r.write_json(folder / "sweep.json", {"name": "s", "factors": [], "trials": [ids]})
+    ids = {"trial_id": row["trial_id"], "cell_id": row["cell_id"], "seed": 0, "role": "replicate"}
+    write_manifest(folder, sweep_manifest(trials=[{**ids, "config": {"task": "tiny"}}]))
     assert r.reveal(folder).trials == ()
     row, _ = run(task="tiny")
     found = r.collect([folder], tmp_path / "t")

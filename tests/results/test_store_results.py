@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 from orca_sweep import results as r
 from orca_sweep.config import knobs
 from orca_sweep.errors import BusyError, InputError
+from orca_sweep.space.manifest import read_manifest, require_manifest, write_manifest
 from orca_sweep.stats import t_interval
 from orca_sweep.store import CorruptFileError, Store, read_tensors, stage_key, state_digest, write_tensors
 from orca_sweep.streams import stream_rng, stream_seed, torch_stream
 from orca_sweep.trial import resolve
+from tests.manifests import sweep_manifest
 
 ARRAYS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "step": np.array(3.0), "empty": np.zeros((0, 2))}
 
@@ -215,7 +217,7 @@ def sweep_folder(folder, seeds=(0, 1, 2), statuses=(), name="demo"):
         for seed in seeds:
             config = resolve({"task": "digits", "embedder.epochs": epochs}).model_copy(update={"seed": seed})
             ids = {"trial_id": config.trial_id, "cell_id": config.cell_id}
-            trials.append({**ids, "seed": seed, "config": config.flat()})
+            trials.append({**ids, "seed": seed, "role": "replicate", "config": config.flat()})
             status = statuses[n] if n < len(statuses) else "ok"
             n += 1
             if status is None:
@@ -223,14 +225,7 @@ def sweep_folder(folder, seeds=(0, 1, 2), statuses=(), name="demo"):
             row = {**ids, "status": status, "metric": "error", "test_metric_best": 0.5 + seed / 10, "n_steps": 7}
             history = [{"stage": "finetune", "epoch": e, "val_metric": 1 / e, "lr": 0.1} for e in (1, 2)]
             r.write_record(folder, row | ({"test_metric_best": math.nan} if status != "ok" else {}), history)
-    manifest = {
-        "name": name,
-        "question": "?",
-        "metric": "test_metric_best",
-        "factors": ["embedder.epochs"],
-        "trials": trials,
-    }
-    r.write_json(folder / "sweep.json", manifest)
+    write_manifest(folder, sweep_manifest(name=name, factors=["embedder.epochs"], trials=trials))
     r.reveal(folder)
     return folder
 
@@ -276,22 +271,21 @@ def test_a_summary_counts_what_it_lacks(tmp_path):
         r.summarise(r.read_results(tmp_path / "t"), "accuracy")
 
 
-def test_the_aa_arm_is_an_arm_of_its_own_in_tables_and_printed(tmp_path):
+def test_the_aa_cell_is_a_cell_of_its_own_in_tables_and_printed(tmp_path):
     from rich.console import Console
 
     from orca_sweep.cli.ending import _print_summary
 
     folder = sweep_folder(tmp_path / "s", seeds=(0, 1, 2, 3), statuses=["ok", "ok", "ok", None])
     plain = r.collect([folder], tmp_path / "plain")
-    assert plain.trials["role"].tolist() == ["replicate"] * 8  # a plan that says nothing of it
-    # The plan says which arm a trial belongs to, its record does not know.
-    manifest = r.manifest_of(folder)
-    for planned in manifest["trials"][2:4]:
+    # The plan says which cell a trial belongs to, its record does not know.
+    manifest = require_manifest(folder)
+    for planned in manifest.trials[2:4]:
         planned |= {"cell_id": f"{planned['cell_id']}-aa", "role": "aa"}
-    r.write_json(folder / "sweep.json", manifest)
+    write_manifest(folder, manifest)
     found = r.collect([folder], tmp_path / "t")
     assert found.trials["role"].tolist() == ["replicate"] * 2 + ["aa"] * 2 + ["replicate"] * 4
-    assert found.trials["cell_id"].tolist() == [t["cell_id"] for t in manifest["trials"]]
+    assert found.trials["cell_id"].tolist() == [t["cell_id"] for t in manifest.trials]
     cells = r.summarise(found)
     assert [(c.role, c.interval.n, c.n_not_ok) for c in cells] == [
         ("replicate", 2, 0),
@@ -306,17 +300,15 @@ def test_the_aa_arm_is_an_arm_of_its_own_in_tables_and_printed(tmp_path):
         shown = console.export_text()
         assert heads in shown
         assert (" aa " in shown) == (results is found)
-    old = r.Results(found.trials.drop(columns="role"), found.epochs, found.factors, found.metric, (), ())
-    assert {c.role for c in r.summarise(old)} == {"replicate"}  # tables of before there was a role
 
 
-def test_the_aa_arm_has_a_line_of_its_own_in_the_figure(tmp_path):
+def test_the_aa_cell_has_a_line_of_its_own_in_the_figure(tmp_path):
     from orca_sweep.analysis.figure2_proxies import compute, numbers
 
     folder = sweep_folder(tmp_path / "s")
-    manifest = r.manifest_of(folder)
-    manifest["trials"][2] |= {"cell_id": f"{manifest['trials'][2]['cell_id']}-aa", "role": "aa"}
-    r.write_json(folder / "sweep.json", manifest)
+    manifest = require_manifest(folder)
+    manifest.trials[2].update(cell_id=f"{manifest.trials[2]['cell_id']}-aa", role="aa")
+    write_manifest(folder, manifest)
     figure = compute(r.collect([folder], tmp_path / "t"))
     assert [line.split(",")[2] for line in numbers(figure).splitlines() if ",test_metric_best," in line] == [
         "0", "0 (aa)", "3",
@@ -330,10 +322,10 @@ def test_reading_says_what_is_wrong(tmp_path):
         r.collect([tmp_path], tmp_path / "t")
     (tmp_path / "sweep.json").write_text("{")
     with pytest.raises(InputError, match="sweep.json: damaged: no record that this program wrote"):
-        r.read_manifest(tmp_path)
+        read_manifest(tmp_path)
     (tmp_path / "sweep.json").write_text("{}")
     with pytest.raises(InputError, match="sweep.json: damaged"):
-        r.read_manifest(tmp_path)
+        read_manifest(tmp_path)
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "trials.parquet")
     with pytest.raises(InputError, match=r"trials.parquet: not what 'orca-sweep collect' has written \(no checksum\)"):
         r.read_results(tmp_path)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from orca_sweep.config import EmbedderConfig, TrialConfig, flatten, knobs, nest
 from orca_sweep.errors import InputError
 from orca_sweep.space import plan_space, read_space
+from orca_sweep.store import write_json
 from orca_sweep.trial import load_imports, resolve
 
 GOOD = """
@@ -560,14 +561,14 @@ def test_placebos_of_nothing_are_told(write_space, text, words):
 
 
 def test_a_plan_is_found_again_in_its_folder(write_space, tmp_path):
-    from orca_sweep.space import planned_before
-    from orca_sweep.sweep import Setup, manifest
+    from orca_sweep.space.manifest import make_manifest, rebuild_plan, require_manifest, write_manifest
 
     more = "resources: {cpu: 2, gpu: 1, custom: {fast: 1}, accelerator_type: A100}\nlimits: {trial_s: 60}\n"
     more += "checkpoints: {epochs: 5, minutes: 2.5}\nmetric: val_metric_best\nloggers: [csv, {mlflow: {experiment: mine}}]\n"
     made = plan(write_space(GOOD + more + "aa: [8, 5]\nplacebo: [dummy]\n"))
-    said = manifest(made, Setup(tmp_path, "store", tmp_path, "local"))
-    again = planned_before(said, tmp_path / "sweep.json")
+    write_manifest(tmp_path, make_manifest(made, tmp_path, "store"))
+    manifest = require_manifest(tmp_path)
+    again = rebuild_plan(manifest, tmp_path / "sweep.json")
     assert again.trials == made.trials
     assert [cell.cell_id for cell in again.cells] == [cell.cell_id for cell in made.cells]
     for name in (
@@ -585,17 +586,18 @@ def test_a_plan_is_found_again_in_its_folder(write_space, tmp_path):
         assert getattr(again.space, name) == getattr(made.space, name), name
     assert again.labels == made.labels
     assert [t.role for t in again.trials[-2:]] == ["aa", "aa"]
-    older = {key: value for key, value in said.items() if key != "aa"}
-    with pytest.raises(InputError, match=r"an older version launched this sweep\. Launch its space again"):
-        planned_before(older, tmp_path)
-    with pytest.raises(InputError, match="an older version launched this sweep"):
-        planned_before({key: value for key, value in said.items() if key != "limits"}, tmp_path)
-    changed = {**said, "trials": [{**trial, "trial_id": "0"} for trial in said["trials"]]}
+    for name in ("aa", "limits", "outcomes"):
+        write_json(tmp_path / "sweep.json", {key: of for key, of in manifest.content().items() if key != name})
+        with pytest.raises(
+            InputError, match=rf"its content is wrong: {name}: Field required\. Launch the sweep's space again"
+        ):
+            require_manifest(tmp_path)
+    trials = [{**trial, "trial_id": "0"} for trial in manifest.trials]
     with pytest.raises(InputError, match="its trials had other ids"):
-        planned_before(changed, tmp_path)
-    unknown = {**said, "trials": [{**t, "config": {**t["config"], "finetune.old": 1}} for t in said["trials"]]}
+        rebuild_plan(manifest.model_copy(update={"trials": trials}), tmp_path)
+    trials = [{**t, "config": {**t["config"], "finetune.old": 1}} for t in manifest.trials]
     with pytest.raises(InputError, match=r"another version launched this sweep \(finetune.old\)"):
-        planned_before(unknown, tmp_path)
+        rebuild_plan(manifest.model_copy(update={"trials": trials}), tmp_path)
 
 
 def test_how_often_states_are_saved_is_checked_like_all_else(write_space):

@@ -18,7 +18,7 @@ LR = "tune: {finetune.lr: {low: 1e-5, high: 1e-2, log: true}}\n"
 
 
 @pytest.fixture
-def plan_of(write_space):
+def rebuild_plan(write_space):
     return lambda text: plan_space(write_space(text), load_imports, resolve)
 
 
@@ -84,8 +84,10 @@ def test_mistakes_come_all_at_once(write_space):
     assert len(caught.value.problems) == 6
 
 
-def test_short_forms_mean_what_they_say(plan_of):
-    space = plan_of(f"{BASE}{LR}search: optuna\nprune: asha\noutcomes: {{oom: {{retry: 2}}, diverged: worst}}\n").space
+def test_short_forms_mean_what_they_say(rebuild_plan):
+    space = rebuild_plan(
+        f"{BASE}{LR}search: optuna\nprune: asha\noutcomes: {{oom: {{retry: 2}}, diverged: worst}}\n"
+    ).space
     assert (space.search.method, space.search.n_candidates, space.search.seeds) == (
         "optuna",
         t.DEFAULT_CANDIDATES,
@@ -96,9 +98,9 @@ def test_short_forms_mean_what_they_say(plan_of):
         "oom": (2, "exclude"),
         "diverged": (0, "worst"),
     }
-    assert plan_of(f"{BASE}{LR}").space.search.method == "random"
-    assert plan_of(f"{BASE}tune: {{finetune: {{lr: [1e-3, 1e-4]}}}}\n").space.search.method == "grid"
-    assert plan_of(f"{BASE}prune: {{name: median, cells: true}}\n").space.prune.cells
+    assert rebuild_plan(f"{BASE}{LR}").space.search.method == "random"
+    assert rebuild_plan(f"{BASE}tune: {{finetune: {{lr: [1e-3, 1e-4]}}}}\n").space.search.method == "grid"
+    assert rebuild_plan(f"{BASE}prune: {{name: median, cells: true}}\n").space.prune.cells
 
 
 @pytest.mark.parametrize("log", [False, True])
@@ -134,32 +136,31 @@ def test_optuna_s_next_is_a_function_of_what_it_is_told():
 
 def folder_of(plan, out):
     """A sweep folder of a plan, as a launch begins it; returns a function that tells it of trials planned on the way."""
-    from orca_sweep.results import append_planned, write_manifest
-    from orca_sweep.sweep import Setup, manifest
+    from orca_sweep.space.manifest import append_planned, make_manifest, write_manifest
 
     out.mkdir(exist_ok=True)
-    write_manifest(out, manifest(plan, Setup(out, str(out / "store"), out, "local")))
+    write_manifest(out, make_manifest(plan, out, str(out / "store")))
     return lambda trials: append_planned(out, (trial.entry() for trial in trials))
 
 
-def test_what_is_planned_on_the_way_stands_until_it_is_planned_anew(plan_of, tmp_path):
-    from orca_sweep.results import manifest_of
-    from orca_sweep.space import planned_before, seeded
+def test_what_is_planned_on_the_way_stands_until_it_is_planned_anew(rebuild_plan, tmp_path):
+    from orca_sweep.space import seeded
+    from orca_sweep.space.manifest import rebuild_plan, require_manifest
 
-    plan = plan_of(f"{BASE}tune: {{finetune.lr: [1e-3, 1e-4]}}\n")
+    plan = rebuild_plan(f"{BASE}tune: {{finetune.lr: [1e-3, 1e-4]}}\n")
     one, two = plan.tuned
     out = tmp_path / "out"
     tell = folder_of(plan, out)
 
     def replicates():
         return {
-            (t["cell_id"], t["config"]["finetune.lr"]) for t in manifest_of(out)["trials"] if t["role"] == "replicate"
+            (t["cell_id"], t["config"]["finetune.lr"]) for t in require_manifest(out).trials if t["role"] == "replicate"
         }
 
     for cell in (one, two):
         tell(seeded(cell.cell_id, cell.candidates[0], plan.space.seeds))
     assert replicates() == {(one.cell_id, 1e-3), (two.cell_id, 1e-3)}
-    again = planned_before(manifest_of(out), out)
+    again = rebuild_plan(require_manifest(out), out)
     assert again.trials == plan.trials, "a resumption plans them anew, from the records"
     assert again.tuned == plan.tuned
     # Another launch, cut short after it has come to another best of the first cell.
@@ -169,7 +170,7 @@ def test_what_is_planned_on_the_way_stands_until_it_is_planned_anew(plan_of, tmp
     assert replicates() == {(one.cell_id, 1e-4), (two.cell_id, 1e-3)}
     folder_of(plan, out)
     assert replicates() == {(one.cell_id, 1e-4), (two.cell_id, 1e-3)}
-    assert len(manifest_of(out)["trials"]) == len(plan.trials) + 4
+    assert len(require_manifest(out).trials) == len(plan.trials) + 4
 
 
 # On Ray -------------------------------------------------------------------------------------------

@@ -16,11 +16,13 @@ from orca_sweep.errors import DataError, InputError
 from orca_sweep.results import find_trial
 from orca_sweep.results.tables import read_about
 from orca_sweep.space import plan_space
+from orca_sweep.space.manifest import require_manifest, write_manifest
 from orca_sweep.store import Store
 from orca_sweep.training.run import run_trial
 from orca_sweep.training.worker import Worker
 from orca_sweep.trial import check_contents, load_imports, resolve
 from tests.commands import orca
+from tests.manifests import sweep_manifest
 
 RECIPE = {
     "body.name": "swin-micro",
@@ -451,14 +453,8 @@ OWN = "/data/mine.npz kind=classification output_shape=3 sample_shape=1x8x8"
 
 def collected(tmp_path, trials, name="s", rows=()):
     folder = tmp_path / name
-    manifest = {
-        "name": name,
-        "trials": trials,
-        "factors": ["proxy"],
-        "margins": {OWN: 0.02},
-        "metric": "val_metric_best",
-    }
-    r.write_manifest(folder, manifest)
+    about = {"name": name, "factors": ["proxy"], "margins": {OWN: 0.02}, "metric": "val_metric_best"}
+    write_manifest(folder, sweep_manifest(**about, trials=trials))
     for i, trial in enumerate(trials):
         more = rows[i] if i < len(rows) else {}
         row = {"trial_id": trial["trial_id"], "cell_id": trial["cell_id"], "status": "ok", "metric": "error",
@@ -555,13 +551,13 @@ def test_the_reports_methods_say_what_the_data_were(tmp_path):
 
 def recorded(folder, space):
     """Plans a space into a sweep folder as a launch does, and gives every trial a record; returns the plan."""
-    from orca_sweep.sweep.running import Setup, manifest_beside_earlier
+    from orca_sweep.sweep.running import Setup, make_manifest_beside_earlier
 
     plan = planned(space)
     setup = Setup(out=folder, store=str(folder / "store"), data_root=folder, address="local")
-    made = manifest_beside_earlier(plan, setup)
+    made = make_manifest_beside_earlier(plan, setup)
     folder.mkdir(parents=True, exist_ok=True)
-    r.write_manifest(folder, made)
+    write_manifest(folder, made)
     for i, trial in enumerate(plan.trials):
         ids = {"trial_id": trial.trial_id, "cell_id": trial.cell_id}
         row = {**ids, "status": "ok", "metric": "error", "val_metric_best": 0.1 * i, "test_metric_best": 0.2 * i}
@@ -614,8 +610,7 @@ def test_a_changed_proxy_beside_others_is_a_level_of_its_own_in_every_figure(tmp
     trials = [entry("t1", "c1"), entry("t2", "c2", proxy=proxy, **{"content.proxy": A}),
               entry("t3", "c3", proxy=proxy, **{"content.proxy": B})]  # fmt: skip
     folder = collected(tmp_path, trials)
-    manifest = {**r.read_manifest(folder), "factors": ["embedder.epochs"]}
-    r.write_manifest(folder, {name: value for name, value in manifest.items() if name != "n_later"})
+    write_manifest(folder, require_manifest(folder).model_copy(update={"factors": ("embedder.epochs",)}))
     found = r.collect([folder], tmp_path / "t")
     assert found.factors == ("embedder.epochs", "proxy") and found.trials["task"].nunique() == 1
     assert len(figure2_proxies.compute(found).panels) == 1
@@ -683,7 +678,8 @@ def test_margins_of_one_content_in_two_folders_meet(tmp_path):
     elsewhere, both = OWN.replace("/data/", "/home/me/"), []
     for name, text in (("one", OWN), ("two", elsewhere)):
         both.append(collected(tmp_path, [entry("t1", "c1", task=text, **{"content.task": A})], name))
-        r.write_manifest(both[-1], {**r.manifest_of(both[-1]), "name": name, "margins": {text: len(both) / 100}})
+        margins = {"margins": {text: len(both) / 100}}
+        write_manifest(both[-1], require_manifest(both[-1]).model_copy(update=margins))
     found = r.collect(both, tmp_path / "both")
     assert found.margins == {"mine.npz": (("one", 0.01), ("two", 0.02))}
     assert r.collect([tmp_path / "both"], tmp_path / "again").margins == found.margins
