@@ -35,7 +35,7 @@ def test_no_file_of_a_sweep_shows_a_test_metric_that_was_not_revealed(run, tmp_p
     assert 0 <= value <= 1 and value == row["test_metric_best"]
     assert not any(name.startswith("test_metric") for name in record["row"])
     ids = {"trial_id": row["trial_id"], "cell_id": row["cell_id"], "seed": 0, "role": "replicate"}
-    write_manifest(tmp_path / "sweep", sweep_manifest(trials=[{**ids, "config": {"task": "tiny"}}]))
+    write_manifest(tmp_path / "sweep", sweep_manifest(metric="val_metric_best", trials=[{**ids, "config": {"task": "tiny"}}]))
     found = r.collect([tmp_path / "sweep"], tmp_path / "tables")
     assert found.trials[list(r.SEALED_COLUMNS)].isna().all(axis=None)
     (kept,) = (tmp_path / "store" / "rows").glob("*.json")
@@ -102,7 +102,7 @@ def test_a_trial_that_failed_while_it_was_scored_has_nothing_to_reveal(run, user
     assert row["status"] == "failed" and len(calls) == 2
     folder = tmp_path / "sweep"
     ids = {"trial_id": row["trial_id"], "cell_id": row["cell_id"], "seed": 0, "role": "replicate"}
-    write_manifest(folder, sweep_manifest(trials=[{**ids, "config": {"task": "tiny"}}]))
+    write_manifest(folder, sweep_manifest(metric="val_metric_best", trials=[{**ids, "config": {"task": "tiny"}}]))
     assert r.reveal(folder).trials == ()
     row, _ = run(task="tiny")
     found = r.collect([folder], tmp_path / "t")
