@@ -6,7 +6,7 @@ claim is judged at one of them, and it is said at which: nothing frozen, the mos
 proxy, and in all else the first in the table that has what is to be compared. --base names other levels.
 
 Words are those of table_effects, against the margin of the task: --margin, else the one that the space fixes, else what
-an A/A arm suggests; without any margin a task is not judged. The family of Holm's procedure is all contrasts of a claim,
+an A/A cell suggests; without any margin a task is not judged. The family of Holm's procedure is all contrasts of a claim,
 over all tasks. For OTDD and metric it is Spearman's rank correlation over trials, with its interval over seeds: they go
 together if it lies beyond --least-correlation, and do not if it lies below. Tasks are counted with Wilson's interval; it
 takes these tasks for a sample of tasks, so with few of them it is wide, however many seeds there are.
@@ -105,11 +105,11 @@ def compute(
         raise InputError(f"--least-correlation {least_correlation:g}: it is 0 or more and below 1, such as 0.3.")
     results = compared(results, base)
     tasks = task_cells(results, metric)
-    arms = [arm for task in tasks for arm in task.arms]
+    cells = [cell for task in tasks for cell in task.every]
     fixed = fixed_margins(results, margin, [task.task for task in tasks])
-    margins = {task.task: margin_of(task.arms, None, fixed, level) for task in tasks}
+    margins = {task.task: margin_of(task.every, None, fixed, level) for task in tasks}
     named: dict[str, set[str]] = {}
-    for path, text in named_levels("--base", base, arms):
+    for path, text in named_levels("--base", base, cells):
         named.setdefault(path, set()).add(text)
     judge = Judge(margins, named, tuple(map(str, results.trials)), level, complete_pairs_only, least_correlation)
     found = tuple(judge.claim(claim, tasks) for claim in CLAIMS)
@@ -121,7 +121,7 @@ def compute(
         level,
         least_correlation,
         complete_pairs_only,
-        completeness(arms),
+        completeness(cells),
         results.notes,
     )
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orca_sweep.analysis.cells import EPOCHS, OBJECTIVE, Cell, TaskCells
+from orca_sweep.analysis.cells import EPOCHS, OBJECTIVE, ConfiguredCell, TaskCells
 from orca_sweep.analysis.margins import Margin
 from orca_sweep.analysis.study import Claim, Pair, Says, Setting
 from orca_sweep.analysis.table_effects import unpaired
@@ -153,7 +153,7 @@ class Judge:
             return None, 0, "no cell that --base names has one to be compared with"
         return None, 0, claim.lacks(task)
 
-    def _is_named(self, cell: Cell, claim: Claim) -> bool:
+    def _is_named(self, cell: ConfiguredCell, claim: Claim) -> bool:
         return all(cell.shown(path) in of for path, of in self.named.items() if path not in claim.varied)
 
     def _family(self, settings: Sequence[Setting]) -> list[tuple[Judgement, ...]]:
@@ -161,10 +161,10 @@ class Judge:
         if any(setting.along for setting in settings):
             return self._correlations(settings)
         pairs = [(pair, setting.free) for setting in settings for pair in setting.pairs]
-        contrasts = [paired_contrast(p.a.arm.values, p.b.arm.values, self.level, self.complete) for p, _ in pairs]
-        limits = [self.margins[pair.a.arm.task] for pair, _ in pairs]
+        contrasts = [paired_contrast(p.a.cell.values, p.b.cell.values, self.level, self.complete) for p, _ in pairs]
+        limits = [self.margins[pair.a.cell.task] for pair, _ in pairs]
         values = [math.nan if limit.kind == "none" else limit.value for limit in limits]
-        modes = [pair.a.arm.mode for pair, _ in pairs]
+        modes = [pair.a.cell.mode for pair, _ in pairs]
         words = zip(pairs, contrasts, verdicts(contrasts, values, 1 - self.level, modes), strict=True)
         made = iter([_judgement(*pair, contrast, word) for pair, contrast, word in words])
         return [tuple(next(made) for _ in setting.pairs) for setting in settings]
@@ -173,7 +173,7 @@ class Judge:
         gaps = [_trial_gaps(setting.along) for setting in settings]
         found = [self._correlation(setting.along, gap) for setting, gap in zip(settings, gaps, strict=True)]
         alone = [
-            _one_sided(one, self.least, setting.anchor.arm.mode) if one else (math.nan, math.nan)
+            _one_sided(one, self.least, setting.anchor.cell.mode) if one else (math.nan, math.nan)
             for one, setting in zip(found, settings, strict=True)
         ]
         # As of a contrast: the 1 - alpha interval lies beyond, or the 1 - 2 alpha interval does not reach that far.
@@ -186,12 +186,12 @@ class Judge:
             made.append((_tracking(setting, found[i], gaps[i], self.least, 1 - self.level, ps, n),))
         return made
 
-    def _correlation(self, along: Sequence[Cell], gaps: Mapping[int, str]) -> RankCorrelation | None:
+    def _correlation(self, along: Sequence[ConfiguredCell], gaps: Mapping[int, str]) -> RankCorrelation | None:
         """Of OTDD and metric over the trials of the seeds that have them all; None where a seed has not, unasked."""
         seeds = [seed for seed in _seeds(along) if seed not in gaps]
         if (gaps and not self.complete) or not seeds:
             return None
-        trials = [(cell.objectives[seed], cell.arm.values[seed], seed) for cell in along for seed in seeds]
+        trials = [(cell.objectives[seed], cell.cell.values[seed], seed) for cell in along for seed in seeds]
         objective, metric, clusters = zip(*trials, strict=True)
         return rank_correlation(objective, metric, self.level, clusters)
 
@@ -213,11 +213,11 @@ def _judgement(pair: Pair, free: Collection[str], contrast: Contrast, verdict: V
     cannot, interval = "Cannot be judged: ", contrast.interval
     is_judged = not math.isnan(verdict.p_beyond)
     return Judgement(
-        pair.kind, pair.name, (pair.a.arm.cell_id, pair.b.arm.cell_id), verdict.word, interval.n, interval.n,
+        pair.kind, pair.name, (pair.a.cell.cell_id, pair.b.cell.cell_id), verdict.word, interval.n, interval.n,
         interval.mean, interval.low, interval.high, verdict.inner_low, verdict.inner_high, contrast.mean_b, verdict.margin,
         verdict.p_beyond, verdict.p_within, verdict.n_contrasts, verdict.sentence,
         "" if is_judged else verdict.sentence.removeprefix(cannot).rstrip("."),
-        unpaired(pair.a.arm, pair.b.arm, contrast), _differing(pair, free),
+        unpaired(pair.a.cell, pair.b.cell, contrast), _differing(pair, free),
     )  # fmt: skip
 
 
@@ -229,26 +229,26 @@ def _differing(pair: Pair, free: Collection[str]) -> str:
 # Correlations -------------------------------------------------------------------------------------
 
 
-def _seeds(cells: Sequence[Cell]) -> list[int]:
-    return sorted({seed for cell in cells for seed in cell.arm.values})
+def _seeds(cells: Sequence[ConfiguredCell]) -> list[int]:
+    return sorted({seed for cell in cells for seed in cell.cell.values})
 
 
-def _trial_gaps(cells: Sequence[Cell]) -> dict[int, str]:
+def _trial_gaps(cells: Sequence[ConfiguredCell]) -> dict[int, str]:
     """Seeds that lack a trial at some amount of embedder training, each with what became of it."""
     gaps = {}
     for seed in _seeds(cells):
-        lacking = [f"{cell.said(EPOCHS)} {_state(cell, seed)}" for cell in cells if not _has(cell, seed)]
+        lacking = [f"{cell.describe(EPOCHS)} {_state(cell, seed)}" for cell in cells if not _has(cell, seed)]
         if lacking:
             gaps[seed] = ", ".join(lacking)
     return gaps
 
 
-def _has(cell: Cell, seed: int) -> bool:
-    return all(math.isfinite(of.get(seed, math.nan)) for of in (cell.arm.values, cell.objectives))
+def _has(cell: ConfiguredCell, seed: int) -> bool:
+    return all(math.isfinite(of.get(seed, math.nan)) for of in (cell.cell.values, cell.objectives))
 
 
-def _state(cell: Cell, seed: int) -> str:
-    status = cell.arm.statuses.get(seed, "not planned")
+def _state(cell: ConfiguredCell, seed: int) -> str:
+    status = cell.cell.statuses.get(seed, "not planned")
     return "ok but without a number" if status == "ok" else status
 
 
@@ -265,7 +265,7 @@ def _tracking(
     ps: tuple[float, float], n_family: int,
 ) -> Judgement:  # fmt: skip
     above, below = ps
-    mode = setting.anchor.arm.mode
+    mode = setting.anchor.cell.mode
     word = "tracks" if above <= alpha else "does not track" if below <= alpha else "undecided"
     rho, low, high = (found.rho, found.rho_low, found.rho_high) if found else (math.nan,) * 3
     n, n_seeds = (found.n, found.n_clusters or 0) if found else (0, len(_seeds(setting.along)) - len(gaps))
@@ -279,7 +279,7 @@ def _tracking(
     measured = "error" if mode == "min" else "score"
     name = f"{setting.anchor.shown(OBJECTIVE)} and {measured}, {len(setting.along)} amounts ({first} to {last})"
     return Judgement(
-        CORRELATION, name, tuple(cell.arm.cell_id for cell in setting.along), word, n, n_seeds, rho, low, high,
+        CORRELATION, name, tuple(cell.cell.cell_id for cell in setting.along), word, n, n_seeds, rho, low, high,
         math.nan, math.nan, math.nan, as_cost(least, mode), above, below, n_family,
         f"Cannot be judged: {why}." if why else judged, why,
         "; ".join(f"{seed} ({reason})" for seed, reason in gaps.items()), "",
@@ -299,7 +299,7 @@ def _no_tracking(found: RankCorrelation | None, gaps: Mapping[int, str]) -> str:
 def _why_not(judgements: Sequence[Judgement], margin: Margin | None, complete: bool) -> str:
     """Why a task is not judged: it has no margin, or what would decide cannot be judged; empty if neither."""
     if margin is not None and margin.kind == "none":
-        return "there is no margin: fix one in the space (margin), give one (--margin), or run an A/A arm (aa)"
+        return "there is no margin: fix one in the space (margin), give one (--margin), or run an A/A cell (aa)"
     reasons = dict.fromkeys(one.why_not for one in judgements if one.why_not)
     more = "; --complete-pairs judges from the seeds that are left"
     return f"{'; '.join(reasons)}{more * (not complete and any(one.gaps for one in judgements))}" if reasons else ""

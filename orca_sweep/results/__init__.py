@@ -25,7 +25,16 @@ from orca_sweep.results.records import (
     write_record,
 )
 from orca_sweep.results.status import Failure, SweepStatus, sweep_status
-from orca_sweep.results.summary import CellSummary, TaskMetric, read_task_metrics, scored, summarise, with_roles
+from orca_sweep.results.summary import (
+    SEED_VARIES,
+    Cell,
+    CellTrial,
+    TaskMetric,
+    find_repeated_seeds,
+    read_task_metrics,
+    scored,
+    summarise_cells,
+)
 from orca_sweep.results.tables import NO_RECORD, Results, read_results
 from orca_sweep.store import write_json
 
@@ -34,10 +43,12 @@ __all__ = [
     "FINAL_STATUSES",
     "NO_RECORD",
     "SEALED_COLUMNS",
+    "SEED_VARIES",
     "STAGE_COLUMNS",
     "TABLE_SCHEMA",
     "TRIAL_MEASURES",
-    "CellSummary",
+    "Cell",
+    "CellTrial",
     "Column",
     "Failure",
     "Recorded",
@@ -51,6 +62,7 @@ __all__ = [
     "describe_changes",
     "find_earlier_levels",
     "find_earlier_trials",
+    "find_repeated_seeds",
     "find_trial",
     "finite",
     "has_earlier_content",
@@ -62,13 +74,12 @@ __all__ = [
     "reveal",
     "reveals",
     "scored",
-    "summarise",
+    "summarise_cells",
     "sweep_status",
     "trial_columns",
     "unsealed",
     "usable_record",
     "validation_twin",
-    "with_roles",
     "write_json",
     "write_record",
     "write_table",

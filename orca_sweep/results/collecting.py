@@ -53,7 +53,7 @@ def collect(sources: Iterable[Path], out: Path, earlier: Path | None = None) -> 
     A source is a sweep folder, also while the sweep runs, or a folder of tables collected elsewhere. One row per planned
     trial: one without a record is a row with status ``unfinished``. A trial that stands in several sources is taken once: the
     first ok record, one whose test metrics are revealed before others. One that is the same work in two cells, or a
-    replicate here and of the A/A arm there, has a row for each. Tables of older schema versions are merged by the names of
+    replicate here and of the A/A cell there, has a row for each. Tables of older schema versions are merged by the names of
     their columns: config fields that came later have their defaults, and columns that this version does not know are
     kept. Test metrics that were not revealed stay out.
 

@@ -27,7 +27,10 @@ class Column:
 TRIAL_MEASURES = (
     Column("trial_id", "string", "", "hash of the whole config, seed included"),
     Column(
-        "cell_id", "string", "", "hash of the config without seed and tuned fields; of the A/A arm with '-aa' behind it"
+        "cell_id",
+        "string",
+        "",
+        "hash of the config without seed and tuned fields; of the A/A cell with '-aa' behind it",
     ),
     Column("role", "string", "", "replicate; search: a candidate of its cell's tuning; aa: the reference cell again"),
     Column("space", "string", "", "name of the space that planned the trial"),

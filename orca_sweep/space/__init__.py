@@ -154,7 +154,7 @@ def make_plan(space: Space, resolve: Resolve) -> Plan:
 
 
 def _replicates(space: Space, cells: Mapping[str, TrialConfig], hasher: Hasher) -> Iterator[PlannedTrial]:
-    """Seed for seed, so that a sweep that is cut short has compared all cells; then the A/A arm."""
+    """Seed for seed, so that a sweep that is cut short has compared all cells; then the A/A cell."""
     rows = [seeded(cell_id, cell, space.seeds, hasher=hasher) for cell_id, cell in cells.items()]
     yield from itertools.chain.from_iterable(zip(*rows, strict=True))
     reference_id, reference = next(iter(cells.items()))

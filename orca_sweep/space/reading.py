@@ -472,7 +472,7 @@ class _SpaceReader:
         return self.seed_list("seeds", raw, taken=())
 
     def aa(self, document: dict[str, Any], seeds: tuple[int, ...]) -> tuple[int, ...]:
-        """Seeds of the A/A arm: those named, or so many of the smallest that ``seeds`` leaves free."""
+        """Seeds of the A/A cell: those named, or so many of the smallest that ``seeds`` leaves free."""
         raw = document.get("aa")
         found = () if raw is None else self.seed_list("aa", raw, taken=seeds)
         known = set(seeds)
@@ -480,7 +480,7 @@ class _SpaceReader:
         if both:
             shown = _cut(str(list(found)))
             self.wrong(
-                ("aa",), f"aa = {shown}: {both} stands in seeds too, and the A/A arm needs its own. Name others."
+                ("aa",), f"aa = {shown}: {both} stands in seeds too, and the A/A cell needs its own. Name others."
             )
         return found
 

@@ -231,7 +231,7 @@ class Space:
     placebo: tuple[str, ...]
     seeds: tuple[int, ...]
     aa: tuple[int, ...]
-    """Seeds of the A/A arm, none of them in ``seeds``."""
+    """Seeds of the A/A cell, none of them in ``seeds``."""
     metric: MetricColumn
     resources: Resources
     limits: Limits
@@ -268,11 +268,11 @@ class PlannedTrial:
 
     trial_id: str
     cell_id: str
-    """Of the A/A arm with '-aa' behind it: it is an arm of its own."""
+    """Of the A/A cell with '-aa' behind it: it is an arm of its own."""
     seed: int
     config: TrialConfig
     role: Role = "replicate"
-    """Why it runs: a replicate of its cell, a candidate of its cell's tuning (search), or one of the A/A arm (aa)."""
+    """Why it runs: a replicate of its cell, a candidate of its cell's tuning (search), or one of the A/A cell (aa)."""
 
     def entry(self) -> dict[str, Any]:
         """Returns the trial as a sweep folder records it, its config flat."""

@@ -15,7 +15,7 @@ N_DRAWS = 99_999
 
 @dataclass(frozen=True)
 class Contrast:
-    """Arm a against arm b in pairs of equal seed. The metric is an error: a negative mean says that a is better."""
+    """Cell a against arm b in pairs of equal seed. The metric is an error: a negative mean says that a is better."""
 
     interval: Interval
     """Student-t interval of the mean difference a - b, in the metric's unit; ``n`` counts complete pairs."""

@@ -1,7 +1,7 @@
 """Helps, hurts, no meaningful difference, undecided: a contrast judged against a margin.
 
 **The rule.** The margin M is the smallest difference that matters, in the metric's unit, fixed before looking or taken
-from an A/A arm. With the paired difference a - b of a metric of which lower is better (mode ``min``), and alpha = 0.05:
+from an A/A cell. With the paired difference a - b of a metric of which lower is better (mode ``min``), and alpha = 0.05:
 
 - *helps*: the 95% (1 - alpha) interval lies wholly below -M; *hurts*: wholly above M (of a metric of which higher is
   better, mode ``max``, the other way round);
@@ -92,7 +92,7 @@ class NoiseMargin:
     margin: float
     """Standard deviation of the difference of two means of ``n_seeds`` seeds each, in the metric's unit."""
     low: float
-    """Confidence limits of that standard deviation: how little an A/A arm of this size knows of it."""
+    """Confidence limits of that standard deviation: how little an A/A cell of this size knows of it."""
     high: float
     level: float
     n_seeds: int
@@ -102,7 +102,7 @@ class NoiseMargin:
     n_aa: int
     n_reference: int
     difference: float
-    """Mean of the A/A arm minus mean of its reference."""
+    """Mean of the A/A cell minus mean of its reference."""
     p: float
     """Two-sided p of the unpaired t test of that difference. Where it is very small, the arms are not alike: a fault."""
 

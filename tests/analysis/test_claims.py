@@ -545,7 +545,7 @@ def test_without_a_margin_nothing_is_judged_and_the_numbers_are_there(tmp_path):
     results = tables(tmp_path, world("image", amounts={20: LESS}))
     found, by_task = judged(results, "1", margin=())
     assert found.verdict.endswith(
-        "image: there is no margin: fix one in the space (margin), give one (--margin), or run an A/A arm (aa)"
+        "image: there is no margin: fix one in the space (margin), give one (--margin), or run an A/A cell (aa)"
     )
     (one,) = by_task["image"].judgements
     assert (one.n, one.estimate, one.why_not) == (SEEDS, pytest.approx(-0.1, abs=2e-3), "there is no margin")
@@ -559,14 +559,14 @@ def test_without_a_margin_nothing_is_judged_and_the_numbers_are_there(tmp_path):
         ({"": 0.02}, False, (), "fixed in the space s"),
         ({"": 0.02}, True, (), "fixed in the space s"),
         ({"": 0.02}, True, ("0.03",), "given with --margin"),
-        ({}, True, (), "the standard deviation of the difference of two seeds of one cell, from the A/A arm of"),
+        ({}, True, (), "the standard deviation of the difference of two seeds of one cell, from the A/A cell of"),
     ],
 )
 def test_the_margin_is_the_given_one_the_space_s_or_noise(tmp_path, margins, aa, given, source):
     again = [trial({"task": "image", **NAIVE}, s, SAME + noise("aa", s), "aa") for s in range(10, 14)] if aa else []
     _, by_task = judged(tables(tmp_path, world("image", amounts={20: LESS}), again, margins=margins), "1", given)
     assert by_task["image"].margin.source.startswith(source)
-    assert len(by_task["image"].judgements) == 1  # the A/A arm is no cell of the claim
+    assert len(by_task["image"].judgements) == 1  # the A/A cell is no cell of the claim
 
 
 def test_one_seed_is_too_few(tmp_path):

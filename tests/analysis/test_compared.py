@@ -68,13 +68,13 @@ def test_a_base_that_is_there_under_another_level_alone_takes_that_level(tmp_pat
     )  # fmt: skip
     found = table_effects.compute(whole, ["proxy=mnist5k"])
     assert found.tasks[0].base.levels == {**MNIST, **ORDER}
-    assert [row.arm.levels for row in found.tasks[0].rows] == [{**NONE, **ORDER}]
+    assert [row.arm.labels for row in found.tasks[0].rows] == [{**NONE, **ORDER}]
 
 
 def test_no_script_compares_means_across_what_the_seed_varies(tmp_path):
     whole = both(tmp_path)
     effects = table_effects.compute(whole)
-    assert [row.arm.levels for row in effects.tasks[0].rows] == [{**MNIST, "seed_varies": "all"}]
+    assert [row.arm.labels for row in effects.tasks[0].rows] == [{**MNIST, "seed_varies": "all"}]
     assert effects.tasks[0].rows[0].verdict.n_contrasts == 1
     results = table_results.compute(whole)
     assert {line["seed_varies"] for line in lines(table_results.numbers(results))} == {"all"}
@@ -99,7 +99,7 @@ def test_no_script_compares_means_across_what_the_seed_varies(tmp_path):
 def test_over_tasks_and_in_figures_too(tmp_path):
     whole = both(tmp_path / "two", ("digits", "other"))
     summary = summary_over_tasks.compute(whole)
-    assert [one.arm.levels for one in summary.arms] == [{**MNIST, "seed_varies": "all"}]
+    assert [one.arm.labels for one in summary.arms] == [{**MNIST, "seed_varies": "all"}]
     assert "4 cells are left out" in notes(summary_over_tasks.shown(summary))
     figure = figure2_proxies.compute(both(tmp_path / "one"))
     assert {line.level for panel in figure.panels for line in panel.lines} == {"none", "mnist5k"}
@@ -132,6 +132,6 @@ def test_sweeps_collected_together_are_told_apart_where_it_is_no_factor(tmp_path
         sweep(tmp_path, cells, name=name)
     merged = r.collect([tmp_path / "a", tmp_path / "b"], tmp_path / "merged")
     assert merged.factors == ("proxy",)
-    assert [cell.arm.levels["proxy"] for cell in seed_noise.compute(merged).tasks[0].cells] == ["none"]
+    assert [cell.arm.labels["proxy"] for cell in seed_noise.compute(merged).tasks[0].cells] == ["none"]
     with pytest.raises(InputError, match="1 cell is left out"):
         table_effects.compute(merged)

@@ -8,7 +8,7 @@ import pytest
 
 from orca_sweep import stats
 from orca_sweep.analysis import noise_sources, seed_noise
-from orca_sweep.analysis.tables import NOTHING, Arm
+from orca_sweep.analysis.tables import NOTHING, Cell
 from orca_sweep.errors import InputError
 from tests.analysis.test_tables import BASE, BETTER, MNIST, NONE, arm, lines, rows, sweep
 
@@ -197,7 +197,7 @@ def simulated(n, rng, paired, interaction=0.0):
     joint = others["finetune-order"] * others["dropout"] * interaction
     values = {"all": sum(others.values()) + joint, **draws}
     return [
-        Arm(name, "replicate", "t", "error", {"seed_varies": name}, dict(enumerate(map(float, 5 + found))),
+        Cell(name, "replicate", "t", "error", {"seed_varies": name}, dict(enumerate(map(float, 5 + found))),
             dict.fromkeys(range(n), "ok"))
         for name, found in values.items()
     ]  # fmt: skip
@@ -241,7 +241,7 @@ def test_a_sum_above_the_whole_says_so():
 
 
 def arm_of(name, values):
-    return Arm(
+    return Cell(
         name, "replicate", "t", "error", {"seed_varies": name}, dict(enumerate(values)), dict.fromkeys(range(20), "ok")
     )
 

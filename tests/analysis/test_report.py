@@ -305,12 +305,12 @@ def test_methods_and_compute_are_written_from_the_rows(tmp_path):
     said = " ".join(report.methods)
     for words in (
         "We compared 2 cells on digits", "What was varied: proxy (none, mnist5k).", "3 seeds (0 to 2)",
-        "1 A/A arm repeated a cell with 2 seeds (10, 11) of its own.", "7 of 8 planned trials are ok; the others: 1 failed.",
+        "1 A/A cell repeated a cell with 2 seeds (10, 11) of its own.", "7 of 8 planned trials are ok; the others: 1 failed.",
         "Fine-tuning: epochs 20; peak learning rate 0.001", "Data: 100 training, 50 validation and 60 test samples (digits)",
         "data.split_seed 3", "the metric on test data at the epoch with the best validation metric",
         "95% Student-t", "Holm's procedure over the comparisons of a task that can be made (0)",
         "can reach a p of 0.5 at the least with 2 pairs",
-        "from the A/A arm of proxy none", "No field was tuned within the cells; the learning rate of fine-tuning is 0.001.",
+        "from the A/A cell of proxy none", "No field was tuned within the cells; the learning rate of fine-tuning is 0.001.",
     ):  # fmt: skip
         assert words in said, words
     hours, hardware = report.compute

@@ -237,11 +237,11 @@ def test_the_margin_comes_from_the_aa_arm_where_none_is_given(tmp_path):
     parts = (arm(NONE, BASE), arm(MNIST, BETTER))
     (task,) = table_effects.compute(sweep(tmp_path, *parts, arm(NONE, noise, "aa", 10))).tasks
     assert task.margin.value == stats.aa_margin(noise, BASE).margin
-    assert len(task.rows) == 1  # the A/A arm shares no seed with anything: it is no contrast
-    assert "from the A/A arm of proxy none (3 and 5 seeds)" in task.margin.source
+    assert len(task.rows) == 1  # the A/A cell shares no seed with anything: it is no contrast
+    assert "from the A/A cell of proxy none (3 and 5 seeds)" in task.margin.source
     assert "95% limits" in table_effects.shown(table_effects.compute(r.read_results(tmp_path / "tables")))[0].caption
     few = sweep(tmp_path / "few", arm(NONE, [0.3]), arm(MNIST, [0.3]), arm(NONE, [0.4], "aa", 10))
-    assert "the A/A arm has too few ok trials" in table_effects.compute(few).tasks[0].margin.source
+    assert "the A/A cell has too few ok trials" in table_effects.compute(few).tasks[0].margin.source
 
 
 def test_seeds_without_a_pair_are_listed_and_nothing_is_averaged_over_them(tmp_path):
@@ -305,7 +305,7 @@ def test_effects_of_one_cell_or_at_a_level_without_words_are_refused(tmp_path):
     with pytest.raises(InputError, match="--level 0.5: words need a level above 0.5"):
         table_effects.compute(results, level=0.5)
     alone = sweep(tmp_path / "aa", arm(NONE, BASE, "aa", 10))
-    with pytest.raises(InputError, match="no cell but the A/A arm"):
+    with pytest.raises(InputError, match="no cell but the A/A cell"):
         table_effects.compute(alone)
 
 

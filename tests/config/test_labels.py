@@ -14,7 +14,7 @@ from orca_sweep.analysis import factor_effects, figure4_freezing, figures, table
 from orca_sweep.analysis.cells import task_cells
 from orca_sweep.analysis.claims import compute as judge_claims
 from orca_sweep.analysis.report.record import compute as compute_report
-from orca_sweep.analysis.tables import arms, shorts
+from orca_sweep.analysis.tables import read_cells, shorts
 from orca_sweep.cli import ending, plans
 from orca_sweep.cli.tables import figures_for
 from orca_sweep.config import knobs
@@ -221,14 +221,18 @@ def test_schedules_stay_two_levels_in_plan_manifest_summary_tables_and_figures(s
     shown = capsys.readouterr().out
     assert all(shown.count(level) >= 2 for level in ("body:4 > none", "body:7 > none", "1e-3"))
     assert rebuild_plan(require_manifest(folder), folder / "sweep.json").labels == made.labels
-    assert {tuple(cell.labels.values()) for cell in r.summarise(results)} == set(itertools.product(freezes, rates))
+    assert {tuple(cell.labels.values()) for cell in r.summarise_cells(results)} == set(
+        itertools.product(freezes, rates)
+    )
     written = pd.read_parquet(folder / "tables" / "trials.parquet")["levels"].map(json.loads)
     assert {level["finetune.freeze"] for level in written} == set(freezes)
     assert figures_for(results) == ("figure4_freezing",)
     figure = figure4_freezing.compute(results)
     assert [row.schedule for row in figure.rows[0]] == freezes
     assert {panel.title for panel in figure.panels} == {f"digits, finetune.lr {rate}" for rate in rates}
-    assert len(figures.panels_of(r.summarise(results), results.factors, ("finetune.lr",), ("finetune.freeze",))) == 1
+    assert (
+        len(figures.panels_of(r.summarise_cells(results), results.factors, ("finetune.lr",), ("finetune.freeze",))) == 1
+    )
     figure4_freezing.plot(figure)
 
 
@@ -261,7 +265,7 @@ def test_one_level_that_two_spaces_write_in_two_ways_is_one_in_their_tables(tmp_
     for found in (results, r.read_results(tmp_path / "t"), again):
         assert set(found.labels["finetune.lr"]) == {"1e-3", "1e-2", "0.1"}
         assert set(found.labels["finetune.freeze"]) == {"body:4 > none", "none"}
-    assert len(arms(results)) == 5
+    assert len(read_cells(results)) == 5
 
 
 def test_a_space_that_does_not_vary_a_factor_has_the_whole_level_it_runs_with(tmp_path):

@@ -139,13 +139,13 @@ def test_the_worst_of_a_maximised_metric_is_the_lowest(tmp_path):
     low, high = both(tmp_path, trials, outcomes={"failed": {"then": "worst"}})
     assert r.scored(low)["value"].tolist() == [0.2, 0.5, 0.5, 0.3]
     assert r.scored(high)["value"].tolist() == pytest.approx([0.8, 0.5, 0.5, 0.7])
-    (none, mnist) = r.summarise(high)
+    (none, mnist) = r.summarise_cells(high)
     assert (none.mode, none.metric, none.n_worst, mnist.interval.mean) == ("max", "accuracy", 1, pytest.approx(0.6))
 
 
 def test_a_task_that_was_measured_in_two_ways_is_refused(tmp_path):
     trials = [*arm(NONE, [0.2, 0.3]), *mirrored(arm(MNIST, [0.2, 0.3]))]
-    for compute in (table_effects.compute, r.summarise, r.scored):
+    for compute in (table_effects.compute, r.summarise_cells, r.scored):
         with pytest.raises(InputError, match="digits: its trials were compared on different metrics"):
             compute(collected(tmp_path, trials))
 
@@ -198,7 +198,7 @@ def test_figures_and_report_say_that_higher_is_better(tmp_path):
     for _, row in trials:
         row |= {"metric_unit": "share of right labels"}
     results = collected(tmp_path, trials)
-    cells = r.summarise(results)
+    cells = r.summarise_cells(results)
     (panel,) = figures.panels_of(cells, results.factors, ("proxy",))
     assert figures.measure("test_metric_best", panel) == "test accuracy (share of right labels)\n(higher is better)"
     assert "higher is better." in figures.notes(figures.facts(results, cells, 0.95), 1)

@@ -263,12 +263,14 @@ def test_collecting_twice_gives_the_same_bytes_and_sweeps_merge(tmp_path):
 
 
 def test_a_summary_counts_what_it_lacks(tmp_path):
-    found = r.summarise(r.collect([sweep_folder(tmp_path / "s", statuses=["ok", "ok", "diverged"])], tmp_path / "t"))
+    found = r.summarise_cells(
+        r.collect([sweep_folder(tmp_path / "s", statuses=["ok", "ok", "diverged"])], tmp_path / "t")
+    )
     assert [(c.interval.n, c.n_not_ok) for c in found] == [(2, 1), (3, 0)]
     assert found[0].interval.mean == pytest.approx(0.55)
     assert found[0].statuses == {"ok": 2, "diverged": 1}
     with pytest.raises(InputError, match="no column"):
-        r.summarise(r.read_results(tmp_path / "t"), "accuracy")
+        r.summarise_cells(r.read_results(tmp_path / "t"), "accuracy")
 
 
 def test_the_aa_cell_is_a_cell_of_its_own_in_tables_and_printed(tmp_path):
@@ -286,7 +288,7 @@ def test_the_aa_cell_is_a_cell_of_its_own_in_tables_and_printed(tmp_path):
     found = r.collect([folder], tmp_path / "t")
     assert found.trials["role"].tolist() == ["replicate"] * 2 + ["aa"] * 2 + ["replicate"] * 4
     assert found.trials["cell_id"].tolist() == [t["cell_id"] for t in manifest.trials]
-    cells = r.summarise(found)
+    cells = r.summarise_cells(found)
     assert [(c.role, c.interval.n, c.n_not_ok) for c in cells] == [
         ("replicate", 2, 0),
         ("aa", 1, 1),
@@ -341,7 +343,7 @@ def test_results_need_neither_torch_nor_ray(tmp_path):
     sweep_folder(tmp_path / "s")
     code = (
         "import sys; from pathlib import Path; import orca_sweep.results as r;"
-        f"r.summarise(r.collect([Path({str(tmp_path / 's')!r})], Path({str(tmp_path / 't')!r})));"
+        f"r.summarise_cells(r.collect([Path({str(tmp_path / 's')!r})], Path({str(tmp_path / 't')!r})));"
         "sys.exit(bool({'torch', 'ray', 'matplotlib'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -416,7 +416,7 @@ def test_a_rule_may_name_a_declared_proxy(write_space):
     assert [cell.finetune.lr for cell in plan(write_space(text)).cells] == [1e-3, 5e-3]
 
 
-# The A/A arm --------------------------------------------------------------------------------------
+# The A/A cell --------------------------------------------------------------------------------------
 
 
 def test_the_first_cell_runs_again_as_an_arm_of_its_own(write_space):
@@ -450,7 +450,7 @@ def test_seeds_that_grow_take_the_aa_arm_s_trials_over(write_space):
 @pytest.mark.parametrize(
     ("aa", "words"),
     [
-        ("[1, 4, 0]", "aa = [1, 4, 0]: 1, 0 stands in seeds too, and the A/A arm needs its own. Name others."),
+        ("[1, 4, 0]", "aa = [1, 4, 0]: 1, 0 stands in seeds too, and the A/A cell needs its own. Name others."),
         ("[4, 4]", "aa = [4, 4]: one stands here twice"),
         ("0", "aa = '0': input should be greater than or equal to 1. Give whole numbers from 0 on, or how many."),
         ("[x]", "aa = 'x': input should be a valid integer"),

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from orca_sweep.errors import InputError
-from orca_sweep.results import read_results, summarise
+from orca_sweep.results import read_results, summarise_cells
 from orca_sweep.space import plan_space
 from orca_sweep.space import tuning as t
 from orca_sweep.trial import load_imports, resolve
@@ -207,7 +207,7 @@ def test_a_tuned_sweep_replicates_each_cell_at_its_best(tuned):
         assert sorted(replicates["seed"]) == [0, 1] and set(searched["seed"]) == {1_000_000}
         again = trials[trials.cell_id == f"{cell_id}-aa"]
         assert again.empty or ((again["finetune.lr"] == best).all() and again["seed"].tolist() == [2])
-    for cell in summarise(results):
+    for cell in summarise_cells(results):
         rows = trials[(trials.cell_id == cell.cell_id) & (trials.role != "search")]
         assert cell.interval.n == len(rows)
         assert cell.interval.mean == pytest.approx(rows[results.metric].mean())
@@ -274,7 +274,7 @@ def test_outcomes_are_scored_as_the_space_says_and_a_budget_is_kept(tmp_path, us
     trials = results.trials
     assert sorted(trials["status"]) == ["diverged", "diverged", "ok", "ok"]
     worst = trials[results.metric].max()
-    cells = {cell.levels["finetune.lr"]: cell for cell in summarise(results)}
+    cells = {cell.levels["finetune.lr"]: cell for cell in summarise_cells(results)}
     assert (cells[1e9].interval.n, cells[1e9].interval.mean, cells[1e9].n_worst) == (2, worst, 2)
     assert "2 diverged (2 scored as worst)" in " ".join(done.stdout.split())
     said = json.loads((tmp_path / "out" / "sweep.json").read_text())["outcomes"]

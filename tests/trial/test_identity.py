@@ -537,12 +537,11 @@ def test_a_cell_for_which_one_machine_loaded_two_data_is_split(tmp_path):
 
 def test_the_reports_methods_say_what_the_data_were(tmp_path):
     from orca_sweep.analysis.report.methods import methods
-    from orca_sweep.analysis.tables import arms
 
     own = {"task": OWN, "proxy": "/p/x.csv[]:text->kind", "content.task": A, "content.proxy": B}
     trials = [entry(f"t{seed}", "c1", seed=seed, **own) for seed in (0, 1)]
     found = r.collect([collected(tmp_path, trials)], tmp_path / "t")
-    text = " ".join(methods(found, arms(found, "val_metric_best"), None, 0.95, "val_metric_best"))
+    text = " ".join(methods(found, read_cells(found, "val_metric_best"), None, 0.95, "val_metric_best"))
     assert "SHA-256 of their content: task" in text and A[:12] in text and B[:12] in text
 
 
@@ -582,7 +581,7 @@ def test_earlier_contents_keep_their_levels_margins_and_test_metrics(tmp_path, m
     found = r.collect([folder], tmp_path / "t")
     assert found.labels["finetune.freeze"].tolist() == ["none", "body"] * 2, "one level has one label in both contents"
     assert set(found.margins) == set(found.trials["task"]) and len(found.margins) == 2
-    assert [cell.label("task") for cell in r.summarise(found)] == found.trials["task"].tolist()
+    assert [cell.label("task") for cell in r.summarise_cells(found)] == found.trials["task"].tolist()
     assert _holder(first.trials[0].trial_id) == Path("results/own")
     assert len(r.reveal(folder).trials) == 4 and r.collect([folder], tmp_path / "t").n_sealed == 0
 
