@@ -217,7 +217,7 @@ def _size_lines(made: Plan) -> Iterator[str]:
     n = len(made.cells) * len(space.seeds) + len(space.aa)
     yield f"{len(made.cells)} cells x {len(space.seeds)} seeds{again} = {n} trials{merged}"
     if space.aa:
-        yield f"A/A: the first cell again with the seeds {', '.join(map(str, space.aa))}, as an arm of its own"
+        yield f"A/A: the first cell again with the seeds {', '.join(map(str, space.aa))}, as a cell of its own"
     if space.tune:
         search = space.search
         counts = sorted(

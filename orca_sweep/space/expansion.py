@@ -108,7 +108,7 @@ def split_by_rules(space: Space, labels: Mapping[str, Mapping[str, str]]) -> Ite
         if seen.setdefault(levels, cell_id) != cell_id:
             named = ", ".join(f"{path} {level}" for path, level in by_path.items())
             yield (
-                f"{space.where('when')}: the rules give one arm ({named}) different settings: combinations of levels that"
+                f"{space.where('when')}: the rules give one cell ({named}) different settings: combinations of levels that"
                 " are equal work are told apart by them. Let the rules hold for all of these combinations or for none."
             )
 

@@ -206,7 +206,7 @@ DEFAULT_LOGGERS = (Logger(name="json"),)
 
 @dataclass(frozen=True)
 class Rule:
-    """Settings of the combinations that have certain levels: a learning rate for one arm, say."""
+    """Settings of the combinations that have certain levels: a learning rate for one cell, say."""
 
     levels: Mapping[str, Any]
     settings: Mapping[str, Any]
@@ -268,7 +268,7 @@ class PlannedTrial:
 
     trial_id: str
     cell_id: str
-    """Of the A/A cell with '-aa' behind it: it is an arm of its own."""
+    """Of the A/A cell with '-aa' behind it: it is a cell of its own."""
     seed: int
     config: TrialConfig
     role: Role = "replicate"
@@ -342,10 +342,10 @@ class Plan:
         """
         cells: Iterable[TrialConfig] = self.cells
         if len({cell.seed_varies for cell in self.cells}) > 1:
-            arms: dict[TrialConfig, TrialConfig] = {}
+            unlike: dict[TrialConfig, TrialConfig] = {}
             for cell in self.cells:
-                arms.setdefault(cell.replaced(seed_varies="all"), cell)
-            cells = arms.values()
+                unlike.setdefault(cell.replaced(seed_varies="all"), cell)
+            cells = unlike.values()
         tasks: dict[str, list[TrialConfig]] = {}
         for cell in cells:
             tasks.setdefault(cell.task, []).append(cell)

@@ -42,7 +42,7 @@ def interquartile_mean(
 
     The interval is too short with few seeds, as every bootstrap is: nominal 95% covered 86% at 3 seeds and 90-93% at 5
     over six tasks, 73% at 3 seeds for one task (simulated). A score that is not finite makes mean and interval NaN;
-    one seed has no interval. For a difference of two arms pass the normalised paired differences.
+    one seed has no interval. For a difference of two cells pass the normalised paired differences.
 
     Source: Agarwal et al. (2021), section 4; percentile bootstrap of Efron (1979).
 

@@ -1,4 +1,4 @@
-"""Two arms compared in pairs of equal seed, and many such comparisons at once."""
+"""Two cells compared in pairs of equal seed, and many such comparisons at once."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ N_DRAWS = 99_999
 
 @dataclass(frozen=True)
 class Contrast:
-    """Cell a against arm b in pairs of equal seed. The metric is an error: a negative mean says that a is better."""
+    """Cell a against cell b in pairs of equal seed. The metric is an error: a negative mean says that a is better."""
 
     interval: Interval
     """Student-t interval of the mean difference a - b, in the metric's unit; ``n`` counts complete pairs."""
@@ -27,11 +27,11 @@ class Contrast:
     differences: tuple[float, ...]
     """a - b of each complete pair, in the order of ``seeds``."""
     only_a: tuple[int, ...]
-    """Seeds that arm b lacks."""
+    """Seeds that cell b lacks."""
     only_b: tuple[int, ...]
-    """Seeds that arm a lacks."""
+    """Seeds that cell a lacks."""
     not_finite: tuple[int, ...]
-    """Seeds of both arms where a value is NaN or infinite."""
+    """Seeds of both cells where a value is NaN or infinite."""
     hedges_g: float
     """Mean difference in standard deviations of the metric over seeds, corrected for small n."""
     p_t: float
@@ -50,13 +50,13 @@ class Contrast:
 def paired_contrast(
     a: Mapping[int, float], b: Mapping[int, float], level: float = 0.95, complete_pairs_only: bool = False
 ) -> Contrast:
-    """Returns the contrast of two arms, each given as seed -> error.
+    """Returns the contrast of two cells, each given as seed -> error.
 
     Pairing takes out what the two trials of a seed have in common (batches, initialisation, split). Incomplete pairs
     are listed. They also make every estimate and p NaN, since trials that fail are seldom a random choice; with
     ``complete_pairs_only`` the numbers are those of the pairs that are left.
 
-    Hedges' g divides the mean difference by s = sqrt((var a + var b) / 2), the spread of one arm over seeds, so that
+    Hedges' g divides the mean difference by s = sqrt((var a + var b) / 2), the spread of one cell over seeds, so that
     contrasts compare whether or not pairing helped them, and multiplies it by J(df), J(m) = gamma(m / 2) /
     (sqrt(m / 2) gamma((m - 1) / 2)), df = 2 (n - 1) / (1 + r^2) with the correlation r over pairs. Its bias was below
     3% at 5 pairs and up to 14% (too small) at 3 in simulation. NaN with fewer than three pairs or without spread. The

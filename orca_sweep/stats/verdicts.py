@@ -87,7 +87,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class NoiseMargin:
-    """What seeds alone do: two arms of one cell that differ in nothing else."""
+    """What seeds alone do: two sets of runs of one cell that differ in nothing else."""
 
     margin: float
     """Standard deviation of the difference of two means of ``n_seeds`` seeds each, in the metric's unit."""
@@ -97,14 +97,14 @@ class NoiseMargin:
     level: float
     n_seeds: int
     sd: float
-    """Standard deviation of one trial over seeds, within arms."""
+    """Standard deviation of one trial over seeds, within each set."""
     df: int
     n_aa: int
     n_reference: int
     difference: float
     """Mean of the A/A cell minus mean of its reference."""
     p: float
-    """Two-sided p of the unpaired t test of that difference. Where it is very small, the arms are not alike: a fault."""
+    """Two-sided p of the unpaired t test of that difference. Where it is very small, the two sets are not alike: a fault."""
 
 
 def equivalence(differences: Sequence[float] | np.ndarray, margin: float, alpha: float = 0.05) -> Equivalence:
@@ -273,7 +273,7 @@ def aa_margin(
 ) -> NoiseMargin:
     """Returns the margin that noise suggests: what a change of seeds does to a cell that is otherwise the same.
 
-    Both arms are one cell with disjoint seeds. s = their pooled standard deviation, with n_aa + n_reference - 2
+    Both sets are of one cell, with disjoint seeds. s = their pooled standard deviation, with n_aa + n_reference - 2
     degrees of freedom, and margin = s sqrt(2 / n_seeds): one standard deviation of the difference of two means of
     ``n_seeds`` seeds. Anything that shifts an error by less than the default margin is smaller than what another seed
     does to a single run.
@@ -284,13 +284,13 @@ def aa_margin(
     Why not the upper confidence limit of s: the fewer A/A seeds, the wider it is, and the easier no-difference would
     be to claim; a true difference of exactly s sqrt(2) was then called none in 31 to 62% of cases, against 4 to 8%
     with s itself. That these are not all below 5% is the margin's own uncertainty, shown by ``low`` and ``high``: a
-    margin fixed beforehand has none. (Simulated with 3 to 10 seeds per arm, normal noise.)
+    margin fixed beforehand has none. (Simulated with 3 to 10 seeds per set, normal noise.)
 
     A value that is not finite, or no degree of freedom, makes all estimates NaN. Without any spread the margin is 0.
 
     Source: the margin is the standard deviation behind the repeatability limit of ISO 5725-6 (1994); chi-squared limits
     of a standard deviation. Bouthillier et al. (2021) put the least difference that matters at a similar place, where
-    one arm beats the other in 75% of pairs of runs: 0.95 s, against 84% and 1.41 s here.
+    one method beats the other in 75% of pairs of runs: 0.95 s, against 84% and 1.41 s here.
 
     Raises:
         ValueError: for n_seeds below 1.

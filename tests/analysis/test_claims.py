@@ -22,6 +22,7 @@ from orca_sweep.analysis.tables import NOTHING
 from orca_sweep.errors import InputError
 from orca_sweep.space.manifest import write_manifest
 from tests.analysis.test_tables import collected, trial
+from tests.cells import with_values
 from tests.commands import run_script
 from tests.manifests import sweep_manifest
 
@@ -264,13 +265,17 @@ def simulated(folder, claim, cells, sd=0.004, n_seeds=8, tasks=("image",), margi
     for _ in range(N_RUNS):
         shared = np.repeat(rng.normal(0, sd, (len(tasks), n_seeds)), len(cells), 0)
         values = shifts[:, None] + shared + rng.normal(0, sd, (len(parts), n_seeds))
-        found.append(judge.claim(claim, [with_values(task, values, rows) for task in base]))
+        found.append(judge.claim(claim, [with_task_values(task, values, rows) for task in base]))
     return found
 
 
-def with_values(task, values, rows):
-    arms = [replace(one.arm, values=dict(enumerate(values[rows[one.arm.cell_id]].tolist()))) for one in task.cells]
-    return replace(task, cells=tuple(replace(one, arm=arm) for one, arm in zip(task.cells, arms, strict=True)))
+def with_task_values(task, values, rows):
+    by_seed = {cell_id: dict(enumerate(values[row].tolist())) for cell_id, row in rows.items()}
+    return replace(task, cells=tuple(with_cell_values(one, by_seed[one.cell.cell_id]) for one in task.cells))
+
+
+def with_cell_values(configured, values, **measures):
+    return replace(configured, cell=with_values(configured.cell, values, **measures))
 
 
 def rate(found, holds):
@@ -361,11 +366,11 @@ def test_rank_correlations_get_wrong_words_at_most_at_the_nominal_rate(tmp_path)
         for _ in range(n_runs):
             x, e = rng.normal(size=(2, len(base.cells), SEEDS))
             y = r_p * x + math.sqrt(1 - r_p**2) * e
-            cells = [
-                replace(one, objectives=dict(enumerate(a)), arm=replace(one.arm, values=dict(enumerate(b))))
+            drawn = [
+                with_cell_values(one, dict(enumerate(b)), objective_last=dict(enumerate(a)))
                 for one, a, b in zip(base.cells, x.tolist(), y.tolist(), strict=True)
             ]
-            yield judge.claim(SIX, [replace(base, cells=tuple(cells))])
+            yield judge.claim(SIX, [replace(base, cells=tuple(drawn))])
 
     at_border = [words(one.tasks[0]) for one in verdicts_at(0.3, 240)]
     # Three standard errors of so many runs, and the jackknife's interval is an approximation.
@@ -396,7 +401,7 @@ def test_only_cells_that_are_equal_in_all_else_are_compared(tmp_path):
     assert "finetune.epochs 20" in by_task["image"].setting
 
 
-def test_what_a_rule_of_the_space_sets_for_an_arm_is_no_obstacle_and_is_said(tmp_path):
+def test_what_a_rule_of_the_space_sets_for_a_cell_is_no_obstacle_and_is_said(tmp_path):
     body = cell("image", {**frozen("body"), "finetune.lr": 0.01}, MORE)
     rest = [cell("image", {**levels, "finetune.lr": 0.001}, LESS) for levels in (trained(), frozen("embedder"))]
     found = claims.compute(tables(tmp_path, body, *rest), margin=["0.01"])
@@ -416,12 +421,12 @@ def test_a_learning_rate_searched_in_each_cell_is_one_setting(tmp_path):
         levels = {"task": "image", **levels}
         parts.append([trial(levels, 9, 0.5, "search", **{"finetune.lr": x}) for x in (0.1, 0.2)])
         parts.append([trial(levels, s, value + noise(str(lr), s), dims=2, **{"finetune.lr": lr}) for s in range(SEEDS)])
-    tuned = tables(tmp_path, *parts, tune={"finetune.lr": {}})
+    tuned = tables(tmp_path, *parts, tune={"finetune.lr": []})
     _, by_task = judged(tuned, "1")
     assert words(by_task["image"]) == ["helps"]
     # One that was not searched is no match for one that was, whatever the rate.
     plain = collected(
-        tmp_path, [one for part in parts[2:] for one in part], FACTORS, name="a", tune={"finetune.lr": {}}
+        tmp_path, [one for part in parts[2:] for one in part], FACTORS, name="a", tune={"finetune.lr": []}
     )
     naive = cell("image", {**NAIVE, "finetune.lr": 0.2}, SAME)
     collected(tmp_path, naive, FACTORS, name="b")

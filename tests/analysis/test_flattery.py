@@ -96,18 +96,18 @@ def test_candidates_are_compared_within_their_cell(tmp_path):
     # mnist5k: both take 0.2.
     searched += [candidate(MNIST, lr, 8, v, t) for lr, v, t in ((0.1, 0.2, 0.2), (0.2, 0.1, 0.1))]
     runs = [cell(levels, [(0.1, 0.2, 0.2)] * 2, **{"finetune.lr": 0.2}) for levels in (NONE, MNIST)]
-    results = sweep(tmp_path, searched, *runs, tune={"finetune.lr": {}})
+    results = sweep(tmp_path, searched, *runs, tune={"finetune.lr": []})
     found = choices(results)["candidate"]
     assert (found.flattery, found.n, found.most) == (pytest.approx(0.05), 2, pytest.approx(0.1))
     assert found.note == "left out: 1 candidate that lacks a result (pruned, failed or not run)"
     ended = [trial(MNIST, 8, role="search", status="pruned", val_metric_best=0.05, **{"finetune.lr": 0.3}),
              trial(MNIST, 8, role="search", **{"finetune.lr": 0.4})]  # fmt: skip
-    with_pruned = choices(sweep(tmp_path / "pruned", searched, ended, *runs, tune={"finetune.lr": {}}))["candidate"]
+    with_pruned = choices(sweep(tmp_path / "pruned", searched, ended, *runs, tune={"finetune.lr": []}))["candidate"]
     assert with_pruned.note == "left out: 3 candidates that lack a result (pruned, failed or not run)"
     assert (with_pruned.flattery, with_pruned.n) == (found.flattery, found.n)
     assert found.interval.n == 0
     assert choices(results)["epoch"].n == 4  # candidates are no replicates
-    none = sweep(tmp_path / "b", searched[:2], *runs, tune={"finetune.lr": {}})
+    none = sweep(tmp_path / "b", searched[:2], *runs, tune={"finetune.lr": []})
     assert choices(none)["candidate"].note == "no number, since no tuned cell has two ok candidates"
     assert "candidate" not in choices(sweep(tmp_path / "c", *WORLD))
 
@@ -151,7 +151,7 @@ def test_a_table_with_nothing_to_choose_from_says_so(tmp_path):
     figure.savefig(io.BytesIO())
 
 
-def test_the_a_a_arm_is_no_choice(tmp_path):
+def test_the_a_a_cell_is_no_choice(tmp_path):
     again = [trial(NONE, s, role="aa", status="ok", val_metric_best=0.0, test_metric_best=0.0, test_metric_last=9.0)
              for s in (7, 8)]  # fmt: skip
     plain, found = (choices(sweep(tmp_path / name, *WORLD, *more)) for name, more in (("a", ()), ("b", (again,))))

@@ -11,7 +11,7 @@ from orca_sweep.errors import InputError
 from orca_sweep.space import plan_space, read_space
 from orca_sweep.space.manifest import make_manifest, rebuild_plan, require_manifest, write_manifest
 from orca_sweep.trial import load_imports, resolve
-from tests.analysis.test_tables import BASE, BETTER, MNIST, NONE, arm, collected, lines, sweep
+from tests.analysis.test_tables import BASE, BETTER, MNIST, NONE, cell_rows, collected, lines, sweep
 from tests.commands import orca, run_script
 
 TWO = "base: {proxy: none}\nfactors: {task: [tiny, digits]}\nseeds: 2\n"
@@ -140,7 +140,7 @@ def two_tasks(scale=1.0):
         one
         for task in ("a", "b")
         for levels, values in ((NONE, BASE), (MNIST, BETTER))
-        for one in arm({"task": task, **levels}, [scale * value for value in values])
+        for one in cell_rows({"task": task, **levels}, [scale * value for value in values])
     ]
 
 
@@ -165,7 +165,7 @@ def test_a_space_that_tunes_tells_its_tasks_before_anything_was_planned(tmp_path
 
 
 def test_words_take_the_given_margin_then_the_space_s_then_noise_then_none(tmp_path):
-    noise = arm({"task": "a", **NONE}, BASE, "aa", 10)
+    noise = cell_rows({"task": "a", **NONE}, BASE, "aa", 10)
     results = collected(tmp_path, two_tasks() + noise, ("task", "proxy"), margins={"a": 0.2})
 
     def margins(*given):
@@ -233,7 +233,7 @@ def test_a_conflict_ends_in_words_and_code_2(tmp_path):
 
 
 def test_sweeps_of_one_task_do_not_speak_for_another(tmp_path):
-    sweep(tmp_path, arm({"task": "x", **NONE}, BASE), name="x", margins={"": 0.1})
-    sweep(tmp_path, arm({"task": "y", **NONE}, BASE), name="y", margins={"": 0.2})
+    sweep(tmp_path, cell_rows({"task": "x", **NONE}, BASE), name="x", margins={"": 0.1})
+    sweep(tmp_path, cell_rows({"task": "y", **NONE}, BASE), name="y", margins={"": 0.2})
     both = r.collect([tmp_path / "x", tmp_path / "y"], tmp_path / "both")
     assert both.margins == {"x": (("x", 0.1),), "y": (("y", 0.2),)}

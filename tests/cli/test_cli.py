@@ -78,14 +78,14 @@ def test_a_plan_shows_what_is_merged_and_notes_what_is_missing(tmp_path):
     assert "no other was tried" not in orca("plan", path).stdout.replace("\n", " ")
 
 
-def test_a_plan_shows_its_aa_arm_and_its_placebos(tmp_path):
+def test_a_plan_shows_its_aa_cell_and_its_placebos(tmp_path):
     path = tmp_path / "s.yaml"
     path.write_text(
         "base: {task: digits, proxy: mnist5k}\nfactors: {embedder.epochs: [0, 5]}\nseeds: 3\naa: 2\nplacebo: [dummy]\n"
     )
     text = orca("plan", path).stdout
     assert "3 cells x 3 seeds + 2 A/A = 11 trials\n" in text
-    assert "A/A: the first cell again with the seeds 3, 4, as an arm of its own" in text
+    assert "A/A: the first cell again with the seeds 3, 4, as a cell of its own" in text
     assert "dummy" in text
     found = json.loads(orca("plan", path, "--json").stdout)
     assert found["cells"] == 3

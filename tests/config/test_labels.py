@@ -244,10 +244,10 @@ def test_schedules_stay_two_levels_in_analyses_claims_and_report(sweep):
     ]  # fmt: skip
     factor_effects.plot(found)
     rows = table_effects.compute(results, base=["finetune.freeze=body:7 > none", "finetune.lr=0.001"]).tasks[0].rows
-    assert {row.arm.name for row in rows} == {
+    assert {row.cell.name for row in rows} == {
         f"finetune.freeze {freeze}, finetune.lr {rate}" for freeze, rate in itertools.product(*SWEEP.values())
     } - {"finetune.freeze body:7 > none, finetune.lr 1e-3"}
-    assert len(table_results.compute(results).tasks[0].rows) == 6
+    assert len(table_results.compute(results).tasks[0].cells) == 6
     (task,) = task_cells(results)
     assert [len(task.like(cell, {"finetune.lr"})) for cell in task.cells] == [2] * 6
     judge_claims(results)

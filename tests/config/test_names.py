@@ -199,7 +199,7 @@ def test_tables_and_report_hold_names_and_the_declarations_behind_them(plan_of, 
     assert results.trials["task_declared"].str.startswith(f"{tmp_path}/mine.npz ").all()
     assert results.trials["proxy_declared"].isna().sum() == 2, "the registered one has none"
     (task,) = table_effects.compute(results).tasks
-    assert task.margin.kind == "fixed" and [row.arm.labels["proxy"] for row in task.rows] == [
+    assert task.margin.kind == "fixed" and [row.cell.labels["proxy"] for row in task.rows] == [
         "topics",
         "shuffled:topics",
     ]

@@ -395,14 +395,14 @@ def test_a_wrong_rule_is_said_with_its_line(write_space, old, new, words):
     assert ":7: " in str(error.value)  # one line below where it is written here: imports come first
 
 
-def test_rules_that_split_one_arm_are_refused(write_space):
+def test_rules_that_split_one_cell_are_refused(write_space):
     text = """\
     base: {task: tiny}
     factors: {proxy: [none, mnist5k], embedder.epochs: [0, 6]}
     when: [{if: {proxy: none}, set: {finetune.lr: 5e-3}}]
     seeds: 1
     """
-    with pytest.raises(InputError, match="the rules give one arm .proxy none, embedder.epochs 0. different settings"):
+    with pytest.raises(InputError, match="the rules give one cell .proxy none, embedder.epochs 0. different settings"):
         plan(write_space(text))
     assert (
         len(plan(write_space(text.replace("proxy: none}, set", "proxy: mnist5k, embedder.epochs: 6}, set"))).cells) == 2
@@ -419,7 +419,7 @@ def test_a_rule_may_name_a_declared_proxy(write_space):
 # The A/A cell --------------------------------------------------------------------------------------
 
 
-def test_the_first_cell_runs_again_as_an_arm_of_its_own(write_space):
+def test_the_first_cell_runs_again_as_a_cell_of_its_own(write_space):
     plain, made = plan(write_space(GOOD)), plan(write_space(GOOD + "aa: 3\n"))
     assert made.cells == plain.cells
     assert made.trials[: len(plain.trials)] == plain.trials
@@ -437,11 +437,11 @@ def test_the_first_cell_runs_again_as_an_arm_of_its_own(write_space):
     ("seeds", "aa", "expected"),
     [("2", "2", (2, 3)), ("[1, 3]", "3", (0, 2, 4)), ("[5]", "[9, 7]", (9, 7)), ("2", "[]", ()), ("2", "null", ())],
 )
-def test_the_seeds_of_the_aa_arm_are_none_of_the_others(write_space, seeds, aa, expected):
+def test_the_seeds_of_the_aa_cell_are_none_of_the_others(write_space, seeds, aa, expected):
     assert read_space(write_space(f"base: {{task: tiny}}\nseeds: {seeds}\naa: {aa}\n")).aa == expected
 
 
-def test_seeds_that_grow_take_the_aa_arm_s_trials_over(write_space):
+def test_seeds_that_grow_take_the_aa_cell_s_trials_over(write_space):
     small = plan(write_space(GOOD + "aa: 2\n"))
     big = plan(write_space(GOOD.replace("seeds: [0, 1]", "seeds: 4") + "aa: 2\n"))
     assert {t.trial_id for t in small.trials} < {t.trial_id for t in big.trials}
@@ -457,7 +457,7 @@ def test_seeds_that_grow_take_the_aa_arm_s_trials_over(write_space):
         ("many", "aa = 'many'"),
     ],
 )
-def test_wrong_seeds_of_the_aa_arm_are_told(write_space, aa, words):
+def test_wrong_seeds_of_the_aa_cell_are_told(write_space, aa, words):
     (found,) = problems_of(write_space(f"base: {{task: tiny}}\nseeds: 2\naa: {aa}\n"))
     assert words in found
     assert "space.yaml:4: " in found
@@ -476,7 +476,7 @@ seeds: 2
 """
 
 
-def test_every_arm_with_a_real_proxy_has_its_placebos(write_space):
+def test_every_cell_with_a_real_proxy_has_its_placebos(write_space):
     made = plan(write_space(PLACEBO))
     found = [(cell.proxy, cell.embedder.epochs, cell.finetune.lr) for cell in made.cells]
     naive = [("none", 0, 1e-3), ("none", 0, 1e-4)]
@@ -503,7 +503,7 @@ def test_a_proxy_of_base_becomes_a_factor_with_its_placebos(write_space):
     ]
 
 
-def test_a_placebo_that_is_an_arm_already_is_not_run_twice(write_space):
+def test_a_placebo_that_is_a_cell_already_is_not_run_twice(write_space):
     text = PLACEBO.replace("shuffled:photo-patches", "dummy, shuffled:mnist5k")
     made = plan(write_space(text))
     assert made.cells == plan(write_space(text.replace("placebo: [shuffled, dummy]\n", ""))).cells
@@ -516,9 +516,9 @@ def test_a_placebo_has_the_settings_of_what_it_stands_in_for(write_space):
     assert [(cell.proxy, cell.finetune.epochs) for cell in plan(write_space(text)).cells] == [
         ("none", 2), ("mnist5k", 7), ("dummy", 7),
     ]  # fmt: skip
-    # The same arm named as a level, which the rule does not hold for, is another one: that is refused.
+    # The same cell named as a level, which the rule does not hold for, is another one: that is refused.
     found = problems_of(write_space(text.replace("mnist5k]}", "mnist5k, dummy]}")))
-    assert "the rules give one arm (proxy dummy) different settings" in found[0]
+    assert "the rules give one cell (proxy dummy) different settings" in found[0]
 
 
 def test_placebos_go_with_every_design_and_with_a_declared_proxy(write_space):

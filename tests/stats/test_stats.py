@@ -39,12 +39,12 @@ from orca_sweep.stats.factors import noncentrality
 from orca_sweep.stats.ranks import RankCorrelation
 
 
-def read_cells(a, b):
+def pair_by_seed(a, b):
     return dict(enumerate(a)), dict(enumerate(b))
 
 
 def contrast_of(differences):
-    return paired_contrast(*read_cells(differences, np.zeros(len(differences))))
+    return paired_contrast(*pair_by_seed(differences, np.zeros(len(differences))))
 
 
 def three_errors(rate, runs):
@@ -130,7 +130,7 @@ def test_a_contrast_by_hand():
 def test_a_contrast_agrees_with_scipy(n):
     rng = np.random.default_rng(n)
     a, b = rng.normal(0.3, 1, n), rng.normal(0, 1, n)
-    found = paired_contrast(*read_cells(a, b), level=0.9)
+    found = paired_contrast(*pair_by_seed(a, b), level=0.9)
     theirs = scipy_stats.ttest_rel(a, b)
     assert found.p_t == pytest.approx(theirs.pvalue)
     assert (found.interval.low, found.interval.high) == pytest.approx(tuple(theirs.confidence_interval(0.9)))
@@ -138,8 +138,8 @@ def test_a_contrast_agrees_with_scipy(n):
         (a, b), lambda x, y, axis: (x - y).mean(axis=axis), permutation_type="samples", n_resamples=np.inf
     )
     assert found.p_sign_flip == pytest.approx(flips.pvalue)
-    # Which arm comes first changes the sign and nothing else.
-    other = paired_contrast(*read_cells(b, a), level=0.9)
+    # Which cell comes first changes the sign and nothing else.
+    other = paired_contrast(*pair_by_seed(b, a), level=0.9)
     assert (other.interval.mean, other.hedges_g) == pytest.approx((-found.interval.mean, -found.hedges_g), nan_ok=True)
     assert (other.p_t, other.p_sign_flip) == pytest.approx((found.p_t, found.p_sign_flip))
 
@@ -169,13 +169,13 @@ def test_no_pair_and_one_pair():
 
 
 def test_differences_without_spread_have_no_t_test():
-    zero = paired_contrast(*read_cells([0.1, 0.2, 0.3], [0.1, 0.2, 0.3]))
+    zero = paired_contrast(*pair_by_seed([0.1, 0.2, 0.3], [0.1, 0.2, 0.3]))
     assert (zero.interval.mean, zero.p_t, zero.p_sign_flip, zero.hedges_g) == (0.0, 1.0, 1.0, 0.0)
     # 0.1, but for rounding
-    equal = paired_contrast(*read_cells([0.4, 0.5, 0.7, 1.1], [0.3, 0.4, 0.6, 1.0]))
+    equal = paired_contrast(*pair_by_seed([0.4, 0.5, 0.7, 1.1], [0.3, 0.4, 0.6, 1.0]))
     assert math.isnan(equal.p_t)
     assert equal.p_sign_flip == 2 / 16
-    flat = paired_contrast(*read_cells([0.2] * 4, [0.1] * 4))
+    flat = paired_contrast(*pair_by_seed([0.2] * 4, [0.1] * 4))
     assert math.isnan(flat.hedges_g)
 
 
@@ -225,11 +225,11 @@ def test_sign_flips_of_nothing_or_of_nan_have_no_p():
 
 
 @pytest.mark.parametrize("r", [0.0, 0.8])
-def test_hedges_g_is_nearly_unbiased_whether_or_not_arms_are_correlated(r):
+def test_hedges_g_is_nearly_unbiased_whether_or_not_cells_are_correlated(r):
     rng = np.random.default_rng(1)
     noise = rng.normal(size=(3000, 2, 6))
     a, b = noise[:, 0] + 1, r * noise[:, 0] + math.sqrt(1 - r**2) * noise[:, 1]
-    found = [paired_contrast(*read_cells(x, y)).hedges_g for x, y in zip(a, b, strict=True)]
+    found = [paired_contrast(*pair_by_seed(x, y)).hedges_g for x, y in zip(a, b, strict=True)]
     assert np.mean(found) == pytest.approx(1, abs=0.02 + 3 * np.std(found) / math.sqrt(3000))
 
 
@@ -520,14 +520,14 @@ def test_the_limits_of_the_noise_cover_it():
     assert np.mean([f.p <= 0.05 for f in found]) == pytest.approx(0.05, abs=three_errors(0.05, runs))
 
 
-def test_an_aa_arm_is_no_meaningful_difference_and_its_own_margin_is_not_too_easy():
+def test_an_aa_cell_is_no_meaningful_difference_and_its_own_margin_is_not_too_easy():
     """The margin comes from the same table as the contrast, as it does in a sweep with an A/A cell."""
     runs, n = 1000, 10
     words = {0.0: [], math.sqrt(2): []}
     for effect, found in words.items():
-        for base, aa, arm in np.random.default_rng(7).normal(size=(runs, 3, n)):
+        for base, aa, cell in np.random.default_rng(7).normal(size=(runs, 3, n)):
             margin = aa_margin(aa, base).margin
-            found.append(verdict(paired_contrast(*read_cells(arm + effect, base)), margin).word)
+            found.append(verdict(paired_contrast(*pair_by_seed(cell + effect, base)), margin).word)
     rates = {e: {w: found.count(w) / runs for w in set(found)} for e, found in words.items()}
     assert rates[0.0].get("helps", 0) + rates[0.0].get("hurts", 0) <= 0.05
     assert rates[0.0]["no meaningful difference"] > 0.65
@@ -570,7 +570,7 @@ def test_factor_effects_by_hand():
 def test_one_factor_of_two_levels_is_the_paired_t_test():
     rng = np.random.default_rng(8)
     a, b = rng.normal(0.5, 1, 7), rng.normal(0, 1, 7)
-    (effect,) = factor_effects([*a, *b], {"arm": ["a"] * 7 + ["b"] * 7}, [*range(7)] * 2).effects
+    (effect,) = factor_effects([*a, *b], {"cell": ["a"] * 7 + ["b"] * 7}, [*range(7)] * 2).effects
     t = scipy_stats.ttest_rel(a, b)
     assert (effect.f, effect.p) == pytest.approx((t.statistic**2, t.pvalue))
 

@@ -528,10 +528,10 @@ def test_a_rung_is_other_weights_of_the_same_body(saved_body, tmp_path, run, mon
     body = Body("laddered", "test", "here", "MIT", "vit", location=str(folders["full"]), ladder=ladder)
     monkeypatch.setitem(BODIES._records, "laddered", body)
     assert body.fractions == (0.0, 0.1, 1.0)
-    arms = [(0, 0), (0, 1), (0.1, 0), (0.1, 1), (1, 0)]
+    settings = [(0, 0), (0, 1), (0.1, 0), (0.1, 1), (1, 0)]
     rows = [
         run(task="tiny", body__name="laddered", body__pretrain_fraction=f, body__pretrain_seed=s, proxy="none")[0]
-        for f, s in arms
+        for f, s in settings
     ]
     assert [row["status"] for row in rows] == ["ok"] * 5
     assert len({row["body_sha256"] for row in rows}) == 5

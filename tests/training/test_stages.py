@@ -122,7 +122,7 @@ def test_one_step_is_the_plainly_written_step(tmp_path):
 # Pairing ------------------------------------------------------------------------------------------
 
 
-def test_arms_that_differ_in_stage_2_see_the_same_fine_tuning(run, monkeypatch):
+def test_cells_that_differ_in_stage_2_see_the_same_fine_tuning(run, monkeypatch):
     """Batches and dropout masks at equal seed: the same, whatever happened before fine-tuning."""
     from orca_sweep.training import finetune as finetuning
 

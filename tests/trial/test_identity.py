@@ -537,6 +537,7 @@ def test_a_cell_for_which_one_machine_loaded_two_data_is_split(tmp_path):
 
 def test_the_reports_methods_say_what_the_data_were(tmp_path):
     from orca_sweep.analysis.report.methods import methods
+    from orca_sweep.analysis.tables import read_cells
 
     own = {"task": OWN, "proxy": "/p/x.csv[]:text->kind", "content.task": A, "content.proxy": B}
     trials = [entry(f"t{seed}", "c1", seed=seed, **own) for seed in (0, 1)]
