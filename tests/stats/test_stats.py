@@ -18,7 +18,6 @@ from scipy import stats as scipy_stats
 from orca_sweep.errors import InputError
 from orca_sweep.stats import (
     aa_margin,
-    equivalence,
     factor_effects,
     holm,
     interquartile_mean,
@@ -306,32 +305,33 @@ def test_holm_keeps_the_family_wise_error(n_true):
 # Equivalence --------------------------------------------------------------------------------------
 
 
+def within(differences, margin):
+    """The p of the two one-sided tests, of differences judged alone."""
+    return verdict(contrast_of(differences), margin).p_within
+
+
 def test_equivalence_is_two_one_sided_tests_of_scipy():
     d = np.random.default_rng(0).normal(0.1, 0.3, 9)
-    found = equivalence(d, 0.4)
     above = scipy_stats.ttest_1samp(d, -0.4, alternative="greater").pvalue
     below = scipy_stats.ttest_1samp(d, 0.4, alternative="less").pvalue
-    assert (found.p_above, found.p_below, found.p) == pytest.approx((above, below, max(above, below)))
-    for margin in (found.high - 1e-6, found.high + 1e-6):  # within the margin, or not by a hair
-        judged = equivalence(d, margin)
-        assert judged.is_equivalent == (-margin < found.low and found.high < margin)
+    assert within(d, 0.4) == pytest.approx(max(above, below))
+    inner = verdict(contrast_of(d), 0.4).inner
+    for margin in (inner.high - 1e-6, inner.high + 1e-6):  # within the margin, or not by a hair
+        assert (within(d, margin) <= 0.05) == (-margin < inner.low and inner.high < margin)
 
 
 def test_equivalence_of_few_equal_or_missing_values():
-    assert equivalence([0.0, 0.0], 0.1).is_equivalent
+    assert within([0.0, 0.0], 0.1) == 0
     for values in ([], [0.01], [0.01, 0.01, 0.01], [0.0, math.nan, 0.0]):
-        found = equivalence(values, 0.1)
-        assert math.isnan(found.p) and not found.is_equivalent
-    assert math.isnan(equivalence([0.0, 0.1], math.nan).p)
-    assert not equivalence([0.01, -0.01], 0).is_equivalent
+        assert math.isnan(within(values, 0.1))
+    assert math.isnan(within([0.0, 0.1], math.nan))
+    assert within([0.01, -0.01], 0) > 0.05
 
 
 def test_equivalence_is_wrongly_found_at_the_nominal_rate_at_the_margin():
     runs = 3000
     d = np.random.default_rng(2).normal(1.0, 0.4, (runs, 8))
-    assert np.mean([equivalence(row, 1.0).is_equivalent for row in d]) == pytest.approx(
-        0.05, abs=three_errors(0.05, runs)
-    )
+    assert np.mean([within(row, 1.0) <= 0.05 for row in d]) == pytest.approx(0.05, abs=three_errors(0.05, runs))
 
 
 # Verdicts -----------------------------------------------------------------------------------------
@@ -369,33 +369,37 @@ def test_the_four_words(differences, word, sentence):
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=6), st.floats(0, 1))
 def test_a_word_is_where_the_intervals_lie(differences, margin):
     found = verdict(contrast_of(differences), margin)
-    if found.sentence.startswith("Cannot") or len(set(differences)) == 1:
+    outer, inner = found.outer, found.inner
+    if found.reason or len(set(differences)) == 1:
         return
-    outside = {"helps": found.high < -margin, "hurts": found.low > margin}
-    edges = [found.low, found.high, found.inner_low, found.inner_high]
+    outside = {"helps": outer.high < -margin, "hurts": outer.low > margin}
+    edges = [outer.low, outer.high, inner.low, inner.high]
     if min(abs(abs(edge) - margin) for edge in edges) < 1e-9:
         return  # on the edge rounding decides
-    inside = -margin < found.inner_low and found.inner_high < margin
+    inside = -margin < inner.low and inner.high < margin
     assert [word for word, holds in [*outside.items(), ("no meaningful difference", inside)] if holds] in (
         [found.word], [] if found.word == "undecided" else None,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("contrast", "margin", "sentence"),
+    ("contrast", "margin", "reason", "sentence"),
     [
-        (contrast_of([]), 0.1, "Cannot be judged: 0 pairs, and two are the fewest."),
-        (contrast_of([0.3]), 0.1, "Cannot be judged: 1 pair, and two are the fewest."),
-        (contrast_of([0.3, 0.2]), math.nan, "Cannot be judged: there is no margin."),
-        (contrast_of([0.3, 0.3]), 0.1, "Cannot be judged: all 2 differences are +0.3, so there is no spread to go by."),
-        (paired_contrast({0: 1, 1: 2, 2: 3}, {0: 1, 1: 1}), 0.1, "Cannot be judged: seed 2 gives no complete pair."),
-        (paired_contrast({0: 1, 1: 2, 3: 3}, {0: 1, 1: 1, 2: 3}), 0.1,
+        (contrast_of([]), 0.1, "too-few-pairs", "Cannot be judged: 0 pairs, and two are the fewest."),
+        (contrast_of([0.3]), 0.1, "too-few-pairs", "Cannot be judged: 1 pair, and two are the fewest."),
+        (contrast_of([0.3, 0.2]), math.nan, "no-margin", "Cannot be judged: there is no margin."),
+        (contrast_of([0.3, 0.3]), 0.1, "no-spread",
+         "Cannot be judged: all 2 differences are +0.3, so there is no spread to go by."),
+        (paired_contrast({0: 1, 1: 2, 2: 3}, {0: 1, 1: 1}), 0.1, "incomplete",
+         "Cannot be judged: seed 2 gives no complete pair."),
+        (paired_contrast({0: 1, 1: 2, 3: 3}, {0: 1, 1: 1, 2: 3}), 0.1, "incomplete",
          "Cannot be judged: seeds 2, 3 give no complete pair."),
     ],
 )  # fmt: skip
-def test_what_cannot_be_judged_is_undecided_and_says_why(contrast, margin, sentence):
+def test_what_cannot_be_judged_is_undecided_and_says_why(contrast, margin, reason, sentence):
     found = verdict(contrast, margin)
-    assert (found.word, found.sentence, found.n_contrasts) == ("undecided", sentence, 0)
+    assert (found.word, found.reason, found.n_contrasts) == ("undecided", reason, 0)
+    assert found.sentence == sentence
 
 
 def test_pairs_left_out_on_request_are_named():
@@ -410,7 +414,7 @@ def test_a_family_is_judged_more_strictly_and_says_so():
     assert [v.word for v in alone[:1]] == ["helps"]
     assert alone[0].p_beyond == pytest.approx(0.0215, abs=1e-4)
     assert (together[0].word, together[0].p_beyond) == ("undecided", pytest.approx(3 * alone[0].p_beyond))
-    assert (together[0].low, together[0].high) == (alone[0].low, alone[0].high)
+    assert together[0].outer == alone[0].outer
     assert together[0].sentence.endswith("beyond it after correction for 3 contrasts: undecided.")
     assert together[3].sentence == "Cannot be judged: 1 pair, and two are the fewest."
 
@@ -425,9 +429,8 @@ def test_margins_may_differ_between_contrasts():
 
 @pytest.mark.parametrize("margin", [-0.1, math.inf])
 def test_a_margin_that_is_no_distance_is_refused(margin):
-    for call in (verdict, lambda c, m: equivalence(c.differences, m)):
-        with pytest.raises(ValueError, match=rf"margin = {margin}: it must be a finite difference"):
-            call(contrast_of([0.1, 0.2]), margin)
+    with pytest.raises(ValueError, match=rf"margin = {margin}: it must be a finite difference"):
+        verdict(contrast_of([0.1, 0.2]), margin)
     with pytest.raises(ValueError, match=r"alpha = 0.5: it must lie between 0 and 0.5"):
         verdict(contrast_of([0.1, 0.2]), 0.1, 0.5)
 
