@@ -78,7 +78,7 @@ def tables(folder, *parts, **more):
 
 def judged(results, claim, margin=("0.01",), **more):
     """What is found of one claim, and by task."""
-    found = claims.compute(results, margin=margin, **more).found[int(claim) - 1]
+    found = claims.compute(results, claims.Options(margin=margin, **more)).found[int(claim) - 1]
     return found, {task.task: task for task in found.tasks}
 
 
@@ -120,7 +120,7 @@ SAME, LESS, MORE = 0.3, 0.2, 0.4
 )
 def test_each_claim_is_supported_and_contradicted_by_what_it_says(tmp_path, claim, task, truth, says):
     found, by_task = judged(tables(tmp_path, world(task, **truth)), claim)
-    assert (by_task[task].says, by_task[task].why) == (says, "")
+    assert (by_task[task].says, by_task[task].unjudged) == (says, None)
     assert found.verdict == found.kind == {"supports": "supported", "contradicts": "contradicted"}[says]
     assert (found.share.n_hits, found.share.n) == (int(says == "supports"), 1)
 
@@ -249,6 +249,10 @@ MARGIN = 0.01
 ONE, TWO, THREE, FOUR, FIVE, SIX = CLAIMS
 
 
+def make_judge(margins, columns):
+    return Judge(margins=margins, named={}, columns=columns, level=0.95, complete=False, least=0.3)
+
+
 def simulated(folder, claim, cells, sd=0.004, n_seeds=8, tasks=("image",), margin=MARGIN):
     """What is found of a claim on many tables of normal noise.
 
@@ -259,7 +263,7 @@ def simulated(folder, claim, cells, sd=0.004, n_seeds=8, tasks=("image",), margi
     shifts = np.array([shift for _, shift in cells] * len(tasks))
     rows = {part[0][0]["cell_id"]: i for i, part in enumerate(parts)}
     base = task_cells(tables(folder, *parts))
-    judge = Judge(dict.fromkeys(tasks, Margin(margin, "given", "given")), {}, FACTORS, 0.95, False, 0.3)
+    judge = make_judge(dict.fromkeys(tasks, Margin(margin, "given", "given")), FACTORS)
     rng = np.random.default_rng(0)
     found = []
     for _ in range(N_RUNS):
@@ -358,7 +362,7 @@ def test_claims_of_several_contrasts_are_found_where_they_hold(tmp_path):
 def test_rank_correlations_get_wrong_words_at_most_at_the_nominal_rate(tmp_path):
     results = tables(tmp_path, runs("image", 1, (5, 10, 20, 40, 80)))
     (base,) = task_cells(results)
-    judge = Judge({}, {}, tuple(results.trials), 0.95, False, 0.3)
+    judge = make_judge({}, tuple(results.trials))
     rng = np.random.default_rng(1)
 
     def verdicts_at(rho_s, n_runs=60):
@@ -404,7 +408,7 @@ def test_only_cells_that_are_equal_in_all_else_are_compared(tmp_path):
 def test_what_a_rule_of_the_space_sets_for_a_cell_is_no_obstacle_and_is_said(tmp_path):
     body = cell("image", {**frozen("body"), "finetune.lr": 0.01}, MORE)
     rest = [cell("image", {**levels, "finetune.lr": 0.001}, LESS) for levels in (trained(), frozen("embedder"))]
-    found = claims.compute(tables(tmp_path, body, *rest), margin=["0.01"])
+    found = claims.compute(tables(tmp_path, body, *rest), claims.Options(margin=["0.01"]))
     names = {one.name: one.differs for one in found.found[3].tasks[0].judgements}
     assert names == {
         "body frozen forever against none": "finetune.lr 0.01 against 0.001",
@@ -443,7 +447,7 @@ def test_a_claim_is_judged_at_one_setting_which_is_said_and_can_be_named(tmp_pat
         for cell_levels, value in ((NAIVE, SAME), (trained(), LESS if lr == 0.2 else SAME))
     ]
     results = collected(tmp_path, [one for part in parts for one in part], (*FACTORS, "finetune.lr"))
-    found = claims.compute(results, margin=["0.01"])
+    found = claims.compute(results, claims.Options(margin=["0.01"]))
     task = found.found[0].tasks[0]
     assert task.setting == "proxy mnist5k, body.pretrain_fraction 1, finetune.lr 0.1"
     assert (task.n_other_settings, task.says) == (3, "supports")
@@ -455,7 +459,7 @@ def test_a_claim_is_judged_at_one_setting_which_is_said_and_can_be_named(tmp_pat
     _, by_task = judged(results, "5", base=["finetune.lr=0.2", "body.pretrain_fraction=0"])
     assert by_task["image"].setting == "proxy mnist5k, finetune.lr 0.2"
     with pytest.raises(InputError, match="no cell has that level of finetune.lr. Levels: 0.1, 0.2"):
-        claims.compute(results, base=["finetune.lr=0.3"])
+        claims.compute(results, claims.Options(base=["finetune.lr=0.3"]))
 
 
 def test_the_reference_proxy_is_the_first_real_one_or_the_one_named(tmp_path):
@@ -541,7 +545,7 @@ def test_tasks_that_lack_the_same_are_named_together_and_the_others_are_judged(t
     some = tables(tmp_path / "b", world("image"), world("picture", amounts={20: SAME}))
     found, by_task = judged(some, "1")
     assert (found.verdict, by_task["image"].says) == ("supported", "cannot be judged")
-    table = claims.shown(claims.compute(some, margin=["0.01"]))
+    table = claims.shown(claims.compute(some, claims.Options(margin=["0.01"])))
     assert table[0].blocks[0][0][2:] == ("supported", "picture", NOTHING, NOTHING, "image", "1 of 1 [0.21, 1.00]")
     assert "image cannot be judged: no cell with a trained embedder" in "\n".join(table[1].notes)
 
@@ -553,7 +557,7 @@ def test_without_a_margin_nothing_is_judged_and_the_numbers_are_there(tmp_path):
         "image: there is no margin: fix one in the space (margin), give one (--margin), or run an A/A cell (aa)"
     )
     (one,) = by_task["image"].judgements
-    assert (one.n, one.estimate, one.why_not) == (SEEDS, pytest.approx(-0.1, abs=2e-3), "there is no margin")
+    assert (one.n, one.estimate, one.unjudged.reason) == (SEEDS, pytest.approx(-0.1, abs=2e-3), "no-margin")
     # A margin of 0 that somebody has fixed is one: a difference is then any difference.
     assert judged(results, "1", margin=["0"])[0].kind == "contradicted"
 
@@ -590,7 +594,7 @@ def test_failed_and_missing_trials_are_named_and_judged_around_only_when_asked(t
         "image: seeds 0, 5 give no complete pair; --complete-pairs judges from the seeds that are left"
     )
     assert by_task["image"].judgements[0].gaps == "0 (unfinished); 5 (failed)"
-    whole = claims.compute(results, margin=["0.01"])
+    whole = claims.compute(results, claims.Options(margin=["0.01"]))
     assert "10 of 12 planned trials are ok; the others: 1 unfinished, 1 failed" in claims.shown(whole)[0].caption
     assert "seeds without a pair: 0 (unfinished); 5 (failed)." in "\n".join(claims.shown(whole)[1].notes)
     found, by_task = judged(results, "1", complete_pairs_only=True)
@@ -600,7 +604,7 @@ def test_failed_and_missing_trials_are_named_and_judged_around_only_when_asked(t
 def test_a_contrast_that_decides_is_enough_where_another_cannot_be_judged(tmp_path):
     parts = [cell("image", NAIVE, SAME), cell("image", trained(5), SAME, [0, 1]), cell("image", trained(20), LESS)]
     found, by_task = judged(tables(tmp_path, *parts), "1")
-    assert (found.kind, by_task["image"].judgements[0].why_not[:8]) == ("contradicted", "seeds 2,")
+    assert (found.kind, by_task["image"].judgements[0].unjudged.text[:8]) == ("contradicted", "seeds 2,")
     parts = [*parts[:2], cell("image", trained(20), SAME)]
     assert judged(tables(tmp_path / "b", *parts), "1")[0].kind == "cannot be judged"
 
@@ -608,12 +612,14 @@ def test_a_contrast_that_decides_is_enough_where_another_cannot_be_judged(tmp_pa
 def test_a_table_of_an_older_version_says_what_it_lacks(tmp_path):
     results = tables(tmp_path, world("image", amounts={5: SAME, 20: SAME}))
     older = replace(results, trials=results.trials.drop(columns=["dims", "objective_last"]))
-    found = claims.compute(older, margin=["0.01"]).found
+    found = claims.compute(older, claims.Options(margin=["0.01"])).found
     assert "image: the tables do not say whether it is 1D or 2D" in found[0].verdict
     assert "image: the tables do not say whether it is 1D or 2D" in found[1].verdict
     assert "the tables have no column objective_last" in found[5].verdict
     split = results.trials.assign(dims=[1, 2] * (len(results.trials) // 2))
-    assert "do not say" in claims.compute(replace(results, trials=split), margin=["0.01"]).found[0].verdict
+    assert (
+        "do not say" in claims.compute(replace(results, trials=split), claims.Options(margin=["0.01"])).found[0].verdict
+    )
 
 
 def test_sealed_tables_are_judged_on_validation_and_say_so(tmp_path):
@@ -623,7 +629,7 @@ def test_sealed_tables_are_judged_on_validation_and_say_so(tmp_path):
         r.write_record(tmp_path / "s", {**row, "trial_id": planned["trial_id"], "cell_id": planned["cell_id"]}, [])
     write_manifest(tmp_path / "s", sweep_manifest(factors=FACTORS, trials=[planned for planned, _ in part]))
     sealed = r.collect([tmp_path / "s"], tmp_path / "t")
-    found = claims.compute(sealed, margin=["0.01"])
+    found = claims.compute(sealed, claims.Options(margin=["0.01"]))
     assert (found.column, found.found[0].kind) == ("val_metric_best", "contradicted")
     assert found.found[0].tasks[0].judgements[0].reference == pytest.approx(1.35, abs=2e-3)
     assert (
@@ -631,9 +637,9 @@ def test_sealed_tables_are_judged_on_validation_and_say_so(tmp_path):
         in claims.shown(found)[0].caption
     )
     with pytest.raises(InputError, match="the test metrics of 12 ok trials are sealed"):
-        claims.compute(sealed, margin=["0.01"], metric="test_metric_best")
+        claims.compute(sealed, claims.Options(margin=["0.01"], metric="test_metric_best"))
     r.reveal(tmp_path / "s")
-    shown = claims.shown(claims.compute(r.collect([tmp_path / "s"], tmp_path / "t"), margin=["0.01"]))
+    shown = claims.shown(claims.compute(r.collect([tmp_path / "s"], tmp_path / "t"), claims.Options(margin=["0.01"])))
     assert "judged on these rows by test_metric_best (on test; lower is better)" in shown[0].caption
 
 
@@ -641,10 +647,10 @@ def test_wrong_options_are_told(tmp_path):
     results = tables(tmp_path, world("image"))
     for level in (0.5, 1.0):
         with pytest.raises(InputError, match="words need a level above 0.5 and below 1"):
-            claims.compute(results, level=level)
+            claims.compute(results, claims.Options(level=level))
     for least in (-0.1, 1.0):
         with pytest.raises(InputError, match="--least-correlation .*: it is 0 or more and below 1"):
-            claims.compute(results, least_correlation=least)
+            claims.compute(results, claims.Options(least_correlation=least))
 
 
 # What is written ----------------------------------------------------------------------------------
@@ -673,7 +679,7 @@ def test_numbers_have_a_line_per_contrast_and_one_where_there_is_none(whole, tmp
     assert (first["interval"], first["word"]) == ("95% Student-t interval over pairs", "helps")
     assert first["verdict_in_words"] == "contradicted"
     assert rows[-1]["interval"] == "95% interval of Spearman's rho, jackknife over seeds"
-    lone = lines(claims.compute(tables(tmp_path / "b", world("image")), margin=["0.01"]))
+    lone = lines(claims.compute(tables(tmp_path / "b", world("image")), claims.Options(margin=["0.01"])))
     assert [row["claim"] for row in lone] == ["1", "2", "3", "4", "5", "6"]
     assert (lone[0]["contrast"], lone[0]["not_judged_because"][:7], lone[1]["task"]) == ("", "no cell", "")
 

@@ -85,7 +85,7 @@ def test_no_script_compares_means_across_what_the_seed_varies(tmp_path):
     assert other.tasks[0].held == {"seed_varies": "finetune-order"}
     flattered = flattery.compute(whole)
     assert {one.kind: one.of for one in flattered.tasks[0].choices}["cell"].startswith("choice among 2 cells")
-    judged = claims.compute(whole, margin=["0.01"])
+    judged = claims.compute(whole, claims.Options(margin=["0.01"]))
     found = {
         table_effects: effects,
         table_results: results,
@@ -117,7 +117,7 @@ def test_a_sweep_that_varies_nothing_else_has_nothing_to_compare_and_its_report_
     with pytest.raises(InputError, match="no cell has that level of seed_varies. Levels: all, finetune-order"):
         compute(whole, ["seed_varies=order"])
     report = compute(whole, noise=noise)
-    assert [len(task.rows) for task in report.table.tasks] == [1]
+    assert [len(task.cells) for task in report.table.tasks] == [1]
     assert [len(matrix.rows) for matrix in report.matrices] == [2]  # what was run is shown whole
     text = page(report, draw(compared(whole), report.effects, ()))
     assert "1 cell is left out" in " ".join(report.methods) and "1 cell is left out" in text

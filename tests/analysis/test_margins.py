@@ -160,7 +160,10 @@ def test_tables_say_what_a_space_has_fixed_for_each_of_its_tasks(tmp_path):
 
 
 def test_a_space_that_tunes_tells_its_tasks_before_anything_was_planned(tmp_path):
-    told = {"tuned": [{"cell_id": "c", "base": {"task": "digits"}, "settings": {}, "levels": {}, "candidates": []}], "margins": {"": 0.1}}
+    told = {
+        "tuned": [{"cell_id": "c", "base": {"task": "digits"}, "settings": {}, "levels": {}, "candidates": []}],
+        "margins": {"": 0.1},
+    }
     assert collected(tmp_path, [], **told).margins == {"digits": (("s", 0.1),)}
 
 

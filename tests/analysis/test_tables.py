@@ -294,7 +294,7 @@ def test_the_base_is_named_by_levels_and_the_rest_is_the_first_cell_s(tmp_path):
     )  # fmt: skip
 
     def base(*named):
-        return tuple(table_effects.compute(results, named).tasks[0].base.levels.values())
+        return tuple(table_effects.compute(results, named).tasks[0].base.labels.values())
 
     assert base() == ("none", "0", "none")
     assert base("finetune.freeze=body") == ("none", "0", "body")

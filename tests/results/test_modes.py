@@ -111,7 +111,9 @@ def test_claims_of_mirrored_data_are_the_same(tmp_path):
         *world("signal", amounts={5: 0.2, 20: 0.2}),
     ]  # fmt: skip
     trials += [*runs("picture", 1), *runs("sketch", -1)]
-    low, high = (claims.compute(results, margin=["0.01"]) for results in both(tmp_path, trials, factors=FACTORS))
+    low, high = (
+        claims.compute(results, claims.Options(margin=["0.01"])) for results in both(tmp_path, trials, factors=FACTORS)
+    )
     kinds = [one.kind for one in low.found]
     assert kinds == [one.kind for one in high.found]
     assert {"supported", "contradicted"} & set(kinds)
