@@ -8,6 +8,7 @@ from orca_sweep.results.columns import (
     STAGE_COLUMNS,
     TABLE_SCHEMA,
     TRIAL_MEASURES,
+    UNFINISHED,
     Column,
     Status,
     trial_columns,
@@ -35,18 +36,18 @@ from orca_sweep.results.summary import (
     scored,
     summarise_cells,
 )
-from orca_sweep.results.tables import NO_RECORD, Results, read_results
+from orca_sweep.results.tables import Results, read_results
 from orca_sweep.store import write_json
 
 __all__ = [
     "EPOCH_COLUMNS",
     "FINAL_STATUSES",
-    "NO_RECORD",
     "SEALED_COLUMNS",
     "SEED_VARIES",
     "STAGE_COLUMNS",
     "TABLE_SCHEMA",
     "TRIAL_MEASURES",
+    "UNFINISHED",
     "Cell",
     "CellTrial",
     "Column",

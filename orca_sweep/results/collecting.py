@@ -13,10 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from orca_sweep import __version__
 from orca_sweep.config import CONTENTS, LATER, canonical_json, digest, knobs
-from orca_sweep.config.naming import label_declarations
+from orca_sweep.config.naming import DECLARED_FIELDS, label_declarations
 from orca_sweep.errors import DamagedError, InputError
 from orca_sweep.record_files import CHECKSUM, read_record_file
-from orca_sweep.results.columns import EPOCH_COLUMNS, STAGE_COLUMNS, TABLE_SCHEMA, Column, trial_columns
+from orca_sweep.results.columns import (
+    EPOCH_COLUMNS,
+    STAGE_COLUMNS,
+    TABLE_SCHEMA,
+    UNFINISHED,
+    Column,
+    trial_columns,
+)
 from orca_sweep.results.contents import split_mixed_cells, tell_contents_apart, unify_folders, without_split
 from orca_sweep.results.custody import reveals
 from orca_sweep.results.records import (
@@ -28,7 +35,7 @@ from orca_sweep.results.records import (
     unsealed,
 )
 from orca_sweep.results.schemas import STAMPS_FILE
-from orca_sweep.results.tables import NO_RECORD, TABLES, Results, as_results, read_about, read_table, table_digest
+from orca_sweep.results.tables import TABLES, Results, as_results, read_about, read_table, table_digest
 from orca_sweep.space.manifest import MANIFEST, SweepManifest, require_manifest
 from orca_sweep.store import whole, write_json, writing
 
@@ -36,8 +43,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 STAMPS = ".collected.json"
-DECLARED = ("task", "proxy", "body.name")
-"""Config fields that may name the user's own data."""
+NOT_RUN = "not run to an end yet; launch again"
+"""What the row of an unfinished trial says in its error."""
 BATCH_ROWS = 50_000
 """So many rows are turned into columns at once: as dictionaries they take ten times the memory."""
 ROW_GROUP = 100_000
@@ -95,7 +102,7 @@ def collect(sources: Iterable[Path], out: Path, earlier: Path | None = None) -> 
             rows[trial_id] = record["row"]
             epochs.add(trial_id, record["epochs"])
             stages.add(trial_id, record.get("stages", ()))
-    labels = {text: name for path in DECLARED for text, name in _label_column(path, plans.values()).items()}
+    labels = {text: name for path in DECLARED_FIELDS for text, name in _label_column(path, plans.values()).items()}
     whole_rows = [{**rows[trial_id], **_labelled(plan, labels)} for (trial_id, _, _), plan in plans.items()]
     tell_contents_apart(whole_rows)
     split_mixed_cells(whole_rows)
@@ -127,7 +134,7 @@ def _label_column(path: str, plans: Iterable[Mapping[str, Any]]) -> dict[str, st
 
 def _labelled(plan: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
     """A plan's columns with task, proxy and body as people call them, and the declarations behind these names."""
-    named = {path: labels.get(plan[path], plan[path]) for path in DECLARED if path in plan}
+    named = {path: labels.get(plan[path], plan[path]) for path in DECLARED_FIELDS if path in plan}
     declared = {f"{path}_declared": plan[path] if plan[path] != name else None for path, name in named.items()}
     return {**plan, **named, **declared}
 
@@ -190,7 +197,7 @@ def _best(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The first ok record, those that are revealed before others; else the first of a trial that was run at all."""
     ok = [record for record in records if record["row"]["status"] == "ok"]
     ok.sort(key=lambda record: bool(record["row"].get("is_sealed")))
-    ended = [record for record in records if record["row"].get("error") != NO_RECORD]
+    ended = [record for record in records if record["row"]["status"] != UNFINISHED]
     return (ok or ended or records)[0]
 
 
@@ -279,7 +286,7 @@ class _Sweep(_Source):
             self.damaged[trial_id] = str(error)
             return {"row": {"trial_id": trial_id, "status": "lost", "error": str(error)}, "epochs": []}
         if record is None:
-            return {"row": {"trial_id": trial_id, "status": "unfinished", "error": NO_RECORD}, "epochs": []}
+            return {"row": {"trial_id": trial_id, "status": UNFINISHED, "error": NOT_RUN}, "epochs": []}
         is_sealed = "sealed" in record and trial_id not in self.revealed
         row = {**record["row"], "is_sealed": is_sealed, "revealed_at": self.revealed.get(trial_id)}
         if row["status"] != "ok":
@@ -334,7 +341,7 @@ class _Tables(_Source):
 
 def _declared(row: Mapping[str, Any]) -> dict[str, str]:
     """Task, proxy and body of a row as its config has them, where they have another name in the table."""
-    return {path: row[f"{path}_declared"] for path in DECLARED if row.get(f"{path}_declared")}
+    return {path: row[f"{path}_declared"] for path in DECLARED_FIELDS if row.get(f"{path}_declared")}
 
 
 def _by_trial(table: "pa.Table") -> Callable[[str], list[dict[str, Any]]]:

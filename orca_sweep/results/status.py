@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orca_sweep.errors import DamagedError
+from orca_sweep.results.columns import UNFINISHED
 from orca_sweep.results.records import describe_unplanned, list_trial_folders, read_record, read_traceback
 from orca_sweep.space.manifest import MANIFEST, require_manifest
 
@@ -60,11 +61,11 @@ def sweep_status(folder: Path) -> SweepStatus:
     rows = {trial_id: row for trial_id, row in records.items() if row}
     statuses: dict[str, int] = {}
     for trial_id in records:
-        status = rows[trial_id]["status"] if trial_id in rows else "unfinished"
+        status = rows[trial_id]["status"] if trial_id in rows else UNFINISHED
         statuses[status] = statuses.get(status, 0) + 1
     running = _is_held(folder / ".lock")
     rate = _rate(folder, rows, running)
-    n_left = statuses.get("unfinished", 0) + manifest.n_later
+    n_left = statuses.get(UNFINISHED, 0) + manifest.n_later
     hours = sum(row.get("wall_time_s") or 0 for row in rows.values()) / 3600
     return SweepStatus(
         name=manifest.name,

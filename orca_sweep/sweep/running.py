@@ -28,6 +28,7 @@ from orca_sweep.errors import BusyError, DamagedError, InputError, RayLostError,
 from orca_sweep.planning.agenda import Agenda
 from orca_sweep.results import (
     FINAL_STATUSES,
+    UNFINISHED,
     find_earlier_levels,
     find_earlier_trials,
     read_record,
@@ -456,9 +457,9 @@ def _outcome(agenda: Agenda, out: Path, seconds: float, lost: str | None) -> Out
     statuses: dict[str, int] = {}
     for trial_id in agenda.known:
         row = read_row(out, trial_id)
-        status = row["status"] if row else "unfinished"
+        status = row["status"] if row else UNFINISHED
         statuses[status] = statuses.get(status, 0) + 1
-    notes = [f"{agenda.spent}: {statuses['unfinished']} trials were not run."] if agenda.spent and agenda.queue else []
+    notes = [f"{agenda.spent}: {statuses[UNFINISHED]} trials were not run."] if agenda.spent and agenda.queue else []
     notes += [
         f"cell {cell_id}: none of its candidates is ok, so it has no replicates." for cell_id in agenda.unreplicated
     ]

@@ -68,7 +68,7 @@ def sweep_folder(
     trials = [(*one, []) if len(one) == 2 else one for part in parts for one in part]
     errors = dict(errors)
     for place, (planned, row, epochs, *stages) in enumerate(trials):
-        if row["status"] == "lost" and "error" not in row:
+        if row["status"] == "unfinished":
             continue
         ids = {"trial_id": planned["trial_id"], "cell_id": planned["cell_id"]}
         r.write_record(folder, {**row, **ids}, epochs, *stages)
@@ -374,7 +374,7 @@ def test_methods_tell_of_tuning_and_of_designs_with_holes(tmp_path):
 
 
 def test_a_running_sweep_with_most_trials_still_to_come(tmp_path):
-    later = [trial(levels, seed, status="lost") for levels in (NONE, MNIST) for seed in range(2, 8)]
+    later = [trial(levels, seed, status="unfinished") for levels in (NONE, MNIST) for seed in range(2, 8)]
     running = sweep_folder(
         tmp_path, cell_rows_with_curves(NONE, [0.1, 0.2]), cell_rows_with_curves(MNIST, [0.3, None]), later
     )
@@ -407,7 +407,7 @@ def test_no_trial_is_ok_or_none_has_run(tmp_path):
     assert "Cannot be judged" in found.words("verdicts")
     sizes = [int(tag[1]) for tag, _ in found.tags if tag in ("h1", "h2", "h3", "h4")]
     assert all(after <= before + 1 for before, after in itertools.pairwise(sizes))
-    unrun = [trial(levels, seed, status="lost") for levels in (NONE, MNIST) for seed in range(2)]
+    unrun = [trial(levels, seed, status="unfinished") for levels in (NONE, MNIST) for seed in range(2)]
     found = Read(made_page(sweep_folder(tmp_path / "unrun", unrun), None))
     assert "4 unfinished" in found.words("completeness")
     searching = [trial(levels, 9, 0.1, "search") for levels in (NONE, MNIST)]
@@ -415,14 +415,13 @@ def test_no_trial_is_ok_or_none_has_run(tmp_path):
     assert "Candidates of tuning" in Read(made_page(tuned, None)).words("completeness")
 
 
-def test_tables_of_before_there_were_tracebacks_seals_and_roles_make_a_page(tmp_path):
+def test_tables_without_what_no_trial_had_make_a_page(tmp_path):
     results = two_cells(tmp_path)
     new = [
         "traceback",
         "is_sealed",
         "revealed_at",
         "n_reveals_before",
-        "role",
         "error",
         "n_gpus",
         "ended_at",

@@ -42,7 +42,7 @@ SCRIPTS = (table_results, table_effects, factor_effects, seed_noise, cost, summa
 
 
 def trial(levels, seed, value=None, role="replicate", **more):
-    """One planned trial; its record too, unless its status is lost. Dotted names in ``more`` are config."""
+    """One planned trial; its record too, unless it is unfinished. Dotted names in ``more`` are config."""
     cell = hashlib.sha1(repr(sorted(levels.items())).encode()).hexdigest()[:16] + ("-aa" if role == "aa" else "")
     config = {"task": "digits", **levels, "seed": seed, **{key: v for key, v in more.items() if "." in key}}
     row = {"status": "failed" if value is None else "ok", "metric": "error", "test_metric_best": value, **more}
@@ -58,7 +58,7 @@ def cell_rows(levels, values, role="replicate", first_seed=0, **more):
 def collected(folder, trials, factors=("proxy",), name="s", **manifest):
     """The tables of a sweep that was planned and recorded so."""
     for planned, row in trials:
-        if row["status"] not in ("lost", "unfinished"):
+        if row["status"] != "unfinished":
             r.write_record(folder / name, {**row, "trial_id": planned["trial_id"], "cell_id": planned["cell_id"]}, [])
     planned = [planned for planned, _ in trials]
     write_manifest(folder / name, sweep_manifest(name=name, factors=list(factors), trials=planned, **manifest))
@@ -260,7 +260,7 @@ def test_the_margin_comes_from_the_aa_cell_where_none_is_given(tmp_path):
 
 
 def test_seeds_without_a_pair_are_listed_and_nothing_is_averaged_over_them(tmp_path):
-    lost = [trial(MNIST, 2, status="lost")]
+    lost = [trial(MNIST, 2, status="unfinished")]
     broken = [trial(MNIST, 6, math.nan)]
     results = sweep(
         tmp_path, cell_rows(NONE, [*BASE[:4], None]), cell_rows(MNIST, BETTER[:2]), lost,
@@ -432,7 +432,7 @@ def test_a_task_with_failed_trials_is_refused_beside_one_that_is_whole(tmp_path)
             for i, levels in enumerate(LEVELS) for seed in range(3)
         ]  # fmt: skip
 
-    parts = (task("whole"), task("broken", (1, 2)), task("young", (3, 1), "lost"))
+    parts = (task("whole"), task("broken", (1, 2)), task("young", (3, 1), "unfinished"))
     results = sweep(tmp_path, *parts, factors=("task", *FACTORS))
     found = factor_effects.compute(results)
     assert [task.task for task in found.tasks] == ["whole"]
@@ -530,7 +530,7 @@ def test_cost_adds_up_and_keeps_failed_searched_and_reused_work_apart(tmp_path):
         cell_rows(NONE, [0.1, 0.2], **TIMES, **PLACE),
         cell_rows(MNIST, [0.1], **{**TIMES, **PLACE, **reused}),
         cell_rows(MNIST, [None], first_seed=1, **{**PLACE, "wall_time_s": 7.0}),
-        [trial(MNIST, 2, status="lost")],
+        [trial(MNIST, 2, status="unfinished")],
         [trial(MNIST, 9, 0.3, "search", **{**TIMES, **PLACE, "device": "cpu", "resumed_from_epoch": 3})],
     )
     found = cost.compute(results, gpus_per_trial=0.5)
@@ -688,7 +688,7 @@ def running(tmp_path):
     levels = (NONE, MNIST, {"proxy": "dummy"})
     planned = [({"task": task, **one}, seed) for task in ("t0", "t1") for one in levels for seed in range(3)]
     begun = [({"task": "t0", **one}, 0) for one in levels[:2]]
-    parts = [[trial(one, seed, status="lost")] for one, seed in planned if (one, seed) not in begun]
+    parts = [[trial(one, seed, status="unfinished")] for one, seed in planned if (one, seed) not in begun]
     ended = [trial({"task": "t0", **levels}, 0, value) for levels, value in ((NONE, 0.3), (MNIST, 0.2))]
     return sweep(tmp_path, ended, *parts, factors=("task", "proxy"))
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from orca_sweep.analysis.tables import by_task, lacking, levels_of, varying
-from orca_sweep.results import Cell, Results
+from orca_sweep.results import UNFINISHED, Cell, Results
 
-NOT_RUN = "unfinished"
 MARKS: Mapping[str, tuple[str, str]] = {
     "ok": ("✓", "ended well"),
     "failed": ("F", "ended by an error"),
@@ -17,7 +16,7 @@ MARKS: Mapping[str, tuple[str, str]] = {
     "timeout": ("T", "over the time that its space gives it"),
     "pruned": ("P", "ended early, since it fell behind"),
     "lost": ("L", "given up after its workers died"),
-    NOT_RUN: ("·", "not run to an end yet"),
+    UNFINISHED: ("·", "not run to an end yet"),
 }
 """Each status as a mark that needs no colour, and in words."""
 UNKNOWN = ("?", "a status that this version does not know")
