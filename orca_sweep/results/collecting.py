@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from orca_sweep import __version__
 from orca_sweep.config import CONTENTS, LATER, canonical_json, digest, knobs
+from orca_sweep.config.labels import write_level
 from orca_sweep.config.naming import DECLARED_FIELDS, label_declarations
 from orca_sweep.errors import DamagedError, InputError
 from orca_sweep.record_files import CHECKSUM, read_record_file
@@ -302,7 +303,7 @@ def _margins(manifest: SweepManifest) -> dict[str, float]:
     fixed = manifest.margins
     configs = [*(trial["config"] for trial in manifest.all_trials), *(cell.base for cell in manifest.tuned)]
     tasks = dict.fromkeys(config["task"] for config in configs) if fixed else {}
-    return {task: fixed.get(task, fixed.get("")) for task in tasks if task in fixed or "" in fixed}
+    return {task: fixed[task if task in fixed else ""] for task in tasks if task in fixed or "" in fixed}
 
 
 class _Tables(_Source):
@@ -517,7 +518,7 @@ def _values(rows: Sequence[Mapping[str, Any]], column: Column) -> list[Any]:
     if column.type == "time":
         return [datetime.fromisoformat(value) if isinstance(value, str) else value for value in values]
     if column.type == "string":
-        return [value if value is None or isinstance(value, str) else str(value) for value in values]
+        return [value if value is None or isinstance(value, str) else write_level(value) for value in values]
     return values
 
 
