@@ -18,7 +18,7 @@ LR = "tune: {finetune.lr: {low: 1e-5, high: 1e-2, log: true}}\n"
 
 
 @pytest.fixture
-def rebuild_plan(write_space):
+def plan_of(write_space):
     return lambda text: plan_space(write_space(text), load_imports, resolve)
 
 
@@ -84,10 +84,8 @@ def test_mistakes_come_all_at_once(write_space):
     assert len(caught.value.problems) == 6
 
 
-def test_short_forms_mean_what_they_say(rebuild_plan):
-    space = rebuild_plan(
-        f"{BASE}{LR}search: optuna\nprune: asha\noutcomes: {{oom: {{retry: 2}}, diverged: worst}}\n"
-    ).space
+def test_short_forms_mean_what_they_say(plan_of):
+    space = plan_of(f"{BASE}{LR}search: optuna\nprune: asha\noutcomes: {{oom: {{retry: 2}}, diverged: worst}}\n").space
     assert (space.search.method, space.search.n_candidates, space.search.seeds) == (
         "optuna",
         t.DEFAULT_CANDIDATES,
@@ -98,9 +96,9 @@ def test_short_forms_mean_what_they_say(rebuild_plan):
         "oom": (2, "exclude"),
         "diverged": (0, "worst"),
     }
-    assert rebuild_plan(f"{BASE}{LR}").space.search.method == "random"
-    assert rebuild_plan(f"{BASE}tune: {{finetune: {{lr: [1e-3, 1e-4]}}}}\n").space.search.method == "grid"
-    assert rebuild_plan(f"{BASE}prune: {{name: median, cells: true}}\n").space.prune.cells
+    assert plan_of(f"{BASE}{LR}").space.search.method == "random"
+    assert plan_of(f"{BASE}tune: {{finetune: {{lr: [1e-3, 1e-4]}}}}\n").space.search.method == "grid"
+    assert plan_of(f"{BASE}prune: {{name: median, cells: true}}\n").space.prune.cells
 
 
 @pytest.mark.parametrize("log", [False, True])
@@ -143,11 +141,11 @@ def folder_of(plan, out):
     return lambda trials: append_planned(out, (trial.entry() for trial in trials))
 
 
-def test_what_is_planned_on_the_way_stands_until_it_is_planned_anew(rebuild_plan, tmp_path):
+def test_what_is_planned_on_the_way_stands_until_it_is_planned_anew(plan_of, tmp_path):
     from orca_sweep.space import seeded
     from orca_sweep.space.manifest import rebuild_plan, require_manifest
 
-    plan = rebuild_plan(f"{BASE}tune: {{finetune.lr: [1e-3, 1e-4]}}\n")
+    plan = plan_of(f"{BASE}tune: {{finetune.lr: [1e-3, 1e-4]}}\n")
     one, two = plan.tuned
     out = tmp_path / "out"
     tell = folder_of(plan, out)
