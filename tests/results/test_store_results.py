@@ -268,7 +268,7 @@ def test_a_summary_counts_what_it_lacks(tmp_path):
     )
     assert [(c.interval.n, c.n_not_ok) for c in found] == [(2, 1), (3, 0)]
     assert found[0].interval.mean == pytest.approx(0.55)
-    assert found[0].statuses == {"ok": 2, "diverged": 1}
+    assert found[0].status_counts == {"ok": 2, "diverged": 1}
     with pytest.raises(InputError, match="no column"):
         r.summarise_cells(r.read_results(tmp_path / "t"), "accuracy")
 
@@ -332,7 +332,7 @@ def test_reading_says_what_is_wrong(tmp_path):
     with pytest.raises(InputError, match=r"trials.parquet: not what 'orca-sweep collect' has written \(no checksum\)"):
         r.read_results(tmp_path)
     r.write_table(tmp_path / "trials.parquet", pa.table({"a": [1]}), {})
-    with pytest.raises(InputError, match="no column trial_id, cell_id, seed, status"):
+    with pytest.raises(InputError, match="no column trial_id, cell_id, role, seed, status"):
         r.read_results(tmp_path)
 
 
