@@ -119,8 +119,7 @@ def compute(results: Results, without: Sequence[str] = (), metric: str | None = 
         try:
             tasks.append(_analysed(task, cells, level))
         except InputError as error:
-            problems = (str(text).removeprefix(f"{NAME}: ") for text in error.problems)
-            refused.append(Refusal(task, (*problems, *_explained(cells))))
+            refused.append(Refusal(task, (*map(str, error.problems), *_explained(cells))))
     if not tasks:
         raise InputError([f"{one.task}: {text}" for one in refused for text in one.problems])
     column = metric or results.metric

@@ -618,11 +618,11 @@ def test_an_unbalanced_design_is_refused_with_a_list_of_its_holes():
     with pytest.raises(InputError) as refused:
         factor_effects([1, 2, 3, math.nan, 5], levels, [3, 3, 3, 3, 4])
     assert tuple(map(str, refused.value.problems)) == (
-        "factor_effects: proxy = none, finetune.freeze = 0 has no value at seed 4.",
-        "factor_effects: proxy = none, finetune.freeze = 1 has no value at seed 4.",
-        "factor_effects: proxy = dummy, finetune.freeze = 0 has no value at seed 4.",
-        "factor_effects: proxy = dummy, finetune.freeze = 1 has the value nan at seed 3.",
-        "factor_effects: Each combination of levels needs one finite value per seed. Run the missing trials, or leave "
+        "proxy = none, finetune.freeze = 0 has no value at seed 4.",
+        "proxy = none, finetune.freeze = 1 has no value at seed 4.",
+        "proxy = dummy, finetune.freeze = 0 has no value at seed 4.",
+        "proxy = dummy, finetune.freeze = 1 has the value nan at seed 3.",
+        "Each combination of levels needs one finite value per seed. Run the missing trials, or leave "
         "the level or the seed out.",
     )
     with pytest.raises(InputError, match=r"a = 0 has 2 values at seeds 0, 1\.\n"):
@@ -635,15 +635,15 @@ def test_a_sparse_design_of_many_factors_is_refused_without_listing_all_that_it_
     with pytest.raises(InputError) as refused:
         factor_effects(rng.random(24), levels, [0, 1] * 12)
     assert len(refused.value.problems) == 100  # of a thousand million combinations
-    assert str(refused.value.problems[-2]) == "factor_effects: there are more such combinations, which are not listed."
+    assert str(refused.value.problems[-2]) == "there are more such combinations, which are not listed."
 
 
 def test_factors_and_seeds_that_cannot_be_compared_are_refused():
     with pytest.raises(InputError) as refused:
         factor_effects([1, 2], {"a": [0, 1], "b": [0, 0]}, [0, 0])
     assert tuple(map(str, refused.value.problems)) == (
-        "factor_effects: factor 'b' has 1 level. It needs two. Leave it out.",
-        "factor_effects: 1 seed. Noise can only be told from two on. Run more seeds.",
+        "factor 'b' has 1 level. It needs two. Leave it out.",
+        "1 seed. Noise can only be told from two on. Run more seeds.",
     )
     with pytest.raises(InputError, match="there is no factor"):
         factor_effects([1, 2], {}, [0, 1])
