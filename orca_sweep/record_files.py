@@ -11,14 +11,20 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
 
 from orca_sweep.config import canonical_json
 from orca_sweep.errors import DamagedError
 
 CHECKSUM = "sha256"
+STRICT = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+"""Of schemas: no text is taken for a number, JSON has no infinity, and fields of later versions are let through."""
+Id = Annotated[str, Field(min_length=1, pattern=r"^[^/\x00]+$")]
+"""The name of a trial or cell, which may be that of a folder."""
+T = TypeVar("T")
 _START = b'{"sha256":"'
 _N_HEX = 64
 IN_THE_WAY = {
@@ -29,14 +35,24 @@ IN_THE_WAY = {
 }
 
 
+def fields_type(name: str, /, **fields: Any) -> Any:
+    """Returns the type of dictionaries with these fields and any others; ``X | None`` where a field may be null."""
+    return with_config(STRICT)(TypedDict(name, fields))  # type: ignore[operator]
+
+
+def list_of(kind: Any) -> Any:
+    """Returns the type of lists of a kind that is made while the program runs."""
+    return list.__class_getitem__(kind)
+
+
 def record_text(content: Mapping[str, Any]) -> str:
     """Returns the text of a record: one line of JSON that begins with the checksum of the rest."""
     body = canonical_json({name: value for name, value in content.items() if name != CHECKSUM})
     return f'{{"{CHECKSUM}":"{hashlib.sha256(body.encode()).hexdigest()}"{"," if len(body) > 2 else ""}{body[1:]}'
 
 
-def parse_record(blob: bytes, schema: TypeAdapter[Any]) -> dict[str, Any]:
-    """Returns the content that ``record_text`` was given.
+def parse_record(blob: bytes, schema: TypeAdapter[T]) -> T:
+    """Returns what ``record_text`` was given.
 
     Raises:
         ValueError: saying what is wrong, if the bytes are not what was written or do not fit the schema.
@@ -52,10 +68,9 @@ def parse_record(blob: bytes, schema: TypeAdapter[Any]) -> dict[str, Any]:
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise ValueError("not what was written (the checksum is wrong)")
     try:
-        content: dict[str, Any] = schema.validate_json(body)
+        return schema.validate_json(body)
     except ValidationError as error:
         raise ValueError(_explain_misfit(error)) from None
-    return content
 
 
 def is_begun_record(blob: bytes) -> bool:
@@ -71,7 +86,7 @@ def _explain_misfit(error: ValidationError) -> str:
     return f"its content is wrong: {where}: {first['msg']}{more}"
 
 
-def read_record_file(path: Path, schema: TypeAdapter[Any], remedy: str) -> dict[str, Any] | None:
+def read_record_file(path: Path, schema: TypeAdapter[T], remedy: str) -> T | None:
     """Returns the record in a file, or None if there is no such file.
 
     Args:

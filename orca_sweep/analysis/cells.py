@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from orca_sweep.analysis.figures import ACT_UNTRAINED, NAIVE
-from orca_sweep.analysis.tables import Arm, arms, by_task, metric_of, replicated
+from orca_sweep.analysis.tables import by_task, metric_of, read_cells, replicated
 from orca_sweep.config.freezing import says_length
 from orca_sweep.config.labels import write_level
-from orca_sweep.results import TRIAL_MEASURES, Results, trial_columns, with_roles
+from orca_sweep.results import TRIAL_MEASURES, Cell, Results, trial_columns
 from orca_sweep.stats.modes import Mode
 
 PROXY, EPOCHS, OBJECTIVE = "proxy", "embedder.epochs", "embedder.objective"
@@ -21,19 +21,23 @@ PLACEBO, SHUFFLED = "dummy", "shuffled:"
 UNKNOWN = "null"
 """How a level reads that a table does not hold."""
 TUNED = "tuned"
+LAST = "objective_last"
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One cell of a task, never an A/A arm, and every field of its config but task and seed."""
+class ConfiguredCell:
+    """One cell of a task, never an A/A cell, and every field of its config but task and seed."""
 
-    arm: Arm
+    cell: Cell
     space: str
     """That planned it."""
     settings: Mapping[str, str]
     """As they are stored, as text; what was searched within the cell is 'tuned', whatever was found."""
-    objectives: Mapping[int, float] = field(default_factory=dict)
-    """The objective after embedder training, by seed."""
+
+    @cached_property
+    def objectives(self) -> dict[int, float]:
+        """The objective after embedder training, by seed."""
+        return {trial.seed: trial.measures[LAST] for trial in self.cell.trials if LAST in trial.measures}
 
     @property
     def epochs(self) -> float:
@@ -69,13 +73,13 @@ class Cell:
             return self.fraction != 0
         return path != FREEZE_EPOCHS or not (self.settings.get(FREEZE) == "none" or says_length(self.shown(FREEZE)))
 
-    def said(self, *paths: str) -> str:
+    def describe(self, *paths: str) -> str:
         """Returns 'proxy mnist5k, embedder.epochs 20'."""
         return ", ".join(f"{path} {self.shown(path)}" for path in paths)
 
     def shown(self, path: str) -> str:
         """Returns the level of a field as people read it: of a factor, as its space writes it."""
-        return self.arm.levels.get(path) or self.settings.get(path, UNKNOWN)
+        return self.cell.labels.get(path) or self.settings.get(path, UNKNOWN)
 
 
 def _number(text: str) -> float:
@@ -85,7 +89,7 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def training(cell: Cell) -> frozenset[str]:
+def training(cell: ConfiguredCell) -> frozenset[str]:
     """Returns the fields that describe embedder training: without it they have no effect, and stand at one value."""
     return frozenset(filter(_is_of_training, cell.settings))
 
@@ -107,14 +111,14 @@ class TaskCells:
     """The unit of the values; 'metric' as long as no trial is ok."""
     dims: int | None
     """1 or 2; None where the rows do not say, or do not agree."""
-    cells: tuple[Cell, ...]
-    arms: tuple[Arm, ...]
-    """All of the task's, A/A arms too."""
+    cells: tuple[ConfiguredCell, ...]
+    every: tuple[Cell, ...]
+    """All of the task's, A/A cells too."""
     factors: tuple[str, ...]
     mode: Mode = "min"
     """Which way round the metric is compared."""
 
-    def like(self, cell: Cell, free: Collection[str]) -> list[Cell]:
+    def like(self, cell: ConfiguredCell, free: Collection[str]) -> list[ConfiguredCell]:
         """Returns the cells that differ from one in nothing but the free fields, itself among them.
 
         What is no factor may differ between cells of one space: a rule of it has set it. Between spaces nothing may.
@@ -123,17 +127,17 @@ class TaskCells:
         rest = [path for path in cell.settings if path not in free and path not in self.factors]
         return [one for one in group if one.space == cell.space or _key(one, rest) == _key(cell, rest)]
 
-    def _groups(self, free: frozenset[str]) -> Mapping[tuple[str, ...], list[Cell]]:
+    def _groups(self, free: frozenset[str]) -> Mapping[tuple[str, ...], list[ConfiguredCell]]:
         """Cells by their levels of the factors that are not free."""
         if free not in self._found:
-            groups: dict[tuple[str, ...], list[Cell]] = {}
+            groups: dict[tuple[str, ...], list[ConfiguredCell]] = {}
             for cell in self.cells:
                 groups.setdefault(_key(cell, self.factors, free), []).append(cell)
             self._found[free] = groups
         return self._found[free]
 
     @cached_property
-    def _found(self) -> dict[frozenset[str], Mapping[tuple[str, ...], list[Cell]]]:
+    def _found(self) -> dict[frozenset[str], Mapping[tuple[str, ...], list[ConfiguredCell]]]:
         return {}
 
     @cached_property
@@ -145,12 +149,12 @@ class TaskCells:
                 levels.setdefault(path, set()).add(cell.shown(path))
         return tuple(path for path, of in levels.items() if len(of) > 1 or path == PROXY)
 
-    def setting(self, cell: Cell, but: Collection[str]) -> str:
+    def setting(self, cell: ConfiguredCell, but: Collection[str]) -> str:
         """Returns a cell's levels of what varies among the cells and has an effect in it, but for some fields."""
-        return cell.said(*(path for path in self._varied if path not in but and cell.acts(path)))
+        return cell.describe(*(path for path in self._varied if path not in but and cell.acts(path)))
 
 
-def _key(cell: Cell, paths: Collection[str], free: Collection[str] = ()) -> tuple[str, ...]:
+def _key(cell: ConfiguredCell, paths: Collection[str], free: Collection[str] = ()) -> tuple[str, ...]:
     return tuple(cell.shown(path) for path in paths if path not in free)
 
 
@@ -158,23 +162,23 @@ def task_cells(results: Results, metric: str | None = None) -> tuple[TaskCells, 
     """Returns the cells of each task, in the order of the table.
 
     Raises:
-        InputError: as `orca_sweep.analysis.tables.arms` does.
+        InputError: as `orca_sweep.analysis.tables.read_cells` does.
     """
-    found = by_task(arms(results, metric))
+    found = by_task(read_cells(results, metric, measures=(LAST,)))
     rows: dict[str, list[Mapping[Any, Any]]] = {}
-    for row in with_roles(results.trials).to_dict("records"):
+    for row in results.trials.to_dict("records"):
         rows.setdefault(str(row["cell_id"]), []).append(row)
     dims = _dims(results)
     factors = tuple(path for path in results.factors if path != "task")
     made = []
     for task, whole in found.items():
-        cells = [_cell(arm, rows[arm.cell_id], results) for arm in replicated(whole) if arm.values]
+        cells = [_configure(cell, rows[cell.cell_id], results) for cell in replicated(whole) if cell.trials]
         measured, usual_first = metric_of(whole), tuple(sorted(cells, key=_usual))
         made.append(TaskCells(task, measured.name, dims.get(task), usual_first, tuple(whole), factors, measured.mode))
     return tuple(made)
 
 
-def _usual(cell: Cell) -> tuple[bool, float, bool, bool]:
+def _usual(cell: ConfiguredCell) -> tuple[bool, float, bool, bool]:
     fraction = cell.fraction
     return (
         cell.settings.get(FREEZE, UNKNOWN) not in ("none", UNKNOWN),
@@ -184,15 +188,16 @@ def _usual(cell: Cell) -> tuple[bool, float, bool, bool]:
     )
 
 
-def _cell(arm: Arm, whole: list[Mapping[Any, Any]], results: Results) -> Cell:
+def _configure(cell: Cell, whole: list[Mapping[Any, Any]], results: Results) -> ConfiguredCell:
     measured = {column.name for column in TRIAL_MEASURES}
     fields = [column.name for column in trial_columns() if column.name not in measured]
     rows = [row for row in whole if row["role"] != "search"]
-    paths = [path for path in dict.fromkeys((*fields, *arm.levels)) if path not in {"task", "seed"} and path in rows[0]]
+    paths = [
+        path for path in dict.fromkeys((*fields, *cell.labels)) if path not in {"task", "seed"} and path in rows[0]
+    ]
     tuned = results.tuned if len(rows) < len(whole) else ()
     settings = {path: TUNED if path in tuned else write_level(rows[0][path]) for path in paths}
-    last = {int(row["seed"]): float(value) for row in rows if (value := row.get("objective_last")) is not None}
-    return Cell(arm, str(rows[0].get("space")), settings, last)
+    return ConfiguredCell(cell, str(rows[0].get("space")), settings)
 
 
 def _dims(results: Results) -> dict[str, int]:

@@ -6,7 +6,7 @@ claim is judged at one of them, and it is said at which: nothing frozen, the mos
 proxy, and in all else the first in the table that has what is to be compared. --base names other levels.
 
 Words are those of table_effects, against the margin of the task: --margin, else the one that the space fixes, else what
-an A/A arm suggests; without any margin a task is not judged. The family of Holm's procedure is all contrasts of a claim,
+an A/A cell suggests; without any margin a task is not judged. The family of Holm's procedure is all contrasts of a claim,
 over all tasks. For OTDD and metric it is Spearman's rank correlation over trials, with its interval over seeds: they go
 together if it lies beyond --least-correlation, and do not if it lies below. Tasks are counted with Wilson's interval; it
 takes these tasks for a sample of tasks, so with few of them it is wide, however many seeds there are.
@@ -76,53 +76,68 @@ class Claims:
     """What was left out of the rows."""
 
 
-def compute(
-    results: Results,
-    base: Sequence[str] = (),
-    margin: Sequence[str] = (),
-    metric: str | None = None,
-    level: float = 0.95,
-    complete_pairs_only: bool = False,
-    least_correlation: float = LEAST_CORRELATION,
-) -> Claims:
-    """Returns what the tables say of each claim of the study.
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What claims are judged with."""
 
-    Args:
-        results: the tables.
-        base: levels of the setting to judge at, each 'factor=level'; several of one factor are alternatives.
-        margin: '0.01' for all tasks, 'task=0.01' for one.
-        metric: the column to compare.
-        level: of the intervals; words are judged at 1 - level.
-        complete_pairs_only: judge from the seeds that are left, where some give no pair.
-        least_correlation: the least rank correlation of OTDD and metric that counts as going together.
+    base: Sequence[str] = ()
+    """Levels of the setting to judge at, each 'factor=level'; several of one factor are alternatives."""
+    margin: Sequence[str] = ()
+    """'0.01' for all tasks, 'task=0.01' for one."""
+    metric: str | None = None
+    """The column to compare."""
+    level: float = 0.95
+    """Of the intervals; words are judged at 1 - level."""
+    complete_pairs_only: bool = False
+    """Judge from the seeds that are left, where some give no pair."""
+    least_correlation: float = LEAST_CORRELATION
+    """The least rank correlation of OTDD and metric that counts as going together."""
+
+    def check(self) -> None:
+        """Refuses levels and correlations at which nothing can be judged.
+
+        Raises:
+            InputError: for a level outside (0.5, 1), or a least correlation outside [0, 1).
+        """
+        if not 0.5 < self.level < 1:
+            raise InputError(f"--level {self.level:g}: words need a level above 0.5 and below 1. Use 0.95.")
+        if not 0 <= self.least_correlation < 1:
+            least = self.least_correlation
+            raise InputError(f"--least-correlation {least:g}: it is 0 or more and below 1, such as 0.3.")
+
+
+def compute(results: Results, options: Options | None = None) -> Claims:
+    """Returns what the tables say of each claim of the study.
 
     Raises:
         InputError: for what the tables do not have, and for spaces that do not agree on a margin.
     """
-    if not 0.5 < level < 1:
-        raise InputError(f"--level {level:g}: words need a level above 0.5 and below 1. Use 0.95.")
-    if not 0 <= least_correlation < 1:
-        raise InputError(f"--least-correlation {least_correlation:g}: it is 0 or more and below 1, such as 0.3.")
-    results = compared(results, base)
-    tasks = task_cells(results, metric)
-    arms = [arm for task in tasks for arm in task.arms]
-    fixed = fixed_margins(results, margin, [task.task for task in tasks])
-    margins = {task.task: margin_of(task.arms, None, fixed, level) for task in tasks}
+    options = options or Options()
+    options.check()
+    results = compared(results, options.base)
+    tasks = task_cells(results, options.metric)
+    cells = [cell for task in tasks for cell in task.every]
+    fixed = fixed_margins(results, options.margin, [task.task for task in tasks])
     named: dict[str, set[str]] = {}
-    for path, text in named_levels("--base", base, arms):
+    for path, text in named_levels("--base", options.base, cells):
         named.setdefault(path, set()).add(text)
-    judge = Judge(margins, named, tuple(map(str, results.trials)), level, complete_pairs_only, least_correlation)
-    found = tuple(judge.claim(claim, tasks) for claim in CLAIMS)
-    column = metric or results.metric
+    judge = Judge(
+        margins={task.task: margin_of(task.every, None, fixed, options.level) for task in tasks},
+        named=named,
+        columns=tuple(map(str, results.trials)),
+        level=options.level,
+        complete=options.complete_pairs_only,
+        least=options.least_correlation,
+    )
     return Claims(
-        found,
-        column,
-        results.n_sealed,
-        level,
-        least_correlation,
-        complete_pairs_only,
-        completeness(arms),
-        results.notes,
+        found=tuple(judge.claim(claim, tasks) for claim in CLAIMS),
+        column=options.metric or results.metric,
+        n_sealed=results.n_sealed,
+        level=options.level,
+        least_correlation=options.least_correlation,
+        complete_pairs_only=options.complete_pairs_only,
+        completeness=completeness(cells),
+        notes=results.notes,
     )
 
 
@@ -163,7 +178,7 @@ def _of_task(task: TaskFinding | None) -> Record:
         "metric": task and task.metric,
         "mode": task and task.mode,
         "task_says": task and task.says,
-        "not_judged_because": task and task.why,
+        "not_judged_because": task and (task.unjudged.text if task.unjudged else ""),
         "setting": task and task.setting,
         "n_other_settings": task and task.n_other_settings,
         "margin_from": task and task.margin and task.margin.source,
@@ -232,7 +247,7 @@ def _row(one: ClaimFinding) -> tuple[str, ...]:
     tasks = [", ".join(task.task for task in one.saying(says)) or NOTHING for says in SAYS]
     share = one.share
     text = f"{share.n_hits} of {share.n} {ends(share.low, share.high, 2)}" if share.n else NOTHING
-    return (one.claim.id, one.claim.sentence, one.verdict.partition(", because")[0], *tasks, text)
+    return (one.claim.id, one.claim.sentence, one.summary, *tasks, text)
 
 
 def _caption(found: Claims) -> str:
@@ -279,7 +294,7 @@ def _line(task: TaskFinding, one: Judgement) -> tuple[str, ...]:
         inner = ends(one.inner_low, one.inner_high, decimals, "+")
         middle = (str(one.n), number(one.estimate, decimals, "+"), ends(one.low, one.high, decimals, "+"), inner)
     limit = f"{one.margin:.3g}" if math.isfinite(one.margin) else NOTHING
-    return (task.task, one.name, *middle, limit, NOTHING if one.why_not else one.word, task.says)
+    return (task.task, one.name, *middle, limit, NOTHING if one.unjudged else one.word, task.says)
 
 
 def _claim_caption(found: Claims, one: ClaimFinding, is_rho: bool) -> str:
@@ -322,8 +337,8 @@ def _notes(one: ClaimFinding) -> Iterator[str]:
             yield f"{task.task}: judged at {task.setting}{_others(task.n_other_settings)}."
         if task.margin and task.judgements:
             yield f"{task.task}: margin {task.margin.value:.3g} ({task.metric}), {task.margin.source}."
-        if task.why:
-            yield f"{task.task} cannot be judged: {task.why}."
+        if task.unjudged:
+            yield f"{task.task} cannot be judged: {task.unjudged.text}."
         for judgement in task.judgements:
             if judgement.gaps:
                 yield f"{task.task}, {judgement.name}: seeds without a pair: {judgement.gaps}."
@@ -377,7 +392,7 @@ def _panel(axis: Any, one: ClaimFinding, lines: Sequence[tuple[TaskFinding | Non
     axis.set_title(f"{one.claim.id}. {one.claim.sentence}\n{verdict}", fontsize=9, loc="left")
     is_rho = any(j and j.kind == CORRELATION for _, j in lines)
     for y, (task, judgement) in enumerate(lines):
-        text = "no such task" if task is None else _wrapped(f"not judged: {task.why}")
+        text = _wrapped(f"not judged: {task.unjudged.text}") if task and task.unjudged else "no such task"
         if judgement is not None and task is not None:
             text = _draw(axis, judgement, y, is_rho, task.mode)
         axis.text(1.01, y, text, transform=axis.get_yaxis_transform(), fontsize=7.5, color="#222222", va="center")
@@ -413,8 +428,8 @@ def _wrapped(text: str, width: int = 66) -> str:
 
 def _draw(axis: Any, one: Judgement, y: int, is_rho: bool, mode: Mode) -> str:
     """Draws one contrast and returns what is to be said beside it."""
-    if one.why_not and not math.isfinite(one.estimate):
-        return _wrapped(f"not judged: {one.why_not}")
+    if one.unjudged and not math.isfinite(one.estimate):
+        return _wrapped(f"not judged: {one.unjudged.text}")
     scale = 1.0 if is_rho else 100 / one.reference if one.reference > 0 else math.nan
     colour, marker = LOOKS_OF[one.word]
     # Of a correlation: everything on the far side of the least that counts.
@@ -425,7 +440,7 @@ def _draw(axis: Any, one: Judgement, y: int, is_rho: bool, mode: Mode) -> str:
     axis.plot([one.estimate * scale], [y], marker, color=colour, markersize=6)
     n = f"n = {one.n} trials, {one.n_seeds} seeds" if is_rho else f"n = {one.n}"
     raw = f"{one.estimate:+.2f}" if is_rho else f"{one.estimate:+.3g}"
-    return f"{'not judged' if one.why_not else one.word} ({raw}, {n})"
+    return f"{'not judged' if one.unjudged else one.word} ({raw}, {n})"
 
 
 def main() -> None:
@@ -445,9 +460,15 @@ def main() -> None:
     )
 
     def make(results: Results, args: Any) -> dict[str, Any]:
-        found = compute(
-            results, args.base, args.margin, args.metric, args.level, args.complete_pairs, args.least_correlation
+        options = Options(
+            base=args.base,
+            margin=args.margin,
+            metric=args.metric,
+            level=args.level,
+            complete_pairs_only=args.complete_pairs,
+            least_correlation=args.least_correlation,
         )
+        found = compute(results, options)
         tables = shown(found)
         texts = {f"{NAME}.csv": numbers(found), f"{NAME}.md": markdown(tables), f"{NAME}.tex": latex(tables)}
         return {**texts, NAME: plot(found)}

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from orca_sweep.analysis.tables import SEED_VARIES, is_level
+from orca_sweep.analysis.tables import is_level
 from orca_sweep.config.labels import write_level
-from orca_sweep.results import Results
+from orca_sweep.results import SEED_VARIES, Results
 
 if TYPE_CHECKING:
     import pandas as pd

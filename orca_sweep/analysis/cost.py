@@ -19,11 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from orca_sweep.analysis.figures import COLOURS
 from orca_sweep.analysis.tables import (
-    Arm,
     Record,
     Table,
     arguments,
-    arms,
     by_task,
     completeness,
     csv_text,
@@ -31,6 +29,7 @@ from orca_sweep.analysis.tables import (
     levels_of,
     markdown,
     number,
+    read_cells,
     require,
     run,
     shared,
@@ -40,7 +39,7 @@ from orca_sweep.analysis.tables import (
     wrapped,
 )
 from orca_sweep.errors import InputError
-from orca_sweep.results import Results, with_roles
+from orca_sweep.results import Cell, Results
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,9 +87,9 @@ class Spent:
 
 @dataclass(frozen=True)
 class CellCost:
-    """One cell, or its A/A arm."""
+    """One cell, or its A/A cell."""
 
-    arm: Arm
+    cell: Cell
     ok: Spent
     failed: Spent
     """Replicates that are not ok, those without a record among them."""
@@ -128,12 +127,14 @@ def compute(results: Results, gpus_per_trial: float = 1.0) -> Cost:
     if not 0 < gpus_per_trial < math.inf:
         raise InputError(f"--gpus-per-trial {gpus_per_trial:g}: a share is a positive number, such as 1 or 0.5.")
     require(results, NEEDED)
-    trials = with_roles(results.trials)
+    trials = results.trials
     shares = _shares(trials, gpus_per_trial)
     kinds = (trials["status"] == "ok").map({True: "ok", False: "failed"}).mask(trials["role"] == "search", "search")
     by_cell = shares.groupby([trials["cell_id"], kinds]).sum().to_dict("index")
     whole = shares.groupby(kinds).sum().to_dict("index")
-    cells = tuple(CellCost(arm, *(_spent(by_cell.get((arm.cell_id, kind))) for kind in KINDS)) for arm in arms(results))
+    cells = tuple(
+        CellCost(cell, *(_spent(by_cell.get((cell.cell_id, kind))) for kind in KINDS)) for cell in read_cells(results)
+    )
     timed = trials[trials["wall_time_s"].notna()]
     devices = Counter(_device(row) for row in timed[["device", "n_threads"]].itertuples(index=False))
     ok, failed, search = (_spent(whole.get(kind)) for kind in KINDS)
@@ -178,16 +179,16 @@ def _device(row: Any) -> str:
 
 def numbers(found: Cost) -> str:
     """Returns the costs as CSV: one line per cell, seconds summed over its trials."""
-    return csv_text([_record(cell) for cell in found.cells])
+    return csv_text([_record(cost) for cost in found.cells])
 
 
-def _record(cell: CellCost) -> Record:
-    ok = cell.ok
+def _record(cost: CellCost) -> Record:
+    ok = cost.ok
     return {
-        "task": cell.arm.task,
-        "cell_id": cell.arm.cell_id,
-        "role": cell.arm.role,
-        **cell.arm.levels,
+        "task": cost.cell.task,
+        "cell_id": cost.cell.cell_id,
+        "role": cost.cell.role,
+        **cost.cell.labels,
         "n_ok": ok.n,
         **ok.stages,
         "other_s": ok.other_s,
@@ -198,8 +199,8 @@ def _record(cell: CellCost) -> Record:
         "n_reused": ok.n_reused,
         "alone_s": ok.wall_s + ok.reused_s,
         "n_resumed": ok.n_resumed,
-        **_apart("failed", cell.failed),
-        **_apart("search", cell.search),
+        **_apart("failed", cost.failed),
+        **_apart("search", cost.search),
     }
 
 
@@ -239,9 +240,9 @@ def _kinds(found: Cost) -> Iterable[tuple[str, tuple[Spent, ...]]]:
 def shown(found: Cost) -> tuple[Table, ...]:
     """Returns a table of all trials, then one per task, as people read them."""
     tasks: dict[str, list[CellCost]] = {}
-    for cell in found.cells:
-        tasks.setdefault(cell.arm.task, []).append(cell)
-    return (_total_table(found), *(_table(task, cells, i) for i, (task, cells) in enumerate(tasks.items(), 1)))
+    for cost in found.cells:
+        tasks.setdefault(cost.cell.task, []).append(cost)
+    return (_total_table(found), *(_table(task, costs, i) for i, (task, costs) in enumerate(tasks.items(), 1)))
 
 
 def _total_table(found: Cost) -> Table:
@@ -279,26 +280,26 @@ def _gaps(spent: Sequence[Spent]) -> Iterable[str]:
         yield f"Trials that were resumed: {n_resumed}. Only their last attempt is counted."
 
 
-def _table(task: str, cells: Sequence[CellCost], i: int) -> Table:
-    found = [cell.arm for cell in cells]
-    paths = varying(found)
-    has_aa = any(arm.role == "aa" for arm in found)
-    scale, unit = _unit(max(cell.all_s for cell in cells))
+def _table(task: str, costs: Sequence[CellCost], i: int) -> Table:
+    cells = [cost.cell for cost in costs]
+    paths = varying(cells)
+    has_aa = any(cell.role == "aa" for cell in cells)
+    scale, unit = _unit(max(cost.all_s for cost in costs))
     places = 1 if unit == "s" else 2
     rows = []
-    for cell in cells:
-        levels = [cell.arm.levels[path] for path in paths]
-        levels += [{"aa": "A/A"}.get(cell.arm.role, "cell")] if has_aa else []
-        ok = cell.ok
+    for cost in costs:
+        levels = [cost.cell.labels[path] for path in paths]
+        levels += [{"aa": "A/A"}.get(cost.cell.role, "cell")] if has_aa else []
+        ok = cost.ok
         seconds = (*ok.stages.values(), ok.other_s, ok.wall_s, ok.reused_s, ok.wall_s + ok.reused_s)
-        apart = (_apart_text(spent, scale, places) for spent in (cell.failed, cell.search))
+        apart = (_apart_text(spent, scale, places) for spent in (cost.failed, cost.search))
         rows.append((*levels, str(ok.n), *(number(s / scale, places) for s in seconds), _hours(ok.gpu_s), *apart))
     caption = (
         f"{UNITS[unit].capitalize()} summed over the cell's ok trials, by stage; alone is what was spent plus what was reused:"
         " what its trials would take if each did all of its work. Trials that are not ok, and candidates of tuning, stand"
-        f" apart with their number. {completeness(found)}{shared(found, paths)}"
+        f" apart with their number. {completeness(cells)}{shared(cells, paths)}"
     )
-    head = (*paths, *(["arm"] if has_aa else []), "ok", *STAGES.values(), *SUMS)
+    head = (*paths, *(["cell"] if has_aa else []), "ok", *STAGES.values(), *SUMS)
     align = f"{'l' * (len(paths) + has_aa)}{'r' * 14}"
     return Table(f"{NAME}-{i}", f"{task}: cost", caption, (*head, "not ok", "searched"), align, (tuple(rows),))
 
@@ -320,8 +321,8 @@ def plot(found: Cost) -> Any:
     """Returns a matplotlib figure: a panel per task, a bar per cell, made of its stages."""
     from matplotlib.figure import Figure
 
-    costs = {cell.arm.cell_id: cell for cell in found.cells}
-    tasks = by_task(cell.arm for cell in found.cells)
+    costs = {cost.cell.cell_id: cost for cost in found.cells}
+    tasks = by_task(cost.cell for cost in found.cells)
     drawn = list(tasks.items())[:MAX_PANELS]
     looks = _looks(found.cells)
     sizes = [min(len(cells), MAX_ROWS) + 0.6 for _, cells in drawn]
@@ -340,32 +341,32 @@ def plot(found: Cost) -> Any:
     return made
 
 
-def _looks(cells: Iterable[CellCost]) -> dict[str, dict[str, Any]]:
+def _looks(costs: Iterable[CellCost]) -> dict[str, dict[str, Any]]:
     """How the parts of a bar look; those that no cell has are left out."""
     looks: dict[str, dict[str, Any]] = {name: {"color": COLOURS[i]} for i, name in enumerate(STAGES.values())}
     looks["other"] = {"color": COLOURS[7]}
     looks["not ok"] = {"facecolor": "white", "edgecolor": "#444444", "hatch": "////"}
     looks["candidates of tuning"] = {"facecolor": "white", "edgecolor": "#444444", "hatch": "...."}
     looks["reused"] = {"facecolor": "none", "edgecolor": "#444444", "linestyle": "--"}
-    parts = [_parts(cell) for cell in cells]
+    parts = [_parts(cost) for cost in costs]
     return {name: look for name, look in looks.items() if any(part[name] > 0 for part in parts)}
 
 
 def _panel(
-    axis: Any, task: str, found: Sequence[Arm], costs: Mapping[str, CellCost], looks: Mapping[str, Mapping[str, Any]]
+    axis: Any, task: str, found: Sequence[Cell], costs: Mapping[str, CellCost], looks: Mapping[str, Mapping[str, Any]]
 ) -> None:
     cells = found[:MAX_ROWS]
     paths = varying(found)
-    scale, unit = _unit(max(costs[arm.cell_id].all_s for arm in found))
+    scale, unit = _unit(max(costs[cell.cell_id].all_s for cell in found))
     left = [0.0] * len(cells)
     for name, look in looks.items():
-        widths = [_parts(costs[arm.cell_id])[name] / scale for arm in cells]
+        widths = [_parts(costs[cell.cell_id])[name] / scale for cell in cells]
         axis.barh(range(len(cells)), widths, left=left, height=0.66, label=name, **look)
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axis.set_xlim(left=0)
-    for y, arm in enumerate(cells):
-        axis.text(left[y], y, f" n = {costs[arm.cell_id].ok.n}", fontsize=7, va="center")
-    names = [f"{'A/A of ' if arm.role == 'aa' else ''}{levels_of(arm, paths)}" for arm in cells]
+    for y, cell in enumerate(cells):
+        axis.text(left[y], y, f" n = {costs[cell.cell_id].ok.n}", fontsize=7, va="center")
+    names = [f"{'A/A of ' if cell.role == 'aa' else ''}{levels_of(cell, paths)}" for cell in cells]
     axis.set_yticks(range(len(cells)), shorts(names), fontsize=8)
     axis.set_ylim(len(cells) - 0.5, -0.5)
     axis.set_title(f"{wrapped(task)}: {short(' · '.join(paths), 90) or 'all trials'}", fontsize=9, loc="left")
@@ -374,11 +375,11 @@ def _panel(
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _parts(cell: CellCost) -> dict[str, float]:
+def _parts(cost: CellCost) -> dict[str, float]:
     """Seconds by what the bar is made of, from left to right."""
-    stages = {text: cell.ok.stages[name] for name, text in STAGES.items()}
-    apart = {"not ok": cell.failed.wall_s, "candidates of tuning": cell.search.wall_s}
-    return {**stages, "other": cell.ok.other_s, **apart, "reused": cell.ok.reused_s}
+    stages = {text: cost.ok.stages[name] for name, text in STAGES.items()}
+    apart = {"not ok": cost.failed.wall_s, "candidates of tuning": cost.search.wall_s}
+    return {**stages, "other": cost.ok.other_s, **apart, "reused": cost.ok.reused_s}
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ Seeds are blocks, so every combination of levels needs one ok trial per seed. A 
 with their list: an unbalanced analysis would mix the factors' shares. Combinations that are the same work are one cell
 (with no embedder epochs the proxy is idle, with no proxy so are the epochs), which leaves holes; --without proxy=none
 takes a level out, --without seed=4 a seed, --without task=ecg a task, until the rest is balanced. Candidates of tuning
-and A/A arms are no part of it.
+and A/A cells are no part of it.
 
 Writes factor_effects.csv, .md, .tex (booktabs), factor_effects_means.csv, and a plot of main effects and interactions.
 
@@ -21,11 +21,9 @@ from typing import Any
 from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.figures import COLOURS
 from orca_sweep.analysis.tables import (
-    Arm,
     Record,
     Table,
     arguments,
-    arms,
     by_task,
     csv_text,
     describe_metric,
@@ -39,6 +37,7 @@ from orca_sweep.analysis.tables import (
     number,
     p_text,
     percent,
+    read_cells,
     replicated,
     run,
     shorts,
@@ -46,7 +45,7 @@ from orca_sweep.analysis.tables import (
     wrapped,
 )
 from orca_sweep.errors import InputError
-from orca_sweep.results import Results
+from orca_sweep.results import Cell, Results
 from orca_sweep.stats import Effect, FactorEffects, Interval, factor_effects, t_interval
 from orca_sweep.stats.modes import Mode, describe_mode
 
@@ -109,10 +108,10 @@ def compute(results: Results, without: Sequence[str] = (), metric: str | None = 
     Raises:
         InputError: for what the tables do not have, and with all holes if every task is refused.
     """
-    whole = arms(results, metric)
+    whole = read_cells(results, metric)
     out = named_levels("--without", without, whole, ("seed", "task"))
     results = compared(results, without=without)
-    found = [_seeds_without(arm, out) for arm in replicated(arms(results, metric)) if not _is_out(arm, out)]
+    found = [_seeds_without(cell, out) for cell in replicated(read_cells(results, metric)) if not _is_out(cell, out)]
     if not found:
         raise InputError("--without leaves nothing. Leave fewer levels out.")
     tasks, refused = [], []
@@ -120,62 +119,60 @@ def compute(results: Results, without: Sequence[str] = (), metric: str | None = 
         try:
             tasks.append(_analysed(task, cells, level))
         except InputError as error:
-            problems = map(str, error.problems)
-            refused.append(Refusal(task, (*problems, *_explained(cells))))
+            refused.append(Refusal(task, (*map(str, error.problems), *_explained(cells))))
     if not tasks:
         raise InputError([f"{one.task}: {text}" for one in refused for text in one.problems])
     column = metric or results.metric
     return Factors(tuple(tasks), tuple(refused), column, level, tuple(without), results.notes)
 
 
-def _seeds_without(arm: Arm, out: Sequence[tuple[str, str]]) -> Arm:
+def _seeds_without(cell: Cell, out: Sequence[tuple[str, str]]) -> Cell:
     seeds = {int(level) for path, level in out if path == "seed"}
-    values = {seed: value for seed, value in arm.values.items() if seed not in seeds}
-    return replace(arm, values=values, statuses={seed: arm.statuses[seed] for seed in values})
+    return replace(cell, trials=tuple(trial for trial in cell.trials if trial.seed not in seeds))
 
 
-def _is_out(arm: Arm, out: Sequence[tuple[str, str]]) -> bool:
-    return any(arm.levels.get(path) == level or (path == "task" and arm.task == level) for path, level in out)
+def _is_out(cell: Cell, out: Sequence[tuple[str, str]]) -> bool:
+    return any(cell.labels.get(path) == level or (path == "task" and cell.task == level) for path, level in out)
 
 
-def _factors(cells: Sequence[Arm]) -> tuple[str, ...]:
+def _factors(cells: Sequence[Cell]) -> tuple[str, ...]:
     """Those that have several levels: the others cannot be told anything of."""
-    return tuple(path for path in varying(cells) if len({arm.levels[path] for arm in cells}) > 1)
+    return tuple(path for path in varying(cells) if len({cell.labels[path] for cell in cells}) > 1)
 
 
-def _analysed(task: str, cells: Sequence[Arm], level: float) -> TaskFactors:
+def _analysed(task: str, cells: Sequence[Cell], level: float) -> TaskFactors:
     paths = _factors(cells)
     if not paths:
         raise InputError("no factor has two levels here, so there is nothing to analyse.")
-    seeds = dict.fromkeys(seed for arm in cells for seed in arm.values)
+    seeds = dict.fromkeys(seed for cell in cells for seed in cell.values)
     if not seeds:
         raise InputError("no cell has been replicated yet. Let the sweep run on.")
     # A cell that is still being tuned has no trials, and its levels are none the less in the design.
     rows = [
-        (arm, seed, value) for arm in cells for seed, value in (arm.values or dict.fromkeys(seeds, math.nan)).items()
+        (cell, seed, value) for cell in cells for seed, value in (cell.values or dict.fromkeys(seeds, math.nan)).items()
     ]
-    labels = {path: [arm.levels[path] for arm, _, _ in rows] for path in paths}
+    labels = {path: [cell.labels[path] for cell, _, _ in rows] for path in paths}
     found = factor_effects([value for _, _, value in rows], labels, [seed for _, seed, _ in rows], level)
     measured = metric_of(cells)
-    held = {path: text for path, text in cells[0].levels.items() if path not in paths}
+    held = {path: text for path, text in cells[0].labels.items() if path not in paths}
     return TaskFactors(task, measured.name, measured.mode, held, found, tuple(_means(cells, found)))
 
 
-def _means(cells: Sequence[Arm], found: FactorEffects) -> Iterator[Mean]:
+def _means(cells: Sequence[Cell], found: FactorEffects) -> Iterator[Mean]:
     for effect in found.effects:
         for one in effect.means:
             levels = tuple(map(str, one.levels))
-            having = [arm for arm in cells if tuple(arm.levels[path] for path in effect.factors) == levels]
-            by_seed = [sum(arm.values[seed] for arm in having) / len(having) for seed in sorted(cells[0].values)]
+            having = [cell for cell in cells if tuple(cell.labels[path] for path in effect.factors) == levels]
+            by_seed = [sum(cell.values[seed] for cell in having) / len(having) for seed in sorted(cells[0].values)]
             yield Mean(effect, levels, t_interval(by_seed))
 
 
 # Holes --------------------------------------------------------------------------------------------
 
 
-def _explained(cells: Sequence[Arm]) -> Iterator[str]:
+def _explained(cells: Sequence[Cell]) -> Iterator[str]:
     """What makes holes, and which single level takes all of them with it."""
-    counts = Counter(status for arm in cells for status in arm.statuses.values())
+    counts = Counter(status for cell in cells for status in cell.statuses.values())
     if lacking(counts):
         yield (
             f"a trial that is not ok has the value nan: {not_ok(counts)}. 'orca-sweep resume' runs what failed or is"
@@ -194,13 +191,13 @@ def _explained(cells: Sequence[Arm]) -> Iterator[str]:
         yield f"the rest{rest} is balanced with {' or with '.join(ways)}."
 
 
-def _n_never_planned(cells: Sequence[Arm]) -> int:
+def _n_never_planned(cells: Sequence[Cell]) -> int:
     paths = _factors(cells)
-    whole = math.prod(len({arm.levels[path] for arm in cells}) for path in paths)
-    return whole - len({tuple(arm.levels[path] for path in paths) for arm in cells})
+    whole = math.prod(len({cell.labels[path] for cell in cells}) for path in paths)
+    return whole - len({tuple(cell.labels[path] for path in paths) for cell in cells})
 
 
-def _naive(cells: Sequence[Arm]) -> str:
+def _naive(cells: Sequence[Cell]) -> str:
     """Of factors of embedder training: what no proxy and no epochs have in common."""
     if not {"proxy", "embedder.epochs"} <= set(_factors(cells)):
         return ""
@@ -209,10 +206,10 @@ def _naive(cells: Sequence[Arm]) -> str:
     )
 
 
-def _ways_out(cells: Sequence[Arm]) -> Iterator[tuple[str, str]]:
+def _ways_out(cells: Sequence[Cell]) -> Iterator[tuple[str, str]]:
     for path in _factors(cells):
-        for level in dict.fromkeys(arm.levels[path] for arm in cells):
-            rest = [arm for arm in cells if arm.levels[path] != level]
+        for level in dict.fromkeys(cell.labels[path] for cell in cells):
+            rest = [cell for cell in cells if cell.labels[path] != level]
             if _factors(rest) and not _n_never_planned(rest):
                 yield path, level
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from orca_sweep.analysis import figures
 from orca_sweep.analysis.compared import compared
-from orca_sweep.results import CellSummary, Results, summarise, with_roles
+from orca_sweep.results import Cell, Results, summarise_cells
 from orca_sweep.stats import Interval, t_interval
 
 NAME = "figure2_proxies"
@@ -32,7 +32,7 @@ class Curve:
     """Over seeds at each epoch; fewer at the end if some trials ended early."""
 
     @property
-    def cell(self) -> CellSummary:
+    def cell(self) -> Cell:
         """The cell that the curve is of."""
         return self.line.cells[0]
 
@@ -57,7 +57,7 @@ def compute(results: Results, level: float = 0.95) -> Figure2:
         InputError: if two cells have the same levels.
     """
     results = compared(results)
-    cells = summarise(results, level=level)
+    cells = summarise_cells(results, level=level)
     by = _by(results.factors, cells)
     panels = figures.panels_of(figures.with_naive(cells, results.factors, by), results.factors, by)
     values = _values(results)
@@ -65,7 +65,7 @@ def compute(results: Results, level: float = 0.95) -> Figure2:
     return Figure2(panels, curves, by, figures.facts(results, cells, level))
 
 
-def _by(factors: Sequence[str], cells: Sequence[CellSummary]) -> tuple[str, ...]:
+def _by(factors: Sequence[str], cells: Sequence[Cell]) -> tuple[str, ...]:
     """The embedder's factors, while their combinations can be told apart; else one of them; else the first factor."""
     embedding = figures.embedding_factors(factors)
     lines = {tuple(map(cell.label, embedding)) for cell in cells}
@@ -76,7 +76,7 @@ def _by(factors: Sequence[str], cells: Sequence[CellSummary]) -> tuple[str, ...]
 
 def _values(results: Results) -> Mapping[str, Mapping[int, list[float]]]:
     """Validation metrics by cell and epoch, of the trials that count."""
-    trials = with_roles(results.trials)
+    trials = results.trials
     counts = trials[(trials["status"] == "ok") & (trials["role"] != "search")]
     rows = results.epochs[results.epochs["stage"] == "finetune"].merge(counts[["trial_id", "cell_id"]], on="trial_id")
     found: dict[str, dict[int, list[float]]] = {}

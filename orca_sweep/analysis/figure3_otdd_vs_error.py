@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from orca_sweep.analysis import figures
 from orca_sweep.analysis.compared import compared
 from orca_sweep.config.labels import write_level
-from orca_sweep.results import CellSummary, Results, summarise, with_roles
+from orca_sweep.results import Cell, Results, summarise_cells
 from orca_sweep.stats import Interval, RankCorrelation, rank_correlation, t_interval
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Series:
     """The objective by embedder epoch, over seeds."""
     trials: tuple[Trial, ...]
     correlation: RankCorrelation | None
-    """Of objective and metric over the trials, seeds as clusters; None without a trial, and of an A/A arm."""
+    """Of objective and metric over the trials, seeds as clusters; None without a trial, and of an A/A cell."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,11 @@ def compute(results: Results, level: float = 0.95) -> Figure3:
     """
     figures.need_factor(results, EPOCHS)
     results = compared(results)
-    cells = summarise(results, level=level)
+    cells = summarise_cells(results, level=level)
     by = tuple(path for path in figures.embedding_factors(results.factors) if path not in (EPOCHS, OBJECTIVE))
     spread = figures.with_naive(cells, results.factors, (EPOCHS,))
     panels = figures.panels_of(spread, results.factors, by, (EPOCHS,))
-    trials = with_roles(results.trials)
+    trials = results.trials
     ok = trials[(trials["status"] == "ok") & (trials["role"] != "search") & (trials[EPOCHS] > 0)]
     steps = results.epochs[results.epochs["stage"] == "embedder"].merge(
         ok[["trial_id", "cell_id", "seed"]], on="trial_id"
@@ -289,7 +289,7 @@ def _lacking(one: Series) -> list[str]:
     return [f"{n_short} of these seeds lack{'s' * (n_short == 1)} trials"] if n_short else []
 
 
-def _epochs(cell: CellSummary) -> int:
+def _epochs(cell: Cell) -> int:
     return int(cell.levels[EPOCHS])
 
 

@@ -18,7 +18,7 @@ from orca_sweep.analysis import figures
 from orca_sweep.analysis.compared import compared
 from orca_sweep.config.freezing import says_length
 from orca_sweep.config.labels import write_level
-from orca_sweep.results import CellSummary, Results, summarise
+from orca_sweep.results import Cell, Results, summarise_cells
 
 NAME = "figure4_freezing"
 FREEZE = "finetune.freeze"
@@ -33,7 +33,7 @@ class Row:
 
     schedule: str
     line: str
-    cell: CellSummary
+    cell: Cell
 
     @property
     def is_reference(self) -> bool:
@@ -60,7 +60,7 @@ def compute(results: Results, level: float = 0.95) -> Figure4:
     """
     figures.need_factor(results, FREEZE)
     results = compared(results)
-    cells = summarise(results, level=level)
+    cells = summarise_cells(results, level=level)
     along = (FREEZE, FREEZE_EPOCHS)
     by = figures.embedding_factors(results.factors)
     panels = figures.panels_of(cells, results.factors, by, along)

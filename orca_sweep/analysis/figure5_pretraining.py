@@ -19,7 +19,7 @@ from typing import Any
 from orca_sweep.analysis import figures
 from orca_sweep.analysis.compared import compared
 from orca_sweep.config.labels import write_level
-from orca_sweep.results import CellSummary, Results, summarise
+from orca_sweep.results import Cell, Results, summarise_cells
 from orca_sweep.stats import t_interval
 
 NAME = "figure5_pretraining"
@@ -49,7 +49,7 @@ def compute(results: Results, level: float = 0.95) -> Figure5:
     """
     figures.need_factor(results, FRACTION)
     results = compared(results)
-    cells = summarise(results, level=level)
+    cells = summarise_cells(results, level=level)
     over_bodies = len({cell.label(PRETRAIN_SEED) for cell in cells}) > 1
     along = (FRACTION, PRETRAIN_SEED)
     free = [path for path in results.factors if path not in (*along, "task")]
@@ -64,7 +64,7 @@ def compute(results: Results, level: float = 0.95) -> Figure5:
 
 def _along(line: figures.Line, over_bodies: bool, level: float) -> figures.Line:
     """The line's cells by fraction; those that differ in the pre-training seed alone are one."""
-    points: dict[float, list[CellSummary]] = {}
+    points: dict[float, list[Cell]] = {}
     for cell in line.cells:
         points.setdefault(float(cell.levels[FRACTION]), []).append(cell)
     merge = over_bodies and line.role == "replicate"
@@ -72,15 +72,14 @@ def _along(line: figures.Line, over_bodies: bool, level: float) -> figures.Line:
     return replace(line, cells=tuple(cell for found in cells for cell in found))
 
 
-def _merged(cells: Sequence[CellSummary], level: float) -> list[CellSummary]:
+def _merged(cells: Sequence[Cell], level: float) -> list[Cell]:
     """One cell whose replicates are the means of others: run seeds of one body are not independent of each other."""
     return [
         replace(
             cells[0],
             cell_id=" ".join(cell.cell_id for cell in cells),
             interval=t_interval([cell.interval.mean for cell in cells if cell.interval.n], level),
-            n_not_ok=sum(cell.n_not_ok for cell in cells),
-            statuses=figures.add_up(cell.statuses for cell in cells),
+            trials=tuple(trial for cell in cells for trial in cell.trials),
         )
     ]
 

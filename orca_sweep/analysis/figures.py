@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from orca_sweep.analysis.outputs import write_files
 from orca_sweep.config.labels import shorten_labels, write_level
 from orca_sweep.errors import InputError
-from orca_sweep.results import CellSummary, Results, read_results
+from orca_sweep.results import Cell, Results, read_results
 from orca_sweep.stats import Interval
 from orca_sweep.stats.modes import Mode, describe_mode
 from orca_sweep.visible import escape_controls, escape_output
@@ -53,17 +53,17 @@ ACT_UNTRAINED = ("embedder.init", "embedder.channel_copy", "embedder.target_leng
 
 @dataclass(frozen=True)
 class Line:
-    """The cells of one panel that a reader's eye follows: one combination of levels, or an A/A arm."""
+    """The cells of one panel that a reader's eye follows: one combination of levels, or an A/A cell."""
 
     level: str
     role: str
-    cells: tuple[CellSummary, ...]
+    cells: tuple[Cell, ...]
     short: str = ""
     """The level as a picture has room for it, other than that of any other line."""
 
     @property
     def name(self) -> str:
-        """The level; an A/A arm has another name than the cell that it repeats."""
+        """The level; an A/A cell has another name than the cell that it repeats."""
         return self.level if self.role == "replicate" else f"{self.level} ({self.role})"
 
     @property
@@ -111,9 +111,9 @@ class Facts:
     """Which way round the metric is compared, in words; of each task where they differ in it."""
 
 
-def facts(results: Results, cells: Sequence[CellSummary], level: float) -> Facts:
+def facts(results: Results, cells: Sequence[Cell], level: float) -> Facts:
     """Returns what is to be said of the cells' rows; candidates of tuning are counted apart."""
-    statuses = add_up(cell.statuses for cell in cells)
+    statuses = add_up(cell.status_counts for cell in cells)
     return Facts(
         column=results.metric,
         level=level,
@@ -171,12 +171,12 @@ def embedding_factors(factors: Iterable[str]) -> tuple[str, ...]:
     return tuple(path for path in factors if path == "proxy" or path.startswith("embedder."))
 
 
-def is_naive(cell: CellSummary) -> bool:
+def is_naive(cell: Cell) -> bool:
     """Whether a cell does without embedder training, as far as its factors tell."""
     return any(write_level(cell.levels[path]) == level for path, level in NAIVE.items() if path in cell.levels)
 
 
-def with_naive(cells: Sequence[CellSummary], factors: Iterable[str], own: Iterable[str]) -> tuple[CellSummary, ...]:
+def with_naive(cells: Sequence[Cell], factors: Iterable[str], own: Iterable[str]) -> tuple[Cell, ...]:
     """Returns the cells with each naive one as the baseline of every treatment that it is the baseline of.
 
     Without embedder training its settings have no effect and stand at one value, so a naive cell would be drawn apart
@@ -185,30 +185,30 @@ def with_naive(cells: Sequence[CellSummary], factors: Iterable[str], own: Iterab
     """
     training = [path for path in embedding_factors(factors) if path not in ACT_UNTRAINED]
     taken = [path for path in training if path not in own]
-    arms: dict[tuple[str, ...], dict[tuple[str, ...], CellSummary]] = {}
+    trained_cells: dict[tuple[str, ...], dict[tuple[str, ...], Cell]] = {}
     for cell in cells:
         if not is_naive(cell):
-            arms.setdefault(_apart_from(training, cell), {}).setdefault(tuple(map(cell.label, taken)), cell)
-    spread: list[CellSummary] = []
+            trained_cells.setdefault(_apart_from(training, cell), {}).setdefault(tuple(map(cell.label, taken)), cell)
+    spread: list[Cell] = []
     for cell in cells:
-        found = arms.get(_apart_from(training, cell), {}).values() if is_naive(cell) else ()
+        found = trained_cells.get(_apart_from(training, cell), {}).values() if is_naive(cell) else ()
         spread += [_with_levels(cell, trained, taken) for trained in found] or [cell]
     return tuple(spread)
 
 
-def _with_levels(cell: CellSummary, other: CellSummary, paths: Iterable[str]) -> CellSummary:
+def _with_levels(cell: Cell, other: Cell, paths: Iterable[str]) -> Cell:
     paths = list(paths)
     levels = {path: other.levels[path] for path in paths}
     labels = {path: other.label(path) for path in paths}
     return replace(cell, levels={**cell.levels, **levels}, labels={**cell.labels, **labels})
 
 
-def _apart_from(paths: Sequence[str], cell: CellSummary) -> tuple[str, ...]:
+def _apart_from(paths: Sequence[str], cell: Cell) -> tuple[str, ...]:
     return (cell.task, *(cell.label(path) for path in cell.levels if path not in paths))
 
 
 def panels_of(
-    cells: Iterable[CellSummary], factors: Iterable[str], by: Sequence[str], along: Sequence[str] = ()
+    cells: Iterable[Cell], factors: Iterable[str], by: Sequence[str], along: Sequence[str] = ()
 ) -> tuple[Panel, ...]:
     """Returns the cells in panels and lines: ``by`` are the lines' factors, ``along`` those of an axis.
 
@@ -216,7 +216,7 @@ def panels_of(
         InputError: if two cells have one place: their sweeps differ in what is no factor.
     """
     others = [path for path in factors if path not in (*by, *along, "task")]
-    made: dict[tuple[str, ...], dict[tuple[str, str], list[CellSummary]]] = {}
+    made: dict[tuple[str, ...], dict[tuple[str, str], list[Cell]]] = {}
     places: dict[tuple[str, ...], str] = {}
     problems: dict[str, None] = {}
     for cell in cells:
@@ -248,7 +248,7 @@ def _panel(key: Sequence[str], others: Sequence[str], lines: Sequence[Line]) -> 
     return Panel(", ".join([key[0], *named]), cells[0].task, metric, tuple(lines), cells[0].mode, cells[0].unit)
 
 
-def _same_place(first: str, cell: CellSummary) -> str:
+def _same_place(first: str, cell: Cell) -> str:
     levels = ", ".join(f"{path} {cell.label(path)}" for path in cell.levels)
     return (
         f"cells {first} and {cell.cell_id} have the same levels ({levels or 'no factors'}): they differ in a field that is"
@@ -261,7 +261,7 @@ def _same_place(first: str, cell: CellSummary) -> str:
 
 @dataclass(frozen=True)
 class Style:
-    """How a line looks; an A/A arm is hollow and grey."""
+    """How a line looks; an A/A cell is hollow and grey."""
 
     colour: str
     marker: str
@@ -401,7 +401,7 @@ def nothing_yet(lines: Iterable[Line]) -> str | None:
     cells = [cell for line in lines for cell in line.cells]
     if any(cell.interval.n for cell in cells):
         return None
-    n = sum(sum(cell.statuses.values()) for cell in cells)
+    n = sum(len(cell.trials) for cell in cells)
     return f"no result yet: 0 of {n} trials are ok" if n else "no result yet: there are only trials of the search"
 
 

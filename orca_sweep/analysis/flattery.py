@@ -22,7 +22,7 @@ Run: python analysis/flattery.py --tables results/mine/tables --out results/mine
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +30,9 @@ from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.figures import COLOURS, MARKERS
 from orca_sweep.analysis.tables import (
     NOTHING,
-    Arm,
     Record,
     Table,
     arguments,
-    arms,
     by_task,
     completeness,
     csv_text,
@@ -45,6 +43,7 @@ from orca_sweep.analysis.tables import (
     metric_of,
     number,
     percent,
+    read_cells,
     replicated,
     require,
     run,
@@ -54,7 +53,7 @@ from orca_sweep.analysis.tables import (
 )
 from orca_sweep.config.labels import write_level
 from orca_sweep.errors import InputError
-from orca_sweep.results import Results, with_roles
+from orca_sweep.results import Cell, CellTrial, Results
 from orca_sweep.stats import Interval, t_interval
 from orca_sweep.stats.modes import Mode, as_cost, describe_mode
 
@@ -129,20 +128,20 @@ def compute(results: Results, level: float = 0.95) -> Flattery:
             " Show them with 'orca-sweep reveal SWEEP_FOLDER', then collect again; every reveal is logged."
         )
     results = compared(results)
-    found = arms(results, TEST)
-    trials = with_roles(results.trials)
+    found = read_cells(results, TEST, measures=(VAL, TEST))
+    trials = results.trials
     tasks = tuple(_task(task, whole, trials, results.tuned, level) for task, whole in by_task(found).items())
     known = trials["n_reveals_before"].dropna() if "n_reveals_before" in trials else trials["seed"].iloc[:0]
     n_after = int((known > 0).sum())
     return Flattery(tasks, level, len(known), n_after, tuple(results.reveals), completeness(found), results.notes)
 
 
-def _task(task: str, whole: Sequence[Arm], trials: "pd.DataFrame", tuned: Sequence[str], level: float) -> TaskFlattery:
+def _task(task: str, whole: Sequence[Cell], trials: "pd.DataFrame", tuned: Sequence[str], level: float) -> TaskFlattery:
     rows = trials[(trials["task"] == task) & (trials["status"] == "ok")].dropna(subset=[VAL, TEST])
     replicates = rows[rows["role"] == "replicate"]
     searched = trials[(trials["task"] == task) & (trials["role"] == "search")]
     searched = searched.assign(**{name: searched[name].where(searched.index.isin(rows.index)) for name in (VAL, TEST)})
-    cells = [_Cell(arm, _by_seed(replicates, arm, VAL), _by_seed(replicates, arm, TEST)) for arm in replicated(whole)]
+    cells = replicated(whole)
     mode = whole[0].mode
     choices = [_epoch(replicates, level, mode), _cell(cells, level, mode)]
     choices += [_candidate(searched, tuned, mode)] if tuned else []
@@ -150,23 +149,19 @@ def _task(task: str, whole: Sequence[Arm], trials: "pd.DataFrame", tuned: Sequen
     return TaskFlattery(task, metric_of(whole).name, tuple(choices), mode)
 
 
-@dataclass(frozen=True)
-class _Cell:
-    """A cell and both metrics of its ok trials, by seed."""
-
-    arm: Arm
-    val: Mapping[int, float]
-    test: Mapping[int, float]
-
-    @property
-    def lacks(self) -> list[int]:
-        """Planned seeds without a result."""
-        return [seed for seed in self.arm.values if seed not in self.test]
+def _by_seed(cell: Cell, column: str) -> dict[int, float]:
+    """A metric of the cell's ok trials that have both."""
+    whole = (trial for trial in cell.trials if trial.status == "ok" and not _lacks_metric(trial))
+    return {trial.seed: trial.measures[column] for trial in whole}
 
 
-def _by_seed(rows: "pd.DataFrame", arm: Arm, column: str) -> dict[int, float]:
-    of = rows[rows["cell_id"] == arm.cell_id]
-    return dict(zip(map(int, of["seed"]), map(float, of[column]), strict=True))
+def _lacks_metric(trial: CellTrial) -> bool:
+    return any(math.isnan(trial.measures.get(column, math.nan)) for column in (VAL, TEST))
+
+
+def _lacking_seeds(cell: Cell) -> list[int]:
+    """Planned seeds without a result."""
+    return [seed for seed in cell.values if seed not in _by_seed(cell, TEST)]
 
 
 def _nothing(kind: str, of: str, why: str) -> Choice:
@@ -199,23 +194,30 @@ def _as_cost(values: Any, mode: Mode) -> Any:
     return values if mode == "min" else -values
 
 
-def _cell(cells: Sequence[_Cell], level: float, mode: Mode) -> Choice:
-    whole = [cell for cell in cells if cell.test and not cell.lacks]
-    paths = varying([cell.arm for cell in cells])
-    gone = [f"{cell.arm.said(paths)} (seed {', '.join(map(str, cell.lacks))})" for cell in cells if cell.lacks]
+def _cell(cells: Sequence[Cell], level: float, mode: Mode) -> Choice:
+    lacking = {cell.cell_id: _lacking_seeds(cell) for cell in cells}
+    whole = [cell for cell in cells if _by_seed(cell, TEST) and not lacking[cell.cell_id]]
+    paths = varying(cells)
+    gone = [
+        f"{cell.describe(paths)} (seed {', '.join(map(str, lacking[cell.cell_id]))})"
+        for cell in cells
+        if lacking[cell.cell_id]
+    ]
     left_out = f"left out, since they lack results: {'; '.join(gone)}" if gone else ""
     of = f"choice among {len(whole)} cells by their means over seeds"
     if len(whole) < 2:
         more = f"; {left_out}" if left_out else ""
         return _nothing("cell", of, f"no number, since fewer than two cells have all results{more}")
-    chosen = min(whole, key=lambda cell: as_cost(_mean([*cell.val.values()]), mode))
-    best = min(whole, key=lambda cell: as_cost(_mean([*cell.test.values()]), mode))
-    gap = as_cost(_mean([*chosen.test.values()]) - _mean([*best.test.values()]), mode)
+    chosen, best = (
+        min(whole, key=lambda cell: as_cost(_mean([*_by_seed(cell, column).values()]), mode)) for column in (VAL, TEST)
+    )
+    by_chosen, by_best = _by_seed(chosen, TEST), _by_seed(best, TEST)
+    gap = as_cost(_mean([*by_chosen.values()]) - _mean([*by_best.values()]), mode)
     interval = NONE
-    if chosen is not best and chosen.test.keys() == best.test.keys():
-        gaps = [as_cost(chosen.test[seed] - best.test[seed], mode) for seed in sorted(best.test)]
+    if chosen is not best and by_chosen.keys() == by_best.keys():
+        gaps = [as_cost(by_chosen[seed] - by_best[seed], mode) for seed in sorted(by_best)]
         interval = t_interval(gaps, level)
-    return Choice("cell", gap, interval, 1, of, gap, chosen.arm.said(paths), best.arm.said(paths), left_out)
+    return Choice("cell", gap, interval, 1, of, gap, chosen.describe(paths), best.describe(paths), left_out)
 
 
 def _candidate(rows: "pd.DataFrame", tuned: Sequence[str], mode: Mode) -> Choice:
@@ -238,9 +240,9 @@ def _candidate(rows: "pd.DataFrame", tuned: Sequence[str], mode: Mode) -> Choice
     return Choice("candidate", _mean(gaps), NONE, len(gaps), of, max(gaps), "", "", note)
 
 
-def _seed(cells: Sequence[_Cell], mode: Mode) -> Choice:
+def _seed(cells: Sequence[Cell], mode: Mode) -> Choice:
     of = "cells, each from its seeds"
-    several = [cell for cell in cells if len(cell.test) > 1]
+    several = [cell for cell in cells if len(_by_seed(cell, TEST)) > 1]
     if not several:
         return _nothing("seed", of, "no number, since no cell has two ok seeds")
     gaps = [_seed_gap(cell, mode) for cell in several]
@@ -249,8 +251,10 @@ def _seed(cells: Sequence[_Cell], mode: Mode) -> Choice:
     return Choice("seed", _mean(gaps), NONE, len(gaps), of, max(gaps), "", "", note)
 
 
-def _seed_gap(cell: _Cell, mode: Mode) -> float:
-    val, test = ({seed: as_cost(value, mode) for seed, value in of.items()} for of in (cell.val, cell.test))
+def _seed_gap(cell: Cell, mode: Mode) -> float:
+    val, test = (
+        {seed: as_cost(value, mode) for seed, value in _by_seed(cell, column).items()} for column in (VAL, TEST)
+    )
     return test[min(val, key=val.__getitem__)] - min(test.values())
 
 

@@ -1,13 +1,13 @@
-"""Where a task's margin comes from: the command line, else its space, else an A/A arm, else there is none."""
+"""Where a task's margin comes from: the command line, else its space, else an A/A cell, else there is none."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orca_sweep.analysis.tables import Arm, aa_arms, numbers_by_task
+from orca_sweep.analysis.tables import numbers_by_task, pair_aa_cells
 from orca_sweep.errors import InputError
-from orca_sweep.results import Results
+from orca_sweep.results import Cell, Results
 from orca_sweep.stats import NoiseMargin, aa_margin
 
 
@@ -23,7 +23,7 @@ class Margin:
     @property
     def short(self) -> str:
         """'margin 0.02, fixed in the space': what a figure has room for."""
-        words = {"given": "given", "fixed": "fixed in the space", "noise": "from the A/A arm", "none": ""}
+        words = {"given": "given", "fixed": "fixed in the space", "noise": "from the A/A cell", "none": ""}
         return f"margin {self.value:.3g}, {words[self.kind]}" if self.kind != "none" else "no margin"
 
 
@@ -58,21 +58,21 @@ def fixed_margins(results: Results, given: Sequence[str], tasks: Sequence[str]) 
     return found
 
 
-def margin_of(found: Sequence[Arm], base: Arm | None, fixed: Mapping[str, Margin], level: float) -> Margin:
-    """Returns the margin of a task: the fixed one, else that of the A/A arm of the base (or of another cell), else 0."""
+def margin_of(found: Sequence[Cell], base: Cell | None, fixed: Mapping[str, Margin], level: float) -> Margin:
+    """Returns the margin of a task: the fixed one, else that of the A/A cell of the base (or of another cell), else 0."""
     task = found[0].task
     if task in fixed:
         return fixed[task]
-    pairs = sorted(aa_arms(found), key=lambda pair: pair[1] is not base)
-    for arm, reference in pairs:
-        noise = aa_margin(arm.found, reference.found, level=level)
+    pairs = sorted(pair_aa_cells(found), key=lambda pair: pair[1] is not base)
+    for repeat, reference in pairs:
+        noise = aa_margin(repeat.known_values, reference.known_values, level=level)
         if math.isfinite(noise.margin):
             return Margin(
                 noise.margin,
-                f"the standard deviation of the difference of two seeds of one cell, from the A/A arm of {reference.name}"
+                f"the standard deviation of the difference of two seeds of one cell, from the A/A cell of {reference.name}"
                 f" ({noise.n_aa} and {noise.n_reference} seeds)",
                 "noise",
                 noise,
             )
-    why = "the A/A arm has too few ok trials" if pairs else "there is no A/A arm"
+    why = "the A/A cell has too few ok trials" if pairs else "there is no A/A cell"
     return Margin(0.0, f"none was given or fixed and {why}, so nothing can be shown to make no difference", "none")

@@ -12,7 +12,6 @@ from orca_sweep.analysis.compared import DEFAULT, PATH, meaning
 from orca_sweep.analysis.figures import COLOURS
 from orca_sweep.analysis.tables import (
     NOTHING,
-    Arm,
     Record,
     Table,
     completeness,
@@ -22,7 +21,7 @@ from orca_sweep.analysis.tables import (
     percent,
     wrapped,
 )
-from orca_sweep.results import Results
+from orca_sweep.results import Cell, Results
 from orca_sweep.stats import SdInterval, VarianceRatio, sd_interval, variance_ratio
 
 WHOLES = ("everything", DEFAULT)
@@ -35,7 +34,7 @@ OUTSIDE = ("data-split", "pre-training")
 class Source:
     """The spread over seeds of one cell, and what share it is of the spread in which all varies."""
 
-    arm: Arm
+    cell: Cell
     varies: str
     spread: SdInterval
     """Over the seeds that there are."""
@@ -77,9 +76,9 @@ class Sources:
         return tuple(source for source in self.others if self.whole and source.is_in(self.whole.varies))
 
 
-def varied(arm: Arm) -> str:
+def varied(cell: Cell) -> str:
     """Returns what the run seed varies in a cell."""
-    return meaning(arm.levels.get(PATH, DEFAULT))
+    return meaning(cell.labels.get(PATH, DEFAULT))
 
 
 def states(results: Results) -> dict[str, int]:
@@ -91,12 +90,12 @@ def states(results: Results) -> dict[str, int]:
     return {str(cell): int(n) for cell, n in ok.groupby("cell_id")["state_sha256"].nunique().items()}
 
 
-def sources_of(cells: Sequence[Arm], n_states: Mapping[str, int], level: float) -> tuple[Sources, ...]:
+def sources_of(cells: Sequence[Cell], n_states: Mapping[str, int], level: float) -> tuple[Sources, ...]:
     """Returns the groups of a task's cells that differ in ``seed_varies`` alone; none where nothing does."""
-    groups: dict[tuple[tuple[str, str], ...], list[Arm]] = {}
-    for arm in cells:
-        levels = tuple((path, text) for path, text in arm.levels.items() if path != PATH)
-        groups.setdefault(levels, []).append(arm)
+    groups: dict[tuple[tuple[str, str], ...], list[Cell]] = {}
+    for cell in cells:
+        levels = tuple((path, text) for path, text in cell.labels.items() if path != PATH)
+        groups.setdefault(levels, []).append(cell)
     return tuple(
         _sources(dict(levels), same, n_states, level)
         for levels, same in groups.items()
@@ -104,20 +103,20 @@ def sources_of(cells: Sequence[Arm], n_states: Mapping[str, int], level: float) 
     )
 
 
-def _sources(levels: Mapping[str, str], cells: Sequence[Arm], n_states: Mapping[str, int], level: float) -> Sources:
-    spreads = {arm.cell_id: sd_interval(arm.found, level) for arm in cells}
-    found = {varied(arm): arm for arm in cells}
-    whole_arm = next((found[name] for name in WHOLES if name in found), None)
-    of = spreads[whole_arm.cell_id] if whole_arm else None
+def _sources(levels: Mapping[str, str], cells: Sequence[Cell], n_states: Mapping[str, int], level: float) -> Sources:
+    spreads = {cell.cell_id: sd_interval(cell.known_values, level) for cell in cells}
+    found = {varied(cell): cell for cell in cells}
+    whole_cell = next((found[name] for name in WHOLES if name in found), None)
+    of = spreads[whole_cell.cell_id] if whole_cell else None
 
-    def source(arm: Arm) -> Source:
-        own = spreads[arm.cell_id]
-        share = variance_ratio([own], of, level) if of and arm is not whole_arm else None
-        return Source(arm, varied(arm), own, n_states.get(arm.cell_id, 0), share)
+    def source(cell: Cell) -> Source:
+        own = spreads[cell.cell_id]
+        share = variance_ratio([own], of, level) if of and cell is not whole_cell else None
+        return Source(cell, varied(cell), own, n_states.get(cell.cell_id, 0), share)
 
-    others = [source(arm) for arm in cells if arm is not whole_arm]
+    others = [source(cell) for cell in cells if cell is not whole_cell]
     others.sort(key=lambda one: -one.spread.sd if math.isfinite(one.spread.sd) else math.inf)
-    made = Sources(levels, source(whole_arm) if whole_arm else None, tuple(others), None)
+    made = Sources(levels, source(whole_cell) if whole_cell else None, tuple(others), None)
     if of is None or not made.added:
         return made
     total = variance_ratio([one.spread for one in made.added], of, level)
@@ -147,7 +146,7 @@ def numbers(column: str, level: float, tasks: Sequence[tuple[str, str, Sequence[
 def _record(column: str, level: float, task: str, metric: str, group: Sources, source: Source) -> Record:
     spread, share, total = source.spread, source.share, group.total
     values = (
-        task, source.arm.cell_id, said(group), column, metric, source.varies, spread.n, len(source.arm.values), spread.sd,
+        task, source.cell.cell_id, said(group), column, metric, source.varies, spread.n, len(source.cell.values), spread.sd,
         spread.low, spread.high, spread.is_zero, source.n_states or None, group.whole.varies if group.whole else None,
         *((share.ratio, share.low, share.high) if share else (None, None, None)), source in group.added,
         *((total.ratio, total.low, total.high) if total else (None, None, None)),
@@ -224,7 +223,7 @@ def _caption(of: str, level: float, group: Sources) -> str:
             f" Share: variance over that of {whole.varies}, with its F interval, which is wider than need be where trials of"
             " equal seed go together."
         )
-    return f"{text} {completeness([source.arm for source in group.every])}"
+    return f"{text} {completeness([source.cell for source in group.every])}"
 
 
 def held() -> str:
@@ -239,12 +238,12 @@ def held() -> str:
 def _notes(level: float, group: Sources) -> Iterator[str]:
     for source in group.every:
         lacking: dict[str, list[str]] = {}
-        for seed, value in source.arm.values.items():
+        for seed, value in source.cell.values.items():
             if math.isnan(value):
-                lacking.setdefault(source.arm.statuses[seed], []).append(str(seed))
+                lacking.setdefault(source.cell.statuses[seed], []).append(str(seed))
         gaps = "; ".join(f"{status} at seed {', '.join(seeds)}" for status, seeds in lacking.items())
         if gaps:
-            left = f"{source.spread.n} of {len(source.arm.values)} seeds"
+            left = f"{source.spread.n} of {len(source.cell.values)} seeds"
             yield f"{source.varies} is incomplete: {gaps}. There are numbers of {left}."
     for source in group.every:
         if source.spread.is_zero and source.n_states == 1:

@@ -1,16 +1,16 @@
-"""What seeds alone do, per task: A/A arms, the spread of every cell, and how many seeds an effect would need.
+"""What seeds alone do, per task: A/A cells, the spread of every cell, and how many seeds an effect would need.
 
-An A/A arm is a cell again with seeds of its own (`aa: 5` in the space): it differs from its reference in nothing else,
+An A/A cell is a cell again with seeds of its own (`aa: 5` in the space): it differs from its reference in nothing else,
 so their difference is noise, and a very small p means a fault. Its margin is the standard deviation of the difference of
 two single seeds. For every cell there is the standard deviation over seeds, that of its paired difference to the base
 cell (which pairing makes smaller if it helps), and the fewest seeds at which a paired t test sees an effect with a power
 of 0.8: alone, and as the first step of Holm's procedure over all cells of the task. The effect is --effect in the task's
-unit, else one standard deviation over seeds (of the A/A arm and its reference, or of the base cell).
+unit, else one standard deviation over seeds (of the A/A cell and its reference, or of the base cell).
 
 Where ``seed_varies`` is a factor, cells that differ in it alone tell where the spread comes from: that of each source of
 randomness with all others held, and its share of the whole. Only cells that vary what the base cell does are compared.
 
-Writes seed_noise.csv (cells), seed_noise_aa.csv (A/A arms), seed_noise_sources.csv (sources of randomness), .md, .tex
+Writes seed_noise.csv (cells), seed_noise_aa.csv (A/A cells), seed_noise_sources.csv (sources of randomness), .md, .tex
 (booktabs), and a plot of the spread.
 
 Run: python analysis/seed_noise.py --tables results/quickstart/tables --out results/quickstart/figures
@@ -27,18 +27,15 @@ from orca_sweep.analysis.figures import COLOURS
 from orca_sweep.analysis.noise_sources import Sources
 from orca_sweep.analysis.tables import (
     NOTHING,
-    Arm,
     Record,
     Table,
-    aa_arms,
     arguments,
-    arms,
-    base_arm,
     by_task,
     completeness,
     csv_text,
     decimals_of,
     ends,
+    find_base_cell,
     latex,
     levels_of,
     markdown,
@@ -47,7 +44,9 @@ from orca_sweep.analysis.tables import (
     number,
     numbers_by_task,
     p_text,
+    pair_aa_cells,
     percent,
+    read_cells,
     replicated,
     run,
     shared,
@@ -56,7 +55,7 @@ from orca_sweep.analysis.tables import (
     varying,
     wrapped,
 )
-from orca_sweep.results import Results
+from orca_sweep.results import Cell, Results
 from orca_sweep.stats import Contrast, Interval, NoiseMargin, aa_margin, paired_contrast, smallest_effect, t_interval
 
 NAME = "seed_noise"
@@ -68,10 +67,10 @@ FAULT_P = 0.001
 
 @dataclass(frozen=True)
 class AA:
-    """An A/A arm beside the cell that it repeats."""
+    """An A/A cell beside the cell that it repeats."""
 
-    arm: Arm
-    reference: Arm
+    repeat: Cell
+    reference: Cell
     noise: NoiseMargin
 
 
@@ -79,7 +78,7 @@ class AA:
 class Spread:
     """What seeds do to one cell."""
 
-    arm: Arm
+    cell: Cell
     interval: Interval
     """Over the seeds that there are."""
     paired: Contrast | None
@@ -92,15 +91,15 @@ class Spread:
 
 @dataclass(frozen=True)
 class TaskNoise:
-    """One task's cells in the order of the table, and its A/A arms."""
+    """One task's cells in the order of the table, and its A/A cells."""
 
     task: str
     metric: str
-    base: Arm
+    base: Cell
     effect: float
     effect_from: str
     aa: tuple[AA, ...]
-    cells: tuple[Spread, ...]
+    spreads: tuple[Spread, ...]
     sources: tuple[Sources, ...]
 
 
@@ -132,46 +131,48 @@ def compute(
     Raises:
         InputError: for what the tables do not have.
     """
-    found = arms(results, metric)
+    found = read_cells(results, metric)
     tasks = by_task(found)
     effects = numbers_by_task("--effect", effect, tasks)
     named = dict(named_levels("--base", base, found))
     states = noise_sources.states(results)
     made = tuple(
-        _task(cells, base_arm(cells, named), effects.get(task), level, states) for task, cells in tasks.items()
+        _task(cells, find_base_cell(cells, named), effects.get(task), level, states) for task, cells in tasks.items()
     )
     return SeedNoise(made, metric or results.metric, level)
 
 
-def _task(found: Sequence[Arm], base: Arm, given: float | None, level: float, n_states: Mapping[str, int]) -> TaskNoise:
-    pairs = sorted(aa_arms(found), key=lambda pair: pair[1] is not base)
-    aa = tuple(AA(arm, of, aa_margin(arm.found, of.found, level=level)) for arm, of in pairs)
+def _task(
+    found: Sequence[Cell], base: Cell, given: float | None, level: float, n_states: Mapping[str, int]
+) -> TaskNoise:
+    pairs = sorted(pair_aa_cells(found), key=lambda pair: pair[1] is not base)
+    aa = tuple(AA(repeat, of, aa_margin(repeat.known_values, of.known_values, level=level)) for repeat, of in pairs)
     effect, source = _effect(aa, base, given)
     sources = noise_sources.sources_of(replicated(found), n_states, level)
-    # Cells that differ in what the seed varies have other spreads on purpose: they are no arms to compare.
-    cells = [arm for arm in replicated(found) if noise_sources.varied(arm) == noise_sources.varied(base)]
-    spreads = tuple(_spread(arm, base, effect, len(cells) - 1, 1 - level) for arm in cells)
+    # Cells that differ in what the seed varies have other spreads on purpose: their means are not compared.
+    cells = [cell for cell in replicated(found) if noise_sources.varied(cell) == noise_sources.varied(base)]
+    spreads = tuple(_spread(cell, base, effect, len(cells) - 1, 1 - level) for cell in cells)
     metric = metric_of(found).name
     return TaskNoise(base.task, metric, base, effect, source, aa, spreads, sources)
 
 
-def _effect(aa: Sequence[AA], base: Arm, given: float | None) -> tuple[float, str]:
+def _effect(aa: Sequence[AA], base: Cell, given: float | None) -> tuple[float, str]:
     if given is not None:
         return given, "given with --effect"
     known = [one for one in aa if math.isfinite(one.noise.sd)]
     if known:
-        return known[0].noise.sd, "one standard deviation over seeds, of the A/A arm and its reference"
-    return t_interval(base.found).sd, "one standard deviation over seeds of the base cell"
+        return known[0].noise.sd, "one standard deviation over seeds, of the A/A cell and its reference"
+    return t_interval(base.known_values).sd, "one standard deviation over seeds of the base cell"
 
 
-def _spread(arm: Arm, base: Arm, effect: float, n_comparisons: int, alpha: float) -> Spread:
-    interval = t_interval(arm.found)
-    if arm is base:
-        return Spread(arm, interval, None, math.nan, math.nan)
-    paired = paired_contrast(arm.values, base.values, complete_pairs_only=True)
+def _spread(cell: Cell, base: Cell, effect: float, n_comparisons: int, alpha: float) -> Spread:
+    interval = t_interval(cell.known_values)
+    if cell is base:
+        return Spread(cell, interval, None, math.nan, math.nan)
+    paired = paired_contrast(cell.values, base.values, complete_pairs_only=True)
     sd = paired.interval.sd
     alone, holm = (seeds_needed(effect, sd, k, alpha) for k in (1, n_comparisons))
-    return Spread(arm, interval, paired, alone, holm)
+    return Spread(cell, interval, paired, alone, holm)
 
 
 def seeds_needed(effect: float, sd: float, n_comparisons: int = 1, alpha: float = 0.05) -> float:
@@ -206,30 +207,30 @@ def _smallest_effect(n: int, n_comparisons: int, alpha: float) -> float:
 
 def numbers(found: SeedNoise) -> str:
     """Returns the spread of each cell as CSV."""
-    return csv_text([_record(found, task, cell) for task in found.tasks for cell in task.cells])
+    return csv_text([_record(found, task, spread) for task in found.tasks for spread in task.spreads])
 
 
-def _record(found: SeedNoise, task: TaskNoise, cell: Spread) -> Record:
-    pairs = cell.paired.interval if cell.paired else None
+def _record(found: SeedNoise, task: TaskNoise, spread: Spread) -> Record:
+    pairs = spread.paired.interval if spread.paired else None
     return {
         "task": task.task,
-        "cell_id": cell.arm.cell_id,
-        **cell.arm.levels,
-        "is_base": cell.arm is task.base,
+        "cell_id": spread.cell.cell_id,
+        **spread.cell.labels,
+        "is_base": spread.cell is task.base,
         "column": found.column,
         "metric": task.metric,
-        "n": cell.interval.n,
-        "mean": cell.interval.mean,
-        "sd_over_seeds": cell.interval.sd,
+        "n": spread.interval.n,
+        "mean": spread.interval.mean,
+        "sd_over_seeds": spread.interval.sd,
         "n_pairs": pairs.n if pairs else None,
         "sd_of_paired_differences": pairs.sd if pairs else None,
         "effect": task.effect,
         "effect_from": task.effect_from,
         "power": POWER,
         "alpha": float(f"{1 - found.level:.6g}"),
-        "seeds_needed": _seeds(cell.seeds_alone),
-        "n_comparisons": len(task.cells) - 1,
-        "seeds_needed_holm": _seeds(cell.seeds_holm),
+        "seeds_needed": _seeds(spread.seeds_alone),
+        "n_comparisons": len(task.spreads) - 1,
+        "seeds_needed_holm": _seeds(spread.seeds_holm),
     }
 
 
@@ -246,11 +247,11 @@ AA_COLUMNS = (
 
 
 def aa_numbers(found: SeedNoise) -> str:
-    """Returns the A/A arms as CSV."""
+    """Returns the A/A cells as CSV."""
     rows = [(task, one, one.noise) for task in found.tasks for one in task.aa]
     interval = f"{percent(found.level)} chi-squared limits of the margin over df degrees of freedom"
     values = [
-        (task.task, one.arm.cell_id, one.reference.cell_id, one.reference.name, found.column, task.metric, n.n_aa,
+        (task.task, one.repeat.cell_id, one.reference.cell_id, one.reference.name, found.column, task.metric, n.n_aa,
          n.n_reference, n.difference, n.p, n.sd, n.df, n.margin, n.low, n.high, interval)
         for task, one, n in rows
     ]  # fmt: skip
@@ -264,7 +265,7 @@ def source_numbers(found: SeedNoise) -> str:
 
 
 def shown(found: SeedNoise) -> tuple[Table, ...]:
-    """Returns a table of A/A arms, if there are any, one of cells, and one of each group of sources, per task."""
+    """Returns a table of A/A cells, if there are any, one of cells, and one of each group of sources, per task."""
     tables = []
     for i, task in enumerate(found.tasks, 1):
         tables += [_aa_table(found, task, i)] if task.aa else []
@@ -293,14 +294,14 @@ def _aa_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:
         limits = ends(n.low, n.high, decimals)
         rows.append((one.reference.name, str(n.n_aa), str(n.n_reference), *texts, number(n.margin, decimals), limits))
     caption = (
-        f"{found.column} ({task.metric}): each A/A arm is its cell again with seeds of its own. Difference: mean of the arm"
-        " minus mean of the cell, with the p of the unpaired t test. sd: of one trial over seeds, within arms. Margin:"
+        f"{found.column} ({task.metric}): each A/A cell is its cell again with seeds of its own. Difference: mean of the repeats"
+        " minus mean of the cell, with the p of the unpaired t test. sd: of one trial over seeds, within cells. Margin:"
         f" standard deviation of the difference of two seeds, with its {percent(found.level)} chi-squared limits over df"
         " degrees of freedom."
     )
     head = ("cell", "n A/A", "n cell", "difference", "p", "sd", "df", "margin", "limits")
     return Table(
-        f"{NAME}-aa-{i}", f"{task.task}: A/A arms", caption, head, "lrrrrrrrr", (tuple(rows),), tuple(_faults(task))
+        f"{NAME}-aa-{i}", f"{task.task}: A/A cells", caption, head, "lrrrrrrrr", (tuple(rows),), tuple(_faults(task))
     )
 
 
@@ -308,26 +309,28 @@ def _faults(task: TaskNoise) -> Iterator[str]:
     for one in task.aa:
         if one.noise.p < FAULT_P:
             yield (
-                f"{one.reference.name}: the arms differ by more than seeds explain (p {p_text(one.noise.p)}). They should not:"
+                f"{one.reference.name}: the two differ by more than seeds explain (p {p_text(one.noise.p)}). They should not:"
                 " look at hosts, devices, versions and hashes of their rows for a difference."
             )
 
 
 def _cell_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:
-    cells = [cell.arm for cell in task.cells]
+    cells = [spread.cell for spread in task.spreads]
     paths = varying(cells)
-    decimals = decimals_of(cell.interval.sd for cell in task.cells)
-    k = len(task.cells) - 1
+    decimals = decimals_of(spread.interval.sd for spread in task.spreads)
+    k = len(task.spreads) - 1
     rows = []
-    for cell in task.cells:
+    for spread in task.spreads:
         pairs = (
-            (str(cell.paired.interval.n), number(cell.paired.interval.sd, decimals))
-            if cell.paired
+            (str(spread.paired.interval.n), number(spread.paired.interval.sd, decimals))
+            if spread.paired
             else ("base", "base")
         )
-        seeds = [_seeds(n) or NOTHING for n in (cell.seeds_alone, cell.seeds_holm)]
-        levels = [cell.arm.levels[path] for path in paths]
-        rows.append((*levels, str(cell.interval.n), number(cell.interval.sd, decimals), *pairs, *seeds[: 1 + (k > 1)]))
+        seeds = [_seeds(n) or NOTHING for n in (spread.seeds_alone, spread.seeds_holm)]
+        levels = [spread.cell.labels[path] for path in paths]
+        rows.append(
+            (*levels, str(spread.interval.n), number(spread.interval.sd, decimals), *pairs, *seeds[: 1 + (k > 1)])
+        )
     head = (
         *paths,
         "n",
@@ -344,17 +347,17 @@ def _cell_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:
         head=head,
         align=f"{'l' * len(paths)}{'r' * (len(head) - len(paths))}",
         blocks=(tuple(rows),),
-        notes=() if task.aa else ("There is no A/A arm; aa: 5 in the space makes one, and a margin for verdicts.",),
+        notes=() if task.aa else ("There is no A/A cell; aa: 5 in the space makes one, and a margin for verdicts.",),
     )
 
 
-def _caption(found: SeedNoise, task: TaskNoise, cells: Sequence[Arm], paths: Sequence[str]) -> str:
+def _caption(found: SeedNoise, task: TaskNoise, cells: Sequence[Cell], paths: Sequence[str]) -> str:
     k = len(cells) - 1
     many = f", as the only comparison and as one of {k}" if k > 1 else ""
     size = f"{task.effect:.3g}" if math.isfinite(task.effect) else "a size not known yet"
     return (
         f"{found.column} ({task.metric}): standard deviation over n seeds, and of the paired difference to the base cell"
-        f" ({task.base.said(paths)}) over pairs of equal seed. Seeds needed: the fewest pairs at which a paired t test at"
+        f" ({task.base.describe(paths)}) over pairs of equal seed. Seeds needed: the fewest pairs at which a paired t test at"
         f" {1 - found.level:.3g} sees an effect of {size} ({task.effect_from}) with a power of {POWER}{many}, if the spread is"
         f" the one seen; with few seeds it may well be another. {completeness(cells)}{shared(cells, paths)}"
     )
@@ -369,7 +372,7 @@ def plot(found: SeedNoise) -> Any:
 
     drawn: list[tuple[float, Callable[[Any], None]]] = []
     for task in found.tasks[:MAX_PANELS]:
-        drawn.append((min(len(task.cells) + len(task.aa), MAX_ROWS) + 0.6, partial(_panel, found=found, task=task)))
+        drawn.append((min(len(task.spreads) + len(task.aa), MAX_ROWS) + 0.6, partial(_panel, found=found, task=task)))
         of = f"{found.column} ({task.metric})"
         for group in task.sources[:MAX_GROUPS]:
             own = partial(noise_sources.panel, task=task.task, of=of, level=found.level, group=group)
@@ -387,7 +390,7 @@ def _title(found: SeedNoise) -> str:
     drawn = found.tasks[:MAX_PANELS]
     lines = [
         "a dot per seed: its distance from the cell's mean; bars: one standard deviation over seeds to either side (no",
-        "interval). Of an A/A arm: distances from the mean of the cell that it repeats",
+        "interval). Of an A/A cell: distances from the mean of the cell that it repeats",
     ]
     wholes = {group.whole.varies: None for task in drawn for group in task.sources if group.whole}
     if wholes:
@@ -401,17 +404,17 @@ def _title(found: SeedNoise) -> str:
 
 
 def _panel(axis: Any, found: SeedNoise, task: TaskNoise) -> None:
-    cells = [cell.arm for cell in task.cells]
+    cells = [spread.cell for spread in task.spreads]
     paths = varying(cells)
-    lines = [(f"A/A of {levels_of(one.reference, paths)}", one.arm, one.reference, COLOURS[1]) for one in task.aa]
-    lines += [(levels_of(arm, paths), arm, arm, COLOURS[0]) for arm in cells]
+    lines = [(f"A/A of {levels_of(one.reference, paths)}", one.repeat, one.reference, COLOURS[1]) for one in task.aa]
+    lines += [(levels_of(cell, paths), cell, cell, COLOURS[0]) for cell in cells]
     lines = lines[:MAX_ROWS]
     axis.axvline(0, color="#444444", linewidth=0.8)
-    for y, (_, arm, of, colour) in enumerate(lines):
-        own, centre = t_interval(arm.found), t_interval(of.found).mean
+    for y, (_, cell, of, colour) in enumerate(lines):
+        own, centre = t_interval(cell.known_values), t_interval(of.known_values).mean
         at = own.mean - centre
         axis.plot([at - own.sd, at + own.sd], [y, y], color=colour, linewidth=5, alpha=0.3, solid_capstyle="butt")
-        axis.plot([value - centre for value in arm.found], [y] * own.n, "o", color=colour, markersize=4)
+        axis.plot([value - centre for value in cell.known_values], [y] * own.n, "o", color=colour, markersize=4)
         text = f"sd {own.sd:.2g} (n = {own.n})" if math.isfinite(own.sd) else f"n = {own.n}"
         axis.text(1.01, y, text, transform=axis.get_yaxis_transform(), fontsize=8, va="center")
     axis.set_yticks(range(len(lines)), shorts(name for name, *_ in lines), fontsize=8)

@@ -17,7 +17,7 @@ from orca_sweep.analysis.cells import (
     OBJECTIVE,
     PRETRAINING,
     PROXY,
-    Cell,
+    ConfiguredCell,
     TaskCells,
     training,
 )
@@ -37,29 +37,31 @@ class Pair:
     kind: str
     """What the rule calls it."""
     name: str
-    a: Cell
-    b: Cell
+    a: ConfiguredCell
+    b: ConfiguredCell
 
 
 @dataclass(frozen=True)
 class Setting:
     """What a claim is judged on in one task: pairs of cells, or cells along the amount of embedder training."""
 
-    anchor: Cell
+    anchor: ConfiguredCell
     """Its levels name the setting."""
     free: frozenset[str] = frozenset()
     """Fields in which the cells of a pair may differ."""
     pairs: tuple[Pair, ...] = ()
-    along: tuple[Cell, ...] = ()
+    along: tuple[ConfiguredCell, ...] = ()
 
     @property
     def cells(self) -> frozenset[str]:
         """Ids of all of its cells."""
-        return frozenset(one.arm.cell_id for pair in self.pairs for one in (pair.a, pair.b)) | frozenset(
-            one.arm.cell_id for one in self.along
+        return frozenset(one.cell.cell_id for pair in self.pairs for one in (pair.a, pair.b)) | frozenset(
+            one.cell.cell_id for one in self.along
         )
 
 
+Amounts = tuple[ConfiguredCell, ...]
+"""Cells that differ in the amount of embedder training alone, rising."""
 Words = Sequence[tuple[str, str]]
 """Kind and word of each contrast, in their order."""
 
@@ -79,7 +81,7 @@ class Claim:
     """Columns without which nothing can be said."""
     varied: frozenset[str]
     """Fields that are no part of the setting that it is judged at: it compares all their levels."""
-    settings: Callable[[TaskCells, Collection[Cell]], Iterator[Setting]]
+    settings: Callable[[TaskCells, Collection[ConfiguredCell]], Iterator[Setting]]
     """(task, cells to start from) -> what it can be judged on, the most usual first."""
     lacks: Callable[[TaskCells], str]
     """What a task is missing that has no such setting."""
@@ -90,13 +92,13 @@ class Claim:
     """Whether it says something of some tasks, and not of all of them."""
 
 
-def _first(found: Iterable[Cell], holds: Callable[[Cell], bool]) -> Cell | None:
+def _first(found: Iterable[ConfiguredCell], holds: Callable[[ConfiguredCell], bool]) -> ConfiguredCell | None:
     return next((cell for cell in found if holds(cell)), None)
 
 
-def _by(found: Iterable[Cell], value: Callable[[Cell], float]) -> tuple[Cell, ...]:
+def _by(found: Iterable[ConfiguredCell], value: Callable[[ConfiguredCell], float]) -> tuple[ConfiguredCell, ...]:
     """One cell for each value, rising."""
-    cells: dict[float, Cell] = {}
+    cells: dict[float, ConfiguredCell] = {}
     for cell in found:
         cells.setdefault(value(cell), cell)
     return tuple(cells[key] for key in sorted(cells))
@@ -109,7 +111,9 @@ def _words(words: Words, kind: str) -> list[str]:
 # Embedder training --------------------------------------------------------------------------------
 
 
-def _amounts(task: TaskCells, start: Collection[Cell]) -> Iterator[tuple[Cell, Cell, tuple[Cell, ...]]]:
+def _amounts(
+    task: TaskCells, start: Collection[ConfiguredCell]
+) -> Iterator[tuple[ConfiguredCell, ConfiguredCell, Amounts]]:
     """A trained cell, its naive one, and all trained cells that differ from the first in the amount alone."""
     for cell in (cell for cell in start if cell.is_trained):
         naive = _first(task.like(cell, training(cell)), lambda one: one.is_naive)
@@ -117,20 +121,20 @@ def _amounts(task: TaskCells, start: Collection[Cell]) -> Iterator[tuple[Cell, C
             yield cell, naive, _by((one for one in task.like(cell, {EPOCHS}) if one.is_trained), lambda c: c.epochs)
 
 
-def _trained_or_not(task: TaskCells, start: Collection[Cell]) -> Iterator[Setting]:
+def _trained_or_not(task: TaskCells, start: Collection[ConfiguredCell]) -> Iterator[Setting]:
     for cell, naive, amounts in _amounts(task, start):
         yield Setting(cell, training(cell), _against_naive(amounts, naive))
 
 
-def _against_naive(amounts: Iterable[Cell], naive: Cell) -> tuple[Pair, ...]:
-    return tuple(Pair("trained", f"{one.said(EPOCHS)} against naive", one, naive) for one in amounts)
+def _against_naive(amounts: Iterable[ConfiguredCell], naive: ConfiguredCell) -> tuple[Pair, ...]:
+    return tuple(Pair("trained", f"{one.describe(EPOCHS)} against naive", one, naive) for one in amounts)
 
 
-def _some_or_more(task: TaskCells, start: Collection[Cell]) -> Iterator[Setting]:
+def _some_or_more(task: TaskCells, start: Collection[ConfiguredCell]) -> Iterator[Setting]:
     for cell, naive, amounts in _amounts(task, start):
         if len(amounts) > 1:
             *fewer, most = amounts
-            more = [Pair("more", f"{most.said(EPOCHS)} against {one.shown(EPOCHS)}", most, one) for one in fewer]
+            more = [Pair("more", f"{most.describe(EPOCHS)} against {one.shown(EPOCHS)}", most, one) for one in fewer]
             yield Setting(cell, training(cell), (*_against_naive(amounts, naive), *more))
 
 
@@ -146,7 +150,9 @@ def _lacks_more(task: TaskCells) -> str:
     amounts = [found for _, _, found in _amounts(task, task.cells)]
     if not amounts:
         return _lacks_training(task)
-    return f"two amounts of embedder training beside none are needed, and there is one ({amounts[0][0].said(EPOCHS)})"
+    return (
+        f"two amounts of embedder training beside none are needed, and there is one ({amounts[0][0].describe(EPOCHS)})"
+    )
 
 
 def _says_training_is_useless(words: Words) -> Says:
@@ -167,11 +173,11 @@ def _says_some_is_enough(words: Words) -> Says:
 # Proxies ------------------------------------------------------------------------------------------
 
 
-def _proxies(task: TaskCells, start: Collection[Cell]) -> Iterator[Setting]:
+def _proxies(task: TaskCells, start: Collection[ConfiguredCell]) -> Iterator[Setting]:
     for cell in (cell for cell in start if cell.is_trained):
         others = [one for one in task.like(cell, {PROXY}) if one.is_trained and one is not cell]
         pairs = [
-            Pair("proxy", f"{one.said(PROXY)} against {cell.shown(PROXY)}", one, cell)
+            Pair("proxy", f"{one.describe(PROXY)} against {cell.shown(PROXY)}", one, cell)
             for one in others
             if one.settings[PROXY] != cell.settings[PROXY]
         ]
@@ -198,9 +204,9 @@ def _says_choice_is_no_matter(words: Words) -> Says:
 # Freezing -----------------------------------------------------------------------------------------
 
 
-def _frozen(task: TaskCells, start: Collection[Cell]) -> Iterator[Setting]:
+def _frozen(task: TaskCells, start: Collection[ConfiguredCell]) -> Iterator[Setting]:
     for cell in (cell for cell in start if cell.settings.get(FREEZE) == "none"):
-        frozen: dict[str, dict[str, Cell]] = {"body": {}, "embedder": {}}
+        frozen: dict[str, dict[str, ConfiguredCell]] = {"body": {}, "embedder": {}}
         for one in task.like(cell, FREEZING):
             if one.settings[FREEZE] in frozen:
                 frozen[one.settings[FREEZE]].setdefault(one.settings[FREEZE_EPOCHS], one)
@@ -214,7 +220,7 @@ def _length(text: str) -> float:
     return float("inf") if text == "forever" else float(text) if text.isdecimal() else -1.0
 
 
-def _frozen_for(length: str, none: Cell, body: Cell, embedder: Cell) -> Setting:
+def _frozen_for(length: str, none: ConfiguredCell, body: ConfiguredCell, embedder: ConfiguredCell) -> Setting:
     how = "forever" if length == "forever" else f"for {length} epochs"
     pairs = (
         Pair("body", f"body frozen {how} against none", body, none),
@@ -243,14 +249,14 @@ def _says_body_matters_most(words: Words) -> Says:
 # Pre-training -------------------------------------------------------------------------------------
 
 
-def _pretrained(task: TaskCells, start: Collection[Cell]) -> Iterator[Setting]:
+def _pretrained(task: TaskCells, start: Collection[ConfiguredCell]) -> Iterator[Setting]:
     for cell in (cell for cell in start if cell.fraction > 0):
         found = task.like(cell, PRETRAINING)
         none = _first(found, lambda one: one.fraction == 0)
         if none:
             amounts = _by((one for one in found if one.fraction > 0), lambda one: one.fraction)
             kinds = [*["part"] * (len(amounts) - 1), "most"]
-            names = [f"{one.said(FRACTION)} against none" for one in amounts]
+            names = [f"{one.describe(FRACTION)} against none" for one in amounts]
             pairs = (Pair(*three, none) for three in zip(kinds, names, amounts, strict=True))
             yield Setting(cell, PRETRAINING, tuple(pairs))
 
@@ -273,11 +279,11 @@ def _says_pretraining_is_not_needed(words: Words) -> Says:
 # The objective ------------------------------------------------------------------------------------
 
 
-def _is_otdd(cell: Cell) -> bool:
+def _is_otdd(cell: ConfiguredCell) -> bool:
     return cell.is_trained and cell.settings.get(OBJECTIVE, "").startswith("otdd")
 
 
-def _otdd(task: TaskCells, start: Collection[Cell]) -> Iterator[Setting]:
+def _otdd(task: TaskCells, start: Collection[ConfiguredCell]) -> Iterator[Setting]:
     for cell in filter(_is_otdd, start):
         along = _by(filter(_is_otdd, task.like(cell, {EPOCHS})), lambda one: one.epochs)
         if len(along) >= LEAST_AMOUNTS:

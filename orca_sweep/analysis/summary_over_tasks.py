@@ -7,7 +7,7 @@ the differences of the latter are turned round, and it is said of which: then -1
 the base cell to the best cell would depend on which other cells are in the table, reward the luckiest one, and break down
 where no cell is better.)
 The number over tasks is the interquartile mean of all scores, with a bootstrap over seeds within each task; the base
-cell's mean counts as known in both. Arms are the combinations of levels that every task has; all need the same number of
+cell's mean counts as known in both. Cells are the combinations of levels that every task has; all need the same number of
 complete pairs in every task.
 
 Writes summary_over_tasks.csv, .md, .tex (booktabs), and a plot of both.
@@ -24,12 +24,9 @@ from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.figures import COLOURS
 from orca_sweep.analysis.tables import (
     NOTHING,
-    Arm,
     Record,
     Table,
     arguments,
-    arms,
-    base_arm,
     better_side,
     by_task,
     completeness,
@@ -37,12 +34,14 @@ from orca_sweep.analysis.tables import (
     decimals_of,
     describe_metric,
     ends,
+    find_base_cell,
     latex,
     levels_of,
     markdown,
     named_levels,
     number,
     percent,
+    read_cells,
     replicated,
     run,
     shared,
@@ -51,7 +50,7 @@ from orca_sweep.analysis.tables import (
     wrapped,
 )
 from orca_sweep.errors import InputError
-from orca_sweep.results import Results
+from orca_sweep.results import Cell, Results
 from orca_sweep.stats import InterquartileMean, Interval, interquartile_mean, paired_contrast, t_interval
 from orca_sweep.stats.modes import Mode, describe_mode
 
@@ -62,10 +61,10 @@ UNIT = "% of the base cell's mean"
 
 @dataclass(frozen=True)
 class Score:
-    """One arm on one task, in percent of the task's base; turned round where ``Summary.turned`` names the task."""
+    """One cell on one task, in percent of the task's base; turned round where ``Summary.turned`` names the task."""
 
     task: str
-    arm: Arm
+    cell: Cell
     interval: Interval
     """Student-t interval of the mean score over complete pairs."""
     scores: Mapping[int, float]
@@ -75,10 +74,10 @@ class Score:
 
 
 @dataclass(frozen=True)
-class ArmSummary:
+class CellOverTasks:
     """One combination of levels over all tasks."""
 
-    arm: Arm
+    cell: Cell
     """Of the first task: its levels are those of all."""
     over_tasks: InterquartileMean | None
     scores: tuple[Score, ...]
@@ -89,13 +88,13 @@ class ArmSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """All arms, and what the numbers are of."""
+    """All cells, and what the numbers are of."""
 
-    bases: tuple[Arm, ...]
+    bases: tuple[Cell, ...]
     """One per task."""
-    arms: tuple[ArmSummary, ...]
+    rows: tuple[CellOverTasks, ...]
     left_out: tuple[str, ...]
-    """Arms that not every task has."""
+    """Cells that not every task has."""
     column: str
     level: float
     complete_pairs_only: bool
@@ -114,7 +113,7 @@ def compute(
     level: float = 0.95,
     complete_pairs_only: bool = False,
 ) -> Summary:
-    """Returns the normalised scores of every arm, by task and over tasks.
+    """Returns the normalised scores of every cell, by task and over tasks.
 
     Args:
         results: the tables.
@@ -124,11 +123,11 @@ def compute(
         complete_pairs_only: where pairs are missing, take the seeds that give a pair in every task.
 
     Raises:
-        InputError: with one task; where a task lacks the base cell, or its mean is not positive; where no arm but
+        InputError: with one task; where a task lacks the base cell, or its mean is not positive; where no cell but
             the base is in all tasks.
     """
     results = compared(results, base)
-    found = replicated(arms(results, metric))
+    found = replicated(read_cells(results, metric))
     tasks = by_task(found)
     if len(tasks) < 2:
         raise InputError(
@@ -136,8 +135,8 @@ def compute(
             " sweeps of several tasks into one table; table_effects.py compares the cells of one task."
         )
     bases = _bases(tasks, dict(named_levels("--base", base, found)))
-    names = dict.fromkeys(_key(arm) for arm in found)
-    places = {key: [[arm for arm in cells if _key(arm) == key] for cells in tasks.values()] for key in names}
+    names = dict.fromkeys(_key(cell) for cell in found)
+    places = {key: [[cell for cell in cells if _key(cell) == key] for cells in tasks.values()] for key in names}
     whole = {key: [here[0] for here in place] for key, place in places.items() if all(place)}
     others = [place for key, place in whole.items() if key != _key(bases[0])]
     if not others:
@@ -154,21 +153,21 @@ def compute(
     return Summary(bases, rows, left_out, column, level, complete_pairs_only, results.notes, mode, turned)
 
 
-def _key(arm: Arm) -> tuple[tuple[str, str], ...]:
-    return tuple(arm.levels.items())
+def _key(cell: Cell) -> tuple[tuple[str, str], ...]:
+    return tuple(cell.labels.items())
 
 
-def _bases(tasks: Mapping[str, Sequence[Arm]], named: Mapping[str, str]) -> tuple[Arm, ...]:
-    first = base_arm(next(iter(tasks.values())), named)
+def _bases(tasks: Mapping[str, Sequence[Cell]], named: Mapping[str, str]) -> tuple[Cell, ...]:
+    first = find_base_cell(next(iter(tasks.values())), named)
     found, problems = [], []
     for task, cells in tasks.items():
-        same = next((arm for arm in cells if arm.levels == first.levels), None)
+        same = next((cell for cell in cells if cell.labels == first.labels), None)
         if same is None:
             problems.append(
                 f"{task}: the base cell ({first.name}) is not among its cells. Name one that all tasks have: --base."
             )
             continue
-        mean = t_interval(same.found).mean
+        mean = t_interval(same.known_values).mean
         if mean <= 0:
             problems.append(
                 f"{task}: the base cell's mean is {mean:.3g}, and scores are shares of it. Take another base."
@@ -179,36 +178,36 @@ def _bases(tasks: Mapping[str, Sequence[Arm]], named: Mapping[str, str]) -> tupl
     return tuple(found)
 
 
-def _left_out(place: Sequence[Sequence[Arm]]) -> str:
+def _left_out(place: Sequence[Sequence[Cell]]) -> str:
     having = [here[0] for here in place if here]
-    return f"{having[0].name} (in {', '.join(arm.task for arm in having)} alone)"
+    return f"{having[0].name} (in {', '.join(cell.task for cell in having)} alone)"
 
 
-def _summary(place: Sequence[Arm], bases: Sequence[Arm], mode: Mode, level: float, complete: bool) -> ArmSummary:
-    scores = tuple(_score(arm, base, mode, level, complete) for arm, base in zip(place, bases, strict=True))
+def _summary(place: Sequence[Cell], bases: Sequence[Cell], mode: Mode, level: float, complete: bool) -> CellOverTasks:
+    scores = tuple(_score(cell, base, mode, level, complete) for cell, base in zip(place, bases, strict=True))
     reason = _reason(scores, complete)
     if reason:
-        return ArmSummary(place[0], None, scores, reason)
+        return CellOverTasks(place[0], None, scores, reason)
     seeds = [list(score.scores) for score in scores]
     if complete and len({len(each) for each in seeds}) > 1:
         common = set(seeds[0]).intersection(*seeds[1:])
         seeds = [sorted(common)] * len(scores)
     pooled = {score.task: [score.scores[s] for s in each] for score, each in zip(scores, seeds, strict=True)}
-    return ArmSummary(place[0], interquartile_mean(pooled, level), scores, "")
+    return CellOverTasks(place[0], interquartile_mean(pooled, level), scores, "")
 
 
-def _score(arm: Arm, base: Arm, mode: Mode, level: float, complete: bool) -> Score:
-    contrast = paired_contrast(arm.values, base.values, level, complete)
-    unit = (100 if arm.mode == mode else -100) / t_interval(base.found).mean
+def _score(cell: Cell, base: Cell, mode: Mode, level: float, complete: bool) -> Score:
+    contrast = paired_contrast(cell.values, base.values, level, complete)
+    unit = (100 if cell.mode == mode else -100) / t_interval(base.known_values).mean
     scores = {seed: unit * d for seed, d in zip(contrast.seeds, contrast.differences, strict=True)}
     judged = complete or not contrast.incomplete
     return Score(
-        arm.task, arm, t_interval(list(scores.values()) if judged else [math.nan], level), scores, contrast.incomplete
+        cell.task, cell, t_interval(list(scores.values()) if judged else [math.nan], level), scores, contrast.incomplete
     )
 
 
 def _reason(scores: Sequence[Score], complete: bool) -> str:
-    """Why an arm has no number over tasks."""
+    """Why a cell has no number over tasks."""
     gaps = [f"{score.task} ({', '.join(map(str, score.incomplete))})" for score in scores if score.incomplete]
     if gaps and not complete:
         return f"seeds without a pair: {'; '.join(gaps)}"
@@ -225,11 +224,11 @@ def _reason(scores: Sequence[Score], complete: bool) -> str:
 
 
 def numbers(found: Summary) -> str:
-    """Returns every number as CSV: per arm a line over all tasks, then one per task."""
-    return csv_text([record for row in found.arms for record in _records(found, row)])
+    """Returns every number as CSV: per cell a line over all tasks, then one per task."""
+    return csv_text([record for row in found.rows for record in _records(found, row)])
 
 
-def _records(found: Summary, row: ArmSummary) -> list[Record]:
+def _records(found: Summary, row: CellOverTasks) -> list[Record]:
     whole = row.over_tasks
     level = percent(found.level)
     over = f"{level} percentile bootstrap of the interquartile mean over seeds within tasks"
@@ -240,9 +239,9 @@ def _records(found: Summary, row: ArmSummary) -> list[Record]:
     lines: list[tuple[object, ...]] = [("all tasks", *values, None, row.reason)]
     for score, base in zip(row.scores, found.bases, strict=True):
         i, said = score.interval, f"{level} Student-t interval of the mean over n_seeds pairs"
-        mean = t_interval(base.found).mean
+        mean = t_interval(base.known_values).mean
         lines.append((score.task, len(score.scores), i.mean, i.low, i.high, said, mean, ""))
-    head = {**row.arm.levels, "column": found.column, "unit": UNIT}
+    head = {**row.cell.labels, "column": found.column, "unit": UNIT}
     names = ("task", "n_seeds", "mean", "low", "high", "interval", "base_mean", "not_summarised")
     better = {"better": describe_mode(found.mode)}
     return [
@@ -252,19 +251,19 @@ def _records(found: Summary, row: ArmSummary) -> list[Record]:
 
 
 def shown(found: Summary) -> tuple[Table, ...]:
-    """Returns the table as people read it: a block per arm, over all tasks first, then each task."""
-    everything = [*found.bases, *(score.arm for row in found.arms for score in row.scores)]
+    """Returns the table as people read it: a block per cell, over all tasks first, then each task."""
+    everything = [*found.bases, *(score.cell for row in found.rows for score in row.scores)]
     paths = varying(everything)
-    spreads = [score.interval.half_width for row in found.arms for score in row.scores]
+    spreads = [score.interval.half_width for row in found.rows for score in row.scores]
     decimals = min(2, decimals_of(spreads))
-    blocks = tuple(_block(row, paths, decimals) for row in found.arms)
+    blocks = tuple(_block(row, paths, decimals) for row in found.rows)
     head = (*paths, "task", "seeds", "change, %", f"{percent(found.level)} interval")
     caption = _caption(found, everything, paths)
     return (Table(NAME, "Over tasks", caption, head, f"{'l' * (len(paths) + 1)}rrr", blocks, _notes(found)),)
 
 
-def _block(row: ArmSummary, paths: Sequence[str], decimals: int) -> tuple[tuple[str, ...], ...]:
-    levels = [row.arm.levels[path] for path in paths]
+def _block(row: CellOverTasks, paths: Sequence[str], decimals: int) -> tuple[tuple[str, ...], ...]:
+    levels = [row.cell.labels[path] for path in paths]
     whole = row.over_tasks
     first = (NOTHING, NOTHING, NOTHING)
     if whole:
@@ -277,13 +276,13 @@ def _block(row: ArmSummary, paths: Sequence[str], decimals: int) -> tuple[tuple[
     return tuple(rows)
 
 
-def _caption(found: Summary, everything: Sequence[Arm], paths: Sequence[str]) -> str:
+def _caption(found: Summary, everything: Sequence[Cell], paths: Sequence[str]) -> str:
     means = "; ".join(
-        f"{base.task} {t_interval(base.found).mean:.4g} ({describe_metric(base.metric, base.mode)})"
+        f"{base.task} {t_interval(base.known_values).mean:.4g} ({describe_metric(base.metric, base.mode)})"
         for base in found.bases
     )
     return (
-        f"{found.column}: paired difference to the base cell ({found.bases[0].said(paths)}) at equal"
+        f"{found.column}: paired difference to the base cell ({found.bases[0].describe(paths)}) at equal"
         f" seed, in percent of the base cell's mean of the task ({means}).{_turned(found)} All tasks:"
         " interquartile mean of the scores of all tasks and seeds, with a"
         f" {percent(found.level)} percentile bootstrap over seeds within each task. Each task: mean"
@@ -300,8 +299,8 @@ def _turned(found: Summary) -> str:
 
 
 def _notes(found: Summary) -> tuple[str, ...]:
-    cautions = dict.fromkeys(row.over_tasks.caution for row in found.arms if row.over_tasks)
-    reasons = [f"{row.arm.name}: no number over tasks; {row.reason}." for row in found.arms if row.reason]
+    cautions = dict.fromkeys(row.over_tasks.caution for row in found.rows if row.over_tasks)
+    reasons = [f"{row.cell.name}: no number over tasks; {row.reason}." for row in found.rows if row.reason]
     flag = "--complete-pairs takes the seeds that give a pair in every task."
     more = [flag] if reasons and not found.complete_pairs_only else []
     return (
@@ -317,13 +316,13 @@ def _notes(found: Summary) -> tuple[str, ...]:
 
 
 def plot(found: Summary) -> Any:
-    """Returns a matplotlib figure: a line per arm, the interquartile mean with its interval and the tasks' own means."""
+    """Returns a matplotlib figure: a line per cell, the interquartile mean with its interval and the tasks' own means."""
     from matplotlib.figure import Figure
 
-    rows = found.arms[:MAX_ROWS]
+    rows = found.rows[:MAX_ROWS]
     made = Figure(figsize=(9.5, 2.2 + 0.42 * len(rows)), layout="constrained")
     axis = made.subplots()
-    paths = varying([*found.bases, *(row.arm for row in found.arms)])
+    paths = varying([*found.bases, *(row.cell for row in found.rows)])
     axis.axvline(0, color="#444444", linewidth=0.8)
     names = shorts((base.task for base in found.bases), 30)
     tasks = [
@@ -340,7 +339,7 @@ def plot(found: Summary) -> Any:
         axis.plot([x for x, _ in points], [y for _, y in points], markersize=5, label=tasks[i], **look)
     for y, row in enumerate(rows):
         _line(axis, row, y)
-    axis.set_yticks(range(len(rows)), shorts(levels_of(row.arm, paths) for row in rows), fontsize=8)
+    axis.set_yticks(range(len(rows)), shorts(levels_of(row.cell, paths) for row in rows), fontsize=8)
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_ylabel(" · ".join(paths), fontsize=8)
     axis.set_xlabel(
@@ -349,7 +348,7 @@ def plot(found: Summary) -> Any:
     axis.tick_params(axis="x", labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
     made.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
-    hidden = f"; {len(found.arms) - len(rows)} more arms are in the table only" if len(rows) < len(found.arms) else ""
+    hidden = f"; {len(found.rows) - len(rows)} more cells are in the table only" if len(rows) < len(found.rows) else ""
     base_name = wrapped(levels_of(found.bases[0], paths), 90)
     made.suptitle(
         f"black: interquartile mean over {len(found.bases)} tasks and {percent(found.level)} bootstrap interval over seeds"
@@ -359,7 +358,7 @@ def plot(found: Summary) -> Any:
     return made
 
 
-def _line(axis: Any, row: ArmSummary, y: int) -> None:
+def _line(axis: Any, row: CellOverTasks, y: int) -> None:
     whole = row.over_tasks
     text = "not summarised"
     if whole:

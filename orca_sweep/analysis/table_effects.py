@@ -3,7 +3,7 @@
 The base is the first cell of the task in the table; --base names other levels, and factors that it does not name keep
 the level of the first cell. Differences are in the task's unit, cell minus base: of a metric of which lower is better, a
 negative one is an improvement, of others a positive one. Words (helps, hurts, no meaningful difference,
-undecided) are given against a margin: --margin, else the one that the space fixes, else what an A/A arm of the task
+undecided) are given against a margin: --margin, else the one that the space fixes, else what an A/A cell of the task
 suggests, else 0, with which nothing can be shown to make no difference. The family of Holm's procedure is the
 task's cells. Seeds that give no pair are listed; a cell that has any is judged only with --complete-pairs, from the pairs
 that are left.
@@ -23,12 +23,9 @@ from orca_sweep.analysis.figures import COLOURS
 from orca_sweep.analysis.margins import Margin, fixed_margins, margin_of
 from orca_sweep.analysis.tables import (
     NOTHING,
-    Arm,
     Record,
     Table,
     arguments,
-    arms,
-    base_arm,
     better_side,
     by_task,
     completeness,
@@ -36,6 +33,7 @@ from orca_sweep.analysis.tables import (
     decimals_of,
     describe_metric,
     ends,
+    find_base_cell,
     latex,
     levels_of,
     markdown,
@@ -44,6 +42,7 @@ from orca_sweep.analysis.tables import (
     number,
     p_text,
     percent,
+    read_cells,
     replicated,
     run,
     shared,
@@ -53,7 +52,7 @@ from orca_sweep.analysis.tables import (
     wrapped,
 )
 from orca_sweep.errors import InputError
-from orca_sweep.results import Results
+from orca_sweep.results import Cell, Results
 from orca_sweep.stats import (
     WORDS,
     Contrast,
@@ -75,7 +74,7 @@ LOOKS = dict(zip(WORDS, ((COLOURS[2], "o"), (COLOURS[1], "s"), (COLOURS[0], "D")
 class Row:
     """One cell against the base cell."""
 
-    arm: Arm
+    cell: Cell
     contrast: Contrast
     p_holm: float
     """The paired t test's, adjusted within the task."""
@@ -90,7 +89,7 @@ class TaskEffects:
 
     task: str
     metric: str
-    base: Arm
+    base: Cell
     margin: Margin
     rows: tuple[Row, ...]
     mode: Mode = "min"
@@ -133,12 +132,13 @@ def compute(
     if not 0.5 < level < 1:
         raise InputError(f"--level {level:g}: words need a level above 0.5 and below 1. Use 0.95.")
     results = compared(results, base)
-    found = arms(results, metric)
+    found = read_cells(results, metric)
     tasks = by_task(found)
     fixed = fixed_margins(results, margin, tuple(tasks))
     named = dict(named_levels("--base", base, found))
     made = tuple(
-        _task_effects(cells, base_arm(cells, named), fixed, 1 - level, complete_pairs_only) for cells in tasks.values()
+        _task_effects(cells, find_base_cell(cells, named), fixed, 1 - level, complete_pairs_only)
+        for cells in tasks.values()
     )
     if not any(task.rows for task in made):
         raise InputError(
@@ -153,29 +153,29 @@ def compute(
 
 
 def _task_effects(
-    found: Sequence[Arm], base: Arm, fixed: Mapping[str, Margin], alpha: float, complete: bool
+    found: Sequence[Cell], base: Cell, fixed: Mapping[str, Margin], alpha: float, complete: bool
 ) -> TaskEffects:
-    cells = [arm for arm in replicated(found) if arm is not base]
-    contrasts = [paired_contrast(arm.values, base.values, 1 - alpha, complete) for arm in cells]
+    cells = [cell for cell in replicated(found) if cell is not base]
+    contrasts = [paired_contrast(cell.values, base.values, 1 - alpha, complete) for cell in cells]
     limit = margin_of(found, base, fixed, 1 - alpha)
     adjusted = holm([contrast.p_t for contrast in contrasts]).tolist()
     measured = metric_of(found)
     words = verdicts(contrasts, limit.value, alpha, measured.mode)
     rows = [
-        Row(arm, contrast, p, word, unpaired(arm, base, contrast))
-        for arm, contrast, p, word in zip(cells, contrasts, adjusted, words, strict=True)
+        Row(cell, contrast, p, word, unpaired(cell, base, contrast))
+        for cell, contrast, p, word in zip(cells, contrasts, adjusted, words, strict=True)
     ]
     return TaskEffects(base.task, measured.name, base, limit, tuple(rows), measured.mode, measured.unit)
 
 
-def unpaired(arm: Arm, base: Arm, contrast: Contrast) -> str:
+def unpaired(cell: Cell, base: Cell, contrast: Contrast) -> str:
     """Returns the seeds that give no pair, each with what became of it: '2 (lost); 4 (base failed)'."""
-    return "; ".join(f"{seed} ({', '.join(_reasons(arm, base, seed))})" for seed in contrast.incomplete)
+    return "; ".join(f"{seed} ({', '.join(_reasons(cell, base, seed))})" for seed in contrast.incomplete)
 
 
-def _reasons(arm: Arm, base: Arm, seed: int) -> list[str]:
+def _reasons(cell: Cell, base: Cell, seed: int) -> list[str]:
     reasons = []
-    for said, one in (("", arm), ("base ", base)):
+    for said, one in (("", cell), ("base ", base)):
         status = one.statuses.get(seed, "not planned")
         if not math.isfinite(one.values.get(seed, math.nan)):
             reasons.append(f"{said}{'ok but without a number' if status == 'ok' else status}")
@@ -194,8 +194,8 @@ def _record(found: Effects, task: TaskEffects, row: Row) -> Record:
     c, v = row.contrast, row.verdict
     return {
         "task": task.task,
-        "cell_id": row.arm.cell_id,
-        **row.arm.levels,
+        "cell_id": row.cell.cell_id,
+        **row.cell.labels,
         "base_cell_id": task.base.cell_id,
         "base": task.base.name,
         "column": found.column,
@@ -231,7 +231,7 @@ def shown(found: Effects) -> tuple[Table, ...]:
 
 
 def _table(found: Effects, task: TaskEffects, i: int) -> Table:
-    cells = [task.base, *(row.arm for row in task.rows)]
+    cells = [task.base, *(row.cell for row in task.rows)]
     paths = varying(cells)
     decimals = decimals_of(row.contrast.interval.half_width for row in task.rows)
     gaps = any(row.unpaired for row in task.rows)
@@ -242,7 +242,7 @@ def _table(found: Effects, task: TaskEffects, i: int) -> Table:
         spread = ends(c.interval.low, c.interval.high, decimals, "+")
         texts = [str(c.interval.n), number(c.interval.mean, decimals, "+"), spread, number(c.hedges_g, 2, "+")]
         texts += [p_text(p) for p in (c.p_t, row.p_holm, c.p_sign_flip, c.smallest_p)]
-        levels = [row.arm.levels[path] for path in paths]
+        levels = [row.cell.labels[path] for path in paths]
         rows.append((*levels, *texts, row.verdict.word, *([row.unpaired or NOTHING] if gaps else [])))
     return Table(
         name=f"{NAME}-{i}",
@@ -255,11 +255,11 @@ def _table(found: Effects, task: TaskEffects, i: int) -> Table:
     )
 
 
-def _caption(found: Effects, task: TaskEffects, cells: Sequence[Arm], paths: Sequence[str]) -> str:
-    whole = t_interval(task.base.found)
+def _caption(found: Effects, task: TaskEffects, cells: Sequence[Cell], paths: Sequence[str]) -> str:
+    whole = t_interval(task.base.known_values)
     known = f", mean {whole.mean:.4g} over {whole.n} seeds" if whole.n else ", no ok trial yet"
     return (
-        f"{found.column} ({describe_metric(task.metric, task.mode)}): cell minus base ({task.base.said(paths)}{known}), mean"
+        f"{found.column} ({describe_metric(task.metric, task.mode)}): cell minus base ({task.base.describe(paths)}{known}), mean"
         f" over pairs of equal seed with the {percent(found.level)} Student-t interval of that mean over pairs."
         " Hedges' g is in standard"
         " deviations of the metric over seeds. The t and sign-flip tests are paired and two-sided; smallest is the least p"
@@ -318,12 +318,12 @@ def plot(found: Effects) -> Any:
 
 def _panel(axis: Any, found: Effects, task: TaskEffects) -> None:
     rows = task.rows[:MAX_ROWS]
-    paths = varying([task.base, *(row.arm for row in task.rows)])
+    paths = varying([task.base, *(row.cell for row in task.rows)])
     axis.axvspan(-task.margin.value, task.margin.value, color="#999999", alpha=0.25, linewidth=0)
     axis.axvline(0, color="#444444", linewidth=0.8)
     for y, row in enumerate(rows):
         _line(axis, row, y)
-    axis.set_yticks(range(len(rows)), shorts(levels_of(row.arm, paths) for row in rows), fontsize=8)
+    axis.set_yticks(range(len(rows)), shorts(levels_of(row.cell, paths) for row in rows), fontsize=8)
     axis.set_ylim(len(rows) - 0.5, -0.5)
     heading = f"{wrapped(task.task)}: {short(' · '.join(paths), 90) or 'all trials'}"
     base = wrapped(levels_of(task.base, paths), 90)

@@ -2,7 +2,7 @@
 
 Means are over seeds, intervals are Student-t intervals of that mean over the same seeds. Trials that are not ok are
 counted in their cell's row and averaged into nothing (but where the space's outcomes score them as the worst of their
-task); candidates of tuning are in no mean; an A/A arm has a row of its own below the cells.
+task); candidates of tuning are in no mean; an A/A cell has a row of its own below the cells.
 
 Writes table_results.csv (all digits, one line per cell), .md and .tex (booktabs).
 
@@ -16,11 +16,9 @@ from typing import Any
 
 from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.tables import (
-    Arm,
     Record,
     Table,
     arguments,
-    arms,
     by_task,
     completeness,
     csv_text,
@@ -32,34 +30,27 @@ from orca_sweep.analysis.tables import (
     metric_of,
     number,
     percent,
+    read_cells,
     run,
     shared,
     varying,
 )
 from orca_sweep.config.labels import write_level
-from orca_sweep.results import CellSummary, Results, summarise
+from orca_sweep.results import Cell, Results
 from orca_sweep.stats.modes import Mode
 
 NAME = "table_results"
 
 
 @dataclass(frozen=True)
-class Row:
-    """One cell, or its A/A arm."""
-
-    arm: Arm
-    cell: CellSummary
-
-
-@dataclass(frozen=True)
 class TaskResults:
-    """The cells of one task in the order of the table, A/A arms last."""
+    """The cells of one task in the order of the table, A/A cells last."""
 
     task: str
     metric: str
     mode: Mode
     unit: str
-    rows: tuple[Row, ...]
+    cells: tuple[Cell, ...]
 
 
 @dataclass(frozen=True)
@@ -80,48 +71,46 @@ def compute(results: Results, metric: str | None = None, level: float = 0.95) ->
         InputError: if the metric or a factor is no column, or there are no trials.
     """
     results = compared(results)
-    tasks = by_task(arms(results, metric))
-    cells = {cell.cell_id: cell for cell in summarise(results, metric, level)}
     made = []
-    for task, found in tasks.items():
-        rows = [Row(arm, cells[arm.cell_id]) for arm in sorted(found, key=lambda arm: arm.role == "aa")]
-        measured = metric_of(found)
-        made.append(TaskResults(task, measured.name, measured.mode, measured.unit, tuple(rows)))
+    for task, cells in by_task(read_cells(results, metric, level)).items():
+        ordered = sorted(cells, key=lambda cell: cell.role == "aa")
+        measured = metric_of(cells)
+        made.append(TaskResults(task, measured.name, measured.mode, measured.unit, tuple(ordered)))
     return ResultsTable(tuple(made), metric or results.metric, level, results.notes)
 
 
 def numbers(found: ResultsTable) -> str:
     """Returns every number as CSV: one line per cell."""
-    return csv_text([_record(found, row) for task in found.tasks for row in task.rows])
+    return csv_text([_record(found, row) for task in found.tasks for row in task.cells])
 
 
-def _record(found: ResultsTable, row: Row) -> Record:
-    i, cell = row.cell.interval, row.cell
+def _record(found: ResultsTable, cell: Cell) -> Record:
+    i = cell.interval
     return {
         "task": cell.task,
         "cell_id": cell.cell_id,
         "role": cell.role,
-        **row.arm.levels,
+        **cell.labels,
         "column": found.column,
-        "metric": row.arm.metric,
-        "mode": row.arm.mode,
+        "metric": cell.metric,
+        "mode": cell.mode,
         "n": i.n,
         "mean": i.mean,
         "sd": i.sd,
         "low": i.low,
         "high": i.high,
         "interval": f"{percent(i.level)} Student-t interval of the mean over n seeds",
-        "n_planned": len(row.arm.statuses),
+        "n_planned": len(cell.trials),
         "n_not_ok": cell.n_not_ok,
-        "not_ok": lacking(cell.statuses),
+        "not_ok": lacking(cell.status_counts),
         "n_scored_as_worst": cell.n_worst,
         "n_searched": cell.n_searched,
-        **{f"tuned {path}": write_level(value) for path, value in _chosen(row).items()},
+        **{f"tuned {path}": write_level(value) for path, value in _chosen(cell).items()},
     }
 
 
-def _chosen(row: Row) -> dict[str, Any]:
-    return {path: value for path, value in row.cell.chosen.items() if path not in row.arm.levels}
+def _chosen(cell: Cell) -> dict[str, Any]:
+    return {path: value for path, value in cell.chosen.items() if path not in cell.labels}
 
 
 def shown(found: ResultsTable) -> tuple[Table, ...]:
@@ -130,18 +119,18 @@ def shown(found: ResultsTable) -> tuple[Table, ...]:
 
 
 def _table(found: ResultsTable, task: TaskResults, i: int) -> Table:
-    paths = varying([row.arm for row in task.rows])
-    tuned = list(dict.fromkeys(path for row in task.rows for path in _chosen(row)))
-    has_aa = any(row.cell.role == "aa" for row in task.rows)
-    decimals = decimals_of(row.cell.interval.half_width for row in task.rows)
-    head = (*paths, *(f"{path} (tuned)" for path in tuned), *(["arm"] if has_aa else []))
+    paths = varying(task.cells)
+    tuned = list(dict.fromkeys(path for cell in task.cells for path in _chosen(cell)))
+    has_aa = any(cell.role == "aa" for cell in task.cells)
+    decimals = decimals_of(cell.interval.half_width for cell in task.cells)
+    head = (*paths, *(f"{path} (tuned)" for path in tuned), *(["cell"] if has_aa else []))
     blocks: list[list[tuple[str, ...]]] = [[], []]
-    for row in task.rows:
-        texts = [row.arm.levels[path] for path in paths]
-        texts += [write_level(_chosen(row).get(path)) for path in tuned]
-        texts += [{"aa": "A/A"}.get(row.cell.role, "cell")] if has_aa else []
-        counts = (str(row.cell.interval.n), _mean(row.cell, decimals), lacking(row.cell.statuses) or "0")
-        blocks[row.cell.role == "aa"].append((*texts, *counts))
+    for cell in task.cells:
+        texts = [cell.labels[path] for path in paths]
+        texts += [write_level(_chosen(cell).get(path)) for path in tuned]
+        texts += [{"aa": "A/A"}.get(cell.role, "cell")] if has_aa else []
+        counts = (str(cell.interval.n), _mean(cell, decimals), lacking(cell.status_counts) or "0")
+        blocks[cell.role == "aa"].append((*texts, *counts))
     return Table(
         name=f"{NAME}-{i}",
         title=f"{task.task}: results",
@@ -149,31 +138,30 @@ def _table(found: ResultsTable, task: TaskResults, i: int) -> Table:
         head=(*head, "n", "mean ± half-width", "not ok"),
         align=f"{'l' * len(head)}rrl",
         blocks=tuple(tuple(block) for block in blocks),
-        notes=(*found.notes, *_notes(task.rows)),
+        notes=(*found.notes, *_notes(task.cells)),
     )
 
 
-def _mean(cell: CellSummary, decimals: int) -> str:
+def _mean(cell: Cell, decimals: int) -> str:
     mean, half = number(cell.interval.mean, decimals), cell.interval.half_width
     return mean if math.isnan(half) else f"{mean} ± {number(half, decimals)}"
 
 
 def _caption(found: ResultsTable, task: TaskResults, paths: Sequence[str]) -> str:
-    cells = [row.arm for row in task.rows]
     return (
         f"{found.column} ({describe_metric(task.metric, task.mode)}), mean over n seeds; ± is the half-width of the"
-        f" {percent(found.level)} Student-t interval of that mean over the same seeds. {completeness(cells)}"
-        f"{shared(cells, paths)}"
+        f" {percent(found.level)} Student-t interval of that mean over the same seeds. {completeness(task.cells)}"
+        f"{shared(task.cells, paths)}"
     )
 
 
-def _notes(rows: Sequence[Row]) -> list[str]:
-    n_searched = sum(row.cell.n_searched for row in rows)
+def _notes(cells: Sequence[Cell]) -> list[str]:
+    n_searched = sum(cell.n_searched for cell in cells)
     notes = [
-        (any(row.cell.interval.n == 1 for row in rows), "One seed has a mean and no interval."),
+        (any(cell.interval.n == 1 for cell in cells), "One seed has a mean and no interval."),
         (
-            any(row.cell.role == "aa" for row in rows),
-            "The A/A arm is the cell of the same levels again, with seeds of its own: what differs is noise.",
+            any(cell.role == "aa" for cell in cells),
+            "The A/A cell is the cell of the same levels again, with seeds of its own: what differs is noise.",
         ),
         (n_searched > 0, f"{n_searched} candidates of tuning are in no mean."),
     ]

@@ -1,4 +1,4 @@
-"""What the table scripts share: arms and their base, tables as CSV, Markdown and LaTeX, the command line.
+"""What the table scripts share: cells and their base, tables as CSV, Markdown and LaTeX, the command line.
 
 A table is plain text until it is rendered: levels are users' own words, and each format has its own escapes.
 """
@@ -11,109 +11,41 @@ import re
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from orca_sweep.analysis.figures import csv_field
 from orca_sweep.analysis.outputs import write_files
 from orca_sweep.config.labels import shorten_labels
 from orca_sweep.errors import InputError
-from orca_sweep.results import TRIAL_MEASURES, Results, TaskMetric, read_results, read_task_metrics, scored
+from orca_sweep.results import Cell, Results, TaskMetric, find_repeated_seeds, read_results, summarise_cells
 from orca_sweep.stats.modes import Mode, describe_mode
 from orca_sweep.visible import escape_controls, escape_output
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 Record = Mapping[str, object]
-SEED_VARIES = "seed_varies"
-"""What the run seed draws: cells that differ in it differ in spread on purpose."""
 MINUS, NOTHING = "\u2212", "\u2013"
 
 
-# Arms ---------------------------------------------------------------------------------------------
+# Cells --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Arm:
-    """One cell of a task, or its A/A arm, and what its trials count with. Candidates of tuning are no part of it."""
-
-    cell_id: str
-    role: str
-    """replicate, or aa."""
-    task: str
-    metric: str
-    """The unit of the values; empty as long as no trial is ok."""
-    levels: Mapping[str, str]
-    """As text, of the factors but the task, and of what else tells cells of equal levels apart."""
-    values: Mapping[int, float]
-    """By seed; NaN where a planned trial has no result."""
-    statuses: Mapping[int, str]
-    mode: Mode = "min"
-    """Which way round the metric is compared."""
-    unit: str = ""
-
-    @property
-    def name(self) -> str:
-        """'proxy none, finetune.freeze body'; the A/A arm is marked."""
-        named = self.said(tuple(self.levels))
-        return named if self.role == "replicate" else f"{named} (A/A arm)"
-
-    def said(self, paths: Sequence[str]) -> str:
-        """Returns its levels of some factors: 'proxy none, finetune.freeze body'."""
-        return ", ".join(f"{path} {self.levels[path]}" for path in paths) or "all trials"
-
-    @property
-    def found(self) -> list[float]:
-        """The values that there are."""
-        return [value for value in self.values.values() if math.isfinite(value)]
-
-
-def arms(results: Results, metric: str | None = None) -> tuple[Arm, ...]:
-    """Returns every cell and A/A arm, in the order of the table.
+def read_cells(
+    results: Results, metric: str | None = None, level: float = 0.95, measures: Iterable[str] = ()
+) -> tuple[Cell, ...]:
+    """Returns every cell, A/A repeats too, in the order of the table; arguments as of `results.summarise_cells`.
 
     Raises:
         InputError: if there are no trials, a column is missing, a cell has several trials of one seed, or the trials of a
             task differ in what they measure.
     """
     require(results, ("task", "metric", *results.factors))
-    trials = scored(results, metric)
-    problems = list(_several(trials[trials["role"] != "search"]))
+    cells = summarise_cells(results, metric, level, measures)
+    problems = list(find_repeated_seeds(results))
     if problems:
         raise InputError(problems)
-    paths = _told_apart(trials.drop_duplicates("cell_id"), results)
-    needed = ["cell_id", "role", "task", "metric", "seed", "status", "value"]
-    labels = {path: results.label_column(path) for path in paths}
-    cells: dict[str, list[dict[Any, Any]]] = {}
-    for row in trials[needed].assign(**labels).to_dict("records"):
-        cells.setdefault(str(row["cell_id"]), []).append(row)
-    metrics = read_task_metrics(results.trials)
-    return tuple(_arm(cell_id, rows, paths, metrics) for cell_id, rows in cells.items())
-
-
-def _told_apart(cells: "pd.DataFrame", results: Results) -> tuple[str, ...]:
-    """The factors, and what else tells cells of equal levels apart where sweeps were collected together."""
-    factors = [path for path in results.factors if path != "task"]
-    others = [path for path in _settings(cells) if path not in {"task", "seed", *factors, *results.tuned}]
-    levels = results.labels.loc[cells.index, factors]
-    keys = levels.assign(task=cells["task"], is_aa=cells["role"] == "aa")
-    alike = keys.duplicated(keep=False)
-    # Never hidden, be it a factor or not: means of cells that differ in it are not to be compared.
-    more = dict.fromkeys(path for path in _differing(cells, others) if path == SEED_VARIES)
-    for _, same in cells[alike].groupby([keys.loc[alike, str(name)] for name in keys], sort=False, dropna=False):
-        more |= dict.fromkeys(_differing(same, others))
-    return (*factors, *more)
-
-
-def _settings(trials: "pd.DataFrame") -> list[str]:
-    measured = {column.name for column in TRIAL_MEASURES} | {"value", "counts"}
-    return [str(column) for column in trials if column not in measured]
-
-
-def _differing(rows: "pd.DataFrame", columns: Iterable[str]) -> list[str]:
-    return [column for column in columns if rows[column].nunique(dropna=False) > 1]
+    return cells
 
 
 def require(results: Results, columns: Iterable[str]) -> None:
@@ -132,38 +64,9 @@ def require(results: Results, columns: Iterable[str]) -> None:
         raise InputError("trials.parquet: no trials, so there is nothing to show. Launch a sweep and collect it first.")
 
 
-def _several(trials: "pd.DataFrame") -> Iterator[str]:
-    twice = trials[trials.duplicated(["cell_id", "seed"], keep=False)]
-    for (cell_id, seed), same in twice.groupby(["cell_id", "seed"], sort=False):
-        differ = ", ".join(_differing(same, _settings(same))) or "nothing that was set"
-        yield (
-            f"cell {cell_id} of {same['task'].iloc[0]}: {len(same)} trials at seed {seed}, which differ in {differ}."
-            " A cell has one trial per seed. Collect the sweeps that they come from into tables of their own."
-        )
-
-
-def _arm(
-    cell_id: str, whole: Sequence[Mapping[str, Any]], paths: Sequence[str], metrics: Mapping[str, TaskMetric]
-) -> Arm:
-    rows = [row for row in whole if row["role"] != "search"]
-    first = (rows or whole)[0]
-    units = [str(row["metric"]) for row in rows if row["status"] == "ok" and isinstance(row["metric"], str)]
-    return Arm(
-        cell_id,
-        str(first["role"]) if rows else "replicate",
-        str(first["task"]),
-        units[0] if units else "",
-        {path: str(first[path]) for path in paths},
-        {int(row["seed"]): float(row["value"]) for row in rows},
-        {int(row["seed"]): str(row["status"]) for row in rows},
-        metrics[str(first["task"])].mode,
-        metrics[str(first["task"])].unit,
-    )
-
-
-def metric_of(found: Sequence[Arm]) -> TaskMetric:
-    """Returns what the arms of a task are compared on; it is called 'metric' as long as no trial is ok."""
-    name = next((arm.metric for arm in found if arm.metric), "metric")
+def metric_of(found: Sequence[Cell]) -> TaskMetric:
+    """Returns what the cells of a task are compared on; it is called 'metric' as long as no trial is ok."""
+    name = next((cell.metric for cell in found if cell.metric), "metric")
     return TaskMetric(name=name, mode=found[0].mode, unit=found[0].unit)
 
 
@@ -177,48 +80,48 @@ def better_side(mode: Mode) -> str:
     return "left" if mode == "min" else "right"
 
 
-def by_task(found: Iterable[Arm]) -> dict[str, list[Arm]]:
-    """Returns the arms of each task, in their order."""
-    tasks: dict[str, list[Arm]] = {}
-    for arm in found:
-        tasks.setdefault(arm.task, []).append(arm)
+def by_task(found: Iterable[Cell]) -> dict[str, list[Cell]]:
+    """Returns the cells of each task, in their order."""
+    tasks: dict[str, list[Cell]] = {}
+    for cell in found:
+        tasks.setdefault(cell.task, []).append(cell)
     return tasks
 
 
-def replicated(found: Iterable[Arm]) -> list[Arm]:
-    """Returns the cells without the A/A arms."""
-    return [arm for arm in found if arm.role == "replicate"]
+def replicated(found: Iterable[Cell]) -> list[Cell]:
+    """Returns the cells without the A/A cells."""
+    return [cell for cell in found if cell.role == "replicate"]
 
 
-def aa_arms(found: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
-    """Returns each A/A arm with the cell that it repeats; one whose cell is not in the tables is left out."""
-    cells = {arm.cell_id: arm for arm in replicated(found)}
-    pairs = [(arm, cells.get(arm.cell_id.removesuffix("-aa"))) for arm in found if arm.role == "aa"]
-    return [(arm, reference) for arm, reference in pairs if reference]
+def pair_aa_cells(found: Sequence[Cell]) -> list[tuple[Cell, Cell]]:
+    """Returns each A/A cell with the cell that it repeats; one whose cell is not in the tables is left out."""
+    cells = {cell.cell_id: cell for cell in replicated(found)}
+    pairs = [(cell, cells.get(cell.cell_id.removesuffix("-aa"))) for cell in found if cell.role == "aa"]
+    return [(cell, reference) for cell, reference in pairs if reference]
 
 
-def varying(found: Sequence[Arm]) -> tuple[str, ...]:
-    """Returns the factors that have several levels among the arms; all of them if none has."""
-    paths = tuple(found[0].levels) if found else ()
-    return tuple(path for path in paths if len({arm.levels[path] for arm in found}) > 1) or paths
+def varying(found: Sequence[Cell]) -> tuple[str, ...]:
+    """Returns the factors that have several levels among the cells; all of them if none has."""
+    paths = tuple(found[0].labels) if found else ()
+    return tuple(path for path in paths if len({cell.labels[path] for cell in found}) > 1) or paths
 
 
-def levels_of(arm: Arm, paths: Sequence[str]) -> str:
+def levels_of(cell: Cell, paths: Sequence[str]) -> str:
     """Returns 'body · 20': what a figure's axis has room for."""
-    return " · ".join(arm.levels[path] for path in paths) or "all trials"
+    return " · ".join(cell.labels[path] for path in paths) or "all trials"
 
 
-def shared(found: Sequence[Arm], shown: Sequence[str]) -> str:
-    """Returns a sentence on the factors that are not shown, since all arms have the same level of them."""
-    held = [path for path in found[0].levels if path not in shown]
-    return f" All of them have {found[0].said(held)}." if held else ""
+def shared(found: Sequence[Cell], shown: Sequence[str]) -> str:
+    """Returns a sentence on the factors that are not shown, since all cells have the same level of them."""
+    held = [path for path in found[0].labels if path not in shown]
+    return f" All of them have {found[0].describe(held)}." if held else ""
 
 
-def completeness(found: Iterable[Arm]) -> str:
+def completeness(found: Iterable[Cell]) -> str:
     """Returns a sentence on how many planned trials are ok, and what became of the others."""
-    counts = Counter(status for arm in found for status in arm.statuses.values())
+    counts = Counter(status for cell in found for status in cell.statuses.values())
     n_worst = sum(
-        status != "ok" and not math.isnan(arm.values[s]) for arm in found for s, status in arm.statuses.items()
+        status != "ok" and not math.isnan(cell.values[s]) for cell in found for s, status in cell.statuses.items()
     )
     text = f"{counts['ok']} of {counts.total()} planned trials are ok"
     text += f"; the others: {not_ok(counts)}" if lacking(counts) else ""
@@ -240,14 +143,14 @@ def lacking(statuses: Mapping[str, int]) -> str:
 
 
 def named_levels(
-    option: str, items: Sequence[str], found: Sequence[Arm], more: Sequence[str] = ()
+    option: str, items: Sequence[str], found: Sequence[Cell], more: Sequence[str] = ()
 ) -> list[tuple[str, str]]:
     """Returns the (factor, level) of each 'factor=level', a level as the table has it.
 
     Raises:
-        InputError: with every factor and level that the arms do not have.
+        InputError: with every factor and level that the cells do not have.
     """
-    factors, named, problems = [*found[0].levels, *more], [], []
+    factors, named, problems = [*found[0].labels, *more], [], []
     for item in items:
         path, _, wanted = item.partition("=")
         known = dict.fromkeys(_known(found, path))
@@ -263,12 +166,12 @@ def named_levels(
     return named
 
 
-def _known(found: Sequence[Arm], path: str) -> list[str]:
+def _known(found: Sequence[Cell], path: str) -> list[str]:
     if path == "task":
-        return [arm.task for arm in found]
+        return [cell.task for cell in found]
     if path == "seed":
-        return [str(seed) for seed in sorted({seed for arm in found for seed in arm.values})]
-    return [arm.levels[path] for arm in found if path in arm.levels]
+        return [str(seed) for seed in sorted({seed for cell in found for seed in cell.values})]
+    return [cell.labels[path] for cell in found if path in cell.labels]
 
 
 def is_level(level: str, wanted: str) -> bool:
@@ -279,7 +182,7 @@ def is_level(level: str, wanted: str) -> bool:
         return False
 
 
-def base_arm(found: Sequence[Arm], named: Mapping[str, str]) -> Arm:
+def find_base_cell(found: Sequence[Cell], named: Mapping[str, str]) -> Cell:
     """Returns the cell of a task that the others are compared to: its first, but for the levels that are named.
 
     Where no cell is that, since combinations that are the same work are one cell, the only one with the named levels.
@@ -289,17 +192,17 @@ def base_arm(found: Sequence[Arm], named: Mapping[str, str]) -> Arm:
     """
     cells = replicated(found)
     if not cells:
-        raise InputError(f"{found[0].task}: no cell but the A/A arm is in these tables. Collect the whole sweep.")
-    having = [arm for arm in cells if all(arm.levels[path] == level for path, level in named.items())]
-    wanted = {**cells[0].levels, **named}
-    exact = [arm for arm in having if arm.levels == wanted] or having
+        raise InputError(f"{found[0].task}: no cell but the A/A cell is in these tables. Collect the whole sweep.")
+    having = [cell for cell in cells if all(cell.labels[path] == level for path, level in named.items())]
+    wanted = {**cells[0].labels, **named}
+    exact = [cell for cell in having if cell.labels == wanted] or having
     if len(exact) == 1 or (exact and not named):
         return exact[0]
     said = ", ".join(f"{path}={level}" for path, level in named.items())
     if not exact:
-        have = "; ".join(arm.name for arm in cells)
+        have = "; ".join(cell.name for cell in cells)
         raise InputError(f"--base {said}: {cells[0].task} has no such cell. Name the levels of one of: {have}.")
-    several = "; ".join(f"{arm.name} (cell {arm.cell_id})" for arm in exact)
+    several = "; ".join(f"{cell.name} (cell {cell.cell_id})" for cell in exact)
     raise InputError(
         f"--base {said}: {len(exact)} cells of {cells[0].task} have these levels. Name more of: {several}."
     )

@@ -12,6 +12,9 @@ import pandas as pd
 from orca_sweep.bench import Measurement, peak_memory_mib, timed
 from orca_sweep.config import digest
 from orca_sweep.results import collect, now, write_json, write_record
+from orca_sweep.space.manifest import MANIFEST
+from orca_sweep.space.records import Budget, Checkpoints, Limits, Resources
+from orca_sweep.space.tuning import Search
 
 N_TRIALS, N_EPOCHS, N_SEEDS = 10_000, 100, 10
 CASE = f"{N_TRIALS} trials x {N_EPOCHS} epochs"
@@ -47,8 +50,25 @@ def _write(sweep: Path) -> None:
         row: dict[str, Any] = {**ids, "status": "ok", "metric": "error", "started_at": now(), "n_steps": 10 * N_EPOCHS}
         measured = {name: rng.random() for name in ("val_metric_best", "val_metric_last", "test_metric_best")}
         write_record(sweep, row | measured, epochs, [{"stage": "finetune", "phase": 1, "wall_time_s": 1.0}])
-    about = {"name": "bench", "question": "", "metric": "test_metric_best", "factors": ["finetune.lr"]}
-    write_json(sweep / "sweep.json", {**about, "trials": trials})
+    write_json(sweep / MANIFEST, {**_about(), "trials": trials})
+
+
+def _about() -> dict[str, Any]:
+    """What the sweep's manifest says, but for its trials."""
+    parts = {
+        "resources": Resources(),
+        "limits": Limits(),
+        "checkpoints": Checkpoints(),
+        "search": Search(),
+        "budget": Budget(),
+    }
+    return {
+        **{"name": "bench", "question": "", "metric": "test_metric_best", "factors": ["finetune.lr"]},
+        **{name: part.model_dump() for name, part in parts.items()},
+        **{name: {} for name in ("labels", "tune", "outcomes", "margins")},
+        **{name: [] for name in ("seeds", "aa", "loggers", "imports", "tuned")},
+        **{"prune": None, "data": "data", "store": "store", "n_later": 0},
+    }
 
 
 def _epoch(epoch: int, rng: random.Random) -> dict[str, Any]:

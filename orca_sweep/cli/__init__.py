@@ -215,15 +215,14 @@ def resume(
     dashboard_host: DashboardHost = LOOPBACK,
 ) -> None:
     """Runs what is missing of a sweep, from its folder alone: the plan, data and store of its last launch."""
-    from orca_sweep.results import manifest_of
-    from orca_sweep.space import planned_before
+    from orca_sweep.space.manifest import MANIFEST, rebuild_plan, require_manifest
     from orca_sweep.trial import check_contents, load_imports
 
-    folder, manifest = real_path(sweep), manifest_of(sweep)
-    made = planned_before(manifest, folder / "sweep.json")
+    folder, manifest = real_path(sweep), require_manifest(sweep)
+    made = rebuild_plan(manifest, folder / MANIFEST)
     load_imports(made.space.imports)
     check_contents(made)
-    _run(made, folder, address, Path(manifest["data"]), manifest["store"], dashboard_host)
+    _run(made, folder, address, Path(manifest.data), manifest.store, dashboard_host)
 
 
 def _run(made: Plan, folder: Path, address: str | None, data_root: Path, store: str, dashboard_host: str) -> None:

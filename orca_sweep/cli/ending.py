@@ -80,9 +80,9 @@ def _figures(results: Any, tables: Path, out: Path, console: Console) -> list[Pa
 
 
 def _print_summary(results: Any, console: Console) -> None:
-    from orca_sweep.results import summarise
+    from orca_sweep.results import summarise_cells
 
-    cells = summarise(results)
+    cells = summarise_cells(results)
     table = Table(box=None, header_style="bold")
     has_roles = any(cell.role != "replicate" for cell in cells)
     tuned = [f"{path} (tuned)" for path in results.tuned]
@@ -103,7 +103,7 @@ def _print_summary(results: Any, console: Console) -> None:
 
 def _numbers(cell: Any) -> tuple[str, str, str, str]:
     i = cell.interval
-    lacking = ", ".join(f"{n} {status}" for status, n in cell.statuses.items() if status != "ok") or "0"
+    lacking = ", ".join(f"{n} {status}" for status, n in cell.status_counts.items() if status != "ok") or "0"
     lacking += f" ({cell.n_worst} scored as worst)" if cell.n_worst else ""
     return str(i.n), f"{i.mean:.4f}" if i.n else "-", f"{i.low:.4f} .. {i.high:.4f}" if i.n > 1 else "-", lacking
 

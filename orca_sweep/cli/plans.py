@@ -93,7 +93,8 @@ def store_root(store: str) -> str:
 
 def _make_forecast(made: Plan, folder: Path, store: str, data_root: Path, probe: bool) -> "Forecast":
     from orca_sweep.planning.forecast import forecast
-    from orca_sweep.results import FINAL_STATUSES, read_manifest, read_row
+    from orca_sweep.results import FINAL_STATUSES, read_row
+    from orca_sweep.space.manifest import read_manifest
     from orca_sweep.store import Store
 
     def is_done(trial_id: str) -> bool:
@@ -109,7 +110,8 @@ def _make_forecast(made: Plan, folder: Path, store: str, data_root: Path, probe:
         run(made, opened, data_root, lambda text: print(text, file=sys.stderr, flush=True))
     if not folder.is_dir():
         return forecast(made, opened)
-    before = (read_manifest(folder) or {"trials": []})["trials"] if made.tuned else []
+    manifest = read_manifest(folder) if made.tuned else None
+    before = manifest.trials if manifest else ()
     cells = {name for cell in made.tuned for name in (cell.cell_id, f"{cell.cell_id}-aa")}
     later = [t["trial_id"] for t in before if t.get("on_the_way") and t["cell_id"] in cells]
     return forecast(made, opened, is_done, sum(map(is_done, later)))

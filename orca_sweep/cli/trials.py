@@ -71,13 +71,15 @@ def replay(
     ] = 0.0,
 ) -> None:
     """Runs one recorded trial again from its config and says whether its numbers came back; exit code 1 if not."""
-    from orca_sweep.results import find_trial, read_manifest
+    from orca_sweep.results import find_trial
+    from orca_sweep.space.manifest import read_manifest
     from orca_sweep.store import Store
 
     place = source or _holder(trial_id)
     recorded = find_trial(place, trial_id)
-    manifest = read_manifest(place) or {}
-    root = data or Path(manifest.get("data", "data"))
+    manifest = read_manifest(place)
+    root = data or Path(manifest.data if manifest else "data")
+    used = imports or (manifest.imports if manifest else ())
     from orca_sweep.planning.replay import replay as run
 
     print(f"replaying {recorded.trial_id} of {place}: seed {recorded.config.get('seed')}, recorded as", end=" ")
@@ -86,7 +88,7 @@ def replay(
         opened = None if store is None else Store(plans.store_root(store))
         if opened is not None:
             opened.check_root()
-    found = run(recorded, real_path(root), imports or manifest.get("imports", ()), opened)
+    found = run(recorded, real_path(root), used, opened)
     for line in _told(found, tolerance):
         print(line)
     raise typer.Exit(0 if found.came_back(tolerance) else 1)
@@ -94,12 +96,12 @@ def replay(
 
 def _holder(start: str) -> Path:
     """The only sweep in results/ that has a trial whose id begins so."""
-    from orca_sweep.results import manifest_of, trials_of
+    from orca_sweep.space.manifest import require_manifest
 
     found = []
     for path in sorted(Path("results").glob("*/sweep.json")):
         with contextlib.suppress(InputError):  # what is no sweep, or damaged, is not meant
-            if any(trial["trial_id"].startswith(start) for trial in trials_of(manifest_of(path.parent))):
+            if any(trial["trial_id"].startswith(start) for trial in require_manifest(path.parent).all_trials):
                 found.append(path.parent)
     if len(found) != 1:
         which = f"in {', '.join(map(str, found))}" if found else "in no sweep of results/"

@@ -568,11 +568,11 @@ def unknown_knob(path: str) -> str:
 def explain(error: ValidationError) -> list[tuple[str, object, str]]:
     """Returns (dotted place, value, rule) for every mistake pydantic found.
 
-    The arms of a union each report; they are joined into one mistake per place.
+    The members of a union each report; they are joined into one mistake per place.
     """
     rules: dict[str, tuple[object, list[str]]] = {}
     for item in error.errors(include_url=False, include_context=False):
-        # A union adds its arm's tag after the field's own path: only lower-case names are ours.
+        # A union adds its member's tag after the field's own path: only lower-case names are ours.
         place = ".".join(str(part) for part in item["loc"] if _is_name(part))
         _, texts = rules.setdefault(place, (item["input"], []))
         ours = item["msg"].removeprefix("Value error, ")

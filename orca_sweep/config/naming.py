@@ -10,6 +10,10 @@ from pathlib import Path
 from orca_sweep.config.declaration import SHUFFLED, Declaration, TaskDeclaration, is_task_text, parse, parse_task
 
 Declared = Declaration | TaskDeclaration
+DECLARED_FACTORS = ("task", "proxy")
+"""Fields whose levels may be declarations, which are called by their names."""
+DECLARED_FIELDS = (*DECLARED_FACTORS, "body.name")
+"""Fields that may name the user's own data."""
 DIGITS = 4
 """Of a hash, where nothing else tells two declarations apart."""
 

@@ -238,7 +238,7 @@ class Agenda:
                 self._plan(self._replicates(cell.tuned.cell_id, best))
 
     def _replicates(self, cell_id: str, config: TrialConfig) -> list[PlannedTrial]:
-        """A cell's replicates; of the first cell the A/A arm too."""
+        """A cell's replicates; of the first cell the A/A cell too."""
         again = self.space.aa if cell_id == self.plan.tuned[0].cell_id else ()
         return [*plan_trials(cell_id, config, self.space.seeds), *plan_trials(f"{cell_id}-aa", config, again, "aa")]
 

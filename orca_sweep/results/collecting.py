@@ -1,10 +1,8 @@
 """From sweep folders, and from tables made elsewhere, to one set of Parquet tables."""
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from difflib import get_close_matches
 from functools import cached_property
 from itertools import groupby
@@ -13,36 +11,38 @@ from typing import TYPE_CHECKING, Any
 
 from orca_sweep import __version__
 from orca_sweep.config import CONTENTS, LATER, canonical_json, digest, knobs
-from orca_sweep.config.naming import label_declarations
+from orca_sweep.config.naming import DECLARED_FIELDS, label_declarations
 from orca_sweep.errors import DamagedError, InputError, Problem
 from orca_sweep.record_files import CHECKSUM, read_record_file
-from orca_sweep.results.columns import EPOCH_COLUMNS, STAGE_COLUMNS, TABLE_SCHEMA, Column, trial_columns
+from orca_sweep.results.arrow_tables import LongTable, build_table
+from orca_sweep.results.columns import (
+    EPOCH_COLUMNS,
+    STAGE_COLUMNS,
+    TABLE_SCHEMA,
+    UNFINISHED,
+    trial_columns,
+)
 from orca_sweep.results.contents import split_mixed_cells, tell_contents_apart, unify_folders, without_split
 from orca_sweep.results.custody import reveals
 from orca_sweep.results.records import (
-    ROLE,
     describe_unplanned,
     list_trial_folders,
-    manifest_of,
     read_record,
     read_traceback,
     record_path,
-    trials_of,
     unsealed,
-    write_json,
 )
 from orca_sweep.results.schemas import STAMPS_FILE
-from orca_sweep.results.tables import NO_RECORD, TABLES, Results, as_results, read_about, read_table, table_digest
-from orca_sweep.store import explain_write_errors, write_whole
+from orca_sweep.results.tables import TABLES, Results, as_results, read_about, read_table, table_digest
+from orca_sweep.space.manifest import MANIFEST, SweepManifest, require_manifest
+from orca_sweep.store import explain_write_errors, write_json, write_whole
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 STAMPS = ".collected.json"
-DECLARED = ("task", "proxy", "body.name")
-"""Config fields that may name the user's own data."""
-BATCH_ROWS = 50_000
-"""So many rows are turned into columns at once: as dictionaries they take ten times the memory."""
+NOT_RUN = "not run to an end yet; launch again"
+"""What the row of an unfinished trial says in its error."""
 ROW_GROUP = 100_000
 TRACEBACK_CHARS = 20_000
 """So much of a traceback's end is kept: a recursion's is thousands of lines, and its last ones tell what happened."""
@@ -56,7 +56,7 @@ def collect(sources: Iterable[Path], out: Path, earlier: Path | None = None) -> 
     A source is a sweep folder, also while the sweep runs, or a folder of tables collected elsewhere. One row per planned
     trial: one without a record is a row with status ``unfinished``. A trial that stands in several sources is taken once: the
     first ok record, one whose test metrics are revealed before others. One that is the same work in two cells, or a
-    replicate here and of the A/A arm there, has a row for each. Tables of older schema versions are merged by the names of
+    replicate here and of the A/A cell there, has a row for each. Tables of older schema versions are merged by the names of
     their columns: config fields that came later have their defaults, and columns that this version does not know are
     kept. Test metrics that were not revealed stay out.
 
@@ -91,14 +91,14 @@ def collect(sources: Iterable[Path], out: Path, earlier: Path | None = None) -> 
     stamps = {trial_id: "|".join(source.stamp(trial_id) for source in of) for trial_id, of in holders.items()}
     same = [trial_id for trial_id, stamp in stamps.items() if before.stamps.get(trial_id) == stamp]
     rows = before.rows(same)
-    epochs, stages = _Long(EPOCH_COLUMNS), _Long(STAGE_COLUMNS)
+    epochs, stages = LongTable(EPOCH_COLUMNS), LongTable(STAGE_COLUMNS)
     for trial_id in stamps:
         if trial_id not in rows:
             record = _best([source.record(trial_id) for source in holders[trial_id]])
             rows[trial_id] = record["row"]
             epochs.add(trial_id, record["epochs"])
             stages.add(trial_id, record.get("stages", ()))
-    labels = {text: name for path in DECLARED for text, name in _label_column(path, plans.values()).items()}
+    labels = {text: name for path in DECLARED_FIELDS for text, name in _label_column(path, plans.values()).items()}
     whole_rows = [{**rows[trial_id], **_labelled(plan, labels)} for (trial_id, _, _), plan in plans.items()]
     tell_contents_apart(whole_rows)
     split_mixed_cells(whole_rows)
@@ -109,7 +109,7 @@ def collect(sources: Iterable[Path], out: Path, earlier: Path | None = None) -> 
         (out / STAMPS).unlink(missing_ok=True)
     order = list(stamps)
     made = {
-        "trials": _as_table(whole_rows, trial_columns()),
+        "trials": build_table(whole_rows, trial_columns()),
         "epochs": epochs.table(order, before.long("epochs", same)),
         "stages": stages.table(order, before.long("stages", same)),
     }
@@ -130,7 +130,7 @@ def _label_column(path: str, plans: Iterable[Mapping[str, Any]]) -> dict[str, st
 
 def _labelled(plan: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
     """A plan's columns with task, proxy and body as people call them, and the declarations behind these names."""
-    named = {path: labels.get(plan[path], plan[path]) for path in DECLARED if path in plan}
+    named = {path: labels.get(plan[path], plan[path]) for path in DECLARED_FIELDS if path in plan}
     declared = {f"{path}_declared": plan[path] if plan[path] != name else None for path, name in named.items()}
     return {**plan, **named, **declared}
 
@@ -193,7 +193,7 @@ def _best(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The first ok record, those that are revealed before others; else the first of a trial that was run at all."""
     ok = [record for record in records if record["row"]["status"] == "ok"]
     ok.sort(key=lambda record: bool(record["row"].get("is_sealed")))
-    ended = [record for record in records if record["row"].get("error") != NO_RECORD]
+    ended = [record for record in records if record["row"]["status"] != UNFINISHED]
     return (ok or ended or records)[0]
 
 
@@ -230,7 +230,7 @@ def _sources(paths: Iterable[Path]) -> list[_Source]:
     problems: list[Problem] = []
     for path in paths:
         try:
-            is_tables = not os.path.lexists(path / "sweep.json") and os.path.lexists(path / "trials.parquet")
+            is_tables = not os.path.lexists(path / MANIFEST) and os.path.lexists(path / "trials.parquet")
             found.append(_Tables(path) if is_tables else _Sweep(path))
         except InputError as error:
             problems += error.problems
@@ -245,7 +245,7 @@ class _Sweep(_Source):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         names = list_trial_folders(folder)
-        self.folder, self.manifest = folder, manifest_of(folder)
+        self.folder, self.manifest = folder, require_manifest(folder)
         self.unplanned = describe_unplanned(folder, names, self.manifest)
         self.log = reveals(folder)
         self.revealed = {trial_id: one.time for one in self.log for trial_id in one.trials}
@@ -254,21 +254,21 @@ class _Sweep(_Source):
     def _about(self) -> dict[str, Any]:
         manifest = self.manifest
         return {
-            "space": manifest["name"],
-            "question": manifest.get("question", ""),
-            "factors": manifest["factors"],
-            "tuned": list(manifest.get("tune", ())),
-            "worst": [s for s, rule in manifest.get("outcomes", {}).items() if rule["then"] == "worst"],
-            "metric": manifest.get("metric", "test_metric_best"),
+            "space": manifest.name,
+            "question": manifest.question,
+            "factors": list(manifest.factors),
+            "tuned": list(manifest.tune),
+            "worst": [status for status, rule in manifest.outcomes.items() if rule.then == "worst"],
+            "metric": manifest.metric,
             "margins": _margins(manifest),
         }
 
     def uses(self) -> Iterator[tuple[Use, Mapping[str, Any]]]:
-        levels = {cell_id: canonical_json(labels) for cell_id, labels in self.manifest.get("levels", {}).items()}
-        for trial in trials_of(self.manifest):
-            use = (trial["trial_id"], trial["cell_id"], trial.get("role", ROLE))
+        levels = {cell_id: canonical_json(labels) for cell_id, labels in self.manifest.labels.items()}
+        for trial in self.manifest.all_trials:
+            use = (trial["trial_id"], trial["cell_id"], trial["role"])
             # The plan says what a trial is for; its own record knows the config alone.
-            about = {"space": self.manifest["name"], "cell_id": use[1], "role": use[2]}
+            about = {"space": self.manifest.name, "cell_id": use[1], "role": use[2]}
             yield use, {**LATER, **trial["config"], **about, "levels": levels.get(use[1].removesuffix("-aa"))}
 
     def stamp(self, trial_id: str) -> str:
@@ -282,7 +282,7 @@ class _Sweep(_Source):
             self.damaged[trial_id] = str(error)
             return {"row": {"trial_id": trial_id, "status": "lost", "error": str(error)}, "epochs": []}
         if record is None:
-            return {"row": {"trial_id": trial_id, "status": "unfinished", "error": NO_RECORD}, "epochs": []}
+            return {"row": {"trial_id": trial_id, "status": UNFINISHED, "error": NOT_RUN}, "epochs": []}
         is_sealed = "sealed" in record and trial_id not in self.revealed
         row = {**record["row"], "is_sealed": is_sealed, "revealed_at": self.revealed.get(trial_id)}
         if row["status"] != "ok":
@@ -293,15 +293,12 @@ class _Sweep(_Source):
         return {**record, "row": row if is_sealed else {**row, **unsealed(record)}}
 
 
-def _margins(manifest: Mapping[str, Any]) -> dict[str, float]:
+def _margins(manifest: SweepManifest) -> dict[str, float]:
     """The margin that a space fixes for each task that it runs; one for all tasks is told of each."""
-    fixed = manifest.get("margins", {})
-    configs = [
-        *(trial["config"] for trial in trials_of(manifest)),
-        *(cell["base"] for cell in manifest.get("tuned", ())),
-    ]
+    fixed = manifest.margins
+    configs = [*(trial["config"] for trial in manifest.all_trials), *(cell.base for cell in manifest.tuned)]
     tasks = dict.fromkeys(config["task"] for config in configs) if fixed else {}
-    return {task: fixed.get(task, fixed.get("")) for task in tasks if task in fixed or "" in fixed}
+    return {task: fixed[task if task in fixed else ""] for task in tasks if task in fixed or "" in fixed}
 
 
 class _Tables(_Source):
@@ -322,7 +319,7 @@ class _Tables(_Source):
         planned = ("space", "levels", "cell_id", *(name for name in knobs() if name not in LATER), *CONTENTS)
         for row in self.trials:
             row = {**row, "cell_id": without_split(row["cell_id"])}
-            use = (row["trial_id"], row["cell_id"], row.get("role") or ROLE)
+            use = (row["trial_id"], row["cell_id"], row["role"])
             later = {name: LATER[name] if row.get(name) is None else row[name] for name in LATER}
             settings = {name: row[name] for name in planned if name in row} | _declared(row)
             yield use, {**settings, **later, "role": use[2]}
@@ -340,7 +337,7 @@ class _Tables(_Source):
 
 def _declared(row: Mapping[str, Any]) -> dict[str, str]:
     """Task, proxy and body of a row as its config has them, where they have another name in the table."""
-    return {path: row[f"{path}_declared"] for path in DECLARED if row.get(f"{path}_declared")}
+    return {path: row[f"{path}_declared"] for path in DECLARED_FIELDS if row.get(f"{path}_declared")}
 
 
 def _by_trial(table: "pa.Table") -> Callable[[str], list[dict[str, Any]]]:
@@ -404,120 +401,7 @@ def _about(sweeps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"schema_version": TABLE_SCHEMA, "sweeps": list(unique.values())}
 
 
-# Columns ------------------------------------------------------------------------------------------
-
-
-class _Long:
-    """Rows of many trials on their way to a table, turned into columns part by part."""
-
-    def __init__(self, columns: tuple[Column, ...]) -> None:
-        self.columns = columns
-        self.rows: list[dict[str, Any]] = []
-        self.parts: list[pa.Table] = []
-
-    def add(self, trial_id: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        self.rows.extend({**row, "trial_id": trial_id} for row in rows)
-        if len(self.rows) >= BATCH_ROWS:
-            self._flush()
-
-    def _flush(self) -> None:
-        self.parts.append(_as_table(self.rows, self.columns))
-        self.rows = []
-
-    def table(self, order: Sequence[str], before: "Sequence[pa.Table]") -> "pa.Table":
-        """Returns all rows, with those of before, in the order of the trials."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        self._flush()
-        joined = _joined([*before, *self.parts])
-        names = {column.name for column in self.columns}
-        # What only rows had that are gone is no column any more.
-        joined = joined.select([n for n in joined.column_names if n in names or joined[n].null_count < len(joined)])
-        place = pc.index_in(joined["trial_id"], pa.array(order, pa.string())).to_numpy()
-        return joined.take(place.argsort(kind="stable"))
-
-
-def _as_table(rows: Sequence[Mapping[str, Any]], columns: tuple[Column, ...]) -> "pa.Table":
-    """Rows as columns; one that this version does not know gets the type of its values, if it has any."""
-    import pyarrow as pa
-
-    names = {column.name for column in columns}
-    others = sorted({name for row in rows for name in row.keys() - names if row[name] is not None})
-    known = [_field(column) for column in columns]
-    arrays = [pa.array(_values(rows, column), type=_type(column)) for column in columns]
-    more = [_inferred([row.get(name) for row in rows]) for name in others]
-    fields = [
-        pa.field(name, array.type, metadata={"unit": "", "meaning": "unknown to this version"})
-        for name, array in zip(others, more, strict=True)
-    ]
-    return pa.table([*arrays, *more], schema=pa.schema([*known, *fields]))
-
-
-def _inferred(values: list[Any]) -> "pa.Array":
-    import pyarrow as pa
-
-    kinds = {type(value) for value in values if value is not None}
-    for of, kind in (({bool}, pa.bool_()), ({int}, pa.int64()), ({int, float}, pa.float64())):
-        if kinds <= of:
-            return pa.array(values, type=kind)
-    if kinds == {datetime}:
-        return pa.array(values, type=pa.timestamp("ms", tz="UTC"))
-    texts = [v if v is None or isinstance(v, str) else json.dumps(v, sort_keys=True, default=str) for v in values]
-    return pa.array(texts, type=pa.string())
-
-
-def _joined(parts: "Sequence[pa.Table]") -> "pa.Table":
-    """Tables one below the other, by the names of their columns; types that do not go together become text."""
-    import pyarrow as pa
-
-    try:
-        return pa.concat_tables(parts, promote_options="permissive")
-    except pa.ArrowTypeError:
-        kinds: dict[str, set[Any]] = {}
-        for field in (field for part in parts for field in part.schema):
-            kinds.setdefault(field.name, set()).add(field.type)
-        texts = [name for name, of in kinds.items() if len(of) > 1]
-        return pa.concat_tables([_with_texts(part, texts) for part in parts], promote_options="permissive")
-
-
-def _with_texts(table: "pa.Table", names: Iterable[str]) -> "pa.Table":
-    import pyarrow as pa
-
-    for name in names:
-        if name in table.column_names:
-            place = table.column_names.index(name)
-            table = table.set_column(place, name, table[name].cast(pa.string()))
-    return table
-
-
-def _type(column: Column) -> "pa.DataType":
-    import pyarrow as pa
-
-    types = {
-        "string": pa.string(),
-        "int64": pa.int64(),
-        "double": pa.float64(),
-        "bool": pa.bool_(),
-        "time": pa.timestamp("ms", tz="UTC"),
-    }
-    return types[column.type]
-
-
-def _field(column: Column) -> "pa.Field":
-    import pyarrow as pa
-
-    return pa.field(column.name, _type(column), metadata={"unit": column.unit, "meaning": column.meaning})
-
-
-def _values(rows: Sequence[Mapping[str, Any]], column: Column) -> list[Any]:
-    """A column's values in its type (``forever`` and a number share one text column)."""
-    values = [row.get(column.name) for row in rows]
-    if column.type == "time":
-        return [datetime.fromisoformat(value) if isinstance(value, str) else value for value in values]
-    if column.type == "string":
-        return [value if value is None or isinstance(value, str) else str(value) for value in values]
-    return values
+# Writing ------------------------------------------------------------------------------------------
 
 
 def write_table(path: Path, table: "pa.Table", about: Mapping[str, Any]) -> str:

@@ -8,6 +8,8 @@ from orca_sweep.config import knobs
 TABLE_SCHEMA = 2
 """Raised when a column changes its meaning; tables of other versions are merged by the names of their columns."""
 Status = Literal["ok", "failed", "diverged", "oom", "timeout", "lost", "pruned", "unfinished"]
+UNFINISHED: Status = "unfinished"
+"""Planned and not run to an end: no record says what became of the trial. It is lost only if its worker died too often."""
 # A finished outcome is not run again; what failed or was lost is.
 FINAL_STATUSES = ("ok", "diverged", "pruned")
 ColumnType = Literal["string", "int64", "double", "bool", "time"]
@@ -27,7 +29,10 @@ class Column:
 TRIAL_MEASURES = (
     Column("trial_id", "string", "", "hash of the whole config, seed included"),
     Column(
-        "cell_id", "string", "", "hash of the config without seed and tuned fields; of the A/A arm with '-aa' behind it"
+        "cell_id",
+        "string",
+        "",
+        "hash of the config without seed and tuned fields; of the A/A cell with '-aa' behind it",
     ),
     Column("role", "string", "", "replicate; search: a candidate of its cell's tuning; aa: the reference cell again"),
     Column("space", "string", "", "name of the space that planned the trial"),
@@ -36,7 +41,8 @@ TRIAL_MEASURES = (
         "status",
         "string",
         "",
-        "ok, failed, diverged, oom, timeout, lost (its worker died too often), pruned or unfinished",
+        "ok, failed, diverged, oom, timeout, lost (its worker died too often), pruned or unfinished (planned, not run to an"
+        " end)",
     ),
     Column("error", "string", "", "what ended a trial that is not ok"),
     Column("traceback", "string", "", "the end of the traceback of a trial that failed, at most 20,000 characters"),

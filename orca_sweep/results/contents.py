@@ -10,8 +10,9 @@ from orca_sweep.config.declaration import without_folder, without_path
 from orca_sweep.config.naming import label_declarations
 from orca_sweep.data.contents import SHOWN_DIGITS
 from orca_sweep.errors import InputError
-from orca_sweep.results.records import read_manifest, record_path, trials_of
+from orca_sweep.results.records import record_path
 from orca_sweep.space import Plan
+from orca_sweep.space.manifest import read_manifest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,17 +174,18 @@ def _list_earlier(folder: Path, plan: Plan, configs: Sequence[Config]) -> list[M
     now, known = _current_contents(configs), set(map(_settings_of, configs))
     return [
         trial
-        for trial in trials_of(manifest)
+        for trial in manifest.all_trials
         if trial["trial_id"] not in ids
         and any(True for _ in _changes(trial["config"], now))
-        and (trial.get("on_the_way") or trial.get("role") == "search" or _settings_of(trial["config"]) in known)
+        and (trial.get("on_the_way") or trial["role"] == "search" or _settings_of(trial["config"]) in known)
     ]
 
 
 def find_earlier_levels(folder: Path, earlier: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, str]]:
     """Returns what the space wrote for the levels of earlier trials' cells: no label may differ by content alone."""
     cells = {trial["cell_id"].removesuffix("-aa") for trial in earlier}
-    written = (read_manifest(folder) or {}).get("levels", {}) if cells else {}
+    manifest = read_manifest(folder) if cells else None
+    written = manifest.labels if manifest else {}
     return {cell_id: labels for cell_id, labels in written.items() if cell_id in cells}
 
 

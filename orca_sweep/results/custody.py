@@ -12,8 +12,10 @@ from pathlib import Path
 
 from orca_sweep.errors import DamagedError
 from orca_sweep.record_files import read_record_file
-from orca_sweep.results.records import list_trial_folders, manifest_of, read_record, trials_of, write_json
+from orca_sweep.results.records import list_trial_folders, read_record
 from orca_sweep.results.schemas import REVEALS_FILE
+from orca_sweep.space.manifest import require_manifest
+from orca_sweep.store import write_json
 
 REVEALS = "reveals.json"
 SEAL_AGAIN = "Move it away to seal the sweep's test metrics again; who moves it must say that they had been looked at."
@@ -43,7 +45,7 @@ def reveal(folder: Path) -> Reveal:
     """
     past = reveals(folder)
     known = {trial_id for look in past for trial_id in look.trials}
-    planned = dict.fromkeys(trial["trial_id"] for trial in trials_of(manifest_of(folder)))
+    planned = dict.fromkeys(trial["trial_id"] for trial in require_manifest(folder).all_trials)
     records, damaged = {}, []
     for trial_id in planned:
         try:

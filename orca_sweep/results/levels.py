@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orca_sweep.config.labels import TOGETHER, unite_labels, write_level, write_stored
-
-NAMED = ("task", "proxy")
+from orca_sweep.config.naming import DECLARED_FACTORS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +44,7 @@ def _read_json(text: object) -> Mapping[str, str]:
 
 def _label_column(trials: "pd.DataFrame", path: str, written: Sequence[Mapping[str, str]] | None) -> list[str]:
     values = trials[path].tolist() if path in trials else [None] * len(trials)
-    if written is None or path in NAMED:  # the column has the name that people read
+    if written is None or path in DECLARED_FACTORS:  # the column has the name that people read
         return [write_level(value) for value in values]
     declared, marks = _split_marks(trials, path)
     trials = trials.assign(**{path: declared}) if any(marks) else trials

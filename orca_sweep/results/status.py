@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from orca_sweep.errors import DamagedError
-from orca_sweep.results.records import describe_unplanned, list_trial_folders, manifest_of, read_record, read_traceback
+from orca_sweep.results.columns import UNFINISHED
+from orca_sweep.results.records import describe_unplanned, list_trial_folders, read_record, read_traceback
+from orca_sweep.space.manifest import MANIFEST, require_manifest
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ class SweepStatus:
     trials_per_hour: float | None
     """Of the last launch."""
     eta_s: float | None
-    cpu_hours: float | None
-    gpu_hours: float | None
+    cpu_hours: float
+    gpu_hours: float
     failures: tuple[Failure, ...]
     unplanned: str | None = None
     """What is to be said of records that are of no planned trial."""
@@ -54,29 +56,28 @@ def sweep_status(folder: Path) -> SweepStatus:
         InputError: if the folder holds no sweep.
     """
     names = list_trial_folders(folder)
-    manifest = manifest_of(folder)
-    records = {t["trial_id"]: _row(folder, t["trial_id"]) for t in manifest["trials"]}
+    manifest = require_manifest(folder)
+    records = {t["trial_id"]: _row(folder, t["trial_id"]) for t in manifest.trials}
     rows = {trial_id: row for trial_id, row in records.items() if row}
     statuses: dict[str, int] = {}
     for trial_id in records:
-        status = rows[trial_id]["status"] if trial_id in rows else "unfinished"
+        status = rows[trial_id]["status"] if trial_id in rows else UNFINISHED
         statuses[status] = statuses.get(status, 0) + 1
     running = _is_held(folder / ".lock")
     rate = _rate(folder, rows, running)
-    n_left = statuses.get("unfinished", 0) + manifest["n_later"]
-    used = manifest.get("resources")
+    n_left = statuses.get(UNFINISHED, 0) + manifest.n_later
     hours = sum(row.get("wall_time_s") or 0 for row in rows.values()) / 3600
     return SweepStatus(
-        name=manifest["name"],
+        name=manifest.name,
         n_planned=len(records),
-        n_later=manifest["n_later"],
+        n_later=manifest.n_later,
         statuses=statuses,
         is_running=running,
         started=tuple(t for t in records if t not in rows and (folder / "trials" / t).is_dir()),
         trials_per_hour=rate,
         eta_s=3600 * n_left / rate if rate and running and n_left else None,
-        cpu_hours=hours * used["cpu"] if used else None,
-        gpu_hours=hours * used["gpu"] if used else None,
+        cpu_hours=hours * manifest.resources.cpu,
+        gpu_hours=hours * manifest.resources.gpu,
         failures=tuple(_failure(folder, row) for row in rows.values() if row["status"] not in ("ok", "pruned")),
         unplanned=describe_unplanned(folder, names, manifest),
     )
@@ -107,7 +108,7 @@ def _is_held(lock: Path) -> bool | None:
 
 def _rate(folder: Path, rows: Iterable[str], running: bool | None) -> float | None:
     """Trials an hour since the last launch wrote its plan."""
-    start = (folder / "sweep.json").stat().st_mtime
+    start = (folder / MANIFEST).stat().st_mtime
     ends = []
     for trial_id in rows:
         with contextlib.suppress(OSError):  # a record is taken away when its trial is tried again

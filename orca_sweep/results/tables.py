@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TABLES: Mapping[str, tuple[str, ...]] = {
-    "trials": ("trial_id", "cell_id", "seed", "status"),
+    "trials": ("trial_id", "cell_id", "role", "seed", "status"),
     "epochs": ("trial_id", "stage", "epoch"),
     "stages": ("trial_id", "stage", "phase"),
 }
@@ -35,7 +35,6 @@ TABLES: Mapping[str, tuple[str, ...]] = {
 SINCE = {"stages": 2}
 """Tables that came with a later schema version: in earlier ones they are empty."""
 COLLECT_AGAIN = "Make the tables anew with 'orca-sweep collect'."
-NO_RECORD = "no record: not run to an end yet; launch again"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ Needs neither torch nor ray. This room does not know what a task, body or proxy 
 which turns dotted settings into a checked TrialConfig.
 """
 
-from orca_sweep.space.manifest import planned_before
 from orca_sweep.space.plan import make_plan, plan_space, plan_trials
 from orca_sweep.space.reading import read_space
 from orca_sweep.space.records import (
@@ -46,7 +45,6 @@ __all__ = [
     "make_plan",
     "plan_space",
     "plan_trials",
-    "planned_before",
     "read_space",
     "resolve_candidate",
 ]

@@ -1,4 +1,4 @@
-"""What a plan cannot tell apart: knobs that move together, arms of unequal effort, learning rates never tried."""
+"""What a plan cannot tell apart: knobs that move together, cells of unequal effort, learning rates never tried."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
@@ -88,7 +88,7 @@ def _unequal_steps(plan: Plan, task: str, columns: _Columns) -> Iterator[str]:
 
 
 def _untried_rate(plan: Plan, task: str, columns: _Columns) -> Iterator[str]:
-    """Arms that share one untested learning rate: a difference between them may be one of tuning."""
+    """Cells that share one untested learning rate: a difference between them may be one of tuning."""
     rates, n_cells = set(columns["finetune.lr"]), len(columns.cells)
     if n_cells > 1 and len(rates) == 1 and "finetune.lr" not in plan.space.tune:
         yield (

@@ -7,14 +7,12 @@ from typing import Any
 
 from orca_sweep.config import BodyConfig, TrialConfig, freezing
 from orca_sweep.config.labels import FREEZE, write_stored
-from orca_sweep.config.naming import label_declarations
+from orca_sweep.config.naming import DECLARED_FACTORS, label_declarations
 from orca_sweep.space.expansion import Resolved
 from orca_sweep.space.records import Space
 
 NAIVE = ("proxy", "embedder.objective", "embedder.epochs")
 """Fields that all say it if the embedder is not trained."""
-DECLARED = ("task", "proxy")
-"""Fields whose levels may be declarations, which are called by their names."""
 Asked = Mapping[str, Sequence[Resolved]]
 """Of each cell the combinations of levels that are its work."""
 First = Mapping[str, Mapping[Any, Any]]
@@ -30,7 +28,7 @@ def label_cells(space: Space, asked: Asked) -> tuple[dict[str, dict[str, str]], 
     first = find_equal_levels(space, asked)
     labels = {cell_id: _label_cell(space, combinations, first) for cell_id, combinations in asked.items()}
     cells = {cell_id: combinations[0].cell for cell_id, combinations in asked.items()}
-    for path in set(DECLARED) & set(space.factors):
+    for path in set(DECLARED_FACTORS) & set(space.factors):
         names = label_declarations(dict.fromkeys(getattr(cell, path) for cell in cells.values()))
         for cell_id, cell in cells.items():
             labels[cell_id][path] = names[getattr(cell, path)]

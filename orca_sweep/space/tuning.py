@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from orca_sweep.config import Seed, digest, knobs
+from orca_sweep.config.labels import write_level
 
 Settings = dict[str, Any]
 DIGITS = 3
@@ -34,7 +35,7 @@ class Range:
     whole: bool
 
     def __str__(self) -> str:
-        return f"{self.low:g} to {self.high:g}{' (log)' if self.log else ''}"
+        return f"{write_level(self.low)} to {write_level(self.high)}{' (log)' if self.log else ''}"
 
     def draw(self, share: float) -> float | int:
         """Returns the number at a share (0 to 1) of the way from low to high."""

@@ -21,21 +21,21 @@ from orca_sweep.stats.ranks import RankCorrelation, rank_correlation, rho_p
 from orca_sweep.stats.variances import SdInterval, VarianceRatio, sd_interval, variance_ratio
 from orca_sweep.stats.verdicts import (
     WORDS,
-    Equivalence,
     NoiseMargin,
+    Reason,
     Verdict,
     Word,
     aa_margin,
-    equivalence,
+    describe_reason,
     verdict,
     verdicts,
+    write_verdict,
 )
 
 __all__ = [
     "WORDS",
     "Contrast",
     "Effect",
-    "Equivalence",
     "FactorEffects",
     "InterquartileMean",
     "Interval",
@@ -43,12 +43,13 @@ __all__ = [
     "NoiseMargin",
     "Proportion",
     "RankCorrelation",
+    "Reason",
     "SdInterval",
     "VarianceRatio",
     "Verdict",
     "Word",
     "aa_margin",
-    "equivalence",
+    "describe_reason",
     "factor_effects",
     "holm",
     "interquartile_mean",
@@ -64,4 +65,5 @@ __all__ = [
     "verdict",
     "verdicts",
     "wilson_interval",
+    "write_verdict",
 ]

@@ -14,7 +14,6 @@ from orca_sweep.stats.intervals import check_level
 Axes = tuple[int, ...]
 MOST_HOLES = 98
 """So many are listed."""
-WHERE = "factor_effects"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +103,10 @@ def factor_effects(
     check_level(level)
     data = np.asarray(values, dtype=float)
     if {len(labels) for labels in (*levels_by_factor.values(), blocks)} != {data.size}:
-        raise ValueError(f"{WHERE}: {data.size} values need as many labels of each factor and as many blocks.")
+        raise ValueError(f"factor_effects: {data.size} values need as many labels of each factor and as many blocks.")
     names = tuple(levels_by_factor)
     if not names:
-        raise InputError(f"{WHERE}: there is no factor. Name at least one.")
+        raise InputError("there is no factor. Name at least one.")
     levels = [list(dict.fromkeys(levels_by_factor[name])) for name in names]
     seeds = list(dict.fromkeys(blocks))
     cells = list(zip(*(levels_by_factor[name] for name in names), strict=True))
@@ -127,16 +126,16 @@ def _refuse_unbalanced(
     problems = []
     for name, known in zip(names, levels, strict=True):
         if len(known) < 2:
-            problems.append(f"{WHERE}: factor {name!r} has {len(known)} level. It needs two. Leave it out.")
+            problems.append(f"factor {name!r} has {len(known)} level. It needs two. Leave it out.")
     if len(seeds) < 2:
-        problems.append(f"{WHERE}: {len(seeds)} seed. Noise shows from two seeds on. Run more seeds.")
+        problems.append(f"{len(seeds)} seed. Noise shows from two seeds on. Run more seeds.")
     # A sparse design of many factors has more combinations than anybody can list, or a computer hold.
     holes = list(itertools.islice(_find_holes(values_by_key, names, levels, seeds), MOST_HOLES + 1))
     if len(holes) > MOST_HOLES:
-        holes[-1] = f"{WHERE}: there are more such combinations, which are not listed."
+        holes[-1] = "there are more such combinations, which are not listed."
     if holes:
         rule = "Each combination of levels needs one finite value per seed"
-        problems += [*holes, f"{WHERE}: {rule}. Run the missing trials, or leave the level or the seed out."]
+        problems += [*holes, f"{rule}. Run the missing trials, or leave the level or the seed out."]
     if problems:
         raise InputError(problems)
 
@@ -154,7 +153,7 @@ def _find_holes(
                 faults.setdefault(fault, []).append(str(seed))
         named = ", ".join(f"{name} = {value}" for name, value in zip(names, cell, strict=True))
         for fault, at in faults.items():
-            yield f"{WHERE}: {named} has {fault} at seed{'s' if len(at) > 1 else ''} {', '.join(at)}."
+            yield f"{named} has {fault} at seed{'s' if len(at) > 1 else ''} {', '.join(at)}."
 
 
 def _explain_fault(values: list[float]) -> str | None:

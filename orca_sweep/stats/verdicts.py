@@ -1,7 +1,7 @@
 """Helps, hurts, no meaningful difference, undecided: a contrast judged against a margin.
 
 **The rule.** The margin M is the smallest difference that matters, in the metric's unit, fixed before looking or taken
-from an A/A arm. With the paired difference a - b of a metric of which lower is better (mode ``min``), and alpha = 0.05:
+from an A/A cell. With the paired difference a - b of a metric of which lower is better (mode ``min``), and alpha = 0.05:
 
 - *helps*: the 95% (1 - alpha) interval lies wholly below -M; *hurts*: wholly above M (of a metric of which higher is
   better, mode ``max``, the other way round);
@@ -31,49 +31,32 @@ from typing import Literal, get_args
 import numpy as np
 
 from orca_sweep.stats.contrasts import Contrast, has_spread, holm, t_tail, two_sided_p
-from orca_sweep.stats.intervals import Interval, at_level, check_level, is_rounding, t_interval
+from orca_sweep.stats.intervals import Interval, at_level, check_level, is_rounding
 from orca_sweep.stats.modes import Mode, as_cost
 
 Word = Literal["helps", "hurts", "no meaningful difference", "undecided"]
 WORDS: tuple[Word, ...] = get_args(Word)
 
 
-@dataclass(frozen=True)
-class Equivalence:
-    """Two one-sided tests of a mean difference against a margin on both sides."""
-
-    n: int
-    mean: float
-    low: float
-    """Of the 1 - 2 alpha interval, as ``high``: within the margin exactly where the tests say equivalent."""
-    high: float
-    margin: float
-    alpha: float
-    p_above: float
-    """Of "the difference is -margin or less"."""
-    p_below: float
-    """Of "the difference is margin or more"."""
-    p: float
-    """The larger of the two."""
-    is_equivalent: bool
+Reason = Literal["no-margin", "incomplete", "too-few-pairs", "no-spread"]
+"""Why a contrast cannot be judged: seeds without a pair, fewer than two pairs, or equal differences other than zero."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What a contrast is said to show, and the numbers behind the word."""
+    """What a contrast is said to show, and the numbers behind the word; `write_verdict` makes the sentence of it."""
 
     word: Word
-    n: int
-    """Complete pairs."""
-    mean: float
-    low: float
-    """Of the 1 - alpha interval, as ``high``; helps and hurts are judged by it."""
-    high: float
-    inner_low: float
-    """Of the 1 - 2 alpha interval, as ``inner_high``; no meaningful difference is judged by it."""
-    inner_high: float
+    reason: Reason | None
+    """Why it cannot be judged, so that the word is undecided; None where it is judged."""
+    outer: Interval
+    """The 1 - alpha interval of the mean difference over complete pairs; helps and hurts are judged by it."""
+    inner: Interval
+    """The 1 - 2 alpha interval; no meaningful difference is judged by it."""
     margin: float
-    alpha: float
+    mode: Mode
+    incomplete: tuple[int, ...]
+    """Seeds that give no complete pair."""
     p_beyond: float
     """Two-sided p of "the difference is within the margin", adjusted for the family; small where it helps or hurts."""
     p_within: float
@@ -82,49 +65,43 @@ class Verdict:
     """Judged together: the family of Holm's procedure."""
     excludes_zero: bool
     """Whether the 1 - alpha interval of this contrast alone lies on one side of zero."""
-    sentence: str
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words."""
+        return write_verdict(self)
 
 
 @dataclass(frozen=True)
 class NoiseMargin:
-    """What seeds alone do: two arms of one cell that differ in nothing else."""
+    """What seeds alone do: two sets of runs of one cell that differ in nothing else."""
 
     margin: float
     """Standard deviation of the difference of two means of ``n_seeds`` seeds each, in the metric's unit."""
     low: float
-    """Confidence limits of that standard deviation: how little an A/A arm of this size knows of it."""
+    """Confidence limits of that standard deviation: how little an A/A cell of this size knows of it."""
     high: float
     level: float
     n_seeds: int
     sd: float
-    """Standard deviation of one trial over seeds, within arms."""
+    """Standard deviation of one trial over seeds, within each set."""
     df: int
     n_aa: int
     n_reference: int
     difference: float
-    """Mean of the A/A arm minus mean of its reference."""
+    """Mean of the A/A cell minus mean of its reference."""
     p: float
-    """Two-sided p of the unpaired t test of that difference. Where it is very small, the arms are not alike: a fault."""
-
-
-def equivalence(differences: Sequence[float] | np.ndarray, margin: float, alpha: float = 0.05) -> Equivalence:
-    """Returns the two one-sided t tests (TOST) of paired differences against -margin and margin.
-
-    p_above = P(T >= (mean + margin) / se), p_below = P(T >= (margin - mean) / se), n - 1 degrees of freedom. A value
-    that is not finite, fewer than two, or equal values other than zero make the p values NaN and nothing equivalent;
-    differences that all are zero are equivalent.
-
-    Source: Schuirmann (1987); Lakens (2017).
-    """
-    _check(margin, alpha)
-    found = t_interval(differences, 1 - 2 * alpha)
-    above, below = _beside(found, margin)
-    p = max(above, below)
-    return Equivalence(found.n, found.mean, found.low, found.high, margin, alpha, above, below, p, p <= alpha)
+    """Two-sided p of the unpaired t test of that difference. Where it is very small, the two sets are not alike: a fault."""
 
 
 def _beside(found: Interval, margin: float) -> tuple[float, float]:
-    """Returns the p of "the mean is at most -margin" and of "the mean is at least margin"."""
+    """Returns the p of "the mean is at most -margin" and of "the mean is at least margin", two one-sided t tests (TOST).
+
+    P(T >= (margin + mean) / se) and P(T >= (margin - mean) / se), n - 1 degrees of freedom. NaN for fewer than two
+    differences, one that is not finite, or equal ones other than zero; differences that all are zero are equivalent.
+
+    Source: Schuirmann (1987); Lakens (2017).
+    """
     if math.isnan(found.sd) or math.isnan(margin):
         return math.nan, math.nan
     if not has_spread(found):
@@ -143,7 +120,7 @@ def verdict(contrast: Contrast, margin: float, alpha: float = 0.05, mode: Mode =
     """Returns the word for one contrast judged alone, of a metric of that mode; see the rule above.
 
     Where there is nothing to judge (fewer than two pairs, incomplete pairs, a NaN margin, differences that all are
-    the same number other than zero) it is undecided and the sentence says why.
+    the same number other than zero) it is undecided and has a reason.
 
     Raises:
         ValueError: for a negative or infinite margin, or an alpha outside (0, 0.5).
@@ -173,33 +150,43 @@ def verdicts(
         raise ValueError(f"{len(each)} margins for {len(contrasts)} contrasts: give one for all, or one each.")
     for margin in each:
         _check(margin, alpha)
-    pairs = list(zip(contrasts, each, strict=True))
-    asked = zip(contrasts, each, all_modes, strict=True)
-    beyond = [_beyond(contrast.interval, margin) for contrast, margin in pairs]
-    within = [max(_beside(contrast.interval, margin)) for contrast, margin in pairs]
+    questions = [_Question(*parts, alpha) for parts in zip(contrasts, each, all_modes, strict=True)]
+    beyond = [_beyond(question.contrast.interval, question.margin) for question in questions]
+    within = [max(_beside(question.contrast.interval, question.margin)) for question in questions]
     n_judged = sum(not math.isnan(p) for p in beyond)
     adjusted = zip(holm(beyond).tolist(), holm(within).tolist(), strict=True)
-    return tuple(_verdict(*one, alpha, ps, n_judged) for one, ps in zip(asked, adjusted, strict=True))
+    return tuple(_judge(question, *ps, n_judged) for question, ps in zip(questions, adjusted, strict=True))
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is judged, and against what."""
+
+    contrast: Contrast
+    margin: float
+    mode: Mode
+    alpha: float
 
 
 def _beyond(found: Interval, margin: float) -> float:
     return math.nan if math.isnan(margin) else two_sided_p(found, margin)
 
 
-def _verdict(
-    contrast: Contrast, margin: float, mode: Mode, alpha: float, ps: tuple[float, float], n_contrasts: int
-) -> Verdict:
-    found, (p_beyond, p_within) = contrast.interval, ps
-    outer, inner = at_level(found, 1 - alpha), at_level(found, 1 - 2 * alpha)
-    word = _word(as_cost(found.mean, mode), p_beyond, p_within, alpha)
-    excludes_zero = two_sided_p(found) <= alpha
-    sentence = _unjudged(contrast, margin) or _sentence(
-        word, contrast, margin, outer, inner, n_contrasts, excludes_zero, mode
-    )
+def _judge(question: _Question, p_beyond: float, p_within: float, n_contrasts: int) -> Verdict:
+    interval, alpha = question.contrast.interval, question.alpha
     return Verdict(
-        word, found.n, found.mean, outer.low, outer.high, inner.low, inner.high, margin, alpha, p_beyond, p_within,
-        n_contrasts, excludes_zero, sentence,
-    )  # fmt: skip
+        word=_word(as_cost(interval.mean, question.mode), p_beyond, p_within, alpha),
+        reason=_find_reason(question),
+        outer=at_level(interval, 1 - alpha),
+        inner=at_level(interval, 1 - 2 * alpha),
+        margin=question.margin,
+        mode=question.mode,
+        incomplete=question.contrast.incomplete,
+        p_beyond=p_beyond,
+        p_within=p_within,
+        n_contrasts=n_contrasts,
+        excludes_zero=two_sided_p(interval) <= alpha,
+    )
 
 
 def _word(cost: float, p_beyond: float, p_within: float, alpha: float) -> Word:
@@ -208,36 +195,43 @@ def _word(cost: float, p_beyond: float, p_within: float, alpha: float) -> Word:
     return "no meaningful difference" if p_within <= alpha else "undecided"
 
 
-def _unjudged(contrast: Contrast, margin: float) -> str | None:
-    """Says why a contrast cannot be judged; None where it can."""
-    found = contrast.interval
-    if math.isnan(margin):
-        return "Cannot be judged: there is no margin."
-    if math.isnan(found.mean) and contrast.incomplete:
-        return f"Cannot be judged: {_seeds(contrast)} no complete pair."
-    if found.n < 2:
-        return f"Cannot be judged: {_counted(found.n)}, and two are the fewest."
-    if found.mean != 0 and not has_spread(found):
-        return f"Cannot be judged: all {found.n} differences are {found.mean:+.3g}, so there is no spread to go by."
-    return None
+def _find_reason(question: _Question) -> Reason | None:
+    interval = question.contrast.interval
+    if math.isnan(question.margin):
+        return "no-margin"
+    if math.isnan(interval.mean) and question.contrast.incomplete:
+        return "incomplete"
+    if interval.n < 2:
+        return "too-few-pairs"
+    return "no-spread" if interval.mean != 0 and not has_spread(interval) else None
 
 
-def _sentence(
-    word: Word,
-    contrast: Contrast,
-    margin: float,
-    outer: Interval,
-    inner: Interval,
-    n: int,
-    excludes_zero: bool,
-    mode: Mode,
-) -> str:
-    shown = inner if word == "no meaningful difference" else outer
-    gaps = f"; {_seeds(contrast)} none" if contrast.incomplete else ""
+def describe_reason(verdict: Verdict) -> str:
+    """Returns why a contrast cannot be judged, in words; empty where it is judged."""
+    n, mean = verdict.outer.n, verdict.outer.mean
+    match verdict.reason:
+        case None:
+            return ""
+        case "no-margin":
+            return "there is no margin"
+        case "incomplete":
+            return f"{_seeds(verdict.incomplete)} no complete pair"
+        case "too-few-pairs":
+            return f"{_counted(n)}, and two are the fewest"
+        case "no-spread":
+            return f"all {n} differences are {mean:+.3g}, so there is no spread to go by"
+
+
+def write_verdict(verdict: Verdict) -> str:
+    """Returns a verdict as a sentence."""
+    if verdict.reason is not None:
+        return f"Cannot be judged: {describe_reason(verdict)}."
+    shown = verdict.inner if verdict.word == "no meaningful difference" else verdict.outer
+    gaps = f"; {_seeds(verdict.incomplete)} none" if verdict.incomplete else ""
     numbers = f"{shown.level:.0%} interval {shown.low:+.3g} to {shown.high:+.3g}, {_counted(shown.n)}{gaps}"
-    family = f" after correction for {n} contrasts" if n > 1 else ""
-    subject = "The error" if mode == "min" else "The score"
-    return f"{subject} {_change(shown.mean)} ({numbers}), {_place(word, margin, excludes_zero)}{family}: {word}."
+    family = f" after correction for {verdict.n_contrasts} contrasts" if verdict.n_contrasts > 1 else ""
+    subject = "The error" if verdict.mode == "min" else "The score"
+    return f"{subject} {_change(shown.mean)} ({numbers}), {_place(verdict)}{family}: {verdict.word}."
 
 
 def _change(mean: float) -> str:
@@ -246,23 +240,24 @@ def _change(mean: float) -> str:
     return f"rises by {mean:.3g}" if mean > 0 else f"falls by {-mean:.3g}"
 
 
-def _place(word: Word, margin: float, excludes_zero: bool) -> str:
-    if word in ("helps", "hurts"):
-        return f"beyond the margin of {margin:.3g}"
-    if word == "no meaningful difference":
-        return f"within the margin of {margin:.3g}"
-    differs = "not zero by itself, but " if excludes_zero else ""
-    return f"{differs}shown neither within the margin of {margin:.3g} nor beyond it"
+def _place(verdict: Verdict) -> str:
+    margin = f"the margin of {verdict.margin:.3g}"
+    if verdict.word in ("helps", "hurts"):
+        return f"beyond {margin}"
+    if verdict.word == "no meaningful difference":
+        return f"within {margin}"
+    differs = "not zero by itself, but " if verdict.excludes_zero else ""
+    return f"{differs}shown neither within {margin} nor beyond it"
 
 
 def _counted(n: int) -> str:
     return f"{n} pair" if n == 1 else f"{n} pairs"
 
 
-def _seeds(contrast: Contrast) -> str:
+def _seeds(incomplete: Sequence[int]) -> str:
     """'seed 3 gives', 'seeds 3, 4 give'."""
-    seeds = ", ".join(map(str, contrast.incomplete))
-    return f"seed {seeds} gives" if len(contrast.incomplete) == 1 else f"seeds {seeds} give"
+    seeds = ", ".join(map(str, incomplete))
+    return f"seed {seeds} gives" if len(incomplete) == 1 else f"seeds {seeds} give"
 
 
 def aa_margin(
@@ -273,7 +268,7 @@ def aa_margin(
 ) -> NoiseMargin:
     """Returns the margin that noise suggests: what a change of seeds does to a cell that is otherwise the same.
 
-    Both arms are one cell with disjoint seeds. s = their pooled standard deviation, with n_aa + n_reference - 2
+    Both sets are of one cell, with disjoint seeds. s = their pooled standard deviation, with n_aa + n_reference - 2
     degrees of freedom, and margin = s sqrt(2 / n_seeds): one standard deviation of the difference of two means of
     ``n_seeds`` seeds. Anything that shifts an error by less than the default margin is smaller than what another seed
     does to a single run.
@@ -284,13 +279,13 @@ def aa_margin(
     Why not the upper confidence limit of s: the fewer A/A seeds, the wider it is, and the easier no-difference would
     be to claim; a true difference of exactly s sqrt(2) was then called none in 31 to 62% of cases, against 4 to 8%
     with s itself. That these are not all below 5% is the margin's own uncertainty, shown by ``low`` and ``high``: a
-    margin fixed beforehand has none. (Simulated with 3 to 10 seeds per arm, normal noise.)
+    margin fixed beforehand has none. (Simulated with 3 to 10 seeds per set, normal noise.)
 
     A value that is not finite, or no degree of freedom, makes all estimates NaN. Without any spread the margin is 0.
 
     Source: the margin is the standard deviation behind the repeatability limit of ISO 5725-6 (1994); chi-squared limits
     of a standard deviation. Bouthillier et al. (2021) put the least difference that matters at a similar place, where
-    one arm beats the other in 75% of pairs of runs: 0.95 s, against 84% and 1.41 s here.
+    one method beats the other in 75% of pairs of runs: 0.95 s, against 84% and 1.41 s here.
 
     Raises:
         ValueError: for n_seeds below 1.

@@ -1,6 +1,7 @@
 """Stage artifacts under the hash of what they depend on, the locks of those who write them, and what trials cost."""
 
 from orca_sweep.store.artifacts import Store
+from orca_sweep.store.json_files import write_json
 from orca_sweep.store.names import Entry
 from orca_sweep.store.tensors import Artifact, CorruptFileError, Tensors, read_tensors, state_digest, write_tensors
 from orca_sweep.store.versions import made_with, numeric_versions, stage_key
@@ -20,6 +21,7 @@ __all__ = [
     "read_tensors",
     "stage_key",
     "state_digest",
+    "write_json",
     "write_tensors",
     "write_whole",
 ]

@@ -1,6 +1,6 @@
 """Sweeps on Ray: the only package that imports ray."""
 
 from orca_sweep.sweep.queue import Watch
-from orca_sweep.sweep.running import Outcome, Setup, launch, manifest
+from orca_sweep.sweep.running import Outcome, Setup, launch
 
-__all__ = ["Outcome", "Setup", "Watch", "launch", "manifest"]
+__all__ = ["Outcome", "Setup", "Watch", "launch"]

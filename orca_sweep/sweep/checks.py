@@ -12,8 +12,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orca_sweep.data import missing_packages
 from orca_sweep.errors import DamagedError, InputError, Problem
-from orca_sweep.results import has_earlier_content, read_manifest
+from orca_sweep.results import has_earlier_content
 from orca_sweep.space import TYPE_PREFIX, Plan, Resources
+from orca_sweep.space.manifest import read_manifest
 from orca_sweep.store import Store, explain_write_errors
 
 CLUSTER_PACKAGES = ("aiohttp", "aiohttp_cors", "opencensus", "prometheus_client")
@@ -29,24 +30,25 @@ def check_folder(plan: Plan, out: Path) -> None:
     if os.path.lexists(out) and not out.is_dir():
         raise InputError(f"{out}: a file or a link that leads nowhere, not a folder. Give another folder with --out.")
     try:
-        found = read_manifest(out)
+        manifest = read_manifest(out)
     except DamagedError:
         # Trial ids are hashes of whole configs: a folder that has some of ours is ours, and keeps what has ended.
         if any((out / "trials" / trial.trial_id).is_dir() for trial in plan.trials):
             return
         raise
-    if found is not None and found["name"] != plan.space.name:
+    if manifest is not None and manifest.name != plan.space.name:
         raise InputError(
-            f"{out}: holds the results of the space {found['name']!r}, not of {plan.space.name!r}."
+            f"{out}: holds the results of the space {manifest.name!r}, not of {plan.space.name!r}."
             " Give another folder with --out."
         )
-    known = {one["cell_id"] for one in (*found["trials"], *found.get("tuned", ()))} if found else set()
+    known = {trial["cell_id"] for trial in manifest.trials} if manifest else set()
+    known |= {cell.cell_id for cell in manifest.tuned} if manifest else set()
     if known and not known & plan.by_cell_id.keys() and not has_earlier_content(out, plan):
         raise InputError(
             f"{out}: holds the results of a space of the same name that has no cell in common with this one."
             " Give another name, or another folder with --out."
         )
-    others = [] if found or not out.exists() else [p.name for p in out.iterdir() if not _is_before_launch(p)]
+    others = [] if manifest or not out.exists() else [p.name for p in out.iterdir() if not _is_before_launch(p)]
     if others:
         raise InputError(f"{out}: not empty and no sweep ({', '.join(sorted(others)[:3])}). Give another with --out.")
 

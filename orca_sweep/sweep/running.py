@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,14 @@ from orca_sweep.errors import BusyError, DamagedError, InputError, Problem, RayL
 from orca_sweep.planning.agenda import Agenda
 from orca_sweep.results import (
     FINAL_STATUSES,
-    append_planned,
+    UNFINISHED,
     find_earlier_levels,
     find_earlier_trials,
     read_record,
     read_row,
-    write_manifest,
 )
-from orca_sweep.space import Plan, PlannedTrial, Range
+from orca_sweep.space import Plan, PlannedTrial
+from orca_sweep.space.manifest import SweepManifest, append_planned, make_manifest, write_manifest
 from orca_sweep.space.prefixes import first_work, shared_prefixes, without_schedule
 from orca_sweep.store import Store
 from orca_sweep.sweep.checks import (
@@ -156,7 +156,7 @@ def _run(
     rescue: Callable[[Outcome], None] | None,
 ) -> Outcome:
     _tell_damage(plan, setup.out, watch)
-    write_manifest(setup.out, manifest_beside_earlier(plan, setup))
+    write_manifest(setup.out, make_manifest_beside_earlier(plan, setup))
     Store(setup.store).make_root()
     prefixes = shared_prefixes(plan.trials)
     agenda = _agenda(plan, setup, watch, prefixes)
@@ -208,49 +208,11 @@ def _agenda(plan: Plan, setup: Setup, watch: Watch, prefixes: Prefixes) -> Agend
     return Agenda(plan, partial(read_row, setup.out), resolve, shared, Store(setup.store).is_held, planned)
 
 
-def manifest(plan: Plan, setup: Setup) -> dict[str, Any]:
-    """Returns what the sweep folder says of itself: the plan with every config, and what a resumption needs."""
-    space = plan.space
-    return {
-        "name": space.name,
-        "question": space.question,
-        "metric": space.metric,
-        "factors": list(space.factors),
-        "levels": {cell_id: dict(labels) for cell_id, labels in plan.labels.items()},
-        "seeds": list(space.seeds),
-        "aa": list(space.aa),
-        "resources": space.resources.model_dump(),
-        "limits": space.limits.model_dump(),
-        "checkpoints": space.checkpoints.model_dump(),
-        "loggers": [logger.model_dump() for logger in space.loggers],
-        "imports": list(space.imports),
-        "tune": {path: asdict(v) if isinstance(v, Range) else list(v) for path, v in space.tune.items()},
-        "search": space.search.model_dump(),
-        "prune": space.prune.model_dump() if space.prune else None,
-        "budget": space.budget.model_dump(),
-        "outcomes": {status: rule.model_dump() for status, rule in space.outcomes.items()},
-        "margins": dict(space.margins),
-        "data": str(setup.data_root),
-        "store": setup.store,
-        "n_later": plan.n_later,
-        "tuned": [
-            {
-                "cell_id": c.cell_id,
-                "base": c.base.flat(),
-                "settings": dict(c.settings),
-                "levels": dict(c.levels),
-                "candidates": [config.flat() for config in c.candidates],
-            }
-            for c in plan.tuned
-        ],
-        "trials": [trial.entry() for trial in plan.trials],
-    }
-
-
-def manifest_beside_earlier(plan: Plan, setup: Setup) -> dict[str, Any]:
-    """Returns the manifest with the trials that the sweep folder holds of earlier contents, and the levels of their cells."""
-    earlier, made = find_earlier_trials(setup.out, plan), manifest(plan, setup)
-    return {**made, "levels": {**find_earlier_levels(setup.out, earlier), **made["levels"]}, "earlier": earlier}
+def make_manifest_beside_earlier(plan: Plan, setup: Setup) -> SweepManifest:
+    """Returns the manifest with the trials that the sweep folder holds of earlier contents, and the labels of their cells."""
+    earlier, made = find_earlier_trials(setup.out, plan), make_manifest(plan, setup.data_root, setup.store)
+    labels = {**find_earlier_levels(setup.out, earlier), **made.labels}
+    return made.model_copy(update={"labels": labels, "earlier": tuple(earlier)})
 
 
 # Running ------------------------------------------------------------------------------------------
@@ -495,9 +457,9 @@ def _outcome(agenda: Agenda, out: Path, seconds: float, lost: str | None) -> Out
     statuses: dict[str, int] = {}
     for trial_id in agenda.known:
         row = read_row(out, trial_id)
-        status = row["status"] if row else "unfinished"
+        status = row["status"] if row else UNFINISHED
         statuses[status] = statuses.get(status, 0) + 1
-    notes = [f"{agenda.spent}: {statuses['unfinished']} trials were not run."] if agenda.spent and agenda.queue else []
+    notes = [f"{agenda.spent}: {statuses[UNFINISHED]} trials were not run."] if agenda.spent and agenda.queue else []
     notes += [
         f"cell {cell_id}: none of its candidates is ok, so it has no replicates." for cell_id in agenda.unreplicated
     ]

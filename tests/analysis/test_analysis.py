@@ -217,21 +217,21 @@ def test_figure3_says_what_it_shows():
     assert "naive" in [text.get_text() for text in drawn.axes[2].texts]
 
 
-def test_figure3_counts_neither_the_search_nor_what_is_not_ok_and_shows_the_aa_arm_apart():
+def test_figure3_counts_neither_the_search_nor_what_is_not_ok_and_shows_the_aa_cell_apart():
     search = [row | {"role": "search", "seed": 9, "y": 9.0} for row in of_figure3()]
     lost = [row | {"seed": 7, "status": "lost", "objectives": ()} for row in of_figure3() if row["seed"] == 0]
     aa = [row | {"seed": row["seed"] + 20, "role": "aa"} for row in of_figure3() if row["embedder.epochs"] == 4]
     plain = figure3_otdd_vs_error.compute(made(["embedder.epochs"], of_figure3()))
     results = made(["embedder.epochs"], [*of_figure3(), *search, *lost, *aa], tuned=("finetune.lr",))
     figure = figure3_otdd_vs_error.compute(replace(results, trials=results.trials.assign(**{"finetune.lr": 1e-3})))
-    ((own, arm),) = figure.series
+    ((own, repeats),) = figure.series
     assert (own.curve, own.trials, own.correlation) == (
         plain.series[0][0].curve,
         plain.series[0][0].trials,
         plain.series[0][0].correlation,
     )
     assert [cell.interval for cell in own.line.cells] == [cell.interval for cell in plain.series[0][0].line.cells]
-    assert (arm.line.name, arm.correlation, len(arm.trials)) == ("all trials (aa)", None, 3)
+    assert (repeats.line.name, repeats.correlation, len(repeats.trials)) == ("all trials (aa)", None, 3)
     notes = figure3_otdd_vs_error.plot(figure).get_supxlabel().replace("\n", " ")
     assert "Not ok: 3 of 15 trials (3 lost); left out of all means." in notes
     assert "aa: the reference cell again" in notes

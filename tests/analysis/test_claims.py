@@ -19,6 +19,8 @@ from orca_sweep.analysis.margins import Margin
 from orca_sweep.analysis.study import CLAIMS
 from orca_sweep.analysis.tables import NOTHING
 from orca_sweep.errors import InputError
+from orca_sweep.space.manifest import write_manifest
+from tests.builders.cells import with_values
 from tests.builders.claims import (
     DIMS,
     FACTORS,
@@ -33,6 +35,7 @@ from tests.builders.claims import (
     trained,
     world,
 )
+from tests.builders.manifests import sweep_manifest
 from tests.builders.tables import collected, trial
 from tests.commands import run_script
 
@@ -41,7 +44,7 @@ REPO = Path(__file__).resolve().parents[2]
 
 def judged(results, claim, margin=("0.01",), **more):
     """What is found of one claim, and by task."""
-    found = claims.compute(results, margin=margin, **more).found[int(claim) - 1]
+    found = claims.compute(results, claims.Options(margin=margin, **more)).found[int(claim) - 1]
     return found, {task.task: task for task in found.tasks}
 
 
@@ -83,7 +86,7 @@ SAME, LESS, MORE = 0.3, 0.2, 0.4
 )
 def test_each_claim_is_supported_and_contradicted_by_what_it_says(tmp_path, claim, task, truth, says):
     found, by_task = judged(tables(tmp_path, world(task, **truth)), claim)
-    assert (by_task[task].says, by_task[task].why) == (says, "")
+    assert (by_task[task].says, by_task[task].unjudged) == (says, None)
     assert found.verdict == found.kind == {"supports": "supported", "contradicts": "contradicted"}[says]
     assert (found.share.n_hits, found.share.n) == (int(says == "supports"), 1)
 
@@ -200,6 +203,10 @@ MARGIN = 0.01
 ONE, TWO, THREE, FOUR, FIVE, SIX = CLAIMS
 
 
+def make_judge(margins, columns):
+    return Judge(margins=margins, named={}, columns=columns, level=0.95, complete=False, least=0.3)
+
+
 def simulated(folder, claim, cells, sd=0.004, n_seeds=8, tasks=("image",), margin=MARGIN):
     """What is found of a claim on many tables of normal noise.
 
@@ -210,19 +217,23 @@ def simulated(folder, claim, cells, sd=0.004, n_seeds=8, tasks=("image",), margi
     shifts = np.array([shift for _, shift in cells] * len(tasks))
     rows = {part[0][0]["cell_id"]: i for i, part in enumerate(parts)}
     base = task_cells(tables(folder, *parts))
-    judge = Judge(dict.fromkeys(tasks, Margin(margin, "given", "given")), {}, FACTORS, 0.95, False, 0.3)
+    judge = make_judge(dict.fromkeys(tasks, Margin(margin, "given", "given")), FACTORS)
     rng = np.random.default_rng(0)
     found = []
     for _ in range(N_RUNS):
         shared = np.repeat(rng.normal(0, sd, (len(tasks), n_seeds)), len(cells), 0)
         values = shifts[:, None] + shared + rng.normal(0, sd, (len(parts), n_seeds))
-        found.append(judge.claim(claim, [with_values(task, values, rows) for task in base]))
+        found.append(judge.claim(claim, [with_task_values(task, values, rows) for task in base]))
     return found
 
 
-def with_values(task, values, rows):
-    arms = [replace(one.arm, values=dict(enumerate(values[rows[one.arm.cell_id]].tolist()))) for one in task.cells]
-    return replace(task, cells=tuple(replace(one, arm=arm) for one, arm in zip(task.cells, arms, strict=True)))
+def with_task_values(task, values, rows):
+    by_seed = {cell_id: dict(enumerate(values[row].tolist())) for cell_id, row in rows.items()}
+    return replace(task, cells=tuple(with_cell_values(one, by_seed[one.cell.cell_id]) for one in task.cells))
+
+
+def with_cell_values(configured, values, **measures):
+    return replace(configured, cell=with_values(configured.cell, values, **measures))
 
 
 def rate(found, holds):
@@ -305,7 +316,7 @@ def test_claims_of_several_contrasts_are_found_where_they_hold(tmp_path):
 def test_rank_correlations_get_wrong_words_at_most_at_the_nominal_rate(tmp_path):
     results = tables(tmp_path, runs("image", 1, (5, 10, 20, 40, 80)))
     (base,) = task_cells(results)
-    judge = Judge({}, {}, tuple(results.trials), 0.95, False, 0.3)
+    judge = make_judge({}, tuple(results.trials))
     rng = np.random.default_rng(1)
 
     def verdicts_at(rho_s, n_runs=60):
@@ -313,11 +324,11 @@ def test_rank_correlations_get_wrong_words_at_most_at_the_nominal_rate(tmp_path)
         for _ in range(n_runs):
             x, e = rng.normal(size=(2, len(base.cells), SEEDS))
             y = r_p * x + math.sqrt(1 - r_p**2) * e
-            cells = [
-                replace(one, objectives=dict(enumerate(a)), arm=replace(one.arm, values=dict(enumerate(b))))
+            drawn = [
+                with_cell_values(one, dict(enumerate(b)), objective_last=dict(enumerate(a)))
                 for one, a, b in zip(base.cells, x.tolist(), y.tolist(), strict=True)
             ]
-            yield judge.claim(SIX, [replace(base, cells=tuple(cells))])
+            yield judge.claim(SIX, [replace(base, cells=tuple(drawn))])
 
     at_border = [words(one.tasks[0]) for one in verdicts_at(0.3, 240)]
     # Three standard errors of so many runs, and the jackknife's interval is an approximation.
@@ -348,10 +359,10 @@ def test_only_cells_that_are_equal_in_all_else_are_compared(tmp_path):
     assert "finetune.epochs 20" in by_task["image"].setting
 
 
-def test_what_a_rule_of_the_space_sets_for_an_arm_is_no_obstacle_and_is_said(tmp_path):
+def test_what_a_rule_of_the_space_sets_for_a_cell_is_no_obstacle_and_is_said(tmp_path):
     body = cell("image", {**frozen("body"), "finetune.lr": 0.01}, MORE)
     rest = [cell("image", {**levels, "finetune.lr": 0.001}, LESS) for levels in (trained(), frozen("embedder"))]
-    found = claims.compute(tables(tmp_path, body, *rest), margin=["0.01"])
+    found = claims.compute(tables(tmp_path, body, *rest), claims.Options(margin=["0.01"]))
     names = {one.name: one.differs for one in found.found[3].tasks[0].judgements}
     assert names == {
         "body frozen forever against none": "finetune.lr 0.01 against 0.001",
@@ -368,12 +379,12 @@ def test_a_learning_rate_searched_in_each_cell_is_one_setting(tmp_path):
         levels = {"task": "image", **levels}
         parts.append([trial(levels, 9, 0.5, "search", **{"finetune.lr": x}) for x in (0.1, 0.2)])
         parts.append([trial(levels, s, value + noise(str(lr), s), dims=2, **{"finetune.lr": lr}) for s in range(SEEDS)])
-    tuned = tables(tmp_path, *parts, tune={"finetune.lr": {}})
+    tuned = tables(tmp_path, *parts, tune={"finetune.lr": []})
     _, by_task = judged(tuned, "1")
     assert words(by_task["image"]) == ["helps"]
     # One that was not searched is no match for one that was, whatever the rate.
     plain = collected(
-        tmp_path, [one for part in parts[2:] for one in part], FACTORS, name="a", tune={"finetune.lr": {}}
+        tmp_path, [one for part in parts[2:] for one in part], FACTORS, name="a", tune={"finetune.lr": []}
     )
     naive = cell("image", {**NAIVE, "finetune.lr": 0.2}, SAME)
     collected(tmp_path, naive, FACTORS, name="b")
@@ -390,7 +401,7 @@ def test_a_claim_is_judged_at_one_setting_which_is_said_and_can_be_named(tmp_pat
         for cell_levels, value in ((NAIVE, SAME), (trained(), LESS if lr == 0.2 else SAME))
     ]
     results = collected(tmp_path, [one for part in parts for one in part], (*FACTORS, "finetune.lr"))
-    found = claims.compute(results, margin=["0.01"])
+    found = claims.compute(results, claims.Options(margin=["0.01"]))
     task = found.found[0].tasks[0]
     assert task.setting == "proxy mnist5k, body.pretrain_fraction 1, finetune.lr 0.1"
     assert (task.n_other_settings, task.says) == (3, "supports")
@@ -402,7 +413,7 @@ def test_a_claim_is_judged_at_one_setting_which_is_said_and_can_be_named(tmp_pat
     _, by_task = judged(results, "5", base=["finetune.lr=0.2", "body.pretrain_fraction=0"])
     assert by_task["image"].setting == "proxy mnist5k, finetune.lr 0.2"
     with pytest.raises(InputError, match="no cell has that level of finetune.lr. Levels: 0.1, 0.2"):
-        claims.compute(results, base=["finetune.lr=0.3"])
+        claims.compute(results, claims.Options(base=["finetune.lr=0.3"]))
 
 
 def test_the_reference_proxy_is_the_first_real_one_or_the_one_named(tmp_path):
@@ -488,7 +499,7 @@ def test_tasks_that_lack_the_same_are_named_together_and_the_others_are_judged(t
     some = tables(tmp_path / "b", world("image"), world("picture", amounts={20: SAME}))
     found, by_task = judged(some, "1")
     assert (found.verdict, by_task["image"].says) == ("supported", "cannot be judged")
-    table = claims.shown(claims.compute(some, margin=["0.01"]))
+    table = claims.shown(claims.compute(some, claims.Options(margin=["0.01"])))
     assert table[0].blocks[0][0][2:] == ("supported", "picture", NOTHING, NOTHING, "image", "1 of 1 [0.21, 1.00]")
     assert "image cannot be judged: no cell with a trained embedder" in "\n".join(table[1].notes)
 
@@ -497,10 +508,10 @@ def test_without_a_margin_nothing_is_judged_and_the_numbers_are_there(tmp_path):
     results = tables(tmp_path, world("image", amounts={20: LESS}))
     found, by_task = judged(results, "1", margin=())
     assert found.verdict.endswith(
-        "image: there is no margin: fix one in the space (margin), give one (--margin), or run an A/A arm (aa)"
+        "image: there is no margin: fix one in the space (margin), give one (--margin), or run an A/A cell (aa)"
     )
     (one,) = by_task["image"].judgements
-    assert (one.n, one.estimate, one.why_not) == (SEEDS, pytest.approx(-0.1, abs=2e-3), "there is no margin")
+    assert (one.n, one.estimate, one.unjudged.reason) == (SEEDS, pytest.approx(-0.1, abs=2e-3), "no-margin")
     # A margin of 0 that somebody has fixed is one: a difference is then any difference.
     assert judged(results, "1", margin=["0"])[0].kind == "contradicted"
 
@@ -511,14 +522,14 @@ def test_without_a_margin_nothing_is_judged_and_the_numbers_are_there(tmp_path):
         ({"": 0.02}, False, (), "fixed in the space s"),
         ({"": 0.02}, True, (), "fixed in the space s"),
         ({"": 0.02}, True, ("0.03",), "given with --margin"),
-        ({}, True, (), "the standard deviation of the difference of two seeds of one cell, from the A/A arm of"),
+        ({}, True, (), "the standard deviation of the difference of two seeds of one cell, from the A/A cell of"),
     ],
 )
 def test_the_margin_is_the_given_one_the_space_s_or_noise(tmp_path, margins, aa, given, source):
     again = [trial({"task": "image", **NAIVE}, s, SAME + noise("aa", s), "aa") for s in range(10, 14)] if aa else []
     _, by_task = judged(tables(tmp_path, world("image", amounts={20: LESS}), again, margins=margins), "1", given)
     assert by_task["image"].margin.source.startswith(source)
-    assert len(by_task["image"].judgements) == 1  # the A/A arm is no cell of the claim
+    assert len(by_task["image"].judgements) == 1  # the A/A cell is no cell of the claim
 
 
 def test_one_seed_is_too_few(tmp_path):
@@ -537,7 +548,7 @@ def test_failed_and_missing_trials_are_named_and_judged_around_only_when_asked(t
         "image: seeds 0, 5 give no complete pair; --complete-pairs judges from the seeds that are left"
     )
     assert by_task["image"].judgements[0].gaps == "0 (unfinished); 5 (failed)"
-    whole = claims.compute(results, margin=["0.01"])
+    whole = claims.compute(results, claims.Options(margin=["0.01"]))
     assert "10 of 12 planned trials are ok; the others: 1 unfinished, 1 failed" in claims.shown(whole)[0].caption
     assert "seeds without a pair: 0 (unfinished); 5 (failed)." in "\n".join(claims.shown(whole)[1].notes)
     found, by_task = judged(results, "1", complete_pairs_only=True)
@@ -547,7 +558,7 @@ def test_failed_and_missing_trials_are_named_and_judged_around_only_when_asked(t
 def test_a_contrast_that_decides_is_enough_where_another_cannot_be_judged(tmp_path):
     parts = [cell("image", NAIVE, SAME), cell("image", trained(5), SAME, [0, 1]), cell("image", trained(20), LESS)]
     found, by_task = judged(tables(tmp_path, *parts), "1")
-    assert (found.kind, by_task["image"].judgements[0].why_not[:8]) == ("contradicted", "seeds 2,")
+    assert (found.kind, by_task["image"].judgements[0].unjudged.text[:8]) == ("contradicted", "seeds 2,")
     parts = [*parts[:2], cell("image", trained(20), SAME)]
     assert judged(tables(tmp_path / "b", *parts), "1")[0].kind == "cannot be judged"
 
@@ -555,12 +566,14 @@ def test_a_contrast_that_decides_is_enough_where_another_cannot_be_judged(tmp_pa
 def test_a_table_of_an_older_version_says_what_it_lacks(tmp_path):
     results = tables(tmp_path, world("image", amounts={5: SAME, 20: SAME}))
     older = replace(results, trials=results.trials.drop(columns=["dims", "objective_last"]))
-    found = claims.compute(older, margin=["0.01"]).found
+    found = claims.compute(older, claims.Options(margin=["0.01"])).found
     assert "image: the tables do not say whether it is 1D or 2D" in found[0].verdict
     assert "image: the tables do not say whether it is 1D or 2D" in found[1].verdict
     assert "the tables have no column objective_last" in found[5].verdict
     split = results.trials.assign(dims=[1, 2] * (len(results.trials) // 2))
-    assert "do not say" in claims.compute(replace(results, trials=split), margin=["0.01"]).found[0].verdict
+    assert (
+        "do not say" in claims.compute(replace(results, trials=split), claims.Options(margin=["0.01"])).found[0].verdict
+    )
 
 
 def test_sealed_tables_are_judged_on_validation_and_say_so(tmp_path):
@@ -568,10 +581,9 @@ def test_sealed_tables_are_judged_on_validation_and_say_so(tmp_path):
     for planned, row in part:
         row |= {"val_metric_best": row["test_metric_best"] + 1.0}
         r.write_record(tmp_path / "s", {**row, "trial_id": planned["trial_id"], "cell_id": planned["cell_id"]}, [])
-    about = {"name": "s", "question": "?", "metric": "test_metric_best", "factors": FACTORS}
-    r.write_json(tmp_path / "s" / "sweep.json", {**about, "trials": [planned for planned, _ in part]})
+    write_manifest(tmp_path / "s", sweep_manifest(factors=FACTORS, trials=[planned for planned, _ in part]))
     sealed = r.collect([tmp_path / "s"], tmp_path / "t")
-    found = claims.compute(sealed, margin=["0.01"])
+    found = claims.compute(sealed, claims.Options(margin=["0.01"]))
     assert (found.column, found.found[0].kind) == ("val_metric_best", "contradicted")
     assert found.found[0].tasks[0].judgements[0].reference == pytest.approx(1.35, abs=2e-3)
     assert (
@@ -579,9 +591,9 @@ def test_sealed_tables_are_judged_on_validation_and_say_so(tmp_path):
         in claims.shown(found)[0].caption
     )
     with pytest.raises(InputError, match="the test metrics of 12 ok trials are sealed"):
-        claims.compute(sealed, margin=["0.01"], metric="test_metric_best")
+        claims.compute(sealed, claims.Options(margin=["0.01"], metric="test_metric_best"))
     r.reveal(tmp_path / "s")
-    shown = claims.shown(claims.compute(r.collect([tmp_path / "s"], tmp_path / "t"), margin=["0.01"]))
+    shown = claims.shown(claims.compute(r.collect([tmp_path / "s"], tmp_path / "t"), claims.Options(margin=["0.01"])))
     assert "judged on these rows by test_metric_best (on test; lower is better)" in shown[0].caption
 
 
@@ -589,10 +601,10 @@ def test_wrong_options_are_told(tmp_path):
     results = tables(tmp_path, world("image"))
     for level in (0.5, 1.0):
         with pytest.raises(InputError, match="words need a level above 0.5 and below 1"):
-            claims.compute(results, level=level)
+            claims.compute(results, claims.Options(level=level))
     for least in (-0.1, 1.0):
         with pytest.raises(InputError, match="--least-correlation .*: it is 0 or more and below 1"):
-            claims.compute(results, least_correlation=least)
+            claims.compute(results, claims.Options(least_correlation=least))
 
 
 # What is written ----------------------------------------------------------------------------------
@@ -621,7 +633,7 @@ def test_numbers_have_a_line_per_contrast_and_one_where_there_is_none(whole, tmp
     assert (first["interval"], first["word"]) == ("95% Student-t interval over pairs", "helps")
     assert first["verdict_in_words"] == "contradicted"
     assert rows[-1]["interval"] == "95% interval of Spearman's rho, jackknife over seeds"
-    lone = lines(claims.compute(tables(tmp_path / "b", world("image")), margin=["0.01"]))
+    lone = lines(claims.compute(tables(tmp_path / "b", world("image")), claims.Options(margin=["0.01"])))
     assert [row["claim"] for row in lone] == ["1", "2", "3", "4", "5", "6"]
     assert (lone[0]["contrast"], lone[0]["not_judged_because"][:7], lone[1]["task"]) == ("", "no cell", "")
 
@@ -709,8 +721,8 @@ def test_real_trials_say_their_dimensions_and_are_judged(run, tmp_path):
 
             plain = {key.replace("__", "."): value for key, value in settings.items()}
             trials[-1]["config"] = resolve({"task": "tiny", "finetune.epochs": 1, "seed": seed, **plain}).flat()
-    about = {"name": "sweep", "question": "?", "metric": "test_metric_best", "factors": ["proxy", "embedder.epochs"]}
-    r.write_json(tmp_path / "sweep" / "sweep.json", {**about, "trials": trials, "margins": {"": 1.0}})
+    about = {"factors": ["proxy", "embedder.epochs"], "margins": {"": 1.0}}
+    write_manifest(tmp_path / "sweep", sweep_manifest(**about, trials=trials))
     results = r.collect([tmp_path / "sweep"], tmp_path / "tables")
     assert results.trials["dims"].tolist() == [2] * 6
     found = claims.compute(results)

@@ -19,7 +19,7 @@ from orca_sweep.analysis import (
 from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.report import compute, draw, page
 from orca_sweep.errors import InputError
-from tests.builders.tables import BASE, BETTER, MNIST, NONE, arm, lines, sweep
+from tests.builders.tables import BASE, BETTER, MNIST, NONE, cell_rows, lines, sweep
 
 ORDER = {"seed_varies": "finetune-order"}
 LEFT_OUT = (
@@ -32,7 +32,7 @@ def both(folder, tasks=("digits",)):
     cells = []
     for levels, values in ((NONE, BASE), (MNIST, BETTER)):
         for varies in ({"seed_varies": "all"}, ORDER):
-            cells += [arm({"task": task, **levels, **varies}, values, val_metric_best=0.3, test_metric_last=0.4)
+            cells += [cell_rows({"task": task, **levels, **varies}, values, val_metric_best=0.3, test_metric_last=0.4)
                       for task in tasks]  # fmt: skip
     factors = ("proxy", "seed_varies", *["task"] * (len(tasks) > 1))
     return sweep(folder, *cells, factors=factors)
@@ -63,18 +63,19 @@ def test_rows_that_do_not_say_vary_all(tmp_path):
 
 def test_a_base_that_is_there_under_another_level_alone_takes_that_level(tmp_path):
     whole = sweep(
-        tmp_path, arm({**NONE, "seed_varies": "all"}, BASE), arm({**MNIST, **ORDER}, BETTER), arm({**NONE, **ORDER}, BASE),
+        tmp_path, cell_rows({**NONE, "seed_varies": "all"}, BASE), cell_rows({**MNIST, **ORDER}, BETTER),
+        cell_rows({**NONE, **ORDER}, BASE),
         factors=("proxy", "seed_varies"),
     )  # fmt: skip
     found = table_effects.compute(whole, ["proxy=mnist5k"])
-    assert found.tasks[0].base.levels == {**MNIST, **ORDER}
-    assert [row.arm.levels for row in found.tasks[0].rows] == [{**NONE, **ORDER}]
+    assert found.tasks[0].base.labels == {**MNIST, **ORDER}
+    assert [row.cell.labels for row in found.tasks[0].rows] == [{**NONE, **ORDER}]
 
 
 def test_no_script_compares_means_across_what_the_seed_varies(tmp_path):
     whole = both(tmp_path)
     effects = table_effects.compute(whole)
-    assert [row.arm.levels for row in effects.tasks[0].rows] == [{**MNIST, "seed_varies": "all"}]
+    assert [row.cell.labels for row in effects.tasks[0].rows] == [{**MNIST, "seed_varies": "all"}]
     assert effects.tasks[0].rows[0].verdict.n_contrasts == 1
     results = table_results.compute(whole)
     assert {line["seed_varies"] for line in lines(table_results.numbers(results))} == {"all"}
@@ -84,7 +85,7 @@ def test_no_script_compares_means_across_what_the_seed_varies(tmp_path):
     assert other.tasks[0].held == {"seed_varies": "finetune-order"}
     flattered = flattery.compute(whole)
     assert {one.kind: one.of for one in flattered.tasks[0].choices}["cell"].startswith("choice among 2 cells")
-    judged = claims.compute(whole, margin=["0.01"])
+    judged = claims.compute(whole, claims.Options(margin=["0.01"]))
     found = {
         table_effects: effects,
         table_results: results,
@@ -99,7 +100,7 @@ def test_no_script_compares_means_across_what_the_seed_varies(tmp_path):
 def test_over_tasks_and_in_figures_too(tmp_path):
     whole = both(tmp_path / "two", ("digits", "other"))
     summary = summary_over_tasks.compute(whole)
-    assert [one.arm.levels for one in summary.arms] == [{**MNIST, "seed_varies": "all"}]
+    assert [one.cell.labels for one in summary.rows] == [{**MNIST, "seed_varies": "all"}]
     assert "4 cells are left out" in notes(summary_over_tasks.shown(summary))
     figure = figure2_proxies.compute(both(tmp_path / "one"))
     assert {line.level for panel in figure.panels for line in panel.lines} == {"none", "mnist5k"}
@@ -108,7 +109,7 @@ def test_over_tasks_and_in_figures_too(tmp_path):
 
 
 def test_a_sweep_that_varies_nothing_else_has_nothing_to_compare_and_its_report_shows_the_spreads(tmp_path):
-    whole = sweep(tmp_path, arm({"seed_varies": "all"}, BASE), arm(ORDER, BETTER), factors=("seed_varies",))
+    whole = sweep(tmp_path, cell_rows({"seed_varies": "all"}, BASE), cell_rows(ORDER, BETTER), factors=("seed_varies",))
     with pytest.raises(InputError, match="nothing to compare.* 1 cell is left out"):
         table_effects.compute(whole)
     noise = seed_noise.sources_shown(seed_noise.compute(whole))
@@ -116,7 +117,7 @@ def test_a_sweep_that_varies_nothing_else_has_nothing_to_compare_and_its_report_
     with pytest.raises(InputError, match="no cell has that level of seed_varies. Levels: all, finetune-order"):
         compute(whole, ["seed_varies=order"])
     report = compute(whole, noise=noise)
-    assert [len(task.rows) for task in report.table.tasks] == [1]
+    assert [len(task.cells) for task in report.table.tasks] == [1]
     assert [len(matrix.rows) for matrix in report.matrices] == [2]  # what was run is shown whole
     text = page(report, draw(compared(whole), report.effects, ()))
     assert "1 cell is left out" in " ".join(report.methods) and "1 cell is left out" in text
@@ -124,7 +125,10 @@ def test_a_sweep_that_varies_nothing_else_has_nothing_to_compare_and_its_report_
 
 
 def test_sweeps_collected_together_are_told_apart_where_it_is_no_factor(tmp_path):
-    for name, cells in (("a", arm(NONE, BASE, **{"seed_varies": "all"})), ("b", arm(MNIST, BETTER, **ORDER))):
+    for name, cells in (
+        ("a", cell_rows(NONE, BASE, **{"seed_varies": "all"})),
+        ("b", cell_rows(MNIST, BETTER, **ORDER)),
+    ):
         cells = [
             ({**planned, "config": {**planned["config"], "seed_varies": row["seed_varies"]}}, row)
             for planned, row in cells
@@ -132,6 +136,6 @@ def test_sweeps_collected_together_are_told_apart_where_it_is_no_factor(tmp_path
         sweep(tmp_path, cells, name=name)
     merged = r.collect([tmp_path / "a", tmp_path / "b"], tmp_path / "merged")
     assert merged.factors == ("proxy",)
-    assert [cell.arm.levels["proxy"] for cell in seed_noise.compute(merged).tasks[0].cells] == ["none"]
+    assert [spread.cell.labels["proxy"] for spread in seed_noise.compute(merged).tasks[0].spreads] == ["none"]
     with pytest.raises(InputError, match="1 cell is left out"):
         table_effects.compute(merged)

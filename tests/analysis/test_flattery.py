@@ -11,6 +11,8 @@ from orca_sweep import results as r
 from orca_sweep.analysis import flattery
 from orca_sweep.analysis.tables import NOTHING
 from orca_sweep.errors import InputError
+from orca_sweep.space.manifest import write_manifest
+from tests.builders.manifests import sweep_manifest
 from tests.builders.tables import MNIST, NONE, collected, trial
 from tests.commands import run_script
 
@@ -94,18 +96,18 @@ def test_candidates_are_compared_within_their_cell(tmp_path):
     # mnist5k: both take 0.2.
     searched += [candidate(MNIST, lr, 8, v, t) for lr, v, t in ((0.1, 0.2, 0.2), (0.2, 0.1, 0.1))]
     runs = [cell(levels, [(0.1, 0.2, 0.2)] * 2, **{"finetune.lr": 0.2}) for levels in (NONE, MNIST)]
-    results = sweep(tmp_path, searched, *runs, tune={"finetune.lr": {}})
+    results = sweep(tmp_path, searched, *runs, tune={"finetune.lr": []})
     found = choices(results)["candidate"]
     assert (found.flattery, found.n, found.most) == (pytest.approx(0.05), 2, pytest.approx(0.1))
     assert found.note == "left out: 1 candidate that lacks a result (pruned, failed or not run)"
     ended = [trial(MNIST, 8, role="search", status="pruned", val_metric_best=0.05, **{"finetune.lr": 0.3}),
              trial(MNIST, 8, role="search", **{"finetune.lr": 0.4})]  # fmt: skip
-    with_pruned = choices(sweep(tmp_path / "pruned", searched, ended, *runs, tune={"finetune.lr": {}}))["candidate"]
+    with_pruned = choices(sweep(tmp_path / "pruned", searched, ended, *runs, tune={"finetune.lr": []}))["candidate"]
     assert with_pruned.note == "left out: 3 candidates that lack a result (pruned, failed or not run)"
     assert (with_pruned.flattery, with_pruned.n) == (found.flattery, found.n)
     assert found.interval.n == 0
     assert choices(results)["epoch"].n == 4  # candidates are no replicates
-    none = sweep(tmp_path / "b", searched[:2], *runs, tune={"finetune.lr": {}})
+    none = sweep(tmp_path / "b", searched[:2], *runs, tune={"finetune.lr": []})
     assert choices(none)["candidate"].note == "no number, since no tuned cell has two ok candidates"
     assert "candidate" not in choices(sweep(tmp_path / "c", *WORLD))
 
@@ -149,7 +151,7 @@ def test_a_table_with_nothing_to_choose_from_says_so(tmp_path):
     figure.savefig(io.BytesIO())
 
 
-def test_the_a_a_arm_is_no_choice(tmp_path):
+def test_the_a_a_cell_is_no_choice(tmp_path):
     again = [trial(NONE, s, role="aa", status="ok", val_metric_best=0.0, test_metric_best=0.0, test_metric_last=9.0)
              for s in (7, 8)]  # fmt: skip
     plain, found = (choices(sweep(tmp_path / name, *WORLD, *more)) for name, more in (("a", ()), ("b", (again,))))
@@ -173,8 +175,7 @@ def test_sealed_tables_are_refused_in_words_and_code_2(tmp_path):
     trials = [one for part in WORLD for one in part]
     for planned, row in trials:
         r.write_record(tmp_path / "s", {**row, "trial_id": planned["trial_id"], "cell_id": planned["cell_id"]}, [])
-    about = {"name": "s", "question": "?", "metric": "test_metric_best", "factors": ["proxy"]}
-    r.write_json(tmp_path / "s" / "sweep.json", {**about, "trials": [planned for planned, _ in trials]})
+    write_manifest(tmp_path / "s", sweep_manifest(factors=["proxy"], trials=[planned for planned, _ in trials]))
     with pytest.raises(InputError, match="the test metrics of 6 ok trials are sealed"):
         flattery.compute(r.collect([tmp_path / "s"], tmp_path / "t"))
     done = command("--tables", tmp_path / "t", "--out", tmp_path / "out")

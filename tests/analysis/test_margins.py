@@ -8,10 +8,10 @@ import pytest
 from orca_sweep import results as r
 from orca_sweep.analysis import table_effects
 from orca_sweep.errors import InputError
-from orca_sweep.space import plan_space, planned_before, read_space
-from orca_sweep.sweep import Setup, manifest
+from orca_sweep.space import plan_space, read_space
+from orca_sweep.space.manifest import make_manifest, rebuild_plan, require_manifest, write_manifest
 from orca_sweep.trial import load_imports, resolve
-from tests.builders.tables import BASE, BETTER, MNIST, NONE, arm, collected, lines, sweep
+from tests.builders.tables import BASE, BETTER, MNIST, NONE, cell_rows, collected, lines, sweep
 from tests.commands import orca, run_script
 
 TWO = "base: {proxy: none}\nfactors: {task: [tiny, digits]}\nseeds: 2\n"
@@ -23,7 +23,11 @@ def plan(path):
 
 def said(path):
     """What the sweep folder of a space would say of itself."""
-    return manifest(plan(path), Setup(Path("out"), "store", Path("data"), "local"))
+    return make_manifest(plan(path), Path("data"), "store")
+
+
+def set_margins(folder, margins):
+    write_manifest(folder, require_manifest(folder).model_copy(update={"margins": margins}))
 
 
 # Reading ------------------------------------------------------------------------------------------
@@ -119,14 +123,13 @@ def test_a_margin_changes_no_id_and_a_plan_tells_it(write_space):
 
 
 @pytest.mark.parametrize("text", ["margin: 0.02\n", "margin: {digits: 0.02}\n", ""])
-def test_the_sweep_s_folder_keeps_it_and_resuming_does(write_space, text):
+def test_the_sweep_s_folder_keeps_it_and_resuming_does(write_space, tmp_path, text):
     whole = said(write_space(TWO + text))
-    assert whole["margins"] == {"margin: 0.02\n": {"": 0.02}, "": {}}.get(text, {"digits": 0.02})
-    again = planned_before(json.loads(json.dumps(whole)), Path("sweep.json"))
-    assert again.space.margins == whole["margins"]
-    assert manifest(again, Setup(Path("out"), "store", Path("data"), "local"))["margins"] == whole["margins"]
-    older = {key: value for key, value in whole.items() if key != "margins"}
-    assert planned_before(older, Path("sweep.json")).space.margins == {}
+    assert whole.margins == {"margin: 0.02\n": {"": 0.02}, "": {}}.get(text, {"digits": 0.02})
+    write_manifest(tmp_path, whole)
+    again = rebuild_plan(require_manifest(tmp_path), tmp_path / "sweep.json")
+    assert again.space.margins == whole.margins
+    assert make_manifest(again, Path("data"), "store").margins == whole.margins
 
 
 # Tables -------------------------------------------------------------------------------------------
@@ -137,7 +140,7 @@ def two_tasks(scale=1.0):
         one
         for task in ("a", "b")
         for levels, values in ((NONE, BASE), (MNIST, BETTER))
-        for one in arm({"task": task, **levels}, [scale * value for value in values])
+        for one in cell_rows({"task": task, **levels}, [scale * value for value in values])
     ]
 
 
@@ -150,19 +153,22 @@ def test_tables_say_what_a_space_has_fixed_for_each_of_its_tasks(tmp_path):
     # Tables of tables keep it; a changed margin is told by the next collect, from the same rows.
     again = r.collect([tmp_path / "1" / "tables"], tmp_path / "again")
     assert again.margins == whole.margins
-    r.write_json(tmp_path / "1" / "s" / "sweep.json", {**r.manifest_of(tmp_path / "1" / "s"), "margins": {"": 0.5}})
+    set_margins(tmp_path / "1" / "s", {"": 0.5})
     changed = r.collect([tmp_path / "1" / "s"], tmp_path / "1" / "tables")
     assert changed.margins == {"a": (("s", 0.5),), "b": (("s", 0.5),)}
     assert changed.trials.equals(whole.trials)
 
 
 def test_a_space_that_tunes_tells_its_tasks_before_anything_was_planned(tmp_path):
-    told = {"tuned": [{"cell_id": "c", "base": {"task": "digits"}}], "margins": {"": 0.1}}
+    told = {
+        "tuned": [{"cell_id": "c", "base": {"task": "digits"}, "settings": {}, "levels": {}, "candidates": []}],
+        "margins": {"": 0.1},
+    }
     assert collected(tmp_path, [], **told).margins == {"digits": (("s", 0.1),)}
 
 
 def test_words_take_the_given_margin_then_the_space_s_then_noise_then_none(tmp_path):
-    noise = arm({"task": "a", **NONE}, BASE, "aa", 10)
+    noise = cell_rows({"task": "a", **NONE}, BASE, "aa", 10)
     results = collected(tmp_path, two_tasks() + noise, ("task", "proxy"), margins={"a": 0.2})
 
     def margins(*given):
@@ -215,7 +221,7 @@ def test_spaces_that_disagree_are_told_and_none_is_taken_silently(tmp_path):
     tables = r.collect([tmp_path / "b" / "one"], tmp_path / "old")
     assert len(tables.margins["a"]) == 1
     folder = tmp_path / "b" / "one"
-    r.write_json(folder / "sweep.json", {**r.manifest_of(folder), "margins": {"": 0.3}})
+    set_margins(folder, {"": 0.3})
     with pytest.raises(InputError, match=r"a: its spaces fix different margins \(0.01 in one, 0.3 in one\)"):
         table_effects.compute(r.collect([tmp_path / "old", folder], tmp_path / "both"))
 
@@ -230,7 +236,7 @@ def test_a_conflict_ends_in_words_and_code_2(tmp_path):
 
 
 def test_sweeps_of_one_task_do_not_speak_for_another(tmp_path):
-    sweep(tmp_path, arm({"task": "x", **NONE}, BASE), name="x", margins={"": 0.1})
-    sweep(tmp_path, arm({"task": "y", **NONE}, BASE), name="y", margins={"": 0.2})
+    sweep(tmp_path, cell_rows({"task": "x", **NONE}, BASE), name="x", margins={"": 0.1})
+    sweep(tmp_path, cell_rows({"task": "y", **NONE}, BASE), name="y", margins={"": 0.2})
     both = r.collect([tmp_path / "x", tmp_path / "y"], tmp_path / "both")
     assert both.margins == {"x": (("x", 0.1),), "y": (("y", 0.2),)}

@@ -8,9 +8,10 @@ import pytest
 
 from orca_sweep import stats
 from orca_sweep.analysis import noise_sources, seed_noise
-from orca_sweep.analysis.tables import NOTHING, Arm
+from orca_sweep.analysis.tables import NOTHING
 from orca_sweep.errors import InputError
-from tests.builders.tables import BASE, BETTER, MNIST, NONE, arm, lines, rows, sweep
+from tests.builders.cells import make_cell
+from tests.builders.tables import BASE, BETTER, MNIST, NONE, cell_rows, lines, rows, sweep
 
 ALL = [0.30, 0.34, 0.32, 0.36, 0.38]
 ORDER = [0.30, 0.31, 0.33, 0.32, 0.34]
@@ -19,7 +20,7 @@ SAME = [0.30] * 5
 
 
 def cell(varies, values, levels=None, **more):
-    return arm({**(levels or {}), "seed_varies": varies}, values, **more)
+    return cell_rows({**(levels or {}), "seed_varies": varies}, values, **more)
 
 
 def states(*names):
@@ -149,7 +150,7 @@ def test_without_a_whole_there_are_spreads_and_no_shares(tmp_path):
 
 
 def test_cells_are_compared_within_a_level_and_sources_within_a_cell(tmp_path):
-    """Two proxies, each with two levels of ``seed_varies``: two arms to compare, and two groups."""
+    """Two proxies, each with two levels of ``seed_varies``: two cells to compare, and two groups."""
     cells = [cell("all", BASE, NONE), cell("finetune-order", ORDER, NONE), cell("all", BETTER, MNIST),
              cell("finetune-order", INIT, MNIST)]  # fmt: skip
     found = seed_noise.compute(swept(tmp_path, *cells, factors=("proxy", "seed_varies")))
@@ -171,7 +172,7 @@ def test_cells_are_compared_within_a_level_and_sources_within_a_cell(tmp_path):
 
 
 def test_a_sweep_that_varies_no_source_apart_shows_nothing_of_them(tmp_path):
-    found = seed_noise.compute(sweep(tmp_path, arm(NONE, BASE), arm(MNIST, BETTER)))
+    found = seed_noise.compute(sweep(tmp_path, cell_rows(NONE, BASE), cell_rows(MNIST, BETTER)))
     assert found.tasks[0].sources == ()
     assert seed_noise.source_numbers(found).splitlines() == [",".join(noise_sources.COLUMNS)]
     assert len(seed_noise.shown(found)) == len(seed_noise.plot(found).axes) == 1
@@ -197,8 +198,7 @@ def simulated(n, rng, paired, interaction=0.0):
     joint = others["finetune-order"] * others["dropout"] * interaction
     values = {"all": sum(others.values()) + joint, **draws}
     return [
-        Arm(name, "replicate", "t", "error", {"seed_varies": name}, dict(enumerate(map(float, 5 + found))),
-            dict.fromkeys(range(n), "ok"))
+        cell_of(name, 5 + found)
         for name, found in values.items()
     ]  # fmt: skip
 
@@ -232,18 +232,16 @@ def test_sources_that_act_together_are_told_from_those_that_add_up(interaction, 
 
 def test_a_sum_above_the_whole_says_so():
     cells = [
-        arm_of("all", [0.1, -0.1] * 10),
-        arm_of("dropout", [1.0, -1.0] * 10),
-        arm_of("finetune-order", [1.0, -1.0] * 10),
+        cell_of("all", [0.1, -0.1] * 10),
+        cell_of("dropout", [1.0, -1.0] * 10),
+        cell_of("finetune-order", [1.0, -1.0] * 10),
     ]
     (group,) = noise_sources.sources_of(cells, {}, 0.95)
     assert "more than the whole. Sources act together" in noise_sources.table("x", "t", "error", 0.95, group).notes[-1]
 
 
-def arm_of(name, values):
-    return Arm(
-        name, "replicate", "t", "error", {"seed_varies": name}, dict(enumerate(values)), dict.fromkeys(range(20), "ok")
-    )
+def cell_of(name, values):
+    return make_cell(enumerate(values), cell_id=name, labels={"seed_varies": name})
 
 
 def test_a_figure_has_room_for_four_groups_of_a_task_and_says_how_many_more_there_are(tmp_path):

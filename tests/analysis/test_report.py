@@ -30,16 +30,16 @@ from tests.builders.reports import (
     HOSTILE,
     IMAGE,
     TRACEBACK,
-    arm_with_curves,
     big_results,
+    cell_rows_with_curves,
     history,
     hostile_sweep,
     made_page,
     sweep_folder,
-    two_arms,
+    two_cells,
     with_curve,
 )
-from tests.builders.tables import BASE, BETTER, MNIST, NONE, arm, trial
+from tests.builders.tables import BASE, BETTER, MNIST, NONE, cell_rows, trial
 from tests.commands import orca
 
 REPO = Path(__file__).resolve().parents[2]
@@ -87,7 +87,7 @@ class Read(HTMLParser):
 
 
 def test_the_page_has_its_parts_in_order_and_says_what_it_is_of(tmp_path):
-    found = Read(made_page(two_arms(tmp_path)))
+    found = Read(made_page(two_cells(tmp_path)))
     assert [name for name in found.ids if name in SECTIONS] == list(SECTIONS)
     head = found.words("header")
     assert "Does it help?" in head
@@ -102,18 +102,18 @@ def test_the_page_has_its_parts_in_order_and_says_what_it_is_of(tmp_path):
 
 def test_the_head_tells_when_the_last_trial_ended_and_what_was_read(tmp_path):
     ends = {"ended_at": "2026-11-02T10:00:00.000+00:00"}
-    parts = arm(NONE, [0.1, 0.2], **ends), arm(MNIST, [0.1, None], ended_at="2026-11-03T11:30:00.000+00:00")
+    parts = cell_rows(NONE, [0.1, 0.2], **ends), cell_rows(MNIST, [0.1, None], ended_at="2026-11-03T11:30:00.000+00:00")
     results = sweep_folder(tmp_path, *parts)
     assert compute(results).head.made == "As of 2026-11-03 11:30:00 UTC, when the last trial ended."
     assert compute(results, made_at="today").head.made == "Made at today."
-    assert "do not tell when" in compute(two_arms(tmp_path / "old")).head.made
+    assert "do not tell when" in compute(two_cells(tmp_path / "old")).head.made
 
 
 def test_sealed_test_metrics_are_nowhere_in_the_page_and_it_says_so(tmp_path):
     secret = 0.31415926
     parts = [
         [with_curve((planned, {**row, "test_metric_best": secret, "test_metric_last": secret, "val_metric_best": value}), [])
-         for (planned, row), value in zip(arm(levels, values), values, strict=True)]
+         for (planned, row), value in zip(cell_rows(levels, values), values, strict=True)]
         for levels, values in ((NONE, BASE), (MNIST, BETTER))
     ]  # fmt: skip
     sealed = sweep_folder(tmp_path, *parts, revealed=False)
@@ -137,7 +137,12 @@ def test_the_matrix_has_a_square_for_every_planned_trial(tmp_path):
     lost = trial(MNIST, 4, status="lost", error="lost 3 times")
     unrun = trial(MNIST, 5, status="unfinished")
     odd = trial(MNIST, 6, status="exploded", error="?")
-    parts = arm(NONE, [0.1, 0.2, None]), arm(MNIST, [0.1, 0.2]), [lost, unrun, odd], arm(NONE, [0.1, 0.3], "aa", 10)
+    parts = (
+        cell_rows(NONE, [0.1, 0.2, None]),
+        cell_rows(MNIST, [0.1, 0.2]),
+        [lost, unrun, odd],
+        cell_rows(NONE, [0.1, 0.3], "aa", 10),
+    )
     searched = [trial(MNIST, 99, 0.4, "search"), trial(MNIST, 98, None, "search", status="pruned")]
     report = compute(sweep_folder(tmp_path, *parts, searched))
     (matrix,) = report.matrices
@@ -161,7 +166,9 @@ def test_the_matrix_has_a_square_for_every_planned_trial(tmp_path):
 
 
 def test_the_effects_table_has_the_numbers_of_table_effects(tmp_path):
-    results = sweep_folder(tmp_path, arm(NONE, BASE), arm(MNIST, BETTER), arm({"proxy": "dummy"}, [0.3, 0.4]))
+    results = sweep_folder(
+        tmp_path, cell_rows(NONE, BASE), cell_rows(MNIST, BETTER), cell_rows({"proxy": "dummy"}, [0.3, 0.4])
+    )
     report = compute(results, margin=["0.02"])
     found = table_effects.compute(results, margin=["0.02"])
     (task,) = report.tasks
@@ -186,7 +193,7 @@ def test_what_others_judge_stands_around_the_verdicts(tmp_path):
     def table(title):
         return Table("t", title, "Caption & more.", ("claim", "n"), "lr", ((("<b>one</b>", "1"),),), ("A note.",))
 
-    report = compute(two_arms(tmp_path), claims=[table("Claims")], flattery=[table("Flattery")])
+    report = compute(two_cells(tmp_path), claims=[table("Claims")], flattery=[table("Flattery")])
     said = Read(page(report, ())).words("verdicts")
     assert said.index("helps") < said.index("Claims") < said.index("Flattery")
     assert "<b>one</b>" in said
@@ -197,7 +204,7 @@ def test_what_others_judge_stands_around_the_verdicts(tmp_path):
 
 
 def done(levels, steps, **more):
-    return arm(levels, [0.1, 0.2], n_steps=steps, finetune_s=10.0, wall_time_s=20.0, reused_s=5.0, **more)
+    return cell_rows(levels, [0.1, 0.2], n_steps=steps, finetune_s=10.0, wall_time_s=20.0, reused_s=5.0, **more)
 
 
 def test_cells_that_did_more_than_their_base_are_marked(tmp_path):
@@ -224,14 +231,14 @@ def test_cells_that_did_more_than_their_base_are_marked(tmp_path):
 
 
 def test_a_cell_without_an_ok_trial_is_matched_with_nothing(tmp_path):
-    report = compute(sweep_folder(tmp_path, done(NONE, 100), arm(MNIST, [None, None])))
+    report = compute(sweep_folder(tmp_path, done(NONE, 100), cell_rows(MNIST, [None, None])))
     assert [line.matched for line in report.tasks[0].lines] == ["not known"]
     assert "one of the two has no ok trial yet" in Read(page(report, ())).words("realised")
 
 
 def test_what_the_trials_table_lacks_is_taken_from_stages_then_epochs(tmp_path):
     def trials(levels, steps, rate):
-        for planned, row in arm(levels, [0.1, 0.2]):
+        for planned, row in cell_rows(levels, [0.1, 0.2]):
             stages = [
                 {"stage": "finetune", "phase": i, "n_steps": n, "lr_integral": rate} for i, n in enumerate(steps, 1)
             ]
@@ -256,17 +263,17 @@ def test_methods_and_compute_are_written_from_the_rows(tmp_path):
         "device": "cuda", "n_threads": 4, "n_gpus": 0.5, "gpu_s": 900.0, "host": "a", "versions": "torch=1",
         "code_version": "9.9", "resumed_from_epoch": 0, "peak_gpu_memory_mib": 2048.0,
     }  # fmt: skip
-    parts = arm(NONE, [0.1, 0.2, 0.3], **common), arm(MNIST, [0.1, 0.2, None], **common)
-    report = compute(sweep_folder(tmp_path, *parts, arm(NONE, [0.2, 0.3], "aa", 10, **common)))
+    parts = cell_rows(NONE, [0.1, 0.2, 0.3], **common), cell_rows(MNIST, [0.1, 0.2, None], **common)
+    report = compute(sweep_folder(tmp_path, *parts, cell_rows(NONE, [0.2, 0.3], "aa", 10, **common)))
     said = " ".join(report.methods)
     for words in (
         "We compared 2 cells on digits", "What was varied: proxy (none, mnist5k).", "3 seeds (0 to 2)",
-        "1 A/A arm repeated a cell with 2 seeds (10, 11) of its own.", "7 of 8 planned trials are ok; the others: 1 failed.",
+        "1 A/A cell repeated a cell with 2 seeds (10, 11) of its own.", "7 of 8 planned trials are ok; the others: 1 failed.",
         "Fine-tuning: epochs 20; peak learning rate 0.001", "Data: 100 training, 50 validation and 60 test samples (digits)",
         "data.split_seed 3", "the metric on test data at the epoch with the best validation metric",
         "95% Student-t", "Holm's procedure over the comparisons of a task that can be made (0)",
         "can reach a p of 0.5 at the least with 2 pairs",
-        "from the A/A arm of proxy none", "No field was tuned within the cells; the learning rate of fine-tuning is 0.001.",
+        "from the A/A cell of proxy none", "No field was tuned within the cells; the learning rate of fine-tuning is 0.001.",
     ):  # fmt: skip
         assert words in said, words
     hours, hardware = report.compute
@@ -283,7 +290,7 @@ def test_a_trial_that_stands_for_two_cells_is_counted_once_in_what_all_took(tmp_
     timed = {"wall_time_s": 3600.0, "device": "cpu", "n_threads": 1, "host": "a", "reused": "", "resumed_from_epoch": 0}
     planned, row = trial(NONE, 0, 0.1, **timed)
     again = {**planned, "cell_id": "0" * 16}
-    results = sweep_folder(tmp_path, [(planned, row), (again, row)], arm(MNIST, [0.2], **timed))
+    results = sweep_folder(tmp_path, [(planned, row), (again, row)], cell_rows(MNIST, [0.2], **timed))
     assert len(results.trials) == 3
     report = compute(results)
     assert report.compute[0].startswith("All 2 trials together took 2 hours of trial time")
@@ -295,21 +302,24 @@ def test_methods_tell_of_tuning_and_of_designs_with_holes(tmp_path):
     levels = [
         {"proxy": p, "finetune.freeze": f} for p, f in (("none", "none"), ("mnist5k", "none"), ("mnist5k", "body"))
     ]
-    parts = [arm(of, [0.1, 0.2], **{"finetune.lr": 0.1 * i}) for i, of in enumerate(levels, 1)]
+    parts = [cell_rows(of, [0.1, 0.2], **{"finetune.lr": 0.1 * i}) for i, of in enumerate(levels, 1)]
     searched = [trial(levels[0], seed, 0.3, "search", **{"finetune.lr": lr}) for lr in (0.1, 0.2) for seed in (8, 9)]
-    results = sweep_folder(tmp_path, *parts, searched, factors=("proxy", "finetune.freeze"), tune={"finetune.lr": {}})
+    results = sweep_folder(tmp_path, *parts, searched, factors=("proxy", "finetune.freeze"), tune={"finetune.lr": []})
     said = " ".join(compute(results).methods)
     assert "These are 3 of the 4 combinations of the levels" in said
     assert "finetune.lr was tuned within each cell on validation data, over 2 candidates a cell" in said
     assert "peak learning rate tuned within each cell" in said
-    tasks = [arm({"task": task, **NONE}, [0.1, 0.2], **{"finetune.epochs": n}) for task, n in (("a", 5), ("b", 9))]
+    tasks = [
+        cell_rows({"task": task, **NONE}, [0.1, 0.2], **{"finetune.epochs": n}) for task, n in (("a", 5), ("b", 9))
+    ]
     said = " ".join(compute(sweep_folder(tmp_path / "two", *tasks, factors=("task",))).methods)
     assert "We compared 2 cells (1 each) on a and b" in said
     assert "epochs 5 for a, 9 for b" in said
     assert "Metric: error, lower is better (all tasks)" in said
     assert "Nothing was varied within a task." in said
     odd = [
-        arm({**levels, "seed_varies": "everything"}, [0.1, 0.2], **{"data.split_seed": 0}) for levels in (NONE, MNIST)
+        cell_rows({**levels, "seed_varies": "everything"}, [0.1, 0.2], **{"data.split_seed": 0})
+        for levels in (NONE, MNIST)
     ]
     said = " ".join(compute(sweep_folder(tmp_path / "odd", *odd)).methods)
     assert "The run seed drew what seed_varies says (everything)" in said
@@ -320,8 +330,10 @@ def test_methods_tell_of_tuning_and_of_designs_with_holes(tmp_path):
 
 
 def test_a_running_sweep_with_most_trials_still_to_come(tmp_path):
-    later = [trial(levels, seed, status="lost") for levels in (NONE, MNIST) for seed in range(2, 8)]
-    running = sweep_folder(tmp_path, arm_with_curves(NONE, [0.1, 0.2]), arm_with_curves(MNIST, [0.3, None]), later)
+    later = [trial(levels, seed, status="unfinished") for levels in (NONE, MNIST) for seed in range(2, 8)]
+    running = sweep_folder(
+        tmp_path, cell_rows_with_curves(NONE, [0.1, 0.2]), cell_rows_with_curves(MNIST, [0.3, None]), later
+    )
     text = made_page(running, None)
     found = Read(text)
     assert "3 of 16 planned trials are ok" in found.words("header")
@@ -333,7 +345,7 @@ def test_a_running_sweep_with_most_trials_still_to_come(tmp_path):
 
 @pytest.mark.parametrize("revealed", [True, False])
 def test_one_cell_alone_is_nothing_to_compare(tmp_path, revealed):
-    results = sweep_folder(tmp_path, arm_with_curves(NONE, [0.1, 0.2]), revealed=revealed)
+    results = sweep_folder(tmp_path, cell_rows_with_curves(NONE, [0.1, 0.2]), revealed=revealed)
     found = Read(made_page(results, None))
     assert "There is nothing to compare: no task has two cells." in found.words("verdicts")
     assert found.words("effects").endswith("There is nothing to compare: no task has two cells.")
@@ -344,29 +356,28 @@ def test_one_cell_alone_is_nothing_to_compare(tmp_path, revealed):
 
 
 def test_no_trial_is_ok_or_none_has_run(tmp_path):
-    failed = sweep_folder(tmp_path, arm(NONE, [None, None]), arm(MNIST, [None, None]))
+    failed = sweep_folder(tmp_path, cell_rows(NONE, [None, None]), cell_rows(MNIST, [None, None]))
     found = Read(made_page(failed, None))
     assert "0 of 4 planned trials are ok" in found.words("header")
     assert "4 failed" in found.words("completeness")
     assert "Cannot be judged" in found.words("verdicts")
     sizes = [int(tag[1]) for tag, _ in found.tags if tag in ("h1", "h2", "h3", "h4")]
     assert all(after <= before + 1 for before, after in itertools.pairwise(sizes))
-    unrun = [trial(levels, seed, status="lost") for levels in (NONE, MNIST) for seed in range(2)]
+    unrun = [trial(levels, seed, status="unfinished") for levels in (NONE, MNIST) for seed in range(2)]
     found = Read(made_page(sweep_folder(tmp_path / "unrun", unrun), None))
     assert "4 unfinished" in found.words("completeness")
     searching = [trial(levels, 9, 0.1, "search") for levels in (NONE, MNIST)]
-    tuned = sweep_folder(tmp_path / "search", searching, tune={"finetune.lr": {}})
+    tuned = sweep_folder(tmp_path / "search", searching, tune={"finetune.lr": []})
     assert "Candidates of tuning" in Read(made_page(tuned, None)).words("completeness")
 
 
-def test_tables_of_before_there_were_tracebacks_seals_and_roles_make_a_page(tmp_path):
-    results = two_arms(tmp_path)
+def test_tables_without_what_no_trial_had_make_a_page(tmp_path):
+    results = two_cells(tmp_path)
     new = [
         "traceback",
         "is_sealed",
         "revealed_at",
         "n_reveals_before",
-        "role",
         "error",
         "n_gpus",
         "ended_at",
@@ -413,7 +424,7 @@ def test_json_in_a_page_ends_no_script_and_is_read_back(text, more):
 
 
 def test_the_policy_allows_this_script_and_this_style_and_nothing_else(tmp_path):
-    text = made_page(two_arms(tmp_path), None)
+    text = made_page(two_cells(tmp_path), None)
     found = Read(text)
     policy = next(attrs["content"] for tag, attrs in found.tags if attrs.get("http-equiv") == "Content-Security-Policy")
     script = next(text for attrs, text in found.scripts if not attrs)
@@ -439,7 +450,7 @@ def test_figures_stand_side_by_side_with_names_of_their_own(tmp_path):
     levels = [
         {"proxy": "mnist5k", "embedder.epochs": n, "finetune.freeze": f} for n in (1, 2, 3) for f in ("none", "body")
     ]
-    parts = [arm_with_curves(of, [0.1 + i / 50, 0.2, 0.25 - i / 90]) for i, of in enumerate(levels)]
+    parts = [cell_rows_with_curves(of, [0.1 + i / 50, 0.2, 0.25 - i / 90]) for i, of in enumerate(levels)]
     results = sweep_folder(tmp_path, *parts, factors=("embedder.epochs", "finetune.freeze"))
     report = compute(results)
     pictures = draw(results, report.effects)
@@ -506,7 +517,9 @@ def test_a_packed_column_is_the_column(values):
 
 def test_every_trial_is_in_the_page_with_exact_config_and_rounded_measures(tmp_path):
     more = {"finetune.lr": 0.000123456789, "finetune_s": 12.3456789, "body.pretrain_steps": 7}
-    results = sweep_folder(tmp_path, arm_with_curves(NONE, [0.123456789, 0.2], **more), arm(MNIST, [None], **more))
+    results = sweep_folder(
+        tmp_path, cell_rows_with_curves(NONE, [0.123456789, 0.2], **more), cell_rows(MNIST, [None], **more)
+    )
     found = Read(made_page(results))
     data = found.data("trials")
     columns = {column["name"]: column for column in data["columns"]}
@@ -537,7 +550,9 @@ def test_half_widths_in_the_page_are_student_s():
 
 def test_the_end_of_a_traceback_is_in_the_tables_and_many_long_ones_are_cut(tmp_path):
     long = "x" * 30_000 + "the end"
-    results = sweep_folder(tmp_path, arm(NONE, [0.1, None, None]), errors={0: "of an ok trial", 1: long, 2: TRACEBACK})
+    results = sweep_folder(
+        tmp_path, cell_rows(NONE, [0.1, None, None]), errors={0: "of an ok trial", 1: long, 2: TRACEBACK}
+    )
     shown = results.trials["traceback"]
     assert shown.isna().tolist() == [True, False, False]
     assert shown[1] == long[-20_000:]
@@ -553,7 +568,7 @@ def test_the_end_of_a_traceback_is_in_the_tables_and_many_long_ones_are_cut(tmp_
 
 
 def test_tables_collected_before_a_column_came_are_collected_anew(tmp_path):
-    sweep_folder(tmp_path, arm(NONE, [0.1, None]), errors={1: TRACEBACK})
+    sweep_folder(tmp_path, cell_rows(NONE, [0.1, None]), errors={1: TRACEBACK})
     stamps = tmp_path / "tables" / ".collected.json"
     left = json.loads(stamps.read_text())
     left["by"][-1] = "other columns"
@@ -596,7 +611,7 @@ def test_text_and_marks_are_told_from_their_ground_in_both_themes():
 
 
 def test_a_sweep_folder_is_collected_and_gives_the_same_bytes_as_its_tables_elsewhere(tmp_path):
-    two_arms(tmp_path / "s")
+    two_cells(tmp_path / "s")
     done = orca("report", tmp_path / "s")
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(re.escape(f"{tmp_path / 's' / 'report.html'}") + r": 0\.\d MB\n", done.stdout)
@@ -613,7 +628,7 @@ def test_a_sweep_folder_is_collected_and_gives_the_same_bytes_as_its_tables_else
 
 
 def test_what_is_asked_of_the_report_reaches_it(tmp_path):
-    two_arms(tmp_path)
+    two_cells(tmp_path)
     asked = ("--base", "proxy=mnist5k", "--margin", "0.02", "--metric", "test_metric_best", "--made-at", "noon")
     done = orca("report", tmp_path, *asked, "--complete-pairs")
     assert done.returncode == 0, done.stderr
@@ -625,7 +640,7 @@ def test_what_is_asked_of_the_report_reaches_it(tmp_path):
 
 
 def test_wrong_input_is_said_with_exit_code_2(tmp_path):
-    two_arms(tmp_path / "s", revealed=False)
+    two_cells(tmp_path / "s", revealed=False)
     (tmp_path / "s" / "page").mkdir()
     cases = {
         (tmp_path,): ["neither a sweep (no sweep.json) nor tables (no trials.parquet)"],
@@ -648,7 +663,7 @@ def test_wrong_input_is_said_with_exit_code_2(tmp_path):
 
 
 def test_a_page_that_cannot_be_written_ends_with_code_1(tmp_path):
-    two_arms(tmp_path / "s")
+    two_cells(tmp_path / "s")
     (tmp_path / "file").write_text("")
     done = orca("report", tmp_path / "s", "-o", tmp_path / "file" / "page.html")
     assert done.returncode == 1
@@ -657,7 +672,7 @@ def test_a_page_that_cannot_be_written_ends_with_code_1(tmp_path):
 
 
 def test_the_folder_runs_as_a_script_where_an_installed_wheel_has_it(tmp_path):
-    two_arms(tmp_path / "s")
+    two_cells(tmp_path / "s")
     shutil.copytree(
         REPO / "orca_sweep" / "analysis", tmp_path / "wheel" / "analysis", ignore=shutil.ignore_patterns("__pycache__")
     )
@@ -670,7 +685,7 @@ def test_the_folder_runs_as_a_script_where_an_installed_wheel_has_it(tmp_path):
 
 
 def test_the_report_needs_neither_torch_nor_ray(tmp_path):
-    two_arms(tmp_path)
+    two_cells(tmp_path)
     code = (
         "import sys, runpy; sys.argv = ['report', '--tables', sys.argv[1], '--out', sys.argv[2]]\n"
         "runpy.run_path(sys.argv[0] and 'analysis/report', run_name='__main__')\n"

@@ -12,15 +12,15 @@ from orca_sweep.analysis.tables import MINUS, NOTHING
 from tests.builders.reports import (
     HOSTILE,
     TRACEBACK,
-    arm_with_curves,
     big_results,
+    cell_rows_with_curves,
     history,
     hostile_sweep,
     made_page,
     sweep_folder,
 )
 from tests.builders.reports import with_curve as with_epochs
-from tests.builders.tables import BASE, BETTER, MNIST, NONE, arm, trial
+from tests.builders.tables import BASE, BETTER, MNIST, NONE, cell_rows, trial
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
 QUIET = (
@@ -72,13 +72,14 @@ def opened(browser, tmp_path):
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """Two tasks, an arm that helps, one that does nothing, one with a failure and a run that diverged."""
+    """Two tasks, a cell that helps, one that does nothing, one with a failure and a run that diverged."""
     folder = tmp_path_factory.mktemp("sweep")
     more = [0.31, 0.35, 0.32, 0.36, None]
     parts = [
-        arm_with_curves({"task": "a", **of}, values) for of, values in ((NONE, BASE), (MNIST, BETTER), (DUMMY, more))
+        cell_rows_with_curves({"task": "a", **of}, values)
+        for of, values in ((NONE, BASE), (MNIST, BETTER), (DUMMY, more))
     ]
-    other = [arm_with_curves({"task": "b", **of}, values[:2]) for of, values in ((NONE, BASE), (MNIST, BETTER))]
+    other = [cell_rows_with_curves({"task": "b", **of}, values[:2]) for of, values in ((NONE, BASE), (MNIST, BETTER))]
     lost = trial({"task": "b", **MNIST}, 2, status="diverged", error="loss is nan")
     parts += [*other, [with_epochs(lost, history([0.9, 0.8, 0.7]))]]
     return sweep_folder(folder, *parts, factors=("task", "proxy"), errors={14: TRACEBACK})
@@ -274,7 +275,7 @@ def test_what_a_hostile_table_brings_is_shown_and_never_run(opened, tmp_path):
 
 def test_names_that_every_object_has_are_only_names(opened, tmp_path):
     levels = [{"task": "constructor", "proxy": name} for name in ("toString", "__proto__")]
-    parts = [arm_with_curves(of, [0.1, 0.2]) for of in levels]
+    parts = [cell_rows_with_curves(of, [0.1, 0.2]) for of in levels]
     odd = trial(levels[0], 7, status="constructor")
     shown = opened(made_page(sweep_folder(tmp_path / "s", *parts, [odd], factors=("task", "proxy"))))
     shown.locator(".cells tbody tr").nth(1).hover()
@@ -324,7 +325,7 @@ def test_dark_and_light_follow_the_system_and_the_reader(opened, text):
 
 
 def test_on_paper_everything_is_unfolded_and_nothing_waits_for_a_click(opened, tmp_path):
-    cells = [arm({"proxy": f"p{i:02}"}, [0.1 + i / 100, 0.2, 0.3 - i / 50]) for i in range(15)]
+    cells = [cell_rows({"proxy": f"p{i:02}"}, [0.1 + i / 100, 0.2, 0.3 - i / 50]) for i in range(15)]
     text = made_page(sweep_folder(tmp_path / "s", *cells))
     shown = opened(text, color_scheme="dark")
     sentence = shown.locator(".verdicts .sentence").last
@@ -396,7 +397,9 @@ def test_2000_trials_open(opened):
 
 def test_a_running_sweep_opens(opened, tmp_path):
     later = [trial(levels, seed, status="unfinished") for levels in (NONE, MNIST) for seed in range(2, 8)]
-    sweep_folder(tmp_path / "s", arm_with_curves(NONE, [0.1, 0.2]), arm_with_curves(MNIST, [0.3, None]), later)
+    sweep_folder(
+        tmp_path / "s", cell_rows_with_curves(NONE, [0.1, 0.2]), cell_rows_with_curves(MNIST, [0.3, None]), later
+    )
     shown = opened(made_page(r.read_results(tmp_path / "s" / "tables"), None))
     shown.locator("a.sq.unfinished").first.click()
     assert "not run to an end yet" in shown.locator("#trial").inner_text()

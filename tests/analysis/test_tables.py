@@ -30,7 +30,7 @@ from orca_sweep.analysis import (
 from orca_sweep.analysis.tables import MINUS, NOTHING
 from orca_sweep.config.labels import write_level
 from orca_sweep.errors import InputError
-from tests.builders.tables import BASE, BETTER, MNIST, NONE, arm, collected, lines, rows, sweep, trial
+from tests.builders.tables import BASE, BETTER, MNIST, NONE, cell_rows, collected, lines, rows, sweep, trial
 from tests.commands import run_script
 
 REPO = Path(__file__).resolve().parents[2]
@@ -43,7 +43,13 @@ SCRIPTS = (table_results, table_effects, factor_effects, seed_noise, cost, summa
 def test_results_are_means_and_t_intervals_of_ok_replicates_alone(tmp_path):
     searched = [trial(NONE, 9, 9.0, "search"), trial(MNIST, 9, 0.0, "search")]
     found = table_results.compute(
-        sweep(tmp_path, searched, arm(NONE, [1.0, 2, 3]), arm(MNIST, [4.0, None]), arm(NONE, [5.0, 7], "aa", 10))
+        sweep(
+            tmp_path,
+            searched,
+            cell_rows(NONE, [1.0, 2, 3]),
+            cell_rows(MNIST, [4.0, None]),
+            cell_rows(NONE, [5.0, 7], "aa", 10),
+        )
     )
     none, mnist, aa = lines(table_results.numbers(found))
     assert (none["proxy"], none["n"], none["mean"], none["sd"]) == ("none", "3", "2.0", "1.0")
@@ -68,7 +74,9 @@ def test_results_are_means_and_t_intervals_of_ok_replicates_alone(tmp_path):
 
 
 def test_what_a_space_scores_as_worst_counts_and_is_said(tmp_path):
-    results = sweep(tmp_path, arm(NONE, [0.2, None]), arm(MNIST, [0.5, 0.3]), outcomes={"failed": {"then": "worst"}})
+    results = sweep(
+        tmp_path, cell_rows(NONE, [0.2, None]), cell_rows(MNIST, [0.5, 0.3]), outcomes={"failed": {"then": "worst"}}
+    )
     found = table_results.compute(results)
     assert [row["mean"] for row in lines(table_results.numbers(found))] == ["0.35", "0.4"]
     assert "1 of these count as the worst trial of the task" in table_results.shown(found)[0].caption
@@ -81,10 +89,10 @@ def test_what_a_space_scores_as_worst_counts_and_is_said(tmp_path):
 def test_tuned_cells_show_what_they_were_run_with(tmp_path):
     parts = (
         [trial(levels, 9, 0.5, "search", **{"finetune.lr": lr}) for lr in (0.1, 0.2)]
-        + arm(levels, [0.4, 0.5], **{"finetune.lr": best})
+        + cell_rows(levels, [0.4, 0.5], **{"finetune.lr": best})
         for levels, best in ((NONE, 0.1), (MNIST, 0.2))
     )
-    found = table_results.compute(sweep(tmp_path, *parts, tune={"finetune.lr": {}}))
+    found = table_results.compute(sweep(tmp_path, *parts, tune={"finetune.lr": []}))
     (table,) = table_results.shown(found)
     assert table.head[:2] == ("proxy", "finetune.lr (tuned)")
     assert [row[:3] for row in rows(table)] == [("none", "0.1", "2"), ("mnist5k", "0.2", "2")]
@@ -93,7 +101,9 @@ def test_tuned_cells_show_what_they_were_run_with(tmp_path):
 
 def test_cells_of_equal_levels_from_several_sweeps_are_told_apart(tmp_path):
     for name, lr in (("a", 0.1), ("b", 0.2)):
-        trials = arm({**NONE, "finetune.lr": lr}, [0.1, 0.2]) + arm({**MNIST, "finetune.lr": lr}, [0.3, 0.4])
+        trials = cell_rows({**NONE, "finetune.lr": lr}, [0.1, 0.2]) + cell_rows(
+            {**MNIST, "finetune.lr": lr}, [0.3, 0.4]
+        )
         collected(tmp_path, trials, name=name)
     merged = r.collect([tmp_path / "a", tmp_path / "b"], tmp_path / "tables")
     (table,) = table_results.shown(table_results.compute(merged))
@@ -102,8 +112,8 @@ def test_cells_of_equal_levels_from_several_sweeps_are_told_apart(tmp_path):
 
 
 def test_a_cell_with_two_trials_of_one_seed_is_refused_by_name(tmp_path):
-    twice = arm(NONE, [0.1, 0.2], **{"finetune.lr": 0.1}) + arm(NONE, [0.3], **{"finetune.lr": 0.2})
-    results = sweep(tmp_path, twice, arm(MNIST, [0.1, 0.2]))
+    twice = cell_rows(NONE, [0.1, 0.2], **{"finetune.lr": 0.1}) + cell_rows(NONE, [0.3], **{"finetune.lr": 0.2})
+    results = sweep(tmp_path, twice, cell_rows(MNIST, [0.1, 0.2]))
     for script in SCRIPTS:
         with pytest.raises(InputError, match="2 trials at seed 0, which differ in finetune.lr"):
             script.compute(results)
@@ -118,7 +128,7 @@ def test_levels_are_written_as_a_space_writes_them():
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.NAME)
 def test_tables_that_lack_something_are_refused_in_words(tmp_path, script):
-    results = sweep(tmp_path, arm(NONE, BASE), arm(MNIST, BETTER))
+    results = sweep(tmp_path, cell_rows(NONE, BASE), cell_rows(MNIST, BETTER))
     old = results.trials.drop(columns="finetune.freeze")
     with pytest.raises(InputError, match="no column finetune.freeze. These tables are not what"):
         script.compute(r.Results(old, results.epochs, ("proxy", "finetune.freeze"), results.metric, (), ()))
@@ -128,7 +138,7 @@ def test_tables_that_lack_something_are_refused_in_words(tmp_path, script):
 
 
 def test_a_metric_that_is_no_column_names_those_that_are(tmp_path):
-    results = sweep(tmp_path, arm(NONE, BASE))
+    results = sweep(tmp_path, cell_rows(NONE, BASE))
     with pytest.raises(
         InputError, match="'accuracy' is no column .*val_metric_best, val_metric_last, test_metric_best"
     ):
@@ -139,7 +149,12 @@ def test_a_metric_that_is_no_column_names_those_that_are(tmp_path):
 
 
 def test_effects_are_the_paired_statistics_against_the_first_cell(tmp_path):
-    results = sweep(tmp_path, arm(NONE, BASE), arm(MNIST, BETTER), arm({"proxy": "dummy"}, [0.3, 0.3, 0.3, 0.4, 0.4]))
+    results = sweep(
+        tmp_path,
+        cell_rows(NONE, BASE),
+        cell_rows(MNIST, BETTER),
+        cell_rows({"proxy": "dummy"}, [0.3, 0.3, 0.3, 0.4, 0.4]),
+    )
     found = table_effects.compute(results, margin=["0.02"])
     (task,) = found.tasks
     assert task.base.levels == NONE
@@ -167,11 +182,11 @@ def test_effects_are_the_paired_statistics_against_the_first_cell(tmp_path):
 
 def test_the_family_is_the_task_and_each_task_has_its_base_and_margin(tmp_path):
     parts = [
-        arm({"task": task, **levels}, values)
+        cell_rows({"task": task, **levels}, values)
         for task in ("a", "b")
         for levels, values in ((NONE, BASE), (MNIST, BETTER))
     ]
-    results = sweep(tmp_path, *parts, arm({"task": "b", "proxy": "dummy"}, BASE), factors=("task", "proxy"))
+    results = sweep(tmp_path, *parts, cell_rows({"task": "b", "proxy": "dummy"}, BASE), factors=("task", "proxy"))
     found = table_effects.compute(results, margin=["b=0.2"])
     assert [(task.task, len(task.rows), task.margin.value) for task in found.tasks] == [("a", 1, 0.0), ("b", 2, 0.2)]
     a, b, _ = lines(table_effects.numbers(found))
@@ -186,24 +201,25 @@ def test_the_family_is_the_task_and_each_task_has_its_base_and_margin(tmp_path):
     assert len(error.value.problems) == 4
 
 
-def test_the_margin_comes_from_the_aa_arm_where_none_is_given(tmp_path):
+def test_the_margin_comes_from_the_aa_cell_where_none_is_given(tmp_path):
     noise = [0.31, 0.35, 0.37]
-    parts = (arm(NONE, BASE), arm(MNIST, BETTER))
-    (task,) = table_effects.compute(sweep(tmp_path, *parts, arm(NONE, noise, "aa", 10))).tasks
+    parts = (cell_rows(NONE, BASE), cell_rows(MNIST, BETTER))
+    (task,) = table_effects.compute(sweep(tmp_path, *parts, cell_rows(NONE, noise, "aa", 10))).tasks
     assert task.margin.value == stats.aa_margin(noise, BASE).margin
-    assert len(task.rows) == 1  # the A/A arm shares no seed with anything: it is no contrast
-    assert "from the A/A arm of proxy none (3 and 5 seeds)" in task.margin.source
+    assert len(task.rows) == 1  # the A/A cell shares no seed with anything: it is no contrast
+    assert "from the A/A cell of proxy none (3 and 5 seeds)" in task.margin.source
     assert "95% limits" in table_effects.shown(table_effects.compute(r.read_results(tmp_path / "tables")))[0].caption
-    few = sweep(tmp_path / "few", arm(NONE, [0.3]), arm(MNIST, [0.3]), arm(NONE, [0.4], "aa", 10))
-    assert "the A/A arm has too few ok trials" in table_effects.compute(few).tasks[0].margin.source
+    few = sweep(tmp_path / "few", cell_rows(NONE, [0.3]), cell_rows(MNIST, [0.3]), cell_rows(NONE, [0.4], "aa", 10))
+    assert "the A/A cell has too few ok trials" in table_effects.compute(few).tasks[0].margin.source
 
 
 def test_seeds_without_a_pair_are_listed_and_nothing_is_averaged_over_them(tmp_path):
-    lost = [trial(MNIST, 2, status="lost")]
+    lost = [trial(MNIST, 2, status="unfinished")]
     broken = [trial(MNIST, 6, math.nan)]
     results = sweep(
-        tmp_path, arm(NONE, [*BASE[:4], None]), arm(MNIST, BETTER[:2]), lost, arm(MNIST, [*BETTER[3:], 0.3], first_seed=3),
-        broken, arm({"proxy": "dummy"}, [*BASE[:4], None]),
+        tmp_path, cell_rows(NONE, [*BASE[:4], None]), cell_rows(MNIST, BETTER[:2]), lost,
+        cell_rows(MNIST, [*BETTER[3:], 0.3], first_seed=3),
+        broken, cell_rows({"proxy": "dummy"}, [*BASE[:4], None]),
     )  # fmt: skip
     found = table_effects.compute(results, margin=["0"])
     mnist, dummy = lines(table_effects.numbers(found))
@@ -224,7 +240,7 @@ def test_seeds_without_a_pair_are_listed_and_nothing_is_averaged_over_them(tmp_p
 
 def test_the_base_is_named_by_levels_and_the_rest_is_the_first_cell_s(tmp_path):
     def cell(proxy, epochs, freeze, value):
-        return arm({"proxy": proxy, "embedder.epochs": epochs, "finetune.freeze": freeze}, [value, value + 0.1])
+        return cell_rows({"proxy": proxy, "embedder.epochs": epochs, "finetune.freeze": freeze}, [value, value + 0.1])
 
     results = sweep(
         tmp_path, cell("none", 0, "none", 0.1), cell("mnist5k", 20, "none", 0.2), cell("none", 0, "body", 0.3),
@@ -232,7 +248,7 @@ def test_the_base_is_named_by_levels_and_the_rest_is_the_first_cell_s(tmp_path):
     )  # fmt: skip
 
     def base(*named):
-        return tuple(table_effects.compute(results, named).tasks[0].base.levels.values())
+        return tuple(table_effects.compute(results, named).tasks[0].base.labels.values())
 
     assert base() == ("none", "0", "none")
     assert base("finetune.freeze=body") == ("none", "0", "body")
@@ -253,18 +269,20 @@ def test_the_base_is_named_by_levels_and_the_rest_is_the_first_cell_s(tmp_path):
 
 
 def test_effects_of_one_cell_or_at_a_level_without_words_are_refused(tmp_path):
-    results = sweep(tmp_path, arm(NONE, BASE), arm(NONE, BASE, "aa", 10))
+    results = sweep(tmp_path, cell_rows(NONE, BASE), cell_rows(NONE, BASE, "aa", 10))
     with pytest.raises(InputError, match="each task has one cell, so there is nothing to compare"):
         table_effects.compute(results)
     with pytest.raises(InputError, match="--level 0.5: words need a level above 0.5"):
         table_effects.compute(results, level=0.5)
-    alone = sweep(tmp_path / "aa", arm(NONE, BASE, "aa", 10))
-    with pytest.raises(InputError, match="no cell but the A/A arm"):
+    alone = sweep(tmp_path / "aa", cell_rows(NONE, BASE, "aa", 10))
+    with pytest.raises(InputError, match="no cell but the A/A cell"):
         table_effects.compute(alone)
 
 
 def test_the_forest_shows_every_word_its_n_and_the_margin(tmp_path):
-    results = sweep(tmp_path, arm(NONE, BASE), arm(MNIST, BETTER), arm({"proxy": "dummy"}, [*BASE[:4], None]))
+    results = sweep(
+        tmp_path, cell_rows(NONE, BASE), cell_rows(MNIST, BETTER), cell_rows({"proxy": "dummy"}, [*BASE[:4], None])
+    )
     found = table_effects.compute(results, margin=["0.02"])
     figure = table_effects.plot(found)
     (axis,) = figure.axes
@@ -289,7 +307,7 @@ def crossed():
     rng = np.random.default_rng(0)
     added = {"none": 0.0, "mnist5k": -0.1}, {"none": 0.0, "body": 0.2}
     return [
-        arm(
+        cell_rows(
             levels,
             [added[0][levels["proxy"]] + added[1][levels["finetune.freeze"]] + 0.5 + x for x in rng.normal(0, 0.01, 4)],
         )
@@ -299,7 +317,7 @@ def crossed():
 
 def test_factor_effects_are_the_balanced_analysis_of_the_sweep_s_factors(tmp_path):
     searched = [trial(LEVELS[0], 9, 5.0, "search")]
-    results = sweep(tmp_path, searched, *crossed(), arm(LEVELS[0], [9.0, 9.0], "aa", 10), factors=FACTORS)
+    results = sweep(tmp_path, searched, *crossed(), cell_rows(LEVELS[0], [9.0, 9.0], "aa", 10), factors=FACTORS)
     found = factor_effects.compute(results)
     (task,) = found.tasks
     ok = results.trials[results.trials["role"] == "replicate"]
@@ -335,7 +353,7 @@ def test_factor_effects_are_the_balanced_analysis_of_the_sweep_s_factors(tmp_pat
 
 def test_holes_of_merged_cells_are_listed_and_explained(tmp_path):
     def cell(proxy, epochs):
-        return arm({"proxy": proxy, "embedder.epochs": epochs}, [0.1, 0.2, 0.4])
+        return cell_rows({"proxy": proxy, "embedder.epochs": epochs}, [0.1, 0.2, 0.4])
 
     # None, and real proxies with and without epochs: all without epochs are the naive cell.
     parts = [
@@ -368,7 +386,7 @@ def test_a_task_with_failed_trials_is_refused_beside_one_that_is_whole(tmp_path)
             for i, levels in enumerate(LEVELS) for seed in range(3)
         ]  # fmt: skip
 
-    parts = (task("whole"), task("broken", (1, 2)), task("young", (3, 1), "lost"))
+    parts = (task("whole"), task("broken", (1, 2)), task("young", (3, 1), "unfinished"))
     results = sweep(tmp_path, *parts, factors=("task", *FACTORS))
     found = factor_effects.compute(results)
     assert [task.task for task in found.tasks] == ["whole"]
@@ -396,15 +414,17 @@ def test_a_cell_that_is_still_tuned_is_a_hole_and_a_lone_factor_needs_two_levels
     with pytest.raises(InputError, match="digits: no cell has been replicated yet"):
         factor_effects.compute(sweep(tmp_path / "b", tuning, [trial(LEVELS[0], 9, 0.2, "search")], factors=FACTORS))
     with pytest.raises(InputError, match="no factor has two levels here"):
-        factor_effects.compute(sweep(tmp_path / "c", arm(NONE, BASE)))
+        factor_effects.compute(sweep(tmp_path / "c", cell_rows(NONE, BASE)))
 
 
 # Seed noise ---------------------------------------------------------------------------------------
 
 
-def test_seed_noise_is_the_aa_arm_and_the_spread_of_each_cell(tmp_path):
+def test_seed_noise_is_the_aa_cell_and_the_spread_of_each_cell(tmp_path):
     again = [0.31, 0.35, 0.37, 0.33]
-    results = sweep(tmp_path, arm(NONE, BASE), arm(MNIST, [*BETTER[:4], None]), arm(NONE, again, "aa", 10))
+    results = sweep(
+        tmp_path, cell_rows(NONE, BASE), cell_rows(MNIST, [*BETTER[:4], None]), cell_rows(NONE, again, "aa", 10)
+    )
     found = seed_noise.compute(results, effect=["0.02"])
     (task,) = found.tasks
     want = stats.aa_margin(again, BASE)
@@ -429,17 +449,17 @@ def test_seed_noise_is_the_aa_arm_and_the_spread_of_each_cell(tmp_path):
     assert seed_noise.compute(results).tasks[0].effect == want.sd
 
 
-def test_without_an_aa_arm_the_base_cell_s_spread_is_the_effect_and_that_is_said(tmp_path):
-    found = seed_noise.compute(sweep(tmp_path, arm(NONE, BASE), arm(MNIST, BETTER)))
+def test_without_an_aa_cell_the_base_cell_s_spread_is_the_effect_and_that_is_said(tmp_path):
+    found = seed_noise.compute(sweep(tmp_path, cell_rows(NONE, BASE), cell_rows(MNIST, BETTER)))
     assert found.tasks[0].effect == pytest.approx(np.std(BASE, ddof=1))
     (table,) = seed_noise.shown(found)
     assert "aa: 5 in the space makes one" in table.notes[0]
     assert seed_noise.aa_numbers(found).splitlines() == [",".join(seed_noise.AA_COLUMNS)]
 
 
-def test_an_aa_arm_that_differs_is_called_a_fault(tmp_path):
-    found = seed_noise.compute(sweep(tmp_path, arm(NONE, BASE), arm(NONE, [x + 1 for x in BASE], "aa", 10)))
-    assert "the arms differ by more than seeds explain (p <0.001)" in seed_noise.shown(found)[0].notes[0]
+def test_an_aa_cell_that_differs_is_called_a_fault(tmp_path):
+    found = seed_noise.compute(sweep(tmp_path, cell_rows(NONE, BASE), cell_rows(NONE, [x + 1 for x in BASE], "aa", 10)))
+    assert "the two differ by more than seeds explain (p <0.001)" in seed_noise.shown(found)[0].notes[0]
 
 
 def test_seeds_needed_is_the_least_number_that_sees_the_effect():
@@ -461,10 +481,10 @@ def test_cost_adds_up_and_keeps_failed_searched_and_reused_work_apart(tmp_path):
     reused = {"reused": "pretrain", "reused_s": 100.0, "host": "h2"}
     results = sweep(
         tmp_path,
-        arm(NONE, [0.1, 0.2], **TIMES, **PLACE),
-        arm(MNIST, [0.1], **{**TIMES, **PLACE, **reused}),
-        arm(MNIST, [None], first_seed=1, **{**PLACE, "wall_time_s": 7.0}),
-        [trial(MNIST, 2, status="lost")],
+        cell_rows(NONE, [0.1, 0.2], **TIMES, **PLACE),
+        cell_rows(MNIST, [0.1], **{**TIMES, **PLACE, **reused}),
+        cell_rows(MNIST, [None], first_seed=1, **{**PLACE, "wall_time_s": 7.0}),
+        [trial(MNIST, 2, status="unfinished")],
         [trial(MNIST, 9, 0.3, "search", **{**TIMES, **PLACE, "device": "cpu", "resumed_from_epoch": 3})],
     )
     found = cost.compute(results, gpus_per_trial=0.5)
@@ -486,7 +506,7 @@ def test_cost_adds_up_and_keeps_failed_searched_and_reused_work_apart(tmp_path):
     assert [total[kind]["n"] for kind in ("ok", "failed", "search", "all")] == ["3", "2", "1", "6"]
     assert float(total["all"]["hours"]) == pytest.approx((3 * 41 + 7 + 41) / 3600)
     assert float(total["ok"]["reused_hours"]) == pytest.approx(100 / 3600)
-    told = sweep(tmp_path / "told", arm(NONE, [0.1, 0.2], **TIMES, **PLACE, gpu_s=41 * 0.25, n_gpus=0.25))
+    told = sweep(tmp_path / "told", cell_rows(NONE, [0.1, 0.2], **TIMES, **PLACE, gpu_s=41 * 0.25, n_gpus=0.25))
     recorded = cost.compute(told, gpus_per_trial=0.5)
     assert (recorded.n_assumed, recorded.ok.gpu_s) == (0, 41 * 0.25 * 2)
     whole, table = cost.shown(found)
@@ -503,14 +523,14 @@ def test_cost_adds_up_and_keeps_failed_searched_and_reused_work_apart(tmp_path):
 
 def test_the_unit_of_time_follows_its_size(tmp_path):
     def caption(name, seconds):
-        cell = arm(NONE, [0.1], **{**PLACE, "finetune_s": seconds, "wall_time_s": seconds})
+        cell = cell_rows(NONE, [0.1], **{**PLACE, "finetune_s": seconds, "wall_time_s": seconds})
         return cost.shown(cost.compute(sweep(tmp_path / name, cell)))[1].caption.split()[0]
 
     assert [caption("s", 100.0), caption("m", 7200.0), caption("h", 90_000.0)] == ["Seconds", "Minutes", "Hours"]
 
 
 def test_cost_says_what_it_cannot_use(tmp_path):
-    results = sweep(tmp_path, arm(NONE, BASE))
+    results = sweep(tmp_path, cell_rows(NONE, BASE))
     short = r.Results(
         results.trials.drop(columns=["body_s", "host"]), results.epochs, ("proxy",), results.metric, (), ()
     )
@@ -528,7 +548,7 @@ def test_cost_says_what_it_cannot_use(tmp_path):
 def tasks_of(cells, scales=(1.0, 10.0)):
     """The same cells on tasks of different scale."""
     return [
-        arm({"task": f"t{i}", **levels}, [None if v is None else scale * v for v in values])
+        cell_rows({"task": f"t{i}", **levels}, [None if v is None else scale * v for v in values])
         for i, scale in enumerate(scales)
         for levels, values in cells
     ]
@@ -537,7 +557,7 @@ def tasks_of(cells, scales=(1.0, 10.0)):
 def test_over_tasks_scores_are_paired_changes_in_percent_of_the_base_error(tmp_path):
     results = sweep(tmp_path, *tasks_of([(NONE, BASE), (MNIST, BETTER)]), factors=("task", "proxy"))
     found = summary_over_tasks.compute(results)
-    (row,) = found.arms
+    (row,) = found.rows
     changes = [100 * (a - b) / 0.34 for a, b in zip(BETTER, BASE, strict=True)]  # mean of BASE: 0.34
     for score in row.scores:
         assert list(score.scores.values()) == pytest.approx(changes)
@@ -561,13 +581,13 @@ def test_over_tasks_scores_are_paired_changes_in_percent_of_the_base_error(tmp_p
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["t0", "t1"]
 
 
-def test_a_summary_needs_two_tasks_one_base_and_arms_in_common(tmp_path):
+def test_a_summary_needs_two_tasks_one_base_and_cells_in_common(tmp_path):
     with pytest.raises(InputError, match=r"there is one task \(digits\), and a summary needs two"):
-        summary_over_tasks.compute(sweep(tmp_path / "one", arm(NONE, BASE), arm(MNIST, BETTER)))
-    apart = [*tasks_of([(NONE, BASE)], (1.0,)), arm({"task": "t1", **MNIST}, BETTER)]
+        summary_over_tasks.compute(sweep(tmp_path / "one", cell_rows(NONE, BASE), cell_rows(MNIST, BETTER)))
+    apart = [*tasks_of([(NONE, BASE)], (1.0,)), cell_rows({"task": "t1", **MNIST}, BETTER)]
     with pytest.raises(InputError, match=r"t1: the base cell \(proxy none\) is not among its cells"):
         summary_over_tasks.compute(sweep(tmp_path / "apart", *apart, factors=("task", "proxy")))
-    lone = [*tasks_of([(NONE, BASE)]), arm({"task": "t1", **MNIST}, BETTER)]
+    lone = [*tasks_of([(NONE, BASE)]), cell_rows({"task": "t1", **MNIST}, BETTER)]
     with pytest.raises(InputError, match=r"no combination of levels but the base's \(proxy none\) is in all 2 tasks"):
         summary_over_tasks.compute(sweep(tmp_path / "lone", *lone, factors=("task", "proxy")))
     zero = tasks_of([(NONE, [0.0, 0.0]), (MNIST, [0.1, 0.2])])
@@ -579,11 +599,14 @@ def test_a_summary_needs_two_tasks_one_base_and_arms_in_common(tmp_path):
 
 def test_over_tasks_gaps_are_named_and_pairs_that_all_tasks_have_can_be_asked_for(tmp_path):
     cells = [(NONE, BASE), (MNIST, BETTER)]
-    gap = [arm({"task": "t2", **NONE}, BASE), arm({"task": "t2", **MNIST}, [*BETTER[:2], None, *BETTER[3:]])]
-    extra = [arm({"task": "t0", "proxy": "dummy"}, BASE)]
+    gap = [
+        cell_rows({"task": "t2", **NONE}, BASE),
+        cell_rows({"task": "t2", **MNIST}, [*BETTER[:2], None, *BETTER[3:]]),
+    ]
+    extra = [cell_rows({"task": "t0", "proxy": "dummy"}, BASE)]
     results = sweep(tmp_path, *tasks_of(cells), *gap, *extra, factors=("task", "proxy"))
     found = summary_over_tasks.compute(results)
-    (row,) = found.arms
+    (row,) = found.rows
     assert row.over_tasks is None
     assert row.reason == "seeds without a pair: t2 (2)"
     assert math.isnan(row.scores[2].interval.mean)
@@ -596,17 +619,17 @@ def test_over_tasks_gaps_are_named_and_pairs_that_all_tasks_have_can_be_asked_fo
     )
     assert lines(summary_over_tasks.numbers(found))[0]["not_summarised"] == row.reason
     summary_over_tasks.plot(found)
-    (row,) = summary_over_tasks.compute(results, complete_pairs_only=True).arms
+    (row,) = summary_over_tasks.compute(results, complete_pairs_only=True).rows
     assert row.over_tasks.n_seeds == 4
     assert [score.interval.n for score in row.scores] == [5, 5, 4]  # each task's own number is of all its pairs
 
 
 def test_over_tasks_different_numbers_of_seeds_are_said(tmp_path):
-    cells = [arm({"task": "t0", **p}, v) for p, v in ((NONE, BASE), (MNIST, BETTER))]
-    fewer = [arm({"task": "t1", **p}, v[:3], first_seed=7) for p, v in ((NONE, BASE), (MNIST, BETTER))]
+    cells = [cell_rows({"task": "t0", **p}, v) for p, v in ((NONE, BASE), (MNIST, BETTER))]
+    fewer = [cell_rows({"task": "t1", **p}, v[:3], first_seed=7) for p, v in ((NONE, BASE), (MNIST, BETTER))]
     results = sweep(tmp_path, *cells, *fewer, factors=("task", "proxy"))
     for complete in (False, True):
-        (row,) = summary_over_tasks.compute(results, complete_pairs_only=complete).arms
+        (row,) = summary_over_tasks.compute(results, complete_pairs_only=complete).rows
         assert row.reason == "different numbers of pairs: t0 5, t1 3"
 
 
@@ -619,7 +642,7 @@ def running(tmp_path):
     levels = (NONE, MNIST, {"proxy": "dummy"})
     planned = [({"task": task, **one}, seed) for task in ("t0", "t1") for one in levels for seed in range(3)]
     begun = [({"task": "t0", **one}, 0) for one in levels[:2]]
-    parts = [[trial(one, seed, status="lost")] for one, seed in planned if (one, seed) not in begun]
+    parts = [[trial(one, seed, status="unfinished")] for one, seed in planned if (one, seed) not in begun]
     ended = [trial({"task": "t0", **levels}, 0, value) for levels, value in ((NONE, 0.3), (MNIST, 0.2))]
     return sweep(tmp_path, ended, *parts, factors=("task", "proxy"))
 
@@ -645,9 +668,9 @@ def test_the_tables_of_a_running_sweep_say_how_little_they_hold(running):
     with pytest.raises(InputError, match="t1: a trial that is not ok has the value nan: 9 unfinished"):
         factor_effects.compute(running)
     summary = summary_over_tasks.compute(running)
-    assert all(row.over_tasks is None for row in summary.arms)
+    assert all(row.over_tasks is None for row in summary.rows)
     pairs = summary_over_tasks.compute(running, complete_pairs_only=True)
-    assert [row.reason for row in pairs.arms] == ["no pair: t1", "no pair: t0, t1"]
+    assert [row.reason for row in pairs.rows] == ["no pair: t1", "no pair: t0, t1"]
     summary_over_tasks.shown(pairs)
     summary_over_tasks.plot(pairs)
 
@@ -773,7 +796,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 @pytest.fixture
 def whole(tmp_path):
     """Two tasks with all that the scripts show."""
-    sweep(tmp_path, *tasks_of([(NONE, BASE), (MNIST, BETTER)]), arm({"task": "t0", **NONE}, BASE, "aa", 10),
+    sweep(tmp_path, *tasks_of([(NONE, BASE), (MNIST, BETTER)]), cell_rows({"task": "t0", **NONE}, BASE, "aa", 10),
           factors=("task", "proxy"))  # fmt: skip
     return tmp_path / "tables"
 

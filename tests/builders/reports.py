@@ -7,7 +7,9 @@ import numpy as np
 
 from orca_sweep import results as r
 from orca_sweep.analysis.report import compute, draw, page
-from tests.builders.tables import BASE, BETTER, MNIST, NONE, arm
+from orca_sweep.space.manifest import write_manifest
+from tests.builders.manifests import sweep_manifest
+from tests.builders.tables import BASE, BETTER, MNIST, NONE, cell_rows
 
 HOSTILE = "</script><script>alert(1)</script>"
 
@@ -25,10 +27,10 @@ def with_curve(planned_and_row, *curves):
     return planned, row, [epoch for curve in curves for epoch in curve]
 
 
-def arm_with_curves(levels, values, n_epochs=4, **more):
+def cell_rows_with_curves(levels, values, n_epochs=4, **more):
     """A cell's trials whose validation metric falls to their value; naive ones have no embedder epochs."""
     made = []
-    for one in arm(levels, values, **{"wall_time_s": 5.0, **more}):
+    for one in cell_rows(levels, values, **{"wall_time_s": 5.0, **more}):
         value = one[1]["test_metric_best"]
         curve = (
             history([value + 1 / epoch for epoch in range(1, n_epochs + 1)]) if value is not None else history([2.0])
@@ -45,21 +47,21 @@ def sweep_folder(
     trials = [(*one, []) if len(one) == 2 else one for part in parts for one in part]
     errors = dict(errors)
     for place, (planned, row, epochs, *stages) in enumerate(trials):
-        if row["status"] == "lost" and "error" not in row:
+        if row["status"] == "unfinished":
             continue
         ids = {"trial_id": planned["trial_id"], "cell_id": planned["cell_id"]}
         r.write_record(folder, {**row, **ids}, epochs, *stages)
         if place in errors:
             (folder / "trials" / planned["trial_id"] / "error.txt").write_text(errors[place])
-    about = {"name": name, "question": question, "metric": "test_metric_best", "factors": list(factors), **more}
-    r.write_json(folder / "sweep.json", {**about, "trials": [planned for planned, *_ in trials]})
+    about = {"name": name, "question": question, "factors": list(factors), **more}
+    write_manifest(folder, sweep_manifest(**about, trials=[planned for planned, *_ in trials]))
     if revealed:
         r.reveal(folder)
     return r.collect([folder], folder / "tables")
 
 
-def two_arms(folder, **more):
-    return sweep_folder(folder, arm_with_curves(NONE, BASE), arm_with_curves(MNIST, BETTER), **more)
+def two_cells(folder, **more):
+    return sweep_folder(folder, cell_rows_with_curves(NONE, BASE), cell_rows_with_curves(MNIST, BETTER), **more)
 
 
 def made_page(results, figures=(), **asked):
@@ -71,8 +73,8 @@ def hostile_sweep(folder):
     levels = [
         {"task": HOSTILE, "proxy": value, "finetune.freeze": IMAGE} for value in ("$x_", HOSTILE, "a\u2028\x1bb'\"&")
     ]
-    bad = [(p, {**row, "error": IMAGE + HOSTILE}) for p, row in arm(levels[2], [0.1, None])]
-    parts = [arm_with_curves(of, [0.1, 0.2]) for of in levels[:2]]
+    bad = [(p, {**row, "error": IMAGE + HOSTILE}) for p, row in cell_rows(levels[2], [0.1, None])]
+    parts = [cell_rows_with_curves(of, [0.1, 0.2]) for of in levels[:2]]
     return sweep_folder(
         folder, *parts, bad, factors=("task", "proxy", "finetune.freeze"), name=IMAGE, question=HOSTILE,
         errors={5: TRACEBACK},

@@ -3,7 +3,9 @@
 import math
 
 from orca_sweep import results as r
+from orca_sweep.space.manifest import write_manifest
 from orca_sweep.trial import resolve
+from tests.builders.manifests import sweep_manifest
 
 
 def sweep_folder(folder, seeds=(0, 1, 2), statuses=(), name="demo"):
@@ -13,7 +15,7 @@ def sweep_folder(folder, seeds=(0, 1, 2), statuses=(), name="demo"):
         for seed in seeds:
             config = resolve({"task": "digits", "embedder.epochs": epochs}).model_copy(update={"seed": seed})
             ids = {"trial_id": config.trial_id, "cell_id": config.cell_id}
-            trials.append({**ids, "seed": seed, "config": config.flat()})
+            trials.append({**ids, "seed": seed, "role": "replicate", "config": config.flat()})
             status = statuses[n] if n < len(statuses) else "ok"
             n += 1
             if status is None:
@@ -21,13 +23,6 @@ def sweep_folder(folder, seeds=(0, 1, 2), statuses=(), name="demo"):
             row = {**ids, "status": status, "metric": "error", "test_metric_best": 0.5 + seed / 10, "n_steps": 7}
             history = [{"stage": "finetune", "epoch": e, "val_metric": 1 / e, "lr": 0.1} for e in (1, 2)]
             r.write_record(folder, row | ({"test_metric_best": math.nan} if status != "ok" else {}), history)
-    manifest = {
-        "name": name,
-        "question": "?",
-        "metric": "test_metric_best",
-        "factors": ["embedder.epochs"],
-        "trials": trials,
-    }
-    r.write_json(folder / "sweep.json", manifest)
+    write_manifest(folder, sweep_manifest(name=name, factors=["embedder.epochs"], trials=trials))
     r.reveal(folder)
     return folder

@@ -5,10 +5,12 @@ import hashlib
 import io
 
 from orca_sweep import results as r
+from orca_sweep.space.manifest import write_manifest
+from tests.builders.manifests import sweep_manifest
 
 
 def trial(levels, seed, value=None, role="replicate", **more):
-    """One planned trial; its record too, unless its status is lost. Dotted names in ``more`` are config."""
+    """One planned trial; its record too, unless it is unfinished. Dotted names in ``more`` are config."""
     cell = hashlib.sha1(repr(sorted(levels.items())).encode()).hexdigest()[:16] + ("-aa" if role == "aa" else "")
     config = {"task": "digits", **levels, "seed": seed, **{key: v for key, v in more.items() if "." in key}}
     row = {"status": "failed" if value is None else "ok", "metric": "error", "test_metric_best": value, **more}
@@ -16,7 +18,7 @@ def trial(levels, seed, value=None, role="replicate", **more):
     return {"trial_id": ids, "cell_id": cell, "seed": seed, "role": role, "config": config}, row
 
 
-def arm(levels, values, role="replicate", first_seed=0, **more):
+def cell_rows(levels, values, role="replicate", first_seed=0, **more):
     """A cell's trials, seed by seed; None is one that failed."""
     return [trial(levels, seed, value, role, **more) for seed, value in enumerate(values, first_seed)]
 
@@ -24,10 +26,10 @@ def arm(levels, values, role="replicate", first_seed=0, **more):
 def collected(folder, trials, factors=("proxy",), name="s", **manifest):
     """The tables of a sweep that was planned and recorded so."""
     for planned, row in trials:
-        if row["status"] not in ("lost", "unfinished"):
+        if row["status"] != "unfinished":
             r.write_record(folder / name, {**row, "trial_id": planned["trial_id"], "cell_id": planned["cell_id"]}, [])
-    about = {"name": name, "question": "?", "metric": "test_metric_best", "factors": list(factors), **manifest}
-    r.write_json(folder / name / "sweep.json", {**about, "trials": [planned for planned, _ in trials]})
+    planned = [planned for planned, _ in trials]
+    write_manifest(folder / name, sweep_manifest(name=name, factors=list(factors), trials=planned, **manifest))
     r.reveal(folder / name)
     return r.collect([folder / name], folder / "tables")
 

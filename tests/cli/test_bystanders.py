@@ -22,6 +22,7 @@ from orca_sweep.data import Conversion, File, load_or_convert
 from orca_sweep.data.fetching import fetch_files, unpack_archive
 from orca_sweep.errors import InputError, StorageError
 from orca_sweep.results import collecting
+from orca_sweep.space.manifest import append_planned, require_manifest, write_manifest
 from orca_sweep.store import Store, stage_key
 from orca_sweep.store.names import MARKER
 from orca_sweep.sweep.checks import check_folder, check_store
@@ -468,8 +469,8 @@ def test_a_trial_drops_its_own_checkpoint_and_no_more(tmp_path):
 
 
 def test_writing_a_sweeps_plan_and_records_leaves_the_rest_of_its_folder(sweep):
-    manifest = results.manifest_of(sweep)
-    trial = manifest["trials"][0]
+    manifest = require_manifest(sweep)
+    trial = manifest.trials[0]
     for name in (
         "thesis.tex",
         ".sweep.json.tmp",
@@ -479,8 +480,8 @@ def test_writing_a_sweeps_plan_and_records_leaves_the_rest_of_its_folder(sweep):
     ):
         write(sweep / name)
     before = contents(sweep)
-    results.append_planned(sweep, [trial])
-    results.write_manifest(sweep, manifest)
+    append_planned(sweep, [trial])
+    write_manifest(sweep, manifest)
     results.collect([sweep], sweep / "tables")
     results.reveal(sweep)
     after = contents(sweep)

@@ -82,7 +82,7 @@ def test_a_plan_shows_what_is_merged_and_notes_what_is_missing(tmp_path):
     assert "no other was tried" not in orca("plan", path).stdout.replace("\n", " ")
 
 
-def test_a_plan_shows_its_aa_arm_and_its_placebos(tmp_path):
+def test_a_plan_shows_its_aa_cell_and_its_placebos(tmp_path):
     path = tmp_path / "s.yaml"
     path.write_text(
         "base: {task: digits, proxy: mnist5k}\nfactors: {embedder.epochs: [0, 5]}\nseeds: 3\naa: 2\nplacebo: [dummy]\n"

@@ -11,6 +11,7 @@ from orca_sweep import results
 from orca_sweep.analysis.figures import csv_field, csv_text
 from orca_sweep.cli.terminal import open_console
 from orca_sweep.config.labels import write_level
+from orca_sweep.space.manifest import require_manifest, write_manifest
 from orca_sweep.visible import EscapingStream, escape_controls, escape_output, has_controls
 from tests.builders.in_process import command
 from tests.builders.sweeps import sweep_folder
@@ -69,16 +70,16 @@ def test_a_console_escapes_texts_and_cells_and_keeps_its_own_colours(monkeypatch
 @pytest.fixture
 def nasty_sweep(tmp_path):
     folder = sweep_folder(tmp_path / "s", statuses=["ok", "failed", "failed"])
-    manifest = results.manifest_of(folder)
-    failed = [trial["trial_id"] for trial in manifest["trials"]][1]
+    manifest = require_manifest(folder)
+    failed = [trial["trial_id"] for trial in manifest.trials][1]
     record = results.read_record(folder, failed)
     record["row"] = results.finite(
         {**record["row"], "error": f"ValueError: {NASTY}\nmore"}
     )  # as a trial's end writes it
     results.write_json(folder / "trials" / failed / "row.json", record)
     (folder / "trials" / failed / "error.txt").write_bytes(f"{NASTY}".encode("utf-8", "surrogateescape"))
-    raw = {**manifest, "name": NASTY.replace("\udcff", ""), "question": NASTY.replace("\udcff", "")}
-    results.write_json(folder / "sweep.json", raw)
+    texts = {"name": NASTY.replace("\udcff", ""), "question": NASTY.replace("\udcff", "")}
+    write_manifest(folder, manifest.model_copy(update=texts))
     return folder
 
 

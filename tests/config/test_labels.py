@@ -14,7 +14,7 @@ from orca_sweep.analysis import factor_effects, figure4_freezing, figures, table
 from orca_sweep.analysis.cells import task_cells
 from orca_sweep.analysis.claims import compute as judge_claims
 from orca_sweep.analysis.report.record import compute as compute_report
-from orca_sweep.analysis.tables import arms, shorts
+from orca_sweep.analysis.tables import read_cells, shorts
 from orca_sweep.cli import ending, plans
 from orca_sweep.cli.tables import figures_for
 from orca_sweep.config import knobs
@@ -22,9 +22,9 @@ from orca_sweep.config.freezing import find_range_problems
 from orca_sweep.config.labels import shorten_labels, unite_labels, write_as_given, write_level
 from orca_sweep.config.naming import label_declarations
 from orca_sweep.errors import InputError
-from orca_sweep.space import plan_space, planned_before
+from orca_sweep.space import plan_space
 from orca_sweep.space.confounds import confounds
-from orca_sweep.sweep import Setup, manifest
+from orca_sweep.space.manifest import make_manifest, rebuild_plan, require_manifest, write_manifest
 from orca_sweep.trial import load_imports, resolve
 from tests.builders.levels import LEVELS, SHORT
 
@@ -126,8 +126,7 @@ def run_sweep(folder, factors, name="demo", **more):
     """A sweep folder as launch leaves it, its results a number for each cell and seed."""
     folder.mkdir(parents=True)
     made = plan_of(folder, factors, **{"more": f"name: {name}\nseeds: 3\nmetric: val_metric_best\n", **more})
-    said = manifest(made, Setup(folder, str(folder / "store"), folder, "local"))
-    r.write_json(folder / "sweep.json", said)
+    write_manifest(folder, make_manifest(made, folder, str(folder / "store")))
     for i, trial in enumerate(made.trials):
         row = {"trial_id": trial.trial_id, "cell_id": trial.cell_id, "status": "ok", "metric": "error", "n_val": 9}
         row["val_metric_best"] = 0.3 + 0.05 * (i % len(made.cells)) + 0.01 * trial.seed * (i % 3)
@@ -151,15 +150,19 @@ def test_schedules_stay_two_levels_in_plan_manifest_summary_tables_and_figures(s
     ending._print_summary(results, ending.Console(width=200))
     shown = capsys.readouterr().out
     assert all(shown.count(level) >= 2 for level in ("body:4 > none", "body:7 > none", "1e-3"))
-    assert planned_before(r.manifest_of(folder), folder / "sweep.json").labels == made.labels
-    assert {tuple(cell.labels.values()) for cell in r.summarise(results)} == set(itertools.product(freezes, rates))
+    assert rebuild_plan(require_manifest(folder), folder / "sweep.json").labels == made.labels
+    assert {tuple(cell.labels.values()) for cell in r.summarise_cells(results)} == set(
+        itertools.product(freezes, rates)
+    )
     written = pd.read_parquet(folder / "tables" / "trials.parquet")["levels"].map(json.loads)
     assert {level["finetune.freeze"] for level in written} == set(freezes)
     assert figures_for(results) == ("figure4_freezing",)
     figure = figure4_freezing.compute(results)
     assert [row.schedule for row in figure.rows[0]] == freezes
     assert {panel.title for panel in figure.panels} == {f"digits, finetune.lr {rate}" for rate in rates}
-    assert len(figures.panels_of(r.summarise(results), results.factors, ("finetune.lr",), ("finetune.freeze",))) == 1
+    assert (
+        len(figures.panels_of(r.summarise_cells(results), results.factors, ("finetune.lr",), ("finetune.freeze",))) == 1
+    )
     figure4_freezing.plot(figure)
 
 
@@ -171,10 +174,10 @@ def test_schedules_stay_two_levels_in_analyses_claims_and_report(sweep):
     ]  # fmt: skip
     factor_effects.plot(found)
     rows = table_effects.compute(results, base=["finetune.freeze=body:7 > none", "finetune.lr=0.001"]).tasks[0].rows
-    assert {row.arm.name for row in rows} == {
+    assert {row.cell.name for row in rows} == {
         f"finetune.freeze {freeze}, finetune.lr {rate}" for freeze, rate in itertools.product(*SWEEP.values())
     } - {"finetune.freeze body:7 > none, finetune.lr 1e-3"}
-    assert len(table_results.compute(results).tasks[0].rows) == 6
+    assert len(table_results.compute(results).tasks[0].cells) == 6
     (task,) = task_cells(results)
     assert [len(task.like(cell, {"finetune.lr"})) for cell in task.cells] == [2] * 6
     judge_claims(results)
@@ -192,7 +195,7 @@ def test_one_level_that_two_spaces_write_in_two_ways_is_one_in_their_tables(tmp_
     for found in (results, r.read_results(tmp_path / "t"), again):
         assert set(found.labels["finetune.lr"]) == {"1e-3", "1e-2", "0.1"}
         assert set(found.labels["finetune.freeze"]) == {"body:4 > none", "none"}
-    assert len(arms(results)) == 5
+    assert len(read_cells(results)) == 5
 
 
 def test_a_space_that_does_not_vary_a_factor_has_the_whole_level_it_runs_with(tmp_path):

@@ -15,8 +15,10 @@ from orca_sweep.config.naming import find_declaration, label_declarations, label
 from orca_sweep.errors import InputError
 from orca_sweep.planning.replay import _config
 from orca_sweep.proxies import canonicalise_proxy, describe_proxy, find_proxy
+from orca_sweep.space.manifest import write_manifest
 from orca_sweep.tasks import canonicalise_task, find_task
 from orca_sweep.trial import resolve
+from tests.builders.manifests import sweep_manifest
 
 TASK = {"path": "mine.npz", "kind": "classification", "sample_shape": [1, 8, 8], "output_shape": 3}
 PROXY = {"path": "mine.csv", "input": "text", "label": "kind"}
@@ -175,8 +177,8 @@ def swept(folder, plan, name="s", shift=0.0):
             "test_metric_best": 0.1 * (i % 4) + shift,
         }
         r.write_record(folder / name, row, [])
-    about = {"name": name, "metric": "test_metric_best", "factors": list(plan.space.factors)}
-    r.write_json(folder / name / "sweep.json", {**about, "margins": dict(plan.space.margins), "trials": trials})
+    about = {"name": name, "factors": list(plan.space.factors), "margins": dict(plan.space.margins)}
+    write_manifest(folder / name, sweep_manifest(**about, trials=trials))
     r.reveal(folder / name)
     return folder / name
 
@@ -191,7 +193,7 @@ def test_tables_and_report_hold_names_and_the_declarations_behind_them(plan_of, 
     assert results.trials["task_declared"].str.startswith(f"{tmp_path}/mine.npz ").all()
     assert results.trials["proxy_declared"].isna().sum() == 2, "the registered one has none"
     (task,) = table_effects.compute(results).tasks
-    assert task.margin.kind == "fixed" and [row.arm.levels["proxy"] for row in task.rows] == [
+    assert task.margin.kind == "fixed" and [row.cell.labels["proxy"] for row in task.rows] == [
         "topics",
         "shuffled:topics",
     ]

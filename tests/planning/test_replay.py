@@ -10,8 +10,10 @@ from orca_sweep import results as r
 from orca_sweep.cli import trials
 from orca_sweep.errors import InputError
 from orca_sweep.planning.replay import replay
+from orca_sweep.space.manifest import write_manifest
 from orca_sweep.training.meter import Meter
 from orca_sweep.trial import resolve
+from tests.builders.manifests import sweep_manifest
 from tests.builders.sweeps import sweep_folder
 from tests.commands import orca
 
@@ -34,14 +36,8 @@ def as_sweep(folder, row, imports, settings):
         "role": "replicate",
         "config": config.flat(),
     }
-    about = {
-        "name": "one",
-        "question": "?",
-        "metric": "test_metric_best",
-        "factors": ["proxy"],
-        "imports": [str(imports)],
-    }
-    r.write_json(folder / "sweep.json", {**about, "data": str(folder / "data"), "trials": [trial]})
+    about = {"name": "one", "factors": ["proxy"], "imports": [str(imports)], "data": str(folder / "data")}
+    write_manifest(folder, sweep_manifest(**about, trials=[trial]))
     return folder
 
 

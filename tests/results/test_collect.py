@@ -15,6 +15,7 @@ from orca_sweep import results as r
 from orca_sweep.config import LATER, TrialConfig
 from orca_sweep.errors import InputError
 from orca_sweep.results import collecting
+from orca_sweep.space.manifest import require_manifest, write_manifest
 from tests.builders.sweeps import sweep_folder
 from tests.commands import orca
 
@@ -270,9 +271,10 @@ def test_records_that_the_plan_does_not_name_are_told_and_in_no_table(tmp_path, 
     """As with the sweep.json of another sweep, a plan with a line less, or one from which a seed was taken."""
     folder = sweep_folder(tmp_path / "s")
     assert (r.sweep_status(folder).unplanned, r.collect([folder], tmp_path / "whole").notes) == (None, ())
-    manifest = r.read_manifest(folder)
-    *kept, last = manifest["trials"]
-    r.write_json(folder / "sweep.json", {**manifest, "trials": kept})
+    manifest = require_manifest(folder)
+    *kept, last = manifest.trials
+    less = manifest.model_copy(update={"trials": tuple(kept)})
+    write_manifest(folder, less)
     words = f"{folder}/trials: 1 records are of no trial that sweep.json plans, such as {last['trial_id']}"
     assert r.sweep_status(folder).unplanned.startswith(words)
     results = r.collect([folder], tmp_path / "t")
@@ -285,9 +287,7 @@ def test_records_that_the_plan_does_not_name_are_told_and_in_no_table(tmp_path, 
     shown = orca("status", folder).stdout
     assert "\x1b" not in shown
     assert "2 records" in shown
-    r.write_json(
-        folder / "sweep.json", {**manifest, "trials": kept, "earlier": [last]}
-    )  # of another content, and known
+    write_manifest(folder, less.model_copy(update={"earlier": (last,)}))  # of another content, and known
     assert "1 records" in r.sweep_status(folder).unplanned
 
 

@@ -9,7 +9,9 @@ import pytest
 
 from orca_sweep import results as r
 from orca_sweep.errors import InputError
+from orca_sweep.space.manifest import write_manifest
 from orca_sweep.training.predict import predict_wholes
+from tests.builders.manifests import sweep_manifest
 from tests.builders.sweeps import sweep_folder
 from tests.commands import orca
 
@@ -32,9 +34,10 @@ def test_no_file_of_a_sweep_shows_a_test_metric_that_was_not_revealed(run, tmp_p
     value = r.unsealed(record)["test_metric_best"]
     assert 0 <= value <= 1 and value == row["test_metric_best"]
     assert not any(name.startswith("test_metric") for name in record["row"])
-    manifest = {"name": "s", "factors": [], "trials": []}
-    ids = {"trial_id": row["trial_id"], "cell_id": row["cell_id"], "config": {"task": "tiny"}}
-    r.write_json(tmp_path / "sweep" / "sweep.json", {**manifest, "trials": [ids]})
+    ids = {"trial_id": row["trial_id"], "cell_id": row["cell_id"], "seed": 0, "role": "replicate"}
+    write_manifest(
+        tmp_path / "sweep", sweep_manifest(metric="val_metric_best", trials=[{**ids, "config": {"task": "tiny"}}])
+    )
     found = r.collect([tmp_path / "sweep"], tmp_path / "tables")
     assert found.trials[list(r.SEALED_COLUMNS)].isna().all(axis=None)
     (kept,) = (tmp_path / "store" / "rows").glob("*.json")
@@ -48,7 +51,7 @@ def test_tables_compare_on_validation_until_all_is_revealed(tmp_path):
     assert (found.metric, found.n_sealed, found.reveals) == ("val_metric_best", 5, ())
     assert found.trials["is_sealed"].tolist()[:5] == [True] * 5
     with pytest.raises(InputError, match="test metrics of 5 ok trials are sealed. Compare on validation"):
-        r.summarise(found, "test_metric_best")
+        r.summarise_cells(found, "test_metric_best")
     shown = r.reveal(folder)
     assert len(shown.trials) == 5
     found = r.collect([folder], tmp_path / "t")
@@ -100,8 +103,8 @@ def test_a_trial_that_failed_while_it_was_scored_has_nothing_to_reveal(run, user
         row, _ = run(task="tiny")
     assert row["status"] == "failed" and len(calls) == 2
     folder = tmp_path / "sweep"
-    ids = {"trial_id": row["trial_id"], "cell_id": row["cell_id"], "config": {"task": "tiny"}}
-    r.write_json(folder / "sweep.json", {"name": "s", "factors": [], "trials": [ids]})
+    ids = {"trial_id": row["trial_id"], "cell_id": row["cell_id"], "seed": 0, "role": "replicate"}
+    write_manifest(folder, sweep_manifest(metric="val_metric_best", trials=[{**ids, "config": {"task": "tiny"}}]))
     assert r.reveal(folder).trials == ()
     row, _ = run(task="tiny")
     found = r.collect([folder], tmp_path / "t")

@@ -27,6 +27,7 @@ from orca_sweep.cli import ending, reporting
 from orca_sweep.data import Conversion, File, load_or_convert
 from orca_sweep.data.fetching import fetch_files
 from orca_sweep.errors import OrcaSweepError
+from orca_sweep.space.manifest import TunedEntry, append_planned, require_manifest, write_manifest
 from orca_sweep.store import Store
 from tests.builders.in_process import Ended, call, orca, snapshot
 from tests.builders.sweeps import sweep_folder
@@ -58,17 +59,17 @@ def scripts_in_this_process(monkeypatch):
 def make_world(root):
     """A sweep that plans on the way and of which a half is revealed, its tables, and a data root."""
     sweep = sweep_folder(root / "sweep", statuses=["ok", "ok", "failed"])
-    manifest = r.manifest_of(sweep)
-    trials = [{**trial, "role": "replicate"} for trial in manifest["trials"]]
+    manifest = require_manifest(sweep)
+    trials = [{**trial, "role": "replicate"} for trial in manifest.trials]
     cells = [
-        {"cell_id": cell_id, "base": trials[place]["config"], "settings": {}, "levels": {}, "candidates": []}
+        TunedEntry(cell_id=cell_id, base=trials[place]["config"], settings={}, levels={}, candidates=())
         for place, cell_id in enumerate(dict.fromkeys(trial["cell_id"] for trial in trials))
     ]
-    plan = {**manifest, "tuned": cells, "n_later": 4, "trials": trials[:2]}
-    r.write_manifest(sweep, plan)
-    r.append_planned(sweep, trials[2:4])
-    r.write_manifest(sweep, plan)  # what the first launch planned on the way goes on
-    r.append_planned(sweep, trials[4:])
+    plan = manifest.model_copy(update={"tuned": tuple(cells), "n_later": 4, "trials": tuple(trials[:2])})
+    write_manifest(sweep, plan)
+    append_planned(sweep, trials[2:4])
+    write_manifest(sweep, plan)  # what the first launch planned on the way goes on
+    append_planned(sweep, trials[4:])
     (sweep / "trials" / trials[2]["trial_id"] / "error.txt").write_text("Traceback\nValueError: no\n")
     for trial in trials[4:]:  # these ended after the only look
         record = r.read_record(sweep, trial["trial_id"])
@@ -79,13 +80,14 @@ def make_world(root):
     shown = [trial["trial_id"] for trial in trials[:2]]
     r.write_json(sweep / "reveals.json", {"reveals": [{"time": look.time, "trials": shown}]})
     assert orca("collect", sweep).code == 0
-    (root / "planned").write_text("\n".join(sorted(trial["trial_id"] for trial in r.manifest_of(sweep)["trials"])))
+    (root / "planned").write_text("\n".join(sorted(trial["trial_id"] for trial in require_manifest(sweep).trials)))
     data, mirror = root / "data", root / "mirror"
     data.mkdir()
     (data / "hashes.json").write_text(json.dumps({"other.bin": f"sha256:{'0' * 64}"}))
     shutil.copytree(sweep, root / "another")  # whose files are put in the place of ours
     other = root / "another"
-    r.write_json(other / "sweep.json", {**r.read_manifest(other), "name": "another", "trials": trials[:1]})
+    replaced = {"name": "another", "trials": tuple(trials[:1])}
+    r.write_json(other / "sweep.json", require_manifest(other).model_copy(update=replaced).content())
     orca("collect", other)
     mirror.mkdir()
     (mirror / "new.bin").write_bytes(b"new")
@@ -302,9 +304,22 @@ def replace_by(make):
 
 
 def flip(path, kind, root):
-    blob = bytearray(path.read_bytes())
-    blob[len(blob) // 2] ^= 0x10
-    put(path, blob)
+    """One bit in the middle; of a table the next one that its values depend on, since not every byte of Parquet is one."""
+    whole = path.read_bytes()
+    for place in range(len(whole) // 2, len(whole)):
+        put(path, whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+        if path.suffix != ".parquet" or reads_otherwise(path, whole):
+            return
+
+
+def reads_otherwise(path, whole):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return not pq.read_table(path).equals(pq.read_table(pa.BufferReader(whole)))
+    except (pa.ArrowException, OSError, ValueError):
+        return True
 
 
 DAMAGES = {

@@ -28,7 +28,7 @@ from orca_sweep.tasks import LOSSES, METRICS, Loss, Metric
 from orca_sweep.tasks.losses import make_loss
 from tests.builders.agenda import World
 from tests.builders.claims import FACTORS, runs, tables, world
-from tests.builders.tables import MNIST, NONE, arm, collected, lines, sweep
+from tests.builders.tables import MNIST, NONE, cell_rows, collected, lines, sweep
 
 FIELDS = ("test_metric_best", "test_metric_last", "val_metric_best", "val_metric_last")
 
@@ -66,7 +66,8 @@ def test_words_turn_round_with_the_mode_and_numbers_do_not():
         low = stats.verdict(stats.paired_contrast(a, b), 0.05)
         turned = stats.paired_contrast({s: -v for s, v in a.items()}, b)
         high, wrong = stats.verdict(turned, 0.05, mode="max"), stats.verdict(turned, 0.05)
-        assert (high.word, high.mean, high.p_beyond, high.p_within) == (low.word, -low.mean, low.p_beyond, low.p_within)
+        assert (high.word, high.outer.mean) == (low.word, -low.outer.mean)
+        assert (high.p_beyond, high.p_within) == (low.p_beyond, low.p_within)
         assert {low.word, wrong.word} in ({"helps", "hurts"}, {low.word})
         assert low.sentence.startswith("The error ") and high.sentence.startswith("The score ")
     family = [
@@ -79,10 +80,10 @@ def test_words_turn_round_with_the_mode_and_numbers_do_not():
 
 def test_effects_of_mirrored_data_are_mirrored_with_the_same_words(tmp_path):
     trials = [
-        *arm(NONE, [0.30, 0.34, 0.32, 0.36, 0.38]),
-        *arm(MNIST, [0.20, 0.23, 0.22, 0.27, 0.28]),
-        *arm({"proxy": "dummy"}, [0.41, 0.43, 0.44, 0.45, 0.48]),
-        *arm(NONE, [0.31, 0.35, 0.33, 0.37], "aa", 10),
+        *cell_rows(NONE, [0.30, 0.34, 0.32, 0.36, 0.38]),
+        *cell_rows(MNIST, [0.20, 0.23, 0.22, 0.27, 0.28]),
+        *cell_rows({"proxy": "dummy"}, [0.41, 0.43, 0.44, 0.45, 0.48]),
+        *cell_rows(NONE, [0.31, 0.35, 0.33, 0.37], "aa", 10),
     ]
     low, high = (table_effects.compute(results) for results in both(tmp_path, trials))
     for one, other in zip(low.tasks[0].rows, high.tasks[0].rows, strict=True):
@@ -110,13 +111,15 @@ def test_claims_of_mirrored_data_are_the_same(tmp_path):
         *world("signal", amounts={5: 0.2, 20: 0.2}),
     ]  # fmt: skip
     trials += [*runs("picture", 1), *runs("sketch", -1)]
-    low, high = (claims.compute(results, margin=["0.01"]) for results in both(tmp_path, trials, factors=FACTORS))
+    low, high = (
+        claims.compute(results, claims.Options(margin=["0.01"])) for results in both(tmp_path, trials, factors=FACTORS)
+    )
     kinds = [one.kind for one in low.found]
     assert kinds == [one.kind for one in high.found]
     assert {"supported", "contradicted"} & set(kinds)
     for one, other in zip(low.found, high.found, strict=True):
         for a, b in zip(one.tasks, other.tasks, strict=True):
-            assert [(j.word, j.why_not) for j in a.judgements] == [(j.word, j.why_not) for j in b.judgements]
+            assert [(j.word, j.unjudged) for j in a.judgements] == [(j.word, j.unjudged) for j in b.judgements]
             ours, theirs = ([j.estimate for j in of.judgements] for of in (a, b))
             assert ours == pytest.approx([-x for x in theirs], nan_ok=True)
             for x, y in zip(a.judgements, b.judgements, strict=True):
@@ -135,17 +138,17 @@ def test_claims_of_mirrored_data_are_the_same(tmp_path):
 
 
 def test_the_worst_of_a_maximised_metric_is_the_lowest(tmp_path):
-    trials = [*arm(NONE, [0.2, None]), *arm(MNIST, [0.5, 0.3])]
+    trials = [*cell_rows(NONE, [0.2, None]), *cell_rows(MNIST, [0.5, 0.3])]
     low, high = both(tmp_path, trials, outcomes={"failed": {"then": "worst"}})
     assert r.scored(low)["value"].tolist() == [0.2, 0.5, 0.5, 0.3]
     assert r.scored(high)["value"].tolist() == pytest.approx([0.8, 0.5, 0.5, 0.7])
-    (none, mnist) = r.summarise(high)
+    (none, mnist) = r.summarise_cells(high)
     assert (none.mode, none.metric, none.n_worst, mnist.interval.mean) == ("max", "accuracy", 1, pytest.approx(0.6))
 
 
 def test_a_task_that_was_measured_in_two_ways_is_refused(tmp_path):
-    trials = [*arm(NONE, [0.2, 0.3]), *mirrored(arm(MNIST, [0.2, 0.3]))]
-    for compute in (table_effects.compute, r.summarise, r.scored):
+    trials = [*cell_rows(NONE, [0.2, 0.3]), *mirrored(cell_rows(MNIST, [0.2, 0.3]))]
+    for compute in (table_effects.compute, r.summarise_cells, r.scored):
         with pytest.raises(InputError, match="digits: its trials were compared on different metrics"):
             compute(collected(tmp_path, trials))
 
@@ -154,7 +157,7 @@ def test_flattery_of_mirrored_data_is_the_same(tmp_path):
     rng = np.random.default_rng(1)
     trials = []
     for levels in (NONE, MNIST, {"proxy": "dummy"}):
-        for planned, row in arm(levels, rng.random(4).tolist()):
+        for planned, row in cell_rows(levels, rng.random(4).tolist()):
             val, last, last_val = (float(x) for x in rng.random(3))
             more = {"val_metric_best": val, "test_metric_last": last, "val_metric_last": last_val}
             trials.append((planned, {**row, **more}))
@@ -170,14 +173,16 @@ def test_flattery_of_mirrored_data_is_the_same(tmp_path):
 def test_over_tasks_differences_of_which_higher_is_better_are_turned_round_only_beside_others(tmp_path):
     def part(task, base, better, turn):
         made = [
-            one for levels, values in ((NONE, base), (MNIST, better)) for one in arm({"task": task, **levels}, values)
+            one
+            for levels, values in ((NONE, base), (MNIST, better))
+            for one in cell_rows({"task": task, **levels}, values)
         ]
         return mirrored(made) if turn else made
 
     error, less = [0.4, 0.4, 0.4], [0.3, 0.32, 0.31]
     high = sweep(tmp_path / "h", part("a", error, less, True), part("b", error, less, True), factors=("task", "proxy"))
     found = summary_over_tasks.compute(high)
-    assert (found.mode, found.turned) == ("max", ()) and found.arms[0].over_tasks.mean == pytest.approx(
+    assert (found.mode, found.turned) == ("max", ()) and found.rows[0].over_tasks.mean == pytest.approx(
         100 * 0.09 / 0.6
     )
     assert "right of zero is better" in summary_over_tasks.plot(found).axes[0].get_xlabel()
@@ -185,7 +190,7 @@ def test_over_tasks_differences_of_which_higher_is_better_are_turned_round_only_
         tmp_path / "m", part("a", error, less, False), part("b", error, less, True), factors=("task", "proxy")
     )
     found = summary_over_tasks.compute(mixed)
-    a, b = found.arms[0].scores
+    a, b = found.rows[0].scores
     assert (a.interval.mean, b.interval.mean) == (pytest.approx(-100 * 0.09 / 0.4), pytest.approx(-100 * 0.09 / 0.6))
     assert (found.mode, found.turned) == ("min", ("b",))
     (table,) = summary_over_tasks.shown(found)
@@ -194,11 +199,11 @@ def test_over_tasks_differences_of_which_higher_is_better_are_turned_round_only_
 
 
 def test_figures_and_report_say_that_higher_is_better(tmp_path):
-    trials = mirrored([*arm(NONE, [0.3, 0.34]), *arm(MNIST, [0.2, 0.23])])
+    trials = mirrored([*cell_rows(NONE, [0.3, 0.34]), *cell_rows(MNIST, [0.2, 0.23])])
     for _, row in trials:
         row |= {"metric_unit": "share of right labels"}
     results = collected(tmp_path, trials)
-    cells = r.summarise(results)
+    cells = r.summarise_cells(results)
     (panel,) = figures.panels_of(cells, results.factors, ("proxy",))
     assert figures.measure("test_metric_best", panel) == "test accuracy (share of right labels)\n(higher is better)"
     assert "higher is better." in figures.notes(figures.facts(results, cells, 0.95), 1)

@@ -10,6 +10,7 @@ import pytest
 from orca_sweep import results as r
 from orca_sweep.config import knobs
 from orca_sweep.errors import InputError
+from orca_sweep.space.manifest import read_manifest, require_manifest, write_manifest
 from tests.builders.sweeps import sweep_folder
 
 
@@ -46,31 +47,32 @@ def test_collecting_twice_gives_the_same_bytes_and_sweeps_merge(tmp_path):
 
 
 def test_a_summary_counts_what_it_lacks(tmp_path):
-    found = r.summarise(r.collect([sweep_folder(tmp_path / "s", statuses=["ok", "ok", "diverged"])], tmp_path / "t"))
+    found = r.summarise_cells(
+        r.collect([sweep_folder(tmp_path / "s", statuses=["ok", "ok", "diverged"])], tmp_path / "t")
+    )
     assert [(c.interval.n, c.n_not_ok) for c in found] == [(2, 1), (3, 0)]
     assert found[0].interval.mean == pytest.approx(0.55)
-    assert found[0].statuses == {"ok": 2, "diverged": 1}
+    assert found[0].status_counts == {"ok": 2, "diverged": 1}
     with pytest.raises(InputError, match="no column"):
-        r.summarise(r.read_results(tmp_path / "t"), "accuracy")
+        r.summarise_cells(r.read_results(tmp_path / "t"), "accuracy")
 
 
-def test_the_aa_arm_is_an_arm_of_its_own_in_tables_and_printed(tmp_path):
+def test_the_aa_cell_is_a_cell_of_its_own_in_tables_and_printed(tmp_path):
     from rich.console import Console
 
     from orca_sweep.cli.ending import _print_summary
 
     folder = sweep_folder(tmp_path / "s", seeds=(0, 1, 2, 3), statuses=["ok", "ok", "ok", None])
     plain = r.collect([folder], tmp_path / "plain")
-    assert plain.trials["role"].tolist() == ["replicate"] * 8  # a plan that says nothing of it
-    # The plan says which arm a trial belongs to, its record does not know.
-    manifest = r.manifest_of(folder)
-    for planned in manifest["trials"][2:4]:
+    # The plan says which cell a trial belongs to, its record does not know.
+    manifest = require_manifest(folder)
+    for planned in manifest.trials[2:4]:
         planned |= {"cell_id": f"{planned['cell_id']}-aa", "role": "aa"}
-    r.write_json(folder / "sweep.json", manifest)
+    write_manifest(folder, manifest)
     found = r.collect([folder], tmp_path / "t")
     assert found.trials["role"].tolist() == ["replicate"] * 2 + ["aa"] * 2 + ["replicate"] * 4
-    assert found.trials["cell_id"].tolist() == [t["cell_id"] for t in manifest["trials"]]
-    cells = r.summarise(found)
+    assert found.trials["cell_id"].tolist() == [t["cell_id"] for t in manifest.trials]
+    cells = r.summarise_cells(found)
     assert [(c.role, c.interval.n, c.n_not_ok) for c in cells] == [
         ("replicate", 2, 0),
         ("aa", 1, 1),
@@ -84,17 +86,15 @@ def test_the_aa_arm_is_an_arm_of_its_own_in_tables_and_printed(tmp_path):
         shown = console.export_text()
         assert heads in shown
         assert (" aa " in shown) == (results is found)
-    old = r.Results(found.trials.drop(columns="role"), found.epochs, found.factors, found.metric, (), ())
-    assert {c.role for c in r.summarise(old)} == {"replicate"}  # tables of before there was a role
 
 
-def test_the_aa_arm_has_a_line_of_its_own_in_the_figure(tmp_path):
+def test_the_aa_cell_has_a_line_of_its_own_in_the_figure(tmp_path):
     from orca_sweep.analysis.figure2_proxies import compute, numbers
 
     folder = sweep_folder(tmp_path / "s")
-    manifest = r.manifest_of(folder)
-    manifest["trials"][2] |= {"cell_id": f"{manifest['trials'][2]['cell_id']}-aa", "role": "aa"}
-    r.write_json(folder / "sweep.json", manifest)
+    manifest = require_manifest(folder)
+    manifest.trials[2].update(cell_id=f"{manifest.trials[2]['cell_id']}-aa", role="aa")
+    write_manifest(folder, manifest)
     figure = compute(r.collect([folder], tmp_path / "t"))
     assert [line.split(",")[2] for line in numbers(figure).splitlines() if ",test_metric_best," in line] == [
         "0", "0 (aa)", "3",
@@ -108,15 +108,15 @@ def test_reading_says_what_is_wrong(tmp_path):
         r.collect([tmp_path], tmp_path / "t")
     (tmp_path / "sweep.json").write_text("{")
     with pytest.raises(InputError, match="sweep.json: damaged: no record that this program wrote"):
-        r.read_manifest(tmp_path)
+        read_manifest(tmp_path)
     (tmp_path / "sweep.json").write_text("{}")
     with pytest.raises(InputError, match="sweep.json: damaged"):
-        r.read_manifest(tmp_path)
+        read_manifest(tmp_path)
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "trials.parquet")
     with pytest.raises(InputError, match=r"trials.parquet: not what 'orca-sweep collect' has written \(no checksum\)"):
         r.read_results(tmp_path)
     r.write_table(tmp_path / "trials.parquet", pa.table({"a": [1]}), {})
-    with pytest.raises(InputError, match="no column trial_id, cell_id, seed, status"):
+    with pytest.raises(InputError, match="no column trial_id, cell_id, role, seed, status"):
         r.read_results(tmp_path)
 
 
@@ -127,7 +127,7 @@ def test_results_need_neither_torch_nor_ray(tmp_path):
     sweep_folder(tmp_path / "s")
     code = (
         "import sys; from pathlib import Path; import orca_sweep.results as r;"
-        f"r.summarise(r.collect([Path({str(tmp_path / 's')!r})], Path({str(tmp_path / 't')!r})));"
+        f"r.summarise_cells(r.collect([Path({str(tmp_path / 's')!r})], Path({str(tmp_path / 't')!r})));"
         "sys.exit(bool({'torch', 'ray', 'matplotlib'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

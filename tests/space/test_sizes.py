@@ -41,7 +41,7 @@ TOO_LARGE = {
     "seeds as a number": (f"{BASE}seeds: 100000\n", ("space.yaml:2: seeds = 100000: a space has at most 75,000 trials",)),
     "seeds as a list": (f"{BASE}seeds: {list(range(100_000))}\n", ("seeds: this list has 100,000 values", "75,000 trials")),
     "seeds after a mistake": (f"{BASE}seeds: 10000000000000\n", ("less than or equal to 1000000000",)),
-    "an A/A arm": (f"{BASE}seeds: 1\naa: 100000000\n", ("aa = 100000000: a space has at most 75,000 trials",)),
+    "an A/A cell": (f"{BASE}seeds: 1\naa: 100000000\n", ("aa = 100000000: a space has at most 75,000 trials",)),
     "no seeds": (f"{BASE}factors: {{{WIDE}, embedder.epsilon: {numbers(1000)}}}\n",
                  ("has no seeds", "10,000,000 trials")),
     "a factor": (f"{BASE}factors: {{finetune.lr: {numbers(80_000)}}}\nseeds: 1\n",

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from orca_sweep.config import EmbedderConfig, TrialConfig, flatten, knobs, nest
 from orca_sweep.errors import InputError
 from orca_sweep.space import plan_space, read_space
+from orca_sweep.store import write_json
 from orca_sweep.trial import load_imports, resolve
 
 GOOD = """
@@ -394,7 +395,7 @@ def test_a_wrong_rule_is_said_with_its_line(write_space, old, new, words):
     assert ":7: " in str(error.value)  # one line below where it is written here: imports come first
 
 
-def test_rules_that_split_one_arm_are_refused(write_space):
+def test_rules_that_split_one_cell_are_refused(write_space):
     text = """\
     base: {task: tiny}
     factors: {proxy: [none, mnist5k], embedder.epochs: [0, 6]}
@@ -415,10 +416,10 @@ def test_a_rule_may_name_a_declared_proxy(write_space):
     assert [cell.finetune.lr for cell in plan(write_space(text)).cells] == [1e-3, 5e-3]
 
 
-# The A/A arm --------------------------------------------------------------------------------------
+# The A/A cell --------------------------------------------------------------------------------------
 
 
-def test_the_first_cell_runs_again_as_an_arm_of_its_own(write_space):
+def test_the_first_cell_runs_again_as_a_cell_of_its_own(write_space):
     plain, made = plan(write_space(GOOD)), plan(write_space(GOOD + "aa: 3\n"))
     assert made.cells == plain.cells
     assert made.trials[: len(plain.trials)] == plain.trials
@@ -436,11 +437,11 @@ def test_the_first_cell_runs_again_as_an_arm_of_its_own(write_space):
     ("seeds", "aa", "expected"),
     [("2", "2", (2, 3)), ("[1, 3]", "3", (0, 2, 4)), ("[5]", "[9, 7]", (9, 7)), ("2", "[]", ()), ("2", "null", ())],
 )
-def test_the_seeds_of_the_aa_arm_are_none_of_the_others(write_space, seeds, aa, expected):
+def test_the_seeds_of_the_aa_cell_are_none_of_the_others(write_space, seeds, aa, expected):
     assert read_space(write_space(f"base: {{task: tiny}}\nseeds: {seeds}\naa: {aa}\n")).aa == expected
 
 
-def test_seeds_that_grow_take_the_aa_arm_s_trials_over(write_space):
+def test_seeds_that_grow_take_the_aa_cell_s_trials_over(write_space):
     small = plan(write_space(GOOD + "aa: 2\n"))
     big = plan(write_space(GOOD.replace("seeds: [0, 1]", "seeds: 4") + "aa: 2\n"))
     assert {t.trial_id for t in small.trials} < {t.trial_id for t in big.trials}
@@ -456,7 +457,7 @@ def test_seeds_that_grow_take_the_aa_arm_s_trials_over(write_space):
         ("many", "aa = 'many'"),
     ],
 )
-def test_wrong_seeds_of_the_aa_arm_are_told(write_space, aa, words):
+def test_wrong_seeds_of_the_aa_cell_are_told(write_space, aa, words):
     (found,) = problems_of(write_space(f"base: {{task: tiny}}\nseeds: 2\naa: {aa}\n"))
     assert words in found
     assert "space.yaml:4: " in found
@@ -475,7 +476,7 @@ seeds: 2
 """
 
 
-def test_every_arm_with_a_real_proxy_has_its_placebos(write_space):
+def test_every_cell_with_a_real_proxy_has_its_placebos(write_space):
     made = plan(write_space(PLACEBO))
     found = [(cell.proxy, cell.embedder.epochs, cell.finetune.lr) for cell in made.cells]
     naive = [("none", 0, 1e-3), ("none", 0, 1e-4)]
@@ -502,7 +503,7 @@ def test_a_proxy_of_base_becomes_a_factor_with_its_placebos(write_space):
     ]
 
 
-def test_a_placebo_that_is_an_arm_already_is_not_run_twice(write_space):
+def test_a_placebo_that_is_a_cell_already_is_not_run_twice(write_space):
     text = PLACEBO.replace("shuffled:photo-patches", "dummy, shuffled:mnist5k")
     made = plan(write_space(text))
     assert made.cells == plan(write_space(text.replace("placebo: [shuffled, dummy]\n", ""))).cells
@@ -515,7 +516,7 @@ def test_a_placebo_has_the_settings_of_what_it_stands_in_for(write_space):
     assert [(cell.proxy, cell.finetune.epochs) for cell in plan(write_space(text)).cells] == [
         ("none", 2), ("mnist5k", 7), ("dummy", 7),
     ]  # fmt: skip
-    # The same arm named as a level, which the rule does not hold for, is another one: that is refused.
+    # The same cell named as a level, which the rule does not hold for, is another one: that is refused.
     found = problems_of(write_space(text.replace("mnist5k]}", "mnist5k, dummy]}")))
     assert "the rules give one cell (proxy dummy) different settings" in found[0]
 
@@ -560,14 +561,14 @@ def test_placebos_of_nothing_are_told(write_space, text, words):
 
 
 def test_a_plan_is_found_again_in_its_folder(write_space, tmp_path):
-    from orca_sweep.space import planned_before
-    from orca_sweep.sweep import Setup, manifest
+    from orca_sweep.space.manifest import make_manifest, rebuild_plan, require_manifest, write_manifest
 
     more = "resources: {cpu: 2, gpu: 1, custom: {fast: 1}, accelerator_type: A100}\nlimits: {trial_s: 60}\n"
     more += "checkpoints: {epochs: 5, minutes: 2.5}\nmetric: val_metric_best\nloggers: [csv, {mlflow: {experiment: mine}}]\n"
     made = plan(write_space(GOOD + more + "aa: [8, 5]\nplacebo: [dummy]\n"))
-    said = manifest(made, Setup(tmp_path, "store", tmp_path, "local"))
-    again = planned_before(said, tmp_path / "sweep.json")
+    write_manifest(tmp_path, make_manifest(made, tmp_path, "store"))
+    manifest = require_manifest(tmp_path)
+    again = rebuild_plan(manifest, tmp_path / "sweep.json")
     assert again.trials == made.trials
     assert [cell.cell_id for cell in again.cells] == [cell.cell_id for cell in made.cells]
     for name in (
@@ -585,17 +586,18 @@ def test_a_plan_is_found_again_in_its_folder(write_space, tmp_path):
         assert getattr(again.space, name) == getattr(made.space, name), name
     assert again.labels == made.labels
     assert [t.role for t in again.trials[-2:]] == ["aa", "aa"]
-    older = {key: value for key, value in said.items() if key != "aa"}
-    with pytest.raises(InputError, match=r"an older version launched this sweep\. Launch its space again"):
-        planned_before(older, tmp_path)
-    with pytest.raises(InputError, match="an older version launched this sweep"):
-        planned_before({key: value for key, value in said.items() if key != "limits"}, tmp_path)
-    changed = {**said, "trials": [{**trial, "trial_id": "0"} for trial in said["trials"]]}
+    for name in ("aa", "limits", "outcomes"):
+        write_json(tmp_path / "sweep.json", {key: of for key, of in manifest.content().items() if key != name})
+        with pytest.raises(
+            InputError, match=rf"its content is wrong: {name}: Field required\. Launch the sweep's space again"
+        ):
+            require_manifest(tmp_path)
+    trials = [{**trial, "trial_id": "0"} for trial in manifest.trials]
     with pytest.raises(InputError, match="its trials had other ids"):
-        planned_before(changed, tmp_path)
-    unknown = {**said, "trials": [{**t, "config": {**t["config"], "finetune.old": 1}} for t in said["trials"]]}
+        rebuild_plan(manifest.model_copy(update={"trials": trials}), tmp_path)
+    trials = [{**t, "config": {**t["config"], "finetune.old": 1}} for t in manifest.trials]
     with pytest.raises(InputError, match=r"another version launched this sweep \(finetune.old\)"):
-        planned_before(unknown, tmp_path)
+        rebuild_plan(manifest.model_copy(update={"trials": trials}), tmp_path)
 
 
 def test_how_often_states_are_saved_is_checked_like_all_else(write_space):

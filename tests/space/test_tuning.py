@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from orca_sweep.errors import InputError
-from orca_sweep.results import read_results, summarise
+from orca_sweep.results import read_results, summarise_cells
 from orca_sweep.space import plan_space
 from orca_sweep.space import tuning as t
 from orca_sweep.trial import load_imports, resolve
@@ -129,17 +129,16 @@ def test_optuna_s_next_is_a_function_of_what_it_is_told():
 
 def folder_of(plan, out):
     """A sweep folder of a plan, as a launch begins it; returns a function that tells it of trials planned on the way."""
-    from orca_sweep.results import append_planned, write_manifest
-    from orca_sweep.sweep import Setup, manifest
+    from orca_sweep.space.manifest import append_planned, make_manifest, write_manifest
 
     out.mkdir(exist_ok=True)
-    write_manifest(out, manifest(plan, Setup(out, str(out / "store"), out, "local")))
+    write_manifest(out, make_manifest(plan, out, str(out / "store")))
     return lambda trials: append_planned(out, (trial.entry() for trial in trials))
 
 
 def test_what_is_planned_on_the_way_stands_until_it_is_planned_anew(plan_of, tmp_path):
-    from orca_sweep.results import manifest_of
-    from orca_sweep.space import plan_trials, planned_before
+    from orca_sweep.space import plan_trials
+    from orca_sweep.space.manifest import rebuild_plan, require_manifest
 
     plan = plan_of(f"{BASE}tune: {{finetune.lr: [1e-3, 1e-4]}}\n")
     one, two = plan.tuned
@@ -148,13 +147,13 @@ def test_what_is_planned_on_the_way_stands_until_it_is_planned_anew(plan_of, tmp
 
     def replicates():
         return {
-            (t["cell_id"], t["config"]["finetune.lr"]) for t in manifest_of(out)["trials"] if t["role"] == "replicate"
+            (t["cell_id"], t["config"]["finetune.lr"]) for t in require_manifest(out).trials if t["role"] == "replicate"
         }
 
     for cell in (one, two):
         tell(plan_trials(cell.cell_id, cell.candidates[0], plan.space.seeds))
     assert replicates() == {(one.cell_id, 1e-3), (two.cell_id, 1e-3)}
-    again = planned_before(manifest_of(out), out)
+    again = rebuild_plan(require_manifest(out), out)
     assert again.trials == plan.trials, "a resumption plans them anew, from the records"
     assert again.tuned == plan.tuned
     # Another launch, cut short after it has come to another best of the first cell.
@@ -164,7 +163,7 @@ def test_what_is_planned_on_the_way_stands_until_it_is_planned_anew(plan_of, tmp
     assert replicates() == {(one.cell_id, 1e-4), (two.cell_id, 1e-3)}
     folder_of(plan, out)
     assert replicates() == {(one.cell_id, 1e-4), (two.cell_id, 1e-3)}
-    assert len(manifest_of(out)["trials"]) == len(plan.trials) + 4
+    assert len(require_manifest(out).trials) == len(plan.trials) + 4
 
 
 # On Ray -------------------------------------------------------------------------------------------
@@ -201,7 +200,7 @@ def test_a_tuned_sweep_replicates_each_cell_at_its_best(tuned):
         assert sorted(replicates["seed"]) == [0, 1] and set(searched["seed"]) == {1_000_000}
         again = trials[trials.cell_id == f"{cell_id}-aa"]
         assert again.empty or ((again["finetune.lr"] == best).all() and again["seed"].tolist() == [2])
-    for cell in summarise(results):
+    for cell in summarise_cells(results):
         rows = trials[(trials.cell_id == cell.cell_id) & (trials.role != "search")]
         assert cell.interval.n == len(rows)
         assert cell.interval.mean == pytest.approx(rows[results.metric].mean())
@@ -268,7 +267,7 @@ def test_outcomes_are_scored_as_the_space_says_and_a_budget_is_kept(tmp_path, us
     trials = results.trials
     assert sorted(trials["status"]) == ["diverged", "diverged", "ok", "ok"]
     worst = trials[results.metric].max()
-    cells = {cell.levels["finetune.lr"]: cell for cell in summarise(results)}
+    cells = {cell.levels["finetune.lr"]: cell for cell in summarise_cells(results)}
     assert (cells[1e9].interval.n, cells[1e9].interval.mean, cells[1e9].n_worst) == (2, worst, 2)
     assert "2 diverged (2 scored as worst)" in " ".join(done.stdout.split())
     said = json.loads((tmp_path / "out" / "sweep.json").read_text())["outcomes"]

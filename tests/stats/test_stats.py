@@ -18,7 +18,6 @@ from scipy import stats as scipy_stats
 from orca_sweep.errors import InputError
 from orca_sweep.stats import (
     aa_margin,
-    equivalence,
     factor_effects,
     holm,
     interquartile_mean,
@@ -39,12 +38,12 @@ from orca_sweep.stats.factors import noncentrality
 from orca_sweep.stats.ranks import RankCorrelation
 
 
-def arms(a, b):
+def pair_by_seed(a, b):
     return dict(enumerate(a)), dict(enumerate(b))
 
 
 def contrast_of(differences):
-    return paired_contrast(*arms(differences, np.zeros(len(differences))))
+    return paired_contrast(*pair_by_seed(differences, np.zeros(len(differences))))
 
 
 def three_errors(rate, runs):
@@ -132,7 +131,7 @@ def test_a_contrast_by_hand():
 def test_a_contrast_agrees_with_scipy(n):
     rng = np.random.default_rng(n)
     a, b = rng.normal(0.3, 1, n), rng.normal(0, 1, n)
-    found = paired_contrast(*arms(a, b), level=0.9)
+    found = paired_contrast(*pair_by_seed(a, b), level=0.9)
     theirs = scipy_stats.ttest_rel(a, b)
     assert found.p_t == pytest.approx(theirs.pvalue)
     assert (found.interval.low, found.interval.high) == pytest.approx(tuple(theirs.confidence_interval(0.9)))
@@ -140,8 +139,8 @@ def test_a_contrast_agrees_with_scipy(n):
         (a, b), lambda x, y, axis: (x - y).mean(axis=axis), permutation_type="samples", n_resamples=np.inf
     )
     assert found.p_sign_flip == pytest.approx(flips.pvalue)
-    # Which arm comes first changes the sign and nothing else.
-    other = paired_contrast(*arms(b, a), level=0.9)
+    # Which cell comes first changes the sign and nothing else.
+    other = paired_contrast(*pair_by_seed(b, a), level=0.9)
     assert (other.interval.mean, other.hedges_g) == pytest.approx((-found.interval.mean, -found.hedges_g), nan_ok=True)
     assert (other.p_t, other.p_sign_flip) == pytest.approx((found.p_t, found.p_sign_flip))
 
@@ -171,13 +170,13 @@ def test_no_pair_and_one_pair():
 
 
 def test_differences_without_spread_have_no_t_test():
-    zero = paired_contrast(*arms([0.1, 0.2, 0.3], [0.1, 0.2, 0.3]))
+    zero = paired_contrast(*pair_by_seed([0.1, 0.2, 0.3], [0.1, 0.2, 0.3]))
     assert (zero.interval.mean, zero.p_t, zero.p_sign_flip, zero.hedges_g) == (0.0, 1.0, 1.0, 0.0)
     # 0.1, but for rounding
-    equal = paired_contrast(*arms([0.4, 0.5, 0.7, 1.1], [0.3, 0.4, 0.6, 1.0]))
+    equal = paired_contrast(*pair_by_seed([0.4, 0.5, 0.7, 1.1], [0.3, 0.4, 0.6, 1.0]))
     assert math.isnan(equal.p_t)
     assert equal.p_sign_flip == 2 / 16
-    flat = paired_contrast(*arms([0.2] * 4, [0.1] * 4))
+    flat = paired_contrast(*pair_by_seed([0.2] * 4, [0.1] * 4))
     assert math.isnan(flat.hedges_g)
 
 
@@ -227,11 +226,11 @@ def test_sign_flips_of_nothing_or_of_nan_have_no_p():
 
 
 @pytest.mark.parametrize("r", [0.0, 0.8])
-def test_hedges_g_is_nearly_unbiased_whether_or_not_arms_are_correlated(r):
+def test_hedges_g_is_nearly_unbiased_whether_or_not_cells_are_correlated(r):
     rng = np.random.default_rng(1)
     noise = rng.normal(size=(3000, 2, 6))
     a, b = noise[:, 0] + 1, r * noise[:, 0] + math.sqrt(1 - r**2) * noise[:, 1]
-    found = [paired_contrast(*arms(x, y)).hedges_g for x, y in zip(a, b, strict=True)]
+    found = [paired_contrast(*pair_by_seed(x, y)).hedges_g for x, y in zip(a, b, strict=True)]
     assert np.mean(found) == pytest.approx(1, abs=0.02 + 3 * np.std(found) / math.sqrt(3000))
 
 
@@ -308,32 +307,33 @@ def test_holm_keeps_the_family_wise_error(n_true):
 # Equivalence --------------------------------------------------------------------------------------
 
 
+def within(differences, margin):
+    """The p of the two one-sided tests, of differences judged alone."""
+    return verdict(contrast_of(differences), margin).p_within
+
+
 def test_equivalence_is_two_one_sided_tests_of_scipy():
     d = np.random.default_rng(0).normal(0.1, 0.3, 9)
-    found = equivalence(d, 0.4)
     above = scipy_stats.ttest_1samp(d, -0.4, alternative="greater").pvalue
     below = scipy_stats.ttest_1samp(d, 0.4, alternative="less").pvalue
-    assert (found.p_above, found.p_below, found.p) == pytest.approx((above, below, max(above, below)))
-    for margin in (found.high - 1e-6, found.high + 1e-6):  # within the margin, or not by a hair
-        judged = equivalence(d, margin)
-        assert judged.is_equivalent == (-margin < found.low and found.high < margin)
+    assert within(d, 0.4) == pytest.approx(max(above, below))
+    inner = verdict(contrast_of(d), 0.4).inner
+    for margin in (inner.high - 1e-6, inner.high + 1e-6):  # within the margin, or not by a hair
+        assert (within(d, margin) <= 0.05) == (-margin < inner.low and inner.high < margin)
 
 
 def test_equivalence_of_few_equal_or_missing_values():
-    assert equivalence([0.0, 0.0], 0.1).is_equivalent
+    assert within([0.0, 0.0], 0.1) == 0
     for values in ([], [0.01], [0.01, 0.01, 0.01], [0.0, math.nan, 0.0]):
-        found = equivalence(values, 0.1)
-        assert math.isnan(found.p) and not found.is_equivalent
-    assert math.isnan(equivalence([0.0, 0.1], math.nan).p)
-    assert not equivalence([0.01, -0.01], 0).is_equivalent
+        assert math.isnan(within(values, 0.1))
+    assert math.isnan(within([0.0, 0.1], math.nan))
+    assert within([0.01, -0.01], 0) > 0.05
 
 
 def test_equivalence_is_wrongly_found_at_the_nominal_rate_at_the_margin():
     runs = 3000
     d = np.random.default_rng(2).normal(1.0, 0.4, (runs, 8))
-    assert np.mean([equivalence(row, 1.0).is_equivalent for row in d]) == pytest.approx(
-        0.05, abs=three_errors(0.05, runs)
-    )
+    assert np.mean([within(row, 1.0) <= 0.05 for row in d]) == pytest.approx(0.05, abs=three_errors(0.05, runs))
 
 
 # Verdicts -----------------------------------------------------------------------------------------
@@ -371,33 +371,37 @@ def test_the_four_words(differences, word, sentence):
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=6), st.floats(0, 1))
 def test_a_word_is_where_the_intervals_lie(differences, margin):
     found = verdict(contrast_of(differences), margin)
-    if found.sentence.startswith("Cannot") or len(set(differences)) == 1:
+    outer, inner = found.outer, found.inner
+    if found.reason or len(set(differences)) == 1:
         return
-    outside = {"helps": found.high < -margin, "hurts": found.low > margin}
-    edges = [found.low, found.high, found.inner_low, found.inner_high]
+    outside = {"helps": outer.high < -margin, "hurts": outer.low > margin}
+    edges = [outer.low, outer.high, inner.low, inner.high]
     if min(abs(abs(edge) - margin) for edge in edges) < 1e-9:
         return  # on the edge rounding decides
-    inside = -margin < found.inner_low and found.inner_high < margin
+    inside = -margin < inner.low and inner.high < margin
     assert [word for word, holds in [*outside.items(), ("no meaningful difference", inside)] if holds] in (
         [found.word], [] if found.word == "undecided" else None,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("contrast", "margin", "sentence"),
+    ("contrast", "margin", "reason", "sentence"),
     [
-        (contrast_of([]), 0.1, "Cannot be judged: 0 pairs, and two are the fewest."),
-        (contrast_of([0.3]), 0.1, "Cannot be judged: 1 pair, and two are the fewest."),
-        (contrast_of([0.3, 0.2]), math.nan, "Cannot be judged: there is no margin."),
-        (contrast_of([0.3, 0.3]), 0.1, "Cannot be judged: all 2 differences are +0.3, so there is no spread to go by."),
-        (paired_contrast({0: 1, 1: 2, 2: 3}, {0: 1, 1: 1}), 0.1, "Cannot be judged: seed 2 gives no complete pair."),
-        (paired_contrast({0: 1, 1: 2, 3: 3}, {0: 1, 1: 1, 2: 3}), 0.1,
+        (contrast_of([]), 0.1, "too-few-pairs", "Cannot be judged: 0 pairs, and two are the fewest."),
+        (contrast_of([0.3]), 0.1, "too-few-pairs", "Cannot be judged: 1 pair, and two are the fewest."),
+        (contrast_of([0.3, 0.2]), math.nan, "no-margin", "Cannot be judged: there is no margin."),
+        (contrast_of([0.3, 0.3]), 0.1, "no-spread",
+         "Cannot be judged: all 2 differences are +0.3, so there is no spread to go by."),
+        (paired_contrast({0: 1, 1: 2, 2: 3}, {0: 1, 1: 1}), 0.1, "incomplete",
+         "Cannot be judged: seed 2 gives no complete pair."),
+        (paired_contrast({0: 1, 1: 2, 3: 3}, {0: 1, 1: 1, 2: 3}), 0.1, "incomplete",
          "Cannot be judged: seeds 2, 3 give no complete pair."),
     ],
 )  # fmt: skip
-def test_what_cannot_be_judged_is_undecided_and_says_why(contrast, margin, sentence):
+def test_what_cannot_be_judged_is_undecided_and_says_why(contrast, margin, reason, sentence):
     found = verdict(contrast, margin)
-    assert (found.word, found.sentence, found.n_contrasts) == ("undecided", sentence, 0)
+    assert (found.word, found.reason, found.n_contrasts) == ("undecided", reason, 0)
+    assert found.sentence == sentence
 
 
 def test_pairs_left_out_on_request_are_named():
@@ -412,7 +416,7 @@ def test_a_family_is_judged_more_strictly_and_says_so():
     assert [v.word for v in alone[:1]] == ["helps"]
     assert alone[0].p_beyond == pytest.approx(0.0215, abs=1e-4)
     assert (together[0].word, together[0].p_beyond) == ("undecided", pytest.approx(3 * alone[0].p_beyond))
-    assert (together[0].low, together[0].high) == (alone[0].low, alone[0].high)
+    assert together[0].outer == alone[0].outer
     assert together[0].sentence.endswith("beyond it after correction for 3 contrasts: undecided.")
     assert together[3].sentence == "Cannot be judged: 1 pair, and two are the fewest."
 
@@ -427,9 +431,8 @@ def test_margins_may_differ_between_contrasts():
 
 @pytest.mark.parametrize("margin", [-0.1, math.inf])
 def test_a_margin_that_is_no_distance_is_refused(margin):
-    for call in (verdict, lambda c, m: equivalence(c.differences, m)):
-        with pytest.raises(ValueError, match=rf"margin = {margin}: it must be a finite difference"):
-            call(contrast_of([0.1, 0.2]), margin)
+    with pytest.raises(ValueError, match=rf"margin = {margin}: it must be a finite difference"):
+        verdict(contrast_of([0.1, 0.2]), margin)
     with pytest.raises(ValueError, match=r"alpha = 0.5: it must lie between 0 and 0.5"):
         verdict(contrast_of([0.1, 0.2]), 0.1, 0.5)
 
@@ -481,7 +484,7 @@ def test_verdicts_of_a_family_are_rarely_wrong_at_all():
     assert np.mean(right) > 0.95
 
 
-# Margins from A/A arms ----------------------------------------------------------------------------
+# Margins from A/A cells ----------------------------------------------------------------------------
 
 
 def test_the_noise_margin_by_hand():
@@ -522,14 +525,14 @@ def test_the_limits_of_the_noise_cover_it():
     assert np.mean([f.p <= 0.05 for f in found]) == pytest.approx(0.05, abs=three_errors(0.05, runs))
 
 
-def test_an_aa_arm_is_no_meaningful_difference_and_its_own_margin_is_not_too_easy():
-    """The margin comes from the same table as the contrast, as it does in a sweep with an A/A arm."""
+def test_an_aa_cell_is_no_meaningful_difference_and_its_own_margin_is_not_too_easy():
+    """The margin comes from the same table as the contrast, as it does in a sweep with an A/A cell."""
     runs, n = 1000, 10
     words = {0.0: [], math.sqrt(2): []}
     for effect, found in words.items():
-        for base, aa, arm in np.random.default_rng(7).normal(size=(runs, 3, n)):
+        for base, aa, cell in np.random.default_rng(7).normal(size=(runs, 3, n)):
             margin = aa_margin(aa, base).margin
-            found.append(verdict(paired_contrast(*arms(arm + effect, base)), margin).word)
+            found.append(verdict(paired_contrast(*pair_by_seed(cell + effect, base)), margin).word)
     rates = {e: {w: found.count(w) / runs for w in set(found)} for e, found in words.items()}
     assert rates[0.0].get("helps", 0) + rates[0.0].get("hurts", 0) <= 0.05
     assert rates[0.0]["no meaningful difference"] > 0.65
@@ -572,7 +575,7 @@ def test_factor_effects_by_hand():
 def test_one_factor_of_two_levels_is_the_paired_t_test():
     rng = np.random.default_rng(8)
     a, b = rng.normal(0.5, 1, 7), rng.normal(0, 1, 7)
-    (effect,) = factor_effects([*a, *b], {"arm": ["a"] * 7 + ["b"] * 7}, [*range(7)] * 2).effects
+    (effect,) = factor_effects([*a, *b], {"cell": ["a"] * 7 + ["b"] * 7}, [*range(7)] * 2).effects
     t = scipy_stats.ttest_rel(a, b)
     assert (effect.f, effect.p) == pytest.approx((t.statistic**2, t.pvalue))
 
@@ -617,11 +620,11 @@ def test_an_unbalanced_design_is_refused_with_a_list_of_its_holes():
     with pytest.raises(InputError) as refused:
         factor_effects([1, 2, 3, math.nan, 5], levels, [3, 3, 3, 3, 4])
     assert tuple(map(str, refused.value.problems)) == (
-        "factor_effects: proxy = none, finetune.freeze = 0 has no value at seed 4.",
-        "factor_effects: proxy = none, finetune.freeze = 1 has no value at seed 4.",
-        "factor_effects: proxy = dummy, finetune.freeze = 0 has no value at seed 4.",
-        "factor_effects: proxy = dummy, finetune.freeze = 1 has the value nan at seed 3.",
-        "factor_effects: Each combination of levels needs one finite value per seed. Run the missing trials, or leave "
+        "proxy = none, finetune.freeze = 0 has no value at seed 4.",
+        "proxy = none, finetune.freeze = 1 has no value at seed 4.",
+        "proxy = dummy, finetune.freeze = 0 has no value at seed 4.",
+        "proxy = dummy, finetune.freeze = 1 has the value nan at seed 3.",
+        "Each combination of levels needs one finite value per seed. Run the missing trials, or leave "
         "the level or the seed out.",
     )
     with pytest.raises(InputError, match=r"a = 0 has 2 values at seeds 0, 1\.\n"):
@@ -634,15 +637,15 @@ def test_a_sparse_design_of_many_factors_is_refused_without_listing_all_that_it_
     with pytest.raises(InputError) as refused:
         factor_effects(rng.random(24), levels, [0, 1] * 12)
     assert len(refused.value.problems) == 100  # of a thousand million combinations
-    assert str(refused.value.problems[-2]) == "factor_effects: there are more such combinations, which are not listed."
+    assert str(refused.value.problems[-2]) == "there are more such combinations, which are not listed."
 
 
 def test_factors_and_seeds_that_cannot_be_compared_are_refused():
     with pytest.raises(InputError) as refused:
         factor_effects([1, 2], {"a": [0, 1], "b": [0, 0]}, [0, 0])
     assert tuple(map(str, refused.value.problems)) == (
-        "factor_effects: factor 'b' has 1 level. It needs two. Leave it out.",
-        "factor_effects: 1 seed. Noise shows from two seeds on. Run more seeds.",
+        "factor 'b' has 1 level. It needs two. Leave it out.",
+        "1 seed. Noise shows from two seeds on. Run more seeds.",
     )
     with pytest.raises(InputError, match="there is no factor"):
         factor_effects([1, 2], {}, [0, 1])

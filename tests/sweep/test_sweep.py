@@ -153,7 +153,7 @@ def test_a_killed_driver_loses_nothing_finished_and_launch_completes(tmp_path, u
     assert unbroken["test_metric_best"] == resumed["test_metric_best"]
 
 
-def test_the_aa_arm_runs_and_is_found_again_by_resume(tmp_path, user_tasks, head):
+def test_the_aa_cell_runs_and_is_found_again_by_resume(tmp_path, user_tasks, head):
     space, out = tmp_path / "space.yaml", tmp_path / "out"
     base = "base: {task: tiny, proxy: none, finetune.epochs: 1}\n"
     space.write_text(f"imports: [{user_tasks}]\nname: same\n{base}seeds: 1\naa: [5]\n")

@@ -105,7 +105,7 @@ def test_the_longest_stored_prefix_is_the_last_that_is_whole(tmp_path, caplog):
     assert find(range(1, 5))[0] == 2
     epoch, artifact = find({5, 2, 8})
     assert epoch == 5 and artifact.tensors["x"].tolist() == [5, 5]
-    with open(store.path("chain", f"{5:032d}"), "r+b") as file:
+    with open(store.path_of("chain", f"{5:032d}"), "r+b") as file:
         file.seek(-4, 2)
         file.write(b"\0\1\2\3")
     assert find(range(1, 9))[0] == 2

@@ -16,10 +16,12 @@ from orca_sweep.errors import DataError, InputError
 from orca_sweep.results import find_trial
 from orca_sweep.results.tables import read_about
 from orca_sweep.space import plan_space
+from orca_sweep.space.manifest import require_manifest, write_manifest
 from orca_sweep.store import Store
 from orca_sweep.training.run import run_trial
 from orca_sweep.training.worker import Worker
 from orca_sweep.trial import check_contents, load_imports, resolve
+from tests.builders.manifests import sweep_manifest
 from tests.commands import orca
 
 RECIPE = {
@@ -451,14 +453,8 @@ OWN = "/data/mine.npz kind=classification output_shape=3 sample_shape=1x8x8"
 
 def collected(tmp_path, trials, name="s", rows=()):
     folder = tmp_path / name
-    manifest = {
-        "name": name,
-        "trials": trials,
-        "factors": ["proxy"],
-        "margins": {OWN: 0.02},
-        "metric": "val_metric_best",
-    }
-    r.write_manifest(folder, manifest)
+    about = {"name": name, "factors": ["proxy"], "margins": {OWN: 0.02}, "metric": "val_metric_best"}
+    write_manifest(folder, sweep_manifest(**about, trials=trials))
     for i, trial in enumerate(trials):
         more = rows[i] if i < len(rows) else {}
         row = {"trial_id": trial["trial_id"], "cell_id": trial["cell_id"], "status": "ok", "metric": "error",
@@ -541,12 +537,12 @@ def test_a_cell_for_which_one_machine_loaded_two_data_is_split(tmp_path):
 
 def test_the_reports_methods_say_what_the_data_were(tmp_path):
     from orca_sweep.analysis.report.methods import methods
-    from orca_sweep.analysis.tables import arms
+    from orca_sweep.analysis.tables import read_cells
 
     own = {"task": OWN, "proxy": "/p/x.csv[]:text->kind", "content.task": A, "content.proxy": B}
     trials = [entry(f"t{seed}", "c1", seed=seed, **own) for seed in (0, 1)]
     found = r.collect([collected(tmp_path, trials)], tmp_path / "t")
-    text = " ".join(methods(found, arms(found, "val_metric_best"), None, 0.95, "val_metric_best"))
+    text = " ".join(methods(found, read_cells(found, "val_metric_best"), None, 0.95, "val_metric_best"))
     assert "SHA-256 of their content: task" in text and A[:12] in text and B[:12] in text
 
 
@@ -555,13 +551,13 @@ def test_the_reports_methods_say_what_the_data_were(tmp_path):
 
 def recorded(folder, space):
     """Plans a space into a sweep folder as a launch does, and gives every trial a record; returns the plan."""
-    from orca_sweep.sweep.running import Setup, manifest_beside_earlier
+    from orca_sweep.sweep.running import Setup, make_manifest_beside_earlier
 
     plan = planned(space)
     setup = Setup(out=folder, store=str(folder / "store"), data_root=folder, address="local")
-    made = manifest_beside_earlier(plan, setup)
+    made = make_manifest_beside_earlier(plan, setup)
     folder.mkdir(parents=True, exist_ok=True)
-    r.write_manifest(folder, made)
+    write_manifest(folder, made)
     for i, trial in enumerate(plan.trials):
         ids = {"trial_id": trial.trial_id, "cell_id": trial.cell_id}
         row = {**ids, "status": "ok", "metric": "error", "val_metric_best": 0.1 * i, "test_metric_best": 0.2 * i}
@@ -586,7 +582,7 @@ def test_earlier_contents_keep_their_levels_margins_and_test_metrics(tmp_path, m
     found = r.collect([folder], tmp_path / "t")
     assert found.labels["finetune.freeze"].tolist() == ["none", "body"] * 2, "one level has one label in both contents"
     assert set(found.margins) == set(found.trials["task"]) and len(found.margins) == 2
-    assert [cell.label("task") for cell in r.summarise(found)] == found.trials["task"].tolist()
+    assert [cell.label("task") for cell in r.summarise_cells(found)] == found.trials["task"].tolist()
     assert _holder(first.trials[0].trial_id) == Path("results/own")
     assert len(r.reveal(folder).trials) == 4 and r.collect([folder], tmp_path / "t").n_sealed == 0
 
@@ -614,8 +610,7 @@ def test_a_changed_proxy_beside_others_is_a_level_of_its_own_in_every_figure(tmp
     trials = [entry("t1", "c1"), entry("t2", "c2", proxy=proxy, **{"content.proxy": A}),
               entry("t3", "c3", proxy=proxy, **{"content.proxy": B})]  # fmt: skip
     folder = collected(tmp_path, trials)
-    manifest = {**r.read_manifest(folder), "factors": ["embedder.epochs"]}
-    r.write_manifest(folder, {name: value for name, value in manifest.items() if name != "n_later"})
+    write_manifest(folder, require_manifest(folder).model_copy(update={"factors": ("embedder.epochs",)}))
     found = r.collect([folder], tmp_path / "t")
     assert found.factors == ("embedder.epochs", "proxy") and found.trials["task"].nunique() == 1
     assert len(figure2_proxies.compute(found).panels) == 1
@@ -683,7 +678,8 @@ def test_margins_of_one_content_in_two_folders_meet(tmp_path):
     elsewhere, both = OWN.replace("/data/", "/home/me/"), []
     for name, text in (("one", OWN), ("two", elsewhere)):
         both.append(collected(tmp_path, [entry("t1", "c1", task=text, **{"content.task": A})], name))
-        r.write_manifest(both[-1], {**r.manifest_of(both[-1]), "name": name, "margins": {text: len(both) / 100}})
+        margins = {"margins": {text: len(both) / 100}}
+        write_manifest(both[-1], require_manifest(both[-1]).model_copy(update=margins))
     found = r.collect(both, tmp_path / "both")
     assert found.margins == {"mine.npz": (("one", 0.01), ("two", 0.02))}
     assert r.collect([tmp_path / "both"], tmp_path / "again").margins == found.margins

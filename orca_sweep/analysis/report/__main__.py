@@ -70,7 +70,12 @@ def _made(args: argparse.Namespace) -> bytes:
     results = replace(results, metric=args.metric or results.metric)
     like = compared(results, args.base)
     quiet = replace(like, notes=())  # which the report itself tells
-    judged = claims.compute(quiet, (), args.margin, args.metric, args.level, args.complete_pairs)
+    judged = claims.compute(
+        quiet,
+        claims.Options(
+            margin=args.margin, metric=args.metric, level=args.level, complete_pairs_only=args.complete_pairs
+        ),
+    )
     is_open = not results.n_sealed and results.trials.get(flattery.TEST, pd.Series(dtype=float)).notna().any()
     report = compute(
         results,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from orca_sweep.analysis import table_effects
 from orca_sweep.analysis.report.realised import AMOUNTS, TaskRealised, unmatched
 from orca_sweep.analysis.table_effects import Effects, TaskEffects
-from orca_sweep.analysis.tables import Arm, by_task, decimals_of, ends, levels_of, number, p_text, replicated, varying
-from orca_sweep.results import Results
+from orca_sweep.analysis.tables import by_task, decimals_of, ends, levels_of, number, p_text, replicated, varying
+from orca_sweep.results import Cell, Results
 from orca_sweep.stats import WORDS
 from orca_sweep.stats.modes import Mode, describe_mode
 
@@ -80,7 +80,7 @@ class TaskLines:
         return {word: counts[word] for word in WORDS if counts[word]}
 
 
-def effects_of(results: Results, arms: Sequence[Arm], **asked: object) -> Effects | None:
+def effects_of(results: Results, cells: Sequence[Cell], **asked: object) -> Effects | None:
     """Returns the effects as ``table_effects`` computes them; None where no task has two cells.
 
     Raises:
@@ -88,7 +88,7 @@ def effects_of(results: Results, arms: Sequence[Arm], **asked: object) -> Effect
     """
     # Where others were left out, what was asked may be about these, and the page has more to show.
     is_asked = bool(asked.get("base") or asked.get("margin")) and not results.notes
-    if not is_asked and all(len(replicated(found)) < 2 for found in by_task(arms).values()):
+    if not is_asked and all(len(replicated(found)) < 2 for found in by_task(cells).values()):
         return None
     return table_effects.compute(results, **asked)  # type: ignore[arg-type]
 
@@ -101,7 +101,7 @@ def lines_of(effects: Effects | None, done: Sequence[TaskRealised]) -> tuple[Tas
 
 
 def _task(task: TaskEffects, done: TaskRealised) -> TaskLines:
-    paths = varying([task.base, *(row.arm for row in task.rows)])
+    paths = varying([task.base, *(row.cell for row in task.rows)])
     decimals = decimals_of(row.contrast.interval.half_width for row in task.rows)
     lines = tuple(_line(task, row, paths, decimals, done) for row in task.rows)
     base = levels_of(task.base, paths)
@@ -114,9 +114,9 @@ def _task(task: TaskEffects, done: TaskRealised) -> TaskLines:
 def _line(task: TaskEffects, row: table_effects.Row, paths: Sequence[str], decimals: int, done: TaskRealised) -> Line:
     c, i = row.contrast, row.contrast.interval
     return Line(
-        cell_id=row.arm.cell_id,
-        name=levels_of(row.arm, paths),
-        levels={path: row.arm.levels[path] for path in paths},
+        cell_id=row.cell.cell_id,
+        name=levels_of(row.cell, paths),
+        levels={path: row.cell.labels[path] for path in paths},
         n=i.n,
         difference=(number(i.mean, decimals, "+"), i.mean),
         low=i.low,
@@ -128,7 +128,7 @@ def _line(task: TaskEffects, row: table_effects.Row, paths: Sequence[str], decim
         word=row.verdict.word,
         sentence=row.verdict.sentence,
         unpaired=row.unpaired,
-        matched=_matched(unmatched(done, task.base.cell_id, row.arm.cell_id)),
+        matched=_matched(unmatched(done, task.base.cell_id, row.cell.cell_id)),
     )
 
 

@@ -5,10 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orca_sweep.analysis.tables import Arm, by_task, lacking, levels_of, varying
-from orca_sweep.results import Results, with_roles
+from orca_sweep.analysis.tables import by_task, lacking, levels_of, varying
+from orca_sweep.results import UNFINISHED, Cell, Results
 
-NOT_RUN = "unfinished"
 MARKS: Mapping[str, tuple[str, str]] = {
     "ok": ("✓", "ended well"),
     "failed": ("F", "ended by an error"),
@@ -17,7 +16,7 @@ MARKS: Mapping[str, tuple[str, str]] = {
     "timeout": ("T", "over the time that its space gives it"),
     "pruned": ("P", "ended early, since it fell behind"),
     "lost": ("L", "given up after its workers died"),
-    NOT_RUN: ("·", "not run to an end yet"),
+    UNFINISHED: ("·", "not run to an end yet"),
 }
 """Each status as a mark that needs no colour, and in words."""
 UNKNOWN = ("?", "a status that this version does not know")
@@ -44,7 +43,7 @@ class Square:
 
 @dataclass(frozen=True)
 class Row:
-    """One cell, or its A/A arm: its trials by seed, and the candidates of its tuning."""
+    """One cell, or its A/A cell: its trials by seed, and the candidates of its tuning."""
 
     cell_id: str
     name: str
@@ -80,15 +79,15 @@ class Matrix:
     rows: tuple[Row, ...]
 
 
-def matrices(results: Results, arms: Sequence[Arm]) -> tuple[Matrix, ...]:
-    """Returns a matrix for each task, cells in the order of the table, A/A arms last."""
+def matrices(results: Results, cells: Sequence[Cell]) -> tuple[Matrix, ...]:
+    """Returns a matrix for each task, cells in the order of the table, A/A cells last."""
     squares = _squares(results)
-    return tuple(_matrix(task, found, squares) for task, found in by_task(arms).items())
+    return tuple(_matrix(task, found, squares) for task, found in by_task(cells).items())
 
 
 def _squares(results: Results) -> dict[tuple[str, bool], list[Square]]:
     """The trials of each cell, and those of its search."""
-    trials = with_roles(results.trials)
+    trials = results.trials
     columns = [trials[name] for name in ("cell_id", "role", "trial_id", "seed", "status")]
     found: dict[tuple[str, bool], list[Square]] = {}
     for cell_id, role, trial_id, seed, status in zip(*columns, strict=True):
@@ -97,21 +96,21 @@ def _squares(results: Results) -> dict[tuple[str, bool], list[Square]]:
     return found
 
 
-def _matrix(task: str, found: Sequence[Arm], squares: Mapping[tuple[str, bool], Sequence[Square]]) -> Matrix:
+def _matrix(task: str, found: Sequence[Cell], squares: Mapping[tuple[str, bool], Sequence[Square]]) -> Matrix:
     paths = varying(found)
-    seeds = tuple(sorted({seed for arm in found for seed in arm.statuses}))
-    ordered = sorted(found, key=lambda arm: arm.role == "aa")
+    seeds = tuple(sorted({seed for cell in found for seed in cell.statuses}))
+    ordered = sorted(found, key=lambda cell: cell.role == "aa")
     rows = tuple(
-        _row(arm, paths, seeds, squares.get((arm.cell_id, False), ()), squares.get((arm.cell_id, True), ()))
-        for arm in ordered
+        _row(cell, paths, seeds, squares.get((cell.cell_id, False), ()), squares.get((cell.cell_id, True), ()))
+        for cell in ordered
     )
     return Matrix(task, paths, seeds, rows)
 
 
-def _row(arm: Arm, paths: Sequence[str], seeds: Iterable[int], own: Sequence[Square], searched: Any) -> Row:
+def _row(cell: Cell, paths: Sequence[str], seeds: Iterable[int], own: Sequence[Square], searched: Any) -> Row:
     by_seed = {square.seed: square for square in own}
     return Row(
-        arm.cell_id, levels_of(arm, paths), arm.role, tuple(by_seed.get(seed) for seed in seeds), tuple(searched)
+        cell.cell_id, levels_of(cell, paths), cell.role, tuple(by_seed.get(seed) for seed in seeds), tuple(searched)
     )
 
 

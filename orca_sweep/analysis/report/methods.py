@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from orca_sweep.analysis.report.wording import by_text, count, listed, some, span
 from orca_sweep.analysis.table_effects import Effects
-from orca_sweep.analysis.tables import Arm, by_task, completeness, p_text, percent, replicated
+from orca_sweep.analysis.tables import by_task, completeness, p_text, percent, replicated
 from orca_sweep.config.labels import write_level
-from orca_sweep.results import Results, with_roles
+from orca_sweep.results import Cell, Results
 from orca_sweep.stats.modes import describe_mode
 
 if TYPE_CHECKING:
@@ -51,20 +51,20 @@ OFF = {
     "predictor.dense": "released",
     "embedder.channel_copy": "cycled",
 }
-"""Levels at which a setting is off, or as released, as null is for every setting; if it is so in all arms, the text
+"""Levels at which a setting is off, or as released, as null is for every setting; if it is so in all cells, the text
 leaves it out."""
 
 
 def methods(
-    results: Results, arms: Sequence[Arm], effects: Effects | None, level: float, column: str
+    results: Results, cells: Sequence[Cell], effects: Effects | None, level: float, column: str
 ) -> tuple[str, ...]:
     """Returns the paragraphs: design, training, data, how epochs were chosen, statistics, tuning."""
-    said = _Said(results, arms)
+    said = _Said(results, cells)
     parts = (
-        _design(results, arms),
+        _design(results, cells),
         _training(said),
         _data(said),
-        _choice(results, arms, column),
+        _choice(results, cells, column),
         _statistics(effects, level),
         _tuning(results, said),
     )
@@ -74,8 +74,8 @@ def methods(
 # Design -------------------------------------------------------------------------------------------
 
 
-def _design(results: Results, arms: Sequence[Arm]) -> Iterable[str]:
-    cells = replicated(arms)
+def _design(results: Results, every: Sequence[Cell]) -> Iterable[str]:
+    cells = replicated(every)
     tasks = by_task(cells)
     counts = {len(found) for found in tasks.values()}
     each = f" ({span(counts)} each)" if len(tasks) > 1 else ""
@@ -90,23 +90,23 @@ def _design(results: Results, arms: Sequence[Arm]) -> Iterable[str]:
             if whole == len(cells)
             else f"These are {len(cells)} of the {whole} combinations of the levels; those that are the same work are one cell."
         )
-    seeds = {tuple(sorted(arm.statuses)) for arm in cells}
+    seeds = {tuple(sorted(cell.statuses)) for cell in cells}
     yield f"Each cell was run with {_seeds(seeds)}; seeds are replicates within a task, not further tasks."
     if len(seeds) == 1 and len(cells) > 1 and len(next(iter(seeds))) > 1:
         yield "All cells share their seeds, and with them their random streams, so differences are paired by seed."
-    again = [arm for arm in arms if arm.role == "aa"]
+    again = [cell for cell in every if cell.role == "aa"]
     if again:
-        own = _seeds({tuple(sorted(arm.statuses)) for arm in again})
-        yield f"{count(len(again), 'A/A arm')} repeated a cell with {own} of its own."
-    yield completeness(arms)
+        own = _seeds({tuple(sorted(cell.statuses)) for cell in again})
+        yield f"{count(len(again), 'A/A cell')} repeated a cell with {own} of its own."
+    yield completeness(every)
     yield from results.notes
 
 
-def _levels(cells: Sequence[Arm]) -> dict[str, list[str]]:
+def _levels(cells: Sequence[Cell]) -> dict[str, list[str]]:
     """The levels of each field that has several."""
     found: dict[str, dict[str, None]] = {}
-    for arm in cells:
-        for path, value in arm.levels.items():
+    for cell in cells:
+        for path, value in cell.labels.items():
             found.setdefault(path, {})[value] = None
     return {path: list(values) for path, values in found.items() if len(values) > 1}
 
@@ -126,11 +126,11 @@ def _seeds(sets: Iterable[tuple[int, ...]]) -> str:
 class _Said:
     """What the trials were configured with, in words: one value, or one for each task."""
 
-    def __init__(self, results: Results, arms: Sequence[Arm]) -> None:
-        trials = with_roles(results.trials)
+    def __init__(self, results: Results, cells: Sequence[Cell]) -> None:
+        trials = results.trials
         self.trials = trials.assign(**results.labels)[trials["role"] != "search"]
         self.tuned = results.tuned
-        self.varied = set(_levels(replicated(arms)))
+        self.varied = set(_levels(replicated(cells)))
 
     def setting(self, path: str, rows: "pd.DataFrame") -> str:
         """Returns the value of a config field; empty where there is no such column."""
@@ -225,8 +225,8 @@ def _sizes(said: _Said, rows: "pd.DataFrame") -> str:
 # Choice, statistics, tuning -----------------------------------------------------------------------
 
 
-def _choice(results: Results, arms: Sequence[Arm], column: str) -> Iterable[str]:
-    metrics = {arm.task: f"{arm.metric}, {describe_mode(arm.mode)}" for arm in arms if arm.metric}
+def _choice(results: Results, cells: Sequence[Cell], column: str) -> Iterable[str]:
+    metrics = {cell.task: f"{cell.metric}, {describe_mode(cell.mode)}" for cell in cells if cell.metric}
     named = by_text(metrics) or "not known before a trial is ok"
     yield f"Metric: {named}. It is computed over the whole split at once."
     epochs = {
@@ -281,7 +281,7 @@ def _smallest(effects: Effects, pairs: Sequence[int]) -> str:
 
 
 def _tuning(results: Results, said: _Said) -> Iterable[str]:
-    trials = with_roles(results.trials)
+    trials = results.trials
     if results.tuned:
         # A candidate has a trial for each seed of the search.
         searched = trials[trials["role"] == "search"].drop_duplicates(["cell_id", *results.tuned])

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orca_sweep.analysis.tables import Arm, by_task, levels_of, varying
-from orca_sweep.results import Results, with_roles
+from orca_sweep.analysis.tables import by_task, levels_of, varying
+from orca_sweep.results import Cell, Results
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,11 +75,11 @@ class TaskRealised:
         return tuple(AMOUNTS[column] for column in AMOUNTS if column not in self.columns)
 
 
-def realised(results: Results, arms: Sequence[Arm]) -> tuple[TaskRealised, ...]:
+def realised(results: Results, cells: Sequence[Cell]) -> tuple[TaskRealised, ...]:
     """Returns what every cell has done, by task; columns that no ok trial has are left out."""
     ok = _measured(results)
     by_cell = {str(cell_id): rows for cell_id, rows in ok.groupby("cell_id", sort=False)}
-    return tuple(_task(task, found, by_cell) for task, found in by_task(arms).items())
+    return tuple(_task(task, found, by_cell) for task, found in by_task(cells).items())
 
 
 def heading(column: str) -> str:
@@ -89,7 +89,7 @@ def heading(column: str) -> str:
 
 def _measured(results: Results) -> "pd.DataFrame":
     """The ok replicates with all quantities as numbers."""
-    trials = with_roles(results.trials)
+    trials = results.trials
     ok = trials[(trials["status"] == "ok") & (trials["role"] != "search")]
     made: dict[str, Any] = {"cell_id": ok["cell_id"]}
     for column in AMOUNTS:
@@ -136,18 +136,18 @@ def _embedder_epochs(epochs: "pd.DataFrame", ok: "pd.DataFrame") -> "pd.Series[A
     return ok["trial_id"].map(counts).fillna(0.0).where(ok["trial_id"].isin(epochs["trial_id"])).astype(float)
 
 
-def _task(task: str, found: Sequence[Arm], by_cell: Mapping[str, "pd.DataFrame"]) -> TaskRealised:
+def _task(task: str, found: Sequence[Cell], by_cell: Mapping[str, "pd.DataFrame"]) -> TaskRealised:
     paths = varying(found)
-    rows = tuple(_row(arm, paths, by_cell.get(arm.cell_id)) for arm in found)
+    rows = tuple(_row(cell, paths, by_cell.get(cell.cell_id)) for cell in found)
     known = (c for c in (*AMOUNTS, *SECONDS) if any(math.isfinite(row.amounts[c].mean) for row in rows))
     return TaskRealised(task, paths, tuple(known), rows)
 
 
-def _row(arm: Arm, paths: Sequence[str], ok: "pd.DataFrame | None") -> Row:
+def _row(cell: Cell, paths: Sequence[str], ok: "pd.DataFrame | None") -> Row:
     columns = (*AMOUNTS, *SECONDS)
     nothing = Amount(math.nan, math.nan, math.nan)
     amounts = dict.fromkeys(columns, nothing) if ok is None else {c: _amount(ok[c]) for c in columns}
-    return Row(arm.cell_id, levels_of(arm, paths), arm.role, 0 if ok is None else len(ok), amounts)
+    return Row(cell.cell_id, levels_of(cell, paths), cell.role, 0 if ok is None else len(ok), amounts)
 
 
 def _amount(values: "pd.Series[Any]") -> Amount:

@@ -14,7 +14,7 @@ from orca_sweep.analysis.report.realised import TaskRealised, realised
 from orca_sweep.analysis.report.trials import curves_json, t_quantiles, trials_json
 from orca_sweep.analysis.table_effects import Effects
 from orca_sweep.analysis.table_results import ResultsTable
-from orca_sweep.analysis.tables import Table, arms, latex
+from orca_sweep.analysis.tables import Table, latex, read_cells
 from orca_sweep.results import Results
 from orca_sweep.stats.modes import describe_mode
 
@@ -105,8 +105,8 @@ def compute(
     Raises:
         InputError: for what was asked and the tables do not have, and where there are no trials.
     """
-    found, like = arms(results), compared(results, base)
-    own = found if like is results else arms(like)
+    found, like = read_cells(results), compared(results, base)
+    own = found if like is results else read_cells(like)
     effects = effects_of(like, own, base=base, margin=margin, level=level, complete_pairs_only=complete_pairs_only)
     done, table = realised(results, found), table_results.compute(like, level=level)
     squares = matrices(results, found)
@@ -127,7 +127,7 @@ def compute(
         level=level,
         trials=trials_json(results),
         curves=curves_json(results),
-        quantiles=tuple(t_quantiles(max(len(arm.statuses) for arm in found), level)),
+        quantiles=tuple(t_quantiles(max(len(cell.trials) for cell in found), level)),
         downloads=_downloads(table, effects),
     )
 

@@ -16,8 +16,8 @@ from orca_sweep.analysis.report.pictures import Picture
 from orca_sweep.analysis.report.realised import AMOUNTS, heading
 from orca_sweep.analysis.report.record import Report
 from orca_sweep.analysis.report.trials import as_json
-from orca_sweep.analysis.table_results import Row
 from orca_sweep.analysis.tables import NOTHING, decimals_of, ends, number, percent, varying
+from orca_sweep.results import Cell
 from orca_sweep.stats import WORDS
 from orca_sweep.stats.modes import describe_mode
 
@@ -104,7 +104,7 @@ def _digest(text: str) -> str:
 
 def _data(report: Report) -> dict[str, Any]:
     """What scripts draw from, under the id of its element."""
-    rows = [row for task in report.table.tasks for row in task.rows]
+    cells = [cell for task in report.table.tasks for cell in task.cells]
     metrics = {
         task.task: figures.with_unit(task.metric, task.unit) + f", {describe_mode(task.mode)}" * (task.mode == "max")
         for task in report.table.tasks
@@ -113,7 +113,7 @@ def _data(report: Report) -> dict[str, Any]:
         "trials": report.trials,
         "curves": report.curves,
         "cells": {
-            "cells": [_cell(row) for row in rows],
+            "cells": [_cell(cell) for cell in cells],
             "metrics": metrics,
             "bases": [task.base.cell_id for task in report.effects.tasks] if report.effects else [],
             "quantiles": report.quantiles,
@@ -125,14 +125,14 @@ def _data(report: Report) -> dict[str, Any]:
     }
 
 
-def _cell(row: Row) -> dict[str, str]:
-    return {"id": row.cell.cell_id, "task": row.cell.task, "role": row.cell.role, "name": row.arm.name}
+def _cell(cell: Cell) -> dict[str, str]:
+    return {"id": cell.cell_id, "task": cell.task, "role": cell.role, "name": cell.name}
 
 
 def _results(report: Report, task: Any) -> dict[str, Any]:
     """A task's cells as a table of texts; numbers with what they are sorted by."""
-    paths = varying([row.arm for row in task.rows])
-    decimals = decimals_of(row.cell.interval.half_width for row in task.rows)
+    paths = varying(task.cells)
+    decimals = decimals_of(cell.interval.half_width for cell in task.cells)
     lacks = {row.cell_id: row.lacking for matrix in report.matrices for row in matrix.rows}
     base = next((t.base.cell_id for t in report.effects.tasks if t.task == task.task), "") if report.effects else ""
     return {
@@ -140,27 +140,27 @@ def _results(report: Report, task: Any) -> dict[str, Any]:
         "metric": figures.with_unit(task.metric, task.unit),
         "better": describe_mode(task.mode),
         "paths": paths,
-        "has_aa": any(row.cell.role == "aa" for row in task.rows),
-        "rows": [_result(row, paths, decimals, base, lacks) for row in task.rows],
-        "n_searched": sum(row.cell.n_searched for row in task.rows),
-        "n_worst": sum(row.cell.n_worst for row in task.rows),
+        "has_aa": any(cell.role == "aa" for cell in task.cells),
+        "rows": [_result(cell, paths, decimals, base, lacks) for cell in task.cells],
+        "n_searched": sum(cell.n_searched for cell in task.cells),
+        "n_worst": sum(cell.n_worst for cell in task.cells),
     }
 
 
-def _result(row: Row, paths: Sequence[str], decimals: int, base: str, lacks: Mapping[str, str]) -> dict[str, Any]:
-    i = row.cell.interval
+def _result(cell: Cell, paths: Sequence[str], decimals: int, base: str, lacks: Mapping[str, str]) -> dict[str, Any]:
+    i = cell.interval
     return {
-        "cell_id": row.cell.cell_id,
-        "name": row.arm.name,
-        "levels": [row.arm.levels[path] for path in paths],
-        "is_aa": row.cell.role == "aa",
-        "is_base": row.cell.cell_id == base,
+        "cell_id": cell.cell_id,
+        "name": cell.name,
+        "levels": [cell.labels[path] for path in paths],
+        "is_aa": cell.role == "aa",
+        "is_base": cell.cell_id == base,
         "n": i.n,
-        "n_planned": len(row.arm.statuses),
+        "n_planned": len(cell.trials),
         "mean": (number(i.mean, decimals), i.mean),
         "interval": ends(i.low, i.high, decimals),
         "sd": (number(i.sd, decimals), i.sd),
-        "lacking": lacks.get(row.cell.cell_id) or "0",
+        "lacking": lacks.get(cell.cell_id) or "0",
     }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orca_sweep.config.labels import write_level
-from orca_sweep.results import TRIAL_MEASURES, Column, Results, trial_columns, with_roles
+from orca_sweep.results import TRIAL_MEASURES, Column, Results, trial_columns
 from orca_sweep.stats import t_interval
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ SHOWN_APART = ("trial_id", "cell_id", "role", "space", "status", "error", "trace
 
 def trials_json(results: Results) -> dict[str, Any]:
     """Returns all rows of the trials table by column, and what the columns mean."""
-    trials = with_roles(results.trials)
+    trials = results.trials
     known = {column.name: column for column in trial_columns()}
     columns = {str(name): _plain(str(name), trials[name]) for name in trials if name != "levels"}
     columns |= {path: list(map(_sortable, results.labels[path])) for path in results.factors}

@@ -1,0 +1,26 @@
+"""Builds cells of chosen values, for tests that need no tables."""
+
+import math
+from dataclasses import replace
+
+from orca_sweep.results import Cell, CellTrial
+from orca_sweep.stats import t_interval
+
+
+def make_cell(values, **fields):
+    """A cell with these values by seed, all of them of ok trials but NaN."""
+    about = {"cell_id": "c", "role": "replicate", "task": "t", "metric": "error", "levels": {}, "labels": {}}
+    trials = tuple(make_trial(seed, float(value)) for seed, value in dict(values).items())
+    return Cell(**{**about, **fields}, trials=trials, interval=t_interval([t.value for t in trials if t.counts]))
+
+
+def make_trial(seed, value, **measures):
+    return CellTrial(seed=seed, status="failed" if math.isnan(value) else "ok", value=value, measures=measures)
+
+
+def with_values(cell, values, **measures):
+    """The same cell with other values by seed, and with other measures by seed."""
+    trials = tuple(
+        make_trial(seed, value, **{name: of[seed] for name, of in measures.items()}) for seed, value in values.items()
+    )
+    return replace(cell, trials=trials)
