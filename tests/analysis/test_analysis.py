@@ -22,7 +22,7 @@ from orca_sweep.analysis import (
     figure4_freezing,
     figure5_pretraining,
     figures,
-    outputs,
+    writing,
 )
 from orca_sweep.errors import InputError
 from orca_sweep.results import Results
@@ -697,7 +697,7 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path):
     (tmp_path / "a.csv").write_text("old")
 
     def half():
-        with outputs.whole(tmp_path / "a.csv") as path:
+        with writing.replace_whole(tmp_path / "a.csv") as path:
             path.write_text("half")
             raise RuntimeError
 

@@ -18,7 +18,7 @@ from orca_sweep.analysis.cells import task_cells
 from orca_sweep.analysis.judging import Judge
 from orca_sweep.analysis.margins import Margin
 from orca_sweep.analysis.study import CLAIMS
-from orca_sweep.analysis.tables import NOTHING
+from orca_sweep.analysis.writing import NOTHING
 from orca_sweep.errors import InputError
 from tests.analysis.test_tables import collected, trial
 from tests.commands import run_script
@@ -404,7 +404,7 @@ def test_what_a_rule_of_the_space_sets_for_an_arm_is_no_obstacle_and_is_said(tmp
         "embedder frozen forever against none": "",
         "body frozen forever against embedder": "finetune.lr 0.01 against 0.001",
     }
-    notes = "\n".join(claims.shown(found)[1].notes)
+    notes = "\n".join(claims.build_tables(found)[1].notes)
     assert "a rule of the space has also set finetune.lr 0.01 against 0.001." in notes
 
 
@@ -440,7 +440,7 @@ def test_a_claim_is_judged_at_one_setting_which_is_said_and_can_be_named(tmp_pat
     task = found.found[0].tasks[0]
     assert task.setting == "proxy mnist5k, body.pretrain_fraction 1, finetune.lr 0.1"
     assert (task.n_other_settings, task.says) == (3, "supports")
-    notes = claims.shown(found)[1].notes
+    notes = claims.build_tables(found)[1].notes
     assert notes[0] == f"image: judged at {task.setting}; 3 other settings of these tables are not (--base names one)."
     named, by_task = judged(results, "1", base=["finetune.lr=0.2"])
     assert (by_task["image"].says, by_task["image"].n_other_settings) == ("contradicts", 1)
@@ -534,7 +534,7 @@ def test_tasks_that_lack_the_same_are_named_together_and_the_others_are_judged(t
     some = tables(tmp_path / "b", world("image"), world("picture", amounts={20: SAME}))
     found, by_task = judged(some, "1")
     assert (found.verdict, by_task["image"].says) == ("supported", "cannot be judged")
-    table = claims.shown(claims.compute(some, margin=["0.01"]))
+    table = claims.build_tables(claims.compute(some, margin=["0.01"]))
     assert table[0].blocks[0][0][2:] == ("supported", "picture", NOTHING, NOTHING, "image", "1 of 1 [0.21, 1.00]")
     assert "image cannot be judged: no cell with a trained embedder" in "\n".join(table[1].notes)
 
@@ -584,8 +584,8 @@ def test_failed_and_missing_trials_are_named_and_judged_around_only_when_asked(t
     )
     assert by_task["image"].judgements[0].gaps == "0 (unfinished); 5 (failed)"
     whole = claims.compute(results, margin=["0.01"])
-    assert "10 of 12 planned trials are ok; the others: 1 unfinished, 1 failed" in claims.shown(whole)[0].caption
-    assert "seeds without a pair: 0 (unfinished); 5 (failed)." in "\n".join(claims.shown(whole)[1].notes)
+    assert "10 of 12 planned trials are ok; the others: 1 unfinished, 1 failed" in claims.build_tables(whole)[0].caption
+    assert "seeds without a pair: 0 (unfinished); 5 (failed)." in "\n".join(claims.build_tables(whole)[1].notes)
     found, by_task = judged(results, "1", complete_pairs_only=True)
     assert (found.kind, by_task["image"].judgements[0].n) == ("contradicted", SEEDS - 2)
 
@@ -622,12 +622,12 @@ def test_sealed_tables_are_judged_on_validation_and_say_so(tmp_path):
     assert found.found[0].tasks[0].judgements[0].reference == pytest.approx(1.35, abs=2e-3)
     assert (
         "val_metric_best (on validation: the test metrics of 12 ok trials are sealed ('orca-sweep reveal' shows them)"
-        in claims.shown(found)[0].caption
+        in claims.build_tables(found)[0].caption
     )
     with pytest.raises(InputError, match="the test metrics of 12 ok trials are sealed"):
         claims.compute(sealed, margin=["0.01"], metric="test_metric_best")
     r.reveal(tmp_path / "s")
-    shown = claims.shown(claims.compute(r.collect([tmp_path / "s"], tmp_path / "t"), margin=["0.01"]))
+    shown = claims.build_tables(claims.compute(r.collect([tmp_path / "s"], tmp_path / "t"), margin=["0.01"]))
     assert "judged on these rows by test_metric_best (on test; lower is better)" in shown[0].caption
 
 
@@ -674,7 +674,7 @@ def test_numbers_have_a_line_per_contrast_and_one_where_there_is_none(whole, tmp
 
 def test_tables_hold_verdicts_numbers_sources_and_margins(whole):
     found = claims.compute(whole)
-    first, *rest = claims.shown(found)
+    first, *rest = claims.build_tables(found)
     assert [row[0] for row in first.blocks[0]] == ["1", "2", "3", "4", "5", "6"]
     assert first.blocks[0][0][2:4] == ("contradicted", NOTHING)
     assert "arXiv 2403.13537" in first.caption
@@ -763,4 +763,4 @@ def test_real_trials_say_their_dimensions_and_are_judged(run, tmp_path):
     assert found.column == "val_metric_best"
     assert found.found[0].kind == "supported"  # an error of 0 to 1 cannot change by 1 and more
     assert found.found[1].verdict == "cannot be judged from these rows, because no task in them is 1D (tiny is 2D)"
-    claims.shown(found)
+    claims.build_tables(found)

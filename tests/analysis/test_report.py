@@ -25,7 +25,7 @@ from orca_sweep.analysis.report import compute, draw, page
 from orca_sweep.analysis.report import trials as embedded
 from orca_sweep.analysis.report.pictures import for_page
 from orca_sweep.analysis.report.realised import unmatched
-from orca_sweep.analysis.tables import MINUS, Table
+from orca_sweep.analysis.writing import MINUS, Table
 from orca_sweep.errors import InputError
 from tests.analysis.test_tables import BASE, BETTER, MNIST, NONE, arm, trial
 from tests.commands import orca

@@ -23,14 +23,14 @@ from orca_sweep.analysis import (
     cost,
     factor_effects,
     figures,
-    outputs,
+    writing,
     seed_noise,
     summary_over_tasks,
     table_effects,
     table_results,
     tables,
 )
-from orca_sweep.analysis.tables import MINUS, NOTHING
+from orca_sweep.analysis.writing import MINUS, NOTHING
 from orca_sweep.config.labels import write_level
 from orca_sweep.errors import InputError
 from tests.commands import run_script
@@ -97,7 +97,7 @@ def test_results_are_means_and_t_intervals_of_ok_replicates_alone(tmp_path):
     assert (mnist["n"], mnist["low"], mnist["n_planned"], mnist["n_not_ok"]) == ("1", "", "2", "1")
     assert mnist["not_ok"] == "1 failed"
     assert (aa["role"], aa["proxy"], aa["mean"]) == ("aa", "none", "6.0")
-    (table,) = table_results.shown(found)
+    (table,) = table_results.build_tables(found)
     assert [len(block) for block in table.blocks] == [2, 1]
     assert rows(table) == [
         ("none", "cell", "3", "2.0 ± 2.5", "0"),
@@ -107,7 +107,7 @@ def test_results_are_means_and_t_intervals_of_ok_replicates_alone(tmp_path):
     assert "± is the half-width of the 95% Student-t interval of that mean over the same seeds" in table.caption
     assert "6 of 7 planned trials are ok; the others: 1 failed." in table.caption
     assert [note.split()[0] for note in table.notes] == ["One", "The", "2"]
-    other = table_results.shown(table_results.compute(r.read_results(tmp_path / "tables"), level=0.8))[0]
+    other = table_results.build_tables(table_results.compute(r.read_results(tmp_path / "tables"), level=0.8))[0]
     assert "80% Student-t interval" in other.caption
 
 
@@ -115,7 +115,7 @@ def test_what_a_space_scores_as_worst_counts_and_is_said(tmp_path):
     results = sweep(tmp_path, arm(NONE, [0.2, None]), arm(MNIST, [0.5, 0.3]), outcomes={"failed": {"then": "worst"}})
     found = table_results.compute(results)
     assert [row["mean"] for row in lines(table_results.numbers(found))] == ["0.35", "0.4"]
-    assert "1 of these count as the worst trial of the task" in table_results.shown(found)[0].caption
+    assert "1 of these count as the worst trial of the task" in table_results.build_tables(found)[0].caption
     # Every script counts the same values.
     (task,) = table_effects.compute(results).tasks
     assert task.rows[0].contrast.differences == pytest.approx((0.3, -0.2))
@@ -129,7 +129,7 @@ def test_tuned_cells_show_what_they_were_run_with(tmp_path):
         for levels, best in ((NONE, 0.1), (MNIST, 0.2))
     )
     found = table_results.compute(sweep(tmp_path, *parts, tune={"finetune.lr": {}}))
-    (table,) = table_results.shown(found)
+    (table,) = table_results.build_tables(found)
     assert table.head[:2] == ("proxy", "finetune.lr (tuned)")
     assert [row[:3] for row in rows(table)] == [("none", "0.1", "2"), ("mnist5k", "0.2", "2")]
     assert "4 candidates of tuning are in no mean." in table.notes
@@ -140,7 +140,7 @@ def test_cells_of_equal_levels_from_several_sweeps_are_told_apart(tmp_path):
         trials = arm({**NONE, "finetune.lr": lr}, [0.1, 0.2]) + arm({**MNIST, "finetune.lr": lr}, [0.3, 0.4])
         collected(tmp_path, trials, name=name)
     merged = r.collect([tmp_path / "a", tmp_path / "b"], tmp_path / "tables")
-    (table,) = table_results.shown(table_results.compute(merged))
+    (table,) = table_results.build_tables(table_results.compute(merged))
     assert [row[:2] for row in rows(table)] == [(p, lr) for lr in ("0.1", "0.2") for p in ("none", "mnist5k")]
     assert factor_effects.compute(merged).tasks[0].found.n_cells == 4
 
@@ -199,7 +199,7 @@ def test_effects_are_the_paired_statistics_against_the_first_cell(tmp_path):
     assert [float(row["p_t_holm"]) for row in (better, dummy)] == holm.tolist()
     assert (better["verdict"], better["margin"], better["margin_from"]) == ("helps", "0.02", "given with --margin")
     assert (dummy["verdict"], better["n_contrasts"]) == ("undecided", "2")
-    (table,) = table_effects.shown(found)
+    (table,) = table_effects.build_tables(found)
     assert rows(table)[0][:3] == ("mnist5k", "5", "-0.1000".replace("-", MINUS))
     assert "cell minus base (proxy none, mean 0.34 over 5 seeds)" in table.caption
     assert "corrected for the 2 comparisons" in table.caption
@@ -237,7 +237,10 @@ def test_the_margin_comes_from_the_aa_arm_where_none_is_given(tmp_path):
     assert task.margin.value == stats.aa_margin(noise, BASE).margin
     assert len(task.rows) == 1  # the A/A arm shares no seed with anything: it is no contrast
     assert "from the A/A arm of proxy none (3 and 5 seeds)" in task.margin.source
-    assert "95% limits" in table_effects.shown(table_effects.compute(r.read_results(tmp_path / "tables")))[0].caption
+    assert (
+        "95% limits"
+        in table_effects.build_tables(table_effects.compute(r.read_results(tmp_path / "tables")))[0].caption
+    )
     few = sweep(tmp_path / "few", arm(NONE, [0.3]), arm(MNIST, [0.3]), arm(NONE, [0.4], "aa", 10))
     assert "the A/A arm has too few ok trials" in table_effects.compute(few).tasks[0].margin.source
 
@@ -257,13 +260,13 @@ def test_seeds_without_a_pair_are_listed_and_nothing_is_averaged_over_them(tmp_p
     )
     assert dummy["seeds_without_pair"] == "4 (failed, base failed)"  # a pair that both lack is a gap, too
     assert "seeds 2, 4, 5, 6 give" in mnist["sentence"]
-    assert table_effects.shown(found)[0].head[-1] == "seeds without a pair"
+    assert table_effects.build_tables(found)[0].head[-1] == "seeds without a pair"
     pairs = table_effects.compute(results, margin=["0"], complete_pairs_only=True)
     mnist, dummy = lines(table_effects.numbers(pairs))
     assert (mnist["n_pairs"], mnist["seeds_without_pair"].split(";")[0]) == ("3", "2 (unfinished)")
     assert float(mnist["difference"]) == pytest.approx(-0.1)
     assert float(dummy["difference"]) == 0
-    assert "judged from the pairs that are left" in table_effects.shown(pairs)[0].notes[0]
+    assert "judged from the pairs that are left" in table_effects.build_tables(pairs)[0].notes[0]
 
 
 def test_the_base_is_named_by_levels_and_the_rest_is_the_first_cell_s(tmp_path):
@@ -361,12 +364,12 @@ def test_factor_effects_are_the_balanced_analysis_of_the_sweep_s_factors(tmp_pat
     assert float(freeze["partial_omega_squared"]) > float(proxy["partial_omega_squared"]) > 0.8
     assert float(both["p"]) > 0.05
     assert proxy["interval"] == "90% noncentral-F interval of partial omega squared"
-    means = {(row["effect"], row["levels"]): row for row in lines(factor_effects.means(found))}
+    means = {(row["effect"], row["levels"]): row for row in lines(factor_effects.mean_numbers(found))}
     by_hand = ok[ok["proxy"] == "mnist5k"].groupby("seed")["test_metric_best"].mean()
     assert float(means["proxy", "mnist5k"]["mean"]) == pytest.approx(by_hand.mean())
     assert float(means["proxy", "mnist5k"]["low"]) == pytest.approx(stats.t_interval(by_hand.to_numpy()).low)
     assert means["proxy x finetune.freeze", "none x body"]["n_seeds"] == "4"
-    (table,) = factor_effects.shown(found)
+    (table,) = factor_effects.build_tables(found)
     assert [len(block) for block in table.blocks] == [2, 1]
     assert "16 trials: 4 cells, each once at 4 seeds, which are blocks" in table.caption
     figure = factor_effects.plot(found)
@@ -401,7 +404,7 @@ def test_holes_of_merged_cells_are_listed_and_explained(tmp_path):
     found = factor_effects.compute(results, ["proxy=none"])
     assert found.tasks[0].found.n_cells == 4
     assert lines(factor_effects.numbers(found))[0]["left_out"] == "proxy=none"
-    assert "Left out: proxy=none." in factor_effects.shown(found)[0].caption
+    assert "Left out: proxy=none." in factor_effects.build_tables(found)[0].caption
 
 
 def test_a_task_with_failed_trials_is_refused_beside_one_that_is_whole(tmp_path):
@@ -420,7 +423,7 @@ def test_a_task_with_failed_trials_is_refused_beside_one_that_is_whole(tmp_path)
     assert broken.problems[0] == "proxy = none, finetune.freeze = body has the value nan at seed 2."
     assert "a trial that is not ok has the value nan: 1 failed." in str(broken.problems[-1])
     assert "1 unfinished" in str(young.problems[-1])
-    assert factor_effects.shown(found)[0].notes == tuple(
+    assert factor_effects.build_tables(found)[0].notes == tuple(
         f"{name} is refused: its design is not balanced." for name in ("broken", "young")
     )
     rest = factor_effects.compute(results, ["seed=2", "task=young"])
@@ -462,7 +465,7 @@ def test_seed_noise_is_the_aa_arm_and_the_spread_of_each_cell(tmp_path):
     assert float(mnist["sd_of_paired_differences"]) == pytest.approx(sd)
     n = int(mnist["seeds_needed"])
     assert stats.smallest_effect(n) * sd <= 0.02 < stats.smallest_effect(n - 1) * sd
-    table_aa, table = seed_noise.shown(found)
+    table_aa, table = seed_noise.build_tables(found)
     assert rows(table_aa)[0][:3] == ("proxy none", "4", "5")
     assert "chi-squared limits" in table_aa.caption
     assert "sees an effect of 0.02 (given with --effect) with a power of 0.8" in table.caption
@@ -476,14 +479,14 @@ def test_seed_noise_is_the_aa_arm_and_the_spread_of_each_cell(tmp_path):
 def test_without_an_aa_arm_the_base_cell_s_spread_is_the_effect_and_that_is_said(tmp_path):
     found = seed_noise.compute(sweep(tmp_path, arm(NONE, BASE), arm(MNIST, BETTER)))
     assert found.tasks[0].effect == pytest.approx(np.std(BASE, ddof=1))
-    (table,) = seed_noise.shown(found)
+    (table,) = seed_noise.build_tables(found)
     assert "aa: 5 in the space makes one" in table.notes[0]
     assert seed_noise.aa_numbers(found).splitlines() == [",".join(seed_noise.AA_COLUMNS)]
 
 
 def test_an_aa_arm_that_differs_is_called_a_fault(tmp_path):
     found = seed_noise.compute(sweep(tmp_path, arm(NONE, BASE), arm(NONE, [x + 1 for x in BASE], "aa", 10)))
-    assert "the arms differ by more than seeds explain (p <0.001)" in seed_noise.shown(found)[0].notes[0]
+    assert "the arms differ by more than seeds explain (p <0.001)" in seed_noise.build_tables(found)[0].notes[0]
 
 
 def test_seeds_needed_is_the_least_number_that_sees_the_effect():
@@ -526,14 +529,14 @@ def test_cost_adds_up_and_keeps_failed_searched_and_reused_work_apart(tmp_path):
     assert (mnist["n_ok"], mnist["n_reused"], float(mnist["reused_s"]), float(mnist["alone_s"])) == ("1", "1", 100, 141)
     assert (mnist["failed_n"], mnist["failed_n_untimed"], float(mnist["failed_wall_time_s"])) == ("2", "1", 7)
     assert (mnist["search_n"], float(mnist["search_wall_time_s"]), float(mnist["search_gpu_hours"])) == ("1", 41, 0)
-    total = {row["trials"]: row for row in lines(cost.totals(found))}
+    total = {row["trials"]: row for row in lines(cost.total_numbers(found))}
     assert [total[kind]["n"] for kind in ("ok", "failed", "search", "all")] == ["3", "2", "1", "6"]
     assert float(total["all"]["hours"]) == pytest.approx((3 * 41 + 7 + 41) / 3600)
     assert float(total["ok"]["reused_hours"]) == pytest.approx(100 / 3600)
     told = sweep(tmp_path / "told", arm(NONE, [0.1, 0.2], **TIMES, **PLACE, gpu_s=41 * 0.25, n_gpus=0.25))
     recorded = cost.compute(told, gpus_per_trial=0.5)
     assert (recorded.n_assumed, recorded.ok.gpu_s) == (0, 41 * 0.25 * 2)
-    whole, table = cost.shown(found)
+    whole, table = cost.build_tables(found)
     assert "4 trials on cuda, 4 threads; 1 trials on cpu, 4 threads; 2 hosts" in whole.caption
     assert "4 trials do not tell how many GPUs they held; they count with 0.5" in whole.caption
     assert "Trials without a time: 1, " in whole.notes[0]
@@ -548,7 +551,7 @@ def test_cost_adds_up_and_keeps_failed_searched_and_reused_work_apart(tmp_path):
 def test_the_unit_of_time_follows_its_size(tmp_path):
     def caption(name, seconds):
         cell = arm(NONE, [0.1], **{**PLACE, "finetune_s": seconds, "wall_time_s": seconds})
-        return cost.shown(cost.compute(sweep(tmp_path / name, cell)))[1].caption.split()[0]
+        return cost.build_tables(cost.compute(sweep(tmp_path / name, cell)))[1].caption.split()[0]
 
     assert [caption("s", 100.0), caption("m", 7200.0), caption("h", 90_000.0)] == ["Seconds", "Minutes", "Hours"]
 
@@ -593,7 +596,7 @@ def test_over_tasks_scores_are_paired_changes_in_percent_of_the_base_error(tmp_p
     assert [line["task"] for line in (over, first, second)] == ["all tasks", "t0", "t1"]
     assert (over["n_seeds"], over["interval"][:24]) == ("5", "95% percentile bootstrap")
     assert [float(line["base_mean"]) for line in (first, second)] == pytest.approx([0.34, 3.4])
-    (table,) = summary_over_tasks.shown(found)
+    (table,) = summary_over_tasks.build_tables(found)
     assert [row[1] for row in rows(table)] == ["all 2 tasks", "t0", "t1"]
     assert (
         "in percent of the base cell's mean of the task (t0 0.34 (error; lower is better); t1 3.4 (error; lower is better))"
@@ -631,7 +634,7 @@ def test_over_tasks_gaps_are_named_and_pairs_that_all_tasks_have_can_be_asked_fo
     assert row.over_tasks is None
     assert row.reason == "seeds without a pair: t2 (2)"
     assert math.isnan(row.scores[2].interval.mean)
-    (table,) = summary_over_tasks.shown(found)
+    (table,) = summary_over_tasks.build_tables(found)
     assert rows(table)[0] == ("mnist5k", "all 3 tasks", NOTHING, NOTHING, NOTHING)
     assert table.notes == (
         "proxy mnist5k: no number over tasks; seeds without a pair: t2 (2).",
@@ -669,7 +672,7 @@ def running(tmp_path):
 
 
 def test_the_tables_of_a_running_sweep_say_how_little_they_hold(running):
-    found = table_results.shown(table_results.compute(running))
+    found = table_results.build_tables(table_results.compute(running))
     assert [row[1:] for row in rows(found[0])] == [
         ("1", "0.3000", "2 unfinished"),
         ("1", "0.2000", "2 unfinished"),
@@ -678,11 +681,11 @@ def test_the_tables_of_a_running_sweep_say_how_little_they_hold(running):
     assert "2 of 9 planned trials are ok; the others: 7 unfinished" in found[0].caption
     effects = table_effects.compute(running)
     assert {line["verdict"] for line in lines(table_effects.numbers(effects))} == {"undecided"}
-    assert "no ok trial yet" in table_effects.shown(effects)[1].caption
+    assert "no ok trial yet" in table_effects.build_tables(effects)[1].caption
     table_effects.plot(effects)
     noise = seed_noise.compute(running)
     assert {line["sd_over_seeds"] for line in lines(seed_noise.numbers(noise))} == {""}
-    assert "an effect of a size not known yet" in seed_noise.shown(noise)[1].caption
+    assert "an effect of a size not known yet" in seed_noise.build_tables(noise)[1].caption
     seed_noise.plot(noise)
     assert {line["n_ok"] for line in lines(cost.numbers(cost.compute(running)))} == {"0", "1"}
     cost.plot(cost.compute(running))
@@ -692,7 +695,7 @@ def test_the_tables_of_a_running_sweep_say_how_little_they_hold(running):
     assert all(row.over_tasks is None for row in summary.arms)
     pairs = summary_over_tasks.compute(running, complete_pairs_only=True)
     assert [row.reason for row in pairs.arms] == ["no pair: t1", "no pair: t0, t1"]
-    summary_over_tasks.shown(pairs)
+    summary_over_tasks.build_tables(pairs)
     summary_over_tasks.plot(pairs)
 
 
@@ -710,7 +713,7 @@ EVIL = [
 
 
 def table_of(*texts):
-    return tables.Table(
+    return writing.Table(
         "x-1", "A & B", "100% of n = 3_000", tuple(texts), "l" * len(texts), ((tuple(texts),),), ("a|b",)
     )
 
@@ -721,7 +724,7 @@ def cells_of(markdown):
 
 
 def test_markdown_shows_every_text_as_it_is():
-    text = tables.markdown([table_of(*EVIL), table_of("x", "y")])
+    text = writing.format_markdown([table_of(*EVIL), table_of("x", "y")])
     assert cells_of(text) == [*EVIL[:-1], "a b c"] * 2 + ["x", "y"] * 2
     assert text.startswith("## A \\& B\n\n| ")
     assert "100% of n = 3\\_000" in text
@@ -729,24 +732,24 @@ def test_markdown_shows_every_text_as_it_is():
 
 @given(st.text(min_size=1))
 def test_markdown_shows_any_text_as_it_is(text):
-    shown = tables._one_line(text)
+    shown = writing.join_lines(text)
     if shown:
-        assert cells_of(tables.markdown([table_of("head", text)]))[1] == shown
+        assert cells_of(writing.format_markdown([table_of("head", text)]))[1] == shown
 
 
 def test_latex_escapes_what_latex_reads():
-    assert tables.latex_escape(EVIL[0]) == (
+    assert writing.escape_latex(EVIL[0]) == (
         r"{[}a{]}\textbackslash{}b\textasciicircum{}\textasciitilde{}\{x\}\_y\$z\%\&\#"
     )
-    assert tables.latex_escape(EVIL[1]) == r"\textless{}tag\textgreater{}\textbar{}\char34{}q\char34{}"
-    assert tables.latex_escape(EVIL[2]) == (
+    assert writing.escape_latex(EVIL[1]) == r"\textless{}tag\textgreater{}\textbar{}\char34{}q\char34{}"
+    assert writing.escape_latex(EVIL[2]) == (
         r"{*} -{}- -{}-{}- $-$1 $\pm$ \textsuperscript{2} $\omega$ $\eta$ \textendash{} \ldots{}"
     )
-    assert tables.latex_escape("a\nb\\\\[1cm]") == r"a b\textbackslash{}\textbackslash{}{[}1cm{]}"
+    assert writing.escape_latex("a\nb\\\\[1cm]") == r"a b\textbackslash{}\textbackslash{}{[}1cm{]}"
 
 
 def test_latex_is_a_booktabs_float_that_says_all():
-    text = tables.latex([table_of("a_b", "[c]")])
+    text = writing.format_latex([table_of("a_b", "[c]")])
     assert text.splitlines() == [
         r"% Needs \usepackage{booktabs}.",
         r"\begin{table}",
@@ -762,52 +765,55 @@ def test_latex_is_a_booktabs_float_that_says_all():
         r"  \end{tabular}",
         r"\end{table}",
     ]
-    blocks = tables.Table("n", "t", "c", ("h",), "l", ((("1",),), (), (("2",),)))
-    assert tables.latex([blocks]).count(r"\midrule") == 2
+    blocks = writing.Table("n", "t", "c", ("h",), "l", ((("1",),), (), (("2",),)))
+    assert writing.format_latex([blocks]).count(r"\midrule") == 2
 
 
 def test_csv_has_all_digits_and_leaves_empty_what_is_not_there():
-    text = tables.csv_text([{"a": 0.1 + 0.2, "b": math.nan, "c": None, "d": True, "e": 'x,"y"', "f": math.inf}])
+    text = writing.format_csv([{"a": 0.1 + 0.2, "b": math.nan, "c": None, "d": True, "e": 'x,"y"', "f": math.inf}])
     assert text == 'a,b,c,d,e,f\n0.30000000000000004,,,true,"x,""y""",\n'
 
 
 def test_no_text_of_a_csv_is_a_formula_and_a_name_in_a_figure_is_one_line():
     texts = ["=HYPERLINK(1)", "@SUM(1)", "+a", "-a", "-0.5", "+1e3", "none", "a=b"]
-    assert tables.csv_text([{"level": text} for text in texts]).split("\n")[1:-1] == [
+    assert writing.format_csv([{"level": text} for text in texts]).split("\n")[1:-1] == [
         "'=HYPERLINK(1)", "'@SUM(1)", "'+a", "'-a", "-0.5", "+1e3", "none", "a=b",
     ]  # fmt: skip
-    assert figures.csv_text(["level"], [["=1+1"], [-0.5]]) == "level\n'=1+1\n-0.5\n"
+    assert writing.format_csv_rows(["level"], [["=1+1"], [-0.5]]) == "level\n'=1+1\n-0.5\n"
     assert tables.short("a\n\u202eb") == "a b"
 
 
 def test_numbers_are_rounded_by_their_spread():
-    assert tables.decimals_of([0.0213, 0.034, 0.051]) == 3
-    assert tables.decimals_of([0.03, 0.034, 0.0001]) == 4  # the smallest shows a digit
-    assert tables.decimals_of([0.03, 0.034, 1e-12]) == 5  # but not at any price
-    assert tables.decimals_of([math.nan, 0.0, math.inf]) == 4
-    assert tables.decimals_of([120.0]) == 0
-    assert [tables.number(x, 2, "+") for x in (-0.123, 0.123, -0.001, math.nan)] == [
+    assert writing.decimals_of([0.0213, 0.034, 0.051]) == 3
+    assert writing.decimals_of([0.03, 0.034, 0.0001]) == 4  # the smallest shows a digit
+    assert writing.decimals_of([0.03, 0.034, 1e-12]) == 5  # but not at any price
+    assert writing.decimals_of([math.nan, 0.0, math.inf]) == 4
+    assert writing.decimals_of([120.0]) == 0
+    assert [writing.format_number(x, 2, "+") for x in (-0.123, 0.123, -0.001, math.nan)] == [
         f"{MINUS}0.12",
         "+0.12",
         "0.00",
         NOTHING,
     ]
-    assert [tables.p_text(p) for p in (0.0625, 0.0001, 1.0, math.nan)] == ["0.0625", "<0.001", "1", NOTHING]
-    assert (tables.ends(-1.0, 2.0, 1), tables.ends(math.nan, 2.0, 1)) == (f"[{MINUS}1.0, 2.0]", NOTHING)
-    assert tables.percent(0.95) == "95%" and tables.percent(0.999) == "99.9%"
+    assert [writing.format_p(p) for p in (0.0625, 0.0001, 1.0, math.nan)] == ["0.0625", "<0.001", "1", NOTHING]
+    assert (writing.format_interval(-1.0, 2.0, 1), writing.format_interval(math.nan, 2.0, 1)) == (
+        f"[{MINUS}1.0, 2.0]",
+        NOTHING,
+    )
+    assert writing.format_percent(0.95) == "95%" and writing.format_percent(0.999) == "99.9%"
     assert tables.short("a" * 10, 7) == "aaa…aaa" and tables.short("abc") == "abc"
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    outputs.write_files(tmp_path, {"a.csv": b"old"})
+    writing.write_files(tmp_path, {"a.csv": b"old"})
 
     def refuse(*_):
         raise OSError(28, "No space left on device", "a.csv")
 
     monkeypatch.setattr("os.replace", refuse)
     with pytest.raises(OSError, match="No space left"):
-        outputs.write_files(tmp_path, {"a.csv": b"new"})
-    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", outputs.WRITTEN}
+        writing.write_files(tmp_path, {"a.csv": b"new"})
+    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", writing.WRITTEN}
     assert (tmp_path / "a.csv").read_bytes() == b"old"
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from orca_sweep import results
-from orca_sweep.analysis import figure2_proxies, figures, outputs, table_results
+from orca_sweep.analysis import figure2_proxies, figures, table_results, writing
 from orca_sweep.analysis.report import __main__ as report
 from orca_sweep.cli.plans import make_plan
 from orca_sweep.data import Conversion, File, converted
@@ -300,7 +300,7 @@ def test_scripts_replace_what_they_wrote_and_nothing_else(sweep, tmp_path, monke
     arguments = ("--tables", tmp_path / "tables", "--out", out)
     for main, name in ((table_results.main, "table_results.csv"), (draw_figure, "figure2_proxies.csv")):
         assert run_main(monkeypatch, main, *arguments) == 0
-        (out / outputs.WRITTEN).write_text((out / outputs.WRITTEN).read_text() + "garbage\n\x00")
+        (out / writing.WRITTEN).write_text((out / writing.WRITTEN).read_text() + "garbage\n\x00")
         with (out / name).open("a") as file:
             file.write("my own remark\n")
         before = contents(out)
@@ -328,12 +328,12 @@ def test_a_script_writes_nothing_at_all_if_one_of_its_files_is_somebody_elses(tm
             write(out / "b.csv/thesis.tex")
     before = contents(tmp_path)
     with pytest.raises(InputError, match="b.csv: is there"):
-        outputs.write_files(out, {"a.csv": b"1", "b.csv": b"2"})
+        writing.write_files(out, {"a.csv": b"1", "b.csv": b"2"})
     assert contents(tmp_path) == before
 
 
 def test_a_script_that_was_killed_between_two_files_knows_its_own_again(tmp_path, monkeypatch):
-    outputs.write_files(tmp_path, {"a.csv": b"1", "b.csv": b"1"})
+    writing.write_files(tmp_path, {"a.csv": b"1", "b.csv": b"1"})
     replace, calls = os.replace, []
 
     def die(*paths):
@@ -344,10 +344,10 @@ def test_a_script_that_was_killed_between_two_files_knows_its_own_again(tmp_path
 
     monkeypatch.setattr("os.replace", die)
     with pytest.raises(KeyboardInterrupt):
-        outputs.write_files(tmp_path, {"a.csv": b"2", "b.csv": b"2"})
+        writing.write_files(tmp_path, {"a.csv": b"2", "b.csv": b"2"})
     monkeypatch.undo()
-    assert set(contents(tmp_path)) == {"a.csv", "b.csv", outputs.WRITTEN}
-    outputs.write_files(tmp_path, {"a.csv": b"3", "b.csv": b"3"})
+    assert set(contents(tmp_path)) == {"a.csv", "b.csv", writing.WRITTEN}
+    writing.write_files(tmp_path, {"a.csv": b"3", "b.csv": b"3"})
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes() == b"3"
 
 

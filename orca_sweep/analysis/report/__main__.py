@@ -20,7 +20,6 @@ from orca_sweep.analysis.outputs import check_replaceable, whole
 from orca_sweep.analysis.report import NAME, compute, draw, page
 from orca_sweep.analysis.report.pictures import SCRIPTS
 from orca_sweep.analysis.report.record import Source
-from orca_sweep.analysis.tables import arguments, stop
 from orca_sweep.errors import InputError
 from orca_sweep.record_files import read_regular_file
 from orca_sweep.results import Results, read_results
@@ -80,9 +79,9 @@ def _made(args: argparse.Namespace) -> bytes:
         args.complete_pairs,
         sources=_sources(args.tables, results),
         made_at=args.made_at,
-        claims=claims.shown(judged),
-        flattery=flattery.shown(flattery.compute(quiet, args.level)) if is_open else (),
-        noise=seed_noise.sources_shown(seed_noise.compute(results, args.base, level=args.level)),
+        claims=claims.build_tables(judged),
+        flattery=flattery.build_tables(flattery.compute(quiet, args.level)) if is_open else (),
+        noise=seed_noise.build_source_tables(seed_noise.compute(results, args.base, level=args.level)),
     )
     return page(report, draw(like, report.effects, args.figures)).encode()
 

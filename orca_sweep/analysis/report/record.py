@@ -14,7 +14,8 @@ from orca_sweep.analysis.report.realised import TaskRealised, realised
 from orca_sweep.analysis.report.trials import curves_json, t_quantiles, trials_json
 from orca_sweep.analysis.table_effects import Effects
 from orca_sweep.analysis.table_results import ResultsTable
-from orca_sweep.analysis.tables import Table, arms, latex
+from orca_sweep.analysis.tables import arms
+from orca_sweep.analysis.writing import Table, format_latex
 from orca_sweep.results import Results
 from orca_sweep.stats.modes import describe_mode
 
@@ -189,8 +190,11 @@ def _never_sealed(results: Results) -> str:
 
 
 def _downloads(table: ResultsTable, effects: Effects | None) -> dict[str, str]:
-    texts = {"results.csv": table_results.numbers(table), "results.tex": latex(table_results.shown(table))}
+    texts = {
+        "results.csv": table_results.numbers(table),
+        "results.tex": format_latex(table_results.build_tables(table)),
+    }
     if effects is None:
         return texts
-    shown = table_effects.shown(effects)
-    return {"effects.csv": table_effects.numbers(effects), "effects.tex": latex(shown), **texts}
+    shown = table_effects.build_tables(effects)
+    return {"effects.csv": table_effects.numbers(effects), "effects.tex": format_latex(shown), **texts}
