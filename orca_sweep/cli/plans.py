@@ -17,13 +17,21 @@ from orca_sweep.cli.words import real_path
 from orca_sweep.config.naming import label_declarations
 from orca_sweep.errors import InputError
 from orca_sweep.space import MAX_TRIALS, Plan, Space
+from orca_sweep.space.bundled import find_space
 from orca_sweep.space.designs import RESOLUTIONS
 from orca_sweep.space.margins import ALL
 
 if TYPE_CHECKING:
     from orca_sweep.planning.forecast import Contrasts, Forecast
 
-SpaceFile = Annotated[Path, typer.Argument(help="the space: a YAML with base, factors and seeds", show_default=False)]
+SpaceFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="SPACE",
+        help="the space: a YAML with base, factors and seeds, or the name of a bundled one (list spaces)",
+        show_default=False,
+    ),
+]
 Rehash = Annotated[
     bool, typer.Option("--rehash", help="read all of your own files again, whatever is known of their content")
 ]
@@ -66,7 +74,7 @@ def make_plan(path: Path, max_trials: int = MAX_TRIALS, rehash: bool = False) ->
     """Returns the plan of a space YAML of at most so many trials, after importing the modules it names.
 
     Args:
-        path: the space.
+        path: the space's file, or the name of a bundled space.
         max_trials: the most that are expanded.
         rehash: whether the user's own files are read again even if they look as they did when they were hashed.
 
@@ -78,7 +86,7 @@ def make_plan(path: Path, max_trials: int = MAX_TRIALS, rehash: bool = False) ->
     from orca_sweep.trial import Remembering, find_body_problems, find_task_problems, load_imports, resolve
 
     contents = Contents(is_anew=rehash, tell=lambda text: print(text, file=sys.stderr, flush=True))
-    made = plan_space(path, load_imports, Remembering(partial(resolve, contents=contents)), max_trials)
+    made = plan_space(find_space(path), load_imports, Remembering(partial(resolve, contents=contents)), max_trials)
     configs = [*made.cells, *(trial.config for trial in made.trials)]
     problems = find_body_problems(configs) + find_task_problems(configs)
     if problems:

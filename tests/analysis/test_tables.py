@@ -6,10 +6,8 @@ import html
 import io
 import math
 import re
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,21 +20,19 @@ from orca_sweep import stats
 from orca_sweep.analysis import (
     cost,
     factor_effects,
-    figures,
-    writing,
     seed_noise,
     summary_over_tasks,
     table_effects,
     table_results,
     tables,
+    writing,
 )
+from orca_sweep.analysis.declarations import make_output, write_analysis
 from orca_sweep.analysis.writing import MINUS, NOTHING
 from orca_sweep.config.labels import write_level
 from orca_sweep.errors import InputError
-from tests.commands import run_script
 
-REPO = Path(__file__).resolve().parents[2]
-SCRIPTS = (table_results, table_effects, factor_effects, seed_noise, cost, summary_over_tasks)
+TABLES = (table_results, table_effects, factor_effects, seed_noise, cost, summary_over_tasks)
 
 
 def trial(levels, seed, value=None, role="replicate", **more):
@@ -116,7 +112,7 @@ def test_what_a_space_scores_as_worst_counts_and_is_said(tmp_path):
     found = table_results.compute(results)
     assert [row["mean"] for row in lines(table_results.numbers(found))] == ["0.35", "0.4"]
     assert "1 of these count as the worst trial of the task" in table_results.build_tables(found)[0].caption
-    # Every script counts the same values.
+    # Every module counts the same values.
     (task,) = table_effects.compute(results).tasks
     assert task.rows[0].contrast.differences == pytest.approx((0.3, -0.2))
     assert r.scored(results)["counts"].tolist() == [True] * 4
@@ -148,9 +144,9 @@ def test_cells_of_equal_levels_from_several_sweeps_are_told_apart(tmp_path):
 def test_a_cell_with_two_trials_of_one_seed_is_refused_by_name(tmp_path):
     twice = arm(NONE, [0.1, 0.2], **{"finetune.lr": 0.1}) + arm(NONE, [0.3], **{"finetune.lr": 0.2})
     results = sweep(tmp_path, twice, arm(MNIST, [0.1, 0.2]))
-    for script in SCRIPTS:
+    for module in TABLES:
         with pytest.raises(InputError, match="2 trials at seed 0, which differ in finetune.lr"):
-            script.compute(results)
+            module.compute(results)
 
 
 def test_levels_are_written_as_a_space_writes_them():
@@ -160,15 +156,15 @@ def test_levels_are_written_as_a_space_writes_them():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.NAME)
-def test_tables_that_lack_something_are_refused_in_words(tmp_path, script):
+@pytest.mark.parametrize("module", TABLES, ids=lambda module: module.NAME)
+def test_tables_that_lack_something_are_refused_in_words(tmp_path, module):
     results = sweep(tmp_path, arm(NONE, BASE), arm(MNIST, BETTER))
     old = results.trials.drop(columns="finetune.freeze")
     with pytest.raises(InputError, match="no column finetune.freeze. These tables are not what"):
-        script.compute(r.Results(old, results.epochs, ("proxy", "finetune.freeze"), results.metric, (), ()))
+        module.compute(r.Results(old, results.epochs, ("proxy", "finetune.freeze"), results.metric, (), ()))
     empty = r.Results(results.trials.iloc[:0], results.epochs, results.factors, results.metric, (), ())
     with pytest.raises(InputError, match="no trials, so there is nothing to show"):
-        script.compute(empty)
+        module.compute(empty)
 
 
 def test_a_metric_that_is_no_column_names_those_that_are(tmp_path):
@@ -714,7 +710,13 @@ EVIL = [
 
 def table_of(*texts):
     return writing.Table(
-        "x-1", "A & B", "100% of n = 3_000", tuple(texts), "l" * len(texts), ((tuple(texts),),), ("a|b",)
+        name="x-1",
+        title="A & B",
+        caption="100% of n = 3_000",
+        head=texts,
+        align="l" * len(texts),
+        blocks=((texts,),),
+        notes=("a|b",),
     )
 
 
@@ -765,7 +767,7 @@ def test_latex_is_a_booktabs_float_that_says_all():
         r"  \end{tabular}",
         r"\end{table}",
     ]
-    blocks = writing.Table("n", "t", "c", ("h",), "l", ((("1",),), (), (("2",),)))
+    blocks = writing.Table(name="n", title="t", caption="c", head=("h",), align="l", blocks=((("1",),), (), (("2",),)))
     assert writing.format_latex([blocks]).count(r"\midrule") == 2
 
 
@@ -817,41 +819,32 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert (tmp_path / "a.csv").read_bytes() == b"old"
 
 
-# Scripts ------------------------------------------------------------------------------------------
+# Writing analyses ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def whole(tmp_path):
-    """Two tasks with all that the scripts show."""
+    """Two tasks with all that the tables show."""
     sweep(tmp_path, *tasks_of([(NONE, BASE), (MNIST, BETTER)]), arm({"task": "t0", **NONE}, BASE, "aa", 10),
           factors=("task", "proxy"))  # fmt: skip
     return tmp_path / "tables"
 
 
-def test_all_scripts_run_as_files_without_torch_or_ray_and_write_the_same_again(whole, tmp_path):
-    # As an installed wheel has them: in a folder of no import path, started from elsewhere.
-    shipped = tmp_path / "site" / "_shipped" / "analysis"
-    shutil.copytree(REPO / "orca_sweep" / "analysis", shipped, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "elsewhere").mkdir()
-    driver = tmp_path / "driver.py"
-    driver.write_text(
-        f"""
-import runpy, sys
+def test_all_tables_need_neither_torch_nor_ray_and_are_written_the_same_again(whole, tmp_path):
+    code = f"""
+import pathlib, sys
+from orca_sweep.analysis.declarations import write_analysis
+from orca_sweep.results import read_results
+results = read_results(pathlib.Path({str(whole)!r}))
 for out in "ab":
-    for name in {[script.NAME for script in SCRIPTS]}:
-        sys.argv = [name, "--tables", {str(whole)!r}, "--out", f"{tmp_path}/{{out}}"]
-        runpy.run_path(f"{shipped}/{{name}}.py", run_name="__main__")
-from analysis import tables
-assert tables.__file__.startswith({str(shipped)!r}), tables.__file__
+    for name in {[module.NAME for module in TABLES]}:
+        print(*write_analysis(pathlib.Path({str(tmp_path)!r}) / out, name, results), sep="\\n")
 sys.exit(bool({{"torch", "ray"}} & set(sys.modules)))
 """
-    )
-    done = subprocess.run(
-        [sys.executable, driver], capture_output=True, text=True, check=False, cwd=tmp_path / "elsewhere"
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     made = {path.name for path in (tmp_path / "a").glob("[!.]*")}
-    assert made == {f"{script.NAME}.{kind}" for script in SCRIPTS for kind in ("csv", "md", "tex", "png", "svg")} - {
+    assert made == {f"{module.NAME}.{kind}" for module in TABLES for kind in ("csv", "md", "tex", "png", "svg")} - {
         "table_results.png",
         "table_results.svg",
     } | {"factor_effects_means.csv", "seed_noise_aa.csv", "seed_noise_sources.csv", "cost_total.csv"}
@@ -860,23 +853,23 @@ sys.exit(bool({{"torch", "ray"}} & set(sys.modules)))
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 
 
-def command(script, *arguments):
-    return run_script(REPO / "orca_sweep" / "analysis" / f"{script}.py", *arguments)
-
-
-def test_wrong_input_ends_in_words_and_code_2(whole, tmp_path):
-    out = ("--tables", whole, "--out", tmp_path / "out")
-    done = command("table_effects", *out, "--base", "prox=none", "proxy=x")
-    assert done.returncode == 2
-    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["table_effects"] * 2
-    assert not (tmp_path / "out").exists()
-    assert "no such table" in command("table_results", "--tables", tmp_path, "--out", tmp_path).stderr
-    assert "It lies between 0 and 1" in command("table_results", *out, "--level", "95").stderr
+def test_what_the_tables_do_not_have_ends_in_words_and_writes_nothing(whole, tmp_path):
+    results, out = r.read_results(whole), tmp_path / "out"
+    with pytest.raises(InputError) as error:
+        write_analysis(out, "table_effects", results, {"base": ["prox=none", "proxy=x"]})
+    assert len(error.value.problems) == 2
+    assert not out.exists()
     (tmp_path / "file").write_text("")
-    blocked = command("table_results", "--tables", whole, "--out", tmp_path / "file")
-    assert (blocked.returncode, "Traceback" in blocked.stderr) == (1, False)
-    assert "File exists" in blocked.stderr
+    with pytest.raises(OSError, match="File exists"):
+        write_analysis(tmp_path / "file", "table_results", results)
     (whole / "trials.parquet").write_bytes(b"half")
-    broken = command("cost", *out)
-    assert (broken.returncode, "Traceback" in broken.stderr) == (2, False)
-    assert "damaged, or no Parquet file" in broken.stderr
+    with pytest.raises(InputError, match="damaged, or no Parquet file"):
+        r.read_results(whole)
+
+
+def test_a_refused_task_is_a_warning_of_its_analysis(tmp_path):
+    cells = [*tasks_of([(NONE, BASE), (MNIST, BETTER)]), arm({"task": "t1", "proxy": "dummy"}, [0.1, None])]
+    results = sweep(tmp_path, *cells, factors=("task", "proxy"))
+    warnings = make_output("factor_effects", results).warnings
+    assert warnings
+    assert all(warning.startswith("t1: ") for warning in warnings)

@@ -22,13 +22,32 @@ from orca_sweep.stats.modes import describe_mode
 NAME = "report"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """One of the files that the report was made from."""
 
     name: str
     n_rows: int
     sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Additions:
+    """What a report shows that others have made from the same tables."""
+
+    sources: tuple[Source, ...] = ()
+    """The files that the tables were read from."""
+    made_at: str = ""
+    """When the report was made. Without it the newest end of a trial stands for it: equal tables give equal reports."""
+    claims: tuple[Table, ...] = ()
+    """What these rows say of the study's claims, shown above the verdicts."""
+    flattery: tuple[Table, ...] = ()
+    """What choosing on test data would have flattered, shown below the verdicts; only where test metrics are revealed."""
+    noise: tuple[Table, ...] = ()
+    """Which source of randomness the spread over seeds comes from, shown below the results."""
+
+
+NO_ADDITIONS = Additions()
 
 
 @dataclass(frozen=True)
@@ -81,11 +100,7 @@ def compute(
     margin: Sequence[str] = (),
     level: float = 0.95,
     complete_pairs_only: bool = False,
-    sources: Sequence[Source] = (),
-    made_at: str = "",
-    claims: Sequence[Table] = (),
-    flattery: Sequence[Table] = (),
-    noise: Sequence[Table] = (),
+    additions: Additions = NO_ADDITIONS,
 ) -> Report:
     """Returns the report of a sweep, finished or not.
 
@@ -95,13 +110,7 @@ def compute(
         margin: '0.01' for all tasks, 'task=0.01' for one.
         level: of the intervals; words are judged at 1 - level.
         complete_pairs_only: judge a cell from the pairs there are, where seeds lack one.
-        sources: the files that the tables were read from.
-        made_at: when the report was made; without it the newest end of a trial stands for it, so that equal tables
-            give equal reports.
-        claims: tables that say what of the study's claims these rows let one judge, shown above the verdicts.
-        flattery: tables of what choosing on test data would have flattered, shown below them; give them only where
-            test metrics were revealed.
-        noise: tables of which source of randomness the spread over seeds comes from, shown below the results.
+        additions: what the page shows beside.
 
     Raises:
         InputError: for what was asked and the tables do not have, and where there are no trials.
@@ -112,14 +121,14 @@ def compute(
     done, table = realised(results, found), table_results.compute(like, level=level)
     squares = matrices(results, found)
     return Report(
-        head=_head(results, table, tuple(sources), made_at),
+        head=_head(results, table, additions.sources, additions.made_at),
         matrices=squares,
         totals=totals(squares),
         effects=effects,
         tasks=lines_of(effects, done),
-        claims=tuple(claims),
-        flattery=tuple(flattery),
-        noise=tuple(noise),
+        claims=additions.claims,
+        flattery=additions.flattery,
+        noise=additions.noise,
         table=table,
         realised=done,
         methods=methods(like, own, effects, level, results.metric),
