@@ -299,7 +299,13 @@ def _aa_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:
     )
     head = ("cell", "n A/A", "n cell", "difference", "p", "sd", "df", "margin", "limits")
     return Table(
-        f"{NAME}-aa-{i}", f"{task.task}: A/A arms", caption, head, "lrrrrrrrr", (tuple(rows),), tuple(_faults(task))
+        name=f"{NAME}-aa-{i}",
+        title=f"{task.task}: A/A arms",
+        caption=caption,
+        head=head,
+        align="lrrrrrrrr",
+        blocks=(tuple(rows),),
+        notes=tuple(_faults(task)),
     )
 
 

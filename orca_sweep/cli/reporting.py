@@ -36,10 +36,11 @@ def report(
     if target.is_dir():
         raise InputError(f"--out {target}: is a folder. Name the HTML file.")
     _check_figures(figures or [])
-    with open_tables(folder, is_only_read=out is not None) as (tables, results):
-        from orca_sweep.analysis.report import Asked, check_page_path, list_sources, make_page, write_page
 
-        check_page_path(target)
+    from orca_sweep.analysis.report import Asked, check_page_path, list_sources, make_page, write_page
+
+    check_page_path(target)
+    with open_tables(folder, is_only_read=out is not None) as (tables, results):
         asked = Asked(
             base=base or (),
             margin=margin or (),

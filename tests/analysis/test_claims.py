@@ -21,7 +21,7 @@ from orca_sweep.analysis.study import CLAIMS
 from orca_sweep.analysis.writing import NOTHING
 from orca_sweep.errors import InputError
 from tests.analysis.test_tables import collected, trial
-from tests.commands import run_script
+from tests.commands import orca
 
 REPO = Path(__file__).resolve().parents[2]
 DIMS = {"image": 2, "picture": 2, "signal": 1}
@@ -707,23 +707,17 @@ def test_the_forest_has_a_panel_per_claim_with_words_n_and_margins(whole, tmp_pa
     lone.savefig(io.BytesIO())
 
 
-def command(*arguments):
-    script = REPO / "orca_sweep" / "analysis" / "claims.py"
-    return run_script(script, *arguments)
-
-
-def test_it_runs_as_a_file_without_torch_or_ray_and_writes_the_same_again(whole, tmp_path):
-    driver = tmp_path / "driver.py"
-    driver.write_text(
-        f"""
-import runpy, sys
+def test_the_claims_need_neither_torch_nor_ray_and_are_written_the_same_again(whole, tmp_path):
+    code = f"""
+import pathlib, sys
+from orca_sweep.analysis.declarations import write_analysis
+from orca_sweep.results import read_results
+root = pathlib.Path({str(tmp_path)!r})
 for out in "ab":
-    sys.argv = ["claims", "--tables", {str(tmp_path / "tables")!r}, "--out", f"{tmp_path}/{{out}}"]
-    runpy.run_path({str(REPO / "orca_sweep" / "analysis" / "claims.py")!r}, run_name="__main__")
+    write_analysis(root / out, "claims", read_results(root / "tables"))
 sys.exit(bool({{"torch", "ray"}} & set(sys.modules)))
 """
-    )
-    done = subprocess.run([sys.executable, driver], capture_output=True, text=True, check=False, cwd=tmp_path)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (tmp_path / "a").glob("[!.]*")}
     assert names == {f"claims.{kind}" for kind in ("csv", "md", "tex", "png", "svg")}
@@ -732,13 +726,12 @@ sys.exit(bool({{"torch", "ray"}} & set(sys.modules)))
     assert "| 1 | On 2D tasks" in (tmp_path / "a" / "claims.md").read_text()
 
 
-def test_wrong_input_ends_in_words_and_code_2(whole, tmp_path):
-    out = ("--tables", tmp_path / "tables", "--out", tmp_path / "out")
-    done = command(*out, "--margin", "nowhere=1", "wide")
-    assert done.returncode == 2
-    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["claims"] * 2
-    assert "no factor of these tables" in command(*out, "--base", "prox=none").stderr
-    assert "no such table" in command("--tables", tmp_path, "--out", tmp_path / "out").stderr
+def test_wrong_options_end_in_words_and_code_2(whole, tmp_path):
+    ask = ("analyse", "claims", tmp_path / "tables", "--out", tmp_path / "out")
+    done = orca(*ask, "--margin", "nowhere=1", "--margin", "wide", check=2)
+    assert len(done.stderr.splitlines()) == 2
+    assert "no factor of these tables" in orca(*ask, "--base", "prox=none", check=2).stderr
+    assert "it is 0 or more and below 1" in orca(*ask, "--least-correlation", "2", check=2).stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -9,10 +9,11 @@ import pytest
 
 from orca_sweep import results as r
 from orca_sweep.analysis import flattery
+from orca_sweep.analysis.declarations import write_analysis
 from orca_sweep.analysis.writing import NOTHING
 from orca_sweep.errors import InputError
 from tests.analysis.test_tables import MNIST, NONE, collected, trial
-from tests.commands import run_script
+from tests.commands import orca
 
 REPO = Path(__file__).resolve().parents[2]
 DUMMY = {"proxy": "dummy"}
@@ -177,8 +178,7 @@ def test_sealed_tables_are_refused_in_words_and_code_2(tmp_path):
     r.write_json(tmp_path / "s" / "sweep.json", {**about, "trials": [planned for planned, _ in trials]})
     with pytest.raises(InputError, match="the test metrics of 6 ok trials are sealed"):
         flattery.compute(r.collect([tmp_path / "s"], tmp_path / "t"))
-    done = command("--tables", tmp_path / "t", "--out", tmp_path / "out")
-    assert done.returncode == 2
+    done = orca("analyse", "flattery", tmp_path / "t", "--out", tmp_path / "out", check=2)
     assert "orca-sweep reveal SWEEP_FOLDER" in done.stderr
     assert not (tmp_path / "out").exists()
     r.reveal(tmp_path / "s")
@@ -239,16 +239,10 @@ def test_the_table_and_the_figure_say_what_n_counts(tmp_path):
     ]
 
 
-def command(*arguments):
-    script = REPO / "orca_sweep" / "analysis" / "flattery.py"
-    return run_script(script, *arguments)
-
-
-def test_it_runs_as_a_file_and_writes_the_same_again(tmp_path):
-    sweep(tmp_path, *WORLD)
+def test_it_is_written_the_same_again(tmp_path):
+    results = sweep(tmp_path, *WORLD)
     for out in "ab":
-        done = command("--tables", tmp_path / "tables", "--out", tmp_path / out)
-        assert done.returncode == 0, done.stderr
+        write_analysis(tmp_path / out, "flattery", results)
     names = {path.name for path in (tmp_path / "a").glob("[!.]*")}
     assert names == {f"flattery.{kind}" for kind in ("csv", "md", "tex", "png", "svg")}
     for name in names:

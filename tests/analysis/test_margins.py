@@ -12,7 +12,7 @@ from orca_sweep.space import plan_space, planned_before, read_space
 from orca_sweep.sweep import Setup, manifest
 from orca_sweep.trial import load_imports, resolve
 from tests.analysis.test_tables import BASE, BETTER, MNIST, NONE, arm, collected, lines, sweep
-from tests.commands import orca, run_script
+from tests.commands import orca
 
 TWO = "base: {proxy: none}\nfactors: {task: [tiny, digits]}\nseeds: 2\n"
 
@@ -224,10 +224,8 @@ def test_spaces_that_disagree_are_told_and_none_is_taken_silently(tmp_path):
 
 def test_a_conflict_ends_in_words_and_code_2(tmp_path):
     merged(tmp_path, {"": 0.01}, {"": 0.02})
-    script = Path(table_effects.__file__)
-    done = run_script(script, "--tables", tmp_path / "tables", "--out", tmp_path / "out")
-    assert done.returncode == 2
-    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == ["a", "b"]
+    done = orca("analyse", "table_effects", tmp_path / "tables", "--out", tmp_path / "out", check=2)
+    assert [line.split(": ")[0] for line in done.stderr.splitlines()] == ["a", "b"]
     assert not (tmp_path / "out").exists()
 
 

@@ -25,6 +25,7 @@ from orca_sweep.analysis.report import compute, draw, page
 from orca_sweep.analysis.report import trials as embedded
 from orca_sweep.analysis.report.pictures import for_page
 from orca_sweep.analysis.report.realised import unmatched
+from orca_sweep.analysis.report.record import Additions
 from orca_sweep.analysis.writing import MINUS, Table
 from orca_sweep.errors import InputError
 from tests.analysis.test_tables import BASE, BETTER, MNIST, NONE, arm, trial
@@ -147,7 +148,7 @@ def test_the_head_tells_when_the_last_trial_ended_and_what_was_read(tmp_path):
     parts = arm(NONE, [0.1, 0.2], **ends), arm(MNIST, [0.1, None], ended_at="2026-11-03T11:30:00.000+00:00")
     results = sweep_folder(tmp_path, *parts)
     assert compute(results).head.made == "As of 2026-11-03 11:30:00 UTC, when the last trial ended."
-    assert compute(results, made_at="today").head.made == "Made at today."
+    assert compute(results, additions=Additions(made_at="today")).head.made == "Made at today."
     assert "do not tell when" in compute(two_arms(tmp_path / "old")).head.made
 
 
@@ -226,9 +227,13 @@ def test_the_effects_table_has_the_numbers_of_table_effects(tmp_path):
 
 def test_what_others_judge_stands_around_the_verdicts(tmp_path):
     def table(title):
-        return Table("t", title, "Caption & more.", ("claim", "n"), "lr", ((("<b>one</b>", "1"),),), ("A note.",))
+        rows = (("<b>one</b>", "1"),)
+        return Table(
+            name="t", title=title, caption="Caption & more.", head=("claim", "n"), align="lr", blocks=(rows,),
+            notes=("A note.",),
+        )  # fmt: skip
 
-    report = compute(two_arms(tmp_path), claims=[table("Claims")], flattery=[table("Flattery")])
+    report = compute(two_arms(tmp_path), additions=Additions(claims=(table("Claims"),), flattery=(table("Flattery"),)))
     said = Read(page(report, ())).words("verdicts")
     assert said.index("helps") < said.index("Claims") < said.index("Flattery")
     assert "<b>one</b>" in said
@@ -710,27 +715,29 @@ def test_a_page_that_cannot_be_written_ends_with_code_1(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_the_folder_runs_as_a_script_where_an_installed_wheel_has_it(tmp_path):
-    two_arms(tmp_path / "s")
-    shutil.copytree(
-        REPO / "orca_sweep" / "analysis", tmp_path / "wheel" / "analysis", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    command = [sys.executable, tmp_path / "wheel" / "analysis" / "report", "--tables", tmp_path / "s" / "tables"]
-    done = subprocess.run(
-        [*command, "--out", tmp_path / "r.html"], capture_output=True, text=True, check=False, cwd="/"
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "r.html").stat().st_size > 50_000
+def test_what_is_asked_of_its_figures_and_intervals_reaches_the_report(tmp_path):
+    two_arms(tmp_path)
+    done = orca("report", tmp_path, "--level", "0.8", "--figures", "figure4_freezing", check=0)
+    assert done.stderr == ""
+    text = (tmp_path / "report.html").read_text()
+    assert "80% interval" in text
+    assert "figure2_proxies-title" not in text
+    assert "finetune.freeze" in text  # why there is no such figure
+    wrong = orca("report", tmp_path, "--figures", "figure4_freezin", check=2)
+    assert "Did you mean 'figure4_freezing'?" in wrong.stderr
+    assert "It lies between 0 and 1" in orca("report", tmp_path, "--level", "80", check=2).stderr
 
 
 def test_the_report_needs_neither_torch_nor_ray(tmp_path):
     two_arms(tmp_path)
     code = (
-        "import sys, runpy; sys.argv = ['report', '--tables', sys.argv[1], '--out', sys.argv[2]]\n"
-        "runpy.run_path(sys.argv[0] and 'analysis/report', run_name='__main__')\n"
+        "import sys; from pathlib import Path\n"
+        "from orca_sweep.analysis.report import Asked, make_page\n"
+        "from orca_sweep.results import read_results\n"
+        "assert len(make_page(read_results(Path(sys.argv[1])), Asked())) > 50_000\n"
         "print(sorted({'torch', 'ray', 'transformers'} & set(sys.modules)))"
     )
-    command = [sys.executable, "-c", code, tmp_path / "tables", tmp_path / "r.html"]
+    command = [sys.executable, "-c", code, tmp_path / "tables"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPO)
     assert done.stdout.strip().endswith("[]")
 

@@ -13,7 +13,6 @@ import logging
 import os
 import shutil
 import socket
-import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
@@ -25,8 +24,7 @@ import pytest
 
 from orca_sweep import cli
 from orca_sweep import results as r
-from orca_sweep.analysis import table_results
-from orca_sweep.cli import ending, reporting
+from orca_sweep.cli import ending
 from orca_sweep.data import Conversion, File, converted
 from orca_sweep.data.fetching import fetch
 from orca_sweep.errors import OrcaSweepError
@@ -65,17 +63,9 @@ def orca(*words):
 
 
 @pytest.fixture(autouse=True)
-def scripts_in_this_process(monkeypatch):
-    """Scripts of ``analysis`` that a command would start run here, and figures, which read the same tables, do not."""
-    from orca_sweep.analysis.report import __main__ as report
-
-    def run_here(argv, **_):
-        ended = call(report.main, *argv[2:])
-        print(ended.text)
-        return subprocess.CompletedProcess(argv, ended.code)
-
-    monkeypatch.setattr(reporting.subprocess, "run", run_here)
-    monkeypatch.setattr(ending, "_figures", lambda *_: [])
+def quick_commands(monkeypatch):
+    """Figures read the same tables as the summary, and are not drawn here."""
+    monkeypatch.setattr(ending, "draw_figures", lambda *_: [])
     monkeypatch.setattr(os, "fsync", lambda _: None)  # what it is for, no test without a power cut can show
 
 
@@ -182,7 +172,7 @@ def report_tables(root):
 
 
 def analyse(root):
-    return call(table_results.main, "--tables", root / "sweep" / "tables", "--out", root / "out")
+    return orca("analyse", "table_results", root / "sweep" / "tables", "--out", root / "out")
 
 
 @contextlib.contextmanager
