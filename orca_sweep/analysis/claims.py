@@ -1,6 +1,6 @@
 """The study's claims, and what these tables say of each: supported, contradicted, mixed, undecided, or cannot be judged.
 
-A claim (analysis/study.py has all six, with what supports and what contradicts each) is asked of every task as contrasts
+A claim (study.py has all six, with what supports and what contradicts each) is asked of every task as contrasts
 between cells that differ in nothing else, paired over seeds. Where a task has several settings of the other fields, a
 claim is judged at one of them, and it is said at which: nothing frozen, the most pre-training, a trained embedder, a real
 proxy, and in all else the first in the table that has what is to be compared. --base names other levels.

@@ -181,7 +181,7 @@ def _explained(cells: Sequence[Arm]) -> Iterator[str]:
     if n_never:
         yield (
             f"{n_never} combinations of levels are no cells. Either the design has no such combination, or it is the same"
-            f" work as another and runs once, as that cell{_naive(cells)}. Compare cells with table_effects.py, or leave"
+            f" work as another and runs once, as that cell{_naive(cells)}. Compare cells with table_effects, or leave"
             " the level out that makes the holes."
         )
     ways = [f"--without {path}={level}" for path, level in _ways_out(cells)]

@@ -293,6 +293,7 @@ def canvas(width: float, height: float, rows: int, columns: int, **ratios: Any) 
     axes = figure.subplots(rows, columns, squeeze=False, **ratios)
     for axis in axes.flat:
         axis.set_visible(False)
+        axis.tick_params(labelsize=LOOK["font.size"])  # ticks are made when a figure is drawn, outside of its look
     return figure, axes
 
 

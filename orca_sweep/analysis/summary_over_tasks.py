@@ -130,7 +130,7 @@ def compute(
     if len(tasks) < 2:
         raise InputError(
             f"there is one task ({', '.join(tasks)}), and a summary needs two. Give the space a factor 'task', or collect"
-            " sweeps of several tasks into one table; table_effects.py compares the cells of one task."
+            " sweeps of several tasks into one table; table_effects compares the cells of one task."
         )
     bases = _bases(tasks, dict(named_levels("--base", base, found)))
     names = dict.fromkeys(_key(arm) for arm in found)
