@@ -40,7 +40,7 @@ class Done:
 
 
 class Command:
-    """A command that runs: a module such as orca_sweep.cli, or a script, with its arguments.
+    """A command that runs: a module such as orca_sweep.cli with its arguments.
 
     Its output goes into files, and it leads a session of its own, as a command that a shell starts does. ``plain`` takes
     a new interpreter, which ``inside`` (a command that starts others, such as nsenter) needs.
@@ -92,7 +92,7 @@ class Command:
 
 
 def run_as_command(argv, cwd, env, paths):
-    """Makes this new process look like a started one, and runs the program to its end."""
+    """Makes this new process look like a started one, and runs the module to its end."""
     os.setsid()
     for descriptor, path in zip((1, 2), paths, strict=True):
         file = os.open(path, os.O_WRONLY | os.O_APPEND)
@@ -103,12 +103,8 @@ def run_as_command(argv, cwd, env, paths):
     os.environ.update(env)
     program, sys.argv = argv[0], argv
     try:
-        if program.endswith(".py"):
-            sys.path.insert(0, str(Path(program).parent))
-            runpy.run_path(program, run_name="__main__")
-        else:
-            sys.path.insert(0, cwd)
-            runpy.run_module(program, run_name="__main__", alter_sys=True)
+        sys.path.insert(0, cwd)
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
     finally:
         # multiprocessing leaves by os._exit.
         atexit._run_exitfuncs()
@@ -125,11 +121,6 @@ def orca(*args, check=None, head=None, **options):
     if check is not None:
         assert done.returncode == check, done.stdout + done.stderr
     return done
-
-
-def run_script(script, *args, cwd=None):
-    """Runs a script of Python to its end."""
-    return Command(*args, program=script, cwd=cwd).wait()
 
 
 def wait_for(condition, seconds=300):

@@ -1,4 +1,5 @@
-"""One script per figure, table or question: compute(results) -> frozen record, plot(record), numbers(record) as CSV.
+"""Every figure, table and question: compute(results) -> frozen record, then plot(record) and numbers(record).
 
-``figures`` holds what they share, their main() too. A script runs as a plain file, also from an installed wheel.
+``declarations`` lists them and makes one by its name; ``writing`` writes them. A library only: the command line and the
+scripts in the folder ``analysis`` of the repository call it.
 """

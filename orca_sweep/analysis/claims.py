@@ -1,6 +1,6 @@
 """The study's claims, and what these tables say of each: supported, contradicted, mixed, undecided, or cannot be judged.
 
-A claim (analysis/study.py has all six, with what supports and what contradicts each) is asked of every task as contrasts
+A claim (study.py has all six, with what supports and what contradicts each) is asked of every task as contrasts
 between cells that differ in nothing else, paired over seeds. Where a task has several settings of the other fields, a
 claim is judged at one of them, and it is said at which: nothing frozen, the most pre-training, a trained embedder, a real
 proxy, and in all else the first in the table that has what is to be compared. --base names other levels.
@@ -12,8 +12,6 @@ together if it lies beyond --least-correlation, and do not if it lies below. Tas
 takes these tasks for a sample of tasks, so with few of them it is wide, however many seeds there are.
 
 Writes claims.csv, .md, .tex (booktabs), and a forest plot as .png and .svg.
-
-Run: python analysis/claims.py --tables results/mine/tables --out results/mine/figures
 """
 
 import math
@@ -29,23 +27,17 @@ from orca_sweep.analysis.judging import CORRELATION, ClaimFinding, Judge, Judgem
 from orca_sweep.analysis.margins import fixed_margins, margin_of
 from orca_sweep.analysis.study import CLAIMS, SAYS, STUDY
 from orca_sweep.analysis.table_effects import LOOKS
-from orca_sweep.analysis.tables import (
+from orca_sweep.analysis.tables import better_side, completeness, named_levels, shorts
+from orca_sweep.analysis.writing import (
     NOTHING,
+    Output,
     Record,
     Table,
-    arguments,
-    better_side,
-    completeness,
-    csv_text,
     decimals_of,
-    ends,
-    latex,
-    markdown,
-    named_levels,
-    number,
-    percent,
-    run,
-    shorts,
+    format_csv,
+    format_interval,
+    format_number,
+    format_percent,
 )
 from orca_sweep.errors import InputError
 from orca_sweep.results import Results
@@ -146,7 +138,7 @@ def compute(results: Results, options: Options | None = None) -> Claims:
 
 def numbers(found: Claims) -> str:
     """Returns every number as CSV: a line per contrast, and one for each task or claim that has none."""
-    return csv_text(list(_records(found)))
+    return format_csv(list(_records(found)))
 
 
 def _records(found: Claims) -> Iterator[Record]:
@@ -166,7 +158,7 @@ def _of_claim(found: Claims, one: ClaimFinding) -> Record:
         "share_supporting": one.share.share,
         "share_low": one.share.low,
         "share_high": one.share.high,
-        "share_interval": f"{percent(one.share.level)} Wilson interval over the tasks that decide",
+        "share_interval": f"{format_percent(one.share.level)} Wilson interval over the tasks that decide",
         "column": found.column,
     }
 
@@ -186,7 +178,7 @@ def _of_task(task: TaskFinding | None) -> Record:
 
 
 def _of_judgement(found: Claims, one: Judgement | None) -> Record:
-    level = percent(found.level)
+    level = format_percent(found.level)
     of = {
         True: f"{level} interval of Spearman's rho, jackknife over seeds",
         False: f"{level} Student-t interval over pairs",
@@ -217,7 +209,7 @@ def _of_judgement(found: Claims, one: Judgement | None) -> Record:
 # Tables -------------------------------------------------------------------------------------------
 
 
-def shown(found: Claims) -> tuple[Table, ...]:
+def build_tables(found: Claims) -> tuple[Table, ...]:
     """Returns a table of all claims, and one per claim that has contrasts, as people read them."""
     whole = Table(
         name=f"{NAME}-all",
@@ -246,7 +238,7 @@ def shown(found: Claims) -> tuple[Table, ...]:
 def _row(one: ClaimFinding) -> tuple[str, ...]:
     tasks = [", ".join(task.task for task in one.saying(says)) or NOTHING for says in SAYS]
     share = one.share
-    text = f"{share.n_hits} of {share.n} {ends(share.low, share.high, 2)}" if share.n else NOTHING
+    text = f"{share.n_hits} of {share.n} {format_interval(share.low, share.high, 2)}" if share.n else NOTHING
     return (one.claim.id, one.claim.sentence, one.summary, *tasks, text)
 
 
@@ -255,8 +247,8 @@ def _caption(found: Claims) -> str:
         f"Claims of {STUDY}, judged on these rows by {said_column(found)}. {found.completeness}"
         " Undecided: the seeds that there are do not tell. Not judged: the rows lack what it takes, such as a cell to compare"
         " with, or a margin; the notes of each claim say what. Of all tasks that decide a claim,"
-        f" the last column counts those that support it, with the {percent(found.level)} Wilson interval of that share: it takes"
-        " them for a sample of tasks. Undecided tasks, and those that cannot be judged, are in no share."
+        f" the last column counts those that support it, with the {format_percent(found.level)} Wilson interval of that share: it"
+        " takes them for a sample of tasks. Undecided tasks, and those that cannot be judged, are in no share."
     )
 
 
@@ -270,7 +262,7 @@ def said_column(found: Claims) -> str:
 
 def _table(found: Claims, one: ClaimFinding) -> Table:
     is_rho = any(j.kind == CORRELATION for task in one.tasks for j in task.judgements)
-    level, inner = percent(found.level), percent(2 * found.level - 1)
+    level, inner = format_percent(found.level), format_percent(2 * found.level - 1)
     head: tuple[str, ...] = ("pairs", "difference", f"{level} interval", f"{inner} interval", "margin")
     if is_rho:
         head = ("trials", "seeds", "rank correlation", f"{level} interval", "least that counts")
@@ -288,11 +280,21 @@ def _table(found: Claims, one: ClaimFinding) -> Table:
 
 def _line(task: TaskFinding, one: Judgement) -> tuple[str, ...]:
     if one.kind == CORRELATION:
-        middle = (str(one.n), str(one.n_seeds), number(one.estimate, 2, "+"), ends(one.low, one.high, 2, "+"))
+        middle = (
+            str(one.n),
+            str(one.n_seeds),
+            format_number(one.estimate, 2, "+"),
+            format_interval(one.low, one.high, 2, "+"),
+        )
     else:
         decimals = decimals_of((j.high - j.low) / 2 for j in task.judgements)
-        inner = ends(one.inner_low, one.inner_high, decimals, "+")
-        middle = (str(one.n), number(one.estimate, decimals, "+"), ends(one.low, one.high, decimals, "+"), inner)
+        inner = format_interval(one.inner_low, one.inner_high, decimals, "+")
+        middle = (
+            str(one.n),
+            format_number(one.estimate, decimals, "+"),
+            format_interval(one.low, one.high, decimals, "+"),
+            inner,
+        )
     limit = f"{one.margin:.3g}" if math.isfinite(one.margin) else NOTHING
     return (task.task, one.name, *middle, limit, NOTHING if one.unjudged else one.word, task.says)
 
@@ -301,7 +303,7 @@ def _claim_caption(found: Claims, one: ClaimFinding, is_rho: bool) -> str:
     n = max((j.n_family for task in one.tasks for j in task.judgements), default=0)
     numbers_of = (
         f"Spearman's rank correlation of the objective after embedder training and {found.column} over trials, with its"
-        f" {percent(found.level)} interval over seeds (jackknife)"
+        f" {format_percent(found.level)} interval over seeds (jackknife)"
         if is_rho
         else f"Mean paired difference in {found.column} over pairs of equal seed, in the task's unit, the first cell minus the"
         f" second ({_better_difference(one)}), with Student-t intervals over pairs; helps and hurts go by the wider"
@@ -371,8 +373,8 @@ def plot(found: Claims) -> Any:
         top = bottom - TICKS
     made.suptitle(
         f"what these rows say of the study's claims, by {found.column}; bars:"
-        f" {percent(found.level)} intervals, n pairs of equal seed\nshaded: within the margin of the task; words are corrected"
-        " for all contrasts of a claim, bars are each one's own",
+        f" {format_percent(found.level)} intervals, n pairs of equal seed\nshaded: within the margin of the task; words are"
+        " corrected for all contrasts of a claim, bars are each one's own",
         fontsize=9,
         y=1 - 0.12 / height,
     )
@@ -443,38 +445,7 @@ def _draw(axis: Any, one: Judgement, y: int, is_rho: bool, mode: Mode) -> str:
     return f"{'not judged' if one.unjudged else one.word} ({raw}, {n})"
 
 
-def main() -> None:
-    """Reads the tables and writes what they say of the claims as CSV, Markdown, LaTeX and a forest plot."""
-    parser = arguments(__doc__)
-    parser.add_argument(
-        "--base", nargs="+", default=[], metavar="FACTOR=LEVEL", help="levels of the setting to judge at"
-    )
-    parser.add_argument(
-        "--margin", nargs="+", default=[], metavar="[TASK=]NUMBER", help="smallest difference that matters"
-    )
-    parser.add_argument(
-        "--complete-pairs", action="store_true", help="where seeds give no pair, judge from those that are left"
-    )
-    parser.add_argument(
-        "--least-correlation", type=float, default=LEAST_CORRELATION, help="of OTDD and metric (default: %(default)s)"
-    )
-
-    def make(results: Results, args: Any) -> dict[str, Any]:
-        options = Options(
-            base=args.base,
-            margin=args.margin,
-            metric=args.metric,
-            level=args.level,
-            complete_pairs_only=args.complete_pairs,
-            least_correlation=args.least_correlation,
-        )
-        found = compute(results, options)
-        tables = shown(found)
-        texts = {f"{NAME}.csv": numbers(found), f"{NAME}.md": markdown(tables), f"{NAME}.tex": latex(tables)}
-        return {**texts, NAME: plot(found)}
-
-    run(NAME, parser, make)
-
-
-if __name__ == "__main__":
-    main()
+def make_output(results: Results, **asked: Any) -> Output:
+    """Returns the analysis as it is written; ``asked`` are the fields of ``Options``."""
+    claims = compute(results, Options(**asked))
+    return Output(numbers=numbers(claims), tables=build_tables(claims), figure=plot(claims))

@@ -71,5 +71,5 @@ def _note(trials: "pd.DataFrame", varies: "pd.Series[str]", kept: "pd.Series[boo
     left = f"{n} cells are" if n > 1 else "1 cell is"
     return (
         f"{left} left out: the run seed draws something else there ({PATH} {others}) than in the base cell ({own}), so means are"
-        " not to be compared. seed_noise.py compares the spreads."
+        " not to be compared. seed_noise compares the spreads."
     )

@@ -7,8 +7,6 @@ one of them and reused by the others: its seconds stand in the cell that compute
 stands under reused. So compare cells by what their trials would take alone: spent plus reused.
 
 Writes cost.csv (one line per cell), cost_total.csv, .md, .tex (booktabs), and a plot of stages per cell.
-
-Run: python analysis/cost.py --tables results/quickstart/tables --out results/quickstart/figures
 """
 
 import math
@@ -19,25 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 from orca_sweep.analysis.figures import COLOURS
 from orca_sweep.analysis.tables import (
-    Record,
-    Table,
-    arguments,
     by_task,
     completeness,
-    csv_text,
-    latex,
     levels_of,
-    markdown,
-    number,
     read_cells,
     require,
-    run,
     shared,
     short,
     shorts,
     varying,
     wrapped,
 )
+from orca_sweep.analysis.writing import Output, Record, Table, format_csv, format_number
 from orca_sweep.errors import InputError
 from orca_sweep.results import Cell, Results
 
@@ -179,7 +170,7 @@ def _device(row: Any) -> str:
 
 def numbers(found: Cost) -> str:
     """Returns the costs as CSV: one line per cell, seconds summed over its trials."""
-    return csv_text([_record(cost) for cost in found.cells])
+    return format_csv([_record(cost) for cost in found.cells])
 
 
 def _record(cost: CellCost) -> Record:
@@ -214,9 +205,9 @@ def _apart(kind: str, spent: Spent) -> Record:
     }
 
 
-def totals(found: Cost) -> str:
+def total_numbers(found: Cost) -> str:
     """Returns the sums over all trials as CSV: ok, failed, search, all."""
-    return csv_text(
+    return format_csv(
         [
             {
                 "trials": kind,
@@ -237,7 +228,7 @@ def _kinds(found: Cost) -> Iterable[tuple[str, tuple[Spent, ...]]]:
     return (*((kind, (spent,)) for kind, spent in parts.items()), ("all", tuple(parts.values())))
 
 
-def shown(found: Cost) -> tuple[Table, ...]:
+def build_tables(found: Cost) -> tuple[Table, ...]:
     """Returns a table of all trials, then one per task, as people read them."""
     tasks: dict[str, list[CellCost]] = {}
     for cost in found.cells:
@@ -265,7 +256,15 @@ def _total_table(found: Cost) -> Table:
     )
     head = ("trials", "n", "hours", "GPU-hours", "CPU-hours", "reused, hours")
     notes = tuple(_gaps((found.ok, found.failed, found.search)))
-    return Table(f"{NAME}-total", "Cost", caption, head, "lrrrrr", (tuple(rows[:-1]), (rows[-1],)), notes)
+    return Table(
+        name=f"{NAME}-total",
+        title="Cost",
+        caption=caption,
+        head=head,
+        align="lrrrrr",
+        blocks=(tuple(rows[:-1]), (rows[-1],)),
+        notes=notes,
+    )
 
 
 def _hours(seconds: float) -> str:
@@ -293,7 +292,9 @@ def _table(task: str, costs: Sequence[CellCost], i: int) -> Table:
         ok = cost.ok
         seconds = (*ok.stages.values(), ok.other_s, ok.wall_s, ok.reused_s, ok.wall_s + ok.reused_s)
         apart = (_apart_text(spent, scale, places) for spent in (cost.failed, cost.search))
-        rows.append((*levels, str(ok.n), *(number(s / scale, places) for s in seconds), _hours(ok.gpu_s), *apart))
+        rows.append(
+            (*levels, str(ok.n), *(format_number(s / scale, places) for s in seconds), _hours(ok.gpu_s), *apart)
+        )
     caption = (
         f"{UNITS[unit].capitalize()} summed over the cell's ok trials, by stage; alone is what was spent plus what was reused:"
         " what its trials would take if each did all of its work. Trials that are not ok, and candidates of tuning, stand"
@@ -301,11 +302,18 @@ def _table(task: str, costs: Sequence[CellCost], i: int) -> Table:
     )
     head = (*paths, *(["cell"] if has_aa else []), "ok", *STAGES.values(), *SUMS)
     align = f"{'l' * (len(paths) + has_aa)}{'r' * 14}"
-    return Table(f"{NAME}-{i}", f"{task}: cost", caption, (*head, "not ok", "searched"), align, (tuple(rows),))
+    return Table(
+        name=f"{NAME}-{i}",
+        title=f"{task}: cost",
+        caption=caption,
+        head=(*head, "not ok", "searched"),
+        align=align,
+        blocks=(tuple(rows),),
+    )
 
 
 def _apart_text(spent: Spent, scale: float, places: int) -> str:
-    return f"{number(spent.wall_s / scale, places)} ({spent.n})" if spent.n else "0"
+    return f"{format_number(spent.wall_s / scale, places)} ({spent.n})" if spent.n else "0"
 
 
 def _unit(most_s: float) -> tuple[float, str]:
@@ -382,19 +390,9 @@ def _parts(cost: CellCost) -> dict[str, float]:
     return {**stages, "other": cost.ok.other_s, **apart, "reused": cost.ok.reused_s}
 
 
-def main() -> None:
-    """Reads the tables and writes the cost as CSV, Markdown, LaTeX and a figure."""
-    parser = arguments(__doc__, level=None)
-    parser.add_argument("--gpus-per-trial", type=float, default=1.0, help="resources.gpu of the space (default: 1)")
-
-    def make(results: Results, args: Any) -> dict[str, Any]:
-        found = compute(results, args.gpus_per_trial)
-        tables = shown(found)
-        texts = {f"{NAME}.csv": numbers(found), f"{NAME}_total.csv": totals(found)}
-        return {**texts, f"{NAME}.md": markdown(tables), f"{NAME}.tex": latex(tables), NAME: plot(found)}
-
-    run(NAME, parser, make)
-
-
-if __name__ == "__main__":
-    main()
+def make_output(results: Results, **asked: Any) -> Output:
+    """Returns the analysis as it is written; ``asked`` are options of ``compute``."""
+    cost = compute(results, **asked)
+    return Output(
+        numbers=numbers(cost), more_numbers={"total": total_numbers(cost)}, tables=build_tables(cost), figure=plot(cost)
+    )

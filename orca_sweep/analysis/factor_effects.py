@@ -7,42 +7,38 @@ takes a level out, --without seed=4 a seed, --without task=ecg a task, until the
 and A/A cells are no part of it.
 
 Writes factor_effects.csv, .md, .tex (booktabs), factor_effects_means.csv, and a plot of main effects and interactions.
-
-Run: python analysis/factor_effects.py --tables results/quickstart/tables --out results/quickstart/figures
 """
 
 import math
-import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.figures import COLOURS
 from orca_sweep.analysis.tables import (
-    Record,
-    Table,
-    arguments,
     by_task,
-    csv_text,
     describe_metric,
-    ends,
     lacking,
-    latex,
-    markdown,
     metric_of,
     named_levels,
     not_ok,
-    number,
-    p_text,
-    percent,
     read_cells,
     replicated,
-    run,
     shorts,
     varying,
     wrapped,
+)
+from orca_sweep.analysis.writing import (
+    Output,
+    Record,
+    Table,
+    format_csv,
+    format_interval,
+    format_number,
+    format_p,
+    format_percent,
 )
 from orca_sweep.errors import InputError
 from orca_sweep.results import Cell, Results
@@ -182,7 +178,7 @@ def _explained(cells: Sequence[Cell]) -> Iterator[str]:
     if n_never:
         yield (
             f"{n_never} combinations of levels are no cells. Either the design has no such combination, or it is the same"
-            f" work as another and runs once, as that cell{_naive(cells)}. Compare cells with table_effects.py, or leave"
+            f" work as another and runs once, as that cell{_naive(cells)}. Compare cells with table_effects, or leave"
             " the level out that makes the holes."
         )
     ways = [f"--without {path}={level}" for path, level in _ways_out(cells)]
@@ -219,7 +215,7 @@ def _ways_out(cells: Sequence[Cell]) -> Iterator[tuple[str, str]]:
 
 def numbers(found: Factors) -> str:
     """Returns the effects as CSV: one line per effect."""
-    return csv_text([_record(found, task, effect) for task in found.tasks for effect in task.found.effects])
+    return format_csv([_record(found, task, effect) for task in found.tasks for effect in task.found.effects])
 
 
 def _record(found: Factors, task: TaskFactors, effect: Effect) -> Record:
@@ -239,7 +235,7 @@ def _record(found: Factors, task: TaskFactors, effect: Effect) -> Record:
         "partial_omega_squared": effect.partial_omega_squared,
         "low": effect.low,
         "high": effect.high,
-        "interval": f"{percent(whole.level)} noncentral-F interval of partial omega squared",
+        "interval": f"{format_percent(whole.level)} noncentral-F interval of partial omega squared",
         "n_trials": whole.n,
         "n_cells": whole.n_cells,
         "n_seeds": whole.n_blocks,
@@ -251,9 +247,9 @@ def _record(found: Factors, task: TaskFactors, effect: Effect) -> Record:
     }
 
 
-def means(found: Factors) -> str:
+def mean_numbers(found: Factors) -> str:
     """Returns the means of the plot as CSV: one line per level or pair of levels."""
-    return csv_text(
+    return format_csv(
         [
             {
                 "task": task.task,
@@ -263,7 +259,7 @@ def means(found: Factors) -> str:
                 "mean": mean.interval.mean,
                 "low": mean.interval.low,
                 "high": mean.interval.high,
-                "interval": f"{percent(mean.interval.level)} Student-t interval over n_seeds; each seed's mean is over the"
+                "interval": f"{format_percent(mean.interval.level)} Student-t interval over n_seeds; each seed's mean is over the"
                 " other factors",
             }
             for task in found.tasks
@@ -272,7 +268,7 @@ def means(found: Factors) -> str:
     )
 
 
-def shown(found: Factors) -> tuple[Table, ...]:
+def build_tables(found: Factors) -> tuple[Table, ...]:
     """Returns a table per task that is analysed, as people read it; the last one's notes name the others."""
     refused = tuple(f"{one.task} is refused: its design is not balanced." for one in found.refused)
     tables = [_table(found, task, i) for i, task in enumerate(found.tasks, 1)]
@@ -280,15 +276,22 @@ def shown(found: Factors) -> tuple[Table, ...]:
 
 
 def _table(found: Factors, task: TaskFactors, i: int) -> Table:
-    head = ("effect", "df", "F", "p", "p, Holm", "η²", "partial ω²", f"{percent(found.level)} interval")
+    head = ("effect", "df", "F", "p", "p, Holm", "η²", "partial ω²", f"{format_percent(found.level)} interval")
     rows = [
-        (e.name, str(e.df), number(e.f, 2), p_text(e.p), p_text(e.p_adjusted), number(e.eta_squared, 3),
-         number(e.partial_omega_squared, 3), ends(e.low, e.high, 3))
+        (e.name, str(e.df), format_number(e.f, 2), format_p(e.p), format_p(e.p_adjusted), format_number(e.eta_squared, 3),
+         format_number(e.partial_omega_squared, 3), format_interval(e.low, e.high, 3))
         for e in task.found.effects
     ]  # fmt: skip
     mains = tuple(row for row, e in zip(rows, task.found.effects, strict=True) if len(e.factors) == 1)
     blocks = (mains, tuple(row for row in rows if row not in mains))
-    return Table(f"{NAME}-{i}", f"{task.task}: factor effects", _caption(found, task), head, "lrrrrrrr", blocks)
+    return Table(
+        name=f"{NAME}-{i}",
+        title=f"{task.task}: factor effects",
+        caption=_caption(found, task),
+        head=head,
+        align="lrrrrrrr",
+        blocks=blocks,
+    )
 
 
 def _caption(found: Factors, task: TaskFactors) -> str:
@@ -300,8 +303,8 @@ def _caption(found: Factors, task: TaskFactors) -> str:
         f"Analysis of variance of {found.column} ({describe_metric(task.metric, task.mode)}), {whole.n} trials:"
         f" {whole.n_cells} cells, each once at {whole.n_blocks} seeds, which are blocks."
         f" η² is the share of the total sum of squares (seeds"
-        f" {number(whole.block_eta_squared, 3)}, interactions of three factors and more"
-        f" {number(whole.higher_eta_squared, 3)}, residual {number(whole.residual_eta_squared, 3)} with"
+        f" {format_number(whole.block_eta_squared, 3)}, interactions of three factors and more"
+        f" {format_number(whole.higher_eta_squared, 3)}, residual {format_number(whole.residual_eta_squared, 3)} with"
         f" {whole.residual_df} degrees of freedom). Partial ω² estimates the share when all else is taken out, over seeds;"
         f" its interval is by the noncentral F. Holm's correction is over the {len(whole.effects)} effects. Residual standard"
         f" deviation {whole.residual_sd:.3g}.{more}"
@@ -353,9 +356,9 @@ def _panel(axis: Any, found: Factors, task: TaskFactors, effect: Effect) -> None
     axis.set_xlabel(effect.factors[0], fontsize=8)
     axis.set_ylabel(f"{found.column} ({task.metric})\n{describe_mode(task.mode)}", fontsize=8)
     axis.tick_params(axis="y", labelsize=8)
-    omega = number(effect.partial_omega_squared, 2)
+    omega = f"{format_number(effect.partial_omega_squared, 2)} {format_interval(effect.low, effect.high, 2)}"
     axis.set_title(
-        f"{wrapped(task.task, 40)}: {effect.name}\nω² {omega} {ends(effect.low, effect.high, 2)}, p {p_text(effect.p_adjusted)},"
+        f"{wrapped(task.task, 40)}: {effect.name}\nω² {omega}, p {format_p(effect.p_adjusted)},"
         f" {task.found.n_blocks} seeds",
         fontsize=8,
     )
@@ -373,28 +376,14 @@ def _same_limits(drawn: Sequence[tuple[str, Any]]) -> None:
             axis.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
 
 
-def _say(refused: Iterable[Refusal]) -> None:
-    for one in refused:
-        for text in one.problems:
-            print(f"{NAME}: {one.task}: {text}", file=sys.stderr)
-
-
-def main() -> None:
-    """Reads the tables and writes effects and means as CSV, Markdown, LaTeX and a figure."""
-    parser = arguments(__doc__, level=0.90)
-    parser.add_argument(
-        "--without", nargs="+", default=[], metavar="FACTOR=LEVEL", help="leave a level, seed or task out"
+def make_output(results: Results, **asked: Any) -> Output:
+    """Returns the analysis as it is written; ``asked`` are options of ``compute``."""
+    factors = compute(results, **asked)
+    refused = tuple(f"{one.task}: {text}" for one in factors.refused for text in one.problems)
+    return Output(
+        numbers=numbers(factors),
+        more_numbers={"means": mean_numbers(factors)},
+        tables=build_tables(factors),
+        figure=plot(factors),
+        warnings=refused,
     )
-
-    def make(results: Results, args: Any) -> dict[str, Any]:
-        found = compute(results, args.without, args.metric, args.level)
-        _say(found.refused)
-        tables = shown(found)
-        texts = {f"{NAME}.csv": numbers(found), f"{NAME}.md": markdown(tables), f"{NAME}.tex": latex(tables)}
-        return {**texts, f"{NAME}_means.csv": means(found), NAME: plot(found)}
-
-    run(NAME, parser, make)
-
-
-if __name__ == "__main__":
-    main()

@@ -5,8 +5,6 @@ One panel per task and combination of the other factors; one line per proxy, ``n
 fine-tuning. Of a sweep that varies more of the embedder's training, a line per combination, up to eight; of one
 whose proxy is no factor, a line per level of its first factor.
 Lines are means over seeds at equal epoch, bands are Student-t intervals of that mean.
-
-Run: python analysis/figure2_proxies.py --tables results/quickstart/tables --out results/quickstart/figures
 """
 
 import textwrap
@@ -16,6 +14,7 @@ from typing import Any
 
 from orca_sweep.analysis import figures
 from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.writing import Output, format_csv_rows
 from orca_sweep.results import Cell, Results, summarise_cells
 from orca_sweep.stats import Interval, t_interval
 
@@ -167,11 +166,13 @@ def numbers(figure: Figure2) -> str:
         for curve in curves:
             head = panel.title, curve.cell.cell_id, curve.line.name
             points = zip(curve.epochs, curve.intervals, strict=True)
-            rows += [(*head, "val_metric", epoch, *figures.ends(interval)) for epoch, interval in points]
-            rows.append((*head, figure.facts.column, None, *figures.ends(curve.cell.interval)))
+            rows += [(*head, "val_metric", epoch, *figures.interval_fields(interval)) for epoch, interval in points]
+            rows.append((*head, figure.facts.column, None, *figures.interval_fields(curve.cell.interval)))
     by = ", ".join(figure.by) or "line"
-    return figures.csv_text(("panel", "cell_id", by, "what", "epoch", "n", "mean", "low", "high"), rows)
+    return format_csv_rows(("panel", "cell_id", by, "what", "epoch", "n", "mean", "low", "high"), rows)
 
 
-if __name__ == "__main__":
-    figures.main(NAME, __doc__, compute, plot, numbers)
+def make_output(results: Results, **asked: Any) -> Output:
+    """Returns the analysis as it is written; ``asked`` are options of ``compute``."""
+    figure = compute(results, **asked)
+    return Output(numbers=numbers(figure), figure=plot(figure))

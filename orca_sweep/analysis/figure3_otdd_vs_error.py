@@ -7,8 +7,6 @@ Student-t interval, thin lines are the seeds. Runs of different length share the
 counts once. Middle: the metric at each number of embedder epochs, mean over seeds with its interval. Right: trials by
 their last objective and their metric, with Spearman's rank correlation and its interval over seeds as clusters.
 A trial without embedder training has no objective: it is in no correlation and stands apart.
-
-Run: python analysis/figure3_otdd_vs_error.py --tables results/figure3_otdd_vs_error/tables --out figures
 """
 
 import math
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from orca_sweep.analysis import figures
 from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.writing import Output, format_csv_rows
 from orca_sweep.config.labels import write_level
 from orca_sweep.results import Cell, Results, summarise_cells
 from orca_sweep.stats import Interval, RankCorrelation, rank_correlation, t_interval
@@ -354,7 +353,7 @@ def numbers(figure: Figure3) -> str:
         for one in series:
             rows += [(panel.title, one.line.name, *row) for row in _numbers(one, figure.facts.column)]
     by = ", ".join(figure.by) or "line"
-    return figures.csv_text(
+    return format_csv_rows(
         ("panel", by, "what", "cell_id", "seed", EPOCHS, "objective", "n", "mean", "low", "high"), rows
     )
 
@@ -364,9 +363,9 @@ def _numbers(one: Series, column: str) -> Iterable[tuple[object, ...]]:
         for epoch, value in of_seed.items():
             yield "objective of a seed", None, seed, epoch, value, None, None, None, None
     for epoch, interval in one.curve.items():
-        yield "objective", None, None, epoch, None, *figures.ends(interval)
+        yield "objective", None, None, epoch, None, *figures.interval_fields(interval)
     for cell in one.line.cells:
-        yield column, cell.cell_id, None, _epochs(cell), None, *figures.ends(cell.interval)
+        yield column, cell.cell_id, None, _epochs(cell), None, *figures.interval_fields(cell.interval)
     for trial in one.trials:
         yield "trial", None, trial.seed, trial.epochs, trial.objective, 1, trial.metric, None, None
     r = one.correlation
@@ -375,5 +374,7 @@ def _numbers(one: Series, column: str) -> Iterable[tuple[object, ...]]:
         yield "kendall", None, None, None, None, r.n, r.tau, r.tau_low, r.tau_high
 
 
-if __name__ == "__main__":
-    figures.main(NAME, __doc__, compute, plot, numbers)
+def make_output(results: Results, **asked: Any) -> Output:
+    """Returns the analysis as it is written; ``asked`` are options of ``compute``."""
+    figure = compute(results, **asked)
+    return Output(numbers=numbers(figure), figure=plot(figure))

@@ -5,8 +5,6 @@ One panel per task and combination of the other factors; one group of rows per f
 long), within it a row per combination of what is varied of embedder and proxy. The schedule ``none`` is the
 reference: dotted lines carry its means through all rows.
 Dots are means over seeds, bars their Student-t intervals.
-
-Run: python analysis/figure4_freezing.py --tables results/figure4_freezing/tables --out figures
 """
 
 import textwrap
@@ -16,6 +14,7 @@ from typing import Any
 
 from orca_sweep.analysis import figures
 from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.writing import Output, format_csv_rows
 from orca_sweep.config.freezing import says_length
 from orca_sweep.config.labels import write_level
 from orca_sweep.results import Cell, Results, summarise_cells
@@ -197,12 +196,12 @@ def numbers(figure: Figure4) -> str:
         "high",
         "n_not_ok",
     )
-    return figures.csv_text(
+    return format_csv_rows(
         head,
         (
             (
                 *(panel.title, row.cell.cell_id, row.schedule, row.line, figure.facts.column),
-                *(*figures.ends(row.cell.interval), row.cell.n_not_ok),
+                *(*figures.interval_fields(row.cell.interval), row.cell.n_not_ok),
             )
             for panel, rows in zip(figure.panels, figure.rows, strict=True)
             for row in rows
@@ -210,5 +209,7 @@ def numbers(figure: Figure4) -> str:
     )
 
 
-if __name__ == "__main__":
-    figures.main(NAME, __doc__, compute, plot, numbers)
+def make_output(results: Results, **asked: Any) -> Output:
+    """Returns the analysis as it is written; ``asked`` are options of ``compute``."""
+    figure = compute(results, **asked)
+    return Output(numbers=numbers(figure), figure=plot(figure))

@@ -6,8 +6,6 @@ embedder and proxy, or per level of the first other factor. The axis of fraction
 zero: no pre-training stands to the left of a break, and no line leads across it.
 Points are means over seeds with Student-t intervals. Where ``body.pretrain_seed`` is a factor, a point is the mean over
 pre-training seeds (run seeds averaged within each), and its interval is one over these.
-
-Run: python analysis/figure5_pretraining.py --tables results/figure5_pretraining/tables --out figures
 """
 
 import math
@@ -18,6 +16,7 @@ from typing import Any
 
 from orca_sweep.analysis import figures
 from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.writing import Output, format_csv_rows
 from orca_sweep.config.labels import write_level
 from orca_sweep.results import Cell, Results, summarise_cells
 from orca_sweep.stats import t_interval
@@ -197,12 +196,12 @@ def numbers(figure: Figure5) -> str:
         "high",
         "n_not_ok",
     )
-    return figures.csv_text(
+    return format_csv_rows(
         head,
         (
             (
                 *(panel.title, cell.cell_id, line.name, cell.label(FRACTION), figure.facts.column),
-                *(*figures.ends(cell.interval), cell.n_not_ok),
+                *(*figures.interval_fields(cell.interval), cell.n_not_ok),
             )
             for panel in figure.panels
             for line in panel.lines
@@ -211,5 +210,7 @@ def numbers(figure: Figure5) -> str:
     )
 
 
-if __name__ == "__main__":
-    figures.main(NAME, __doc__, compute, plot, numbers)
+def make_output(results: Results, **asked: Any) -> Output:
+    """Returns the analysis as it is written; ``asked`` are options of ``compute``."""
+    figure = compute(results, **asked)
+    return Output(numbers=numbers(figure), figure=plot(figure))

@@ -1,30 +1,22 @@
-"""What the figures share: from cells to lines and panels, how they look, what they must say, and their main().
+"""What the figures share: from cells to lines and panels, how they look, and what they must say.
 
-A figure's script computes a frozen record from tables, draws it, and writes the record's numbers as CSV. Matplotlib is
-imported where something is drawn and nowhere else.
+A figure's module computes a frozen record from tables, draws it, and gives the record's numbers as CSV. Matplotlib is
+imported where something is drawn and nowhere else, and nothing that it draws with is global.
 """
 
-import argparse
-import csv
-import io
 import math
-import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from orca_sweep.analysis.outputs import write_files
 from orca_sweep.config.labels import shorten_labels, write_level
 from orca_sweep.errors import InputError
-from orca_sweep.results import Cell, Results, read_results
+from orca_sweep.results import Cell, Results
 from orca_sweep.stats import Interval
 from orca_sweep.stats.modes import Mode, describe_mode
-from orca_sweep.visible import escape_controls, escape_output
 
-Record = TypeVar("Record")
 MAX_PANELS = 12
 # Okabe & Ito's colours are told apart with any colour vision; markers tell lines apart without colour. Their numbers
 # have no common factor, so that a pair comes back after 72 lines only.
@@ -301,6 +293,7 @@ def canvas(width: float, height: float, rows: int, columns: int, **ratios: Any) 
     axes = figure.subplots(rows, columns, squeeze=False, **ratios)
     for axis in axes.flat:
         axis.set_visible(False)
+        axis.tick_params(labelsize=LOOK["font.size"])  # ticks are made when a figure is drawn, outside of its look
     return figure, axes
 
 
@@ -438,75 +431,9 @@ def write_below(figure: Any, words: str) -> None:
     figure.supxlabel(textwrap.fill(words, width), x=0.01, ha="left", fontsize=7, color="#333333")
 
 
-# Files --------------------------------------------------------------------------------------------
+# Numbers ------------------------------------------------------------------------------------------
 
 
-def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Returns rows as CSV; None is an empty field, no text is a formula, and control characters are written out."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(map(escape_controls, head))
-    writer.writerows([csv_field(value) for value in row] for row in rows)
-    return out.getvalue()
-
-
-def csv_field(value: object) -> object:
-    """Returns a value as a spreadsheet may read it: a text that it would run as a formula gets an apostrophe before it.
-
-    Control characters are written out.
-    """
-    if not isinstance(value, str):
-        return value
-    shown = escape_controls(value)
-    if not value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return shown
-    try:
-        float(value)
-    except ValueError:
-        return f"'{shown}"
-    return shown
-
-
-def ends(interval: Interval) -> tuple[int, float, float, float]:
+def interval_fields(interval: Interval) -> tuple[int, float, float, float]:
     """Returns an interval as the four fields n, mean, low, high."""
     return interval.n, interval.mean, interval.low, interval.high
-
-
-def save(out: Path, name: str, figure: Any, numbers: str) -> Path:
-    """Writes a figure as PNG and SVG and its numbers as CSV, each whole or not at all; returns the PNG's path.
-
-    Raises:
-        InputError: if a file of somebody else is in the way.
-    """
-    drawn, dotted = io.BytesIO(), io.BytesIO()
-    with look():
-        figure.savefig(drawn, format="svg", metadata={"Date": None})
-    figure.savefig(dotted, format="png", dpi=150)
-    contents = {
-        f"{name}.csv": numbers.encode(), f"{name}.svg": drawn.getvalue(), f"{name}.png": dotted.getvalue()
-    }  # fmt: skip
-    return write_files(out, contents)[-1]
-
-
-@escape_output()
-def main(
-    name: str,
-    about: str | None,
-    compute: Callable[[Results], Record],
-    plot: Callable[[Record], Any],
-    numbers: Callable[[Record], str],
-) -> None:
-    """Reads the tables and writes the figure and its numbers; wrong input is said in words, with exit code 2."""
-    parser = argparse.ArgumentParser(description=(about or "").splitlines()[0])
-    parser.add_argument("--tables", type=Path, required=True, help="folder with trials.parquet and epochs.parquet")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the figure")
-    args = parser.parse_args()
-    try:
-        record = compute(read_results(args.tables))
-        print(save(args.out, name, plot(record), numbers(record)))
-    except InputError as error:
-        print("\n".join(f"{name}: {problem}" for problem in error.problems), file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        print(f"{name}: --out {args.out}: {error}. Name a folder that can be written.", file=sys.stderr)
-        sys.exit(2)

@@ -17,8 +17,6 @@ were revealed are counted: whoever ran those could have seen test numbers.
 
 Sealed tables have no test metrics: 'orca-sweep reveal' shows them. Writes flattery.csv, .md, .tex (booktabs), and a plot
 as .png and .svg.
-
-Run: python analysis/flattery.py --tables results/mine/tables --out results/mine/figures
 """
 
 import math
@@ -29,27 +27,26 @@ from typing import TYPE_CHECKING, Any
 from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.figures import COLOURS, MARKERS
 from orca_sweep.analysis.tables import (
-    NOTHING,
-    Record,
-    Table,
-    arguments,
     by_task,
     completeness,
-    csv_text,
-    decimals_of,
-    ends,
-    latex,
-    markdown,
     metric_of,
-    number,
-    percent,
     read_cells,
     replicated,
     require,
-    run,
     short,
     varying,
     wrapped,
+)
+from orca_sweep.analysis.writing import (
+    NOTHING,
+    Output,
+    Record,
+    Table,
+    decimals_of,
+    format_csv,
+    format_interval,
+    format_number,
+    format_percent,
 )
 from orca_sweep.config.labels import write_level
 from orca_sweep.errors import InputError
@@ -263,11 +260,11 @@ def _seed_gap(cell: Cell, mode: Mode) -> float:
 
 def numbers(found: Flattery) -> str:
     """Returns every number as CSV: a line per task and choice."""
-    return csv_text([_record(found, task, one) for task in found.tasks for one in task.choices])
+    return format_csv([_record(found, task, one) for task in found.tasks for one in task.choices])
 
 
 def _record(found: Flattery, task: TaskFlattery, one: Choice) -> Record:
-    over = f"{percent(found.level)} Student-t interval of the mean over n_seeds"
+    over = f"{format_percent(found.level)} Student-t interval of the mean over n_seeds"
     return {
         "task": task.task,
         "metric": task.metric,
@@ -289,9 +286,9 @@ def _record(found: Flattery, task: TaskFlattery, one: Choice) -> Record:
     }
 
 
-def shown(found: Flattery) -> tuple[Table, ...]:
+def build_tables(found: Flattery) -> tuple[Table, ...]:
     """Returns the table as people read it: a block per task."""
-    level = percent(found.level)
+    level = format_percent(found.level)
     table = Table(
         name=NAME,
         title="What choosing on test would have flattered",
@@ -311,12 +308,12 @@ def _block(task: TaskFlattery) -> tuple[tuple[str, ...], ...]:
     for one in task.choices:
         i = one.interval
         texts = (
-            number(one.flattery, decimals),
-            ends(i.low, i.high, decimals),
+            format_number(one.flattery, decimals),
+            format_interval(i.low, i.high, decimals),
             str(i.n) if i.n else NOTHING,
             str(one.n),
         )
-        rows.append((task.task, one.kind, *texts, number(one.most, decimals), one.of))
+        rows.append((task.task, one.kind, *texts, format_number(one.most, decimals), one.of))
     return tuple(rows)
 
 
@@ -372,7 +369,7 @@ def plot(found: Flattery) -> Any:
         top = bottom - ticks
     made.suptitle(
         "how much worse the test metric is of what validation chose than of what test would have chosen\ndot:"
-        f" mean of n choices; bar: {percent(found.level)} Student-t interval over seeds; ring: the largest of the n",
+        f" mean of n choices; bar: {format_percent(found.level)} Student-t interval over seeds; ring: the largest of the n",
         fontsize=8.5,
         y=1 - 0.08 / height,
         va="top",
@@ -399,18 +396,7 @@ def _panel(axis: Any, task: TaskFlattery) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def main() -> None:
-    """Reads the tables and writes what choosing on test would have flattered as CSV, Markdown, LaTeX and a figure."""
-    parser = arguments(__doc__, level=None)
-
-    def make(results: Results, _: Any) -> dict[str, Any]:
-        found = compute(results)
-        tables = shown(found)
-        texts = {f"{NAME}.csv": numbers(found), f"{NAME}.md": markdown(tables), f"{NAME}.tex": latex(tables)}
-        return {**texts, NAME: plot(found)}
-
-    run(NAME, parser, make)
-
-
-if __name__ == "__main__":
-    main()
+def make_output(results: Results, **asked: Any) -> Output:
+    """Returns the analysis as it is written; ``asked`` are options of ``compute``."""
+    flattery = compute(results, **asked)
+    return Output(numbers=numbers(flattery), tables=build_tables(flattery), figure=plot(flattery))

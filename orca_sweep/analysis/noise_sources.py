@@ -10,17 +10,8 @@ from typing import Any
 
 from orca_sweep.analysis.compared import DEFAULT, PATH, meaning
 from orca_sweep.analysis.figures import COLOURS
-from orca_sweep.analysis.tables import (
-    NOTHING,
-    Record,
-    Table,
-    completeness,
-    csv_text,
-    decimals_of,
-    number,
-    percent,
-    wrapped,
-)
+from orca_sweep.analysis.tables import completeness, wrapped
+from orca_sweep.analysis.writing import NOTHING, Record, Table, decimals_of, format_csv, format_number, format_percent
 from orca_sweep.results import Cell, Results
 from orca_sweep.stats import SdInterval, VarianceRatio, sd_interval, variance_ratio
 
@@ -140,7 +131,7 @@ def numbers(column: str, level: float, tasks: Sequence[tuple[str, str, Sequence[
         for group in groups
         for source in group.every
     ]
-    return csv_text(records, COLUMNS)
+    return format_csv(records, COLUMNS)
 
 
 def _record(column: str, level: float, task: str, metric: str, group: Sources, source: Source) -> Record:
@@ -150,7 +141,7 @@ def _record(column: str, level: float, task: str, metric: str, group: Sources, s
         spread.low, spread.high, spread.is_zero, source.n_states or None, group.whole.varies if group.whole else None,
         *((share.ratio, share.low, share.high) if share else (None, None, None)), source in group.added,
         *((total.ratio, total.low, total.high) if total else (None, None, None)),
-        f"{percent(level)}: chi-squared limits of the sd, F limits of shares",
+        f"{format_percent(level)}: chi-squared limits of the sd, F limits of shares",
     )  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))
 
@@ -167,7 +158,7 @@ def table(name: str, task: str, of: str, level: float, group: Sources) -> Table:
     """Returns the spread by source as a table; ``of`` is the column and its metric."""
     decimals = decimals_of(source.spread.sd for source in group.every)
     whole = group.whole
-    limits = f"{percent(level)} interval"
+    limits = f"{format_percent(level)} interval"
     head = (PATH, "n", "sd", limits, *((f"share of {whole.varies}", limits) if whole else ()))
     rows = [_row(source, decimals, whole) for source in group.every]
     return Table(
@@ -183,7 +174,7 @@ def table(name: str, task: str, of: str, level: float, group: Sources) -> Table:
 
 def _row(source: Source, decimals: int, whole: Source | None) -> tuple[str, ...]:
     spread = source.spread
-    sd = "0" if spread.is_zero else number(spread.sd, decimals)
+    sd = "0" if spread.is_zero else format_number(spread.sd, decimals)
     cells = (source.varies, str(spread.n), sd, limits_text(source, decimals))
     if whole is None:
         return cells
@@ -196,7 +187,7 @@ def limits_text(source: Source, decimals: int) -> str:
     if spread.is_zero:
         return f"all {spread.n} equal" + (", weights too" if source.n_states == 1 else "")
     known = math.isfinite(spread.low)
-    return f"[{number(spread.low, decimals)}, {number(spread.high, decimals)}]" if known else NOTHING
+    return f"[{format_number(spread.low, decimals)}, {format_number(spread.high, decimals)}]" if known else NOTHING
 
 
 def share_texts(share: VarianceRatio | None) -> tuple[str, str]:
@@ -215,7 +206,7 @@ def _two(ratio: float) -> str:
 def _caption(of: str, level: float, group: Sources) -> str:
     whole = group.whole
     text = (
-        f"{of}: standard deviation over n seeds where the run seed draws this alone, with its {percent(level)} chi-squared"
+        f"{of}: standard deviation over n seeds where the run seed draws this alone, with its {format_percent(level)} chi-squared"
         f" interval. {held()}"
     )
     if whole:
@@ -260,7 +251,7 @@ def _addition(level: float, group: Sources, whole: Source, total: VarianceRatio)
         return f"What {names} add up to is not known: a spread is lacking, or {whole.varies} has none."
     share, limits = share_texts(total)
     text = f"Alone, {names} add up to {share} of the variance of {whole.varies}"
-    text += f" ({percent(level)} interval {limits})" if limits != NOTHING else ""
+    text += f" ({format_percent(level)} interval {limits})" if limits != NOTHING else ""
     if total.high < 1:
         return f"{text}: less than the whole. Sources act together, or one of them has no cell of its own here."
     if total.low > 1:
@@ -297,7 +288,7 @@ def panel(axis: Any, task: str, of: str, level: float, group: Sources) -> None:
     held_levels = f" ({wrapped(said(group), 90)})" if group.levels else ""
     axis.set_title(f"{wrapped(task)}: seed noise by source{held_levels}", fontsize=9, loc="left")
     axis.set_xlabel(
-        f"standard deviation over seeds of {of}, {percent(level)} chi-squared interval; all else as at seed 0",
+        f"standard deviation over seeds of {of}, {format_percent(level)} chi-squared interval; all else as at seed 0",
         fontsize=8,
     )
     axis.tick_params(axis="x", labelsize=8)

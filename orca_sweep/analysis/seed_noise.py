@@ -12,8 +12,6 @@ randomness with all others held, and its share of the whole. Only cells that var
 
 Writes seed_noise.csv (cells), seed_noise_aa.csv (A/A cells), seed_noise_sources.csv (sources of randomness), .md, .tex
 (booktabs), and a plot of the spread.
-
-Run: python analysis/seed_noise.py --tables results/quickstart/tables --out results/quickstart/figures
 """
 
 import math
@@ -26,34 +24,33 @@ from orca_sweep.analysis import noise_sources
 from orca_sweep.analysis.figures import COLOURS
 from orca_sweep.analysis.noise_sources import Sources
 from orca_sweep.analysis.tables import (
-    NOTHING,
-    Record,
-    Table,
-    arguments,
     by_task,
     completeness,
-    csv_text,
-    decimals_of,
-    ends,
     find_base_cell,
-    latex,
     levels_of,
-    markdown,
     metric_of,
     named_levels,
-    number,
     numbers_by_task,
-    p_text,
     pair_aa_cells,
-    percent,
     read_cells,
     replicated,
-    run,
     shared,
     short,
     shorts,
     varying,
     wrapped,
+)
+from orca_sweep.analysis.writing import (
+    NOTHING,
+    Output,
+    Record,
+    Table,
+    decimals_of,
+    format_csv,
+    format_interval,
+    format_number,
+    format_p,
+    format_percent,
 )
 from orca_sweep.results import Cell, Results
 from orca_sweep.stats import Contrast, Interval, NoiseMargin, aa_margin, paired_contrast, smallest_effect, t_interval
@@ -207,7 +204,7 @@ def _smallest_effect(n: int, n_comparisons: int, alpha: float) -> float:
 
 def numbers(found: SeedNoise) -> str:
     """Returns the spread of each cell as CSV."""
-    return csv_text([_record(found, task, spread) for task in found.tasks for spread in task.spreads])
+    return format_csv([_record(found, task, spread) for task in found.tasks for spread in task.spreads])
 
 
 def _record(found: SeedNoise, task: TaskNoise, spread: Spread) -> Record:
@@ -249,13 +246,13 @@ AA_COLUMNS = (
 def aa_numbers(found: SeedNoise) -> str:
     """Returns the A/A cells as CSV."""
     rows = [(task, one, one.noise) for task in found.tasks for one in task.aa]
-    interval = f"{percent(found.level)} chi-squared limits of the margin over df degrees of freedom"
+    interval = f"{format_percent(found.level)} chi-squared limits of the margin over df degrees of freedom"
     values = [
         (task.task, one.repeat.cell_id, one.reference.cell_id, one.reference.name, found.column, task.metric, n.n_aa,
          n.n_reference, n.difference, n.p, n.sd, n.df, n.margin, n.low, n.high, interval)
         for task, one, n in rows
     ]  # fmt: skip
-    return csv_text([dict(zip(AA_COLUMNS, row, strict=True)) for row in values], AA_COLUMNS)
+    return format_csv([dict(zip(AA_COLUMNS, row, strict=True)) for row in values], AA_COLUMNS)
 
 
 def source_numbers(found: SeedNoise) -> str:
@@ -264,7 +261,7 @@ def source_numbers(found: SeedNoise) -> str:
     return noise_sources.numbers(found.column, found.level, tasks)
 
 
-def shown(found: SeedNoise) -> tuple[Table, ...]:
+def build_tables(found: SeedNoise) -> tuple[Table, ...]:
     """Returns a table of A/A cells, if there are any, one of cells, and one of each group of sources, per task."""
     tables = []
     for i, task in enumerate(found.tasks, 1):
@@ -274,7 +271,7 @@ def shown(found: SeedNoise) -> tuple[Table, ...]:
     return tuple(tables)
 
 
-def sources_shown(found: SeedNoise) -> tuple[Table, ...]:
+def build_source_tables(found: SeedNoise) -> tuple[Table, ...]:
     """Returns the tables of sources of randomness alone."""
     return tuple(table for i, task in enumerate(found.tasks, 1) for table in _source_tables(found, task, i))
 
@@ -290,18 +287,26 @@ def _aa_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:
     rows = []
     for one in task.aa:
         n = one.noise
-        texts = (number(n.difference, decimals, "+"), p_text(n.p), number(n.sd, decimals), str(n.df))
-        limits = ends(n.low, n.high, decimals)
-        rows.append((one.reference.name, str(n.n_aa), str(n.n_reference), *texts, number(n.margin, decimals), limits))
+        texts = (format_number(n.difference, decimals, "+"), format_p(n.p), format_number(n.sd, decimals), str(n.df))
+        limits = format_interval(n.low, n.high, decimals)
+        rows.append(
+            (one.reference.name, str(n.n_aa), str(n.n_reference), *texts, format_number(n.margin, decimals), limits)
+        )
     caption = (
         f"{found.column} ({task.metric}): each A/A cell is its cell again with seeds of its own. Difference: mean of the repeats"
         " minus mean of the cell, with the p of the unpaired t test. sd: of one trial over seeds, within cells. Margin:"
-        f" standard deviation of the difference of two seeds, with its {percent(found.level)} chi-squared limits over df"
+        f" standard deviation of the difference of two seeds, with its {format_percent(found.level)} chi-squared limits over df"
         " degrees of freedom."
     )
     head = ("cell", "n A/A", "n cell", "difference", "p", "sd", "df", "margin", "limits")
     return Table(
-        f"{NAME}-aa-{i}", f"{task.task}: A/A cells", caption, head, "lrrrrrrrr", (tuple(rows),), tuple(_faults(task))
+        name=f"{NAME}-aa-{i}",
+        title=f"{task.task}: A/A cells",
+        caption=caption,
+        head=head,
+        align="lrrrrrrrr",
+        blocks=(tuple(rows),),
+        notes=tuple(_faults(task)),
     )
 
 
@@ -309,7 +314,7 @@ def _faults(task: TaskNoise) -> Iterator[str]:
     for one in task.aa:
         if one.noise.p < FAULT_P:
             yield (
-                f"{one.reference.name}: the two differ by more than seeds explain (p {p_text(one.noise.p)}). They should not:"
+                f"{one.reference.name}: the two differ by more than seeds explain (p {format_p(one.noise.p)}). They should not:"
                 " look at hosts, devices, versions and hashes of their rows for a difference."
             )
 
@@ -322,14 +327,20 @@ def _cell_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:
     rows = []
     for spread in task.spreads:
         pairs = (
-            (str(spread.paired.interval.n), number(spread.paired.interval.sd, decimals))
+            (str(spread.paired.interval.n), format_number(spread.paired.interval.sd, decimals))
             if spread.paired
             else ("base", "base")
         )
         seeds = [_seeds(n) or NOTHING for n in (spread.seeds_alone, spread.seeds_holm)]
         levels = [spread.cell.labels[path] for path in paths]
         rows.append(
-            (*levels, str(spread.interval.n), number(spread.interval.sd, decimals), *pairs, *seeds[: 1 + (k > 1)])
+            (
+                *levels,
+                str(spread.interval.n),
+                format_number(spread.interval.sd, decimals),
+                *pairs,
+                *seeds[: 1 + (k > 1)],
+            )
         )
     head = (
         *paths,
@@ -425,21 +436,12 @@ def _panel(axis: Any, found: SeedNoise, task: TaskNoise) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def main() -> None:
-    """Reads the tables and writes the noise as CSV, Markdown, LaTeX and a figure."""
-    parser = arguments(__doc__)
-    parser.add_argument("--base", nargs="+", default=[], metavar="FACTOR=LEVEL", help="levels of the base cell")
-    parser.add_argument("--effect", nargs="+", default=[], metavar="[TASK=]NUMBER", help="difference to be seen")
-
-    def make(results: Results, args: Any) -> dict[str, Any]:
-        found = compute(results, args.base, args.effect, args.metric, args.level)
-        tables = shown(found)
-        texts = {f"{NAME}.csv": numbers(found), f"{NAME}_aa.csv": aa_numbers(found)}
-        texts |= {f"{NAME}_sources.csv": source_numbers(found)}
-        return {**texts, f"{NAME}.md": markdown(tables), f"{NAME}.tex": latex(tables), NAME: plot(found)}
-
-    run(NAME, parser, make)
-
-
-if __name__ == "__main__":
-    main()
+def make_output(results: Results, **asked: Any) -> Output:
+    """Returns the analysis as it is written; ``asked`` are options of ``compute``."""
+    noise = compute(results, **asked)
+    return Output(
+        numbers=numbers(noise),
+        more_numbers={"aa": aa_numbers(noise), "sources": source_numbers(noise)},
+        tables=build_tables(noise),
+        figure=plot(noise),
+    )

@@ -11,8 +11,6 @@ cell's mean counts as known in both. Cells are the combinations of levels that e
 complete pairs in every task.
 
 Writes summary_over_tasks.csv, .md, .tex (booktabs), and a plot of both.
-
-Run: python analysis/summary_over_tasks.py --tables results/mine/tables --out results/mine/figures
 """
 
 import math
@@ -23,31 +21,30 @@ from typing import Any
 from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.figures import COLOURS
 from orca_sweep.analysis.tables import (
-    NOTHING,
-    Record,
-    Table,
-    arguments,
     better_side,
     by_task,
     completeness,
-    csv_text,
-    decimals_of,
     describe_metric,
-    ends,
     find_base_cell,
-    latex,
     levels_of,
-    markdown,
     named_levels,
-    number,
-    percent,
     read_cells,
     replicated,
-    run,
     shared,
     shorts,
     varying,
     wrapped,
+)
+from orca_sweep.analysis.writing import (
+    NOTHING,
+    Output,
+    Record,
+    Table,
+    decimals_of,
+    format_csv,
+    format_interval,
+    format_number,
+    format_percent,
 )
 from orca_sweep.errors import InputError
 from orca_sweep.results import Cell, Results
@@ -132,7 +129,7 @@ def compute(
     if len(tasks) < 2:
         raise InputError(
             f"there is one task ({', '.join(tasks)}), and a summary needs two. Give the space a factor 'task', or collect"
-            " sweeps of several tasks into one table; table_effects.py compares the cells of one task."
+            " sweeps of several tasks into one table; table_effects compares the cells of one task."
         )
     bases = _bases(tasks, dict(named_levels("--base", base, found)))
     names = dict.fromkeys(_key(cell) for cell in found)
@@ -225,12 +222,12 @@ def _reason(scores: Sequence[Score], complete: bool) -> str:
 
 def numbers(found: Summary) -> str:
     """Returns every number as CSV: per cell a line over all tasks, then one per task."""
-    return csv_text([record for row in found.rows for record in _records(found, row)])
+    return format_csv([record for row in found.rows for record in _records(found, row)])
 
 
 def _records(found: Summary, row: CellOverTasks) -> list[Record]:
     whole = row.over_tasks
-    level = percent(found.level)
+    level = format_percent(found.level)
     over = f"{level} percentile bootstrap of the interquartile mean over seeds within tasks"
     nothing = (None, None, None, None, "")
     values = (
@@ -250,16 +247,18 @@ def _records(found: Summary, row: CellOverTasks) -> list[Record]:
     ]
 
 
-def shown(found: Summary) -> tuple[Table, ...]:
+def build_tables(found: Summary) -> tuple[Table, ...]:
     """Returns the table as people read it: a block per cell, over all tasks first, then each task."""
     everything = [*found.bases, *(score.cell for row in found.rows for score in row.scores)]
     paths = varying(everything)
     spreads = [score.interval.half_width for row in found.rows for score in row.scores]
     decimals = min(2, decimals_of(spreads))
     blocks = tuple(_block(row, paths, decimals) for row in found.rows)
-    head = (*paths, "task", "seeds", "change, %", f"{percent(found.level)} interval")
+    head = (*paths, "task", "seeds", "change, %", f"{format_percent(found.level)} interval")
     caption = _caption(found, everything, paths)
-    return (Table(NAME, "Over tasks", caption, head, f"{'l' * (len(paths) + 1)}rrr", blocks, _notes(found)),)
+    align = f"{'l' * (len(paths) + 1)}rrr"
+    notes = _notes(found)
+    return (Table(name=NAME, title="Over tasks", caption=caption, head=head, align=align, blocks=blocks, notes=notes),)
 
 
 def _block(row: CellOverTasks, paths: Sequence[str], decimals: int) -> tuple[tuple[str, ...], ...]:
@@ -267,11 +266,19 @@ def _block(row: CellOverTasks, paths: Sequence[str], decimals: int) -> tuple[tup
     whole = row.over_tasks
     first = (NOTHING, NOTHING, NOTHING)
     if whole:
-        first = (str(whole.n_seeds), number(whole.mean, decimals, "+"), ends(whole.low, whole.high, decimals, "+"))
+        first = (
+            str(whole.n_seeds),
+            format_number(whole.mean, decimals, "+"),
+            format_interval(whole.low, whole.high, decimals, "+"),
+        )
     rows = [(*levels, f"all {len(row.scores)} tasks", *first)]
     for score in row.scores:
         i = score.interval
-        texts = (str(len(score.scores)), number(i.mean, decimals, "+"), ends(i.low, i.high, decimals, "+"))
+        texts = (
+            str(len(score.scores)),
+            format_number(i.mean, decimals, "+"),
+            format_interval(i.low, i.high, decimals, "+"),
+        )
         rows.append((*levels, score.task, *texts))
     return tuple(rows)
 
@@ -285,8 +292,8 @@ def _caption(found: Summary, everything: Sequence[Cell], paths: Sequence[str]) -
         f"{found.column}: paired difference to the base cell ({found.bases[0].describe(paths)}) at equal"
         f" seed, in percent of the base cell's mean of the task ({means}).{_turned(found)} All tasks:"
         " interquartile mean of the scores of all tasks and seeds, with a"
-        f" {percent(found.level)} percentile bootstrap over seeds within each task. Each task: mean"
-        f" with the {percent(found.level)} Student-t interval over seeds. The base cell's mean counts as known."
+        f" {format_percent(found.level)} percentile bootstrap over seeds within each task. Each task: mean"
+        f" with the {format_percent(found.level)} Student-t interval over seeds. The base cell's mean counts as known."
         f" {completeness(everything)}{shared(everything, paths)}"
     )
 
@@ -351,7 +358,7 @@ def plot(found: Summary) -> Any:
     hidden = f"; {len(found.rows) - len(rows)} more cells are in the table only" if len(rows) < len(found.rows) else ""
     base_name = wrapped(levels_of(found.bases[0], paths), 90)
     made.suptitle(
-        f"black: interquartile mean over {len(found.bases)} tasks and {percent(found.level)} bootstrap interval over seeds"
+        f"black: interquartile mean over {len(found.bases)} tasks and {format_percent(found.level)} bootstrap interval over seeds"
         f" within tasks (it is of these tasks)\ncoloured: each task's own mean over seeds; base {base_name}{hidden}",
         fontsize=9,
     )
@@ -364,26 +371,11 @@ def _line(axis: Any, row: CellOverTasks, y: int) -> None:
     if whole:
         axis.plot([whole.low, whole.high], [y + 0.12] * 2, color="black", linewidth=2.4)
         axis.plot([whole.mean], [y + 0.12], "|", color="black", markersize=11, markeredgewidth=2.4)
-        text = f"{number(whole.mean, 1, '+')}% {ends(whole.low, whole.high, 1, '+')}, n = {whole.n_seeds} seeds"
+        text = f"{format_number(whole.mean, 1, '+')}% {format_interval(whole.low, whole.high, 1, '+')}, n = {whole.n_seeds} seeds"
     axis.text(1.01, y, text, transform=axis.get_yaxis_transform(), fontsize=8, va="center")
 
 
-def main() -> None:
-    """Reads the tables and writes the summary as CSV, Markdown, LaTeX and a figure."""
-    parser = arguments(__doc__)
-    parser.add_argument("--base", nargs="+", default=[], metavar="FACTOR=LEVEL", help="levels of the base cell")
-    parser.add_argument(
-        "--complete-pairs", action="store_true", help="where pairs lack, take seeds that all tasks have"
-    )
-
-    def make(results: Results, args: Any) -> dict[str, Any]:
-        found = compute(results, args.base, args.metric, args.level, args.complete_pairs)
-        tables = shown(found)
-        texts = {f"{NAME}.csv": numbers(found), f"{NAME}.md": markdown(tables), f"{NAME}.tex": latex(tables)}
-        return {**texts, NAME: plot(found)}
-
-    run(NAME, parser, make)
-
-
-if __name__ == "__main__":
-    main()
+def make_output(results: Results, **asked: Any) -> Output:
+    """Returns the analysis as it is written; ``asked`` are options of ``compute``."""
+    summary = compute(results, **asked)
+    return Output(numbers=numbers(summary), tables=build_tables(summary), figure=plot(summary))

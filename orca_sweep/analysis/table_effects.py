@@ -9,8 +9,6 @@ task's cells. Seeds that give no pair are listed; a cell that has any is judged 
 that are left.
 
 Writes table_effects.csv, .md, .tex (booktabs), and a forest plot as .png and .svg.
-
-Run: python analysis/table_effects.py --tables results/quickstart/tables --out results/quickstart/figures
 """
 
 import math
@@ -22,34 +20,33 @@ from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.figures import COLOURS
 from orca_sweep.analysis.margins import Margin, fixed_margins, margin_of
 from orca_sweep.analysis.tables import (
-    NOTHING,
-    Record,
-    Table,
-    arguments,
     better_side,
     by_task,
     completeness,
-    csv_text,
-    decimals_of,
     describe_metric,
-    ends,
     find_base_cell,
-    latex,
     levels_of,
-    markdown,
     metric_of,
     named_levels,
-    number,
-    p_text,
-    percent,
     read_cells,
     replicated,
-    run,
     shared,
     short,
     shorts,
     varying,
     wrapped,
+)
+from orca_sweep.analysis.writing import (
+    NOTHING,
+    Output,
+    Record,
+    Table,
+    decimals_of,
+    format_csv,
+    format_interval,
+    format_number,
+    format_p,
+    format_percent,
 )
 from orca_sweep.errors import InputError
 from orca_sweep.results import Cell, Results
@@ -187,7 +184,7 @@ def _reasons(cell: Cell, base: Cell, seed: int) -> list[str]:
 
 def numbers(found: Effects) -> str:
     """Returns every number as CSV: one line per cell that is not the base."""
-    return csv_text([_record(found, task, row) for task in found.tasks for row in task.rows])
+    return format_csv([_record(found, task, row) for task in found.tasks for row in task.rows])
 
 
 def _record(found: Effects, task: TaskEffects, row: Row) -> Record:
@@ -207,7 +204,7 @@ def _record(found: Effects, task: TaskEffects, row: Row) -> Record:
         "difference": c.interval.mean,
         "low": c.interval.low,
         "high": c.interval.high,
-        "interval": f"{percent(found.level)} Student-t interval of the mean paired difference over n_pairs seeds",
+        "interval": f"{format_percent(found.level)} Student-t interval of the mean paired difference over n_pairs seeds",
         "sd_of_differences": c.interval.sd,
         "hedges_g": c.hedges_g,
         "p_t": c.p_t,
@@ -225,7 +222,7 @@ def _record(found: Effects, task: TaskEffects, row: Row) -> Record:
     }
 
 
-def shown(found: Effects) -> tuple[Table, ...]:
+def build_tables(found: Effects) -> tuple[Table, ...]:
     """Returns a table per task that has something to compare, as people read it."""
     return tuple(_table(found, task, i) for i, task in enumerate(found.tasks, 1) if task.rows)
 
@@ -235,13 +232,18 @@ def _table(found: Effects, task: TaskEffects, i: int) -> Table:
     paths = varying(cells)
     decimals = decimals_of(row.contrast.interval.half_width for row in task.rows)
     gaps = any(row.unpaired for row in task.rows)
-    head = (*paths, "pairs", "difference", f"{percent(found.level)} interval", "Hedges' g", "p t", "p t, Holm")
+    head = (*paths, "pairs", "difference", f"{format_percent(found.level)} interval", "Hedges' g", "p t", "p t, Holm")
     rows = []
     for row in task.rows:
         c = row.contrast
-        spread = ends(c.interval.low, c.interval.high, decimals, "+")
-        texts = [str(c.interval.n), number(c.interval.mean, decimals, "+"), spread, number(c.hedges_g, 2, "+")]
-        texts += [p_text(p) for p in (c.p_t, row.p_holm, c.p_sign_flip, c.smallest_p)]
+        spread = format_interval(c.interval.low, c.interval.high, decimals, "+")
+        texts = [
+            str(c.interval.n),
+            format_number(c.interval.mean, decimals, "+"),
+            spread,
+            format_number(c.hedges_g, 2, "+"),
+        ]
+        texts += [format_p(p) for p in (c.p_t, row.p_holm, c.p_sign_flip, c.smallest_p)]
         levels = [row.cell.labels[path] for path in paths]
         rows.append((*levels, *texts, row.verdict.word, *([row.unpaired or NOTHING] if gaps else [])))
     return Table(
@@ -260,7 +262,7 @@ def _caption(found: Effects, task: TaskEffects, cells: Sequence[Cell], paths: Se
     known = f", mean {whole.mean:.4g} over {whole.n} seeds" if whole.n else ", no ok trial yet"
     return (
         f"{found.column} ({describe_metric(task.metric, task.mode)}): cell minus base ({task.base.describe(paths)}{known}), mean"
-        f" over pairs of equal seed with the {percent(found.level)} Student-t interval of that mean over pairs."
+        f" over pairs of equal seed with the {format_percent(found.level)} Student-t interval of that mean over pairs."
         " Hedges' g is in standard"
         " deviations of the metric over seeds. The t and sign-flip tests are paired and two-sided; smallest is the least p"
         f" that the exact sign-flip test of so many pairs can reach. {_judged(task)} {completeness(cells)}"
@@ -270,7 +272,7 @@ def _caption(found: Effects, task: TaskEffects, cells: Sequence[Cell], paths: Se
 
 def _judged(task: TaskEffects) -> str:
     noise = task.margin.noise
-    limits = f" ({percent(noise.level)} limits {noise.low:.3g} to {noise.high:.3g})" if noise else ""
+    limits = f" ({format_percent(noise.level)} limits {noise.low:.3g} to {noise.high:.3g})" if noise else ""
     n = next((row.verdict.n_contrasts for row in task.rows), 0)
     return (
         f"Verdicts hold against a margin of {task.margin.value:.3g}{limits}: {task.margin.source}. Verdicts and the p with Holm"
@@ -286,10 +288,10 @@ def _notes(found: Effects, task: TaskEffects, gaps: bool) -> Iterator[str]:
         yield "A cell with a seed that gives no pair is not judged; --complete-pairs judges it from the pairs that are left."
     n, least = len(task.rows), min(row.contrast.smallest_p for row in task.rows)
     if least * n > 1 - found.level and any(row.contrast.interval.n for row in task.rows):
-        family = f", corrected for {n} comparisons {p_text(min(1.0, n * least))}" if n > 1 else ""
+        family = f", corrected for {n} comparisons {format_p(min(1.0, n * least))}" if n > 1 else ""
         yield (
-            f"With the pairs there are no exact test can show anything: the smallest sign-flip p is {p_text(least)}{family}. The"
-            " t test assumes that differences are normal; more seeds would tell without."
+            f"With the pairs there are no exact test can show anything: the smallest sign-flip p is {format_p(least)}{family}."
+            " The t test assumes that differences are normal; more seeds would tell without."
         )
 
 
@@ -309,7 +311,7 @@ def plot(found: Effects) -> Any:
     left_out = sum(bool(task.rows) for task in found.tasks) - len(tasks)
     more = f"; {left_out} more tasks are in the table only" if left_out else ""
     made.suptitle(
-        f"paired difference to the base cell: mean and {percent(found.level)} Student-t interval over n pairs of equal"
+        f"paired difference to the base cell: mean and {format_percent(found.level)} Student-t interval over n pairs of equal"
         f" seed\nshaded: the margin, if any; words are corrected for all cells of a task, intervals are each cell's own{more}",
         fontsize=9,
     )
@@ -342,31 +344,13 @@ def _line(axis: Any, row: Row, y: int) -> None:
     colour, marker = LOOKS[word]
     axis.plot([i.low, i.high], [y, y], color=colour, linewidth=2)
     axis.plot([i.mean], [y], marker, color=colour, markersize=6)
-    p = f", Holm p {p_text(row.p_holm)}" if math.isfinite(row.p_holm) else ""
+    p = f", Holm p {format_p(row.p_holm)}" if math.isfinite(row.p_holm) else ""
     lacks = f", {len(row.contrast.incomplete)} without a pair" if row.unpaired else ""
     text = f"{word} (n = {i.n}{lacks}{p})"
     axis.text(1.01, y, text, transform=axis.get_yaxis_transform(), fontsize=8, color="#222222", va="center")
 
 
-def main() -> None:
-    """Reads the tables and writes the effects as CSV, Markdown, LaTeX and a forest plot."""
-    parser = arguments(__doc__)
-    parser.add_argument("--base", nargs="+", default=[], metavar="FACTOR=LEVEL", help="levels of the base cell")
-    parser.add_argument(
-        "--margin", nargs="+", default=[], metavar="[TASK=]NUMBER", help="smallest difference that matters"
-    )
-    parser.add_argument(
-        "--complete-pairs", action="store_true", help="judge cells that lack pairs from those they have"
-    )
-
-    def make(results: Results, args: Any) -> dict[str, Any]:
-        found = compute(results, args.base, args.margin, args.metric, args.level, args.complete_pairs)
-        tables = shown(found)
-        texts = {f"{NAME}.csv": numbers(found), f"{NAME}.md": markdown(tables), f"{NAME}.tex": latex(tables)}
-        return {**texts, NAME: plot(found)}
-
-    run(NAME, parser, make)
-
-
-if __name__ == "__main__":
-    main()
+def make_output(results: Results, **asked: Any) -> Output:
+    """Returns the analysis as it is written; ``asked`` are options of ``compute``."""
+    effects = compute(results, **asked)
+    return Output(numbers=numbers(effects), tables=build_tables(effects), figure=plot(effects))

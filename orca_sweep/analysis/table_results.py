@@ -5,8 +5,6 @@ counted in their cell's row and averaged into nothing (but where the space's out
 task); candidates of tuning are in no mean; an A/A cell has a row of its own below the cells.
 
 Writes table_results.csv (all digits, one line per cell), .md and .tex (booktabs).
-
-Run: python analysis/table_results.py --tables results/quickstart/tables --out results/quickstart/tables
 """
 
 import math
@@ -16,24 +14,23 @@ from typing import Any
 
 from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.tables import (
-    Record,
-    Table,
-    arguments,
     by_task,
     completeness,
-    csv_text,
-    decimals_of,
     describe_metric,
     lacking,
-    latex,
-    markdown,
     metric_of,
-    number,
-    percent,
     read_cells,
-    run,
     shared,
     varying,
+)
+from orca_sweep.analysis.writing import (
+    Output,
+    Record,
+    Table,
+    decimals_of,
+    format_csv,
+    format_number,
+    format_percent,
 )
 from orca_sweep.config.labels import write_level
 from orca_sweep.results import Cell, Results
@@ -81,7 +78,7 @@ def compute(results: Results, metric: str | None = None, level: float = 0.95) ->
 
 def numbers(found: ResultsTable) -> str:
     """Returns every number as CSV: one line per cell."""
-    return csv_text([_record(found, row) for task in found.tasks for row in task.cells])
+    return format_csv([_record(found, row) for task in found.tasks for row in task.cells])
 
 
 def _record(found: ResultsTable, cell: Cell) -> Record:
@@ -99,7 +96,7 @@ def _record(found: ResultsTable, cell: Cell) -> Record:
         "sd": i.sd,
         "low": i.low,
         "high": i.high,
-        "interval": f"{percent(i.level)} Student-t interval of the mean over n seeds",
+        "interval": f"{format_percent(i.level)} Student-t interval of the mean over n seeds",
         "n_planned": len(cell.trials),
         "n_not_ok": cell.n_not_ok,
         "not_ok": lacking(cell.status_counts),
@@ -113,7 +110,7 @@ def _chosen(cell: Cell) -> dict[str, Any]:
     return {path: value for path, value in cell.chosen.items() if path not in cell.labels}
 
 
-def shown(found: ResultsTable) -> tuple[Table, ...]:
+def build_tables(found: ResultsTable) -> tuple[Table, ...]:
     """Returns a table per task as people read it."""
     return tuple(_table(found, task, i) for i, task in enumerate(found.tasks, 1))
 
@@ -143,14 +140,14 @@ def _table(found: ResultsTable, task: TaskResults, i: int) -> Table:
 
 
 def _mean(cell: Cell, decimals: int) -> str:
-    mean, half = number(cell.interval.mean, decimals), cell.interval.half_width
-    return mean if math.isnan(half) else f"{mean} ± {number(half, decimals)}"
+    mean, half = format_number(cell.interval.mean, decimals), cell.interval.half_width
+    return mean if math.isnan(half) else f"{mean} ± {format_number(half, decimals)}"
 
 
 def _caption(found: ResultsTable, task: TaskResults, paths: Sequence[str]) -> str:
     return (
         f"{found.column} ({describe_metric(task.metric, task.mode)}), mean over n seeds; ± is the half-width of the"
-        f" {percent(found.level)} Student-t interval of that mean over the same seeds. {completeness(task.cells)}"
+        f" {format_percent(found.level)} Student-t interval of that mean over the same seeds. {completeness(task.cells)}"
         f"{shared(task.cells, paths)}"
     )
 
@@ -168,16 +165,7 @@ def _notes(cells: Sequence[Cell]) -> list[str]:
     return [text for holds, text in notes if holds]
 
 
-def main() -> None:
-    """Reads the tables and writes the results as CSV, Markdown and LaTeX."""
-
-    def make(results: Results, args: Any) -> dict[str, Any]:
-        found = compute(results, args.metric, args.level)
-        tables = shown(found)
-        return {f"{NAME}.csv": numbers(found), f"{NAME}.md": markdown(tables), f"{NAME}.tex": latex(tables)}
-
-    run(NAME, arguments(__doc__), make)
-
-
-if __name__ == "__main__":
-    main()
+def make_output(results: Results, **asked: Any) -> Output:
+    """Returns the analysis as it is written; ``asked`` are options of ``compute``."""
+    table = compute(results, **asked)
+    return Output(numbers=numbers(table), tables=build_tables(table))

@@ -1,32 +1,15 @@
-"""What the table scripts share: cells and their base, tables as CSV, Markdown and LaTeX, the command line.
+"""What the tables share: cells and their base, and texts that figures have room for."""
 
-A table is plain text until it is rendered: levels are users' own words, and each format has its own escapes.
-"""
-
-import argparse
-import csv
-import io
 import math
-import re
-import sys
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Iterable, Mapping, Sequence
 
-from orca_sweep.analysis.figures import csv_field
-from orca_sweep.analysis.outputs import write_files
+from orca_sweep.analysis.writing import join_lines
 from orca_sweep.config.labels import shorten_labels
 from orca_sweep.errors import InputError
-from orca_sweep.results import Cell, Results, TaskMetric, find_repeated_seeds, read_results, summarise_cells
+from orca_sweep.results import Cell, Results, TaskMetric, find_repeated_seeds, summarise_cells
 from orca_sweep.stats.modes import Mode, describe_mode
-from orca_sweep.visible import escape_controls, escape_output
-
-Record = Mapping[str, object]
-MINUS, NOTHING = "\u2212", "\u2013"
-
 
 # Cells --------------------------------------------------------------------------------------------
 
@@ -236,53 +219,15 @@ def numbers_by_task(option: str, items: Sequence[str], tasks: Iterable[str]) -> 
 # Words --------------------------------------------------------------------------------------------
 
 
-def decimals_of(spreads: Iterable[float]) -> int:
-    """Returns how many decimals show two digits of the middle one of the spreads; 4 if there is none.
-
-    The smallest shows one digit, if that takes no more than two decimals more.
-    """
-    places = sorted(-math.floor(math.log10(x)) for x in spreads if 0 < x < math.inf)
-    if not places:
-        return 4
-    middle = places[len(places) // 2] + 1
-    return min(8, max(0, middle, min(places[-1], middle + 2)))
-
-
-def percent(share: float) -> str:
-    """Returns '95%'."""
-    return f"{100 * share:.4g}%"
-
-
-def number(value: float, decimals: int, sign: str = "") -> str:
-    """Returns a rounded number with a minus that is one; NaN is nothing. ``sign`` '+' shows the sign of both kinds."""
-    if not math.isfinite(value):
-        return NOTHING
-    text = f"{value:{sign}.{decimals}f}"
-    return text.replace("-", MINUS) if float(text) else text.replace("-", "")
-
-
-def p_text(p: float) -> str:
-    """Returns a p value with three digits."""
-    if math.isnan(p):
-        return NOTHING
-    return "<0.001" if p < 0.001 else f"{p:.3g}"
-
-
-def ends(low: float, high: float, decimals: int, sign: str = "") -> str:
-    """Returns '[0.11, 0.23]'."""
-    known = math.isfinite(low) and math.isfinite(high)
-    return f"[{number(low, decimals, sign)}, {number(high, decimals, sign)}]" if known else NOTHING
-
-
 def short(text: str, most: int = 44) -> str:
     """Returns a text for a figure as one line, its middle left out if it is long; of several, see ``shorts``."""
-    half, text = (most - 1) // 2, _one_line(text)
+    half, text = (most - 1) // 2, join_lines(text)
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
 
 
 def wrapped(text: str, most: int = 60) -> str:
     """Returns a text for the title of a figure, whole, on as many lines as it takes."""
-    return textwrap.fill(_one_line(text), most)
+    return textwrap.fill(join_lines(text), most)
 
 
 def shorts(texts: Iterable[str], most: int = 44) -> list[str]:
@@ -290,171 +235,3 @@ def shorts(texts: Iterable[str], most: int = 44) -> list[str]:
     whole = list(texts)
     made = shorten_labels(whole, most)
     return [made[text] for text in whole]
-
-
-# Rendering ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as people read it, in plain text."""
-
-    name: str
-    """Of its label in LaTeX."""
-    title: str
-    caption: str
-    """What the numbers are, how many of what they are over, and what each interval is."""
-    head: tuple[str, ...]
-    align: str
-    """A letter per column: l or r."""
-    blocks: tuple[tuple[tuple[str, ...], ...], ...]
-    """Rows, in groups that belong together."""
-    notes: tuple[str, ...] = ()
-
-
-def csv_text(records: Sequence[Record], columns: Sequence[str] = ()) -> str:
-    """Returns records as CSV with all digits; what there is not is empty, and no text is a formula.
-
-    ``columns`` are needed where there may be no record.
-    """
-    out = io.StringIO()
-    names = columns or list(records[0])
-    writer = csv.DictWriter(out, names, lineterminator="\n")
-    writer.writerow({name: escape_controls(name) for name in names})
-    for record in records:
-        writer.writerow({key: _plain(value) for key, value in record.items()})
-    return out.getvalue()
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "" if value is None or (isinstance(value, float) and not math.isfinite(value)) else csv_field(value)
-
-
-def markdown(tables: Iterable[Table]) -> str:
-    """Returns tables as GitHub's Markdown."""
-    return "\n\n".join(map(_markdown, tables)) + "\n"
-
-
-def _markdown(table: Table) -> str:
-    rows = [table.head, *(row for block in table.blocks for row in block)]
-    lines = [f"| {' | '.join(map(markdown_escape, row))} |" for row in rows]
-    lines.insert(1, f"|{'|'.join({'l': ':--', 'r': '--:'}[letter] for letter in table.align)}|")
-    notes = [f"- {markdown_escape(note)}" for note in table.notes]
-    parts = [f"## {markdown_escape(table.title)}", "\n".join(lines), markdown_escape(table.caption), "\n".join(notes)]
-    return "\n\n".join(part for part in parts if part)
-
-
-def markdown_escape(text: str) -> str:
-    """Returns a text that Markdown shows as it is, also in a cell of a table."""
-    return re.sub(r"([\\`*_\[\]<>|~$&#])", r"\\\1", _one_line(text))
-
-
-def _one_line(text: str) -> str:
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-LATEX = str.maketrans({
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\char34{}", MINUS: "$-$", "±": r"$\pm$",
-    "²": r"\textsuperscript{2}", "ω": r"$\omega$", "η": r"$\eta$", NOTHING: r"\textendash{}", "…": r"\ldots{}",
-    # After a line's end these would be read as its option.
-    "[": "{[}", "]": "{]}", "*": "{*}",
-} | {c: f"\\{c}" for c in "&%$#_{}"})  # fmt: skip
-
-
-def latex_escape(text: str) -> str:
-    """Returns a text that LaTeX shows as it is; two hyphens stay two."""
-    return re.sub("-(?=-)", "-{}", _one_line(text).translate(LATEX))
-
-
-def latex(tables: Iterable[Table]) -> str:
-    """Returns tables as LaTeX floats with the rules of booktabs."""
-    return "% Needs \\usepackage{booktabs}.\n" + "\n".join(map(_latex, tables))
-
-
-def _latex(table: Table) -> str:
-    blocks = [[f"    {' & '.join(map(latex_escape, row))} \\\\" for row in block] for block in table.blocks if block]
-    body = "\n    \\midrule\n".join("\n".join(block) for block in blocks)
-    caption = " ".join(map(latex_escape, (table.caption, *table.notes)))
-    return f"""\
-\\begin{{table}}
-  \\centering\\small
-  \\caption{{{latex_escape(table.title)}. {caption}}}
-  \\label{{tab:{table.name}}}
-  \\begin{{tabular}}{{{table.align}}}
-    \\toprule
-    {" & ".join(map(latex_escape, table.head))} \\\\
-    \\midrule
-{body}
-    \\bottomrule
-  \\end{{tabular}}
-\\end{{table}}
-"""
-
-
-# Running ------------------------------------------------------------------------------------------
-
-
-def arguments(
-    doc: str | None, level: float | None = 0.95, out: str = "folder for what is made"
-) -> argparse.ArgumentParser:
-    """Returns the command line that all table scripts have; the whole docstring is its help."""
-    first, _, more = (doc or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        description=first, epilog=more.strip(), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--tables", type=Path, required=True, help="folder with trials.parquet and epochs.parquet")
-    parser.add_argument("--out", type=Path, required=True, help=out)
-    if level is not None:
-        parser.add_argument("--metric", help="column to compare; default: the one the space names")
-        parser.add_argument("--level", type=_share, default=level, help="of the intervals (default: %(default)s)")
-    return parser
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no share. It lies between 0 and 1, such as 0.95.")
-    return value
-
-
-@escape_output()
-def run(name: str, parser: argparse.ArgumentParser, make: Callable[[Results, Any], Mapping[str, Any]]) -> None:
-    """Reads the tables and writes what is made of them: texts under their file's name, figures as PNG and SVG.
-
-    Ends the program with code 2 for wrong input, and with 1 if a file cannot be written.
-    """
-    args = parser.parse_args()
-    try:
-        made = make(read_results(args.tables), args)
-        contents: dict[str, bytes] = {}
-        for file, content in made.items():
-            if isinstance(content, str):
-                contents[file] = content.encode()
-            else:
-                contents |= {f"{file}.{kind}": _drawn(content, kind) for kind in ("png", "svg")}
-        for path in write_files(args.out, contents):
-            print(path)
-    except InputError as error:
-        stop(name, list(map(str, error.problems)), 2)
-    except OSError as error:
-        stop(name, [f"{error.filename or args.out}: {error.strerror or error}. Nothing was left half-written."], 1)
-
-
-def _drawn(figure: Any, kind: str) -> bytes:
-    from matplotlib import rc_context
-
-    drawn = io.BytesIO()
-    # Without a date, and with names that are no chance, the same tables give the same file.
-    with rc_context({"svg.hashsalt": "orca-sweep"}):
-        figure.savefig(drawn, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
-    return drawn.getvalue()
-
-
-def stop(name: str, problems: Iterable[str], code: int) -> NoReturn:
-    """Ends the program with a code, each problem as a line of its own."""
-    for problem in problems:
-        print(f"{name}: {problem}", file=sys.stderr)
-    sys.exit(code)

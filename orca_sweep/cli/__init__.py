@@ -14,17 +14,17 @@ import typer
 from rich.console import Console
 
 from orca_sweep import __version__
+from orca_sweep.cli import analyses, ending, plans, tables, trials
 from orca_sweep.cli import data as data_commands
-from orca_sweep.cli import ending, plans, tables, trials
 from orca_sweep.cli import jobs as job_commands
 from orca_sweep.cli import store as store_commands
+from orca_sweep.cli.listing import describe_names
 from orca_sweep.cli.progress import Progress
 from orca_sweep.cli.reporting import report
 from orca_sweep.cli.terminal import open_console
 from orca_sweep.cli.words import real_path, refuse_zero_bytes
 from orca_sweep.errors import InputError, OrcaSweepError, RayLostError, StorageError
 from orca_sweep.space import MAX_TRIALS, Plan
-from orca_sweep.stats.modes import describe_mode
 from orca_sweep.store import FULL
 from orca_sweep.visible import escape_output
 
@@ -38,6 +38,7 @@ app = typer.Typer(
 app.add_typer(data_commands.app, name="data")
 app.add_typer(store_commands.app, name="store")
 app.add_typer(job_commands.app, name="job")
+app.add_typer(analyses.app, name="analyse")
 LOOPBACK = "127.0.0.1"
 DashboardHost = Annotated[
     str,
@@ -66,6 +67,9 @@ class Kind(StrEnum):
     metrics = "metrics"
     losses = "losses"
     factors = "factors"
+    columns = "columns"
+    spaces = "spaces"
+    analyses = "analyses"
 
 
 def main() -> None:
@@ -150,42 +154,9 @@ def options(
 
 @app.command("list")
 def list_(kind: Annotated[Kind, typer.Argument(help="what to list", show_default=False)]) -> None:
-    """Lists what a space can name: one name first on each line, then what it is."""
-    lines = _factor_lines() if kind is Kind.factors else _record_lines(kind)
-    for name, text in lines:
+    """Lists names that spaces, tables and commands know: one name first on each line, then what it is."""
+    for name, text in describe_names(kind.value):
         print(f"{name:<32} {text}")
-
-
-def _factor_lines() -> list[tuple[str, str]]:
-    from orca_sweep.config import knobs
-
-    knob_list = [knob for knob in knobs().values() if knob.path != "seed"]
-    return [(k.path, f"{k.type_name}; default {k.default}: {k.meaning}") for k in knob_list]
-
-
-def _record_lines(kind: Kind) -> list[tuple[str, str]]:
-    from orca_sweep.bodies import BODIES
-    from orca_sweep.objectives import OBJECTIVES
-    from orca_sweep.proxies import PROXIES
-    from orca_sweep.tasks import LOSSES, METRICS, TASKS
-
-    registries: dict[str, Any] = {
-        "tasks": TASKS, "bodies": BODIES, "proxies": PROXIES, "objectives": OBJECTIVES, "metrics": METRICS, "losses": LOSSES,
-    }  # fmt: skip
-    registry = registries[kind.value]
-    records = [registry.get(name) for name in registry.names()]
-    lines = [(record.name, _record_text(record, kind)) for record in records]
-    if kind is Kind.tasks:
-        lines.append(("openml:<id>", "1D; any OpenML table by its number (orca-sweep data fetch openml:31)"))
-    return lines
-
-
-def _record_text(record: Any, kind: Kind) -> str:
-    extra = f" [needs the extra '{record.extra}']" if getattr(record, "extra", None) else ""
-    dims = f"{record.dims}D; " if getattr(record, "dims", None) else ""
-    mode = f"{record.mode}, {describe_mode(record.mode)}; " if kind is Kind.metrics else ""
-    unit = f" ({record.unit})" if kind is Kind.metrics and record.unit else ""
-    return f"{dims}{mode}{record.meaning}{unit}{extra}"
 
 
 # launch -------------------------------------------------------------------------------------------

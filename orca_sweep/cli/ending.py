@@ -2,16 +2,16 @@
 
 import json
 import shlex
-import subprocess
-import sys
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from orca_sweep.cli.tables import figures_for
 from orca_sweep.config.labels import write_level
+from orca_sweep.errors import OrcaSweepError, first_line
 from orca_sweep.stats.modes import describe_mode
 
 
@@ -21,7 +21,7 @@ def finish(folder: Path, console: Console) -> None:
 
     tables = folder / "tables"
     results = collect([folder], tables)
-    drawn = _figures(results, tables, folder / "figures", console)
+    drawn = draw_figures(results, folder / "figures", console)
     _print_summary(results, console)
     for note in (*results.notes, *_custody(results, folder)):
         console.print(note, soft_wrap=True)
@@ -55,27 +55,25 @@ def _custody(results: Any, folder: Path) -> list[str]:
     return notes
 
 
-def shipped(folder: str) -> Path:
-    """Returns the folder ``analysis`` or ``search_spaces``: beside the package, or inside an installed one."""
-    package = Path(__file__).resolve().parent.parent
-    if folder == "analysis":
-        return package / folder
-    beside = package.parent / folder
-    return beside if beside.is_dir() else package / "_shipped" / folder
+def draw_figures(results: Any, out: Path, console: Console) -> list[Path]:
+    """Draws the figures that the sweep is about, and returns their pictures.
 
+    The numbers of a sweep do not depend on a picture: one that cannot be drawn is reported, whatever the reason.
+    """
+    from orca_sweep.analysis.declarations import choose_figures, write_analysis
 
-def _figures(results: Any, tables: Path, out: Path, console: Console) -> list[Path]:
-    """Draws the sweep's figures in processes of their own: the package itself never imports matplotlib."""
     drawn = []
-    for name in figures_for(results):
-        script = shipped("analysis") / f"{name}.py"
-        command = [sys.executable, str(script), "--tables", str(tables), "--out", str(out)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            why = (done.stderr or done.stdout).strip().splitlines()[-1:] or [f"{name}: exit code {done.returncode}"]
-            console.print(f"no figure: {why[0]}", soft_wrap=True)
+    quiet = replace(results, notes=())  # the summary shows them
+    for name in choose_figures(results):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # such as of letters that no font here has
+                paths = write_analysis(out, name, quiet)
+        except Exception as error:
+            reason = str(error) if isinstance(error, OrcaSweepError) else first_line(error)
+            console.print(f"no figure: {name}: {reason}", soft_wrap=True)
         else:
-            drawn.append(out / f"{name}.png")
+            drawn += [path for path in paths if path.suffix == ".png"]
     return drawn
 
 

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orca_sweep.cli.plans import MaxTrials, make_plan
+from orca_sweep.cli.plans import MaxTrials, SpaceFile, make_plan
 from orca_sweep.cli.words import real_path
 from orca_sweep.errors import InputError
 from orca_sweep.record_files import read_regular_file
 from orca_sweep.space import MAX_TRIALS
+from orca_sweep.space.bundled import find_space
 
 if TYPE_CHECKING:
     from orca_sweep.space import Plan
@@ -74,7 +75,7 @@ def _cluster(address: str) -> "Cluster":
 
 
 def submit(
-    space: Annotated[Path, typer.Argument(help="the space: a YAML with base, factors and seeds", show_default=False)],
+    space: SpaceFile,
     address: Annotated[
         str | None, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="dashboard of the head: http://HOST:8265")
     ] = None,
@@ -147,7 +148,7 @@ def _planned(
     """The plan, made as the job will make it: in the folder that is sent. Every mistake is told at once."""
     from orca_sweep.sweep.jobs import Submission, missing_uploads
 
-    path = real_path(space)
+    path = real_path(find_space(space))
     folder = real_path(working_dir or path.parent)
     problems = _misplaced(out, data, store)
     notes: list[str] = []

@@ -23,7 +23,14 @@ from orca_sweep.space.margins import ALL
 if TYPE_CHECKING:
     from orca_sweep.planning.forecast import Contrasts, Forecast
 
-SpaceFile = Annotated[Path, typer.Argument(help="the space: a YAML with base, factors and seeds", show_default=False)]
+SpaceFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="SPACE",
+        help="the space: a YAML with base, factors and seeds, or the name of a bundled one (list spaces)",
+        show_default=False,
+    ),
+]
 Rehash = Annotated[
     bool, typer.Option("--rehash", help="read all of your own files again, whatever is known of their content")
 ]
@@ -66,7 +73,7 @@ def make_plan(path: Path, max_trials: int = MAX_TRIALS, rehash: bool = False) ->
     """Returns the plan of a space YAML of at most so many trials, after importing the modules it names.
 
     Args:
-        path: the space.
+        path: the space's file, or the name of a bundled space.
         max_trials: the most that are expanded.
         rehash: whether the user's own files are read again even if they look as they did when they were hashed.
 

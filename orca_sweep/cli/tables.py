@@ -1,37 +1,55 @@
 """``orca-sweep collect`` and ``status``: from sweep folders to tables, and how far a sweep is."""
 
 import json
+import os
 import shlex
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
 from orca_sweep.errors import InputError
-from orca_sweep.results import FINAL_STATUSES, Results, SweepStatus, sweep_status
+from orca_sweep.results import FINAL_STATUSES, Results, SweepStatus, read_results, sweep_status
+from orca_sweep.results import collect as make_tables
 
 MAX_FAILURES_SHOWN = 10
 WELL = ("ok", "pruned")
-FIGURES = (
-    ("figure5_pretraining", "body.pretrain_fraction", 3),
-    ("figure4_freezing", "finetune.freeze", 2),
-    ("figure3_otdd_vs_error", "embedder.epochs", 3),
-    ("figure2_proxies", "proxy", 2),
-)
-"""Each figure of the study, the factor that it is about, and from how many levels on it shows something."""
-ANY_FIGURE = "figure2_proxies"
-"""Takes any sweep: a line per level of its first factor."""
 
 
-def figures_for(results: Results) -> tuple[str, ...]:
-    """Returns the scripts of ``analysis`` whose question a sweep asks: those whose factor it varies; at least one."""
-    fitting = (name for name, path, least in FIGURES if _n_levels(results, path) >= least)
-    return tuple(fitting) or (ANY_FIGURE,)
+@contextmanager
+def open_tables(folder: Path, is_only_read: bool) -> Iterator[tuple[Path, Results]]:
+    """Yields the folder of a sweep's or a user's tables, and what they hold; prints what is to be said of them.
+
+    A sweep's tables are made anew, elsewhere if nothing may be written into its folder.
+
+    Raises:
+        InputError: if the folder is neither a sweep's nor one of tables.
+    """
+    if os.path.lexists(folder / "sweep.json"):
+        tables = folder / "tables"
+        if is_only_read:
+            with TemporaryDirectory(prefix="orca-sweep-tables-") as name:
+                yield Path(name), _print_notes(make_tables([folder], Path(name), earlier=tables))
+        else:
+            yield tables, _print_notes(make_tables([folder], tables))
+    elif os.path.lexists(folder / "trials.parquet"):
+        yield folder, _print_notes(read_results(folder))
+    else:
+        raise InputError(
+            f"{folder}: neither a sweep (no sweep.json) nor tables (no trials.parquet). Name a folder that 'orca-sweep"
+            " launch' or 'orca-sweep collect' wrote."
+        )
 
 
-def _n_levels(results: Results, path: str) -> int:
-    return results.labels[path].nunique() if path in results.factors else 0
+def _print_notes(results: Results) -> Results:
+    """Prints the notes, and returns the results without them: figures do not repeat them."""
+    for note in results.notes:
+        print(note, flush=True)
+    return replace(results, notes=())
 
 
 def collect(
@@ -39,12 +57,10 @@ def collect(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="default: tables/ in the only sweep folder")] = None,
 ) -> None:
     """Makes trials, epochs and stages.parquet from sweep folders, also while they run, and from tables made elsewhere."""
-    from orca_sweep.results import collect as merge
-
     if out is None and len(sweeps) > 1:
         raise InputError("collect: several sweep folders need a place for the merged tables. Give one with -o.")
     target = out or sweeps[0] / "tables"
-    results = merge(sweeps, target)
+    results = make_tables(sweeps, target)
     for note in results.notes:
         print(note)
     counts = ", ".join(f"{n} {status}" for status, n in results.trials["status"].value_counts().items())

@@ -1,12 +1,9 @@
-"""The figures' scripts: what they compute from known tables, what they say and draw, and that they run as files."""
+"""The figures: what they compute from known tables, what they say, draw and write, and which of them a launch draws."""
 
 import csv
 import io
 import itertools
 import math
-import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,15 +19,15 @@ from orca_sweep.analysis import (
     figure4_freezing,
     figure5_pretraining,
     figures,
-    outputs,
+    writing,
 )
+from orca_sweep.analysis.declarations import choose_figures, make_output, write_analysis
 from orca_sweep.errors import InputError
 from orca_sweep.results import Results
 from orca_sweep.stats import rank_correlation, t_interval
-from tests.commands import run_script
 
 REPO = Path(__file__).resolve().parents[2]
-SCRIPTS = (figure2_proxies, figure3_otdd_vs_error, figure4_freezing, figure5_pretraining)
+FIGURES = (figure2_proxies, figure3_otdd_vs_error, figure4_freezing, figure5_pretraining)
 FACTOR = {
     figure3_otdd_vs_error: "embedder.epochs",
     figure4_freezing: "finetune.freeze",
@@ -506,7 +503,7 @@ def texts_of(figure):
     return [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in dict.fromkeys(seen)]
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.NAME)
+@pytest.mark.parametrize("script", FIGURES, ids=lambda s: s.NAME)
 @pytest.mark.parametrize(("n_lines", "tasks"), [(1, ("digits",)), (3, ("digits", "ecg")), (8, ("digits",))])
 def test_no_two_labels_overlap_and_none_leaves_the_picture(script, n_lines, tasks):
     figure = script.plot(script.compute(of(script, n_lines, tasks)))
@@ -527,7 +524,7 @@ def test_lines_are_told_apart_without_colour():
     assert len({style.colour for style in styles}) == len({style.marker for style in styles}) == 8
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.NAME)
+@pytest.mark.parametrize("script", FIGURES, ids=lambda s: s.NAME)
 def test_a_sweep_that_has_just_begun_has_a_picture_that_says_so(script):
     begun = of(script)
     lost = begun.trials.assign(status="lost", metric=None, test_metric_best=math.nan, objective_last=math.nan)
@@ -545,7 +542,7 @@ def test_a_sweep_that_has_just_begun_has_a_picture_that_says_so(script):
     assert "no result yet: there are only trials of the search" in words
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.NAME)
+@pytest.mark.parametrize("script", FIGURES, ids=lambda s: s.NAME)
 def test_one_result_is_a_point_without_an_interval(script):
     begun = of(script)
     one = begun.trials.assign(status=["ok", *["lost"] * (len(begun.trials) - 1)])
@@ -553,10 +550,10 @@ def test_one_result_is_a_point_without_an_interval(script):
     record = script.compute(replace(begun, trials=one))
     texts_of(script.plot(record))
     row = next(row for row in as_rows(script, record) if row["what"] == "test_metric_best")
-    assert (row["n"], float(row["mean"]), row["low"]) == ("1", 0.2, "nan")
+    assert (row["n"], float(row["mean"]), row["low"]) == ("1", 0.2, "")
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.NAME)
+@pytest.mark.parametrize("script", FIGURES, ids=lambda s: s.NAME)
 def test_more_panels_than_fit_are_in_the_csv(script):
     tasks = [f"task-{i}" for i in range(figures.MAX_PANELS + 2)]
     record = script.compute(of(script, 1, tasks, n_seeds=2))
@@ -565,7 +562,7 @@ def test_more_panels_than_fit_are_in_the_csv(script):
     assert {row["panel"].split(",")[0] for row in as_rows(script, record)} == set(tasks)
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.NAME)
+@pytest.mark.parametrize("script", FIGURES, ids=lambda s: s.NAME)
 def test_the_csv_equals_the_record(script):
     record = script.compute(of(script, factor="embedder.init", tasks=("digits", "ecg")))
     rows = [row for row in as_rows(script, record) if row["what"] == "test_metric_best"]
@@ -651,53 +648,32 @@ def test_axes_name_metric_and_unit_and_words_are_plain():
 # Files --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.NAME)
-def test_a_script_runs_as_a_file_without_torch_or_ray_and_gives_equal_files(script, tmp_path):
-    """As it lies in an installed wheel: in a folder of its own that is on no path, with the package elsewhere."""
-    shutil.copytree(
-        REPO / "orca_sweep" / "analysis",
-        tmp_path / "shipped" / "analysis",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
-    tables, file = written(of(script), tmp_path / "tables"), tmp_path / "shipped" / "analysis" / f"{script.NAME}.py"
-    code = (
-        f"import runpy, sys; sys.argv = ['f', '--tables', {str(tables)!r}, '--out', {str(tmp_path / 'first')!r}]\n"
-        f"runpy.run_path({str(file)!r}, run_name='__main__')\n"
-        "import analysis.figures; print(analysis.figures.__file__)\n"
-        "sys.exit(bool({'torch', 'ray'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [str(tmp_path / "first" / f"{script.NAME}.png"), str(file.parent / "figures.py")]
-    assert run_script(file, "--tables", tables, "--out", tmp_path / "second").returncode == 0
-    for kind in ("png", "svg", "csv"):
-        first, second = (tmp_path / folder / f"{script.NAME}.{kind}" for folder in ("first", "second"))
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda f: f.NAME)
+def test_equal_tables_give_equal_files(figure, tmp_path):
+    results = of(figure)
+    paths = [write_analysis(tmp_path / folder, figure.NAME, results) for folder in ("first", "second")]
+    assert [path.name for path in paths[0]] == [f"{figure.NAME}.{kind}" for kind in ("csv", "png", "svg")]
+    for first, second in zip(*paths, strict=True):
         assert first.read_bytes() == second.read_bytes()
     assert len(list((tmp_path / "first").glob("[!.]*"))) == 3
-    assert (tmp_path / "first" / f"{script.NAME}.png").stat().st_size > 10_000
+    assert (tmp_path / "first" / f"{figure.NAME}.png").stat().st_size > 10_000
 
 
-def test_wrong_input_is_said_with_exit_code_2(tmp_path):
-    script = REPO / "orca_sweep" / "analysis" / "figure4_freezing.py"
-    tables = written(of(figure5_pretraining), tmp_path / "tables")
-    missing = run_script(script, "--tables", tmp_path, "--out", tmp_path)
-    assert (missing.returncode, "no such table" in missing.stderr) == (2, True)
-    other = run_script(script, "--tables", tables, "--out", tmp_path)
-    assert other.returncode == 2
-    assert other.stderr.startswith("figure4_freezing: demo: 'finetune.freeze' is no factor of this sweep.")
-    (tmp_path / "file").write_text("")
-    nowhere = run_script(
-        REPO / "orca_sweep" / "analysis" / "figure5_pretraining.py", "--tables", tables, "--out", tmp_path / "file"
-    )
-    assert (nowhere.returncode, "Traceback" in nowhere.stderr) == (2, False)
-    assert "Name a folder that can be written." in nowhere.stderr
+def test_drawing_leaves_no_global_state():
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    make_output("figure5_pretraining", of(figure5_pretraining))
+    assert dict(matplotlib.rcParams) == before
+    library = (REPO / "orca_sweep" / "analysis").rglob("*.py")
+    assert not [path for path in library if "pyplot" in path.read_text()]
 
 
 def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path):
     (tmp_path / "a.csv").write_text("old")
 
     def half():
-        with outputs.whole(tmp_path / "a.csv") as path:
+        with writing.replace_whole(tmp_path / "a.csv") as path:
             path.write_text("half")
             raise RuntimeError
 
@@ -725,34 +701,43 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path):
     ],
 )
 def test_a_launch_draws_the_figures_whose_factors_are_varied(levels, names):
-    from orca_sweep.cli.tables import figures_for
-
-    found = figures_for(made(list(levels), crossed(levels, 1)))
-    assert list(found) == names
-    assert all((REPO / "orca_sweep" / "analysis" / f"{name}.py").is_file() for name in found)
+    assert list(choose_figures(made(list(levels), crossed(levels, 1)))) == names
 
 
-def test_a_launch_says_where_its_figures_are_and_why_one_is_missing(tmp_path):
+def test_a_launch_says_where_its_figures_are_and_why_one_is_missing(tmp_path, monkeypatch):
     from rich.console import Console
 
-    from orca_sweep.cli.ending import _figures
+    from orca_sweep.cli.ending import draw_figures
 
     results = of(figure5_pretraining)
-    tables = written(results, tmp_path / "tables")
-    drawn = _figures(results, tables, tmp_path / "figures", Console())
+    drawn = draw_figures(results, tmp_path / "figures", Console())
     assert [path.name for path in drawn] == ["figure5_pretraining.png", "figure2_proxies.png"]
     assert all(path.stat().st_size > 10_000 for path in drawn)
+    (tmp_path / "file").write_text("")
     console = Console(record=True, width=300)
-    assert _figures(results, tmp_path, tmp_path / "figures", console) == []
-    assert "no figure: figure5_pretraining: " in console.export_text()
+    assert draw_figures(results, tmp_path / "file", console) == []
+    assert "no figure: figure5_pretraining: FileExistsError: " in console.export_text()
 
 
-def test_every_figure_of_a_shipped_space_is_the_one_it_is_named_after():
+def test_a_figure_that_breaks_does_not_end_a_launch(tmp_path, monkeypatch):
+    from rich.console import Console
+
+    from orca_sweep.cli.ending import draw_figures
+
+    def break_down(results):
+        raise ZeroDivisionError("by chance")
+
+    monkeypatch.setattr(figure5_pretraining, "compute", break_down)
+    console = Console(record=True, width=300)
+    drawn = draw_figures(of(figure5_pretraining), tmp_path / "figures", console)
+    assert [path.name for path in drawn] == ["figure2_proxies.png"]
+    assert "no figure: figure5_pretraining: ZeroDivisionError: by chance" in console.export_text()
+
+
+def test_every_figure_of_a_bundled_space_is_the_one_it_is_named_after():
     import yaml
-
-    from orca_sweep.cli.tables import figures_for
 
     for path in (REPO / "search_spaces").glob("figure*.yaml"):
         factors = yaml.safe_load(path.read_text())["factors"]
-        shown = figures_for(made(list(factors), crossed(factors, 1)))
+        shown = choose_figures(made(list(factors), crossed(factors, 1)))
         assert shown[0] == path.stem.removesuffix("_1d"), path

@@ -17,7 +17,7 @@ from orca_sweep.analysis.cells import task_cells
 from orca_sweep.analysis.judging import Judge
 from orca_sweep.analysis.margins import Margin
 from orca_sweep.analysis.study import CLAIMS
-from orca_sweep.analysis.tables import NOTHING
+from orca_sweep.analysis.writing import NOTHING
 from orca_sweep.errors import InputError
 from orca_sweep.space.manifest import write_manifest
 from tests.builders.cells import with_values
@@ -37,7 +37,7 @@ from tests.builders.claims import (
 )
 from tests.builders.manifests import sweep_manifest
 from tests.builders.tables import collected, trial
-from tests.commands import run_script
+from tests.commands import orca
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -369,7 +369,7 @@ def test_what_a_rule_of_the_space_sets_for_a_cell_is_no_obstacle_and_is_said(tmp
         "embedder frozen forever against none": "",
         "body frozen forever against embedder": "finetune.lr 0.01 against 0.001",
     }
-    notes = "\n".join(claims.shown(found)[1].notes)
+    notes = "\n".join(claims.build_tables(found)[1].notes)
     assert "a rule of the space has also set finetune.lr 0.01 against 0.001." in notes
 
 
@@ -405,7 +405,7 @@ def test_a_claim_is_judged_at_one_setting_which_is_said_and_can_be_named(tmp_pat
     task = found.found[0].tasks[0]
     assert task.setting == "proxy mnist5k, body.pretrain_fraction 1, finetune.lr 0.1"
     assert (task.n_other_settings, task.says) == (3, "supports")
-    notes = claims.shown(found)[1].notes
+    notes = claims.build_tables(found)[1].notes
     assert notes[0] == f"image: judged at {task.setting}; 3 other settings of these tables are not (--base names one)."
     named, by_task = judged(results, "1", base=["finetune.lr=0.2"])
     assert (by_task["image"].says, by_task["image"].n_other_settings) == ("contradicts", 1)
@@ -588,7 +588,7 @@ def test_sealed_tables_are_judged_on_validation_and_say_so(tmp_path):
     assert found.found[0].tasks[0].judgements[0].reference == pytest.approx(1.35, abs=2e-3)
     assert (
         "val_metric_best (on validation: the test metrics of 12 ok trials are sealed ('orca-sweep reveal' shows them)"
-        in claims.shown(found)[0].caption
+        in claims.build_tables(found)[0].caption
     )
     with pytest.raises(InputError, match="the test metrics of 12 ok trials are sealed"):
         claims.compute(sealed, claims.Options(margin=["0.01"], metric="test_metric_best"))
@@ -640,7 +640,7 @@ def test_numbers_have_a_line_per_contrast_and_one_where_there_is_none(whole, tmp
 
 def test_tables_hold_verdicts_numbers_sources_and_margins(whole):
     found = claims.compute(whole)
-    first, *rest = claims.shown(found)
+    first, *rest = claims.build_tables(found)
     assert [row[0] for row in first.blocks[0]] == ["1", "2", "3", "4", "5", "6"]
     assert first.blocks[0][0][2:4] == ("contradicted", NOTHING)
     assert "arXiv 2403.13537" in first.caption
@@ -673,23 +673,17 @@ def test_the_forest_has_a_panel_per_claim_with_words_n_and_margins(whole, tmp_pa
     lone.savefig(io.BytesIO())
 
 
-def command(*arguments):
-    script = REPO / "orca_sweep" / "analysis" / "claims.py"
-    return run_script(script, *arguments)
-
-
-def test_it_runs_as_a_file_without_torch_or_ray_and_writes_the_same_again(whole, tmp_path):
-    driver = tmp_path / "driver.py"
-    driver.write_text(
-        f"""
-import runpy, sys
+def test_the_claims_need_neither_torch_nor_ray_and_are_written_the_same_again(whole, tmp_path):
+    code = f"""
+import pathlib, sys
+from orca_sweep.analysis.declarations import write_analysis
+from orca_sweep.results import read_results
+root = pathlib.Path({str(tmp_path)!r})
 for out in "ab":
-    sys.argv = ["claims", "--tables", {str(tmp_path / "tables")!r}, "--out", f"{tmp_path}/{{out}}"]
-    runpy.run_path({str(REPO / "orca_sweep" / "analysis" / "claims.py")!r}, run_name="__main__")
+    write_analysis(root / out, "claims", read_results(root / "tables"))
 sys.exit(bool({{"torch", "ray"}} & set(sys.modules)))
 """
-    )
-    done = subprocess.run([sys.executable, driver], capture_output=True, text=True, check=False, cwd=tmp_path)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (tmp_path / "a").glob("[!.]*")}
     assert names == {f"claims.{kind}" for kind in ("csv", "md", "tex", "png", "svg")}
@@ -698,13 +692,12 @@ sys.exit(bool({{"torch", "ray"}} & set(sys.modules)))
     assert "| 1 | On 2D tasks" in (tmp_path / "a" / "claims.md").read_text()
 
 
-def test_wrong_input_ends_in_words_and_code_2(whole, tmp_path):
-    out = ("--tables", tmp_path / "tables", "--out", tmp_path / "out")
-    done = command(*out, "--margin", "nowhere=1", "wide")
-    assert done.returncode == 2
-    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["claims"] * 2
-    assert "no factor of these tables" in command(*out, "--base", "prox=none").stderr
-    assert "no such table" in command("--tables", tmp_path, "--out", tmp_path / "out").stderr
+def test_wrong_options_end_in_words_and_code_2(whole, tmp_path):
+    ask = ("analyse", "claims", tmp_path / "tables", "--out", tmp_path / "out")
+    done = orca(*ask, "--margin", "nowhere=1", "--margin", "wide", check=2)
+    assert len(done.stderr.splitlines()) == 2
+    assert "no factor of these tables" in orca(*ask, "--base", "prox=none", check=2).stderr
+    assert "it is 0 or more and below 1" in orca(*ask, "--least-correlation", "2", check=2).stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -729,4 +722,4 @@ def test_real_trials_say_their_dimensions_and_are_judged(run, tmp_path):
     assert found.column == "val_metric_best"
     assert found.found[0].kind == "supported"  # an error of 0 to 1 cannot change by 1 and more
     assert found.found[1].verdict == "cannot be judged from these rows, because no task in them is 1D (tiny is 2D)"
-    claims.shown(found)
+    claims.build_tables(found)

@@ -94,7 +94,7 @@ def test_no_script_compares_means_across_what_the_seed_varies(tmp_path):
         claims: judged,
     }
     for script, record in found.items():
-        assert LEFT_OUT in notes(script.shown(record)), script.NAME
+        assert LEFT_OUT in notes(script.build_tables(record)), script.NAME
 
 
 def test_over_tasks_and_in_figures_too(tmp_path):
@@ -112,7 +112,7 @@ def test_a_sweep_that_varies_nothing_else_has_nothing_to_compare_and_its_report_
     whole = sweep(tmp_path, cell_rows({"seed_varies": "all"}, BASE), cell_rows(ORDER, BETTER), factors=("seed_varies",))
     with pytest.raises(InputError, match="nothing to compare.* 1 cell is left out"):
         table_effects.compute(whole)
-    noise = seed_noise.sources_shown(seed_noise.compute(whole))
+    noise = seed_noise.build_source_tables(seed_noise.compute(whole))
     assert compute(whole, ["seed_varies=finetune-order"], ["0.01"]).effects is None
     with pytest.raises(InputError, match="no cell has that level of seed_varies. Levels: all, finetune-order"):
         compute(whole, ["seed_varies=order"])

@@ -9,12 +9,13 @@ import pytest
 
 from orca_sweep import results as r
 from orca_sweep.analysis import flattery
-from orca_sweep.analysis.tables import NOTHING
+from orca_sweep.analysis.declarations import write_analysis
+from orca_sweep.analysis.writing import NOTHING
 from orca_sweep.errors import InputError
 from orca_sweep.space.manifest import write_manifest
 from tests.builders.manifests import sweep_manifest
 from tests.builders.tables import MNIST, NONE, collected, trial
-from tests.commands import run_script
+from tests.commands import orca
 
 REPO = Path(__file__).resolve().parents[2]
 DUMMY = {"proxy": "dummy"}
@@ -71,7 +72,7 @@ def test_where_test_would_have_chosen_the_same_nothing_is_flattered(tmp_path):
     results = sweep(tmp_path, WORLD[0], better)
     found = choices(results)["cell"]
     assert (found.flattery, found.interval.n) == (0.0, 0)
-    notes = flattery.shown(flattery.compute(results))[0].notes
+    notes = flattery.build_tables(flattery.compute(results))[0].notes
     assert "digits, cell: validation chose proxy mnist5k; test would have chosen it, too." in notes
 
 
@@ -125,7 +126,7 @@ def test_what_is_not_whole_is_left_out_and_named(tmp_path):
         "seeds have different numbers of ok cells, and each counts once: 0 (4), 1 (2), 2 (3)"
     )
     assert found["epoch"].flattery == pytest.approx((0.02 / 4 + 0.03 / 2 + 0) / 3)
-    text = flattery.shown(flattery.compute(results))[0]
+    text = flattery.build_tables(flattery.compute(results))[0]
     assert "9 of 10 planned trials are ok; the others: 1 failed." in text.caption
     assert f"digits, cell: {found['cell'].note}." in text.notes
 
@@ -144,7 +145,7 @@ def test_a_table_with_nothing_to_choose_from_says_so(tmp_path):
         "no number, since no cell has two ok seeds",
     ]
     results = r.read_results(tmp_path / "tables")
-    (table,) = flattery.shown(flattery.compute(results))
+    (table,) = flattery.build_tables(flattery.compute(results))
     assert [row[2:6] for row in table.blocks[0]] == [(NOTHING, NOTHING, NOTHING, "0")] * 3
     figure = flattery.plot(flattery.compute(results))
     assert figure.axes[0].texts[0].get_text() == "no number, since no replicate is ok"
@@ -164,7 +165,7 @@ def test_each_task_has_its_own_unit(tmp_path):
     found = flattery.compute(results)
     assert [(task.task, task.metric) for task in found.tasks] == [("digits", "error"), ("darcy", "mse")]
     assert found.tasks[1].choices[0].flattery == pytest.approx(0.5)
-    assert "(digits: error, lower is better; darcy: mse, lower is better)" in flattery.shown(found)[0].caption
+    assert "(digits: error, lower is better; darcy: mse, lower is better)" in flattery.build_tables(found)[0].caption
     assert [axis.get_xlabel() for axis in flattery.plot(found).axes] == ["flattery (error)", "flattery (mse)"]
 
 
@@ -178,8 +179,7 @@ def test_sealed_tables_are_refused_in_words_and_code_2(tmp_path):
     write_manifest(tmp_path / "s", sweep_manifest(factors=["proxy"], trials=[planned for planned, _ in trials]))
     with pytest.raises(InputError, match="the test metrics of 6 ok trials are sealed"):
         flattery.compute(r.collect([tmp_path / "s"], tmp_path / "t"))
-    done = command("--tables", tmp_path / "t", "--out", tmp_path / "out")
-    assert done.returncode == 2
+    done = orca("analyse", "flattery", tmp_path / "t", "--out", tmp_path / "out", check=2)
     assert "orca-sweep reveal SWEEP_FOLDER" in done.stderr
     assert not (tmp_path / "out").exists()
     r.reveal(tmp_path / "s")
@@ -192,11 +192,11 @@ def test_trials_that_began_after_a_reveal_are_counted(tmp_path):
     unseen = [cell(NONE, [(0.2, 0.3, 0.3)] * 3, started_at=early), cell(MNIST, [(0.1, 0.2, 0.2)])]
     found = flattery.compute(sweep(tmp_path, *unseen, seen))
     assert (found.n_after, found.n_trials) == (3, 6)
-    caption = flattery.shown(found)[0].caption
+    caption = flattery.build_tables(found)[0].caption
     assert (
         "3 of 6 trials began after test metrics of their sweep had been revealed: they were run by somebody" in caption
     )
-    (note,) = [note for note in flattery.shown(found)[0].notes if note.startswith("Revealed: s, ")]
+    (note,) = [note for note in flattery.build_tables(found)[0].notes if note.startswith("Revealed: s, ")]
     assert note.endswith(", 7 trials.")
     clean = flattery.looks(flattery.compute(sweep(tmp_path / "b", unseen[0])))
     assert clean == "0 of 3 trials began after test metrics of their sweep had been revealed."
@@ -219,7 +219,7 @@ def test_the_csv_has_a_line_per_choice(tmp_path):
 
 def test_the_table_and_the_figure_say_what_n_counts(tmp_path):
     found = flattery.compute(sweep(tmp_path, *WORLD))
-    (table,) = flattery.shown(found)
+    (table,) = flattery.build_tables(found)
     assert table.blocks[0][1][:3] == ("digits", "cell", "0.0300")
     assert table.blocks[0][2] == (
         "digits",
@@ -240,16 +240,10 @@ def test_the_table_and_the_figure_say_what_n_counts(tmp_path):
     ]
 
 
-def command(*arguments):
-    script = REPO / "orca_sweep" / "analysis" / "flattery.py"
-    return run_script(script, *arguments)
-
-
-def test_it_runs_as_a_file_and_writes_the_same_again(tmp_path):
-    sweep(tmp_path, *WORLD)
+def test_it_is_written_the_same_again(tmp_path):
+    results = sweep(tmp_path, *WORLD)
     for out in "ab":
-        done = command("--tables", tmp_path / "tables", "--out", tmp_path / out)
-        assert done.returncode == 0, done.stderr
+        write_analysis(tmp_path / out, "flattery", results)
     names = {path.name for path in (tmp_path / "a").glob("[!.]*")}
     assert names == {f"flattery.{kind}" for kind in ("csv", "md", "tex", "png", "svg")}
     for name in names:

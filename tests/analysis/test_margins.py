@@ -12,7 +12,7 @@ from orca_sweep.space import plan_space, read_space
 from orca_sweep.space.manifest import make_manifest, rebuild_plan, require_manifest, write_manifest
 from orca_sweep.trial import load_imports, resolve
 from tests.builders.tables import BASE, BETTER, MNIST, NONE, cell_rows, collected, lines, sweep
-from tests.commands import orca, run_script
+from tests.commands import orca
 
 TWO = "base: {proxy: none}\nfactors: {task: [tiny, digits]}\nseeds: 2\n"
 
@@ -186,7 +186,9 @@ def test_words_take_the_given_margin_then_the_space_s_then_noise_then_none(tmp_p
         "no meaningful difference",
     )
     assert second["verdict"] == "helps"
-    assert "Verdicts hold against a margin of 0.2: fixed in the space s." in table_effects.shown(found)[0].caption
+    assert (
+        "Verdicts hold against a margin of 0.2: fixed in the space s." in table_effects.build_tables(found)[0].caption
+    )
     titles = [axis.get_title(loc="left").splitlines()[1] for axis in table_effects.plot(found).axes]
     assert titles == ["base none, margin 0.2, fixed in the space", "base none, no margin"]
     unfixed = collected(tmp_path / "b", two_tasks() + noise, ("task", "proxy"))
@@ -228,10 +230,8 @@ def test_spaces_that_disagree_are_told_and_none_is_taken_silently(tmp_path):
 
 def test_a_conflict_ends_in_words_and_code_2(tmp_path):
     merged(tmp_path, {"": 0.01}, {"": 0.02})
-    script = Path(table_effects.__file__)
-    done = run_script(script, "--tables", tmp_path / "tables", "--out", tmp_path / "out")
-    assert done.returncode == 2
-    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == ["a", "b"]
+    done = orca("analyse", "table_effects", tmp_path / "tables", "--out", tmp_path / "out", check=2)
+    assert [line.split(": ")[0] for line in done.stderr.splitlines()] == ["a", "b"]
     assert not (tmp_path / "out").exists()
 
 

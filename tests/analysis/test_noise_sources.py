@@ -8,7 +8,7 @@ import pytest
 
 from orca_sweep import stats
 from orca_sweep.analysis import noise_sources, seed_noise
-from orca_sweep.analysis.tables import NOTHING
+from orca_sweep.analysis.writing import NOTHING
 from orca_sweep.errors import InputError
 from tests.builders.cells import make_cell
 from tests.builders.tables import BASE, BETTER, MNIST, NONE, cell_rows, lines, rows, sweep
@@ -59,7 +59,7 @@ def test_each_source_has_its_spread_and_its_share_of_the_whole_largest_first(tmp
     assert float(line["sum_of_shares"]) == pytest.approx(total.ratio)
     assert (told["all"]["share_of_variance"], told["all"]["is_added"]) == ("", "false")
 
-    cells, table = seed_noise.shown(found)
+    cells, table = seed_noise.build_tables(found)
     assert rows(cells) == [("all", "5", "0.032", "base", "base", NOTHING)]
     assert table.head == ("seed_varies", "n", "sd", "95% interval", "share of all", "95% interval")
     assert [row[0] for row in rows(table)] == ["all", "finetune-order", "predictor-init"]
@@ -82,7 +82,7 @@ def test_no_spread_is_zero_and_weights_tell_whether_anything_was_drawn(tmp_path)
             "0.0", "true", "0.0", n,
         )  # fmt: skip
         assert (line["sd_low"], line["share_low"]) == ("", "")
-    _, table = seed_noise.shown(found)
+    _, table = seed_noise.build_tables(found)
     shown = {row[0]: row[2:] for row in rows(table)}
     assert shown["dropout"] == ("0", "all 5 equal, weights too", "0%", NOTHING)
     assert shown["finetune-order"] == ("0", "all 5 equal", "0%", NOTHING)
@@ -95,7 +95,7 @@ def test_no_spread_is_zero_and_weights_tell_whether_anything_was_drawn(tmp_path)
     # A whole without spread has no shares; nothing is divided by zero.
     flat = seed_noise.compute(swept(tmp_path / "flat", cell("all", SAME), cell("finetune-order", ORDER)))
     assert by_source(flat)["finetune-order"]["share_of_variance"] == ""
-    assert "is not known: a spread is lacking, or all has none" in seed_noise.shown(flat)[-1].notes[-1]
+    assert "is not known: a spread is lacking, or all has none" in seed_noise.build_tables(flat)[-1].notes[-1]
     seed_noise.plot(flat)
 
 
@@ -108,7 +108,7 @@ def test_what_is_missing_is_listed_and_the_sum_is_not_guessed(tmp_path):
     assert [told[name]["n"] for name in ("all", "finetune-order", "predictor-init")] == ["4", "3", "1"]
     assert float(told["finetune-order"]["sd_over_seeds"]) == pytest.approx(np.std([0.30, 0.31, 0.32], ddof=1))
     assert told["predictor-init"]["sd_over_seeds"] == told["predictor-init"]["sum_of_shares"] == ""
-    table = seed_noise.shown(found)[-1]
+    table = seed_noise.build_tables(found)[-1]
     assert table.notes[:3] == (
         "all is incomplete: failed at seed 4. There are numbers of 4 of 5 seeds.",
         "finetune-order is incomplete: failed at seed 2, 4. There are numbers of 3 of 5 seeds.",
@@ -140,7 +140,7 @@ def test_the_whole_is_the_cell_that_varies_most_and_only_single_sources_inside_i
 
 def test_without_a_whole_there_are_spreads_and_no_shares(tmp_path):
     found = seed_noise.compute(swept(tmp_path, cell("dropout", INIT), cell("finetune-order", ORDER)))
-    table = seed_noise.shown(found)[-1]
+    table = seed_noise.build_tables(found)[-1]
     assert table.head == ("seed_varies", "n", "sd", "95% interval")
     assert table.notes == (
         "No cell varies everything at once, so there are no shares. Add the level all to seed_varies.",
@@ -159,7 +159,7 @@ def test_cells_are_compared_within_a_level_and_sources_within_a_cell(tmp_path):
     groups = found.tasks[0].sources
     assert [group.levels for group in groups] == [NONE, MNIST]
     assert [[one.varies for one in group.every] for group in groups] == [["all", "finetune-order"]] * 2
-    titles = [table.title for table in seed_noise.shown(found)]
+    titles = [table.title for table in seed_noise.build_tables(found)]
     assert titles[1:] == [f"digits: seed noise by source (proxy {name})" for name in ("none", "mnist5k")]
     assert len(seed_noise.plot(found).axes) == 3
     other = seed_noise.compute(swept(tmp_path / "again", *cells, factors=("proxy", "seed_varies")),
@@ -175,7 +175,7 @@ def test_a_sweep_that_varies_no_source_apart_shows_nothing_of_them(tmp_path):
     found = seed_noise.compute(sweep(tmp_path, cell_rows(NONE, BASE), cell_rows(MNIST, BETTER)))
     assert found.tasks[0].sources == ()
     assert seed_noise.source_numbers(found).splitlines() == [",".join(noise_sources.COLUMNS)]
-    assert len(seed_noise.shown(found)) == len(seed_noise.plot(found).axes) == 1
+    assert len(seed_noise.build_tables(found)) == len(seed_noise.plot(found).axes) == 1
 
 
 def test_sweeps_of_before_there_was_a_choice_vary_all(tmp_path):
@@ -251,4 +251,4 @@ def test_a_figure_has_room_for_four_groups_of_a_task_and_says_how_many_more_ther
     made = seed_noise.plot(found)
     assert len(made.axes) == 1 + 4
     assert made.get_suptitle().endswith("2 more groups of sources are in the tables only")
-    assert len(seed_noise.shown(found)) == 1 + 6
+    assert len(seed_noise.build_tables(found)) == 1 + 6

@@ -8,7 +8,7 @@ import pytest
 from orca_sweep import results as r
 from orca_sweep.analysis import table_effects
 from orca_sweep.analysis.report import compute, draw, page
-from orca_sweep.analysis.tables import MINUS, NOTHING
+from orca_sweep.analysis.writing import MINUS, NOTHING
 from tests.builders.reports import (
     HOSTILE,
     TRACEBACK,

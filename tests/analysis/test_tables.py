@@ -3,10 +3,8 @@
 import html
 import math
 import re
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,22 +17,20 @@ from orca_sweep import stats
 from orca_sweep.analysis import (
     cost,
     factor_effects,
-    figures,
-    outputs,
     seed_noise,
     summary_over_tasks,
     table_effects,
     table_results,
     tables,
+    writing,
 )
-from orca_sweep.analysis.tables import MINUS, NOTHING
+from orca_sweep.analysis.declarations import make_output, write_analysis
+from orca_sweep.analysis.writing import MINUS, NOTHING
 from orca_sweep.config.labels import write_level
 from orca_sweep.errors import InputError
 from tests.builders.tables import BASE, BETTER, MNIST, NONE, cell_rows, collected, lines, rows, sweep, trial
-from tests.commands import run_script
 
-REPO = Path(__file__).resolve().parents[2]
-SCRIPTS = (table_results, table_effects, factor_effects, seed_noise, cost, summary_over_tasks)
+TABLES = (table_results, table_effects, factor_effects, seed_noise, cost, summary_over_tasks)
 
 
 # Results ------------------------------------------------------------------------------------------
@@ -59,7 +55,7 @@ def test_results_are_means_and_t_intervals_of_ok_replicates_alone(tmp_path):
     assert (mnist["n"], mnist["low"], mnist["n_planned"], mnist["n_not_ok"]) == ("1", "", "2", "1")
     assert mnist["not_ok"] == "1 failed"
     assert (aa["role"], aa["proxy"], aa["mean"]) == ("aa", "none", "6.0")
-    (table,) = table_results.shown(found)
+    (table,) = table_results.build_tables(found)
     assert [len(block) for block in table.blocks] == [2, 1]
     assert rows(table) == [
         ("none", "cell", "3", "2.0 ± 2.5", "0"),
@@ -69,7 +65,7 @@ def test_results_are_means_and_t_intervals_of_ok_replicates_alone(tmp_path):
     assert "± is the half-width of the 95% Student-t interval of that mean over the same seeds" in table.caption
     assert "6 of 7 planned trials are ok; the others: 1 failed." in table.caption
     assert [note.split()[0] for note in table.notes] == ["One", "The", "2"]
-    other = table_results.shown(table_results.compute(r.read_results(tmp_path / "tables"), level=0.8))[0]
+    other = table_results.build_tables(table_results.compute(r.read_results(tmp_path / "tables"), level=0.8))[0]
     assert "80% Student-t interval" in other.caption
 
 
@@ -79,8 +75,8 @@ def test_what_a_space_scores_as_worst_counts_and_is_said(tmp_path):
     )
     found = table_results.compute(results)
     assert [row["mean"] for row in lines(table_results.numbers(found))] == ["0.35", "0.4"]
-    assert "1 of these count as the worst trial of the task" in table_results.shown(found)[0].caption
-    # Every script counts the same values.
+    assert "1 of these count as the worst trial of the task" in table_results.build_tables(found)[0].caption
+    # Every module counts the same values.
     (task,) = table_effects.compute(results).tasks
     assert task.rows[0].contrast.differences == pytest.approx((0.3, -0.2))
     assert r.scored(results)["counts"].tolist() == [True] * 4
@@ -106,7 +102,7 @@ def test_cells_of_equal_levels_from_several_sweeps_are_told_apart(tmp_path):
         )
         collected(tmp_path, trials, name=name)
     merged = r.collect([tmp_path / "a", tmp_path / "b"], tmp_path / "tables")
-    (table,) = table_results.shown(table_results.compute(merged))
+    (table,) = table_results.build_tables(table_results.compute(merged))
     assert [row[:2] for row in rows(table)] == [(p, lr) for lr in ("0.1", "0.2") for p in ("none", "mnist5k")]
     assert factor_effects.compute(merged).tasks[0].found.n_cells == 4
 
@@ -114,9 +110,9 @@ def test_cells_of_equal_levels_from_several_sweeps_are_told_apart(tmp_path):
 def test_a_cell_with_two_trials_of_one_seed_is_refused_by_name(tmp_path):
     twice = cell_rows(NONE, [0.1, 0.2], **{"finetune.lr": 0.1}) + cell_rows(NONE, [0.3], **{"finetune.lr": 0.2})
     results = sweep(tmp_path, twice, cell_rows(MNIST, [0.1, 0.2]))
-    for script in SCRIPTS:
+    for module in TABLES:
         with pytest.raises(InputError, match="2 trials at seed 0, which differ in finetune.lr"):
-            script.compute(results)
+            module.compute(results)
 
 
 def test_levels_are_written_as_a_space_writes_them():
@@ -126,15 +122,15 @@ def test_levels_are_written_as_a_space_writes_them():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.NAME)
-def test_tables_that_lack_something_are_refused_in_words(tmp_path, script):
+@pytest.mark.parametrize("module", TABLES, ids=lambda module: module.NAME)
+def test_tables_that_lack_something_are_refused_in_words(tmp_path, module):
     results = sweep(tmp_path, cell_rows(NONE, BASE), cell_rows(MNIST, BETTER))
     old = results.trials.drop(columns="finetune.freeze")
     with pytest.raises(InputError, match="no column finetune.freeze. These tables are not what"):
-        script.compute(r.Results(old, results.epochs, ("proxy", "finetune.freeze"), results.metric, (), ()))
+        module.compute(r.Results(old, results.epochs, ("proxy", "finetune.freeze"), results.metric, (), ()))
     empty = r.Results(results.trials.iloc[:0], results.epochs, results.factors, results.metric, (), ())
     with pytest.raises(InputError, match="no trials, so there is nothing to show"):
-        script.compute(empty)
+        module.compute(empty)
 
 
 def test_a_metric_that_is_no_column_names_those_that_are(tmp_path):
@@ -170,7 +166,7 @@ def test_effects_are_the_paired_statistics_against_the_first_cell(tmp_path):
     assert [float(row["p_t_holm"]) for row in (better, dummy)] == holm.tolist()
     assert (better["verdict"], better["margin"], better["margin_from"]) == ("helps", "0.02", "given with --margin")
     assert (dummy["verdict"], better["n_contrasts"]) == ("undecided", "2")
-    (table,) = table_effects.shown(found)
+    (table,) = table_effects.build_tables(found)
     assert rows(table)[0][:3] == ("mnist5k", "5", "-0.1000".replace("-", MINUS))
     assert "cell minus base (proxy none, mean 0.34 over 5 seeds)" in table.caption
     assert "corrected for the 2 comparisons" in table.caption
@@ -229,13 +225,13 @@ def test_seeds_without_a_pair_are_listed_and_nothing_is_averaged_over_them(tmp_p
     )
     assert dummy["seeds_without_pair"] == "4 (failed, base failed)"  # a pair that both lack is a gap, too
     assert "seeds 2, 4, 5, 6 give" in mnist["sentence"]
-    assert table_effects.shown(found)[0].head[-1] == "seeds without a pair"
+    assert table_effects.build_tables(found)[0].head[-1] == "seeds without a pair"
     pairs = table_effects.compute(results, margin=["0"], complete_pairs_only=True)
     mnist, dummy = lines(table_effects.numbers(pairs))
     assert (mnist["n_pairs"], mnist["seeds_without_pair"].split(";")[0]) == ("3", "2 (unfinished)")
     assert float(mnist["difference"]) == pytest.approx(-0.1)
     assert float(dummy["difference"]) == 0
-    assert "judged from the pairs that are left" in table_effects.shown(pairs)[0].notes[0]
+    assert "judged from the pairs that are left" in table_effects.build_tables(pairs)[0].notes[0]
 
 
 def test_the_base_is_named_by_levels_and_the_rest_is_the_first_cell_s(tmp_path):
@@ -335,12 +331,12 @@ def test_factor_effects_are_the_balanced_analysis_of_the_sweep_s_factors(tmp_pat
     assert float(freeze["partial_omega_squared"]) > float(proxy["partial_omega_squared"]) > 0.8
     assert float(both["p"]) > 0.05
     assert proxy["interval"] == "90% noncentral-F interval of partial omega squared"
-    means = {(row["effect"], row["levels"]): row for row in lines(factor_effects.means(found))}
+    means = {(row["effect"], row["levels"]): row for row in lines(factor_effects.mean_numbers(found))}
     by_hand = ok[ok["proxy"] == "mnist5k"].groupby("seed")["test_metric_best"].mean()
     assert float(means["proxy", "mnist5k"]["mean"]) == pytest.approx(by_hand.mean())
     assert float(means["proxy", "mnist5k"]["low"]) == pytest.approx(stats.t_interval(by_hand.to_numpy()).low)
     assert means["proxy x finetune.freeze", "none x body"]["n_seeds"] == "4"
-    (table,) = factor_effects.shown(found)
+    (table,) = factor_effects.build_tables(found)
     assert [len(block) for block in table.blocks] == [2, 1]
     assert "16 trials: 4 cells, each once at 4 seeds, which are blocks" in table.caption
     figure = factor_effects.plot(found)
@@ -375,7 +371,7 @@ def test_holes_of_merged_cells_are_listed_and_explained(tmp_path):
     found = factor_effects.compute(results, ["proxy=none"])
     assert found.tasks[0].found.n_cells == 4
     assert lines(factor_effects.numbers(found))[0]["left_out"] == "proxy=none"
-    assert "Left out: proxy=none." in factor_effects.shown(found)[0].caption
+    assert "Left out: proxy=none." in factor_effects.build_tables(found)[0].caption
 
 
 def test_a_task_with_failed_trials_is_refused_beside_one_that_is_whole(tmp_path):
@@ -394,7 +390,7 @@ def test_a_task_with_failed_trials_is_refused_beside_one_that_is_whole(tmp_path)
     assert broken.problems[0] == "proxy = none, finetune.freeze = body has the value nan at seed 2."
     assert "a trial that is not ok has the value nan: 1 failed." in str(broken.problems[-1])
     assert "1 unfinished" in str(young.problems[-1])
-    assert factor_effects.shown(found)[0].notes == tuple(
+    assert factor_effects.build_tables(found)[0].notes == tuple(
         f"{name} is refused: its design is not balanced." for name in ("broken", "young")
     )
     rest = factor_effects.compute(results, ["seed=2", "task=young"])
@@ -438,7 +434,7 @@ def test_seed_noise_is_the_aa_cell_and_the_spread_of_each_cell(tmp_path):
     assert float(mnist["sd_of_paired_differences"]) == pytest.approx(sd)
     n = int(mnist["seeds_needed"])
     assert stats.smallest_effect(n) * sd <= 0.02 < stats.smallest_effect(n - 1) * sd
-    table_aa, table = seed_noise.shown(found)
+    table_aa, table = seed_noise.build_tables(found)
     assert rows(table_aa)[0][:3] == ("proxy none", "4", "5")
     assert "chi-squared limits" in table_aa.caption
     assert "sees an effect of 0.02 (given with --effect) with a power of 0.8" in table.caption
@@ -452,7 +448,7 @@ def test_seed_noise_is_the_aa_cell_and_the_spread_of_each_cell(tmp_path):
 def test_without_an_aa_cell_the_base_cell_s_spread_is_the_effect_and_that_is_said(tmp_path):
     found = seed_noise.compute(sweep(tmp_path, cell_rows(NONE, BASE), cell_rows(MNIST, BETTER)))
     assert found.tasks[0].effect == pytest.approx(np.std(BASE, ddof=1))
-    (table,) = seed_noise.shown(found)
+    (table,) = seed_noise.build_tables(found)
     assert "aa: 5 in the space makes one" in table.notes[0]
     assert seed_noise.aa_numbers(found).splitlines() == [",".join(seed_noise.AA_COLUMNS)]
 
@@ -502,14 +498,14 @@ def test_cost_adds_up_and_keeps_failed_searched_and_reused_work_apart(tmp_path):
     assert (mnist["n_ok"], mnist["n_reused"], float(mnist["reused_s"]), float(mnist["alone_s"])) == ("1", "1", 100, 141)
     assert (mnist["failed_n"], mnist["failed_n_untimed"], float(mnist["failed_wall_time_s"])) == ("2", "1", 7)
     assert (mnist["search_n"], float(mnist["search_wall_time_s"]), float(mnist["search_gpu_hours"])) == ("1", 41, 0)
-    total = {row["trials"]: row for row in lines(cost.totals(found))}
+    total = {row["trials"]: row for row in lines(cost.total_numbers(found))}
     assert [total[kind]["n"] for kind in ("ok", "failed", "search", "all")] == ["3", "2", "1", "6"]
     assert float(total["all"]["hours"]) == pytest.approx((3 * 41 + 7 + 41) / 3600)
     assert float(total["ok"]["reused_hours"]) == pytest.approx(100 / 3600)
     told = sweep(tmp_path / "told", cell_rows(NONE, [0.1, 0.2], **TIMES, **PLACE, gpu_s=41 * 0.25, n_gpus=0.25))
     recorded = cost.compute(told, gpus_per_trial=0.5)
     assert (recorded.n_assumed, recorded.ok.gpu_s) == (0, 41 * 0.25 * 2)
-    whole, table = cost.shown(found)
+    whole, table = cost.build_tables(found)
     assert "4 trials on cuda, 4 threads; 1 trials on cpu, 4 threads; 2 hosts" in whole.caption
     assert "4 trials do not tell how many GPUs they held; they count with 0.5" in whole.caption
     assert "Trials without a time: 1, " in whole.notes[0]
@@ -569,7 +565,7 @@ def test_over_tasks_scores_are_paired_changes_in_percent_of_the_base_error(tmp_p
     assert [line["task"] for line in (over, first, second)] == ["all tasks", "t0", "t1"]
     assert (over["n_seeds"], over["interval"][:24]) == ("5", "95% percentile bootstrap")
     assert [float(line["base_mean"]) for line in (first, second)] == pytest.approx([0.34, 3.4])
-    (table,) = summary_over_tasks.shown(found)
+    (table,) = summary_over_tasks.build_tables(found)
     assert [row[1] for row in rows(table)] == ["all 2 tasks", "t0", "t1"]
     assert (
         "in percent of the base cell's mean of the task (t0 0.34 (error; lower is better); t1 3.4 (error; lower is better))"
@@ -610,7 +606,7 @@ def test_over_tasks_gaps_are_named_and_pairs_that_all_tasks_have_can_be_asked_fo
     assert row.over_tasks is None
     assert row.reason == "seeds without a pair: t2 (2)"
     assert math.isnan(row.scores[2].interval.mean)
-    (table,) = summary_over_tasks.shown(found)
+    (table,) = summary_over_tasks.build_tables(found)
     assert rows(table)[0] == ("mnist5k", "all 3 tasks", NOTHING, NOTHING, NOTHING)
     assert table.notes == (
         "proxy mnist5k: no number over tasks; seeds without a pair: t2 (2).",
@@ -648,7 +644,7 @@ def running(tmp_path):
 
 
 def test_the_tables_of_a_running_sweep_say_how_little_they_hold(running):
-    found = table_results.shown(table_results.compute(running))
+    found = table_results.build_tables(table_results.compute(running))
     assert [row[1:] for row in rows(found[0])] == [
         ("1", "0.3000", "2 unfinished"),
         ("1", "0.2000", "2 unfinished"),
@@ -657,11 +653,11 @@ def test_the_tables_of_a_running_sweep_say_how_little_they_hold(running):
     assert "2 of 9 planned trials are ok; the others: 7 unfinished" in found[0].caption
     effects = table_effects.compute(running)
     assert {line["verdict"] for line in lines(table_effects.numbers(effects))} == {"undecided"}
-    assert "no ok trial yet" in table_effects.shown(effects)[1].caption
+    assert "no ok trial yet" in table_effects.build_tables(effects)[1].caption
     table_effects.plot(effects)
     noise = seed_noise.compute(running)
     assert {line["sd_over_seeds"] for line in lines(seed_noise.numbers(noise))} == {""}
-    assert "an effect of a size not known yet" in seed_noise.shown(noise)[1].caption
+    assert "an effect of a size not known yet" in seed_noise.build_tables(noise)[1].caption
     seed_noise.plot(noise)
     assert {line["n_ok"] for line in lines(cost.numbers(cost.compute(running)))} == {"0", "1"}
     cost.plot(cost.compute(running))
@@ -689,8 +685,14 @@ EVIL = [
 
 
 def table_of(*texts):
-    return tables.Table(
-        "x-1", "A & B", "100% of n = 3_000", tuple(texts), "l" * len(texts), ((tuple(texts),),), ("a|b",)
+    return writing.Table(
+        name="x-1",
+        title="A & B",
+        caption="100% of n = 3_000",
+        head=texts,
+        align="l" * len(texts),
+        blocks=((texts,),),
+        notes=("a|b",),
     )
 
 
@@ -700,7 +702,7 @@ def cells_of(markdown):
 
 
 def test_markdown_shows_every_text_as_it_is():
-    text = tables.markdown([table_of(*EVIL), table_of("x", "y")])
+    text = writing.format_markdown([table_of(*EVIL), table_of("x", "y")])
     assert cells_of(text) == [*EVIL[:-1], "a b c"] * 2 + ["x", "y"] * 2
     assert text.startswith("## A \\& B\n\n| ")
     assert "100% of n = 3\\_000" in text
@@ -708,24 +710,24 @@ def test_markdown_shows_every_text_as_it_is():
 
 @given(st.text(min_size=1))
 def test_markdown_shows_any_text_as_it_is(text):
-    shown = tables._one_line(text)
+    shown = writing.join_lines(text)
     if shown:
-        assert cells_of(tables.markdown([table_of("head", text)]))[1] == shown
+        assert cells_of(writing.format_markdown([table_of("head", text)]))[1] == shown
 
 
 def test_latex_escapes_what_latex_reads():
-    assert tables.latex_escape(EVIL[0]) == (
+    assert writing.escape_latex(EVIL[0]) == (
         r"{[}a{]}\textbackslash{}b\textasciicircum{}\textasciitilde{}\{x\}\_y\$z\%\&\#"
     )
-    assert tables.latex_escape(EVIL[1]) == r"\textless{}tag\textgreater{}\textbar{}\char34{}q\char34{}"
-    assert tables.latex_escape(EVIL[2]) == (
+    assert writing.escape_latex(EVIL[1]) == r"\textless{}tag\textgreater{}\textbar{}\char34{}q\char34{}"
+    assert writing.escape_latex(EVIL[2]) == (
         r"{*} -{}- -{}-{}- $-$1 $\pm$ \textsuperscript{2} $\omega$ $\eta$ \textendash{} \ldots{}"
     )
-    assert tables.latex_escape("a\nb\\\\[1cm]") == r"a b\textbackslash{}\textbackslash{}{[}1cm{]}"
+    assert writing.escape_latex("a\nb\\\\[1cm]") == r"a b\textbackslash{}\textbackslash{}{[}1cm{]}"
 
 
 def test_latex_is_a_booktabs_float_that_says_all():
-    text = tables.latex([table_of("a_b", "[c]")])
+    text = writing.format_latex([table_of("a_b", "[c]")])
     assert text.splitlines() == [
         r"% Needs \usepackage{booktabs}.",
         r"\begin{table}",
@@ -741,56 +743,59 @@ def test_latex_is_a_booktabs_float_that_says_all():
         r"  \end{tabular}",
         r"\end{table}",
     ]
-    blocks = tables.Table("n", "t", "c", ("h",), "l", ((("1",),), (), (("2",),)))
-    assert tables.latex([blocks]).count(r"\midrule") == 2
+    blocks = writing.Table(name="n", title="t", caption="c", head=("h",), align="l", blocks=((("1",),), (), (("2",),)))
+    assert writing.format_latex([blocks]).count(r"\midrule") == 2
 
 
 def test_csv_has_all_digits_and_leaves_empty_what_is_not_there():
-    text = tables.csv_text([{"a": 0.1 + 0.2, "b": math.nan, "c": None, "d": True, "e": 'x,"y"', "f": math.inf}])
+    text = writing.format_csv([{"a": 0.1 + 0.2, "b": math.nan, "c": None, "d": True, "e": 'x,"y"', "f": math.inf}])
     assert text == 'a,b,c,d,e,f\n0.30000000000000004,,,true,"x,""y""",\n'
 
 
 def test_no_text_of_a_csv_is_a_formula_and_a_name_in_a_figure_is_one_line():
     texts = ["=HYPERLINK(1)", "@SUM(1)", "+a", "-a", "-0.5", "+1e3", "none", "a=b"]
-    assert tables.csv_text([{"level": text} for text in texts]).split("\n")[1:-1] == [
+    assert writing.format_csv([{"level": text} for text in texts]).split("\n")[1:-1] == [
         "'=HYPERLINK(1)", "'@SUM(1)", "'+a", "'-a", "-0.5", "+1e3", "none", "a=b",
     ]  # fmt: skip
-    assert figures.csv_text(["level"], [["=1+1"], [-0.5]]) == "level\n'=1+1\n-0.5\n"
+    assert writing.format_csv_rows(["level"], [["=1+1"], [-0.5]]) == "level\n'=1+1\n-0.5\n"
     assert tables.short("a\n\u202eb") == "a b"
 
 
 def test_numbers_are_rounded_by_their_spread():
-    assert tables.decimals_of([0.0213, 0.034, 0.051]) == 3
-    assert tables.decimals_of([0.03, 0.034, 0.0001]) == 4  # the smallest shows a digit
-    assert tables.decimals_of([0.03, 0.034, 1e-12]) == 5  # but not at any price
-    assert tables.decimals_of([math.nan, 0.0, math.inf]) == 4
-    assert tables.decimals_of([120.0]) == 0
-    assert [tables.number(x, 2, "+") for x in (-0.123, 0.123, -0.001, math.nan)] == [
+    assert writing.decimals_of([0.0213, 0.034, 0.051]) == 3
+    assert writing.decimals_of([0.03, 0.034, 0.0001]) == 4  # the smallest shows a digit
+    assert writing.decimals_of([0.03, 0.034, 1e-12]) == 5  # but not at any price
+    assert writing.decimals_of([math.nan, 0.0, math.inf]) == 4
+    assert writing.decimals_of([120.0]) == 0
+    assert [writing.format_number(x, 2, "+") for x in (-0.123, 0.123, -0.001, math.nan)] == [
         f"{MINUS}0.12",
         "+0.12",
         "0.00",
         NOTHING,
     ]
-    assert [tables.p_text(p) for p in (0.0625, 0.0001, 1.0, math.nan)] == ["0.0625", "<0.001", "1", NOTHING]
-    assert (tables.ends(-1.0, 2.0, 1), tables.ends(math.nan, 2.0, 1)) == (f"[{MINUS}1.0, 2.0]", NOTHING)
-    assert tables.percent(0.95) == "95%" and tables.percent(0.999) == "99.9%"
+    assert [writing.format_p(p) for p in (0.0625, 0.0001, 1.0, math.nan)] == ["0.0625", "<0.001", "1", NOTHING]
+    assert (writing.format_interval(-1.0, 2.0, 1), writing.format_interval(math.nan, 2.0, 1)) == (
+        f"[{MINUS}1.0, 2.0]",
+        NOTHING,
+    )
+    assert writing.format_percent(0.95) == "95%" and writing.format_percent(0.999) == "99.9%"
     assert tables.short("a" * 10, 7) == "aaa…aaa" and tables.short("abc") == "abc"
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    outputs.write_files(tmp_path, {"a.csv": b"old"})
+    writing.write_files(tmp_path, {"a.csv": b"old"})
 
     def refuse(*_):
         raise OSError(28, "No space left on device", "a.csv")
 
     monkeypatch.setattr("os.replace", refuse)
     with pytest.raises(OSError, match="No space left"):
-        outputs.write_files(tmp_path, {"a.csv": b"new"})
-    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", outputs.WRITTEN}
+        writing.write_files(tmp_path, {"a.csv": b"new"})
+    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", writing.WRITTEN}
     assert (tmp_path / "a.csv").read_bytes() == b"old"
 
 
-# Scripts ------------------------------------------------------------------------------------------
+# Writing analyses ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -801,30 +806,21 @@ def whole(tmp_path):
     return tmp_path / "tables"
 
 
-def test_all_scripts_run_as_files_without_torch_or_ray_and_write_the_same_again(whole, tmp_path):
-    # As an installed wheel has them: in a folder of no import path, started from elsewhere.
-    shipped = tmp_path / "site" / "_shipped" / "analysis"
-    shutil.copytree(REPO / "orca_sweep" / "analysis", shipped, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "elsewhere").mkdir()
-    driver = tmp_path / "driver.py"
-    driver.write_text(
-        f"""
-import runpy, sys
+def test_all_tables_need_neither_torch_nor_ray_and_are_written_the_same_again(whole, tmp_path):
+    code = f"""
+import pathlib, sys
+from orca_sweep.analysis.declarations import write_analysis
+from orca_sweep.results import read_results
+results = read_results(pathlib.Path({str(whole)!r}))
 for out in "ab":
-    for name in {[script.NAME for script in SCRIPTS]}:
-        sys.argv = [name, "--tables", {str(whole)!r}, "--out", f"{tmp_path}/{{out}}"]
-        runpy.run_path(f"{shipped}/{{name}}.py", run_name="__main__")
-from analysis import tables
-assert tables.__file__.startswith({str(shipped)!r}), tables.__file__
+    for name in {[module.NAME for module in TABLES]}:
+        print(*write_analysis(pathlib.Path({str(tmp_path)!r}) / out, name, results), sep="\\n")
 sys.exit(bool({{"torch", "ray"}} & set(sys.modules)))
 """
-    )
-    done = subprocess.run(
-        [sys.executable, driver], capture_output=True, text=True, check=False, cwd=tmp_path / "elsewhere"
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     made = {path.name for path in (tmp_path / "a").glob("[!.]*")}
-    assert made == {f"{script.NAME}.{kind}" for script in SCRIPTS for kind in ("csv", "md", "tex", "png", "svg")} - {
+    assert made == {f"{module.NAME}.{kind}" for module in TABLES for kind in ("csv", "md", "tex", "png", "svg")} - {
         "table_results.png",
         "table_results.svg",
     } | {"factor_effects_means.csv", "seed_noise_aa.csv", "seed_noise_sources.csv", "cost_total.csv"}
@@ -833,23 +829,23 @@ sys.exit(bool({{"torch", "ray"}} & set(sys.modules)))
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 
 
-def command(script, *arguments):
-    return run_script(REPO / "orca_sweep" / "analysis" / f"{script}.py", *arguments)
-
-
-def test_wrong_input_ends_in_words_and_code_2(whole, tmp_path):
-    out = ("--tables", whole, "--out", tmp_path / "out")
-    done = command("table_effects", *out, "--base", "prox=none", "proxy=x")
-    assert done.returncode == 2
-    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["table_effects"] * 2
-    assert not (tmp_path / "out").exists()
-    assert "no such table" in command("table_results", "--tables", tmp_path, "--out", tmp_path).stderr
-    assert "It lies between 0 and 1" in command("table_results", *out, "--level", "95").stderr
+def test_what_the_tables_do_not_have_ends_in_words_and_writes_nothing(whole, tmp_path):
+    results, out = r.read_results(whole), tmp_path / "out"
+    with pytest.raises(InputError) as error:
+        write_analysis(out, "table_effects", results, {"base": ["prox=none", "proxy=x"]})
+    assert len(error.value.problems) == 2
+    assert not out.exists()
     (tmp_path / "file").write_text("")
-    blocked = command("table_results", "--tables", whole, "--out", tmp_path / "file")
-    assert (blocked.returncode, "Traceback" in blocked.stderr) == (1, False)
-    assert "File exists" in blocked.stderr
+    with pytest.raises(OSError, match="File exists"):
+        write_analysis(tmp_path / "file", "table_results", results)
     (whole / "trials.parquet").write_bytes(b"half")
-    broken = command("cost", *out)
-    assert (broken.returncode, "Traceback" in broken.stderr) == (2, False)
-    assert "damaged, or no Parquet file" in broken.stderr
+    with pytest.raises(InputError, match="damaged, or no Parquet file"):
+        r.read_results(whole)
+
+
+def test_a_refused_task_is_a_warning_of_its_analysis(tmp_path):
+    cells = [*tasks_of([(NONE, BASE), (MNIST, BETTER)]), cell_rows({"task": "t1", "proxy": "dummy"}, [0.1, None])]
+    results = sweep(tmp_path, *cells, factors=("task", "proxy"))
+    warnings = make_output("factor_effects", results).warnings
+    assert warnings
+    assert all(warning.startswith("t1: ") for warning in warnings)

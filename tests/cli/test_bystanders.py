@@ -15,8 +15,7 @@ import pandas as pd
 import pytest
 
 from orca_sweep import results
-from orca_sweep.analysis import figure2_proxies, figures, outputs, table_results
-from orca_sweep.analysis.report import __main__ as report
+from orca_sweep.analysis import writing
 from orca_sweep.cli.plans import make_plan
 from orca_sweep.data import Conversion, File, load_or_convert
 from orca_sweep.data.fetching import fetch_files, unpack_archive
@@ -239,20 +238,6 @@ def sweep(tmp_path):
     return sweep_folder(tmp_path / "sweep")
 
 
-def draw_figure():
-    script = figure2_proxies
-    figures.main("figure2_proxies", script.__doc__, script.compute, script.plot, script.numbers)
-
-
-def run_main(monkeypatch, main, *arguments):
-    monkeypatch.setattr("sys.argv", ["script", *map(str, arguments)])
-    try:
-        main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
-
-
 def test_collect_replaces_its_own_tables_and_nobody_elses(sweep, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     bystanders = {name: write(out / name) for name in ("thesis.tex", "more.parquet", "sub/trials.parquet")}
@@ -294,28 +279,27 @@ def test_a_foreign_table_beside_our_stamps_is_refused_too(sweep, tmp_path, monke
     assert contents(out) == before
 
 
-def test_scripts_replace_what_they_wrote_and_nothing_else(sweep, tmp_path, monkeypatch, capsys):
-    results.collect([sweep], tmp_path / "tables")
+def test_analyses_replace_what_they_wrote_and_nothing_else(sweep, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     bystanders = {name: write(out / name) for name in ("thesis.tex", "table.csv", "sub/table_results.csv")}
-    arguments = ("--tables", tmp_path / "tables", "--out", out)
-    for main, name in ((table_results.main, "table_results.csv"), (draw_figure, "figure2_proxies.csv")):
-        assert run_main(monkeypatch, main, *arguments) == 0
-        (out / outputs.WRITTEN).write_text((out / outputs.WRITTEN).read_text() + "garbage\n\x00")
-        with (out / name).open("a") as file:
-            file.write("my own remark\n")
+    for name in ("table_results", "figure2_proxies"):
+        words, file = ("analyse", name, sweep, "--out", out), out / f"{name}.csv"
+        assert command(monkeypatch, *words) == 0
+        (out / writing.WRITTEN).write_text((out / writing.WRITTEN).read_text() + "garbage\n\x00")
+        with file.open("a") as opened:
+            opened.write("my own remark\n")
         before = contents(out)
-        assert run_main(monkeypatch, main, *arguments) == 2
-        assert f"{out / name}: is there, and is not what orca-sweep wrote" in capsys.readouterr().err
+        assert command(monkeypatch, *words) == 2
+        assert f"{file}: is there, and is not what orca-sweep wrote" in capsys.readouterr().err
         assert contents(out) == before
     (out / "table_results.csv").unlink()
     for _ in range(2):
-        assert run_main(monkeypatch, table_results.main, *arguments) == 0
+        assert command(monkeypatch, "analyse", "table_results", sweep, "--out", out) == 0
     assert all(path.read_text() == "mine" for path in bystanders.values())
 
 
 @pytest.mark.parametrize("kind", ["text", "link", "dangling", "folder"])
-def test_a_script_writes_nothing_at_all_if_one_of_its_files_is_somebody_elses(tmp_path, kind):
+def test_an_analysis_writes_nothing_at_all_if_one_of_its_files_is_somebody_elses(tmp_path, kind):
     out, away = tmp_path / "out", write(tmp_path / "away")
     out.mkdir()
     match kind:
@@ -329,12 +313,12 @@ def test_a_script_writes_nothing_at_all_if_one_of_its_files_is_somebody_elses(tm
             write(out / "b.csv/thesis.tex")
     before = contents(tmp_path)
     with pytest.raises(InputError, match="b.csv: is there"):
-        outputs.write_files(out, {"a.csv": b"1", "b.csv": b"2"})
+        writing.write_files(out, {"a.csv": b"1", "b.csv": b"2"})
     assert contents(tmp_path) == before
 
 
 def test_a_script_that_was_killed_between_two_files_knows_its_own_again(tmp_path, monkeypatch):
-    outputs.write_files(tmp_path, {"a.csv": b"1", "b.csv": b"1"})
+    writing.write_files(tmp_path, {"a.csv": b"1", "b.csv": b"1"})
     replace, calls = os.replace, []
 
     def die(*paths):
@@ -345,10 +329,10 @@ def test_a_script_that_was_killed_between_two_files_knows_its_own_again(tmp_path
 
     monkeypatch.setattr("os.replace", die)
     with pytest.raises(KeyboardInterrupt):
-        outputs.write_files(tmp_path, {"a.csv": b"2", "b.csv": b"2"})
+        writing.write_files(tmp_path, {"a.csv": b"2", "b.csv": b"2"})
     monkeypatch.undo()
-    assert set(contents(tmp_path)) == {"a.csv", "b.csv", outputs.WRITTEN}
-    outputs.write_files(tmp_path, {"a.csv": b"3", "b.csv": b"3"})
+    assert set(contents(tmp_path)) == {"a.csv", "b.csv", writing.WRITTEN}
+    writing.write_files(tmp_path, {"a.csv": b"3", "b.csv": b"3"})
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes() == b"3"
 
 
@@ -364,8 +348,7 @@ def test_a_report_replaces_reports_only(sweep, tmp_path, monkeypatch, capsys, ki
         case "link":
             path.symlink_to(write(tmp_path / "away"))
     before = contents(tmp_path)
-    arguments = ("--tables", tmp_path / "tables", "--figures")
-    assert run_main(monkeypatch, report.main, *arguments, "--out", path) == 2
+    assert command(monkeypatch, "report", tmp_path / "tables", "--out", path) == 2
     assert f"{path}: is there, and is not what orca-sweep wrote" in capsys.readouterr().err
     assert contents(tmp_path) == before
 
@@ -373,8 +356,7 @@ def test_a_report_replaces_reports_only(sweep, tmp_path, monkeypatch, capsys, ki
 def test_a_report_replaces_an_earlier_one(sweep, tmp_path, monkeypatch):
     results.collect([sweep], tmp_path / "tables")
     for _ in range(2):
-        arguments = ("--tables", tmp_path / "tables", "--out", tmp_path / "report.html", "--figures")
-        assert run_main(monkeypatch, report.main, *arguments) == 0
+        assert command(monkeypatch, "report", tmp_path / "tables", "--out", tmp_path / "report.html") == 0
 
 
 # Data ---------------------------------------------------------------------------------------------

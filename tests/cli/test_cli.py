@@ -21,14 +21,19 @@ SPACES = sorted((REPO / "search_spaces").glob("*.yaml"))
 
 
 @pytest.mark.parametrize(
-    "args", [["--help"], ["plan", SPACES[0]], ["plan", SPACES[0], "--json"], ["list", "tasks"], ["report", "--help"]]
-)
+    "args",
+    [
+        ["--help"], ["plan", SPACES[0]], ["plan", SPACES[0], "--json"], ["list", "tasks"], ["report", "--help"],
+        ["list", "analyses"], ["list", "spaces"], ["list", "columns"], ["analyse", "claims", "--help"],
+    ],
+)  # fmt: skip
 def test_light_commands_load_nothing_heavy(args):
     code = (
         "import sys; from orca_sweep.cli import app; import contextlib\n"
         f"sys.argv = ['orca-sweep', *{[str(a) for a in args]!r}]\n"
         "with contextlib.suppress(SystemExit): app()\n"
-        "heavy = {'torch', 'ray', 'pandas', 'pyarrow', 'scipy.stats', 'sklearn', 'optuna', 'transformers'} & set(sys.modules)\n"
+        "heavy = {'torch', 'ray', 'pandas', 'pyarrow', 'scipy.stats', 'sklearn', 'optuna', 'transformers',\n"
+        "    'matplotlib'} & set(sys.modules)\n"
         "print('HEAVY', sorted(heavy))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -114,11 +119,14 @@ def test_brackets_are_shown_as_they_are(tmp_path):
     assert "x (split train[:5])" in shown.split("note:")[0]
 
 
-@pytest.mark.parametrize("kind", ["tasks", "bodies", "proxies", "objectives", "factors"])
+@pytest.mark.parametrize(
+    "kind", ["tasks", "bodies", "proxies", "objectives", "factors", "columns", "spaces", "analyses"]
+)
 def test_list_puts_one_name_first_on_each_line(kind):
     names = [line.split()[0] for line in CliRunner().invoke(cli.app, ["list", kind]).stdout.splitlines()]
     assert len(names) == len(set(names)) >= 4
     expected = {"tasks": "digits", "bodies": "swin-micro", "proxies": "mnist5k", "objectives": "otdd-exact"}
+    expected |= {"columns": "val_metric_best", "spaces": "quickstart", "analyses": "claims"}
     assert expected.get(kind, "body.pretrain_fraction") in names
     if kind == "factors":
         assert set(names) == set(knobs()) - {"seed"}

@@ -8,7 +8,7 @@ import pytest
 from rich.table import Table
 
 from orca_sweep import results
-from orca_sweep.analysis.figures import csv_field, csv_text
+from orca_sweep.analysis.writing import escape_csv, format_csv_rows
 from orca_sweep.cli.terminal import open_console
 from orca_sweep.config.labels import write_level
 from orca_sweep.space.manifest import require_manifest, write_manifest
@@ -128,7 +128,7 @@ def test_a_plan_shows_levels_and_mistakes_written(tmp_path, write_space, monkeyp
 
 
 def test_csv_has_them_written():
-    text = csv_text((NASTY,), [(NASTY, f"={NASTY}", 1.5, None, "-1", "\r=x")])
+    text = format_csv_rows((NASTY,), [(NASTY, f"={NASTY}", 1.5, None, "-1", "\r=x")])
     assert_clean(text)
     assert list(csv.reader(io.StringIO(text)))[1] == [SHOWN, f"'={SHOWN}", "1.5", "", "-1", r"'\r=x"]
-    assert csv_field("größe") == "größe"
+    assert escape_csv("größe") == "größe"

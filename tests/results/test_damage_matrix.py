@@ -12,7 +12,6 @@ import logging
 import os
 import shutil
 import socket
-import subprocess
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,14 +21,13 @@ import pandas as pd
 import pytest
 
 from orca_sweep import results as r
-from orca_sweep.analysis import table_results
-from orca_sweep.cli import ending, reporting
+from orca_sweep.cli import ending
 from orca_sweep.data import Conversion, File, load_or_convert
 from orca_sweep.data.fetching import fetch_files
 from orca_sweep.errors import OrcaSweepError
 from orca_sweep.space.manifest import TunedEntry, append_planned, require_manifest, write_manifest
 from orca_sweep.store import Store
-from tests.builders.in_process import Ended, call, orca, snapshot
+from tests.builders.in_process import Ended, orca, snapshot
 from tests.builders.sweeps import sweep_folder
 
 TABLES = ("trials", "epochs", "stages")
@@ -39,17 +37,9 @@ TABLES = ("trials", "epochs", "stages")
 
 
 @pytest.fixture(autouse=True)
-def scripts_in_this_process(monkeypatch):
-    """Scripts of ``analysis`` that a command would start run here, and figures, which read the same tables, do not."""
-    from orca_sweep.analysis.report import __main__ as report
-
-    def run_here(argv, **_):
-        ended = call(report.main, *argv[2:])
-        print(ended.text)
-        return subprocess.CompletedProcess(argv, ended.code)
-
-    monkeypatch.setattr(reporting.subprocess, "run", run_here)
-    monkeypatch.setattr(ending, "_figures", lambda *_: [])
+def quick_commands(monkeypatch):
+    """Figures read the same tables as the summary, and are not drawn here."""
+    monkeypatch.setattr(ending, "draw_figures", lambda *_: [])
     monkeypatch.setattr(os, "fsync", lambda _: None)  # what it is for, no test without a power cut can show
 
 
@@ -157,7 +147,7 @@ def report_tables(root):
 
 
 def analyse(root):
-    return call(table_results.main, "--tables", root / "sweep" / "tables", "--out", root / "out")
+    return orca("analyse", "table_results", root / "sweep" / "tables", "--out", root / "out")
 
 
 @contextlib.contextmanager

@@ -98,8 +98,8 @@ def test_effects_of_mirrored_data_are_mirrored_with_the_same_words(tmp_path):
         "max",
         pytest.approx("0.66", abs=0),
     ) or (float(first["mean_base"]) == pytest.approx(0.66)), "accuracy as it is"
-    assert "(accuracy; higher is better)" in table_effects.shown(high)[0].caption
-    assert "(error; lower is better)" in table_effects.shown(low)[0].caption
+    assert "(accuracy; higher is better)" in table_effects.build_tables(high)[0].caption
+    assert "(error; lower is better)" in table_effects.build_tables(low)[0].caption
     sides = [table_effects.plot(found).axes[0].get_xlabel() for found in (low, high)]
     assert ["left of zero is better" in sides[0], "right of zero is better" in sides[1]] == [True, True]
 
@@ -130,7 +130,7 @@ def test_claims_of_mirrored_data_are_the_same(tmp_path):
     assert (
         six.estimate < 0 and six.margin == -0.3 and "the most that counts, as higher is better, is -0.3" in six.sentence
     )
-    assert "above zero: the first is better" in claims.shown(high)[1].caption
+    assert "above zero: the first is better" in claims.build_tables(high)[1].caption
     claims.plot(high)
 
 
@@ -193,7 +193,7 @@ def test_over_tasks_differences_of_which_higher_is_better_are_turned_round_only_
     a, b = found.rows[0].scores
     assert (a.interval.mean, b.interval.mean) == (pytest.approx(-100 * 0.09 / 0.4), pytest.approx(-100 * 0.09 / 0.6))
     assert (found.mode, found.turned) == ("min", ("b",))
-    (table,) = summary_over_tasks.shown(found)
+    (table,) = summary_over_tasks.build_tables(found)
     assert "Differences of b are turned round" in table.caption and "0.6 (accuracy; higher is better)" in table.caption
     assert [line["is_turned"] for line in lines(summary_over_tasks.numbers(found))] == ["false", "false", "true"]
 
@@ -456,7 +456,7 @@ def test_figure3_and_factor_effects_take_a_maximised_metric(tmp_path):
     assert rhos[0] > 0 and rhos[1] == pytest.approx(-rhos[0])
     one, other = (factor_effects.compute(results).tasks[0] for results in (low, high))
     assert [e.eta_squared for e in one.found.effects] == pytest.approx([e.eta_squared for e in other.found.effects])
-    (table,) = factor_effects.shown(factor_effects.compute(high))
+    (table,) = factor_effects.build_tables(factor_effects.compute(high))
     assert "(accuracy; higher is better)" in table.caption
 
 

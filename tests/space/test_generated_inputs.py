@@ -380,6 +380,7 @@ GOOD = [
     ["collect", "sweep", "-o", "made"], ["collect", "sweep", "sweep", "-o", "made"], ["status", "sweep"],
     ["status", "sweep", "--json"],
     ["status", "sweep", "--check"], ["report", "sweep", "-o", "made.html"], ["reveal", "sweep"],
+    ["analyse", "table_effects", "sweep", "-o", "made"],
     ["replay", "abc", "--from", "sweep"],
     ["data", "list"], ["data", "check", "digits"], ["data", "check", "ninapro", "--data", "empty"], ["data", "convert", "digits"],
     ["data", "fetch", "digits"], ["store", "ls", "empty"], ["store", "gc", "empty"], ["store", "gc", "empty", "--yes"],
@@ -480,7 +481,8 @@ WITH_A_PATH = [
     ["plan", "good.yaml", "--data", ...], ["store", "ls", ...], ["store", "gc", ...], ["data", "list", "--data", ...],
     ["data", "check", "ninapro", "--data", ...], ["data", "convert", "ninapro", "--data", ...], ["data", "check", ...],
     ["replay", "x", "--from", ...], ["submit", ...], ["submit", "good.yaml", "--working-dir", ...], ["launch", ...],
-    ["pretrain", ...], ["list", ...], ["report", ...],
+    ["pretrain", ...], ["list", ...], ["report", ...], ["analyse", "table_results", ...],
+    ["analyse", "table_results", "sweep", "-o", ...],
 ]  # fmt: skip
 """Every command that takes a path."""
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from orca_sweep.analysis import table_effects
 from orca_sweep.analysis.report.realised import AMOUNTS, TaskRealised, unmatched
 from orca_sweep.analysis.table_effects import Effects, TaskEffects
-from orca_sweep.analysis.tables import by_task, decimals_of, ends, levels_of, number, p_text, replicated, varying
+from orca_sweep.analysis.tables import by_task, levels_of, replicated, varying
+from orca_sweep.analysis.writing import decimals_of, format_interval, format_number, format_p
 from orca_sweep.results import Cell, Results
 from orca_sweep.stats import WORDS
 from orca_sweep.stats.modes import Mode, describe_mode
@@ -118,13 +119,13 @@ def _line(task: TaskEffects, row: table_effects.Row, paths: Sequence[str], decim
         name=levels_of(row.cell, paths),
         levels={path: row.cell.labels[path] for path in paths},
         n=i.n,
-        difference=(number(i.mean, decimals, "+"), i.mean),
+        difference=(format_number(i.mean, decimals, "+"), i.mean),
         low=i.low,
-        interval=ends(i.low, i.high, decimals, "+"),
-        hedges_g=(number(c.hedges_g, 2, "+"), c.hedges_g),
-        p_holm=(p_text(row.p_holm), row.p_holm),
-        p_sign_flip=(p_text(c.p_sign_flip), c.p_sign_flip),
-        smallest_p=(p_text(c.smallest_p), c.smallest_p if i.n else math.nan),
+        interval=format_interval(i.low, i.high, decimals, "+"),
+        hedges_g=(format_number(c.hedges_g, 2, "+"), c.hedges_g),
+        p_holm=(format_p(row.p_holm), row.p_holm),
+        p_sign_flip=(format_p(c.p_sign_flip), c.p_sign_flip),
+        smallest_p=(format_p(c.smallest_p), c.smallest_p if i.n else math.nan),
         word=row.verdict.word,
         sentence=row.verdict.sentence,
         unpaired=row.unpaired,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from orca_sweep.analysis.report.wording import by_text, count, listed, some, span
 from orca_sweep.analysis.table_effects import Effects
-from orca_sweep.analysis.tables import by_task, completeness, p_text, percent, replicated
+from orca_sweep.analysis.tables import by_task, completeness, replicated
+from orca_sweep.analysis.writing import format_p, format_percent
 from orca_sweep.config.labels import write_level
 from orca_sweep.results import Cell, Results
 from orca_sweep.stats.modes import describe_mode
@@ -246,13 +247,13 @@ def _choice(results: Results, cells: Sequence[Cell], column: str) -> Iterable[st
 
 
 def _statistics(effects: Effects | None, level: float) -> Iterable[str]:
-    yield f"Intervals of a cell's mean are {percent(level)} Student-t intervals over its ok seeds."
+    yield f"Intervals of a cell's mean are {format_percent(level)} Student-t intervals over its ok seeds."
     if effects is None:
         return
     tasks = [task for task in effects.tasks if task.rows]
     yield (
         "Cells are compared to the base cell of their task by the mean paired difference over shared seeds, with its"
-        f" {percent(effects.level)} Student-t interval. Base: {by_text({t.task: t.base.name for t in tasks})}."
+        f" {format_percent(effects.level)} Student-t interval. Base: {by_text({t.task: t.base.name for t in tasks})}."
     )
     pairs = sorted({row.contrast.interval.n for task in tasks for row in task.rows})
     yield (
@@ -262,8 +263,8 @@ def _statistics(effects: Effects | None, level: float) -> Iterable[str]:
     )
     yield (
         "A cell helps or hurts if, after that correction, its interval would lie beyond the margin, makes no meaningful"
-        f" difference if the {percent(2 * effects.level - 1)} interval would lie within it, and is undecided otherwise. Margin:"
-        f" {by_text({t.task: f'{t.margin.value:.3g}, {t.margin.source}' for t in tasks})}."
+        f" difference if the {format_percent(2 * effects.level - 1)} interval would lie within it, and is undecided otherwise."
+        f" Margin: {by_text({t.task: f'{t.margin.value:.3g}, {t.margin.source}' for t in tasks})}."
     )
     yield (
         "Cells with a seed that gives no pair were judged from the pairs left."
@@ -277,7 +278,7 @@ def _smallest(effects: Effects, pairs: Sequence[int]) -> str:
     if not rows:
         return "no p as there are no pairs yet"
     least = min(row.contrast.smallest_p for row in rows)
-    return f"a p of {p_text(least)} at the least with {span({n for n in pairs if n})} pairs"
+    return f"a p of {format_p(least)} at the least with {span({n for n in pairs if n})} pairs"
 
 
 def _tuning(results: Results, said: _Said) -> Iterable[str]:

@@ -7,36 +7,20 @@ style attributes become plain attributes (a page that allows no inline style sho
 import io
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from orca_sweep.analysis import (
-    factor_effects,
-    figure2_proxies,
-    figure3_otdd_vs_error,
-    figure4_freezing,
-    figure5_pretraining,
-    figures,
-    table_effects,
-)
+from orca_sweep.analysis import factor_effects, figures, table_effects
+from orca_sweep.analysis.declarations import find_figures, load_analysis
 from orca_sweep.analysis.table_effects import Effects
 from orca_sweep.errors import InputError
 from orca_sweep.results import Results
 
 SVG = "http://www.w3.org/2000/svg"
 LINK = "http://www.w3.org/1999/xlink"
-SCRIPTS: Mapping[str, tuple[ModuleType, str]] = {
-    script.NAME: (script, title)
-    for script, title in (
-        (figure2_proxies, "Fine-tuning curves and final metric"),
-        (figure3_otdd_vs_error, "Alignment objective and error over embedder training"),
-        (figure4_freezing, "Freeze schedules"),
-        (figure5_pretraining, "Error over the amount of pre-training"),
-    )
-}
 FOREST = "Paired difference of every cell to its base cell"
 FACTORS = "Main effects and interactions"
 PX_PER_PT = 1.5
@@ -68,9 +52,9 @@ class Picture:
 def draw(results: Results, effects: Effects | None, names: Sequence[str] | None = None) -> tuple[Picture, ...]:
     """Returns the forest of effects, then the figures of the given names; of none given those that the tables can fill."""
     made = [] if effects is None else [_picture(table_effects.NAME, FOREST, lambda: table_effects.plot(effects))]
-    for name, (script, title) in SCRIPTS.items():
-        if name in (SCRIPTS if names is None else names):
-            made.append(_picture(name, title, _drawn_from(script, results)))
+    for figure in find_figures():
+        if names is None or figure.name in names:
+            made.append(_picture(figure.name, figure.title, _drawn_from(load_analysis(figure.name), results)))
     if effects is not None and len(results.factors) > 1:
         made.append(_picture(factor_effects.NAME, FACTORS, _drawn_from(factor_effects, results)))
     # Of what nobody has asked for by name, what does not fit these tables is no loss to tell of.
@@ -89,7 +73,9 @@ def _picture(name: str, title: str, drawn: Any) -> Picture:
     about = _about(figure)
     svg = for_page(text, name, title, about)
     if len(svg) > MOST_CHARS:
-        return Picture(name, title, about, "", f"It is too full for a page. Draw it as a file with analysis/{name}.py.")
+        return Picture(
+            name, title, about, "", f"It is too full for a page. Draw it as a file with 'orca-sweep analyse {name}'."
+        )
     return Picture(name, title, about, svg)
 
 

@@ -14,20 +14,40 @@ from orca_sweep.analysis.report.realised import TaskRealised, realised
 from orca_sweep.analysis.report.trials import curves_json, t_quantiles, trials_json
 from orca_sweep.analysis.table_effects import Effects
 from orca_sweep.analysis.table_results import ResultsTable
-from orca_sweep.analysis.tables import Table, latex, read_cells
+from orca_sweep.analysis.tables import read_cells
+from orca_sweep.analysis.writing import Table, format_latex
 from orca_sweep.results import Results
 from orca_sweep.stats.modes import describe_mode
 
 NAME = "report"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """One of the files that the report was made from."""
 
     name: str
     n_rows: int
     sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Additions:
+    """What a report shows that others have made from the same tables."""
+
+    sources: tuple[Source, ...] = ()
+    """The files that the tables were read from."""
+    made_at: str = ""
+    """When the report was made. Without it the newest end of a trial stands for it: equal tables give equal reports."""
+    claims: tuple[Table, ...] = ()
+    """What these rows say of the study's claims, shown above the verdicts."""
+    flattery: tuple[Table, ...] = ()
+    """What choosing on test data would have flattered, shown below the verdicts; only where test metrics are revealed."""
+    noise: tuple[Table, ...] = ()
+    """Which source of randomness the spread over seeds comes from, shown below the results."""
+
+
+NO_ADDITIONS = Additions()
 
 
 @dataclass(frozen=True)
@@ -80,11 +100,7 @@ def compute(
     margin: Sequence[str] = (),
     level: float = 0.95,
     complete_pairs_only: bool = False,
-    sources: Sequence[Source] = (),
-    made_at: str = "",
-    claims: Sequence[Table] = (),
-    flattery: Sequence[Table] = (),
-    noise: Sequence[Table] = (),
+    additions: Additions = NO_ADDITIONS,
 ) -> Report:
     """Returns the report of a sweep, finished or not.
 
@@ -94,13 +110,7 @@ def compute(
         margin: '0.01' for all tasks, 'task=0.01' for one.
         level: of the intervals; words are judged at 1 - level.
         complete_pairs_only: judge a cell from the pairs there are, where seeds lack one.
-        sources: the files that the tables were read from.
-        made_at: when the report was made; without it the newest end of a trial stands for it, so that equal tables
-            give equal reports.
-        claims: tables that say what of the study's claims these rows let one judge, shown above the verdicts.
-        flattery: tables of what choosing on test data would have flattered, shown below them; give them only where
-            test metrics were revealed.
-        noise: tables of which source of randomness the spread over seeds comes from, shown below the results.
+        additions: what the page shows beside.
 
     Raises:
         InputError: for what was asked and the tables do not have, and where there are no trials.
@@ -111,14 +121,14 @@ def compute(
     done, table = realised(results, found), table_results.compute(like, level=level)
     squares = matrices(results, found)
     return Report(
-        head=_head(results, table, tuple(sources), made_at),
+        head=_head(results, table, additions.sources, additions.made_at),
         matrices=squares,
         totals=totals(squares),
         effects=effects,
         tasks=lines_of(effects, done),
-        claims=tuple(claims),
-        flattery=tuple(flattery),
-        noise=tuple(noise),
+        claims=additions.claims,
+        flattery=additions.flattery,
+        noise=additions.noise,
         table=table,
         realised=done,
         methods=methods(like, own, effects, level, results.metric),
@@ -189,8 +199,11 @@ def _never_sealed(results: Results) -> str:
 
 
 def _downloads(table: ResultsTable, effects: Effects | None) -> dict[str, str]:
-    texts = {"results.csv": table_results.numbers(table), "results.tex": latex(table_results.shown(table))}
+    texts = {
+        "results.csv": table_results.numbers(table),
+        "results.tex": format_latex(table_results.build_tables(table)),
+    }
     if effects is None:
         return texts
-    shown = table_effects.shown(effects)
-    return {"effects.csv": table_effects.numbers(effects), "effects.tex": latex(shown), **texts}
+    shown = table_effects.build_tables(effects)
+    return {"effects.csv": table_effects.numbers(effects), "effects.tex": format_latex(shown), **texts}

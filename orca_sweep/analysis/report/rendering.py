@@ -16,7 +16,8 @@ from orca_sweep.analysis.report.pictures import Picture
 from orca_sweep.analysis.report.realised import AMOUNTS, heading
 from orca_sweep.analysis.report.record import Report
 from orca_sweep.analysis.report.trials import as_json
-from orca_sweep.analysis.tables import NOTHING, decimals_of, ends, number, percent, varying
+from orca_sweep.analysis.tables import varying
+from orca_sweep.analysis.writing import NOTHING, decimals_of, format_interval, format_number, format_percent
 from orca_sweep.results import Cell
 from orca_sweep.stats import WORDS
 from orca_sweep.stats.modes import describe_mode
@@ -46,7 +47,7 @@ def page(report: Report, pictures: Sequence[Picture]) -> str:
         marks=MARKS,
         folded=FOLDED,
         interval=_interval(report.level),
-        percent=percent(report.level),
+        percent=format_percent(report.level),
         with_unit=figures.with_unit,
         describe_mode=describe_mode,
     )
@@ -117,7 +118,7 @@ def _data(report: Report) -> dict[str, Any]:
             "metrics": metrics,
             "bases": [task.base.cell_id for task in report.effects.tasks] if report.effects else [],
             "quantiles": report.quantiles,
-            "percent": percent(report.level),
+            "percent": format_percent(report.level),
             "column": report.head.column,
             "marks": {status: [mark, meaning] for status, (mark, meaning) in MARKS.items()},
         },
@@ -157,9 +158,9 @@ def _result(cell: Cell, paths: Sequence[str], decimals: int, base: str, lacks: M
         "is_base": cell.cell_id == base,
         "n": i.n,
         "n_planned": len(cell.trials),
-        "mean": (number(i.mean, decimals), i.mean),
-        "interval": ends(i.low, i.high, decimals),
-        "sd": (number(i.sd, decimals), i.sd),
+        "mean": (format_number(i.mean, decimals), i.mean),
+        "interval": format_interval(i.low, i.high, decimals),
+        "sd": (format_number(i.sd, decimals), i.sd),
         "lacking": lacks.get(cell.cell_id) or "0",
     }
 
@@ -189,7 +190,7 @@ def _short(value: float) -> str:
 
 def _interval(level: float) -> str:
     """Returns '95% interval'."""
-    return f"{percent(level)} interval"
+    return f"{format_percent(level)} interval"
 
 
 def _key(value: float) -> str:

@@ -1,0 +1,235 @@
+"""The list of analyses: what each answers and which options it takes. A new one is a module and an entry here.
+
+The module has the name of its analysis. It has ``compute(results, **options)``, which returns a frozen record,
+``numbers(record)``, which returns CSV, ``plot(record)`` and ``build_tables(record)`` where it has a figure and tables, and
+``make_output(results, **options)``, which puts them together. Nothing heavy is imported here: a module is loaded when
+its analysis is made.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from orca_sweep.registry import Registry
+
+if TYPE_CHECKING:
+    from orca_sweep.analysis.writing import Output
+    from orca_sweep.results import Results
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """An option of an analysis: ``--name`` on the command line, a keyword of its ``compute``."""
+
+    name: str
+    kind: Literal["text", "texts", "number", "share", "flag"]
+    """texts: may be repeated; share: a number between 0 and 1, without these two."""
+    meaning: str
+    metavar: str = ""
+    keyword: str = ""
+    """Of ``compute``, where it is not the name."""
+
+    @property
+    def parameter(self) -> str:
+        """The keyword of ``compute``."""
+        return self.keyword or self.name.replace("-", "_")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """A figure, table or question, and how it is asked."""
+
+    name: str
+    """Of the analysis, its module, its files and its command."""
+    answers: str
+    """The question that it answers."""
+    options: tuple[Option, ...] = ()
+    title: str = ""
+    """Of a figure in the report; empty for what the report shows in another way."""
+    factor: str = ""
+    """What a figure of the study is about: a launch draws it if the sweep varies this factor."""
+    least_levels: int = 2
+    """From how many levels of the factor on the figure shows something."""
+
+
+BASE = Option(
+    name="base", kind="texts", metavar="FACTOR=LEVEL", meaning="level of the base cell; may be repeated"
+)  # fmt: skip
+MARGIN = Option(
+    name="margin",
+    kind="texts",
+    metavar="[TASK=]NUMBER",
+    meaning="smallest difference that matters; may be repeated",
+)
+METRIC = Option(name="metric", kind="text", meaning="column to compare; default: the one that the space names")
+LEVEL = Option(name="level", kind="share", meaning="confidence level of the intervals; default: 0.95")
+COMPLETE_PAIRS = Option(
+    name="complete-pairs",
+    kind="flag",
+    keyword="complete_pairs_only",
+    meaning="judge cells that lack pairs from those they have",
+)
+
+ANALYSES: Registry[Analysis] = Registry("analysis")
+for _analysis in (
+    Analysis(
+        name="figure2_proxies",
+        answers="does it matter which proxy the embedder is aligned to, or whether it is aligned at all?",
+        title="Fine-tuning curves and final metric",
+        factor="proxy",
+    ),
+    Analysis(
+        name="figure3_otdd_vs_error",
+        answers="does more embedder training, and so a lower OTDD, mean a lower error (or a higher score)?",
+        title="Alignment objective and error over embedder training",
+        factor="embedder.epochs",
+        least_levels=3,
+    ),
+    Analysis(
+        name="figure4_freezing",
+        answers="what do embedder and body each contribute, and what is lost where one of them is frozen?",
+        title="Freeze schedules",
+        factor="finetune.freeze",
+    ),
+    Analysis(
+        name="figure5_pretraining",
+        answers="how much pre-training does the body need, and does embedder training stand in for some of it?",
+        title="Error over the amount of pre-training",
+        factor="body.pretrain_fraction",
+        least_levels=3,
+    ),
+    Analysis(
+        name="table_results",
+        answers="what did every cell reach, over how many seeds, and which trials are missing?",
+        options=(METRIC, LEVEL),
+    ),
+    Analysis(
+        name="table_effects",
+        answers="does each cell help or hurt against the base cell, or make no meaningful difference?",
+        options=(BASE, MARGIN, METRIC, LEVEL, COMPLETE_PAIRS),
+    ),
+    Analysis(
+        name="factor_effects",
+        answers="which factors matter, and which act together (balanced analysis of variance)?",
+        options=(
+            Option(
+                name="without",
+                kind="texts",
+                metavar="FACTOR=LEVEL",
+                meaning="level, seed or task to leave out; may be repeated",
+            ),
+            METRIC,
+            replace(LEVEL, meaning="confidence level of the intervals; default: 0.9"),
+        ),
+    ),
+    Analysis(
+        name="claims",
+        answers="does this sweep support or contradict the study's claims?",
+        options=(
+            replace(BASE, meaning="level of the setting to judge at; may be repeated"),
+            MARGIN,
+            METRIC,
+            LEVEL,
+            COMPLETE_PAIRS,
+            Option(
+                name="least-correlation",
+                kind="number",
+                meaning="least rank correlation of OTDD and metric that counts; default: 0.3",
+            ),
+        ),
+    ),
+    Analysis(
+        name="summary_over_tasks",
+        answers="what does each combination of levels change over all tasks, in percent of the base cell?",
+        options=(
+            BASE,
+            METRIC,
+            LEVEL,
+            replace(COMPLETE_PAIRS, meaning="where pairs are missing, use the seeds that all tasks have"),
+        ),
+    ),
+    Analysis(
+        name="seed_noise",
+        answers="how large is the spread over seeds, where does it come from, and how many seeds does an effect need?",
+        options=(
+            BASE,
+            Option(
+                name="effect",
+                kind="texts",
+                metavar="[TASK=]NUMBER",
+                meaning="difference that the seeds are counted for; may be repeated",
+            ),
+            METRIC,
+            LEVEL,
+        ),
+    ),
+    Analysis(
+        name="flattery",
+        answers="how much better would test metrics look if epochs, cells or seeds were chosen on test?",
+    ),
+    Analysis(
+        name="cost",
+        answers="how many hours and GPU-hours did each cell and stage take, and what did reuse save?",
+        options=(
+            Option(
+                name="gpus-per-trial",
+                kind="number",
+                meaning="resources.gpu of the space, for rows that do not say it; default: 1",
+            ),
+        ),
+    ),
+):
+    ANALYSES.add(_analysis)
+ANY_FIGURE = "figure2_proxies"
+"""Takes any sweep: a line per level of its first factor."""
+
+
+def find_figures() -> tuple[Analysis, ...]:
+    """Returns the figures of the study."""
+    every = (ANALYSES.get(name) for name in ANALYSES.names())
+    return tuple(analysis for analysis in every if analysis.factor)
+
+
+def choose_figures(results: "Results") -> tuple[str, ...]:
+    """Returns the names of the figures whose question a sweep asks: those whose factor it varies; at least one."""
+    # The most special question first: nearly every sweep varies the proxy.
+    fitting = (figure.name for figure in reversed(find_figures()) if _is_varied(results, figure))
+    return tuple(fitting) or (ANY_FIGURE,)
+
+
+def _is_varied(results: "Results", figure: Analysis) -> bool:
+    return figure.factor in results.factors and results.labels[figure.factor].nunique() >= figure.least_levels
+
+
+def load_analysis(name: str) -> Any:
+    """Returns the module of an analysis.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    return import_module(f"orca_sweep.analysis.{ANALYSES.get(name).name}")
+
+
+def make_output(name: str, results: "Results", options: Mapping[str, Any] | None = None) -> "Output":
+    """Returns what an analysis has to write; ``options`` are keywords of its ``compute``.
+
+    Raises:
+        InputError: for an unknown analysis, for options that the tables cannot meet, and for tables that cannot
+            answer the question.
+    """
+    output: Output = load_analysis(name).make_output(results, **(options or {}))
+    return output
+
+
+def write_analysis(out: Path, name: str, results: "Results", options: Mapping[str, Any] | None = None) -> list[Path]:
+    """Makes an analysis, writes it into a folder and returns the paths of its files.
+
+    Raises:
+        InputError: as ``make_output``, and naming each file of somebody else that is in the way.
+        OSError: if the system refuses to write; no file is half-written then.
+    """
+    from orca_sweep.analysis.writing import write_output
+
+    return write_output(out, name, make_output(name, results, options))

@@ -1,0 +1,113 @@
+"""From tables to the page of a report, and to its file."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from orca_sweep.analysis import claims, flattery, seed_noise
+from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.report.pictures import draw
+from orca_sweep.analysis.report.record import Additions, Source, compute
+from orca_sweep.analysis.report.rendering import page
+from orca_sweep.analysis.writing import check_replaceable, replace_whole
+from orca_sweep.record_files import read_regular_file
+from orca_sweep.results import Results
+
+GENERATOR = b'<meta name="generator" content="orca-sweep report">'
+"""By which an earlier report is recognised: nothing else is replaced by one."""
+HEAD_BYTES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a user asked of a report."""
+
+    base: Sequence[str] = ()
+    margin: Sequence[str] = ()
+    metric: str | None = None
+    level: float = 0.95
+    complete_pairs_only: bool = False
+    figures: Sequence[str] | None = None
+    """Names of the figures to draw; None for all that the tables can fill."""
+    made_at: str = ""
+
+
+def make_page(results: Results, asked: Asked, sources: Sequence[Source] = ()) -> str:
+    """Returns the page; equal tables and equal wishes give the same text.
+
+    Raises:
+        InputError: for what was asked and the tables do not have, and where there are no trials.
+    """
+    results = replace(results, metric=asked.metric or results.metric)
+    like = compared(results, asked.base)
+    quiet = replace(like, notes=())  # the report itself shows them
+    options = claims.Options(
+        margin=asked.margin,
+        metric=asked.metric,
+        level=asked.level,
+        complete_pairs_only=asked.complete_pairs_only,
+    )
+    judged = claims.compute(quiet, options)
+    is_open = not results.n_sealed and results.trials.get(flattery.TEST, pd.Series(dtype=float)).notna().any()
+    report = compute(
+        results,
+        asked.base,
+        asked.margin,
+        level=asked.level,
+        complete_pairs_only=asked.complete_pairs_only,
+        additions=Additions(
+            sources=tuple(sources),
+            made_at=asked.made_at,
+            claims=claims.build_tables(judged),
+            flattery=flattery.build_tables(flattery.compute(quiet, asked.level)) if is_open else (),
+            noise=seed_noise.build_source_tables(seed_noise.compute(results, asked.base, level=asked.level)),
+        ),
+    )
+    return page(report, draw(like, report.effects, asked.figures))
+
+
+def list_sources(folder: Path, results: Results) -> list[Source]:
+    """Returns the tables in a folder with their rows and hashes, for the foot of the page."""
+    frames = {"trials": results.trials, "epochs": results.epochs, "stages": results.stages}
+    files = ((folder / f"{name}.parquet", frame) for name, frame in frames.items() if frame is not None)
+    return [
+        Source(name=path.name, n_rows=len(frame), sha256=_hash_file(path)) for path, frame in files if path.is_file()
+    ]
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_page_path(path: Path) -> None:
+    """Refuses to replace a file that is no report.
+
+    Raises:
+        InputError: naming it.
+    """
+    check_replaceable([path] if _is_in_the_way(path) else [])
+
+
+def _is_in_the_way(path: Path) -> bool:
+    try:
+        before = read_regular_file(path)
+        return before is not None and GENERATOR not in before[:HEAD_BYTES]
+    except NotADirectoryError:
+        return False  # writing says so
+    except OSError:  # a folder, a pipe, a link to nothing, or unreadable
+        return True
+
+
+def write_page(path: Path, text: str) -> int:
+    """Writes the page, whole or not at all, and returns its bytes.
+
+    Raises:
+        OSError: if the system refuses; the file before stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replace_whole(path) as temporary:
+        return temporary.write_bytes(text.encode())

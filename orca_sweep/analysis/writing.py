@@ -1,0 +1,314 @@
+"""The one writer of analyses: numbers as text, CSV, Markdown, LaTeX, pictures, and files that are whole or not there.
+
+A table is plain text until it is written: levels are users' own words, and each format has its own escapes. A folder
+keeps a list of what was written into it, as hashes. A file that exists already is replaced only if it is still what an
+analysis wrote: one of the user's own, or one that was edited since, stays.
+"""
+
+import csv
+import hashlib
+import io
+import math
+import os
+import re
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orca_sweep.errors import InputError
+from orca_sweep.record_files import read_regular_file
+from orca_sweep.visible import escape_controls
+
+Record = Mapping[str, object]
+MINUS, NOTHING = "\u2212", "\u2013"
+WRITTEN = ".orca-sweep-written"
+"""Below the folder: a line 'SHA-256  name' for each file that was written."""
+PICTURE_DPI = 150
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table as people read it, in plain text."""
+
+    name: str
+    """Of its label in LaTeX."""
+    title: str
+    caption: str
+    """What the numbers are, how many of what they are over, and what each interval is."""
+    head: tuple[str, ...]
+    align: str
+    """A letter per column: l or r."""
+    blocks: tuple[tuple[tuple[str, ...], ...], ...]
+    """Rows, in groups that belong together."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What an analysis has to write."""
+
+    numbers: str
+    """Every number, as CSV."""
+    more_numbers: Mapping[str, str] = field(default_factory=dict)
+    """Further CSV texts, by what stands behind the name of the analysis in their file's name."""
+    tables: tuple[Table, ...] = ()
+    figure: Any = None
+    """A matplotlib figure; None where there is no picture."""
+    warnings: tuple[str, ...] = ()
+    """What was refused, and why."""
+
+
+# Numbers as text ----------------------------------------------------------------------------------
+
+
+def decimals_of(spreads: Iterable[float]) -> int:
+    """Returns how many decimals show two digits of the middle one of the spreads; 4 if there is none.
+
+    The smallest shows one digit, if that takes no more than two decimals more.
+    """
+    places = sorted(-math.floor(math.log10(x)) for x in spreads if 0 < x < math.inf)
+    if not places:
+        return 4
+    middle = places[len(places) // 2] + 1
+    return min(8, max(0, middle, min(places[-1], middle + 2)))
+
+
+def format_percent(share: float) -> str:
+    """Returns '95%'."""
+    return f"{100 * share:.4g}%"
+
+
+def format_number(value: float, decimals: int, sign: str = "") -> str:
+    """Returns a rounded number with a typographic minus; NaN is a dash. ``sign`` '+' shows the sign of both kinds."""
+    if not math.isfinite(value):
+        return NOTHING
+    text = f"{value:{sign}.{decimals}f}"
+    return text.replace("-", MINUS) if float(text) else text.replace("-", "")
+
+
+def format_p(p: float) -> str:
+    """Returns a p value with three digits."""
+    if math.isnan(p):
+        return NOTHING
+    return "<0.001" if p < 0.001 else f"{p:.3g}"
+
+
+def format_interval(low: float, high: float, decimals: int, sign: str = "") -> str:
+    """Returns '[0.11, 0.23]'."""
+    known = math.isfinite(low) and math.isfinite(high)
+    return f"[{format_number(low, decimals, sign)}, {format_number(high, decimals, sign)}]" if known else NOTHING
+
+
+def join_lines(text: str) -> str:
+    """Returns a text as one line of characters that can be printed."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+# CSV ----------------------------------------------------------------------------------------------
+
+
+def format_csv(records: Sequence[Record], columns: Sequence[str] = ()) -> str:
+    """Returns records as CSV; ``columns`` are needed where there may be no record."""
+    names = columns or list(records[0])
+    return format_csv_rows(names, ([record[name] for name in names] for record in records))
+
+
+def format_csv_rows(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Returns rows as CSV with all digits; missing values are empty fields, and no text is a formula."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(map(escape_controls, columns))
+    writer.writerows([_csv_field(value) for value in row] for row in rows)
+    return out.getvalue()
+
+
+def _csv_field(value: object) -> object:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    return escape_csv(value) if isinstance(value, str) else value
+
+
+def escape_csv(text: str) -> str:
+    """Returns a text as a spreadsheet may read it: what it would run as a formula gets an apostrophe before it.
+
+    Control characters are written out.
+    """
+    shown = escape_controls(text)
+    if not text.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return shown
+    try:
+        float(text)
+    except ValueError:
+        return f"'{shown}"
+    return shown
+
+
+# Markdown -----------------------------------------------------------------------------------------
+
+
+def format_markdown(tables: Iterable[Table]) -> str:
+    """Returns tables as GitHub's Markdown."""
+    return "\n\n".join(map(_markdown_table, tables)) + "\n"
+
+
+def _markdown_table(table: Table) -> str:
+    rows = [table.head, *(row for block in table.blocks for row in block)]
+    lines = [f"| {' | '.join(map(escape_markdown, row))} |" for row in rows]
+    lines.insert(1, f"|{'|'.join({'l': ':--', 'r': '--:'}[letter] for letter in table.align)}|")
+    notes = [f"- {escape_markdown(note)}" for note in table.notes]
+    parts = [f"## {escape_markdown(table.title)}", "\n".join(lines), escape_markdown(table.caption), "\n".join(notes)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def escape_markdown(text: str) -> str:
+    """Returns a text that Markdown shows as it is, also in a cell of a table."""
+    return re.sub(r"([\\`*_\[\]<>|~$&#])", r"\\\1", join_lines(text))
+
+
+# LaTeX --------------------------------------------------------------------------------------------
+
+LATEX_ESCAPES = str.maketrans({
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\char34{}", MINUS: "$-$", "±": r"$\pm$",
+    "²": r"\textsuperscript{2}", "ω": r"$\omega$", "η": r"$\eta$", NOTHING: r"\textendash{}", "…": r"\ldots{}",
+    # After a line's end these would be read as its option.
+    "[": "{[}", "]": "{]}", "*": "{*}",
+} | {c: f"\\{c}" for c in "&%$#_{}"})  # fmt: skip
+
+
+def format_latex(tables: Iterable[Table]) -> str:
+    """Returns tables as LaTeX floats with the rules of booktabs."""
+    return "% Needs \\usepackage{booktabs}.\n" + "\n".join(map(_latex_table, tables))
+
+
+def _latex_table(table: Table) -> str:
+    blocks = [[f"    {' & '.join(map(escape_latex, row))} \\\\" for row in block] for block in table.blocks if block]
+    body = "\n    \\midrule\n".join("\n".join(block) for block in blocks)
+    caption = " ".join(map(escape_latex, (table.caption, *table.notes)))
+    return f"""\
+\\begin{{table}}
+  \\centering\\small
+  \\caption{{{escape_latex(table.title)}. {caption}}}
+  \\label{{tab:{table.name}}}
+  \\begin{{tabular}}{{{table.align}}}
+    \\toprule
+    {" & ".join(map(escape_latex, table.head))} \\\\
+    \\midrule
+{body}
+    \\bottomrule
+  \\end{{tabular}}
+\\end{{table}}
+"""
+
+
+def escape_latex(text: str) -> str:
+    """Returns a text that LaTeX shows as it is; two hyphens stay two."""
+    return re.sub("-(?=-)", "-{}", join_lines(text).translate(LATEX_ESCAPES))
+
+
+# Files --------------------------------------------------------------------------------------------
+
+
+def write_output(out: Path, name: str, output: Output) -> list[Path]:
+    """Writes an analysis into a folder: numbers as CSV, tables as Markdown and LaTeX, the figure as PNG and SVG.
+
+    Returns:
+        The paths, in this order.
+
+    Raises:
+        InputError: naming each file that is in the way; nothing is written then.
+        OSError: if the system refuses.
+    """
+    texts = {f"{name}.csv": output.numbers}
+    texts |= {f"{name}_{part}.csv": text for part, text in output.more_numbers.items()}
+    if output.tables:
+        texts |= {f"{name}.md": format_markdown(output.tables), f"{name}.tex": format_latex(output.tables)}
+    contents = {file: text.encode() for file, text in texts.items()}
+    if output.figure is not None:
+        contents |= {f"{name}.{kind}": render_figure(output.figure, kind) for kind in ("png", "svg")}
+    return write_files(out, contents)
+
+
+def render_figure(figure: Any, kind: str) -> bytes:
+    """Returns a matplotlib figure as a file of a kind; the same tables give the same bytes."""
+    from matplotlib import rc_context
+
+    drawn = io.BytesIO()
+    # Without a date, and with names that are not random.
+    with rc_context({"svg.hashsalt": "orca-sweep"}):
+        figure.savefig(drawn, format=kind, dpi=PICTURE_DPI, metadata={"Date": None} if kind == "svg" else None)
+    return drawn.getvalue()
+
+
+def write_files(out: Path, contents: Mapping[str, bytes]) -> list[Path]:
+    """Writes files into a folder, each whole or not at all, and returns their paths.
+
+    Raises:
+        InputError: naming each file that is in the way; nothing is written then.
+        OSError: if the system refuses.
+    """
+    written = _read_written(out / WRITTEN)
+    check_replaceable(
+        [out / name for name, content in contents.items() if _is_in_the_way(out / name, content, written)]
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    new = [line for name, content in contents.items() if (line := _written_line(name, content)) not in written]
+    if new:  # before the files: an analysis that is killed between two must know its own again
+        with (out / WRITTEN).open("a", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in new))
+    for name, content in contents.items():
+        with replace_whole(out / name) as temporary:
+            temporary.write_bytes(content)
+    return [out / name for name in contents]
+
+
+def check_replaceable(in_the_way: list[Path]) -> None:
+    """Refuses to replace files.
+
+    Raises:
+        InputError: naming each of them.
+    """
+    if in_the_way:
+        raise InputError(
+            [
+                f"{path}: is there, and is not what orca-sweep wrote, or was edited since. Nothing is replaced. Choose"
+                " another folder with --out, or move it away."
+                for path in in_the_way
+            ]
+        )
+
+
+@contextmanager
+def replace_whole(path: Path) -> Iterator[Path]:
+    """Yields a path beside the file to write to, and puts that in the file's place once it is written."""
+    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _is_in_the_way(path: Path, content: bytes, written: frozenset[str]) -> bool:
+    try:
+        before = read_regular_file(path)
+    except NotADirectoryError:
+        return False  # making the folder says so
+    except OSError:  # a folder, a pipe, or unreadable
+        return True
+    return before is not None and before != content and _written_line(path.name, before) not in written
+
+
+def _written_line(name: str, content: bytes) -> str:
+    return f"{hashlib.sha256(content).hexdigest()}  {name}"
+
+
+def _read_written(path: Path) -> frozenset[str]:
+    with suppress(OSError, UnicodeDecodeError):
+        return frozenset((read_regular_file(path) or b"").decode().splitlines())
+    return frozenset()

@@ -1,0 +1,115 @@
+"""``orca-sweep analyse``: figures and tables of a sweep by name, each with the options that it declares."""
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from orca_sweep.analysis.declarations import ANALYSES, Analysis, Option
+from orca_sweep.cli.tables import open_tables
+from orca_sweep.errors import InputError, StorageError
+
+
+class _AnalysisGroup(TyperGroup):
+    """A group of commands that names the nearest analysis if there is none of a name."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        if command is None and not cmd_name.startswith("-"):
+            raise InputError(f"analyse: {ANALYSES.explain_unknown(cmd_name)}")
+        return command
+
+
+app = typer.Typer(
+    cls=_AnalysisGroup,
+    help="Makes a figure or table of a sweep, also while it runs: numbers as CSV, tables as Markdown and LaTeX, pictures.",
+    no_args_is_help=True,
+    subcommand_metavar="NAME DIR [OPTIONS]",
+)
+Folder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="a sweep folder, or a folder of tables", show_default=False)
+]
+Out = Annotated[Path | None, typer.Option("-o", "--out", help="folder for the files; default: figures/ in that folder")]
+
+
+def check_share(value: float | None) -> float | None:
+    """Returns a share that lies between 0 and 1.
+
+    Raises:
+        typer.BadParameter: for any other number.
+    """
+    if value is not None and not 0 < value < 1:
+        raise typer.BadParameter(f"{value:g} is no share. It lies between 0 and 1, such as 0.95.")
+    return value
+
+
+@contextmanager
+def explain_refusals(path: Path) -> Iterator[None]:
+    """Turns what the system refuses to write at a path into an error of ours, with exit code 1."""
+    try:
+        yield
+    except OSError as error:
+        where, why = error.filename or path, error.strerror or error
+        raise StorageError(f"{where}: {why}. Nothing was left half-written.") from None
+
+
+def make_command(analysis: Analysis) -> Callable[..., None]:
+    """Returns the command of an analysis, whose signature has the options that the analysis declares."""
+
+    def command(folder: Path, out: Path | None = None, **given: Any) -> None:
+        options = {name: value for name, value in given.items() if value not in (None, [])}
+        _analyse(analysis, folder, out, options)
+
+    parameters = [("folder", Folder, inspect.Parameter.empty), ("out", Out, None)]
+    parameters += [(option.parameter, _annotate(option), None) for option in analysis.options]
+    command.__doc__ = analysis.answers[0].upper() + analysis.answers[1:]
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation, default=default)
+            for name, annotation, default in parameters
+        ]
+    )
+    return command
+
+
+def _annotate(option: Option) -> Any:
+    """The annotation by which typer reads an option; without it on the command line there is None."""
+    word = f"--{option.name}"
+    more: dict[str, Any] = {"help": option.meaning, "show_default": False}
+    if option.metavar:
+        more["metavar"] = option.metavar
+    match option.kind:
+        case "text":
+            return Annotated[str | None, typer.Option(word, **more)]
+        case "texts":
+            return Annotated[list[str] | None, typer.Option(word, **more)]
+        case "number":
+            return Annotated[float | None, typer.Option(word, **more)]
+        case "share":
+            return Annotated[float | None, typer.Option(word, callback=check_share, **more)]
+        case "flag":
+            return Annotated[bool | None, typer.Option(word, **more)]
+
+
+def _analyse(analysis: Analysis, folder: Path, out: Path | None, options: dict[str, Any]) -> None:
+    from orca_sweep.analysis.declarations import make_output
+    from orca_sweep.analysis.writing import write_output
+
+    with open_tables(folder, is_only_read=out is not None) as (_, results):
+        output = make_output(analysis.name, results, options)
+    for warning in output.warnings:
+        print(f"{analysis.name}: {warning}", file=sys.stderr)
+    target = out or folder / "figures"
+    with explain_refusals(target):
+        paths = write_output(target, analysis.name, output)
+    for path in paths:
+        print(path)
+
+
+for _name in ANALYSES.names():
+    app.command(_name)(make_command(ANALYSES.get(_name)))

@@ -1,0 +1,80 @@
+"""``orca-sweep list``: names, and what each is."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from orca_sweep.stats.modes import describe_mode
+
+Lines = Iterator[tuple[str, str]]
+"""A name and its text for each line."""
+
+
+def describe_names(kind: str) -> Lines:
+    """Yields each name of a kind (tasks, factors, columns, ...) with what it is."""
+    listings = {
+        "factors": _list_factors,
+        "columns": _list_columns,
+        "spaces": _list_spaces,
+        "analyses": _list_analyses,
+    }
+    return listings[kind]() if kind in listings else _list_records(kind)
+
+
+def _list_factors() -> Lines:
+    from orca_sweep.config import knobs
+
+    for knob in knobs().values():
+        if knob.path != "seed":
+            yield knob.path, f"{knob.type_name}; default {knob.default}: {knob.meaning}"
+
+
+def _list_columns() -> Lines:
+    """The columns of all tables; one that several tables have has a line with its meaning in each."""
+    from orca_sweep.results import EPOCH_COLUMNS, STAGE_COLUMNS, trial_columns
+
+    tables = {"trials": trial_columns(), "epochs": EPOCH_COLUMNS, "stages": STAGE_COLUMNS}
+    meanings: dict[str, list[str]] = {}
+    for table, columns in tables.items():
+        for column in columns:
+            unit = f", {column.unit}" if column.unit else ""
+            meanings.setdefault(column.name, []).append(f"{table} ({column.type}{unit}): {column.meaning}")
+    for name, texts in meanings.items():
+        yield name, " | ".join(texts)
+
+
+def _list_spaces() -> Lines:
+    from orca_sweep.space.bundled import list_bundled_spaces, read_question
+
+    for name, path in list_bundled_spaces().items():
+        yield name, read_question(path)
+
+
+def _list_analyses() -> Lines:
+    from orca_sweep.analysis.declarations import ANALYSES
+
+    for name in ANALYSES.names():
+        yield name, ANALYSES.get(name).answers
+
+
+def _list_records(kind: str) -> Lines:
+    from orca_sweep.bodies import BODIES
+    from orca_sweep.objectives import OBJECTIVES
+    from orca_sweep.proxies import PROXIES
+    from orca_sweep.tasks import LOSSES, METRICS, TASKS
+
+    registries: dict[str, Any] = {
+        "tasks": TASKS, "bodies": BODIES, "proxies": PROXIES, "objectives": OBJECTIVES, "metrics": METRICS, "losses": LOSSES,
+    }  # fmt: skip
+    registry = registries[kind]
+    for name in registry.names():
+        yield name, _describe_record(registry.get(name), is_metric=kind == "metrics")
+    if kind == "tasks":
+        yield "openml:<id>", "1D; any OpenML table by its number (orca-sweep data fetch openml:31)"
+
+
+def _describe_record(record: Any, is_metric: bool) -> str:
+    extra = f" [needs the extra '{record.extra}']" if getattr(record, "extra", None) else ""
+    dims = f"{record.dims}D; " if getattr(record, "dims", None) else ""
+    mode = f"{record.mode}, {describe_mode(record.mode)}; " if is_metric else ""
+    unit = f" ({record.unit})" if is_metric and record.unit else ""
+    return f"{dims}{mode}{record.meaning}{unit}{extra}"

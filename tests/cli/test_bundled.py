@@ -1,0 +1,85 @@
+"""Bundled spaces are found by name: beside the package in a checkout, inside it in a wheel, from any folder."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from orca_sweep.errors import InputError
+from orca_sweep.space.bundled import find_space, list_bundled_spaces, read_question
+from tests.commands import orca
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def test_all_spaces_of_the_folder_are_bundled_and_ask_something():
+    bundled = list_bundled_spaces()
+    assert set(bundled) == {path.stem for path in (REPO / "search_spaces").glob("*.yaml")}
+    assert "quickstart" in bundled
+    assert all(read_question(path).endswith("?") for path in bundled.values())
+
+
+def test_a_path_that_exists_wins_over_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_space(Path("quickstart")) == list_bundled_spaces()["quickstart"]
+    for path in (Path("quickstart"), Path("gone.yaml"), Path("folder/quickstart")):
+        if path.parent == Path() and not path.suffix:
+            path.write_text("mine")
+        assert find_space(path) == path
+
+
+def test_an_unknown_name_is_told_with_the_nearest_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"quickstrat: there is no such file.*Did you mean 'quickstart'\?"):
+        find_space(Path("quickstrat"))
+    with pytest.raises(InputError, match="no bundled space of that name. Known: baselines, fair_lr, "):
+        find_space(Path("zzz"))
+
+
+def test_plan_and_submit_take_a_name_anywhere(tmp_path):
+    assert "4 cells x 5 seeds = 20 trials" in orca("plan", "quickstart", cwd=tmp_path, check=0).stdout
+    script = orca("submit", "quickstart", "--out", tmp_path / "out", "--emit", "slurm", cwd=tmp_path, check=0).stdout
+    assert "quickstart.yaml" in script
+    for command in ("plan", "launch", "submit"):
+        assert "Did you mean 'quickstart'?" in orca(command, "quickstrat", cwd=tmp_path, check=2).stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A folder with what a wheel has, as pyproject.toml says, and how commands run with it from an empty folder."""
+    target = tomllib.loads((REPO / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    site, empty = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("empty")
+    for source, place in {**{name: name for name in target["packages"]}, **target["force-include"]}.items():
+        shutil.copytree(REPO / source, site / place, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def run(*words):
+        done = subprocess.run(
+            [sys.executable, "-m", "orca_sweep.cli", *map(str, words)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=empty,
+            env={**os.environ, "PYTHONPATH": str(site)},
+        )
+        assert done.returncode == 0, done.stderr
+        assert not list(empty.iterdir())
+        return done.stdout
+
+    return run
+
+
+def test_a_wheel_in_an_empty_folder_knows_its_spaces_and_analyses(wheel, tmp_path):
+    from tests.results.test_store_results import sweep_folder
+
+    names = [line.split()[0] for line in wheel("list", "spaces").splitlines()]
+    assert names == list(list_bundled_spaces())
+    assert "4 cells x 5 seeds = 20 trials" in wheel("plan", "quickstart")
+    out = tmp_path / "out"
+    assert wheel("analyse", "figure2_proxies", sweep_folder(tmp_path / "s"), "--out", out).splitlines() == [
+        str(out / f"figure2_proxies.{kind}") for kind in ("csv", "png", "svg")
+    ]
