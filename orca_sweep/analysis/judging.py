@@ -8,7 +8,7 @@ from typing import Literal
 from orca_sweep.analysis.cells import EPOCHS, OBJECTIVE, ConfiguredCell, TaskCells
 from orca_sweep.analysis.margins import Margin
 from orca_sweep.analysis.study import Claim, Pair, Says, Setting
-from orca_sweep.analysis.table_effects import unpaired
+from orca_sweep.analysis.table_effects import describe_unpaired
 from orca_sweep.stats import (
     Contrast,
     Proportion,
@@ -264,7 +264,7 @@ def _judgement(pair: Pair, free: Collection[str], contrast: Contrast, verdict: V
         n_family=verdict.n_contrasts,
         sentence=verdict.sentence,
         unjudged=Unjudged(reason=reason, text=describe_reason(verdict)) if reason else None,
-        gaps=unpaired(a, b, contrast),
+        gaps=describe_unpaired(a, b, contrast),
         differs=_differing(pair, free),
     )
 

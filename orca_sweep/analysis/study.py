@@ -92,11 +92,13 @@ class Claim:
     """Whether it says something of some tasks, and not of all of them."""
 
 
-def _first(found: Iterable[ConfiguredCell], holds: Callable[[ConfiguredCell], bool]) -> ConfiguredCell | None:
+def _first_cell(found: Iterable[ConfiguredCell], holds: Callable[[ConfiguredCell], bool]) -> ConfiguredCell | None:
     return next((cell for cell in found if holds(cell)), None)
 
 
-def _by(found: Iterable[ConfiguredCell], value: Callable[[ConfiguredCell], float]) -> tuple[ConfiguredCell, ...]:
+def _one_by_value(
+    found: Iterable[ConfiguredCell], value: Callable[[ConfiguredCell], float]
+) -> tuple[ConfiguredCell, ...]:
     """One cell for each value, rising."""
     cells: dict[float, ConfiguredCell] = {}
     for cell in found:
@@ -104,25 +106,29 @@ def _by(found: Iterable[ConfiguredCell], value: Callable[[ConfiguredCell], float
     return tuple(cells[key] for key in sorted(cells))
 
 
-def _words(words: Words, kind: str) -> list[str]:
+def _words_of(words: Words, kind: str) -> list[str]:
     return [word for one, word in words if one == kind]
 
 
 # Embedder training --------------------------------------------------------------------------------
 
 
-def _amounts(
+def _pair_amounts(
     task: TaskCells, start: Collection[ConfiguredCell]
 ) -> Iterator[tuple[ConfiguredCell, ConfiguredCell, Amounts]]:
     """A trained cell, its naive one, and all trained cells that differ from the first in the amount alone."""
     for cell in (cell for cell in start if cell.is_trained):
-        naive = _first(task.like(cell, training(cell)), lambda one: one.is_naive)
+        naive = _first_cell(task.like(cell, training(cell)), lambda one: one.is_naive)
         if naive:
-            yield cell, naive, _by((one for one in task.like(cell, {EPOCHS}) if one.is_trained), lambda c: c.epochs)
+            yield (
+                cell,
+                naive,
+                _one_by_value((one for one in task.like(cell, {EPOCHS}) if one.is_trained), lambda c: c.epochs),
+            )
 
 
 def _trained_or_not(task: TaskCells, start: Collection[ConfiguredCell]) -> Iterator[Setting]:
-    for cell, naive, amounts in _amounts(task, start):
+    for cell, naive, amounts in _pair_amounts(task, start):
         yield Setting(cell, training(cell), _against_naive(amounts, naive))
 
 
@@ -131,7 +137,7 @@ def _against_naive(amounts: Iterable[ConfiguredCell], naive: ConfiguredCell) -> 
 
 
 def _some_or_more(task: TaskCells, start: Collection[ConfiguredCell]) -> Iterator[Setting]:
-    for cell, naive, amounts in _amounts(task, start):
+    for cell, naive, amounts in _pair_amounts(task, start):
         if len(amounts) > 1:
             *fewer, most = amounts
             more = [Pair("more", f"{most.describe(EPOCHS)} against {one.shown(EPOCHS)}", most, one) for one in fewer]
@@ -147,7 +153,7 @@ def _lacks_training(task: TaskCells) -> str:
 
 
 def _lacks_more(task: TaskCells) -> str:
-    amounts = [found for _, _, found in _amounts(task, task.cells)]
+    amounts = [found for _, _, found in _pair_amounts(task, task.cells)]
     if not amounts:
         return _lacks_training(task)
     return (
@@ -156,14 +162,14 @@ def _lacks_more(task: TaskCells) -> str:
 
 
 def _says_training_is_useless(words: Words) -> Says:
-    found = _words(words, "trained")
+    found = _words_of(words, "trained")
     if "helps" in found:
         return "contradicts"
     return "supports" if NONE_OR_WORSE.issuperset(found) else "undecided"
 
 
 def _says_some_is_enough(words: Words) -> Says:
-    helps, more = _words(words, "trained"), _words(words, "more")
+    helps, more = _words_of(words, "trained"), _words_of(words, "more")
     if any(some == "helps" and rest in NONE_OR_WORSE for some, rest in zip(helps, more, strict=False)):
         return "supports"
     is_useless = NONE_OR_WORSE.issuperset(helps)
@@ -173,7 +179,7 @@ def _says_some_is_enough(words: Words) -> Says:
 # Proxies ------------------------------------------------------------------------------------------
 
 
-def _proxies(task: TaskCells, start: Collection[ConfiguredCell]) -> Iterator[Setting]:
+def _pair_proxies(task: TaskCells, start: Collection[ConfiguredCell]) -> Iterator[Setting]:
     for cell in (cell for cell in start if cell.is_trained):
         others = [one for one in task.like(cell, {PROXY}) if one.is_trained and one is not cell]
         pairs = [
@@ -195,7 +201,7 @@ def _lacks_proxies(task: TaskCells) -> str:
 
 
 def _says_choice_is_no_matter(words: Words) -> Says:
-    found = set(_words(words, "proxy"))
+    found = set(_words_of(words, "proxy"))
     if found & {"helps", "hurts"}:
         return "contradicts"
     return "supports" if found == {"no meaningful difference"} else "undecided"
@@ -204,7 +210,7 @@ def _says_choice_is_no_matter(words: Words) -> Says:
 # Freezing -----------------------------------------------------------------------------------------
 
 
-def _frozen(task: TaskCells, start: Collection[ConfiguredCell]) -> Iterator[Setting]:
+def _pair_frozen(task: TaskCells, start: Collection[ConfiguredCell]) -> Iterator[Setting]:
     for cell in (cell for cell in start if cell.settings.get(FREEZE) == "none"):
         frozen: dict[str, dict[str, ConfiguredCell]] = {"body": {}, "embedder": {}}
         for one in task.like(cell, FREEZING):
@@ -212,11 +218,11 @@ def _frozen(task: TaskCells, start: Collection[ConfiguredCell]) -> Iterator[Sett
                 frozen[one.settings[FREEZE]].setdefault(one.settings[FREEZE_EPOCHS], one)
         lengths = frozen["body"].keys() & frozen["embedder"].keys()
         if lengths:
-            length = max(lengths, key=_length)
+            length = max(lengths, key=_read_length)
             yield _frozen_for(length, cell, frozen["body"][length], frozen["embedder"][length])
 
 
-def _length(text: str) -> float:
+def _read_length(text: str) -> float:
     return float("inf") if text == "forever" else float(text) if text.isdecimal() else -1.0
 
 
@@ -239,7 +245,7 @@ def _lacks_freezing(task: TaskCells) -> str:
 
 
 def _says_body_matters_most(words: Words) -> Says:
-    (body,), (other,) = _words(words, "body"), _words(words, "body or embedder")
+    (body,), (other,) = _words_of(words, "body"), _words_of(words, "body or embedder")
     if body == other == "hurts":
         return "supports"
     no_more = {"helps", "no meaningful difference"}
@@ -249,12 +255,12 @@ def _says_body_matters_most(words: Words) -> Says:
 # Pre-training -------------------------------------------------------------------------------------
 
 
-def _pretrained(task: TaskCells, start: Collection[ConfiguredCell]) -> Iterator[Setting]:
+def _pair_pretrained(task: TaskCells, start: Collection[ConfiguredCell]) -> Iterator[Setting]:
     for cell in (cell for cell in start if cell.fraction > 0):
         found = task.like(cell, PRETRAINING)
-        none = _first(found, lambda one: one.fraction == 0)
+        none = _first_cell(found, lambda one: one.fraction == 0)
         if none:
-            amounts = _by((one for one in found if one.fraction > 0), lambda one: one.fraction)
+            amounts = _one_by_value((one for one in found if one.fraction > 0), lambda one: one.fraction)
             kinds = [*["part"] * (len(amounts) - 1), "most"]
             names = [f"{one.describe(FRACTION)} against none" for one in amounts]
             pairs = (Pair(*three, none) for three in zip(kinds, names, amounts, strict=True))
@@ -270,7 +276,7 @@ def _lacks_pretraining(task: TaskCells) -> str:
 
 
 def _says_pretraining_is_not_needed(words: Words) -> Says:
-    (word,) = _words(words, "most")
+    (word,) = _words_of(words, "most")
     if word == "helps":
         return "contradicts"
     return "supports" if word in NONE_OR_WORSE else "undecided"
@@ -283,9 +289,9 @@ def _is_otdd(cell: ConfiguredCell) -> bool:
     return cell.is_trained and cell.settings.get(OBJECTIVE, "").startswith("otdd")
 
 
-def _otdd(task: TaskCells, start: Collection[ConfiguredCell]) -> Iterator[Setting]:
+def _follow_otdd(task: TaskCells, start: Collection[ConfiguredCell]) -> Iterator[Setting]:
     for cell in filter(_is_otdd, start):
-        along = _by(filter(_is_otdd, task.like(cell, {EPOCHS})), lambda one: one.epochs)
+        along = _one_by_value(filter(_is_otdd, task.like(cell, {EPOCHS})), lambda one: one.epochs)
         if len(along) >= LEAST_AMOUNTS:
             yield Setting(cell, along=along)
 
@@ -344,7 +350,7 @@ CLAIMS = (
         rows="each proxy against the reference proxy (the first real one in the table, or of --base), at one amount of training",
         needs=(PROXY, EPOCHS),
         varied=frozenset(),
-        settings=_proxies,
+        settings=_pair_proxies,
         lacks=_lacks_proxies,
         says=_says_choice_is_no_matter,
     ),
@@ -357,7 +363,7 @@ CLAIMS = (
         rows="body, embedder or nothing frozen, for the longest time that the table has both for",
         needs=(FREEZE, FREEZE_EPOCHS),
         varied=FREEZING,
-        settings=_frozen,
+        settings=_pair_frozen,
         lacks=_lacks_freezing,
         says=_says_body_matters_most,
     ),
@@ -370,7 +376,7 @@ CLAIMS = (
         rows="each amount of pre-training against a body of random weights",
         needs=(FRACTION,),
         varied=PRETRAINING,
-        settings=_pretrained,
+        settings=_pair_pretrained,
         lacks=_lacks_pretraining,
         says=_says_pretraining_is_not_needed,
         of_some=True,
@@ -384,7 +390,7 @@ CLAIMS = (
         rows="trials of at least three amounts of embedder training with one proxy: OTDD at its end, and metric",
         needs=(PROXY, EPOCHS, OBJECTIVE, "objective_last"),
         varied=frozenset({EPOCHS}),
-        settings=_otdd,
+        settings=_follow_otdd,
         lacks=_lacks_otdd,
         says=_says_no_tracking,
     ),

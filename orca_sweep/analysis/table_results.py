@@ -15,13 +15,13 @@ from typing import Any
 from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.tables import (
     by_task,
-    completeness,
+    describe_completeness,
+    describe_lacking,
     describe_metric,
-    lacking,
+    describe_shared,
+    find_varying,
     metric_of,
     read_cells,
-    shared,
-    varying,
 )
 from orca_sweep.analysis.writing import (
     Output,
@@ -78,10 +78,10 @@ def compute(results: Results, metric: str | None = None, level: float = 0.95) ->
 
 def numbers(found: ResultsTable) -> str:
     """Returns every number as CSV: one line per cell."""
-    return format_csv([_record(found, row) for task in found.tasks for row in task.cells])
+    return format_csv([_make_record(found, row) for task in found.tasks for row in task.cells])
 
 
-def _record(found: ResultsTable, cell: Cell) -> Record:
+def _make_record(found: ResultsTable, cell: Cell) -> Record:
     i = cell.interval
     return {
         "task": cell.task,
@@ -99,60 +99,60 @@ def _record(found: ResultsTable, cell: Cell) -> Record:
         "interval": f"{format_percent(i.level)} Student-t interval of the mean over n seeds",
         "n_planned": len(cell.trials),
         "n_not_ok": cell.n_not_ok,
-        "not_ok": lacking(cell.status_counts),
+        "not_ok": describe_lacking(cell.status_counts),
         "n_scored_as_worst": cell.n_worst,
         "n_searched": cell.n_searched,
-        **{f"tuned {path}": write_level(value) for path, value in _chosen(cell).items()},
+        **{f"tuned {path}": write_level(value) for path, value in _chosen_levels(cell).items()},
     }
 
 
-def _chosen(cell: Cell) -> dict[str, Any]:
+def _chosen_levels(cell: Cell) -> dict[str, Any]:
     return {path: value for path, value in cell.chosen.items() if path not in cell.labels}
 
 
 def build_tables(found: ResultsTable) -> tuple[Table, ...]:
     """Returns a table per task as people read it."""
-    return tuple(_table(found, task, i) for i, task in enumerate(found.tasks, 1))
+    return tuple(_build_table(found, task, i) for i, task in enumerate(found.tasks, 1))
 
 
-def _table(found: ResultsTable, task: TaskResults, i: int) -> Table:
-    paths = varying(task.cells)
-    tuned = list(dict.fromkeys(path for cell in task.cells for path in _chosen(cell)))
+def _build_table(found: ResultsTable, task: TaskResults, i: int) -> Table:
+    paths = find_varying(task.cells)
+    tuned = list(dict.fromkeys(path for cell in task.cells for path in _chosen_levels(cell)))
     has_aa = any(cell.role == "aa" for cell in task.cells)
     decimals = decimals_of(cell.interval.half_width for cell in task.cells)
     head = (*paths, *(f"{path} (tuned)" for path in tuned), *(["cell"] if has_aa else []))
     blocks: list[list[tuple[str, ...]]] = [[], []]
     for cell in task.cells:
         texts = [cell.labels[path] for path in paths]
-        texts += [write_level(_chosen(cell).get(path)) for path in tuned]
+        texts += [write_level(_chosen_levels(cell).get(path)) for path in tuned]
         texts += [{"aa": "A/A"}.get(cell.role, "cell")] if has_aa else []
-        counts = (str(cell.interval.n), _mean(cell, decimals), lacking(cell.status_counts) or "0")
+        counts = (str(cell.interval.n), _format_mean(cell, decimals), describe_lacking(cell.status_counts) or "0")
         blocks[cell.role == "aa"].append((*texts, *counts))
     return Table(
         name=f"{NAME}-{i}",
         title=f"{task.task}: results",
-        caption=_caption(found, task, paths),
+        caption=_write_caption(found, task, paths),
         head=(*head, "n", "mean ± half-width", "not ok"),
         align=f"{'l' * len(head)}rrl",
         blocks=tuple(tuple(block) for block in blocks),
-        notes=(*found.notes, *_notes(task.cells)),
+        notes=(*found.notes, *_list_notes(task.cells)),
     )
 
 
-def _mean(cell: Cell, decimals: int) -> str:
+def _format_mean(cell: Cell, decimals: int) -> str:
     mean, half = format_number(cell.interval.mean, decimals), cell.interval.half_width
     return mean if math.isnan(half) else f"{mean} ± {format_number(half, decimals)}"
 
 
-def _caption(found: ResultsTable, task: TaskResults, paths: Sequence[str]) -> str:
+def _write_caption(found: ResultsTable, task: TaskResults, paths: Sequence[str]) -> str:
     return (
         f"{found.column} ({describe_metric(task.metric, task.mode)}), mean over n seeds; ± is the half-width of the"
-        f" {format_percent(found.level)} Student-t interval of that mean over the same seeds. {completeness(task.cells)}"
-        f"{shared(task.cells, paths)}"
+        f" {format_percent(found.level)} Student-t interval of that mean over the same seeds. {describe_completeness(task.cells)}"
+        f"{describe_shared(task.cells, paths)}"
     )
 
 
-def _notes(cells: Sequence[Cell]) -> list[str]:
+def _list_notes(cells: Sequence[Cell]) -> list[str]:
     n_searched = sum(cell.n_searched for cell in cells)
     notes = [
         (any(cell.interval.n == 1 for cell in cells), "One seed has a mean and no interval."),

@@ -23,7 +23,7 @@ def read_cells(
         InputError: if there are no trials, a column is missing, a cell has several trials of one seed, or the trials of a
             task differ in what they measure.
     """
-    require(results, ("task", "metric", *results.factors))
+    require_columns(results, ("task", "metric", *results.factors))
     cells = summarise_cells(results, metric, level, measures)
     problems = list(find_repeated_seeds(results))
     if problems:
@@ -31,7 +31,7 @@ def read_cells(
     return cells
 
 
-def require(results: Results, columns: Iterable[str]) -> None:
+def require_columns(results: Results, columns: Iterable[str]) -> None:
     """Refuses a table without trials, or without some of the columns.
 
     Raises:
@@ -83,7 +83,7 @@ def pair_aa_cells(found: Sequence[Cell]) -> list[tuple[Cell, Cell]]:
     return [(cell, reference) for cell, reference in pairs if reference]
 
 
-def varying(found: Sequence[Cell]) -> tuple[str, ...]:
+def find_varying(found: Sequence[Cell]) -> tuple[str, ...]:
     """Returns the factors that have several levels among the cells; all of them if none has."""
     paths = tuple(found[0].labels) if found else ()
     return tuple(path for path in paths if len({cell.labels[path] for cell in found}) > 1) or paths
@@ -94,30 +94,30 @@ def levels_of(cell: Cell, paths: Sequence[str]) -> str:
     return " · ".join(cell.labels[path] for path in paths) or "all trials"
 
 
-def shared(found: Sequence[Cell], shown: Sequence[str]) -> str:
+def describe_shared(found: Sequence[Cell], shown: Sequence[str]) -> str:
     """Returns a sentence on the factors that are not shown, since all cells have the same level of them."""
     held = [path for path in found[0].labels if path not in shown]
     return f" All of them have {found[0].describe(held)}." if held else ""
 
 
-def completeness(found: Iterable[Cell]) -> str:
+def describe_completeness(found: Iterable[Cell]) -> str:
     """Returns a sentence on how many planned trials are ok, and what became of the others."""
     counts = Counter(status for cell in found for status in cell.statuses.values())
     n_worst = sum(
         status != "ok" and not math.isnan(cell.values[s]) for cell in found for s, status in cell.statuses.items()
     )
     text = f"{counts['ok']} of {counts.total()} planned trials are ok"
-    text += f"; the others: {not_ok(counts)}" if lacking(counts) else ""
+    text += f"; the others: {describe_not_ok(counts)}" if describe_lacking(counts) else ""
     text += f"; {n_worst} of these count as the worst trial of the task, as the space asks" if n_worst else ""
     return f"{text}."
 
 
-def not_ok(statuses: Mapping[str, int]) -> str:
+def describe_not_ok(statuses: Mapping[str, int]) -> str:
     """Returns what is lacking, and what lost means."""
-    return lacking(statuses) + (" (lost: its worker died too often)" if statuses.get("lost") else "")
+    return describe_lacking(statuses) + (" (lost: its worker died too often)" if statuses.get("lost") else "")
 
 
-def lacking(statuses: Mapping[str, int]) -> str:
+def describe_lacking(statuses: Mapping[str, int]) -> str:
     """Returns '2 failed, 1 lost'; empty if all trials are ok."""
     return ", ".join(f"{n} {status}" for status, n in statuses.items() if status != "ok" and n)
 
@@ -136,7 +136,7 @@ def named_levels(
     factors, named, problems = [*found[0].labels, *more], [], []
     for item in items:
         path, _, wanted = item.partition("=")
-        known = dict.fromkeys(_known(found, path))
+        known = dict.fromkeys(_list_known(found, path))
         level = next((level for level in known if is_level(level, wanted)), None)
         if path not in factors:
             problems.append(f"{option} {item!r}: {path!r} is no factor of these tables. Factors: {', '.join(factors)}.")
@@ -149,7 +149,7 @@ def named_levels(
     return named
 
 
-def _known(found: Sequence[Cell], path: str) -> list[str]:
+def _list_known(found: Sequence[Cell], path: str) -> list[str]:
     if path == "task":
         return [cell.task for cell in found]
     if path == "seed":
@@ -219,18 +219,18 @@ def numbers_by_task(option: str, items: Sequence[str], tasks: Iterable[str]) -> 
 # Words --------------------------------------------------------------------------------------------
 
 
-def short(text: str, most: int = 44) -> str:
+def shorten_text(text: str, most: int = 44) -> str:
     """Returns a text for a figure as one line, its middle left out if it is long; of several, see ``shorts``."""
     half, text = (most - 1) // 2, join_lines(text)
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
 
 
-def wrapped(text: str, most: int = 60) -> str:
+def wrap_title(text: str, most: int = 60) -> str:
     """Returns a text for the title of a figure, whole, on as many lines as it takes."""
     return textwrap.fill(join_lines(text), most)
 
 
-def shorts(texts: Iterable[str], most: int = 44) -> list[str]:
+def shorten_texts(texts: Iterable[str], most: int = 44) -> list[str]:
     """Returns texts that stand side by side in a figure, each on one line; different ones stay different."""
     whole = list(texts)
     made = shorten_labels(whole, most)

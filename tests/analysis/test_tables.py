@@ -758,7 +758,7 @@ def test_no_text_of_a_csv_is_a_formula_and_a_name_in_a_figure_is_one_line():
         "'=HYPERLINK(1)", "'@SUM(1)", "'+a", "'-a", "-0.5", "+1e3", "none", "a=b",
     ]  # fmt: skip
     assert writing.format_csv_rows(["level"], [["=1+1"], [-0.5]]) == "level\n'=1+1\n-0.5\n"
-    assert tables.short("a\n\u202eb") == "a b"
+    assert tables.shorten_text("a\n\u202eb") == "a b"
 
 
 def test_numbers_are_rounded_by_their_spread():
@@ -779,7 +779,7 @@ def test_numbers_are_rounded_by_their_spread():
         NOTHING,
     )
     assert writing.format_percent(0.95) == "95%" and writing.format_percent(0.999) == "99.9%"
-    assert tables.short("a" * 10, 7) == "aaa…aaa" and tables.short("abc") == "abc"
+    assert tables.shorten_text("a" * 10, 7) == "aaa…aaa" and tables.shorten_text("abc") == "abc"
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from orca_sweep.analysis import factor_effects, figure4_freezing, figures, table
 from orca_sweep.analysis.cells import task_cells
 from orca_sweep.analysis.claims import compute as judge_claims
 from orca_sweep.analysis.report.record import compute as compute_report
-from orca_sweep.analysis.tables import read_cells, shorts
+from orca_sweep.analysis.tables import read_cells, shorten_texts
 from orca_sweep.cli import ending, plans
 from orca_sweep.cli.tables import figures_for
 from orca_sweep.config import knobs
@@ -232,7 +232,7 @@ def test_numbers_keep_what_tells_them_apart(a, b):
 def test_short_labels_are_told_apart(labels, width):
     short = shorten_labels(labels, width)
     assert len(set(short.values())) == len(labels)
-    assert shorts(labels + labels, width) == [short[label] for label in labels + labels]
+    assert shorten_texts(labels + labels, width) == [short[label] for label in labels + labels]
 
 
 def test_files_of_one_name_are_told_apart_by_their_folders():

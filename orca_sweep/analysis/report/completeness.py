@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orca_sweep.analysis.tables import by_task, lacking, levels_of, varying
+from orca_sweep.analysis.tables import by_task, describe_lacking, find_varying, levels_of
 from orca_sweep.results import UNFINISHED, Cell, Results
 
 MARKS: Mapping[str, tuple[str, str]] = {
@@ -65,7 +65,7 @@ class Row:
     @property
     def lacking(self) -> str:
         """'2 failed, 1 unfinished'; empty if nothing is lacking."""
-        return lacking(Counter(square.status for square in self.squares if square))
+        return describe_lacking(Counter(square.status for square in self.squares if square))
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,13 @@ class Matrix:
     rows: tuple[Row, ...]
 
 
-def matrices(results: Results, cells: Sequence[Cell]) -> tuple[Matrix, ...]:
+def make_matrices(results: Results, cells: Sequence[Cell]) -> tuple[Matrix, ...]:
     """Returns a matrix for each task, cells in the order of the table, A/A cells last."""
-    squares = _squares(results)
-    return tuple(_matrix(task, found, squares) for task, found in by_task(cells).items())
+    squares = _make_squares(results)
+    return tuple(_make_matrix(task, found, squares) for task, found in by_task(cells).items())
 
 
-def _squares(results: Results) -> dict[tuple[str, bool], list[Square]]:
+def _make_squares(results: Results) -> dict[tuple[str, bool], list[Square]]:
     """The trials of each cell, and those of its search."""
     trials = results.trials
     columns = [trials[name] for name in ("cell_id", "role", "trial_id", "seed", "status")]
@@ -96,25 +96,25 @@ def _squares(results: Results) -> dict[tuple[str, bool], list[Square]]:
     return found
 
 
-def _matrix(task: str, found: Sequence[Cell], squares: Mapping[tuple[str, bool], Sequence[Square]]) -> Matrix:
-    paths = varying(found)
+def _make_matrix(task: str, found: Sequence[Cell], squares: Mapping[tuple[str, bool], Sequence[Square]]) -> Matrix:
+    paths = find_varying(found)
     seeds = tuple(sorted({seed for cell in found for seed in cell.statuses}))
     ordered = sorted(found, key=lambda cell: cell.role == "aa")
     rows = tuple(
-        _row(cell, paths, seeds, squares.get((cell.cell_id, False), ()), squares.get((cell.cell_id, True), ()))
+        _make_row(cell, paths, seeds, squares.get((cell.cell_id, False), ()), squares.get((cell.cell_id, True), ()))
         for cell in ordered
     )
     return Matrix(task, paths, seeds, rows)
 
 
-def _row(cell: Cell, paths: Sequence[str], seeds: Iterable[int], own: Sequence[Square], searched: Any) -> Row:
+def _make_row(cell: Cell, paths: Sequence[str], seeds: Iterable[int], own: Sequence[Square], searched: Any) -> Row:
     by_seed = {square.seed: square for square in own}
     return Row(
         cell.cell_id, levels_of(cell, paths), cell.role, tuple(by_seed.get(seed) for seed in seeds), tuple(searched)
     )
 
 
-def totals(made: Iterable[Matrix]) -> dict[str, int]:
+def count_statuses(made: Iterable[Matrix]) -> dict[str, int]:
     """Returns the number of planned trials by status, of all tasks, candidates of tuning apart."""
     rows = (row for matrix in made for row in matrix.rows)
     counts = Counter(square.status for row in rows for square in row.squares if square)
