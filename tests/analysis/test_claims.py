@@ -499,7 +499,7 @@ def test_tasks_that_lack_the_same_are_named_together_and_the_others_are_judged(t
     some = tables(tmp_path / "b", world("image"), world("picture", amounts={20: SAME}))
     found, by_task = judged(some, "1")
     assert (found.verdict, by_task["image"].says) == ("supported", "cannot be judged")
-    table = claims.shown(claims.compute(some, claims.Options(margin=["0.01"])))
+    table = claims.build_tables(claims.compute(some, claims.Options(margin=["0.01"])))
     assert table[0].blocks[0][0][2:] == ("supported", "picture", NOTHING, NOTHING, "image", "1 of 1 [0.21, 1.00]")
     assert "image cannot be judged: no cell with a trained embedder" in "\n".join(table[1].notes)
 
@@ -549,8 +549,8 @@ def test_failed_and_missing_trials_are_named_and_judged_around_only_when_asked(t
     )
     assert by_task["image"].judgements[0].gaps == "0 (unfinished); 5 (failed)"
     whole = claims.compute(results, claims.Options(margin=["0.01"]))
-    assert "10 of 12 planned trials are ok; the others: 1 unfinished, 1 failed" in claims.shown(whole)[0].caption
-    assert "seeds without a pair: 0 (unfinished); 5 (failed)." in "\n".join(claims.shown(whole)[1].notes)
+    assert "10 of 12 planned trials are ok; the others: 1 unfinished, 1 failed" in claims.build_tables(whole)[0].caption
+    assert "seeds without a pair: 0 (unfinished); 5 (failed)." in "\n".join(claims.build_tables(whole)[1].notes)
     found, by_task = judged(results, "1", complete_pairs_only=True)
     assert (found.kind, by_task["image"].judgements[0].n) == ("contradicted", SEEDS - 2)
 
@@ -593,7 +593,9 @@ def test_sealed_tables_are_judged_on_validation_and_say_so(tmp_path):
     with pytest.raises(InputError, match="the test metrics of 12 ok trials are sealed"):
         claims.compute(sealed, claims.Options(margin=["0.01"], metric="test_metric_best"))
     r.reveal(tmp_path / "s")
-    shown = claims.shown(claims.compute(r.collect([tmp_path / "s"], tmp_path / "t"), claims.Options(margin=["0.01"])))
+    shown = claims.build_tables(
+        claims.compute(r.collect([tmp_path / "s"], tmp_path / "t"), claims.Options(margin=["0.01"]))
+    )
     assert "judged on these rows by test_metric_best (on test; lower is better)" in shown[0].caption
 
 
