@@ -27,7 +27,7 @@ from orca_sweep.analysis.judging import CORRELATION, ClaimFinding, Judge, Judgem
 from orca_sweep.analysis.margins import fixed_margins, margin_of
 from orca_sweep.analysis.study import CLAIMS, SAYS, STUDY
 from orca_sweep.analysis.table_effects import LOOKS
-from orca_sweep.analysis.tables import better_side, completeness, named_levels, shorts
+from orca_sweep.analysis.tables import better_side, describe_completeness, named_levels, shorten_texts
 from orca_sweep.analysis.writing import (
     NOTHING,
     Output,
@@ -113,7 +113,7 @@ def compute(
         level,
         least_correlation,
         complete_pairs_only,
-        completeness(arms),
+        describe_completeness(arms),
         results.notes,
     )
 
@@ -123,10 +123,10 @@ def compute(
 
 def numbers(found: Claims) -> str:
     """Returns every number as CSV: a line per contrast, and one for each task or claim that has none."""
-    return format_csv(list(_records(found)))
+    return format_csv(list(_make_records(found)))
 
 
-def _records(found: Claims) -> Iterator[Record]:
+def _make_records(found: Claims) -> Iterator[Record]:
     for one in found.found:
         for task in one.tasks or (None,):
             for judgement in (task.judgements if task else ()) or (None,):
@@ -199,7 +199,7 @@ def build_tables(found: Claims) -> tuple[Table, ...]:
     whole = Table(
         name=f"{NAME}-all",
         title="Claims of the study",
-        caption=_caption(found),
+        caption=_write_caption(found),
         head=(
             "claim",
             "sentence",
@@ -211,25 +211,25 @@ def build_tables(found: Claims) -> tuple[Table, ...]:
             "share that supports it",
         ),
         align="llllllll",
-        blocks=(tuple(_row(one) for one in found.found),),
+        blocks=(tuple(_build_row(one) for one in found.found),),
         notes=(
             *found.notes,
             *(f"Claim {one.claim.id}: {one.verdict}." for one in found.found if one.kind == "cannot be judged"),
         ),
     )
-    return (whole, *(_table(found, one) for one in found.found if any(task.judgements for task in one.tasks)))
+    return (whole, *(_build_table(found, one) for one in found.found if any(task.judgements for task in one.tasks)))
 
 
-def _row(one: ClaimFinding) -> tuple[str, ...]:
+def _build_row(one: ClaimFinding) -> tuple[str, ...]:
     tasks = [", ".join(task.task for task in one.saying(says)) or NOTHING for says in SAYS]
     share = one.share
     text = f"{share.n_hits} of {share.n} {format_interval(share.low, share.high, 2)}" if share.n else NOTHING
     return (one.claim.id, one.claim.sentence, one.verdict.partition(", because")[0], *tasks, text)
 
 
-def _caption(found: Claims) -> str:
+def _write_caption(found: Claims) -> str:
     return (
-        f"Claims of {STUDY}, judged on these rows by {said_column(found)}. {found.completeness}"
+        f"Claims of {STUDY}, judged on these rows by {describe_column(found)}. {found.completeness}"
         " Undecided: the seeds that there are do not tell. Not judged: the rows lack what it takes, such as a cell to compare"
         " with, or a margin; the notes of each claim say what. Of all tasks that decide a claim,"
         f" the last column counts those that support it, with the {format_percent(found.level)} Wilson interval of that share: it"
@@ -237,7 +237,7 @@ def _caption(found: Claims) -> str:
     )
 
 
-def said_column(found: Claims) -> str:
+def describe_column(found: Claims) -> str:
     """Returns which metric is compared, and why it is not the test metric if that is sealed."""
     sealed = f": the test metrics of {found.n_sealed} ok trials are sealed ('orca-sweep reveal' shows them)"
     split = {"test": "on test", "val": "on validation"}.get(found.column.partition("_")[0], "")
@@ -245,13 +245,13 @@ def said_column(found: Claims) -> str:
     return f"{found.column} ({split}{sealed if found.n_sealed else ''}; {better})"
 
 
-def _table(found: Claims, one: ClaimFinding) -> Table:
+def _build_table(found: Claims, one: ClaimFinding) -> Table:
     is_rho = any(j.kind == CORRELATION for task in one.tasks for j in task.judgements)
     level, inner = format_percent(found.level), format_percent(2 * found.level - 1)
     head: tuple[str, ...] = ("pairs", "difference", f"{level} interval", f"{inner} interval", "margin")
     if is_rho:
         head = ("trials", "seeds", "rank correlation", f"{level} interval", "least that counts")
-    blocks = tuple(tuple(_line(task, j) for j in task.judgements) for task in one.tasks if task.judgements)
+    blocks = tuple(tuple(_build_line(task, j) for j in task.judgements) for task in one.tasks if task.judgements)
     return Table(
         name=f"{NAME}-{one.claim.id}",
         title=f"Claim {one.claim.id}: {one.claim.sentence}",
@@ -259,11 +259,11 @@ def _table(found: Claims, one: ClaimFinding) -> Table:
         head=("task", "contrast", *head, "word", "the task"),
         align="llrrrrrll",
         blocks=blocks,
-        notes=tuple(_notes(one)),
+        notes=tuple(_list_notes(one)),
     )
 
 
-def _line(task: TaskFinding, one: Judgement) -> tuple[str, ...]:
+def _build_line(task: TaskFinding, one: Judgement) -> tuple[str, ...]:
     if one.kind == CORRELATION:
         middle = (
             str(one.n),
@@ -296,8 +296,8 @@ def _claim_caption(found: Claims, one: ClaimFinding, is_rho: bool) -> str:
     )
     return (
         f"Verdict: {one.verdict}. Source of the claim: {one.claim.source}. Judged on: {one.claim.rows}. A task supports it if"
-        f" {one.claim.supports}; it contradicts it if {one.claim.contradicts}. {_rule(one)} {numbers_of}. Words are corrected"
-        f" for all contrasts of this claim that can be judged ({n}), intervals are each one's own."
+        f" {one.claim.supports}; it contradicts it if {one.claim.contradicts}. {_describe_rule(one)} {numbers_of}. Words are"
+        f" corrected for all contrasts of this claim that can be judged ({n}), intervals are each one's own."
     )
 
 
@@ -312,16 +312,16 @@ def _better_difference(one: ClaimFinding) -> str:
     return f"the first is better {' and '.join(texts)}"
 
 
-def _rule(one: ClaimFinding) -> str:
+def _describe_rule(one: ClaimFinding) -> str:
     if one.claim.of_some:
         return "One task is enough to support it, and all that can be judged are needed to contradict it."
     return "It is supported, or contradicted, where all tasks say so that can be judged."
 
 
-def _notes(one: ClaimFinding) -> Iterator[str]:
+def _list_notes(one: ClaimFinding) -> Iterator[str]:
     for task in one.tasks:
         if task.setting:
-            yield f"{task.task}: judged at {task.setting}{_others(task.n_other_settings)}."
+            yield f"{task.task}: judged at {task.setting}{_count_others(task.n_other_settings)}."
         if task.margin and task.judgements:
             yield f"{task.task}: margin {task.margin.value:.3g} ({task.metric}), {task.margin.source}."
         if task.why:
@@ -333,7 +333,7 @@ def _notes(one: ClaimFinding) -> Iterator[str]:
                 yield f"{task.task}, {judgement.name}: a rule of the space has also set {judgement.differs}."
 
 
-def _others(n: int) -> str:
+def _count_others(n: int) -> str:
     if not n:
         return ""
     return f"; {n} other setting{'s' * (n > 1)} of these tables {'are' if n > 1 else 'is'} not (--base names one)"
@@ -354,7 +354,7 @@ def plot(found: Claims) -> Any:
         # Placed by hand: what a layout engine finds may differ in its last bits, and with it the file.
         bottom = top - TITLE - size
         axis = made.add_axes((LEFT / width, bottom / height, WIDTH / width, size / height))
-        _panel(axis, one, lines[:MAX_ROWS], len(lines))
+        _draw_panel(axis, one, lines[:MAX_ROWS], len(lines))
         top = bottom - TICKS
     made.suptitle(
         f"what these rows say of the study's claims, by {found.column}; bars:"
@@ -374,17 +374,19 @@ def _lines_of(one: ClaimFinding) -> list[tuple[TaskFinding | None, Judgement | N
     return lines or [(None, None)]
 
 
-def _panel(axis: Any, one: ClaimFinding, lines: Sequence[tuple[TaskFinding | None, Judgement | None]], n: int) -> None:
-    verdict = _wrapped(one.verdict, 120)
+def _draw_panel(
+    axis: Any, one: ClaimFinding, lines: Sequence[tuple[TaskFinding | None, Judgement | None]], n: int
+) -> None:
+    verdict = _wrap_text(one.verdict, 120)
     axis.set_title(f"{one.claim.id}. {one.claim.sentence}\n{verdict}", fontsize=9, loc="left")
     is_rho = any(j and j.kind == CORRELATION for _, j in lines)
     for y, (task, judgement) in enumerate(lines):
-        text = "no such task" if task is None else _wrapped(f"not judged: {task.why}")
+        text = "no such task" if task is None else _wrap_text(f"not judged: {task.why}")
         if judgement is not None and task is not None:
-            text = _draw(axis, judgement, y, is_rho, task.mode)
+            text = _draw_contrast(axis, judgement, y, is_rho, task.mode)
         axis.text(1.01, y, text, transform=axis.get_yaxis_transform(), fontsize=7.5, color="#222222", va="center")
     are_mixed = len({task.mode for task, _ in lines if task}) > 1
-    names = shorts((_name_of_line(task, j, are_mixed) if task else "" for task, j in lines), 60)
+    names = shorten_texts((_name_of_line(task, j, are_mixed) if task else "" for task, j in lines), 60)
     axis.set_yticks(range(len(lines)), [name.replace(" : ", ": ") for name in names], fontsize=7.5)
     axis.set_ylim(len(lines) - 0.5, -0.5)
     axis.spines[["top", "right"]].set_visible(False)
@@ -409,14 +411,14 @@ def _name_of_line(task: TaskFinding, one: Judgement | None, are_mixed: bool) -> 
     return " ".join([task.task, *([better] * are_mixed), *([":", one.name] if one else [])])
 
 
-def _wrapped(text: str, width: int = 66) -> str:
+def _wrap_text(text: str, width: int = 66) -> str:
     return textwrap.fill(text, width, max_lines=2, placeholder=" …")
 
 
-def _draw(axis: Any, one: Judgement, y: int, is_rho: bool, mode: Mode) -> str:
+def _draw_contrast(axis: Any, one: Judgement, y: int, is_rho: bool, mode: Mode) -> str:
     """Draws one contrast and returns what is to be said beside it."""
     if one.why_not and not math.isfinite(one.estimate):
-        return _wrapped(f"not judged: {one.why_not}")
+        return _wrap_text(f"not judged: {one.why_not}")
     scale = 1.0 if is_rho else 100 / one.reference if one.reference > 0 else math.nan
     colour, marker = LOOKS_OF[one.word]
     # Of a correlation: everything on the far side of the least that counts.

@@ -20,14 +20,14 @@ from orca_sweep.analysis.tables import (
     Arm,
     arms,
     by_task,
-    completeness,
+    describe_completeness,
+    describe_shared,
+    find_varying,
     levels_of,
-    require,
-    shared,
-    short,
-    shorts,
-    varying,
-    wrapped,
+    require_columns,
+    shorten_text,
+    shorten_texts,
+    wrap_title,
 )
 from orca_sweep.analysis.writing import Output, Record, Table, format_csv, format_number
 from orca_sweep.errors import InputError
@@ -118,21 +118,23 @@ def compute(results: Results, gpus_per_trial: float = 1.0) -> Cost:
     """
     if not 0 < gpus_per_trial < math.inf:
         raise InputError(f"--gpus-per-trial {gpus_per_trial:g}: a share is a positive number, such as 1 or 0.5.")
-    require(results, NEEDED)
+    require_columns(results, NEEDED)
     trials = with_roles(results.trials)
-    shares = _shares(trials, gpus_per_trial)
+    shares = _compute_shares(trials, gpus_per_trial)
     kinds = (trials["status"] == "ok").map({True: "ok", False: "failed"}).mask(trials["role"] == "search", "search")
     by_cell = shares.groupby([trials["cell_id"], kinds]).sum().to_dict("index")
     whole = shares.groupby(kinds).sum().to_dict("index")
-    cells = tuple(CellCost(arm, *(_spent(by_cell.get((arm.cell_id, kind))) for kind in KINDS)) for arm in arms(results))
+    cells = tuple(
+        CellCost(arm, *(_make_spent(by_cell.get((arm.cell_id, kind))) for kind in KINDS)) for arm in arms(results)
+    )
     timed = trials[trials["wall_time_s"].notna()]
-    devices = Counter(_device(row) for row in timed[["device", "n_threads"]].itertuples(index=False))
-    ok, failed, search = (_spent(whole.get(kind)) for kind in KINDS)
+    devices = Counter(_name_device(row) for row in timed[["device", "n_threads"]].itertuples(index=False))
+    ok, failed, search = (_make_spent(whole.get(kind)) for kind in KINDS)
     n_hosts, n_assumed = int(timed["host"].nunique()), int(shares["n_assumed"].sum())
     return Cost(cells, ok, failed, search, devices, n_hosts, gpus_per_trial, n_assumed)
 
 
-def _shares(trials: "pd.DataFrame", gpus_per_trial: float) -> "pd.DataFrame":
+def _compute_shares(trials: "pd.DataFrame", gpus_per_trial: float) -> "pd.DataFrame":
     """What each trial adds to the numbers of a Spent."""
     seconds = trials["wall_time_s"].astype(float)
     on_gpu = ~trials["device"].fillna("cpu").astype(str).str.startswith("cpu")
@@ -149,7 +151,7 @@ def _shares(trials: "pd.DataFrame", gpus_per_trial: float) -> "pd.DataFrame":
     )  # fmt: skip
 
 
-def _spent(sums: Mapping[Any, float] | None) -> Spent:
+def _make_spent(sums: Mapping[Any, float] | None) -> Spent:
     found = sums or {}
     n, n_untimed, n_resumed, n_reused = (
         int(found.get(name, 0)) for name in ("n", "n_untimed", "n_resumed", "n_reused")
@@ -159,7 +161,7 @@ def _spent(sums: Mapping[Any, float] | None) -> Spent:
     return Spent(n, n_untimed, n_resumed, stages, wall_s, gpu_s, cpu_s, reused_s, n_reused)
 
 
-def _device(row: Any) -> str:
+def _name_device(row: Any) -> str:
     threads = "" if math.isnan(float(row.n_threads)) else f", {int(row.n_threads)} thread{'s' * (row.n_threads != 1)}"
     return f"{row.device}{threads}"
 
@@ -169,10 +171,10 @@ def _device(row: Any) -> str:
 
 def numbers(found: Cost) -> str:
     """Returns the costs as CSV: one line per cell, seconds summed over its trials."""
-    return format_csv([_record(cell) for cell in found.cells])
+    return format_csv([_make_record(cell) for cell in found.cells])
 
 
-def _record(cell: CellCost) -> Record:
+def _make_record(cell: CellCost) -> Record:
     ok = cell.ok
     return {
         "task": cell.arm.task,
@@ -189,12 +191,12 @@ def _record(cell: CellCost) -> Record:
         "n_reused": ok.n_reused,
         "alone_s": ok.wall_s + ok.reused_s,
         "n_resumed": ok.n_resumed,
-        **_apart("failed", cell.failed),
-        **_apart("search", cell.search),
+        **_list_apart("failed", cell.failed),
+        **_list_apart("search", cell.search),
     }
 
 
-def _apart(kind: str, spent: Spent) -> Record:
+def _list_apart(kind: str, spent: Spent) -> Record:
     return {
         f"{kind}_n": spent.n,
         f"{kind}_n_untimed": spent.n_untimed,
@@ -217,12 +219,12 @@ def total_numbers(found: Cost) -> str:
                 "cpu_hours": sum(one.cpu_s for one in spent) / 3600,
                 "reused_hours": sum(one.reused_s for one in spent) / 3600,
             }
-            for kind, spent in _kinds(found)
+            for kind, spent in _split_kinds(found)
         ]
     )
 
 
-def _kinds(found: Cost) -> Iterable[tuple[str, tuple[Spent, ...]]]:
+def _split_kinds(found: Cost) -> Iterable[tuple[str, tuple[Spent, ...]]]:
     parts = dict(zip(KINDS, (found.ok, found.failed, found.search), strict=True))
     return (*((kind, (spent,)) for kind, spent in parts.items()), ("all", tuple(parts.values())))
 
@@ -232,15 +234,15 @@ def build_tables(found: Cost) -> tuple[Table, ...]:
     tasks: dict[str, list[CellCost]] = {}
     for cell in found.cells:
         tasks.setdefault(cell.arm.task, []).append(cell)
-    return (_total_table(found), *(_table(task, cells, i) for i, (task, cells) in enumerate(tasks.items(), 1)))
+    return (_total_table(found), *(_build_table(task, cells, i) for i, (task, cells) in enumerate(tasks.items(), 1)))
 
 
 def _total_table(found: Cost) -> Table:
     names = {"ok": "ok", "failed": "not ok", "search": "candidates of tuning", "all": "all"}
     rows = [
-        (names[kind], str(sum(one.n for one in spent)), *(_hours(sum(getattr(one, name) for one in spent)) for name in
+        (names[kind], str(sum(one.n for one in spent)), *(_format_hours(sum(getattr(one, name) for one in spent)) for name in
          ("wall_s", "gpu_s", "cpu_s", "reused_s")))
-        for kind, spent in _kinds(found)
+        for kind, spent in _split_kinds(found)
     ]  # fmt: skip
     ran = "; ".join(f"{n} trials on {device}" for device, n in found.devices.items()) or "no trial has a time yet"
     gpus = ""
@@ -254,7 +256,7 @@ def _total_table(found: Cost) -> Table:
         " from the store had cost when they were computed; it is not among the hours."
     )
     head = ("trials", "n", "hours", "GPU-hours", "CPU-hours", "reused, hours")
-    notes = tuple(_gaps((found.ok, found.failed, found.search)))
+    notes = tuple(_describe_gaps((found.ok, found.failed, found.search)))
     return Table(
         name=f"{NAME}-total",
         title="Cost",
@@ -266,11 +268,11 @@ def _total_table(found: Cost) -> Table:
     )
 
 
-def _hours(seconds: float) -> str:
+def _format_hours(seconds: float) -> str:
     return f"{seconds / 3600:.3g}"
 
 
-def _gaps(spent: Sequence[Spent]) -> Iterable[str]:
+def _describe_gaps(spent: Sequence[Spent]) -> Iterable[str]:
     n_untimed, n_resumed = sum(one.n_untimed for one in spent), sum(one.n_resumed for one in spent)
     if n_untimed:
         yield f"Trials without a time: {n_untimed}, unfinished, or lost with their worker. What they took is in no number."
@@ -278,11 +280,11 @@ def _gaps(spent: Sequence[Spent]) -> Iterable[str]:
         yield f"Trials that were resumed: {n_resumed}. Only their last attempt is counted."
 
 
-def _table(task: str, cells: Sequence[CellCost], i: int) -> Table:
+def _build_table(task: str, cells: Sequence[CellCost], i: int) -> Table:
     found = [cell.arm for cell in cells]
-    paths = varying(found)
+    paths = find_varying(found)
     has_aa = any(arm.role == "aa" for arm in found)
-    scale, unit = _unit(max(cell.all_s for cell in cells))
+    scale, unit = _choose_unit(max(cell.all_s for cell in cells))
     places = 1 if unit == "s" else 2
     rows = []
     for cell in cells:
@@ -292,12 +294,12 @@ def _table(task: str, cells: Sequence[CellCost], i: int) -> Table:
         seconds = (*ok.stages.values(), ok.other_s, ok.wall_s, ok.reused_s, ok.wall_s + ok.reused_s)
         apart = (_apart_text(spent, scale, places) for spent in (cell.failed, cell.search))
         rows.append(
-            (*levels, str(ok.n), *(format_number(s / scale, places) for s in seconds), _hours(ok.gpu_s), *apart)
+            (*levels, str(ok.n), *(format_number(s / scale, places) for s in seconds), _format_hours(ok.gpu_s), *apart)
         )
     caption = (
         f"{UNITS[unit].capitalize()} summed over the cell's ok trials, by stage; alone is what was spent plus what was reused:"
         " what its trials would take if each did all of its work. Trials that are not ok, and candidates of tuning, stand"
-        f" apart with their number. {completeness(found)}{shared(found, paths)}"
+        f" apart with their number. {describe_completeness(found)}{describe_shared(found, paths)}"
     )
     head = (*paths, *(["arm"] if has_aa else []), "ok", *STAGES.values(), *SUMS)
     align = f"{'l' * (len(paths) + has_aa)}{'r' * 14}"
@@ -315,7 +317,7 @@ def _apart_text(spent: Spent, scale: float, places: int) -> str:
     return f"{format_number(spent.wall_s / scale, places)} ({spent.n})" if spent.n else "0"
 
 
-def _unit(most_s: float) -> tuple[float, str]:
+def _choose_unit(most_s: float) -> tuple[float, str]:
     if most_s < 600:
         return 1.0, "s"
     return (60.0, "min") if most_s < 36_000 else (3600.0, "h")
@@ -331,12 +333,12 @@ def plot(found: Cost) -> Any:
     costs = {cell.arm.cell_id: cell for cell in found.cells}
     tasks = by_task(cell.arm for cell in found.cells)
     drawn = list(tasks.items())[:MAX_PANELS]
-    looks = _looks(found.cells)
+    looks = _choose_looks(found.cells)
     sizes = [min(len(cells), MAX_ROWS) + 0.6 for _, cells in drawn]
     made = Figure(figsize=(9.5, 1.4 + sum(0.9 + 0.3 * size for size in sizes)), layout="constrained")
     axes = made.subplots(len(drawn), 1, squeeze=False, height_ratios=sizes)
     for axis, (task, cells) in zip(axes.flat, drawn, strict=True):
-        _panel(axis, task, cells, costs, looks)
+        _draw_panel(axis, task, cells, costs, looks)
     handles, labels = axes[0][0].get_legend_handles_labels()
     made.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     more = f"; {len(tasks) - len(drawn)} more tasks are in the table only" if len(tasks) > len(drawn) else ""
@@ -348,41 +350,41 @@ def plot(found: Cost) -> Any:
     return made
 
 
-def _looks(cells: Iterable[CellCost]) -> dict[str, dict[str, Any]]:
+def _choose_looks(cells: Iterable[CellCost]) -> dict[str, dict[str, Any]]:
     """How the parts of a bar look; those that no cell has are left out."""
     looks: dict[str, dict[str, Any]] = {name: {"color": COLOURS[i]} for i, name in enumerate(STAGES.values())}
     looks["other"] = {"color": COLOURS[7]}
     looks["not ok"] = {"facecolor": "white", "edgecolor": "#444444", "hatch": "////"}
     looks["candidates of tuning"] = {"facecolor": "white", "edgecolor": "#444444", "hatch": "...."}
     looks["reused"] = {"facecolor": "none", "edgecolor": "#444444", "linestyle": "--"}
-    parts = [_parts(cell) for cell in cells]
+    parts = [_split_bar(cell) for cell in cells]
     return {name: look for name, look in looks.items() if any(part[name] > 0 for part in parts)}
 
 
-def _panel(
+def _draw_panel(
     axis: Any, task: str, found: Sequence[Arm], costs: Mapping[str, CellCost], looks: Mapping[str, Mapping[str, Any]]
 ) -> None:
     cells = found[:MAX_ROWS]
-    paths = varying(found)
-    scale, unit = _unit(max(costs[arm.cell_id].all_s for arm in found))
+    paths = find_varying(found)
+    scale, unit = _choose_unit(max(costs[arm.cell_id].all_s for arm in found))
     left = [0.0] * len(cells)
     for name, look in looks.items():
-        widths = [_parts(costs[arm.cell_id])[name] / scale for arm in cells]
+        widths = [_split_bar(costs[arm.cell_id])[name] / scale for arm in cells]
         axis.barh(range(len(cells)), widths, left=left, height=0.66, label=name, **look)
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axis.set_xlim(left=0)
     for y, arm in enumerate(cells):
         axis.text(left[y], y, f" n = {costs[arm.cell_id].ok.n}", fontsize=7, va="center")
     names = [f"{'A/A of ' if arm.role == 'aa' else ''}{levels_of(arm, paths)}" for arm in cells]
-    axis.set_yticks(range(len(cells)), shorts(names), fontsize=8)
+    axis.set_yticks(range(len(cells)), shorten_texts(names), fontsize=8)
     axis.set_ylim(len(cells) - 0.5, -0.5)
-    axis.set_title(f"{wrapped(task)}: {short(' · '.join(paths), 90) or 'all trials'}", fontsize=9, loc="left")
+    axis.set_title(f"{wrap_title(task)}: {shorten_text(' · '.join(paths), 90) or 'all trials'}", fontsize=9, loc="left")
     axis.set_xlabel(UNITS[unit], fontsize=8)
     axis.tick_params(axis="x", labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _parts(cell: CellCost) -> dict[str, float]:
+def _split_bar(cell: CellCost) -> dict[str, float]:
     """Seconds by what the bar is made of, from left to right."""
     stages = {text: cell.ok.stages[name] for name, text in STAGES.items()}
     apart = {"not ok": cell.failed.wall_s, "candidates of tuning": cell.search.wall_s}

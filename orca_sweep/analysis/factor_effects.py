@@ -21,15 +21,15 @@ from orca_sweep.analysis.tables import (
     Arm,
     arms,
     by_task,
+    describe_lacking,
     describe_metric,
-    lacking,
+    describe_not_ok,
+    find_varying,
     metric_of,
     named_levels,
-    not_ok,
     replicated,
-    shorts,
-    varying,
-    wrapped,
+    shorten_texts,
+    wrap_title,
 )
 from orca_sweep.analysis.writing import (
     Output,
@@ -114,10 +114,10 @@ def compute(results: Results, without: Sequence[str] = (), metric: str | None = 
     tasks, refused = [], []
     for task, cells in by_task(found).items():
         try:
-            tasks.append(_analysed(task, cells, level))
+            tasks.append(_analyse_task(task, cells, level))
         except InputError as error:
             problems = (str(text).removeprefix(f"{NAME}: ") for text in error.problems)
-            refused.append(Refusal(task, (*problems, *_explained(cells))))
+            refused.append(Refusal(task, (*problems, *_explain_holes(cells))))
     if not tasks:
         raise InputError([f"{one.task}: {text}" for one in refused for text in one.problems])
     column = metric or results.metric
@@ -134,13 +134,13 @@ def _is_out(arm: Arm, out: Sequence[tuple[str, str]]) -> bool:
     return any(arm.levels.get(path) == level or (path == "task" and arm.task == level) for path, level in out)
 
 
-def _factors(cells: Sequence[Arm]) -> tuple[str, ...]:
+def _find_factors(cells: Sequence[Arm]) -> tuple[str, ...]:
     """Those that have several levels: the others cannot be told anything of."""
-    return tuple(path for path in varying(cells) if len({arm.levels[path] for arm in cells}) > 1)
+    return tuple(path for path in find_varying(cells) if len({arm.levels[path] for arm in cells}) > 1)
 
 
-def _analysed(task: str, cells: Sequence[Arm], level: float) -> TaskFactors:
-    paths = _factors(cells)
+def _analyse_task(task: str, cells: Sequence[Arm], level: float) -> TaskFactors:
+    paths = _find_factors(cells)
     if not paths:
         raise InputError("no factor has two levels here, so there is nothing to analyse.")
     seeds = dict.fromkeys(seed for arm in cells for seed in arm.values)
@@ -154,10 +154,10 @@ def _analysed(task: str, cells: Sequence[Arm], level: float) -> TaskFactors:
     found = factor_effects([value for _, _, value in rows], labels, [seed for _, seed, _ in rows], level)
     measured = metric_of(cells)
     held = {path: text for path, text in cells[0].levels.items() if path not in paths}
-    return TaskFactors(task, measured.name, measured.mode, held, found, tuple(_means(cells, found)))
+    return TaskFactors(task, measured.name, measured.mode, held, found, tuple(_compute_means(cells, found)))
 
 
-def _means(cells: Sequence[Arm], found: FactorEffects) -> Iterator[Mean]:
+def _compute_means(cells: Sequence[Arm], found: FactorEffects) -> Iterator[Mean]:
     for effect in found.effects:
         for one in effect.means:
             levels = tuple(map(str, one.levels))
@@ -169,36 +169,36 @@ def _means(cells: Sequence[Arm], found: FactorEffects) -> Iterator[Mean]:
 # Holes --------------------------------------------------------------------------------------------
 
 
-def _explained(cells: Sequence[Arm]) -> Iterator[str]:
+def _explain_holes(cells: Sequence[Arm]) -> Iterator[str]:
     """What makes holes, and which single level takes all of them with it."""
     counts = Counter(status for arm in cells for status in arm.statuses.values())
-    if lacking(counts):
+    if describe_lacking(counts):
         yield (
-            f"a trial that is not ok has the value nan: {not_ok(counts)}. 'orca-sweep resume' runs what failed or is"
+            f"a trial that is not ok has the value nan: {describe_not_ok(counts)}. 'orca-sweep resume' runs what failed or is"
             " unfinished."
         )
     n_never = _n_never_planned(cells)
     if n_never:
         yield (
             f"{n_never} combinations of levels are no cells. Either the design has no such combination, or it is the same"
-            f" work as another and runs once, as that cell{_naive(cells)}. Compare cells with table_effects, or leave"
+            f" work as another and runs once, as that cell{_describe_naive(cells)}. Compare cells with table_effects, or leave"
             " the level out that makes the holes."
         )
     ways = [f"--without {path}={level}" for path, level in _ways_out(cells)]
     if n_never and ways:
-        rest = ", once its trials are ok," if lacking(counts) else ""
+        rest = ", once its trials are ok," if describe_lacking(counts) else ""
         yield f"the rest{rest} is balanced with {' or with '.join(ways)}."
 
 
 def _n_never_planned(cells: Sequence[Arm]) -> int:
-    paths = _factors(cells)
+    paths = _find_factors(cells)
     whole = math.prod(len({arm.levels[path] for arm in cells}) for path in paths)
     return whole - len({tuple(arm.levels[path] for path in paths) for arm in cells})
 
 
-def _naive(cells: Sequence[Arm]) -> str:
+def _describe_naive(cells: Sequence[Arm]) -> str:
     """Of factors of embedder training: what no proxy and no epochs have in common."""
-    if not {"proxy", "embedder.epochs"} <= set(_factors(cells)):
+    if not {"proxy", "embedder.epochs"} <= set(_find_factors(cells)):
         return ""
     return (
         ": any proxy with embedder.epochs 0, and proxy none with any epochs, is the naive cell (proxy none, epochs 0)"
@@ -206,10 +206,10 @@ def _naive(cells: Sequence[Arm]) -> str:
 
 
 def _ways_out(cells: Sequence[Arm]) -> Iterator[tuple[str, str]]:
-    for path in _factors(cells):
+    for path in _find_factors(cells):
         for level in dict.fromkeys(arm.levels[path] for arm in cells):
             rest = [arm for arm in cells if arm.levels[path] != level]
-            if _factors(rest) and not _n_never_planned(rest):
+            if _find_factors(rest) and not _n_never_planned(rest):
                 yield path, level
 
 
@@ -218,10 +218,10 @@ def _ways_out(cells: Sequence[Arm]) -> Iterator[tuple[str, str]]:
 
 def numbers(found: Factors) -> str:
     """Returns the effects as CSV: one line per effect."""
-    return format_csv([_record(found, task, effect) for task in found.tasks for effect in task.found.effects])
+    return format_csv([_make_record(found, task, effect) for task in found.tasks for effect in task.found.effects])
 
 
-def _record(found: Factors, task: TaskFactors, effect: Effect) -> Record:
+def _make_record(found: Factors, task: TaskFactors, effect: Effect) -> Record:
     whole = task.found
     return {
         "task": task.task,
@@ -274,11 +274,11 @@ def mean_numbers(found: Factors) -> str:
 def build_tables(found: Factors) -> tuple[Table, ...]:
     """Returns a table per task that is analysed, as people read it; the last one's notes name the others."""
     refused = tuple(f"{one.task} is refused: its design is not balanced." for one in found.refused)
-    tables = [_table(found, task, i) for i, task in enumerate(found.tasks, 1)]
+    tables = [_build_table(found, task, i) for i, task in enumerate(found.tasks, 1)]
     return (*tables[:-1], replace(tables[-1], notes=(*found.notes, *refused)))
 
 
-def _table(found: Factors, task: TaskFactors, i: int) -> Table:
+def _build_table(found: Factors, task: TaskFactors, i: int) -> Table:
     head = ("effect", "df", "F", "p", "p, Holm", "η²", "partial ω²", f"{format_percent(found.level)} interval")
     rows = [
         (e.name, str(e.df), format_number(e.f, 2), format_p(e.p), format_p(e.p_adjusted), format_number(e.eta_squared, 3),
@@ -290,14 +290,14 @@ def _table(found: Factors, task: TaskFactors, i: int) -> Table:
     return Table(
         name=f"{NAME}-{i}",
         title=f"{task.task}: factor effects",
-        caption=_caption(found, task),
+        caption=_write_caption(found, task),
         head=head,
         align="lrrrrrrr",
         blocks=blocks,
     )
 
 
-def _caption(found: Factors, task: TaskFactors) -> str:
+def _write_caption(found: Factors, task: TaskFactors) -> str:
     whole = task.found
     held = ", ".join(f"{path} {level}" for path, level in task.held.items())
     more = f" Held: {held}." if held else ""
@@ -330,7 +330,7 @@ def plot(found: Factors) -> Any:
     for axis in axes.flat[len(shown_panels) :]:
         axis.set_visible(False)
     for axis, (task, effect) in zip(axes.flat, shown_panels, strict=False):
-        _panel(axis, found, task, effect)
+        _draw_panel(axis, found, task, effect)
     _same_limits([(task.task, axis) for axis, (task, _) in zip(axes.flat, shown_panels, strict=False)])
     more = f"; {len(panels) - len(shown_panels)} more effects are in the CSV only" if len(panels) > MAX_PANELS else ""
     made.suptitle(
@@ -341,11 +341,11 @@ def plot(found: Factors) -> Any:
     return made
 
 
-def _panel(axis: Any, found: Factors, task: TaskFactors, effect: Effect) -> None:
+def _draw_panel(axis: Any, found: Factors, task: TaskFactors, effect: Effect) -> None:
     here = [mean for mean in task.means if mean.effect is effect]
     along = list(dict.fromkeys(mean.levels[0] for mean in here))
     lines = list(dict.fromkeys(mean.levels[1:] for mean in here))
-    labels = shorts((line[0] for line in lines if line), 24)
+    labels = shorten_texts((line[0] for line in lines if line), 24)
     for i, line in enumerate(lines):
         points = [mean.interval for mean in here if mean.levels[1:] == line]
         shift = 0.06 * (i - (len(lines) - 1) / 2)
@@ -354,14 +354,14 @@ def _panel(axis: Any, found: Factors, task: TaskFactors, effect: Effect) -> None
             color=COLOURS[i % len(COLOURS)], marker="osD^vP*X"[i % 8], linestyle="-" if len(line) else ":", capsize=3,
             linewidth=1.4, markersize=5, label=labels[i] if line else None,
         )  # fmt: skip
-    axis.set_xticks(range(len(along)), shorts(along, 18), fontsize=8)
+    axis.set_xticks(range(len(along)), shorten_texts(along, 18), fontsize=8)
     axis.set_xlim(-0.4, len(along) - 0.6)
     axis.set_xlabel(effect.factors[0], fontsize=8)
     axis.set_ylabel(f"{found.column} ({task.metric})\n{describe_mode(task.mode)}", fontsize=8)
     axis.tick_params(axis="y", labelsize=8)
     omega = f"{format_number(effect.partial_omega_squared, 2)} {format_interval(effect.low, effect.high, 2)}"
     axis.set_title(
-        f"{wrapped(task.task, 40)}: {effect.name}\nω² {omega}, p {format_p(effect.p_adjusted)},"
+        f"{wrap_title(task.task, 40)}: {effect.name}\nω² {omega}, p {format_p(effect.p_adjusted)},"
         f" {task.found.n_blocks} seeds",
         fontsize=8,
     )

@@ -57,14 +57,14 @@ def compute(results: Results, level: float = 0.95) -> Figure2:
     """
     results = compared(results)
     cells = summarise(results, level=level)
-    by = _by(results.factors, cells)
+    by = _choose_lines(results.factors, cells)
     panels = figures.panels_of(figures.with_naive(cells, results.factors, by), results.factors, by)
-    values = _values(results)
-    curves = tuple(tuple(_curve(values, line, level) for line in panel.lines) for panel in panels)
-    return Figure2(panels, curves, by, figures.facts(results, cells, level))
+    values = _collect_values(results)
+    curves = tuple(tuple(_make_curve(values, line, level) for line in panel.lines) for panel in panels)
+    return Figure2(panels, curves, by, figures.collect_facts(results, cells, level))
 
 
-def _by(factors: Sequence[str], cells: Sequence[CellSummary]) -> tuple[str, ...]:
+def _choose_lines(factors: Sequence[str], cells: Sequence[CellSummary]) -> tuple[str, ...]:
     """The embedder's factors, while their combinations can be told apart; else one of them; else the first factor."""
     embedding = figures.embedding_factors(factors)
     lines = {tuple(map(cell.label, embedding)) for cell in cells}
@@ -73,7 +73,7 @@ def _by(factors: Sequence[str], cells: Sequence[CellSummary]) -> tuple[str, ...]
     return embedding or tuple(path for path in factors if path != "task")[:1]
 
 
-def _values(results: Results) -> Mapping[str, Mapping[int, list[float]]]:
+def _collect_values(results: Results) -> Mapping[str, Mapping[int, list[float]]]:
     """Validation metrics by cell and epoch, of the trials that count."""
     trials = with_roles(results.trials)
     counts = trials[(trials["status"] == "ok") & (trials["role"] != "search")]
@@ -84,7 +84,7 @@ def _values(results: Results) -> Mapping[str, Mapping[int, list[float]]]:
     return found
 
 
-def _curve(values: Mapping[str, Mapping[int, list[float]]], line: figures.Line, level: float) -> Curve:
+def _make_curve(values: Mapping[str, Mapping[int, list[float]]], line: figures.Line, level: float) -> Curve:
     by_epoch = values.get(line.cells[0].cell_id, {})
     epochs = tuple(sorted(by_epoch))
     return Curve(line, epochs, tuple(t_interval(by_epoch[epoch], level) for epoch in epochs))
@@ -93,13 +93,13 @@ def _curve(values: Mapping[str, Mapping[int, list[float]]], line: figures.Line, 
 def plot(figure: Figure2) -> Any:
     """Returns a matplotlib figure: curves above, final metric per line below, for each panel."""
     n = min(len(figure.panels), figures.MAX_PANELS)
-    rows, columns = figures.grid(n)
+    rows, columns = figures.arrange_panels(n)
     final = max([0.8, *(0.22 * len(curves) for curves in figure.curves[:n])])
-    with figures.look():
-        made, axes = figures.canvas(
+    with figures.use_look():
+        made, axes = figures.make_canvas(
             max(6, 4.2 * columns), (3.4 + final) * rows + 0.8, 2 * rows, columns, height_ratios=[2.6, final] * rows
         )
-        styles = figures.styles(figure.panels[:n])
+        styles = figures.choose_styles(figure.panels[:n])
         above, below = [], []
         for i in range(n):
             row, column = divmod(i, columns)
@@ -110,8 +110,8 @@ def plot(figure: Figure2) -> Any:
         figures.same_limits(above, "y")
         figures.same_limits(below, "x")
         if not n:
-            figures.say(axes[0][0], "there is no trial yet")
-        figures.write_below(made, _notes(figure))
+            figures.write_words(axes[0][0], "there is no trial yet")
+        figures.write_below(made, _write_notes(figure))
     return made
 
 
@@ -123,7 +123,7 @@ def _plot_curves(axis: Any, figure: Figure2, i: int, styles: Mapping[str, figure
     axis.set_title(textwrap.fill(panel.title, 48, max_lines=4, placeholder=" …"))
     nothing = figures.nothing_yet(panel.lines)
     if nothing:
-        figures.say(axis, nothing)
+        figures.write_words(axis, nothing)
         return
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     n = len(figure.curves[i])
@@ -134,7 +134,7 @@ def _plot_curves(axis: Any, figure: Figure2, i: int, styles: Mapping[str, figure
         ends = [i.low for i in curve.intervals], [i.high for i in curve.intervals]
         axis.fill_between(curve.epochs, *ends, color=style.colour, alpha=0.15, linewidth=0)
     axis.set_xlabel("fine-tuning epoch")
-    axis.set_ylabel(figures.measure("val_metric_last", panel))
+    axis.set_ylabel(figures.label_measure("val_metric_last", panel))
 
 
 def _plot_final(axis: Any, figure: Figure2, i: int, styles: Mapping[str, figures.Style]) -> None:
@@ -146,12 +146,12 @@ def _plot_final(axis: Any, figure: Figure2, i: int, styles: Mapping[str, figures
         figures.draw_interval(axis, y, curve.cell.interval, styles[curve.line.name], across=True)
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.5, -0.5)
-    axis.set_xlabel(figures.measure(figure.facts.column, figure.panels[i]))
+    axis.set_xlabel(figures.label_measure(figure.facts.column, figure.panels[i]))
     axis.set_title(", ".join(figure.by), loc="left", fontsize=8)
 
 
-def _notes(figure: Figure2) -> str:
-    return figures.notes(
+def _write_notes(figure: Figure2) -> str:
+    return figures.write_notes(
         figure.facts,
         len(figure.panels),
         f"Above: means over seeds at equal epoch, bands: their {figure.facts.level:.0%} Student-t intervals over seeds."

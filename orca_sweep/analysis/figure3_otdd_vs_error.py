@@ -90,11 +90,13 @@ def compute(results: Results, level: float = 0.95) -> Figure3:
     steps = results.epochs[results.epochs["stage"] == "embedder"].merge(
         ok[["trial_id", "cell_id", "seed"]], on="trial_id"
     )
-    series = tuple(tuple(_series(line, ok, steps, results.metric, level) for line in panel.lines) for panel in panels)
-    return Figure3(panels, series, by, figures.facts(results, cells, level))
+    series = tuple(
+        tuple(_make_series(line, ok, steps, results.metric, level) for line in panel.lines) for panel in panels
+    )
+    return Figure3(panels, series, by, figures.collect_facts(results, cells, level))
 
 
-def _series(line: figures.Line, ok: "pd.DataFrame", steps: "pd.DataFrame", column: str, level: float) -> Series:
+def _make_series(line: figures.Line, ok: "pd.DataFrame", steps: "pd.DataFrame", column: str, level: float) -> Series:
     ids = [cell.cell_id for cell in line.cells]
     rows, steps = ok[ok["cell_id"].isin(ids)], steps[steps["cell_id"].isin(ids)]
     points = zip(rows["seed"], rows[EPOCHS], rows["objective_last"], rows[column], strict=True)
@@ -107,11 +109,11 @@ def _series(line: figures.Line, ok: "pd.DataFrame", steps: "pd.DataFrame", colum
     epochs = sorted({epoch for of_seed in seeds.values() for epoch in of_seed})
     curve = {e: t_interval([of_seed[e] for of_seed in seeds.values() if e in of_seed], level) for e in epochs}
     names = rows[OBJECTIVE].unique()
-    found = _correlation(trials, level) if trials and line.role == "replicate" else None
+    found = _correlate_trials(trials, level) if trials and line.role == "replicate" else None
     return Series(line, ", ".join(map(str, names)), seeds, curve, trials, found)
 
 
-def _correlation(trials: Sequence[Trial], level: float) -> RankCorrelation:
+def _correlate_trials(trials: Sequence[Trial], level: float) -> RankCorrelation:
     objective, metric = [trial.objective for trial in trials], [trial.metric for trial in trials]
     return rank_correlation(objective, metric, level, clusters=[trial.seed for trial in trials])
 
@@ -122,11 +124,11 @@ def _correlation(trials: Sequence[Trial], level: float) -> RankCorrelation:
 def plot(figure: Figure3) -> Any:
     """Returns a matplotlib figure: a row of three pictures and their legend per task and other factors."""
     n = min(len(figure.panels), figures.MAX_PANELS)
-    with figures.look():
+    with figures.use_look():
         heights = [max(2.8, _legend_height(series)) for series in figure.series[:n]] or [2.8]
         ratios = {"width_ratios": [1, 1, 1, 0.62], "height_ratios": heights}
-        made, axes = figures.canvas(11, sum(heights) + 0.7, len(heights), 4, **ratios)
-        styles = figures.styles(figure.panels[:n])
+        made, axes = figures.make_canvas(11, sum(heights) + 0.7, len(heights), 4, **ratios)
+        styles = figures.choose_styles(figure.panels[:n])
         for row, panel, series in zip(axes, figure.panels[:n], figure.series, strict=False):
             _plot_row(row, panel, series, figure, styles)
         of_metric = [
@@ -134,8 +136,8 @@ def plot(figure: Figure3) -> Any:
         ]
         figures.same_limits(of_metric, "y")
         if not n:
-            figures.say(axes[0][0], "there is no trial yet")
-        figures.write_below(made, _notes(figure))
+            figures.write_words(axes[0][0], "there is no trial yet")
+        figures.write_below(made, _write_notes(figure))
     return made
 
 
@@ -153,9 +155,9 @@ def _plot_row(
     nothing = figures.nothing_yet(panel.lines)
     if nothing:
         for axis in axes[:3]:
-            figures.say(axis, nothing)
+            figures.write_words(axis, nothing)
         return
-    metric = figures.measure(figure.facts.column, panel)
+    metric = figures.label_measure(figure.facts.column, panel)
     _plot_objective(axes[0], series, styles)
     _plot_metric(axes[1], series, metric, styles)
     _plot_trials(axes[2], series, metric, styles)
@@ -165,7 +167,7 @@ def _plot_row(
 def _plot_objective(axis: Any, series: Sequence[Series], styles: Mapping[str, figures.Style]) -> None:
     values = [value for one in series for of_seed in one.seeds.values() for value in of_seed.values()]
     if not values:
-        figures.say(axis, NO_TRAINED)
+        figures.write_words(axis, NO_TRAINED)
         return
     n = len(series)
     for place, one in enumerate(series):
@@ -176,7 +178,7 @@ def _plot_objective(axis: Any, series: Sequence[Series], styles: Mapping[str, fi
             epochs, [i.low for i in one.curve.values()], [i.high for i in one.curve.values()],
             color=style.colour, alpha=0.15, linewidth=0,
         )  # fmt: skip
-        marked = _marked(epochs, place, n)
+        marked = _choose_marked(epochs, place, n)
         axis.plot(
             epochs, [i.mean for i in one.curve.values()], color=style.colour, linewidth=1.4, marker=style.marker,
             markerfacecolor=style.face, markevery=marked,
@@ -187,7 +189,7 @@ def _plot_objective(axis: Any, series: Sequence[Series], styles: Mapping[str, fi
     axis.set_ylabel(_objective_label(series))
 
 
-def _marked(epochs: Sequence[int], place: int, n: int) -> list[int]:
+def _choose_marked(epochs: Sequence[int], place: int, n: int) -> list[int]:
     """Which epochs have a marker: evenly far apart on the axis, each line's between the others'."""
     end = math.log1p(epochs[-1]) if epochs else 0.0
     wanted = [math.expm1(end * (i + place / n) / 5) for i in range(6)]
@@ -195,14 +197,14 @@ def _marked(epochs: Sequence[int], place: int, n: int) -> list[int]:
 
 
 def _plot_metric(axis: Any, series: Sequence[Series], metric: str, styles: Mapping[str, figures.Style]) -> None:
-    levels = sorted({_epochs(cell) for one in series for cell in one.line.cells})
+    levels = sorted({_count_epochs(cell) for one in series for cell in one.line.cells})
     _epoch_axis(axis, levels)
-    for one, shift in zip(series, figures.shifts(len(series)), strict=True):
+    for one, shift in zip(series, figures.spread_lines(len(series)), strict=True):
         style = styles[one.line.name]
-        cells = sorted((cell for cell in one.line.cells if cell.interval.n), key=_epochs)
-        figures.draw_trend(axis, [*map(_epochs, cells)], [cell.interval.mean for cell in cells], style, shift)
+        cells = sorted((cell for cell in one.line.cells if cell.interval.n), key=_count_epochs)
+        figures.draw_trend(axis, [*map(_count_epochs, cells)], [cell.interval.mean for cell in cells], style, shift)
         for cell in cells:
-            figures.draw_interval(axis, _epochs(cell), cell.interval, style, shift=shift)
+            figures.draw_interval(axis, _count_epochs(cell), cell.interval, style, shift=shift)
     shared = ", in all lines the same trials" if sum(one.line.role == "replicate" for one in series) > 1 else ""
     axis.set_xlabel(f"{EPOCHS}\n(0: naive{shared})" if 0 in levels else EPOCHS)
     axis.set_ylabel(metric)
@@ -211,7 +213,7 @@ def _plot_metric(axis: Any, series: Sequence[Series], metric: str, styles: Mappi
 def _plot_trials(axis: Any, series: Sequence[Series], metric: str, styles: Mapping[str, figures.Style]) -> None:
     values = [trial.objective for one in series for trial in one.trials]
     if not values:
-        figures.say(axis, NO_TRAINED)
+        figures.write_words(axis, NO_TRAINED)
         return
     for one in series:
         style = styles[one.line.name]
@@ -227,7 +229,7 @@ def _plot_naive(axis: Any, series: Sequence[Series], styles: Mapping[str, figure
     """Naive cells, to the left of a line: they have no place on an axis of objectives."""
     from matplotlib.patches import Rectangle
 
-    naive = {cell.cell_id: (cell, one.line) for one in series for cell in one.line.cells if not _epochs(cell)}
+    naive = {cell.cell_id: (cell, one.line) for one in series for cell in one.line.cells if not _count_epochs(cell)}
     shown = [(cell, line) for cell, line in naive.values() if cell.interval.n]
     if not shown:
         return
@@ -277,18 +279,18 @@ def _legend_name(one: Series) -> str:
     ends = f" [{r.rho_low:.2f}, {r.rho_high:.2f}]" if math.isfinite(r.rho_low) else ""
     found = [f"rank correlation {r.rho:.2f}{ends}"] if math.isfinite(r.rho) else []
     of = f"{r.n} trials, {r.n_clusters} seed{'s' * (r.n_clusters != 1)}"
-    return "\n".join([name, *found, of, *_lacking(one), *textwrap.wrap(r.caution, 34)])
+    return "\n".join([name, *found, of, *_describe_gaps(one), *textwrap.wrap(r.caution, 34)])
 
 
-def _lacking(one: Series) -> list[str]:
+def _describe_gaps(one: Series) -> list[str]:
     """Says whether a correlation is over seeds that do not all have the same trials."""
     counts = Counter(trial.seed for trial in one.trials)
-    n_cells = sum(1 for cell in one.line.cells if _epochs(cell))
+    n_cells = sum(1 for cell in one.line.cells if _count_epochs(cell))
     n_short = sum(1 for n in counts.values() if n < n_cells)
     return [f"{n_short} of these seeds lack{'s' * (n_short == 1)} trials"] if n_short else []
 
 
-def _epochs(cell: CellSummary) -> int:
+def _count_epochs(cell: CellSummary) -> int:
     return int(cell.levels[EPOCHS])
 
 
@@ -301,7 +303,7 @@ def _epoch_axis(axis: Any, epochs: Iterable[int]) -> None:
     levels = sorted(epochs)
     wanted = levels if len(levels) <= 12 else [0, *(m * 10**k for k in range(10) for m in (1, 2, 5))]
     wanted = [level for level in wanted if level <= levels[-1]]
-    ticks = [wanted[i] for i in figures.spaced([*map(math.log1p, wanted)], share=0.09)]
+    ticks = [wanted[i] for i in figures.choose_spaced([*map(math.log1p, wanted)], share=0.09)]
     axis.set_xticks(ticks, [str(tick) for tick in ticks])
     axis.minorticks_off()
 
@@ -333,9 +335,9 @@ def _objective_label(series: Sequence[Series]) -> str:
     return f"objective {names}\n(squared feature units)"
 
 
-def _notes(figure: Figure3) -> str:
+def _write_notes(figure: Figure3) -> str:
     percent = f"{figure.facts.level:.0%}"
-    return figures.notes(
+    return figures.write_notes(
         figure.facts,
         len(figure.panels),
         f"Left: mean over n seeds at equal epoch, thin: each seed, band: {percent} Student-t interval.",
@@ -351,21 +353,21 @@ def numbers(figure: Figure3) -> str:
     rows: list[tuple[object, ...]] = []
     for panel, series in zip(figure.panels, figure.series, strict=True):
         for one in series:
-            rows += [(panel.title, one.line.name, *row) for row in _numbers(one, figure.facts.column)]
+            rows += [(panel.title, one.line.name, *row) for row in _list_numbers(one, figure.facts.column)]
     by = ", ".join(figure.by) or "line"
     return format_csv_rows(
         ("panel", by, "what", "cell_id", "seed", EPOCHS, "objective", "n", "mean", "low", "high"), rows
     )
 
 
-def _numbers(one: Series, column: str) -> Iterable[tuple[object, ...]]:
+def _list_numbers(one: Series, column: str) -> Iterable[tuple[object, ...]]:
     for seed, of_seed in one.seeds.items():
         for epoch, value in of_seed.items():
             yield "objective of a seed", None, seed, epoch, value, None, None, None, None
     for epoch, interval in one.curve.items():
         yield "objective", None, None, epoch, None, *figures.interval_fields(interval)
     for cell in one.line.cells:
-        yield column, cell.cell_id, None, _epochs(cell), None, *figures.interval_fields(cell.interval)
+        yield column, cell.cell_id, None, _count_epochs(cell), None, *figures.interval_fields(cell.interval)
     for trial in one.trials:
         yield "trial", None, trial.seed, trial.epochs, trial.objective, 1, trial.metric, None, None
     r = one.correlation

@@ -64,13 +64,13 @@ def compute(results: Results, level: float = 0.95) -> Figure4:
     by = figures.embedding_factors(results.factors)
     panels = figures.panels_of(cells, results.factors, by, along)
     lengths = dict(zip(results.trials["cell_id"], results.trials[FREEZE_EPOCHS].map(write_level), strict=True))
-    rows = tuple(_rows(panel, lengths) for panel in panels)
-    return Figure4(panels, rows, by, figures.facts(results, cells, level))
+    rows = tuple(_make_rows(panel, lengths) for panel in panels)
+    return Figure4(panels, rows, by, figures.collect_facts(results, cells, level))
 
 
-def _rows(panel: figures.Panel, lengths: Mapping[str, str]) -> tuple[Row, ...]:
+def _make_rows(panel: figures.Panel, lengths: Mapping[str, str]) -> tuple[Row, ...]:
     rows = [
-        Row(schedule(cell.label(FREEZE), lengths[cell.cell_id]), line.name, cell)
+        Row(name_schedule(cell.label(FREEZE), lengths[cell.cell_id]), line.name, cell)
         for line in panel.lines
         for cell in line.cells
     ]
@@ -79,7 +79,7 @@ def _rows(panel: figures.Panel, lengths: Mapping[str, str]) -> tuple[Row, ...]:
     return tuple(sorted(rows, key=lambda row: (not row.is_reference, order.index(row.schedule), lines.index(row.line))))
 
 
-def schedule(freeze: str, length: str) -> str:
+def name_schedule(freeze: str, length: str) -> str:
     """Returns a schedule as a row's name: what rests and how long, or the space's own text if that says both."""
     if freeze == REFERENCE or length == "0" or says_length(freeze):
         return freeze
@@ -94,24 +94,24 @@ def plot(figure: Figure4) -> Any:
     panels = figure.panels[: figures.MAX_PANELS]
     columns = max(1, min(2, len(panels)))
     n_rows = max(1, -(-len(panels) // columns))
-    heights = [max([1.2, *map(_height, figure.rows[columns * i :][:columns])]) for i in range(n_rows)]
+    heights = [max([1.2, *map(_panel_height, figure.rows[columns * i :][:columns])]) for i in range(n_rows)]
     n_lines = max([1, *(len(panel.lines) for panel in panels)])
     size = max(6.5, 5 * columns), sum(heights) + (0.9 + 0.17 * n_lines) * n_rows + 0.5
-    with figures.look():
-        made, axes = figures.canvas(*size, n_rows, columns, height_ratios=heights)
-        styles = figures.styles(panels)
+    with figures.use_look():
+        made, axes = figures.make_canvas(*size, n_rows, columns, height_ratios=heights)
+        styles = figures.choose_styles(panels)
         drawn = []
         for i, panel in enumerate(panels):
             drawn.append((panel.task, axes[divmod(i, columns)]))
             _plot_panel(drawn[-1][1], panel, figure.rows[i], figure, styles)
         figures.same_limits(drawn, "x")
         if not panels:
-            figures.say(axes[0][0], "there is no trial yet")
-        figures.write_below(made, _notes(figure))
+            figures.write_words(axes[0][0], "there is no trial yet")
+        figures.write_below(made, _write_notes(figure))
     return made
 
 
-def _height(rows: Sequence[Row]) -> float:
+def _panel_height(rows: Sequence[Row]) -> float:
     """Inches of a panel's rows."""
     return 0.19 * len(rows) + 0.12 * len({row.schedule for row in rows})
 
@@ -123,12 +123,12 @@ def _plot_panel(
     axis.set_title(textwrap.fill(panel.title, 56, max_lines=4, placeholder=" …"))
     nothing = figures.nothing_yet(panel.lines)
     if nothing:
-        figures.say(axis, nothing)
+        figures.write_words(axis, nothing)
         return
-    places = _places(rows)
+    places = _space_rows(rows)
     for row, y in zip(rows, places, strict=True):
         figures.draw_interval(axis, y, row.cell.interval, styles[row.line], across=True)
-        axis.text(1.01, y, _n(row), transform=axis.get_yaxis_transform(), va="center", fontsize=7)
+        axis.text(1.01, y, _label_count(row), transform=axis.get_yaxis_transform(), va="center", fontsize=7)
     groups: dict[str, list[float]] = {}
     for row, y in zip(rows, places, strict=True):
         groups.setdefault(row.schedule, []).append(y)
@@ -142,13 +142,13 @@ def _plot_panel(
             axis.axhspan(min(ys) - 0.8, max(ys) + 0.8, color="#f1f1f1", zorder=0, linewidth=0)
     _plot_reference(axis, rows, styles)
     axis.set_ylim(max(places) + 0.8, min(places) - 0.8)
-    axis.set_xlabel(figures.measure(figure.facts.column, panel))
+    axis.set_xlabel(figures.label_measure(figure.facts.column, panel))
     if figure.by or len(panel.lines) > 1:
         lines = [(_line_name(line), styles[line.name]) for line in panel.lines]
         figures.legend_under(axis, lines, ", ".join(figure.by), gap=34)
 
 
-def _places(rows: Sequence[Row]) -> list[float]:
+def _space_rows(rows: Sequence[Row]) -> list[float]:
     """Where rows stand, from the top: groups are further apart than the rows within one."""
     places, y = [], 0.0
     for i, row in enumerate(rows):
@@ -170,16 +170,16 @@ def _line_name(line: figures.Line) -> str:
     return f"with embedder training: {line.label}" if set(line.cells[0].levels) & set(figures.NAIVE) else line.label
 
 
-def _n(row: Row) -> str:
+def _label_count(row: Row) -> str:
     lacking = f", {row.cell.n_not_ok} not ok" if row.cell.n_not_ok else ""
     return f"n = {row.cell.interval.n}{lacking}"
 
 
-def _notes(figure: Figure4) -> str:
+def _write_notes(figure: Figure4) -> str:
     own = f"Means over n seeds; bars: their {figure.facts.level:.0%} Student-t intervals (none where n = 1)."
     if any(row.is_reference for rows in figure.rows for row in rows):
         own += " Dotted: the means of the reference, where nothing is frozen."
-    return figures.notes(figure.facts, len(figure.panels), own)
+    return figures.write_notes(figure.facts, len(figure.panels), own)
 
 
 def numbers(figure: Figure4) -> str:

@@ -55,23 +55,23 @@ def compute(results: Results, level: float = 0.95) -> Figure5:
     by = figures.embedding_factors(free) or tuple(free[:1])
     panels = figures.panels_of(cells, results.factors, by, along)
     ordered = tuple(
-        replace(panel, lines=tuple(_along(line, over_bodies, level) for line in panel.lines)) for panel in panels
+        replace(panel, lines=tuple(_sort_along(line, over_bodies, level) for line in panel.lines)) for panel in panels
     )
     over = "pre-training seeds" if over_bodies else "seeds"
-    return Figure5(ordered, by, over, figures.facts(results, cells, level))
+    return Figure5(ordered, by, over, figures.collect_facts(results, cells, level))
 
 
-def _along(line: figures.Line, over_bodies: bool, level: float) -> figures.Line:
+def _sort_along(line: figures.Line, over_bodies: bool, level: float) -> figures.Line:
     """The line's cells by fraction; those that differ in the pre-training seed alone are one."""
     points: dict[float, list[CellSummary]] = {}
     for cell in line.cells:
         points.setdefault(float(cell.levels[FRACTION]), []).append(cell)
     merge = over_bodies and line.role == "replicate"
-    cells = [_merged(points[at], level) if merge else points[at] for at in sorted(points)]
+    cells = [_merge_bodies(points[at], level) if merge else points[at] for at in sorted(points)]
     return replace(line, cells=tuple(cell for found in cells for cell in found))
 
 
-def _merged(cells: Sequence[CellSummary], level: float) -> list[CellSummary]:
+def _merge_bodies(cells: Sequence[CellSummary], level: float) -> list[CellSummary]:
     """One cell whose replicates are the means of others: run seeds of one body are not independent of each other."""
     return [
         replace(
@@ -106,19 +106,19 @@ class Axis:
 def plot(figure: Figure5) -> Any:
     """Returns a matplotlib figure: one panel per task and other factors."""
     panels = figure.panels[: figures.MAX_PANELS]
-    rows, columns = figures.grid(len(panels))
+    rows, columns = figures.arrange_panels(len(panels))
     n_lines = max([1, *(len(panel.lines) for panel in panels)])
-    with figures.look():
-        made, axes = figures.canvas(max(5, 4 * columns), (3 + 0.18 * n_lines) * rows + 0.8, rows, columns)
-        styles = figures.styles(panels)
+    with figures.use_look():
+        made, axes = figures.make_canvas(max(5, 4 * columns), (3 + 0.18 * n_lines) * rows + 0.8, rows, columns)
+        styles = figures.choose_styles(panels)
         drawn = []
         for i, panel in enumerate(panels):
             drawn.append((panel.task, axes[divmod(i, columns)]))
             _plot_panel(drawn[-1][1], panel, figure, styles)
         figures.same_limits(drawn, "y")
         if not panels:
-            figures.say(axes[0][0], "there is no trial yet")
-        figures.write_below(made, _notes(figure))
+            figures.write_words(axes[0][0], "there is no trial yet")
+        figures.write_below(made, _write_notes(figure))
     return made
 
 
@@ -127,20 +127,20 @@ def _plot_panel(axis: Any, panel: figures.Panel, figure: Figure5, styles: Mappin
     axis.set_title(textwrap.fill(panel.title, 44, max_lines=4, placeholder=" …"))
     nothing = figures.nothing_yet(panel.lines)
     if nothing:
-        figures.say(axis, nothing)
+        figures.write_words(axis, nothing)
         return
     fractions = sorted({float(cell.levels[FRACTION]) for line in panel.lines for cell in line.cells})
     places = Axis(tuple(fractions))
-    for line, shift in zip(panel.lines, figures.shifts(len(panel.lines)), strict=True):
+    for line, shift in zip(panel.lines, figures.spread_lines(len(panel.lines)), strict=True):
         _plot_line(axis, line, places, styles[line.name], shift)
     at = [places.place(f) for f in fractions]
-    labelled = figures.spaced(at, share=0.08)
-    axis.set_xticks(at, [_tick(f) if i in labelled else "" for i, f in enumerate(fractions)])
+    labelled = figures.choose_spaced(at, share=0.08)
+    axis.set_xticks(at, [_label_tick(f) if i in labelled else "" for i, f in enumerate(fractions)])
     axis.set_xlim(places.place(fractions[0]) - 0.3, places.place(fractions[-1]) + 0.3)
     axis.set_xlabel(FRACTION + " (log axis)" * (fractions[-1] > 0))
-    axis.set_ylabel(figures.measure(figure.facts.column, panel))
+    axis.set_ylabel(figures.label_measure(figure.facts.column, panel))
     if fractions[0] == 0 < fractions[-1]:
-        _break(axis, places.zero + GAP / 2)
+        _draw_break(axis, places.zero + GAP / 2)
     names = [(f"{line.label}, {line.n_text}", styles[line.name]) for line in panel.lines]
     figures.legend_under(axis, names, ", ".join(figure.by))
 
@@ -154,7 +154,7 @@ def _plot_line(axis: Any, line: figures.Line, places: Axis, style: figures.Style
     figures.draw_trend(axis, xs, [cell.interval.mean for cell in seen], style, shift)
 
 
-def _break(axis: Any, at: float) -> None:
+def _draw_break(axis: Any, at: float) -> None:
     """Two strokes on the axis and a gap in it, where decades end."""
     from matplotlib.transforms import ScaledTranslation
 
@@ -165,11 +165,11 @@ def _break(axis: Any, at: float) -> None:
         axis.plot([at], [0], linestyle="none", transform=moved, clip_on=False, zorder=9, **drawn)
 
 
-def _tick(fraction: float) -> str:
+def _label_tick(fraction: float) -> str:
     return write_level(fraction) if fraction else "0\n(random body)"
 
 
-def _notes(figure: Figure5) -> str:
+def _write_notes(figure: Figure5) -> str:
     what = f"Means over n {figure.over}; bars: their {figure.facts.level:.0%} Student-t intervals (none where n = 1)."
     if figure.over == "seeds":
         noise = (
@@ -180,7 +180,7 @@ def _notes(figure: Figure5) -> str:
         noise = (
             "Run seeds are averaged within each pre-training seed, so the intervals include the noise of pre-training."
         )
-    return figures.notes(figure.facts, len(figure.panels), what, noise)
+    return figures.write_notes(figure.facts, len(figure.panels), what, noise)
 
 
 def numbers(figure: Figure5) -> str:

@@ -62,7 +62,7 @@ class Line:
     def label(self) -> str:
         """The name as a picture has room for it, and what it means."""
         marks = ["naive"] * all(map(is_naive, self.cells)) + [self.role] * (self.role != "replicate")
-        return (self.short or short(self.level)) + (f" ({', '.join(marks)})" if marks else "")
+        return (self.short or shorten_label(self.level)) + (f" ({', '.join(marks)})" if marks else "")
 
     @property
     def n_text(self) -> str:
@@ -103,7 +103,7 @@ class Facts:
     """Which way round the metric is compared, in words; of each task where they differ in it."""
 
 
-def facts(results: Results, cells: Sequence[CellSummary], level: float) -> Facts:
+def collect_facts(results: Results, cells: Sequence[CellSummary], level: float) -> Facts:
     """Returns what is to be said of the cells' rows; candidates of tuning are counted apart."""
     statuses = add_up(cell.statuses for cell in cells)
     return Facts(
@@ -124,7 +124,7 @@ def describe_modes(modes: Mapping[str, Mode]) -> str:
     """Returns 'lower is better', or 'lower is better in digits, higher is better in ecg'."""
     tasks: dict[Mode, list[str]] = {}
     for task, mode in modes.items():
-        tasks.setdefault(mode, []).append(short(task))
+        tasks.setdefault(mode, []).append(shorten_label(task))
     if len(tasks) < 2:
         return describe_mode(next(iter(tasks), "min"))
     return ", ".join(f"{describe_mode(mode)} in {', '.join(named)}" for mode, named in tasks.items())
@@ -153,7 +153,7 @@ def need_factor(results: Results, path: str) -> None:
         )
 
 
-def short(level: str, width: int = 36) -> str:
+def shorten_label(level: str, width: int = 36) -> str:
     """Returns a level that fits into a picture: without the folders before a file, and cut in its middle."""
     return shorten_labels([level], width)[level]
 
@@ -223,7 +223,7 @@ def panels_of(
     short_keys = [shorten_labels(column, 36) for column in zip(*made, strict=True)]
     short_lines = shorten_labels([level for lines in made.values() for level, _ in lines], 36)
     return tuple(
-        _panel(
+        _make_panel(
             [short[level] for short, level in zip(short_keys, key, strict=True)],
             others,
             [Line(level, role, tuple(of), short_lines[level]) for (level, role), of in lines.items()],
@@ -232,7 +232,7 @@ def panels_of(
     )
 
 
-def _panel(key: Sequence[str], others: Sequence[str], lines: Sequence[Line]) -> Panel:
+def _make_panel(key: Sequence[str], others: Sequence[str], lines: Sequence[Line]) -> Panel:
     """The panel of lines; ``key`` is its task and its levels of the other factors, as a title has room for them."""
     named = [f"{path} {level}" for path, level in zip(others, key[1:], strict=True)]
     cells = [cell for line in lines for cell in line.cells]
@@ -260,7 +260,7 @@ class Style:
     face: str
 
 
-def styles(panels: Iterable[Panel]) -> dict[str, Style]:
+def choose_styles(panels: Iterable[Panel]) -> dict[str, Style]:
     """Returns a style for every line's name, the same in all panels."""
     lines = {line.name: line for panel in panels for line in panel.lines}
     own = [name for name, line in lines.items() if line.role == "replicate"]
@@ -271,20 +271,20 @@ def styles(panels: Iterable[Panel]) -> dict[str, Style]:
     return made | {name: Style(GREY, "o", "white") for name in lines if name not in made}
 
 
-def look() -> AbstractContextManager[None]:
+def use_look() -> AbstractContextManager[None]:
     """Returns a context in which things drawn have the figures' common look."""
     import matplotlib
 
     return matplotlib.rc_context(LOOK)
 
 
-def grid(n: int) -> tuple[int, int]:
+def arrange_panels(n: int) -> tuple[int, int]:
     """Returns the rows and columns that hold n panels."""
     columns = 2 if n == 4 else max(1, min(3, n))
     return max(1, math.ceil(n / columns)), columns
 
 
-def canvas(width: float, height: float, rows: int, columns: int, **ratios: Any) -> tuple[Any, Any]:
+def make_canvas(width: float, height: float, rows: int, columns: int, **ratios: Any) -> tuple[Any, Any]:
     """Returns an empty figure of that size (inches) and its (rows, columns) axes, all of them still hidden."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -297,7 +297,7 @@ def canvas(width: float, height: float, rows: int, columns: int, **ratios: Any) 
     return figure, axes
 
 
-def beside(axis: Any, shift: float, across: bool = False) -> Any:
+def shift_data(axis: Any, shift: float, across: bool = False) -> Any:
     """Returns the transform of an axis' data moved by points: to the right, or ``across``: upwards."""
     from matplotlib.transforms import ScaledTranslation
 
@@ -314,23 +314,23 @@ def draw_interval(
             places = [at] * len(values)
             xs, ys = (values, places) if across else (places, values)
             looks = {"color": style.colour, "markerfacecolor": style.face, "linewidth": 1.4}
-            axis.plot(xs, ys, kind, transform=beside(axis, shift, across), **looks)
+            axis.plot(xs, ys, kind, transform=shift_data(axis, shift, across), **looks)
             axis.update_datalim(list(zip(xs, ys, strict=True)))
     axis.autoscale_view()
 
 
 def draw_trend(axis: Any, xs: Sequence[float], ys: Sequence[float], style: Style, shift: float) -> None:
     """Draws the thin line that joins a line's means."""
-    axis.plot(xs, ys, color=style.colour, linewidth=0.9, alpha=0.7, transform=beside(axis, shift))
+    axis.plot(xs, ys, color=style.colour, linewidth=0.9, alpha=0.7, transform=shift_data(axis, shift))
 
 
-def shifts(n: int) -> list[float]:
+def spread_lines(n: int) -> list[float]:
     """Returns offsets in points by which n lines stand beside each other at one place."""
     step = min(5, 28 / max(1, n))
     return [step * (i - (n - 1) / 2) for i in range(n)]
 
 
-def spaced(places: Sequence[float], share: float) -> list[int]:
+def choose_spaced(places: Sequence[float], share: float) -> list[int]:
     """Returns which of rising places are so far apart that labels fit: by at least a share of their range."""
     kept: list[int] = []
     for i, place in enumerate(places):
@@ -353,7 +353,7 @@ def legend_under(axis: Any, lines: Sequence[tuple[str, Style]], title: str, gap:
     axis.legend(handles=handles, title=title or None, alignment="left", **place)
 
 
-def say(axis: Any, words: str) -> None:
+def write_words(axis: Any, words: str) -> None:
     """Writes what is to be known where there is nothing to draw."""
     axis.set_visible(True)
     axis.set(xticks=[], yticks=[])
@@ -375,7 +375,7 @@ def same_limits(drawn: Iterable[tuple[str, Any]], which: str) -> None:
 # Words --------------------------------------------------------------------------------------------
 
 
-def measure(column: str, panel: Panel) -> str:
+def label_measure(column: str, panel: Panel) -> str:
     """Returns what a column of the trials table holds, in words, with its unit and, if so, that higher is better."""
     splits = {"val": "validation", "test": "test"}
     split, _, epoch = column.partition("_metric_")
@@ -398,7 +398,7 @@ def nothing_yet(lines: Iterable[Line]) -> str | None:
     return f"no result yet: 0 of {n} trials are ok" if n else "no result yet: there are only trials of the search"
 
 
-def notes(facts: Facts, n_panels: int, *own: str) -> str:
+def write_notes(facts: Facts, n_panels: int, *own: str) -> str:
     """Returns the text below a figure: its own sentences, then what every figure must say of its rows."""
     epoch = {"best": "at the best-validated epoch; ", "last": "at the last epoch; "}
     said = [*own, f"{facts.column}: {epoch.get(facts.column.rpartition('_')[2], '')}{facts.better}."]

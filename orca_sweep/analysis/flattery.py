@@ -30,13 +30,13 @@ from orca_sweep.analysis.tables import (
     Arm,
     arms,
     by_task,
-    completeness,
+    describe_completeness,
+    find_varying,
     metric_of,
     replicated,
-    require,
-    short,
-    varying,
-    wrapped,
+    require_columns,
+    shorten_text,
+    wrap_title,
 )
 from orca_sweep.analysis.writing import (
     NOTHING,
@@ -119,7 +119,7 @@ def compute(results: Results, level: float = 0.95) -> Flattery:
     Raises:
         InputError: if test metrics are sealed, or the tables lack a column.
     """
-    require(results, (VAL, TEST, LAST))
+    require_columns(results, (VAL, TEST, LAST))
     if results.n_sealed:
         raise InputError(
             f"the test metrics of {results.n_sealed} ok trials are sealed, and what test would have chosen is not known."
@@ -128,22 +128,26 @@ def compute(results: Results, level: float = 0.95) -> Flattery:
     results = compared(results)
     found = arms(results, TEST)
     trials = with_roles(results.trials)
-    tasks = tuple(_task(task, whole, trials, results.tuned, level) for task, whole in by_task(found).items())
+    tasks = tuple(_compute_task(task, whole, trials, results.tuned, level) for task, whole in by_task(found).items())
     known = trials["n_reveals_before"].dropna() if "n_reveals_before" in trials else trials["seed"].iloc[:0]
     n_after = int((known > 0).sum())
-    return Flattery(tasks, level, len(known), n_after, tuple(results.reveals), completeness(found), results.notes)
+    return Flattery(
+        tasks, level, len(known), n_after, tuple(results.reveals), describe_completeness(found), results.notes
+    )
 
 
-def _task(task: str, whole: Sequence[Arm], trials: "pd.DataFrame", tuned: Sequence[str], level: float) -> TaskFlattery:
+def _compute_task(
+    task: str, whole: Sequence[Arm], trials: "pd.DataFrame", tuned: Sequence[str], level: float
+) -> TaskFlattery:
     rows = trials[(trials["task"] == task) & (trials["status"] == "ok")].dropna(subset=[VAL, TEST])
     replicates = rows[rows["role"] == "replicate"]
     searched = trials[(trials["task"] == task) & (trials["role"] == "search")]
     searched = searched.assign(**{name: searched[name].where(searched.index.isin(rows.index)) for name in (VAL, TEST)})
     cells = [_Cell(arm, _by_seed(replicates, arm, VAL), _by_seed(replicates, arm, TEST)) for arm in replicated(whole)]
     mode = whole[0].mode
-    choices = [_epoch(replicates, level, mode), _cell(cells, level, mode)]
-    choices += [_candidate(searched, tuned, mode)] if tuned else []
-    choices.append(_seed(cells, mode))
+    choices = [_choose_epoch(replicates, level, mode), _choose_cell(cells, level, mode)]
+    choices += [_choose_candidate(searched, tuned, mode)] if tuned else []
+    choices.append(_choose_seed(cells, mode))
     return TaskFlattery(task, metric_of(whole).name, tuple(choices), mode)
 
 
@@ -166,22 +170,22 @@ def _by_seed(rows: "pd.DataFrame", arm: Arm, column: str) -> dict[int, float]:
     return dict(zip(map(int, of["seed"]), map(float, of[column]), strict=True))
 
 
-def _nothing(kind: str, of: str, why: str) -> Choice:
+def _no_choice(kind: str, of: str, why: str) -> Choice:
     return Choice(kind, math.nan, NONE, 0, of, math.nan, "", "", why)
 
 
-def _mean(values: Sequence[float]) -> float:
+def _mean_of(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
 # Choices ------------------------------------------------------------------------------------------
 
 
-def _epoch(rows: "pd.DataFrame", level: float, mode: Mode) -> Choice:
+def _choose_epoch(rows: "pd.DataFrame", level: float, mode: Mode) -> Choice:
     scored = rows.dropna(subset=[LAST])
     of = "ok replicates, each from its best-validated and its last epoch"
     if not len(scored):
-        return _nothing("epoch", of, "no number, since no replicate is ok")
+        return _no_choice("epoch", of, "no number, since no replicate is ok")
     gaps = _as_cost(scored[TEST] - scored[LAST], mode).clip(lower=0)
     by_seed = gaps.groupby(scored["seed"]).agg(["mean", "count"])
     interval = t_interval(by_seed["mean"].to_numpy(dtype=float), level)
@@ -196,18 +200,18 @@ def _as_cost(values: Any, mode: Mode) -> Any:
     return values if mode == "min" else -values
 
 
-def _cell(cells: Sequence[_Cell], level: float, mode: Mode) -> Choice:
+def _choose_cell(cells: Sequence[_Cell], level: float, mode: Mode) -> Choice:
     whole = [cell for cell in cells if cell.test and not cell.lacks]
-    paths = varying([cell.arm for cell in cells])
+    paths = find_varying([cell.arm for cell in cells])
     gone = [f"{cell.arm.said(paths)} (seed {', '.join(map(str, cell.lacks))})" for cell in cells if cell.lacks]
     left_out = f"left out, since they lack results: {'; '.join(gone)}" if gone else ""
     of = f"choice among {len(whole)} cells by their means over seeds"
     if len(whole) < 2:
         more = f"; {left_out}" if left_out else ""
-        return _nothing("cell", of, f"no number, since fewer than two cells have all results{more}")
-    chosen = min(whole, key=lambda cell: as_cost(_mean([*cell.val.values()]), mode))
-    best = min(whole, key=lambda cell: as_cost(_mean([*cell.test.values()]), mode))
-    gap = as_cost(_mean([*chosen.test.values()]) - _mean([*best.test.values()]), mode)
+        return _no_choice("cell", of, f"no number, since fewer than two cells have all results{more}")
+    chosen = min(whole, key=lambda cell: as_cost(_mean_of([*cell.val.values()]), mode))
+    best = min(whole, key=lambda cell: as_cost(_mean_of([*cell.test.values()]), mode))
+    gap = as_cost(_mean_of([*chosen.test.values()]) - _mean_of([*best.test.values()]), mode)
     interval = NONE
     if chosen is not best and chosen.test.keys() == best.test.keys():
         gaps = [as_cost(chosen.test[seed] - best.test[seed], mode) for seed in sorted(best.test)]
@@ -215,7 +219,7 @@ def _cell(cells: Sequence[_Cell], level: float, mode: Mode) -> Choice:
     return Choice("cell", gap, interval, 1, of, gap, chosen.arm.said(paths), best.arm.said(paths), left_out)
 
 
-def _candidate(rows: "pd.DataFrame", tuned: Sequence[str], mode: Mode) -> Choice:
+def _choose_candidate(rows: "pd.DataFrame", tuned: Sequence[str], mode: Mode) -> Choice:
     """Of each tuned cell, from the candidates that are ok at as many seeds as any of it."""
     of = "tuned cells, each from its candidates"
     gaps, left_out = [], 0
@@ -229,21 +233,21 @@ def _candidate(rows: "pd.DataFrame", tuned: Sequence[str], mode: Mode) -> Choice
             test, val = (_as_cost(kept[column, "mean"], mode) for column in (TEST, VAL))
             gaps.append(float(test.loc[val.idxmin()] - test.min()))
     if not gaps:
-        return _nothing("candidate", of, "no number, since no tuned cell has two ok candidates")
+        return _no_choice("candidate", of, "no number, since no tuned cell has two ok candidates")
     gone = "candidate that lacks a result" if left_out == 1 else "candidates that lack a result"
     note = f"left out: {left_out} {gone} (pruned, failed or not run)" if left_out else ""
-    return Choice("candidate", _mean(gaps), NONE, len(gaps), of, max(gaps), "", "", note)
+    return Choice("candidate", _mean_of(gaps), NONE, len(gaps), of, max(gaps), "", "", note)
 
 
-def _seed(cells: Sequence[_Cell], mode: Mode) -> Choice:
+def _choose_seed(cells: Sequence[_Cell], mode: Mode) -> Choice:
     of = "cells, each from its seeds"
     several = [cell for cell in cells if len(cell.test) > 1]
     if not several:
-        return _nothing("seed", of, "no number, since no cell has two ok seeds")
+        return _no_choice("seed", of, "no number, since no cell has two ok seeds")
     gaps = [_seed_gap(cell, mode) for cell in several]
     n_left_out = len(cells) - len(several)
     note = f"left out: {n_left_out} cells with fewer than two ok seeds" if n_left_out else ""
-    return Choice("seed", _mean(gaps), NONE, len(gaps), of, max(gaps), "", "", note)
+    return Choice("seed", _mean_of(gaps), NONE, len(gaps), of, max(gaps), "", "", note)
 
 
 def _seed_gap(cell: _Cell, mode: Mode) -> float:
@@ -256,10 +260,10 @@ def _seed_gap(cell: _Cell, mode: Mode) -> float:
 
 def numbers(found: Flattery) -> str:
     """Returns every number as CSV: a line per task and choice."""
-    return format_csv([_record(found, task, one) for task in found.tasks for one in task.choices])
+    return format_csv([_make_record(found, task, one) for task in found.tasks for one in task.choices])
 
 
-def _record(found: Flattery, task: TaskFlattery, one: Choice) -> Record:
+def _make_record(found: Flattery, task: TaskFlattery, one: Choice) -> Record:
     over = f"{format_percent(found.level)} Student-t interval of the mean over n_seeds"
     return {
         "task": task.task,
@@ -288,16 +292,16 @@ def build_tables(found: Flattery) -> tuple[Table, ...]:
     table = Table(
         name=NAME,
         title="What choosing on test would have flattered",
-        caption=_caption(found),
+        caption=_write_caption(found),
         head=("task", "choice", "flattery", f"{level} interval", "seeds", "n", "largest", "n counts"),
         align="llrrrrrl",
-        blocks=tuple(_block(task) for task in found.tasks),
-        notes=tuple(_notes(found)),
+        blocks=tuple(_build_block(task) for task in found.tasks),
+        notes=tuple(_list_notes(found)),
     )
     return (table,)
 
 
-def _block(task: TaskFlattery) -> tuple[tuple[str, ...], ...]:
+def _build_block(task: TaskFlattery) -> tuple[tuple[str, ...], ...]:
     known = [one.flattery for one in task.choices if one.flattery > 0]
     decimals = decimals_of(known)
     rows = []
@@ -313,7 +317,7 @@ def _block(task: TaskFlattery) -> tuple[tuple[str, ...], ...]:
     return tuple(rows)
 
 
-def _caption(found: Flattery) -> str:
+def _write_caption(found: Flattery) -> str:
     units = "; ".join(f"{task.task}: {task.metric}, {describe_mode(task.mode)}" for task in found.tasks)
     return (
         f"How much worse the test metric ({units}) is of what validation chose than of what test would have chosen, never"
@@ -321,11 +325,11 @@ def _caption(found: Flattery) -> str:
         " a lower bound, since test is scored at the best-validated and the last epoch alone; interval over seeds, each the"
         " mean of its cells. Cell: by means over seeds; where test would have chosen another one, the interval is of the"
         " paired difference of the two over seeds. Candidate and seed: means over cells, which seeds do not replicate."
-        f" {found.completeness} {looks(found)}"
+        f" {found.completeness} {describe_looks(found)}"
     )
 
 
-def looks(found: Flattery) -> str:
+def describe_looks(found: Flattery) -> str:
     """Returns a sentence on trials that were run by somebody who could have seen test numbers."""
     if not found.n_trials:
         return "The tables do not say whether trials began after a reveal of test metrics."
@@ -334,7 +338,7 @@ def looks(found: Flattery) -> str:
     return share + more
 
 
-def _notes(found: Flattery) -> Iterator[str]:
+def _list_notes(found: Flattery) -> Iterator[str]:
     yield from found.notes
     for task in found.tasks:
         for one in task.choices:
@@ -361,7 +365,7 @@ def plot(found: Flattery) -> Any:
     for task, size in zip(found.tasks, sizes, strict=True):
         bottom = top - head - size
         axis = made.add_axes((0.12, bottom / height, 0.5, size / height))
-        _panel(axis, task)
+        _draw_panel(axis, task)
         top = bottom - ticks
     made.suptitle(
         "how much worse the test metric is of what validation chose than of what test would have chosen\ndot:"
@@ -373,7 +377,7 @@ def plot(found: Flattery) -> Any:
     return made
 
 
-def _panel(axis: Any, task: TaskFlattery) -> None:
+def _draw_panel(axis: Any, task: TaskFlattery) -> None:
     for y, one in enumerate(task.choices):
         colour, marker = COLOURS[CHOICES.index(one.kind)], MARKERS[CHOICES.index(one.kind)]
         axis.plot([one.interval.low, one.interval.high], [y, y], color=colour, linewidth=2)
@@ -381,12 +385,12 @@ def _panel(axis: Any, task: TaskFlattery) -> None:
         axis.plot([one.most], [y], "o", color=colour, markerfacecolor="none", markersize=9)
         seeds = f", {one.interval.n} seeds" if one.interval.n else ""
         text = f"{one.flattery:.3g} (n = {one.n} {one.of.split(',')[0].split(' by ')[0]}{seeds})"
-        text = text if one.n else short(one.note, 60)
+        text = text if one.n else shorten_text(one.note, 60)
         axis.text(1.02, y, text, transform=axis.get_yaxis_transform(), fontsize=7.5, va="center")
     axis.axvline(0, color="#444444", linewidth=0.8)
     axis.set_yticks(range(len(task.choices)), [one.kind for one in task.choices], fontsize=8)
     axis.set_ylim(len(task.choices) - 0.5, -0.5)
-    axis.set_title(wrapped(task.task), fontsize=9, loc="left")
+    axis.set_title(wrap_title(task.task), fontsize=9, loc="left")
     axis.set_xlabel(f"flattery ({task.metric})", fontsize=8)
     axis.tick_params(axis="x", labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)

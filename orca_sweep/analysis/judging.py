@@ -8,7 +8,7 @@ from typing import Literal
 from orca_sweep.analysis.cells import EPOCHS, OBJECTIVE, Cell, TaskCells
 from orca_sweep.analysis.margins import Margin
 from orca_sweep.analysis.study import Claim, Pair, Says, Setting
-from orca_sweep.analysis.table_effects import unpaired
+from orca_sweep.analysis.table_effects import describe_unpaired
 from orca_sweep.stats import (
     Contrast,
     Proportion,
@@ -217,7 +217,7 @@ def _judgement(pair: Pair, free: Collection[str], contrast: Contrast, verdict: V
         interval.mean, interval.low, interval.high, verdict.inner_low, verdict.inner_high, contrast.mean_b, verdict.margin,
         verdict.p_beyond, verdict.p_within, verdict.n_contrasts, verdict.sentence,
         "" if is_judged else verdict.sentence.removeprefix(cannot).rstrip("."),
-        unpaired(pair.a.arm, pair.b.arm, contrast), _differing(pair, free),
+        describe_unpaired(pair.a.arm, pair.b.arm, contrast), _differing(pair, free),
     )  # fmt: skip
 
 

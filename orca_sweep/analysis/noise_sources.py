@@ -10,7 +10,7 @@ from typing import Any
 
 from orca_sweep.analysis.compared import DEFAULT, PATH, meaning
 from orca_sweep.analysis.figures import COLOURS
-from orca_sweep.analysis.tables import Arm, completeness, wrapped
+from orca_sweep.analysis.tables import Arm, describe_completeness, wrap_title
 from orca_sweep.analysis.writing import NOTHING, Record, Table, decimals_of, format_csv, format_number, format_percent
 from orca_sweep.results import Results
 from orca_sweep.stats import SdInterval, VarianceRatio, sd_interval, variance_ratio
@@ -67,12 +67,12 @@ class Sources:
         return tuple(source for source in self.others if self.whole and source.is_in(self.whole.varies))
 
 
-def varied(arm: Arm) -> str:
+def read_varied(arm: Arm) -> str:
     """Returns what the run seed varies in a cell."""
     return meaning(arm.levels.get(PATH, DEFAULT))
 
 
-def states(results: Results) -> dict[str, int]:
+def count_states(results: Results) -> dict[str, int]:
     """Returns how many different weights the ok trials of each cell have ended with."""
     trials = results.trials
     if "state_sha256" not in trials:
@@ -88,22 +88,24 @@ def sources_of(cells: Sequence[Arm], n_states: Mapping[str, int], level: float) 
         levels = tuple((path, text) for path, text in arm.levels.items() if path != PATH)
         groups.setdefault(levels, []).append(arm)
     return tuple(
-        _sources(dict(levels), same, n_states, level)
+        _compare_sources(dict(levels), same, n_states, level)
         for levels, same in groups.items()
-        if len(set(map(varied, same))) > 1
+        if len(set(map(read_varied, same))) > 1
     )
 
 
-def _sources(levels: Mapping[str, str], cells: Sequence[Arm], n_states: Mapping[str, int], level: float) -> Sources:
+def _compare_sources(
+    levels: Mapping[str, str], cells: Sequence[Arm], n_states: Mapping[str, int], level: float
+) -> Sources:
     spreads = {arm.cell_id: sd_interval(arm.found, level) for arm in cells}
-    found = {varied(arm): arm for arm in cells}
+    found = {read_varied(arm): arm for arm in cells}
     whole_arm = next((found[name] for name in WHOLES if name in found), None)
     of = spreads[whole_arm.cell_id] if whole_arm else None
 
     def source(arm: Arm) -> Source:
         own = spreads[arm.cell_id]
         share = variance_ratio([own], of, level) if of and arm is not whole_arm else None
-        return Source(arm, varied(arm), own, n_states.get(arm.cell_id, 0), share)
+        return Source(arm, read_varied(arm), own, n_states.get(arm.cell_id, 0), share)
 
     others = [source(arm) for arm in cells if arm is not whole_arm]
     others.sort(key=lambda one: -one.spread.sd if math.isfinite(one.spread.sd) else math.inf)
@@ -126,7 +128,7 @@ COLUMNS = (
 def numbers(column: str, level: float, tasks: Sequence[tuple[str, str, Sequence[Sources]]]) -> str:
     """Returns the spread by source as CSV, of (task, metric, its groups)."""
     records = [
-        _record(column, level, task, metric, group, source)
+        _make_record(column, level, task, metric, group, source)
         for task, metric, groups in tasks
         for group in groups
         for source in group.every
@@ -134,11 +136,11 @@ def numbers(column: str, level: float, tasks: Sequence[tuple[str, str, Sequence[
     return format_csv(records, COLUMNS)
 
 
-def _record(column: str, level: float, task: str, metric: str, group: Sources, source: Source) -> Record:
+def _make_record(column: str, level: float, task: str, metric: str, group: Sources, source: Source) -> Record:
     spread, share, total = source.spread, source.share, group.total
     values = (
-        task, source.arm.cell_id, said(group), column, metric, source.varies, spread.n, len(source.arm.values), spread.sd,
-        spread.low, spread.high, spread.is_zero, source.n_states or None, group.whole.varies if group.whole else None,
+        task, source.arm.cell_id, describe_levels(group), column, metric, source.varies, spread.n, len(source.arm.values),
+        spread.sd, spread.low, spread.high, spread.is_zero, source.n_states or None, group.whole.varies if group.whole else None,
         *((share.ratio, share.low, share.high) if share else (None, None, None)), source in group.added,
         *((total.ratio, total.low, total.high) if total else (None, None, None)),
         f"{format_percent(level)}: chi-squared limits of the sd, F limits of shares",
@@ -146,7 +148,7 @@ def _record(column: str, level: float, task: str, metric: str, group: Sources, s
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def said(group: Sources) -> str:
+def describe_levels(group: Sources) -> str:
     """Returns the levels that a group has in common."""
     return ", ".join(f"{path} {text}" for path, text in group.levels.items()) or "all trials"
 
@@ -154,25 +156,25 @@ def said(group: Sources) -> str:
 # Table --------------------------------------------------------------------------------------------
 
 
-def table(name: str, task: str, of: str, level: float, group: Sources) -> Table:
+def build_table(name: str, task: str, of: str, level: float, group: Sources) -> Table:
     """Returns the spread by source as a table; ``of`` is the column and its metric."""
     decimals = decimals_of(source.spread.sd for source in group.every)
     whole = group.whole
     limits = f"{format_percent(level)} interval"
     head = (PATH, "n", "sd", limits, *((f"share of {whole.varies}", limits) if whole else ()))
-    rows = [_row(source, decimals, whole) for source in group.every]
+    rows = [_build_row(source, decimals, whole) for source in group.every]
     return Table(
         name=name,
-        title=f"{task}: seed noise by source" + (f" ({said(group)})" if group.levels else ""),
-        caption=_caption(of, level, group),
+        title=f"{task}: seed noise by source" + (f" ({describe_levels(group)})" if group.levels else ""),
+        caption=_write_caption(of, level, group),
         head=head,
         align="l" + "r" * (len(head) - 1),
         blocks=(tuple(rows[:1]), tuple(rows[1:])) if whole else (tuple(rows),),
-        notes=tuple(_notes(level, group)),
+        notes=tuple(_list_notes(level, group)),
     )
 
 
-def _row(source: Source, decimals: int, whole: Source | None) -> tuple[str, ...]:
+def _build_row(source: Source, decimals: int, whole: Source | None) -> tuple[str, ...]:
     spread = source.spread
     sd = "0" if spread.is_zero else format_number(spread.sd, decimals)
     cells = (source.varies, str(spread.n), sd, limits_text(source, decimals))
@@ -194,30 +196,30 @@ def share_texts(share: VarianceRatio | None) -> tuple[str, str]:
     """Returns a share of variances and its interval, to two digits."""
     if share is None or math.isnan(share.ratio):
         return NOTHING, NOTHING
-    limits = NOTHING if math.isnan(share.low) else f"[{_two(share.low)}, {_two(share.high)}]"
-    return _two(share.ratio), limits
+    limits = NOTHING if math.isnan(share.low) else f"[{_format_share(share.low)}, {_format_share(share.high)}]"
+    return _format_share(share.ratio), limits
 
 
-def _two(ratio: float) -> str:
+def _format_share(ratio: float) -> str:
     value = 100 * ratio
     return f"{value:.0f}%" if value >= 99.5 else f"{value:.2g}%"
 
 
-def _caption(of: str, level: float, group: Sources) -> str:
+def _write_caption(of: str, level: float, group: Sources) -> str:
     whole = group.whole
     text = (
         f"{of}: standard deviation over n seeds where the run seed draws this alone, with its {format_percent(level)} chi-squared"
-        f" interval. {held()}"
+        f" interval. {describe_held()}"
     )
     if whole:
         text += (
             f" Share: variance over that of {whole.varies}, with its F interval, which is wider than need be where trials of"
             " equal seed go together."
         )
-    return f"{text} {completeness([source.arm for source in group.every])}"
+    return f"{text} {describe_completeness([source.arm for source in group.every])}"
 
 
-def held() -> str:
+def describe_held() -> str:
     """Returns the sentence that says what did not vary."""
     return (
         "Held fixed: all that is not named is drawn as at seed 0, and data split and pre-training by data.split_seed and"
@@ -226,7 +228,7 @@ def held() -> str:
     )
 
 
-def _notes(level: float, group: Sources) -> Iterator[str]:
+def _list_notes(level: float, group: Sources) -> Iterator[str]:
     for source in group.every:
         lacking: dict[str, list[str]] = {}
         for seed, value in source.arm.values.items():
@@ -242,10 +244,10 @@ def _notes(level: float, group: Sources) -> Iterator[str]:
     if group.whole is None:
         yield f"No cell varies everything at once, so there are no shares. Add the level all to {PATH}."
     elif group.total is not None:
-        yield _addition(level, group, group.whole, group.total)
+        yield _describe_sum(level, group, group.whole, group.total)
 
 
-def _addition(level: float, group: Sources, whole: Source, total: VarianceRatio) -> str:
+def _describe_sum(level: float, group: Sources, whole: Source, total: VarianceRatio) -> str:
     names = ", ".join(source.varies for source in group.added)
     if math.isnan(total.ratio):
         return f"What {names} add up to is not known: a spread is lacking, or {whole.varies} has none."
@@ -265,12 +267,12 @@ def _addition(level: float, group: Sources, whole: Source, total: VarianceRatio)
 # Figure -------------------------------------------------------------------------------------------
 
 
-def size(group: Sources) -> float:
+def panel_height(group: Sources) -> float:
     """Returns how many lines high a group's panel is."""
     return len(group.every) + 0.6
 
 
-def panel(axis: Any, task: str, of: str, level: float, group: Sources) -> None:
+def draw_panel(axis: Any, task: str, of: str, level: float, group: Sources) -> None:
     """Draws the spread of each source with its interval, the whole above the others; hollow: several sources at once."""
     for y, source in enumerate(group.every):
         spread, colour = source.spread, COLOURS[1] if source is group.whole else COLOURS[0]
@@ -279,14 +281,14 @@ def panel(axis: Any, task: str, of: str, level: float, group: Sources) -> None:
             axis.plot([spread.low, spread.high], [y, y], color=colour, linewidth=1.4)
         if math.isfinite(spread.sd):
             axis.plot([spread.sd], [y], "o", color=colour, markerfacecolor=face, markersize=5, clip_on=False)
-        axis.text(1.01, y, _beside(source), transform=axis.get_yaxis_transform(), fontsize=8, va="center")
+        axis.text(1.01, y, _label_source(source), transform=axis.get_yaxis_transform(), fontsize=8, va="center")
     if group.whole and math.isfinite(group.whole.spread.sd):
         axis.axvline(group.whole.spread.sd, color=COLOURS[1], linewidth=0.8, linestyle=":")
     axis.set_yticks(range(len(group.every)), [source.varies for source in group.every], fontsize=8)
     axis.set_ylim(len(group.every) - 0.5, -0.5)
     axis.set_xlim(left=0)
-    held_levels = f" ({wrapped(said(group), 90)})" if group.levels else ""
-    axis.set_title(f"{wrapped(task)}: seed noise by source{held_levels}", fontsize=9, loc="left")
+    held_levels = f" ({wrap_title(describe_levels(group), 90)})" if group.levels else ""
+    axis.set_title(f"{wrap_title(task)}: seed noise by source{held_levels}", fontsize=9, loc="left")
     axis.set_xlabel(
         f"standard deviation over seeds of {of}, {format_percent(level)} chi-squared interval; all else as at seed 0",
         fontsize=8,
@@ -295,7 +297,7 @@ def panel(axis: Any, task: str, of: str, level: float, group: Sources) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _beside(source: Source) -> str:
+def _label_source(source: Source) -> str:
     spread = source.spread
     if spread.is_zero:
         return limits_text(source, 0)

@@ -29,17 +29,17 @@ from orca_sweep.analysis.tables import (
     arms,
     base_arm,
     by_task,
-    completeness,
+    describe_completeness,
+    describe_shared,
+    find_varying,
     levels_of,
     metric_of,
     named_levels,
     numbers_by_task,
     replicated,
-    shared,
-    short,
-    shorts,
-    varying,
-    wrapped,
+    shorten_text,
+    shorten_texts,
+    wrap_title,
 )
 from orca_sweep.analysis.writing import (
     NOTHING,
@@ -133,26 +133,28 @@ def compute(
     tasks = by_task(found)
     effects = numbers_by_task("--effect", effect, tasks)
     named = dict(named_levels("--base", base, found))
-    states = noise_sources.states(results)
+    states = noise_sources.count_states(results)
     made = tuple(
-        _task(cells, base_arm(cells, named), effects.get(task), level, states) for task, cells in tasks.items()
+        _compute_task(cells, base_arm(cells, named), effects.get(task), level, states) for task, cells in tasks.items()
     )
     return SeedNoise(made, metric or results.metric, level)
 
 
-def _task(found: Sequence[Arm], base: Arm, given: float | None, level: float, n_states: Mapping[str, int]) -> TaskNoise:
+def _compute_task(
+    found: Sequence[Arm], base: Arm, given: float | None, level: float, n_states: Mapping[str, int]
+) -> TaskNoise:
     pairs = sorted(aa_arms(found), key=lambda pair: pair[1] is not base)
     aa = tuple(AA(arm, of, aa_margin(arm.found, of.found, level=level)) for arm, of in pairs)
-    effect, source = _effect(aa, base, given)
+    effect, source = _choose_effect(aa, base, given)
     sources = noise_sources.sources_of(replicated(found), n_states, level)
     # Cells that differ in what the seed varies have other spreads on purpose: they are no arms to compare.
-    cells = [arm for arm in replicated(found) if noise_sources.varied(arm) == noise_sources.varied(base)]
-    spreads = tuple(_spread(arm, base, effect, len(cells) - 1, 1 - level) for arm in cells)
+    cells = [arm for arm in replicated(found) if noise_sources.read_varied(arm) == noise_sources.read_varied(base)]
+    spreads = tuple(_measure_spread(arm, base, effect, len(cells) - 1, 1 - level) for arm in cells)
     metric = metric_of(found).name
     return TaskNoise(base.task, metric, base, effect, source, aa, spreads, sources)
 
 
-def _effect(aa: Sequence[AA], base: Arm, given: float | None) -> tuple[float, str]:
+def _choose_effect(aa: Sequence[AA], base: Arm, given: float | None) -> tuple[float, str]:
     if given is not None:
         return given, "given with --effect"
     known = [one for one in aa if math.isfinite(one.noise.sd)]
@@ -161,7 +163,7 @@ def _effect(aa: Sequence[AA], base: Arm, given: float | None) -> tuple[float, st
     return t_interval(base.found).sd, "one standard deviation over seeds of the base cell"
 
 
-def _spread(arm: Arm, base: Arm, effect: float, n_comparisons: int, alpha: float) -> Spread:
+def _measure_spread(arm: Arm, base: Arm, effect: float, n_comparisons: int, alpha: float) -> Spread:
     interval = t_interval(arm.found)
     if arm is base:
         return Spread(arm, interval, None, math.nan, math.nan)
@@ -203,10 +205,10 @@ def _smallest_effect(n: int, n_comparisons: int, alpha: float) -> float:
 
 def numbers(found: SeedNoise) -> str:
     """Returns the spread of each cell as CSV."""
-    return format_csv([_record(found, task, cell) for task in found.tasks for cell in task.cells])
+    return format_csv([_make_record(found, task, cell) for task in found.tasks for cell in task.cells])
 
 
-def _record(found: SeedNoise, task: TaskNoise, cell: Spread) -> Record:
+def _make_record(found: SeedNoise, task: TaskNoise, cell: Spread) -> Record:
     pairs = cell.paired.interval if cell.paired else None
     return {
         "task": task.task,
@@ -224,13 +226,13 @@ def _record(found: SeedNoise, task: TaskNoise, cell: Spread) -> Record:
         "effect_from": task.effect_from,
         "power": POWER,
         "alpha": float(f"{1 - found.level:.6g}"),
-        "seeds_needed": _seeds(cell.seeds_alone),
+        "seeds_needed": _format_seeds(cell.seeds_alone),
         "n_comparisons": len(task.cells) - 1,
-        "seeds_needed_holm": _seeds(cell.seeds_holm),
+        "seeds_needed_holm": _format_seeds(cell.seeds_holm),
     }
 
 
-def _seeds(n: float) -> str:
+def _format_seeds(n: float) -> str:
     if math.isnan(n):
         return ""
     return f">{MOST_SEEDS}" if math.isinf(n) else str(int(n))
@@ -278,7 +280,7 @@ def build_source_tables(found: SeedNoise) -> tuple[Table, ...]:
 def _source_tables(found: SeedNoise, task: TaskNoise, i: int) -> Iterator[Table]:
     for j, group in enumerate(task.sources, 1):
         name, of = f"{NAME}-sources-{i}-{j}", f"{found.column} ({task.metric})"
-        yield noise_sources.table(name, task.task, of, found.level, group)
+        yield noise_sources.build_table(name, task.task, of, found.level, group)
 
 
 def _aa_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:
@@ -305,11 +307,11 @@ def _aa_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:
         head=head,
         align="lrrrrrrrr",
         blocks=(tuple(rows),),
-        notes=tuple(_faults(task)),
+        notes=tuple(_list_faults(task)),
     )
 
 
-def _faults(task: TaskNoise) -> Iterator[str]:
+def _list_faults(task: TaskNoise) -> Iterator[str]:
     for one in task.aa:
         if one.noise.p < FAULT_P:
             yield (
@@ -320,7 +322,7 @@ def _faults(task: TaskNoise) -> Iterator[str]:
 
 def _cell_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:
     cells = [cell.arm for cell in task.cells]
-    paths = varying(cells)
+    paths = find_varying(cells)
     decimals = decimals_of(cell.interval.sd for cell in task.cells)
     k = len(task.cells) - 1
     rows = []
@@ -330,7 +332,7 @@ def _cell_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:
             if cell.paired
             else ("base", "base")
         )
-        seeds = [_seeds(n) or NOTHING for n in (cell.seeds_alone, cell.seeds_holm)]
+        seeds = [_format_seeds(n) or NOTHING for n in (cell.seeds_alone, cell.seeds_holm)]
         levels = [cell.arm.levels[path] for path in paths]
         rows.append(
             (*levels, str(cell.interval.n), format_number(cell.interval.sd, decimals), *pairs, *seeds[: 1 + (k > 1)])
@@ -347,7 +349,7 @@ def _cell_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:
     return Table(
         name=f"{NAME}-{i}",
         title=f"{task.task}: seed noise",
-        caption=_caption(found, task, cells, paths),
+        caption=_write_caption(found, task, cells, paths),
         head=head,
         align=f"{'l' * len(paths)}{'r' * (len(head) - len(paths))}",
         blocks=(tuple(rows),),
@@ -355,7 +357,7 @@ def _cell_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:
     )
 
 
-def _caption(found: SeedNoise, task: TaskNoise, cells: Sequence[Arm], paths: Sequence[str]) -> str:
+def _write_caption(found: SeedNoise, task: TaskNoise, cells: Sequence[Arm], paths: Sequence[str]) -> str:
     k = len(cells) - 1
     many = f", as the only comparison and as one of {k}" if k > 1 else ""
     size = f"{task.effect:.3g}" if math.isfinite(task.effect) else "a size not known yet"
@@ -363,7 +365,7 @@ def _caption(found: SeedNoise, task: TaskNoise, cells: Sequence[Arm], paths: Seq
         f"{found.column} ({task.metric}): standard deviation over n seeds, and of the paired difference to the base cell"
         f" ({task.base.said(paths)}) over pairs of equal seed. Seeds needed: the fewest pairs at which a paired t test at"
         f" {1 - found.level:.3g} sees an effect of {size} ({task.effect_from}) with a power of {POWER}{many}, if the spread is"
-        f" the one seen; with few seeds it may well be another. {completeness(cells)}{shared(cells, paths)}"
+        f" the one seen; with few seeds it may well be another. {describe_completeness(cells)}{describe_shared(cells, paths)}"
     )
 
 
@@ -376,21 +378,23 @@ def plot(found: SeedNoise) -> Any:
 
     drawn: list[tuple[float, Callable[[Any], None]]] = []
     for task in found.tasks[:MAX_PANELS]:
-        drawn.append((min(len(task.cells) + len(task.aa), MAX_ROWS) + 0.6, partial(_panel, found=found, task=task)))
+        drawn.append(
+            (min(len(task.cells) + len(task.aa), MAX_ROWS) + 0.6, partial(_draw_panel, found=found, task=task))
+        )
         of = f"{found.column} ({task.metric})"
         for group in task.sources[:MAX_GROUPS]:
-            own = partial(noise_sources.panel, task=task.task, of=of, level=found.level, group=group)
-            drawn.append((noise_sources.size(group), own))
+            own = partial(noise_sources.draw_panel, task=task.task, of=of, level=found.level, group=group)
+            drawn.append((noise_sources.panel_height(group), own))
     sizes = [size for size, _ in drawn]
     made = Figure(figsize=(8.5, 1.0 + sum(0.9 + 0.3 * size for size in sizes)), layout="constrained")
     axes = made.subplots(len(drawn), 1, squeeze=False, height_ratios=sizes)
     for axis, (_, draw) in zip(axes.flat, drawn, strict=True):
         draw(axis)
-    made.suptitle(_title(found), fontsize=9)
+    made.suptitle(_write_title(found), fontsize=9)
     return made
 
 
-def _title(found: SeedNoise) -> str:
+def _write_title(found: SeedNoise) -> str:
     drawn = found.tasks[:MAX_PANELS]
     lines = [
         "a dot per seed: its distance from the cell's mean; bars: one standard deviation over seeds to either side (no",
@@ -407,9 +411,9 @@ def _title(found: SeedNoise) -> str:
     return "\n".join(lines)
 
 
-def _panel(axis: Any, found: SeedNoise, task: TaskNoise) -> None:
+def _draw_panel(axis: Any, found: SeedNoise, task: TaskNoise) -> None:
     cells = [cell.arm for cell in task.cells]
-    paths = varying(cells)
+    paths = find_varying(cells)
     lines = [(f"A/A of {levels_of(one.reference, paths)}", one.arm, one.reference, COLOURS[1]) for one in task.aa]
     lines += [(levels_of(arm, paths), arm, arm, COLOURS[0]) for arm in cells]
     lines = lines[:MAX_ROWS]
@@ -421,9 +425,11 @@ def _panel(axis: Any, found: SeedNoise, task: TaskNoise) -> None:
         axis.plot([value - centre for value in arm.found], [y] * own.n, "o", color=colour, markersize=4)
         text = f"sd {own.sd:.2g} (n = {own.n})" if math.isfinite(own.sd) else f"n = {own.n}"
         axis.text(1.01, y, text, transform=axis.get_yaxis_transform(), fontsize=8, va="center")
-    axis.set_yticks(range(len(lines)), shorts(name for name, *_ in lines), fontsize=8)
+    axis.set_yticks(range(len(lines)), shorten_texts(name for name, *_ in lines), fontsize=8)
     axis.set_ylim(len(lines) - 0.5, -0.5)
-    axis.set_title(f"{wrapped(task.task)}: {short(' · '.join(paths), 90) or 'all trials'}", fontsize=9, loc="left")
+    axis.set_title(
+        f"{wrap_title(task.task)}: {shorten_text(' · '.join(paths), 90) or 'all trials'}", fontsize=9, loc="left"
+    )
     axis.set_xlabel(f"distance in {found.column} ({task.metric})", fontsize=8)
     axis.tick_params(axis="x", labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)

@@ -90,11 +90,11 @@ class Claim:
     """Whether it says something of some tasks, and not of all of them."""
 
 
-def _first(found: Iterable[Cell], holds: Callable[[Cell], bool]) -> Cell | None:
+def _first_cell(found: Iterable[Cell], holds: Callable[[Cell], bool]) -> Cell | None:
     return next((cell for cell in found if holds(cell)), None)
 
 
-def _by(found: Iterable[Cell], value: Callable[[Cell], float]) -> tuple[Cell, ...]:
+def _one_by_value(found: Iterable[Cell], value: Callable[[Cell], float]) -> tuple[Cell, ...]:
     """One cell for each value, rising."""
     cells: dict[float, Cell] = {}
     for cell in found:
@@ -102,23 +102,27 @@ def _by(found: Iterable[Cell], value: Callable[[Cell], float]) -> tuple[Cell, ..
     return tuple(cells[key] for key in sorted(cells))
 
 
-def _words(words: Words, kind: str) -> list[str]:
+def _words_of(words: Words, kind: str) -> list[str]:
     return [word for one, word in words if one == kind]
 
 
 # Embedder training --------------------------------------------------------------------------------
 
 
-def _amounts(task: TaskCells, start: Collection[Cell]) -> Iterator[tuple[Cell, Cell, tuple[Cell, ...]]]:
+def _pair_amounts(task: TaskCells, start: Collection[Cell]) -> Iterator[tuple[Cell, Cell, tuple[Cell, ...]]]:
     """A trained cell, its naive one, and all trained cells that differ from the first in the amount alone."""
     for cell in (cell for cell in start if cell.is_trained):
-        naive = _first(task.like(cell, training(cell)), lambda one: one.is_naive)
+        naive = _first_cell(task.like(cell, training(cell)), lambda one: one.is_naive)
         if naive:
-            yield cell, naive, _by((one for one in task.like(cell, {EPOCHS}) if one.is_trained), lambda c: c.epochs)
+            yield (
+                cell,
+                naive,
+                _one_by_value((one for one in task.like(cell, {EPOCHS}) if one.is_trained), lambda c: c.epochs),
+            )
 
 
 def _trained_or_not(task: TaskCells, start: Collection[Cell]) -> Iterator[Setting]:
-    for cell, naive, amounts in _amounts(task, start):
+    for cell, naive, amounts in _pair_amounts(task, start):
         yield Setting(cell, training(cell), _against_naive(amounts, naive))
 
 
@@ -127,7 +131,7 @@ def _against_naive(amounts: Iterable[Cell], naive: Cell) -> tuple[Pair, ...]:
 
 
 def _some_or_more(task: TaskCells, start: Collection[Cell]) -> Iterator[Setting]:
-    for cell, naive, amounts in _amounts(task, start):
+    for cell, naive, amounts in _pair_amounts(task, start):
         if len(amounts) > 1:
             *fewer, most = amounts
             more = [Pair("more", f"{most.said(EPOCHS)} against {one.shown(EPOCHS)}", most, one) for one in fewer]
@@ -143,21 +147,21 @@ def _lacks_training(task: TaskCells) -> str:
 
 
 def _lacks_more(task: TaskCells) -> str:
-    amounts = [found for _, _, found in _amounts(task, task.cells)]
+    amounts = [found for _, _, found in _pair_amounts(task, task.cells)]
     if not amounts:
         return _lacks_training(task)
     return f"two amounts of embedder training beside none are needed, and there is one ({amounts[0][0].said(EPOCHS)})"
 
 
 def _says_training_is_useless(words: Words) -> Says:
-    found = _words(words, "trained")
+    found = _words_of(words, "trained")
     if "helps" in found:
         return "contradicts"
     return "supports" if NONE_OR_WORSE.issuperset(found) else "undecided"
 
 
 def _says_some_is_enough(words: Words) -> Says:
-    helps, more = _words(words, "trained"), _words(words, "more")
+    helps, more = _words_of(words, "trained"), _words_of(words, "more")
     if any(some == "helps" and rest in NONE_OR_WORSE for some, rest in zip(helps, more, strict=False)):
         return "supports"
     is_useless = NONE_OR_WORSE.issuperset(helps)
@@ -167,7 +171,7 @@ def _says_some_is_enough(words: Words) -> Says:
 # Proxies ------------------------------------------------------------------------------------------
 
 
-def _proxies(task: TaskCells, start: Collection[Cell]) -> Iterator[Setting]:
+def _pair_proxies(task: TaskCells, start: Collection[Cell]) -> Iterator[Setting]:
     for cell in (cell for cell in start if cell.is_trained):
         others = [one for one in task.like(cell, {PROXY}) if one.is_trained and one is not cell]
         pairs = [
@@ -189,7 +193,7 @@ def _lacks_proxies(task: TaskCells) -> str:
 
 
 def _says_choice_is_no_matter(words: Words) -> Says:
-    found = set(_words(words, "proxy"))
+    found = set(_words_of(words, "proxy"))
     if found & {"helps", "hurts"}:
         return "contradicts"
     return "supports" if found == {"no meaningful difference"} else "undecided"
@@ -198,7 +202,7 @@ def _says_choice_is_no_matter(words: Words) -> Says:
 # Freezing -----------------------------------------------------------------------------------------
 
 
-def _frozen(task: TaskCells, start: Collection[Cell]) -> Iterator[Setting]:
+def _pair_frozen(task: TaskCells, start: Collection[Cell]) -> Iterator[Setting]:
     for cell in (cell for cell in start if cell.settings.get(FREEZE) == "none"):
         frozen: dict[str, dict[str, Cell]] = {"body": {}, "embedder": {}}
         for one in task.like(cell, FREEZING):
@@ -206,11 +210,11 @@ def _frozen(task: TaskCells, start: Collection[Cell]) -> Iterator[Setting]:
                 frozen[one.settings[FREEZE]].setdefault(one.settings[FREEZE_EPOCHS], one)
         lengths = frozen["body"].keys() & frozen["embedder"].keys()
         if lengths:
-            length = max(lengths, key=_length)
+            length = max(lengths, key=_read_length)
             yield _frozen_for(length, cell, frozen["body"][length], frozen["embedder"][length])
 
 
-def _length(text: str) -> float:
+def _read_length(text: str) -> float:
     return float("inf") if text == "forever" else float(text) if text.isdecimal() else -1.0
 
 
@@ -233,7 +237,7 @@ def _lacks_freezing(task: TaskCells) -> str:
 
 
 def _says_body_matters_most(words: Words) -> Says:
-    (body,), (other,) = _words(words, "body"), _words(words, "body or embedder")
+    (body,), (other,) = _words_of(words, "body"), _words_of(words, "body or embedder")
     if body == other == "hurts":
         return "supports"
     no_more = {"helps", "no meaningful difference"}
@@ -243,12 +247,12 @@ def _says_body_matters_most(words: Words) -> Says:
 # Pre-training -------------------------------------------------------------------------------------
 
 
-def _pretrained(task: TaskCells, start: Collection[Cell]) -> Iterator[Setting]:
+def _pair_pretrained(task: TaskCells, start: Collection[Cell]) -> Iterator[Setting]:
     for cell in (cell for cell in start if cell.fraction > 0):
         found = task.like(cell, PRETRAINING)
-        none = _first(found, lambda one: one.fraction == 0)
+        none = _first_cell(found, lambda one: one.fraction == 0)
         if none:
-            amounts = _by((one for one in found if one.fraction > 0), lambda one: one.fraction)
+            amounts = _one_by_value((one for one in found if one.fraction > 0), lambda one: one.fraction)
             kinds = [*["part"] * (len(amounts) - 1), "most"]
             names = [f"{one.said(FRACTION)} against none" for one in amounts]
             pairs = (Pair(*three, none) for three in zip(kinds, names, amounts, strict=True))
@@ -264,7 +268,7 @@ def _lacks_pretraining(task: TaskCells) -> str:
 
 
 def _says_pretraining_is_not_needed(words: Words) -> Says:
-    (word,) = _words(words, "most")
+    (word,) = _words_of(words, "most")
     if word == "helps":
         return "contradicts"
     return "supports" if word in NONE_OR_WORSE else "undecided"
@@ -277,9 +281,9 @@ def _is_otdd(cell: Cell) -> bool:
     return cell.is_trained and cell.settings.get(OBJECTIVE, "").startswith("otdd")
 
 
-def _otdd(task: TaskCells, start: Collection[Cell]) -> Iterator[Setting]:
+def _follow_otdd(task: TaskCells, start: Collection[Cell]) -> Iterator[Setting]:
     for cell in filter(_is_otdd, start):
-        along = _by(filter(_is_otdd, task.like(cell, {EPOCHS})), lambda one: one.epochs)
+        along = _one_by_value(filter(_is_otdd, task.like(cell, {EPOCHS})), lambda one: one.epochs)
         if len(along) >= LEAST_AMOUNTS:
             yield Setting(cell, along=along)
 
@@ -338,7 +342,7 @@ CLAIMS = (
         rows="each proxy against the reference proxy (the first real one in the table, or of --base), at one amount of training",
         needs=(PROXY, EPOCHS),
         varied=frozenset(),
-        settings=_proxies,
+        settings=_pair_proxies,
         lacks=_lacks_proxies,
         says=_says_choice_is_no_matter,
     ),
@@ -351,7 +355,7 @@ CLAIMS = (
         rows="body, embedder or nothing frozen, for the longest time that the table has both for",
         needs=(FREEZE, FREEZE_EPOCHS),
         varied=FREEZING,
-        settings=_frozen,
+        settings=_pair_frozen,
         lacks=_lacks_freezing,
         says=_says_body_matters_most,
     ),
@@ -364,7 +368,7 @@ CLAIMS = (
         rows="each amount of pre-training against a body of random weights",
         needs=(FRACTION,),
         varied=PRETRAINING,
-        settings=_pretrained,
+        settings=_pair_pretrained,
         lacks=_lacks_pretraining,
         says=_says_pretraining_is_not_needed,
         of_some=True,
@@ -378,7 +382,7 @@ CLAIMS = (
         rows="trials of at least three amounts of embedder training with one proxy: OTDD at its end, and metric",
         needs=(PROXY, EPOCHS, OBJECTIVE, "objective_last"),
         varied=frozenset({EPOCHS}),
-        settings=_otdd,
+        settings=_follow_otdd,
         lacks=_lacks_otdd,
         says=_says_no_tracking,
     ),

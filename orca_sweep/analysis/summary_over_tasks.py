@@ -26,15 +26,15 @@ from orca_sweep.analysis.tables import (
     base_arm,
     better_side,
     by_task,
-    completeness,
+    describe_completeness,
     describe_metric,
+    describe_shared,
+    find_varying,
     levels_of,
     named_levels,
     replicated,
-    shared,
-    shorts,
-    varying,
-    wrapped,
+    shorten_texts,
+    wrap_title,
 )
 from orca_sweep.analysis.writing import (
     NOTHING,
@@ -132,11 +132,11 @@ def compute(
             f"there is one task ({', '.join(tasks)}), and a summary needs two. Give the space a factor 'task', or collect"
             " sweeps of several tasks into one table; table_effects compares the cells of one task."
         )
-    bases = _bases(tasks, dict(named_levels("--base", base, found)))
-    names = dict.fromkeys(_key(arm) for arm in found)
-    places = {key: [[arm for arm in cells if _key(arm) == key] for cells in tasks.values()] for key in names}
+    bases = _find_bases(tasks, dict(named_levels("--base", base, found)))
+    names = dict.fromkeys(_level_key(arm) for arm in found)
+    places = {key: [[arm for arm in cells if _level_key(arm) == key] for cells in tasks.values()] for key in names}
     whole = {key: [here[0] for here in place] for key, place in places.items() if all(place)}
-    others = [place for key, place in whole.items() if key != _key(bases[0])]
+    others = [place for key, place in whole.items() if key != _level_key(bases[0])]
     if not others:
         raise InputError(
             f"no combination of levels but the base's ({bases[0].name}) is in all {len(tasks)} tasks. Run the same cells on"
@@ -146,16 +146,16 @@ def compute(
     modes = {base.mode for base in bases}
     mode: Mode = "min" if len(modes) > 1 else bases[0].mode
     turned = tuple(base.task for base in bases if base.mode != mode)
-    rows = tuple(_summary(place, bases, mode, level, complete_pairs_only) for place in others)
+    rows = tuple(_summarise_levels(place, bases, mode, level, complete_pairs_only) for place in others)
     column = metric or results.metric
     return Summary(bases, rows, left_out, column, level, complete_pairs_only, results.notes, mode, turned)
 
 
-def _key(arm: Arm) -> tuple[tuple[str, str], ...]:
+def _level_key(arm: Arm) -> tuple[tuple[str, str], ...]:
     return tuple(arm.levels.items())
 
 
-def _bases(tasks: Mapping[str, Sequence[Arm]], named: Mapping[str, str]) -> tuple[Arm, ...]:
+def _find_bases(tasks: Mapping[str, Sequence[Arm]], named: Mapping[str, str]) -> tuple[Arm, ...]:
     first = base_arm(next(iter(tasks.values())), named)
     found, problems = [], []
     for task, cells in tasks.items():
@@ -181,9 +181,11 @@ def _left_out(place: Sequence[Sequence[Arm]]) -> str:
     return f"{having[0].name} (in {', '.join(arm.task for arm in having)} alone)"
 
 
-def _summary(place: Sequence[Arm], bases: Sequence[Arm], mode: Mode, level: float, complete: bool) -> ArmSummary:
-    scores = tuple(_score(arm, base, mode, level, complete) for arm, base in zip(place, bases, strict=True))
-    reason = _reason(scores, complete)
+def _summarise_levels(
+    place: Sequence[Arm], bases: Sequence[Arm], mode: Mode, level: float, complete: bool
+) -> ArmSummary:
+    scores = tuple(_score_task(arm, base, mode, level, complete) for arm, base in zip(place, bases, strict=True))
+    reason = _explain_gap(scores, complete)
     if reason:
         return ArmSummary(place[0], None, scores, reason)
     seeds = [list(score.scores) for score in scores]
@@ -194,7 +196,7 @@ def _summary(place: Sequence[Arm], bases: Sequence[Arm], mode: Mode, level: floa
     return ArmSummary(place[0], interquartile_mean(pooled, level), scores, "")
 
 
-def _score(arm: Arm, base: Arm, mode: Mode, level: float, complete: bool) -> Score:
+def _score_task(arm: Arm, base: Arm, mode: Mode, level: float, complete: bool) -> Score:
     contrast = paired_contrast(arm.values, base.values, level, complete)
     unit = (100 if arm.mode == mode else -100) / t_interval(base.found).mean
     scores = {seed: unit * d for seed, d in zip(contrast.seeds, contrast.differences, strict=True)}
@@ -204,7 +206,7 @@ def _score(arm: Arm, base: Arm, mode: Mode, level: float, complete: bool) -> Sco
     )
 
 
-def _reason(scores: Sequence[Score], complete: bool) -> str:
+def _explain_gap(scores: Sequence[Score], complete: bool) -> str:
     """Why an arm has no number over tasks."""
     gaps = [f"{score.task} ({', '.join(map(str, score.incomplete))})" for score in scores if score.incomplete]
     if gaps and not complete:
@@ -223,10 +225,10 @@ def _reason(scores: Sequence[Score], complete: bool) -> str:
 
 def numbers(found: Summary) -> str:
     """Returns every number as CSV: per arm a line over all tasks, then one per task."""
-    return format_csv([record for row in found.arms for record in _records(found, row)])
+    return format_csv([record for row in found.arms for record in _make_records(found, row)])
 
 
-def _records(found: Summary, row: ArmSummary) -> list[Record]:
+def _make_records(found: Summary, row: ArmSummary) -> list[Record]:
     whole = row.over_tasks
     level = format_percent(found.level)
     over = f"{level} percentile bootstrap of the interquartile mean over seeds within tasks"
@@ -251,18 +253,18 @@ def _records(found: Summary, row: ArmSummary) -> list[Record]:
 def build_tables(found: Summary) -> tuple[Table, ...]:
     """Returns the table as people read it: a block per arm, over all tasks first, then each task."""
     everything = [*found.bases, *(score.arm for row in found.arms for score in row.scores)]
-    paths = varying(everything)
+    paths = find_varying(everything)
     spreads = [score.interval.half_width for row in found.arms for score in row.scores]
     decimals = min(2, decimals_of(spreads))
-    blocks = tuple(_block(row, paths, decimals) for row in found.arms)
+    blocks = tuple(_build_block(row, paths, decimals) for row in found.arms)
     head = (*paths, "task", "seeds", "change, %", f"{format_percent(found.level)} interval")
-    caption = _caption(found, everything, paths)
+    caption = _write_caption(found, everything, paths)
     align = f"{'l' * (len(paths) + 1)}rrr"
-    notes = _notes(found)
+    notes = _list_notes(found)
     return (Table(name=NAME, title="Over tasks", caption=caption, head=head, align=align, blocks=blocks, notes=notes),)
 
 
-def _block(row: ArmSummary, paths: Sequence[str], decimals: int) -> tuple[tuple[str, ...], ...]:
+def _build_block(row: ArmSummary, paths: Sequence[str], decimals: int) -> tuple[tuple[str, ...], ...]:
     levels = [row.arm.levels[path] for path in paths]
     whole = row.over_tasks
     first = (NOTHING, NOTHING, NOTHING)
@@ -284,29 +286,29 @@ def _block(row: ArmSummary, paths: Sequence[str], decimals: int) -> tuple[tuple[
     return tuple(rows)
 
 
-def _caption(found: Summary, everything: Sequence[Arm], paths: Sequence[str]) -> str:
+def _write_caption(found: Summary, everything: Sequence[Arm], paths: Sequence[str]) -> str:
     means = "; ".join(
         f"{base.task} {t_interval(base.found).mean:.4g} ({describe_metric(base.metric, base.mode)})"
         for base in found.bases
     )
     return (
         f"{found.column}: paired difference to the base cell ({found.bases[0].said(paths)}) at equal"
-        f" seed, in percent of the base cell's mean of the task ({means}).{_turned(found)} All tasks:"
+        f" seed, in percent of the base cell's mean of the task ({means}).{_describe_turned(found)} All tasks:"
         " interquartile mean of the scores of all tasks and seeds, with a"
         f" {format_percent(found.level)} percentile bootstrap over seeds within each task. Each task: mean"
         f" with the {format_percent(found.level)} Student-t interval over seeds. The base cell's mean counts as known."
-        f" {completeness(everything)}{shared(everything, paths)}"
+        f" {describe_completeness(everything)}{describe_shared(everything, paths)}"
     )
 
 
-def _turned(found: Summary) -> str:
+def _describe_turned(found: Summary) -> str:
     """A sentence on the tasks whose differences are turned round; empty if there are none."""
     if not found.turned:
         return f" Of the change, {describe_mode(found.mode)}."
     return f" Differences of {', '.join(found.turned)} are turned round, so that of every change lower is better."
 
 
-def _notes(found: Summary) -> tuple[str, ...]:
+def _list_notes(found: Summary) -> tuple[str, ...]:
     cautions = dict.fromkeys(row.over_tasks.caution for row in found.arms if row.over_tasks)
     reasons = [f"{row.arm.name}: no number over tasks; {row.reason}." for row in found.arms if row.reason]
     flag = "--complete-pairs takes the seeds that give a pair in every task."
@@ -330,9 +332,9 @@ def plot(found: Summary) -> Any:
     rows = found.arms[:MAX_ROWS]
     made = Figure(figsize=(9.5, 2.2 + 0.42 * len(rows)), layout="constrained")
     axis = made.subplots()
-    paths = varying([*found.bases, *(row.arm for row in found.arms)])
+    paths = find_varying([*found.bases, *(row.arm for row in found.arms)])
     axis.axvline(0, color="#444444", linewidth=0.8)
-    names = shorts((base.task for base in found.bases), 30)
+    names = shorten_texts((base.task for base in found.bases), 30)
     tasks = [
         name + " (turned round)" * (base.task in found.turned) for name, base in zip(names, found.bases, strict=True)
     ]
@@ -346,8 +348,8 @@ def plot(found: Summary) -> Any:
         }
         axis.plot([x for x, _ in points], [y for _, y in points], markersize=5, label=tasks[i], **look)
     for y, row in enumerate(rows):
-        _line(axis, row, y)
-    axis.set_yticks(range(len(rows)), shorts(levels_of(row.arm, paths) for row in rows), fontsize=8)
+        _draw_line(axis, row, y)
+    axis.set_yticks(range(len(rows)), shorten_texts(levels_of(row.arm, paths) for row in rows), fontsize=8)
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_ylabel(" · ".join(paths), fontsize=8)
     axis.set_xlabel(
@@ -357,7 +359,7 @@ def plot(found: Summary) -> Any:
     axis.spines[["top", "right"]].set_visible(False)
     made.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     hidden = f"; {len(found.arms) - len(rows)} more arms are in the table only" if len(rows) < len(found.arms) else ""
-    base_name = wrapped(levels_of(found.bases[0], paths), 90)
+    base_name = wrap_title(levels_of(found.bases[0], paths), 90)
     made.suptitle(
         f"black: interquartile mean over {len(found.bases)} tasks and {format_percent(found.level)} bootstrap interval over seeds"
         f" within tasks (it is of these tasks)\ncoloured: each task's own mean over seeds; base {base_name}{hidden}",
@@ -366,7 +368,7 @@ def plot(found: Summary) -> Any:
     return made
 
 
-def _line(axis: Any, row: ArmSummary, y: int) -> None:
+def _draw_line(axis: Any, row: ArmSummary, y: int) -> None:
     whole = row.over_tasks
     text = "not summarised"
     if whole:

@@ -25,17 +25,17 @@ from orca_sweep.analysis.tables import (
     base_arm,
     better_side,
     by_task,
-    completeness,
+    describe_completeness,
     describe_metric,
+    describe_shared,
+    find_varying,
     levels_of,
     metric_of,
     named_levels,
     replicated,
-    shared,
-    short,
-    shorts,
-    varying,
-    wrapped,
+    shorten_text,
+    shorten_texts,
+    wrap_title,
 )
 from orca_sweep.analysis.writing import (
     NOTHING,
@@ -159,18 +159,18 @@ def _task_effects(
     measured = metric_of(found)
     words = verdicts(contrasts, limit.value, alpha, measured.mode)
     rows = [
-        Row(arm, contrast, p, word, unpaired(arm, base, contrast))
+        Row(arm, contrast, p, word, describe_unpaired(arm, base, contrast))
         for arm, contrast, p, word in zip(cells, contrasts, adjusted, words, strict=True)
     ]
     return TaskEffects(base.task, measured.name, base, limit, tuple(rows), measured.mode, measured.unit)
 
 
-def unpaired(arm: Arm, base: Arm, contrast: Contrast) -> str:
+def describe_unpaired(arm: Arm, base: Arm, contrast: Contrast) -> str:
     """Returns the seeds that give no pair, each with what became of it: '2 (lost); 4 (base failed)'."""
-    return "; ".join(f"{seed} ({', '.join(_reasons(arm, base, seed))})" for seed in contrast.incomplete)
+    return "; ".join(f"{seed} ({', '.join(_find_reasons(arm, base, seed))})" for seed in contrast.incomplete)
 
 
-def _reasons(arm: Arm, base: Arm, seed: int) -> list[str]:
+def _find_reasons(arm: Arm, base: Arm, seed: int) -> list[str]:
     reasons = []
     for said, one in (("", arm), ("base ", base)):
         status = one.statuses.get(seed, "not planned")
@@ -184,10 +184,10 @@ def _reasons(arm: Arm, base: Arm, seed: int) -> list[str]:
 
 def numbers(found: Effects) -> str:
     """Returns every number as CSV: one line per cell that is not the base."""
-    return format_csv([_record(found, task, row) for task in found.tasks for row in task.rows])
+    return format_csv([_make_record(found, task, row) for task in found.tasks for row in task.rows])
 
 
-def _record(found: Effects, task: TaskEffects, row: Row) -> Record:
+def _make_record(found: Effects, task: TaskEffects, row: Row) -> Record:
     c, v = row.contrast, row.verdict
     return {
         "task": task.task,
@@ -224,12 +224,12 @@ def _record(found: Effects, task: TaskEffects, row: Row) -> Record:
 
 def build_tables(found: Effects) -> tuple[Table, ...]:
     """Returns a table per task that has something to compare, as people read it."""
-    return tuple(_table(found, task, i) for i, task in enumerate(found.tasks, 1) if task.rows)
+    return tuple(_build_table(found, task, i) for i, task in enumerate(found.tasks, 1) if task.rows)
 
 
-def _table(found: Effects, task: TaskEffects, i: int) -> Table:
+def _build_table(found: Effects, task: TaskEffects, i: int) -> Table:
     cells = [task.base, *(row.arm for row in task.rows)]
-    paths = varying(cells)
+    paths = find_varying(cells)
     decimals = decimals_of(row.contrast.interval.half_width for row in task.rows)
     gaps = any(row.unpaired for row in task.rows)
     head = (*paths, "pairs", "difference", f"{format_percent(found.level)} interval", "Hedges' g", "p t", "p t, Holm")
@@ -249,15 +249,15 @@ def _table(found: Effects, task: TaskEffects, i: int) -> Table:
     return Table(
         name=f"{NAME}-{i}",
         title=f"{task.task}: effects",
-        caption=_caption(found, task, cells, paths),
+        caption=_write_caption(found, task, cells, paths),
         head=(*head, "p sign flip", "smallest", "verdict", *(["seeds without a pair"] if gaps else [])),
         align=f"{'l' * len(paths)}{'r' * 8}l{'l' if gaps else ''}",
         blocks=(tuple(rows),),
-        notes=tuple(_notes(found, task, gaps)),
+        notes=tuple(_list_notes(found, task, gaps)),
     )
 
 
-def _caption(found: Effects, task: TaskEffects, cells: Sequence[Arm], paths: Sequence[str]) -> str:
+def _write_caption(found: Effects, task: TaskEffects, cells: Sequence[Arm], paths: Sequence[str]) -> str:
     whole = t_interval(task.base.found)
     known = f", mean {whole.mean:.4g} over {whole.n} seeds" if whole.n else ", no ok trial yet"
     return (
@@ -265,12 +265,12 @@ def _caption(found: Effects, task: TaskEffects, cells: Sequence[Arm], paths: Seq
         f" over pairs of equal seed with the {format_percent(found.level)} Student-t interval of that mean over pairs."
         " Hedges' g is in standard"
         " deviations of the metric over seeds. The t and sign-flip tests are paired and two-sided; smallest is the least p"
-        f" that the exact sign-flip test of so many pairs can reach. {_judged(task)} {completeness(cells)}"
-        f"{shared(cells, paths)}"
+        f" that the exact sign-flip test of so many pairs can reach. {_describe_judging(task)} {describe_completeness(cells)}"
+        f"{describe_shared(cells, paths)}"
     )
 
 
-def _judged(task: TaskEffects) -> str:
+def _describe_judging(task: TaskEffects) -> str:
     noise = task.margin.noise
     limits = f" ({format_percent(noise.level)} limits {noise.low:.3g} to {noise.high:.3g})" if noise else ""
     n = next((row.verdict.n_contrasts for row in task.rows), 0)
@@ -280,7 +280,7 @@ def _judged(task: TaskEffects) -> str:
     )
 
 
-def _notes(found: Effects, task: TaskEffects, gaps: bool) -> Iterator[str]:
+def _list_notes(found: Effects, task: TaskEffects, gaps: bool) -> Iterator[str]:
     yield from found.notes
     if gaps and found.complete_pairs_only:
         yield "Cells with seeds that give no pair are judged from the pairs that are left: trials seldom fail by chance."
@@ -307,7 +307,7 @@ def plot(found: Effects) -> Any:
     made = Figure(figsize=(9.5, 1.0 + sum(0.9 + 0.3 * size for size in sizes)), layout="constrained")
     axes = made.subplots(len(tasks), 1, squeeze=False, height_ratios=sizes)
     for axis, task in zip(axes.flat, tasks, strict=True):
-        _panel(axis, found, task)
+        _draw_panel(axis, found, task)
     left_out = sum(bool(task.rows) for task in found.tasks) - len(tasks)
     more = f"; {left_out} more tasks are in the table only" if left_out else ""
     made.suptitle(
@@ -318,17 +318,17 @@ def plot(found: Effects) -> Any:
     return made
 
 
-def _panel(axis: Any, found: Effects, task: TaskEffects) -> None:
+def _draw_panel(axis: Any, found: Effects, task: TaskEffects) -> None:
     rows = task.rows[:MAX_ROWS]
-    paths = varying([task.base, *(row.arm for row in task.rows)])
+    paths = find_varying([task.base, *(row.arm for row in task.rows)])
     axis.axvspan(-task.margin.value, task.margin.value, color="#999999", alpha=0.25, linewidth=0)
     axis.axvline(0, color="#444444", linewidth=0.8)
     for y, row in enumerate(rows):
-        _line(axis, row, y)
-    axis.set_yticks(range(len(rows)), shorts(levels_of(row.arm, paths) for row in rows), fontsize=8)
+        _draw_line(axis, row, y)
+    axis.set_yticks(range(len(rows)), shorten_texts(levels_of(row.arm, paths) for row in rows), fontsize=8)
     axis.set_ylim(len(rows) - 0.5, -0.5)
-    heading = f"{wrapped(task.task)}: {short(' · '.join(paths), 90) or 'all trials'}"
-    base = wrapped(levels_of(task.base, paths), 90)
+    heading = f"{wrap_title(task.task)}: {shorten_text(' · '.join(paths), 90) or 'all trials'}"
+    base = wrap_title(levels_of(task.base, paths), 90)
     axis.set_title(f"{heading}\nbase {base}, {task.margin.short}", fontsize=9, loc="left")
     hidden = f"; {len(task.rows) - len(rows)} more cells are in the table" if len(rows) < len(task.rows) else ""
     axis.set_xlabel(
@@ -339,7 +339,7 @@ def _panel(axis: Any, found: Effects, task: TaskEffects) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _line(axis: Any, row: Row, y: int) -> None:
+def _draw_line(axis: Any, row: Row, y: int) -> None:
     i, word = row.contrast.interval, row.verdict.word
     colour, marker = LOOKS[word]
     axis.plot([i.low, i.high], [y, y], color=colour, linewidth=2)

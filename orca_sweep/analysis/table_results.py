@@ -17,12 +17,12 @@ from orca_sweep.analysis.tables import (
     Arm,
     arms,
     by_task,
-    completeness,
+    describe_completeness,
+    describe_lacking,
     describe_metric,
-    lacking,
+    describe_shared,
+    find_varying,
     metric_of,
-    shared,
-    varying,
 )
 from orca_sweep.analysis.writing import (
     Output,
@@ -89,10 +89,10 @@ def compute(results: Results, metric: str | None = None, level: float = 0.95) ->
 
 def numbers(found: ResultsTable) -> str:
     """Returns every number as CSV: one line per cell."""
-    return format_csv([_record(found, row) for task in found.tasks for row in task.rows])
+    return format_csv([_make_record(found, row) for task in found.tasks for row in task.rows])
 
 
-def _record(found: ResultsTable, row: Row) -> Record:
+def _make_record(found: ResultsTable, row: Row) -> Record:
     i, cell = row.cell.interval, row.cell
     return {
         "task": cell.task,
@@ -110,61 +110,65 @@ def _record(found: ResultsTable, row: Row) -> Record:
         "interval": f"{format_percent(i.level)} Student-t interval of the mean over n seeds",
         "n_planned": len(row.arm.statuses),
         "n_not_ok": cell.n_not_ok,
-        "not_ok": lacking(cell.statuses),
+        "not_ok": describe_lacking(cell.statuses),
         "n_scored_as_worst": cell.n_worst,
         "n_searched": cell.n_searched,
-        **{f"tuned {path}": write_level(value) for path, value in _chosen(row).items()},
+        **{f"tuned {path}": write_level(value) for path, value in _chosen_levels(row).items()},
     }
 
 
-def _chosen(row: Row) -> dict[str, Any]:
+def _chosen_levels(row: Row) -> dict[str, Any]:
     return {path: value for path, value in row.cell.chosen.items() if path not in row.arm.levels}
 
 
 def build_tables(found: ResultsTable) -> tuple[Table, ...]:
     """Returns a table per task as people read it."""
-    return tuple(_table(found, task, i) for i, task in enumerate(found.tasks, 1))
+    return tuple(_build_table(found, task, i) for i, task in enumerate(found.tasks, 1))
 
 
-def _table(found: ResultsTable, task: TaskResults, i: int) -> Table:
-    paths = varying([row.arm for row in task.rows])
-    tuned = list(dict.fromkeys(path for row in task.rows for path in _chosen(row)))
+def _build_table(found: ResultsTable, task: TaskResults, i: int) -> Table:
+    paths = find_varying([row.arm for row in task.rows])
+    tuned = list(dict.fromkeys(path for row in task.rows for path in _chosen_levels(row)))
     has_aa = any(row.cell.role == "aa" for row in task.rows)
     decimals = decimals_of(row.cell.interval.half_width for row in task.rows)
     head = (*paths, *(f"{path} (tuned)" for path in tuned), *(["arm"] if has_aa else []))
     blocks: list[list[tuple[str, ...]]] = [[], []]
     for row in task.rows:
         texts = [row.arm.levels[path] for path in paths]
-        texts += [write_level(_chosen(row).get(path)) for path in tuned]
+        texts += [write_level(_chosen_levels(row).get(path)) for path in tuned]
         texts += [{"aa": "A/A"}.get(row.cell.role, "cell")] if has_aa else []
-        counts = (str(row.cell.interval.n), _mean(row.cell, decimals), lacking(row.cell.statuses) or "0")
+        counts = (
+            str(row.cell.interval.n),
+            _format_mean(row.cell, decimals),
+            describe_lacking(row.cell.statuses) or "0",
+        )
         blocks[row.cell.role == "aa"].append((*texts, *counts))
     return Table(
         name=f"{NAME}-{i}",
         title=f"{task.task}: results",
-        caption=_caption(found, task, paths),
+        caption=_write_caption(found, task, paths),
         head=(*head, "n", "mean ± half-width", "not ok"),
         align=f"{'l' * len(head)}rrl",
         blocks=tuple(tuple(block) for block in blocks),
-        notes=(*found.notes, *_notes(task.rows)),
+        notes=(*found.notes, *_list_notes(task.rows)),
     )
 
 
-def _mean(cell: CellSummary, decimals: int) -> str:
+def _format_mean(cell: CellSummary, decimals: int) -> str:
     mean, half = format_number(cell.interval.mean, decimals), cell.interval.half_width
     return mean if math.isnan(half) else f"{mean} ± {format_number(half, decimals)}"
 
 
-def _caption(found: ResultsTable, task: TaskResults, paths: Sequence[str]) -> str:
+def _write_caption(found: ResultsTable, task: TaskResults, paths: Sequence[str]) -> str:
     cells = [row.arm for row in task.rows]
     return (
         f"{found.column} ({describe_metric(task.metric, task.mode)}), mean over n seeds; ± is the half-width of the"
-        f" {format_percent(found.level)} Student-t interval of that mean over the same seeds. {completeness(cells)}"
-        f"{shared(cells, paths)}"
+        f" {format_percent(found.level)} Student-t interval of that mean over the same seeds. {describe_completeness(cells)}"
+        f"{describe_shared(cells, paths)}"
     )
 
 
-def _notes(rows: Sequence[Row]) -> list[str]:
+def _list_notes(rows: Sequence[Row]) -> list[str]:
     n_searched = sum(row.cell.n_searched for row in rows)
     notes = [
         (any(row.cell.interval.n == 1 for row in rows), "One seed has a mean and no interval."),

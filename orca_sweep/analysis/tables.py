@@ -65,9 +65,9 @@ def arms(results: Results, metric: str | None = None) -> tuple[Arm, ...]:
         InputError: if there are no trials, a column is missing, a cell has several trials of one seed, or the trials of a
             task differ in what they measure.
     """
-    require(results, ("task", "metric", *results.factors))
+    require_columns(results, ("task", "metric", *results.factors))
     trials = scored(results, metric)
-    problems = list(_several(trials[trials["role"] != "search"]))
+    problems = list(_find_doubled(trials[trials["role"] != "search"]))
     if problems:
         raise InputError(problems)
     paths = _told_apart(trials.drop_duplicates("cell_id"), results)
@@ -83,27 +83,27 @@ def arms(results: Results, metric: str | None = None) -> tuple[Arm, ...]:
 def _told_apart(cells: "pd.DataFrame", results: Results) -> tuple[str, ...]:
     """The factors, and what else tells cells of equal levels apart where sweeps were collected together."""
     factors = [path for path in results.factors if path != "task"]
-    others = [path for path in _settings(cells) if path not in {"task", "seed", *factors, *results.tuned}]
+    others = [path for path in _list_settings(cells) if path not in {"task", "seed", *factors, *results.tuned}]
     levels = results.labels.loc[cells.index, factors]
     keys = levels.assign(task=cells["task"], is_aa=cells["role"] == "aa")
     alike = keys.duplicated(keep=False)
     # Never hidden, be it a factor or not: means of cells that differ in it are not to be compared.
-    more = dict.fromkeys(path for path in _differing(cells, others) if path == SEED_VARIES)
+    more = dict.fromkeys(path for path in _find_differing(cells, others) if path == SEED_VARIES)
     for _, same in cells[alike].groupby([keys.loc[alike, str(name)] for name in keys], sort=False, dropna=False):
-        more |= dict.fromkeys(_differing(same, others))
+        more |= dict.fromkeys(_find_differing(same, others))
     return (*factors, *more)
 
 
-def _settings(trials: "pd.DataFrame") -> list[str]:
+def _list_settings(trials: "pd.DataFrame") -> list[str]:
     measured = {column.name for column in TRIAL_MEASURES} | {"value", "counts"}
     return [str(column) for column in trials if column not in measured]
 
 
-def _differing(rows: "pd.DataFrame", columns: Iterable[str]) -> list[str]:
+def _find_differing(rows: "pd.DataFrame", columns: Iterable[str]) -> list[str]:
     return [column for column in columns if rows[column].nunique(dropna=False) > 1]
 
 
-def require(results: Results, columns: Iterable[str]) -> None:
+def require_columns(results: Results, columns: Iterable[str]) -> None:
     """Refuses a table without trials, or without some of the columns.
 
     Raises:
@@ -119,10 +119,10 @@ def require(results: Results, columns: Iterable[str]) -> None:
         raise InputError("trials.parquet: no trials, so there is nothing to show. Launch a sweep and collect it first.")
 
 
-def _several(trials: "pd.DataFrame") -> Iterator[str]:
+def _find_doubled(trials: "pd.DataFrame") -> Iterator[str]:
     twice = trials[trials.duplicated(["cell_id", "seed"], keep=False)]
     for (cell_id, seed), same in twice.groupby(["cell_id", "seed"], sort=False):
-        differ = ", ".join(_differing(same, _settings(same))) or "nothing that was set"
+        differ = ", ".join(_find_differing(same, _list_settings(same))) or "nothing that was set"
         yield (
             f"cell {cell_id} of {same['task'].iloc[0]}: {len(same)} trials at seed {seed}, which differ in {differ}."
             " A cell has one trial per seed. Collect the sweeps that they come from into tables of their own."
@@ -184,7 +184,7 @@ def aa_arms(found: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
     return [(arm, reference) for arm, reference in pairs if reference]
 
 
-def varying(found: Sequence[Arm]) -> tuple[str, ...]:
+def find_varying(found: Sequence[Arm]) -> tuple[str, ...]:
     """Returns the factors that have several levels among the arms; all of them if none has."""
     paths = tuple(found[0].levels) if found else ()
     return tuple(path for path in paths if len({arm.levels[path] for arm in found}) > 1) or paths
@@ -195,30 +195,30 @@ def levels_of(arm: Arm, paths: Sequence[str]) -> str:
     return " · ".join(arm.levels[path] for path in paths) or "all trials"
 
 
-def shared(found: Sequence[Arm], shown: Sequence[str]) -> str:
+def describe_shared(found: Sequence[Arm], shown: Sequence[str]) -> str:
     """Returns a sentence on the factors that are not shown, since all arms have the same level of them."""
     held = [path for path in found[0].levels if path not in shown]
     return f" All of them have {found[0].said(held)}." if held else ""
 
 
-def completeness(found: Iterable[Arm]) -> str:
+def describe_completeness(found: Iterable[Arm]) -> str:
     """Returns a sentence on how many planned trials are ok, and what became of the others."""
     counts = Counter(status for arm in found for status in arm.statuses.values())
     n_worst = sum(
         status != "ok" and not math.isnan(arm.values[s]) for arm in found for s, status in arm.statuses.items()
     )
     text = f"{counts['ok']} of {counts.total()} planned trials are ok"
-    text += f"; the others: {not_ok(counts)}" if lacking(counts) else ""
+    text += f"; the others: {describe_not_ok(counts)}" if describe_lacking(counts) else ""
     text += f"; {n_worst} of these count as the worst trial of the task, as the space asks" if n_worst else ""
     return f"{text}."
 
 
-def not_ok(statuses: Mapping[str, int]) -> str:
+def describe_not_ok(statuses: Mapping[str, int]) -> str:
     """Returns what is lacking, and what lost means."""
-    return lacking(statuses) + (" (lost: its worker died too often)" if statuses.get("lost") else "")
+    return describe_lacking(statuses) + (" (lost: its worker died too often)" if statuses.get("lost") else "")
 
 
-def lacking(statuses: Mapping[str, int]) -> str:
+def describe_lacking(statuses: Mapping[str, int]) -> str:
     """Returns '2 failed, 1 lost'; empty if all trials are ok."""
     return ", ".join(f"{n} {status}" for status, n in statuses.items() if status != "ok" and n)
 
@@ -237,7 +237,7 @@ def named_levels(
     factors, named, problems = [*found[0].levels, *more], [], []
     for item in items:
         path, _, wanted = item.partition("=")
-        known = dict.fromkeys(_known(found, path))
+        known = dict.fromkeys(_list_known(found, path))
         level = next((level for level in known if is_level(level, wanted)), None)
         if path not in factors:
             problems.append(f"{option} {item!r}: {path!r} is no factor of these tables. Factors: {', '.join(factors)}.")
@@ -250,7 +250,7 @@ def named_levels(
     return named
 
 
-def _known(found: Sequence[Arm], path: str) -> list[str]:
+def _list_known(found: Sequence[Arm], path: str) -> list[str]:
     if path == "task":
         return [arm.task for arm in found]
     if path == "seed":
@@ -320,18 +320,18 @@ def numbers_by_task(option: str, items: Sequence[str], tasks: Iterable[str]) -> 
 # Words --------------------------------------------------------------------------------------------
 
 
-def short(text: str, most: int = 44) -> str:
+def shorten_text(text: str, most: int = 44) -> str:
     """Returns a text for a figure as one line, its middle left out if it is long; of several, see ``shorts``."""
     half, text = (most - 1) // 2, join_lines(text)
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
 
 
-def wrapped(text: str, most: int = 60) -> str:
+def wrap_title(text: str, most: int = 60) -> str:
     """Returns a text for the title of a figure, whole, on as many lines as it takes."""
     return textwrap.fill(join_lines(text), most)
 
 
-def shorts(texts: Iterable[str], most: int = 44) -> list[str]:
+def shorten_texts(texts: Iterable[str], most: int = 44) -> list[str]:
     """Returns texts that stand side by side in a figure, each on one line; different ones stay different."""
     whole = list(texts)
     made = shorten_labels(whole, most)

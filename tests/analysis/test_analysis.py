@@ -387,7 +387,7 @@ def test_figure4_reads_the_length_where_it_is_no_factor_and_counts_what_is_not_o
     ],
 )
 def test_a_schedule_s_name(freeze, length, name):
-    assert figure4_freezing.schedule(freeze, length) == name
+    assert figure4_freezing.name_schedule(freeze, length) == name
 
 
 def test_figure4_without_a_reference_or_an_embedder_s_factor():
@@ -520,7 +520,7 @@ def test_no_two_labels_overlap_and_none_leaves_the_picture(script, n_lines, task
 
 def test_lines_are_told_apart_without_colour():
     (panel,) = figure2_proxies.compute(of(figure2_proxies, 8)).panels
-    styles = figures.styles([panel]).values()
+    styles = figures.choose_styles([panel]).values()
     assert len({style.colour for style in styles}) == len({style.marker for style in styles}) == 8
 
 
@@ -632,17 +632,17 @@ def test_a_trial_scored_as_the_worst_is_said():
 
 def test_axes_name_metric_and_unit_and_words_are_plain():
     def axis(column, *of):
-        return figures.measure(column, figures.Panel("", "t", of[0], (), *of[1:]))
+        return figures.label_measure(column, figures.Panel("", "t", of[0], (), *of[1:]))
 
     assert axis("val_metric_last", "nrmse") == "validation nrmse"
     assert axis("test_metric_best", "") == "test metric"
     assert axis("test_metric_best", "snr", "max", "dB") == "test snr (dB)\n(higher is better)"
     assert axis("n_steps", "error") == "n_steps"
     assert (
-        figures.short("/data/me/signals.npz kind=classification output_shape=4")
+        figures.shorten_label("/data/me/signals.npz kind=classification output_shape=4")
         == "signals.npz kind...n output_shape=4"
     )
-    assert figures.short("shuffled:mnist5k") == "shuffled:mnist5k"
+    assert figures.shorten_label("shuffled:mnist5k") == "shuffled:mnist5k"
 
 
 # Files --------------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ def test_over_tasks_and_in_figures_too(tmp_path):
     figure = figure2_proxies.compute(both(tmp_path / "one"))
     assert {line.level for panel in figure.panels for line in panel.lines} == {"none", "mnist5k"}
     assert [panel.title for panel in figure.panels] == ["digits, seed_varies all"]
-    assert LEFT_OUT in figures.notes(figure.facts, 1)
+    assert LEFT_OUT in figures.write_notes(figure.facts, 1)
 
 
 def test_a_sweep_that_varies_nothing_else_has_nothing_to_compare_and_its_report_shows_the_spreads(tmp_path):

@@ -197,10 +197,12 @@ def test_trials_that_began_after_a_reveal_are_counted(tmp_path):
     )
     (note,) = [note for note in flattery.build_tables(found)[0].notes if note.startswith("Revealed: s, ")]
     assert note.endswith(", 7 trials.")
-    clean = flattery.looks(flattery.compute(sweep(tmp_path / "b", unseen[0])))
+    clean = flattery.describe_looks(flattery.compute(sweep(tmp_path / "b", unseen[0])))
     assert clean == "0 of 3 trials began after test metrics of their sweep had been revealed."
     silent = flattery.compute(sweep(tmp_path / "c", *WORLD))
-    assert flattery.looks(silent) == "The tables do not say whether trials began after a reveal of test metrics."
+    assert (
+        flattery.describe_looks(silent) == "The tables do not say whether trials began after a reveal of test metrics."
+    )
 
 
 # What is written ----------------------------------------------------------------------------------

@@ -228,7 +228,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
 @pytest.mark.parametrize(("interaction", "word"), [(0.0, "cannot be told"), (6.0, "less than the whole")])
 def test_sources_that_act_together_are_told_from_those_that_add_up(interaction, word):
     (group,) = noise_sources.sources_of(simulated(60, np.random.default_rng(1), False, interaction), {}, 0.95)
-    assert word in noise_sources.table("x", "t", "error", 0.95, group).notes[-1]
+    assert word in noise_sources.build_table("x", "t", "error", 0.95, group).notes[-1]
 
 
 def test_a_sum_above_the_whole_says_so():
@@ -238,7 +238,10 @@ def test_a_sum_above_the_whole_says_so():
         arm_of("finetune-order", [1.0, -1.0] * 10),
     ]
     (group,) = noise_sources.sources_of(cells, {}, 0.95)
-    assert "more than the whole. Sources act together" in noise_sources.table("x", "t", "error", 0.95, group).notes[-1]
+    assert (
+        "more than the whole. Sources act together"
+        in noise_sources.build_table("x", "t", "error", 0.95, group).notes[-1]
+    )
 
 
 def arm_of(name, values):

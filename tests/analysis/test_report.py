@@ -24,7 +24,7 @@ from orca_sweep.analysis import table_effects, table_results
 from orca_sweep.analysis.report import compute, draw, page
 from orca_sweep.analysis.report import trials as embedded
 from orca_sweep.analysis.report.pictures import for_page
-from orca_sweep.analysis.report.realised import unmatched
+from orca_sweep.analysis.report.realised import find_unmatched
 from orca_sweep.analysis.report.record import Additions
 from orca_sweep.analysis.writing import MINUS, Table
 from orca_sweep.errors import InputError
@@ -257,8 +257,8 @@ def test_cells_that_did_more_than_their_base_are_marked(tmp_path):
     assert task.columns == ("n_steps", "n_trainable_first", "finetune_s", "alone_s")
     assert task.rows[0].amounts["alone_s"].mean == 25
     ids = [row.cell_id for row in task.rows]
-    assert unmatched(task, ids[0], ids[1]) == ("n_steps", "n_trainable_first")
-    assert unmatched(task, ids[0], ids[2]) == ()
+    assert find_unmatched(task, ids[0], ids[1]) == ("n_steps", "n_trainable_first")
+    assert find_unmatched(task, ids[0], ids[2]) == ()
     assert [line.matched for line in report.tasks[0].lines] == [
         "differs: fine-tuning steps, trainable at first", "matched",
     ]  # fmt: skip

@@ -491,7 +491,7 @@ def test_seeds_needed_is_the_least_number_that_sees_the_effect():
     assert seed_noise.seeds_needed(1.0, 0.0) == 2
     assert seed_noise.seeds_needed(1.0, 100.0) == math.inf
     assert all(math.isnan(seed_noise.seeds_needed(*case)) for case in ((0.0, 1.0), (math.nan, 1.0), (1.0, math.nan)))
-    assert [seed_noise._seeds(n) for n in (math.nan, math.inf, 12.0)] == ["", ">1000", "12"]
+    assert [seed_noise._format_seeds(n) for n in (math.nan, math.inf, 12.0)] == ["", ">1000", "12"]
 
 
 # Cost ---------------------------------------------------------------------------------------------
@@ -782,7 +782,7 @@ def test_no_text_of_a_csv_is_a_formula_and_a_name_in_a_figure_is_one_line():
         "'=HYPERLINK(1)", "'@SUM(1)", "'+a", "'-a", "-0.5", "+1e3", "none", "a=b",
     ]  # fmt: skip
     assert writing.format_csv_rows(["level"], [["=1+1"], [-0.5]]) == "level\n'=1+1\n-0.5\n"
-    assert tables.short("a\n\u202eb") == "a b"
+    assert tables.shorten_text("a\n\u202eb") == "a b"
 
 
 def test_numbers_are_rounded_by_their_spread():
@@ -803,7 +803,7 @@ def test_numbers_are_rounded_by_their_spread():
         NOTHING,
     )
     assert writing.format_percent(0.95) == "95%" and writing.format_percent(0.999) == "99.9%"
-    assert tables.short("a" * 10, 7) == "aaa…aaa" and tables.short("abc") == "abc"
+    assert tables.shorten_text("a" * 10, 7) == "aaa…aaa" and tables.shorten_text("abc") == "abc"
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):

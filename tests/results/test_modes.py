@@ -200,8 +200,10 @@ def test_figures_and_report_say_that_higher_is_better(tmp_path):
     results = collected(tmp_path, trials)
     cells = r.summarise(results)
     (panel,) = figures.panels_of(cells, results.factors, ("proxy",))
-    assert figures.measure("test_metric_best", panel) == "test accuracy (share of right labels)\n(higher is better)"
-    assert "higher is better." in figures.notes(figures.facts(results, cells, 0.95), 1)
+    assert (
+        figures.label_measure("test_metric_best", panel) == "test accuracy (share of right labels)\n(higher is better)"
+    )
+    assert "higher is better." in figures.write_notes(figures.collect_facts(results, cells, 0.95), 1)
     assert figures.describe_modes({"a": "min", "b": "max"}) == "lower is better in a, higher is better in b"
     made = report.compute(results)
     assert made.head.measures == "digits: accuracy, higher is better"

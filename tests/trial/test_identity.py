@@ -540,13 +540,13 @@ def test_a_cell_for_which_one_machine_loaded_two_data_is_split(tmp_path):
 
 
 def test_the_reports_methods_say_what_the_data_were(tmp_path):
-    from orca_sweep.analysis.report.methods import methods
+    from orca_sweep.analysis.report.methods import describe_methods
     from orca_sweep.analysis.tables import arms
 
     own = {"task": OWN, "proxy": "/p/x.csv[]:text->kind", "content.task": A, "content.proxy": B}
     trials = [entry(f"t{seed}", "c1", seed=seed, **own) for seed in (0, 1)]
     found = r.collect([collected(tmp_path, trials)], tmp_path / "t")
-    text = " ".join(methods(found, arms(found, "val_metric_best"), None, 0.95, "val_metric_best"))
+    text = " ".join(describe_methods(found, arms(found, "val_metric_best"), None, 0.95, "val_metric_best"))
     assert "SHA-256 of their content: task" in text and A[:12] in text and B[:12] in text
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orca_sweep.analysis import table_effects
-from orca_sweep.analysis.report.realised import AMOUNTS, TaskRealised, unmatched
+from orca_sweep.analysis.report.realised import AMOUNTS, TaskRealised, find_unmatched
 from orca_sweep.analysis.table_effects import Effects, TaskEffects
-from orca_sweep.analysis.tables import Arm, by_task, levels_of, replicated, varying
+from orca_sweep.analysis.tables import Arm, by_task, find_varying, levels_of, replicated
 from orca_sweep.analysis.writing import decimals_of, format_interval, format_number, format_p
 from orca_sweep.results import Results
 from orca_sweep.stats import WORDS
@@ -98,13 +98,13 @@ def lines_of(effects: Effects | None, done: Sequence[TaskRealised]) -> tuple[Tas
     """Returns the comparisons of each task that has any."""
     realised = {task.task: task for task in done}
     tasks = effects.tasks if effects else ()
-    return tuple(_task(task, realised[task.task]) for task in tasks if task.rows)
+    return tuple(_compare_task(task, realised[task.task]) for task in tasks if task.rows)
 
 
-def _task(task: TaskEffects, done: TaskRealised) -> TaskLines:
-    paths = varying([task.base, *(row.arm for row in task.rows)])
+def _compare_task(task: TaskEffects, done: TaskRealised) -> TaskLines:
+    paths = find_varying([task.base, *(row.arm for row in task.rows)])
     decimals = decimals_of(row.contrast.interval.half_width for row in task.rows)
-    lines = tuple(_line(task, row, paths, decimals, done) for row in task.rows)
+    lines = tuple(_make_line(task, row, paths, decimals, done) for row in task.rows)
     base = levels_of(task.base, paths)
     margin = f"{task.margin.value:.3g}"
     return TaskLines(
@@ -112,7 +112,9 @@ def _task(task: TaskEffects, done: TaskRealised) -> TaskLines:
     )
 
 
-def _line(task: TaskEffects, row: table_effects.Row, paths: Sequence[str], decimals: int, done: TaskRealised) -> Line:
+def _make_line(
+    task: TaskEffects, row: table_effects.Row, paths: Sequence[str], decimals: int, done: TaskRealised
+) -> Line:
     c, i = row.contrast, row.contrast.interval
     return Line(
         cell_id=row.arm.cell_id,
@@ -129,11 +131,11 @@ def _line(task: TaskEffects, row: table_effects.Row, paths: Sequence[str], decim
         word=row.verdict.word,
         sentence=row.verdict.sentence,
         unpaired=row.unpaired,
-        matched=_matched(unmatched(done, task.base.cell_id, row.arm.cell_id)),
+        matched=_describe_matching(find_unmatched(done, task.base.cell_id, row.arm.cell_id)),
     )
 
 
-def _matched(differing: Sequence[str] | None) -> str:
+def _describe_matching(differing: Sequence[str] | None) -> str:
     if differing is None:
         return "not known"
     return f"{DIFFERS}{', '.join(AMOUNTS[name] for name in differing)}" if differing else "matched"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orca_sweep.analysis.tables import Arm, by_task, lacking, levels_of, varying
+from orca_sweep.analysis.tables import Arm, by_task, describe_lacking, find_varying, levels_of
 from orca_sweep.results import Results, with_roles
 
 NOT_RUN = "unfinished"
@@ -64,9 +64,9 @@ class Row:
         return sum(square is not None and square.status == "ok" for square in self.squares)
 
     @property
-    def lacking(self) -> str:
+    def describe_lacking(self) -> str:
         """'2 failed, 1 unfinished'; empty if nothing is lacking."""
-        return lacking(Counter(square.status for square in self.squares if square))
+        return describe_lacking(Counter(square.status for square in self.squares if square))
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,13 @@ class Matrix:
     rows: tuple[Row, ...]
 
 
-def matrices(results: Results, arms: Sequence[Arm]) -> tuple[Matrix, ...]:
+def make_matrices(results: Results, arms: Sequence[Arm]) -> tuple[Matrix, ...]:
     """Returns a matrix for each task, cells in the order of the table, A/A arms last."""
-    squares = _squares(results)
-    return tuple(_matrix(task, found, squares) for task, found in by_task(arms).items())
+    squares = _make_squares(results)
+    return tuple(_make_matrix(task, found, squares) for task, found in by_task(arms).items())
 
 
-def _squares(results: Results) -> dict[tuple[str, bool], list[Square]]:
+def _make_squares(results: Results) -> dict[tuple[str, bool], list[Square]]:
     """The trials of each cell, and those of its search."""
     trials = with_roles(results.trials)
     columns = [trials[name] for name in ("cell_id", "role", "trial_id", "seed", "status")]
@@ -97,25 +97,25 @@ def _squares(results: Results) -> dict[tuple[str, bool], list[Square]]:
     return found
 
 
-def _matrix(task: str, found: Sequence[Arm], squares: Mapping[tuple[str, bool], Sequence[Square]]) -> Matrix:
-    paths = varying(found)
+def _make_matrix(task: str, found: Sequence[Arm], squares: Mapping[tuple[str, bool], Sequence[Square]]) -> Matrix:
+    paths = find_varying(found)
     seeds = tuple(sorted({seed for arm in found for seed in arm.statuses}))
     ordered = sorted(found, key=lambda arm: arm.role == "aa")
     rows = tuple(
-        _row(arm, paths, seeds, squares.get((arm.cell_id, False), ()), squares.get((arm.cell_id, True), ()))
+        _make_row(arm, paths, seeds, squares.get((arm.cell_id, False), ()), squares.get((arm.cell_id, True), ()))
         for arm in ordered
     )
     return Matrix(task, paths, seeds, rows)
 
 
-def _row(arm: Arm, paths: Sequence[str], seeds: Iterable[int], own: Sequence[Square], searched: Any) -> Row:
+def _make_row(arm: Arm, paths: Sequence[str], seeds: Iterable[int], own: Sequence[Square], searched: Any) -> Row:
     by_seed = {square.seed: square for square in own}
     return Row(
         arm.cell_id, levels_of(arm, paths), arm.role, tuple(by_seed.get(seed) for seed in seeds), tuple(searched)
     )
 
 
-def totals(made: Iterable[Matrix]) -> dict[str, int]:
+def count_statuses(made: Iterable[Matrix]) -> dict[str, int]:
     """Returns the number of planned trials by status, of all tasks, candidates of tuning apart."""
     rows = (row for matrix in made for row in matrix.rows)
     counts = Counter(square.status for row in rows for square in row.squares if square)

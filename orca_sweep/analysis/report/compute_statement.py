@@ -6,7 +6,7 @@ from typing import Any
 
 from orca_sweep.analysis import cost
 from orca_sweep.analysis.cost import Cost, Spent
-from orca_sweep.analysis.report.wording import count, hours, time
+from orca_sweep.analysis.report.wording import count_things, format_hours, format_time
 from orca_sweep.errors import InputError
 from orca_sweep.results import Results
 
@@ -19,43 +19,46 @@ def compute_statement(results: Results) -> tuple[str, ...]:
         found = cost.compute(once)
     except InputError as error:
         return (f"What the trials took cannot be told from these tables: {'; '.join(map(str, error.problems))}",)
-    return " ".join(_hours(found)), " ".join(text for text in _hardware(results, found) if text)
+    return " ".join(_describe_hours(found)), " ".join(text for text in _describe_hardware(results, found) if text)
 
 
-def _hours(found: Cost) -> Iterable[str]:
+def _describe_hours(found: Cost) -> Iterable[str]:
     parts = {"ok": found.ok, "not ok": found.failed, "trials of tuning": found.search}
     spent = [one for one in parts.values() if one.n]
     wall, cpu, gpu = (sum(getattr(one, name) for one in spent) for name in ("wall_s", "cpu_s", "gpu_s"))
-    on_gpus = f" and {hours(gpu)} GPU-hours" if gpu else ""
-    yield f"All {sum(one.n for one in spent)} trials together took {time(wall)} of trial time: {hours(cpu)} CPU-hours{on_gpus}."
-    apart = (f"{time(one.wall_s)} in {_trials(one.n, name)}" for name, one in parts.items() if one.n)
+    on_gpus = f" and {format_hours(gpu)} GPU-hours" if gpu else ""
+    n = sum(one.n for one in spent)
+    yield f"All {n} trials together took {format_time(wall)} of trial time: {format_hours(cpu)} CPU-hours{on_gpus}."
+    apart = (f"{format_time(one.wall_s)} in {_count_trials(one.n, name)}" for name, one in parts.items() if one.n)
     yield f"Of these: {', '.join(apart)}."
     reused = sum(one.reused_s for one in spent)
     if reused:
         yield (
-            f"Work of {time(reused)} was not done again but taken from the store by"
-            f" {count(sum(one.n_reused for one in spent), 'trial')}; it is not counted above."
+            f"Work of {format_time(reused)} was not done again but taken from the store by"
+            f" {count_things(sum(one.n_reused for one in spent), 'trial')}; it is not counted above."
         )
     if found.n_assumed:
-        yield f"{count(found.n_assumed, 'trial')} on a GPU did not tell how many they held, and count with one."
-    yield from _gaps(spent)
+        yield f"{count_things(found.n_assumed, 'trial')} on a GPU did not tell how many they held, and count with one."
+    yield from _describe_gaps(spent)
 
 
-def _trials(n: int, kind: str) -> str:
-    return {"ok": count(n, "ok trial"), "not ok": f"{count(n, 'trial')} not ok"}.get(kind, f"{n:,} {kind}")
+def _count_trials(n: int, kind: str) -> str:
+    return {"ok": count_things(n, "ok trial"), "not ok": f"{count_things(n, 'trial')} not ok"}.get(
+        kind, f"{n:,} {kind}"
+    )
 
 
-def _gaps(spent: Sequence[Spent]) -> Iterable[str]:
+def _describe_gaps(spent: Sequence[Spent]) -> Iterable[str]:
     n_untimed, n_resumed = sum(one.n_untimed for one in spent), sum(one.n_resumed for one in spent)
     if n_untimed:
-        yield f"{count(n_untimed, 'planned trial')} left no time: unfinished, or lost with a worker; no number has theirs."
+        yield f"{count_things(n_untimed, 'planned trial')} left no time: unfinished, or lost with a worker; no number has theirs."
     if n_resumed:
-        yield f"{count(n_resumed, 'trial')} were resumed; only the last attempt is counted."
+        yield f"{count_things(n_resumed, 'trial')} were resumed; only the last attempt is counted."
 
 
-def _hardware(results: Results, found: Cost) -> Iterable[str]:
-    ran = "; ".join(f"{count(n, 'trial')} on {device}" for device, n in found.devices.items())
-    yield f"Hardware: {ran}; {count(found.n_hosts, 'host')}." if ran else "No trial has told its hardware yet."
+def _describe_hardware(results: Results, found: Cost) -> Iterable[str]:
+    ran = "; ".join(f"{count_things(n, 'trial')} on {device}" for device, n in found.devices.items())
+    yield f"Hardware: {ran}; {count_things(found.n_hosts, 'host')}." if ran else "No trial has told its hardware yet."
     for column, words, unit in (
         ("peak_memory_mib", "main memory", "MiB"),
         ("peak_gpu_memory_mib", "GPU memory", "MiB"),

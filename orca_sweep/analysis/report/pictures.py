@@ -51,12 +51,12 @@ class Picture:
 
 def draw(results: Results, effects: Effects | None, names: Sequence[str] | None = None) -> tuple[Picture, ...]:
     """Returns the forest of effects, then the figures of the given names; of none given those that the tables can fill."""
-    made = [] if effects is None else [_picture(table_effects.NAME, FOREST, lambda: table_effects.plot(effects))]
+    made = [] if effects is None else [_make_picture(table_effects.NAME, FOREST, lambda: table_effects.plot(effects))]
     for figure in find_figures():
         if names is None or figure.name in names:
-            made.append(_picture(figure.name, figure.title, _drawn_from(load_analysis(figure.name), results)))
+            made.append(_make_picture(figure.name, figure.title, _drawn_from(load_analysis(figure.name), results)))
     if effects is not None and len(results.factors) > 1:
-        made.append(_picture(factor_effects.NAME, FACTORS, _drawn_from(factor_effects, results)))
+        made.append(_make_picture(factor_effects.NAME, FACTORS, _drawn_from(factor_effects, results)))
     # Of what nobody has asked for by name, what does not fit these tables is no loss to tell of.
     return tuple(picture for picture in made if picture.svg or (names is not None and picture.name in names))
 
@@ -65,12 +65,12 @@ def _drawn_from(script: ModuleType, results: Results) -> Any:
     return lambda: script.plot(script.compute(results))
 
 
-def _picture(name: str, title: str, drawn: Any) -> Picture:
+def _make_picture(name: str, title: str, drawn: Any) -> Picture:
     try:
         figure, text = _svg_of(drawn)
     except InputError as error:
         return Picture(name, title, "", "", " ".join(map(str, error.problems)))
-    about = _about(figure)
+    about = _describe_figure(figure)
     svg = for_page(text, name, title, about)
     if len(svg) > MOST_CHARS:
         return Picture(
@@ -91,7 +91,7 @@ def _svg_of(drawn: Any) -> tuple[Any, str]:
     return figure, file.getvalue()
 
 
-def _about(figure: Any) -> str:
+def _describe_figure(figure: Any) -> str:
     """What the figure says of itself, above or below its panels, and the panels' titles."""
     titles = [axis.get_title(loc=loc) for axis in figure.axes if axis.get_visible() for loc in ("center", "left")]
     said = [figure.get_suptitle(), figure.get_supxlabel(), f"Panels: {'; '.join(filter(None, titles))}."]
@@ -114,9 +114,9 @@ def for_page(text: str, name: str, title: str, about: str) -> str:
     for element in root.iter():
         _own_names(element, name)
         _plain_style(element)
-        _shorten(element)
+        _shorten_numbers(element)
     _share_font(root)
-    _describe(root, name, title, about)
+    _add_description(root, name, title, about)
     return ET.tostring(root, encoding="unicode", short_empty_elements=True)
 
 
@@ -135,11 +135,11 @@ def _plain_style(element: ET.Element) -> None:
     style = element.attrib.pop("style", "")
     for part in filter(None, map(str.strip, style.split(";"))):
         key, value = (text.strip() for text in part.split(":", 1))
-        for own, text in _font(value) if key == "font" else ((key, value),):
+        for own, text in _split_font(value) if key == "font" else ((key, value),):
             element.set(own, text)
 
 
-def _font(value: str) -> Iterable[tuple[str, str]]:
+def _split_font(value: str) -> Iterable[tuple[str, str]]:
     """'italic 700 8px 'DejaVu Sans', sans-serif' as attributes."""
     found = re.match(r"(?P<words>.*?)(?P<size>[\d.]+px)\s+(?P<family>.*)", value)
     if not found:
@@ -164,13 +164,13 @@ def _share_font(root: ET.Element) -> None:
         root.set(key, family)
 
 
-def _shorten(element: ET.Element) -> None:
+def _shorten_numbers(element: ET.Element) -> None:
     for key, value in element.attrib.items():
         if key in ("d", "points", "transform", "x", "y", "width", "height", "cx", "cy", "r"):
             element.set(key, LONG_NUMBER.sub(lambda found: f"{float(found[0]):.2f}", value))
 
 
-def _describe(root: ET.Element, name: str, title: str, about: str) -> None:
+def _add_description(root: ET.Element, name: str, title: str, about: str) -> None:
     root.attrib.pop("version", None)
     for key in ("width", "height"):
         root.set(key, f"{float(root.attrib[key].removesuffix('pt')) * PX_PER_PT:.0f}")

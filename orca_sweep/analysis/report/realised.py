@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orca_sweep.analysis.tables import Arm, by_task, levels_of, varying
+from orca_sweep.analysis.tables import Arm, by_task, find_varying, levels_of
 from orca_sweep.results import Results, with_roles
 
 if TYPE_CHECKING:
@@ -75,32 +75,32 @@ class TaskRealised:
         return tuple(AMOUNTS[column] for column in AMOUNTS if column not in self.columns)
 
 
-def realised(results: Results, arms: Sequence[Arm]) -> tuple[TaskRealised, ...]:
+def measure_realised(results: Results, arms: Sequence[Arm]) -> tuple[TaskRealised, ...]:
     """Returns what every cell has done, by task; columns that no ok trial has are left out."""
-    ok = _measured(results)
+    ok = _measure_trials(results)
     by_cell = {str(cell_id): rows for cell_id, rows in ok.groupby("cell_id", sort=False)}
-    return tuple(_task(task, found, by_cell) for task, found in by_task(arms).items())
+    return tuple(_measure_task(task, found, by_cell) for task, found in by_task(arms).items())
 
 
-def heading(column: str) -> str:
+def name_column(column: str) -> str:
     """Returns a column's name for people."""
     return {**AMOUNTS, **SECONDS}[column]
 
 
-def _measured(results: Results) -> "pd.DataFrame":
+def _measure_trials(results: Results) -> "pd.DataFrame":
     """The ok replicates with all quantities as numbers."""
     trials = with_roles(results.trials)
     ok = trials[(trials["status"] == "ok") & (trials["role"] != "search")]
     made: dict[str, Any] = {"cell_id": ok["cell_id"]}
     for column in AMOUNTS:
-        made[column] = _column(results, ok, column)
+        made[column] = _measure_column(results, ok, column)
     for column in ("embedder_s", "finetune_s"):
-        made[column] = _numbers(ok, column)
-    made["alone_s"] = _numbers(ok, "wall_time_s") + _numbers(ok, "reused_s").fillna(0.0)
+        made[column] = _read_numbers(ok, column)
+    made["alone_s"] = _read_numbers(ok, "wall_time_s") + _read_numbers(ok, "reused_s").fillna(0.0)
     return ok[[]].assign(**made)
 
 
-def _numbers(frame: "pd.DataFrame", column: str) -> "pd.Series[Any]":
+def _read_numbers(frame: "pd.DataFrame", column: str) -> "pd.Series[Any]":
     import pandas as pd
 
     if column not in frame:
@@ -108,24 +108,24 @@ def _numbers(frame: "pd.DataFrame", column: str) -> "pd.Series[Any]":
     return pd.to_numeric(frame[column], errors="coerce").astype(float)
 
 
-def _column(results: Results, ok: "pd.DataFrame", column: str) -> "pd.Series[Any]":
+def _measure_column(results: Results, ok: "pd.DataFrame", column: str) -> "pd.Series[Any]":
     """A quantity by trial: from the trials table, else summed over phases, else over epochs."""
-    found = _numbers(ok, column)
+    found = _read_numbers(ok, column)
     if column not in FROM_STAGES:
         return found
     stage, name = FROM_STAGES[column]
     for table in (results.stages, results.epochs):
         if found.notna().any():
             break
-        found = _summed(table, ok, stage, name)
+        found = _sum_stages(table, ok, stage, name)
     if column == "n_embedder_steps" and not found.notna().any():
         return _embedder_epochs(results.epochs, ok)
     return found
 
 
-def _summed(table: "pd.DataFrame | None", ok: "pd.DataFrame", stage: str, name: str) -> "pd.Series[Any]":
+def _sum_stages(table: "pd.DataFrame | None", ok: "pd.DataFrame", stage: str, name: str) -> "pd.Series[Any]":
     if table is None or name not in table:
-        return _numbers(ok, "")
+        return _read_numbers(ok, "")
     sums = table[table["stage"] == stage].groupby("trial_id")[name].sum(min_count=1)
     return ok["trial_id"].map(sums).astype(float)
 
@@ -136,25 +136,25 @@ def _embedder_epochs(epochs: "pd.DataFrame", ok: "pd.DataFrame") -> "pd.Series[A
     return ok["trial_id"].map(counts).fillna(0.0).where(ok["trial_id"].isin(epochs["trial_id"])).astype(float)
 
 
-def _task(task: str, found: Sequence[Arm], by_cell: Mapping[str, "pd.DataFrame"]) -> TaskRealised:
-    paths = varying(found)
-    rows = tuple(_row(arm, paths, by_cell.get(arm.cell_id)) for arm in found)
+def _measure_task(task: str, found: Sequence[Arm], by_cell: Mapping[str, "pd.DataFrame"]) -> TaskRealised:
+    paths = find_varying(found)
+    rows = tuple(_measure_row(arm, paths, by_cell.get(arm.cell_id)) for arm in found)
     known = (c for c in (*AMOUNTS, *SECONDS) if any(math.isfinite(row.amounts[c].mean) for row in rows))
     return TaskRealised(task, paths, tuple(known), rows)
 
 
-def _row(arm: Arm, paths: Sequence[str], ok: "pd.DataFrame | None") -> Row:
+def _measure_row(arm: Arm, paths: Sequence[str], ok: "pd.DataFrame | None") -> Row:
     columns = (*AMOUNTS, *SECONDS)
     nothing = Amount(math.nan, math.nan, math.nan)
-    amounts = dict.fromkeys(columns, nothing) if ok is None else {c: _amount(ok[c]) for c in columns}
+    amounts = dict.fromkeys(columns, nothing) if ok is None else {c: _summarise_amount(ok[c]) for c in columns}
     return Row(arm.cell_id, levels_of(arm, paths), arm.role, 0 if ok is None else len(ok), amounts)
 
 
-def _amount(values: "pd.Series[Any]") -> Amount:
+def _summarise_amount(values: "pd.Series[Any]") -> Amount:
     return Amount(float(values.mean()), float(values.min()), float(values.max()))
 
 
-def unmatched(task: TaskRealised, base_id: str, cell_id: str) -> tuple[str, ...] | None:
+def find_unmatched(task: TaskRealised, base_id: str, cell_id: str) -> tuple[str, ...] | None:
     """Returns the amounts that a cell and its base differ in; None where one of them has no ok trial to go by.
 
     Where one of the two has none of an amount, as a naive cell has no embedder steps, they differ in it.
@@ -163,10 +163,10 @@ def unmatched(task: TaskRealised, base_id: str, cell_id: str) -> tuple[str, ...]
     cell, base = rows.get(cell_id), rows.get(base_id)
     if cell is None or base is None or not cell.n or not base.n:
         return None
-    return tuple(c for c in task.columns if c in AMOUNTS and _differ(cell.amounts[c].mean, base.amounts[c].mean))
+    return tuple(c for c in task.columns if c in AMOUNTS and _are_different(cell.amounts[c].mean, base.amounts[c].mean))
 
 
-def _differ(a: float, b: float) -> bool:
+def _are_different(a: float, b: float) -> bool:
     if math.isnan(a) or math.isnan(b):
         return math.isnan(a) != math.isnan(b)
     return abs(a - b) > SAME * max(abs(a), abs(b))

@@ -7,10 +7,10 @@ from typing import Any
 from orca_sweep.analysis import table_effects, table_results
 from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.report.comparisons import TaskLines, effects_of, lines_of
-from orca_sweep.analysis.report.completeness import Matrix, matrices, totals
+from orca_sweep.analysis.report.completeness import Matrix, count_statuses, make_matrices
 from orca_sweep.analysis.report.compute_statement import compute_statement
-from orca_sweep.analysis.report.methods import methods
-from orca_sweep.analysis.report.realised import TaskRealised, realised
+from orca_sweep.analysis.report.methods import describe_methods
+from orca_sweep.analysis.report.realised import TaskRealised, measure_realised
 from orca_sweep.analysis.report.trials import curves_json, t_quantiles, trials_json
 from orca_sweep.analysis.table_effects import Effects
 from orca_sweep.analysis.table_results import ResultsTable
@@ -118,12 +118,12 @@ def compute(
     found, like = arms(results), compared(results, base)
     own = found if like is results else arms(like)
     effects = effects_of(like, own, base=base, margin=margin, level=level, complete_pairs_only=complete_pairs_only)
-    done, table = realised(results, found), table_results.compute(like, level=level)
-    squares = matrices(results, found)
+    done, table = measure_realised(results, found), table_results.compute(like, level=level)
+    squares = make_matrices(results, found)
     return Report(
-        head=_head(results, table, additions.sources, additions.made_at),
+        head=_make_head(results, table, additions.sources, additions.made_at),
         matrices=squares,
-        totals=totals(squares),
+        totals=count_statuses(squares),
         effects=effects,
         tasks=lines_of(effects, done),
         claims=additions.claims,
@@ -131,32 +131,32 @@ def compute(
         noise=additions.noise,
         table=table,
         realised=done,
-        methods=methods(like, own, effects, level, results.metric),
+        methods=describe_methods(like, own, effects, level, results.metric),
         notes=like.notes,
         compute=compute_statement(results),
         level=level,
         trials=trials_json(results),
         curves=curves_json(results),
         quantiles=tuple(t_quantiles(max(len(arm.statuses) for arm in found), level)),
-        downloads=_downloads(table, effects),
+        downloads=_make_downloads(table, effects),
     )
 
 
-def _head(results: Results, table: ResultsTable, sources: tuple[Source, ...], made_at: str) -> Head:
+def _make_head(results: Results, table: ResultsTable, sources: tuple[Source, ...], made_at: str) -> Head:
     measures = "; ".join(f"{task.task}: {task.metric}, {describe_mode(task.mode)}" for task in table.tasks)
     return Head(
         names=tuple(dict.fromkeys(filter(None, results.spaces))) or ("sweep",),
         questions=tuple(dict.fromkeys(question.strip() for question in results.questions if question.strip())),
-        made=f"Made at {made_at}." if made_at else _newest(results),
+        made=f"Made at {made_at}." if made_at else _describe_newest(results),
         sources=sources,
         column=results.metric,
         measures=measures,
-        custody=tuple(_custody(results)),
+        custody=tuple(_describe_custody(results)),
         is_sealed=results.n_sealed > 0,
     )
 
 
-def _newest(results: Results) -> str:
+def _describe_newest(results: Results) -> str:
     """The newest end of a trial, in words."""
     ends: Any = results.trials["ended_at"].dropna() if "ended_at" in results.trials else []
     if not len(ends):
@@ -164,16 +164,16 @@ def _newest(results: Results) -> str:
     return f"As of {max(ends):%Y-%m-%d %H:%M:%S} UTC, when the last trial ended."
 
 
-def _custody(results: Results) -> Sequence[str]:
+def _describe_custody(results: Results) -> Sequence[str]:
     said = []
     if results.n_sealed:
         said.append(
             f"The test metrics of {results.n_sealed} ok trials are sealed: nobody has been shown them, and they are no part"
             f" of this page. Everything here compares {results.metric}."
         )
-    looks = [f"{_moment(time)} ({space or 'sweep'}: {n} trials)" for space, time, n in results.reveals]
+    looks = [f"{_format_moment(time)} ({space or 'sweep'}: {n} trials)" for space, time, n in results.reveals]
     if looks:
-        said.append(f"Test metrics were revealed {_times(len(looks))}: {'; '.join(looks)}.")
+        said.append(f"Test metrics were revealed {_count_times(len(looks))}: {'; '.join(looks)}.")
     elif not results.n_sealed:
         said.append(_never_sealed(results))
     later = results.trials["n_reveals_before"].fillna(0).gt(0).sum() if "n_reveals_before" in results.trials else 0
@@ -182,12 +182,12 @@ def _custody(results: Results) -> Sequence[str]:
     return said
 
 
-def _moment(time: str) -> str:
+def _format_moment(time: str) -> str:
     """'2026-11-02 10:00:00 UTC' of what the log of reveals has."""
     return f"{time[:19].replace('T', ' ')} UTC" if time.endswith("+00:00") else time
 
 
-def _times(n: int) -> str:
+def _count_times(n: int) -> str:
     return "once" if n == 1 else f"{n} times"
 
 
@@ -198,7 +198,7 @@ def _never_sealed(results: Results) -> str:
     return "There is no test metric in these tables yet."
 
 
-def _downloads(table: ResultsTable, effects: Effects | None) -> dict[str, str]:
+def _make_downloads(table: ResultsTable, effects: Effects | None) -> dict[str, str]:
     texts = {
         "results.csv": table_results.numbers(table),
         "results.tex": format_latex(table_results.build_tables(table)),

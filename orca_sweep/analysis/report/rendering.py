@@ -13,11 +13,11 @@ from markupsafe import Markup
 from orca_sweep.analysis import figures
 from orca_sweep.analysis.report.completeness import MARKS
 from orca_sweep.analysis.report.pictures import Picture
-from orca_sweep.analysis.report.realised import AMOUNTS, heading
+from orca_sweep.analysis.report.realised import AMOUNTS, name_column
 from orca_sweep.analysis.report.record import Report
 from orca_sweep.analysis.report.trials import as_json
 from orca_sweep.analysis.table_results import Row
-from orca_sweep.analysis.tables import varying
+from orca_sweep.analysis.tables import find_varying
 from orca_sweep.analysis.writing import NOTHING, decimals_of, format_interval, format_number, format_percent
 from orca_sweep.stats import WORDS
 from orca_sweep.stats.modes import describe_mode
@@ -33,33 +33,33 @@ def page(report: Report, pictures: Sequence[Picture]) -> str:
     """Returns the whole page as HTML; the same report and figures give the same text."""
     style = (PARTS / "style.css").read_text(encoding="utf-8")
     script = "\n".join(["'use strict';", *((PARTS / name).read_text(encoding="utf-8") for name in SCRIPTS)])
-    template = _environment().get_template("page.html")
+    template = _make_environment().get_template("page.html")
     return template.render(
         report=report,
         pictures=pictures,
         style=Markup(style),  # noqa: S704 our own files, not what tables brought along
         script=Markup(script),  # noqa: S704
-        policy=_policy(style, script),
-        data={name: Markup(as_json(value)) for name, value in _data(report).items()},  # noqa: S704
-        results=[_results(report, task) for task in report.table.tasks],
-        **_effects(report),
-        realised=[_realised(task) for task in report.realised if task.columns],
+        policy=_write_policy(style, script),
+        data={name: Markup(as_json(value)) for name, value in _collect_data(report).items()},  # noqa: S704
+        results=[_lay_out_results(report, task) for task in report.table.tasks],
+        **_lay_out_effects(report),
+        realised=[_lay_out_realised(task) for task in report.realised if task.columns],
         marks=MARKS,
         folded=FOLDED,
-        interval=_interval(report.level),
+        interval=_name_interval(report.level),
         percent=format_percent(report.level),
         with_unit=figures.with_unit,
         describe_mode=describe_mode,
     )
 
 
-def _effects(report: Report) -> dict[str, Any]:
+def _lay_out_effects(report: Report) -> dict[str, Any]:
     """What the table of effects needs: its columns, and which words there are."""
     lines = [line for task in report.tasks for line in task.lines]
     paths = list(dict.fromkeys(path for task in report.tasks for path in task.paths))
     has_gaps = any(line.unpaired for line in lines)
     texts = [*["task"] * (len(report.tasks) > 1), *paths, "verdict"]
-    numbers = ["difference", _interval(report.level), "pairs", "Hedges' g", "p, Holm", "p, sign flip", "smallest"]
+    numbers = ["difference", _name_interval(report.level), "pairs", "Hedges' g", "p, Holm", "p, sign flip", "smallest"]
     heads = [(text, False) for text in texts] + [(text, True) for text in numbers]
     heads += [(text, False) for text in ("compute", *["seeds without a pair"] * has_gaps)]
     return {
@@ -71,25 +71,25 @@ def _effects(report: Report) -> dict[str, Any]:
     }
 
 
-def _environment() -> Environment:
+def _make_environment() -> Environment:
     made = Environment(
         loader=FileSystemLoader(PARTS), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"key": _key, "svg": _svg}
+    made.filters |= {"key": _sort_key, "svg": _mark_safe}
     return made
 
 
-def _svg(picture: Picture) -> Markup:
+def _mark_safe(picture: Picture) -> Markup:
     return Markup(picture.svg)  # noqa: S704 written by ElementTree, which escapes what texts hold
 
 
-def _policy(style: str, script: str) -> str:
+def _write_policy(style: str, script: str) -> str:
     """What the page may do: run this script, look like this, and nothing from anywhere else."""
     return "; ".join(
         (
             "default-src 'none'",
-            f"script-src '{_digest(script)}'",
-            f"style-src '{_digest(style)}'",
+            f"script-src '{_hash_text(script)}'",
+            f"style-src '{_hash_text(style)}'",
             "img-src data:",
             "base-uri 'none'",
             "form-action 'none'",
@@ -99,11 +99,11 @@ def _policy(style: str, script: str) -> str:
     )
 
 
-def _digest(text: str) -> str:
+def _hash_text(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _data(report: Report) -> dict[str, Any]:
+def _collect_data(report: Report) -> dict[str, Any]:
     """What scripts draw from, under the id of its element."""
     rows = [row for task in report.table.tasks for row in task.rows]
     metrics = {
@@ -114,7 +114,7 @@ def _data(report: Report) -> dict[str, Any]:
         "trials": report.trials,
         "curves": report.curves,
         "cells": {
-            "cells": [_cell(row) for row in rows],
+            "cells": [_name_cell(row) for row in rows],
             "metrics": metrics,
             "bases": [task.base.cell_id for task in report.effects.tasks] if report.effects else [],
             "quantiles": report.quantiles,
@@ -126,13 +126,13 @@ def _data(report: Report) -> dict[str, Any]:
     }
 
 
-def _cell(row: Row) -> dict[str, str]:
+def _name_cell(row: Row) -> dict[str, str]:
     return {"id": row.cell.cell_id, "task": row.cell.task, "role": row.cell.role, "name": row.arm.name}
 
 
-def _results(report: Report, task: Any) -> dict[str, Any]:
+def _lay_out_results(report: Report, task: Any) -> dict[str, Any]:
     """A task's cells as a table of texts; numbers with what they are sorted by."""
-    paths = varying([row.arm for row in task.rows])
+    paths = find_varying([row.arm for row in task.rows])
     decimals = decimals_of(row.cell.interval.half_width for row in task.rows)
     lacks = {row.cell_id: row.lacking for matrix in report.matrices for row in matrix.rows}
     base = next((t.base.cell_id for t in report.effects.tasks if t.task == task.task), "") if report.effects else ""
@@ -142,13 +142,15 @@ def _results(report: Report, task: Any) -> dict[str, Any]:
         "better": describe_mode(task.mode),
         "paths": paths,
         "has_aa": any(row.cell.role == "aa" for row in task.rows),
-        "rows": [_result(row, paths, decimals, base, lacks) for row in task.rows],
+        "rows": [_lay_out_result(row, paths, decimals, base, lacks) for row in task.rows],
         "n_searched": sum(row.cell.n_searched for row in task.rows),
         "n_worst": sum(row.cell.n_worst for row in task.rows),
     }
 
 
-def _result(row: Row, paths: Sequence[str], decimals: int, base: str, lacks: Mapping[str, str]) -> dict[str, Any]:
+def _lay_out_result(
+    row: Row, paths: Sequence[str], decimals: int, base: str, lacks: Mapping[str, str]
+) -> dict[str, Any]:
     i = row.cell.interval
     return {
         "cell_id": row.cell.cell_id,
@@ -165,34 +167,35 @@ def _result(row: Row, paths: Sequence[str], decimals: int, base: str, lacks: Map
     }
 
 
-def _realised(task: Any) -> dict[str, Any]:
+def _lay_out_realised(task: Any) -> dict[str, Any]:
     return {
         "task": task.task,
         "paths": task.paths,
         "unknown": ", ".join(task.unknown),
-        "heads": [(heading(column), column in AMOUNTS) for column in task.columns],
+        "heads": [(name_column(column), column in AMOUNTS) for column in task.columns],
         "rows": [
-            (row.name, row.role, row.n, [_amount(row.amounts[column]) for column in task.columns]) for row in task.rows
+            (row.name, row.role, row.n, [_format_amount(row.amounts[column]) for column in task.columns])
+            for row in task.rows
         ],
     }
 
 
-def _amount(amount: Any) -> tuple[str, float]:
-    low, mean, high = (_short(value) for value in (amount.low, amount.mean, amount.high))
+def _format_amount(amount: Any) -> tuple[str, float]:
+    low, mean, high = (_format_short(value) for value in (amount.low, amount.mean, amount.high))
     return (mean if low == high else f"{mean} ({low} to {high})", amount.mean)
 
 
-def _short(value: float) -> str:
+def _format_short(value: float) -> str:
     if value != value:
         return NOTHING
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def _interval(level: float) -> str:
+def _name_interval(level: float) -> str:
     """Returns '95% interval'."""
     return f"{format_percent(level)} interval"
 
 
-def _key(value: float) -> str:
+def _sort_key(value: float) -> str:
     """Returns a number as what a column is sorted by; NaN is empty, and sorts last."""
     return f"{value:.8g}" if math.isfinite(value) else ""

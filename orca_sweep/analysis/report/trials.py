@@ -29,31 +29,31 @@ def trials_json(results: Results) -> dict[str, Any]:
     """Returns all rows of the trials table by column, and what the columns mean."""
     trials = with_roles(results.trials)
     known = {column.name: column for column in trial_columns()}
-    columns = {str(name): _plain(str(name), trials[name]) for name in trials if name != "levels"}
-    columns |= {path: list(map(_sortable, results.labels[path])) for path in results.factors}
+    columns = {str(name): _plain_values(str(name), trials[name]) for name in trials if name != "levels"}
+    columns |= {path: list(map(_sort_label, results.labels[path])) for path in results.factors}
     if "traceback" in columns:
         columns["traceback"] = _within_budget(columns["traceback"])
     kept = {name: values for name, values in columns.items() if any(value is not None for value in values)}
     return {
         "n": len(trials),
-        "columns": [_column(known.get(name), name, values, results) for name, values in kept.items()],
+        "columns": [_pack_column(known.get(name), name, values, results) for name, values in kept.items()],
     }
 
 
-def _sortable(label: str) -> str | int:
+def _sort_label(label: str) -> str | int:
     """A whole number as one, for the page sorts numbers by their size."""
     is_number = label.isascii() and label.isdecimal() and len(label) < 16
     return int(label) if is_number and (label == "0" or label[0] != "0") else label
 
 
-def _column(known: Column | None, name: str, values: Sequence[Any], results: Results) -> dict[str, Any]:
+def _pack_column(known: Column | None, name: str, values: Sequence[Any], results: Results) -> dict[str, Any]:
     measured = {column.name for column in TRIAL_MEASURES}
     kind = "apart" if name in SHOWN_APART else "measure" if name in measured else "config"
     about = {"unit": known.unit, "meaning": known.meaning} if known else {"unit": "", "meaning": ""}
-    return {"name": name, "kind": kind, "factor": name in results.factors, **about, **packed(values)}
+    return {"name": name, "kind": kind, "factor": name in results.factors, **about, **pack_values(values)}
 
 
-def packed(values: Sequence[Any]) -> dict[str, Any]:
+def pack_values(values: Sequence[Any]) -> dict[str, Any]:
     """Returns a column as one value, as few values and a code for each row, or as it is."""
     places: dict[tuple[type, Any], int] = {}
     codes = [places.setdefault((type(value), value), len(places)) for value in values]
@@ -63,15 +63,15 @@ def packed(values: Sequence[Any]) -> dict[str, Any]:
     return {"values": distinct, "codes": codes} if len(distinct) <= len(values) / 2 else {"each": list(values)}
 
 
-def _plain(name: str, column: "pd.Series[Any]") -> list[Any]:
+def _plain_values(name: str, column: "pd.Series[Any]") -> list[Any]:
     """A column as JSON can hold it; levels of config as a space writes them, measured numbers rounded."""
     if name in MEASURED:
-        return rounded(column)
+        return round_values(column)
     is_config = name not in {c.name for c in TRIAL_MEASURES}
-    return [_value(value, is_config) for value in column]
+    return [_plain_value(value, is_config) for value in column]
 
 
-def _value(value: Any, is_config: bool) -> Any:
+def _plain_value(value: Any, is_config: bool) -> Any:
     value = value.item() if hasattr(value, "item") else value
     if value is None or value != value:
         return "null" if is_config else None
@@ -82,12 +82,12 @@ def _value(value: Any, is_config: bool) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
-def rounded(values: Iterable[float]) -> list[float | int | None]:
+def round_values(values: Iterable[float]) -> list[float | int | None]:
     """Returns numbers with five significant digits; what is not finite is None."""
-    return [_short(float(value)) if value is not None else None for value in values]
+    return [_round_number(float(value)) if value is not None else None for value in values]
 
 
-def _short(value: float) -> float | int | None:
+def _round_number(value: float) -> float | int | None:
     if not math.isfinite(value):
         return None
     short = float(f"{value:.{DIGITS}g}")
@@ -112,20 +112,20 @@ def curves_json(results: Results) -> dict[str, dict[str, list[Any]]]:
     for stage, column in CURVES:
         rows = epochs[epochs["stage"] == stage] if column in epochs else epochs[:0]
         rows = rows[rows[column].notna()] if len(rows) else rows
-        found[stage] = _curves(rows, column)
+        found[stage] = _collect_curves(rows, column)
     return found
 
 
-def _curves(rows: "pd.DataFrame", column: str) -> dict[str, list[Any]]:
+def _collect_curves(rows: "pd.DataFrame", column: str) -> dict[str, list[Any]]:
     made: dict[str, dict[int, Any]] = {}
     if not len(rows):
         return {}
-    for trial_id, epoch, value in zip(rows["trial_id"], rows["epoch"], rounded(rows[column]), strict=True):
+    for trial_id, epoch, value in zip(rows["trial_id"], rows["epoch"], round_values(rows[column]), strict=True):
         made.setdefault(str(trial_id), {})[int(epoch)] = value
-    return {trial_id: _series(points) for trial_id, points in made.items()}
+    return {trial_id: _fill_series(points) for trial_id, points in made.items()}
 
 
-def _series(points: Mapping[int, Any]) -> list[Any]:
+def _fill_series(points: Mapping[int, Any]) -> list[Any]:
     first, last = min(points), max(points)
     return [first, *(points.get(epoch) for epoch in range(first, last + 1))]
 
@@ -133,10 +133,10 @@ def _series(points: Mapping[int, Any]) -> list[Any]:
 def t_quantiles(most: int, level: float) -> list[float]:
     """Returns for n = 2, 3, ... replicates how many standard errors the half-width of a Student-t interval is."""
     # Of n values with standard deviation s it is the quantile times s / sqrt(n): two values show it without a table.
-    return [_quantile(n, level) for n in range(2, max(2, most) + 1)]
+    return [_t_quantile(n, level) for n in range(2, max(2, most) + 1)]
 
 
-def _quantile(n: int, level: float) -> float:
+def _t_quantile(n: int, level: float) -> float:
     values = [0.0] * (n - 1) + [1.0]
     found = t_interval(values, level)
     return float(f"{found.half_width * math.sqrt(n) / found.sd:.6g}")

@@ -6,22 +6,22 @@ from typing import Any
 MOST_LEVELS = 8
 
 
-def time(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """Returns '30 minutes', or hours from one on."""
     return f"{seconds / 3600:.3g} hours" if seconds >= 3600 else f"{seconds / 60:.3g} minutes"
 
 
-def hours(seconds: float) -> str:
+def format_hours(seconds: float) -> str:
     """Returns a number of hours."""
     return f"{seconds / 3600:.3g}"
 
 
-def count(n: int, word: str) -> str:
+def count_things(n: int, word: str) -> str:
     """Returns '1 trial', '1,861 trials'."""
     return f"{n:,} {word}{'s' * (n != 1)}"
 
 
-def span(counts: Iterable[int]) -> str:
+def format_span(counts: Iterable[int]) -> str:
     """Returns '5', or '3 to 5'; 0 without any."""
     known = sorted(counts)
     if not known:
@@ -29,13 +29,13 @@ def span(counts: Iterable[int]) -> str:
     return str(known[0]) if known[0] == known[-1] else f"{known[0]} to {known[-1]}"
 
 
-def listed(names: Iterable[Any]) -> str:
+def join_words(names: Iterable[Any]) -> str:
     """Returns 'a', 'a and b', 'a, b and c'; 'nothing' without any."""
     *first, last = [str(name) for name in names] or ["nothing"]
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def some(values: Iterable[str]) -> str:
+def shorten_list(values: Iterable[str]) -> str:
     """Returns values one after the other, those in the middle of a long list left out."""
     known = list(values)
     if len(known) <= MOST_LEVELS:
@@ -50,4 +50,4 @@ def by_text(texts: Mapping[str, str]) -> str:
         tasks.setdefault(text, []).append(task)
     if len(tasks) == 1 and len(texts) > 1:
         return f"{next(iter(tasks))} (all tasks)"
-    return "; ".join(f"{text} ({listed(names)})" for text, names in tasks.items())
+    return "; ".join(f"{text} ({join_words(names)})" for text, names in tasks.items())
