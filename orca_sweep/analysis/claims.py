@@ -17,7 +17,7 @@ Writes claims.csv, .md, .tex (booktabs), and a forest plot as .png and .svg.
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orca_sweep.analysis.cells import task_cells
@@ -72,7 +72,6 @@ def compute(
     results: Results,
     base: Sequence[str] = (),
     margin: Sequence[str] = (),
-    metric: str | None = None,
     level: float = 0.95,
     complete_pairs_only: bool = False,
     least_correlation: float = LEAST_CORRELATION,
@@ -80,10 +79,9 @@ def compute(
     """Returns what the tables say of each claim of the study.
 
     Args:
-        results: the tables.
+        results: the tables; their metric is compared.
         base: levels of the setting to judge at, each 'factor=level'; several of one factor are alternatives.
         margin: '0.01' for all tasks, 'task=0.01' for one.
-        metric: the column to compare.
         level: of the intervals; words are judged at 1 - level.
         complete_pairs_only: judge from the seeds that are left, where some give no pair.
         least_correlation: the least rank correlation of OTDD and metric that counts as going together.
@@ -96,7 +94,7 @@ def compute(
     if not 0 <= least_correlation < 1:
         raise InputError(f"--least-correlation {least_correlation:g}: it is 0 or more and below 1, such as 0.3.")
     results = compared(results, base)
-    tasks = task_cells(results, metric)
+    tasks = task_cells(results)
     arms = [arm for task in tasks for arm in task.arms]
     fixed = fixed_margins(results, margin, [task.task for task in tasks])
     margins = {task.task: margin_of(task.arms, None, fixed, level) for task in tasks}
@@ -105,10 +103,9 @@ def compute(
         named.setdefault(path, set()).add(text)
     judge = Judge(margins, named, tuple(map(str, results.trials)), level, complete_pairs_only, least_correlation)
     found = tuple(judge.claim(claim, tasks) for claim in CLAIMS)
-    column = metric or results.metric
     return Claims(
         found,
-        column,
+        results.metric,
         results.n_sealed,
         level,
         least_correlation,
@@ -432,7 +429,7 @@ def _draw_contrast(axis: Any, one: Judgement, y: int, is_rho: bool, mode: Mode) 
     return f"{'not judged' if one.why_not else one.word} ({raw}, {n})"
 
 
-def make_output(results: Results, **asked: Any) -> Output:
-    """Returns the analysis as it is written; ``asked`` are options of ``compute``."""
-    claims = compute(results, **asked)
+def make_output(results: Results, metric: str | None = None, **asked: Any) -> Output:
+    """Returns the analysis as it is written; ``asked`` are options of ``compute``, ``metric`` the column to compare."""
+    claims = compute(replace(results, metric=metric or results.metric), **asked)
     return Output(numbers=numbers(claims), tables=build_tables(claims), figure=plot(claims))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """An option of an analysis: ``--name`` on the command line, a keyword of its ``compute``."""
+    """An option of an analysis: ``--name`` on the command line, a keyword of its ``make_output``."""
 
     name: str
     kind: Literal["text", "texts", "number", "share", "flag"]
@@ -29,11 +29,11 @@ class Option:
     meaning: str
     metavar: str = ""
     keyword: str = ""
-    """Of ``compute``, where it is not the name."""
+    """Of ``make_output``, where it is not the name."""
 
     @property
     def parameter(self) -> str:
-        """The keyword of ``compute``."""
+        """The keyword of ``make_output``."""
         return self.keyword or self.name.replace("-", "_")
 
 
@@ -213,7 +213,7 @@ def load_analysis(name: str) -> Any:
 
 
 def make_output(name: str, results: "Results", options: Mapping[str, Any] | None = None) -> "Output":
-    """Returns what an analysis has to write; ``options`` are keywords of its ``compute``.
+    """Returns what an analysis has to write, made with ``options``, by keyword.
 
     Raises:
         InputError: for an unknown analysis, for options that the tables cannot meet, and for tables that cannot

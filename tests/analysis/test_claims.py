@@ -625,7 +625,7 @@ def test_sealed_tables_are_judged_on_validation_and_say_so(tmp_path):
         in claims.build_tables(found)[0].caption
     )
     with pytest.raises(InputError, match="the test metrics of 12 ok trials are sealed"):
-        claims.compute(sealed, margin=["0.01"], metric="test_metric_best")
+        claims.make_output(sealed, margin=["0.01"], metric="test_metric_best")
     r.reveal(tmp_path / "s")
     shown = claims.build_tables(claims.compute(r.collect([tmp_path / "s"], tmp_path / "t"), margin=["0.01"]))
     assert "judged on these rows by test_metric_best (on test; lower is better)" in shown[0].caption

@@ -20,7 +20,7 @@ def sweep(tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_each_declared_option_is_one_of_its_compute(name):
     analysis, module = ANALYSES.get(name), load_analysis(name)
-    parameters = inspect.signature(module.compute).parameters
+    parameters = {**inspect.signature(module.make_output).parameters, **inspect.signature(module.compute).parameters}
     for option in analysis.options:
         assert option.parameter in parameters, option
         default = parameters[option.parameter].default

@@ -64,7 +64,7 @@ class Row:
         return sum(square is not None and square.status == "ok" for square in self.squares)
 
     @property
-    def describe_lacking(self) -> str:
+    def lacking(self) -> str:
         """'2 failed, 1 unfinished'; empty if nothing is lacking."""
         return describe_lacking(Counter(square.status for square in self.squares if square))
 

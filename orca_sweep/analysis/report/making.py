@@ -47,7 +47,6 @@ def make_page(results: Results, asked: Asked, sources: Sequence[Source] = ()) ->
     judged = claims.compute(
         quiet,
         margin=asked.margin,
-        metric=asked.metric,
         level=asked.level,
         complete_pairs_only=asked.complete_pairs_only,
     )
