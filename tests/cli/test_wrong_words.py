@@ -79,10 +79,10 @@ def test_what_cannot_be_is_told_and_nothing_is_written(words, places, monkeypatc
     assert [path for path in before.keys() ^ snapshot(root).keys() if not is_lock(path)] == []
 
 
-def test_a_metric_that_no_table_has_is_told(tmp_path, capfd):
+def test_a_metric_that_no_table_has_is_told(tmp_path):
     ended = orca("report", sweep_folder(tmp_path / "s"), "-o", tmp_path / "r.html", "--metric", "nonsense")
     assert ended.code == 2
-    assert "metric 'nonsense' is no column of the trials table. Take one of: val_metric_best" in capfd.readouterr().err
+    assert "metric 'nonsense' is no column of the trials table. Take one of: val_metric_best" in ended.text
 
 
 @pytest.mark.parametrize(
