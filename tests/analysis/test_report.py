@@ -559,7 +559,7 @@ def unpacked(column, n):
     )
 )
 def test_a_packed_column_is_the_column(values):
-    found = unpacked(json.loads(json.dumps(embedded.packed(values))), len(values))
+    found = unpacked(json.loads(json.dumps(embedded.pack_values(values))), len(values))
     assert list(map(repr, found)) == list(map(repr, values))
 
 
