@@ -311,8 +311,8 @@ def _claim_caption(found: Claims, one: ClaimFinding, is_rho: bool) -> str:
     )
     return (
         f"Verdict: {one.verdict}. Source of the claim: {one.claim.source}. Judged on: {one.claim.rows}. A task supports it if"
-        f" {one.claim.supports}; it contradicts it if {one.claim.contradicts}. {_describe_rule(one)} {numbers_of}. Words are corrected"
-        f" for all contrasts of this claim that can be judged ({n}), intervals are each one's own."
+        f" {one.claim.supports}; it contradicts it if {one.claim.contradicts}. {_describe_rule(one)} {numbers_of}. Words are"
+        f" corrected for all contrasts of this claim that can be judged ({n}), intervals are each one's own."
     )
 
 

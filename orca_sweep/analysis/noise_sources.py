@@ -139,7 +139,8 @@ def numbers(column: str, level: float, tasks: Sequence[tuple[str, str, Sequence[
 def _make_record(column: str, level: float, task: str, metric: str, group: Sources, source: Source) -> Record:
     spread, share, total = source.spread, source.share, group.total
     values = (
-        task, source.cell.cell_id, describe_levels(group), column, metric, source.varies, spread.n, len(source.cell.values), spread.sd,
+        task, source.cell.cell_id, describe_levels(group), column, metric, source.varies,
+        spread.n, len(source.cell.values), spread.sd,
         spread.low, spread.high, spread.is_zero, source.n_states or None, group.whole.varies if group.whole else None,
         *((share.ratio, share.low, share.high) if share else (None, None, None)), source in group.added,
         *((total.ratio, total.low, total.high) if total else (None, None, None)),

@@ -101,7 +101,7 @@ def test_over_tasks_and_in_figures_too(tmp_path):
     whole = both(tmp_path / "two", ("digits", "other"))
     summary = summary_over_tasks.compute(whole)
     assert [one.cell.labels for one in summary.rows] == [{**MNIST, "seed_varies": "all"}]
-    assert "4 cells are left out" in notes(summary_over_tasks.shown(summary))
+    assert "4 cells are left out" in notes(summary_over_tasks.build_tables(summary))
     figure = figure2_proxies.compute(both(tmp_path / "one"))
     assert {line.level for panel in figure.panels for line in panel.lines} == {"none", "mnist5k"}
     assert [panel.title for panel in figure.panels] == ["digits, seed_varies all"]

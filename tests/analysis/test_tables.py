@@ -89,7 +89,7 @@ def test_tuned_cells_show_what_they_were_run_with(tmp_path):
         for levels, best in ((NONE, 0.1), (MNIST, 0.2))
     )
     found = table_results.compute(sweep(tmp_path, *parts, tune={"finetune.lr": []}))
-    (table,) = table_results.shown(found)
+    (table,) = table_results.build_tables(found)
     assert table.head[:2] == ("proxy", "finetune.lr (tuned)")
     assert [row[:3] for row in rows(table)] == [("none", "0.1", "2"), ("mnist5k", "0.2", "2")]
     assert "4 candidates of tuning are in no mean." in table.notes
@@ -204,7 +204,10 @@ def test_the_margin_comes_from_the_aa_cell_where_none_is_given(tmp_path):
     assert task.margin.value == stats.aa_margin(noise, BASE).margin
     assert len(task.rows) == 1  # the A/A cell shares no seed with anything: it is no contrast
     assert "from the A/A cell of proxy none (3 and 5 seeds)" in task.margin.source
-    assert "95% limits" in table_effects.shown(table_effects.compute(r.read_results(tmp_path / "tables")))[0].caption
+    assert (
+        "95% limits"
+        in table_effects.build_tables(table_effects.compute(r.read_results(tmp_path / "tables")))[0].caption
+    )
     few = sweep(tmp_path / "few", cell_rows(NONE, [0.3]), cell_rows(MNIST, [0.3]), cell_rows(NONE, [0.4], "aa", 10))
     assert "the A/A cell has too few ok trials" in table_effects.compute(few).tasks[0].margin.source
 
@@ -455,7 +458,7 @@ def test_without_an_aa_cell_the_base_cell_s_spread_is_the_effect_and_that_is_sai
 
 def test_an_aa_cell_that_differs_is_called_a_fault(tmp_path):
     found = seed_noise.compute(sweep(tmp_path, cell_rows(NONE, BASE), cell_rows(NONE, [x + 1 for x in BASE], "aa", 10)))
-    assert "the two differ by more than seeds explain (p <0.001)" in seed_noise.shown(found)[0].notes[0]
+    assert "the two differ by more than seeds explain (p <0.001)" in seed_noise.build_tables(found)[0].notes[0]
 
 
 def test_seeds_needed_is_the_least_number_that_sees_the_effect():
@@ -520,7 +523,7 @@ def test_cost_adds_up_and_keeps_failed_searched_and_reused_work_apart(tmp_path):
 def test_the_unit_of_time_follows_its_size(tmp_path):
     def caption(name, seconds):
         cell = cell_rows(NONE, [0.1], **{**PLACE, "finetune_s": seconds, "wall_time_s": seconds})
-        return cost.shown(cost.compute(sweep(tmp_path / name, cell)))[1].caption.split()[0]
+        return cost.build_tables(cost.compute(sweep(tmp_path / name, cell)))[1].caption.split()[0]
 
     assert [caption("s", 100.0), caption("m", 7200.0), caption("h", 90_000.0)] == ["Seconds", "Minutes", "Hours"]
 
@@ -667,7 +670,7 @@ def test_the_tables_of_a_running_sweep_say_how_little_they_hold(running):
     assert all(row.over_tasks is None for row in summary.rows)
     pairs = summary_over_tasks.compute(running, complete_pairs_only=True)
     assert [row.reason for row in pairs.rows] == ["no pair: t1", "no pair: t0, t1"]
-    summary_over_tasks.shown(pairs)
+    summary_over_tasks.build_tables(pairs)
     summary_over_tasks.plot(pairs)
 
 

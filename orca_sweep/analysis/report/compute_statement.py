@@ -27,7 +27,8 @@ def _describe_hours(found: Cost) -> Iterable[str]:
     spent = [one for one in parts.values() if one.n]
     wall, cpu, gpu = (sum(getattr(one, name) for one in spent) for name in ("wall_s", "cpu_s", "gpu_s"))
     on_gpus = f" and {format_hours(gpu)} GPU-hours" if gpu else ""
-    yield f"All {sum(one.n for one in spent)} trials together took {format_time(wall)} of trial time: {format_hours(cpu)} CPU-hours{on_gpus}."
+    n_trials = sum(one.n for one in spent)
+    yield f"All {n_trials} trials together took {format_time(wall)} of trial time: {format_hours(cpu)} CPU-hours{on_gpus}."
     apart = (f"{format_time(one.wall_s)} in {_count_trials(one.n, name)}" for name, one in parts.items() if one.n)
     yield f"Of these: {', '.join(apart)}."
     reused = sum(one.reused_s for one in spent)

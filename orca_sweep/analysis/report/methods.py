@@ -80,7 +80,8 @@ def _describe_design(results: Results, every: Sequence[Cell]) -> Iterable[str]:
     tasks = by_task(cells)
     counts = {len(found) for found in tasks.values()}
     each = f" ({format_span(counts)} each)" if len(tasks) > 1 else ""
-    yield f"We compared {count_things(len(cells), 'cell')}{each} on {join_words(tasks)}; a cell is one combination of what was varied."
+    n_cells = count_things(len(cells), "cell")
+    yield f"We compared {n_cells}{each} on {join_words(tasks)}; a cell is one combination of what was varied."
     levels = _varied_levels(cells)
     varied = "; ".join(f"{path} ({shorten_list(values)})" for path, values in levels.items())
     yield f"What was varied: {varied}." if varied else "Nothing was varied within a task."
