@@ -109,13 +109,21 @@ def worker(tmp_path):
 def run(tmp_path, worker, user_tasks):
     """Runs one trial of dotted settings in this process and returns (row, epochs)."""
     from orca_sweep.results import read_record, unsealed
-    from orca_sweep.training.run import run_trial
-    from orca_sweep.trial import resolve
+    from orca_sweep.training.run import RunContext, run_config
+    from orca_sweep.trial import make_config
 
     def go(folder="sweep", use=None, snapshots=(), report=lambda row: None, **settings):
-        config = resolve({key.replace("__", "."): value for key, value in settings.items()})
-        row = run_trial(
-            config, tmp_path / folder, use or worker, tmp_path / "data", report, snapshots, imports=[str(user_tasks)]
+        config = make_config({key.replace("__", "."): value for key, value in settings.items()})
+        row = run_config(
+            config,
+            RunContext(
+                folder=tmp_path / folder,
+                worker=use or worker,
+                data_root=tmp_path / "data",
+                report=report,
+                snapshot_epochs=snapshots,
+                imports=[str(user_tasks)],
+            ),
         )
         record = read_record(tmp_path / folder, config.trial_id)
         return {**row, **unsealed(record)}, record["epochs"]

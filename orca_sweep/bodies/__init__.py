@@ -13,7 +13,7 @@ from orca_sweep.bodies.checkpoints import SAFE, SAFE_INDEX, check_weights, find_
 from orca_sweep.bodies.configs import fill_config, find_config_problems, read_config
 from orca_sweep.bodies.tokenizers import check_tokenizer
 from orca_sweep.config.declaration import absolute_path, is_local_path
-from orca_sweep.errors import DataError, InputError
+from orca_sweep.errors import DataError, InputError, Problem
 from orca_sweep.registry import Registry
 
 Architecture = Literal["roberta", "bert", "gpt2", "gpt_neox", "swin", "vit"]
@@ -227,16 +227,14 @@ def find_rung(body: Body, fraction: float, seed: int) -> Body:
         return body
     if fraction not in body.ladder:
         known = ", ".join(f"{f:g}" for f in body.fractions or ())
-        raise InputError(
-            f"body.pretrain_fraction = {fraction:g}: {body.name!r} comes with published weights of {known}"
-            " (0 = random). Our own small bodies take any fraction."
-        )
+        rule = f"{body.name!r} comes with published weights of {known} (0 = random)."
+        remedy = "Our own small bodies take any fraction."
+        raise InputError(Problem(field="body.pretrain_fraction", value=fraction, rule=rule, remedy=remedy))
     rung = body.ladder[fraction]
     if seed >= len(rung.locations):
-        raise InputError(
-            f"body.pretrain_seed = {seed}: of {body.name!r} at fraction {fraction:g} there are {len(rung.locations)}"
-            f" published runs. Use 0 to {len(rung.locations) - 1}."
-        )
+        rule = f"of {body.name!r} at fraction {fraction:g} there are {len(rung.locations)} published runs."
+        remedy = f"Use 0 to {len(rung.locations) - 1}."
+        raise InputError(Problem(field="body.pretrain_seed", value=seed, rule=rule, remedy=remedy))
     return replace(body, location=rung.locations[seed], revision=rung.revision)
 
 
@@ -361,10 +359,9 @@ def model_location(body: Body) -> str:
     if body.package is None:
         location = str(body.location)
         if body.name != location and HUB_ID.fullmatch(location) and is_local_path(location):
-            raise InputError(
-                f"body.name {body.name!r}: its hub id {location} is also a folder in the working folder, which would be"
-                f" loaded in its place. Work elsewhere, or name the folder './{location}'."
-            )
+            rule = f"its hub id {location} is also a folder in the working folder, which would be loaded in its place."
+            remedy = f"Work elsewhere, or name the folder './{location}'."
+            raise InputError(Problem(field="body.name", value=body.name, rule=rule, remedy=remedy))
         return location
     missing = unavailable_body(body)
     if missing:
@@ -383,7 +380,7 @@ def unavailable_body(body: Body) -> list[str]:
     return []
 
 
-def find_file_problems(body: Body, has_weights: bool = True) -> list[str]:
+def find_file_problems(body: Body, has_weights: bool = True) -> list[Problem]:
     """Returns what is wrong with a local body's files, as far as their headers show it; empty if nothing.
 
     Loads nothing, so mistakes in pickles and on the hub show only when the body is loaded.
@@ -402,11 +399,10 @@ def find_file_problems(body: Body, has_weights: bool = True) -> list[str]:
         checks = [partial(check_weights, folder, family, raw)] if has_weights else []
         if DIMS[family] == 1:
             checks.append(partial(check_tokenizer, folder, fill_config(family, raw)["vocab_size"]))
-        problems = [text for check in checks if (text := _catch_refusal(check))]
+        problems = [Problem(rule=text) for check in checks if (text := _catch_refusal(check))]
     except InputError as error:
-        problems = list(map(str, error.problems))
-    start = f"body.name {body.name!r}: "
-    return [start + text.removeprefix(start) for text in problems]
+        problems = list(error.problems)
+    return [replace(problem, field="body.name", value=body.name) for problem in problems]
 
 
 def _catch_refusal(check: Callable[[], None]) -> str | None:

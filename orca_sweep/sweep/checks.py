@@ -221,7 +221,7 @@ def _lacks(
 ) -> list[str]:
     """What this node lacks for the trials, in words."""
     from orca_sweep.config import TrialConfig
-    from orca_sweep.trial import load_imports, unavailable_parts
+    from orca_sweep.trial import load_imports, resolve_configs, unavailable_parts
 
     problems = [
         f"{flag} {Path(path).parent}: not visible. Mount one shared folder (NFS, Lustre or the like) at the same path on all"
@@ -231,6 +231,7 @@ def _lacks(
     ]
     try:
         load_imports(imports)
-        return problems + unavailable_parts([TrialConfig.from_flat(flat) for flat in configs], Path(data_root))
+        trials = resolve_configs(map(TrialConfig.from_flat, configs))
+        return problems + list(map(str, unavailable_parts(trials, Path(data_root))))
     except InputError as error:
         return problems + list(map(str, error.problems))

@@ -1,7 +1,5 @@
 """Tasks: target problems as records. A task is data, three splits, a loss, a metric and a recipe."""
 
-from pathlib import Path
-
 from orca_sweep.config.declaration import is_task_text, parse_task
 from orca_sweep.errors import InputError
 from orca_sweep.registry import Registry
@@ -33,7 +31,6 @@ __all__ = [
     "find_task",
     "metric_facts",
     "missing_files",
-    "own_files",
     "task_data",
     "unavailable",
     "without_normalise",
@@ -63,13 +60,6 @@ def find_task(name: str) -> Task:
     raise InputError(
         f"{TASKS.unknown(name)} Or openml:<id>, or data of your own: {{path, kind, sample_shape, output_shape}}."
     )
-
-
-def own_files(name: str) -> list[Path]:
-    """Returns the files of a task that the user declares, those beside it too; none for every other task."""
-    if name in TASKS or not is_task_text(name):
-        return []
-    return [Path(file.path) for file in find_task(name).files]
 
 
 def metric_facts(task: Task) -> dict[str, str]:

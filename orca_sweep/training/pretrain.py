@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from orca_sweep.bodies import Body, PretrainRecipe, find_rung
+from orca_sweep.bodies import Body, PretrainRecipe
 from orca_sweep.bodies.inputs import match_channels, resize, tokenize
 from orca_sweep.bodies.network import (
     LoadedBody,
@@ -48,7 +48,13 @@ def pretrain_body(body: Body, config: BodyConfig, worker: Worker, report: Progre
     """Returns the body, what it cost in seconds when it was computed, and whether it was reused.
 
     Fraction 0 is a seeded random initialisation. Our own small bodies are pre-trained on the given
-    fraction of their corpus; other bodies are loaded with the weights they were published with.
+    fraction of their corpus; other bodies are loaded with the weights that they were published with.
+
+    Args:
+        body: the body, with the weights of the rung that the config names (``ResolvedTrial.rung``).
+        config: fraction, steps and seed.
+        worker: store, device and threads.
+        report: called once per epoch.
 
     Source: classification (images) or masked tokens with a 15% share, 80/10/10 (text; Devlin et al.
     2019, arXiv 1810.04805).
@@ -69,8 +75,7 @@ def pretrain_body(body: Body, config: BodyConfig, worker: Worker, report: Progre
 
 def _published(body: Body, config: BodyConfig) -> LoadedBody:
     if config.pretrain_fraction > 0:
-        rung = find_rung(body, config.pretrain_fraction, config.pretrain_seed)
-        return load_pretrained(rung, config.allow_pickle)
+        return load_pretrained(body, config.allow_pickle)
     model = fresh_model(body, config.pretrain_seed)
     return LoadedBody(model, body_tokenizer(body, model.config))
 

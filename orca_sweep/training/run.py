@@ -6,16 +6,16 @@ import platform
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from orca_sweep import __version__
-from orca_sweep.bodies import find_body, find_rung
+from orca_sweep.bodies import Body
 from orca_sweep.bodies.preprocessing import body_scaling
 from orca_sweep.config import BodyConfig, ContentConfig, DataConfig, Source, TrialConfig, canonical_json
 from orca_sweep.data import fingerprint
@@ -29,16 +29,17 @@ from orca_sweep.errors import (
     is_of_users_code,
     out_of_memory,
 )
-from orca_sweep.proxies import Noise, ProxyData, Treatment, draw_samples, find_proxy, scaling_of
+from orca_sweep.proxies import Noise, ProxyData, Treatment, draw_samples, scaling_of
 from orca_sweep.results import FINAL_STATUSES, Status, finite, now, write_record
 from orca_sweep.space.prefixes import without_schedule
 from orca_sweep.space.records import Checkpoints
 from orca_sweep.store import find_full_disk, made_with, numeric_versions
-from orca_sweep.tasks import TaskData, find_task, metric_facts, task_data
+from orca_sweep.tasks import Task, TaskData, metric_facts, task_data
 from orca_sweep.training.meter import Meter
 from orca_sweep.trial.identity import find_changes
 from orca_sweep.trial.importing import code_digest, load_imports
-from orca_sweep.trial.resolve import pretrained_name
+from orca_sweep.trial.records import ResolvedTrial, resolve_config
+from orca_sweep.trial.stages import pretrained_name
 
 if TYPE_CHECKING:
     from orca_sweep.training.worker import Progress, Worker
@@ -48,7 +49,31 @@ HALF_WRITTEN = re.compile(rf"\.{re.escape(CHECKPOINT)}\.[0-9a-f]{{32}}\.tmp")
 FINETUNE_SOURCES: tuple[Source, ...] = ("finetune-order", "augmentation", "dropout")
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """Where a trial runs, and what it does for others on the way."""
+
+    folder: Path
+    """The sweep folder."""
+    worker: "Worker"
+    data_root: Path
+    """Where tasks with files find them."""
+    imports: tuple[str, ...] = ()
+    """The space's modules and files that the records of a config may come from."""
+    limit_s: float | None = None
+    """Seconds after which the trial ends at its next epoch, with status ``timeout``; its checkpoint stays."""
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    snapshot_epochs: Collection[int] = ()
+    """Embedder epochs at which the embedder is stored for other trials."""
+    prefix_epochs: Collection[int] = ()
+    """Fine-tuning epochs after which the state is stored for other trials (``shared_prefixes``)."""
+    report: "Progress" = lambda row: None
+    """Called once per epoch with what there is to see."""
+    passed: Callable[[str], None] = lambda stage: None
+    """Called with each stage of ``shared_stages`` when its artifact is there, and with ``finetune-prefix``."""
+
+
+@dataclass(kw_only=True)
 class _Record:
     """What is known of a run so far: it ends as a row whatever happens."""
 
@@ -58,100 +83,109 @@ class _Record:
     reused: dict[str, float] = field(default_factory=dict)
     """Seconds that each stage taken from the store had cost."""
 
-    def reuse(self, stage: str, seconds: float) -> None:
+    def note_reuse(self, stage: str, seconds: float) -> None:
         self.reused[stage] = self.reused.get(stage, 0.0) + seconds
 
+    def end(self, status: Status, error: BaseException | None = None) -> None:
+        is_worded = error is None or isinstance(error, OrcaSweepError)
+        text = error and (str(error) if is_worded else f"{type(error).__name__}: {error}")
+        self.row |= {"status": status, "error": text}
 
-def run_trial(
-    config: TrialConfig,
-    folder: Path,
-    worker: "Worker",
-    data_root: Path,
-    report: "Progress" = lambda row: None,
-    snapshot_epochs: Iterable[int] = (),
-    limit_s: float | None = None,
-    prefix_epochs: Iterable[int] = (),
-    passed: Callable[[str], None] = lambda stage: None,
-    imports: Iterable[str] = (),
-    checkpoints: Checkpoints = Checkpoints(),  # noqa: B008 - frozen
-) -> dict[str, Any]:
+
+def run_config(config: TrialConfig, context: RunContext) -> dict[str, Any]:
+    """Resolves a config on this machine and runs it as ``run_trial`` does.
+
+    What cannot be imported or resolved here is a trial that failed.
+    """
+
+    def run(record: _Record, context: RunContext) -> None:
+        load_imports(context.imports)
+        _run_stages(resolve_config(config), context, record)
+
+    return _record_run(config, context, run)
+
+
+def run_trial(trial: ResolvedTrial, context: RunContext) -> dict[str, Any]:
     """Runs one trial to its record in ``folder/trials/<trial_id>/`` and returns the record's row, without test metrics.
 
     A trial that fails, diverges or runs out of memory is a record with that status and the error; it
     never raises for them. A trial that was interrupted continues from its last checkpoint.
-
-    Args:
-        config: the resolved config.
-        folder: the sweep folder.
-        worker: store, device and threads.
-        data_root: where tasks with files find them.
-        report: called once per epoch with what there is to see.
-        snapshot_epochs: embedder epochs at which the embedder is stored for other trials.
-        limit_s: seconds after which the trial ends at its next epoch, with status ``timeout``; its checkpoint stays.
-        prefix_epochs: fine-tuning epochs after which the state is stored for other trials (``shared_prefixes``).
-        passed: told of each stage of ``shared_stages`` when its artifact is there, and of ``finetune-prefix``.
-        imports: the space's modules and files that the config's records may come from.
-        checkpoints: how often the state of fine-tuning is saved.
 
     Raises:
         BusyError: if somebody else makes an artifact that is needed and the store has no more patience; there is
             no record then, and the trial goes on from there when it is run again.
         StorageError: if a disk is full, or the record cannot be written; there is no record then.
     """
-    start = time.perf_counter()
-    if limit_s is not None:
-        report = _within(limit_s, start, config, report)
-    record = _Record(_identity(config, worker), Meter(worker.n_gpus))
-    home = folder / "trials" / config.trial_id
+    return _record_run(trial.config, context, lambda record, context: _run_stages(trial, context, record))
+
+
+def _record_run(config: TrialConfig, context: RunContext, run: Callable[[_Record, RunContext], None]) -> dict[str, Any]:
+    """Runs a trial and writes its record, however it ends; raises as ``run_trial``."""
+    worker, home = context.worker, find_home(config, context)
+    if context.limit_s is not None:
+        context = replace(context, report=_within(context.limit_s, time.perf_counter(), config, context.report))
+    record = _Record(row=_identify(config, worker), meter=Meter(worker.n_gpus))
     try:
-        load_imports(imports)
-        changes = find_changes(config, imports, Contents())
-        if changes:
-            raise DataError("\n".join(changes))
-        task = find_task(config.task)
-        record.row |= {**metric_facts(task), "dims": task.dims, "code_sha256": code_digest(imports)}
-        _run(config, home, worker, data_root, report, snapshot_epochs, prefix_epochs, record, passed, checkpoints)
-        _end(record, "ok", None)
+        run(record, context)
+        record.end("ok")
     except BusyError:
         raise
-    except DivergedError as error:
-        record.epochs += [dict(epoch) for epoch in error.epochs]
-        _end(record, "diverged", error)
-    except TimeLimitError as error:
-        _end(record, "timeout", error)
     except BaseException as error:  # a failing trial is a row; the others go on
-        if not isinstance(error, Exception) and not is_of_users_code(error):
-            raise
-        full = find_full_disk(error)
-        if full is not None:  # no outcome of the trial: the next one would meet it, too
-            raise full from error
-        _end(record, "oom" if out_of_memory(error) else "failed", error)
-        with contextlib.suppress(OSError):  # on a full disk the row matters more
-            home.mkdir(parents=True, exist_ok=True)
-            (home / "error.txt").write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
+        _end_badly(record, error, home)
     record.row |= {**record.meter.row(), "ended_at": now()}
     record.row |= {"reused": ",".join(record.reused), "reused_s": sum(record.reused.values())}
-    record.row = write_record(folder, record.row, record.epochs, record.meter.stages)
-    if record.row["status"] in FINAL_STATUSES:
+    row = write_record(context.folder, record.row, record.epochs, record.meter.stages)
+    if row["status"] in FINAL_STATUSES:
         drop_checkpoint(home)  # not before the record is there
-    if record.row["status"] == "ok":
-        with contextlib.suppress(OSError):  # only plans to come would miss it
-            kept = {**finite(record.row), **_about(worker), "config": config.flat()}
-            worker.store.put_row(config.trial_id, kept)
-    return record.row
+    if row["status"] == "ok":
+        with contextlib.suppress(OSError):  # only later plans miss it
+            worker.store.put_row(config.trial_id, {**finite(row), **_describe_worker(worker), "config": config.flat()})
+    return row
 
 
-def _about(worker: "Worker") -> dict[str, Any]:
-    """What a plan to come must equal to find again what was made here, and where it is."""
+def find_home(config: TrialConfig, context: RunContext) -> Path:
+    """Returns the trial's own folder."""
+    return context.folder / "trials" / config.trial_id
+
+
+def _end_badly(record: _Record, error: BaseException, home: Path) -> None:
+    """Notes how a trial ended that did not end well.
+
+    Raises:
+        BaseException: the error itself, if a person or the system ends the process.
+        StorageError: if a disk is full.
+    """
+    if isinstance(error, DivergedError):
+        record.epochs += [dict(epoch) for epoch in error.epochs]
+        record.end("diverged", error)
+        return
+    if isinstance(error, TimeLimitError):
+        record.end("timeout", error)
+        return
+    if not isinstance(error, Exception) and not is_of_users_code(error):
+        raise error
+    full = find_full_disk(error)
+    if full is not None:  # no outcome of the trial: the next one meets it, too
+        raise full from error
+    record.end("oom" if out_of_memory(error) else "failed", error)
+    with contextlib.suppress(OSError):  # on a full disk the row matters more
+        home.mkdir(parents=True, exist_ok=True)
+        text = "".join(traceback.format_exception(error))
+        (home / "error.txt").write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _describe_worker(worker: "Worker") -> dict[str, Any]:
+    """What a later plan compares to find again what was made here, and where it is."""
     return {**made_with(worker.device, worker.n_threads), "used": worker.store.used}
 
 
-def keep_pretraining(body: BodyConfig, worker: "Worker") -> None:
-    """Tells plans to come that a body has been pre-trained ahead of them, under the name that trials give it."""
-    recipe = find_body(body.name).pretrain
-    steps = None if recipe is not None and body.pretrain_steps == recipe.steps else body.pretrain_steps
-    name = pretrained_name(body.model_copy(update={"pretrain_steps": steps}))
-    worker.store.put_row(f"pretrain-{name}", {**_about(worker), "made": {"pretrain": name}})
+def keep_pretraining(body: Body, config: BodyConfig, worker: "Worker") -> None:
+    """Tells later plans that a body has been pre-trained ahead of them, under the name that trials give it."""
+    steps = (
+        None if body.pretrain is not None and config.pretrain_steps == body.pretrain.steps else config.pretrain_steps
+    )
+    name = pretrained_name(config.model_copy(update={"pretrain_steps": steps}))
+    worker.store.put_row(f"pretrain-{name}", {**_describe_worker(worker), "made": {"pretrain": name}})
 
 
 def _within(limit_s: float, start: float, config: TrialConfig, report: "Progress") -> "Progress":
@@ -170,7 +204,7 @@ def _within(limit_s: float, start: float, config: TrialConfig, report: "Progress
     return checked
 
 
-def _identity(config: TrialConfig, worker: "Worker") -> dict[str, Any]:
+def _identify(config: TrialConfig, worker: "Worker") -> dict[str, Any]:
     return {
         "trial_id": config.trial_id,
         "cell_id": config.cell_id,
@@ -191,199 +225,237 @@ def drop_checkpoint(home: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _end(record: _Record, status: Status, error: BaseException | None) -> None:
-    told = isinstance(error, OrcaSweepError)
-    text = None if error is None else (str(error) if told else f"{type(error).__name__}: {error}")
-    record.row |= {"status": status, "error": text}
+# Stages -------------------------------------------------------------------------------------------
 
 
-def _run(
-    config: TrialConfig,
-    home: Path,
-    worker: "Worker",
-    data_root: Path,
-    report: "Progress",
-    snapshot_epochs: Iterable[int],
-    prefix_epochs: Iterable[int],
-    record: _Record,
-    passed: Callable[[str], None],
-    checkpoints: Checkpoints,
-) -> None:
-    from orca_sweep.store import stage_key
-    from orca_sweep.training.finetune import Saving, finetune
-    from orca_sweep.training.model import build_model
-    from orca_sweep.training.pretrain import pretrain_body
-    from orca_sweep.training.sharing import Prefixes
+def _run_stages(trial: ResolvedTrial, context: RunContext, record: _Record) -> None:
+    """Runs the stages in order, after a last look at whether files and code are still those of the plan."""
+    changes = find_changes(trial, context.imports, Contents())
+    if changes:
+        raise DataError("\n".join(map(str, changes)))
+    home, code = find_home(trial.config, context), code_digest(context.imports)
+    record.row |= {**metric_facts(trial.task), "dims": trial.task.dims, "code_sha256": code}
+    trial = replace(trial, config=trial.config.as_run())
+    data = _load_data(trial, context, record)
+    body, model = _build_model(trial, data, context, record)
+    if trial.config.embedder.epochs > 0:
+        proxy = _embed_proxy(trial, body, context, record)
+        _train_embedder(trial, _Aligned(data=data, body=body, embedder=model.embedder, proxy=proxy), context, record)
+    result = _finetune(trial, _Built(data=data, body=body, model=model, home=home), context, record)
+    with record.meter.stage("test"):
+        batch_size = trial.config.finetune.eval_batch_size
+        record.row |= _score_test(model, data, result, batch_size, context.worker.device)
 
-    config = config.as_run()
-    meter = record.meter
-    with meter.stage("data"):
-        data = _task_data(config.task, config.content, data_root, config.data.model_copy(update={"augment": True}))
+
+@dataclass(frozen=True, kw_only=True)
+class _Built:
+    """What fine-tuning trains."""
+
+    data: TaskData
+    body: Any
+    model: Any
+    home: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Aligned:
+    """What embedder training brings together."""
+
+    data: TaskData
+    body: Any
+    embedder: Any
+    proxy: Any
+
+
+def _load_data(trial: ResolvedTrial, context: RunContext, record: _Record) -> TaskData:
+    config = trial.config
+    named = _NamedTask(name=config.task, content=config.content, task=trial.task)
+    with record.meter.stage("data"):
+        data = _task_data(named, context.data_root, config.data.model_copy(update={"augment": True}))
     parts = (("train", data.train), ("val", data.val), ("test", data.test))
     record.row |= {**{f"n_{name}": part.n_wholes for name, part in parts}, "data_sha256": data.fingerprint}
     record.row["normalised"] = data.input_scale
-
-    with meter.stage("body") as phases:
-        body, seconds, reused = pretrain_body(find_body(config.body.name), config.body, worker, report)
-        if reused:
-            record.reuse("pretrain", seconds)
-            phases.append({"reused_s": seconds})
-        model = build_model(data, body, config)
-    record.row |= {"pretrain_metric": body.pretrain_metric, "body_sha256": body.digest()}
-    record.row["n_parameters"] = sum(p.numel() for p in model.parameters())
-    passed("pretrain")
-
-    if config.embedder.epochs > 0:
-        _train_embedder(config, model.embedder, data, body, worker, data_root, report, snapshot_epochs, record, passed)
-        passed("embedder")
-
-    with meter.stage("finetune") as phases:
-        inputs = _finetune_inputs(config, data, body, model, worker)
-        identity = stage_key("finetune", {**inputs, "finetune": config.finetune.model_dump()})
-        # The whole config but the schedule: what of it shows in no weight, such as body.input_mode, must tell prefixes
-        # apart.
-        start = {**inputs, "config": without_schedule(config).hashed()}
-        prefixes = Prefixes(
-            worker.store, start, frozenset(prefix_epochs), lambda seconds: record.reuse("finetune-prefix", seconds)
-        )
-        saving = Saving(home / CHECKPOINT, identity, checkpoints.epochs, 60 * checkpoints.minutes)
-        result = finetune(
-            model, data, config.finetune, config.seed_of, worker.device, saving,
-            _prefix_teller(report, prefix_epochs, passed),
-            augment=config.data.augment and data.task.augments, prefixes=prefixes,
-        )  # fmt: skip
-        phases += result.phases
-    record.epochs += result.epochs
-    record.row |= _finetune_row(result)
-    with meter.stage("test"):
-        _score_test(model, data, result, config.finetune.eval_batch_size, worker.device, record.row)
+    return data
 
 
-def _prefix_teller(report: "Progress", epochs: Iterable[int], passed: Callable[[str], None]) -> "Progress":
-    """A report that also tells when the last of the trial's shared prefixes is stored."""
-    left = [max(epochs, default=0)]
+@dataclass(frozen=True, kw_only=True)
+class _NamedTask:
+    """A task by its name and the content of its files: equal ones have the same data."""
 
-    def told(row: Mapping[str, Any]) -> None:
-        report(row)
-        if left and row["epoch"] >= left[0] > 0:  # above it, if all of it was found in the store
-            left.clear()
-            passed("finetune-prefix")
-
-    return told
-
-
-def _finetune_inputs(config: TrialConfig, data: TaskData, body: Any, model: Any, worker: "Worker") -> dict[str, Any]:
-    """What fine-tuning depends on besides its own knobs."""
-    from orca_sweep.bodies.network import to_arrays
-    from orca_sweep.store import state_digest
-    from orca_sweep.training.predict import precision_of
-
-    seeds = {source: config.seed_of(source) for source in FINETUNE_SOURCES}
-    are_one = len(set(seeds.values())) == 1
-    return {
-        **worker.key_part(),
-        "seed": seeds["finetune-order"] if are_one else seeds,
-        "task": [
-            config.hashed()["task"],
-            data.task.loss,
-            dict(data.task.loss_settings),
-            data.task.metric,
-            data.task.mode,
-        ],
-        "augment": config.data.augment,
-        "precision": precision_of(config.finetune.precision, worker.device),
-        "data": data.fingerprint,
-        "scale": [fingerprint(part) for part in (data.target_mean, data.target_std) if part is not None],
-        "body": body.about,
-        "start": state_digest(to_arrays(model.state_dict())),
-        "predictor": config.predictor.model_dump(),  # equal weights, or none, may belong to different predictors
-    }
+    name: str
+    content: ContentConfig
+    task: Task = field(compare=False)
 
 
 @lru_cache(maxsize=2)
-def _task_data(name: str, content: ContentConfig, data_root: Path, part: DataConfig) -> TaskData:
+def _task_data(named: _NamedTask, data_root: Path, part: DataConfig) -> TaskData:
     """Task data is the same for every trial of a task: a reused worker loads it once, and anew if its content changes.
 
     Augmentation is no part of the data.
     """
-    return task_data(find_task(name), data_root, part.split_seed, part.n_train, part.normalise)
+    return task_data(named.task, data_root, part.split_seed, part.n_train, part.normalise)
 
 
-def _train_embedder(
-    config: TrialConfig,
-    embedder: Any,
-    data: TaskData,
-    body: Any,
-    worker: "Worker",
-    data_root: Path,
-    report: "Progress",
-    snapshot_epochs: Iterable[int],
-    record: _Record,
-    passed: Callable[[str], None],
-) -> None:
-    from orca_sweep.training.embedder import proxy_features, target_labels, train_embedder
-    from orca_sweep.training.worker import phase_row
+def _build_model(trial: ResolvedTrial, data: TaskData, context: RunContext, record: _Record) -> tuple[Any, Any]:
+    """The pre-trained body, and the model around it."""
+    from orca_sweep.training.model import build_model
+    from orca_sweep.training.pretrain import pretrain_body
+
+    with record.meter.stage("body") as phases:
+        body, seconds, is_reused = pretrain_body(trial.rung, trial.config.body, context.worker, context.report)
+        if is_reused:
+            record.note_reuse("pretrain", seconds)
+            phases.append({"reused_s": seconds})
+        model = build_model(data, body, trial.config)
+    record.row |= {"pretrain_metric": body.pretrain_metric, "body_sha256": body.digest()}
+    record.row["n_parameters"] = sum(p.numel() for p in model.parameters())
+    context.passed("pretrain")
+    return body, model
+
+
+def _embed_proxy(trial: ResolvedTrial, body: Any, context: RunContext, record: _Record) -> Any:
+    """The proxy's features under the body's own input layer."""
+    from orca_sweep.training.embedder import proxy_features
 
     with record.meter.stage("proxy") as phases:
-        proxy_data = draw_samples(find_proxy(config.proxy).load(data_root), config.embedder.proxy_pooling)
-        treatment = _choose_treatment(config, proxy_data, body.spec.dims)
-        proxy = proxy_features(proxy_data, body, worker, treatment)
+        samples = draw_samples(trial.proxy.load(context.data_root), trial.config.embedder.proxy_pooling)
+        treatment = _choose_treatment(trial, samples, body.spec.dims)
+        proxy = proxy_features(samples, body, context.worker, treatment)
         if proxy.reused:
-            record.reuse("proxy-features", proxy.seconds)
+            record.note_reuse("proxy-features", proxy.seconds)
             phases.append({"reused_s": proxy.seconds})
-    n_samples = len(proxy_data.labels)
-    record.row |= {
-        "proxy_sha256": proxy_data.fingerprint,
-        "n_proxy_found": n_samples if proxy_data.n_found is None else proxy_data.n_found,
-        "n_proxy_classes": len(np.unique(proxy_data.labels)),
-        "n_proxy_texts_cut": proxy.n_texts_cut,
+    record.row |= _describe_proxy(samples, treatment, proxy.n_texts_cut)
+    context.passed("proxy-features")
+    return proxy
+
+
+def _describe_proxy(samples: ProxyData, treatment: Treatment, n_texts_cut: int | None) -> dict[str, Any]:
+    n_samples, scaling = len(samples.labels), treatment.scaling
+    row = {
+        "proxy_sha256": samples.fingerprint,
+        "n_proxy_found": n_samples if samples.n_found is None else samples.n_found,
+        "n_proxy_classes": len(np.unique(samples.labels)),
+        "n_proxy_texts_cut": n_texts_cut,
     }
-    if treatment.scaling is not None:
-        record.row["proxy_mean"] = canonical_json(treatment.scaling.mean)
-        record.row["proxy_std"] = canonical_json(treatment.scaling.std)
-    passed("proxy-features")
+    if scaling is not None:
+        row |= {"proxy_mean": canonical_json(scaling.mean), "proxy_std": canonical_json(scaling.std)}
+    return row
+
+
+def _choose_treatment(trial: ResolvedTrial, samples: ProxyData, body_dims: int) -> Treatment:
+    """How the proxy's images are prepared; texts and precomputed features stay as they are."""
+    inputs, settings = samples.inputs, trial.config.embedder
+    if body_dims == 1 or not isinstance(inputs, np.ndarray | Noise):
+        return Treatment()
+    scaling = None
+    if settings.proxy_scaling == "proxy":
+        scaling = scaling_of(trial.proxy, inputs)
+    elif settings.proxy_scaling == "body":
+        scaling = body_scaling(trial.rung)
+    return Treatment(scaling=scaling, is_augmented=settings.proxy_augment)
+
+
+def _train_embedder(trial: ResolvedTrial, aligned: _Aligned, context: RunContext, record: _Record) -> None:
+    from orca_sweep.training.embedder import target_labels, train_embedder
+    from orca_sweep.training.worker import phase_row
+
+    config, data, worker = trial.config, aligned.data, context.worker
     with record.meter.stage("embedder") as phases:
-        labels, seconds = target_labels(data, config.embedder.n_pseudo_classes, config.data.split_seed, worker)
-        passed("pseudo-labels")
-        training = train_embedder(embedder, data, labels, proxy, body, config, worker, snapshot_epochs, report)
-        taken = {
-            "pseudo-labels": seconds,
+        labels, label_s = target_labels(data, config.embedder.n_pseudo_classes, config.data.split_seed, worker)
+        context.passed("pseudo-labels")
+        training = train_embedder(
+            aligned.embedder, data, labels, aligned.proxy, aligned.body, config, worker, context.snapshot_epochs,
+            context.report,
+        )  # fmt: skip
+        reused = {
+            "pseudo-labels": label_s,
             "objective": training.constants_reused_s,
             "embedder": training.reused_s or None,
         }
-        for stage, cost in taken.items():
-            if cost is not None:
-                record.reuse(stage, cost)
-        n_trainable = sum(p.numel() for p in embedder.parameters())
-        phases.append(phase_row(training.epochs, (), n_trainable, sum(filter(None, taken.values()))))
+        for stage, seconds in reused.items():
+            if seconds is not None:
+                record.note_reuse(stage, seconds)
+        n_trainable = sum(p.numel() for p in aligned.embedder.parameters())
+        phases.append(phase_row(training.epochs, (), n_trainable, sum(filter(None, reused.values()))))
     record.epochs += [dict(epoch) for epoch in training.epochs]
-    record.row |= {
+    record.row |= {**_describe_training(training, phases[0]), "n_trainable_embedder": n_trainable}
+    context.passed("embedder")
+
+
+def _describe_training(training: Any, phase: Mapping[str, Any]) -> dict[str, Any]:
+    return {
         "objective_first": training.epochs[0]["objective"],
         "objective_last": training.epochs[-1]["objective"],
         "n_target_classes_skipped": training.n_target_classes_skipped,
         "n_proxy_classes_skipped": training.n_proxy_classes_skipped,
         "n_proxy": training.n_proxy,
-        "n_embedder_steps": phases[0]["n_steps"],
-        "embedder_lr_integral": phases[0]["lr_integral"],
-        "n_trainable_embedder": n_trainable,
+        "n_embedder_steps": phase["n_steps"],
+        "embedder_lr_integral": phase["lr_integral"],
     }
 
 
-def _choose_treatment(config: TrialConfig, samples: ProxyData, body_dims: int) -> Treatment:
-    """How the proxy's images are prepared; texts and precomputed features stay as they are."""
-    inputs, settings = samples.inputs, config.embedder
-    if body_dims == 1 or not isinstance(inputs, np.ndarray | Noise):
-        return Treatment()
-    scaling = None
-    if settings.proxy_scaling == "proxy":
-        scaling = scaling_of(find_proxy(config.proxy), inputs)
-    elif settings.proxy_scaling == "body":
-        body, fraction = find_body(config.body.name), config.body.pretrain_fraction
-        scaling = body_scaling(find_rung(body, fraction, config.body.pretrain_seed) if fraction > 0 else body)
-    return Treatment(scaling=scaling, is_augmented=settings.proxy_augment)
+def _finetune(trial: ResolvedTrial, built: _Built, context: RunContext, record: _Record) -> Any:
+    from orca_sweep.store import stage_key
+    from orca_sweep.training.finetune import Saving, finetune
+    from orca_sweep.training.sharing import Prefixes
+
+    config, worker, every = trial.config, context.worker, context.checkpoints
+    with record.meter.stage("finetune") as phases:
+        inputs = _describe_inputs(trial, built, worker)
+        identity = stage_key("finetune", {**inputs, "finetune": config.finetune.model_dump()})
+        # The whole config but the schedule: what of it shows in no weight, such as body.input_mode, must tell prefixes
+        # apart.
+        start = {**inputs, "config": without_schedule(config).hashed()}
+        prefixes = Prefixes(
+            worker.store, start, frozenset(context.prefix_epochs), partial(record.note_reuse, "finetune-prefix")
+        )
+        result = finetune(
+            built.model, built.data, config.finetune, config.seed_of, worker.device,
+            Saving(built.home / CHECKPOINT, identity, every.epochs, 60 * every.minutes), _report_prefix(context),
+            augment=config.data.augment and trial.task.augments, prefixes=prefixes,
+        )  # fmt: skip
+        phases += result.phases
+    record.epochs += result.epochs
+    record.row |= _describe_finetuning(result)
+    return result
 
 
-def _finetune_row(result: Any) -> dict[str, Any]:
+def _report_prefix(context: RunContext) -> "Progress":
+    """A report that also tells when the last of the trial's shared prefixes is stored."""
+    left = [max(context.prefix_epochs, default=0)]
+
+    def report(row: Mapping[str, Any]) -> None:
+        context.report(row)
+        if left and row["epoch"] >= left[0] > 0:  # above it, if all of it was in the store
+            left.clear()
+            context.passed("finetune-prefix")
+
+    return report
+
+
+def _describe_inputs(trial: ResolvedTrial, built: _Built, worker: "Worker") -> dict[str, Any]:
+    """What fine-tuning depends on besides its own knobs."""
+    from orca_sweep.bodies.network import to_arrays
+    from orca_sweep.store import state_digest
+    from orca_sweep.training.predict import precision_of
+
+    config, data = trial.config, built.data
+    task = data.task
+    return {
+        **worker.key_part(),
+        "seeds": {source: config.seed_of(source) for source in FINETUNE_SOURCES},
+        "task": [config.hashed()["task"], task.loss, dict(task.loss_settings), task.metric, task.mode],
+        "augment": config.data.augment,
+        "precision": precision_of(config.finetune.precision, worker.device),
+        "data": data.fingerprint,
+        "scale": [fingerprint(part) for part in (data.target_mean, data.target_std) if part is not None],
+        "body": built.body.about,
+        "start": state_digest(to_arrays(built.model.state_dict())),
+        "predictor": config.predictor.model_dump(),  # equal weights, or none, may belong to different predictors
+    }
+
+
+def _describe_finetuning(result: Any) -> dict[str, Any]:
     return {
         "val_metric_best": result.val_metric_best,
         "val_metric_last": result.val_metric_last,
@@ -399,14 +471,14 @@ def _finetune_row(result: Any) -> dict[str, Any]:
     }
 
 
-def _score_test(model: Any, data: TaskData, result: Any, batch_size: int, device: str, row: dict[str, Any]) -> None:
+def _score_test(model: Any, data: TaskData, result: Any, batch_size: int, device: str) -> dict[str, Any]:
     """Scores the test split, all of it or nothing: the only place where test data meets a model."""
     from orca_sweep.bodies.network import to_tensors
     from orca_sweep.store import state_digest
     from orca_sweep.tasks.measures import METRICS
     from orca_sweep.training.predict import predict_wholes
 
-    found: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
     for which, state in (("last", result.last), ("best", result.best)):
         model.load_state_dict(to_tensors(state))
         prediction, target = predict_wholes(model, data.test, device, batch_size, result.precision)
@@ -414,11 +486,8 @@ def _score_test(model: Any, data: TaskData, result: Any, batch_size: int, device
         value = metric.compute(prediction, target)
         if not math.isfinite(value):
             raise DivergedError(f"the test metric of the {which} epoch is {value}")
-        found[f"test_metric_{which}"] = value
+        scores[f"test_metric_{which}"] = value
         more = {name: METRICS.get(name).compute(prediction, target) for name in data.task.more_metrics}
-        found[f"test_more_{which}"] = canonical_json(more) if more else None
-    row |= {
-        **found,
-        "n_test_unscored": metric.count_unscored(prediction, target),
-        "state_sha256": state_digest(result.last),
-    }
+        scores[f"test_more_{which}"] = canonical_json(more) if more else None
+    scores["n_test_unscored"] = metric.count_unscored(prediction, target)
+    return {**scores, "state_sha256": state_digest(result.last)}

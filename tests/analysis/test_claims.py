@@ -751,10 +751,10 @@ def test_real_trials_say_their_dimensions_and_are_judged(run, tmp_path):
         for seed in range(3):
             row, _ = run(task="tiny", finetune__epochs=1, seed=seed, **settings)
             trials.append({"trial_id": row["trial_id"], "cell_id": row["cell_id"], "seed": seed, "role": "replicate"})
-            from orca_sweep.trial import resolve
+            from orca_sweep.trial import make_config
 
             plain = {key.replace("__", "."): value for key, value in settings.items()}
-            trials[-1]["config"] = resolve({"task": "tiny", "finetune.epochs": 1, "seed": seed, **plain}).flat()
+            trials[-1]["config"] = make_config({"task": "tiny", "finetune.epochs": 1, "seed": seed, **plain}).flat()
     about = {"name": "sweep", "question": "?", "metric": "test_metric_best", "factors": ["proxy", "embedder.epochs"]}
     r.write_json(tmp_path / "sweep" / "sweep.json", {**about, "trials": trials, "margins": {"": 1.0}})
     results = r.collect([tmp_path / "sweep"], tmp_path / "tables")

@@ -17,7 +17,7 @@ from orca_sweep.planning.replay import _config
 from orca_sweep.proxies import canonical_proxy, describe_proxy, find_proxy
 from orca_sweep.space import plan_space
 from orca_sweep.tasks import canonical_task, find_task
-from orca_sweep.trial import load_imports, resolve
+from orca_sweep.trial import load_imports, make_config
 
 TASK = {"path": "mine.npz", "kind": "classification", "sample_shape": [1, 8, 8], "output_shape": 3}
 PROXY = {"path": "mine.csv", "input": "text", "label": "kind"}
@@ -37,7 +37,7 @@ def files(tmp_path, monkeypatch):
 
 @pytest.fixture
 def plan_of(write_space):
-    return lambda text, name="space.yaml": plan_space(write_space(text, name), load_imports, resolve)
+    return lambda text, name="space.yaml": plan_space(write_space(text, name), load_imports, make_config)
 
 
 SPACE = """
@@ -154,9 +154,9 @@ def test_a_space_calls_its_declarations_by_name(plan_of, files):
 def test_errors_and_descriptions_use_the_name(files):
     task = task_as_text({**TASK, "name": "my digits", "metric": "eror"})
     with pytest.raises(InputError, match=r"^task 'my digits': task 'my digits': there is no metric 'eror'"):
-        resolve({"task": task, "proxy": "none"})
+        make_config({"task": task, "proxy": "none"})
     with pytest.raises(InputError) as told:
-        resolve({"task": task_as_text({**TASK, "name": "my digits"}), "proxy": as_text({**PROXY, "name": "topics"}),
+        make_config({"task": task_as_text({**TASK, "name": "my digits"}), "proxy": as_text({**PROXY, "name": "topics"}),
                  "body.name": "swin-micro", "body.input_mode": "flip"})  # fmt: skip
     assert "kind=" not in str(told.value)
     proxy = as_text({**PROXY, "path": f"{files}/mine.csv", "name": "topics"})

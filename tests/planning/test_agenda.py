@@ -8,9 +8,13 @@ import pytest
 
 from orca_sweep.planning.agenda import Agenda
 from orca_sweep.space import plan_space
-from orca_sweep.trial import load_imports, resolve, shared_stages
+from orca_sweep.trial import load_imports, make_config, resolve_config, shared_stages
 
 BASE = "base: {task: tiny, proxy: mnist5k, body.pretrain_fraction: 1}\n"
+
+
+def name_shared(config):
+    return shared_stages(resolve_config(config))
 
 
 class World:
@@ -22,7 +26,7 @@ class World:
         self.slots, self.score, self.status = slots, score, status
         self.rng = random.Random(seed)
         self.agenda = Agenda(
-            plan, self.rows.get, resolve, shared_stages, planned=self.planned.extend, now=lambda: self.time, **more
+            plan, self.rows.get, make_config, name_shared, planned=self.planned.extend, now=lambda: self.time, **more
         )
 
     def run(self, most=10_000):
@@ -34,7 +38,7 @@ class World:
                 if trial is None:
                     break
                 self.order.append(trial)
-                running[trial.trial_id] = (trial, list(shared_stages(trial.config)))
+                running[trial.trial_id] = (trial, list(name_shared(trial.config)))
             if not running:
                 assert self.agenda.is_over, "deadlock: nothing runs, and something is left"
                 return self.order
@@ -48,7 +52,7 @@ class World:
         makers = [
             name
             for trial, left in running.values()
-            for stage, name in shared_stages(trial.config).items()
+            for stage, name in name_shared(trial.config).items()
             if stage in left and name not in self.agenda.made
         ]
         assert len(makers) == len(set(makers))
@@ -57,7 +61,7 @@ class World:
         trial, left = running[trial_id]
         if left:
             stage = left.pop(0)
-            self.made.append(shared_stages(trial.config)[stage])
+            self.made.append(name_shared(trial.config)[stage])
             self.agenda.passed(trial_id, stage)
             return
         del running[trial_id]
@@ -72,7 +76,7 @@ class World:
 
 @pytest.fixture
 def plan_of(write_space):
-    return lambda text: plan_space(write_space(text), load_imports, resolve)
+    return lambda text: plan_space(write_space(text), load_imports, make_config)
 
 
 @pytest.mark.parametrize("slots", [1, 2, 8])
@@ -91,7 +95,7 @@ def test_what_several_need_is_made_first_by_the_longest_and_others_go_ahead_mean
     plan = plan_of(
         "base: {task: tiny, proxy: mnist5k}\nfactors: {embedder.epochs: [1, 2, 4], finetune.lr: [1e-3, 1e-4]}\nseeds: 2\n"
     )
-    agenda = Agenda(plan, lambda trial_id: None, resolve, shared_stages)
+    agenda = Agenda(plan, lambda trial_id: None, make_config, name_shared)
     first = agenda.next()
     assert first.config.embedder.epochs == 4, "the run that holds the others' snapshots comes first"
     assert agenda.next() is None, "all need the proxy's features: they wait, and hold nothing"
@@ -108,7 +112,7 @@ def test_what_several_need_is_made_first_by_the_longest_and_others_go_ahead_mean
 
 def test_a_maker_that_dies_is_followed_by_another(plan_of):
     plan = plan_of("base: {task: tiny, proxy: mnist5k}\nfactors: {finetune.lr: [1e-3, 1e-4]}\nseeds: 1\n")
-    agenda = Agenda(plan, lambda trial_id: None, resolve, shared_stages)
+    agenda = Agenda(plan, lambda trial_id: None, make_config, name_shared)
     first = agenda.next()
     assert agenda.next() is None
     agenda.ended(first.trial_id, {"status": "lost"})
@@ -120,7 +124,7 @@ def test_a_maker_that_dies_is_followed_by_another(plan_of):
 def test_a_trial_that_waits_for_another_sweep_comes_back_when_the_lock_is_free(plan_of):
     held = {"the lock"}
     plan = plan_of("base: {task: tiny}\nfactors: {proxy: [none, mnist5k]}\nseeds: 1\n")
-    agenda = Agenda(plan, lambda trial_id: None, resolve, shared_stages, is_held=held.__contains__)
+    agenda = Agenda(plan, lambda trial_id: None, make_config, name_shared, is_held=held.__contains__)
     naive, orca = agenda.next(), agenda.next()
     agenda.waits(orca.trial_id, "the lock")
     agenda.ended(naive.trial_id, {"status": "ok"})
@@ -291,12 +295,12 @@ def test_names_of_shared_stages_are_equal_exactly_where_the_work_is(plan_of):
     )
     by_stage = {}
     for trial in plan.trials:
-        for stage, name in shared_stages(trial.config).items():
+        for stage, name in name_shared(trial.config).items():
             by_stage.setdefault(stage, set()).add(name)
     counts = {stage: len(names) for stage, names in by_stage.items()}
     assert counts == {"pretrain": 1, "proxy-features": 1, "objective": 1, "embedder": 2 * 2}
     for a, b in itertools.combinations(plan.trials, 2):
-        same = shared_stages(a.config).get("embedder") == shared_stages(b.config).get("embedder") is not None
+        same = name_shared(a.config).get("embedder") == name_shared(b.config).get("embedder") is not None
         assert same == (
             a.config.embedder.epochs > 0 < b.config.embedder.epochs
             and (a.seed, a.config.embedder.lr) == (b.seed, b.config.embedder.lr)

@@ -20,7 +20,7 @@ from orca_sweep.errors import BusyError, InputError
 from orca_sweep.stats import t_interval
 from orca_sweep.store import CorruptFileError, Store, read_tensors, stage_key, state_digest, write_tensors
 from orca_sweep.streams import stream_rng, stream_seed, torch_stream
-from orca_sweep.trial import resolve
+from orca_sweep.trial import make_config
 
 ARRAYS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "step": np.array(3.0), "empty": np.zeros((0, 2))}
 
@@ -213,7 +213,7 @@ def sweep_folder(folder, seeds=(0, 1, 2), statuses=(), name="demo"):
     trials, n = [], 0
     for epochs in (0, 3):
         for seed in seeds:
-            config = resolve({"task": "digits", "embedder.epochs": epochs}).model_copy(update={"seed": seed})
+            config = make_config({"task": "digits", "embedder.epochs": epochs}).model_copy(update={"seed": seed})
             ids = {"trial_id": config.trial_id, "cell_id": config.cell_id}
             trials.append({**ids, "seed": seed, "config": config.flat()})
             status = statuses[n] if n < len(statuses) else "ok"

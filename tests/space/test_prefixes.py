@@ -18,17 +18,17 @@ from orca_sweep.space.prefixes import shared_epochs, shared_prefixes, without_sc
 from orca_sweep.space.records import PlannedTrial
 from orca_sweep.store import Store
 from orca_sweep.training import finetune as finetuning
-from orca_sweep.training.run import run_trial
+from orca_sweep.training.run import RunContext, run_config
 from orca_sweep.training.sharing import PREFIX_STAGE
 from orca_sweep.training.worker import Worker
-from orca_sweep.trial import load_imports, resolve
+from orca_sweep.trial import load_imports, make_config
 
 # Plans --------------------------------------------------------------------------------------------
 
 
 def planned(*settings, **common):
     """Trials of the settings (dots as '__'), as a plan has them."""
-    configs = [resolve({key.replace("__", "."): v for key, v in {"task": "digits", **common, **own}.items()})
+    configs = [make_config({key.replace("__", "."): v for key, v in {"task": "digits", **common, **own}.items()})
                for own in settings]  # fmt: skip
     return [PlannedTrial(c.trial_id, c.cell_id, c.seed, c) for c in configs]
 
@@ -126,7 +126,7 @@ def test_epochs_shared_are_those_that_need_not_be_computed():
 
 
 def test_a_thousand_trials_that_all_share_something():
-    base = resolve({"task": "digits"})
+    base = make_config({"task": "digits"})
     finetunes = [base.finetune.model_copy(update={"freeze": "body", "freeze_epochs": k, "epochs": 2000})
                  for k in range(1, 1001)]  # fmt: skip
     trials = [PlannedTrial(str(i), "", 0, base.model_copy(update={"finetune": f})) for i, f in enumerate(finetunes)]
@@ -160,7 +160,12 @@ class Bench:
         config = self.trials[i].config
         epochs = self.shared.get(config.trial_id, ()) if epochs is None else epochs
         data = self.tmp_path / "data"
-        row = run_trial(config, self.tmp_path / folder, self.worker, data, report, prefix_epochs=epochs)
+        row = run_config(
+            config,
+            RunContext(
+                folder=self.tmp_path / folder, worker=self.worker, data_root=data, report=report, prefix_epochs=epochs
+            ),
+        )
         return row, read_record(self.tmp_path / folder, config.trial_id)["epochs"]
 
     def alone(self):

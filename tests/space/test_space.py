@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orca_sweep.config import EmbedderConfig, TrialConfig, flatten, knobs, nest
+from orca_sweep.config import EmbedderConfig, Hasher, TrialConfig, flatten, knobs, nest
 from orca_sweep.errors import InputError
 from orca_sweep.space import plan_space, read_space
-from orca_sweep.trial import load_imports, resolve
+from orca_sweep.trial import load_imports, make_config
 
 GOOD = """
 name: demo
@@ -27,7 +27,7 @@ seeds: [0, 1]
 
 
 def plan(path):
-    return plan_space(path, load_imports, resolve)
+    return plan_space(path, load_imports, make_config)
 
 
 def problems_of(path):
@@ -128,15 +128,15 @@ def test_the_id_is_the_whole_config(write_space):
 def test_the_ids_of_a_cell_s_seeds_are_those_of_their_configs(write_space):
     cell = plan(write_space(GOOD)).cells[0]
     seeds = [0, 7, 10**9]
-    for seed, (trial_id, config) in zip(seeds, cell.replicates(seeds), strict=True):
+    for seed, (trial_id, config) in zip(seeds, Hasher().replicates(cell, seeds), strict=True):
         assert config == cell.model_copy(update={"seed": seed})
         assert trial_id == config.trial_id
         assert TrialConfig.from_flat({**cell.flat(), "seed": seed}).trial_id == trial_id
     # A name that looks like the seed's own place in the hashed text.
     odd = cell.model_copy(update={"proxy": ',"seed":0,', "task": '"seed":1'})
-    assert [trial_id for trial_id, _ in odd.replicates([3])] == [odd.model_copy(update={"seed": 3}).trial_id]
+    assert [trial_id for trial_id, _ in Hasher().replicates(odd, [3])] == [odd.model_copy(update={"seed": 3}).trial_id]
     # Ids of before: a sweep of an earlier day is found again.
-    first = resolve({"task": "digits", "embedder.epochs": 5})
+    first = make_config({"task": "digits", "embedder.epochs": 5})
     assert (first.trial_id, first.cell_id) == ("bf53632b663b7b03", "cfddb7140a9268e5")
 
 
@@ -147,9 +147,9 @@ def test_base_accepts_dotted_and_nested_alike(write_space):
 
 
 def test_a_recipe_fills_what_the_space_leaves_open():
-    config = resolve({"task": "ninapro"})
+    config = make_config({"task": "ninapro"})
     assert (config.body.name, config.embedder.epochs, config.finetune.optimizer) == ("swin-base", 100, "adam")
-    assert resolve({"task": "ninapro", "embedder.epochs": 5}).embedder.epochs == 5
+    assert make_config({"task": "ninapro", "embedder.epochs": 5}).embedder.epochs == 5
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_recipe_fills_what_the_space_leaves_open():
     ],
 )
 def test_settings_that_change_nothing_have_one_canonical_value(settings, canonical):
-    flat = resolve({"task": "digits", **settings}).flat()
+    flat = make_config({"task": "digits", **settings}).flat()
     assert {path: flat[path] for path in canonical} == canonical
 
 

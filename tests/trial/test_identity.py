@@ -17,9 +17,9 @@ from orca_sweep.results import find_trial
 from orca_sweep.results.tables import read_about
 from orca_sweep.space import plan_space
 from orca_sweep.store import Store
-from orca_sweep.training.run import run_trial
+from orca_sweep.training.run import RunContext, run_config
 from orca_sweep.training.worker import Worker
-from orca_sweep.trial import check_contents, load_imports, resolve
+from orca_sweep.trial import check_contents, load_imports, make_config
 from tests.commands import orca
 
 RECIPE = {
@@ -111,7 +111,7 @@ MAKE = {
 
 
 def resolved(settings):
-    return resolve(
+    return make_config(
         {**RECIPE, **({"body.pretrain_fraction": 1} if "/" in settings.get("body.name", "") else {}), **settings}
     )
 
@@ -178,7 +178,7 @@ def test_the_files_beside_an_npy_and_the_test_file_count(tmp_path):
 
 
 def test_registered_parts_have_no_content_and_files_that_are_not_here_stay_known_by_path(tmp_path):
-    config = resolve({"task": "digits"})
+    config = make_config({"task": "digits"})
     assert not any(config.flat()[content] for content in CONTENTS)
     assert not any(content in config.hashed() for content in CONTENTS)
     away = resolved({"task": task(tmp_path / "away.npz")})
@@ -190,7 +190,7 @@ def test_a_content_cannot_be_set_in_a_space(tmp_path):
         "name: s\nbase: {task: digits, content.task: abc, content: {code: d}}\nseeds: [0]\n"
     )
     with pytest.raises(InputError) as error:
-        plan_space(tmp_path / "s.yaml", load_imports, resolve)
+        plan_space(tmp_path / "s.yaml", load_imports, make_config)
     assert "there is no field 'content.task'" in str(error.value) and "'content" in str(error.value.problems[1])
 
 
@@ -329,7 +329,7 @@ def write_space(folder, seeds="[0]", imports="", more=""):
 
 
 def planned(path):
-    return plan_space(path, load_imports, resolve)
+    return plan_space(path, load_imports, make_config)
 
 
 def test_code_under_imports_is_part_of_the_id_wherever_it_lies(tmp_path, monkeypatch):
@@ -366,11 +366,15 @@ def test_a_file_that_changed_since_the_plan_is_never_run_under_the_old_id(tmp_pa
     path = write_npz(tmp_path / "a.npz")
     config = resolved({"task": task(path), "proxy": "none"})
     write_npz(path, 1)
-    row = run_trial(config, tmp_path / "out", Worker(Store(str(tmp_path / "store"))), tmp_path)
+    row = run_config(
+        config, RunContext(folder=tmp_path / "out", worker=Worker(Store(str(tmp_path / "store"))), data_root=tmp_path)
+    )
     assert row["status"] == "failed" and "has changed since the trial was planned" in row["error"]
     assert config.content.task[:8] in row["error"] and "Launch the space again" in row["error"]
     fresh = resolved({"task": task(path), "proxy": "none"})
-    row = run_trial(fresh, tmp_path / "out", Worker(Store(str(tmp_path / "store"))), tmp_path)
+    row = run_config(
+        fresh, RunContext(folder=tmp_path / "out", worker=Worker(Store(str(tmp_path / "store"))), data_root=tmp_path)
+    )
     assert row["status"] == "ok"
 
 
@@ -380,7 +384,11 @@ def test_a_worker_that_has_loaded_the_old_content_loads_the_new(tmp_path):
     hashes = []
     for seed in (0, 1):
         write_npz(path, seed)
-        hashes.append(run_trial(resolved(settings), tmp_path / "out", worker, tmp_path)["data_sha256"])
+        hashes.append(
+            run_config(resolved(settings), RunContext(folder=tmp_path / "out", worker=worker, data_root=tmp_path))[
+                "data_sha256"
+            ]
+        )
     assert None not in hashes and hashes[0] != hashes[1]
 
 
@@ -390,7 +398,7 @@ def test_stages_are_shared_between_folders_of_one_content(tmp_path):
     for folder in ("one", "two"):
         path = write_npz(tmp_path / folder / "a.npz")
         config = resolved({"task": task(path), "proxy": "photo-patches"})
-        row = run_trial(config, tmp_path / folder / "out", worker, tmp_path)
+        row = run_config(config, RunContext(folder=tmp_path / folder / "out", worker=worker, data_root=tmp_path))
         states.append((row["state_sha256"], row["reused"]))
     assert states[0][0] == states[1][0] and "embedder" in states[1][1] and "embedder" not in states[0][1]
 
