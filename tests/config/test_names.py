@@ -13,7 +13,7 @@ from orca_sweep.analysis.report.rendering import page
 from orca_sweep.config.declaration import as_text, parse, parse_task, task_as_text
 from orca_sweep.config.naming import find_declaration, label_declarations, label_of
 from orca_sweep.errors import InputError
-from orca_sweep.planning.replay import _config
+from orca_sweep.planning.replay import _read_config
 from orca_sweep.proxies import canonical_proxy, describe_proxy, find_proxy
 from orca_sweep.space import plan_space
 from orca_sweep.tasks import canonical_task, find_task
@@ -206,7 +206,7 @@ def test_tables_and_report_hold_names_and_the_declarations_behind_them(plan_of, 
     # Tables alone give the same tables, and the config of a trial for running it again.
     moved = r.collect([tmp_path / "t"], tmp_path / "moved")
     assert moved.trials["proxy"].tolist() == results.trials["proxy"].tolist() and moved.margins == results.margins
-    assert _config(r.find_trial(tmp_path / "t", plan.trials[2].trial_id)).trial_id == plan.trials[2].trial_id
+    assert _read_config(r.find_trial(tmp_path / "t", plan.trials[2].trial_id)).trial_id == plan.trials[2].trial_id
     html = page(report.compute(results), ()).split("<body>")[-1].split("<script")[0]
     assert "my digits" in html and "kind=" not in html and str(tmp_path) not in html
 
