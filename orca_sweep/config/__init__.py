@@ -31,6 +31,7 @@ from orca_sweep.config.schema import (
     find_idle,
     knobs,
     naive_settings,
+    rules,
     unknown_knob,
 )
 
@@ -65,5 +66,6 @@ __all__ = [
     "naive_settings",
     "nest",
     "read_facts",
+    "rules",
     "unknown_knob",
 ]

@@ -6,7 +6,7 @@ import pytest
 
 from orca_sweep import streams
 from orca_sweep.bodies import DROPOUT, find_body, has_dropout
-from orca_sweep.config import TrialConfig, knobs
+from orca_sweep.config import Hasher, TrialConfig, knobs
 from orca_sweep.errors import InputError
 from orca_sweep.planning import forecast
 from orca_sweep.results import read_record, unsealed
@@ -194,7 +194,7 @@ def test_the_default_keeps_the_ids_of_before_and_every_other_level_has_its_own(u
     assert len({one.trial_id for one in levels}) == len({(one.seed_varies, one.seed) for one in levels})
     assert len({one.cell_id for one in levels}) == len(LEVELS)
     for one in levels:
-        (found,) = one.replicates([one.seed])
+        (found,) = Hasher().replicates(one, [one.seed])
         assert found == (one.trial_id, one)
         assert one.as_run().as_run() == one.as_run()
         assert TrialConfig.from_flat(json.loads(json.dumps(one.flat()))) == one
