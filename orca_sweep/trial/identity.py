@@ -86,8 +86,8 @@ def _explain_other_contents(config: TrialConfig, hashes: Mapping[str, str | None
                 Problem(
                     field=field or "imports",
                     value=NO_VALUE if field is None else label_of(config.flat()[field]),
-                    rule=f"{'the code' if field is None else 'it'} has changed since the trial was planned: content"
-                    f" {now[:SHOWN]} instead of {planned[:SHOWN]}.",
+                    rule=f"its content has changed since the trial was planned: {now[:SHOWN]} instead of"
+                    f" {planned[:SHOWN]}.",
                     remedy="Launch the space again: trials of the new content are new trials.",
                 )
             )

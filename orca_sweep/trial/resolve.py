@@ -112,7 +112,7 @@ def _find_mistakes(error: ValidationError, is_task_known: bool) -> Iterator[Prob
         if rule != "field required":
             yield Problem(field=field, value=value, rule=f"{rule}.".replace("?.", "?"))
         elif field == "task" or is_task_known:
-            yield Problem(field=field, rule="it is missing.", remedy="Set it in base or as a factor.")
+            yield Problem(field=field, rule="this field is missing.", remedy="Set it in base or as a factor.")
 
 
 def _find_unknown_names(settings: Mapping[str, Any], records: Records) -> Iterator[Problem]:

@@ -189,7 +189,9 @@ def test_what_no_number_changes_is_refused_once(tmp_path):
         f"base: {{task: ninapro, body.name: roberta-micro, proxy: mnist5k}}\nfactors: {{{WIDE}}}\nseeds: 1\n"
     )
     problems = problems_of(path, make=counted)
-    assert problems == (f"{path}:1: proxy 'mnist5k' holds images, but the body 'roberta-micro' embeds texts.",)
+    assert problems == (
+        f"{path}:1: proxy = 'mnist5k': it holds images, but the body 'roberta-micro' embeds texts. Name a proxy of texts.",
+    )
     assert len(asked) < 10
 
 

@@ -95,8 +95,8 @@ def test_no_is_not_false_and_a_number_can_be_a_name(write_space):
     found = problems_of(write_space("base: {task: tiny, finetune.freeze: no}\nfactors: {task: [1e-4]}\nseeds: 1\n"))
     assert any("finetune.freeze = 'no'" in text for text in found)
     found = problems_of(write_space("base: {body.name: no}\nfactors: {task: [1e-4]}\nseeds: 1\n"))
-    assert any("task '1e-4': there is no task" in text for text in found)
-    assert any("body.name 'no': there is no body 'no'" in text for text in found)
+    assert any("task = '1e-4': there is no task" in text for text in found)
+    assert any("body.name = 'no': there is no body 'no'" in text for text in found)
 
 
 def test_ids_are_stable_and_grow(write_space):

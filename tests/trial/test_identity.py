@@ -139,7 +139,7 @@ def test_ids_follow_content_and_not_folders(tmp_path, kind):
     assert moved.flat() != first.flat(), "the config still says where the files are"
     hasher = Hasher()  # what plans of many cells use
     assert {hasher.cell_id(config) for config in (first, moved)} == {first.cell_id}
-    assert [trial_id for trial_id, _ in hasher.replicates(moved, [0, 3])] == [t for t, _ in Hasher().replicates(first, [0, 3])]
+    assert [trial_id for trial_id, _ in hasher.replicates(moved, [0, 3])] == [c.trial_id for _, c in hasher.replicates(first, [0, 3])]
     make(tmp_path / "one", 1)
     changed = resolved(settings(path))
     assert changed.trial_id != first.trial_id and changed.cell_id != first.cell_id
@@ -641,7 +641,7 @@ def test_a_trial_of_an_earlier_content_is_not_replayed_and_its_task_is_named(tmp
     recorded_row = {"trial_id": config.trial_id, "status": "ok"}
     recorded_trial = r.Recorded(config.trial_id, config.flat(), recorded_row, {}, is_sealed=True)
     write_npz(path, 1)
-    words = f"^trial {config.trial_id}: task 'my digits' has changed .* Put the earlier content back"
+    words = f"^trial {config.trial_id}: task = 'my digits': its content has changed .* Put the earlier content back"
     with pytest.raises(InputError, match=words) as error:
         replay(recorded_trial, tmp_path, ())
     assert str(tmp_path) not in str(error.value) and "kind=" not in str(error.value)

@@ -184,7 +184,7 @@ def test_what_is_held_is_the_same_at_every_seed(level, go, monkeypatch):
 # Identity and reuse -------------------------------------------------------------------------------
 
 
-def test_the_default_keeps_the_ids_of_before_and_every_other_level_has_its_own(user_tasks):
+def test_the_default_is_all_and_every_level_has_its_own_ids(user_tasks):
     config = make_config(ALIGNED)
     assert config.seed_varies == "all"
     assert make_config({**ALIGNED, "seed_varies": "all"}) == config
