@@ -519,7 +519,8 @@ def test_whatever_a_users_module_raises_is_told_with_its_name(tmp_path, code, wo
     with pytest.raises(InputError) as caught:
         load_imports([str(tmp_path / "mine.py")])
     assert (
-        str(caught.value) == f"imports = '{tmp_path}/mine.py': it cannot be imported: {words}. Correct it, or leave it out."
+        str(caught.value)
+        == f"imports = '{tmp_path}/mine.py': it cannot be imported: {words}. Correct it, or leave it out."
     )
 
 

@@ -411,7 +411,7 @@ def test_test_data_is_touched_once_at_the_end(run, monkeypatch):
         bad = Samples(np.flip(data.test.x, 0).copy() * 7, data.test.y)
         return type(data)(data.task, data.train, data.val, bad, None, None, data.fingerprint)
 
-    from orca_sweep.training import run as trial
+    from orca_sweep.training import stages as trial
 
     monkeypatch.setattr(trial, "task_data", poisoned)
     trial._task_data.cache_clear()

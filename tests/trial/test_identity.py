@@ -139,7 +139,9 @@ def test_ids_follow_content_and_not_folders(tmp_path, kind):
     assert moved.flat() != first.flat(), "the config still says where the files are"
     hasher = Hasher()  # what plans of many cells use
     assert {hasher.cell_id(config) for config in (first, moved)} == {first.cell_id}
-    assert [trial_id for trial_id, _ in hasher.replicates(moved, [0, 3])] == [c.trial_id for _, c in hasher.replicates(first, [0, 3])]
+    assert [trial_id for trial_id, _ in hasher.replicates(moved, [0, 3])] == [
+        c.trial_id for _, c in hasher.replicates(first, [0, 3])
+    ]
     make(tmp_path / "one", 1)
     changed = resolved(settings(path))
     assert changed.trial_id != first.trial_id and changed.cell_id != first.cell_id
@@ -412,7 +414,7 @@ def test_a_resumption_with_changed_files_or_code_is_refused_before_anything_runs
     Path("mine.py").write_text(CODE.format(version=2))
     with pytest.raises(InputError) as error:
         check_contents(plan)
-    assert len(error.value.problems) == 2 and "imports: the code has changed" in str(error.value.problems[1])
+    assert len(error.value.problems) == 2 and "imports: its content has changed" in str(error.value.problems[1])
     (tmp_path / "a.npz").unlink()
     with pytest.raises(InputError, match="cannot be read"):
         check_contents(plan)

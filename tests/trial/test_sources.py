@@ -15,7 +15,7 @@ from orca_sweep.space.confounds import confounds
 from orca_sweep.space.prefixes import shared_prefixes
 from orca_sweep.space.records import PlannedTrial
 from orca_sweep.store import Store
-from orca_sweep.training import run as running
+from orca_sweep.training import stages as running
 from orca_sweep.training.run import RunContext, run_config
 from orca_sweep.training.worker import Worker
 from orca_sweep.trial import load_imports, make_config, resolve_configs, resolve_settings, shared_stages
