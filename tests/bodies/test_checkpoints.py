@@ -434,13 +434,13 @@ def test_a_broken_checkpoint_is_refused_before_and_when_it_is_loaded(name, body_
     folder = body_of(family)
     break_it(folder)
     body = find_body(str(folder))
-    [problem] = map(str, find_file_problems(body))
-    assert problem.startswith(f"body.name {str(folder)!r}: {folder}")
+    [problem] = find_file_problems(body)
+    assert (problem.field, problem.value) == ("body.name", str(folder)) and problem.rule.startswith(str(folder))
     with pytest.raises(DataError, match=words):
-        raise DataError(problem)
+        raise DataError(problem.rule)
     with pytest.raises(DataError, match=words) as error:
         load_pretrained(body)
-    assert str(error.value) in problem
+    assert str(error.value) in problem.rule
 
 
 UNSEEN = {
