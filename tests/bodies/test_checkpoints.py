@@ -1123,7 +1123,7 @@ def test_the_launch_s_checks_and_the_trial_refuse_it_too(body_of, run, tmp_path)
     settings = {"task": "tiny", "body.name": str(folder), "proxy": "none"}
     trained, random = (make_config({**settings, "body.pretrain_fraction": f}) for f in (1, 0))
     [problem] = unavailable_parts(resolve_configs([trained, random, trained]), tmp_path)
-    assert "1 missing (encoder.layers.1.blocks.0.layernorm_after.bias)" in problem
+    assert "1 missing (encoder.layers.1.blocks.0.layernorm_after.bias)" in problem.rule
     assert find_body_problems(resolve_configs([random])) == []  # its weights are not used
     row, _ = run(**{key.replace(".", "__"): value for key, value in settings.items()}, body__pretrain_fraction=1)
     assert row["status"] == "failed"
