@@ -153,7 +153,7 @@ def test_a_space_calls_its_declarations_by_name(plan_of, files):
 
 def test_errors_and_descriptions_use_the_name(files):
     task = task_as_text({**TASK, "name": "my digits", "metric": "eror"})
-    with pytest.raises(InputError, match=r"^task 'my digits': task 'my digits': there is no metric 'eror'"):
+    with pytest.raises(InputError, match=r"^task = 'my digits': task 'my digits': there is no metric 'eror'"):
         make_config({"task": task, "proxy": "none"})
     with pytest.raises(InputError) as told:
         make_config({"task": task_as_text({**TASK, "name": "my digits"}), "proxy": as_text({**PROXY, "name": "topics"}),
