@@ -69,9 +69,9 @@ def write_space(tmp_path, user_tasks):
 def plan_of(write_space):
     """Plans the text of a space."""
     from orca_sweep.space import plan_space
-    from orca_sweep.trial import load_imports, resolve
+    from orca_sweep.trial import load_imports, make_config
 
-    return lambda text, name="space.yaml": plan_space(write_space(text, name), load_imports, resolve)
+    return lambda text, name="space.yaml": plan_space(write_space(text, name), load_imports, make_config)
 
 
 @pytest.fixture
@@ -90,13 +90,21 @@ def worker(tmp_path):
 def run(tmp_path, worker, user_tasks):
     """Runs one trial of dotted settings in this process and returns (row, epochs)."""
     from orca_sweep.results import read_record, unsealed
-    from orca_sweep.training.run import run_trial
-    from orca_sweep.trial import resolve
+    from orca_sweep.training.run import RunContext, run_config
+    from orca_sweep.trial import make_config
 
     def go(folder="sweep", use=None, snapshots=(), report=lambda row: None, **settings):
-        config = resolve({key.replace("__", "."): value for key, value in settings.items()})
-        row = run_trial(
-            config, tmp_path / folder, use or worker, tmp_path / "data", report, snapshots, imports=[str(user_tasks)]
+        config = make_config({key.replace("__", "."): value for key, value in settings.items()})
+        row = run_config(
+            config,
+            RunContext(
+                folder=tmp_path / folder,
+                worker=use or worker,
+                data_root=tmp_path / "data",
+                report=report,
+                snapshot_epochs=snapshots,
+                imports=[str(user_tasks)],
+            ),
         )
         record = read_record(tmp_path / folder, config.trial_id)
         return {**row, **unsealed(record)}, record["epochs"]

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from orca_sweep.analysis.figures import ACT_UNTRAINED, NAIVE
+from orca_sweep.analysis.figures import NAIVE
 from orca_sweep.analysis.tables import by_task, metric_of, read_cells, replicated
+from orca_sweep.config import Facts, acts, embedder_training_fields
 from orca_sweep.config.freezing import says_length
 from orca_sweep.config.labels import write_level
 from orca_sweep.results import TRIAL_MEASURES, Cell, Results, trial_columns
@@ -67,11 +68,12 @@ class ConfiguredCell:
 
     def acts(self, path: str) -> bool:
         """Whether a field has an effect here, as far as the others tell."""
-        if _is_of_training(path):
-            return self.is_trained
-        if path in PRETRAINING and path != FRACTION:
-            return self.fraction != 0
-        return path != FREEZE_EPOCHS or not (self.settings.get(FREEZE) == "none" or says_length(self.shown(FREEZE)))
+        return acts(path, self._facts)
+
+    @cached_property
+    def _facts(self) -> Facts:
+        says_all = self.settings.get(FREEZE) == "none" or says_length(self.shown(FREEZE))
+        return Facts(trains_embedder=self.is_trained, pretrain_fraction=self.fraction, freeze_says_length=says_all)
 
     def describe(self, *paths: str) -> str:
         """Returns 'proxy mnist5k, embedder.epochs 20'."""
@@ -91,11 +93,7 @@ def _number(text: str) -> float:
 
 def training(cell: ConfiguredCell) -> frozenset[str]:
     """Returns the fields that describe embedder training: without it they have no effect, and stand at one value."""
-    return frozenset(filter(_is_of_training, cell.settings))
-
-
-def _is_of_training(path: str) -> bool:
-    return path == PROXY or (path.startswith("embedder.") and path not in ACT_UNTRAINED)
+    return embedder_training_fields() & cell.settings.keys()
 
 
 @dataclass(frozen=True)

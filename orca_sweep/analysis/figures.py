@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from orca_sweep.config import embedder_training_fields, naive_settings
 from orca_sweep.config.labels import shorten_labels, write_level
 from orca_sweep.errors import InputError
 from orca_sweep.results import Cell, Results
@@ -34,10 +35,8 @@ LOOK: Any = {
     "lines.markersize": 5,
     "svg.hashsalt": "orca-sweep",  # equal numbers, equal files
 }
-NAIVE = {"proxy": "none", "embedder.objective": "none", "embedder.epochs": "0"}
-"""What a cell without embedder training has for these fields."""
-ACT_UNTRAINED = ("embedder.init", "embedder.channel_copy", "embedder.target_length")
-"""Fields of the embedder that mean something without its training too."""
+NAIVE = {path: write_level(value) for path, value in naive_settings().items()}
+"""What a cell without embedder training has for the fields that say so."""
 
 
 # Cells, lines, panels -----------------------------------------------------------------------------
@@ -175,7 +174,7 @@ def with_naive(cells: Sequence[Cell], factors: Iterable[str], own: Iterable[str]
     from what it is to be compared with. It takes on the levels of trained cells that agree with it in all else; not
     of the factors in ``own``.
     """
-    training = [path for path in embedding_factors(factors) if path not in ACT_UNTRAINED]
+    training = [path for path in embedding_factors(factors) if path in embedder_training_fields()]
     taken = [path for path in training if path not in own]
     trained_cells: dict[tuple[str, ...], dict[tuple[str, ...], Cell]] = {}
     for cell in cells:

@@ -21,7 +21,7 @@ from orca_sweep.planning.agenda import Agenda
 from orca_sweep.results import read_row, write_record
 from orca_sweep.space import Budget, Plan, make_plan, read_space
 from orca_sweep.sweep.running import Setup, fit, joined
-from orca_sweep.trial import Remembering, resolve, shared_stages
+from orca_sweep.trial import Records, Remembering, make_config, shared_stages
 
 N_TRIALS = 200
 N_QUEUED = 5000
@@ -65,9 +65,9 @@ def _planned(folder: Path) -> Measurement:
         f"base: {{task: digits, proxy: mnist5k}}\nfactors: {{finetune.lr: {rates}, embedder.lr: {rates},"
         " finetune.freeze: [none, body]}\nseeds: 1\n"
     )
-    ours = timed(lambda: make_plan(read_space(path), Remembering(resolve)))
+    ours = timed(lambda: make_plan(read_space(path), Remembering(partial(make_config, records=Records()))))
     peak = peak_memory_mib()
-    other = timed(lambda: make_plan(read_space(path), resolve))
+    other = timed(lambda: make_plan(read_space(path), make_config))
     name = f"{2 * len(rates) ** 2} trials planned"
     return Measurement(name, ours[0], other[0], other[0] / ours[0], peak, ours[1], other[1], 0.0)
 
@@ -89,14 +89,17 @@ def _plan(folder: Path, n: int) -> Plan:
     rates = ", ".join(f"{1e-6 * (i + 1):.6g}" for i in range(n // 10))
     path = folder / "overhead.yaml"
     path.write_text(SPACE.format(rates=rates, n_seeds=10), encoding="utf-8")
-    return make_plan(read_space(path), resolve)
+    return make_plan(read_space(path), make_config)
 
 
 def _ours(plan: Plan, out: Path, most: int | None = None) -> None:
     if most is not None:
         plan = replace(plan, space=replace(plan.space, budget=Budget(trials=most)))
     out.mkdir()
-    agenda = Agenda(plan, partial(read_row, out), resolve, shared_stages)
+    records = Records()
+    agenda = Agenda(
+        plan, partial(read_row, out), make_config, lambda config: shared_stages(records.resolve_config(config))
+    )
 
     def work(params: dict[str, Any]) -> None:
         config = TrialConfig.model_validate(params["trial"]["config"])

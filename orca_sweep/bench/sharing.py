@@ -18,9 +18,9 @@ from orca_sweep.results import read_record, unsealed
 from orca_sweep.space import make_plan, read_space
 from orca_sweep.space.prefixes import shared_epochs, shared_prefixes
 from orca_sweep.store import Store
-from orca_sweep.training.run import run_trial
+from orca_sweep.training.run import RunContext, run_config
 from orca_sweep.training.worker import Worker
-from orca_sweep.trial import resolve
+from orca_sweep.trial import make_config
 
 SPACE = """
 name: sharing
@@ -45,7 +45,7 @@ def measurements(repeats: int) -> list[Measurement]:
         folder = Path(name)
         path = folder / "sharing.yaml"
         path.write_text(SPACE, encoding="utf-8")
-        plan = make_plan(read_space(path), resolve)
+        plan = make_plan(read_space(path), make_config)
         every = list(_combinations(plan.space))
         _run(every[0], folder / "warm", Store(str(folder / "warm-store")))
         shared: dict[str, Row] = {}
@@ -67,11 +67,11 @@ def _combinations(space: Any) -> Iterable[TrialConfig]:
     """Every combination of levels and seeds, those that are the same work too."""
     for levels in itertools.product(*space.factors.values()):
         for seed in space.seeds:
-            yield resolve({**space.base, **dict(zip(space.factors, levels, strict=True)), "seed": seed})
+            yield make_config({**space.base, **dict(zip(space.factors, levels, strict=True)), "seed": seed})
 
 
 def _run(config: TrialConfig, folder: Path, store: Store, **more: Any) -> Row:
-    row = run_trial(config, folder, Worker(store), folder, **more)
+    row = run_config(config, RunContext(folder=folder, worker=Worker(store), data_root=folder, **more))
     record = read_record(folder, config.trial_id) or {"row": {}}
     return {**row, **unsealed(record), "epochs": record.get("epochs", [])}
 

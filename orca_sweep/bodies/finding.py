@@ -55,16 +55,14 @@ def find_rung(body: Body, fraction: float, seed: int) -> Body:
         return body
     if fraction not in body.ladder:
         known = ", ".join(f"{f:g}" for f in body.fractions or ())
-        raise InputError(
-            f"body.pretrain_fraction = {fraction:g}: {body.name!r} has published weights at {known} (0 = random)."
-            " Our own small bodies take any fraction."
-        )
+        rule = f"{body.name!r} has published weights at {known} (0 = random)."
+        remedy = "Our own small bodies take any fraction."
+        raise InputError(Problem(field="body.pretrain_fraction", value=fraction, rule=rule, remedy=remedy))
     rung = body.ladder[fraction]
     if seed >= len(rung.locations):
-        raise InputError(
-            f"body.pretrain_seed = {seed}: {body.name!r} has {len(rung.locations)} published runs at fraction"
-            f" {fraction:g}. Use 0 to {len(rung.locations) - 1}."
-        )
+        rule = f"{body.name!r} has {len(rung.locations)} published runs at fraction {fraction:g}."
+        remedy = f"Use 0 to {len(rung.locations) - 1}."
+        raise InputError(Problem(field="body.pretrain_seed", value=seed, rule=rule, remedy=remedy))
     return replace(body, location=rung.locations[seed], revision=rung.revision)
 
 
@@ -82,10 +80,9 @@ def locate_model(body: Body) -> str:
     if body.package is None:
         location = str(body.location)
         if body.name != location and HUB_ID.fullmatch(location) and is_local_path(location):
-            raise InputError(
-                f"body.name {body.name!r}: its hub id {location} is also a folder in the working folder, which would be"
-                f" loaded instead. Work elsewhere, or name the folder './{location}'."
-            )
+            rule = f"its hub id {location} is also a folder in the working folder, which would be loaded instead."
+            remedy = f"Work elsewhere, or name the folder './{location}'."
+            raise InputError(Problem(field="body.name", value=body.name, rule=rule, remedy=remedy))
         return location
     missing = explain_missing_body(body)
     if missing:

@@ -209,9 +209,10 @@ def _run(made: Plan, folder: Path, address: str | None, data_root: Path, store: 
     from orca_sweep.results import describe_changes
     from orca_sweep.sweep import Setup
     from orca_sweep.sweep import launch as run
-    from orca_sweep.trial import describe_inputs, describe_proxies
+    from orca_sweep.trial import describe_inputs, describe_proxies, resolve_configs
 
-    lines = (*describe_changes(folder, made), *describe_proxies(made.cells, made.names), *describe_inputs(made.cells))
+    cells = resolve_configs(made.cells)
+    lines = (*describe_changes(folder, made), *describe_proxies(cells, made.names), *describe_inputs(cells))
     for line in lines:
         console.print(line, soft_wrap=True)
     _convert_tasks(made, data_root)
@@ -254,9 +255,11 @@ def _end_now(code: int) -> None:
 
 def _convert_tasks(made: Plan, root: Path) -> None:
     """Converts here what can be, with a bar to look at; what is missing is told by the sweep itself."""
-    from orca_sweep.tasks import explain_unavailable, find_task
+    from orca_sweep.tasks import explain_unavailable
+    from orca_sweep.trial import resolve_configs
 
-    for task in (find_task(name) for name in dict.fromkeys(cell.task for cell in made.cells)):
+    tasks = {trial.config.task: trial.task for trial in resolve_configs(made.cells)}
+    for task in tasks.values():
         if task.convert is not None and not explain_unavailable(task, root):
             data_commands.convert_task(task, root)
 
@@ -312,7 +315,7 @@ def pretrain(
     loaded, seconds, reused = pretrain_body(
         record, config, worker, lambda row: print(f"step {row['epoch']} of {total}: loss {row['train_loss']:.4f}")
     )
-    keep_pretraining(config, worker)
+    keep_pretraining(record, config, worker)
     measure = "error" if record.pretrain.task == "classification" else "loss"
     print(
         f"{record.name} on {fraction:g} of {record.pretrain.corpus}: held-out {measure} {loaded.pretrain_metric:.4f},"

@@ -184,9 +184,9 @@ def _misplaced(out: Path | None, data: Path | None, store: str | None) -> list[s
 
 def _without_data(made: "Plan", data: Path | None) -> list[str]:
     """Tasks with files look for them where the job runs; without --data that would be its temporary folder."""
-    from orca_sweep.tasks import find_task
+    from orca_sweep.trial import resolve_configs
 
-    names = [name for name in dict.fromkeys(cell.task for cell in made.cells) if find_task(name).files]
+    names = [trial.config.task for trial in resolve_configs(made.cells) if trial.task.files]
     if data is not None or not names:
         return []
     return [

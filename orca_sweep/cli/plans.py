@@ -82,12 +82,14 @@ def make_plan(path: Path, max_trials: int = MAX_TRIALS, rehash: bool = False) ->
     """
     from orca_sweep.data.contents import Contents
     from orca_sweep.space import plan_space
-    from orca_sweep.trial import Remembering, find_body_problems, find_task_problems, load_imports, resolve
+    from orca_sweep.trial import Records, Remembering, find_body_problems, find_task_problems, load_imports, make_config
 
     contents = Contents(rehashes=rehash, report=lambda text: print(text, file=sys.stderr, flush=True))
-    made = plan_space(path, load_imports, Remembering(partial(resolve, contents=contents)), max_trials)
-    configs = [*made.cells, *(trial.config for trial in made.trials)]
-    problems: list[str | Problem] = [*find_body_problems(configs), *find_task_problems(configs)]
+    records = Records()  # asked only after the imports
+    resolve = Remembering(partial(make_config, records=records, contents=contents))
+    made = plan_space(path, load_imports, resolve, max_trials)
+    trials = list(map(records.resolve_config, (*made.cells, *(trial.config for trial in made.trials))))
+    problems: list[str | Problem] = [*find_body_problems(trials), *find_task_problems(trials)]
     if problems:
         raise InputError(problems)
     return made
@@ -127,12 +129,19 @@ def _make_forecast(made: Plan, folder: Path, store: str, data_root: Path, probe:
 def _collect_notes(made: Plan, data: Path, folder: Path) -> list[str]:
     from orca_sweep.results import describe_changes, reveals
     from orca_sweep.space.confounds import confounds
-    from orca_sweep.trial import describe_inputs, describe_proxies, unavailable_loggers, unavailable_parts
+    from orca_sweep.trial import (
+        describe_inputs,
+        describe_proxies,
+        resolve_configs,
+        unavailable_loggers,
+        unavailable_parts,
+    )
 
-    lacks = unavailable_parts(made.cells, real_path(data))
+    cells = resolve_configs(made.cells)
+    lacks = list(map(str, unavailable_parts(cells, real_path(data))))
     lacks += unavailable_loggers(logger.name for logger in made.space.loggers)
-    notes = [f"Not here: {text}" for text in lacks] + describe_proxies(made.cells, made.names)
-    notes += describe_inputs(made.cells)
+    notes = [f"Not here: {text}" for text in lacks] + describe_proxies(cells, made.names)
+    notes += describe_inputs(cells)
     if len(made.space.seeds) < 2:
         notes.append("One seed has no interval: no difference between cells can be told from noise.")
     for cell in made.cells:

@@ -1,9 +1,11 @@
 """The knobs of one ORCA run, when each can act, and the small languages that their values are written in."""
 
+from orca_sweep.config.acting import Facts, read_facts
+from orca_sweep.config.digests import canonical_json, digest
+from orca_sweep.config.hashing import Hasher
 from orca_sweep.config.knobs import (
     CONTENT_OF,
     CONTENTS,
-    LATER,
     MOST,
     BodyConfig,
     ChannelCopy,
@@ -12,25 +14,30 @@ from orca_sweep.config.knobs import (
     EmbedderConfig,
     EmbedderInit,
     FinetuneConfig,
-    Hasher,
     NonNegative,
     Normalise,
     Seed,
     Source,
     TrialConfig,
-    canonical_json,
-    digest,
-    explain,
     flatten,
-    knobs,
     nest,
+)
+from orca_sweep.config.schema import (
+    acts,
+    default_settings,
+    embedder_training_fields,
+    explain,
+    fields_of_level,
+    find_idle,
+    knobs,
+    naive_settings,
+    rules,
     unknown_knob,
 )
 
 __all__ = [
     "CONTENTS",
     "CONTENT_OF",
-    "LATER",
     "MOST",
     "BodyConfig",
     "ChannelCopy",
@@ -38,6 +45,7 @@ __all__ = [
     "DataConfig",
     "EmbedderConfig",
     "EmbedderInit",
+    "Facts",
     "FinetuneConfig",
     "Hasher",
     "NonNegative",
@@ -45,11 +53,19 @@ __all__ = [
     "Seed",
     "Source",
     "TrialConfig",
+    "acts",
     "canonical_json",
+    "default_settings",
     "digest",
+    "embedder_training_fields",
     "explain",
+    "fields_of_level",
+    "find_idle",
     "flatten",
     "knobs",
+    "naive_settings",
     "nest",
+    "read_facts",
+    "rules",
     "unknown_knob",
 ]

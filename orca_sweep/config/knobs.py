@@ -1,23 +1,19 @@
-"""TrialConfig: THE list of knobs of one ORCA run, with type, unit, range and meaning.
+"""TrialConfig: THE list of knobs of one ORCA run, with type, unit, range, meaning and when each acts.
 
-Everything that changes a trial's numbers is a field here; nothing else is. A config is written flat
+Everything that changes a trial's numbers is a field here; nothing else is. Behind a field's type stand the rules that must
+all hold for it to act (``orca_sweep.config.acting``); a field without one always acts. A config is written flat
 (``{"embedder.epochs": 20}``) in spaces, rows and columns, and nested as a pydantic object in code.
 """
 
-import hashlib
-import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import lru_cache
-from types import NoneType
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from orca_sweep.config import declaration, freezing
+from orca_sweep.config import acting, declaration, freezing
+from orca_sweep.config.digests import digest
 from orca_sweep.config.number_lists import betas_as_text, epochs_as_text
-from orca_sweep.registry import hint
 
 Freeze = Annotated[str, BeforeValidator(freezing.as_text), AfterValidator(freezing.checked)]
 Betas = Annotated[str, BeforeValidator(betas_as_text)]
@@ -51,7 +47,9 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=MOST)]
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """A group of knobs."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def replaced(self, **values: Any) -> Self:
@@ -66,15 +64,17 @@ class _Part(BaseModel):
         return new
 
 
-class DataConfig(_Part):
+class DataConfig(Part):
     """Which samples of the task are used."""
 
     split_seed: Seed = Field(
         0, description="seed of the train/validation/test split; not the run seed, unless seed_varies adds it"
     )
     n_train: Count | None = Field(None, description="training samples kept; null keeps all that the task offers")
-    augment: bool = Field(True, description="augment training samples in fine-tuning, where the task does so")
-    normalise: Normalise | None = Field(
+    augment: Annotated[bool, acting.AUGMENTS] = Field(
+        True, description="augment training samples in fine-tuning, where the task does so"
+    )
+    normalise: Annotated[Normalise | None, acting.HAS_SCALE] = Field(
         None,
         description="how the inputs that the task gives are normalised, in place of the task's own way; none = not at all;"
         " channel = by each channel's mean and standard deviation over the training samples used; pointwise = by those of"
@@ -83,18 +83,20 @@ class DataConfig(_Part):
     )
 
 
-class BodyConfig(_Part):
+class BodyConfig(Part):
     """The pre-trained network that is kept."""
 
     name: str = Field(description="registered body, hub id (org/name) or local folder with config.json and safetensors")
     pretrain_fraction: float = Field(
         1.0, ge=0, le=1, description="share of the pre-training corpus the body has seen; 0 = random initialisation"
     )
-    pretrain_steps: Count | None = Field(
+    pretrain_steps: Annotated[Count | None, acting.PRETRAINED, acting.MADE_HERE] = Field(
         None, description="optimizer steps of our own pre-training; null takes the body's recipe; unused for hub bodies"
     )
-    pretrain_seed: Seed = Field(0, description="seed of the body's initialisation and pre-training order")
-    allow_pickle: bool = Field(
+    pretrain_seed: Annotated[Seed, acting.HAS_SEVERAL_RUNS] = Field(
+        0, description="seed of the body's initialisation and pre-training order"
+    )
+    allow_pickle: Annotated[bool, acting.PRETRAINED, acting.MAY_BE_PICKLED] = Field(
         False, description="read a published checkpoint that has no safetensors from its pickle (tensors only)"
     )
     input_mode: Literal["plain", "double", "flip"] = Field(
@@ -104,76 +106,100 @@ class BodyConfig(_Part):
     )
 
 
-class EmbedderConfig(_Part):
+class EmbedderConfig(Part):
     """Stage 1 and 2: the new input layer and its training towards the proxy."""
 
-    init: EmbedderInit = Field(
+    init: Annotated[EmbedderInit, acting.STARTS_DIFFER] = Field(
         "copied",
         description="copied = start from the body's own input-layer weights where shapes allow; random = all fresh;"
         " orca-untrained = ORCA's start at zero embedder epochs: fresh convolution, fresh LayerNorm (weight 1, bias 0),"
         " positions copied from the body",
     )
-    channel_copy: ChannelCopy = Field(
+    channel_copy: Annotated[ChannelCopy, acting.COPIES_CHANNELS] = Field(
         "cycled",
         description="how patch weights are copied if the task's images have another number of channels; cycled = the"
         " body's channels in turn, as released (one channel: the red one); mean = the mean over the body's channels,"
         " scaled so that a grey image gives the same tokens as in the body",
     )
-    epochs: Epochs = Field(60, description="embedder epochs; ONE optimizer step over all classes each; 0 = naive")
-    objective: str = Field("otdd-exact", description="alignment distance that embedder training lowers")
-    epsilon: Positive = Field(
+    epochs: Annotated[Epochs, acting.EMBEDDER_TRAINS.with_idle(0)] = Field(
+        60, description="embedder epochs; ONE optimizer step over all classes each; 0 = naive"
+    )
+    objective: Annotated[str, acting.EMBEDDER_TRAINS.with_idle("none")] = Field(
+        "otdd-exact", description="alignment distance that embedder training lowers"
+    )
+    epsilon: Annotated[Positive, acting.EMBEDDER_TRAINS, acting.objective_takes("epsilon")] = Field(
         0.1, description="entropic regularisation of otdd-exact and otdd-gaussian, squared feature units"
     )
-    extra_iterations: Annotated[int, Field(ge=0, le=MOST)] = Field(
+    extra_iterations: Annotated[
+        int, Field(ge=0, le=MOST), acting.EMBEDDER_TRAINS, acting.objective_takes("extra_iterations")
+    ] = Field(
         0,
         description="more Sinkhorn updates at epsilon in otdd-exact and otdd-gaussian; 0 = as published, 100 = converged",
     )
-    label_gradient: bool | None = Field(
+    label_gradient: Annotated[bool | None, acting.EMBEDDER_TRAINS, acting.objective_takes("label_gradient")] = Field(
         None, description="gradient through otdd's label distances; null = as published (exact, emd: no; gaussian: yes)"
     )
-    n_bandwidths: Count = Field(5, description="Gaussian kernels of mmd")
-    bandwidth_factor: Positive = Field(2.0, description="ratio of neighbouring mmd bandwidths")
-    n_projections: Count = Field(128, description="random directions of sliced-wasserstein; drawn by the run seed")
-    optimizer: Optimizer = Field("adamw", description="optimizer of embedder training")
-    lr: Positive = Field(1e-3, description="learning rate of embedder training")
-    weight_decay: NonNegative = Field(0.0, description="weight decay of embedder training")
-    betas: Betas = Field(
+    n_bandwidths: Annotated[Count, acting.EMBEDDER_TRAINS, acting.objective_takes("n_bandwidths")] = Field(
+        5, description="Gaussian kernels of mmd"
+    )
+    bandwidth_factor: Annotated[Positive, acting.EMBEDDER_TRAINS, acting.objective_takes("bandwidth_factor")] = Field(
+        2.0, description="ratio of neighbouring mmd bandwidths"
+    )
+    n_projections: Annotated[Count, acting.EMBEDDER_TRAINS, acting.objective_takes("n_projections")] = Field(
+        128, description="random directions of sliced-wasserstein; drawn by the run seed"
+    )
+    optimizer: Annotated[Optimizer, acting.EMBEDDER_TRAINS] = Field(
+        "adamw", description="optimizer of embedder training"
+    )
+    lr: Annotated[Positive, acting.EMBEDDER_TRAINS] = Field(1e-3, description="learning rate of embedder training")
+    weight_decay: Annotated[NonNegative, acting.EMBEDDER_TRAINS] = Field(
+        0.0, description="weight decay of embedder training"
+    )
+    betas: Annotated[Betas, acting.EMBEDDER_TRAINS, acting.EMBEDDER_ADAM] = Field(
         "0.9, 0.999", description="decay rates of Adam's averages, as [0.9, 0.98]; adam and adamw only"
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum; used by sgd only")
-    lr_decay: float = Field(0.2, gt=0, le=1, description="factor on the learning rate after each of lr_decay_after")
-    lr_decay_after: GrowingEpochs = Field(
+    momentum: Annotated[float, acting.EMBEDDER_TRAINS, acting.EMBEDDER_SGD] = Field(
+        0.9, ge=0, lt=1, description="momentum; used by sgd only"
+    )
+    lr_decay: Annotated[float, acting.EMBEDDER_TRAINS, acting.EMBEDDER_DECAYS] = Field(
+        0.2, gt=0, le=1, description="factor on the learning rate after each of lr_decay_after"
+    )
+    lr_decay_after: Annotated[GrowingEpochs, acting.EMBEDDER_TRAINS, acting.EMBEDDER_DECAYS.with_idle(None)] = Field(
         "20, 40, 60",
         description="list of the steps, counted from 0, after which the learning rate is multiplied by lr_decay; 20 ="
         " the first 21 steps run at the full rate, as released; null = constant",
     )
-    max_samples_per_class: Annotated[int, Field(ge=2, le=MOST)] = Field(
+    max_samples_per_class: Annotated[int, Field(ge=2, le=MOST), acting.EMBEDDER_TRAINS] = Field(
         128, description="target samples drawn per class and embedder epoch"
     )
-    proxy_samples: Annotated[int, Field(ge=2, le=MOST)] = Field(
+    proxy_samples: Annotated[int, Field(ge=2, le=MOST), acting.EMBEDDER_TRAINS] = Field(
         5000, description="proxy samples aligned to (all, if the proxy has fewer)"
     )
-    proxy_scaling: Literal["proxy", "body", "none"] = Field(
+    proxy_scaling: Annotated[Literal["proxy", "body", "none"], acting.EMBEDDER_TRAINS, acting.PROXY_IMAGES] = Field(
         "proxy",
         description="how proxy images are normalised per channel; proxy = by the proxy's own mean and standard"
         " deviation, as released; body = by those in the body's preprocessor_config.json; none = not at all",
     )
-    proxy_augment: bool = Field(
+    proxy_augment: Annotated[bool, acting.EMBEDDER_TRAINS, acting.PROXY_IMAGES] = Field(
         False, description="crop and flip each proxy image at random, once and for all, as released for cifar10"
     )
-    proxy_pooling: Literal["mean", "token"] = Field(
+    proxy_pooling: Annotated[Literal["mean", "token"], acting.EMBEDDER_TRAINS, acting.PROXY_TAGS] = Field(
         "mean",
         description="what a sample of tagged sentences is; mean = a whole phrase, averaged over its word pieces;"
         " token = a single token, by its first word piece",
     )
-    n_pseudo_classes: Count = Field(10, description="k-means clusters of dense or multi-label training targets")
-    target_length: Count = Field(512, description="longest token sequence a 1D embedder may produce")
+    n_pseudo_classes: Annotated[Count, acting.EMBEDDER_TRAINS, acting.HAS_CLUSTERS] = Field(
+        10, description="k-means clusters of dense or multi-label training targets"
+    )
+    target_length: Annotated[Count, acting.HAS_SEQUENCE] = Field(
+        512, description="longest token sequence a 1D embedder may produce"
+    )
 
 
-class PredictorConfig(_Part):
+class PredictorConfig(Part):
     """Stage 1: the new output layer."""
 
-    dense: DensePredictorKind = Field(
+    dense: Annotated[DensePredictorKind, acting.IS_DENSE] = Field(
         "released",
         description="predictor of dense tasks; released = ORCA's own (2D: a linear layer per token gives an image with"
         " the body's channels, which is averaged to the output's channels and size; 1D: block means of the features,"
@@ -181,7 +207,7 @@ class PredictorConfig(_Part):
     )
 
 
-class FinetuneConfig(_Part):
+class FinetuneConfig(Part):
     """Stage 3: training embedder, body and predictor on the task."""
 
     epochs: Count = Field(20, description="passes over the training samples")
@@ -191,31 +217,35 @@ class FinetuneConfig(_Part):
         " released-non-attn, gradual-unfreeze, or phases such as 'body:5 > body.layers[0:6]:3 > none'; a phase may also"
         " change the learning rate and restart the optimizer: 'body:5 lr*10 constant > none fresh'",
     )
-    freeze_epochs: Epochs | Forever = Field(
+    freeze_epochs: Annotated[Epochs | Forever, acting.LENGTH_IS_OPEN] = Field(
         5, description="epochs of a single frozen phase before full fine-tuning (gradual-unfreeze: of each), or forever"
     )
-    lora_rank: Count | None = Field(
+    lora_rank: Annotated[Count | None, acting.BODY_TRAINS] = Field(
         None, description="rank of low-rank adapters trained in place of the body's weights; null = off"
     )
-    lora_alpha: Count = Field(16, description="scale of the adapters: their product counts alpha / rank")
+    lora_alpha: Annotated[Count, acting.BODY_TRAINS, acting.HAS_ADAPTERS] = Field(
+        16, description="scale of the adapters: their product counts alpha / rank"
+    )
     batch_size: Count = Field(32, description="samples per forward pass")
     accumulation: Count = Field(1, description="batches per optimizer step; the loss is divided accordingly")
     optimizer: Optimizer = Field("adamw", description="optimizer of fine-tuning")
     lr: Positive = Field(1e-4, description="peak learning rate of fine-tuning")
     weight_decay: NonNegative = Field(0.01, description="weight decay of fine-tuning")
-    betas: Betas = Field(
+    betas: Annotated[Betas, acting.FINETUNE_ADAM] = Field(
         "0.9, 0.999", description="decay rates of Adam's averages, as [0.9, 0.98]; adam and adamw only"
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum; used by sgd only")
-    dropout: float | None = Field(
+    momentum: Annotated[float, acting.FINETUNE_SGD] = Field(0.9, ge=0, lt=1, description="momentum; used by sgd only")
+    dropout: Annotated[float | None, acting.BODY_TRAINS] = Field(
         None,
         ge=0,
         lt=1,
         description="hidden and attention dropout of the body in fine-tuning; null = the body's own; Swin's stochastic"
         " depth is not affected",
     )
-    warmup_epochs: Epochs = Field(0, description="epochs of linear warm-up, counted in optimizer steps")
-    decay_epochs: Count | None = Field(
+    warmup_epochs: Annotated[Epochs, acting.FOLLOWS_RATE] = Field(
+        0, description="epochs of linear warm-up, counted in optimizer steps"
+    )
+    decay_epochs: Annotated[Count | None, acting.FOLLOWS_RATE] = Field(
         None, description="epoch at which a linear decay reaches zero; null keeps the rate constant after warm-up"
     )
     grad_clip: Positive | None = Field(None, description="gradient norm limit per optimizer step; null = off")
@@ -238,7 +268,7 @@ class FinetuneConfig(_Part):
 Sha256 = Annotated[str, Field(pattern=r"[0-9a-f]{64}")]
 
 
-class ContentConfig(_Part):
+class ContentConfig(Part):
     """SHA-256 of the user's own files and code that a trial depends on; the program fills it in, nobody sets it.
 
     Null where there is nothing of the kind: registered tasks, proxies and bodies are known by their names.
@@ -255,25 +285,14 @@ CONTENT_OF: Mapping[str, str] = {"content.task": "task", "content.proxy": "proxy
 """The field that names the files of each content hash."""
 CONTENTS = (*CONTENT_OF, "content.code")
 
-LATER: Mapping[str, Any] = {
-    "seed_varies": "all",
-    "finetune.precision": "auto",
-    "finetune.attention": "sdpa",
-    "finetune.gradient_checkpointing": False,
-    "finetune.compile": False,
-    "finetune.deterministic": False,
-    "finetune.eval_batch_size": 256,
-}
-"""Fields that came after the first configs had been hashed, and their defaults."""
 
-
-class TrialConfig(_Part):
+class TrialConfig(Part):
     """One ORCA run, completely described: same config, same work, same numbers on the same CPU."""
 
     task: TaskName = Field(
         description="target problem: a name, openml:<id>, or your own data as {path, kind, sample_shape, output_shape}"
     )
-    proxy: Declared = Field(
+    proxy: Annotated[Declared, acting.EMBEDDER_TRAINS.with_idle("none")] = Field(
         "none",
         description="labelled data the embedder is aligned to: a name, shuffled:<name>, or path[split]:input->label;"
         " none = naive fine-tuning",
@@ -304,7 +323,7 @@ class TrialConfig(_Part):
         """Returns every field under its dotted name."""
         flat: dict[str, Any] = {}
         for name, value in self.__dict__.items():
-            if isinstance(value, _Part):
+            if isinstance(value, Part):
                 names = _dotted_names(type(value), name)
                 for field, inner in value.__dict__.items():
                     flat[names[field]] = inner
@@ -313,12 +332,11 @@ class TrialConfig(_Part):
         return flat
 
     def hashed(self) -> dict[str, Any]:
-        """Returns the settings that ids are hashes of: all that are not at the default of a field that came later.
+        """Returns the settings that ids are hashes of.
 
-        A config that says nothing of such a field keeps the id that it had before, and sweeps of then are found again.
-        Files whose content is known are told by it, not by where they lie.
+        A file whose content is known is known by its content, not by where it lies.
         """
-        flat = {path: value for path, value in self.flat().items() if LATER.get(path, ...) != value}
+        flat = self.flat()
         for content in CONTENTS:
             if flat[content] is None:
                 del flat[content]
@@ -360,82 +378,10 @@ class TrialConfig(_Part):
             moved |= {"seed": self.seed if varies == "everything" else 0, "seed_varies": "all"}
         return self.model_copy(update=moved)
 
-    def replicates(self, seeds: Iterable[int]) -> Iterator[tuple[str, "TrialConfig"]]:
-        """Yields for each seed the trial's id, equal to its ``trial_id``, and the config."""
-        yield from Hasher().replicates(self, seeds)
-
 
 @lru_cache
-def _dotted_names(part: type[_Part], name: str) -> Mapping[str, str]:
+def _dotted_names(part: type[Part], name: str) -> Mapping[str, str]:
     return {field: f"{name}.{field}" for field in part.model_fields}
-
-
-class Hasher:
-    """Ids of many configs, equal to their ``cell_id`` and ``trial_id``: what they share is written once."""
-
-    def __init__(self) -> None:
-        self._texts: dict[int, tuple[_Part, str]] = {}
-        """By the identity of a part, which is kept so that no other takes its place."""
-        self._bodies: dict[int, tuple[BodyConfig, BodyConfig]] = {}
-        """Bodies without the path of their folder, by the identity of those with it."""
-
-    def cell_id(self, config: TrialConfig) -> str:
-        """Returns the hash of a config without its seed."""
-        before, after = self._around_seed(config)
-        return hashlib.sha256(f"cell:{{{','.join((*before, *after))}}}".encode()).hexdigest()[:16]
-
-    def replicates(self, config: TrialConfig, seeds: Iterable[int]) -> Iterator[tuple[str, TrialConfig]]:
-        """Yields for each seed the trial's id and the config.
-
-        Cost: one hash of a few bytes per seed; what is the same for all seeds is written and hashed once.
-        """
-        before, after = self._around_seed(config)
-        common = hashlib.sha256("".join(["trial:{", *(f"{text}," for text in before)]).encode())
-        rest = "".join(f",{text}" for text in after)
-        for seed in seeds:
-            whole = common.copy()
-            whole.update(f'"seed":{seed}{rest}}}'.encode())
-            yield whole.hexdigest()[:16], config.replaced(seed=seed)
-
-    def _around_seed(self, config: TrialConfig) -> tuple[list[str], list[str]]:
-        """The JSON of what ids are hashes of, in its order, before and after the seed."""
-        values = self._without_paths(config)
-        before = (self._text(name, values[name]) for name in _FIELDS if name < "seed")
-        after = (self._text(name, values[name]) for name in _FIELDS if name > "seed")
-        return [text for text in before if text], [text for text in after if text]
-
-    def _without_paths(self, config: TrialConfig) -> dict[str, Any]:
-        """The config's fields, files whose content is known without where they lie (``TrialConfig.hashed``)."""
-        values, content = dict(config.__dict__), config.content
-        if content.task is not None:
-            values["task"] = declaration.without_path(config.task)
-        if content.proxy is not None:
-            values["proxy"] = declaration.without_path(config.proxy)
-        if content.body is not None:
-            key = id(config.body)
-            if key not in self._bodies:
-                name = declaration.without_path(config.body.name)
-                self._bodies[key] = config.body, config.body.model_copy(update={"name": name})
-            values["body"] = self._bodies[key][1]
-        return values
-
-    def _text(self, name: str, value: Any) -> str:
-        if not isinstance(value, _Part):
-            return "" if LATER.get(name, ...) == value else canonical_json({name: value})[1:-1]
-        known = self._texts.get(id(value))
-        if known is None:
-            flat = ((f"{name}.{field}", inner) for field, inner in value.__dict__.items())
-            hashed = {
-                path: inner
-                for path, inner in flat
-                if LATER.get(path, ...) != inner and not (path in CONTENTS and inner is None)
-            }
-            known = self._texts[id(value)] = value, canonical_json(hashed)[1:-1]
-        return known[1]
-
-
-_FIELDS = tuple(sorted(TrialConfig.model_fields))
-"""In this order the dotted names of all fields are sorted, too: no field's name begins as a part's does."""
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -459,128 +405,3 @@ def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def canonical_json(value: object) -> str:
-    """Returns the one JSON text of a value: sorted keys, no spaces, no NaN. What hashes are taken of."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
-
-
-def digest(kind: str, value: object) -> str:
-    """Returns a short hash of a value of one kind: equal kinds and values have equal hashes."""
-    return hashlib.sha256(f"{kind}:{canonical_json(value)}".encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class Knob:
-    """One leaf field of TrialConfig."""
-
-    path: str
-    type_name: str
-    column_type: Literal["string", "int64", "double", "bool"]
-    default: str
-    meaning: str
-    adapter: TypeAdapter[Any]
-
-    def read(self, value: object) -> Any:
-        """Returns the value in the field's own type.
-
-        Text is what YAML gives, so ``1e-4`` becomes a number where a number is wanted and stays text
-        where text is wanted.
-
-        Raises:
-            pydantic.ValidationError: if it is not one.
-        """
-        return self.adapter.validate_python(value)
-
-
-@lru_cache(maxsize=1)
-def knobs() -> Mapping[str, Knob]:
-    """Returns every leaf field of TrialConfig under its dotted path."""
-    found: dict[str, Knob] = {}
-    _collect(TrialConfig, "", found)
-    return found
-
-
-def _collect(model: type[BaseModel], prefix: str, found: dict[str, Knob]) -> None:
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        if kind is ContentConfig:
-            continue  # no knob: nobody sets it
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            _collect(kind, f"{prefix}{name}.", found)
-        else:
-            found[f"{prefix}{name}"] = _knob(f"{prefix}{name}", field)
-
-
-def _knob(path: str, field: FieldInfo) -> Knob:
-    annotation: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-    options = _plain_types(field.annotation)
-    return Knob(
-        path=path,
-        type_name=_type_name(field.annotation),
-        column_type=_column_type(options),
-        default="required" if field.is_required() else ("null" if field.default is None else str(field.default)),
-        meaning=field.description or "",
-        adapter=TypeAdapter(annotation),
-    )
-
-
-def _plain_types(annotation: Any) -> set[Any]:
-    """The base types an annotation admits, constraints and None taken off."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return _plain_types(get_args(annotation)[0])
-    if origin is Literal:
-        return {type(value) for value in get_args(annotation)}
-    if get_args(annotation):
-        return set().union(*(_plain_types(part) for part in get_args(annotation)))
-    return set() if annotation is NoneType else {annotation}
-
-
-def _column_type(options: set[Any]) -> Literal["string", "int64", "double", "bool"]:
-    if options == {bool}:
-        return "bool"
-    if options == {int}:
-        return "int64"
-    return "double" if options <= {int, float} else "string"
-
-
-def _type_name(annotation: Any) -> str:
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return _type_name(get_args(annotation)[0])
-    if origin is Literal:
-        return " | ".join(map(str, get_args(annotation)))
-    if get_args(annotation):
-        return " | ".join(_type_name(part) for part in get_args(annotation))
-    return "null" if annotation is NoneType else annotation.__name__
-
-
-def unknown_knob(path: str) -> str:
-    """Returns the message for a path that is no field of TrialConfig."""
-    if any(known.startswith(f"{path}.") for known in knobs()):
-        inside = ", ".join(known for known in knobs() if known.startswith(f"{path}."))
-        return f"{path!r} is a group of fields, not a field. Name one of: {inside}."
-    return f"there is no field {path!r} in a trial's config. {hint(path, knobs())}"
-
-
-def explain(error: ValidationError) -> list[tuple[str, object, str]]:
-    """Returns (dotted place, value, rule) for every mistake pydantic found.
-
-    The members of a union each report; they are joined into one mistake per place.
-    """
-    rules: dict[str, tuple[object, list[str]]] = {}
-    for item in error.errors(include_url=False, include_context=False):
-        # A union adds its member's tag after the field's own path: only lower-case names are ours.
-        place = ".".join(str(part) for part in item["loc"] if _is_name(part))
-        _, texts = rules.setdefault(place, (item["input"], []))
-        ours = item["msg"].removeprefix("Value error, ")
-        text = ours if ours != item["msg"] else ours[0].lower() + ours[1:]
-        if text not in texts:
-            texts.append(text)
-    return [(place, value, " or ".join(texts)) for place, (value, texts) in rules.items()]
-
-
-def _is_name(part: int | str) -> bool:
-    return isinstance(part, str) and part.replace("_", "").isalpha() and part.islower() and part not in {"int", "float"}

@@ -17,11 +17,6 @@ FREEZE, FREEZE_EPOCHS = "finetune.freeze", "finetune.freeze_epochs"
 NULL = "null"
 NULL_WORDS = frozenset({"", "~", "null", "Null", "NULL"})
 PLAIN_ITEM = re.compile(r"[^\s,\[\]{}\"'#:&*!|>%@`-]([^,\[\]{}\"#:]|:(?!\s|$))*|-?[\d.][\w.+-]*")
-TOGETHER: Mapping[str, tuple[str, ...]] = {
-    FREEZE: (FREEZE, FREEZE_EPOCHS, "finetune.warmup_epochs", "finetune.decay_epochs"),
-    "embedder.lr_decay": ("embedder.lr_decay", "embedder.lr_decay_after"),
-}
-"""Fields whose level is stored in several columns: ``body:4 > none`` is ``body`` with freeze_epochs 4."""
 
 
 # Writing ------------------------------------------------------------------------------------------

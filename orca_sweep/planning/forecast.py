@@ -16,7 +16,7 @@ from orca_sweep.space import Plan
 from orca_sweep.space.prefixes import shared_epochs
 from orca_sweep.stats import smallest_effect, smallest_p
 from orca_sweep.store import Store, made_with
-from orca_sweep.trial import StageNames, shared_stages
+from orca_sweep.trial import Records, StageNames, resolve_config, shared_stages
 
 MOST_ROWS = 5000
 Row = Mapping[str, Any]
@@ -180,9 +180,9 @@ def _stages(
     """Counts artifacts by stage, and returns a trial for each artifact that has to be computed."""
     there = _there(rows, store)
     needed: dict[tuple[str, str], TrialConfig] = {}
-    name_stages = StageNames()
+    name_stages, records = StageNames(), Records()
     for config in configs:
-        names = name_stages(config)
+        names = name_stages(records.resolve_config(config))
         if ("embedder", names.get("embedder", ""), config.embedder.epochs) in there:
             names.pop("objective")  # a finished embedder asks for no distance any more
         for stage, name in names.items():
@@ -228,7 +228,7 @@ def _config_of(row: Row) -> TrialConfig | None:
 def _names_of(config: TrialConfig) -> Mapping[str, str]:
     """The names of a row's shared stages; none, if it is of a task or body of somebody else's that is not known here."""
     try:
-        return shared_stages(config)
+        return shared_stages(resolve_config(config))
     except InputError:
         return {}
 

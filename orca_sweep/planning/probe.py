@@ -9,8 +9,8 @@ from orca_sweep.errors import InputError
 from orca_sweep.planning.forecast import likeness
 from orca_sweep.space import Plan
 from orca_sweep.store import Store
-from orca_sweep.training.run import run_trial
-from orca_sweep.trial import unavailable_parts
+from orca_sweep.training.run import RunContext, run_trial
+from orca_sweep.trial import Records, unavailable_parts
 
 EMBEDDER_EPOCHS = 2
 
@@ -23,7 +23,8 @@ def probe(plan: Plan, store: Store, data_root: Path, say: Callable[[str], None])
     Raises:
         InputError: if data or packages are missing, a GPU is asked for and there is none, or a probe fails.
     """
-    problems = unavailable_parts(plan.cells, data_root)
+    records = Records()
+    problems = unavailable_parts(map(records.resolve_config, plan.cells), data_root)
     if problems:
         raise InputError(problems)
     import torch
@@ -37,7 +38,8 @@ def probe(plan: Plan, store: Store, data_root: Path, say: Callable[[str], None])
     worker = Worker(store, resources.device, resources.n_threads)
     for config in _short(plan):
         with tempfile.TemporaryDirectory(prefix="orca-sweep-probe-") as folder:
-            row = run_trial(config, Path(folder), worker, data_root)
+            context = RunContext(folder=Path(folder), worker=worker, data_root=data_root, imports=plan.space.imports)
+            row = run_trial(records.resolve_config(config), context)
         if row["status"] != "ok":
             raise InputError(f"--probe: {config.task} with {config.body.name} ended as {row['status']}: {row['error']}")
         say(f"probed {config.task}, {config.body.name}, proxy {config.proxy}: {row['wall_time_s']:.1f} s")

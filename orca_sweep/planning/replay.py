@@ -3,17 +3,17 @@
 import math
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from orca_sweep.config import TrialConfig
 from orca_sweep.data.contents import Contents
-from orca_sweep.errors import DataError, InputError
+from orca_sweep.errors import DataError, InputError, Problem
 from orca_sweep.results import SEALED_COLUMNS, Recorded, read_record, unsealed
 from orca_sweep.store import Store
-from orca_sweep.training.run import run_trial
-from orca_sweep.trial import find_changes, load_imports, unavailable_parts
+from orca_sweep.training.run import RunContext, run_trial
+from orca_sweep.trial import ResolvedTrial, find_changes, load_imports, resolve_config, unavailable_parts
 
 NUMBERS = ("val_metric_best", "val_metric_last", "objective_last", "test_metric_best", "test_metric_last")
 EXACT = ("state_sha256", "best_epoch", "n_steps")
@@ -83,9 +83,9 @@ def replay(recorded: Recorded, data_root: Path, imports: Iterable[str], store: S
     Cost: what the trial had cost, shared stages included.
     """
     load_imports(imports)
-    config, row = _config(recorded), recorded.row
-    problems = unavailable_parts([config], data_root)
-    problems += [] if problems else _explain_changes(config, imports)
+    trial, row = resolve_config(_read_config(recorded)), recorded.row
+    problems = unavailable_parts([trial], data_root)
+    problems += [] if problems else _explain_changes(trial, imports)
     if problems:
         raise InputError(problems)
     import torch
@@ -100,21 +100,23 @@ def replay(recorded: Recorded, data_root: Path, imports: Iterable[str], store: S
     with tempfile.TemporaryDirectory(prefix="orca-sweep-replay-") as name:
         folder = Path(name)
         worker = Worker(store or Store(str(folder / "store")), device, n_threads)
-        now = run_trial(config, folder, worker, data_root, imports=imports)
-        tests = unsealed(read_record(folder, config.trial_id) or {"row": {}})
+        context = RunContext(folder=folder, worker=worker, data_root=data_root, imports=tuple(imports))
+        now = run_trial(trial, context)
+        tests = unsealed(read_record(folder, recorded.trial_id) or {"row": {}})
     return _compared(recorded, {**now, **tests})
 
 
-def _explain_changes(config: TrialConfig, imports: Iterable[str]) -> list[str]:
+def _explain_changes(trial: ResolvedTrial, imports: Iterable[str]) -> list[Problem]:
     """Why a trial cannot come back: its own files or code have another content now."""
     try:
-        changes = find_changes(config, imports, Contents())
+        changes = find_changes(trial, imports, Contents())
     except DataError as error:
-        changes = [str(error)]
-    return [f"trial {config.trial_id}: {text} Put the earlier content back to replay this one." for text in changes]
+        changes = [Problem(rule=str(error))]
+    remedy = "Put the earlier content back to replay this one."
+    return [replace(change, where=f"trial {trial.config.trial_id}", remedy=remedy) for change in changes]
 
 
-def _config(recorded: Recorded) -> TrialConfig:
+def _read_config(recorded: Recorded) -> TrialConfig:
     status = recorded.row.get("status")
     if status not in ("ok", "failed", "diverged", "oom"):
         raise InputError(

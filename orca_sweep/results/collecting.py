@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orca_sweep import __version__
-from orca_sweep.config import CONTENTS, LATER, canonical_json, digest, knobs
+from orca_sweep.config import CONTENTS, canonical_json, digest, knobs
 from orca_sweep.config.naming import DECLARED_FIELDS, label_declarations
 from orca_sweep.errors import DamagedError, InputError, Problem
 from orca_sweep.record_files import CHECKSUM, read_record_file
@@ -269,7 +269,7 @@ class _Sweep(_Source):
             use = (trial["trial_id"], trial["cell_id"], trial["role"])
             # The plan says what a trial is for; its own record knows the config alone.
             about = {"space": self.manifest.name, "cell_id": use[1], "role": use[2]}
-            yield use, {**LATER, **trial["config"], **about, "levels": levels.get(use[1].removesuffix("-aa"))}
+            yield use, {**trial["config"], **about, "levels": levels.get(use[1].removesuffix("-aa"))}
 
     def stamp(self, trial_id: str) -> str:
         stamp = _stamp(record_path(self.folder, trial_id))
@@ -316,13 +316,12 @@ class _Tables(_Source):
         self.written = "-".join(map(str, _tables_stamp(folder).values()))
 
     def uses(self) -> Iterator[tuple[Use, Mapping[str, Any]]]:
-        planned = ("space", "levels", "cell_id", *(name for name in knobs() if name not in LATER), *CONTENTS)
+        planned = ("space", "levels", "cell_id", *knobs(), *CONTENTS)
         for row in self.trials:
             row = {**row, "cell_id": without_split(row["cell_id"])}
             use = (row["trial_id"], row["cell_id"], row["role"])
-            later = {name: LATER[name] if row.get(name) is None else row[name] for name in LATER}
             settings = {name: row[name] for name in planned if name in row} | _declared(row)
-            yield use, {**settings, **later, "role": use[2]}
+            yield use, {**settings, "role": use[2]}
 
     def stamp(self, trial_id: str) -> str:
         return self.written

@@ -4,7 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from orca_sweep.config.labels import TOGETHER, unite_labels, write_level, write_stored
+from orca_sweep.config import fields_of_level
+from orca_sweep.config.labels import unite_labels, write_level, write_stored
 from orca_sweep.config.naming import DECLARED_FACTORS
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def _label_column(trials: "pd.DataFrame", path: str, written: Sequence[Mapping[s
         return [write_level(value) for value in values]
     declared, marks = _split_marks(trials, path)
     trials = trials.assign(**{path: declared}) if any(marks) else trials
-    paths = [name for name in TOGETHER.get(path, (path,)) if name in trials]
+    paths = [name for name in fields_of_level(path) if name in trials]
     stored = [
         dict(zip(paths, row, strict=True)) for row in zip(*(trials[name].tolist() for name in paths), strict=True)
     ]

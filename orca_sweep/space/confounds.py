@@ -1,10 +1,13 @@
 """What a plan cannot tell apart: knobs that move together, cells of unequal effort, learning rates never tried."""
 
+import itertools
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from operator import attrgetter
 from typing import Any
 
-from orca_sweep.config import TrialConfig
+from orca_sweep.config import Facts, TrialConfig, acts, read_facts, rules
 from orca_sweep.config.freezing import Phase, beginning, schedule, without_stepping
 from orca_sweep.config.labels import write_level
 from orca_sweep.space.records import Plan
@@ -15,29 +18,42 @@ EFFORT = ("finetune.epochs", "finetune.batch_size", "finetune.accumulation", "da
 
 def confounds(plan: Plan) -> list[str]:
     """Returns a warning for each thing that could be taken for an effect and is none, or cannot be told from one."""
-    found: list[str] = []
+    warnings: list[str] = []
     for task, cells in plan.by_task.items():
         columns = _Columns(cells, [plan.labels_of(cell) for cell in cells])
         name = plan.names[task]
-        found += _moving_together(plan, name, columns)
-        found += _unequal_steps(plan, name, columns)
-        found += _untried_rate(plan, name, columns)
-        found += _rates_of_schedules(name, cells)
-    return list(dict.fromkeys([*found, *_unequal_tuning(plan)]))
+        warnings += _moving_together(plan, name, columns)
+        warnings += _unequal_steps(plan, name, columns)
+        warnings += _untried_rate(plan, name, columns)
+        warnings += _rates_of_schedules(name, cells)
+    return list(dict.fromkeys([*warnings, *_unequal_tuning(plan)]))
 
 
 class _Columns:
-    """The settings of a task's cells by field, read when they are asked for: all of them at once take much memory."""
+    """The settings of a task's cells by field, read when asked for: all of them at once take much memory."""
 
     def __init__(self, cells: Sequence[TrialConfig], labels: Sequence[Mapping[str, str]]) -> None:
         self.cells, self.labels = cells, labels
         self._known: dict[str, list[Any]] = {}
+        self._acting: dict[str, list[bool]] = {}
 
     def __getitem__(self, path: str) -> list[Any]:
         """Returns the value of a field in each cell."""
         if path not in self._known:
             self._known[path] = list(map(attrgetter(path), self.cells))
         return self._known[path]
+
+    def acts(self, path: str) -> list[bool]:
+        """Returns whether a field acts in each cell, as far as its config alone says."""
+        if path not in self._acting:
+            self._acting[path] = (
+                [acts(path, facts) for facts in self._facts] if rules().get(path) else [True] * len(self.cells)
+            )
+        return self._acting[path]
+
+    @cached_property
+    def _facts(self) -> list[Facts]:
+        return [read_facts(cell.flat()) for cell in self.cells]
 
     def levels(self, path: str) -> list[Any]:
         """Returns the label of a factor in each cell, the value of another field: two schedules may be stored as one."""
@@ -47,30 +63,30 @@ class _Columns:
 def _moving_together(plan: Plan, task: str, columns: _Columns) -> Iterator[str]:
     """Factors and ruled settings whose levels go hand in hand over a task's cells.
 
-    Knobs of embedder training are compared where the embedder is trained: elsewhere they have no level.
+    Two fields are compared in the cells where both act: elsewhere one of them has no level.
     """
     ruled = {path for rule in plan.space.when for path in rule.settings}
     factors = list(plan.space.factors)
     paths = [*factors, *sorted(ruled - set(factors))]
-    told: set[str] = set()
-    for i, one in enumerate(paths):
-        together = [other for other in paths[i + 1 :] if other not in told and _go_together(one, other, columns)]
-        if together and one not in told:
-            told.update(together)
+    warned: set[str] = set()
+    for i, path in enumerate(paths):
+        together = [other for other in paths[i + 1 :] if other not in warned and _go_together(path, other, columns)]
+        if together and path not in warned:
+            warned.update(together)
             names = " and ".join(together)
             yield (
-                f"{one} and {names} move together in every cell of {task}: an effect of one cannot be told from an effect"
+                f"{path} and {names} move together in every cell of {task}: an effect of one cannot be told from an effect"
                 " of the other. Cross them, or read the contrast as one of both."
             )
 
 
-def _go_together(one: str, other: str, columns: _Columns) -> bool:
-    trained = any(path == "proxy" or path.startswith("embedder.") for path in (one, other))
-    pairs: Iterable[tuple[Any, ...]] = zip(columns.levels(one), columns.levels(other), strict=True)
-    if trained:
-        epochs = columns["embedder.epochs"]
-        pairs = (pair for pair, n_epochs in zip(pairs, epochs, strict=True) if n_epochs > 0)
-    levels = set(pairs)
+def _go_together(path: str, other: str, columns: _Columns) -> bool:
+    levels = set(
+        itertools.compress(
+            zip(columns.levels(path), columns.levels(other), strict=True),
+            map(operator.and_, columns.acts(path), columns.acts(other)),
+        )
+    )
     firsts, seconds = {a for a, _ in levels}, {b for _, b in levels}
     return len(firsts) > 1 and len(levels) == len(firsts) == len(seconds)
 
@@ -78,11 +94,11 @@ def _go_together(one: str, other: str, columns: _Columns) -> bool:
 def _unequal_steps(plan: Plan, task: str, columns: _Columns) -> Iterator[str]:
     """Cells of one task with different numbers of optimizer steps, unless that is the only factor."""
     differing = [path for path in EFFORT if len(set(columns[path])) > 1]
-    others = [path for path in plan.space.factors if path not in EFFORT]
-    if differing and others:
-        said = "; ".join(f"{path} {_listed(columns[path])}" for path in differing)
+    has_more_factors = any(path not in EFFORT for path in plan.space.factors)
+    if differing and has_more_factors:
+        numbers = "; ".join(f"{path} {_listed(columns[path])}" for path in differing)
         yield (
-            f"The cells of {task} are not matched in fine-tuning steps ({said}): compare only cells with equal ones, or a"
+            f"The cells of {task} are not matched in fine-tuning steps ({numbers}): compare only cells with equal ones, or a"
             " difference may be one of training length."
         )
 
@@ -120,9 +136,9 @@ def _unequal_tuning(plan: Plan) -> Iterator[str]:
     for cell in plan.tuned:
         counts.setdefault(len(cell.candidates), []).append(cell.cell_id)
     if len(counts) > 1:
-        said = ", ".join(f"{n} in {len(cells)} cells" for n, cells in sorted(counts.items()))
+        efforts = ", ".join(f"{n} in {len(cells)} cells" for n, cells in sorted(counts.items()))
         yield (
-            f"The cells are not matched in tuning effort: different candidates {said}, since what is tuned changes nothing"
+            f"The cells are not matched in tuning effort: different candidates {efforts}, since what is tuned changes nothing"
             " in some. The more are tried, the better the best of them looks on validation data; the replicates do not."
         )
 

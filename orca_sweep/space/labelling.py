@@ -1,18 +1,17 @@
 """Which labels a cell has: what the space asks for, as it writes it, and what runs where that has no effect."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
-from orca_sweep.config import BodyConfig, TrialConfig, freezing
+from orca_sweep.config import TrialConfig, acts, default_settings, naive_settings, read_facts
 from orca_sweep.config.labels import FREEZE, write_stored
 from orca_sweep.config.naming import DECLARED_FACTORS, label_declarations
 from orca_sweep.space.expansion import Resolved
 from orca_sweep.space.records import Space
 
-NAIVE = ("proxy", "embedder.objective", "embedder.epochs")
-"""Fields that all say it if the embedder is not trained."""
+OWN_VALUE_IS_DEFAULT = ("finetune.dropout", "body.pretrain_steps")
+"""Fields whose default is also how the body's own value is stored, which acts."""
 Asked = Mapping[str, Sequence[Resolved]]
 """Of each cell the combinations of levels that are its work."""
 First = Mapping[str, Mapping[Any, Any]]
@@ -75,27 +74,18 @@ def _is_idle(path: str, asked: Any, cell: TrialConfig, is_tuned: bool) -> bool:
 
     What has none beside one candidate of tuning may have one beside the next.
     """
-    value = attrgetter(path)(cell)
-    if path in NAIVE:
-        return value in ("none", 0)
-    if is_tuned:
+    value, facts = attrgetter(path)(cell), read_facts(cell.flat())
+    if path in naive_settings():
+        return not facts.trains_embedder
+    if is_tuned or path == FREEZE:
         return False
-    if path == "embedder.lr_decay":
-        return float(asked) != 1
-    if path == "embedder.lr_decay_after":
-        return True
-    if path == "finetune.dropout":  # the body's own rate, unless no dropout acts
-        return freezing.body_is_always_frozen(cell.finetune.freeze, cell.finetune.freeze_epochs)
-    if path == "body.pretrain_steps":  # those of the recipe, unless nothing is pre-trained
-        return cell.body.pretrain_fraction == 0
     if path == "finetune.freeze_epochs":
         return not (value == "forever" and isinstance(asked, int) and asked >= cell.finetune.epochs)
-    return path != FREEZE and value == _list_defaults().get(path)
-
-
-@lru_cache(maxsize=1)
-def _list_defaults() -> Mapping[str, Any]:
-    return TrialConfig(task="", body=BodyConfig(name="")).flat()
+    if path == "embedder.lr_decay" and facts.trains_embedder:  # 1 is what a constant rate does
+        return float(asked) != 1
+    # What the task and a published body's config say is not known here: there the default stands for it.
+    is_known = path in OWN_VALUE_IS_DEFAULT
+    return not acts(path, facts) or (not is_known and value == default_settings().get(path))
 
 
 # Equal levels -------------------------------------------------------------------------------------

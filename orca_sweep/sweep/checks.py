@@ -227,7 +227,7 @@ def _lacks(
 ) -> Sequence[Problem]:
     """What this node lacks for the trials."""
     from orca_sweep.config import TrialConfig
-    from orca_sweep.trial import load_imports, unavailable_parts
+    from orca_sweep.trial import load_imports, resolve_configs, unavailable_parts
 
     problems: list[str | Problem] = [
         f"{flag} {Path(path).parent}: not visible. Mount one shared folder (NFS, Lustre or the like) at the same path on all"
@@ -237,7 +237,7 @@ def _lacks(
     ]
     try:
         load_imports(imports)
-        lacks = unavailable_parts([TrialConfig.from_flat(flat) for flat in configs], Path(data_root))
+        lacks = unavailable_parts(resolve_configs(map(TrialConfig.from_flat, configs)), Path(data_root))
         return InputError([*problems, *lacks]).problems
     except InputError as error:
         return (*InputError(problems).problems, *error.problems)

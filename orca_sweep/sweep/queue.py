@@ -19,8 +19,9 @@ from orca_sweep.results import clear_attempt, now, usable_record, write_record
 from orca_sweep.space import PlannedTrial, Pruning
 from orca_sweep.stats.modes import Mode, best_value
 from orca_sweep.store import CorruptFileError, read_tensors
-from orca_sweep.tasks import describe_metric, find_task
+from orca_sweep.tasks import describe_metric
 from orca_sweep.training.run import CHECKPOINT, drop_checkpoint
+from orca_sweep.trial import Records
 
 Watch = Callable[[str, Mapping[str, Any]], None]
 """Told of events: damaged, start, planned, run, epoch, wait and end, each with what there is to know."""
@@ -126,7 +127,7 @@ class Queue(Searcher):
         values = [e["val_metric"] for e in epochs if e["val_metric"] is not None and math.isfinite(e["val_metric"])]
         row: dict[str, Any] = {
             **_ids(trial, "pruned"),
-            **describe_metric(find_task(trial.config.task)),
+            **describe_metric(Records().get_task(trial.config.task)),
             **when,
             "wall_time_s": sum(e["wall_time_s"] or 0.0 for e in epochs),
         }
@@ -187,7 +188,7 @@ class GroupedPruning(TrialScheduler):
         else:
             return None
         if key not in self.groups:
-            self.groups[key] = self._scheduler(find_task(told["config"]["task"]).mode)
+            self.groups[key] = self._scheduler(Records().get_task(told["config"]["task"]).mode)
         return self.groups[key]
 
     def _scheduler(self, mode: Mode) -> TrialScheduler:

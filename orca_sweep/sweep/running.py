@@ -53,8 +53,15 @@ from orca_sweep.sweep.private import keep_token_private, listening_on_loopback, 
 from orca_sweep.sweep.queue import DONE, PASSED, UNWRITTEN, WAITING, GroupedPruning, Queue, Watch
 from orca_sweep.sweep.watching import Watch as RayWatch
 from orca_sweep.sweep.watching import leave, watched
-from orca_sweep.training.run import run_trial
-from orca_sweep.trial import StageNames, resolve, unavailable_loggers, unavailable_parts
+from orca_sweep.training.run import RunContext, run_config
+from orca_sweep.trial import (
+    Records,
+    StageNames,
+    make_config,
+    resolve_configs,
+    unavailable_loggers,
+    unavailable_parts,
+)
 
 WORKER_DEATHS = 2
 """How often a trial whose worker or node died is started again before it counts as lost."""
@@ -124,7 +131,7 @@ def launch(plan: Plan, setup: Setup, watch: Watch, rescue: Callable[[Outcome], N
         check_dashboard_host(setup.dashboard_host)
     problems: list[str | Problem] = [*unavailable_loggers(logger.name for logger in plan.space.loggers)]
     if setup.address == "local":
-        problems += unavailable_parts(list(plan.cells), setup.data_root)
+        problems += unavailable_parts(resolve_configs(plan.cells), setup.data_root)
     if problems:
         raise InputError(problems)
     start = time.perf_counter()
@@ -195,17 +202,24 @@ def _agenda(plan: Plan, setup: Setup, watch: Watch, prefixes: Prefixes) -> Agend
         append_planned(setup.out, (trial.entry() for trial in trials))
         watch("planned", {"n_new": len(trials)})
 
-    name_stages = StageNames()
+    name_stages, records = StageNames(), Records()
 
     def shared(config: TrialConfig) -> dict[str, str]:
-        names = name_stages(config)
+        names = name_stages(records.resolve_config(config))
         if config.trial_id not in prefixes:
             return names
         # Trials with the same start of fine-tuning and equal work in their first phase share their first epochs.
         start = [without_schedule(config).flat(), first_work(config)]
         return {**names, "finetune-prefix": digest("finetune-prefix", start)}
 
-    return Agenda(plan, partial(read_row, setup.out), resolve, shared, Store(setup.store).is_held, planned)
+    return Agenda(
+        plan,
+        partial(read_row, setup.out),
+        partial(make_config, records=records),
+        shared,
+        Store(setup.store).is_held,
+        planned,
+    )
 
 
 def make_manifest_beside_earlier(plan: Plan, setup: Setup) -> SweepManifest:
@@ -390,7 +404,7 @@ def _name(trial: Any) -> str:
 
 def _work(plan: Plan, setup: Setup, prefixes: Prefixes) -> Callable[[dict[str, Any]], None]:
     """The Tune trainable. It runs in a worker that is used again for the next trial."""
-    imports, resources, limit_s = plan.space.imports, plan.space.resources, plan.space.limits.trial_s
+    space, resources = plan.space, plan.space.resources
     known = [*plan.cells, *(config for cell in plan.tuned for config in cell.candidates)]
     levels = sorted({config.embedder.epochs for config in known})
 
@@ -403,16 +417,22 @@ def _work(plan: Plan, setup: Setup, prefixes: Prefixes) -> Callable[[dict[str, A
         _reset(resources.n_threads, resources.gpu)
         device = resources.device if torch.cuda.is_available() else "cpu"
         worker = Worker(Store(setup.store, PATIENCE_S), device, resources.n_threads, resources.gpu)
-        config = TrialConfig.model_validate(told["config"])
-        passed = _tell_passed if told["tells"] else _tell_nothing
-        shared = prefixes.get(told["trial_id"], ())
         row = read_row(setup.out, told["trial_id"])  # there is one if a worker died before its last word to Tune
         try:
             if row is None:
-                row = run_trial(
-                    config, setup.out, worker, setup.data_root, _report, levels, limit_s, shared, passed, imports,
-                    plan.space.checkpoints,
-                )  # fmt: skip
+                context = RunContext(
+                    folder=setup.out,
+                    worker=worker,
+                    data_root=setup.data_root,
+                    imports=space.imports,
+                    limit_s=space.limits.trial_s,
+                    checkpoints=space.checkpoints,
+                    snapshot_epochs=levels,
+                    prefix_epochs=prefixes.get(told["trial_id"], ()),
+                    report=_report,
+                    passed=_tell_passed if told["tells"] else _tell_nothing,
+                )
+                row = run_config(TrialConfig.model_validate(told["config"]), context)
         except BusyError as error:
             tune.report({"stage": WAITING, "lock": error.lock})
             return

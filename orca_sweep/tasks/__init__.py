@@ -1,7 +1,5 @@
 """Tasks: records of target problems. A task is data, three splits, a loss, a metric and a recipe."""
 
-from pathlib import Path
-
 from orca_sweep.config.declaration import is_task_text, parse_task
 from orca_sweep.errors import InputError
 from orca_sweep.registry import Registry
@@ -35,7 +33,6 @@ __all__ = [
     "find_declared_task_problems",
     "find_missing_files",
     "find_task",
-    "list_own_files",
     "load_task_data",
 ]
 
@@ -63,13 +60,6 @@ def find_task(name: str) -> Task:
     raise InputError(
         f"{TASKS.explain_unknown(name)} Or openml:<id>, or data of your own: {{path, kind, sample_shape, output_shape}}."
     )
-
-
-def list_own_files(name: str) -> list[Path]:
-    """Returns all files of a task that the user declares; none for other tasks."""
-    if name in TASKS or not is_task_text(name):
-        return []
-    return [Path(file.path) for file in find_task(name).files]
 
 
 def describe_metric(task: Task) -> dict[str, str]:

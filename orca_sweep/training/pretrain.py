@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from orca_sweep.bodies import Body, PretrainRecipe, find_rung
+from orca_sweep.bodies import Body, PretrainRecipe
 from orca_sweep.bodies.network import (
     LoadedBody,
     build_base_model,
@@ -60,8 +60,7 @@ def pretrain_body(body: Body, config: BodyConfig, worker: Worker, report: Progre
 
 def _load_published(body: Body, config: BodyConfig) -> LoadedBody:
     if config.pretrain_fraction > 0:
-        rung = find_rung(body, config.pretrain_fraction, config.pretrain_seed)
-        return load_pretrained(rung, config.allow_pickle)
+        return load_pretrained(body, config.allow_pickle)
     model = build_random_model(body, config.pretrain_seed)
     return LoadedBody(model=model, tokenizer=load_body_tokenizer(body, model.config))
 

@@ -1,22 +1,24 @@
-"""One ORCA run: from dotted settings to its config, and from settings to the stages it shares."""
+"""One ORCA run: from dotted settings to a resolved trial, what that needs here, and the stages it shares."""
 
-from orca_sweep.trial.identity import check_contents, find_changes
-from orca_sweep.trial.importing import load_imports
-from orca_sweep.trial.remembering import Remembering
-from orca_sweep.trial.resolve import (
-    StageNames,
+from orca_sweep.trial.availability import (
     describe_inputs,
     describe_proxies,
     find_body_problems,
     find_task_problems,
-    resolve,
-    shared_stages,
     unavailable_loggers,
     unavailable_parts,
 )
+from orca_sweep.trial.identity import check_contents, find_changes
+from orca_sweep.trial.importing import load_imports
+from orca_sweep.trial.records import Records, ResolvedTrial, resolve_config, resolve_configs
+from orca_sweep.trial.remembering import Remembering
+from orca_sweep.trial.resolve import make_config, resolve_settings
+from orca_sweep.trial.stages import StageNames, shared_stages
 
 __all__ = [
+    "Records",
     "Remembering",
+    "ResolvedTrial",
     "StageNames",
     "check_contents",
     "describe_inputs",
@@ -25,7 +27,10 @@ __all__ = [
     "find_changes",
     "find_task_problems",
     "load_imports",
-    "resolve",
+    "make_config",
+    "resolve_config",
+    "resolve_configs",
+    "resolve_settings",
     "shared_stages",
     "unavailable_loggers",
     "unavailable_parts",

@@ -3,32 +3,30 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from orca_sweep.bodies import find_body
 from orca_sweep.config import CONTENT_OF, CONTENTS, ContentConfig, TrialConfig
 from orca_sweep.config.naming import label_of
 from orca_sweep.data.contents import SHOWN_DIGITS, Contents
-from orca_sweep.errors import DataError, InputError
+from orca_sweep.errors import NO_VALUE, DataError, InputError, Problem
 from orca_sweep.proxies import find_local_path
 from orca_sweep.space import Plan
-from orca_sweep.tasks import list_own_files
 from orca_sweep.trial.importing import imports_digest
+from orca_sweep.trial.records import ResolvedTrial, resolve_configs
 
 
-def find_files(config: TrialConfig) -> dict[str, list[Path]]:
+def find_files(trial: ResolvedTrial) -> dict[str, list[Path]]:
     """Returns the user's own files and folders that a trial reads, by the content field that they belong to."""
-    body = find_body(config.body.name)
+    task, body, proxy = trial.task, trial.body, find_local_path(trial.config.proxy)
     rungs = [location for rung in body.ladder.values() for location in rung.locations]
-    proxy = find_local_path(config.proxy)
     folders = [Path(location) for location in (body.location, *rungs) if location is not None]
     files = {
-        "content.task": list_own_files(config.task),
+        "content.task": [Path(file.path) for file in task.files] if task.declaration is not None else [],
         "content.proxy": [] if proxy is None else [proxy],
         "content.body": [folder for folder in folders if folder.is_dir()],
     }
     return {field: paths for field, paths in files.items() if paths}
 
 
-def fill_content(config: TrialConfig, contents: Contents) -> TrialConfig:
+def fill_content(trial: ResolvedTrial, contents: Contents) -> TrialConfig:
     """Returns the config with the hashes of its own files; code is known to the space alone and stays.
 
     Files that are not here, as on the head of a cluster whose workers hold the data, stay known by their path.
@@ -36,59 +34,61 @@ def fill_content(config: TrialConfig, contents: Contents) -> TrialConfig:
     Raises:
         InputError: if a file is there but cannot be read, or a hash that the config holds is that of another content.
     """
+    config = trial.config
     hashes: dict[str, str | None] = {"code": config.content.code}
-    problems: list[str] = []
-    for field, paths in find_files(config).items():
+    problems: list[Problem] = []
+    for field, paths in find_files(trial).items():
         if all(path.exists() for path in paths):
             try:
                 hashes[field.removeprefix("content.")] = contents.hash_paths(paths)
             except DataError as error:
-                problems.append(f"{CONTENT_OF[field]} {error}")
+                problems.append(Problem(field=CONTENT_OF[field], rule=str(error)))
     problems += _explain_other_contents(config, hashes)
     if problems:
         raise InputError(problems)
     return config.model_copy(update={"content": ContentConfig(**hashes)})
 
 
-def find_changes(config: TrialConfig, imports: Iterable[str], contents: Contents) -> list[str]:
+def find_changes(trial: ResolvedTrial, imports: Iterable[str], contents: Contents) -> list[Problem]:
     """Returns what of a planned trial's own files and code is no longer as it was planned; reads only what it must."""
     hashes: dict[str, str | None] = {
-        field.removeprefix("content."): contents.hash_paths(paths) for field, paths in find_files(config).items()
+        field.removeprefix("content."): contents.hash_paths(paths) for field, paths in find_files(trial).items()
     }
-    if config.content.code is not None:
+    if trial.config.content.code is not None:
         hashes["code"] = imports_digest(imports)
-    return _explain_other_contents(config, hashes)
+    return _explain_other_contents(trial.config, hashes)
 
 
 def check_contents(plan: Plan) -> None:
-    """Refuses a plan of before whose files or code are no longer as they were planned.
+    """Refuses an earlier plan whose files or code are no longer as they were planned.
 
     Raises:
         InputError: with every file whose content is another one now, or is gone.
     """
-    contents, problems = Contents(), dict[str, None]()
-    for cell in plan.cells:
+    contents, problems = Contents(), dict[Problem, None]()
+    for trial in resolve_configs(plan.cells):
         try:
-            problems |= dict.fromkeys(find_changes(cell, plan.space.imports, contents))
+            problems |= dict.fromkeys(find_changes(trial, plan.space.imports, contents))
         except DataError as error:
-            problems[str(error)] = None
+            problems[Problem(rule=str(error))] = None
     if problems:
         raise InputError(list(problems))
 
 
-def _explain_other_contents(config: TrialConfig, hashes: Mapping[str, str | None]) -> list[str]:
-    problems, flat = [], config.flat()
-    for field in CONTENTS:
-        name = field.removeprefix("content.")
+def _explain_other_contents(config: TrialConfig, hashes: Mapping[str, str | None]) -> list[Problem]:
+    problems = []
+    for content in CONTENTS:
+        name = content.removeprefix("content.")
         planned, now = getattr(config.content, name), hashes.get(name)
         if planned is not None and now is not None and planned != now:
-            named = (
-                f"{CONTENT_OF[field]} {label_of(flat[CONTENT_OF[field]])!r}"
-                if field in CONTENT_OF
-                else "imports: the code"
-            )
+            field = CONTENT_OF.get(content)
             problems.append(
-                f"{named} has changed since the trial was planned: content {now[:SHOWN_DIGITS]} instead of"
-                f" {planned[:SHOWN_DIGITS]}. Launch the space again: trials of the new content are new trials."
+                Problem(
+                    field=field or "imports",
+                    value=NO_VALUE if field is None else label_of(config.flat()[field]),
+                    rule=f"its content has changed since the trial was planned: {now[:SHOWN_DIGITS]} instead of"
+                    f" {planned[:SHOWN_DIGITS]}.",
+                    remedy="Launch the space again: trials of the new content are new trials.",
+                )
             )
     return problems

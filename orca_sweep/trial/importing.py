@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
-from orca_sweep.errors import InputError, is_of_users_code
+from orca_sweep.errors import InputError, Problem, is_of_users_code
 
 
 def load_imports(imports: Iterable[str]) -> str | None:
@@ -27,7 +27,8 @@ def load_imports(imports: Iterable[str]) -> str | None:
         except BaseException as error:  # whatever the user's module raises, sys.exit() too, is the user's to read
             if not isinstance(error, Exception) and not is_of_users_code(error):
                 raise
-            problems.append(f"imports: {name!r} cannot be imported: {_words(error)}. Correct it, or leave it out.")
+            rule = f"it cannot be imported: {_words(error)}."
+            problems.append(Problem(field="imports", value=name, rule=rule, remedy="Correct it, or leave it out."))
     if problems:
         raise InputError(problems)
     return imports_digest(imports)
@@ -73,9 +74,9 @@ def _own_digest() -> str:
     package = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
-        place = path.relative_to(package)
-        if place.parts[0] != "analysis":
-            digest.update(f"{place.as_posix()}\n".encode() + path.read_bytes())
+        relative = path.relative_to(package)
+        if relative.parts[0] != "analysis":
+            digest.update(f"{relative.as_posix()}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 
 

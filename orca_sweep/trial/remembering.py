@@ -38,7 +38,7 @@ as zero: for these a rule may ask."""
 
 
 class Remembering:
-    """Resolves as ``resolve`` does, for the length of one plan: the registries and files it asks must stay as they are.
+    """Makes configs as ``make_config`` does, for the length of one plan: registries and files must stay as they are.
 
     Settings that differ in plain numbers alone are resolved once, and equal parts of configs are one object.
     """
@@ -55,7 +55,7 @@ class Remembering:
         """Returns the whole, checked config of dotted settings.
 
         Raises:
-            InputError: as ``resolve``.
+            InputError: as ``make_config``.
         """
         numbers: dict[str, Number] = {path: settings[path] for path in PLAIN if _is_plain(path, settings.get(path))}
         least = {**settings, **{path: PLAIN[path].least for path in numbers}}

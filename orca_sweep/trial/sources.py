@@ -2,24 +2,25 @@
 
 from collections.abc import Iterator
 
-from orca_sweep.bodies import find_body, has_dropout
-from orca_sweep.config import TrialConfig
-from orca_sweep.config.freezing import body_is_always_frozen
-from orca_sweep.tasks import Task, find_task
+from orca_sweep.bodies import has_dropout
+from orca_sweep.config import TrialConfig, read_facts
+from orca_sweep.errors import Problem
+from orca_sweep.tasks import Task
+from orca_sweep.trial.records import ResolvedTrial
 
 
-def idle_sources(config: TrialConfig) -> dict[str, str]:
+def idle_sources(trial: ResolvedTrial) -> dict[str, str]:
     """Returns the sources that nothing of the trial is drawn from, each with the reason.
 
     What only the data or a published body's own config tell, such as a proxy no larger than its subset, is not among
     them: then all seeds of the source give one and the same run.
     """
-    idle = [*_idle_in_data(config), *_idle_in_body(config), *_idle_in_embedder(config), *_idle_in_predictor(config)]
+    idle = [*_idle_in_data(trial), *_idle_in_body(trial), *_idle_in_embedder(trial), *_idle_in_predictor(trial)]
     return dict(idle)
 
 
-def _idle_in_data(config: TrialConfig) -> Iterator[tuple[str, str]]:
-    task = find_task(config.task)
+def _idle_in_data(trial: ResolvedTrial) -> Iterator[tuple[str, str]]:
+    task, config = trial.task, trial.config
     has_clusters = task.kind != "classification" and config.embedder.epochs > 0
     if task.splits_are_fixed and config.data.n_train is None and not has_clusters:
         yield "data-split", f"the data of {task.name!r} come in three fixed parts"
@@ -29,32 +30,33 @@ def _idle_in_data(config: TrialConfig) -> Iterator[tuple[str, str]]:
         yield "augmentation", "data.augment is false"
 
 
-def _idle_in_body(config: TrialConfig) -> Iterator[tuple[str, str]]:
-    body, finetune = find_body(config.body.name), config.finetune
-    if body.pretrain is None and config.body.pretrain_fraction == 1:
+def _idle_in_body(trial: ResolvedTrial) -> Iterator[tuple[str, str]]:
+    body, finetune = trial.body, trial.config.finetune
+    facts = read_facts(trial.config.flat())
+    if body.pretrain is None and facts.pretrain_fraction == 1:
         yield "pre-training", f"body {body.name!r} was published with one set of weights"
     if has_dropout(body, finetune.dropout) is False:
         off = "" if finetune.dropout is None else " at finetune.dropout 0"
         yield "dropout", f"body {body.name!r} has no dropout{off}"
-    elif body_is_always_frozen(finetune.freeze, finetune.freeze_epochs):
+    elif not facts.trains_body:
         forever = " forever" if finetune.freeze_epochs == "forever" else ""
         yield "dropout", f"finetune.freeze {finetune.freeze!r}{forever} leaves the body without dropout"
-    if finetune.lora_rank is None:
+    if not facts.has_adapters:
         yield "adapter-init", "finetune.lora_rank is null: there are no adapters"
 
 
-def _idle_in_embedder(config: TrialConfig) -> Iterator[tuple[str, str]]:
-    body, task = find_body(config.body.name), find_task(config.task)
-    if config.embedder.init == "copied" and body.dims == task.dims == 2:
+def _idle_in_embedder(trial: ResolvedTrial) -> Iterator[tuple[str, str]]:
+    embedder = trial.config.embedder
+    if embedder.init == "copied" and trial.body.dims == trial.task.dims == 2:
         yield "embedder-init", "embedder.init 'copied' takes all of the embedder's weights from the body"
-    if config.embedder.epochs == 0:
+    if embedder.epochs == 0:
         yield "embedder-training", "the embedder is not trained"
 
 
-def _idle_in_predictor(config: TrialConfig) -> Iterator[tuple[str, str]]:
-    task = find_task(config.task)
-    if not has_predictor_weights(task, config.predictor.dense):
-        yield "predictor-init", f"predictor.dense 'released' has no weights for the signals of {task.name!r}"
+def _idle_in_predictor(trial: ResolvedTrial) -> Iterator[tuple[str, str]]:
+    if not has_predictor_weights(trial.task, trial.config.predictor.dense):
+        name = trial.task.name
+        yield "predictor-init", f"predictor.dense 'released' has no weights for the signals of {name!r}"
 
 
 def has_predictor_weights(task: Task, dense: str) -> bool:
@@ -62,25 +64,30 @@ def has_predictor_weights(task: Task, dense: str) -> bool:
     return not (task.is_dense and task.dims == 1 and dense == "released")
 
 
-def unvaried(config: TrialConfig) -> str | None:
+def explain_unvaried(trial: ResolvedTrial) -> Problem | None:
     """Returns what is wrong with ``seed_varies``, or None: a source that is not drawn from makes all seeds one run."""
-    varies, fraction = config.seed_varies, config.body.pretrain_fraction
-    if varies in ("pre-training", "everything") and find_body(config.body.name).pretrain is None and 0 < fraction < 1:
-        return (
-            f"seed_varies = {varies!r}: the published runs of body {config.body.name!r} at fraction {fraction:g} are few,"
-            " and body.pretrain_seed chooses among them. Make that a factor, and let seed_varies be another level."
+    varies, fraction = trial.config.seed_varies, trial.config.body.pretrain_fraction
+    if varies in ("pre-training", "everything") and trial.body.pretrain is None and 0 < fraction < 1:
+        rule = (
+            f"the published runs of body {trial.body.name!r} at fraction {fraction:g} are few, and body.pretrain_seed"
+            " chooses among them."
         )
-    reason = idle_sources(config).get(varies)
+        remedy = "Make that a factor, and let seed_varies be another level."
+        return Problem(field="seed_varies", value=varies, rule=rule, remedy=remedy)
+    reason = None if varies == "all" else idle_sources(trial).get(varies)
     if reason is None:
         return None
-    return (
-        f"seed_varies = {varies!r}: {reason}, so all seeds would be one and the same run. Take this level out, or exclude it"
-        " where it cannot act."
+    return Problem(
+        field="seed_varies",
+        value=varies,
+        rule=f"{reason}, so all seeds would be one and the same run.",
+        remedy="Take this level out, or exclude it where it cannot act.",
     )
 
 
-def canonical_sources(config: TrialConfig) -> TrialConfig:
+def canonical_sources(trial: ResolvedTrial) -> TrialConfig:
     """Returns the config with ``all`` for ``everything`` where that adds nothing, so that equal work has one id."""
-    if config.seed_varies == "everything" and {"data-split", "pre-training"} <= idle_sources(config).keys():
+    config = trial.config
+    if config.seed_varies == "everything" and {"data-split", "pre-training"} <= idle_sources(trial).keys():
         return config.model_copy(update={"seed_varies": "all"})
     return config

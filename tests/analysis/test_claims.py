@@ -20,6 +20,7 @@ from orca_sweep.analysis.study import CLAIMS
 from orca_sweep.analysis.writing import NOTHING
 from orca_sweep.errors import InputError
 from orca_sweep.space.manifest import write_manifest
+from orca_sweep.trial import make_config
 from tests.builders.cells import with_values
 from tests.builders.claims import (
     DIMS,
@@ -712,10 +713,9 @@ def test_real_trials_say_their_dimensions_and_are_judged(run, tmp_path):
         for seed in range(3):
             row, _ = run(task="tiny", finetune__epochs=1, seed=seed, **settings)
             trials.append({"trial_id": row["trial_id"], "cell_id": row["cell_id"], "seed": seed, "role": "replicate"})
-            from orca_sweep.trial import resolve
 
             plain = {key.replace("__", "."): value for key, value in settings.items()}
-            trials[-1]["config"] = resolve({"task": "tiny", "finetune.epochs": 1, "seed": seed, **plain}).flat()
+            trials[-1]["config"] = make_config({"task": "tiny", "finetune.epochs": 1, "seed": seed, **plain}).flat()
     about = {"factors": ["proxy", "embedder.epochs"], "margins": {"": 1.0}}
     write_manifest(tmp_path / "sweep", sweep_manifest(**about, trials=trials))
     results = r.collect([tmp_path / "sweep"], tmp_path / "tables")

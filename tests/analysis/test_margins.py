@@ -10,7 +10,7 @@ from orca_sweep.analysis import table_effects
 from orca_sweep.errors import InputError
 from orca_sweep.space import plan_space, read_space
 from orca_sweep.space.manifest import make_manifest, rebuild_plan, require_manifest, write_manifest
-from orca_sweep.trial import load_imports, resolve
+from orca_sweep.trial import load_imports, make_config
 from tests.builders.tables import BASE, BETTER, MNIST, NONE, cell_rows, collected, lines, sweep
 from tests.commands import orca
 
@@ -18,7 +18,7 @@ TWO = "base: {proxy: none}\nfactors: {task: [tiny, digits]}\nseeds: 2\n"
 
 
 def plan(path):
-    return plan_space(path, load_imports, resolve)
+    return plan_space(path, load_imports, make_config)
 
 
 def said(path):

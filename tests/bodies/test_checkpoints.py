@@ -20,7 +20,7 @@ from orca_sweep.bodies.inputs import compute_input_features, tokenize_texts
 from orca_sweep.bodies.network import build_base_model, build_random_model, load_config, load_pretrained
 from orca_sweep.bodies.shapes import list_weight_shapes, publish_name
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.trial import find_body_problems, resolve, unavailable_parts
+from orca_sweep.trial import find_body_problems, make_config, resolve_configs, unavailable_parts
 from tests.builders.bodies import SIZES
 
 TEXT, IMAGE = ("roberta", "bert", "gpt2", "gpt_neox"), ("swin", "vit")
@@ -435,12 +435,12 @@ def test_a_broken_checkpoint_is_refused_before_and_when_it_is_loaded(name, body_
     break_it(folder)
     body = find_body(str(folder))
     [problem] = find_file_problems(body)
-    assert str(problem).startswith(f"body.name = {str(folder)!r}: {folder}")
+    assert (problem.field, problem.value) == ("body.name", str(folder)) and problem.rule.startswith(str(folder))
     with pytest.raises(DataError, match=words):
-        raise DataError(problem)
+        raise DataError(problem.rule)
     with pytest.raises(DataError, match=words) as error:
         load_pretrained(body)
-    assert str(error.value) in str(problem)
+    assert str(error.value) in problem.rule
 
 
 UNSEEN = {
@@ -677,7 +677,7 @@ def test_an_impossible_config_is_refused_with_every_mistake(name, body_of):
         with pytest.raises(InputError, match=f"body.name = 'org/name': .*{words}"):
             load(hub)
     with pytest.raises(InputError, match=words):
-        resolve({"task": "digits", "body.name": str(folder)})
+        make_config({"task": "digits", "body.name": str(folder)})
 
 
 def test_all_mistakes_of_a_config_come_at_once(body_of):
@@ -1038,12 +1038,12 @@ def test_words_that_a_tokenizer_s_settings_add_are_counted(body_of):
     words = f"{n_words + 1} words, but .* has {n_words} rows, so words {n_words} to {n_words} have no embedding"
     body = find_body(str(folder))
     with pytest.raises(DataError, match=words):
-        raise DataError(find_file_problems(body)[0])
+        raise DataError(str(find_file_problems(body)[0]))
     with pytest.raises(DataError, match=words):
         load_pretrained(body)
     # A random body reads words too.
     with pytest.raises(DataError, match=words):
-        raise DataError(find_file_problems(body, has_weights=False)[0])
+        raise DataError(str(find_file_problems(body, has_weights=False)[0]))
 
 
 @pytest.mark.parametrize(
@@ -1125,10 +1125,10 @@ def test_the_launch_s_checks_and_the_trial_refuse_it_too(body_of, run, tmp_path)
     folder = body_of("swin")
     drop("encoder.layers.1.blocks.0.layernorm_after.bias")(folder)
     settings = {"task": "tiny", "body.name": str(folder), "proxy": "none"}
-    trained, random = (resolve({**settings, "body.pretrain_fraction": f}) for f in (1, 0))
-    [problem] = unavailable_parts([trained, random, trained], tmp_path)
-    assert "1 missing (encoder.layers.1.blocks.0.layernorm_after.bias)" in problem
-    assert find_body_problems([random]) == []  # its weights are not used
+    trained, random = (make_config({**settings, "body.pretrain_fraction": f}) for f in (1, 0))
+    [problem] = unavailable_parts(resolve_configs([trained, random, trained]), tmp_path)
+    assert "1 missing (encoder.layers.1.blocks.0.layernorm_after.bias)" in problem.rule
+    assert find_body_problems(resolve_configs([random])) == []  # its weights are not used
     row, _ = run(**{key.replace(".", "__"): value for key, value in settings.items()}, body__pretrain_fraction=1)
     assert row["status"] == "failed"
     assert row["error"].startswith(f"{folder}/{SAFE}: these weights do not fit the swin body of its config.json")
@@ -1152,10 +1152,11 @@ def test_each_rung_s_own_files_are_checked(body_of, kept_bodies, monkeypatch):
     monkeypatch.setitem(BODIES._records, "climbed", body)
     base = {"task": "digits", "body.name": "climbed"}
     rungs = [
-        resolve({**base, "body.pretrain_fraction": f, "body.pretrain_seed": s}) for f, s in ((1, 0), (0.1, 0), (0.1, 1))
+        make_config({**base, "body.pretrain_fraction": f, "body.pretrain_seed": s})
+        for f, s in ((1, 0), (0.1, 0), (0.1, 1))
     ]
-    assert find_body_problems(rungs[:2]) == []
-    assert f"{folder}/{SAFE}" in str(find_body_problems(rungs)[0])
+    assert find_body_problems(resolve_configs(rungs[:2])) == []
+    assert f"{folder}/{SAFE}" in str(find_body_problems(resolve_configs(rungs))[0])
 
 
 @pytest.mark.parametrize("name", ["loop", "loop/x", "./a\0b", "./" + "a" * 5000])
@@ -1163,7 +1164,7 @@ def test_a_name_that_no_folder_can_have_is_said(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(InputError, match="body.name .*not a body folder"):
-        resolve({"task": "digits", "body.name": name if name.startswith(".") else str(tmp_path / name)})
+        make_config({"task": "digits", "body.name": name if name.startswith(".") else str(tmp_path / name)})
 
 
 def test_a_folder_that_hides_a_hub_id_is_said(kept_bodies, tmp_path, monkeypatch):
@@ -1199,7 +1200,7 @@ def test_many_trials_of_a_folder_are_planned_fast(kept_bodies, write_space):
     text = SPACE.format(folder=kept_bodies / "roberta").replace("[1e-3, 1e-4]", f"[{rates}]").replace("[0, 1]", "20")
     path = write_space(text)
     start = time.process_time()
-    plan = plan_space(path, load_imports, resolve)
-    assert find_body_problems(trial.config for trial in plan.trials) == []
+    plan = plan_space(path, load_imports, make_config)
+    assert find_body_problems(resolve_configs(trial.config for trial in plan.trials)) == []
     assert len(plan.trials) == 5000
     assert time.process_time() - start < 4

@@ -3,7 +3,12 @@
 import random
 
 from orca_sweep.planning.agenda import Agenda
-from orca_sweep.trial import resolve, shared_stages
+from orca_sweep.trial import make_config, resolve_config, shared_stages
+
+
+def name_shared(config):
+    """The stage artifacts that a trial shares, by its config alone."""
+    return shared_stages(resolve_config(config))
 
 
 class World:
@@ -15,7 +20,7 @@ class World:
         self.slots, self.score, self.status = slots, score, status
         self.rng = random.Random(seed)
         self.agenda = Agenda(
-            plan, self.rows.get, resolve, shared_stages, planned=self.planned.extend, now=lambda: self.time, **more
+            plan, self.rows.get, make_config, name_shared, planned=self.planned.extend, now=lambda: self.time, **more
         )
 
     def run(self, most=10_000):
@@ -27,7 +32,7 @@ class World:
                 if trial is None:
                     break
                 self.order.append(trial)
-                running[trial.trial_id] = (trial, list(shared_stages(trial.config)))
+                running[trial.trial_id] = (trial, list(name_shared(trial.config)))
             if not running:
                 assert self.agenda.is_over, "deadlock: nothing runs, and something is left"
                 return self.order
@@ -41,7 +46,7 @@ class World:
         makers = [
             name
             for trial, left in running.values()
-            for stage, name in shared_stages(trial.config).items()
+            for stage, name in name_shared(trial.config).items()
             if stage in left and name not in self.agenda.made
         ]
         assert len(makers) == len(set(makers))
@@ -50,7 +55,7 @@ class World:
         trial, left = running[trial_id]
         if left:
             stage = left.pop(0)
-            self.made.append(shared_stages(trial.config)[stage])
+            self.made.append(name_shared(trial.config)[stage])
             self.agenda.passed(trial_id, stage)
             return
         del running[trial_id]

@@ -4,7 +4,7 @@ import math
 
 from orca_sweep import results as r
 from orca_sweep.space.manifest import write_manifest
-from orca_sweep.trial import resolve
+from orca_sweep.trial import make_config
 from tests.builders.manifests import sweep_manifest
 
 
@@ -13,7 +13,7 @@ def sweep_folder(folder, seeds=(0, 1, 2), statuses=(), name="demo"):
     trials, n = [], 0
     for epochs in (0, 3):
         for seed in seeds:
-            config = resolve({"task": "digits", "embedder.epochs": epochs}).model_copy(update={"seed": seed})
+            config = make_config({"task": "digits", "embedder.epochs": epochs}).model_copy(update={"seed": seed})
             ids = {"trial_id": config.trial_id, "cell_id": config.cell_id}
             trials.append({**ids, "seed": seed, "role": "replicate", "config": config.flat()})
             status = statuses[n] if n < len(statuses) else "ok"

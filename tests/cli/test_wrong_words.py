@@ -122,16 +122,18 @@ def test_an_error_about_a_file_name_that_is_no_utf8_is_a_row_that_can_be_read(tm
     from orca_sweep import results
     from orca_sweep.store import Store
     from orca_sweep.tasks import TASKS
-    from orca_sweep.training.run import run_trial
+    from orca_sweep.training.run import RunContext, run_config
     from orca_sweep.training.worker import Worker
-    from orca_sweep.trial import resolve
+    from orca_sweep.trial import make_config
 
     def load(root, split_seed):
         raise OSError("no such file: gr\udcfcn.npy")
 
     TASKS.add(replace(TASKS.get("tiny"), name="no-utf8", load=load))
-    config = resolve({"task": "no-utf8", "proxy": "none"})
-    row = run_trial(config, tmp_path, Worker(Store(str(tmp_path / "store"))), tmp_path)
+    config = make_config({"task": "no-utf8", "proxy": "none"})
+    row = run_config(
+        config, RunContext(folder=tmp_path, worker=Worker(Store(str(tmp_path / "store"))), data_root=tmp_path)
+    )
     assert row["status"] == "failed"
     assert results.read_record(tmp_path, config.trial_id)["row"]["error"] == r"OSError: no such file: gr\udcfcn.npy"
     assert r"gr\udcfcn.npy" in (tmp_path / "trials" / config.trial_id / "error.txt").read_text(encoding="utf-8")

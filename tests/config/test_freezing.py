@@ -29,7 +29,7 @@ from orca_sweep.errors import InputError
 from orca_sweep.store import read_tensors
 from orca_sweep.training.freezing import find_frozen_names, freeze_weights
 from orca_sweep.training.learning_rates import finetune_learning_rate
-from orca_sweep.trial import resolve
+from orca_sweep.trial import make_config
 from tests.builders.bodies import SIZES
 
 FAMILIES = list(SIZES)
@@ -149,7 +149,7 @@ def test_a_wrong_schedule_is_said(text, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         checked(text)
     with pytest.raises(InputError, match="finetune.freeze = "):
-        resolve({"task": "digits", "finetune.freeze": text})
+        make_config({"task": "digits", "finetune.freeze": text})
 
 
 def test_a_schedule_may_be_a_list_of_phases(write_space):
@@ -174,7 +174,7 @@ def test_a_schedule_may_be_a_list_of_phases(write_space):
         """
     )
     with pytest.raises(InputError) as error:
-        plan_space(path, load_imports, resolve)
+        plan_space(path, load_imports, make_config)
     assert len(error.value.problems) == 4
     assert "fresh_optimizer of a phase is 'perhaps'. It must be true or false" in str(error.value)
     assert "the factor 'much' of a phase's learning rate" in str(error.value)
@@ -183,7 +183,7 @@ def test_a_schedule_may_be_a_list_of_phases(write_space):
     wrong = ("both:2", "frozn", "perhaps", "much")
     path.write_text("\n".join(line for line in path.read_text().splitlines() if not any(w in line for w in wrong)))
     levels = [(cell.finetune.freeze, cell.finetune.freeze_epochs)
-              for cell in plan_space(path, load_imports, resolve).cells]  # fmt: skip
+              for cell in plan_space(path, load_imports, make_config).cells]  # fmt: skip
     assert levels == [
         ("none", 0), ("embedder+body:2 > body:3 > none", 0), ("body", "forever"),
         ("body:2 lr*10 constant > none fresh", 0), ("embedder+body lr*0.1", 2),
@@ -249,7 +249,7 @@ PLAIN = {
 
 def id_of(settings):
     dotted = {name if "." in name else f"finetune.{name}": value for name, value in settings.items()}
-    return resolve({**PLAIN, **dotted}).trial_id
+    return make_config({**PLAIN, **dotted}).trial_id
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_schedules_of_different_work_are_two_cells(settings, other):
 @pytest.mark.parametrize("freeze", [7, ["body"], [{"frozn": "body"}], None, "body lr*0"])
 def test_what_is_no_schedule_is_said_and_not_a_traceback(freeze):
     with pytest.raises(InputError, match="finetune.freeze = "):
-        resolve({"task": "digits", "finetune.freeze": freeze, "finetune.lora_rank": 3})
+        make_config({"task": "digits", "finetune.freeze": freeze, "finetune.lora_rank": 3})
 
 
 @pytest.mark.parametrize(
@@ -285,24 +285,24 @@ def test_what_is_no_schedule_is_said_and_not_a_traceback(freeze):
 def test_adapters_beside_kinds_of_weights_are_a_contradiction(freeze):
     freeze = freeze.replace("body >", "body:2 >")
     with pytest.raises(InputError, match="finetune.lora_rank = 4: .* has no meaning beside them"):
-        resolve({"task": "digits", "finetune.freeze": freeze, "finetune.lora_rank": 4})
+        make_config({"task": "digits", "finetune.freeze": freeze, "finetune.lora_rank": 4})
 
 
 def test_adapters_go_with_parts_layers_and_rates():
     freeze = "body:2 lr*10 constant > body.layers[0:1]:2 > none fresh"
     settings = {"finetune.freeze": freeze, "finetune.lora_rank": 4, "finetune.warmup_epochs": 3}
-    assert resolve({"task": "digits", **settings}).finetune.freeze == freeze
+    assert make_config({"task": "digits", **settings}).finetune.freeze == freeze
 
 
 @pytest.mark.parametrize("epochs", [0, -3])
 def test_a_run_of_no_epoch_is_said(epochs):
     with pytest.raises(InputError, match=f"finetune.epochs = {epochs}: input should be greater than or equal to 1"):
-        resolve({"task": "digits", "finetune.epochs": epochs, "finetune.freeze": "body:2 > none"})
+        make_config({"task": "digits", "finetune.epochs": epochs, "finetune.freeze": "body:2 > none"})
 
 
 def test_gradual_unfreezing_forever_is_a_contradiction():
     with pytest.raises(InputError, match="needs the number of epochs between two thaws"):
-        resolve({"task": "digits", "finetune.freeze": "gradual-unfreeze", "finetune.freeze_epochs": "forever"})
+        make_config({"task": "digits", "finetune.freeze": "gradual-unfreeze", "finetune.freeze_epochs": "forever"})
 
 
 words = st.sampled_from([*WORDS, "body.layers[0:2]", "body.layers[-1:]"])
@@ -343,7 +343,7 @@ def test_the_canonical_form_is_the_same_work_and_canonical(parts, freeze_epochs,
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_keeps_its_name(preset):
-    freeze = resolve({"task": "digits", "finetune.freeze": preset, "finetune.epochs": 10}).finetune.freeze
+    freeze = make_config({"task": "digits", "finetune.freeze": preset, "finetune.epochs": 10}).finetune.freeze
     assert freeze == {"linear-probe": "both"}.get(preset, preset)
 
 
@@ -577,7 +577,7 @@ def test_a_border_leaves_frozen_weights_bit_equal_and_the_others_moving(run, tmp
     """Three phases of two epochs, weights read from the checkpoints a run writes."""
     freeze = "embedder+body.layers[0:2]:2 > body-without-norms:2 > predictor"
     settings = {"task": "tiny", "finetune__freeze": freeze, "finetune__epochs": 6}
-    config = resolve({key.replace("__", "."): value for key, value in settings.items()})
+    config = make_config({key.replace("__", "."): value for key, value in settings.items()})
     path = tmp_path / "sweep" / "trials" / config.trial_id / "checkpoint.safetensors"
     states = []
     row, epochs = run(**settings, report=lambda row: states.append(read_tensors(str(path)).tensors))
@@ -602,7 +602,7 @@ def test_a_border_leaves_frozen_weights_bit_equal_and_the_others_moving(run, tmp
 def test_optimizer_state_at_a_border(run, tmp_path):
     """What was frozen has none until it thaws and then its own step count; what rests keeps its own."""
     settings = {"task": "tiny", "finetune__freeze": "body:2 > predictor", "finetune__epochs": 4}
-    config = resolve({key.replace("__", "."): value for key, value in settings.items()})
+    config = make_config({key.replace("__", "."): value for key, value in settings.items()})
     path = tmp_path / "sweep" / "trials" / config.trial_id / "checkpoint.safetensors"
     seen = []
     run(**settings, report=lambda row: seen.append(read_tensors(str(path)).tensors))
@@ -624,7 +624,7 @@ def test_optimizer_state_at_a_border(run, tmp_path):
 def test_a_fresh_start_forgets_the_optimizer_s_state(run, tmp_path):
     """Step counts of all parameters begin again, and what rests from then on has none."""
     settings = {"task": "tiny", "finetune__freeze": "none:2 > predictor:1 fresh > none", "finetune__epochs": 4}
-    config = resolve({key.replace("__", "."): value for key, value in settings.items()})
+    config = make_config({key.replace("__", "."): value for key, value in settings.items()})
     path = tmp_path / "sweep" / "trials" / config.trial_id / "checkpoint.safetensors"
     seen = []
     run(**settings, report=lambda row: seen.append(read_tensors(str(path)).tensors))
@@ -670,7 +670,7 @@ def test_the_released_predictor_only_phase_is_one_line(optimizer, user_tasks, wo
     from orca_sweep.training.model import build_model
     from orca_sweep.training.pretrain import pretrain_body
 
-    config = resolve({
+    config = make_config({
         "task": "tiny", "proxy": "none", "finetune.epochs": 3, "finetune.lr": 1e-3, "finetune.optimizer": optimizer,
         "finetune.freeze": "body:1 lr*10 constant > none fresh", "finetune.warmup_epochs": 1, "finetune.decay_epochs": 4,
     })  # fmt: skip

@@ -25,7 +25,7 @@ from orca_sweep.errors import InputError
 from orca_sweep.space import plan_space
 from orca_sweep.space.confounds import confounds
 from orca_sweep.space.manifest import make_manifest, rebuild_plan, require_manifest, write_manifest
-from orca_sweep.trial import load_imports, resolve
+from orca_sweep.trial import load_imports, make_config
 from tests.builders.levels import LEVELS, SHORT
 
 DIGITS = {"task": "digits", "proxy": "mnist5k", "embedder.epochs": "5"}
@@ -42,7 +42,7 @@ def space_text(factors, base=DIGITS, more="seeds: 1\n"):
 def plan_of(folder, factors, **more):
     path = folder / "space.yaml"
     path.write_text(space_text(factors, **more))
-    return plan_space(path, load_imports, resolve)
+    return plan_space(path, load_imports, make_config)
 
 
 def test_every_field_has_levels_here():
@@ -279,7 +279,7 @@ def test_impossible_ranges_and_repeated_phases_are_refused_by_the_plan(tmp_path,
     text = f"base: {{task: digits}}\nfactors: {{finetune.freeze: [none, {level}]}}\nseeds: 1\n"
     (tmp_path / "s.yaml").write_text(text)
     with pytest.raises(InputError) as caught:
-        plan_space(tmp_path / "s.yaml", load_imports, resolve)
+        plan_space(tmp_path / "s.yaml", load_imports, make_config)
     assert any((words or "body.layers[0:9] goes beyond") in problem for problem in map(str, caught.value.problems))
     assert all(problem.startswith(f"{tmp_path / 's.yaml'}:2: ") for problem in map(str, caught.value.problems))
 
@@ -312,4 +312,4 @@ def test_a_body_of_the_hub_has_the_layers_of_its_config_or_none_that_are_known()
     )
     assert find_range_problems("body.layers[3:30]", "body 'org/name'", None) == []
     with pytest.raises(InputError, match="body 'swin-base' has 24 layers"):
-        resolve({"task": "digits", "body.name": "swin-base", "finetune.freeze": "body.layers[0:25]"})
+        make_config({"task": "digits", "body.name": "swin-base", "finetune.freeze": "body.layers[0:25]"})

@@ -13,11 +13,11 @@ from orca_sweep.analysis.report.rendering import page
 from orca_sweep.config.declaration import as_text, parse, parse_task, task_as_text
 from orca_sweep.config.naming import find_declaration, label_declarations, label_of
 from orca_sweep.errors import InputError
-from orca_sweep.planning.replay import _config
+from orca_sweep.planning.replay import _read_config
 from orca_sweep.proxies import canonicalise_proxy, describe_proxy, find_proxy
 from orca_sweep.space.manifest import write_manifest
 from orca_sweep.tasks import canonicalise_task, find_task
-from orca_sweep.trial import resolve
+from orca_sweep.trial import make_config
 from tests.builders.manifests import sweep_manifest
 
 TASK = {"path": "mine.npz", "kind": "classification", "sample_shape": [1, 8, 8], "output_shape": 3}
@@ -150,9 +150,9 @@ def test_a_space_calls_its_declarations_by_name(plan_of, files):
 def test_errors_and_descriptions_use_the_name(files):
     task = task_as_text({**TASK, "name": "my digits", "metric": "eror"})
     with pytest.raises(InputError, match=r"^task (= )?'my digits': task 'my digits': there is no metric 'eror'"):
-        resolve({"task": task, "proxy": "none"})
+        make_config({"task": task, "proxy": "none"})
     with pytest.raises(InputError) as told:
-        resolve({"task": task_as_text({**TASK, "name": "my digits"}), "proxy": as_text({**PROXY, "name": "topics"}),
+        make_config({"task": task_as_text({**TASK, "name": "my digits"}), "proxy": as_text({**PROXY, "name": "topics"}),
                  "body.name": "swin-micro", "body.input_mode": "flip"})  # fmt: skip
     assert "kind=" not in str(told.value)
     proxy = as_text({**PROXY, "path": f"{files}/mine.csv", "name": "topics"})
@@ -202,7 +202,7 @@ def test_tables_and_report_hold_names_and_the_declarations_behind_them(plan_of, 
     # Tables alone give the same tables, and the config of a trial for running it again.
     moved = r.collect([tmp_path / "t"], tmp_path / "moved")
     assert moved.trials["proxy"].tolist() == results.trials["proxy"].tolist() and moved.margins == results.margins
-    assert _config(r.find_trial(tmp_path / "t", plan.trials[2].trial_id)).trial_id == plan.trials[2].trial_id
+    assert _read_config(r.find_trial(tmp_path / "t", plan.trials[2].trial_id)).trial_id == plan.trials[2].trial_id
     html = page(report.compute(results), ()).split("<body>")[-1].split("<script")[0]
     assert "my digits" in html and "kind=" not in html and str(tmp_path) not in html
 

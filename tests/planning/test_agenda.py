@@ -6,8 +6,8 @@ import math
 import pytest
 
 from orca_sweep.planning.agenda import Agenda
-from orca_sweep.trial import resolve, shared_stages
-from tests.builders.agenda import World
+from orca_sweep.trial import make_config
+from tests.builders.agenda import World, name_shared
 
 BASE = "base: {task: tiny, proxy: mnist5k, body.pretrain_fraction: 1}\n"
 
@@ -28,7 +28,7 @@ def test_what_several_need_is_made_first_by_the_longest_and_others_go_ahead_mean
     plan = plan_of(
         "base: {task: tiny, proxy: mnist5k}\nfactors: {embedder.epochs: [1, 2, 4], finetune.lr: [1e-3, 1e-4]}\nseeds: 2\n"
     )
-    agenda = Agenda(plan, lambda trial_id: None, resolve, shared_stages)
+    agenda = Agenda(plan, lambda trial_id: None, make_config, name_shared)
     first = agenda.next()
     assert first.config.embedder.epochs == 4, "the run that holds the others' snapshots comes first"
     assert agenda.next() is None, "all need the proxy's features: they wait, and hold nothing"
@@ -45,7 +45,7 @@ def test_what_several_need_is_made_first_by_the_longest_and_others_go_ahead_mean
 
 def test_a_maker_that_dies_is_followed_by_another(plan_of):
     plan = plan_of("base: {task: tiny, proxy: mnist5k}\nfactors: {finetune.lr: [1e-3, 1e-4]}\nseeds: 1\n")
-    agenda = Agenda(plan, lambda trial_id: None, resolve, shared_stages)
+    agenda = Agenda(plan, lambda trial_id: None, make_config, name_shared)
     first = agenda.next()
     assert agenda.next() is None
     agenda.ended(first.trial_id, {"status": "lost"})
@@ -57,7 +57,7 @@ def test_a_maker_that_dies_is_followed_by_another(plan_of):
 def test_a_trial_that_waits_for_another_sweep_comes_back_when_the_lock_is_free(plan_of):
     held = {"the lock"}
     plan = plan_of("base: {task: tiny}\nfactors: {proxy: [none, mnist5k]}\nseeds: 1\n")
-    agenda = Agenda(plan, lambda trial_id: None, resolve, shared_stages, is_held=held.__contains__)
+    agenda = Agenda(plan, lambda trial_id: None, make_config, name_shared, is_held=held.__contains__)
     naive, orca = agenda.next(), agenda.next()
     agenda.waits(orca.trial_id, "the lock")
     agenda.ended(naive.trial_id, {"status": "ok"})
@@ -228,12 +228,12 @@ def test_names_of_shared_stages_are_equal_exactly_where_the_work_is(plan_of):
     )
     by_stage = {}
     for trial in plan.trials:
-        for stage, name in shared_stages(trial.config).items():
+        for stage, name in name_shared(trial.config).items():
             by_stage.setdefault(stage, set()).add(name)
     counts = {stage: len(names) for stage, names in by_stage.items()}
     assert counts == {"pretrain": 1, "proxy-features": 1, "objective": 1, "embedder": 2 * 2}
     for a, b in itertools.combinations(plan.trials, 2):
-        same = shared_stages(a.config).get("embedder") == shared_stages(b.config).get("embedder") is not None
+        same = name_shared(a.config).get("embedder") == name_shared(b.config).get("embedder") is not None
         assert same == (
             a.config.embedder.epochs > 0 < b.config.embedder.epochs
             and (a.seed, a.config.embedder.lr) == (b.seed, b.config.embedder.lr)

@@ -13,7 +13,7 @@ from orca_sweep.planning.forecast import forecast
 from orca_sweep.planning.probe import probe
 from orca_sweep.space.confounds import confounds
 from orca_sweep.stats import smallest_effect, smallest_p
-from orca_sweep.training.run import run_trial
+from orca_sweep.training.run import RunContext, run_config
 
 SPACE = """
 base: {task: tiny, body.pretrain_fraction: 1, body.pretrain_steps: 2, finetune.epochs: 4}
@@ -76,7 +76,10 @@ def test_stages_are_counted_before_and_found_after(plan_of, worker, tmp_path):
     assert (before.n_trials, before.n_left, before.n_known, before.trial_hours) == (12, 12, 0, 0.0)
     rows = {}
     for trial in plan.trials:
-        rows[trial.trial_id] = run_trial(trial.config, tmp_path / "sweep", worker, tmp_path, snapshot_epochs=(1, 3))
+        rows[trial.trial_id] = run_config(
+            trial.config,
+            RunContext(folder=tmp_path / "sweep", worker=worker, data_root=tmp_path, snapshot_epochs=(1, 3)),
+        )
     after = forecast(plan, store)
     assert counts(after) == {"pretrain": (0, 1), "proxy-features": (0, 1), "embedder": (0, 2)}
     assert after.n_known == 12
@@ -107,7 +110,7 @@ def pooled(rows):
 
 def test_hours_grow_with_epochs_and_resources(plan_of, worker, tmp_path):
     plan = plan_of("base: {task: tiny, proxy: none, finetune.epochs: 4}\nfactors: {finetune.lr: [1e-3]}\nseeds: 1\n")
-    run_trial(plan.trials[0].config, tmp_path / "s", worker, tmp_path)
+    run_config(plan.trials[0].config, RunContext(folder=tmp_path / "s", worker=worker, data_root=tmp_path))
     text = "base: {{task: tiny, proxy: none, finetune.epochs: {}}}\nfactors: {{finetune.lr: [1e-2]}}\nseeds: {}\n{}"
     hours = {
         (epochs, seeds): forecast(plan_of(text.format(epochs, seeds, "")), worker.store).trial_hours
@@ -150,7 +153,7 @@ def test_a_probe_tells_what_nothing_told(plan_of, worker, tmp_path):
 
 def test_rows_of_other_versions_are_not_gone_by(plan_of, worker, tmp_path):
     plan = plan_of("base: {task: tiny, proxy: none}\nfactors: {finetune.lr: [1e-3]}\nseeds: 1\n")
-    run_trial(plan.trials[0].config, tmp_path / "s", worker, tmp_path)
+    run_config(plan.trials[0].config, RunContext(folder=tmp_path / "s", worker=worker, data_root=tmp_path))
     store = worker.store
     row = store.read_rows(1)[0]
     assert forecast(plan, store).n_known == 1

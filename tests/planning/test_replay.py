@@ -12,7 +12,7 @@ from orca_sweep.errors import InputError
 from orca_sweep.planning.replay import replay
 from orca_sweep.space.manifest import write_manifest
 from orca_sweep.training.meter import Meter
-from orca_sweep.trial import resolve
+from orca_sweep.trial import make_config
 from tests.builders.manifests import sweep_manifest
 from tests.builders.sweeps import sweep_folder
 from tests.commands import orca
@@ -28,7 +28,7 @@ ALIGNED = {
 
 def as_sweep(folder, row, imports, settings):
     """Makes a sweep of one recorded trial."""
-    config = resolve({key.replace("__", "."): value for key, value in settings.items()})
+    config = make_config({key.replace("__", "."): value for key, value in settings.items()})
     trial = {
         "trial_id": row["trial_id"],
         "cell_id": row["cell_id"],

@@ -479,7 +479,7 @@ def test_a_proxy_of_the_wrong_kind_for_the_body_is_said(run, tmp_path):
 def test_a_declared_proxy_is_a_level_of_a_space(write_space, tmp_path, monkeypatch):
     """Written as a mapping or as a text, with a path from the working folder: one cell, and it runs."""
     from orca_sweep.space import plan_space
-    from orca_sweep.trial import load_imports, resolve, unavailable_parts
+    from orca_sweep.trial import load_imports, make_config, resolve_configs, unavailable_parts
 
     saved(tmp_path / "data", "image parquet")
     monkeypatch.chdir(tmp_path)
@@ -496,12 +496,14 @@ def test_a_declared_proxy_is_a_level_of_a_space(write_space, tmp_path, monkeypat
         seeds: 1
         """
     )
-    cells = plan_space(path, load_imports, resolve).cells
+    cells = plan_space(path, load_imports, make_config).cells
     where = f"{tmp_path}/data[train]:img->label"
     assert [cell.proxy for cell in cells] == ["none", where, f"shuffled:{where}", "dummy"]
-    assert unavailable_parts(cells, tmp_path) == []
-    gone = resolve({"task": "tiny", "proxy": "./nowhere[train]:img->label"})
-    assert f"needs {tmp_path}/nowhere, which does not exist" in unavailable_parts([gone], tmp_path)[0]
+    assert unavailable_parts(resolve_configs(cells), tmp_path) == []
+    gone = make_config({"task": "tiny", "proxy": "./nowhere[train]:img->label"})
+    assert f"needs {tmp_path}/nowhere, which does not exist" in str(
+        unavailable_parts(resolve_configs([gone]), tmp_path)[0]
+    )
 
 
 @pytest.mark.parametrize("proxy", ["dummy", "shuffled:mnist5k"])

@@ -15,7 +15,7 @@ from orca_sweep.proxies import PROXIES, Noise, Proxy, Tagged, choose_proxy_scali
 from orca_sweep.proxies.declared import _tag_sentences
 from orca_sweep.proxies.phrases import find_phrases, split_tag
 from orca_sweep.tasks import TASKS
-from orca_sweep.trial import resolve, shared_stages
+from orca_sweep.trial import make_config, resolve_configs, shared_stages
 from tests.builders.bodies import saved_roberta, saved_swin
 
 HERE = Declaration("here", "x", "y")
@@ -141,8 +141,8 @@ def test_a_body_that_does_not_tell_its_scaling_is_said_when_a_space_is_planned(t
     settings = {"task": "tiny", "proxy": "mnist5k", "body.name": str(folder), "embedder.proxy_scaling": "body"}
     settings["body.pretrain_fraction"] = 1
     with pytest.raises(InputError, match=words):
-        resolve(settings)
-    assert resolve({**settings, "proxy": "none"}).embedder.proxy_scaling == "proxy"
+        make_config(settings)
+    assert make_config({**settings, "proxy": "none"}).embedder.proxy_scaling == "proxy"
 
 
 def test_rows_tell_the_numbers_used(run, tmp_path):
@@ -288,20 +288,20 @@ OTHER = {"embedder.proxy_scaling": "none", "embedder.proxy_augment": True, "embe
 )
 def test_knobs_keep_their_levels_where_they_act_and_nowhere_else(task, body, proxy, kept):
     settings = {"task": task, "body.name": body, "proxy": proxy}
-    plain = resolve(settings)
+    plain = make_config(settings)
     for path, value in OTHER.items():
-        changed = resolve({**settings, path: value})
+        changed = make_config({**settings, path: value})
         acts = path.removeprefix("embedder.proxy_") in kept.split()
         assert (changed.trial_id != plain.trial_id) == acts
         assert changed.flat()[path] == (value if acts else plain.flat()[path])
         if acts:
-            before, after = shared_stages(plain), shared_stages(changed)
+            before, after = map(shared_stages, resolve_configs((plain, changed)))
             assert not {before[s] for s in ("proxy-features", "objective", "embedder")} & set(after.values())
 
 
 def test_the_scaling_of_our_own_bodies_is_none():
     ids = {
-        resolve({"task": "digits", "proxy": "mnist5k", "embedder.proxy_scaling": value}).trial_id
+        make_config({"task": "digits", "proxy": "mnist5k", "embedder.proxy_scaling": value}).trial_id
         for value in ("body", "none")
     }
     assert len(ids) == 1
@@ -310,4 +310,4 @@ def test_the_scaling_of_our_own_bodies_is_none():
 def test_released_tasks_of_images_augment_their_proxy():
     for task in map(TASKS.get, TASKS.names()):
         is_released_swin = str(task.recipe.get("body.name")).startswith("swin-base")
-        assert resolve({"task": task.name}).embedder.proxy_augment == is_released_swin, task.name
+        assert make_config({"task": task.name}).embedder.proxy_augment == is_released_swin, task.name

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from orca_sweep import results as r
-from orca_sweep.config import LATER, TrialConfig
 from orca_sweep.errors import InputError
 from orca_sweep.results import collecting
 from orca_sweep.space.manifest import require_manifest, write_manifest
@@ -148,24 +147,6 @@ def test_rows_of_other_versions_are_merged_by_the_names_of_their_columns(tmp_pat
         break
     again = r.collect([tmp_path / "old", newer], tmp_path / "t")  # old columns of numbers beside new ones of text
     assert "text" in set(again.epochs["odd"].dropna())
-
-
-def test_fields_that_came_later_have_their_defaults_in_rows_of_before(tmp_path):
-    """Else one cell would be two in merged tables, and a trial could not be replayed from them."""
-    folder = sweep_folder(tmp_path / "s")
-    r.collect([folder], tmp_path / "old")
-    table = pq.read_table(tmp_path / "old" / "trials.parquet")
-    about = json.loads(table.schema.metadata[b"orca_sweep"])
-    r.write_table(tmp_path / "old" / "trials.parquet", table.drop_columns(list(LATER)), about)
-    manifest = json.loads((folder / "sweep.json").read_text())
-    for trial in manifest["trials"]:
-        trial["config"] = {name: value for name, value in trial["config"].items() if name not in LATER}
-    r.write_json(folder / "sweep.json", manifest)
-    for sources in ([folder], [tmp_path / "old"]):
-        found = r.collect(sources, tmp_path / "t").trials
-        assert {name: found[name].unique().tolist() for name in LATER} == {name: [LATER[name]] for name in LATER}
-        one = r.find_trial(sources[0], found["trial_id"][0])
-        assert TrialConfig.from_flat(one.config).trial_id == one.trial_id
 
 
 def test_two_that_collect_at_once_leave_nothing_that_is_trusted_wrongly(tmp_path, monkeypatch):

@@ -248,11 +248,11 @@ def test_optuna_looks_where_costs_are_low():
 def test_pruning_and_what_is_left_of_a_pruned_trial_follow_the_task_s_mode(tmp_path, accurate):
     from orca_sweep.space import Pruning
     from orca_sweep.sweep.queue import GroupedPruning, Queue
-    from orca_sweep.trial import resolve
+    from orca_sweep.trial import make_config
 
     pruning = GroupedPruning(Pruning(name="asha", cells=True))
     for name, mode in (("tiny", "min"), (accurate, "max")):
-        config = resolve({"task": name})
+        config = make_config({"task": name})
         told = {"role": "replicate", "cell_id": "c", "config": config.model_dump()}
         group = pruning._group(SimpleNamespace(config={"trial": told}))
         assert group._metric_op == {"min": -1.0, "max": 1.0}[mode]
@@ -486,8 +486,8 @@ LOSSES.add(Loss(name="smoothed", function=smoothed, meaning="cross-entropy of sm
 
 def test_a_loss_and_a_metric_of_a_user_s_own_take_two_edits(tmp_path, worker, monkeypatch):
     from orca_sweep.space import plan_space
-    from orca_sweep.training.run import run_trial
-    from orca_sweep.trial import load_imports, resolve
+    from orca_sweep.training.run import RunContext, run_config
+    from orca_sweep.trial import load_imports, make_config
 
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "mine.npz", x=rng.normal(size=(60, 1, 8, 8)).astype("float32"), y=np.arange(60) % 3)
@@ -498,14 +498,17 @@ def test_a_loss_and_a_metric_of_a_user_s_own_take_two_edits(tmp_path, worker, mo
         f"imports: [my_measures.py]\nbase: {{task: {task}, proxy: none, body.pretrain_fraction: 0, finetune.epochs: 2}}\n"
         "seeds: 1\n"
     )
-    plan = plan_space(tmp_path / "s.yaml", load_imports, resolve)
+    plan = plan_space(tmp_path / "s.yaml", load_imports, make_config)
     (trial,) = plan.trials
-    row = run_trial(trial.config, tmp_path / "sweep", worker, tmp_path / "data", imports=plan.space.imports)
+    row = run_config(
+        trial.config,
+        RunContext(folder=tmp_path / "sweep", worker=worker, data_root=tmp_path / "data", imports=plan.space.imports),
+    )
     assert (row["status"], row["metric"], row["metric_mode"], row["metric_unit"]) == ("ok", "hits@2", "max", "share")
     assert 0.3 < row["val_metric_best"] <= 1
     (tmp_path / "s.yaml").write_text((tmp_path / "s.yaml").read_text().replace("hits@2", "hits"))
     with pytest.raises(InputError, match="there is no metric 'hits'. Did you mean 'hits@2'"):
-        plan_space(tmp_path / "s.yaml", load_imports, resolve)
+        plan_space(tmp_path / "s.yaml", load_imports, make_config)
 
 
 def test_every_metric_and_loss_is_listed_with_its_mode(capsys):

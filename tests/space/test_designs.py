@@ -12,7 +12,7 @@ from orca_sweep import cli
 from orca_sweep.errors import InputError
 from orca_sweep.space import plan_space
 from orca_sweep.space.designs import DESIGNS, find_misfits, fraction, list_combinations
-from orca_sweep.trial import load_imports, resolve
+from orca_sweep.trial import load_imports, make_config
 
 FACTORS = {"a": (0, 1, 2), "b": ("x", "y")}
 
@@ -119,7 +119,7 @@ def test_the_largest_fraction_is_planned():
 
 
 def plan(write_space, text):
-    return plan_space(write_space(text), load_imports, resolve)
+    return plan_space(write_space(text), load_imports, make_config)
 
 
 TINY = "base: {task: tiny}\nseeds: 2\n"

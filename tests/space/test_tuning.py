@@ -10,7 +10,7 @@ from orca_sweep.errors import InputError
 from orca_sweep.results import read_results, summarise_cells
 from orca_sweep.space import plan_space
 from orca_sweep.space import tuning as t
-from orca_sweep.trial import load_imports, resolve
+from orca_sweep.trial import load_imports, make_config
 from tests.commands import orca
 
 BASE = "base: {task: tiny}\nfactors: {proxy: [none, mnist5k]}\nseeds: 2\n"
@@ -63,7 +63,7 @@ def test_each_mistake_has_its_words_and_its_line(write_space, text, words):
     base = BASE if "base:" not in text else BASE.replace("base: {task: tiny}\n", "")
     path = write_space(f"{base}{text}")
     with pytest.raises(InputError) as caught:
-        plan_space(path, load_imports, resolve)
+        plan_space(path, load_imports, make_config)
     problem = next((problem for problem in map(str, caught.value.problems) if words in problem), None)
     assert problem is not None, caught.value.problems
     place, said = problem.removeprefix(f"{path}:").split(":", 1)
@@ -75,7 +75,7 @@ def test_mistakes_come_all_at_once(write_space):
     text = "tune: {finetune.lrr: [1], proxy: [none]}\nsearch: {method: bayes}\nprune: pbt\n"
     text += "budget: {hours: -1}\noutcomes: {x: y}\n"
     with pytest.raises(InputError) as caught:
-        plan_space(write_space(f"{BASE}{text}"), load_imports, resolve)
+        plan_space(write_space(f"{BASE}{text}"), load_imports, make_config)
     assert len(caught.value.problems) == 6
 
 

@@ -16,7 +16,7 @@ from orca_sweep.data import Rows, Samples, Splits
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.tasks import TASKS, Task, canonicalise_task, find_task, load_task_data
 from orca_sweep.tasks.scaling import Moments, measure_channels, measure_input_scale
-from orca_sweep.trial import describe_inputs, resolve, shared_stages
+from orca_sweep.trial import describe_inputs, make_config, resolve_settings, shared_stages
 
 N = 60
 RNG = np.random.default_rng(0)
@@ -172,8 +172,8 @@ def test_a_constant_sample_becomes_zero_and_is_counted(tmp_path):
 def test_a_sample_of_one_point_has_no_spread_of_its_own(tmp_path):
     task = declared(tmp_path, x=RNG.normal(size=(N, 4, 1)))
     with pytest.raises(InputError, match=r"data.normalise = 'sample': a sample of .* has one number per channel"):
-        resolve({"task": task, "data.normalise": "sample"})
-    resolve({"task": task, "data.normalise": "channel"})
+        make_config({"task": task, "data.normalise": "sample"})
+    make_config({"task": task, "data.normalise": "channel"})
 
 
 def test_nan_is_refused_as_before(tmp_path):
@@ -242,11 +242,11 @@ def test_one_hot_inputs_stay_as_they_are_whatever_is_asked(tmp_path):
 
 
 def test_a_task_of_codes_has_one_id_whatever_is_asked():
-    configs = [resolve({"task": "deepsea", "data.normalise": how}) for how in (None, "none", "channel", "sample")]
-    assert {config.trial_id for config in configs} == {resolve({"task": "deepsea"}).trial_id}
+    configs = [make_config({"task": "deepsea", "data.normalise": how}) for how in (None, "none", "channel", "sample")]
+    assert {config.trial_id for config in configs} == {make_config({"task": "deepsea"}).trial_id}
     assert configs[0].data.normalise == "none"
     with pytest.raises(InputError, match="data.normalise = 'chanel'"):
-        resolve({"task": "deepsea", "data.normalise": "chanel"})
+        make_config({"task": "deepsea", "data.normalise": "chanel"})
     with pytest.raises(InputError, match="normalise_inputs 'channel'. Codes have no scale"):
         replace(TASKS.get("deepsea"), normalise_inputs="channel")
 
@@ -262,11 +262,12 @@ def test_a_task_of_codes_has_one_id_whatever_is_asked():
     ],
 )  # fmt: skip
 def test_what_a_benchmark_does_is_its_default_by_name(name, own):
-    left_out, said = resolve({"task": name}), resolve({"task": name, "data.normalise": own})
+    left_out, said = make_config({"task": name}), make_config({"task": name, "data.normalise": own})
     assert left_out.data.normalise == own
     assert left_out.trial_id == said.trial_id
     ids = {
-        resolve({"task": name, "data.normalise": how}).trial_id for how in ("none", "channel", "pointwise", "sample")
+        make_config({"task": name, "data.normalise": how}).trial_id
+        for how in ("none", "channel", "pointwise", "sample")
     }
     assert len(ids) == 4
     assert find_task(name).preparation
@@ -274,19 +275,19 @@ def test_what_a_benchmark_does_is_its_default_by_name(name, own):
 
 def test_a_declaration_s_own_way_is_the_field_s_value(tmp_path):
     task = declared(tmp_path)
-    plain = resolve({"task": task})
+    plain = make_config({"task": task})
     assert plain.data.normalise == "channel"
     for more, field in (({"normalise": "channel"}, None), ({}, "channel"), ({"normalise": "none"}, "channel")):
-        assert resolve({"task": {**task, **more}, "data.normalise": field}).trial_id == plain.trial_id
+        assert make_config({"task": {**task, **more}, "data.normalise": field}).trial_id == plain.trial_id
     raw = [
-        resolve({"task": {**task, "normalise": "none"}}),
-        resolve({"task": task, "data.normalise": "none"}),
-        resolve({"task": {**task, "normalise": "sample"}, "data.normalise": "none"}),
+        make_config({"task": {**task, "normalise": "none"}}),
+        make_config({"task": task, "data.normalise": "none"}),
+        make_config({"task": {**task, "normalise": "sample"}, "data.normalise": "none"}),
     ]
     assert len({config.trial_id for config in raw}) == 1
     assert raw[0].trial_id != plain.trial_id
     assert raw[0].task == plain.task
-    assert resolve(raw[0].flat()) == raw[0]  # a resolved config resolves to itself
+    assert make_config(raw[0].flat()) == raw[0]  # a resolved config resolves to itself
 
 
 def test_levels_of_task_that_differ_in_normalising_alone_are_refused(tmp_path):
@@ -301,7 +302,7 @@ def test_levels_of_task_that_differ_in_normalising_alone_are_refused(tmp_path):
 
 def test_artifacts_of_different_levels_are_not_shared():
     base = {"task": "watch-exercises", "body.name": "roberta-micro"}
-    names = [shared_stages(resolve({**base, "data.normalise": how})) for how in ("none", "channel", "sample")]
+    names = [shared_stages(resolve_settings({**base, "data.normalise": how})) for how in ("none", "channel", "sample")]
     assert len({stages["embedder"] for stages in names}) == 3
     assert len({stages["proxy-features"] for stages in names}) == 1  # the proxy does not depend on it
     rows = [
@@ -336,7 +337,7 @@ def plan_of(folder, task, **more):
 
 
 def test_a_factor_of_three_levels_gives_three_cells_and_three_rows(tmp_path, worker):
-    from orca_sweep.training.run import run_trial
+    from orca_sweep.training.run import RunContext, run_config
 
     made_plan = plan_of(
         tmp_path, declared(tmp_path), factors={"data.normalise": ["none", "channel", "sample"]},
@@ -344,7 +345,10 @@ def test_a_factor_of_three_levels_gives_three_cells_and_three_rows(tmp_path, wor
               "finetune.epochs": 1},
     )  # fmt: skip
     assert [cell.data.normalise for cell in made_plan.cells] == ["none", "channel", "sample"]
-    rows = [run_trial(trial.config, tmp_path / "sweep", worker, tmp_path / "data") for trial in made_plan.trials]
+    rows = [
+        run_config(trial.config, RunContext(folder=tmp_path / "sweep", worker=worker, data_root=tmp_path / "data"))
+        for trial in made_plan.trials
+    ]
     assert [row["status"] for row in rows] == ["ok"] * 3
     assert [row["normalised"].split(";")[0] for row in rows] == ["none", "channel", "sample"]
     assert "2 of 2 channels far from zero mean and unit spread" in rows[0]["normalised"]
@@ -367,7 +371,7 @@ def test_a_plan_warns_of_raw_inputs_with_the_numbers_measured(tmp_path):
     codes = declared(tmp_path, x=one_hot(), name="codes.npz")
     gone = {**task, "path": str(tmp_path / "gone.npz")}
     for other in (ready, codes, gone):
-        assert describe_inputs([resolve({"task": other, "data.normalise": "none"})]) == []
+        assert describe_inputs([resolve_settings({"task": other, "data.normalise": "none"})]) == []
 
 
 @pytest.mark.parametrize("ending", [".npy", ".h5", ".parquet"])
@@ -387,14 +391,14 @@ def test_every_kind_of_file_is_looked_at(tmp_path, ending):
 
         pd.DataFrame({"x": [list(row.ravel()) for row in SIGNALS], "y": LABELS}).to_parquet(path)
     task = {"path": str(path), "kind": "classification", "sample_shape": [2, 16], "output_shape": 3, **more}
-    (warning,) = describe_inputs([resolve({"task": task, "data.normalise": "none"})])
+    (warning,) = describe_inputs([resolve_settings({"task": task, "data.normalise": "none"})])
     assert "means of 2 channels 40 (spread 3" in warning
 
 
 def test_a_look_reads_no_more_than_the_first_block(tmp_path, monkeypatch):
     monkeypatch.setattr("orca_sweep.data.readers.BLOCK_BYTES", 10 * 2 * 16 * 4)
     task = declared(tmp_path)
-    (warning,) = describe_inputs([resolve({"task": task, "data.normalise": "none"})])
+    (warning,) = describe_inputs([resolve_settings({"task": task, "data.normalise": "none"})])
     assert "the first 10 of 60 samples" in warning
 
 

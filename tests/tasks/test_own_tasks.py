@@ -14,7 +14,7 @@ from orca_sweep.tasks import (
     find_task,
     load_task_data,
 )
-from orca_sweep.trial import resolve
+from orca_sweep.trial import make_config
 
 N = 60
 X = np.random.default_rng(0).normal(size=(N, 2, 16)).astype(np.float32)
@@ -131,13 +131,13 @@ def test_classes_that_no_training_can_tell_apart_are_refused(tmp_path, body, n_c
         "body.name": body,
         "proxy": "none",
     }
-    assert resolve(settings).predictor.dense == ("linear" if n_classes > 1 else "released")
+    assert make_config(settings).predictor.dense == ("linear" if n_classes > 1 else "released")
     settings["predictor.dense"] = "released"
     if is_alike:
         with pytest.raises(InputError, match=r"some of these are always alike. Set predictor.dense: linear"):
-            resolve(settings)
+            make_config(settings)
     else:
-        assert resolve(settings).predictor.dense == "released"
+        assert make_config(settings).predictor.dense == "released"
 
 
 def test_a_binary_mask_takes_nan_where_a_point_does_not_count(tmp_path):
@@ -213,7 +213,7 @@ def test_settings_that_change_no_array_share_one_conversion(tmp_path):
         load_task_data(task(path, **more), tmp_path, 0, None)
     assert len(list((tmp_path / "converted").glob("[!.]*"))) == 1
     ids = {
-        resolve({"task": task(path, **more).declaration}).trial_id
+        make_config({"task": task(path, **more).declaration}).trial_id
         for more in ({}, {"loss": "cross-entropy"}, {"metric": "error"})
     }
     assert len(ids) == 1
@@ -257,7 +257,7 @@ def test_one_declaration_has_one_name_however_it_is_written(tmp_path, monkeypatc
         "./mine.npz sample_shape=2x16 output_shape=3 kind=classification",
         f"{path} kind=classification output_shape=3 sample_shape=2x16 val_share=0.1",
     )
-    configs = [resolve({"task": declaration.task_as_text(form), "seed": 0}) for form in forms]
+    configs = [make_config({"task": declaration.task_as_text(form), "seed": 0}) for form in forms]
     assert len({config.trial_id for config in configs}) == 1
     assert configs[0].task == f"{path} kind=classification output_shape=3 sample_shape=2x16"
     assert configs[0].body.name == "roberta-micro"

@@ -14,7 +14,7 @@ from orca_sweep.errors import InputError
 from orca_sweep.tasks import TASKS
 from orca_sweep.tasks.recipes import Released, adapt_to_mean_loss, make_recipe
 from orca_sweep.training.model import choose_layout, token_stride
-from orca_sweep.trial import resolve
+from orca_sweep.trial import make_config
 
 REPO = Path(__file__).resolve().parents[2]
 with (REPO / "tests/vectors/reference/recipes.csv").open(encoding="utf-8") as file:
@@ -81,7 +81,7 @@ BODY_WORDS = {
 
 def as_released(name):
     """Our recipe in the released settings' words, as if its loss were the sum over accumulated batches."""
-    task, config = TASKS.get(name), resolve({"task": name})
+    task, config = TASKS.get(name), make_config({"task": name})
     tuning, training, written = config.finetune, config.embedder, task.recipe
     kind = tuning.optimizer
     n = tuning.accumulation
@@ -150,7 +150,7 @@ def test_every_listed_difference_names_a_released_task_and_has_a_reason():
 
 @pytest.mark.parametrize("name", ROWS)
 def test_what_the_optimizer_uses_reaches_the_trial(name):
-    row, config = ROWS[name], resolve({"task": name})
+    row, config = ROWS[name], make_config({"task": name})
     for part in (config.embedder, config.finetune):
         if row["uses_betas"] == "yes":
             assert parse_numbers(part.betas) == (float(row["beta1"]), float(row["beta2"]))
@@ -171,7 +171,7 @@ def test_what_the_optimizer_uses_reaches_the_trial(name):
     ],
 )
 def test_rates_under_accumulation_as_they_print(name, lr, weight_decay, embedder_lr):
-    config = resolve({"task": name})
+    config = make_config({"task": name})
     assert (repr(config.finetune.lr), repr(config.finetune.weight_decay)) == (lr, weight_decay)
     assert repr(config.embedder.lr) == embedder_lr
 
@@ -194,7 +194,7 @@ def test_a_clip_is_divided_like_the_gradient_it_limits():
 
 
 def test_burgers_has_tokens_of_two_points():
-    config = resolve({"task": "burgers"})
+    config = make_config({"task": "burgers"})
     spec = BodySpec(architecture="roberta", width_in=768, width_out=768, max_tokens=512)
     cut = choose_layout(TASKS.get("burgers"), spec, config)
     assert (cut.size, cut.patch) == (1024, 2)
@@ -210,7 +210,7 @@ def test_relatives_of_released_tasks_share_their_settings():
 
 def test_tables_of_openml_take_the_dropout_and_betas_that_most_of_the_released_ones_have():
     for name in ("openml:31", "openml-orca:31"):
-        tuning = resolve({"task": name}).finetune
+        tuning = make_config({"task": name}).finetune
         assert (tuning.dropout, tuning.betas) == (0.05, "0.9, 0.98")
 
 
@@ -222,13 +222,13 @@ def test_spaces_of_the_study_run_in_single_precision_and_say_so(path):
 
 
 def test_a_space_that_chooses_another_optimizer_finds_the_released_momentum_and_betas():
-    other = resolve({"task": "ecg", "finetune.optimizer": "adam", "embedder.optimizer": "adam"})
+    other = make_config({"task": "ecg", "finetune.optimizer": "adam", "embedder.optimizer": "adam"})
     assert (other.finetune.betas, other.embedder.betas) == ("0.9, 0.98", "0.9, 0.98")
-    other = resolve({"task": "spherical", "finetune.optimizer": "sgd"})
+    other = make_config({"task": "spherical", "finetune.optimizer": "sgd"})
     assert (other.finetune.momentum, other.embedder.momentum) == (0.999, 0.9)
 
 
 def test_betas_of_a_record_are_checked_like_those_of_a_space():
     assert betas_as_text((0.9, 0.98)) == "0.9, 0.98"
     with pytest.raises(InputError, match=r"finetune.betas = '0.9': betas are a pair of numbers such as \[0.9, 0.98\]"):
-        resolve({"task": "digits", "finetune.betas": "0.9"})
+        make_config({"task": "digits", "finetune.betas": "0.9"})

@@ -525,7 +525,8 @@ def test_whatever_a_users_module_raises_is_told_with_its_name(tmp_path, code, wo
     with pytest.raises(InputError) as caught:
         load_imports([str(tmp_path / "mine.py")])
     assert (
-        str(caught.value) == f"imports: '{tmp_path}/mine.py' cannot be imported: {words}. Correct it, or leave it out."
+        str(caught.value)
+        == f"imports = '{tmp_path}/mine.py': it cannot be imported: {words}. Correct it, or leave it out."
     )
 
 
@@ -543,9 +544,9 @@ def test_a_person_may_still_interrupt_an_import(tmp_path):
 
 def test_a_load_function_that_exits_is_a_failed_trial_with_its_words(tmp_path):
     from orca_sweep.store import Store
-    from orca_sweep.training.run import run_trial
+    from orca_sweep.training.run import RunContext, run_config
     from orca_sweep.training.worker import Worker
-    from orca_sweep.trial import resolve
+    from orca_sweep.trial import make_config
 
     def leave(root, seed):
         sys.exit("the disk is not mounted")
@@ -577,13 +578,22 @@ def test_a_load_function_that_exits_is_a_failed_trial_with_its_words(tmp_path):
             )
     worker = Worker(Store(str(tmp_path / "store")), "cpu", 1)
     config = {"body.name": "swin-micro", "body.pretrain_fraction": 0, "proxy": "none", "seed": 0}
-    row = run_trial(resolve({**config, "task": "leaves"}), tmp_path, worker, tmp_path, lambda row: None)
+    row = run_config(
+        make_config({**config, "task": "leaves"}),
+        RunContext(folder=tmp_path, worker=worker, data_root=tmp_path, report=lambda row: None),
+    )
     assert (row["status"], row["error"]) == ("failed", "SystemExit: the disk is not mounted")
-    row = run_trial(resolve({**config, "task": "misuses-ray"}), tmp_path, worker, tmp_path, lambda row: None)
+    row = run_config(
+        make_config({**config, "task": "misuses-ray"}),
+        RunContext(folder=tmp_path, worker=worker, data_root=tmp_path, report=lambda row: None),
+    )
     assert row["status"] == "failed"
     assert row["error"].startswith("AssertionError: The @ray.remote decorator")
     with pytest.raises(KeyboardInterrupt):
-        run_trial(resolve({**config, "task": "interrupted"}), tmp_path, worker, tmp_path, lambda row: None)
+        run_config(
+            make_config({**config, "task": "interrupted"}),
+            RunContext(folder=tmp_path, worker=worker, data_root=tmp_path, report=lambda row: None),
+        )
 
 
 @pytest.mark.parametrize(

@@ -57,10 +57,10 @@ def test_every_mistake_of_a_record_is_told_at_once():
 
 @pytest.mark.parametrize("name", TASKS.names())
 def test_every_recipe_makes_a_whole_trial(name):
-    from orca_sweep.trial import resolve
+    from orca_sweep.trial import make_config
 
     task = TASKS.get(name)
-    config = resolve({"task": name}).flat()
+    config = make_config({"task": name}).flat()
     # A recipe names momentum and betas; of the two the optimizer uses one.
     unused = {
         f"{stage}.{'betas' if config[f'{stage}.optimizer'] == 'sgd' else 'momentum'}"

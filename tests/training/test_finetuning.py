@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from orca_sweep.config import CONTENTS, LATER, FinetuneConfig, TrialConfig, digest
+from orca_sweep.config import FinetuneConfig
 from orca_sweep.data import Rows, Samples
 from orca_sweep.results import read_record
 from orca_sweep.space.records import Checkpoints
@@ -23,9 +23,9 @@ from orca_sweep.training.model import OrcaModel
 from orca_sweep.training.optimizer_steps import Stepper
 from orca_sweep.training.predict import autocast, choose_precision, run_in_batches
 from orca_sweep.training.pretrain import pretrain_body
-from orca_sweep.training.run import run_trial
+from orca_sweep.training.run import RunContext, run_config
 from orca_sweep.training.worker import Worker
-from orca_sweep.trial import resolve
+from orca_sweep.trial import make_config
 
 TEXT = {"task": "tiny", "body__name": "roberta-micro", "finetune__epochs": 3}
 """A body with dropout."""
@@ -118,18 +118,21 @@ def test_states_are_saved_as_often_as_the_space_says(user_tasks, worker, tmp_pat
         real(path, tensors, meta)
 
     monkeypatch.setattr(checkpoints_module, "write_tensors", spy)
-    config = resolve({"task": "tiny", "finetune.epochs": 4})
-    run_trial(config, tmp_path / "s", worker, tmp_path, checkpoints=checkpoints)
+    config = make_config({"task": "tiny", "finetune.epochs": 4})
+    run_config(config, RunContext(folder=tmp_path / "s", worker=worker, data_root=tmp_path, checkpoints=checkpoints))
     assert seen[: len(saved)] == saved
     assert len(seen) == len(saved) or checkpoints.minutes < 1
 
 
 def test_what_the_time_limit_ends_goes_on_from_there_however_seldom_states_are_saved(user_tasks, worker, tmp_path):
-    config = resolve({"task": "tiny", "finetune.epochs": 3})
+    config = make_config({"task": "tiny", "finetune.epochs": 3})
     seldom = Checkpoints(epochs=10**6, minutes=10**6)
     ends = []
     for _ in range(3):
-        row = run_trial(config, tmp_path / "s", worker, tmp_path, limit_s=1e-9, checkpoints=seldom)
+        row = run_config(
+            config,
+            RunContext(folder=tmp_path / "s", worker=worker, data_root=tmp_path, limit_s=1e-9, checkpoints=seldom),
+        )
         ends.append((row["status"], row.get("resumed_from_epoch")))
     assert ends == [("timeout", None), ("timeout", None), ("ok", 2)]
 
@@ -139,14 +142,24 @@ def test_what_was_taken_over_from_others_is_in_the_next_state_however_seldom_the
 ):
     """The record of a pruned trial is made from it: what a prefix holds was never reported."""
     seldom = Checkpoints(epochs=10**6, minutes=10**6)
-    a, b = (resolve({"task": "tiny", "finetune.epochs": 4, "finetune.freeze": f"body:{n} > none"}) for n in (2, 3))
-    run_trial(a, tmp_path / "s", worker, tmp_path, prefix_epochs=[2])
+    a, b = (make_config({"task": "tiny", "finetune.epochs": 4, "finetune.freeze": f"body:{n} > none"}) for n in (2, 3))
+    run_config(a, RunContext(folder=tmp_path / "s", worker=worker, data_root=tmp_path, prefix_epochs=[2]))
 
     def killed(row):
         if row["epoch"] == 3:
             raise KilledError
 
-    run_trial(b, tmp_path / "s", worker, tmp_path, killed, prefix_epochs=[2], checkpoints=seldom)
+    run_config(
+        b,
+        RunContext(
+            folder=tmp_path / "s",
+            worker=worker,
+            data_root=tmp_path,
+            report=killed,
+            prefix_epochs=[2],
+            checkpoints=seldom,
+        ),
+    )
     saved = read_tensors(str(tmp_path / "s" / "trials" / b.trial_id / "checkpoint.safetensors"))
     assert [row["epoch"] for row in saved.meta["epochs"]] == [1, 2, 3]
 
@@ -284,7 +297,7 @@ def test_a_model_is_left_as_it_was_found(user_tasks, worker):
     from orca_sweep.tasks import find_task, load_task_data
     from orca_sweep.training.model import build_model
 
-    config = resolve({"task": "tiny", "finetune.epochs": 1, "finetune.gradient_checkpointing": True})
+    config = make_config({"task": "tiny", "finetune.epochs": 1, "finetune.gradient_checkpointing": True})
     data = load_task_data(find_task("tiny"), worker, 0, None)
     loaded, _, _ = pretrain_body(find_body(config.body.name), config.body, worker, lambda row: None)
     model = build_model(data, loaded, config)
@@ -300,7 +313,7 @@ def test_attention_by_steps_is_the_fused_one_up_to_rounding(family, saved_body, 
     from orca_sweep.bodies import find_body
 
     body = pretrain_body(
-        find_body(str(saved_body(family))), resolve({"task": "tiny", "body.name": str(saved_body(family))}).body, worker,
+        find_body(str(saved_body(family))), make_config({"task": "tiny", "body.name": str(saved_body(family))}).body, worker,
         lambda row: None,
     )[0]  # fmt: skip
     network = body.build_network().eval()
@@ -346,14 +359,11 @@ def test_precision_is_the_device_s_and_recorded(run):
     assert abs(single["test_metric_last"] - half["test_metric_last"]) <= 0.02
 
 
-def test_switches_of_before_leave_ids_as_they_were(user_tasks):
-    config = resolve({"task": "tiny"})
-    old = {name: value for name, value in config.flat().items() if name not in (*LATER, *CONTENTS)}
-    assert TrialConfig.from_flat(old) == config
-    assert config.trial_id == digest("trial", old)
+def test_switches_of_how_to_compute_are_part_of_the_id(user_tasks):
+    config = make_config({"task": "tiny"})
     for name, value in (("precision", "float32"), ("attention", "eager"), ("compile", True), ("deterministic", True),
                         ("gradient_checkpointing", True), ("eval_batch_size", 64)):  # fmt: skip
-        assert resolve({"task": "tiny", f"finetune.{name}": value}).trial_id != config.trial_id
+        assert make_config({"task": "tiny", f"finetune.{name}": value}).trial_id != config.trial_id
 
 
 def test_deterministic_kernels_are_asked_for_and_given_back(monkeypatch):
@@ -452,7 +462,7 @@ def test_an_epoch_of_a_real_body_is_the_plainly_written_one(body, optimizer, use
     from orca_sweep.training.model import build_model
 
     settings = {"finetune.epochs": 1, "finetune.lr": 1e-3, "finetune.optimizer": optimizer}
-    config = resolve({"task": "tiny", "body.name": body, **settings})
+    config = make_config({"task": "tiny", "body.name": body, **settings})
     data = load_task_data(find_task("tiny"), worker, 0, None)
     loaded, _, _ = pretrain_body(find_body(body), config.body, worker, lambda row: None)
     model = build_model(data, loaded, config)

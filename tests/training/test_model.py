@@ -15,7 +15,7 @@ from orca_sweep.tasks import TASKS, load_task_data
 from orca_sweep.training.model import Embedder1D, Embedder2D, build_model, choose_layout, token_stride
 from orca_sweep.training.predictors import LinearPredictor1D
 from orca_sweep.training.pretrain import pretrain_body
-from orca_sweep.trial import resolve
+from orca_sweep.trial import make_config
 from tests.builders.bodies import saved_roberta, saved_swin
 
 quiet = lambda row: None  # noqa: E731
@@ -108,7 +108,7 @@ def test_a_random_body_is_seeded_and_is_where_pretraining_starts(worker):
     body = find_body("swin-micro")
     a, b, c = (LoadedBody(model=build_random_model(body, seed)).hash_weights() for seed in (0, 0, 1))
     assert a == b != c
-    zero, _, _ = pretrain_body(body, resolve({"task": "digits", "body.pretrain_fraction": 0}).body, worker, quiet)
+    zero, _, _ = pretrain_body(body, make_config({"task": "digits", "body.pretrain_fraction": 0}).body, worker, quiet)
     assert zero.hash_weights() == a
 
 
@@ -150,7 +150,7 @@ def test_dense_1d_predictor_puts_each_token_s_stretch_in_its_place():
 @pytest.mark.parametrize("task", ["digits", "darcy-generated"])
 @pytest.mark.parametrize("init", ["copied", "random"])
 def test_models_have_the_task_s_shapes_and_paired_initialisation(task, init, tmp_path):
-    config = resolve({"task": task, "embedder.init": init, "body.pretrain_fraction": 0})
+    config = make_config({"task": task, "embedder.init": init, "body.pretrain_fraction": 0})
     data = load_task_data(TASKS.get(task), tmp_path, 0, 20)
     body = LoadedBody(model=build_random_model(find_body("swin-micro"), 0))
     model = build_model(data, body, config)
@@ -177,7 +177,7 @@ def test_training_one_model_leaves_the_body_as_it_was():
 
 def test_predictions_of_dense_tasks_come_in_physical_units(tmp_path):
     data = load_task_data(TASKS.get("darcy-generated"), tmp_path, 0, 20)
-    config = resolve({"task": "darcy-generated", "body.pretrain_fraction": 0})
+    config = make_config({"task": "darcy-generated", "body.pretrain_fraction": 0})
     model = build_model(data, LoadedBody(model=build_random_model(find_body("swin-micro"), 0)), config)
     with torch.no_grad():
         model.predictor.linear.weight.zero_()
@@ -206,7 +206,7 @@ def test_our_own_pretraining_lowers_the_held_out_score(name, worker):
     proxy = "none"
     scores = []
     for steps in (1, 60):
-        config = resolve({"task": task, "proxy": proxy, "body.name": name, "body.pretrain_steps": steps})
+        config = make_config({"task": task, "proxy": proxy, "body.name": name, "body.pretrain_steps": steps})
         body, seconds, reused = pretrain_body(find_body(name), config.body, worker, quiet)
         scores.append(body.pretrain_metric)
         assert not reused
@@ -383,7 +383,9 @@ def test_a_copied_1d_embedder_takes_what_the_input_layer_has(family, saved_body)
 @pytest.mark.parametrize("name", ["digits", "darcy-generated", "watch-exercises"])
 @pytest.mark.parametrize("family", ["roberta", "gpt2", "swin", "vit"])
 def test_tasks_of_either_dimension_go_to_bodies_of_either_kind(family, name, saved_body):
-    config = resolve({"task": name, "body.name": str(saved_body(family)), "body.pretrain_fraction": 1, "proxy": "none"})
+    config = make_config(
+        {"task": name, "body.name": str(saved_body(family)), "body.pretrain_fraction": 1, "proxy": "none"}
+    )
     body = load_pretrained(find_body(config.body.name))
     data = load_task_data(TASKS.get(name), None, 0, 20)
     model = build_model(data, body, config).eval()
@@ -403,7 +405,7 @@ def test_tasks_of_either_dimension_go_to_bodies_of_either_kind(family, name, sav
 
 def test_a_text_body_cuts_an_image_as_finely_as_it_may():
     task, text = TASKS.get("digits"), LoadedBody(model=build_random_model(find_body("roberta-micro"), 0)).spec
-    cut = lambda n: choose_layout(task, text, resolve({**settings, "embedder.target_length": n}))  # noqa: E731
+    cut = lambda n: choose_layout(task, text, make_config({**settings, "embedder.target_length": n}))  # noqa: E731
     settings = {"task": "digits", "body.name": "roberta-micro", "proxy": "none"}
     assert (cut(512).size, cut(512).patch) == (8, 1)
     assert (cut(63).size, cut(63).patch) == (8, 2)
@@ -463,12 +465,12 @@ def test_doubling_and_flipping_let_every_output_see_the_whole_input(family, save
 
 def test_an_input_mode_is_for_decoders_and_a_doubled_sequence_fits(saved_body):
     with pytest.raises(InputError, match="body.input_mode = 'flip': 'swin-micro' is no decoder"):
-        resolve({"task": "digits", "body.input_mode": "flip"})
+        make_config({"task": "digits", "body.input_mode": "flip"})
     folder = str(saved_body("gpt_neox"))  # 64 tokens at most; 96 samples in a signal
     shapes = {}
     for mode in ("plain", "double"):
         settings = {"task": "watch-exercises", "body.name": folder, "proxy": "none", "embedder.target_length": 64}
-        config = resolve({**settings, "body.input_mode": mode})
+        config = make_config({**settings, "body.input_mode": mode})
         body, _, _ = pretrain_body(find_body(config.body.name), config.body, None, quiet)
         data = load_task_data(TASKS.get("watch-exercises"), None, 0, 21)
         model = build_model(data, body, config)
@@ -515,11 +517,13 @@ def test_a_rung_is_other_weights_of_the_same_body(saved_body, tmp_path, run, mon
     assert rows[-1]["body_sha256"] == full.hash_weights()
     base = {"task": "tiny", "body.name": "laddered"}
     with pytest.raises(InputError, match="fraction = 0.2: 'laddered' has published weights at 0, 0.1, 1"):
-        resolve({**base, "body.pretrain_fraction": 0.2})
+        make_config({**base, "body.pretrain_fraction": 0.2})
     with pytest.raises(InputError, match="body.pretrain_seed = 2: .* has 2 published runs at fraction 0.1. Use 0 to 1"):
-        resolve({**base, "body.pretrain_fraction": 0.1, "body.pretrain_seed": 2})
+        make_config({**base, "body.pretrain_fraction": 0.1, "body.pretrain_seed": 2})
     # The full body is one set of weights, whatever the seed says.
-    assert len({resolve({**base, "body.pretrain_seed": s, "body.pretrain_fraction": 1}).trial_id for s in (0, 5)}) == 1
+    assert (
+        len({make_config({**base, "body.pretrain_seed": s, "body.pretrain_fraction": 1}).trial_id for s in (0, 5)}) == 1
+    )
 
 
 def test_shipped_ladders_name_what_the_papers_published():
@@ -529,7 +533,7 @@ def test_shipped_ladders_name_what_the_papers_published():
     assert {rung.revision for rung in pythia.ladder.values()} == {"step1000", "step4000", "step16000", "step64000"}
     assert min(pythia.ladder) == pytest.approx(1000 / 143000, abs=1e-4)
     assert BODIES.get("swin-micro").fractions is None
-    config = resolve({"task": "satellite", "body.name": "roberta-base", "body.pretrain_fraction": 0.0033})
+    config = make_config({"task": "satellite", "body.name": "roberta-base", "body.pretrain_fraction": 0.0033})
     assert config.body.pretrain_fraction == 0.0033
 
 
@@ -544,11 +548,11 @@ def test_a_pickle_is_read_only_if_that_is_asked_for(saved_body, tmp_path):
     with pytest.raises(
         InputError, match="has its weights as a pickle only. Save them as safetensors, or set body.allow"
     ):
-        resolve(base)
-    config = resolve({**base, "body.allow_pickle": True})
+        make_config(base)
+    config = make_config({**base, "body.allow_pickle": True})
     body, _, _ = pretrain_body(find_body(config.body.name), config.body, None, quiet)
     assert torch.equal(body.model.layernorm.weight, weights["layernorm.weight"])
-    assert not resolve({**base, "body.pretrain_fraction": 0, "body.allow_pickle": True}).body.allow_pickle
+    assert not make_config({**base, "body.pretrain_fraction": 0, "body.allow_pickle": True}).body.allow_pickle
 
     class Evil:
         def __reduce__(self):

@@ -25,7 +25,7 @@ from orca_sweep.training.model import (
     token_stride,
 )
 from orca_sweep.training.predictors import BlockMeanPredictor, PicturePredictor, VectorPredictor, average_windows
-from orca_sweep.trial import resolve, shared_stages
+from orca_sweep.trial import make_config, resolve_config, shared_stages
 from orca_sweep.trial.sources import has_predictor_weights, idle_sources
 from tests.builders.bodies import SIZES
 
@@ -157,7 +157,7 @@ def settled(family, saved_body):
 @pytest.mark.parametrize("name", DENSE)
 @pytest.mark.parametrize("family", sorted(SIZES))
 def test_either_predictor_gives_the_field_behind_every_body(family, name, kind, saved_body, dense_tasks):
-    config = resolve({"task": name, "predictor.dense": kind, **settled(family, saved_body)})
+    config = make_config({"task": name, "predictor.dense": kind, **settled(family, saved_body)})
     body, task = load_pretrained(find_body(config.body.name)), dense_tasks[name]
     data = load_task_data(task, None, 0, 8)
     model = build_model(data, body, config)
@@ -201,32 +201,35 @@ def test_a_dense_trial_learns_with_either_predictor(name, kind, run, dense_tasks
 
 
 def ids(settings, path, values):
-    return [resolve({**settings, path: value}).trial_id for value in values]
+    return [make_config({**settings, path: value}).trial_id for value in values]
 
 
 def test_the_dense_predictor_is_a_factor_of_dense_tasks_alone(dense_tasks):
     kinds = ("released", "linear")
     for name in [*DENSE, "darcy-generated"]:
         base = {"task": name, **WIDER.get(name, {})}
-        assert len({*ids(base, "predictor.dense", kinds), resolve(base).trial_id}) == 2
+        assert len({*ids(base, "predictor.dense", kinds), make_config(base).trial_id}) == 2
     for name in ("digits", "watch-exercises"):
-        assert len({*ids({"task": name}, "predictor.dense", kinds), resolve({"task": name}).trial_id}) == 1
+        assert len({*ids({"task": name}, "predictor.dense", kinds), make_config({"task": name}).trial_id}) == 1
     with pytest.raises(InputError, match="predictor.dense = 'learned': input should be 'released' or 'linear'"):
-        resolve({"task": "dense-2d", "predictor.dense": "learned"})
+        make_config({"task": "dense-2d", "predictor.dense": "learned"})
 
 
 def test_the_predictor_is_not_part_of_embedder_training_and_tells_fine_tuning_apart(
     dense_tasks, tmp_path, worker, monkeypatch
 ):
     from orca_sweep.space.prefixes import without_schedule
-    from orca_sweep.training.run import run_trial
+    from orca_sweep.training.run import RunContext, run_config
 
     settings = {"task": "dense-2d", "proxy": "mnist5k", "embedder.epochs": 1, "embedder.proxy_samples": 40,
                 "embedder.max_samples_per_class": 4, "finetune.epochs": 2}  # fmt: skip
-    released, linear = (resolve({**settings, "predictor.dense": kind}) for kind in ("released", "linear"))
-    assert shared_stages(released) == shared_stages(linear)
+    released, linear = (make_config({**settings, "predictor.dense": kind}) for kind in ("released", "linear"))
+    assert shared_stages(resolve_config(released)) == shared_stages(resolve_config(linear))
     assert without_schedule(released) != without_schedule(linear)
-    rows = [run_trial(config, tmp_path / "s", worker, tmp_path, prefix_epochs=(1,)) for config in (released, linear)]
+    rows = [
+        run_config(config, RunContext(folder=tmp_path / "s", worker=worker, data_root=tmp_path, prefix_epochs=(1,)))
+        for config in (released, linear)
+    ]
     assert [row["status"] for row in rows] == ["ok", "ok"]
     assert len(worker.store.list_keys("embedder")) == 1
     assert len(worker.store.list_keys("finetune-prefix")) == 2
@@ -236,10 +239,10 @@ def test_the_predictor_is_not_part_of_embedder_training_and_tells_fine_tuning_ap
 def test_signals_draw_no_predictor_and_fields_do(dense_tasks):
     for name in DENSE:
         for kind in ("released", "linear"):
-            config = resolve({"task": name, **WIDER.get(name, {}), "predictor.dense": kind})
-            assert ("predictor-init" in idle_sources(config)) == (kind == "released" and "1d" in name)
+            config = make_config({"task": name, **WIDER.get(name, {}), "predictor.dense": kind})
+            assert ("predictor-init" in idle_sources(resolve_config(config))) == (kind == "released" and "1d" in name)
     with pytest.raises(InputError, match="seed_varies = 'predictor-init': predictor.dense 'released' has no weights"):
-        resolve({"task": "dense-1d", "seed_varies": "predictor-init"})
+        make_config({"task": "dense-1d", "seed_varies": "predictor-init"})
 
 
 def test_a_run_with_nothing_to_train_is_refused_when_it_is_planned(dense_tasks):
@@ -248,13 +251,13 @@ def test_a_run_with_nothing_to_train_is_refused_when_it_is_planned(dense_tasks):
         with pytest.raises(
             InputError, match="a phase freezes embedder and body, and predictor.dense 'released' has no wei"
         ):
-            resolve({"task": "dense-1d", "finetune.freeze": freeze, "finetune.freeze_epochs": 1})
+            make_config({"task": "dense-1d", "finetune.freeze": freeze, "finetune.freeze_epochs": 1})
         for settings in ({"task": "dense-1d", "predictor.dense": "linear"}, {"task": "dense-2d"}):
-            resolve({**settings, "finetune.freeze": freeze, "finetune.freeze_epochs": 1})
+            make_config({**settings, "finetune.freeze": freeze, "finetune.freeze_epochs": 1})
     # A phase that the run does not reach freezes nothing.
-    resolve({"task": "dense-1d", "finetune.epochs": 2, "finetune.freeze": "body:2 > embedder+body"})
+    make_config({"task": "dense-1d", "finetune.epochs": 2, "finetune.freeze": "body:2 > embedder+body"})
     with pytest.raises(InputError, match="nothing to train|leave nothing to train|nothing is left to train"):
-        resolve({"task": "dense-1d", "finetune.freeze": "embedder+body+predictor"})
+        make_config({"task": "dense-1d", "finetune.freeze": "embedder+body+predictor"})
 
 
 def test_freezing_a_predictor_without_weights_says_nothing(dense_tasks):
@@ -262,9 +265,9 @@ def test_freezing_a_predictor_without_weights_says_nothing(dense_tasks):
         ("predictor", "none"), ("predictor:1 > body", "none:1 > body"), ("body+predictor", "body"),
         ("predictor+body.layers[0:1]:1 > none", "body.layers[0:1]:1 > none"),
     ):  # fmt: skip
-        a, b = (resolve({"task": "dense-1d", "finetune.freeze": text}) for text in (freeze, same))
+        a, b = (make_config({"task": "dense-1d", "finetune.freeze": text}) for text in (freeze, same))
         assert a.trial_id == b.trial_id
-        a, b = (resolve({"task": "dense-2d", "finetune.freeze": text}) for text in (freeze, same))
+        a, b = (make_config({"task": "dense-2d", "finetune.freeze": text}) for text in (freeze, same))
         assert a.trial_id != b.trial_id
 
 
@@ -495,7 +498,9 @@ def test_levels_of_the_start_have_one_id_where_they_are_the_same_weights_and_onl
     for level in levels:
         embedder = embedder_of(body, shape, dims, folder, init=level, target_length=20)
         weights[level] = tuple(p.detach().numpy().tobytes() for p in embedder.parameters())
-        names[level] = resolve({"task": task, "proxy": "none", "body.name": folder, "embedder.init": level}).trial_id
+        names[level] = make_config(
+            {"task": task, "proxy": "none", "body.name": folder, "embedder.init": level}
+        ).trial_id
     for a in levels:
         for b in levels:
             assert (weights[a] == weights[b]) == (names[a] == names[b]), (a, b)
@@ -534,6 +539,6 @@ def test_an_untrained_start_is_a_level_of_a_whole_trial(run):
 
 def test_predictors_of_equal_seed_are_equal_whatever_the_start(dense_tasks):
     body = LoadedBody(model=build_random_model(find_body("swin-micro"), 0))
-    configs = [resolve({"task": "dense-2d", "embedder.init": init}) for init in ("copied", "random")]
+    configs = [make_config({"task": "dense-2d", "embedder.init": init}) for init in ("copied", "random")]
     first, second = (build_predictor(dense_tasks["dense-2d"], body, config) for config in configs)
     assert torch.equal(first.linear.weight, second.linear.weight)

@@ -23,7 +23,7 @@ from orca_sweep.training.compute_settings import set_attention, set_dropout
 from orca_sweep.training.finetune_setup import FinetuneSetup
 from orca_sweep.training.learning_rates import embedder_learning_rate, finetune_learning_rate
 from orca_sweep.training.optimizers import make_optimizer
-from orca_sweep.trial import load_imports, resolve
+from orca_sweep.trial import load_imports, make_config, resolve_settings
 from orca_sweep.trial.sources import idle_sources
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors" / "reference"
@@ -376,7 +376,7 @@ def test_dropout_of_a_body_that_has_none_of_its_own(run):
     own, _ = run(task="tiny")
     much, _ = run(task="tiny", finetune__dropout=0.5)
     assert own["state_sha256"] != much["state_sha256"]
-    assert resolve({"task": "tiny", "finetune.dropout": 0}) == resolve({"task": "tiny"})
+    assert make_config({"task": "tiny", "finetune.dropout": 0}) == make_config({"task": "tiny"})
 
 
 @pytest.mark.parametrize(
@@ -403,7 +403,7 @@ def test_dropout_of_a_body_that_has_none_of_its_own(run):
 )  # fmt: skip
 def test_dropout_that_changes_nothing_is_put_to_null(user_tasks, settings, canonical):
     assert (
-        resolve({"task": "watch-exercises", "proxy": "none", "finetune.epochs": 20, **settings}).finetune.dropout
+        make_config({"task": "watch-exercises", "proxy": "none", "finetune.epochs": 20, **settings}).finetune.dropout
         == canonical
     )
 
@@ -424,7 +424,10 @@ def test_dropout_that_changes_nothing_is_put_to_null(user_tasks, settings, canon
     ],
 )  # fmt: skip
 def test_whether_dropout_draws_at_all_is_known_where_it_can_be(settings, reason):
-    assert idle_sources(resolve({"task": "watch-exercises", "proxy": "none", **settings})).get("dropout") == reason
+    assert (
+        idle_sources(resolve_settings({"task": "watch-exercises", "proxy": "none", **settings})).get("dropout")
+        == reason
+    )
 
 
 def test_the_rate_of_our_own_bodies_is_known():
@@ -455,7 +458,7 @@ def test_betas_have_one_form(value, text):
 @pytest.mark.parametrize("value", [0.9, "0.9", [0.9], [0.9, 0.98, 0.99], None, [], {"a": 1}])
 def test_betas_that_are_no_pair_are_told_how_to_be_written(value):
     with pytest.raises(InputError) as error:
-        resolve({"task": "digits", "finetune.betas": value})
+        make_config({"task": "digits", "finetune.betas": value})
     assert [*map(str, error.value.problems)] == [
         f"finetune.betas = {value!r}: betas are a pair of numbers such as [0.9, 0.98]; levels of a factor are a list of pairs:"
         " [[0.9, 0.98], [0.9, 0.999]]."
@@ -465,7 +468,7 @@ def test_betas_that_are_no_pair_are_told_how_to_be_written(value):
 @pytest.mark.parametrize("value", [[0.9, 1], [-0.1, 0.9], ["x", 0.9], [math.nan, 0.9], [True, 0.9], [[0.9], 0.98]])
 def test_betas_out_of_range_are_refused(value):
     with pytest.raises(InputError) as error:
-        resolve({"task": "digits", "embedder.betas": value})
+        make_config({"task": "digits", "embedder.betas": value})
     assert [*map(str, error.value.problems)] == [
         f"embedder.betas = {value!r}: each of the two betas must be a number from 0 to below 1."
     ]
@@ -495,7 +498,7 @@ def test_decay_steps_have_one_form(value, text):
 )
 def test_decay_steps_that_do_not_grow_are_refused(value, rule):
     with pytest.raises(InputError) as error:
-        resolve({"task": "digits", "embedder.lr_decay_after": value})
+        make_config({"task": "digits", "embedder.lr_decay_after": value})
     assert [*map(str, error.value.problems)] == [f"embedder.lr_decay_after = {value!r}: {rule}."]
 
 
@@ -506,7 +509,7 @@ def test_lists_are_values_in_base_and_levels_in_factors(write_space):
           embedder.betas: [[0.9, 0.98], [0.9, 0.999], "0.5, 0.6"]
         seeds: 2
     """
-    made = plan_space(write_space(text), load_imports, resolve)
+    made = plan_space(write_space(text), load_imports, make_config)
     assert [cell.embedder.betas for cell in made.cells] == ["0.9, 0.98", "0.9, 0.999", "0.5, 0.6"]
     assert {(cell.finetune.betas, cell.embedder.lr_decay_after) for cell in made.cells} == {("0.8, 0.9", "2, 4")}
     config = made.trials[0].config
@@ -516,7 +519,7 @@ def test_lists_are_values_in_base_and_levels_in_factors(write_space):
 def test_a_bare_pair_as_a_factor_is_not_taken_for_two_levels(write_space):
     path = write_space("base: {task: tiny}\nfactors:\n  finetune.betas: [0.9, 0.98]\nseeds: 2\n")
     with pytest.raises(InputError) as error:
-        plan_space(path, load_imports, resolve)
+        plan_space(path, load_imports, make_config)
     texts = [text for text in map(str, error.value.problems) if "finetune.betas" in text]
     assert [text.removeprefix(str(path)) for text in texts[:2]] == [
         f":4: finetune.betas = {value!r}: betas are a pair of numbers such as [0.9, 0.98]; levels of a factor are a list of"
@@ -546,10 +549,10 @@ ALIGNED = {"task": "digits", "proxy": "mnist5k", "embedder.epochs": 5}
     ],
 )
 def test_what_cannot_act_leaves_the_id_alone(a, b):
-    config, same = resolve({**ALIGNED, **a}), resolve({**ALIGNED, **b})
+    config, same = make_config({**ALIGNED, **a}), make_config({**ALIGNED, **b})
     assert config == same
     assert config.trial_id == same.trial_id
-    assert resolve(config.flat()) == config
+    assert make_config(config.flat()) == config
 
 
 def test_wrong_settings_of_the_decay_are_told_and_not_taken_for_off():
@@ -561,5 +564,5 @@ def test_wrong_settings_of_the_decay_are_told_and_not_taken_for_off():
         ({"finetune.dropout": "much"}, "finetune.dropout = 'much': "),
     ):
         with pytest.raises(InputError) as error:
-            resolve({**ALIGNED, **settings})
+            make_config({**ALIGNED, **settings})
         assert any(text.startswith(words) for text in map(str, error.value.problems)), error.value.problems

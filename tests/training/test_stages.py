@@ -27,9 +27,9 @@ from orca_sweep.training.learning_rates import finetune_learning_rate
 from orca_sweep.training.model import build_embedder
 from orca_sweep.training.predict import Inference, predict, predict_wholes
 from orca_sweep.training.pretrain import pretrain_body
-from orca_sweep.training.run import run_trial
+from orca_sweep.training.run import RunContext, run_config
 from orca_sweep.training.worker import Worker
-from orca_sweep.trial import resolve
+from orca_sweep.trial import make_config
 from tests.builders.tasks import PARTS_ON_DISK
 
 ALIGNED = {"task": "tiny", "proxy": "mnist5k"}
@@ -44,7 +44,7 @@ def test_frozen_parts_stay_frozen_then_thaw(freeze, run, tmp_path, worker):
     from orca_sweep.store import read_tensors
 
     seen = []
-    config = resolve({"task": "tiny", "finetune.freeze": freeze, "finetune.freeze_epochs": 2, "finetune.epochs": 3})
+    config = make_config({"task": "tiny", "finetune.freeze": freeze, "finetune.freeze_epochs": 2, "finetune.epochs": 3})
     path = tmp_path / "sweep" / "trials" / config.trial_id / "checkpoint.safetensors"
 
     def spy(row):
@@ -248,11 +248,13 @@ def noisy_parts(tmp_path_factory):
 
 
 def test_a_trial_over_its_time_is_a_row_and_goes_on_from_there(tmp_path, worker, user_tasks, run):
-    config = resolve({"task": "tiny", "finetune.epochs": 4})
+    config = make_config({"task": "tiny", "finetune.epochs": 4})
     unbroken, _ = run(task="tiny", finetune__epochs=4, folder="unbroken")
     statuses = []
     for limit_s in (1e-9, 1e-9, 1e-9, 1e-9):
-        row = run_trial(config, tmp_path / "sweep", worker, tmp_path / "data", limit_s=limit_s)
+        row = run_config(
+            config, RunContext(folder=tmp_path / "sweep", worker=worker, data_root=tmp_path / "data", limit_s=limit_s)
+        )
         statuses.append((row["status"], row.get("resumed_from_epoch")))
         if row["status"] == "timeout":
             assert "over the limit of 1e-09 s in finetune epoch" in row["error"]
@@ -279,7 +281,7 @@ def test_augmentation_and_draws_of_parts_resume_bit_for_bit(run, tmp_path, noisy
     plain, _ = run(**noisy_parts, data__augment=False)
     assert plain["state_sha256"] != unbroken["state_sha256"]
     # Where a task does not augment, the knob is no work of its own.
-    ids = {resolve({"task": "tiny", "data.augment": on}).trial_id for on in (True, False)}
+    ids = {make_config({"task": "tiny", "data.augment": on}).trial_id for on in (True, False)}
     assert len(ids) == 1
 
 
@@ -304,7 +306,7 @@ def test_a_checkpoint_of_another_config_is_not_resumed(run, tmp_path):
         run(task="tiny", report=kill, finetune__epochs=3)
     trials = tmp_path / "sweep" / "trials"
     (left,) = trials.iterdir()
-    changed = resolve({"task": "tiny", "finetune.epochs": 3, "finetune.lr": 0.5})
+    changed = make_config({"task": "tiny", "finetune.epochs": 3, "finetune.lr": 0.5})
     left.rename(trials / changed.trial_id)
     row, _ = run(task="tiny", finetune__epochs=3, finetune__lr=0.5)
     assert row["resumed_from_epoch"] == 0
@@ -316,7 +318,7 @@ def test_pretraining_resumes_bit_for_bit(tmp_path, monkeypatch):
     from orca_sweep.training import pretrain as pretraining
 
     monkeypatch.setattr(pretraining, "SAVE_EVERY_S", 0.0)
-    config = resolve({"task": "digits", "body.pretrain_steps": 120, "body.pretrain_fraction": 0.1}).body
+    config = make_config({"task": "digits", "body.pretrain_steps": 120, "body.pretrain_fraction": 0.1}).body
     workers = [Worker(Store(str(tmp_path / name))) for name in "ab"]
     unbroken, _, _ = pretrain_body(find_body("swin-micro"), config, workers[0], lambda row: None)
 
@@ -398,7 +400,7 @@ def test_test_data_is_touched_once_at_the_end(run, monkeypatch):
         bad = Samples(np.flip(data.test.x, 0).copy() * 7, data.test.y)
         return type(data)(data.task, data.train, data.val, bad, None, None, data.fingerprint)
 
-    from orca_sweep.training import run as trial
+    from orca_sweep.training import stages as trial
 
     monkeypatch.setattr(trial, "load_task_data", poisoned)
     trial._task_data.cache_clear()
@@ -425,7 +427,7 @@ def test_the_hash_is_of_the_last_epoch_s_weights_and_not_of_the_best(run, tmp_pa
     from orca_sweep.training.state import select_prefix
 
     seen = []
-    config = resolve({"task": "tiny", "finetune.epochs": 6, "finetune.lr": 3e-3})
+    config = make_config({"task": "tiny", "finetune.epochs": 6, "finetune.lr": 3e-3})
     path = tmp_path / "sweep" / "trials" / config.trial_id / "checkpoint.safetensors"
     row, _ = run(
         task="tiny", finetune__epochs=6, finetune__lr=3e-3,
@@ -547,7 +549,7 @@ def test_embedding_in_parts_or_unprepared_changes_nothing_but_rounding(run, work
 def test_classes_of_one_sample_are_skipped_and_counted(run, worker):
     row, _ = run(**ALIGNED, embedder__proxy_samples=500)
     assert (row["n_target_classes_skipped"], row["n_proxy_classes_skipped"]) == (0, 0)
-    config = resolve({key.replace("__", "."): value for key, value in ALIGNED.items()})
+    config = make_config({key.replace("__", "."): value for key, value in ALIGNED.items()})
     data = load_task_data(TASKS.get("tiny"), Path(), 0, None)
     body, _, _ = pretrain_body(find_body(config.body.name), config.body, worker, lambda row: None)
     proxy = proxy_features(PROXIES.get("mnist5k").load(Path()), body, worker)
@@ -592,6 +594,6 @@ def test_a_trial_runs_on_a_gpu(run, tmp_path):
 @pytest.mark.network
 @pytest.mark.parametrize("task", ["ninapro", "satellite"])
 def test_hub_bodies_download(task, worker):
-    config = resolve({"task": task})
+    config = make_config({"task": task})
     body, _, _ = pretrain_body(find_body(config.body.name), config.body, worker, lambda row: None)
     assert body.spec.dims == TASKS.get(task).dims

@@ -18,9 +18,9 @@ from orca_sweep.results.tables import read_about
 from orca_sweep.space import plan_space
 from orca_sweep.space.manifest import require_manifest, write_manifest
 from orca_sweep.store import Store
-from orca_sweep.training.run import run_trial
+from orca_sweep.training.run import RunContext, run_config
 from orca_sweep.training.worker import Worker
-from orca_sweep.trial import check_contents, load_imports, resolve
+from orca_sweep.trial import check_contents, load_imports, make_config
 from tests.builders.manifests import sweep_manifest
 from tests.commands import orca
 
@@ -113,7 +113,7 @@ MAKE = {
 
 
 def resolved(settings):
-    return resolve(
+    return make_config(
         {**RECIPE, **({"body.pretrain_fraction": 1} if "/" in settings.get("body.name", "") else {}), **settings}
     )
 
@@ -139,10 +139,11 @@ def test_ids_follow_content_and_not_folders(tmp_path, kind):
     moved = resolved(settings(elsewhere))
     assert (moved.trial_id, moved.cell_id) == (first.trial_id, first.cell_id)
     assert moved.flat() != first.flat(), "the config still says where the files are"
-    assert [trial_id for trial_id, _ in moved.replicates([0, 3])] == [c.trial_id for _, c in first.replicates([0, 3])]
     hasher = Hasher()  # what plans of many cells use
     assert {hasher.cell_id(config) for config in (first, moved)} == {first.cell_id}
-    assert [trial_id for trial_id, _ in hasher.replicates(moved, [0, 3])] == [t for t, _ in first.replicates([0, 3])]
+    assert [trial_id for trial_id, _ in hasher.replicates(moved, [0, 3])] == [
+        c.trial_id for _, c in hasher.replicates(first, [0, 3])
+    ]
     make(tmp_path / "one", 1)
     changed = resolved(settings(path))
     assert changed.trial_id != first.trial_id and changed.cell_id != first.cell_id
@@ -180,7 +181,7 @@ def test_the_files_beside_an_npy_and_the_test_file_count(tmp_path):
 
 
 def test_registered_parts_have_no_content_and_files_that_are_not_here_stay_known_by_path(tmp_path):
-    config = resolve({"task": "digits"})
+    config = make_config({"task": "digits"})
     assert not any(config.flat()[content] for content in CONTENTS)
     assert not any(content in config.hashed() for content in CONTENTS)
     away = resolved({"task": task(tmp_path / "away.npz")})
@@ -192,7 +193,7 @@ def test_a_content_cannot_be_set_in_a_space(tmp_path):
         "name: s\nbase: {task: digits, content.task: abc, content: {code: d}}\nseeds: [0]\n"
     )
     with pytest.raises(InputError) as error:
-        plan_space(tmp_path / "s.yaml", load_imports, resolve)
+        plan_space(tmp_path / "s.yaml", load_imports, make_config)
     assert "there is no field 'content.task'" in str(error.value) and "'content" in str(error.value.problems[1])
 
 
@@ -331,7 +332,7 @@ def write_space(folder, seeds="[0]", imports="", more=""):
 
 
 def planned(path):
-    return plan_space(path, load_imports, resolve)
+    return plan_space(path, load_imports, make_config)
 
 
 def test_code_under_imports_is_part_of_the_id_wherever_it_lies(tmp_path, monkeypatch):
@@ -368,11 +369,15 @@ def test_a_file_that_changed_since_the_plan_is_never_run_under_the_old_id(tmp_pa
     path = write_npz(tmp_path / "a.npz")
     config = resolved({"task": task(path), "proxy": "none"})
     write_npz(path, 1)
-    row = run_trial(config, tmp_path / "out", Worker(Store(str(tmp_path / "store"))), tmp_path)
+    row = run_config(
+        config, RunContext(folder=tmp_path / "out", worker=Worker(Store(str(tmp_path / "store"))), data_root=tmp_path)
+    )
     assert row["status"] == "failed" and "has changed since the trial was planned" in row["error"]
     assert config.content.task[:8] in row["error"] and "Launch the space again" in row["error"]
     fresh = resolved({"task": task(path), "proxy": "none"})
-    row = run_trial(fresh, tmp_path / "out", Worker(Store(str(tmp_path / "store"))), tmp_path)
+    row = run_config(
+        fresh, RunContext(folder=tmp_path / "out", worker=Worker(Store(str(tmp_path / "store"))), data_root=tmp_path)
+    )
     assert row["status"] == "ok"
 
 
@@ -382,7 +387,11 @@ def test_a_worker_that_has_loaded_the_old_content_loads_the_new(tmp_path):
     hashes = []
     for seed in (0, 1):
         write_npz(path, seed)
-        hashes.append(run_trial(resolved(settings), tmp_path / "out", worker, tmp_path)["data_sha256"])
+        hashes.append(
+            run_config(resolved(settings), RunContext(folder=tmp_path / "out", worker=worker, data_root=tmp_path))[
+                "data_sha256"
+            ]
+        )
     assert None not in hashes and hashes[0] != hashes[1]
 
 
@@ -392,7 +401,7 @@ def test_stages_are_shared_between_folders_of_one_content(tmp_path):
     for folder in ("one", "two"):
         path = write_npz(tmp_path / folder / "a.npz")
         config = resolved({"task": task(path), "proxy": "photo-patches"})
-        row = run_trial(config, tmp_path / folder / "out", worker, tmp_path)
+        row = run_config(config, RunContext(folder=tmp_path / folder / "out", worker=worker, data_root=tmp_path))
         states.append((row["state_sha256"], row["reused"]))
     assert states[0][0] == states[1][0] and "embedder" in states[1][1] and "embedder" not in states[0][1]
 
@@ -407,7 +416,7 @@ def test_a_resumption_with_changed_files_or_code_is_refused_before_anything_runs
     Path("mine.py").write_text(CODE.format(version=2))
     with pytest.raises(InputError) as error:
         check_contents(plan)
-    assert len(error.value.problems) == 2 and "imports: the code has changed" in str(error.value.problems[1])
+    assert len(error.value.problems) == 2 and "imports: its content has changed" in str(error.value.problems[1])
     (tmp_path / "a.npz").unlink()
     with pytest.raises(InputError, match="cannot be read"):
         check_contents(plan)
@@ -629,7 +638,7 @@ def test_a_trial_of_an_earlier_content_is_not_replayed_and_its_task_is_named(tmp
     recorded_row = {"trial_id": config.trial_id, "status": "ok"}
     recorded_trial = r.Recorded(config.trial_id, config.flat(), recorded_row, {}, is_sealed=True)
     write_npz(path, 1)
-    words = f"^trial {config.trial_id}: task 'my digits' has changed .* Put the earlier content back"
+    words = f"^trial {config.trial_id}: task = 'my digits': its content has changed .* Put the earlier content back"
     with pytest.raises(InputError, match=words) as error:
         replay(recorded_trial, tmp_path, ())
     assert str(tmp_path) not in str(error.value) and "kind=" not in str(error.value)

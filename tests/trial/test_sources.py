@@ -6,7 +6,7 @@ import pytest
 
 from orca_sweep import streams
 from orca_sweep.bodies import DROPOUT, find_body, has_dropout
-from orca_sweep.config import TrialConfig, knobs
+from orca_sweep.config import Hasher, TrialConfig, knobs
 from orca_sweep.errors import InputError
 from orca_sweep.planning import forecast
 from orca_sweep.results import read_record, unsealed
@@ -15,10 +15,10 @@ from orca_sweep.space.confounds import confounds
 from orca_sweep.space.prefixes import shared_prefixes
 from orca_sweep.space.records import PlannedTrial
 from orca_sweep.store import Store
-from orca_sweep.training import run as running
-from orca_sweep.training.run import run_trial
+from orca_sweep.training import stages as running
+from orca_sweep.training.run import RunContext, run_config
 from orca_sweep.training.worker import Worker
-from orca_sweep.trial import load_imports, resolve, shared_stages
+from orca_sweep.trial import load_imports, make_config, resolve_configs, resolve_settings, shared_stages
 from orca_sweep.trial.sources import idle_sources
 from tests.builders.tasks import PARTS_ON_DISK
 
@@ -59,7 +59,9 @@ def go(tmp_path, worker):
     def run(config, fresh=None, prefix_epochs=()):
         use = worker if fresh is None else Worker(Store(str(tmp_path / f"store-{fresh}")))
         folder = tmp_path / f"sweep-{fresh}"
-        row = run_trial(config, folder, use, tmp_path / "data", prefix_epochs=prefix_epochs)
+        row = run_config(
+            config, RunContext(folder=folder, worker=use, data_root=tmp_path / "data", prefix_epochs=prefix_epochs)
+        )
         assert row["status"] == "ok", row["error"]
         return {**row, **unsealed(read_record(folder, config.trial_id))}
 
@@ -67,7 +69,7 @@ def go(tmp_path, worker):
 
 
 def seeded(settings, seed, varies="all"):
-    return resolve({**settings, "seed_varies": varies}).model_copy(update={"seed": seed})
+    return make_config({**settings, "seed_varies": varies}).model_copy(update={"seed": seed})
 
 
 # What varies --------------------------------------------------------------------------------------
@@ -94,7 +96,7 @@ def test_a_level_moves_its_own_streams_and_holds_all_others_at_seed_0(level, all
         return real(seed, stream, *indices)
 
     # "dropout" is asked for whatever the body has: the level is set beside ``resolve``, which would refuse it.
-    config = resolve(all_sources).model_copy(update={"seed": 3, "seed_varies": level})
+    config = make_config(all_sources).model_copy(update={"seed": 3, "seed_varies": level})
     monkeypatch.setattr(streams, "stream_seed", spy)
     running._task_data.cache_clear()
     go(config)
@@ -183,17 +185,17 @@ def test_what_is_held_is_the_same_at_every_seed(level, go, monkeypatch, user_tas
 # Identity and reuse -------------------------------------------------------------------------------
 
 
-def test_the_default_keeps_the_ids_of_before_and_every_other_level_has_its_own(user_tasks):
-    config = resolve(ALIGNED)
+def test_the_default_is_all_and_every_level_has_its_own_ids(user_tasks):
+    config = make_config(ALIGNED)
     assert config.seed_varies == "all"
-    assert resolve({**ALIGNED, "seed_varies": "all"}) == config
+    assert make_config({**ALIGNED, "seed_varies": "all"}) == config
     old = {path: value for path, value in config.flat().items() if path != "seed_varies"}
     assert TrialConfig.from_flat(old).trial_id == config.trial_id
     levels = [config.model_copy(update={"seed_varies": level, "seed": seed}) for level in LEVELS for seed in (0, 1)]
     assert len({one.trial_id for one in levels}) == len({(one.seed_varies, one.seed) for one in levels})
     assert len({one.cell_id for one in levels}) == len(LEVELS)
     for one in levels:
-        (found,) = one.replicates([one.seed])
+        (found,) = Hasher().replicates(one, [one.seed])
         assert found == (one.trial_id, one)
         assert one.as_run().as_run() == one.as_run()
         assert TrialConfig.from_flat(json.loads(json.dumps(one.flat()))) == one
@@ -206,7 +208,7 @@ def test_an_embedder_run_is_shared_by_all_seeds_that_draw_it_alike_and_by_no_oth
     configs = [seeded(ALIGNED, seed, level) for seed in (0, 1, 2)]
     rows = [go(config) for config in configs]
     assert len(worker.store.list_keys("embedder")) == n_runs
-    assert len({shared_stages(config)["embedder"] for config in configs}) == n_runs
+    assert len({shared_stages(trial)["embedder"] for trial in resolve_configs(configs)}) == n_runs
     assert ["embedder" in row["reused"].split(",") for row in rows] == [False, n_runs == 1, n_runs == 1]
     assert len({row["objective_last"] for row in rows}) == n_runs
     for config, row in zip(configs, rows, strict=True):
@@ -233,7 +235,7 @@ def test_the_forecast_counts_each_artifact_once_and_compares_no_spreads(write_sp
         "base: {task: tiny, proxy: mnist5k, body.pretrain_fraction: 1}\nseeds: 3\n"
         "factors: {seed_varies: [all, pre-training, predictor-init, finetune-order]}\n"
     )
-    plan = plan_space(path, load_imports, resolve)
+    plan = plan_space(path, load_imports, make_config)
     told = forecast.forecast(plan, None)
     counts = {stage.name: stage.n_computed for stage in told.stages}
     # Embedder runs: one per seed of all, and one per body; both have the one of seed 0.
@@ -242,7 +244,7 @@ def test_the_forecast_counts_each_artifact_once_and_compares_no_spreads(write_sp
     assert told.contrasts == ()
     assert confounds(plan) == []
     path.write_text(path.read_text().replace("factors: {", "factors: {finetune.lr: [1e-3, 1e-2], "))
-    plan = plan_space(path, load_imports, resolve)
+    plan = plan_space(path, load_imports, make_config)
     assert [one.n_comparisons for one in forecast.forecast(plan, None).contrasts] == [1]
 
 
@@ -268,11 +270,11 @@ NAIVE = {"task": "digits", "proxy": "none"}
 )  # fmt: skip
 def test_a_source_that_nothing_is_drawn_from_is_refused_with_the_reason(settings, level, words):
     with pytest.raises(InputError) as error:
-        resolve({**settings, "seed_varies": level})
+        make_config({**settings, "seed_varies": level})
     (text,) = map(str, error.value.problems)
     rule = "so all seeds would be one and the same run. Take this level out, or exclude it where it cannot act."
     assert text == f"seed_varies = {level!r}: {words}, {rule}"
-    assert idle_sources(resolve(settings))[level] == words
+    assert idle_sources(resolve_settings(settings))[level] == words
 
 
 @pytest.mark.parametrize(
@@ -290,7 +292,7 @@ def test_a_source_that_nothing_is_drawn_from_is_refused_with_the_reason(settings
     ],
 )
 def test_a_source_that_may_be_drawn_from_is_let_through(settings, level):
-    assert resolve({**settings, "seed_varies": level}).seed_varies == level
+    assert make_config({**settings, "seed_varies": level}).seed_varies == level
 
 
 @pytest.mark.parametrize("level", ["pre-training", "everything"])
@@ -298,18 +300,18 @@ def test_published_runs_of_a_ladder_are_chosen_by_their_own_knob(level):
     with pytest.raises(
         InputError, match="at fraction 0.033 are few, and body.pretrain_seed chooses among them. Make that a"
     ):
-        resolve({"task": "deepsea", "body.pretrain_fraction": 0.033, "seed_varies": level})
+        make_config({"task": "deepsea", "body.pretrain_fraction": 0.033, "seed_varies": level})
 
 
 def test_everything_is_all_where_split_and_pre_training_are_fixed():
-    assert resolve({"task": "ninapro", "seed_varies": "everything"}) == resolve({"task": "ninapro"})
-    assert resolve({"task": "digits", "seed_varies": "everything"}) != resolve({"task": "digits"})
+    assert make_config({"task": "ninapro", "seed_varies": "everything"}) == make_config({"task": "ninapro"})
+    assert make_config({"task": "digits", "seed_varies": "everything"}) != make_config({"task": "digits"})
 
 
 def test_a_space_says_where_a_level_is_wrong(write_space):
     path = write_space("base: {task: digits}\nfactors:\n  seed_varies: [all, dropout, data_split]\nseeds: 2\n")
     with pytest.raises(InputError) as error:
-        plan_space(path, load_imports, resolve)
+        plan_space(path, load_imports, make_config)
     (text,) = [text for text in map(str, error.value.problems) if "data_split" in text]
     assert text.startswith(f"{path}:4: seed_varies = 'data_split': input should be 'all', 'everything', 'data-split'")
 

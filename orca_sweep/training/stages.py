@@ -1,0 +1,303 @@
+"""The stages of one trial, in order."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from orca_sweep.bodies.preprocessing import read_body_scaling
+from orca_sweep.config import ContentConfig, DataConfig, Source, canonical_json
+from orca_sweep.data import fingerprint
+from orca_sweep.data.contents import Contents
+from orca_sweep.errors import DataError, DivergedError
+from orca_sweep.proxies import Noise, ProxyData, Treatment, choose_proxy_scaling, draw_samples
+from orca_sweep.space.prefixes import without_schedule
+from orca_sweep.tasks import Task, TaskData, describe_metric, load_task_data
+from orca_sweep.training.context import CHECKPOINT, RunContext, RunRecord, find_home
+from orca_sweep.trial.identity import find_changes
+from orca_sweep.trial.importing import code_digest
+from orca_sweep.trial.records import ResolvedTrial
+
+if TYPE_CHECKING:
+    from orca_sweep.training.worker import Progress, Worker
+
+FINETUNE_SOURCES: tuple[Source, ...] = ("finetune-order", "augmentation", "dropout")
+
+
+def run_stages(trial: ResolvedTrial, context: RunContext, record: RunRecord) -> None:
+    """Runs the stages in order, after a last look at whether files and code are still those of the plan."""
+    changes = find_changes(trial, context.imports, Contents())
+    if changes:
+        raise DataError("\n".join(map(str, changes)))
+    home, code = find_home(trial.config, context), code_digest(context.imports)
+    record.row |= {**describe_metric(trial.task), "dims": trial.task.dims, "code_sha256": code}
+    trial = replace(trial, config=trial.config.as_run())
+    data = _load_data(trial, context, record)
+    body, model = _build_model(trial, data, context, record)
+    if trial.config.embedder.epochs > 0:
+        proxy = _embed_proxy(trial, body, context, record)
+        _train_embedder(trial, _Aligned(data=data, body=body, embedder=model.embedder, proxy=proxy), context, record)
+    result = _finetune(trial, _Built(data=data, body=body, model=model, home=home), context, record)
+    with record.meter.stage("test"):
+        batch_size = trial.config.finetune.eval_batch_size
+        record.row |= _score_test(model, data, result, batch_size, context.worker.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Built:
+    """What fine-tuning trains."""
+
+    data: TaskData
+    body: Any
+    model: Any
+    home: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Aligned:
+    """What embedder training brings together."""
+
+    data: TaskData
+    body: Any
+    embedder: Any
+    proxy: Any
+
+
+def _load_data(trial: ResolvedTrial, context: RunContext, record: RunRecord) -> TaskData:
+    config = trial.config
+    named = _NamedTask(name=config.task, content=config.content, task=trial.task)
+    with record.meter.stage("data"):
+        data = _task_data(named, context.data_root, config.data.model_copy(update={"augment": True}))
+    parts = (("train", data.train), ("val", data.val), ("test", data.test))
+    record.row |= {**{f"n_{name}": part.n_wholes for name, part in parts}, "data_sha256": data.fingerprint}
+    record.row["normalised"] = data.input_scale
+    return data
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NamedTask:
+    """A task by its name and the content of its files: equal ones have the same data."""
+
+    name: str
+    content: ContentConfig
+    task: Task = field(compare=False)
+
+
+@lru_cache(maxsize=2)
+def _task_data(named: _NamedTask, data_root: Path, part: DataConfig) -> TaskData:
+    """Task data is the same for every trial of a task: a reused worker loads it once, and anew if its content changes.
+
+    Augmentation is no part of the data.
+    """
+    return load_task_data(named.task, data_root, part.split_seed, part.n_train, normalise=part.normalise)
+
+
+def _build_model(trial: ResolvedTrial, data: TaskData, context: RunContext, record: RunRecord) -> tuple[Any, Any]:
+    """The pre-trained body, and the model around it."""
+    from orca_sweep.training.model import build_model
+    from orca_sweep.training.pretrain import pretrain_body
+
+    with record.meter.stage("body") as phases:
+        body, seconds, is_reused = pretrain_body(trial.rung, trial.config.body, context.worker, context.report)
+        if is_reused:
+            record.note_reuse("pretrain", seconds)
+            phases.append({"reused_s": seconds})
+        model = build_model(data, body, trial.config)
+    record.row |= {"pretrain_metric": body.pretrain_metric, "body_sha256": body.hash_weights()}
+    record.row["n_parameters"] = sum(p.numel() for p in model.parameters())
+    context.passed("pretrain")
+    return body, model
+
+
+def _embed_proxy(trial: ResolvedTrial, body: Any, context: RunContext, record: RunRecord) -> Any:
+    """The proxy's features under the body's own input layer."""
+    from orca_sweep.training.alignment_inputs import proxy_features
+
+    with record.meter.stage("proxy") as phases:
+        samples = draw_samples(trial.proxy.load(context.data_root), trial.config.embedder.proxy_pooling)
+        treatment = _choose_treatment(trial, samples, body.spec.dims)
+        proxy = proxy_features(samples, body, context.worker, treatment)
+        if proxy.reused:
+            record.note_reuse("proxy-features", proxy.seconds)
+            phases.append({"reused_s": proxy.seconds})
+    record.row |= _describe_proxy(samples, treatment, proxy.n_texts_cut)
+    context.passed("proxy-features")
+    return proxy
+
+
+def _describe_proxy(samples: ProxyData, treatment: Treatment, n_texts_cut: int | None) -> dict[str, Any]:
+    n_samples, scaling = len(samples.labels), treatment.scaling
+    row = {
+        "proxy_sha256": samples.fingerprint,
+        "n_proxy_found": n_samples if samples.n_found is None else samples.n_found,
+        "n_proxy_classes": len(np.unique(samples.labels)),
+        "n_proxy_texts_cut": n_texts_cut,
+    }
+    if scaling is not None:
+        row |= {"proxy_mean": canonical_json(scaling.mean), "proxy_std": canonical_json(scaling.std)}
+    return row
+
+
+def _choose_treatment(trial: ResolvedTrial, samples: ProxyData, body_dims: int) -> Treatment:
+    """How the proxy's images are prepared; texts and precomputed features stay as they are."""
+    inputs, settings = samples.inputs, trial.config.embedder
+    if body_dims == 1 or not isinstance(inputs, np.ndarray | Noise):
+        return Treatment()
+    scaling = None
+    if settings.proxy_scaling == "proxy":
+        scaling = choose_proxy_scaling(trial.proxy, inputs)
+    elif settings.proxy_scaling == "body":
+        scaling = read_body_scaling(trial.rung)
+    return Treatment(scaling=scaling, is_augmented=settings.proxy_augment)
+
+
+def _train_embedder(trial: ResolvedTrial, aligned: _Aligned, context: RunContext, record: RunRecord) -> None:
+    from orca_sweep.training.alignment_inputs import AlignmentInputs, target_labels
+    from orca_sweep.training.embedder import train_embedder
+    from orca_sweep.training.stage_rows import phase_row
+
+    config, data, worker = trial.config, aligned.data, context.worker
+    with record.meter.stage("embedder") as phases:
+        labels, label_s = target_labels(data, config.embedder.n_pseudo_classes, config.data.split_seed, worker)
+        context.passed("pseudo-labels")
+        inputs = AlignmentInputs(data=data, labels=labels, proxy=aligned.proxy, body=aligned.body, config=config)
+        training = train_embedder(
+            aligned.embedder, inputs, worker, snapshot_epochs=context.snapshot_epochs, report=context.report
+        )
+        reused = {
+            "pseudo-labels": label_s,
+            "objective": training.constants_reused_s,
+            "embedder": training.reused_s or None,
+        }
+        for stage, seconds in reused.items():
+            if seconds is not None:
+                record.note_reuse(stage, seconds)
+        n_trainable = sum(p.numel() for p in aligned.embedder.parameters())
+        phases.append(phase_row(training.epochs, (), n_trainable, sum(filter(None, reused.values()))))
+    record.epochs += [dict(epoch) for epoch in training.epochs]
+    record.row |= {**_describe_training(training, phases[0]), "n_trainable_embedder": n_trainable}
+    context.passed("embedder")
+
+
+def _describe_training(training: Any, phase: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "objective_first": training.epochs[0]["objective"],
+        "objective_last": training.epochs[-1]["objective"],
+        "n_target_classes_skipped": training.n_target_classes_skipped,
+        "n_proxy_classes_skipped": training.n_proxy_classes_skipped,
+        "n_proxy": training.n_proxy,
+        "n_embedder_steps": phase["n_steps"],
+        "embedder_lr_integral": phase["lr_integral"],
+    }
+
+
+def _finetune(trial: ResolvedTrial, built: _Built, context: RunContext, record: RunRecord) -> Any:
+    from orca_sweep.store import stage_key
+    from orca_sweep.training.checkpoints import Saving
+    from orca_sweep.training.finetune import finetune
+    from orca_sweep.training.finetune_setup import FinetuneSetup
+    from orca_sweep.training.prefixes import Prefixes
+
+    config, worker, every = trial.config, context.worker, context.checkpoints
+    with record.meter.stage("finetune") as phases:
+        inputs = _describe_inputs(trial, built, worker)
+        identity = stage_key("finetune", {**inputs, "finetune": config.finetune.model_dump()})
+        # The whole config but the schedule: what of it shows in no weight, such as body.input_mode, must tell prefixes
+        # apart.
+        start = {**inputs, "config": without_schedule(config).hashed()}
+        prefixes = Prefixes(
+            store=worker.store,
+            inputs=start,
+            epochs=frozenset(context.prefix_epochs),
+            report_reused=partial(record.note_reuse, "finetune-prefix"),
+        )
+        saving = Saving(
+            path=built.home / CHECKPOINT, identity=identity, every_epochs=every.epochs, every_s=60 * every.minutes
+        )
+        augments = config.data.augment and trial.task.augments
+        setup = FinetuneSetup(config=config.finetune, seed_of=config.seed_of, device=worker.device, augments=augments)
+        result = finetune(
+            built.model, built.data, setup, saving=saving, prefixes=prefixes, report=_report_prefix(context)
+        )
+        phases += result.phases
+    record.epochs += result.epochs
+    record.row |= _describe_finetuning(result)
+    return result
+
+
+def _report_prefix(context: RunContext) -> "Progress":
+    """A report that also tells when the last of the trial's shared prefixes is stored."""
+    left = [max(context.prefix_epochs, default=0)]
+
+    def report(row: Mapping[str, Any]) -> None:
+        context.report(row)
+        if left and row["epoch"] >= left[0] > 0:  # above it, if all of it was in the store
+            left.clear()
+            context.passed("finetune-prefix")
+
+    return report
+
+
+def _describe_inputs(trial: ResolvedTrial, built: _Built, worker: "Worker") -> dict[str, Any]:
+    """What fine-tuning depends on besides its own knobs."""
+    from orca_sweep.bodies.network import to_arrays
+    from orca_sweep.store import state_digest
+    from orca_sweep.training.predict import choose_precision
+
+    config, data = trial.config, built.data
+    task = data.task
+    return {
+        **worker.key_part(),
+        "seeds": {source: config.seed_of(source) for source in FINETUNE_SOURCES},
+        "task": [config.hashed()["task"], task.loss, dict(task.loss_settings), task.metric, task.mode],
+        "augment": config.data.augment,
+        "precision": choose_precision(config.finetune.precision, worker.device),
+        "data": data.fingerprint,
+        "scale": [fingerprint(part) for part in (data.target_mean, data.target_std) if part is not None],
+        "body": built.body.about,
+        "start": state_digest(to_arrays(built.model.state_dict())),
+        "predictor": config.predictor.model_dump(),  # equal weights, or none, may belong to different predictors
+    }
+
+
+def _describe_finetuning(result: Any) -> dict[str, Any]:
+    return {
+        "val_metric_best": result.val_metric_best,
+        "val_metric_last": result.val_metric_last,
+        "best_epoch": result.best_epoch,
+        "n_steps": result.n_steps,
+        "precision": result.precision,
+        "micro_batch_size": result.micro_batch_size,
+        "lr_integral": math.fsum(row["lr_integral"] for row in result.epochs),
+        "n_trainable_phases": canonical_json([phase["n_trainable"] for phase in result.phases]),
+        "n_trainable_first": result.epochs[0]["n_trainable"],
+        "n_trainable_last": result.epochs[-1]["n_trainable"],
+        "resumed_from_epoch": result.resumed_from_epoch,
+    }
+
+
+def _score_test(model: Any, data: TaskData, result: Any, batch_size: int, device: str) -> dict[str, Any]:
+    """Scores the test split, all of it or nothing: the only place where test data meets a model."""
+    from orca_sweep.bodies.network import to_tensors
+    from orca_sweep.store import state_digest
+    from orca_sweep.tasks.measures import METRICS
+    from orca_sweep.training.predict import Inference, predict_wholes
+
+    scores: dict[str, Any] = {}
+    for which, state in (("last", result.last), ("best", result.best)):
+        model.load_state_dict(to_tensors(state))
+        inference = Inference(device=device, batch_size=batch_size, precision=result.precision)
+        prediction, target = predict_wholes(model, data.test, inference)
+        metric = METRICS.get(data.task.metric)
+        value = metric.compute(prediction, target)
+        if not math.isfinite(value):
+            raise DivergedError(f"the test metric of the {which} epoch is {value}")
+        scores[f"test_metric_{which}"] = value
+        more = {name: METRICS.get(name).compute(prediction, target) for name in data.task.more_metrics}
+        scores[f"test_more_{which}"] = canonical_json(more) if more else None
+    scores["n_test_unscored"] = metric.count_unscored(prediction, target)
+    return {**scores, "state_sha256": state_digest(result.last)}

@@ -1,0 +1,51 @@
+"""What the records of a trial say of when its knobs act, as fields of ``Facts``."""
+
+from pathlib import Path
+from typing import Any
+
+from orca_sweep.bodies import Body
+from orca_sweep.proxies import Proxy
+from orca_sweep.tasks import Task
+from orca_sweep.trial.records import KnownRecords
+
+
+def describe_records(records: KnownRecords) -> dict[str, Any]:
+    """Returns what the records say that the settings of a trial name."""
+    task, body, proxy, objective = records.task, records.body, records.proxy, records.objective
+    facts: dict[str, Any] = {} if objective is None else {"objective_settings": objective.settings}
+    if task is not None:
+        facts |= _describe_task(task)
+    if body is not None:
+        facts |= _describe_body(body)
+    if body is not None and proxy is not None:
+        facts |= _describe_proxy(proxy, body)
+    return facts
+
+
+def _describe_task(task: Task) -> dict[str, Any]:
+    return {
+        "task_kind": task.kind,
+        "task_dims": task.dims,
+        "task_channels": task.sample_shape[0],
+        "task_augments": task.augments,
+        "task_has_codes": task.codes,
+    }
+
+
+def _describe_body(body: Body) -> dict[str, Any]:
+    is_folder = body.location is not None and Path(body.location).is_dir()
+    is_safe = body.pretrain is not None or body.package is not None or (is_folder and not body.only_pickle)
+    return {
+        "body_dims": body.dims,
+        "body_architecture": body.architecture,
+        "body_channels": body.n_channels,
+        "body_is_made_here": body.pretrain is not None,
+        "body_may_be_pickled": not is_safe,
+    }
+
+
+def _describe_proxy(proxy: Proxy, body: Body) -> dict[str, Any]:
+    return {
+        "proxy_has_images": body.dims != 1 and proxy.kind != "text" and proxy.form != "features",
+        "proxy_has_tags": body.dims != 2 and proxy.kind not in ("image", "any") and proxy.form in ("tagged", None),
+    }
