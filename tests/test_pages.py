@@ -1,7 +1,10 @@
 """The pages that people read first are true: links, commands, options, fields, spaces, and code in them."""
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -12,7 +15,7 @@ from orca_sweep import cli
 from orca_sweep.config import knobs
 from orca_sweep.results import trial_columns
 from orca_sweep.tasks import TASKS
-from tests.commands import orca, run_script
+from tests.commands import orca
 
 REPO = Path(__file__).resolve().parents[1]
 PAGES = {
@@ -30,8 +33,8 @@ PAGES = {
 README = PAGES["README.md"]
 EQUALITY = PAGES["orca_sweep/training/README.md"]
 COMMANDS = typer.main.get_command(cli.app)
-FOREIGN_OPTIONS = {"--generate"}
-"""Options of other programs that a page names."""
+FOREIGN_OPTIONS = {"--generate", "--help"}
+"""Options of other programs, and the one that every command has."""
 FREEZE_WORDS = {"body.layers", "body.norms", "body.attention", "body.qkv", "body.biases"}
 """Words of freeze schedules that look like fields."""
 
@@ -120,7 +123,7 @@ def test_every_space_of_a_page_plans(page, tmp_path):
             done = orca("plan", tmp_path / name)
             assert done.returncode == 0, done.stderr
         elif name not in imported:
-            assert run_script(tmp_path / name).returncode == 0
+            subprocess.run([sys.executable, tmp_path / name], check=True, env={**os.environ, "PYTHONPATH": str(REPO)})
 
 
 @pytest.mark.parametrize("page", [page for page, text in PAGES.items() if "```python\nimport" in text])

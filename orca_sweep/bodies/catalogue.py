@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from orca_sweep.bodies.records import DIMS, Architecture, Body, PretrainRecipe, Rung
+from orca_sweep.proxies import PROXIES
 from orca_sweep.registry import Registry
 
 BODIES: Registry[Body] = Registry("body")
@@ -18,7 +19,7 @@ BODIES.add(
             "num_heads": [3, 6], "window_size": 4, "drop_path_rate": 0.0,
         },
         pretrain=PretrainRecipe(
-            corpus="mnist5k", task="classification", steps=300, batch_size=64, lr=1e-3, n_held_out=500
+            corpus=PROXIES.get("mnist5k"), task="classification", steps=300, batch_size=64, lr=1e-3, n_held_out=500
         ),
     )
 )  # fmt: skip
@@ -38,7 +39,7 @@ BODIES.add(
             "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2,
         },
         pretrain=PretrainRecipe(
-            corpus="pydoc-topics", task="masked-tokens", steps=600, batch_size=16, lr=1e-3, n_held_out=64
+            corpus=PROXIES.get("pydoc-topics"), task="masked-tokens", steps=600, batch_size=16, lr=1e-3, n_held_out=64
         ),
     )
 )  # fmt: skip

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from orca_sweep.bodies.configs import fill_config
+from orca_sweep.proxies import Proxy
 
 Architecture = Literal["roberta", "bert", "gpt2", "gpt_neox", "swin", "vit"]
 DIMS: Mapping[str, int] = {"roberta": 1, "bert": 1, "gpt2": 1, "gpt_neox": 1, "swin": 2, "vit": 2}
@@ -23,7 +24,8 @@ class PretrainRecipe:
     compute, not less training.
     """
 
-    corpus: str
+    corpus: Proxy
+    """The data set that it learns from."""
     task: Literal["classification", "masked-tokens"]
     steps: int
     batch_size: int

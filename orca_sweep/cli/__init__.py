@@ -318,7 +318,7 @@ def pretrain(
     keep_pretraining(record, config, worker)
     measure = "error" if record.pretrain.task == "classification" else "loss"
     print(
-        f"{record.name} on {fraction:g} of {record.pretrain.corpus}: held-out {measure} {loaded.pretrain_metric:.4f},"
+        f"{record.name} on {fraction:g} of {record.pretrain.corpus.name}: held-out {measure} {loaded.pretrain_metric:.4f},"
         f" {'found in' if reused else f'{seconds:.0f} s, now in'} {store}"
     )
 

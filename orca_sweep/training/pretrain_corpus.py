@@ -12,7 +12,7 @@ from orca_sweep.bodies import Body, PretrainRecipe
 from orca_sweep.bodies.inputs import match_channels, resize_images, tokenize_texts
 from orca_sweep.config import BodyConfig
 from orca_sweep.errors import InputError
-from orca_sweep.proxies import ProxyData, find_proxy
+from orca_sweep.proxies import ProxyData
 from orca_sweep.store import stage_key
 from orca_sweep.streams import stream_rng
 from orca_sweep.training.worker import Worker
@@ -43,7 +43,7 @@ class Corpus:
 
 def load_corpus(body: Body, recipe: PretrainRecipe, config: BodyConfig, worker: Worker) -> Corpus:
     """Returns the corpus of a body's recipe, at the config's fraction."""
-    data = find_proxy(recipe.corpus).load(Path())
+    data = recipe.corpus.load(Path())
     tokenizer, labels = None, torch.empty(0)
     if recipe.task == "classification":
         inputs, labels = _prepare_images(body, data), torch.from_numpy(data.labels)

@@ -395,10 +395,10 @@ def test_test_data_is_touched_once_at_the_end(run, monkeypatch):
     clean, clean_epochs = run(**ALIGNED, folder="clean")
     real = load_task_data
 
-    def poisoned(task, root, split_seed, n_train, normalise):
-        data = real(task, root, split_seed, n_train, normalise)
+    def poisoned(task, root, split_seed, n_train, *, normalise):
+        data = real(task, root, split_seed, n_train, normalise=normalise)
         bad = Samples(np.flip(data.test.x, 0).copy() * 7, data.test.y)
-        return type(data)(data.task, data.train, data.val, bad, None, None, data.fingerprint)
+        return dataclasses.replace(data, test=bad)
 
     from orca_sweep.training import stages as trial
 

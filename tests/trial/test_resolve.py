@@ -84,7 +84,7 @@ def test_nothing_below_looks_names_up():
     folders = [REPO / "orca_sweep" / room for room in ("trial", "training", "planning", "sweep")]
     paths = [path for folder in folders for path in folder.rglob("*.py")]
     callers = {path.name for path in paths if re.search(FINDERS, path.read_text())}
-    assert callers <= {"records.py", "pretrain.py"}  # a recipe's corpus is no name of the trial
+    assert callers <= {"records.py"}
 
 
 def test_what_does_not_act_stands_at_one_value_and_resolving_again_changes_nothing():
