@@ -37,7 +37,7 @@ from orca_sweep.data import Rows, Samples, Splits
 from orca_sweep.objectives import OBJECTIVES, Objective
 from orca_sweep.tasks import TASKS, Task
 
-HERE = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).parent
 Y = np.arange(60) % 3
 X = (np.random.default_rng(0).normal(size=(60, 1, 8, 8)) + Y[:, None, None, None]).astype("float32")
 

@@ -24,7 +24,7 @@ import numpy as np
 from orca_sweep.data import Rows, Samples, Splits
 from orca_sweep.tasks import TASKS, Task
 
-HERE = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).parent
 Y = np.arange(60) % 3
 X = (np.random.default_rng(0).normal(size=(60, 1, 8, 8)) + Y[:, None, None, None]).astype("float32")
 
