@@ -17,6 +17,7 @@ from orca_sweep.cli.words import real_path
 from orca_sweep.config.naming import label_declarations
 from orca_sweep.errors import InputError, Problem
 from orca_sweep.space import MAX_TRIALS, Plan, Space
+from orca_sweep.space.bundled import find_space
 from orca_sweep.space.designs import RESOLUTIONS
 from orca_sweep.space.margins import ALL
 
@@ -87,7 +88,7 @@ def make_plan(path: Path, max_trials: int = MAX_TRIALS, rehash: bool = False) ->
     contents = Contents(rehashes=rehash, report=lambda text: print(text, file=sys.stderr, flush=True))
     records = Records()  # asked only after the imports
     resolve = Remembering(partial(make_config, records=records, contents=contents))
-    made = plan_space(path, load_imports, resolve, max_trials)
+    made = plan_space(find_space(path), load_imports, resolve, max_trials)
     trials = list(map(records.resolve_config, (*made.cells, *(trial.config for trial in made.trials))))
     problems: list[str | Problem] = [*find_body_problems(trials), *find_task_problems(trials)]
     if problems:
