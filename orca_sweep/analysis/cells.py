@@ -8,7 +8,7 @@ from typing import Any
 
 from orca_sweep.analysis.figures import ACT_UNTRAINED, NAIVE
 from orca_sweep.analysis.tables import by_task, metric_of, read_cells, replicated
-from orca_sweep.config.freezing import says_length
+from orca_sweep.config.freezing import states_length
 from orca_sweep.config.labels import write_level
 from orca_sweep.results import TRIAL_MEASURES, Cell, Results, trial_columns
 from orca_sweep.stats.modes import Mode
@@ -71,7 +71,7 @@ class ConfiguredCell:
             return self.is_trained
         if path in PRETRAINING and path != FRACTION:
             return self.fraction != 0
-        return path != FREEZE_EPOCHS or not (self.settings.get(FREEZE) == "none" or says_length(self.shown(FREEZE)))
+        return path != FREEZE_EPOCHS or not (self.settings.get(FREEZE) == "none" or states_length(self.shown(FREEZE)))
 
     def describe(self, *paths: str) -> str:
         """Returns 'proxy mnist5k, embedder.epochs 20'."""

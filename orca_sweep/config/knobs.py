@@ -19,7 +19,7 @@ from orca_sweep.config import declaration, freezing
 from orca_sweep.config.number_lists import betas_as_text, epochs_as_text
 from orca_sweep.registry import hint
 
-Freeze = Annotated[str, BeforeValidator(freezing.as_text), AfterValidator(freezing.checked)]
+Freeze = Annotated[str, BeforeValidator(freezing.as_text), AfterValidator(freezing.check_schedule)]
 Betas = Annotated[str, BeforeValidator(betas_as_text)]
 GrowingEpochs = Annotated[str | None, BeforeValidator(epochs_as_text)]
 Forever = Literal["forever"]

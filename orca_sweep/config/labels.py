@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 
-from orca_sweep.config import freezing
+from orca_sweep.config.canonical_schedules import write_schedule
 from orca_sweep.visible import escape_controls
 
 FREEZE, FREEZE_EPOCHS = "finetune.freeze", "finetune.freeze_epochs"
@@ -69,7 +69,7 @@ def write_level(value: object) -> str:
 def write_stored(path: str, read: Callable[[str], object]) -> str:
     """Returns the level that a field has in a cell, of which ``read`` gives the fields as they are stored."""
     if path == FREEZE:
-        return freezing.write_schedule(write_level(read(path)), write_level(read(FREEZE_EPOCHS)))
+        return write_schedule(write_level(read(path)), write_level(read(FREEZE_EPOCHS)))
     return write_level(read(path))
 
 

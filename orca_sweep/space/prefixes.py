@@ -10,7 +10,8 @@ from itertools import pairwise
 from typing import Any
 
 from orca_sweep.config import FinetuneConfig, TrialConfig
-from orca_sweep.config.freezing import GRADUAL, Phase, beginning, schedule
+from orca_sweep.config.freeze_words import GRADUAL
+from orca_sweep.config.freezing import Phase, cut_phases, parse_schedule
 from orca_sweep.space.records import PlannedTrial
 
 Work = tuple[tuple[str, ...], float, bool, bool]
@@ -31,7 +32,7 @@ def without_schedule(config: TrialConfig) -> TrialConfig:
 
 def first_work(config: TrialConfig) -> Work:
     """Returns the work of a trial's first fine-tuning epoch: trials that differ in it share no epochs."""
-    return schedule(config.finetune.freeze, config.finetune.freeze_epochs)[0].work
+    return parse_schedule(config.finetune.freeze, config.finetune.freeze_epochs)[0].work
 
 
 def shared_prefixes(trials: Iterable[PlannedTrial]) -> Mapping[str, frozenset[int]]:
@@ -83,10 +84,10 @@ def _group_trials(trials: Iterable[tuple[TrialConfig, str]]) -> Iterable[list[tu
 
 
 def _list_stretches(config: FinetuneConfig) -> Stretches:
-    phases = schedule(config.freeze, config.freeze_epochs)
+    phases = parse_schedule(config.freeze, config.freeze_epochs)
     if config.freeze == GRADUAL:
-        phases = (phases[0], Phase(None, (GRADUAL, str(config.freeze_epochs))))
-    return tuple((phase.work, phase.epochs or 0) for phase in beginning(phases, config.epochs))
+        phases = (phases[0], Phase(epochs=None, frozen=(GRADUAL, str(config.freeze_epochs))))
+    return tuple((phase.work, phase.epochs or 0) for phase in cut_phases(phases, config.epochs))
 
 
 def _find_partings(group: Iterable[tuple[Stretches, str]]) -> Iterator[tuple[str, frozenset[int]]]:

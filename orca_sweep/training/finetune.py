@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from orca_sweep.bodies.network import body_layers, to_arrays
-from orca_sweep.config.freezing import Phase, epochs_before_fresh_start, phase_at, schedule
+from orca_sweep.config.freezing import Phase, epochs_before_fresh_start, parse_schedule, phase_at
 from orca_sweep.errors import DivergedError, InputError, TimeLimitError
 from orca_sweep.stats.modes import is_better, worst_value
 from orca_sweep.store import Artifact
@@ -320,7 +320,7 @@ class _Loop:
 def _read_phases(model: nn.Module, setup: FinetuneSetup) -> tuple[Phase, ...]:
     """Returns the freeze schedule; raises InputError if a phase leaves nothing of the model to train."""
     n_layers = len(body_layers(model.body)) if isinstance(model, OrcaModel) else 0
-    phases = schedule(setup.config.freeze, setup.config.freeze_epochs, n_layers)
+    phases = parse_schedule(setup.config.freeze, setup.config.freeze_epochs, n_layers)
     for phase in phases:
         if freeze_weights(model, phase.frozen) == 0:
             raise InputError(f"finetune.freeze: {'+'.join(phase.frozen)} leaves nothing of this model to train.")

@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from orca_sweep.bodies.network import body_layers
-from orca_sweep.config.freezing import LAYERS, PARTS, explain_range
+from orca_sweep.config.freeze_words import LAYERS, PARTS, explain_range
 from orca_sweep.errors import InputError
 
 ADAPTER = "lora_"
@@ -73,7 +73,7 @@ SELECTORS: Mapping[str, Callable[[Parameter], bool]] = {
     "qkv": lambda parameter: parameter.is_inside(ATTENTION) and parameter.is_inside(QKV),
     "biases": lambda parameter: parameter.name.endswith("bias"),
 }
-"""Which parameters of the body each kind of ``orca_sweep.config.freezing.KINDS`` selects."""
+"""Which parameters of the body each kind of ``orca_sweep.config.freeze_words.KINDS`` selects."""
 
 
 def find_frozen_names(model: nn.Module, words: Sequence[str]) -> set[str]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from orca_sweep.config.freezing import Phase, beginning
+from orca_sweep.config.freezing import Phase, cut_phases
 from orca_sweep.errors import DivergedError
 from orca_sweep.store import Artifact, Store, stage_key
 from orca_sweep.training.state import TrainState
@@ -78,7 +78,7 @@ class SharedPrefixes:
 
     def name_prefix(self, epoch: int) -> str:
         """Returns the key of the state after an epoch. Only phases up to it count: runs that differ later share the key."""
-        phases = [[*phase.work, phase.epochs] for phase in beginning(self.run.phases, epoch)]
+        phases = [[*phase.work, phase.epochs] for phase in cut_phases(self.run.phases, epoch)]
         return stage_key(PREFIX_STAGE, {"start": self.start, "phases": phases})
 
     def begin_run(self) -> None:

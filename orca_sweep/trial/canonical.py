@@ -8,6 +8,8 @@ from pydantic import ValidationError
 
 from orca_sweep.bodies import Body, canonicalise_body, find_body, find_common_dropout
 from orca_sweep.config import EmbedderConfig, EmbedderInit, FinetuneConfig, Normalise, freezing, knobs
+from orca_sweep.config.canonical_schedules import RunFacts, canonicalise_schedule
+from orca_sweep.config.freeze_words import without_predictor
 from orca_sweep.errors import InputError
 from orca_sweep.objectives import OBJECTIVES, list_settings
 from orca_sweep.proxies import canonicalise_proxy, find_proxy
@@ -219,22 +221,22 @@ def _canonical_freeze(flat: Mapping[str, Any]) -> dict[str, Any]:
             return {}
         task = known_task(flat)
         if task is not None and not has_predictor_weights(task, flat.get("predictor.dense", "released")):
-            text = freezing.without_predictor(text)
+            text = without_predictor(text)
         if freezing.never_follows_schedule(text, frozen, epochs):
             idle = {"finetune.warmup_epochs": 0, "finetune.decay_epochs": None}
-        freeze, frozen = freezing.canonical(text, frozen, epochs, _run_facts({**whole, **idle}))
+        freeze, frozen = canonicalise_schedule(text, frozen, epochs, _run_facts({**whole, **idle}))
     except (TypeError, ValueError):
         return {}  # validation of the fields reports what is wrong
     return {"finetune.freeze": freeze, "finetune.freeze_epochs": frozen, **idle}
 
 
-def _run_facts(whole: Mapping[str, Any]) -> freezing.RunFacts:
+def _run_facts(whole: Mapping[str, Any]) -> RunFacts:
     """The facts that decide which words of a freeze schedule have an effect; in doubt they have one."""
     try:
         architecture = find_body(whole.get("body.name", "")).architecture
     except InputError:
         architecture = None
-    return freezing.RunFacts(
+    return RunFacts(
         warmup_epochs=whole["finetune.warmup_epochs"],
         decay_epochs=whole["finetune.decay_epochs"],
         optimizer_remembers=whole["finetune.optimizer"] != "sgd" or whole["finetune.momentum"] != 0,

@@ -25,6 +25,7 @@ from orca_sweep.config import (
     declaration,
     digest,
     explain,
+    freeze_words,
     freezing,
 )
 from orca_sweep.config.naming import label_of
@@ -138,7 +139,7 @@ def _find_range_problems(settings: Mapping[str, Any]) -> list[Problem]:
         return []
     if not isinstance(freeze, str):
         return []
-    found = freezing.find_range_problems(freeze, f"body {body.name!r}", body.n_layers)
+    found = freeze_words.find_range_problems(freeze, f"body {body.name!r}", body.n_layers)
     return [Problem(field="finetune.freeze", value=freeze, rule=rule) for rule in found]
 
 
@@ -178,7 +179,7 @@ def _contradictions(config: TrialConfig) -> list[str]:
             f"finetune.lora_rank = {config.finetune.lora_rank}: adapters stand in for all of the body's weights, so"
             f" finetune.freeze {config.finetune.freeze!r} has no meaning beside them. Freeze parts or layers only."
         )
-    if config.finetune.freeze == freezing.GRADUAL and config.finetune.freeze_epochs == "forever":
+    if config.finetune.freeze == freeze_words.GRADUAL and config.finetune.freeze_epochs == "forever":
         problems.append(
             "finetune.freeze_epochs = 'forever': gradual-unfreeze needs the number of epochs between two thaws."
         )
@@ -198,7 +199,7 @@ def _nothing_to_train(config: TrialConfig, task: Task) -> list[str]:
     if has_predictor_weights(task, config.predictor.dense):
         return []
     finetune = config.finetune
-    for phase in freezing.beginning(freezing.schedule(finetune.freeze, finetune.freeze_epochs), finetune.epochs):
+    for phase in freezing.cut_phases(freezing.parse_schedule(finetune.freeze, finetune.freeze_epochs), finetune.epochs):
         if {"embedder", "body"} <= set(phase.frozen):
             return [
                 f"finetune.freeze = {finetune.freeze!r}: a phase freezes embedder and body, and predictor.dense 'released' has"

@@ -13,17 +13,16 @@ from torch import nn
 from orca_sweep.bodies import find_body
 from orca_sweep.bodies.network import ADAPTED, LoadedBody, add_adapters, build_base_model, build_random_model
 from orca_sweep.config import FinetuneConfig
+from orca_sweep.config.canonical_schedules import RunFacts, canonicalise_schedule
+from orca_sweep.config.freeze_words import PRESETS, WORDS
 from orca_sweep.config.freezing import (
-    PRESETS,
-    WORDS,
+    TRAIN_ALL,
     Phase,
-    RunFacts,
     as_text,
-    canonical,
-    checked,
+    check_schedule,
     epochs_before_fresh_start,
+    parse_schedule,
     phase_at,
-    schedule,
 )
 from orca_sweep.errors import InputError
 from orca_sweep.store import read_tensors
@@ -60,54 +59,58 @@ BOTH = ("embedder", "body")
     ],
 )
 def test_a_freeze_schedule_is_phases(freeze, epochs, expected):
-    assert [phase_at(schedule(freeze, epochs), epoch).frozen for epoch in (1, 2, 3)] == expected
+    assert [phase_at(parse_schedule(freeze, epochs), epoch).frozen for epoch in (1, 2, 3)] == expected
 
 
-PHASE = Phase(2, ("body",))
+def phase(epochs, frozen, **stepping):
+    return Phase(epochs=epochs, frozen=frozen, **stepping)
+
+
+PHASE = phase(2, ("body",))
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("body:2 lr*10", [Phase(2, ("body",), lr_factor=10.0)]),
-        ("  body : 2   lr * 1e-1", [Phase(2, ("body",), lr_factor=0.1)]),
-        ("body:2 lr*1e+1 constant", [Phase(2, ("body",), lr_factor=10.0, constant_lr=True)]),
-        ("body.layers[0:6] + predictor:2 lr*3", [Phase(2, ("predictor", "body.layers[0:6]"), lr_factor=3.0)]),
-        ("body:2 > embedder:3 fresh", [PHASE, Phase(3, ("embedder",), fresh_optimizer=True)]),
-        ("body:2 > none:3 fresh constant lr*.5", [PHASE, Phase(3, (), lr_factor=0.5, constant_lr=True,
+        ("body:2 lr*10", [phase(2, ("body",), lr_factor=10.0)]),
+        ("  body : 2   lr * 1e-1", [phase(2, ("body",), lr_factor=0.1)]),
+        ("body:2 lr*1e+1 constant", [phase(2, ("body",), lr_factor=10.0, constant_lr=True)]),
+        ("body.layers[0:6] + predictor:2 lr*3", [phase(2, ("predictor", "body.layers[0:6]"), lr_factor=3.0)]),
+        ("body:2 > embedder:3 fresh", [PHASE, phase(3, ("embedder",), fresh_optimizer=True)]),
+        ("body:2 > none:3 fresh constant lr*.5", [PHASE, phase(3, (), lr_factor=0.5, constant_lr=True,
                                                               fresh_optimizer=True)]),
         ("body:2 fresh", [PHASE]),  # a run starts fresh anyway
         ("none:0 > body:2 fresh", [PHASE]),
         ("body:2 > none:0 lr*3 fresh", [PHASE]),
         ("body:1 lr*1 > body:1", [PHASE]),
-        ("body:1 lr*2 > body:1 lr*2", [Phase(2, ("body",), lr_factor=2.0)]),
-        ("body:1 > body:1 lr*2", [Phase(1, ("body",)), Phase(1, ("body",), lr_factor=2.0)]),
-        ("body:1 > body:1 fresh > body:1", [Phase(1, ("body",)), Phase(2, ("body",), fresh_optimizer=True)]),
+        ("body:1 lr*2 > body:1 lr*2", [phase(2, ("body",), lr_factor=2.0)]),
+        ("body:1 > body:1 lr*2", [phase(1, ("body",)), phase(1, ("body",), lr_factor=2.0)]),
+        ("body:1 > body:1 fresh > body:1", [phase(1, ("body",)), phase(2, ("body",), fresh_optimizer=True)]),
         ("none:1 > body:1 fresh > body:1 fresh",
-         [Phase(1, ()), Phase(1, ("body",), fresh_optimizer=True), Phase(1, ("body",), fresh_optimizer=True)]),
+         [phase(1, ()), phase(1, ("body",), fresh_optimizer=True), phase(1, ("body",), fresh_optimizer=True)]),
     ],
 )  # fmt: skip
 def test_a_phase_may_say_its_rate_and_a_fresh_start(text, expected):
-    assert schedule(text, 9) == (*expected, Phase(None, ()))
+    assert parse_schedule(text, 9) == (*expected, TRAIN_ALL)
 
 
 @pytest.mark.parametrize(
     ("freeze", "epochs", "expected"),
     [
-        ("body lr*10", 2, (Phase(2, ("body",), lr_factor=10.0), Phase(None, ()))),
-        ("body lr*10", "forever", (Phase(None, ("body",), lr_factor=10.0),)),
-        ("none lr*10", 2, (Phase(None, (), lr_factor=10.0),)),
-        ("body lr*10", 0, (Phase(None, ()),)),
-        ("body:1 > none lr*.1", 7, (Phase(1, ("body",)), Phase(None, (), lr_factor=0.1))),
+        ("body lr*10", 2, (phase(2, ("body",), lr_factor=10.0), TRAIN_ALL)),
+        ("body lr*10", "forever", (phase(None, ("body",), lr_factor=10.0),)),
+        ("none lr*10", 2, (phase(None, (), lr_factor=10.0),)),
+        ("body lr*10", 0, (TRAIN_ALL,)),
+        ("body:1 > none lr*.1", 7, (phase(1, ("body",)), phase(None, (), lr_factor=0.1))),
     ],
 )
 def test_the_length_of_a_single_phase_is_freeze_epochs_whatever_its_rate(freeze, epochs, expected):
-    assert schedule(freeze, epochs) == expected
+    assert parse_schedule(freeze, epochs) == expected
 
 
 def test_gradual_unfreezing_thaws_from_the_top():
     expected = [BOTH, ("embedder", "body.layers[0:2]"), ("embedder", "body.layers[0:1]"), ("embedder",)]
-    assert schedule("gradual-unfreeze", 2, 3) == (*(Phase(2, part) for part in expected), Phase(None, ()))
+    assert parse_schedule("gradual-unfreeze", 2, 3) == (*(phase(2, part) for part in expected), TRAIN_ALL)
 
 
 @pytest.mark.parametrize(
@@ -119,13 +122,13 @@ def test_gradual_unfreezing_thaws_from_the_top():
         ("body:x", "'x' of a phase is neither a number of epochs nor 'forever'"),
         ("body > none", "only the last phase may leave its length out"),
         ("body:forever > none", "only the last phase can last forever"),
-        ("embedder+body+predictor", "leave nothing to train"),
+        ("embedder+body+predictor", "leaves nothing to train"),
         ("body.layers[0:6", "is not a phase such as 'body:5'"),
         ("both:3", "'both' cannot be frozen"),
         ("", "'' cannot be frozen"),
         ("both lr*10", "'both' cannot be frozen in a phase: it names a whole schedule"),
         ("gradual-unfreeze lr*10", "'gradual-unfreeze' cannot be frozen in a phase: it names a whole schedule"),
-        ("none+body", "'none' cannot be frozen beside other parts"),
+        ("none+body", "'none' cannot be combined with other words"),
         ("body:5 lr*ten", "the factor 'ten' of a phase's learning rate must be a number above zero, as in 'lr*10'"),
         ("body:5 lr*0", "the factor '0' of a phase's learning rate must be a number above zero"),
         ("body:5 lr*-1", "the factor '-1' of"),
@@ -145,9 +148,9 @@ def test_gradual_unfreezing_thaws_from_the_top():
         ("body lr*10 > none", "only the last phase may leave its length out"),
     ],
 )
-def test_a_wrong_schedule_is_said(text, words):
+def test_a_wrong_schedule_is_explained(text, words):
     with pytest.raises(ValueError, match=re.escape(words)):
-        checked(text)
+        check_schedule(text)
     with pytest.raises(InputError, match="finetune.freeze = "):
         resolve({"task": "digits", "finetune.freeze": text})
 
@@ -334,11 +337,11 @@ def work_of(phases, epoch, run):
 )
 def test_the_canonical_form_is_the_same_work_and_canonical(parts, freeze_epochs, epochs, run):
     text = " > ".join(" ".join(["+".join(part or ["none"]) + f":{length}", how]) for part, length, how in parts)
-    short, length = canonical(text, freeze_epochs, epochs, run)
-    given_phases, short_phases = schedule(text, freeze_epochs), schedule(short, length)
+    short, length = canonicalise_schedule(text, freeze_epochs, epochs, run)
+    given_phases, short_phases = parse_schedule(text, freeze_epochs), parse_schedule(short, length)
     for epoch in range(1, epochs + 1):
         assert work_of(given_phases, epoch, run) == work_of(short_phases, epoch, run)
-    assert canonical(short, length, epochs, run) == (short, length)
+    assert canonicalise_schedule(short, length, epochs, run) == (short, length)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -495,10 +498,10 @@ def test_released_presets_freeze_what_the_released_rules_on_names_do(family, pre
     names = [name for name, _ in model.named_parameters()]
     expected = {name for name in names if rests(released_name(name))}
     assert expected
-    assert find_frozen_names(model, schedule(preset, 1)[0].frozen) == expected
+    assert find_frozen_names(model, parse_schedule(preset, 1)[0].frozen) == expected
     if family == "swin":  # and what the plain preset trains beside
         more = {f"body.encoder.layers.0.downsample.norm.{part}" for part in PAIR}
-        assert expected - find_frozen_names(model, schedule("layernorm", 1)[0].frozen) >= (
+        assert expected - find_frozen_names(model, parse_schedule("layernorm", 1)[0].frozen) >= (
             more if preset == "released-layernorm" else set()
         )
 
@@ -521,13 +524,13 @@ def test_released_presets_freeze_what_the_released_rules_on_names_do(family, pre
 def test_each_preset_starts_with_exactly_its_parameters_frozen(family, preset, words):
     model = model_of(family)
     expected = set().union(*(expected_names(model, word) for word in words))
-    assert find_frozen_names(model, schedule(preset, 2, LAYERS)[0].frozen) == expected
+    assert find_frozen_names(model, parse_schedule(preset, 2, LAYERS)[0].frozen) == expected
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradual_unfreezing_thaws_one_layer_after_the_other(family):
     model = model_of(family)
-    frozen = [find_frozen_names(model, phase.frozen) for phase in schedule("gradual-unfreeze", 1, LAYERS)]
+    frozen = [find_frozen_names(model, phase.frozen) for phase in parse_schedule("gradual-unfreeze", 1, LAYERS)]
     thawed = [before - after for before, after in itertools.pairwise(frozen)]
     layers = [find_frozen_names(model, (f"body.layers[{i}:{i + 1}]",)) for i in range(LAYERS)]
     assert len(frozen) == LAYERS + 2
@@ -802,4 +805,4 @@ def test_a_schedule_that_leaves_nothing_of_the_model_is_said_before_it_starts(ru
     assert "leaves nothing of this model to train" in row["error"]
     assert epochs == []
     with pytest.raises(ValueError, match="cannot be frozen"):
-        checked("body.layers[-:3]")
+        check_schedule("body.layers[-:3]")

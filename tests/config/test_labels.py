@@ -18,7 +18,7 @@ from orca_sweep.analysis.tables import read_cells, shorten_texts
 from orca_sweep.cli import ending, plans
 from orca_sweep.cli.tables import figures_for
 from orca_sweep.config import knobs
-from orca_sweep.config.freezing import find_range_problems
+from orca_sweep.config.freeze_words import find_range_problems
 from orca_sweep.config.labels import shorten_labels, unite_labels, write_as_given, write_level
 from orca_sweep.config.naming import label_declarations
 from orca_sweep.errors import InputError
@@ -267,10 +267,10 @@ def test_levels_are_united_between_spaces_and_never_within_one():
         ("body.layers[2:2]", "0 <= A < B <= 4"),
         ("body.layers[4:]", "body.layers[4:] holds no layer"),
         ("none:60 > body.layers[0:5]", "body.layers[0:5] goes beyond the last layer"),
-        ("body:5 > body:2 > none", "the phases 1 and 2 do the same ('body:5' and 'body:2')"),
+        ("body:5 > body:2 > none", "phases 1 and 2 do the same ('body:5' and 'body:2')"),
         ("body:5 > body:2 > none", "Write one, 'body:7'"),
         ("body:1 > none:2 > none", "the phases 2 and 3 do the same"),
-        ("body+body:3", "'body' stands twice in the phase 'body+body:3'"),
+        ("body+body:3", "'body' appears twice in the phase 'body+body:3'"),
         ("[{frozen: [body.layers[0:9]], epochs: 3}]", None),
     ],
 )
@@ -308,7 +308,7 @@ def test_possible_ranges_and_phases_are_taken(tmp_path, freeze):
 
 def test_a_body_of_the_hub_has_the_layers_of_its_config_or_none_that_are_known():
     assert find_range_problems("body.layers[3:3]", "body 'org/name'", None)[0].startswith(
-        "body.layers[3:3] holds no layer; how many body 'org/name' has, its config says."
+        "body.layers[3:3] holds no layer; the config of body 'org/name' states how many it has."
     )
     assert find_range_problems("body.layers[3:30]", "body 'org/name'", None) == []
     with pytest.raises(InputError, match="body 'swin-base' has 24 layers"):

@@ -22,7 +22,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orca_sweep import cli
-from orca_sweep.config.freezing import FIELDS, KINDS, PRESETS, WORDS, canonical, checked, schedule, write_schedule
+from orca_sweep.config.canonical_schedules import canonicalise_schedule, write_schedule
+from orca_sweep.config.freeze_words import KINDS, PRESETS, WORDS
+from orca_sweep.config.freezing import FIELDS, check_schedule, parse_schedule
 from tests.builders.levels import LEVELS
 
 MOST_LEVELS, MOST_FACTORS = 3, 3
@@ -565,10 +567,10 @@ def test_freeze_schedules_are_planned_or_refused_in_words(tmp_path, capsys, fact
         file.write_text(text, encoding="utf-8")
         code = check_ending(["plan", str(file), "--json"], tmp_path / "work", counts)
         if code == 0 and isinstance(freeze, str) and length != "forever":
-            read = schedule(checked(freeze), int(length), 4)
-            stored, n = canonical(freeze, int(length), int(epochs))
+            read = parse_schedule(check_schedule(freeze), int(length), 4)
+            stored, n = canonicalise_schedule(freeze, int(length), int(epochs))
             again = (
-                canonical(write_schedule(stored, str(n)), 0, int(epochs))
+                canonicalise_schedule(write_schedule(stored, str(n)), 0, int(epochs))
                 if freeze != "gradual-unfreeze"
                 else (stored, n)
             )

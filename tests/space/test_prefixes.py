@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orca_sweep.config.freezing import beginning, epochs_before_fresh_start, phase_at, schedule
+from orca_sweep.config.freezing import cut_phases, epochs_before_fresh_start, parse_schedule, phase_at
 from orca_sweep.results import collect, read_record, reveal
 from orca_sweep.space.prefixes import shared_epochs, shared_prefixes, without_schedule
 from orca_sweep.space.records import PlannedTrial
@@ -93,7 +93,7 @@ cells = st.lists(st.tuples(freezes, st.integers(1, 12), st.integers(0, 1)), min_
 
 def by_epoch(config, n_layers):
     """What each epoch of a trial does: what rests, at what rate, since which start."""
-    phases = schedule(config.finetune.freeze, config.finetune.freeze_epochs, n_layers)
+    phases = parse_schedule(config.finetune.freeze, config.finetune.freeze_epochs, n_layers)
     works = [(phase_at(phases, epoch), epoch) for epoch in range(1, config.finetune.epochs + 1)]
     return [(phase.frozen, phase.lr_factor, phase.constant_lr, epochs_before_fresh_start(phases, epoch))
             for phase, epoch in works]  # fmt: skip
@@ -140,11 +140,11 @@ def test_a_thousand_trials_that_all_share_something():
 
 
 def test_the_beginning_of_a_schedule_is_what_its_epochs_depend_on():
-    phases = schedule("body:2 > embedder:3 > none", 0)
-    assert [(p.epochs, p.frozen) for p in beginning(phases, 4)] == [(2, ("body",)), (2, ("embedder",))]
-    assert [p.epochs for p in beginning(phases, 30)] == [2, 3, 25]
-    assert beginning(phases, 2) == beginning(schedule("body", "forever"), 2)
-    assert beginning(phases, 0) == ()
+    phases = parse_schedule("body:2 > embedder:3 > none", 0)
+    assert [(p.epochs, p.frozen) for p in cut_phases(phases, 4)] == [(2, ("body",)), (2, ("embedder",))]
+    assert [p.epochs for p in cut_phases(phases, 30)] == [2, 3, 25]
+    assert cut_phases(phases, 2) == cut_phases(parse_schedule("body", "forever"), 2)
+    assert cut_phases(phases, 0) == ()
 
 
 # Sharing ------------------------------------------------------------------------------------------

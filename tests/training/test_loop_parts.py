@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from orca_sweep.bodies.network import body_layers
-from orca_sweep.config import FinetuneConfig, freezing
-from orca_sweep.config.freezing import KINDS
+from orca_sweep.config import FinetuneConfig, freeze_words
+from orca_sweep.config.freeze_words import KINDS
+from orca_sweep.config.freezing import parse_schedule
 from orca_sweep.data import Samples
 from orca_sweep.errors import InputError
 from orca_sweep.store import CorruptFileError, Store, read_tensors, state_digest, write_tensors
@@ -359,14 +360,14 @@ def test_a_body_that_does_not_tell_its_layers_apart_is_named():
 
 
 def test_a_freeze_word_is_added_in_two_files(parts, monkeypatch):
-    """Its name in ``config.freezing`` and its meaning in ``training.freezing``; complements come with it."""
+    """Its name in ``config.freeze_words`` and its meaning in ``training.freezing``; complements come with it."""
     model = parts[0]
     words = ("body.kernels", "body-without-kernels")
     with pytest.raises(ValueError, match="cannot be frozen"):
-        freezing.schedule("body.kernels:2 > none", 0)
-    monkeypatch.setattr(freezing, "WORDS", (*freezing.WORDS, *words))
+        parse_schedule("body.kernels:2 > none", 0)
+    monkeypatch.setattr(freeze_words, "WORDS", (*freeze_words.WORDS, *words))
     monkeypatch.setitem(SELECTORS, "kernels", lambda parameter: parameter.name.endswith("weight"))
-    first, _ = freezing.schedule("body.kernels+embedder:2 > none", 0)
+    first, _ = parse_schedule("body.kernels+embedder:2 > none", 0)
     assert first.frozen == ("embedder", "body.kernels")
     assert find_frozen_names(model, words[:1]) == {"body.linear.weight"}
     assert find_frozen_names(model, words[1:]) == {"body.linear.bias"}
