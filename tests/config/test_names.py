@@ -10,7 +10,7 @@ from orca_sweep import results as r
 from orca_sweep.analysis import table_effects
 from orca_sweep.analysis.report import record as report
 from orca_sweep.analysis.report.rendering import page
-from orca_sweep.config.declaration import as_text, parse, parse_task, task_as_text
+from orca_sweep.config.declaration import as_text, parse_proxy, parse_task, task_as_text
 from orca_sweep.config.naming import find_declaration, label_declarations, label_of
 from orca_sweep.errors import InputError
 from orca_sweep.planning.replay import _config
@@ -58,18 +58,19 @@ def test_a_name_is_part_of_a_declaration_and_comes_back():
     assert task.name == "my digits" and parse_task(task.text) == task
     assert parse_task(canonicalise_task(task.text)).name == "my digits"
     for more in ({}, {"encoding": "latin-1", "n_classes": 3}, {"path": "a #1/b.csv"}, {"split": "train[:20]"}):
-        proxy = parse(as_text({**PROXY, **more, "name": "topics (2)"}))
-        assert proxy.name == "topics (2)" and parse(proxy.text) == proxy
-        assert parse(canonicalise_proxy(proxy.text)).name == "topics (2)"
-    assert parse("./a.csv#name=topics[train]:x->y").name == "topics"
+        proxy = parse_proxy(as_text({**PROXY, **more, "name": "topics (2)"}))
+        assert proxy.name == "topics (2)" and parse_proxy(proxy.text) == proxy
+        assert parse_proxy(canonicalise_proxy(proxy.text)).name == "topics (2)"
+    assert parse_proxy("./a.csv#name=topics[train]:x->y").name == "topics"
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
         ("a/b", "holds /, "), ("a\\b", "holds /, "), ("", "is empty"), ("x" * 61, "has 61 characters"), ("a\nb", "unprintable"),
-        (" a", "begins or ends with a blank"), ("a[b", r"holds \[. A name holds none of"), ("a,b", "holds ,"), ("a=b", "holds ="),
-        ("shuffled:a", "holds :"), (3, "is not a text"),
+        (" a", "begins or ends with a blank"),
+        ("a[b", r"contains \[. A name must not contain any of"), ("a,b", "contains ,"), ("a=b", "contains ="),
+        ("shuffled:a", "contains :"), (3, "is not a text"),
     ],
 )  # fmt: skip
 def test_a_name_that_cannot_stand_in_tables_is_refused(name, words):
@@ -121,13 +122,13 @@ def test_two_declarations_of_one_name_are_refused_and_both_are_named(plan_of, fi
         "name: my digits}\n", "name: mine}\n    - {path: site-b/mine.npz, kind: classification, sample_shape: [1, 8, 8],"
         " output_shape: 3, name: mine}\n",
     )  # fmt: skip
-    with pytest.raises(InputError, match="task name 'mine': it stands for different declarations") as told:
+    with pytest.raises(InputError, match="task name 'mine': different declarations share it") as told:
         plan_of(text)
     assert f"{files}/mine.npz (kind" in str(told.value) and f"{files}/site-b/mine.npz (kind" in str(told.value)
     same = SPACE.replace(
         "- shuffled:topics", f"- {{path: {files}/site-b/mine.csv, input: text, label: kind, name: topics}}"
     )
-    with pytest.raises(InputError, match="proxy name 'topics': it stands for different declarations"):
+    with pytest.raises(InputError, match="proxy name 'topics': different declarations share it"):
         plan_of(same)
 
 
@@ -143,7 +144,7 @@ def test_a_space_calls_its_declarations_by_name(plan_of, files):
     ]
     assert [cell.finetune.lr == 3.3e-4 for cell in plan.cells] == [False, True]
     assert list(plan.space.margins.values()) == [0.01]
-    with pytest.raises(InputError, match="margin: 'digits' is no task of this space. Did you mean 'my digits'"):
+    with pytest.raises(InputError, match="margin: 'digits' is not a task of this space. Did you mean 'my digits'"):
         plan_of(SPACE.replace("margin: {my digits", "margin: {digits"))
 
 

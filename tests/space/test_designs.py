@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from orca_sweep import cli
 from orca_sweep.errors import InputError
 from orca_sweep.space import plan_space
-from orca_sweep.space.designs import DESIGNS, find_misfits, fraction, list_combinations
+from orca_sweep.space.designs import DESIGNS, find_misfits, list_combinations, make_fraction
 from orca_sweep.trial import load_imports, resolve
 
 FACTORS = {"a": (0, 1, 2), "b": ("x", "y")}
@@ -45,10 +45,10 @@ def test_factors_that_do_not_suit_a_design_are_told():
     assert list(find_misfits(DESIGNS["cross"], counts)) == []
     assert "equally many (a has 3, b has 2)" in "".join(find_misfits(DESIGNS["zip"], counts))
     for name in ("drop_one", "add_one", "fraction"):
-        assert "two levels, off first (a has 3, b has 2)" in "".join(find_misfits(DESIGNS[name], counts))
-    assert len(list(find_misfits(fraction(), counts))) == 2  # all of it at once
-    assert list(find_misfits(fraction(), dict.fromkeys("abc", 2))) == []
-    assert "up to 16 factors, and there are 17" in "".join(find_misfits(fraction(), dict.fromkeys(range(17), 2)))
+        assert "two levels, first off, then on (a has 3, b has 2)" in "".join(find_misfits(DESIGNS[name], counts))
+    assert len(list(find_misfits(make_fraction(), counts))) == 2  # all of it at once
+    assert list(find_misfits(make_fraction(), dict.fromkeys("abc", 2))) == []
+    assert "at most 16 factors, and there are 17" in "".join(find_misfits(make_fraction(), dict.fromkeys(range(17), 2)))
 
 
 # Fractions ----------------------------------------------------------------------------------------
@@ -57,7 +57,7 @@ def test_factors_that_do_not_suit_a_design_are_told():
 def columns_of(n, resolution):
     """The fraction of n factors as -1 and +1, found from its combinations alone."""
     factors = {f"f{i}": (f"off{i}", f"on{i}") for i in range(n)}
-    rows = list(fraction(resolution).combine(factors))
+    rows = list(make_fraction(resolution).combine(factors))
     return factors, np.array([[1 if row[path] == factors[path][1] else -1 for path in factors] for row in rows])
 
 
@@ -81,7 +81,7 @@ CASES = [(n, resolution) for n in range(3, 11) for resolution in (3, 4, 5)]
 @pytest.mark.parametrize(("n", "resolution"), CASES)
 def test_a_fraction_mixes_what_it_says_and_nothing_else(n, resolution):
     factors, columns = columns_of(n, resolution)
-    said = fraction(resolution).find_aliasing(factors)
+    said = make_fraction(resolution).find_aliasing(factors)
     assert (columns.T @ columns == len(columns) * np.eye(n)).all()  # balanced in every pair of factors
     assert (columns[0] == -1).all()  # the reference is a cell, and the first
     assert len({tuple(row) for row in columns}) == len(columns) == said.n_run
@@ -105,14 +105,14 @@ def test_a_fraction_is_as_small_as_textbooks_say_and_as_good_as_its_size_allows(
     assert [sizes[n, 4] for n in range(3, 11)] == [8, 8, 16, 16, 16, 16, 32, 32]
     assert [sizes[n, 5] for n in range(4, 9)] == [16, 16, 32, 64, 64]
     factors, _ = columns_of(5, 4)
-    assert fraction(4).find_aliasing(factors).resolution == 5  # as many runs as resolution 4 takes
-    assert DESIGNS["fraction"].find_aliasing(factors) == fraction(4).find_aliasing(factors)
+    assert make_fraction(4).find_aliasing(factors).resolution == 5  # as many runs as resolution 4 takes
+    assert DESIGNS["fraction"].find_aliasing(factors) == make_fraction(4).find_aliasing(factors)
 
 
 def test_the_largest_fraction_is_planned():
     factors, columns = columns_of(16, 5)
     assert columns.shape == (256, 16)
-    assert fraction(5).find_aliasing(factors).aliases == ()
+    assert make_fraction(5).find_aliasing(factors).aliases == ()
 
 
 # In a space ---------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def test_a_fraction_that_is_not_balanced_as_it_runs_says_so(write_space):
                                                                         "proxy: [none, mnist5k]")  # fmt: skip
     made = plan(write_space, idle + "design: fraction\n")
     (note,) = made.notes
-    assert note.startswith("embedder.epochs: some of the fraction's combinations ask for a level that changes")
+    assert note.startswith("embedder.epochs: some of the fraction's combinations ask for a level that has no")
     assert f"its 8 combinations are {len(made.cells)} different cells and no longer balanced" in note
     assert len(made.cells) == 8  # without a proxy only the epochs are idle: nothing merges, and it is said all the same
     merging = idle.replace("embedder.init: [copied, random]", "embedder.lr: [1e-3, 1e-4]")
@@ -204,15 +204,15 @@ def test_a_fraction_that_is_not_balanced_as_it_runs_says_so(write_space):
 def test_rows_taken_out_of_a_fraction_or_put_beside_it_are_told(write_space):
     made = plan(write_space, FOUR + "design: fraction\nexclude: [{embedder.epochs: 2, finetune.lr: 1e-4}]\n")
     (note,) = made.notes
-    assert "exclude takes 2 of the fraction's 8 combinations out" in note
+    assert "exclude removes 2 of the fraction's 8 combinations" in note
     assert made.aliasing.n_run == 8
     made = plan(write_space, FOUR + "design: fraction\ninclude: [{finetune.lr: 1e-4}, {finetune.lr: 1e-2}]\n")
     assert made.notes == (
-        "2 combinations stand beside the fraction (include, placebo): the aliases are those of the fraction alone.",
+        "2 combinations are not part of the fraction (include, placebo): the aliases are those of the fraction alone.",
     )
     made = plan(write_space, FOUR + "design: fraction\nplacebo: [dummy]\n")
     assert (len(made.cells), len(made.notes)) == (16, 1)
-    assert made.notes[0].startswith("8 combinations stand beside the fraction")
+    assert made.notes[0].startswith("8 combinations are not part of the fraction")
     assert all("proxy" not in effect for effects in made.aliasing.aliases for effect in effects)
 
 
@@ -221,24 +221,24 @@ def test_rows_taken_out_of_a_fraction_or_put_beside_it_are_told(write_space):
     [
         ("design: crosed", "there is no design 'crosed'. Did you mean 'cross'?"),
         ("design: [cross]", "design: this must be the name of a design"),
-        ("design: {resolution: 4}", "design cross has no resolution; a fraction has"),
+        ("design: {resolution: 4}", "design cross has no resolution; only a fraction has"),
         ("design: {nam: fraction}", "design.nam: unknown key. Did you mean 'name'?"),
-        ("design: {name: cross, resolution: 4}", "design cross has no resolution; a fraction has. Take it out."),
+        ("design: {name: cross, resolution: 4}", "design cross has no resolution; only a fraction has one. Remove it."),
         (
             "design: {name: fraction, resolution: 6}",
-            "design.resolution = '6': a fraction's resolution is one of 3 (main effects are mixed with two-factor",
+            "design.resolution = '6': a fraction's resolution must be one of 3 (main effects are mixed with two-factor",
         ),
         (
             "design: {name: fraction, resolution: [4]}",
-            "design.resolution = ['4']: a fraction's resolution is one of 3 (",
+            "design.resolution = ['4']: a fraction's resolution must be one of 3 (",
         ),
-        ("design: zip", "design zip pairs levels by their place"),
-        ("design: drop_one", "each needs two levels, off first"),
-        ("design: fraction", "each needs two levels, off first (proxy has 2, finetune.epochs has 3)"),
-        ("design: fraction", "leaves combinations of three factors or more out, and there are 2. Use cross"),
+        ("design: zip", "design zip pairs levels by position"),
+        ("design: drop_one", "each needs two levels, first off, then on"),
+        ("design: fraction", "each needs two levels, first off, then on (proxy has 2, finetune.epochs has 3)"),
+        ("design: fraction", "needs at least 3 factors, and there are 2. Use cross"),
         ("include: {proxy: none}", "include: this must be a list of rows"),
         ("include: [none]", "include: this must be a list of rows"),
-        ("include: [{prox: none}]", "include: prox: this is no factor of this space. Did you mean 'proxy'?"),
+        ("include: [{prox: none}]", "include: prox: this is not a factor of this space. Did you mean 'proxy'?"),
         ("include: [{finetune.epochs: many}]", "finetune.epochs = 'many'"),
         ("exclude: [{proxy: dummy}]", "exclude: proxy: this factor has no level 'dummy'. Its levels: none, mnist5k."),
         ("exclude: [{proxy: [none, mnist5k]}]", "exclude leaves no combination"),
@@ -273,6 +273,6 @@ def test_too_many_factors_for_a_fraction_are_said_at_once(write_space):
         "finetune.batch_size", "finetune.accumulation", "finetune.lr", "finetune.weight_decay",
     ]  # fmt: skip
     factors = "".join(f"  {path}: [2, 3]\n" for path in paths)
-    with pytest.raises(InputError, match="takes up to 16 factors, and there are 17") as caught:
+    with pytest.raises(InputError, match="takes at most 16 factors, and there are 17") as caught:
         plan(write_space, f"{TINY}factors:\n{factors}design: fraction\n")
     assert len(caught.value.problems) == 1

@@ -49,7 +49,7 @@ TOO_LARGE = {
     "a factor of a million levels": (f"{BASE}factors: {{finetune.lr: [{'0.001, ' * 10**6}]}}\nseeds: 1\n",
                                      ("about 1,000,00", "at most 4,194,304 bytes and 200,000 values")),
     "a factor of many short levels": (f"{BASE}factors: {{finetune.lr: [{'1,' * 300_000}]}}\nseeds: 1\n",
-                                      ("300,013 values, where a space has at most 200,000",)),
+                                      ("300,013 values, but a space may have at most 200,000",)),
     "one at a time": (f"{BASE}design: one_at_a_time\nfactors: {{finetune.lr: {numbers(9000)}, embedder.lr: {numbers(9000)}}}\n"
                       "seeds: 5\n", ("17,999 combinations of levels x 5 seeds = 89,995 trials",)),
     "zipped": (f"{BASE}design: zip\nfactors: {{finetune.lr: {numbers(9000)}, embedder.lr: {numbers(9000)}}}\nseeds: 9\n",
@@ -65,10 +65,10 @@ TOO_LARGE = {
     "adaptive candidates": (
         f"{BASE}tune: {{finetune.lr: {{low: 1, high: 2}}}}\nsearch: {{method: optuna, candidates: 9000, seeds: [7, 8, 9]}}\n"
         "factors: {embedder.epochs: [1, 2, 3]}\nseeds: 2\n", ("81,006 trials",)),
-    "aliases": (f"{aliases(10, '[x, x]')}{BASE}seeds: 1\n", ("values, more than 200,000. Write out what is needed.",)),
+    "aliases": (f"{aliases(10, '[x, x]')}{BASE}seeds: 1\n", ("values, more than 200,000. Write out only what is needed.",)),
     "aliases in depth": (f"a0: &a0 [x]\n{''.join(f'a{i}: &a{i} [*a{i - 1}]{chr(10)}' for i in range(1, 90))}{BASE}seeds: 1\n",
-                         ("nested too deeply",)),
-    "depth": (f"{BASE}factors: {'[' * 100_000}{']' * 100_000}\nseeds: 1\n", ("nested too deeply",)),
+                         ("nesting is too deep",)),
+    "depth": (f"{BASE}factors: {'[' * 100_000}{']' * 100_000}\nseeds: 1\n", ("nesting is too deep",)),
     "a long number": (f"base: {{task: digits, finetune.epochs: {'9' * 100_000}}}\nseeds: 1\n",
                       ("space.yaml:1: a text of 100,000 characters",)),
     "a long schedule": (f"base: {{task: digits, finetune.freeze: '{'body:1>none:1>' * 600}none'}}\nseeds: 1\n",
@@ -77,7 +77,7 @@ TOO_LARGE = {
         f"base: {{task: digits, finetune.freeze: [{'{frozen: body, epochs: 1}, ' * 9000}]}}\nseeds: 1\n",
         ("a schedule of 9,000 phases",)),
     "spaces in a schedule": (f"base: {{task: digits, finetune.freeze: 'body{' ' * 9900}x'}}\nseeds: 1\n", ("'x' cannot follow",)),
-    "loggers": (f"{BASE}seeds: 1\nloggers: [{'json, ' * 60_000}]\n", ("json stands here twice",)),
+    "loggers": (f"{BASE}seeds: 1\nloggers: [{'json, ' * 60_000}]\n", ("json appears here twice",)),
     "unknown names": (f"factors: {{task: [{', '.join(f'digits{i}' for i in range(60_000))}]}}\nseeds: 1\n",
                       ("there is no task 'digits0'", "... and more.")),
     "unknown fields": (f"{BASE}factors: {{{', '.join(f'finetune.lr{i}: [1]' for i in range(30_000))}}}\nseeds: 1\n",

@@ -211,10 +211,10 @@ def test_every_mistake_is_named_at_once(write_space):
     found = "\n".join(problems_of(write_space(text)))
     for part in (
         "bse: unknown key. Did you mean 'base'?",
-        "name = 'bad/name': this cannot name a folder",
+        "name = 'bad/name': this cannot be a folder's name",
         "finetune.lr = '-1': input should be greater than 0",
         "no field 'finetune.epohs' in a trial's config. Did you mean 'finetune.epochs'?",
-        "seed: a run seed is not set here",
+        "seed: a run seed cannot be set here",
         "names the level 5 twice",
         "embedder.epochs = 'x': input should be a valid integer",
         "factors: finetune.epochs: this has no levels",
@@ -242,10 +242,10 @@ def test_mistakes_of_the_file_and_of_its_names_come_together(write_space):
     [
         ("base: [1\n", ":3: not valid YAML"),
         ("", "needs at least base"),
-        ("- 1\n", "holds no mapping"),
-        ("seeds: 1\nseeds: 2\nbase: {task: tiny}\n", "'seeds' stands here twice"),
+        ("- 1\n", "the file is not a mapping"),
+        ("seeds: 1\nseeds: 2\nbase: {task: tiny}\n", "'seeds' appears here twice"),
         ("base: &a {task: *a}\n", "alias that contains itself"),
-        ("base: {task: tiny}\nseeds: [1, 1]\n", "the seed 1 stands here twice"),
+        ("base: {task: tiny}\nseeds: [1, 1]\n", "the seed 1 appears here twice"),
         ("base: {task: tiny}\nseeds: [-1]\n", "greater than or equal to 0"),
         ("base: {task: tiny}\nseeds: [a]\n", "seeds = 'a'"),
         ("base: {task: tiny}\nseeds: 99999999999\n", "less than or equal to 100000"),
@@ -264,14 +264,14 @@ def test_mistakes_of_the_file_and_of_its_names_come_together(write_space):
         ("base: {proxy: mnist5k, body.name: swin-micro}\nseeds: 1\n", "this field is missing"),
         (
             "base: {task: tiny}\nseeds: 1\nfactors: {embedder: {epochs: [1]}, embedder.epochs: [2]}\n",
-            "stands here twice",
+            "appears here twice",
         ),
         ("base: {task: tiny}\nseeds: 1\nfactors: {embedder: {}}\n", "'embedder' is a group of fields"),
         ("base: {task: tiny}\nseeds: 1\nfactors: []\n", "factors: this must be a mapping"),
-        ("base: {task: tiny}\nseeds: 1\nresources: {custom: {GPU: 1}}\n", "GPU is Ray's own name"),
+        ("base: {task: tiny}\nseeds: 1\nresources: {custom: {GPU: 1}}\n", "GPU is a name that Ray reserves"),
         (
             "base: {task: tiny}\nseeds: 1\nresources: {gpu: 1, custom: {'accelerator_type:A100': 1}}\n",
-            "accelerator_type:A100 is Ray's own name; use accelerator_type",
+            "accelerator_type:A100 is a name that Ray reserves; use accelerator_type",
         ),
         (
             "base: {task: tiny}\nseeds: 1\nresources: {accelerator_type: A100}\n",
@@ -284,12 +284,12 @@ def test_mistakes_of_the_file_and_of_its_names_come_together(write_space):
             "mlflow has no setting 'uri'. Known: experiment",
         ),
         ("base: {task: tiny}\nseeds: 1\nloggers: [{csv: {a: b}}]\n", "csv has no setting 'a'. It has no settings."),
-        ("base: {task: tiny}\nseeds: 1\nloggers: [{csv: a}]\n", "a logger is its name, or {name: {setting: text}}"),
-        ("base: {task: tiny}\nseeds: 1\nloggers: [csv, csv]\n", "loggers: csv stands here twice"),
+        ("base: {task: tiny}\nseeds: 1\nloggers: [{csv: a}]\n", "a logger must be a name, or {name: {setting: text}}"),
+        ("base: {task: tiny}\nseeds: 1\nloggers: [csv, csv]\n", "loggers: csv appears here twice"),
         ("base: {task: digits, data.n_train: 5000}\nseeds: 1\n", "'digits' has 897 training samples"),
         ('base: {task: tiny, body.name: "~nobody-here/x"}\nseeds: 1\n', "this is not a body folder"),
         ("base: {task: tiny, body.name: " + "x" * 300 + "}\nseeds: 1\n", "there is no body"),
-        ("base: {task: tiny, finetune.grad_clip: " + "[" * 3000 + "]" * 3000 + "}\nseeds: 1\n", "nested too deeply"),
+        ("base: {task: tiny, finetune.grad_clip: " + "[" * 3000 + "]" * 3000 + "}\nseeds: 1\n", "nesting is too deep"),
         ("base: {task: tiny, finetune: 3}\nseeds: 1\n", "'finetune' is a group of fields"),
     ],
 )
@@ -312,7 +312,7 @@ def test_a_missing_file_names_the_nearest(tmp_path, write_space):
 def test_a_missing_import_is_said(tmp_path):
     path = tmp_path / "s.yaml"
     path.write_text("imports: [nowhere.py]\nbase: {task: digits}\nseeds: 1\n")
-    with pytest.raises(InputError, match="no such file 'nowhere.py'"):
+    with pytest.raises(InputError, match="there is no file 'nowhere.py'"):
         read_space(path)
     path.write_text("imports: [no_such_module_at_all]\nbase: {task: digits}\nseeds: 1\n")
     with pytest.raises(InputError, match="cannot be imported: ModuleNotFoundError"):
@@ -367,12 +367,12 @@ def test_rules_set_fields_for_some_levels_and_the_last_that_holds_wins(write_spa
         (
             "finetune.freeze: layernorm}, set",
             "finetune.freze: layernorm}, set",
-            "finetune.freze: this is no factor of this space. Did you mean 'fin",
+            "finetune.freze: this is not a factor of this space. Did you mean 'fin",
         ),
         (
             "finetune.freeze: layernorm}, set",
             "finetune.epochs: 2}, set",
-            "when: finetune.epochs: this is no factor of this space",
+            "when: finetune.epochs: this is not a factor of this space",
         ),
         (
             "finetune.freeze: layernorm}, set",
@@ -450,8 +450,8 @@ def test_seeds_that_grow_take_the_aa_cell_s_trials_over(write_space):
 @pytest.mark.parametrize(
     ("aa", "words"),
     [
-        ("[1, 4, 0]", "aa = [1, 4, 0]: seeds has 1, 0 too, and the A/A cell needs seeds of its own. Name others."),
-        ("[4, 4]", "the seed 4 stands here twice"),
+        ("[1, 4, 0]", "aa = [1, 4, 0]: seeds also has 1, 0, but the A/A cell needs different seeds. Choose others."),
+        ("[4, 4]", "the seed 4 appears here twice"),
         ("0", "aa = '0': input should be greater than or equal to 1. Give whole numbers from 0 on, or how many."),
         ("[x]", "aa = 'x': input should be a valid integer"),
         ("many", "aa = 'many'"),
@@ -534,7 +534,7 @@ def test_placebos_go_with_every_design_and_with_a_declared_proxy(write_space):
     [
         ("placebo: [shufled]", "there is no placebo 'shufled'. Did you mean 'shuffled'?"),
         ("placebo: [[dummy]]", "there is no placebo ['dummy']"),
-        ("placebo: [dummy, dummy]", "dummy stands here twice. Keep one."),
+        ("placebo: [dummy, dummy]", "dummy appears here twice. Keep one."),
         ("placebo: dummy", "placebo: this must be a list, of shuffled (labels permuted) and dummy (noise)"),
     ],
 )
@@ -547,7 +547,7 @@ def test_wrong_placebos_are_told(write_space, text, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("base: {task: tiny}\n", "it names none: a recipe's is no level of it. Set proxy in base or as a factor."),
+        ("base: {task: tiny}\n", "it sets none: a recipe's proxy is not one of its levels. Set proxy in base or as a factor."),
         ("base: {task: tiny, proxy: none}\n", "no combination trains the embedder towards a real proxy"),
         ("base: {task: tiny, proxy: dummy}\n", "no combination trains the embedder towards a real proxy"),
         ("base: {task: tiny, proxy: mnist5k, embedder.epochs: 0}\n", "no combination trains the embedder"),

@@ -457,8 +457,8 @@ def test_betas_that_are_no_pair_are_told_how_to_be_written(value):
     with pytest.raises(InputError) as error:
         resolve({"task": "digits", "finetune.betas": value})
     assert [*map(str, error.value.problems)] == [
-        f"finetune.betas = {value!r}: betas are a pair of numbers such as [0.9, 0.98]; levels of a factor are a list of pairs:"
-        " [[0.9, 0.98], [0.9, 0.999]]."
+        f"finetune.betas = {value!r}: betas must be a pair of numbers such as [0.9, 0.98]; levels of a factor are a list of pairs"
+        ": [[0.9, 0.98], [0.9, 0.999]]."
     ]
 
 
@@ -519,7 +519,7 @@ def test_a_bare_pair_as_a_factor_is_not_taken_for_two_levels(write_space):
         plan_space(path, load_imports, resolve)
     texts = [text for text in map(str, error.value.problems) if "finetune.betas" in text]
     assert [text.removeprefix(str(path)) for text in texts[:2]] == [
-        f":4: finetune.betas = {value!r}: betas are a pair of numbers such as [0.9, 0.98]; levels of a factor are a list of"
+        f":4: finetune.betas = {value!r}: betas must be a pair of numbers such as [0.9, 0.98]; levels of a factor are a list of"
         " pairs: [[0.9, 0.98], [0.9, 0.999]]."
         for value in ("0.9", "0.98")
     ]
