@@ -547,7 +547,10 @@ def test_wrong_placebos_are_told(write_space, text, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("base: {task: tiny}\n", "it sets none: a recipe's proxy is not one of its levels. Set proxy in base or as a factor."),
+        (
+            "base: {task: tiny}\n",
+            "it sets none: a recipe's proxy is not one of its levels. Set proxy in base or as a factor.",
+        ),
         ("base: {task: tiny, proxy: none}\n", "no combination trains the embedder towards a real proxy"),
         ("base: {task: tiny, proxy: dummy}\n", "no combination trains the embedder towards a real proxy"),
         ("base: {task: tiny, proxy: mnist5k, embedder.epochs: 0}\n", "no combination trains the embedder"),
