@@ -277,7 +277,7 @@ def test_schedules_of_different_work_are_two_cells(settings, other):
 
 
 @pytest.mark.parametrize("freeze", [7, ["body"], [{"frozn": "body"}], None, "body lr*0"])
-def test_what_is_no_schedule_is_said_and_not_a_traceback(freeze):
+def test_a_text_that_is_not_a_schedule_is_reported_without_a_traceback(freeze):
     with pytest.raises(InputError, match="finetune.freeze = "):
         resolve({"task": "digits", "finetune.freeze": freeze, "finetune.lora_rank": 3})
 
@@ -298,7 +298,7 @@ def test_adapters_go_with_parts_layers_and_rates():
 
 
 @pytest.mark.parametrize("epochs", [0, -3])
-def test_a_run_of_no_epoch_is_said(epochs):
+def test_a_run_without_epochs_is_refused(epochs):
     with pytest.raises(InputError, match=f"finetune.epochs = {epochs}: input should be greater than or equal to 1"):
         resolve({"task": "digits", "finetune.epochs": epochs, "finetune.freeze": "body:2 > none"})
 
@@ -798,7 +798,7 @@ def test_adapters_learn_and_their_start_is_the_seed_s(run):
     assert rows[0]["n_parameters"] > full["n_parameters"]
 
 
-def test_a_schedule_that_leaves_nothing_of_the_model_is_said_before_it_starts(run):
+def test_a_schedule_that_leaves_nothing_to_train_is_reported_before_the_start(run):
     freeze = "predictor:1 > embedder+predictor+body.norms+body-without-norms"
     row, epochs = run(task="tiny", finetune__freeze=freeze, finetune__epochs=3)
     assert row["status"] == "failed"

@@ -83,7 +83,7 @@ def test_one_level_written_twice_is_one_and_the_plan_says_so(tmp_path):
     assert any("the levels linear-probe and embedder+body:forever are the same work" in note for note in made.notes)
     other = plan_of(tmp_path, {"finetune.freeze": ["embedder+body:forever", "none", "linear-probe"]})
     assert [labels["finetune.freeze"] for labels in other.labels.values()] == ["embedder+body:forever", "none"]
-    # One of them acts alone where the other is not the same: nothing is said.
+    # One of them acts alone where the other is not the same: no note.
     apart = plan_of(tmp_path, {"finetune.freeze": ["body:3 > none", "body"], "finetune.freeze_epochs": ["3", "5"]})
     assert apart.notes == () and len(apart.cells) == 2
 
@@ -168,11 +168,11 @@ def test_schedules_stay_two_levels_in_plan_manifest_summary_tables_and_figures(s
 
 def test_schedules_stay_two_levels_in_analyses_claims_and_report(sweep):
     _, _, results = sweep
-    found = factor_effects.compute(results)
-    assert [(effect.factors, effect.df) for effect in found.tasks[0].found.effects] == [
+    effects = factor_effects.compute(results)
+    assert [(effect.factors, effect.df) for effect in effects.tasks[0].found.effects] == [
         (("finetune.freeze",), 2), (("finetune.lr",), 1), (("finetune.freeze", "finetune.lr"), 2),
     ]  # fmt: skip
-    factor_effects.plot(found)
+    factor_effects.plot(effects)
     rows = table_effects.compute(results, base=["finetune.freeze=body:7 > none", "finetune.lr=0.001"]).tasks[0].rows
     assert {row.cell.name for row in rows} == {
         f"finetune.freeze {freeze}, finetune.lr {rate}" for freeze, rate in itertools.product(*SWEEP.values())
@@ -192,9 +192,9 @@ def test_one_level_that_two_spaces_write_in_two_ways_is_one_in_their_tables(tmp_
     )
     results = r.collect([tmp_path / "a", tmp_path / "b"], tmp_path / "t")
     again = r.collect([tmp_path / "t"], tmp_path / "u")
-    for found in (results, r.read_results(tmp_path / "t"), again):
-        assert set(found.labels["finetune.lr"]) == {"1e-3", "1e-2", "0.1"}
-        assert set(found.labels["finetune.freeze"]) == {"body:4 > none", "none"}
+    for read in (results, r.read_results(tmp_path / "t"), again):
+        assert set(read.labels["finetune.lr"]) == {"1e-3", "1e-2", "0.1"}
+        assert set(read.labels["finetune.freeze"]) == {"body:4 > none", "none"}
     assert len(read_cells(results)) == 5
 
 
@@ -210,7 +210,7 @@ def test_a_space_that_does_not_vary_a_factor_has_the_whole_level_it_runs_with(tm
 # Words --------------------------------------------------------------------------------------------
 
 
-def test_labels_are_one_line_and_told_apart():
+def test_labels_are_one_line_and_distinct():
     raws = ["a", " a", '"a"', "a\nb", "a b", "null", None, "", "[a, b]", ["a", "b"], ["a, b"], [["a"], "b"], {"a": "b"},
             {"a": ["b", None]}, "{a: b}", "\x1b[31m", "\ud800", "\u202e"]  # fmt: skip
     labels = list(map(write_as_given, raws))
@@ -224,18 +224,18 @@ def test_labels_are_one_line_and_told_apart():
 
 
 @given(st.floats(allow_nan=False), st.floats(allow_nan=False))
-def test_numbers_keep_what_tells_them_apart(a, b):
+def test_different_numbers_have_different_labels(a, b):
     assert (write_level(a) == write_level(b)) == (a == b and str(a) == str(b))
 
 
 @given(st.lists(st.text(st.sampled_from("ab/ ."), max_size=30), unique=True), st.integers(5, 12))
-def test_short_labels_are_told_apart(labels, width):
+def test_short_labels_are_distinct(labels, width):
     short = shorten_labels(labels, width)
     assert len(set(short.values())) == len(labels)
     assert shorten_texts(labels + labels, width) == [short[label] for label in labels + labels]
 
 
-def test_files_of_one_name_are_told_apart_by_their_folders():
+def test_files_of_one_name_are_distinguished_by_their_folders():
     declared = "/data/{}/x.npz kind=classification output_shape=3 sample_shape=1x8x8"
     names = label_declarations([declared.format("a"), declared.format("b"), "digits"])
     assert len(set(names.values())) == 3 and all("x.npz" in name for name in list(names.values())[:2])
@@ -269,7 +269,7 @@ def test_levels_are_united_between_spaces_and_never_within_one():
         ("none:60 > body.layers[0:5]", "body.layers[0:5] goes beyond the last layer"),
         ("body:5 > body:2 > none", "phases 1 and 2 do the same ('body:5' and 'body:2')"),
         ("body:5 > body:2 > none", "Write one phase: 'body:7'"),
-        ("body:1 > none:2 > none", "the phases 2 and 3 do the same"),
+        ("body:1 > none:2 > none", "phases 2 and 3 do the same"),
         ("body+body:3", "'body' appears twice in the phase 'body+body:3'"),
         ("[{frozen: [body.layers[0:9]], epochs: 3}]", None),
     ],
@@ -284,11 +284,11 @@ def test_impossible_ranges_and_repeated_phases_are_refused_by_the_plan(tmp_path,
     assert all(problem.startswith(f"{tmp_path / 's.yaml'}:2: ") for problem in map(str, caught.value.problems))
 
 
-def test_all_mistakes_of_schedules_are_told_at_once(tmp_path):
+def test_all_mistakes_of_schedules_are_reported_at_once(tmp_path):
     factors = {"finetune.freeze": ["body.layers[5:2]:2 > body.layers[0:9]", "bdy:2 > none:x", "body:1 > body"]}
     with pytest.raises(InputError) as caught:
         plan_of(tmp_path, factors)
-    said = "\n".join(map(str, caught.value.problems))
+    messages = "\n".join(map(str, caught.value.problems))
     for words in (
         "[5:2] holds no layer",
         "[0:9] goes beyond",
@@ -296,7 +296,7 @@ def test_all_mistakes_of_schedules_are_told_at_once(tmp_path):
         "the length 'x'",
         "do the same",
     ):
-        assert words in said
+        assert words in messages
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_a_name_is_part_of_a_declaration_and_comes_back():
         ("shuffled:a", "contains :"), (3, "is not a text"),
     ],
 )  # fmt: skip
-def test_a_name_that_cannot_stand_in_tables_is_refused(name, words):
+def test_a_name_that_tables_cannot_hold_is_refused(name, words):
     for read, mapping in ((task_as_text, TASK), (as_text, PROXY)):
         with pytest.raises(ValueError, match=words):
             read({**mapping, "name": name})
@@ -93,7 +93,7 @@ def test_registered_names_stay_what_they_are(files):
 # Labels -------------------------------------------------------------------------------------------
 
 
-def test_without_a_name_a_file_is_called_by_its_own_and_by_what_tells_it_apart():
+def test_without_a_name_a_declaration_has_that_of_its_file_and_what_distinguishes_it():
     def task(path="/a/x.npz", **more):
         return task_as_text({**TASK, "path": path, **more})
 
@@ -122,9 +122,9 @@ def test_two_declarations_of_one_name_are_refused_and_both_are_named(plan_of, fi
         "name: my digits}\n", "name: mine}\n    - {path: site-b/mine.npz, kind: classification, sample_shape: [1, 8, 8],"
         " output_shape: 3, name: mine}\n",
     )  # fmt: skip
-    with pytest.raises(InputError, match="task name 'mine': different declarations share it") as told:
+    with pytest.raises(InputError, match="task name 'mine': different declarations share it") as caught:
         plan_of(text)
-    assert f"{files}/mine.npz (kind" in str(told.value) and f"{files}/site-b/mine.npz (kind" in str(told.value)
+    assert f"{files}/mine.npz (kind" in str(caught.value) and f"{files}/site-b/mine.npz (kind" in str(caught.value)
     same = SPACE.replace(
         "- shuffled:topics", f"- {{path: {files}/site-b/mine.csv, input: text, label: kind, name: topics}}"
     )
@@ -152,10 +152,10 @@ def test_errors_and_descriptions_use_the_name(files):
     task = task_as_text({**TASK, "name": "my digits", "metric": "eror"})
     with pytest.raises(InputError, match=r"^task (= )?'my digits': task 'my digits': there is no metric 'eror'"):
         resolve({"task": task, "proxy": "none"})
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as caught:
         resolve({"task": task_as_text({**TASK, "name": "my digits"}), "proxy": as_text({**PROXY, "name": "topics"}),
                  "body.name": "swin-micro", "body.input_mode": "flip"})  # fmt: skip
-    assert "kind=" not in str(told.value)
+    assert "kind=" not in str(caught.value)
     proxy = as_text({**PROXY, "path": f"{files}/mine.csv", "name": "topics"})
     assert describe_proxy(proxy) == "proxy topics: 9 samples of 3 classes"
     assert find_proxy(f"shuffled:{proxy}").name == "shuffled:topics"
@@ -209,12 +209,12 @@ def test_tables_and_report_hold_names_and_the_declarations_behind_them(plan_of, 
 
 
 def test_files_of_one_name_in_two_sweeps_stay_apart_in_their_tables(plan_of, files, tmp_path):
-    one = (
+    first = (
         "base: {task: {path: mine.npz, kind: classification, sample_shape: [1, 8, 8], output_shape: 3}, proxy: none}\n"
     )
-    one += "factors: {finetune.lr: [1e-3, 1e-4]}\nseeds: 2\nmargin: 0.01\n"
-    other = one.replace("mine.npz", "site-b/mine.npz").replace("0.01", "0.02")
-    folders = [swept(tmp_path / "r", plan_of(text, f"{i}.yaml"), f"s{i}") for i, text in enumerate((one, other))]
+    first += "factors: {finetune.lr: [1e-3, 1e-4]}\nseeds: 2\nmargin: 0.01\n"
+    second = first.replace("mine.npz", "site-b/mine.npz").replace("0.01", "0.02")
+    folders = [swept(tmp_path / "r", plan_of(text, f"{i}.yaml"), f"s{i}") for i, text in enumerate((first, second))]
     single = r.collect(folders[:1], tmp_path / "t0")
     assert single.trials["task"].unique().tolist() == ["mine.npz"]
     r.collect(folders[1:], tmp_path / "t1")

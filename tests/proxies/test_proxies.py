@@ -362,7 +362,7 @@ GREY = np.arange(64, dtype=np.uint8).reshape(8, 8)
         ),
         ([b"junk"], "sample 0: this image cannot be read"),
         ([png(GREY)[:-30]], "sample 0: this image cannot be read .OSError: image file is truncated"),
-        ([png(GREY.astype(np.int32), "TIFF")], "32-bit whole numbers do not tell which value is white"),
+        ([png(GREY.astype(np.int32), "TIFF")], "32-bit whole numbers do not define which value is white"),
         ([png(GREY.astype(np.float32), "TIFF")], "its floats go from 0 to 63"),
     ],
 )

@@ -301,7 +301,7 @@ def save_bad_picture(folder, kind):
         ("cut.bmp", "cannot be read .OSError"),
         ("high.tiff", "its floats go from 0 to 300, so black and white are unknown"),
         ("nan.tiff", "its floats go from nan to nan"),
-        ("whole.tiff", "32-bit whole numbers do not tell which value is white"),
+        ("whole.tiff", "32-bit whole numbers do not define which value is white"),
         ("text.png", "cannot be read .UnidentifiedImageError"),
         ("empty.png", "cannot be read .UnidentifiedImageError"),
         ("pointer.png", "a Git LFS pointer"),

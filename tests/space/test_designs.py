@@ -1,4 +1,4 @@
-"""Designs: which combinations an ablation runs, what a fraction mixes, and what is said of those that do not fit."""
+"""Designs: which combinations an ablation runs, what a fraction mixes, and how misfits are reported."""
 
 import itertools
 import json
@@ -40,7 +40,7 @@ def test_rows_are_added_and_taken_out():
     assert made("cross", exclude=({"a": (0,)}, {"b": ("x",)})) == [(1, "y"), (2, "y")]
 
 
-def test_factors_that_do_not_suit_a_design_are_told():
+def test_factors_that_do_not_suit_a_design_are_reported():
     counts = {"a": 3, "b": 2}
     assert list(find_misfits(DESIGNS["cross"], counts)) == []
     assert "equally many (a has 3, b has 2)" in "".join(find_misfits(DESIGNS["zip"], counts))
@@ -81,21 +81,21 @@ CASES = [(n, resolution) for n in range(3, 11) for resolution in (3, 4, 5)]
 @pytest.mark.parametrize(("n", "resolution"), CASES)
 def test_a_fraction_mixes_what_it_says_and_nothing_else(n, resolution):
     factors, columns = columns_of(n, resolution)
-    said = make_fraction(resolution).find_aliasing(factors)
+    aliasing = make_fraction(resolution).find_aliasing(factors)
     assert (columns.T @ columns == len(columns) * np.eye(n)).all()  # balanced in every pair of factors
     assert (columns[0] == -1).all()  # the reference is a cell, and the first
-    assert len({tuple(row) for row in columns}) == len(columns) == said.n_run
-    assert said.n_whole == 2**n
-    assert {tuple(names) for names in said.aliases} == mixed_by_hand(columns)
+    assert len({tuple(row) for row in columns}) == len(columns) == aliasing.n_run
+    assert aliasing.n_whole == 2**n
+    assert {tuple(names) for names in aliasing.aliases} == mixed_by_hand(columns)
     words = [
         size
         for size in range(1, n + 1)
         for word in itertools.combinations(range(n), size)
         if abs(product(columns, word).sum()) == len(columns)
     ]
-    assert said.resolution == min(words, default=None)
-    assert (said.resolution or math.inf) >= resolution
-    assert (said.resolution is None) == (said.n_run == said.n_whole)
+    assert aliasing.resolution == min(words, default=None)
+    assert (aliasing.resolution or math.inf) >= resolution
+    assert (aliasing.resolution is None) == (aliasing.n_run == aliasing.n_whole)
 
 
 def test_a_fraction_is_as_small_as_textbooks_say_and_as_good_as_its_size_allows():
@@ -167,14 +167,14 @@ def shown(write_space, text, *options):
     return done.output
 
 
-def test_a_fraction_s_plan_says_in_words_what_it_cannot_tell_apart(write_space):
+def test_a_fraction_s_plan_names_the_effects_that_it_cannot_separate(write_space):
     text = shown(write_space, FOUR + "design: fraction\n")
     assert "design fraction: 8 of 16 combinations, resolution 4: main effects are clear of two-factor" in text
     assert "  embedder.epochs x finetune.lr cannot be told from finetune.batch_size x embedder.init\n" in text
-    found = json.loads(shown(write_space, FOUR + "design: fraction\n", "--json"))
-    assert (found["design"], found["resolution"]) == ("fraction", 4)
-    assert ["embedder.epochs x finetune.lr", "finetune.batch_size x embedder.init"] in found["aliases"]
-    assert len(found["aliases"]) == 3
+    described = json.loads(shown(write_space, FOUR + "design: fraction\n", "--json"))
+    assert (described["design"], described["resolution"]) == ("fraction", 4)
+    assert ["embedder.epochs x finetune.lr", "finetune.batch_size x embedder.init"] in described["aliases"]
+    assert len(described["aliases"]) == 3
     whole = shown(write_space, FOUR + "design: {name: fraction, resolution: 5}\n")
     assert "design fraction: all 16 combinations: any fraction of so few factors has a lower resolution" in whole
     three = FOUR.replace("  embedder.init: [copied, random]\n", "") + "design: {name: fraction, resolution: 3}\n"
@@ -190,7 +190,9 @@ def test_a_fraction_that_is_not_balanced_as_it_runs_says_so(write_space):
     (note,) = made.notes
     assert note.startswith("embedder.epochs: some of the fraction's combinations ask for a level that has no")
     assert f"its 8 combinations are {len(made.cells)} different cells and no longer balanced" in note
-    assert len(made.cells) == 8  # without a proxy only the epochs are idle: nothing merges, and it is said all the same
+    assert (
+        len(made.cells) == 8
+    )  # without a proxy only the epochs are idle: nothing merges, but the note appears all the same
     merging = idle.replace("embedder.init: [copied, random]", "embedder.lr: [1e-3, 1e-4]")
     made = plan(write_space, merging + "design: fraction\n")
     assert (len(made.cells), made.n_merged) == (6, 2)
@@ -201,7 +203,7 @@ def test_a_fraction_that_is_not_balanced_as_it_runs_says_so(write_space):
     assert plan(write_space, merging + "design: {name: fraction, resolution: 5}\n").notes == ()
 
 
-def test_rows_taken_out_of_a_fraction_or_put_beside_it_are_told(write_space):
+def test_rows_removed_from_a_fraction_or_added_to_it_are_reported(write_space):
     made = plan(write_space, FOUR + "design: fraction\nexclude: [{embedder.epochs: 2, finetune.lr: 1e-4}]\n")
     (note,) = made.notes
     assert "exclude removes 2 of the fraction's 8 combinations" in note
@@ -244,7 +246,7 @@ def test_rows_taken_out_of_a_fraction_or_put_beside_it_are_told(write_space):
         ("exclude: [{proxy: [none, mnist5k]}]", "exclude leaves no combination"),
     ],
 )
-def test_mistakes_are_told_with_their_line(write_space, text, words):
+def test_mistakes_are_reported_with_their_line(write_space, text, words):
     factors = "factors: {proxy: [none, mnist5k], finetune.epochs: [1, 2, 3]}\n"
     with pytest.raises(InputError) as caught:
         plan(write_space, TINY + factors + text + "\n")
@@ -252,7 +254,7 @@ def test_mistakes_are_told_with_their_line(write_space, text, words):
     assert "space.yaml:5: " in str(caught.value)
 
 
-def test_a_wrong_level_is_not_told_twice_and_not_in_place_of_a_design_s_own_mistakes(write_space):
+def test_a_wrong_level_is_reported_once_and_does_not_hide_mistakes_of_the_design(write_space):
     text = FOUR.replace("[1e-3, 1e-4]", "[1e-3, much]") + "design: fraction\n"
     with pytest.raises(InputError) as caught:
         plan(write_space, text)
@@ -264,7 +266,7 @@ def test_a_wrong_level_is_not_told_twice_and_not_in_place_of_a_design_s_own_mist
         assert any(words in problem for problem in map(str, caught.value.problems)), caught.value.problems
 
 
-def test_too_many_factors_for_a_fraction_are_said_at_once(write_space):
+def test_too_many_factors_for_a_fraction_are_refused_at_once(write_space):
     """The 2^17 combinations of a cross are not made to find that out."""
     paths = [
         "embedder.epochs", "embedder.epsilon", "embedder.extra_iterations", "embedder.lr", "embedder.lr_decay_after",

@@ -49,12 +49,12 @@ class Counts:
 
 def snapshot(folder):
     """Everything below a folder: names, and what files hold."""
-    found = {}
-    for place, folders, files in os.walk(folder):
-        found |= {os.path.join(place, name): None for name in folders}
-        paths = [Path(place) / name for name in files]
-        found |= {str(path): os.readlink(path) if path.is_symlink() else path.read_bytes() for path in paths}
-    return found
+    contents = {}
+    for parent, folders, files in os.walk(folder):
+        contents |= {os.path.join(parent, name): None for name in folders}
+        paths = [Path(parent) / name for name in files]
+        contents |= {str(path): os.readlink(path) if path.is_symlink() else path.read_bytes() for path in paths}
+    return contents
 
 
 @contextlib.contextmanager
@@ -67,8 +67,8 @@ def captured():
             stack.callback(os.close, before)
             stack.callback(os.dup2, before, number)
             os.dup2(file.fileno(), number)
-        ours = [stack.enter_context(open(file.fileno(), "w", encoding="utf-8", closefd=False)) for file in files]
-        with contextlib.redirect_stdout(ours[0]), contextlib.redirect_stderr(ours[1]):
+        streams = [stack.enter_context(open(file.fileno(), "w", encoding="utf-8", closefd=False)) for file in files]
+        with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
             yield files
 
 
@@ -84,13 +84,13 @@ def run_main(args):
                 code = end.code if isinstance(end.code, int) else int(end.code is not None)
             sys.stdout.flush()
             sys.stderr.flush()
-            said = []
+            outputs = []
             for file in files:
                 file.seek(0)
-                said.append(file.read().decode(errors="replace"))
+                outputs.append(file.read().decode(errors="replace"))
     finally:
         sys.argv = before
-    return code, *said
+    return code, *outputs
 
 
 def check_ending(args, folder, counts):
@@ -198,10 +198,10 @@ def damaged(draw, text):
     """A text that is as it was every other time; else some of its characters are lost, doubled, or others."""
     if draw(st.booleans()):
         return text
-    place = draw(st.integers(0, len(text)))
-    end = min(len(text), place + draw(st.integers(0, 9)))
-    new = draw(st.one_of(st.just(""), st.just(text[place:end] * 2), st.text(max_size=4), ODD))
-    return text[:place] + new + text[end:]
+    start = draw(st.integers(0, len(text)))
+    end = min(len(text), start + draw(st.integers(0, 9)))
+    new = draw(st.one_of(st.just(""), st.just(text[start:end] * 2), st.text(max_size=4), ODD))
+    return text[:start] + new + text[end:]
 
 
 @forms
@@ -420,16 +420,16 @@ def command_lines(draw):
     # Nothing that a command could write to or delete lies outside of the test's folder.
     values = st.one_of(st.sampled_from(known), st.text(st.characters(exclude_characters="\0/.~"), max_size=8))
     for _ in range(draw(st.sampled_from([0, 1, 1, 2, 3]))):
-        place = draw(st.integers(1, max(1, len(args))))
+        position = draw(st.integers(1, max(1, len(args))))
         change = draw(st.sampled_from(["lose", "double", "replace", "flag", "flag with value", "word"]))
         new = {
             "flag": [draw(st.sampled_from(FLAGS))],
             "word": [draw(values)],
-            "double": args[place : place + 1],
+            "double": args[position : position + 1],
             "lose": [],
         }
         new |= {"flag with value": [draw(st.sampled_from(FLAGS)), draw(values)], "replace": [draw(values)]}
-        args[place : place + (change in ("lose", "replace", "double"))] = new[change] * (1 + (change == "double"))
+        args[position : position + (change in ("lose", "replace", "double"))] = new[change] * (1 + (change == "double"))
     return args
 
 
@@ -489,7 +489,7 @@ WITH_A_PATH = [
 """Every command that takes a path."""
 
 
-def test_every_path_that_is_none_ends_in_words(tmp_path, capsys):
+def test_every_impossible_path_ends_in_a_message(tmp_path, capsys):
     counts = Counts("paths")
     make_work(tmp_path / "w")
     before = snapshot(tmp_path / "w")

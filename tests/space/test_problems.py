@@ -18,14 +18,14 @@ PROBLEM = Problem(
 )
 
 
-def test_a_problem_is_written_as_one_sentence_after_its_place():
+def test_a_problem_is_written_as_one_sentence_after_its_line():
     assert str(PROBLEM) == "a.yaml:3: tune: finetune.lr = '-1': too small. Raise it."
     assert str(Problem(rule="too small.")) == "too small."
     assert str(Problem(field="task", rule="this is missing.")) == "task: this is missing."
     assert "..." in str(Problem(field="task", value="x" * 10**6, rule="unknown.")) and MOST_SHOWN < 1000
 
 
-def test_a_place_that_is_known_stays():
+def test_a_known_line_stays():
     assert Problem(rule="wrong.").at("b.yaml:1", "when") == Problem(rule="wrong.", where="b.yaml:1", scope="when")
     assert PROBLEM.at("b.yaml:1", "when") == PROBLEM
     assert PROBLEM.of("task", "digits") == PROBLEM

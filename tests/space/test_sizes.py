@@ -163,11 +163,11 @@ def test_thousands_of_rules_are_asked_only_where_they_can_hold(tmp_path):
 def test_a_condition_that_thousands_of_rules_share_is_asked_once(tmp_path):
     """Each of them beside each combination would be a hundred million settings; the last rule wins, whatever it asks."""
     alike = ", ".join(f"{{if: {{embedder.epochs: {i % 2}}}, set: {{finetune.epochs: {i + 9}}}}}" for i in range(20_000))
-    one = "{if: {finetune.lr: 1e-09}, set: {finetune.epochs: 5}}"
-    two = "{if: {finetune.lr: 2e-09, embedder.epochs: 1}, set: {finetune.epochs: 6}}"
+    first = "{if: {finetune.lr: 1e-09}, set: {finetune.epochs: 5}}"
+    second = "{if: {finetune.lr: 2e-09, embedder.epochs: 1}, set: {finetune.epochs: 6}}"
     path = tmp_path / "space.yaml"
     factors = f"factors: {{embedder.epochs: [0, 1], finetune.lr: {numbers(5000)}}}"
-    path.write_text(f"{BASE}{factors}\nwhen: [{one}, {two}, {alike}, {one}, {two}]\nseeds: 1\n")
+    path.write_text(f"{BASE}{factors}\nwhen: [{first}, {second}, {alike}, {first}, {second}]\nseeds: 1\n")
     plan = make_plan(read_space(path), Remembering(resolve))
     epochs = {(cell.embedder.epochs, round(cell.finetune.lr * 1e9)): cell.finetune.epochs for cell in plan.cells}
     assert len(epochs) == 10_000
@@ -193,7 +193,7 @@ def test_what_no_number_changes_is_refused_once(tmp_path):
     assert len(asked) < 10
 
 
-def test_an_unknown_level_is_told_with_some_of_thousands(tmp_path):
+def test_an_unknown_level_is_reported_with_some_of_thousands(tmp_path):
     path = tmp_path / "space.yaml"
     path.write_text(f"{BASE}factors: {{finetune.lr: {numbers(7000)}}}\nexclude: [{{finetune.lr: 9}}]\nseeds: 1\n")
     (problem,) = problems_of(path)
@@ -270,7 +270,7 @@ def test_what_is_resolved_once_for_many_is_what_each_would_be(many):
             assert names(trial) == shared_stages(same)
 
 
-def test_a_field_whose_number_is_looked_at_is_told_by_its_two_ends():
+def test_a_rule_about_a_number_shows_at_the_ends_of_its_field():
     """A rule that somebody adds on a plain field must not be missed: of large batches, say, that are one work."""
 
     def ruled(settings):

@@ -145,7 +145,7 @@ def test_a_state_is_due_after_so_many_seconds_inside_an_epoch_too():
     assert not policy.is_due(1, is_inside_epoch=True)
 
 
-def test_a_state_is_due_at_the_epochs_that_others_go_on_from_and_after_one_that_others_made():
+def test_a_state_is_due_at_epochs_from_which_other_runs_continue_and_after_a_takeover():
     policy = CheckpointPolicy(every_s=math.inf, at_epochs={2, 5}, read_clock=Clock())
     assert [epoch for epoch in range(1, 7) if policy.is_due(epoch)] == [2, 5]
     policy = CheckpointPolicy(every_s=math.inf, every_epochs=10**6, read_clock=Clock())
@@ -354,7 +354,7 @@ def test_every_kind_of_weights_has_a_meaning_and_a_kind_without_one_is_an_error(
         find_frozen_names(model, ("body.attention",))
 
 
-def test_a_body_that_does_not_tell_its_layers_apart_is_named():
+def test_a_body_that_does_not_list_its_layers_is_named():
     with pytest.raises(TypeError, match=r"Linear has no method layers\(\)"):
         body_layers(nn.Linear(1, 1))
 

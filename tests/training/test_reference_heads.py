@@ -215,9 +215,7 @@ def test_the_dense_predictor_is_a_factor_of_dense_tasks_alone(dense_tasks):
         resolve({"task": "dense-2d", "predictor.dense": "learned"})
 
 
-def test_the_predictor_is_not_part_of_embedder_training_and_tells_fine_tuning_apart(
-    dense_tasks, tmp_path, worker, monkeypatch
-):
+def test_the_predictor_is_not_part_of_embedder_training_but_of_fine_tuning(dense_tasks, tmp_path, worker, monkeypatch):
     from orca_sweep.space.prefixes import without_schedule
     from orca_sweep.training.run import run_trial
 

@@ -372,7 +372,7 @@ def test_fine_tuning_takes_the_dropout_it_is_given(run):
     assert again["status"] == "ok"
 
 
-def test_dropout_of_a_body_that_has_none_of_its_own(run):
+def test_dropout_of_a_body_without_its_own_dropout(run):
     own, _ = run(task="tiny")
     much, _ = run(task="tiny", finetune__dropout=0.5)
     assert own["state_sha256"] != much["state_sha256"]
@@ -453,7 +453,7 @@ def test_betas_have_one_form(value, text):
 
 
 @pytest.mark.parametrize("value", [0.9, "0.9", [0.9], [0.9, 0.98, 0.99], None, [], {"a": 1}])
-def test_betas_that_are_no_pair_are_told_how_to_be_written(value):
+def test_betas_that_are_not_a_pair_are_refused_with_the_right_form(value):
     with pytest.raises(InputError) as error:
         resolve({"task": "digits", "finetune.betas": value})
     assert [*map(str, error.value.problems)] == [
@@ -552,7 +552,7 @@ def test_what_cannot_act_leaves_the_id_alone(a, b):
     assert resolve(config.flat()) == config
 
 
-def test_wrong_settings_of_the_decay_are_told_and_not_taken_for_off():
+def test_wrong_settings_of_the_decay_are_reported_and_not_taken_for_off():
     for settings, words in (
         ({"embedder.lr_decay": 2}, "embedder.lr_decay = 2: "),
         ({"embedder.lr_decay": "x", "embedder.lr_decay_after": []}, "embedder.lr_decay = 'x': "),
