@@ -1,4 +1,4 @@
-"""Labels: distinct levels never share one, and what the user wrote is what is shown, from the plan to the report."""
+"""Labels: different levels never share a label, and users see what they wrote, from the plan to the report."""
 
 import itertools
 import json
@@ -54,7 +54,7 @@ def test_distinct_levels_of_a_factor_have_distinct_labels_and_read_as_they_are_w
     made = plan_of(tmp_path, {path: LEVELS[path]})
     labels = [made.labels[cell_id][path] for cell_id in made.by_cell_id]
     assert len(set(labels)) == len(labels) == len(made.cells)
-    # What is shown is as it was written, but for a field without effect, which is one cell and has its default.
+    # Labels are as written, except for a field without effect, which is one cell and shows its default.
     written = [SHORT.get(level, level) for level in LEVELS[path]]
     assert set(labels) <= set(written) or len(made.cells) == 1
     if len(made.cells) == len(LEVELS[path]) > 1:
@@ -70,7 +70,7 @@ def test_cells_of_several_factors_have_distinct_labels(tmp_path_factory, paths, 
     try:
         made = plan_of(tmp_path_factory.mktemp("several"), factors)
     except InputError:
-        return  # some levels do not go together
+        return  # some levels cannot be combined
     shown = {tuple(labels.values()) for labels in made.labels.values()}
     assert len(shown) == len(made.cells), made.labels
 
@@ -83,7 +83,7 @@ def test_one_level_written_twice_is_one_and_the_plan_says_so(tmp_path):
     assert any("the levels linear-probe and embedder+body:forever are the same work" in note for note in made.notes)
     other = plan_of(tmp_path, {"finetune.freeze": ["embedder+body:forever", "none", "linear-probe"]})
     assert [labels["finetune.freeze"] for labels in other.labels.values()] == ["embedder+body:forever", "none"]
-    # One of them acts alone where the other is not the same: no note.
+    # Only one of them has an effect where they differ: no note.
     apart = plan_of(tmp_path, {"finetune.freeze": ["body:3 > none", "body"], "finetune.freeze_epochs": ["3", "5"]})
     assert apart.notes == () and len(apart.cells) == 2
 
@@ -123,7 +123,7 @@ def test_a_fraction_of_two_schedules_is_balanced(tmp_path):
 
 
 def run_sweep(folder, factors, name="demo", **more):
-    """A sweep folder as launch leaves it, its results a number for each cell and seed."""
+    """A sweep folder as launch leaves it; the result of each cell and seed is a number."""
     folder.mkdir(parents=True)
     made = plan_of(folder, factors, **{"more": f"name: {name}\nseeds: 3\nmetric: val_metric_best\n", **more})
     write_manifest(folder, make_manifest(made, folder, str(folder / "store")))

@@ -1,4 +1,4 @@
-"""Names of a user's own tasks and proxies: in plans, tables, figures, reports and errors never a path with settings."""
+"""Names of a user's own tasks and proxies: plans, tables, figures, reports and errors never show a path with settings."""
 
 import json
 import re
@@ -26,7 +26,7 @@ PROXY = {"path": "mine.csv", "input": "text", "label": "kind"}
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    """A task's and a proxy's file, in two folders."""
+    """A task's file and a proxy's file, in two folders."""
     rng = np.random.default_rng(0)
     for folder in ("", "site-b"):
         (tmp_path / folder).mkdir(exist_ok=True)
@@ -165,7 +165,7 @@ def test_errors_and_descriptions_use_the_name(files):
 
 
 def swept(folder, plan, name="s", shift=0.0):
-    """A sweep folder of a plan whose trials are all ok."""
+    """The folder of a sweep whose trials are all ok."""
     trials = []
     for i, trial in enumerate(plan.trials):
         ids = {"trial_id": trial.trial_id, "cell_id": trial.cell_id}

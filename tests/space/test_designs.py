@@ -46,7 +46,7 @@ def test_factors_that_do_not_suit_a_design_are_reported():
     assert "equally many (a has 3, b has 2)" in "".join(find_misfits(DESIGNS["zip"], counts))
     for name in ("drop_one", "add_one", "fraction"):
         assert "two levels, first off, then on (a has 3, b has 2)" in "".join(find_misfits(DESIGNS[name], counts))
-    assert len(list(find_misfits(make_fraction(), counts))) == 2  # all of it at once
+    assert len(list(find_misfits(make_fraction(), counts))) == 2  # both at once
     assert list(find_misfits(make_fraction(), dict.fromkeys("abc", 2))) == []
     assert "at most 16 factors, and there are 17" in "".join(find_misfits(make_fraction(), dict.fromkeys(range(17), 2)))
 
@@ -55,7 +55,7 @@ def test_factors_that_do_not_suit_a_design_are_reported():
 
 
 def columns_of(n, resolution):
-    """The fraction of n factors as -1 and +1, found from its combinations alone."""
+    """The fraction of n factors as -1 and +1, from its combinations alone."""
     factors = {f"f{i}": (f"off{i}", f"on{i}") for i in range(n)}
     rows = list(make_fraction(resolution).combine(factors))
     return factors, np.array([[1 if row[path] == factors[path][1] else -1 for path in factors] for row in rows])
@@ -192,7 +192,7 @@ def test_a_fraction_that_is_not_balanced_as_it_runs_says_so(write_space):
     assert f"its 8 combinations are {len(made.cells)} different cells and no longer balanced" in note
     assert (
         len(made.cells) == 8
-    )  # without a proxy only the epochs are idle: nothing merges, but the note appears all the same
+    )  # without a proxy only the epochs have no effect: nothing merges, but the note appears anyway
     merging = idle.replace("embedder.init: [copied, random]", "embedder.lr: [1e-3, 1e-4]")
     made = plan(write_space, merging + "design: fraction\n")
     assert (len(made.cells), made.n_merged) == (6, 2)
@@ -267,7 +267,7 @@ def test_a_wrong_level_is_reported_once_and_does_not_hide_mistakes_of_the_design
 
 
 def test_too_many_factors_for_a_fraction_are_refused_at_once(write_space):
-    """The 2^17 combinations of a cross are not made to find that out."""
+    """The check does not make the 2^17 combinations of a cross."""
     paths = [
         "embedder.epochs", "embedder.epsilon", "embedder.extra_iterations", "embedder.lr", "embedder.lr_decay_after",
         "embedder.max_samples_per_class", "embedder.proxy_samples", "embedder.n_pseudo_classes", "embedder.n_bandwidths",

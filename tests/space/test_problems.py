@@ -1,4 +1,4 @@
-"""Problems are records: from the reader to the command line nobody takes a message apart."""
+"""Problems are records: no code between the reader and the command line parses a message."""
 
 import ast
 import json
@@ -81,11 +81,11 @@ def test_a_mistake_that_follows_from_another_is_not_reported(tmp_path):
 # Nobody reads a message ---------------------------------------------------------------------------
 
 READS = {"split", "rsplit", "partition", "rpartition", "startswith", "endswith", "removeprefix", "removesuffix"}
-"""Methods that take a text apart or look at a part of it."""
+"""Methods that split a text or look at a part of it."""
 
 
 def find_parsed_problems(module):
-    """Yields the lines of functions that take apart what an element of ``.problems`` says, or look for words in it."""
+    """Yields the lines of functions that split the text of an element of ``.problems``, or look for words in it."""
     functions = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef)]
     for scope in functions or [module]:
         yield from find_parsed_problems_of(scope)

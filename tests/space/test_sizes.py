@@ -25,7 +25,7 @@ def numbers(n):
 
 
 def aliases(n, first):
-    """Lists of ten of the list before, n times."""
+    """n nested lists, each of ten aliases of the one before."""
     lines = [f"a0: &a0 {first}", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, n))]
     return "\n".join(lines) + "\n"
 
@@ -115,7 +115,7 @@ def test_a_flag_raises_the_limit(tmp_path):
 
 
 def test_refusals_take_little_memory(tmp_path):
-    """Of aliases that stand for billions of values, in a process of its own."""
+    """Of aliases that stand for billions of values, in a separate process."""
     path = tmp_path / "space.yaml"
     path.write_text(TOO_LARGE["aliases"][0])
     code = f"""
@@ -145,7 +145,7 @@ def test_designs_count_as_many_combinations_as_they_make(design):
 
 
 def test_thousands_of_rules_are_asked_only_where_they_can_hold(tmp_path):
-    """Each of ten thousand combinations beside each of five thousand rules would be fifty million questions."""
+    """Checking each of ten thousand combinations against each of five thousand rules would be fifty million checks."""
     rates = numbers(100).strip("[]").split(", ")
     pairs = [(a, b) for a in rates for b in rates[:50]]
     excluded = ", ".join(f"{{finetune.lr: {a}, embedder.lr: {b}}}" for a, b in pairs)
@@ -161,7 +161,7 @@ def test_thousands_of_rules_are_asked_only_where_they_can_hold(tmp_path):
 
 
 def test_a_condition_that_thousands_of_rules_share_is_asked_once(tmp_path):
-    """Each of them beside each combination would be a hundred million settings; the last rule wins, whatever it asks."""
+    """Applying each to each combination would be a hundred million settings; the last rule wins, whatever its condition."""
     alike = ", ".join(f"{{if: {{embedder.epochs: {i % 2}}}, set: {{finetune.epochs: {i + 9}}}}}" for i in range(20_000))
     first = "{if: {finetune.lr: 1e-09}, set: {finetune.epochs: 5}}"
     second = "{if: {finetune.lr: 2e-09, embedder.epochs: 1}, set: {finetune.epochs: 6}}"
@@ -177,7 +177,7 @@ def test_a_condition_that_thousands_of_rules_share_is_asked_once(tmp_path):
 
 
 def test_what_no_number_changes_is_refused_once(tmp_path):
-    """Thousands of cells that are wrong alike are not resolved one by one."""
+    """Thousands of cells with the same mistake are not resolved one by one."""
     asked = []
 
     def counted(settings):
@@ -253,7 +253,7 @@ def resolved_or_refused(how, asked):
 @given(st.lists(SETTING, min_size=1, max_size=20))
 @settings(max_examples=60)
 def test_what_is_resolved_once_for_many_is_what_each_would_be(many):
-    """One memory for all of them: what it has kept of one must not show in another."""
+    """All of them share a memory: what it keeps from one must not affect another."""
     quick, hasher, names = Remembering(resolve), Hasher(), StageNames()
     for asked in [*many, *many]:
         plain, config = (resolved_or_refused(how, asked) for how in (resolve, quick))
@@ -271,7 +271,7 @@ def test_what_is_resolved_once_for_many_is_what_each_would_be(many):
 
 
 def test_a_rule_about_a_number_shows_at_the_ends_of_its_field():
-    """A rule that somebody adds on a plain field must not be missed: of large batches, say, that are one work."""
+    """A new rule on a plain field must not be missed, such as one that makes large batches equal work."""
 
     def ruled(settings):
         config = resolve(settings)
@@ -285,7 +285,7 @@ def test_a_rule_about_a_number_shows_at_the_ends_of_its_field():
 
 
 def test_equal_parts_of_a_plan_s_configs_are_one_object(tmp_path):
-    """What 3 kB a trial allow."""
+    """So that a trial takes at most 3 kB."""
     path = tmp_path / "space.yaml"
     path.write_text(f"{BASE}factors: {{{WIDE}}}\nseeds: 2\n")
     plan = make_plan(read_space(path), Remembering(resolve))

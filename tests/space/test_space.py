@@ -1,4 +1,4 @@
-"""Spaces: typing of levels, identity, and every mistake named at once."""
+"""Spaces: types of levels, identity, and all mistakes at once."""
 
 import textwrap
 
@@ -133,7 +133,7 @@ def test_the_ids_of_a_cell_s_seeds_are_those_of_their_configs(write_space):
         assert config == cell.model_copy(update={"seed": seed})
         assert trial_id == config.trial_id
         assert TrialConfig.from_flat({**cell.flat(), "seed": seed}).trial_id == trial_id
-    # A name that looks like the seed's own place in the hashed text.
+    # A name that looks like the seed in the hashed text.
     odd = cell.model_copy(update={"proxy": ',"seed":0,', "task": '"seed":1'})
     assert [trial_id for trial_id, _ in odd.replicates([3])] == [odd.model_copy(update={"seed": 3}).trial_id]
     # Ids do not change: earlier sweeps are still found.
@@ -516,7 +516,7 @@ def test_a_placebo_has_the_settings_of_what_it_replaces(write_space):
     assert [(cell.proxy, cell.finetune.epochs) for cell in plan(write_space(text)).cells] == [
         ("none", 2), ("mnist5k", 7), ("dummy", 7),
     ]  # fmt: skip
-    # The same cell named as a level, which the rule does not hold for, is another one: that is refused.
+    # The same cell as a level, to which the rule does not apply, would be another cell: that is refused.
     problems = problems_of(write_space(text.replace("mnist5k]}", "mnist5k, dummy]}")))
     assert "the rules give one cell (proxy dummy) different settings" in problems[0]
 
@@ -555,7 +555,7 @@ def test_wrong_placebos_are_reported(write_space, text, words):
         ("base: {task: tiny, proxy: dummy}\n", "no combination trains the embedder towards a real proxy"),
         ("base: {task: tiny, proxy: mnist5k, embedder.epochs: 0}\n", "no combination trains the embedder"),
         ("base: {task: tiny, proxy: mnist5k, embedder.objective: none}\n", "no combination trains the embedder"),
-        ("base: {task: tiny, proxy: mnist5}\n", "Did you mean 'mnist5k'?"),  # and nothing that follows from it
+        ("base: {task: tiny, proxy: mnist5}\n", "Did you mean 'mnist5k'?"),  # without problems that follow from it
     ],
 )
 def test_placebos_of_nothing_are_reported(write_space, text, words):

@@ -128,7 +128,7 @@ def test_optuna_s_next_depends_only_on_what_was_tried():
 
 
 def folder_of(plan, out):
-    """A sweep folder of a plan, as a launch begins it; returns a function that tells it of trials planned on the way."""
+    """A plan's sweep folder as a launch begins it; returns a function that adds trials planned on the way."""
     from orca_sweep.space.manifest import append_planned, make_manifest, write_manifest
 
     out.mkdir(exist_ok=True)
@@ -156,7 +156,7 @@ def test_what_is_planned_on_the_way_stays_until_it_is_planned_again(plan_of, tmp
     again = rebuild_plan(require_manifest(out), out)
     assert again.trials == plan.trials, "a resumption plans them anew, from the records"
     assert again.tuned == plan.tuned
-    # Another launch, cut short after it has come to another best of the first cell.
+    # Another launch, interrupted after it has found another best for the first cell.
     tell = folder_of(plan, out)
     assert replicates() == {(first.cell_id, 1e-3), (second.cell_id, 1e-3)}
     tell(plan_trials(first.cell_id, first.candidates[1], plan.space.seeds))
@@ -218,7 +218,7 @@ def test_nothing_of_a_tuned_sweep_runs_twice_and_what_is_lost_runs_again(tuned, 
     assert "0 of 11 trials run now" in orca("launch", space, cwd=space.parent, check=0, head=head).stdout
     assert {path: path.read_bytes() for path in out.rglob("row.json")} == rows
     pd.testing.assert_frame_equal(read_results(out / "tables").trials, before)
-    # A killed driver leaves a half-written line; a lost record is made again from the folder alone, bit for bit.
+    # A killed driver leaves a half-written line; a lost record is rebuilt from the folder alone, bit for bit.
     gone = before[before.role == "replicate"].iloc[0]
     (out / "trials" / gone.trial_id / "row.json").unlink()
     with (out / "planned.jsonl").open("a") as file:

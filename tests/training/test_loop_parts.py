@@ -1,4 +1,4 @@
-"""The parts of a training loop, each alone: saved state, longest prefix, checkpoint policy, reading ahead, cached features."""
+"""The parts of the training loop: saved state, longest prefix, checkpoint policy, reading ahead, cached features."""
 
 import contextlib
 import math
@@ -64,7 +64,7 @@ def test_a_restored_state_goes_on_as_the_unbroken_one(optimizer, at, tmp_path):
     take_steps(whole, 5)
     take_steps(broken, at)
     write_tensors(str(tmp_path / "state"), *broken.pack())
-    take_steps(restored, 2)  # what it had is replaced
+    take_steps(restored, 2)  # its old state is replaced
     restored.restore(read_tensors(str(tmp_path / "state")))
     assert restored.n_steps == at and digest(restored) == digest(broken)
     take_steps(restored, 5 - at)
@@ -87,7 +87,7 @@ def test_position_part_and_best_epoch_come_back(tmp_path):
     assert restored.history == state.history
     assert (restored.best.epoch, restored.best.val_metric) == (1, 2 / 3)
     assert np.array_equal(restored.best.weights["weight"], np.arange(3.0))
-    # A state at an epoch's end has no part, and one before the first no best epoch: neither is left over.
+    # A state at an epoch's end has no part, and a state before the first epoch no best epoch: neither is left over.
     write_tensors(str(tmp_path / "state"), *made_state().pack())
     restored.restore(read_tensors(str(tmp_path / "state")))
     assert restored.part is None and restored.best is None and not restored.is_inside_epoch
@@ -117,7 +117,7 @@ def test_the_longest_stored_prefix_is_the_last_that_is_whole(tmp_path, caplog):
 
 
 class Clock:
-    """Seconds that only a test moves."""
+    """A clock that only the test advances."""
 
     def __init__(self):
         self.now = 100.0
@@ -188,7 +188,7 @@ def test_items_come_in_order_and_the_next_is_fetched_while_one_is_used():
 
     with contextlib.closing(prefetch(fetch, range(4))) as items:
         assert next(items) == 0
-        assert is_fetched.wait(10)  # nobody has asked for it yet
+        assert is_fetched.wait(10)  # before it is asked for
         assert list(items) == [10, 20, 30]
     assert [item for item, _ in fetched] == [0, 1, 2, 3]
     assert threading.main_thread() not in [thread for _, thread in fetched]
@@ -265,7 +265,7 @@ def test_cached_features_are_those_of_the_frozen_parts_and_give_the_same_predict
         torch.testing.assert_close(model.from_features(cache.features.train), model(x[:]))
     kept = cache.features
     cache.update_features()
-    assert cache.features is kept  # once for the whole phase
+    assert cache.features is kept  # computed once for the whole phase
 
 
 @pytest.mark.parametrize("words", [(), ("embedder",), ("body",), ("predictor",), ("body-without-biases", "embedder")])
@@ -306,7 +306,7 @@ def test_features_that_are_too_many_are_not_kept(parts, monkeypatch):
 
 
 def test_a_step_on_cached_features_is_the_step_on_the_samples(parts):
-    """Accumulated over passes of three; the frozen body runs without dropout, so nothing but rounding differs."""
+    """Accumulated over passes of three; the frozen body runs without dropout, so only rounding differs."""
     weights = []
     for is_cached in (False, True):
         model, x, val_x = parts
@@ -360,7 +360,7 @@ def test_a_body_that_does_not_list_its_layers_is_named():
 
 
 def test_a_freeze_word_is_added_in_two_files(parts, monkeypatch):
-    """Its name in ``config.freeze_words`` and its meaning in ``training.freezing``; complements come with it."""
+    """Its name in ``config.freeze_words`` and its definition in ``training.freezing``; its complement follows."""
     model = parts[0]
     words = ("body.kernels", "body-without-kernels")
     with pytest.raises(ValueError, match="cannot be frozen"):
