@@ -38,10 +38,10 @@ TOO_LARGE = {
         f"{BASE}factors: {{{', '.join(f'embedder.{name}: {numbers(900)}' for name in ('lr', 'epsilon', 'weight_decay'))},"
         f" {', '.join(f'finetune.{name}: {numbers(900)}' for name in ('lr', 'weight_decay', 'grad_clip'))}}}\nseeds: 9\n",
         ("= about 10^18 trials",)),
-    "seeds as a number": (f"{BASE}seeds: 100000\n", ("space.yaml:2: seeds = 100000: a space has at most 75,000 trials",)),
+    "seeds as a number": (f"{BASE}seeds: 100000\n", ("space.yaml:2: seeds = 100000: a space may have at most 75,000 trials",)),
     "seeds as a list": (f"{BASE}seeds: {list(range(100_000))}\n", ("seeds: this list has 100,000 values", "75,000 trials")),
     "seeds after a mistake": (f"{BASE}seeds: 10000000000000\n", ("less than or equal to 1000000000",)),
-    "an A/A cell": (f"{BASE}seeds: 1\naa: 100000000\n", ("aa = 100000000: a space has at most 75,000 trials",)),
+    "an A/A cell": (f"{BASE}seeds: 1\naa: 100000000\n", ("aa = 100000000: a space may have at most 75,000 trials",)),
     "no seeds": (f"{BASE}factors: {{{WIDE}, embedder.epsilon: {numbers(1000)}}}\n",
                  ("has no seeds", "10,000,000 trials")),
     "a factor": (f"{BASE}factors: {{finetune.lr: {numbers(80_000)}}}\nseeds: 1\n",
