@@ -6,7 +6,7 @@ from textwrap import dedent
 
 import pytest
 
-from orca_sweep.config import freezing
+from orca_sweep.config import freeze_words
 from tests import house
 
 HOLDING = ("p95 of functions",)
@@ -128,10 +128,10 @@ def modules_that_write(text):
     return {m.name for m in house.read_modules() for n in m.nodes if isinstance(n, ast.Constant) and n.value == text}
 
 
-@pytest.mark.parametrize("kind", freezing.KINDS)
+@pytest.mark.parametrize("kind", freeze_words.KINDS)
 def test_a_freeze_word_is_declared_in_two_modules(kind):
     modules = {name for name in modules_that_write(kind) if not name.startswith("objectives/")}  # norms of vectors
-    assert len(modules | {"config/freezing.py"}) <= 2
+    assert len(modules | {"config/freeze_words.py"}) <= 2
 
 
 @pytest.mark.parametrize("name", ["n_proxy_texts_cut", "n_test_unscored", "pretrain_metric"])

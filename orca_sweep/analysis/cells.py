@@ -9,7 +9,7 @@ from typing import Any
 from orca_sweep.analysis.figures import NAIVE
 from orca_sweep.analysis.tables import by_task, metric_of, read_cells, replicated
 from orca_sweep.config import Facts, acts, embedder_training_fields
-from orca_sweep.config.freezing import says_length
+from orca_sweep.config.freezing import states_length
 from orca_sweep.config.labels import write_level
 from orca_sweep.results import TRIAL_MEASURES, Cell, Results, trial_columns
 from orca_sweep.stats.modes import Mode
@@ -72,7 +72,7 @@ class ConfiguredCell:
 
     @cached_property
     def _facts(self) -> Facts:
-        says_all = self.settings.get(FREEZE) == "none" or says_length(self.shown(FREEZE))
+        says_all = self.settings.get(FREEZE) == "none" or states_length(self.shown(FREEZE))
         return Facts(trains_embedder=self.is_trained, pretrain_fraction=self.fraction, freeze_says_length=says_all)
 
     def describe(self, *paths: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from orca_sweep.analysis import figures
 from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.writing import Output, format_csv_rows
-from orca_sweep.config.freezing import says_length
+from orca_sweep.config.freezing import states_length
 from orca_sweep.config.labels import write_level
 from orca_sweep.results import Cell, Results, summarise_cells
 
@@ -81,7 +81,7 @@ def _make_rows(panel: figures.Panel, lengths: Mapping[str, str]) -> tuple[Row, .
 
 def name_schedule(freeze: str, length: str) -> str:
     """Returns a schedule as a row's name: what rests and how long, or the space's own text if that says both."""
-    if freeze == REFERENCE or length == "0" or says_length(freeze):
+    if freeze == REFERENCE or length == "0" or states_length(freeze):
         return freeze
     return f"{freeze}, forever" if length == "forever" else f"{freeze}, {length} epoch{'s' * (length != '1')}"
 

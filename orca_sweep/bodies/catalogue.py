@@ -59,7 +59,7 @@ BODIES.add(
 # The hub ------------------------------------------------------------------------------------------
 
 # RoBERTa-base saw about 30 billion words; the MiniBERTas are the same network after fewer words (Zhang et al. 2021,
-# arXiv 2011.04946), three runs each. Their med-small-1M is another, smaller network: name it as a body of its own.
+# arXiv 2011.04946), three runs each. Their med-small-1M is another, smaller network: declare it as a separate body.
 MINIBERTAS = {
     fraction: Rung(locations=tuple(f"nyu-mll/roberta-base-{words}-{run}" for run in (1, 2, 3)))
     for fraction, words in ((0.00033, "10M"), (0.0033, "100M"), (0.033, "1B"))

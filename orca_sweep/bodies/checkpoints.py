@@ -1,7 +1,7 @@
 """Checks a body's weight files: compares their headers with its config before anything is loaded.
 
 Needs neither torch nor transformers, so ``plan`` can use it. ``orca_sweep.bodies.loading`` checks what headers do not
-tell.
+contain.
 """
 
 import json
@@ -197,7 +197,7 @@ def _read_unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Returns a JSON object's pairs as a mapping.
 
     Raises:
-        ValueError: if a key occurs twice: nothing tells which value is meant.
+        ValueError: if a key occurs twice: it is not clear which value is meant.
     """
     mapping = dict(pairs)
     if len(mapping) != len(pairs):

@@ -23,7 +23,7 @@ def list_dropout_fields(family: str | None) -> tuple[str, ...]:
 
 
 def has_dropout(body: Body, dropout: float | None = None) -> bool | None:
-    """Whether fine-tuning with this ``finetune.dropout`` drops anything in the body; None if only its config tells."""
+    """Whether fine-tuning with this ``finetune.dropout`` drops anything in the body; None if only its config shows that."""
     if dropout:
         return True
     if body.architecture is None:

@@ -172,7 +172,7 @@ def _find_text_length(body: LoadedBody) -> int:
 
 
 def count_cut_texts(body: LoadedBody, inputs: Inputs) -> int | None:
-    """Returns how many texts are cut because they have more tokens than are read; None if the inputs are no texts."""
+    """Returns how many texts are cut because they have more tokens than are read; None if the inputs are not texts."""
     if not isinstance(inputs, tuple):
         return None
     tokenizer, length = _get_tokenizer(body), _find_text_length(body)

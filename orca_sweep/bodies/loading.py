@@ -161,7 +161,7 @@ def load_model(
         if folder != Path(location):
             _fetch_weights(location, revision, folder, allow_pickle)
         return _load_folder(folder, raw, config, allow_pickle=allow_pickle, options=options)
-    except DataError as error:  # the path in the cache would tell the user nothing
+    except DataError as error:  # a path in the cache means nothing to the user
         raise DataError(str(error).replace(str(folder), location)) from None
 
 
@@ -273,7 +273,7 @@ def _read_pickle(path: Path) -> Any:
     except Exception as error:  # the reader raises many classes on other content
         if out_of_memory(error):
             raise
-        # torch goes on to explain how to load such a file unsafely: only its words tell where that begins.
+        # torch then explains how to load such a file unsafely: only its text shows where that begins.
         reason = first_line(error).split(" This file can still be loaded")[0].rstrip(".")
         raise DataError(
             f"{path}: the pickle cannot be read as tensors only ({reason}). None of its code ran. Save the"

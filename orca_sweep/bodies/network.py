@@ -53,7 +53,7 @@ class LoadedBody:
     pretrain_metric: float | None = None
     spec: BodySpec = field(init=False)
     about: str = field(init=False)
-    """Config and tokenizer as text: what the weights alone do not tell."""
+    """Config and tokenizer as text: what the weights do not contain."""
 
     def __post_init__(self) -> None:
         self.model.eval()
@@ -149,7 +149,7 @@ def read_body_spec(config: Any) -> BodySpec:
 
 @runtime_checkable
 class Layered(Protocol):
-    """A network whose transformer layers can be told apart."""
+    """A network that lists its transformer layers."""
 
     def layers(self) -> list[list[nn.Module]]:
         """Returns the modules of each transformer layer, first to last."""
@@ -159,7 +159,7 @@ def body_layers(network: nn.Module) -> list[list[nn.Module]]:
     """Returns the modules of each transformer layer of a body's network, first to last.
 
     Raises:
-        TypeError: if the network does not tell its layers apart.
+        TypeError: if the network does not list its layers.
     """
     if not isinstance(network, Layered):
         raise TypeError(f"{type(network).__name__} has no method layers(), which freezing by layers needs")

@@ -51,7 +51,7 @@ class Body:
     source: str
     licence: str
     architecture: Architecture | None
-    """None for a hub id: only its config tells."""
+    """None for a hub id: only its config states it."""
     location: str | None = None
     """Hub id or folder; None for our own small bodies."""
     revision: str | None = None
@@ -83,14 +83,14 @@ class Body:
 
     @property
     def n_channels(self) -> int | None:
-        """Image channels that the body takes; None for text bodies and where only the config on the hub tells."""
+        """Image channels that the body takes; None for text bodies and where only the config on the hub states it."""
         if self.pretrain is None or self.dims != 2:
             return self.published_channels
         return int(self.settings.get("num_channels", 3))  # 3 is transformers' default
 
     @property
     def n_layers(self) -> int | None:
-        """Transformer layers (Swin: blocks); None where only the config on the hub tells."""
+        """Transformer layers (Swin: blocks); None where only the config on the hub states it."""
         if self.pretrain is None:
             return self.published_layers
         return count_config_layers(str(self.architecture), self.settings)

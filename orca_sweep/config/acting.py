@@ -86,7 +86,7 @@ def read_facts(settings: Mapping[str, Any], **record_facts: Any) -> Facts:
         "finetune_optimizer": settings["finetune.optimizer"],
         "trains_body": not freezing.body_is_always_frozen(*schedule),
         "follows_rate": _follows_rate(settings),
-        "freeze_says_length": isinstance(schedule[0], str) and says_length(schedule[0]),
+        "freeze_says_length": isinstance(schedule[0], str) and states_length(schedule[0]),
         "has_adapters": settings["finetune.lora_rank"] is not None,
         "pretrain_fraction": settings["body.pretrain_fraction"],
     }
@@ -101,9 +101,9 @@ def _follows_rate(settings: Mapping[str, Any]) -> bool | None:
         return None
 
 
-def says_length(freeze: str) -> bool:
+def states_length(freeze: str) -> bool:
     """Returns whether ``finetune.freeze_epochs`` has nothing to say beside this schedule."""
-    return freeze == "none" or freezing.says_length(freeze)
+    return freeze == "none" or freezing.states_length(freeze)
 
 
 # Embedder -----------------------------------------------------------------------------------------

@@ -1,13 +1,14 @@
-"""A data set of the user's own as one text: where its samples and labels are. No data is read here.
+"""A user's own data set as one text that states where its samples and labels are. Nothing here reads data.
 
 fancyzhx/ag_news[train]:text->label              a hub id, its split, its input and its label column
 org/name#config@revision[train[:2000]]:img->fine_label
 ./folder[train]:image->label                     images in folders of classes, or Parquet, CSV, TSV, JSON lines
 ./eng.train.conll[train]:0->3                    CoNLL columns: numbers of the token's and the tag's column
-./features.npz[train]:x->y                       features made beforehand for one width of body
-./old.csv#encoding=latin-1#n_classes=1[]:text->kind    facts about a data set that its files do not tell
+./features.npz[train]:x->y                       features computed beforehand for bodies of one width
+./old.csv#encoding=latin-1#n_classes=1[]:text->kind    facts about a data set that its files do not state
 
-A part that holds signs of this notation is written in double quotes, as a JSON string: "./run #1/a@b"[]:image->label.
+A part that contains characters of this notation is written in double quotes, as a JSON string:
+"./run #1/a@b"[]:image->label.
 """
 
 import codecs
@@ -36,13 +37,13 @@ SHUFFLED = "shuffled:"
 """Before a proxy's name: the same data with its labels permuted."""
 KEYS = ("path", "config", "revision", "split", "input", "label", "encoding", "n_classes", "name")
 FACTS = ("encoding", "n_classes", "name")
-"""What stands after a path as ``#key=value``."""
-NO_NAME_SIGNS = '[]#@"=:,'
-"""Signs that the name of a declaration may not hold: they mean something where it is written down."""
+"""What may follow a path as ``#key=value``."""
+RESERVED_CHARACTERS = '[]#@"=:,'
+"""Not allowed in the name of a declaration, since they have a meaning in its text."""
 
 
 def is_local_path(name: str) -> bool:
-    """Whether a name means a file or folder, and no hub id: it is written as one, or is there."""
+    """Whether a name means a file or folder, not a hub id: it is written as a path, or exists."""
     try:
         return bool(name) and (name.startswith((".", "/", "~")) or Path(name).exists())
     except (OSError, ValueError):  # longer than a path can be, or with a NUL
@@ -50,22 +51,22 @@ def is_local_path(name: str) -> bool:
 
 
 def explain_impossible_path(path: str) -> str | None:
-    """Returns why no file system here can hold a path, or None if it could be there."""
+    """Returns why a path cannot exist on any file system here, or None if it can."""
     try:
         os.lstat(path)
     except ValueError:
-        return f"the path {path!r} holds a NUL character. Take it out."
+        return f"the path {path!r} contains a NUL character. Remove it."
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return (
-                f"the path {path[:60]!r}... has {len(os.fsencode(path))} bytes, or a part of it has: that is longer than"
-                " the file system takes (mostly 255 for a part). Shorten it."
+                f"the path {path[:60]!r}... has {len(os.fsencode(path))} bytes: the path, or a part of it, is longer than"
+                " the file system allows (usually 255 bytes per part). Shorten it."
             )
     return None
 
 
 def is_there(name: str) -> bool:
-    """Whether there is a file or folder of a name."""
+    """Whether a file or folder of this name exists."""
     try:
         return Path(name).exists()
     except (OSError, ValueError):  # longer than a path can be
@@ -73,14 +74,14 @@ def is_there(name: str) -> bool:
 
 
 def absolute_path(name: str) -> str:
-    """Returns the one name of a file or folder, counted from the working folder; a name that nothing can have stays."""
+    """Returns the absolute path of a file or folder, links resolved; a name that cannot be a path stays as it is."""
     try:
         return os.path.realpath(Path(name).expanduser())
     except (OSError, RuntimeError, ValueError):  # too long; a loop of links, or no such user; a zero byte
         return name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Declaration:
     """Where a proxy's samples and labels are."""
 
@@ -93,13 +94,13 @@ class Declaration:
     encoding: str | None = None
     """Of a text file that is not UTF-8."""
     n_classes: int | None = None
-    """How many classes there must be; None takes what is there."""
+    """How many classes there must be; None accepts any number."""
     name: str | None = None
-    """What people call it."""
+    """The name that people read."""
 
     @property
     def text(self) -> str:
-        """The declaration as one text, which ``parse`` reads back."""
+        """The declaration as one text, which ``parse_proxy`` reads back."""
         config = f"#{_quote_name(self.config, is_fact=True)}" if self.config else ""
         encoding = f"#encoding={self.encoding}" if self.encoding else ""
         n_classes = f"#n_classes={self.n_classes}" if self.n_classes is not None else ""
@@ -111,13 +112,13 @@ class Declaration:
 
     @property
     def is_local(self) -> bool:
-        """Whether the path is a file or folder, and no hub id."""
+        """Whether the path is a file or folder, not a hub id."""
         return is_local_path(self.path)
 
     def absolute(self) -> "Declaration":
-        """The declaration with its file or folder counted from the working folder.
+        """The declaration with an absolute path; relative paths start in the working folder.
 
-        A data set of the hub that names no split means ``train``.
+        For a data set of the hub without a split, the split is ``train``.
         """
         if not self.is_local:
             return self if self.split else replace(self, split="train")
@@ -135,33 +136,43 @@ def _quote_part(part: str) -> str:
 
 
 def _unquote(part: str | None) -> str:
-    """The part as it was before it was quoted.
+    """The part without its quotes.
 
     Raises:
-        ValueError: if it is no JSON string.
+        ValueError: if it is not a JSON string.
     """
     stripped = (part or "").strip()
     return str(json.loads(stripped, strict=False)) if stripped.startswith('"') else stripped
 
 
-def parse(text: str) -> Declaration | None:
-    """Returns the declaration of a text, or None if it is not written as one."""
+def parse_proxy(text: str) -> Declaration | None:
+    """Returns the declaration that a text writes, or None if it is not a declaration."""
     match = TEXT.fullmatch(text.strip())
     if match is None:
         return None
     try:
         facts = dict(_read_facts(match["facts"]))
         path, revision, split = (_unquote(match[key]) for key in ("path", "revision", "split"))
-        columns = _unquote(match["input"]), _unquote(match["label"])
+        input_column, label_column = _unquote(match["input"]), _unquote(match["label"])
         n_classes = int(facts["n_classes"]) if "n_classes" in facts else None
     except ValueError:
         return None
     config, encoding, name = (facts.get(key) or None for key in ("config", "encoding", "name"))
-    return Declaration(path, *columns, split, config, revision or None, encoding, n_classes, name)
+    return Declaration(
+        path=path,
+        input=input_column,
+        label=label_column,
+        split=split,
+        config=config,
+        revision=revision or None,
+        encoding=encoding,
+        n_classes=n_classes,
+        name=name,
+    )
 
 
 def _read_facts(text: str) -> Iterator[tuple[str, str]]:
-    """Names and values of what follows the path: ``#encoding=latin-1``, ``#n_classes=1``, anything else is the config."""
+    """The names and values that follow the path: ``#encoding=latin-1``, ``#n_classes=1``; anything else is the config."""
     for fact in FACT.findall(text):
         key, sign, value = fact.partition("=")
         if sign and key.strip() in FACTS and not fact.startswith('"'):
@@ -171,9 +182,9 @@ def _read_facts(text: str) -> Iterator[tuple[str, str]]:
 
 
 def as_text(value: object) -> object:
-    """Returns a mapping with path, split, input and label as a declaration's text; anything else stays.
+    """Returns a mapping with path, split, input and label as a declaration's text; any other value stays as it is.
 
-    Without a split the whole folder or file is meant, of a hub id ``train``.
+    Without a split, a file or folder is read whole; a hub id means its ``train`` split.
 
     Raises:
         ValueError: saying what is wrong with the mapping.
@@ -192,23 +203,26 @@ def as_text(value: object) -> object:
         raise ValueError(problem)
     n_classes = value.get("n_classes")
     if n_classes is not None and (isinstance(n_classes, bool) or not isinstance(n_classes, int)):
-        raise ValueError(f"n_classes {n_classes!r} is no whole number")
+        raise ValueError(f"n_classes {n_classes!r} is not a whole number")
     return Declaration(**{"split": "", **given}, n_classes=n_classes).text
 
 
 def explain_declared_name(name: object) -> str | None:
-    """Returns why a declaration cannot be called so; None if it can, or has no name."""
+    """Returns why a declaration cannot have this name; None if it can, or if it has no name."""
     if name is None:
         return None
     problem = explain_name(name)
     if problem:
         return problem.rstrip(".")
-    held = [sign for sign in NO_NAME_SIGNS if sign in str(name)]
-    return f"the name {name!r} holds {' '.join(held)}. A name holds none of {' '.join(NO_NAME_SIGNS)}" if held else None
+    reserved = [character for character in RESERVED_CHARACTERS if character in str(name)]
+    if not reserved:
+        return None
+    rule = f"A name must not contain any of {' '.join(RESERVED_CHARACTERS)}"
+    return f"the name {name!r} contains {' '.join(reserved)}. {rule}"
 
 
 def explain_declaration(declared: Declaration) -> list[str]:
-    """Returns what is wrong with a declaration whatever its files hold; empty if nothing."""
+    """Returns what is wrong with a declaration, whatever its files contain; empty if nothing is."""
     wrong_name = explain_declared_name(declared.name)
     if wrong_name:
         return [f"{wrong_name}."]
@@ -219,15 +233,15 @@ def explain_declaration(declared: Declaration) -> list[str]:
     named = [key for key in ("config", "revision") if getattr(declared, key)]
     if declared.is_local and named:
         problems.append(
-            f"{declared.path} is a file or folder, which has no {' or '.join(named)}. If # or @ belongs to the path, write"
-            " the path in double quotes, or the proxy as {path: ..., input: ..., label: ...}."
+            f"{declared.path} is a file or folder, which has no {' or '.join(named)}. If # or @ belongs to the path, put"
+            " the path in double quotes, or write the proxy as {path: ..., input: ..., label: ...}."
         )
     if declared.encoding is not None and not _is_text_encoding(declared.encoding):
         problems.append(
-            f"there is no encoding {declared.encoding!r}. Python's names are known, such as latin-1 or utf-16."
+            f"there is no encoding {declared.encoding!r}. Use one of Python's names, such as latin-1 or utf-16."
         )
     if declared.n_classes is not None and declared.n_classes < 1:
-        problems.append(f"n_classes = {declared.n_classes}: there is at least one class.")
+        problems.append(f"n_classes = {declared.n_classes}: there must be at least one class.")
     return problems
 
 
@@ -236,7 +250,7 @@ def _is_text_encoding(name: str) -> bool:
         b"a".decode(name)
     except LookupError:
         return False
-    except ValueError:  # a letter alone is no text in it
+    except ValueError:  # in this encoding, a single letter is not a text
         return True
     return codecs.lookup(name).name not in ("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined")
 
@@ -248,15 +262,15 @@ TASK_KEYS = (
     "val_share", "test_share", "layout", "name",
 )  # fmt: skip
 LONGEST_NAME, LONGEST_PATH = 255, 4096
-"""Bytes of a file's name and of a whole path, on Linux."""
+"""Largest numbers of bytes of a file's name and of a whole path, on Linux."""
 TASK_NEEDS = ("path", "kind", "sample_shape", "output_shape")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskDeclaration:
     """A user's own task: where its samples are, and what they are.
 
-    As a text it is the path followed by ``key=value`` in alphabetic order, quoted as in a shell.
+    Its text is the path followed by ``key=value`` in alphabetical order, quoted as in a shell.
     """
 
     path: str
@@ -273,9 +287,9 @@ class TaskDeclaration:
     val_share: float = 0.1
     test_share: float = 0.1
     layout: str | None = None
-    """Where the channels are in the file: ``channels-first`` or ``channels-last``; None: first, unless that is unlikely."""
+    """The order of axes in the file, ``channels-first`` or ``channels-last``; None means first, unless that is unlikely."""
     name: str | None = None
-    """What people call it."""
+    """The name that people read."""
 
     @property
     def text(self) -> str:
@@ -288,7 +302,7 @@ class TaskDeclaration:
         return shlex.join(parts)
 
     def absolute(self) -> "TaskDeclaration":
-        """The declaration with its files counted from the working folder."""
+        """The declaration with absolute paths; relative paths start in the working folder."""
         test = None if self.test is None else absolute_path(self.test)
         return replace(self, path=absolute_path(self.path), test=test)
 
@@ -300,7 +314,7 @@ def is_task_text(name: str) -> bool:
 
 @lru_cache(maxsize=1024)  # thousands of cells ask for one task
 def parse_task(text: str) -> TaskDeclaration:
-    """Returns the declaration of a text.
+    """Returns the declaration that a text writes.
 
     Raises:
         ValueError: saying what is wrong with it.
@@ -311,20 +325,20 @@ def parse_task(text: str) -> TaskDeclaration:
         raise ValueError(f"{str(error).lower()}. Quote the path as in a shell") from None
     wrong = [pair for pair in pairs if "=" not in pair]
     if wrong:
-        raise ValueError(f"{wrong[0]!r} is no key=value")
-    return _task({"path": path, **dict(pair.split("=", 1) for pair in pairs)})
+        raise ValueError(f"{wrong[0]!r} is not key=value")
+    return _read_task({"path": path, **dict(pair.split("=", 1) for pair in pairs)})
 
 
 def task_as_text(value: object) -> object:
-    """Returns a mapping that declares a task as its text; anything else stays.
+    """Returns a mapping that declares a task as its text; any other value stays as it is.
 
     Raises:
         ValueError: saying what is wrong with the mapping.
     """
-    return _task(value).text if isinstance(value, Mapping) else value
+    return _read_task(value).text if isinstance(value, Mapping) else value
 
 
-def _task(raw: Mapping[str, object]) -> TaskDeclaration:
+def _read_task(raw: Mapping[str, object]) -> TaskDeclaration:
     for key in raw:
         if key not in TASK_KEYS:
             raise ValueError(f"a task's declaration has no {key!r}. {hint(str(key), TASK_KEYS)}")
@@ -342,19 +356,19 @@ def _task(raw: Mapping[str, object]) -> TaskDeclaration:
         _check_path(key, str(given.get(key, "")))
     for key, part in given.items():
         if key in ("sample_shape", "output_shape"):
-            fields[key] = _shape(key, part)
+            fields[key] = _read_shape(key, part)
         elif key in ("val_share", "test_share"):
-            fields[key] = _share(key, part)
+            fields[key] = _read_share(key, part)
         else:
             fields[key] = ",".join(map(str, part)) if isinstance(part, list) else str(part)
     return TaskDeclaration(**fields)  # type: ignore[arg-type]
 
 
 def _check_path(key: str, path: str) -> None:
-    """Refuses what no file system takes as a path."""
+    """Rejects a text that no file system accepts as a path."""
     shown = path if len(path) <= 60 else f"{path[:60]}..."
     if "\0" in path:
-        raise ValueError(f"{key} {shown!r} holds a NUL character. No file has such a name")
+        raise ValueError(f"{key} {shown!r} contains a NUL character. No file name does")
     try:
         parts = [part.encode() for part in path.split("/")]
     except UnicodeEncodeError:
@@ -362,29 +376,29 @@ def _check_path(key: str, path: str) -> None:
     longest = max(map(len, parts))
     if longest > LONGEST_NAME or len(path.encode()) >= LONGEST_PATH:
         raise ValueError(
-            f"{key} {shown!r} has a name of {longest} bytes, {len(path.encode())} in all. A name has at most"
-            f" {LONGEST_NAME} bytes, a path less than {LONGEST_PATH}. Correct it"
+            f"{key} {shown!r} contains a name of {longest} bytes, and has {len(path.encode())} in all. A name may have at"
+            f" most {LONGEST_NAME} bytes, and a path fewer than {LONGEST_PATH}. Shorten it"
         )
 
 
-def _shape(key: str, value: object) -> tuple[int, ...]:
+def _read_shape(key: str, value: object) -> tuple[int, ...]:
     parts = value if isinstance(value, list | tuple) else str(value).split("x")
     try:
         shape = tuple(int(str(part)) for part in parts)
     except ValueError:
         shape = ()
     if not shape or min(shape) < 1:
-        raise ValueError(f"{key} {value!r} is no shape. Write [3, 32, 32], or 3x32x32")
+        raise ValueError(f"{key} {value!r} is not a shape. Write [3, 32, 32], or 3x32x32")
     return shape
 
 
-def _share(key: str, value: object) -> float:
+def _read_share(key: str, value: object) -> float:
     try:
         share = float(str(value))
     except ValueError:
         share = -1.0
     if not 0 < share < 1:
-        raise ValueError(f"{key} {value!r} is no share of the samples. It is above 0 and below 1")
+        raise ValueError(f"{key} {value!r} is not a share of the samples. It must be above 0 and below 1")
     return share
 
 
@@ -392,34 +406,34 @@ PACKED = (".gz", ".bz2", ".xz", ".zst")
 
 
 def without_path(name: str) -> str:
-    """Returns a task, proxy or body of the user's own without where its files lie and what they are called.
+    """Returns the name of a user's own task, proxy or body without the folders and names of its files.
 
-    What decides how they are read stays: the ending and all settings.
+    What decides how they are read stays: their ending and all settings.
     """
-    return _with_paths(name, lambda path, own_name: _ending(path))
+    return _with_paths(name, lambda path, own_name: _find_ending(path))
 
 
 def without_folder(name: str) -> str:
-    """Returns a task, proxy or body of the user's own as people know it: by its own name, or its files' whatever folder."""
-    return _with_paths(name, lambda path, own_name: _ending(path) if own_name else Path(path).name)
+    """Returns the name of a user's own task, proxy or body without folders: its given name, or that of its files."""
+    return _with_paths(name, lambda path, own_name: _find_ending(path) if own_name else Path(path).name)
 
 
 def _with_paths(name: str, change: Callable[[str, str | None], str]) -> str:
-    """The text with its paths changed, given each path and the name that the declaration has."""
+    """The text with its paths changed by a function of the path and the declaration's name."""
     if name.startswith(SHUFFLED):
         return SHUFFLED + _with_paths(name.removeprefix(SHUFFLED), change)
     if is_task_text(name):
         task = parse_task(name)
         test = None if task.test is None else change(task.test, task.name)
         return replace(task, path=change(task.path, task.name), test=test).text
-    proxy = parse(name)
+    proxy = parse_proxy(name)
     if proxy is not None:
         return replace(proxy, path=change(proxy.path, proxy.name)).text
     return change(name, None) if name.startswith("/") else name
 
 
-def _ending(path: str) -> str:
-    """``*`` and a file's ending, in small letters: '*.csv.gz'; a folder has none."""
+def _find_ending(path: str) -> str:
+    """``*`` and a file's ending in lower case, such as '*.csv.gz'; ``*`` alone for a folder."""
     suffixes = Path(path).suffixes[-2:]
     kept = suffixes if suffixes and suffixes[-1].lower() in PACKED else suffixes[-1:]
     return "*" + "".join(kept).lower()

@@ -15,7 +15,7 @@ from orca_sweep.config import acting, declaration, freezing
 from orca_sweep.config.digests import digest
 from orca_sweep.config.number_lists import betas_as_text, epochs_as_text
 
-Freeze = Annotated[str, BeforeValidator(freezing.as_text), AfterValidator(freezing.checked)]
+Freeze = Annotated[str, BeforeValidator(freezing.as_text), AfterValidator(freezing.check_schedule)]
 Betas = Annotated[str, BeforeValidator(betas_as_text)]
 GrowingEpochs = Annotated[str | None, BeforeValidator(epochs_as_text)]
 Forever = Literal["forever"]

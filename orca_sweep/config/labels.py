@@ -1,8 +1,8 @@
-"""What a level is called wherever people read it: THE home of labels. Distinct levels never share one.
+"""THE home of labels: how a level is shown wherever people read it. Different levels never share a label.
 
 A level is shown as the space writes it: ``1e-3`` stays ``1e-3``, ``linear-probe`` stays ``linear-probe``, whatever form
-it is hashed and stored in. What nobody wrote, such as the value of a field that has no effect in a cell, is shown by
-``write_level``.
+it is hashed and stored in. ``write_level`` shows values that no space wrote, such as that of a field that has no effect
+in a cell.
 """
 
 import json
@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 
-from orca_sweep.config import freezing
+from orca_sweep.config.canonical_schedules import write_schedule
 from orca_sweep.visible import escape_controls
 
 FREEZE, FREEZE_EPOCHS = "finetune.freeze", "finetune.freeze_epochs"
@@ -23,7 +23,7 @@ PLAIN_ITEM = re.compile(r"[^\s,\[\]{}\"'#:&*!|>%@`-]([^,\[\]{}\"#:]|:(?!\s|$))*|
 
 
 def write_as_given(raw: object) -> str:
-    """Returns a level as its YAML has it, on one line; ``raw`` has texts, lists and mappings, and None for null."""
+    """Returns a level as its YAML writes it, on one line; ``raw`` consists of texts, lists, mappings and None for null."""
     if isinstance(raw, str):
         is_plain = raw.isprintable() and raw == raw.strip() and raw not in NULL_WORDS and raw[0] not in '"[{'
         return raw if is_plain else _quote(raw)
@@ -46,9 +46,9 @@ def _quote(text: str) -> str:
 
 
 def write_level(value: object) -> str:
-    """Returns a value that no space wrote, in its field's type, as a space would write it; numbers keep all digits.
+    """Returns a value of its field's type as a space would write it; numbers keep all digits.
 
-    Control characters are written out: a table would swallow them.
+    Control characters are escaped: a table would swallow them.
     """
     value = value.item() if hasattr(value, "item") else value
     if value is None or value != value:  # a null in a column of numbers is NaN
@@ -62,9 +62,9 @@ def write_level(value: object) -> str:
 
 
 def write_stored(path: str, read: Callable[[str], object]) -> str:
-    """Returns the level that a field has in a cell, of which ``read`` gives the fields as they are stored."""
+    """Returns the level of a field in a cell; ``read`` returns the stored value of each of the cell's fields."""
     if path == FREEZE:
-        return freezing.write_schedule(write_level(read(path)), write_level(read(FREEZE_EPOCHS)))
+        return write_schedule(write_level(read(path)), write_level(read(FREEZE_EPOCHS)))
     return write_level(read(path))
 
 
@@ -72,18 +72,18 @@ def write_stored(path: str, read: Callable[[str], object]) -> str:
 
 
 def shorten_labels(labels: Iterable[str], width: int) -> dict[str, str]:
-    """Returns each label as a picture has room for it, on one line; those that would look alike are numbered.
+    """Returns each label on one line of at most about ``width`` characters; labels that would look alike are numbered.
 
-    Folders before a file are left out as far as names still differ, then the middle of what is too long.
+    Folders before a file are dropped as far as names still differ, then the middle of a long label.
     """
     whole = list(dict.fromkeys(labels))
-    short = {label: _cut(_without_folders(label, 1), width) for label in whole}
+    short = {label: _shorten_label(_without_folders(label, 1), width) for label in whole}
     most = max((label.count("/") for label in whole), default=0)
     for n_parts in range(2, most + 2):
         alike = _find_alike(short)
         if not alike:
             break
-        short |= {label: _cut(_without_folders(label, n_parts), width) for label in alike}
+        short |= {label: _shorten_label(_without_folders(label, n_parts), width) for label in alike}
     taken = set(short.values())
     for group in _group_alike(short).values():
         for label in group[1:]:
@@ -112,7 +112,7 @@ def _without_folders(label: str, n_parts: int) -> str:
     return " ".join([kept, *rest])
 
 
-def _cut(text: str, width: int) -> str:
+def _shorten_label(text: str, width: int) -> str:
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     half = (width - 3) // 2
     return line if len(line) <= width else f"{line[:half]}...{line[-half:]}"
@@ -122,14 +122,14 @@ def _cut(text: str, width: int) -> str:
 
 
 def unite_labels(rows: Iterable[tuple[str, str, object]], are_numbers: bool) -> dict[str, str]:
-    """Returns for each label of a factor the one that is shown: the first that was written for the same level.
+    """Returns for each label of a factor the label that is shown: the first that was written for the same level.
 
     Args:
-        rows: of each trial the label, the space that wrote it, and a key of how the level is stored.
-        are_numbers: whether the factor's levels are numbers, which may be written in several ways.
+        rows: for each trial the label, the space that wrote it, and a key of how the level is stored.
+        are_numbers: whether the factor's levels are numbers, which can be written in several ways.
 
-    Within one space labels of different levels differ, and are kept apart. Between spaces two are one level if they are
-    the same number, or are stored alike in all rows.
+    Different labels of one space stay different levels. Labels of different spaces are the same level if they are
+    the same number, or if all rows store them alike.
     """
     keys: dict[str, set[object]] = {}
     spaces: dict[str, set[str]] = {}

@@ -1,4 +1,4 @@
-"""How tasks and proxies are called in what people read: a declaration by its name, never by a path with settings."""
+"""The names of tasks and proxies that people read: for a declaration a short name, never a path with settings."""
 
 import hashlib
 import shlex
@@ -7,86 +7,90 @@ from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
-from orca_sweep.config.declaration import SHUFFLED, Declaration, TaskDeclaration, is_task_text, parse, parse_task
+from orca_sweep.config.declaration import SHUFFLED, Declaration, TaskDeclaration, is_task_text, parse_proxy, parse_task
 
 Declared = Declaration | TaskDeclaration
 DECLARED_FACTORS = ("task", "proxy")
-"""Fields whose levels may be declarations, which are called by their names."""
+"""Fields whose levels may be declarations, which are shown by their names."""
 DECLARED_FIELDS = (*DECLARED_FACTORS, "body.name")
 """Fields that may name the user's own data."""
 DIGITS = 4
-"""Of a hash, where nothing else tells two declarations apart."""
+"""Of a hash, where nothing else distinguishes two declarations."""
 
 
 def find_declaration(text: str) -> Declared | None:
-    """Returns the declaration that a task's or a proxy's name is, labels permuted or not; None for a registered name."""
+    """Returns the declaration in the name of a task or proxy, labels permuted or not; None for a registered name."""
     if is_task_text(text):
         try:
             return parse_task(text)
         except ValueError:
             return None
-    return parse(_plain(text))
+    return parse_proxy(_strip_shuffles(text))
 
 
-@lru_cache(maxsize=1024)  # thousands of cells ask for one task
+@lru_cache(maxsize=1024)  # thousands of cells ask for the same task
 def label_of(text: str) -> str:
-    """Returns what a task or proxy is called where it stands alone: its own name, else that of its file or folder."""
+    """Returns the label of a single task or proxy: its own name, or else that of its file or folder."""
     return label_declarations([text])[text]
 
 
 def label_declarations(texts: Iterable[str]) -> dict[str, str]:
-    """Returns what each task or proxy is called, no two of them alike: by the name that its declaration gives it, else by
-    its file, with as much of its folder or its settings as tells it apart. Registered names stand for themselves.
-    """  # fmt: skip  # noqa: D205
-    asked = list(dict.fromkeys(texts))
-    declared = {_plain(text): found for text in asked if (found := find_declaration(text)) is not None}
-    taken = {_plain(text) for text in asked} - declared.keys()
-    labels = {text: found.name for text, found in declared.items() if found.name}
+    """Returns a different label for each task and proxy.
+
+    A declaration has the name that it gives itself, or else that of its file, with as much of its folder or settings as
+    is needed to distinguish it. Registered names are their own labels.
+    """
+    names = list(dict.fromkeys(texts))
+    declared = {
+        _strip_shuffles(text): declaration for text in names if (declaration := find_declaration(text)) is not None
+    }
+    taken = {_strip_shuffles(text) for text in names} - declared.keys()
+    labels = {text: declaration.name for text, declaration in declared.items() if declaration.name}
     unnamed: dict[str, dict[str, Declared]] = {}
-    for text, found in declared.items():
+    for text, declaration in declared.items():
         if text not in labels:
-            unnamed.setdefault(_short_name(found), {})[text] = found
+            unnamed.setdefault(_shorten_path(declaration), {})[text] = declaration
     for name, alike in unnamed.items():
-        labels |= _tell_apart(name, alike, {*taken, *labels.values()})
-    # One declaration may stand there in several texts, as with a name that two of them have: that is said at plan time.
-    return {text: _shuffles(text) + labels.get(_plain(text), _plain(text)) for text in asked}
+        labels |= _distinguish(name, alike, {*taken, *labels.values()})
+    # Two declarations may still share a name that they give themselves: planning reports that.
+    return {text: _keep_shuffles(text) + labels.get(_strip_shuffles(text), _strip_shuffles(text)) for text in names}
 
 
 def explain_shared_names(texts: Iterable[str], kind: str) -> list[str]:
-    """Returns an error for each name that two different declarations give themselves; both are named."""
+    """Returns an error for each name that two different declarations give themselves; the error describes both."""
     named: dict[str, dict[str, Declared]] = {}
     for text in texts:
-        found = find_declaration(text)
-        if found is not None and found.name:
-            named.setdefault(found.name, {})[_plain(text)] = found
+        declaration = find_declaration(text)
+        if declaration is not None and declaration.name:
+            named.setdefault(declaration.name, {})[_strip_shuffles(text)] = declaration
     return [
-        f"{kind} name {name!r}: it stands for different declarations: {' and '.join(map(_describe, same.values()))}."
-        " One name is one declaration. Give each a name of its own."
+        f"{kind} name {name!r}: different declarations share it: {' and '.join(map(_describe_fully, same.values()))}."
+        " A name belongs to one declaration. Give each its own name."
         for name, same in named.items()
         if len(same) > 1
     ]
 
 
-def _plain(text: str) -> str:
+def _strip_shuffles(text: str) -> str:
     while text.startswith(SHUFFLED):
         text = text.removeprefix(SHUFFLED)
     return text
 
 
-def _shuffles(text: str) -> str:
-    return text.removesuffix(_plain(text))
+def _keep_shuffles(text: str) -> str:
+    return text.removesuffix(_strip_shuffles(text))
 
 
-def _short_name(found: Declared) -> str:
-    """A file's name; a folder's or a hub id's with what is before it: no registered name has blanks."""
-    path = Path(found.path)
+def _shorten_path(declaration: Declared) -> str:
+    """A file's name; a folder's or a hub id's with its parent after a blank, which no registered name contains."""
+    path = Path(declaration.path)
     parent = path.parent.name
     return path.name if path.suffix or not parent else f"{path.name} ({parent})"
 
 
-def _tell_apart(name: str, alike: Mapping[str, Declared], taken: Collection[str]) -> dict[str, str]:
-    """Labels of declarations of one short name."""
-    paths = {text: Path(found.path) for text, found in alike.items()}
+def _distinguish(name: str, alike: Mapping[str, Declared], taken: Collection[str]) -> dict[str, str]:
+    """Labels for declarations that share a short name."""
+    paths = {text: Path(declaration.path) for text, declaration in alike.items()}
     settings = _differing_settings(alike)
     digests = {text: hashlib.sha256(text.encode()).hexdigest()[:DIGITS] for text in alike}
     forms = (
@@ -102,24 +106,26 @@ def _tell_apart(name: str, alike: Mapping[str, Declared], taken: Collection[str]
 
 
 def _differing_settings(alike: Mapping[str, Declared]) -> dict[str, str]:
-    """Of each declaration the settings in which it differs from others: 'normalise channel, test_share 0.2'."""
+    """For each declaration, the settings that differ between them: 'normalise channel, test_share 0.2'."""
     fields = {
-        text: {k: v for k, v in asdict(found).items() if k not in ("path", "name")} for text, found in alike.items()
+        text: {key: value for key, value in asdict(declaration).items() if key not in ("path", "name")}
+        for text, declaration in alike.items()
     }
     first = next(iter(fields.values()))
     differing = [key for key in first if len({repr(of.get(key)) for of in fields.values()}) > 1]
-    return {text: ", ".join(f"{key} {_setting(of[key])}" for key in differing) for text, of in fields.items()}
+    return {text: ", ".join(f"{key} {_write_setting(of[key])}" for key in differing) for text, of in fields.items()}
 
 
-def _setting(value: object) -> str:
+def _write_setting(value: object) -> str:
     if value is None or value == "":
         return "default"
     return Path(value).name if isinstance(value, str) and "/" in value else str(value)
 
 
-def _describe(found: Declared) -> str:
-    """A declaration in full, for an error that must tell it from another."""
-    fields = {key: value for key, value in asdict(found).items() if value is not None and key not in ("path", "name")}
-    defaults = {key: field.default for key, field in type(found).__dataclass_fields__.items()}
+def _describe_fully(declaration: Declared) -> str:
+    """A declaration in full, for an error that must distinguish it from another."""
+    values = asdict(declaration)
+    fields = {key: value for key, value in values.items() if value is not None and key not in ("path", "name")}
+    defaults = {key: field.default for key, field in type(declaration).__dataclass_fields__.items()}
     settings = [f"{key} {value}" for key, value in fields.items() if value != defaults.get(key)]
-    return " ".join([shlex.quote(found.path), *([f"({', '.join(settings)})"] if settings else [])])
+    return " ".join([shlex.quote(declaration.path), *([f"({', '.join(settings)})"] if settings else [])])

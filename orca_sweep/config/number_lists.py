@@ -1,4 +1,4 @@
-"""Config fields that are lists of numbers, as the one text that ids, columns and messages use."""
+"""Config fields that are lists of numbers: the one text that ids, columns and messages use for each list."""
 
 import math
 from itertools import pairwise
@@ -6,14 +6,14 @@ from typing import Any
 
 
 def _split_items(value: object) -> list[Any]:
-    """The items of a list, or of a text with commas; any other value is a list of one."""
+    """The items of a list, or of a text with commas; any other value is a single item."""
     if isinstance(value, str):
         return [part.strip() for part in value.strip().strip("[]").split(",") if part.strip()]
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def betas_as_text(value: object) -> str:
-    """Returns a pair of decay rates, given as a list or text, as its one text: '0.9, 0.98'.
+    """Returns a pair of decay rates, given as a list or text, as its text: '0.9, 0.98'.
 
     Raises:
         ValueError: if it is not a pair of numbers from 0 to below 1.
@@ -21,7 +21,7 @@ def betas_as_text(value: object) -> str:
     items = _split_items(value)
     if len(items) != 2:
         raise ValueError(
-            "betas are a pair of numbers such as [0.9, 0.98]; levels of a factor are a list of pairs:"
+            "betas must be a pair of numbers such as [0.9, 0.98]; levels of a factor are a list of pairs:"
             " [[0.9, 0.98], [0.9, 0.999]]"
         )
     try:
@@ -34,12 +34,12 @@ def betas_as_text(value: object) -> str:
 
 
 def epochs_as_text(value: object) -> str | None:
-    """Returns increasing positive whole numbers, given as a list or text, as their one text: '20, 40, 60'.
+    """Returns increasing positive whole numbers, given as a list or text, as their text: '20, 40, 60'.
 
-    None if there are none.
+    None without numbers.
 
     Raises:
-        ValueError: if they are not whole numbers, or do not increase.
+        ValueError: if they are not positive whole numbers, or do not increase.
     """
     texts = [] if value is None else [str(item) for item in _split_items(value)]
     if not all(text.isascii() and text.isdigit() and len(text) < 10 for text in texts):
@@ -51,5 +51,5 @@ def epochs_as_text(value: object) -> str | None:
 
 
 def parse_numbers(text: str | None) -> tuple[float, ...]:
-    """Returns the numbers in the text of such a field; none for None."""
+    """Returns the numbers in the text of a field; an empty tuple for None."""
     return tuple(float(part) for part in _split_items(text or ""))

@@ -107,7 +107,7 @@ class _Source:
             )
         url = self._find_url(file, file.path)
         try:
-            # A mirror's copy of an unpacked file has no published hash of its own.
+            # A mirror's copy of an unpacked file has no separate published hash.
             self._download(url, replace(file, hash=None) if file.archive else file)
         except DataError:
             if not file.archive:

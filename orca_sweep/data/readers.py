@@ -60,7 +60,7 @@ def report_damage(path: Path, wanted: str) -> Iterator[None]:
 
 @contextmanager
 def report_parquet_damage(path: Path) -> Iterator[None]:
-    """Does the same for a Parquet file, whose reader raises errors of its own kind."""
+    """Does the same for a Parquet file, whose reader raises its own errors."""
     import pyarrow as pa
 
     open_file(path).close()

@@ -55,7 +55,7 @@ class Counts:
     samples_are: str = "samples"
     """What is counted: samples, or tokens of tagged sentences."""
     about: str = ""
-    """What the plan should tell about how the data set was read."""
+    """Notes for the plan on how the data set was read."""
 
 
 def count_samples(declared: Declaration) -> Counts:
@@ -83,7 +83,7 @@ def _count_data(data: ProxyData) -> Counts:
 
 
 def _find_local_kind(declared: Declaration) -> FileKind | None:
-    """Returns the kind of a declared local file; None for folders and the hub, whose files tell."""
+    """Returns the kind of a declared local file; None for folders and the hub, where the files decide."""
     path = Path(declared.path).expanduser()
     if not declared.is_local or path.is_dir():
         return None

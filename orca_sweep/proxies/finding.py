@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from orca_sweep.config.declaration import SHUFFLED, Declaration, explain_declaration, parse
+from orca_sweep.config.declaration import SHUFFLED, Declaration, explain_declaration, parse_proxy
 from orca_sweep.config.naming import label_of
 from orca_sweep.data import missing_packages
 from orca_sweep.data.pointers import pointer_problem
@@ -31,7 +31,7 @@ def find_proxy(name: str) -> Proxy:
         return PROXIES.get(name)
     if name.startswith(SHUFFLED):
         return _shuffle_proxy(find_proxy(name.removeprefix(SHUFFLED)))
-    declaration = parse(name)
+    declaration = parse_proxy(name)
     if declaration is None:
         raise InputError(
             f"{PROXIES.explain_unknown(name)} A data set of your own is declared as path[split]:input->label, a hub id as"
@@ -85,7 +85,7 @@ def canonicalise_proxy(name: str) -> str:
     """Returns a proxy's one name: declared files get their absolute path (relative to the working folder)."""
     if name.startswith(SHUFFLED):
         return SHUFFLED + canonicalise_proxy(name.removeprefix(SHUFFLED))
-    declaration = None if name in PROXIES else parse(name)
+    declaration = None if name in PROXIES else parse_proxy(name)
     return declaration.absolute().text if declaration else name
 
 
@@ -103,7 +103,7 @@ def _parse_local(name: str) -> Declaration | None:
     plain = name
     while plain.startswith(SHUFFLED):
         plain = plain.removeprefix(SHUFFLED)
-    declaration = None if plain in PROXIES else parse(plain)
+    declaration = None if plain in PROXIES else parse_proxy(plain)
     return declaration if declaration is not None and declaration.is_local else None
 
 

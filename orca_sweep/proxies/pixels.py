@@ -122,7 +122,7 @@ def _scale_to_unit_range(image: Any, file_format: str | None, where: str) -> np.
         return _repeat_grey(np.asarray(image).astype(np.float32) / WHOLE_16_BIT)
     if mode == "I":
         raise DataError(
-            f"{where}: 32-bit whole numbers do not tell which value is white. Save it with 8 or 16 bits, or as floats"
+            f"{where}: 32-bit whole numbers do not define which value is white. Save it with 8 or 16 bits, or as floats"
             " within [0, 1]."
         )
     if mode == "F":

@@ -104,7 +104,7 @@ class Proxy:
     packages: tuple[str, ...] = ()
     extra: str | None = None
     form: Form | None = None
-    """Plain samples, tagged sentences, or precomputed features; None if only the data tell."""
+    """Plain samples, tagged sentences, or precomputed features; None if only the data shows that."""
     channel_mean: tuple[float, ...] | None = None
     """Published mean of each channel, for pixels in [0, 1]; None: measured on the loaded images."""
     channel_std: tuple[float, ...] | None = None

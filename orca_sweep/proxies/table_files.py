@@ -29,7 +29,7 @@ class Table:
     class_names: tuple[str, ...] = ()
     """Names of the classes that the labels number; empty if labels are not numbers of named classes."""
     about: str = ""
-    """What the plan should tell about how the table was read."""
+    """Notes for the plan on how the table was read."""
 
 
 def read_table(declared: Declaration) -> Table:

@@ -1,6 +1,6 @@
 """From a space YAML to a plan: cells, trials with stable ids, and every mistake at once.
 
-Needs neither torch nor ray. This room does not know what a task, body or proxy is: the caller passes ``resolve``,
+Needs neither torch nor ray. This room knows nothing about tasks, bodies and proxies: the caller passes ``resolve``,
 which turns dotted settings into a checked TrialConfig.
 """
 

@@ -1,4 +1,4 @@
-"""The spaces that come along with the installation, found by name."""
+"""The spaces that are installed with the package, by name."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from orca_sweep.registry import hint
 
 PACKAGE = Path(__file__).resolve().parent.parent
 FOLDERS = (PACKAGE / "bundled_spaces", PACKAGE.parent / "search_spaces")
-"""Where they lie: inside the package in a wheel, beside it in a checkout."""
+"""Inside the package in a wheel, beside it in a checkout."""
 
 
 def list_bundled_spaces() -> dict[str, Path]:
@@ -17,12 +17,13 @@ def list_bundled_spaces() -> dict[str, Path]:
 
 
 def find_space(space: Path) -> Path:
-    """Returns the file of a space that is named by its path, or else by the name of a bundled one.
+    """Returns the file of a space, given its path or the name of a bundled space.
 
-    A path that exists wins over a name. What looks like a path stays one: reading it says what is wrong with it.
+    An existing path wins over a name. A text that looks like a path is returned as it is: reading it reports what is
+    wrong with it.
 
     Raises:
-        InputError: for a plain word that is neither; the message names the nearest bundled space.
+        InputError: for a plain word that is neither a file nor a bundled space; the message names the nearest space.
     """
     word = str(space)
     if "\0" in word or len(space.parts) != 1 or space.suffix or space.is_symlink() or space.exists():
@@ -34,6 +35,6 @@ def find_space(space: Path) -> Path:
 
 
 def read_question(path: Path) -> str:
-    """Returns the question in the head of a bundled space: '# Question: does it matter ...'."""
+    """Returns the question at the top of a bundled space ('# Question: does it matter ...'); empty without one."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return next((line.removeprefix("# Question:").strip() for line in lines if line.startswith("# Question:")), "")

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 from orca_sweep.config import Facts, TrialConfig, acts, read_facts, rules
-from orca_sweep.config.freezing import Phase, beginning, schedule, without_stepping
+from orca_sweep.config.freezing import Phase, cut_phases, parse_schedule, without_stepping
 from orca_sweep.config.labels import write_level
 from orca_sweep.space.records import Plan
 
@@ -120,7 +120,7 @@ def _rates_of_schedules(task: str, cells: Iterable[TrialConfig]) -> Iterator[str
     asked = dict.fromkeys((c.finetune.freeze, c.finetune.freeze_epochs, c.finetune.epochs) for c in cells)
     for freeze, freeze_epochs, epochs in asked:
         length = "" if freeze_epochs in (0, "forever") else f" for {freeze_epochs} epochs"
-        schedules.setdefault(beginning(schedule(freeze, freeze_epochs), epochs), f"{freeze!r}{length}")
+        schedules.setdefault(cut_phases(parse_schedule(freeze, freeze_epochs), epochs), f"{freeze!r}{length}")
     plain = {without_stepping(phases) for phases in schedules if all(phase.is_plain for phase in phases)}
     alone = [text for phases, text in schedules.items() if without_stepping(phases) not in plain]
     if alone and len(schedules) > 1:

@@ -15,38 +15,38 @@ RESOLUTIONS = {
     4: "main effects are clear of two-factor interactions, which are mixed with each other",
     5: "main effects and two-factor interactions are all clear of each other",
 }
-"""What a fraction of each resolution, or a better one, tells apart (Box, Hunter & Hunter 2005, ch. 6)."""
+"""Which effects a fraction of at least each resolution separates (Box, Hunter & Hunter 2005, ch. 6)."""
 FEWEST_FACTORS, MOST_FACTORS = 3, 16
-"""Of a fraction: two factors have none; aliases are sought among all 2^n effects, which soon takes seconds."""
+"""Of a fraction: two factors have no fraction; the search for aliases goes through all 2^n effects, and gets slow."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Aliasing:
-    """What a fraction cannot tell apart."""
+    """Which effects a fraction cannot separate."""
 
     n_run: int
     """Combinations of the fraction."""
     n_whole: int
-    """Combinations there are."""
+    """Combinations of the whole design."""
     resolution: int | None
-    """The least sum of factors in two effects that are one column; None if all combinations run."""
+    """The smallest sum of factors in two effects that share a column; None if all combinations run."""
     aliases: tuple[tuple[str, ...], ...]
-    """Main effects and two-factor interactions that are one column (up to sign), each set together."""
+    """Sets of main effects and two-factor interactions that share a column (up to sign)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """A rule that makes combinations of levels."""
+    """A rule that chooses combinations of levels."""
 
     name: str
     meaning: str
     combine: Callable[[Levels], Iterator[Combination]]
     count: Callable[[Mapping[str, int]], int]
-    """How many combinations there are of factors with so many levels, counted without making them."""
+    """Returns the number of combinations from each factor's number of levels, without making them."""
     levels: str = "any"
-    """What it asks of the factors: any levels, two each, or equally many."""
+    """How many levels the factors must have: any, two each, or equally many."""
     find_aliasing: Callable[[Levels], Aliasing] | None = None
-    """What it cannot tell apart; only of a fraction."""
+    """Returns what the design cannot separate; only for a fraction."""
 
 
 def _cross_levels(factors: Levels) -> Iterator[Combination]:
@@ -92,16 +92,16 @@ def _count_fraction(n_levels: Mapping[str, int], resolution: int) -> int:
     return len(_build_columns(len(n_levels), resolution))
 
 
-def fraction(resolution: int = 4) -> Design:
-    """Returns the design of the smallest regular two-level fraction of a resolution, or of a better one of that size.
+def make_fraction(resolution: int = 4) -> Design:
+    """Returns the smallest regular two-level fraction of at least a resolution; among those of its size, the best.
 
-    The default lets every main effect be read without assuming that no two factors interact. From nine factors on
-    there can be a fraction of that size and resolution that mixes fewer two-factor interactions: the generators are
-    pyDOE's, which stops at the first that have the resolution.
+    With the default, main effects can be read without assuming that no two factors interact. From nine factors on,
+    another fraction of this size and resolution may mix fewer two-factor interactions: the generators are pyDOE's,
+    which stops at the first that have the resolution.
     """
     return Design(
         name="fraction",
-        meaning="the fewest combinations of two levels that keep effects apart as far as the resolution says",
+        meaning="the fewest combinations of two levels that separate effects as the resolution requires",
         combine=partial(_combine_fraction, resolution=resolution),
         count=partial(_count_fraction, resolution=resolution),
         levels="two each",
@@ -125,18 +125,18 @@ def _build_columns(n_factors: int, resolution: int) -> Any:
 
 def _combine_fraction(factors: Levels, resolution: int) -> Iterator[Combination]:
     columns = _build_columns(len(factors), resolution)
-    # Of the fractions with these columns, the one that begins with all factors off: the reference is a cell.
+    # Signs are turned so that the first combination has all factors off: the reference is a cell.
     for row in columns * -columns[0]:
         yield {path: levels[int(sign > 0)] for (path, levels), sign in zip(factors.items(), row, strict=True)}
 
 
 def _find_aliasing(factors: Levels, resolution: int) -> Aliasing:
-    """The aliases of the columns before signs are turned: turning a column changes no alias but its sign."""
+    """The aliases of the columns before signs are turned: turning a column changes only the signs of aliases."""
     from pydoe import fracfact_aliasing
 
     names = list(factors)
     columns = _build_columns(len(names), resolution)
-    # Each text is a set such as 'a = bcd', the shortest effects first, factors by letter.
+    # Each text is a set such as 'a = bcd': the shortest effects come first, and letters stand for factors.
     texts, _ = fracfact_aliasing(columns)
     sets = [[[names[ord(letter) - ord("a")] for letter in word] for word in text.split(" = ")] for text in texts]
     short = (tuple(" x ".join(effect) for effect in effects if len(effect) <= 2) for effects in sets)
@@ -168,50 +168,50 @@ DESIGNS: Mapping[str, Design] = {
         ),
         Design(
             name="drop_one",
-            meaning="all factors on (second level), then each one off (first level) alone",
+            meaning="all factors on (second level), then each factor alone off (first level)",
             combine=_drop_one,
             count=_count_one_at_a_time,
             levels="two each",
         ),
-        # With two levels each, adding one to nothing is varying one at a time.
+        # With two levels each, this is the same as varying one factor at a time.
         Design(
             name="add_one",
-            meaning="all factors off (first level), then each one on (second level) alone",
+            meaning="all factors off (first level), then each factor alone on (second level)",
             combine=_one_at_a_time,
             count=_count_one_at_a_time,
             levels="two each",
         ),
-        fraction(),
+        make_fraction(),
     )
 }
 
 
 def find_misfits(design: Design, n_levels: Mapping[str, int]) -> Iterator[str]:
-    """Yields each reason why factors with so many levels do not suit a design."""
+    """Yields each reason why factors with these numbers of levels do not suit a design."""
     counts = ", ".join(f"{path} has {n}" for path, n in n_levels.items())
     if design.levels == "equally many" and len(set(n_levels.values())) > 1:
-        yield f"design {design.name} pairs levels by their place, so factors need equally many ({counts})."
+        yield f"design {design.name} pairs levels by position, so all factors need equally many ({counts})."
     if design.levels == "two each" and set(n_levels.values()) - {2}:
-        yield f"design {design.name} switches factors off and on, so each needs two levels, off first ({counts})."
+        yield f"design {design.name} switches factors off and on, so each needs two levels, first off, then on ({counts})."
     if design.find_aliasing and len(n_levels) < FEWEST_FACTORS:
         yield (
-            f"design fraction leaves combinations of three factors or more out, and there are {len(n_levels)}."
-            " Use cross, which runs them all."
+            f"design fraction needs at least {FEWEST_FACTORS} factors, and there are {len(n_levels)}. Use cross, which runs"
+            " all combinations."
         )
     if design.find_aliasing and len(n_levels) > MOST_FACTORS:
         yield (
-            f"design fraction takes up to {MOST_FACTORS} factors, and there are {len(n_levels)}. Use add_one or drop_one,"
-            " or a fraction of those that may interact."
+            f"design fraction takes at most {MOST_FACTORS} factors, and there are {len(n_levels)}. Use add_one or drop_one,"
+            " or a fraction of the factors that may interact."
         )
 
 
 def list_combinations(
     design: Design, factors: Levels, include: Iterable[Mapping[str, Any]], exclude: Iterable[Levels]
 ) -> Iterator[Combination]:
-    """Yields the design's combinations, then the included ones, but for the excluded ones.
+    """Yields the design's combinations, then the included ones, without the excluded ones.
 
-    An included combination has the first level of every factor that it does not name. A combination is excluded if
-    for some rule every factor named there has one of the levels named there.
+    An included combination has the first level of every factor that it does not name. A rule excludes a combination if
+    every factor that the rule names has one of the rule's levels.
     """
     is_out = _make_excluder(exclude)
     reference = {path: levels[0] for path, levels in factors.items()}
@@ -221,11 +221,11 @@ def list_combinations(
 
 
 MOST_PRODUCTS = 1000
-"""Combinations of levels of one rule that are written out, so that a lookup finds them."""
+"""A rule with at most this many combinations of levels is written out into a lookup table."""
 
 
 def _make_excluder(rules: Iterable[Levels]) -> Callable[[Combination], bool]:
-    """Returns a function that says whether a rule takes a combination out: of thousands it asks only the rules that can."""
+    """Returns a function that says whether a rule excludes a combination; of thousands of rules it checks only a few."""
     by_paths: dict[tuple[str, ...], set[tuple[Any, ...]]] = {}
     wide = []
     for rule in rules:

@@ -1,6 +1,6 @@
-"""A YAML text as a document whose leaves are text, with the line of every key and value in it.
+"""A YAML text as a document whose leaves are text, with the line of every key and value.
 
-Sizes are counted before anything is built: a few aliases can stand for more values than memory holds.
+Sizes are counted before anything is built: a few aliases can stand for more values than fit into memory.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,21 +15,21 @@ from orca_sweep.errors import InputError, Problem
 from orca_sweep.registry import hint
 
 Keys = tuple[str, ...]
-"""Where a value stands in a document: the keys that lead to it, and the numbers of items in lists."""
+"""The path to a value in a document: its keys, and in lists the numbers of items."""
 NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 MOST_BYTES = 4 * 2**20
 MOST_COUNTED = 256 * 2**20
-"""Bytes up to which the values of a file that is too large are counted."""
+"""Bytes; in a file that is too large, values are counted up to here."""
 MOST_CHARACTERS = 10_000
 """Of a key or value."""
 MOST_VALUES = 200_000
-"""Keys, values and lists in a document; a repetition by an alias counts each time."""
+"""Keys, values and lists in a document; what an alias repeats counts each time."""
 MOST_DEPTH = 50
-"""Of lists and mappings in one another."""
+"""Of nested lists and mappings."""
 FEWER = "Give fewer levels, seeds or rows; --max-trials raises the limit."
 NO_YAML = "this is not valid YAML"
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's, where PyYAML was built with it: it reads about twenty times as fast."""
+"""libyaml's where PyYAML was built with it: it is about twenty times as fast."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Document:
     path: Path
     content: object
     lines: dict[Keys, int]
-    """Of every key and value; the reader of a space adds settings under their dotted names."""
+    """The line of every key and value; the reader of a space adds the dotted names of settings."""
 
     def locate(self, *keys: str) -> str:
         """Returns 'file:line' of a value, or of the nearest value around it."""
@@ -47,7 +47,7 @@ class Document:
 
 
 def locate_keys(path: Path, lines: Mapping[Keys, int], keys: Keys) -> str:
-    """Returns 'file:line' of a value, or of the nearest value around it; the file alone if it has no lines."""
+    """Returns 'file:line' of a value, or of the nearest value around it; just the file if it has no lines."""
     for n in range(len(keys), -1, -1):
         if keys[:n] in lines:
             return f"{path}:{lines[keys[:n]]}"
@@ -55,7 +55,7 @@ def locate_keys(path: Path, lines: Mapping[Keys, int], keys: Keys) -> str:
 
 
 def write_count(n: int) -> str:
-    """Returns a number as a reader takes it in: '10,000,000', or 'about 10^42'."""
+    """Returns a number in readable form: '10,000,000', or 'about 10^42'."""
     return f"{n:,}" if n < 10**15 else f"about 10^{len(str(n)) - 1}"
 
 
@@ -65,20 +65,20 @@ def write_count(n: int) -> str:
 def read_document(path: Path, most_values: int = MOST_VALUES) -> Document:
     """Returns the document of a YAML file.
 
-    Scalars stay text, null apart: the field that a value ends in decides what it is, so YAML 1.1's habits
+    Scalars other than null stay text: the field that receives a value decides its type, so YAML 1.1's conventions
     (``no`` is false, ``1e-4`` is text, ``1:30`` is ninety) cannot change a level.
 
     Args:
         path: the file.
-        most_values: the most keys, values and lists that it may hold; a repetition by an alias counts each time.
+        most_values: the largest number of keys, values and lists; what an alias repeats counts each time.
 
     Raises:
-        InputError: if it cannot be read, is not YAML, or is larger than a space can sensibly be.
+        InputError: if it cannot be read, is not YAML, or is too large for a space.
     """
     root = _compose_nodes(path, _read_text(path, max(MOST_BYTES, 20 * most_values), most_values), most_values)
     if root.n_values > most_values:
         rule = f"its aliases stand for {write_count(root.n_values)} values, more than {most_values:,}."
-        raise InputError(Problem(where=str(path), rule=rule, remedy="Write out what is needed."))
+        raise InputError(Problem(where=str(path), rule=rule, remedy="Write out only what is needed."))
     if root.depth > MOST_DEPTH:
         raise InputError(_find_depth_problem(str(path), f"{root.depth} levels, at most {MOST_DEPTH}"))
     lines: dict[Keys, int] = {}
@@ -91,7 +91,7 @@ def read_document(path: Path, most_values: int = MOST_VALUES) -> Document:
 
 def _read_text(path: Path, most_bytes: int, most_values: int) -> str:
     try:
-        # Counted as it is read: a pipe, or a file of /proc, has no size.
+        # Bytes are counted while reading: a pipe, or a file in /proc, has no size.
         with path.open("rb") as file:
             blob = file.read(most_bytes + 1)
             if len(blob) > most_bytes:
@@ -112,18 +112,18 @@ def _read_text(path: Path, most_bytes: int, most_values: int) -> str:
 
 
 def _find_size_problem(path: Path, blob: bytes, file: BinaryIO, limit: str) -> Problem:
-    """Says how large a file is of which only ``blob`` was read, and about how many values it lists."""
+    """A problem that gives the size of a file, of which only ``blob`` was read, and its approximate number of values."""
     n_bytes = n_items = 0
     while blob and n_bytes < MOST_COUNTED:
         n_bytes += len(blob)
         n_items += blob.count(b",") + blob.count(b"- ")
         blob = file.read(2**20)
-    size = f"{n_bytes:,} bytes and about {n_items:,} values{' and more' if blob else ''}"
-    return Problem(where=str(path), rule=f"{size}, where a space has at most {limit}.", remedy=FEWER)
+    size = f"{'more than ' if blob else ''}{n_bytes:,} bytes and about {n_items:,} values"
+    return Problem(where=str(path), rule=f"{size}, but a space may have at most {limit}.", remedy=FEWER)
 
 
 def _find_depth_problem(where: str, depth: str) -> Problem:
-    return Problem(where=where, rule=f"this is nested too deeply for a space ({depth}).")
+    return Problem(where=where, rule=f"the nesting is too deep for a space ({depth}).")
 
 
 # Nodes --------------------------------------------------------------------------------------------
@@ -139,9 +139,9 @@ class _Node:
     text: str = ""
     is_plain: bool = False
     children: "list[_Node]" = field(default_factory=list)
-    """Of a mapping its keys and values, in turn."""
+    """Of a mapping: keys and values alternately."""
     n_values: int = 1
-    """Itself and all below it, aliases written out."""
+    """The node and all below it, aliases written out."""
     depth: int = 1
     is_open: bool = True
 
@@ -152,7 +152,7 @@ class _Node:
 
 
 def _compose_nodes(path: Path, text: str, most_values: int) -> _Node:
-    """Returns the tree of a text. Neither depth nor number of values exhausts anything: the text is read as events."""
+    """Returns the tree of a text. The text is read as events, so neither depth nor the number of values exhausts memory."""
     top = _Node(0, "list")
     n_values = 0
     stack, anchors = [top], dict[str, _Node]()
@@ -160,18 +160,18 @@ def _compose_nodes(path: Path, text: str, most_values: int) -> _Node:
         for event in yaml.parse(text, Loader=LOADER):
             n_values += isinstance(event, yaml.NodeEvent)
             if n_values > most_values:
-                continue  # counted to the end, and kept no more
+                continue  # the rest is only counted
             if isinstance(event, yaml.NodeEvent):
                 _add_node(event, stack, anchors, path)
             elif isinstance(event, yaml.CollectionEndEvent):
                 stack.pop().close()
             elif isinstance(event, yaml.DocumentStartEvent) and top.children:
                 rule = f"{NO_YAML}: a second document begins here."
-                raise InputError(Problem(where=f"{path}:{_line_of(event)}", rule=rule, remedy="Keep one."))
+                raise InputError(Problem(where=f"{path}:{_line_of(event)}", rule=rule, remedy="Keep only one."))
     except yaml.YAMLError as error:
         raise InputError(_explain_yaml_error(path, error)) from None
     if n_values > most_values:
-        rule = f"{n_values:,} values, where a space has at most {most_values:,}."
+        rule = f"{n_values:,} values, but a space may have at most {most_values:,}."
         raise InputError(Problem(where=str(path), rule=rule, remedy=FEWER))
     if not top.children:
         remedy = "A space needs at least base, factors and seeds."
@@ -183,7 +183,7 @@ def _explain_yaml_error(path: Path, error: yaml.YAMLError) -> Problem:
     if not isinstance(error, yaml.MarkedYAMLError):
         return Problem(where=str(path), rule=f"{NO_YAML}: {error}.")
     words = str(error.problem or error.context)
-    # libyaml has one class for all its errors: that it met its own limit of depth only its words say.
+    # libyaml has a single class for all its errors: only the text shows that it reached its own depth limit.
     if "nesting depth" in words:
         return _find_depth_problem(str(path), f"at most {MOST_DEPTH} levels")
     mark = error.problem_mark or error.context_mark
@@ -248,7 +248,7 @@ class _Builder:
             if key_node.kind != "scalar" or key == "<<":
                 self._report(key_node.line, "this key is not a plain word.", "Write each key out as text.")
             elif key in mapping:
-                rule = f"the key {key!r} stands here twice, and the second would silently win."
+                rule = f"the key {key!r} appears here twice, and the second would silently win."
                 self._report(key_node.line, rule, "Keep one.")
             else:
                 self.lines[(*keys, key)] = key_node.line

@@ -1,4 +1,4 @@
-"""From a space to its combinations of levels and their placebos, each resolved to the cell it is."""
+"""From a space to its combinations of levels and their placebos, each resolved to its cell."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,23 +14,23 @@ from orca_sweep.space.records import PLACEBOS, Resolve, Rule, Space
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
-    """A combination of levels as the space asks for it, and its cell: combinations that are equal work have one cell."""
+    """A combination of levels as the space asks for it, and its cell; combinations with equal work share a cell."""
 
     levels: Mapping[str, Any]
     cell: TrialConfig
     settings: Mapping[str, Any]
-    """All that the space says of it, before what has no effect is left out."""
+    """All that the space sets for it, including what has no effect."""
 
 
 def expand_space(space: Space, resolve: Resolve) -> tuple[list[Resolved], list[Problem]]:
-    """Returns the combinations that can be resolved, placebos last, and what is wrong with the others."""
+    """Returns the combinations that can be resolved, placebos last, and the problems of the rest."""
     own: list[Resolved] = []
     placebos: list[Resolved] = []
     problems: dict[Problem, None] = {}
     refused: set[InputError] = set()
     rules = _RuleIndex(space.when)
     for levels in designs.list_combinations(space.design, space.factors, space.include, space.exclude):
-        if len(problems) > MOST_PROBLEMS:  # the nearest names of thousands of wrong ones take minutes
+        if len(problems) > MOST_PROBLEMS:  # finding the nearest names for thousands of wrong names takes minutes
             break
         settings = {**space.base, **levels, **rules.settings_for(levels)}
         if space.code is not None:
@@ -38,7 +38,7 @@ def expand_space(space: Space, resolve: Resolve) -> tuple[list[Resolved], list[P
         try:
             own.append(Resolved(levels=levels, cell=resolve(settings), settings=settings))
             for proxy in _choose_placebos(space, own[-1].cell.proxy):
-                # A placebo differs from what it stands in for in the proxy alone: the same rules hold for it.
+                # A placebo differs from its original only in the proxy: the same rules apply to it.
                 placebo = {**settings, "proxy": proxy}
                 placebos.append(Resolved(levels={**levels, "proxy": proxy}, cell=resolve(placebo), settings=placebo))
         except InputError as error:
@@ -50,7 +50,7 @@ def expand_space(space: Space, resolve: Resolve) -> tuple[list[Resolved], list[P
 
 
 def locate_problems(space: Space, problems: Iterable[Problem], scope: str = "") -> Iterator[Problem]:
-    """Yields problems of settings with the line where the space sets their field: where the last word on it stands."""
+    """Yields problems of settings with the line where the space sets their field; if several do, the one that wins."""
     for problem in problems:
         field = problem.field or ""
         keys: Keys = ("base", field)
@@ -64,11 +64,11 @@ def locate_problems(space: Space, problems: Iterable[Problem], scope: str = "") 
 
 
 class _RuleIndex:
-    """The rules of ``when`` by the factors and levels they ask for: of thousands, a combination meets only its own."""
+    """The rules of ``when`` by their factors and levels: of thousands, a combination is checked against its own only."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self.by_fields: dict[tuple[str, ...], dict[tuple[Any, ...], dict[str, tuple[int, Any]]]] = {}
-        """Of rules that ask for the same, what the last of them sets, with its number among the rules."""
+        """For rules with equal conditions, what the last of them sets, with its number among the rules."""
         for number, rule in enumerate(rules):
             fields = tuple(sorted(rule.levels))
             by_levels = self.by_fields.setdefault(fields, {})
@@ -76,7 +76,7 @@ class _RuleIndex:
             settings.update({field: (number, value) for field, value in rule.settings.items()})
 
     def settings_for(self, levels: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns what the rules that hold for a combination set; the last of them wins."""
+        """Returns the settings of the rules that apply to a combination; the last rule wins."""
         settings: dict[str, tuple[int, Any]] = {}
         for fields, by_levels in self.by_fields.items():
             for field, setting in by_levels.get(tuple(levels[field] for field in fields), {}).items():
@@ -86,7 +86,7 @@ class _RuleIndex:
 
 
 def _choose_placebos(space: Space, proxy: str) -> list[str]:
-    """The placebos of a resolved cell's proxy: none for no proxy, which is what an untrained embedder has too."""
+    """The placebos of a resolved cell's proxy; none without a proxy, as in cells with an untrained embedder."""
     is_real = proxy not in ("none", "dummy") and not proxy.startswith(SHUFFLED)
     return [PLACEBOS[name](proxy) for name in space.placebo] if is_real else []
 
@@ -94,14 +94,14 @@ def _choose_placebos(space: Space, proxy: str) -> list[str]:
 def _find_lacks(space: Space, own: Sequence[Resolved], placebos: Sequence[Resolved]) -> Iterator[Problem]:
     if not own:
         rule = "exclude leaves no combination of levels."
-        yield Problem(where=space.locate("exclude"), field="exclude", rule=rule, remedy="Take a rule out.")
+        yield Problem(where=space.locate("exclude"), field="exclude", rule=rule, remedy="Remove a rule.")
     elif space.placebo and not placebos:
-        rule = "no combination trains the embedder towards a real proxy, so there is nothing to make a placebo of."
-        yield Problem(where=space.locate("placebo"), field="placebo", rule=rule, remedy="Take placebo out.")
+        rule = "no combination trains the embedder towards a real proxy, so a placebo has nothing to replace."
+        yield Problem(where=space.locate("placebo"), field="placebo", rule=rule, remedy="Remove placebo.")
 
 
 def add_placebo_levels(space: Space, combinations: Sequence[Resolved]) -> Space:
-    """Returns the space with every proxy of its combinations among the levels; the proxy becomes a factor if it is none."""
+    """Returns the space with every proxy of its combinations among the levels of proxy, which becomes a factor if needed."""
     if not space.placebo:
         return space
     asked = [(of.cell.proxy, of.levels.get("proxy", space.base.get("proxy"))) for of in combinations]
@@ -114,22 +114,22 @@ def add_placebo_levels(space: Space, combinations: Sequence[Resolved]) -> Space:
 
 
 def find_split_rules(space: Space, labels: Mapping[str, Mapping[str, str]]) -> Iterator[Problem]:
-    """Yields a problem for each cell that rules split: equal levels, different settings by what the levels were before."""
+    """Yields a problem for each cell that rules split: its combinations are equal work, but rules set them differently."""
     seen: dict[tuple[str, ...], str] = {}
     for cell_id, by_field in labels.items() if space.when else ():
         levels = tuple(by_field.values())
         if seen.setdefault(levels, cell_id) != cell_id:
             named = ", ".join(f"{field} {level}" for field, level in by_field.items())
             rule = (
-                f"the rules give one cell ({named}) different settings: they tell combinations of levels apart that are"
-                " equal work."
+                f"the rules give one cell ({named}) different settings: they apply to only some of the combinations of"
+                " levels that are equal work."
             )
-            remedy = "Let the rules hold for all of these combinations or for none."
+            remedy = "Let the rules apply to all of these combinations or to none."
             yield Problem(where=space.locate("when"), field="when", rule=rule, remedy=remedy)
 
 
 def find_split_declarations(space: Space, cells: Iterable[TrialConfig]) -> Iterator[Problem]:
-    """Yields a problem for each cell that declarations split: equal levels, but tasks normalised in different ways."""
+    """Yields a problem for each cell that declarations split: its levels are equal, but its tasks normalise differently."""
     if "task" not in space.factors or "data.normalise" in space.factors:
         return
     seen: dict[tuple[Any, ...], object] = {}
@@ -137,7 +137,7 @@ def find_split_declarations(space: Space, cells: Iterable[TrialConfig]) -> Itera
         levels, normalise = tuple(flat[field] for field in space.factors), flat["data.normalise"]
         if seen.setdefault(levels, normalise) != normalise:
             rule = f"some levels are the same data, once normalised by {seen[levels]!r} and once by {normalise!r}."
-            remedy = "Leave normalise out of the declarations, and make data.normalise a factor."
+            remedy = "Remove normalise from the declarations, and make data.normalise a factor."
             yield Problem(where=space.locate("factors", "task"), field="task", rule=rule, remedy=remedy)
 
 
@@ -150,13 +150,13 @@ def describe_imbalance(
     by_cell: Mapping[str, Sequence[Resolved]],
     labels: Mapping[str, Mapping[str, str]],
 ) -> Iterator[str]:
-    """Yields what keeps a fraction from being the balanced one that its aliases are of.
+    """Yields each reason why a fraction is not balanced, so that its aliases are incomplete.
 
     Args:
         space: the space as it was read.
-        aliasing: what the fraction cannot tell apart; None for another design.
+        aliasing: what the fraction cannot separate; None for another design.
         by_cell: the combinations of each cell.
-        labels: of each cell the level of every factor.
+        labels: for each cell, the level of every factor.
     """
     if aliasing is None or aliasing.resolution is None:
         return
@@ -166,26 +166,26 @@ def describe_imbalance(
     n_out = len(whole) - len({tuple(asked.levels.values()) for _, asked in own})
     if n_out:
         yield (
-            f"exclude takes {n_out} of the fraction's {len(whole)} combinations out: the aliases are those of the whole"
-            " fraction, and without these more effects mix. Use cross, or exclude nothing."
+            f"exclude removes {n_out} of the fraction's {len(whole)} combinations: the aliases are those of the whole"
+            " fraction, and without these combinations more effects mix. Use cross, or exclude nothing."
         )
     run = [(asked.levels, labels[cell_id]) for cell_id, asked in own]
     idle = [path for path in space.factors if not _acts_everywhere([(levels[path], by[path]) for levels, by in run])]
     if idle:
         n_cells = len({asked.cell.cell_id for _, asked in own})
         yield (
-            f"{', '.join(idle)}: some of the fraction's combinations ask for a level that changes nothing there and runs as"
-            f" another one, so its {len(whole)} combinations are {n_cells} different cells and no longer balanced: more"
-            " effects mix than the aliases say. Use cross, or factors that act whatever the levels of the others."
+            f"{', '.join(idle)}: some of the fraction's combinations ask for a level that has no effect there and runs as"
+            f" another level, so its {len(whole)} combinations are {n_cells} different cells and no longer balanced: more"
+            " effects mix than the aliases show. Use cross, or factors that act at every level of the other factors."
         )
     if len(own) < len(every):
         yield (
-            f"{len(every) - len(own)} combinations stand beside the fraction (include, placebo): the aliases are those of"
+            f"{len(every) - len(own)} combinations are not part of the fraction (include, placebo): the aliases are those of"
             " the fraction alone."
         )
 
 
 def _acts_everywhere(levels: Iterable[tuple[object, object]]) -> bool:
-    """Whether each level of a factor, as asked for, runs as one and the same, and no two levels as the same one."""
+    """Whether each level that is asked for always runs as the same level, and different levels as different ones."""
     pairs = set(levels)
     return len(pairs) == len({asked for asked, _ in pairs}) == len({run for _, run in pairs})

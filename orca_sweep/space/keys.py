@@ -1,6 +1,7 @@
 """The keys of a space YAML as pydantic models, and pydantic's errors as problems with their lines.
 
-What stands under ``base``, ``factors`` and the keys that name levels is of the types of a trial's config: ``levels.py`` reads it.
+Values under ``base``, ``factors`` and the keys that name levels have the types of a trial's config: ``levels.py`` reads
+them.
 """
 
 import re
@@ -49,7 +50,7 @@ REMEDIES: Mapping[str, str] = {
     "aa": "Give whole numbers from 0 on, or how many.",
     "margin": f"A margin must be {MARGIN}.",
 }
-"""What to do about a wrong value of a key, or in it."""
+"""What to do about a wrong value of a key, or inside it."""
 
 
 # Values -------------------------------------------------------------------------------------------
@@ -57,7 +58,7 @@ REMEDIES: Mapping[str, str] = {
 
 def _check_folder_name(name: str) -> str:
     if not FOLDER_NAME.fullmatch(name):
-        raise ValueError("this cannot name a folder. Use up to 100 letters, digits, '-', '_' and '.'")
+        raise ValueError("this cannot be a folder's name. Use up to 100 letters, digits, '-', '_' and '.'")
     return name
 
 
@@ -70,23 +71,23 @@ def _check_placebo(name: object) -> object:
 def _order_placebos(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in set(names):
         if names.count(name) > 1:
-            raise ValueError(f"{name} stands here twice. Keep one")
+            raise ValueError(f"{name} appears here twice. Keep one")
     return tuple(name for name in PLACEBOS if name in names)
 
 
 def _read_seeds(value: object) -> object:
-    """A number of seeds, or the seeds that a list names, each once."""
+    """A number of seeds, or a list of different seeds."""
     if not isinstance(value, list):
         return TypeAdapter(Annotated[int, Field(ge=1, le=MOST_SEEDS)]).validate_python(value)
     seeds = TypeAdapter(tuple[Seed, ...]).validate_python(value)
     repeated = next((seed for seed, n in Counter(seeds).items() if n > 1), None)
     if repeated is not None:
-        raise ValueError(f"the seed {repeated} stands here twice. A trial never runs twice; keep one")
+        raise ValueError(f"the seed {repeated} appears here twice. A trial never runs twice; keep one")
     return seeds
 
 
 def _read_margins(value: object) -> object:
-    """Margins by task, under ``ALL`` the one of all tasks."""
+    """Margins by task; under ``ALL`` the margin of all tasks."""
     if isinstance(value, Mapping):
         return TypeAdapter(Annotated[dict[str, NonNegative], Field(min_length=1)]).validate_python(value)
     return {ALL: TypeAdapter(NonNegative).validate_python(value)}
@@ -102,7 +103,7 @@ Row = Annotated[Table, Field(min_length=1)]
 
 
 class DesignKeys(BaseModel):
-    """Which design makes the combinations: its name, or of a fraction its resolution too."""
+    """Which design makes the combinations: its name, and for a fraction its resolution."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -126,16 +127,16 @@ class DesignKeys(BaseModel):
     def _check_resolution(cls, resolution: object, info: ValidationInfo) -> object:
         name = info.data.get("name", "fraction")
         if designs.DESIGNS[name].find_aliasing is None:
-            raise ValueError(f"design {name} has no resolution; a fraction has. Take it out")
+            raise ValueError(f"design {name} has no resolution; only a fraction has one. Remove it")
         if resolution not in [str(n) for n in designs.RESOLUTIONS]:
             known = ", ".join(f"{n} ({meaning})" for n, meaning in designs.RESOLUTIONS.items())
-            raise ValueError(f"a fraction's resolution is one of {known}")
+            raise ValueError(f"a fraction's resolution must be one of {known}")
         return resolution
 
     @property
     def design(self) -> designs.Design:
-        """The design that is meant."""
-        return designs.DESIGNS[self.name] if self.resolution is None else designs.fraction(int(self.resolution))
+        """The design itself."""
+        return designs.DESIGNS[self.name] if self.resolution is None else designs.make_fraction(int(self.resolution))
 
 
 class RuleKeys(BaseModel):
@@ -160,7 +161,7 @@ class RangeKeys(BaseModel):
 class SpaceKeys(BaseModel):
     """All keys of a space.
 
-    The description of a key is what an error says that its value must be.
+    Errors quote the description of a key as what its value must be.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -198,7 +199,7 @@ class SpaceKeys(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _choose_search(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Fills in the method of a search that names none: a grid cannot search a range."""
+        """Fills in a missing search method: a grid, or random if something is searched in a range."""
         keys = dict(value)
         search = keys.get("search", {})
         search = {"method": search} if isinstance(search, str) else search
@@ -208,7 +209,7 @@ class SpaceKeys(BaseModel):
 
 
 def is_range(value: object) -> bool:
-    """Says whether a value of ``tune`` is meant as a range."""
+    """Whether a value of ``tune`` is meant as a range."""
     return isinstance(value, Mapping) and ("low" in value or "high" in value)
 
 
@@ -219,7 +220,7 @@ def _holds_range(tune: object) -> bool:
 # Errors -------------------------------------------------------------------------------------------
 
 SHAPES = frozenset({"dict_type", "list_type", "tuple_type", "string_type", "model_type", "too_short"})
-"""Pydantic's errors that mean that something of another kind stands there, or nothing in it."""
+"""Pydantic's errors for a value of another kind, or an empty one."""
 
 
 def explain_errors(
@@ -228,17 +229,17 @@ def explain_errors(
     """Yields each of pydantic's errors about a part of a document as a problem with its line.
 
     Args:
-        error: what a model refuses.
+        error: what the model rejects.
         document: the document.
-        model: the model that refuses it.
-        keys: where the part stands in the document.
+        model: the model.
+        keys: the path to the part in the document.
     """
     refused: set[tuple[int | str, ...]] = set()
     for item in error.errors(include_url=False):
         location = (*keys, *item["loc"])
         is_key = location[-1:] == ("[key]",)
         if any(location[:n] in refused for n in range(len(location))):
-            continue  # nobody asks for the value of a key that is none
+            continue  # the value of a key that does not exist needs no error
         if is_key:
             refused.add(location[:-1])
         names = [part for part in location if isinstance(part, str) and not part.isdigit()]
@@ -252,12 +253,12 @@ def explain_errors(
 
 
 def _explain_rule(item: Mapping[str, Any], model: type[BaseModel]) -> str:
-    """Says in a sentence what is wrong; pydantic's own words begin with a capital letter and have no full stop."""
+    """What is wrong, as a sentence; pydantic's messages begin with a capital letter and have no full stop."""
     if item["type"] == "extra_forbidden":
         *before, key = item["loc"]
         return f"unknown key. {hint(str(key), _find_model(model, tuple(before)).model_fields)}"
     if item["type"] == "missing":
-        return "this key is needed."
+        return "this key is required."
     if item["type"] == "value_error":
         return end_sentence(str(item["ctx"]["error"]))
     names = _find_key_names(model, item["loc"])
@@ -267,12 +268,12 @@ def _explain_rule(item: Mapping[str, Any], model: type[BaseModel]) -> str:
 
 
 def end_sentence(text: str) -> str:
-    """Returns a text with a full stop, unless it ends as a sentence does."""
+    """Returns a text with a full stop, unless it already ends like a sentence."""
     return text if text.endswith((".", "?")) else f"{text}."
 
 
 def _find_model(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
-    """The model of a part of what a model describes: the innermost one on the way there."""
+    """The innermost model on the path from a model to a location in it."""
     for part in location:
         field = model.model_fields.get(str(part))
         types = (field.annotation, *get_args(field.annotation)) if field else ()
@@ -281,7 +282,7 @@ def _find_model(model: type[BaseModel], location: tuple[int | str, ...]) -> type
 
 
 def _find_key_names(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, ...]:
-    """The words that a mapping takes as keys, if the location is that of a key among such."""
+    """The words that a mapping accepts as keys, if the location is one of its keys."""
     if location[-1:] != ("[key]",):
         return ()
     field = model.model_fields.get(str(location[0]))
@@ -290,7 +291,7 @@ def _find_key_names(model: type[BaseModel], location: tuple[int | str, ...]) -> 
 
 
 def _describe_form(model: type[BaseModel], location: tuple[int | str, ...], error_type: str) -> str:
-    """What must stand there, in words; empty if pydantic's words are as good."""
+    """What the value must be, in words; empty if pydantic's message is as good."""
     field = model.model_fields.get(str(location[0])) if location else None
     is_whole_key = not any(isinstance(part, str) for part in location[1:])
     if field is not None and field.description and is_whole_key:
@@ -300,7 +301,7 @@ def _describe_form(model: type[BaseModel], location: tuple[int | str, ...], erro
 
 
 def _follow_keys(document: Document, location: tuple[int | str, ...]) -> Keys:
-    """The keys of a location that are in the document: pydantic adds its own words, and names what is missing."""
+    """The keys of a location that are in the document: pydantic adds its own names, and those of missing keys."""
     keys: Keys = ()
     for part in map(str, location):
         keys = (*keys, part) if (*keys, part) in document.lines else keys

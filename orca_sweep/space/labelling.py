@@ -1,4 +1,4 @@
-"""Which labels a cell has: what the space asks for, as it writes it, and what runs where that has no effect."""
+"""The labels of cells: the levels that the space asks for, as it writes them, or what runs where they have no effect."""
 
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
@@ -13,16 +13,16 @@ from orca_sweep.space.records import Space
 OWN_VALUE_IS_DEFAULT = ("finetune.dropout", "body.pretrain_steps")
 """Fields whose default is also how the body's own value is stored, which acts."""
 Asked = Mapping[str, Sequence[Resolved]]
-"""Of each cell the combinations of levels that are its work."""
+"""For each cell, the combinations of levels that are its work."""
 First = Mapping[str, Mapping[Any, Any]]
-"""Of each factor the levels that are the same work as an earlier one in every combination, and that one."""
+"""For each factor, the levels that are the same work as an earlier level in every combination, and that earlier level."""
 
 
 def label_cells(space: Space, asked: Asked) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """Returns each cell's label of every factor, and a note on each level that is the same as another.
+    """Returns each cell's label for every factor, and a note on each level that is the same as another.
 
-    A label is the level that the cell is asked for, as the space writes it. Where combinations are one cell, it is that
-    of the one that is most as the cell runs. Where the level has no effect, what it runs with is shown.
+    A label is the level that the space asks for, as it writes it. If several combinations share the cell, the label
+    comes from the combination closest to what runs. Where the level has no effect, the label shows what runs.
     """
     first = find_equal_levels(space, asked)
     labels = {cell_id: _label_cell(space, combinations, first) for cell_id, combinations in asked.items()}
@@ -39,8 +39,8 @@ def label_cells(space: Space, asked: Asked) -> tuple[dict[str, dict[str, str]], 
 def _describe_equal(space: Space, path: str, level: Any, other: Any) -> str:
     again, shown = space.write_level(path, level), space.write_level(path, other)
     return (
-        f"{path}: the levels {shown} and {again} are the same work in every combination of this space, so they are one"
-        f" level, and where it has an effect {shown} is shown."
+        f"{path}: the levels {shown} and {again} are the same work in every combination of this space, so they count as"
+        f" one level, shown as {shown} where it has an effect."
     )
 
 
@@ -92,9 +92,9 @@ def _is_idle(path: str, asked: Any, cell: TrialConfig, is_tuned: bool) -> bool:
 
 
 def find_equal_levels(space: Space, asked: Asked) -> First:
-    """Returns the levels of each factor that give the same cell as an earlier one whatever the other factors are.
+    """Returns the levels of each factor that give the same cell as an earlier level, whatever the other factors are.
 
-    Cost: nothing if every combination is a cell of its own; else a look at those of the levels in question.
+    Cost: none if every combination has its own cell; otherwise a pass over the combinations of the levels in question.
     """
     pairs = _find_candidates(space, asked)
     equal: dict[str, dict[Any, Any]] = {}
@@ -114,7 +114,7 @@ def _find_first(levels: Mapping[Any, Any], level: Any) -> Any:
 
 
 def _find_candidates(space: Space, asked: Asked) -> dict[str, dict[tuple[Any, Any], None]]:
-    """Pairs of levels, the later first, that are one cell somewhere with all other factors alike."""
+    """Pairs of levels, the later first, that share a cell somewhere with all other factors alike."""
     pairs: dict[str, dict[tuple[Any, Any], None]] = {}
     ranks = {path: {level: i for i, level in enumerate(levels)} for path, levels in space.factors.items()}
     for combinations in asked.values():
@@ -138,7 +138,7 @@ def _list_other_levels(space: Space, path: str, combination: Resolved) -> tuple[
 def _map_cells_by_level(
     space: Space, path: str, asked: Asked, levels: set[Any]
 ) -> dict[Any, dict[tuple[Any, ...], str]]:
-    """Of each of some levels the cell that it gives, by the levels of the other factors."""
+    """For each of the levels, its cells by the levels of the other factors."""
     cells: dict[Any, dict[tuple[Any, ...], str]] = {level: {} for level in levels}
     for cell_id, combinations in asked.items():
         for combination in combinations:

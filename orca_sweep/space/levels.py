@@ -1,4 +1,4 @@
-"""Reading what is of the types of a trial's config: base, factors, and the keys that name levels or fields."""
+"""Reads values of a trial's config: base, factors, and the keys that name levels or fields."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from orca_sweep.space.records import Rule
 from orca_sweep.space.tuning import Range, Tune, make_range, takes_range
 
 MOST_LEVELS_SHOWN = 20
-"""Levels that an error names."""
+"""The most levels that an error lists."""
 ROW = TypeAdapter[dict[str, Any]](Row)
 ROW_FORM = SpaceKeys.model_fields["include"].description
 RULE_FORM = SpaceKeys.model_fields["when"].description
@@ -27,20 +27,20 @@ T = TypeVar("T")
 
 
 class Reading:
-    """A space while it is read: its document, the problems so far, and how it writes its levels."""
+    """The state of reading a space: its document, the problems so far, and how it writes its levels."""
 
     def __init__(self, document: Document, max_trials: int) -> None:
         self.document, self.max_trials = document, max_trials
         self.problems: list[Problem] = []
         self.written: dict[str, dict[Any, str]] = {}
-        """Of each field its values, and how the YAML writes them where they stand first."""
+        """For each field its values, and how the YAML writes each of them where it first appears."""
         self.declared = _find_declarations(document.content)
 
     def report(self, keys: Keys, *problems: Problem) -> None:
-        """Notes problems with what stands at a place in the document.
+        """Adds problems, with the line of the value at a path in the document.
 
         Raises:
-            InputError: if there are too many: the nearest names of thousands of wrong ones take minutes.
+            InputError: if there are too many: finding the nearest names for thousands of wrong names takes minutes.
         """
         for problem in problems:
             self.problems.append(problem.at(self.document.locate(*keys)))
@@ -48,7 +48,7 @@ class Reading:
                 raise InputError(self.problems)
 
     def read_level(self, field: str, raw: object, keys: Keys, scope: str = "") -> Levels:
-        """Returns the one value of a field in the field's type; none after a mistake."""
+        """Returns the value of a field in the field's type, as a tuple of one; an empty tuple after a mistake."""
         try:
             level = knobs()[field].read(self._insert_declaration(field, raw))
         except ValidationError as error:
@@ -59,7 +59,7 @@ class Reading:
         return (level,)
 
     def read_part(self, kind: TypeAdapter[T], raw: object, keys: Keys, problem: Problem) -> T | None:
-        """Returns a part of the document in the form that it must have; None, and one problem, if it has not."""
+        """Returns a part of the document in the required form; otherwise reports a problem and returns None."""
         try:
             return kind.validate_python(raw)
         except ValidationError:
@@ -67,25 +67,27 @@ class Reading:
             return None
 
     def check_field(self, field: str, keys: Keys, scope: str = "") -> bool:
-        """Says whether a space may set a field of this name, and reports it if not."""
+        """Returns whether a space may set a field of this name, and reports it if not."""
         if field == "seed":
-            rule, remedy = "a run seed is not set here.", "List the run seeds under the key 'seeds'."
+            rule, remedy = "a run seed cannot be set here.", "List the run seeds under the key 'seeds'."
             self.report(keys, Problem(field=field, rule=rule, remedy=remedy, scope=scope))
         elif field not in knobs():
             self.report(keys, Problem(field=field, rule=unknown_knob(field), scope=scope))
         return field != "seed" and field in knobs()
 
     def check_length(self, values: object, keys: Keys, field: str, scope: str = "") -> bool:
-        """Says whether a list holds no more than a space may have trials, before its values are read one by one."""
+        """Returns whether a list is no longer than the largest number of trials, and reports it if it is longer."""
         if not isinstance(values, list) or len(values) <= self.max_trials:
             return True
-        rule = f"this list has {write_count(len(values))} values, and a space has at most {self.max_trials:,} trials."
-        remedy = f"Take some out, or raise the limit with --max-trials {len(values)}."
+        rule = (
+            f"this list has {write_count(len(values))} values, and a space may have at most {self.max_trials:,} trials."
+        )
+        remedy = f"Remove some, or raise the limit with --max-trials {len(values)}."
         self.report(keys, Problem(field=field, rule=rule, remedy=remedy, scope=scope))
         return False
 
     def _insert_declaration(self, field: str, raw: object) -> object:
-        """The declaration that a value is the name of, its labels permuted or not; every other value as it is."""
+        """The declaration that a value names, its labels permuted or not; any other value stays as it is."""
         if not isinstance(raw, str):
             return raw
         name = raw
@@ -97,11 +99,11 @@ class Reading:
         try:
             return raw.removesuffix(name) + knobs()[field].read(declaration)
         except ValidationError:
-            return raw  # reported where it is declared
+            return raw  # reported where the name is declared
 
 
 def _find_declarations(content: object) -> dict[str, dict[str, object]]:
-    """The tasks and proxies that are declared with a name: elsewhere in the space that name stands for them."""
+    """The tasks and proxies that are declared with a name, which stands for them elsewhere in the space."""
     content = content if isinstance(content, dict) else {}
     declared: dict[str, dict[str, object]] = {"task": {}, "proxy": {}}
     for field, by_name in declared.items():
@@ -114,7 +116,7 @@ def _find_declarations(content: object) -> dict[str, dict[str, object]]:
 
 
 def walk_fields(raw: Mapping[str, Any], keys: Keys = ()) -> Iterator[tuple[str, Keys, Any]]:
-    """Yields the dotted name of each field, its keys and its value: fields may be written dotted or nested."""
+    """Yields the dotted name of each field, its keys and its value; fields may be written dotted or nested."""
     for key, value in raw.items():
         here = (*keys, key)
         if isinstance(value, Mapping) and value and not is_range(value) and ".".join(here) not in knobs():
@@ -136,7 +138,7 @@ def read_base(reading: Reading, raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_factors(reading: Reading, raw: Mapping[str, Any]) -> dict[str, Levels]:
-    """Returns the levels of each factor; a factor of which none could be read is left out."""
+    """Returns the levels of each factor, without factors none of whose levels could be read."""
     factors: dict[str, Levels] = {}
     for field, keys, values in _walk_once(reading, "factors", raw):
         if reading.check_field(field, keys):
@@ -145,7 +147,7 @@ def read_factors(reading: Reading, raw: Mapping[str, Any]) -> dict[str, Levels]:
 
 
 def count_levels(raw: Mapping[str, Any]) -> dict[str, int]:
-    """Returns how many levels each factor has as it is written, right or wrong."""
+    """Returns how many levels each factor has in the YAML, valid or not."""
     counts: dict[str, int] = {}
     for field, _, values in walk_fields(raw):
         if isinstance(values, list) and values:
@@ -154,12 +156,12 @@ def count_levels(raw: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _walk_once(reading: Reading, key: str, raw: Mapping[str, Any]) -> Iterator[tuple[str, Keys, Any]]:
-    """Yields the fields under a key, each once, with all their keys; their lines are known by their dotted names then."""
+    """Yields the fields under a key, each once, with all their keys, and notes their lines under their dotted names."""
     seen: set[str] = set()
     for field, inner, value in walk_fields(raw):
         keys = (key, *inner)
         if field in seen:
-            rule = "this field stands here twice, dotted and nested."
+            rule = "this field appears here twice, dotted and nested."
             reading.report(keys, Problem(field=field, rule=rule, remedy="Keep one.", scope=key))
             continue
         seen.add(field)
@@ -244,7 +246,7 @@ def _read_rule_settings(reading: Reading, raw: Mapping[str, Any], keys: Keys, fa
     for field, inner, value in walk_fields(raw):
         here = (*keys, *inner)
         if field in factors:
-            rule, remedy = "this is a factor, so its levels are set there.", "Take it out of one."
+            rule, remedy = "this is a factor, so its levels are set there.", "Remove it from one of them."
             reading.report(here, Problem(field=field, rule=rule, remedy=remedy, scope="when"))
         elif reading.check_field(field, here, "when"):
             settings.update((field, level) for level in reading.read_level(field, value, here, "when"))
@@ -261,13 +263,13 @@ def _read_rows(reading: Reading, key: str, raw: Sequence[Any]) -> Iterator[tuple
 
 def _check_factor(reading: Reading, field: str, keys: Keys, factors: Factors) -> bool:
     if field not in factors:
-        rule = f"this is no factor of this space. {hint(field, factors) if factors else 'It has none.'}"
+        rule = f"this is not a factor of this space. {hint(field, factors) if factors else 'It has none.'}"
         reading.report(keys, Problem(field=field, rule=rule, scope=keys[0]))
     return field in factors
 
 
 def _read_known_level(reading: Reading, keys: Keys, setting: tuple[str, object], known: Levels) -> Levels:
-    """The one value of a factor, reported if it is not one of the factor's levels."""
+    """The value of a factor, reported if it is not one of the factor's levels."""
     field, raw = setting
     levels = reading.read_level(field, raw, keys, keys[0])
     for level in levels:
@@ -280,7 +282,7 @@ def _read_known_level(reading: Reading, keys: Keys, setting: tuple[str, object],
 
 
 def _is_level(raw: list[Any], levels: Levels, field: str) -> bool:
-    """Whether a list is one level of a factor whose levels are lists, such as betas, and not several levels."""
+    """Whether a list is a single level of a factor whose levels are lists, such as betas, and not several levels."""
     try:
         return knobs()[field].read(raw) in levels
     except ValidationError:
@@ -288,7 +290,7 @@ def _is_level(raw: list[Any], levels: Levels, field: str) -> bool:
 
 
 def _write_in_list(level: str) -> str:
-    """A level's label where commas stand between levels."""
+    """A level's label in a list separated by commas."""
     return repr(level) if "," in level and level[0] not in '"[{' else level
 
 
@@ -300,7 +302,7 @@ def read_tune(reading: Reading, raw: Mapping[str, Any], set_elsewhere: Iterable[
     taken, tune = set(set_elsewhere), dict[str, Levels | Range]()
     for field, keys, values in _walk_once(reading, "tune", raw):
         if field in taken:
-            rule, remedy = "this is set in base, factors or when too.", "Take it out of one."
+            rule, remedy = "this is also set in base, factors or when.", "Remove it from one of them."
             reading.report(keys, Problem(field=field, rule=rule, remedy=remedy, scope="tune"))
         elif reading.check_field(field, keys, "tune"):
             is_mapping = isinstance(values, dict)
@@ -312,7 +314,7 @@ def read_tune(reading: Reading, raw: Mapping[str, Any], set_elsewhere: Iterable[
 
 def _read_range(reading: Reading, field: str, raw: object, keys: Keys) -> Range | None:
     if not takes_range(field):
-        rule, remedy = "this field takes no range.", "List its values."
+        rule, remedy = "this field cannot have a range.", "List its values."
         reading.report(keys, Problem(field=field, rule=rule, remedy=remedy, scope="tune"))
         return None
     form = Problem(field=field, value=raw, rule=f"this must be {RANGE_FORM}.", scope="tune")

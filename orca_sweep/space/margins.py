@@ -1,4 +1,4 @@
-"""The margins that a space fixes beforehand: by task, the largest difference that does not matter."""
+"""The margins that a space sets beforehand: for each task, the largest difference that does not matter."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ from orca_sweep.errors import Problem
 from orca_sweep.registry import hint
 
 ALL = ""
-"""In place of a task's name: every task that has no margin of its own."""
+"""Stands for every task without its own margin."""
 
 
 def name_margins(
@@ -17,9 +17,9 @@ def name_margins(
 
     Args:
         margins: by the names that the space writes.
-        tasks: those that the space runs, as it writes them; a declared one may be called by its name, too. Without
-            any, since they could not be read, every name is accepted.
-        names: those that the space writes, also of margins that could not be read.
+        tasks: the space's tasks, as it writes them; a margin may also use a declared task's name. Every name is
+            accepted if no task could be read.
+        names: the names that the space writes, including those of margins that could not be read.
     """
     by_name: dict[str, list[str]] = {}
     labels = label_declarations(tasks)
@@ -27,7 +27,7 @@ def name_margins(
         for name in {task, label_of(task), labels[task]}:
             by_name.setdefault(name, []).append(task)
     problems = {
-        name: Problem(field="margin", rule=f"{name!r} is no task of this space. {hint(name, labels.values())}")
+        name: Problem(field="margin", rule=f"{name!r} is not a task of this space. {hint(name, labels.values())}")
         for name in (names if tasks else ())
         if name not in by_name
     }
@@ -35,5 +35,5 @@ def name_margins(
 
 
 def with_resolved_names(margins: Mapping[str, float], names: Mapping[str, str]) -> dict[str, float]:
-    """Returns margins under the names that rows have for tasks: those of declared ones count from no folder."""
+    """Returns margins under the names that rows have for tasks: those of declared tasks do not depend on a folder."""
     return {names.get(task, task): margin for task, margin in margins.items()}

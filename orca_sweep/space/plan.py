@@ -1,4 +1,4 @@
-"""From a space to its plan: equal cells merged, each with every seed."""
+"""From a space to its plan: combinations that are equal work become one cell, and each cell runs with every seed."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -36,16 +36,16 @@ def plan_space(
         path: the YAML.
         load_imports: imports modules and files, and returns the SHA-256 of their source.
         resolve: turns dotted settings into a checked config.
-        max_trials: the most that are expanded.
+        max_trials: a larger space is not expanded.
 
     Raises:
-        InputError: with the mistakes of the file, of its imports and of its cells, all at once.
+        InputError: with all mistakes of the file, its imports and its cells.
     """
     space, problems = read_space_and_problems(path, max_trials)
     try:
         space = replace(space, code=load_imports(space.imports))
     except InputError as error:
-        # Names that a failed import would have brought are not reported as unknown.
+        # The cells are not checked: names that the failed import would have registered would look unknown.
         where = space.locate("imports")
         raise InputError([*problems, *(problem.at(where, "imports") for problem in error.problems)]) from None
     size_problems = find_size_problem(space, max_trials)
@@ -62,7 +62,7 @@ def plan_space(
 
 
 def _is_consequence(problem: Problem, space: Space) -> bool:
-    """Whether a problem may be due to a mistake in the file: a field is missing, perhaps since its value was wrong."""
+    """Whether a problem may result from a mistake in the file: a field is missing, perhaps because its value was wrong."""
     is_set = any(
         problem.field in of for of in (space.base, space.factors, space.tune, *(r.settings for r in space.when))
     )
@@ -70,9 +70,9 @@ def _is_consequence(problem: Problem, space: Space) -> bool:
 
 
 def make_plan(space: Space, resolve: Resolve) -> Plan:
-    """Expands a space: its design's combinations and their placebos resolved, equal cells merged, each with every seed.
+    """Expands a space: resolves its combinations and their placebos, merges equal cells, and adds every seed.
 
-    Cost: one ``resolve`` per combination of levels; seeds are filled in without it.
+    Cost: one ``resolve`` per combination of levels; seeds need none.
 
     Raises:
         InputError: with the problems of all cells.
@@ -120,7 +120,7 @@ def _find_cell_problems(
     labels: Mapping[str, Mapping[str, str]],
     cells: Mapping[str, TrialConfig],
 ) -> list[Problem]:
-    """What is wrong with the cells of a plan beside one another."""
+    """What is wrong between the cells of a plan."""
     problems: list[Problem] = []
     for kind in ("task", "proxy"):
         rules = explain_shared_names(dict.fromkeys(getattr(asked.cell, kind) for asked in combinations), kind)
@@ -131,7 +131,7 @@ def _find_cell_problems(
 
 
 def _plan_replicates(space: Space, cells: Mapping[str, TrialConfig], hasher: Hasher) -> Iterator[PlannedTrial]:
-    """Seed for seed, so that a sweep that is cut short has compared all cells; then the A/A cell."""
+    """All cells with the first seed, then with the next, so that an interrupted sweep has compared all cells; then A/A."""
     rows = [plan_trials(cell_id, cell, space.seeds, hasher=hasher) for cell_id, cell in cells.items()]
     yield from itertools.chain.from_iterable(zip(*rows, strict=True))
     reference_id, reference = next(iter(cells.items()))

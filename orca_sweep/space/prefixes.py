@@ -1,7 +1,7 @@
-"""Which trials of a plan begin alike: fine-tuning epochs that are the same work in several trials are done once.
+"""Which trials of a plan begin alike: fine-tuning epochs that are the same work in several trials are computed once.
 
-Trials that differ in nothing but freeze schedule and number of epochs start fine-tuning from the same state and do
-the same in every epoch until their schedules part, or until the shorter of them ends.
+Trials that differ only in freeze schedule and number of epochs start fine-tuning from the same state and do the same in
+every epoch until their schedules differ or the shorter one ends.
 """
 
 from collections import defaultdict
@@ -10,38 +10,39 @@ from itertools import pairwise
 from typing import Any
 
 from orca_sweep.config import FinetuneConfig, TrialConfig
-from orca_sweep.config.freezing import GRADUAL, Phase, beginning, schedule
+from orca_sweep.config.freeze_words import GRADUAL
+from orca_sweep.config.freezing import Phase, cut_phases, parse_schedule
 from orca_sweep.space.records import PlannedTrial
 
 Work = tuple[tuple[str, ...], float, bool, bool]
 """``Phase.work``: what each epoch of a phase does."""
 Stretches = tuple[tuple[Work, int], ...]
-"""Work and its number of epochs, one after the other."""
+"""Successive stretches of equal epochs: their work and their number."""
 NO_SCHEDULE: Mapping[str, Any] = {"freeze": "none", "freeze_epochs": 0, "epochs": 1}
 
 
 def without_schedule(config: TrialConfig) -> TrialConfig:
-    """Returns what trials that begin alike have in common: the config with one freeze schedule and length for all.
+    """Returns what trials that begin alike have in common: the config with a fixed freeze schedule and number of epochs.
 
-    Trials of several levels of ``seed_varies`` that are the same work, as all are at seed 0, have one.
+    Trials that are the same work at several levels of ``seed_varies``, as all are at seed 0, have the same.
     """
     config = config.as_run()
     return config.replaced(finetune=config.finetune.replaced(**NO_SCHEDULE))
 
 
 def first_work(config: TrialConfig) -> Work:
-    """Returns the work of a trial's first fine-tuning epoch: trials that differ in it share no epochs."""
-    return schedule(config.finetune.freeze, config.finetune.freeze_epochs)[0].work
+    """Returns the work of a trial's first fine-tuning epoch; trials that differ in it share no epochs."""
+    return parse_schedule(config.finetune.freeze, config.finetune.freeze_epochs)[0].work
 
 
 def shared_prefixes(trials: Iterable[PlannedTrial]) -> Mapping[str, frozenset[int]]:
-    """Returns, by trial id, the fine-tuning epochs after which another trial goes on differently, or one ends.
+    """Returns, by trial id, the fine-tuning epochs after which another trial continues differently, or either ends.
 
-    A state that no other trial of the plan can take up is not among them; a trial that shares nothing is left out.
+    Omits epochs from whose state no other trial of the plan continues, and trials that share nothing.
     ``gradual-unfreeze`` depends on the body's number of layers, which a plan does not know: after its first phase
     it counts as different from every other schedule.
 
-    Cost: that of sorting and of the answer; 0.1 s for 5,000 trials.
+    Cost: O(n log n) for sorting, plus the size of the result; 0.1 s for 5,000 trials.
     """
     groups = _group_trials((trial.config, trial.trial_id) for trial in trials)
     partings = (pair for group in groups if len(group) > 1 for pair in _find_partings(group))
@@ -49,18 +50,18 @@ def shared_prefixes(trials: Iterable[PlannedTrial]) -> Mapping[str, frozenset[in
 
 
 def shared_epochs(configs: Iterable[TrialConfig]) -> int:
-    """Returns how many fine-tuning epochs need not be computed, because another trial has computed them."""
+    """Returns how many fine-tuning epochs need not be computed because another trial has computed them."""
     groups = _group_trials((config, "") for config in configs)
-    # In their order each trial has its own only what it does not share with the one before.
+    # In sorted order, each trial computes only what it does not share with its predecessor.
     return sum(_count_agreed_epochs(a, b) for group in groups for (a, _), (b, _) in pairwise(sorted(group)))
 
 
 def _group_trials(trials: Iterable[tuple[TrialConfig, str]]) -> Iterable[list[tuple[Stretches, str]]]:
-    """Schedules of the trials that start fine-tuning alike: those of equal ``without_schedule``."""
+    """Groups of trials that start fine-tuning alike (equal ``without_schedule``), each trial as its stretches and id."""
     groups: dict[tuple[object, ...], list[tuple[Stretches, str]]] = defaultdict(list)
     parts: dict[object, int] = {}
     known: dict[int, tuple[object, Any]] = {}
-    """What is asked of a part, by its identity; the part is kept so that no other takes its place. Trials share parts."""
+    """Answers by a part's identity: trials share parts. The part is kept so that its identity is not reused."""
 
     def ask_once(part: Any, answer: Callable[[Any], Any]) -> Any:
         if id(part) not in known:
@@ -83,17 +84,17 @@ def _group_trials(trials: Iterable[tuple[TrialConfig, str]]) -> Iterable[list[tu
 
 
 def _list_stretches(config: FinetuneConfig) -> Stretches:
-    phases = schedule(config.freeze, config.freeze_epochs)
+    phases = parse_schedule(config.freeze, config.freeze_epochs)
     if config.freeze == GRADUAL:
-        phases = (phases[0], Phase(None, (GRADUAL, str(config.freeze_epochs))))
-    return tuple((phase.work, phase.epochs or 0) for phase in beginning(phases, config.epochs))
+        phases = (phases[0], Phase(epochs=None, frozen=(GRADUAL, str(config.freeze_epochs))))
+    return tuple((phase.work, phase.epochs or 0) for phase in cut_phases(phases, config.epochs))
 
 
 def _find_partings(group: Iterable[tuple[Stretches, str]]) -> Iterator[tuple[str, frozenset[int]]]:
-    """The epochs at which each trial of a group parts from another one.
+    """The epochs at which each trial of a group parts from another trial.
 
-    In the order of their stretches, trials that share any number of epochs are neighbours, and what two of them share is
-    the least that any two neighbours between them share.
+    In sorted order, trials that share a number of epochs are adjacent, and two trials share as many epochs as the
+    neighbours between them that share the fewest.
     """
     ordered = sorted(group)
     agreed = [_count_agreed_epochs(a, b) for (a, _), (b, _) in pairwise(ordered)]
@@ -103,7 +104,7 @@ def _find_partings(group: Iterable[tuple[Stretches, str]]) -> Iterator[tuple[str
 
 
 def _count_agreed_epochs(a: Stretches, b: Stretches) -> int:
-    """How many epochs two schedules have in common."""
+    """How many epochs two schedules share from the start."""
     epochs = 0
     for (work, length), (other_work, other_length) in zip(a, b, strict=False):
         if work != other_work:
@@ -115,7 +116,7 @@ def _count_agreed_epochs(a: Stretches, b: Stretches) -> int:
 
 
 def _list_running_minima(agreed: Iterable[int]) -> Iterator[frozenset[int]]:
-    """For each of a row of trials, the numbers of epochs above zero that it shares with those before it."""
+    """For each trial in order, the positive numbers of epochs that it shares with trials before it."""
     rising: list[int] = []
     yield frozenset()
     for epochs in agreed:

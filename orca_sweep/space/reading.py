@@ -31,7 +31,7 @@ from orca_sweep.space.sizes import MAX_TRIALS, find_size_problem
 from orca_sweep.space.tuning import Range, Search, Tune, default_seeds
 
 NEVER_LARGE = "one_at_a_time"
-"""The design that a space is given after a mistake in its own, so that the mistakes in its cells are found too."""
+"""The design that replaces a wrong one, so that the mistakes in the cells are found too."""
 
 
 def read_space(path: Path, max_trials: int = MAX_TRIALS) -> Space:
@@ -48,10 +48,10 @@ def read_space(path: Path, max_trials: int = MAX_TRIALS) -> Space:
 
 
 def read_space_and_problems(path: Path, max_trials: int = MAX_TRIALS) -> tuple[Space, list[Problem]]:
-    """Returns a space, as far as it can be read, and what is wrong with it; its size is counted by list only.
+    """Returns a space, as far as it can be read, and what is wrong with it; of its size, only each list is checked.
 
     Raises:
-        InputError: if nothing of it can be read, or if it has too many mistakes to go on.
+        InputError: if nothing can be read, or if there are too many mistakes to go on.
     """
     reading = Reading(read_document(path, max(MOST_VALUES, 2 * max_trials)), max_trials)
     keys = _read_keys(reading)
@@ -99,18 +99,18 @@ def _build_space(reading: Reading, keys: SpaceKeys) -> Space:
 
 
 def _read_keys(reading: Reading) -> SpaceKeys:
-    """The keys of a space; what is wrong in them is as if it were not there."""
+    """The keys of a space, without the wrong ones."""
     document = reading.document
     if not isinstance(document.content, dict):
         remedy = f"A space has the keys {', '.join(SpaceKeys.model_fields)}."
-        raise InputError(Problem(where=str(document.path), rule="the file holds no mapping.", remedy=remedy))
+        raise InputError(Problem(where=str(document.path), rule="the file is not a mapping.", remedy=remedy))
     content = {key: value for key, value in document.content.items() if value is not None}
     is_first = True
     while True:
         try:
             return SpaceKeys.model_validate({"name": document.path.stem if is_first else "unnamed", **content})
         except ValidationError as error:
-            # What only the second look finds follows from what the first has found.
+            # Mistakes that only a second look finds follow from those that the first look found.
             for problem in explain_errors(error, document, SpaceKeys) if is_first else ():
                 reading.report((), problem)
             content, is_first = copy.deepcopy(content), False
@@ -119,7 +119,7 @@ def _read_keys(reading: Reading) -> SpaceKeys:
 
 
 def _drop_key(content: dict[Any, Any], location: tuple[int | str, ...]) -> None:
-    """Takes the innermost key on the way to a location out of nested mappings."""
+    """Removes the innermost key on the path to a location from nested mappings."""
     key, *rest = location
     inner = content.get(key)
     if rest and isinstance(inner, dict) and rest[0] in inner:
@@ -132,12 +132,12 @@ def _drop_key(content: dict[Any, Any], location: tuple[int | str, ...]) -> None:
 
 
 def _fill_seeds(reading: Reading, key: str, seeds: int | tuple[int, ...], taken: tuple[int, ...]) -> tuple[int, ...]:
-    """The seeds that a list names, or as many of the smallest ones that are not taken as a number says."""
+    """The seeds in a list; for a number n, the n smallest seeds that are not taken."""
     if isinstance(seeds, tuple):
         return seeds if reading.check_length(list(seeds), (key,), key) else ()
     if seeds > reading.max_trials:
-        rule = f"a space has at most {reading.max_trials:,} trials, and each seed is at least one."
-        remedy = f"Give fewer, or raise the limit with --max-trials {seeds}."
+        rule = f"a space may have at most {reading.max_trials:,} trials, and each seed is at least one trial."
+        remedy = f"Give fewer seeds, or raise the limit with --max-trials {seeds}."
         reading.report((key,), Problem(field=key, value=seeds, rule=rule, remedy=remedy))
         return ()
     used = set(taken)
@@ -153,7 +153,7 @@ def _complete_search(search: Search | None, tune: Tune, seeds: tuple[int, ...]) 
 # What does not fit together -----------------------------------------------------------------------
 
 Located = Iterator[tuple[Keys, Problem]]
-"""Problems, each with the place in the document to mend."""
+"""Problems, each with the path in the document of what to correct."""
 
 
 def _find_contradictions(document: Document, keys: SpaceKeys, space: Space) -> Located:
@@ -163,10 +163,10 @@ def _find_contradictions(document: Document, keys: SpaceKeys, space: Space) -> L
         remedy = "Add 'seeds: [0, 1, 2]', or 'seeds: 3' for the same."
         yield ("seeds",), Problem(field="seeds", rule="the space has no seeds.", remedy=remedy)
     for field in sorted(space.base.keys() & space.factors.keys()):
-        rule, remedy = f"{field} is both in base and a factor.", "Take it out of one."
+        rule, remedy = f"{field} is both in base and a factor.", "Remove it from one of them."
         yield ("factors", field), Problem(field=field, rule=rule, remedy=remedy)
     if keys.placebo and not _names_proxy(document):
-        rule = "a placebo stands in for a proxy that the space names, and it names none: a recipe's is no level of it."
+        rule = "a placebo replaces a proxy that the space sets, but it sets none: a recipe's proxy is not one of its levels."
         yield ("placebo",), Problem(field="placebo", rule=rule, remedy="Set proxy in base or as a factor.")
     yield from _find_shared_seeds(keys, space)
     yield from _find_search_problems(keys, space, has_tune=bool(content.get("tune")))
@@ -179,35 +179,35 @@ def _names_proxy(document: Document) -> bool:
 def _find_shared_seeds(keys: SpaceKeys, space: Space) -> Located:
     shared = ", ".join(map(str, filter(set(space.seeds).__contains__, space.aa)))
     if shared:
-        rule = f"seeds has {shared} too, and the A/A cell needs seeds of its own."
-        yield ("aa",), Problem(field="aa", value=list(space.aa), rule=rule, remedy="Name others.")
+        rule = f"seeds also has {shared}, but the A/A cell needs different seeds."
+        yield ("aa",), Problem(field="aa", value=list(space.aa), rule=rule, remedy="Choose others.")
     used = set(space.search.seeds) & {*space.seeds, *space.aa} if keys.search is not None else ()
     if used:
-        rule = f"the seed {min(used)} is a replicate's too, which would favour the candidate chosen by it."
-        yield ("search", "seeds"), Problem(field="search.seeds", rule=rule, remedy="Take others.")
+        rule = f"the seed {min(used)} is also a replicate's, which would favour the candidate chosen with it."
+        yield ("search", "seeds"), Problem(field="search.seeds", rule=rule, remedy="Choose others.")
 
 
 def _find_search_problems(keys: SpaceKeys, space: Space, *, has_tune: bool) -> Located:
     if keys.search is not None and not has_tune:
-        rule = "search looks for the values of what 'tune' names, and there is no tune."
-        yield ("search",), Problem(field="search", rule=rule, remedy="Add tune, or take search out.")
+        rule = "search chooses the values of the fields under 'tune', but there is no tune."
+        yield ("search",), Problem(field="search", rule=rule, remedy="Add tune, or remove search.")
     if keys.prune is not None and not keys.prune.cells and not has_tune:
-        rule = "prune compares candidates of one cell, and there is no tune."
-        remedy = "To prune the cells of the ablation themselves, which harms their comparison, say cells: true."
+        rule = "prune compares the candidates of a cell, but there is no tune."
+        remedy = "To prune the cells of the ablation themselves, which harms their comparison, set cells: true."
         yield ("prune",), Problem(field="prune", rule=rule, remedy=remedy)
     ranges = [field for field, values in space.tune.items() if isinstance(values, Range)]
     if keys.search is not None and keys.search.method == "grid" and ranges:
         rule = f"a grid needs lists of values, but {ranges[0]} is a range."
-        yield ("search",), Problem(field="search.method", value="grid", rule=rule, remedy="Take random or optuna.")
+        yield ("search",), Problem(field="search.method", value="grid", rule=rule, remedy="Use random or optuna.")
 
 
 def _fit_design(reading: Reading, keys: SpaceKeys, factors: Factors) -> designs.Design:
-    """The design, or after a mistake one that is never large."""
+    """The design, or after a mistake a design that is never large."""
     design = keys.design.design
     misfits = list(designs.find_misfits(design, count_levels(keys.factors)))
     reading.report(("design",), *(Problem(field="design", value=design.name, rule=rule) for rule in misfits))
     was_refused = any(problem.field in ("design", "design.name") for problem in reading.problems)
-    # Too few of a factor's levels may be readable to fit a design that the levels as written fit.
+    # If some levels could not be read, the others may not fit a design that all levels together fit.
     counts = {field: len(levels) for field, levels in factors.items()}
     is_misfit = was_refused or any(designs.find_misfits(design, counts))
     return designs.DESIGNS[NEVER_LARGE] if is_misfit else design
@@ -227,13 +227,13 @@ def _read_loggers(reading: Reading, raw: Sequence[Any] | None) -> tuple[Logger, 
             reading.report((), *explain_errors(error, reading.document, Logger, ("loggers", str(i))))
     for name, n in Counter(logger.name for logger in loggers).items():
         if n > 1:
-            problem = Problem(field="loggers", rule=f"{name} stands here twice.", remedy="Keep one.")
+            problem = Problem(field="loggers", rule=f"{name} appears here twice.", remedy="Keep one.")
             reading.report(("loggers",), problem)
     return tuple(loggers)
 
 
 def _find_imports(reading: Reading, names: Iterable[str]) -> Iterator[str]:
-    """Yields module names as they are, and files by their absolute paths, which count from the YAML's folder."""
+    """Yields module names unchanged, and files as absolute paths; relative paths start in the YAML's folder."""
     for i, name in enumerate(names):
         if not name.endswith(".py"):
             yield name
@@ -241,7 +241,7 @@ def _find_imports(reading: Reading, names: Iterable[str]) -> Iterator[str]:
         file = absolute_path(str(reading.document.path.parent / name))
         rule = explain_impossible_path(file)
         if rule is None and not Path(file).is_file():
-            rule = f"there is no such file {name!r}. Paths count from the YAML's folder."
+            rule = f"there is no file {name!r}. Paths are relative to the YAML's folder."
         reading.report(("imports", str(i)), *([Problem(field="imports", rule=rule)] if rule else []))
         yield file
 
@@ -252,7 +252,7 @@ def _list_tasks(base: Mapping[str, Any], factors: Factors, when: Iterable[Rule])
 
 
 def _read_margins(reading: Reading, margins: Mapping[str, float], tasks: Sequence[str]) -> dict[str, float]:
-    """The margins by task; names are checked as they are written, also where a margin is wrong."""
+    """The margins by task; names are checked even if their margins are wrong."""
     content: Any = reading.document.content
     written = content.get("margin")
     by_task, problems = name_margins(margins, tasks, list(written) if isinstance(written, dict) else [])

@@ -1,4 +1,4 @@
-"""What a space and its plan are: frozen records."""
+"""The frozen records of a space and its plan."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -26,30 +26,30 @@ PLACEBOS: Mapping[str, Callable[[str], str]] = {
     "shuffled": lambda proxy: f"{SHUFFLED}{proxy}",
     "dummy": lambda proxy: "dummy",
 }
-"""What stands in for a real proxy: itself with its labels permuted, or noise with random labels."""
+"""What replaces a real proxy: the same data with its labels permuted, or noise with random labels."""
 
 RAY_NAMES = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
 TYPE_PREFIX = "accelerator_type:"
-"""What Ray calls a node's kind of accelerator, as a resource of that node."""
+"""Ray's prefix of the resource that names a node's kind of accelerator."""
 
 
 def _check_plain(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/-]*", name):
-        raise ValueError("letters, digits and . _ : / - only")
+        raise ValueError("only letters, digits and . _ : / - are allowed")
     return name
 
 
 def _check_own_name(name: str) -> str:
     _check_plain(name)
     if name in RAY_NAMES:
-        raise ValueError(f"{name} is Ray's own name; use cpu and gpu")
+        raise ValueError(f"{name} is a name that Ray reserves; use cpu and gpu")
     if name.startswith(TYPE_PREFIX):
-        raise ValueError(f"{name} is Ray's own name; use accelerator_type")
+        raise ValueError(f"{name} is a name that Ray reserves; use accelerator_type")
     return name
 
 
 class Resources(BaseModel):
-    """What one trial occupies on a node, in Ray's terms."""
+    """What a trial occupies on a node, in Ray's terms."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,7 +59,7 @@ class Resources(BaseModel):
         Annotated[str, AfterValidator(_check_own_name)], Annotated[float, Field(gt=0, allow_inf_nan=False)]
     ] = Field(default_factory=dict)
     accelerator_type: Annotated[str, AfterValidator(_check_plain)] | None = None
-    """Ray's name of a kind of GPU, such as A100: trials run on nodes that have it."""
+    """Ray's name for a kind of GPU, such as A100: trials run only on nodes that have it."""
 
     @property
     def n_threads(self) -> int:
@@ -68,43 +68,43 @@ class Resources(BaseModel):
 
     @property
     def device(self) -> str:
-        """Where a trial computes, if its node has what is asked for."""
+        """The torch device of a trial."""
         return "cuda" if self.gpu > 0 else "cpu"
 
     @model_validator(mode="after")
     def _check_accelerator_type(self) -> "Resources":
         if self.accelerator_type is not None and self.gpu == 0:
-            raise ValueError("accelerator_type names a kind of GPU, but gpu is 0; say how many")
+            raise ValueError("accelerator_type names a kind of GPU, but gpu is 0; set gpu to how many a trial needs")
         return self
 
 
 class Limits(BaseModel):
-    """When a trial is ended before its end."""
+    """When a trial is stopped early."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     trial_s: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """Seconds; it ends at the next epoch, and goes on from there when it is launched again."""
+    """Seconds; the trial stops at the next epoch, and continues from there when the space is launched again."""
 
 
 class Checkpoints(BaseModel):
-    """How often a trial's state is saved in fine-tuning: at whichever comes first."""
+    """How often fine-tuning saves a trial's state: after so many epochs or minutes, whichever comes first."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(1, ge=1, le=10**9)
     minutes: float = Field(10.0, gt=0, allow_inf_nan=False)
-    """Also inside an epoch."""
+    """Also within an epoch."""
 
 
 class Budget(BaseModel):
-    """What a sweep may use: when it is spent, nothing more is started, and what runs is finished."""
+    """What a sweep may use: once it is spent, no trial starts, and running trials finish."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     trials: int | None = Field(None, ge=1)
     hours: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """By the clock, of one launch; the others count all launches of the sweep."""
+    """Wall time of a single launch; the other limits count all launches of the sweep."""
     cpu_hours: float | None = Field(None, gt=0, allow_inf_nan=False)
     gpu_hours: float | None = Field(None, gt=0, allow_inf_nan=False)
 
@@ -114,14 +114,14 @@ Unhappy = Literal["failed", "diverged", "oom", "timeout", "lost", "pruned"]
 
 
 class OutcomeRule(BaseModel):
-    """What becomes of trials that ended in one way other than ok."""
+    """What happens to trials with a status other than ok."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     retry: int = Field(0, ge=0, le=100)
-    """How often they are run again in the same launch."""
+    """How often such a trial runs again in the same launch."""
     then: Fate = "exclude"
-    """Left out of means and counted there, or scored as the worst trial of their task."""
+    """Left out of means, which report how many are missing, or scored as the worst trial of the task."""
 
     @model_validator(mode="before")
     @classmethod
@@ -134,7 +134,7 @@ OUTCOMES: TypeAdapter[Outcomes] = TypeAdapter(Outcomes)
 
 
 class Pruning(BaseModel):
-    """Ends trials early that do badly on validation data, by one of Ray's schedulers."""
+    """Stops trials early that do badly on validation data, with one of Ray's schedulers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -142,9 +142,9 @@ class Pruning(BaseModel):
     grace_epochs: int = Field(1, ge=1)
     """Fine-tuning epochs that every trial gets."""
     reduction: float = Field(3.0, gt=1, allow_inf_nan=False)
-    """asha goes on with one of so many at each rung."""
+    """At each rung, asha keeps one in this many trials."""
     cells: bool = False
-    """Compares the cells themselves too, and prunes those; else candidates of one cell with one another only."""
+    """Also compares and prunes the cells themselves, instead of only the candidates of each cell."""
 
     @model_validator(mode="before")
     @classmethod
@@ -153,9 +153,9 @@ class Pruning(BaseModel):
             value = {"name": value}
         if isinstance(value, dict) and value.get("name") in ("pbt", "pb2", "population"):
             raise ValueError(
-                "population-based training changes the settings of a running trial and copies weights from one trial to"
-                " another: no config describes what came out, freeze schedules lose their meaning, and no other seed can"
-                " repeat it. Take asha or median"
+                "population-based training changes the settings of running trials and copies weights between them: no"
+                " config describes the result, freeze schedules lose their meaning, and no other seed can repeat the trial."
+                " Use asha or median"
             )
         return value
 
@@ -167,11 +167,11 @@ LOGGERS: Mapping[str, tuple[str, ...]] = {
     "wandb": ("project", "entity"),
     "mlflow": ("tracking_uri", "experiment"),
 }
-"""The settings of each logger. Keys and passwords are not among them: wandb and mlflow read their own variables."""
+"""The settings of each logger, without keys and passwords: wandb and mlflow read those from their own variables."""
 
 
 class Logger(BaseModel):
-    """One way in which Ray Tune writes down what trials report: a name, or ``{name: {setting: text}}``."""
+    """A format in which Ray Tune logs what trials report: a name, or ``{name: {setting: text}}``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -187,7 +187,7 @@ class Logger(BaseModel):
             return value
         settings = [of for of in value.values() if of is None or isinstance(of, Mapping)]
         if len(value) != 1 or not settings:
-            raise ValueError("a logger is its name, or {name: {setting: text}}.")
+            raise ValueError("a logger must be a name, or {name: {setting: text}}.")
         return {"name": next(iter(value)), "settings": settings[0] or {}}
 
     @model_validator(mode="after")
@@ -206,13 +206,13 @@ DEFAULT_LOGGERS = (Logger(name="json"),)
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """Settings of the combinations that have certain levels: a learning rate for one cell, say."""
+    """Settings for the combinations that have certain levels, such as a learning rate for one cell."""
 
     levels: Mapping[str, Any]
     settings: Mapping[str, Any]
 
     def holds(self, settings: Mapping[str, Any]) -> bool:
-        """Says whether a combination has all the rule's levels."""
+        """Returns whether a combination has all the rule's levels."""
         return all(settings[path] == level for path, level in self.levels.items())
 
 
@@ -231,7 +231,7 @@ class Space:
     placebo: tuple[str, ...]
     seeds: tuple[int, ...]
     aa: tuple[int, ...]
-    """Seeds of the A/A cell, none of them in ``seeds``."""
+    """Seeds of the A/A cell; none of them is in ``seeds``."""
     metric: MetricColumn
     resources: Resources
     limits: Limits
@@ -241,24 +241,24 @@ class Space:
     lines: Mapping[Keys, int] = field(repr=False)
     tune: Tune = field(default_factory=dict)
     search: Search = field(default_factory=Search)
-    """Its seeds are filled in where the space tunes."""
+    """If the space tunes, it has seeds."""
     prune: Pruning | None = None
     budget: Budget = field(default_factory=Budget)
     outcomes: Outcomes = field(default_factory=dict)
     margins: Mapping[str, float] = field(default_factory=dict)
-    """By task, the largest difference that does not matter, in the unit of its metric; '' stands for all other tasks."""
+    """For each task, the largest difference that does not matter, in its metric's unit; '' stands for all other tasks."""
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     code: str | None = None
-    """SHA-256 of what ``imports`` names; None until it is imported, and if there is nothing."""
+    """SHA-256 of the source of ``imports``; None before they are imported, and without imports."""
     written: Mapping[str, Mapping[Any, str]] = field(default_factory=dict)
-    """Of each field the values that the YAML gives it, and how it writes them first."""
+    """For each field its values in the YAML, and how the YAML writes each of them where it first appears."""
 
     def write_level(self, field: str, level: Any) -> str:
         """Returns a level of a field as the YAML writes it, or as it would."""
         return self.written.get(field, {}).get(level) or write_level(level)
 
     def locate(self, *keys: str) -> str:
-        """Returns 'file:line' of what the YAML has under some keys, or of the nearest value around it."""
+        """Returns 'file:line' of the value at a path of keys, or of the nearest value around it."""
         return locate_keys(self.path, self.lines, keys)
 
 
@@ -268,14 +268,14 @@ class PlannedTrial:
 
     trial_id: str
     cell_id: str
-    """Of the A/A cell with '-aa' behind it: it is a cell of its own."""
+    """For the A/A cell, the id of the cell that it repeats followed by '-aa'."""
     seed: int
     config: TrialConfig
     role: Role = "replicate"
     """Why it runs: a replicate of its cell, a candidate of its cell's tuning (search), or one of the A/A cell (aa)."""
 
     def entry(self) -> dict[str, Any]:
-        """Returns the trial as a sweep folder records it, its config flat."""
+        """Returns the trial as sweep.json records it, with a flat config."""
         return {
             "trial_id": self.trial_id,
             "cell_id": self.cell_id,
@@ -287,16 +287,16 @@ class PlannedTrial:
 
 @dataclass(frozen=True, kw_only=True)
 class TunedCell:
-    """A cell whose tuned parameters the sweep still has to find."""
+    """A cell whose tuned parameters the sweep searches."""
 
     cell_id: str
     base: TrialConfig
     """Its config with the tuned parameters at their defaults."""
     settings: Mapping[str, Any]
-    """What the space says of it, the tuned parameters aside."""
+    """What the space sets for it, without the tuned parameters."""
     levels: Mapping[str, Any]
     candidates: tuple[TrialConfig, ...]
-    """What is tried, run seeds aside; empty if the search decides as it goes."""
+    """The configs to try, without run seeds; empty if the search chooses them one after the other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,21 +308,21 @@ class Plan:
     trials: tuple[PlannedTrial, ...]
     n_combinations: int
     tuned: tuple[TunedCell, ...] = ()
-    """One per cell, if the space tunes; then trials are those known beforehand."""
+    """One per cell if the space tunes; ``trials`` are then only those known beforehand."""
     aliasing: designs.Aliasing | None = None
-    """Of a fraction."""
+    """For a fraction."""
     notes: tuple[str, ...] = ()
     labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Of each cell the level of every factor, as people read it."""
+    """For each cell, the label of every factor's level."""
 
     @property
     def n_merged(self) -> int:
-        """Combinations of levels that are the same work as an earlier one and run once."""
+        """Combinations of levels that are the same work as an earlier combination, and do not run again."""
         return self.n_combinations - len(self.cells)
 
     @property
     def n_later(self) -> int:
-        """Trials that are planned while the sweep runs, at most: replicates at each cell's best, and adaptive candidates."""
+        """The most trials that may be added while the sweep runs: replicates of each cell's best, adaptive candidates."""
         if not self.tuned:
             return 0
         search = self.space.search
@@ -331,14 +331,14 @@ class Plan:
 
     @property
     def cells(self) -> tuple[TrialConfig, ...]:
-        """The cells' configs, what is tuned at its default."""
+        """The cells' configs, with tuned parameters at their defaults."""
         return tuple(self.by_cell_id.values())
 
     @property
     def by_task(self) -> dict[str, list[TrialConfig]]:
-        """The cells of each task that are to be compared; of those that differ in ``seed_varies`` alone, the first.
+        """The cells of each task that are compared; of cells that differ only in ``seed_varies``, the first.
 
-        They have the same settings and differ in spread on purpose: nothing is to be learned from comparing their means.
+        Those have the same settings and differ in spread by design: comparing their means shows nothing.
         """
         cells: Iterable[TrialConfig] = self.cells
         if len({cell.seed_varies for cell in self.cells}) > 1:
@@ -353,7 +353,7 @@ class Plan:
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """What each task and proxy of the plan is called in what people read."""
+        """The label of each task and proxy of the plan."""
         cells = [*self.cells, *(config for cell in self.tuned for config in (cell.base, *cell.candidates))]
         tasks = label_declarations(dict.fromkeys(config.task for config in cells))
         return tasks | label_declarations(dict.fromkeys(config.proxy for config in cells))

@@ -1,4 +1,4 @@
-"""How large a space is, counted before any of it is expanded."""
+"""The size of a space, counted before it is expanded."""
 
 import math
 
@@ -7,13 +7,14 @@ from orca_sweep.space.documents import write_count
 from orca_sweep.space.records import Space
 
 MAX_TRIALS = 75_000
-"""Trials that a space may have unless the user raises it: a plan of more takes more than some seconds."""
+"""The most trials of a space unless the user raises the limit: larger plans take longer than a few seconds."""
 
 
 def find_size_problem(space: Space, max_trials: int = MAX_TRIALS) -> list[Problem]:
-    """Returns the problem of a space that has more trials than a plan may have; none if it has not.
+    """Returns the problem of a space with more than ``max_trials`` trials; empty if it has no more.
 
-    All combinations of levels count, before ``exclude`` and equal work take some out: that needs them expanded.
+    Counts all combinations of levels, including those that ``exclude`` or equal work remove: only an expansion finds
+    them.
     """
     n_combinations = space.design.count({path: len(levels) for path, levels in space.factors.items()})
     n_cells = (n_combinations + len(space.include)) * (1 + len(space.placebo))
@@ -30,14 +31,14 @@ def find_size_problem(space: Space, max_trials: int = MAX_TRIALS) -> list[Proble
     aa = f" + {write_count(len(space.aa))} A/A" if space.aa else ""
     rule = f"{write_count(n_cells)} combinations of levels x {each}{aa} = {write_count(n)} trials, more than {max_trials:,}."
     remedy = (
-        "Take levels or seeds out, choose a design of fewer combinations, or raise the limit with"
+        "Remove levels or seeds, choose a design with fewer combinations, or raise the limit with"
         f" --max-trials {n if n < 10**15 else 'N'}."
     )
     return [Problem(where=space.locate(key), rule=rule, remedy=remedy)]
 
 
 def _count_candidates(space: Space) -> int:
-    """Candidates of a cell."""
+    """The number of candidates per cell."""
     if space.search.n_candidates is not None:
         return space.search.n_candidates
     return math.prod(len(values) for values in space.tune.values() if isinstance(values, tuple))

@@ -1,4 +1,4 @@
-"""The cells of a space that tunes: what is tried in each, and which combinations are one cell."""
+"""The cells of a space that tunes: which candidates each cell tries, and which combinations share a cell."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,9 +13,10 @@ from orca_sweep.space.records import Resolve, Space, TunedCell
 def find_tuned_cells(
     space: Space, combinations: Iterable[Resolved], resolve: Resolve, hasher: Hasher
 ) -> tuple[dict[str, list[Resolved]], tuple[TunedCell, ...], list[Problem]]:
-    """Returns each cell's combinations, the cells with what is tried in each, and what is wrong with it.
+    """Returns each cell's combinations, the cells with their candidates, and the problems of candidates.
 
-    Combinations are one cell if everything tried is the same work in both. An adaptive search is checked at its ends.
+    Combinations share a cell if all their candidates are the same work. An adaptive search is checked at the ends of
+    its ranges.
     """
     search, problems = space.search, dict[Problem, None]()
     tries = tuning.list_grid(space.tune)
@@ -43,7 +44,7 @@ def find_tuned_cells(
 
 
 def _make_cell(space: Space, asked: Resolved, candidates: Sequence[TrialConfig]) -> TunedCell:
-    """A cell whose id is that of what is fixed in it, and of what is searched there: another range is another cell."""
+    """A cell; its id depends on its fixed settings and on what it searches, so that another range is another cell."""
     hashed = asked.cell.hashed().items()
     fixed = {field: value for field, value in hashed if field != "seed" and field not in space.tune}
     tune = {
@@ -59,12 +60,12 @@ def _make_cell(space: Space, asked: Resolved, candidates: Sequence[TrialConfig])
 
 
 def resolve_candidate(fixed: Mapping[str, Any], settings: Mapping[str, Any], resolve: Resolve) -> TrialConfig:
-    """Returns the config of a cell's settings with tuned ones.
+    """Returns the config of a cell's settings and tuned settings.
 
-    Resolved from what the space says, not from a resolved config: what has no effect beside one candidate may have one
-    beside the next.
+    ``fixed`` is what the space sets, not a resolved config: a field that has no effect with one candidate may have one
+    with the next.
 
     Raises:
-        InputError: if they do not fit together.
+        InputError: if the settings do not fit together.
     """
     return resolve({**fixed, **settings})

@@ -1,7 +1,7 @@
-"""Tuning within a cell: which settings are tried, and which comes next.
+"""Tuning within a cell: which settings are tried, and in which order.
 
-Every cell of an ablation is given the same search, so that a difference between two of them is not one of
-effort. Candidates are settings of the tuned parameters; they are compared on validation data alone.
+Every cell of an ablation gets the same search, so that a difference between two cells does not come from effort.
+Candidates are settings of the tuned parameters; they are compared only on validation data.
 """
 
 import itertools
@@ -18,16 +18,16 @@ from orca_sweep.config.labels import write_level
 
 Settings = dict[str, Any]
 DIGITS = 3
-"""Drawn numbers are rounded to so many digits: they can be read, and typed in again."""
+"""Significant digits of drawn numbers, so that they can be read and typed in again."""
 DEFAULT_CANDIDATES = 8
 SEARCH_SEED = 1_000_000
 OPTUNA_STARTUP = 10
-"""Candidates that Optuna draws at random before it models them (its own default)."""
+"""Candidates that Optuna draws at random before it models them (Optuna's default)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """Numbers from low to high, both included, even or even in their logarithm."""
+    """Numbers from low to high, both included, uniform or uniform in their logarithm."""
 
     low: float
     high: float
@@ -38,7 +38,7 @@ class Range:
         return f"{write_level(self.low)} to {write_level(self.high)}{' (log)' if self.log else ''}"
 
     def draw(self, share: float) -> float | int:
-        """Returns the number at a share (0 to 1) of the way from low to high."""
+        """Returns the number at a fraction (0 to 1) of the way from low to high."""
         if self.whole and not self.log:
             return min(int(self.low + share * (self.high + 1 - self.low)), int(self.high))
         ends = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
@@ -46,7 +46,7 @@ class Range:
         return self.round_number(math.exp(number) if self.log else number)
 
     def round_number(self, number: float) -> float | int:
-        """Returns a number of the range, rounded to what a reader would write."""
+        """Returns a number of the range, rounded to what a person would write."""
         within = min(max(float(f"{number:.{DIGITS}g}"), self.low), self.high)
         return min(max(round(number), int(self.low)), int(self.high)) if self.whole else within
 
@@ -55,15 +55,15 @@ Tune = Mapping[str, tuple[Any, ...] | Range]
 
 
 class Search(BaseModel):
-    """How the settings of a cell are searched: with the same effort in every cell."""
+    """How the settings of a cell are searched, with the same effort in every cell."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: Literal["grid", "random", "optuna"] = "grid"
     candidates: int | None = Field(None, ge=1, le=100_000)
-    """Per cell; a grid has as many as it has points."""
+    """Per cell; a grid has one candidate per point."""
     seeds: tuple[Seed, ...] = Field((), min_length=0)
-    """Run seeds of each candidate; by default one that no replicate has."""
+    """Run seeds of each candidate; by default a single one that no replicate has."""
     sampler_seed: Seed = 0
 
     @field_validator("seeds", mode="before")
@@ -74,21 +74,21 @@ class Search(BaseModel):
     @model_validator(mode="after")
     def _check_effort(self) -> "Search":
         if self.method == "grid" and self.candidates is not None:
-            raise ValueError("a grid has as many candidates as points; candidates is for random and optuna")
+            raise ValueError("a grid has one candidate per point; set candidates only for random and optuna")
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("one seed stands here twice")
+            raise ValueError("a seed appears here twice")
         return self
 
     @property
     def n_candidates(self) -> int | None:
-        """Candidates per cell, None for a grid."""
+        """Candidates per cell; None for a grid."""
         return None if self.method == "grid" else self.candidates or DEFAULT_CANDIDATES
 
 
 def default_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
-    """Returns the run seed of candidates where none is given: one that no replicate has, now or with more seeds.
+    """Returns the run seed of candidates by default: one that no replicate has, even after more seeds are added.
 
-    A candidate is chosen because it did well with its seed; a replicate of the same seed would be no fresh draw.
+    A candidate is chosen because it did well with its seed; a replicate with the same seed would not be a fresh draw.
     """
     taken = set(seeds)
     return (next(n for n in itertools.count(SEARCH_SEED) if n not in taken),)
@@ -101,7 +101,7 @@ def list_grid(tune: Tune) -> list[Settings]:
 
 
 def draw_candidates(tune: Tune, n: int, seed: int) -> list[Settings]:
-    """Returns n random settings; the same ones for every cell, and the first of more."""
+    """Returns n random settings: the same for every cell, and a larger n only adds to them."""
     return [_draw_candidate(tune, seed, i) for i in range(n)]
 
 
@@ -119,7 +119,7 @@ def _pick_at(values: tuple[Any, ...] | Range, share: float) -> Any:
 
 
 def list_corners(tune: Tune) -> list[Settings]:
-    """Returns settings in which each value of a list and each end of a range occurs, for checking beforehand."""
+    """Returns settings that contain each value of a list and each end of a range, for checking beforehand."""
     values = {path: v if isinstance(v, tuple) else (v.draw(0), v.draw(1)) for path, v in tune.items()}
     longest = max(map(len, values.values()), default=0)
     return [{path: v[min(i, len(v) - 1)] for path, v in values.items()} for i in range(longest)]
@@ -128,8 +128,8 @@ def list_corners(tune: Tune) -> list[Settings]:
 def optuna_next(tune: Tune, tried: Sequence[tuple[Settings, float]], seed: int, cell: str) -> Settings:
     """Returns the settings that Optuna's TPE tries next, after those tried so far with their costs (lower is better).
 
-    A function of its arguments alone, so that an interrupted search goes on as if it had not been. The first
-    ones are random and the same for every cell.
+    The result depends only on the arguments, so that an interrupted search continues as if it had not been interrupted.
+    The first settings are random and the same for every cell.
 
     Source: Bergstra et al. 2011, Algorithms for Hyper-Parameter Optimization; Optuna's TPESampler.
     """
@@ -152,7 +152,7 @@ def _make_distribution(values: tuple[Any, ...] | Range) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if not isinstance(values, Range):
-        # Positions, since a level may be of a type that Optuna cannot store.
+        # Positions, since Optuna cannot store levels of every type.
         return CategoricalDistribution(range(len(values)))
     if values.whole:
         return IntDistribution(int(values.low), int(values.high), log=values.log)
@@ -168,20 +168,20 @@ def _decode_value(values: tuple[Any, ...] | Range, value: Any) -> Any:
 
 
 def make_range(field: str, low: Any, high: Any, *, log: bool) -> Range:
-    """Returns the range of a parameter whose ends are in its field's type.
+    """Returns the range of a parameter, given its ends in the field's type.
 
     Raises:
-        ValueError: if the ends make none.
+        ValueError: if the ends do not make a range.
     """
     if None in (low, high):
-        raise ValueError("a range has a number at each end")
+        raise ValueError("a range needs a number at each end")
     if not low < high:
         raise ValueError(f"low {low:g} is not below high {high:g}")
     if log and low <= 0:
-        raise ValueError(f"low {low:g} has no logarithm; start above 0, or take log: false")
+        raise ValueError(f"low {low:g} has no logarithm; start above 0, or set log: false")
     return Range(low=low, high=high, log=log, whole=knobs()[field].column_type == "int64")
 
 
 def takes_range(path: str) -> bool:
-    """Says whether a field holds plain numbers."""
+    """Returns whether a field is a plain number."""
     return knobs()[path].column_type in ("int64", "double")

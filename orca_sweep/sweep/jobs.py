@@ -19,7 +19,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from orca_sweep.bodies import BODIES
-from orca_sweep.config.declaration import is_local_path, is_task_text, parse, parse_task
+from orca_sweep.config.declaration import is_local_path, is_task_text, parse_proxy, parse_task
 from orca_sweep.data import missing_packages
 from orca_sweep.errors import InputError
 from orca_sweep.proxies import PROXIES
@@ -134,7 +134,7 @@ def _files(field: str, value: str) -> list[str]:
     if field == "body.name":
         return [value] if value not in BODIES and is_local_path(value) else []
     if field == "proxy":
-        found = None if value in PROXIES else parse(value.removeprefix("shuffled:"))
+        found = None if value in PROXIES else parse_proxy(value.removeprefix("shuffled:"))
         return [found.path] if found and found.is_local else []
     if field == "task" and is_task_text(value):
         task = parse_task(value)

@@ -172,7 +172,7 @@ def _find_mistakes(declaration: TaskDeclaration) -> Iterator[str]:
         yield (f"sample_shape {list(declaration.sample_shape)} means {unlikely}. Channels come first: write sample_shape"
                f" {list(first)} and layout: channels-last, or layout: channels-first if you mean it.")  # fmt: skip
     if declaration.kind == "classification" and declaration.output_shape == (1,):
-        yield "output_shape 1 is a single class, so there is nothing to tell apart. Declare two classes or more."
+        yield "output_shape 1 is a single class, so there is nothing to distinguish. Declare at least two classes."
 
 
 def choose_defaults(declaration: TaskDeclaration) -> tuple[str, str]:

@@ -133,8 +133,8 @@ def _fill_in_shapes(task: Task, train: Samples) -> Task:
     if 0 in output and task.kind == "classification":
         output = (int(np.max(_read_whole(train.y))) + 1 if len(train) else 2,)
         if output == (1,):
-            raise DataError(f"task {task.name!r}: all {len(train)} training samples are of one class. There is nothing to"
-                            " tell apart. Check the file, or the task's load function.")  # fmt: skip
+            raise DataError(f"task {task.name!r}: all {len(train)} training samples are of one class, so there is nothing"
+                            " to distinguish. Check the file, or the task's load function.")  # fmt: skip
     elif 0 in output and len(train.y.shape) == len(output) + 1:
         output = tuple(n or m for n, m in zip(output, train.y.shape[1:], strict=True))
     return replace(task, sample_shape=sample, output_shape=output)

@@ -94,8 +94,8 @@ def load_openml(root: Path, split_seed: int, number: str) -> Splits:
     Times count as numbers (seconds), and so do decimals, and text if every value is a number. A column of names, in which
     more than half of the values are different, is refused.
 
-    Numbers use the first level. A missing number becomes the training mean. A missing category becomes a level of its own
-    if training has missing ones, else all zeros. Means, spreads and levels come from training rows alone.
+    Numbers use the first level. A missing number becomes the training mean. A missing category becomes a separate
+    level if training has missing values, otherwise all zeros. Means, spreads and levels come only from training rows.
 
     Differs from ORCA's code in: the split is seeded and leaves a validation part; the scaler sees training only.
     """

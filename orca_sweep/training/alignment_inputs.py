@@ -1,4 +1,4 @@
-"""Stage 2, before training: proxy features and target labels, each computed once and stored."""
+"""The inputs of stage 2: proxy features and target labels, each computed once and stored."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -28,12 +28,12 @@ class ProxyFeatures:
     seconds: float
     reused: bool
     n_texts_cut: int | None = None
-    """Texts of which only the first tokens were read; None if the samples are no texts."""
+    """Texts of which only the first tokens were read; None if the samples are not texts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlignmentInputs:
-    """What embedder training depends on besides the embedder: a target, its labels, a proxy, a body and the settings."""
+    """What embedder training depends on besides the embedder: target data and labels, a proxy, a body and the config."""
 
     data: TaskData
     labels: np.ndarray
@@ -44,9 +44,9 @@ class AlignmentInputs:
 
 
 def proxy_features(proxy: ProxyData, body: LoadedBody, worker: Worker, treatment: Treatment = RAW) -> ProxyFeatures:
-    """Returns the proxy's samples through the body's own input layer, mean over tokens; stored once per sweep.
+    """Returns the mean over tokens of the body's input layer for each of the proxy's samples; stored once per sweep.
 
-    Depends only on the samples, the treatment of images and the body's input layer: the transformer is never run.
+    Depends only on the samples, the treatment of images and the body's input layer: the transformer never runs.
     """
     inputs = {
         **worker.key_part(),
@@ -72,9 +72,10 @@ def proxy_features(proxy: ProxyData, body: LoadedBody, worker: Worker, treatment
 
 
 def target_labels(data: TaskData, n_clusters: int, split_seed: int, worker: Worker) -> tuple[np.ndarray, float | None]:
-    """Returns a label per training sample, and what making them had cost if they come from the store.
+    """Returns a label per training sample, and the seconds that the labels had cost if they come from the store.
 
-    Class labels are the data's own; clusters of other targets depend on the data alone and are made once.
+    Classification has its own labels; for other targets, the labels are clusters, which depend only on the data and are
+    computed once.
     """
     if data.task.kind == "classification":
         return alignment_labels(data, n_clusters, split_seed), None

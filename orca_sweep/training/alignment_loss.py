@@ -1,4 +1,4 @@
-"""The loss of embedder training: the distance between classes of the target and a proxy, on samples drawn anew per epoch."""
+"""The loss of embedder training: the distance of the target's classes to a proxy, on fresh samples in every epoch."""
 
 from functools import cached_property
 from typing import Any
@@ -22,7 +22,7 @@ OBJECTIVE_STAGE = "objective"
 
 
 class TargetClasses:
-    """The target classes that can be aligned: those with at least two samples, since a single sample has no spread."""
+    """The target classes that can be aligned: those with at least two samples, because one sample has no spread."""
 
     def __init__(self, inputs: AlignmentInputs) -> None:
         labels = inputs.labels
@@ -37,7 +37,7 @@ class TargetClasses:
             )
 
     def draw_samples(self, seed: int, epoch: int, n_most: int) -> list[Tensor]:
-        """Returns an index tensor per class: the samples that an epoch sees, at most ``n_most`` of each class."""
+        """Returns, for each class, an index tensor of the samples that an epoch sees: at most ``n_most``."""
         return [self._draw_class(label, seed, epoch, n_most) for label in range(len(self.members))]
 
     def _draw_class(self, label: int, seed: int, epoch: int, n_most: int) -> Tensor:
@@ -49,18 +49,18 @@ class TargetClasses:
 
 
 class ProxySide:
-    """The part of the objective that depends on the proxy alone: computed once per proxy, body and settings, and stored."""
+    """The part of the objective that depends only on the proxy: computed once per proxy, body and settings, and stored."""
 
     def __init__(self, inputs: AlignmentInputs, worker: Worker) -> None:
         self.proxy, self.worker = inputs.proxy, worker
         self.settings = inputs.config.embedder
         self.seed = inputs.config.seed_of("embedder-training")
         self.reused_s: float | None = None
-        """What the constants had cost, if they were needed and came from the store."""
+        """Seconds that the constants had cost, if they were needed and came from the store."""
 
     @cached_property
     def objective_settings(self) -> dict[str, Any]:
-        """The settings of the run that the objective takes; random directions are the run seed's."""
+        """The run's settings that the objective takes; its random directions depend on the run seed."""
         settings = {**self.settings.model_dump(), "projection_seed": self.seed}
         names = objectives.list_settings(self.settings.objective)
         return {name: settings[name] for name in names if settings.get(name) is not None}
@@ -103,7 +103,7 @@ class ProxySide:
 
 
 class AlignmentLoss:
-    """The sum over target classes of class frequency times the distance of their features to those of the proxy."""
+    """The sum over target classes of class frequency times the distance of the class's features to the proxy's."""
 
     def __init__(self, embedder: Embedder1D | Embedder2D, inputs: AlignmentInputs, worker: Worker) -> None:
         self.settings = inputs.config.embedder
@@ -113,10 +113,10 @@ class AlignmentLoss:
         self.proxy = ProxySide(inputs, worker)
 
     def compute_loss(self, epoch: int) -> Tensor:
-        """Returns the present embedder's loss on the samples of an epoch (from 1).
+        """Returns the embedder's current loss on the samples of an epoch (from 1).
 
         Raises:
-            objectives.NonFiniteError: if the objective meets features that are not finite.
+            objectives.NonFiniteError: if features are not finite.
         """
         drawn = self.classes.draw_samples(self.seed, epoch, self.settings.max_samples_per_class)
         features = self.features.compute_means(torch.cat(drawn)).split([len(index) for index in drawn])

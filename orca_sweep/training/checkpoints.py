@@ -1,4 +1,4 @@
-"""When a training saves its state, and the checkpoint file of a fine-tuning run."""
+"""When training saves its state, and the checkpoint file of a fine-tuning run."""
 
 import math
 import time
@@ -12,7 +12,7 @@ from orca_sweep.training.state import TrainState
 
 
 class CheckpointPolicy:
-    """Decides when a state is due to be saved: after so many epochs or seconds, or at epochs that other runs start from.
+    """Decides when a state is due to be saved: at an interval of epochs or seconds, or after certain epochs.
 
     Attributes:
         saved_epoch: epochs done in the last saved state; None if the run has taken over another run's state since.
@@ -31,11 +31,11 @@ class CheckpointPolicy:
         self.saved_at = read_clock()
 
     def is_due(self, epoch: int, *, is_inside_epoch: bool = False) -> bool:
-        """Returns whether to save now; inside an epoch only the seconds count.
+        """Returns whether to save now; inside an epoch, only the seconds count.
 
         Args:
             epoch: epochs done.
-            is_inside_epoch: whether steps of the next epoch are done, too.
+            is_inside_epoch: whether some steps of the next epoch are done.
         """
         if self.read_clock() - self.saved_at >= self.every_s:
             return True
@@ -45,17 +45,17 @@ class CheckpointPolicy:
         return epoch in self.at_epochs or n_unsaved >= self.every_epochs
 
     def note_saved(self, epoch: int) -> None:
-        """Starts to count epochs and seconds anew."""
+        """Restarts the count of epochs and seconds."""
         self.saved_epoch, self.saved_at = epoch, self.read_clock()
 
     def note_taken_over(self) -> None:
-        """Makes the next epoch's end due: the last saved state lacks everything that was taken over."""
+        """Makes a save due at the end of the next epoch: the last saved state lacks what was taken over."""
         self.saved_epoch = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Saving:
-    """Where a run's state is saved and how often: after so many epochs or seconds, whichever comes first."""
+    """Where a run's state is saved, and how often: at an interval of epochs or seconds, whichever ends first."""
 
     path: Path
     identity: str
@@ -65,19 +65,19 @@ class Saving:
 
 
 class CheckpointFile:
-    """The file of a run's latest state: safetensors with JSON in the header. Each state replaces the previous one."""
+    """The file with a run's latest state: safetensors with JSON in the header. Each state replaces the previous one."""
 
     def __init__(self, saving: Saving) -> None:
         self.path, self.identity = str(saving.path), saving.identity
         self.policy = CheckpointPolicy(every_s=saving.every_s, every_epochs=saving.every_epochs)
 
     def write_state(self, state: TrainState, **extra: Any) -> None:
-        """Writes the state, with further JSON values beside it."""
+        """Writes the state and further JSON values."""
         write_tensors(self.path, *state.pack(identity=self.identity, **extra))
         self.policy.note_saved(state.epoch)
 
     def read_own(self) -> Artifact | None:
-        """Returns the saved state; None if there is none, or it is damaged or belongs to another run."""
+        """Returns the saved state; None if it is missing, is damaged or belongs to another run."""
         try:
             saved = read_tensors(self.path)
         except (FileNotFoundError, CorruptFileError):

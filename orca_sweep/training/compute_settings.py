@@ -1,4 +1,4 @@
-"""How a model computes: its attention, dropout, compilation, recomputed activations and deterministic kernels."""
+"""How a model computes: attention, dropout, compilation, recomputed activations and deterministic kernels."""
 
 import contextlib
 import os
@@ -17,14 +17,14 @@ from orca_sweep.training.freezing import ADAPTER
 from orca_sweep.training.model import OrcaModel
 
 ATTENTION_RATE = "attention_dropout"
-"""Name that attention modules give to the dropout rate of the attention function."""
+"""The attribute of attention modules that holds the dropout rate of the attention function."""
 
 
 @contextlib.contextmanager
 def apply_compute_settings(model: nn.Module, config: FinetuneConfig) -> Iterator[None]:
-    """Applies fine-tuning's compute settings to a model for the length of a block.
+    """Applies fine-tuning's compute settings to a model within a block.
 
-    Attention, dropout and compilation stay set after the block.
+    Attention, dropout and compilation keep their settings after the block.
     """
     if isinstance(model, OrcaModel):
         set_attention(model.body, config.attention)
@@ -62,10 +62,10 @@ def set_dropout(body: nn.Module, rate: float | None) -> None:
 
 @contextlib.contextmanager
 def _use_deterministic_kernels(wanted: bool) -> Iterator[None]:
-    """Restricts torch, for the length of a block, to kernels that give the same bits every time on a GPU too."""
+    """Restricts torch within a block to kernels that give the same bits every time, even on a GPU."""
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     if wanted:
-        # Without it torch refuses matrix products on a GPU. A sweep's workers have it from their start.
+        # Without this variable torch refuses matrix products on a GPU. A sweep's workers set it when they start.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
@@ -78,7 +78,7 @@ def _use_deterministic_kernels(wanted: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _recompute_activations(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """Lets the body's layers drop their activations and compute them again, for the length of a block."""
+    """Within a block, makes the body's layers drop their activations and recompute them for the gradient."""
     layers = body_layers(model.body) if wanted and isinstance(model, OrcaModel) else []
     modules = [module for layer in layers for module in layer]
     for module in modules:
@@ -86,12 +86,12 @@ def _recompute_activations(model: nn.Module, wanted: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        for module in modules:  # otherwise each holds itself, and only the garbage collector frees its memory
+        for module in modules:  # otherwise each refers to itself, and only the garbage collector frees its memory
             del module.forward
 
 
 def _run_recomputed(forward: Callable[..., Any], *inputs: Any, **more: Any) -> Any:
-    """Runs a layer without keeping its activations; its gradient runs it again, with the same dropout."""
+    """Runs a layer without keeping its activations; its backward pass runs it again with the same dropout."""
     if not torch.is_grad_enabled():
         return forward(*inputs, **more)
     return recomputed(forward, *inputs, use_reentrant=False, **more)

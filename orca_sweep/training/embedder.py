@@ -32,17 +32,17 @@ class EmbedderTraining:
     epochs: tuple[Mapping[str, Any], ...]
     seconds: float
     seconds_now: float
-    """Seconds of this call's own training: the rest comes from the store."""
+    """Seconds that this call trained; the rest comes from the store."""
     constants_reused_s: float | None
-    """What the objective's constants had cost, if they were needed and came from the store."""
+    """Seconds that the objective's constants had cost, if they were needed and came from the store."""
     n_target_classes_skipped: int
     n_proxy_classes_skipped: int
     n_proxy: int
-    """Proxy samples aligned to."""
+    """Proxy samples that the target is aligned to."""
 
     @property
     def reused_s(self) -> float:
-        """Seconds that did not have to be spent again."""
+        """Seconds of training that the store saved."""
         return max(0.0, self.seconds - self.seconds_now)
 
 
@@ -56,19 +56,19 @@ def train_embedder(
 ) -> EmbedderTraining:
     """Trains the embedder in place for ``embedder.epochs`` steps and returns its history.
 
-    One epoch is ONE optimizer step: per target class, up to ``max_samples_per_class`` training samples
-    are embedded and averaged over tokens; the loss is the sum over classes of class frequency times
-    the distance to the proxy features. Only training data is seen. A class with one sample has no spread;
-    it is skipped, as in the reference, and counted. Nothing depends on the number of epochs asked for, so a
-    run of 60 and a run of 10 share their first 10 bit for bit; the state is stored at every epoch in
-    ``snapshot_epochs`` and the longest stored prefix is continued.
+    An epoch is ONE optimizer step: for each target class, up to ``max_samples_per_class`` training samples are embedded
+    and averaged over tokens; the loss is the sum over classes of class frequency times the distance to the proxy
+    features. Only training data is used. A class with one sample has no spread; it is skipped, as in the reference, and
+    counted. Nothing depends on the total number of epochs, so runs of 60 and of 10 epochs share their first 10 bit for
+    bit; the state is stored after every epoch in ``snapshot_epochs``, and training continues from the longest stored
+    prefix.
 
     Raises:
         DataError: if no class has two samples, or the proxy's features are not finite.
         DivergedError: if the embedder's features or the objective stop being finite.
 
-    Source: Shen et al. 2023, arXiv 2302.05738. Differs from ORCA's code in: training data only,
-    seeded draws without replacement of exactly that many samples.
+    Source: Shen et al. 2023, arXiv 2302.05738. Differs from ORCA's code in: it uses training data only, and draws exactly
+    ``max_samples_per_class`` samples, seeded and without replacement.
     """
     settings = inputs.config.embedder
     run = _EmbedderRun(embedder, inputs, worker, frozenset(snapshot_epochs) | {settings.epochs})
@@ -110,7 +110,7 @@ class _EmbedderRun:
         return stage_key(EMBEDDER_STAGE, {**self.key_inputs, "epoch": epoch})
 
     def resume_from_store(self) -> None:
-        """Continues from the longest stored prefix that is not longer than the run."""
+        """Continues from the longest stored prefix of the run."""
         epochs = range(1, self.settings.epochs + 1)
         prefix = find_longest_prefix(self.store, EMBEDDER_STAGE, epochs, self.name_state)
         if prefix is not None:
@@ -118,7 +118,7 @@ class _EmbedderRun:
             self.n_proxy_skipped = prefix[1].meta["n_proxy_skipped"]
 
     def store_state(self) -> None:
-        """Stores the state after the present epoch."""
+        """Stores the state after the current epoch."""
         arrays, meta = self.state.pack(n_proxy_skipped=self.n_proxy_skipped, inputs=self.key_inputs)
         self.store.put(EMBEDDER_STAGE, self.name_state(self.state.epoch), arrays, meta)
         self.policy.note_saved(self.state.epoch)
@@ -137,7 +137,7 @@ class _EmbedderRun:
         while state.epoch < self.settings.epochs:
             start = time.perf_counter()
             lr = self._take_step(loss)
-            # The next step's loss is this epoch's value: the present embedder on the next draw.
+            # The next step's loss is this epoch's value: that of the current embedder on the next draw.
             loss = self._compute_loss()
             row = self._add_row(float(loss.detach()), lr, start)
             if self.policy.is_due(state.epoch):
@@ -165,7 +165,7 @@ class _EmbedderRun:
         return DivergedError(f"embedder training diverged{what}", self.state.history)
 
     def _add_row(self, value: float, lr: float | None = None, start: float | None = None) -> dict[str, Any]:
-        """Adds an epoch's row to the history; the first, before any step, has no learning rate and no start."""
+        """Adds an epoch's row to the history; the first row, before any step, has no learning rate and no start."""
         state = self.state
         spent = 0.0 if start is None else time.perf_counter() - start
         state.seconds += spent
@@ -179,7 +179,7 @@ class _EmbedderRun:
 
 
 def _list_key_inputs(embedder: Embedder1D | Embedder2D, inputs: AlignmentInputs) -> dict[str, Any]:
-    """What the state after an epoch depends on, but for the epoch."""
+    """Everything that the state after an epoch depends on, except the epoch."""
     config = inputs.config
     seed, init_seed = config.seed_of("embedder-training"), config.seed_of("embedder-init")
     return {

@@ -16,7 +16,7 @@ MAX_NUMBERS = 2**28
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """What embedder and body make of the training and the validation samples, on the device."""
+    """The outputs of embedder and body for the training and validation samples, on the device."""
 
     train: Tensor
     val: Tensor
@@ -25,11 +25,11 @@ class Features:
 class FeatureCache:
     """Keeps the features of training and validation samples while neither embedder nor body trains.
 
-    Frozen parts run in eval mode, without dropout, so their features are the same in every epoch. Not for augmented
-    samples, which differ from epoch to epoch.
+    Frozen parts run in eval mode, without dropout, so their features are the same in every epoch. Augmented samples,
+    which differ between epochs, cannot be cached.
 
     Attributes:
-        features: what is kept; None while embedder or body trains, or where the features would be too large.
+        features: the cached features; None while embedder or body trains, or if they would be too large.
     """
 
     def __init__(self, model: OrcaModel, train_x: Feed, val_x: Array, inference: Inference) -> None:

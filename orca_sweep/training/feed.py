@@ -1,4 +1,4 @@
-"""Samples on their way to the device, and the order in which an epoch of fine-tuning takes them."""
+"""How samples get to the device, and the order in which an epoch of fine-tuning reads them."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ RESIDENT_BYTES = 2**31
 
 
 class Feed:
-    """Inputs or targets of a split for one device: already on it, or read when they are asked for."""
+    """The inputs or targets of a split for a device: already on it, or read on demand."""
 
     def __init__(self, array: Array, device: str) -> None:
         self.array, self.device = array, device
@@ -41,7 +41,7 @@ class Feed:
         return self._move_to_device(self.array[index if isinstance(index, slice) else index.numpy()])
 
     def read_augmented(self, index: Tensor, rng: np.random.Generator) -> Tensor:
-        """Returns the samples of an index tensor, augmented; samples in memory never are."""
+        """Returns the samples of an index tensor, augmented if they are on disk; samples in memory never are."""
         if isinstance(self.array, Rows):
             return self._move_to_device(self.array.read_augmented(index.numpy(), rng))
         return self[index]
@@ -50,17 +50,17 @@ class Feed:
         tensor = torch.from_numpy(batch)
         if self.device == "cpu":
             return tensor
-        # From pinned memory the copy goes on while the device computes.
+        # From pinned memory, the copy runs while the device computes.
         return tensor.pin_memory().to(self.device, non_blocking=True)
 
 
 def split_into_batches(order: np.ndarray, size: int) -> list[Tensor]:
-    """Returns the index tensors of consecutive batches; the last may be short, none is dropped."""
+    """Returns the index tensors of consecutive batches; the last batch may be smaller, and is not dropped."""
     return [torch.from_numpy(order[i : i + size]) for i in range(0, len(order), size)]
 
 
 class Parts:
-    """Which samples are parts of which whole."""
+    """Which samples are parts of the same whole, such as the chunks of a recording."""
 
     def __init__(self, groups: np.ndarray) -> None:
         _, whole, self.counts = np.unique(groups, return_inverse=True, return_counts=True)
@@ -73,7 +73,7 @@ class Parts:
 
 
 class TrainingFeed:
-    """A training split, optimizer step by optimizer step. Every draw is a function of seed, epoch and step alone."""
+    """A training split, read one optimizer step at a time. Every draw depends only on seed, epoch and step."""
 
     def __init__(
         self, samples: Samples, seed_of: Callable[[Source], int], device: str, *, step_size: int, augments: bool
@@ -89,7 +89,7 @@ class TrainingFeed:
         return self.x.is_resident and self.y.is_resident
 
     def draw_batches(self, epoch: int) -> list[Tensor]:
-        """Returns the epoch's samples in order, as an index tensor per step; of samples in parts, one part of each whole."""
+        """Returns the epoch's samples in order, an index tensor per step; if samples are parts, one part of each whole."""
         seed = self.seed_of("finetune-order")
         order = stream_rng(seed, "finetune order", epoch).permutation(self.n_wholes)
         if self.parts is not None:
@@ -100,7 +100,7 @@ class TrainingFeed:
         """Returns inputs and targets of a step's samples, on the device."""
         if not self.augments:
             return self.x[batch], self.y[batch]
-        # Inputs and targets draw alike: a cut of the one is the same cut of the other.
+        # Inputs and targets use the same draws, so that they are cut alike.
         seed = self.seed_of("augmentation")
         x, y = (feed.read_augmented(batch, stream_rng(seed, "augmentation", epoch, step)) for feed in (self.x, self.y))
         return x, y

@@ -1,4 +1,4 @@
-"""Stage 3: fine-tuning with a freeze schedule, validation per epoch, checkpoints at any step, and shared prefixes."""
+"""Stage 3: fine-tuning with a freeze schedule, validation in every epoch, checkpoints at any step, and shared prefixes."""
 
 import contextlib
 import math
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from orca_sweep.bodies.network import body_layers, to_arrays
-from orca_sweep.config.freezing import Phase, epochs_before_fresh_start, phase_at, schedule
+from orca_sweep.config.freezing import Phase, epochs_before_fresh_start, parse_schedule, phase_at
 from orca_sweep.errors import DivergedError, InputError, TimeLimitError
 from orca_sweep.stats.modes import is_better, worst_value
 from orca_sweep.store import Artifact
@@ -41,7 +41,7 @@ STAGE = "finetune"
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneResult:
-    """Validation history, and the weights of the best-validated and of the last epoch."""
+    """The history, and the weights of the best-validated and the last epoch."""
 
     epochs: list[dict[str, Any]]
     best: dict[str, np.ndarray]
@@ -51,12 +51,12 @@ class FinetuneResult:
     val_metric_last: float
     n_steps: int
     resumed_from_epoch: int
-    """Of the run's own checkpoint; a prefix may have taken it further."""
+    """The epoch of the run's own checkpoint; a prefix may have taken it further."""
     phases: list[dict[str, Any]]
-    """What each phase of the freeze schedule came to; columns of the stages table."""
+    """Rows of the stages table: the totals of each phase of the freeze schedule."""
     precision: str
     micro_batch_size: int
-    """Samples per forward pass in the end: ``batch_size``, or half of it where memory did not suffice."""
+    """Samples per forward pass at the end: ``batch_size``, or half of it if memory ran out."""
 
 
 def finetune(
@@ -68,18 +68,18 @@ def finetune(
     prefixes: Prefixes | None = None,
     report: Progress = lambda row: None,
 ) -> FinetuneResult:
-    """Fine-tunes the model in place and returns its history with best-validated and last weights.
+    """Fine-tunes the model in place and returns its history, with the best-validated and the last weights.
 
-    With ``saving`` the state is saved now and then, inside epochs too; a later call with the same identity continues
-    from it and ends, on the same CPU and thread count, with the same bits as an unbroken run. Selection sees the
-    validation split only.
+    With ``saving``, the state is saved at intervals, even inside epochs; a later call with the same identity continues
+    from it and ends, on the same CPU and thread count, with the same bits as an uninterrupted run. Selection sees only
+    the validation split.
 
-    With ``prefixes``, a stored prefix of this run that is further along than its checkpoint is taken over, to the same
-    bits. Of the runs that share a prefix, the first computes it while the rest wait; if it fails, the next continues.
-    Locks are taken one at a time, from the shortest prefix to the longest, so no two runs wait for each other.
+    With ``prefixes``, the run takes over a stored prefix that is longer than its own checkpoint, with the same bits. Of
+    the runs that share a prefix, the first computes it while the rest wait; if it fails, the next one continues. A run
+    holds one lock at a time, from the shortest prefix to the longest, so no two runs wait for each other.
 
     A step that runs out of memory is repeated with half the samples per forward pass and twice as many passes: the same
-    step but for rounding (and for dropout, whose masks are drawn per pass). If that runs out of memory too, it is an error.
+    step except for rounding (and for dropout, whose masks are drawn per pass). If memory runs out again, that is an error.
 
     Raises:
         DivergedError: if a training loss or a validation metric is not finite, in this run or in another run's
@@ -109,7 +109,7 @@ def _run_sharing(loop: "_Loop", prefixes: Prefixes, report: Progress) -> None:
 
 
 class _Loop:
-    """One fine-tuning run: its state, and the parts that feed, step, validate and save it."""
+    """A fine-tuning run: its state, and the parts that feed, step, validate and save it."""
 
     def __init__(self, model: nn.Module, data: TaskData, setup: FinetuneSetup, saving: Saving | None) -> None:
         self.model, self.data, self.setup = model, data, setup
@@ -127,7 +127,7 @@ class _Loop:
         self.resumed_from_epoch = 0
         self.reused_s: dict[int, float] = {}
         self.spent_s: dict[int, float] = {}
-        """Seconds of the epochs computed now, with saving them."""
+        """Seconds of each epoch computed now, including saving."""
 
     @property
     def n_epochs(self) -> int:
@@ -136,7 +136,7 @@ class _Loop:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps of an epoch; the last may be of fewer samples."""
+        """Optimizer steps per epoch; the last step may have fewer samples."""
         return math.ceil(self.data.train.n_wholes / self.setup.step_size)
 
     def run_to(self, end: int, report: Progress) -> None:
@@ -147,13 +147,13 @@ class _Loop:
             self.save_if_due()
             try:
                 report(self.state.history[-1])
-            except TimeLimitError:  # the next attempt continues from here, however seldom states are saved
+            except TimeLimitError:  # the next attempt continues from here, however rarely states are saved
                 self.save_state()
                 raise
             self.spent_s[self.state.epoch] = time.perf_counter() - start
 
     def run_epoch(self) -> None:
-        """Trains and validates one epoch, or what is left of it."""
+        """Trains and validates an epoch, or the rest of it."""
         start, epoch = time.perf_counter(), self.state.epoch + 1
         n_trainable, part = self._begin_epoch(epoch)
         seconds_before = part.seconds
@@ -170,7 +170,7 @@ class _Loop:
         self._end_epoch({**row, "wall_time_s": time.perf_counter() - start + seconds_before})
 
     def _begin_epoch(self, epoch: int) -> tuple[int, EpochPart]:
-        """Applies the epoch's phase; returns the number of trainable parameters and the part of the epoch done so far."""
+        """Applies the epoch's phase; returns the number of trainable parameters and the steps of the epoch done so far."""
         n_trainable = freeze_weights(self.model, phase_at(self.phases, epoch).frozen)
         state = self.state
         if state.part is None:
@@ -198,7 +198,7 @@ class _Loop:
     # Training -----------------------------------------------------------------------------------
 
     def _train_epoch(self, epoch: int, part: EpochPart, began: float) -> None:
-        """Continues the epoch's pass over the training samples from the step that the part has reached."""
+        """Continues the epoch's pass over the training samples after the steps that are done."""
         dropout_seed = self.setup.seed_of("dropout")
         with torch_stream(dropout_seed, "dropout", epoch):
             batches = self.feed.draw_batches(epoch)
@@ -206,7 +206,7 @@ class _Loop:
                 for samples in read:
                     rate = {"epoch": epoch, "step": part.step, "steps_per_epoch": self.steps_per_epoch}
                     part.lr = phase_learning_rate(self.setup.config, self.phases, **rate)
-                    # A step's masks are a function of its position: a resumed epoch draws what the unbroken one does.
+                    # A step's masks depend only on its position: a resumed epoch draws the same as an uninterrupted one.
                     seed = stream_seed(dropout_seed, "dropout", epoch, part.step)
                     mean = self.stepper.take_step(self._predict_batch, samples, lr=part.lr, dropout_seed=seed)
                     part.loss_sum += mean * len(batches[part.step])
@@ -222,7 +222,7 @@ class _Loop:
         return None if self.cache is None else self.cache.features
 
     def _predict_batch(self, x: Tensor) -> Tensor:
-        """Returns predictions from inputs, or from features where they are cached."""
+        """Returns predictions from inputs, or from features if those are cached."""
         if self.cache is not None and self.cache.features is not None:
             return self.cache.model.from_features(x)
         predictions: Tensor = self.model(x)
@@ -231,7 +231,7 @@ class _Loop:
     def _read_batches(
         self, epoch: int, batches: Sequence[Tensor], first: int
     ) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """Yields inputs (or features) and targets of each step from ``first`` on; samples on disk are read ahead."""
+        """Yields inputs (or features) and targets for each step from ``first``; samples on disk are read ahead."""
         features = self._cached_features
 
         def read_step(step: int) -> tuple[Tensor, Tensor]:
@@ -275,7 +275,7 @@ class _Loop:
             self.checkpoint.policy.note_taken_over()
 
     def resume_from_checkpoint(self) -> None:
-        """Continues from the checkpoint of this very run; any other file in its place is ignored and later overwritten."""
+        """Continues from this run's checkpoint; another run's file at its path is ignored and later overwritten."""
         saved = None if self.checkpoint is None else self.checkpoint.read_own()
         if saved is None or self.checkpoint is None:
             return
@@ -293,7 +293,7 @@ class _Loop:
             self.save_state()
 
     def save_state(self) -> None:
-        """Saves the state in place of the previous one."""
+        """Saves the state, replacing the previous one."""
         if self.checkpoint is not None:
             self.checkpoint.write_state(self.state, reused=list(self.reused_s.items()))
 
@@ -318,9 +318,9 @@ class _Loop:
 
 
 def _read_phases(model: nn.Module, setup: FinetuneSetup) -> tuple[Phase, ...]:
-    """Returns the freeze schedule; raises InputError if a phase leaves nothing of the model to train."""
+    """The freeze schedule; raises InputError if a phase leaves nothing of the model to train."""
     n_layers = len(body_layers(model.body)) if isinstance(model, OrcaModel) else 0
-    phases = schedule(setup.config.freeze, setup.config.freeze_epochs, n_layers)
+    phases = parse_schedule(setup.config.freeze, setup.config.freeze_epochs, n_layers)
     for phase in phases:
         if freeze_weights(model, phase.frozen) == 0:
             raise InputError(f"finetune.freeze: {'+'.join(phase.frozen)} leaves nothing of this model to train.")
@@ -328,5 +328,5 @@ def _read_phases(model: nn.Module, setup: FinetuneSetup) -> tuple[Phase, ...]:
 
 
 def _copy_weights(model: nn.Module) -> dict[str, np.ndarray]:
-    """Copies the present weights: on the CPU ``to_arrays`` returns views, which training would change."""
+    """Copies the current weights: on the CPU, ``to_arrays`` returns views, which training would change."""
     return {name: array.copy() for name, array in to_arrays(model.state_dict()).items()}

@@ -14,13 +14,13 @@ class FinetuneSetup:
 
     config: FinetuneConfig
     seed_of: Callable[[Source], int]
-    """Returns the seed by which a source of randomness draws: order, augmentation, dropout."""
+    """Returns the seed of a source of randomness: order, augmentation or dropout."""
     device: str = "cpu"
     augments: bool = False
 
     @cached_property
     def precision(self) -> str:
-        """float32 or bfloat16."""
+        """The precision of the run: float32 or bfloat16."""
         return choose_precision(self.config.precision, self.device)
 
     @property

@@ -1,4 +1,4 @@
-"""What a freeze schedule's words mean for a model: which parameters are frozen, and which modules run in eval mode.
+"""The meaning of a freeze schedule's words: which parameters of a model are frozen, and which modules run in eval mode.
 
 These words freeze parameters of the body (transformers' names; ``*`` is weight and bias):
 
@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from orca_sweep.bodies.network import body_layers
-from orca_sweep.config.freezing import LAYERS, PARTS, explain_range
+from orca_sweep.config.freeze_words import LAYERS, PARTS, explain_range
 from orca_sweep.errors import InputError
 
 ADAPTER = "lora_"
@@ -49,11 +49,11 @@ DOWNSAMPLING = "downsample"
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """What decides which kinds of weights a parameter of the body belongs to."""
+    """The facts that decide to which kinds of weights a parameter of the body belongs."""
 
     name: str
     path: frozenset[str]
-    """The parts of its name: those of the modules that it is in, and its own."""
+    """The parts of its dotted name: those of the modules around it, and its own."""
     is_of_norm: bool
 
     @classmethod
@@ -62,7 +62,7 @@ class Parameter:
         return cls(name=name, path=frozenset(name.split(".")), is_of_norm=name in norms)
 
     def is_inside(self, modules: Set[str]) -> bool:
-        """Whether a module of one of the names holds the parameter."""
+        """Whether the parameter is inside a module with one of these names."""
         return not self.path.isdisjoint(modules)
 
 
@@ -73,16 +73,16 @@ SELECTORS: Mapping[str, Callable[[Parameter], bool]] = {
     "qkv": lambda parameter: parameter.is_inside(ATTENTION) and parameter.is_inside(QKV),
     "biases": lambda parameter: parameter.name.endswith("bias"),
 }
-"""Which parameters of the body each kind of ``orca_sweep.config.freezing.KINDS`` selects."""
+"""Which parameters of the body each kind of ``orca_sweep.config.freeze_words.KINDS`` selects."""
 
 
 def find_frozen_names(model: nn.Module, words: Sequence[str]) -> set[str]:
-    """Returns the names of the parameters that the words freeze: see the table at the top of this module.
+    """Returns the names of the parameters that the words freeze; the table at the top of this module defines the words.
 
     With low-rank adapters, the body's own weights never train.
 
     Raises:
-        InputError: if a slice of layers holds none, or nothing says which weights a word freezes.
+        InputError: if a range of layers is empty, or a word has no definition.
     """
     frozen: set[str] = set()
     parts = dict(model.named_children())
@@ -132,19 +132,19 @@ def _find_kind_names(body: nn.Module, kind: str) -> set[str]:
 
 
 def _make_unhandled_error(word: str) -> InputError:
-    """An error, never a guess: a word without a meaning here would freeze the wrong weights without a sign of it."""
+    """An error, never a guess: a word without a definition could silently freeze the wrong weights."""
     kinds = ", ".join(SELECTORS)
-    return InputError(f"finetune.freeze: nothing says which weights {word!r} freezes. The kinds are {kinds}.")
+    return InputError(f"finetune.freeze: which weights {word!r} freezes is not defined. The kinds are {kinds}.")
 
 
 def freeze_weights(model: nn.Module, words: Sequence[str]) -> int:
-    """Freezes exactly what the words name, sets train and eval modes, and returns the trainable parameters.
+    """Freezes exactly what the words name, sets train and eval modes, and returns the number of trainable parameters.
 
-    A frozen parameter gets no gradient and so no step and no weight decay. A module all of whose parameters
-    are frozen runs in eval mode with all inside it, without dropout. When a phase ends, parameters that were
-    trained keep their optimizer state, also while they are frozen later; parameters that were frozen start
-    with an empty one, and the learning-rate schedule goes on by the absolute step. A phase with a fresh start begins
-    without state and counts steps from its own first one.
+    A frozen parameter gets no gradient, and therefore no step and no weight decay. A module whose parameters are all
+    frozen runs in eval mode with everything inside it, without dropout. When a phase ends, trained parameters keep their
+    optimizer state, even while they are frozen later; parameters that were frozen start with an empty state, and the
+    learning-rate schedule continues from the absolute step. A phase with a fresh start begins without optimizer state
+    and counts steps from its own first step.
     """
     frozen = find_frozen_names(model, words)
     for name, parameter in model.named_parameters():

@@ -1,4 +1,4 @@
-"""The learning rate of each step of a training: a function of the step and of config fields only."""
+"""The learning rate of each training step: a function of the step and of config fields only."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from orca_sweep.config.number_lists import parse_numbers
 
 
 def embedder_learning_rate(config: EmbedderConfig, step: int) -> float:
-    """Returns the rate of embedder step ``step`` (from 0): it falls only after the steps in ``lr_decay_after``.
+    """Returns the learning rate of embedder step ``step`` (from 0), which falls only after the steps in ``lr_decay_after``.
 
     It does not depend on ``embedder.epochs``.
     """
@@ -17,10 +17,10 @@ def embedder_learning_rate(config: EmbedderConfig, step: int) -> float:
 
 
 def finetune_learning_rate(config: FinetuneConfig, step: int, steps_per_epoch: int) -> float:
-    """Returns the rate of optimizer step ``step`` (from 0): linear warm-up, then constant or linear decay.
+    """Returns the learning rate of optimizer step ``step`` (from 0): linear warm-up, then constant or linear decay.
 
-    Counted in optimizer steps; the first step is above zero, and after ``decay_epochs`` it is zero,
-    never negative. It does not depend on ``finetune.epochs``.
+    The rate of the first step is above zero; after ``decay_epochs`` it is zero, never negative. It does not depend on
+    ``finetune.epochs``.
     """
     warm = config.warmup_epochs * steps_per_epoch
     if step < warm:
@@ -34,14 +34,14 @@ def finetune_learning_rate(config: FinetuneConfig, step: int, steps_per_epoch: i
 def phase_learning_rate(
     config: FinetuneConfig, phases: Sequence[Phase], *, epoch: int, step: int, steps_per_epoch: int
 ) -> float:
-    """Returns the rate of a step of a fine-tuning epoch: the schedule's since its last start, times the phase's factor.
+    """Returns the learning rate of a fine-tuning step: that of the schedule since its last start, times the phase's factor.
 
     Args:
         config: fine-tuning's settings.
         phases: its freeze schedule.
         epoch: from 1.
-        step: of the epoch, from 0.
-        steps_per_epoch: optimizer steps of an epoch.
+        step: within the epoch, from 0.
+        steps_per_epoch: optimizer steps per epoch.
     """
     phase = phase_at(phases, epoch)
     if phase.constant_lr:
@@ -51,6 +51,6 @@ def phase_learning_rate(
 
 
 def pretrain_learning_rate(peak: float, step: int, n_steps: int) -> float:
-    """Returns the rate of pre-training step ``step`` (from 0): linear warm-up over the first tenth, then decay to zero."""
+    """Returns the learning rate of pre-training step ``step`` (from 0): linear warm-up over a tenth, then decay to zero."""
     warm = max(1, n_steps // 10)
     return peak * min((step + 1) / warm, (n_steps - step) / max(1, n_steps - warm), 1.0)

@@ -1,4 +1,4 @@
-"""An embedder's mean features of samples, within the memory at hand: all at once, or in parts that are computed twice."""
+"""An embedder's mean features of samples within limited memory: all at once, or in parts that are computed twice."""
 
 from functools import cached_property
 
@@ -10,19 +10,19 @@ from orca_sweep.training.feed import Feed
 from orca_sweep.training.model import Embedder1D, Embedder2D
 
 MAX_PATCH_NUMBERS = 2**27
-"""The patches of all samples are prepared once if they are at most this many numbers (512 MiB)."""
+"""The patches of all samples are prepared once if they have at most this many numbers (512 MiB)."""
 BATCH_NUMBERS = 2**25
-"""Patches that are embedded in one batch; more are embedded in turn, and again for their gradient."""
+"""Numbers of the patches in a batch; several batches are embedded one by one, and again for their gradient."""
 
 
 class MeanFeatures:
-    """Mean features over tokens of the samples of a split, under the present weights of an embedder."""
+    """Features of a split's samples, averaged over tokens, with the current weights of an embedder."""
 
     def __init__(self, embedder: Embedder1D | Embedder2D, x: Feed) -> None:
         self.embedder, self.x = embedder, x
 
     def compute_means(self, index: Tensor) -> Tensor:
-        """Returns mean features (n, D) of the samples of an index tensor, all in one batch if memory allows."""
+        """Returns mean features (n, D) of the samples of an index tensor, in a single batch if memory allows."""
         size = max(1, BATCH_NUMBERS // self._patch_numbers)
         if len(index) <= size:
             return self._embed_samples(index)
@@ -39,12 +39,12 @@ class MeanFeatures:
 
     @cached_property
     def _patch_numbers(self) -> int:
-        """How many numbers the patches of one sample are."""
+        """How many numbers the patches of a sample have."""
         return self.embedder.cut_patches(self.x[:1]).numel()
 
     @cached_property
     def _prepared_patches(self) -> Tensor | None:
-        """The patches of all samples, made once: resizing and cutting take no parameter."""
+        """The patches of all samples, cut once: resizing and cutting involve no parameter. None if they are too large."""
         if len(self.x) * self._patch_numbers > MAX_PATCH_NUMBERS:
             return None
         size = max(1, min(256, BATCH_NUMBERS // self._patch_numbers))

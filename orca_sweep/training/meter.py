@@ -1,4 +1,4 @@
-"""What a trial's stages cost: seconds, GPU-seconds and peak memory, measured where the trial runs."""
+"""What a trial's stages cost: seconds, GPU-seconds and peak memory, measured in the trial's process."""
 
 import contextlib
 import sys
@@ -15,12 +15,12 @@ class Meter:
     """Measures a trial stage by stage; a stage that fails is measured up to its failure.
 
     Attributes:
-        seconds: what each stage that was begun has taken.
+        seconds: the seconds of each stage that has begun.
         stages: rows of the stages table.
     """
 
     def __init__(self, n_gpus: float) -> None:
-        """Starts to measure and resets the peaks, whatever the process has run before."""
+        """Starts measuring and resets the peaks, so that earlier work of the process does not count."""
         self.n_gpus = n_gpus
         self.seconds: dict[str, float] = {}
         self.stages: list[dict[str, Any]] = []
@@ -31,7 +31,7 @@ class Meter:
     def stage(self, name: str) -> Iterator[list[dict[str, Any]]]:
         """Measures a block as a stage. The block may append a row per phase; otherwise the stage is a single phase.
 
-        Seconds of the stage that belong to no phase are added to the first.
+        Seconds outside all phases are added to the first phase.
         """
         phases: list[dict[str, Any]] = []
         start = time.perf_counter()
@@ -50,14 +50,14 @@ class Meter:
         return {"gpu_s": row["wall_time_s"] * self.n_gpus, **self.read_peaks()}
 
     def read_peaks(self) -> dict[str, float | None]:
-        """Returns the peak memory so far, of the process and on the GPU; None where the system does not report it."""
+        """Returns the peak memory of the process and of the GPU so far; None where the system does not report it."""
         return {
             "peak_memory_mib": peak_mib() if self.knows_memory else None,
             "peak_gpu_memory_mib": _peak_gpu_mib(),
         }
 
     def row(self) -> dict[str, Any]:
-        """Returns the columns of the whole trial, up to now."""
+        """Returns the cost columns of the whole trial so far."""
         wall_time_s = time.perf_counter() - self.start
         return {
             **{f"{name}_s": seconds for name, seconds in self.seconds.items()},
@@ -70,7 +70,7 @@ class Meter:
 
 
 def _reset_peaks() -> bool:
-    """Resets the peaks; returns whether the system let it reset that of the process. Source: proc(5), clear_refs, VmHWM."""
+    """Resets the peaks; returns whether the system can reset that of the process. Source: proc(5), clear_refs, VmHWM."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()

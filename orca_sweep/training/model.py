@@ -38,11 +38,11 @@ def token_stride(length: int, target_length: int) -> int:
 def mean_tokens(patches: Tensor, weight: Tensor, bias: Tensor, norm: nn.Module) -> Tensor:
     """Returns the mean over tokens of norm(weight q + bias), (B, D), for patches q (B, T, k); LayerNorm or none.
 
-    No token is computed: a token's variance over its D features is a quadratic form of its patch, so that
-    the mean over tokens is a weighted mean of patches that meets the weights (D, k) once. Equal to the mean over
-    computed tokens up to rounding (2e-7 in single precision).
+    Tokens are not computed: a token's variance over its D features is a quadratic form of its patch, so the mean over
+    tokens is a weighted mean of patches, multiplied once by the weights (D, k). It equals the mean over computed tokens up
+    to rounding (2e-7 in single precision).
 
-    Cost: B T k^2 instead of B T k D, and no (B, T, D) activation; where k > D the tokens are computed.
+    Cost: B T k^2 instead of B T k D, and no (B, T, D) activation; if k > D, tokens are computed.
     """
     if not isinstance(norm, nn.LayerNorm):
         return F.linear(patches.mean(dim=1), weight, bias)
@@ -58,10 +58,10 @@ def mean_tokens(patches: Tensor, weight: Tensor, bias: Tensor, norm: nn.Module) 
 
 
 class Embedder1D(nn.Module):
-    """Convolution with kernel = stride, LayerNorm, then positions, as the body has them: (B, C, L) -> (B, T, D).
+    """Convolution with kernel = stride, then LayerNorm and positions if the body has them: (B, C, L) -> (B, T, D).
 
-    A signal of another length than ``length`` is resampled to it linearly. The fresh convolution is as in ORCA: weights
-    uniform within sqrt(2) * sqrt(6 / (fan_in + fan_out)), bias zero.
+    A signal whose length is not ``length`` is resampled linearly. The fresh convolution is as in ORCA: weights uniform
+    within sqrt(2) * sqrt(6 / (fan_in + fan_out)), bias zero.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Embedder1D(nn.Module):
         return x if x.shape[-1] == self.length else F.interpolate(x, size=self.length, mode="linear")
 
     def cut_patches(self, x: Tensor) -> Tensor:
-        """Returns what each token sees of the input, (B, T, C * stride): no parameter takes part."""
+        """Returns the part of the input that each token sees, (B, T, C * stride); it involves no parameter."""
         stride = self.projection.stride[0]
         return self._resample_signal(x).unflatten(2, (-1, stride)).transpose(1, 2).flatten(2)
 
@@ -92,13 +92,13 @@ class Embedder1D(nn.Module):
         return _mean_features(self, patches)
 
     def copy_from(self, body: LoadedBody) -> None:
-        """Takes the body's LayerNorm and first positions; no body has a convolution of signals to copy."""
+        """Copies the body's LayerNorm and first positions; bodies have no convolution of signals to copy."""
         copy_norm(self, body)
         copy_positions(self, body)
 
 
 class Embedder2D(nn.Module):
-    """Resize, patch convolution, LayerNorm and positions, as the body has them: (B, C, H, W) -> (B, T, D).
+    """Resizing and patch convolution, then LayerNorm and positions if the body has them: (B, C, H, W) -> (B, T, D).
 
     The fresh convolution is as in ORCA: weights normal with standard deviation 0.02, bias zero.
     """
@@ -120,7 +120,7 @@ class Embedder2D(nn.Module):
         return _add_positions(self.norm(tokens), self.positions)
 
     def cut_patches(self, x: Tensor) -> Tensor:
-        """Returns the pixels that each token sees, (B, T, C * patch * patch): no parameter takes part."""
+        """Returns the pixels that each token sees, (B, T, C * patch * patch); it involves no parameter."""
         size = self.projection.stride[0]
         side = self.image_size // size * size
         image = resize_images(x, self.image_size)[..., :side, :side]
@@ -133,13 +133,13 @@ class Embedder2D(nn.Module):
         return _mean_features(self, patches)
 
     def copy_from(self, body: LoadedBody, channel_copy: ChannelCopy = "cycled") -> None:
-        """Takes the body's patch convolution, if it has one, and its LayerNorm and positions.
+        """Copies the body's patch convolution, if it has one, and its LayerNorm and positions.
 
         If the numbers of channels differ, ``cycled`` copies body channel c mod n to target channel c, where n is the
-        number of the body's channels, as ORCA's released code does. A single channel takes the red weights; with more
-        than n channels, tokens grow with their number before the LayerNorm. ``mean`` gives every target channel the
-        mean over the body's channels, scaled so that an image whose channels are all alike gives the same tokens as it
-        would in the body itself.
+        number of the body's channels, as ORCA's released code does. A single channel gets the red weights; with more
+        than n channels, tokens before the LayerNorm grow with the number of channels. ``mean`` gives every target channel
+        the mean over the body's channels, scaled so that an image with equal channels gives the same tokens as in the
+        body itself.
         """
         copy_norm(self, body)
         copy_positions(self, body)
@@ -152,7 +152,7 @@ class Embedder2D(nn.Module):
 
 
 def _copy_channels(weight: Tensor, channels: int, how: ChannelCopy) -> Tensor:
-    """Patch weights (D, body's channels, P, P) as weights for another number of channels."""
+    """Patch weights (D, body's channels, P, P) converted to another number of channels."""
     if weight.shape[1] == channels:
         return weight
     if how == "cycled":
@@ -182,9 +182,9 @@ def _mean_features(embedder: Embedder1D | Embedder2D, patches: Tensor) -> Tensor
 
 @torch.no_grad()
 def copy_norm(embedder: Embedder1D | Embedder2D, body: LoadedBody) -> None:
-    """Gives an embedder the LayerNorm of the body's own input layer, if both have one.
+    """Copies the LayerNorm of the body's input layer to an embedder that has one.
 
-    A decoder's input layer has no LayerNorm: there tokens take the mean and spread of its word embeddings.
+    A decoder's input layer has no LayerNorm: tokens then get the mean and spread of its word embeddings.
     """
     layer: Any = body.get_input_layer()
     own = getattr(layer, "LayerNorm", getattr(layer, "norm", None))
@@ -201,10 +201,10 @@ def copy_norm(embedder: Embedder1D | Embedder2D, body: LoadedBody) -> None:
 
 @torch.no_grad()
 def copy_positions(embedder: Embedder1D | Embedder2D, body: LoadedBody) -> None:
-    """Gives an embedder the first positions of the body's own input layer, without RoBERTa's two for padding.
+    """Copies the first positions of the body's input layer to an embedder, skipping RoBERTa's two for padding.
 
-    A decoder without a position table encodes positions inside, so the embedder's start at zero. Vision bodies also keep
-    positions inside, and their embedders have none.
+    A decoder without a position table encodes positions itself, so the embedder's start at zero. Vision bodies also
+    encode positions themselves, and their embedders have none.
     """
     layer: Any = body.get_input_layer()
     if embedder.positions is None:
@@ -217,7 +217,7 @@ def copy_positions(embedder: Embedder1D | Embedder2D, body: LoadedBody) -> None:
 
 
 class OrcaModel(nn.Module):
-    """Embedder, body, predictor; predictions come out in the task's own units."""
+    """Embedder, body and predictor; predictions are in the task's own units."""
 
     def __init__(
         self, embedder: nn.Module, body: nn.Module, predictor: Predictor, mean: Tensor | None, std: Tensor | None
@@ -226,7 +226,7 @@ class OrcaModel(nn.Module):
         self.embedder = embedder
         self.body = body
         self.predictor = predictor
-        # Data statistics, not weights: they are rebuilt from the training split, never checkpointed.
+        # Statistics of the data, not weights: they are recomputed from the training split, never checkpointed.
         self.target_mean: Tensor | None
         self.target_std: Tensor | None
         self.register_buffer("target_mean", mean, persistent=False)
@@ -237,7 +237,7 @@ class OrcaModel(nn.Module):
         return self.from_features(self.features(x))
 
     def features(self, x: Tensor) -> Tensor:
-        """Returns what embedder and body make of the input, as far as the predictor uses it."""
+        """Returns the outputs of embedder and body, reduced to what the predictor uses."""
         return self.predictor.pool(self.body(self.embedder(x)))
 
     def from_features(self, features: Tensor) -> Tensor:
@@ -248,47 +248,48 @@ class OrcaModel(nn.Module):
         return out * self.target_std + self.target_mean
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """How a task's samples become tokens of a body."""
 
     size: int
     """Length of the signal, or side of the image, that is cut into patches."""
     patch: int
-    """Samples, or pixels along a side, that a token sees."""
+    """Length of the signal, or side of the square, that a token sees."""
     fold: int
     """Tokens along a side that the body merges into one."""
 
 
 def choose_layout(task: Task, spec: BodySpec, config: TrialConfig) -> Layout:
-    """Returns the layout of a task for a body; 1D and 2D tasks go to either kind.
+    """Returns the layout of a task for a body; 1D and 2D tasks suit bodies of either kind.
 
-    A text body takes a signal as a sequence of patches and an image as a sequence of square patches, as fine
-    as ``embedder.target_length`` and its own limit allow. A vision body takes an image at its own size, and a
-    signal folded row by row into its own grid of tokens, resampled where its length is no multiple.
+    A text body gets a signal as a sequence of patches and an image as a sequence of square patches, as small as
+    ``embedder.target_length`` and the body's limit allow. A vision body gets an image resized to the body's size, and a
+    signal folded row by row into the body's grid of tokens, resampled if its length is not a multiple.
     """
     if spec.dims == 2:
         fold = spec.image_size // spec.patch_size // spec.out_grid
         if task.dims == 2:
-            return Layout(spec.image_size, spec.patch_size, fold)
+            return Layout(size=spec.image_size, patch=spec.patch_size, fold=fold)
         patch = math.ceil(task.sample_shape[1] / spec.max_tokens)
-        return Layout(patch * spec.max_tokens, patch, fold)
-    room = spec.max_tokens // 2 if config.body.input_mode == "double" else spec.max_tokens
-    room = min(config.embedder.target_length, room)
+        return Layout(size=patch * spec.max_tokens, patch=patch, fold=fold)
+    limit = spec.max_tokens // 2 if config.body.input_mode == "double" else spec.max_tokens
+    max_tokens = min(config.embedder.target_length, limit)
     if task.dims == 1:
-        return Layout(task.sample_shape[1], token_stride(task.sample_shape[1], room), 1)
+        length = task.sample_shape[1]
+        return Layout(size=length, patch=token_stride(length, max_tokens), fold=1)
     longest = max(task.sample_shape[1:])
-    patch = math.ceil(longest / math.isqrt(room))
-    return Layout(patch * math.ceil(longest / patch), patch, 1)
+    patch = math.ceil(longest / math.isqrt(max_tokens))
+    return Layout(size=patch * math.ceil(longest / patch), patch=patch, fold=1)
 
 
 def build_embedder(task: Task, body: LoadedBody, config: TrialConfig) -> Embedder1D | Embedder2D:
-    """Builds the embedder (stage 1), initialised as ``embedder.init`` says, from its own stream."""
-    spec, cut = body.spec, choose_layout(task, body.spec, config)
+    """Builds the embedder (stage 1) from its own stream, initialised according to ``embedder.init``."""
+    spec, layout = body.spec, choose_layout(task, body.spec, config)
     kind = Embedder1D if task.dims == 1 else Embedder2D
     norm, positions = spec.architecture != "vit", spec.dims == 1
     with torch_stream(config.seed_of("embedder-init"), "embedder init"):
-        embedder = kind(task.sample_shape[0], cut.size, spec.width_in, cut.patch, positions=positions, norm=norm)
+        embedder = kind(task.sample_shape[0], layout.size, spec.width_in, layout.patch, positions=positions, norm=norm)
     if config.embedder.init == "orca-untrained":
         copy_positions(embedder, body)
     elif config.embedder.init == "copied" and isinstance(embedder, Embedder2D):
@@ -303,23 +304,23 @@ def build_predictor(task: Task, body: LoadedBody, config: TrialConfig) -> Predic
     with torch_stream(config.seed_of("predictor-init"), "predictor init"):
         if not task.is_dense:
             return VectorPredictor(body.spec.width_out, math.prod(task.output_shape))
-        cut = choose_layout(task, body.spec, config)
+        layout = choose_layout(task, body.spec, config)
         if config.predictor.dense == "linear":
-            return _linear_predictor(task, body.spec, cut)
+            return _build_linear_predictor(task, body.spec, layout)
         if task.dims == 1:
-            return BlockMeanPredictor(task.output_shape, cut.patch, cut.fold)
+            return BlockMeanPredictor(task.output_shape, layout.patch, layout.fold)
         picture_channels = body.spec.in_channels if body.spec.dims == 2 else PICTURE_CHANNELS
-        return PicturePredictor(body.spec.width_out, task.output_shape, cut.patch * cut.fold, picture_channels)
+        return PicturePredictor(body.spec.width_out, task.output_shape, layout.patch * layout.fold, picture_channels)
 
 
-def _linear_predictor(task: Task, spec: BodySpec, cut: Layout) -> Predictor:
+def _build_linear_predictor(task: Task, spec: BodySpec, layout: Layout) -> Predictor:
     if task.dims == 1:
-        return LinearPredictor1D(spec.width_out, task.output_shape, cut.patch, cut.fold)
-    return LinearPredictor2D(spec.width_out, task.output_shape, cut.patch * cut.fold)
+        return LinearPredictor1D(spec.width_out, task.output_shape, layout.patch, layout.fold)
+    return LinearPredictor2D(spec.width_out, task.output_shape, layout.patch * layout.fold)
 
 
 def build_model(data: TaskData, body: LoadedBody, config: TrialConfig) -> OrcaModel:
-    """Builds the whole model: the result of stage 1."""
+    """Builds the whole model, the result of stage 1."""
     mean = None if data.target_mean is None else torch.from_numpy(data.target_mean).float()
     std = None if data.target_std is None else torch.from_numpy(data.target_std).float()
     embedder, network = build_embedder(data.task, body, config), body.build_network(config.body.input_mode)

@@ -1,4 +1,4 @@
-"""The optimizer steps of fine-tuning: gradients accumulated over passes, with half the samples where memory runs out."""
+"""The optimizer steps of fine-tuning: gradients add up over passes, with half the samples per pass if memory runs out."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Forward = Callable[[Tensor], Tensor]
 
 
 class Stepper:
-    """Takes the optimizer steps of a run. Samples per pass belong to its state: once halved, they stay halved."""
+    """Takes the optimizer steps of a run. The number of samples per pass is part of its state: once halved, it stays so."""
 
     def __init__(self, model: nn.Module, state: TrainState, loss: Loss, setup: FinetuneSetup) -> None:
         self.model, self.state, self.loss, self.setup = model, state, loss, setup
@@ -26,17 +26,17 @@ class Stepper:
     def take_step(self, forward: Forward, samples: tuple[Tensor, Tensor], *, lr: float, dropout_seed: int) -> Tensor:
         """Takes one optimizer step and returns the samples' mean loss.
 
-        A step that runs out of memory is repeated with half the samples per pass; a second time it is an error.
+        A step that runs out of memory is repeated with half the samples per pass; if it runs out again, that is an error.
 
         Args:
             forward: the model, or the part of it that follows cached features.
-            samples: inputs, or features, and targets.
+            samples: inputs (or features) and targets.
             lr: learning rate of the step.
-            dropout_seed: of the step's masks.
+            dropout_seed: seed of the step's masks.
         """
         config = self.setup.config
         try:
-            mean = self._accumulate(forward, samples, dropout_seed)
+            mean = self._accumulate_gradient(forward, samples, dropout_seed)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error) or self.state.micro_batch_size < config.batch_size or config.batch_size < 2:
                 raise
@@ -45,15 +45,15 @@ class Stepper:
             self.state.micro_batch_size = math.ceil(config.batch_size / 2)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            mean = self._accumulate(forward, samples, dropout_seed)
+            mean = self._accumulate_gradient(forward, samples, dropout_seed)
         if config.grad_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip)
         set_lr(self.state.optimizer, lr)
         self.state.optimizer.step()
         return mean
 
-    def _accumulate(self, forward: Forward, samples: tuple[Tensor, Tensor], dropout_seed: int) -> Tensor:
-        """Accumulates the gradient of the samples' mean loss over passes of a few samples; returns that mean."""
+    def _accumulate_gradient(self, forward: Forward, samples: tuple[Tensor, Tensor], dropout_seed: int) -> Tensor:
+        """Accumulates the gradient of the samples' mean loss over passes of a few samples each; returns that mean."""
         torch.manual_seed(dropout_seed)
         self.state.optimizer.zero_grad(set_to_none=True)
         x, y = samples
@@ -64,7 +64,7 @@ class Stepper:
                 prediction = forward(part_x)
             # Losses are computed in single precision, or better if the model is.
             loss = self.loss(prediction.to(torch.promote_types(prediction.dtype, torch.float32)), part_y)
-            # Each pass counts by its share of the samples, so that a short last pass does not weigh too much.
+            # Each pass is weighted by its share of the samples, so that a small last pass does not count too much.
             loss = loss * (len(part_x) / len(x))
             loss.backward()
             mean += loss.detach()

@@ -1,4 +1,4 @@
-"""Building optimizers, setting their learning rate, and saving their state as arrays."""
+"""Builds optimizers, sets their learning rates, and saves their states as arrays."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -52,9 +52,9 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def start_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """Gives parameters that begin to train a zero momentum if parameters that already train have one (sgd).
+    """Gives newly trained parameters a zero momentum if other trained parameters already have a momentum (sgd).
 
-    Their first step stays the same; torch's fused sgd needs a momentum for all parameters or for none.
+    Their first step stays the same. Torch's fused sgd needs a momentum for all parameters or for none.
     """
     trained = [p for p in optimizer.param_groups[0]["params"] if p.requires_grad]
     if any(optimizer.state.get(p, {}).get("momentum_buffer") is not None for p in trained):
@@ -63,7 +63,7 @@ def start_momentum(optimizer: torch.optim.Optimizer) -> None:
 
 
 def clear_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    """Resets the optimizer to before its first step: no moments, no momentum, no step counts."""
+    """Resets the optimizer to its state before the first step: no moments, no momentum, no step counts."""
     optimizer.state.clear()
 
 
@@ -78,7 +78,7 @@ def optimizer_arrays(optimizer: torch.optim.Optimizer) -> dict[str, np.ndarray]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, arrays: Mapping[str, np.ndarray]) -> None:
-    """Replaces the optimizer's state with that in ``optimizer_arrays``."""
+    """Replaces the optimizer's state with arrays that ``optimizer_arrays`` returned."""
     clear_optimizer(optimizer)
     parameters = optimizer.param_groups[0]["params"]
     for key, array in arrays.items():

@@ -1,4 +1,4 @@
-"""Predictions on whole splits: in order, without gradients, in the precision that the model is trained in."""
+"""Predictions on whole splits: in order, without gradients, in the precision of training."""
 
 import contextlib
 import math
@@ -15,7 +15,7 @@ from orca_sweep.errors import out_of_memory
 
 PREDICT_BATCH = 256
 PREDICT_NUMBERS = 2**25
-"""Samples of more numbers are predicted fewer at a time."""
+"""The most numbers in a batch: batches of large samples are smaller."""
 Output = TypeVar("Output")
 
 
@@ -29,10 +29,10 @@ class Inference:
 
 
 def choose_precision(wanted: str, device: str) -> str:
-    """Returns float32 or bfloat16: what ``auto`` means on a device.
+    """Returns float32 or bfloat16, resolving ``auto`` for a device.
 
-    bfloat16 on a GPU that computes in it, else float32. On processors without such units bfloat16 took 20 to 27 times as
-    long (AVX2, torch 2.13).
+    ``auto`` means bfloat16 on a GPU that computes in it, otherwise float32: on processors without bfloat16 units it took
+    20 to 27 times as long (AVX2, torch 2.13).
     """
     if wanted != "auto":
         return wanted
@@ -40,22 +40,22 @@ def choose_precision(wanted: str, device: str) -> str:
 
 
 def autocast(precision: str, device: str) -> contextlib.AbstractContextManager[object]:
-    """Runs a block's matrix products in bfloat16 where that is the precision; weights stay in single precision."""
+    """Runs a block's matrix products in the precision; weights stay in single precision."""
     if precision == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device.split(":")[0], dtype=torch.bfloat16)
 
 
 def cut_into_slices(shape: Sequence[int], batch_size: int) -> list[slice]:
-    """Returns the batches of samples of a shape; large samples come fewer at a time."""
+    """Returns the batches of samples of a shape; batches of large samples are smaller."""
     size = max(1, min(batch_size, PREDICT_NUMBERS // max(1, math.prod(shape[1:]))))
     return [slice(i, i + size) for i in range(0, shape[0], size)]
 
 
 def run_in_batches(run: Callable[[slice], Output], shape: Sequence[int], batch_size: int) -> list[Output]:
-    """Returns a function's outputs batch by batch; where memory does not suffice, in batches of half the size, and so on.
+    """Returns a function's outputs batch by batch; halves the batch size as long as memory runs out.
 
-    Cost: after a failed attempt all is done again, so that a split is never predicted in batches of two sizes.
+    Cost: after a failed attempt all batches run again, so that a split is never predicted in batches of two sizes.
     """
     while True:
         try:
@@ -95,17 +95,17 @@ def predict(model: nn.Module, samples: Samples, inference: Inference) -> np.ndar
     def read_batch(part: slice) -> Tensor:
         return torch.from_numpy(samples.x[part]).to(inference.device)
 
-    # One copy from the device at the end, not one that waits for every batch.
+    # One copy from the device at the end: a copy per batch would wait for each batch.
     return predict_batches(model, read_batch, samples.x.shape, inference).cpu().numpy()
 
 
 def predict_wholes(model: nn.Module, samples: Samples, inference: Inference) -> tuple[np.ndarray, np.ndarray]:
-    """Returns predictions and targets of a whole split, in memory; of samples in parts, the mean over the parts."""
+    """Returns predictions and targets of a whole split, in memory; if samples are parts, the mean over each whole's parts."""
     return average_parts(predict(model, samples, inference), samples)
 
 
 def average_parts(prediction: np.ndarray, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the predictions of whole samples, each the mean over its parts, and their targets."""
+    """Returns the predictions of whole samples, each the mean over its parts, and the targets."""
     if samples.groups is None:
         return prediction, samples.y[:]
     _, first, whole, counts = np.unique(samples.groups, return_index=True, return_inverse=True, return_counts=True)

@@ -1,4 +1,4 @@
-"""Predictors: the layers after a body, for labels and for dense targets. Dense ones are as released by ORCA, or linear.
+"""Predictors: the layers after a body, for labels and for dense targets. Dense predictors are ORCA's released ones, or linear.
 
 B batch, T tokens, D width, C channels, H W space, L sequence, P pixels along a token's side, K classes.
 """
@@ -43,11 +43,11 @@ def average_windows(values: Tensor, dim: int, n_windows: int) -> Tensor:
 
 
 class Predictor(nn.Module, abc.ABC):
-    """The layers after a body, in two parts: what they use of the hidden states, then predictions from that."""
+    """The layers after a body, in two parts: ``pool`` reduces the hidden states, ``forward`` predicts from the result."""
 
     @abc.abstractmethod
     def pool(self, hidden: Tensor) -> Tensor:
-        """Returns what the predictor uses of the hidden states (B, T, D); no parameter takes part."""
+        """Returns the part of the hidden states (B, T, D) that the predictor uses; it involves no parameter."""
 
 
 class VectorPredictor(Predictor):
@@ -70,15 +70,15 @@ class VectorPredictor(Predictor):
 
 
 class DensePredictor(Predictor):
-    """A predictor of one value per channel and point: it uses every token."""
+    """A predictor of one value per channel and point, which uses every token."""
 
     def pool(self, hidden: Tensor) -> Tensor:
-        """Returns the hidden states: all of them are used."""
+        """Returns all hidden states."""
         return hidden
 
 
 class BlockMeanPredictor(DensePredictor):
-    """ORCA's dense predictor of signals, (B, T, D) -> (B, C, L): means of blocks of features; nothing is learned.
+    """ORCA's dense predictor of signals, (B, T, D) -> (B, C, L): means of blocks of features, without parameters.
 
     The D features of each token are averaged over C * stride windows, and the results of all tokens in a row are read as
     (C, L). With one channel, each token gives its own stretch of the signal. With several, channel 0 comes from the first
@@ -137,7 +137,7 @@ class PicturePredictor(DensePredictor):
 
 
 class LinearPredictor1D(DensePredictor):
-    """A linear layer per token gives the stretch of signal that the token stands for: (B, T, D) -> (B, C, L).
+    """A linear layer predicts each token's stretch of the signal: (B, T, D) -> (B, C, L).
 
     A vision body receives the signal folded into the rows of an image and may merge ``fold`` x ``fold`` tokens
     into one; they are unfolded in the order of folding.
@@ -157,7 +157,7 @@ class LinearPredictor1D(DensePredictor):
 
 
 class LinearPredictor2D(DensePredictor):
-    """A linear layer per token gives the token's patch of the map: (B, T, D) -> (B, C, H, W).
+    """A linear layer predicts each token's patch of the map: (B, T, D) -> (B, C, H, W).
 
     Differs from ORCA's 2D dense tasks: see ``PicturePredictor``.
     """

@@ -1,4 +1,4 @@
-"""Reading ahead: the next item is fetched in a thread while the present one is used."""
+"""Reading ahead: a thread fetches the next item while the current item is in use."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +9,10 @@ Fetched = TypeVar("Fetched")
 
 
 def prefetch(fetch: Callable[[Item], Fetched], items: Sequence[Item]) -> Iterator[Fetched]:
-    """Yields ``fetch(item)`` of every item, in order, and fetches one item ahead in a thread.
+    """Yields ``fetch(item)`` for every item in order, while a thread fetches the next item.
 
     An error in ``fetch`` is raised where its result would be yielded; nothing is fetched after it. The thread ends with
-    the generator: close it (``contextlib.closing``) where the loop over it may end early.
+    the generator: close the generator (``contextlib.closing``) if the loop over it may end early.
     """
     if not items:
         return

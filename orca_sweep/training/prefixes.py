@@ -1,11 +1,11 @@
-"""Prefixes: the first epochs of a training, computed once and stored for every other run that begins alike."""
+"""Prefixes: the first epochs of training, computed once and stored for every other run that begins alike."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from orca_sweep.config.freezing import Phase, beginning
+from orca_sweep.config.freezing import Phase, cut_phases
 from orca_sweep.errors import DivergedError
 from orca_sweep.store import Artifact, Store, stage_key
 from orca_sweep.training.state import TrainState
@@ -16,13 +16,13 @@ PREFIX_STAGE = "finetune-prefix"
 def find_longest_prefix(
     store: Store, stage: str, epochs: Iterable[int], key_of: Callable[[int], str]
 ) -> tuple[int, Artifact] | None:
-    """Returns the last of some epochs after which the state is stored, with that state; None if none is stored.
+    """Returns the latest of the given epochs whose state is stored, and that state; None if no state is stored.
 
     Args:
-        store: where states are kept.
-        stage: what their stage is called.
+        store: holds the states.
+        stage: the name of their stage.
         epochs: the epochs to look for.
-        key_of: names the state after an epoch.
+        key_of: returns the key of the state after an epoch.
 
     Cost: one listing of the stage, and one read. A damaged state counts as missing.
     """
@@ -37,7 +37,7 @@ def find_longest_prefix(
 
 @dataclass(frozen=True, kw_only=True)
 class Prefixes:
-    """The beginnings of a run that other runs have too: computed once, and kept in the store for all of them.
+    """The beginnings that a run shares with other runs: computed once, and kept in the store for all of them.
 
     Cost: a stored prefix is as large as a checkpoint. Weights, best-validated weights and the optimizer's state make up
     to four times the weights with adam or adamw, three times with sgd.
@@ -49,16 +49,16 @@ class Prefixes:
     epochs: frozenset[int] = frozenset()
     """The state is stored after these epochs, because another run continues from there."""
     report_reused: Callable[[float], None] = lambda seconds: None
-    """Is called with the seconds that the epochs taken over had cost."""
+    """Called with the seconds that the epochs taken over had cost."""
 
 
 class SharingRun(Protocol):
-    """What sharing needs of a fine-tuning run."""
+    """What sharing needs from a fine-tuning run."""
 
     state: TrainState
     phases: tuple[Phase, ...]
     reused_s: dict[int, float]
-    """What each epoch that was taken over had cost."""
+    """Seconds that each epoch taken over had cost."""
 
     @property
     def n_epochs(self) -> int:
@@ -69,7 +69,7 @@ class SharingRun(Protocol):
 
 
 class SharedPrefixes:
-    """The prefixes that a run shares: it takes over those that other runs have stored, and stores those that they need."""
+    """The prefixes that a run shares: takes over those that other runs have stored, and stores those that they need."""
 
     def __init__(self, run: SharingRun, prefixes: Prefixes) -> None:
         self.run, self.prefixes = run, prefixes
@@ -78,11 +78,11 @@ class SharedPrefixes:
 
     def name_prefix(self, epoch: int) -> str:
         """Returns the key of the state after an epoch. Only phases up to it count: runs that differ later share the key."""
-        phases = [[*phase.work, phase.epochs] for phase in beginning(self.run.phases, epoch)]
+        phases = [[*phase.work, phase.epochs] for phase in cut_phases(self.run.phases, epoch)]
         return stage_key(PREFIX_STAGE, {"start": self.start, "phases": phases})
 
     def begin_run(self) -> None:
-        """Takes over the longest prefix of this run in the store, whichever sweep stored it."""
+        """Takes over the longest stored prefix of this run, whichever sweep stored it."""
         if self.run.reused_s:
             self.prefixes.report_reused(sum(self.run.reused_s.values()))
         self._take_over(range(1, self.run.n_epochs + 1))
@@ -105,7 +105,7 @@ class SharedPrefixes:
         run.reused_s |= taken
 
     def store_if_shared(self) -> None:
-        """Stores the present state if other runs continue from it; none can continue from the middle of an epoch."""
+        """Stores the current state if other runs continue from it, which they can only at the end of an epoch."""
         state, store = self.run.state, self.prefixes.store
         if state.epoch in self.epochs and not state.is_inside_epoch:
             key = self.name_prefix(state.epoch)
@@ -114,9 +114,9 @@ class SharedPrefixes:
 
     @contextlib.contextmanager
     def compute_alone(self, end: int) -> Iterator[None]:
-        """Keeps other runs from computing the prefix that ends at an epoch, and takes over what they stored meanwhile.
+        """Keeps other runs from computing the prefix that ends at an epoch, after taking over what they have stored.
 
-        A divergence is stored too: every other run with this prefix diverges likewise.
+        A divergence is stored too, because every other run with this prefix diverges as well.
         """
         if end not in self.epochs or end <= self.run.state.epoch:
             yield

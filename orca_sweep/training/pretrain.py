@@ -1,4 +1,4 @@
-"""Pre-training of our own small bodies, and loading of all others."""
+"""Pre-trains our own small bodies, and loads all other bodies."""
 
 import math
 import time
@@ -36,13 +36,13 @@ WEIGHT_DECAY = 0.01
 
 
 def pretrain_body(body: Body, config: BodyConfig, worker: Worker, report: Progress) -> tuple[LoadedBody, float, bool]:
-    """Returns the body, what it cost in seconds when it was computed, and whether it was reused.
+    """Returns the body, the seconds that computing it took, and whether it was reused.
 
-    Fraction 0 is a seeded random initialisation. Our own small bodies are pre-trained on the given
-    fraction of their corpus; other bodies are loaded with the weights they were published with.
+    Fraction 0 is a seeded random initialisation. Our own small bodies are pre-trained on the given fraction of their
+    corpus; other bodies are loaded with their published weights.
 
-    Source: classification (images) or masked tokens with a 15% share, 80/10/10 (text; Devlin et al.
-    2019, arXiv 1810.04805).
+    Source: classification for images; for texts, prediction of 15% masked tokens, 80/10/10 (Devlin et al. 2019, arXiv
+    1810.04805).
     """
     start = time.perf_counter()
     if body.pretrain is None:
@@ -68,7 +68,7 @@ def _load_published(body: Body, config: BodyConfig) -> LoadedBody:
 def _pretrain_once(
     body: Body, recipe: PretrainRecipe, config: BodyConfig, corpus: Corpus, *, worker: Worker, report: Progress
 ) -> tuple[Artifact, bool]:
-    """Returns the pre-trained body's artifact and whether it was reused; if not, trains it while other workers wait."""
+    """Returns the pre-trained body's artifact and whether it was reused; if not, trains it, and other workers wait."""
     inputs = {**worker.key_part(), **_list_key_inputs(body, recipe, config), "corpus": corpus.fingerprint}
     key, partial = stage_key(STAGE, inputs), stage_key(STAGE, {**inputs, "partial": True})
     store = worker.store
@@ -94,7 +94,7 @@ def _pretrain_once(
 
 
 def _list_key_inputs(body: Body, recipe: PretrainRecipe, config: BodyConfig) -> dict[str, Any]:
-    """What the pre-trained weights depend on besides the corpus and the worker."""
+    """The settings that the pre-trained weights depend on, besides the corpus and the worker."""
     return {
         "body": body.name,
         "settings": dict(body.settings),
@@ -106,7 +106,7 @@ def _list_key_inputs(body: Body, recipe: PretrainRecipe, config: BodyConfig) -> 
 
 
 class _Pretraining:
-    """Pre-training of one small body, resumable after any step."""
+    """Pre-training of a small body, which can resume after any step."""
 
     def __init__(self, body: Body, recipe: PretrainRecipe, config: BodyConfig, corpus: Corpus, *, device: str) -> None:
         self.recipe, self.corpus, self.device = recipe, corpus, device
@@ -131,7 +131,7 @@ class _Pretraining:
         return nn.Linear(config.hidden_size, n_outputs)
 
     def run_steps(self, n_most: int) -> None:
-        """Takes the next ``n_most`` steps, or those that are left.
+        """Takes at most ``n_most`` of the remaining steps.
 
         Raises:
             DivergedError: if their mean loss is not finite.

@@ -1,4 +1,4 @@
-"""The corpora that our own small bodies are pre-trained on, as tensors, and their tokenizers."""
+"""The corpora for pre-training our own small bodies, as tensors, and their tokenizers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,21 +23,21 @@ MASKED_SHARE = 0.15
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """A pre-training corpus as tensors, cut to the fraction of a config, with a held-out part."""
+    """A pre-training corpus as tensors, limited to a config's fraction, with a held-out part."""
 
     inputs: Tensor
-    """Images (N, C, H, W), or ids of texts (N, L)."""
+    """Images (N, C, H, W), or token ids of texts (N, L)."""
     labels: Tensor
     """A class per image; empty for texts."""
     train: Tensor
-    """Indices of the samples to train on; those of a smaller fraction are among those of every larger one."""
+    """Indices of the training samples; a larger fraction contains all samples of a smaller fraction."""
     held_out: Tensor
     fingerprint: str
     tokenizer: Any = None
 
     @property
     def n_classes(self) -> int:
-        """Classes of the images."""
+        """The number of classes of the images."""
         return int(self.labels.max()) + 1
 
 
@@ -89,12 +89,12 @@ def _list_texts(data: ProxyData) -> tuple[str, ...]:
     if data.corpus:
         return data.corpus
     if not isinstance(data.inputs, tuple):
-        raise InputError("the body's pre-training corpus holds no texts. Name a proxy of texts in its recipe.")
+        raise InputError("the body's pre-training corpus contains no texts. Set a proxy of texts in its recipe.")
     return data.inputs
 
 
 def learn_tokenizer(size: int, texts: tuple[str, ...]) -> str:
-    """Returns a byte-pair tokenizer of so many words, learned from texts, as JSON."""
+    """Returns a byte-pair tokenizer with a vocabulary of ``size``, learned from texts, as JSON."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
@@ -110,7 +110,7 @@ def learn_tokenizer(size: int, texts: tuple[str, ...]) -> str:
 
 
 def mask_tokens(ids: Tensor, tokenizer: Any, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Returns masked ids and targets, both (N, L); targets are -100 where nothing is to be predicted.
+    """Returns masked ids and targets, both (N, L); targets are -100 where nothing is predicted.
 
     Source: Devlin et al. 2019, arXiv 1810.04805: of a 15% share, 80% are masked and 10% replaced at random.
     """

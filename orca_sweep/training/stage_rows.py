@@ -1,4 +1,4 @@
-"""What stretches of epochs came to: rows of the stages table."""
+"""Rows of the stages table: the totals of stretches of epochs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from orca_sweep.config.freezing import Phase, phase_at
 def phase_row(
     epochs: Sequence[Mapping[str, Any]], frozen: Sequence[str], n_trainable: int, reused_s: float
 ) -> dict[str, Any]:
-    """Returns what a stretch of epochs came to, as columns of the stages table."""
+    """Returns the totals of a stretch of epochs as columns of the stages table."""
     return {
         "frozen": "+".join(frozen),
         "first_epoch": epochs[0]["epoch"],
@@ -28,13 +28,13 @@ def list_phase_rows(
     reused_s: Mapping[int, float],
     spent_s: Mapping[int, float],
 ) -> list[dict[str, Any]]:
-    """Returns a row for each phase of a freeze schedule; a phase that the run was too short for has none.
+    """Returns a row for each phase of a freeze schedule that the run reached.
 
     Args:
         phases: the schedule.
         history: a row per epoch done.
-        reused_s: what each epoch taken over from other runs had cost.
-        spent_s: what each epoch computed now has cost.
+        reused_s: seconds that each epoch taken over from other runs had cost.
+        spent_s: seconds that each epoch computed now has cost.
     """
     rows = []
     for phase in phases:

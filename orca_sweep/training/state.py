@@ -1,8 +1,8 @@
-"""The state of a training that can be stopped after any step: saved and restored as arrays and JSON, never as a pickle.
+"""The state of a training run, which can stop after any step: saved and restored as arrays and JSON, never as a pickle.
 
-Pre-training, embedder training and fine-tuning share it. A learning-rate schedule has no state of its own: rates are
-functions of the position (``learning_rates``), and so is every random draw (``orca_sweep.streams``). A restored run
-therefore ends with the same bits as an unbroken one.
+Pre-training, embedder training and fine-tuning share it. Learning-rate schedules need no state: rates are functions of
+the position (``learning_rates``), and so is every random draw (``orca_sweep.streams``). A restored run therefore ends with
+the same bits as an uninterrupted run.
 """
 
 from collections.abc import Mapping
@@ -22,10 +22,10 @@ OPTIMIZER, BEST, LOSS_SUM = "optimizer.", "best.", "part.total"
 
 @dataclass(kw_only=True)
 class EpochPart:
-    """The part of an unfinished epoch that is done."""
+    """The steps of an unfinished epoch that are done."""
 
     loss_sum: Tensor
-    """Sum of the samples' losses, on the device: reading it would wait for the device at every step."""
+    """Sum of the samples' losses, kept on the device: reading it at every step would wait for the device."""
     step: int = 0
     lr: float = 0.0
     lr_integral: float = 0.0
@@ -43,16 +43,16 @@ class BestEpoch:
 
 @dataclass(kw_only=True)
 class TrainState:
-    """Models, optimizer and position of a training; a stage leaves fields that it does not use at their defaults.
+    """Models, optimizer and position of a training run; stages leave fields that they do not use at their defaults.
 
     Attributes:
         models: the models that train, by the name under which their weights are saved.
-        optimizer: its state is saved; its settings are the caller's.
+        optimizer: its state is saved; its settings come from the caller.
         epoch: epochs done.
         n_steps: optimizer steps done.
-        seconds: what the epochs and steps have cost, whoever computed them.
+        seconds: what the epochs and steps have cost, in whichever run they were computed.
         history: a row per epoch done.
-        part: the done part of the next epoch; None at the end of an epoch.
+        part: the steps of the next epoch that are done; None at the end of an epoch.
         best: the best-validated epoch; None before the first.
         micro_batch_size: samples per forward pass, where memory decides it.
     """
@@ -69,11 +69,11 @@ class TrainState:
 
     @property
     def is_inside_epoch(self) -> bool:
-        """Whether steps of the next epoch are done, too."""
+        """Whether some steps of the next epoch are done."""
         return self.part is not None
 
     def pack(self, **extra: Any) -> tuple[Tensors, dict[str, Any]]:
-        """Returns the state as named arrays and JSON values, with further JSON values of the caller."""
+        """Returns the state as named arrays and JSON values, with the caller's further JSON values."""
         arrays = add_prefix(OPTIMIZER, optimizer_arrays(self.optimizer))
         for name, model in self.models.items():
             arrays |= add_prefix(f"{name}.", to_arrays(model.state_dict()))
@@ -93,7 +93,7 @@ class TrainState:
         return arrays, {**meta, **extra}
 
     def restore(self, saved: Artifact) -> None:
-        """Replaces the state with one that ``pack`` returned, in this run or in one that begins alike."""
+        """Replaces the state with what ``pack`` returned, in this run or in a run that begins alike."""
         meta = saved.meta
         for name, model in self.models.items():
             model.load_state_dict(to_tensors(select_prefix(f"{name}.", saved.tensors)))
@@ -115,5 +115,5 @@ def add_prefix(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.nd
 
 
 def select_prefix(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the arrays whose names begin with the prefix, without it."""
+    """Returns the arrays whose names begin with a prefix, and removes it from their names."""
     return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""Where a stage computes and stores what it makes, and how a training loop reports its epochs."""
+"""Where a stage computes and stores its output, and how training reports its epochs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 from orca_sweep.store import Store
 
 Progress = Callable[[Mapping[str, Any]], None]
-"""Is called once per epoch with the epoch's row."""
+"""Called once per epoch with the epoch's row."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Worker:
     device: str = "cpu"
     n_threads: int = 1
     n_gpus: float = 0.0
-    """GPUs that the worker holds; a share of one counts as that."""
+    """GPUs that the worker holds; may be a fraction."""
 
     def key_part(self) -> dict[str, Any]:
-        """Returns what every stage's key contains of the worker."""
+        """Returns the part of every stage's key that depends on the worker."""
         return {"device": self.device.split(":")[0], "n_threads": self.n_threads}

@@ -16,6 +16,8 @@ from orca_sweep.config import (
     read_facts,
 )
 from orca_sweep.config.acting import BY_FORM, DEFAULT
+from orca_sweep.config.canonical_schedules import RunFacts, canonicalise_schedule
+from orca_sweep.config.freeze_words import without_predictor
 from orca_sweep.proxies import canonicalise_proxy
 from orca_sweep.tasks import canonicalise_task, drop_normalise
 from orca_sweep.trial.facts import describe_records
@@ -100,19 +102,19 @@ def _canonical_freeze(flat: Mapping[str, Any], records: KnownRecords) -> dict[st
             return {}
         dense = flat.get("predictor.dense", "released")
         if records.task is not None and not has_predictor_weights(records.task, dense):
-            text = freezing.without_predictor(text)
+            text = without_predictor(text)
         if freezing.never_follows_schedule(text, frozen, epochs):
             idle = {path: default_settings()[path] for path in find_idle(Facts(follows_rate=False))}
-        freeze, frozen = freezing.canonical(text, frozen, epochs, _run_facts({**whole, **idle}, records.body))
+        freeze, frozen = canonicalise_schedule(text, frozen, epochs, _run_facts({**whole, **idle}, records.body))
     except (TypeError, ValueError):
         return {}  # validation of the fields reports what is wrong
     return {"finetune.freeze": freeze, "finetune.freeze_epochs": frozen, **idle}
 
 
-def _run_facts(whole: Mapping[str, Any], body: Body | None) -> freezing.RunFacts:
+def _run_facts(whole: Mapping[str, Any], body: Body | None) -> RunFacts:
     """The facts that decide which words of a freeze schedule have an effect; in doubt they have one."""
     architecture = None if body is None else body.architecture
-    return freezing.RunFacts(
+    return RunFacts(
         warmup_epochs=whole["finetune.warmup_epochs"],
         decay_epochs=whole["finetune.decay_epochs"],
         optimizer_remembers=whole["finetune.optimizer"] != "sgd" or whole["finetune.momentum"] != 0,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orca_sweep.bodies import DECODERS, PICTURE_CHANNELS
 from orca_sweep.bodies.preprocessing import read_body_scaling
-from orca_sweep.config import freezing
+from orca_sweep.config import freeze_words, freezing
 from orca_sweep.config.naming import label_of
 from orca_sweep.errors import InputError, Problem
 from orca_sweep.trial.records import ResolvedTrial
@@ -87,7 +87,7 @@ def _find_in_finetuning(trial: ResolvedTrial) -> Iterator[Problem]:
             " beside them.",
             remedy="Freeze parts or layers only.",
         )
-    if finetune.freeze == freezing.GRADUAL and finetune.freeze_epochs == "forever":
+    if finetune.freeze == freeze_words.GRADUAL and finetune.freeze_epochs == "forever":
         rule = "gradual-unfreeze needs the number of epochs between two thaws."
         yield Problem(field="finetune.freeze_epochs", value="forever", rule=rule)
     if finetune.decay_epochs is not None and finetune.decay_epochs <= finetune.warmup_epochs:
@@ -100,9 +100,9 @@ def _find_nothing_to_train(trial: ResolvedTrial) -> Iterator[Problem]:
     if has_predictor_weights(trial.task, trial.config.predictor.dense):
         return
     finetune = trial.config.finetune
-    if finetune.freeze == freezing.GRADUAL and finetune.freeze_epochs == "forever":
+    if finetune.freeze == freeze_words.GRADUAL and finetune.freeze_epochs == "forever":
         return  # that is a mistake by itself
-    phases = freezing.beginning(freezing.schedule(finetune.freeze, finetune.freeze_epochs), finetune.epochs)
+    phases = freezing.cut_phases(freezing.parse_schedule(finetune.freeze, finetune.freeze_epochs), finetune.epochs)
     if any({"embedder", "body"} <= set(phase.frozen) for phase in phases):
         yield Problem(
             field="finetune.freeze",

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orca_sweep.bodies import Body
-from orca_sweep.config import TrialConfig, declaration, explain, freezing
+from orca_sweep.config import TrialConfig, declaration, explain, freeze_words, freezing
 from orca_sweep.config.naming import label_of
 from orca_sweep.data.contents import Contents
 from orca_sweep.errors import InputError, Problem
@@ -141,5 +141,5 @@ def _find_range_problems(settings: Mapping[str, Any], body: Body | None) -> list
         return []
     if body is None or not isinstance(freeze, str):
         return []
-    rules = freezing.find_range_problems(freeze, f"body {body.name!r}", body.n_layers)
+    rules = freeze_words.find_range_problems(freeze, f"body {body.name!r}", body.n_layers)
     return [Problem(field="finetune.freeze", value=freeze, rule=rule) for rule in rules]

@@ -59,8 +59,8 @@ def test_a_margin_is_a_number_for_all_tasks_or_one_by_task(write_space, text, ma
         ("margin: {}\n", "this must be a number, 0 or more, or one per task"),
         ("margin: {digits: x}\n", "margin.digits = 'x': input should be a valid number"),
         ("margin: {digits: {a: 1}}\n", "margin.digits = {'a': '1'}: input should be a valid number"),
-        ("margin: {digit: 0.1}\n", "margin: 'digit' is no task of this space. Did you mean 'digits'?"),
-        ("margin: {'': 0.1}\n", "margin: '' is no task of this space. Known: digits, tiny."),
+        ("margin: {digit: 0.1}\n", "margin: 'digit' is not a task of this space. Did you mean 'digits'?"),
+        ("margin: {'': 0.1}\n", "margin: '' is not a task of this space. Known: digits, tiny."),
         ("margins: 0.1\n", "margins: unknown key. Did you mean 'margin'?"),
     ],
 )
@@ -99,7 +99,7 @@ def test_a_declared_task_is_called_by_its_file_and_kept_under_its_full_name(writ
     (cell,) = made.cells
     assert made.space.margins == {cell.task: 0.1}
     assert str(tmp_path) in cell.task
-    with pytest.raises(InputError, match="'mine' is no task of this space. Did you mean 'mine.npz'?"):
+    with pytest.raises(InputError, match="'mine' is not a task of this space. Did you mean 'mine.npz'?"):
         plan(write_space(f"base: {{task: {task}, proxy: none}}\nseeds: 1\nmargin: {{mine: 0.1}}\n"))
 
 

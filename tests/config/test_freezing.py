@@ -13,17 +13,16 @@ from torch import nn
 from orca_sweep.bodies import find_body
 from orca_sweep.bodies.network import ADAPTED, LoadedBody, add_adapters, build_base_model, build_random_model
 from orca_sweep.config import FinetuneConfig
+from orca_sweep.config.canonical_schedules import RunFacts, canonicalise_schedule
+from orca_sweep.config.freeze_words import PRESETS, WORDS
 from orca_sweep.config.freezing import (
-    PRESETS,
-    WORDS,
+    TRAIN_ALL,
     Phase,
-    RunFacts,
     as_text,
-    canonical,
-    checked,
+    check_schedule,
     epochs_before_fresh_start,
+    parse_schedule,
     phase_at,
-    schedule,
 )
 from orca_sweep.errors import InputError
 from orca_sweep.store import read_tensors
@@ -60,54 +59,58 @@ BOTH = ("embedder", "body")
     ],
 )
 def test_a_freeze_schedule_is_phases(freeze, epochs, expected):
-    assert [phase_at(schedule(freeze, epochs), epoch).frozen for epoch in (1, 2, 3)] == expected
+    assert [phase_at(parse_schedule(freeze, epochs), epoch).frozen for epoch in (1, 2, 3)] == expected
 
 
-PHASE = Phase(2, ("body",))
+def phase(epochs, frozen, **stepping):
+    return Phase(epochs=epochs, frozen=frozen, **stepping)
+
+
+PHASE = phase(2, ("body",))
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("body:2 lr*10", [Phase(2, ("body",), lr_factor=10.0)]),
-        ("  body : 2   lr * 1e-1", [Phase(2, ("body",), lr_factor=0.1)]),
-        ("body:2 lr*1e+1 constant", [Phase(2, ("body",), lr_factor=10.0, constant_lr=True)]),
-        ("body.layers[0:6] + predictor:2 lr*3", [Phase(2, ("predictor", "body.layers[0:6]"), lr_factor=3.0)]),
-        ("body:2 > embedder:3 fresh", [PHASE, Phase(3, ("embedder",), fresh_optimizer=True)]),
-        ("body:2 > none:3 fresh constant lr*.5", [PHASE, Phase(3, (), lr_factor=0.5, constant_lr=True,
+        ("body:2 lr*10", [phase(2, ("body",), lr_factor=10.0)]),
+        ("  body : 2   lr * 1e-1", [phase(2, ("body",), lr_factor=0.1)]),
+        ("body:2 lr*1e+1 constant", [phase(2, ("body",), lr_factor=10.0, constant_lr=True)]),
+        ("body.layers[0:6] + predictor:2 lr*3", [phase(2, ("predictor", "body.layers[0:6]"), lr_factor=3.0)]),
+        ("body:2 > embedder:3 fresh", [PHASE, phase(3, ("embedder",), fresh_optimizer=True)]),
+        ("body:2 > none:3 fresh constant lr*.5", [PHASE, phase(3, (), lr_factor=0.5, constant_lr=True,
                                                               fresh_optimizer=True)]),
-        ("body:2 fresh", [PHASE]),  # a run starts fresh anyway
+        ("body:2 fresh", [PHASE]),  # every run starts fresh
         ("none:0 > body:2 fresh", [PHASE]),
         ("body:2 > none:0 lr*3 fresh", [PHASE]),
         ("body:1 lr*1 > body:1", [PHASE]),
-        ("body:1 lr*2 > body:1 lr*2", [Phase(2, ("body",), lr_factor=2.0)]),
-        ("body:1 > body:1 lr*2", [Phase(1, ("body",)), Phase(1, ("body",), lr_factor=2.0)]),
-        ("body:1 > body:1 fresh > body:1", [Phase(1, ("body",)), Phase(2, ("body",), fresh_optimizer=True)]),
+        ("body:1 lr*2 > body:1 lr*2", [phase(2, ("body",), lr_factor=2.0)]),
+        ("body:1 > body:1 lr*2", [phase(1, ("body",)), phase(1, ("body",), lr_factor=2.0)]),
+        ("body:1 > body:1 fresh > body:1", [phase(1, ("body",)), phase(2, ("body",), fresh_optimizer=True)]),
         ("none:1 > body:1 fresh > body:1 fresh",
-         [Phase(1, ()), Phase(1, ("body",), fresh_optimizer=True), Phase(1, ("body",), fresh_optimizer=True)]),
+         [phase(1, ()), phase(1, ("body",), fresh_optimizer=True), phase(1, ("body",), fresh_optimizer=True)]),
     ],
 )  # fmt: skip
 def test_a_phase_may_say_its_rate_and_a_fresh_start(text, expected):
-    assert schedule(text, 9) == (*expected, Phase(None, ()))
+    assert parse_schedule(text, 9) == (*expected, TRAIN_ALL)
 
 
 @pytest.mark.parametrize(
     ("freeze", "epochs", "expected"),
     [
-        ("body lr*10", 2, (Phase(2, ("body",), lr_factor=10.0), Phase(None, ()))),
-        ("body lr*10", "forever", (Phase(None, ("body",), lr_factor=10.0),)),
-        ("none lr*10", 2, (Phase(None, (), lr_factor=10.0),)),
-        ("body lr*10", 0, (Phase(None, ()),)),
-        ("body:1 > none lr*.1", 7, (Phase(1, ("body",)), Phase(None, (), lr_factor=0.1))),
+        ("body lr*10", 2, (phase(2, ("body",), lr_factor=10.0), TRAIN_ALL)),
+        ("body lr*10", "forever", (phase(None, ("body",), lr_factor=10.0),)),
+        ("none lr*10", 2, (phase(None, (), lr_factor=10.0),)),
+        ("body lr*10", 0, (TRAIN_ALL,)),
+        ("body:1 > none lr*.1", 7, (phase(1, ("body",)), phase(None, (), lr_factor=0.1))),
     ],
 )
 def test_the_length_of_a_single_phase_is_freeze_epochs_whatever_its_rate(freeze, epochs, expected):
-    assert schedule(freeze, epochs) == expected
+    assert parse_schedule(freeze, epochs) == expected
 
 
 def test_gradual_unfreezing_thaws_from_the_top():
     expected = [BOTH, ("embedder", "body.layers[0:2]"), ("embedder", "body.layers[0:1]"), ("embedder",)]
-    assert schedule("gradual-unfreeze", 2, 3) == (*(Phase(2, part) for part in expected), Phase(None, ()))
+    assert parse_schedule("gradual-unfreeze", 2, 3) == (*(phase(2, part) for part in expected), TRAIN_ALL)
 
 
 @pytest.mark.parametrize(
@@ -119,13 +122,13 @@ def test_gradual_unfreezing_thaws_from_the_top():
         ("body:x", "'x' of a phase is neither a number of epochs nor 'forever'"),
         ("body > none", "only the last phase may leave its length out"),
         ("body:forever > none", "only the last phase can last forever"),
-        ("embedder+body+predictor", "leave nothing to train"),
+        ("embedder+body+predictor", "leaves nothing to train"),
         ("body.layers[0:6", "is not a phase such as 'body:5'"),
         ("both:3", "'both' cannot be frozen"),
         ("", "'' cannot be frozen"),
         ("both lr*10", "'both' cannot be frozen in a phase: it names a whole schedule"),
         ("gradual-unfreeze lr*10", "'gradual-unfreeze' cannot be frozen in a phase: it names a whole schedule"),
-        ("none+body", "'none' cannot be frozen beside other parts"),
+        ("none+body", "'none' cannot be combined with other words"),
         ("body:5 lr*ten", "the factor 'ten' of a phase's learning rate must be a number above zero, as in 'lr*10'"),
         ("body:5 lr*0", "the factor '0' of a phase's learning rate must be a number above zero"),
         ("body:5 lr*-1", "the factor '-1' of"),
@@ -145,9 +148,9 @@ def test_gradual_unfreezing_thaws_from_the_top():
         ("body lr*10 > none", "only the last phase may leave its length out"),
     ],
 )
-def test_a_wrong_schedule_is_said(text, words):
+def test_a_wrong_schedule_is_explained(text, words):
     with pytest.raises(ValueError, match=re.escape(words)):
-        checked(text)
+        check_schedule(text)
     with pytest.raises(InputError, match="finetune.freeze = "):
         make_config({"task": "digits", "finetune.freeze": text})
 
@@ -218,12 +221,12 @@ def test_a_schedule_may_be_a_list_of_phases(write_space):
         ({"freeze": "body lr*10", "freeze_epochs": 0}, {"freeze": "none"}),
         ({"freeze": "body:5 > none:9 fresh > embedder lr*3"}, {"freeze": "body:5 > none fresh"}),
         ({"freeze": "none lr*10", "freeze_epochs": 3}, {"freeze": "none:4 lr*10 > none lr*10"}),
-        # What cannot act in this run: a rate that is at its peak anyway, a start with nothing to forget.
+        # Words without effect in this run: the rate is at its peak anyway, or there is no state to clear.
         ({"freeze": "body:5 constant > none"}, {"freeze": "body", "freeze_epochs": 5}),
         ({"freeze": "none:3 > none:4 constant > none", "warmup_epochs": 3}, {"warmup_epochs": 3}),
         ({"freeze": "none constant", "warmup_epochs": 3, "decay_epochs": 9}, {}),
         ({"freeze": "none:3 > none fresh", "optimizer": "sgd", "momentum": 0}, {"optimizer": "sgd", "momentum": 0}),
-        # Norms with and without those of down-sampling are the same where there is none.
+        # Without down-sampling norms, both words for norms mean the same.
         (
             {"freeze": "released-layernorm", "body.name": "roberta-micro"},
             {"freeze": "layernorm", "body.name": "roberta-micro"},
@@ -274,7 +277,7 @@ def test_schedules_of_different_work_are_two_cells(settings, other):
 
 
 @pytest.mark.parametrize("freeze", [7, ["body"], [{"frozn": "body"}], None, "body lr*0"])
-def test_what_is_no_schedule_is_said_and_not_a_traceback(freeze):
+def test_a_text_that_is_not_a_schedule_is_reported_without_a_traceback(freeze):
     with pytest.raises(InputError, match="finetune.freeze = "):
         make_config({"task": "digits", "finetune.freeze": freeze, "finetune.lora_rank": 3})
 
@@ -295,7 +298,7 @@ def test_adapters_go_with_parts_layers_and_rates():
 
 
 @pytest.mark.parametrize("epochs", [0, -3])
-def test_a_run_of_no_epoch_is_said(epochs):
+def test_a_run_without_epochs_is_refused(epochs):
     with pytest.raises(InputError, match=f"finetune.epochs = {epochs}: input should be greater than or equal to 1"):
         make_config({"task": "digits", "finetune.epochs": epochs, "finetune.freeze": "body:2 > none"})
 
@@ -318,7 +321,7 @@ facts = st.builds(
 
 
 def work_of(phases, epoch, run):
-    """What an epoch does: what rests, the rates of its two steps, and whether there is an older state."""
+    """What an epoch does: what is frozen, the rates of its two steps, and whether there is an older state."""
     phase, start = phase_at(phases, epoch), epochs_before_fresh_start(phases, epoch)
     config = FinetuneConfig(warmup_epochs=run.warmup_epochs, decay_epochs=run.decay_epochs, lr=1.0)
     steps = [2 * (epoch - 1 - start) + step for step in (0, 1)]
@@ -334,11 +337,11 @@ def work_of(phases, epoch, run):
 )
 def test_the_canonical_form_is_the_same_work_and_canonical(parts, freeze_epochs, epochs, run):
     text = " > ".join(" ".join(["+".join(part or ["none"]) + f":{length}", how]) for part, length, how in parts)
-    short, length = canonical(text, freeze_epochs, epochs, run)
-    given_phases, short_phases = schedule(text, freeze_epochs), schedule(short, length)
+    short, length = canonicalise_schedule(text, freeze_epochs, epochs, run)
+    given_phases, short_phases = parse_schedule(text, freeze_epochs), parse_schedule(short, length)
     for epoch in range(1, epochs + 1):
         assert work_of(given_phases, epoch, run) == work_of(short_phases, epoch, run)
-    assert canonical(short, length, epochs, run) == (short, length)
+    assert canonicalise_schedule(short, length, epochs, run) == (short, length)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -369,7 +372,7 @@ OUTPUTS = ("output.", "o_proj.", "c_proj.", "attention.dense.")
 
 
 def expected_names(model, word):
-    """The rule, written by plain matching of names."""
+    """The definition, written as plain matching of names."""
     names = {name for name, _ in model.named_parameters()}
     body = {name for name in names if name.startswith("body.")}
     norm = {name for name in body if "norm" in name.lower() or ".ln_" in name}
@@ -443,7 +446,7 @@ LITERAL["bert"] = LITERAL["roberta"]
 
 
 def literal_names(family):
-    """The parameters of each kind, as lists of names say."""
+    """The parameters of each kind, from the lists of names."""
     layers, modules, more = LITERAL[family]
     kinds = {kind: {f"body.{name}" for name in more.get(kind, [])} for kind in (*modules, "downsampling norms")}
     for kind, names in modules.items():
@@ -473,7 +476,7 @@ def test_the_parameters_that_each_word_means_are_these(family):
 
 
 def released_name(name):
-    """A parameter's name in the released ORCA's model of that time's transformers (Swin for images, RoBERTa)."""
+    """A parameter's name in the model of the released ORCA's version of transformers (Swin for images, RoBERTa)."""
     renamed = [("q_proj", "self.query"), ("k_proj", "self.key"), ("v_proj", "self.value"), ("o_proj", "output.dense"),
                ("relative_position_bias.", "self."), ("mlp.fc1", "intermediate.dense"), ("mlp.fc2", "output.dense"),
                ("body.", "model.swin."), ("predictor.decoder", "model.decoder")]  # fmt: skip
@@ -495,10 +498,10 @@ def test_released_presets_freeze_what_the_released_rules_on_names_do(family, pre
     names = [name for name, _ in model.named_parameters()]
     expected = {name for name in names if rests(released_name(name))}
     assert expected
-    assert find_frozen_names(model, schedule(preset, 1)[0].frozen) == expected
-    if family == "swin":  # and what the plain preset trains beside
+    assert find_frozen_names(model, parse_schedule(preset, 1)[0].frozen) == expected
+    if family == "swin":  # and what the plain preset trains in addition
         more = {f"body.encoder.layers.0.downsample.norm.{part}" for part in PAIR}
-        assert expected - find_frozen_names(model, schedule("layernorm", 1)[0].frozen) >= (
+        assert expected - find_frozen_names(model, parse_schedule("layernorm", 1)[0].frozen) >= (
             more if preset == "released-layernorm" else set()
         )
 
@@ -521,17 +524,17 @@ def test_released_presets_freeze_what_the_released_rules_on_names_do(family, pre
 def test_each_preset_starts_with_exactly_its_parameters_frozen(family, preset, words):
     model = model_of(family)
     expected = set().union(*(expected_names(model, word) for word in words))
-    assert find_frozen_names(model, schedule(preset, 2, LAYERS)[0].frozen) == expected
+    assert find_frozen_names(model, parse_schedule(preset, 2, LAYERS)[0].frozen) == expected
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradual_unfreezing_thaws_one_layer_after_the_other(family):
     model = model_of(family)
-    frozen = [find_frozen_names(model, phase.frozen) for phase in schedule("gradual-unfreeze", 1, LAYERS)]
+    frozen = [find_frozen_names(model, phase.frozen) for phase in parse_schedule("gradual-unfreeze", 1, LAYERS)]
     thawed = [before - after for before, after in itertools.pairwise(frozen)]
     layers = [find_frozen_names(model, (f"body.layers[{i}:{i + 1}]",)) for i in range(LAYERS)]
     assert len(frozen) == LAYERS + 2
-    assert layers[-1] <= thawed[0]  # and what follows the last layer
+    assert layers[-1] <= thawed[0]  # and everything after the last layer
     assert thawed[1:LAYERS] == layers[-2::-1]
     assert thawed[-1] == expected_names(model, "embedder")
     assert frozen[-1] == set()
@@ -567,14 +570,14 @@ def test_adapters_train_in_place_of_the_body_s_weights(family):
     shape = {"swin": (2, 64, 24), "vit": (2, 16, 48)}.get(family, (2, 20, 48))
     tokens = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
     plain.eval(), model.eval()
-    torch.testing.assert_close(model.body(tokens), plain.body(tokens))  # they start as no change
+    torch.testing.assert_close(model.body(tokens), plain.body(tokens))  # they start without effect
 
 
 # Borders of phases --------------------------------------------------------------------------------
 
 
 def test_a_border_leaves_frozen_weights_bit_equal_and_the_others_moving(run, tmp_path):
-    """Three phases of two epochs, weights read from the checkpoints a run writes."""
+    """Three phases of two epochs; the weights come from the run's checkpoints."""
     freeze = "embedder+body.layers[0:2]:2 > body-without-norms:2 > predictor"
     settings = {"task": "tiny", "finetune__freeze": freeze, "finetune__epochs": 6}
     config = make_config({key.replace("__", "."): value for key, value in settings.items()})
@@ -591,7 +594,7 @@ def test_a_border_leaves_frozen_weights_bit_equal_and_the_others_moving(run, tmp
                 continue
             parameter = name.removeprefix("model.")
             frozen = parameter in inside or parameter.split(".")[0] in words
-            # A key's bias never moves: soft attention does not see it.
+            # A key's bias never moves: it has no effect on softmax attention.
             if frozen or "k_proj.bias" not in name:
                 assert np.array_equal(before[name], after[name]) == frozen, (epoch, name)
     counts = [epoch["n_trainable"] for epoch in epochs]
@@ -600,7 +603,7 @@ def test_a_border_leaves_frozen_weights_bit_equal_and_the_others_moving(run, tmp
 
 
 def test_optimizer_state_at_a_border(run, tmp_path):
-    """What was frozen has none until it thaws and then its own step count; what rests keeps its own."""
+    """Frozen parameters have no state until they thaw, then their own step count; parameters that freeze keep theirs."""
     settings = {"task": "tiny", "finetune__freeze": "body:2 > predictor", "finetune__epochs": 4}
     config = make_config({key.replace("__", "."): value for key, value in settings.items()})
     path = tmp_path / "sweep" / "trials" / config.trial_id / "checkpoint.safetensors"
@@ -622,7 +625,7 @@ def test_optimizer_state_at_a_border(run, tmp_path):
 
 
 def test_a_fresh_start_forgets_the_optimizer_s_state(run, tmp_path):
-    """Step counts of all parameters begin again, and what rests from then on has none."""
+    """Step counts of all parameters restart, and parameters that are frozen from then on have none."""
     settings = {"task": "tiny", "finetune__freeze": "none:2 > predictor:1 fresh > none", "finetune__epochs": 4}
     config = make_config({key.replace("__", "."): value for key, value in settings.items()})
     path = tmp_path / "sweep" / "trials" / config.trial_id / "checkpoint.safetensors"
@@ -660,7 +663,7 @@ def test_rates_and_their_sum_contain_the_phase_s_factor(run, tmp_path):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_the_released_predictor_only_phase_is_one_line(optimizer, user_tasks, worker):
-    """Beside plain torch: one optimizer at ten times the rate without warm-up, body at rest; then another with a warm-up."""
+    """Compared with plain torch: an optimizer at ten times the rate without warm-up, body frozen; then one with warm-up."""
     import copy
 
     from orca_sweep.streams import stream_rng
@@ -692,13 +695,13 @@ def test_the_released_predictor_only_phase_is_one_line(optimizer, user_tasks, wo
             stepped.param_groups[0]["lr"] = 1e-3 * rate
             stepped.step()
     a, b = (torch.cat([p.detach().flatten() for p in m.parameters()]) for m in (model, plain))
-    # The size of an Adam step does not depend on that of its gradient: where that is rounding alone, so is the step.
+    # The size of an Adam step does not depend on that of its gradient: if the gradient is only rounding, so is the step.
     near = (a - b).abs() <= 1e-6 + 1e-5 * b.abs()
     assert near.all() if optimizer == "sgd" else near.float().mean() > 0.99
 
 
 def test_sgd_starts_what_thaws_without_momentum(run, monkeypatch):
-    """Beside torch's plain sgd, which takes parameters with and without momentum side by side."""
+    """Compared with torch's plain sgd, which accepts parameters with and without momentum together."""
     from orca_sweep.training import finetune as finetuning
 
     settings = {"task": "tiny", "finetune__optimizer": "sgd", "finetune__lr": 0.01, "finetune__epochs": 4,
@@ -718,7 +721,7 @@ def test_sgd_starts_what_thaws_without_momentum(run, monkeypatch):
 
 
 def small_parts(names):
-    """The parameters' names of each part, in the optimizer's order: that of the modules."""
+    """The names of each part's parameters, in the optimizer's order: that of the modules."""
     whole = model_of("swin", LoadedBody(model=build_random_model(find_body("swin-micro"), 0)).build_network())
     for part in ("embedder", "body", "predictor"):
         order = [name for name, _ in whole.body.named_parameters()] if part == "body" else None
@@ -739,7 +742,7 @@ def small_parts(names):
 )
 def test_a_killed_run_ends_as_the_unbroken_one_whatever_is_frozen(run, at, settings):
     class KilledError(KeyboardInterrupt):
-        """Ends the run as a person or the system does: what else ends it is a row."""
+        """Ends the run as a person or the system does; any other end is a row."""
 
     def kill(row):
         if row["epoch"] == at:
@@ -795,11 +798,11 @@ def test_adapters_learn_and_their_start_is_the_seed_s(run):
     assert rows[0]["n_parameters"] > full["n_parameters"]
 
 
-def test_a_schedule_that_leaves_nothing_of_the_model_is_said_before_it_starts(run):
+def test_a_schedule_that_leaves_nothing_to_train_is_reported_before_the_start(run):
     freeze = "predictor:1 > embedder+predictor+body.norms+body-without-norms"
     row, epochs = run(task="tiny", finetune__freeze=freeze, finetune__epochs=3)
     assert row["status"] == "failed"
     assert "leaves nothing of this model to train" in row["error"]
     assert epochs == []
     with pytest.raises(ValueError, match="cannot be frozen"):
-        checked("body.layers[-:3]")
+        check_schedule("body.layers[-:3]")

@@ -1,4 +1,4 @@
-"""Labels: distinct levels never share one, and what the user wrote is what is shown, from the plan to the report."""
+"""Labels: different levels never share a label, and users see what they wrote, from the plan to the report."""
 
 import itertools
 import json
@@ -13,12 +13,12 @@ from orca_sweep import results as r
 from orca_sweep.analysis import factor_effects, figure4_freezing, figures, table_effects, table_results
 from orca_sweep.analysis.cells import task_cells
 from orca_sweep.analysis.claims import compute as judge_claims
+from orca_sweep.analysis.declarations import choose_figures
 from orca_sweep.analysis.report.record import compute as compute_report
 from orca_sweep.analysis.tables import read_cells, shorten_texts
 from orca_sweep.cli import ending, plans
-from orca_sweep.cli.tables import figures_for
 from orca_sweep.config import knobs
-from orca_sweep.config.freezing import find_range_problems
+from orca_sweep.config.freeze_words import find_range_problems
 from orca_sweep.config.labels import shorten_labels, unite_labels, write_as_given, write_level
 from orca_sweep.config.naming import label_declarations
 from orca_sweep.errors import InputError
@@ -54,7 +54,7 @@ def test_distinct_levels_of_a_factor_have_distinct_labels_and_read_as_they_are_w
     made = plan_of(tmp_path, {path: LEVELS[path]})
     labels = [made.labels[cell_id][path] for cell_id in made.by_cell_id]
     assert len(set(labels)) == len(labels) == len(made.cells)
-    # What is shown is as it was written, but for a field without effect, which is one cell and has its default.
+    # Labels are as written, except for a field without effect, which is one cell and shows its default.
     written = [SHORT.get(level, level) for level in LEVELS[path]]
     assert set(labels) <= set(written) or len(made.cells) == 1
     if len(made.cells) == len(LEVELS[path]) > 1:
@@ -70,7 +70,7 @@ def test_cells_of_several_factors_have_distinct_labels(tmp_path_factory, paths, 
     try:
         made = plan_of(tmp_path_factory.mktemp("several"), factors)
     except InputError:
-        return  # some levels do not go together
+        return  # some levels cannot be combined
     shown = {tuple(labels.values()) for labels in made.labels.values()}
     assert len(shown) == len(made.cells), made.labels
 
@@ -83,7 +83,7 @@ def test_one_level_written_twice_is_one_and_the_plan_says_so(tmp_path):
     assert any("the levels linear-probe and embedder+body:forever are the same work" in note for note in made.notes)
     other = plan_of(tmp_path, {"finetune.freeze": ["embedder+body:forever", "none", "linear-probe"]})
     assert [labels["finetune.freeze"] for labels in other.labels.values()] == ["embedder+body:forever", "none"]
-    # One of them acts alone where the other is not the same: nothing is said.
+    # Only one of them has an effect where they differ: no note.
     apart = plan_of(tmp_path, {"finetune.freeze": ["body:3 > none", "body"], "finetune.freeze_epochs": ["3", "5"]})
     assert apart.notes == () and len(apart.cells) == 2
 
@@ -123,7 +123,7 @@ def test_a_fraction_of_two_schedules_is_balanced(tmp_path):
 
 
 def run_sweep(folder, factors, name="demo", **more):
-    """A sweep folder as launch leaves it, its results a number for each cell and seed."""
+    """A sweep folder as launch leaves it; the result of each cell and seed is a number."""
     folder.mkdir(parents=True)
     made = plan_of(folder, factors, **{"more": f"name: {name}\nseeds: 3\nmetric: val_metric_best\n", **more})
     write_manifest(folder, make_manifest(made, folder, str(folder / "store")))
@@ -156,7 +156,7 @@ def test_schedules_stay_two_levels_in_plan_manifest_summary_tables_and_figures(s
     )
     written = pd.read_parquet(folder / "tables" / "trials.parquet")["levels"].map(json.loads)
     assert {level["finetune.freeze"] for level in written} == set(freezes)
-    assert figures_for(results) == ("figure4_freezing",)
+    assert choose_figures(results) == ("figure4_freezing",)
     figure = figure4_freezing.compute(results)
     assert [row.schedule for row in figure.rows[0]] == freezes
     assert {panel.title for panel in figure.panels} == {f"digits, finetune.lr {rate}" for rate in rates}
@@ -168,11 +168,11 @@ def test_schedules_stay_two_levels_in_plan_manifest_summary_tables_and_figures(s
 
 def test_schedules_stay_two_levels_in_analyses_claims_and_report(sweep):
     _, _, results = sweep
-    found = factor_effects.compute(results)
-    assert [(effect.factors, effect.df) for effect in found.tasks[0].found.effects] == [
+    effects = factor_effects.compute(results)
+    assert [(effect.factors, effect.df) for effect in effects.tasks[0].found.effects] == [
         (("finetune.freeze",), 2), (("finetune.lr",), 1), (("finetune.freeze", "finetune.lr"), 2),
     ]  # fmt: skip
-    factor_effects.plot(found)
+    factor_effects.plot(effects)
     rows = table_effects.compute(results, base=["finetune.freeze=body:7 > none", "finetune.lr=0.001"]).tasks[0].rows
     assert {row.cell.name for row in rows} == {
         f"finetune.freeze {freeze}, finetune.lr {rate}" for freeze, rate in itertools.product(*SWEEP.values())
@@ -192,9 +192,9 @@ def test_one_level_that_two_spaces_write_in_two_ways_is_one_in_their_tables(tmp_
     )
     results = r.collect([tmp_path / "a", tmp_path / "b"], tmp_path / "t")
     again = r.collect([tmp_path / "t"], tmp_path / "u")
-    for found in (results, r.read_results(tmp_path / "t"), again):
-        assert set(found.labels["finetune.lr"]) == {"1e-3", "1e-2", "0.1"}
-        assert set(found.labels["finetune.freeze"]) == {"body:4 > none", "none"}
+    for read in (results, r.read_results(tmp_path / "t"), again):
+        assert set(read.labels["finetune.lr"]) == {"1e-3", "1e-2", "0.1"}
+        assert set(read.labels["finetune.freeze"]) == {"body:4 > none", "none"}
     assert len(read_cells(results)) == 5
 
 
@@ -210,7 +210,7 @@ def test_a_space_that_does_not_vary_a_factor_has_the_whole_level_it_runs_with(tm
 # Words --------------------------------------------------------------------------------------------
 
 
-def test_labels_are_one_line_and_told_apart():
+def test_labels_are_one_line_and_distinct():
     raws = ["a", " a", '"a"', "a\nb", "a b", "null", None, "", "[a, b]", ["a", "b"], ["a, b"], [["a"], "b"], {"a": "b"},
             {"a": ["b", None]}, "{a: b}", "\x1b[31m", "\ud800", "\u202e"]  # fmt: skip
     labels = list(map(write_as_given, raws))
@@ -224,18 +224,18 @@ def test_labels_are_one_line_and_told_apart():
 
 
 @given(st.floats(allow_nan=False), st.floats(allow_nan=False))
-def test_numbers_keep_what_tells_them_apart(a, b):
+def test_different_numbers_have_different_labels(a, b):
     assert (write_level(a) == write_level(b)) == (a == b and str(a) == str(b))
 
 
 @given(st.lists(st.text(st.sampled_from("ab/ ."), max_size=30), unique=True), st.integers(5, 12))
-def test_short_labels_are_told_apart(labels, width):
+def test_short_labels_are_distinct(labels, width):
     short = shorten_labels(labels, width)
     assert len(set(short.values())) == len(labels)
     assert shorten_texts(labels + labels, width) == [short[label] for label in labels + labels]
 
 
-def test_files_of_one_name_are_told_apart_by_their_folders():
+def test_files_of_one_name_are_distinguished_by_their_folders():
     declared = "/data/{}/x.npz kind=classification output_shape=3 sample_shape=1x8x8"
     names = label_declarations([declared.format("a"), declared.format("b"), "digits"])
     assert len(set(names.values())) == 3 and all("x.npz" in name for name in list(names.values())[:2])
@@ -267,10 +267,10 @@ def test_levels_are_united_between_spaces_and_never_within_one():
         ("body.layers[2:2]", "0 <= A < B <= 4"),
         ("body.layers[4:]", "body.layers[4:] holds no layer"),
         ("none:60 > body.layers[0:5]", "body.layers[0:5] goes beyond the last layer"),
-        ("body:5 > body:2 > none", "the phases 1 and 2 do the same ('body:5' and 'body:2')"),
-        ("body:5 > body:2 > none", "Write one, 'body:7'"),
-        ("body:1 > none:2 > none", "the phases 2 and 3 do the same"),
-        ("body+body:3", "'body' stands twice in the phase 'body+body:3'"),
+        ("body:5 > body:2 > none", "phases 1 and 2 do the same ('body:5' and 'body:2')"),
+        ("body:5 > body:2 > none", "Write one phase: 'body:7'"),
+        ("body:1 > none:2 > none", "phases 2 and 3 do the same"),
+        ("body+body:3", "'body' appears twice in the phase 'body+body:3'"),
         ("[{frozen: [body.layers[0:9]], epochs: 3}]", None),
     ],
 )
@@ -284,11 +284,11 @@ def test_impossible_ranges_and_repeated_phases_are_refused_by_the_plan(tmp_path,
     assert all(problem.startswith(f"{tmp_path / 's.yaml'}:2: ") for problem in map(str, caught.value.problems))
 
 
-def test_all_mistakes_of_schedules_are_told_at_once(tmp_path):
+def test_all_mistakes_of_schedules_are_reported_at_once(tmp_path):
     factors = {"finetune.freeze": ["body.layers[5:2]:2 > body.layers[0:9]", "bdy:2 > none:x", "body:1 > body"]}
     with pytest.raises(InputError) as caught:
         plan_of(tmp_path, factors)
-    said = "\n".join(map(str, caught.value.problems))
+    messages = "\n".join(map(str, caught.value.problems))
     for words in (
         "[5:2] holds no layer",
         "[0:9] goes beyond",
@@ -296,7 +296,7 @@ def test_all_mistakes_of_schedules_are_told_at_once(tmp_path):
         "the length 'x'",
         "do the same",
     ):
-        assert words in said
+        assert words in messages
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_possible_ranges_and_phases_are_taken(tmp_path, freeze):
 
 def test_a_body_of_the_hub_has_the_layers_of_its_config_or_none_that_are_known():
     assert find_range_problems("body.layers[3:3]", "body 'org/name'", None)[0].startswith(
-        "body.layers[3:3] holds no layer; how many body 'org/name' has, its config says."
+        "body.layers[3:3] holds no layer; the config of body 'org/name' states how many it has."
     )
     assert find_range_problems("body.layers[3:30]", "body 'org/name'", None) == []
     with pytest.raises(InputError, match="body 'swin-base' has 24 layers"):

@@ -1,4 +1,4 @@
-"""Names of a user's own tasks and proxies: in plans, tables, figures, reports and errors never a path with settings."""
+"""Names of a user's own tasks and proxies: plans, tables, figures, reports and errors never show a path with settings."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from orca_sweep import results as r
 from orca_sweep.analysis import table_effects
 from orca_sweep.analysis.report import record as report
 from orca_sweep.analysis.report.rendering import page
-from orca_sweep.config.declaration import as_text, parse, parse_task, task_as_text
+from orca_sweep.config.declaration import as_text, parse_proxy, parse_task, task_as_text
 from orca_sweep.config.naming import find_declaration, label_declarations, label_of
 from orca_sweep.errors import InputError
 from orca_sweep.planning.replay import _read_config
@@ -26,7 +26,7 @@ PROXY = {"path": "mine.csv", "input": "text", "label": "kind"}
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    """A task's and a proxy's file, in two folders."""
+    """A task's file and a proxy's file, in two folders."""
     rng = np.random.default_rng(0)
     for folder in ("", "site-b"):
         (tmp_path / folder).mkdir(exist_ok=True)
@@ -58,21 +58,22 @@ def test_a_name_is_part_of_a_declaration_and_comes_back():
     assert task.name == "my digits" and parse_task(task.text) == task
     assert parse_task(canonicalise_task(task.text)).name == "my digits"
     for more in ({}, {"encoding": "latin-1", "n_classes": 3}, {"path": "a #1/b.csv"}, {"split": "train[:20]"}):
-        proxy = parse(as_text({**PROXY, **more, "name": "topics (2)"}))
-        assert proxy.name == "topics (2)" and parse(proxy.text) == proxy
-        assert parse(canonicalise_proxy(proxy.text)).name == "topics (2)"
-    assert parse("./a.csv#name=topics[train]:x->y").name == "topics"
+        proxy = parse_proxy(as_text({**PROXY, **more, "name": "topics (2)"}))
+        assert proxy.name == "topics (2)" and parse_proxy(proxy.text) == proxy
+        assert parse_proxy(canonicalise_proxy(proxy.text)).name == "topics (2)"
+    assert parse_proxy("./a.csv#name=topics[train]:x->y").name == "topics"
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
         ("a/b", "holds /, "), ("a\\b", "holds /, "), ("", "is empty"), ("x" * 61, "has 61 characters"), ("a\nb", "unprintable"),
-        (" a", "begins or ends with a blank"), ("a[b", r"holds \[. A name holds none of"), ("a,b", "holds ,"), ("a=b", "holds ="),
-        ("shuffled:a", "holds :"), (3, "is not a text"),
+        (" a", "begins or ends with a blank"),
+        ("a[b", r"contains \[. A name must not contain any of"), ("a,b", "contains ,"), ("a=b", "contains ="),
+        ("shuffled:a", "contains :"), (3, "is not a text"),
     ],
 )  # fmt: skip
-def test_a_name_that_cannot_stand_in_tables_is_refused(name, words):
+def test_a_name_that_tables_cannot_hold_is_refused(name, words):
     for read, mapping in ((task_as_text, TASK), (as_text, PROXY)):
         with pytest.raises(ValueError, match=words):
             read({**mapping, "name": name})
@@ -92,7 +93,7 @@ def test_registered_names_stay_what_they_are(files):
 # Labels -------------------------------------------------------------------------------------------
 
 
-def test_without_a_name_a_file_is_called_by_its_own_and_by_what_tells_it_apart():
+def test_without_a_name_a_declaration_has_that_of_its_file_and_what_distinguishes_it():
     def task(path="/a/x.npz", **more):
         return task_as_text({**TASK, "path": path, **more})
 
@@ -121,13 +122,13 @@ def test_two_declarations_of_one_name_are_refused_and_both_are_named(plan_of, fi
         "name: my digits}\n", "name: mine}\n    - {path: site-b/mine.npz, kind: classification, sample_shape: [1, 8, 8],"
         " output_shape: 3, name: mine}\n",
     )  # fmt: skip
-    with pytest.raises(InputError, match="task name 'mine': it stands for different declarations") as told:
+    with pytest.raises(InputError, match="task name 'mine': different declarations share it") as caught:
         plan_of(text)
-    assert f"{files}/mine.npz (kind" in str(told.value) and f"{files}/site-b/mine.npz (kind" in str(told.value)
+    assert f"{files}/mine.npz (kind" in str(caught.value) and f"{files}/site-b/mine.npz (kind" in str(caught.value)
     same = SPACE.replace(
         "- shuffled:topics", f"- {{path: {files}/site-b/mine.csv, input: text, label: kind, name: topics}}"
     )
-    with pytest.raises(InputError, match="proxy name 'topics': it stands for different declarations"):
+    with pytest.raises(InputError, match="proxy name 'topics': different declarations share it"):
         plan_of(same)
 
 
@@ -143,7 +144,7 @@ def test_a_space_calls_its_declarations_by_name(plan_of, files):
     ]
     assert [cell.finetune.lr == 3.3e-4 for cell in plan.cells] == [False, True]
     assert list(plan.space.margins.values()) == [0.01]
-    with pytest.raises(InputError, match="margin: 'digits' is no task of this space. Did you mean 'my digits'"):
+    with pytest.raises(InputError, match="margin: 'digits' is not a task of this space. Did you mean 'my digits'"):
         plan_of(SPACE.replace("margin: {my digits", "margin: {digits"))
 
 
@@ -151,10 +152,10 @@ def test_errors_and_descriptions_use_the_name(files):
     task = task_as_text({**TASK, "name": "my digits", "metric": "eror"})
     with pytest.raises(InputError, match=r"^task (= )?'my digits': task 'my digits': there is no metric 'eror'"):
         make_config({"task": task, "proxy": "none"})
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as caught:
         make_config({"task": task_as_text({**TASK, "name": "my digits"}), "proxy": as_text({**PROXY, "name": "topics"}),
                  "body.name": "swin-micro", "body.input_mode": "flip"})  # fmt: skip
-    assert "kind=" not in str(told.value)
+    assert "kind=" not in str(caught.value)
     proxy = as_text({**PROXY, "path": f"{files}/mine.csv", "name": "topics"})
     assert describe_proxy(proxy) == "proxy topics: 9 samples of 3 classes"
     assert find_proxy(f"shuffled:{proxy}").name == "shuffled:topics"
@@ -164,7 +165,7 @@ def test_errors_and_descriptions_use_the_name(files):
 
 
 def swept(folder, plan, name="s", shift=0.0):
-    """A sweep folder of a plan whose trials are all ok."""
+    """The folder of a sweep whose trials are all ok."""
     trials = []
     for i, trial in enumerate(plan.trials):
         ids = {"trial_id": trial.trial_id, "cell_id": trial.cell_id}
@@ -208,12 +209,12 @@ def test_tables_and_report_hold_names_and_the_declarations_behind_them(plan_of, 
 
 
 def test_files_of_one_name_in_two_sweeps_stay_apart_in_their_tables(plan_of, files, tmp_path):
-    one = (
+    first = (
         "base: {task: {path: mine.npz, kind: classification, sample_shape: [1, 8, 8], output_shape: 3}, proxy: none}\n"
     )
-    one += "factors: {finetune.lr: [1e-3, 1e-4]}\nseeds: 2\nmargin: 0.01\n"
-    other = one.replace("mine.npz", "site-b/mine.npz").replace("0.01", "0.02")
-    folders = [swept(tmp_path / "r", plan_of(text, f"{i}.yaml"), f"s{i}") for i, text in enumerate((one, other))]
+    first += "factors: {finetune.lr: [1e-3, 1e-4]}\nseeds: 2\nmargin: 0.01\n"
+    second = first.replace("mine.npz", "site-b/mine.npz").replace("0.01", "0.02")
+    folders = [swept(tmp_path / "r", plan_of(text, f"{i}.yaml"), f"s{i}") for i, text in enumerate((first, second))]
     single = r.collect(folders[:1], tmp_path / "t0")
     assert single.trials["task"].unique().tolist() == ["mine.npz"]
     r.collect(folders[1:], tmp_path / "t1")

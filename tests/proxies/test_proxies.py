@@ -11,7 +11,7 @@ from orca_sweep import data
 from orca_sweep.bodies import find_body
 from orca_sweep.bodies.inputs import compute_input_features
 from orca_sweep.bodies.network import LoadedBody, build_random_model, load_pretrained
-from orca_sweep.config.declaration import Declaration, as_text, parse
+from orca_sweep.config.declaration import Declaration, as_text, parse_proxy
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.proxies import (
     PROXIES,
@@ -137,8 +137,8 @@ def test_dummy_is_noise_for_any_body(name):
     ],
 )
 def test_a_declaration_is_one_text_and_back(text):
-    assert parse(text).text == text
-    assert as_text(dataclasses.asdict(parse(text))) == text
+    assert parse_proxy(text).text == text
+    assert as_text(dataclasses.asdict(parse_proxy(text))) == text
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_wrong_labels_are_said(values, names, words):
 
 def test_tokens_and_tags_must_pair():
     with pytest.raises(DataError, match="sentence 1 has 2 tokens and 1 tags"):
-        declared._tag_sentences([["a"], ["b", "c"]], [["O"], ["O"]], (), Declaration("here", "x", "y"))
+        declared._tag_sentences([["a"], ["b", "c"]], [["O"], ["O"]], (), Declaration(path="here", input="x", label="y"))
 
 
 @pytest.mark.parametrize(
@@ -362,7 +362,7 @@ GREY = np.arange(64, dtype=np.uint8).reshape(8, 8)
         ),
         ([b"junk"], "sample 0: this image cannot be read"),
         ([png(GREY)[:-30]], "sample 0: this image cannot be read .OSError: image file is truncated"),
-        ([png(GREY.astype(np.int32), "TIFF")], "32-bit whole numbers do not tell which value is white"),
+        ([png(GREY.astype(np.int32), "TIFF")], "32-bit whole numbers do not define which value is white"),
         ([png(GREY.astype(np.float32), "TIFF")], "its floats go from 0 to 63"),
     ],
 )
@@ -381,7 +381,7 @@ def test_images_that_cannot_be_read_as_they_are_meant_are_said(pictures, words, 
 )
 def test_sentences_that_are_none_are_said(words, tags):
     with pytest.raises(DataError, match="is not a list of tokens with a list of tags"):
-        declared._tag_sentences(words, tags, (), parse("here[]:x->y"))
+        declared._tag_sentences(words, tags, (), parse_proxy("here[]:x->y"))
 
 
 @pytest.mark.parametrize(
@@ -451,7 +451,7 @@ def test_arrays_that_are_no_images_are_said(images):
 def test_an_empty_word_takes_no_other_word_s_piece(pooling, saved_body):
     body = load_pretrained(find_body(str(saved_body("gpt2"))))
     samples = draw_samples(
-        declared._tag_sentences([["the", "", "type"]], [["O", "B-X", "O"]], (), parse("here[]:x->y")), pooling
+        declared._tag_sentences([["the", "", "type"]], [["O", "B-X", "O"]], (), parse_proxy("here[]:x->y")), pooling
     )
     with pytest.raises(DataError, match=r"word 1 of sentence 0 \(''\) has no token"):
         compute_input_features(body, samples.inputs, "cpu")
@@ -463,7 +463,7 @@ def test_a_loop_of_links_is_no_file(tmp_path):
     assert "loop" in problem
 
 
-@pytest.mark.parametrize(("path", "words"), [("./a\0b", "holds a NUL character"), ("/" + "a" * 5000, "Shorten it")])
+@pytest.mark.parametrize(("path", "words"), [("./a\0b", "contains a NUL character"), ("/" + "a" * 5000, "Shorten it")])
 def test_a_path_that_no_file_can_have_is_said(path, words):
     with pytest.raises(InputError, match=words):
         find_proxy(canonicalise_proxy(f"{path}[train]:x->y"))
@@ -537,7 +537,7 @@ def test_an_empty_text_is_said_and_a_path_without_a_dot_is_local(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     Path("d").mkdir()
     Path("d/t.jsonl").write_text('{"text": "a", "label": 0}\n{"text": "", "label": 1}\n')
-    assert parse("d/t.jsonl[train]:text->label").is_local
+    assert parse_proxy("d/t.jsonl[train]:text->label").is_local
     with pytest.raises(DataError, match="the text of sample 1 is ''"):
         find_proxy("d/t.jsonl[train]:text->label").load(Path())
     Path("d/x.npz").write_bytes(b"PK\x03\x04 cut off")

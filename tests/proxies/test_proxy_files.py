@@ -16,7 +16,7 @@ from PIL import Image
 from orca_sweep.bodies import find_body
 from orca_sweep.bodies.inputs import MAX_TEXT_TOKENS, count_cut_texts
 from orca_sweep.bodies.network import load_pretrained
-from orca_sweep.config.declaration import Declaration, as_text, parse
+from orca_sweep.config.declaration import Declaration, as_text, parse_proxy
 from orca_sweep.errors import DataError, InputError
 from orca_sweep.proxies import (
     canonicalise_proxy,
@@ -33,7 +33,8 @@ GREY = Image.fromarray((RAMP * 255).astype(np.uint8))
 
 
 def load(path, columns="image->label", split="train"):
-    return find_proxy(Declaration(str(path), *columns.split("->"), split).text).load(Path())
+    samples, labels = columns.split("->")
+    return find_proxy(Declaration(path=str(path), input=samples, label=labels, split=split).text).load(Path())
 
 
 def save_noise(path, seed=0, size=(12, 12)):
@@ -300,7 +301,7 @@ def save_bad_picture(folder, kind):
         ("cut.bmp", "cannot be read .OSError"),
         ("high.tiff", "its floats go from 0 to 300, so black and white are unknown"),
         ("nan.tiff", "its floats go from nan to nan"),
-        ("whole.tiff", "32-bit whole numbers do not tell which value is white"),
+        ("whole.tiff", "32-bit whole numbers do not define which value is white"),
         ("text.png", "cannot be read .UnidentifiedImageError"),
         ("empty.png", "cannot be read .UnidentifiedImageError"),
         ("pointer.png", "a Git LFS pointer"),
@@ -320,7 +321,8 @@ def test_a_picture_without_a_known_range_is_refused_by_name(tmp_path, kind, word
 
 def read_tags(path, text, columns="0->1", **facts):
     path.write_bytes(text.encode())
-    where = Declaration(str(path), *columns.split("->"), **facts)
+    tokens, tags = columns.split("->")
+    where = Declaration(path=str(path), input=tokens, label=tags, **facts)
     tagged = find_proxy(where.text).load(Path()).inputs
     return tagged.sentences, tuple(tuple(tagged.names[k] for k in row) for row in tagged.tags)
 
@@ -500,8 +502,8 @@ def test_every_path_works_as_a_mapping_and_its_text_is_read_back(tmp_path, name)
     folder = tmp_path / name
     save_noise(folder / "c" / "1.png")
     text = as_text({"path": str(folder), "input": "image", "label": "label"})
-    assert parse(text).path == str(folder)
-    assert parse(text).text == text
+    assert parse_proxy(text).path == str(folder)
+    assert parse_proxy(text).text == text
     assert canonicalise_proxy(text) == text
     assert find_proxy(canonicalise_proxy(text)).load(Path()).inputs.shape == (1, 3, 12, 12)
     assert explain_missing_proxy(find_proxy(f"shuffled:{text}")) == []
@@ -512,19 +514,19 @@ def test_every_part_is_read_back(part):
     for key in ("path", "input", "label", "split", "config", "revision"):
         parts = {"path": "org/name", "input": "i", "label": "l", key: part}
         where = Declaration(**parts, encoding="utf-16", n_classes=2)
-        assert parse(where.text) == where
+        assert parse_proxy(where.text) == where
 
 
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("./a\0b", "holds a NUL character"),
-        ("./" + "a" * 256, "longer than the file system takes"),
-        ("./" + "é" * 200, " bytes, or a part of it has: that is longer"),
-        ("/" + "a/" * 3000, "longer than the file system takes"),
+        ("./a\0b", "contains a NUL character"),
+        ("./" + "a" * 256, "longer than the file system allows"),
+        ("./" + "é" * 200, " bytes: the path, or a part of it, is longer"),
+        ("/" + "a/" * 3000, "longer than the file system allows"),
     ],
 )
-def test_impossible_paths_are_said(path, words):
+def test_impossible_paths_are_explained(path, words):
     text = as_text({"path": path, "input": "image", "label": "label"})
     with pytest.raises(InputError, match=words):
         find_proxy(canonicalise_proxy(text))
@@ -537,7 +539,7 @@ def test_impossible_paths_are_said(path, words):
         ("./a@b[train]:image->label", "which has no revision"),
         ("./a#encoding=latin-1[train]:image->label", "encoding = 'latin-1': ./a is not a text file"),
         ("org/name#encoding=latin-1[train]:text->label", "org/name is not a text file"),
-        ("./a#n_classes=0[train]:image->label", "n_classes = 0: there is at least one class"),
+        ("./a#n_classes=0[train]:image->label", "n_classes = 0: there must be at least one class"),
     ],
 )
 def test_what_a_file_does_not_have_is_said(text, words):
@@ -548,7 +550,7 @@ def test_what_a_file_does_not_have_is_said(text, words):
 def test_a_hub_id_without_a_split_means_train(tmp_path):
     assert canonicalise_proxy(as_text({"path": "org/name", "input": "i", "label": "l"})) == "org/name[train]:i->l"
     assert canonicalise_proxy(f"{tmp_path}[]:i->l") == f"{tmp_path}[]:i->l"
-    with pytest.raises(ValueError, match="n_classes 'two' is no whole number"):
+    with pytest.raises(ValueError, match="n_classes 'two' is not a whole number"):
         as_text({"path": "x", "input": "i", "label": "l", "n_classes": "two"})
 
 
@@ -609,7 +611,7 @@ def test_data_sets_of_the_hub_are_read_by_the_same_rules():
     features = datasets.Features({"img": datasets.Image(), "label": names})
     deep = Image.fromarray((RAMP * 65535).astype(np.uint16))
     table = datasets.Dataset.from_dict({"img": [deep, GREY], "label": [1, 0]}, features=features)
-    where = Declaration("org/name", "img", "label")
+    where = Declaration(path="org/name", input="img", label="label")
     data = declared._label_rows(convert_hub_table(table, where), where)
     assert data.labels.tolist() == [1, 0]
     np.testing.assert_allclose(data.inputs, np.broadcast_to(RAMP, (2, 3, 64, 64)), atol=0.02)

@@ -18,7 +18,7 @@ from orca_sweep.tasks import TASKS
 from orca_sweep.trial import make_config, resolve_configs, shared_stages
 from tests.builders.bodies import saved_roberta, saved_swin
 
-HERE = Declaration("here", "x", "y")
+HERE = Declaration(path="here", input="x", label="y")
 
 IMAGENET = {"do_normalize": True, "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 

@@ -1,4 +1,4 @@
-"""Designs: which combinations an ablation runs, what a fraction mixes, and what is said of those that do not fit."""
+"""Designs: which combinations an ablation runs, what a fraction mixes, and how misfits are reported."""
 
 import itertools
 import json
@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from orca_sweep import cli
 from orca_sweep.errors import InputError
 from orca_sweep.space import plan_space
-from orca_sweep.space.designs import DESIGNS, find_misfits, fraction, list_combinations
+from orca_sweep.space.designs import DESIGNS, find_misfits, list_combinations, make_fraction
 from orca_sweep.trial import load_imports, make_config
 
 FACTORS = {"a": (0, 1, 2), "b": ("x", "y")}
@@ -40,24 +40,24 @@ def test_rows_are_added_and_taken_out():
     assert made("cross", exclude=({"a": (0,)}, {"b": ("x",)})) == [(1, "y"), (2, "y")]
 
 
-def test_factors_that_do_not_suit_a_design_are_told():
+def test_factors_that_do_not_suit_a_design_are_reported():
     counts = {"a": 3, "b": 2}
     assert list(find_misfits(DESIGNS["cross"], counts)) == []
     assert "equally many (a has 3, b has 2)" in "".join(find_misfits(DESIGNS["zip"], counts))
     for name in ("drop_one", "add_one", "fraction"):
-        assert "two levels, off first (a has 3, b has 2)" in "".join(find_misfits(DESIGNS[name], counts))
-    assert len(list(find_misfits(fraction(), counts))) == 2  # all of it at once
-    assert list(find_misfits(fraction(), dict.fromkeys("abc", 2))) == []
-    assert "up to 16 factors, and there are 17" in "".join(find_misfits(fraction(), dict.fromkeys(range(17), 2)))
+        assert "two levels, first off, then on (a has 3, b has 2)" in "".join(find_misfits(DESIGNS[name], counts))
+    assert len(list(find_misfits(make_fraction(), counts))) == 2  # both at once
+    assert list(find_misfits(make_fraction(), dict.fromkeys("abc", 2))) == []
+    assert "at most 16 factors, and there are 17" in "".join(find_misfits(make_fraction(), dict.fromkeys(range(17), 2)))
 
 
 # Fractions ----------------------------------------------------------------------------------------
 
 
 def columns_of(n, resolution):
-    """The fraction of n factors as -1 and +1, found from its combinations alone."""
+    """The fraction of n factors as -1 and +1, from its combinations alone."""
     factors = {f"f{i}": (f"off{i}", f"on{i}") for i in range(n)}
-    rows = list(fraction(resolution).combine(factors))
+    rows = list(make_fraction(resolution).combine(factors))
     return factors, np.array([[1 if row[path] == factors[path][1] else -1 for path in factors] for row in rows])
 
 
@@ -81,21 +81,21 @@ CASES = [(n, resolution) for n in range(3, 11) for resolution in (3, 4, 5)]
 @pytest.mark.parametrize(("n", "resolution"), CASES)
 def test_a_fraction_mixes_what_it_says_and_nothing_else(n, resolution):
     factors, columns = columns_of(n, resolution)
-    said = fraction(resolution).find_aliasing(factors)
+    aliasing = make_fraction(resolution).find_aliasing(factors)
     assert (columns.T @ columns == len(columns) * np.eye(n)).all()  # balanced in every pair of factors
     assert (columns[0] == -1).all()  # the reference is a cell, and the first
-    assert len({tuple(row) for row in columns}) == len(columns) == said.n_run
-    assert said.n_whole == 2**n
-    assert {tuple(names) for names in said.aliases} == mixed_by_hand(columns)
+    assert len({tuple(row) for row in columns}) == len(columns) == aliasing.n_run
+    assert aliasing.n_whole == 2**n
+    assert {tuple(names) for names in aliasing.aliases} == mixed_by_hand(columns)
     words = [
         size
         for size in range(1, n + 1)
         for word in itertools.combinations(range(n), size)
         if abs(product(columns, word).sum()) == len(columns)
     ]
-    assert said.resolution == min(words, default=None)
-    assert (said.resolution or math.inf) >= resolution
-    assert (said.resolution is None) == (said.n_run == said.n_whole)
+    assert aliasing.resolution == min(words, default=None)
+    assert (aliasing.resolution or math.inf) >= resolution
+    assert (aliasing.resolution is None) == (aliasing.n_run == aliasing.n_whole)
 
 
 def test_a_fraction_is_as_small_as_textbooks_say_and_as_good_as_its_size_allows():
@@ -105,14 +105,14 @@ def test_a_fraction_is_as_small_as_textbooks_say_and_as_good_as_its_size_allows(
     assert [sizes[n, 4] for n in range(3, 11)] == [8, 8, 16, 16, 16, 16, 32, 32]
     assert [sizes[n, 5] for n in range(4, 9)] == [16, 16, 32, 64, 64]
     factors, _ = columns_of(5, 4)
-    assert fraction(4).find_aliasing(factors).resolution == 5  # as many runs as resolution 4 takes
-    assert DESIGNS["fraction"].find_aliasing(factors) == fraction(4).find_aliasing(factors)
+    assert make_fraction(4).find_aliasing(factors).resolution == 5  # as many runs as resolution 4 takes
+    assert DESIGNS["fraction"].find_aliasing(factors) == make_fraction(4).find_aliasing(factors)
 
 
 def test_the_largest_fraction_is_planned():
     factors, columns = columns_of(16, 5)
     assert columns.shape == (256, 16)
-    assert fraction(5).find_aliasing(factors).aliases == ()
+    assert make_fraction(5).find_aliasing(factors).aliases == ()
 
 
 # In a space ---------------------------------------------------------------------------------------
@@ -167,14 +167,14 @@ def shown(write_space, text, *options):
     return done.output
 
 
-def test_a_fraction_s_plan_says_in_words_what_it_cannot_tell_apart(write_space):
+def test_a_fraction_s_plan_names_the_effects_that_it_cannot_separate(write_space):
     text = shown(write_space, FOUR + "design: fraction\n")
     assert "design fraction: 8 of 16 combinations, resolution 4: main effects are clear of two-factor" in text
     assert "  embedder.epochs x finetune.lr cannot be told from finetune.batch_size x embedder.init\n" in text
-    found = json.loads(shown(write_space, FOUR + "design: fraction\n", "--json"))
-    assert (found["design"], found["resolution"]) == ("fraction", 4)
-    assert ["embedder.epochs x finetune.lr", "finetune.batch_size x embedder.init"] in found["aliases"]
-    assert len(found["aliases"]) == 3
+    described = json.loads(shown(write_space, FOUR + "design: fraction\n", "--json"))
+    assert (described["design"], described["resolution"]) == ("fraction", 4)
+    assert ["embedder.epochs x finetune.lr", "finetune.batch_size x embedder.init"] in described["aliases"]
+    assert len(described["aliases"]) == 3
     whole = shown(write_space, FOUR + "design: {name: fraction, resolution: 5}\n")
     assert "design fraction: all 16 combinations: any fraction of so few factors has a lower resolution" in whole
     three = FOUR.replace("  embedder.init: [copied, random]\n", "") + "design: {name: fraction, resolution: 3}\n"
@@ -188,9 +188,11 @@ def test_a_fraction_that_is_not_balanced_as_it_runs_says_so(write_space):
                                                                         "proxy: [none, mnist5k]")  # fmt: skip
     made = plan(write_space, idle + "design: fraction\n")
     (note,) = made.notes
-    assert note.startswith("embedder.epochs: some of the fraction's combinations ask for a level that changes")
+    assert note.startswith("embedder.epochs: some of the fraction's combinations ask for a level that has no")
     assert f"its 8 combinations are {len(made.cells)} different cells and no longer balanced" in note
-    assert len(made.cells) == 8  # without a proxy only the epochs are idle: nothing merges, and it is said all the same
+    assert (
+        len(made.cells) == 8
+    )  # without a proxy only the epochs have no effect: nothing merges, but the note appears anyway
     merging = idle.replace("embedder.init: [copied, random]", "embedder.lr: [1e-3, 1e-4]")
     made = plan(write_space, merging + "design: fraction\n")
     assert (len(made.cells), made.n_merged) == (6, 2)
@@ -201,18 +203,18 @@ def test_a_fraction_that_is_not_balanced_as_it_runs_says_so(write_space):
     assert plan(write_space, merging + "design: {name: fraction, resolution: 5}\n").notes == ()
 
 
-def test_rows_taken_out_of_a_fraction_or_put_beside_it_are_told(write_space):
+def test_rows_removed_from_a_fraction_or_added_to_it_are_reported(write_space):
     made = plan(write_space, FOUR + "design: fraction\nexclude: [{embedder.epochs: 2, finetune.lr: 1e-4}]\n")
     (note,) = made.notes
-    assert "exclude takes 2 of the fraction's 8 combinations out" in note
+    assert "exclude removes 2 of the fraction's 8 combinations" in note
     assert made.aliasing.n_run == 8
     made = plan(write_space, FOUR + "design: fraction\ninclude: [{finetune.lr: 1e-4}, {finetune.lr: 1e-2}]\n")
     assert made.notes == (
-        "2 combinations stand beside the fraction (include, placebo): the aliases are those of the fraction alone.",
+        "2 combinations are not part of the fraction (include, placebo): the aliases are those of the fraction alone.",
     )
     made = plan(write_space, FOUR + "design: fraction\nplacebo: [dummy]\n")
     assert (len(made.cells), len(made.notes)) == (16, 1)
-    assert made.notes[0].startswith("8 combinations stand beside the fraction")
+    assert made.notes[0].startswith("8 combinations are not part of the fraction")
     assert all("proxy" not in effect for effects in made.aliasing.aliases for effect in effects)
 
 
@@ -221,30 +223,30 @@ def test_rows_taken_out_of_a_fraction_or_put_beside_it_are_told(write_space):
     [
         ("design: crosed", "there is no design 'crosed'. Did you mean 'cross'?"),
         ("design: [cross]", "design: this must be the name of a design"),
-        ("design: {resolution: 4}", "design cross has no resolution; a fraction has"),
+        ("design: {resolution: 4}", "design cross has no resolution; only a fraction has"),
         ("design: {nam: fraction}", "design.nam: unknown key. Did you mean 'name'?"),
-        ("design: {name: cross, resolution: 4}", "design cross has no resolution; a fraction has. Take it out."),
+        ("design: {name: cross, resolution: 4}", "design cross has no resolution; only a fraction has one. Remove it."),
         (
             "design: {name: fraction, resolution: 6}",
-            "design.resolution = '6': a fraction's resolution is one of 3 (main effects are mixed with two-factor",
+            "design.resolution = '6': a fraction's resolution must be one of 3 (main effects are mixed with two-factor",
         ),
         (
             "design: {name: fraction, resolution: [4]}",
-            "design.resolution = ['4']: a fraction's resolution is one of 3 (",
+            "design.resolution = ['4']: a fraction's resolution must be one of 3 (",
         ),
-        ("design: zip", "design zip pairs levels by their place"),
-        ("design: drop_one", "each needs two levels, off first"),
-        ("design: fraction", "each needs two levels, off first (proxy has 2, finetune.epochs has 3)"),
-        ("design: fraction", "leaves combinations of three factors or more out, and there are 2. Use cross"),
+        ("design: zip", "design zip pairs levels by position"),
+        ("design: drop_one", "each needs two levels, first off, then on"),
+        ("design: fraction", "each needs two levels, first off, then on (proxy has 2, finetune.epochs has 3)"),
+        ("design: fraction", "needs at least 3 factors, and there are 2. Use cross"),
         ("include: {proxy: none}", "include: this must be a list of rows"),
         ("include: [none]", "include: this must be a list of rows"),
-        ("include: [{prox: none}]", "include: prox: this is no factor of this space. Did you mean 'proxy'?"),
+        ("include: [{prox: none}]", "include: prox: this is not a factor of this space. Did you mean 'proxy'?"),
         ("include: [{finetune.epochs: many}]", "finetune.epochs = 'many'"),
         ("exclude: [{proxy: dummy}]", "exclude: proxy: this factor has no level 'dummy'. Its levels: none, mnist5k."),
         ("exclude: [{proxy: [none, mnist5k]}]", "exclude leaves no combination"),
     ],
 )
-def test_mistakes_are_told_with_their_line(write_space, text, words):
+def test_mistakes_are_reported_with_their_line(write_space, text, words):
     factors = "factors: {proxy: [none, mnist5k], finetune.epochs: [1, 2, 3]}\n"
     with pytest.raises(InputError) as caught:
         plan(write_space, TINY + factors + text + "\n")
@@ -252,7 +254,7 @@ def test_mistakes_are_told_with_their_line(write_space, text, words):
     assert "space.yaml:5: " in str(caught.value)
 
 
-def test_a_wrong_level_is_not_told_twice_and_not_in_place_of_a_design_s_own_mistakes(write_space):
+def test_a_wrong_level_is_reported_once_and_does_not_hide_mistakes_of_the_design(write_space):
     text = FOUR.replace("[1e-3, 1e-4]", "[1e-3, much]") + "design: fraction\n"
     with pytest.raises(InputError) as caught:
         plan(write_space, text)
@@ -264,8 +266,8 @@ def test_a_wrong_level_is_not_told_twice_and_not_in_place_of_a_design_s_own_mist
         assert any(words in problem for problem in map(str, caught.value.problems)), caught.value.problems
 
 
-def test_too_many_factors_for_a_fraction_are_said_at_once(write_space):
-    """The 2^17 combinations of a cross are not made to find that out."""
+def test_too_many_factors_for_a_fraction_are_refused_at_once(write_space):
+    """The check does not make the 2^17 combinations of a cross."""
     paths = [
         "embedder.epochs", "embedder.epsilon", "embedder.extra_iterations", "embedder.lr", "embedder.lr_decay_after",
         "embedder.max_samples_per_class", "embedder.proxy_samples", "embedder.n_pseudo_classes", "embedder.n_bandwidths",
@@ -273,6 +275,6 @@ def test_too_many_factors_for_a_fraction_are_said_at_once(write_space):
         "finetune.batch_size", "finetune.accumulation", "finetune.lr", "finetune.weight_decay",
     ]  # fmt: skip
     factors = "".join(f"  {path}: [2, 3]\n" for path in paths)
-    with pytest.raises(InputError, match="takes up to 16 factors, and there are 17") as caught:
+    with pytest.raises(InputError, match="takes at most 16 factors, and there are 17") as caught:
         plan(write_space, f"{TINY}factors:\n{factors}design: fraction\n")
     assert len(caught.value.problems) == 1

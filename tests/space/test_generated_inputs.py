@@ -22,18 +22,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orca_sweep import cli
-from orca_sweep.config.freezing import FIELDS, KINDS, PRESETS, WORDS, canonical, checked, schedule, write_schedule
+from orca_sweep.config.canonical_schedules import canonicalise_schedule, write_schedule
+from orca_sweep.config.freeze_words import KINDS, PRESETS, WORDS
+from orca_sweep.config.freezing import FIELDS, check_schedule, parse_schedule
 from tests.builders.levels import LEVELS
 
 MOST_LEVELS, MOST_FACTORS = 3, 3
-"""Of a generated space: so many levels and factors at most, so that its grid stays small."""
+"""Limits of a generated space, so that its grid stays small."""
 SHORT = {"spaces": 100, "tasks": 60, "command lines": 80, "freeze": 100}
-"""Inputs that are tried of each kind."""
+"""The number of inputs of each kind."""
 LONG_FACTOR = 100
 
 
 class Counts:
-    """How many inputs were tried, and how they ended."""
+    """The number of inputs so far, and how they ended."""
 
     def __init__(self, kind):
         self.kind, self.ends = kind, Counter()
@@ -46,18 +48,18 @@ class Counts:
 
 
 def snapshot(folder):
-    """Everything below a folder: names, and what files hold."""
-    found = {}
-    for place, folders, files in os.walk(folder):
-        found |= {os.path.join(place, name): None for name in folders}
-        paths = [Path(place) / name for name in files]
-        found |= {str(path): os.readlink(path) if path.is_symlink() else path.read_bytes() for path in paths}
-    return found
+    """Everything below a folder: names and contents of files."""
+    contents = {}
+    for parent, folders, files in os.walk(folder):
+        contents |= {os.path.join(parent, name): None for name in folders}
+        paths = [Path(parent) / name for name in files]
+        contents |= {str(path): os.readlink(path) if path.is_symlink() else path.read_bytes() for path in paths}
+    return contents
 
 
 @contextlib.contextmanager
 def captured():
-    """Collects what this process and those that it starts say: yields two files, of stdout and stderr."""
+    """Collects the output of this process and its children: yields two files, of stdout and stderr."""
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(tempfile.TemporaryFile()) for _ in "oe"]
         for number, file in enumerate(files, start=1):
@@ -65,13 +67,13 @@ def captured():
             stack.callback(os.close, before)
             stack.callback(os.dup2, before, number)
             os.dup2(file.fileno(), number)
-        ours = [stack.enter_context(open(file.fileno(), "w", encoding="utf-8", closefd=False)) for file in files]
-        with contextlib.redirect_stdout(ours[0]), contextlib.redirect_stderr(ours[1]):
+        streams = [stack.enter_context(open(file.fileno(), "w", encoding="utf-8", closefd=False)) for file in files]
+        with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
             yield files
 
 
 def run_main(args):
-    """Runs the command line here; returns its exit code and what it said."""
+    """Runs the command line in this process; returns its exit code and output."""
     before, sys.argv = sys.argv, ["orca-sweep", *args]
     code = 0
     try:
@@ -82,17 +84,17 @@ def run_main(args):
                 code = end.code if isinstance(end.code, int) else int(end.code is not None)
             sys.stdout.flush()
             sys.stderr.flush()
-            said = []
+            outputs = []
             for file in files:
                 file.seek(0)
-                said.append(file.read().decode(errors="replace"))
+                outputs.append(file.read().decode(errors="replace"))
     finally:
         sys.argv = before
-    return code, *said
+    return code, *outputs
 
 
 def check_ending(args, folder, counts):
-    """Runs a command in a folder and checks what every command promises."""
+    """Runs a command in a folder and checks what holds for every command."""
     before = snapshot(folder)
     with contextlib.chdir(folder):
         code, out, err = run_main(args)
@@ -100,13 +102,13 @@ def check_ending(args, folder, counts):
     assert code in (0, 1, 2), (args, err[-2000:])
     assert "Traceback" not in err + out, err[-2000:]
     if code == 2:
-        assert (err + out).strip()  # never without a word
+        assert (err + out).strip()  # never silent
         assert snapshot(folder) == before, args
     return code
 
 
 def tried(kind, factor=1):
-    """Returns hypothesis settings for so many inputs of a kind."""
+    """Returns hypothesis settings for a number of inputs of a kind."""
     n = int(os.environ.get("ORCA_SWEEP_EXAMPLES", 0)) or SHORT[kind] * factor
     unhealthy = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
     return settings(max_examples=n, suppress_health_check=unhealthy, database=None, derandomize=factor == 1)
@@ -132,7 +134,7 @@ PATHS = st.sampled_from([path for path in LEVELS if path != "task"])
 
 @st.composite
 def leaf(draw, path, is_clean):
-    """A level of a field as a YAML writes it; of an input that is not clean, sometimes something else."""
+    """A level of a field as a YAML writes it; in inputs that are not clean, sometimes something else."""
     if is_clean or draw(st.integers(0, 4)):
         return draw(st.sampled_from(LEVELS[path]))
     return draw(TEXTS)
@@ -193,13 +195,13 @@ def space_texts(draw):
 
 @st.composite
 def damaged(draw, text):
-    """A text that is as it was every other time; else some of its characters are lost, doubled, or others."""
+    """A text, half of the time unchanged; otherwise some of its characters are lost, doubled or replaced."""
     if draw(st.booleans()):
         return text
-    place = draw(st.integers(0, len(text)))
-    end = min(len(text), place + draw(st.integers(0, 9)))
-    new = draw(st.one_of(st.just(""), st.just(text[place:end] * 2), st.text(max_size=4), ODD))
-    return text[:place] + new + text[end:]
+    start = draw(st.integers(0, len(text)))
+    end = min(len(text), start + draw(st.integers(0, 9)))
+    new = draw(st.one_of(st.just(""), st.just(text[start:end] * 2), st.text(max_size=4), ODD))
+    return text[:start] + new + text[end:]
 
 
 @forms
@@ -309,7 +311,7 @@ FITTING = [
     {**CLASSES, "test": "other.npz"},
 ]
 FITTING_ARRAYS = st.just((np.zeros((6, 1, 8, 8), "float32"), np.arange(6) % 2))
-"""What these declare."""
+"""What these files declare."""
 
 
 @st.composite
@@ -333,7 +335,7 @@ def declarations(draw):
 
 
 def write_files(folder, x, y, kind):
-    """The files that declarations name, of arrays that may be anything."""
+    """The files that declarations name, with arbitrary arrays."""
     for path in folder.iterdir():
         path.unlink()
     np.savez(folder / "data.npz", x=x, y=y, g=np.arange(6))
@@ -389,7 +391,7 @@ GOOD = [
     ["submit", "bad.yaml", "--address", "http://127.0.0.1:1"], ["bench", "nothing"], ["job", "status", "x", "--address", "foo"],
     ["job", "logs", "x", "--address", ""], ["--help"], ["--version"], ["data"], ["store"], ["job"], [], ["nothing"],
 ]  # fmt: skip
-"""Command lines to start from; those that could start Ray or train are given what they refuse."""
+"""Command lines to start from; those that could start Ray or train get input that they refuse."""
 FLAGS = [
     "--json", "--out", "-o", "--data", "--store", "--probe", "--address", "--dashboard-host", "--fraction", "--seed", "--steps",
     "--threads", "--gpu", "--imports", "--repeats", "--check", "--metric", "--base", "--margin", "--from", "--tolerance", "--yes",
@@ -403,36 +405,36 @@ VALUES = [
     "~nobody/x", "[", "{}",
 ]  # fmt: skip
 SLOW = {"launch", "resume", "submit", "bench", "replay", "job", "pretrain"}
-"""Commands that may start Ray, a Job or training: they are given what they refuse."""
+"""Commands that may start Ray, a Job or training: they get input that they refuse."""
 REFUSED = [value for value in VALUES if value not in ("good.yaml", "sweep", "swin-micro", "tasks")]
 
 
 @st.composite
 def command_lines(draw):
-    """A command line, as it is or with words lost, doubled, replaced and added."""
+    """A command line, unchanged or with words lost, doubled, replaced and added."""
     args = list(draw(st.sampled_from(GOOD)))
     is_slow = bool(args) and args[0] in SLOW
     known = [
         value for value in (REFUSED if is_slow else VALUES) if args[:1] != ["store"] or value[:1] not in ("/", "~")
     ]
-    # Nothing that a command could write to or delete lies outside of the test's folder.
+    # Everything that a command could write or delete is inside the test's folder.
     values = st.one_of(st.sampled_from(known), st.text(st.characters(exclude_characters="\0/.~"), max_size=8))
     for _ in range(draw(st.sampled_from([0, 1, 1, 2, 3]))):
-        place = draw(st.integers(1, max(1, len(args))))
+        position = draw(st.integers(1, max(1, len(args))))
         change = draw(st.sampled_from(["lose", "double", "replace", "flag", "flag with value", "word"]))
         new = {
             "flag": [draw(st.sampled_from(FLAGS))],
             "word": [draw(values)],
-            "double": args[place : place + 1],
+            "double": args[position : position + 1],
             "lose": [],
         }
         new |= {"flag with value": [draw(st.sampled_from(FLAGS)), draw(values)], "replace": [draw(values)]}
-        args[place : place + (change in ("lose", "replace", "double"))] = new[change] * (1 + (change == "double"))
+        args[position : position + (change in ("lose", "replace", "double"))] = new[change] * (1 + (change == "double"))
     return args
 
 
 def make_work(folder):
-    """A folder with what commands may be given: spaces, a sweep, something else."""
+    """A folder with inputs for commands: spaces, a sweep, something else."""
     folder.mkdir()
     good = "base: {task: digits, proxy: mnist5k}\nfactors: {embedder.epochs: [0, 2]}\nseeds: 2\n"
     (folder / "good.yaml").write_text(good)
@@ -484,10 +486,10 @@ WITH_A_PATH = [
     ["pretrain", ...], ["list", ...], ["report", ...], ["analyse", "table_results", ...],
     ["analyse", "table_results", "sweep", "-o", ...],
 ]  # fmt: skip
-"""Every command that takes a path."""
+"""All commands that take a path."""
 
 
-def test_every_path_that_is_none_ends_in_words(tmp_path, capsys):
+def test_every_impossible_path_ends_in_a_message(tmp_path, capsys):
     counts = Counts("paths")
     make_work(tmp_path / "w")
     before = snapshot(tmp_path / "w")
@@ -523,7 +525,7 @@ def phases(draw):
 
 @st.composite
 def good_schedules(draw):
-    """Mostly a schedule that is one, but for phases that do the same as the one before, or leave nothing to train."""
+    """Mostly a valid schedule, except for phases that do the same as the one before, or leave nothing to train."""
     texts = []
     for _ in range(draw(st.integers(1, 3))):
         words = draw(st.lists(GOOD_NAMES.filter(lambda word: word != "none"), max_size=2, unique=True)) or ["none"]
@@ -560,15 +562,15 @@ def test_freeze_schedules_are_planned_or_refused_in_words(tmp_path, capsys, fact
     )
     def look(freeze, epochs, length):
         base = {"task": "digits", "finetune.epochs": epochs, "finetune.freeze_epochs": length}
-        # JSON is YAML: what a text holds stays as it is.
+        # JSON is YAML: the text stays as it is.
         text = json.dumps({"base": base, "factors": {"finetune.freeze": ["none", freeze]}, "seeds": "1"})
         file.write_text(text, encoding="utf-8")
         code = check_ending(["plan", str(file), "--json"], tmp_path / "work", counts)
         if code == 0 and isinstance(freeze, str) and length != "forever":
-            read = schedule(checked(freeze), int(length), 4)
-            stored, n = canonical(freeze, int(length), int(epochs))
+            read = parse_schedule(check_schedule(freeze), int(length), 4)
+            stored, n = canonicalise_schedule(freeze, int(length), int(epochs))
             again = (
-                canonical(write_schedule(stored, str(n)), 0, int(epochs))
+                canonicalise_schedule(write_schedule(stored, str(n)), 0, int(epochs))
                 if freeze != "gradual-unfreeze"
                 else (stored, n)
             )

@@ -1,4 +1,4 @@
-"""Fine-tuning prefixes: which trials of a plan share them, and that sharing changes no bit of any trial."""
+"""Fine-tuning prefixes: which trials of a plan share them, and that sharing does not change a bit of any trial."""
 
 import itertools
 import json
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orca_sweep.config.freezing import beginning, epochs_before_fresh_start, phase_at, schedule
+from orca_sweep.config.freezing import cut_phases, epochs_before_fresh_start, parse_schedule, phase_at
 from orca_sweep.results import collect, read_record, reveal
 from orca_sweep.space.prefixes import shared_epochs, shared_prefixes, without_schedule
 from orca_sweep.space.records import PlannedTrial
@@ -29,7 +29,7 @@ from orca_sweep.trial import load_imports, make_config
 
 
 def planned(*settings, **common):
-    """Trials of the settings (dots as '__'), as a plan has them."""
+    """Planned trials with the settings (dots as '__')."""
     configs = [make_config({key.replace("__", "."): v for key, v in {"task": "digits", **common, **own}.items()})
                for own in settings]  # fmt: skip
     return [PlannedTrial(trial_id=c.trial_id, cell_id=c.cell_id, seed=c.seed, config=c) for c in configs]
@@ -92,8 +92,8 @@ cells = st.lists(st.tuples(freezes, st.integers(1, 12), st.integers(0, 1)), min_
 
 
 def by_epoch(config, n_layers):
-    """What each epoch of a trial does: what rests, at what rate, since which start."""
-    phases = schedule(config.finetune.freeze, config.finetune.freeze_epochs, n_layers)
+    """What each epoch of a trial does: what is frozen, at what rate, since which start."""
+    phases = parse_schedule(config.finetune.freeze, config.finetune.freeze_epochs, n_layers)
     works = [(phase_at(phases, epoch), epoch) for epoch in range(1, config.finetune.epochs + 1)]
     return [(phase.frozen, phase.lr_factor, phase.constant_lr, epochs_before_fresh_start(phases, epoch))
             for phase, epoch in works]  # fmt: skip
@@ -109,7 +109,7 @@ def test_what_is_shared_is_found_by_comparing_every_two_trials(cells, n_layers):
     trials = list({trial.trial_id: trial for trial in made}.values())
     shared_by_id = shared_prefixes(trials)
     for trial in trials:
-        # Trials whose rate is always at its peak have no warm-up and no decay: they start unlike those that have.
+        # Trials whose rate is always at its peak have no warm-up and no decay, so they start differently from the rest.
         start = without_schedule(trial.config)
         relatives = [t for t in trials if t is not trial and without_schedule(t.config) == start]
         mine = by_epoch(trial.config, n_layers)
@@ -117,7 +117,7 @@ def test_what_is_shared_is_found_by_comparing_every_two_trials(cells, n_layers):
         gradual = [t.config.finetune.freeze == "gradual-unfreeze" for t in (trial, *relatives)]
         if not any(gradual):
             assert shared_by_id.get(trial.trial_id, frozenset()) == exact
-        # The number of layers may make more equal than a plan can know, never less.
+        # With the number of layers, schedules may be more equal than a plan can know, never less.
         assert all(any(shared <= epochs for epochs in exact) for shared in shared_by_id.get(trial.trial_id, ()))
 
 
@@ -140,18 +140,18 @@ def test_a_thousand_trials_that_all_share_something():
 
 
 def test_the_beginning_of_a_schedule_is_what_its_epochs_depend_on():
-    phases = schedule("body:2 > embedder:3 > none", 0)
-    assert [(p.epochs, p.frozen) for p in beginning(phases, 4)] == [(2, ("body",)), (2, ("embedder",))]
-    assert [p.epochs for p in beginning(phases, 30)] == [2, 3, 25]
-    assert beginning(phases, 2) == beginning(schedule("body", "forever"), 2)
-    assert beginning(phases, 0) == ()
+    phases = parse_schedule("body:2 > embedder:3 > none", 0)
+    assert [(p.epochs, p.frozen) for p in cut_phases(phases, 4)] == [(2, ("body",)), (2, ("embedder",))]
+    assert [p.epochs for p in cut_phases(phases, 30)] == [2, 3, 25]
+    assert cut_phases(phases, 2) == cut_phases(parse_schedule("body", "forever"), 2)
+    assert cut_phases(phases, 0) == ()
 
 
 # Sharing ------------------------------------------------------------------------------------------
 
 
 class Bench:
-    """Runs the trials of some settings one after the other in one store, sharing prefixes or each alone."""
+    """Runs trials one after the other with the same store, sharing prefixes or each alone."""
 
     def __init__(self, tmp_path, settings):
         self.tmp_path = tmp_path
@@ -172,7 +172,7 @@ class Bench:
         return row, read_record(self.tmp_path / folder, config.trial_id)["epochs"]
 
     def alone(self):
-        """The trials as they are without sharing; nothing of their fine-tuning is left in the store."""
+        """The trials without sharing; nothing of their fine-tuning stays in the store."""
         rows = [self.run(i, folder="alone", epochs=()) for i in range(len(self.trials))]
         assert self.stored() == []
         assert not any(PREFIX_STAGE in row["reused"] for row, _ in rows)
@@ -192,7 +192,7 @@ def bench(tmp_path, worker, user_tasks):
 
 @pytest.fixture
 def computed(monkeypatch):
-    """The fine-tuning epochs that were really computed, in order."""
+    """The fine-tuning epochs that were computed, in order."""
     epochs = []
     real = finetuning._Loop.run_epoch
 
@@ -213,7 +213,7 @@ def timeless(epochs):
 
 
 def check_equal(outcome, wanted):
-    """Rows and epochs of two runs are the same, to the last bit."""
+    """Rows and epochs of two runs are the same bit for bit."""
     assert {k: outcome[0].get(k) for k in SAME} == {k: wanted[0].get(k) for k in SAME}
     assert timeless(outcome[1]) == timeless(wanted[1])
 
@@ -258,7 +258,7 @@ def test_a_shared_prefix_changes_no_bit(bench, computed, way):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_rates_and_fresh_starts_are_shared_to_the_bit(bench, computed, optimizer):
-    """After two epochs at ten times the rate one starts afresh and the other goes on; of the first, a third parts later."""
+    """After two epochs at ten times the rate, one starts fresh and another continues; a third parts from the first later."""
     more = {"finetune__optimizer": optimizer, "finetune__lr": 1e-3, "finetune__warmup_epochs": 1,
             "finetune__decay_epochs": 5}  # fmt: skip
     begin = "body:2 lr*10 constant > "
@@ -274,7 +274,7 @@ def test_rates_and_fresh_starts_are_shared_to_the_bit(bench, computed, optimizer
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_what_a_prefix_has_forgotten_is_forgotten_by_a_run_that_had_begun_alone(bench, computed, optimizer):
-    """It dies in the first epoch, with moments of all parameters; the prefix it takes over has none of the predictor's."""
+    """It dies in the first epoch, with moments of all parameters; the prefix that it takes over has none for the predictor."""
     more = {"finetune__optimizer": optimizer, "finetune__lr": 0.01, "finetune__epochs": 4}
     made = bench(
         *({"finetune__freeze": f"none:1 > predictor:2 fresh > {then}"} for then in ("none", "embedder")), **more
@@ -290,7 +290,7 @@ def test_what_a_prefix_has_forgotten_is_forgotten_by_a_run_that_had_begun_alone(
 
 
 def test_dropout_of_a_published_body_and_decoders_that_read_differently(bench, computed, saved_body):
-    """``body.input_mode`` shows in no weight: two modes have equal states and must not share what follows."""
+    """No weight depends on ``body.input_mode``: two modes have equal states, but must not share what follows."""
     common = {**TEXT, "body__name": str(saved_body("gpt2")), "body__pretrain_fraction": 1, "finetune__epochs": 3}
     plain, flip = {"body__input_mode": "plain"}, {"body__input_mode": "flip"}
     made = bench({**cut(1), **plain}, {**cut(2), **plain}, {**cut(1), **flip}, {**cut(2), **flip}, **common)
@@ -317,7 +317,7 @@ def test_augmentation_and_parts_go_on_from_a_prefix(bench, computed, tmp_path):
 
 
 def test_features_of_frozen_parts_are_made_again_and_are_the_same(bench, computed):
-    """The prefix ends inside the second trial's frozen phase, in which features are kept."""
+    """The prefix ends inside the second trial's frozen phase, in which features are cached."""
     made = bench(frozen("both", 2, 4), frozen("linear-probe", 0, 4), frozen("gradual-unfreeze", 3, 5))
     expected = made.alone()
     computed.clear()
@@ -380,9 +380,9 @@ def kill_at(epoch, error):
 @pytest.mark.parametrize(
     ("killed_at", "then"),
     [
-        # Killed inside the prefix: the other one makes it, and the first takes it over, further along than it was.
+        # Killed inside the prefix: the other trial computes it, and the first takes it over and is further along.
         (2, [1, 2, 3, 4, 5, 4, 5]),
-        # Killed as the prefix ends, or after it: it goes on from its own checkpoint.
+        # Killed when the prefix ends, or later: the trial continues from its own checkpoint.
         (3, [4, 5, 4, 5]),
         (4, [4, 5, 5]),
     ],
@@ -399,7 +399,7 @@ def test_a_killed_trial_leaves_a_whole_prefix_or_none(bench, computed, killed_at
     check_equal(second, expected[1])
     assert first[0]["resumed_from_epoch"] == killed_at
     check_equal(({**first[0], "resumed_from_epoch": 0}, first[1]), expected[0])
-    # Only the epochs that were not its own count as reused.
+    # Only epochs that it did not compute itself count as reused.
     taken = first[1][killed_at:3]
     assert (PREFIX_STAGE in first[0]["reused"]) == bool(taken)
     assert first[0]["reused_s"] == pytest.approx(sum(row["wall_time_s"] for row in taken))
@@ -472,7 +472,7 @@ def test_a_prefix_owed_since_the_checkpoint_is_stored_by_the_successor(bench, mo
 
 
 def test_a_run_resumed_inside_an_epoch_stores_no_prefix_of_its_middle(bench, monkeypatch):
-    """Killed in epoch 3, launched again when the grown space wants the state after epoch 2: that is gone by then."""
+    """Killed in epoch 3, then launched again when the grown space needs the state after epoch 2, which is gone by then."""
     made = bench(cut(2), cut(3))
     expected = made.alone()
     real_step = Stepper.take_step
@@ -509,7 +509,7 @@ def test_a_damaged_prefix_is_computed_again(bench, computed, caplog):
 
 
 def test_a_prefix_that_diverges_is_found_out_once(bench, computed, monkeypatch):
-    """From the third epoch on the learning rate is beyond all bounds; prefixes end after epochs 2 and 4."""
+    """From the third epoch the learning rate is far too large; prefixes end after epochs 2 and 4."""
     real = learning_rates.finetune_learning_rate
     monkeypatch.setattr(
         learning_rates,
@@ -525,7 +525,7 @@ def test_a_prefix_that_diverges_is_found_out_once(bench, computed, monkeypatch):
         check_equal(outcome, wanted)
         assert outcome[0]["error"] == wanted[0]["error"]
     assert [len(epochs) for _, epochs in rows] == [2, 2, 2]
-    # The first shares two epochs and diverges on its own; the second finds out for the third.
+    # The first shares two epochs and diverges alone; the second also finds the divergence of the third.
     assert computed == [1, 2, 3, 3]
     assert [row["reused"] for row, _ in rows] == ["", PREFIX_STAGE, PREFIX_STAGE]
     assert rows[2][0]["reused_s"] == pytest.approx(sum(row["wall_time_s"] for row in rows[0][1]))
@@ -536,7 +536,7 @@ def test_a_prefix_that_diverges_is_found_out_once(bench, computed, monkeypatch):
 
 
 def run_apart(tmp_path, imports, i, started):
-    """One trial in a process of its own, which is warm and starts when all are there."""
+    """A trial in a separate process, which is warm and starts when all are ready."""
     import torch
 
     torch.set_num_threads(1)
@@ -559,7 +559,7 @@ def test_trials_side_by_side_share_without_computing_twice_or_waiting_for_ever(b
         rows = [job.get(timeout=120) for job in jobs]
     for outcome, wanted in zip(rows, expected, strict=True):
         check_equal(outcome, wanted)
-    # Epochs computed once are equal to the microsecond wherever they stand; 18 were asked for.
+    # An epoch computed once has equal seconds in every row; 18 were asked for.
     times = {(row["epoch"], row["wall_time_s"]) for _, epochs in rows for row in epochs}
     assert len(times) == 6 + 4 + 2
     assert len(made.stored()) == 2
@@ -585,7 +585,7 @@ def test_a_sweep_shares_prefixes_and_its_store_lists_them(tmp_path, user_tasks, 
     trials = collect([tmp_path / "out"], tmp_path / "out/tables").trials
     assert trials.status.tolist() == ["ok"] * 10
     sharing = trials[trials.reused.str.contains(PREFIX_STAGE)]
-    # One of each two that start frozen, whichever came first.
+    # One of each two that start frozen, whichever comes first.
     assert sharing.groupby(["seed", "finetune.freeze"]).size().to_dict() == {
         (seed, freeze): 1 for seed in (0, 1) for freeze in ("body", "both")
     }

@@ -1,4 +1,4 @@
-"""Problems are records: from the reader to the command line nobody takes a message apart."""
+"""Problems are records: no code between the reader and the command line parses a message."""
 
 import ast
 import json
@@ -18,14 +18,14 @@ PROBLEM = Problem(
 )
 
 
-def test_a_problem_is_written_as_one_sentence_after_its_place():
+def test_a_problem_is_written_as_one_sentence_after_its_line():
     assert str(PROBLEM) == "a.yaml:3: tune: finetune.lr = '-1': too small. Raise it."
     assert str(Problem(rule="too small.")) == "too small."
     assert str(Problem(field="task", rule="this is missing.")) == "task: this is missing."
     assert "..." in str(Problem(field="task", value="x" * 10**6, rule="unknown.")) and MOST_SHOWN < 1000
 
 
-def test_a_place_that_is_known_stays():
+def test_a_known_line_stays():
     assert Problem(rule="wrong.").at("b.yaml:1", "when") == Problem(rule="wrong.", where="b.yaml:1", scope="when")
     assert PROBLEM.at("b.yaml:1", "when") == PROBLEM
     assert PROBLEM.of("task", "digits") == PROBLEM
@@ -81,11 +81,11 @@ def test_a_mistake_that_follows_from_another_is_not_reported(tmp_path):
 # Nobody reads a message ---------------------------------------------------------------------------
 
 READS = {"split", "rsplit", "partition", "rpartition", "startswith", "endswith", "removeprefix", "removesuffix"}
-"""Methods that take a text apart or look at a part of it."""
+"""Methods that split a text or look at a part of it."""
 
 
 def find_parsed_problems(module):
-    """Yields the lines of functions that take apart what an element of ``.problems`` says, or look for words in it."""
+    """Yields the lines of functions that split the text of an element of ``.problems``, or look for words in it."""
     functions = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef)]
     for scope in functions or [module]:
         yield from find_parsed_problems_of(scope)

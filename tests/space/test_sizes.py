@@ -25,7 +25,7 @@ def numbers(n):
 
 
 def aliases(n, first):
-    """Lists of ten of the list before, n times."""
+    """n nested lists, each of ten aliases of the one before."""
     lines = [f"a0: &a0 {first}", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, n))]
     return "\n".join(lines) + "\n"
 
@@ -38,10 +38,10 @@ TOO_LARGE = {
         f"{BASE}factors: {{{', '.join(f'embedder.{name}: {numbers(900)}' for name in ('lr', 'epsilon', 'weight_decay'))},"
         f" {', '.join(f'finetune.{name}: {numbers(900)}' for name in ('lr', 'weight_decay', 'grad_clip'))}}}\nseeds: 9\n",
         ("= about 10^18 trials",)),
-    "seeds as a number": (f"{BASE}seeds: 100000\n", ("space.yaml:2: seeds = 100000: a space has at most 75,000 trials",)),
+    "seeds as a number": (f"{BASE}seeds: 100000\n", ("space.yaml:2: seeds = 100000: a space may have at most 75,000 trials",)),
     "seeds as a list": (f"{BASE}seeds: {list(range(100_000))}\n", ("seeds: this list has 100,000 values", "75,000 trials")),
     "seeds after a mistake": (f"{BASE}seeds: 10000000000000\n", ("less than or equal to 1000000000",)),
-    "an A/A cell": (f"{BASE}seeds: 1\naa: 100000000\n", ("aa = 100000000: a space has at most 75,000 trials",)),
+    "an A/A cell": (f"{BASE}seeds: 1\naa: 100000000\n", ("aa = 100000000: a space may have at most 75,000 trials",)),
     "no seeds": (f"{BASE}factors: {{{WIDE}, embedder.epsilon: {numbers(1000)}}}\n",
                  ("has no seeds", "10,000,000 trials")),
     "a factor": (f"{BASE}factors: {{finetune.lr: {numbers(80_000)}}}\nseeds: 1\n",
@@ -49,7 +49,7 @@ TOO_LARGE = {
     "a factor of a million levels": (f"{BASE}factors: {{finetune.lr: [{'0.001, ' * 10**6}]}}\nseeds: 1\n",
                                      ("about 1,000,00", "at most 4,194,304 bytes and 200,000 values")),
     "a factor of many short levels": (f"{BASE}factors: {{finetune.lr: [{'1,' * 300_000}]}}\nseeds: 1\n",
-                                      ("300,013 values, where a space has at most 200,000",)),
+                                      ("300,013 values, but a space may have at most 200,000",)),
     "one at a time": (f"{BASE}design: one_at_a_time\nfactors: {{finetune.lr: {numbers(9000)}, embedder.lr: {numbers(9000)}}}\n"
                       "seeds: 5\n", ("17,999 combinations of levels x 5 seeds = 89,995 trials",)),
     "zipped": (f"{BASE}design: zip\nfactors: {{finetune.lr: {numbers(9000)}, embedder.lr: {numbers(9000)}}}\nseeds: 9\n",
@@ -65,10 +65,10 @@ TOO_LARGE = {
     "adaptive candidates": (
         f"{BASE}tune: {{finetune.lr: {{low: 1, high: 2}}}}\nsearch: {{method: optuna, candidates: 9000, seeds: [7, 8, 9]}}\n"
         "factors: {embedder.epochs: [1, 2, 3]}\nseeds: 2\n", ("81,006 trials",)),
-    "aliases": (f"{aliases(10, '[x, x]')}{BASE}seeds: 1\n", ("values, more than 200,000. Write out what is needed.",)),
+    "aliases": (f"{aliases(10, '[x, x]')}{BASE}seeds: 1\n", ("values, more than 200,000. Write out only what is needed.",)),
     "aliases in depth": (f"a0: &a0 [x]\n{''.join(f'a{i}: &a{i} [*a{i - 1}]{chr(10)}' for i in range(1, 90))}{BASE}seeds: 1\n",
-                         ("nested too deeply",)),
-    "depth": (f"{BASE}factors: {'[' * 100_000}{']' * 100_000}\nseeds: 1\n", ("nested too deeply",)),
+                         ("nesting is too deep",)),
+    "depth": (f"{BASE}factors: {'[' * 100_000}{']' * 100_000}\nseeds: 1\n", ("nesting is too deep",)),
     "a long number": (f"base: {{task: digits, finetune.epochs: {'9' * 100_000}}}\nseeds: 1\n",
                       ("space.yaml:1: a text of 100,000 characters",)),
     "a long schedule": (f"base: {{task: digits, finetune.freeze: '{'body:1>none:1>' * 600}none'}}\nseeds: 1\n",
@@ -77,7 +77,7 @@ TOO_LARGE = {
         f"base: {{task: digits, finetune.freeze: [{'{frozen: body, epochs: 1}, ' * 9000}]}}\nseeds: 1\n",
         ("a schedule of 9,000 phases",)),
     "spaces in a schedule": (f"base: {{task: digits, finetune.freeze: 'body{' ' * 9900}x'}}\nseeds: 1\n", ("'x' cannot follow",)),
-    "loggers": (f"{BASE}seeds: 1\nloggers: [{'json, ' * 60_000}]\n", ("json stands here twice",)),
+    "loggers": (f"{BASE}seeds: 1\nloggers: [{'json, ' * 60_000}]\n", ("json appears here twice",)),
     "unknown names": (f"factors: {{task: [{', '.join(f'digits{i}' for i in range(60_000))}]}}\nseeds: 1\n",
                       ("there is no task 'digits0'", "... and more.")),
     "unknown fields": (f"{BASE}factors: {{{', '.join(f'finetune.lr{i}: [1]' for i in range(30_000))}}}\nseeds: 1\n",
@@ -115,7 +115,7 @@ def test_a_flag_raises_the_limit(tmp_path):
 
 
 def test_refusals_take_little_memory(tmp_path):
-    """Of aliases that stand for billions of values, in a process of its own."""
+    """Of aliases that stand for billions of values, in a separate process."""
     path = tmp_path / "space.yaml"
     path.write_text(TOO_LARGE["aliases"][0])
     code = f"""
@@ -145,7 +145,7 @@ def test_designs_count_as_many_combinations_as_they_make(design):
 
 
 def test_thousands_of_rules_are_asked_only_where_they_can_hold(tmp_path):
-    """Each of ten thousand combinations beside each of five thousand rules would be fifty million questions."""
+    """Checking each of ten thousand combinations against each of five thousand rules would be fifty million checks."""
     rates = numbers(100).strip("[]").split(", ")
     pairs = [(a, b) for a in rates for b in rates[:50]]
     excluded = ", ".join(f"{{finetune.lr: {a}, embedder.lr: {b}}}" for a, b in pairs)
@@ -161,13 +161,13 @@ def test_thousands_of_rules_are_asked_only_where_they_can_hold(tmp_path):
 
 
 def test_a_condition_that_thousands_of_rules_share_is_asked_once(tmp_path):
-    """Each of them beside each combination would be a hundred million settings; the last rule wins, whatever it asks."""
+    """Applying each to each combination would be a hundred million settings; the last rule wins, whatever its condition."""
     alike = ", ".join(f"{{if: {{embedder.epochs: {i % 2}}}, set: {{finetune.epochs: {i + 9}}}}}" for i in range(20_000))
-    one = "{if: {finetune.lr: 1e-09}, set: {finetune.epochs: 5}}"
-    two = "{if: {finetune.lr: 2e-09, embedder.epochs: 1}, set: {finetune.epochs: 6}}"
+    first = "{if: {finetune.lr: 1e-09}, set: {finetune.epochs: 5}}"
+    second = "{if: {finetune.lr: 2e-09, embedder.epochs: 1}, set: {finetune.epochs: 6}}"
     path = tmp_path / "space.yaml"
     factors = f"factors: {{embedder.epochs: [0, 1], finetune.lr: {numbers(5000)}}}"
-    path.write_text(f"{BASE}{factors}\nwhen: [{one}, {two}, {alike}, {one}, {two}]\nseeds: 1\n")
+    path.write_text(f"{BASE}{factors}\nwhen: [{first}, {second}, {alike}, {first}, {second}]\nseeds: 1\n")
     plan = make_plan(read_space(path), Remembering(make_config))
     epochs = {(cell.embedder.epochs, round(cell.finetune.lr * 1e9)): cell.finetune.epochs for cell in plan.cells}
     assert len(epochs) == 10_000
@@ -177,7 +177,7 @@ def test_a_condition_that_thousands_of_rules_share_is_asked_once(tmp_path):
 
 
 def test_what_no_number_changes_is_refused_once(tmp_path):
-    """Thousands of cells that are wrong alike are not resolved one by one."""
+    """Thousands of cells with the same mistake are not resolved one by one."""
     asked = []
 
     def counted(settings):
@@ -195,7 +195,7 @@ def test_what_no_number_changes_is_refused_once(tmp_path):
     assert len(asked) < 10
 
 
-def test_an_unknown_level_is_told_with_some_of_thousands(tmp_path):
+def test_an_unknown_level_is_reported_with_some_of_thousands(tmp_path):
     path = tmp_path / "space.yaml"
     path.write_text(f"{BASE}factors: {{finetune.lr: {numbers(7000)}}}\nexclude: [{{finetune.lr: 9}}]\nseeds: 1\n")
     (problem,) = problems_of(path)
@@ -255,7 +255,7 @@ def resolved_or_refused(how, asked):
 @given(st.lists(SETTING, min_size=1, max_size=20))
 @settings(max_examples=60)
 def test_what_is_resolved_once_for_many_is_what_each_would_be(many):
-    """One memory for all of them: what it has kept of one must not show in another."""
+    """All of them share a memory: what it keeps from one must not affect another."""
     quick, hasher, names = Remembering(make_config), Hasher(), StageNames()
     for asked in [*many, *many]:
         plain, config = (resolved_or_refused(how, asked) for how in (make_config, quick))
@@ -272,8 +272,8 @@ def test_what_is_resolved_once_for_many_is_what_each_would_be(many):
             assert names(resolve_config(trial)) == shared_stages(resolve_config(same))
 
 
-def test_a_field_whose_number_is_looked_at_is_told_by_its_two_ends():
-    """A rule that somebody adds on a plain field must not be missed: of large batches, say, that are one work."""
+def test_a_rule_about_a_number_shows_at_the_ends_of_its_field():
+    """A new rule on a plain field must not be missed, such as one that makes large batches equal work."""
 
     def ruled(settings):
         config = make_config(settings)
@@ -287,7 +287,7 @@ def test_a_field_whose_number_is_looked_at_is_told_by_its_two_ends():
 
 
 def test_equal_parts_of_a_plan_s_configs_are_one_object(tmp_path):
-    """What 3 kB a trial allow."""
+    """So that a trial takes at most 3 kB."""
     path = tmp_path / "space.yaml"
     path.write_text(f"{BASE}factors: {{{WIDE}}}\nseeds: 2\n")
     plan = make_plan(read_space(path), Remembering(make_config))

@@ -1,4 +1,4 @@
-"""Spaces: typing of levels, identity, and every mistake named at once."""
+"""Spaces: types of levels, identity, and all mistakes at once."""
 
 import textwrap
 
@@ -55,7 +55,7 @@ def test_a_list_that_is_a_level_is_excluded_as_one(write_space):
     assert levels == {("0.9, 0.999", "1, 2"), ("0.9, 0.98", "1"), ("0.9, 0.98", None)}
 
 
-def test_levels_that_are_lists_are_told_apart_in_messages(write_space):
+def test_levels_that_are_lists_are_distinct_in_messages(write_space):
     problems = problems_of(write_space(LISTS.replace("[[1], null]", "[7, 8]")))
     assert any("no level '7'. Its levels: [1, 2], [1], null." in problem for problem in problems), problems
 
@@ -93,11 +93,11 @@ def test_levels_take_the_type_of_their_field(write_space):
 
 
 def test_no_is_not_false_and_a_number_can_be_a_name(write_space):
-    found = problems_of(write_space("base: {task: tiny, finetune.freeze: no}\nfactors: {task: [1e-4]}\nseeds: 1\n"))
-    assert any("finetune.freeze = 'no'" in text for text in found)
-    found = problems_of(write_space("base: {body.name: no}\nfactors: {task: [1e-4]}\nseeds: 1\n"))
-    assert any("there is no task '1e-4'" in text for text in found)
-    assert any("there is no body 'no'" in text for text in found)
+    problems = problems_of(write_space("base: {task: tiny, finetune.freeze: no}\nfactors: {task: [1e-4]}\nseeds: 1\n"))
+    assert any("finetune.freeze = 'no'" in text for text in problems)
+    problems = problems_of(write_space("base: {body.name: no}\nfactors: {task: [1e-4]}\nseeds: 1\n"))
+    assert any("there is no task '1e-4'" in text for text in problems)
+    assert any("there is no body 'no'" in text for text in problems)
 
 
 def test_ids_are_stable_and_grow(write_space):
@@ -133,10 +133,10 @@ def test_the_ids_of_a_cell_s_seeds_are_those_of_their_configs(write_space):
         assert config == cell.model_copy(update={"seed": seed})
         assert trial_id == config.trial_id
         assert TrialConfig.from_flat({**cell.flat(), "seed": seed}).trial_id == trial_id
-    # A name that looks like the seed's own place in the hashed text.
+    # A name that looks like the seed in the hashed text.
     odd = cell.model_copy(update={"proxy": ',"seed":0,', "task": '"seed":1'})
     assert [trial_id for trial_id, _ in Hasher().replicates(odd, [3])] == [odd.model_copy(update={"seed": 3}).trial_id]
-    # An id that changes loses the sweeps of earlier days.
+    # Ids do not change: earlier sweeps are still found.
     first = make_config({"task": "digits", "embedder.epochs": 5})
     assert (first.trial_id, first.cell_id) == ("8f2b27e86754b794", "cf9b7703e03ae938")
 
@@ -208,13 +208,13 @@ def test_every_mistake_is_named_at_once(write_space):
     metric: accuracy
     resources: {cpus: 1, gpu: -1}
     """
-    found = "\n".join(problems_of(write_space(text)))
+    messages = "\n".join(problems_of(write_space(text)))
     for part in (
         "bse: unknown key. Did you mean 'base'?",
-        "name = 'bad/name': this cannot name a folder",
+        "name = 'bad/name': this cannot be a folder's name",
         "finetune.lr = '-1': input should be greater than 0",
         "no field 'finetune.epohs' in a trial's config. Did you mean 'finetune.epochs'?",
-        "seed: a run seed is not set here",
+        "seed: a run seed cannot be set here",
         "names the level 5 twice",
         "embedder.epochs = 'x': input should be a valid integer",
         "factors: finetune.epochs: this has no levels",
@@ -225,16 +225,16 @@ def test_every_mistake_is_named_at_once(write_space):
         "Did you mean 'cpu'?",
         "resources.gpu = '-1'",
     ):
-        assert part in found, part
-    assert "space.yaml:9: embedder.epochs = 'x'" in found
-    assert "space.yaml:6: " in found
+        assert part in messages, part
+    assert "space.yaml:9: embedder.epochs = 'x'" in messages
+    assert "space.yaml:6: " in messages
 
 
 def test_mistakes_of_the_file_and_of_its_names_come_together(write_space):
     text = "bse: 1\nbase: {task: digitz, proxy: mnist5, body.name: swim-micro, finetune.lr: -1}\n"
-    found = "\n".join(problems_of(write_space(text)))
+    messages = "\n".join(problems_of(write_space(text)))
     for part in ("bse: unknown key", "'digitz'", "'mnist5'", "'swim-micro'", "finetune.lr = '-1'", "no seeds"):
-        assert part in found, part
+        assert part in messages, part
 
 
 @pytest.mark.parametrize(
@@ -242,10 +242,10 @@ def test_mistakes_of_the_file_and_of_its_names_come_together(write_space):
     [
         ("base: [1\n", ":3: not valid YAML"),
         ("", "needs at least base"),
-        ("- 1\n", "holds no mapping"),
-        ("seeds: 1\nseeds: 2\nbase: {task: tiny}\n", "'seeds' stands here twice"),
+        ("- 1\n", "the file is not a mapping"),
+        ("seeds: 1\nseeds: 2\nbase: {task: tiny}\n", "'seeds' appears here twice"),
         ("base: &a {task: *a}\n", "alias that contains itself"),
-        ("base: {task: tiny}\nseeds: [1, 1]\n", "the seed 1 stands here twice"),
+        ("base: {task: tiny}\nseeds: [1, 1]\n", "the seed 1 appears here twice"),
         ("base: {task: tiny}\nseeds: [-1]\n", "greater than or equal to 0"),
         ("base: {task: tiny}\nseeds: [a]\n", "seeds = 'a'"),
         ("base: {task: tiny}\nseeds: 99999999999\n", "less than or equal to 100000"),
@@ -264,14 +264,14 @@ def test_mistakes_of_the_file_and_of_its_names_come_together(write_space):
         ("base: {proxy: mnist5k, body.name: swin-micro}\nseeds: 1\n", "this field is missing"),
         (
             "base: {task: tiny}\nseeds: 1\nfactors: {embedder: {epochs: [1]}, embedder.epochs: [2]}\n",
-            "stands here twice",
+            "appears here twice",
         ),
         ("base: {task: tiny}\nseeds: 1\nfactors: {embedder: {}}\n", "'embedder' is a group of fields"),
         ("base: {task: tiny}\nseeds: 1\nfactors: []\n", "factors: this must be a mapping"),
-        ("base: {task: tiny}\nseeds: 1\nresources: {custom: {GPU: 1}}\n", "GPU is Ray's own name"),
+        ("base: {task: tiny}\nseeds: 1\nresources: {custom: {GPU: 1}}\n", "GPU is a name that Ray reserves"),
         (
             "base: {task: tiny}\nseeds: 1\nresources: {gpu: 1, custom: {'accelerator_type:A100': 1}}\n",
-            "accelerator_type:A100 is Ray's own name; use accelerator_type",
+            "accelerator_type:A100 is a name that Ray reserves; use accelerator_type",
         ),
         (
             "base: {task: tiny}\nseeds: 1\nresources: {accelerator_type: A100}\n",
@@ -284,12 +284,12 @@ def test_mistakes_of_the_file_and_of_its_names_come_together(write_space):
             "mlflow has no setting 'uri'. Known: experiment",
         ),
         ("base: {task: tiny}\nseeds: 1\nloggers: [{csv: {a: b}}]\n", "csv has no setting 'a'. It has no settings."),
-        ("base: {task: tiny}\nseeds: 1\nloggers: [{csv: a}]\n", "a logger is its name, or {name: {setting: text}}"),
-        ("base: {task: tiny}\nseeds: 1\nloggers: [csv, csv]\n", "loggers: csv stands here twice"),
+        ("base: {task: tiny}\nseeds: 1\nloggers: [{csv: a}]\n", "a logger must be a name, or {name: {setting: text}}"),
+        ("base: {task: tiny}\nseeds: 1\nloggers: [csv, csv]\n", "loggers: csv appears here twice"),
         ("base: {task: digits, data.n_train: 5000}\nseeds: 1\n", "'digits' has 897 training samples"),
         ('base: {task: tiny, body.name: "~nobody-here/x"}\nseeds: 1\n', "this is not a body folder"),
         ("base: {task: tiny, body.name: " + "x" * 300 + "}\nseeds: 1\n", "there is no body"),
-        ("base: {task: tiny, finetune.grad_clip: " + "[" * 3000 + "]" * 3000 + "}\nseeds: 1\n", "nested too deeply"),
+        ("base: {task: tiny, finetune.grad_clip: " + "[" * 3000 + "]" * 3000 + "}\nseeds: 1\n", "nesting is too deep"),
         ("base: {task: tiny, finetune: 3}\nseeds: 1\n", "'finetune' is a group of fields"),
     ],
 )
@@ -309,10 +309,10 @@ def test_a_missing_file_names_the_nearest(tmp_path, write_space):
         read_space(tmp_path / "quikstart.yaml")
 
 
-def test_a_missing_import_is_said(tmp_path):
+def test_a_missing_import_is_reported(tmp_path):
     path = tmp_path / "s.yaml"
     path.write_text("imports: [nowhere.py]\nbase: {task: digits}\nseeds: 1\n")
-    with pytest.raises(InputError, match="no such file 'nowhere.py'"):
+    with pytest.raises(InputError, match="there is no file 'nowhere.py'"):
         read_space(path)
     path.write_text("imports: [no_such_module_at_all]\nbase: {task: digits}\nseeds: 1\n")
     with pytest.raises(InputError, match="cannot be imported: ModuleNotFoundError"):
@@ -354,11 +354,11 @@ seeds: 1
 
 def test_rules_set_fields_for_some_levels_and_the_last_that_holds_wins(write_space):
     cells = plan(write_space(RULED)).cells
-    found = {(c.finetune.freeze, c.proxy): (c.finetune.lr, c.finetune.weight_decay) for c in cells}
-    assert len(found) == 6
-    assert found.pop(("layernorm", "none")) == (1e-2, 0.01)
-    assert found.pop(("layernorm", "mnist5k")) == (3e-2, 0.0)
-    assert set(found.values()) == {(1e-4, 0.01)}
+    settings = {(c.finetune.freeze, c.proxy): (c.finetune.lr, c.finetune.weight_decay) for c in cells}
+    assert len(settings) == 6
+    assert settings.pop(("layernorm", "none")) == (1e-2, 0.01)
+    assert settings.pop(("layernorm", "mnist5k")) == (3e-2, 0.0)
+    assert set(settings.values()) == {(1e-4, 0.01)}
 
 
 @pytest.mark.parametrize(
@@ -367,12 +367,12 @@ def test_rules_set_fields_for_some_levels_and_the_last_that_holds_wins(write_spa
         (
             "finetune.freeze: layernorm}, set",
             "finetune.freze: layernorm}, set",
-            "finetune.freze: this is no factor of this space. Did you mean 'fin",
+            "finetune.freze: this is not a factor of this space. Did you mean 'fin",
         ),
         (
             "finetune.freeze: layernorm}, set",
             "finetune.epochs: 2}, set",
-            "when: finetune.epochs: this is no factor of this space",
+            "when: finetune.epochs: this is not a factor of this space",
         ),
         (
             "finetune.freeze: layernorm}, set",
@@ -386,7 +386,7 @@ def test_rules_set_fields_for_some_levels_and_the_last_that_holds_wins(write_spa
         ("set: {finetune.lr: 1e-2}", "then: {finetune.lr: 1e-2}", "when: this must be a list of rules such as"),
     ],
 )
-def test_a_wrong_rule_is_said_with_its_line(write_space, old, new, words):
+def test_a_wrong_rule_is_reported_with_its_line(write_space, old, new, words):
     assert old in RULED
     with pytest.raises(InputError) as error:
         plan(write_space(RULED.replace(old, new)))
@@ -437,7 +437,7 @@ def test_the_first_cell_runs_again_as_a_cell_of_its_own(write_space):
     ("seeds", "aa", "expected"),
     [("2", "2", (2, 3)), ("[1, 3]", "3", (0, 2, 4)), ("[5]", "[9, 7]", (9, 7)), ("2", "[]", ()), ("2", "null", ())],
 )
-def test_the_seeds_of_the_aa_cell_are_none_of_the_others(write_space, seeds, aa, expected):
+def test_the_seeds_of_the_aa_cell_differ_from_all_other_seeds(write_space, seeds, aa, expected):
     assert read_space(write_space(f"base: {{task: tiny}}\nseeds: {seeds}\naa: {aa}\n")).aa == expected
 
 
@@ -450,17 +450,17 @@ def test_seeds_that_grow_take_the_aa_cell_s_trials_over(write_space):
 @pytest.mark.parametrize(
     ("aa", "words"),
     [
-        ("[1, 4, 0]", "aa = [1, 4, 0]: seeds has 1, 0 too, and the A/A cell needs seeds of its own. Name others."),
-        ("[4, 4]", "the seed 4 stands here twice"),
+        ("[1, 4, 0]", "aa = [1, 4, 0]: seeds also has 1, 0, but the A/A cell needs different seeds. Choose others."),
+        ("[4, 4]", "the seed 4 appears here twice"),
         ("0", "aa = '0': input should be greater than or equal to 1. Give whole numbers from 0 on, or how many."),
         ("[x]", "aa = 'x': input should be a valid integer"),
         ("many", "aa = 'many'"),
     ],
 )
-def test_wrong_seeds_of_the_aa_cell_are_told(write_space, aa, words):
-    (found,) = problems_of(write_space(f"base: {{task: tiny}}\nseeds: 2\naa: {aa}\n"))
-    assert words in found
-    assert "space.yaml:4: " in found
+def test_wrong_seeds_of_the_aa_cell_are_reported(write_space, aa, words):
+    (problem,) = problems_of(write_space(f"base: {{task: tiny}}\nseeds: 2\naa: {aa}\n"))
+    assert words in problem
+    assert "space.yaml:4: " in problem
 
 
 # Placebos -----------------------------------------------------------------------------------------
@@ -478,12 +478,12 @@ seeds: 2
 
 def test_every_cell_with_a_real_proxy_has_its_placebos(write_space):
     made = plan(write_space(PLACEBO))
-    found = [(cell.proxy, cell.embedder.epochs, cell.finetune.lr) for cell in made.cells]
+    cells = [(cell.proxy, cell.embedder.epochs, cell.finetune.lr) for cell in made.cells]
     naive = [("none", 0, 1e-3), ("none", 0, 1e-4)]
     real = [("mnist5k", 2, 1e-3), ("mnist5k", 2, 1e-4)]
     shuffled = [("shuffled:photo-patches", 2, 1e-3), ("shuffled:photo-patches", 2, 1e-4)]
     placebos = [(proxy, 2, lr) for lr in (1e-3, 1e-4) for proxy in ("shuffled:mnist5k", "dummy")]
-    assert found == [*naive, *real, *shuffled, *placebos]
+    assert cells == [*naive, *real, *shuffled, *placebos]
     assert made.space.factors["proxy"] == ("none", "mnist5k", "shuffled:photo-patches", "shuffled:mnist5k", "dummy")
     assert list(made.space.factors) == ["proxy", "embedder.epochs", "finetune.lr"]
     plain = plan(write_space(PLACEBO.replace("placebo: [shuffled, dummy]\n", "")))
@@ -510,15 +510,15 @@ def test_a_placebo_that_is_a_cell_already_is_not_run_twice(write_space):
     assert made.n_merged == 8 + 4
 
 
-def test_a_placebo_has_the_settings_of_what_it_stands_in_for(write_space):
+def test_a_placebo_has_the_settings_of_what_it_replaces(write_space):
     rule = "when: [{if: {proxy: mnist5k}, set: {finetune.epochs: 7}}]\n"
     text = "base: {task: tiny}\nfactors: {proxy: [none, mnist5k]}\nplacebo: [dummy]\nseeds: 1\n" + rule
     assert [(cell.proxy, cell.finetune.epochs) for cell in plan(write_space(text)).cells] == [
         ("none", 2), ("mnist5k", 7), ("dummy", 7),
     ]  # fmt: skip
-    # The same cell named as a level, which the rule does not hold for, is another one: that is refused.
-    found = problems_of(write_space(text.replace("mnist5k]}", "mnist5k, dummy]}")))
-    assert "the rules give one cell (proxy dummy) different settings" in found[0]
+    # The same cell as a level, to which the rule does not apply, would be another cell: that is refused.
+    problems = problems_of(write_space(text.replace("mnist5k]}", "mnist5k, dummy]}")))
+    assert "the rules give one cell (proxy dummy) different settings" in problems[0]
 
 
 def test_placebos_go_with_every_design_and_with_a_declared_proxy(write_space):
@@ -534,30 +534,33 @@ def test_placebos_go_with_every_design_and_with_a_declared_proxy(write_space):
     [
         ("placebo: [shufled]", "there is no placebo 'shufled'. Did you mean 'shuffled'?"),
         ("placebo: [[dummy]]", "there is no placebo ['dummy']"),
-        ("placebo: [dummy, dummy]", "dummy stands here twice. Keep one."),
+        ("placebo: [dummy, dummy]", "dummy appears here twice. Keep one."),
         ("placebo: dummy", "placebo: this must be a list, of shuffled (labels permuted) and dummy (noise)"),
     ],
 )
-def test_wrong_placebos_are_told(write_space, text, words):
-    (found,) = problems_of(write_space(f"base: {{task: tiny, proxy: mnist5k}}\nseeds: 2\n{text}\n"))
-    assert words in found
-    assert "space.yaml:4: " in found
+def test_wrong_placebos_are_reported(write_space, text, words):
+    (problem,) = problems_of(write_space(f"base: {{task: tiny, proxy: mnist5k}}\nseeds: 2\n{text}\n"))
+    assert words in problem
+    assert "space.yaml:4: " in problem
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("base: {task: tiny}\n", "it names none: a recipe's is no level of it. Set proxy in base or as a factor."),
+        (
+            "base: {task: tiny}\n",
+            "it sets none: a recipe's proxy is not one of its levels. Set proxy in base or as a factor.",
+        ),
         ("base: {task: tiny, proxy: none}\n", "no combination trains the embedder towards a real proxy"),
         ("base: {task: tiny, proxy: dummy}\n", "no combination trains the embedder towards a real proxy"),
         ("base: {task: tiny, proxy: mnist5k, embedder.epochs: 0}\n", "no combination trains the embedder"),
         ("base: {task: tiny, proxy: mnist5k, embedder.objective: none}\n", "no combination trains the embedder"),
-        ("base: {task: tiny, proxy: mnist5}\n", "Did you mean 'mnist5k'?"),  # and nothing that follows from it
+        ("base: {task: tiny, proxy: mnist5}\n", "Did you mean 'mnist5k'?"),  # without problems that follow from it
     ],
 )
-def test_placebos_of_nothing_are_told(write_space, text, words):
-    (found,) = problems_of(write_space(f"{text}seeds: 1\nplacebo: [shuffled]\n"))
-    assert words in found
+def test_placebos_of_nothing_are_reported(write_space, text, words):
+    (problem,) = problems_of(write_space(f"{text}seeds: 1\nplacebo: [shuffled]\n"))
+    assert words in problem
 
 
 def test_a_plan_is_found_again_in_its_folder(write_space, tmp_path):

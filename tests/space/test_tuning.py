@@ -22,8 +22,8 @@ LR = "tune: {finetune.lr: {low: 1e-5, high: 1e-2, log: true}}\n"
     [
         ("tune: [finetune.lr]\n", "tune: this must be a mapping"),
         ("tune: {finetune.lrr: [1e-3]}\n", "there is no field 'finetune.lrr' in a trial's config. Did you mean 'finetune.lr'"),
-        ("tune: {proxy: [none, dummy]}\n", "tune: proxy: this is set in base, factors or when too"),
-        ("tune: {seed: [1, 2]}\n", "a run seed is not set here"),
+        ("tune: {proxy: [none, dummy]}\n", "tune: proxy: this is also set in base, factors or when"),
+        ("tune: {seed: [1, 2]}\n", "a run seed cannot be set here"),
         ("tune: {finetune.lr: []}\n", "tune: finetune.lr: this has no levels"),
         ("tune: {finetune.lr: [1e-3, 0.001]}\n", "tune: finetune.lr: this names the level 0.001 twice"),
         ("tune: {finetune.lr: [fast]}\n", "finetune.lr = 'fast'"),
@@ -32,20 +32,20 @@ LR = "tune: {finetune.lr: {low: 1e-5, high: 1e-2, log: true}}\n"
         ("tune: {finetune.lr: {low: 0, high: 1e-5}}\n", "finetune.lr = '0': input should be greater than 0"),
         ("tune: {finetune.weight_decay: {low: 0, high: 1, log: true}}\n", "low 0 has no logarithm"),
         ("tune: {finetune.lr: {low: 1e-5, high: 1e-3, log: perhaps}}\n", "log is true or false, and may be left out"),
-        ("tune: {finetune.freeze: {low: 1, high: 2}}\n", "tune: finetune.freeze: this field takes no range. List its values."),
+        ("tune: {finetune.freeze: {low: 1, high: 2}}\n", "finetune.freeze: this field cannot have a range. List its values."),
         ("tune: {finetune.batch_size: {low: 8.5, high: 16}}\n", "finetune.batch_size = '8.5'"),
-        (LR + "search: grid\n", "a grid needs lists of values, but finetune.lr is a range. Take random or optuna"),
-        ("search: random\n", "search looks for the values of what 'tune' names"),
+        (LR + "search: grid\n", "a grid needs lists of values, but finetune.lr is a range. Use random or optuna"),
+        ("search: random\n", "search chooses the values of the fields under 'tune'"),
         (LR + "search: bayes\n", "search.method = 'bayes'"),
         (LR + "search: {candidates: 0}\n", "search.candidates = '0'"),
         (LR + "search: {candidate: 3}\n", "Did you mean 'candidates'"),
-        (LR + "search: {seeds: [0, 7]}\n", "the seed 0 is a replicate's too"),
-        (LR + "search: {seeds: [7, 7]}\n", "one seed stands here twice"),
-        (LR + "aa: [5]\nsearch: {seeds: 5}\n", "the seed 5 is a replicate's too"),
-        ("tune: {finetune.lr: [1e-3]}\nsearch: {method: grid, candidates: 3}\n", "a grid has as many candidates as points"),
-        ("prune: asha\n", "prune compares candidates of one cell, and there is no tune"),
-        (LR + "prune: pbt\n", "population-based training changes the settings of a running trial"),
-        (LR + "prune: {name: pbt, grace_epochs: 2}\n", "no other seed can repeat it. Take asha or median"),
+        (LR + "search: {seeds: [0, 7]}\n", "the seed 0 is also a replicate's"),
+        (LR + "search: {seeds: [7, 7]}\n", "a seed appears here twice"),
+        (LR + "aa: [5]\nsearch: {seeds: 5}\n", "the seed 5 is also a replicate's"),
+        ("tune: {finetune.lr: [1e-3]}\nsearch: {method: grid, candidates: 3}\n", "a grid has one candidate per point"),
+        ("prune: asha\n", "prune compares the candidates of a cell, but there is no tune"),
+        (LR + "prune: pbt\n", "population-based training changes the settings of running trials"),
+        (LR + "prune: {name: pbt, grace_epochs: 2}\n", "no other seed can repeat the trial. Use asha or median"),
         (LR + "prune: {name: ash}\n", "prune.name = 'ash'"),
         (LR + "prune: {name: asha, reduction: 1}\n", "prune.reduction = '1'"),
         ("budget: {trials: 0}\n", "budget.trials = '0'"),
@@ -66,8 +66,8 @@ def test_each_mistake_has_its_words_and_its_line(write_space, text, words):
         plan_space(path, load_imports, make_config)
     problem = next((problem for problem in map(str, caught.value.problems) if words in problem), None)
     assert problem is not None, caught.value.problems
-    place, said = problem.removeprefix(f"{path}:").split(":", 1)
-    line = path.read_text().splitlines()[int(place) - 1]
+    line_number, rule = problem.removeprefix(f"{path}:").split(":", 1)
+    line = path.read_text().splitlines()[int(line_number) - 1]
     assert line.split(":")[0] in text, (problem, line)
 
 
@@ -99,36 +99,36 @@ def test_short_forms_mean_what_they_say(plan_of):
 @pytest.mark.parametrize("log", [False, True])
 def test_ranges_are_covered_evenly_and_never_left(log):
     for whole, low, high in ((False, 1e-5, 1e-1), (True, 1, 64), (True, 3, 4)):
-        one = t.Range(low=low, high=high, log=log, whole=whole)
-        values = [one.draw((i + 0.5) / 2000) for i in range(2000)]
+        numbers = t.Range(low=low, high=high, log=log, whole=whole)
+        values = [numbers.draw((i + 0.5) / 2000) for i in range(2000)]
         assert low <= min(values) and max(values) <= high
         assert all(isinstance(value, int) == whole for value in values)
         middle = math.sqrt(low * high) if log else (low + high) / 2
         below = sum(v < middle for v in values) / 2000
         assert below == pytest.approx(0.5, abs=0.02 if not whole else 0.3)
-        assert one.draw(0.0) == low and one.draw(0.999999) == pytest.approx(high, rel=0.01)
+        assert numbers.draw(0.0) == low and numbers.draw(0.999999) == pytest.approx(high, rel=0.01)
     uniform = t.Range(low=1, high=4, log=False, whole=True)
     assert [sum(uniform.draw(i / 400) == n for i in range(400)) for n in (1, 2, 3, 4)] == [100] * 4
 
 
-def test_optuna_s_next_is_a_function_of_what_it_is_told():
+def test_optuna_s_next_depends_only_on_what_was_tried():
     tune = {"finetune.lr": t.Range(low=1e-5, high=1e-1, log=True, whole=False), "finetune.freeze": ("none", "body"),
             "finetune.batch_size": t.Range(low=4, high=64, log=True, whole=True)}  # fmt: skip
-    told = []
+    tried = []
     for i in range(15):
-        settings = t.optuna_next(tune, told, 0, "cell")
-        assert settings == t.optuna_next(tune, list(told), 0, "cell")
+        settings = t.optuna_next(tune, tried, 0, "cell")
+        assert settings == t.optuna_next(tune, list(tried), 0, "cell")
         assert 1e-5 <= settings["finetune.lr"] <= 1e-1 and settings["finetune.freeze"] in ("none", "body")
         assert isinstance(settings["finetune.batch_size"], int) and 4 <= settings["finetune.batch_size"] <= 64
-        told.append((settings, math.inf if i == 3 else abs(math.log(settings["finetune.lr"]))))
-    assert t.optuna_next(tune, told, 0, "cell") != t.optuna_next(tune, told, 1, "cell")
+        tried.append((settings, math.inf if i == 3 else abs(math.log(settings["finetune.lr"]))))
+    assert t.optuna_next(tune, tried, 0, "cell") != t.optuna_next(tune, tried, 1, "cell")
 
 
 # A sweep's folder ---------------------------------------------------------------------------------
 
 
 def folder_of(plan, out):
-    """A sweep folder of a plan, as a launch begins it; returns a function that tells it of trials planned on the way."""
+    """A plan's sweep folder as a launch begins it; returns a function that adds trials planned on the way."""
     from orca_sweep.space.manifest import append_planned, make_manifest, write_manifest
 
     out.mkdir(exist_ok=True)
@@ -136,12 +136,12 @@ def folder_of(plan, out):
     return lambda trials: append_planned(out, (trial.entry() for trial in trials))
 
 
-def test_what_is_planned_on_the_way_stands_until_it_is_planned_anew(plan_of, tmp_path):
+def test_what_is_planned_on_the_way_stays_until_it_is_planned_again(plan_of, tmp_path):
     from orca_sweep.space import plan_trials
     from orca_sweep.space.manifest import rebuild_plan, require_manifest
 
     plan = plan_of(f"{BASE}tune: {{finetune.lr: [1e-3, 1e-4]}}\n")
-    one, two = plan.tuned
+    first, second = plan.tuned
     out = tmp_path / "out"
     tell = folder_of(plan, out)
 
@@ -150,19 +150,19 @@ def test_what_is_planned_on_the_way_stands_until_it_is_planned_anew(plan_of, tmp
             (t["cell_id"], t["config"]["finetune.lr"]) for t in require_manifest(out).trials if t["role"] == "replicate"
         }
 
-    for cell in (one, two):
+    for cell in (first, second):
         tell(plan_trials(cell.cell_id, cell.candidates[0], plan.space.seeds))
-    assert replicates() == {(one.cell_id, 1e-3), (two.cell_id, 1e-3)}
+    assert replicates() == {(first.cell_id, 1e-3), (second.cell_id, 1e-3)}
     again = rebuild_plan(require_manifest(out), out)
     assert again.trials == plan.trials, "a resumption plans them anew, from the records"
     assert again.tuned == plan.tuned
-    # Another launch, cut short after it has come to another best of the first cell.
+    # Another launch, interrupted after it has found another best for the first cell.
     tell = folder_of(plan, out)
-    assert replicates() == {(one.cell_id, 1e-3), (two.cell_id, 1e-3)}
-    tell(plan_trials(one.cell_id, one.candidates[1], plan.space.seeds))
-    assert replicates() == {(one.cell_id, 1e-4), (two.cell_id, 1e-3)}
+    assert replicates() == {(first.cell_id, 1e-3), (second.cell_id, 1e-3)}
+    tell(plan_trials(first.cell_id, first.candidates[1], plan.space.seeds))
+    assert replicates() == {(first.cell_id, 1e-4), (second.cell_id, 1e-3)}
     folder_of(plan, out)
-    assert replicates() == {(one.cell_id, 1e-4), (two.cell_id, 1e-3)}
+    assert replicates() == {(first.cell_id, 1e-4), (second.cell_id, 1e-3)}
     assert len(require_manifest(out).trials) == len(plan.trials) + 4
 
 
@@ -218,7 +218,7 @@ def test_nothing_of_a_tuned_sweep_runs_twice_and_what_is_lost_runs_again(tuned, 
     assert "0 of 11 trials run now" in orca("launch", space, cwd=space.parent, check=0, head=head).stdout
     assert {path: path.read_bytes() for path in out.rglob("row.json")} == rows
     pd.testing.assert_frame_equal(read_results(out / "tables").trials, before)
-    # A killed driver leaves a half-written line; a lost record is made again from the folder alone, bit for bit.
+    # A killed driver leaves a half-written line; a lost record is rebuilt from the folder alone, bit for bit.
     gone = before[before.role == "replicate"].iloc[0]
     (out / "trials" / gone.trial_id / "row.json").unlink()
     with (out / "planned.jsonl").open("a") as file:
@@ -270,5 +270,5 @@ def test_outcomes_are_scored_as_the_space_says_and_a_budget_is_kept(tmp_path, us
     cells = {cell.levels["finetune.lr"]: cell for cell in summarise_cells(results)}
     assert (cells[1e9].interval.n, cells[1e9].interval.mean, cells[1e9].n_worst) == (2, worst, 2)
     assert "2 diverged (2 scored as worst)" in " ".join(done.stdout.split())
-    said = json.loads((tmp_path / "out" / "sweep.json").read_text())["outcomes"]
-    assert said == {"diverged": {"retry": 0, "then": "worst"}}
+    outcomes = json.loads((tmp_path / "out" / "sweep.json").read_text())["outcomes"]
+    assert outcomes == {"diverged": {"retry": 0, "then": "worst"}}

@@ -230,5 +230,7 @@ def test_a_space_that_chooses_another_optimizer_finds_the_released_momentum_and_
 
 def test_betas_of_a_record_are_checked_like_those_of_a_space():
     assert betas_as_text((0.9, 0.98)) == "0.9, 0.98"
-    with pytest.raises(InputError, match=r"finetune.betas = '0.9': betas are a pair of numbers such as \[0.9, 0.98\]"):
+    with pytest.raises(
+        InputError, match=r"finetune.betas = '0.9': betas must be a pair of numbers such as \[0.9, 0.98\]"
+    ):
         make_config({"task": "digits", "finetune.betas": "0.9"})

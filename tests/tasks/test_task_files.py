@@ -381,10 +381,10 @@ def test_a_file_in_deep_folders_works_and_a_test_file_may_have_any_name(tmp_path
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("a\0b.npz", "holds a NUL character"),
+        ("a\0b.npz", "contains a NUL character"),
         ("n" * 256 + ".npz", "a name of 260 bytes"),
         ("数" * 90 + ".npz", "a name of 274 bytes"),
-        ("/".join(["d" * 200] * 21) + "/a.npz", "a path less than 4096"),
+        ("/".join(["d" * 200] * 21) + "/a.npz", "a path fewer than 4096"),
         ("\udcff.npz", "is not UTF-8"),
     ],
     ids=["nul", "long", "long-utf8", "deep", "surrogate"],

@@ -1,4 +1,4 @@
-"""Fine-tuning: resumed at any step, halved where memory does not suffice, equal however it is computed."""
+"""Fine-tuning: resumes at any step, halves its passes if memory runs out, and gives equal results however computed."""
 
 import os
 import threading
@@ -41,7 +41,7 @@ SAME = (
 
 
 class KilledError(Exception):
-    """In the place of a lost worker."""
+    """Stands in for a lost worker."""
 
 
 def same(row, expected):
@@ -73,7 +73,7 @@ FRESH = {"task": "tiny", "finetune__epochs": 4, "finetune__warmup_epochs": 1, "f
     ids=["dropout", "thaws", "cached features", "sgd", "accumulation", "factor and fresh start", "fresh sgd"],
 )
 def test_a_run_killed_at_any_step_ends_as_the_unbroken_one(run, tmp_path, monkeypatch, settings):
-    """Saved after every step; killed after each in turn, inside epochs and at their borders, and taken up again."""
+    """Saved after every step, killed after each step in turn (inside epochs and between them), and resumed."""
     whole, epochs = run(**settings, folder="whole")
     real_step = Stepper.take_step
     left = [0]
@@ -109,7 +109,7 @@ def test_a_run_killed_at_any_step_ends_as_the_unbroken_one(run, tmp_path, monkey
     ],
 )
 def test_states_are_saved_as_often_as_the_space_says(user_tasks, worker, tmp_path, monkeypatch, checkpoints, saved):
-    """(epochs done, steps of the next one) of each file; there is never more than one."""
+    """(epochs done, steps of the next epoch) of each file; there is never more than one file."""
     seen = []
     real = checkpoints_module.write_tensors
 
@@ -140,7 +140,7 @@ def test_what_the_time_limit_ends_goes_on_from_there_however_seldom_states_are_s
 def test_what_was_taken_over_from_others_is_in_the_next_state_however_seldom_they_are_saved(
     user_tasks, worker, tmp_path
 ):
-    """The record of a pruned trial is made from it: what a prefix holds was never reported."""
+    """The record of a pruned trial comes from it: epochs of a prefix were never reported."""
     seldom = Checkpoints(epochs=10**6, minutes=10**6)
     a, b = (make_config({"task": "tiny", "finetune.epochs": 4, "finetune.freeze": f"body:{n} > none"}) for n in (2, 3))
     run_config(a, RunContext(folder=tmp_path / "s", worker=worker, data_root=tmp_path, prefix_epochs=[2]))
@@ -168,7 +168,7 @@ def test_what_was_taken_over_from_others_is_in_the_next_state_however_seldom_the
 
 
 def limited(model, most):
-    """A model that finds no memory for more samples at once."""
+    """A model that runs out of memory with more samples at once."""
     real = model.forward
 
     def forward(x):
@@ -223,7 +223,7 @@ def test_halving_once_is_all_and_then_the_trial_is_out_of_memory(run, monkeypatc
     net, data, config = linear(epochs=1, batch_size=6)
     with pytest.raises(torch.OutOfMemoryError):
         tuned(limited(net, 2), data, config)
-    # In a trial: halved, it is ok and its row says so; not enough, it is a row with status oom.
+    # In a trial: if half is enough, it is ok and its row says so; otherwise its status is oom.
     real = finetuning._Loop.__init__
 
     def small(most):
@@ -292,7 +292,7 @@ def test_every_family_can_compute_its_activations_twice(family, saved_body, run)
 
 
 def test_a_model_is_left_as_it_was_found(user_tasks, worker):
-    """Layers that hold themselves would be freed only by chance, and a second run would compute them four times."""
+    """Layers that refer to themselves would be freed only by chance, and a second run would compute them four times."""
     from orca_sweep.bodies import find_body
     from orca_sweep.tasks import find_task, load_task_data
     from orca_sweep.training.model import build_model
@@ -355,7 +355,7 @@ def test_precision_is_the_device_s_and_recorded(run):
     half, _ = run(**settings, finetune__precision="bfloat16", folder="half")
     assert (single["precision"], half["precision"]) == ("float32", "bfloat16")
     assert single["state_sha256"] != half["state_sha256"]
-    # On 600 digits: within two points of error (seen: 0 and 0.3 points), whose spread over seeds is 3.
+    # On 600 digits: within two points of error (measured: 0 and 0.3 points); the spread over seeds is 3.
     assert abs(single["test_metric_last"] - half["test_metric_last"]) <= 0.02
 
 
@@ -376,13 +376,13 @@ def test_deterministic_kernels_are_asked_for_and_given_back(monkeypatch):
     )  # fmt: skip
     for wanted in (False, True):
         tuned(*linear(epochs=1, deterministic=wanted))
-        # Without it torch refuses matrix products on a GPU, in a replay too.
+        # Without this variable torch refuses matrix products on a GPU, in a replay too.
         assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) is wanted
     assert seen == [False, True] and not torch.are_deterministic_algorithms_enabled()
 
 
 def test_samples_on_disk_are_read_ahead_and_are_the_same(tmp_path):
-    """The next step's samples are read in another thread; the run is that on samples in memory, to the last bit."""
+    """A thread reads the next step's samples; the run is bit for bit the same as on samples in memory."""
     net, data, config = linear(n=40, epochs=2, batch_size=7, lr=0.1)
     other, _, _ = linear(n=40)
     np.save(tmp_path / "x.npy", data.train.x)
@@ -453,7 +453,7 @@ def test_bfloat16_is_the_default_on_a_gpu_and_deterministic_runs_repeat(run, tmp
 @pytest.mark.parametrize("body", ["swin-micro", "roberta-micro"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_an_epoch_of_a_real_body_is_the_plainly_written_one(body, optimizer, user_tasks, worker):
-    """Same weights, same batches, same dropout: three steps beside ten lines of ordinary torch, to 1e-6."""
+    """Same weights, same batches, same dropout: three steps equal ten lines of ordinary torch to 1e-6."""
     import copy
 
     from orca_sweep.bodies import find_body
@@ -480,5 +480,5 @@ def test_an_epoch_of_a_real_body_is_the_plainly_written_one(body, optimizer, use
         stepped.step()
     a, b = (torch.cat([p.detach().flatten() for p in model.parameters()]) for model in (model, plain))
     near = (a - b).abs() <= 1e-6 + 1e-6 * b.abs()
-    # The size of an Adam step does not depend on that of its gradient: where that is rounding alone, so is the step.
+    # The size of an Adam step does not depend on that of its gradient: if the gradient is only rounding, so is the step.
     assert near.all() if optimizer == "sgd" else near.float().mean() > 0.995

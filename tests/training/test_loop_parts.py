@@ -1,4 +1,4 @@
-"""The parts of a training loop, each alone: saved state, longest prefix, checkpoint policy, reading ahead, cached features."""
+"""The parts of the training loop: saved state, longest prefix, checkpoint policy, reading ahead, cached features."""
 
 import contextlib
 import math
@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from orca_sweep.bodies.network import body_layers
-from orca_sweep.config import FinetuneConfig, freezing
-from orca_sweep.config.freezing import KINDS
+from orca_sweep.config import FinetuneConfig, freeze_words
+from orca_sweep.config.freeze_words import KINDS
+from orca_sweep.config.freezing import parse_schedule
 from orca_sweep.data import Samples
 from orca_sweep.errors import InputError
 from orca_sweep.store import CorruptFileError, Store, read_tensors, state_digest, write_tensors
@@ -63,7 +64,7 @@ def test_a_restored_state_goes_on_as_the_unbroken_one(optimizer, at, tmp_path):
     take_steps(whole, 5)
     take_steps(broken, at)
     write_tensors(str(tmp_path / "state"), *broken.pack())
-    take_steps(restored, 2)  # what it had is replaced
+    take_steps(restored, 2)  # its old state is replaced
     restored.restore(read_tensors(str(tmp_path / "state")))
     assert restored.n_steps == at and digest(restored) == digest(broken)
     take_steps(restored, 5 - at)
@@ -86,7 +87,7 @@ def test_position_part_and_best_epoch_come_back(tmp_path):
     assert restored.history == state.history
     assert (restored.best.epoch, restored.best.val_metric) == (1, 2 / 3)
     assert np.array_equal(restored.best.weights["weight"], np.arange(3.0))
-    # A state at an epoch's end has no part, and one before the first no best epoch: neither is left over.
+    # A state at an epoch's end has no part, and a state before the first epoch no best epoch: neither is left over.
     write_tensors(str(tmp_path / "state"), *made_state().pack())
     restored.restore(read_tensors(str(tmp_path / "state")))
     assert restored.part is None and restored.best is None and not restored.is_inside_epoch
@@ -116,7 +117,7 @@ def test_the_longest_stored_prefix_is_the_last_that_is_whole(tmp_path, caplog):
 
 
 class Clock:
-    """Seconds that only a test moves."""
+    """A clock that only the test advances."""
 
     def __init__(self):
         self.now = 100.0
@@ -144,7 +145,7 @@ def test_a_state_is_due_after_so_many_seconds_inside_an_epoch_too():
     assert not policy.is_due(1, is_inside_epoch=True)
 
 
-def test_a_state_is_due_at_the_epochs_that_others_go_on_from_and_after_one_that_others_made():
+def test_a_state_is_due_at_epochs_from_which_other_runs_continue_and_after_a_takeover():
     policy = CheckpointPolicy(every_s=math.inf, at_epochs={2, 5}, read_clock=Clock())
     assert [epoch for epoch in range(1, 7) if policy.is_due(epoch)] == [2, 5]
     policy = CheckpointPolicy(every_s=math.inf, every_epochs=10**6, read_clock=Clock())
@@ -187,7 +188,7 @@ def test_items_come_in_order_and_the_next_is_fetched_while_one_is_used():
 
     with contextlib.closing(prefetch(fetch, range(4))) as items:
         assert next(items) == 0
-        assert is_fetched.wait(10)  # nobody has asked for it yet
+        assert is_fetched.wait(10)  # before it is asked for
         assert list(items) == [10, 20, 30]
     assert [item for item, _ in fetched] == [0, 1, 2, 3]
     assert threading.main_thread() not in [thread for _, thread in fetched]
@@ -264,7 +265,7 @@ def test_cached_features_are_those_of_the_frozen_parts_and_give_the_same_predict
         torch.testing.assert_close(model.from_features(cache.features.train), model(x[:]))
     kept = cache.features
     cache.update_features()
-    assert cache.features is kept  # once for the whole phase
+    assert cache.features is kept  # computed once for the whole phase
 
 
 @pytest.mark.parametrize("words", [(), ("embedder",), ("body",), ("predictor",), ("body-without-biases", "embedder")])
@@ -305,7 +306,7 @@ def test_features_that_are_too_many_are_not_kept(parts, monkeypatch):
 
 
 def test_a_step_on_cached_features_is_the_step_on_the_samples(parts):
-    """Accumulated over passes of three; the frozen body runs without dropout, so nothing but rounding differs."""
+    """Accumulated over passes of three; the frozen body runs without dropout, so only rounding differs."""
     weights = []
     for is_cached in (False, True):
         model, x, val_x = parts
@@ -344,29 +345,29 @@ def test_every_kind_of_weights_has_a_meaning_and_a_kind_without_one_is_an_error(
     assert set(SELECTORS) == set(KINDS)
     model = parts[0]
     for word in ("body.gates", "body-without-gates", "gates", "body-gates", "body.layers"):
-        with pytest.raises(InputError, match="nothing says which weights"):
+        with pytest.raises(InputError, match="which weights .* freezes is not defined"):
             find_frozen_names(model, (word,))
-        with pytest.raises(InputError, match="nothing says which weights"):
+        with pytest.raises(InputError, match="which weights .* freezes is not defined"):
             freeze_weights(model, ("embedder", word))
     monkeypatch.delitem(SELECTORS, "attention")
     with pytest.raises(InputError, match=r"'attention'.*norms, transformer-norms, qkv, biases"):
         find_frozen_names(model, ("body.attention",))
 
 
-def test_a_body_that_does_not_tell_its_layers_apart_is_named():
+def test_a_body_that_does_not_list_its_layers_is_named():
     with pytest.raises(TypeError, match=r"Linear has no method layers\(\)"):
         body_layers(nn.Linear(1, 1))
 
 
 def test_a_freeze_word_is_added_in_two_files(parts, monkeypatch):
-    """Its name in ``config.freezing`` and its meaning in ``training.freezing``; complements come with it."""
+    """Its name in ``config.freeze_words`` and its definition in ``training.freezing``; its complement follows."""
     model = parts[0]
     words = ("body.kernels", "body-without-kernels")
     with pytest.raises(ValueError, match="cannot be frozen"):
-        freezing.schedule("body.kernels:2 > none", 0)
-    monkeypatch.setattr(freezing, "WORDS", (*freezing.WORDS, *words))
+        parse_schedule("body.kernels:2 > none", 0)
+    monkeypatch.setattr(freeze_words, "WORDS", (*freeze_words.WORDS, *words))
     monkeypatch.setitem(SELECTORS, "kernels", lambda parameter: parameter.name.endswith("weight"))
-    first, _ = freezing.schedule("body.kernels+embedder:2 > none", 0)
+    first, _ = parse_schedule("body.kernels+embedder:2 > none", 0)
     assert first.frozen == ("embedder", "body.kernels")
     assert find_frozen_names(model, words[:1]) == {"body.linear.weight"}
     assert find_frozen_names(model, words[1:]) == {"body.linear.bias"}

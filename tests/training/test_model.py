@@ -55,7 +55,7 @@ def test_a_saved_hub_folder_is_a_body(tmp_path):
     tokens = torch.randn(2, 64, 24)
     network = loaded.build_network().eval()
     assert network(tokens).shape == (2, 16, 48)
-    # Fed with the body's own embeddings it is the body.
+    # Fed with the body's own embeddings, it equals the body.
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         own = loaded.model(images).last_hidden_state
@@ -72,7 +72,7 @@ def test_a_saved_text_folder_is_a_body_of_any_width(tmp_path):
     features = compute_input_features(loaded, ("the type", "a a a of the type is"), "cpu")
     assert features.shape == (2, 48)
     alone = compute_input_features(loaded, ("the type",), "cpu")
-    # Padding of the shorter text is left out of its mean.
+    # The mean excludes the shorter text's padding.
     torch.testing.assert_close(features[:1], alone)
 
 
@@ -161,7 +161,7 @@ def test_models_have_the_task_s_shapes_and_paired_initialisation(task, init, tmp
         assert torch.equal(a, b)
     reseeded = build_model(data, body, config.model_copy(update={"seed": 9}))
     assert not torch.equal(next(model.predictor.parameters()), next(reseeded.predictor.parameters()))
-    # A copied embedder is the body's own, whatever the seed; a random one is the seed's.
+    # A copied embedder is the body's, whatever the seed; a random one depends on the seed.
     assert torch.equal(model.embedder.projection.weight, reseeded.embedder.projection.weight) == (init == "copied")
 
 
@@ -187,7 +187,7 @@ def test_predictions_of_dense_tasks_come_in_physical_units(tmp_path):
 
 
 def test_the_offline_text_body_is_really_pretrained(tmp_path):
-    """Its own sentence vectors tell sense from nonsense, which no random body does."""
+    """Its sentence vectors separate sense from nonsense, which those of a random body do not."""
     body = load_pretrained(find_body("minilm"))
     assert (body.spec.width_in, len(body.model.encoder.layer)) == (384, 6)
     texts = ["A man is eating food.", "Someone is having a meal.", "The stock market fell sharply."]
@@ -234,11 +234,11 @@ def test_config_alone_gives_the_architecture(tmp_path):
 
 @pytest.mark.parametrize("shape", ["1d", "1d-wide-patch", "2d-grey", "2d-rest"])
 def test_mean_features_are_the_mean_of_the_tokens_and_so_are_their_gradients(shape):
-    """The route without tokens: the same mean and the same gradient for every parameter."""
+    """Without computing tokens: the same mean and the same gradient for every parameter."""
     torch.manual_seed(0)
     if shape.startswith("1d"):
         embedder, x = Embedder1D(2, 30, 48, 3), torch.randn(5, 2, 30, dtype=torch.float64)
-        if shape == "1d-wide-patch":  # more numbers in a patch than features in a token: tokens are made
+        if shape == "1d-wide-patch":  # more numbers in a patch than features in a token: tokens are computed
             embedder, x = Embedder1D(4, 60, 8, 6), torch.randn(5, 4, 60, dtype=torch.float64)
     else:
         channels = 3 if shape == "2d-rest" else 1
@@ -299,7 +299,7 @@ def test_a_body_is_loaded_fed_with_tokens_and_read_out(family, saved_body):
 
 @pytest.mark.parametrize("family", [*TEXT, *IMAGE])
 def test_the_network_behind_its_own_input_layer_is_the_whole_model(family, saved_body):
-    """Ids or pixels through transformers' own forward, beside input layer and network one after the other."""
+    """Ids or pixels through transformers' own forward, compared with input layer and network one after the other."""
     body = load_pretrained(find_body(str(saved_body(family))))
     network, layer = body.build_network().eval(), body.get_input_layer().eval()
     with torch.inference_mode():
@@ -343,7 +343,7 @@ def test_proxy_features_of_every_family(family, saved_body):
         body.spec.width_in,
     )
     if family in TEXT:
-        # Padding of the shorter text is left out of its mean.
+        # The mean excludes the shorter text's padding.
         alone = compute_input_features(body, ("attributes",), "cpu")
         torch.testing.assert_close(features[1:], alone)
         for pooling in ("token", "mean"):
@@ -483,7 +483,7 @@ def test_an_input_mode_is_for_decoders_and_a_doubled_sequence_fits(saved_body):
 
 
 def test_a_rung_is_other_weights_of_the_same_body(saved_body, tmp_path, run, monkeypatch):
-    """A ladder of folders in the hub's format: each fraction and each of its runs is other weights."""
+    """A ladder of folders in the hub's format: each fraction and each of its runs has different weights."""
     import shutil
 
     from transformers import AutoModel
@@ -520,7 +520,7 @@ def test_a_rung_is_other_weights_of_the_same_body(saved_body, tmp_path, run, mon
         make_config({**base, "body.pretrain_fraction": 0.2})
     with pytest.raises(InputError, match="body.pretrain_seed = 2: .* has 2 published runs at fraction 0.1. Use 0 to 1"):
         make_config({**base, "body.pretrain_fraction": 0.1, "body.pretrain_seed": 2})
-    # The full body is one set of weights, whatever the seed says.
+    # The full body has a single set of weights, whatever the seed.
     assert (
         len({make_config({**base, "body.pretrain_seed": s, "body.pretrain_fraction": 1}).trial_id for s in (0, 5)}) == 1
     )

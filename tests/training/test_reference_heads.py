@@ -1,4 +1,4 @@
-"""Predictors, fresh weights and copied input layers beside numbers that ORCA's released code computed."""
+"""Predictors, fresh weights and copied input layers, compared with numbers that ORCA's released code computed."""
 
 import math
 from pathlib import Path
@@ -35,7 +35,7 @@ SIGNALS = np.load(VECTORS / "dense_head_1d.npz")
 INIT = np.load(VECTORS / "init.npz")
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 Z = 5.0
-"""Standard errors that a statistic of random weights may be away: one of the 200 checked is, once in 10,000 runs."""
+"""Allowed deviation of a statistic of random weights, in standard errors: one of 200 exceeds it once in 10,000 runs."""
 
 
 def vector(arrays, name):
@@ -174,7 +174,7 @@ def test_either_predictor_gives_the_field_behind_every_body(family, name, kind, 
 
 @pytest.mark.parametrize("fold", [2, 4])
 def test_folded_stretches_of_several_channels_come_back_in_order(fold):
-    """Behind a vision body: each token holds its stretches of each channel as features, so nothing is averaged."""
+    """After a vision body: each token has its stretches of each channel as features, so nothing is averaged."""
     side, channels, stretch = 3, 2, 5
     signal = torch.arange(channels * (side * fold) ** 2 * stretch, dtype=torch.float32).view(1, channels, -1)
     tokens = signal.unflatten(2, (side * fold, side * fold, stretch))
@@ -189,7 +189,7 @@ def test_folded_stretches_of_several_channels_come_back_in_order(fold):
 @pytest.mark.parametrize("kind", ["released", "linear"])
 @pytest.mark.parametrize("name", ["dense-1d", "dense-2d"])
 def test_a_dense_trial_learns_with_either_predictor(name, kind, run, dense_tasks):
-    # Four points a token: the mean of all features, which one point would be, is next to constant after a LayerNorm.
+    # Four points per token: a single point would be the mean of all features, almost constant after a LayerNorm.
     settings = {"embedder__target_length": 12, "finetune__lr": 3e-3} if "1d" in name else {}
     row, epochs = run(task=name, predictor__dense=kind, finetune__epochs=12, **settings)
     assert row["status"] == "ok", row["error"]
@@ -215,9 +215,7 @@ def test_the_dense_predictor_is_a_factor_of_dense_tasks_alone(dense_tasks):
         make_config({"task": "dense-2d", "predictor.dense": "learned"})
 
 
-def test_the_predictor_is_not_part_of_embedder_training_and_tells_fine_tuning_apart(
-    dense_tasks, tmp_path, worker, monkeypatch
-):
+def test_the_predictor_is_not_part_of_embedder_training_but_of_fine_tuning(dense_tasks, tmp_path, worker, monkeypatch):
     from orca_sweep.space.prefixes import without_schedule
     from orca_sweep.training.run import RunContext, run_config
 
@@ -300,7 +298,7 @@ def test_features_are_kept_where_the_predictor_alone_trains(name, run, dense_tas
 
 
 def drawn(make, name):
-    """As many fresh layers as there are seeds in the reference."""
+    """A fresh layer for each seed of the reference."""
     layers = []
     for seed in range(len(INIT[f"{name}_std"])):
         torch.manual_seed(seed)
@@ -349,7 +347,7 @@ def test_fresh_weights_are_spread_as_the_released_ones(name):
     bound = {"conv1d": math.sqrt(12 / (fan_in + fan_out)), "classi": 1 / math.sqrt(fan_in)}.get(name[:6], math.inf)
     std = bound / math.sqrt(3) if is_uniform else 0.02
     excess = (1.8 if is_uniform else 3) - 1
-    # The law itself, then the reference's numbers.
+    # The distribution itself, then the reference's numbers.
     assert abs(whole.std() / std - 1) < Z * math.sqrt(excess / 4 / len(whole))
     assert np.abs(whole).max() <= bound
     error = math.sqrt(2 / n_seeds)
@@ -366,7 +364,7 @@ def test_fresh_weights_are_spread_as_the_released_ones(name):
     density = 1 / (2 * bound) if is_uniform else np.exp(-((INIT[f"{name}_quantiles"] / std) ** 2) / 2) / std / 2.5066
     margin = Z * np.sqrt(2 * levels * (1 - levels) / len(whole)) / density
     assert (np.abs(np.quantile(whole, levels) - INIT[f"{name}_quantiles"]) < margin).all()
-    for extreme in ("min", "max"):  # bounded: both near the bound; normal: as far out as so many numbers go
+    for extreme in ("min", "max"):  # bounded: both near the bound; normal: as far out as this many numbers go
         values = np.array([getattr(w, extreme)() for w in weights])
         slack = bound * 20 / n if is_uniform else 2 * std
         assert np.abs(values.mean() - INIT[f"{name}_{extreme}"].mean()) < slack
@@ -444,7 +442,7 @@ def flags(dims, level):
 @pytest.mark.parametrize(("init", "level"), [("copied", "epochs_more"), ("orca-untrained", "epochs0")])
 @pytest.mark.parametrize("dims", [1, 2])
 def test_starts_are_the_released_ones(dims, init, level, saved_body):
-    """Every flag of the reference that is about the embedder; the other three are about what stage 2 trains."""
+    """All flags of the reference about the embedder; the other three are about what stage 2 trains."""
     body = load_pretrained(find_body(str(saved_body("roberta" if dims == 1 else "swin"))))
     layer = body.get_input_layer()
     own = layer.LayerNorm if dims == 1 else layer.norm

@@ -1,4 +1,4 @@
-"""Learning rates, optimizer steps and dropout beside numbers computed with the released code."""
+"""Learning rates, optimizer steps and dropout, compared with numbers that the released code computed."""
 
 import math
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_a_run_takes_them_whatever_its_length(embedder_rates):
     rates = embedder_rates(epochs=23, lr=0.01)
     np.testing.assert_allclose(rates, 0.01 * factors[:23], rtol=1e-12)
     assert embedder_rates(epochs=22, lr=0.01) == rates[:22]
-    assert embedder_rates(epochs=24, lr=0.01)[:23] == rates  # goes on from the stored 23
+    assert embedder_rates(epochs=24, lr=0.01)[:23] == rates  # continues from the stored 23
     assert embedder_rates(epochs=4, lr=1.0, lr_decay=0.5, lr_decay_after=[1, 2]) == [1, 1, 0.5, 0.25]
     assert embedder_rates(epochs=3, lr=1.0, lr_decay_after=None) == [1, 1, 1]
 
@@ -130,7 +130,7 @@ VALUES = (
 
 
 class _Stepped:
-    """Fine-tuning of a linear model in double precision on the vectors' batches, in their order, by the real loop."""
+    """The real loop fine-tunes a linear model in double precision on the vectors' batches, in their order."""
 
     def __init__(self, name, rates=None, clip=None):
         self.values = {key: STEPS[f"{name}_{key}"] for key in VALUES}
@@ -155,7 +155,7 @@ class _Stepped:
         self.loop.stepper.take_step = self._watched(self.loop.stepper.take_step)
 
     def _data(self):
-        """The samples where the first epoch's order finds them in the vectors' order."""
+        """The samples, arranged so that the first epoch reads them in the vectors' order."""
         x, y = (self.values[key].reshape(-1, self.values[key].shape[-1]) for key in ("inputs", "targets"))
         order = stream_rng(0, "finetune order", 1).permutation(len(x))
         samples = Samples(np.empty_like(x), np.empty_like(y))
@@ -193,14 +193,14 @@ class _Stepped:
         return np.append(self.values[f"weight_after_{after}"], self.values[f"bias_after_{after}"])
 
     def apart(self, after):
-        """The largest difference of a weight after so many steps, and its share of the largest change until then."""
+        """The largest difference of a weight after a number of steps, absolute and relative to the largest change so far."""
         start = np.append(self.values["weight_start"], self.values["bias_start"])
         apart = np.abs(self.states[after - 1] - self.released(after)).max()
         return apart, apart / np.abs(self.released(after) - start).max()
 
 
 def with_released_epsilon(stepped):
-    """With the epsilon that the scale of a divided loss asks for: 1e-8 over the accumulation."""
+    """With the epsilon that matches the scale of a divided loss: 1e-8 over the accumulation."""
     for group in stepped.loop.state.optimizer.param_groups:
         if "eps" in group:
             group["eps"] /= stepped.config.accumulation
@@ -250,7 +250,7 @@ def test_left_over_batches_are_a_step_of_their_own_where_the_released_code_drops
     moved = np.abs(stepped.states[1] - stepped.states[0]).max() / np.abs(
         stepped.states[0] - np.append(stepped.values["weight_start"], stepped.values["bias_start"])
     ).max()  # fmt: skip
-    assert 0.5 < moved < 3  # the mean of five batches: as large a step as any, not five sixteenths
+    assert 0.5 < moved < 3  # the mean of five batches: a step of full size, not five sixteenths
 
 
 @pytest.mark.parametrize(("kind", "share"), [("sgd", 0.778), ("adam", 2.0), ("adamw", 1.957)])
@@ -300,7 +300,7 @@ def network(saved_body, family):
 
 
 def rates_in(module):
-    """Every dropout rate that a network's modules hold, by their place."""
+    """All dropout rates of a network's modules, by module path."""
     held = {name: part.p for name, part in module.named_modules() if isinstance(part, nn.Dropout)}
     held |= {
         f"{name}.{field}": value
@@ -335,7 +335,7 @@ def test_dropout_is_set_in_every_module_of_every_family(saved_body, family, atte
         module.drop_prob = 0.0
     with torch.no_grad():
         torch.testing.assert_close(net.train()(tokens), net.eval()(tokens), rtol=0, atol=0)
-    # The body that pre-training and other trials see is as it was.
+    # The body that pre-training and other trials use is unchanged.
     assert (body.about, body.hash_weights()) == (before, digest)
 
 
@@ -372,7 +372,7 @@ def test_fine_tuning_takes_the_dropout_it_is_given(run):
     assert again["status"] == "ok"
 
 
-def test_dropout_of_a_body_that_has_none_of_its_own(run):
+def test_dropout_of_a_body_without_its_own_dropout(run):
     own, _ = run(task="tiny")
     much, _ = run(task="tiny", finetune__dropout=0.5)
     assert own["state_sha256"] != much["state_sha256"]
@@ -456,12 +456,12 @@ def test_betas_have_one_form(value, text):
 
 
 @pytest.mark.parametrize("value", [0.9, "0.9", [0.9], [0.9, 0.98, 0.99], None, [], {"a": 1}])
-def test_betas_that_are_no_pair_are_told_how_to_be_written(value):
+def test_betas_that_are_not_a_pair_are_refused_with_the_right_form(value):
     with pytest.raises(InputError) as error:
         make_config({"task": "digits", "finetune.betas": value})
     assert [*map(str, error.value.problems)] == [
-        f"finetune.betas = {value!r}: betas are a pair of numbers such as [0.9, 0.98]; levels of a factor are a list of pairs:"
-        " [[0.9, 0.98], [0.9, 0.999]]."
+        f"finetune.betas = {value!r}: betas must be a pair of numbers such as [0.9, 0.98]; levels of a factor are a list of pairs"
+        ": [[0.9, 0.98], [0.9, 0.999]]."
     ]
 
 
@@ -522,7 +522,7 @@ def test_a_bare_pair_as_a_factor_is_not_taken_for_two_levels(write_space):
         plan_space(path, load_imports, make_config)
     texts = [text for text in map(str, error.value.problems) if "finetune.betas" in text]
     assert [text.removeprefix(str(path)) for text in texts[:2]] == [
-        f":4: finetune.betas = {value!r}: betas are a pair of numbers such as [0.9, 0.98]; levels of a factor are a list of"
+        f":4: finetune.betas = {value!r}: betas must be a pair of numbers such as [0.9, 0.98]; levels of a factor are a list of"
         " pairs: [[0.9, 0.98], [0.9, 0.999]]."
         for value in ("0.9", "0.98")
     ]
@@ -555,7 +555,7 @@ def test_what_cannot_act_leaves_the_id_alone(a, b):
     assert make_config(config.flat()) == config
 
 
-def test_wrong_settings_of_the_decay_are_told_and_not_taken_for_off():
+def test_wrong_settings_of_the_decay_are_reported_and_not_taken_for_off():
     for settings, words in (
         ({"embedder.lr_decay": 2}, "embedder.lr_decay = 2: "),
         ({"embedder.lr_decay": "x", "embedder.lr_decay_after": []}, "embedder.lr_decay = 'x': "),

@@ -40,7 +40,7 @@ ALIGNED = {"task": "tiny", "proxy": "mnist5k"}
 
 @pytest.mark.parametrize("freeze", ["none", "embedder", "body", "both"])
 def test_frozen_parts_stay_frozen_then_thaw(freeze, run, tmp_path, worker):
-    """Weights are compared after each epoch, through the checkpoints a run writes."""
+    """Compares weights after each epoch, from the run's checkpoints."""
     from orca_sweep.store import read_tensors
 
     seen = []
@@ -96,12 +96,12 @@ def test_accumulation_is_the_same_step_as_one_large_batch(run):
     assert small["n_steps"] == large["n_steps"] == 2
     assert small["val_metric_last"] == large["val_metric_last"]
     ragged, epochs = run(task="tiny", finetune__batch_size=5, finetune__accumulation=4)
-    # 24 samples in steps of 20: the last four are a step of their own, none is thrown away.
+    # 24 samples in steps of 20: the last four are a separate step, none is dropped.
     assert ragged["n_steps"] == 4
 
 
 def test_one_step_is_the_plainly_written_step(tmp_path):
-    """Our accumulated, clipped step beside six lines of ordinary torch."""
+    """Our accumulated, clipped step equals six lines of ordinary torch."""
     torch.manual_seed(0)
     net = nn.Sequential()
     net.add_module("predictor", nn.Linear(4, 3))
@@ -138,7 +138,7 @@ def test_one_step_is_the_plainly_written_step(tmp_path):
 
 
 def test_cells_that_differ_in_stage_2_see_the_same_fine_tuning(run, monkeypatch):
-    """Batches and dropout masks at equal seed: the same, whatever happened before fine-tuning."""
+    """With equal seeds, batches and dropout masks are the same, whatever happened before fine-tuning."""
     from orca_sweep.training import feed
 
     orders, states = [], []
@@ -164,7 +164,7 @@ def test_cells_that_differ_in_stage_2_see_the_same_fine_tuning(run, monkeypatch)
 
 
 def test_init_and_training_are_two_knobs(run):
-    """Zero embedder epochs with a copied start is its own cell, and differs from a random start."""
+    """Zero embedder epochs with a copied start is a separate cell, and differs from a random start."""
     rows = [run(task="tiny", embedder__init=init, proxy="none")[0] for init in ("copied", "random")]
     assert rows[0]["state_sha256"] != rows[1]["state_sha256"]
 
@@ -258,7 +258,7 @@ def test_a_trial_over_its_time_is_a_row_and_goes_on_from_there(tmp_path, worker,
         statuses.append((row["status"], row.get("resumed_from_epoch")))
         if row["status"] == "timeout":
             assert "over the limit of 1e-09 s in finetune epoch" in row["error"]
-    # One epoch an attempt; after the last there is nothing left to cut short.
+    # One epoch per attempt; after the last, nothing is left to interrupt.
     assert [status for status, _ in statuses] == ["timeout"] * 3 + ["ok"]
     assert row["resumed_from_epoch"] == 3
     assert row["state_sha256"] == unbroken["state_sha256"]
@@ -280,7 +280,7 @@ def test_augmentation_and_draws_of_parts_resume_bit_for_bit(run, tmp_path, noisy
     assert resumed["state_sha256"] == unbroken["state_sha256"]
     plain, _ = run(**noisy_parts, data__augment=False)
     assert plain["state_sha256"] != unbroken["state_sha256"]
-    # Where a task does not augment, the knob is no work of its own.
+    # If a task does not augment, the knob does not make different work.
     ids = {make_config({"task": "tiny", "data.augment": on}).trial_id for on in (True, False)}
     assert len(ids) == 1
 
@@ -361,7 +361,7 @@ def test_clusters_of_targets_are_made_once_for_all_seeds(run, monkeypatch):
 
 
 def test_a_text_body_reuses_its_embedder_too(run):
-    """Tokenising sets padding and truncation in the tokenizer: keys must not see that."""
+    """Tokenising sets padding and truncation in the tokenizer, which must not change keys."""
     settings = {
         "task": "watch-exercises", "body__name": "roberta-micro", "body__pretrain_fraction": 0, "data__n_train": 21,
         "finetune__epochs": 1, "embedder__epochs": 2, "embedder__proxy_samples": 60,
@@ -391,7 +391,7 @@ def test_a_test_metric_that_is_not_finite_is_no_success(run, monkeypatch):
 
 
 def test_test_data_is_touched_once_at_the_end(run, monkeypatch):
-    """A poisoned test split changes test metrics and nothing else."""
+    """A corrupted test split changes only test metrics."""
     clean, clean_epochs = run(**ALIGNED, folder="clean")
     real = load_task_data
 
@@ -564,7 +564,7 @@ def test_classes_of_one_sample_are_skipped_and_counted(run, worker):
     few = torch.cat([torch.arange(37) % 2, torch.tensor([7, 8, 9])])
     lonely = dataclasses.replace(proxy, labels=few, features=proxy.features[:40], key="few")
     assert train(labels, lonely).n_proxy_classes_skipped == 3
-    assert train(labels, lonely).n_proxy_classes_skipped == 3  # also when all of it comes from the store
+    assert train(labels, lonely).n_proxy_classes_skipped == 3  # also if everything comes from the store
     with pytest.raises(DataError, match="24 classes in 24 training samples, none with two"):
         train(np.arange(24))
 
