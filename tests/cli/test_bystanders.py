@@ -16,7 +16,7 @@ import pytest
 
 from orca_sweep import results
 from orca_sweep.analysis import writing
-from orca_sweep.cli.plans import make_plan
+from orca_sweep.cli.spaces import make_plan
 from orca_sweep.data import Conversion, File, load_or_convert
 from orca_sweep.data.fetching import fetch_files, unpack_archive
 from orca_sweep.errors import InputError, StorageError
@@ -82,7 +82,9 @@ def test_gc_refuses_a_folder_that_is_no_store(tmp_path, monkeypatch, capsys, nam
     before = contents(folder)
     for arguments in (("gc", folder, "--yes", "--unused-for", 0), ("ls", folder)):
         assert command(monkeypatch, "store", *arguments) == 2
-        assert "no store (no orca-sweep-store.json)" in (shown := capsys.readouterr().err) or "a sweep folder" in shown
+        assert (
+            "not a store (no orca-sweep-store.json)" in (shown := capsys.readouterr().err) or "a sweep folder" in shown
+        )
     assert contents(folder) == before
 
 

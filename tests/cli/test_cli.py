@@ -139,7 +139,7 @@ def test_collect_merges_and_says_what_it_made(tmp_path):
     done = orca("collect", a, b, "-o", tmp_path / "t")
     assert done.returncode == 0
     assert "10 trials (9 ok, 1 failed)" in done.stdout
-    assert "need a place for the merged tables" in orca("collect", a, b).stderr
+    assert "need a folder for the merged tables" in orca("collect", a, b).stderr
     assert orca("collect", tmp_path / "nowhere").returncode == 2
 
 

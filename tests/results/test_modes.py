@@ -509,12 +509,12 @@ def test_a_loss_and_a_metric_of_a_user_s_own_take_two_edits(tmp_path, worker, mo
 
 
 def test_every_metric_and_loss_is_listed_with_its_mode(capsys):
-    from orca_sweep.cli import Kind, list_
+    from orca_sweep.cli.listing import Kind, list_names
 
-    list_(Kind.metrics)
+    list_names(Kind.metrics)
     shown = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in shown] == METRICS.names()
     assert all((f"{METRICS.get(line.split()[0]).mode}, " in line) for line in shown)
     assert any(line.startswith("mae8 ") and line.endswith("(Angstrom)") for line in shown)
-    list_(Kind.losses)
+    list_names(Kind.losses)
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == LOSSES.names()

@@ -619,7 +619,9 @@ def test_two_sweeps_with_one_store_compute_nothing_twice_and_do_not_block(home, 
     first = launch("first", 1e-3)
     first.until(lambda: (home / "constants").exists(), outs["first"])
     second = launch("second", 1e-4)
-    second.until(lambda: " waits: another sweep makes what it needs" in second.log.read_text(), outs["second"])
+    second.until(
+        lambda: " waits: another sweep is making an artifact that it needs" in second.log.read_text(), outs["second"]
+    )
     (home / "hold-constants").unlink()
     assert "1 ok" in first.ends()
     assert "1 ok" in second.ends()

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orca_sweep.cli.jobs import _not_sent, _variables
-from orca_sweep.cli.plans import make_plan
+from orca_sweep.cli.submit import _list_unsent_folders, _read_variables
+from orca_sweep.cli.spaces import make_plan
 from orca_sweep.errors import InputError
 from orca_sweep.sweep import kuberay, private, slurm
 from orca_sweep.sweep.jobs import Submission
@@ -266,12 +266,12 @@ def test_names_of_files_are_safe_in_a_manifest_or_refused(tmp_path, name):
 @pytest.mark.parametrize("item", ["A B=1", "a-b=1", "größe=1", "=1", "A", "1A=1", "A\nB=1", "$(id)=1", "A=\udcff"])
 def test_a_variable_that_is_none_is_refused(item):
     with pytest.raises(InputError, match="--env "):
-        _variables([item])
+        _read_variables([item])
 
 
 def test_a_variable_may_hold_anything():
-    assert _variables([f"A={text}" for text in NASTY[:1]]) == {"A": NASTY[0]}
-    assert _variables(["_A1=x\ny=z"]) == {"_A1": "x\ny=z"}
+    assert _read_variables([f"A={text}" for text in NASTY[:1]]) == {"A": NASTY[0]}
+    assert _read_variables(["_A1=x\ny=z"]) == {"_A1": "x\ny=z"}
 
 
 @pytest.mark.parametrize("name", ["9", "A" * 60, "a_b.c", "Z-"])
@@ -285,4 +285,4 @@ def test_folders_that_are_not_sent_are_named_as_patterns(tmp_path):
         (tmp_path / "results" / name).mkdir(parents=True)
     for name in ("a*b", "c[d]"):
         (tmp_path / "results" / name / "sweep.json").write_text("{}")
-    assert _not_sent(tmp_path, Path("/elsewhere")) == ["/results/a\\*b/", "/results/c\\[d\\]/"]
+    assert _list_unsent_folders(tmp_path, Path("/elsewhere")) == ["/results/a\\*b/", "/results/c\\[d\\]/"]
