@@ -3,11 +3,11 @@
 import inspect
 
 import pytest
-from tests.results.test_store_results import sweep_folder
 
 from orca_sweep.analysis.declarations import ANALYSES, load_analysis
 from orca_sweep.cli.analyse import make_command
-from tests.data.test_fetching import command
+from tests.builders.in_process import command
+from tests.builders.sweeps import sweep_folder
 
 NAMES = ANALYSES.names()
 

@@ -226,7 +226,7 @@ def test_a_launch_refuses_a_store_that_is_something_else(tmp_path):
     with pytest.raises(InputError, match=r"--store .*home: not empty, and not a store \(thesis.tex\)"):
         check_store(str(tmp_path / "home"), tmp_path / "out")
     for root in (tmp_path, tmp_path / "out"):
-        with pytest.raises(InputError, match="holds --out"):
+        with pytest.raises(InputError, match="contains --out"):
             check_store(str(root), tmp_path / "out")
     check_store(str(tmp_path / "out/store"), tmp_path / "out")
     assert set(contents(tmp_path)) == {"home/thesis.tex"}
@@ -480,7 +480,7 @@ def test_a_launch_refuses_a_folder_with_something_else(write_space, tmp_path, na
     for name in names:
         write(tmp_path / "out" / name)
     before = contents(tmp_path / "out")
-    with pytest.raises(InputError, match="not empty and no sweep"):
+    with pytest.raises(InputError, match="not empty and not a sweep"):
         check_folder(plan, tmp_path / "out")
     assert contents(tmp_path / "out") == before
 

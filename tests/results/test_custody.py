@@ -166,7 +166,7 @@ def test_reveal_on_the_command_line(tmp_path):
     done = orca("reveal", folder)
     assert done.returncode == 0, done.stderr
     assert "revealed the test metrics of 5 trials (look 1 at this sweep" in done.stdout
-    assert "1 trials have not ended; theirs stay sealed" in done.stdout
+    assert "1 trials have not ended; their test metrics stay sealed" in done.stdout
     assert "test_metric_best (digits: error, lower is better)" in done.stdout
     assert r.read_results(folder / "tables").n_sealed == 0
     assert (folder / "figures").is_dir()

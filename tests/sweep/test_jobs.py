@@ -229,7 +229,7 @@ def test_ctrl_c_ends_the_looking_and_stop_the_job(folder, job_head, address, tmp
     ("args", "variables", "words"),
     [
         (("job", "list"), {"token": "8" * 64}, "the cluster refuses our token"),
-        (("job", "list"), {"token": None, "HOME": "/nowhere"}, "the cluster asks for a token"),
+        (("job", "list"), {"token": None, "HOME": "/nowhere"}, "the cluster requires a token"),
         (("job", "list"), {"token": None, "RAY_AUTH_TOKEN_PATH": "/nowhere"}, "no file with a token"),
         (("job", "logs", "nobody", "--follow"), {}, "job nobody: no such job"),
     ],
@@ -242,11 +242,11 @@ def test_an_address_without_a_dashboard_is_said(job_head):
     from orca_sweep.sweep.jobs import Cluster
 
     for address, words in (
-        ("http://127.0.0.1:1", "nobody answers there"),
+        ("http://127.0.0.1:1", "nothing answers there"),
         (f"127.0.0.1:{job_head['gcs']}", "no Ray dashboard answers there"),
-        ("auto", "no address of a dashboard"),
-        ("ray://127.0.0.1:10001", "no address of a dashboard"),
-        ("http://127.0.0.1:port", "no address of a dashboard"),
+        ("auto", "not the address of a dashboard"),
+        ("ray://127.0.0.1:10001", "not the address of a dashboard"),
+        ("http://127.0.0.1:port", "not the address of a dashboard"),
     ):
         with pytest.raises(InputError, match=words):
             Cluster(address)
@@ -292,7 +292,7 @@ def test_every_mistake_is_said_at_once_before_anything_is_sent(tmp_path, monkeyp
     space.write_text("base: {task: digits}\nseeds: 1\n")
     assert "no cluster given" in refused(space, "--out", tmp_path)
     (tmp_path / "other").mkdir()
-    assert f"does not hold {space}" in refused(space, "--out", tmp_path, "--working-dir", tmp_path / "other")
+    assert f"does not contain {space}" in refused(space, "--out", tmp_path, "--working-dir", tmp_path / "other")
     assert "no such folder" in refused(space, "--out", tmp_path, "--working-dir", tmp_path / "none")
     assert "are for --emit" in refused(space, "--out", tmp_path, "--nodes", 2, "--address", "http://127.0.0.1:1")
     for emit in ((), ("--emit", "slurm")):
@@ -303,7 +303,7 @@ def test_every_mistake_is_said_at_once_before_anything_is_sent(tmp_path, monkeyp
 
 def test_what_a_job_would_not_find_is_said(folder, tmp_path, monkeypatch):
     from orca_sweep.space import read_space
-    from orca_sweep.sweep.jobs import missing_uploads
+    from orca_sweep.sweep.jobs import find_missing_uploads
 
     inside, outside = tmp_path / "inside", tmp_path / "outside"
     for made in (inside, outside):
@@ -317,9 +317,9 @@ def test_what_a_job_would_not_find_is_said(folder, tmp_path, monkeypatch):
         "seeds: 1\n"
     )
     monkeypatch.chdir(inside)
-    problems, notes = missing_uploads(read_space(inside / "space.yaml"), inside)
+    problems, notes = find_missing_uploads(read_space(inside / "space.yaml"), inside)
     assert len(problems) == 3
-    for words in ("more.py lies outside of", "gone.npz: not in", "proxy ../outside/images: lies outside of"):
+    for words in ("more.py is outside", "gone.npz: not in", "proxy ../outside/images: is outside"):
         assert any(words in problem for problem in problems), problems
     (note,) = notes
     assert "./images is sent with the job" in note

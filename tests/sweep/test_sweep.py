@@ -236,14 +236,13 @@ def test_a_folder_of_another_space_is_left_alone(sweep, tmp_path, head):
     assert "no cell in common" in orca("launch", space, "--out", out, check=2).stderr
     assert sorted(out.rglob("*")) == before
     assert (
-        "no place to keep artifacts"
-        in orca("launch", space, "--out", tmp_path / "n", "--store", "foo://x", check=2).stderr
+        "cannot store artifacts" in orca("launch", space, "--out", tmp_path / "n", "--store", "foo://x", check=2).stderr
     )
-    assert "cannot be made" in orca("launch", space, "--out", "/proc/none", check=2, head=head).stderr
+    assert "cannot make this folder" in orca("launch", space, "--out", "/proc/none", check=2, head=head).stderr
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
-    assert "not empty and no sweep (thesis.tex)" in orca("launch", space, "--out", tmp_path / "mine", check=2).stderr
-    assert "a file or a link that leads nowhere, not a folder" in orca("launch", space, "--out", space, check=2).stderr
+    assert "not empty and not a sweep (thesis.tex)" in orca("launch", space, "--out", tmp_path / "mine", check=2).stderr
+    assert "a file or a broken link, not a folder" in orca("launch", space, "--out", space, check=2).stderr
 
 
 def test_no_cluster_at_the_address_is_said(tmp_path):
