@@ -219,7 +219,8 @@ def _make_agenda(plan: Plan, setup: Setup, watch: Watch, prefixes: Prefixes) -> 
         return {**names, "finetune-prefix": digest("finetune-prefix", start)}
 
     is_held = Store(setup.store).is_held
-    return Agenda(plan, partial(read_row, setup.out), resolve, name_shared_work, is_held, record_planned)
+    read = partial(read_row, setup.out)
+    return Agenda(plan, read, resolve, name_shared_work, is_held=is_held, planned=record_planned)
 
 
 def make_manifest_beside_earlier(plan: Plan, setup: Setup) -> SweepManifest:

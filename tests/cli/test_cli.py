@@ -206,7 +206,7 @@ def test_bench_prints_one_json_line_per_case(monkeypatch):
 def test_both_ways_of_loading_give_the_same_samples(monkeypatch):
     from orca_sweep.bench import loading
 
-    small = [partial(loading.case, "small", (1, 8), 64, 16, True)]
+    small = [partial(loading.make_case, "small", (1, 8), n=64, batch=16, mapped=True)]
     monkeypatch.setattr(loading, "CASES", small)
     lines = CliRunner().invoke(cli.app, ["bench", "loading", "--json", "--repeats", "1"]).stdout.splitlines()
     assert [json.loads(line)["case"] for line in lines] == ["small, batch 16"]
