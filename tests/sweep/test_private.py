@@ -225,9 +225,9 @@ def test_a_kuberay_manifest_holds_variables_as_they_are_and_refuses_what_two_she
             (tmp_path / "called").unlink(missing_ok=True)
             subprocess.run(subprocess.list2cmdline(words), shell=True, env=stand_ins, cwd=tmp_path, check=True)
             called = (tmp_path / "called").read_bytes().decode().split("\0")
-            assert called[1:-1] == what.arguments("/orca-sweep/mine.yaml")[1:]
+            assert called[1:-1] == what.list_arguments("/orca-sweep/mine.yaml")[1:]
         else:
-            with pytest.raises(InputError, match="KubeRay hands it through two shells"):
+            with pytest.raises(InputError, match="KubeRay passes it through two shells"):
                 kuberay.write_manifest(what, None, 1, None)
     assert not list(tmp_path.rglob("PWNED"))
 
@@ -243,7 +243,7 @@ def test_requirements_are_kept_for_kuberay(space_file, text):
 
 @pytest.mark.parametrize("text", ["x$(touch PWNED)", "x`id`", "x\\y", "x\ny"])
 def test_requirements_that_a_shell_would_read_are_refused_for_kuberay(space_file, text):
-    with pytest.raises(InputError, match="--pip .*KubeRay hands it through a shell"):
+    with pytest.raises(InputError, match="--pip .*KubeRay passes it through a shell"):
         kuberay.write_manifest(submission(space_file, pip=[text]), None, 1, None)
 
 
@@ -255,7 +255,7 @@ def test_names_of_files_are_safe_in_a_manifest_or_refused(tmp_path, name):
     (tmp_path / name).write_text("")
     path.write_text(f"{imports}name: x\nbase: {{task: digits}}\nseeds: 1\n")
     if "id" in name:
-        with pytest.raises(InputError, match="file .*KubeRay hands it through two shells"):
+        with pytest.raises(InputError, match="file .*KubeRay passes it through two shells"):
             kuberay.write_manifest(submission(path), None, 1, None)
     else:
         config, job = yaml.safe_load_all(kuberay.write_manifest(submission(path), None, 1, None))
