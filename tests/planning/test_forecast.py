@@ -225,7 +225,7 @@ def test_plan_prints_it_all_and_json_is_json(write_space, tmp_path, monkeypatch,
         "stages to compute, once for all trials that share them: pretrain 0 (+ 1 found), proxy-features 0 (+ 1 found)",
         "embedder 2",
         "hours of trials one after another",
-        "by 2 earlier rows",
+        "from 2 earlier rows",
         "tiny, each cell against the first with 2 seeds: p cannot fall below 0.5 (1 after Holm's correction for 5 comparisons)",
         "budget: trials 9, gpu_hours 5",
     ):

@@ -260,7 +260,7 @@ def test_pruning_and_what_is_left_of_a_pruned_trial_follow_the_task_s_mode(tmp_p
     epochs = [
         {"stage": "finetune", "epoch": i, "val_metric": v, "wall_time_s": 1.0} for i, v in enumerate((0.4, 0.9, 0.7), 1)
     ]
-    Queue._write_instead(SimpleNamespace(out=tmp_path, n_starts=3), planned, epochs, r.now(), False)
+    Queue._write_missing_record(SimpleNamespace(out=tmp_path, n_starts=3), planned, epochs, r.now(), False)
     row = r.read_record(tmp_path, "t" * 16)["row"]
     assert (row["status"], row["metric_mode"], row["val_metric_best"]) == ("pruned", "max", 0.9)
 

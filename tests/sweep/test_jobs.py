@@ -138,6 +138,7 @@ def submitted(folder, job_head):
     with proxied(job_head["dashboard"], 2) as address:
         # Ray's own variable must not win over the address that is named.
         done = orca("submit", folder / "space.yaml", "--address", address, "--out", out, RAY_ADDRESS="127.0.0.1:1")
+    assert "submitted" in done.stdout, done.stderr
     return done, out, re.search(r"submitted (\S+):", done.stdout)[1]
 
 

@@ -277,8 +277,8 @@ def test_a_variable_may_hold_anything():
 
 @pytest.mark.parametrize("name", ["9", "A" * 60, "a_b.c", "Z-"])
 def test_a_name_of_a_space_is_a_name_of_kubernetes(name):
-    assert re.fullmatch(r"orca-[a-z0-9]([-a-z0-9]*[a-z0-9])?", kuberay._name(name))
-    assert len(kuberay._name(name)) <= 40
+    assert re.fullmatch(r"orca-[a-z0-9]([-a-z0-9]*[a-z0-9])?", kuberay._make_name(name))
+    assert len(kuberay._make_name(name)) <= 40
 
 
 def test_folders_that_are_not_sent_are_named_as_patterns(tmp_path):
