@@ -159,7 +159,7 @@ def _make_data(setting: Setting) -> TaskData:
     train, val = splits
     task = Task(
         name="bench",
-        dims=len(sample) - 1,  # type: ignore[arg-type]
+        dims=len(sample) - 1,
         sample_shape=sample,
         kind="classification",
         output_shape=(n_classes,),
