@@ -1,4 +1,4 @@
-"""Loading: our batches, in memory and from memory maps, beside a DataLoader with 4 workers on the same arrays."""
+"""Loading batches, in memory and from memory maps, against a DataLoader with 4 workers on the same arrays."""
 
 import tempfile
 import warnings
@@ -18,11 +18,10 @@ from orca_sweep.training.feed import Feed, split_into_batches
 N_WORKERS = 4
 
 
-def case(name: str, shape: tuple[int, ...], n: int, batch: int, mapped: bool) -> Case:
-    """Prepares one epoch over n samples of a shape with labels, in a random order, in batches.
+def make_case(name: str, shape: tuple[int, ...], n: int, batch: int, mapped: bool) -> Case:
+    """Returns the case of one epoch over n labelled samples of a shape, in random order, in batches.
 
-    The memory map holds bytes that are scaled when they are read, as converted images are; the other side has them
-    as ready floats in memory.
+    The memory map holds bytes that are scaled on reading, like converted images; the DataLoader has floats in memory.
     """
     rng = np.random.default_rng(0)
     values = rng.integers(0, 256, (n, *shape), dtype=np.uint8)
@@ -32,39 +31,41 @@ def case(name: str, shape: tuple[int, ...], n: int, batch: int, mapped: bool) ->
     if mapped:
         with tempfile.TemporaryDirectory(prefix="orca-sweep-bench-") as folder:
             np.save(Path(folder) / "x.npy", values)
-            # The map outlives the name of its file.
+            # The map remains after its file is deleted.
             stored = np.load(Path(folder) / "x.npy", mmap_mode="r")
         x = Rows.from_array(stored, "bench", lambda part: part / np.float32(255))
     order = rng.permutation(n)
     feeds = Feed(x, "cpu"), Feed(labels, "cpu")
     dataset = TensorDataset(torch.from_numpy(floats), torch.from_numpy(labels))
 
-    def ours() -> tuple[Tensor, ...]:
-        return _epoch((feeds[0][index], feeds[1][index]) for index in split_into_batches(order, batch))
+    def load_from_feeds() -> tuple[Tensor, ...]:
+        return _sum_batches((feeds[0][index], feeds[1][index]) for index in split_into_batches(order, batch))
 
-    def other() -> tuple[Tensor, ...]:
+    def load_from_loader() -> tuple[Tensor, ...]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # more workers than cores, on a small machine
-            # Forked, as in a program of its own: this process was spawned, and would spawn them at ten times the cost.
+            # Forked, as in a normal program: this process was spawned, and would spawn workers at ten times the cost.
             loader = DataLoader(
                 dataset, batch, sampler=order.tolist(), num_workers=N_WORKERS, multiprocessing_context="fork"
             )
-            return _epoch(loader)
+            return _sum_batches(loader)
 
-    return Case(f"{name}, batch {batch}", ours, other, other, n)
+    return Case(
+        name=f"{name}, batch {batch}", fast=load_from_feeds, naive=load_from_loader, check=load_from_loader, n_samples=n
+    )
 
 
-def _epoch(loaded: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:
-    """Touches every number of an epoch: the sum of each batch, and all labels."""
+def _sum_batches(loaded: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:
+    """Returns the sum of each batch and all labels, so that every number of an epoch is read."""
     sums, labels = zip(*((x.sum(dtype=torch.float64), y) for x, y in loaded), strict=True)
     return torch.stack(sums), torch.cat(labels).double()
 
 
 CASES = (
-    partial(case, "in memory 1x46", (1, 46), 40_000, 16, False),
-    partial(case, "in memory 1x16x52", (1, 16, 52), 20_000, 32, False),
-    partial(case, "in memory 3x32x32", (3, 32, 32), 10_000, 32, False),
-    partial(case, "memory map 1x46", (1, 46), 40_000, 16, True),
-    partial(case, "memory map 3x32x32", (3, 32, 32), 10_000, 32, True),
-    partial(case, "memory map 4x1000", (4, 1000), 10_000, 16, True),
+    partial(make_case, "in memory 1x46", (1, 46), n=40_000, batch=16, mapped=False),
+    partial(make_case, "in memory 1x16x52", (1, 16, 52), n=20_000, batch=32, mapped=False),
+    partial(make_case, "in memory 3x32x32", (3, 32, 32), n=10_000, batch=32, mapped=False),
+    partial(make_case, "memory map 1x46", (1, 46), n=40_000, batch=16, mapped=True),
+    partial(make_case, "memory map 3x32x32", (3, 32, 32), n=10_000, batch=32, mapped=True),
+    partial(make_case, "memory map 4x1000", (4, 1000), n=10_000, batch=16, mapped=True),
 )

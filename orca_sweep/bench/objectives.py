@@ -1,4 +1,4 @@
-"""Forward and backward of every alignment distance, beside the same work with nothing kept between calls."""
+"""Forward and backward of every alignment distance, against the same work with nothing kept between calls."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -16,11 +16,11 @@ from orca_sweep.training.model import Embedder2D
 N_PROXY, N_CLASSES, N_TARGET = 5000, 10, 128
 WIDTHS = (128, 768)
 MEAN_SQUARED_DISTANCE = 134.0
-"""Of photographs through an untrained 128-wide patch embedding."""
+"""Measured on photographs through an untrained 128-wide patch embedding."""
 
 
-def features(n_proxy: int, n_classes: int, n_target: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns made-up target (n, D) and proxy features (M, D) of decaying spectrum, and proxy labels (M,)."""
+def make_features(n_proxy: int, n_classes: int, n_target: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns random target (n, D) and proxy features (M, D) of decaying spectrum, and proxy labels (M,)."""
     rng = stream_rng(0, "bench features")
     spread = np.arange(1, width + 1) ** -0.5
     labels = np.arange(n_proxy) % n_classes
@@ -31,8 +31,8 @@ def features(n_proxy: int, n_classes: int, n_target: int, width: int) -> tuple[T
     return torch.from_numpy(target * unit).float(), torch.from_numpy(proxy * unit).float(), torch.from_numpy(labels)
 
 
-def naive(name: str, target: Tensor, proxy: Tensor, labels: Tensor) -> Tensor:
-    """Returns the distance the naive way, as ORCA's code does it where it has it."""
+def naive_distance(name: str, target: Tensor, proxy: Tensor, labels: Tensor) -> Tensor:
+    """Returns the distance, computed the naive way; the distances of ORCA's released code as that code does."""
     if name == "otdd-emd":
         return plain.otdd_emd(target, proxy, labels)
     if name.startswith("otdd"):
@@ -47,7 +47,7 @@ def naive(name: str, target: Tensor, proxy: Tensor, labels: Tensor) -> Tensor:
     return simple[name](target, proxy)
 
 
-def _gradient(distance: Callable[[Tensor], Tensor], target: Tensor) -> tuple[Tensor, Tensor]:
+def _differentiate(distance: Callable[[Tensor], Tensor], target: Tensor) -> tuple[Tensor, Tensor]:
     target = target.clone().requires_grad_()
     value = distance(target)
     value.backward()
@@ -57,45 +57,48 @@ def _gradient(distance: Callable[[Tensor], Tensor], target: Tensor) -> tuple[Ten
 def objective_case(
     name: str, width: int, n_proxy: int = N_PROXY, n_classes: int = N_CLASSES, n_target: int = N_TARGET
 ) -> Case:
-    """One forward and backward of one class; what depends on the proxy alone is kept, or done again."""
-    target, proxy, labels = features(n_proxy, n_classes, n_target, width)
+    """Returns the case of one forward and backward of one class.
+
+    Our side keeps what depends on the proxy alone; the naive side computes it each time.
+    """
+    target, proxy, labels = make_features(n_proxy, n_classes, n_target, width)
     constants = objectives.constants(name, proxy, labels)
     return Case(
-        f"{name} D={width}",
-        lambda: _gradient(lambda z: objectives.distance(name, constants, z), target),
-        lambda: _gradient(lambda z: naive(name, z, proxy, labels), target),
-        lambda: _gradient(lambda z: naive(name, z, proxy.double(), labels), target.double()),
+        name=f"{name} D={width}",
+        fast=lambda: _differentiate(lambda z: objectives.distance(name, constants, z), target),
+        naive=lambda: _differentiate(lambda z: naive_distance(name, z, proxy, labels), target),
+        check=lambda: _differentiate(lambda z: naive_distance(name, z, proxy.double(), labels), target.double()),
     )
 
 
 def embedder_case(
     n_proxy: int = N_PROXY, n_classes: int = N_CLASSES, n_target: int = N_TARGET, image_size: int = 224
 ) -> Case:
-    """One class of an embedder epoch with otdd-exact: embed (N, 1, 16, 52) signals in 4 x 4 patches, align, backward.
+    """Returns the case of one class in an embedder epoch with otdd-exact, on (N, 1, 16, 52) signals in 4 x 4 patches.
 
-    Naively every token is made and the signals are resized each time.
+    The naive side makes every token and resizes the signals each time.
     """
     width, name = 128, "otdd-exact"
-    _, proxy, labels = features(n_proxy, n_classes, n_target, width)
+    _, proxy, labels = make_features(n_proxy, n_classes, n_target, width)
     constants = objectives.constants(name, proxy, labels)
     torch.manual_seed(0)
     embedder = Embedder2D(1, image_size, width, 4)
     x = torch.from_numpy(stream_rng(0, "bench signals").normal(size=(n_target, 1, 16, 52))).float()
     patches = embedder.cut_patches(x)
 
-    def slopes(model: Embedder2D, value: Tensor) -> tuple[Tensor, ...]:
+    def differentiate(model: Embedder2D, value: Tensor) -> tuple[Tensor, ...]:
         model.zero_grad()
         value.backward()
         return value.detach(), model.projection.weight.grad.clone()  # type: ignore[union-attr]
 
-    def token_route(model: Embedder2D, x: Tensor, proxy: Tensor) -> tuple[Tensor, ...]:
-        return slopes(model, naive(name, model(x).mean(dim=1), proxy, labels))
+    def run_token_route(model: Embedder2D, x: Tensor, proxy: Tensor) -> tuple[Tensor, ...]:
+        return differentiate(model, naive_distance(name, model(x).mean(dim=1), proxy, labels))
 
     return Case(
-        f"embedder epoch, one class, D={width}",
-        lambda: slopes(embedder, objectives.distance(name, constants, embedder.mean_features(patches))),
-        lambda: token_route(embedder, x, proxy),
-        lambda: token_route(deepcopy(embedder).double(), x.double(), proxy.double()),
+        name=f"embedder epoch, one class, D={width}",
+        fast=lambda: differentiate(embedder, objectives.distance(name, constants, embedder.mean_features(patches))),
+        naive=lambda: run_token_route(embedder, x, proxy),
+        check=lambda: run_token_route(deepcopy(embedder).double(), x.double(), proxy.double()),
     )
 
 

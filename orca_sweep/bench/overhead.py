@@ -1,12 +1,10 @@
-"""What our layer adds to Ray Tune: trials that do nothing, beside a bare Tuner that reuses its workers.
+"""The cost of our layer over Ray Tune: trials that do nothing, against a plain Tuner that reuses its workers.
 
-Seconds are by the clock, since that is what a user waits for; of the driver's own processor seconds there is a case too.
+Seconds are wall-clock seconds, which a user waits for; one case counts the CPU seconds of the driver.
 """
 
 import logging
-import statistics
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -15,12 +13,12 @@ from typing import Any
 
 from ray import tune
 
-from orca_sweep.bench import Measurement, peak_memory_mib, timed
+from orca_sweep.bench import Measurement, Times, peak_memory_mib, take_median, time_call
 from orca_sweep.config import TrialConfig
 from orca_sweep.planning.agenda import Agenda
 from orca_sweep.results import read_row, write_record
 from orca_sweep.space import Budget, Plan, make_plan, read_space
-from orca_sweep.sweep.running import Setup, fit, joined
+from orca_sweep.sweep.running import Setup, join_ray, run_agenda
 from orca_sweep.trial import Records, Remembering, make_config, shared_stages
 
 N_TRIALS = 200
@@ -33,66 +31,85 @@ seeds: {n_seeds}
 """
 
 
-def measurements(repeats: int) -> list[Measurement]:
+def measure_all(repeats: int) -> list[Measurement]:
     """Runs all cases in this process, on one Ray."""
-    # The bare side is cut short on purpose, and says so at length.
+    # The plain Tuner is stopped early on purpose, and logs that at length.
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.CRITICAL)
-    with tempfile.TemporaryDirectory(prefix="orca-sweep-bench-") as folder, joined("local"):
-        _bare(8, Path(folder) / "warm", None)
-        return [*_trivial(Path(folder), repeats), _queued(Path(folder)), _planned(Path(folder))]
+    with tempfile.TemporaryDirectory(prefix="orca-sweep-bench-") as folder, join_ray("local"):
+        _run_bare_tuner(8, Path(folder) / "warm", None)
+        return [
+            *_measure_trivial_trials(Path(folder), repeats),
+            _measure_first_trial(Path(folder)),
+            _measure_planning(Path(folder)),
+        ]
 
 
-def _trivial(folder: Path, repeats: int) -> Iterator[Measurement]:
-    """Ours and bare in turn, so that a change of the machine's load meets both."""
-    plan = _plan(folder, N_TRIALS)
-    ours: list[tuple[float, float]] = []
-    bare: list[tuple[float, float]] = []
+def _measure_trivial_trials(folder: Path, repeats: int) -> Iterator[Measurement]:
+    """Measures both sides in turn, so that a change of the machine's load affects both."""
+    plan = _make_plan(folder, N_TRIALS)
+    sweeps: list[Times] = []
+    tuners: list[Times] = []
     for i in range(max(1, repeats)):
-        bare.append(timed(partial(_bare, N_TRIALS, folder / f"bare-{i}", None)))
-        ours.append(timed(partial(_ours, plan, folder / f"ours-{i}")))
+        tuners.append(time_call(partial(_run_bare_tuner, N_TRIALS, folder / f"bare-{i}", None)))
+        sweeps.append(time_call(partial(_run_sweep, plan, folder / f"ours-{i}")))
     peak = peak_memory_mib()
-    for column, name in ((1, "by the clock"), (0, "driver's CPU")):
-        a, b = (statistics.median(pair[column] for pair in pairs) for pairs in (ours, bare))
-        wall, bare_wall = (statistics.median(pair[1] for pair in pairs) for pairs in (ours, bare))
-        yield Measurement(f"{N_TRIALS} trials that do nothing, {name}", a, b, b / a, peak, wall, bare_wall, 0.0)
+    sweep, tuner = take_median(sweeps), take_median(tuners)
+    seconds = {"by the clock": (sweep.wall_s, tuner.wall_s), "driver's CPU": (sweep.cpu_s, tuner.cpu_s)}
+    for name, (ours_s, other_s) in seconds.items():
+        yield Measurement(
+            case=f"{N_TRIALS} trials that do nothing, {name}",
+            ours_s=ours_s,
+            other_s=other_s,
+            peak_memory_mib=peak,
+            ours_wall_s=sweep.wall_s,
+            other_wall_s=tuner.wall_s,
+        )
 
 
-def _planned(folder: Path) -> Measurement:
-    """A large plan whose cells share what they have in common, beside one that resolves each of them whole."""
+def _measure_planning(folder: Path) -> Measurement:
+    """Measures a large plan whose cells share what they have in common, against resolving each cell as a whole."""
     rates = [round(1e-5 * (i + 1), 10) for i in range(50)]
     path = folder / "planned.yaml"
     path.write_text(
         f"base: {{task: digits, proxy: mnist5k}}\nfactors: {{finetune.lr: {rates}, embedder.lr: {rates},"
         " finetune.freeze: [none, body]}\nseeds: 1\n"
     )
-    ours = timed(lambda: make_plan(read_space(path), Remembering(partial(make_config, records=Records()))))
+    remembering = time_call(lambda: make_plan(read_space(path), Remembering(partial(make_config, records=Records()))))
     peak = peak_memory_mib()
-    other = timed(lambda: make_plan(read_space(path), make_config))
-    name = f"{2 * len(rates) ** 2} trials planned"
-    return Measurement(name, ours[0], other[0], other[0] / ours[0], peak, ours[1], other[1], 0.0)
+    plain = time_call(lambda: make_plan(read_space(path), make_config))
+    return Measurement(
+        case=f"{2 * len(rates) ** 2} trials planned",
+        ours_s=remembering.cpu_s,
+        other_s=plain.cpu_s,
+        peak_memory_mib=peak,
+        ours_wall_s=remembering.wall_s,
+        other_wall_s=plain.wall_s,
+    )
 
 
-def _queued(folder: Path) -> Measurement:
-    """From the YAML to the end of the first trial, with thousands planned behind it."""
-    start = time.perf_counter()
-    plan = _plan(folder, N_QUEUED)
-    _ours(plan, folder / "queued", most=1)
-    ours = time.perf_counter() - start
+def _measure_first_trial(folder: Path) -> Measurement:
+    """Measures from the YAML to the end of the first trial, with thousands planned behind it."""
+    sweep = time_call(lambda: _run_sweep(_make_plan(folder, N_QUEUED), folder / "queued", most=1))
     peak = peak_memory_mib()
-    start = time.perf_counter()
-    _bare(N_QUEUED, folder / "queued-bare", most=1)
-    other = time.perf_counter() - start
-    return Measurement(f"first of {N_QUEUED} trials, by the clock", ours, other, other / ours, peak, ours, other, 0.0)
+    tuner = time_call(lambda: _run_bare_tuner(N_QUEUED, folder / "queued-bare", most=1))
+    return Measurement(
+        case=f"first of {N_QUEUED} trials, by the clock",
+        ours_s=sweep.wall_s,
+        other_s=tuner.wall_s,
+        peak_memory_mib=peak,
+        ours_wall_s=sweep.wall_s,
+        other_wall_s=tuner.wall_s,
+    )
 
 
-def _plan(folder: Path, n: int) -> Plan:
+def _make_plan(folder: Path, n: int) -> Plan:
     rates = ", ".join(f"{1e-6 * (i + 1):.6g}" for i in range(n // 10))
     path = folder / "overhead.yaml"
     path.write_text(SPACE.format(rates=rates, n_seeds=10), encoding="utf-8")
     return make_plan(read_space(path), make_config)
 
 
-def _ours(plan: Plan, out: Path, most: int | None = None) -> None:
+def _run_sweep(plan: Plan, out: Path, most: int | None = None) -> None:
     if most is not None:
         plan = replace(plan, space=replace(plan.space, budget=Budget(trials=most)))
     out.mkdir()
@@ -100,18 +117,19 @@ def _ours(plan: Plan, out: Path, most: int | None = None) -> None:
     agenda = Agenda(
         plan, partial(read_row, out), make_config, lambda config: shared_stages(records.resolve_config(config))
     )
+    setup = Setup(out=out, store=str(out / "store"), data_root=out, address="local")
 
-    def work(params: dict[str, Any]) -> None:
+    def do_nothing(params: dict[str, Any]) -> None:
         config = TrialConfig.model_validate(params["trial"]["config"])
         row = {"trial_id": config.trial_id, "cell_id": config.cell_id, "status": "ok", "val_metric_best": 0.0}
         write_record(out, row, [])
         tune.report({"stage": "done", "status": "ok"})
 
-    fit(plan, agenda, Setup(out, str(out / "store"), out, "local"), lambda event, what: None, work)
+    run_agenda(agenda, plan=plan, setup=setup, watch=lambda event, facts: None, work=do_nothing)
 
 
 class _First(tune.Stopper):
-    """Ends an experiment with its first report."""
+    """Ends an experiment after its first report."""
 
     def __init__(self) -> None:
         self.seen = False
@@ -124,14 +142,14 @@ class _First(tune.Stopper):
         return self.seen
 
 
-def _bare(n: int, out: Path, most: int | None) -> None:
-    """A Tuner as its own documentation shows it, with workers used again."""
+def _run_bare_tuner(n: int, out: Path, most: int | None) -> None:
+    """Runs a Tuner as its documentation shows it, with reused workers."""
 
-    def work(params: dict[str, Any]) -> None:
+    def do_nothing(params: dict[str, Any]) -> None:
         tune.report({"done_nothing": params["i"]})
 
     tune.Tuner(
-        tune.with_resources(work, {"cpu": 1}),
+        tune.with_resources(do_nothing, {"cpu": 1}),
         param_space={"i": tune.grid_search(list(range(n)))},
         tune_config=tune.TuneConfig(reuse_actors=True),
         run_config=tune.RunConfig(

@@ -1,16 +1,29 @@
-"""The alignment distances the naive way: straight from their formulas, nothing kept between calls.
+"""The alignment distances computed naively: from their formulas, with nothing kept between calls.
 
-What the benchmark compares with, and what the tests hold the fast forms against. OTDD is written as ORCA's
+The benchmark and the tests compare the fast forms with these. OTDD is written as ORCA's
 released code computes it: every call solves the proxy against itself again, and every pair of classes.
 """
 
 import math
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from orca_sweep.objectives.pot import load_pot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regularisation:
+    """Entropic regularisation of Sinkhorn's algorithm."""
+
+    epsilon: float = 0.1
+    extra: int = 0
+    """More updates at epsilon."""
+
+
+DEFAULT = Regularisation()
 
 
 def softmin(cost: Tensor, temperature: float, potential: Tensor) -> Tensor:
@@ -25,19 +38,20 @@ def temperatures(diameter_squared: float, epsilon: float, extra: int = 0) -> lis
 
 
 def sinkhorn_divergence(
-    x: Tensor, z: Tensor, scale: float, diameter_squared: float, epsilon: float, extra: int = 0, w: tuple = (0, 0, 0)
+    x: Tensor, z: Tensor, *, scale: float, diameter_squared: float, regularisation: Regularisation, w: tuple = (0, 0, 0)
 ) -> Tensor:
     """Returns the debiased divergence of uniform clouds (N, D), (M, D) with cost ``scale * (d^2 + w)``.
 
     ``w`` is added between x and z, x and x, z and z. Gradients flow through one last update, in which the
     other cloud and all potentials are fixed.
     """
+    epsilon = regularisation.epsilon
     fixed_x, fixed_z = x.detach(), z.detach()
     w_xz, w_xx, w_zz = w
     w_zx = w_xz.T if isinstance(w_xz, Tensor) else w_xz
     c_xz, c_zx = scale * (squares(x, fixed_z) + w_xz), scale * (squares(z, fixed_x) + w_zx)
     c_xx, c_zz = scale * (squares(x, fixed_x) + w_xx), scale * (squares(z, fixed_z) + w_zz)
-    steps = temperatures(diameter_squared, epsilon, extra)
+    steps = temperatures(diameter_squared, epsilon, regularisation.extra)
     with torch.no_grad():
         zero_x, zero_z = c_xx.new_zeros(len(x)), c_zz.new_zeros(len(z))
         f, g = softmin(c_xz, steps[0], zero_z), softmin(c_zx, steps[0], zero_x)
@@ -61,7 +75,7 @@ def box_squared(x: Tensor, z: Tensor) -> float:
 
 
 class _TraceOfRoot(torch.autograd.Function):
-    """tr(M^1/2) of a symmetric matrix; its slope is half the inverse root, on the support."""
+    """tr(M^1/2) of a symmetric matrix; its gradient is half the inverse root, on the support."""
 
     @staticmethod
     def forward(ctx, matrix: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
@@ -96,8 +110,7 @@ def otdd(
     labels: Tensor,
     exact: bool,
     label_gradient: bool,
-    epsilon: float = 0.1,
-    extra: int = 0,
+    regularisation: Regularisation = DEFAULT,
 ) -> Tensor:
     """Returns the OTDD of one target class (n, D) to a labelled proxy (M, D), classes of two or more samples."""
     order = torch.argsort(labels, stable=True)
@@ -105,28 +118,32 @@ def otdd(
     clouds = [*proxy.split(counts.tolist()), target if label_gradient else target.detach()]
     k = len(clouds) - 1
     rows = []
-    for i, one in enumerate(clouds):
+    for i, cloud in enumerate(clouds):
         row = [proxy.new_zeros(())] * (k + 1)
         for j, other in enumerate(clouds[:i]):
-            row[j] = _class_distance(other, one, exact, epsilon, extra)
+            row[j] = _class_distance(other, cloud, exact, regularisation)
         rows.append(torch.stack(row))
     w = torch.stack(rows)
     w = w + w.T
     to_target = w[y, k][:, None].expand(-1, len(target))
-    diameter_squared = box_squared(proxy, target) + k**2
     return sinkhorn_divergence(
-        proxy, target, 0.5, diameter_squared, epsilon, extra, (to_target, w[y][:, y].detach(), 0)
+        proxy,
+        target,
+        scale=0.5,
+        diameter_squared=box_squared(proxy, target) + k**2,
+        regularisation=regularisation,
+        w=(to_target, w[y][:, y].detach(), 0),
     )
 
 
-def _class_distance(x: Tensor, z: Tensor, exact: bool, epsilon: float, extra: int) -> Tensor:
+def _class_distance(x: Tensor, z: Tensor, exact: bool, regularisation: Regularisation) -> Tensor:
     if exact:
-        return sinkhorn_divergence(x, z, 1.0, box_squared(x, z), epsilon, extra)
+        return sinkhorn_divergence(x, z, scale=1.0, diameter_squared=box_squared(x, z), regularisation=regularisation)
     return bures(x, z)
 
 
 def otdd_emd(target: Tensor, proxy: Tensor, labels: Tensor, label_gradient: bool = False) -> Tensor:
-    """Returns the unregularised OTDD, by POT's own ``emd2`` on torch tensors and its gradient."""
+    """Returns the unregularised OTDD, by POT's ``emd2`` on torch tensors, and its gradient."""
     emd2 = partial(load_pot().emd2, [], [], numItermax=10**8)
     order, fixed = torch.argsort(labels, stable=True), target if label_gradient else target.detach()
     proxy, (_, counts) = proxy[order], torch.unique(labels, return_counts=True)
@@ -163,7 +180,7 @@ def moment(target: Tensor, proxy: Tensor) -> Tensor:
 
 
 def sliced_wasserstein(target: Tensor, proxy: Tensor, directions: Tensor) -> Tensor:
-    """Returns the mean squared 2-Wasserstein distance along directions (D, P), every quantile step in turn."""
+    """Returns the mean squared 2-Wasserstein distance along directions (D, P), one quantile step at a time."""
     x, z = (proxy @ directions).sort(dim=0).values, (target @ directions).sort(dim=0).values
     m, n = len(x), len(z)
     ends = torch.unique(torch.cat([torch.arange(m + 1) * n, torch.arange(n + 1) * m]))

@@ -1,16 +1,43 @@
-"""``orca-sweep list``: names, and what each is."""
+"""``orca-sweep list``: the names of everything that spaces, tables and commands use."""
 
 from collections.abc import Iterator
-from typing import Any
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
 
 from orca_sweep.stats.modes import describe_mode
 
 Lines = Iterator[tuple[str, str]]
-"""A name and its text for each line."""
+"""The name and the meaning on each line."""
+
+
+class Kind(StrEnum):
+    """What ``list`` can list."""
+
+    tasks = "tasks"
+    bodies = "bodies"
+    proxies = "proxies"
+    objectives = "objectives"
+    metrics = "metrics"
+    losses = "losses"
+    factors = "factors"
+    columns = "columns"
+    spaces = "spaces"
+    analyses = "analyses"
+
+
+def list_names(kind: Annotated[Kind, typer.Argument(help="what to list", show_default=False)]) -> None:
+    """List tasks, bodies, factors, columns and so on.
+
+    Prints one name per line, followed by its meaning.
+    """
+    for name, meaning in describe_names(kind.value):
+        print(f"{name:<32} {meaning}")
 
 
 def describe_names(kind: str) -> Lines:
-    """Yields each name of a kind (tasks, factors, columns, ...) with what it is."""
+    """Yields each name of a kind (tasks, factors, columns, ...) with its meaning."""
     listings = {
         "factors": _list_factors,
         "columns": _list_columns,
@@ -29,7 +56,7 @@ def _list_factors() -> Lines:
 
 
 def _list_columns() -> Lines:
-    """The columns of all tables; one that several tables have has a line with its meaning in each."""
+    """Yields the columns of all tables, each once with its meaning in every table that has it."""
     from orca_sweep.results import EPOCH_COLUMNS, STAGE_COLUMNS, trial_columns
 
     tables = {"trials": trial_columns(), "epochs": EPOCH_COLUMNS, "stages": STAGE_COLUMNS}
@@ -69,7 +96,7 @@ def _list_records(kind: str) -> Lines:
     for name in registry.names():
         yield name, _describe_record(registry.get(name), is_metric=kind == "metrics")
     if kind == "tasks":
-        yield "openml:<id>", "1D; any OpenML table by its number (orca-sweep data fetch openml:31)"
+        yield "openml:<id>", "1D; any OpenML table, by its id (orca-sweep data fetch openml:31)"
 
 
 def _describe_record(record: Any, is_metric: bool) -> str:

@@ -1,4 +1,4 @@
-"""What a running sweep shows: a line per ended trial and, on a terminal, one live table."""
+"""The progress of a running sweep: a line per ended trial and, on a terminal, a live table."""
 
 import time
 from collections.abc import Mapping
@@ -13,21 +13,21 @@ from orca_sweep.space import Plan
 from orca_sweep.stats.modes import Mode, as_cost, best_value
 
 ROWS = 12
-"""Cells and running trials shown at most."""
+"""Most cells, and most running trials, in the live table."""
 
 
 class Progress:
-    """Told of a sweep's events, it prints them and keeps the live table."""
+    """Prints the events of a sweep and keeps the live table."""
 
     def __init__(self, console: Console, plan: Plan) -> None:
         self.console, self.plan = console, plan
         self.labels = plan.labels
         self.running: dict[str, str] = {}
         self.best: dict[str, tuple[float, int, Mode]] = {}
-        """Of each cell the best validation metric, of how many ended trials, and which way round it is compared."""
+        """For each cell: its best validation metric, over how many ended trials, and the metric's mode."""
         self.n_todo = self.n_done = self.n_before = self.n_later = self.n_failed = self.n_reused = 0
         self.start = time.perf_counter()
-        self.live = Live(console=console, get_renderable=self._view, transient=True, refresh_per_second=2)
+        self.live = Live(console=console, get_renderable=self._draw, transient=True, refresh_per_second=2)
 
     def __enter__(self) -> "Progress":
         self.console.print("starting Ray ...")
@@ -38,85 +38,98 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self.live.stop()
 
-    def __call__(self, event: str, what: Mapping[str, Any]) -> None:
-        """Takes an event of the sweep."""
-        told = {
-            "start": self._started, "run": self._runs, "epoch": self._epoch, "wait": self._waits, "end": self._ended,
-            "planned": self._planned, "damaged": self._damaged,
-        }  # fmt: skip
-        told[event](what)
+    def __call__(self, event: str, facts: Mapping[str, Any]) -> None:
+        """Shows an event of the sweep."""
+        handlers = {
+            "start": self._show_start,
+            "damaged": self._show_damage,
+            "planned": self._count_planned,
+            "run": self._add_running,
+            "epoch": self._show_epoch,
+            "wait": self._show_wait,
+            "end": self._show_end,
+        }
+        handlers[event](facts)
 
-    def _started(self, what: Mapping[str, Any]) -> None:
-        self.n_todo, self.n_before, self.n_later = what["n_todo"], what["n_done"], what["n_later"]
-        where = f"; Ray dashboard: http://{what['dashboard']}" if what["dashboard"] else ""
-        later = f", up to {self.n_later} more to be planned from their results" if self.n_later else ""
-        self.console.print(f"{self.n_todo} trials to run, {self.n_before} done before{later}{where}", soft_wrap=True)
+    def _show_start(self, facts: Mapping[str, Any]) -> None:
+        self.n_todo, self.n_before, self.n_later = facts["n_todo"], facts["n_done"], facts["n_later"]
+        dashboard = f"; Ray dashboard: http://{facts['dashboard']}" if facts["dashboard"] else ""
+        later = f", up to {self.n_later} more, planned from their results" if self.n_later else ""
+        text = f"{self.n_todo} trials to run, {self.n_before} done before{later}{dashboard}"
+        self.console.print(text, soft_wrap=True)
 
-    def _damaged(self, what: Mapping[str, Any]) -> None:
-        for problem in what["problems"]:
+    def _show_damage(self, facts: Mapping[str, Any]) -> None:
+        for problem in facts["problems"]:
             self.console.print(problem, markup=False, soft_wrap=True)
 
-    def _planned(self, what: Mapping[str, Any]) -> None:
-        if self.n_later:  # told beforehand, as what may come
-            self.n_todo += what["n_new"]
-            self.n_later = max(0, self.n_later - what["n_new"])
+    def _count_planned(self, facts: Mapping[str, Any]) -> None:
+        if self.n_later:  # they were announced at the start
+            self.n_todo += facts["n_new"]
+            self.n_later = max(0, self.n_later - facts["n_new"])
 
-    def _runs(self, what: Mapping[str, Any]) -> None:
-        self.running[what["trial_id"]] = "starts"
+    def _add_running(self, facts: Mapping[str, Any]) -> None:
+        self.running[facts["trial_id"]] = "starts"
 
-    def _waits(self, what: Mapping[str, Any]) -> None:
-        self.running.pop(what["trial_id"], None)
-        self.console.print(
-            f"{what['trial_id']} waits: another sweep makes what it needs, in the same store", soft_wrap=True
-        )
+    def _show_wait(self, facts: Mapping[str, Any]) -> None:
+        self.running.pop(facts["trial_id"], None)
+        text = f"{facts['trial_id']} waits: another sweep is making an artifact that it needs, in the same store"
+        self.console.print(text, soft_wrap=True)
 
-    def _epoch(self, what: Mapping[str, Any]) -> None:
-        value = what.get("val_metric")
+    def _show_epoch(self, facts: Mapping[str, Any]) -> None:
+        value = facts.get("val_metric")
         measured = f" {value:.4g}" if isinstance(value, float) else ""
-        self.running[what["trial_id"]] = f"{what['stage']} {what.get('epoch', '')}{measured}"
+        self.running[facts["trial_id"]] = f"{facts['stage']} {facts.get('epoch', '')}{measured}"
 
-    def _ended(self, what: Mapping[str, Any]) -> None:
-        self.running.pop(what["trial_id"], None)
-        value, again = what.get("val_metric_best"), what.get("again")
-        if not again:
-            self.n_done += 1
-            self.n_failed += what["status"] not in ("ok", "pruned")
-            self.n_reused += bool(what.get("reused"))
-        if isinstance(value, float) and what["status"] == "ok":
-            mode: Mode = what.get("metric_mode") or "min"
-            best, n, _ = self.best.get(what["cell_id"], (value, 0, mode))
-            self.best[what["cell_id"]] = best_value([best, value], mode), n + 1, mode
-        measured = f"validation {value:.4g}" if isinstance(value, float) else str(what.get("error") or "")
-        seconds = what.get("wall_time_s")
-        took = f" in {seconds:.1f} s" if seconds is not None else ""
-        reused = f", reused {what['reused']}" if what.get("reused") else ""
-        more = ", is tried again" if again else ""
+    def _show_end(self, facts: Mapping[str, Any]) -> None:
+        self.running.pop(facts["trial_id"], None)
+        self._count_end(facts)
+        value, seconds = facts.get("val_metric_best"), facts.get("wall_time_s")
+        result = f"validation {value:.4g}" if isinstance(value, float) else str(facts.get("error") or "")
+        duration = f" in {seconds:.1f} s" if seconds is not None else ""
+        reused = f", reused {facts['reused']}" if facts.get("reused") else ""
+        retry = ", will be tried again" if facts.get("again") else ""
         at = time.perf_counter() - self.start
         self.console.print(
-            f"[{self.n_done}/{self.n_todo} at {at:.0f} s] {what['trial_id']} {what['status']}{took}:"
-            f" {measured}{reused}{more}",
+            f"[{self.n_done}/{self.n_todo} at {at:.0f} s] {facts['trial_id']} {facts['status']}{duration}:"
+            f" {result}{reused}{retry}",
             markup=False,
             soft_wrap=True,
         )
 
-    def _view(self) -> Group:
-        """The live table: how far, what runs, and each cell's best so far."""
-        return Group(Text(self._counts(), style="bold"), *self._running(), self._cells())
+    def _count_end(self, facts: Mapping[str, Any]) -> None:
+        """Counts an ended trial, unless it is tried again, and keeps its cell's best validation metric."""
+        if not facts.get("again"):
+            self.n_done += 1
+            self.n_failed += facts["status"] not in ("ok", "pruned")
+            self.n_reused += bool(facts.get("reused"))
+        value = facts.get("val_metric_best")
+        if isinstance(value, float) and facts["status"] == "ok":
+            mode: Mode = facts.get("metric_mode") or "min"
+            best, n, _ = self.best.get(facts["cell_id"], (value, 0, mode))
+            self.best[facts["cell_id"]] = best_value([best, value], mode), n + 1, mode
 
-    def _counts(self) -> str:
+    def _draw(self) -> Group:
+        """Returns the live table: counts, running trials, and each cell's best so far."""
+        return Group(Text(self._write_counts(), style="bold"), *self._list_running(), self._tabulate_cells())
+
+    def _write_counts(self) -> str:
         left = self.n_todo - self.n_done
         spent = time.perf_counter() - self.start
-        eta = f", about {_span(spent * (left + self.n_later) / self.n_done)} to go" if self.n_done and left else ""
+        eta = (
+            f", about {_format_seconds(spent * (left + self.n_later) / self.n_done)} to go"
+            if self.n_done and left
+            else ""
+        )
         return (
             f"{self.n_before + self.n_done} done, {len(self.running)} running, {max(0, left - len(self.running))} waiting,"
-            f" {self.n_failed} failed; {self.n_reused} reused a stage; {_span(spent)}{eta}"
+            f" {self.n_failed} failed; {self.n_reused} reused a stage; {_format_seconds(spent)}{eta}"
         )
 
-    def _running(self) -> list[Text]:
+    def _list_running(self) -> list[Text]:
         lines = [Text(f"  {trial_id}  {text}", style="dim") for trial_id, text in self.running.items()]
         return lines[:ROWS]
 
-    def _cells(self) -> Table:
+    def _tabulate_cells(self) -> Table:
         table = Table(box=None, header_style="bold")
         for name in ("best validation", "n", *self.plan.space.factors):
             table.add_column(name, overflow="fold")
@@ -127,11 +140,7 @@ class Progress:
         return table
 
 
-def _span(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 100
-        else f"{seconds / 60:.0f} min"
-        if seconds < 6000
-        else f"{seconds / 3600:.1f} h"
-    )
+def _format_seconds(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""``orca-sweep store``: what a store of stage artifacts holds, making room in it, marking one again."""
+"""``orca-sweep store``: listing a store of stage artifacts, freeing space in it, marking it again."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -6,114 +6,144 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orca_sweep.cli.paths import store_root
 from orca_sweep.errors import InputError, StorageError
 
 if TYPE_CHECKING:
     from orca_sweep.store import Entry, Store
 
-app = typer.Typer(help="Stage artifacts: list them, make room.", no_args_is_help=True)
+app = typer.Typer(help="List, clean up and mark stores of stage artifacts.", no_args_is_help=True)
 Root = Annotated[str, typer.Argument(help="a store: OUT/store of a sweep, or what --store named", show_default=False)]
-AGAIN = "Trials compute again what they need."
+AGAIN = "Trials that need them compute them again."
+DAY_S = 86400
 
 
 @contextmanager
-def told(said: str) -> Iterator[None]:
-    """Says in words that a store cannot be opened."""
+def explain_store_errors(name: str) -> Iterator[None]:
+    """Turns an error of opening a store into one that names it.
+
+    Raises:
+        InputError: with the store's name as the user wrote it.
+    """
     try:
         yield
     except (ValueError, ImportError, OSError) as error:
-        raise InputError(f"{said}: no store can be opened there ({error}). Give a folder or fsspec path.") from None
+        raise InputError(f"{name}: cannot open a store there ({error}). Give a folder or fsspec path.") from None
 
 
-def _opened(root: str) -> "tuple[Store, list[Entry]]":
-    """The store at a root that is marked as one, and what it holds.
+def open_store(store: str) -> "Store":
+    """Returns the store of an option ``--store``; it need not exist yet.
 
     Raises:
-        InputError: for anything else, whatever folders are in it.
+        InputError: if nothing can be stored there, or something else is there.
+    """
+    from orca_sweep.store import Store
+
+    root = store_root(store)
+    with explain_store_errors(f"--store {root}"):
+        opened = Store(root)
+        opened.check_root()
+        return opened
+
+
+def _open_marked_store(root: str) -> "tuple[Store, list[Entry]]":
+    """Returns the store at a root and its entries.
+
+    Raises:
+        InputError: if the root is not marked as a store, whatever folders it has.
     """
     from orca_sweep.store import Store
     from orca_sweep.store.names import MARKER
 
-    with told(root):
+    with explain_store_errors(root):
         store = Store(root)
         if not store.fs.exists(store.root):
-            raise InputError(f"{root}: there is no such store. It is OUT/store of a sweep, or what --store named.")
+            raise InputError(f"{root}: there is no such store. A store is OUT/store of a sweep, or what --store named.")
         if store.fs.exists(f"{store.root}/sweep.json"):
             raise InputError(f"{root}: a sweep folder, not a store. Its store is {root}/store, or what --store named.")
         if not store.is_marked():
             raise InputError(
-                f"{root}: no store (no {MARKER}): nothing in it is touched. A store is OUT/store of a sweep, or what --store"
-                f" named. If this is one that lost the file: orca-sweep store mark {root}"
+                f"{root}: not a store (no {MARKER}), so nothing in it was touched. A store is OUT/store of a sweep, or"
+                f" what --store named. If this is a store that lost the file: orca-sweep store mark {root}"
             )
         return store, store.list_entries()
 
 
-@app.command()
-def ls(root: Root) -> None:
-    """Lists how many artifacts of each stage there are, how large, and how long unused."""
-    _, entries = _opened(root)
+@app.command("ls")
+def list_stages(root: Root) -> None:
+    """List the stages in a store.
+
+    Prints how many artifacts each has, their size, and how long they have been unused.
+    """
+    _, entries = _open_marked_store(root)
     print(f"{'stage':<16} {'artifacts':>9} {'MiB':>9} {'unused for (days)':>22}")
     for stage in dict.fromkeys(entry.stage for entry in entries):
-        ours = [entry for entry in entries if entry.stage == stage and entry.is_artifact]
-        days = [entry.age_s / 86400 for entry in ours]
+        artifacts = [entry for entry in entries if entry.stage == stage and entry.is_artifact]
+        days = [entry.age_s / DAY_S for entry in artifacts]
         span = f"{min(days):.1f} to {max(days):.1f}" if days else "-"
-        print(f"{stage:<16} {len(ours):>9} {sum(e.n_bytes for e in ours) / 2**20:>9.1f} {span:>22}")
-    left = [entry for entry in entries if not entry.is_artifact]
-    if left:
-        print(
-            f"{len(left)} damaged or half-written files, {sum(e.n_bytes for e in left) / 2**20:.1f} MiB: gc takes them"
-        )
+        print(f"{stage:<16} {len(artifacts):>9} {_size_mib(artifacts):>9.1f} {span:>22}")
+    broken = [entry for entry in entries if not entry.is_artifact]
+    if broken:
+        print(f"{len(broken)} damaged or half-written files, {_size_mib(broken):.1f} MiB: gc deletes them")
 
 
-@app.command()
-def gc(
+def _size_mib(entries: "Sequence[Entry]") -> float:
+    return sum(entry.n_bytes for entry in entries) / 2**20
+
+
+@app.command("gc")
+def delete_unused(
     root: Root,
     unused_for: Annotated[float, typer.Option(min=0, help="days since an artifact was last read or written")] = 30.0,
-    stage: Annotated[str | None, typer.Option(help="of this stage only")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="delete; without it only says what would be deleted")] = False,
+    stage: Annotated[str | None, typer.Option(help="only artifacts of this stage")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="delete; without it, only show what would be deleted")] = False,
 ) -> None:
-    """Deletes artifacts that have not been used for long, and damaged or half-written files older than a day.
+    """Delete old artifacts and broken files.
 
-    It says what it takes before it takes anything, and touches only what a store writes, in a folder marked as a store.
+    Deletes artifacts unused for --unused-for days, and damaged or half-written files older than a day. Prints each
+    file before deleting it, and touches only files that a store writes, in a folder marked as a store.
     """
-    store, entries = _opened(root)
+    store, entries = _open_marked_store(root)
     stages = list(dict.fromkeys(entry.stage for entry in entries))
     if stage is not None and stage not in stages:
-        raise InputError(f"--stage {stage}: the store has none. It has: {', '.join(stages) or 'nothing'}.")
-    old = [
+        raise InputError(f"--stage {stage}: the store has no such stage. It has: {', '.join(stages) or 'nothing'}.")
+    unused = [
         entry
         for entry in entries
-        if stage in (None, entry.stage) and entry.age_s >= 86400 * (unused_for if entry.is_artifact else 1)
+        if stage in (None, entry.stage) and entry.age_s >= DAY_S * (unused_for if entry.is_artifact else 1)
     ]
-    for entry in old:
+    for entry in unused:
         print(f"{'to delete:' if yes else 'would delete'} {entry.path}")
-    size = sum(entry.n_bytes for entry in old) / 2**20
+    amount = f"{len(unused)} files, {_size_mib(unused):.1f} MiB"
     if not yes:
-        print(f"{len(old)} files, {size:.1f} MiB would be deleted; add --yes to do it. {AGAIN}")
+        print(f"{amount} would be deleted; add --yes to delete them. {AGAIN}")
         return
-    print(f"{len(old)} files, {size:.1f} MiB are being deleted", flush=True)
-    _remove(store, old)
-    print(f"{len(old)} files, {size:.1f} MiB deleted. {AGAIN}")
+    print(f"deleting {amount}", flush=True)
+    _delete_entries(store, unused)
+    print(f"deleted {amount}. {AGAIN}")
 
 
-def _remove(store: "Store", entries: "Sequence[Entry]") -> None:
-    refused = []
+def _delete_entries(store: "Store", entries: "Sequence[Entry]") -> None:
+    failures = []
     for entry in entries:
         try:
             store.remove_entry(entry)
         except OSError as error:
-            refused.append(f"{entry.path}: cannot be deleted ({error.strerror or error}). See that you may.")
-    if refused:
-        raise StorageError("\n".join(refused))
+            failures.append(f"{entry.path}: cannot delete it ({error.strerror or error}). Check your permissions.")
+    if failures:
+        raise StorageError("\n".join(failures))
 
 
-@app.command()
-def mark(root: Root) -> None:
-    """Marks a store again that has lost its marker; refuses a folder that holds anything else than a store's own files."""
+@app.command("mark")
+def restore_mark(root: Root) -> None:
+    """Mark a store that lost its marker file.
+
+    Refuses a folder that contains anything but a store's own files.
+    """
     from orca_sweep.store import Store
     from orca_sweep.store.names import mark_again
 
-    with told(root):
+    with explain_store_errors(root):
         store = Store(root)
         mark_again(store.fs, store.root)
     print(f"{root}: marked as a store")

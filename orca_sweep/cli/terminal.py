@@ -1,6 +1,6 @@
-"""The console of commands: control characters written out, whoever put them into a name, an error or a table.
+"""The console of commands, which writes out control characters in names, errors and tables.
 
-Rich's own colours are no text of anybody's, and stay.
+Rich's own colours are not text, and stay.
 """
 
 import sys
@@ -13,7 +13,7 @@ from orca_sweep.visible import LINES, escape_controls
 
 
 class _EscapingConsole(Console):
-    """A console whose texts have their control characters written out."""
+    """A console that writes out the control characters of its texts."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
@@ -22,6 +22,6 @@ class _EscapingConsole(Console):
 
 
 def open_console(is_for_errors: bool = False) -> Console:
-    """Returns a console that prints plain texts, without markup: names hold brackets."""
+    """Returns a console that prints plain text without markup, since names may contain brackets."""
     stream = sys.stderr if is_for_errors else sys.stdout
     return _EscapingConsole(file=getattr(stream, "unescaped", stream), highlight=False, markup=False)

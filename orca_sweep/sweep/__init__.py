@@ -1,4 +1,4 @@
-"""Sweeps on Ray: the only package that imports ray."""
+"""Sweeps on Ray. Only this package and the benchmarks import ray."""
 
 from orca_sweep.sweep.queue import Watch
 from orca_sweep.sweep.running import Outcome, Setup, launch

@@ -1,4 +1,4 @@
-"""A sweep as a KubeRay RayJob: a manifest that brings its space along and mounts a shared volume for the results.
+"""A sweep as a KubeRay RayJob: a manifest that includes its space and mounts a shared volume for the results.
 
 Fields are those of the API reference of KubeRay 1.5.1 and newer (ray.io/v1: RayJobSpec, RayClusterSpec, HeadGroupSpec,
 WorkerGroupSpec, AuthOptions; https://docs.ray.io/en/master/cluster/kubernetes/references/api.html).
@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from orca_sweep.errors import InputError
-from orca_sweep.sweep.jobs import Submission, relative_paths
-from orca_sweep.sweep.nodes import Node, node_for
+from orca_sweep.sweep.jobs import Submission, list_relative_paths
+from orca_sweep.sweep.nodes import Node, size_node
 from orca_sweep.sweep.quoting import survives_two_shells
 from orca_sweep.visible import has_controls
 
@@ -25,51 +25,53 @@ SPACE_AT = "/orca-sweep"
 HIDDEN = ("/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/opt", "/proc", "/root", "/run", "/sbin", "/sys",
           "/tmp", "/usr", "/var")  # fmt: skip  # noqa: S108
 MOST_BYTES = 1_000_000
-"""Kubernetes takes no ConfigMap above 1 MiB."""
+"""Kubernetes refuses a ConfigMap above 1 MiB."""
 HEAD = {"cpu": "2", "memory": "8Gi"}
 MEMORY_PER_TRIAL_GI = 4
 HEADER = """\
 # A sweep as a KubeRay RayJob (KubeRay 1.5.1 or newer): kubectl apply -f THIS_FILE
 # Before that:
-#   - name your own ReadWriteMany claim instead of 'shared'; results go to {out}
-#   - the image must hold orca-sweep and what the space needs{pip}
-#   - set the memory; {place}
+#   - replace 'shared' by the name of your ReadWriteMany claim; results go to {out}
+#   - use an image with orca-sweep and everything the space needs{pip}
+#   - set the memory; {selector}
 """
 
 
-def manifest(what: Submission, image: str | None, n_nodes: int, trials_per_node: int | None) -> str:
+def write_manifest(submission: Submission, image: str | None, n_nodes: int, trials_per_node: int | None) -> str:
     """Returns two YAML documents: a ConfigMap with the space and its imports, and the RayJob.
 
     Raises:
-        InputError: naming what the pods would not see.
+        InputError: with everything that the pods would not see or a shell would misread.
     """
-    root = "/".join(Path(what.out).parts[:2]).replace("//", "/")
+    root = "/".join(Path(submission.out).parts[:2]).replace("//", "/")
     if root in HIDDEN:
         raise InputError(
-            f"--out {what.out}: a volume mounted at {root} would hide the image's own. Give a path below another root, such"
-            f" as /shared/{Path(what.out).name}."
+            f"--out {submission.out}: a volume mounted at {root} would hide the image's own. Give a path below another root, such"
+            f" as /shared/{Path(submission.out).name}."
         )
-    problems = _dangerous(what)
+    problems = _find_unsafe_words(submission)
     if problems:
         raise InputError(problems)
-    space = what.plan.space
+    space = submission.plan.space
     files = [space.path, *(Path(name) for name in space.imports if name.endswith(".py"))]
-    problems = _unseen(what, root, files)
+    problems = _find_unseen_files(submission, root, files)
     if problems:
         raise InputError(problems)
-    name, node = _name(space.name), node_for(space.resources, trials_per_node)
+    name, node = _make_name(space.name), size_node(space.resources, trials_per_node)
     keys = {path: f"{i}-{re.sub(r'[^-._a-zA-Z0-9]', '_', path.name)[-200:]}" for i, path in enumerate(files)}
     texts = {key: path.read_text(encoding="utf-8") for path, key in keys.items()}
     if sum(map(len, texts.values())) > MOST_BYTES:
         raise InputError(
-            f"{what.folder}: the space and its imports hold over a megabyte. Put the imports into the image."
+            f"{submission.folder}: the space and its imports are larger than a megabyte. Put the imports into the image."
         )
+    mounts = _mount_files(submission, root, keys)
+    pod = _specify_pod(submission, image, f"{name}-space", mounts)
     job = {
-        "entrypoint": what.command(_at(space.path, what.folder)),
-        **({"runtimeEnvYAML": yaml.safe_dump({"pip": list(what.pip)})} if what.pip else {}),
+        "entrypoint": submission.write_command(_mount_path(space.path, submission.folder)),
+        **({"runtimeEnvYAML": yaml.safe_dump({"pip": list(submission.pip)})} if submission.pip else {}),
         "shutdownAfterJobFinishes": True,
         "backoffLimit": 0,
-        "rayClusterSpec": _cluster(_pod(what, image, root, name, keys), node, n_nodes),
+        "rayClusterSpec": _specify_cluster(pod, node, n_nodes),
     }
     documents = [
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{name}-space"}, "data": texts},
@@ -77,70 +79,75 @@ def manifest(what: Submission, image: str | None, n_nodes: int, trials_per_node:
     ]
     kind = node.accelerator_type
     head = HEADER.format(
-        out=what.out,
-        pip="" if what.pip else " (rayproject/ray does not: give your own with --image, or --pip)",
-        place=f"see that the pods come to nodes with {kind} (nodeSelector)" if kind else "a nodeSelector if need be",
+        out=submission.out,
+        pip="" if submission.pip else " (rayproject/ray has neither: give --image or --pip)",
+        selector=f"add a nodeSelector for nodes with {kind}" if kind else "add a nodeSelector if needed",
     )
     return head + yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=1000)
 
 
-def _at(path: Path, folder: Path) -> str:
+def _mount_path(path: Path, folder: Path) -> str:
     return f"{SPACE_AT}/{path.relative_to(folder)}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Pod:
-    """What the pods of a cluster share."""
+    """What all pods of a cluster have in common."""
 
     image: str
     env: list[dict[str, str]]
     mounts: list[dict[str, Any]]
     volumes: list[dict[str, Any]]
 
-    def template(self, container: str, amounts: Mapping[str, str]) -> dict[str, Any]:
-        """Returns a PodTemplateSpec; requests equal limits, for Ray counts what the limits say."""
-        one = {
+    def make_template(self, container: str, amounts: Mapping[str, str]) -> dict[str, Any]:
+        """Returns a PodTemplateSpec; requests equal limits, since Ray counts the limits."""
+        spec = {
             "name": container,
             "image": self.image,
             "resources": {"requests": dict(amounts), "limits": dict(amounts)},
             **({"env": self.env} if self.env else {}),
             "volumeMounts": self.mounts,
         }
-        return {"spec": {"containers": [one], "volumes": self.volumes}}
+        return {"spec": {"containers": [spec], "volumes": self.volumes}}
 
 
-def _pod(what: Submission, image: str | None, root: str, name: str, keys: Mapping[Path, str]) -> _Pod:
-    """The shared volume, and each file of the ConfigMap mounted by itself.
+def _mount_files(submission: Submission, root: str, keys: Mapping[Path, str]) -> list[dict[str, Any]]:
+    """Returns the mounts of the shared volume and of each file of the ConfigMap, separately.
 
-    In a ConfigMap mounted whole, files are links into a folder that is called differently in every pod: a worker
-    would not find what the head imports.
+    If a ConfigMap is mounted as a whole, its files are links into a folder with another name in every pod, and a
+    worker would not find what the head imports.
     """
-    mounts = [
-        {"name": "space", "mountPath": _at(path, what.folder), "subPath": key, "readOnly": True}
+    folder = submission.folder
+    files = [
+        {"name": "space", "mountPath": _mount_path(path, folder), "subPath": key, "readOnly": True}
         for path, key in keys.items()
     ]
+    return [{"name": "shared", "mountPath": root}, *files]
+
+
+def _specify_pod(submission: Submission, image: str | None, config_map: str, mounts: list[dict[str, Any]]) -> _Pod:
     volumes: list[dict[str, Any]] = [
         {"name": "shared", "persistentVolumeClaim": {"claimName": "shared"}},
-        {"name": "space", "configMap": {"name": f"{name}-space"}},
+        {"name": "space", "configMap": {"name": config_map}},
     ]
     image = image or f"rayproject/ray:{version('ray')}"
-    # Not in a runtime environment: KubeRay puts that into a shell line between quotes that let $ through. Kubernetes
-    # itself reads $ only, and $$ as one of them.
-    env = [{"name": name, "value": value.replace("$", "$$")} for name, value in what.env.items()]
-    return _Pod(image, env, [{"name": "shared", "mountPath": root}, *mounts], volumes)
+    # Not in a runtime environment: KubeRay puts that into a shell command, in quotes that let $ through. Kubernetes
+    # itself interprets only $, and reads $$ as $.
+    env = [{"name": name, "value": value.replace("$", "$$")} for name, value in submission.env.items()]
+    return _Pod(image=image, env=env, mounts=mounts, volumes=volumes)
 
 
-def _cluster(pod: _Pod, node: Node, n_nodes: int) -> dict[str, Any]:
+def _specify_cluster(pod: _Pod, node: Node, n_nodes: int) -> dict[str, Any]:
     amounts = {"cpu": str(node.cpus), "memory": f"{MEMORY_PER_TRIAL_GI * node.n_trials}Gi"}
     if node.gpus:
         amounts["nvidia.com/gpu"] = str(node.gpus)
-    # KubeRay writes the values into a shell command: the JSON needs quotes of its own.
+    # KubeRay writes the values into a shell command, so the JSON needs another pair of quotes.
     custom = {"resources": json.dumps(json.dumps(node.custom))} if node.custom else {}
     return {
         "rayVersion": version("ray"),
         "authOptions": {"mode": "token"},
-        # No trial comes to the head: it runs the launch.
-        "headGroupSpec": {"rayStartParams": {"num-cpus": "0"}, "template": pod.template("ray-head", HEAD)},
+        # The head runs the launch and no trials.
+        "headGroupSpec": {"rayStartParams": {"num-cpus": "0"}, "template": pod.make_template("ray-head", HEAD)},
         "workerGroupSpecs": [
             {
                 "groupName": "trials",
@@ -148,67 +155,74 @@ def _cluster(pod: _Pod, node: Node, n_nodes: int) -> dict[str, Any]:
                 "minReplicas": n_nodes,
                 "maxReplicas": n_nodes,
                 "rayStartParams": custom,
-                "template": pod.template("ray-worker", amounts),
+                "template": pod.make_template("ray-worker", amounts),
             }
         ],
     }
 
 
-def _dangerous(what: Submission) -> list[str]:
-    """What shells between here and the job would read as something else than it says."""
-    files = [what.plan.space.path, *(Path(name) for name in what.plan.space.imports if name.endswith(".py"))]
-    sent = [str(path.relative_to(what.folder)) for path in files if path.is_relative_to(what.folder)]
-    words = [("--out", what.out), ("--data", what.data), ("--store", what.store), *(("file", name) for name in sent)]
+def _find_unsafe_words(submission: Submission) -> list[str]:
+    """Returns problems with words that the shells between here and the job would misread."""
+    files = [
+        submission.plan.space.path,
+        *(Path(name) for name in submission.plan.space.imports if name.endswith(".py")),
+    ]
+    sent = [str(path.relative_to(submission.folder)) for path in files if path.is_relative_to(submission.folder)]
+    words = [
+        ("--out", submission.out),
+        ("--data", submission.data),
+        ("--store", submission.store),
+        *(("file", name) for name in sent),
+    ]
     problems = [
-        f"{option} {text!r}: KubeRay hands it through two shells. Letters, digits, blanks and @ % + = : , . / _ - survive"
-        " that: give it a name of these."
+        f"{option} {text!r}: KubeRay passes it through two shells. Only letters, digits, blanks and @ % + = : , . / _ -"
+        " survive that: use these."
         for option, text in words
         if text is not None and not survives_two_shells(text)
     ]
     problems += [
-        f"--pip {text!r}: KubeRay hands it through a shell that reads $, ` and \\. Give a requirement without them."
-        for text in what.pip
+        f"--pip {text!r}: KubeRay passes it through a shell that interprets $, ` and \\. Give a requirement without them."
+        for text in submission.pip
         if set(text) & set("$`\\") or has_controls(text)
     ]
     return problems
 
 
-def _unseen(what: Submission, root: str, files: list[Path]) -> list[str]:
+def _find_unseen_files(submission: Submission, root: str, files: list[Path]) -> list[str]:
     problems = [
-        f"{path}: lies outside of {what.folder}. Give a folder that holds the space and its imports with --working-dir."
+        f"{path}: is outside {submission.folder}. Give with --working-dir a folder that contains the space and its imports."
         for path in files
-        if not path.is_relative_to(what.folder)
+        if not path.is_relative_to(submission.folder)
     ]
     problems += [
-        f"{field} {path}: the pods do not see it. Name it by an absolute path below {root}, the shared volume."
-        for field, path in relative_paths(what.plan.space)
+        f"{field} {path}: the pods do not see it. Give an absolute path below {root}, the shared volume."
+        for field, path in list_relative_paths(submission.plan.space)
     ]
     if root == "/":
-        problems.append("--out /: no place for a volume. Give a folder such as /shared/results/NAME.")
-    places = [("--data", what.data), ("--store", what.store)]
+        problems.append("--out /: cannot mount a volume there. Give a folder such as /shared/results/NAME.")
     problems += [
-        f"{option} {place}: not below {root}, where --out and so the shared volume is. Put it there."
-        for option, place in places
-        if place is not None and "://" not in place and not Path(place).is_relative_to(root)
+        f"{option} {path}: not below {root}, the shared volume that contains --out. Put it there."
+        for option, path in (("--data", submission.data), ("--store", submission.store))
+        if path is not None and "://" not in path and not Path(path).is_relative_to(root)
     ]
     return problems
 
 
-def _name(space: str) -> str:
-    """A name that services may have too: letters, digits and '-', a letter first, short enough for suffixes."""
+def _make_name(space: str) -> str:
+    """Returns a name that services may have too: letters, digits and '-', a letter first, short enough for suffixes."""
     return f"orca-{re.sub('[^a-z0-9]+', '-', space.lower()).strip('-')[:35].strip('-') or 'sweep'}"
 
 
 class _Dumper(yaml.SafeDumper):
-    """Texts of several lines as blocks, and no aliases: people read and edit this."""
+    """Writes texts of several lines as blocks, and no aliases, for people who read and edit the manifest."""
 
     def ignore_aliases(self, data: object) -> bool:
-        """Writes everything out."""
+        """Returns True, so that everything is written out."""
         return True
 
 
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
 
-_Dumper.add_representer(str, _text)
+_Dumper.add_representer(str, _represent_text)

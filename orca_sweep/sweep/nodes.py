@@ -1,4 +1,4 @@
-"""How large a node has to be for the trials of a space: for clusters that are made for one sweep."""
+"""The size of a node for the trials of a space, for clusters that are made for one sweep."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from math import ceil
 from orca_sweep.space import Resources
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Node:
-    """What a node needs that runs some trials side by side."""
+    """What a node needs to run ``n_trials`` at a time."""
 
     n_trials: int
     cpus: int
@@ -18,13 +18,19 @@ class Node:
     accelerator_type: str | None
 
 
-def node_for(resources: Resources, n_trials: int | None = None) -> Node:
-    """Returns the node for so many trials side by side; by default as many as share one GPU, else one."""
+def size_node(resources: Resources, n_trials: int | None = None) -> Node:
+    """Returns the node for ``n_trials`` at a time; by default as many as share one GPU, else one."""
     n = n_trials or (int(1 / resources.gpu + 1e-9) if 0 < resources.gpu < 1 else 1)
     custom = {name: n * amount for name, amount in resources.custom.items()}
-    return Node(n, _whole(n * resources.cpu), _whole(n * resources.gpu), custom, resources.accelerator_type)
+    return Node(
+        n_trials=n,
+        cpus=_round_up(n * resources.cpu),
+        gpus=_round_up(n * resources.gpu),
+        custom=custom,
+        accelerator_type=resources.accelerator_type,
+    )
 
 
-def _whole(amount: float) -> int:
-    """Up to the next whole one, rounding errors of a sum forgiven."""
+def _round_up(amount: float) -> int:
+    """Returns the next whole number, ignoring the rounding error of a product."""
     return ceil(amount - 1e-9)

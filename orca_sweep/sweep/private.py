@@ -1,7 +1,7 @@
-"""A Ray of our own that is nobody else's: its folder, its token and its ports are for this user on this machine.
+"""Keeps a local Ray private: only this user, on this machine, can use its folder, token and ports.
 
-Written against Ray 2.60, which makes its folders with mode 0777 and its token file with the umask's, and listens on all
-interfaces where it can form clusters.
+Written against Ray 2.60, which makes its folders with mode 0777 and its token file with the mode of the umask, and
+listens on all interfaces where it can form clusters.
 """
 
 import os
@@ -16,19 +16,20 @@ from ray._common.utils import get_default_system_temp_dir
 from ray._private import ray_constants
 
 NO_CLUSTER = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
-"""With '0' in it Ray does what it always does on a Mac: it listens on the loopback address alone."""
+"""If this variable is '0', Ray listens only on the loopback address, as it always does on a Mac."""
 LONGEST = len("/ray/session_2026-11-30_13-47-09_293199_4194304/sockets/plasma_store")
+"""Length of the longest path of a socket below Ray's folder."""
 MOST_BYTES = 103
-"""Of a socket's path, on a Mac; Linux takes four more."""
+"""Longest path of a socket on a Mac; Linux allows four bytes more."""
 
 
 @contextmanager
-def listening_on_loopback() -> Iterator[None]:
-    """Has a Ray that is started in this block, and all its processes, listen on the loopback address alone.
+def listen_on_loopback() -> Iterator[None]:
+    """Makes a Ray that starts in this block, and all its processes, listen only on the loopback address.
 
-    What Ray binds elsewhere is what it was told: the dashboard, by its own option.
+    The dashboard alone may listen elsewhere, by its own option.
     """
-    if NO_CLUSTER in os.environ:  # the user has said what Ray may do
+    if NO_CLUSTER in os.environ:  # the user has decided
         yield
         return
     before = ray_constants.ENABLE_RAY_CLUSTER  # read from the environment when Ray was imported
@@ -40,16 +41,16 @@ def listening_on_loopback() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
-def private_folder() -> Path:
-    """Returns a folder for Ray's sessions, logs and sockets that nobody else can look into.
+def make_private_folder() -> Path:
+    """Returns a folder for Ray's sessions, logs and sockets that nobody else can read.
 
-    It lies where Ray's own would (``RAY_TMPDIR``, ``TMPDIR``, /tmp) and is the same for all launches of a user, unless
-    somebody else has made one of that name.
+    It is where Ray would make its folder (``RAY_TMPDIR``, ``TMPDIR``, /tmp). All launches of a user share it, unless
+    somebody else has made a folder of that name.
     """
     name = f"orca-sweep-{os.getuid()}"
     base = get_default_system_temp_dir()
     if len(os.fsencode(f"{base}/{name}")) + LONGEST > MOST_BYTES:
-        base = "/tmp"  # noqa: S108 - sockets have no longer names; the folder in it is private
+        base = "/tmp"  # noqa: S108 - a socket's path cannot be longer; the folder inside is private
     folder = Path(base, name)
     os.makedirs(base, exist_ok=True)
     with suppress(FileExistsError):
@@ -58,14 +59,15 @@ def private_folder() -> Path:
     if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid():
         folder = Path(tempfile.mkdtemp(prefix="orca-sweep-", dir=base))
     folder.chmod(0o700)
-    # Ray opens the folder that it is given to everybody: it is given one inside.
+    # Ray opens its folder to everybody, so it gets one inside the private folder.
     return folder / "ray"
 
 
 def keep_token_private() -> None:
-    """Makes the token that a Ray of our own would make, if there is none, in a file for its user alone.
+    """Makes Ray's token, if there is none, in a file that only its user can read.
 
-    Ray writes the file as the umask says, so that others may read it. One that is there already is closed to others.
+    Ray itself writes the file with the mode of the umask, so that other users may read it. Closes an existing file to
+    them.
     """
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return
@@ -81,12 +83,12 @@ def keep_token_private() -> None:
             with suppress(FileExistsError):  # another launch was faster
                 os.link(temporary, path)
     except OSError:
-        # No home to write to: a token for this launch alone, in the environment of its processes.
+        # The home cannot be written: use a token for this launch only, in the environment of its processes.
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         return
     finally:
         with suppress(OSError):
             temporary.unlink()
-    with suppress(OSError):  # somebody else's file is theirs to close
+    with suppress(OSError):  # the file of another user is theirs to close
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)

@@ -1,7 +1,7 @@
-"""A plan on Ray Tune: each run is one Tune trial.
+"""Runs a plan on Ray Tune: each trial is one Tune trial.
 
-Our own records decide what is done, never Tune's experiment state: a launch runs what has no record,
-so it does not matter how an earlier one ended. Written against Ray 2.60 (``ray.tune.Tuner`` with
+Our records decide what is done, never Tune's experiment state: a launch runs every trial without a record,
+so it does not matter how an earlier launch ended. Written against Ray 2.60 (``ray.tune.Tuner`` with
 ``ray.tune.report``; ``ray.train.report`` is an error inside Tune there).
 """
 
@@ -39,7 +39,6 @@ from orca_sweep.space.manifest import SweepManifest, append_planned, make_manife
 from orca_sweep.space.prefixes import first_work, shared_prefixes, without_schedule
 from orca_sweep.store import Store
 from orca_sweep.sweep.checks import (
-    bundle,
     check_address,
     check_dashboard_host,
     check_folder,
@@ -47,12 +46,13 @@ from orca_sweep.sweep.checks import (
     check_resources,
     check_store,
     has_dashboard,
+    make_bundle,
 )
-from orca_sweep.sweep.loggers import callbacks
-from orca_sweep.sweep.private import keep_token_private, listening_on_loopback, private_folder
+from orca_sweep.sweep.loggers import make_callbacks
+from orca_sweep.sweep.private import keep_token_private, listen_on_loopback, make_private_folder
 from orca_sweep.sweep.queue import DONE, PASSED, UNWRITTEN, WAITING, GroupedPruning, Queue, Watch
 from orca_sweep.sweep.watching import Watch as RayWatch
-from orca_sweep.sweep.watching import leave, watched
+from orca_sweep.sweep.watching import leave_ray, watch_ray
 from orca_sweep.training.run import RunContext, run_config
 from orca_sweep.trial import (
     Records,
@@ -64,67 +64,104 @@ from orca_sweep.trial import (
 )
 
 WORKER_DEATHS = 2
-"""How often a trial whose worker or node died is started again before it counts as lost."""
-GO_ON = "What has ended is kept; launch again, and the rest goes on from its last saved epoch."
+"""How often a trial starts again after its worker or node died, before it counts as lost."""
+CONTINUE = "Ended trials are kept; launch again, and the rest continues from its last saved epoch."
 PATIENCE_S = 2.0
-"""How long a trial waits for an artifact that another sweep makes before it gives its place up."""
+"""How long a trial waits for an artifact of another sweep before it gives its worker back."""
 Prefixes = Mapping[str, frozenset[int]]
+"""Epochs of fine-tuning that a trial shares with others, by trial id."""
+Rescue = Callable[["Outcome"], None]
+"""Ends the process from another thread, given how the launch ended."""
 SNAPSHOT_S = "3600"
-"""Tune's own state is never restored, and writing it costs seconds with thousands of trials."""
+"""Time between Tune's snapshots: its state is never restored, and writing it takes seconds with thousands of trials."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Setup:
-    """Where a sweep runs and writes; all paths absolute."""
+    """Where a sweep runs and writes; all paths are absolute."""
 
     out: Path
     store: str
     data_root: Path
     address: str
-    """'local' for a Ray of our own, or the address of a cluster to join."""
+    """'local' to start a local Ray, or the address of a cluster to join."""
     dashboard_host: str | None = None
-    """Where the dashboard of our own Ray listens; who reaches it with Ray's token can run code as us. None: nowhere."""
+    """Where the local Ray's dashboard listens; whoever reaches it with Ray's token can run code as this user. None: nowhere."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How a launch ended."""
 
     n_planned: int
     n_run: int
     statuses: Mapping[str, int]
-    """Of all planned trials; ``unfinished`` have no record."""
+    """How many planned trials have each status; ``unfinished`` trials have no record."""
     wall_time_s: float
     notes: tuple[str, ...] = ()
-    """Why something planned was not run."""
+    """Why planned trials did not run."""
     ray_is_lost: bool = False
-    """A process that still waits for Ray when it ends would wait for ever."""
+    """Then the process must not wait for Ray when it ends: it would wait for ever."""
 
     @property
     def n_left(self) -> int:
-        """Trials that another launch would run."""
+        """How many trials another launch would run."""
         return sum(n for status, n in self.statuses.items() if status not in FINAL_STATUSES)
 
     @property
     def exit_code(self) -> int:
         """0 if every planned trial ended well (a pruned one does), else 1."""
-        return (
-            0 if self.statuses.get("ok", 0) + self.statuses.get("pruned", 0) == self.n_planned and not self.notes else 1
-        )
+        n_good = self.statuses.get("ok", 0) + self.statuses.get("pruned", 0)
+        return 0 if n_good == self.n_planned and not self.notes else 1
 
 
-def launch(plan: Plan, setup: Setup, watch: Watch, rescue: Callable[[Outcome], None] | None = None) -> Outcome:
-    """Runs what the plan has and the sweep folder lacks, and returns how that ended.
+@dataclass(frozen=True, kw_only=True)
+class _Launch:
+    """One call of ``launch``."""
 
-    Where Ray is gone and this thread waits inside of it for ever, ``rescue`` is told of the end in another thread, and
-    must end the process.
+    plan: Plan
+    setup: Setup
+    watch: Watch
+    rescue: Rescue | None
+    start_s: float
 
-    Nothing is written before everything that can be known in advance has been checked: the folder,
-    the data and packages, whether any node can ever hold a trial, and whether all nodes see the folder.
+
+def launch(plan: Plan, setup: Setup, watch: Watch, rescue: Rescue | None = None) -> Outcome:
+    """Runs the trials of the plan that the sweep folder lacks, and returns how the launch ended.
+
+    If Ray is gone while this thread waits inside it, ``rescue`` gets the outcome in another thread, and must end the
+    process.
+
+    Before it writes anything, it checks everything that can be known in advance: the folder, the data and packages,
+    whether any node can ever hold a trial, and whether all nodes see the folder.
 
     Raises:
-        InputError: with every reason found.
+        InputError: with every reason against the launch.
+        RayLostError: if Ray does not start or ends.
+        StorageError: if the system refuses to write a record.
     """
+    _check_launch(plan, setup)
+    started = _Launch(plan=plan, setup=setup, watch=watch, rescue=rescue, start_s=time.perf_counter())
+    with join_ray(setup.address, setup.dashboard_host) as (dashboard, guard):
+        check_resources(plan.space.resources)
+        try:
+            setup.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{setup.out}: cannot make this folder ({error.strerror}). Give another folder with --out."
+            ) from None
+        try:
+            # A second of patience: `status` looks at the lock by taking it.
+            with FileLock(setup.out / ".lock", timeout=1):
+                if setup.address != "local":
+                    check_nodes(plan, setup.out, setup.store, setup.data_root)
+                return _run_plan(started, dashboard, guard)
+        except Timeout:
+            raise InputError(f"{setup.out}: another launch is writing here. Wait for it, or give --out.") from None
+
+
+def _check_launch(plan: Plan, setup: Setup) -> None:
+    """Checks what can be checked without Ray."""
     check_folder(plan, setup.out)
     check_store(setup.store, setup.out)
     if setup.dashboard_host is not None:
@@ -134,55 +171,31 @@ def launch(plan: Plan, setup: Setup, watch: Watch, rescue: Callable[[Outcome], N
         problems += unavailable_parts(resolve_configs(plan.cells), setup.data_root)
     if problems:
         raise InputError(problems)
-    start = time.perf_counter()
-    with joined(setup.address, setup.dashboard_host) as (dashboard, guard):
-        check_resources(plan.space.resources)
-        try:
-            setup.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{setup.out}: cannot be made ({error.strerror}). Give another folder with --out."
-            ) from None
-        try:
-            # A moment's patience: `status` looks at the lock by taking it.
-            with FileLock(setup.out / ".lock", timeout=1):
-                if setup.address != "local":
-                    check_nodes(plan, setup.out, setup.store, setup.data_root)
-                return _run(plan, setup, watch, dashboard, start, guard, rescue)
-        except Timeout:
-            raise InputError(f"{setup.out}: another launch is writing here. Wait for it, or give --out.") from None
 
 
-def _run(
-    plan: Plan,
-    setup: Setup,
-    watch: Watch,
-    dashboard: str | None,
-    start: float,
-    guard: RayWatch,
-    rescue: Callable[[Outcome], None] | None,
-) -> Outcome:
-    _tell_damage(plan, setup.out, watch)
+def _run_plan(started: _Launch, dashboard: str | None, guard: RayWatch) -> Outcome:
+    plan, setup, watch, rescue = started.plan, started.setup, started.watch, started.rescue
+    _report_damage(plan, setup.out, watch)
     write_manifest(setup.out, make_manifest_beside_earlier(plan, setup))
     Store(setup.store).make_root()
     prefixes = shared_prefixes(plan.trials)
-    agenda = _agenda(plan, setup, watch, prefixes)
+    agenda = _make_agenda(plan, setup, watch, prefixes)
     n_done = len(agenda.known) - agenda.n_left
     n_later = max(0, len(plan.trials) + plan.n_later - len(agenda.known))
     watch("start", {"dashboard": dashboard, "n_todo": agenda.n_left, "n_done": n_done, "n_later": n_later})
     if rescue is not None:
-        guard.rescue = lambda lost: rescue(_outcome(agenda, setup.out, time.perf_counter() - start, lost))
+        guard.rescue = lambda lost: rescue(_summarise(agenda, started, lost))
     if not agenda.is_over:
-        fit(plan, agenda, setup, watch, _work(plan, setup, prefixes))
-    guard.end()  # what comes now needs no Ray
-    return _outcome(agenda, setup.out, time.perf_counter() - start, guard.lost)
+        run_agenda(agenda, plan=plan, setup=setup, watch=watch, work=_make_trainable(plan, setup, prefixes))
+    guard.end()  # the rest needs no Ray
+    return _summarise(agenda, started, guard.lost)
 
 
-def _tell_damage(plan: Plan, out: Path, watch: Watch) -> None:
-    """Tells of each damaged record that its trial is run again.
+def _report_damage(plan: Plan, out: Path, watch: Watch) -> None:
+    """Reports each damaged record, whose trial runs again.
 
     Raises:
-        InputError: if what lies in a record's place is no file of ours to replace.
+        InputError: if a record's path is not a file that may be replaced.
     """
     damaged = []
     for trial_id in dict.fromkeys(trial.trial_id for trial in plan.trials):
@@ -194,148 +207,142 @@ def _tell_damage(plan: Plan, out: Path, watch: Watch) -> None:
     if in_the_way:
         raise InputError([f"{error.path}: {error.why}. Move it away, then launch again." for error in in_the_way])
     if damaged:
-        watch("damaged", {"problems": [f"{error.path}: {error.why}. The trial is run again." for error in damaged]})
+        watch("damaged", {"problems": [f"{error.path}: {error.why}. The trial runs again." for error in damaged]})
 
 
-def _agenda(plan: Plan, setup: Setup, watch: Watch, prefixes: Prefixes) -> Agenda:
-    def planned(trials: Sequence[PlannedTrial]) -> None:
+def _make_agenda(plan: Plan, setup: Setup, watch: Watch, prefixes: Prefixes) -> Agenda:
+    def record_planned(trials: Sequence[PlannedTrial]) -> None:
         append_planned(setup.out, (trial.entry() for trial in trials))
         watch("planned", {"n_new": len(trials)})
 
     name_stages, records = StageNames(), Records()
 
-    def shared(config: TrialConfig) -> dict[str, str]:
+    def name_shared_work(config: TrialConfig) -> dict[str, str]:
         names = name_stages(records.resolve_config(config))
         if config.trial_id not in prefixes:
             return names
-        # Trials with the same start of fine-tuning and equal work in their first phase share their first epochs.
+        # Trials with the same start of fine-tuning and the same work in their first phase share their first epochs.
         start = [without_schedule(config).flat(), first_work(config)]
         return {**names, "finetune-prefix": digest("finetune-prefix", start)}
 
-    return Agenda(
-        plan,
-        partial(read_row, setup.out),
-        partial(make_config, records=records),
-        shared,
-        Store(setup.store).is_held,
-        planned,
-    )
+    is_held = Store(setup.store).is_held
+    read, resolve = partial(read_row, setup.out), partial(make_config, records=records)
+    return Agenda(plan, read, resolve, name_shared_work, is_held=is_held, planned=record_planned)
 
 
 def make_manifest_beside_earlier(plan: Plan, setup: Setup) -> SweepManifest:
-    """Returns the manifest with the trials that the sweep folder holds of earlier contents, and the labels of their cells."""
-    earlier, made = find_earlier_trials(setup.out, plan), make_manifest(plan, setup.data_root, setup.store)
-    labels = {**find_earlier_levels(setup.out, earlier), **made.labels}
-    return made.model_copy(update={"labels": labels, "earlier": tuple(earlier)})
+    """Returns the manifest with the folder's trials of earlier file contents, and the labels of their cells."""
+    earlier, manifest = find_earlier_trials(setup.out, plan), make_manifest(plan, setup.data_root, setup.store)
+    labels = {**find_earlier_levels(setup.out, earlier), **manifest.labels}
+    return manifest.model_copy(update={"labels": labels, "earlier": tuple(earlier)})
 
 
 # Running ------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def joined(address: str, dashboard_host: str | None = None) -> Iterator[tuple[str | None, RayWatch]]:
-    """Ray for the length of a block; gives the dashboard's address, if there is one, and what looks after Ray.
+def join_ray(address: str, dashboard_host: str | None = None) -> Iterator[tuple[str | None, RayWatch]]:
+    """Joins or starts Ray for a block; yields the dashboard's address, if there is one, and the watch over Ray.
 
     Raises:
         InputError: if Ray cannot be joined.
-        RayLostError: if Ray does not start, or is gone before the block has ended in its own words.
+        RayLostError: if Ray does not start, or is gone before the block ends.
     """
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SNAPSHOT_S)
-    # A worker that dies is told of in our own words and kept as a row, and so is a full disk; Ray would print its own
-    # stack.
+    # The sweep itself reports dead workers and full disks; Ray would print stack traces.
     for name in ("tune_controller", "experiment_state"):
         logging.getLogger(f"ray.tune.execution.{name}").setLevel(logging.CRITICAL)
     check_address(address)
     with ExitStack() as stack:
         if address == "local":
             keep_token_private()
-            stack.enter_context(listening_on_loopback())
-        yield stack.enter_context(_ray(address, dashboard_host))
+            stack.enter_context(listen_on_loopback())
+        yield stack.enter_context(_run_ray(address, dashboard_host))
 
 
 @contextmanager
-def _ray(address: str, dashboard_host: str | None) -> Iterator[tuple[str | None, RayWatch]]:
-    context = _start(address, dashboard_host)
-    with interrupted_by_signals(), watched(address == "local") as guard:
+def _run_ray(address: str, dashboard_host: str | None) -> Iterator[tuple[str | None, RayWatch]]:
+    context = _start_ray(address, dashboard_host)
+    with interrupt_on_signals(), watch_ray(address == "local") as guard:
         try:
             yield context.dashboard_url or None, guard
         except KeyboardInterrupt:
             if guard.lost is None:
                 raise
-            raise RayLostError(f"{guard.lost}. {GO_ON}") from None
+            raise RayLostError(f"{guard.lost}. {CONTINUE}") from None
         finally:
             guard.end()
-            leave(guard)
+            leave_ray(guard)
 
 
-def _start(address: str, dashboard_host: str | None) -> Any:
-    """Joins a Ray, or starts one of our own: twice, if the first is too slow on a busy machine."""
+def _start_ray(address: str, dashboard_host: str | None) -> Any:
+    """Joins a cluster, or starts a local Ray; tries that twice, since a busy machine may be too slow at first."""
     start = partial(
         ray.init,
         address=address,
         log_to_driver=False,
         logging_level=logging.WARNING,
-        **_own_options(address, dashboard_host),
+        **_list_local_options(address, dashboard_host),
     )
     if address != "local":
-        return _join(address, start)
+        return _join_cluster(address, start)
     try:
         return start()
     except Exception as error:
-        logging.getLogger("orca_sweep").warning("our own Ray did not start (%s); once more", first_line(error))
+        logging.getLogger("orca_sweep").warning("the local Ray did not start (%s); trying once more", first_line(error))
         ray.shutdown()
     try:
         return start()
     except Exception as error:
         raise RayLostError(
-            f"our own Ray did not start, twice ({first_line(error)}). Its logs are in {ray_logs()}. Free memory, processor time"
-            " or space there, or join a cluster with --address; then launch again."
+            f"the local Ray did not start, twice ({first_line(error)}). Its logs are in {find_ray_logs()}. Free memory, CPU or"
+            " disk space there, or join a cluster with --address; then launch again."
         ) from error
 
 
-def _join(address: str, start: Callable[[], Any]) -> Any:
+def _join_cluster(address: str, start: Callable[[], Any]) -> Any:
     try:
         return start()
     except ConnectionError as error:
         raise InputError(
-            f"--address {address}: no Ray cluster lets us in there ({error})."
+            f"--address {address}: no Ray cluster accepts us there ({error})."
             " Give its address, and its token in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
         ) from None
-    except RuntimeError as error:  # another version of Ray or Python there, say
+    except RuntimeError as error:  # for example of another version of Ray or Python
         raise InputError(f"--address {address}: Ray cannot join this cluster: {error}") from None
 
 
-def ray_logs() -> str:
-    """Returns where a Ray of our own writes its logs."""
-    return f"{private_folder()}/session_latest/logs"
+def find_ray_logs() -> str:
+    """Returns the folder in which a local Ray writes its logs."""
+    return f"{make_private_folder()}/session_latest/logs"
 
 
-def _own_options(address: str, host: str | None) -> dict[str, Any]:
-    """Options of a Ray of our own. Ray's own default is the loopback address too; here it is said."""
+def _list_local_options(address: str, host: str | None) -> dict[str, Any]:
+    """Returns the options of a local Ray; none for a cluster."""
     if address != "local":
         return {}
-    options: dict[str, Any] = {"_temp_dir": str(private_folder())}
+    options: dict[str, Any] = {"_temp_dir": str(make_private_folder())}
     if host is None or not has_dashboard():
         return {**options, "include_dashboard": False}
     return {**options, "include_dashboard": None, "dashboard_host": host}
 
 
 @contextmanager
-def interrupted_by_signals() -> Iterator[None]:
-    """Lets SIGTERM and SIGHUP raise KeyboardInterrupt, for the length of a block.
+def interrupt_on_signals() -> Iterator[None]:
+    """Makes SIGTERM and SIGHUP raise KeyboardInterrupt during a block.
 
-    The first is how Slurm and Kubernetes end a job, the second tells of a terminal that is closed. Ray would exit at once,
-    without tables and words. A hangup that is ignored, as under nohup, stays so. Tune's own gentle end, which Ctrl-C gets,
-    asks Ray's other processes; a job scheduler ends those too, and Tune would wait for them for a minute.
+    Slurm and Kubernetes end a job with SIGTERM; a closed terminal sends SIGHUP. Ray would exit at once, without tables
+    and a message. An ignored SIGHUP, as under nohup, stays ignored. Tune's graceful end, which Ctrl-C starts, asks Ray's
+    other processes; a job scheduler ends those too, and Tune would wait for them for a minute.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's alone
+        yield  # only the main thread handles signals
         return
-    heard = [signal.SIGTERM]
+    signals = [signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        heard.append(signal.SIGHUP)
-    before = {number: signal.signal(number, signal.default_int_handler) for number in heard}
+        signals.append(signal.SIGHUP)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in signals}
     try:
         yield
     finally:
@@ -343,9 +350,15 @@ def interrupted_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def fit(plan: Plan, agenda: Agenda, setup: Setup, watch: Watch, work: Callable[[dict[str, Any]], None]) -> int:
-    """Runs the agenda on Tune, each trial by ``work`` in a worker, and returns how many were begun."""
-    need = bundle(plan.space.resources)
+def run_agenda(
+    agenda: Agenda, *, plan: Plan, setup: Setup, watch: Watch, work: Callable[[dict[str, Any]], None]
+) -> int:
+    """Runs the agenda on Tune, with ``work`` for each trial in a worker, and returns how many trials started.
+
+    Raises:
+        StorageError: if a record could not be written.
+    """
+    need = make_bundle(plan.space.resources)
     queue = Queue(agenda, setup.out, watch, WORKER_DEATHS + 1)
     tuner = tune.Tuner(
         tune.with_resources(work, tune.PlacementGroupFactory([need])),
@@ -354,21 +367,21 @@ def fit(plan: Plan, agenda: Agenda, setup: Setup, watch: Watch, work: Callable[[
             num_samples=-1,
             search_alg=queue,
             scheduler=GroupedPruning(plan.space.prune) if plan.space.prune else None,
-            trial_name_creator=_name,
-            trial_dirname_creator=_name,
+            trial_name_creator=_name_attempt,
+            trial_dirname_creator=_name_attempt,
         ),
         run_config=tune.RunConfig(
-            # Two sweeps on one cluster must not share it: Tune gathers their files under it before it brings them here.
+            # Two sweeps on one cluster must not share a name: Tune collects files under it before it moves them here.
             name=f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}",
             storage_path=str(setup.out / "ray"),
             failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
-            callbacks=callbacks(plan.space, setup.out),
+            callbacks=make_callbacks(plan.space, setup.out),
             verbose=0,
         ),
     )
     with (
-        _default("TUNE_MAX_PENDING_TRIALS_PG", str(_n_slots(need))),
-        suppress(KeyboardInterrupt),  # what has ended is told of as ever, and the rest is unfinished
+        _set_default("TUNE_MAX_PENDING_TRIALS_PG", str(_count_slots(need))),
+        suppress(KeyboardInterrupt),  # ended trials are reported as usual, and the rest is unfinished
     ):
         tuner.fit()
     if queue.unwritten is not None:
@@ -377,8 +390,8 @@ def fit(plan: Plan, agenda: Agenda, setup: Setup, watch: Watch, work: Callable[[
 
 
 @contextmanager
-def _default(name: str, value: str) -> Iterator[None]:
-    """An environment variable for the length of a block, unless the user has set it."""
+def _set_default(name: str, value: str) -> Iterator[None]:
+    """Sets an environment variable during a block, unless the user has set it."""
     is_set = name in os.environ
     os.environ.setdefault(name, value)
     try:
@@ -388,22 +401,22 @@ def _default(name: str, value: str) -> Iterator[None]:
             del os.environ[name]
 
 
-def _n_slots(need: Mapping[str, float]) -> int:
-    """How many trials the cluster holds at once, at least one.
+def _count_slots(need: Mapping[str, float]) -> int:
+    """Returns how many trials the cluster holds at once, at least one.
 
-    So many may wait for Tune to place them; the others stay ours, to be given when they can really run.
+    Tune may have that many pending trials; the rest stay in the agenda until they can really run.
     """
-    has = ray.cluster_resources()
-    return max(1, min(int(has.get(name, 0) / amount) for name, amount in need.items()))
+    available = ray.cluster_resources()
+    return max(1, min(int(available.get(name, 0) / amount) for name, amount in need.items()))
 
 
-def _name(trial: Any) -> str:
-    told = trial.config["trial"]
-    return str(told["trial_id"]) if told["attempt"] == 1 else f"{told['trial_id']}-{told['attempt']}"
+def _name_attempt(trial: Any) -> str:
+    planned = trial.config["trial"]
+    return str(planned["trial_id"]) if planned["attempt"] == 1 else f"{planned['trial_id']}-{planned['attempt']}"
 
 
-def _work(plan: Plan, setup: Setup, prefixes: Prefixes) -> Callable[[dict[str, Any]], None]:
-    """The Tune trainable. It runs in a worker that is used again for the next trial."""
+def _make_trainable(plan: Plan, setup: Setup, prefixes: Prefixes) -> Callable[[dict[str, Any]], None]:
+    """Returns the function that Tune runs for each trial, in a worker that it reuses for the next trial."""
     space, resources = plan.space, plan.space.resources
     known = [*plan.cells, *(config for cell in plan.tuned for config in cell.candidates)]
     levels = sorted({config.embedder.epochs for config in known})
@@ -413,11 +426,11 @@ def _work(plan: Plan, setup: Setup, prefixes: Prefixes) -> Callable[[dict[str, A
 
         from orca_sweep.training.worker import Worker
 
-        told = params["trial"]
-        _reset(resources.n_threads, resources.gpu)
+        planned = params["trial"]
+        _reset_worker(resources.n_threads, resources.gpu)
         device = resources.device if torch.cuda.is_available() else "cpu"
         worker = Worker(Store(setup.store, PATIENCE_S), device, resources.n_threads, resources.gpu)
-        row = read_row(setup.out, told["trial_id"])  # there is one if a worker died before its last word to Tune
+        row = read_row(setup.out, planned["trial_id"])  # it exists if a worker died after writing it
         try:
             if row is None:
                 context = RunContext(
@@ -428,11 +441,11 @@ def _work(plan: Plan, setup: Setup, prefixes: Prefixes) -> Callable[[dict[str, A
                     limit_s=space.limits.trial_s,
                     checkpoints=space.checkpoints,
                     snapshot_epochs=levels,
-                    prefix_epochs=prefixes.get(told["trial_id"], ()),
+                    prefix_epochs=prefixes.get(planned["trial_id"], ()),
                     report=_report,
-                    passed=_tell_passed if told["tells"] else _tell_nothing,
+                    passed=_report_stage if planned["reports_stages"] else _report_nothing,
                 )
-                row = run_config(TrialConfig.model_validate(told["config"]), context)
+                row = run_config(TrialConfig.model_validate(planned["config"]), context)
         except BusyError as error:
             tune.report({"stage": WAITING, "lock": error.lock})
             return
@@ -445,16 +458,16 @@ def _work(plan: Plan, setup: Setup, prefixes: Prefixes) -> Callable[[dict[str, A
     return orca
 
 
-def _reset(n_threads: int, n_gpus: float) -> None:
-    """Makes a worker that has run another trial like a new one."""
+def _reset_worker(n_threads: int, n_gpus: float) -> None:
+    """Makes a worker that has run another trial behave like a new one."""
     import torch
 
     gc.collect()
-    # What cuBLAS needs to be deterministic must stand there before its first use.
+    # cuBLAS reads this before its first use; it needs it to be deterministic.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-        if 0 < n_gpus < 1:  # a trial that holds a part of a GPU must leave the others theirs
+        if 0 < n_gpus < 1:  # a trial with a share of a GPU must leave the rest to other trials
             torch.cuda.set_per_process_memory_fraction(n_gpus)
     torch.set_num_threads(n_threads)
     torch.set_grad_enabled(True)
@@ -465,24 +478,30 @@ def _report(row: Mapping[str, Any]) -> None:
     tune.report({k: v for k, v in row.items() if v is not None})
 
 
-def _tell_passed(stage: str) -> None:
+def _report_stage(stage: str) -> None:
     tune.report({"stage": f"{PASSED}:{stage}"})
 
 
-def _tell_nothing(stage: str) -> None:
-    """For a trial that nobody waits for: a report costs as much as a small step of training."""
+def _report_nothing(stage: str) -> None:
+    """Reports nothing, for a trial that no other waits for: a report costs as much as a small step of training."""
 
 
-def _outcome(agenda: Agenda, out: Path, seconds: float, lost: str | None) -> Outcome:
+def _summarise(agenda: Agenda, started: _Launch, lost: str | None) -> Outcome:
     statuses: dict[str, int] = {}
     for trial_id in agenda.known:
-        row = read_row(out, trial_id)
+        row = read_row(started.setup.out, trial_id)
         status = row["status"] if row else UNFINISHED
         statuses[status] = statuses.get(status, 0) + 1
     notes = [f"{agenda.spent}: {statuses[UNFINISHED]} trials were not run."] if agenda.spent and agenda.queue else []
     notes += [
         f"cell {cell_id}: none of its candidates is ok, so it has no replicates." for cell_id in agenda.unreplicated
     ]
-    notes += [f"{lost}. {GO_ON}"] if lost else []
-    n_run = sum(n > 0 for n in agenda.attempts.values())
-    return Outcome(len(agenda.known), n_run, statuses, seconds, tuple(notes), lost is not None)
+    notes += [f"{lost}. {CONTINUE}"] if lost else []
+    return Outcome(
+        n_planned=len(agenda.known),
+        n_run=sum(n > 0 for n in agenda.attempts.values()),
+        statuses=statuses,
+        wall_time_s=time.perf_counter() - started.start_s,
+        notes=tuple(notes),
+        ray_is_lost=lost is not None,
+    )

@@ -2,14 +2,14 @@
 
 ``ray symmetric-run`` (Ray 2.49 and newer) starts Ray on all nodes, runs a command on the head and stops Ray again; see
 https://docs.ray.io/en/latest/cluster/vms/user-guides/community/slurm.html. It ends every Ray of the user on the
-node, so nodes are asked for alone. It says 0 where Ray could not be started: so the script ends with the sweep's status.
+node, so the job asks for exclusive nodes. It exits with 0 even if Ray did not start, so the script ends with the sweep's status.
 """
 
 import json
 
 from orca_sweep.errors import InputError
 from orca_sweep.sweep.jobs import Submission
-from orca_sweep.sweep.nodes import Node, node_for
+from orca_sweep.sweep.nodes import Node, size_node
 from orca_sweep.sweep.quoting import quote_for_bash
 
 PORT = 6379
@@ -21,14 +21,14 @@ SCRIPT = """\
 #SBATCH --cpus-per-task={cpus}
 {gpus}#SBATCH --exclusive
 #SBATCH --output=%x-%j.log
-# Give --partition, --time and --account to sbatch as your cluster wants them; what it is given there wins.
-# The job runs in the environment that it is submitted from. Submitting again goes on where a job was cut off.
+# Give --partition, --time and --account to sbatch as your cluster requires; options given there win.
+# The job runs in the environment that it is submitted from. Submit it again to continue after it was cut off.
 set -euo pipefail
 cd {folder}
 {exports}export RAY_AUTH_MODE=token RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_TOKEN
-# A batch script runs on the first node of its allocation: that one becomes the head.
+# A batch script runs on the first node of its allocation: this node becomes the head.
 head=$(hostname --all-ip-addresses | cut -d ' ' -f 1)
 srun --cpus-per-task={cpus} ray symmetric-run --address "$head:{port}" --min-nodes "$SLURM_JOB_NUM_NODES" \\
   {start} \\
@@ -37,38 +37,38 @@ python -m orca_sweep.cli status --check {out}
 """
 
 
-def script(what: Submission, n_nodes: int, trials_per_node: int | None) -> str:
-    """Returns the script; the space's folder, the results and the environment must be seen by all nodes.
+def write_script(submission: Submission, n_nodes: int, trials_per_node: int | None) -> str:
+    """Returns the script. All nodes must see the space's folder, the results and the environment.
 
     Raises:
         InputError: if packages are to be installed.
     """
-    if what.pip:
+    if submission.pip:
         raise InputError("--pip: a Slurm job runs in the environment it is submitted from. Install the packages there.")
-    node = node_for(what.plan.space.resources, trials_per_node)
+    node = size_node(submission.plan.space.resources, trials_per_node)
     return SCRIPT.format(
-        name=what.plan.space.name,
+        name=submission.plan.space.name,
         n_nodes=n_nodes,
         cpus=node.cpus,
-        gpus=_gpus(node),
-        folder=quote_for_bash(str(what.folder)),
-        exports="".join(f"export {name}={quote_for_bash(value)}\n" for name, value in what.env.items()),
+        gpus=_write_gpus(node),
+        folder=quote_for_bash(str(submission.folder)),
+        exports="".join(f"export {name}={quote_for_bash(value)}\n" for name, value in submission.env.items()),
         port=PORT,
-        start=" ".join(map(quote_for_bash, _start(node))),
-        command=" ".join(map(quote_for_bash, what.arguments(str(what.plan.space.path)))),
-        out=quote_for_bash(what.out),
+        start=" ".join(map(quote_for_bash, _list_start_options(node))),
+        command=" ".join(map(quote_for_bash, submission.list_arguments(str(submission.plan.space.path)))),
+        out=quote_for_bash(submission.out),
     )
 
 
-def _gpus(node: Node) -> str:
+def _write_gpus(node: Node) -> str:
     if not node.gpus:
         return ""
-    # What Slurm calls a type is its administrator's choice; small letters are the habit.
+    # The administrator chooses the names of GPU types; lower case is the convention.
     kind = f"{node.accelerator_type.lower()}:" if node.accelerator_type else ""
     return f"#SBATCH --gpus-per-node={kind}{node.gpus}\n"
 
 
-def _start(node: Node) -> list[str]:
-    """Options of ``ray start``: Ray would otherwise count what the node has, not what the job was given."""
+def _list_start_options(node: Node) -> list[str]:
+    """Returns options of ``ray start``: without them Ray counts what the node has, not what the job was given."""
     custom = [f"--resources={json.dumps(node.custom)}"] if node.custom else []
     return [f"--num-cpus={node.cpus}", f"--num-gpus={node.gpus}", *custom]

@@ -707,7 +707,7 @@ def test_a_launch_draws_the_figures_whose_factors_are_varied(levels, names):
 def test_a_launch_says_where_its_figures_are_and_why_one_is_missing(tmp_path, monkeypatch):
     from rich.console import Console
 
-    from orca_sweep.cli.ending import draw_figures
+    from orca_sweep.cli.summary import draw_figures
 
     results = of(figure5_pretraining)
     drawn = draw_figures(results, tmp_path / "figures", Console())
@@ -722,7 +722,7 @@ def test_a_launch_says_where_its_figures_are_and_why_one_is_missing(tmp_path, mo
 def test_a_figure_that_breaks_does_not_end_a_launch(tmp_path, monkeypatch):
     from rich.console import Console
 
-    from orca_sweep.cli.ending import draw_figures
+    from orca_sweep.cli.summary import draw_figures
 
     def break_down(results):
         raise ZeroDivisionError("by chance")

@@ -111,7 +111,7 @@ def test_a_margin_changes_no_id_and_a_plan_tells_it(write_space):
         space = write_space(TWO + text)
         done = orca("plan", space, check=0)
         told.append([line for line in done.stdout.splitlines() if "margin" in line])
-    line = "margin fixed beforehand: {}; differences within it, in the metric's unit, are called not meaningful"
+    line = "margin fixed beforehand: {}, in the metric's unit; differences within it do not count as meaningful"
     assert told == [
         [],
         [line.format("0.02")],

@@ -655,7 +655,7 @@ def test_wrong_input_is_said_with_exit_code_2(tmp_path):
         (tmp_path / "s", "--margin", "wide"): ["'wide' is no number"],
         (tmp_path / "s", "--metric", "accuracy"): ["metric 'accuracy' is no column", "val_metric_best"],
         (tmp_path / "s", "--metric", "test_metric_last"): ["sealed", "orca-sweep reveal"],
-        (tmp_path / "s", "-o", tmp_path / "s" / "page"): ["is a folder. Name the HTML file."],
+        (tmp_path / "s", "-o", tmp_path / "s" / "page"): [": a folder. Name the HTML file."],
         (): ["Missing argument"],
     }  # fmt: skip
     for arguments, words in cases.items():

@@ -3,11 +3,11 @@
 import inspect
 
 import pytest
-from tests.results.test_store_results import sweep_folder
 
 from orca_sweep.analysis.declarations import ANALYSES, load_analysis
-from orca_sweep.cli.analyses import make_command
-from tests.data.test_fetching import command
+from orca_sweep.cli.analyse import make_command
+from tests.builders.in_process import command
+from tests.builders.sweeps import sweep_folder
 
 NAMES = ANALYSES.names()
 
@@ -66,7 +66,7 @@ def test_options_reach_the_analysis(sweep, tmp_path, monkeypatch):
         (["figure2"], "there is no analysis 'figure2'. Did you mean 'figure2_proxies'?"),
         (["claims", "SWEEP", "--margn", "1"], "No such option: --margn"),
         (["claims", "SWEEP", "--margn", "1"], "--margin"),
-        (["table_results", "SWEEP", "--level", "95"], "It lies between 0 and 1, such as 0.95."),
+        (["table_results", "SWEEP", "--level", "95"], "A share is between 0 and 1, such as 0.95."),
         (["table_effects", "SWEEP", "--base", "prox=none"], "'prox' is no factor of these tables"),
         (["cost", "SWEEP", "--gpus-per-trial", "0"], "a share is a positive number"),
         (["cost", "SWEEP", "--gpus-per-trial", "x"], "Invalid value for '--gpus-per-trial'"),

@@ -74,7 +74,7 @@ def wheel(tmp_path_factory):
 
 
 def test_a_wheel_in_an_empty_folder_knows_its_spaces_and_analyses(wheel, tmp_path):
-    from tests.results.test_store_results import sweep_folder
+    from tests.builders.sweeps import sweep_folder
 
     names = [line.split()[0] for line in wheel("list", "spaces").splitlines()]
     assert names == list(list_bundled_spaces())

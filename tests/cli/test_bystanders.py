@@ -16,7 +16,7 @@ import pytest
 
 from orca_sweep import results
 from orca_sweep.analysis import writing
-from orca_sweep.cli.plans import make_plan
+from orca_sweep.cli.spaces import make_plan
 from orca_sweep.data import Conversion, File, load_or_convert
 from orca_sweep.data.fetching import fetch_files, unpack_archive
 from orca_sweep.errors import InputError, StorageError
@@ -82,7 +82,9 @@ def test_gc_refuses_a_folder_that_is_no_store(tmp_path, monkeypatch, capsys, nam
     before = contents(folder)
     for arguments in (("gc", folder, "--yes", "--unused-for", 0), ("ls", folder)):
         assert command(monkeypatch, "store", *arguments) == 2
-        assert "no store (no orca-sweep-store.json)" in (shown := capsys.readouterr().err) or "a sweep folder" in shown
+        assert (
+            "not a store (no orca-sweep-store.json)" in (shown := capsys.readouterr().err) or "a sweep folder" in shown
+        )
     assert contents(folder) == before
 
 
@@ -224,7 +226,7 @@ def test_a_launch_refuses_a_store_that_is_something_else(tmp_path):
     with pytest.raises(InputError, match=r"--store .*home: not empty, and not a store \(thesis.tex\)"):
         check_store(str(tmp_path / "home"), tmp_path / "out")
     for root in (tmp_path, tmp_path / "out"):
-        with pytest.raises(InputError, match="holds --out"):
+        with pytest.raises(InputError, match="contains --out"):
             check_store(str(root), tmp_path / "out")
     check_store(str(tmp_path / "out/store"), tmp_path / "out")
     assert set(contents(tmp_path)) == {"home/thesis.tex"}
@@ -478,7 +480,7 @@ def test_a_launch_refuses_a_folder_with_something_else(write_space, tmp_path, na
     for name in names:
         write(tmp_path / "out" / name)
     before = contents(tmp_path / "out")
-    with pytest.raises(InputError, match="not empty and no sweep"):
+    with pytest.raises(InputError, match="not empty and not a sweep"):
         check_folder(plan, tmp_path / "out")
     assert contents(tmp_path / "out") == before
 

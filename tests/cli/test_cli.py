@@ -78,7 +78,7 @@ def test_a_plan_shows_what_is_merged_and_notes_what_is_missing(tmp_path):
     path.write_text("base: {task: ninapro}\nfactors: {embedder.epochs: [0, 5], proxy: [none, mnist5k]}\nseeds: 1\n")
     done = orca("plan", path)
     assert done.returncode == 0
-    assert "2 cells x 1 seeds = 2 trials; 2 combinations are equal work" in done.stdout
+    assert "2 cells x 1 seeds = 2 trials; 2 combinations are the same work" in done.stdout
     assert "Not here: task 'ninapro' needs the file" in done.stdout
     assert "One seed has no interval" in done.stdout
     assert "The 2 cells of ninapro share finetune.lr = 0.0001, and no other was tried" in done.stdout.replace("\n", " ")
@@ -94,7 +94,7 @@ def test_a_plan_shows_its_aa_cell_and_its_placebos(tmp_path):
     )
     text = orca("plan", path).stdout
     assert "3 cells x 3 seeds + 2 A/A = 11 trials\n" in text
-    assert "A/A: the first cell again with the seeds 3, 4, as a cell of its own" in text
+    assert "A/A: the first cell again with the seeds 3, 4, as a separate cell" in text
     assert "dummy" in text
     found = json.loads(orca("plan", path, "--json").stdout)
     assert found["cells"] == 3
@@ -139,7 +139,7 @@ def test_collect_merges_and_says_what_it_made(tmp_path):
     done = orca("collect", a, b, "-o", tmp_path / "t")
     assert done.returncode == 0
     assert "10 trials (9 ok, 1 failed)" in done.stdout
-    assert "need a place for the merged tables" in orca("collect", a, b).stderr
+    assert "need a folder for the merged tables" in orca("collect", a, b).stderr
     assert orca("collect", tmp_path / "nowhere").returncode == 2
 
 
@@ -206,7 +206,7 @@ def test_bench_prints_one_json_line_per_case(monkeypatch):
 def test_both_ways_of_loading_give_the_same_samples(monkeypatch):
     from orca_sweep.bench import loading
 
-    small = [partial(loading.case, "small", (1, 8), 64, 16, True)]
+    small = [partial(loading.make_case, "small", (1, 8), n=64, batch=16, mapped=True)]
     monkeypatch.setattr(loading, "CASES", small)
     lines = CliRunner().invoke(cli.app, ["bench", "loading", "--json", "--repeats", "1"]).stdout.splitlines()
     assert [json.loads(line)["case"] for line in lines] == ["small, batch 16"]

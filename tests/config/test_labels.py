@@ -16,7 +16,8 @@ from orca_sweep.analysis.claims import compute as judge_claims
 from orca_sweep.analysis.declarations import choose_figures
 from orca_sweep.analysis.report.record import compute as compute_report
 from orca_sweep.analysis.tables import read_cells, shorten_texts
-from orca_sweep.cli import ending, plans
+from orca_sweep.cli import plan as plan_command
+from orca_sweep.cli import summary
 from orca_sweep.config import knobs
 from orca_sweep.config.freeze_words import find_range_problems
 from orca_sweep.config.labels import shorten_labels, unite_labels, write_as_given, write_level
@@ -146,8 +147,8 @@ def sweep(tmp_path_factory):
 def test_schedules_stay_two_levels_in_plan_manifest_summary_tables_and_figures(sweep, capsys):
     folder, made, results = sweep
     freezes, rates = SWEEP["finetune.freeze"], SWEEP["finetune.lr"]
-    plans.plan(folder / "space.yaml", out=folder)
-    ending._print_summary(results, ending.Console(width=200))
+    plan_command.plan(folder / "space.yaml", out=folder)
+    summary._print_cells(results, summary.Console(width=200))
     shown = capsys.readouterr().out
     assert all(shown.count(level) >= 2 for level in ("body:4 > none", "body:7 > none", "1e-3"))
     assert rebuild_plan(require_manifest(folder), folder / "sweep.json").labels == made.labels

@@ -228,7 +228,7 @@ def test_files_of_one_name_in_two_sweeps_stay_apart_in_their_tables(plan_of, fil
 
 
 def test_plan_shows_names(write_space, files, capsys):
-    from orca_sweep.cli.plans import plan
+    from orca_sweep.cli.plan import plan
 
     plan(write_space(SPACE), out=files / "out", data=files)
     shown = capsys.readouterr().out

@@ -224,11 +224,11 @@ def test_plan_prints_it_all_and_json_is_json(write_space, tmp_path, monkeypatch,
     shown = capsys.readouterr()
     assert shown.err.count("probed tiny") == 2
     for words in (
-        "6 cells x 2 seeds + 1 A/A = 13 trials; 2 combinations are equal work to another and run once",
-        "stages to compute once, for all that share them: pretrain 0 (+ 1 found), proxy-features 0 (+ 1 found)",
+        "6 cells x 2 seeds + 1 A/A = 13 trials; 2 combinations are the same work as another and run once",
+        "stages to compute, once for all trials that share them: pretrain 0 (+ 1 found), proxy-features 0 (+ 1 found)",
         "embedder 2",
         "hours of trials one after another",
-        "by 2 earlier rows",
+        "from 2 earlier rows",
         "tiny, each cell against the first with 2 seeds: p cannot fall below 0.5 (1 after Holm's correction for 5 comparisons)",
         "budget: trials 9, gpu_hours 5",
     ):
@@ -246,5 +246,5 @@ def test_plan_prints_it_all_and_json_is_json(write_space, tmp_path, monkeypatch,
     assert command(monkeypatch, "plan", one, "--json") == 0
     assert json.loads(capsys.readouterr().out)["forecast"]["contrasts"][0]["smallest_effect"] is None
     assert command(monkeypatch, "plan", one) == 0
-    assert "with one seed no difference can be tested" in capsys.readouterr().out
+    assert "one seed cannot test any difference" in capsys.readouterr().out
     assert command(monkeypatch, "plan", one, "--store", "nosuch://x") == 2

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from orca_sweep import cli
 from orca_sweep import results as r
-from orca_sweep.cli import trials
+from orca_sweep.cli.replay import _find_sweep
 from orca_sweep.errors import InputError
 from orca_sweep.planning.replay import replay
 from orca_sweep.space.manifest import write_manifest
@@ -197,11 +197,11 @@ def test_the_sweep_that_has_the_trial_is_found_and_what_is_wrong_with_it_told(tm
 
     def told(trial_id):
         with pytest.raises(InputError) as caught:
-            r.find_trial(trials._holder(trial_id), trial_id)
+            r.find_trial(_find_sweep(trial_id), trial_id)
         return str(caught.value)
 
     assert "6 trials have an id that begins with ''" in told("")
-    assert "such a trial is in no sweep of results/" in told("zz")
+    assert "no sweep in results/ has such a trial" in told("zz")
     (folder / "reveals.json").write_text("{")
     assert "reveals.json: damaged" in told(first)
 
@@ -211,7 +211,7 @@ def test_replay_on_the_command_line_shows_no_sealed_number(recorded, tmp_path, m
     sealed = r.unsealed(r.read_record(folder, trial_id))
     done = CliRunner().invoke(cli.app, ["replay", trial_id[:8], "--from", str(folder)])
     assert done.exit_code == 0, done.output
-    assert "test_metric_best: sealed, the same now" in done.output
+    assert "test_metric_best: sealed, same now" in done.output
     assert "The numbers came back, equal to the last bit." in done.output
     assert (
         f"{sealed['test_metric_last']:.10g}" not in done.output.replace("val_metric", "").split("test_metric_best")[1]
@@ -228,6 +228,6 @@ def test_replay_on_the_command_line_shows_no_sealed_number(recorded, tmp_path, m
     assert (
         "val_metric_best: 0.123 recorded," in done.output and "differs: device: cuda recorded, cpu now" in done.output
     )
-    assert "The numbers did NOT come back; what differs is named above." in done.output
+    assert "The numbers did NOT come back; the differences above may be why." in done.output
     none = orca("replay", "nothing")
-    assert (none.returncode, "in no sweep of results/" in none.stderr) == (2, True)
+    assert (none.returncode, "no sweep in results/ has" in none.stderr) == (2, True)

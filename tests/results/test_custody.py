@@ -166,11 +166,11 @@ def test_reveal_on_the_command_line(tmp_path):
     done = orca("reveal", folder)
     assert done.returncode == 0, done.stderr
     assert "revealed the test metrics of 5 trials (look 1 at this sweep" in done.stdout
-    assert "1 trials have not ended; theirs stay sealed" in done.stdout
+    assert "1 trials have not ended; their test metrics stay sealed" in done.stdout
     assert "test_metric_best (digits: error, lower is better)" in done.stdout
     assert r.read_results(folder / "tables").n_sealed == 0
     assert (folder / "figures").is_dir()
-    assert "nothing to reveal: all that there are were revealed on" in orca("reveal", folder).stdout
+    assert "nothing to reveal: all test metrics were revealed on" in orca("reveal", folder).stdout
     (tmp_path / "s.yaml").write_text("base: {task: digits}\nfactors: {embedder.epochs: [0, 3]}\nseeds: 3\n")
     assert "were revealed (last on" in " ".join(orca("plan", tmp_path / "s.yaml", "--out", folder).stdout.split())
     missing = orca("reveal", tmp_path)

@@ -260,7 +260,7 @@ def test_pruning_and_what_is_left_of_a_pruned_trial_follow_the_task_s_mode(tmp_p
     epochs = [
         {"stage": "finetune", "epoch": i, "val_metric": v, "wall_time_s": 1.0} for i, v in enumerate((0.4, 0.9, 0.7), 1)
     ]
-    Queue._write_instead(SimpleNamespace(out=tmp_path, n_starts=3), planned, epochs, r.now(), False)
+    Queue._write_missing_record(SimpleNamespace(out=tmp_path, n_starts=3), planned, epochs, r.now(), False)
     row = r.read_record(tmp_path, "t" * 16)["row"]
     assert (row["status"], row["metric_mode"], row["val_metric_best"]) == ("pruned", "max", 0.9)
 
@@ -512,12 +512,12 @@ def test_a_loss_and_a_metric_of_a_user_s_own_take_two_edits(tmp_path, worker, mo
 
 
 def test_every_metric_and_loss_is_listed_with_its_mode(capsys):
-    from orca_sweep.cli import Kind, list_
+    from orca_sweep.cli.listing import Kind, list_names
 
-    list_(Kind.metrics)
+    list_names(Kind.metrics)
     shown = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in shown] == METRICS.names()
     assert all((f"{METRICS.get(line.split()[0]).mode}, " in line) for line in shown)
     assert any(line.startswith("mae8 ") and line.endswith("(Angstrom)") for line in shown)
-    list_(Kind.losses)
+    list_names(Kind.losses)
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == LOSSES.names()

@@ -60,7 +60,7 @@ def test_a_summary_counts_what_it_lacks(tmp_path):
 def test_the_aa_cell_is_a_cell_of_its_own_in_tables_and_printed(tmp_path):
     from rich.console import Console
 
-    from orca_sweep.cli.ending import _print_summary
+    from orca_sweep.cli.summary import _print_cells
 
     folder = sweep_folder(tmp_path / "s", seeds=(0, 1, 2, 3), statuses=["ok", "ok", "ok", None])
     plain = r.collect([folder], tmp_path / "plain")
@@ -82,7 +82,7 @@ def test_the_aa_cell_is_a_cell_of_its_own_in_tables_and_printed(tmp_path):
     assert cells[1].levels == cells[0].levels
     for results, heads in ((plain, "embedder.epochs  n"), (found, "embedder.epochs  role       n")):
         console = Console(record=True, width=120)
-        _print_summary(results, console)
+        _print_cells(results, console)
         shown = console.export_text()
         assert heads in shown
         assert (" aa " in shown) == (results is found)

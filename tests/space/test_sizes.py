@@ -309,7 +309,8 @@ def test_a_job_is_given_the_raised_limit():
     from orca_sweep.sweep.jobs import Submission
 
     def command(**more):
-        return Submission(None, None, "/out", None, None, {}, (), **more).command("s.yaml")
+        paths = {"folder": None, "out": "/out", "data": None, "store": None}
+        return Submission(plan=None, **paths, env={}, pip=(), **more).write_command("s.yaml")
 
     assert command() == "python -m orca_sweep.cli launch s.yaml --address auto --out /out"
     assert command(max_trials=10**6).endswith(" --out /out --max-trials 1000000")

@@ -206,8 +206,8 @@ def test_a_tuned_sweep_replicates_each_cell_at_its_best(tuned):
         assert cell.interval.mean == pytest.approx(rows[results.metric].mean())
         assert cell.chosen == {"finetune.lr": rows["finetune.lr"].iloc[0]}
         assert cell.n_searched == (0 if cell.role == "aa" else 3)
-    assert "2 trials to run, 0 done before, up to 9 more to be planned from their results" in printed
-    assert "tuned within each cell on validation data, by 3 trials with other seeds" in printed
+    assert "2 trials to run, 0 done before, up to 9 more, planned from their results" in printed
+    assert "tuned within each cell on validation data, with 3 trials on other seeds" in printed
     assert "finetune.lr" in printed and "(tuned)" in printed
 
 
@@ -215,7 +215,7 @@ def test_nothing_of_a_tuned_sweep_runs_twice_and_what_is_lost_runs_again(tuned, 
     space, out, _ = tuned
     rows = {path: path.read_bytes() for path in out.rglob("row.json")}
     before = read_results(out / "tables").trials
-    assert "0 of 11 trials run now" in orca("launch", space, cwd=space.parent, check=0, head=head).stdout
+    assert "ran 0 of 11 trials" in orca("launch", space, cwd=space.parent, check=0, head=head).stdout
     assert {path: path.read_bytes() for path in out.rglob("row.json")} == rows
     pd.testing.assert_frame_equal(read_results(out / "tables").trials, before)
     # A killed driver leaves a half-written line; a lost record is rebuilt from the folder alone, bit for bit.
@@ -224,7 +224,7 @@ def test_nothing_of_a_tuned_sweep_runs_twice_and_what_is_lost_runs_again(tuned, 
     with (out / "planned.jsonl").open("a") as file:
         file.write('{"sha256":"half')
     assert "11 trials: 10 ok, 1 unfinished" in orca("status", out).stdout
-    assert "1 of 11 trials run now" in orca("resume", out, check=0, head=head).stdout
+    assert "ran 1 of 11 trials" in orca("resume", out, check=0, head=head).stdout
     after = read_results(out / "tables").trials.set_index("trial_id")
     assert after["state_sha256"].to_dict() == before.set_index("trial_id")["state_sha256"].to_dict()
 

@@ -345,7 +345,7 @@ def test_sigterm_ends_like_ctrl_c_and_damaged_files_are_never_taken_for_whole(ho
     assert f"Launch the sweep's space again with --out {out}" in said
     (home / "slow-b").unlink()
     printed = Watched("launch", "space.yaml", "--out", out, home=home, cluster=cluster).ends()
-    assert f"{done}/row.json: damaged: not what was written (the checksum is wrong). The trial is run again." in printed
+    assert f"{done}/row.json: damaged: not what was written (the checksum is wrong). The trial runs again." in printed
     assert f"{4 - len(rows) + 1} trials to run, {len(rows) - 1} done before" in printed
     again = read_results(out / "tables").trials.set_index("trial_id")["resumed_from_epoch"]
     assert again[done] == 0
@@ -619,7 +619,9 @@ def test_two_sweeps_with_one_store_compute_nothing_twice_and_do_not_block(home, 
     first = launch("first", 1e-3)
     first.until(lambda: (home / "constants").exists(), outs["first"])
     second = launch("second", 1e-4)
-    second.until(lambda: " waits: another sweep makes what it needs" in second.log.read_text(), outs["second"])
+    second.until(
+        lambda: " waits: another sweep is making an artifact that it needs" in second.log.read_text(), outs["second"]
+    )
     (home / "hold-constants").unlink()
     assert "1 ok" in first.ends()
     assert "1 ok" in second.ends()

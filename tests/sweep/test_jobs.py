@@ -138,6 +138,7 @@ def submitted(folder, job_head):
     with proxied(job_head["dashboard"], 2) as address:
         # Ray's own variable must not win over the address that is named.
         done = orca("submit", folder / "space.yaml", "--address", address, "--out", out, RAY_ADDRESS="127.0.0.1:1")
+    assert "submitted" in done.stdout, done.stderr
     return done, out, re.search(r"submitted (\S+):", done.stdout)[1]
 
 
@@ -145,7 +146,7 @@ def test_a_submitted_space_is_followed_to_its_end_and_leaves_its_tables(submitte
     done, out, job_id = submitted
     assert done.returncode == 0, done.stdout + done.stderr
     assert read_results(out / "tables").trials["status"].tolist() == ["ok", "ok"]
-    assert done.stdout.count("2 of 2 trials run now") == 1  # nothing is shown twice, nothing is left out
+    assert done.stdout.count("ran 2 of 2 trials") == 1  # nothing is shown twice, nothing is left out
     assert len(re.findall(r"^\[\d/2 at \d+ s\]", done.stdout, re.M)) == 2
     assert done.stdout.rstrip().endswith(f"job {job_id}: SUCCEEDED")
     # What trials report is written where the space says: JSON always, and CSV; no TensorBoard unless asked for.
@@ -162,7 +163,7 @@ def test_a_job_can_be_looked_at(submitted, address):
     assert (found["exit_code"], found["metadata"]["space"]) == (0, "jobs")
     assert found["end_s"] > found["start_s"]
     assert orca("job", "list", "--address", address, check=0).stdout.split()[0] == job_id
-    assert "2 of 2 trials run now" in orca("job", "logs", job_id, "--address", address, check=0).stdout
+    assert "ran 2 of 2 trials" in orca("job", "logs", job_id, "--address", address, check=0).stdout
 
 
 def test_a_grown_space_submitted_again_runs_the_rest_and_its_failures_are_the_exit_code(
@@ -216,20 +217,20 @@ def test_ctrl_c_ends_the_looking_and_stop_the_job(folder, job_head, address, tmp
         looking = look_at(job_id, through)
     said, _ = looking.communicate(timeout=60)
     assert looking.returncode == 1
-    assert f"The log of {job_id} can be read no more; the job itself may go on." in said
+    assert f"Cannot read the log of {job_id} any more; the job itself may still run." in said
     assert sweep_status(out).is_running
     assert "STOPPED" in orca("job", "stop", job_id, "--address", address, check=0).stdout
     ended = sweep_status(out)
     assert (ended.is_running, ended.statuses) == (False, {"unfinished": 2})
     assert list(out.rglob("checkpoint.safetensors"))  # the next submit goes on from here
-    assert "had ended before" in orca("job", "stop", job_id, "--address", address, check=0).stdout
+    assert "had already ended" in orca("job", "stop", job_id, "--address", address, check=0).stdout
 
 
 @pytest.mark.parametrize(
     ("args", "variables", "words"),
     [
         (("job", "list"), {"token": "8" * 64}, "the cluster refuses our token"),
-        (("job", "list"), {"token": None, "HOME": "/nowhere"}, "the cluster asks for a token"),
+        (("job", "list"), {"token": None, "HOME": "/nowhere"}, "the cluster requires a token"),
         (("job", "list"), {"token": None, "RAY_AUTH_TOKEN_PATH": "/nowhere"}, "no file with a token"),
         (("job", "logs", "nobody", "--follow"), {}, "job nobody: no such job"),
     ],
@@ -242,11 +243,11 @@ def test_an_address_without_a_dashboard_is_said(job_head):
     from orca_sweep.sweep.jobs import Cluster
 
     for address, words in (
-        ("http://127.0.0.1:1", "nobody answers there"),
+        ("http://127.0.0.1:1", "nothing answers there"),
         (f"127.0.0.1:{job_head['gcs']}", "no Ray dashboard answers there"),
-        ("auto", "no address of a dashboard"),
-        ("ray://127.0.0.1:10001", "no address of a dashboard"),
-        ("http://127.0.0.1:port", "no address of a dashboard"),
+        ("auto", "not the address of a dashboard"),
+        ("ray://127.0.0.1:10001", "not the address of a dashboard"),
+        ("http://127.0.0.1:port", "not the address of a dashboard"),
     ):
         with pytest.raises(InputError, match=words):
             Cluster(address)
@@ -288,22 +289,22 @@ def test_every_mistake_is_said_at_once_before_anything_is_sent(tmp_path, monkeyp
         assert words in said
     space.write_text("base: {task: advection}\nseeds: 1\n")
     assert "no --out" in refused(space)
-    assert "needs files. Say with --data" in refused(space, "--out", tmp_path)
+    assert "needs files. Give with --data" in refused(space, "--out", tmp_path)
     space.write_text("base: {task: digits}\nseeds: 1\n")
-    assert "no cluster is named" in refused(space, "--out", tmp_path)
+    assert "no cluster given" in refused(space, "--out", tmp_path)
     (tmp_path / "other").mkdir()
-    assert f"does not hold {space}" in refused(space, "--out", tmp_path, "--working-dir", tmp_path / "other")
+    assert f"does not contain {space}" in refused(space, "--out", tmp_path, "--working-dir", tmp_path / "other")
     assert "no such folder" in refused(space, "--out", tmp_path, "--working-dir", tmp_path / "none")
     assert "are for --emit" in refused(space, "--out", tmp_path, "--nodes", 2, "--address", "http://127.0.0.1:1")
     for emit in ((), ("--emit", "slurm")):
-        assert "only kuberay makes use of one" in refused(space, "--out", tmp_path, "--image", "a", *emit)
+        assert "only kuberay uses an image" in refused(space, "--out", tmp_path, "--image", "a", *emit)
     assert "runs in the environment" in refused(space, "--out", tmp_path, "--pip", "a", "--emit", "slurm")
-    assert "no NAME=VALUE" in refused(space, "--out", tmp_path, "--env", "A", "--emit", "slurm")
+    assert "not NAME=VALUE" in refused(space, "--out", tmp_path, "--env", "A", "--emit", "slurm")
 
 
 def test_what_a_job_would_not_find_is_said(folder, tmp_path, monkeypatch):
     from orca_sweep.space import read_space
-    from orca_sweep.sweep.jobs import missing_uploads
+    from orca_sweep.sweep.jobs import find_missing_uploads
 
     inside, outside = tmp_path / "inside", tmp_path / "outside"
     for made in (inside, outside):
@@ -317,9 +318,9 @@ def test_what_a_job_would_not_find_is_said(folder, tmp_path, monkeypatch):
         "seeds: 1\n"
     )
     monkeypatch.chdir(inside)
-    problems, notes = missing_uploads(read_space(inside / "space.yaml"), inside)
+    problems, notes = find_missing_uploads(read_space(inside / "space.yaml"), inside)
     assert len(problems) == 3
-    for words in ("more.py lies outside of", "gone.npz: not in", "proxy ../outside/images: lies outside of"):
+    for words in ("more.py is outside", "gone.npz: not in", "proxy ../outside/images: is outside"):
         assert any(words in problem for problem in problems), problems
     (note,) = notes
     assert "./images is sent with the job" in note

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orca_sweep.cli.jobs import _not_sent, _variables
-from orca_sweep.cli.plans import make_plan
+from orca_sweep.cli.spaces import make_plan
+from orca_sweep.cli.submit import _list_unsent_folders, _read_variables
 from orca_sweep.errors import InputError
 from orca_sweep.sweep import kuberay, private, slurm
 from orca_sweep.sweep.jobs import Submission
@@ -25,9 +25,9 @@ LISTENERS = """
 import sys
 import psutil
 import ray
-from orca_sweep.sweep.running import joined
+from orca_sweep.sweep.running import join_ray
 
-with joined("local", None if sys.argv[1] == "none" else sys.argv[1]) as dashboard:
+with join_ray("local", None if sys.argv[1] == "none" else sys.argv[1]) as dashboard:
     ray.get(ray.remote(lambda: 0).remote())  # a worker listens too
     here = psutil.Process()
     for process in (here, *here.children(recursive=True)):
@@ -109,30 +109,30 @@ def test_without_a_home_the_token_is_in_the_environment_alone(home, monkeypatch)
 
 
 def test_the_session_folder_is_ours_or_a_new_one(home):
-    first = private.private_folder()
+    first = private.make_private_folder()
     assert (first.name, mode(first.parent)) == ("ray", 0o700)
-    assert private.private_folder() == first
+    assert private.make_private_folder() == first
     first.parent.chmod(0o777)
-    assert mode(private.private_folder().parent) == 0o700
+    assert mode(private.make_private_folder().parent) == 0o700
     # Somebody else was there first.
     first.parent.rmdir()
     (home / "away").mkdir(mode=0o755)
     first.parent.symlink_to(home / "away", target_is_directory=True)
-    other = private.private_folder()
+    other = private.make_private_folder()
     assert other.parent != first.parent and mode(other.parent) == 0o700
     assert mode(home / "away") == 0o755
 
 
 def test_a_long_temporary_folder_leaves_room_for_sockets(home, monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", str(home / ("x" * 90)))
-    assert str(private.private_folder()).startswith("/tmp/orca-sweep-")
+    assert str(private.make_private_folder()).startswith("/tmp/orca-sweep-")
 
 
 def test_ray_forms_clusters_again_after_a_ray_of_our_own():
     from ray._private import ray_constants
 
     before = ray_constants.ENABLE_RAY_CLUSTER
-    with private.listening_on_loopback():
+    with private.listen_on_loopback():
         assert (os.environ[private.NO_CLUSTER], ray_constants.ENABLE_RAY_CLUSTER) == ("0", False)
     assert private.NO_CLUSTER not in os.environ
     assert before == ray_constants.ENABLE_RAY_CLUSTER
@@ -149,7 +149,8 @@ NASTY = (
 
 def submission(space_file, out="/shared/x", env=None, pip=(), data=None, store=None):
     plan = make_plan(space_file)
-    return Submission(plan, space_file.parent, out, data, store, env or {}, tuple(pip))
+    paths = {"folder": space_file.parent, "out": out, "data": data, "store": store}
+    return Submission(plan=plan, **paths, env=env or {}, pip=tuple(pip))
 
 
 @pytest.fixture
@@ -175,7 +176,7 @@ def stand_ins(tmp_path):
 def test_a_slurm_script_runs_what_it_says_and_no_more(space_file, tmp_path, stand_ins, text):
     out = f"{tmp_path}/{text}"
     script = tmp_path / "job.sh"
-    script.write_text(slurm.script(submission(space_file, out, {"VALUE": text}, store=f"s3://b/{text}"), 1, None))
+    script.write_text(slurm.write_script(submission(space_file, out, {"VALUE": text}, store=f"s3://b/{text}"), 1, None))
     assert not has_controls(script.read_text().replace("\n", ""))
     # Each #SBATCH is one that the template has, and each line of the script begins as the template's do.
     assert len([line for line in script.read_text().splitlines() if line.startswith("#SBATCH")]) == 6
@@ -205,7 +206,7 @@ def test_a_jobs_entrypoint_is_one_command_in_a_shell(space_file, tmp_path, stand
 def test_a_kuberay_manifest_holds_variables_as_they_are_and_refuses_what_two_shells_would_read(
     space_file, tmp_path, stand_ins, text
 ):
-    emitted = kuberay.manifest(submission(space_file, env={"VALUE": text}), None, 1, None)
+    emitted = kuberay.write_manifest(submission(space_file, env={"VALUE": text}), None, 1, None)
     assert not has_controls(emitted.replace("\n", ""))
     _, job = yaml.safe_load_all(emitted)  # two documents, no more
     assert set(job["spec"]) == {"entrypoint", "shutdownAfterJobFinishes", "backoffLimit", "rayClusterSpec"}
@@ -216,7 +217,7 @@ def test_a_kuberay_manifest_holds_variables_as_they_are_and_refuses_what_two_she
     for option in ({"out": f"/shared/{text}"}, {"data": f"/shared/{text}"}, {"store": f"s3://b/{text}"}):
         what = submission(space_file, **option)
         if all(c.isalnum() or c in " -" for c in text):
-            _, job = yaml.safe_load_all(kuberay.manifest(what, None, 1, None))
+            _, job = yaml.safe_load_all(kuberay.write_manifest(what, None, 1, None))
             # As KubeRay and 'ray job submit' do it: bash takes the quotes off, list2cmdline puts its own, sh runs that.
             words = subprocess.run(
                 ["bash", "-c", f"printf '%s\\0' {job['spec']['entrypoint']}"], capture_output=True, check=True
@@ -224,16 +225,16 @@ def test_a_kuberay_manifest_holds_variables_as_they_are_and_refuses_what_two_she
             (tmp_path / "called").unlink(missing_ok=True)
             subprocess.run(subprocess.list2cmdline(words), shell=True, env=stand_ins, cwd=tmp_path, check=True)
             called = (tmp_path / "called").read_bytes().decode().split("\0")
-            assert called[1:-1] == what.arguments("/orca-sweep/mine.yaml")[1:]
+            assert called[1:-1] == what.list_arguments("/orca-sweep/mine.yaml")[1:]
         else:
-            with pytest.raises(InputError, match="KubeRay hands it through two shells"):
-                kuberay.manifest(what, None, 1, None)
+            with pytest.raises(InputError, match="KubeRay passes it through two shells"):
+                kuberay.write_manifest(what, None, 1, None)
     assert not list(tmp_path.rglob("PWNED"))
 
 
 @pytest.mark.parametrize("text", ["x>=1; python_version<'3.9'", 'x[a]@ file:///a"b'])
 def test_requirements_are_kept_for_kuberay(space_file, text):
-    _, job = yaml.safe_load_all(kuberay.manifest(submission(space_file, pip=[text]), None, 1, None))
+    _, job = yaml.safe_load_all(kuberay.write_manifest(submission(space_file, pip=[text]), None, 1, None))
     as_json = json.dumps(yaml.safe_load(job["spec"]["runtimeEnvYAML"]), separators=(",", ":"))
     quoted = json.dumps(as_json, ensure_ascii=False)  # as Go's strconv.Quote writes it into KubeRay's line of bash
     done = subprocess.run(["bash", "-c", f"printf %s {quoted}"], capture_output=True, text=True, check=True)
@@ -242,8 +243,8 @@ def test_requirements_are_kept_for_kuberay(space_file, text):
 
 @pytest.mark.parametrize("text", ["x$(touch PWNED)", "x`id`", "x\\y", "x\ny"])
 def test_requirements_that_a_shell_would_read_are_refused_for_kuberay(space_file, text):
-    with pytest.raises(InputError, match="--pip .*KubeRay hands it through a shell"):
-        kuberay.manifest(submission(space_file, pip=[text]), None, 1, None)
+    with pytest.raises(InputError, match="--pip .*KubeRay passes it through a shell"):
+        kuberay.write_manifest(submission(space_file, pip=[text]), None, 1, None)
 
 
 @pytest.mark.parametrize("name", ["$(id).yaml", "a b.yaml", "`id`.py", "größe.yaml"])
@@ -254,10 +255,10 @@ def test_names_of_files_are_safe_in_a_manifest_or_refused(tmp_path, name):
     (tmp_path / name).write_text("")
     path.write_text(f"{imports}name: x\nbase: {{task: digits}}\nseeds: 1\n")
     if "id" in name:
-        with pytest.raises(InputError, match="file .*KubeRay hands it through two shells"):
-            kuberay.manifest(submission(path), None, 1, None)
+        with pytest.raises(InputError, match="file .*KubeRay passes it through two shells"):
+            kuberay.write_manifest(submission(path), None, 1, None)
     else:
-        config, job = yaml.safe_load_all(kuberay.manifest(submission(path), None, 1, None))
+        config, job = yaml.safe_load_all(kuberay.write_manifest(submission(path), None, 1, None))
         (key,) = config["data"]
         assert re.fullmatch("[-._a-zA-Z0-9]+", key)
         assert shlex.split(job["spec"]["entrypoint"])[4] == f"/orca-sweep/{name}"
@@ -266,18 +267,18 @@ def test_names_of_files_are_safe_in_a_manifest_or_refused(tmp_path, name):
 @pytest.mark.parametrize("item", ["A B=1", "a-b=1", "größe=1", "=1", "A", "1A=1", "A\nB=1", "$(id)=1", "A=\udcff"])
 def test_a_variable_that_is_none_is_refused(item):
     with pytest.raises(InputError, match="--env "):
-        _variables([item])
+        _read_variables([item])
 
 
 def test_a_variable_may_hold_anything():
-    assert _variables([f"A={text}" for text in NASTY[:1]]) == {"A": NASTY[0]}
-    assert _variables(["_A1=x\ny=z"]) == {"_A1": "x\ny=z"}
+    assert _read_variables([f"A={text}" for text in NASTY[:1]]) == {"A": NASTY[0]}
+    assert _read_variables(["_A1=x\ny=z"]) == {"_A1": "x\ny=z"}
 
 
 @pytest.mark.parametrize("name", ["9", "A" * 60, "a_b.c", "Z-"])
 def test_a_name_of_a_space_is_a_name_of_kubernetes(name):
-    assert re.fullmatch(r"orca-[a-z0-9]([-a-z0-9]*[a-z0-9])?", kuberay._name(name))
-    assert len(kuberay._name(name)) <= 40
+    assert re.fullmatch(r"orca-[a-z0-9]([-a-z0-9]*[a-z0-9])?", kuberay._make_name(name))
+    assert len(kuberay._make_name(name)) <= 40
 
 
 def test_folders_that_are_not_sent_are_named_as_patterns(tmp_path):
@@ -285,4 +286,4 @@ def test_folders_that_are_not_sent_are_named_as_patterns(tmp_path):
         (tmp_path / "results" / name).mkdir(parents=True)
     for name in ("a*b", "c[d]"):
         (tmp_path / "results" / name / "sweep.json").write_text("{}")
-    assert _not_sent(tmp_path, Path("/elsewhere")) == ["/results/a\\*b/", "/results/c\\[d\\]/"]
+    assert _list_unsent_folders(tmp_path, Path("/elsewhere")) == ["/results/a\\*b/", "/results/c\\[d\\]/"]

@@ -11,7 +11,7 @@ import ray
 
 from orca_sweep.errors import RayLostError
 from orca_sweep.results import read_results, sweep_status
-from orca_sweep.sweep.running import interrupted_by_signals, joined
+from orca_sweep.sweep.running import interrupt_on_signals, join_ray
 from orca_sweep.sweep.watching import Watch
 from tests.commands import Command, process_tree, ray_head, wait_for
 
@@ -79,7 +79,7 @@ def launched(home, *args, **options):
 
 
 def part_of(launch, name):
-    """The process of our own Ray that is called so."""
+    """The process of the local Ray with this name."""
     (pid,) = (pid for pid in process_tree(launch.pid) if name in Path(f"/proc/{pid}/comm").read_text())
     return pid
 
@@ -89,7 +89,9 @@ def assert_ended_in_words(launch, home, words):
     assert done.returncode == 1, done.stdout
     assert "Traceback" not in done.stdout and "StackTrace" not in done.stdout, done.stdout
     assert words in done.stdout, done.stdout
-    assert "launch again, and the rest goes on from its last saved epoch" in done.stdout.replace("\n", " "), done.stdout
+    assert "launch again, and the rest continues from its last saved epoch" in done.stdout.replace("\n", " "), (
+        done.stdout
+    )
     assert "1 ok, 1 unfinished" in done.stdout, done.stdout
     assert read_results(home / "out" / "tables").trials["status"].value_counts().to_dict() == {"ok": 1, "unfinished": 1}
     found = sweep_status(home / "out")
@@ -136,7 +138,7 @@ def test_a_terminal_that_is_closed_ends_the_launch_like_sigterm(home):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_that_end_jobs_and_terminals_interrupt_a_sweep(number):
     def be_told():
-        with interrupted_by_signals():
+        with interrupt_on_signals():
             os.kill(os.getpid(), number)
             time.sleep(10)
 
@@ -149,7 +151,7 @@ def test_signals_that_end_jobs_and_terminals_interrupt_a_sweep(number):
 def test_a_hangup_that_nohup_ignores_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with interrupted_by_signals():
+        with interrupt_on_signals():
             os.kill(os.getpid(), signal.SIGHUP)
             time.sleep(0.01)
     finally:
@@ -164,21 +166,23 @@ def test_a_ray_that_does_not_start_is_tried_again_and_then_told_of(monkeypatch):
         raise Exception("The current node timed out during startup.\nmore lines of Ray's")
 
     monkeypatch.setattr(ray, "init", slow)
-    with pytest.raises(RayLostError) as told, joined("local"):
+    with pytest.raises(RayLostError) as told, join_ray("local"):
         raise AssertionError("there is no Ray")
     assert tries == ["local", "local"]
-    assert str(told.value).startswith("our own Ray did not start, twice (Exception: The current node timed out during")
+    assert str(told.value).startswith(
+        "the local Ray did not start, twice (Exception: The current node timed out during"
+    )
     assert "then launch again." in str(told.value)
 
 
 def test_a_ray_that_cannot_start_is_told_of(monkeypatch, tmp_path):
     """Its sockets' names would be longer than the system takes."""
-    monkeypatch.setattr("orca_sweep.sweep.running.private_folder", lambda: tmp_path / ("long" * 30))
+    monkeypatch.setattr("orca_sweep.sweep.running.make_private_folder", lambda: tmp_path / ("long" * 30))
     with (
         pytest.raises(
-            RayLostError, match=r"our own Ray did not start, twice .*AF_UNIX path length.*/session_latest/logs"
+            RayLostError, match=r"the local Ray did not start, twice .*AF_UNIX path length.*/session_latest/logs"
         ),
-        joined("local"),
+        join_ray("local"),
     ):
         raise AssertionError("there is no Ray")
 
@@ -188,8 +192,8 @@ def test_a_watch_is_patient_and_interrupts_once_what_is_gone():
     watch = Watch()
 
     def wait_for_its_end():
-        with interrupted_by_signals():
-            watch.follow(lambda: next(answers), 0.01, 0.05)
+        with interrupt_on_signals():
+            watch.start_checking(lambda: next(answers), 0.01, 0.05)
             try:
                 time.sleep(600)
             finally:
@@ -202,7 +206,7 @@ def test_a_watch_is_patient_and_interrupts_once_what_is_gone():
 
 def test_a_watch_that_has_ended_interrupts_nobody():
     watch = Watch()
-    watch.follow(lambda: "gone", 0.01, 0.05)
+    watch.start_checking(lambda: "gone", 0.01, 0.05)
     watch.end()
     time.sleep(0.2)
     assert watch.lost is None

@@ -158,7 +158,7 @@ def test_the_aa_cell_runs_and_is_found_again_by_resume(tmp_path, user_tasks, hea
     base = "base: {task: tiny, proxy: none, finetune.epochs: 1}\n"
     space.write_text(f"imports: [{user_tasks}]\nname: same\n{base}seeds: 1\naa: [5]\n")
     printed = orca("launch", space, "--out", out, check=0, head=head).stdout
-    assert "2 of 2 trials run now" in printed
+    assert "ran 2 of 2 trials" in printed
     assert "role" in printed
     trials = read_results(out / "tables").trials
     assert trials[["seed", "role", "status"]].values.tolist() == [[0, "replicate", "ok"], [5, "aa", "ok"]]
@@ -166,7 +166,7 @@ def test_the_aa_cell_runs_and_is_found_again_by_resume(tmp_path, user_tasks, hea
     plan = json.loads((out / "sweep.json").read_text())
     (out / "trials" / trials["trial_id"][1] / "row.json").unlink()
     space.unlink()
-    assert "1 of 2 trials run now" in orca("resume", out, check=0, head=head).stdout
+    assert "ran 1 of 2 trials" in orca("resume", out, check=0, head=head).stdout
     again = read_results(out / "tables").trials
     same = ["trial_id", "cell_id", "role", "status", "state_sha256"]
     pd.testing.assert_frame_equal(again[same], trials[same])
@@ -236,14 +236,13 @@ def test_a_folder_of_another_space_is_left_alone(sweep, tmp_path, head):
     assert "no cell in common" in orca("launch", space, "--out", out, check=2).stderr
     assert sorted(out.rglob("*")) == before
     assert (
-        "no place to keep artifacts"
-        in orca("launch", space, "--out", tmp_path / "n", "--store", "foo://x", check=2).stderr
+        "cannot store artifacts" in orca("launch", space, "--out", tmp_path / "n", "--store", "foo://x", check=2).stderr
     )
-    assert "cannot be made" in orca("launch", space, "--out", "/proc/none", check=2, head=head).stderr
+    assert "cannot make this folder" in orca("launch", space, "--out", "/proc/none", check=2, head=head).stderr
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
-    assert "not empty and no sweep (thesis.tex)" in orca("launch", space, "--out", tmp_path / "mine", check=2).stderr
-    assert "a file or a link that leads nowhere, not a folder" in orca("launch", space, "--out", space, check=2).stderr
+    assert "not empty and not a sweep (thesis.tex)" in orca("launch", space, "--out", tmp_path / "mine", check=2).stderr
+    assert "a file or a broken link, not a folder" in orca("launch", space, "--out", space, check=2).stderr
 
 
 def test_no_cluster_at_the_address_is_said(tmp_path):
@@ -306,7 +305,7 @@ def test_the_readme_s_own_task_runs_as_it_is_written(tmp_path, head):
         (block,) = re.findall(rf"```\w+\n(# {name}\n.*?)```", readme, re.S)
         (tmp_path / name).write_text(block)
     done = orca("launch", "my_space.yaml", cwd=tmp_path, check=0, head=head)
-    assert "4 of 4 trials run now" in done.stdout
+    assert "ran 4 of 4 trials" in done.stdout
     trials = revealed(tmp_path / "results/my_space").trials
     assert set(trials.task) == {"mine"}
     assert (trials.status == "ok").all()
@@ -325,7 +324,7 @@ factors: {data.split_seed: [0, 1]}
 seeds: 1
 """)
     done = orca("launch", "space.yaml", cwd=tmp_path, check=0, head=head)
-    assert "2 of 2 trials run now" in done.stdout
+    assert "ran 2 of 2 trials" in done.stdout
     assert len(list((tmp_path / "data/converted/1D_Advection_Sols_beta0.4").glob("*/x.npy"))) == 1
     trials = pd.read_parquet(tmp_path / "results/files/tables/trials.parquet")
     assert trials.data_sha256.nunique() == 2

@@ -433,7 +433,7 @@ def test_a_launch_a_changed_file_and_a_second_launch_give_two_labelled_cells(tmp
     note = orca("plan", space, cwd=tmp_path, check=0).stdout
     assert "its content has changed since 2 trials of this sweep were run" in note
     printed = orca("launch", space, cwd=tmp_path, check=0, head=head).stdout
-    assert "its content has changed since 2 trials" in printed and "2 of 2 trials run now" in printed
+    assert "its content has changed since 2 trials" in printed and "ran 2 of 2 trials" in printed
     found = r.read_results(tmp_path / "results" / "own" / "tables")
     trials = found.trials
     assert len(trials) == 4 and trials["task"].nunique() == 2 == trials["cell_id"].nunique()
@@ -445,7 +445,7 @@ def test_a_launch_a_changed_file_and_a_second_launch_give_two_labelled_cells(tmp
     shutil.copytree(tmp_path, tmp_path.parent / "elsewhere")
     moved = tmp_path.parent / "elsewhere"
     printed = orca("launch", moved / "s.yaml", cwd=moved, check=0, head=head).stdout
-    assert "0 of 2 trials run now" in printed
+    assert "ran 0 of 2 trials" in printed
     # Back to the first content: its rows are there already.
     write_npz(tmp_path / "a.npz", 0)
     assert "2 trials are done, 0 are left" in orca("plan", space, cwd=tmp_path, check=0).stdout
@@ -575,7 +575,7 @@ def recorded(folder, space):
 
 
 def test_earlier_contents_keep_their_levels_margins_and_test_metrics(tmp_path, monkeypatch):
-    from orca_sweep.cli.trials import _holder
+    from orca_sweep.cli.replay import _find_sweep
 
     (tmp_path / "one").mkdir()
     monkeypatch.chdir(tmp_path / "one")
@@ -592,7 +592,7 @@ def test_earlier_contents_keep_their_levels_margins_and_test_metrics(tmp_path, m
     assert found.labels["finetune.freeze"].tolist() == ["none", "body"] * 2, "one level has one label in both contents"
     assert set(found.margins) == set(found.trials["task"]) and len(found.margins) == 2
     assert [cell.label("task") for cell in r.summarise_cells(found)] == found.trials["task"].tolist()
-    assert _holder(first.trials[0].trial_id) == Path("results/own")
+    assert _find_sweep(first.trials[0].trial_id) == Path("results/own")
     assert len(r.reveal(folder).trials) == 4 and r.collect([folder], tmp_path / "t").n_sealed == 0
 
 

@@ -1,4 +1,4 @@
-"""``orca-sweep analyse``: figures and tables of a sweep by name, each with the options that it declares."""
+"""``orca-sweep analyse``: figures and tables of a sweep, by name, each with its own options."""
 
 import inspect
 import sys
@@ -11,12 +11,11 @@ import typer
 from typer.core import TyperGroup
 
 from orca_sweep.analysis.declarations import ANALYSES, Analysis, Option
-from orca_sweep.cli.tables import open_tables
 from orca_sweep.errors import InputError, StorageError
 
 
 class _AnalysisGroup(TyperGroup):
-    """A group of commands that names the nearest analysis if there is none of a name."""
+    """A group of commands that suggests the nearest analysis for an unknown name."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         command = super().get_command(ctx, cmd_name)
@@ -27,7 +26,8 @@ class _AnalysisGroup(TyperGroup):
 
 app = typer.Typer(
     cls=_AnalysisGroup,
-    help="Makes a figure or table of a sweep, also while it runs: numbers as CSV, tables as Markdown and LaTeX, pictures.",
+    help="Make a figure or table of a sweep.\n\nWrites numbers as CSV, tables as Markdown and LaTeX, and pictures."
+    " Works while the sweep runs.",
     no_args_is_help=True,
     subcommand_metavar="NAME DIR [OPTIONS]",
 )
@@ -38,67 +38,72 @@ Out = Annotated[Path | None, typer.Option("-o", "--out", help="folder for the fi
 
 
 def check_share(value: float | None) -> float | None:
-    """Returns a share that lies between 0 and 1.
+    """Returns a share between 0 and 1.
 
     Raises:
         typer.BadParameter: for any other number.
     """
     if value is not None and not 0 < value < 1:
-        raise typer.BadParameter(f"{value:g} is no share. It lies between 0 and 1, such as 0.95.")
+        raise typer.BadParameter(f"{value:g} is not a share. A share is between 0 and 1, such as 0.95.")
     return value
 
 
 @contextmanager
 def explain_refusals(path: Path) -> Iterator[None]:
-    """Turns what the system refuses to write at a path into an error of ours, with exit code 1."""
+    """Turns a refusal of the system to write at a path into an error with exit code 1.
+
+    Raises:
+        StorageError: with the path and the system's reason.
+    """
     try:
         yield
     except OSError as error:
-        where, why = error.filename or path, error.strerror or error
-        raise StorageError(f"{where}: {why}. Nothing was left half-written.") from None
+        reason = error.strerror or error
+        raise StorageError(f"{error.filename or path}: {reason}. Nothing was left half-written.") from None
 
 
 def make_command(analysis: Analysis) -> Callable[..., None]:
-    """Returns the command of an analysis, whose signature has the options that the analysis declares."""
+    """Returns the command of an analysis, with a signature of the options that the analysis declares."""
 
-    def command(folder: Path, out: Path | None = None, **given: Any) -> None:
-        options = {name: value for name, value in given.items() if value not in (None, [])}
-        _analyse(analysis, folder, out, options)
+    def run_analysis(folder: Path, out: Path | None = None, **values: Any) -> None:
+        options = {name: value for name, value in values.items() if value not in (None, [])}
+        _write_analysis(analysis, folder, out, options)
 
     parameters = [("folder", Folder, inspect.Parameter.empty), ("out", Out, None)]
-    parameters += [(option.parameter, _annotate(option), None) for option in analysis.options]
-    command.__doc__ = analysis.answers[0].upper() + analysis.answers[1:]
-    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    parameters += [(option.parameter, _annotate_option(option), None) for option in analysis.options]
+    run_analysis.__doc__ = analysis.answers[0].upper() + analysis.answers[1:]
+    run_analysis.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
             inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation, default=default)
             for name, annotation, default in parameters
         ]
     )
-    return command
+    return run_analysis
 
 
-def _annotate(option: Option) -> Any:
-    """The annotation by which typer reads an option; without it on the command line there is None."""
+def _annotate_option(option: Option) -> Any:
+    """Returns the annotation with which typer reads an option; an option that is not given is None."""
     word = f"--{option.name}"
-    more: dict[str, Any] = {"help": option.meaning, "show_default": False}
+    settings: dict[str, Any] = {"help": option.meaning, "show_default": False}
     if option.metavar:
-        more["metavar"] = option.metavar
+        settings["metavar"] = option.metavar
     match option.kind:
         case "text":
-            return Annotated[str | None, typer.Option(word, **more)]
+            return Annotated[str | None, typer.Option(word, **settings)]
         case "texts":
-            return Annotated[list[str] | None, typer.Option(word, **more)]
+            return Annotated[list[str] | None, typer.Option(word, **settings)]
         case "number":
-            return Annotated[float | None, typer.Option(word, **more)]
+            return Annotated[float | None, typer.Option(word, **settings)]
         case "share":
-            return Annotated[float | None, typer.Option(word, callback=check_share, **more)]
+            return Annotated[float | None, typer.Option(word, callback=check_share, **settings)]
         case "flag":
-            return Annotated[bool | None, typer.Option(word, **more)]
+            return Annotated[bool | None, typer.Option(word, **settings)]
 
 
-def _analyse(analysis: Analysis, folder: Path, out: Path | None, options: dict[str, Any]) -> None:
+def _write_analysis(analysis: Analysis, folder: Path, out: Path | None, options: dict[str, Any]) -> None:
     from orca_sweep.analysis.declarations import make_output
     from orca_sweep.analysis.writing import write_output
+    from orca_sweep.cli.tables import open_tables
 
     with open_tables(folder, is_only_read=out is not None) as (_, results):
         output = make_output(analysis.name, results, options)

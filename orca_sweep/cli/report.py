@@ -1,4 +1,4 @@
-"""``orca-sweep report``: one page of a sweep."""
+"""``orca-sweep report``: one page about a sweep."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from orca_sweep.analysis.declarations import choose_figures, find_figures
-from orca_sweep.cli.analyses import check_share, explain_refusals
-from orca_sweep.cli.tables import open_tables
+from orca_sweep.cli.analyse import check_share, explain_refusals
 from orca_sweep.errors import InputError
 from orca_sweep.registry import hint
 
@@ -17,27 +16,31 @@ Many = list[str] | None
 def report(
     folder: Annotated[Path, typer.Argument(help="a sweep folder, or a folder of tables", show_default=False)],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="default: report.html in that folder")] = None,
-    base: Annotated[Many, typer.Option(metavar="FACTOR=LEVEL", help="level of the base cell; may be repeated")] = None,
+    base: Annotated[Many, typer.Option(metavar="FACTOR=LEVEL", help="level of the base cell; repeatable")] = None,
     margin: Annotated[
-        Many, typer.Option(metavar="[TASK=]NUMBER", help="smallest difference that matters; may be repeated")
+        Many, typer.Option(metavar="[TASK=]NUMBER", help="smallest difference that matters; repeatable")
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="column to compare; default: the one that the space names")] = None,
+    metric: Annotated[str | None, typer.Option(help="column to compare; default: the metric of the space")] = None,
     level: Annotated[float, typer.Option(callback=check_share, help="confidence level of the intervals")] = 0.95,
     complete_pairs: Annotated[
-        bool, typer.Option("--complete-pairs", help="judge cells that lack pairs from those they have")
+        bool, typer.Option("--complete-pairs", help="judge cells that lack pairs from the pairs they have")
     ] = False,
     figures: Annotated[
-        Many, typer.Option(metavar="NAME", help="figure to draw; may be repeated; default: those the sweep is about")
+        Many, typer.Option(metavar="NAME", help="figure to draw; repeatable; default: those that suit the sweep")
     ] = None,
-    made_at: Annotated[str, typer.Option(help="when it is made; default: when the last trial ended")] = "",
+    made_at: Annotated[str, typer.Option(help="date on the page; default: when the last trial ended")] = "",
 ) -> None:
-    """Makes one HTML page of a sweep, also while it runs: what is there, verdicts, figures, every trial, methods."""
+    """Write one HTML page about a sweep.
+
+    Shows the state of the sweep, verdicts, figures, every trial, and methods. Works while the sweep runs.
+    """
     target = out or folder / "report.html"
     if target.is_dir():
-        raise InputError(f"--out {target}: is a folder. Name the HTML file.")
+        raise InputError(f"--out {target}: a folder. Name the HTML file.")
     _check_figures(figures or [])
 
     from orca_sweep.analysis.report import Asked, check_page_path, list_sources, make_page, write_page
+    from orca_sweep.cli.tables import open_tables
 
     check_page_path(target)
     with open_tables(folder, is_only_read=out is not None) as (tables, results):
@@ -58,8 +61,6 @@ def report(
 
 def _check_figures(names: list[str]) -> None:
     known = [figure.name for figure in find_figures()]
-    problems = [
-        f"--figures {name}: there is no such figure. {hint(name, known)}" for name in names if name not in known
-    ]
-    if problems:
-        raise InputError(problems)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError([f"--figures {name}: there is no such figure. {hint(name, known)}" for name in unknown])

@@ -1,0 +1,32 @@
+"""``orca-sweep collect``: makes the tables."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orca_sweep.errors import InputError
+
+
+def collect(
+    sweeps: Annotated[list[Path], typer.Argument(help="sweep folders, or folders of tables", show_default=False)],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="default: tables/ in the only sweep folder")] = None,
+) -> None:
+    """Make Parquet tables from sweep folders.
+
+    Writes trials, epochs and stages.parquet. Works while a sweep runs, and merges tables made elsewhere.
+    """
+    from orca_sweep.results import collect as collect_tables
+
+    if out is None and len(sweeps) > 1:
+        raise InputError("collect: several sweep folders need a folder for the merged tables. Give one with -o.")
+    target = out or sweeps[0] / "tables"
+    results = collect_tables(sweeps, target)
+    for note in results.notes:
+        print(note)
+    counts = ", ".join(f"{n} {status}" for status, n in results.trials["status"].value_counts().items())
+    print(f"{target / 'trials.parquet'}: {len(results.trials)} trials ({counts})")
+    print(f"{target / 'epochs.parquet'}: {len(results.epochs)} epochs")
+    print(f"{target / 'stages.parquet'}: {0 if results.stages is None else len(results.stages)} stages")
+    if results.n_sealed:
+        print(f"test metrics of {results.n_sealed} trials are sealed (orca-sweep reveal SWEEP_FOLDER shows them)")

@@ -1,0 +1,40 @@
+"""``orca-sweep launch``: runs a space."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orca_sweep.cli.paths import real_path, store_root
+from orca_sweep.cli.running import LOOPBACK, Address, DashboardHost, Destination, run_plan
+from orca_sweep.cli.spaces import MaxTrials, Rehash, SpaceFile, make_plan
+from orca_sweep.space import MAX_TRIALS
+
+
+def launch(
+    space: SpaceFile,
+    out: Annotated[Path | None, typer.Option(help="sweep folder; default results/<name>")] = None,
+    address: Address = None,
+    data: Annotated[Path, typer.Option(help="folder with the files of tasks that need any")] = Path("data"),
+    store: Annotated[
+        str | None, typer.Option(help="store of stage artifacts, any fsspec path; default OUT/store")
+    ] = None,
+    dashboard_host: DashboardHost = LOOPBACK,
+    rehash: Rehash = False,
+    max_trials: MaxTrials = MAX_TRIALS,
+) -> None:
+    """Run a space on Ray Tune.
+
+    Runs the trials that the sweep folder does not have yet, writes tables and figures, and prints the result.
+    Exit code 0: all trials ended well; 1: some did not; 2: wrong input.
+    """
+    plan = make_plan(space, max_trials, rehash)
+    folder = real_path(out or Path("results") / plan.space.name)
+    destination = Destination(
+        folder=folder,
+        store=store_root(store or str(folder / "store")),
+        data_root=real_path(data),
+        address=address,
+        dashboard_host=dashboard_host,
+    )
+    run_plan(plan, destination)

@@ -1,0 +1,300 @@
+"""``orca-sweep plan``: what a space would run, what it would cost and can show, and every mistake in it."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from orca_sweep.cli.paths import real_path
+from orca_sweep.cli.spaces import MaxTrials, Rehash, SpaceFile, make_plan
+from orca_sweep.cli.store import open_store
+from orca_sweep.cli.terminal import open_console
+from orca_sweep.config.naming import label_declarations
+from orca_sweep.errors import InputError
+from orca_sweep.space import MAX_TRIALS, Plan, Space
+from orca_sweep.space.designs import RESOLUTIONS
+from orca_sweep.space.margins import ALL
+
+if TYPE_CHECKING:
+    from orca_sweep.planning.forecast import Contrasts, Forecast
+    from orca_sweep.store import Store
+
+MAX_CELLS_SHOWN = 40
+
+
+def plan(
+    space: SpaceFile,
+    as_json: Annotated[bool, typer.Option("--json", help="print the plan as JSON")] = False,
+    out: Annotated[Path | None, typer.Option(help="sweep folder; default results/<name>")] = None,
+    data: Annotated[Path, typer.Option(help="folder with the files of tasks that need any")] = Path("data"),
+    store: Annotated[str | None, typer.Option(help="store of artifacts and earlier rows; default OUT/store")] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="run a few epochs here of trials whose cost no earlier row shows")
+    ] = False,
+    rehash: Rehash = False,
+    max_trials: MaxTrials = MAX_TRIALS,
+) -> None:
+    """Show what a space would run, and its mistakes.
+
+    Prints cells, trials, cost, and the smallest effects they can show. Runs nothing, except with --probe.
+    """
+    try:
+        planned = make_plan(space, max_trials, rehash)
+    except InputError as error:
+        if as_json:
+            _print_json({"cells": 0, "trials": [], "problems": [problem.as_json() for problem in error.problems]})
+            raise typer.Exit(2) from None
+        raise
+    folder = real_path(out or Path("results") / planned.space.name)
+    opened = open_store(store or str(folder / "store"))
+    if probe:
+        from orca_sweep.planning.probe import probe as run_probe
+
+        run_probe(planned, opened, real_path(data), lambda text: print(text, file=sys.stderr, flush=True))
+    estimate = _make_forecast(planned, folder, opened)
+    notes = _collect_notes(planned, data, folder)
+    if as_json:
+        _print_json(_plan_as_json(planned, estimate, notes))
+    else:
+        _print_plan(planned, estimate, notes)
+
+
+def _make_forecast(planned: Plan, folder: Path, store: "Store") -> "Forecast":
+    from orca_sweep.planning.forecast import forecast
+    from orca_sweep.results import FINAL_STATUSES, read_row
+    from orca_sweep.space.manifest import read_manifest
+
+    def is_done(trial_id: str) -> bool:
+        row = read_row(folder, trial_id)
+        return row is not None and row["status"] in FINAL_STATUSES
+
+    if not folder.is_dir():
+        return forecast(planned, store)
+    manifest = read_manifest(folder) if planned.tuned else None
+    earlier = manifest.trials if manifest else ()
+    cells = {name for cell in planned.tuned for name in (cell.cell_id, f"{cell.cell_id}-aa")}
+    added = [trial["trial_id"] for trial in earlier if trial.get("on_the_way") and trial["cell_id"] in cells]
+    return forecast(planned, store, is_done, sum(map(is_done, added)))
+
+
+def _collect_notes(planned: Plan, data: Path, folder: Path) -> list[str]:
+    from orca_sweep.results import describe_changes, reveals
+    from orca_sweep.space.confounds import confounds
+    from orca_sweep.trial import (
+        describe_inputs,
+        describe_proxies,
+        resolve_configs,
+        unavailable_loggers,
+        unavailable_parts,
+    )
+
+    cells = resolve_configs(planned.cells)
+    missing = list(map(str, unavailable_parts(cells, real_path(data))))
+    missing += unavailable_loggers(logger.name for logger in planned.space.loggers)
+    notes = [f"Not here: {text}" for text in missing] + describe_proxies(cells, planned.names)
+    notes += describe_inputs(cells)
+    if len(planned.space.seeds) < 2:
+        notes.append("One seed has no interval: no difference between cells can be told from noise.")
+    for cell in planned.cells:
+        decay = cell.finetune.decay_epochs
+        if decay is not None and decay < cell.finetune.epochs:
+            notes.append(
+                f"finetune.decay_epochs {decay} is below finetune.epochs {cell.finetune.epochs}:"
+                " the learning rate is zero at the end."
+            )
+    notes += describe_changes(folder, planned)
+    log = reveals(folder)
+    if log:
+        notes.append(
+            f"Test metrics of {folder} were revealed (last on {log[-1].time}): trials that start from now on are marked"
+            " (n_reveals_before)."
+        )
+    return list(dict.fromkeys([*notes, *planned.notes, *confounds(planned)]))
+
+
+def _plan_as_json(planned: Plan, estimate: "Forecast", notes: list[str]) -> dict[str, Any]:
+    # A generator: all configs at once take gigabytes.
+    trials = (
+        {"trial_id": t.trial_id, "cell_id": t.cell_id, "seed": t.seed, "role": t.role, "config": t.config.model_dump()}
+        for t in planned.trials
+    )
+    return {
+        "cells": len(planned.cells),
+        "trials": trials,
+        "later": planned.n_later,
+        "problems": [],
+        "merged": planned.n_merged,
+        "notes": notes,
+        "design": planned.space.design.name,
+        "resolution": planned.aliasing.resolution if planned.aliasing else None,
+        "aliases": planned.aliasing.aliases if planned.aliasing else [],
+        "margins": dict(planned.space.margins),
+        "levels": {cell_id: dict(labels) for cell_id, labels in planned.labels.items()},
+        "forecast": _replace_infinity(asdict(estimate)),
+    }
+
+
+def _replace_infinity(value: Any) -> Any:
+    """Returns a value with null for infinity, which JSON cannot write."""
+    if isinstance(value, dict):
+        return {key: _replace_infinity(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replace_infinity(inner) for inner in value]
+    return None if isinstance(value, float) and abs(value) == float("inf") else value
+
+
+def _print_json(values: Mapping[str, Any]) -> None:
+    """Prints JSON with one line per list item: indenting thousands of configs takes longer than planning them."""
+    before = "{\n"
+    for key, value in values.items():
+        sys.stdout.write(f"{before}  {json.dumps(key)}: ")
+        if isinstance(value, list | tuple | Iterator):
+            n_items = 0
+            for item in value:
+                sys.stdout.write(f"{',' if n_items else '['}\n    {json.dumps(item)}")
+                n_items += 1
+            sys.stdout.write("\n  ]" if n_items else "[]")
+        else:
+            sys.stdout.write(json.dumps(value))
+        before = ",\n"
+    print("\n}")
+
+
+def _print_plan(planned: Plan, estimate: "Forecast", notes: list[str]) -> None:
+    console = open_console()
+    space = planned.space
+    if space.question:
+        console.print(space.question)
+    table = Table(box=None, header_style="bold")
+    for name in ("cell", *space.factors):
+        table.add_column(name, overflow="fold")  # two levels that are cut off could look equal
+    for cell_id in list(planned.by_cell_id)[:MAX_CELLS_SHOWN]:
+        table.add_row(cell_id, *planned.labels[cell_id].values())
+    console.print(table)
+    if len(planned.cells) > MAX_CELLS_SHOWN:
+        console.print(f"... and {len(planned.cells) - MAX_CELLS_SHOWN} more cells (all with --json)")
+    for line in (
+        *_write_design(planned),
+        *_write_sizes(planned),
+        *_write_forecast(estimate),
+        *map("note: {}".format, notes),
+    ):
+        console.print(line, soft_wrap=True)
+
+
+def _write_sizes(planned: Plan) -> Iterator[str]:
+    space = planned.space
+    merged = f"; {planned.n_merged} combinations are the same work as another and run once" if planned.n_merged else ""
+    again = f" + {len(space.aa)} A/A" if space.aa else ""
+    n = len(planned.cells) * len(space.seeds) + len(space.aa)
+    yield f"{len(planned.cells)} cells x {len(space.seeds)} seeds{again} = {n} trials{merged}"
+    if space.aa:
+        yield f"A/A: the first cell again with the seeds {', '.join(map(str, space.aa))}, as a separate cell"
+    if space.tune:
+        search = space.search
+        counts = sorted(
+            {len(cell.candidates) for cell in planned.tuned} if search.n_candidates is None else {search.n_candidates}
+        )
+        tuned = ", ".join(f"{path} {_write_values(space, path)}" for path in space.tune)
+        seeds = ", ".join(map(str, search.seeds))
+        yield (
+            f"tuned within each cell: {tuned}; {search.method}, {' to '.join(map(str, counts))} candidates with seed {seeds};"
+            f" the best on validation data is replicated: {len(planned.trials) + planned.n_later} trials in all"
+        )
+    budget = {name: value for name, value in space.budget.model_dump().items() if value is not None}
+    if budget:
+        yield f"budget: {', '.join(f'{name} {value:g}' for name, value in budget.items())}"
+    if space.margins:
+        yield (
+            f"margin fixed beforehand: {_write_margins(planned)}, in the metric's unit; differences within it do not count"
+            " as meaningful"
+        )
+
+
+def _write_margins(planned: Plan) -> str:
+    """Returns '0.01', or '0.01 (digits), 0.02 (ecg), none for satellite'."""
+    margins = planned.space.margins
+    if ALL in margins:
+        return f"{margins[ALL]:g}"
+    fixed = [f"{margins[task]:g} ({planned.names[task]})" for task in planned.by_task if task in margins]
+    unfixed = [f"none for {planned.names[task]}" for task in planned.by_task if task not in margins]
+    return ", ".join([*fixed, *unfixed])
+
+
+def _write_values(space: Space, path: str) -> str:
+    values = space.tune[path]
+    return (
+        f"[{', '.join(space.write_level(path, value) for value in values)}]"
+        if isinstance(values, tuple)
+        else str(values)
+    )
+
+
+def _write_design(planned: Plan) -> Iterator[str]:
+    """Yields the design in words and, for a fraction, all effects that it mixes."""
+    design, aliasing = planned.space.design, planned.aliasing
+    if aliasing is None:
+        if design.name != "cross":
+            yield f"design {design.name}: {design.meaning}"
+    elif aliasing.resolution is None:
+        yield f"design fraction: all {aliasing.n_whole} combinations: a fraction of so few factors has a lower resolution"
+    else:
+        meaning = RESOLUTIONS[min(aliasing.resolution, max(RESOLUTIONS))]
+        shown = f"{aliasing.n_run} of {aliasing.n_whole} combinations, resolution {aliasing.resolution}"
+        yield f"design fraction: {shown}: {meaning}"
+        for first, *aliases in aliasing.aliases:
+            yield f"  {first} cannot be told from {' or '.join(aliases)}"
+
+
+def _write_forecast(estimate: "Forecast") -> Iterator[str]:
+    if estimate.n_done:
+        yield f"{estimate.n_done} trials are done, {estimate.n_left} are left"
+    if estimate.stages:
+        stages = [
+            f"{stage.name} {stage.n_computed}" + (f" (+ {stage.n_reused} found)" if stage.n_reused else "")
+            for stage in estimate.stages
+        ]
+        yield f"stages to compute, once for all trials that share them: {', '.join(stages)}"
+    if estimate.n_shared_epochs:
+        yield (
+            f"{estimate.n_shared_epochs} of {estimate.n_epochs} fine-tuning epochs are shared: trials with the same start"
+            " compute them once"
+        )
+    if estimate.n_left:
+        yield _write_cost(estimate)
+        if estimate.checkpoint_mib is not None:
+            yield f"checkpoints: at most {estimate.checkpoint_mib:.3g} MiB for each running trial, deleted when it ends"
+    names = label_declarations(contrasts.task for contrasts in estimate.contrasts)
+    for contrasts in estimate.contrasts:
+        yield f"{names[contrasts.task]}{_write_contrasts(contrasts)}"
+
+
+def _write_cost(estimate: "Forecast") -> str:
+    if not estimate.n_known:
+        return "cost: unknown, as the store has no earlier row of similar trials (--probe measures a few epochs)"
+    hours = f"{estimate.trial_hours:.2f} hours of trials"
+    used = f"{estimate.cpu_hours:.2f} CPU-hours, {estimate.gpu_hours:.2f} GPU-hours"
+    n_unknown = estimate.n_left - estimate.n_known
+    rest = f"; the cost of {n_unknown} more trials is unknown (--probe measures it)" if n_unknown else ""
+    return f"cost: about {hours} one after another ({used}), from {estimate.n_rows} earlier rows{rest}"
+
+
+def _write_contrasts(contrasts: "Contrasts") -> str:
+    smallest = f"p cannot fall below {contrasts.smallest_p:.3g}"
+    if contrasts.n_comparisons > 1:
+        smallest += f" ({contrasts.corrected_p:.3g} after Holm's correction for {contrasts.n_comparisons} comparisons)"
+    if contrasts.n_seeds < 2:
+        return ": one seed cannot test any difference"
+    effect = f"{contrasts.smallest_effect:.2f} standard deviations of the paired difference"
+    if contrasts.spread is not None:
+        # Differences of unpaired draws have twice the variance; pairing can only help.
+        effect += f", at most about {contrasts.smallest_effect * contrasts.spread * 2**0.5:.3g} given the spread of earlier rows"
+    return (
+        f", each cell against the first with {contrasts.n_seeds} seeds: {smallest}; a t test detects"
+        f" effects from {effect} (80% power)"
+    )

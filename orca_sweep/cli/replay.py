@@ -1,0 +1,109 @@
+"""``orca-sweep replay``: runs a recorded trial again and compares."""
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orca_sweep.cli.paths import real_path
+from orca_sweep.cli.store import open_store
+from orca_sweep.config.labels import write_level
+from orca_sweep.errors import InputError
+
+if TYPE_CHECKING:
+    from orca_sweep.planning.replay import Compared, Replay
+
+HASHED = {
+    "data_sha256": "task data",
+    "body_sha256": "body weights",
+    "proxy_sha256": "proxy data",
+    "code_sha256": "source code",
+}
+
+
+def replay(
+    trial_id: Annotated[str, typer.Argument(help="id of the trial, or its first characters", show_default=False)],
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="sweep folder or folder of tables; default: the one in results/ that has it"),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="folder with the files of tasks; default: the sweep's, or data")
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(help="take stage artifacts from this store; default: compute everything")
+    ] = None,
+    imports: Annotated[list[str] | None, typer.Option(help="your modules or files; default: the sweep's")] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="largest difference allowed; 0: weights and numbers equal to the last bit")
+    ] = 0.0,
+) -> None:
+    """Run a recorded trial again and compare.
+
+    Says whether its numbers come back; exit code 1 if not.
+    """
+    from orca_sweep.results import find_trial
+    from orca_sweep.space.manifest import read_manifest
+
+    folder = source or _find_sweep(trial_id)
+    recorded = find_trial(folder, trial_id)
+    manifest = read_manifest(folder)
+    root = data or Path(manifest.data if manifest else "data")
+    modules = imports or (manifest.imports if manifest else ())
+    from orca_sweep.planning.replay import replay as replay_trial
+
+    print(f"replaying {recorded.trial_id} of {folder}: seed {recorded.config.get('seed')}, recorded as", end=" ")
+    print(f"{recorded.row.get('status')} in {recorded.row.get('wall_time_s') or 0:.0f} s", flush=True)
+    opened = None if store is None else open_store(store)
+    replayed = replay_trial(recorded, real_path(root), modules, opened)
+    for line in _write_replay(replayed, tolerance):
+        print(line)
+    raise typer.Exit(0 if replayed.came_back(tolerance) else 1)
+
+
+def _find_sweep(start: str) -> Path:
+    """Returns the only sweep in results/ that has a trial whose id begins with ``start``."""
+    from orca_sweep.space.manifest import require_manifest
+
+    sweeps = []
+    for path in sorted(Path("results").glob("*/sweep.json")):
+        with contextlib.suppress(InputError):  # skips folders that are damaged or not a sweep
+            if any(trial["trial_id"].startswith(start) for trial in require_manifest(path.parent).all_trials):
+                sweeps.append(path.parent)
+    if len(sweeps) != 1:
+        where = (
+            f"such trials are in {', '.join(map(str, sweeps))}" if sweeps else "no sweep in results/ has such a trial"
+        )
+        raise InputError(f"replay {start!r}: {where}. Name the sweep folder with --from.")
+    return sweeps[0]
+
+
+def _write_replay(replayed: "Replay", tolerance: float) -> list[str]:
+    numbers = (replayed.status, *replayed.numbers)
+    lines = [_write_number(number, replayed.is_sealed and number.name.startswith("test_")) for number in numbers]
+    lines += [f"error now: {replayed.error}"] if replayed.error else []
+    lines += [f"{exact.name}: {'same' if exact.is_same else 'different'}" for exact in replayed.exact]
+    lines += [_write_cause(cause) for cause in replayed.causes]
+    if replayed.is_bit_equal:
+        verdict = "The numbers came back, equal to the last bit."
+    elif replayed.came_back(tolerance):
+        verdict = f"The numbers came back within {tolerance:g}, not to the last bit."
+    else:
+        cause = "the differences above may be why" if replayed.causes else "no recorded property of the trial differs"
+        verdict = f"The numbers did NOT come back; {cause}."
+    return [*lines, f"{verdict} ({replayed.seconds:.0f} s)"]
+
+
+def _write_number(number: "Compared", is_sealed: bool) -> str:
+    if is_sealed:
+        return f"{number.name}: sealed, {'same' if number.is_same else 'different'} now"
+    if number.is_same:
+        return f"{number.name}: {write_level(number.recorded)}, same now"
+    return f"{number.name}: {write_level(number.recorded)} recorded, {write_level(number.now)} now"
+
+
+def _write_cause(cause: "Compared") -> str:
+    if cause.name.endswith("sha256"):
+        return f"differs: {HASHED[cause.name]} (hash {str(cause.recorded)[:8]} recorded, {str(cause.now)[:8]} now)"
+    return f"differs: {cause.name}: {cause.recorded} recorded, {cause.now} now"
