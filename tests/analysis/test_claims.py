@@ -13,7 +13,7 @@ import pytest
 
 from orca_sweep import results as r
 from orca_sweep.analysis import claims
-from orca_sweep.analysis.cells import task_cells
+from orca_sweep.analysis.cells import read_task_cells
 from orca_sweep.analysis.judging import Judge
 from orca_sweep.analysis.margins import Margin
 from orca_sweep.analysis.study import CLAIMS
@@ -216,7 +216,7 @@ def simulated(folder, claim, cells, sd=0.004, n_seeds=8, tasks=("image",), margi
     parts = [cell(task, levels, SAME, range(n_seeds)) for task in tasks for levels, _ in cells]
     shifts = np.array([shift for _, shift in cells] * len(tasks))
     rows = {part[0][0]["cell_id"]: i for i, part in enumerate(parts)}
-    base = task_cells(tables(folder, *parts))
+    base = read_task_cells(tables(folder, *parts))
     judge = make_judge(dict.fromkeys(tasks, Margin(margin, "given", "given")), FACTORS)
     rng = np.random.default_rng(0)
     found = []
@@ -315,7 +315,7 @@ def test_claims_of_several_contrasts_are_found_where_they_hold(tmp_path):
 
 def test_rank_correlations_get_wrong_words_at_most_at_the_nominal_rate(tmp_path):
     results = tables(tmp_path, runs("image", 1, (5, 10, 20, 40, 80)))
-    (base,) = task_cells(results)
+    (base,) = read_task_cells(results)
     judge = make_judge({}, tuple(results.trials))
     rng = np.random.default_rng(1)
 
