@@ -40,7 +40,9 @@ def fixed_margins(results: Results, given: Sequence[str], tasks: Sequence[str]) 
             gives none.
     """
     numbers = numbers_by_task("--margin", given, tasks)
-    margins = {task: Margin(value=number, source="given with --margin", kind="given") for task, number in numbers.items()}
+    margins = {
+        task: Margin(value=number, source="given with --margin", kind="given") for task, number in numbers.items()
+    }
     problems = []
     for task in (task for task in tasks if task not in margins):
         fixed = results.margins.get(task, ())

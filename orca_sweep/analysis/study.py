@@ -139,7 +139,9 @@ def _some_or_more(task: TaskCells, start: Collection[ConfiguredCell]) -> Iterato
         if len(amounts) > 1:
             *fewer, most = amounts
             label = most.describe_levels(EPOCHS)
-            more = [Pair(kind="more", name=f"{label} against {less.level_of(EPOCHS)}", a=most, b=less) for less in fewer]
+            more = [
+                Pair(kind="more", name=f"{label} against {less.level_of(EPOCHS)}", a=most, b=less) for less in fewer
+            ]
             pairs = (*_against_naive(amounts, naive), *more)
             yield Setting(anchor=cell, free=training_fields(cell), pairs=pairs)
 
@@ -319,7 +321,7 @@ CLAIMS = (
         source="abstract of the study",
         supports="every amount of embedder training hurts, or makes no meaningful difference from none",
         contradicts="some amount of embedder training helps",
-        rows="each amount of embedder training against naive fine-tuning, with one proxy",
+        rows="each amount of embedder training against none, with one proxy",
         needs=(PROXY, EPOCHS),
         varied=frozenset({EPOCHS}),
         settings=_trained_or_not,
@@ -333,7 +335,7 @@ CLAIMS = (
         source="abstract of the study",
         supports="some amount helps against none, and the largest hurts against it or makes no meaningful difference from it",
         contradicts="no amount helps against none, or the largest helps against every smaller one",
-        rows="each amount of embedder training against naive fine-tuning, and the largest against each smaller one, with one proxy",
+        rows="each amount of embedder training against none, and the largest against each smaller one, with one proxy",
         needs=(PROXY, EPOCHS),
         varied=frozenset({EPOCHS}),
         settings=_some_or_more,
@@ -347,7 +349,7 @@ CLAIMS = (
         source="summaries of the study, for 2D tasks",
         supports="no proxy makes a meaningful difference from the reference proxy",
         contradicts="some proxy helps or hurts against the reference proxy",
-        rows="each proxy against the reference proxy (that of --base, or the first real one in the table), at one amount of training",
+        rows="each proxy against the reference proxy (of --base, or the first real one), at one amount of embedder training",
         needs=(PROXY, EPOCHS),
         varied=frozenset(),
         settings=_pair_proxies,

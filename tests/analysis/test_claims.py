@@ -44,7 +44,7 @@ REPO = Path(__file__).resolve().parents[2]
 
 def judged(results, claim, margin=("0.01",), **more):
     """What is found of one claim, and by task."""
-    found = claims.compute(results, claims.Options(margin=margin, **more)).found[int(claim) - 1]
+    found = claims.compute(results, claims.Options(margin=margin, **more)).findings[int(claim) - 1]
     return found, {task.task: task for task in found.tasks}
 
 
@@ -111,7 +111,7 @@ def test_a_claim_over_tasks_is_counted_and_its_contrasts_are_one_family(tmp_path
     other = [world("signal", amounts={20: LESS, 40: LESS})]
     found, by_task = judged(tables(tmp_path, *two, *other), "1")
     assert list(by_task) == ["image", "picture"]  # the third is 1D
-    assert found.verdict == "mixed: 1 of 2 tasks (1 contradicts it, 0 undecided)"
+    assert found.verdict == "mixed: supported by 1 of 2 tasks (contradicted by 1, 0 undecided)"
     assert (found.share.n_hits, found.share.n) == (1, 2)
     assert (found.share.low, found.share.high) == pytest.approx((0.0945, 0.9055), abs=1e-4)  # Wilson, by hand
     assert {one.n_family for task in found.tasks for one in task.judgements} == {3}
@@ -137,7 +137,7 @@ def test_undecided_tasks_are_counted_as_such(tmp_path):
     vague = world("picture", amounts={20: SAME + 0.01})
     found, by_task = judged(tables(tmp_path, world("image", amounts={20: SAME}), vague), "1")
     assert (words(by_task["picture"]), by_task["picture"].says) == (["undecided"], "undecided")
-    assert found.verdict == "mixed: 1 of 2 tasks (0 contradict it, 1 undecided)"
+    assert found.verdict == "mixed: supported by 1 of 2 tasks (contradicted by 0, 1 undecided)"
     assert found.share.n == 1
     assert judged(tables(tmp_path / "b", vague), "1")[0].verdict == "undecided"
 
@@ -149,7 +149,7 @@ def test_otdd_and_error_go_together_or_not(tmp_path):
     found, by_task = judged(tables(tmp_path, runs("image", 1), runs("picture", -1)), "6", margin=())
     assert words(by_task["image"]) == ["tracks"]
     assert words(by_task["picture"]) == ["does not track"]
-    assert found.verdict == "mixed: 1 of 2 tasks (1 contradicts it, 0 undecided)"
+    assert found.verdict == "mixed: supported by 1 of 2 tasks (contradicted by 1, 0 undecided)"
     (one,) = by_task["image"].judgements
     assert (one.n, one.n_seeds, one.margin, one.n_family) == (4 * SEEDS, SEEDS, 0.3, 2)
     assert one.name == "otdd-exact and error, 4 amounts (5 to 40)"
@@ -168,7 +168,7 @@ def test_trials_of_another_objective_and_few_amounts_say_nothing_of_otdd(tmp_pat
     found, _ = judged(tables(tmp_path / "a", list(zip(mmd, rows, strict=True))), "6")
     assert "image: no cell whose embedder was trained towards an OTDD" in found.verdict
     found, _ = judged(tables(tmp_path / "b", runs("image", 1, (5, 20))), "6")
-    assert "3 amounts of embedder training are needed, all else being equal, and there are at most 2" in found.verdict
+    assert "at most 2 amounts of embedder training, all else equal, and the claim needs 3" in found.verdict
 
 
 def test_seeds_that_lack_a_trial_are_named_and_left_out_when_asked(tmp_path):
@@ -176,7 +176,7 @@ def test_seeds_that_lack_a_trial_are_named_and_left_out_when_asked(tmp_path):
     gone[2][1].update(status="failed", test_metric_best=None)
     results = tables(tmp_path, gone)
     found, by_task = judged(results, "6")
-    assert found.verdict.endswith("image: seed 2 lacks trials; --complete-pairs judges from the seeds that are left")
+    assert found.verdict.endswith("image: seed 2 lacks trials; --complete-pairs judges from the remaining seeds")
     assert by_task["image"].judgements[0].gaps == "2 (embedder.epochs 5 failed)"
     _, by_task = judged(results, "6", complete_pairs_only=True)
     (one,) = by_task["image"].judgements
@@ -217,13 +217,13 @@ def simulated(folder, claim, cells, sd=0.004, n_seeds=8, tasks=("image",), margi
     shifts = np.array([shift for _, shift in cells] * len(tasks))
     rows = {part[0][0]["cell_id"]: i for i, part in enumerate(parts)}
     base = read_task_cells(tables(folder, *parts))
-    judge = make_judge(dict.fromkeys(tasks, Margin(margin, "given", "given")), FACTORS)
+    judge = make_judge(dict.fromkeys(tasks, Margin(value=margin, source="given", kind="given")), FACTORS)
     rng = np.random.default_rng(0)
     found = []
     for _ in range(N_RUNS):
         shared = np.repeat(rng.normal(0, sd, (len(tasks), n_seeds)), len(cells), 0)
         values = shifts[:, None] + shared + rng.normal(0, sd, (len(parts), n_seeds))
-        found.append(judge.claim(claim, [with_task_values(task, values, rows) for task in base]))
+        found.append(judge.judge_claim(claim, [with_task_values(task, values, rows) for task in base]))
     return found
 
 
@@ -328,7 +328,7 @@ def test_rank_correlations_get_wrong_words_at_most_at_the_nominal_rate(tmp_path)
                 with_cell_values(one, dict(enumerate(b)), objective_last=dict(enumerate(a)))
                 for one, a, b in zip(base.cells, x.tolist(), y.tolist(), strict=True)
             ]
-            yield judge.claim(SIX, [replace(base, cells=tuple(drawn))])
+            yield judge.judge_claim(SIX, [replace(base, cells=tuple(drawn))])
 
     at_border = [words(one.tasks[0]) for one in verdicts_at(0.3, 240)]
     # Three standard errors of so many runs, and the jackknife's interval is an approximation.
@@ -351,7 +351,7 @@ def test_only_cells_that_are_equal_in_all_else_are_compared(tmp_path):
     ):
         collected(tmp_path, part, FACTORS, name=name)
     found, by_task = judged(r.collect([tmp_path / "one", tmp_path / "two"], tmp_path / "t"), "1")
-    assert found.verdict.endswith("image: no naive cell that equals one with a trained embedder in all else")
+    assert found.verdict.endswith("image: no naive cell that equals a cell with a trained embedder in all other fields")
     every = r.collect([tmp_path / name for name in ("one", "two", "three")], tmp_path / "u")
     _, by_task = judged(every, "1")
     (one,) = by_task["image"].judgements
@@ -363,14 +363,14 @@ def test_what_a_rule_of_the_space_sets_for_a_cell_is_no_obstacle_and_is_said(tmp
     body = cell("image", {**frozen("body"), "finetune.lr": 0.01}, MORE)
     rest = [cell("image", {**levels, "finetune.lr": 0.001}, LESS) for levels in (trained(), frozen("embedder"))]
     found = claims.compute(tables(tmp_path, body, *rest), claims.Options(margin=["0.01"]))
-    names = {one.name: one.differs for one in found.found[3].tasks[0].judgements}
+    names = {one.name: one.differs for one in found.findings[3].tasks[0].judgements}
     assert names == {
         "body frozen forever against none": "finetune.lr 0.01 against 0.001",
         "embedder frozen forever against none": "",
         "body frozen forever against embedder": "finetune.lr 0.01 against 0.001",
     }
     notes = "\n".join(claims.build_tables(found)[1].notes)
-    assert "a rule of the space has also set finetune.lr 0.01 against 0.001." in notes
+    assert "a rule of the space also sets finetune.lr 0.01 against 0.001." in notes
 
 
 def test_a_learning_rate_searched_in_each_cell_is_one_setting(tmp_path):
@@ -390,7 +390,7 @@ def test_a_learning_rate_searched_in_each_cell_is_one_setting(tmp_path):
     collected(tmp_path, naive, FACTORS, name="b")
     both = r.collect([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
     assert plain.tuned == both.tuned == ("finetune.lr",)
-    assert "no naive cell that equals one" in judged(both, "1")[0].verdict
+    assert "no naive cell that equals a cell" in judged(both, "1")[0].verdict
 
 
 def test_a_claim_is_judged_at_one_setting_which_is_said_and_can_be_named(tmp_path):
@@ -402,11 +402,11 @@ def test_a_claim_is_judged_at_one_setting_which_is_said_and_can_be_named(tmp_pat
     ]
     results = collected(tmp_path, [one for part in parts for one in part], (*FACTORS, "finetune.lr"))
     found = claims.compute(results, claims.Options(margin=["0.01"]))
-    task = found.found[0].tasks[0]
+    task = found.findings[0].tasks[0]
     assert task.setting == "proxy mnist5k, body.pretrain_fraction 1, finetune.lr 0.1"
     assert (task.n_other_settings, task.says) == (3, "supports")
     notes = claims.build_tables(found)[1].notes
-    assert notes[0] == f"image: judged at {task.setting}; 3 other settings of these tables are not (--base names one)."
+    assert notes[0] == f"image: judged at {task.setting}; the tables have 3 other settings (--base chooses)."
     named, by_task = judged(results, "1", base=["finetune.lr=0.2"])
     assert (by_task["image"].says, by_task["image"].n_other_settings) == ("contradicts", 1)
     # What a claim compares is no part of the setting: the base does not take it away.
@@ -451,35 +451,35 @@ def test_the_longest_freeze_that_both_have_is_taken(tmp_path):
         (
             "1",
             [("unheard", NAIVE), ("unheard", trained())],
-            "unheard: the tables do not say whether it is 1D or 2D: its rows were made by an older version",
+            "unheard: the tables do not say whether it is 1D or 2D (column dims)",
         ),
         ("1", [("image", NAIVE)], "image: no cell with a trained embedder (a proxy, and embedder.epochs above 0)"),
         ("1", [("image", trained())], "image: no naive cell (proxy none, or embedder.epochs 0)"),
         (
             "2",
             [("signal", NAIVE), ("signal", trained())],
-            "signal: two amounts of embedder training beside none are needed, and there is one (embedder.epochs 20)",
+            "signal: only one amount of embedder training (embedder.epochs 20), and the claim needs two",
         ),
         ("2", [("signal", NAIVE)], "signal: no cell with a trained embedder (a proxy, and embedder.epochs above 0)"),
         ("3", [("image", NAIVE)], "image: no cell with a trained embedder (a proxy, and embedder.epochs above 0)"),
-        ("3", [("image", NAIVE), ("image", trained())], "image: two proxies are needed, and there is one (mnist5k)"),
+        ("3", [("image", NAIVE), ("image", trained())], "image: only one proxy (mnist5k), and the claim needs two"),
         (
             "3",
             [("image", trained(5)), ("image", trained(proxy="dummy"))],
-            "image: no two cells that differ in the proxy alone (mnist5k, dummy)",
+            "image: no two cells that differ only in the proxy (mnist5k, dummy)",
         ),
-        ("4", [("image", trained())], "image: no cell with finetune.freeze body, or finetune.freeze embedder"),
+        ("4", [("image", trained())], "image: no cell with finetune.freeze body or with finetune.freeze embedder"),
         (
             "4",
             [("image", trained()), ("image", frozen("body", "5")), ("image", frozen("embedder"))],
-            "image: no body frozen as long as an embedder is, beside nothing frozen, all else being equal",
+            "image: no three cells, all else equal, with nothing, the body and the embedder frozen, the last two equally long",
         ),
         ("5", [("image", trained())], "image: no cell without pre-training (body.pretrain_fraction 0)"),
         ("5", [("image", pretrained(0))], "image: no cell with pre-training (body.pretrain_fraction above 0)"),
         (
             "5",
             [("image", pretrained(0)), ("image", trained(5))],
-            "image: no two cells that differ in pre-training alone",
+            "image: no two cells that differ only in pre-training",
         ),
         ("6", [("image", NAIVE)], "image: no cell whose embedder was trained towards an OTDD (embedder.objective"),
     ],
@@ -522,7 +522,7 @@ def test_without_a_margin_nothing_is_judged_and_the_numbers_are_there(tmp_path):
         ({"": 0.02}, False, (), "fixed in the space s"),
         ({"": 0.02}, True, (), "fixed in the space s"),
         ({"": 0.02}, True, ("0.03",), "given with --margin"),
-        ({}, True, (), "the standard deviation of the difference of two seeds of one cell, from the A/A cell of"),
+        ({}, True, (), "the standard deviation of the difference between two seeds of one cell, from the A/A cell of"),
     ],
 )
 def test_the_margin_is_the_given_one_the_space_s_or_noise(tmp_path, margins, aa, given, source):
@@ -545,12 +545,12 @@ def test_failed_and_missing_trials_are_named_and_judged_around_only_when_asked(t
     results = tables(tmp_path, broken)
     found, by_task = judged(results, "1")
     assert found.verdict.endswith(
-        "image: seeds 0, 5 give no complete pair; --complete-pairs judges from the seeds that are left"
+        "image: seeds 0, 5 give no complete pair; --complete-pairs judges from the remaining seeds"
     )
-    assert by_task["image"].judgements[0].gaps == "0 (unfinished); 5 (failed)"
+    assert by_task["image"].judgements[0].gaps == "0 (lost); 5 (failed)"
     whole = claims.compute(results, claims.Options(margin=["0.01"]))
-    assert "10 of 12 planned trials are ok; the others: 1 unfinished, 1 failed" in claims.build_tables(whole)[0].caption
-    assert "seeds without a pair: 0 (unfinished); 5 (failed)." in "\n".join(claims.build_tables(whole)[1].notes)
+    assert "10 of 12 planned trials are ok; the others: 1 failed, 1 lost (lost: its worker died too often)" in claims.build_tables(whole)[0].caption
+    assert "seeds without a pair: 0 (lost); 5 (failed)." in "\n".join(claims.build_tables(whole)[1].notes)
     found, by_task = judged(results, "1", complete_pairs_only=True)
     assert (found.kind, by_task["image"].judgements[0].n) == ("contradicted", SEEDS - 2)
 
@@ -566,13 +566,14 @@ def test_a_contrast_that_decides_is_enough_where_another_cannot_be_judged(tmp_pa
 def test_a_table_of_an_older_version_says_what_it_lacks(tmp_path):
     results = tables(tmp_path, world("image", amounts={5: SAME, 20: SAME}))
     older = replace(results, trials=results.trials.drop(columns=["dims", "objective_last"]))
-    found = claims.compute(older, claims.Options(margin=["0.01"])).found
+    found = claims.compute(older, claims.Options(margin=["0.01"])).findings
     assert "image: the tables do not say whether it is 1D or 2D" in found[0].verdict
     assert "image: the tables do not say whether it is 1D or 2D" in found[1].verdict
     assert "the tables have no column objective_last" in found[5].verdict
     split = results.trials.assign(dims=[1, 2] * (len(results.trials) // 2))
     assert (
-        "do not say" in claims.compute(replace(results, trials=split), claims.Options(margin=["0.01"])).found[0].verdict
+        "do not say"
+        in claims.compute(replace(results, trials=split), claims.Options(margin=["0.01"])).findings[0].verdict
     )
 
 
@@ -584,8 +585,8 @@ def test_sealed_tables_are_judged_on_validation_and_say_so(tmp_path):
     write_manifest(tmp_path / "s", sweep_manifest(factors=FACTORS, trials=[planned for planned, _ in part]))
     sealed = r.collect([tmp_path / "s"], tmp_path / "t")
     found = claims.compute(sealed, claims.Options(margin=["0.01"]))
-    assert (found.column, found.found[0].kind) == ("val_metric_best", "contradicted")
-    assert found.found[0].tasks[0].judgements[0].reference == pytest.approx(1.35, abs=2e-3)
+    assert (found.column, found.findings[0].kind) == ("val_metric_best", "contradicted")
+    assert found.findings[0].tasks[0].judgements[0].reference == pytest.approx(1.35, abs=2e-3)
     assert (
         "val_metric_best (on validation: the test metrics of 12 ok trials are sealed ('orca-sweep reveal' shows them)"
         in claims.build_tables(found)[0].caption
@@ -605,7 +606,7 @@ def test_wrong_options_are_told(tmp_path):
         with pytest.raises(InputError, match="words need a level above 0.5 and below 1"):
             claims.compute(results, claims.Options(level=level))
     for least in (-0.1, 1.0):
-        with pytest.raises(InputError, match="--least-correlation .*: it is 0 or more and below 1"):
+        with pytest.raises(InputError, match="--least-correlation .*: must be 0 or more and below 1"):
             claims.compute(results, claims.Options(least_correlation=least))
 
 
@@ -627,8 +628,8 @@ def whole(tmp_path):
 def test_numbers_have_a_line_per_contrast_and_one_where_there_is_none(whole, tmp_path):
     found = claims.compute(whole)
     rows = lines(found)
-    count = [sum(len(task.judgements) for task in one.tasks) for one in found.found]
-    assert [sum(row["claim"] == one.claim.id for row in rows) for one in found.found] == count == [6, 5, 3, 9, 6, 3]
+    count = [sum(len(task.judgements) for task in one.tasks) for one in found.findings]
+    assert [sum(row["claim"] == one.claim.id for row in rows) for one in found.findings] == count == [6, 5, 3, 9, 6, 3]
     first = rows[0]
     assert (first["task"], first["dims"], first["contrast"]) == ("image", "2", "embedder.epochs 5 against naive")
     assert (first["margin"], first["margin_from"]) == ("0.01", "fixed in the space s")
@@ -655,7 +656,7 @@ def test_tables_hold_verdicts_numbers_sources_and_margins(whole):
     assert rest[0].blocks[0][0][:3] == ("image", "embedder.epochs 5 against naive", "6")
     assert "image: margin 0.01 (error), fixed in the space s." in rest[0].notes
     assert "Words are corrected for all contrasts of this claim that can be judged (6)" in rest[0].caption
-    assert "all that can be judged are needed to contradict it" in rest[4].caption
+    assert "contradicted if all tasks that can be judged do" in rest[4].caption
 
 
 def test_the_forest_has_a_panel_per_claim_with_words_n_and_margins(whole, tmp_path):
@@ -671,7 +672,7 @@ def test_the_forest_has_a_panel_per_claim_with_words_n_and_margins(whole, tmp_pa
     assert "n = 18 trials, 6 seeds" in figure.axes[5].texts[0].get_text()
     lone = claims.plot(claims.compute(tables(tmp_path / "b", world("image"))))
     assert lone.axes[0].texts[0].get_text().startswith("not judged: no cell with a trained embedder (a proxy,")
-    assert lone.axes[1].texts[0].get_text() == "no such task"
+    assert lone.axes[1].texts[0].get_text() == "no task of this kind"
     lone.savefig(io.BytesIO())
 
 
@@ -699,7 +700,7 @@ def test_wrong_options_end_in_words_and_code_2(whole, tmp_path):
     done = orca(*ask, "--margin", "nowhere=1", "--margin", "wide", check=2)
     assert len(done.stderr.splitlines()) == 2
     assert "no factor of these tables" in orca(*ask, "--base", "prox=none", check=2).stderr
-    assert "it is 0 or more and below 1" in orca(*ask, "--least-correlation", "2", check=2).stderr
+    assert "must be 0 or more and below 1" in orca(*ask, "--least-correlation", "2", check=2).stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -722,6 +723,6 @@ def test_real_trials_say_their_dimensions_and_are_judged(run, tmp_path):
     assert results.trials["dims"].tolist() == [2] * 6
     found = claims.compute(results)
     assert found.column == "val_metric_best"
-    assert found.found[0].kind == "supported"  # an error of 0 to 1 cannot change by 1 and more
-    assert found.found[1].verdict == "cannot be judged from these rows, because no task in them is 1D (tiny is 2D)"
+    assert found.findings[0].kind == "supported"  # an error of 0 to 1 cannot change by 1 and more
+    assert found.findings[1].verdict == "cannot be judged from these rows, because no task in them is 1D (tiny is 2D)"
     claims.build_tables(found)
