@@ -305,7 +305,8 @@ def _lacks_otdd(task: TaskCells) -> str:
     if not cells:
         return f"no cell whose embedder was trained towards an OTDD ({OBJECTIVE} otdd-exact, otdd-gaussian or otdd-emd)"
     most = max(len({other.epochs for other in filter(_is_otdd, task.find_alike(cell, {EPOCHS}))}) for cell in cells)
-    return f"at most {most} amounts of embedder training, all else equal, and the claim needs {LEAST_AMOUNTS}"
+    amounts = "1 amount" if most == 1 else f"{most} amounts"
+    return f"at most {amounts} of embedder training, all else equal, and the claim needs {LEAST_AMOUNTS}"
 
 
 def _says_no_tracking(words: Words) -> Says:

@@ -542,7 +542,8 @@ def test_the_reports_methods_say_what_the_data_were(tmp_path):
     own = {"task": OWN, "proxy": "/p/x.csv[]:text->kind", "content.task": A, "content.proxy": B}
     trials = [entry(f"t{seed}", "c1", seed=seed, **own) for seed in (0, 1)]
     found = r.collect([collected(tmp_path, trials)], tmp_path / "t")
-    text = " ".join(describe_methods(found, read_cells(found, "val_metric_best"), None, 0.95, "val_metric_best"))
+    cells = read_cells(found, "val_metric_best")
+    text = " ".join(describe_methods(found, cells, None, level=0.95, column="val_metric_best"))
     assert "SHA-256 of their content: task" in text and A[:12] in text and B[:12] in text
 
 
