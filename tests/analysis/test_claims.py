@@ -1,4 +1,4 @@
-"""The study's claims on tables whose truth is known: words, verdicts, error rates, and why something is not judged."""
+"""The study's claims on tables with known truth: words, verdicts, error rates, and why something is not judged."""
 
 import csv
 import io
@@ -43,17 +43,17 @@ REPO = Path(__file__).resolve().parents[2]
 
 
 def judged(results, claim, margin=("0.01",), **more):
-    """What is found of one claim, and by task."""
-    found = claims.compute(results, claims.Options(margin=margin, **more)).findings[int(claim) - 1]
-    return found, {task.task: task for task in found.tasks}
+    """The finding on a claim, and its tasks by name."""
+    finding = claims.compute(results, claims.Options(margin=margin, **more)).findings[int(claim) - 1]
+    return finding, {task.task: task for task in finding.tasks}
 
 
 def words(task):
-    return [one.word for one in task.judgements]
+    return [judgement.word for judgement in task.judgements]
 
 
-def lines(found):
-    return list(csv.DictReader(io.StringIO(claims.numbers(found))))
+def lines(judged_claims):
+    return list(csv.DictReader(io.StringIO(claims.numbers(judged_claims))))
 
 
 # Known truths -------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ def test_too_few_seeds_and_perfect_ranks_have_no_interval_and_say_so(tmp_path):
 
 N_RUNS = 600
 MOST = 0.05 + 3 * math.sqrt(0.05 * 0.95 / N_RUNS)
-"""Of wrong words at a nominal 5%, with three standard errors of so many runs."""
+"""The highest rate of wrong words to expect at a nominal 5%: three standard errors over N_RUNS above it."""
 MARGIN = 0.01
 ONE, TWO, THREE, FOUR, FIVE, SIX = CLAIMS
 
@@ -208,9 +208,9 @@ def make_judge(margins, columns):
 
 
 def simulated(folder, claim, cells, sd=0.004, n_seeds=8, tasks=("image",), margin=MARGIN):
-    """What is found of a claim on many tables of normal noise.
+    """The findings on a claim in many tables of normal noise.
 
-    ``cells`` are levels and the true difference to the first. Half of the noise's variance is shared within a seed, as
+    ``cells`` holds levels and their true difference from the first cell. Half of the noise's variance is shared within a seed, as
     paired trials share their batches.
     """
     parts = [cell(task, levels, SAME, range(n_seeds)) for task in tasks for levels, _ in cells]
@@ -249,7 +249,7 @@ def is_(kind):
 
 
 def amounts(*shifts):
-    """Naive fine-tuning, and what 5, 10, 20 ... embedder epochs truly change."""
+    """Naive fine-tuning, and the true change by 5, 10, 20 ... embedder epochs."""
     return [(NAIVE, 0), *((trained(5 * 2**i), shift) for i, shift in enumerate(shifts))]
 
 
@@ -601,7 +601,7 @@ def test_sealed_tables_are_judged_on_validation_and_say_so(tmp_path):
     assert "judged on these rows by test_metric_best (on test; lower is better)" in shown[0].caption
 
 
-def test_wrong_options_are_told(tmp_path):
+def test_wrong_options_are_errors(tmp_path):
     results = tables(tmp_path, world("image"))
     for level in (0.5, 1.0):
         with pytest.raises(InputError, match="words need a level above 0.5 and below 1"):

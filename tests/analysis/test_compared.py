@@ -1,4 +1,4 @@
-"""Cells whose seed varies something else are compared with none: once for all scripts, and said wherever it matters."""
+"""Cells whose seed varies something else are left out of comparisons, in every analysis, and the notes say so."""
 
 from dataclasses import replace
 
@@ -18,6 +18,7 @@ from orca_sweep.analysis import (
 )
 from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.report import compute, draw, page
+from orca_sweep.analysis.report.record import Additions
 from orca_sweep.errors import InputError
 from tests.builders.tables import BASE, BETTER, MNIST, NONE, cell_rows, lines, sweep
 
@@ -114,7 +115,7 @@ def test_a_sweep_that_varies_nothing_else_has_nothing_to_compare_and_its_report_
     assert compute(whole, ["seed_varies=finetune-order"], ["0.01"]).effects is None
     with pytest.raises(InputError, match="no cell has that level of seed_varies. Levels: all, finetune-order"):
         compute(whole, ["seed_varies=order"])
-    report = compute(whole, noise=noise)
+    report = compute(whole, additions=Additions(noise=noise))
     assert [len(task.cells) for task in report.table.tasks] == [1]
     assert [len(matrix.rows) for matrix in report.matrices] == [2]  # what was run is shown whole
     text = page(report, draw(compared(whole), report.effects, ()))

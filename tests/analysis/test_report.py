@@ -1,4 +1,4 @@
-"""The report: what stands in the page, from known tables; that nothing in them is read as HTML; how it is made."""
+"""The report: the content of the page for known tables, text that is never read as HTML, and how the page is made."""
 
 import base64
 import hashlib
@@ -21,9 +21,10 @@ from scipy import stats as scipy_stats
 from orca_sweep import results as r
 from orca_sweep.analysis import table_effects, table_results
 from orca_sweep.analysis.report import compute, draw, page
-from orca_sweep.analysis.report import trials as embedded
+from orca_sweep.analysis.report import trials as trial_data
 from orca_sweep.analysis.report.pictures import for_page
 from orca_sweep.analysis.report.realised import find_unmatched
+from orca_sweep.analysis.report.record import Additions
 from orca_sweep.analysis.writing import MINUS, Table
 from orca_sweep.errors import InputError
 from tests.builders.reports import (
@@ -100,13 +101,13 @@ def test_the_page_has_its_parts_in_order_and_says_what_it_is_of(tmp_path):
     assert f"helps mnist5k {MINUS}0.1000 [{MINUS}0.1088, {MINUS}0.0912] n = 5 pairs" in found.words("verdicts")
 
 
-def test_the_head_tells_when_the_last_trial_ended_and_what_was_read(tmp_path):
+def test_the_head_says_when_the_last_trial_ended(tmp_path):
     ends = {"ended_at": "2026-11-02T10:00:00.000+00:00"}
     parts = cell_rows(NONE, [0.1, 0.2], **ends), cell_rows(MNIST, [0.1, None], ended_at="2026-11-03T11:30:00.000+00:00")
     results = sweep_folder(tmp_path, *parts)
     assert compute(results).head.made == "As of 2026-11-03 11:30:00 UTC, when the last trial ended."
-    assert compute(results, made_at="today").head.made == "Made at today."
-    assert "do not tell when" in compute(two_cells(tmp_path / "old")).head.made
+    assert compute(results, additions=Additions(made_at="today")).head.made == "Made at today."
+    assert compute(two_cells(tmp_path / "old")).head.made == "No trial has recorded when it ended."
 
 
 def test_sealed_test_metrics_are_nowhere_in_the_page_and_it_says_so(tmp_path):
@@ -126,7 +127,7 @@ def test_sealed_test_metrics_are_nowhere_in_the_page_and_it_says_so(tmp_path):
     assert "sealed" in found.words("effects")
     assert "this is on validation data" in found.words("results")
     assert "val_metric_best" in found.words("methods")
-    assert "The test metrics of 10 ok trials are sealed and no part of this report." in found.words("methods")
+    assert "The test metrics of 10 ok trials are sealed and not part of this report." in found.words("methods")
     r.reveal(tmp_path)
     shown = made_page(r.collect([tmp_path], tmp_path / "tables"))
     assert "0.31416" in shown
@@ -189,7 +190,7 @@ def test_the_effects_table_has_the_numbers_of_table_effects(tmp_path):
     assert every.tasks[0].lines[1].difference[1] == pytest.approx((0.0 + 0.06) / 2)
 
 
-def test_what_others_judge_stands_around_the_verdicts(tmp_path):
+def test_claims_and_flattery_follow_the_verdicts(tmp_path):
     def table(title):
         rows = (("<b>one</b>", "1"),)
         return Table(
@@ -197,7 +198,7 @@ def test_what_others_judge_stands_around_the_verdicts(tmp_path):
             notes=("A note.",),
         )  # fmt: skip
 
-    report = compute(two_cells(tmp_path), claims=[table("Claims")], flattery=[table("Flattery")])
+    report = compute(two_cells(tmp_path), additions=Additions(claims=(table("Claims"),), flattery=(table("Flattery"),)))
     said = Read(page(report, ())).words("verdicts")
     assert said.index("helps") < said.index("Claims") < said.index("Flattery")
     assert "<b>one</b>" in said
@@ -228,8 +229,8 @@ def test_cells_that_did_more_than_their_base_are_marked(tmp_path):
     ]  # fmt: skip
     said = Read(page(report, ())).words("realised")
     assert "mnist5k: differs: fine-tuning steps, trainable at first" in said
-    assert "Not told by these tables: training samples, embedder steps" in said
-    assert "LR integral" not in said.split("Not told")[0]
+    assert "Not in these tables: training samples, embedder steps" in said
+    assert "LR integral" not in said.split("Not in these")[0]
     verdicts = Read(page(report, ())).words("verdicts")
     assert verdicts.count("not matched on compute") == 1
 
@@ -237,7 +238,7 @@ def test_cells_that_did_more_than_their_base_are_marked(tmp_path):
 def test_a_cell_without_an_ok_trial_is_matched_with_nothing(tmp_path):
     report = compute(sweep_folder(tmp_path, done(NONE, 100), cell_rows(MNIST, [None, None])))
     assert [line.matched for line in report.tasks[0].lines] == ["not known"]
-    assert "one of the two has no ok trial yet" in Read(page(report, ())).words("realised")
+    assert "cell or base has no ok trial yet" in Read(page(report, ())).words("realised")
 
 
 def test_what_the_trials_table_lacks_is_taken_from_stages_then_epochs(tmp_path):
@@ -271,21 +272,22 @@ def test_methods_and_compute_are_written_from_the_rows(tmp_path):
     report = compute(sweep_folder(tmp_path, *parts, cell_rows(NONE, [0.2, 0.3], "aa", 10, **common)))
     said = " ".join(report.methods)
     for words in (
-        "We compared 2 cells on digits", "What was varied: proxy (none, mnist5k).", "3 seeds (0 to 2)",
-        "1 A/A cell repeated a cell with 2 seeds (10, 11) of its own.", "7 of 8 planned trials are ok; the others: 1 failed.",
+        "We compared 2 cells on digits", "We varied proxy (none, mnist5k).", "3 seeds (0 to 2)",
+        "1 A/A cell repeated a cell with different seeds: 2 seeds (10, 11).",
+        "7 of 8 planned trials are ok; the others: 1 failed.",
         "Fine-tuning: epochs 20; peak learning rate 0.001", "Data: 100 training, 50 validation and 60 test samples (digits)",
         "data.split_seed 3", "the metric on test data at the epoch with the best validation metric",
         "95% Student-t", "Holm's procedure over the comparisons of a task that can be made (0)",
-        "can reach a p of 0.5 at the least with 2 pairs",
+        "can give a p of 0.5 at the lowest with 2 pairs",
         "from the A/A cell of proxy none", "No field was tuned within the cells; the learning rate of fine-tuning is 0.001.",
     ):  # fmt: skip
         assert words in said, words
     hours, hardware = report.compute
-    assert "All 8 trials together took 4 hours of trial time: 16 CPU-hours and 2 GPU-hours." in hours
-    assert "3.5 hours in 7 ok trials, 30 minutes in 1 trial not ok" in hours
-    assert "Work of 8 hours was not done again but taken from the store by 8 trials; it is not counted above." in hours
+    assert "The 8 trials took 4 hours in total: 16 CPU-hours and 2 GPU-hours." in hours
+    assert "This is 3.5 hours for 7 ok trials and 30 minutes for 1 trial that did not end ok." in hours
+    assert "8 trials reused stored results that took 8 hours to compute; that time is not included." in hours
     assert hardware == (
-        "Hardware: 8 trials on cuda, 4 threads; 1 host. Most GPU memory of a trial: 2,048 MiB. orca-sweep 9.9."
+        "Hardware: 8 trials on cuda, 4 threads; 1 host. Peak GPU memory of a trial: 2,048 MiB. Code: orca-sweep 9.9."
         " Libraries: torch=1."
     )
 
@@ -297,12 +299,12 @@ def test_a_trial_that_stands_for_two_cells_is_counted_once_in_what_all_took(tmp_
     results = sweep_folder(tmp_path, [(planned, row), (again, row)], cell_rows(MNIST, [0.2], **timed))
     assert len(results.trials) == 3
     report = compute(results)
-    assert report.compute[0].startswith("All 2 trials together took 2 hours of trial time")
+    assert report.compute[0].startswith("The 2 trials took 2 hours in total")
     text = made_page(results)
     assert text.count(f'href="#trial/{planned["trial_id"]}"') == 2
 
 
-def test_methods_tell_of_tuning_and_of_designs_with_holes(tmp_path):
+def test_methods_describe_tuning_and_designs_with_holes(tmp_path):
     levels = [
         {"proxy": p, "finetune.freeze": f} for p, f in (("none", "none"), ("mnist5k", "none"), ("mnist5k", "body"))
     ]
@@ -311,23 +313,23 @@ def test_methods_tell_of_tuning_and_of_designs_with_holes(tmp_path):
     results = sweep_folder(tmp_path, *parts, searched, factors=("proxy", "finetune.freeze"), tune={"finetune.lr": []})
     said = " ".join(compute(results).methods)
     assert "These are 3 of the 4 combinations of the levels" in said
-    assert "finetune.lr was tuned within each cell on validation data, over 2 candidates a cell" in said
+    assert "finetune.lr was tuned within each cell on validation data, over 2 candidates per cell" in said
     assert "peak learning rate tuned within each cell" in said
     tasks = [
         cell_rows({"task": task, **NONE}, [0.1, 0.2], **{"finetune.epochs": n}) for task, n in (("a", 5), ("b", 9))
     ]
     said = " ".join(compute(sweep_folder(tmp_path / "two", *tasks, factors=("task",))).methods)
-    assert "We compared 2 cells (1 each) on a and b" in said
+    assert "We compared 2 cells (1 per task) on a and b" in said
     assert "epochs 5 for a, 9 for b" in said
     assert "Metric: error, lower is better (all tasks)" in said
-    assert "Nothing was varied within a task." in said
+    assert "We varied nothing within a task." in said
     odd = [
         cell_rows({**levels, "seed_varies": "everything"}, [0.1, 0.2], **{"data.split_seed": 0})
         for levels in (NONE, MNIST)
     ]
     said = " ".join(compute(sweep_folder(tmp_path / "odd", *odd)).methods)
-    assert "The run seed drew what seed_varies says (everything)" in said
-    assert "which is not the run seed" not in said
+    assert "The run seed controlled the draws that seed_varies names (everything)" in said
+    assert "independently of the run seed" not in said
 
 
 # Incomplete sweeps --------------------------------------------------------------------------------
@@ -341,10 +343,10 @@ def test_a_running_sweep_with_most_trials_still_to_come(tmp_path):
     text = made_page(running, None)
     found = Read(text)
     assert "3 of 16 planned trials are ok" in found.words("header")
-    assert "12 unfinished: not run to an end yet" in found.words("completeness")
+    assert "12 unfinished: has not run to its end yet" in found.words("completeness")
     assert text.count("<td>1 failed, 6 unfinished</td>") == 2  # in the matrix and among the results
     assert "Cannot be judged: seeds 1, 2, 3, 4, 5, 6, 7 give no complete pair." in found.words("verdicts")
-    assert "12 planned trials left no time" in found.words("methods")
+    assert "12 of these trials recorded no time" in found.words("methods")
 
 
 @pytest.mark.parametrize("revealed", [True, False])
@@ -353,7 +355,7 @@ def test_one_cell_alone_is_nothing_to_compare(tmp_path, revealed):
     found = Read(made_page(results, None))
     assert "There is nothing to compare: no task has two cells." in found.words("verdicts")
     assert found.words("effects").endswith("There is nothing to compare: no task has two cells.")
-    assert "We compared 1 cell on digits" in found.words("methods")
+    assert "We ran 1 cell on digits" in found.words("methods")
     assert set(found.data("downloads")) == {"results.csv", "results.tex"}
     with pytest.raises(InputError, match="each task has one cell"):
         compute(results, margin=["0.1"])
@@ -422,7 +424,7 @@ def test_hostile_names_stay_text(tmp_path):
 
 @given(st.text(max_size=40), st.sampled_from(["</script>", "<!--", "]]>", "<script", "&lt;"]))
 def test_json_in_a_page_ends_no_script_and_is_read_back(text, more):
-    shown = embedded.as_json({text: more + text})
+    shown = trial_data.as_json({text: more + text})
     assert not set("<>&\u2028\u2029") & set(shown)
     assert json.loads(shown) == {text: more + text}
 
@@ -450,7 +452,7 @@ def test_the_policy_allows_this_script_and_this_style_and_nothing_else(tmp_path)
 # Figures ------------------------------------------------------------------------------------------
 
 
-def test_figures_stand_side_by_side_with_names_of_their_own(tmp_path):
+def test_figures_on_one_page_share_no_names(tmp_path):
     levels = [
         {"proxy": "mnist5k", "embedder.epochs": n, "finetune.freeze": f} for n in (1, 2, 3) for f in ("none", "body")
     ]
@@ -515,7 +517,7 @@ def unpacked(column, n):
     )
 )
 def test_a_packed_column_is_the_column(values):
-    found = unpacked(json.loads(json.dumps(embedded.pack_values(values))), len(values))
+    found = unpacked(json.loads(json.dumps(trial_data.pack_values(values))), len(values))
     assert list(map(repr, found)) == list(map(repr, values))
 
 
@@ -543,12 +545,12 @@ def test_every_trial_is_in_the_page_with_exact_config_and_rounded_measures(tmp_p
 def test_curves_have_a_gap_where_an_epoch_is_missing_or_not_finite(tmp_path):
     epochs = [*history([0.5, 0.4]), *history([0.2, math.inf], first=4)]
     results = sweep_folder(tmp_path, [with_curve(trial(NONE, 0, 0.1), epochs)])
-    ((_, curve),) = embedded.curves_json(results)["finetune"].items()
+    ((_, curve),) = trial_data.curves_json(results)["finetune"].items()
     assert curve == [1, 0.5, 0.4, None, 0.2]
 
 
 def test_half_widths_in_the_page_are_student_s():
-    found = embedded.t_quantiles(12, 0.95)
+    found = trial_data.t_quantiles(12, 0.95)
     assert found == pytest.approx([scipy_stats.t.ppf(0.975, n - 1) for n in range(2, 13)], rel=1e-5)
 
 
@@ -565,13 +567,13 @@ def test_the_end_of_a_traceback_is_in_the_tables_and_many_long_ones_are_cut(tmp_
     merged = r.collect([tmp_path / "tables"], tmp_path / "again")
     assert merged.trials["traceback"][2] == TRACEBACK
     many = [f"{i}" + "y" * 19_999 for i in range(200)]
-    cut = embedded._within_budget([*many, None, "short"])
-    assert sum(len(text) for text in cut if text) < 1.1 * embedded.TRACEBACK_BUDGET
+    cut = trial_data._within_budget([*many, None, "short"])
+    assert sum(len(text) for text in cut if text) < 1.1 * trial_data.TRACEBACK_BUDGET
     assert cut[0].startswith("[cut to its last lines]\n")
     assert cut[-2:] == [None, "short"]
 
 
-def test_tables_collected_before_a_column_came_are_collected_anew(tmp_path):
+def test_tables_collected_before_a_column_existed_are_collected_again(tmp_path):
     sweep_folder(tmp_path, cell_rows(NONE, [0.1, None]), errors={1: TRACEBACK})
     stamps = tmp_path / "tables" / ".collected.json"
     left = json.loads(stamps.read_text())
@@ -597,7 +599,7 @@ def contrast(a, b):
     return (high + 0.05) / (low + 0.05)
 
 
-def test_text_and_marks_are_told_from_their_ground_in_both_themes():
+def test_text_and_marks_contrast_with_their_ground_in_both_themes():
     style = (REPO / "orca_sweep" / "analysis" / "report" / "page" / "style.css").read_text()
     pairs = {name: pair for name, *pair in re.findall(r"--(\w+): light-dark\((#\w{6}), (#\w{6})\)", style)}
     for theme in (0, 1):
@@ -643,7 +645,7 @@ def test_what_is_asked_of_the_report_reaches_it(tmp_path):
     assert "Made at noon." in found.words("header")
 
 
-def test_wrong_input_is_said_with_exit_code_2(tmp_path):
+def test_wrong_input_ends_in_words_and_code_2(tmp_path):
     two_cells(tmp_path / "s", revealed=False)
     (tmp_path / "s" / "page").mkdir()
     cases = {
@@ -673,19 +675,6 @@ def test_a_page_that_cannot_be_written_ends_with_code_1(tmp_path):
     assert done.returncode == 1
     assert "Nothing was left half-written" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_the_folder_runs_as_a_script_where_an_installed_wheel_has_it(tmp_path):
-    two_cells(tmp_path / "s")
-    shutil.copytree(
-        REPO / "orca_sweep" / "analysis", tmp_path / "wheel" / "analysis", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    command = [sys.executable, tmp_path / "wheel" / "analysis" / "report", "--tables", tmp_path / "s" / "tables"]
-    done = subprocess.run(
-        [*command, "--out", tmp_path / "r.html"], capture_output=True, text=True, check=False, cwd="/"
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "r.html").stat().st_size > 50_000
 
 
 def test_the_report_needs_neither_torch_nor_ray(tmp_path):

@@ -1,4 +1,4 @@
-"""The report in a real browser: it opens alone and in silence, and all that moves does so by mouse and by keyboard."""
+"""The report in a real browser: it loads nothing, logs no error, and works by mouse and by keyboard."""
 
 import os
 import shutil
@@ -227,17 +227,17 @@ def test_a_trial_has_a_page_and_back_leads_to_where_one_was(opened, results, tex
     assert not shown.locator("#report").is_visible()
     assert shown.evaluate("document.activeElement.id") == "trial-title"
     assert TRACEBACK in shown.locator("#trial pre.traceback").inner_text()
-    for words in ("failed", "ended by an error", "proxy (factor)", "wall_time_s", "validation error"):
+    for words in ("failed", "stopped by an error", "proxy (factor)", "wall_time_s", "validation error"):
         assert words in said, words
     assert shown.locator("#trial tr.factor th").all_inner_texts() == ["task (factor)", "proxy (factor)"]
     assert shown.locator("#trial svg path.early").count() == 2
     assert shown.locator("#trial svg path.end").count() == 1  # the embedder was trained to its end
-    assert "3 epochs of this trial alone, failed in fine-tuning." in " ".join(said.split())
+    assert "3 epochs of this trial only, failed in fine-tuning." in " ".join(said.split())
     shown.get_by_role("link", name="seed 0: ok").click()
-    assert "ended well" in shown.locator("#trial").inner_text()
+    assert "completed" in shown.locator("#trial").inner_text()
     assert shown.locator("#trial svg path.mean").count() == 2
     shown.go_back()
-    assert "ended by an error" in shown.locator("#trial").inner_text()
+    assert "stopped by an error" in shown.locator("#trial").inner_text()
     shown.go_back()
     assert shown.locator("#report").is_visible()
     assert not shown.locator("#trial").is_visible()
@@ -281,7 +281,7 @@ def test_names_that_every_object_has_are_only_names(opened, tmp_path):
     shown.locator(".cells tbody tr").nth(1).hover()
     assert "proxy __proto__" in shown.locator("#chart").inner_text()
     shown.locator("a.sq.unknown").click()
-    assert "a status that this version does not know" in shown.locator("#trial").inner_text()
+    assert "a status unknown to this version" in shown.locator("#trial").inner_text()
 
 
 # Look ---------------------------------------------------------------------------------------------
@@ -402,4 +402,4 @@ def test_a_running_sweep_opens(opened, tmp_path):
     )
     shown = opened(made_page(r.read_results(tmp_path / "s" / "tables"), None))
     shown.locator("a.sq.unfinished").first.click()
-    assert "not run to an end yet" in shown.locator("#trial").inner_text()
+    assert "has not run to its end yet" in shown.locator("#trial").inner_text()

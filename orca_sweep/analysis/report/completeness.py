@@ -18,7 +18,7 @@ MARKS: Mapping[str, tuple[str, str]] = {
     UNFINISHED: ("·", "has not run to its end yet"),
 }
 """The mark of each status, which is clear without colour, and its meaning."""
-UNKNOWN = ("?", "a status that this version does not know")
+UNKNOWN = ("?", "a status unknown to this version")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,8 +67,8 @@ def _describe_gaps(parts: Sequence[Spent]) -> Iterable[str]:
     n_untimed, n_resumed = (sum(getattr(spent, name) for spent in parts) for name in ("n_untimed", "n_resumed"))
     if n_untimed:
         yield (
-            f"{count_things(n_untimed, 'planned trial')} recorded no time (unfinished, or lost with a worker) and"
-            f" {'are' if n_untimed > 1 else 'is'} not included."
+            f"{n_untimed:,} of these trials recorded no time (unfinished, or lost with a worker), so that time is not"
+            " included."
         )
     if n_resumed:
         yield f"For {count_things(n_resumed, 'resumed trial')}, only the last attempt is included."
