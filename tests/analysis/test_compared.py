@@ -66,9 +66,9 @@ def test_a_base_that_is_there_under_another_level_alone_takes_that_level(tmp_pat
         cell_rows({**NONE, **ORDER}, BASE),
         factors=("proxy", "seed_varies"),
     )  # fmt: skip
-    found = table_effects.compute(whole, ["proxy=mnist5k"])
-    assert found.tasks[0].base.labels == {**MNIST, **ORDER}
-    assert [row.cell.labels for row in found.tasks[0].rows] == [{**NONE, **ORDER}]
+    effects = table_effects.compute(whole, ["proxy=mnist5k"])
+    assert effects.tasks[0].base.labels == {**MNIST, **ORDER}
+    assert [row.cell.labels for row in effects.tasks[0].rows] == [{**NONE, **ORDER}]
 
 
 def test_no_script_compares_means_across_what_the_seed_varies(tmp_path):
@@ -83,23 +83,23 @@ def test_no_script_compares_means_across_what_the_seed_varies(tmp_path):
     other = factor_effects.compute(whole, ["seed_varies=all"])
     assert other.tasks[0].held == {"seed_varies": "finetune-order"}
     flattered = flattery.compute(whole)
-    assert {one.kind: one.of for one in flattered.tasks[0].choices}["cell"].startswith("choice among 2 cells")
+    assert {choice.kind: choice.of for choice in flattered.tasks[0].choices}["cell"].startswith("choice among 2 cells")
     judged = claims.compute(whole, claims.Options(margin=["0.01"]))
-    found = {
+    records = {
         table_effects: effects,
         table_results: results,
         factor_effects: factors,
         flattery: flattered,
         claims: judged,
     }
-    for script, record in found.items():
+    for script, record in records.items():
         assert LEFT_OUT in notes(script.build_tables(record)), script.NAME
 
 
 def test_over_tasks_and_in_figures_too(tmp_path):
     whole = both(tmp_path / "two", ("digits", "other"))
     summary = summary_over_tasks.compute(whole)
-    assert [one.cell.labels for one in summary.rows] == [{**MNIST, "seed_varies": "all"}]
+    assert [row.cell.labels for row in summary.rows] == [{**MNIST, "seed_varies": "all"}]
     assert "4 cells are left out" in notes(summary_over_tasks.build_tables(summary))
     figure = figure2_proxies.compute(both(tmp_path / "one"))
     assert {line.level for panel in figure.panels for line in panel.lines} == {"none", "mnist5k"}

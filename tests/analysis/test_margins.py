@@ -81,8 +81,8 @@ def test_wrong_margins_come_all_at_once_and_with_other_mistakes(write_space):
 
 def test_tasks_are_those_that_base_factors_and_rules_name(write_space):
     rules = "factors: {proxy: [none, mnist5k]}\nwhen: [{if: {proxy: none}, set: {task: digits}}]\nseeds: 1\n"
-    found = read_space(write_space("base: {task: tiny}\n" + rules + "margin: {digits: 1, tiny: 2}\n"))
-    assert found.margins == {"digits": 1.0, "tiny": 2.0}
+    space = read_space(write_space("base: {task: tiny}\n" + rules + "margin: {digits: 1, tiny: 2}\n"))
+    assert space.margins == {"digits": 1.0, "tiny": 2.0}
     # Where the task cannot be read its names are not known, and none is called unknown.
     with pytest.raises(InputError) as error:
         read_space(write_space("base: {task: {path: x}}\nseeds: 1\nmargin: {digits: 1}\n"))
@@ -137,10 +137,10 @@ def test_the_sweep_folder_keeps_the_margin_and_so_does_resuming(write_space, tmp
 
 def two_tasks(scale=1.0):
     return [
-        one
+        planned
         for task in ("a", "b")
         for levels, values in ((NONE, BASE), (MNIST, BETTER))
-        for one in cell_rows({"task": task, **levels}, [scale * value for value in values])
+        for planned in cell_rows({"task": task, **levels}, [scale * value for value in values])
     ]
 
 
@@ -172,14 +172,14 @@ def test_words_take_the_given_margin_then_the_space_s_then_noise_then_none(tmp_p
     results = collected(tmp_path, two_tasks() + noise, ("task", "proxy"), margins={"a": 0.2})
 
     def margins(*given):
-        found = table_effects.compute(results, margin=given)
-        return {task.task: (task.margin.value, task.margin.kind) for task in found.tasks}
+        effects = table_effects.compute(results, margin=given)
+        return {task.task: (task.margin.value, task.margin.kind) for task in effects.tasks}
 
     assert margins("a=0.3") == {"a": (0.3, "given"), "b": (0.0, "none")}
     assert margins() == {"a": (0.2, "fixed"), "b": (0.0, "none")}
     assert margins("0.3") == {"a": (0.3, "given"), "b": (0.3, "given")}
-    found = table_effects.compute(results)
-    first, second = lines(table_effects.numbers(found))
+    effects = table_effects.compute(results)
+    first, second = lines(table_effects.numbers(effects))
     assert (first["margin"], first["margin_from"], first["verdict"]) == (
         "0.2",
         "fixed in the space s",
@@ -187,9 +187,9 @@ def test_words_take_the_given_margin_then_the_space_s_then_noise_then_none(tmp_p
     )
     assert second["verdict"] == "helps"
     assert (
-        "Verdicts hold against a margin of 0.2: fixed in the space s." in table_effects.build_tables(found)[0].caption
+        "Verdicts hold against a margin of 0.2: fixed in the space s." in table_effects.build_tables(effects)[0].caption
     )
-    titles = [axis.get_title(loc="left").splitlines()[1] for axis in table_effects.plot(found).axes]
+    titles = [axis.get_title(loc="left").splitlines()[1] for axis in table_effects.plot(effects).axes]
     assert titles == ["base none, margin 0.2, fixed in the space", "base none, no margin"]
     unfixed = collected(tmp_path / "b", two_tasks() + noise, ("task", "proxy"))
     assert table_effects.compute(unfixed).tasks[0].margin.kind == "noise"
@@ -217,8 +217,8 @@ def test_spaces_that_disagree_are_an_error_and_none_wins_silently(tmp_path):
     a, b = table_effects.compute(results, margin=["a=0.02"]).tasks
     assert (a.margin.source, b.margin.source) == ("given with --margin", "fixed in the spaces one, two")
     # A space that fixes none does not contradict one that does.
-    one = merged(tmp_path / "b", {"": 0.01}, {})
-    assert {task.margin.source for task in table_effects.compute(one).tasks} == {"fixed in the space one"}
+    agreeing = merged(tmp_path / "b", {"": 0.01}, {})
+    assert {task.margin.source for task in table_effects.compute(agreeing).tasks} == {"fixed in the space one"}
     # Older tables of a space and the space itself can disagree, too.
     tables = r.collect([tmp_path / "b" / "one"], tmp_path / "old")
     assert len(tables.margins["a"]) == 1

@@ -21,6 +21,7 @@ def make_trial(seed, value, **measures):
 def with_values(cell, values, **measures):
     """The same cell with other values and measures by seed."""
     trials = tuple(
-        make_trial(seed, value, **{name: by_seed[seed] for name, by_seed in measures.items()}) for seed, value in values.items()
+        make_trial(seed, value, **{name: by_seed[seed] for name, by_seed in measures.items()})
+        for seed, value in values.items()
     )
     return replace(cell, trials=trials)
