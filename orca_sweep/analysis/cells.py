@@ -1,4 +1,4 @@
-"""Cells with everything that was set in them, and which of them differ in nothing but what a question is about."""
+"""Cells with every field of their config, and which of them differ only in what a question is about."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -20,20 +20,20 @@ PRETRAINING = frozenset({FRACTION, "body.pretrain_steps", "body.allow_pickle"})
 FREEZING = frozenset({FREEZE, FREEZE_EPOCHS})
 PLACEBO, SHUFFLED = "dummy", "shuffled:"
 UNKNOWN = "null"
-"""How a level reads that a table does not hold."""
+"""The level of a field that the table does not have."""
 TUNED = "tuned"
 LAST = "objective_last"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ConfiguredCell:
-    """One cell of a task, never an A/A cell, and every field of its config but task and seed."""
+    """One cell of a task, never an A/A cell, and every field of its config except task and seed."""
 
     cell: Cell
     space: str
-    """That planned it."""
+    """The space that planned it."""
     settings: Mapping[str, str]
-    """As they are stored, as text; what was searched within the cell is 'tuned', whatever was found."""
+    """Stored levels as text; 'tuned' for a field that was searched within the cell, whatever the result."""
 
     @cached_property
     def objectives(self) -> dict[int, float]:
@@ -42,13 +42,13 @@ class ConfiguredCell:
 
     @property
     def epochs(self) -> float:
-        """Embedder epochs; NaN where the table does not hold them."""
-        return _number(self.settings.get(EPOCHS, UNKNOWN))
+        """Embedder epochs; NaN where the table does not have them."""
+        return _parse_number(self.settings.get(EPOCHS, UNKNOWN))
 
     @property
     def fraction(self) -> float:
-        """The share of the pre-training corpus that its body has seen."""
-        return _number(self.settings.get(FRACTION, UNKNOWN))
+        """The share of the pre-training corpus that its body has seen; NaN where the table does not have it."""
+        return _parse_number(self.settings.get(FRACTION, UNKNOWN))
 
     @property
     def is_naive(self) -> bool:
@@ -67,116 +67,128 @@ class ConfiguredCell:
         return proxy == PLACEBO or proxy.startswith(SHUFFLED)
 
     def acts(self, path: str) -> bool:
-        """Whether a field has an effect here, as far as the others tell."""
+        """Whether a field has an effect in this cell, as far as the other fields say."""
         return acts(path, self._facts)
 
     @cached_property
     def _facts(self) -> Facts:
-        says_all = self.settings.get(FREEZE) == "none" or states_length(self.shown(FREEZE))
+        says_all = self.settings.get(FREEZE) == "none" or states_length(self.level_of(FREEZE))
         return Facts(trains_embedder=self.is_trained, pretrain_fraction=self.fraction, freeze_says_length=says_all)
 
-    def describe(self, *paths: str) -> str:
+    def describe_levels(self, *paths: str) -> str:
         """Returns 'proxy mnist5k, embedder.epochs 20'."""
-        return ", ".join(f"{path} {self.shown(path)}" for path in paths)
+        return ", ".join(f"{path} {self.level_of(path)}" for path in paths)
 
-    def shown(self, path: str) -> str:
-        """Returns the level of a field as people read it: of a factor, as its space writes it."""
+    def level_of(self, path: str) -> str:
+        """Returns the level of a field as people read it: that of a factor as its space writes it."""
         return self.cell.labels.get(path) or self.settings.get(path, UNKNOWN)
 
 
-def _number(text: str) -> float:
+def _parse_number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
         return math.nan
 
 
-def training(cell: ConfiguredCell) -> frozenset[str]:
-    """Returns the fields that describe embedder training: without it they have no effect, and stand at one value."""
+def training_fields(cell: ConfiguredCell) -> frozenset[str]:
+    """Returns the fields that describe embedder training: without it they have no effect, and keep one value."""
     return embedder_training_fields() & cell.settings.keys()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskCells:
-    """The cells of one task that have a replicate, the most usual setting first.
+    """The cells of one task that have a replicate, those with the most usual setting first.
 
-    That is: nothing frozen, then the most pre-training, then a trained embedder, then a real proxy; among equals the
+    The order is: nothing frozen, then the most pre-training, then a trained embedder, then a real proxy; ties keep the
     order of the table.
     """
 
     task: str
     metric: str
-    """The unit of the values; 'metric' as long as no trial is ok."""
+    """The unit of the values; 'metric' until a trial is ok."""
     dims: int | None
-    """1 or 2; None where the rows do not say, or do not agree."""
+    """1 or 2; None where the rows do not say, or disagree."""
     cells: tuple[ConfiguredCell, ...]
     every: tuple[Cell, ...]
-    """All of the task's, A/A cells too."""
+    """All cells of the task, including A/A cells."""
     factors: tuple[str, ...]
     mode: Mode = "min"
-    """Which way round the metric is compared."""
+    """Whether a lower or a higher metric is better."""
 
-    def like(self, cell: ConfiguredCell, free: Collection[str]) -> list[ConfiguredCell]:
-        """Returns the cells that differ from one in nothing but the free fields, itself among them.
+    def find_alike(self, cell: ConfiguredCell, free: Collection[str]) -> list[ConfiguredCell]:
+        """Returns the cells that differ from a cell only in the free fields, including the cell itself.
 
-        What is no factor may differ between cells of one space: a rule of it has set it. Between spaces nothing may.
+        Within a space, fields that are not factors may differ too, since a rule of the space sets them; between spaces
+        they may not.
         """
-        group = self._groups(frozenset(free))[_key(cell, self.factors, free)]
+        group = self._group_cells(frozenset(free))[_levels_key(cell, self.factors, free)]
         rest = [path for path in cell.settings if path not in free and path not in self.factors]
-        return [one for one in group if one.space == cell.space or _key(one, rest) == _key(cell, rest)]
+        key = _levels_key(cell, rest)
+        return [other for other in group if other.space == cell.space or _levels_key(other, rest) == key]
 
-    def _groups(self, free: frozenset[str]) -> Mapping[tuple[str, ...], list[ConfiguredCell]]:
-        """Cells by their levels of the factors that are not free."""
-        if free not in self._found:
+    def _group_cells(self, free: frozenset[str]) -> Mapping[tuple[str, ...], list[ConfiguredCell]]:
+        """Returns the cells by their levels of the factors that are not free."""
+        if free not in self._groups:
             groups: dict[tuple[str, ...], list[ConfiguredCell]] = {}
             for cell in self.cells:
-                groups.setdefault(_key(cell, self.factors, free), []).append(cell)
-            self._found[free] = groups
-        return self._found[free]
+                groups.setdefault(_levels_key(cell, self.factors, free), []).append(cell)
+            self._groups[free] = groups
+        return self._groups[free]
 
     @cached_property
-    def _found(self) -> dict[frozenset[str], Mapping[tuple[str, ...], list[ConfiguredCell]]]:
+    def _groups(self) -> dict[frozenset[str], Mapping[tuple[str, ...], list[ConfiguredCell]]]:
         return {}
 
     @cached_property
-    def _varied(self) -> tuple[str, ...]:
-        """Fields that have several levels among the cells that they have an effect in, and the proxy."""
+    def _varied_paths(self) -> tuple[str, ...]:
+        """The proxy, and fields that have several levels among the cells in which they have an effect."""
         levels: dict[str, set[str]] = {}
         for cell in self.cells:
             for path in filter(cell.acts, cell.settings):
-                levels.setdefault(path, set()).add(cell.shown(path))
-        return tuple(path for path, of in levels.items() if len(of) > 1 or path == PROXY)
+                levels.setdefault(path, set()).add(cell.level_of(path))
+        return tuple(path for path, of_path in levels.items() if len(of_path) > 1 or path == PROXY)
 
-    def setting(self, cell: ConfiguredCell, but: Collection[str]) -> str:
-        """Returns a cell's levels of what varies among the cells and has an effect in it, but for some fields."""
-        return cell.describe(*(path for path in self._varied if path not in but and cell.acts(path)))
-
-
-def _key(cell: ConfiguredCell, paths: Collection[str], free: Collection[str] = ()) -> tuple[str, ...]:
-    return tuple(cell.shown(path) for path in paths if path not in free)
+    def describe_setting(self, cell: ConfiguredCell, but: Collection[str]) -> str:
+        """Returns a cell's levels of the fields that vary among the cells and have an effect in it, except some fields."""
+        return cell.describe_levels(*(path for path in self._varied_paths if path not in but and cell.acts(path)))
 
 
-def task_cells(results: Results, metric: str | None = None) -> tuple[TaskCells, ...]:
-    """Returns the cells of each task, in the order of the table.
+def _levels_key(cell: ConfiguredCell, paths: Collection[str], free: Collection[str] = ()) -> tuple[str, ...]:
+    return tuple(cell.level_of(path) for path in paths if path not in free)
+
+
+def read_task_cells(results: Results, metric: str | None = None) -> tuple[TaskCells, ...]:
+    """Returns the cells of each task, tasks in the order of the table.
 
     Raises:
         InputError: as `orca_sweep.analysis.tables.read_cells` does.
     """
-    found = by_task(read_cells(results, metric, measures=(LAST,)))
+    cells_by_task = by_task(read_cells(results, metric, measures=(LAST,)))
     rows: dict[str, list[Mapping[Any, Any]]] = {}
     for row in results.trials.to_dict("records"):
         rows.setdefault(str(row["cell_id"]), []).append(row)
-    dims = _dims(results)
+    dims = _read_dims(results)
     factors = tuple(path for path in results.factors if path != "task")
-    made = []
-    for task, whole in found.items():
-        cells = [_configure(cell, rows[cell.cell_id], results) for cell in replicated(whole) if cell.trials]
-        measured, usual_first = metric_of(whole), tuple(sorted(cells, key=_usual))
-        made.append(TaskCells(task, measured.name, dims.get(task), usual_first, tuple(whole), factors, measured.mode))
-    return tuple(made)
+    tasks = []
+    for task, every in cells_by_task.items():
+        cells = [_configure_cell(cell, rows[cell.cell_id], results) for cell in replicated(every) if cell.trials]
+        measured = metric_of(every)
+        tasks.append(
+            TaskCells(
+                task=task,
+                metric=measured.name,
+                dims=dims.get(task),
+                cells=tuple(sorted(cells, key=_usual_first)),
+                every=tuple(every),
+                factors=factors,
+                mode=measured.mode,
+            )
+        )
+    return tuple(tasks)
 
 
-def _usual(cell: ConfiguredCell) -> tuple[bool, float, bool, bool]:
+def _usual_first(cell: ConfiguredCell) -> tuple[bool, float, bool, bool]:
     fraction = cell.fraction
     return (
         cell.settings.get(FREEZE, UNKNOWN) not in ("none", UNKNOWN),
@@ -186,20 +198,20 @@ def _usual(cell: ConfiguredCell) -> tuple[bool, float, bool, bool]:
     )
 
 
-def _configure(cell: Cell, whole: list[Mapping[Any, Any]], results: Results) -> ConfiguredCell:
+def _configure_cell(cell: Cell, all_rows: list[Mapping[Any, Any]], results: Results) -> ConfiguredCell:
     measured = {column.name for column in TRIAL_MEASURES}
     fields = [column.name for column in trial_columns() if column.name not in measured]
-    rows = [row for row in whole if row["role"] != "search"]
+    rows = [row for row in all_rows if row["role"] != "search"]
     paths = [
         path for path in dict.fromkeys((*fields, *cell.labels)) if path not in {"task", "seed"} and path in rows[0]
     ]
-    tuned = results.tuned if len(rows) < len(whole) else ()
+    tuned = results.tuned if len(rows) < len(all_rows) else ()
     settings = {path: TUNED if path in tuned else write_level(rows[0][path]) for path in paths}
-    return ConfiguredCell(cell, str(rows[0].get("space")), settings)
+    return ConfiguredCell(cell=cell, space=str(rows[0].get("space")), settings=settings)
 
 
-def _dims(results: Results) -> dict[str, int]:
-    """The dimensions of each task, as far as its rows say them and agree."""
+def _read_dims(results: Results) -> dict[str, int]:
+    """Returns the dimensions of each task whose rows have them and agree."""
     if "dims" not in results.trials:
         return {}
     known = results.trials.dropna(subset=["dims"]).groupby("task")["dims"].unique()

@@ -1,26 +1,26 @@
-"""The study's claims, and what these tables say of each: supported, contradicted, mixed, undecided, or cannot be judged.
+"""The study's claims, and the verdict of these tables on each: supported, contradicted, mixed, undecided, or not judged.
 
-A claim (study.py has all six, with what supports and what contradicts each) is asked of every task as contrasts
-between cells that differ in nothing else, paired over seeds. Where a task has several settings of the other fields, a
-claim is judged at one of them, and it is said at which: nothing frozen, the most pre-training, a trained embedder, a real
-proxy, and in all else the first in the table that has what is to be compared. --base names other levels.
+study.py holds the six claims, each with what supports and what contradicts it. A claim is judged on every task by
+contrasts between cells that differ in nothing else, paired over seeds. Where a task has several settings of the other
+fields, a claim is judged at one setting, and the output names it: nothing frozen, the most pre-training, a trained
+embedder, a real proxy, and otherwise the first in the table that has the cells to compare. --base names other levels.
 
-Words are those of table_effects, against the margin of the task: --margin, else the one that the space fixes, else what
-an A/A cell suggests; without any margin a task is not judged. The family of Holm's procedure is all contrasts of a claim,
-over all tasks. For OTDD and metric it is Spearman's rank correlation over trials, with its interval over seeds: they go
-together if it lies beyond --least-correlation, and do not if it lies below. Tasks are counted with Wilson's interval; it
-takes these tasks for a sample of tasks, so with few of them it is wide, however many seeds there are.
+Words are those of table_effects, against the margin of the task: that of --margin, else of its space, else of an A/A
+cell; a task without any margin is not judged. All contrasts of a claim, over all tasks, are one family for Holm's
+procedure. For OTDD and metric the contrast is Spearman's rank correlation over trials, with an interval over seeds: the
+two go together if the interval lies beyond --least-correlation, and do not if it lies below. Tasks are counted with
+Wilson's interval, which treats them as a sample of tasks: with few tasks it is wide, however many seeds there are.
 
 Writes claims.csv, .md, .tex (booktabs), and a forest plot as .png and .svg.
 """
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orca_sweep.analysis.cells import task_cells
+from orca_sweep.analysis.cells import read_task_cells
 from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.figures import describe_modes
 from orca_sweep.analysis.judging import CORRELATION, ClaimFinding, Judge, Judgement, TaskFinding
@@ -47,30 +47,30 @@ NAME = "claims"
 LEAST_CORRELATION = 0.3
 MAX_ROWS = 60
 LEFT, WIDTH, RIGHT, HEAD, TITLE, ROW, TICKS = 3.7, 4.4, 3.9, 0.6, 0.6, 0.27, 0.5
-"""Of the figure, in inches."""
+"""Lengths in the figure, in inches."""
 LOOKS_OF = LOOKS | {"tracks": LOOKS["helps"], "does not track": LOOKS["no meaningful difference"]}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Claims:
-    """All claims, and what the numbers are of."""
+    """The findings on all claims, and what the numbers measure."""
 
-    found: tuple[ClaimFinding, ...]
+    findings: tuple[ClaimFinding, ...]
     column: str
     n_sealed: int
-    """Ok trials whose test metrics were not revealed."""
+    """Ok trials whose test metrics are sealed."""
     level: float
     least_correlation: float
     complete_pairs_only: bool
     completeness: str
     """How many planned trials are ok, in words."""
     notes: tuple[str, ...] = ()
-    """What was left out of the rows."""
+    """Rows that are left out, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What claims are judged with."""
+    """How to judge the claims."""
 
     base: Sequence[str] = ()
     """Levels of the setting to judge at, each 'factor=level'; several of one factor are alternatives."""
@@ -79,9 +79,9 @@ class Options:
     metric: str | None = None
     """The column to compare."""
     level: float = 0.95
-    """Of the intervals; words are judged at 1 - level."""
+    """Confidence level of the intervals; words are judged at 1 - level."""
     complete_pairs_only: bool = False
-    """Judge from the seeds that are left, where some give no pair."""
+    """Whether to judge from the remaining seeds if some give no pair."""
     least_correlation: float = LEAST_CORRELATION
     """The least rank correlation of OTDD and metric that counts as going together."""
 
@@ -95,34 +95,31 @@ class Options:
             raise InputError(f"--level {self.level:g}: words need a level above 0.5 and below 1. Use 0.95.")
         if not 0 <= self.least_correlation < 1:
             least = self.least_correlation
-            raise InputError(f"--least-correlation {least:g}: it is 0 or more and below 1, such as 0.3.")
+            raise InputError(f"--least-correlation {least:g}: must be 0 or more and below 1, such as 0.3.")
 
 
 def compute(results: Results, options: Options | None = None) -> Claims:
     """Returns what the tables say of each claim of the study.
 
     Raises:
-        InputError: for what the tables do not have, and for spaces that do not agree on a margin.
+        InputError: for names that the tables do not have, and for spaces that fix different margins.
     """
     options = options or Options()
     options.check()
     results = compared(results, options.base)
-    tasks = task_cells(results, options.metric)
+    tasks = read_task_cells(results, options.metric)
     cells = [cell for task in tasks for cell in task.every]
     fixed = fixed_margins(results, options.margin, [task.task for task in tasks])
-    named: dict[str, set[str]] = {}
-    for path, text in named_levels("--base", options.base, cells):
-        named.setdefault(path, set()).add(text)
     judge = Judge(
         margins={task.task: margin_of(task.every, None, fixed, options.level) for task in tasks},
-        named=named,
+        named=_group_levels(named_levels("--base", options.base, cells)),
         columns=tuple(map(str, results.trials)),
         level=options.level,
         complete=options.complete_pairs_only,
         least=options.least_correlation,
     )
     return Claims(
-        found=tuple(judge.claim(claim, tasks) for claim in CLAIMS),
+        findings=tuple(judge.judge_claim(claim, tasks) for claim in CLAIMS),
         column=options.metric or results.metric,
         n_sealed=results.n_sealed,
         level=options.level,
@@ -133,37 +130,48 @@ def compute(results: Results, options: Options | None = None) -> Claims:
     )
 
 
+def _group_levels(levels: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    by_path: dict[str, set[str]] = {}
+    for path, level in levels:
+        by_path.setdefault(path, set()).add(level)
+    return by_path
+
+
 # Numbers ------------------------------------------------------------------------------------------
 
 
-def numbers(found: Claims) -> str:
-    """Returns every number as CSV: a line per contrast, and one for each task or claim that has none."""
-    return format_csv(list(_make_records(found)))
+def numbers(claims: Claims) -> str:
+    """Returns every number as CSV: a line per contrast, and a line for each task or claim without any."""
+    return format_csv(list(_make_records(claims)))
 
 
-def _make_records(found: Claims) -> Iterator[Record]:
-    for one in found.found:
-        for task in one.tasks or (None,):
+def _make_records(claims: Claims) -> Iterator[Record]:
+    for finding in claims.findings:
+        for task in finding.tasks or (None,):
             for judgement in (task.judgements if task else ()) or (None,):
-                yield {**_of_claim(found, one), **_of_task(task), **_of_judgement(found, judgement)}
+                yield {
+                    **_claim_columns(claims, finding),
+                    **_task_columns(task),
+                    **_judgement_columns(claims, judgement),
+                }
 
 
-def _of_claim(found: Claims, one: ClaimFinding) -> Record:
+def _claim_columns(claims: Claims, finding: ClaimFinding) -> Record:
     return {
-        "claim": one.claim.id,
-        "sentence": one.claim.sentence,
-        "verdict": one.kind,
-        "verdict_in_words": one.verdict,
-        **{f"n_tasks_{says.replace(' ', '_')}": len(one.saying(says)) for says in SAYS},
-        "share_supporting": one.share.share,
-        "share_low": one.share.low,
-        "share_high": one.share.high,
-        "share_interval": f"{format_percent(one.share.level)} Wilson interval over the tasks that decide",
-        "column": found.column,
+        "claim": finding.claim.id,
+        "sentence": finding.claim.sentence,
+        "verdict": finding.kind,
+        "verdict_in_words": finding.verdict,
+        **{f"n_tasks_{says.replace(' ', '_')}": len(finding.tasks_saying(says)) for says in SAYS},
+        "share_supporting": finding.share.share,
+        "share_low": finding.share.low,
+        "share_high": finding.share.high,
+        "share_interval": f"{format_percent(finding.share.level)} Wilson interval over the tasks that decide",
+        "column": claims.column,
     }
 
 
-def _of_task(task: TaskFinding | None) -> Record:
+def _task_columns(task: TaskFinding | None) -> Record:
     return {
         "task": task and task.task,
         "dims": task and task.dims,
@@ -177,44 +185,44 @@ def _of_task(task: TaskFinding | None) -> Record:
     }
 
 
-def _of_judgement(found: Claims, one: Judgement | None) -> Record:
-    level = format_percent(found.level)
-    of = {
+def _judgement_columns(claims: Claims, judgement: Judgement | None) -> Record:
+    j, level = judgement, format_percent(claims.level)
+    intervals = {
         True: f"{level} interval of Spearman's rho, jackknife over seeds",
         False: f"{level} Student-t interval over pairs",
     }
     return {
-        "contrast": one and one.name,
-        "cells": one and " ".join(one.cells),
-        "word": one and one.word,
-        "n": one and one.n,
-        "n_seeds": one and one.n_seeds,
-        "estimate": one and one.estimate,
-        "low": one and one.low,
-        "high": one and one.high,
-        "interval": one and of[one.kind == CORRELATION],
-        "inner_low": one and one.inner_low,
-        "inner_high": one and one.inner_high,
-        "mean_reference": one and one.reference,
-        "margin": one and one.margin,
-        "p_beyond_holm": one and one.p_beyond,
-        "p_within_holm": one and one.p_within,
-        "n_contrasts": one and one.n_family,
-        "contrast_in_words": one and one.sentence,
-        "seeds_without_pair": one and one.gaps,
-        "differs_also_in": one and one.differs,
+        "contrast": j and j.name,
+        "cells": j and " ".join(j.cells),
+        "word": j and j.word,
+        "n": j and j.n,
+        "n_seeds": j and j.n_seeds,
+        "estimate": j and j.estimate,
+        "low": j and j.low,
+        "high": j and j.high,
+        "interval": j and intervals[j.kind == CORRELATION],
+        "inner_low": j and j.inner_low,
+        "inner_high": j and j.inner_high,
+        "mean_reference": j and j.reference,
+        "margin": j and j.margin,
+        "p_beyond_holm": j and j.p_beyond,
+        "p_within_holm": j and j.p_within,
+        "n_contrasts": j and j.n_family,
+        "contrast_in_words": j and j.sentence,
+        "seeds_without_pair": j and j.gaps,
+        "differs_also_in": j and j.differs,
     }
 
 
 # Tables -------------------------------------------------------------------------------------------
 
 
-def build_tables(found: Claims) -> tuple[Table, ...]:
-    """Returns a table of all claims, and one per claim that has contrasts, as people read them."""
-    whole = Table(
+def build_tables(claims: Claims) -> tuple[Table, ...]:
+    """Returns a table of all claims, and a table for each claim that has contrasts."""
+    overview = Table(
         name=f"{NAME}-all",
         title="Claims of the study",
-        caption=_write_caption(found),
+        caption=_write_caption(claims),
         head=(
             "claim",
             "sentence",
@@ -226,117 +234,114 @@ def build_tables(found: Claims) -> tuple[Table, ...]:
             "share that supports it",
         ),
         align="llllllll",
-        blocks=(tuple(_build_row(one) for one in found.found),),
+        blocks=(tuple(_build_row(finding) for finding in claims.findings),),
         notes=(
-            *found.notes,
-            *(f"Claim {one.claim.id}: {one.verdict}." for one in found.found if one.kind == "cannot be judged"),
+            *claims.notes,
+            *(f"Claim {f.claim.id}: {f.verdict}." for f in claims.findings if f.kind == "cannot be judged"),
         ),
     )
-    return (whole, *(_build_table(found, one) for one in found.found if any(task.judgements for task in one.tasks)))
+    with_contrasts = (finding for finding in claims.findings if any(task.judgements for task in finding.tasks))
+    return (overview, *(_build_table(claims, finding) for finding in with_contrasts))
 
 
-def _build_row(one: ClaimFinding) -> tuple[str, ...]:
-    tasks = [", ".join(task.task for task in one.saying(says)) or NOTHING for says in SAYS]
-    share = one.share
+def _build_row(finding: ClaimFinding) -> tuple[str, ...]:
+    tasks = [", ".join(task.task for task in finding.tasks_saying(says)) or NOTHING for says in SAYS]
+    share = finding.share
     text = f"{share.n_hits} of {share.n} {format_interval(share.low, share.high, 2)}" if share.n else NOTHING
-    return (one.claim.id, one.claim.sentence, one.summary, *tasks, text)
+    return (finding.claim.id, finding.claim.sentence, finding.summary, *tasks, text)
 
 
-def _write_caption(found: Claims) -> str:
+def _write_caption(claims: Claims) -> str:
     return (
-        f"Claims of {STUDY}, judged on these rows by {describe_column(found)}. {found.completeness}"
-        " Undecided: the seeds that there are do not tell. Not judged: the rows lack what it takes, such as a cell to compare"
-        " with, or a margin; the notes of each claim say what. Of all tasks that decide a claim,"
-        f" the last column counts those that support it, with the {format_percent(found.level)} Wilson interval of that share: it"
-        " takes them for a sample of tasks. Undecided tasks, and those that cannot be judged, are in no share."
+        f"Claims of {STUDY}, judged on these rows by {describe_column(claims)}. {claims.completeness}"
+        " Undecided: the seeds so far do not decide. Not judged: the rows lack something, such as a cell to compare with or"
+        " a margin; the notes of each claim name it. The last column counts, of all tasks that decide a claim, those that"
+        f" support it, with the {format_percent(claims.level)} Wilson interval of that share, which treats the tasks as a"
+        " sample. Tasks that are undecided or not judged do not count."
     )
 
 
-def describe_column(found: Claims) -> str:
-    """Returns which metric is compared, and why it is not the test metric if that is sealed."""
-    sealed = f": the test metrics of {found.n_sealed} ok trials are sealed ('orca-sweep reveal' shows them)"
-    split = {"test": "on test", "val": "on validation"}.get(found.column.partition("_")[0], "")
-    better = describe_modes({task.task: task.mode for one in found.found for task in one.tasks})
-    return f"{found.column} ({split}{sealed if found.n_sealed else ''}; {better})"
+def describe_column(claims: Claims) -> str:
+    """Returns which metric is compared, and if the test metrics are sealed, that they are."""
+    sealed = f": the test metrics of {claims.n_sealed} ok trials are sealed ('orca-sweep reveal' shows them)"
+    split = {"test": "on test", "val": "on validation"}.get(claims.column.partition("_")[0], "")
+    better = describe_modes({task.task: task.mode for finding in claims.findings for task in finding.tasks})
+    return f"{claims.column} ({split}{sealed if claims.n_sealed else ''}; {better})"
 
 
-def _build_table(found: Claims, one: ClaimFinding) -> Table:
-    is_rho = any(j.kind == CORRELATION for task in one.tasks for j in task.judgements)
-    level, inner = format_percent(found.level), format_percent(2 * found.level - 1)
+def _build_table(claims: Claims, finding: ClaimFinding) -> Table:
+    is_rho = any(judgement.kind == CORRELATION for task in finding.tasks for judgement in task.judgements)
+    level, inner = format_percent(claims.level), format_percent(2 * claims.level - 1)
     head: tuple[str, ...] = ("pairs", "difference", f"{level} interval", f"{inner} interval", "margin")
     if is_rho:
         head = ("trials", "seeds", "rank correlation", f"{level} interval", "least that counts")
-    blocks = tuple(tuple(_build_line(task, j) for j in task.judgements) for task in one.tasks if task.judgements)
+    blocks = tuple(tuple(_build_line(task, j) for j in task.judgements) for task in finding.tasks if task.judgements)
     return Table(
-        name=f"{NAME}-{one.claim.id}",
-        title=f"Claim {one.claim.id}: {one.claim.sentence}",
-        caption=_claim_caption(found, one, is_rho),
+        name=f"{NAME}-{finding.claim.id}",
+        title=f"Claim {finding.claim.id}: {finding.claim.sentence}",
+        caption=_write_claim_caption(claims, finding, is_rho),
         head=("task", "contrast", *head, "word", "the task"),
         align="llrrrrrll",
         blocks=blocks,
-        notes=tuple(_list_notes(one)),
+        notes=tuple(_list_notes(finding)),
     )
 
 
-def _build_line(task: TaskFinding, one: Judgement) -> tuple[str, ...]:
-    if one.kind == CORRELATION:
-        middle = (
-            str(one.n),
-            str(one.n_seeds),
-            format_number(one.estimate, 2, "+"),
-            format_interval(one.low, one.high, 2, "+"),
-        )
+def _build_line(task: TaskFinding, judgement: Judgement) -> tuple[str, ...]:
+    j = judgement
+    if j.kind == CORRELATION:
+        middle = (str(j.n), str(j.n_seeds), format_number(j.estimate, 2, "+"), format_interval(j.low, j.high, 2, "+"))
     else:
-        decimals = decimals_of((j.high - j.low) / 2 for j in task.judgements)
-        inner = format_interval(one.inner_low, one.inner_high, decimals, "+")
+        decimals = decimals_of((line.high - line.low) / 2 for line in task.judgements)
         middle = (
-            str(one.n),
-            format_number(one.estimate, decimals, "+"),
-            format_interval(one.low, one.high, decimals, "+"),
-            inner,
+            str(j.n),
+            format_number(j.estimate, decimals, "+"),
+            format_interval(j.low, j.high, decimals, "+"),
+            format_interval(j.inner_low, j.inner_high, decimals, "+"),
         )
-    limit = f"{one.margin:.3g}" if math.isfinite(one.margin) else NOTHING
-    return (task.task, one.name, *middle, limit, NOTHING if one.unjudged else one.word, task.says)
+    limit = f"{j.margin:.3g}" if math.isfinite(j.margin) else NOTHING
+    return (task.task, j.name, *middle, limit, NOTHING if j.unjudged else j.word, task.says)
 
 
-def _claim_caption(found: Claims, one: ClaimFinding, is_rho: bool) -> str:
-    n = max((j.n_family for task in one.tasks for j in task.judgements), default=0)
-    numbers_of = (
-        f"Spearman's rank correlation of the objective after embedder training and {found.column} over trials, with its"
-        f" {format_percent(found.level)} interval over seeds (jackknife)"
+def _write_claim_caption(claims: Claims, finding: ClaimFinding, is_rho: bool) -> str:
+    claim, level = finding.claim, format_percent(claims.level)
+    n = max((judgement.n_family for task in finding.tasks for judgement in task.judgements), default=0)
+    measured = (
+        f"Spearman's rank correlation of the objective after embedder training and {claims.column} over trials, with its"
+        f" {level} interval over seeds (jackknife)"
         if is_rho
-        else f"Mean paired difference in {found.column} over pairs of equal seed, in the task's unit, the first cell minus the"
-        f" second ({_better_difference(one)}), with Student-t intervals over pairs; helps and hurts go by the wider"
-        " interval, no meaningful difference by the narrower one"
+        else f"Mean paired difference in {claims.column} over pairs of equal seed, in the task's unit: the first cell minus"
+        f" the second ({_describe_better_side(finding)}), with Student-t intervals over pairs; helps and hurts depend on the"
+        " wider interval, no meaningful difference on the narrower one"
     )
     return (
-        f"Verdict: {one.verdict}. Source of the claim: {one.claim.source}. Judged on: {one.claim.rows}. A task supports it if"
-        f" {one.claim.supports}; it contradicts it if {one.claim.contradicts}. {_describe_rule(one)} {numbers_of}. Words are"
-        f" corrected for all contrasts of this claim that can be judged ({n}), intervals are each one's own."
+        f"Verdict: {finding.verdict}. Source of the claim: {claim.source}. Judged on: {claim.rows}. A task supports it if"
+        f" {claim.supports}; a task contradicts it if {claim.contradicts}. {_describe_rule(finding)} {measured}. Words are"
+        f" corrected for all contrasts of this claim that can be judged ({n}); intervals are uncorrected."
     )
 
 
-def _better_difference(one: ClaimFinding) -> str:
-    """On which side of zero the first cell is better, in words; tasks may differ in it."""
+def _describe_better_side(finding: ClaimFinding) -> str:
+    """Returns on which side of zero the first cell is better, in words; it depends on the mode of the task."""
     sides: dict[Mode, str] = {"min": "below", "max": "above"}
-    tasks = {mode: [task.task for task in one.tasks if task.mode == mode] for mode in sides}
-    said = [(sides[mode], named) for mode, named in tasks.items() if named]
-    if len(said) == 1:
-        return f"{said[0][0]} zero: the first is better"
-    texts = [f"{side} zero in {', '.join(named)}" for side, named in said]
+    tasks = {mode: [task.task for task in finding.tasks if task.mode == mode] for mode in sides}
+    known = [(sides[mode], names) for mode, names in tasks.items() if names]
+    if len(known) == 1:
+        return f"{known[0][0]} zero: the first is better"
+    texts = [f"{side} zero in {', '.join(names)}" for side, names in known]
     return f"the first is better {' and '.join(texts)}"
 
 
-def _describe_rule(one: ClaimFinding) -> str:
-    if one.claim.of_some:
-        return "One task is enough to support it, and all that can be judged are needed to contradict it."
-    return "It is supported, or contradicted, where all tasks say so that can be judged."
+def _describe_rule(finding: ClaimFinding) -> str:
+    if finding.claim.of_some:
+        return "The claim is supported if one task supports it, and contradicted if all tasks that can be judged do."
+    return "The claim is supported, or contradicted, if all tasks that can be judged agree."
 
 
-def _list_notes(one: ClaimFinding) -> Iterator[str]:
-    for task in one.tasks:
+def _list_notes(finding: ClaimFinding) -> Iterator[str]:
+    for task in finding.tasks:
         if task.setting:
-            yield f"{task.task}: judged at {task.setting}{_count_others(task.n_other_settings)}."
+            yield f"{task.task}: judged at {task.setting}{_count_other_settings(task.n_other_settings)}."
         if task.margin and task.judgements:
             yield f"{task.task}: margin {task.margin.value:.3g} ({task.metric}), {task.margin.source}."
         if task.unjudged:
@@ -345,63 +350,66 @@ def _list_notes(one: ClaimFinding) -> Iterator[str]:
             if judgement.gaps:
                 yield f"{task.task}, {judgement.name}: seeds without a pair: {judgement.gaps}."
             if judgement.differs:
-                yield f"{task.task}, {judgement.name}: a rule of the space has also set {judgement.differs}."
+                yield f"{task.task}, {judgement.name}: a rule of the space also sets {judgement.differs}."
 
 
-def _count_others(n: int) -> str:
+def _count_other_settings(n: int) -> str:
     if not n:
         return ""
-    return f"; {n} other setting{'s' * (n > 1)} of these tables {'are' if n > 1 else 'is'} not (--base names one)"
+    return f"; the tables have {n} other setting{'s' * (n > 1)} (--base chooses)"
 
 
 # Figure -------------------------------------------------------------------------------------------
 
 
-def plot(found: Claims) -> Any:
+def plot(claims: Claims) -> Any:
     """Returns a matplotlib figure, a forest plot: a panel per claim, a line per task and contrast, margins shaded."""
     from matplotlib.figure import Figure
 
-    panels = [(one, _lines_of(one)) for one in found.found]
+    panels = [(finding, _list_lines(finding)) for finding in claims.findings]
     heights = [ROW * min(len(lines), MAX_ROWS) for _, lines in panels]
     width, height = LEFT + WIDTH + RIGHT, HEAD + sum(heights) + (TITLE + TICKS) * len(panels)
-    made, top = Figure(figsize=(width, height)), height - HEAD
-    for (one, lines), size in zip(panels, heights, strict=True):
-        # Placed by hand: what a layout engine finds may differ in its last bits, and with it the file.
+    figure, top = Figure(figsize=(width, height)), height - HEAD
+    for (finding, lines), size in zip(panels, heights, strict=True):
+        # Placed by hand: a layout engine's result may differ in its last bits, and with it the file.
         bottom = top - TITLE - size
-        axis = made.add_axes((LEFT / width, bottom / height, WIDTH / width, size / height))
-        _draw_panel(axis, one, lines[:MAX_ROWS], len(lines))
+        axis = figure.add_axes((LEFT / width, bottom / height, WIDTH / width, size / height))
+        _draw_panel(axis, finding, lines[:MAX_ROWS], len(lines))
         top = bottom - TICKS
-    made.suptitle(
-        f"what these rows say of the study's claims, by {found.column}; bars:"
-        f" {format_percent(found.level)} intervals, n pairs of equal seed\nshaded: within the margin of the task; words are"
-        " corrected for all contrasts of a claim, bars are each one's own",
+    figure.suptitle(
+        f"verdicts of these rows on the study's claims, by {claims.column}; bars:"
+        f" {format_percent(claims.level)} intervals, n pairs of equal seed\nshaded: within the margin of the task; words are"
+        " corrected for all contrasts of a claim, bars are uncorrected",
         fontsize=9,
         y=1 - 0.12 / height,
     )
-    return made
+    return figure
 
 
-def _lines_of(one: ClaimFinding) -> list[tuple[TaskFinding | None, Judgement | None]]:
-    """Task and contrast of each line; a task that has none has a line that says why."""
-    lines: list[tuple[TaskFinding | None, Judgement | None]] = []
-    for task in one.tasks:
-        lines += [(task, judgement) for judgement in task.judgements] or [(task, None)]
-    return lines or [(None, None)]
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """A line of a panel: a contrast, a task without any, or a claim without a task."""
+
+    task: TaskFinding | None = None
+    judgement: Judgement | None = None
 
 
-def _draw_panel(
-    axis: Any, one: ClaimFinding, lines: Sequence[tuple[TaskFinding | None, Judgement | None]], n: int
-) -> None:
-    verdict = _wrap_text(one.verdict, 120)
-    axis.set_title(f"{one.claim.id}. {one.claim.sentence}\n{verdict}", fontsize=9, loc="left")
-    is_rho = any(j and j.kind == CORRELATION for _, j in lines)
-    for y, (task, judgement) in enumerate(lines):
-        text = _wrap_text(f"not judged: {task.unjudged.text}") if task and task.unjudged else "no such task"
-        if judgement is not None and task is not None:
-            text = _draw_contrast(axis, judgement, y, is_rho, task.mode)
+def _list_lines(finding: ClaimFinding) -> list[_Line]:
+    lines: list[_Line] = []
+    for task in finding.tasks:
+        lines += [_Line(task=task, judgement=judgement) for judgement in task.judgements or (None,)]
+    return lines or [_Line()]
+
+
+def _draw_panel(axis: Any, finding: ClaimFinding, lines: Sequence[_Line], n: int) -> None:
+    verdict = _wrap_text(finding.verdict, 120)
+    axis.set_title(f"{finding.claim.id}. {finding.claim.sentence}\n{verdict}", fontsize=9, loc="left")
+    is_rho = any(line.judgement and line.judgement.kind == CORRELATION for line in lines)
+    for y, line in enumerate(lines):
+        text = _draw_line(axis, line, y, is_rho=is_rho)
         axis.text(1.01, y, text, transform=axis.get_yaxis_transform(), fontsize=7.5, color="#222222", va="center")
-    are_mixed = len({task.mode for task, _ in lines if task}) > 1
-    names = shorten_texts((_name_of_line(task, j, are_mixed) if task else "" for task, j in lines), 60)
+    modes = {line.task.mode for line in lines if line.task}
+    names = shorten_texts((_name_line(line, are_mixed=len(modes) > 1) for line in lines), 60)
     axis.set_yticks(range(len(lines)), [name.replace(" : ", ": ") for name in names], fontsize=7.5)
     axis.set_ylim(len(lines) - 0.5, -0.5)
     axis.spines[["top", "right"]].set_visible(False)
@@ -410,44 +418,49 @@ def _draw_panel(
         axis.spines["bottom"].set_visible(False)
         return
     axis.axvline(0, color="#444444", linewidth=0.8)
+    label = "rank correlation of OTDD and metric" if is_rho else "difference in % of the mean of the second cell"
+    better = f"; {better_side(modes.pop())} of zero is better" if not is_rho and len(modes) == 1 else ""
     more = f"; {n - len(lines)} more contrasts are in the table" if n > len(lines) else ""
-    what = "rank correlation of OTDD and metric" if is_rho else "difference in % of the mean of the second cell"
-    modes = {task.mode for task, _ in lines if task}
-    better = ""
-    if not is_rho and len(modes) == 1:
-        better = f"; {better_side(modes.pop())} of zero is better"
-    axis.set_xlabel(what + better + more, fontsize=7.5)
+    axis.set_xlabel(label + better + more, fontsize=7.5)
     axis.tick_params(axis="x", labelsize=7.5)
 
 
-def _name_of_line(task: TaskFinding, one: Judgement | None, are_mixed: bool) -> str:
-    """Task and contrast; where tasks differ in it, with which way round the metric is compared."""
-    better = f"({describe_mode(task.mode)})"
-    return " ".join([task.task, *([better] * are_mixed), *([":", one.name] if one else [])])
+def _name_line(line: _Line, *, are_mixed: bool) -> str:
+    """Returns task and contrast; also whether lower or higher is better if the tasks of the panel differ in it."""
+    if line.task is None:
+        return ""
+    better = f"({describe_mode(line.task.mode)})"
+    return " ".join([line.task.task, *([better] * are_mixed), *([":", line.judgement.name] if line.judgement else [])])
 
 
 def _wrap_text(text: str, width: int = 66) -> str:
     return textwrap.fill(text, width, max_lines=2, placeholder=" …")
 
 
-def _draw_contrast(axis: Any, one: Judgement, y: int, is_rho: bool, mode: Mode) -> str:
-    """Draws one contrast and returns what is to be said beside it."""
-    if one.unjudged and not math.isfinite(one.estimate):
-        return _wrap_text(f"not judged: {one.unjudged.text}")
-    scale = 1.0 if is_rho else 100 / one.reference if one.reference > 0 else math.nan
-    colour, marker = LOOKS_OF[one.word]
-    # Of a correlation: everything on the far side of the least that counts.
-    within = (as_cost(-1.0, mode), one.margin) if is_rho else (-one.margin * scale, one.margin * scale)
+def _draw_line(axis: Any, line: _Line, y: int, *, is_rho: bool) -> str:
+    """Draws a contrast, if the line has one, and returns the text beside it."""
+    task, judgement = line.task, line.judgement
+    if task is None:
+        return "no task of this kind"
+    if judgement is None:
+        return _wrap_text(f"not judged: {task.unjudged.text}") if task.unjudged else "not judged"
+    if judgement.unjudged and not math.isfinite(judgement.estimate):
+        return _wrap_text(f"not judged: {judgement.unjudged.text}")
+    scale = 1.0 if is_rho else 100 / judgement.reference if judgement.reference > 0 else math.nan
+    colour, marker = LOOKS_OF[judgement.word]
+    margin = judgement.margin
+    # For a correlation: everything on the far side of the least that counts.
+    within = (as_cost(-1.0, task.mode), margin) if is_rho else (-margin * scale, margin * scale)
     if all(map(math.isfinite, within)):
         axis.fill_between(within, y - 0.5, y + 0.5, color="#999999", alpha=0.25, linewidth=0)
-    axis.plot([one.low * scale, one.high * scale], [y, y], color=colour, linewidth=2)
-    axis.plot([one.estimate * scale], [y], marker, color=colour, markersize=6)
-    n = f"n = {one.n} trials, {one.n_seeds} seeds" if is_rho else f"n = {one.n}"
-    raw = f"{one.estimate:+.2f}" if is_rho else f"{one.estimate:+.3g}"
-    return f"{'not judged' if one.unjudged else one.word} ({raw}, {n})"
+    axis.plot([judgement.low * scale, judgement.high * scale], [y, y], color=colour, linewidth=2)
+    axis.plot([judgement.estimate * scale], [y], marker, color=colour, markersize=6)
+    n = f"n = {judgement.n} trials, {judgement.n_seeds} seeds" if is_rho else f"n = {judgement.n}"
+    estimate = f"{judgement.estimate:+.2f}" if is_rho else f"{judgement.estimate:+.3g}"
+    return f"{'not judged' if judgement.unjudged else judgement.word} ({estimate}, {n})"
 
 
 def make_output(results: Results, **asked: Any) -> Output:
-    """Returns the analysis as it is written; ``asked`` are the fields of ``Options``."""
+    """Returns the analysis as it is written to files; ``asked`` holds the fields of ``Options``."""
     claims = compute(results, Options(**asked))
     return Output(numbers=numbers(claims), tables=build_tables(claims), figure=plot(claims))

@@ -1,7 +1,7 @@
-"""Which cells may be compared by their means: those whose run seed draws the same, per task.
+"""Which cells of a task may be compared by their means: those in which the run seed draws the same things.
 
-Cells that differ in ``seed_varies`` are the same work with less or more of its randomness held. They differ in spread on
-purpose, which is what ``seed_noise`` shows; a difference of their means tells of the one draw that was held.
+Cells that differ in ``seed_varies`` do the same work with less or more of its randomness fixed. They differ in spread on
+purpose, which ``seed_noise`` shows; a difference of their means only reflects the single draw that was fixed.
 """
 
 from collections.abc import Sequence
@@ -17,59 +17,59 @@ if TYPE_CHECKING:
 
 PATH = SEED_VARIES
 DEFAULT = "all"
-"""What rows mean that do not say."""
+"""The level of rows that have none."""
 
 
-def meaning(level: str) -> str:
-    """Returns what the run seed varies at a level; tables of before there was a choice do not say."""
+def fill_default(level: str) -> str:
+    """Returns what the run seed varies at a level; rows without the field vary all."""
     return DEFAULT if level == "null" else level
 
 
 def compared(results: Results, base: Sequence[str] = (), without: Sequence[str] = ()) -> Results:
-    """Returns the tables with those cells alone whose seed varies what that of the base of their task does.
+    """Returns the tables with only the cells whose seed varies the same as in the base cell of their task.
 
-    What was left out is said in ``notes``. The base's is the first of the task that has the named levels.
+    The base cell is the first of its task that has the named levels. ``notes`` says what is left out.
 
     Args:
         results: the tables.
         base: levels of the base cell, each 'factor=level'.
-        without: levels that it does not have, each 'factor=level'.
+        without: levels that the base cell does not have, each 'factor=level'.
     """
     if PATH not in results.trials or not len(results.trials):
         return results
     trials = results.trials
-    varies = trials[PATH].map(write_level).map(meaning)
-    could_be = _having(results, varies, base, without)
-    if not could_be.any():  # what was named is in no table, which is said where names are read
+    varies = trials[PATH].map(write_level).map(fill_default)
+    is_candidate = _match_base(results, varies, base, without)
+    if not is_candidate.any():  # no row has the named levels; the code that reads names reports that
         return results
-    first = varies[could_be].groupby(trials.loc[could_be, "task"], sort=False).first()
-    kept = varies == trials["task"].map(first).fillna(first.iloc[0])
-    if kept.all():
+    first = varies[is_candidate].groupby(trials.loc[is_candidate, "task"], sort=False).first()
+    is_kept = varies == trials["task"].map(first).fillna(first.iloc[0])
+    if is_kept.all():
         return results
-    return replace(results, trials=trials[kept], notes=(*results.notes, _note(trials, varies, kept)))
+    return replace(results, trials=trials[is_kept], notes=(*results.notes, _describe_rest(trials, varies, is_kept)))
 
 
-def _having(
+def _match_base(
     results: Results, varies: "pd.Series[str]", base: Sequence[str], without: Sequence[str]
 ) -> "pd.Series[bool]":
-    """Which rows could be of the base."""
+    """Returns which rows can belong to the base cell."""
     import pandas as pd
 
     trials = results.trials
-    found = pd.Series(True, index=trials.index)
+    matches = pd.Series(True, index=trials.index)
     for items, is_wanted in ((base, True), (without, False)):
         for path, _, level in (item.partition("=") for item in items):
             if path in trials and (is_wanted or path == PATH):
                 texts = varies if path == PATH else results.label_column(path)
-                found &= texts.map(lambda text, level=level: is_level(text, level)) == is_wanted
-    return found
+                matches &= texts.map(lambda text, level=level: is_level(text, level)) == is_wanted
+    return matches
 
 
-def _note(trials: "pd.DataFrame", varies: "pd.Series[str]", kept: "pd.Series[bool]") -> str:
-    n = trials.loc[~kept, "cell_id"].nunique()
-    others, own = (", ".join(dict.fromkeys(varies[which])) for which in (~kept, kept))
-    left = f"{n} cells are" if n > 1 else "1 cell is"
+def _describe_rest(trials: "pd.DataFrame", varies: "pd.Series[str]", is_kept: "pd.Series[bool]") -> str:
+    n = trials.loc[~is_kept, "cell_id"].nunique()
+    rest, base = (", ".join(dict.fromkeys(varies[rows])) for rows in (~is_kept, is_kept))
+    subject = f"{n} cells are left out: they have" if n > 1 else "1 cell is left out: it has"
     return (
-        f"{left} left out: the run seed draws something else there ({PATH} {others}) than in the base cell ({own}), so means are"
-        " not to be compared. seed_noise compares the spreads."
+        f"{subject} {PATH} {rest} and the base cell has {base}, so the means are not comparable. seed_noise compares the"
+        " spreads."
     )

@@ -1,4 +1,4 @@
-"""From the study's claims and the cells of tables to a verdict for each: contrasts, words, tasks, all tasks."""
+"""Judges the study's claims on the cells of tables: contrasts, their words, what each task says, a verdict over tasks."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -30,7 +30,7 @@ CORRELATION = "correlation"
 Lack = Literal[
     Reason, "lacking-trials", "no-interval", "no-dimensions", "no-column", "not-named", "no-setting", "several"
 ]
-"""Why a contrast or a task is not judged: a reason of a verdict, or what the rows lack to ask it at all."""
+"""Why a contrast or a task is not judged: the reason of a verdict, or what the rows lack."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,45 +39,45 @@ class Unjudged:
 
     reason: Lack
     text: str
-    """The same in words, with what is missing."""
+    """The reason in words, with what is missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """One contrast of a claim on a task, or its rank correlation, and the word for it."""
+    """One contrast or rank correlation of a claim on a task, and its word."""
 
     kind: str
-    """What the claim's rule calls it; 'correlation' where it is one."""
+    """The name that the claim's rule uses; 'correlation' for a rank correlation."""
     name: str
     cells: tuple[str, ...]
-    """Ids of the cells: the first against the second, or all that a correlation is over."""
+    """Ids: of the first cell and the one it is compared with, or of all cells in a correlation."""
     word: str
     n: int
-    """Complete pairs of equal seed; of a correlation, trials."""
+    """Complete pairs of equal seed; trials for a correlation."""
     n_seeds: int
     estimate: float
     """Mean paired difference in the metric's unit, or Spearman's rho."""
     low: float
-    """Of the 1 - alpha interval, as ``high``."""
+    """End of the 1 - alpha interval, as ``high``."""
     high: float
     inner_low: float
-    """Of the 1 - 2 alpha interval of a difference, as ``inner_high``."""
+    """End of the 1 - 2 alpha interval of a difference, as ``inner_high``."""
     inner_high: float
     reference: float
-    """Mean of the cell that the first is compared with."""
+    """Mean of the second cell."""
     margin: float
-    """Of a correlation, the least that counts; where higher is better it is negative, and the most that counts."""
+    """For a correlation the least that counts; if a higher metric is better, it is negative: the most that counts."""
     p_beyond: float
     """Adjusted for the claim's family, as ``p_within``."""
     p_within: float
     n_family: int
     sentence: str
     unjudged: Unjudged | None
-    """Why there is nothing to judge; None if there is."""
+    """Why it is not judged; None if it is."""
     gaps: str
-    """Seeds without a pair, or that lack trials, and why."""
+    """Seeds that have no pair or lack trials, and why."""
     differs: str
-    """What else the two cells differ in: a rule of their space has set it."""
+    """Other fields in which the two cells differ, since a rule of their space sets them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,158 +91,178 @@ class TaskFinding:
     unjudged: Unjudged | None
     """Why it cannot be judged; None if it can."""
     margin: Margin | None
-    """None where the claim needs none."""
+    """None if the claim needs none."""
     setting: str = ""
-    """Levels of the fields that vary in the task and that the claim does not compare."""
+    """Levels of the fields that vary in the task but that the claim does not compare."""
     n_other_settings: int = 0
-    """At which the claim could be judged, too, and is not."""
+    """Settings at which the claim could also be judged."""
     judgements: tuple[Judgement, ...] = ()
     mode: Mode = "min"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimFinding:
-    """A claim, what each task says of it, and the verdict over tasks."""
+    """A claim, what each task says of it, and the verdict over all tasks."""
 
     claim: Claim
     tasks: tuple[TaskFinding, ...]
     kind: Kind
     summary: str
-    """As it is read: the kind, with how many tasks where they differ."""
+    """The kind as people read it, with the number of tasks where these differ."""
     because: str
     """Why it cannot be judged; empty if it can."""
     share: Proportion
-    """Of the tasks that decide it, those that support it."""
+    """The share of the tasks that decide it that support it."""
 
     @property
     def verdict(self) -> str:
-        """The summary, and why it cannot be judged."""
+        """The summary, with the reason if the claim cannot be judged."""
         return f"{self.summary}, because {self.because}" if self.because else self.summary
 
-    def saying(self, says: Says) -> tuple[TaskFinding, ...]:
-        """Returns the tasks that say one thing."""
+    def tasks_saying(self, says: Says) -> tuple[TaskFinding, ...]:
+        """Returns the tasks that say this."""
         return tuple(task for task in self.tasks if task.says == says)
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Choice:
+    """The setting at which a task is judged, or why it has none."""
+
+    setting: Setting | None = None
+    n_other_settings: int = 0
+    unjudged: Unjudged | None = None
+
+
+def _lack_setting(reason: Lack, text: str) -> _Choice:
+    return _Choice(unjudged=Unjudged(reason=reason, text=text))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Judge:
-    """What all claims are judged with."""
+    """Judges claims, all with the same margins and settings."""
 
     margins: Mapping[str, Margin]
-    """Of each task."""
+    """By task."""
     named: Mapping[str, Collection[str]]
-    """Levels of the setting to judge at, alternatives of each field."""
+    """By field, the levels of which the setting to judge at has one."""
     columns: Collection[str]
-    """That the tables have."""
+    """Columns of the tables."""
     level: float
     complete: bool
-    """Whether to judge from the seeds that are left, where some give no pair."""
+    """Whether to judge from the remaining seeds if some give no pair."""
     least: float
     """The least rank correlation that counts."""
 
-    def claim(self, claim: Claim, tasks: Sequence[TaskCells]) -> ClaimFinding:
+    def judge_claim(self, claim: Claim, tasks: Sequence[TaskCells]) -> ClaimFinding:
         """Returns what the tasks say of a claim."""
-        about = [task for task in tasks if claim.dims is None or task.dims in (claim.dims, None)]
-        asked = [self._ask(claim, task) for task in about]
-        judged = iter(self._family([setting for setting, _, _ in asked if setting]))
-        found = []
-        for task, (setting, n_others, unjudged) in zip(about, asked, strict=True):
-            if setting:
-                found.append(self._judged(claim, task, setting, n_others, next(judged)))
-            else:
-                found.append(
-                    TaskFinding(
-                        task=task.task, metric=task.metric, dims=task.dims, says="cannot be judged", unjudged=unjudged,
-                        margin=self.margins[task.task], mode=task.mode,
-                    )
-                )  # fmt: skip
-        return _over_tasks(claim, tuple(found), tasks, self.level)
+        concerned = [task for task in tasks if claim.dims is None or task.dims in (claim.dims, None)]
+        chosen = [self._choose_setting(claim, task) for task in concerned]
+        judged = iter(self._judge_family([choice.setting for choice in chosen if choice.setting]))
+        findings = tuple(
+            self._conclude(claim, task, choice, next(judged) if choice.setting else ())
+            for task, choice in zip(concerned, chosen, strict=True)
+        )
+        return _conclude_over_tasks(claim, findings, tasks, self.level)
 
-    def _ask(self, claim: Claim, task: TaskCells) -> tuple[Setting | None, int, Unjudged | None]:
-        """Returns the setting to judge at, how many others there are, and why there is none."""
+    def _choose_setting(self, claim: Claim, task: TaskCells) -> _Choice:
         missing = [path for path in claim.needs if path not in self.columns]
         if claim.dims is not None and task.dims is None:
-            text = "the tables do not say whether it is 1D or 2D: its rows were made by an older version"
-            return None, 0, Unjudged(reason="no-dimensions", text=text)
+            return _lack_setting("no-dimensions", "the tables do not say whether it is 1D or 2D (column dims)")
         if missing:
-            return None, 0, Unjudged(reason="no-column", text=f"the tables have no column {', '.join(missing)}")
+            return _lack_setting("no-column", f"the tables have no column {', '.join(missing)}")
         start = [cell for cell in task.cells if self._is_named(cell, claim)]
         settings: dict[frozenset[str], Setting] = {}
         for setting in claim.settings(task, start):
             settings.setdefault(setting.cells, setting)
         if settings:
-            return next(iter(settings.values())), len(settings) - 1, None
+            return _Choice(setting=next(iter(settings.values())), n_other_settings=len(settings) - 1)
         if len(start) < len(task.cells) and next(claim.settings(task, task.cells), None):
-            text = "no cell that --base names has one to be compared with"
-            return None, 0, Unjudged(reason="not-named", text=text)
-        return None, 0, Unjudged(reason="no-setting", text=claim.lacks(task))
+            return _lack_setting("not-named", "no cell that --base names has a cell to be compared with")
+        return _lack_setting("no-setting", claim.lacks(task))
 
     def _is_named(self, cell: ConfiguredCell, claim: Claim) -> bool:
-        return all(cell.shown(path) in of for path, of in self.named.items() if path not in claim.varied)
+        return all(cell.level_of(path) in levels for path, levels in self.named.items() if path not in claim.varied)
 
-    def _family(self, settings: Sequence[Setting]) -> list[tuple[Judgement, ...]]:
-        """The judgements of each setting; all of them are one family."""
+    def _judge_family(self, settings: Sequence[Setting]) -> list[tuple[Judgement, ...]]:
+        """Returns the judgements of each setting; together they are one family of tests."""
         if any(setting.along for setting in settings):
-            return self._correlations(settings)
+            return self._judge_correlations(settings)
         pairs = [(pair, setting.free) for setting in settings for pair in setting.pairs]
         contrasts = [paired_contrast(p.a.cell.values, p.b.cell.values, self.level, self.complete) for p, _ in pairs]
         limits = [self.margins[pair.a.cell.task] for pair, _ in pairs]
         values = [math.nan if limit.kind == "none" else limit.value for limit in limits]
         modes = [pair.a.cell.mode for pair, _ in pairs]
         words = zip(pairs, contrasts, verdicts(contrasts, values, 1 - self.level, modes), strict=True)
-        made = iter([_judgement(*pair, contrast, word) for pair, contrast, word in words])
-        return [tuple(next(made) for _ in setting.pairs) for setting in settings]
+        judgements = iter([_judge_pair(*pair, contrast, word) for pair, contrast, word in words])
+        return [tuple(next(judgements) for _ in setting.pairs) for setting in settings]
 
-    def _correlations(self, settings: Sequence[Setting]) -> list[tuple[Judgement, ...]]:
-        gaps = [_trial_gaps(setting.along) for setting in settings]
-        found = [self._correlation(setting.along, gap) for setting, gap in zip(settings, gaps, strict=True)]
-        alone = [
-            _one_sided(one, self.least, setting.anchor.cell.mode) if one else (math.nan, math.nan)
-            for one, setting in zip(found, settings, strict=True)
+    def _judge_correlations(self, settings: Sequence[Setting]) -> list[tuple[Judgement, ...]]:
+        gaps = [_find_gaps(setting.along) for setting in settings]
+        correlations = [self._correlate(setting.along, gap) for setting, gap in zip(settings, gaps, strict=True)]
+        uncorrected = [
+            _one_sided_p(rho, self.least, setting.anchor.cell.mode) if rho else (math.nan, math.nan)
+            for rho, setting in zip(correlations, settings, strict=True)
         ]
-        # As of a contrast: the 1 - alpha interval lies beyond, or the 1 - 2 alpha interval does not reach that far.
-        beyond = holm([p if math.isnan(p) else min(1.0, 2 * p) for p, _ in alone]).tolist()
-        below = holm([p for _, p in alone]).tolist()
-        n = sum(not math.isnan(p) for p in below)
-        made: list[tuple[Judgement, ...]] = []
-        for i, setting in enumerate(settings):
-            tested = _Tracking(found[i], gaps[i], self.least, 1 - self.level, beyond[i], below[i], n)
-            made.append((_judge_tracking(setting, tested),))
-        return made
+        # As for a contrast: the 1 - alpha interval lies beyond, or the 1 - 2 alpha interval does not reach that far.
+        beyond = holm([p if math.isnan(p) else min(1.0, 2 * p) for p, _ in uncorrected]).tolist()
+        below = holm([p for _, p in uncorrected]).tolist()
+        tests = [
+            _Tracking(
+                correlation=rho,
+                gaps=gap,
+                least=self.least,
+                alpha=1 - self.level,
+                p_beyond=p_beyond,
+                p_below=p_below,
+                n_family=sum(not math.isnan(p) for p in below),
+            )
+            for rho, gap, p_beyond, p_below in zip(correlations, gaps, beyond, below, strict=True)
+        ]
+        return [(_judge_tracking(setting, test),) for setting, test in zip(settings, tests, strict=True)]
 
-    def _correlation(self, along: Sequence[ConfiguredCell], gaps: Mapping[int, str]) -> RankCorrelation | None:
-        """Of OTDD and metric over the trials of the seeds that have them all; None where a seed has not, unasked."""
-        seeds = [seed for seed in _seeds(along) if seed not in gaps]
+    def _correlate(self, along: Sequence[ConfiguredCell], gaps: Mapping[int, str]) -> RankCorrelation | None:
+        """Returns the rank correlation of OTDD and metric over the trials of complete seeds.
+
+        None if no seed is complete, or if some are not and ``complete`` does not allow to leave them out.
+        """
+        seeds = [seed for seed in _list_seeds(along) if seed not in gaps]
         if (gaps and not self.complete) or not seeds:
             return None
         trials = [(cell.objectives[seed], cell.cell.values[seed], seed) for cell in along for seed in seeds]
         objective, metric, clusters = zip(*trials, strict=True)
         return rank_correlation(objective, metric, self.level, clusters)
 
-    def _judged(
-        self, claim: Claim, task: TaskCells, setting: Setting, n_others: int, judgements: tuple[Judgement, ...]
+    def _conclude(
+        self, claim: Claim, task: TaskCells, choice: _Choice, judgements: tuple[Judgement, ...]
     ) -> TaskFinding:
-        margin = None if setting.along else self.margins[task.task]
-        says = claim.says([(one.kind, "undecided" if one.unjudged else one.word) for one in judgements])
-        unjudged = _find_lack(judgements, margin, self.complete) if says == "undecided" else None
-        return TaskFinding(
+        setting = choice.setting
+        finding = TaskFinding(
             task=task.task,
             metric=task.metric,
             dims=task.dims,
+            says="cannot be judged",
+            unjudged=choice.unjudged,
+            margin=None if setting and setting.along else self.margins[task.task],
+            mode=task.mode,
+        )
+        if not setting:
+            return finding
+        says = claim.says([(j.kind, "undecided" if j.unjudged else j.word) for j in judgements])
+        unjudged = _find_lack(judgements, finding.margin, self.complete) if says == "undecided" else None
+        return replace(
+            finding,
             says="cannot be judged" if unjudged else says,
             unjudged=unjudged,
-            margin=margin,
-            setting=task.setting(setting.anchor, claim.varied),
-            n_other_settings=n_others,
+            setting=task.describe_setting(setting.anchor, claim.varied),
+            n_other_settings=choice.n_other_settings,
             judgements=judgements,
-            mode=task.mode,
         )
 
 
 # Contrasts ----------------------------------------------------------------------------------------
 
 
-def _judgement(pair: Pair, free: Collection[str], contrast: Contrast, verdict: Verdict) -> Judgement:
+def _judge_pair(pair: Pair, free: Collection[str], contrast: Contrast, verdict: Verdict) -> Judgement:
     interval, inner, reason = contrast.interval, verdict.inner, verdict.reason
     a, b = pair.a.cell, pair.b.cell
     return Judgement(
@@ -265,57 +285,64 @@ def _judgement(pair: Pair, free: Collection[str], contrast: Contrast, verdict: V
         sentence=verdict.sentence,
         unjudged=Unjudged(reason=reason, text=describe_reason(verdict)) if reason else None,
         gaps=describe_unpaired(a, b, contrast),
-        differs=_differing(pair, free),
+        differs=_describe_other_differences(pair, free),
     )
 
 
-def _differing(pair: Pair, free: Collection[str]) -> str:
-    levels = {path: (pair.a.shown(path), pair.b.shown(path)) for path in pair.a.settings if path not in free}
+def _describe_other_differences(pair: Pair, free: Collection[str]) -> str:
+    levels = {path: (pair.a.level_of(path), pair.b.level_of(path)) for path in pair.a.settings if path not in free}
     return ", ".join(f"{path} {a} against {b}" for path, (a, b) in levels.items() if a != b)
 
 
 # Correlations -------------------------------------------------------------------------------------
 
 
-def _seeds(cells: Sequence[ConfiguredCell]) -> list[int]:
+def _list_seeds(cells: Sequence[ConfiguredCell]) -> list[int]:
     return sorted({seed for cell in cells for seed in cell.cell.values})
 
 
-def _trial_gaps(cells: Sequence[ConfiguredCell]) -> dict[int, str]:
-    """Seeds that lack a trial at some amount of embedder training, each with what became of it."""
+def _find_gaps(cells: Sequence[ConfiguredCell]) -> dict[int, str]:
+    """Returns the seeds that lack a trial at some amount of embedder training, each with what happened to the trial."""
     gaps = {}
-    for seed in _seeds(cells):
-        lacking = [f"{cell.describe(EPOCHS)} {_state(cell, seed)}" for cell in cells if not _has(cell, seed)]
+    for seed in _list_seeds(cells):
+        lacking = [
+            f"{cell.describe_levels(EPOCHS)} {_describe_trial(cell, seed)}"
+            for cell in cells
+            if not _has_numbers(cell, seed)
+        ]
         if lacking:
             gaps[seed] = ", ".join(lacking)
     return gaps
 
 
-def _has(cell: ConfiguredCell, seed: int) -> bool:
-    return all(math.isfinite(of.get(seed, math.nan)) for of in (cell.cell.values, cell.objectives))
+def _has_numbers(cell: ConfiguredCell, seed: int) -> bool:
+    return all(math.isfinite(numbers.get(seed, math.nan)) for numbers in (cell.cell.values, cell.objectives))
 
 
-def _state(cell: ConfiguredCell, seed: int) -> str:
+def _describe_trial(cell: ConfiguredCell, seed: int) -> str:
     status = cell.cell.statuses.get(seed, "not planned")
     return "ok but without a number" if status == "ok" else status
 
 
-def _one_sided(found: RankCorrelation, least: float, mode: Mode) -> tuple[float, float]:
-    """P of "objective and metric do not go together so far", and of "they do": a better metric is a lower, or a higher one."""
+def _one_sided_p(rho: RankCorrelation, least: float, mode: Mode) -> tuple[float, float]:
+    """Returns the p of a correlation below the least that counts, and the p of one above it.
+
+    The sign follows the mode: a better metric is a lower or a higher one.
+    """
     if mode == "min":
-        return rho_p(found, least)
-    above, below = rho_p(found, -least)
+        return rho_p(rho, least)
+    above, below = rho_p(rho, -least)
     return below, above
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Tracking:
-    """A rank correlation of objective and metric, and its test in the claim's family."""
+    """A rank correlation of objective and metric, and its test within the claim's family."""
 
     correlation: RankCorrelation | None
     gaps: Mapping[int, str]
     least: float
-    """The least that counts."""
+    """The least correlation that counts."""
     alpha: float
     p_beyond: float
     p_below: float
@@ -338,84 +365,88 @@ class _Tracking:
             text = f"seed {seeds} lacks trials" if len(self.gaps) == 1 else f"seeds {seeds} lack trials"
             return Unjudged(reason="lacking-trials", text=text)
         caution = self.correlation.caution.replace("cluster", "seed")
-        return Unjudged(reason="no-interval", text=caution or "its interval has no end")
+        return Unjudged(reason="no-interval", text=caution or "its interval is not finite")
 
 
-def _judge_tracking(setting: Setting, tested: _Tracking) -> Judgement:
-    found, mode = tested.correlation, setting.anchor.cell.mode
-    rho, low, high = (found.rho, found.rho_low, found.rho_high) if found else (math.nan,) * 3
-    first, *_, last = [cell.shown(EPOCHS) for cell in setting.along]
+def _judge_tracking(setting: Setting, test: _Tracking) -> Judgement:
+    rho, mode = test.correlation, setting.anchor.cell.mode
+    first, *_, last = [cell.level_of(EPOCHS) for cell in setting.along]
     measured = "error" if mode == "min" else "score"
-    made = Judgement(
+    amounts = f"{len(setting.along)} amounts ({first} to {last})"
+    judgement = Judgement(
         kind=CORRELATION,
-        name=f"{setting.anchor.shown(OBJECTIVE)} and {measured}, {len(setting.along)} amounts ({first} to {last})",
+        name=f"{setting.anchor.level_of(OBJECTIVE)} and {measured}, {amounts}",
         cells=tuple(cell.cell.cell_id for cell in setting.along),
-        word=tested.word,
-        n=found.n if found else 0,
-        n_seeds=(found.n_clusters or 0) if found else len(_seeds(setting.along)) - len(tested.gaps),
-        estimate=rho,
-        low=low,
-        high=high,
+        word=test.word,
+        n=rho.n if rho else 0,
+        n_seeds=(rho.n_clusters or 0) if rho else len(_list_seeds(setting.along)) - len(test.gaps),
+        estimate=rho.rho if rho else math.nan,
+        low=rho.rho_low if rho else math.nan,
+        high=rho.rho_high if rho else math.nan,
         inner_low=math.nan,
         inner_high=math.nan,
         reference=math.nan,
-        margin=as_cost(tested.least, mode),
-        p_beyond=tested.p_beyond,
-        p_within=tested.p_below,
-        n_family=tested.n_family,
+        margin=as_cost(test.least, mode),
+        p_beyond=test.p_beyond,
+        p_within=test.p_below,
+        n_family=test.n_family,
         sentence="",
-        unjudged=tested.unjudged,
-        gaps="; ".join(f"{seed} ({reason})" for seed, reason in tested.gaps.items()),
+        unjudged=test.unjudged,
+        gaps="; ".join(f"{seed} ({reason})" for seed, reason in test.gaps.items()),
         differs="",
     )
-    return replace(made, sentence=_write_tracking(made, tested.least, mode))
+    return replace(judgement, sentence=_write_tracking(judgement, test.least, mode))
 
 
-def _write_tracking(made: Judgement, least: float, mode: Mode) -> str:
-    if made.unjudged:
-        return f"Cannot be judged: {made.unjudged.text}."
-    interval = f"interval {made.low:+.2f} to {made.high:+.2f}, {made.n} trials of {made.n_seeds} seeds"
-    counts = (
-        f"least that counts is {least:g}" if mode == "min" else f"most that counts, as higher is better, is {-least:g}"
-    )
-    return f"Spearman's rank correlation is {made.estimate:+.2f} ({interval}), and the {counts}: {made.word}."
+def _write_tracking(judgement: Judgement, least: float, mode: Mode) -> str:
+    if judgement.unjudged:
+        return f"Cannot be judged: {judgement.unjudged.text}."
+    interval = f"interval {judgement.low:+.2f} to {judgement.high:+.2f}"
+    n = f"{judgement.n} trials of {judgement.n_seeds} seeds"
+    limit = f"the least that counts is {least:g}"
+    if mode == "max":
+        limit = f"since a higher metric is better, the most that counts is {-least:g}"
+    return f"Spearman's rank correlation is {judgement.estimate:+.2f} ({interval}, {n}); {limit}: {judgement.word}."
 
 
 # Tasks --------------------------------------------------------------------------------------------
 
 
 def _find_lack(judgements: Sequence[Judgement], margin: Margin | None, complete: bool) -> Unjudged | None:
-    """Why a task is not judged: it has no margin, or what would decide cannot be judged; None if neither."""
+    """Returns why an undecided task is not judged: no margin, or a contrast that cannot be judged; None if neither."""
     if margin is not None and margin.kind == "none":
         text = "there is no margin: fix one in the space (margin), give one (--margin), or run an A/A cell (aa)"
         return Unjudged(reason="no-margin", text=text)
-    lacks = list(dict.fromkeys(one.unjudged for one in judgements if one.unjudged))
+    lacks = list(dict.fromkeys(judgement.unjudged for judgement in judgements if judgement.unjudged))
     if not lacks:
         return None
-    more = "; --complete-pairs judges from the seeds that are left"
-    text = "; ".join(lack.text for lack in lacks) + more * (not complete and any(one.gaps for one in judgements))
+    text = "; ".join(lack.text for lack in lacks)
+    if not complete and any(judgement.gaps for judgement in judgements):
+        text += "; --complete-pairs judges from the remaining seeds"
     reasons = {lack.reason for lack in lacks}
     return Unjudged(reason=reasons.pop() if len(reasons) == 1 else "several", text=text)
 
 
-def _over_tasks(claim: Claim, found: tuple[TaskFinding, ...], tasks: Sequence[TaskCells], level: float) -> ClaimFinding:
-    s, c, u = (sum(one.says == says for one in found) for says in ("supports", "contradicts", "undecided"))
-    kind = _kind(claim, s, c, u)
+def _conclude_over_tasks(
+    claim: Claim, findings: tuple[TaskFinding, ...], tasks: Sequence[TaskCells], level: float
+) -> ClaimFinding:
+    s, c, u = (sum(task.says == says for task in findings) for says in ("supports", "contradicts", "undecided"))
+    kind = _choose_kind(claim, s, c, u)
     summaries = {
-        "mixed": f"mixed: {s} of {s + c + u} tasks ({c} contradict{'s' * (c == 1)} it, {u} undecided)",
+        "mixed": f"mixed: supported by {s} of {s + c + u} tasks (contradicted by {c}, {u} undecided)",
         "cannot be judged": "cannot be judged from these rows",
     }
     return ClaimFinding(
         claim=claim,
-        tasks=found,
+        tasks=findings,
         kind=kind,
         summary=summaries.get(kind, kind),
-        because=_because(claim, found, tasks) if kind == "cannot be judged" else "",
+        because=_explain_lack(claim, findings, tasks) if kind == "cannot be judged" else "",
         share=wilson_interval(s, s + c, level),
     )
 
 
-def _kind(claim: Claim, n_supports: int, n_contradicts: int, n_undecided: int) -> Kind:
+def _choose_kind(claim: Claim, n_supports: int, n_contradicts: int, n_undecided: int) -> Kind:
     n = n_supports + n_contradicts + n_undecided
     if n == 0:
         return "cannot be judged"
@@ -423,16 +454,16 @@ def _kind(claim: Claim, n_supports: int, n_contradicts: int, n_undecided: int) -
         return "supported"
     if n_contradicts == n:
         return "contradicted"
-    # What is claimed of some tasks can still hold of those that are undecided.
+    # A claim about some tasks can still hold for an undecided task.
     return "undecided" if n_undecided == n or claim.of_some else "mixed"
 
 
-def _because(claim: Claim, found: Sequence[TaskFinding], tasks: Sequence[TaskCells]) -> str:
-    if not found:
-        there = ", ".join(f"{task.task} is {task.dims}D" for task in tasks)
-        return f"no task in them is {claim.dims}D ({there})"
+def _explain_lack(claim: Claim, findings: Sequence[TaskFinding], tasks: Sequence[TaskCells]) -> str:
+    if not findings:
+        dims = ", ".join(f"{task.task} is {task.dims}D" for task in tasks)
+        return f"no task in them is {claim.dims}D ({dims})"
     tasks_of: dict[Unjudged, list[str]] = {}
-    for one in found:
-        if one.unjudged:
-            tasks_of.setdefault(one.unjudged, []).append(one.task)
-    return "; ".join(f"{', '.join(named)}: {lack.text}" for lack, named in tasks_of.items())
+    for finding in findings:
+        if finding.unjudged:
+            tasks_of.setdefault(finding.unjudged, []).append(finding.task)
+    return "; ".join(f"{', '.join(names)}: {lack.text}" for lack, names in tasks_of.items())

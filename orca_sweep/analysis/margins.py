@@ -1,4 +1,4 @@
-"""Where a task's margin comes from: the command line, else its space, else an A/A cell, else there is none."""
+"""The margin of a task: from the command line, else from its space, else from an A/A cell, else none."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,9 @@ from orca_sweep.results import Cell, Results
 from orca_sweep.stats import NoiseMargin, aa_margin
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Margin:
-    """The smallest difference that matters in a task, and where it comes from."""
+    """The smallest difference that matters in a task, and its source."""
 
     value: float
     source: str
@@ -22,7 +22,7 @@ class Margin:
 
     @property
     def short(self) -> str:
-        """'margin 0.02, fixed in the space': what a figure has room for."""
+        """Short enough for a figure: 'margin 0.02, fixed in the space'."""
         words = {"given": "given", "fixed": "fixed in the space", "noise": "from the A/A cell", "none": ""}
         return f"margin {self.value:.3g}, {words[self.kind]}" if self.kind != "none" else "no margin"
 
@@ -32,47 +32,49 @@ def fixed_margins(results: Results, given: Sequence[str], tasks: Sequence[str]) 
 
     Args:
         results: the tables.
-        given: with --margin: '0.01' for all tasks, 'task=0.01' for one.
-        tasks: those that the tables have.
+        given: values of --margin: '0.01' for all tasks, 'task=0.01' for one.
+        tasks: the tasks in the tables.
 
     Raises:
-        InputError: for what is no margin, and for tasks whose spaces do not agree on it while none is given.
+        InputError: for a text that is not a margin, and for tasks whose spaces fix different margins while --margin
+            gives none.
     """
     numbers = numbers_by_task("--margin", given, tasks)
-    found = {task: Margin(number, "given with --margin", "given") for task, number in numbers.items()}
+    margins = {
+        task: Margin(value=number, source="given with --margin", kind="given") for task, number in numbers.items()
+    }
     problems = []
-    for task in (task for task in tasks if task not in found):
+    for task in (task for task in tasks if task not in margins):
         fixed = results.margins.get(task, ())
         if len({margin for _, margin in fixed}) > 1:
-            said = ", ".join(f"{margin:g} in {space}" for space, margin in fixed)
+            by_space = ", ".join(f"{margin:g} in {space}" for space, margin in fixed)
             problems.append(
-                f"{task}: its spaces fix different margins ({said}). Say which one holds with --margin, such as"
+                f"{task}: its spaces fix different margins ({by_space}). Choose one with --margin, such as"
                 f" --margin {task}={fixed[0][1]:g}."
             )
         elif fixed:
             spaces = [space for space, _ in fixed]
-            where = f"the space {spaces[0]}" if len(spaces) == 1 else f"the spaces {', '.join(spaces)}"
-            found[task] = Margin(fixed[0][1], f"fixed in {where}", "fixed")
+            source = f"the space {spaces[0]}" if len(spaces) == 1 else f"the spaces {', '.join(spaces)}"
+            margins[task] = Margin(value=fixed[0][1], source=f"fixed in {source}", kind="fixed")
     if problems:
         raise InputError(problems)
-    return found
+    return margins
 
 
-def margin_of(found: Sequence[Cell], base: Cell | None, fixed: Mapping[str, Margin], level: float) -> Margin:
+def margin_of(cells: Sequence[Cell], base: Cell | None, fixed: Mapping[str, Margin], level: float) -> Margin:
     """Returns the margin of a task: the fixed one, else that of the A/A cell of the base (or of another cell), else 0."""
-    task = found[0].task
+    task = cells[0].task
     if task in fixed:
         return fixed[task]
-    pairs = sorted(pair_aa_cells(found), key=lambda pair: pair[1] is not base)
+    pairs = sorted(pair_aa_cells(cells), key=lambda pair: pair[1] is not base)
     for repeat, reference in pairs:
         noise = aa_margin(repeat.known_values, reference.known_values, level=level)
         if math.isfinite(noise.margin):
-            return Margin(
-                noise.margin,
-                f"the standard deviation of the difference of two seeds of one cell, from the A/A cell of {reference.name}"
-                f" ({noise.n_aa} and {noise.n_reference} seeds)",
-                "noise",
-                noise,
+            source = (
+                "the standard deviation of the difference between two seeds of one cell, from the A/A cell of"
+                f" {reference.name} ({noise.n_aa} and {noise.n_reference} seeds)"
             )
+            return Margin(value=noise.margin, source=source, kind="noise", noise=noise)
     why = "the A/A cell has too few ok trials" if pairs else "there is no A/A cell"
-    return Margin(0.0, f"none was given or fixed and {why}, so nothing can be shown to make no difference", "none")
+    source = f"because none is given or fixed and {why}, so nothing can be shown to make no difference"
+    return Margin(value=0.0, source=source, kind="none")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orca_sweep.analysis.compared import DEFAULT, PATH, meaning
+from orca_sweep.analysis.compared import DEFAULT, PATH, fill_default
 from orca_sweep.analysis.figures import COLOURS
 from orca_sweep.analysis.tables import describe_completeness, wrap_title
 from orca_sweep.analysis.writing import NOTHING, Record, Table, decimals_of, format_csv, format_number, format_percent
@@ -69,7 +69,7 @@ class Sources:
 
 def read_varied(cell: Cell) -> str:
     """Returns what the run seed varies in a cell."""
-    return meaning(cell.labels.get(PATH, DEFAULT))
+    return fill_default(cell.labels.get(PATH, DEFAULT))
 
 
 def count_states(results: Results) -> dict[str, int]:

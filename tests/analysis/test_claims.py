@@ -1,4 +1,4 @@
-"""The study's claims on tables whose truth is known: words, verdicts, error rates, and why something is not judged."""
+"""The study's claims on tables with known truth: words, verdicts, error rates, and why something is not judged."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ import pytest
 
 from orca_sweep import results as r
 from orca_sweep.analysis import claims
-from orca_sweep.analysis.cells import task_cells
+from orca_sweep.analysis.cells import read_task_cells
 from orca_sweep.analysis.judging import Judge
 from orca_sweep.analysis.margins import Margin
 from orca_sweep.analysis.study import CLAIMS
@@ -44,17 +44,17 @@ REPO = Path(__file__).resolve().parents[2]
 
 
 def judged(results, claim, margin=("0.01",), **more):
-    """What is found of one claim, and by task."""
-    found = claims.compute(results, claims.Options(margin=margin, **more)).found[int(claim) - 1]
-    return found, {task.task: task for task in found.tasks}
+    """The finding on a claim, and its tasks by name."""
+    finding = claims.compute(results, claims.Options(margin=margin, **more)).findings[int(claim) - 1]
+    return finding, {task.task: task for task in finding.tasks}
 
 
 def words(task):
-    return [one.word for one in task.judgements]
+    return [judgement.word for judgement in task.judgements]
 
 
-def lines(found):
-    return list(csv.DictReader(io.StringIO(claims.numbers(found))))
+def lines(judged_claims):
+    return list(csv.DictReader(io.StringIO(claims.numbers(judged_claims))))
 
 
 # Known truths -------------------------------------------------------------------------------------
@@ -86,37 +86,39 @@ SAME, LESS, MORE = 0.3, 0.2, 0.4
     ],
 )
 def test_each_claim_is_supported_and_contradicted_by_what_it_says(tmp_path, claim, task, truth, says):
-    found, by_task = judged(tables(tmp_path, world(task, **truth)), claim)
+    finding, by_task = judged(tables(tmp_path, world(task, **truth)), claim)
     assert (by_task[task].says, by_task[task].unjudged) == (says, None)
-    assert found.verdict == found.kind == {"supports": "supported", "contradicts": "contradicted"}[says]
-    assert (found.share.n_hits, found.share.n) == (int(says == "supports"), 1)
+    assert finding.verdict == finding.kind == {"supports": "supported", "contradicts": "contradicted"}[says]
+    assert (finding.share.n_hits, finding.share.n) == (int(says == "supports"), 1)
 
 
 def test_the_numbers_of_a_contrast_are_the_paired_statistics(tmp_path):
     results = tables(tmp_path, world("image", amounts={20: LESS}))
     _, by_task = judged(results, "1")
-    (one,) = by_task["image"].judgements
+    (judgement,) = by_task["image"].judgements
     errors = results.trials["test_metric_best"].to_numpy()
     differences = errors[SEEDS:] - errors[:SEEDS]
     half = 2.570582 * differences.std(ddof=1) / math.sqrt(SEEDS)  # t(0.975, 5) = 2.570582
-    assert (one.n, one.estimate) == (SEEDS, pytest.approx(differences.mean()))
-    assert (one.low, one.high) == pytest.approx((differences.mean() - half, differences.mean() + half), rel=1e-5)
-    assert (one.word, one.margin, one.n_family) == ("helps", 0.01, 1)
-    assert one.name == "embedder.epochs 20 against naive"
-    assert one.reference == pytest.approx(errors[:SEEDS].mean())
-    assert one.cells == tuple(results.trials["cell_id"].unique()[::-1])
+    assert (judgement.n, judgement.estimate) == (SEEDS, pytest.approx(differences.mean()))
+    assert (judgement.low, judgement.high) == pytest.approx(
+        (differences.mean() - half, differences.mean() + half), rel=1e-5
+    )
+    assert (judgement.word, judgement.margin, judgement.n_family) == ("helps", 0.01, 1)
+    assert judgement.name == "embedder.epochs 20 against naive"
+    assert judgement.reference == pytest.approx(errors[:SEEDS].mean())
+    assert judgement.cells == tuple(results.trials["cell_id"].unique()[::-1])
 
 
 def test_a_claim_over_tasks_is_counted_and_its_contrasts_are_one_family(tmp_path):
     two = [world("image", amounts={20: SAME}), world("picture", amounts={20: LESS, 5: SAME})]
     other = [world("signal", amounts={20: LESS, 40: LESS})]
-    found, by_task = judged(tables(tmp_path, *two, *other), "1")
+    finding, by_task = judged(tables(tmp_path, *two, *other), "1")
     assert list(by_task) == ["image", "picture"]  # the third is 1D
-    assert found.verdict == "mixed: 1 of 2 tasks (1 contradicts it, 0 undecided)"
-    assert (found.share.n_hits, found.share.n) == (1, 2)
-    assert (found.share.low, found.share.high) == pytest.approx((0.0945, 0.9055), abs=1e-4)  # Wilson, by hand
-    assert {one.n_family for task in found.tasks for one in task.judgements} == {3}
-    assert [one.name for one in by_task["picture"].judgements] == [
+    assert finding.verdict == "mixed: supported by 1 of 2 tasks (contradicted by 1, 0 undecided)"
+    assert (finding.share.n_hits, finding.share.n) == (1, 2)
+    assert (finding.share.low, finding.share.high) == pytest.approx((0.0945, 0.9055), abs=1e-4)  # Wilson, by hand
+    assert {judgement.n_family for task in finding.tasks for judgement in task.judgements} == {3}
+    assert [judgement.name for judgement in by_task["picture"].judgements] == [
         "embedder.epochs 5 against naive",
         "embedder.epochs 20 against naive",
     ]
@@ -127,8 +129,8 @@ def test_a_claim_over_tasks_is_counted_and_its_contrasts_are_one_family(tmp_path
 def test_of_a_claim_about_some_tasks_one_is_enough(tmp_path):
     needed = world("image", amounts={20: LESS}, fractions={0: SAME})
     idle = world("picture", amounts={20: LESS}, fractions={0: LESS})
-    found, _ = judged(tables(tmp_path / "a", needed, idle), "5")
-    assert (found.kind, found.share.n_hits, found.share.n) == ("supported", 1, 2)
+    finding, _ = judged(tables(tmp_path / "a", needed, idle), "5")
+    assert (finding.kind, finding.share.n_hits, finding.share.n) == ("supported", 1, 2)
     unknown = world("signal", amounts={20: LESS}, fractions={0: LESS + 0.01})
     assert judged(tables(tmp_path / "b", needed, unknown), "5")[0].kind == "undecided"
     assert judged(tables(tmp_path / "c", needed), "5")[0].kind == "contradicted"
@@ -136,10 +138,10 @@ def test_of_a_claim_about_some_tasks_one_is_enough(tmp_path):
 
 def test_undecided_tasks_are_counted_as_such(tmp_path):
     vague = world("picture", amounts={20: SAME + 0.01})
-    found, by_task = judged(tables(tmp_path, world("image", amounts={20: SAME}), vague), "1")
+    finding, by_task = judged(tables(tmp_path, world("image", amounts={20: SAME}), vague), "1")
     assert (words(by_task["picture"]), by_task["picture"].says) == (["undecided"], "undecided")
-    assert found.verdict == "mixed: 1 of 2 tasks (0 contradict it, 1 undecided)"
-    assert found.share.n == 1
+    assert finding.verdict == "mixed: supported by 1 of 2 tasks (contradicted by 0, 1 undecided)"
+    assert finding.share.n == 1
     assert judged(tables(tmp_path / "b", vague), "1")[0].verdict == "undecided"
 
 
@@ -147,16 +149,16 @@ def test_undecided_tasks_are_counted_as_such(tmp_path):
 
 
 def test_otdd_and_error_go_together_or_not(tmp_path):
-    found, by_task = judged(tables(tmp_path, runs("image", 1), runs("picture", -1)), "6", margin=())
+    finding, by_task = judged(tables(tmp_path, runs("image", 1), runs("picture", -1)), "6", margin=())
     assert words(by_task["image"]) == ["tracks"]
     assert words(by_task["picture"]) == ["does not track"]
-    assert found.verdict == "mixed: 1 of 2 tasks (1 contradicts it, 0 undecided)"
-    (one,) = by_task["image"].judgements
-    assert (one.n, one.n_seeds, one.margin, one.n_family) == (4 * SEEDS, SEEDS, 0.3, 2)
-    assert one.name == "otdd-exact and error, 4 amounts (5 to 40)"
+    assert finding.verdict == "mixed: supported by 1 of 2 tasks (contradicted by 1, 0 undecided)"
+    (judgement,) = by_task["image"].judgements
+    assert (judgement.n, judgement.n_seeds, judgement.margin, judgement.n_family) == (4 * SEEDS, SEEDS, 0.3, 2)
+    assert judgement.name == "otdd-exact and error, 4 amounts (5 to 40)"
     trials = r.read_results(tmp_path / "tables").trials.query("task == 'image'")
     by_hand = trials[["objective_last", "test_metric_best"]].rank().corr().iloc[0, 1]
-    assert one.estimate == pytest.approx(by_hand)
+    assert judgement.estimate == pytest.approx(by_hand)
     assert by_task["image"].margin is None  # no difference in the task's unit is asked about
     loose = tables(tmp_path / "b", runs("image", 1, spread=0.04))
     assert words(judged(loose, "6", least_correlation=0.2)[1]["image"]) == ["tracks"]
@@ -166,26 +168,26 @@ def test_otdd_and_error_go_together_or_not(tmp_path):
 def test_trials_of_another_objective_and_few_amounts_say_nothing_of_otdd(tmp_path):
     mmd = [{**planned, "config": {**planned["config"], "embedder.objective": "mmd"}} for planned, _ in runs("image", 1)]
     rows = [row for _, row in runs("image", 1)]
-    found, _ = judged(tables(tmp_path / "a", list(zip(mmd, rows, strict=True))), "6")
-    assert "image: no cell whose embedder was trained towards an OTDD" in found.verdict
-    found, _ = judged(tables(tmp_path / "b", runs("image", 1, (5, 20))), "6")
-    assert "3 amounts of embedder training are needed, all else being equal, and there are at most 2" in found.verdict
+    finding, _ = judged(tables(tmp_path / "a", list(zip(mmd, rows, strict=True))), "6")
+    assert "image: no cell whose embedder was trained towards an OTDD" in finding.verdict
+    finding, _ = judged(tables(tmp_path / "b", runs("image", 1, (5, 20))), "6")
+    assert "at most 2 amounts of embedder training, all else equal, and the claim needs 3" in finding.verdict
 
 
 def test_seeds_that_lack_a_trial_are_named_and_left_out_when_asked(tmp_path):
     gone = runs("image", 1)
     gone[2][1].update(status="failed", test_metric_best=None)
     results = tables(tmp_path, gone)
-    found, by_task = judged(results, "6")
-    assert found.verdict.endswith("image: seed 2 lacks trials; --complete-pairs judges from the seeds that are left")
+    finding, by_task = judged(results, "6")
+    assert finding.verdict.endswith("image: seed 2 lacks trials; --complete-pairs judges from the remaining seeds")
     assert by_task["image"].judgements[0].gaps == "2 (embedder.epochs 5 failed)"
     _, by_task = judged(results, "6", complete_pairs_only=True)
-    (one,) = by_task["image"].judgements
-    assert (one.word, one.n, one.n_seeds) == ("tracks", 4 * (SEEDS - 1), SEEDS - 1)
+    (judgement,) = by_task["image"].judgements
+    assert (judgement.word, judgement.n, judgement.n_seeds) == ("tracks", 4 * (SEEDS - 1), SEEDS - 1)
 
 
 def test_too_few_seeds_and_perfect_ranks_have_no_interval_and_say_so(tmp_path):
-    two = [one for one in runs("image", 1) if one[0]["seed"] < 2]
+    two = [(planned, row) for planned, row in runs("image", 1) if planned["seed"] < 2]
     assert "image: fewer than 3 seeds: no interval" in judged(tables(tmp_path / "a", two), "6")[0].verdict
     exact = [
         trial({"task": "image", **trained(epochs)}, seed, epochs / 10, dims=2, objective_last=9.0 - epochs)
@@ -199,7 +201,7 @@ def test_too_few_seeds_and_perfect_ranks_have_no_interval_and_say_so(tmp_path):
 
 N_RUNS = 600
 MOST = 0.05 + 3 * math.sqrt(0.05 * 0.95 / N_RUNS)
-"""Of wrong words at a nominal 5%, with three standard errors of so many runs."""
+"""The highest rate of wrong words to expect at a nominal 5%: three standard errors over N_RUNS above it."""
 MARGIN = 0.01
 ONE, TWO, THREE, FOUR, FIVE, SIX = CLAIMS
 
@@ -209,36 +211,36 @@ def make_judge(margins, columns):
 
 
 def simulated(folder, claim, cells, sd=0.004, n_seeds=8, tasks=("image",), margin=MARGIN):
-    """What is found of a claim on many tables of normal noise.
+    """The findings on a claim in many tables of normal noise.
 
-    ``cells`` are levels and the true difference to the first. Half of the noise's variance is shared within a seed, as
+    ``cells`` holds levels and their true difference from the first cell. Half of the noise's variance is shared within a seed, as
     paired trials share their batches.
     """
     parts = [cell(task, levels, SAME, range(n_seeds)) for task in tasks for levels, _ in cells]
     shifts = np.array([shift for _, shift in cells] * len(tasks))
     rows = {part[0][0]["cell_id"]: i for i, part in enumerate(parts)}
-    base = task_cells(tables(folder, *parts))
-    judge = make_judge(dict.fromkeys(tasks, Margin(margin, "given", "given")), FACTORS)
+    base = read_task_cells(tables(folder, *parts))
+    judge = make_judge(dict.fromkeys(tasks, Margin(value=margin, source="given", kind="given")), FACTORS)
     rng = np.random.default_rng(0)
-    found = []
+    findings = []
     for _ in range(N_RUNS):
         shared = np.repeat(rng.normal(0, sd, (len(tasks), n_seeds)), len(cells), 0)
         values = shifts[:, None] + shared + rng.normal(0, sd, (len(parts), n_seeds))
-        found.append(judge.claim(claim, [with_task_values(task, values, rows) for task in base]))
-    return found
+        findings.append(judge.judge_claim(claim, [with_task_values(task, values, rows) for task in base]))
+    return findings
 
 
 def with_task_values(task, values, rows):
     by_seed = {cell_id: dict(enumerate(values[row].tolist())) for cell_id, row in rows.items()}
-    return replace(task, cells=tuple(with_cell_values(one, by_seed[one.cell.cell_id]) for one in task.cells))
+    return replace(task, cells=tuple(with_cell_values(own, by_seed[own.cell.cell_id]) for own in task.cells))
 
 
 def with_cell_values(configured, values, **measures):
     return replace(configured, cell=with_values(configured.cell, values, **measures))
 
 
-def rate(found, holds):
-    return sum(map(holds, found)) / N_RUNS
+def rate(findings, holds):
+    return sum(map(holds, findings)) / N_RUNS
 
 
 def any_word(*which):
@@ -250,7 +252,7 @@ def is_(kind):
 
 
 def amounts(*shifts):
-    """Naive fine-tuning, and what 5, 10, 20 ... embedder epochs truly change."""
+    """Naive fine-tuning, and the true change by 5, 10, 20 ... embedder epochs."""
     return [(NAIVE, 0), *((trained(5 * 2**i), shift) for i, shift in enumerate(shifts))]
 
 
@@ -259,7 +261,7 @@ def test_without_an_effect_helps_and_hurts_are_said_at_most_at_the_nominal_rate(
     assert 0.02 <= rate(alone, any_word("helps", "hurts")) <= MOST  # the paired t test's own rate
     two = ("image", "picture")
     six = simulated(tmp_path / "b", ONE, amounts(0, 0, 0), sd=0.01, n_seeds=5, tasks=two, margin=0)
-    assert {one.n_family for task in six[0].tasks for one in task.judgements} == {6}
+    assert {judgement.n_family for task in six[0].tasks for judgement in task.judgements} == {6}
     assert 0.02 <= rate(six, any_word("helps", "hurts")) <= MOST  # of any of six: Holm
     within = simulated(tmp_path / "c", ONE, amounts(0, 0, 0), sd=0.01, n_seeds=5, tasks=two)
     assert rate(within, any_word("helps", "hurts")) <= MOST
@@ -268,27 +270,27 @@ def test_without_an_effect_helps_and_hurts_are_said_at_most_at_the_nominal_rate(
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_an_effect_at_the_margin_is_seldom_called_none(tmp_path, sign):
-    found = simulated(tmp_path / "a", ONE, amounts(sign * MARGIN))
+    findings = simulated(tmp_path / "a", ONE, amounts(sign * MARGIN))
     right, wrong = ("hurts", "helps") if sign > 0 else ("helps", "hurts")
-    assert 0.02 <= rate(found, any_word("no meaningful difference")) <= MOST
-    assert rate(found, any_word(right)) <= MOST
-    assert rate(found, any_word(wrong)) == 0
+    assert 0.02 <= rate(findings, any_word("no meaningful difference")) <= MOST
+    assert rate(findings, any_word(right)) <= MOST
+    assert rate(findings, any_word(wrong)) == 0
     three = [(trained(), 0), (trained(proxy="photo-patches"), 0), (trained(proxy="dummy"), sign * MARGIN)]
-    found = simulated(tmp_path / "b", THREE, three)
-    assert rate(found, is_("supported")) <= MOST
-    assert rate(found, is_("contradicted")) <= MOST
+    findings = simulated(tmp_path / "b", THREE, three)
+    assert rate(findings, is_("supported")) <= MOST
+    assert rate(findings, is_("contradicted")) <= MOST
 
 
 def test_a_large_effect_is_called_almost_always(tmp_path):
-    found = simulated(tmp_path / "a", ONE, amounts(-0.1, -0.1), sd=0.01, n_seeds=5, tasks=("image", "picture"))
-    assert rate(found, is_("contradicted")) >= 0.98
-    found = simulated(tmp_path / "b", ONE, amounts(0.1), sd=0.01, n_seeds=5)
-    assert rate(found, any_word("hurts")) >= 0.98
+    findings = simulated(tmp_path / "a", ONE, amounts(-0.1, -0.1), sd=0.01, n_seeds=5, tasks=("image", "picture"))
+    assert rate(findings, is_("contradicted")) >= 0.98
+    findings = simulated(tmp_path / "b", ONE, amounts(0.1), sd=0.01, n_seeds=5)
+    assert rate(findings, any_word("hurts")) >= 0.98
 
 
 def test_no_effect_and_one_well_within_the_margin_are_called_none(tmp_path):
-    found = simulated(tmp_path / "a", ONE, amounts(0, 0), sd=0.002)
-    assert rate(found, is_("supported")) >= 0.98
+    findings = simulated(tmp_path / "a", ONE, amounts(0, 0), sd=0.002)
+    assert rate(findings, is_("supported")) >= 0.98
     small = simulated(tmp_path / "b", ONE, amounts(-0.004), sd=0.002)
     assert rate(small, any_word("no meaningful difference")) >= 0.98  # surely not zero, and surely not meaningful
     assert rate(small, any_word("helps")) <= MOST
@@ -316,7 +318,7 @@ def test_claims_of_several_contrasts_are_found_where_they_hold(tmp_path):
 
 def test_rank_correlations_get_wrong_words_at_most_at_the_nominal_rate(tmp_path):
     results = tables(tmp_path, runs("image", 1, (5, 10, 20, 40, 80)))
-    (base,) = task_cells(results)
+    (base,) = read_task_cells(results)
     judge = make_judge({}, tuple(results.trials))
     rng = np.random.default_rng(1)
 
@@ -326,18 +328,18 @@ def test_rank_correlations_get_wrong_words_at_most_at_the_nominal_rate(tmp_path)
             x, e = rng.normal(size=(2, len(base.cells), SEEDS))
             y = r_p * x + math.sqrt(1 - r_p**2) * e
             drawn = [
-                with_cell_values(one, dict(enumerate(b)), objective_last=dict(enumerate(a)))
-                for one, a, b in zip(base.cells, x.tolist(), y.tolist(), strict=True)
+                with_cell_values(own, dict(enumerate(b)), objective_last=dict(enumerate(a)))
+                for own, a, b in zip(base.cells, x.tolist(), y.tolist(), strict=True)
             ]
-            yield judge.claim(SIX, [replace(base, cells=tuple(drawn))])
+            yield judge.judge_claim(SIX, [replace(base, cells=tuple(drawn))])
 
-    at_border = [words(one.tasks[0]) for one in verdicts_at(0.3, 240)]
+    at_border = [words(finding.tasks[0]) for finding in verdicts_at(0.3, 240)]
     # Three standard errors of so many runs, and the jackknife's interval is an approximation.
     assert at_border.count(["does not track"]) <= 240 * 0.05 + 3 * math.sqrt(240 * 0.05 * 0.95) + 3
     assert at_border.count(["tracks"]) <= 240 * 0.025 + 3 * math.sqrt(240 * 0.025 * 0.975) + 3
     for rho_s, word in ((0.95, "tracks"), (-0.8, "does not track")):
-        assert sum(words(one.tasks[0]) == [word] for one in verdicts_at(rho_s)) >= 55
-    assert sum(words(one.tasks[0]) == ["tracks"] for one in verdicts_at(0.0)) <= 1
+        assert sum(words(finding.tasks[0]) == [word] for finding in verdicts_at(rho_s)) >= 55
+    assert sum(words(finding.tasks[0]) == ["tracks"] for finding in verdicts_at(0.0)) <= 1
 
 
 # What is compared ---------------------------------------------------------------------------------
@@ -351,27 +353,29 @@ def test_only_cells_that_are_equal_in_all_else_are_compared(tmp_path):
         ("three", cell("image", {**NAIVE, **long}, SAME)),
     ):
         collected(tmp_path, part, FACTORS, name=name)
-    found, by_task = judged(r.collect([tmp_path / "one", tmp_path / "two"], tmp_path / "t"), "1")
-    assert found.verdict.endswith("image: no naive cell that equals one with a trained embedder in all else")
+    finding, by_task = judged(r.collect([tmp_path / "one", tmp_path / "two"], tmp_path / "t"), "1")
+    assert finding.verdict.endswith(
+        "image: no naive cell that equals a cell with a trained embedder in all other fields"
+    )
     every = r.collect([tmp_path / name for name in ("one", "two", "three")], tmp_path / "u")
     _, by_task = judged(every, "1")
-    (one,) = by_task["image"].judgements
-    assert one.cells[1] == every.trials.query("space == 'three'")["cell_id"].iloc[0]
+    (judgement,) = by_task["image"].judgements
+    assert judgement.cells[1] == every.trials.query("space == 'three'")["cell_id"].iloc[0]
     assert "finetune.epochs 20" in by_task["image"].setting
 
 
 def test_what_a_rule_of_the_space_sets_for_a_cell_is_no_obstacle_and_is_said(tmp_path):
     body = cell("image", {**frozen("body"), "finetune.lr": 0.01}, MORE)
     rest = [cell("image", {**levels, "finetune.lr": 0.001}, LESS) for levels in (trained(), frozen("embedder"))]
-    found = claims.compute(tables(tmp_path, body, *rest), claims.Options(margin=["0.01"]))
-    names = {one.name: one.differs for one in found.found[3].tasks[0].judgements}
+    judged_claims = claims.compute(tables(tmp_path, body, *rest), claims.Options(margin=["0.01"]))
+    names = {judgement.name: judgement.differs for judgement in judged_claims.findings[3].tasks[0].judgements}
     assert names == {
         "body frozen forever against none": "finetune.lr 0.01 against 0.001",
         "embedder frozen forever against none": "",
         "body frozen forever against embedder": "finetune.lr 0.01 against 0.001",
     }
-    notes = "\n".join(claims.build_tables(found)[1].notes)
-    assert "a rule of the space has also set finetune.lr 0.01 against 0.001." in notes
+    notes = "\n".join(claims.build_tables(judged_claims)[1].notes)
+    assert "a rule of the space also sets finetune.lr 0.01 against 0.001." in notes
 
 
 def test_a_learning_rate_searched_in_each_cell_is_one_setting(tmp_path):
@@ -383,15 +387,15 @@ def test_a_learning_rate_searched_in_each_cell_is_one_setting(tmp_path):
     tuned = tables(tmp_path, *parts, tune={"finetune.lr": []})
     _, by_task = judged(tuned, "1")
     assert words(by_task["image"]) == ["helps"]
-    # One that was not searched is no match for one that was, whatever the rate.
+    # A cell with a searched rate never matches a cell without a search, whatever the rate.
     plain = collected(
-        tmp_path, [one for part in parts[2:] for one in part], FACTORS, name="a", tune={"finetune.lr": []}
+        tmp_path, [planned for part in parts[2:] for planned in part], FACTORS, name="a", tune={"finetune.lr": []}
     )
     naive = cell("image", {**NAIVE, "finetune.lr": 0.2}, SAME)
     collected(tmp_path, naive, FACTORS, name="b")
     both = r.collect([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
     assert plain.tuned == both.tuned == ("finetune.lr",)
-    assert "no naive cell that equals one" in judged(both, "1")[0].verdict
+    assert "no naive cell that equals a cell" in judged(both, "1")[0].verdict
 
 
 def test_a_claim_is_judged_at_one_setting_which_is_said_and_can_be_named(tmp_path):
@@ -401,13 +405,13 @@ def test_a_claim_is_judged_at_one_setting_which_is_said_and_can_be_named(tmp_pat
         for lr, fraction in levels
         for cell_levels, value in ((NAIVE, SAME), (trained(), LESS if lr == 0.2 else SAME))
     ]
-    results = collected(tmp_path, [one for part in parts for one in part], (*FACTORS, "finetune.lr"))
-    found = claims.compute(results, claims.Options(margin=["0.01"]))
-    task = found.found[0].tasks[0]
+    results = collected(tmp_path, [planned for part in parts for planned in part], (*FACTORS, "finetune.lr"))
+    judged_claims = claims.compute(results, claims.Options(margin=["0.01"]))
+    task = judged_claims.findings[0].tasks[0]
     assert task.setting == "proxy mnist5k, body.pretrain_fraction 1, finetune.lr 0.1"
     assert (task.n_other_settings, task.says) == (3, "supports")
-    notes = claims.build_tables(found)[1].notes
-    assert notes[0] == f"image: judged at {task.setting}; 3 other settings of these tables are not (--base names one)."
+    notes = claims.build_tables(judged_claims)[1].notes
+    assert notes[0] == f"image: judged at {task.setting}; the tables have 3 other settings (--base chooses)."
     named, by_task = judged(results, "1", base=["finetune.lr=0.2"])
     assert (by_task["image"].says, by_task["image"].n_other_settings) == ("contradicts", 1)
     # What a claim compares is no part of the setting: the base does not take it away.
@@ -422,7 +426,7 @@ def test_the_reference_proxy_is_the_first_real_one_or_the_one_named(tmp_path):
     parts = [cell("image", trained(proxy=proxy), value) for proxy, value in proxies.items()]
     results = tables(tmp_path, *parts, cell("image", trained(), SAME))
     _, by_task = judged(results, "3")
-    assert [one.name for one in by_task["image"].judgements] == [
+    assert [judgement.name for judgement in by_task["image"].judgements] == [
         "proxy mnist5k against photo-patches",
         "proxy dummy against photo-patches",
         "proxy shuffled:mnist5k against photo-patches",
@@ -434,8 +438,12 @@ def test_the_reference_proxy_is_the_first_real_one_or_the_one_named(tmp_path):
 
 def test_the_longest_freeze_that_both_have_is_taken(tmp_path):
     parts = [cell("image", trained(), LESS)]
-    parts += [cell("image", frozen(*one), SAME) for one in (("body", "forever"), ("body", "5"), ("embedder", "5"))]
-    parts += [cell("image", frozen(*one), SAME) for one in (("body", "10"), ("embedder", "10"), ("both", "forever"))]
+    parts += [
+        cell("image", frozen(*levels), SAME) for levels in (("body", "forever"), ("body", "5"), ("embedder", "5"))
+    ]
+    parts += [
+        cell("image", frozen(*levels), SAME) for levels in (("body", "10"), ("embedder", "10"), ("both", "forever"))
+    ]
     _, by_task = judged(tables(tmp_path, *parts), "4")
     assert by_task["image"].judgements[0].name == "body frozen for 10 epochs against none"
     assert by_task["image"].setting == "proxy mnist5k"
@@ -452,45 +460,45 @@ def test_the_longest_freeze_that_both_have_is_taken(tmp_path):
         (
             "1",
             [("unheard", NAIVE), ("unheard", trained())],
-            "unheard: the tables do not say whether it is 1D or 2D: its rows were made by an older version",
+            "unheard: the tables do not say whether it is 1D or 2D (column dims)",
         ),
         ("1", [("image", NAIVE)], "image: no cell with a trained embedder (a proxy, and embedder.epochs above 0)"),
         ("1", [("image", trained())], "image: no naive cell (proxy none, or embedder.epochs 0)"),
         (
             "2",
             [("signal", NAIVE), ("signal", trained())],
-            "signal: two amounts of embedder training beside none are needed, and there is one (embedder.epochs 20)",
+            "signal: only one amount of embedder training (embedder.epochs 20), and the claim needs two",
         ),
         ("2", [("signal", NAIVE)], "signal: no cell with a trained embedder (a proxy, and embedder.epochs above 0)"),
         ("3", [("image", NAIVE)], "image: no cell with a trained embedder (a proxy, and embedder.epochs above 0)"),
-        ("3", [("image", NAIVE), ("image", trained())], "image: two proxies are needed, and there is one (mnist5k)"),
+        ("3", [("image", NAIVE), ("image", trained())], "image: only one proxy (mnist5k), and the claim needs two"),
         (
             "3",
             [("image", trained(5)), ("image", trained(proxy="dummy"))],
-            "image: no two cells that differ in the proxy alone (mnist5k, dummy)",
+            "image: no two cells that differ only in the proxy (mnist5k, dummy)",
         ),
-        ("4", [("image", trained())], "image: no cell with finetune.freeze body, or finetune.freeze embedder"),
+        ("4", [("image", trained())], "image: no cell with finetune.freeze body or with finetune.freeze embedder"),
         (
             "4",
             [("image", trained()), ("image", frozen("body", "5")), ("image", frozen("embedder"))],
-            "image: no body frozen as long as an embedder is, beside nothing frozen, all else being equal",
+            "image: no three cells, all else equal, with nothing, the body and the embedder frozen, the last two equally long",
         ),
         ("5", [("image", trained())], "image: no cell without pre-training (body.pretrain_fraction 0)"),
         ("5", [("image", pretrained(0))], "image: no cell with pre-training (body.pretrain_fraction above 0)"),
         (
             "5",
             [("image", pretrained(0)), ("image", trained(5))],
-            "image: no two cells that differ in pre-training alone",
+            "image: no two cells that differ only in pre-training",
         ),
         ("6", [("image", NAIVE)], "image: no cell whose embedder was trained towards an OTDD (embedder.objective"),
     ],
 )
 def test_what_is_missing_is_named(tmp_path, claim, parts, because):
     results = tables(tmp_path, *(cell(task, levels, SAME) for task, levels in parts))
-    found, _ = judged(results, claim)
-    assert found.kind == "cannot be judged"
-    assert found.verdict.startswith(f"cannot be judged from these rows, because {because}")
-    assert math.isnan(found.share.share)
+    finding, _ = judged(results, claim)
+    assert finding.kind == "cannot be judged"
+    assert finding.verdict.startswith(f"cannot be judged from these rows, because {because}")
+    assert math.isnan(finding.share.share)
 
 
 def test_tasks_that_lack_the_same_are_named_together_and_the_others_are_judged(tmp_path):
@@ -498,8 +506,8 @@ def test_tasks_that_lack_the_same_are_named_together_and_the_others_are_judged(t
     results = tables(tmp_path, *parts)
     assert "because image, picture: no cell with a trained embedder" in judged(results, "1")[0].verdict
     some = tables(tmp_path / "b", world("image"), world("picture", amounts={20: SAME}))
-    found, by_task = judged(some, "1")
-    assert (found.verdict, by_task["image"].says) == ("supported", "cannot be judged")
+    judged_claims, by_task = judged(some, "1")
+    assert (judged_claims.verdict, by_task["image"].says) == ("supported", "cannot be judged")
     table = claims.build_tables(claims.compute(some, claims.Options(margin=["0.01"])))
     assert table[0].blocks[0][0][2:] == ("supported", "picture", NOTHING, NOTHING, "image", "1 of 1 [0.21, 1.00]")
     assert "image cannot be judged: no cell with a trained embedder" in "\n".join(table[1].notes)
@@ -507,13 +515,17 @@ def test_tasks_that_lack_the_same_are_named_together_and_the_others_are_judged(t
 
 def test_without_a_margin_nothing_is_judged_and_the_numbers_are_there(tmp_path):
     results = tables(tmp_path, world("image", amounts={20: LESS}))
-    found, by_task = judged(results, "1", margin=())
-    assert found.verdict.endswith(
+    finding, by_task = judged(results, "1", margin=())
+    assert finding.verdict.endswith(
         "image: there is no margin: fix one in the space (margin), give one (--margin), or run an A/A cell (aa)"
     )
-    (one,) = by_task["image"].judgements
-    assert (one.n, one.estimate, one.unjudged.reason) == (SEEDS, pytest.approx(-0.1, abs=2e-3), "no-margin")
-    # A margin of 0 that somebody has fixed is one: a difference is then any difference.
+    (judgement,) = by_task["image"].judgements
+    assert (judgement.n, judgement.estimate, judgement.unjudged.reason) == (
+        SEEDS,
+        pytest.approx(-0.1, abs=2e-3),
+        "no-margin",
+    )
+    # A fixed margin of 0 is a margin: any difference then counts.
     assert judged(results, "1", margin=["0"])[0].kind == "contradicted"
 
 
@@ -523,7 +535,7 @@ def test_without_a_margin_nothing_is_judged_and_the_numbers_are_there(tmp_path):
         ({"": 0.02}, False, (), "fixed in the space s"),
         ({"": 0.02}, True, (), "fixed in the space s"),
         ({"": 0.02}, True, ("0.03",), "given with --margin"),
-        ({}, True, (), "the standard deviation of the difference of two seeds of one cell, from the A/A cell of"),
+        ({}, True, (), "the standard deviation of the difference between two seeds of one cell, from the A/A cell of"),
     ],
 )
 def test_the_margin_is_the_given_one_the_space_s_or_noise(tmp_path, margins, aa, given, source):
@@ -535,8 +547,8 @@ def test_the_margin_is_the_given_one_the_space_s_or_noise(tmp_path, margins, aa,
 
 def test_one_seed_is_too_few(tmp_path):
     parts = [cell("image", levels, SAME, [0]) for levels in (NAIVE, trained())]
-    found, _ = judged(tables(tmp_path, *parts), "1")
-    assert found.verdict.endswith("because image: 1 pair, and two are the fewest")
+    finding, _ = judged(tables(tmp_path, *parts), "1")
+    assert finding.verdict.endswith("because image: 1 pair, and two are the fewest")
 
 
 def test_failed_and_missing_trials_are_named_and_judged_around_only_when_asked(tmp_path):
@@ -544,22 +556,23 @@ def test_failed_and_missing_trials_are_named_and_judged_around_only_when_asked(t
     broken[-1][1].update(status="failed", test_metric_best=None)
     broken[SEEDS][1].update(status="lost")
     results = tables(tmp_path, broken)
-    found, by_task = judged(results, "1")
-    assert found.verdict.endswith(
-        "image: seeds 0, 5 give no complete pair; --complete-pairs judges from the seeds that are left"
+    judged_claims, by_task = judged(results, "1")
+    assert judged_claims.verdict.endswith(
+        "image: seeds 0, 5 give no complete pair; --complete-pairs judges from the remaining seeds"
     )
-    assert by_task["image"].judgements[0].gaps == "0 (unfinished); 5 (failed)"
+    assert by_task["image"].judgements[0].gaps == "0 (lost); 5 (failed)"
     whole = claims.compute(results, claims.Options(margin=["0.01"]))
-    assert "10 of 12 planned trials are ok; the others: 1 unfinished, 1 failed" in claims.build_tables(whole)[0].caption
-    assert "seeds without a pair: 0 (unfinished); 5 (failed)." in "\n".join(claims.build_tables(whole)[1].notes)
-    found, by_task = judged(results, "1", complete_pairs_only=True)
-    assert (found.kind, by_task["image"].judgements[0].n) == ("contradicted", SEEDS - 2)
+    caption = claims.build_tables(whole)[0].caption
+    assert all(words in caption for words in ("10 of 12 planned trials are ok", "1 failed", "1 lost"))
+    assert "seeds without a pair: 0 (lost); 5 (failed)." in "\n".join(claims.build_tables(whole)[1].notes)
+    judged_claims, by_task = judged(results, "1", complete_pairs_only=True)
+    assert (judged_claims.kind, by_task["image"].judgements[0].n) == ("contradicted", SEEDS - 2)
 
 
 def test_a_contrast_that_decides_is_enough_where_another_cannot_be_judged(tmp_path):
     parts = [cell("image", NAIVE, SAME), cell("image", trained(5), SAME, [0, 1]), cell("image", trained(20), LESS)]
-    found, by_task = judged(tables(tmp_path, *parts), "1")
-    assert (found.kind, by_task["image"].judgements[0].unjudged.text[:8]) == ("contradicted", "seeds 2,")
+    finding, by_task = judged(tables(tmp_path, *parts), "1")
+    assert (finding.kind, by_task["image"].judgements[0].unjudged.text[:8]) == ("contradicted", "seeds 2,")
     parts = [*parts[:2], cell("image", trained(20), SAME)]
     assert judged(tables(tmp_path / "b", *parts), "1")[0].kind == "cannot be judged"
 
@@ -567,13 +580,14 @@ def test_a_contrast_that_decides_is_enough_where_another_cannot_be_judged(tmp_pa
 def test_a_table_of_an_older_version_says_what_it_lacks(tmp_path):
     results = tables(tmp_path, world("image", amounts={5: SAME, 20: SAME}))
     older = replace(results, trials=results.trials.drop(columns=["dims", "objective_last"]))
-    found = claims.compute(older, claims.Options(margin=["0.01"])).found
-    assert "image: the tables do not say whether it is 1D or 2D" in found[0].verdict
-    assert "image: the tables do not say whether it is 1D or 2D" in found[1].verdict
-    assert "the tables have no column objective_last" in found[5].verdict
+    judged_claims = claims.compute(older, claims.Options(margin=["0.01"])).findings
+    assert "image: the tables do not say whether it is 1D or 2D" in judged_claims[0].verdict
+    assert "image: the tables do not say whether it is 1D or 2D" in judged_claims[1].verdict
+    assert "the tables have no column objective_last" in judged_claims[5].verdict
     split = results.trials.assign(dims=[1, 2] * (len(results.trials) // 2))
     assert (
-        "do not say" in claims.compute(replace(results, trials=split), claims.Options(margin=["0.01"])).found[0].verdict
+        "do not say"
+        in claims.compute(replace(results, trials=split), claims.Options(margin=["0.01"])).findings[0].verdict
     )
 
 
@@ -584,12 +598,12 @@ def test_sealed_tables_are_judged_on_validation_and_say_so(tmp_path):
         r.write_record(tmp_path / "s", {**row, "trial_id": planned["trial_id"], "cell_id": planned["cell_id"]}, [])
     write_manifest(tmp_path / "s", sweep_manifest(factors=FACTORS, trials=[planned for planned, _ in part]))
     sealed = r.collect([tmp_path / "s"], tmp_path / "t")
-    found = claims.compute(sealed, claims.Options(margin=["0.01"]))
-    assert (found.column, found.found[0].kind) == ("val_metric_best", "contradicted")
-    assert found.found[0].tasks[0].judgements[0].reference == pytest.approx(1.35, abs=2e-3)
+    judged_claims = claims.compute(sealed, claims.Options(margin=["0.01"]))
+    assert (judged_claims.column, judged_claims.findings[0].kind) == ("val_metric_best", "contradicted")
+    assert judged_claims.findings[0].tasks[0].judgements[0].reference == pytest.approx(1.35, abs=2e-3)
     assert (
         "val_metric_best (on validation: the test metrics of 12 ok trials are sealed ('orca-sweep reveal' shows them)"
-        in claims.build_tables(found)[0].caption
+        in claims.build_tables(judged_claims)[0].caption
     )
     with pytest.raises(InputError, match="the test metrics of 12 ok trials are sealed"):
         claims.compute(sealed, claims.Options(margin=["0.01"], metric="test_metric_best"))
@@ -600,13 +614,13 @@ def test_sealed_tables_are_judged_on_validation_and_say_so(tmp_path):
     assert "judged on these rows by test_metric_best (on test; lower is better)" in shown[0].caption
 
 
-def test_wrong_options_are_told(tmp_path):
+def test_wrong_options_are_errors(tmp_path):
     results = tables(tmp_path, world("image"))
     for level in (0.5, 1.0):
         with pytest.raises(InputError, match="words need a level above 0.5 and below 1"):
             claims.compute(results, claims.Options(level=level))
     for least in (-0.1, 1.0):
-        with pytest.raises(InputError, match="--least-correlation .*: it is 0 or more and below 1"):
+        with pytest.raises(InputError, match="--least-correlation .*: must be 0 or more and below 1"):
             claims.compute(results, claims.Options(least_correlation=least))
 
 
@@ -620,16 +634,20 @@ def whole(tmp_path):
     steps = {"amounts": {5: LESS, 20: LESS, 40: LESS}, "proxies": {"dummy": LESS}, **truth}
     parts = [world(task, **steps) for task in DIMS]
     rng = np.random.default_rng(0)
-    for _, row in (one for part in parts for one in part):
+    for _, row in (planned for part in parts for planned in part):
         row["objective_last"] = rng.normal(5, 1)
     return tables(tmp_path, *parts, margins={"": 0.01})
 
 
 def test_numbers_have_a_line_per_contrast_and_one_where_there_is_none(whole, tmp_path):
-    found = claims.compute(whole)
-    rows = lines(found)
-    count = [sum(len(task.judgements) for task in one.tasks) for one in found.found]
-    assert [sum(row["claim"] == one.claim.id for row in rows) for one in found.found] == count == [6, 5, 3, 9, 6, 3]
+    judged_claims = claims.compute(whole)
+    rows = lines(judged_claims)
+    count = [sum(len(task.judgements) for task in finding.tasks) for finding in judged_claims.findings]
+    assert (
+        [sum(row["claim"] == finding.claim.id for row in rows) for finding in judged_claims.findings]
+        == count
+        == [6, 5, 3, 9, 6, 3]
+    )
     first = rows[0]
     assert (first["task"], first["dims"], first["contrast"]) == ("image", "2", "embedder.epochs 5 against naive")
     assert (first["margin"], first["margin_from"]) == ("0.01", "fixed in the space s")
@@ -642,8 +660,8 @@ def test_numbers_have_a_line_per_contrast_and_one_where_there_is_none(whole, tmp
 
 
 def test_tables_hold_verdicts_numbers_sources_and_margins(whole):
-    found = claims.compute(whole)
-    first, *rest = claims.build_tables(found)
+    judged_claims = claims.compute(whole)
+    first, *rest = claims.build_tables(judged_claims)
     assert [row[0] for row in first.blocks[0]] == ["1", "2", "3", "4", "5", "6"]
     assert first.blocks[0][0][2:4] == ("contradicted", NOTHING)
     assert "arXiv 2403.13537" in first.caption
@@ -656,7 +674,7 @@ def test_tables_hold_verdicts_numbers_sources_and_margins(whole):
     assert rest[0].blocks[0][0][:3] == ("image", "embedder.epochs 5 against naive", "6")
     assert "image: margin 0.01 (error), fixed in the space s." in rest[0].notes
     assert "Words are corrected for all contrasts of this claim that can be judged (6)" in rest[0].caption
-    assert "all that can be judged are needed to contradict it" in rest[4].caption
+    assert "contradicted if all tasks that can be judged do" in rest[4].caption
 
 
 def test_the_forest_has_a_panel_per_claim_with_words_n_and_margins(whole, tmp_path):
@@ -672,7 +690,7 @@ def test_the_forest_has_a_panel_per_claim_with_words_n_and_margins(whole, tmp_pa
     assert "n = 18 trials, 6 seeds" in figure.axes[5].texts[0].get_text()
     lone = claims.plot(claims.compute(tables(tmp_path / "b", world("image"))))
     assert lone.axes[0].texts[0].get_text().startswith("not judged: no cell with a trained embedder (a proxy,")
-    assert lone.axes[1].texts[0].get_text() == "no such task"
+    assert lone.axes[1].texts[0].get_text() == "no task of this kind"
     lone.savefig(io.BytesIO())
 
 
@@ -700,7 +718,7 @@ def test_wrong_options_end_in_words_and_code_2(whole, tmp_path):
     done = orca(*ask, "--margin", "nowhere=1", "--margin", "wide", check=2)
     assert len(done.stderr.splitlines()) == 2
     assert "no factor of these tables" in orca(*ask, "--base", "prox=none", check=2).stderr
-    assert "it is 0 or more and below 1" in orca(*ask, "--least-correlation", "2", check=2).stderr
+    assert "must be 0 or more and below 1" in orca(*ask, "--least-correlation", "2", check=2).stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -720,8 +738,11 @@ def test_real_trials_say_their_dimensions_and_are_judged(run, tmp_path):
     write_manifest(tmp_path / "sweep", sweep_manifest(**about, trials=trials))
     results = r.collect([tmp_path / "sweep"], tmp_path / "tables")
     assert results.trials["dims"].tolist() == [2] * 6
-    found = claims.compute(results)
-    assert found.column == "val_metric_best"
-    assert found.found[0].kind == "supported"  # an error of 0 to 1 cannot change by 1 and more
-    assert found.found[1].verdict == "cannot be judged from these rows, because no task in them is 1D (tiny is 2D)"
-    claims.build_tables(found)
+    judged_claims = claims.compute(results)
+    assert judged_claims.column == "val_metric_best"
+    assert judged_claims.findings[0].kind == "supported"  # an error of 0 to 1 cannot change by 1 and more
+    assert (
+        judged_claims.findings[1].verdict
+        == "cannot be judged from these rows, because no task in them is 1D (tiny is 2D)"
+    )
+    claims.build_tables(judged_claims)

@@ -1,4 +1,4 @@
-"""Cells whose seed varies something else are compared with none: once for all scripts, and said wherever it matters."""
+"""Cells whose seed varies something else are left out of comparisons, in every analysis, and the notes say so."""
 
 from dataclasses import replace
 
@@ -18,13 +18,12 @@ from orca_sweep.analysis import (
 )
 from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.report import compute, draw, page
+from orca_sweep.analysis.report.record import Additions
 from orca_sweep.errors import InputError
 from tests.builders.tables import BASE, BETTER, MNIST, NONE, cell_rows, lines, sweep
 
 ORDER = {"seed_varies": "finetune-order"}
-LEFT_OUT = (
-    "2 cells are left out: the run seed draws something else there (seed_varies finetune-order) than in the base cell"
-)
+LEFT_OUT = "2 cells are left out: they have seed_varies finetune-order and the base cell has"
 
 
 def both(folder, tasks=("digits",)):
@@ -46,7 +45,7 @@ def test_what_is_compared_is_what_the_base_varies(tmp_path):
     whole = both(tmp_path)
     kept = compared(whole)
     assert set(kept.trials["seed_varies"]) == {"all"} and len(kept.trials) == 10
-    assert [note.partition(" (all), so")[0] for note in kept.notes] == [LEFT_OUT]
+    assert [note.partition(" all, so")[0] for note in kept.notes] == [LEFT_OUT]
     assert compared(kept) is kept
     assert set(compared(whole, ["seed_varies=finetune-order"]).trials["seed_varies"]) == {"finetune-order"}
     assert set(compared(whole, without=["seed_varies=all"]).trials["seed_varies"]) == {"finetune-order"}
@@ -67,9 +66,9 @@ def test_a_base_that_is_there_under_another_level_alone_takes_that_level(tmp_pat
         cell_rows({**NONE, **ORDER}, BASE),
         factors=("proxy", "seed_varies"),
     )  # fmt: skip
-    found = table_effects.compute(whole, ["proxy=mnist5k"])
-    assert found.tasks[0].base.labels == {**MNIST, **ORDER}
-    assert [row.cell.labels for row in found.tasks[0].rows] == [{**NONE, **ORDER}]
+    effects = table_effects.compute(whole, ["proxy=mnist5k"])
+    assert effects.tasks[0].base.labels == {**MNIST, **ORDER}
+    assert [row.cell.labels for row in effects.tasks[0].rows] == [{**NONE, **ORDER}]
 
 
 def test_no_script_compares_means_across_what_the_seed_varies(tmp_path):
@@ -84,23 +83,23 @@ def test_no_script_compares_means_across_what_the_seed_varies(tmp_path):
     other = factor_effects.compute(whole, ["seed_varies=all"])
     assert other.tasks[0].held == {"seed_varies": "finetune-order"}
     flattered = flattery.compute(whole)
-    assert {one.kind: one.of for one in flattered.tasks[0].choices}["cell"].startswith("choice among 2 cells")
+    assert {choice.kind: choice.of for choice in flattered.tasks[0].choices}["cell"].startswith("choice among 2 cells")
     judged = claims.compute(whole, claims.Options(margin=["0.01"]))
-    found = {
+    records = {
         table_effects: effects,
         table_results: results,
         factor_effects: factors,
         flattery: flattered,
         claims: judged,
     }
-    for script, record in found.items():
+    for script, record in records.items():
         assert LEFT_OUT in notes(script.build_tables(record)), script.NAME
 
 
 def test_over_tasks_and_in_figures_too(tmp_path):
     whole = both(tmp_path / "two", ("digits", "other"))
     summary = summary_over_tasks.compute(whole)
-    assert [one.cell.labels for one in summary.rows] == [{**MNIST, "seed_varies": "all"}]
+    assert [row.cell.labels for row in summary.rows] == [{**MNIST, "seed_varies": "all"}]
     assert "4 cells are left out" in notes(summary_over_tasks.build_tables(summary))
     figure = figure2_proxies.compute(both(tmp_path / "one"))
     assert {line.level for panel in figure.panels for line in panel.lines} == {"none", "mnist5k"}
@@ -116,7 +115,7 @@ def test_a_sweep_that_varies_nothing_else_has_nothing_to_compare_and_its_report_
     assert compute(whole, ["seed_varies=finetune-order"], ["0.01"]).effects is None
     with pytest.raises(InputError, match="no cell has that level of seed_varies. Levels: all, finetune-order"):
         compute(whole, ["seed_varies=order"])
-    report = compute(whole, noise=noise)
+    report = compute(whole, additions=Additions(noise=noise))
     assert [len(task.cells) for task in report.table.tasks] == [1]
     assert [len(matrix.rows) for matrix in report.matrices] == [2]  # what was run is shown whole
     text = page(report, draw(compared(whole), report.effects, ()))

@@ -1,4 +1,4 @@
-"""Margins fixed in a space: how they are read and told, kept with the tables, and used where words are given."""
+"""Margins fixed in a space: how they are read and printed, kept with the tables, and used for words."""
 
 import json
 from pathlib import Path
@@ -21,8 +21,8 @@ def plan(path):
     return plan_space(path, load_imports, make_config)
 
 
-def said(path):
-    """What the sweep folder of a space would say of itself."""
+def manifest_of(path):
+    """The manifest that the sweep folder of a space would hold."""
     return make_manifest(plan(path), Path("data"), "store")
 
 
@@ -64,7 +64,7 @@ def test_a_margin_is_a_number_for_all_tasks_or_one_by_task(write_space, text, ma
         ("margins: 0.1\n", "margins: unknown key. Did you mean 'margin'?"),
     ],
 )
-def test_each_wrong_margin_is_told_with_its_line(write_space, text, words):
+def test_each_wrong_margin_is_reported_with_its_line(write_space, text, words):
     with pytest.raises(InputError) as error:
         plan(write_space(TWO + text))
     (problem,) = map(str, error.value.problems)
@@ -81,8 +81,8 @@ def test_wrong_margins_come_all_at_once_and_with_other_mistakes(write_space):
 
 def test_tasks_are_those_that_base_factors_and_rules_name(write_space):
     rules = "factors: {proxy: [none, mnist5k]}\nwhen: [{if: {proxy: none}, set: {task: digits}}]\nseeds: 1\n"
-    found = read_space(write_space("base: {task: tiny}\n" + rules + "margin: {digits: 1, tiny: 2}\n"))
-    assert found.margins == {"digits": 1.0, "tiny": 2.0}
+    space = read_space(write_space("base: {task: tiny}\n" + rules + "margin: {digits: 1, tiny: 2}\n"))
+    assert space.margins == {"digits": 1.0, "tiny": 2.0}
     # Where the task cannot be read its names are not known, and none is called unknown.
     with pytest.raises(InputError) as error:
         read_space(write_space("base: {task: {path: x}}\nseeds: 1\nmargin: {digits: 1}\n"))
@@ -103,16 +103,16 @@ def test_a_declared_task_is_called_by_its_file_and_kept_under_its_full_name(writ
         plan(write_space(f"base: {{task: {task}, proxy: none}}\nseeds: 1\nmargin: {{mine: 0.1}}\n"))
 
 
-def test_a_margin_changes_no_id_and_a_plan_tells_it(write_space):
+def test_a_margin_changes_no_id_and_a_plan_prints_it(write_space):
     plain, fixed = plan(write_space(TWO)), plan(write_space(TWO + "margin: 0.02\n"))
     assert plain.trials == fixed.trials
-    told = []
+    printed = []
     for text in ("", "margin: 2e-2\n", "margin: {digits: 0.02}\n", "margin: {digits: 0.02, tiny: 0}\n"):
         space = write_space(TWO + text)
         done = orca("plan", space, check=0)
-        told.append([line for line in done.stdout.splitlines() if "margin" in line])
+        printed.append([line for line in done.stdout.splitlines() if "margin" in line])
     line = "margin fixed beforehand: {}, in the metric's unit; differences within it do not count as meaningful"
-    assert told == [
+    assert printed == [
         [],
         [line.format("0.02")],
         [line.format("0.02 (digits), none for tiny")],
@@ -123,8 +123,8 @@ def test_a_margin_changes_no_id_and_a_plan_tells_it(write_space):
 
 
 @pytest.mark.parametrize("text", ["margin: 0.02\n", "margin: {digits: 0.02}\n", ""])
-def test_the_sweep_s_folder_keeps_it_and_resuming_does(write_space, tmp_path, text):
-    whole = said(write_space(TWO + text))
+def test_the_sweep_folder_keeps_the_margin_and_so_does_resuming(write_space, tmp_path, text):
+    whole = manifest_of(write_space(TWO + text))
     assert whole.margins == {"margin: 0.02\n": {"": 0.02}, "": {}}.get(text, {"digits": 0.02})
     write_manifest(tmp_path, whole)
     again = rebuild_plan(require_manifest(tmp_path), tmp_path / "sweep.json")
@@ -137,10 +137,10 @@ def test_the_sweep_s_folder_keeps_it_and_resuming_does(write_space, tmp_path, te
 
 def two_tasks(scale=1.0):
     return [
-        one
+        planned
         for task in ("a", "b")
         for levels, values in ((NONE, BASE), (MNIST, BETTER))
-        for one in cell_rows({"task": task, **levels}, [scale * value for value in values])
+        for planned in cell_rows({"task": task, **levels}, [scale * value for value in values])
     ]
 
 
@@ -159,12 +159,12 @@ def test_tables_say_what_a_space_has_fixed_for_each_of_its_tasks(tmp_path):
     assert changed.trials.equals(whole.trials)
 
 
-def test_a_space_that_tunes_tells_its_tasks_before_anything_was_planned(tmp_path):
-    told = {
+def test_a_space_that_tunes_has_its_margins_before_anything_is_planned(tmp_path):
+    fields = {
         "tuned": [{"cell_id": "c", "base": {"task": "digits"}, "settings": {}, "levels": {}, "candidates": []}],
         "margins": {"": 0.1},
     }
-    assert collected(tmp_path, [], **told).margins == {"digits": (("s", 0.1),)}
+    assert collected(tmp_path, [], **fields).margins == {"digits": (("s", 0.1),)}
 
 
 def test_words_take_the_given_margin_then_the_space_s_then_noise_then_none(tmp_path):
@@ -172,14 +172,14 @@ def test_words_take_the_given_margin_then_the_space_s_then_noise_then_none(tmp_p
     results = collected(tmp_path, two_tasks() + noise, ("task", "proxy"), margins={"a": 0.2})
 
     def margins(*given):
-        found = table_effects.compute(results, margin=given)
-        return {task.task: (task.margin.value, task.margin.kind) for task in found.tasks}
+        effects = table_effects.compute(results, margin=given)
+        return {task.task: (task.margin.value, task.margin.kind) for task in effects.tasks}
 
     assert margins("a=0.3") == {"a": (0.3, "given"), "b": (0.0, "none")}
     assert margins() == {"a": (0.2, "fixed"), "b": (0.0, "none")}
     assert margins("0.3") == {"a": (0.3, "given"), "b": (0.3, "given")}
-    found = table_effects.compute(results)
-    first, second = lines(table_effects.numbers(found))
+    effects = table_effects.compute(results)
+    first, second = lines(table_effects.numbers(effects))
     assert (first["margin"], first["margin_from"], first["verdict"]) == (
         "0.2",
         "fixed in the space s",
@@ -187,9 +187,9 @@ def test_words_take_the_given_margin_then_the_space_s_then_noise_then_none(tmp_p
     )
     assert second["verdict"] == "helps"
     assert (
-        "Verdicts hold against a margin of 0.2: fixed in the space s." in table_effects.build_tables(found)[0].caption
+        "Verdicts hold against a margin of 0.2: fixed in the space s." in table_effects.build_tables(effects)[0].caption
     )
-    titles = [axis.get_title(loc="left").splitlines()[1] for axis in table_effects.plot(found).axes]
+    titles = [axis.get_title(loc="left").splitlines()[1] for axis in table_effects.plot(effects).axes]
     assert titles == ["base none, margin 0.2, fixed in the space", "base none, no margin"]
     unfixed = collected(tmp_path / "b", two_tasks() + noise, ("task", "proxy"))
     assert table_effects.compute(unfixed).tasks[0].margin.kind == "noise"
@@ -206,19 +206,19 @@ def merged(folder, first, second):
     return r.collect([folder / "one", folder / "two"], folder / "tables")
 
 
-def test_spaces_that_disagree_are_told_and_none_is_taken_silently(tmp_path):
+def test_spaces_that_disagree_are_an_error_and_none_wins_silently(tmp_path):
     results = merged(tmp_path / "a", {"": 0.01}, {"a": 0.02, "b": 0.01})
     with pytest.raises(InputError) as error:
         table_effects.compute(results)
     assert tuple(map(str, error.value.problems)) == (
-        "a: its spaces fix different margins (0.01 in one, 0.02 in two). Say which one holds with --margin, such as"
+        "a: its spaces fix different margins (0.01 in one, 0.02 in two). Choose one with --margin, such as"
         " --margin a=0.01.",
     )
     a, b = table_effects.compute(results, margin=["a=0.02"]).tasks
     assert (a.margin.source, b.margin.source) == ("given with --margin", "fixed in the spaces one, two")
     # A space that fixes none does not contradict one that does.
-    one = merged(tmp_path / "b", {"": 0.01}, {})
-    assert {task.margin.source for task in table_effects.compute(one).tasks} == {"fixed in the space one"}
+    agreeing = merged(tmp_path / "b", {"": 0.01}, {})
+    assert {task.margin.source for task in table_effects.compute(agreeing).tasks} == {"fixed in the space one"}
     # Older tables of a space and the space itself can disagree, too.
     tables = r.collect([tmp_path / "b" / "one"], tmp_path / "old")
     assert len(tables.margins["a"]) == 1

@@ -1,4 +1,4 @@
-"""The report: what stands in the page, from known tables; that nothing in them is read as HTML; how it is made."""
+"""The report: the content of the page for known tables, text that is never read as HTML, and how the page is made."""
 
 import base64
 import hashlib
@@ -21,9 +21,10 @@ from scipy import stats as scipy_stats
 from orca_sweep import results as r
 from orca_sweep.analysis import table_effects, table_results
 from orca_sweep.analysis.report import compute, draw, page
-from orca_sweep.analysis.report import trials as embedded
+from orca_sweep.analysis.report import trials as trial_data
 from orca_sweep.analysis.report.pictures import for_page
 from orca_sweep.analysis.report.realised import find_unmatched
+from orca_sweep.analysis.report.record import Additions
 from orca_sweep.analysis.writing import MINUS, Table
 from orca_sweep.errors import InputError
 from tests.builders.reports import (
@@ -52,7 +53,7 @@ class Read(HTMLParser):
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
         self.tags, self.ids, self.scripts, self.within, self.texts = [], [], [], [], Counter()
-        self.said = {}
+        self.words_of = {}
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
@@ -74,10 +75,10 @@ class Read(HTMLParser):
             self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
         for tag, name in self.within:
             if tag in ("section", "header"):
-                self.said[name or tag] = self.said.get(name or tag, "") + data
+                self.words_of[name or tag] = self.words_of.get(name or tag, "") + data
 
     def words(self, section):
-        return " ".join(self.said[section].split())
+        return " ".join(self.words_of[section].split())
 
     def data(self, name):
         return json.loads(next(text for attrs, text in self.scripts if attrs.get("id") == f"data-{name}"))
@@ -87,26 +88,26 @@ class Read(HTMLParser):
 
 
 def test_the_page_has_its_parts_in_order_and_says_what_it_is_of(tmp_path):
-    found = Read(made_page(two_cells(tmp_path)))
-    assert [name for name in found.ids if name in SECTIONS] == list(SECTIONS)
-    head = found.words("header")
+    read = Read(made_page(two_cells(tmp_path)))
+    assert [name for name in read.ids if name in SECTIONS] == list(SECTIONS)
+    head = read.words("header")
     assert "Does it help?" in head
     assert "10 of 10 planned trials are ok" in head
     assert "test_metric_best (digits: error, lower is better)" in head
     assert re.search(r"Test metrics were revealed once: 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC \(s: 10 trials\)", head)
-    assert "20 pairs" not in found.words("verdicts")
+    assert "20 pairs" not in read.words("verdicts")
     task = table_effects.compute(r.read_results(tmp_path / "tables")).tasks[0]
-    assert task.rows[0].verdict.sentence in found.words("verdicts")
-    assert f"helps mnist5k {MINUS}0.1000 [{MINUS}0.1088, {MINUS}0.0912] n = 5 pairs" in found.words("verdicts")
+    assert task.rows[0].verdict.sentence in read.words("verdicts")
+    assert f"helps mnist5k {MINUS}0.1000 [{MINUS}0.1088, {MINUS}0.0912] n = 5 pairs" in read.words("verdicts")
 
 
-def test_the_head_tells_when_the_last_trial_ended_and_what_was_read(tmp_path):
+def test_the_head_says_when_the_last_trial_ended(tmp_path):
     ends = {"ended_at": "2026-11-02T10:00:00.000+00:00"}
     parts = cell_rows(NONE, [0.1, 0.2], **ends), cell_rows(MNIST, [0.1, None], ended_at="2026-11-03T11:30:00.000+00:00")
     results = sweep_folder(tmp_path, *parts)
     assert compute(results).head.made == "As of 2026-11-03 11:30:00 UTC, when the last trial ended."
-    assert compute(results, made_at="today").head.made == "Made at today."
-    assert "do not tell when" in compute(two_cells(tmp_path / "old")).head.made
+    assert compute(results, additions=Additions(made_at="today")).head.made == "Made at today."
+    assert compute(two_cells(tmp_path / "old")).head.made == "No trial has recorded when it ended."
 
 
 def test_sealed_test_metrics_are_nowhere_in_the_page_and_it_says_so(tmp_path):
@@ -120,13 +121,13 @@ def test_sealed_test_metrics_are_nowhere_in_the_page_and_it_says_so(tmp_path):
     text = made_page(sealed, None)
     assert "0.31415" not in text
     assert "0.3142" not in text
-    found = Read(text)
-    assert "test metrics of 10 ok trials are sealed" in found.words("header")
-    assert "On validation data: test metrics are sealed." in found.words("verdicts")
-    assert "sealed" in found.words("effects")
-    assert "this is on validation data" in found.words("results")
-    assert "val_metric_best" in found.words("methods")
-    assert "The test metrics of 10 ok trials are sealed and no part of this report." in found.words("methods")
+    read = Read(text)
+    assert "test metrics of 10 ok trials are sealed" in read.words("header")
+    assert "On validation data: test metrics are sealed." in read.words("verdicts")
+    assert "sealed" in read.words("effects")
+    assert "this is on validation data" in read.words("results")
+    assert "val_metric_best" in read.words("methods")
+    assert "The test metrics of 10 ok trials are sealed and not part of this report." in read.words("methods")
     r.reveal(tmp_path)
     shown = made_page(r.collect([tmp_path], tmp_path / "tables"))
     assert "0.31416" in shown
@@ -170,10 +171,10 @@ def test_the_effects_table_has_the_numbers_of_table_effects(tmp_path):
         tmp_path, cell_rows(NONE, BASE), cell_rows(MNIST, BETTER), cell_rows({"proxy": "dummy"}, [0.3, 0.4])
     )
     report = compute(results, margin=["0.02"])
-    found = table_effects.compute(results, margin=["0.02"])
+    effects = table_effects.compute(results, margin=["0.02"])
     (task,) = report.tasks
     assert task.margin_source == "given with --margin"
-    for line, row in zip(task.lines, found.tasks[0].rows, strict=True):
+    for line, row in zip(task.lines, effects.tasks[0].rows, strict=True):
         assert (line.word, line.sentence, line.n) == (row.verdict.word, row.verdict.sentence, row.contrast.interval.n)
         assert line.p_holm[1] == pytest.approx(row.p_holm, nan_ok=True)
     assert task.tally == {"helps": 1, "undecided": 1}
@@ -181,7 +182,7 @@ def test_the_effects_table_has_the_numbers_of_table_effects(tmp_path):
     text = page(report, ())
     assert "seeds without a pair" in Read(text).words("effects")
     assert "2 of 2 comparisons shown" in Read(text).words("effects")
-    assert report.downloads["effects.csv"] == table_effects.numbers(found)
+    assert report.downloads["effects.csv"] == table_effects.numbers(effects)
     assert report.downloads["results.csv"] == table_results.numbers(report.table)
     assert report.downloads["effects.tex"].count(r"\begin{tabular}") == 1
     assert Read(text).data("downloads") == report.downloads
@@ -189,7 +190,7 @@ def test_the_effects_table_has_the_numbers_of_table_effects(tmp_path):
     assert every.tasks[0].lines[1].difference[1] == pytest.approx((0.0 + 0.06) / 2)
 
 
-def test_what_others_judge_stands_around_the_verdicts(tmp_path):
+def test_claims_and_flattery_follow_the_verdicts(tmp_path):
     def table(title):
         rows = (("<b>one</b>", "1"),)
         return Table(
@@ -197,11 +198,11 @@ def test_what_others_judge_stands_around_the_verdicts(tmp_path):
             notes=("A note.",),
         )  # fmt: skip
 
-    report = compute(two_cells(tmp_path), claims=[table("Claims")], flattery=[table("Flattery")])
-    said = Read(page(report, ())).words("verdicts")
-    assert said.index("helps") < said.index("Claims") < said.index("Flattery")
-    assert "<b>one</b>" in said
-    assert "Caption & more. A note." in said
+    report = compute(two_cells(tmp_path), additions=Additions(claims=(table("Claims"),), flattery=(table("Flattery"),)))
+    prose = Read(page(report, ())).words("verdicts")
+    assert prose.index("helps") < prose.index("Claims") < prose.index("Flattery")
+    assert "<b>one</b>" in prose
+    assert "Caption & more. A note." in prose
 
 
 # Realised differences -----------------------------------------------------------------------------
@@ -226,10 +227,10 @@ def test_cells_that_did_more_than_their_base_are_marked(tmp_path):
     assert [line.matched for line in report.tasks[0].lines] == [
         "differs: fine-tuning steps, trainable at first", "matched",
     ]  # fmt: skip
-    said = Read(page(report, ())).words("realised")
-    assert "mnist5k: differs: fine-tuning steps, trainable at first" in said
-    assert "Not told by these tables: training samples, embedder steps" in said
-    assert "LR integral" not in said.split("Not told")[0]
+    prose = Read(page(report, ())).words("realised")
+    assert "mnist5k: differs: fine-tuning steps, trainable at first" in prose
+    assert "Not in these tables: training samples, embedder steps" in prose
+    assert "LR integral" not in prose.split("Not in these")[0]
     verdicts = Read(page(report, ())).words("verdicts")
     assert verdicts.count("not matched on compute") == 1
 
@@ -237,7 +238,7 @@ def test_cells_that_did_more_than_their_base_are_marked(tmp_path):
 def test_a_cell_without_an_ok_trial_is_matched_with_nothing(tmp_path):
     report = compute(sweep_folder(tmp_path, done(NONE, 100), cell_rows(MNIST, [None, None])))
     assert [line.matched for line in report.tasks[0].lines] == ["not known"]
-    assert "one of the two has no ok trial yet" in Read(page(report, ())).words("realised")
+    assert "cell or base has no ok trial yet" in Read(page(report, ())).words("realised")
 
 
 def test_what_the_trials_table_lacks_is_taken_from_stages_then_epochs(tmp_path):
@@ -269,23 +270,24 @@ def test_methods_and_compute_are_written_from_the_rows(tmp_path):
     }  # fmt: skip
     parts = cell_rows(NONE, [0.1, 0.2, 0.3], **common), cell_rows(MNIST, [0.1, 0.2, None], **common)
     report = compute(sweep_folder(tmp_path, *parts, cell_rows(NONE, [0.2, 0.3], "aa", 10, **common)))
-    said = " ".join(report.methods)
+    prose = " ".join(report.methods)
     for words in (
-        "We compared 2 cells on digits", "What was varied: proxy (none, mnist5k).", "3 seeds (0 to 2)",
-        "1 A/A cell repeated a cell with 2 seeds (10, 11) of its own.", "7 of 8 planned trials are ok; the others: 1 failed.",
+        "We compared 2 cells on digits", "We varied proxy (none, mnist5k).", "3 seeds (0 to 2)",
+        "1 A/A cell repeated a cell with different seeds: 2 seeds (10, 11).",
+        "7 of 8 planned trials are ok; the others: 1 failed.",
         "Fine-tuning: epochs 20; peak learning rate 0.001", "Data: 100 training, 50 validation and 60 test samples (digits)",
         "data.split_seed 3", "the metric on test data at the epoch with the best validation metric",
         "95% Student-t", "Holm's procedure over the comparisons of a task that can be made (0)",
-        "can reach a p of 0.5 at the least with 2 pairs",
+        "can give a p of 0.5 at the lowest with 2 pairs",
         "from the A/A cell of proxy none", "No field was tuned within the cells; the learning rate of fine-tuning is 0.001.",
     ):  # fmt: skip
-        assert words in said, words
+        assert words in prose, words
     hours, hardware = report.compute
-    assert "All 8 trials together took 4 hours of trial time: 16 CPU-hours and 2 GPU-hours." in hours
-    assert "3.5 hours in 7 ok trials, 30 minutes in 1 trial not ok" in hours
-    assert "Work of 8 hours was not done again but taken from the store by 8 trials; it is not counted above." in hours
+    assert "The 8 trials took 4 hours in total: 16 CPU-hours and 2 GPU-hours." in hours
+    assert "This is 3.5 hours for 7 ok trials and 30 minutes for 1 trial that did not end ok." in hours
+    assert "8 trials reused stored results that took 8 hours to compute; that time is not included." in hours
     assert hardware == (
-        "Hardware: 8 trials on cuda, 4 threads; 1 host. Most GPU memory of a trial: 2,048 MiB. orca-sweep 9.9."
+        "Hardware: 8 trials on cuda, 4 threads; 1 host. Peak GPU memory of a trial: 2,048 MiB. Code: orca-sweep 9.9."
         " Libraries: torch=1."
     )
 
@@ -297,37 +299,37 @@ def test_a_trial_that_stands_for_two_cells_is_counted_once_in_what_all_took(tmp_
     results = sweep_folder(tmp_path, [(planned, row), (again, row)], cell_rows(MNIST, [0.2], **timed))
     assert len(results.trials) == 3
     report = compute(results)
-    assert report.compute[0].startswith("All 2 trials together took 2 hours of trial time")
+    assert report.compute[0].startswith("The 2 trials took 2 hours in total")
     text = made_page(results)
     assert text.count(f'href="#trial/{planned["trial_id"]}"') == 2
 
 
-def test_methods_tell_of_tuning_and_of_designs_with_holes(tmp_path):
+def test_methods_describe_tuning_and_designs_with_holes(tmp_path):
     levels = [
         {"proxy": p, "finetune.freeze": f} for p, f in (("none", "none"), ("mnist5k", "none"), ("mnist5k", "body"))
     ]
     parts = [cell_rows(of, [0.1, 0.2], **{"finetune.lr": 0.1 * i}) for i, of in enumerate(levels, 1)]
     searched = [trial(levels[0], seed, 0.3, "search", **{"finetune.lr": lr}) for lr in (0.1, 0.2) for seed in (8, 9)]
     results = sweep_folder(tmp_path, *parts, searched, factors=("proxy", "finetune.freeze"), tune={"finetune.lr": []})
-    said = " ".join(compute(results).methods)
-    assert "These are 3 of the 4 combinations of the levels" in said
-    assert "finetune.lr was tuned within each cell on validation data, over 2 candidates a cell" in said
-    assert "peak learning rate tuned within each cell" in said
+    prose = " ".join(compute(results).methods)
+    assert "These are 3 of the 4 combinations of the levels" in prose
+    assert "finetune.lr was tuned within each cell on validation data, over 2 candidates per cell" in prose
+    assert "peak learning rate tuned within each cell" in prose
     tasks = [
         cell_rows({"task": task, **NONE}, [0.1, 0.2], **{"finetune.epochs": n}) for task, n in (("a", 5), ("b", 9))
     ]
-    said = " ".join(compute(sweep_folder(tmp_path / "two", *tasks, factors=("task",))).methods)
-    assert "We compared 2 cells (1 each) on a and b" in said
-    assert "epochs 5 for a, 9 for b" in said
-    assert "Metric: error, lower is better (all tasks)" in said
-    assert "Nothing was varied within a task." in said
+    prose = " ".join(compute(sweep_folder(tmp_path / "two", *tasks, factors=("task",))).methods)
+    assert "We compared 2 cells (1 per task) on a and b" in prose
+    assert "epochs 5 for a, 9 for b" in prose
+    assert "Metric: error, lower is better (all tasks)" in prose
+    assert "We varied nothing within a task." in prose
     odd = [
         cell_rows({**levels, "seed_varies": "everything"}, [0.1, 0.2], **{"data.split_seed": 0})
         for levels in (NONE, MNIST)
     ]
-    said = " ".join(compute(sweep_folder(tmp_path / "odd", *odd)).methods)
-    assert "The run seed drew what seed_varies says (everything)" in said
-    assert "which is not the run seed" not in said
+    prose = " ".join(compute(sweep_folder(tmp_path / "odd", *odd)).methods)
+    assert "The run seed controlled the draws that seed_varies names (everything)" in prose
+    assert "independently of the run seed" not in prose
 
 
 # Incomplete sweeps --------------------------------------------------------------------------------
@@ -339,37 +341,37 @@ def test_a_running_sweep_with_most_trials_still_to_come(tmp_path):
         tmp_path, cell_rows_with_curves(NONE, [0.1, 0.2]), cell_rows_with_curves(MNIST, [0.3, None]), later
     )
     text = made_page(running, None)
-    found = Read(text)
-    assert "3 of 16 planned trials are ok" in found.words("header")
-    assert "12 unfinished: not run to an end yet" in found.words("completeness")
+    read = Read(text)
+    assert "3 of 16 planned trials are ok" in read.words("header")
+    assert "12 unfinished: has not run to its end yet" in read.words("completeness")
     assert text.count("<td>1 failed, 6 unfinished</td>") == 2  # in the matrix and among the results
-    assert "Cannot be judged: seeds 1, 2, 3, 4, 5, 6, 7 give no complete pair." in found.words("verdicts")
-    assert "12 planned trials left no time" in found.words("methods")
+    assert "Cannot be judged: seeds 1, 2, 3, 4, 5, 6, 7 give no complete pair." in read.words("verdicts")
+    assert "12 of these trials recorded no time" in read.words("methods")
 
 
 @pytest.mark.parametrize("revealed", [True, False])
 def test_one_cell_alone_is_nothing_to_compare(tmp_path, revealed):
     results = sweep_folder(tmp_path, cell_rows_with_curves(NONE, [0.1, 0.2]), revealed=revealed)
-    found = Read(made_page(results, None))
-    assert "There is nothing to compare: no task has two cells." in found.words("verdicts")
-    assert found.words("effects").endswith("There is nothing to compare: no task has two cells.")
-    assert "We compared 1 cell on digits" in found.words("methods")
-    assert set(found.data("downloads")) == {"results.csv", "results.tex"}
+    read = Read(made_page(results, None))
+    assert "There is nothing to compare: no task has two cells." in read.words("verdicts")
+    assert read.words("effects").endswith("There is nothing to compare: no task has two cells.")
+    assert "We ran 1 cell on digits" in read.words("methods")
+    assert set(read.data("downloads")) == {"results.csv", "results.tex"}
     with pytest.raises(InputError, match="each task has one cell"):
         compute(results, margin=["0.1"])
 
 
 def test_no_trial_is_ok_or_none_has_run(tmp_path):
     failed = sweep_folder(tmp_path, cell_rows(NONE, [None, None]), cell_rows(MNIST, [None, None]))
-    found = Read(made_page(failed, None))
-    assert "0 of 4 planned trials are ok" in found.words("header")
-    assert "4 failed" in found.words("completeness")
-    assert "Cannot be judged" in found.words("verdicts")
-    sizes = [int(tag[1]) for tag, _ in found.tags if tag in ("h1", "h2", "h3", "h4")]
+    read = Read(made_page(failed, None))
+    assert "0 of 4 planned trials are ok" in read.words("header")
+    assert "4 failed" in read.words("completeness")
+    assert "Cannot be judged" in read.words("verdicts")
+    sizes = [int(tag[1]) for tag, _ in read.tags if tag in ("h1", "h2", "h3", "h4")]
     assert all(after <= before + 1 for before, after in itertools.pairwise(sizes))
     unrun = [trial(levels, seed, status="unfinished") for levels in (NONE, MNIST) for seed in range(2)]
-    found = Read(made_page(sweep_folder(tmp_path / "unrun", unrun), None))
-    assert "4 unfinished" in found.words("completeness")
+    read = Read(made_page(sweep_folder(tmp_path / "unrun", unrun), None))
+    assert "4 unfinished" in read.words("completeness")
     searching = [trial(levels, 9, 0.1, "search") for levels in (NONE, MNIST)]
     tuned = sweep_folder(tmp_path / "search", searching, tune={"finetune.lr": []})
     assert "Candidates of tuning" in Read(made_page(tuned, None)).words("completeness")
@@ -395,9 +397,9 @@ def test_tables_without_what_no_trial_had_make_a_page(tmp_path):
         results.spaces,
         results.questions,
     )
-    found = Read(made_page(old))
-    assert "Test metrics were never sealed" in found.words("header")
-    assert "helps" in found.words("verdicts")
+    read = Read(made_page(old))
+    assert "Test metrics were never sealed" in read.words("header")
+    assert "helps" in read.words("verdicts")
 
 
 # Nothing is read as HTML --------------------------------------------------------------------------
@@ -406,40 +408,40 @@ def test_tables_without_what_no_trial_had_make_a_page(tmp_path):
 def test_hostile_names_stay_text(tmp_path):
     results = hostile_sweep(tmp_path)
     text = made_page(results, None)
-    found = Read(text)
-    scripts = [attrs for attrs, _ in found.scripts]
+    read = Read(text)
+    scripts = [attrs for attrs, _ in read.scripts]
     assert [attrs.get("type", "script") for attrs in scripts] == ["application/json"] * 4 + ["script"]
     assert text.count("<script") == text.count("</script>") == 5
-    assert not [tag for tag, _ in found.tags if tag in ("img", "iframe", "object", "embed", "base")]
-    assert not [key for _, attrs in found.tags for key in attrs if key.startswith("on")]
-    assert HOSTILE in found.words("completeness")
-    assert IMAGE in found.words("header")
-    columns = {column["name"]: column for column in found.data("trials")["columns"]}
+    assert not [tag for tag, _ in read.tags if tag in ("img", "iframe", "object", "embed", "base")]
+    assert not [key for _, attrs in read.tags for key in attrs if key.startswith("on")]
+    assert HOSTILE in read.words("completeness")
+    assert IMAGE in read.words("header")
+    columns = {column["name"]: column for column in read.data("trials")["columns"]}
     assert TRACEBACK in json.dumps(columns["traceback"]).encode().decode("unicode_escape")
     assert unpacked(columns["proxy"], 6)[4] == "a\\u2028\\x1bb'\"&"  # control characters are written out
-    assert HOSTILE in found.data("downloads")["effects.csv"]
+    assert HOSTILE in read.data("downloads")["effects.csv"]
 
 
 @given(st.text(max_size=40), st.sampled_from(["</script>", "<!--", "]]>", "<script", "&lt;"]))
 def test_json_in_a_page_ends_no_script_and_is_read_back(text, more):
-    shown = embedded.as_json({text: more + text})
+    shown = trial_data.as_json({text: more + text})
     assert not set("<>&\u2028\u2029") & set(shown)
     assert json.loads(shown) == {text: more + text}
 
 
 def test_the_policy_allows_this_script_and_this_style_and_nothing_else(tmp_path):
     text = made_page(two_cells(tmp_path), None)
-    found = Read(text)
-    policy = next(attrs["content"] for tag, attrs in found.tags if attrs.get("http-equiv") == "Content-Security-Policy")
-    script = next(text for attrs, text in found.scripts if not attrs)
+    read = Read(text)
+    policy = next(attrs["content"] for tag, attrs in read.tags if attrs.get("http-equiv") == "Content-Security-Policy")
+    script = next(text for attrs, text in read.scripts if not attrs)
     style = re.search(r"<style>(.*?)</style>", text, re.S)[1]
     for kind, content in (("script", script), ("style", style)):
         digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
         assert f"{kind}-src 'sha256-{digest}'" in policy
     assert policy.startswith("default-src 'none';")
     assert "unsafe" not in policy
-    assert not [attrs for _, attrs in found.tags if "style" in attrs]
-    links = [attrs[key] for _, attrs in found.tags for key in ("href", "src", "xlink:href") if key in attrs]
+    assert not [attrs for _, attrs in read.tags if "style" in attrs]
+    links = [attrs[key] for _, attrs in read.tags for key in ("href", "src", "xlink:href") if key in attrs]
     assert all(link.startswith(("#", "data:")) for link in links)
     assert set(re.findall(r"https?://[^\s\"'<]+", text)) <= {
         "http://www.w3.org/2000/svg",
@@ -450,7 +452,7 @@ def test_the_policy_allows_this_script_and_this_style_and_nothing_else(tmp_path)
 # Figures ------------------------------------------------------------------------------------------
 
 
-def test_figures_stand_side_by_side_with_names_of_their_own(tmp_path):
+def test_figures_on_one_page_share_no_names(tmp_path):
     levels = [
         {"proxy": "mnist5k", "embedder.epochs": n, "finetune.freeze": f} for n in (1, 2, 3) for f in ("none", "body")
     ]
@@ -458,16 +460,16 @@ def test_figures_stand_side_by_side_with_names_of_their_own(tmp_path):
     results = sweep_folder(tmp_path, *parts, factors=("embedder.epochs", "finetune.freeze"))
     report = compute(results)
     pictures = draw(results, report.effects)
-    assert [one.name for one in pictures] == [
+    assert [picture.name for picture in pictures] == [
         "table_effects", "figure2_proxies", "figure3_otdd_vs_error", "figure4_freezing", "factor_effects",
     ]  # fmt: skip
     text = page(report, pictures)
-    found = Read(text)
-    assert len(found.ids) == len(set(found.ids))
+    read = Read(text)
+    assert len(read.ids) == len(set(read.ids))
     used = set(re.findall(r"(?:url\(#|xlink:href=\"#)([^)\"]+)", text))
     assert used
-    assert used <= set(found.ids)
-    svgs = [attrs for tag, attrs in found.tags if tag == "svg"]
+    assert used <= set(read.ids)
+    svgs = [attrs for tag, attrs in read.tags if tag == "svg"]
     assert all(attrs["role"] == "img" for attrs in svgs)
     for picture in pictures:
         assert f'<title id="{picture.name}-title">{picture.title}</title>' in picture.svg
@@ -475,7 +477,12 @@ def test_figures_stand_side_by_side_with_names_of_their_own(tmp_path):
         assert "style=" not in picture.svg
         assert "<text" in picture.svg
     named = draw(results, report.effects, ["figure2_proxies", "figure5_pretraining"])
-    assert [one.name for one in named] == ["table_effects", "figure2_proxies", "figure5_pretraining", "factor_effects"]
+    assert [picture.name for picture in named] == [
+        "table_effects",
+        "figure2_proxies",
+        "figure5_pretraining",
+        "factor_effects",
+    ]
     assert "'body.pretrain_fraction' is no factor of this sweep" in named[2].missing
     assert "No figure: s: 'body.pretrain_fraction' is no factor" in Read(page(report, named)).words("figures")
 
@@ -515,8 +522,8 @@ def unpacked(column, n):
     )
 )
 def test_a_packed_column_is_the_column(values):
-    found = unpacked(json.loads(json.dumps(embedded.pack_values(values))), len(values))
-    assert list(map(repr, found)) == list(map(repr, values))
+    column = unpacked(json.loads(json.dumps(trial_data.pack_values(values))), len(values))
+    assert list(map(repr, column)) == list(map(repr, values))
 
 
 def test_every_trial_is_in_the_page_with_exact_config_and_rounded_measures(tmp_path):
@@ -524,8 +531,8 @@ def test_every_trial_is_in_the_page_with_exact_config_and_rounded_measures(tmp_p
     results = sweep_folder(
         tmp_path, cell_rows_with_curves(NONE, [0.123456789, 0.2], **more), cell_rows(MNIST, [None], **more)
     )
-    found = Read(made_page(results))
-    data = found.data("trials")
+    read = Read(made_page(results))
+    data = read.data("trials")
     columns = {column["name"]: column for column in data["columns"]}
     assert data["n"] == 3
     assert unpacked(columns["trial_id"], 3) == results.trials["trial_id"].tolist()
@@ -537,19 +544,19 @@ def test_every_trial_is_in_the_page_with_exact_config_and_rounded_measures(tmp_p
     assert unpacked(columns["test_metric_best"], 3) == [0.12346, 0.2, None]
     assert "proxy_sha256" not in columns  # nobody has one
     first = results.trials["trial_id"][0]
-    assert found.data("curves")["finetune"][first] == [1, 1.1235, 0.62346, 0.45679, 0.37346]
+    assert read.data("curves")["finetune"][first] == [1, 1.1235, 0.62346, 0.45679, 0.37346]
 
 
 def test_curves_have_a_gap_where_an_epoch_is_missing_or_not_finite(tmp_path):
     epochs = [*history([0.5, 0.4]), *history([0.2, math.inf], first=4)]
     results = sweep_folder(tmp_path, [with_curve(trial(NONE, 0, 0.1), epochs)])
-    ((_, curve),) = embedded.curves_json(results)["finetune"].items()
+    ((_, curve),) = trial_data.curves_json(results)["finetune"].items()
     assert curve == [1, 0.5, 0.4, None, 0.2]
 
 
 def test_half_widths_in_the_page_are_student_s():
-    found = embedded.t_quantiles(12, 0.95)
-    assert found == pytest.approx([scipy_stats.t.ppf(0.975, n - 1) for n in range(2, 13)], rel=1e-5)
+    quantiles = trial_data.t_quantiles(12, 0.95)
+    assert quantiles == pytest.approx([scipy_stats.t.ppf(0.975, n - 1) for n in range(2, 13)], rel=1e-5)
 
 
 def test_the_end_of_a_traceback_is_in_the_tables_and_many_long_ones_are_cut(tmp_path):
@@ -565,13 +572,13 @@ def test_the_end_of_a_traceback_is_in_the_tables_and_many_long_ones_are_cut(tmp_
     merged = r.collect([tmp_path / "tables"], tmp_path / "again")
     assert merged.trials["traceback"][2] == TRACEBACK
     many = [f"{i}" + "y" * 19_999 for i in range(200)]
-    cut = embedded._within_budget([*many, None, "short"])
-    assert sum(len(text) for text in cut if text) < 1.1 * embedded.TRACEBACK_BUDGET
+    cut = trial_data._within_budget([*many, None, "short"])
+    assert sum(len(text) for text in cut if text) < 1.1 * trial_data.TRACEBACK_BUDGET
     assert cut[0].startswith("[cut to its last lines]\n")
     assert cut[-2:] == [None, "short"]
 
 
-def test_tables_collected_before_a_column_came_are_collected_anew(tmp_path):
+def test_tables_collected_before_a_column_existed_are_collected_again(tmp_path):
     sweep_folder(tmp_path, cell_rows(NONE, [0.1, None]), errors={1: TRACEBACK})
     stamps = tmp_path / "tables" / ".collected.json"
     left = json.loads(stamps.read_text())
@@ -597,7 +604,7 @@ def contrast(a, b):
     return (high + 0.05) / (low + 0.05)
 
 
-def test_text_and_marks_are_told_from_their_ground_in_both_themes():
+def test_text_and_marks_contrast_with_their_ground_in_both_themes():
     style = (REPO / "orca_sweep" / "analysis" / "report" / "page" / "style.css").read_text()
     pairs = {name: pair for name, *pair in re.findall(r"--(\w+): light-dark\((#\w{6}), (#\w{6})\)", style)}
     for theme in (0, 1):
@@ -636,14 +643,14 @@ def test_what_is_asked_of_the_report_reaches_it(tmp_path):
     asked = ("--base", "proxy=mnist5k", "--margin", "0.02", "--metric", "test_metric_best", "--made-at", "noon")
     done = orca("report", tmp_path, *asked, "--complete-pairs")
     assert done.returncode == 0, done.stderr
-    found = Read((tmp_path / "report.html").read_text())
-    assert "Base: mnist5k" in found.words("verdicts")
-    assert "Margin: 0.02, given with --margin." in found.words("verdicts")
-    assert "hurts none" in found.words("verdicts")
-    assert "Made at noon." in found.words("header")
+    read = Read((tmp_path / "report.html").read_text())
+    assert "Base: mnist5k" in read.words("verdicts")
+    assert "Margin: 0.02, given with --margin." in read.words("verdicts")
+    assert "hurts none" in read.words("verdicts")
+    assert "Made at noon." in read.words("header")
 
 
-def test_wrong_input_is_said_with_exit_code_2(tmp_path):
+def test_wrong_input_ends_in_words_and_code_2(tmp_path):
     two_cells(tmp_path / "s", revealed=False)
     (tmp_path / "s" / "page").mkdir()
     cases = {
@@ -675,19 +682,6 @@ def test_a_page_that_cannot_be_written_ends_with_code_1(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_the_folder_runs_as_a_script_where_an_installed_wheel_has_it(tmp_path):
-    two_cells(tmp_path / "s")
-    shutil.copytree(
-        REPO / "orca_sweep" / "analysis", tmp_path / "wheel" / "analysis", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    command = [sys.executable, tmp_path / "wheel" / "analysis" / "report", "--tables", tmp_path / "s" / "tables"]
-    done = subprocess.run(
-        [*command, "--out", tmp_path / "r.html"], capture_output=True, text=True, check=False, cwd="/"
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "r.html").stat().st_size > 50_000
-
-
 def test_the_report_needs_neither_torch_nor_ray(tmp_path):
     two_cells(tmp_path)
     code = (
@@ -705,7 +699,7 @@ def test_the_report_needs_neither_torch_nor_ray(tmp_path):
 def test_2000_trials_of_100_epochs_are_a_page_of_a_few_megabytes():
     text = made_page(big_results(), [])
     assert 1e6 < len(text) < 6e6
-    found = Read(text)
-    assert len(found.data("curves")["finetune"]) == 2000
-    assert sum("sq" in attrs.get("class", "").split() and tag == "a" for tag, attrs in found.tags) == 2000
-    assert len(found.tags) < 40_000
+    read = Read(text)
+    assert len(read.data("curves")["finetune"]) == 2000
+    assert sum("sq" in attrs.get("class", "").split() and tag == "a" for tag, attrs in read.tags) == 2000
+    assert len(read.tags) < 40_000

@@ -1,4 +1,4 @@
-"""The report in a real browser: it opens alone and in silence, and all that moves does so by mouse and by keyboard."""
+"""The report in a real browser: it loads nothing, logs no error, and works by mouse and by keyboard."""
 
 import os
 import shutil
@@ -33,13 +33,13 @@ DUMMY = {"proxy": "dummy"}
 @pytest.fixture(scope="module")
 def browser():
     """A headless Chromium that is installed here; where the tests must run, not to have one is a failure."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
+    executable = next(filter(None, map(shutil.which, NAMES)), None)
+    if executable is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("no Chromium here: install the package chromium")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        launched = play.chromium.launch(executable_path=found, args=list(QUIET))
+        launched = play.chromium.launch(executable_path=executable, args=list(QUIET))
         yield launched
         launched.close()
 
@@ -95,9 +95,9 @@ def text(results):
 def column(shown, name):
     """The texts of a column of the effects table, as they stand now."""
     heads = [text.split("\u00a0")[0] for text in shown.locator("#effects-table thead th").all_inner_texts()]
-    place = heads.index(name)
+    position = heads.index(name)
     rows = shown.locator("#effects-table tbody tr:visible")
-    return [rows.nth(i).locator("th, td").nth(place).inner_text() for i in range(rows.count())]
+    return [rows.nth(i).locator("th, td").nth(position).inner_text() for i in range(rows.count())]
 
 
 def overflow(shown):
@@ -170,10 +170,10 @@ def test_a_curve_appears_by_pointing_by_focus_and_stays_when_kept(opened, text):
     assert chart.inner_text() == ""
     rows.nth(1).hover()
     assert chart.locator("path.mean").count() == 2  # the base beside it
-    said = " ".join(chart.inner_text().split())
-    assert "proxy mnist5k: mean of n = 5 seeds." in said
-    assert "proxy none (base): mean of n = 5 seeds." in said
-    assert "95% Student-t interval of the mean over seeds at equal epoch" in said
+    prose = " ".join(chart.inner_text().split())
+    assert "proxy mnist5k: mean of n = 5 seeds." in prose
+    assert "proxy none (base): mean of n = 5 seeds." in prose
+    assert "95% Student-t interval of the mean over seeds at equal epoch" in prose
     assert chart.locator("path.band").count() == 2
     shown.get_by_role("button", name="Keep the curve of proxy mnist5k").first.click()
     rows.nth(2).locator("button").focus()
@@ -190,10 +190,10 @@ def test_few_seeds_are_thin_lines_and_who_ended_early_is_told(opened, text):
     shown = opened(text)
     shown.locator(".cells").nth(1).locator("tbody tr").nth(1).hover()
     chart = shown.locator("#chart")
-    said = " ".join(chart.inner_text().split())
-    assert "b, fine-tuning" in said
-    assert "mean of n = 2 seeds, too few for a band: thin lines are the seeds" in said
-    assert "1 not ok, dotted and in no mean: diverged after epoch 3." in said
+    prose = " ".join(chart.inner_text().split())
+    assert "b, fine-tuning" in prose
+    assert "mean of n = 2 seeds, too few for a band: thin lines are the seeds" in prose
+    assert "1 not ok, dotted and in no mean: diverged after epoch 3." in prose
     assert chart.locator("path.band").count() == 0
     assert chart.locator("path.thin").count() == 4
     assert chart.locator("path.early").count() == chart.locator("path.end").count() == 1
@@ -204,10 +204,10 @@ def test_few_seeds_are_thin_lines_and_who_ended_early_is_told(opened, text):
 def test_the_mean_and_the_band_are_those_of_the_tables(opened, results, text):
     shown = opened(text)
     shown.locator(".cells tbody tr").first.hover()
-    found = shown.evaluate("seriesOf(cellData().cells[0], 'finetune', 0).mean")
+    points = shown.evaluate("seriesOf(cellData().cells[0], 'finetune', 0).mean")
     from orca_sweep.stats import t_interval
 
-    for point in found:
+    for point in points:
         want = t_interval([value + 1 / point["x"] for value in BASE])
         assert point["n"] == 5
         assert [point["y"], point["low"], point["high"]] == pytest.approx([want.mean, want.low, want.high], rel=1e-4)
@@ -223,21 +223,21 @@ def test_a_trial_has_a_page_and_back_leads_to_where_one_was(opened, results, tex
     shown.evaluate("window.scrollBy(0, 120)")
     at = shown.evaluate("window.scrollY")
     square.click()
-    said = shown.locator("#trial").inner_text()
+    prose = shown.locator("#trial").inner_text()
     assert not shown.locator("#report").is_visible()
     assert shown.evaluate("document.activeElement.id") == "trial-title"
     assert TRACEBACK in shown.locator("#trial pre.traceback").inner_text()
-    for words in ("failed", "ended by an error", "proxy (factor)", "wall_time_s", "validation error"):
-        assert words in said, words
+    for words in ("failed", "stopped by an error", "proxy (factor)", "wall_time_s", "validation error"):
+        assert words in prose, words
     assert shown.locator("#trial tr.factor th").all_inner_texts() == ["task (factor)", "proxy (factor)"]
     assert shown.locator("#trial svg path.early").count() == 2
     assert shown.locator("#trial svg path.end").count() == 1  # the embedder was trained to its end
-    assert "3 epochs of this trial alone, failed in fine-tuning." in " ".join(said.split())
+    assert "3 epochs of this trial only, failed in fine-tuning." in " ".join(prose.split())
     shown.get_by_role("link", name="seed 0: ok").click()
-    assert "ended well" in shown.locator("#trial").inner_text()
+    assert "completed" in shown.locator("#trial").inner_text()
     assert shown.locator("#trial svg path.mean").count() == 2
     shown.go_back()
-    assert "ended by an error" in shown.locator("#trial").inner_text()
+    assert "stopped by an error" in shown.locator("#trial").inner_text()
     shown.go_back()
     assert shown.locator("#report").is_visible()
     assert not shown.locator("#trial").is_visible()
@@ -260,12 +260,12 @@ def test_an_address_with_a_trial_opens_its_page(opened, results, text):
 
 
 def test_what_a_hostile_table_brings_is_shown_and_never_run(opened, tmp_path):
-    found = hostile_sweep(tmp_path / "s")
-    shown = opened(made_page(found, None))
+    hostile = hostile_sweep(tmp_path / "s")
+    shown = opened(made_page(hostile, None))
     assert HOSTILE in shown.locator("#completeness").inner_text()
     shown.locator(".cells tbody tr").first.hover()
     assert HOSTILE in shown.locator("#chart").inner_text()
-    for trial_id in found.trials["trial_id"]:
+    for trial_id in hostile.trials["trial_id"]:
         shown.evaluate("name => { location.hash = '#trial/' + name; }", trial_id)
         shown.wait_for_function("name => document.getElementById('trial').textContent.includes(name)", arg=trial_id)
         assert HOSTILE in shown.locator("#trial").inner_text()
@@ -281,7 +281,7 @@ def test_names_that_every_object_has_are_only_names(opened, tmp_path):
     shown.locator(".cells tbody tr").nth(1).hover()
     assert "proxy __proto__" in shown.locator("#chart").inner_text()
     shown.locator("a.sq.unknown").click()
-    assert "a status that this version does not know" in shown.locator("#trial").inner_text()
+    assert "a status unknown to this version" in shown.locator("#trial").inner_text()
 
 
 # Look ---------------------------------------------------------------------------------------------
@@ -379,8 +379,8 @@ def test_downloads_are_the_tables_and_the_methods_are_copied(opened, results, te
         with shown.expect_download() as download:
             shown.get_by_role("button", name=name).click()
         assert download.value.suggested_filename == name
-        found = download.value.path().read_text(encoding="utf-8")
-        assert found == content if content else r"\toprule" in found
+        downloaded = download.value.path().read_text(encoding="utf-8")
+        assert downloaded == content if content else r"\toprule" in downloaded
     shown.get_by_role("button", name="Copy methods").click()
     shown.get_by_text("Copied.").wait_for()
     assert shown.evaluate("navigator.clipboard.readText()").split() == " ".join(compute(results).methods).split()
@@ -402,4 +402,4 @@ def test_a_running_sweep_opens(opened, tmp_path):
     )
     shown = opened(made_page(r.read_results(tmp_path / "s" / "tables"), None))
     shown.locator("a.sq.unfinished").first.click()
-    assert "not run to an end yet" in shown.locator("#trial").inner_text()
+    assert "has not run to its end yet" in shown.locator("#trial").inner_text()

@@ -1,4 +1,4 @@
-"""Builds cells of chosen values, for tests that need no tables."""
+"""Builds cells with chosen values, for tests without tables."""
 
 import math
 from dataclasses import replace
@@ -8,7 +8,7 @@ from orca_sweep.stats import t_interval
 
 
 def make_cell(values, **fields):
-    """A cell with these values by seed, all of them of ok trials but NaN."""
+    """A cell with these values by seed; NaN stands for a failed trial, any other value for an ok one."""
     about = {"cell_id": "c", "role": "replicate", "task": "t", "metric": "error", "levels": {}, "labels": {}}
     trials = tuple(make_trial(seed, float(value)) for seed, value in dict(values).items())
     return Cell(**{**about, **fields}, trials=trials, interval=t_interval([t.value for t in trials if t.counts]))
@@ -19,8 +19,9 @@ def make_trial(seed, value, **measures):
 
 
 def with_values(cell, values, **measures):
-    """The same cell with other values by seed, and with other measures by seed."""
+    """The same cell with other values and measures by seed."""
     trials = tuple(
-        make_trial(seed, value, **{name: of[seed] for name, of in measures.items()}) for seed, value in values.items()
+        make_trial(seed, value, **{name: by_seed[seed] for name, by_seed in measures.items()})
+        for seed, value in values.items()
     )
     return replace(cell, trials=trials)

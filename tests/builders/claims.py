@@ -1,4 +1,4 @@
-"""Tables in which the truth of each of the study's claims is known."""
+"""Builds tables in which the truth of each of the study's claims is known."""
 
 import zlib
 
@@ -31,18 +31,18 @@ def pretrained(fraction):
 
 
 def noise(name, seed):
-    """Of a cell at a seed, the same in every run."""
+    """Noise of a cell at a seed, the same in every run."""
     return float(np.random.default_rng([zlib.crc32(name.encode()), seed]).normal(0, 0.001))
 
 
 def cell(task, levels, value, seeds=range(SEEDS), **more):
     """Trials of a cell whose true error is ``value``."""
     name = repr((task, sorted(levels.items())))
-    made = []
+    trials = []
     for seed in seeds:
         error = value + 0.02 * seed + noise(name, seed)
-        made.append(trial({"task": task, **levels}, seed, error, dims=DIMS.get(task), **more))
-    return made
+        trials.append(trial({"task": task, **levels}, seed, error, dims=DIMS.get(task), **more))
+    return trials
 
 
 def world(task, naive=0.3, amounts=None, proxies=None, freezes=None, fractions=None, **more):
@@ -52,20 +52,20 @@ def world(task, naive=0.3, amounts=None, proxies=None, freezes=None, fractions=N
     cells += [(trained(proxy=proxy), value) for proxy, value in (proxies or {}).items()]
     cells += [(frozen(what), value) for what, value in (freezes or {}).items()]
     cells += [(pretrained(fraction), value) for fraction, value in (fractions or {}).items()]
-    return [one for levels, value in cells for one in cell(task, levels, value, **more)]
+    return [planned for levels, value in cells for planned in cell(task, levels, value, **more)]
 
 
 def tables(folder, *parts, **more):
-    return collected(folder, [one for part in parts for one in part], FACTORS, **more)
+    return collected(folder, [planned for part in parts for planned in part], FACTORS, **more)
 
 
 def runs(task, sign, amounts=(5, 10, 20, 40), spread=0.01, **more):
-    """OTDD falls with training, and the error rises or falls with it, or neither; with noise of its own per trial."""
+    """Trials whose OTDD falls with training while the error follows it, opposes it or does neither, with separate noise."""
     rng = np.random.default_rng(0)
-    made = []
+    trials = []
     for i, epochs in enumerate(amounts):
         for seed in range(SEEDS):
             level = {"objective_last": 50.0 - 5 * i + rng.normal(0, 2), "dims": 2, **more}
             error = 0.3 - sign * 0.05 * i + rng.normal(0, spread)
-            made.append(trial({"task": task, **trained(epochs)}, seed, error, **level))
-    return made
+            trials.append(trial({"task": task, **trained(epochs)}, seed, error, **level))
+    return trials

@@ -1,4 +1,4 @@
-"""Builds what a sweep folder says of its plan, for tests that need tables of chosen numbers and no launch."""
+"""Builds the manifest of a sweep folder, for tests that need tables with chosen numbers but no launch."""
 
 from orca_sweep.config import canonical_json
 from orca_sweep.space.manifest import MANIFEST_FILE
@@ -15,5 +15,5 @@ DEFAULTS = {
 
 
 def sweep_manifest(**fields):
-    """A manifest with these fields, checked as one that is read; all others are those of a small plain sweep."""
+    """A manifest with these fields, checked like one from a file; all other fields are those of a small plain sweep."""
     return MANIFEST_FILE.validate_json(canonical_json({**DEFAULTS, **fields}))

@@ -1,4 +1,4 @@
-"""Sweeps with curves, stages and errors, as a report shows them, and the pages that are made of them."""
+"""Builds sweeps with curves, stages and errors, and the report pages of them."""
 
 import hashlib
 import math
@@ -28,31 +28,31 @@ def with_curve(planned_and_row, *curves):
 
 
 def cell_rows_with_curves(levels, values, n_epochs=4, **more):
-    """A cell's trials whose validation metric falls to their value; naive ones have no embedder epochs."""
-    made = []
-    for one in cell_rows(levels, values, **{"wall_time_s": 5.0, **more}):
-        value = one[1]["test_metric_best"]
+    """A cell's trials, whose validation metric falls to their value; naive trials have no embedder epochs."""
+    trials = []
+    for planned, row in cell_rows(levels, values, **{"wall_time_s": 5.0, **more}):
+        value = row["test_metric_best"]
         curve = (
             history([value + 1 / epoch for epoch in range(1, n_epochs + 1)]) if value is not None else history([2.0])
         )
         embedder = history([9.0, 5.0, 3.0], "embedder", "objective", 0) if levels.get("proxy") != "none" else []
-        made.append(with_curve(one, curve, embedder))
-    return made
+        trials.append(with_curve((planned, row), curve, embedder))
+    return trials
 
 
 def sweep_folder(
     folder, *parts, factors=("proxy",), name="s", question="Does it help?", revealed=True, errors=(), **more
 ):
-    """A sweep of trials, each with its row, its epochs if it has any, and a traceback by place in ``errors``."""
-    trials = [(*one, []) if len(one) == 2 else one for part in parts for one in part]
+    """A sweep of trials, each with its row and its epochs, if any; ``errors`` has tracebacks by position."""
+    trials = [(*trial, []) if len(trial) == 2 else trial for part in parts for trial in part]
     errors = dict(errors)
-    for place, (planned, row, epochs, *stages) in enumerate(trials):
+    for position, (planned, row, epochs, *stages) in enumerate(trials):
         if row["status"] == "unfinished":
             continue
         ids = {"trial_id": planned["trial_id"], "cell_id": planned["cell_id"]}
         r.write_record(folder, {**row, **ids}, epochs, *stages)
-        if place in errors:
-            (folder / "trials" / planned["trial_id"] / "error.txt").write_text(errors[place])
+        if position in errors:
+            (folder / "trials" / planned["trial_id"] / "error.txt").write_text(errors[position])
     about = {"name": name, "question": question, "factors": list(factors), **more}
     write_manifest(folder, sweep_manifest(**about, trials=[planned for planned, *_ in trials]))
     if revealed:
@@ -74,7 +74,7 @@ def hostile_sweep(folder):
         {"task": HOSTILE, "proxy": value, "finetune.freeze": IMAGE} for value in ("$x_", HOSTILE, "a\u2028\x1bb'\"&")
     ]
     bad = [(p, {**row, "error": IMAGE + HOSTILE}) for p, row in cell_rows(levels[2], [0.1, None])]
-    parts = [cell_rows_with_curves(of, [0.1, 0.2]) for of in levels[:2]]
+    parts = [cell_rows_with_curves(of_cell, [0.1, 0.2]) for of_cell in levels[:2]]
     return sweep_folder(
         folder, *parts, bad, factors=("task", "proxy", "finetune.freeze"), name=IMAGE, question=HOSTILE,
         errors={5: TRACEBACK},

@@ -1,4 +1,4 @@
-"""Tables of sweeps that never ran: planned trials with the rows that they would have written."""
+"""Builds tables of sweeps that never ran: planned trials with the rows that they would have written."""
 
 import csv
 import hashlib
@@ -10,7 +10,7 @@ from tests.builders.manifests import sweep_manifest
 
 
 def trial(levels, seed, value=None, role="replicate", **more):
-    """One planned trial; its record too, unless it is unfinished. Dotted names in ``more`` are config."""
+    """A planned trial and its row; dotted names in ``more`` are config fields."""
     cell = hashlib.sha1(repr(sorted(levels.items())).encode()).hexdigest()[:16] + ("-aa" if role == "aa" else "")
     config = {"task": "digits", **levels, "seed": seed, **{key: v for key, v in more.items() if "." in key}}
     row = {"status": "failed" if value is None else "ok", "metric": "error", "test_metric_best": value, **more}
@@ -19,12 +19,12 @@ def trial(levels, seed, value=None, role="replicate", **more):
 
 
 def cell_rows(levels, values, role="replicate", first_seed=0, **more):
-    """A cell's trials, seed by seed; None is one that failed."""
+    """A cell's trials, seed by seed; the value None stands for a failed trial."""
     return [trial(levels, seed, value, role, **more) for seed, value in enumerate(values, first_seed)]
 
 
 def collected(folder, trials, factors=("proxy",), name="s", **manifest):
-    """The tables of a sweep that was planned and recorded so."""
+    """The tables of a sweep with these planned trials and rows; an unfinished trial has no record."""
     for planned, row in trials:
         if row["status"] != "unfinished":
             r.write_record(folder / name, {**row, "trial_id": planned["trial_id"], "cell_id": planned["cell_id"]}, [])
@@ -35,7 +35,7 @@ def collected(folder, trials, factors=("proxy",), name="s", **manifest):
 
 
 def sweep(folder, *trials, **more):
-    return collected(folder, [one for part in trials for one in part], **more)
+    return collected(folder, [planned for part in trials for planned in part], **more)
 
 
 NONE, MNIST = {"proxy": "none"}, {"proxy": "mnist5k"}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from orca_sweep import results as r
 from orca_sweep.analysis import factor_effects, figure4_freezing, figures, table_effects, table_results
-from orca_sweep.analysis.cells import task_cells
+from orca_sweep.analysis.cells import read_task_cells
 from orca_sweep.analysis.claims import compute as judge_claims
 from orca_sweep.analysis.declarations import choose_figures
 from orca_sweep.analysis.report.record import compute as compute_report
@@ -179,8 +179,8 @@ def test_schedules_stay_two_levels_in_analyses_claims_and_report(sweep):
         f"finetune.freeze {freeze}, finetune.lr {rate}" for freeze, rate in itertools.product(*SWEEP.values())
     } - {"finetune.freeze body:7 > none, finetune.lr 1e-3"}
     assert len(table_results.compute(results).tasks[0].cells) == 6
-    (task,) = task_cells(results)
-    assert [len(task.like(cell, {"finetune.lr"})) for cell in task.cells] == [2] * 6
+    (task,) = read_task_cells(results)
+    assert [len(task.find_alike(cell, {"finetune.lr"})) for cell in task.cells] == [2] * 6
     judge_claims(results)
     assert "body:4 > none" in repr(compute_report(results))
 

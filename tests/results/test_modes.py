@@ -114,22 +114,21 @@ def test_claims_of_mirrored_data_are_the_same(tmp_path):
     low, high = (
         claims.compute(results, claims.Options(margin=["0.01"])) for results in both(tmp_path, trials, factors=FACTORS)
     )
-    kinds = [one.kind for one in low.found]
-    assert kinds == [one.kind for one in high.found]
+    kinds = [one.kind for one in low.findings]
+    assert kinds == [one.kind for one in high.findings]
     assert {"supported", "contradicted"} & set(kinds)
-    for one, other in zip(low.found, high.found, strict=True):
+    for one, other in zip(low.findings, high.findings, strict=True):
         for a, b in zip(one.tasks, other.tasks, strict=True):
             assert [(j.word, j.unjudged) for j in a.judgements] == [(j.word, j.unjudged) for j in b.judgements]
             ours, theirs = ([j.estimate for j in of.judgements] for of in (a, b))
             assert ours == pytest.approx([-x for x in theirs], nan_ok=True)
             for x, y in zip(a.judgements, b.judgements, strict=True):
                 assert (x.p_beyond, x.p_within) == pytest.approx((y.p_beyond, y.p_within), nan_ok=True)
-    word_of = {task.task: task.judgements[0].word for task in high.found[5].tasks if task.judgements}
+    word_of = {task.task: task.judgements[0].word for task in high.findings[5].tasks if task.judgements}
     assert (word_of["picture"], word_of["sketch"]) == ("tracks", "does not track")
-    (six,) = next(task.judgements for task in high.found[5].tasks if task.task == "picture")
-    assert (
-        six.estimate < 0 and six.margin == -0.3 and "the most that counts, as higher is better, is -0.3" in six.sentence
-    )
+    (six,) = next(task.judgements for task in high.findings[5].tasks if task.task == "picture")
+    assert six.estimate < 0 and six.margin == -0.3
+    assert "since a higher metric is better, the most that counts is -0.3" in six.sentence
     assert "above zero: the first is better" in claims.build_tables(high)[1].caption
     claims.plot(high)
 

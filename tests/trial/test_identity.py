@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from orca_sweep import results as r
-from orca_sweep.analysis.cells import task_cells
+from orca_sweep.analysis.cells import read_task_cells
 from orca_sweep.config import CONTENTS, Hasher, TrialConfig
 from orca_sweep.config.declaration import without_folder, without_path
 from orca_sweep.data.contents import Contents
@@ -440,7 +440,7 @@ def test_a_launch_a_changed_file_and_a_second_launch_give_two_labelled_cells(tmp
     for name, rows in trials.groupby("task"):
         assert rows["content.task"].nunique() == 1 and f"[content {rows['content.task'].iloc[0][:8]}]" in name
         assert rows["data_sha256"].nunique() == 1
-    assert [len(cells.cells) for cells in task_cells(found)] == [1, 1], "no contrast between two contents"
+    assert [len(cells.cells) for cells in read_task_cells(found)] == [1, 1], "no contrast between two contents"
     # The same folder elsewhere: nothing is left to run.
     shutil.copytree(tmp_path, tmp_path.parent / "elsewhere")
     moved = tmp_path.parent / "elsewhere"
@@ -551,7 +551,8 @@ def test_the_reports_methods_say_what_the_data_were(tmp_path):
     own = {"task": OWN, "proxy": "/p/x.csv[]:text->kind", "content.task": A, "content.proxy": B}
     trials = [entry(f"t{seed}", "c1", seed=seed, **own) for seed in (0, 1)]
     found = r.collect([collected(tmp_path, trials)], tmp_path / "t")
-    text = " ".join(describe_methods(found, read_cells(found, "val_metric_best"), None, 0.95, "val_metric_best"))
+    cells = read_cells(found, "val_metric_best")
+    text = " ".join(describe_methods(found, cells, None, level=0.95, column="val_metric_best"))
     assert "SHA-256 of their content: task" in text and A[:12] in text and B[:12] in text
 
 
@@ -607,7 +608,7 @@ def test_a_changed_proxy_or_body_of_a_whole_task_is_compared_within_one_content(
     found = r.collect([collected(tmp_path, trials)], tmp_path / "t")
     names = [f"{task} [body {digest[:8]}]" for digest in (A, B) for task in ("digits", "watch-exercises")]
     assert list(found.trials["task"].unique()) == names and "task" in found.factors
-    assert [len(cells.cells) for cells in task_cells(found)] == [2] * 4
+    assert [len(cells.cells) for cells in read_task_cells(found)] == [2] * 4
     again = r.collect([tmp_path / "t"], tmp_path / "t2")
     assert again.trials["task"].tolist() == found.trials["task"].tolist()
 

@@ -1,7 +1,7 @@
-"""The report of a sweep: one self-contained HTML page, made from its tables alone.
+"""The report of a sweep: one self-contained HTML page, made only from its tables.
 
-``compute`` gives a frozen Report, ``draw`` its figures, ``page`` the HTML of both; ``make_page`` does all three.
-``page/`` holds the template, the look and what moves; each other module computes one part of the page.
+``compute`` returns a frozen Report, ``draw`` its figures, ``page`` the HTML of both; ``make_page`` does all three.
+``page/`` holds the templates, the style sheet and the scripts; each other module computes one part of the page.
 """
 
 from orca_sweep.analysis.report.making import Asked, check_page_path, list_sources, make_page, write_page

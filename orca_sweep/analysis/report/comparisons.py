@@ -1,4 +1,4 @@
-"""Each cell against the base of its task, as lines that people read: verdicts, and the rows of the effects table."""
+"""Each cell against the base cell of its task, as text: the verdicts and the rows of the effects table."""
 
 import math
 from collections import Counter
@@ -15,13 +15,13 @@ from orca_sweep.stats import WORDS
 from orca_sweep.stats.modes import Mode, describe_mode
 
 LOOKS: Mapping[str, str] = dict(zip(WORDS, ("helps", "hurts", "same", "undecided"), strict=True))
-"""Each word as a name in a style sheet."""
+"""The style class of each word."""
 DIFFERS = "differs: "
 Shown = tuple[str, float]
-"""A number as it is read, and itself."""
+"""A number as text, and the number."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Line:
     """One comparison."""
 
@@ -40,20 +40,20 @@ class Line:
     sentence: str
     unpaired: str
     matched: str
-    """'matched', what differs, or 'not known'."""
+    """'matched', the amounts that differ, or 'not known'."""
 
     @property
     def differs(self) -> bool:
-        """Whether cell and base have not done the same amount of anything."""
+        """Whether cell and base did different amounts of something."""
         return self.matched.startswith(DIFFERS)
 
     @property
     def look(self) -> str:
-        """The word as a name in a style sheet."""
+        """The style class of the word."""
         return LOOKS.get(self.word, "undecided")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskLines:
     """All comparisons of one task."""
 
@@ -70,51 +70,58 @@ class TaskLines:
 
     @property
     def better(self) -> str:
-        """Which way round the metric is compared, in words."""
+        """Whether a lower or a higher metric is better, in words."""
         sign = "negative" if self.mode == "min" else "positive"
         return f"{describe_mode(self.mode)}, so a {sign} difference is an improvement"
 
     @property
     def tally(self) -> dict[str, int]:
-        """The number of comparisons by word, in the words' own order."""
+        """The number of comparisons by word, in the order of ``WORDS``."""
         counts = Counter(line.word for line in self.lines)
         return {word: counts[word] for word in WORDS if counts[word]}
 
 
 def effects_of(results: Results, cells: Sequence[Cell], **asked: object) -> Effects | None:
-    """Returns the effects as ``table_effects`` computes them; None where no task has two cells.
+    """Returns the effects that ``table_effects`` computes; None if no task has two cells.
 
     Raises:
-        InputError: for what was asked and the tables do not have.
+        InputError: for names that the tables do not have.
     """
-    # Where others were left out, what was asked may be about these, and the page has more to show.
+    # Names may be those of cells that are left out; then the page still has more to show.
     is_asked = bool(asked.get("base") or asked.get("margin")) and not results.notes
-    if not is_asked and all(len(replicated(found)) < 2 for found in by_task(cells).values()):
+    if not is_asked and all(len(replicated(task_cells)) < 2 for task_cells in by_task(cells).values()):
         return None
     return table_effects.compute(results, **asked)  # type: ignore[arg-type]
 
 
-def lines_of(effects: Effects | None, done: Sequence[TaskRealised]) -> tuple[TaskLines, ...]:
+def lines_of(effects: Effects | None, realised: Sequence[TaskRealised]) -> tuple[TaskLines, ...]:
     """Returns the comparisons of each task that has any."""
-    realised = {task.task: task for task in done}
+    by_name = {task.task: task for task in realised}
     tasks = effects.tasks if effects else ()
-    return tuple(_compare_task(task, realised[task.task]) for task in tasks if task.rows)
+    return tuple(_compare_task(task, by_name[task.task]) for task in tasks if task.rows)
 
 
-def _compare_task(task: TaskEffects, done: TaskRealised) -> TaskLines:
+def _compare_task(task: TaskEffects, realised: TaskRealised) -> TaskLines:
     paths = find_varying([task.base, *(row.cell for row in task.rows)])
     decimals = decimals_of(row.contrast.interval.half_width for row in task.rows)
-    lines = tuple(_make_line(task, row, paths, decimals, done) for row in task.rows)
-    base = levels_of(task.base, paths)
-    margin = f"{task.margin.value:.3g}"
     return TaskLines(
-        task.task, task.metric, paths, base, task.base.cell_id, margin, task.margin.source, lines, task.mode, task.unit
+        task=task.task,
+        metric=task.metric,
+        paths=paths,
+        base=levels_of(task.base, paths),
+        base_id=task.base.cell_id,
+        margin=f"{task.margin.value:.3g}",
+        margin_source=task.margin.source,
+        lines=tuple(
+            _make_line(row, paths, decimals, find_unmatched(realised, task.base.cell_id, row.cell.cell_id))
+            for row in task.rows
+        ),
+        mode=task.mode,
+        unit=task.unit,
     )
 
 
-def _make_line(
-    task: TaskEffects, row: table_effects.Row, paths: Sequence[str], decimals: int, done: TaskRealised
-) -> Line:
+def _make_line(row: table_effects.Row, paths: Sequence[str], decimals: int, unmatched: Sequence[str] | None) -> Line:
     c, i = row.contrast, row.contrast.interval
     return Line(
         cell_id=row.cell.cell_id,
@@ -131,11 +138,11 @@ def _make_line(
         word=row.verdict.word,
         sentence=row.verdict.sentence,
         unpaired=row.unpaired,
-        matched=_describe_matching(find_unmatched(done, task.base.cell_id, row.cell.cell_id)),
+        matched=_describe_matching(unmatched),
     )
 
 
-def _describe_matching(differing: Sequence[str] | None) -> str:
-    if differing is None:
+def _describe_matching(unmatched: Sequence[str] | None) -> str:
+    if unmatched is None:
         return "not known"
-    return f"{DIFFERS}{', '.join(AMOUNTS[name] for name in differing)}" if differing else "matched"
+    return f"{DIFFERS}{', '.join(AMOUNTS[name] for name in unmatched)}" if unmatched else "matched"

@@ -1,4 +1,4 @@
-"""From tables to the page of a report, and to its file."""
+"""Makes the page of a report from tables, and writes its file."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from orca_sweep.record_files import read_regular_file
 from orca_sweep.results import Results
 
 GENERATOR = b'<meta name="generator" content="orca-sweep report">'
-"""By which an earlier report is recognised: nothing else is replaced by one."""
+"""The mark of an earlier report, the only kind of file that a report replaces."""
 HEAD_BYTES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a user asked of a report."""
+    """The options of a report."""
 
     base: Sequence[str] = ()
     margin: Sequence[str] = ()
@@ -31,46 +31,51 @@ class Asked:
     level: float = 0.95
     complete_pairs_only: bool = False
     figures: Sequence[str] | None = None
-    """Names of the figures to draw; None for all that the tables can fill."""
+    """Names of the figures to draw; None for all that the tables have data for."""
     made_at: str = ""
 
 
 def make_page(results: Results, asked: Asked, sources: Sequence[Source] = ()) -> str:
-    """Returns the page; equal tables and equal wishes give the same text.
+    """Returns the page; equal tables and equal options give the same text.
 
     Raises:
-        InputError: for what was asked and the tables do not have, and where there are no trials.
+        InputError: for names that the tables do not have, and for tables without trials.
     """
     results = replace(results, metric=asked.metric or results.metric)
-    like = compared(results, asked.base)
-    quiet = replace(like, notes=())  # the report itself shows them
-    options = claims.Options(
-        margin=asked.margin,
-        metric=asked.metric,
-        level=asked.level,
-        complete_pairs_only=asked.complete_pairs_only,
-    )
-    judged = claims.compute(quiet, options)
-    is_open = not results.n_sealed and results.trials.get(flattery.TEST, pd.Series(dtype=float)).notna().any()
+    comparable = compared(results, asked.base)
+    additions = _make_additions(
+        results, replace(comparable, notes=()), asked, tuple(sources)
+    )  # the report has the notes
     report = compute(
         results,
         asked.base,
         asked.margin,
         level=asked.level,
         complete_pairs_only=asked.complete_pairs_only,
-        additions=Additions(
-            sources=tuple(sources),
-            made_at=asked.made_at,
-            claims=claims.build_tables(judged),
-            flattery=flattery.build_tables(flattery.compute(quiet, asked.level)) if is_open else (),
-            noise=seed_noise.build_source_tables(seed_noise.compute(results, asked.base, level=asked.level)),
-        ),
+        additions=additions,
     )
-    return page(report, draw(like, report.effects, asked.figures))
+    return page(report, draw(comparable, report.effects, asked.figures))
+
+
+def _make_additions(results: Results, comparable: Results, asked: Asked, sources: tuple[Source, ...]) -> Additions:
+    options = claims.Options(
+        margin=asked.margin,
+        metric=asked.metric,
+        level=asked.level,
+        complete_pairs_only=asked.complete_pairs_only,
+    )
+    is_open = not results.n_sealed and results.trials.get(flattery.TEST, pd.Series(dtype=float)).notna().any()
+    return Additions(
+        sources=sources,
+        made_at=asked.made_at,
+        claims=claims.build_tables(claims.compute(comparable, options)),
+        flattery=flattery.build_tables(flattery.compute(comparable, asked.level)) if is_open else (),
+        noise=seed_noise.build_source_tables(seed_noise.compute(results, asked.base, level=asked.level)),
+    )
 
 
 def list_sources(folder: Path, results: Results) -> list[Source]:
-    """Returns the tables in a folder with their rows and hashes, for the foot of the page."""
+    """Returns the table files in a folder with their row counts and hashes, for the head of the page."""
     frames = {"trials": results.trials, "epochs": results.epochs, "stages": results.stages}
     files = ((folder / f"{name}.parquet", frame) for name, frame in frames.items() if frame is not None)
     return [
@@ -84,29 +89,29 @@ def _hash_file(path: Path) -> str:
 
 
 def check_page_path(path: Path) -> None:
-    """Refuses to replace a file that is no report.
+    """Refuses to replace a file that is not a report.
 
     Raises:
-        InputError: naming it.
+        InputError: with its path.
     """
     check_replaceable([path] if _is_in_the_way(path) else [])
 
 
 def _is_in_the_way(path: Path) -> bool:
     try:
-        before = read_regular_file(path)
-        return before is not None and GENERATOR not in before[:HEAD_BYTES]
+        content = read_regular_file(path)
+        return content is not None and GENERATOR not in content[:HEAD_BYTES]
     except NotADirectoryError:
-        return False  # writing says so
-    except OSError:  # a folder, a pipe, a link to nothing, or unreadable
+        return False  # writing reports it
+    except OSError:  # a folder, a pipe, a broken link, or unreadable
         return True
 
 
 def write_page(path: Path, text: str) -> int:
-    """Writes the page, whole or not at all, and returns its bytes.
+    """Writes the page completely or not at all, and returns the number of bytes.
 
     Raises:
-        OSError: if the system refuses; the file before stays.
+        OSError: if the system refuses; an earlier file stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_whole(path) as temporary:

@@ -1,6 +1,6 @@
-"""The methods paragraph, written from what the tables say and nothing else.
+"""The methods paragraphs, written only from what the tables record.
 
-A sentence that the tables have nothing for is left out; one that differs between tasks says so.
+A sentence without data in the tables is left out; a sentence on what differs between tasks names the tasks.
 """
 
 import math
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from orca_sweep.analysis.report.wording import by_text, count_things, format_span, join_words, shorten_list
-from orca_sweep.analysis.table_effects import Effects
+from orca_sweep.analysis.table_effects import Effects, TaskEffects
 from orca_sweep.analysis.tables import by_task, describe_completeness, replicated
 from orca_sweep.analysis.writing import format_p, format_percent
 from orca_sweep.config.labels import write_level
@@ -24,7 +24,7 @@ FINETUNING = {
     "finetune.lr": "peak learning rate",
     "finetune.weight_decay": "weight decay",
     "finetune.betas": "betas",
-    "finetune.dropout": "dropout of the body",
+    "finetune.dropout": "body dropout",
     "finetune.batch_size": "batch size",
     "finetune.accumulation": "batches per step",
     "finetune.warmup_epochs": "warm-up epochs",
@@ -43,7 +43,7 @@ EMBEDDER = {
     "embedder.lr": "learning rate",
     "embedder.proxy_samples": "proxy samples",
 }
-BODY = {"body.name": "body", "body.pretrain_fraction": "share of its pre-training corpus seen"}
+BODY = {"body.name": "body", "body.pretrain_fraction": "share of the pre-training corpus seen"}
 CONTENT_OF = {"task": "content.task", "proxy": "content.proxy", "body.name": "content.body"}
 DIGITS = 12
 OFF = {
@@ -52,22 +52,22 @@ OFF = {
     "predictor.dense": "released",
     "embedder.channel_copy": "cycled",
 }
-"""Levels at which a setting is off, or as released, as null is for every setting; if it is so in all cells, the text
-leaves it out."""
+"""Levels at which a setting is off, or as released; null is one for every setting. The text leaves out a setting that has
+such a level in all cells."""
 
 
 def describe_methods(
-    results: Results, cells: Sequence[Cell], effects: Effects | None, level: float, column: str
+    results: Results, cells: Sequence[Cell], effects: Effects | None, *, level: float, column: str
 ) -> tuple[str, ...]:
-    """Returns the paragraphs: design, training, data, how epochs were chosen, statistics, tuning."""
-    said = _Said(results, cells)
+    """Returns the paragraphs: design, training, data, metric and choice of epochs, statistics, tuning."""
+    settings = _Settings(results, cells)
     parts = (
         _describe_design(results, cells),
-        _describe_training(said),
-        _describe_data(said),
+        _describe_training(settings),
+        _describe_data(settings),
         _describe_choice(results, cells, column),
         _describe_statistics(effects, level),
-        _describe_tuning(results, said),
+        _describe_tuning(results, settings),
     )
     return tuple(" ".join(sentences) for part in parts if (sentences := [text for text in part if text]))
 
@@ -77,56 +77,63 @@ def describe_methods(
 
 def _describe_design(results: Results, every: Sequence[Cell]) -> Iterable[str]:
     cells = replicated(every)
-    tasks = by_task(cells)
-    counts = {len(found) for found in tasks.values()}
-    each = f" ({format_span(counts)} each)" if len(tasks) > 1 else ""
-    n_cells = count_things(len(cells), "cell")
-    yield f"We compared {n_cells}{each} on {join_words(tasks)}; a cell is one combination of what was varied."
-    levels = _varied_levels(cells)
-    varied = "; ".join(f"{path} ({shorten_list(values)})" for path, values in levels.items())
-    yield f"What was varied: {varied}." if varied else "Nothing was varied within a task."
-    whole = math.prod(len(values) for values in levels.values())
-    if len(levels) > 1 and len(tasks) == 1:
-        yield (
-            f"These are all {whole} combinations of the levels."
-            if whole == len(cells)
-            else f"These are {len(cells)} of the {whole} combinations of the levels; those that are the same work are one cell."
-        )
+    yield from _describe_cells(cells)
     seeds = {tuple(sorted(cell.statuses)) for cell in cells}
-    yield f"Each cell was run with {_describe_seeds(seeds)}; seeds are replicates within a task, not further tasks."
+    subject = "Each cell" if len(cells) > 1 else "The cell"
+    yield f"{subject} was run with {_describe_seeds(seeds)}; seeds are replicates within a task, not additional tasks."
     if len(seeds) == 1 and len(cells) > 1 and len(next(iter(seeds))) > 1:
-        yield "All cells share their seeds, and with them their random streams, so differences are paired by seed."
-    again = [cell for cell in every if cell.role == "aa"]
-    if again:
-        own = _describe_seeds({tuple(sorted(cell.statuses)) for cell in again})
-        yield f"{count_things(len(again), 'A/A cell')} repeated a cell with {own} of its own."
+        yield "All cells share their seeds and thus their random streams, so differences are paired by seed."
+    repeats = [cell for cell in every if cell.role == "aa"]
+    if repeats:
+        other_seeds = _describe_seeds({tuple(sorted(cell.statuses)) for cell in repeats})
+        repeated = "a cell" if len(repeats) == 1 else "cells"
+        yield f"{count_things(len(repeats), 'A/A cell')} repeated {repeated} with different seeds: {other_seeds}."
     yield describe_completeness(every)
     yield from results.notes
 
 
+def _describe_cells(cells: Sequence[Cell]) -> Iterable[str]:
+    tasks = by_task(cells)
+    per_task = f" ({format_span({len(of_task) for of_task in tasks.values()})} per task)" if len(tasks) > 1 else ""
+    verb = "compared" if len(cells) > 1 else "ran"
+    yield f"We {verb} {count_things(len(cells), 'cell')}{per_task} on {join_words(tasks)}; a cell is one combination of settings."
+    levels = _varied_levels(cells)
+    varied = join_words(f"{path} ({shorten_list(values)})" for path, values in levels.items())
+    yield f"We varied {varied if levels else 'nothing'}{'' if levels else ' within a task'}."
+    n_combinations = math.prod(len(values) for values in levels.values())
+    if len(levels) > 1 and len(tasks) == 1:
+        yield (
+            f"These are all {n_combinations} combinations of the levels."
+            if n_combinations == len(cells)
+            else f"These are {len(cells)} of the {n_combinations} combinations of the levels; combinations that amount to the"
+            " same work are one cell."
+        )
+
+
 def _varied_levels(cells: Sequence[Cell]) -> dict[str, list[str]]:
-    """The levels of each field that has several."""
-    found: dict[str, dict[str, None]] = {}
+    """Returns the levels of each field that has several."""
+    levels: dict[str, dict[str, None]] = {}
     for cell in cells:
         for path, value in cell.labels.items():
-            found.setdefault(path, {})[value] = None
-    return {path: list(values) for path, values in found.items() if len(values) > 1}
+            levels.setdefault(path, {})[value] = None
+    return {path: list(values) for path, values in levels.items() if len(values) > 1}
 
 
 def _describe_seeds(sets: Iterable[tuple[int, ...]]) -> str:
     known = sorted(sets)
     if len(known) == 1 and known[0]:
         seeds = known[0]
-        is_run = len(seeds) > 2 and seeds == tuple(range(seeds[0], seeds[-1] + 1))
-        return f"{count_things(len(seeds), 'seed')} ({f'{seeds[0]} to {seeds[-1]}' if is_run else shorten_list(map(str, seeds))})"
-    return f"{format_span({len(seeds) for seeds in known})} seeds" if known else "no seed"
+        is_range = len(seeds) > 2 and seeds == tuple(range(seeds[0], seeds[-1] + 1))
+        names = f"{seeds[0]} to {seeds[-1]}" if is_range else shorten_list(map(str, seeds))
+        return f"{count_things(len(seeds), 'seed')} ({names})"
+    return f"{format_span({len(seeds) for seeds in known})} seeds" if known else "no seeds"
 
 
 # Training and data --------------------------------------------------------------------------------
 
 
-class _Said:
-    """What the trials were configured with, in words: one value, or one for each task."""
+class _Settings:
+    """The settings of the trials in words: one value, or one per task."""
 
     def __init__(self, results: Results, cells: Sequence[Cell]) -> None:
         trials = results.trials
@@ -134,8 +141,8 @@ class _Said:
         self.tuned = results.tuned
         self.varied = set(_varied_levels(replicated(cells)))
 
-    def setting(self, path: str, rows: "pd.DataFrame") -> str:
-        """Returns the value of a config field; empty where there is no such column."""
+    def describe_field(self, path: str, rows: "pd.DataFrame") -> str:
+        """Returns the value or values of a config field; empty if the tables do not have its column."""
         if path in self.tuned:
             return "tuned within each cell"
         if path not in rows or not len(rows):
@@ -145,20 +152,20 @@ class _Said:
             return values[0]
         if path in self.varied:
             return f"varied ({shorten_list(values)})"
-        by_task = {str(task): _distinct_values(of, path) for task, of in rows.groupby("task", sort=False)}
-        if all(len(of) == 1 for of in by_task.values()):
-            return ", ".join(f"{of[0]} for {task}" for task, of in by_task.items())
-        return f"{shorten_list(values)}, set together with other fields"
+        by_task = {str(task): _distinct_values(part, path) for task, part in rows.groupby("task", sort=False)}
+        if all(len(of_task) == 1 for of_task in by_task.values()):
+            return ", ".join(f"{of_task[0]} for {task}" for task, of_task in by_task.items())
+        return f"{shorten_list(values)} (depends on other settings)"
 
-    def settings(self, names: Mapping[str, str], rows: "pd.DataFrame") -> str:
-        """Returns 'epochs 20, optimizer adamw'; settings that are off everywhere are left out."""
-        found = {path: self.setting(path, rows) for path in names}
+    def describe_fields(self, names: Mapping[str, str], rows: "pd.DataFrame") -> str:
+        """Returns 'epochs 20; optimizer adamw', without settings that are off in all rows."""
+        texts = {path: self.describe_field(path, rows) for path in names}
         return "; ".join(
-            f"{names[path]} {text}" for path, text in found.items() if text not in ("", "null", OFF.get(path))
+            f"{names[path]} {text}" for path, text in texts.items() if text not in ("", "null", OFF.get(path))
         )
 
-    def among(self, column: str, rows: "pd.DataFrame") -> list[str]:
-        """Returns the values of a measured column as text, without what there is not."""
+    def list_measured(self, column: str, rows: "pd.DataFrame") -> list[str]:
+        """Returns the distinct values of a measured column as text, without missing ones."""
         return [text for text in _distinct_values(rows, column) if text not in ("null", "")] if column in rows else []
 
 
@@ -166,22 +173,23 @@ def _distinct_values(rows: "pd.DataFrame", column: str) -> list[str]:
     return [write_level(value) for value in rows[column].drop_duplicates()]
 
 
-def _describe_training(said: _Said) -> Iterable[str]:
-    rows = said.trials
-    body = said.settings(BODY, rows)
-    yield f"{body[:1].upper()}{body[1:]}." if body else ""
+def _describe_training(settings: _Settings) -> Iterable[str]:
+    rows = settings.trials
+    body = settings.describe_fields(BODY, rows)
+    yield f"Model: {body}." if body else ""
     trained = rows[_is_trained(rows)]
     if len(trained):
         naive = len(rows) - len(trained)
-        rest = f" ({count_things(naive, 'planned trial')} did without)" if naive else ""
-        yield f"Embedder training{rest}: {said.settings(EMBEDDER, trained)}; one optimizer step per epoch."
+        but = f" (in all but {count_things(naive, 'planned trial')})" if naive else ""
+        yield f"Embedder training{but}: {settings.describe_fields(EMBEDDER, trained)}; one optimizer step per epoch."
     elif "embedder.epochs" in rows:
         yield "No trial trained its embedder."
-    yield f"Fine-tuning: {said.settings(FINETUNING, rows)}."
+    finetuning = settings.describe_fields(FINETUNING, rows)
+    yield f"Fine-tuning: {finetuning}." if finetuning else ""
 
 
 def _is_trained(rows: "pd.DataFrame") -> "pd.Series[bool]":
-    """Which trials train their embedder, as far as the columns tell."""
+    """Returns which trials train their embedder; none if the column is missing."""
     import pandas as pd
 
     if "embedder.epochs" not in rows:
@@ -189,113 +197,120 @@ def _is_trained(rows: "pd.DataFrame") -> "pd.Series[bool]":
     return pd.to_numeric(rows["embedder.epochs"], errors="coerce").fillna(0) > 0
 
 
-def _describe_data(said: _Said) -> Iterable[str]:
-    sizes = {str(task): _describe_sizes(said, rows) for task, rows in said.trials.groupby("task", sort=False)}
+def _describe_data(settings: _Settings) -> Iterable[str]:
+    trials = settings.trials
+    sizes = {str(task): _describe_sizes(settings, rows) for task, rows in trials.groupby("task", sort=False)}
     known = {task: text for task, text in sizes.items() if text}
-    yield f"Data: {by_text(known)}; the three do not overlap." if known else ""
-    seeds = said.among("data.split_seed", said.trials)
-    drawn = said.among("seed_varies", said.trials)
+    yield f"Data: {by_text(known)}; the three splits do not overlap." if known else ""
+    seeds = settings.list_measured("data.split_seed", trials)
+    drawn = settings.list_measured("seed_varies", trials)
     if set(drawn) - {"all"}:
-        yield f"The run seed drew what seed_varies says ({shorten_list(drawn)}); all is every draw of the run, but not the split."
+        yield (
+            f"The run seed controlled the draws that seed_varies names ({shorten_list(drawn)}); all stands for every draw of"
+            " a run except the split."
+        )
     elif seeds:
-        yield f"The split was fixed by data.split_seed {shorten_list(seeds)}, which is not the run seed."
-    named = {column: _describe_contents(said, column, content) for column, content in CONTENT_OF.items()}
+        yield f"The split was fixed by data.split_seed {shorten_list(seeds)}, independently of the run seed."
+    named = {column: _describe_contents(settings, column, content) for column, content in CONTENT_OF.items()}
     own = "; ".join(
         f"{noun} {text}" for noun, text in zip(("task", "proxy", "body"), named.values(), strict=True) if text
     )
-    yield f"Own files, by the first {DIGITS} digits of the SHA-256 of their content: {own}." if own else ""
-    code = [text[:DIGITS] for text in said.among("content.code", said.trials)]
-    yield f"Own code that the space imports: SHA-256 {shorten_list(code)}." if code else ""
-    used = {task: said.among("data_sha256", rows) for task, rows in said.trials.groupby("task", sort=False)}
+    yield f"Our own files, by the first {DIGITS} digits of the SHA-256 of their content: {own}." if own else ""
+    code = [text[:DIGITS] for text in settings.list_measured("content.code", trials)]
+    yield f"Our own code, by the first {DIGITS} digits of its SHA-256: {shorten_list(code)}." if code else ""
+    used = {task: settings.list_measured("data_sha256", rows) for task, rows in trials.groupby("task", sort=False)}
     several = [str(task) for task, hashes in used.items() if len(hashes) > 1]
-    yield f"Not all trials of {join_words(several)} had the same data: their data_sha256 differ." if several else ""
+    yield f"Not all trials of {join_words(several)} used the same data: their data_sha256 differ." if several else ""
 
 
-def _describe_contents(said: _Said, column: str, content: str) -> str:
-    """'mine.npz 0f3a..., other.npz 77b2...': what each name of a column stands for, where the files are the user's own."""
-    if content not in said.trials or column not in said.trials:
+def _describe_contents(settings: _Settings, column: str, content: str) -> str:
+    """Returns 'mine.npz 0f3a..., other.npz 77b2...': the content behind each name of a column, for the user's own files."""
+    if content not in settings.trials or column not in settings.trials:
         return ""
-    digests = {str(name): said.among(content, rows) for name, rows in said.trials.groupby(column, sort=False)}
+    rows_by_name = settings.trials.groupby(column, sort=False)
+    digests = {str(name): settings.list_measured(content, rows) for name, rows in rows_by_name}
     return ", ".join(
         f"{name} {shorten_list([text[:DIGITS] for text in texts])}" for name, texts in digests.items() if texts
     )
 
 
-def _describe_sizes(said: _Said, rows: "pd.DataFrame") -> str:
-    sizes = [shorten_list(said.among(f"n_{part}", rows)) for part in ("train", "val", "test")]
+def _describe_sizes(settings: _Settings, rows: "pd.DataFrame") -> str:
+    sizes = [shorten_list(settings.list_measured(f"n_{part}", rows)) for part in ("train", "val", "test")]
     return "{} training, {} validation and {} test samples".format(*sizes) if all(sizes) else ""
 
 
-# Choice, statistics, tuning -----------------------------------------------------------------------
+# Metric, statistics, tuning -----------------------------------------------------------------------
 
 
 def _describe_choice(results: Results, cells: Sequence[Cell], column: str) -> Iterable[str]:
     metrics = {cell.task: f"{cell.metric}, {describe_mode(cell.mode)}" for cell in cells if cell.metric}
-    named = by_text(metrics) or "not known before a trial is ok"
-    yield f"Metric: {named}. It is computed over the whole split at once."
+    yield f"Metric: {by_text(metrics) or 'not known until a trial is ok'}. It is computed over a whole split at once."
     epochs = {
-        "best": "the epoch with the best validation metric (the first of equals)",
+        "best": "the epoch with the best validation metric (the first of them in a tie)",
         "last": "the last epoch",
     }
     split, _, epoch = column.partition("_metric_")
     if epoch in epochs:
-        where = {"val": "validation", "test": "test"}.get(split, split)
-        yield f"The number compared is {column}: the metric on {where} data at {epochs[epoch]}."
+        data = {"val": "validation", "test": "test"}.get(split, split)
+        yield f"We compared {column}, the metric on {data} data at {epochs[epoch]}."
     if split == "test":
-        yield "Test data were scored once, at the end of a trial, and chose nothing within it."
+        yield "Test data were scored once, at the end of each trial, and selected nothing within a trial."
     elif results.n_sealed:
-        yield f"The test metrics of {count_things(results.n_sealed, 'ok trial')} are sealed and no part of this report."
+        yield f"The test metrics of {count_things(results.n_sealed, 'ok trial')} are sealed and not part of this report."
     if split == "val" and epoch == "best":
-        yield "Validation data chose the epoch, so these numbers are better than those of data that chose nothing."
+        yield "The same validation data selected the epoch, so these numbers are optimistic."
 
 
 def _describe_statistics(effects: Effects | None, level: float) -> Iterable[str]:
-    yield f"Intervals of a cell's mean are {format_percent(level)} Student-t intervals over its ok seeds."
+    yield f"The interval of a cell's mean is the {format_percent(level)} Student-t interval over its ok seeds."
     if effects is None:
         return
     tasks = [task for task in effects.tasks if task.rows]
     yield (
-        "Cells are compared to the base cell of their task by the mean paired difference over shared seeds, with its"
-        f" {format_percent(effects.level)} Student-t interval. Base: {by_text({t.task: t.base.name for t in tasks})}."
-    )
-    pairs = sorted({row.contrast.interval.n for task in tasks for row in task.rows})
-    yield (
-        f"Paired t tests and verdicts are corrected by Holm's procedure over the comparisons of a task that can be made"
-        f" ({format_span({task.rows[0].verdict.n_contrasts for task in tasks})});"
-        f" exact sign-flip tests, which assume symmetry alone, can reach {_describe_smallest(effects, pairs)}."
+        "Each cell is compared with the base cell of its task by the mean paired difference over shared seeds, with its"
+        f" {format_percent(effects.level)} Student-t interval. Base cell: {by_text({t.task: t.base.name for t in tasks})}."
     )
     yield (
-        "A cell helps or hurts if, after that correction, its interval would lie beyond the margin, makes no meaningful"
-        f" difference if the {format_percent(2 * effects.level - 1)} interval would lie within it, and is undecided otherwise."
+        "Paired t tests and verdicts are corrected with Holm's procedure over the comparisons of a task that can be made"
+        f" ({format_span({task.rows[0].verdict.n_contrasts for task in tasks})}). {_describe_sign_flips(tasks)}"
+    )
+    yield (
+        "With this correction, a cell helps or hurts if its interval lies beyond the margin, makes no meaningful difference"
+        f" if its {format_percent(2 * effects.level - 1)} interval lies within the margin, and is undecided otherwise."
         f" Margin: {by_text({t.task: f'{t.margin.value:.3g}, {t.margin.source}' for t in tasks})}."
     )
     yield (
-        "Cells with a seed that gives no pair were judged from the pairs left."
+        "Cells with seeds that give no pair were judged from their remaining pairs."
         if effects.complete_pairs_only
-        else "Cells with a seed that gives no pair were not judged."
+        else "Cells with seeds that give no pair were not judged."
     )
 
 
-def _describe_smallest(effects: Effects, pairs: Sequence[int]) -> str:
-    rows = [row for task in effects.tasks for row in task.rows if row.contrast.interval.n]
-    if not rows:
-        return "no p as there are no pairs yet"
-    least = min(row.contrast.smallest_p for row in rows)
-    return f"a p of {format_p(least)} at the least with {format_span({n for n in pairs if n})} pairs"
+def _describe_sign_flips(tasks: Sequence[TaskEffects]) -> str:
+    contrasts = [row.contrast for task in tasks for row in task.rows if row.contrast.interval.n]
+    if not contrasts:
+        return "No seed has given a pair yet."
+    least = format_p(min(contrast.smallest_p for contrast in contrasts))
+    pairs = {contrast.interval.n for contrast in contrasts}
+    noun = "pair" if pairs == {1} else "pairs"
+    return (
+        f"The exact sign-flip test, which assumes only symmetry, can give a p of {least} at the lowest with"
+        f" {format_span(pairs)} {noun}."
+    )
 
 
-def _describe_tuning(results: Results, said: _Said) -> Iterable[str]:
+def _describe_tuning(results: Results, settings: _Settings) -> Iterable[str]:
     trials = results.trials
     if results.tuned:
         # A candidate has a trial for each seed of the search.
         searched = trials[trials["role"] == "search"].drop_duplicates(["cell_id", *results.tuned])
-        per_cell = searched.groupby("cell_id").size()
-        n = format_span({int(count) for count in per_cell}) if len(per_cell) else "no"
+        counts = {int(count) for count in searched.groupby("cell_id").size()}
+        n = f"{format_span(counts)} candidate{'s' * (counts != {1})}" if counts else "no candidates yet"
         yield (
             f"{join_words(results.tuned)} {'was' if len(results.tuned) == 1 else 'were'} tuned within each cell on validation"
-            f" data, over {n} candidates a cell with seeds that no replicate has."
+            f" data, over {n} per cell, with seeds that no replicate uses."
         )
         return
-    rate = said.setting("finetune.lr", said.trials)
-    shared = f"; the learning rate of fine-tuning is {rate}" if rate else ""
+    rate = settings.describe_field("finetune.lr", settings.trials)
+    shared = f"; the learning rate of fine-tuning is {rate}" if rate not in ("", "null") else ""
     yield f"No field was tuned within the cells{shared}."

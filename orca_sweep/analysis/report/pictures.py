@@ -1,7 +1,7 @@
-"""The figures of the study as SVG inside a page: text stays text, no two figures share a name, no style reaches out.
+"""The study's figures as SVG within a page: text stays text, and no figure's identifiers or styles affect another.
 
-What matplotlib writes is made to stand in one page with others: its identifiers get the figure's name before them, its
-style attributes become plain attributes (a page that allows no inline style shows them too), numbers are shortened.
+matplotlib's SVG is adapted to a page with several figures: identifiers get the figure's name as a prefix, style attributes
+become plain attributes (which a page that forbids inline styles also shows), and numbers are shortened.
 """
 
 import io
@@ -24,41 +24,43 @@ LINK = "http://www.w3.org/1999/xlink"
 FOREST = "Paired difference of every cell to its base cell"
 FACTORS = "Main effects and interactions"
 PX_PER_PT = 1.5
-"""Somewhat larger than on paper, so that text of 8 points is read with ease."""
+"""Slightly larger than on paper, so that 8-point text is easy to read."""
 MOST_CHARS = 1_500_000
-"""A figure whose SVG is longer makes the page slow, and is too full to be read."""
+"""A figure with a longer SVG slows the page down and is too crowded to read."""
 LOOK: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "orca-sweep",
-    "text.parse_math": False,  # levels are users' words: a dollar sign is one
+    "text.parse_math": False,  # levels are users' words, and a dollar sign is just a dollar sign
 }
 NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 NAMED = re.compile(r"url\(#([^)]+)\)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A figure of the page, or the reason why there is none."""
+    """A figure of the page, or the reason why it is missing."""
 
     name: str
     title: str
-    about: str
-    """What it shows, for those who do not see it."""
-    svg: str
+    about: str = ""
+    """A description for readers who cannot see it."""
+    svg: str = ""
     missing: str = ""
 
 
 def draw(results: Results, effects: Effects | None, names: Sequence[str] | None = None) -> tuple[Picture, ...]:
-    """Returns the forest of effects, then the figures of the given names; of none given those that the tables can fill."""
-    made = [] if effects is None else [_make_picture(table_effects.NAME, FOREST, lambda: table_effects.plot(effects))]
+    """Returns the forest plot of effects, then the named figures; without names, those that the tables have data for."""
+    pictures = (
+        [] if effects is None else [_make_picture(table_effects.NAME, FOREST, lambda: table_effects.plot(effects))]
+    )
     for figure in find_figures():
         if names is None or figure.name in names:
-            made.append(_make_picture(figure.name, figure.title, _drawn_from(load_analysis(figure.name), results)))
+            pictures.append(_make_picture(figure.name, figure.title, _drawn_from(load_analysis(figure.name), results)))
     if effects is not None and len(results.factors) > 1:
-        made.append(_make_picture(factor_effects.NAME, FACTORS, _drawn_from(factor_effects, results)))
-    # Of what nobody has asked for by name, what does not fit these tables is no loss to tell of.
-    return tuple(picture for picture in made if picture.svg or (names is not None and picture.name in names))
+        pictures.append(_make_picture(factor_effects.NAME, FACTORS, _drawn_from(factor_effects, results)))
+    # A missing figure is only worth a note if the user named it.
+    return tuple(picture for picture in pictures if picture.svg or (names is not None and picture.name in names))
 
 
 def _drawn_from(script: ModuleType, results: Results) -> Any:
@@ -69,14 +71,13 @@ def _make_picture(name: str, title: str, drawn: Any) -> Picture:
     try:
         figure, text = _svg_of(drawn)
     except InputError as error:
-        return Picture(name, title, "", "", " ".join(map(str, error.problems)))
+        return Picture(name=name, title=title, missing=" ".join(map(str, error.problems)))
     about = _describe_figure(figure)
     svg = for_page(text, name, title, about)
     if len(svg) > MOST_CHARS:
-        return Picture(
-            name, title, about, "", f"It is too full for a page. Draw it as a file with 'orca-sweep analyse {name}'."
-        )
-    return Picture(name, title, about, svg)
+        missing = f"It is too large for a page. Draw it as a file with 'orca-sweep analyse {name}'."
+        return Picture(name=name, title=title, about=about, missing=missing)
+    return Picture(name=name, title=title, about=about, svg=svg)
 
 
 def _svg_of(drawn: Any) -> tuple[Any, str]:
@@ -84,7 +85,7 @@ def _svg_of(drawn: Any) -> tuple[Any, str]:
 
     file = io.StringIO()
     with rc_context({**figures.LOOK, **LOOK}), warnings.catch_warnings():
-        # The page's own fonts have more letters than matplotlib's.
+        # The fonts of the page have more glyphs than those of matplotlib.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
         figure = drawn()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
@@ -92,17 +93,17 @@ def _svg_of(drawn: Any) -> tuple[Any, str]:
 
 
 def _describe_figure(figure: Any) -> str:
-    """What the figure says of itself, above or below its panels, and the panels' titles."""
+    """Returns the figure's texts above and below its panels, and the titles of the panels."""
     titles = [axis.get_title(loc=loc) for axis in figure.axes if axis.get_visible() for loc in ("center", "left")]
-    said = [figure.get_suptitle(), figure.get_supxlabel(), f"Panels: {'; '.join(filter(None, titles))}."]
-    return " ".join(" ".join(filter(None, said)).split())
+    texts = [figure.get_suptitle(), figure.get_supxlabel(), f"Panels: {'; '.join(filter(None, titles))}."]
+    return " ".join(" ".join(filter(None, texts)).split())
 
 
 # SVG ----------------------------------------------------------------------------------------------
 
 
 def for_page(text: str, name: str, title: str, about: str) -> str:
-    """Returns matplotlib's SVG as a part of a page, under a name that no other part of it has."""
+    """Returns matplotlib's SVG as a part of a page; ``name`` must be unique within the page."""
     ET.register_namespace("", SVG)
     ET.register_namespace("xlink", LINK)
     # The text comes from matplotlib in this process; ElementTree reads no external entity.
@@ -112,15 +113,15 @@ def for_page(text: str, name: str, title: str, about: str) -> str:
             if child.tag in (f"{{{SVG}}}metadata", f"{{{SVG}}}style"):
                 parent.remove(child)
     for element in root.iter():
-        _own_names(element, name)
-        _plain_style(element)
+        _prefix_names(element, name)
+        _expand_style(element)
         _shorten_numbers(element)
     _share_font(root)
     _add_description(root, name, title, about)
     return ET.tostring(root, encoding="unicode", short_empty_elements=True)
 
 
-def _own_names(element: ET.Element, name: str) -> None:
+def _prefix_names(element: ET.Element, name: str) -> None:
     for key, value in element.attrib.items():
         if key == "id":
             element.set(key, f"{name}-{value}")
@@ -130,23 +131,23 @@ def _own_names(element: ET.Element, name: str) -> None:
             element.set(key, NAMED.sub(rf"url(#{name}-\1)", value))
 
 
-def _plain_style(element: ET.Element) -> None:
-    """Turns a style attribute into attributes of its own; a font's shorthand into its parts."""
+def _expand_style(element: ET.Element) -> None:
+    """Turns a style attribute into separate attributes, and a font shorthand into its parts."""
     style = element.attrib.pop("style", "")
     for part in filter(None, map(str.strip, style.split(";"))):
         key, value = (text.strip() for text in part.split(":", 1))
-        for own, text in _split_font(value) if key == "font" else ((key, value),):
-            element.set(own, text)
+        for name, text in _split_font(value) if key == "font" else ((key, value),):
+            element.set(name, text)
 
 
 def _split_font(value: str) -> Iterable[tuple[str, str]]:
-    """'italic 700 8px 'DejaVu Sans', sans-serif' as attributes."""
-    found = re.match(r"(?P<words>.*?)(?P<size>[\d.]+px)\s+(?P<family>.*)", value)
-    if not found:
+    """Yields 'italic 700 8px 'DejaVu Sans', sans-serif' as attributes."""
+    font = re.match(r"(?P<words>.*?)(?P<size>[\d.]+px)\s+(?P<family>.*)", value)
+    if not font:
         return
-    yield "font-size", found["size"]
-    yield "font-family", found["family"]
-    for word in found["words"].split():
+    yield "font-size", font["size"]
+    yield "font-family", font["family"]
+    for word in font["words"].split():
         if word in ("italic", "oblique"):
             yield "font-style", word
         elif word.isdigit() or word in ("bold", "lighter", "bolder"):
@@ -154,7 +155,7 @@ def _split_font(value: str) -> Iterable[tuple[str, str]]:
 
 
 def _share_font(root: ET.Element) -> None:
-    """Says the fonts once: every text repeats their list."""
+    """Sets the fonts once, on the root, since every text repeats their list."""
     key = "font-family"
     family = next((element.attrib[key] for element in root.iter() if key in element.attrib), None)
     for element in root.iter():
@@ -167,7 +168,7 @@ def _share_font(root: ET.Element) -> None:
 def _shorten_numbers(element: ET.Element) -> None:
     for key, value in element.attrib.items():
         if key in ("d", "points", "transform", "x", "y", "width", "height", "cx", "cy", "r"):
-            element.set(key, LONG_NUMBER.sub(lambda found: f"{float(found[0]):.2f}", value))
+            element.set(key, LONG_NUMBER.sub(lambda number: f"{float(number[0]):.2f}", value))
 
 
 def _add_description(root: ET.Element, name: str, title: str, about: str) -> None:
@@ -176,10 +177,10 @@ def _add_description(root: ET.Element, name: str, title: str, about: str) -> Non
         root.set(key, f"{float(root.attrib[key].removesuffix('pt')) * PX_PER_PT:.0f}")
     root.set("role", "img")
     root.set("aria-labelledby", f"{name}-title {name}-desc")
-    # Lines of matplotlib's own style sheet, which would hold for the whole page.
+    # From matplotlib's style sheet, which would affect the whole page.
     root.set("stroke-linejoin", "round")
     root.set("stroke-linecap", "butt")
-    for place, (tag, text) in enumerate((("title", title), ("desc", about))):
+    for position, (tag, text) in enumerate((("title", title), ("desc", about))):
         element = ET.Element(f"{{{SVG}}}{tag}", {"id": f"{name}-{tag}"})
         element.text = NOT_XML.sub("\ufffd", text)
-        root.insert(place, element)
+        root.insert(position, element)

@@ -1,8 +1,8 @@
-"""What each cell really did: steps, learning-rate integral, trainable parameters, seconds; and how that differs.
+"""What each cell actually did: steps, learning-rate integral, trainable parameters, seconds; and how cells differ in it.
 
-Cells that are compared should differ in what is varied and in nothing else. What a cell has done more of than its base
-(steps, learning rate summed over steps, parameters that train, training samples) is a second explanation of any
-difference between the two, so comparisons that are not matched in it are marked.
+Cells that are compared should differ only in the varied factors. If a cell did more of something than its base (steps,
+learning rate summed over steps, trainable parameters, training samples), that also explains any difference between the
+two, so such comparisons are marked as not matched.
 """
 
 import math
@@ -26,29 +26,29 @@ AMOUNTS: Mapping[str, str] = {
     "n_trainable_first": "trainable at first",
     "n_trainable_last": "trainable at last",
 }
-"""What comparisons should be matched in."""
+"""Amounts in which comparisons should be matched."""
 FROM_STAGES = {
     "n_embedder_steps": ("embedder", "n_steps"),
     "embedder_lr_integral": ("embedder", "lr_integral"),
     "n_steps": ("finetune", "n_steps"),
     "lr_integral": ("finetune", "lr_integral"),
 }
-"""Which stage and column of the stages and epochs tables tell it, if the trials table does not."""
+"""Stage and column of the stages and epochs tables to sum, for an amount that the trials table lacks."""
 SECONDS = {"embedder_s": "embedder, s", "finetune_s": "fine-tuning, s", "alone_s": "whole trial alone, s"}
 SAME = 1e-3
-"""Amounts that differ by less than this share are the same."""
+"""Amounts that differ by at most this share are equal."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Amount:
-    """One quantity of one cell, over its ok trials; NaN where none has it."""
+    """One amount of one cell over its ok trials; NaN if none has it."""
 
     mean: float
     low: float
     high: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One cell."""
 
@@ -56,13 +56,13 @@ class Row:
     name: str
     role: str
     n: int
-    """Its ok trials."""
+    """Ok trials."""
     amounts: Mapping[str, Amount]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskRealised:
-    """The cells of one task, and the columns that any of its ok trials has."""
+    """The cells of one task, and the columns that at least one of its ok trials has."""
 
     task: str
     paths: tuple[str, ...]
@@ -71,33 +71,33 @@ class TaskRealised:
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """What comparisons should be matched in and these tables do not tell."""
+        """Amounts in which comparisons should be matched but that these tables lack."""
         return tuple(AMOUNTS[column] for column in AMOUNTS if column not in self.columns)
 
 
 def measure_realised(results: Results, cells: Sequence[Cell]) -> tuple[TaskRealised, ...]:
-    """Returns what every cell has done, by task; columns that no ok trial has are left out."""
+    """Returns what every cell did, by task, without columns that no ok trial has."""
     ok = _measure_trials(results)
     by_cell = {str(cell_id): rows for cell_id, rows in ok.groupby("cell_id", sort=False)}
-    return tuple(_measure_task(task, found, by_cell) for task, found in by_task(cells).items())
+    return tuple(_measure_task(task, task_cells, by_cell) for task, task_cells in by_task(cells).items())
 
 
 def name_column(column: str) -> str:
-    """Returns a column's name for people."""
+    """Returns a column's name as people read it."""
     return {**AMOUNTS, **SECONDS}[column]
 
 
 def _measure_trials(results: Results) -> "pd.DataFrame":
-    """The ok replicates with all quantities as numbers."""
+    """Returns all amounts of the ok replicates as numbers."""
     trials = results.trials
     ok = trials[(trials["status"] == "ok") & (trials["role"] != "search")]
-    made: dict[str, Any] = {"cell_id": ok["cell_id"]}
+    columns: dict[str, Any] = {"cell_id": ok["cell_id"]}
     for column in AMOUNTS:
-        made[column] = _measure_column(results, ok, column)
+        columns[column] = _measure_column(results, ok, column)
     for column in ("embedder_s", "finetune_s"):
-        made[column] = _read_numbers(ok, column)
-    made["alone_s"] = _read_numbers(ok, "wall_time_s") + _read_numbers(ok, "reused_s").fillna(0.0)
-    return ok[[]].assign(**made)
+        columns[column] = _read_numbers(ok, column)
+    columns["alone_s"] = _read_numbers(ok, "wall_time_s") + _read_numbers(ok, "reused_s").fillna(0.0)
+    return ok[[]].assign(**columns)
 
 
 def _read_numbers(frame: "pd.DataFrame", column: str) -> "pd.Series[Any]":
@@ -109,18 +109,18 @@ def _read_numbers(frame: "pd.DataFrame", column: str) -> "pd.Series[Any]":
 
 
 def _measure_column(results: Results, ok: "pd.DataFrame", column: str) -> "pd.Series[Any]":
-    """A quantity by trial: from the trials table, else summed over phases, else over epochs."""
-    found = _read_numbers(ok, column)
+    """Returns an amount by trial: from the trials table, else summed over phases, else over epochs."""
+    amounts = _read_numbers(ok, column)
     if column not in FROM_STAGES:
-        return found
+        return amounts
     stage, name = FROM_STAGES[column]
     for table in (results.stages, results.epochs):
-        if found.notna().any():
+        if amounts.notna().any():
             break
-        found = _sum_stages(table, ok, stage, name)
-    if column == "n_embedder_steps" and not found.notna().any():
-        return _embedder_epochs(results.epochs, ok)
-    return found
+        amounts = _sum_stages(table, ok, stage, name)
+    if column == "n_embedder_steps" and not amounts.notna().any():
+        return _count_embedder_epochs(results.epochs, ok)
+    return amounts
 
 
 def _sum_stages(table: "pd.DataFrame | None", ok: "pd.DataFrame", stage: str, name: str) -> "pd.Series[Any]":
@@ -130,34 +130,40 @@ def _sum_stages(table: "pd.DataFrame | None", ok: "pd.DataFrame", stage: str, na
     return ok["trial_id"].map(sums).astype(float)
 
 
-def _embedder_epochs(epochs: "pd.DataFrame", ok: "pd.DataFrame") -> "pd.Series[Any]":
-    """Embedder steps by trial: an embedder epoch is one, and number 0 none. NaN where a trial has no epochs at all."""
+def _count_embedder_epochs(epochs: "pd.DataFrame", ok: "pd.DataFrame") -> "pd.Series[Any]":
+    """Returns embedder steps by trial: one per embedder epoch, except epoch 0. NaN for a trial without any epochs."""
     counts = epochs[(epochs["stage"] == "embedder") & (epochs["epoch"] > 0)].groupby("trial_id").size()
     return ok["trial_id"].map(counts).fillna(0.0).where(ok["trial_id"].isin(epochs["trial_id"])).astype(float)
 
 
-def _measure_task(task: str, found: Sequence[Cell], by_cell: Mapping[str, "pd.DataFrame"]) -> TaskRealised:
-    paths = find_varying(found)
-    rows = tuple(_measure_row(cell, paths, by_cell.get(cell.cell_id)) for cell in found)
-    known = (c for c in (*AMOUNTS, *SECONDS) if any(math.isfinite(row.amounts[c].mean) for row in rows))
-    return TaskRealised(task, paths, tuple(known), rows)
+def _measure_task(task: str, cells: Sequence[Cell], by_cell: Mapping[str, "pd.DataFrame"]) -> TaskRealised:
+    paths = find_varying(cells)
+    rows = tuple(_measure_row(cell, paths, by_cell.get(cell.cell_id)) for cell in cells)
+    known = tuple(c for c in (*AMOUNTS, *SECONDS) if any(math.isfinite(row.amounts[c].mean) for row in rows))
+    return TaskRealised(task=task, paths=paths, columns=known, rows=rows)
 
 
 def _measure_row(cell: Cell, paths: Sequence[str], ok: "pd.DataFrame | None") -> Row:
     columns = (*AMOUNTS, *SECONDS)
-    nothing = Amount(math.nan, math.nan, math.nan)
+    nothing = Amount(mean=math.nan, low=math.nan, high=math.nan)
     amounts = dict.fromkeys(columns, nothing) if ok is None else {c: _summarise_amount(ok[c]) for c in columns}
-    return Row(cell.cell_id, levels_of(cell, paths), cell.role, 0 if ok is None else len(ok), amounts)
+    return Row(
+        cell_id=cell.cell_id,
+        name=levels_of(cell, paths),
+        role=cell.role,
+        n=0 if ok is None else len(ok),
+        amounts=amounts,
+    )
 
 
 def _summarise_amount(values: "pd.Series[Any]") -> Amount:
-    return Amount(float(values.mean()), float(values.min()), float(values.max()))
+    return Amount(mean=float(values.mean()), low=float(values.min()), high=float(values.max()))
 
 
 def find_unmatched(task: TaskRealised, base_id: str, cell_id: str) -> tuple[str, ...] | None:
-    """Returns the amounts that a cell and its base differ in; None where one of them has no ok trial to go by.
+    """Returns the amounts in which a cell and its base differ; None if one of the two has no ok trial.
 
-    Where one of the two has none of an amount, as a naive cell has no embedder steps, they differ in it.
+    They also differ in an amount that only one of them has, such as the embedder steps of a cell and its naive base.
     """
     rows = {row.cell_id: row for row in task.rows}
     cell, base = rows.get(cell_id), rows.get(base_id)

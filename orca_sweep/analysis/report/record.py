@@ -1,4 +1,4 @@
-"""The report as a frozen record: everything that the page shows but its figures."""
+"""The report as a frozen record: everything on the page except the figures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from orca_sweep.analysis.report.compute_statement import compute_statement
 from orca_sweep.analysis.report.methods import describe_methods
 from orca_sweep.analysis.report.realised import TaskRealised, measure_realised
 from orca_sweep.analysis.report.trials import curves_json, t_quantiles, trials_json
+from orca_sweep.analysis.report.wording import count_things
 from orca_sweep.analysis.table_effects import Effects
 from orca_sweep.analysis.table_results import ResultsTable
 from orca_sweep.analysis.tables import read_cells
@@ -24,7 +25,7 @@ NAME = "report"
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One of the files that the report was made from."""
+    """One of the files that the report is made from."""
 
     name: str
     n_rows: int
@@ -33,26 +34,26 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Additions:
-    """What a report shows that others have made from the same tables."""
+    """Parts of a report that other modules make from the same tables."""
 
     sources: tuple[Source, ...] = ()
     """The files that the tables were read from."""
     made_at: str = ""
-    """When the report was made. Without it the newest end of a trial stands for it: equal tables give equal reports."""
+    """When the report was made. If empty, the report shows when the last trial ended: equal tables give equal reports."""
     claims: tuple[Table, ...] = ()
-    """What these rows say of the study's claims, shown above the verdicts."""
+    """The verdicts of these rows on the study's claims, shown below the verdicts on cells."""
     flattery: tuple[Table, ...] = ()
-    """What choosing on test data would have flattered, shown below the verdicts; only where test metrics are revealed."""
+    """How much selecting on test data would have flattered, shown below the claims; only for revealed test metrics."""
     noise: tuple[Table, ...] = ()
-    """Which source of randomness the spread over seeds comes from, shown below the results."""
+    """From which source of randomness the spread over seeds comes, shown below the results."""
 
 
 NO_ADDITIONS = Additions()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Head:
-    """What the report is of."""
+    """The head of the page: which sweeps, from which files, on which metric."""
 
     names: tuple[str, ...]
     questions: tuple[str, ...]
@@ -62,25 +63,25 @@ class Head:
     measures: str
     """'digits: error, lower is better'."""
     custody: tuple[str, ...]
-    """Whether test metrics are sealed, or when and how often they were looked at."""
+    """Whether test metrics are sealed, or else when and how often they were revealed."""
     is_sealed: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Report:
-    """All parts of the page, in its order."""
+    """All parts of the page."""
 
     head: Head
     matrices: tuple[Matrix, ...]
     totals: Mapping[str, int]
     effects: Effects | None
-    """None where no task has two cells."""
+    """None if no task has two cells."""
     tasks: tuple[TaskLines, ...]
     claims: tuple[Table, ...]
     flattery: tuple[Table, ...]
     noise: tuple[Table, ...]
     notes: tuple[str, ...]
-    """What was left out of comparisons."""
+    """Which cells are left out of comparisons, in words."""
     table: ResultsTable
     realised: tuple[TaskRealised, ...]
     methods: tuple[str, ...]
@@ -89,9 +90,9 @@ class Report:
     trials: Mapping[str, Any]
     curves: Mapping[str, Mapping[str, Sequence[Any]]]
     quantiles: tuple[float, ...]
-    """By n from 2 on: how many standard errors the half-width of an interval over n seeds is."""
+    """The half-width of an interval over n seeds in standard errors, for n = 2, 3, ..."""
     downloads: Mapping[str, str]
-    """Text by the name of the file that it is downloaded as."""
+    """Text by file name."""
 
 
 def compute(
@@ -108,36 +109,38 @@ def compute(
         results: the tables; ``metric`` is what is compared.
         base: levels of the base cell, each 'factor=level'.
         margin: '0.01' for all tasks, 'task=0.01' for one.
-        level: of the intervals; words are judged at 1 - level.
-        complete_pairs_only: judge a cell from the pairs there are, where seeds lack one.
-        additions: what the page shows beside.
+        level: confidence level of the intervals; words are judged at 1 - level.
+        complete_pairs_only: judge a cell from its complete pairs if some seeds give none.
+        additions: parts of the page that other modules make.
 
     Raises:
-        InputError: for what was asked and the tables do not have, and where there are no trials.
+        InputError: for names that the tables do not have, and for tables without trials.
     """
-    found, like = read_cells(results), compared(results, base)
-    own = found if like is results else read_cells(like)
-    effects = effects_of(like, own, base=base, margin=margin, level=level, complete_pairs_only=complete_pairs_only)
-    done, table = measure_realised(results, found), table_results.compute(like, level=level)
-    squares = make_matrices(results, found)
+    cells, comparable = read_cells(results), compared(results, base)
+    compared_cells = cells if comparable is results else read_cells(comparable)
+    effects = effects_of(
+        comparable, compared_cells, base=base, margin=margin, level=level, complete_pairs_only=complete_pairs_only
+    )
+    realised, table = measure_realised(results, cells), table_results.compute(comparable, level=level)
+    matrices = make_matrices(results, cells)
     return Report(
         head=_make_head(results, table, additions.sources, additions.made_at),
-        matrices=squares,
-        totals=count_statuses(squares),
+        matrices=matrices,
+        totals=count_statuses(matrices),
         effects=effects,
-        tasks=lines_of(effects, done),
+        tasks=lines_of(effects, realised),
         claims=additions.claims,
         flattery=additions.flattery,
         noise=additions.noise,
         table=table,
-        realised=done,
-        methods=describe_methods(like, own, effects, level, results.metric),
-        notes=like.notes,
+        realised=realised,
+        methods=describe_methods(comparable, compared_cells, effects, level=level, column=results.metric),
+        notes=comparable.notes,
         compute=compute_statement(results),
         level=level,
         trials=trials_json(results),
         curves=curves_json(results),
-        quantiles=tuple(t_quantiles(max(len(cell.trials) for cell in found), level)),
+        quantiles=tuple(t_quantiles(max(len(cell.trials) for cell in cells), level)),
         downloads=_make_downloads(table, effects),
     )
 
@@ -157,33 +160,35 @@ def _make_head(results: Results, table: ResultsTable, sources: tuple[Source, ...
 
 
 def _describe_newest(results: Results) -> str:
-    """The newest end of a trial, in words."""
+    """Returns when the last trial ended, in words."""
     ends: Any = results.trials["ended_at"].dropna() if "ended_at" in results.trials else []
     if not len(ends):
-        return "The trials do not tell when they ended."
+        return "No trial has recorded when it ended."
     return f"As of {max(ends):%Y-%m-%d %H:%M:%S} UTC, when the last trial ended."
 
 
 def _describe_custody(results: Results) -> Sequence[str]:
-    said = []
+    sentences = []
     if results.n_sealed:
-        said.append(
-            f"The test metrics of {results.n_sealed} ok trials are sealed: nobody has been shown them, and they are no part"
-            f" of this page. Everything here compares {results.metric}."
+        sentences.append(
+            f"The test metrics of {count_things(results.n_sealed, 'ok trial')} are sealed: nobody has seen them, and they are not"
+            f" part of this page. All comparisons here use {results.metric}."
         )
-    looks = [f"{_format_moment(time)} ({space or 'sweep'}: {n} trials)" for space, time, n in results.reveals]
+    looks = [
+        f"{_format_moment(time)} ({space or 'sweep'}: {count_things(n, 'trial')})" for space, time, n in results.reveals
+    ]
     if looks:
-        said.append(f"Test metrics were revealed {_count_times(len(looks))}: {'; '.join(looks)}.")
+        sentences.append(f"Test metrics were revealed {_count_times(len(looks))}: {'; '.join(looks)}.")
     elif not results.n_sealed:
-        said.append(_never_sealed(results))
+        sentences.append(_never_sealed(results))
     later = results.trials["n_reveals_before"].fillna(0).gt(0).sum() if "n_reveals_before" in results.trials else 0
     if later:
-        said.append(f"{later} trials began after test metrics of their sweep had been seen.")
-    return said
+        sentences.append(f"{count_things(later, 'trial')} began after test metrics of their sweep had been revealed.")
+    return sentences
 
 
 def _format_moment(time: str) -> str:
-    """'2026-11-02 10:00:00 UTC' of what the log of reveals has."""
+    """Returns '2026-11-02 10:00:00 UTC' for a time in the log of reveals."""
     return f"{time[:19].replace('T', ' ')} UTC" if time.endswith("+00:00") else time
 
 
@@ -194,8 +199,8 @@ def _count_times(n: int) -> str:
 def _never_sealed(results: Results) -> str:
     columns = [name for name in ("test_metric_best", "test_metric_last") if name in results.trials]
     if columns and results.trials[columns].notna().any(axis=None):
-        return "Test metrics were never sealed, so how often they were looked at is not known."
-    return "There is no test metric in these tables yet."
+        return "Test metrics were never sealed, so it is unknown how often they were looked at."
+    return "These tables have no test metric yet."
 
 
 def _make_downloads(table: ResultsTable, effects: Effects | None) -> dict[str, str]:

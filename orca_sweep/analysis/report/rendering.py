@@ -1,9 +1,9 @@
-"""The page: the report and its figures as one HTML file that asks for nothing else."""
+"""The page: the report and its figures as one HTML file that loads nothing else."""
 
 import base64
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ from orca_sweep.stats.modes import describe_mode
 
 PARTS = Path(__file__).resolve().parent / "page"
 SCRIPTS = ("elements.js", "theme.js", "tables.js", "chart.js", "curves.js", "trial.js", "downloads.js")
-"""In the order in which they are put together: each uses those before it."""
+"""In the order in which they are joined: each uses those before it."""
 FOLDED = 12
-"""With more comparisons than these a task's verdicts are folded away below their tally."""
+"""A task with more comparisons than this has its verdicts folded below their tally."""
 
 
 def page(report: Report, pictures: Sequence[Picture]) -> str:
@@ -37,7 +37,7 @@ def page(report: Report, pictures: Sequence[Picture]) -> str:
     return template.render(
         report=report,
         pictures=pictures,
-        style=Markup(style),  # noqa: S704 our own files, not what tables brought along
+        style=Markup(style),  # noqa: S704 our own files, not text from tables
         script=Markup(script),  # noqa: S704
         policy=_write_policy(style, script),
         data={name: Markup(as_json(value)) for name, value in _collect_data(report).items()},  # noqa: S704
@@ -54,7 +54,7 @@ def page(report: Report, pictures: Sequence[Picture]) -> str:
 
 
 def _lay_out_effects(report: Report) -> dict[str, Any]:
-    """What the table of effects needs: its columns, and which words there are."""
+    """Returns what the template of the effects table needs: its columns, and the words in it."""
     lines = [line for task in report.tasks for line in task.lines]
     paths = list(dict.fromkeys(path for task in report.tasks for path in task.paths))
     has_gaps = any(line.unpaired for line in lines)
@@ -72,19 +72,19 @@ def _lay_out_effects(report: Report) -> dict[str, Any]:
 
 
 def _make_environment() -> Environment:
-    made = Environment(
+    environment = Environment(
         loader=FileSystemLoader(PARTS), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"key": _sort_key, "svg": _mark_safe}
-    return made
+    environment.filters |= {"key": _sort_key, "svg": _mark_safe}
+    return environment
 
 
 def _mark_safe(picture: Picture) -> Markup:
-    return Markup(picture.svg)  # noqa: S704 written by ElementTree, which escapes what texts hold
+    return Markup(picture.svg)  # noqa: S704 written by ElementTree, which escapes text
 
 
 def _write_policy(style: str, script: str) -> str:
-    """What the page may do: run this script, look like this, and nothing from anywhere else."""
+    """Returns the content security policy: the page may use this script and this style, and load nothing."""
     return "; ".join(
         (
             "default-src 'none'",
@@ -104,7 +104,7 @@ def _hash_text(text: str) -> str:
 
 
 def _collect_data(report: Report) -> dict[str, Any]:
-    """What scripts draw from, under the id of its element."""
+    """Returns the data that the scripts read, by the name of its element."""
     cells = [cell for task in report.table.tasks for cell in task.cells]
     metrics = {
         task.task: figures.with_unit(task.metric, task.unit) + f", {describe_mode(task.mode)}" * (task.mode == "max")
@@ -131,39 +131,42 @@ def _name_cell(cell: Cell) -> dict[str, str]:
 
 
 def _lay_out_results(report: Report, task: Any) -> dict[str, Any]:
-    """A task's cells as a table of texts; numbers with what they are sorted by."""
+    """Returns a task's cells as texts; numbers come with the value to sort by."""
     paths = find_varying(task.cells)
     decimals = decimals_of(cell.interval.half_width for cell in task.cells)
-    lacks = {row.cell_id: row.lacking for matrix in report.matrices for row in matrix.rows}
-    base = next((t.base.cell_id for t in report.effects.tasks if t.task == task.task), "") if report.effects else ""
+    lacking = {row.cell_id: row.lacking for matrix in report.matrices for row in matrix.rows}
+    bases = {task.base.cell_id for task in report.effects.tasks} if report.effects else set()
     return {
         "task": task.task,
         "metric": figures.with_unit(task.metric, task.unit),
         "better": describe_mode(task.mode),
         "paths": paths,
         "has_aa": any(cell.role == "aa" for cell in task.cells),
-        "rows": [_lay_out_result(cell, paths, decimals, base, lacks) for cell in task.cells],
+        "rows": [
+            {
+                **_lay_out_result(cell, paths, decimals),
+                "is_base": cell.cell_id in bases,
+                "lacking": lacking.get(cell.cell_id) or "0",
+            }
+            for cell in task.cells
+        ],
         "n_searched": sum(cell.n_searched for cell in task.cells),
         "n_worst": sum(cell.n_worst for cell in task.cells),
     }
 
 
-def _lay_out_result(
-    cell: Cell, paths: Sequence[str], decimals: int, base: str, lacks: Mapping[str, str]
-) -> dict[str, Any]:
+def _lay_out_result(cell: Cell, paths: Sequence[str], decimals: int) -> dict[str, Any]:
     i = cell.interval
     return {
         "cell_id": cell.cell_id,
         "name": cell.name,
         "levels": [cell.labels[path] for path in paths],
         "is_aa": cell.role == "aa",
-        "is_base": cell.cell_id == base,
         "n": i.n,
         "n_planned": len(cell.trials),
         "mean": (format_number(i.mean, decimals), i.mean),
         "interval": format_interval(i.low, i.high, decimals),
         "sd": (format_number(i.sd, decimals), i.sd),
-        "lacking": lacks.get(cell.cell_id) or "0",
     }
 
 
@@ -197,5 +200,5 @@ def _name_interval(level: float) -> str:
 
 
 def _sort_key(value: float) -> str:
-    """Returns a number as what a column is sorted by; NaN is empty, and sorts last."""
+    """Returns the sort key of a number; that of NaN is empty, and sorts last."""
     return f"{value:.8g}" if math.isfinite(value) else ""

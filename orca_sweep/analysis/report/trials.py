@@ -1,6 +1,6 @@
-"""Every trial's config, outcome and curves as compact JSON: columns, not rows, numbers rounded where they are measured.
+"""Every trial's config, outcome and curves as compact JSON, by column, with measured numbers rounded.
 
-A column that is the same in all trials stands once; one of few values as these and a code for each trial.
+A column with one value in all trials is stored as that value; a column with few values as these and a code per trial.
 """
 
 import json
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 DIGITS = 5
 CURVES = (("finetune", "val_metric"), ("embedder", "objective"))
-"""Which curves there are: stage and column of the epochs table."""
+"""The curves: stage and column of the epochs table."""
 TRACEBACK_BUDGET = 2_000_000
-"""Characters of all different tracebacks together; were there more, each is cut to its share."""
+"""Characters of all distinct tracebacks together; if they have more, each is cut to its share."""
 LEAST_TRACEBACK = 500
 MEASURED = {column.name for column in TRIAL_MEASURES if column.type == "double"}
 SHOWN_APART = ("trial_id", "cell_id", "role", "space", "status", "error", "traceback", "seed")
 
 
 def trials_json(results: Results) -> dict[str, Any]:
-    """Returns all rows of the trials table by column, and what the columns mean."""
+    """Returns all rows of the trials table by column, with units and meanings of the columns."""
     trials = results.trials
     known = {column.name: column for column in trial_columns()}
     columns = {str(name): _plain_values(str(name), trials[name]) for name in trials if name != "levels"}
@@ -41,7 +41,7 @@ def trials_json(results: Results) -> dict[str, Any]:
 
 
 def _sort_label(label: str) -> str | int:
-    """A whole number as one, for the page sorts numbers by their size."""
+    """Returns a whole number as an int, since the page sorts numbers by size."""
     is_number = label.isascii() and label.isdecimal() and len(label) < 16
     return int(label) if is_number and (label == "0" or label[0] != "0") else label
 
@@ -54,17 +54,17 @@ def _pack_column(known: Column | None, name: str, values: Sequence[Any], results
 
 
 def pack_values(values: Sequence[Any]) -> dict[str, Any]:
-    """Returns a column as one value, as few values and a code for each row, or as it is."""
-    places: dict[tuple[type, Any], int] = {}
-    codes = [places.setdefault((type(value), value), len(places)) for value in values]
-    distinct = [value for _, value in places]
+    """Returns a column as one value, as few values and a code per row, or as a value per row."""
+    code_of: dict[tuple[type, Any], int] = {}
+    codes = [code_of.setdefault((type(value), value), len(code_of)) for value in values]
+    distinct = [value for _, value in code_of]
     if len(distinct) == 1:
         return {"same": distinct[0]}
     return {"values": distinct, "codes": codes} if len(distinct) <= len(values) / 2 else {"each": list(values)}
 
 
 def _plain_values(name: str, column: "pd.Series[Any]") -> list[Any]:
-    """A column as JSON can hold it; levels of config as a space writes them, measured numbers rounded."""
+    """Returns a column as JSON values: config levels as a space writes them, measured numbers rounded."""
     if name in MEASURED:
         return round_values(column)
     is_config = name not in {c.name for c in TRIAL_MEASURES}
@@ -83,7 +83,7 @@ def _plain_value(value: Any, is_config: bool) -> Any:
 
 
 def round_values(values: Iterable[float]) -> list[float | int | None]:
-    """Returns numbers with five significant digits; what is not finite is None."""
+    """Returns numbers with five significant digits, and None for numbers that are not finite."""
     return [_round_number(float(value)) if value is not None else None for value in values]
 
 
@@ -95,10 +95,10 @@ def _round_number(value: float) -> float | int | None:
 
 
 def _within_budget(texts: Sequence[str | None]) -> list[str | None]:
-    whole = {text for text in texts if text}
-    if sum(map(len, whole)) <= TRACEBACK_BUDGET:
+    distinct = {text for text in texts if text}
+    if sum(map(len, distinct)) <= TRACEBACK_BUDGET:
         return list(texts)
-    most = max(LEAST_TRACEBACK, TRACEBACK_BUDGET // len(whole))
+    most = max(LEAST_TRACEBACK, TRACEBACK_BUDGET // len(distinct))
     return [text if text is None or len(text) <= most else f"[cut to its last lines]\n{text[-most:]}" for text in texts]
 
 
@@ -106,23 +106,23 @@ def _within_budget(texts: Sequence[str | None]) -> list[str | None]:
 
 
 def curves_json(results: Results) -> dict[str, dict[str, list[Any]]]:
-    """Returns for each curve and trial the first epoch, then a value per epoch; None where an epoch is missing."""
+    """Returns for each curve and trial the first epoch, then a value per epoch; None for a missing epoch."""
     epochs = results.epochs
-    found: dict[str, dict[str, list[Any]]] = {}
+    curves: dict[str, dict[str, list[Any]]] = {}
     for stage, column in CURVES:
         rows = epochs[epochs["stage"] == stage] if column in epochs else epochs[:0]
         rows = rows[rows[column].notna()] if len(rows) else rows
-        found[stage] = _collect_curves(rows, column)
-    return found
+        curves[stage] = _collect_curves(rows, column)
+    return curves
 
 
 def _collect_curves(rows: "pd.DataFrame", column: str) -> dict[str, list[Any]]:
-    made: dict[str, dict[int, Any]] = {}
+    points: dict[str, dict[int, Any]] = {}
     if not len(rows):
         return {}
     for trial_id, epoch, value in zip(rows["trial_id"], rows["epoch"], round_values(rows[column]), strict=True):
-        made.setdefault(str(trial_id), {})[int(epoch)] = value
-    return {trial_id: _fill_series(points) for trial_id, points in made.items()}
+        points.setdefault(str(trial_id), {})[int(epoch)] = value
+    return {trial_id: _fill_series(of_trial) for trial_id, of_trial in points.items()}
 
 
 def _fill_series(points: Mapping[int, Any]) -> list[Any]:
@@ -131,21 +131,21 @@ def _fill_series(points: Mapping[int, Any]) -> list[Any]:
 
 
 def t_quantiles(most: int, level: float) -> list[float]:
-    """Returns for n = 2, 3, ... replicates how many standard errors the half-width of a Student-t interval is."""
-    # Of n values with standard deviation s it is the quantile times s / sqrt(n): two values show it without a table.
+    """Returns the half-width of a Student-t interval in standard errors, for n = 2, 3, ... replicates."""
+    # The half-width over n values of standard deviation s is the quantile times s / sqrt(n).
     return [_t_quantile(n, level) for n in range(2, max(2, most) + 1)]
 
 
 def _t_quantile(n: int, level: float) -> float:
     values = [0.0] * (n - 1) + [1.0]
-    found = t_interval(values, level)
-    return float(f"{found.half_width * math.sqrt(n) / found.sd:.6g}")
+    interval = t_interval(values, level)
+    return float(f"{interval.half_width * math.sqrt(n) / interval.sd:.6g}")
 
 
 # Text ---------------------------------------------------------------------------------------------
 
 
 def as_json(value: object) -> str:
-    """Returns JSON that may stand in a page between script tags: no text in it can end them or begin others."""
+    """Returns JSON that is safe between script tags of a page: no text in it can close or open a tag."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -7,22 +7,29 @@ MOST_LEVELS = 8
 
 
 def format_time(seconds: float) -> str:
-    """Returns '30 minutes', or hours from one on."""
-    return f"{seconds / 3600:.3g} hours" if seconds >= 3600 else f"{seconds / 60:.3g} minutes"
+    """Returns a time in hours, in minutes below an hour, or in seconds below a minute: '30 minutes'."""
+    if seconds >= 3600:
+        return _count_units(seconds / 3600, "hour")
+    return _count_units(seconds / 60, "minute") if seconds >= 60 else _count_units(seconds, "second")
+
+
+def _count_units(n: float, unit: str) -> str:
+    text = f"{n:.3g}"
+    return f"{text} {unit}{'s' * (text != '1')}"
 
 
 def format_hours(seconds: float) -> str:
-    """Returns a number of hours."""
+    """Returns the number of hours, without a unit."""
     return f"{seconds / 3600:.3g}"
 
 
-def count_things(n: int, word: str) -> str:
+def count_things(n: int, noun: str) -> str:
     """Returns '1 trial', '1,861 trials'."""
-    return f"{n:,} {word}{'s' * (n != 1)}"
+    return f"{n:,} {noun}{'s' * (n != 1)}"
 
 
 def format_span(counts: Iterable[int]) -> str:
-    """Returns '5', or '3 to 5'; 0 without any."""
+    """Returns '5', or '3 to 5'; '0' for no counts."""
     known = sorted(counts)
     if not known:
         return "0"
@@ -30,13 +37,13 @@ def format_span(counts: Iterable[int]) -> str:
 
 
 def join_words(names: Iterable[Any]) -> str:
-    """Returns 'a', 'a and b', 'a, b and c'; 'nothing' without any."""
+    """Returns 'a', 'a and b', 'a, b and c'; 'nothing' for no names."""
     *first, last = [str(name) for name in names] or ["nothing"]
     return f"{', '.join(first)} and {last}" if first else last
 
 
 def shorten_list(values: Iterable[str]) -> str:
-    """Returns values one after the other, those in the middle of a long list left out."""
+    """Returns values separated by commas; a long list without its middle, but with its length."""
     known = list(values)
     if len(known) <= MOST_LEVELS:
         return ", ".join(known)
@@ -44,7 +51,7 @@ def shorten_list(values: Iterable[str]) -> str:
 
 
 def by_text(texts: Mapping[str, str]) -> str:
-    """Returns a text per task, tasks of equal texts together: 'error (a and b); mae (c)'; one that all share stands alone."""
+    """Returns the text of each task, with tasks of equal text together: 'error (a and b); mae (c)', 'error (all tasks)'."""
     tasks: dict[str, list[str]] = {}
     for task, text in texts.items():
         tasks.setdefault(text, []).append(task)

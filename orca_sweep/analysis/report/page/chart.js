@@ -1,4 +1,4 @@
-// A chart of curves: means with bands, single runs as thin lines, those of trials that are not ok as dotted ones, with a
+// A chart of curves: means with bands, single trials as thin lines, and trials that are not ok as dotted lines with a
 // cross where they ended.
 
 const DASHES = ['', '7 3', '2 3', '9 3 2 3', '12 4', '4 2', '1 3', '6 2 1 2'];
@@ -43,7 +43,7 @@ function scaleOf([low, high], from, to, isLog) {
   return (x) => from + ((turn(x) - a) / span) * (to - from);
 }
 
-// Parts of a line between which values are missing.
+// Returns the path of a line, with gaps where values are missing.
 function pathOf(points, x, y) {
   let path = '';
   let pen = 'M';
@@ -67,8 +67,8 @@ function bandsOf(points, x, y) {
       part = [];
     } else part.push(point);
   }
-  return parts.map((of) => {
-    const edge = (name) => of.map((p) => `${x(p.x).toFixed(1)} ${y(p[name]).toFixed(1)}`);
+  return parts.map((points) => {
+    const edge = (name) => points.map((p) => `${x(p.x).toFixed(1)} ${y(p[name]).toFixed(1)}`);
     return `M${edge('high').join('L')}L${edge('low').reverse().join('L')}Z`;
   });
 }
@@ -90,25 +90,25 @@ function rangeOf(series) {
   return [extent(xs), extent(ys), ys];
 }
 
-function lineOf(one, x, y) {
-  const look = 'c' + one.colour;
-  const dash = DASHES[one.colour];
-  const made = bandsOf(one.mean, x, y).map((d) => svg('path', { d, class: 'band ' + look }));
-  made.push(...one.thin.map((points) => svg('path', { d: pathOf(points, x, y), class: 'thin ' + look, fill: 'none' })));
-  for (const { points, isCut } of one.early) {
+function lineOf(line, x, y) {
+  const look = 'c' + line.colour;
+  const dash = DASHES[line.colour];
+  const made = bandsOf(line.mean, x, y).map((d) => svg('path', { d, class: 'band ' + look }));
+  made.push(...line.thin.map((points) => svg('path', { d: pathOf(points, x, y), class: 'thin ' + look, fill: 'none' })));
+  for (const { points, isCut } of line.early) {
     made.push(svg('path', { d: pathOf(points, x, y), class: 'early ' + look }));
     const last = points.findLast((point) => point.y !== null);
     if (last && isCut) made.push(svg('path', { d: cross(x(last.x), y(last.y)), class: 'end ' + look }));
   }
-  made.push(svg('path', { d: pathOf(one.mean, x, y), class: 'mean ' + look, 'stroke-dasharray': dash || null }));
-  const only = one.mean.filter((point) => point.y !== null);
+  made.push(svg('path', { d: pathOf(line.mean, x, y), class: 'mean ' + look, 'stroke-dasharray': dash || null }));
+  const only = line.mean.filter((point) => point.y !== null);
   if (only.length === 1) made.push(svg('circle', { cx: x(only[0].x), cy: y(only[0].y), r: 3, class: look }));
   return made;
 }
 
 const cross = (x, y) => `M${x - 4} ${y - 4}L${x + 4} ${y + 4}M${x - 4} ${y + 4}L${x + 4} ${y - 4}`;
 
-// Returns an SVG as wide as its holder; null if no series has a point.
+// Returns an SVG as wide as its holder, or null if no series has a point.
 function chartOf({ series, xLabel, yLabel, about }, width) {
   const [xRange, yRange, ys] = rangeOf(series);
   if (!ys.length) return null;
@@ -134,17 +134,17 @@ function chartOf({ series, xLabel, yLabel, about }, width) {
   made.append(svg('path', { d: `M${MARGIN.left} ${MARGIN.top}V${bottom}H${right}`, class: 'axis' }));
   made.append(svg('text', { x: (MARGIN.left + right) / 2, y: height - 8, 'text-anchor': 'middle' }, xLabel));
   made.append(svg('text', { x: 4, y: 14 }, yLabel + (isLog ? ', log axis' : '')));
-  for (const one of series) made.append(...lineOf(one, x, y));
+  for (const line of series) made.append(...lineOf(line, x, y));
   return made;
 }
 
-function keyOf(one) {
+function keyOf(line) {
   const swatch = svg('svg', { viewBox: '0 0 35 10', 'aria-hidden': 'true' },
-    svg('line', { x1: 1, x2: 34, y1: 5, y2: 5, class: 'mean c' + one.colour, 'stroke-dasharray': DASHES[one.colour] || null }));
-  return el('li', {}, swatch, el('span', {}, el('strong', {}, one.name), ': ', one.about));
+    svg('line', { x1: 1, x2: 34, y1: 5, y2: 5, class: 'mean c' + line.colour, 'stroke-dasharray': DASHES[line.colour] || null }));
+  return el('li', {}, swatch, el('span', {}, el('strong', {}, line.name), ': ', line.about));
 }
 
-// Draws into a holder, with what its lines are below it.
+// Draws a chart into a holder, with a key of its lines below.
 function drawChart(holder, chart, nothing) {
   const made = chartOf(chart, Math.round(holder.clientWidth) || 560);
   holder.replaceChildren();

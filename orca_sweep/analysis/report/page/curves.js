@@ -1,4 +1,4 @@
-// Learning curves of cells: the mean over seeds at equal epoch, its band, and what became of runs that ended early.
+// Learning curves of cells: the mean over seeds at equal epoch, its band, and the trials that ended early.
 
 const MODES = {
   finetune: { name: 'fine-tuning', x: 'fine-tuning epoch', y: (cell) => 'validation ' + (ownOf(cellData().metrics, cell.task) || 'metric') },
@@ -6,10 +6,10 @@ const MODES = {
 };
 const MOST_KEPT = 8;
 
-// A trial's curve as points; null where it has none.
+// Returns a trial's curve as points, or null if it has none.
 function curveOf(stage, trialId) {
-  const found = ownOf(curveData()[stage], trialId);
-  return found ? found.slice(1).map((y, i) => ({ x: found[0] + i, y })) : null;
+  const curve = ownOf(curveData()[stage], trialId);
+  return curve ? curve.slice(1).map((y, i) => ({ x: curve[0] + i, y })) : null;
 }
 
 function meanAt(values, x) {
@@ -29,7 +29,7 @@ function meansOf(curves) {
   return [...at.keys()].sort((a, b) => a - b).map((x) => meanAt(at.get(x), x));
 }
 
-// "n = 5 seeds", or where it changes.
+// Returns "n = 5 seeds", or the epochs of each n if it changes.
 function countsOf(means) {
   const parts = [];
   for (const { x, n } of means) {
@@ -41,7 +41,7 @@ function countsOf(means) {
   return words.join(', ') + (parts.length > 4 ? ', and so on' : '');
 }
 
-// The curve of a trial that is not ok: dotted, and cut where the trial ended in this stage.
+// Returns the curve of a trial that is not ok; it is cut if the trial ended in this stage.
 function earlyOf({ row, status, points }, stage) {
   const isCut = stage === 'finetune' || !curveOf('finetune', trials().value('trial_id', row));
   return { points, isCut, text: isCut ? `${status} after epoch ${points.at(-1).x}` : `${status} in fine-tuning` };
@@ -51,9 +51,9 @@ function seriesOf(cell, stage, colour) {
   const { cells, value } = trials();
   const rows = (cells.get(cell.id) || []).filter((row) => value('role', row) !== 'search');
   const all = rows.map((row) => ({ row, status: value('status', row), points: curveOf(stage, value('trial_id', row)) }));
-  const drawn = all.filter((one) => one.points);
-  const ok = drawn.filter((one) => one.status === 'ok').map((one) => one.points);
-  const early = drawn.filter((one) => one.status !== 'ok').map((one) => earlyOf(one, stage));
+  const drawn = all.filter((trial) => trial.points);
+  const ok = drawn.filter((trial) => trial.status === 'ok').map((trial) => trial.points);
+  const early = drawn.filter((trial) => trial.status !== 'ok').map((trial) => earlyOf(trial, stage));
   const mean = meansOf(ok);
   const isFew = mean.every((point) => point.n < 3);
   return {
@@ -67,14 +67,14 @@ function seriesOf(cell, stage, colour) {
 }
 
 function aboutSeries(mean, isFew, early, nWithout) {
-  const said = [];
-  if (mean.length) said.push(`mean of ${countsOf(mean)}${isFew ? ', too few for a band: thin lines are the seeds' : ''}`);
+  const parts = [];
+  if (mean.length) parts.push(`mean of ${countsOf(mean)}${isFew ? ', too few for a band: thin lines are the seeds' : ''}`);
   if (early.length) {
-    const ends = early.slice(0, 5).map((one) => one.text).join(', ') + (early.length > 5 ? ' and others' : '');
-    said.push(`${early.length} not ok, dotted and in no mean: ${ends}`);
+    const ends = early.slice(0, 5).map((trial) => trial.text).join(', ') + (early.length > 5 ? ' and others' : '');
+    parts.push(`${early.length} not ok, dotted and in no mean: ${ends}`);
   }
-  if (nWithout) said.push(`${nWithout} without such a curve`);
-  return said.join('; ') + '.';
+  if (nWithout) parts.push(`${nWithout} without this curve`);
+  return parts.join('; ') + '.';
 }
 
 // The panel ----------------------------------------------------------------------------------------
@@ -85,16 +85,16 @@ function cellsShown() {
   const { cells, bases } = cellData();
   const ids = [...panel.kept];
   if (panel.looked && !ids.includes(panel.looked)) ids.push(panel.looked);
-  const found = ids.map((id) => cells.find((cell) => cell.id === id));
-  // One cell alone says little: its base stands beside it.
-  if (found.length === 1) {
-    const base = cells.find((cell) => bases.includes(cell.id) && cell.task === found[0].task && cell !== found[0]);
-    if (base) found.push(base);
+  const chosen = ids.map((id) => cells.find((cell) => cell.id === id));
+  // A single cell says little, so its base is drawn with it.
+  if (chosen.length === 1) {
+    const base = cells.find((cell) => bases.includes(cell.id) && cell.task === chosen[0].task && cell !== chosen[0]);
+    if (base) chosen.push(base);
   }
-  // Another task has another metric: what was looked at last tells which one is drawn.
-  const { task } = found.at(panel.looked ? -1 : 0) || {};
+  // Tasks have different metrics: the cell looked at last decides which task is drawn.
+  const { task } = chosen.at(panel.looked ? -1 : 0) || {};
   const leading = panel.looked ? cells.find((cell) => cell.id === panel.looked).task : task;
-  return found.filter((cell) => cell.task === leading);
+  return chosen.filter((cell) => cell.task === leading);
 }
 
 function drawPanel() {
@@ -106,11 +106,11 @@ function drawPanel() {
   }
   const mode = MODES[panel.mode];
   const series = shown.map((cell, i) => seriesOf(cell, panel.mode, i % DASHES.length));
-  const about = `${mode.name}, ${shown[0].task}: ` + series.map((one) => `${one.name}: ${one.about}`).join(' ');
+  const about = `${mode.name}, ${shown[0].task}: ` + series.map((line) => `${line.name}: ${line.about}`).join(' ');
   drawChart(holder, { series, xLabel: mode.x, yLabel: mode.y(shown[0]), about }, `No trial of these cells has a curve of ${mode.name}.`);
   holder.prepend(el('p', { class: 'faint' }, `${shown[0].task}, ${mode.name}`));
   holder.append(el('p', { class: 'note' },
-    `Band: ${cellData().percent} Student-t interval of the mean over seeds at equal epoch, where there are three or more. Trials that are not ok are in no mean.`));
+    `Band: ${cellData().percent} Student-t interval of the mean over seeds at equal epoch, for three or more seeds. Trials that are not ok are in no mean.`));
 }
 
 function look(id) {

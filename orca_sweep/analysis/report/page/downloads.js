@@ -1,4 +1,4 @@
-// Files made here from what the page holds, and texts for the clipboard.
+// Files made from the data of the page, and text for the clipboard.
 
 const downloadData = dataOf('downloads');
 
@@ -21,16 +21,16 @@ function copySelected(holder) {
 }
 
 for (const button of document.querySelectorAll('button[data-copy]')) {
-  const said = button.parentElement.querySelector('.copied');
+  const message = button.parentElement.querySelector('.copied');
   button.addEventListener('click', async () => {
     const holder = byId(button.dataset.copy);
     const text = [...holder.querySelectorAll('p')].map((paragraph) => paragraph.textContent).join('\n\n');
     try {
       await navigator.clipboard.writeText(text);
-      said.textContent = 'Copied.';
+      message.textContent = 'Copied.';
     } catch (error) {
-      // A page opened as a file may not be allowed to; the old way then is.
-      said.textContent = copySelected(holder) ? 'Copied.' : 'Select the text above and copy it.';
+      // A page opened as a file may lack the permission; the old command still works there.
+      message.textContent = copySelected(holder) ? 'Copied.' : 'Select the text above and copy it.';
     }
   });
 }

@@ -1,4 +1,4 @@
-// Elements and data. Text is only ever set as text: nothing that tables brought along is read as HTML.
+// Elements and data. Text is only set as text: nothing from tables is read as HTML.
 
 const NS = 'http://www.w3.org/2000/svg';
 
@@ -43,13 +43,13 @@ const trials = once(() => {
   }
   const value = (name, row) => {
     const column = byName.get(name);
-    const found = column ? column.at(row) : null;
-    return found === undefined ? null : found;
+    const held = column ? column.at(row) : null;
+    return held === undefined ? null : held;
   };
   return { n, columns: byName, rows, cells, value };
 });
 
-// Names come from tables: one such as "constructor" must not find what every object has.
+// Names come from tables: a name like "constructor" must not match a property that every object has.
 const ownOf = (record, name) => (Object.hasOwn(record, name) ? record[name] : null);
 
 function push(map, key, value) {

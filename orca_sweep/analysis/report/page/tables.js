@@ -1,4 +1,4 @@
-// Tables that are sorted and filtered, and the matrix that arrow keys walk through.
+// Sorting and filtering of tables, and the arrow keys in the matrix.
 
 function sortKey(cell, isNumber) {
   if (!isNumber) return cell.textContent;
@@ -9,14 +9,14 @@ function compare(a, b, isNumber) {
   return isNumber ? a - b : a.localeCompare(b, 'en', { numeric: true });
 }
 
-function sortTable(table, head, place) {
+function sortTable(table, head, position) {
   const isNumber = head.hasAttribute('data-number');
   const down = head.getAttribute('aria-sort') === 'ascending';
   const body = table.tBodies[0];
-  const rows = [...body.rows].map((row) => ({ row, key: sortKey(row.cells[place], isNumber) }));
+  const rows = [...body.rows].map((row) => ({ row, key: sortKey(row.cells[position], isNumber) }));
   const missing = (key) => isNumber && Number.isNaN(key);
   rows.sort((a, b) => {
-    // What is not known comes last, whichever way the column is sorted.
+    // Missing values come last in both directions.
     if (missing(a.key) || missing(b.key)) return missing(a.key) - missing(b.key);
     return down ? compare(b.key, a.key, isNumber) : compare(a.key, b.key, isNumber);
   });
@@ -26,12 +26,12 @@ function sortTable(table, head, place) {
 }
 
 for (const table of document.querySelectorAll('table[data-sortable]')) {
-  [...table.tHead.rows[0].cells].forEach((head, place) => {
+  [...table.tHead.rows[0].cells].forEach((head, position) => {
     if (head.classList.contains('plain')) return;
     const button = el('button', { type: 'button' }, head.textContent);
     head.replaceChildren(button);
     head.setAttribute('aria-sort', 'none');
-    button.addEventListener('click', () => sortTable(table, head, place));
+    button.addEventListener('click', () => sortTable(table, head, position));
   });
 }
 
@@ -59,7 +59,7 @@ if (filters) {
   filters.addEventListener('input', filterEffects);
   filters.addEventListener('reset', () => setTimeout(filterEffects));
   filters.addEventListener('submit', (event) => event.preventDefault());
-  filterEffects(); // a browser may have kept what stood in the fields
+  filterEffects(); // a browser may have kept the values of the fields
 }
 
 // Matrix -------------------------------------------------------------------------------------------
@@ -71,21 +71,21 @@ function neighbour(square, [down, right]) {
   const inRun = cell.classList.contains('run');
   if (inRun && right) return right > 0 ? square.nextElementSibling : square.previousElementSibling;
   let row = cell.parentElement;
-  let place = cell.cellIndex;
+  let position = cell.cellIndex;
   for (;;) {
     if (down) row = down > 0 ? row.nextElementSibling : row.previousElementSibling;
-    else place += right;
-    const next = row && row.cells[place];
+    else position += right;
+    const next = row && row.cells[position];
     if (!next) return null;
-    const found = next.querySelector('a.sq');
-    if (found) return found;
+    const neighbouring = next.querySelector('a.sq');
+    if (neighbouring) return neighbouring;
   }
 }
 
 for (const matrix of document.querySelectorAll('.matrix')) {
-  // One stop of the tab key for all squares; thousands of them would bar the way.
+  // The tab key stops once for all squares; thousands of stops would block the keyboard.
   const squares = matrix.querySelectorAll('a.sq');
-  squares.forEach((square, place) => square.setAttribute('tabindex', place ? -1 : 0));
+  squares.forEach((square, position) => square.setAttribute('tabindex', position ? -1 : 0));
   let current = squares[0];
   matrix.addEventListener('focusin', (event) => {
     if (!event.target.matches('a.sq')) return;

@@ -1,4 +1,4 @@
-// Colours: as the system has them, or as the reader says.
+// Colours: those of the system, or those that the reader chooses.
 
 const THEMES = ['system', 'light', 'dark'];
 
@@ -9,7 +9,7 @@ function setTheme(theme) {
 }
 
 function kept(theme) {
-  // A browser may forbid storage to a file; then the choice lasts as long as the page.
+  // A browser may deny storage to a local file; then the choice lasts only until the page closes.
   try {
     if (theme) window.localStorage.setItem('orca-sweep-theme', theme);
     return window.localStorage.getItem('orca-sweep-theme');
@@ -27,7 +27,7 @@ byId('theme').addEventListener('click', () => {
   setTheme(theme);
 });
 
-// On paper nothing can be unfolded.
+// Paper cannot be unfolded, so everything is open in print.
 window.addEventListener('beforeprint', () => {
   for (const details of document.querySelectorAll('#report details:not([open])')) {
     details.open = true;

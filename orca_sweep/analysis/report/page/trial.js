@@ -1,10 +1,10 @@
-// A page per trial, at #trial/<id>: made when it is asked for, left with the browser's own back button.
+// A page per trial, at #trial/<id>: made when it is opened, left with the back button of the browser.
 
 const ROUTE = /^#trial\/(.+)$/;
 const HASHES = /(_sha256|^trial_id|^cell_id)$/;
 const report = byId('report');
 const trialPage = byId('trial');
-let left = null; // where the reader was in the report, and on what
+let left = null; // position and focus of the reader in the report
 
 function shownValue(value) {
   return typeof value === 'number' ? shortNumber6(value) : String(value);
@@ -23,7 +23,7 @@ function tableOf(caption, columns, row) {
         + (column.unit && !['metric', 'UTC'].includes(column.unit) ? ' ' + column.unit : ''))))))));
 }
 
-// Columns of a kind, in the order in which people ask for them.
+// Returns the columns by group, those that readers want first at the front.
 function groupsOf(row) {
   const columns = [...trials().columns.values()];
   const measures = columns.filter((column) => column.kind === 'measure');
@@ -49,22 +49,22 @@ function curvesOfTrial(id, row) {
     const name = `seed ${value('seed', row)}`;
     const isOk = value('status', row) === 'ok';
     const early = isOk ? null : earlyOf({ row, status: value('status', row), points }, stage);
-    const one = { name, colour: 0, thin: [], early: early ? [early] : [],
+    const line = { name, colour: 0, thin: [], early: early ? [early] : [],
       mean: isOk ? points.map((point) => ({ ...point, n: 1, low: null, high: null })) : [],
-      about: `${points.length} epochs of this trial alone${isOk ? '' : ', ' + early.text}.` };
-    const chart = { series: [one], xLabel: mode.x, yLabel: mode.y({ task: value('task', row) }), about: `${mode.name}: ${one.about}` };
+      about: `${points.length} epochs of this trial only${isOk ? '' : ', ' + early.text}.` };
+    const chart = { series: [line], xLabel: mode.x, yLabel: mode.y({ task: value('task', row) }), about: `${mode.name}: ${line.about}` };
     return { holder, draw: () => drawChart(holder, chart, 'No value of this curve is finite.') };
   });
 }
 
 function siblings(row) {
   const { cells, value } = trials();
-  const others = cells.get(value('cell_id', row)).filter((other) => value('role', other) === value('role', row));
-  const links = others.slice(0, 40).map((other) => {
+  const alike = cells.get(value('cell_id', row)).filter((other) => value('role', other) === value('role', row));
+  const links = alike.slice(0, 40).map((other) => {
     const text = `seed ${value('seed', other)}: ${value('status', other)}`;
     return other === row ? el('strong', { 'aria-current': 'page' }, text) : el('a', { href: '#trial/' + encodeURIComponent(value('trial_id', other)) }, text);
   });
-  if (others.length > 40) links.push(el('span', {}, `and ${others.length - 40} more`));
+  if (alike.length > 40) links.push(el('span', {}, `and ${alike.length - 40} more`));
   return el('nav', { class: 'steps', 'aria-label': 'Trials of this cell' }, links);
 }
 
@@ -72,7 +72,7 @@ function stateOf(row) {
   const { value } = trials();
   const status = value('status', row);
   const known = ownOf(cellData().marks, status);
-  const [mark, meaning] = known || ['?', 'a status that this version does not know'];
+  const [mark, meaning] = known || ['?', 'a status unknown to this version'];
   const look = known ? status.replace(' ', '-') : 'unknown';
   return el('p', { class: 'state' }, el('span', { class: 'sq ' + look, 'aria-hidden': 'true' }, mark), el('strong', {}, status), meaning);
 }
@@ -81,8 +81,8 @@ function usesOf(id) {
   const { rows, value } = trials();
   const uses = rows.get(id).slice(1);
   if (!uses.length) return null;
-  const said = uses.map((row) => `cell ${value('cell_id', row)} (${value('role', row)}${value('space', row) ? ', ' + value('space', row) : ''})`);
-  return el('p', { class: 'note' }, `The same work also stands for ${said.join(', ')}.`);
+  const cells = uses.map((row) => `cell ${value('cell_id', row)} (${value('role', row)}${value('space', row) ? ', ' + value('space', row) : ''})`);
+  return el('p', { class: 'note' }, `The same trial also belongs to ${cells.join(', ')}.`);
 }
 
 function failureOf(row) {
@@ -115,10 +115,10 @@ function fillTrial(id) {
     siblings(row),
     ...failureOf(row).filter(Boolean),
     ...(curves.length ? [el('h3', {}, 'Curves')] : []),
-    el('div', { class: 'columns' }, curves.map((one) => one.holder)),
+    el('div', { class: 'columns' }, curves.map((curve) => curve.holder)),
     el('div', { class: 'columns' }, groupsOf(row)),
   );
-  for (const one of curves) one.draw();
+  for (const curve of curves) curve.draw();
 }
 
 function showTrial(id) {
@@ -155,15 +155,15 @@ function decoded(text) {
   try {
     return decodeURIComponent(text);
   } catch (error) {
-    return text; // typed by hand, and no id
+    return text; // typed by hand and not an id
   }
 }
 
 function route() {
-  const found = ROUTE.exec(location.hash);
-  if (found) showTrial(decoded(found[1]));
+  const match = ROUTE.exec(location.hash);
+  if (match) showTrial(decoded(match[1]));
   else showReport();
-  if (!found) lastHash = location.hash;
+  if (!match) lastHash = location.hash;
 }
 
 window.addEventListener('hashchange', route);
