@@ -138,26 +138,28 @@ def _compute_shares(trials: "pd.DataFrame", gpus_per_trial: float) -> "pd.DataFr
     """What each trial adds to the numbers of a Spent."""
     seconds = trials["wall_time_s"].astype(float)
     on_gpu = ~trials["device"].fillna("cpu").astype(str).str.startswith("cpu")
-    told = trials["gpu_s"].astype(float) if "gpu_s" in trials else seconds * math.nan
+    recorded = trials["gpu_s"].astype(float) if "gpu_s" in trials else seconds * math.nan
     return trials[[*STAGES, "reused_s"]].astype(float).assign(
         n=1,
         n_untimed=seconds.isna(),
         n_resumed=trials["resumed_from_epoch"].fillna(0) > 0,
         wall_s=seconds,
-        gpu_s=told.fillna(seconds.where(on_gpu, 0.0) * gpus_per_trial),
-        n_assumed=on_gpu & told.isna(),
+        gpu_s=recorded.fillna(seconds.where(on_gpu, 0.0) * gpus_per_trial),
+        n_assumed=on_gpu & recorded.isna(),
         cpu_s=seconds * trials["n_threads"].astype(float),
         n_reused=trials["reused"].fillna("") != "",
     )  # fmt: skip
 
 
 def _make_spent(sums: Mapping[Any, float] | None) -> Spent:
-    found = sums or {}
+    amounts = sums or {}
     n, n_untimed, n_resumed, n_reused = (
-        int(found.get(name, 0)) for name in ("n", "n_untimed", "n_resumed", "n_reused")
+        int(amounts.get(name, 0)) for name in ("n", "n_untimed", "n_resumed", "n_reused")
     )
-    wall_s, gpu_s, cpu_s, reused_s = (float(found.get(name, 0.0)) for name in ("wall_s", "gpu_s", "cpu_s", "reused_s"))
-    stages = {name: float(found.get(name, 0.0)) for name in STAGES}
+    wall_s, gpu_s, cpu_s, reused_s = (
+        float(amounts.get(name, 0.0)) for name in ("wall_s", "gpu_s", "cpu_s", "reused_s")
+    )
+    stages = {name: float(amounts.get(name, 0.0)) for name in STAGES}
     return Spent(n, n_untimed, n_resumed, stages, wall_s, gpu_s, cpu_s, reused_s, n_reused)
 
 
@@ -169,18 +171,18 @@ def _name_device(row: Any) -> str:
 # Numbers ------------------------------------------------------------------------------------------
 
 
-def numbers(found: Cost) -> str:
+def numbers(cost: Cost) -> str:
     """Returns the costs as CSV: one line per cell, seconds summed over its trials."""
-    return format_csv([_make_record(cost) for cost in found.cells])
+    return format_csv([_make_record(cell_cost) for cell_cost in cost.cells])
 
 
-def _make_record(cost: CellCost) -> Record:
-    ok = cost.ok
+def _make_record(cell_cost: CellCost) -> Record:
+    ok = cell_cost.ok
     return {
-        "task": cost.cell.task,
-        "cell_id": cost.cell.cell_id,
-        "role": cost.cell.role,
-        **cost.cell.labels,
+        "task": cell_cost.cell.task,
+        "cell_id": cell_cost.cell.cell_id,
+        "role": cell_cost.cell.role,
+        **cell_cost.cell.labels,
         "n_ok": ok.n,
         **ok.stages,
         "other_s": ok.other_s,
@@ -191,8 +193,8 @@ def _make_record(cost: CellCost) -> Record:
         "n_reused": ok.n_reused,
         "alone_s": ok.wall_s + ok.reused_s,
         "n_resumed": ok.n_resumed,
-        **_list_apart("failed", cost.failed),
-        **_list_apart("search", cost.search),
+        **_list_apart("failed", cell_cost.failed),
+        **_list_apart("search", cell_cost.search),
     }
 
 
@@ -206,57 +208,55 @@ def _list_apart(kind: str, spent: Spent) -> Record:
     }
 
 
-def total_numbers(found: Cost) -> str:
+def total_numbers(cost: Cost) -> str:
     """Returns the sums over all trials as CSV: ok, failed, search, all."""
     return format_csv(
         [
             {
                 "trials": kind,
-                "n": sum(one.n for one in spent),
-                "n_untimed": sum(one.n_untimed for one in spent),
-                "hours": sum(one.wall_s for one in spent) / 3600,
-                "gpu_hours": sum(one.gpu_s for one in spent) / 3600,
-                "cpu_hours": sum(one.cpu_s for one in spent) / 3600,
-                "reused_hours": sum(one.reused_s for one in spent) / 3600,
+                "n": sum(part.n for part in spent),
+                "n_untimed": sum(part.n_untimed for part in spent),
+                "hours": sum(part.wall_s for part in spent) / 3600,
+                "gpu_hours": sum(part.gpu_s for part in spent) / 3600,
+                "cpu_hours": sum(part.cpu_s for part in spent) / 3600,
+                "reused_hours": sum(part.reused_s for part in spent) / 3600,
             }
-            for kind, spent in _split_kinds(found)
+            for kind, spent in _split_kinds(cost)
         ]
     )
 
 
-def _split_kinds(found: Cost) -> Iterable[tuple[str, tuple[Spent, ...]]]:
-    parts = dict(zip(KINDS, (found.ok, found.failed, found.search), strict=True))
+def _split_kinds(cost: Cost) -> Iterable[tuple[str, tuple[Spent, ...]]]:
+    parts = dict(zip(KINDS, (cost.ok, cost.failed, cost.search), strict=True))
     return (*((kind, (spent,)) for kind, spent in parts.items()), ("all", tuple(parts.values())))
 
 
-def build_tables(found: Cost) -> tuple[Table, ...]:
+def build_tables(cost: Cost) -> tuple[Table, ...]:
     """Returns a table of all trials, then one per task, as people read them."""
     tasks: dict[str, list[CellCost]] = {}
-    for cost in found.cells:
-        tasks.setdefault(cost.cell.task, []).append(cost)
-    return (_total_table(found), *(_build_table(task, costs, i) for i, (task, costs) in enumerate(tasks.items(), 1)))
+    for cell_cost in cost.cells:
+        tasks.setdefault(cell_cost.cell.task, []).append(cell_cost)
+    return (_total_table(cost), *(_build_table(task, costs, i) for i, (task, costs) in enumerate(tasks.items(), 1)))
 
 
-def _total_table(found: Cost) -> Table:
+def _total_table(cost: Cost) -> Table:
     names = {"ok": "ok", "failed": "not ok", "search": "candidates of tuning", "all": "all"}
     rows = [
-        (names[kind], str(sum(one.n for one in spent)), *(_format_hours(sum(getattr(one, name) for one in spent)) for name in
+        (names[kind], str(sum(part.n for part in spent)), *(_format_hours(sum(getattr(part, name) for part in spent)) for name in
          ("wall_s", "gpu_s", "cpu_s", "reused_s")))
-        for kind, spent in _split_kinds(found)
+        for kind, spent in _split_kinds(cost)
     ]  # fmt: skip
-    ran = "; ".join(f"{n} trials on {device}" for device, n in found.devices.items()) or "no trial has a time yet"
+    ran = "; ".join(f"{n} trials on {device}" for device, n in cost.devices.items()) or "no trial has a time yet"
     gpus = ""
-    if found.n_assumed:
-        gpus = (
-            f" {found.n_assumed} trials do not tell how many GPUs they held; they count with {found.gpus_per_trial:g}."
-        )
-    hosts = f"{found.n_hosts} host{'s' * (found.n_hosts != 1)}"
+    if cost.n_assumed:
+        gpus = f" {cost.n_assumed} trials do not tell how many GPUs they held; they count with {cost.gpus_per_trial:g}."
+    hosts = f"{cost.n_hosts} host{'s' * (cost.n_hosts != 1)}"
     caption = (
         f"Hours summed over trials: {ran}; {hosts}.{gpus} CPU-hours are hours times torch threads. Reused: what stages taken"
         " from the store had cost when they were computed; it is not among the hours."
     )
     head = ("trials", "n", "hours", "GPU-hours", "CPU-hours", "reused, hours")
-    notes = tuple(_describe_gaps((found.ok, found.failed, found.search)))
+    notes = tuple(_describe_gaps((cost.ok, cost.failed, cost.search)))
     return Table(
         name=f"{NAME}-total",
         title="Cost",
@@ -273,7 +273,7 @@ def _format_hours(seconds: float) -> str:
 
 
 def _describe_gaps(spent: Sequence[Spent]) -> Iterable[str]:
-    n_untimed, n_resumed = sum(one.n_untimed for one in spent), sum(one.n_resumed for one in spent)
+    n_untimed, n_resumed = sum(part.n_untimed for part in spent), sum(part.n_resumed for part in spent)
     if n_untimed:
         yield f"Trials without a time: {n_untimed}, unfinished, or lost with their worker. What they took is in no number."
     if n_resumed:
@@ -281,18 +281,18 @@ def _describe_gaps(spent: Sequence[Spent]) -> Iterable[str]:
 
 
 def _build_table(task: str, costs: Sequence[CellCost], i: int) -> Table:
-    cells = [cost.cell for cost in costs]
+    cells = [cell_cost.cell for cell_cost in costs]
     paths = find_varying(cells)
     has_aa = any(cell.role == "aa" for cell in cells)
-    scale, unit = _choose_unit(max(cost.all_s for cost in costs))
+    scale, unit = _choose_unit(max(cell_cost.all_s for cell_cost in costs))
     places = 1 if unit == "s" else 2
     rows = []
-    for cost in costs:
-        levels = [cost.cell.labels[path] for path in paths]
-        levels += [{"aa": "A/A"}.get(cost.cell.role, "cell")] if has_aa else []
-        ok = cost.ok
+    for cell_cost in costs:
+        levels = [cell_cost.cell.labels[path] for path in paths]
+        levels += [{"aa": "A/A"}.get(cell_cost.cell.role, "cell")] if has_aa else []
+        ok = cell_cost.ok
         seconds = (*ok.stages.values(), ok.other_s, ok.wall_s, ok.reused_s, ok.wall_s + ok.reused_s)
-        apart = (_apart_text(spent, scale, places) for spent in (cost.failed, cost.search))
+        apart = (_apart_text(spent, scale, places) for spent in (cell_cost.failed, cell_cost.search))
         rows.append(
             (*levels, str(ok.n), *(format_number(s / scale, places) for s in seconds), _format_hours(ok.gpu_s), *apart)
         )
@@ -326,14 +326,14 @@ def _choose_unit(most_s: float) -> tuple[float, str]:
 # Figure -------------------------------------------------------------------------------------------
 
 
-def plot(found: Cost) -> Any:
+def plot(cost: Cost) -> Any:
     """Returns a matplotlib figure: a panel per task, a bar per cell, made of its stages."""
     from matplotlib.figure import Figure
 
-    costs = {cost.cell.cell_id: cost for cost in found.cells}
-    tasks = by_task(cost.cell for cost in found.cells)
+    costs = {cell_cost.cell.cell_id: cell_cost for cell_cost in cost.cells}
+    tasks = by_task(cell_cost.cell for cell_cost in cost.cells)
     drawn = list(tasks.items())[:MAX_PANELS]
-    looks = _choose_looks(found.cells)
+    looks = _choose_looks(cost.cells)
     sizes = [min(len(cells), MAX_ROWS) + 0.6 for _, cells in drawn]
     made = Figure(figsize=(9.5, 1.4 + sum(0.9 + 0.3 * size for size in sizes)), layout="constrained")
     axes = made.subplots(len(drawn), 1, squeeze=False, height_ratios=sizes)
@@ -357,38 +357,38 @@ def _choose_looks(costs: Iterable[CellCost]) -> dict[str, dict[str, Any]]:
     looks["not ok"] = {"facecolor": "white", "edgecolor": "#444444", "hatch": "////"}
     looks["candidates of tuning"] = {"facecolor": "white", "edgecolor": "#444444", "hatch": "...."}
     looks["reused"] = {"facecolor": "none", "edgecolor": "#444444", "linestyle": "--"}
-    parts = [_split_bar(cost) for cost in costs]
+    parts = [_split_bar(cell_cost) for cell_cost in costs]
     return {name: look for name, look in looks.items() if any(part[name] > 0 for part in parts)}
 
 
 def _draw_panel(
-    axis: Any, task: str, found: Sequence[Cell], costs: Mapping[str, CellCost], looks: Mapping[str, Mapping[str, Any]]
+    axis: Any, task: str, cells: Sequence[Cell], costs: Mapping[str, CellCost], looks: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    cells = found[:MAX_ROWS]
-    paths = find_varying(found)
-    scale, unit = _choose_unit(max(costs[cell.cell_id].all_s for cell in found))
-    left = [0.0] * len(cells)
+    drawn_cells = cells[:MAX_ROWS]
+    paths = find_varying(cells)
+    scale, unit = _choose_unit(max(costs[cell.cell_id].all_s for cell in cells))
+    left = [0.0] * len(drawn_cells)
     for name, look in looks.items():
-        widths = [_split_bar(costs[cell.cell_id])[name] / scale for cell in cells]
-        axis.barh(range(len(cells)), widths, left=left, height=0.66, label=name, **look)
+        widths = [_split_bar(costs[cell.cell_id])[name] / scale for cell in drawn_cells]
+        axis.barh(range(len(drawn_cells)), widths, left=left, height=0.66, label=name, **look)
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axis.set_xlim(left=0)
-    for y, cell in enumerate(cells):
+    for y, cell in enumerate(drawn_cells):
         axis.text(left[y], y, f" n = {costs[cell.cell_id].ok.n}", fontsize=7, va="center")
-    names = [f"{'A/A of ' if cell.role == 'aa' else ''}{levels_of(cell, paths)}" for cell in cells]
-    axis.set_yticks(range(len(cells)), shorten_texts(names), fontsize=8)
-    axis.set_ylim(len(cells) - 0.5, -0.5)
+    names = [f"{'A/A of ' if cell.role == 'aa' else ''}{levels_of(cell, paths)}" for cell in drawn_cells]
+    axis.set_yticks(range(len(drawn_cells)), shorten_texts(names), fontsize=8)
+    axis.set_ylim(len(drawn_cells) - 0.5, -0.5)
     axis.set_title(f"{wrap_title(task)}: {shorten_text(' · '.join(paths), 90) or 'all trials'}", fontsize=9, loc="left")
     axis.set_xlabel(UNITS[unit], fontsize=8)
     axis.tick_params(axis="x", labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _split_bar(cost: CellCost) -> dict[str, float]:
+def _split_bar(cell_cost: CellCost) -> dict[str, float]:
     """Seconds by what the bar is made of, from left to right."""
-    stages = {text: cost.ok.stages[name] for name, text in STAGES.items()}
-    apart = {"not ok": cost.failed.wall_s, "candidates of tuning": cost.search.wall_s}
-    return {**stages, "other": cost.ok.other_s, **apart, "reused": cost.ok.reused_s}
+    stages = {text: cell_cost.ok.stages[name] for name, text in STAGES.items()}
+    apart = {"not ok": cell_cost.failed.wall_s, "candidates of tuning": cell_cost.search.wall_s}
+    return {**stages, "other": cell_cost.ok.other_s, **apart, "reused": cell_cost.ok.reused_s}
 
 
 def make_output(results: Results, **asked: Any) -> Output:

@@ -67,7 +67,7 @@ class TaskFactors:
     mode: Mode
     held: Mapping[str, str]
     """Factors that have one level here, and are no part of the analysis."""
-    found: FactorEffects
+    factors: FactorEffects
     means: tuple[Mean, ...]
 
 
@@ -107,17 +107,17 @@ def compute(results: Results, without: Sequence[str] = (), metric: str | None = 
     whole = read_cells(results, metric)
     out = named_levels("--without", without, whole, ("seed", "task"))
     results = compared(results, without=without)
-    found = [_seeds_without(cell, out) for cell in replicated(read_cells(results, metric)) if not _is_out(cell, out)]
-    if not found:
+    kept = [_seeds_without(cell, out) for cell in replicated(read_cells(results, metric)) if not _is_out(cell, out)]
+    if not kept:
         raise InputError("--without leaves nothing. Leave fewer levels out.")
     tasks, refused = [], []
-    for task, cells in by_task(found).items():
+    for task, cells in by_task(kept).items():
         try:
             tasks.append(_analyse_task(task, cells, level))
         except InputError as error:
             refused.append(Refusal(task, (*map(str, error.problems), *_explain_holes(cells))))
     if not tasks:
-        raise InputError([f"{one.task}: {text}" for one in refused for text in one.problems])
+        raise InputError([f"{refusal.task}: {text}" for refusal in refused for text in refusal.problems])
     column = metric or results.metric
     return Factors(tuple(tasks), tuple(refused), column, level, tuple(without), results.notes)
 
@@ -148,16 +148,16 @@ def _analyse_task(task: str, cells: Sequence[Cell], level: float) -> TaskFactors
         (cell, seed, value) for cell in cells for seed, value in (cell.values or dict.fromkeys(seeds, math.nan)).items()
     ]
     labels = {path: [cell.labels[path] for cell, _, _ in rows] for path in paths}
-    found = factor_effects([value for _, _, value in rows], labels, [seed for _, seed, _ in rows], level)
+    analysis = factor_effects([value for _, _, value in rows], labels, [seed for _, seed, _ in rows], level)
     measured = metric_of(cells)
     held = {path: text for path, text in cells[0].labels.items() if path not in paths}
-    return TaskFactors(task, measured.name, measured.mode, held, found, tuple(_compute_means(cells, found)))
+    return TaskFactors(task, measured.name, measured.mode, held, analysis, tuple(_compute_means(cells, analysis)))
 
 
-def _compute_means(cells: Sequence[Cell], found: FactorEffects) -> Iterator[Mean]:
-    for effect in found.effects:
-        for one in effect.means:
-            levels = tuple(map(str, one.levels))
+def _compute_means(cells: Sequence[Cell], analysis: FactorEffects) -> Iterator[Mean]:
+    for effect in analysis.effects:
+        for level_mean in effect.means:
+            levels = tuple(map(str, level_mean.levels))
             having = [cell for cell in cells if tuple(cell.labels[path] for path in effect.factors) == levels]
             by_seed = [sum(cell.values[seed] for cell in having) / len(having) for seed in sorted(cells[0].values)]
             yield Mean(effect, levels, t_interval(by_seed))
@@ -213,17 +213,19 @@ def _ways_out(cells: Sequence[Cell]) -> Iterator[tuple[str, str]]:
 # Numbers ------------------------------------------------------------------------------------------
 
 
-def numbers(found: Factors) -> str:
+def numbers(factors: Factors) -> str:
     """Returns the effects as CSV: one line per effect."""
-    return format_csv([_make_record(found, task, effect) for task in found.tasks for effect in task.found.effects])
+    return format_csv(
+        [_make_record(factors, task, effect) for task in factors.tasks for effect in task.analysis.effects]
+    )
 
 
-def _make_record(found: Factors, task: TaskFactors, effect: Effect) -> Record:
-    whole = task.found
+def _make_record(factors: Factors, task: TaskFactors, effect: Effect) -> Record:
+    whole = task.analysis
     return {
         "task": task.task,
         "effect": effect.name,
-        "column": found.column,
+        "column": factors.column,
         "metric": task.metric,
         "mode": task.mode,
         "df": effect.df,
@@ -243,11 +245,11 @@ def _make_record(found: Factors, task: TaskFactors, effect: Effect) -> Record:
         "higher_interactions_eta_squared": whole.higher_eta_squared,
         "residual_eta_squared": whole.residual_eta_squared,
         "residual_sd": whole.residual_sd,
-        "left_out": "; ".join(found.left_out),
+        "left_out": "; ".join(factors.left_out),
     }
 
 
-def mean_numbers(found: Factors) -> str:
+def mean_numbers(factors: Factors) -> str:
     """Returns the means of the plot as CSV: one line per level or pair of levels."""
     return format_csv(
         [
@@ -262,45 +264,45 @@ def mean_numbers(found: Factors) -> str:
                 "interval": f"{format_percent(mean.interval.level)} Student-t interval over n_seeds; each seed's mean is over the"
                 " other factors",
             }
-            for task in found.tasks
+            for task in factors.tasks
             for mean in task.means
         ]
     )
 
 
-def build_tables(found: Factors) -> tuple[Table, ...]:
+def build_tables(factors: Factors) -> tuple[Table, ...]:
     """Returns a table per task that is analysed, as people read it; the last one's notes name the others."""
-    refused = tuple(f"{one.task} is refused: its design is not balanced." for one in found.refused)
-    tables = [_build_table(found, task, i) for i, task in enumerate(found.tasks, 1)]
-    return (*tables[:-1], replace(tables[-1], notes=(*found.notes, *refused)))
+    refused = tuple(f"{refusal.task} is refused: its design is not balanced." for refusal in factors.refused)
+    tables = [_build_table(factors, task, i) for i, task in enumerate(factors.tasks, 1)]
+    return (*tables[:-1], replace(tables[-1], notes=(*factors.notes, *refused)))
 
 
-def _build_table(found: Factors, task: TaskFactors, i: int) -> Table:
-    head = ("effect", "df", "F", "p", "p, Holm", "η²", "partial ω²", f"{format_percent(found.level)} interval")
+def _build_table(factors: Factors, task: TaskFactors, i: int) -> Table:
+    head = ("effect", "df", "F", "p", "p, Holm", "η²", "partial ω²", f"{format_percent(factors.level)} interval")
     rows = [
         (e.name, str(e.df), format_number(e.f, 2), format_p(e.p), format_p(e.p_adjusted), format_number(e.eta_squared, 3),
          format_number(e.partial_omega_squared, 3), format_interval(e.low, e.high, 3))
-        for e in task.found.effects
+        for e in task.analysis.effects
     ]  # fmt: skip
-    mains = tuple(row for row, e in zip(rows, task.found.effects, strict=True) if len(e.factors) == 1)
+    mains = tuple(row for row, e in zip(rows, task.analysis.effects, strict=True) if len(e.factors) == 1)
     blocks = (mains, tuple(row for row in rows if row not in mains))
     return Table(
         name=f"{NAME}-{i}",
         title=f"{task.task}: factor effects",
-        caption=_write_caption(found, task),
+        caption=_write_caption(factors, task),
         head=head,
         align="lrrrrrrr",
         blocks=blocks,
     )
 
 
-def _write_caption(found: Factors, task: TaskFactors) -> str:
-    whole = task.found
+def _write_caption(factors: Factors, task: TaskFactors) -> str:
+    whole = task.analysis
     held = ", ".join(f"{path} {level}" for path, level in task.held.items())
     more = f" Held: {held}." if held else ""
-    more += f" Left out: {', '.join(found.left_out)}." if found.left_out else ""
+    more += f" Left out: {', '.join(factors.left_out)}." if factors.left_out else ""
     return (
-        f"Analysis of variance of {found.column} ({describe_metric(task.metric, task.mode)}), {whole.n} trials:"
+        f"Analysis of variance of {factors.column} ({describe_metric(task.metric, task.mode)}), {whole.n} trials:"
         f" {whole.n_cells} cells, each once at {whole.n_blocks} seeds, which are blocks."
         f" η² is the share of the total sum of squares (seeds"
         f" {format_number(whole.block_eta_squared, 3)}, interactions of three factors and more"
@@ -314,11 +316,11 @@ def _write_caption(found: Factors, task: TaskFactors) -> str:
 # Figure -------------------------------------------------------------------------------------------
 
 
-def plot(found: Factors) -> Any:
+def plot(factors: Factors) -> Any:
     """Returns a matplotlib figure: a panel per main effect and interaction, one or more rows of them per task."""
     from matplotlib.figure import Figure
 
-    panels = [(task, effect) for task in found.tasks for effect in task.found.effects]
+    panels = [(task, effect) for task in factors.tasks for effect in task.analysis.effects]
     shown_panels = panels[:MAX_PANELS]
     columns = min(3, len(shown_panels))
     rows = math.ceil(len(shown_panels) / columns)
@@ -327,7 +329,7 @@ def plot(found: Factors) -> Any:
     for axis in axes.flat[len(shown_panels) :]:
         axis.set_visible(False)
     for axis, (task, effect) in zip(axes.flat, shown_panels, strict=False):
-        _draw_panel(axis, found, task, effect)
+        _draw_panel(axis, factors, task, effect)
     _same_limits([(task.task, axis) for axis, (task, _) in zip(axes.flat, shown_panels, strict=False)])
     more = f"; {len(panels) - len(shown_panels)} more effects are in the CSV only" if len(panels) > MAX_PANELS else ""
     made.suptitle(
@@ -338,7 +340,7 @@ def plot(found: Factors) -> Any:
     return made
 
 
-def _draw_panel(axis: Any, found: Factors, task: TaskFactors, effect: Effect) -> None:
+def _draw_panel(axis: Any, factors: Factors, task: TaskFactors, effect: Effect) -> None:
     here = [mean for mean in task.means if mean.effect is effect]
     along = list(dict.fromkeys(mean.levels[0] for mean in here))
     lines = list(dict.fromkeys(mean.levels[1:] for mean in here))
@@ -354,12 +356,12 @@ def _draw_panel(axis: Any, found: Factors, task: TaskFactors, effect: Effect) ->
     axis.set_xticks(range(len(along)), shorten_texts(along, 18), fontsize=8)
     axis.set_xlim(-0.4, len(along) - 0.6)
     axis.set_xlabel(effect.factors[0], fontsize=8)
-    axis.set_ylabel(f"{found.column} ({task.metric})\n{describe_mode(task.mode)}", fontsize=8)
+    axis.set_ylabel(f"{factors.column} ({task.metric})\n{describe_mode(task.mode)}", fontsize=8)
     axis.tick_params(axis="y", labelsize=8)
     omega = f"{format_number(effect.partial_omega_squared, 2)} {format_interval(effect.low, effect.high, 2)}"
     axis.set_title(
         f"{wrap_title(task.task, 40)}: {effect.name}\nω² {omega}, p {format_p(effect.p_adjusted)},"
-        f" {task.found.n_blocks} seeds",
+        f" {task.analysis.n_blocks} seeds",
         fontsize=8,
     )
     if lines[0]:
@@ -379,7 +381,7 @@ def _same_limits(drawn: Sequence[tuple[str, Any]]) -> None:
 def make_output(results: Results, **asked: Any) -> Output:
     """Returns the analysis as it is written; ``asked`` are options of ``compute``."""
     factors = compute(results, **asked)
-    refused = tuple(f"{one.task}: {text}" for one in factors.refused for text in one.problems)
+    refused = tuple(f"{refusal.task}: {text}" for refusal in factors.refused for text in refusal.problems)
     return Output(
         numbers=numbers(factors),
         more_numbers={"means": mean_numbers(factors)},

@@ -125,13 +125,13 @@ def compute(results: Results, level: float = 0.95) -> Flattery:
             " Show them with 'orca-sweep reveal SWEEP_FOLDER', then collect again; every reveal is logged."
         )
     results = compared(results)
-    found = read_cells(results, TEST, measures=(VAL, TEST))
+    cells = read_cells(results, TEST, measures=(VAL, TEST))
     trials = results.trials
-    tasks = tuple(_compute_task(task, whole, trials, results.tuned, level) for task, whole in by_task(found).items())
+    tasks = tuple(_compute_task(task, whole, trials, results.tuned, level) for task, whole in by_task(cells).items())
     known = trials["n_reveals_before"].dropna() if "n_reveals_before" in trials else trials["seed"].iloc[:0]
     n_after = int((known > 0).sum())
     return Flattery(
-        tasks, level, len(known), n_after, tuple(results.reveals), describe_completeness(found), results.notes
+        tasks, level, len(known), n_after, tuple(results.reveals), describe_completeness(cells), results.notes
     )
 
 
@@ -263,118 +263,124 @@ def _seed_gap(cell: Cell, mode: Mode) -> float:
 # Numbers ------------------------------------------------------------------------------------------
 
 
-def numbers(found: Flattery) -> str:
+def numbers(flattery: Flattery) -> str:
     """Returns every number as CSV: a line per task and choice."""
-    return format_csv([_make_record(found, task, one) for task in found.tasks for one in task.choices])
+    return format_csv([_make_record(flattery, task, choice) for task in flattery.tasks for choice in task.choices])
 
 
-def _make_record(found: Flattery, task: TaskFlattery, one: Choice) -> Record:
-    over = f"{format_percent(found.level)} Student-t interval of the mean over n_seeds"
+def _make_record(flattery: Flattery, task: TaskFlattery, choice: Choice) -> Record:
+    over = f"{format_percent(flattery.level)} Student-t interval of the mean over n_seeds"
     return {
         "task": task.task,
         "metric": task.metric,
         "mode": task.mode,
-        "choice": one.kind,
-        "flattery": one.flattery,
-        "low": one.interval.low,
-        "high": one.interval.high,
-        "n_seeds": one.interval.n or None,
-        "interval": over if one.interval.n > 1 else "",
-        "n": one.n,
-        "n_counts": one.of,
-        "largest": one.most,
-        "by_validation": one.by_validation,
-        "by_test": one.by_test,
-        "note": one.note,
-        "n_trials_after_a_reveal": found.n_after,
-        "n_trials": found.n_trials,
+        "choice": choice.kind,
+        "flattery": choice.flattery,
+        "low": choice.interval.low,
+        "high": choice.interval.high,
+        "n_seeds": choice.interval.n or None,
+        "interval": over if choice.interval.n > 1 else "",
+        "n": choice.n,
+        "n_counts": choice.of,
+        "largest": choice.most,
+        "by_validation": choice.by_validation,
+        "by_test": choice.by_test,
+        "note": choice.note,
+        "n_trials_after_a_reveal": flattery.n_after,
+        "n_trials": flattery.n_trials,
     }
 
 
-def build_tables(found: Flattery) -> tuple[Table, ...]:
+def build_tables(flattery: Flattery) -> tuple[Table, ...]:
     """Returns the table as people read it: a block per task."""
-    level = format_percent(found.level)
+    level = format_percent(flattery.level)
     table = Table(
         name=NAME,
         title="What choosing on test would have flattered",
-        caption=_write_caption(found),
+        caption=_write_caption(flattery),
         head=("task", "choice", "flattery", f"{level} interval", "seeds", "n", "largest", "n counts"),
         align="llrrrrrl",
-        blocks=tuple(_build_block(task) for task in found.tasks),
-        notes=tuple(_list_notes(found)),
+        blocks=tuple(_build_block(task) for task in flattery.tasks),
+        notes=tuple(_list_notes(flattery)),
     )
     return (table,)
 
 
 def _build_block(task: TaskFlattery) -> tuple[tuple[str, ...], ...]:
-    known = [one.flattery for one in task.choices if one.flattery > 0]
+    known = [choice.flattery for choice in task.choices if choice.flattery > 0]
     decimals = decimals_of(known)
     rows = []
-    for one in task.choices:
-        i = one.interval
+    for choice in task.choices:
+        i = choice.interval
         texts = (
-            format_number(one.flattery, decimals),
+            format_number(choice.flattery, decimals),
             format_interval(i.low, i.high, decimals),
             str(i.n) if i.n else NOTHING,
-            str(one.n),
+            str(choice.n),
         )
-        rows.append((task.task, one.kind, *texts, format_number(one.most, decimals), one.of))
+        rows.append((task.task, choice.kind, *texts, format_number(choice.most, decimals), choice.of))
     return tuple(rows)
 
 
-def _write_caption(found: Flattery) -> str:
-    units = "; ".join(f"{task.task}: {task.metric}, {describe_mode(task.mode)}" for task in found.tasks)
+def _write_caption(flattery: Flattery) -> str:
+    units = "; ".join(f"{task.task}: {task.metric}, {describe_mode(task.mode)}" for task in flattery.tasks)
     return (
         f"How much worse the test metric ({units}) is of what validation chose than of what test would have chosen, never"
         " below zero. Epoch:"
         " a lower bound, since test is scored at the best-validated and the last epoch alone; interval over seeds, each the"
         " mean of its cells. Cell: by means over seeds; where test would have chosen another one, the interval is of the"
         " paired difference of the two over seeds. Candidate and seed: means over cells, which seeds do not replicate."
-        f" {found.completeness} {describe_looks(found)}"
+        f" {flattery.completeness} {describe_looks(flattery)}"
     )
 
 
-def describe_looks(found: Flattery) -> str:
+def describe_looks(flattery: Flattery) -> str:
     """Returns a sentence on trials that were run by somebody who could have seen test numbers."""
-    if not found.n_trials:
+    if not flattery.n_trials:
         return "The tables do not say whether trials began after a reveal of test metrics."
-    share = f"{found.n_after} of {found.n_trials} trials began after test metrics of their sweep had been revealed"
-    more = ": they were run by somebody who could have seen test numbers." if found.n_after else "."
+    share = (
+        f"{flattery.n_after} of {flattery.n_trials} trials began after test metrics of their sweep had been revealed"
+    )
+    more = ": they were run by somebody who could have seen test numbers." if flattery.n_after else "."
     return share + more
 
 
-def _list_notes(found: Flattery) -> Iterator[str]:
-    yield from found.notes
-    for task in found.tasks:
-        for one in task.choices:
-            if one.by_validation:
-                same = "test would have chosen it, too" if one.by_validation == one.by_test else f"test {one.by_test}"
-                yield f"{task.task}, {one.kind}: validation chose {one.by_validation}; {same}."
-            if one.note:
-                yield f"{task.task}, {one.kind}: {one.note}."
-    for space, time, n in found.reveals:
+def _list_notes(flattery: Flattery) -> Iterator[str]:
+    yield from flattery.notes
+    for task in flattery.tasks:
+        for choice in task.choices:
+            if choice.by_validation:
+                same = (
+                    "test would have chosen it, too"
+                    if choice.by_validation == choice.by_test
+                    else f"test {choice.by_test}"
+                )
+                yield f"{task.task}, {choice.kind}: validation chose {choice.by_validation}; {same}."
+            if choice.note:
+                yield f"{task.task}, {choice.kind}: {choice.note}."
+    for space, time, n in flattery.reveals:
         yield f"Revealed: {space}, {time}, {n} trials."
 
 
 # Figure -------------------------------------------------------------------------------------------
 
 
-def plot(found: Flattery) -> Any:
+def plot(flattery: Flattery) -> Any:
     """Returns a matplotlib figure: a panel per task, a dot per choice with its interval, a ring at the largest."""
     from matplotlib.figure import Figure
 
     rows, head, ticks, width = 0.3, 0.4, 0.5, 8.5
-    sizes = [rows * len(task.choices) for task in found.tasks]
+    sizes = [rows * len(task.choices) for task in flattery.tasks]
     height = 0.6 + sum(sizes) + (head + ticks) * len(sizes)
     made, top = Figure(figsize=(width, height)), height - 0.5
-    for task, size in zip(found.tasks, sizes, strict=True):
+    for task, size in zip(flattery.tasks, sizes, strict=True):
         bottom = top - head - size
         axis = made.add_axes((0.12, bottom / height, 0.5, size / height))
         _draw_panel(axis, task)
         top = bottom - ticks
     made.suptitle(
         "how much worse the test metric is of what validation chose than of what test would have chosen\ndot:"
-        f" mean of n choices; bar: {format_percent(found.level)} Student-t interval over seeds; ring: the largest of the n",
+        f" mean of n choices; bar: {format_percent(flattery.level)} Student-t interval over seeds; ring: the largest of the n",
         fontsize=8.5,
         y=1 - 0.08 / height,
         va="top",
@@ -383,17 +389,17 @@ def plot(found: Flattery) -> Any:
 
 
 def _draw_panel(axis: Any, task: TaskFlattery) -> None:
-    for y, one in enumerate(task.choices):
-        colour, marker = COLOURS[CHOICES.index(one.kind)], MARKERS[CHOICES.index(one.kind)]
-        axis.plot([one.interval.low, one.interval.high], [y, y], color=colour, linewidth=2)
-        axis.plot([one.flattery], [y], marker, color=colour, markersize=6)
-        axis.plot([one.most], [y], "o", color=colour, markerfacecolor="none", markersize=9)
-        seeds = f", {one.interval.n} seeds" if one.interval.n else ""
-        text = f"{one.flattery:.3g} (n = {one.n} {one.of.split(',')[0].split(' by ')[0]}{seeds})"
-        text = text if one.n else shorten_text(one.note, 60)
+    for y, choice in enumerate(task.choices):
+        colour, marker = COLOURS[CHOICES.index(choice.kind)], MARKERS[CHOICES.index(choice.kind)]
+        axis.plot([choice.interval.low, choice.interval.high], [y, y], color=colour, linewidth=2)
+        axis.plot([choice.flattery], [y], marker, color=colour, markersize=6)
+        axis.plot([choice.most], [y], "o", color=colour, markerfacecolor="none", markersize=9)
+        seeds = f", {choice.interval.n} seeds" if choice.interval.n else ""
+        text = f"{choice.flattery:.3g} (n = {choice.n} {choice.of.split(',')[0].split(' by ')[0]}{seeds})"
+        text = text if choice.n else shorten_text(choice.note, 60)
         axis.text(1.02, y, text, transform=axis.get_yaxis_transform(), fontsize=7.5, va="center")
     axis.axvline(0, color="#444444", linewidth=0.8)
-    axis.set_yticks(range(len(task.choices)), [one.kind for one in task.choices], fontsize=8)
+    axis.set_yticks(range(len(task.choices)), [choice.kind for choice in task.choices], fontsize=8)
     axis.set_ylim(len(task.choices) - 0.5, -0.5)
     axis.set_title(wrap_title(task.task), fontsize=9, loc="left")
     axis.set_xlabel(f"flattery ({task.metric})", fontsize=8)

@@ -45,26 +45,26 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Sources:
+class SourceGroup:
     """Cells of one task that differ in what the run seed varies and in nothing else."""
 
     levels: Mapping[str, str]
     """Those that they have in common."""
     whole: Source | None
-    others: tuple[Source, ...]
+    rest: tuple[Source, ...]
     """The largest spread first; one that is not known comes last."""
     total: VarianceRatio | None
     """The sum of the variances of the single sources in the whole over its own; None without a whole, or without any."""
 
     @property
-    def every(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[Source, ...]:
         """The whole first."""
-        return (self.whole, *self.others) if self.whole else self.others
+        return (self.whole, *self.rest) if self.whole else self.rest
 
     @property
-    def added(self) -> tuple[Source, ...]:
+    def added_sources(self) -> tuple[Source, ...]:
         """The single sources that the total is the sum of."""
-        return tuple(source for source in self.others if self.whole and source.is_in(self.whole.varies))
+        return tuple(source for source in self.rest if self.whole and source.is_in(self.whole.varies))
 
 
 def read_varied(cell: Cell) -> str:
@@ -81,7 +81,7 @@ def count_states(results: Results) -> dict[str, int]:
     return {str(cell): int(n) for cell, n in ok.groupby("cell_id")["state_sha256"].nunique().items()}
 
 
-def sources_of(cells: Sequence[Cell], n_states: Mapping[str, int], level: float) -> tuple[Sources, ...]:
+def sources_of(cells: Sequence[Cell], n_states: Mapping[str, int], level: float) -> tuple[SourceGroup, ...]:
     """Returns the groups of a task's cells that differ in ``seed_varies`` alone; none where nothing does."""
     groups: dict[tuple[tuple[str, str], ...], list[Cell]] = {}
     for cell in cells:
@@ -96,10 +96,10 @@ def sources_of(cells: Sequence[Cell], n_states: Mapping[str, int], level: float)
 
 def _compare_sources(
     levels: Mapping[str, str], cells: Sequence[Cell], n_states: Mapping[str, int], level: float
-) -> Sources:
+) -> SourceGroup:
     spreads = {cell.cell_id: sd_interval(cell.known_values, level) for cell in cells}
-    found = {read_varied(cell): cell for cell in cells}
-    whole_cell = next((found[name] for name in WHOLES if name in found), None)
+    by_varied = {read_varied(cell): cell for cell in cells}
+    whole_cell = next((by_varied[name] for name in WHOLES if name in by_varied), None)
     of = spreads[whole_cell.cell_id] if whole_cell else None
 
     def source(cell: Cell) -> Source:
@@ -107,13 +107,13 @@ def _compare_sources(
         share = variance_ratio([own], of, level) if of and cell is not whole_cell else None
         return Source(cell, read_varied(cell), own, n_states.get(cell.cell_id, 0), share)
 
-    others = [source(cell) for cell in cells if cell is not whole_cell]
-    others.sort(key=lambda one: -one.spread.sd if math.isfinite(one.spread.sd) else math.inf)
-    made = Sources(levels, source(whole_cell) if whole_cell else None, tuple(others), None)
-    if of is None or not made.added:
+    rest = [source(cell) for cell in cells if cell is not whole_cell]
+    rest.sort(key=lambda source: -source.spread.sd if math.isfinite(source.spread.sd) else math.inf)
+    made = SourceGroup(levels, source(whole_cell) if whole_cell else None, tuple(rest), None)
+    if of is None or not made.added_sources:
         return made
-    total = variance_ratio([one.spread for one in made.added], of, level)
-    return Sources(levels, made.whole, made.others, total)
+    total = variance_ratio([source.spread for source in made.added_sources], of, level)
+    return SourceGroup(levels, made.whole, made.rest, total)
 
 
 # Numbers ------------------------------------------------------------------------------------------
@@ -125,31 +125,31 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def numbers(column: str, level: float, tasks: Sequence[tuple[str, str, Sequence[Sources]]]) -> str:
+def numbers(column: str, level: float, tasks: Sequence[tuple[str, str, Sequence[SourceGroup]]]) -> str:
     """Returns the spread by source as CSV, of (task, metric, its groups)."""
     records = [
         _make_record(column, level, task, metric, group, source)
         for task, metric, groups in tasks
         for group in groups
-        for source in group.every
+        for source in group.sources
     ]
     return format_csv(records, COLUMNS)
 
 
-def _make_record(column: str, level: float, task: str, metric: str, group: Sources, source: Source) -> Record:
+def _make_record(column: str, level: float, task: str, metric: str, group: SourceGroup, source: Source) -> Record:
     spread, share, total = source.spread, source.share, group.total
     values = (
         task, source.cell.cell_id, describe_levels(group), column, metric, source.varies,
         spread.n, len(source.cell.values), spread.sd,
         spread.low, spread.high, spread.is_zero, source.n_states or None, group.whole.varies if group.whole else None,
-        *((share.ratio, share.low, share.high) if share else (None, None, None)), source in group.added,
+        *((share.ratio, share.low, share.high) if share else (None, None, None)), source in group.added_sources,
         *((total.ratio, total.low, total.high) if total else (None, None, None)),
         f"{format_percent(level)}: chi-squared limits of the sd, F limits of shares",
     )  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def describe_levels(group: Sources) -> str:
+def describe_levels(group: SourceGroup) -> str:
     """Returns the levels that a group has in common."""
     return ", ".join(f"{path} {text}" for path, text in group.levels.items()) or "all trials"
 
@@ -157,13 +157,13 @@ def describe_levels(group: Sources) -> str:
 # Table --------------------------------------------------------------------------------------------
 
 
-def build_table(name: str, task: str, of: str, level: float, group: Sources) -> Table:
+def build_table(name: str, task: str, of: str, level: float, group: SourceGroup) -> Table:
     """Returns the spread by source as a table; ``of`` is the column and its metric."""
-    decimals = decimals_of(source.spread.sd for source in group.every)
+    decimals = decimals_of(source.spread.sd for source in group.sources)
     whole = group.whole
     limits = f"{format_percent(level)} interval"
     head = (PATH, "n", "sd", limits, *((f"share of {whole.varies}", limits) if whole else ()))
-    rows = [_build_row(source, decimals, whole) for source in group.every]
+    rows = [_build_row(source, decimals, whole) for source in group.sources]
     return Table(
         name=name,
         title=f"{task}: seed noise by source" + (f" ({describe_levels(group)})" if group.levels else ""),
@@ -206,7 +206,7 @@ def _format_share(ratio: float) -> str:
     return f"{value:.0f}%" if value >= 99.5 else f"{value:.2g}%"
 
 
-def _write_caption(of: str, level: float, group: Sources) -> str:
+def _write_caption(of: str, level: float, group: SourceGroup) -> str:
     whole = group.whole
     text = (
         f"{of}: standard deviation over n seeds where the run seed draws this alone, with its {format_percent(level)} chi-squared"
@@ -217,7 +217,7 @@ def _write_caption(of: str, level: float, group: Sources) -> str:
             f" Share: variance over that of {whole.varies}, with its F interval, which is wider than need be where trials of"
             " equal seed go together."
         )
-    return f"{text} {describe_completeness([source.cell for source in group.every])}"
+    return f"{text} {describe_completeness([source.cell for source in group.sources])}"
 
 
 def describe_held() -> str:
@@ -229,8 +229,8 @@ def describe_held() -> str:
     )
 
 
-def _list_notes(level: float, group: Sources) -> Iterator[str]:
-    for source in group.every:
+def _list_notes(level: float, group: SourceGroup) -> Iterator[str]:
+    for source in group.sources:
         lacking: dict[str, list[str]] = {}
         for seed, value in source.cell.values.items():
             if math.isnan(value):
@@ -239,7 +239,7 @@ def _list_notes(level: float, group: Sources) -> Iterator[str]:
         if gaps:
             left = f"{source.spread.n} of {len(source.cell.values)} seeds"
             yield f"{source.varies} is incomplete: {gaps}. There are numbers of {left}."
-    for source in group.every:
+    for source in group.sources:
         if source.spread.is_zero and source.n_states == 1:
             yield f"{source.varies}: all trials ended with the same weights: nothing was drawn from it."
     if group.whole is None:
@@ -248,8 +248,8 @@ def _list_notes(level: float, group: Sources) -> Iterator[str]:
         yield _describe_sum(level, group, group.whole, group.total)
 
 
-def _describe_sum(level: float, group: Sources, whole: Source, total: VarianceRatio) -> str:
-    names = ", ".join(source.varies for source in group.added)
+def _describe_sum(level: float, group: SourceGroup, whole: Source, total: VarianceRatio) -> str:
+    names = ", ".join(source.varies for source in group.added_sources)
     if math.isnan(total.ratio):
         return f"What {names} add up to is not known: a spread is lacking, or {whole.varies} has none."
     share, limits = share_texts(total)
@@ -268,14 +268,14 @@ def _describe_sum(level: float, group: Sources, whole: Source, total: VarianceRa
 # Figure -------------------------------------------------------------------------------------------
 
 
-def panel_height(group: Sources) -> float:
+def panel_height(group: SourceGroup) -> float:
     """Returns how many lines high a group's panel is."""
-    return len(group.every) + 0.6
+    return len(group.sources) + 0.6
 
 
-def draw_panel(axis: Any, task: str, of: str, level: float, group: Sources) -> None:
+def draw_panel(axis: Any, task: str, of: str, level: float, group: SourceGroup) -> None:
     """Draws the spread of each source with its interval, the whole above the others; hollow: several sources at once."""
-    for y, source in enumerate(group.every):
+    for y, source in enumerate(group.sources):
         spread, colour = source.spread, COLOURS[1] if source is group.whole else COLOURS[0]
         face = colour if source.is_alone or source is group.whole else "white"
         if math.isfinite(spread.low):
@@ -285,8 +285,8 @@ def draw_panel(axis: Any, task: str, of: str, level: float, group: Sources) -> N
         axis.text(1.01, y, _label_source(source), transform=axis.get_yaxis_transform(), fontsize=8, va="center")
     if group.whole and math.isfinite(group.whole.spread.sd):
         axis.axvline(group.whole.spread.sd, color=COLOURS[1], linewidth=0.8, linestyle=":")
-    axis.set_yticks(range(len(group.every)), [source.varies for source in group.every], fontsize=8)
-    axis.set_ylim(len(group.every) - 0.5, -0.5)
+    axis.set_yticks(range(len(group.sources)), [source.varies for source in group.sources], fontsize=8)
+    axis.set_ylim(len(group.sources) - 0.5, -0.5)
     axis.set_xlim(left=0)
     held_levels = f" ({wrap_title(describe_levels(group), 90)})" if group.levels else ""
     axis.set_title(f"{wrap_title(task)}: seed noise by source{held_levels}", fontsize=9, loc="left")

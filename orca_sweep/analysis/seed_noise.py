@@ -22,7 +22,7 @@ from typing import Any
 
 from orca_sweep.analysis import noise_sources
 from orca_sweep.analysis.figures import COLOURS
-from orca_sweep.analysis.noise_sources import Sources
+from orca_sweep.analysis.noise_sources import SourceGroup
 from orca_sweep.analysis.tables import (
     by_task,
     describe_completeness,
@@ -97,7 +97,7 @@ class TaskNoise:
     effect_from: str
     aa: tuple[AA, ...]
     spreads: tuple[Spread, ...]
-    sources: tuple[Sources, ...]
+    sources: tuple[SourceGroup, ...]
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,10 @@ def compute(
     Raises:
         InputError: for what the tables do not have.
     """
-    found = read_cells(results, metric)
-    tasks = by_task(found)
+    cells = read_cells(results, metric)
+    tasks = by_task(cells)
     effects = numbers_by_task("--effect", effect, tasks)
-    named = dict(named_levels("--base", base, found))
+    named = dict(named_levels("--base", base, cells))
     states = noise_sources.count_states(results)
     made = tuple(
         _compute_task(cells, find_base_cell(cells, named), effects.get(task), level, states)
@@ -141,23 +141,25 @@ def compute(
 
 
 def _compute_task(
-    found: Sequence[Cell], base: Cell, given: float | None, level: float, n_states: Mapping[str, int]
+    task_cells: Sequence[Cell], base: Cell, given: float | None, level: float, n_states: Mapping[str, int]
 ) -> TaskNoise:
-    pairs = sorted(pair_aa_cells(found), key=lambda pair: pair[1] is not base)
+    pairs = sorted(pair_aa_cells(task_cells), key=lambda pair: pair[1] is not base)
     aa = tuple(AA(repeat, of, aa_margin(repeat.known_values, of.known_values, level=level)) for repeat, of in pairs)
     effect, source = _choose_effect(aa, base, given)
-    sources = noise_sources.sources_of(replicated(found), n_states, level)
+    sources = noise_sources.sources_of(replicated(task_cells), n_states, level)
     # Cells that differ in what the seed varies have other spreads on purpose: their means are not compared.
-    cells = [cell for cell in replicated(found) if noise_sources.read_varied(cell) == noise_sources.read_varied(base)]
+    cells = [
+        cell for cell in replicated(task_cells) if noise_sources.read_varied(cell) == noise_sources.read_varied(base)
+    ]
     spreads = tuple(_measure_spread(cell, base, effect, len(cells) - 1, 1 - level) for cell in cells)
-    metric = metric_of(found).name
+    metric = metric_of(task_cells).name
     return TaskNoise(base.task, metric, base, effect, source, aa, spreads, sources)
 
 
 def _choose_effect(aa: Sequence[AA], base: Cell, given: float | None) -> tuple[float, str]:
     if given is not None:
         return given, "given with --effect"
-    known = [one for one in aa if math.isfinite(one.noise.sd)]
+    known = [pair for pair in aa if math.isfinite(pair.noise.sd)]
     if known:
         return known[0].noise.sd, "one standard deviation over seeds, of the A/A cell and its reference"
     return t_interval(base.known_values).sd, "one standard deviation over seeds of the base cell"
@@ -203,19 +205,19 @@ def _smallest_effect(n: int, n_comparisons: int, alpha: float) -> float:
 # Numbers ------------------------------------------------------------------------------------------
 
 
-def numbers(found: SeedNoise) -> str:
+def numbers(noise: SeedNoise) -> str:
     """Returns the spread of each cell as CSV."""
-    return format_csv([_make_record(found, task, spread) for task in found.tasks for spread in task.spreads])
+    return format_csv([_make_record(noise, task, spread) for task in noise.tasks for spread in task.spreads])
 
 
-def _make_record(found: SeedNoise, task: TaskNoise, spread: Spread) -> Record:
+def _make_record(noise: SeedNoise, task: TaskNoise, spread: Spread) -> Record:
     pairs = spread.paired.interval if spread.paired else None
     return {
         "task": task.task,
         "cell_id": spread.cell.cell_id,
         **spread.cell.labels,
         "is_base": spread.cell is task.base,
-        "column": found.column,
+        "column": noise.column,
         "metric": task.metric,
         "n": spread.interval.n,
         "mean": spread.interval.mean,
@@ -225,7 +227,7 @@ def _make_record(found: SeedNoise, task: TaskNoise, spread: Spread) -> Record:
         "effect": task.effect,
         "effect_from": task.effect_from,
         "power": POWER,
-        "alpha": float(f"{1 - found.level:.6g}"),
+        "alpha": float(f"{1 - noise.level:.6g}"),
         "seeds_needed": _format_seeds(spread.seeds_alone),
         "n_comparisons": len(task.spreads) - 1,
         "seeds_needed_holm": _format_seeds(spread.seeds_holm),
@@ -244,59 +246,59 @@ AA_COLUMNS = (
 )  # fmt: skip
 
 
-def aa_numbers(found: SeedNoise) -> str:
+def aa_numbers(noise: SeedNoise) -> str:
     """Returns the A/A cells as CSV."""
-    rows = [(task, one, one.noise) for task in found.tasks for one in task.aa]
-    interval = f"{format_percent(found.level)} chi-squared limits of the margin over df degrees of freedom"
+    rows = [(task, pair, pair.noise) for task in noise.tasks for pair in task.aa]
+    interval = f"{format_percent(noise.level)} chi-squared limits of the margin over df degrees of freedom"
     values = [
-        (task.task, one.repeat.cell_id, one.reference.cell_id, one.reference.name, found.column, task.metric, n.n_aa,
+        (task.task, pair.repeat.cell_id, pair.reference.cell_id, pair.reference.name, noise.column, task.metric, n.n_aa,
          n.n_reference, n.difference, n.p, n.sd, n.df, n.margin, n.low, n.high, interval)
-        for task, one, n in rows
+        for task, pair, n in rows
     ]  # fmt: skip
     return format_csv([dict(zip(AA_COLUMNS, row, strict=True)) for row in values], AA_COLUMNS)
 
 
-def source_numbers(found: SeedNoise) -> str:
+def source_numbers(noise: SeedNoise) -> str:
     """Returns the spread by source of randomness as CSV."""
-    tasks = [(task.task, task.metric, task.sources) for task in found.tasks]
-    return noise_sources.numbers(found.column, found.level, tasks)
+    tasks = [(task.task, task.metric, task.sources) for task in noise.tasks]
+    return noise_sources.numbers(noise.column, noise.level, tasks)
 
 
-def build_tables(found: SeedNoise) -> tuple[Table, ...]:
+def build_tables(noise: SeedNoise) -> tuple[Table, ...]:
     """Returns a table of A/A cells, if there are any, one of cells, and one of each group of sources, per task."""
     tables = []
-    for i, task in enumerate(found.tasks, 1):
-        tables += [_aa_table(found, task, i)] if task.aa else []
-        tables.append(_cell_table(found, task, i))
-        tables += _source_tables(found, task, i)
+    for i, task in enumerate(noise.tasks, 1):
+        tables += [_aa_table(noise, task, i)] if task.aa else []
+        tables.append(_cell_table(noise, task, i))
+        tables += _source_tables(noise, task, i)
     return tuple(tables)
 
 
-def build_source_tables(found: SeedNoise) -> tuple[Table, ...]:
+def build_source_tables(noise: SeedNoise) -> tuple[Table, ...]:
     """Returns the tables of sources of randomness alone."""
-    return tuple(table for i, task in enumerate(found.tasks, 1) for table in _source_tables(found, task, i))
+    return tuple(table for i, task in enumerate(noise.tasks, 1) for table in _source_tables(noise, task, i))
 
 
-def _source_tables(found: SeedNoise, task: TaskNoise, i: int) -> Iterator[Table]:
+def _source_tables(noise: SeedNoise, task: TaskNoise, i: int) -> Iterator[Table]:
     for j, group in enumerate(task.sources, 1):
-        name, of = f"{NAME}-sources-{i}-{j}", f"{found.column} ({task.metric})"
-        yield noise_sources.build_table(name, task.task, of, found.level, group)
+        name, of = f"{NAME}-sources-{i}-{j}", f"{noise.column} ({task.metric})"
+        yield noise_sources.build_table(name, task.task, of, noise.level, group)
 
 
-def _aa_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:
-    decimals = decimals_of(one.noise.sd for one in task.aa)
+def _aa_table(noise: SeedNoise, task: TaskNoise, i: int) -> Table:
+    decimals = decimals_of(pair.noise.sd for pair in task.aa)
     rows = []
-    for one in task.aa:
-        n = one.noise
+    for pair in task.aa:
+        n = pair.noise
         texts = (format_number(n.difference, decimals, "+"), format_p(n.p), format_number(n.sd, decimals), str(n.df))
         limits = format_interval(n.low, n.high, decimals)
         rows.append(
-            (one.reference.name, str(n.n_aa), str(n.n_reference), *texts, format_number(n.margin, decimals), limits)
+            (pair.reference.name, str(n.n_aa), str(n.n_reference), *texts, format_number(n.margin, decimals), limits)
         )
     caption = (
-        f"{found.column} ({task.metric}): each A/A cell is its cell again with seeds of its own. Difference: mean of the repeats"
+        f"{noise.column} ({task.metric}): each A/A cell is its cell again with seeds of its own. Difference: mean of the repeats"
         " minus mean of the cell, with the p of the unpaired t test. sd: of one trial over seeds, within cells. Margin:"
-        f" standard deviation of the difference of two seeds, with its {format_percent(found.level)} chi-squared limits over df"
+        f" standard deviation of the difference of two seeds, with its {format_percent(noise.level)} chi-squared limits over df"
         " degrees of freedom."
     )
     head = ("cell", "n A/A", "n cell", "difference", "p", "sd", "df", "margin", "limits")
@@ -312,15 +314,15 @@ def _aa_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:
 
 
 def _list_faults(task: TaskNoise) -> Iterator[str]:
-    for one in task.aa:
-        if one.noise.p < FAULT_P:
+    for pair in task.aa:
+        if pair.noise.p < FAULT_P:
             yield (
-                f"{one.reference.name}: the two differ by more than seeds explain (p {format_p(one.noise.p)}). They should not:"
+                f"{pair.reference.name}: the two differ by more than seeds explain (p {format_p(pair.noise.p)}). They should not:"
                 " look at hosts, devices, versions and hashes of their rows for a difference."
             )
 
 
-def _cell_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:
+def _cell_table(noise: SeedNoise, task: TaskNoise, i: int) -> Table:
     cells = [spread.cell for spread in task.spreads]
     paths = find_varying(cells)
     decimals = decimals_of(spread.interval.sd for spread in task.spreads)
@@ -355,7 +357,7 @@ def _cell_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:
     return Table(
         name=f"{NAME}-{i}",
         title=f"{task.task}: seed noise",
-        caption=_write_caption(found, task, cells, paths),
+        caption=_write_caption(noise, task, cells, paths),
         head=head,
         align=f"{'l' * len(paths)}{'r' * (len(head) - len(paths))}",
         blocks=(tuple(rows),),
@@ -363,14 +365,14 @@ def _cell_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:
     )
 
 
-def _write_caption(found: SeedNoise, task: TaskNoise, cells: Sequence[Cell], paths: Sequence[str]) -> str:
+def _write_caption(noise: SeedNoise, task: TaskNoise, cells: Sequence[Cell], paths: Sequence[str]) -> str:
     k = len(cells) - 1
     many = f", as the only comparison and as one of {k}" if k > 1 else ""
     size = f"{task.effect:.3g}" if math.isfinite(task.effect) else "a size not known yet"
     return (
-        f"{found.column} ({task.metric}): standard deviation over n seeds, and of the paired difference to the base cell"
+        f"{noise.column} ({task.metric}): standard deviation over n seeds, and of the paired difference to the base cell"
         f" ({task.base.describe(paths)}) over pairs of equal seed. Seeds needed: the fewest pairs at which a paired t test at"
-        f" {1 - found.level:.3g} sees an effect of {size} ({task.effect_from}) with a power of {POWER}{many}, if the spread is"
+        f" {1 - noise.level:.3g} sees an effect of {size} ({task.effect_from}) with a power of {POWER}{many}, if the spread is"
         f" the one seen; with few seeds it may well be another. {describe_completeness(cells)}{describe_shared(cells, paths)}"
     )
 
@@ -378,30 +380,30 @@ def _write_caption(found: SeedNoise, task: TaskNoise, cells: Sequence[Cell], pat
 # Figure -------------------------------------------------------------------------------------------
 
 
-def plot(found: SeedNoise) -> Any:
+def plot(noise: SeedNoise) -> Any:
     """Returns a matplotlib figure: per task a panel with a line per cell and a dot per seed, and one per group of sources."""
     from matplotlib.figure import Figure
 
     drawn: list[tuple[float, Callable[[Any], None]]] = []
-    for task in found.tasks[:MAX_PANELS]:
+    for task in noise.tasks[:MAX_PANELS]:
         drawn.append(
-            (min(len(task.spreads) + len(task.aa), MAX_ROWS) + 0.6, partial(_draw_panel, found=found, task=task))
+            (min(len(task.spreads) + len(task.aa), MAX_ROWS) + 0.6, partial(_draw_panel, noise=noise, task=task))
         )
-        of = f"{found.column} ({task.metric})"
+        of = f"{noise.column} ({task.metric})"
         for group in task.sources[:MAX_GROUPS]:
-            own = partial(noise_sources.draw_panel, task=task.task, of=of, level=found.level, group=group)
+            own = partial(noise_sources.draw_panel, task=task.task, of=of, level=noise.level, group=group)
             drawn.append((noise_sources.panel_height(group), own))
     sizes = [size for size, _ in drawn]
     made = Figure(figsize=(8.5, 1.0 + sum(0.9 + 0.3 * size for size in sizes)), layout="constrained")
     axes = made.subplots(len(drawn), 1, squeeze=False, height_ratios=sizes)
     for axis, (_, draw) in zip(axes.flat, drawn, strict=True):
         draw(axis)
-    made.suptitle(_write_title(found), fontsize=9)
+    made.suptitle(_write_title(noise), fontsize=9)
     return made
 
 
-def _write_title(found: SeedNoise) -> str:
-    drawn = found.tasks[:MAX_PANELS]
+def _write_title(noise: SeedNoise) -> str:
+    drawn = noise.tasks[:MAX_PANELS]
     lines = [
         "a dot per seed: its distance from the cell's mean; bars: one standard deviation over seeds to either side (no",
         "interval). Of an A/A cell: distances from the mean of the cell that it repeats",
@@ -410,17 +412,19 @@ def _write_title(found: SeedNoise) -> str:
     if wholes:
         share = f"share of the variance of {' or '.join(wholes)} with its F interval"
         lines.append(f"By source, to the right: {share}; hollow: several sources at once")
-    n_tasks, n_groups = len(found.tasks) - len(drawn), sum(len(task.sources[MAX_GROUPS:]) for task in drawn)
+    n_tasks, n_groups = len(noise.tasks) - len(drawn), sum(len(task.sources[MAX_GROUPS:]) for task in drawn)
     more = [f"{n} more {name}" for n, name in ((n_tasks, "tasks"), (n_groups, "groups of sources")) if n]
     if more:
         lines.append(f"{' and '.join(more)} are in the tables only")
     return "\n".join(lines)
 
 
-def _draw_panel(axis: Any, found: SeedNoise, task: TaskNoise) -> None:
+def _draw_panel(axis: Any, noise: SeedNoise, task: TaskNoise) -> None:
     cells = [spread.cell for spread in task.spreads]
     paths = find_varying(cells)
-    lines = [(f"A/A of {levels_of(one.reference, paths)}", one.repeat, one.reference, COLOURS[1]) for one in task.aa]
+    lines = [
+        (f"A/A of {levels_of(pair.reference, paths)}", pair.repeat, pair.reference, COLOURS[1]) for pair in task.aa
+    ]
     lines += [(levels_of(cell, paths), cell, cell, COLOURS[0]) for cell in cells]
     lines = lines[:MAX_ROWS]
     axis.axvline(0, color="#444444", linewidth=0.8)
@@ -436,7 +440,7 @@ def _draw_panel(axis: Any, found: SeedNoise, task: TaskNoise) -> None:
     axis.set_title(
         f"{wrap_title(task.task)}: {shorten_text(' · '.join(paths), 90) or 'all trials'}", fontsize=9, loc="left"
     )
-    axis.set_xlabel(f"distance in {found.column} ({task.metric})", fontsize=8)
+    axis.set_xlabel(f"distance in {noise.column} ({task.metric})", fontsize=8)
     axis.tick_params(axis="x", labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
 

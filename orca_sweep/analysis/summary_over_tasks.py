@@ -124,15 +124,15 @@ def compute(
             the base is in all tasks.
     """
     results = compared(results, base)
-    found = replicated(read_cells(results, metric))
-    tasks = by_task(found)
+    cells = replicated(read_cells(results, metric))
+    tasks = by_task(cells)
     if len(tasks) < 2:
         raise InputError(
             f"there is one task ({', '.join(tasks)}), and a summary needs two. Give the space a factor 'task', or collect"
             " sweeps of several tasks into one table; table_effects compares the cells of one task."
         )
-    bases = _find_bases(tasks, dict(named_levels("--base", base, found)))
-    names = dict.fromkeys(_level_key(cell) for cell in found)
+    bases = _find_bases(tasks, dict(named_levels("--base", base, cells)))
+    names = dict.fromkeys(_level_key(cell) for cell in cells)
     places = {key: [[cell for cell in cells if _level_key(cell) == key] for cells in tasks.values()] for key in names}
     whole = {key: [here[0] for here in place] for key, place in places.items() if all(place)}
     others = [place for key, place in whole.items() if key != _level_key(bases[0])]
@@ -156,7 +156,7 @@ def _level_key(cell: Cell) -> tuple[tuple[str, str], ...]:
 
 def _find_bases(tasks: Mapping[str, Sequence[Cell]], named: Mapping[str, str]) -> tuple[Cell, ...]:
     first = find_base_cell(next(iter(tasks.values())), named)
-    found, problems = [], []
+    bases, problems = [], []
     for task, cells in tasks.items():
         same = next((cell for cell in cells if cell.labels == first.labels), None)
         if same is None:
@@ -169,10 +169,10 @@ def _find_bases(tasks: Mapping[str, Sequence[Cell]], named: Mapping[str, str]) -
             problems.append(
                 f"{task}: the base cell's mean is {mean:.3g}, and scores are shares of it. Take another base."
             )
-        found.append(same)
+        bases.append(same)
     if problems:
         raise InputError(problems)
-    return tuple(found)
+    return tuple(bases)
 
 
 def _left_out(place: Sequence[Sequence[Cell]]) -> str:
@@ -222,44 +222,44 @@ def _explain_gap(scores: Sequence[Score], complete: bool) -> str:
 # Numbers ------------------------------------------------------------------------------------------
 
 
-def numbers(found: Summary) -> str:
+def numbers(summary: Summary) -> str:
     """Returns every number as CSV: per cell a line over all tasks, then one per task."""
-    return format_csv([record for row in found.rows for record in _make_records(found, row)])
+    return format_csv([record for row in summary.rows for record in _make_records(summary, row)])
 
 
-def _make_records(found: Summary, row: CellOverTasks) -> list[Record]:
+def _make_records(summary: Summary, row: CellOverTasks) -> list[Record]:
     whole = row.over_tasks
-    level = format_percent(found.level)
+    level = format_percent(summary.level)
     over = f"{level} percentile bootstrap of the interquartile mean over seeds within tasks"
     nothing = (None, None, None, None, "")
     values = (
         (whole.n_seeds, whole.mean, whole.low, whole.high, f"{over} ({whole.n_resamples} draws)") if whole else nothing
     )
     lines: list[tuple[object, ...]] = [("all tasks", *values, None, row.reason)]
-    for score, base in zip(row.scores, found.bases, strict=True):
-        i, said = score.interval, f"{level} Student-t interval of the mean over n_seeds pairs"
+    for score, base in zip(row.scores, summary.bases, strict=True):
+        i, text = score.interval, f"{level} Student-t interval of the mean over n_seeds pairs"
         mean = t_interval(base.known_values).mean
-        lines.append((score.task, len(score.scores), i.mean, i.low, i.high, said, mean, ""))
-    head = {**row.cell.labels, "column": found.column, "unit": UNIT}
+        lines.append((score.task, len(score.scores), i.mean, i.low, i.high, text, mean, ""))
+    head = {**row.cell.labels, "column": summary.column, "unit": UNIT}
     names = ("task", "n_seeds", "mean", "low", "high", "interval", "base_mean", "not_summarised")
-    better = {"better": describe_mode(found.mode)}
+    better = {"better": describe_mode(summary.mode)}
     return [
-        {**head, **dict(zip(names, line, strict=True)), **better, "is_turned": line[0] in found.turned}
+        {**head, **dict(zip(names, line, strict=True)), **better, "is_turned": line[0] in summary.turned}
         for line in lines
     ]
 
 
-def build_tables(found: Summary) -> tuple[Table, ...]:
+def build_tables(summary: Summary) -> tuple[Table, ...]:
     """Returns the table as people read it: a block per cell, over all tasks first, then each task."""
-    everything = [*found.bases, *(score.cell for row in found.rows for score in row.scores)]
+    everything = [*summary.bases, *(score.cell for row in summary.rows for score in row.scores)]
     paths = find_varying(everything)
-    spreads = [score.interval.half_width for row in found.rows for score in row.scores]
+    spreads = [score.interval.half_width for row in summary.rows for score in row.scores]
     decimals = min(2, decimals_of(spreads))
-    blocks = tuple(_build_block(row, paths, decimals) for row in found.rows)
-    head = (*paths, "task", "seeds", "change, %", f"{format_percent(found.level)} interval")
-    caption = _write_caption(found, everything, paths)
+    blocks = tuple(_build_block(row, paths, decimals) for row in summary.rows)
+    head = (*paths, "task", "seeds", "change, %", f"{format_percent(summary.level)} interval")
+    caption = _write_caption(summary, everything, paths)
     align = f"{'l' * (len(paths) + 1)}rrr"
-    notes = _list_notes(found)
+    notes = _list_notes(summary)
     return (Table(name=NAME, title="Over tasks", caption=caption, head=head, align=align, blocks=blocks, notes=notes),)
 
 
@@ -285,59 +285,60 @@ def _build_block(row: CellOverTasks, paths: Sequence[str], decimals: int) -> tup
     return tuple(rows)
 
 
-def _write_caption(found: Summary, everything: Sequence[Cell], paths: Sequence[str]) -> str:
+def _write_caption(summary: Summary, everything: Sequence[Cell], paths: Sequence[str]) -> str:
     means = "; ".join(
         f"{base.task} {t_interval(base.known_values).mean:.4g} ({describe_metric(base.metric, base.mode)})"
-        for base in found.bases
+        for base in summary.bases
     )
     return (
-        f"{found.column}: paired difference to the base cell ({found.bases[0].describe(paths)}) at equal"
-        f" seed, in percent of the base cell's mean of the task ({means}).{_describe_turned(found)} All tasks:"
+        f"{summary.column}: paired difference to the base cell ({summary.bases[0].describe(paths)}) at equal"
+        f" seed, in percent of the base cell's mean of the task ({means}).{_describe_turned(summary)} All tasks:"
         " interquartile mean of the scores of all tasks and seeds, with a"
-        f" {format_percent(found.level)} percentile bootstrap over seeds within each task. Each task: mean"
-        f" with the {format_percent(found.level)} Student-t interval over seeds. The base cell's mean counts as known."
+        f" {format_percent(summary.level)} percentile bootstrap over seeds within each task. Each task: mean"
+        f" with the {format_percent(summary.level)} Student-t interval over seeds. The base cell's mean counts as known."
         f" {describe_completeness(everything)}{describe_shared(everything, paths)}"
     )
 
 
-def _describe_turned(found: Summary) -> str:
+def _describe_turned(summary: Summary) -> str:
     """A sentence on the tasks whose differences are turned round; empty if there are none."""
-    if not found.turned:
-        return f" Of the change, {describe_mode(found.mode)}."
-    return f" Differences of {', '.join(found.turned)} are turned round, so that of every change lower is better."
+    if not summary.turned:
+        return f" Of the change, {describe_mode(summary.mode)}."
+    return f" Differences of {', '.join(summary.turned)} are turned round, so that of every change lower is better."
 
 
-def _list_notes(found: Summary) -> tuple[str, ...]:
-    cautions = dict.fromkeys(row.over_tasks.caution for row in found.rows if row.over_tasks)
-    reasons = [f"{row.cell.name}: no number over tasks; {row.reason}." for row in found.rows if row.reason]
+def _list_notes(summary: Summary) -> tuple[str, ...]:
+    cautions = dict.fromkeys(row.over_tasks.caution for row in summary.rows if row.over_tasks)
+    reasons = [f"{row.cell.name}: no number over tasks; {row.reason}." for row in summary.rows if row.reason]
     flag = "--complete-pairs takes the seeds that give a pair in every task."
-    more = [flag] if reasons and not found.complete_pairs_only else []
+    more = [flag] if reasons and not summary.complete_pairs_only else []
     return (
-        *found.notes,
+        *summary.notes,
         *cautions,
         *reasons,
         *more,
-        *(f"Not in every task, so left out: {text}." for text in found.left_out),
+        *(f"Not in every task, so left out: {text}." for text in summary.left_out),
     )
 
 
 # Figure -------------------------------------------------------------------------------------------
 
 
-def plot(found: Summary) -> Any:
+def plot(summary: Summary) -> Any:
     """Returns a matplotlib figure: a line per cell, the interquartile mean with its interval and the tasks' own means."""
     from matplotlib.figure import Figure
 
-    rows = found.rows[:MAX_ROWS]
+    rows = summary.rows[:MAX_ROWS]
     made = Figure(figsize=(9.5, 2.2 + 0.42 * len(rows)), layout="constrained")
     axis = made.subplots()
-    paths = find_varying([*found.bases, *(row.cell for row in found.rows)])
+    paths = find_varying([*summary.bases, *(row.cell for row in summary.rows)])
     axis.axvline(0, color="#444444", linewidth=0.8)
-    names = shorten_texts((base.task for base in found.bases), 30)
+    names = shorten_texts((base.task for base in summary.bases), 30)
     tasks = [
-        name + " (turned round)" * (base.task in found.turned) for name, base in zip(names, found.bases, strict=True)
+        name + " (turned round)" * (base.task in summary.turned)
+        for name, base in zip(names, summary.bases, strict=True)
     ]
-    for i in range(len(found.bases)):
+    for i in range(len(summary.bases)):
         points = [(row.scores[i].interval.mean, y - 0.18) for y, row in enumerate(rows)]
         look: dict[str, Any] = {
             "color": COLOURS[i % 6],
@@ -352,15 +353,17 @@ def plot(found: Summary) -> Any:
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_ylabel(" · ".join(paths), fontsize=8)
     axis.set_xlabel(
-        f"change of {found.column} in {UNIT}; {better_side(found.mode)} of zero is better than the base", fontsize=8
+        f"change of {summary.column} in {UNIT}; {better_side(summary.mode)} of zero is better than the base", fontsize=8
     )
     axis.tick_params(axis="x", labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
     made.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
-    hidden = f"; {len(found.rows) - len(rows)} more cells are in the table only" if len(rows) < len(found.rows) else ""
-    base_name = wrap_title(levels_of(found.bases[0], paths), 90)
+    hidden = (
+        f"; {len(summary.rows) - len(rows)} more cells are in the table only" if len(rows) < len(summary.rows) else ""
+    )
+    base_name = wrap_title(levels_of(summary.bases[0], paths), 90)
     made.suptitle(
-        f"black: interquartile mean over {len(found.bases)} tasks and {format_percent(found.level)} bootstrap interval over seeds"
+        f"black: interquartile mean over {len(summary.bases)} tasks and {format_percent(summary.level)} bootstrap interval over seeds"
         f" within tasks (it is of these tasks)\ncoloured: each task's own mean over seeds; base {base_name}{hidden}",
         fontsize=9,
     )

@@ -129,10 +129,10 @@ def compute(
     if not 0.5 < level < 1:
         raise InputError(f"--level {level:g}: words need a level above 0.5 and below 1. Use 0.95.")
     results = compared(results, base)
-    found = read_cells(results, metric)
-    tasks = by_task(found)
+    all_cells = read_cells(results, metric)
+    tasks = by_task(all_cells)
     fixed = fixed_margins(results, margin, tuple(tasks))
-    named = dict(named_levels("--base", base, found))
+    named = dict(named_levels("--base", base, all_cells))
     made = tuple(
         _task_effects(cells, find_base_cell(cells, named), fixed, 1 - level, complete_pairs_only)
         for cells in tasks.values()
@@ -150,13 +150,13 @@ def compute(
 
 
 def _task_effects(
-    found: Sequence[Cell], base: Cell, fixed: Mapping[str, Margin], alpha: float, complete: bool
+    task_cells: Sequence[Cell], base: Cell, fixed: Mapping[str, Margin], alpha: float, complete: bool
 ) -> TaskEffects:
-    cells = [cell for cell in replicated(found) if cell is not base]
+    cells = [cell for cell in replicated(task_cells) if cell is not base]
     contrasts = [paired_contrast(cell.values, base.values, 1 - alpha, complete) for cell in cells]
-    limit = margin_of(found, base, fixed, 1 - alpha)
+    limit = margin_of(task_cells, base, fixed, 1 - alpha)
     adjusted = holm([contrast.p_t for contrast in contrasts]).tolist()
-    measured = metric_of(found)
+    measured = metric_of(task_cells)
     words = verdicts(contrasts, limit.value, alpha, measured.mode)
     rows = [
         Row(cell, contrast, p, word, describe_unpaired(cell, base, contrast))
@@ -172,22 +172,22 @@ def describe_unpaired(cell: Cell, base: Cell, contrast: Contrast) -> str:
 
 def _find_reasons(cell: Cell, base: Cell, seed: int) -> list[str]:
     reasons = []
-    for said, one in (("", cell), ("base ", base)):
-        status = one.statuses.get(seed, "not planned")
-        if not math.isfinite(one.values.get(seed, math.nan)):
-            reasons.append(f"{said}{'ok but without a number' if status == 'ok' else status}")
+    for prefix, member in (("", cell), ("base ", base)):
+        status = member.statuses.get(seed, "not planned")
+        if not math.isfinite(member.values.get(seed, math.nan)):
+            reasons.append(f"{prefix}{'ok but without a number' if status == 'ok' else status}")
     return reasons
 
 
 # Numbers ------------------------------------------------------------------------------------------
 
 
-def numbers(found: Effects) -> str:
+def numbers(effects: Effects) -> str:
     """Returns every number as CSV: one line per cell that is not the base."""
-    return format_csv([_make_record(found, task, row) for task in found.tasks for row in task.rows])
+    return format_csv([_make_record(effects, task, row) for task in effects.tasks for row in task.rows])
 
 
-def _make_record(found: Effects, task: TaskEffects, row: Row) -> Record:
+def _make_record(effects: Effects, task: TaskEffects, row: Row) -> Record:
     c, v = row.contrast, row.verdict
     return {
         "task": task.task,
@@ -195,7 +195,7 @@ def _make_record(found: Effects, task: TaskEffects, row: Row) -> Record:
         **row.cell.labels,
         "base_cell_id": task.base.cell_id,
         "base": task.base.name,
-        "column": found.column,
+        "column": effects.column,
         "metric": task.metric,
         "mode": task.mode,
         "n_pairs": c.interval.n,
@@ -204,7 +204,7 @@ def _make_record(found: Effects, task: TaskEffects, row: Row) -> Record:
         "difference": c.interval.mean,
         "low": c.interval.low,
         "high": c.interval.high,
-        "interval": f"{format_percent(found.level)} Student-t interval of the mean paired difference over n_pairs seeds",
+        "interval": f"{format_percent(effects.level)} Student-t interval of the mean paired difference over n_pairs seeds",
         "sd_of_differences": c.interval.sd,
         "hedges_g": c.hedges_g,
         "p_t": c.p_t,
@@ -222,17 +222,17 @@ def _make_record(found: Effects, task: TaskEffects, row: Row) -> Record:
     }
 
 
-def build_tables(found: Effects) -> tuple[Table, ...]:
+def build_tables(effects: Effects) -> tuple[Table, ...]:
     """Returns a table per task that has something to compare, as people read it."""
-    return tuple(_build_table(found, task, i) for i, task in enumerate(found.tasks, 1) if task.rows)
+    return tuple(_build_table(effects, task, i) for i, task in enumerate(effects.tasks, 1) if task.rows)
 
 
-def _build_table(found: Effects, task: TaskEffects, i: int) -> Table:
+def _build_table(effects: Effects, task: TaskEffects, i: int) -> Table:
     cells = [task.base, *(row.cell for row in task.rows)]
     paths = find_varying(cells)
     decimals = decimals_of(row.contrast.interval.half_width for row in task.rows)
     gaps = any(row.unpaired for row in task.rows)
-    head = (*paths, "pairs", "difference", f"{format_percent(found.level)} interval", "Hedges' g", "p t", "p t, Holm")
+    head = (*paths, "pairs", "difference", f"{format_percent(effects.level)} interval", "Hedges' g", "p t", "p t, Holm")
     rows = []
     for row in task.rows:
         c = row.contrast
@@ -249,20 +249,20 @@ def _build_table(found: Effects, task: TaskEffects, i: int) -> Table:
     return Table(
         name=f"{NAME}-{i}",
         title=f"{task.task}: effects",
-        caption=_write_caption(found, task, cells, paths),
+        caption=_write_caption(effects, task, cells, paths),
         head=(*head, "p sign flip", "smallest", "verdict", *(["seeds without a pair"] if gaps else [])),
         align=f"{'l' * len(paths)}{'r' * 8}l{'l' if gaps else ''}",
         blocks=(tuple(rows),),
-        notes=tuple(_list_notes(found, task, gaps)),
+        notes=tuple(_list_notes(effects, task, gaps)),
     )
 
 
-def _write_caption(found: Effects, task: TaskEffects, cells: Sequence[Cell], paths: Sequence[str]) -> str:
+def _write_caption(effects: Effects, task: TaskEffects, cells: Sequence[Cell], paths: Sequence[str]) -> str:
     whole = t_interval(task.base.known_values)
     known = f", mean {whole.mean:.4g} over {whole.n} seeds" if whole.n else ", no ok trial yet"
     return (
-        f"{found.column} ({describe_metric(task.metric, task.mode)}): cell minus base ({task.base.describe(paths)}{known}), mean"
-        f" over pairs of equal seed with the {format_percent(found.level)} Student-t interval of that mean over pairs."
+        f"{effects.column} ({describe_metric(task.metric, task.mode)}): cell minus base ({task.base.describe(paths)}{known}), mean"
+        f" over pairs of equal seed with the {format_percent(effects.level)} Student-t interval of that mean over pairs."
         " Hedges' g is in standard"
         " deviations of the metric over seeds. The t and sign-flip tests are paired and two-sided; smallest is the least p"
         f" that the exact sign-flip test of so many pairs can reach. {_describe_judging(task)} {describe_completeness(cells)}"
@@ -280,14 +280,14 @@ def _describe_judging(task: TaskEffects) -> str:
     )
 
 
-def _list_notes(found: Effects, task: TaskEffects, gaps: bool) -> Iterator[str]:
-    yield from found.notes
-    if gaps and found.complete_pairs_only:
+def _list_notes(effects: Effects, task: TaskEffects, gaps: bool) -> Iterator[str]:
+    yield from effects.notes
+    if gaps and effects.complete_pairs_only:
         yield "Cells with seeds that give no pair are judged from the pairs that are left: trials seldom fail by chance."
     elif gaps:
         yield "A cell with a seed that gives no pair is not judged; --complete-pairs judges it from the pairs that are left."
     n, least = len(task.rows), min(row.contrast.smallest_p for row in task.rows)
-    if least * n > 1 - found.level and any(row.contrast.interval.n for row in task.rows):
+    if least * n > 1 - effects.level and any(row.contrast.interval.n for row in task.rows):
         family = f", corrected for {n} comparisons {format_p(min(1.0, n * least))}" if n > 1 else ""
         yield (
             f"With the pairs there are no exact test can show anything: the smallest sign-flip p is {format_p(least)}{family}."
@@ -298,27 +298,27 @@ def _list_notes(found: Effects, task: TaskEffects, gaps: bool) -> Iterator[str]:
 # Figure -------------------------------------------------------------------------------------------
 
 
-def plot(found: Effects) -> Any:
+def plot(effects: Effects) -> Any:
     """Returns a matplotlib figure, a forest plot: a panel per task, a line per cell, the margin shaded."""
     from matplotlib.figure import Figure
 
-    tasks = [task for task in found.tasks if task.rows][:MAX_PANELS]
+    tasks = [task for task in effects.tasks if task.rows][:MAX_PANELS]
     sizes = [min(len(task.rows), MAX_ROWS) + 0.6 for task in tasks]
     made = Figure(figsize=(9.5, 1.0 + sum(0.9 + 0.3 * size for size in sizes)), layout="constrained")
     axes = made.subplots(len(tasks), 1, squeeze=False, height_ratios=sizes)
     for axis, task in zip(axes.flat, tasks, strict=True):
-        _draw_panel(axis, found, task)
-    left_out = sum(bool(task.rows) for task in found.tasks) - len(tasks)
+        _draw_panel(axis, effects, task)
+    left_out = sum(bool(task.rows) for task in effects.tasks) - len(tasks)
     more = f"; {left_out} more tasks are in the table only" if left_out else ""
     made.suptitle(
-        f"paired difference to the base cell: mean and {format_percent(found.level)} Student-t interval over n pairs of equal"
+        f"paired difference to the base cell: mean and {format_percent(effects.level)} Student-t interval over n pairs of equal"
         f" seed\nshaded: the margin, if any; words are corrected for all cells of a task, intervals are each cell's own{more}",
         fontsize=9,
     )
     return made
 
 
-def _draw_panel(axis: Any, found: Effects, task: TaskEffects) -> None:
+def _draw_panel(axis: Any, effects: Effects, task: TaskEffects) -> None:
     rows = task.rows[:MAX_ROWS]
     paths = find_varying([task.base, *(row.cell for row in task.rows)])
     axis.axvspan(-task.margin.value, task.margin.value, color="#999999", alpha=0.25, linewidth=0)
@@ -332,7 +332,7 @@ def _draw_panel(axis: Any, found: Effects, task: TaskEffects) -> None:
     axis.set_title(f"{heading}\nbase {base}, {task.margin.short}", fontsize=9, loc="left")
     hidden = f"; {len(task.rows) - len(rows)} more cells are in the table" if len(rows) < len(task.rows) else ""
     axis.set_xlabel(
-        f"difference in {found.column} ({task.metric}); {better_side(task.mode)} of zero is better than the base{hidden}",
+        f"difference in {effects.column} ({task.metric}); {better_side(task.mode)} of zero is better than the base{hidden}",
         fontsize=8,
     )
     axis.tick_params(axis="x", labelsize=8)

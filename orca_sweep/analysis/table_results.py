@@ -76,19 +76,19 @@ def compute(results: Results, metric: str | None = None, level: float = 0.95) ->
     return ResultsTable(tuple(made), metric or results.metric, level, results.notes)
 
 
-def numbers(found: ResultsTable) -> str:
+def numbers(table: ResultsTable) -> str:
     """Returns every number as CSV: one line per cell."""
-    return format_csv([_make_record(found, row) for task in found.tasks for row in task.cells])
+    return format_csv([_make_record(table, row) for task in table.tasks for row in task.cells])
 
 
-def _make_record(found: ResultsTable, cell: Cell) -> Record:
+def _make_record(table: ResultsTable, cell: Cell) -> Record:
     i = cell.interval
     return {
         "task": cell.task,
         "cell_id": cell.cell_id,
         "role": cell.role,
         **cell.labels,
-        "column": found.column,
+        "column": table.column,
         "metric": cell.metric,
         "mode": cell.mode,
         "n": i.n,
@@ -110,12 +110,12 @@ def _chosen_levels(cell: Cell) -> dict[str, Any]:
     return {path: value for path, value in cell.chosen.items() if path not in cell.labels}
 
 
-def build_tables(found: ResultsTable) -> tuple[Table, ...]:
+def build_tables(table: ResultsTable) -> tuple[Table, ...]:
     """Returns a table per task as people read it."""
-    return tuple(_build_table(found, task, i) for i, task in enumerate(found.tasks, 1))
+    return tuple(_build_table(table, task, i) for i, task in enumerate(table.tasks, 1))
 
 
-def _build_table(found: ResultsTable, task: TaskResults, i: int) -> Table:
+def _build_table(table: ResultsTable, task: TaskResults, i: int) -> Table:
     paths = find_varying(task.cells)
     tuned = list(dict.fromkeys(path for cell in task.cells for path in _chosen_levels(cell)))
     has_aa = any(cell.role == "aa" for cell in task.cells)
@@ -131,11 +131,11 @@ def _build_table(found: ResultsTable, task: TaskResults, i: int) -> Table:
     return Table(
         name=f"{NAME}-{i}",
         title=f"{task.task}: results",
-        caption=_write_caption(found, task, paths),
+        caption=_write_caption(table, task, paths),
         head=(*head, "n", "mean ± half-width", "not ok"),
         align=f"{'l' * len(head)}rrl",
         blocks=tuple(tuple(block) for block in blocks),
-        notes=(*found.notes, *_list_notes(task.cells)),
+        notes=(*table.notes, *_list_notes(task.cells)),
     )
 
 
@@ -144,10 +144,10 @@ def _format_mean(cell: Cell, decimals: int) -> str:
     return mean if math.isnan(half) else f"{mean} ± {format_number(half, decimals)}"
 
 
-def _write_caption(found: ResultsTable, task: TaskResults, paths: Sequence[str]) -> str:
+def _write_caption(table: ResultsTable, task: TaskResults, paths: Sequence[str]) -> str:
     return (
-        f"{found.column} ({describe_metric(task.metric, task.mode)}), mean over n seeds; ± is the half-width of the"
-        f" {format_percent(found.level)} Student-t interval of that mean over the same seeds. {describe_completeness(task.cells)}"
+        f"{table.column} ({describe_metric(task.metric, task.mode)}), mean over n seeds; ± is the half-width of the"
+        f" {format_percent(table.level)} Student-t interval of that mean over the same seeds. {describe_completeness(task.cells)}"
         f"{describe_shared(task.cells, paths)}"
     )
 

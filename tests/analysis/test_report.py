@@ -476,7 +476,7 @@ def test_figures_stand_side_by_side_with_names_of_their_own(tmp_path):
         assert "<text" in picture.svg
     named = draw(results, report.effects, ["figure2_proxies", "figure5_pretraining"])
     assert [one.name for one in named] == ["table_effects", "figure2_proxies", "figure5_pretraining", "factor_effects"]
-    assert "'body.pretrain_fraction' is no factor of this sweep" in named[2].missing
+    assert "'body.pretrain_fraction' is not a factor of this sweep" in named[2].missing
     assert "No figure: s: 'body.pretrain_fraction' is no factor" in Read(page(report, named)).words("figures")
 
 

@@ -110,5 +110,5 @@ def test_a_sweep_that_a_script_is_not_about_ends_in_words(tmp_path, monkeypatch)
     r.write_json(tmp_path / "sweep.json", {"name": "s", "question": "?", "metric": "val_metric_best", "factors": ["proxy"],
                                            "trials": [plan_trial({"proxy": "none", "embedder.epochs": 0}, 0)]})  # fmt: skip
     r.collect([tmp_path], tmp_path / "tables")
-    with pytest.raises(SystemExit, match=r"'finetune.freeze' is no factor of this sweep"):
+    with pytest.raises(SystemExit, match=r"'finetune.freeze' is not a factor of this sweep"):
         run_script(monkeypatch, REPO / "analysis" / "freezing.py", tmp_path)

@@ -70,7 +70,7 @@ def test_options_reach_the_analysis(sweep, tmp_path, monkeypatch):
         (["table_effects", "SWEEP", "--base", "prox=none"], "'prox' is no factor of these tables"),
         (["cost", "SWEEP", "--gpus-per-trial", "0"], "a share is a positive number"),
         (["cost", "SWEEP", "--gpus-per-trial", "x"], "Invalid value for '--gpus-per-trial'"),
-        (["figure4_freezing", "SWEEP"], "'finetune.freeze' is no factor of this sweep"),
+        (["figure4_freezing", "SWEEP"], "'finetune.freeze' is not a factor of this sweep"),
         (["cost", "FOLDER"], "neither a sweep (no sweep.json) nor tables (no trials.parquet)"),
         (["cost"], "Missing argument"),
     ],
