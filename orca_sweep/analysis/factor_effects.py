@@ -1,10 +1,10 @@
-"""Which factors matter and which act together: the balanced analysis of variance over a sweep's factors, per task.
+"""Which factors matter and which act together: a balanced analysis of variance over the factors of a sweep, per task.
 
 Seeds are blocks, so every combination of levels needs one ok trial per seed. A task whose design has holes is refused
-with their list: an unbalanced analysis would mix the factors' shares. Combinations that are the same work are one cell
-(with no embedder epochs the proxy is idle, with no proxy so are the epochs), which leaves holes; --without proxy=none
-takes a level out, --without seed=4 a seed, --without task=ecg a task, until the rest is balanced. Candidates of tuning
-and A/A cells are no part of it.
+with a list of them, because an unbalanced analysis would mix the shares of the factors. Combinations that are the same
+work are one cell (without embedder epochs the proxy has no effect, without a proxy the epochs have none), which leaves
+holes. To balance the rest, --without proxy=none leaves out a level, --without seed=4 a seed, --without task=ecg a task.
+The analysis leaves out tuning candidates and A/A cells.
 
 Writes factor_effects.csv, .md, .tex (booktabs), factor_effects_means.csv, and a plot of main effects and interactions.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orca_sweep.analysis.compared import compared
-from orca_sweep.analysis.figures import COLOURS
+from orca_sweep.analysis.figures import COLOURS, equalise_limits
 from orca_sweep.analysis.tables import (
     by_task,
     describe_lacking,
@@ -49,16 +49,16 @@ NAME = "factor_effects"
 MAX_PANELS = 24
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Mean:
-    """A mean at one level of a factor, or one pair of levels of two, over seeds: each seed's is over the other factors."""
+    """The mean over seeds at a level of a factor, or a pair of levels of two; within a seed it averages other factors."""
 
     effect: Effect
     levels: tuple[str, ...]
     interval: Interval
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskFactors:
     """The analysis of one task."""
 
@@ -66,22 +66,22 @@ class TaskFactors:
     metric: str
     mode: Mode
     held: Mapping[str, str]
-    """Factors that have one level here, and are no part of the analysis."""
+    """Factors that have only one level here, so the analysis leaves them out."""
     factors: FactorEffects
     means: tuple[Mean, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """A task whose design has holes, and where they are."""
+    """A task whose design has holes, with a list of them."""
 
     task: str
     problems: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Factors:
-    """All tasks, and what the numbers are of."""
+    """All tasks, with the column, the confidence level, and what was left out."""
 
     tasks: tuple[TaskFactors, ...]
     refused: tuple[Refusal, ...]
@@ -89,40 +89,47 @@ class Factors:
     level: float
     left_out: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    """What was left out of the rows."""
+    """Which rows were left out."""
 
 
 def compute(results: Results, without: Sequence[str] = (), metric: str | None = None, level: float = 0.90) -> Factors:
-    """Returns each task's factor effects, or why there are none.
+    """Returns the factor effects of each task, or why there are none.
 
     Args:
         results: the tables.
-        without: what is left out, each 'factor=level', 'seed=number' or 'task=name'.
+        without: what to leave out, each 'factor=level', 'seed=number', or 'task=name'.
         metric: the column to analyse.
-        level: of the intervals of partial omega squared; at 0.90 they leave zero exactly where p < 0.05.
+        level: confidence level of the intervals of partial omega squared; at 0.90 they exclude zero exactly where p < 0.05.
 
     Raises:
-        InputError: for what the tables do not have, and with all holes if every task is refused.
+        InputError: if the tables lack what is named; with all holes if every task is refused.
     """
     whole = read_cells(results, metric)
     out = named_levels("--without", without, whole, ("seed", "task"))
     results = compared(results, without=without)
-    kept = [_seeds_without(cell, out) for cell in replicated(read_cells(results, metric)) if not _is_out(cell, out)]
+    kept = [_leave_out_seeds(cell, out) for cell in replicated(read_cells(results, metric)) if not _is_out(cell, out)]
     if not kept:
-        raise InputError("--without leaves nothing. Leave fewer levels out.")
+        raise InputError("--without leaves nothing to analyse. Leave out fewer levels.")
     tasks, refused = [], []
     for task, cells in by_task(kept).items():
         try:
             tasks.append(_analyse_task(task, cells, level))
         except InputError as error:
-            refused.append(Refusal(task, (*map(str, error.problems), *_explain_holes(cells))))
+            problems = (*map(str, error.problems), *_explain_holes(cells))
+            refused.append(Refusal(task=task, problems=problems))
     if not tasks:
         raise InputError([f"{refusal.task}: {text}" for refusal in refused for text in refusal.problems])
-    column = metric or results.metric
-    return Factors(tuple(tasks), tuple(refused), column, level, tuple(without), results.notes)
+    return Factors(
+        tasks=tuple(tasks),
+        refused=tuple(refused),
+        column=metric or results.metric,
+        level=level,
+        left_out=tuple(without),
+        notes=results.notes,
+    )
 
 
-def _seeds_without(cell: Cell, out: Sequence[tuple[str, str]]) -> Cell:
+def _leave_out_seeds(cell: Cell, out: Sequence[tuple[str, str]]) -> Cell:
     seeds = {int(level) for path, level in out if path == "seed"}
     return replace(cell, trials=tuple(trial for trial in cell.trials if trial.seed not in seeds))
 
@@ -132,7 +139,7 @@ def _is_out(cell: Cell, out: Sequence[tuple[str, str]]) -> bool:
 
 
 def _find_factors(cells: Sequence[Cell]) -> tuple[str, ...]:
-    """Those that have several levels: the others cannot be told anything of."""
+    """Returns the factors that have several levels; the data say nothing about the rest."""
     return tuple(path for path in find_varying(cells) if len({cell.labels[path] for cell in cells}) > 1)
 
 
@@ -143,7 +150,7 @@ def _analyse_task(task: str, cells: Sequence[Cell], level: float) -> TaskFactors
     seeds = dict.fromkeys(seed for cell in cells for seed in cell.values)
     if not seeds:
         raise InputError("no cell has been replicated yet. Let the sweep run on.")
-    # A cell that is still being tuned has no trials, and its levels are none the less in the design.
+    # A cell in tuning has no trials yet, but its levels belong to the design.
     rows = [
         (cell, seed, value) for cell in cells for seed, value in (cell.values or dict.fromkeys(seeds, math.nan)).items()
     ]
@@ -151,7 +158,14 @@ def _analyse_task(task: str, cells: Sequence[Cell], level: float) -> TaskFactors
     analysis = factor_effects([value for _, _, value in rows], labels, [seed for _, seed, _ in rows], level)
     measured = metric_of(cells)
     held = {path: text for path, text in cells[0].labels.items() if path not in paths}
-    return TaskFactors(task, measured.name, measured.mode, held, analysis, tuple(_compute_means(cells, analysis)))
+    return TaskFactors(
+        task=task,
+        metric=measured.name,
+        mode=measured.mode,
+        held=held,
+        analysis=analysis,
+        means=tuple(_compute_means(cells, analysis)),
+    )
 
 
 def _compute_means(cells: Sequence[Cell], analysis: FactorEffects) -> Iterator[Mean]:
@@ -160,41 +174,41 @@ def _compute_means(cells: Sequence[Cell], analysis: FactorEffects) -> Iterator[M
             levels = tuple(map(str, level_mean.levels))
             having = [cell for cell in cells if tuple(cell.labels[path] for path in effect.factors) == levels]
             by_seed = [sum(cell.values[seed] for cell in having) / len(having) for seed in sorted(cells[0].values)]
-            yield Mean(effect, levels, t_interval(by_seed))
+            yield Mean(effect=effect, levels=levels, interval=t_interval(by_seed))
 
 
 # Holes --------------------------------------------------------------------------------------------
 
 
 def _explain_holes(cells: Sequence[Cell]) -> Iterator[str]:
-    """What makes holes, and which single level takes all of them with it."""
+    """Yields what makes the holes, and which single level leaves none when it is left out."""
     counts = Counter(status for cell in cells for status in cell.statuses.values())
     if describe_lacking(counts):
         yield (
             f"a trial that is not ok has the value nan: {describe_not_ok(counts)}. 'orca-sweep resume' runs what failed or is"
             " unfinished."
         )
-    n_never = _n_never_planned(cells)
+    n_never = _count_unplanned(cells)
     if n_never:
         yield (
-            f"{n_never} combinations of levels are no cells. Either the design has no such combination, or it is the same"
-            f" work as another and runs once, as that cell{_describe_naive(cells)}. Compare cells with table_effects, or leave"
-            " the level out that makes the holes."
+            f"{n_never} combinations of levels have no cell. Either the design leaves them out, or they are the same work as"
+            f" another combination and run once, as its cell{_describe_naive(cells)}. Compare cells with table_effects, or"
+            " leave out the level that makes the holes."
         )
-    ways = [f"--without {path}={level}" for path, level in _ways_out(cells)]
+    ways = [f"--without {path}={level}" for path, level in _find_remedies(cells)]
     if n_never and ways:
         rest = ", once its trials are ok," if describe_lacking(counts) else ""
         yield f"the rest{rest} is balanced with {' or with '.join(ways)}."
 
 
-def _n_never_planned(cells: Sequence[Cell]) -> int:
+def _count_unplanned(cells: Sequence[Cell]) -> int:
     paths = _find_factors(cells)
     whole = math.prod(len({cell.labels[path] for cell in cells}) for path in paths)
     return whole - len({tuple(cell.labels[path] for path in paths) for cell in cells})
 
 
 def _describe_naive(cells: Sequence[Cell]) -> str:
-    """Of factors of embedder training: what no proxy and no epochs have in common."""
+    """Explains that no proxy and no epochs are the same work, if both are factors."""
     if not {"proxy", "embedder.epochs"} <= set(_find_factors(cells)):
         return ""
     return (
@@ -202,11 +216,11 @@ def _describe_naive(cells: Sequence[Cell]) -> str:
     )
 
 
-def _ways_out(cells: Sequence[Cell]) -> Iterator[tuple[str, str]]:
+def _find_remedies(cells: Sequence[Cell]) -> Iterator[tuple[str, str]]:
     for path in _find_factors(cells):
         for level in dict.fromkeys(cell.labels[path] for cell in cells):
             rest = [cell for cell in cells if cell.labels[path] != level]
-            if _find_factors(rest) and not _n_never_planned(rest):
+            if _find_factors(rest) and not _count_unplanned(rest):
                 yield path, level
 
 
@@ -214,7 +228,7 @@ def _ways_out(cells: Sequence[Cell]) -> Iterator[tuple[str, str]]:
 
 
 def numbers(factors: Factors) -> str:
-    """Returns the effects as CSV: one line per effect."""
+    """Returns the effects as CSV, one line per effect."""
     return format_csv(
         [_make_record(factors, task, effect) for task in factors.tasks for effect in task.analysis.effects]
     )
@@ -250,7 +264,7 @@ def _make_record(factors: Factors, task: TaskFactors, effect: Effect) -> Record:
 
 
 def mean_numbers(factors: Factors) -> str:
-    """Returns the means of the plot as CSV: one line per level or pair of levels."""
+    """Returns the means of the plot as CSV, one line per level or pair of levels."""
     return format_csv(
         [
             {
@@ -271,7 +285,7 @@ def mean_numbers(factors: Factors) -> str:
 
 
 def build_tables(factors: Factors) -> tuple[Table, ...]:
-    """Returns a table per task that is analysed, as people read it; the last one's notes name the others."""
+    """Returns the table of each analysed task; the notes of the last table name the refused tasks."""
     refused = tuple(f"{refusal.task} is refused: its design is not balanced." for refusal in factors.refused)
     tables = [_build_table(factors, task, i) for i, task in enumerate(factors.tasks, 1)]
     return (*tables[:-1], replace(tables[-1], notes=(*factors.notes, *refused)))
@@ -305,11 +319,11 @@ def _write_caption(factors: Factors, task: TaskFactors) -> str:
         f"Analysis of variance of {factors.column} ({describe_metric(task.metric, task.mode)}), {whole.n} trials:"
         f" {whole.n_cells} cells, each once at {whole.n_blocks} seeds, which are blocks."
         f" η² is the share of the total sum of squares (seeds"
-        f" {format_number(whole.block_eta_squared, 3)}, interactions of three factors and more"
+        f" {format_number(whole.block_eta_squared, 3)}, interactions of three factors or more"
         f" {format_number(whole.higher_eta_squared, 3)}, residual {format_number(whole.residual_eta_squared, 3)} with"
-        f" {whole.residual_df} degrees of freedom). Partial ω² estimates the share when all else is taken out, over seeds;"
-        f" its interval is by the noncentral F. Holm's correction is over the {len(whole.effects)} effects. Residual standard"
-        f" deviation {whole.residual_sd:.3g}.{more}"
+        f" {whole.residual_df} degrees of freedom). Partial ω² estimates the share of an effect in its own variance plus the"
+        f" residual variance; its interval comes from the noncentral F distribution. Holm's correction covers the"
+        f" {len(whole.effects)} effects. Residual standard deviation {whole.residual_sd:.3g}.{more}"
     )
 
 
@@ -317,7 +331,7 @@ def _write_caption(factors: Factors, task: TaskFactors) -> str:
 
 
 def plot(factors: Factors) -> Any:
-    """Returns a matplotlib figure: a panel per main effect and interaction, one or more rows of them per task."""
+    """Returns a matplotlib figure with a panel per main effect and interaction of each task."""
     from matplotlib.figure import Figure
 
     panels = [(task, effect) for task in factors.tasks for effect in task.analysis.effects]
@@ -330,23 +344,23 @@ def plot(factors: Factors) -> Any:
         axis.set_visible(False)
     for axis, (task, effect) in zip(axes.flat, shown_panels, strict=False):
         _draw_panel(axis, factors, task, effect)
-    _same_limits([(task.task, axis) for axis, (task, _) in zip(axes.flat, shown_panels, strict=False)])
-    more = f"; {len(panels) - len(shown_panels)} more effects are in the CSV only" if len(panels) > MAX_PANELS else ""
+    equalise_limits([(task.task, axis) for axis, (task, _) in zip(axes.flat, shown_panels, strict=False)], "y")
+    more = f"; {len(panels) - len(shown_panels)} more effects are only in the CSV" if len(panels) > MAX_PANELS else ""
     made.suptitle(
-        "means over the other factors' levels; bars: 95% Student-t intervals of that mean over seeds. Comparisons are within"
-        f"\nseeds, so judge them by the titles: partial ω² and Holm's p of the effect{more}",
+        "means over the levels of the other factors; bars: 95% Student-t intervals of that mean over seeds. Comparisons are"
+        f"\nwithin seeds, so judge them by the titles: partial ω² and Holm's p of the effect{more}",
         fontsize=9,
     )
     return made
 
 
 def _draw_panel(axis: Any, factors: Factors, task: TaskFactors, effect: Effect) -> None:
-    here = [mean for mean in task.means if mean.effect is effect]
-    along = list(dict.fromkeys(mean.levels[0] for mean in here))
-    lines = list(dict.fromkeys(mean.levels[1:] for mean in here))
+    means = [mean for mean in task.means if mean.effect is effect]
+    along = list(dict.fromkeys(mean.levels[0] for mean in means))
+    lines = list(dict.fromkeys(mean.levels[1:] for mean in means))
     labels = shorten_texts((line[0] for line in lines if line), 24)
     for i, line in enumerate(lines):
-        points = [mean.interval for mean in here if mean.levels[1:] == line]
+        points = [mean.interval for mean in means if mean.levels[1:] == line]
         shift = 0.06 * (i - (len(lines) - 1) / 2)
         axis.errorbar(
             [x + shift for x in range(len(along))], [p.mean for p in points], [p.half_width for p in points],
@@ -369,17 +383,8 @@ def _draw_panel(axis: Any, factors: Factors, task: TaskFactors, effect: Effect) 
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _same_limits(drawn: Sequence[tuple[str, Any]]) -> None:
-    """Gives the panels of one task one range: effects are compared by eye."""
-    for task in dict.fromkeys(task for task, _ in drawn):
-        axes = [axis for name, axis in drawn if name == task]
-        limits = [axis.get_ylim() for axis in axes]
-        for axis in axes:
-            axis.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-
-
 def make_output(results: Results, **asked: Any) -> Output:
-    """Returns the analysis as it is written; ``asked`` are options of ``compute``."""
+    """Returns what to write of the analysis; ``asked`` are the options of ``compute``."""
     factors = compute(results, **asked)
     refused = tuple(f"{refusal.task}: {text}" for refusal in factors.refused for text in refusal.problems)
     return Output(
