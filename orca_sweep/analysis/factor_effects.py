@@ -67,7 +67,7 @@ class TaskFactors:
     mode: Mode
     held: Mapping[str, str]
     """Factors that have only one level here, so the analysis leaves them out."""
-    factors: FactorEffects
+    analysis: FactorEffects
     means: tuple[Mean, ...]
 
 

@@ -6,6 +6,7 @@ draw import Matplotlib, and none of them changes its global state.
 
 import math
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -105,7 +106,9 @@ class Facts:
 
 def collect_facts(results: Results, cells: Sequence[Cell], level: float) -> Facts:
     """Returns what a figure must say about the rows of its cells; tuning candidates are counted separately."""
-    statuses = add_up(cell.status_counts for cell in cells)
+    statuses: Counter[str] = Counter()
+    for cell in cells:
+        statuses.update(cell.status_counts)
     return Facts(
         column=results.metric,
         level=level,
@@ -128,15 +131,6 @@ def describe_modes(modes: Mapping[str, Mode]) -> str:
     if len(tasks) < 2:
         return describe_mode(next(iter(tasks), "min"))
     return ", ".join(f"{describe_mode(mode)} in {', '.join(named)}" for mode, named in tasks.items())
-
-
-def add_up(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Returns the sums of counts by status."""
-    total: dict[str, int] = {}
-    for by_status in counts:
-        for status, n in by_status.items():
-            total[status] = total.get(status, 0) + n
-    return total
 
 
 def need_factor(results: Results, path: str) -> None:
@@ -208,20 +202,9 @@ def build_panels(
         InputError: if two cells have the same levels: their sweeps differ in a field that is not a factor.
     """
     remaining = [path for path in factors if path not in (*by, *along, "task")]
-    made: dict[tuple[str, ...], dict[tuple[str, str], list[Cell]]] = {}
-    first_ids: dict[tuple[str, ...], str] = {}
-    problems: dict[str, None] = {}
-    for cell in cells:
-        panel = (cell.task, *map(cell.label, remaining))
-        level = ", ".join(map(cell.label, by)) or "all trials"
-        key = (*panel, level, cell.role, *map(cell.label, along))
-        if first_ids.setdefault(key, cell.cell_id) != cell.cell_id:
-            problems[_explain_clash(first_ids[key], cell)] = None
-        made.setdefault(panel, {}).setdefault((level, cell.role), []).append(cell)
-    if problems:
-        raise InputError(list(problems))
-    short_keys = [shorten_labels(column, 36) for column in zip(*made, strict=True)]
-    short_lines = shorten_labels([level for lines in made.values() for level, _ in lines], 36)
+    grouped = _group_cells(cells, remaining, by, along)
+    short_keys = [shorten_labels(column, 36) for column in zip(*grouped, strict=True)]
+    short_lines = shorten_labels([level for lines in grouped.values() for level, _ in lines], 36)
     return tuple(
         _make_panel(
             [short[level] for short, level in zip(short_keys, key, strict=True)],
@@ -231,8 +214,27 @@ def build_panels(
                 for (level, role), members in lines.items()
             ],
         )
-        for key, lines in made.items()
+        for key, lines in grouped.items()
     )
+
+
+def _group_cells(
+    cells: Iterable[Cell], remaining: Sequence[str], by: Sequence[str], along: Sequence[str]
+) -> dict[tuple[str, ...], dict[tuple[str, str], list[Cell]]]:
+    """Groups cells by panel, then by level and role of their line."""
+    grouped: dict[tuple[str, ...], dict[tuple[str, str], list[Cell]]] = {}
+    first_ids: dict[tuple[str, ...], str] = {}
+    problems: dict[str, None] = {}
+    for cell in cells:
+        panel = (cell.task, *map(cell.label, remaining))
+        level = ", ".join(map(cell.label, by)) or "all trials"
+        key = (*panel, level, cell.role, *map(cell.label, along))
+        if first_ids.setdefault(key, cell.cell_id) != cell.cell_id:
+            problems[_explain_clash(first_ids[key], cell)] = None
+        grouped.setdefault(panel, {}).setdefault((level, cell.role), []).append(cell)
+    if problems:
+        raise InputError(list(problems))
+    return grouped
 
 
 def _make_panel(key: Sequence[str], remaining: Sequence[str], lines: Sequence[Line]) -> Panel:
@@ -275,12 +277,10 @@ AA_STYLE = Style(colour=GREY, marker="o", face="white")
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The size of a figure and the grid of its axes."""
+    """The size of a figure in inches, and the grid of its axes."""
 
     width: float
-    """In inches."""
     height: float
-    """In inches."""
     rows: int
     columns: int
     ratios: Mapping[str, Sequence[float]] = field(default_factory=dict)

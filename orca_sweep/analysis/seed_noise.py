@@ -155,7 +155,7 @@ def _compute_task(
     cells = [
         cell for cell in replicated(task_cells) if noise_sources.read_varied(cell) == noise_sources.read_varied(base)
     ]
-    needs = {n: partial(seeds_needed, size, n_comparisons=n, alpha=1 - level) for n in (1, len(cells) - 1)}
+    n_comparisons = len(cells) - 1
     return TaskNoise(
         task=base.task,
         metric=metric_of(task_cells).name,
@@ -163,7 +163,9 @@ def _compute_task(
         effect=size,
         effect_from=source,
         aa=aa,
-        spreads=tuple(_measure_spread(cell, base, needs[1], needs[len(cells) - 1]) for cell in cells),
+        spreads=tuple(
+            _measure_spread(cell, base, size, n_comparisons=n_comparisons, alpha=1 - level) for cell in cells
+        ),
         sources=sources,
     )
 
@@ -177,19 +179,16 @@ def _choose_effect(aa: Sequence[AA], base: Cell, given: float | None) -> tuple[f
     return t_interval(base.known_values).sd, "one standard deviation over seeds of the base cell"
 
 
-def _measure_spread(
-    cell: Cell, base: Cell, needs_alone: Callable[[float], float], needs_holm: Callable[[float], float]
-) -> Spread:
-    """Measures a cell; the callables return the seeds needed at a standard deviation of paired differences."""
+def _measure_spread(cell: Cell, base: Cell, effect: float, *, n_comparisons: int, alpha: float) -> Spread:
     interval = t_interval(cell.known_values)
     if cell is base:
         return Spread(cell=cell, interval=interval)
     paired = paired_contrast(cell.values, base.values, complete_pairs_only=True)
-    sd = paired.interval.sd
-    return Spread(cell=cell, interval=interval, paired=paired, seeds_alone=needs_alone(sd), seeds_holm=needs_holm(sd))
+    alone, holm = (count_seeds_needed(effect, paired.interval.sd, n, alpha) for n in (1, n_comparisons))
+    return Spread(cell=cell, interval=interval, paired=paired, seeds_alone=alone, seeds_holm=holm)
 
 
-def seeds_needed(effect: float, sd: float, n_comparisons: int = 1, alpha: float = 0.05) -> float:
+def count_seeds_needed(effect: float, sd: float, n_comparisons: int = 1, alpha: float = 0.05) -> float:
     """Returns the fewest pairs at which a paired t test detects an effect, for a standard deviation of differences.
 
     This is infinite above 1,000 pairs, and NaN if the spread or the effect is not known, or the effect is 0.
@@ -375,7 +374,8 @@ def _write_caption(noise: SeedNoise, task: TaskNoise, cells: Sequence[Cell], pat
         f"{noise.column} ({task.metric}): standard deviation over n seeds, and of the paired difference to the base cell"
         f" ({task.base.describe(paths)}) over pairs of the same seed. Seeds needed: the fewest pairs at which a paired t test"
         f" at {1 - noise.level:.3g} detects an effect of {size} ({task.effect_from}) with a power of {POWER}{many}, if the true"
-        f" spread is the observed one; with few seeds it may differ. {describe_completeness(cells)}{describe_shared(cells, paths)}"
+        " spread is the observed one; with few seeds it may differ."
+        f" {describe_completeness(cells)}{describe_shared(cells, paths)}"
     )
 
 

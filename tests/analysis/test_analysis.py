@@ -112,7 +112,9 @@ def test_figure2_computes_what_it_draws():
     rows = [row | {"status": "failed"} if row["seed"] == 2 and not row["embedder.epochs"] else row for row in crossed(
         {"embedder.epochs": [0, 3]})]  # fmt: skip
     figure = figure2_proxies.compute(made(["embedder.epochs"], rows))
-    assert figure.by == ("embedder.epochs",)  # the proxy is not a factor, so the lines are the levels of the only factor
+    assert figure.by == (
+        "embedder.epochs",
+    )  # the proxy is not a factor, so the lines are the levels of the only factor
     ((first, second),) = figure.curves
     assert [interval.n for interval in first.intervals] == [2, 2]
     is_interval(second.intervals[0], 3, 1.24, 0.01)

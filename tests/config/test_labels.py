@@ -161,7 +161,8 @@ def test_schedules_stay_two_levels_in_plan_manifest_summary_tables_and_figures(s
     assert [row.schedule for row in figure.rows[0]] == freezes
     assert {panel.title for panel in figure.panels} == {f"digits, finetune.lr {rate}" for rate in rates}
     assert (
-        len(figures.build_panels(r.summarise_cells(results), results.factors, ("finetune.lr",), ("finetune.freeze",))) == 1
+        len(figures.build_panels(r.summarise_cells(results), results.factors, ("finetune.lr",), ("finetune.freeze",)))
+        == 1
     )
     figure4_freezing.plot(figure)
 
