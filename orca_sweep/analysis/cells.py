@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from orca_sweep.analysis.figures import ACT_UNTRAINED, NAIVE
+from orca_sweep.analysis.naive import ACT_UNTRAINED, NAIVE
 from orca_sweep.analysis.tables import by_task, metric_of, read_cells, replicated
 from orca_sweep.config.freezing import says_length
 from orca_sweep.config.labels import write_level

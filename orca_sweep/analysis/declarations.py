@@ -95,7 +95,7 @@ for _analysis in (
     ),
     Analysis(
         name="figure5_pretraining",
-        answers="how much pre-training does the body need, and does embedder training stand in for some of it?",
+        answers="how much pre-training does the body need, and can embedder training replace some of it?",
         title="Error over the amount of pre-training",
         factor="body.pretrain_fraction",
         least_levels=3,

@@ -13,6 +13,7 @@ from typing import Any
 
 from orca_sweep.analysis import figures
 from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.naive import select_embedder_factors, spread_naive_cells
 from orca_sweep.analysis.writing import Output, format_csv_rows
 from orca_sweep.results import Cell, Results, summarise_cells
 from orca_sweep.stats import Interval, t_interval
@@ -57,7 +58,7 @@ def compute(results: Results, level: float = 0.95) -> Figure2:
     results = compared(results)
     cells = summarise_cells(results, level=level)
     by = _choose_lines(results.factors, cells)
-    spread = figures.spread_naive_cells(cells, results.factors, by)
+    spread = spread_naive_cells(cells, results.factors, by)
     panels = figures.build_panels(spread, results.factors, by)
     values = _collect_values(results)
     curves = tuple(tuple(_make_curve(values, line, level) for line in panel.lines) for panel in panels)
@@ -66,7 +67,7 @@ def compute(results: Results, level: float = 0.95) -> Figure2:
 
 def _choose_lines(factors: Sequence[str], cells: Sequence[Cell]) -> tuple[str, ...]:
     """The factors of the embedder while there is a colour per combination; else one of them, or else the first factor."""
-    embedding = figures.select_embedder_factors(factors)
+    embedding = select_embedder_factors(factors)
     lines = {tuple(map(cell.label, embedding)) for cell in cells}
     if len(lines) > len(figures.COLOURS):
         return ("proxy",) if "proxy" in embedding else embedding[:1]

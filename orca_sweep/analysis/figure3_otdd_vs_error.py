@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from orca_sweep.analysis import figures
 from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.naive import select_embedder_factors, spread_naive_cells
 from orca_sweep.analysis.writing import Output, format_csv_rows
 from orca_sweep.config.labels import write_level
 from orca_sweep.results import Cell, Results, summarise_cells
@@ -83,8 +84,8 @@ def compute(results: Results, level: float = 0.95) -> Figure3:
     figures.need_factor(results, EPOCHS)
     results = compared(results)
     cells = summarise_cells(results, level=level)
-    by = tuple(path for path in figures.select_embedder_factors(results.factors) if path not in (EPOCHS, OBJECTIVE))
-    spread = figures.spread_naive_cells(cells, results.factors, (EPOCHS,))
+    by = tuple(path for path in select_embedder_factors(results.factors) if path not in (EPOCHS, OBJECTIVE))
+    spread = spread_naive_cells(cells, results.factors, (EPOCHS,))
     panels = figures.build_panels(spread, results.factors, by, (EPOCHS,))
     trials = results.trials
     ok = trials[(trials["status"] == "ok") & (trials["role"] != "search") & (trials[EPOCHS] > 0)]

@@ -14,6 +14,7 @@ from typing import Any
 
 from orca_sweep.analysis import figures
 from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.naive import NAIVE, is_naive, select_embedder_factors
 from orca_sweep.analysis.writing import Output, format_csv_rows
 from orca_sweep.config.freezing import says_length
 from orca_sweep.config.labels import write_level
@@ -61,7 +62,7 @@ def compute(results: Results, level: float = 0.95) -> Figure4:
     results = compared(results)
     cells = summarise_cells(results, level=level)
     along = (FREEZE, FREEZE_EPOCHS)
-    by = figures.select_embedder_factors(results.factors)
+    by = select_embedder_factors(results.factors)
     panels = figures.build_panels(cells, results.factors, by, along)
     lengths = dict(zip(results.trials["cell_id"], results.trials[FREEZE_EPOCHS].map(write_level), strict=True))
     rows = tuple(_make_rows(panel, lengths) for panel in panels)
@@ -163,9 +164,9 @@ def _plot_reference(axis: Any, rows: Sequence[Row], styles: Mapping[str, figures
 
 def _line_name(line: figures.Line) -> str:
     """The label of a line, with or without embedder training where the sweep varies that."""
-    if any(map(figures.is_naive, line.cells)):
+    if any(map(is_naive, line.cells)):
         return f"without embedder training: {line.label}"
-    return f"with embedder training: {line.label}" if set(line.cells[0].levels) & set(figures.NAIVE) else line.label
+    return f"with embedder training: {line.label}" if set(line.cells[0].levels) & set(NAIVE) else line.label
 
 
 def _label_count(row: Row) -> str:

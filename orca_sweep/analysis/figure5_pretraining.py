@@ -1,6 +1,6 @@
 """The form of figure 5: the final metric over the amount of pre-training, with a separate point for none.
 
-Question: how much pre-training does the body need, and does embedder training stand in for some of it?
+Question: how much pre-training does the body need, and can embedder training replace some of it?
 There is one panel per task and combination of the other factors, and one line per proxy, or per combination of the varied
 settings of embedder and proxy, or per level of the first other factor. The axis of fractions is logarithmic and cannot
 show zero: the point without pre-training is to the left of a break, and no line crosses the break.
@@ -15,6 +15,7 @@ from typing import Any
 
 from orca_sweep.analysis import figures
 from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.naive import select_embedder_factors
 from orca_sweep.analysis.writing import Output, format_csv_rows
 from orca_sweep.config.labels import write_level
 from orca_sweep.results import Cell, Results, summarise_cells
@@ -51,7 +52,7 @@ def compute(results: Results, level: float = 0.95) -> Figure5:
     over_bodies = len({cell.label(PRETRAIN_SEED) for cell in cells}) > 1
     along = (FRACTION, PRETRAIN_SEED)
     free = [path for path in results.factors if path not in (*along, "task")]
-    by = figures.select_embedder_factors(free) or tuple(free[:1])
+    by = select_embedder_factors(free) or tuple(free[:1])
     panels = figures.build_panels(cells, results.factors, by, along)
     ordered = tuple(
         replace(panel, lines=tuple(_sort_along(line, over_bodies, level) for line in panel.lines)) for panel in panels

@@ -9,10 +9,11 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from orca_sweep.config.labels import shorten_labels, write_level
+from orca_sweep.analysis.naive import is_naive
+from orca_sweep.config.labels import shorten_labels
 from orca_sweep.errors import InputError
 from orca_sweep.results import Cell, Results
 from orca_sweep.stats import Interval
@@ -35,11 +36,6 @@ LOOK: Any = {
     "lines.markersize": 5,
     "svg.hashsalt": "orca-sweep",  # the same numbers give the same file
 }
-NAIVE = {"proxy": "none", "embedder.objective": "none", "embedder.epochs": "0"}
-"""Levels that mean a cell has no embedder training."""
-ACT_UNTRAINED = ("embedder.init", "embedder.channel_copy", "embedder.target_length")
-"""Fields of the embedder that act without its training too."""
-
 
 # Cells, lines, panels -----------------------------------------------------------------------------
 
@@ -150,47 +146,6 @@ def need_factor(results: Results, path: str) -> None:
 def shorten_label(level: str, width: int = 36) -> str:
     """Returns a level that fits into a picture: a file without its folders, a long text cut in the middle."""
     return shorten_labels([level], width)[level]
-
-
-def select_embedder_factors(factors: Iterable[str]) -> tuple[str, ...]:
-    """Returns the factors of embedder and proxy; a combination of their levels is one treatment."""
-    return tuple(path for path in factors if path == "proxy" or path.startswith("embedder."))
-
-
-def is_naive(cell: Cell) -> bool:
-    """Whether the levels of a cell show that it has no embedder training."""
-    return any(write_level(cell.levels[path]) == level for path, level in NAIVE.items() if path in cell.levels)
-
-
-def spread_naive_cells(cells: Sequence[Cell], factors: Iterable[str], own: Iterable[str]) -> tuple[Cell, ...]:
-    """Returns the cells with a copy of each naive cell for every treatment that it is the baseline of.
-
-    Without embedder training the settings of that training have no effect and keep one value, so a naive cell would get a
-    line or panel of its own, away from the cells to compare it with. Each copy takes the levels of the trained cells that
-    agree with it in everything else, except those of the factors in ``own``.
-    """
-    training = [path for path in select_embedder_factors(factors) if path not in ACT_UNTRAINED]
-    taken = [path for path in training if path not in own]
-    trained_cells: dict[tuple[str, ...], dict[tuple[str, ...], Cell]] = {}
-    for cell in cells:
-        if not is_naive(cell):
-            trained_cells.setdefault(_apart_from(training, cell), {}).setdefault(tuple(map(cell.label, taken)), cell)
-    spread: list[Cell] = []
-    for cell in cells:
-        matching = trained_cells.get(_apart_from(training, cell), {}).values() if is_naive(cell) else ()
-        spread += [_with_levels(cell, trained, taken) for trained in matching] or [cell]
-    return tuple(spread)
-
-
-def _with_levels(cell: Cell, other: Cell, paths: Iterable[str]) -> Cell:
-    paths = list(paths)
-    levels = {path: other.levels[path] for path in paths}
-    labels = {path: other.label(path) for path in paths}
-    return replace(cell, levels={**cell.levels, **levels}, labels={**cell.labels, **labels})
-
-
-def _apart_from(paths: Sequence[str], cell: Cell) -> tuple[str, ...]:
-    return (cell.task, *(cell.label(path) for path in cell.levels if path not in paths))
 
 
 def build_panels(
@@ -486,7 +441,7 @@ def write_notes(facts: Facts, n_panels: int, own: Iterable[str]) -> str:
 
 def _describe_rows(facts: Facts) -> str:
     if not facts.n_trials:
-        return "There are only tuning candidates yet." if facts.n_searched else "There is no trial yet."
+        return "So far there are only tuning candidates." if facts.n_searched else "There is no trial yet."
     if not facts.lacking:
         return f"All {facts.n_trials} trials are ok."
     states = ", ".join(f"{n} {status}" for status, n in facts.lacking.items())

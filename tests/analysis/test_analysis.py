@@ -19,6 +19,7 @@ from orca_sweep.analysis import (
     figure4_freezing,
     figure5_pretraining,
     figures,
+    naive,
     writing,
 )
 from orca_sweep.analysis.declarations import choose_figures, make_output, write_analysis
@@ -271,7 +272,7 @@ def test_what_acts_without_embedder_training_is_never_taken_from_a_trained_cell(
     from orca_sweep.trial.canonical import EMBEDDER_TRAINING
 
     embedder = {path for path in knobs() if path.startswith("embedder.")}
-    assert embedder - {*EMBEDDER_TRAINING, *figures.NAIVE} == set(figures.ACT_UNTRAINED)
+    assert embedder - {*EMBEDDER_TRAINING, *naive.NAIVE} == set(naive.ACT_UNTRAINED)
     rows = [row | {"embedder.init": init} for init in ("copied", "random") for row in of_figure3()]
     figure = figure3_otdd_vs_error.compute(made(["embedder.init", "embedder.epochs"], rows))
     assert [[c.interval.n for c in line.cells] for line in figure.panels[0].lines] == [[3, 3, 3], [3, 3, 3]]

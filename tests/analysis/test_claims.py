@@ -549,7 +549,7 @@ def test_failed_and_missing_trials_are_named_and_judged_around_only_when_asked(t
     )
     assert by_task["image"].judgements[0].gaps == "0 (unfinished); 5 (failed)"
     whole = claims.compute(results, claims.Options(margin=["0.01"]))
-    assert "10 of 12 planned trials are ok; the others: 1 unfinished, 1 failed" in claims.build_tables(whole)[0].caption
+    assert "10 of 12 planned trials are ok; the rest: 1 unfinished, 1 failed" in claims.build_tables(whole)[0].caption
     assert "seeds without a pair: 0 (unfinished); 5 (failed)." in "\n".join(claims.build_tables(whole)[1].notes)
     found, by_task = judged(results, "1", complete_pairs_only=True)
     assert (found.kind, by_task["image"].judgements[0].n) == ("contradicted", SEEDS - 2)

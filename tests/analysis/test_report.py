@@ -272,7 +272,7 @@ def test_methods_and_compute_are_written_from_the_rows(tmp_path):
     said = " ".join(report.methods)
     for words in (
         "We compared 2 cells on digits", "What was varied: proxy (none, mnist5k).", "3 seeds (0 to 2)",
-        "1 A/A cell repeated a cell with 2 seeds (10, 11) of its own.", "7 of 8 planned trials are ok; the others: 1 failed.",
+        "1 A/A cell repeated a cell with 2 seeds (10, 11) of its own.", "7 of 8 planned trials are ok; the rest: 1 failed.",
         "Fine-tuning: epochs 20; peak learning rate 0.001", "Data: 100 training, 50 validation and 60 test samples (digits)",
         "data.split_seed 3", "the metric on test data at the epoch with the best validation metric",
         "95% Student-t", "Holm's procedure over the comparisons of a task that can be made (0)",
@@ -355,7 +355,7 @@ def test_one_cell_alone_is_nothing_to_compare(tmp_path, revealed):
     assert found.words("effects").endswith("There is nothing to compare: no task has two cells.")
     assert "We compared 1 cell on digits" in found.words("methods")
     assert set(found.data("downloads")) == {"results.csv", "results.tex"}
-    with pytest.raises(InputError, match="each task has one cell"):
+    with pytest.raises(InputError, match="each task has only one cell"):
         compute(results, margin=["0.1"])
 
 

@@ -194,7 +194,10 @@ def test_over_tasks_differences_of_which_higher_is_better_are_turned_round_only_
     assert (a.interval.mean, b.interval.mean) == (pytest.approx(-100 * 0.09 / 0.4), pytest.approx(-100 * 0.09 / 0.6))
     assert (found.mode, found.turned) == ("min", ("b",))
     (table,) = summary_over_tasks.build_tables(found)
-    assert "Differences of b are turned round" in table.caption and "0.6 (accuracy; higher is better)" in table.caption
+    assert (
+        "The sign of differences in b is reversed" in table.caption
+        and "0.6 (accuracy; higher is better)" in table.caption
+    )
     assert [line["is_turned"] for line in lines(summary_over_tasks.numbers(found))] == ["false", "false", "true"]
 
 
