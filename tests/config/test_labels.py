@@ -13,10 +13,10 @@ from orca_sweep import results as r
 from orca_sweep.analysis import factor_effects, figure4_freezing, figures, table_effects, table_results
 from orca_sweep.analysis.cells import task_cells
 from orca_sweep.analysis.claims import compute as judge_claims
+from orca_sweep.analysis.declarations import choose_figures
 from orca_sweep.analysis.report.record import compute as compute_report
 from orca_sweep.analysis.tables import read_cells, shorten_texts
 from orca_sweep.cli import ending, plans
-from orca_sweep.cli.tables import figures_for
 from orca_sweep.config import knobs
 from orca_sweep.config.freezing import find_range_problems
 from orca_sweep.config.labels import shorten_labels, unite_labels, write_as_given, write_level
@@ -156,7 +156,7 @@ def test_schedules_stay_two_levels_in_plan_manifest_summary_tables_and_figures(s
     )
     written = pd.read_parquet(folder / "tables" / "trials.parquet")["levels"].map(json.loads)
     assert {level["finetune.freeze"] for level in written} == set(freezes)
-    assert figures_for(results) == ("figure4_freezing",)
+    assert choose_figures(results) == ("figure4_freezing",)
     figure = figure4_freezing.compute(results)
     assert [row.schedule for row in figure.rows[0]] == freezes
     assert {panel.title for panel in figure.panels} == {f"digits, finetune.lr {rate}" for rate in rates}
@@ -170,7 +170,7 @@ def test_schedules_stay_two_levels_in_plan_manifest_summary_tables_and_figures(s
 def test_schedules_stay_two_levels_in_analyses_claims_and_report(sweep):
     _, _, results = sweep
     found = factor_effects.compute(results)
-    assert [(effect.factors, effect.df) for effect in found.tasks[0].found.effects] == [
+    assert [(effect.factors, effect.df) for effect in found.tasks[0].analysis.effects] == [
         (("finetune.freeze",), 2), (("finetune.lr",), 1), (("finetune.freeze", "finetune.lr"), 2),
     ]  # fmt: skip
     factor_effects.plot(found)
