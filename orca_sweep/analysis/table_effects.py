@@ -300,7 +300,7 @@ def _list_notes(effects: Effects, task: TaskEffects, gaps: bool) -> Iterator[str
         family = f", corrected for {n} comparisons {format_p(min(1.0, n * least))}" if n > 1 else ""
         yield (
             f"With so few pairs no exact test can be significant: the smallest sign-flip p is {format_p(least)}{family}."
-            " The t test assumes normal differences; with more seeds the exact test needs no assumption."
+            " The t test assumes normal differences; with more seeds the exact test could decide without this assumption."
         )
 
 
