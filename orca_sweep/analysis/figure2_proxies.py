@@ -102,7 +102,7 @@ def plot(figure: Figure2) -> Any:
         height=(3.4 + final) * rows + 0.8,
         rows=2 * rows,
         columns=columns,
-        ratios={"height_ratios": [2.6, final] * rows},
+        height_ratios=[2.6, final] * rows,
     )
 
     def draw(axes: Any, styles: Mapping[str, figures.Style]) -> None:

@@ -140,7 +140,8 @@ def plot(figure: Figure3) -> Any:
         height=sum(heights) + 0.7,
         rows=len(heights),
         columns=4,
-        ratios={"width_ratios": [1, 1, 1, 0.62], "height_ratios": heights},
+        height_ratios=heights,
+        width_ratios=[1, 1, 1, 0.62],
     )
 
     def draw(axes: Any, styles: Mapping[str, figures.Style]) -> None:

@@ -102,7 +102,7 @@ def plot(figure: Figure4) -> Any:
         height=sum(heights) + (0.9 + 0.17 * n_lines) * n_rows + 0.5,
         rows=n_rows,
         columns=columns,
-        ratios={"height_ratios": heights},
+        height_ratios=heights,
     )
 
     def draw(axes: Any, styles: Mapping[str, figures.Style]) -> None:

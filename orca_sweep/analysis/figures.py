@@ -9,7 +9,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from orca_sweep.analysis.naive import is_naive
@@ -238,8 +238,10 @@ class Layout:
     height: float
     rows: int
     columns: int
-    ratios: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """``height_ratios`` of the rows and ``width_ratios`` of the columns, where they differ."""
+    height_ratios: Sequence[float] | None = None
+    """Of the rows, where they differ."""
+    width_ratios: Sequence[float] | None = None
+    """Of the columns, where they differ."""
 
 
 def choose_styles(panels: Iterable[Panel]) -> dict[str, Style]:
@@ -315,7 +317,13 @@ def make_canvas(layout: Layout) -> tuple[Any, Any]:
 
     engine = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
     figure = Figure(figsize=(layout.width, layout.height), layout=engine)
-    axes = figure.subplots(layout.rows, layout.columns, squeeze=False, **layout.ratios)
+    axes = figure.subplots(
+        layout.rows,
+        layout.columns,
+        squeeze=False,
+        height_ratios=layout.height_ratios,
+        width_ratios=layout.width_ratios,
+    )
     for axis in axes.flat:
         axis.set_visible(False)
         axis.tick_params(labelsize=LOOK["font.size"])  # ticks are made when the figure is saved, outside of its look
