@@ -164,8 +164,8 @@ def test_flattery_of_mirrored_data_is_the_same(tmp_path):
     low, high = (flattery.compute(results) for results in both(tmp_path, trials))
     for one, other in zip(low.tasks[0].choices, high.tasks[0].choices, strict=True):
         assert (one.by_validation, one.by_test, one.n) == (other.by_validation, other.by_test, other.n)
-        assert [one.flattery, one.most, one.interval.low] == pytest.approx(
-            [other.flattery, other.most, other.interval.low], nan_ok=True
+        assert [one.flattery, one.largest, one.interval.low] == pytest.approx(
+            [other.flattery, other.largest, other.interval.low], nan_ok=True
         )
     assert any(one.flattery > 0 for one in high.tasks[0].choices)
 
