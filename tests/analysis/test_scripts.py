@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 from orca_sweep import results as r
+from orca_sweep.space.manifest import write_manifest
+from tests.builders.manifests import sweep_manifest
 
 REPO = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((REPO / "analysis").glob("*.py"))
@@ -30,8 +32,8 @@ def write_sweep(folder, name="small"):
             planned.append(plan_trial(settings, seed))
             if len(planned) != 5:  # the fifth was never run
                 record_trial(folder, planned[-1], settings)
-    about = {"name": name, "question": "?", "metric": "val_metric_best", "factors": [*FACTORS, "embedder.epochs"]}
-    r.write_json(folder / "sweep.json", {**about, "trials": planned, "margins": {"": 0.01}})
+    about = {"name": name, "metric": "val_metric_best", "factors": [*FACTORS, "embedder.epochs"]}
+    write_manifest(folder, sweep_manifest(**about, trials=planned, margins={"": 0.01}))
     r.collect([folder], folder / "tables")
     return folder
 
@@ -107,8 +109,8 @@ def test_a_script_without_a_sweep_says_how_to_run_it(path, monkeypatch):
 
 
 def test_a_sweep_that_does_not_fit_a_script_is_a_readable_error(tmp_path, monkeypatch):
-    r.write_json(tmp_path / "sweep.json", {"name": "s", "question": "?", "metric": "val_metric_best", "factors": ["proxy"],
-                                           "trials": [plan_trial({"proxy": "none", "embedder.epochs": 0}, 0)]})  # fmt: skip
+    planned = [plan_trial({"proxy": "none", "embedder.epochs": 0}, 0)]
+    write_manifest(tmp_path, sweep_manifest(metric="val_metric_best", factors=["proxy"], trials=planned))
     r.collect([tmp_path], tmp_path / "tables")
     with pytest.raises(SystemExit, match=r"'finetune.freeze' is not a factor of this sweep"):
         run_script(monkeypatch, REPO / "analysis" / "freezing.py", tmp_path)

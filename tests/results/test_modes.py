@@ -207,7 +207,7 @@ def test_figures_and_report_say_that_higher_is_better(tmp_path):
         row |= {"metric_unit": "share of right labels"}
     results = collected(tmp_path, trials)
     cells = r.summarise_cells(results)
-    (panel,) = figures.panels_of(cells, results.factors, ("proxy",))
+    (panel,) = figures.build_panels(cells, results.factors, ("proxy",))
     assert (
         figures.label_measure("test_metric_best", panel) == "test accuracy (share of right labels)\n(higher is better)"
     )
@@ -460,7 +460,9 @@ def test_figure3_and_factor_effects_take_a_maximised_metric(tmp_path):
     rhos = [figure3_otdd_vs_error.compute(results).series[0][0].correlation.rho for results in (low, high)]
     assert rhos[0] > 0 and rhos[1] == pytest.approx(-rhos[0])
     one, other = (factor_effects.compute(results).tasks[0] for results in (low, high))
-    assert [e.eta_squared for e in one.found.effects] == pytest.approx([e.eta_squared for e in other.found.effects])
+    assert [e.eta_squared for e in one.analysis.effects] == pytest.approx(
+        [e.eta_squared for e in other.analysis.effects]
+    )
     (table,) = factor_effects.build_tables(factor_effects.compute(high))
     assert "(accuracy; higher is better)" in table.caption
 
