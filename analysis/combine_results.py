@@ -2,8 +2,8 @@
 
 Run: python analysis/combine_results.py results/quickstart results/figure4_freezing --out results/combined
 
-Takes sweep folders (also while they run) and folders of tables made elsewhere. Writes trials.parquet, epochs.parquet and
-stages.parquet into the folder after --out; a trial that stands in several sweeps is taken once.
+Takes sweep folders (also while they run) and folders of tables made elsewhere. Writes trials.parquet, epochs.parquet, and
+stages.parquet into the folder after --out. A trial that is in several sweeps appears once.
 """
 
 import sys
@@ -16,15 +16,15 @@ from orca_sweep.results import collect
 
 if "--out" not in sys.argv[2:-1]:
     sys.exit(__doc__)
-place = sys.argv.index("--out")
-sweeps, out = [Path(word) for word in sys.argv[1:place]], Path(sys.argv[place + 1])
+i = sys.argv.index("--out")
+sweeps, out = [Path(word) for word in sys.argv[1:i]], Path(sys.argv[i + 1])
 
 try:
     results = collect(sweeps, out)
 except InputError as error:
     sys.exit(str(error))
 
-# From here on it is pandas alone: these tables hold every trial, failed and unfinished ones too.
+# The rest is plain pandas. These tables hold every trial, including failed and unfinished ones.
 trials = pd.read_parquet(out / "trials.parquet")
 print(f"{len(trials)} trials of {trials['cell_id'].nunique()} cells in {out / 'trials.parquet'}")
 print(trials.groupby(["space", "status"]).size().unstack(fill_value=0))

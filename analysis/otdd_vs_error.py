@@ -19,12 +19,12 @@ if len(sys.argv) != 2:
 folder = Path(sys.argv[1])
 tables = folder / "tables" if (folder / "tables").is_dir() else folder
 
-# objective_last is the alignment objective after embedder training; trials without any have none.
+# objective_last is the alignment objective after embedder training; trials without embedder training have none.
 trials = pd.read_parquet(tables / "trials.parquet")
 ok = trials[(trials["status"] == "ok") & (trials["role"] == "replicate")]
 print(ok.groupby(["task", "embedder.epochs"])[["objective_last", "val_metric_best"]].mean())
 
-# Trials of one seed belong together, so the interval of the correlation takes seeds as clusters.
+# Trials of the same seed are not independent, so the interval of the correlation treats seeds as clusters.
 try:
     record = figure3_otdd_vs_error.compute(read_results(tables))
 except InputError as error:

@@ -1,4 +1,4 @@
-"""How much pre-training does the body need, and does embedder training stand in for some of it?
+"""How much pre-training does the body need, and can embedder training replace some of it?
 
 Run: python analysis/pretraining.py results/figure5_pretraining
 

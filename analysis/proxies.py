@@ -2,7 +2,7 @@
 
 Run: python analysis/proxies.py results/figure2_proxies
 
-Prints the mean of each proxy, and draws fine-tuning curves and final metrics into figures/proxies.png of that folder.
+Prints the mean of each proxy, and draws fine-tuning curves and final metrics into figures/proxies.png.
 """
 
 import sys
@@ -19,7 +19,7 @@ if len(sys.argv) != 2:
 folder = Path(sys.argv[1])
 tables = folder / "tables" if (folder / "tables").is_dir() else folder
 
-# One row per trial. Candidates of a search and A/A cells are no replicates of a cell.
+# One row per trial. Tuning candidates and A/A cells are not replicates of a cell.
 trials = pd.read_parquet(tables / "trials.parquet")
 ok = trials[(trials["status"] == "ok") & (trials["role"] == "replicate")]
 print(f"{len(ok)} of {len(trials)} trials are ok")

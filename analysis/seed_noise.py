@@ -2,7 +2,7 @@
 
 Run: python analysis/seed_noise.py results/quickstart
 
-Prints the standard deviation over seeds of each cell and the seeds that an effect as large as that needs, and draws the
+Prints the standard deviation over seeds of each cell, and how many seeds an effect of that size needs, and draws the
 spreads into figures/seed_noise_of_cells.png.
 """
 
@@ -25,7 +25,7 @@ trials = pd.read_parquet(tables / "trials.parquet")
 ok = trials[(trials["status"] == "ok") & (trials["role"] != "search")]
 print(ok.groupby(["task", "cell_id", "role"], sort=False)["val_metric_best"].agg(["count", "mean", "std"]))
 
-# A pair of cells shares its seeds, which makes the spread of their difference smaller: fewer seeds suffice.
+# Two cells share their seeds, so the spread of their difference is smaller, and fewer seeds suffice.
 try:
     noise = seed_noise.compute(read_results(tables))
 except InputError as error:

@@ -20,7 +20,7 @@ if len(sys.argv) != 2:
 folder = Path(sys.argv[1])
 tables = folder / "tables" if (folder / "tables").is_dir() else folder
 
-# Trials of equal seed saw the same batches: subtract seed by seed, then average. The first cell is the base.
+# Trials of the same seed see the same batches: subtract seed by seed, then average. The first cell is the base.
 trials = pd.read_parquet(tables / "trials.parquet")
 ok = trials[(trials["status"] == "ok") & (trials["role"] == "replicate")]
 for task, rows in ok.groupby("task", sort=False):

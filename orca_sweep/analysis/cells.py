@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from orca_sweep.analysis.figures import NAIVE
+from orca_sweep.analysis.naive import NAIVE
 from orca_sweep.analysis.tables import by_task, metric_of, read_cells, replicated
 from orca_sweep.config import Facts, acts, embedder_training_fields
 from orca_sweep.config.freezing import states_length

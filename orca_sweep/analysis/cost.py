@@ -1,10 +1,10 @@
-"""What a sweep cost: hours and GPU-hours per cell, by stage, with reused, failed and searched work apart.
+"""What a sweep cost: hours and GPU-hours per cell and stage, with reused, failed, and tuning work separate.
 
-Seconds are those the rows tell: `wall_time_s` and the stages' own, of the last attempt where a trial was resumed. GPU-
-hours are hours times the GPUs that a trial held (`gpu_s`; of rows that do not tell, those on a GPU count with
---gpus-per-trial, 1 by default); CPU-hours are hours times torch threads. A stage that several trials need is computed by
-one of them and reused by the others: its seconds stand in the cell that computed it, and what the others would have paid
-stands under reused. So compare cells by what their trials would take alone: spent plus reused.
+Seconds come from the rows: `wall_time_s` and the time of each stage, of the last attempt where a trial was resumed.
+GPU-hours are hours times the GPUs that a trial held (`gpu_s`; rows on a GPU without this value count with
+--gpus-per-trial, 1 by default). CPU-hours are hours times torch threads. When several trials need a stage, one of them
+computes it and the rest reuse it: the seconds count in the cell that computed it, and `reused` counts what the rest saved.
+So compare cells by what their trials would take alone: spent plus reused.
 
 Writes cost.csv (one line per cell), cost_total.csv, .md, .tex (booktabs), and a plot of stages per cell.
 """
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from orca_sweep.analysis.figures import COLOURS
 from orca_sweep.analysis.tables import (
-    by_task,
     describe_completeness,
     describe_shared,
     find_varying,
@@ -44,121 +43,133 @@ STAGES = {
     "finetune_s": "fine-tuning",
     "test_s": "test",
 }
-NEEDED = (*STAGES, "wall_time_s", "reused", "reused_s", "resumed_from_epoch", "device", "n_threads", "host")
+REQUIRED = (*STAGES, "wall_time_s", "reused", "reused_s", "resumed_from_epoch", "device", "n_threads", "host")
 SUMS = ("other", "spent", "reused", "alone", "GPU-hours")
 UNITS = {"s": "seconds", "min": "minutes", "h": "hours"}
 KINDS = ("ok", "failed", "search")
 MAX_PANELS, MAX_ROWS = 8, 40
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Spent:
-    """What some trials took."""
+    """The time that a group of trials took."""
 
     n: int
     n_untimed: int
     """Trials without a time: not run yet, or lost."""
     n_resumed: int
-    """Trials of which the last attempt alone is known."""
+    """Trials whose time covers only the last attempt."""
     stages: Mapping[str, float]
     """Seconds by stage."""
     wall_s: float
     gpu_s: float
     cpu_s: float
     reused_s: float
-    """What the stages taken from the store had cost when they were computed."""
+    """The cost of the stages taken from the store, when they were computed."""
     n_reused: int
-    """Trials that took any."""
+    """Trials that took a stage from the store."""
 
     @property
     def other_s(self) -> float:
-        """Seconds that no stage has: building the model, checkpoints, records."""
+        """Seconds outside the stages: building the model, checkpoints, records."""
         return max(0.0, self.wall_s - sum(self.stages.values()))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CellCost:
-    """One cell, or its A/A cell."""
+    """The cost of one cell or A/A cell."""
 
     cell: Cell
     ok: Spent
     failed: Spent
-    """Replicates that are not ok, those without a record among them."""
+    """Replicates that are not ok, including those without a record."""
     search: Spent
-    """Candidates of tuning, whatever became of them."""
+    """Tuning candidates of any status."""
 
     @property
     def all_s(self) -> float:
-        """Seconds of all its trials."""
+        """Seconds of all trials of the cell."""
         return self.ok.wall_s + self.failed.wall_s + self.search.wall_s
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cost:
-    """All cells and all trials."""
+    """The cost of all cells and of all trials."""
 
     cells: tuple[CellCost, ...]
     ok: Spent
     failed: Spent
     search: Spent
     devices: Mapping[str, int]
-    """Trials by device and threads, such as 'cpu, 2 threads'."""
+    """Number of trials by device and threads, for example 'cpu, 2 threads'."""
     n_hosts: int
     gpus_per_trial: float
     n_assumed: int
-    """Trials on a GPU whose rows do not tell how many they held: these count with ``gpus_per_trial``."""
+    """Trials on a GPU whose rows do not say how many they held; they count with ``gpus_per_trial``."""
 
 
 def compute(results: Results, gpus_per_trial: float = 1.0) -> Cost:
-    """Returns what each cell and the whole took.
+    """Returns the cost of each cell and of the whole sweep.
 
     Raises:
-        InputError: if there are no trials, a column is missing, or a trial's share of GPUs is no positive number.
+        InputError: if there are no trials, a column is missing, or ``gpus_per_trial`` is not a positive number.
     """
     if not 0 < gpus_per_trial < math.inf:
-        raise InputError(f"--gpus-per-trial {gpus_per_trial:g}: a share is a positive number, such as 1 or 0.5.")
-    require_columns(results, NEEDED)
+        raise InputError(
+            f"--gpus-per-trial {gpus_per_trial:g}: the number must be positive. Use 1, or 0.5 for half a GPU."
+        )
+    require_columns(results, REQUIRED)
     trials = results.trials
     shares = _compute_shares(trials, gpus_per_trial)
     kinds = (trials["status"] == "ok").map({True: "ok", False: "failed"}).mask(trials["role"] == "search", "search")
     by_cell = shares.groupby([trials["cell_id"], kinds]).sum().to_dict("index")
     whole = shares.groupby(kinds).sum().to_dict("index")
     cells = tuple(
-        CellCost(cell, *(_make_spent(by_cell.get((cell.cell_id, kind))) for kind in KINDS))
+        CellCost(cell=cell, **{kind: _make_spent(by_cell.get((cell.cell_id, kind))) for kind in KINDS})
         for cell in read_cells(results)
     )
     timed = trials[trials["wall_time_s"].notna()]
     devices = Counter(_name_device(row) for row in timed[["device", "n_threads"]].itertuples(index=False))
-    ok, failed, search = (_make_spent(whole.get(kind)) for kind in KINDS)
-    n_hosts, n_assumed = int(timed["host"].nunique()), int(shares["n_assumed"].sum())
-    return Cost(cells, ok, failed, search, devices, n_hosts, gpus_per_trial, n_assumed)
+    return Cost(
+        cells=cells,
+        **{kind: _make_spent(whole.get(kind)) for kind in KINDS},
+        devices=devices,
+        n_hosts=int(timed["host"].nunique()),
+        gpus_per_trial=gpus_per_trial,
+        n_assumed=int(shares["n_assumed"].sum()),
+    )
 
 
 def _compute_shares(trials: "pd.DataFrame", gpus_per_trial: float) -> "pd.DataFrame":
-    """What each trial adds to the numbers of a Spent."""
+    """Returns what each trial adds to the fields of its `Spent`."""
     seconds = trials["wall_time_s"].astype(float)
     on_gpu = ~trials["device"].fillna("cpu").astype(str).str.startswith("cpu")
-    told = trials["gpu_s"].astype(float) if "gpu_s" in trials else seconds * math.nan
+    recorded = trials["gpu_s"].astype(float) if "gpu_s" in trials else seconds * math.nan
     return trials[[*STAGES, "reused_s"]].astype(float).assign(
         n=1,
         n_untimed=seconds.isna(),
         n_resumed=trials["resumed_from_epoch"].fillna(0) > 0,
         wall_s=seconds,
-        gpu_s=told.fillna(seconds.where(on_gpu, 0.0) * gpus_per_trial),
-        n_assumed=on_gpu & told.isna(),
+        gpu_s=recorded.fillna(seconds.where(on_gpu, 0.0) * gpus_per_trial),
+        n_assumed=on_gpu & recorded.isna(),
         cpu_s=seconds * trials["n_threads"].astype(float),
         n_reused=trials["reused"].fillna("") != "",
     )  # fmt: skip
 
 
 def _make_spent(sums: Mapping[Any, float] | None) -> Spent:
-    found = sums or {}
-    n, n_untimed, n_resumed, n_reused = (
-        int(found.get(name, 0)) for name in ("n", "n_untimed", "n_resumed", "n_reused")
+    amounts = sums or {}
+    return Spent(
+        n=int(amounts.get("n", 0)),
+        n_untimed=int(amounts.get("n_untimed", 0)),
+        n_resumed=int(amounts.get("n_resumed", 0)),
+        stages={name: float(amounts.get(name, 0.0)) for name in STAGES},
+        wall_s=float(amounts.get("wall_s", 0.0)),
+        gpu_s=float(amounts.get("gpu_s", 0.0)),
+        cpu_s=float(amounts.get("cpu_s", 0.0)),
+        reused_s=float(amounts.get("reused_s", 0.0)),
+        n_reused=int(amounts.get("n_reused", 0)),
     )
-    wall_s, gpu_s, cpu_s, reused_s = (float(found.get(name, 0.0)) for name in ("wall_s", "gpu_s", "cpu_s", "reused_s"))
-    stages = {name: float(found.get(name, 0.0)) for name in STAGES}
-    return Spent(n, n_untimed, n_resumed, stages, wall_s, gpu_s, cpu_s, reused_s, n_reused)
 
 
 def _name_device(row: Any) -> str:
@@ -169,18 +180,18 @@ def _name_device(row: Any) -> str:
 # Numbers ------------------------------------------------------------------------------------------
 
 
-def numbers(found: Cost) -> str:
-    """Returns the costs as CSV: one line per cell, seconds summed over its trials."""
-    return format_csv([_make_record(cost) for cost in found.cells])
+def numbers(cost: Cost) -> str:
+    """Returns the costs as CSV, one line per cell, with seconds summed over its trials."""
+    return format_csv([_make_record(cell_cost) for cell_cost in cost.cells])
 
 
-def _make_record(cost: CellCost) -> Record:
-    ok = cost.ok
+def _make_record(cell_cost: CellCost) -> Record:
+    ok = cell_cost.ok
     return {
-        "task": cost.cell.task,
-        "cell_id": cost.cell.cell_id,
-        "role": cost.cell.role,
-        **cost.cell.labels,
+        "task": cell_cost.cell.task,
+        "cell_id": cell_cost.cell.cell_id,
+        "role": cell_cost.cell.role,
+        **cell_cost.cell.labels,
         "n_ok": ok.n,
         **ok.stages,
         "other_s": ok.other_s,
@@ -191,12 +202,12 @@ def _make_record(cost: CellCost) -> Record:
         "n_reused": ok.n_reused,
         "alone_s": ok.wall_s + ok.reused_s,
         "n_resumed": ok.n_resumed,
-        **_list_apart("failed", cost.failed),
-        **_list_apart("search", cost.search),
+        **_sum_kind("failed", cell_cost.failed),
+        **_sum_kind("search", cell_cost.search),
     }
 
 
-def _list_apart(kind: str, spent: Spent) -> Record:
+def _sum_kind(kind: str, spent: Spent) -> Record:
     return {
         f"{kind}_n": spent.n,
         f"{kind}_n_untimed": spent.n_untimed,
@@ -206,57 +217,63 @@ def _list_apart(kind: str, spent: Spent) -> Record:
     }
 
 
-def total_numbers(found: Cost) -> str:
-    """Returns the sums over all trials as CSV: ok, failed, search, all."""
+def total_numbers(cost: Cost) -> str:
+    """Returns the sums over all trials as CSV, in the lines ok, failed, search, all."""
     return format_csv(
         [
             {
                 "trials": kind,
-                "n": sum(one.n for one in spent),
-                "n_untimed": sum(one.n_untimed for one in spent),
-                "hours": sum(one.wall_s for one in spent) / 3600,
-                "gpu_hours": sum(one.gpu_s for one in spent) / 3600,
-                "cpu_hours": sum(one.cpu_s for one in spent) / 3600,
-                "reused_hours": sum(one.reused_s for one in spent) / 3600,
+                "n": sum(part.n for part in spent),
+                "n_untimed": sum(part.n_untimed for part in spent),
+                "hours": sum(part.wall_s for part in spent) / 3600,
+                "gpu_hours": sum(part.gpu_s for part in spent) / 3600,
+                "cpu_hours": sum(part.cpu_s for part in spent) / 3600,
+                "reused_hours": sum(part.reused_s for part in spent) / 3600,
             }
-            for kind, spent in _split_kinds(found)
+            for kind, spent in _split_kinds(cost)
         ]
     )
 
 
-def _split_kinds(found: Cost) -> Iterable[tuple[str, tuple[Spent, ...]]]:
-    parts = dict(zip(KINDS, (found.ok, found.failed, found.search), strict=True))
+def _split_kinds(cost: Cost) -> Iterable[tuple[str, tuple[Spent, ...]]]:
+    parts = dict(zip(KINDS, (cost.ok, cost.failed, cost.search), strict=True))
     return (*((kind, (spent,)) for kind, spent in parts.items()), ("all", tuple(parts.values())))
 
 
-def build_tables(found: Cost) -> tuple[Table, ...]:
-    """Returns a table of all trials, then one per task, as people read them."""
+def build_tables(cost: Cost) -> tuple[Table, ...]:
+    """Returns a table of all trials, then a table per task."""
+    tasks = _group_by_task(cost)
+    return (
+        _build_total_table(cost),
+        *(_build_table(task, costs, i) for i, (task, costs) in enumerate(tasks.items(), 1)),
+    )
+
+
+def _group_by_task(cost: Cost) -> dict[str, list[CellCost]]:
     tasks: dict[str, list[CellCost]] = {}
-    for cost in found.cells:
-        tasks.setdefault(cost.cell.task, []).append(cost)
-    return (_total_table(found), *(_build_table(task, costs, i) for i, (task, costs) in enumerate(tasks.items(), 1)))
+    for cell_cost in cost.cells:
+        tasks.setdefault(cell_cost.cell.task, []).append(cell_cost)
+    return tasks
 
 
-def _total_table(found: Cost) -> Table:
-    names = {"ok": "ok", "failed": "not ok", "search": "candidates of tuning", "all": "all"}
+def _build_total_table(cost: Cost) -> Table:
+    names = {"ok": "ok", "failed": "not ok", "search": "tuning candidates", "all": "all"}
     rows = [
-        (names[kind], str(sum(one.n for one in spent)), *(_format_hours(sum(getattr(one, name) for one in spent)) for name in
+        (names[kind], str(sum(part.n for part in spent)), *(_format_hours(sum(getattr(part, name) for part in spent)) for name in
          ("wall_s", "gpu_s", "cpu_s", "reused_s")))
-        for kind, spent in _split_kinds(found)
+        for kind, spent in _split_kinds(cost)
     ]  # fmt: skip
-    ran = "; ".join(f"{n} trials on {device}" for device, n in found.devices.items()) or "no trial has a time yet"
+    ran = "; ".join(f"{n} trials on {device}" for device, n in cost.devices.items()) or "no trial has a time yet"
     gpus = ""
-    if found.n_assumed:
-        gpus = (
-            f" {found.n_assumed} trials do not tell how many GPUs they held; they count with {found.gpus_per_trial:g}."
-        )
-    hosts = f"{found.n_hosts} host{'s' * (found.n_hosts != 1)}"
+    if cost.n_assumed:
+        gpus = f" {cost.n_assumed} trials do not say how many GPUs they held; they count with {cost.gpus_per_trial:g}."
+    hosts = f"{cost.n_hosts} host{'s' * (cost.n_hosts != 1)}"
     caption = (
-        f"Hours summed over trials: {ran}; {hosts}.{gpus} CPU-hours are hours times torch threads. Reused: what stages taken"
-        " from the store had cost when they were computed; it is not among the hours."
+        f"Hours summed over trials: {ran}; {hosts}.{gpus} CPU-hours are hours times torch threads. Reused: the cost of"
+        " the stages taken from the store when they were computed; the hours do not include it."
     )
     head = ("trials", "n", "hours", "GPU-hours", "CPU-hours", "reused, hours")
-    notes = tuple(_describe_gaps((found.ok, found.failed, found.search)))
+    notes = tuple(_describe_gaps((cost.ok, cost.failed, cost.search)))
     return Table(
         name=f"{NAME}-total",
         title="Cost",
@@ -273,48 +290,52 @@ def _format_hours(seconds: float) -> str:
 
 
 def _describe_gaps(spent: Sequence[Spent]) -> Iterable[str]:
-    n_untimed, n_resumed = sum(one.n_untimed for one in spent), sum(one.n_resumed for one in spent)
+    n_untimed, n_resumed = sum(part.n_untimed for part in spent), sum(part.n_resumed for part in spent)
     if n_untimed:
-        yield f"Trials without a time: {n_untimed}, unfinished, or lost with their worker. What they took is in no number."
+        yield f"Trials without a time: {n_untimed}, unfinished, or lost with their worker. No number includes their time."
     if n_resumed:
-        yield f"Trials that were resumed: {n_resumed}. Only their last attempt is counted."
+        yield f"Trials that were resumed: {n_resumed}. Only their last attempt counts."
 
 
 def _build_table(task: str, costs: Sequence[CellCost], i: int) -> Table:
-    cells = [cost.cell for cost in costs]
+    cells = [cell_cost.cell for cell_cost in costs]
     paths = find_varying(cells)
     has_aa = any(cell.role == "aa" for cell in cells)
-    scale, unit = _choose_unit(max(cost.all_s for cost in costs))
-    places = 1 if unit == "s" else 2
+    scale, unit = _choose_unit(max(cell_cost.all_s for cell_cost in costs))
     rows = []
-    for cost in costs:
-        levels = [cost.cell.labels[path] for path in paths]
-        levels += [{"aa": "A/A"}.get(cost.cell.role, "cell")] if has_aa else []
-        ok = cost.ok
-        seconds = (*ok.stages.values(), ok.other_s, ok.wall_s, ok.reused_s, ok.wall_s + ok.reused_s)
-        apart = (_apart_text(spent, scale, places) for spent in (cost.failed, cost.search))
-        rows.append(
-            (*levels, str(ok.n), *(format_number(s / scale, places) for s in seconds), _format_hours(ok.gpu_s), *apart)
-        )
-    caption = (
-        f"{UNITS[unit].capitalize()} summed over the cell's ok trials, by stage; alone is what was spent plus what was reused:"
-        " what its trials would take if each did all of its work. Trials that are not ok, and candidates of tuning, stand"
-        f" apart with their number. {describe_completeness(cells)}{describe_shared(cells, paths)}"
-    )
-    head = (*paths, *(["cell"] if has_aa else []), "ok", *STAGES.values(), *SUMS)
-    align = f"{'l' * (len(paths) + has_aa)}{'r' * 14}"
+    for cell_cost in costs:
+        levels = [cell_cost.cell.labels[path] for path in paths]
+        levels += [{"aa": "A/A"}.get(cell_cost.cell.role, "cell")] if has_aa else []
+        rows.append((*levels, *_format_cost(cell_cost, scale, decimals=1 if unit == "s" else 2)))
+    head = (*paths, *(["cell"] if has_aa else []), "ok", *STAGES.values(), *SUMS, "not ok", "searched")
+    n_levels = len(paths) + has_aa
     return Table(
         name=f"{NAME}-{i}",
         title=f"{task}: cost",
-        caption=caption,
-        head=(*head, "not ok", "searched"),
-        align=align,
+        caption=_write_caption(cells, paths, unit),
+        head=head,
+        align="l" * n_levels + "r" * (len(head) - n_levels),
         blocks=(tuple(rows),),
     )
 
 
-def _apart_text(spent: Spent, scale: float, places: int) -> str:
-    return f"{format_number(spent.wall_s / scale, places)} ({spent.n})" if spent.n else "0"
+def _format_cost(cell_cost: CellCost, scale: float, decimals: int) -> list[str]:
+    ok = cell_cost.ok
+    times = (*ok.stages.values(), ok.other_s, ok.wall_s, ok.reused_s, ok.wall_s + ok.reused_s)
+    separate = (_format_spent(spent, scale, decimals) for spent in (cell_cost.failed, cell_cost.search))
+    return [str(ok.n), *(format_number(s / scale, decimals) for s in times), _format_hours(ok.gpu_s), *separate]
+
+
+def _write_caption(cells: Sequence[Cell], paths: Sequence[str], unit: str) -> str:
+    return (
+        f"{UNITS[unit].capitalize()} summed over the ok trials of each cell, by stage; alone is spent plus reused: the time"
+        " if each trial did all of its work. The last two columns give the time of trials that are not ok and of tuning"
+        f" candidates, with their number in parentheses. {describe_completeness(cells)}{describe_shared(cells, paths)}"
+    )
+
+
+def _format_spent(spent: Spent, scale: float, decimals: int) -> str:
+    return f"{format_number(spent.wall_s / scale, decimals)} ({spent.n})" if spent.n else "0"
 
 
 def _choose_unit(most_s: float) -> tuple[float, str]:
@@ -326,73 +347,71 @@ def _choose_unit(most_s: float) -> tuple[float, str]:
 # Figure -------------------------------------------------------------------------------------------
 
 
-def plot(found: Cost) -> Any:
-    """Returns a matplotlib figure: a panel per task, a bar per cell, made of its stages."""
+def plot(cost: Cost) -> Any:
+    """Returns a matplotlib figure with a panel per task and a bar per cell, divided into stages."""
     from matplotlib.figure import Figure
 
-    costs = {cost.cell.cell_id: cost for cost in found.cells}
-    tasks = by_task(cost.cell for cost in found.cells)
+    tasks = _group_by_task(cost)
     drawn = list(tasks.items())[:MAX_PANELS]
-    looks = _choose_looks(found.cells)
-    sizes = [min(len(cells), MAX_ROWS) + 0.6 for _, cells in drawn]
+    looks = _choose_looks(cost.cells)
+    sizes = [min(len(costs), MAX_ROWS) + 0.6 for _, costs in drawn]
     made = Figure(figsize=(9.5, 1.4 + sum(0.9 + 0.3 * size for size in sizes)), layout="constrained")
     axes = made.subplots(len(drawn), 1, squeeze=False, height_ratios=sizes)
-    for axis, (task, cells) in zip(axes.flat, drawn, strict=True):
-        _draw_panel(axis, task, cells, costs, looks)
+    for axis, (task, costs) in zip(axes.flat, drawn, strict=True):
+        _draw_panel(axis, task, costs, looks)
     handles, labels = axes[0][0].get_legend_handles_labels()
     made.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
-    more = f"; {len(tasks) - len(drawn)} more tasks are in the table only" if len(tasks) > len(drawn) else ""
+    more = f"; {len(tasks) - len(drawn)} more tasks are only in the table" if len(tasks) > len(drawn) else ""
     made.suptitle(
-        "time summed over each cell's trials (n ok trials at its right); dashed: what stages reused from other trials had"
-        f"\ncost, which this cell did not spend{more}",
+        "time summed over the trials of each cell (n: its ok trials); dashed: the cost of stages reused from other trials,"
+        f"\nwhich the cell did not spend{more}",
         fontsize=9,
     )
     return made
 
 
 def _choose_looks(costs: Iterable[CellCost]) -> dict[str, dict[str, Any]]:
-    """How the parts of a bar look; those that no cell has are left out."""
+    """Returns how the parts of a bar look, without the parts that no cell has."""
     looks: dict[str, dict[str, Any]] = {name: {"color": COLOURS[i]} for i, name in enumerate(STAGES.values())}
     looks["other"] = {"color": COLOURS[7]}
     looks["not ok"] = {"facecolor": "white", "edgecolor": "#444444", "hatch": "////"}
-    looks["candidates of tuning"] = {"facecolor": "white", "edgecolor": "#444444", "hatch": "...."}
+    looks["tuning candidates"] = {"facecolor": "white", "edgecolor": "#444444", "hatch": "...."}
     looks["reused"] = {"facecolor": "none", "edgecolor": "#444444", "linestyle": "--"}
-    parts = [_split_bar(cost) for cost in costs]
+    parts = [_split_bar(cell_cost) for cell_cost in costs]
     return {name: look for name, look in looks.items() if any(part[name] > 0 for part in parts)}
 
 
-def _draw_panel(
-    axis: Any, task: str, found: Sequence[Cell], costs: Mapping[str, CellCost], looks: Mapping[str, Mapping[str, Any]]
-) -> None:
-    cells = found[:MAX_ROWS]
-    paths = find_varying(found)
-    scale, unit = _choose_unit(max(costs[cell.cell_id].all_s for cell in found))
-    left = [0.0] * len(cells)
+def _draw_panel(axis: Any, task: str, costs: Sequence[CellCost], looks: Mapping[str, Mapping[str, Any]]) -> None:
+    drawn = costs[:MAX_ROWS]
+    paths = find_varying([cell_cost.cell for cell_cost in costs])
+    scale, unit = _choose_unit(max(cell_cost.all_s for cell_cost in costs))
+    left = [0.0] * len(drawn)
     for name, look in looks.items():
-        widths = [_split_bar(costs[cell.cell_id])[name] / scale for cell in cells]
-        axis.barh(range(len(cells)), widths, left=left, height=0.66, label=name, **look)
+        widths = [_split_bar(cell_cost)[name] / scale for cell_cost in drawn]
+        axis.barh(range(len(drawn)), widths, left=left, height=0.66, label=name, **look)
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axis.set_xlim(left=0)
-    for y, cell in enumerate(cells):
-        axis.text(left[y], y, f" n = {costs[cell.cell_id].ok.n}", fontsize=7, va="center")
+    for y, cell_cost in enumerate(drawn):
+        axis.text(left[y], y, f" n = {cell_cost.ok.n}", fontsize=7, va="center")
+    cells = [cell_cost.cell for cell_cost in drawn]
     names = [f"{'A/A of ' if cell.role == 'aa' else ''}{levels_of(cell, paths)}" for cell in cells]
-    axis.set_yticks(range(len(cells)), shorten_texts(names), fontsize=8)
-    axis.set_ylim(len(cells) - 0.5, -0.5)
+    axis.set_yticks(range(len(drawn)), shorten_texts(names), fontsize=8)
+    axis.set_ylim(len(drawn) - 0.5, -0.5)
     axis.set_title(f"{wrap_title(task)}: {shorten_text(' · '.join(paths), 90) or 'all trials'}", fontsize=9, loc="left")
     axis.set_xlabel(UNITS[unit], fontsize=8)
     axis.tick_params(axis="x", labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _split_bar(cost: CellCost) -> dict[str, float]:
-    """Seconds by what the bar is made of, from left to right."""
-    stages = {text: cost.ok.stages[name] for name, text in STAGES.items()}
-    apart = {"not ok": cost.failed.wall_s, "candidates of tuning": cost.search.wall_s}
-    return {**stages, "other": cost.ok.other_s, **apart, "reused": cost.ok.reused_s}
+def _split_bar(cell_cost: CellCost) -> dict[str, float]:
+    """Returns the seconds of each part of a bar, from left to right."""
+    stages = {text: cell_cost.ok.stages[name] for name, text in STAGES.items()}
+    separate = {"not ok": cell_cost.failed.wall_s, "tuning candidates": cell_cost.search.wall_s}
+    return {**stages, "other": cell_cost.ok.other_s, **separate, "reused": cell_cost.ok.reused_s}
 
 
 def make_output(results: Results, **asked: Any) -> Output:
-    """Returns the analysis as it is written; ``asked`` are options of ``compute``."""
+    """Returns what to write of the analysis; ``asked`` are the options of ``compute``."""
     cost = compute(results, **asked)
     return Output(
         numbers=numbers(cost), more_numbers={"total": total_numbers(cost)}, tables=build_tables(cost), figure=plot(cost)

@@ -1,9 +1,9 @@
-"""The list of analyses: what each answers and which options it takes. A new one is a module and an entry here.
+"""The list of analyses, with the question that each answers and its options. A new analysis is a module and an entry here.
 
 The module has the name of its analysis. It has ``compute(results, **options)``, which returns a frozen record,
-``numbers(record)``, which returns CSV, ``plot(record)`` and ``build_tables(record)`` where it has a figure and tables, and
-``make_output(results, **options)``, which puts them together. Nothing heavy is imported here: a module is loaded when
-its analysis is made.
+``numbers(record)``, which returns CSV, ``plot(record)`` if it has a figure, ``build_tables(record)`` if it has tables, and
+``make_output(results, **options)``, which combines them. This module imports nothing heavy: it loads the module of an
+analysis when it makes that analysis.
 """
 
 from collections.abc import Mapping
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """An option of an analysis: ``--name`` on the command line, a keyword of its ``make_output``."""
+    """An option of an analysis: ``--name`` on the command line, a keyword argument of ``make_output``."""
 
     name: str
     kind: Literal["text", "texts", "number", "share", "flag"]
-    """texts: may be repeated; share: a number between 0 and 1, without these two."""
+    """texts: may be repeated; share: a number above 0 and below 1."""
     meaning: str
     metavar: str = ""
     keyword: str = ""
-    """Of ``make_output``, where it is not the name."""
+    """The keyword of ``make_output``, if it is not the name."""
 
     @property
     def parameter(self) -> str:
@@ -39,19 +39,19 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """A figure, table or question, and how it is asked."""
+    """A figure, table, or question, with its options."""
 
     name: str
-    """Of the analysis, its module, its files and its command."""
+    """The name of the analysis, its module, its files, and its command."""
     answers: str
-    """The question that it answers."""
+    """The question it answers."""
     options: tuple[Option, ...] = ()
     title: str = ""
-    """Of a figure in the report; empty for what the report shows in another way."""
+    """The title of the figure in the report; empty if the report shows the analysis in another way."""
     factor: str = ""
-    """What a figure of the study is about: a launch draws it if the sweep varies this factor."""
+    """The factor that a figure of the study is about: a launch draws the figure if the sweep varies it."""
     least_levels: int = 2
-    """From how many levels of the factor on the figure shows something."""
+    """The fewest levels of the factor with which the figure shows something."""
 
 
 BASE = Option(
@@ -63,13 +63,13 @@ MARGIN = Option(
     metavar="[TASK=]NUMBER",
     meaning="smallest difference that matters; may be repeated",
 )
-METRIC = Option(name="metric", kind="text", meaning="column to compare; default: the one that the space names")
+METRIC = Option(name="metric", kind="text", meaning="column to compare; default: the metric of the space")
 LEVEL = Option(name="level", kind="share", meaning="confidence level of the intervals; default: 0.95")
 COMPLETE_PAIRS = Option(
     name="complete-pairs",
     kind="flag",
     keyword="complete_pairs_only",
-    meaning="judge cells that lack pairs from those they have",
+    meaning="judge cells that lack pairs from their complete pairs",
 )
 
 ANALYSES: Registry[Analysis] = Registry("analysis")
@@ -95,7 +95,7 @@ for _analysis in (
     ),
     Analysis(
         name="figure5_pretraining",
-        answers="how much pre-training does the body need, and does embedder training stand in for some of it?",
+        answers="how much pre-training does the body need, and can embedder training replace some of it?",
         title="Error over the amount of pre-training",
         factor="body.pretrain_fraction",
         least_levels=3,
@@ -147,7 +147,7 @@ for _analysis in (
             BASE,
             METRIC,
             LEVEL,
-            replace(COMPLETE_PAIRS, meaning="where pairs are missing, use the seeds that all tasks have"),
+            replace(COMPLETE_PAIRS, meaning="where pairs are missing, use the seeds with a pair in every task"),
         ),
     ),
     Analysis(
@@ -159,7 +159,7 @@ for _analysis in (
                 name="effect",
                 kind="texts",
                 metavar="[TASK=]NUMBER",
-                meaning="difference that the seeds are counted for; may be repeated",
+                meaning="difference to detect with the seeds needed; may be repeated",
             ),
             METRIC,
             LEVEL,
@@ -176,25 +176,25 @@ for _analysis in (
             Option(
                 name="gpus-per-trial",
                 kind="number",
-                meaning="resources.gpu of the space, for rows that do not say it; default: 1",
+                meaning="GPUs per trial, for rows without gpu_s; default: 1",
             ),
         ),
     ),
 ):
     ANALYSES.add(_analysis)
 ANY_FIGURE = "figure2_proxies"
-"""Takes any sweep: a line per level of its first factor."""
+"""The figure that suits any sweep: a line per level of its first factor."""
 
 
 def find_figures() -> tuple[Analysis, ...]:
     """Returns the figures of the study."""
-    every = (ANALYSES.get(name) for name in ANALYSES.names())
-    return tuple(analysis for analysis in every if analysis.factor)
+    analyses = (ANALYSES.get(name) for name in ANALYSES.names())
+    return tuple(analysis for analysis in analyses if analysis.factor)
 
 
 def choose_figures(results: "Results") -> tuple[str, ...]:
-    """Returns the names of the figures whose question a sweep asks: those whose factor it varies; at least one."""
-    # The most special question first: nearly every sweep varies the proxy.
+    """Returns the names of the figures whose factor a sweep varies, or else the figure that suits any sweep."""
+    # The most specific question first: nearly every sweep varies the proxy.
     fitting = (figure.name for figure in reversed(find_figures()) if _is_varied(results, figure))
     return tuple(fitting) or (ANY_FIGURE,)
 
@@ -207,17 +207,17 @@ def load_analysis(name: str) -> Any:
     """Returns the module of an analysis.
 
     Raises:
-        InputError: if there is none of that name.
+        InputError: if no analysis has this name.
     """
     return import_module(f"orca_sweep.analysis.{ANALYSES.get(name).name}")
 
 
 def make_output(name: str, results: "Results", options: Mapping[str, Any] | None = None) -> "Output":
-    """Returns what an analysis has to write, made with ``options``, by keyword.
+    """Returns what an analysis writes; ``options`` are keyword arguments of its ``make_output``.
 
     Raises:
-        InputError: for an unknown analysis, for options that the tables cannot meet, and for tables that cannot
-            answer the question.
+        InputError: if the analysis is unknown, if the tables lack what an option names, or if they cannot answer the
+            question.
     """
     output: Output = load_analysis(name).make_output(results, **(options or {}))
     return output
@@ -227,7 +227,7 @@ def write_analysis(out: Path, name: str, results: "Results", options: Mapping[st
     """Makes an analysis, writes it into a folder and returns the paths of its files.
 
     Raises:
-        InputError: as ``make_output``, and naming each file of somebody else that is in the way.
+        InputError: as ``make_output``; also with each file in the way that no analysis wrote.
         OSError: if the system refuses to write; no file is half-written then.
     """
     from orca_sweep.analysis.writing import write_output

@@ -1,10 +1,10 @@
-"""Which factors matter and which act together: the balanced analysis of variance over a sweep's factors, per task.
+"""Which factors matter and which act together: a balanced analysis of variance over the factors of a sweep, per task.
 
 Seeds are blocks, so every combination of levels needs one ok trial per seed. A task whose design has holes is refused
-with their list: an unbalanced analysis would mix the factors' shares. Combinations that are the same work are one cell
-(with no embedder epochs the proxy is idle, with no proxy so are the epochs), which leaves holes; --without proxy=none
-takes a level out, --without seed=4 a seed, --without task=ecg a task, until the rest is balanced. Candidates of tuning
-and A/A cells are no part of it.
+with a list of them, because an unbalanced analysis would mix the shares of the factors. Combinations that are the same
+work are one cell (without embedder epochs the proxy has no effect, without a proxy the epochs have none), which leaves
+holes. To balance the rest, --without proxy=none leaves out a level, --without seed=4 a seed, --without task=ecg a task.
+The analysis leaves out tuning candidates and A/A cells.
 
 Writes factor_effects.csv, .md, .tex (booktabs), factor_effects_means.csv, and a plot of main effects and interactions.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orca_sweep.analysis.compared import compared
-from orca_sweep.analysis.figures import COLOURS
+from orca_sweep.analysis.figures import COLOURS, equalise_limits
 from orca_sweep.analysis.tables import (
     by_task,
     describe_lacking,
@@ -49,16 +49,16 @@ NAME = "factor_effects"
 MAX_PANELS = 24
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Mean:
-    """A mean at one level of a factor, or one pair of levels of two, over seeds: each seed's is over the other factors."""
+    """The mean over seeds at a level of a factor, or a pair of levels of two; within a seed it averages other factors."""
 
     effect: Effect
     levels: tuple[str, ...]
     interval: Interval
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskFactors:
     """The analysis of one task."""
 
@@ -66,22 +66,22 @@ class TaskFactors:
     metric: str
     mode: Mode
     held: Mapping[str, str]
-    """Factors that have one level here, and are no part of the analysis."""
-    found: FactorEffects
+    """Factors that have only one level here, so the analysis leaves them out."""
+    analysis: FactorEffects
     means: tuple[Mean, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """A task whose design has holes, and where they are."""
+    """A task whose design has holes, with a list of them."""
 
     task: str
     problems: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Factors:
-    """All tasks, and what the numbers are of."""
+    """All tasks, with the column, the confidence level, and what was left out."""
 
     tasks: tuple[TaskFactors, ...]
     refused: tuple[Refusal, ...]
@@ -89,40 +89,47 @@ class Factors:
     level: float
     left_out: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    """What was left out of the rows."""
+    """Which rows were left out."""
 
 
 def compute(results: Results, without: Sequence[str] = (), metric: str | None = None, level: float = 0.90) -> Factors:
-    """Returns each task's factor effects, or why there are none.
+    """Returns the factor effects of each task, or why there are none.
 
     Args:
         results: the tables.
-        without: what is left out, each 'factor=level', 'seed=number' or 'task=name'.
+        without: what to leave out, each 'factor=level', 'seed=number', or 'task=name'.
         metric: the column to analyse.
-        level: of the intervals of partial omega squared; at 0.90 they leave zero exactly where p < 0.05.
+        level: confidence level of the intervals of partial omega squared; at 0.90 they exclude zero exactly where p < 0.05.
 
     Raises:
-        InputError: for what the tables do not have, and with all holes if every task is refused.
+        InputError: if the tables lack what is named; with all holes if every task is refused.
     """
     whole = read_cells(results, metric)
     out = named_levels("--without", without, whole, ("seed", "task"))
     results = compared(results, without=without)
-    found = [_seeds_without(cell, out) for cell in replicated(read_cells(results, metric)) if not _is_out(cell, out)]
-    if not found:
-        raise InputError("--without leaves nothing. Leave fewer levels out.")
+    kept = [_leave_out_seeds(cell, out) for cell in replicated(read_cells(results, metric)) if not _is_out(cell, out)]
+    if not kept:
+        raise InputError("--without leaves nothing to analyse. Leave out fewer levels.")
     tasks, refused = [], []
-    for task, cells in by_task(found).items():
+    for task, cells in by_task(kept).items():
         try:
             tasks.append(_analyse_task(task, cells, level))
         except InputError as error:
-            refused.append(Refusal(task, (*map(str, error.problems), *_explain_holes(cells))))
+            problems = (*map(str, error.problems), *_explain_holes(cells))
+            refused.append(Refusal(task=task, problems=problems))
     if not tasks:
-        raise InputError([f"{one.task}: {text}" for one in refused for text in one.problems])
-    column = metric or results.metric
-    return Factors(tuple(tasks), tuple(refused), column, level, tuple(without), results.notes)
+        raise InputError([f"{refusal.task}: {text}" for refusal in refused for text in refusal.problems])
+    return Factors(
+        tasks=tuple(tasks),
+        refused=tuple(refused),
+        column=metric or results.metric,
+        level=level,
+        left_out=tuple(without),
+        notes=results.notes,
+    )
 
 
-def _seeds_without(cell: Cell, out: Sequence[tuple[str, str]]) -> Cell:
+def _leave_out_seeds(cell: Cell, out: Sequence[tuple[str, str]]) -> Cell:
     seeds = {int(level) for path, level in out if path == "seed"}
     return replace(cell, trials=tuple(trial for trial in cell.trials if trial.seed not in seeds))
 
@@ -132,7 +139,7 @@ def _is_out(cell: Cell, out: Sequence[tuple[str, str]]) -> bool:
 
 
 def _find_factors(cells: Sequence[Cell]) -> tuple[str, ...]:
-    """Those that have several levels: the others cannot be told anything of."""
+    """Returns the factors that have several levels; the data say nothing about the rest."""
     return tuple(path for path in find_varying(cells) if len({cell.labels[path] for cell in cells}) > 1)
 
 
@@ -143,58 +150,65 @@ def _analyse_task(task: str, cells: Sequence[Cell], level: float) -> TaskFactors
     seeds = dict.fromkeys(seed for cell in cells for seed in cell.values)
     if not seeds:
         raise InputError("no cell has been replicated yet. Let the sweep run on.")
-    # A cell that is still being tuned has no trials, and its levels are none the less in the design.
+    # A cell in tuning has no trials yet, but its levels belong to the design.
     rows = [
         (cell, seed, value) for cell in cells for seed, value in (cell.values or dict.fromkeys(seeds, math.nan)).items()
     ]
     labels = {path: [cell.labels[path] for cell, _, _ in rows] for path in paths}
-    found = factor_effects([value for _, _, value in rows], labels, [seed for _, seed, _ in rows], level)
+    analysis = factor_effects([value for _, _, value in rows], labels, [seed for _, seed, _ in rows], level)
     measured = metric_of(cells)
     held = {path: text for path, text in cells[0].labels.items() if path not in paths}
-    return TaskFactors(task, measured.name, measured.mode, held, found, tuple(_compute_means(cells, found)))
+    return TaskFactors(
+        task=task,
+        metric=measured.name,
+        mode=measured.mode,
+        held=held,
+        analysis=analysis,
+        means=tuple(_compute_means(cells, analysis)),
+    )
 
 
-def _compute_means(cells: Sequence[Cell], found: FactorEffects) -> Iterator[Mean]:
-    for effect in found.effects:
-        for one in effect.means:
-            levels = tuple(map(str, one.levels))
+def _compute_means(cells: Sequence[Cell], analysis: FactorEffects) -> Iterator[Mean]:
+    for effect in analysis.effects:
+        for level_mean in effect.means:
+            levels = tuple(map(str, level_mean.levels))
             having = [cell for cell in cells if tuple(cell.labels[path] for path in effect.factors) == levels]
             by_seed = [sum(cell.values[seed] for cell in having) / len(having) for seed in sorted(cells[0].values)]
-            yield Mean(effect, levels, t_interval(by_seed))
+            yield Mean(effect=effect, levels=levels, interval=t_interval(by_seed))
 
 
 # Holes --------------------------------------------------------------------------------------------
 
 
 def _explain_holes(cells: Sequence[Cell]) -> Iterator[str]:
-    """What makes holes, and which single level takes all of them with it."""
+    """Yields what makes the holes, and which single level leaves none when it is left out."""
     counts = Counter(status for cell in cells for status in cell.statuses.values())
     if describe_lacking(counts):
         yield (
             f"a trial that is not ok has the value nan: {describe_not_ok(counts)}. 'orca-sweep resume' runs what failed or is"
             " unfinished."
         )
-    n_never = _n_never_planned(cells)
+    n_never = _count_unplanned(cells)
     if n_never:
         yield (
-            f"{n_never} combinations of levels are no cells. Either the design has no such combination, or it is the same"
-            f" work as another and runs once, as that cell{_describe_naive(cells)}. Compare cells with table_effects, or leave"
-            " the level out that makes the holes."
+            f"{n_never} combinations of levels have no cell. Either the design leaves them out, or they are the same work as"
+            f" another combination and run once, as its cell{_describe_naive(cells)}. Compare cells with table_effects, or"
+            " leave out the level that makes the holes."
         )
-    ways = [f"--without {path}={level}" for path, level in _ways_out(cells)]
+    ways = [f"--without {path}={level}" for path, level in _find_remedies(cells)]
     if n_never and ways:
         rest = ", once its trials are ok," if describe_lacking(counts) else ""
         yield f"the rest{rest} is balanced with {' or with '.join(ways)}."
 
 
-def _n_never_planned(cells: Sequence[Cell]) -> int:
+def _count_unplanned(cells: Sequence[Cell]) -> int:
     paths = _find_factors(cells)
     whole = math.prod(len({cell.labels[path] for cell in cells}) for path in paths)
     return whole - len({tuple(cell.labels[path] for path in paths) for cell in cells})
 
 
 def _describe_naive(cells: Sequence[Cell]) -> str:
-    """Of factors of embedder training: what no proxy and no epochs have in common."""
+    """Explains that no proxy and no epochs are the same work, if both are factors."""
     if not {"proxy", "embedder.epochs"} <= set(_find_factors(cells)):
         return ""
     return (
@@ -202,28 +216,30 @@ def _describe_naive(cells: Sequence[Cell]) -> str:
     )
 
 
-def _ways_out(cells: Sequence[Cell]) -> Iterator[tuple[str, str]]:
+def _find_remedies(cells: Sequence[Cell]) -> Iterator[tuple[str, str]]:
     for path in _find_factors(cells):
         for level in dict.fromkeys(cell.labels[path] for cell in cells):
             rest = [cell for cell in cells if cell.labels[path] != level]
-            if _find_factors(rest) and not _n_never_planned(rest):
+            if _find_factors(rest) and not _count_unplanned(rest):
                 yield path, level
 
 
 # Numbers ------------------------------------------------------------------------------------------
 
 
-def numbers(found: Factors) -> str:
-    """Returns the effects as CSV: one line per effect."""
-    return format_csv([_make_record(found, task, effect) for task in found.tasks for effect in task.found.effects])
+def numbers(factors: Factors) -> str:
+    """Returns the effects as CSV, one line per effect."""
+    return format_csv(
+        [_make_record(factors, task, effect) for task in factors.tasks for effect in task.analysis.effects]
+    )
 
 
-def _make_record(found: Factors, task: TaskFactors, effect: Effect) -> Record:
-    whole = task.found
+def _make_record(factors: Factors, task: TaskFactors, effect: Effect) -> Record:
+    whole = task.analysis
     return {
         "task": task.task,
         "effect": effect.name,
-        "column": found.column,
+        "column": factors.column,
         "metric": task.metric,
         "mode": task.mode,
         "df": effect.df,
@@ -243,12 +259,12 @@ def _make_record(found: Factors, task: TaskFactors, effect: Effect) -> Record:
         "higher_interactions_eta_squared": whole.higher_eta_squared,
         "residual_eta_squared": whole.residual_eta_squared,
         "residual_sd": whole.residual_sd,
-        "left_out": "; ".join(found.left_out),
+        "left_out": "; ".join(factors.left_out),
     }
 
 
-def mean_numbers(found: Factors) -> str:
-    """Returns the means of the plot as CSV: one line per level or pair of levels."""
+def mean_numbers(factors: Factors) -> str:
+    """Returns the means of the plot as CSV, one line per level or pair of levels."""
     return format_csv(
         [
             {
@@ -262,63 +278,63 @@ def mean_numbers(found: Factors) -> str:
                 "interval": f"{format_percent(mean.interval.level)} Student-t interval over n_seeds; each seed's mean is over the"
                 " other factors",
             }
-            for task in found.tasks
+            for task in factors.tasks
             for mean in task.means
         ]
     )
 
 
-def build_tables(found: Factors) -> tuple[Table, ...]:
-    """Returns a table per task that is analysed, as people read it; the last one's notes name the others."""
-    refused = tuple(f"{one.task} is refused: its design is not balanced." for one in found.refused)
-    tables = [_build_table(found, task, i) for i, task in enumerate(found.tasks, 1)]
-    return (*tables[:-1], replace(tables[-1], notes=(*found.notes, *refused)))
+def build_tables(factors: Factors) -> tuple[Table, ...]:
+    """Returns the table of each analysed task; the notes of the last table name the refused tasks."""
+    refused = tuple(f"{refusal.task} is refused: its design is not balanced." for refusal in factors.refused)
+    tables = [_build_table(factors, task, i) for i, task in enumerate(factors.tasks, 1)]
+    return (*tables[:-1], replace(tables[-1], notes=(*factors.notes, *refused)))
 
 
-def _build_table(found: Factors, task: TaskFactors, i: int) -> Table:
-    head = ("effect", "df", "F", "p", "p, Holm", "η²", "partial ω²", f"{format_percent(found.level)} interval")
+def _build_table(factors: Factors, task: TaskFactors, i: int) -> Table:
+    head = ("effect", "df", "F", "p", "p, Holm", "η²", "partial ω²", f"{format_percent(factors.level)} interval")
     rows = [
         (e.name, str(e.df), format_number(e.f, 2), format_p(e.p), format_p(e.p_adjusted), format_number(e.eta_squared, 3),
          format_number(e.partial_omega_squared, 3), format_interval(e.low, e.high, 3))
-        for e in task.found.effects
+        for e in task.analysis.effects
     ]  # fmt: skip
-    mains = tuple(row for row, e in zip(rows, task.found.effects, strict=True) if len(e.factors) == 1)
+    mains = tuple(row for row, e in zip(rows, task.analysis.effects, strict=True) if len(e.factors) == 1)
     blocks = (mains, tuple(row for row in rows if row not in mains))
     return Table(
         name=f"{NAME}-{i}",
         title=f"{task.task}: factor effects",
-        caption=_write_caption(found, task),
+        caption=_write_caption(factors, task),
         head=head,
         align="lrrrrrrr",
         blocks=blocks,
     )
 
 
-def _write_caption(found: Factors, task: TaskFactors) -> str:
-    whole = task.found
+def _write_caption(factors: Factors, task: TaskFactors) -> str:
+    whole = task.analysis
     held = ", ".join(f"{path} {level}" for path, level in task.held.items())
     more = f" Held: {held}." if held else ""
-    more += f" Left out: {', '.join(found.left_out)}." if found.left_out else ""
+    more += f" Left out: {', '.join(factors.left_out)}." if factors.left_out else ""
     return (
-        f"Analysis of variance of {found.column} ({describe_metric(task.metric, task.mode)}), {whole.n} trials:"
+        f"Analysis of variance of {factors.column} ({describe_metric(task.metric, task.mode)}), {whole.n} trials:"
         f" {whole.n_cells} cells, each once at {whole.n_blocks} seeds, which are blocks."
         f" η² is the share of the total sum of squares (seeds"
-        f" {format_number(whole.block_eta_squared, 3)}, interactions of three factors and more"
+        f" {format_number(whole.block_eta_squared, 3)}, interactions of three factors or more"
         f" {format_number(whole.higher_eta_squared, 3)}, residual {format_number(whole.residual_eta_squared, 3)} with"
-        f" {whole.residual_df} degrees of freedom). Partial ω² estimates the share when all else is taken out, over seeds;"
-        f" its interval is by the noncentral F. Holm's correction is over the {len(whole.effects)} effects. Residual standard"
-        f" deviation {whole.residual_sd:.3g}.{more}"
+        f" {whole.residual_df} degrees of freedom). Partial ω² estimates the share of an effect in its own variance plus the"
+        f" residual variance; its interval comes from the noncentral F distribution. Holm's correction covers the"
+        f" {len(whole.effects)} effects. Residual standard deviation {whole.residual_sd:.3g}.{more}"
     )
 
 
 # Figure -------------------------------------------------------------------------------------------
 
 
-def plot(found: Factors) -> Any:
-    """Returns a matplotlib figure: a panel per main effect and interaction, one or more rows of them per task."""
+def plot(factors: Factors) -> Any:
+    """Returns a matplotlib figure with a panel per main effect and interaction of each task."""
     from matplotlib.figure import Figure
 
-    panels = [(task, effect) for task in found.tasks for effect in task.found.effects]
+    panels = [(task, effect) for task in factors.tasks for effect in task.analysis.effects]
     shown_panels = panels[:MAX_PANELS]
     columns = min(3, len(shown_panels))
     rows = math.ceil(len(shown_panels) / columns)
@@ -327,24 +343,24 @@ def plot(found: Factors) -> Any:
     for axis in axes.flat[len(shown_panels) :]:
         axis.set_visible(False)
     for axis, (task, effect) in zip(axes.flat, shown_panels, strict=False):
-        _draw_panel(axis, found, task, effect)
-    _same_limits([(task.task, axis) for axis, (task, _) in zip(axes.flat, shown_panels, strict=False)])
-    more = f"; {len(panels) - len(shown_panels)} more effects are in the CSV only" if len(panels) > MAX_PANELS else ""
+        _draw_panel(axis, factors, task, effect)
+    equalise_limits([(task.task, axis) for axis, (task, _) in zip(axes.flat, shown_panels, strict=False)], "y")
+    more = f"; {len(panels) - len(shown_panels)} more effects are only in the CSV" if len(panels) > MAX_PANELS else ""
     made.suptitle(
-        "means over the other factors' levels; bars: 95% Student-t intervals of that mean over seeds. Comparisons are within"
-        f"\nseeds, so judge them by the titles: partial ω² and Holm's p of the effect{more}",
+        "means over the levels of the other factors; bars: 95% Student-t intervals of that mean over seeds. Comparisons are"
+        f"\nwithin seeds, so judge them by the titles: partial ω² and Holm's p of the effect{more}",
         fontsize=9,
     )
     return made
 
 
-def _draw_panel(axis: Any, found: Factors, task: TaskFactors, effect: Effect) -> None:
-    here = [mean for mean in task.means if mean.effect is effect]
-    along = list(dict.fromkeys(mean.levels[0] for mean in here))
-    lines = list(dict.fromkeys(mean.levels[1:] for mean in here))
+def _draw_panel(axis: Any, factors: Factors, task: TaskFactors, effect: Effect) -> None:
+    means = [mean for mean in task.means if mean.effect is effect]
+    along = list(dict.fromkeys(mean.levels[0] for mean in means))
+    lines = list(dict.fromkeys(mean.levels[1:] for mean in means))
     labels = shorten_texts((line[0] for line in lines if line), 24)
     for i, line in enumerate(lines):
-        points = [mean.interval for mean in here if mean.levels[1:] == line]
+        points = [mean.interval for mean in means if mean.levels[1:] == line]
         shift = 0.06 * (i - (len(lines) - 1) / 2)
         axis.errorbar(
             [x + shift for x in range(len(along))], [p.mean for p in points], [p.half_width for p in points],
@@ -354,12 +370,12 @@ def _draw_panel(axis: Any, found: Factors, task: TaskFactors, effect: Effect) ->
     axis.set_xticks(range(len(along)), shorten_texts(along, 18), fontsize=8)
     axis.set_xlim(-0.4, len(along) - 0.6)
     axis.set_xlabel(effect.factors[0], fontsize=8)
-    axis.set_ylabel(f"{found.column} ({task.metric})\n{describe_mode(task.mode)}", fontsize=8)
+    axis.set_ylabel(f"{factors.column} ({task.metric})\n{describe_mode(task.mode)}", fontsize=8)
     axis.tick_params(axis="y", labelsize=8)
     omega = f"{format_number(effect.partial_omega_squared, 2)} {format_interval(effect.low, effect.high, 2)}"
     axis.set_title(
         f"{wrap_title(task.task, 40)}: {effect.name}\nω² {omega}, p {format_p(effect.p_adjusted)},"
-        f" {task.found.n_blocks} seeds",
+        f" {task.analysis.n_blocks} seeds",
         fontsize=8,
     )
     if lines[0]:
@@ -367,19 +383,10 @@ def _draw_panel(axis: Any, found: Factors, task: TaskFactors, effect: Effect) ->
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _same_limits(drawn: Sequence[tuple[str, Any]]) -> None:
-    """Gives the panels of one task one range: effects are compared by eye."""
-    for task in dict.fromkeys(task for task, _ in drawn):
-        axes = [axis for name, axis in drawn if name == task]
-        limits = [axis.get_ylim() for axis in axes]
-        for axis in axes:
-            axis.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-
-
 def make_output(results: Results, **asked: Any) -> Output:
-    """Returns the analysis as it is written; ``asked`` are options of ``compute``."""
+    """Returns what to write of the analysis; ``asked`` are the options of ``compute``."""
     factors = compute(results, **asked)
-    refused = tuple(f"{one.task}: {text}" for one in factors.refused for text in one.problems)
+    refused = tuple(f"{refusal.task}: {text}" for refusal in factors.refused for text in refusal.problems)
     return Output(
         numbers=numbers(factors),
         more_numbers={"means": mean_numbers(factors)},

@@ -1,9 +1,9 @@
-"""Figure 4's form: the final metric of every freeze schedule, with and without embedder training side by side.
+"""The form of figure 4: the final metric of every freeze schedule, with and without embedder training side by side.
 
-Question: what do embedder and body each contribute, and what is lost where one of them rests?
-One panel per task and combination of the other factors; one group of rows per freeze schedule (what rests, and how
-long), within it a row per combination of what is varied of embedder and proxy. The schedule ``none`` is the
-reference: dotted lines carry its means through all rows.
+Question: what do embedder and body each contribute, and what is lost where one of them is frozen?
+There is one panel per task and combination of the other factors. It has a group of rows per freeze schedule (what is
+frozen, and for how long), with a row per combination of the varied settings of embedder and proxy. The schedule ``none``
+is the reference: dotted lines extend its means through all rows.
 Dots are means over seeds, bars their Student-t intervals.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 
 from orca_sweep.analysis import figures
 from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.naive import NAIVE, is_naive, select_embedder_factors
 from orca_sweep.analysis.writing import Output, format_csv_rows
 from orca_sweep.config.freezing import states_length
 from orca_sweep.config.labels import write_level
@@ -23,10 +24,10 @@ NAME = "figure4_freezing"
 FREEZE = "finetune.freeze"
 FREEZE_EPOCHS = "finetune.freeze_epochs"
 REFERENCE = "none"
-"""The schedule of which all trains from the start."""
+"""The schedule that freezes nothing."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One cell: a schedule with one way to train the embedder."""
 
@@ -40,14 +41,14 @@ class Row:
         return self.cell.levels[FREEZE] == REFERENCE
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Figure4:
-    """All panels with the rows of each, from top to bottom, and what the numbers are of."""
+    """All panels with their rows, from top to bottom, and facts about their rows in the tables."""
 
     panels: tuple[figures.Panel, ...]
     rows: tuple[tuple[Row, ...], ...]
     by: tuple[str, ...]
-    """The factors of embedder and proxy whose combinations stand side by side."""
+    """The factors of embedder and proxy whose combinations are side by side."""
     facts: figures.Facts
 
 
@@ -55,22 +56,22 @@ def compute(results: Results, level: float = 0.95) -> Figure4:
     """Returns the rows of every panel: schedules in the order of the tables, the reference first.
 
     Raises:
-        InputError: if the freeze schedule is no factor, or two cells have the same levels.
+        InputError: if the freeze schedule is not a factor, or two cells have the same levels.
     """
     figures.need_factor(results, FREEZE)
     results = compared(results)
     cells = summarise_cells(results, level=level)
     along = (FREEZE, FREEZE_EPOCHS)
-    by = figures.embedding_factors(results.factors)
-    panels = figures.panels_of(cells, results.factors, by, along)
+    by = select_embedder_factors(results.factors)
+    panels = figures.build_panels(cells, results.factors, by, along)
     lengths = dict(zip(results.trials["cell_id"], results.trials[FREEZE_EPOCHS].map(write_level), strict=True))
     rows = tuple(_make_rows(panel, lengths) for panel in panels)
-    return Figure4(panels, rows, by, figures.collect_facts(results, cells, level))
+    return Figure4(panels=panels, rows=rows, by=by, facts=figures.collect_facts(results, cells, level))
 
 
 def _make_rows(panel: figures.Panel, lengths: Mapping[str, str]) -> tuple[Row, ...]:
     rows = [
-        Row(name_schedule(cell.label(FREEZE), lengths[cell.cell_id]), line.name, cell)
+        Row(schedule=name_schedule(cell.label(FREEZE), lengths[cell.cell_id]), line=line.name, cell=cell)
         for line in panel.lines
         for cell in line.cells
     ]
@@ -80,7 +81,7 @@ def _make_rows(panel: figures.Panel, lengths: Mapping[str, str]) -> tuple[Row, .
 
 
 def name_schedule(freeze: str, length: str) -> str:
-    """Returns a schedule as a row's name: what rests and how long, or the space's own text if that says both."""
+    """Returns the name of a schedule: what is frozen and for how long, or the text of the space if that says both."""
     if freeze == REFERENCE or length == "0" or states_length(freeze):
         return freeze
     return f"{freeze}, forever" if length == "forever" else f"{freeze}, {length} epoch{'s' * (length != '1')}"
@@ -96,65 +97,63 @@ def plot(figure: Figure4) -> Any:
     n_rows = max(1, -(-len(panels) // columns))
     heights = [max([1.2, *map(_panel_height, figure.rows[columns * i :][:columns])]) for i in range(n_rows)]
     n_lines = max([1, *(len(panel.lines) for panel in panels)])
-    size = max(6.5, 5 * columns), sum(heights) + (0.9 + 0.17 * n_lines) * n_rows + 0.5
-    with figures.use_look():
-        made, axes = figures.make_canvas(*size, n_rows, columns, height_ratios=heights)
-        styles = figures.choose_styles(panels)
-        drawn = []
-        for i, panel in enumerate(panels):
-            drawn.append((panel.task, axes[divmod(i, columns)]))
-            _plot_panel(drawn[-1][1], panel, figure.rows[i], figure, styles)
-        figures.same_limits(drawn, "x")
-        if not panels:
-            figures.write_words(axes[0][0], "there is no trial yet")
-        figures.write_below(made, _write_notes(figure))
-    return made
+    layout = figures.Layout(
+        width=max(6.5, 5 * columns),
+        height=sum(heights) + (0.9 + 0.17 * n_lines) * n_rows + 0.5,
+        rows=n_rows,
+        columns=columns,
+        height_ratios=heights,
+    )
+
+    def draw(axes: Any, styles: Mapping[str, figures.Style]) -> None:
+        figures.draw_grid(axes, panels, lambda axis, i: _plot_panel(axis, figure, i, styles), "x")
+
+    return figures.draw_figure(layout, panels, draw, _write_notes(figure))
 
 
 def _panel_height(rows: Sequence[Row]) -> float:
-    """Inches of a panel's rows."""
+    """Inches that the rows of a panel take."""
     return 0.19 * len(rows) + 0.12 * len({row.schedule for row in rows})
 
 
-def _plot_panel(
-    axis: Any, panel: figures.Panel, rows: Sequence[Row], figure: Figure4, styles: Mapping[str, figures.Style]
-) -> None:
-    axis.set_visible(True)
-    axis.set_title(textwrap.fill(panel.title, 56, max_lines=4, placeholder=" …"))
-    nothing = figures.nothing_yet(panel.lines)
-    if nothing:
-        figures.write_words(axis, nothing)
+def _plot_panel(axis: Any, figure: Figure4, i: int, styles: Mapping[str, figures.Style]) -> None:
+    panel, rows = figure.panels[i], figure.rows[i]
+    if not figures.start_panel(axis, panel, 56):
         return
-    places = _space_rows(rows)
-    for row, y in zip(rows, places, strict=True):
+    positions = _space_rows(rows)
+    for row, y in zip(rows, positions, strict=True):
         figures.draw_interval(axis, y, row.cell.interval, styles[row.line], across=True)
         axis.text(1.01, y, _label_count(row), transform=axis.get_yaxis_transform(), va="center", fontsize=7)
+    _label_schedules(axis, rows, positions)
+    _plot_reference(axis, rows, styles)
+    axis.set_ylim(max(positions) + 0.8, min(positions) - 0.8)
+    axis.set_xlabel(figures.label_measure(figure.facts.column, panel))
+    if figure.by or len(panel.lines) > 1:
+        lines = [(_line_name(line), styles[line.name]) for line in panel.lines]
+        figures.add_legend(axis, lines, ", ".join(figure.by), gap=34)
+
+
+def _space_rows(rows: Sequence[Row]) -> list[float]:
+    """Returns the position of each row from the top: groups are further apart than the rows of a group."""
+    positions, y = [], 0.0
+    for i, row in enumerate(rows):
+        y += 0 if i == 0 else (1.0 if row.schedule == rows[i - 1].schedule else 1.6)
+        positions.append(y)
+    return positions
+
+
+def _label_schedules(axis: Any, rows: Sequence[Row], positions: Sequence[float]) -> None:
+    """Names each group of rows, and shades every other group."""
     groups: dict[str, list[float]] = {}
-    for row, y in zip(rows, places, strict=True):
+    for row, y in zip(rows, positions, strict=True):
         groups.setdefault(row.schedule, []).append(y)
     references = {row.schedule for row in rows if row.is_reference}
     names = [textwrap.fill(f"{name} (reference)" if name in references else name, 34) for name in groups]
     axis.set_yticks([sum(ys) / len(ys) for ys in groups.values()], names)
     axis.tick_params(axis="y", length=0)
     axis.set_ylabel("frozen, for how long")
-    for i, ys in enumerate(groups.values()):
-        if i % 2 == 0:
-            axis.axhspan(min(ys) - 0.8, max(ys) + 0.8, color="#f1f1f1", zorder=0, linewidth=0)
-    _plot_reference(axis, rows, styles)
-    axis.set_ylim(max(places) + 0.8, min(places) - 0.8)
-    axis.set_xlabel(figures.label_measure(figure.facts.column, panel))
-    if figure.by or len(panel.lines) > 1:
-        lines = [(_line_name(line), styles[line.name]) for line in panel.lines]
-        figures.legend_under(axis, lines, ", ".join(figure.by), gap=34)
-
-
-def _space_rows(rows: Sequence[Row]) -> list[float]:
-    """Where rows stand, from the top: groups are further apart than the rows within one."""
-    places, y = [], 0.0
-    for i, row in enumerate(rows):
-        y += 0 if i == 0 else (1.0 if row.schedule == rows[i - 1].schedule else 1.6)
-        places.append(y)
-    return places
+    for ys in list(groups.values())[::2]:
+        axis.axhspan(min(ys) - 0.8, max(ys) + 0.8, color="#f1f1f1", zorder=0, linewidth=0)
 
 
 def _plot_reference(axis: Any, rows: Sequence[Row], styles: Mapping[str, figures.Style]) -> None:
@@ -164,10 +163,10 @@ def _plot_reference(axis: Any, rows: Sequence[Row], styles: Mapping[str, figures
 
 
 def _line_name(line: figures.Line) -> str:
-    """With or without embedder training, as far as the sweep varies that."""
-    if any(map(figures.is_naive, line.cells)):
+    """The label of a line, with or without embedder training where the sweep varies that."""
+    if any(map(is_naive, line.cells)):
         return f"without embedder training: {line.label}"
-    return f"with embedder training: {line.label}" if set(line.cells[0].levels) & set(figures.NAIVE) else line.label
+    return f"with embedder training: {line.label}" if set(line.cells[0].levels) & set(NAIVE) else line.label
 
 
 def _label_count(row: Row) -> str:
@@ -178,12 +177,12 @@ def _label_count(row: Row) -> str:
 def _write_notes(figure: Figure4) -> str:
     own = f"Means over n seeds; bars: their {figure.facts.level:.0%} Student-t intervals (none where n = 1)."
     if any(row.is_reference for rows in figure.rows for row in rows):
-        own += " Dotted: the means of the reference, where nothing is frozen."
-    return figures.write_notes(figure.facts, len(figure.panels), own)
+        own += " Dotted: the means of the reference, which freezes nothing."
+    return figures.write_notes(figure.facts, len(figure.panels), [own])
 
 
 def numbers(figure: Figure4) -> str:
-    """Returns every number of the figure as CSV: one line per row."""
+    """Returns every number of the figure as CSV, one line per row."""
     head = (
         "panel",
         "cell_id",
@@ -210,6 +209,6 @@ def numbers(figure: Figure4) -> str:
 
 
 def make_output(results: Results, **asked: Any) -> Output:
-    """Returns the analysis as it is written; ``asked`` are options of ``compute``."""
+    """Returns what to write of the analysis; ``asked`` are the options of ``compute``."""
     figure = compute(results, **asked)
     return Output(numbers=numbers(figure), figure=plot(figure))

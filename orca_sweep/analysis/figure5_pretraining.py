@@ -1,21 +1,21 @@
-"""Figure 5's form: the final metric over the amount of pre-training, without any as a point of its own.
+"""The form of figure 5: the final metric over the amount of pre-training, with a separate point for none.
 
-Question: how much pre-training does the body need, and does embedder training stand in for some of it?
-One panel per task and combination of the other factors; one line per proxy, or per combination of what is varied of
-embedder and proxy, or per level of the first other factor. The axis of fractions is logarithmic and has no place for
-zero: no pre-training stands to the left of a break, and no line leads across it.
+Question: how much pre-training does the body need, and can embedder training replace some of it?
+There is one panel per task and combination of the other factors, and one line per proxy, or per combination of the varied
+settings of embedder and proxy, or per level of the first other factor. The axis of fractions is logarithmic and cannot
+show zero: the point without pre-training is to the left of a break, and no line crosses the break.
 Points are means over seeds with Student-t intervals. Where ``body.pretrain_seed`` is a factor, a point is the mean over
-pre-training seeds (run seeds averaged within each), and its interval is one over these.
+pre-training seeds (run seeds averaged within each), and its interval is over these.
 """
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from orca_sweep.analysis import figures
 from orca_sweep.analysis.compared import compared
+from orca_sweep.analysis.naive import select_embedder_factors
 from orca_sweep.analysis.writing import Output, format_csv_rows
 from orca_sweep.config.labels import write_level
 from orca_sweep.results import Cell, Results, summarise_cells
@@ -25,12 +25,12 @@ NAME = "figure5_pretraining"
 FRACTION = "body.pretrain_fraction"
 PRETRAIN_SEED = "body.pretrain_seed"
 GAP = 0.75
-"""Decades between the least fraction and no pre-training, of which half is the break's."""
+"""Decades between the smallest fraction and no pre-training; the break is in the middle."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Figure5:
-    """All panels, and what the numbers are of; a line's cells are in the order of their fractions."""
+    """All panels, with the cells of each line in the order of their fractions, and facts about their rows."""
 
     panels: tuple[figures.Panel, ...]
     by: tuple[str, ...]
@@ -41,10 +41,10 @@ class Figure5:
 
 
 def compute(results: Results, level: float = 0.95) -> Figure5:
-    """Returns each line's cells along the fractions, grouped into panels.
+    """Returns the cells of each line in the order of their fractions, grouped into panels.
 
     Raises:
-        InputError: if the fraction is no factor, or two cells have the same levels.
+        InputError: if the fraction is not a factor, or two cells have the same levels.
     """
     figures.need_factor(results, FRACTION)
     results = compared(results)
@@ -52,27 +52,27 @@ def compute(results: Results, level: float = 0.95) -> Figure5:
     over_bodies = len({cell.label(PRETRAIN_SEED) for cell in cells}) > 1
     along = (FRACTION, PRETRAIN_SEED)
     free = [path for path in results.factors if path not in (*along, "task")]
-    by = figures.embedding_factors(free) or tuple(free[:1])
-    panels = figures.panels_of(cells, results.factors, by, along)
+    by = select_embedder_factors(free) or tuple(free[:1])
+    panels = figures.build_panels(cells, results.factors, by, along)
     ordered = tuple(
         replace(panel, lines=tuple(_sort_along(line, over_bodies, level) for line in panel.lines)) for panel in panels
     )
     over = "pre-training seeds" if over_bodies else "seeds"
-    return Figure5(ordered, by, over, figures.collect_facts(results, cells, level))
+    return Figure5(panels=ordered, by=by, over=over, facts=figures.collect_facts(results, cells, level))
 
 
 def _sort_along(line: figures.Line, over_bodies: bool, level: float) -> figures.Line:
-    """The line's cells by fraction; those that differ in the pre-training seed alone are one."""
+    """Returns the line with its cells sorted by fraction, and cells that differ only in the pre-training seed merged."""
     points: dict[float, list[Cell]] = {}
     for cell in line.cells:
         points.setdefault(float(cell.levels[FRACTION]), []).append(cell)
     merge = over_bodies and line.role == "replicate"
     cells = [_merge_bodies(points[at], level) if merge else points[at] for at in sorted(points)]
-    return replace(line, cells=tuple(cell for found in cells for cell in found))
+    return replace(line, cells=tuple(cell for point in cells for cell in point))
 
 
 def _merge_bodies(cells: Sequence[Cell], level: float) -> list[Cell]:
-    """One cell whose replicates are the means of others: run seeds of one body are not independent of each other."""
+    """Returns one cell whose replicates are the means of these: run seeds that share a body are not independent."""
     return [
         replace(
             cells[0],
@@ -86,19 +86,19 @@ def _merge_bodies(cells: Sequence[Cell], level: float) -> list[Cell]:
 # Picture ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Axis:
-    """Where fractions stand: decades, and to the left of them none at all."""
+@dataclass(frozen=True, kw_only=True)
+class FractionAxis:
+    """A logarithmic axis of fractions, with zero to the left of a break."""
 
     fractions: tuple[float, ...]
 
     @property
     def zero(self) -> float:
-        """The place of no pre-training."""
+        """The position of no pre-training."""
         return min((math.log10(f) for f in self.fractions if f), default=GAP) - GAP
 
-    def place(self, fraction: float) -> float:
-        """Returns where a fraction stands."""
+    def position_of(self, fraction: float) -> float:
+        """Returns the position of a fraction."""
         return math.log10(fraction) if fraction else self.zero
 
 
@@ -107,54 +107,47 @@ def plot(figure: Figure5) -> Any:
     panels = figure.panels[: figures.MAX_PANELS]
     rows, columns = figures.arrange_panels(len(panels))
     n_lines = max([1, *(len(panel.lines) for panel in panels)])
-    with figures.use_look():
-        made, axes = figures.make_canvas(max(5, 4 * columns), (3 + 0.18 * n_lines) * rows + 0.8, rows, columns)
-        styles = figures.choose_styles(panels)
-        drawn = []
-        for i, panel in enumerate(panels):
-            drawn.append((panel.task, axes[divmod(i, columns)]))
-            _plot_panel(drawn[-1][1], panel, figure, styles)
-        figures.same_limits(drawn, "y")
-        if not panels:
-            figures.write_words(axes[0][0], "there is no trial yet")
-        figures.write_below(made, _write_notes(figure))
-    return made
+    layout = figures.Layout(
+        width=max(5, 4 * columns), height=(3 + 0.18 * n_lines) * rows + 0.8, rows=rows, columns=columns
+    )
+
+    def draw(axes: Any, styles: Mapping[str, figures.Style]) -> None:
+        figures.draw_grid(axes, panels, lambda axis, i: _plot_panel(axis, figure, i, styles), "y")
+
+    return figures.draw_figure(layout, panels, draw, _write_notes(figure))
 
 
-def _plot_panel(axis: Any, panel: figures.Panel, figure: Figure5, styles: Mapping[str, figures.Style]) -> None:
-    axis.set_visible(True)
-    axis.set_title(textwrap.fill(panel.title, 44, max_lines=4, placeholder=" …"))
-    nothing = figures.nothing_yet(panel.lines)
-    if nothing:
-        figures.write_words(axis, nothing)
+def _plot_panel(axis: Any, figure: Figure5, i: int, styles: Mapping[str, figures.Style]) -> None:
+    panel = figure.panels[i]
+    if not figures.start_panel(axis, panel, 44):
         return
     fractions = sorted({float(cell.levels[FRACTION]) for line in panel.lines for cell in line.cells})
-    places = Axis(tuple(fractions))
+    scale = FractionAxis(fractions=tuple(fractions))
     for line, shift in zip(panel.lines, figures.spread_lines(len(panel.lines)), strict=True):
-        _plot_line(axis, line, places, styles[line.name], shift)
-    at = [places.place(f) for f in fractions]
+        _plot_line(axis, line, scale, styles[line.name], shift=shift)
+    at = [scale.position_of(f) for f in fractions]
     labelled = figures.choose_spaced(at, share=0.08)
-    axis.set_xticks(at, [_label_tick(f) if i in labelled else "" for i, f in enumerate(fractions)])
-    axis.set_xlim(places.place(fractions[0]) - 0.3, places.place(fractions[-1]) + 0.3)
+    axis.set_xticks(at, [_label_tick(f) if k in labelled else "" for k, f in enumerate(fractions)])
+    axis.set_xlim(scale.position_of(fractions[0]) - 0.3, scale.position_of(fractions[-1]) + 0.3)
     axis.set_xlabel(FRACTION + " (log axis)" * (fractions[-1] > 0))
     axis.set_ylabel(figures.label_measure(figure.facts.column, panel))
     if fractions[0] == 0 < fractions[-1]:
-        _draw_break(axis, places.zero + GAP / 2)
+        _draw_break(axis, scale.zero + GAP / 2)
     names = [(f"{line.label}, {line.n_text}", styles[line.name]) for line in panel.lines]
-    figures.legend_under(axis, names, ", ".join(figure.by))
+    figures.add_legend(axis, names, ", ".join(figure.by))
 
 
-def _plot_line(axis: Any, line: figures.Line, places: Axis, style: figures.Style, shift: float) -> None:
+def _plot_line(axis: Any, line: figures.Line, scale: FractionAxis, style: figures.Style, *, shift: float) -> None:
     for cell in line.cells:
-        at = places.place(float(cell.levels[FRACTION]))
+        at = scale.position_of(float(cell.levels[FRACTION]))
         figures.draw_interval(axis, at, cell.interval, style, shift=shift)
     seen = [cell for cell in line.cells if cell.interval.n and float(cell.levels[FRACTION]) > 0]
-    xs = [places.place(float(cell.levels[FRACTION])) for cell in seen]
-    figures.draw_trend(axis, xs, [cell.interval.mean for cell in seen], style, shift)
+    xs = [scale.position_of(float(cell.levels[FRACTION])) for cell in seen]
+    figures.draw_trend(axis, xs, [cell.interval.mean for cell in seen], style, shift=shift)
 
 
 def _draw_break(axis: Any, at: float) -> None:
-    """Two strokes on the axis and a gap in it, where decades end."""
+    """Draws a gap in the axis between two strokes, where the decades end."""
     from matplotlib.transforms import ScaledTranslation
 
     gap = {"marker": "_", "markersize": 6, "markeredgewidth": 3, "color": "white"}
@@ -173,17 +166,17 @@ def _write_notes(figure: Figure5) -> str:
     if figure.over == "seeds":
         noise = (
             "The intervals do not include the noise of pre-training: the trials of a point share one body"
-            f" ({PRETRAIN_SEED}), so another pre-training run may lie outside of them."
+            f" ({PRETRAIN_SEED}), so another pre-training run may lie outside them."
         )
     else:
         noise = (
             "Run seeds are averaged within each pre-training seed, so the intervals include the noise of pre-training."
         )
-    return figures.write_notes(figure.facts, len(figure.panels), what, noise)
+    return figures.write_notes(figure.facts, len(figure.panels), [what, noise])
 
 
 def numbers(figure: Figure5) -> str:
-    """Returns every number of the figure as CSV: one line per point."""
+    """Returns every number of the figure as CSV, one line per point."""
     head = (
         "panel",
         "cell_id",
@@ -211,6 +204,6 @@ def numbers(figure: Figure5) -> str:
 
 
 def make_output(results: Results, **asked: Any) -> Output:
-    """Returns the analysis as it is written; ``asked`` are options of ``compute``."""
+    """Returns what to write of the analysis; ``asked`` are the options of ``compute``."""
     figure = compute(results, **asked)
     return Output(numbers=numbers(figure), figure=plot(figure))

@@ -1,26 +1,27 @@
-"""What the figures share: from cells to lines and panels, how they look, and what they must say.
+"""What the figures share: how cells become lines and panels, how these look, and what the notes below must say.
 
-A figure's module computes a frozen record from tables, draws it, and gives the record's numbers as CSV. Matplotlib is
-imported where something is drawn and nowhere else, and nothing that it draws with is global.
+The module of a figure computes a frozen record from tables, draws it, and writes its numbers as CSV. Only functions that
+draw import Matplotlib, and none of them changes its global state.
 """
 
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from orca_sweep.config import embedder_training_fields, naive_settings
-from orca_sweep.config.labels import shorten_labels, write_level
+from orca_sweep.analysis.naive import is_naive
+from orca_sweep.config.labels import shorten_labels
 from orca_sweep.errors import InputError
 from orca_sweep.results import Cell, Results
 from orca_sweep.stats import Interval
 from orca_sweep.stats.modes import Mode, describe_mode
 
 MAX_PANELS = 12
-# Okabe & Ito's colours are told apart with any colour vision; markers tell lines apart without colour. Their numbers
-# have no common factor, so that a pair comes back after 72 lines only.
+# Readers with any colour vision can distinguish Okabe & Ito's colours, and markers distinguish lines without colour.
+# 8 and 9 have no common factor, so a pair of colour and marker repeats only after 72 lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">")
 GREY = "#666666"
@@ -33,46 +34,43 @@ LOOK: Any = {
     "legend.fontsize": 8,
     "legend.title_fontsize": 8,
     "lines.markersize": 5,
-    "svg.hashsalt": "orca-sweep",  # equal numbers, equal files
+    "svg.hashsalt": "orca-sweep",  # the same numbers give the same file
 }
-NAIVE = {path: write_level(value) for path, value in naive_settings().items()}
-"""What a cell without embedder training has for the fields that say so."""
-
 
 # Cells, lines, panels -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Line:
-    """The cells of one panel that a reader's eye follows: one combination of levels, or an A/A cell."""
+    """The cells of a panel that form one line: one combination of levels, or an A/A cell."""
 
     level: str
     role: str
     cells: tuple[Cell, ...]
     short: str = ""
-    """The level as a picture has room for it, other than that of any other line."""
+    """The level, short enough for a picture and different from that of every other line."""
 
     @property
     def name(self) -> str:
-        """The level; an A/A cell has another name than the cell that it repeats."""
+        """The level, with the role if the line is not of replicates."""
         return self.level if self.role == "replicate" else f"{self.level} ({self.role})"
 
     @property
     def label(self) -> str:
-        """The name as a picture has room for it, and what it means."""
+        """The name, short enough for a picture, marked if it is naive."""
         marks = ["naive"] * all(map(is_naive, self.cells)) + [self.role] * (self.role != "replicate")
         return (self.short or shorten_label(self.level)) + (f" ({', '.join(marks)})" if marks else "")
 
     @property
     def n_text(self) -> str:
-        """Over how many replicates the line's means are."""
+        """How many replicates the means of the line are over."""
         counts = sorted({cell.interval.n for cell in self.cells})
         return f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Panel:
-    """The lines of one task and one combination of those factors that have no place of their own in the figure."""
+    """The lines of one task and one combination of the factors that neither lines nor axes show."""
 
     title: str
     task: str
@@ -82,29 +80,31 @@ class Panel:
     unit: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a figure must say of the rows behind it."""
+    """What a figure must say about its rows."""
 
     column: str
     level: float
-    """Of confidence."""
+    """Confidence level of the intervals."""
     n_trials: int
     lacking: Mapping[str, int]
-    """Trials that are not ok, by status."""
+    """Number of trials that are not ok, by status."""
     n_worst: int
     n_searched: int
     tuned: tuple[str, ...]
     has_aa: bool
     notes: tuple[str, ...] = ()
-    """What was left out of the rows."""
+    """Which rows were left out."""
     better: str = describe_mode("min")
-    """Which way round the metric is compared, in words; of each task where they differ in it."""
+    """Whether lower or higher is better; per task where tasks differ."""
 
 
 def collect_facts(results: Results, cells: Sequence[Cell], level: float) -> Facts:
-    """Returns what is to be said of the cells' rows; candidates of tuning are counted apart."""
-    statuses = add_up(cell.status_counts for cell in cells)
+    """Returns what a figure must say about the rows of its cells; tuning candidates are counted separately."""
+    statuses: Counter[str] = Counter()
+    for cell in cells:
+        statuses.update(cell.status_counts)
     return Facts(
         column=results.metric,
         level=level,
@@ -129,149 +129,134 @@ def describe_modes(modes: Mapping[str, Mode]) -> str:
     return ", ".join(f"{describe_mode(mode)} in {', '.join(named)}" for mode, named in tasks.items())
 
 
-def add_up(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Returns the sums of counts by status."""
-    total: dict[str, int] = {}
-    for one in counts:
-        for status, n in one.items():
-            total[status] = total.get(status, 0) + n
-    return total
-
-
 def need_factor(results: Results, path: str) -> None:
-    """Checks that a sweep varied what the figure is about.
+    """Checks that a sweep varies the factor of a figure.
 
     Raises:
-        InputError: naming the factors that the tables have.
+        InputError: if it does not, with the factors that it varies.
     """
     if path not in results.factors:
         known = ", ".join(results.factors) or "none"
         raise InputError(
-            f"{', '.join(results.spaces) or 'these tables'}: {path!r} is no factor of this sweep. Its factors: {known}."
+            f"{', '.join(results.spaces) or 'these tables'}: {path!r} is not a factor of this sweep. Its factors: {known}."
             f" Give {path} two or more levels, or draw figure2_proxies, which takes any factor."
         )
 
 
 def shorten_label(level: str, width: int = 36) -> str:
-    """Returns a level that fits into a picture: without the folders before a file, and cut in its middle."""
+    """Returns a level that fits into a picture: a file without its folders, a long text cut in the middle."""
     return shorten_labels([level], width)[level]
 
 
-def embedding_factors(factors: Iterable[str]) -> tuple[str, ...]:
-    """Returns those factors that are about embedder and proxy: their combinations are one treatment."""
-    return tuple(path for path in factors if path == "proxy" or path.startswith("embedder."))
-
-
-def is_naive(cell: Cell) -> bool:
-    """Whether a cell does without embedder training, as far as its factors tell."""
-    return any(write_level(cell.levels[path]) == level for path, level in NAIVE.items() if path in cell.levels)
-
-
-def with_naive(cells: Sequence[Cell], factors: Iterable[str], own: Iterable[str]) -> tuple[Cell, ...]:
-    """Returns the cells with each naive one as the baseline of every treatment that it is the baseline of.
-
-    Without embedder training its settings have no effect and stand at one value, so a naive cell would be drawn apart
-    from what it is to be compared with. It takes on the levels of trained cells that agree with it in all else; not
-    of the factors in ``own``.
-    """
-    training = [path for path in embedding_factors(factors) if path in embedder_training_fields()]
-    taken = [path for path in training if path not in own]
-    trained_cells: dict[tuple[str, ...], dict[tuple[str, ...], Cell]] = {}
-    for cell in cells:
-        if not is_naive(cell):
-            trained_cells.setdefault(_apart_from(training, cell), {}).setdefault(tuple(map(cell.label, taken)), cell)
-    spread: list[Cell] = []
-    for cell in cells:
-        found = trained_cells.get(_apart_from(training, cell), {}).values() if is_naive(cell) else ()
-        spread += [_with_levels(cell, trained, taken) for trained in found] or [cell]
-    return tuple(spread)
-
-
-def _with_levels(cell: Cell, other: Cell, paths: Iterable[str]) -> Cell:
-    paths = list(paths)
-    levels = {path: other.levels[path] for path in paths}
-    labels = {path: other.label(path) for path in paths}
-    return replace(cell, levels={**cell.levels, **levels}, labels={**cell.labels, **labels})
-
-
-def _apart_from(paths: Sequence[str], cell: Cell) -> tuple[str, ...]:
-    return (cell.task, *(cell.label(path) for path in cell.levels if path not in paths))
-
-
-def panels_of(
+def build_panels(
     cells: Iterable[Cell], factors: Iterable[str], by: Sequence[str], along: Sequence[str] = ()
 ) -> tuple[Panel, ...]:
-    """Returns the cells in panels and lines: ``by`` are the lines' factors, ``along`` those of an axis.
+    """Returns the cells as panels of lines: ``by`` are the factors of the lines, ``along`` those of an axis.
 
     Raises:
-        InputError: if two cells have one place: their sweeps differ in what is no factor.
+        InputError: if two cells have the same levels: their sweeps differ in a field that is not a factor.
     """
-    others = [path for path in factors if path not in (*by, *along, "task")]
-    made: dict[tuple[str, ...], dict[tuple[str, str], list[Cell]]] = {}
-    places: dict[tuple[str, ...], str] = {}
-    problems: dict[str, None] = {}
-    for cell in cells:
-        panel = (cell.task, *map(cell.label, others))
-        level = ", ".join(map(cell.label, by)) or "all trials"
-        place = (*panel, level, cell.role, *map(cell.label, along))
-        if places.setdefault(place, cell.cell_id) != cell.cell_id:
-            problems[_same_place(places[place], cell)] = None
-        made.setdefault(panel, {}).setdefault((level, cell.role), []).append(cell)
-    if problems:
-        raise InputError(list(problems))
-    short_keys = [shorten_labels(column, 36) for column in zip(*made, strict=True)]
-    short_lines = shorten_labels([level for lines in made.values() for level, _ in lines], 36)
+    remaining = [path for path in factors if path not in (*by, *along, "task")]
+    grouped = _group_cells(cells, remaining, by, along)
+    short_keys = [shorten_labels(column, 36) for column in zip(*grouped, strict=True)]
+    short_lines = shorten_labels([level for lines in grouped.values() for level, _ in lines], 36)
     return tuple(
         _make_panel(
             [short[level] for short, level in zip(short_keys, key, strict=True)],
-            others,
-            [Line(level, role, tuple(of), short_lines[level]) for (level, role), of in lines.items()],
+            remaining,
+            [
+                Line(level=level, role=role, cells=tuple(members), short=short_lines[level])
+                for (level, role), members in lines.items()
+            ],
         )
-        for key, lines in made.items()
+        for key, lines in grouped.items()
     )
 
 
-def _make_panel(key: Sequence[str], others: Sequence[str], lines: Sequence[Line]) -> Panel:
-    """The panel of lines; ``key`` is its task and its levels of the other factors, as a title has room for them."""
-    named = [f"{path} {level}" for path, level in zip(others, key[1:], strict=True)]
+def _group_cells(
+    cells: Iterable[Cell], remaining: Sequence[str], by: Sequence[str], along: Sequence[str]
+) -> dict[tuple[str, ...], dict[tuple[str, str], list[Cell]]]:
+    """Groups cells by panel, then by level and role of their line."""
+    grouped: dict[tuple[str, ...], dict[tuple[str, str], list[Cell]]] = {}
+    first_ids: dict[tuple[str, ...], str] = {}
+    problems: dict[str, None] = {}
+    for cell in cells:
+        panel = (cell.task, *map(cell.label, remaining))
+        level = ", ".join(map(cell.label, by)) or "all trials"
+        key = (*panel, level, cell.role, *map(cell.label, along))
+        if first_ids.setdefault(key, cell.cell_id) != cell.cell_id:
+            problems[_explain_clash(first_ids[key], cell)] = None
+        grouped.setdefault(panel, {}).setdefault((level, cell.role), []).append(cell)
+    if problems:
+        raise InputError(list(problems))
+    return grouped
+
+
+def _make_panel(key: Sequence[str], remaining: Sequence[str], lines: Sequence[Line]) -> Panel:
+    """Makes a panel; ``key`` is its task and its levels of the other factors, short enough for a title."""
+    named = [f"{path} {level}" for path, level in zip(remaining, key[1:], strict=True)]
     cells = [cell for line in lines for cell in line.cells]
     metric = next((cell.metric for cell in cells if cell.metric), "")
-    return Panel(", ".join([key[0], *named]), cells[0].task, metric, tuple(lines), cells[0].mode, cells[0].unit)
+    return Panel(
+        title=", ".join([key[0], *named]),
+        task=cells[0].task,
+        metric=metric,
+        lines=tuple(lines),
+        mode=cells[0].mode,
+        unit=cells[0].unit,
+    )
 
 
-def _same_place(first: str, cell: Cell) -> str:
+def _explain_clash(first: str, cell: Cell) -> str:
     levels = ", ".join(f"{path} {cell.label(path)}" for path in cell.levels)
     return (
         f"cells {first} and {cell.cell_id} have the same levels ({levels or 'no factors'}): they differ in a field that is"
-        " no factor. Draw the tables of each sweep by themselves, or make that field a factor of one space."
+        " not a factor. Draw the tables of each sweep separately, or make that field a factor of one space."
     )
 
 
 # Look ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Style:
-    """How a line looks; an A/A cell is hollow and grey."""
+    """How a line looks."""
 
     colour: str
     marker: str
     face: str
 
 
+AA_STYLE = Style(colour=GREY, marker="o", face="white")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The size of a figure in inches, and the grid of its axes."""
+
+    width: float
+    height: float
+    rows: int
+    columns: int
+    height_ratios: Sequence[float] | None = None
+    """Of the rows, where they differ."""
+    width_ratios: Sequence[float] | None = None
+    """Of the columns, where they differ."""
+
+
 def choose_styles(panels: Iterable[Panel]) -> dict[str, Style]:
-    """Returns a style for every line's name, the same in all panels."""
+    """Returns a style for each name of a line, the same in all panels; A/A cells are grey and hollow."""
     lines = {line.name: line for panel in panels for line in panel.lines}
     own = [name for name, line in lines.items() if line.role == "replicate"]
     made = {}
     for i, name in enumerate(own):
         colour = COLOURS[i % len(COLOURS)]
-        made[name] = Style(colour, MARKERS[i % len(MARKERS)], colour)
-    return made | {name: Style(GREY, "o", "white") for name in lines if name not in made}
+        made[name] = Style(colour=colour, marker=MARKERS[i % len(MARKERS)], face=colour)
+    return made | {name: AA_STYLE for name in lines if name not in made}
 
 
 def use_look() -> AbstractContextManager[None]:
-    """Returns a context in which things drawn have the figures' common look."""
+    """Returns a context that gives what is drawn in it the common look of the figures."""
     import matplotlib
 
     return matplotlib.rc_context(LOOK)
@@ -283,21 +268,70 @@ def arrange_panels(n: int) -> tuple[int, int]:
     return max(1, math.ceil(n / columns)), columns
 
 
-def make_canvas(width: float, height: float, rows: int, columns: int, **ratios: Any) -> tuple[Any, Any]:
-    """Returns an empty figure of that size (inches) and its (rows, columns) axes, all of them still hidden."""
+def draw_figure(
+    layout: Layout, panels: Sequence[Panel], draw: Callable[[Any, Mapping[str, Style]], None], notes: str
+) -> Any:
+    """Returns a matplotlib figure of panels with notes below it.
+
+    Args:
+        layout: its size and grid.
+        panels: the panels to draw; without any, the figure says that there is no trial yet.
+        draw: draws all panels, given the (rows, columns) axes and the style of each line by name.
+        notes: the text below the figure.
+    """
+    with use_look():
+        made, axes = make_canvas(layout)
+        draw(axes, choose_styles(panels))
+        if not panels:
+            write_words(axes[0][0], "there is no trial yet")
+        write_below(made, notes)
+    return made
+
+
+def draw_grid(axes: Any, panels: Sequence[Panel], draw_panel: Callable[[Any, int], None], which: str) -> None:
+    """Draws each panel on an axis of its own, row by row; panels of a task share the range of the x or y axis."""
+    used = list(zip(axes.flat, panels, strict=False))
+    for i, (axis, _) in enumerate(used):
+        draw_panel(axis, i)
+    equalise_limits([(panel.task, axis) for axis, panel in used], which)
+
+
+def start_panel(axis: Any, panel: Panel, width: int) -> bool:
+    """Shows an axis with the title of its panel, ``width`` characters to a line.
+
+    Returns:
+        Whether the panel has a result to draw; if it has none, the axis says so.
+    """
+    axis.set_visible(True)
+    axis.set_title(textwrap.fill(panel.title, width, max_lines=4, placeholder=" …"))
+    reason = explain_no_result(panel.lines)
+    if reason:
+        write_words(axis, reason)
+    return reason is None
+
+
+def make_canvas(layout: Layout) -> tuple[Any, Any]:
+    """Returns an empty figure and its (rows, columns) axes, which are still hidden."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
-    axes = figure.subplots(rows, columns, squeeze=False, **ratios)
+    engine = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
+    figure = Figure(figsize=(layout.width, layout.height), layout=engine)
+    axes = figure.subplots(
+        layout.rows,
+        layout.columns,
+        squeeze=False,
+        height_ratios=layout.height_ratios,
+        width_ratios=layout.width_ratios,
+    )
     for axis in axes.flat:
         axis.set_visible(False)
-        axis.tick_params(labelsize=LOOK["font.size"])  # ticks are made when a figure is drawn, outside of its look
+        axis.tick_params(labelsize=LOOK["font.size"])  # ticks are made when the figure is saved, outside of its look
     return figure, axes
 
 
 def shift_data(axis: Any, shift: float, across: bool = False) -> Any:
-    """Returns the transform of an axis' data moved by points: to the right, or ``across``: upwards."""
+    """Returns the data transform of an axis, moved by points: to the right, or upwards if ``across``."""
     from matplotlib.transforms import ScaledTranslation
 
     x, y = (0.0, shift / 72) if across else (shift / 72, 0.0)
@@ -307,39 +341,39 @@ def shift_data(axis: Any, shift: float, across: bool = False) -> Any:
 def draw_interval(
     axis: Any, at: float, interval: Interval, style: Style, across: bool = False, shift: float = 0
 ) -> None:
-    """Draws a mean and its interval at a place, beside it by ``shift`` points; ``across``: along the x axis."""
+    """Draws a mean and its interval at a position, moved by ``shift`` points; along the x axis if ``across``."""
     for values, kind in (((interval.low, interval.high), "-"), ((interval.mean,), style.marker)):
         if all(map(math.isfinite, values)):
-            places = [at] * len(values)
-            xs, ys = (values, places) if across else (places, values)
+            positions = [at] * len(values)
+            xs, ys = (values, positions) if across else (positions, values)
             looks = {"color": style.colour, "markerfacecolor": style.face, "linewidth": 1.4}
             axis.plot(xs, ys, kind, transform=shift_data(axis, shift, across), **looks)
             axis.update_datalim(list(zip(xs, ys, strict=True)))
     axis.autoscale_view()
 
 
-def draw_trend(axis: Any, xs: Sequence[float], ys: Sequence[float], style: Style, shift: float) -> None:
-    """Draws the thin line that joins a line's means."""
+def draw_trend(axis: Any, xs: Sequence[float], ys: Sequence[float], style: Style, *, shift: float) -> None:
+    """Draws the thin line that joins the means of a line, moved to the right by ``shift`` points."""
     axis.plot(xs, ys, color=style.colour, linewidth=0.9, alpha=0.7, transform=shift_data(axis, shift))
 
 
 def spread_lines(n: int) -> list[float]:
-    """Returns offsets in points by which n lines stand beside each other at one place."""
+    """Returns the offsets, in points, that put n lines side by side at one position."""
     step = min(5, 28 / max(1, n))
     return [step * (i - (n - 1) / 2) for i in range(n)]
 
 
-def choose_spaced(places: Sequence[float], share: float) -> list[int]:
-    """Returns which of rising places are so far apart that labels fit: by at least a share of their range."""
+def choose_spaced(positions: Sequence[float], share: float) -> list[int]:
+    """Returns the indices of ascending positions that leave room for labels: more than a share of the range apart."""
     kept: list[int] = []
-    for i, place in enumerate(places):
-        if not kept or place - places[kept[-1]] > share * (places[-1] - places[0]):
+    for i, position in enumerate(positions):
+        if not kept or position - positions[kept[-1]] > share * (positions[-1] - positions[0]):
             kept.append(i)
     return kept
 
 
-def legend_under(axis: Any, lines: Sequence[tuple[str, Style]], title: str, gap: float = 42, top: bool = False) -> None:
-    """Adds a legend of names and styles below an axis, ``gap`` points under it; ``top``: under its upper edge."""
+def add_legend(axis: Any, lines: Sequence[tuple[str, Style]], title: str, gap: float = 42, top: bool = False) -> None:
+    """Adds a legend of names and styles ``gap`` points below an axis, or below its upper edge if ``top``."""
     from matplotlib.lines import Line2D
     from matplotlib.transforms import ScaledTranslation
 
@@ -348,19 +382,19 @@ def legend_under(axis: Any, lines: Sequence[tuple[str, Style]], title: str, gap:
         for name, style in lines
     ]
     below = axis.transAxes + ScaledTranslation(0, -gap / 72, axis.figure.dpi_scale_trans)
-    place = {"loc": "upper left", "bbox_to_anchor": (0, int(top)), "bbox_transform": below, "borderaxespad": 0}
-    axis.legend(handles=handles, title=title or None, alignment="left", **place)
+    anchor = {"loc": "upper left", "bbox_to_anchor": (0, int(top)), "bbox_transform": below, "borderaxespad": 0}
+    axis.legend(handles=handles, title=title or None, alignment="left", **anchor)
 
 
 def write_words(axis: Any, words: str) -> None:
-    """Writes what is to be known where there is nothing to draw."""
+    """Writes words on an axis that has nothing to draw."""
     axis.set_visible(True)
     axis.set(xticks=[], yticks=[])
     axis.text(0.5, 0.5, textwrap.fill(words, 40), ha="center", va="center", color=GREY, transform=axis.transAxes)
 
 
-def same_limits(drawn: Iterable[tuple[str, Any]], which: str) -> None:
-    """Gives the axes of one task that have something on them one range, so that they can be compared by eye."""
+def equalise_limits(drawn: Iterable[tuple[str, Any]], which: str) -> None:
+    """Gives the (task, axis) pairs of a task that have data the same x or y range, so that a reader can compare them."""
     by_task: dict[str, list[Any]] = {}
     for task, axis in drawn:
         if axis.has_data():
@@ -375,7 +409,7 @@ def same_limits(drawn: Iterable[tuple[str, Any]], which: str) -> None:
 
 
 def label_measure(column: str, panel: Panel) -> str:
-    """Returns what a column of the trials table holds, in words, with its unit and, if so, that higher is better."""
+    """Returns the words for a column of the trials table, with its unit, and a line that says so if higher is better."""
     splits = {"val": "validation", "test": "test"}
     split, _, epoch = column.partition("_metric_")
     name = splits[split] if split in splits and epoch else column
@@ -384,48 +418,48 @@ def label_measure(column: str, panel: Panel) -> str:
 
 
 def with_unit(metric: str, unit: str) -> str:
-    """Returns a metric's name with its unit; a sweep without any result does not know its metric."""
+    """Returns the name of a metric with its unit; 'metric' if no trial has a result yet."""
     return f"{metric} ({unit})" if metric and unit else metric or "metric"
 
 
-def nothing_yet(lines: Iterable[Line]) -> str | None:
-    """Returns what to say in place of a picture if none of the lines' trials has a result."""
+def explain_no_result(lines: Iterable[Line]) -> str | None:
+    """Returns what to write instead of a picture if no trial of the lines has a result; else None."""
     cells = [cell for line in lines for cell in line.cells]
     if any(cell.interval.n for cell in cells):
         return None
     n = sum(len(cell.trials) for cell in cells)
-    return f"no result yet: 0 of {n} trials are ok" if n else "no result yet: there are only trials of the search"
+    return f"no result yet: 0 of {n} trials are ok" if n else "no result yet: there are only tuning candidates"
 
 
-def write_notes(facts: Facts, n_panels: int, *own: str) -> str:
-    """Returns the text below a figure: its own sentences, then what every figure must say of its rows."""
+def write_notes(facts: Facts, n_panels: int, own: Iterable[str]) -> str:
+    """Returns the text below a figure: its own sentences, then what every figure must say about its rows."""
     epoch = {"best": "at the best-validated epoch; ", "last": "at the last epoch; "}
-    said = [*own, f"{facts.column}: {epoch.get(facts.column.rpartition('_')[2], '')}{facts.better}."]
+    sentences = [*own, f"{facts.column}: {epoch.get(facts.column.rpartition('_')[2], '')}{facts.better}."]
     if facts.has_aa:
-        said.append("aa: the reference cell again, with seeds of its own.")
-    said += [_about_rows(facts), *facts.notes]
+        sentences.append("aa: the reference cell repeated with other seeds.")
+    sentences += [_describe_rows(facts), *facts.notes]
     if facts.tuned:
-        said.append(
-            f"{', '.join(facts.tuned)} searched within each cell; the {facts.n_searched} trials of the search are in no mean."
+        sentences.append(
+            f"{', '.join(facts.tuned)} tuned within each cell; no mean includes the {facts.n_searched} tuning candidates."
         )
     if n_panels > MAX_PANELS:
-        said.append(f"{n_panels - MAX_PANELS} more panels are in the CSV only.")
-    return " ".join(said)
+        sentences.append(f"{n_panels - MAX_PANELS} more panels are in the CSV only.")
+    return " ".join(sentences)
 
 
-def _about_rows(facts: Facts) -> str:
+def _describe_rows(facts: Facts) -> str:
     if not facts.n_trials:
-        return "There is no trial yet, but those of the search." if facts.n_searched else "There is no trial yet."
+        return "So far there are only tuning candidates." if facts.n_searched else "There is no trial yet."
     if not facts.lacking:
         return f"All {facts.n_trials} trials are ok."
     states = ", ".join(f"{n} {status}" for status, n in facts.lacking.items())
-    scored = f", but for {facts.n_worst} scored as the worst of their task" if facts.n_worst else ""
+    scored = f", except {facts.n_worst} scored as the worst of their task" if facts.n_worst else ""
     n = sum(facts.lacking.values())
-    return f"Not ok: {n} of {facts.n_trials} trials ({states}); left out of all means{scored}."
+    return f"Not ok: {n} of {facts.n_trials} trials ({states}); no mean includes them{scored}."
 
 
 def write_below(figure: Any, words: str) -> None:
-    """Puts notes below a figure, as wide as it is."""
+    """Writes notes below a figure, over its whole width."""
     width = int(figure.get_figwidth() * 17)
     figure.supxlabel(textwrap.fill(words, width), x=0.01, ha="left", fontsize=7, color="#333333")
 
@@ -434,5 +468,5 @@ def write_below(figure: Any, words: str) -> None:
 
 
 def interval_fields(interval: Interval) -> tuple[int, float, float, float]:
-    """Returns an interval as the four fields n, mean, low, high."""
+    """Returns the fields n, mean, low, high of an interval."""
     return interval.n, interval.mean, interval.low, interval.high

@@ -1,19 +1,19 @@
-"""How much choosing on test would have flattered: the test error of what validation chose minus that of what test chose.
+"""How much choosing on test would flatter: the test error of the choice on validation minus that of the choice on test.
 
-Three choices, each per task and in the unit of its metric; none can be below zero:
+There are four choices, each per task and in the unit of its metric; no value can be below zero:
 
-- epoch: the best-validated epoch, against the better on test of that one and the last. Test is scored once, at the end,
-  at these two alone, so this is the least that choosing the epoch on test would have flattered. A mean over ok
-  replicates; its interval is over seeds, each the mean of its cells.
-- cell: the cell with the lowest mean validation error, against the one with the lowest mean test error. Where they
-  differ, the interval is of their paired difference over seeds: of these two cells, which the same numbers chose.
-- candidate: within a tuned cell, the candidate that validation chose, against the one that test would have; a mean over
-  cells.
-- seed: within a cell, the seed that is best on validation, against the one that is best on test; a mean over cells.
+- epoch: the best-validated epoch, compared with the better on test of this epoch and the last. Test is scored only once,
+  at the end, at these two epochs, so this is a lower bound. It is a mean over ok replicates; its interval is over seeds,
+  each of them the mean of its cells.
+- cell: the cell with the lowest mean validation error, compared with the cell with the lowest mean test error. Where they
+  differ, the interval is of their paired difference over seeds; the same numbers chose these two cells.
+- candidate: within a tuned cell, the candidate that validation chose, compared with the candidate that test would have
+  chosen; a mean over cells.
+- seed: within a cell, the best seed on validation, compared with the best seed on test; a mean over cells.
 
-What is chosen from must be whole: a cell or candidate that lacks a result is left out and named. Nothing here says that
-somebody has chosen on test; it says what that would have been worth. Trials that began after test metrics of their sweep
-were revealed are counted: whoever ran those could have seen test numbers.
+A cell or candidate that lacks a result is left out and named. This analysis does not show that somebody chose on test; it
+shows what that would have gained. It also counts the trials that began after test metrics of their sweep were revealed,
+because whoever ran them could have seen test numbers.
 
 Sealed tables have no test metrics: 'orca-sweep reveal' shows them. Writes flattery.csv, .md, .tex (booktabs), and a plot
 as .png and .svg.
@@ -60,32 +60,32 @@ if TYPE_CHECKING:
 NAME = "flattery"
 VAL, TEST, LAST = "val_metric_best", "test_metric_best", "test_metric_last"
 CHOICES = ("epoch", "cell", "candidate", "seed")
-NONE = Interval(n=0, mean=math.nan, sd=math.nan, low=math.nan, high=math.nan, level=0.95)
+NO_INTERVAL = Interval(n=0, mean=math.nan, sd=math.nan, low=math.nan, high=math.nan, level=0.95)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One kind of choice in one task, and what making it on test would have been worth."""
+    """One kind of choice in one task, and what making it on test would have gained."""
 
     kind: str
     flattery: float
-    """In the metric's unit, never below zero; NaN where there is nothing to choose."""
-    interval: Interval
-    """Over seeds; n is 0 where seeds do not replicate the choice."""
-    n: int
-    """Choices that it is the mean of."""
+    """In the unit of the metric, never below zero; NaN if there is nothing to choose."""
     of: str
-    """What n counts, and what each is chosen from."""
-    most: float
-    """The largest of the n."""
-    by_validation: str
-    """What validation chose, where it is one thing."""
-    by_test: str
-    note: str
-    """What could not be chosen from, and why; or why there is no number; or what a mean is not even over."""
+    """What n counts, and what each choice is made from."""
+    interval: Interval = NO_INTERVAL
+    """Over seeds; n is 0 if seeds do not replicate the choice."""
+    n: int = 0
+    """Number of choices in the mean."""
+    largest: float = math.nan
+    """The largest of the n choices."""
+    by_validation: str = ""
+    """The choice of validation, where n is one choice between cells."""
+    by_test: str = ""
+    note: str = ""
+    """What was left out and why, why there is no number, or how a mean is uneven."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskFlattery:
     """The choices of one task."""
 
@@ -95,25 +95,25 @@ class TaskFlattery:
     mode: Mode = "min"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Flattery:
-    """All tasks, and who could have seen test numbers."""
+    """All tasks, and how many trials began after a reveal."""
 
     tasks: tuple[TaskFlattery, ...]
     level: float
     n_trials: int
-    """With a moment at which they began."""
+    """Trials that recorded when they began."""
     n_after: int
-    """That began after test metrics of their sweep had been revealed."""
+    """Trials that began after a reveal of the test metrics of their sweep."""
     reveals: tuple[tuple[str, str, int], ...]
-    """Space, moment and trials shown first of each look at test metrics."""
+    """Each reveal of test metrics: the space, the time, and the number of trials it showed first."""
     completeness: str
     notes: tuple[str, ...] = ()
-    """What was left out of the rows."""
+    """Which rows were left out."""
 
 
 def compute(results: Results, level: float = 0.95) -> Flattery:
-    """Returns what choosing on test would have been worth, per task.
+    """Returns what choosing on test would have gained, per task.
 
     Raises:
         InputError: if test metrics are sealed, or the tables lack a column.
@@ -121,37 +121,46 @@ def compute(results: Results, level: float = 0.95) -> Flattery:
     require_columns(results, (VAL, TEST, LAST))
     if results.n_sealed:
         raise InputError(
-            f"the test metrics of {results.n_sealed} ok trials are sealed, and what test would have chosen is not known."
-            " Show them with 'orca-sweep reveal SWEEP_FOLDER', then collect again; every reveal is logged."
+            f"the test metrics of {results.n_sealed} ok trials are sealed, so the choices on test are not known. Show them"
+            " with 'orca-sweep reveal SWEEP_FOLDER', then collect again; every reveal is logged."
         )
     results = compared(results)
-    found = read_cells(results, TEST, measures=(VAL, TEST))
+    cells = read_cells(results, TEST, measures=(VAL, TEST))
     trials = results.trials
-    tasks = tuple(_compute_task(task, whole, trials, results.tuned, level) for task, whole in by_task(found).items())
+    tasks = tuple(
+        _compute_task(whole, trials[trials["task"] == task], results.tuned, level)
+        for task, whole in by_task(cells).items()
+    )
     known = trials["n_reveals_before"].dropna() if "n_reveals_before" in trials else trials["seed"].iloc[:0]
-    n_after = int((known > 0).sum())
     return Flattery(
-        tasks, level, len(known), n_after, tuple(results.reveals), describe_completeness(found), results.notes
+        tasks=tasks,
+        level=level,
+        n_trials=len(known),
+        n_after=int((known > 0).sum()),
+        reveals=tuple(results.reveals),
+        completeness=describe_completeness(cells),
+        notes=results.notes,
     )
 
 
 def _compute_task(
-    task: str, whole: Sequence[Cell], trials: "pd.DataFrame", tuned: Sequence[str], level: float
+    task_cells: Sequence[Cell], trials: "pd.DataFrame", tuned: Sequence[str], level: float
 ) -> TaskFlattery:
-    rows = trials[(trials["task"] == task) & (trials["status"] == "ok")].dropna(subset=[VAL, TEST])
+    rows = trials[trials["status"] == "ok"].dropna(subset=[VAL, TEST])
     replicates = rows[rows["role"] == "replicate"]
-    searched = trials[(trials["task"] == task) & (trials["role"] == "search")]
+    searched = trials[trials["role"] == "search"]
     searched = searched.assign(**{name: searched[name].where(searched.index.isin(rows.index)) for name in (VAL, TEST)})
-    cells = replicated(whole)
-    mode = whole[0].mode
+    cells = replicated(task_cells)
+    measured = metric_of(task_cells)
+    mode = measured.mode
     choices = [_choose_epoch(replicates, level, mode), _choose_cell(cells, level, mode)]
     choices += [_choose_candidate(searched, tuned, mode)] if tuned else []
     choices.append(_choose_seed(cells, mode))
-    return TaskFlattery(task, metric_of(whole).name, tuple(choices), mode)
+    return TaskFlattery(task=task_cells[0].task, metric=measured.name, choices=tuple(choices), mode=mode)
 
 
-def _by_seed(cell: Cell, column: str) -> dict[int, float]:
-    """A metric of the cell's ok trials that have both."""
+def _collect_by_seed(cell: Cell, column: str) -> dict[int, float]:
+    """Returns a metric, by seed, of the ok trials that have both metrics."""
     whole = (trial for trial in cell.trials if trial.status == "ok" and not _lacks_metric(trial))
     return {trial.seed: trial.measures[column] for trial in whole}
 
@@ -160,16 +169,16 @@ def _lacks_metric(trial: CellTrial) -> bool:
     return any(math.isnan(trial.measures.get(column, math.nan)) for column in (VAL, TEST))
 
 
-def _lacking_seeds(cell: Cell) -> list[int]:
-    """Planned seeds without a result."""
-    return [seed for seed in cell.values if seed not in _by_seed(cell, TEST)]
+def _list_lacking_seeds(cell: Cell) -> list[int]:
+    """Returns the planned seeds without a result."""
+    return [seed for seed in cell.values if seed not in _collect_by_seed(cell, TEST)]
 
 
-def _no_choice(kind: str, of: str, why: str) -> Choice:
-    return Choice(kind, math.nan, NONE, 0, of, math.nan, "", "", why)
+def _make_no_choice(kind: str, of: str, reason: str) -> Choice:
+    return Choice(kind=kind, flattery=math.nan, of=of, note=reason)
 
 
-def _mean_of(values: Sequence[float]) -> float:
+def _compute_mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
@@ -180,24 +189,32 @@ def _choose_epoch(rows: "pd.DataFrame", level: float, mode: Mode) -> Choice:
     scored = rows.dropna(subset=[LAST])
     of = "ok replicates, each from its best-validated and its last epoch"
     if not len(scored):
-        return _no_choice("epoch", of, "no number, since no replicate is ok")
+        return _make_no_choice("epoch", of, "no number, since no replicate is ok")
     gaps = _as_cost(scored[TEST] - scored[LAST], mode).clip(lower=0)
     by_seed = gaps.groupby(scored["seed"]).agg(["mean", "count"])
     interval = t_interval(by_seed["mean"].to_numpy(dtype=float), level)
     counts = [f"{seed} ({n})" for seed, n in by_seed["count"].items()]
     uneven = f"seeds have different numbers of ok cells, and each counts once: {', '.join(counts)}"
     note = uneven if by_seed["count"].nunique() > 1 else ""
-    return Choice("epoch", interval.mean, interval, len(gaps), of, float(gaps.max()), "", "", note)
+    return Choice(
+        kind="epoch",
+        flattery=interval.mean,
+        of=of,
+        interval=interval,
+        n=len(gaps),
+        largest=float(gaps.max()),
+        note=note,
+    )
 
 
 def _as_cost(values: Any, mode: Mode) -> Any:
-    """Values of a metric, turned so that less is better."""
+    """Returns the values of a metric with the sign that makes lower better."""
     return values if mode == "min" else -values
 
 
 def _choose_cell(cells: Sequence[Cell], level: float, mode: Mode) -> Choice:
-    lacking = {cell.cell_id: _lacking_seeds(cell) for cell in cells}
-    whole = [cell for cell in cells if _by_seed(cell, TEST) and not lacking[cell.cell_id]]
+    lacking = {cell.cell_id: _list_lacking_seeds(cell) for cell in cells}
+    whole = [cell for cell in cells if _collect_by_seed(cell, TEST) and not lacking[cell.cell_id]]
     paths = find_varying(cells)
     gone = [
         f"{cell.describe(paths)} (seed {', '.join(map(str, lacking[cell.cell_id]))})"
@@ -208,22 +225,32 @@ def _choose_cell(cells: Sequence[Cell], level: float, mode: Mode) -> Choice:
     of = f"choice among {len(whole)} cells by their means over seeds"
     if len(whole) < 2:
         more = f"; {left_out}" if left_out else ""
-        return _no_choice("cell", of, f"no number, since fewer than two cells have all results{more}")
+        return _make_no_choice("cell", of, f"no number, since fewer than two cells have all results{more}")
     chosen, best = (
-        min(whole, key=lambda cell: as_cost(_mean_of([*_by_seed(cell, column).values()]), mode))
+        min(whole, key=lambda cell: as_cost(_compute_mean([*_collect_by_seed(cell, column).values()]), mode))
         for column in (VAL, TEST)
     )
-    by_chosen, by_best = _by_seed(chosen, TEST), _by_seed(best, TEST)
-    gap = as_cost(_mean_of([*by_chosen.values()]) - _mean_of([*by_best.values()]), mode)
-    interval = NONE
+    by_chosen, by_best = _collect_by_seed(chosen, TEST), _collect_by_seed(best, TEST)
+    gap = as_cost(_compute_mean([*by_chosen.values()]) - _compute_mean([*by_best.values()]), mode)
+    interval = NO_INTERVAL
     if chosen is not best and by_chosen.keys() == by_best.keys():
         gaps = [as_cost(by_chosen[seed] - by_best[seed], mode) for seed in sorted(by_best)]
         interval = t_interval(gaps, level)
-    return Choice("cell", gap, interval, 1, of, gap, chosen.describe(paths), best.describe(paths), left_out)
+    return Choice(
+        kind="cell",
+        flattery=gap,
+        of=of,
+        interval=interval,
+        n=1,
+        largest=gap,
+        by_validation=chosen.describe(paths),
+        by_test=best.describe(paths),
+        note=left_out,
+    )
 
 
 def _choose_candidate(rows: "pd.DataFrame", tuned: Sequence[str], mode: Mode) -> Choice:
-    """Of each tuned cell, from the candidates that are ok at as many seeds as any of it."""
+    """Chooses in each tuned cell between the candidates with the most ok seeds."""
     of = "tuned cells, each from its candidates"
     gaps, left_out = [], 0
     for _, cell in rows.groupby("cell_id", sort=False):
@@ -236,26 +263,26 @@ def _choose_candidate(rows: "pd.DataFrame", tuned: Sequence[str], mode: Mode) ->
             test, val = (_as_cost(kept[column, "mean"], mode) for column in (TEST, VAL))
             gaps.append(float(test.loc[val.idxmin()] - test.min()))
     if not gaps:
-        return _no_choice("candidate", of, "no number, since no tuned cell has two ok candidates")
+        return _make_no_choice("candidate", of, "no number, since no tuned cell has two ok candidates")
     gone = "candidate that lacks a result" if left_out == 1 else "candidates that lack a result"
     note = f"left out: {left_out} {gone} (pruned, failed or not run)" if left_out else ""
-    return Choice("candidate", _mean_of(gaps), NONE, len(gaps), of, max(gaps), "", "", note)
+    return Choice(kind="candidate", flattery=_compute_mean(gaps), of=of, n=len(gaps), largest=max(gaps), note=note)
 
 
 def _choose_seed(cells: Sequence[Cell], mode: Mode) -> Choice:
     of = "cells, each from its seeds"
-    several = [cell for cell in cells if len(_by_seed(cell, TEST)) > 1]
+    several = [cell for cell in cells if len(_collect_by_seed(cell, TEST)) > 1]
     if not several:
-        return _no_choice("seed", of, "no number, since no cell has two ok seeds")
-    gaps = [_seed_gap(cell, mode) for cell in several]
+        return _make_no_choice("seed", of, "no number, since no cell has two ok seeds")
+    gaps = [_compute_seed_gap(cell, mode) for cell in several]
     n_left_out = len(cells) - len(several)
     note = f"left out: {n_left_out} cells with fewer than two ok seeds" if n_left_out else ""
-    return Choice("seed", _mean_of(gaps), NONE, len(gaps), of, max(gaps), "", "", note)
+    return Choice(kind="seed", flattery=_compute_mean(gaps), of=of, n=len(gaps), largest=max(gaps), note=note)
 
 
-def _seed_gap(cell: Cell, mode: Mode) -> float:
+def _compute_seed_gap(cell: Cell, mode: Mode) -> float:
     val, test = (
-        {seed: as_cost(value, mode) for seed, value in _by_seed(cell, column).items()} for column in (VAL, TEST)
+        {seed: as_cost(value, mode) for seed, value in _collect_by_seed(cell, column).items()} for column in (VAL, TEST)
     )
     return test[min(val, key=val.__getitem__)] - min(test.values())
 
@@ -263,118 +290,120 @@ def _seed_gap(cell: Cell, mode: Mode) -> float:
 # Numbers ------------------------------------------------------------------------------------------
 
 
-def numbers(found: Flattery) -> str:
-    """Returns every number as CSV: a line per task and choice."""
-    return format_csv([_make_record(found, task, one) for task in found.tasks for one in task.choices])
+def numbers(flattery: Flattery) -> str:
+    """Returns every number as CSV, one line per task and choice."""
+    return format_csv([_make_record(flattery, task, choice) for task in flattery.tasks for choice in task.choices])
 
 
-def _make_record(found: Flattery, task: TaskFlattery, one: Choice) -> Record:
-    over = f"{format_percent(found.level)} Student-t interval of the mean over n_seeds"
+def _make_record(flattery: Flattery, task: TaskFlattery, choice: Choice) -> Record:
+    over = f"{format_percent(flattery.level)} Student-t interval of the mean over n_seeds"
     return {
         "task": task.task,
         "metric": task.metric,
         "mode": task.mode,
-        "choice": one.kind,
-        "flattery": one.flattery,
-        "low": one.interval.low,
-        "high": one.interval.high,
-        "n_seeds": one.interval.n or None,
-        "interval": over if one.interval.n > 1 else "",
-        "n": one.n,
-        "n_counts": one.of,
-        "largest": one.most,
-        "by_validation": one.by_validation,
-        "by_test": one.by_test,
-        "note": one.note,
-        "n_trials_after_a_reveal": found.n_after,
-        "n_trials": found.n_trials,
+        "choice": choice.kind,
+        "flattery": choice.flattery,
+        "low": choice.interval.low,
+        "high": choice.interval.high,
+        "n_seeds": choice.interval.n or None,
+        "interval": over if choice.interval.n > 1 else "",
+        "n": choice.n,
+        "n_counts": choice.of,
+        "largest": choice.largest,
+        "by_validation": choice.by_validation,
+        "by_test": choice.by_test,
+        "note": choice.note,
+        "n_trials_after_a_reveal": flattery.n_after,
+        "n_trials": flattery.n_trials,
     }
 
 
-def build_tables(found: Flattery) -> tuple[Table, ...]:
-    """Returns the table as people read it: a block per task."""
-    level = format_percent(found.level)
+def build_tables(flattery: Flattery) -> tuple[Table, ...]:
+    """Returns the table, with a block per task."""
+    level = format_percent(flattery.level)
     table = Table(
         name=NAME,
-        title="What choosing on test would have flattered",
-        caption=_write_caption(found),
+        title="How much choosing on test would flatter",
+        caption=_write_caption(flattery),
         head=("task", "choice", "flattery", f"{level} interval", "seeds", "n", "largest", "n counts"),
         align="llrrrrrl",
-        blocks=tuple(_build_block(task) for task in found.tasks),
-        notes=tuple(_list_notes(found)),
+        blocks=tuple(_build_block(task) for task in flattery.tasks),
+        notes=tuple(_list_notes(flattery)),
     )
     return (table,)
 
 
 def _build_block(task: TaskFlattery) -> tuple[tuple[str, ...], ...]:
-    known = [one.flattery for one in task.choices if one.flattery > 0]
+    known = [choice.flattery for choice in task.choices if choice.flattery > 0]
     decimals = decimals_of(known)
     rows = []
-    for one in task.choices:
-        i = one.interval
+    for choice in task.choices:
+        i = choice.interval
         texts = (
-            format_number(one.flattery, decimals),
+            format_number(choice.flattery, decimals),
             format_interval(i.low, i.high, decimals),
             str(i.n) if i.n else NOTHING,
-            str(one.n),
+            str(choice.n),
         )
-        rows.append((task.task, one.kind, *texts, format_number(one.most, decimals), one.of))
+        rows.append((task.task, choice.kind, *texts, format_number(choice.largest, decimals), choice.of))
     return tuple(rows)
 
 
-def _write_caption(found: Flattery) -> str:
-    units = "; ".join(f"{task.task}: {task.metric}, {describe_mode(task.mode)}" for task in found.tasks)
+def _write_caption(flattery: Flattery) -> str:
+    units = "; ".join(f"{task.task}: {task.metric}, {describe_mode(task.mode)}" for task in flattery.tasks)
     return (
-        f"How much worse the test metric ({units}) is of what validation chose than of what test would have chosen, never"
-        " below zero. Epoch:"
-        " a lower bound, since test is scored at the best-validated and the last epoch alone; interval over seeds, each the"
-        " mean of its cells. Cell: by means over seeds; where test would have chosen another one, the interval is of the"
-        " paired difference of the two over seeds. Candidate and seed: means over cells, which seeds do not replicate."
-        f" {found.completeness} {describe_looks(found)}"
+        f"How much worse the test metric ({units}) is for the choice on validation than for the choice on test, never below"
+        " zero. Epoch: a lower bound, since test is scored only at the best-validated and the last epoch; interval over"
+        " seeds, each the mean of its cells. Cell: by means over seeds; where test would choose another cell, the interval"
+        " is of the paired difference of the two over seeds. Candidate and seed: means over cells, without intervals,"
+        " because seeds do not replicate these choices."
+        f" {flattery.completeness} {describe_looks(flattery)}"
     )
 
 
-def describe_looks(found: Flattery) -> str:
-    """Returns a sentence on trials that were run by somebody who could have seen test numbers."""
-    if not found.n_trials:
+def describe_looks(flattery: Flattery) -> str:
+    """Returns a sentence on how many trials were run by somebody who could have seen test numbers."""
+    if not flattery.n_trials:
         return "The tables do not say whether trials began after a reveal of test metrics."
-    share = f"{found.n_after} of {found.n_trials} trials began after test metrics of their sweep had been revealed"
-    more = ": they were run by somebody who could have seen test numbers." if found.n_after else "."
+    share = f"{flattery.n_after} of {flattery.n_trials} trials began after test metrics of their sweep were revealed"
+    more = "; whoever ran them could have seen test numbers." if flattery.n_after else "."
     return share + more
 
 
-def _list_notes(found: Flattery) -> Iterator[str]:
-    yield from found.notes
-    for task in found.tasks:
-        for one in task.choices:
-            if one.by_validation:
-                same = "test would have chosen it, too" if one.by_validation == one.by_test else f"test {one.by_test}"
-                yield f"{task.task}, {one.kind}: validation chose {one.by_validation}; {same}."
-            if one.note:
-                yield f"{task.task}, {one.kind}: {one.note}."
-    for space, time, n in found.reveals:
+def _list_notes(flattery: Flattery) -> Iterator[str]:
+    yield from flattery.notes
+    for task in flattery.tasks:
+        for choice in task.choices:
+            if choice.by_validation:
+                same = (
+                    "test would choose the same" if choice.by_validation == choice.by_test else f"test {choice.by_test}"
+                )
+                yield f"{task.task}, {choice.kind}: validation chose {choice.by_validation}; {same}."
+            if choice.note:
+                yield f"{task.task}, {choice.kind}: {choice.note}."
+    for space, time, n in flattery.reveals:
         yield f"Revealed: {space}, {time}, {n} trials."
 
 
 # Figure -------------------------------------------------------------------------------------------
 
 
-def plot(found: Flattery) -> Any:
-    """Returns a matplotlib figure: a panel per task, a dot per choice with its interval, a ring at the largest."""
+def plot(flattery: Flattery) -> Any:
+    """Returns a matplotlib figure with a panel per task, and per choice a dot, its interval, and a ring at the largest."""
     from matplotlib.figure import Figure
 
     rows, head, ticks, width = 0.3, 0.4, 0.5, 8.5
-    sizes = [rows * len(task.choices) for task in found.tasks]
+    sizes = [rows * len(task.choices) for task in flattery.tasks]
     height = 0.6 + sum(sizes) + (head + ticks) * len(sizes)
     made, top = Figure(figsize=(width, height)), height - 0.5
-    for task, size in zip(found.tasks, sizes, strict=True):
+    for task, size in zip(flattery.tasks, sizes, strict=True):
         bottom = top - head - size
         axis = made.add_axes((0.12, bottom / height, 0.5, size / height))
         _draw_panel(axis, task)
         top = bottom - ticks
     made.suptitle(
-        "how much worse the test metric is of what validation chose than of what test would have chosen\ndot:"
-        f" mean of n choices; bar: {format_percent(found.level)} Student-t interval over seeds; ring: the largest of the n",
+        "how much worse the test metric is for the choice on validation than for the choice on test\ndot:"
+        f" mean of n choices; bar: {format_percent(flattery.level)} Student-t interval over seeds; ring: the largest of the n",
         fontsize=8.5,
         y=1 - 0.08 / height,
         va="top",
@@ -383,17 +412,17 @@ def plot(found: Flattery) -> Any:
 
 
 def _draw_panel(axis: Any, task: TaskFlattery) -> None:
-    for y, one in enumerate(task.choices):
-        colour, marker = COLOURS[CHOICES.index(one.kind)], MARKERS[CHOICES.index(one.kind)]
-        axis.plot([one.interval.low, one.interval.high], [y, y], color=colour, linewidth=2)
-        axis.plot([one.flattery], [y], marker, color=colour, markersize=6)
-        axis.plot([one.most], [y], "o", color=colour, markerfacecolor="none", markersize=9)
-        seeds = f", {one.interval.n} seeds" if one.interval.n else ""
-        text = f"{one.flattery:.3g} (n = {one.n} {one.of.split(',')[0].split(' by ')[0]}{seeds})"
-        text = text if one.n else shorten_text(one.note, 60)
+    for y, choice in enumerate(task.choices):
+        colour, marker = COLOURS[CHOICES.index(choice.kind)], MARKERS[CHOICES.index(choice.kind)]
+        axis.plot([choice.interval.low, choice.interval.high], [y, y], color=colour, linewidth=2)
+        axis.plot([choice.flattery], [y], marker, color=colour, markersize=6)
+        axis.plot([choice.largest], [y], "o", color=colour, markerfacecolor="none", markersize=9)
+        seeds = f", {choice.interval.n} seeds" if choice.interval.n else ""
+        text = f"{choice.flattery:.3g} (n = {choice.n} {choice.of.split(',')[0].split(' by ')[0]}{seeds})"
+        text = text if choice.n else shorten_text(choice.note, 60)
         axis.text(1.02, y, text, transform=axis.get_yaxis_transform(), fontsize=7.5, va="center")
     axis.axvline(0, color="#444444", linewidth=0.8)
-    axis.set_yticks(range(len(task.choices)), [one.kind for one in task.choices], fontsize=8)
+    axis.set_yticks(range(len(task.choices)), [choice.kind for choice in task.choices], fontsize=8)
     axis.set_ylim(len(task.choices) - 0.5, -0.5)
     axis.set_title(wrap_title(task.task), fontsize=9, loc="left")
     axis.set_xlabel(f"flattery ({task.metric})", fontsize=8)
@@ -402,6 +431,6 @@ def _draw_panel(axis: Any, task: TaskFlattery) -> None:
 
 
 def make_output(results: Results, **asked: Any) -> Output:
-    """Returns the analysis as it is written; ``asked`` are options of ``compute``."""
+    """Returns what to write of the analysis; ``asked`` are the options of ``compute``."""
     flattery = compute(results, **asked)
     return Output(numbers=numbers(flattery), tables=build_tables(flattery), figure=plot(flattery))

@@ -1,11 +1,11 @@
-"""Which source of randomness the spread over seeds comes from: cells that differ in ``seed_varies`` alone.
+"""Which sources of randomness cause the spread over seeds, from cells that differ only in ``seed_varies``.
 
-No script: seed_noise shows it beside the spread of every cell.
+This is not an analysis by itself: seed_noise shows it beside the spread of every cell.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orca_sweep.analysis.compared import DEFAULT, PATH, fill_default
@@ -16,55 +16,55 @@ from orca_sweep.results import Cell, Results
 from orca_sweep.stats import SdInterval, VarianceRatio, sd_interval, variance_ratio
 
 WHOLES = ("everything", DEFAULT)
-"""Levels at which many sources vary at once, the one with most first."""
+"""Levels at which many sources vary at once; the first varies most."""
 OUTSIDE = ("data-split", "pre-training")
-"""Sources that are no part of ``all``."""
+"""Sources that ``all`` does not vary."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Source:
-    """The spread over seeds of one cell, and what share it is of the spread in which all varies."""
+    """The spread over seeds of one cell, and its share of the variance of the whole."""
 
     cell: Cell
     varies: str
     spread: SdInterval
-    """Over the seeds that there are."""
+    """Over the seeds that have a result."""
     n_states: int
-    """Different weights among them; 0 if that is not known."""
+    """Number of different weights among the trials; 0 if not known."""
     share: VarianceRatio | None
-    """Of variances; None of the whole itself, and where there is none."""
+    """Its variance over that of the whole; None for the whole itself, and without a whole."""
 
     @property
     def is_alone(self) -> bool:
-        """Whether it is one source, not several."""
+        """Whether only one source varies."""
         return self.varies not in WHOLES
 
     def is_in(self, whole: str) -> bool:
-        """Whether it is one of the sources that vary in a whole."""
+        """Whether it is a single source that also varies in a whole."""
         return self.is_alone and (whole == WHOLES[0] or self.varies not in OUTSIDE)
 
 
-@dataclass(frozen=True)
-class Sources:
-    """Cells of one task that differ in what the run seed varies and in nothing else."""
+@dataclass(frozen=True, kw_only=True)
+class SourceGroup:
+    """Cells of one task that differ only in what the run seed varies."""
 
     levels: Mapping[str, str]
-    """Those that they have in common."""
+    """The levels that the cells share."""
     whole: Source | None
-    others: tuple[Source, ...]
-    """The largest spread first; one that is not known comes last."""
+    rest: tuple[Source, ...]
+    """All sources but the whole, by decreasing spread; unknown spreads come last."""
     total: VarianceRatio | None
-    """The sum of the variances of the single sources in the whole over its own; None without a whole, or without any."""
+    """Sum of the variances of the single sources over that of the whole; None without a whole or single sources."""
 
     @property
-    def every(self) -> tuple[Source, ...]:
-        """The whole first."""
-        return (self.whole, *self.others) if self.whole else self.others
+    def sources(self) -> tuple[Source, ...]:
+        """The whole, then the rest."""
+        return (self.whole, *self.rest) if self.whole else self.rest
 
     @property
-    def added(self) -> tuple[Source, ...]:
-        """The single sources that the total is the sum of."""
-        return tuple(source for source in self.others if self.whole and source.is_in(self.whole.varies))
+    def added_sources(self) -> tuple[Source, ...]:
+        """The single sources whose variances the total adds up."""
+        return tuple(source for source in self.rest if self.whole and source.is_in(self.whole.varies))
 
 
 def read_varied(cell: Cell) -> str:
@@ -73,7 +73,7 @@ def read_varied(cell: Cell) -> str:
 
 
 def count_states(results: Results) -> dict[str, int]:
-    """Returns how many different weights the ok trials of each cell have ended with."""
+    """Returns the number of different final weights among the ok trials of each cell."""
     trials = results.trials
     if "state_sha256" not in trials:
         return {}
@@ -81,8 +81,8 @@ def count_states(results: Results) -> dict[str, int]:
     return {str(cell): int(n) for cell, n in ok.groupby("cell_id")["state_sha256"].nunique().items()}
 
 
-def sources_of(cells: Sequence[Cell], n_states: Mapping[str, int], level: float) -> tuple[Sources, ...]:
-    """Returns the groups of a task's cells that differ in ``seed_varies`` alone; none where nothing does."""
+def sources_of(cells: Sequence[Cell], n_states: Mapping[str, int], level: float) -> tuple[SourceGroup, ...]:
+    """Returns the groups of cells of a task that differ only in ``seed_varies``; empty if no cells do."""
     groups: dict[tuple[tuple[str, str], ...], list[Cell]] = {}
     for cell in cells:
         levels = tuple((path, text) for path, text in cell.labels.items() if path != PATH)
@@ -96,24 +96,25 @@ def sources_of(cells: Sequence[Cell], n_states: Mapping[str, int], level: float)
 
 def _compare_sources(
     levels: Mapping[str, str], cells: Sequence[Cell], n_states: Mapping[str, int], level: float
-) -> Sources:
+) -> SourceGroup:
     spreads = {cell.cell_id: sd_interval(cell.known_values, level) for cell in cells}
-    found = {read_varied(cell): cell for cell in cells}
-    whole_cell = next((found[name] for name in WHOLES if name in found), None)
+    by_varied = {read_varied(cell): cell for cell in cells}
+    whole_cell = next((by_varied[name] for name in WHOLES if name in by_varied), None)
     of = spreads[whole_cell.cell_id] if whole_cell else None
 
-    def source(cell: Cell) -> Source:
+    def make_source(cell: Cell) -> Source:
         own = spreads[cell.cell_id]
         share = variance_ratio([own], of, level) if of and cell is not whole_cell else None
-        return Source(cell, read_varied(cell), own, n_states.get(cell.cell_id, 0), share)
+        n = n_states.get(cell.cell_id, 0)
+        return Source(cell=cell, varies=read_varied(cell), spread=own, n_states=n, share=share)
 
-    others = [source(cell) for cell in cells if cell is not whole_cell]
-    others.sort(key=lambda one: -one.spread.sd if math.isfinite(one.spread.sd) else math.inf)
-    made = Sources(levels, source(whole_cell) if whole_cell else None, tuple(others), None)
-    if of is None or not made.added:
-        return made
-    total = variance_ratio([one.spread for one in made.added], of, level)
-    return Sources(levels, made.whole, made.others, total)
+    rest = [make_source(cell) for cell in cells if cell is not whole_cell]
+    rest.sort(key=lambda source: -source.spread.sd if math.isfinite(source.spread.sd) else math.inf)
+    whole = make_source(whole_cell) if whole_cell else None
+    group = SourceGroup(levels=levels, whole=whole, rest=tuple(rest), total=None)
+    if of is None or not group.added_sources:
+        return group
+    return replace(group, total=variance_ratio([source.spread for source in group.added_sources], of, level))
 
 
 # Numbers ------------------------------------------------------------------------------------------
@@ -125,45 +126,57 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def numbers(column: str, level: float, tasks: Sequence[tuple[str, str, Sequence[Sources]]]) -> str:
-    """Returns the spread by source as CSV, of (task, metric, its groups)."""
+def numbers(column: str, level: float, tasks: Sequence[tuple[str, str, Sequence[SourceGroup]]]) -> str:
+    """Returns the spread by source as CSV; ``tasks`` are (task, metric, groups)."""
     records = [
-        _make_record(column, level, task, metric, group, source)
+        {"task": task, "column": column, "metric": metric, **_make_record(group, source, level)}
         for task, metric, groups in tasks
         for group in groups
-        for source in group.every
+        for source in group.sources
     ]
     return format_csv(records, COLUMNS)
 
 
-def _make_record(column: str, level: float, task: str, metric: str, group: Sources, source: Source) -> Record:
+def _make_record(group: SourceGroup, source: Source, level: float) -> Record:
     spread, share, total = source.spread, source.share, group.total
-    values = (
-        task, source.cell.cell_id, describe_levels(group), column, metric, source.varies,
-        spread.n, len(source.cell.values), spread.sd,
-        spread.low, spread.high, spread.is_zero, source.n_states or None, group.whole.varies if group.whole else None,
-        *((share.ratio, share.low, share.high) if share else (None, None, None)), source in group.added,
-        *((total.ratio, total.low, total.high) if total else (None, None, None)),
-        f"{format_percent(level)}: chi-squared limits of the sd, F limits of shares",
-    )  # fmt: skip
-    return dict(zip(COLUMNS, values, strict=True))
+    return {
+        "cell_id": source.cell.cell_id,
+        "cell": describe_levels(group),
+        "varies": source.varies,
+        "n": spread.n,
+        "n_planned": len(source.cell.values),
+        "sd_over_seeds": spread.sd,
+        "sd_low": spread.low,
+        "sd_high": spread.high,
+        "all_equal": spread.is_zero,
+        "n_states": source.n_states or None,
+        "whole": group.whole.varies if group.whole else None,
+        "share_of_variance": share.ratio if share else None,
+        "share_low": share.low if share else None,
+        "share_high": share.high if share else None,
+        "is_added": source in group.added_sources,
+        "sum_of_shares": total.ratio if total else None,
+        "sum_low": total.low if total else None,
+        "sum_high": total.high if total else None,
+        "interval": f"{format_percent(level)}: chi-squared limits of the sd, F limits of shares",
+    }
 
 
-def describe_levels(group: Sources) -> str:
-    """Returns the levels that a group has in common."""
+def describe_levels(group: SourceGroup) -> str:
+    """Returns the levels that a group shares."""
     return ", ".join(f"{path} {text}" for path, text in group.levels.items()) or "all trials"
 
 
 # Table --------------------------------------------------------------------------------------------
 
 
-def build_table(name: str, task: str, of: str, level: float, group: Sources) -> Table:
+def build_table(group: SourceGroup, *, name: str, task: str, of: str, level: float) -> Table:
     """Returns the spread by source as a table; ``of`` is the column and its metric."""
-    decimals = decimals_of(source.spread.sd for source in group.every)
+    decimals = decimals_of(source.spread.sd for source in group.sources)
     whole = group.whole
     limits = f"{format_percent(level)} interval"
     head = (PATH, "n", "sd", limits, *((f"share of {whole.varies}", limits) if whole else ()))
-    rows = [_build_row(source, decimals, whole) for source in group.every]
+    rows = [_build_row(source, decimals, whole) for source in group.sources]
     return Table(
         name=name,
         title=f"{task}: seed noise by source" + (f" ({describe_levels(group)})" if group.levels else ""),
@@ -178,14 +191,14 @@ def build_table(name: str, task: str, of: str, level: float, group: Sources) -> 
 def _build_row(source: Source, decimals: int, whole: Source | None) -> tuple[str, ...]:
     spread = source.spread
     sd = "0" if spread.is_zero else format_number(spread.sd, decimals)
-    cells = (source.varies, str(spread.n), sd, limits_text(source, decimals))
+    cells = (source.varies, str(spread.n), sd, format_limits(source, decimals))
     if whole is None:
         return cells
-    return (*cells, "100%", "") if source is whole else (*cells, *share_texts(source.share))
+    return (*cells, "100%", "") if source is whole else (*cells, *format_shares(source.share))
 
 
-def limits_text(source: Source, decimals: int) -> str:
-    """Returns the interval of a spread, or that there is none, since all values are equal."""
+def format_limits(source: Source, decimals: int) -> str:
+    """Returns the interval of a spread, or says that all values are equal."""
     spread = source.spread
     if spread.is_zero:
         return f"all {spread.n} equal" + (", weights too" if source.n_states == 1 else "")
@@ -193,7 +206,7 @@ def limits_text(source: Source, decimals: int) -> str:
     return f"[{format_number(spread.low, decimals)}, {format_number(spread.high, decimals)}]" if known else NOTHING
 
 
-def share_texts(share: VarianceRatio | None) -> tuple[str, str]:
+def format_shares(share: VarianceRatio | None) -> tuple[str, str]:
     """Returns a share of variances and its interval, to two digits."""
     if share is None or math.isnan(share.ratio):
         return NOTHING, NOTHING
@@ -206,31 +219,31 @@ def _format_share(ratio: float) -> str:
     return f"{value:.0f}%" if value >= 99.5 else f"{value:.2g}%"
 
 
-def _write_caption(of: str, level: float, group: Sources) -> str:
+def _write_caption(of: str, level: float, group: SourceGroup) -> str:
     whole = group.whole
     text = (
-        f"{of}: standard deviation over n seeds where the run seed draws this alone, with its {format_percent(level)} chi-squared"
-        f" interval. {describe_held()}"
+        f"{of}: standard deviation over n seeds when the run seed draws only this source, with its {format_percent(level)}"
+        f" chi-squared interval. {describe_held()}"
     )
     if whole:
         text += (
-            f" Share: variance over that of {whole.varies}, with its F interval, which is wider than need be where trials of"
-            " equal seed go together."
+            f" Share: variance over that of {whole.varies}, with its F interval, which is too wide where trials of the same"
+            " seed are correlated."
         )
-    return f"{text} {describe_completeness([source.cell for source in group.every])}"
+    return f"{text} {describe_completeness([source.cell for source in group.sources])}"
 
 
 def describe_held() -> str:
-    """Returns the sentence that says what did not vary."""
+    """Returns the sentences on what did not vary."""
     return (
-        "Held fixed: all that is not named is drawn as at seed 0, and data split and pre-training by data.split_seed and"
-        " body.pretrain_seed alone (all: every draw of the run but these two; everything: these two as well). Beside other"
-        " draws held fixed the spread of a source may be another."
+        "Held fixed: sources that are not named are drawn as at seed 0; data split and pre-training follow only"
+        " data.split_seed and body.pretrain_seed (all: every draw of the run except these two; everything: these two as"
+        " well). With other draws held fixed, the spread of a source may differ."
     )
 
 
-def _list_notes(level: float, group: Sources) -> Iterator[str]:
-    for source in group.every:
+def _list_notes(level: float, group: SourceGroup) -> Iterator[str]:
+    for source in group.sources:
         lacking: dict[str, list[str]] = {}
         for seed, value in source.cell.values.items():
             if math.isnan(value):
@@ -238,44 +251,44 @@ def _list_notes(level: float, group: Sources) -> Iterator[str]:
         gaps = "; ".join(f"{status} at seed {', '.join(seeds)}" for status, seeds in lacking.items())
         if gaps:
             left = f"{source.spread.n} of {len(source.cell.values)} seeds"
-            yield f"{source.varies} is incomplete: {gaps}. There are numbers of {left}."
-    for source in group.every:
+            yield f"{source.varies} is incomplete: {gaps}. Only {left} have a number."
+    for source in group.sources:
         if source.spread.is_zero and source.n_states == 1:
-            yield f"{source.varies}: all trials ended with the same weights: nothing was drawn from it."
+            yield f"{source.varies}: all trials ended with the same weights, so nothing was drawn from it."
     if group.whole is None:
         yield f"No cell varies everything at once, so there are no shares. Add the level all to {PATH}."
     elif group.total is not None:
         yield _describe_sum(level, group, group.whole, group.total)
 
 
-def _describe_sum(level: float, group: Sources, whole: Source, total: VarianceRatio) -> str:
-    names = ", ".join(source.varies for source in group.added)
+def _describe_sum(level: float, group: SourceGroup, whole: Source, total: VarianceRatio) -> str:
+    names = ", ".join(source.varies for source in group.added_sources)
     if math.isnan(total.ratio):
-        return f"What {names} add up to is not known: a spread is lacking, or {whole.varies} has none."
-    share, limits = share_texts(total)
+        return f"The sum of {names} is not known: a spread is missing, or {whole.varies} has no spread."
+    share, limits = format_shares(total)
     text = f"Alone, {names} add up to {share} of the variance of {whole.varies}"
     text += f" ({format_percent(level)} interval {limits})" if limits != NOTHING else ""
     if total.high < 1:
-        return f"{text}: less than the whole. Sources act together, or one of them has no cell of its own here."
+        return f"{text}: less than the whole. Sources interact, or a source has no cell here."
     if total.low > 1:
         return (
-            f"{text}: more than the whole. Sources act together, so that shares count some of the spread more than once, or the"
-            " draws held fixed make for a larger spread than others would."
+            f"{text}: more than the whole. Sources interact, so their shares count some of the spread twice, or the draws held"
+            " fixed cause a larger spread than other draws would."
         )
-    return f"{text}: whether they are less or more than the whole cannot be told from so few seeds."
+    return f"{text}. With these few seeds it is not clear whether that is less or more than the whole."
 
 
 # Figure -------------------------------------------------------------------------------------------
 
 
-def panel_height(group: Sources) -> float:
-    """Returns how many lines high a group's panel is."""
-    return len(group.every) + 0.6
+def measure_height(group: SourceGroup) -> float:
+    """Returns the height of the panel of a group, in lines."""
+    return len(group.sources) + 0.6
 
 
-def draw_panel(axis: Any, task: str, of: str, level: float, group: Sources) -> None:
-    """Draws the spread of each source with its interval, the whole above the others; hollow: several sources at once."""
-    for y, source in enumerate(group.every):
+def draw_panel(axis: Any, group: SourceGroup, *, task: str, of: str, level: float) -> None:
+    """Draws the spread of each source with its interval, the whole on top; hollow dots are several sources at once."""
+    for y, source in enumerate(group.sources):
         spread, colour = source.spread, COLOURS[1] if source is group.whole else COLOURS[0]
         face = colour if source.is_alone or source is group.whole else "white"
         if math.isfinite(spread.low):
@@ -285,13 +298,13 @@ def draw_panel(axis: Any, task: str, of: str, level: float, group: Sources) -> N
         axis.text(1.01, y, _label_source(source), transform=axis.get_yaxis_transform(), fontsize=8, va="center")
     if group.whole and math.isfinite(group.whole.spread.sd):
         axis.axvline(group.whole.spread.sd, color=COLOURS[1], linewidth=0.8, linestyle=":")
-    axis.set_yticks(range(len(group.every)), [source.varies for source in group.every], fontsize=8)
-    axis.set_ylim(len(group.every) - 0.5, -0.5)
+    axis.set_yticks(range(len(group.sources)), [source.varies for source in group.sources], fontsize=8)
+    axis.set_ylim(len(group.sources) - 0.5, -0.5)
     axis.set_xlim(left=0)
     held_levels = f" ({wrap_title(describe_levels(group), 90)})" if group.levels else ""
     axis.set_title(f"{wrap_title(task)}: seed noise by source{held_levels}", fontsize=9, loc="left")
     axis.set_xlabel(
-        f"standard deviation over seeds of {of}, {format_percent(level)} chi-squared interval; all else as at seed 0",
+        f"standard deviation over seeds of {of}, {format_percent(level)} chi-squared interval; the rest as at seed 0",
         fontsize=8,
     )
     axis.tick_params(axis="x", labelsize=8)
@@ -301,8 +314,8 @@ def draw_panel(axis: Any, task: str, of: str, level: float, group: Sources) -> N
 def _label_source(source: Source) -> str:
     spread = source.spread
     if spread.is_zero:
-        return limits_text(source, 0)
+        return format_limits(source, 0)
     if source.share is None:
         return f"n = {spread.n}"
-    share, limits = share_texts(source.share)
+    share, limits = format_shares(source.share)
     return f"{share} {limits} (n = {spread.n})" if share != NOTHING else f"n = {spread.n}"

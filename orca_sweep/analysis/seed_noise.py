@@ -1,14 +1,15 @@
-"""What seeds alone do, per task: A/A cells, the spread of every cell, and how many seeds an effect would need.
+"""What seeds alone do, per task: A/A cells, the spread of every cell, and how many seeds an effect needs.
 
-An A/A cell is a cell again with seeds of its own (`aa: 5` in the space): it differs from its reference in nothing else,
-so their difference is noise, and a very small p means a fault. Its margin is the standard deviation of the difference of
-two single seeds. For every cell there is the standard deviation over seeds, that of its paired difference to the base
-cell (which pairing makes smaller if it helps), and the fewest seeds at which a paired t test sees an effect with a power
-of 0.8: alone, and as the first step of Holm's procedure over all cells of the task. The effect is --effect in the task's
-unit, else one standard deviation over seeds (of the A/A cell and its reference, or of the base cell).
+An A/A cell repeats a cell with other seeds (`aa: 5` in the space) and differs from it in nothing else. So their difference
+is noise, and a very small p means a fault. Its margin is the standard deviation of the difference of two single seeds.
+Every cell has its standard deviation over seeds, the standard deviation of its paired difference to the base cell (smaller
+if pairing helps), and the fewest seeds at which a paired t test detects an effect with a power of 0.8: alone, and as the
+first step of Holm's procedure over all cells of the task. The effect is --effect in the unit of the task, or else one
+standard deviation over seeds (of the A/A cell and its reference, or of the base cell).
 
-Where ``seed_varies`` is a factor, cells that differ in it alone tell where the spread comes from: that of each source of
-randomness with all others held, and its share of the whole. Only cells that vary what the base cell does are compared.
+Where ``seed_varies`` is a factor, cells that differ only in it show where the spread comes from: the spread of each source
+of randomness with the rest held fixed, and its share of the whole. Other numbers compare only cells that vary the same
+sources as the base cell.
 
 Writes seed_noise.csv (cells), seed_noise_aa.csv (A/A cells), seed_noise_sources.csv (sources of randomness), .md, .tex
 (booktabs), and a plot of the spread.
@@ -22,7 +23,7 @@ from typing import Any
 
 from orca_sweep.analysis import noise_sources
 from orca_sweep.analysis.figures import COLOURS
-from orca_sweep.analysis.noise_sources import Sources
+from orca_sweep.analysis.noise_sources import SourceGroup
 from orca_sweep.analysis.tables import (
     by_task,
     describe_completeness,
@@ -62,33 +63,33 @@ MAX_PANELS, MAX_GROUPS, MAX_ROWS = 8, 4, 40
 FAULT_P = 0.001
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AA:
-    """An A/A cell beside the cell that it repeats."""
+    """An A/A cell and the cell that it repeats."""
 
     repeat: Cell
     reference: Cell
     noise: NoiseMargin
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Spread:
-    """What seeds do to one cell."""
+    """The spread over seeds of one cell, and the seeds that an effect needs."""
 
     cell: Cell
     interval: Interval
-    """Over the seeds that there are."""
-    paired: Contrast | None
-    """With the base cell, over the pairs that there are; None of the base itself."""
-    seeds_alone: float
-    """Pairs at which a paired t test sees the effect; infinite above 1,000, NaN if the spread is not known."""
-    seeds_holm: float
-    """The same, of as many comparisons as the task has cells beside the base."""
+    """Over the seeds that have a result."""
+    paired: Contrast | None = None
+    """With the base cell, over complete pairs; None for the base itself."""
+    seeds_alone: float = math.nan
+    """Pairs at which a paired t test detects the effect; infinite above 1,000, NaN if the spread is not known."""
+    seeds_holm: float = math.nan
+    """The same, corrected for as many comparisons as the task has cells besides the base."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskNoise:
-    """One task's cells in the order of the table, and its A/A cells."""
+    """The cells of one task in the order of the table, and its A/A cells."""
 
     task: str
     metric: str
@@ -97,12 +98,12 @@ class TaskNoise:
     effect_from: str
     aa: tuple[AA, ...]
     spreads: tuple[Spread, ...]
-    sources: tuple[Sources, ...]
+    sources: tuple[SourceGroup, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SeedNoise:
-    """All tasks, and what the numbers are of."""
+    """All tasks, with the column and the confidence level."""
 
     tasks: tuple[TaskNoise, ...]
     column: str
@@ -116,67 +117,81 @@ def compute(
     metric: str | None = None,
     level: float = 0.95,
 ) -> SeedNoise:
-    """Returns what seeds do to every cell.
+    """Returns the spread over seeds of every cell.
 
     Args:
         results: the tables.
         base: levels of the base cell, each 'factor=level'.
         effect: '0.01' for all tasks, 'task=0.01' for one.
-        metric: the column.
-        level: of the margin's limits; seeds are counted for tests at 1 - level.
+        metric: the column to analyse.
+        level: confidence level of the limits of margins; the seeds needed are for tests at 1 - level.
 
     Raises:
-        InputError: for what the tables do not have.
+        InputError: if the tables lack what is named.
     """
-    found = read_cells(results, metric)
-    tasks = by_task(found)
+    cells = read_cells(results, metric)
+    tasks = by_task(cells)
     effects = numbers_by_task("--effect", effect, tasks)
-    named = dict(named_levels("--base", base, found))
+    named = dict(named_levels("--base", base, cells))
     states = noise_sources.count_states(results)
     made = tuple(
-        _compute_task(cells, find_base_cell(cells, named), effects.get(task), level, states)
+        _compute_task(cells, find_base_cell(cells, named), states, effect=effects.get(task), level=level)
         for task, cells in tasks.items()
     )
-    return SeedNoise(made, metric or results.metric, level)
+    return SeedNoise(tasks=made, column=metric or results.metric, level=level)
 
 
 def _compute_task(
-    found: Sequence[Cell], base: Cell, given: float | None, level: float, n_states: Mapping[str, int]
+    task_cells: Sequence[Cell], base: Cell, n_states: Mapping[str, int], *, effect: float | None, level: float
 ) -> TaskNoise:
-    pairs = sorted(pair_aa_cells(found), key=lambda pair: pair[1] is not base)
-    aa = tuple(AA(repeat, of, aa_margin(repeat.known_values, of.known_values, level=level)) for repeat, of in pairs)
-    effect, source = _choose_effect(aa, base, given)
-    sources = noise_sources.sources_of(replicated(found), n_states, level)
-    # Cells that differ in what the seed varies have other spreads on purpose: their means are not compared.
-    cells = [cell for cell in replicated(found) if noise_sources.read_varied(cell) == noise_sources.read_varied(base)]
-    spreads = tuple(_measure_spread(cell, base, effect, len(cells) - 1, 1 - level) for cell in cells)
-    metric = metric_of(found).name
-    return TaskNoise(base.task, metric, base, effect, source, aa, spreads, sources)
+    pairs = sorted(pair_aa_cells(task_cells), key=lambda pair: pair[1] is not base)
+    aa = tuple(
+        AA(repeat=repeat, reference=of, noise=aa_margin(repeat.known_values, of.known_values, level=level))
+        for repeat, of in pairs
+    )
+    size, source = _choose_effect(aa, base, effect)
+    sources = noise_sources.sources_of(replicated(task_cells), n_states, level)
+    # Cells whose seed varies other sources have other spreads on purpose, so they are not compared.
+    cells = [
+        cell for cell in replicated(task_cells) if noise_sources.read_varied(cell) == noise_sources.read_varied(base)
+    ]
+    n_comparisons = len(cells) - 1
+    return TaskNoise(
+        task=base.task,
+        metric=metric_of(task_cells).name,
+        base=base,
+        effect=size,
+        effect_from=source,
+        aa=aa,
+        spreads=tuple(
+            _measure_spread(cell, base, size, n_comparisons=n_comparisons, alpha=1 - level) for cell in cells
+        ),
+        sources=sources,
+    )
 
 
 def _choose_effect(aa: Sequence[AA], base: Cell, given: float | None) -> tuple[float, str]:
     if given is not None:
         return given, "given with --effect"
-    known = [one for one in aa if math.isfinite(one.noise.sd)]
+    known = [pair for pair in aa if math.isfinite(pair.noise.sd)]
     if known:
         return known[0].noise.sd, "one standard deviation over seeds, of the A/A cell and its reference"
     return t_interval(base.known_values).sd, "one standard deviation over seeds of the base cell"
 
 
-def _measure_spread(cell: Cell, base: Cell, effect: float, n_comparisons: int, alpha: float) -> Spread:
+def _measure_spread(cell: Cell, base: Cell, effect: float, *, n_comparisons: int, alpha: float) -> Spread:
     interval = t_interval(cell.known_values)
     if cell is base:
-        return Spread(cell, interval, None, math.nan, math.nan)
+        return Spread(cell=cell, interval=interval)
     paired = paired_contrast(cell.values, base.values, complete_pairs_only=True)
-    sd = paired.interval.sd
-    alone, holm = (seeds_needed(effect, sd, k, alpha) for k in (1, n_comparisons))
-    return Spread(cell, interval, paired, alone, holm)
+    alone, holm = (count_seeds_needed(effect, paired.interval.sd, n, alpha) for n in (1, n_comparisons))
+    return Spread(cell=cell, interval=interval, paired=paired, seeds_alone=alone, seeds_holm=holm)
 
 
-def seeds_needed(effect: float, sd: float, n_comparisons: int = 1, alpha: float = 0.05) -> float:
-    """Returns the fewest pairs at which `smallest_effect` of differences of that spread is no larger than the effect.
+def count_seeds_needed(effect: float, sd: float, n_comparisons: int = 1, alpha: float = 0.05) -> float:
+    """Returns the fewest pairs at which a paired t test detects an effect, for a standard deviation of differences.
 
-    Infinite above 1,000 pairs; NaN where the spread or the effect is not known, or the effect is 0.
+    This is infinite above 1,000 pairs, and NaN if the spread or the effect is not known, or the effect is 0.
     """
     if not (effect > 0 and sd >= 0):
         return math.nan
@@ -203,19 +218,19 @@ def _smallest_effect(n: int, n_comparisons: int, alpha: float) -> float:
 # Numbers ------------------------------------------------------------------------------------------
 
 
-def numbers(found: SeedNoise) -> str:
-    """Returns the spread of each cell as CSV."""
-    return format_csv([_make_record(found, task, spread) for task in found.tasks for spread in task.spreads])
+def numbers(noise: SeedNoise) -> str:
+    """Returns the spread of each cell as CSV, one line per cell."""
+    return format_csv([_make_record(noise, task, spread) for task in noise.tasks for spread in task.spreads])
 
 
-def _make_record(found: SeedNoise, task: TaskNoise, spread: Spread) -> Record:
+def _make_record(noise: SeedNoise, task: TaskNoise, spread: Spread) -> Record:
     pairs = spread.paired.interval if spread.paired else None
     return {
         "task": task.task,
         "cell_id": spread.cell.cell_id,
         **spread.cell.labels,
         "is_base": spread.cell is task.base,
-        "column": found.column,
+        "column": noise.column,
         "metric": task.metric,
         "n": spread.interval.n,
         "mean": spread.interval.mean,
@@ -225,7 +240,7 @@ def _make_record(found: SeedNoise, task: TaskNoise, spread: Spread) -> Record:
         "effect": task.effect,
         "effect_from": task.effect_from,
         "power": POWER,
-        "alpha": float(f"{1 - found.level:.6g}"),
+        "alpha": float(f"{1 - noise.level:.6g}"),
         "seeds_needed": _format_seeds(spread.seeds_alone),
         "n_comparisons": len(task.spreads) - 1,
         "seeds_needed_holm": _format_seeds(spread.seeds_holm),
@@ -244,59 +259,59 @@ AA_COLUMNS = (
 )  # fmt: skip
 
 
-def aa_numbers(found: SeedNoise) -> str:
-    """Returns the A/A cells as CSV."""
-    rows = [(task, one, one.noise) for task in found.tasks for one in task.aa]
-    interval = f"{format_percent(found.level)} chi-squared limits of the margin over df degrees of freedom"
+def aa_numbers(noise: SeedNoise) -> str:
+    """Returns the A/A cells as CSV, one line per A/A cell."""
+    rows = [(task, pair, pair.noise) for task in noise.tasks for pair in task.aa]
+    interval = f"{format_percent(noise.level)} chi-squared limits of the margin over df degrees of freedom"
     values = [
-        (task.task, one.repeat.cell_id, one.reference.cell_id, one.reference.name, found.column, task.metric, n.n_aa,
+        (task.task, pair.repeat.cell_id, pair.reference.cell_id, pair.reference.name, noise.column, task.metric, n.n_aa,
          n.n_reference, n.difference, n.p, n.sd, n.df, n.margin, n.low, n.high, interval)
-        for task, one, n in rows
+        for task, pair, n in rows
     ]  # fmt: skip
     return format_csv([dict(zip(AA_COLUMNS, row, strict=True)) for row in values], AA_COLUMNS)
 
 
-def source_numbers(found: SeedNoise) -> str:
-    """Returns the spread by source of randomness as CSV."""
-    tasks = [(task.task, task.metric, task.sources) for task in found.tasks]
-    return noise_sources.numbers(found.column, found.level, tasks)
+def source_numbers(noise: SeedNoise) -> str:
+    """Returns the spread by source of randomness as CSV, one line per source and group."""
+    tasks = [(task.task, task.metric, task.sources) for task in noise.tasks]
+    return noise_sources.numbers(noise.column, noise.level, tasks)
 
 
-def build_tables(found: SeedNoise) -> tuple[Table, ...]:
-    """Returns a table of A/A cells, if there are any, one of cells, and one of each group of sources, per task."""
+def build_tables(noise: SeedNoise) -> tuple[Table, ...]:
+    """Returns, per task, a table of A/A cells if there are any, a table of cells, and one of each group of sources."""
     tables = []
-    for i, task in enumerate(found.tasks, 1):
-        tables += [_aa_table(found, task, i)] if task.aa else []
-        tables.append(_cell_table(found, task, i))
-        tables += _source_tables(found, task, i)
+    for i, task in enumerate(noise.tasks, 1):
+        tables += [_build_aa_table(noise, task, i)] if task.aa else []
+        tables.append(_build_cell_table(noise, task, i))
+        tables += _build_source_tables(noise, task, i)
     return tuple(tables)
 
 
-def build_source_tables(found: SeedNoise) -> tuple[Table, ...]:
-    """Returns the tables of sources of randomness alone."""
-    return tuple(table for i, task in enumerate(found.tasks, 1) for table in _source_tables(found, task, i))
+def build_source_tables(noise: SeedNoise) -> tuple[Table, ...]:
+    """Returns only the tables of sources of randomness."""
+    return tuple(table for i, task in enumerate(noise.tasks, 1) for table in _build_source_tables(noise, task, i))
 
 
-def _source_tables(found: SeedNoise, task: TaskNoise, i: int) -> Iterator[Table]:
+def _build_source_tables(noise: SeedNoise, task: TaskNoise, i: int) -> Iterator[Table]:
     for j, group in enumerate(task.sources, 1):
-        name, of = f"{NAME}-sources-{i}-{j}", f"{found.column} ({task.metric})"
-        yield noise_sources.build_table(name, task.task, of, found.level, group)
+        name, of = f"{NAME}-sources-{i}-{j}", f"{noise.column} ({task.metric})"
+        yield noise_sources.build_table(group, name=name, task=task.task, of=of, level=noise.level)
 
 
-def _aa_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:
-    decimals = decimals_of(one.noise.sd for one in task.aa)
+def _build_aa_table(noise: SeedNoise, task: TaskNoise, i: int) -> Table:
+    decimals = decimals_of(pair.noise.sd for pair in task.aa)
     rows = []
-    for one in task.aa:
-        n = one.noise
+    for pair in task.aa:
+        n = pair.noise
         texts = (format_number(n.difference, decimals, "+"), format_p(n.p), format_number(n.sd, decimals), str(n.df))
         limits = format_interval(n.low, n.high, decimals)
         rows.append(
-            (one.reference.name, str(n.n_aa), str(n.n_reference), *texts, format_number(n.margin, decimals), limits)
+            (pair.reference.name, str(n.n_aa), str(n.n_reference), *texts, format_number(n.margin, decimals), limits)
         )
     caption = (
-        f"{found.column} ({task.metric}): each A/A cell is its cell again with seeds of its own. Difference: mean of the repeats"
-        " minus mean of the cell, with the p of the unpaired t test. sd: of one trial over seeds, within cells. Margin:"
-        f" standard deviation of the difference of two seeds, with its {format_percent(found.level)} chi-squared limits over df"
+        f"{noise.column} ({task.metric}): each A/A cell repeats its cell with other seeds. Difference: mean of the repeats minus"
+        " mean of the cell, with the p of the unpaired t test. sd: over seeds, within cells. Margin: standard deviation of"
+        f" the difference of two seeds, with its {format_percent(noise.level)} chi-squared limits over df"
         " degrees of freedom."
     )
     head = ("cell", "n A/A", "n cell", "difference", "p", "sd", "df", "margin", "limits")
@@ -312,50 +327,29 @@ def _aa_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:
 
 
 def _list_faults(task: TaskNoise) -> Iterator[str]:
-    for one in task.aa:
-        if one.noise.p < FAULT_P:
+    for pair in task.aa:
+        if pair.noise.p < FAULT_P:
             yield (
-                f"{one.reference.name}: the two differ by more than seeds explain (p {format_p(one.noise.p)}). They should not:"
-                " look at hosts, devices, versions and hashes of their rows for a difference."
+                f"{pair.reference.name}: the A/A cell differs from it by more than seeds explain (p {format_p(pair.noise.p)}). It"
+                " should not: compare the hosts, devices, versions, and hashes in their rows."
             )
 
 
-def _cell_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:
+def _build_cell_table(noise: SeedNoise, task: TaskNoise, i: int) -> Table:
     cells = [spread.cell for spread in task.spreads]
     paths = find_varying(cells)
     decimals = decimals_of(spread.interval.sd for spread in task.spreads)
     k = len(task.spreads) - 1
+    head = (*paths, "n", "sd", "pairs", "sd of differences", "seeds needed")
+    head += (f"of {k} comparisons",) if k > 1 else ()
     rows = []
     for spread in task.spreads:
-        pairs = (
-            (str(spread.paired.interval.n), format_number(spread.paired.interval.sd, decimals))
-            if spread.paired
-            else ("base", "base")
-        )
-        seeds = [_format_seeds(n) or NOTHING for n in (spread.seeds_alone, spread.seeds_holm)]
         levels = [spread.cell.labels[path] for path in paths]
-        rows.append(
-            (
-                *levels,
-                str(spread.interval.n),
-                format_number(spread.interval.sd, decimals),
-                *pairs,
-                *seeds[: 1 + (k > 1)],
-            )
-        )
-    head = (
-        *paths,
-        "n",
-        "sd",
-        "pairs",
-        "sd of differences",
-        "seeds needed",
-        *([f"of {k} comparisons"] if k > 1 else []),
-    )
+        rows.append((*levels, *_format_spread(spread, decimals))[: len(head)])
     return Table(
         name=f"{NAME}-{i}",
         title=f"{task.task}: seed noise",
-        caption=_write_caption(found, task, cells, paths),
+        caption=_write_caption(noise, task, cells, paths),
         head=head,
         align=f"{'l' * len(paths)}{'r' * (len(head) - len(paths))}",
         blocks=(tuple(rows),),
@@ -363,64 +357,76 @@ def _cell_table(found: SeedNoise, task: TaskNoise, i: int) -> Table:
     )
 
 
-def _write_caption(found: SeedNoise, task: TaskNoise, cells: Sequence[Cell], paths: Sequence[str]) -> str:
+def _format_spread(spread: Spread, decimals: int) -> tuple[str, ...]:
+    """Returns the texts of n, sd, pairs, sd of differences, and the seeds needed, alone and with Holm's correction."""
+    pairs = ("base", "base")
+    if spread.paired:
+        pairs = (str(spread.paired.interval.n), format_number(spread.paired.interval.sd, decimals))
+    seeds = (_format_seeds(n) or NOTHING for n in (spread.seeds_alone, spread.seeds_holm))
+    return (str(spread.interval.n), format_number(spread.interval.sd, decimals), *pairs, *seeds)
+
+
+def _write_caption(noise: SeedNoise, task: TaskNoise, cells: Sequence[Cell], paths: Sequence[str]) -> str:
     k = len(cells) - 1
     many = f", as the only comparison and as one of {k}" if k > 1 else ""
     size = f"{task.effect:.3g}" if math.isfinite(task.effect) else "a size not known yet"
     return (
-        f"{found.column} ({task.metric}): standard deviation over n seeds, and of the paired difference to the base cell"
-        f" ({task.base.describe(paths)}) over pairs of equal seed. Seeds needed: the fewest pairs at which a paired t test at"
-        f" {1 - found.level:.3g} sees an effect of {size} ({task.effect_from}) with a power of {POWER}{many}, if the spread is"
-        f" the one seen; with few seeds it may well be another. {describe_completeness(cells)}{describe_shared(cells, paths)}"
+        f"{noise.column} ({task.metric}): standard deviation over n seeds, and of the paired difference to the base cell"
+        f" ({task.base.describe(paths)}) over pairs of the same seed. Seeds needed: the fewest pairs at which a paired t test"
+        f" at {1 - noise.level:.3g} detects an effect of {size} ({task.effect_from}) with a power of {POWER}{many}, if the true"
+        " spread is the observed one; with few seeds it may differ."
+        f" {describe_completeness(cells)}{describe_shared(cells, paths)}"
     )
 
 
 # Figure -------------------------------------------------------------------------------------------
 
 
-def plot(found: SeedNoise) -> Any:
-    """Returns a matplotlib figure: per task a panel with a line per cell and a dot per seed, and one per group of sources."""
+def plot(noise: SeedNoise) -> Any:
+    """Returns a matplotlib figure: per task a panel with a line per cell and a dot per seed, and a panel per source group."""
     from matplotlib.figure import Figure
 
     drawn: list[tuple[float, Callable[[Any], None]]] = []
-    for task in found.tasks[:MAX_PANELS]:
+    for task in noise.tasks[:MAX_PANELS]:
         drawn.append(
-            (min(len(task.spreads) + len(task.aa), MAX_ROWS) + 0.6, partial(_draw_panel, found=found, task=task))
+            (min(len(task.spreads) + len(task.aa), MAX_ROWS) + 0.6, partial(_draw_panel, noise=noise, task=task))
         )
-        of = f"{found.column} ({task.metric})"
+        of = f"{noise.column} ({task.metric})"
         for group in task.sources[:MAX_GROUPS]:
-            own = partial(noise_sources.draw_panel, task=task.task, of=of, level=found.level, group=group)
-            drawn.append((noise_sources.panel_height(group), own))
+            own = partial(noise_sources.draw_panel, task=task.task, of=of, level=noise.level, group=group)
+            drawn.append((noise_sources.measure_height(group), own))
     sizes = [size for size, _ in drawn]
     made = Figure(figsize=(8.5, 1.0 + sum(0.9 + 0.3 * size for size in sizes)), layout="constrained")
     axes = made.subplots(len(drawn), 1, squeeze=False, height_ratios=sizes)
     for axis, (_, draw) in zip(axes.flat, drawn, strict=True):
         draw(axis)
-    made.suptitle(_write_title(found), fontsize=9)
+    made.suptitle(_write_title(noise), fontsize=9)
     return made
 
 
-def _write_title(found: SeedNoise) -> str:
-    drawn = found.tasks[:MAX_PANELS]
+def _write_title(noise: SeedNoise) -> str:
+    drawn = noise.tasks[:MAX_PANELS]
     lines = [
-        "a dot per seed: its distance from the cell's mean; bars: one standard deviation over seeds to either side (no",
-        "interval). Of an A/A cell: distances from the mean of the cell that it repeats",
+        "a dot per seed: its distance from the mean of the cell; bars: one standard deviation over seeds to either side (no",
+        "interval). For an A/A cell: distances from the mean of the cell that it repeats",
     ]
     wholes = {group.whole.varies: None for task in drawn for group in task.sources if group.whole}
     if wholes:
         share = f"share of the variance of {' or '.join(wholes)} with its F interval"
         lines.append(f"By source, to the right: {share}; hollow: several sources at once")
-    n_tasks, n_groups = len(found.tasks) - len(drawn), sum(len(task.sources[MAX_GROUPS:]) for task in drawn)
+    n_tasks, n_groups = len(noise.tasks) - len(drawn), sum(len(task.sources[MAX_GROUPS:]) for task in drawn)
     more = [f"{n} more {name}" for n, name in ((n_tasks, "tasks"), (n_groups, "groups of sources")) if n]
     if more:
-        lines.append(f"{' and '.join(more)} are in the tables only")
+        lines.append(f"{' and '.join(more)} are only in the tables")
     return "\n".join(lines)
 
 
-def _draw_panel(axis: Any, found: SeedNoise, task: TaskNoise) -> None:
+def _draw_panel(axis: Any, noise: SeedNoise, task: TaskNoise) -> None:
     cells = [spread.cell for spread in task.spreads]
     paths = find_varying(cells)
-    lines = [(f"A/A of {levels_of(one.reference, paths)}", one.repeat, one.reference, COLOURS[1]) for one in task.aa]
+    lines = [
+        (f"A/A of {levels_of(pair.reference, paths)}", pair.repeat, pair.reference, COLOURS[1]) for pair in task.aa
+    ]
     lines += [(levels_of(cell, paths), cell, cell, COLOURS[0]) for cell in cells]
     lines = lines[:MAX_ROWS]
     axis.axvline(0, color="#444444", linewidth=0.8)
@@ -436,13 +442,13 @@ def _draw_panel(axis: Any, found: SeedNoise, task: TaskNoise) -> None:
     axis.set_title(
         f"{wrap_title(task.task)}: {shorten_text(' · '.join(paths), 90) or 'all trials'}", fontsize=9, loc="left"
     )
-    axis.set_xlabel(f"distance in {found.column} ({task.metric})", fontsize=8)
+    axis.set_xlabel(f"distance in {noise.column} ({task.metric})", fontsize=8)
     axis.tick_params(axis="x", labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
 
 
 def make_output(results: Results, **asked: Any) -> Output:
-    """Returns the analysis as it is written; ``asked`` are options of ``compute``."""
+    """Returns what to write of the analysis; ``asked`` are the options of ``compute``."""
     noise = compute(results, **asked)
     return Output(
         numbers=numbers(noise),

@@ -1,20 +1,20 @@
-"""One number per combination of levels over several tasks, with the per-task numbers beside it.
+"""One number per combination of levels over several tasks, beside the numbers of each task.
 
-Tasks differ in their unit, so each is put on a scale of its own base cell, and needs no number from outside: the score
-of a trial is its paired difference to the base cell at the same seed, in percent of the base cell's mean of that task.
--10 says that the metric falls by a tenth, 0 that nothing changes. Where lower is better in some tasks and higher in others,
-the differences of the latter are turned round, and it is said of which: then -10 says better by a tenth. (A scale from
-the base cell to the best cell would depend on which other cells are in the table, reward the luckiest one, and break down
-where no cell is better.)
-The number over tasks is the interquartile mean of all scores, with a bootstrap over seeds within each task; the base
-cell's mean counts as known in both. Cells are the combinations of levels that every task has; all need the same number of
-complete pairs in every task.
+Tasks differ in unit, so each is put on the scale of its base cell, which needs no number from outside: the score of a
+trial is its paired difference to the base cell at the same seed, in percent of the mean of the base cell on that task.
+-10 means that the metric falls by a tenth, 0 that nothing changes. Where lower is better in some tasks and higher in the
+rest, the sign of the rest is reversed, and the outputs name these tasks: then -10 means better by a tenth. (A scale from
+the base cell to the best cell would depend on the other cells in the table, reward the luckiest, and break down where no
+cell is better.)
+The number over tasks is the interquartile mean of all scores, with a bootstrap over seeds within each task; both treat the
+mean of the base cell as known. Cells are the combinations of levels that every task has, and each needs the same number
+of complete pairs in every task.
 
 Writes summary_over_tasks.csv, .md, .tex (booktabs), and a plot of both.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,9 +56,9 @@ MAX_ROWS = 40
 UNIT = "% of the base cell's mean"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Score:
-    """One cell on one task, in percent of the task's base; turned round where ``Summary.turned`` names the task."""
+    """One cell on one task, in percent of the base cell; with the sign reversed if ``Summary.turned`` names the task."""
 
     task: str
     cell: Cell
@@ -67,40 +67,40 @@ class Score:
     scores: Mapping[int, float]
     """By seed, of complete pairs."""
     incomplete: tuple[int, ...]
-    """Seeds that give no pair."""
+    """Seeds without a pair."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CellOverTasks:
     """One combination of levels over all tasks."""
 
     cell: Cell
-    """Of the first task: its levels are those of all."""
-    over_tasks: InterquartileMean | None
+    """The cell of the first task; the cells of the other tasks have the same levels."""
     scores: tuple[Score, ...]
     """In the order of the tasks."""
-    reason: str
+    reason: str = ""
     """Why there is no number over tasks; empty if there is one."""
+    over_tasks: InterquartileMean | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Summary:
-    """All cells, and what the numbers are of."""
+    """All cells over all tasks, with the column, the confidence level, and the treatment of gaps."""
 
     bases: tuple[Cell, ...]
     """One per task."""
     rows: tuple[CellOverTasks, ...]
     left_out: tuple[str, ...]
-    """Cells that not every task has."""
+    """Cells that are not in every task."""
     column: str
     level: float
     complete_pairs_only: bool
     notes: tuple[str, ...] = ()
-    """What was left out of the rows."""
+    """Which rows were left out."""
     mode: Mode = "min"
-    """Which way round the scores are compared."""
+    """Whether lower or higher scores are better."""
     turned: tuple[str, ...] = ()
-    """Tasks of which higher is better, where that does not hold of all: their differences are turned round."""
+    """Tasks where higher is better, if it is not in all of them: the sign of their differences is reversed."""
 
 
 def compute(
@@ -114,99 +114,120 @@ def compute(
 
     Args:
         results: the tables.
-        base: levels of the base cell, each 'factor=level'; else it is the first cell of the first task.
-        metric: the column.
-        level: of the intervals.
-        complete_pairs_only: where pairs are missing, take the seeds that give a pair in every task.
+        base: levels of the base cell, each 'factor=level'; by default it is the first cell of the first task.
+        metric: the column to compare.
+        level: confidence level of the intervals.
+        complete_pairs_only: where pairs are missing, take the seeds that have a pair in every task.
 
     Raises:
-        InputError: with one task; where a task lacks the base cell, or its mean is not positive; where no cell but
-            the base is in all tasks.
+        InputError: if there is only one task; if a task lacks the base cell, or the mean of its base cell is not
+            positive; if the base cell is the only cell that all tasks have.
     """
     results = compared(results, base)
-    found = replicated(read_cells(results, metric))
-    tasks = by_task(found)
+    cells = replicated(read_cells(results, metric))
+    tasks = by_task(cells)
     if len(tasks) < 2:
         raise InputError(
-            f"there is one task ({', '.join(tasks)}), and a summary needs two. Give the space a factor 'task', or collect"
+            f"there is only one task ({', '.join(tasks)}), and a summary needs two. Give the space a factor 'task', or collect"
             " sweeps of several tasks into one table; table_effects compares the cells of one task."
         )
-    bases = _find_bases(tasks, dict(named_levels("--base", base, found)))
-    names = dict.fromkeys(_level_key(cell) for cell in found)
-    places = {key: [[cell for cell in cells if _level_key(cell) == key] for cells in tasks.values()] for key in names}
-    whole = {key: [here[0] for here in place] for key, place in places.items() if all(place)}
-    others = [place for key, place in whole.items() if key != _level_key(bases[0])]
-    if not others:
+    bases = _find_bases(tasks, dict(named_levels("--base", base, cells)))
+    common, left_out = _split_common(tasks, cells, bases[0])
+    if not common:
         raise InputError(
-            f"no combination of levels but the base's ({bases[0].name}) is in all {len(tasks)} tasks. Run the same cells on"
-            " every task."
+            f"all {len(tasks)} tasks share only the base ({bases[0].name}), no other combination of levels. Run the same cells"
+            " on every task."
         )
-    left_out = tuple(_left_out(place) for key, place in places.items() if key not in whole)
     modes = {base.mode for base in bases}
     mode: Mode = "min" if len(modes) > 1 else bases[0].mode
-    turned = tuple(base.task for base in bases if base.mode != mode)
-    rows = tuple(_summarise_levels(place, bases, mode, level, complete_pairs_only) for place in others)
-    column = metric or results.metric
-    return Summary(bases, rows, left_out, column, level, complete_pairs_only, results.notes, mode, turned)
+    scale = _Scale(bases=bases, mode=mode, level=level, complete_pairs_only=complete_pairs_only)
+    return Summary(
+        bases=bases,
+        rows=tuple(_summarise_levels(row, scale) for row in common),
+        left_out=left_out,
+        column=metric or results.metric,
+        level=level,
+        complete_pairs_only=complete_pairs_only,
+        notes=results.notes,
+        mode=mode,
+        turned=tuple(base.task for base in bases if base.mode != mode),
+    )
 
 
-def _level_key(cell: Cell) -> tuple[tuple[str, str], ...]:
-    return tuple(cell.labels.items())
+@dataclass(frozen=True, kw_only=True)
+class _Scale:
+    """How scores are computed: the base cell of each task, the direction, and the options of the summary."""
+
+    bases: tuple[Cell, ...]
+    mode: Mode
+    level: float
+    complete_pairs_only: bool
+
+
+def _split_common(tasks: Iterable[str], cells: Iterable[Cell], base: Cell) -> tuple[list[list[Cell]], tuple[str, ...]]:
+    """Returns the combinations of levels that all tasks have, without the base, and the names of those that they lack.
+
+    Each combination is the list of its cells in the order of the tasks.
+    """
+    by_levels: dict[tuple[tuple[str, str], ...], dict[str, Cell]] = {}
+    for cell in cells:
+        by_levels.setdefault(tuple(cell.labels.items()), {}).setdefault(cell.task, cell)
+    tasks = list(tasks)
+    rows = [[by_name[task] for task in tasks if task in by_name] for by_name in by_levels.values()]
+    common = [row for row in rows if len(row) == len(tasks) and row[0].labels != base.labels]
+    return common, tuple(_name_partial(row) for row in rows if len(row) < len(tasks))
+
+
+def _name_partial(row: Sequence[Cell]) -> str:
+    return f"{row[0].name} (only in {', '.join(cell.task for cell in row)})"
 
 
 def _find_bases(tasks: Mapping[str, Sequence[Cell]], named: Mapping[str, str]) -> tuple[Cell, ...]:
     first = find_base_cell(next(iter(tasks.values())), named)
-    found, problems = [], []
+    bases, problems = [], []
     for task, cells in tasks.items():
         same = next((cell for cell in cells if cell.labels == first.labels), None)
         if same is None:
             problems.append(
-                f"{task}: the base cell ({first.name}) is not among its cells. Name one that all tasks have: --base."
+                f"{task}: the base cell ({first.name}) is not among its cells. Name a base that all tasks have with --base."
             )
             continue
         mean = t_interval(same.known_values).mean
         if mean <= 0:
             problems.append(
-                f"{task}: the base cell's mean is {mean:.3g}, and scores are shares of it. Take another base."
+                f"{task}: the mean of the base cell is {mean:.3g}, and scores are shares of it, so it must be positive."
+                " Name another base with --base."
             )
-        found.append(same)
+        bases.append(same)
     if problems:
         raise InputError(problems)
-    return tuple(found)
+    return tuple(bases)
 
 
-def _left_out(place: Sequence[Sequence[Cell]]) -> str:
-    having = [here[0] for here in place if here]
-    return f"{having[0].name} (in {', '.join(cell.task for cell in having)} alone)"
-
-
-def _summarise_levels(
-    place: Sequence[Cell], bases: Sequence[Cell], mode: Mode, level: float, complete: bool
-) -> CellOverTasks:
-    scores = tuple(_score_task(cell, base, mode, level, complete) for cell, base in zip(place, bases, strict=True))
-    reason = _explain_gap(scores, complete)
+def _summarise_levels(cells: Sequence[Cell], scale: _Scale) -> CellOverTasks:
+    scores = tuple(_score_task(cell, base, scale) for cell, base in zip(cells, scale.bases, strict=True))
+    reason = _explain_gap(scores, scale.complete_pairs_only)
     if reason:
-        return CellOverTasks(place[0], None, scores, reason)
+        return CellOverTasks(cell=cells[0], scores=scores, reason=reason)
     seeds = [list(score.scores) for score in scores]
-    if complete and len({len(each) for each in seeds}) > 1:
+    if scale.complete_pairs_only and len({len(each) for each in seeds}) > 1:
         common = set(seeds[0]).intersection(*seeds[1:])
         seeds = [sorted(common)] * len(scores)
     pooled = {score.task: [score.scores[s] for s in each] for score, each in zip(scores, seeds, strict=True)}
-    return CellOverTasks(place[0], interquartile_mean(pooled, level), scores, "")
+    return CellOverTasks(cell=cells[0], scores=scores, over_tasks=interquartile_mean(pooled, scale.level))
 
 
-def _score_task(cell: Cell, base: Cell, mode: Mode, level: float, complete: bool) -> Score:
-    contrast = paired_contrast(cell.values, base.values, level, complete)
-    unit = (100 if cell.mode == mode else -100) / t_interval(base.known_values).mean
+def _score_task(cell: Cell, base: Cell, scale: _Scale) -> Score:
+    contrast = paired_contrast(cell.values, base.values, scale.level, scale.complete_pairs_only)
+    unit = (100 if cell.mode == scale.mode else -100) / t_interval(base.known_values).mean
     scores = {seed: unit * d for seed, d in zip(contrast.seeds, contrast.differences, strict=True)}
-    judged = complete or not contrast.incomplete
-    return Score(
-        cell.task, cell, t_interval(list(scores.values()) if judged else [math.nan], level), scores, contrast.incomplete
-    )
+    is_judged = scale.complete_pairs_only or not contrast.incomplete
+    interval = t_interval(list(scores.values()) if is_judged else [math.nan], scale.level)
+    return Score(task=cell.task, cell=cell, interval=interval, scores=scores, incomplete=contrast.incomplete)
 
 
 def _explain_gap(scores: Sequence[Score], complete: bool) -> str:
-    """Why a cell has no number over tasks."""
+    """Returns why a cell has no number over tasks; empty if it has one."""
     gaps = [f"{score.task} ({', '.join(map(str, score.incomplete))})" for score in scores if score.incomplete]
     if gaps and not complete:
         return f"seeds without a pair: {'; '.join(gaps)}"
@@ -222,44 +243,44 @@ def _explain_gap(scores: Sequence[Score], complete: bool) -> str:
 # Numbers ------------------------------------------------------------------------------------------
 
 
-def numbers(found: Summary) -> str:
-    """Returns every number as CSV: per cell a line over all tasks, then one per task."""
-    return format_csv([record for row in found.rows for record in _make_records(found, row)])
+def numbers(summary: Summary) -> str:
+    """Returns every number as CSV: per cell a line over all tasks, then a line per task."""
+    return format_csv([record for row in summary.rows for record in _make_records(summary, row)])
 
 
-def _make_records(found: Summary, row: CellOverTasks) -> list[Record]:
+def _make_records(summary: Summary, row: CellOverTasks) -> list[Record]:
     whole = row.over_tasks
-    level = format_percent(found.level)
+    level = format_percent(summary.level)
     over = f"{level} percentile bootstrap of the interquartile mean over seeds within tasks"
     nothing = (None, None, None, None, "")
     values = (
         (whole.n_seeds, whole.mean, whole.low, whole.high, f"{over} ({whole.n_resamples} draws)") if whole else nothing
     )
     lines: list[tuple[object, ...]] = [("all tasks", *values, None, row.reason)]
-    for score, base in zip(row.scores, found.bases, strict=True):
-        i, said = score.interval, f"{level} Student-t interval of the mean over n_seeds pairs"
+    for score, base in zip(row.scores, summary.bases, strict=True):
+        i, text = score.interval, f"{level} Student-t interval of the mean over n_seeds pairs"
         mean = t_interval(base.known_values).mean
-        lines.append((score.task, len(score.scores), i.mean, i.low, i.high, said, mean, ""))
-    head = {**row.cell.labels, "column": found.column, "unit": UNIT}
+        lines.append((score.task, len(score.scores), i.mean, i.low, i.high, text, mean, ""))
+    head = {**row.cell.labels, "column": summary.column, "unit": UNIT}
     names = ("task", "n_seeds", "mean", "low", "high", "interval", "base_mean", "not_summarised")
-    better = {"better": describe_mode(found.mode)}
+    better = {"better": describe_mode(summary.mode)}
     return [
-        {**head, **dict(zip(names, line, strict=True)), **better, "is_turned": line[0] in found.turned}
+        {**head, **dict(zip(names, line, strict=True)), **better, "is_turned": line[0] in summary.turned}
         for line in lines
     ]
 
 
-def build_tables(found: Summary) -> tuple[Table, ...]:
-    """Returns the table as people read it: a block per cell, over all tasks first, then each task."""
-    everything = [*found.bases, *(score.cell for row in found.rows for score in row.scores)]
+def build_tables(summary: Summary) -> tuple[Table, ...]:
+    """Returns the table, with a block per cell: all tasks first, then each task."""
+    everything = [*summary.bases, *(score.cell for row in summary.rows for score in row.scores)]
     paths = find_varying(everything)
-    spreads = [score.interval.half_width for row in found.rows for score in row.scores]
+    spreads = [score.interval.half_width for row in summary.rows for score in row.scores]
     decimals = min(2, decimals_of(spreads))
-    blocks = tuple(_build_block(row, paths, decimals) for row in found.rows)
-    head = (*paths, "task", "seeds", "change, %", f"{format_percent(found.level)} interval")
-    caption = _write_caption(found, everything, paths)
+    blocks = tuple(_build_block(row, paths, decimals) for row in summary.rows)
+    head = (*paths, "task", "seeds", "change, %", f"{format_percent(summary.level)} interval")
+    caption = _write_caption(summary, everything, paths)
     align = f"{'l' * (len(paths) + 1)}rrr"
-    notes = _list_notes(found)
+    notes = _list_notes(summary)
     return (Table(name=NAME, title="Over tasks", caption=caption, head=head, align=align, blocks=blocks, notes=notes),)
 
 
@@ -285,86 +306,98 @@ def _build_block(row: CellOverTasks, paths: Sequence[str], decimals: int) -> tup
     return tuple(rows)
 
 
-def _write_caption(found: Summary, everything: Sequence[Cell], paths: Sequence[str]) -> str:
+def _write_caption(summary: Summary, everything: Sequence[Cell], paths: Sequence[str]) -> str:
     means = "; ".join(
         f"{base.task} {t_interval(base.known_values).mean:.4g} ({describe_metric(base.metric, base.mode)})"
-        for base in found.bases
+        for base in summary.bases
     )
     return (
-        f"{found.column}: paired difference to the base cell ({found.bases[0].describe(paths)}) at equal"
-        f" seed, in percent of the base cell's mean of the task ({means}).{_describe_turned(found)} All tasks:"
+        f"{summary.column}: paired difference to the base cell ({summary.bases[0].describe(paths)}) at the same"
+        f" seed, in percent of the mean of the base cell on the task ({means}).{_describe_turned(summary)} All tasks:"
         " interquartile mean of the scores of all tasks and seeds, with a"
-        f" {format_percent(found.level)} percentile bootstrap over seeds within each task. Each task: mean"
-        f" with the {format_percent(found.level)} Student-t interval over seeds. The base cell's mean counts as known."
+        f" {format_percent(summary.level)} percentile bootstrap over seeds within each task. Each task: mean"
+        f" with the {format_percent(summary.level)} Student-t interval over seeds. The mean of the base cell counts as known."
         f" {describe_completeness(everything)}{describe_shared(everything, paths)}"
     )
 
 
-def _describe_turned(found: Summary) -> str:
-    """A sentence on the tasks whose differences are turned round; empty if there are none."""
-    if not found.turned:
-        return f" Of the change, {describe_mode(found.mode)}."
-    return f" Differences of {', '.join(found.turned)} are turned round, so that of every change lower is better."
+def _describe_turned(summary: Summary) -> str:
+    """Returns a sentence on the direction of changes, and on the tasks whose sign is reversed."""
+    if not summary.turned:
+        return f" For changes, {describe_mode(summary.mode)}."
+    return f" The sign of differences in {', '.join(summary.turned)} is reversed, so a lower change is better in every task."
 
 
-def _list_notes(found: Summary) -> tuple[str, ...]:
-    cautions = dict.fromkeys(row.over_tasks.caution for row in found.rows if row.over_tasks)
-    reasons = [f"{row.cell.name}: no number over tasks; {row.reason}." for row in found.rows if row.reason]
-    flag = "--complete-pairs takes the seeds that give a pair in every task."
-    more = [flag] if reasons and not found.complete_pairs_only else []
+def _list_notes(summary: Summary) -> tuple[str, ...]:
+    cautions = dict.fromkeys(row.over_tasks.caution for row in summary.rows if row.over_tasks)
+    reasons = [f"{row.cell.name}: no number over tasks; {row.reason}." for row in summary.rows if row.reason]
+    flag = "--complete-pairs takes the seeds that have a pair in every task."
+    more = [flag] if reasons and not summary.complete_pairs_only else []
     return (
-        *found.notes,
+        *summary.notes,
         *cautions,
         *reasons,
         *more,
-        *(f"Not in every task, so left out: {text}." for text in found.left_out),
+        *(f"Not in every task, so left out: {text}." for text in summary.left_out),
     )
 
 
 # Figure -------------------------------------------------------------------------------------------
 
 
-def plot(found: Summary) -> Any:
-    """Returns a matplotlib figure: a line per cell, the interquartile mean with its interval and the tasks' own means."""
+def plot(summary: Summary) -> Any:
+    """Returns a matplotlib figure with a line per cell: its interquartile mean with interval, and the mean of each task."""
     from matplotlib.figure import Figure
 
-    rows = found.rows[:MAX_ROWS]
+    rows = summary.rows[:MAX_ROWS]
     made = Figure(figsize=(9.5, 2.2 + 0.42 * len(rows)), layout="constrained")
     axis = made.subplots()
-    paths = find_varying([*found.bases, *(row.cell for row in found.rows)])
+    paths = find_varying([*summary.bases, *(row.cell for row in summary.rows)])
     axis.axvline(0, color="#444444", linewidth=0.8)
-    names = shorten_texts((base.task for base in found.bases), 30)
-    tasks = [
-        name + " (turned round)" * (base.task in found.turned) for name, base in zip(names, found.bases, strict=True)
-    ]
-    for i in range(len(found.bases)):
-        points = [(row.scores[i].interval.mean, y - 0.18) for y, row in enumerate(rows)]
-        look: dict[str, Any] = {
-            "color": COLOURS[i % 6],
-            "marker": "osD^vPX*"[(i // 6 + i) % 8],
-            "linestyle": "none",
-            "alpha": 0.75,
-        }
-        axis.plot([x for x, _ in points], [y for _, y in points], markersize=5, label=tasks[i], **look)
+    _draw_tasks(axis, summary, rows)
     for y, row in enumerate(rows):
         _draw_line(axis, row, y)
+    _label_axes(axis, summary, rows, paths)
+    made.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    made.suptitle(_write_title(summary, paths), fontsize=9)
+    return made
+
+
+def _write_title(summary: Summary, paths: Sequence[str]) -> str:
+    n_hidden = len(summary.rows) - MAX_ROWS
+    hidden = f"; {n_hidden} more cells are only in the table" if n_hidden > 0 else ""
+    base = wrap_title(levels_of(summary.bases[0], paths), 90)
+    return (
+        f"black: interquartile mean over {len(summary.bases)} tasks and its {format_percent(summary.level)} bootstrap interval"
+        f" over seeds within tasks (for these tasks only)\ncoloured: mean of each task over seeds; base {base}{hidden}"
+    )
+
+
+def _draw_tasks(axis: Any, summary: Summary, rows: Sequence[CellOverTasks]) -> None:
+    """Draws the mean of each task, above the line of its cell."""
+    names = shorten_texts((base.task for base in summary.bases), 30)
+    for i, (name, base) in enumerate(zip(names, summary.bases, strict=True)):
+        axis.plot(
+            [row.scores[i].interval.mean for row in rows],
+            [y - 0.18 for y in range(len(rows))],
+            color=COLOURS[i % 6],
+            marker="osD^vPX*"[(i // 6 + i) % 8],
+            linestyle="none",
+            alpha=0.75,
+            markersize=5,
+            label=name + " (sign reversed)" * (base.task in summary.turned),
+        )
+
+
+def _label_axes(axis: Any, summary: Summary, rows: Sequence[CellOverTasks], paths: Sequence[str]) -> None:
     axis.set_yticks(range(len(rows)), shorten_texts(levels_of(row.cell, paths) for row in rows), fontsize=8)
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_ylabel(" · ".join(paths), fontsize=8)
     axis.set_xlabel(
-        f"change of {found.column} in {UNIT}; {better_side(found.mode)} of zero is better than the base", fontsize=8
+        f"change of {summary.column} in {UNIT}; {better_side(summary.mode)} of zero is better than the base", fontsize=8
     )
     axis.tick_params(axis="x", labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
-    made.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
-    hidden = f"; {len(found.rows) - len(rows)} more cells are in the table only" if len(rows) < len(found.rows) else ""
-    base_name = wrap_title(levels_of(found.bases[0], paths), 90)
-    made.suptitle(
-        f"black: interquartile mean over {len(found.bases)} tasks and {format_percent(found.level)} bootstrap interval over seeds"
-        f" within tasks (it is of these tasks)\ncoloured: each task's own mean over seeds; base {base_name}{hidden}",
-        fontsize=9,
-    )
-    return made
 
 
 def _draw_line(axis: Any, row: CellOverTasks, y: int) -> None:
@@ -378,6 +411,6 @@ def _draw_line(axis: Any, row: CellOverTasks, y: int) -> None:
 
 
 def make_output(results: Results, **asked: Any) -> Output:
-    """Returns the analysis as it is written; ``asked`` are options of ``compute``."""
+    """Returns what to write of the analysis; ``asked`` are the options of ``compute``."""
     summary = compute(results, **asked)
     return Output(numbers=numbers(summary), tables=build_tables(summary), figure=plot(summary))

@@ -1,8 +1,8 @@
-"""Results per task: a row per cell with its levels, n, mean and interval, and what of it is missing.
+"""Results per task: a row per cell with its levels, n, mean, interval, and missing trials.
 
-Means are over seeds, intervals are Student-t intervals of that mean over the same seeds. Trials that are not ok are
-counted in their cell's row and averaged into nothing (but where the space's outcomes score them as the worst of their
-task); candidates of tuning are in no mean; an A/A cell has a row of its own below the cells.
+Means are over seeds, and intervals are Student-t intervals of that mean over the same seeds. The row of a cell counts its
+trials that are not ok, and its mean leaves them out, unless the space scores them as the worst of their task. No mean
+includes tuning candidates. An A/A cell has a separate row below the cells.
 
 Writes table_results.csv (all digits, one line per cell), .md and .tex (booktabs).
 """
@@ -39,7 +39,7 @@ from orca_sweep.stats.modes import Mode
 NAME = "table_results"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskResults:
     """The cells of one task in the order of the table, A/A cells last."""
 
@@ -50,45 +50,47 @@ class TaskResults:
     cells: tuple[Cell, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ResultsTable:
-    """All tasks, and what the numbers are of."""
+    """All tasks, with the column and the confidence level."""
 
     tasks: tuple[TaskResults, ...]
     column: str
     level: float
     notes: tuple[str, ...] = ()
-    """What was left out of the rows."""
+    """Which rows were left out."""
 
 
 def compute(results: Results, metric: str | None = None, level: float = 0.95) -> ResultsTable:
-    """Returns every cell's mean and interval over its ok replicates, by task.
+    """Returns the mean and interval of every cell over its ok replicates, by task.
 
     Raises:
-        InputError: if the metric or a factor is no column, or there are no trials.
+        InputError: if the metric or a factor is not a column, or there are no trials.
     """
     results = compared(results)
     made = []
     for task, cells in by_task(read_cells(results, metric, level)).items():
         ordered = sorted(cells, key=lambda cell: cell.role == "aa")
         measured = metric_of(cells)
-        made.append(TaskResults(task, measured.name, measured.mode, measured.unit, tuple(ordered)))
-    return ResultsTable(tuple(made), metric or results.metric, level, results.notes)
+        made.append(
+            TaskResults(task=task, metric=measured.name, mode=measured.mode, unit=measured.unit, cells=tuple(ordered))
+        )
+    return ResultsTable(tasks=tuple(made), column=metric or results.metric, level=level, notes=results.notes)
 
 
-def numbers(found: ResultsTable) -> str:
-    """Returns every number as CSV: one line per cell."""
-    return format_csv([_make_record(found, row) for task in found.tasks for row in task.cells])
+def numbers(table: ResultsTable) -> str:
+    """Returns every number as CSV, one line per cell."""
+    return format_csv([_make_record(table, cell) for task in table.tasks for cell in task.cells])
 
 
-def _make_record(found: ResultsTable, cell: Cell) -> Record:
+def _make_record(table: ResultsTable, cell: Cell) -> Record:
     i = cell.interval
     return {
         "task": cell.task,
         "cell_id": cell.cell_id,
         "role": cell.role,
         **cell.labels,
-        "column": found.column,
+        "column": table.column,
         "metric": cell.metric,
         "mode": cell.mode,
         "n": i.n,
@@ -110,12 +112,12 @@ def _chosen_levels(cell: Cell) -> dict[str, Any]:
     return {path: value for path, value in cell.chosen.items() if path not in cell.labels}
 
 
-def build_tables(found: ResultsTable) -> tuple[Table, ...]:
-    """Returns a table per task as people read it."""
-    return tuple(_build_table(found, task, i) for i, task in enumerate(found.tasks, 1))
+def build_tables(table: ResultsTable) -> tuple[Table, ...]:
+    """Returns the table of each task."""
+    return tuple(_build_table(table, task, i) for i, task in enumerate(table.tasks, 1))
 
 
-def _build_table(found: ResultsTable, task: TaskResults, i: int) -> Table:
+def _build_table(table: ResultsTable, task: TaskResults, i: int) -> Table:
     paths = find_varying(task.cells)
     tuned = list(dict.fromkeys(path for cell in task.cells for path in _chosen_levels(cell)))
     has_aa = any(cell.role == "aa" for cell in task.cells)
@@ -131,11 +133,11 @@ def _build_table(found: ResultsTable, task: TaskResults, i: int) -> Table:
     return Table(
         name=f"{NAME}-{i}",
         title=f"{task.task}: results",
-        caption=_write_caption(found, task, paths),
+        caption=_write_caption(table, task, paths),
         head=(*head, "n", "mean ± half-width", "not ok"),
         align=f"{'l' * len(head)}rrl",
         blocks=tuple(tuple(block) for block in blocks),
-        notes=(*found.notes, *_list_notes(task.cells)),
+        notes=(*table.notes, *_list_notes(task.cells)),
     )
 
 
@@ -144,10 +146,10 @@ def _format_mean(cell: Cell, decimals: int) -> str:
     return mean if math.isnan(half) else f"{mean} ± {format_number(half, decimals)}"
 
 
-def _write_caption(found: ResultsTable, task: TaskResults, paths: Sequence[str]) -> str:
+def _write_caption(table: ResultsTable, task: TaskResults, paths: Sequence[str]) -> str:
     return (
-        f"{found.column} ({describe_metric(task.metric, task.mode)}), mean over n seeds; ± is the half-width of the"
-        f" {format_percent(found.level)} Student-t interval of that mean over the same seeds. {describe_completeness(task.cells)}"
+        f"{table.column} ({describe_metric(task.metric, task.mode)}), mean over n seeds; ± is the half-width of the"
+        f" {format_percent(table.level)} Student-t interval of that mean over the same seeds. {describe_completeness(task.cells)}"
         f"{describe_shared(task.cells, paths)}"
     )
 
@@ -155,17 +157,17 @@ def _write_caption(found: ResultsTable, task: TaskResults, paths: Sequence[str])
 def _list_notes(cells: Sequence[Cell]) -> list[str]:
     n_searched = sum(cell.n_searched for cell in cells)
     notes = [
-        (any(cell.interval.n == 1 for cell in cells), "One seed has a mean and no interval."),
+        (any(cell.interval.n == 1 for cell in cells), "A single seed has a mean but no interval."),
         (
             any(cell.role == "aa" for cell in cells),
-            "The A/A cell is the cell of the same levels again, with seeds of its own: what differs is noise.",
+            "An A/A cell repeats the cell of the same levels with other seeds, so the difference is noise.",
         ),
-        (n_searched > 0, f"{n_searched} candidates of tuning are in no mean."),
+        (n_searched > 0, f"No mean includes the {n_searched} tuning candidates."),
     ]
     return [text for holds, text in notes if holds]
 
 
 def make_output(results: Results, **asked: Any) -> Output:
-    """Returns the analysis as it is written; ``asked`` are options of ``compute``."""
+    """Returns what to write of the analysis; ``asked`` are the options of ``compute``."""
     table = compute(results, **asked)
     return Output(numbers=numbers(table), tables=build_tables(table))

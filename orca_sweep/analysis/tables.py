@@ -1,4 +1,4 @@
-"""What the tables share: cells and their base, and texts that figures have room for."""
+"""What the tables share: cells, their base cell, and texts short enough for a figure."""
 
 import math
 import textwrap
@@ -17,11 +17,11 @@ from orca_sweep.stats.modes import Mode, describe_mode
 def read_cells(
     results: Results, metric: str | None = None, level: float = 0.95, measures: Iterable[str] = ()
 ) -> tuple[Cell, ...]:
-    """Returns every cell, A/A repeats too, in the order of the table; arguments as of `results.summarise_cells`.
+    """Returns every cell, A/A cells included, in the order of the table; arguments as of `results.summarise_cells`.
 
     Raises:
-        InputError: if there are no trials, a column is missing, a cell has several trials of one seed, or the trials of a
-            task differ in what they measure.
+        InputError: if there are no trials, a column is missing, a cell has several trials with the same seed, or the trials
+            of a task measure different things.
     """
     require_columns(results, ("task", "metric", *results.factors))
     cells = summarise_cells(results, metric, level, measures)
@@ -32,7 +32,7 @@ def read_cells(
 
 
 def require_columns(results: Results, columns: Iterable[str]) -> None:
-    """Refuses a table without trials, or without some of the columns.
+    """Refuses a table that has no trials or lacks a column.
 
     Raises:
         InputError: naming what is missing.
@@ -40,17 +40,17 @@ def require_columns(results: Results, columns: Iterable[str]) -> None:
     missing = [column for column in columns if column not in results.trials]
     if missing:
         raise InputError(
-            f"trials.parquet: no column {', '.join(missing)}. These tables are not what this version collects. Make them"
-            " anew with 'orca-sweep collect'."
+            f"trials.parquet: no column {', '.join(missing)}. This version did not collect these tables. Make them again"
+            " with 'orca-sweep collect'."
         )
     if not len(results.trials):
         raise InputError("trials.parquet: no trials, so there is nothing to show. Launch a sweep and collect it first.")
 
 
-def metric_of(found: Sequence[Cell]) -> TaskMetric:
-    """Returns what the cells of a task are compared on; it is called 'metric' as long as no trial is ok."""
-    name = next((cell.metric for cell in found if cell.metric), "metric")
-    return TaskMetric(name=name, mode=found[0].mode, unit=found[0].unit)
+def metric_of(cells: Sequence[Cell]) -> TaskMetric:
+    """Returns the metric of the cells of a task; its name is 'metric' while no trial is ok."""
+    name = next((cell.metric for cell in cells if cell.metric), "metric")
+    return TaskMetric(name=name, mode=cells[0].mode, unit=cells[0].unit)
 
 
 def describe_metric(metric: str, mode: Mode) -> str:
@@ -59,61 +59,60 @@ def describe_metric(metric: str, mode: Mode) -> str:
 
 
 def better_side(mode: Mode) -> str:
-    """Returns on which side of zero a difference is an improvement."""
+    """Returns the side of zero on which a difference is an improvement."""
     return "left" if mode == "min" else "right"
 
 
-def by_task(found: Iterable[Cell]) -> dict[str, list[Cell]]:
+def by_task(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
     """Returns the cells of each task, in their order."""
     tasks: dict[str, list[Cell]] = {}
-    for cell in found:
+    for cell in cells:
         tasks.setdefault(cell.task, []).append(cell)
     return tasks
 
 
-def replicated(found: Iterable[Cell]) -> list[Cell]:
+def replicated(cells: Iterable[Cell]) -> list[Cell]:
     """Returns the cells without the A/A cells."""
-    return [cell for cell in found if cell.role == "replicate"]
+    return [cell for cell in cells if cell.role == "replicate"]
 
 
-def pair_aa_cells(found: Sequence[Cell]) -> list[tuple[Cell, Cell]]:
-    """Returns each A/A cell with the cell that it repeats; one whose cell is not in the tables is left out."""
-    cells = {cell.cell_id: cell for cell in replicated(found)}
-    pairs = [(cell, cells.get(cell.cell_id.removesuffix("-aa"))) for cell in found if cell.role == "aa"]
+def pair_aa_cells(cells: Sequence[Cell]) -> list[tuple[Cell, Cell]]:
+    """Returns each A/A cell with the cell that it repeats, except those whose cell is not in the tables."""
+    by_id = {cell.cell_id: cell for cell in replicated(cells)}
+    pairs = [(cell, by_id.get(cell.cell_id.removesuffix("-aa"))) for cell in cells if cell.role == "aa"]
     return [(cell, reference) for cell, reference in pairs if reference]
 
 
-def find_varying(found: Sequence[Cell]) -> tuple[str, ...]:
-    """Returns the factors that have several levels among the cells; all of them if none has."""
-    paths = tuple(found[0].labels) if found else ()
-    return tuple(path for path in paths if len({cell.labels[path] for cell in found}) > 1) or paths
+def find_varying(cells: Sequence[Cell]) -> tuple[str, ...]:
+    """Returns the factors that have several levels among the cells; all factors if none has."""
+    paths = tuple(cells[0].labels) if cells else ()
+    return tuple(path for path in paths if len({cell.labels[path] for cell in cells}) > 1) or paths
 
 
 def levels_of(cell: Cell, paths: Sequence[str]) -> str:
-    """Returns 'body · 20': what a figure's axis has room for."""
+    """Returns 'body · 20', short enough for the axis of a figure."""
     return " · ".join(cell.labels[path] for path in paths) or "all trials"
 
 
-def describe_shared(found: Sequence[Cell], shown: Sequence[str]) -> str:
-    """Returns a sentence on the factors that are not shown, since all cells have the same level of them."""
-    held = [path for path in found[0].labels if path not in shown]
-    return f" All of them have {found[0].describe(held)}." if held else ""
+def describe_shared(cells: Sequence[Cell], shown: Sequence[str]) -> str:
+    """Returns a sentence on the factors that are not shown because all cells have the same level."""
+    held = [path for path in cells[0].labels if path not in shown]
+    return f" All cells have {cells[0].describe(held)}." if held else ""
 
 
-def describe_completeness(found: Iterable[Cell]) -> str:
-    """Returns a sentence on how many planned trials are ok, and what became of the others."""
-    counts = Counter(status for cell in found for status in cell.statuses.values())
-    n_worst = sum(
-        status != "ok" and not math.isnan(cell.values[s]) for cell in found for s, status in cell.statuses.items()
-    )
+def describe_completeness(cells: Iterable[Cell]) -> str:
+    """Returns a sentence on how many planned trials are ok, and on the status of the rest."""
+    planned = [(status, cell.values[seed]) for cell in cells for seed, status in cell.statuses.items()]
+    counts = Counter(status for status, _ in planned)
+    n_worst = sum(status != "ok" and not math.isnan(value) for status, value in planned)
     text = f"{counts['ok']} of {counts.total()} planned trials are ok"
-    text += f"; the others: {describe_not_ok(counts)}" if describe_lacking(counts) else ""
-    text += f"; {n_worst} of these count as the worst trial of the task, as the space asks" if n_worst else ""
+    text += f"; the rest: {describe_not_ok(counts)}" if describe_lacking(counts) else ""
+    text += f"; the space scores {n_worst} of these as the worst trial of the task" if n_worst else ""
     return f"{text}."
 
 
 def describe_not_ok(statuses: Mapping[str, int]) -> str:
-    """Returns what is lacking, and what lost means."""
+    """Returns how many trials have each status but ok, and what lost means if any is lost."""
     return describe_lacking(statuses) + (" (lost: its worker died too often)" if statuses.get("lost") else "")
 
 
@@ -126,20 +125,22 @@ def describe_lacking(statuses: Mapping[str, int]) -> str:
 
 
 def named_levels(
-    option: str, items: Sequence[str], found: Sequence[Cell], more: Sequence[str] = ()
+    option: str, items: Sequence[str], cells: Sequence[Cell], more: Sequence[str] = ()
 ) -> list[tuple[str, str]]:
-    """Returns the (factor, level) of each 'factor=level', a level as the table has it.
+    """Returns the (factor, level) of each 'factor=level', with the level as the table writes it.
 
     Raises:
         InputError: with every factor and level that the cells do not have.
     """
-    factors, named, problems = [*found[0].labels, *more], [], []
+    factors, named, problems = [*cells[0].labels, *more], [], []
     for item in items:
         path, _, wanted = item.partition("=")
-        known = dict.fromkeys(_list_known(found, path))
+        known = dict.fromkeys(_list_known(cells, path))
         level = next((level for level in known if is_level(level, wanted)), None)
         if path not in factors:
-            problems.append(f"{option} {item!r}: {path!r} is no factor of these tables. Factors: {', '.join(factors)}.")
+            problems.append(
+                f"{option} {item!r}: {path!r} is not a factor of these tables. Factors: {', '.join(factors)}."
+            )
         elif level is None:
             problems.append(f"{option} {item!r}: no cell has that level of {path}. Levels: {', '.join(known)}.")
         else:
@@ -149,53 +150,52 @@ def named_levels(
     return named
 
 
-def _list_known(found: Sequence[Cell], path: str) -> list[str]:
+def _list_known(cells: Sequence[Cell], path: str) -> list[str]:
     if path == "task":
-        return [cell.task for cell in found]
+        return [cell.task for cell in cells]
     if path == "seed":
-        return [str(seed) for seed in sorted({seed for cell in found for seed in cell.values})]
-    return [cell.labels[path] for cell in found if path in cell.labels]
+        return [str(seed) for seed in sorted({seed for cell in cells for seed in cell.values})]
+    return [cell.labels[path] for cell in cells if path in cell.labels]
 
 
 def is_level(level: str, wanted: str) -> bool:
-    """Returns whether a level is the one that is named; numbers may be written in another way."""
+    """Whether a level equals the wanted text; numbers may be written differently."""
     try:
         return level == wanted or float(level) == float(wanted)
     except ValueError:
         return False
 
 
-def find_base_cell(found: Sequence[Cell], named: Mapping[str, str]) -> Cell:
-    """Returns the cell of a task that the others are compared to: its first, but for the levels that are named.
+def find_base_cell(cells: Sequence[Cell], named: Mapping[str, str]) -> Cell:
+    """Returns the cell that the other cells of a task are compared to: the first, with the named levels in its place.
 
-    Where no cell is that, since combinations that are the same work are one cell, the only one with the named levels.
+    Combinations that are the same work are one cell, so no cell may have exactly these levels. Then it is the only cell
+    with the named levels.
 
     Raises:
-        InputError: if no cell has the named levels, or several and none of them has the first cell's other levels.
+        InputError: if no cell has the named levels, or if several have them and none has the other levels of the first.
     """
-    cells = replicated(found)
-    if not cells:
-        raise InputError(f"{found[0].task}: no cell but the A/A cell is in these tables. Collect the whole sweep.")
-    having = [cell for cell in cells if all(cell.labels[path] == level for path, level in named.items())]
-    wanted = {**cells[0].labels, **named}
+    candidates = replicated(cells)
+    if not candidates:
+        raise InputError(f"{cells[0].task}: these tables have only the A/A cell. Collect the whole sweep.")
+    having = [cell for cell in candidates if all(cell.labels[path] == level for path, level in named.items())]
+    wanted = {**candidates[0].labels, **named}
     exact = [cell for cell in having if cell.labels == wanted] or having
     if len(exact) == 1 or (exact and not named):
         return exact[0]
-    said = ", ".join(f"{path}={level}" for path, level in named.items())
+    text, task = ", ".join(f"{path}={level}" for path, level in named.items()), candidates[0].task
     if not exact:
-        have = "; ".join(cell.name for cell in cells)
-        raise InputError(f"--base {said}: {cells[0].task} has no such cell. Name the levels of one of: {have}.")
+        names = "; ".join(cell.name for cell in candidates)
+        raise InputError(f"--base {text}: no cell of {task} has these levels. Name the levels of one of: {names}.")
     several = "; ".join(f"{cell.name} (cell {cell.cell_id})" for cell in exact)
-    raise InputError(
-        f"--base {said}: {len(exact)} cells of {cells[0].task} have these levels. Name more of: {several}."
-    )
+    raise InputError(f"--base {text}: {len(exact)} cells of {task} have these levels. Name more levels of: {several}.")
 
 
 def numbers_by_task(option: str, items: Sequence[str], tasks: Iterable[str]) -> dict[str, float]:
-    """Returns a number for each task that has one, from '0.01' (all tasks) and 'task=0.01'.
+    """Returns the number of each task that gets one, from '0.01' (all tasks) and 'task=0.01'.
 
     Raises:
-        InputError: with each that is no number, 0 or more, or of no task in the tables.
+        InputError: with each item that is not a number of 0 or more, or whose task is not in the tables.
     """
     known, problems = list(tasks), []
     given: dict[str, float] = {}
@@ -206,7 +206,7 @@ def numbers_by_task(option: str, items: Sequence[str], tasks: Iterable[str]) -> 
         except ValueError:
             number = math.nan
         if not 0 <= number < math.inf:
-            problems.append(f"{option} {item!r}: {text!r} is no number, 0 or more. Write 0.01, or TASK=0.01.")
+            problems.append(f"{option} {item!r}: {text!r} is not a number of 0 or more. Write 0.01, or TASK=0.01.")
         elif task and task not in known:
             problems.append(f"{option} {item!r}: no task {task!r} in these tables. Tasks: {', '.join(known)}.")
         else:
@@ -220,18 +220,18 @@ def numbers_by_task(option: str, items: Sequence[str], tasks: Iterable[str]) -> 
 
 
 def shorten_text(text: str, most: int = 44) -> str:
-    """Returns a text for a figure as one line, its middle left out if it is long; of several, see ``shorts``."""
+    """Returns a text for a figure as one line, without its middle if it is long; for several, see `shorten_texts`."""
     half, text = (most - 1) // 2, join_lines(text)
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
 
 
 def wrap_title(text: str, most: int = 60) -> str:
-    """Returns a text for the title of a figure, whole, on as many lines as it takes."""
+    """Returns a text for the title of a figure, complete, on as many lines as it takes."""
     return textwrap.fill(join_lines(text), most)
 
 
 def shorten_texts(texts: Iterable[str], most: int = 44) -> list[str]:
-    """Returns texts that stand side by side in a figure, each on one line; different ones stay different."""
-    whole = list(texts)
-    made = shorten_labels(whole, most)
-    return [made[text] for text in whole]
+    """Returns texts for labels side by side in a figure, each on one line; different texts stay different."""
+    full_texts = list(texts)
+    short_texts = shorten_labels(full_texts, most)
+    return [short_texts[text] for text in full_texts]

@@ -1,8 +1,8 @@
-"""The one writer of analyses: numbers as text, CSV, Markdown, LaTeX, pictures, and files that are whole or not there.
+"""The only writer of analyses: numbers as text, CSV, Markdown, LaTeX, pictures, and files that are written whole.
 
-A table is plain text until it is written: levels are users' own words, and each format has its own escapes. A folder
-keeps a list of what was written into it, as hashes. A file that exists already is replaced only if it is still what an
-analysis wrote: one of the user's own, or one that was edited since, stays.
+A table is plain text until it is written, because levels are the user's words and each format has its own escapes. Each
+folder keeps a list of the hashes of the files that analyses wrote there. A file is replaced only if it is still what an
+analysis wrote; a file that the user made or edited stays.
 """
 
 import csv
@@ -25,49 +25,49 @@ from orca_sweep.visible import escape_controls
 Record = Mapping[str, object]
 MINUS, NOTHING = "\u2212", "\u2013"
 WRITTEN = ".orca-sweep-written"
-"""Below the folder: a line 'SHA-256  name' for each file that was written."""
+"""A file in the folder, with a line 'SHA-256  name' for each file that was written."""
 PICTURE_DPI = 150
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table as people read it, in plain text."""
+    """A table for readers, in plain text."""
 
     name: str
-    """Of its label in LaTeX."""
+    """The name of its label in LaTeX."""
     title: str
     caption: str
-    """What the numbers are, how many of what they are over, and what each interval is."""
+    """What the numbers are, what they are over and how many, and the kind of each interval."""
     head: tuple[str, ...]
     align: str
     """A letter per column: l or r."""
     blocks: tuple[tuple[tuple[str, ...], ...], ...]
-    """Rows, in groups that belong together."""
+    """Groups of rows."""
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What an analysis has to write."""
+    """Everything that an analysis writes."""
 
     numbers: str
     """Every number, as CSV."""
     more_numbers: Mapping[str, str] = field(default_factory=dict)
-    """Further CSV texts, by what stands behind the name of the analysis in their file's name."""
+    """Further CSV texts, by the suffix of their file name after the name of the analysis."""
     tables: tuple[Table, ...] = ()
     figure: Any = None
-    """A matplotlib figure; None where there is no picture."""
+    """A matplotlib figure; None without a picture."""
     warnings: tuple[str, ...] = ()
-    """What was refused, and why."""
+    """What the analysis refused, and why."""
 
 
 # Numbers as text ----------------------------------------------------------------------------------
 
 
 def decimals_of(spreads: Iterable[float]) -> int:
-    """Returns how many decimals show two digits of the middle one of the spreads; 4 if there is none.
+    """Returns the number of decimals that shows two digits of the middle spread; 4 without a spread.
 
-    The smallest shows one digit, if that takes no more than two decimals more.
+    The smallest spread shows one digit, if that takes at most two more decimals.
     """
     places = sorted(-math.floor(math.log10(x)) for x in spreads if 0 < x < math.inf)
     if not places:
@@ -82,7 +82,7 @@ def format_percent(share: float) -> str:
 
 
 def format_number(value: float, decimals: int, sign: str = "") -> str:
-    """Returns a rounded number with a typographic minus; NaN is a dash. ``sign`` '+' shows the sign of both kinds."""
+    """Returns a rounded number with a typographic minus; NaN is a dash. ``sign`` '+' also marks positive numbers."""
     if not math.isfinite(value):
         return NOTHING
     text = f"{value:{sign}.{decimals}f}"
@@ -90,7 +90,7 @@ def format_number(value: float, decimals: int, sign: str = "") -> str:
 
 
 def format_p(p: float) -> str:
-    """Returns a p value with three digits."""
+    """Returns a p value with three digits, or '<0.001'."""
     if math.isnan(p):
         return NOTHING
     return "<0.001" if p < 0.001 else f"{p:.3g}"
@@ -103,7 +103,7 @@ def format_interval(low: float, high: float, decimals: int, sign: str = "") -> s
 
 
 def join_lines(text: str) -> str:
-    """Returns a text as one line of characters that can be printed."""
+    """Returns a text as one line of printable characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
@@ -111,13 +111,13 @@ def join_lines(text: str) -> str:
 
 
 def format_csv(records: Sequence[Record], columns: Sequence[str] = ()) -> str:
-    """Returns records as CSV; ``columns`` are needed where there may be no record."""
+    """Returns records as CSV; ``columns`` are required if there may be no record."""
     names = columns or list(records[0])
     return format_csv_rows(names, ([record[name] for name in names] for record in records))
 
 
 def format_csv_rows(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Returns rows as CSV with all digits; missing values are empty fields, and no text is a formula."""
+    """Returns rows as CSV with all digits; a missing value is an empty field, and no text is a formula."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(map(escape_controls, columns))
@@ -134,9 +134,9 @@ def _csv_field(value: object) -> object:
 
 
 def escape_csv(text: str) -> str:
-    """Returns a text as a spreadsheet may read it: what it would run as a formula gets an apostrophe before it.
+    """Returns a text that is safe in a spreadsheet: an apostrophe precedes what the spreadsheet would run as a formula.
 
-    Control characters are written out.
+    Control characters are escaped.
     """
     shown = escape_controls(text)
     if not text.startswith(("=", "+", "-", "@", "\t", "\r")):
@@ -152,7 +152,7 @@ def escape_csv(text: str) -> str:
 
 
 def format_markdown(tables: Iterable[Table]) -> str:
-    """Returns tables as GitHub's Markdown."""
+    """Returns tables as GitHub Markdown."""
     return "\n\n".join(map(_markdown_table, tables)) + "\n"
 
 
@@ -166,7 +166,7 @@ def _markdown_table(table: Table) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Returns a text that Markdown shows as it is, also in a cell of a table."""
+    """Returns a text escaped so that Markdown shows it unchanged, also in a cell of a table."""
     return re.sub(r"([\\`*_\[\]<>|~$&#])", r"\\\1", join_lines(text))
 
 
@@ -176,13 +176,13 @@ LATEX_ESCAPES = str.maketrans({
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\char34{}", MINUS: "$-$", "±": r"$\pm$",
     "²": r"\textsuperscript{2}", "ω": r"$\omega$", "η": r"$\eta$", NOTHING: r"\textendash{}", "…": r"\ldots{}",
-    # After a line's end these would be read as its option.
+    # After the end of a line, LaTeX would read these as its option.
     "[": "{[}", "]": "{]}", "*": "{*}",
 } | {c: f"\\{c}" for c in "&%$#_{}"})  # fmt: skip
 
 
 def format_latex(tables: Iterable[Table]) -> str:
-    """Returns tables as LaTeX floats with the rules of booktabs."""
+    """Returns tables as LaTeX floats with booktabs rules."""
     return "% Needs \\usepackage{booktabs}.\n" + "\n".join(map(_latex_table, tables))
 
 
@@ -207,7 +207,7 @@ def _latex_table(table: Table) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Returns a text that LaTeX shows as it is; two hyphens stay two."""
+    """Returns a text escaped so that LaTeX shows it unchanged; two hyphens stay two."""
     return re.sub("-(?=-)", "-{}", join_lines(text).translate(LATEX_ESCAPES))
 
 
@@ -221,7 +221,7 @@ def write_output(out: Path, name: str, output: Output) -> list[Path]:
         The paths, in this order.
 
     Raises:
-        InputError: naming each file that is in the way; nothing is written then.
+        InputError: with each file that is in the way; then nothing is written.
         OSError: if the system refuses.
     """
     texts = {f"{name}.csv": output.numbers}
@@ -235,11 +235,11 @@ def write_output(out: Path, name: str, output: Output) -> list[Path]:
 
 
 def render_figure(figure: Any, kind: str) -> bytes:
-    """Returns a matplotlib figure as a file of a kind; the same tables give the same bytes."""
+    """Returns the bytes of a matplotlib figure as 'png' or 'svg'; the same tables give the same bytes."""
     from matplotlib import rc_context
 
     drawn = io.BytesIO()
-    # Without a date, and with names that are not random.
+    # Without a date, and without random ids.
     with rc_context({"svg.hashsalt": "orca-sweep"}):
         figure.savefig(drawn, format=kind, dpi=PICTURE_DPI, metadata={"Date": None} if kind == "svg" else None)
     return drawn.getvalue()
@@ -249,7 +249,7 @@ def write_files(out: Path, contents: Mapping[str, bytes]) -> list[Path]:
     """Writes files into a folder, each whole or not at all, and returns their paths.
 
     Raises:
-        InputError: naming each file that is in the way; nothing is written then.
+        InputError: with each file that is in the way; then nothing is written.
         OSError: if the system refuses.
     """
     written = _read_written(out / WRITTEN)
@@ -258,7 +258,7 @@ def write_files(out: Path, contents: Mapping[str, bytes]) -> list[Path]:
     )
     out.mkdir(parents=True, exist_ok=True)
     new = [line for name, content in contents.items() if (line := _written_line(name, content)) not in written]
-    if new:  # before the files: an analysis that is killed between two must know its own again
+    if new:  # before the files, so that an analysis killed between two files recognises them later
         with (out / WRITTEN).open("a", encoding="utf-8") as file:
             file.write("".join(f"{line}\n" for line in new))
     for name, content in contents.items():
@@ -271,13 +271,13 @@ def check_replaceable(in_the_way: list[Path]) -> None:
     """Refuses to replace files.
 
     Raises:
-        InputError: naming each of them.
+        InputError: with each of the files, if there are any.
     """
     if in_the_way:
         raise InputError(
             [
-                f"{path}: is there, and is not what orca-sweep wrote, or was edited since. Nothing is replaced. Choose"
-                " another folder with --out, or move it away."
+                f"{path}: the file exists, and orca-sweep did not write it, or it was edited since. Nothing was replaced."
+                " Choose another folder with --out, or move the file away."
                 for path in in_the_way
             ]
         )
@@ -285,7 +285,7 @@ def check_replaceable(in_the_way: list[Path]) -> None:
 
 @contextmanager
 def replace_whole(path: Path) -> Iterator[Path]:
-    """Yields a path beside the file to write to, and puts that in the file's place once it is written."""
+    """Yields a temporary path beside the file to write to, and replaces the file with it at the end."""
     temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
     try:
         yield temporary
@@ -298,7 +298,7 @@ def _is_in_the_way(path: Path, content: bytes, written: frozenset[str]) -> bool:
     try:
         before = read_regular_file(path)
     except NotADirectoryError:
-        return False  # making the folder says so
+        return False  # creating the folder reports that
     except OSError:  # a folder, a pipe, or unreadable
         return True
     return before is not None and before != content and _written_line(path.name, before) not in written

@@ -1,4 +1,4 @@
-"""The figures: what they compute from known tables, what they say, draw and write, and which of them a launch draws."""
+"""The figures: what they compute from known tables, what they say, draw, and write, and which of them a launch draws."""
 
 import csv
 import io
@@ -19,6 +19,7 @@ from orca_sweep.analysis import (
     figure4_freezing,
     figure5_pretraining,
     figures,
+    naive,
     writing,
 )
 from orca_sweep.analysis.declarations import choose_figures, make_output, write_analysis
@@ -112,7 +113,9 @@ def test_figure2_computes_what_it_draws():
     rows = [row | {"status": "failed"} if row["seed"] == 2 and not row["embedder.epochs"] else row for row in crossed(
         {"embedder.epochs": [0, 3]})]  # fmt: skip
     figure = figure2_proxies.compute(made(["embedder.epochs"], rows))
-    assert figure.by == ("embedder.epochs",)  # the proxy is no factor: the lines are the levels of the one that is
+    assert figure.by == (
+        "embedder.epochs",
+    )  # the proxy is not a factor, so the lines are the levels of the only factor
     ((first, second),) = figure.curves
     assert [interval.n for interval in first.intervals] == [2, 2]
     is_interval(second.intervals[0], 3, 1.24, 0.01)
@@ -120,11 +123,11 @@ def test_figure2_computes_what_it_draws():
     drawn = figure2_proxies.plot(figure)
     names = [tick.get_text() for tick in drawn.axes[1].get_yticklabels()]
     assert names == ["0 (naive), n = 2", "3, n = 3"]
-    assert "Not ok: 1 of 6 trials (1 failed); left out of all means." in drawn.get_supxlabel().replace("\n", " ")
+    assert "Not ok: 1 of 6 trials (1 failed); no mean includes them." in drawn.get_supxlabel().replace("\n", " ")
     assert len(as_rows(figure2_proxies, figure)) == 2 * 3
 
 
-def test_figure2_has_a_line_per_way_to_train_the_embedder_while_they_can_be_told_apart():
+def test_figure2_has_a_line_per_way_to_train_the_embedder_while_colours_last():
     few = made(["proxy", "embedder.epochs"], crossed({"proxy": ["none", "a", "b"], "embedder.epochs": [1, 5]}, 2))
     few = replace(few, trials=few.trials.drop_duplicates("trial_id"))
     (panel,) = figure2_proxies.compute(few).panels
@@ -164,33 +167,33 @@ def of_figure3(**more):
 
 def test_figure3_curves_means_and_correlation_are_those_of_the_rows():
     figure = figure3_otdd_vs_error.compute(made(["embedder.epochs"], of_figure3()))
-    ((one,),) = figure.series
+    ((series,),) = figure.series
     assert figure.by == ()
     # Two trials of a seed share epochs 0 and 1: the seed counts once.
-    assert list(one.curve) == [0, 1, 2, 3, 4]
-    is_interval(one.curve[0], 3, 17, 1)
-    is_interval(one.curve[1], 3, 9, 1)
-    is_interval(one.curve[4], 3, 1.5, 0.5)
-    assert one.seeds[2] == dict(enumerate(OBJECTIVES[2]))
-    assert {cell.levels["embedder.epochs"]: round(cell.interval.mean, 9) for cell in one.line.cells} == {
+    assert list(series.curve) == [0, 1, 2, 3, 4]
+    is_interval(series.curve[0], 3, 17, 1)
+    is_interval(series.curve[1], 3, 9, 1)
+    is_interval(series.curve[4], 3, 1.5, 0.5)
+    assert series.seeds[2] == dict(enumerate(OBJECTIVES[2]))
+    assert {cell.levels["embedder.epochs"]: round(cell.interval.mean, 9) for cell in series.line.cells} == {
         0: 0.6, 1: pytest.approx(0.935 / 3), 4: 0.2,
     }  # fmt: skip
     # Ranks of the objectives 1, 1.5, 2, 8, 9, 10 and of 0.2, 0.1, 0.3, 0.32, 0.31, 0.305: 1 - 6 * 10 / (6 * 35).
-    assert one.correlation.rho == pytest.approx(1 - 60 / 210)
-    assert (one.correlation.n, one.correlation.n_clusters) == (6, 3)
-    trained = [trial for trial in one.trials if trial.epochs]
-    assert len(trained) == len(one.trials) == 6  # naive trials have no objective
+    assert series.correlation.rho == pytest.approx(1 - 60 / 210)
+    assert (series.correlation.n, series.correlation.n_clusters) == (6, 3)
+    trained = [trial for trial in series.trials if trial.epochs]
+    assert len(trained) == len(series.trials) == 6  # naive trials have no objective
     again = rank_correlation([t.objective for t in trained], [t.metric for t in trained], 0.95, [0, 1, 2, 0, 1, 2])
-    assert one.correlation == again
-    assert one.objective == "otdd-exact"
+    assert series.correlation == again
+    assert series.objective == "otdd-exact"
 
 
 def test_runs_of_one_seed_that_differ_in_their_shared_epochs_are_averaged():
-    """As on a GPU, there by a few bits."""
+    """As on a GPU, where they differ by a few bits."""
     rows = [row for row in of_figure3() if row["seed"] == 0]
     rows[2] |= {"objectives": (18.0, *rows[2]["objectives"][1:])}
-    ((one,),) = figure3_otdd_vs_error.compute(made(["embedder.epochs"], rows)).series
-    assert (one.seeds[0][0], one.curve[0].n) == (17, 1)
+    ((series,),) = figure3_otdd_vs_error.compute(made(["embedder.epochs"], rows)).series
+    assert (series.seeds[0][0], series.curve[0].n) == (17, 1)
 
 
 def test_figure3_says_what_it_shows():
@@ -230,26 +233,26 @@ def test_figure3_counts_neither_the_search_nor_what_is_not_ok_and_shows_the_aa_c
     assert [cell.interval for cell in own.line.cells] == [cell.interval for cell in plain.series[0][0].line.cells]
     assert (repeats.line.name, repeats.correlation, len(repeats.trials)) == ("all trials (aa)", None, 3)
     notes = figure3_otdd_vs_error.plot(figure).get_supxlabel().replace("\n", " ")
-    assert "Not ok: 3 of 15 trials (3 lost); left out of all means." in notes
-    assert "aa: the reference cell again" in notes
-    assert "finetune.lr searched within each cell; the 9 trials of the search are in no mean." in notes
+    assert "Not ok: 3 of 15 trials (3 lost); no mean includes them." in notes
+    assert "aa: the reference cell repeated with other seeds." in notes
+    assert "finetune.lr tuned within each cell; no mean includes the 9 tuning candidates." in notes
 
 
 def test_naive_trials_are_the_start_of_every_proxy_s_line():
     naive = [row for row in of_figure3() if not row["embedder.epochs"]]
     rows = [*naive, *(row | {"proxy": p} for p in ("a", "b") for row in of_figure3() if row["embedder.epochs"])]
-    ((panel,), (series,)) = (
+    ((panel,), (all_series,)) = (
         (figure := figure3_otdd_vs_error.compute(made(["proxy", "embedder.epochs"], rows))).panels,
         figure.series,
     )
     assert [line.name for line in panel.lines] == ["a", "b"]
-    for one in series:
-        assert [cell.levels["embedder.epochs"] for cell in one.line.cells] == [0, 1, 4]
-        assert one.line.label == one.line.name
-        assert one.correlation.n == 6
+    for series in all_series:
+        assert [cell.levels["embedder.epochs"] for cell in series.line.cells] == [0, 1, 4]
+        assert series.line.label == series.line.name
+        assert series.correlation.n == 6
     assert figure.facts.n_trials == 3 + 2 * 6  # drawn twice, counted once
     drawn = figure3_otdd_vs_error.plot(figure)
-    assert "in all lines the same trials" in drawn.axes[1].get_xlabel()
+    assert "the same trials in all lines" in drawn.axes[1].get_xlabel()
 
 
 def test_objectives_are_never_drawn_on_one_axis():
@@ -260,7 +263,7 @@ def test_objectives_are_never_drawn_on_one_axis():
         "digits, embedder.objective mmd",
         "digits, embedder.objective l2",
     ]
-    assert [[one.objective for one in series] for series in figure.series] == [["mmd"], ["l2"]]
+    assert [[series.objective for series in row] for row in figure.series] == [["mmd"], ["l2"]]
     assert all([cell.levels["embedder.epochs"] for cell in p.lines[0].cells] == [0, 1, 4] for p in figure.panels)
 
 
@@ -269,15 +272,15 @@ def test_what_acts_without_embedder_training_is_never_taken_from_a_trained_cell(
     from orca_sweep.trial.canonical import EMBEDDER_TRAINING
 
     embedder = {path for path in knobs() if path.startswith("embedder.")}
-    assert embedder - {*EMBEDDER_TRAINING, *figures.NAIVE} == set(figures.ACT_UNTRAINED)
+    assert embedder - {*EMBEDDER_TRAINING, *naive.NAIVE} == set(naive.ACT_UNTRAINED)
     rows = [row | {"embedder.init": init} for init in ("copied", "random") for row in of_figure3()]
     figure = figure3_otdd_vs_error.compute(made(["embedder.init", "embedder.epochs"], rows))
     assert [[c.interval.n for c in line.cells] for line in figure.panels[0].lines] == [[3, 3, 3], [3, 3, 3]]
 
 
 def test_one_seed_and_equal_values_have_no_correlation_and_no_interval_and_say_so():
-    one = made(["embedder.epochs"], [row for row in of_figure3() if row["seed"] == 0])
-    figure = figure3_otdd_vs_error.compute(one)
+    results = made(["embedder.epochs"], [row for row in of_figure3() if row["seed"] == 0])
+    figure = figure3_otdd_vs_error.compute(results)
     drawn = figure3_otdd_vs_error.plot(figure)
     text = drawn.axes[3].get_legend().get_texts()[0].get_text()
     caution = "fewer than 3 clusters: no interval"
@@ -342,8 +345,8 @@ def of_figure4(lengths=("10", "forever")):
 def test_figure4_has_a_group_of_rows_per_schedule_and_the_reference_first():
     rows = sorted(of_figure4(), key=lambda row: row["finetune.freeze"] == "none")  # it need not be the first level
     figure = figure4_freezing.compute(made(["finetune.freeze", "embedder.epochs", "finetune.freeze_epochs"], rows))
-    found = [(row.schedule, row.line, round(row.cell.interval.mean, 9)) for row in figure.rows[0]]
-    assert found == [
+    shown = [(row.schedule, row.line, round(row.cell.interval.mean, 9)) for row in figure.rows[0]]
+    assert shown == [
         ("none", "0", 0.06), ("none", "20", 0.01),
         ("body, 10 epochs", "0", 0.16), ("body, 10 epochs", "20", 0.11),
         ("body, forever", "0", 0.26), ("body, forever", "20", 0.21),
@@ -464,7 +467,7 @@ def test_figure5_of_few_fractions(fractions):
 
 
 def of(script, n_lines=2, tasks=("digits",), n_seeds=3, factor="proxy"):
-    """Tables that a script takes, with so many lines."""
+    """Tables that a script takes, with a number of lines."""
     own = {
         figure2_proxies: {},
         figure3_otdd_vs_error: {"embedder.epochs": [1, 2, 5, 10, 20, 40, 80]},
@@ -491,10 +494,10 @@ def texts_of(figure):
     hidden |= {
         tick_text
         for axis in figure.axes
-        for one in (axis.xaxis, axis.yaxis)
-        for tick in [*one.get_major_ticks(), *one.get_minor_ticks()]
+        for side in (axis.xaxis, axis.yaxis)
+        for tick in [*side.get_major_ticks(), *side.get_minor_ticks()]
         for tick_text in (tick.label1, tick.label2)
-        if not one.get_view_interval().min() <= tick.get_loc() <= one.get_view_interval().max()
+        if not side.get_view_interval().min() <= tick.get_loc() <= side.get_view_interval().max()
         or not (axis.axison and tick_text.get_visible())
     }
     seen = [
@@ -507,18 +510,18 @@ def texts_of(figure):
 @pytest.mark.parametrize(("n_lines", "tasks"), [(1, ("digits",)), (3, ("digits", "ecg")), (8, ("digits",))])
 def test_no_two_labels_overlap_and_none_leaves_the_picture(script, n_lines, tasks):
     figure = script.plot(script.compute(of(script, n_lines, tasks)))
-    found = texts_of(figure)
-    assert len(found) > 5
+    texts = texts_of(figure)
+    assert len(texts) > 5
     width, height = figure.get_size_inches() * figure.dpi
-    for text, box in found:
+    for text, box in texts:
         assert box.x0 > -1 and box.y0 > -1 and box.x1 < width + 1 and box.y1 < height + 1, text
-    for (one, a), (other, b) in itertools.combinations(found, 2):
+    for (first, a), (second, b) in itertools.combinations(texts, 2):
         across = min(a.x1, b.x1) - max(a.x0, b.x0)
         up = min(a.y1, b.y1) - max(a.y0, b.y0)
-        assert across < 1 or up < 1, (one, other)
+        assert across < 1 or up < 1, (first, second)
 
 
-def test_lines_are_told_apart_without_colour():
+def test_lines_can_be_distinguished_without_colour():
     (panel,) = figure2_proxies.compute(of(figure2_proxies, 8)).panels
     styles = figures.choose_styles([panel]).values()
     assert len({style.colour for style in styles}) == len({style.marker for style in styles}) == 8
@@ -539,15 +542,15 @@ def test_a_sweep_that_has_just_begun_has_a_picture_that_says_so(script):
     candidates = lost.assign(role="search", **{"finetune.lr": 1e-3})
     searching = replace(begun, trials=candidates, tuned=("finetune.lr",))
     words = " ".join(text for text, _ in texts_of(script.plot(script.compute(searching)))).replace("\n", " ")
-    assert "no result yet: there are only trials of the search" in words
+    assert "no result yet: there are only tuning candidates" in words
 
 
 @pytest.mark.parametrize("script", FIGURES, ids=lambda s: s.NAME)
 def test_one_result_is_a_point_without_an_interval(script):
     begun = of(script)
-    one = begun.trials.assign(status=["ok", *["lost"] * (len(begun.trials) - 1)])
-    one.loc[1:, "test_metric_best"] = math.nan
-    record = script.compute(replace(begun, trials=one))
+    trials = begun.trials.assign(status=["ok", *["lost"] * (len(begun.trials) - 1)])
+    trials.loc[1:, "test_metric_best"] = math.nan
+    record = script.compute(replace(begun, trials=trials))
     texts_of(script.plot(record))
     row = next(row for row in as_rows(script, record) if row["what"] == "test_metric_best")
     assert (row["n"], float(row["mean"]), row["low"]) == ("1", 0.2, "")
@@ -581,32 +584,32 @@ def test_the_csv_equals_the_record(script):
 
 def test_figure3_s_csv_has_its_curves_trials_and_correlations():
     figure = figure3_otdd_vs_error.compute(made(["embedder.epochs"], of_figure3()))
-    rows, ((one,),) = as_rows(figure3_otdd_vs_error, figure), figure.series
+    rows, ((series,),) = as_rows(figure3_otdd_vs_error, figure), figure.series
     by = {what: [row for row in rows if row["what"] == what] for what in dict.fromkeys(row["what"] for row in rows)}
-    assert {what: len(found) for what, found in by.items()} == {
+    assert {what: len(of_kind) for what, of_kind in by.items()} == {
         "objective of a seed": 15, "objective": 5, "test_metric_best": 3, "trial": 6, "spearman": 1, "kendall": 1,
     }  # fmt: skip
     seeds = {(int(r["seed"]), int(r["embedder.epochs"])): float(r["objective"]) for r in by["objective of a seed"]}
-    assert seeds == {(seed, e): value for seed, of_seed in one.seeds.items() for e, value in of_seed.items()}
-    assert [float(row["mean"]) for row in by["objective"]] == [interval.mean for interval in one.curve.values()]
+    assert seeds == {(seed, e): value for seed, of_seed in series.seeds.items() for e, value in of_seed.items()}
+    assert [float(row["mean"]) for row in by["objective"]] == [interval.mean for interval in series.curve.values()]
     points = [(int(r["seed"]), int(r["embedder.epochs"]), float(r["objective"]), float(r["mean"])) for r in by["trial"]]
-    assert points == [(t.seed, t.epochs, t.objective, t.metric) for t in one.trials]
+    assert points == [(t.seed, t.epochs, t.objective, t.metric) for t in series.trials]
     (rho,) = by["spearman"]
-    assert (float(rho["mean"]), float(rho["low"])) == (one.correlation.rho, one.correlation.rho_low)
+    assert (float(rho["mean"]), float(rho["low"])) == (series.correlation.rho, series.correlation.rho_low)
 
 
 @pytest.mark.parametrize("script", FACTOR, ids=lambda s: s.NAME)
-def test_a_sweep_without_the_figure_s_factor_is_told_which_it_has(script):
+def test_a_sweep_without_the_figure_s_factor_is_refused_with_those_it_has(script):
     other = made(["finetune.lr", "proxy"], crossed({"finetune.lr": [1e-3], "proxy": ["a"]}))
     with pytest.raises(InputError) as error:
         script.compute(other)
     assert tuple(map(str, error.value.problems)) == (
-        f"demo: {FACTOR[script]!r} is no factor of this sweep. Its factors: finetune.lr, proxy. Give {FACTOR[script]} two"
+        f"demo: {FACTOR[script]!r} is not a factor of this sweep. Its factors: finetune.lr, proxy. Give {FACTOR[script]} two"
         " or more levels, or draw figure2_proxies, which takes any factor.",
     )
 
 
-def test_cells_that_no_factor_tells_apart_are_not_joined():
+def test_cells_that_no_factor_distinguishes_are_not_joined():
     """Tables of two sweeps that differ in their base."""
     rows = [row | {"finetune.lr": lr} for lr in (1e-3, 1e-4) for row in crossed({"body.pretrain_fraction": [0.0, 1.0]})]
     mixed = made(["body.pretrain_fraction"], rows, apart=["finetune.lr"])
@@ -614,30 +617,30 @@ def test_cells_that_no_factor_tells_apart_are_not_joined():
         figure5_pretraining.compute(mixed)
     assert str(error.value.problems[0]) == (
         "cells digits/0.0/0.001 and digits/0.0/0.0001 have the same levels (body.pretrain_fraction 0): they differ in a"
-        " field that is no factor. Draw the tables of each sweep by themselves, or make that field a factor of one space."
+        " field that is not a factor. Draw the tables of each sweep separately, or make that field a factor of one space."
     )
 
 
-def test_a_trial_scored_as_the_worst_is_said():
+def test_the_notes_name_a_trial_scored_as_the_worst():
     rows = [*crossed({"body.pretrain_fraction": [0.0, 1.0]})]
     rows[1] |= {"status": "diverged"}
     figure = figure5_pretraining.compute(made(["body.pretrain_fraction"], rows, worst={"demo": ["diverged"]}))
     assert figure.panels[0].lines[0].cells[0].interval.n == 3
     notes = figure5_pretraining.plot(figure).get_supxlabel().replace("\n", " ")
     assert (
-        "Not ok: 1 of 6 trials (1 diverged); left out of all means, but for 1 scored as the worst of their task."
+        "Not ok: 1 of 6 trials (1 diverged); no mean includes them, except 1 scored as the worst of their task."
         in notes
     )
 
 
 def test_axes_name_metric_and_unit_and_words_are_plain():
-    def axis(column, *of):
-        return figures.label_measure(column, figures.Panel("", "t", of[0], (), *of[1:]))
+    def label(column, metric, **more):
+        return figures.label_measure(column, figures.Panel(title="", task="t", metric=metric, lines=(), **more))
 
-    assert axis("val_metric_last", "nrmse") == "validation nrmse"
-    assert axis("test_metric_best", "") == "test metric"
-    assert axis("test_metric_best", "snr", "max", "dB") == "test snr (dB)\n(higher is better)"
-    assert axis("n_steps", "error") == "n_steps"
+    assert label("val_metric_last", "nrmse") == "validation nrmse"
+    assert label("test_metric_best", "") == "test metric"
+    assert label("test_metric_best", "snr", mode="max", unit="dB") == "test snr (dB)\n(higher is better)"
+    assert label("n_steps", "error") == "n_steps"
     assert (
         figures.shorten_label("/data/me/signals.npz kind=classification output_shape=4")
         == "signals.npz kind...n output_shape=4"

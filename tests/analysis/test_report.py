@@ -274,7 +274,7 @@ def test_methods_and_compute_are_written_from_the_rows(tmp_path):
     for words in (
         "We compared 2 cells on digits", "We varied proxy (none, mnist5k).", "3 seeds (0 to 2)",
         "1 A/A cell repeated a cell with different seeds: 2 seeds (10, 11).",
-        "7 of 8 planned trials are ok; the others: 1 failed.",
+        "7 of 8 planned trials are ok; the rest: 1 failed.",
         "Fine-tuning: epochs 20; peak learning rate 0.001", "Data: 100 training, 50 validation and 60 test samples (digits)",
         "data.split_seed 3", "the metric on test data at the epoch with the best validation metric",
         "95% Student-t", "Holm's procedure over the comparisons of a task that can be made (0)",
@@ -357,7 +357,7 @@ def test_one_cell_alone_is_nothing_to_compare(tmp_path, revealed):
     assert read.words("effects").endswith("There is nothing to compare: no task has two cells.")
     assert "We ran 1 cell on digits" in read.words("methods")
     assert set(read.data("downloads")) == {"results.csv", "results.tex"}
-    with pytest.raises(InputError, match="each task has one cell"):
+    with pytest.raises(InputError, match="each task has only one cell"):
         compute(results, margin=["0.1"])
 
 
@@ -483,7 +483,7 @@ def test_figures_on_one_page_share_no_names(tmp_path):
         "figure5_pretraining",
         "factor_effects",
     ]
-    assert "'body.pretrain_fraction' is no factor of this sweep" in named[2].missing
+    assert "'body.pretrain_fraction' is not a factor of this sweep" in named[2].missing
     assert "No figure: s: 'body.pretrain_fraction' is no factor" in Read(page(report, named)).words("figures")
 
 

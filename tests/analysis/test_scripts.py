@@ -1,4 +1,4 @@
-"""The scripts for researchers to read, run and copy: short, and they run on the tables of a small sweep."""
+"""The scripts for researchers to read, run, and copy: they are short and run on the tables of a small sweep."""
 
 import hashlib
 import itertools
@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 from orca_sweep import results as r
+from orca_sweep.space.manifest import write_manifest
+from tests.builders.manifests import sweep_manifest
 
 REPO = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((REPO / "analysis").glob("*.py"))
@@ -21,7 +23,7 @@ FACTORS = {
 
 
 def write_sweep(folder, name="small"):
-    """A sweep of three factors and three seeds, recorded as trials record themselves; one trial is unfinished."""
+    """Writes the records of a sweep of three factors and three seeds; one trial is unfinished."""
     planned = []
     for levels in itertools.product(*FACTORS.values()):
         settings = dict(zip(FACTORS, levels, strict=True))
@@ -30,8 +32,8 @@ def write_sweep(folder, name="small"):
             planned.append(plan_trial(settings, seed))
             if len(planned) != 5:  # the fifth was never run
                 record_trial(folder, planned[-1], settings)
-    about = {"name": name, "question": "?", "metric": "val_metric_best", "factors": [*FACTORS, "embedder.epochs"]}
-    r.write_json(folder / "sweep.json", {**about, "trials": planned, "margins": {"": 0.01}})
+    about = {"name": name, "metric": "val_metric_best", "factors": [*FACTORS, "embedder.epochs"]}
+    write_manifest(folder, sweep_manifest(**about, trials=planned, margins={"": 0.01}))
     r.collect([folder], folder / "tables")
     return folder
 
@@ -70,7 +72,7 @@ def run_script(monkeypatch, path, *words):
     runpy.run_path(str(path), run_name="__main__")
 
 
-def test_there_are_some_and_each_is_short_and_says_how_it_runs():
+def test_each_script_is_short_and_says_how_to_run_it():
     assert len(SCRIPTS) >= 5
     for path in SCRIPTS:
         text = path.read_text()
@@ -101,14 +103,14 @@ def test_sweeps_are_combined_into_one_table(small_sweep, tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.stem)
-def test_a_script_without_a_sweep_says_how_it_runs(path, monkeypatch):
+def test_a_script_without_a_sweep_says_how_to_run_it(path, monkeypatch):
     with pytest.raises(SystemExit, match="Run: python analysis/"):
         run_script(monkeypatch, path)
 
 
-def test_a_sweep_that_a_script_is_not_about_ends_in_words(tmp_path, monkeypatch):
-    r.write_json(tmp_path / "sweep.json", {"name": "s", "question": "?", "metric": "val_metric_best", "factors": ["proxy"],
-                                           "trials": [plan_trial({"proxy": "none", "embedder.epochs": 0}, 0)]})  # fmt: skip
+def test_a_sweep_that_does_not_fit_a_script_is_a_readable_error(tmp_path, monkeypatch):
+    planned = [plan_trial({"proxy": "none", "embedder.epochs": 0}, 0)]
+    write_manifest(tmp_path, sweep_manifest(metric="val_metric_best", factors=["proxy"], trials=planned))
     r.collect([tmp_path], tmp_path / "tables")
-    with pytest.raises(SystemExit, match=r"'finetune.freeze' is no factor of this sweep"):
+    with pytest.raises(SystemExit, match=r"'finetune.freeze' is not a factor of this sweep"):
         run_script(monkeypatch, REPO / "analysis" / "freezing.py", tmp_path)

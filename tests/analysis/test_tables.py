@@ -1,4 +1,4 @@
-"""The table scripts: results, effects, factor effects, seed noise, cost, summary over tasks; how tables are written."""
+"""The tables: results, effects, factor effects, seed noise, cost, summary over tasks; and how tables are written."""
 
 import html
 import math
@@ -38,7 +38,7 @@ TABLES = (table_results, table_effects, factor_effects, seed_noise, cost, summar
 
 def test_results_are_means_and_t_intervals_of_ok_replicates_alone(tmp_path):
     searched = [trial(NONE, 9, 9.0, "search"), trial(MNIST, 9, 0.0, "search")]
-    found = table_results.compute(
+    record = table_results.compute(
         sweep(
             tmp_path,
             searched,
@@ -47,7 +47,7 @@ def test_results_are_means_and_t_intervals_of_ok_replicates_alone(tmp_path):
             cell_rows(NONE, [5.0, 7], "aa", 10),
         )
     )
-    none, mnist, aa = lines(table_results.numbers(found))
+    none, mnist, aa = lines(table_results.numbers(record))
     assert (none["proxy"], none["n"], none["mean"], none["sd"]) == ("none", "3", "2.0", "1.0")
     assert float(none["high"]) == pytest.approx(2 + 4.30265 / math.sqrt(3), rel=1e-5)  # t(0.975, 2) = 4.30265
     assert none["interval"] == "95% Student-t interval of the mean over n seeds"
@@ -55,7 +55,7 @@ def test_results_are_means_and_t_intervals_of_ok_replicates_alone(tmp_path):
     assert (mnist["n"], mnist["low"], mnist["n_planned"], mnist["n_not_ok"]) == ("1", "", "2", "1")
     assert mnist["not_ok"] == "1 failed"
     assert (aa["role"], aa["proxy"], aa["mean"]) == ("aa", "none", "6.0")
-    (table,) = table_results.build_tables(found)
+    (table,) = table_results.build_tables(record)
     assert [len(block) for block in table.blocks] == [2, 1]
     assert rows(table) == [
         ("none", "cell", "3", "2.0 ± 2.5", "0"),
@@ -63,19 +63,19 @@ def test_results_are_means_and_t_intervals_of_ok_replicates_alone(tmp_path):
         ("none", "A/A", "2", "6.0 ± 12.7", "0"),
     ]
     assert "± is the half-width of the 95% Student-t interval of that mean over the same seeds" in table.caption
-    assert "6 of 7 planned trials are ok; the others: 1 failed." in table.caption
-    assert [note.split()[0] for note in table.notes] == ["One", "The", "2"]
+    assert "6 of 7 planned trials are ok; the rest: 1 failed." in table.caption
+    assert [note.split()[0] for note in table.notes] == ["A", "An", "No"]
     other = table_results.build_tables(table_results.compute(r.read_results(tmp_path / "tables"), level=0.8))[0]
     assert "80% Student-t interval" in other.caption
 
 
-def test_what_a_space_scores_as_worst_counts_and_is_said(tmp_path):
+def test_what_a_space_scores_as_worst_counts_and_is_named(tmp_path):
     results = sweep(
         tmp_path, cell_rows(NONE, [0.2, None]), cell_rows(MNIST, [0.5, 0.3]), outcomes={"failed": {"then": "worst"}}
     )
-    found = table_results.compute(results)
-    assert [row["mean"] for row in lines(table_results.numbers(found))] == ["0.35", "0.4"]
-    assert "1 of these count as the worst trial of the task" in table_results.build_tables(found)[0].caption
+    record = table_results.compute(results)
+    assert [row["mean"] for row in lines(table_results.numbers(record))] == ["0.35", "0.4"]
+    assert "the space scores 1 of these as the worst trial of the task" in table_results.build_tables(record)[0].caption
     # Every module counts the same values.
     (task,) = table_effects.compute(results).tasks
     assert task.rows[0].contrast.differences == pytest.approx((0.3, -0.2))
@@ -88,14 +88,14 @@ def test_tuned_cells_show_what_they_were_run_with(tmp_path):
         + cell_rows(levels, [0.4, 0.5], **{"finetune.lr": best})
         for levels, best in ((NONE, 0.1), (MNIST, 0.2))
     )
-    found = table_results.compute(sweep(tmp_path, *parts, tune={"finetune.lr": []}))
-    (table,) = table_results.build_tables(found)
+    record = table_results.compute(sweep(tmp_path, *parts, tune={"finetune.lr": []}))
+    (table,) = table_results.build_tables(record)
     assert table.head[:2] == ("proxy", "finetune.lr (tuned)")
     assert [row[:3] for row in rows(table)] == [("none", "0.1", "2"), ("mnist5k", "0.2", "2")]
-    assert "4 candidates of tuning are in no mean." in table.notes
+    assert "No mean includes the 4 tuning candidates." in table.notes
 
 
-def test_cells_of_equal_levels_from_several_sweeps_are_told_apart(tmp_path):
+def test_cells_of_equal_levels_from_several_sweeps_show_what_differs(tmp_path):
     for name, lr in (("a", 0.1), ("b", 0.2)):
         trials = cell_rows({**NONE, "finetune.lr": lr}, [0.1, 0.2]) + cell_rows(
             {**MNIST, "finetune.lr": lr}, [0.3, 0.4]
@@ -104,7 +104,7 @@ def test_cells_of_equal_levels_from_several_sweeps_are_told_apart(tmp_path):
     merged = r.collect([tmp_path / "a", tmp_path / "b"], tmp_path / "tables")
     (table,) = table_results.build_tables(table_results.compute(merged))
     assert [row[:2] for row in rows(table)] == [(p, lr) for lr in ("0.1", "0.2") for p in ("none", "mnist5k")]
-    assert factor_effects.compute(merged).tasks[0].found.n_cells == 4
+    assert factor_effects.compute(merged).tasks[0].analysis.n_cells == 4
 
 
 def test_a_cell_with_two_trials_of_one_seed_is_refused_by_name(tmp_path):
@@ -126,7 +126,7 @@ def test_levels_are_written_as_a_space_writes_them():
 def test_tables_that_lack_something_are_refused_in_words(tmp_path, module):
     results = sweep(tmp_path, cell_rows(NONE, BASE), cell_rows(MNIST, BETTER))
     old = results.trials.drop(columns="finetune.freeze")
-    with pytest.raises(InputError, match="no column finetune.freeze. These tables are not what"):
+    with pytest.raises(InputError, match="no column finetune.freeze. This version did not collect these tables"):
         module.compute(r.Results(old, results.epochs, ("proxy", "finetune.freeze"), results.metric, (), ()))
     empty = r.Results(results.trials.iloc[:0], results.epochs, results.factors, results.metric, (), ())
     with pytest.raises(InputError, match="no trials, so there is nothing to show"):
@@ -151,10 +151,10 @@ def test_effects_are_the_paired_statistics_against_the_first_cell(tmp_path):
         cell_rows(MNIST, BETTER),
         cell_rows({"proxy": "dummy"}, [0.3, 0.3, 0.3, 0.4, 0.4]),
     )
-    found = table_effects.compute(results, margin=["0.02"])
-    (task,) = found.tasks
+    record = table_effects.compute(results, margin=["0.02"])
+    (task,) = record.tasks
     assert task.base.levels == NONE
-    better, dummy = lines(table_effects.numbers(found))
+    better, dummy = lines(table_effects.numbers(record))
     assert float(better["difference"]) == pytest.approx(-0.1)
     half = 2.776445 * np.std([0.10, 0.11, 0.10, 0.09, 0.10], ddof=1) / math.sqrt(5)  # t(0.975, 4) = 2.776445
     assert float(better["high"]) == pytest.approx(-0.1 + half, rel=1e-5)
@@ -166,12 +166,12 @@ def test_effects_are_the_paired_statistics_against_the_first_cell(tmp_path):
     assert [float(row["p_t_holm"]) for row in (better, dummy)] == holm.tolist()
     assert (better["verdict"], better["margin"], better["margin_from"]) == ("helps", "0.02", "given with --margin")
     assert (dummy["verdict"], better["n_contrasts"]) == ("undecided", "2")
-    (table,) = table_effects.build_tables(found)
+    (table,) = table_effects.build_tables(record)
     assert rows(table)[0][:3] == ("mnist5k", "5", "-0.1000".replace("-", MINUS))
     assert "cell minus base (proxy none, mean 0.34 over 5 seeds)" in table.caption
-    assert "corrected for the 2 comparisons" in table.caption
+    assert "corrected for the 2 possible comparisons" in table.caption
     assert (
-        "no exact test can show anything: the smallest sign-flip p is 0.0625, corrected for 2 comparisons 0.125"
+        "no exact test can be significant: the smallest sign-flip p is 0.0625, corrected for 2 comparisons 0.125"
         in table.notes[0]
     )
 
@@ -183,9 +183,9 @@ def test_the_family_is_the_task_and_each_task_has_its_base_and_margin(tmp_path):
         for levels, values in ((NONE, BASE), (MNIST, BETTER))
     ]
     results = sweep(tmp_path, *parts, cell_rows({"task": "b", "proxy": "dummy"}, BASE), factors=("task", "proxy"))
-    found = table_effects.compute(results, margin=["b=0.2"])
-    assert [(task.task, len(task.rows), task.margin.value) for task in found.tasks] == [("a", 1, 0.0), ("b", 2, 0.2)]
-    a, b, _ = lines(table_effects.numbers(found))
+    record = table_effects.compute(results, margin=["b=0.2"])
+    assert [(task.task, len(task.rows), task.margin.value) for task in record.tasks] == [("a", 1, 0.0), ("b", 2, 0.2)]
+    a, b, _ = lines(table_effects.numbers(record))
     assert (a["n_contrasts"], b["n_contrasts"]) == ("1", "2")
     assert float(a["p_t_holm"]) == float(a["p_t"])
     assert (a["verdict"], b["verdict"]) == ("helps", "no meaningful difference")
@@ -202,7 +202,7 @@ def test_the_margin_comes_from_the_aa_cell_where_none_is_given(tmp_path):
     parts = (cell_rows(NONE, BASE), cell_rows(MNIST, BETTER))
     (task,) = table_effects.compute(sweep(tmp_path, *parts, cell_rows(NONE, noise, "aa", 10))).tasks
     assert task.margin.value == stats.aa_margin(noise, BASE).margin
-    assert len(task.rows) == 1  # the A/A cell shares no seed with anything: it is no contrast
+    assert len(task.rows) == 1  # the A/A cell shares no seed with another cell, so it has no contrast
     assert "from the A/A cell of proxy none (3 and 5 seeds)" in task.margin.source
     assert (
         "95% limits"
@@ -220,21 +220,21 @@ def test_seeds_without_a_pair_are_listed_and_nothing_is_averaged_over_them(tmp_p
         cell_rows(MNIST, [*BETTER[3:], 0.3], first_seed=3),
         broken, cell_rows({"proxy": "dummy"}, [*BASE[:4], None]),
     )  # fmt: skip
-    found = table_effects.compute(results, margin=["0"])
-    mnist, dummy = lines(table_effects.numbers(found))
+    record = table_effects.compute(results, margin=["0"])
+    mnist, dummy = lines(table_effects.numbers(record))
     assert (mnist["n_pairs"], mnist["difference"], mnist["verdict"]) == ("3", "", "undecided")
     assert mnist["seeds_without_pair"] == (
         "2 (unfinished); 4 (base failed); 5 (base not planned); 6 (ok but without a number, base not planned)"
     )
     assert dummy["seeds_without_pair"] == "4 (failed, base failed)"  # a pair that both lack is a gap, too
     assert "seeds 2, 4, 5, 6 give" in mnist["sentence"]
-    assert table_effects.build_tables(found)[0].head[-1] == "seeds without a pair"
+    assert table_effects.build_tables(record)[0].head[-1] == "seeds without a pair"
     pairs = table_effects.compute(results, margin=["0"], complete_pairs_only=True)
     mnist, dummy = lines(table_effects.numbers(pairs))
     assert (mnist["n_pairs"], mnist["seeds_without_pair"].split(";")[0]) == ("3", "2 (unfinished)")
     assert float(mnist["difference"]) == pytest.approx(-0.1)
     assert float(dummy["difference"]) == 0
-    assert "judged from the pairs that are left" in table_effects.build_tables(pairs)[0].notes[0]
+    assert "judged from their complete pairs" in table_effects.build_tables(pairs)[0].notes[0]
 
 
 def test_the_base_is_named_by_levels_and_the_rest_is_the_first_cell_s(tmp_path):
@@ -252,38 +252,40 @@ def test_the_base_is_named_by_levels_and_the_rest_is_the_first_cell_s(tmp_path):
     assert base() == ("none", "0", "none")
     assert base("finetune.freeze=body") == ("none", "0", "body")
     assert base("proxy=mnist5k", "embedder.epochs=20.0") == ("mnist5k", "20", "none")
-    # Combinations that are the same work are one cell: with the first cell's epochs this one is none.
+    # Combinations that are the same work are one cell, so no cell has this proxy with the epochs of the first cell.
     assert base("proxy=mnist5k", "finetune.freeze=body") == ("mnist5k", "20", "body")
-    with pytest.raises(InputError, match="2 cells of digits have these levels. Name more of: proxy mnist5k"):
+    with pytest.raises(InputError, match="2 cells of digits have these levels. Name more levels of: proxy mnist5k"):
         base("proxy=mnist5k")
-    with pytest.raises(InputError, match="digits has no such cell. Name the levels of one of: proxy none, emb"):
+    with pytest.raises(
+        InputError, match="no cell of digits has these levels. Name the levels of one of: proxy none, emb"
+    ):
         base("proxy=none", "embedder.epochs=20")
     with pytest.raises(InputError) as error:
         base("prox=none", "proxy=mnits5k", "finetune.freeze")
     assert tuple(map(str, error.value.problems)) == (
-        "--base 'prox=none': 'prox' is no factor of these tables. Factors: proxy, embedder.epochs, finetune.freeze.",
+        "--base 'prox=none': 'prox' is not a factor of these tables. Factors: proxy, embedder.epochs, finetune.freeze.",
         "--base 'proxy=mnits5k': no cell has that level of proxy. Levels: none, mnist5k.",
         "--base 'finetune.freeze': no cell has that level of finetune.freeze. Levels: none, body.",
     )
 
 
-def test_effects_of_one_cell_or_at_a_level_without_words_are_refused(tmp_path):
+def test_effects_of_one_cell_or_at_a_level_without_verdicts_are_refused(tmp_path):
     results = sweep(tmp_path, cell_rows(NONE, BASE), cell_rows(NONE, BASE, "aa", 10))
-    with pytest.raises(InputError, match="each task has one cell, so there is nothing to compare"):
+    with pytest.raises(InputError, match="each task has only one cell, so there is nothing to compare"):
         table_effects.compute(results)
-    with pytest.raises(InputError, match="--level 0.5: words need a level above 0.5"):
+    with pytest.raises(InputError, match="--level 0.5: verdicts need a level above 0.5"):
         table_effects.compute(results, level=0.5)
     alone = sweep(tmp_path / "aa", cell_rows(NONE, BASE, "aa", 10))
-    with pytest.raises(InputError, match="no cell but the A/A cell"):
+    with pytest.raises(InputError, match="these tables have only the A/A cell"):
         table_effects.compute(alone)
 
 
-def test_the_forest_shows_every_word_its_n_and_the_margin(tmp_path):
+def test_the_forest_plot_shows_every_verdict_its_n_and_the_margin(tmp_path):
     results = sweep(
         tmp_path, cell_rows(NONE, BASE), cell_rows(MNIST, BETTER), cell_rows({"proxy": "dummy"}, [*BASE[:4], None])
     )
-    found = table_effects.compute(results, margin=["0.02"])
-    figure = table_effects.plot(found)
+    record = table_effects.compute(results, margin=["0.02"])
+    figure = table_effects.plot(record)
     (axis,) = figure.axes
     assert [text.get_text() for text in axis.texts] == [
         "helps (n = 5, Holm p <0.001)",
@@ -291,7 +293,7 @@ def test_the_forest_shows_every_word_its_n_and_the_margin(tmp_path):
     ]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["mnist5k", "dummy"]
     assert axis.get_title(loc="left") == "digits: proxy\nbase none, margin 0.02, given"
-    assert "95% Student-t interval over n pairs of equal seed" in figure.get_suptitle()
+    assert "95% Student-t interval over n pairs of the same seed" in figure.get_suptitle()
     assert any(line.get_color() == table_effects.LOOKS["helps"][0] for line in axis.lines)
 
 
@@ -317,14 +319,14 @@ def crossed():
 def test_factor_effects_are_the_balanced_analysis_of_the_sweep_s_factors(tmp_path):
     searched = [trial(LEVELS[0], 9, 5.0, "search")]
     results = sweep(tmp_path, searched, *crossed(), cell_rows(LEVELS[0], [9.0, 9.0], "aa", 10), factors=FACTORS)
-    found = factor_effects.compute(results)
-    (task,) = found.tasks
+    record = factor_effects.compute(results)
+    (task,) = record.tasks
     ok = results.trials[results.trials["role"] == "replicate"]
     want = stats.factor_effects(
         ok["test_metric_best"].tolist(), {p: ok[p].tolist() for p in FACTORS}, ok["seed"].tolist()
     )
-    assert task.found == want
-    proxy, freeze, both = lines(factor_effects.numbers(found))
+    assert task.analysis == want
+    proxy, freeze, both = lines(factor_effects.numbers(record))
     assert (proxy["effect"], freeze["effect"], both["effect"]) == (
         "proxy",
         "finetune.freeze",
@@ -334,15 +336,15 @@ def test_factor_effects_are_the_balanced_analysis_of_the_sweep_s_factors(tmp_pat
     assert float(freeze["partial_omega_squared"]) > float(proxy["partial_omega_squared"]) > 0.8
     assert float(both["p"]) > 0.05
     assert proxy["interval"] == "90% noncentral-F interval of partial omega squared"
-    means = {(row["effect"], row["levels"]): row for row in lines(factor_effects.mean_numbers(found))}
+    means = {(row["effect"], row["levels"]): row for row in lines(factor_effects.mean_numbers(record))}
     by_hand = ok[ok["proxy"] == "mnist5k"].groupby("seed")["test_metric_best"].mean()
     assert float(means["proxy", "mnist5k"]["mean"]) == pytest.approx(by_hand.mean())
     assert float(means["proxy", "mnist5k"]["low"]) == pytest.approx(stats.t_interval(by_hand.to_numpy()).low)
     assert means["proxy x finetune.freeze", "none x body"]["n_seeds"] == "4"
-    (table,) = factor_effects.build_tables(found)
+    (table,) = factor_effects.build_tables(record)
     assert [len(block) for block in table.blocks] == [2, 1]
     assert "16 trials: 4 cells, each once at 4 seeds, which are blocks" in table.caption
-    figure = factor_effects.plot(found)
+    figure = factor_effects.plot(record)
     assert [axis.get_title().splitlines()[0] for axis in figure.axes] == [
         "digits: proxy", "digits: finetune.freeze", "digits: proxy x finetune.freeze",
     ]  # fmt: skip
@@ -368,13 +370,13 @@ def test_holes_of_merged_cells_are_listed_and_explained(tmp_path):
     text = str(error.value)
     assert text.count("has no value at seeds 0, 1, 2.") == 4
     assert "digits: proxy = none, embedder.epochs = 5 has no value" in text
-    assert "4 combinations of levels are no cells" in text
+    assert "4 combinations of levels have no cell" in text
     assert "any proxy with embedder.epochs 0, and proxy none with any epochs, is the naive cell" in text
     assert "the rest is balanced with --without proxy=none or with --without embedder.epochs=0." in text
-    found = factor_effects.compute(results, ["proxy=none"])
-    assert found.tasks[0].found.n_cells == 4
-    assert lines(factor_effects.numbers(found))[0]["left_out"] == "proxy=none"
-    assert "Left out: proxy=none." in factor_effects.build_tables(found)[0].caption
+    record = factor_effects.compute(results, ["proxy=none"])
+    assert record.tasks[0].analysis.n_cells == 4
+    assert lines(factor_effects.numbers(record))[0]["left_out"] == "proxy=none"
+    assert "Left out: proxy=none." in factor_effects.build_tables(record)[0].caption
 
 
 def test_a_task_with_failed_trials_is_refused_beside_one_that_is_whole(tmp_path):
@@ -387,17 +389,17 @@ def test_a_task_with_failed_trials_is_refused_beside_one_that_is_whole(tmp_path)
 
     parts = (task("whole"), task("broken", (1, 2)), task("young", (3, 1), "unfinished"))
     results = sweep(tmp_path, *parts, factors=("task", *FACTORS))
-    found = factor_effects.compute(results)
-    assert [task.task for task in found.tasks] == ["whole"]
-    broken, young = found.refused
+    record = factor_effects.compute(results)
+    assert [task.task for task in record.tasks] == ["whole"]
+    broken, young = record.refused
     assert broken.problems[0] == "proxy = none, finetune.freeze = body has the value nan at seed 2."
     assert "a trial that is not ok has the value nan: 1 failed." in str(broken.problems[-1])
     assert "1 unfinished" in str(young.problems[-1])
-    assert factor_effects.build_tables(found)[0].notes == tuple(
+    assert factor_effects.build_tables(record)[0].notes == tuple(
         f"{name} is refused: its design is not balanced." for name in ("broken", "young")
     )
     rest = factor_effects.compute(results, ["seed=2", "task=young"])
-    assert [(task.task, task.found.n_blocks) for task in rest.tasks] == [("whole", 2), ("broken", 2)]
+    assert [(task.task, task.analysis.n_blocks) for task in rest.tasks] == [("whole", 2), ("broken", 2)]
     with pytest.raises(InputError, match="--without leaves nothing"):
         factor_effects.compute(results, ["task=whole", "task=broken", "task=young"])
     with pytest.raises(InputError, match="no cell has that level of seed. Levels: 0, 1, 2"):
@@ -424,70 +426,77 @@ def test_seed_noise_is_the_aa_cell_and_the_spread_of_each_cell(tmp_path):
     results = sweep(
         tmp_path, cell_rows(NONE, BASE), cell_rows(MNIST, [*BETTER[:4], None]), cell_rows(NONE, again, "aa", 10)
     )
-    found = seed_noise.compute(results, effect=["0.02"])
-    (task,) = found.tasks
+    record = seed_noise.compute(results, effect=["0.02"])
+    (task,) = record.tasks
     want = stats.aa_margin(again, BASE)
-    (aa,) = lines(seed_noise.aa_numbers(found))
+    (aa,) = lines(seed_noise.aa_numbers(record))
     assert (aa["n_aa"], aa["n_reference"], float(aa["margin"])) == ("4", "5", want.margin)
     assert (float(aa["difference"]), float(aa["p"])) == (want.difference, want.p)
-    base, mnist = lines(seed_noise.numbers(found))
+    base, mnist = lines(seed_noise.numbers(record))
     assert float(base["sd_over_seeds"]) == pytest.approx(np.std(BASE, ddof=1))
     assert (base["is_base"], base["seeds_needed"], mnist["n"], mnist["n_pairs"]) == ("true", "", "4", "4")
     sd = np.std([0.10, 0.11, 0.10, 0.09], ddof=1)
     assert float(mnist["sd_of_paired_differences"]) == pytest.approx(sd)
     n = int(mnist["seeds_needed"])
     assert stats.smallest_effect(n) * sd <= 0.02 < stats.smallest_effect(n - 1) * sd
-    table_aa, table = seed_noise.build_tables(found)
+    table_aa, table = seed_noise.build_tables(record)
     assert rows(table_aa)[0][:3] == ("proxy none", "4", "5")
     assert "chi-squared limits" in table_aa.caption
-    assert "sees an effect of 0.02 (given with --effect) with a power of 0.8" in table.caption
+    assert "detects an effect of 0.02 (given with --effect) with a power of 0.8" in table.caption
     assert "1 failed" in table.caption
-    texts = [text.get_text() for text in seed_noise.plot(found).axes[0].texts]
+    texts = [text.get_text() for text in seed_noise.plot(record).axes[0].texts]
     assert [text.split("(")[1] for text in texts] == ["n = 4)", "n = 5)", "n = 4)"]
-    # Without one that is given, the effect is one standard deviation over seeds.
+    # If no effect is given, it is one standard deviation over seeds.
     assert seed_noise.compute(results).tasks[0].effect == want.sd
 
 
-def test_without_an_aa_cell_the_base_cell_s_spread_is_the_effect_and_that_is_said(tmp_path):
-    found = seed_noise.compute(sweep(tmp_path, cell_rows(NONE, BASE), cell_rows(MNIST, BETTER)))
-    assert found.tasks[0].effect == pytest.approx(np.std(BASE, ddof=1))
-    (table,) = seed_noise.build_tables(found)
+def test_without_an_aa_cell_the_spread_of_the_base_cell_is_the_effect_and_a_note_says_so(tmp_path):
+    record = seed_noise.compute(sweep(tmp_path, cell_rows(NONE, BASE), cell_rows(MNIST, BETTER)))
+    assert record.tasks[0].effect == pytest.approx(np.std(BASE, ddof=1))
+    (table,) = seed_noise.build_tables(record)
     assert "aa: 5 in the space makes one" in table.notes[0]
-    assert seed_noise.aa_numbers(found).splitlines() == [",".join(seed_noise.AA_COLUMNS)]
+    assert seed_noise.aa_numbers(record).splitlines() == [",".join(seed_noise.AA_COLUMNS)]
 
 
 def test_an_aa_cell_that_differs_is_called_a_fault(tmp_path):
-    found = seed_noise.compute(sweep(tmp_path, cell_rows(NONE, BASE), cell_rows(NONE, [x + 1 for x in BASE], "aa", 10)))
-    assert "the two differ by more than seeds explain (p <0.001)" in seed_noise.build_tables(found)[0].notes[0]
+    record = seed_noise.compute(
+        sweep(tmp_path, cell_rows(NONE, BASE), cell_rows(NONE, [x + 1 for x in BASE], "aa", 10))
+    )
+    assert (
+        "the A/A cell differs from it by more than seeds explain (p <0.001)"
+        in seed_noise.build_tables(record)[0].notes[0]
+    )
 
 
-def test_seeds_needed_is_the_least_number_that_sees_the_effect():
-    assert seed_noise.seeds_needed(1.0, 1.0) == 10
-    assert seed_noise.seeds_needed(1.0, 1.0, 8) > 10
-    assert seed_noise.seeds_needed(1.0, 0.0) == 2
-    assert seed_noise.seeds_needed(1.0, 100.0) == math.inf
-    assert all(math.isnan(seed_noise.seeds_needed(*case)) for case in ((0.0, 1.0), (math.nan, 1.0), (1.0, math.nan)))
-    assert [seed_noise._seeds(n) for n in (math.nan, math.inf, 12.0)] == ["", ">1000", "12"]
+def test_seeds_needed_is_the_smallest_number_that_detects_the_effect():
+    assert seed_noise.count_seeds_needed(1.0, 1.0) == 10
+    assert seed_noise.count_seeds_needed(1.0, 1.0, 8) > 10
+    assert seed_noise.count_seeds_needed(1.0, 0.0) == 2
+    assert seed_noise.count_seeds_needed(1.0, 100.0) == math.inf
+    assert all(
+        math.isnan(seed_noise.count_seeds_needed(*case)) for case in ((0.0, 1.0), (math.nan, 1.0), (1.0, math.nan))
+    )
+    assert [seed_noise._format_seeds(n) for n in (math.nan, math.inf, 12.0)] == ["", ">1000", "12"]
 
 
 # Cost ---------------------------------------------------------------------------------------------
 
 TIMES = {"data_s": 1.0, "body_s": 2.0, "embedder_s": 3.0, "finetune_s": 30.0, "test_s": 4.0, "wall_time_s": 41.0}
-PLACE = {"device": "cuda", "n_threads": 4, "host": "h1", "reused": "", "reused_s": 0.0, "resumed_from_epoch": 0}
+MACHINE = {"device": "cuda", "n_threads": 4, "host": "h1", "reused": "", "reused_s": 0.0, "resumed_from_epoch": 0}
 
 
 def test_cost_adds_up_and_keeps_failed_searched_and_reused_work_apart(tmp_path):
     reused = {"reused": "pretrain", "reused_s": 100.0, "host": "h2"}
     results = sweep(
         tmp_path,
-        cell_rows(NONE, [0.1, 0.2], **TIMES, **PLACE),
-        cell_rows(MNIST, [0.1], **{**TIMES, **PLACE, **reused}),
-        cell_rows(MNIST, [None], first_seed=1, **{**PLACE, "wall_time_s": 7.0}),
+        cell_rows(NONE, [0.1, 0.2], **TIMES, **MACHINE),
+        cell_rows(MNIST, [0.1], **{**TIMES, **MACHINE, **reused}),
+        cell_rows(MNIST, [None], first_seed=1, **{**MACHINE, "wall_time_s": 7.0}),
         [trial(MNIST, 2, status="unfinished")],
-        [trial(MNIST, 9, 0.3, "search", **{**TIMES, **PLACE, "device": "cpu", "resumed_from_epoch": 3})],
+        [trial(MNIST, 9, 0.3, "search", **{**TIMES, **MACHINE, "device": "cpu", "resumed_from_epoch": 3})],
     )
-    found = cost.compute(results, gpus_per_trial=0.5)
-    none, mnist = lines(cost.numbers(found))
+    record = cost.compute(results, gpus_per_trial=0.5)
+    none, mnist = lines(cost.numbers(record))
     assert [float(none[name]) for name in ("data_s", "body_s", "proxy_s", "finetune_s", "wall_time_s")] == [
         2,
         4,
@@ -501,28 +510,30 @@ def test_cost_adds_up_and_keeps_failed_searched_and_reused_work_apart(tmp_path):
     assert (mnist["n_ok"], mnist["n_reused"], float(mnist["reused_s"]), float(mnist["alone_s"])) == ("1", "1", 100, 141)
     assert (mnist["failed_n"], mnist["failed_n_untimed"], float(mnist["failed_wall_time_s"])) == ("2", "1", 7)
     assert (mnist["search_n"], float(mnist["search_wall_time_s"]), float(mnist["search_gpu_hours"])) == ("1", 41, 0)
-    total = {row["trials"]: row for row in lines(cost.total_numbers(found))}
+    total = {row["trials"]: row for row in lines(cost.total_numbers(record))}
     assert [total[kind]["n"] for kind in ("ok", "failed", "search", "all")] == ["3", "2", "1", "6"]
     assert float(total["all"]["hours"]) == pytest.approx((3 * 41 + 7 + 41) / 3600)
     assert float(total["ok"]["reused_hours"]) == pytest.approx(100 / 3600)
-    told = sweep(tmp_path / "told", cell_rows(NONE, [0.1, 0.2], **TIMES, **PLACE, gpu_s=41 * 0.25, n_gpus=0.25))
-    recorded = cost.compute(told, gpus_per_trial=0.5)
+    recorded_results = sweep(
+        tmp_path / "recorded", cell_rows(NONE, [0.1, 0.2], **TIMES, **MACHINE, gpu_s=41 * 0.25, n_gpus=0.25)
+    )
+    recorded = cost.compute(recorded_results, gpus_per_trial=0.5)
     assert (recorded.n_assumed, recorded.ok.gpu_s) == (0, 41 * 0.25 * 2)
-    whole, table = cost.build_tables(found)
+    whole, table = cost.build_tables(record)
     assert "4 trials on cuda, 4 threads; 1 trials on cpu, 4 threads; 2 hosts" in whole.caption
-    assert "4 trials do not tell how many GPUs they held; they count with 0.5" in whole.caption
+    assert "4 trials do not say how many GPUs they held; they count with 0.5" in whole.caption
     assert "Trials without a time: 1, " in whole.notes[0]
-    assert "Trials that were resumed: 1. Only their last attempt is counted." in whole.notes[1]
+    assert "Trials that were resumed: 1. Only their last attempt counts." in whole.notes[1]
     assert rows(table)[1][-2:] == ("7.0 (2)", "41.0 (1)")
-    assert "Seconds summed over the cell's ok trials" in table.caption
-    _, labels = cost.plot(found).axes[0].get_legend_handles_labels()
+    assert "Seconds summed over the ok trials of each cell" in table.caption
+    _, labels = cost.plot(record).axes[0].get_legend_handles_labels()
     assert labels == ["loading", "body", "embedder training", "fine-tuning", "test", "other", "not ok",
-                      "candidates of tuning", "reused"]  # fmt: skip
+                      "tuning candidates", "reused"]  # fmt: skip
 
 
 def test_the_unit_of_time_follows_its_size(tmp_path):
     def caption(name, seconds):
-        cell = cell_rows(NONE, [0.1], **{**PLACE, "finetune_s": seconds, "wall_time_s": seconds})
+        cell = cell_rows(NONE, [0.1], **{**MACHINE, "finetune_s": seconds, "wall_time_s": seconds})
         return cost.build_tables(cost.compute(sweep(tmp_path / name, cell)))[1].caption.split()[0]
 
     assert [caption("s", 100.0), caption("m", 7200.0), caption("h", 90_000.0)] == ["Seconds", "Minutes", "Hours"]
@@ -536,7 +547,7 @@ def test_cost_says_what_it_cannot_use(tmp_path):
     with pytest.raises(InputError, match="no column body_s, host"):
         cost.compute(short)
     for share in (0.0, math.nan, math.inf):
-        with pytest.raises(InputError, match="a share is a positive number"):
+        with pytest.raises(InputError, match="the number must be positive"):
             cost.compute(results, share)
     assert cost.compute(results).n_hosts == 0  # trials without times and hosts
 
@@ -555,8 +566,8 @@ def tasks_of(cells, scales=(1.0, 10.0)):
 
 def test_over_tasks_scores_are_paired_changes_in_percent_of_the_base_error(tmp_path):
     results = sweep(tmp_path, *tasks_of([(NONE, BASE), (MNIST, BETTER)]), factors=("task", "proxy"))
-    found = summary_over_tasks.compute(results)
-    (row,) = found.rows
+    record = summary_over_tasks.compute(results)
+    (row,) = record.rows
     changes = [100 * (a - b) / 0.34 for a, b in zip(BETTER, BASE, strict=True)]  # mean of BASE: 0.34
     for score in row.scores:
         assert list(score.scores.values()) == pytest.approx(changes)
@@ -564,36 +575,38 @@ def test_over_tasks_scores_are_paired_changes_in_percent_of_the_base_error(tmp_p
     want = stats.interquartile_mean({score.task: list(score.scores.values()) for score in row.scores})
     assert row.over_tasks == want
     assert want.mean == pytest.approx(-10 / 0.34)  # the middle half of all ten: all but one are -0.10
-    over, first, second = lines(summary_over_tasks.numbers(found))
+    over, first, second = lines(summary_over_tasks.numbers(record))
     assert [line["task"] for line in (over, first, second)] == ["all tasks", "t0", "t1"]
     assert (over["n_seeds"], over["interval"][:24]) == ("5", "95% percentile bootstrap")
     assert [float(line["base_mean"]) for line in (first, second)] == pytest.approx([0.34, 3.4])
-    (table,) = summary_over_tasks.build_tables(found)
+    (table,) = summary_over_tasks.build_tables(record)
     assert [row[1] for row in rows(table)] == ["all 2 tasks", "t0", "t1"]
     assert (
-        "in percent of the base cell's mean of the task (t0 0.34 (error; lower is better); t1 3.4 (error; lower is better))"
+        "in percent of the mean of the base cell on the task (t0 0.34 (error; lower is better); t1 3.4 (error; lower is better))"
         in table.caption
     )
     assert "it says nothing about other tasks" in table.notes[0]
-    figure = summary_over_tasks.plot(found)
+    figure = summary_over_tasks.plot(record)
     assert figure.axes[0].texts[0].get_text().endswith("n = 5 seeds")
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["t0", "t1"]
 
 
 def test_a_summary_needs_two_tasks_one_base_and_cells_in_common(tmp_path):
-    with pytest.raises(InputError, match=r"there is one task \(digits\), and a summary needs two"):
+    with pytest.raises(InputError, match=r"there is only one task \(digits\), and a summary needs two"):
         summary_over_tasks.compute(sweep(tmp_path / "one", cell_rows(NONE, BASE), cell_rows(MNIST, BETTER)))
     apart = [*tasks_of([(NONE, BASE)], (1.0,)), cell_rows({"task": "t1", **MNIST}, BETTER)]
     with pytest.raises(InputError, match=r"t1: the base cell \(proxy none\) is not among its cells"):
         summary_over_tasks.compute(sweep(tmp_path / "apart", *apart, factors=("task", "proxy")))
     lone = [*tasks_of([(NONE, BASE)]), cell_rows({"task": "t1", **MNIST}, BETTER)]
-    with pytest.raises(InputError, match=r"no combination of levels but the base's \(proxy none\) is in all 2 tasks"):
+    with pytest.raises(
+        InputError, match=r"all 2 tasks share only the base \(proxy none\), no other combination of levels"
+    ):
         summary_over_tasks.compute(sweep(tmp_path / "lone", *lone, factors=("task", "proxy")))
     zero = tasks_of([(NONE, [0.0, 0.0]), (MNIST, [0.1, 0.2])])
     with pytest.raises(InputError) as error:
         summary_over_tasks.compute(sweep(tmp_path / "zero", *zero, factors=("task", "proxy")))
     assert len(error.value.problems) == 2
-    assert "the base cell's mean is 0, and scores are shares of it" in str(error.value)
+    assert "the mean of the base cell is 0, and scores are shares of it" in str(error.value)
 
 
 def test_over_tasks_gaps_are_named_and_pairs_that_all_tasks_have_can_be_asked_for(tmp_path):
@@ -604,26 +617,26 @@ def test_over_tasks_gaps_are_named_and_pairs_that_all_tasks_have_can_be_asked_fo
     ]
     extra = [cell_rows({"task": "t0", "proxy": "dummy"}, BASE)]
     results = sweep(tmp_path, *tasks_of(cells), *gap, *extra, factors=("task", "proxy"))
-    found = summary_over_tasks.compute(results)
-    (row,) = found.rows
+    record = summary_over_tasks.compute(results)
+    (row,) = record.rows
     assert row.over_tasks is None
     assert row.reason == "seeds without a pair: t2 (2)"
     assert math.isnan(row.scores[2].interval.mean)
-    (table,) = summary_over_tasks.build_tables(found)
+    (table,) = summary_over_tasks.build_tables(record)
     assert rows(table)[0] == ("mnist5k", "all 3 tasks", NOTHING, NOTHING, NOTHING)
     assert table.notes == (
         "proxy mnist5k: no number over tasks; seeds without a pair: t2 (2).",
-        "--complete-pairs takes the seeds that give a pair in every task.",
-        "Not in every task, so left out: proxy dummy (in t0 alone).",
+        "--complete-pairs takes the seeds that have a pair in every task.",
+        "Not in every task, so left out: proxy dummy (only in t0).",
     )
-    assert lines(summary_over_tasks.numbers(found))[0]["not_summarised"] == row.reason
-    summary_over_tasks.plot(found)
+    assert lines(summary_over_tasks.numbers(record))[0]["not_summarised"] == row.reason
+    summary_over_tasks.plot(record)
     (row,) = summary_over_tasks.compute(results, complete_pairs_only=True).rows
     assert row.over_tasks.n_seeds == 4
     assert [score.interval.n for score in row.scores] == [5, 5, 4]  # each task's own number is of all its pairs
 
 
-def test_over_tasks_different_numbers_of_seeds_are_said(tmp_path):
+def test_over_tasks_different_numbers_of_seeds_are_named(tmp_path):
     cells = [cell_rows({"task": "t0", **p}, v) for p, v in ((NONE, BASE), (MNIST, BETTER))]
     fewer = [cell_rows({"task": "t1", **p}, v[:3], first_seed=7) for p, v in ((NONE, BASE), (MNIST, BETTER))]
     results = sweep(tmp_path, *cells, *fewer, factors=("task", "proxy"))
@@ -637,23 +650,23 @@ def test_over_tasks_different_numbers_of_seeds_are_said(tmp_path):
 
 @pytest.fixture
 def running(tmp_path):
-    """Two tasks, almost nothing has ended: one cell has no ok trial, one task has none at all."""
-    levels = (NONE, MNIST, {"proxy": "dummy"})
-    planned = [({"task": task, **one}, seed) for task in ("t0", "t1") for one in levels for seed in range(3)]
-    begun = [({"task": "t0", **one}, 0) for one in levels[:2]]
-    parts = [[trial(one, seed, status="unfinished")] for one, seed in planned if (one, seed) not in begun]
+    """Two tasks of which almost nothing has ended: one cell and one task have no ok trial."""
+    proxies = (NONE, MNIST, {"proxy": "dummy"})
+    planned = [({"task": task, **proxy}, seed) for task in ("t0", "t1") for proxy in proxies for seed in range(3)]
+    begun = [({"task": "t0", **proxy}, 0) for proxy in proxies[:2]]
+    parts = [[trial(levels, seed, status="unfinished")] for levels, seed in planned if (levels, seed) not in begun]
     ended = [trial({"task": "t0", **levels}, 0, value) for levels, value in ((NONE, 0.3), (MNIST, 0.2))]
     return sweep(tmp_path, ended, *parts, factors=("task", "proxy"))
 
 
 def test_the_tables_of_a_running_sweep_say_how_little_they_hold(running):
-    found = table_results.build_tables(table_results.compute(running))
-    assert [row[1:] for row in rows(found[0])] == [
+    record = table_results.build_tables(table_results.compute(running))
+    assert [row[1:] for row in rows(record[0])] == [
         ("1", "0.3000", "2 unfinished"),
         ("1", "0.2000", "2 unfinished"),
         ("0", NOTHING, "3 unfinished"),
     ]
-    assert "2 of 9 planned trials are ok; the others: 7 unfinished" in found[0].caption
+    assert "2 of 9 planned trials are ok; the rest: 7 unfinished" in record[0].caption
     effects = table_effects.compute(running)
     assert {line["verdict"] for line in lines(table_effects.numbers(effects))} == {"undecided"}
     assert "no ok trial yet" in table_effects.build_tables(effects)[1].caption
@@ -803,7 +816,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 @pytest.fixture
 def whole(tmp_path):
-    """Two tasks with all that the scripts show."""
+    """Two tasks with everything that the analyses show."""
     sweep(tmp_path, *tasks_of([(NONE, BASE), (MNIST, BETTER)]), cell_rows({"task": "t0", **NONE}, BASE, "aa", 10),
           factors=("task", "proxy"))  # fmt: skip
     return tmp_path / "tables"
@@ -832,7 +845,7 @@ sys.exit(bool({{"torch", "ray"}} & set(sys.modules)))
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 
 
-def test_what_the_tables_do_not_have_ends_in_words_and_writes_nothing(whole, tmp_path):
+def test_what_the_tables_lack_is_a_readable_error_and_writes_nothing(whole, tmp_path):
     results, out = r.read_results(whole), tmp_path / "out"
     with pytest.raises(InputError) as error:
         write_analysis(out, "table_effects", results, {"base": ["prox=none", "proxy=x"]})

@@ -292,7 +292,7 @@ def test_analyses_replace_what_they_wrote_and_nothing_else(sweep, tmp_path, monk
             opened.write("my own remark\n")
         before = contents(out)
         assert command(monkeypatch, *words) == 2
-        assert f"{file}: is there, and is not what orca-sweep wrote" in capsys.readouterr().err
+        assert f"{file}: the file exists, and orca-sweep did not write it" in capsys.readouterr().err
         assert contents(out) == before
     (out / "table_results.csv").unlink()
     for _ in range(2):
@@ -351,7 +351,7 @@ def test_a_report_replaces_reports_only(sweep, tmp_path, monkeypatch, capsys, ki
             path.symlink_to(write(tmp_path / "away"))
     before = contents(tmp_path)
     assert command(monkeypatch, "report", tmp_path / "tables", "--out", path) == 2
-    assert f"{path}: is there, and is not what orca-sweep wrote" in capsys.readouterr().err
+    assert f"{path}: the file exists, and orca-sweep did not write it" in capsys.readouterr().err
     assert contents(tmp_path) == before
 
 

@@ -162,7 +162,8 @@ def test_schedules_stay_two_levels_in_plan_manifest_summary_tables_and_figures(s
     assert [row.schedule for row in figure.rows[0]] == freezes
     assert {panel.title for panel in figure.panels} == {f"digits, finetune.lr {rate}" for rate in rates}
     assert (
-        len(figures.panels_of(r.summarise_cells(results), results.factors, ("finetune.lr",), ("finetune.freeze",))) == 1
+        len(figures.build_panels(r.summarise_cells(results), results.factors, ("finetune.lr",), ("finetune.freeze",)))
+        == 1
     )
     figure4_freezing.plot(figure)
 
@@ -170,7 +171,7 @@ def test_schedules_stay_two_levels_in_plan_manifest_summary_tables_and_figures(s
 def test_schedules_stay_two_levels_in_analyses_claims_and_report(sweep):
     _, _, results = sweep
     effects = factor_effects.compute(results)
-    assert [(effect.factors, effect.df) for effect in effects.tasks[0].found.effects] == [
+    assert [(effect.factors, effect.df) for effect in effects.tasks[0].analysis.effects] == [
         (("finetune.freeze",), 2), (("finetune.lr",), 1), (("finetune.freeze", "finetune.lr"), 2),
     ]  # fmt: skip
     factor_effects.plot(effects)

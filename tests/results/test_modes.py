@@ -163,8 +163,8 @@ def test_flattery_of_mirrored_data_is_the_same(tmp_path):
     low, high = (flattery.compute(results) for results in both(tmp_path, trials))
     for one, other in zip(low.tasks[0].choices, high.tasks[0].choices, strict=True):
         assert (one.by_validation, one.by_test, one.n) == (other.by_validation, other.by_test, other.n)
-        assert [one.flattery, one.most, one.interval.low] == pytest.approx(
-            [other.flattery, other.most, other.interval.low], nan_ok=True
+        assert [one.flattery, one.largest, one.interval.low] == pytest.approx(
+            [other.flattery, other.largest, other.interval.low], nan_ok=True
         )
     assert any(one.flattery > 0 for one in high.tasks[0].choices)
 
@@ -193,7 +193,10 @@ def test_over_tasks_differences_of_which_higher_is_better_are_turned_round_only_
     assert (a.interval.mean, b.interval.mean) == (pytest.approx(-100 * 0.09 / 0.4), pytest.approx(-100 * 0.09 / 0.6))
     assert (found.mode, found.turned) == ("min", ("b",))
     (table,) = summary_over_tasks.build_tables(found)
-    assert "Differences of b are turned round" in table.caption and "0.6 (accuracy; higher is better)" in table.caption
+    assert (
+        "The sign of differences in b is reversed" in table.caption
+        and "0.6 (accuracy; higher is better)" in table.caption
+    )
     assert [line["is_turned"] for line in lines(summary_over_tasks.numbers(found))] == ["false", "false", "true"]
 
 
@@ -203,7 +206,7 @@ def test_figures_and_report_say_that_higher_is_better(tmp_path):
         row |= {"metric_unit": "share of right labels"}
     results = collected(tmp_path, trials)
     cells = r.summarise_cells(results)
-    (panel,) = figures.panels_of(cells, results.factors, ("proxy",))
+    (panel,) = figures.build_panels(cells, results.factors, ("proxy",))
     assert (
         figures.label_measure("test_metric_best", panel) == "test accuracy (share of right labels)\n(higher is better)"
     )
@@ -456,7 +459,9 @@ def test_figure3_and_factor_effects_take_a_maximised_metric(tmp_path):
     rhos = [figure3_otdd_vs_error.compute(results).series[0][0].correlation.rho for results in (low, high)]
     assert rhos[0] > 0 and rhos[1] == pytest.approx(-rhos[0])
     one, other = (factor_effects.compute(results).tasks[0] for results in (low, high))
-    assert [e.eta_squared for e in one.found.effects] == pytest.approx([e.eta_squared for e in other.found.effects])
+    assert [e.eta_squared for e in one.analysis.effects] == pytest.approx(
+        [e.eta_squared for e in other.analysis.effects]
+    )
     (table,) = factor_effects.build_tables(factor_effects.compute(high))
     assert "(accuracy; higher is better)" in table.caption
 
