@@ -89,7 +89,7 @@ def worker(tmp_path):
 @pytest.fixture
 def run(tmp_path, worker, user_tasks):
     """Runs one trial of dotted settings in this process and returns (row, epochs)."""
-    from orca_sweep.results import read_record, unsealed
+    from orca_sweep.results import read_record, unseal_metrics
     from orca_sweep.training.run import run_trial
     from orca_sweep.trial import resolve
 
@@ -99,7 +99,7 @@ def run(tmp_path, worker, user_tasks):
             config, tmp_path / folder, use or worker, tmp_path / "data", report, snapshots, imports=[str(user_tasks)]
         )
         record = read_record(tmp_path / folder, config.trial_id)
-        return {**row, **unsealed(record)}, record["epochs"]
+        return {**row, **unseal_metrics(record)}, record["epochs"]
 
     return go
 

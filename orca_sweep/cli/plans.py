@@ -125,7 +125,7 @@ def _make_forecast(made: Plan, folder: Path, store: str, data_root: Path, probe:
 
 
 def _collect_notes(made: Plan, data: Path, folder: Path) -> list[str]:
-    from orca_sweep.results import describe_changes, reveals
+    from orca_sweep.results import describe_changes, read_reveals
     from orca_sweep.space.confounds import confounds
     from orca_sweep.trial import describe_inputs, describe_proxies, unavailable_loggers, unavailable_parts
 
@@ -143,7 +143,7 @@ def _collect_notes(made: Plan, data: Path, folder: Path) -> list[str]:
                 " the learning rate is zero at the end."
             )
     notes += describe_changes(folder, made)
-    log = reveals(folder)
+    log = read_reveals(folder)
     if log:
         notes.append(
             f"Test metrics of {folder} were revealed (last on {log[-1].time}): trials that begin from now on are marked"

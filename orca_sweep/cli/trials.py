@@ -30,11 +30,11 @@ def reveal(sweep: Annotated[Path, typer.Argument(help="a sweep folder", show_def
     Do it when all choices are made: what is tried after a look at test metrics is no longer judged by them, and says so
     in the tables (n_reveals_before).
     """
+    from orca_sweep.results import read_reveals, sweep_status
     from orca_sweep.results import reveal as show
-    from orca_sweep.results import reveals, sweep_status
 
     folder = real_path(sweep)
-    found, log = show(folder), reveals(folder)
+    found, log = show(folder), read_reveals(folder)
     console = open_console()
     ending.finish(folder, console)
     if not found.trials:

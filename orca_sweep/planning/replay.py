@@ -10,7 +10,7 @@ from typing import Any
 from orca_sweep.config import TrialConfig
 from orca_sweep.data.contents import Contents
 from orca_sweep.errors import DataError, InputError
-from orca_sweep.results import SEALED_COLUMNS, Recorded, read_record, unsealed
+from orca_sweep.results import SEALED_COLUMNS, Recorded, read_record, unseal_metrics
 from orca_sweep.store import Store
 from orca_sweep.training.run import run_trial
 from orca_sweep.trial import find_changes, load_imports, unavailable_parts
@@ -101,7 +101,7 @@ def replay(recorded: Recorded, data_root: Path, imports: Iterable[str], store: S
         folder = Path(name)
         worker = Worker(store or Store(str(folder / "store")), device, n_threads)
         now = run_trial(config, folder, worker, data_root, imports=imports)
-        tests = unsealed(read_record(folder, config.trial_id) or {"row": {}})
+        tests = unseal_metrics(read_record(folder, config.trial_id) or {"row": {}})
     return _compared(recorded, {**now, **tests})
 
 

@@ -30,7 +30,7 @@ from orca_sweep.errors import (
     out_of_memory,
 )
 from orca_sweep.proxies import Noise, ProxyData, Treatment, choose_proxy_scaling, draw_samples, find_proxy
-from orca_sweep.results import FINAL_STATUSES, Status, finite, now, write_record
+from orca_sweep.results import FINAL_STATUSES, Status, make_json_safe, now, write_record
 from orca_sweep.space.prefixes import without_schedule
 from orca_sweep.space.records import Checkpoints
 from orca_sweep.store import find_full_disk, made_with, numeric_versions
@@ -136,7 +136,7 @@ def run_trial(
         drop_checkpoint(home)  # not before the record is there
     if record.row["status"] == "ok":
         with contextlib.suppress(OSError):  # only plans to come would miss it
-            kept = {**finite(record.row), **_about(worker), "config": config.flat()}
+            kept = {**make_json_safe(record.row), **_about(worker), "config": config.flat()}
             worker.store.put_row(config.trial_id, kept)
     return record.row
 

@@ -31,7 +31,7 @@ def test_no_file_of_a_sweep_shows_a_test_metric_that_was_not_revealed(run, tmp_p
     """Of a real trial: its record, its row in the store, its tables."""
     row, _ = run(task="tiny", finetune__epochs=2)
     record = r.read_record(tmp_path / "sweep", row["trial_id"])
-    value = r.unsealed(record)["test_metric_best"]
+    value = r.unseal_metrics(record)["test_metric_best"]
     assert 0 <= value <= 1 and value == row["test_metric_best"]
     assert not any(name.startswith("test_metric") for name in record["row"])
     ids = {"trial_id": row["trial_id"], "cell_id": row["cell_id"], "seed": 0, "role": "replicate"}
@@ -72,7 +72,7 @@ def test_tables_compare_on_validation_until_all_is_revealed(tmp_path):
 def test_a_reveal_of_nothing_is_not_logged_and_a_damaged_log_is_told(tmp_path):
     folder = sealed_sweep(tmp_path / "s", statuses=["failed", None, "failed", "failed", "failed", "failed"])
     assert r.reveal(folder).trials == ()
-    assert r.reveals(folder) == () and not (folder / "reveals.json").exists()
+    assert r.read_reveals(folder) == () and not (folder / "reveals.json").exists()
     for damage in (
         "{",
         "[1]",
@@ -130,7 +130,7 @@ def test_trials_that_began_after_a_look_are_marked(tmp_path):
     r.reveal(folder)
     for trial, started in zip(planned, ["2020-01-01T00:00:00+00:00", r.now()], strict=False):
         record = r.read_record(folder, trial["trial_id"])
-        r.write_record(folder, {**record["row"], **r.unsealed(record), "started_at": started}, record["epochs"])
+        r.write_record(folder, {**record["row"], **r.unseal_metrics(record), "started_at": started}, record["epochs"])
     found = r.collect([folder], tmp_path / "t")
     assert found.trials["n_reveals_before"][:2].tolist() == [0, 1]
     assert found.trials["n_reveals_before"][2:].isna().all()  # when these began is not known
@@ -156,7 +156,7 @@ def test_one_damaged_seal_is_told_and_stops_nothing_for_the_others(tmp_path, tex
     assert rows.drop(bad)["test_metric_best"].tolist() == [0.5, 0.6, 0.5, 0.6, 0.7]
     assert r.sweep_status(folder).statuses == {"ok": 5, "lost": 1}
     # Only a reveal that shows something is logged.
-    assert r.reveal(folder).trials == () and len(r.reveals(folder)) == 1
+    assert r.reveal(folder).trials == () and len(r.read_reveals(folder)) == 1
 
 
 def test_reveal_on_the_command_line(tmp_path):

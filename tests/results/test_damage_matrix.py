@@ -63,10 +63,10 @@ def make_world(root):
     (sweep / "trials" / trials[2]["trial_id"] / "error.txt").write_text("Traceback\nValueError: no\n")
     for trial in trials[4:]:  # these ended after the only look
         record = r.read_record(sweep, trial["trial_id"])
-        ended = {**record["row"], **r.unsealed(record)}
+        ended = {**record["row"], **r.unseal_metrics(record)}
         stages = [{"stage": "finetune", "phase": 1, "n_steps": 7}]
         r.write_record(sweep, ended, record["epochs"], stages)
-    look = r.reveals(sweep)[0]
+    look = r.read_reveals(sweep)[0]
     shown = [trial["trial_id"] for trial in trials[:2]]
     r.write_json(sweep / "reveals.json", {"reveals": [{"time": look.time, "trials": shown}]})
     assert orca("collect", sweep).code == 0
@@ -356,7 +356,7 @@ def names_in(root):
     ids = (root / "planned").read_text().split()
     failed = next(trial_id for trial_id in ids if (root / "another" / "trials" / trial_id / "error.txt").exists())
     sealed = [
-        trial_id for trial_id in ids if trial_id not in r.reveals(root / "another")[0].trials and trial_id != failed
+        trial_id for trial_id in ids if trial_id not in r.read_reveals(root / "another")[0].trials and trial_id != failed
     ]
     return {"trial": sealed[0], "other": sealed[1], "failed": failed}
 

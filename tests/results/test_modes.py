@@ -140,15 +140,15 @@ def test_claims_of_mirrored_data_are_the_same(tmp_path):
 def test_the_worst_of_a_maximised_metric_is_the_lowest(tmp_path):
     trials = [*cell_rows(NONE, [0.2, None]), *cell_rows(MNIST, [0.5, 0.3])]
     low, high = both(tmp_path, trials, outcomes={"failed": {"then": "worst"}})
-    assert r.scored(low)["value"].tolist() == [0.2, 0.5, 0.5, 0.3]
-    assert r.scored(high)["value"].tolist() == pytest.approx([0.8, 0.5, 0.5, 0.7])
+    assert r.score_trials(low)["value"].tolist() == [0.2, 0.5, 0.5, 0.3]
+    assert r.score_trials(high)["value"].tolist() == pytest.approx([0.8, 0.5, 0.5, 0.7])
     (none, mnist) = r.summarise_cells(high)
     assert (none.mode, none.metric, none.n_worst, mnist.interval.mean) == ("max", "accuracy", 1, pytest.approx(0.6))
 
 
 def test_a_task_that_was_measured_in_two_ways_is_refused(tmp_path):
     trials = [*cell_rows(NONE, [0.2, 0.3]), *mirrored(cell_rows(MNIST, [0.2, 0.3]))]
-    for compute in (table_effects.compute, r.summarise_cells, r.scored):
+    for compute in (table_effects.compute, r.summarise_cells, r.score_trials):
         with pytest.raises(InputError, match="digits: its trials were compared on different metrics"):
             compute(collected(tmp_path, trials))
 

@@ -247,7 +247,7 @@ def assert_equal_numbers(out, other):
     ours, theirs = (read_results(folder / "tables") for folder in (out, other))
     pd.testing.assert_frame_equal(ours.trials[NUMBERS], theirs.trials[NUMBERS])
     for trial_id in ours.trials["trial_id"]:
-        tests = [results.unsealed(read_record(folder, trial_id) or {"row": {}}) for folder in (out, other)]
+        tests = [results.unseal_metrics(read_record(folder, trial_id) or {"row": {}}) for folder in (out, other)]
         assert tests[0] == tests[1]
     keys = ["trial_id", "stage", "epoch"]
     epochs = [r.epochs.drop(columns="wall_time_s").sort_values(keys, ignore_index=True) for r in (ours, theirs)]
