@@ -134,11 +134,11 @@ def describe_unplanned(folder: Path, names: Iterable[str], manifest: SweepManife
     unplanned = [name for name in names if name not in planned and record_path(folder, name).is_file()]
     if not unplanned:
         return None
-    are = "record belongs" if len(unplanned) == 1 else "records belong"
+    count = "1 record belongs" if len(unplanned) == 1 else f"{len(unplanned)} records belong"
     return (
-        f"{folder / 'trials'}: {len(unplanned)} {are} to trials that sweep.json does not plan, such as {unplanned[0]}, and"
-        " no table shows them. Either an earlier plan made them, or the plan is another sweep's. To keep them, launch the"
-        f" space that made them again with --out {folder}."
+        f"{folder / 'trials'}: {count} to trials that sweep.json does not plan, such as {unplanned[0]}. No table shows them."
+        " Either they come from an earlier plan, or the plan is another sweep's. To keep them, launch their space again with"
+        f" --out {folder}."
     )
 
 

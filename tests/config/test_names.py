@@ -69,7 +69,7 @@ def test_a_name_is_part_of_a_declaration_and_comes_back():
     [
         ("a/b", "holds /, "), ("a\\b", "holds /, "), ("", "is empty"), ("x" * 61, "has 61 characters"), ("a\nb", "unprintable"),
         (" a", "begins or ends with a blank"), ("a[b", r"holds \[. A name holds none of"), ("a,b", "holds ,"), ("a=b", "holds ="),
-        ("shuffled:a", "holds :"), (3, "is not a text"),
+        ("shuffled:a", "holds :"), (3, "is not text"),
     ],
 )  # fmt: skip
 def test_a_name_that_cannot_stand_in_tables_is_refused(name, words):
