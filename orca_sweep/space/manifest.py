@@ -281,7 +281,7 @@ def rebuild_plan(manifest: SweepManifest, path: Path) -> Plan:
     Cost: 0.1 ms per trial.
     """
     try:
-        return _rebuild_checked(manifest, path)
+        return _make_plan(manifest, path)
     except ValidationError as error:
         wrong = ", ".join(sorted({field for field, _, _ in explain(error)}))
         raise InputError(f"{path}: another version launched this sweep ({wrong}). {LAUNCH_AGAIN}") from None
@@ -289,7 +289,7 @@ def rebuild_plan(manifest: SweepManifest, path: Path) -> Plan:
         raise InputError(f"{path}: another version launched this sweep. {LAUNCH_AGAIN}") from None
 
 
-def _rebuild_checked(manifest: SweepManifest, path: Path) -> Plan:
+def _make_plan(manifest: SweepManifest, path: Path) -> Plan:
     # Trials planned while the sweep ran are planned again from the records.
     planned = tuple(_read_trial(entry) for entry in manifest.trials if not entry.get("on_the_way"))
     if any(trial.config.trial_id != trial.trial_id for trial in planned):

@@ -128,7 +128,7 @@ def test_an_entry_that_became_a_link_or_whose_store_lost_its_marker_is_not_delet
     (tmp_path / "store/embedder").unlink()
     (tmp_path / "moved").rename(tmp_path / "store/embedder")
     (tmp_path / "store" / MARKER).unlink()
-    with pytest.raises(InputError, match="Nothing is deleted there"):
+    with pytest.raises(InputError, match="nothing in it is deleted"):
         store.remove_entry(entry)
     assert Path(entry.path).is_file()
 

@@ -13,7 +13,7 @@ import pytest
 
 from orca_sweep import results as r
 from orca_sweep.errors import InputError
-from orca_sweep.results import collecting
+from orca_sweep.results import collecting, sources
 from orca_sweep.space.manifest import require_manifest, write_manifest
 from tests.builders.sweeps import sweep_folder
 from tests.commands import orca
@@ -24,13 +24,13 @@ TABLES = ("trials", "epochs", "stages")
 def spy_on_reading(monkeypatch):
     """Returns a list that gets the id of each trial whose record is read, in order."""
     seen = []
-    real = collecting.read_record
+    real = sources.read_record
 
     def spy(folder, trial_id):
         seen.append(trial_id)
         return real(folder, trial_id)
 
-    monkeypatch.setattr(collecting, "read_record", spy)
+    monkeypatch.setattr(sources, "read_record", spy)
     return seen
 
 
