@@ -55,9 +55,9 @@ from orca_sweep.stats import (
     Contrast,
     Verdict,
     holm,
+    judge_contrasts,
     paired_contrast,
     t_interval,
-    verdicts,
 )
 from orca_sweep.stats.modes import Mode
 
@@ -157,7 +157,7 @@ def _task_effects(
     limit = margin_of(found, base, fixed, 1 - alpha)
     adjusted = holm([contrast.p_t for contrast in contrasts]).tolist()
     measured = metric_of(found)
-    words = verdicts(contrasts, limit.value, alpha, measured.mode)
+    words = judge_contrasts(contrasts, limit.value, alpha, measured.mode)
     rows = [
         Row(cell, contrast, p, word, describe_unpaired(cell, base, contrast))
         for cell, contrast, p, word in zip(cells, contrasts, adjusted, words, strict=True)

@@ -135,7 +135,7 @@ TRIAL_MEASURES = _make_columns(
             "proxy_std",
             "string",
             "pixel in [0, 1]",
-            "JSON: standard deviation of each channel (1 if all pixels are equal), by which they are divided; null if they are not",
+            "JSON: standard deviation of each channel (1 if all pixels are equal) that they are divided by; null if none is",
         ),
         (
             "pretrain_metric",

@@ -92,8 +92,8 @@ def test_tables_made_elsewhere_are_sources_and_the_better_record_wins(tmp_path):
     both = r.collect([a, b], tmp_path / "both")
     r.collect([a], tmp_path / "ta")
     r.collect([b], tmp_path / "tb")
-    for sources in ([tmp_path / "ta", tmp_path / "tb"], [tmp_path / "ta", b], [a, tmp_path / "tb"]):
-        merged = r.collect(sources, tmp_path / "merged")
+    for folders in ([tmp_path / "ta", tmp_path / "tb"], [tmp_path / "ta", b], [a, tmp_path / "tb"]):
+        merged = r.collect(folders, tmp_path / "merged")
         pd.testing.assert_frame_equal(merged.trials, both.trials)
         pd.testing.assert_frame_equal(merged.epochs, both.epochs)
         pd.testing.assert_frame_equal(merged.stages, both.stages)

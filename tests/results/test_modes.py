@@ -63,9 +63,9 @@ def test_words_turn_round_with_the_mode_and_numbers_do_not():
     for shift in (-0.2, -0.02, 0.0, 0.02, 0.2):
         a = {seed: shift + float(x) for seed, x in enumerate(rng.normal(0, 0.01, 6))}
         b = dict.fromkeys(a, 0.0)
-        low = stats.verdict(stats.paired_contrast(a, b), 0.05)
+        low = stats.judge_contrast(stats.paired_contrast(a, b), 0.05)
         turned = stats.paired_contrast({s: -v for s, v in a.items()}, b)
-        high, wrong = stats.verdict(turned, 0.05, mode="max"), stats.verdict(turned, 0.05)
+        high, wrong = stats.judge_contrast(turned, 0.05, mode="max"), stats.judge_contrast(turned, 0.05)
         assert (high.word, high.outer.mean) == (low.word, -low.outer.mean)
         assert (high.p_beyond, high.p_within) == (low.p_beyond, low.p_within)
         assert {low.word, wrong.word} in ({"helps", "hurts"}, {low.word})
@@ -73,9 +73,9 @@ def test_words_turn_round_with_the_mode_and_numbers_do_not():
     family = [
         stats.paired_contrast({s: v + s * 1e-4 for s, v in enumerate([0.2] * 5)}, dict.fromkeys(range(5), 0.0))
     ] * 2
-    assert [v.word for v in stats.verdicts(family, 0.01, modes=["min", "max"])] == ["hurts", "helps"]
+    assert [v.word for v in stats.judge_contrasts(family, 0.01, modes=["min", "max"])] == ["hurts", "helps"]
     with pytest.raises(ValueError, match="1 modes for 2 contrasts"):
-        stats.verdicts(family, 0.01, modes=["max"])
+        stats.judge_contrasts(family, 0.01, modes=["max"])
 
 
 def test_effects_of_mirrored_data_are_mirrored_with_the_same_words(tmp_path):
