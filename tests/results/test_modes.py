@@ -1,6 +1,6 @@
-"""Metrics of which higher is better: shown as they are, compared the right way round, in every consumer.
+"""Metrics for which higher is better: every part shows their values unchanged and compares them correctly.
 
-Mirrored data (m becomes 1 - m, the mode turned) must give mirrored numbers, and the same words and choices.
+Mirrored data (m becomes 1 - m, and the mode is reversed) must give mirrored numbers, and the same words and choices.
 """
 
 import math
@@ -34,7 +34,7 @@ FIELDS = ("test_metric_best", "test_metric_last", "val_metric_best", "val_metric
 
 
 def mirrored(trials):
-    """The same trials, measured by accuracy in place of error."""
+    """Returns the same trials, measured by accuracy instead of error."""
     made = []
     for planned, row in trials:
         turned = {name: 1 - row[name] for name in FIELDS if row.get(name) is not None}
@@ -43,7 +43,7 @@ def mirrored(trials):
 
 
 def both(folder, trials, **more):
-    """Tables of trials and of the mirrored ones."""
+    """Returns the tables of trials and of mirrored trials."""
     return collected(folder / "min", trials, **more), collected(folder / "max", mirrored(trials), **more)
 
 
@@ -58,7 +58,7 @@ def test_modes_by_hand():
 # Words, effects, claims ---------------------------------------------------------------------------
 
 
-def test_words_turn_round_with_the_mode_and_numbers_do_not():
+def test_the_mode_reverses_words_but_not_numbers():
     rng = np.random.default_rng(0)
     for shift in (-0.2, -0.02, 0.0, 0.02, 0.2):
         a = {seed: shift + float(x) for seed, x in enumerate(rng.normal(0, 0.01, 6))}
@@ -86,10 +86,10 @@ def test_effects_of_mirrored_data_are_mirrored_with_the_same_words(tmp_path):
         *cell_rows(NONE, [0.31, 0.35, 0.33, 0.37], "aa", 10),
     ]
     low, high = (table_effects.compute(results) for results in both(tmp_path, trials))
-    for one, other in zip(low.tasks[0].rows, high.tasks[0].rows, strict=True):
-        assert one.contrast.interval.mean == pytest.approx(-other.contrast.interval.mean)
-        assert one.contrast.p_sign_flip == pytest.approx(other.contrast.p_sign_flip)
-        assert (one.verdict.word, one.p_holm) == (other.verdict.word, pytest.approx(other.p_holm))
+    for row, mirror in zip(low.tasks[0].rows, high.tasks[0].rows, strict=True):
+        assert row.contrast.interval.mean == pytest.approx(-mirror.contrast.interval.mean)
+        assert row.contrast.p_sign_flip == pytest.approx(mirror.contrast.p_sign_flip)
+        assert (row.verdict.word, row.p_holm) == (mirror.verdict.word, pytest.approx(mirror.p_holm))
     assert [row.verdict.word for row in high.tasks[0].rows] == ["helps", "hurts"]
     assert low.tasks[0].margin.value == pytest.approx(high.tasks[0].margin.value)
     first = lines(table_effects.numbers(high))[0]
@@ -100,7 +100,7 @@ def test_effects_of_mirrored_data_are_mirrored_with_the_same_words(tmp_path):
     ) or (float(first["mean_base"]) == pytest.approx(0.66)), "accuracy as it is"
     assert "(accuracy; higher is better)" in table_effects.build_tables(high)[0].caption
     assert "(error; lower is better)" in table_effects.build_tables(low)[0].caption
-    sides = [table_effects.plot(found).axes[0].get_xlabel() for found in (low, high)]
+    sides = [table_effects.plot(effects).axes[0].get_xlabel() for effects in (low, high)]
     assert ["left of zero is better" in sides[0], "right of zero is better" in sides[1]] == [True, True]
 
 
@@ -120,8 +120,8 @@ def test_claims_of_mirrored_data_are_the_same(tmp_path):
     for one, other in zip(low.found, high.found, strict=True):
         for a, b in zip(one.tasks, other.tasks, strict=True):
             assert [(j.word, j.unjudged) for j in a.judgements] == [(j.word, j.unjudged) for j in b.judgements]
-            ours, theirs = ([j.estimate for j in of.judgements] for of in (a, b))
-            assert ours == pytest.approx([-x for x in theirs], nan_ok=True)
+            estimates, mirrored_estimates = ([j.estimate for j in task.judgements] for task in (a, b))
+            assert estimates == pytest.approx([-x for x in mirrored_estimates], nan_ok=True)
             for x, y in zip(a.judgements, b.judgements, strict=True):
                 assert (x.p_beyond, x.p_within) == pytest.approx((y.p_beyond, y.p_within), nan_ok=True)
     word_of = {task.task: task.judgements[0].word for task in high.found[5].tasks if task.judgements}
@@ -146,7 +146,7 @@ def test_the_worst_of_a_maximised_metric_is_the_lowest(tmp_path):
     assert (none.mode, none.metric, none.n_worst, mnist.interval.mean) == ("max", "accuracy", 1, pytest.approx(0.6))
 
 
-def test_a_task_that_was_measured_in_two_ways_is_refused(tmp_path):
+def test_a_task_with_two_metrics_is_refused(tmp_path):
     trials = [*cell_rows(NONE, [0.2, 0.3]), *mirrored(cell_rows(MNIST, [0.2, 0.3]))]
     for compute in (table_effects.compute, r.summarise_cells, r.score_trials):
         with pytest.raises(InputError, match="digits: its trials were compared on different metrics"):
@@ -162,20 +162,20 @@ def test_flattery_of_mirrored_data_is_the_same(tmp_path):
             more = {"val_metric_best": val, "test_metric_last": last, "val_metric_last": last_val}
             trials.append((planned, {**row, **more}))
     low, high = (flattery.compute(results) for results in both(tmp_path, trials))
-    for one, other in zip(low.tasks[0].choices, high.tasks[0].choices, strict=True):
-        assert (one.by_validation, one.by_test, one.n) == (other.by_validation, other.by_test, other.n)
-        assert [one.flattery, one.most, one.interval.low] == pytest.approx(
-            [other.flattery, other.most, other.interval.low], nan_ok=True
+    for choice, mirror in zip(low.tasks[0].choices, high.tasks[0].choices, strict=True):
+        assert (choice.by_validation, choice.by_test, choice.n) == (mirror.by_validation, mirror.by_test, mirror.n)
+        assert [choice.flattery, choice.most, choice.interval.low] == pytest.approx(
+            [mirror.flattery, mirror.most, mirror.interval.low], nan_ok=True
         )
-    assert any(one.flattery > 0 for one in high.tasks[0].choices)
+    assert any(choice.flattery > 0 for choice in high.tasks[0].choices)
 
 
-def test_over_tasks_differences_of_which_higher_is_better_are_turned_round_only_beside_others(tmp_path):
+def test_over_tasks_the_mode_is_reversed_only_if_tasks_have_different_modes(tmp_path):
     def part(task, base, better, turn):
         made = [
-            one
+            row
             for levels, values in ((NONE, base), (MNIST, better))
-            for one in cell_rows({"task": task, **levels}, values)
+            for row in cell_rows({"task": task, **levels}, values)
         ]
         return mirrored(made) if turn else made
 
@@ -238,14 +238,14 @@ def test_tuning_replicates_the_highest_score_where_higher_is_better(plan_of):
         assert (last.role, last.config.finetune.lr) == ("replicate", best)
 
 
-def test_optuna_looks_where_costs_are_low():
+def test_optuna_searches_where_costs_are_low():
     space = {"finetune.lr": Range(low=0.0, high=1.0, log=False, whole=False)}
-    told = [({"finetune.lr": x / 20}, abs(x / 20 - 0.8)) for x in range(20)]
-    asked = [optuna_next(space, told, seed, "c")["finetune.lr"] for seed in range(8)]
+    tried = [({"finetune.lr": x / 20}, abs(x / 20 - 0.8)) for x in range(20)]
+    asked = [optuna_next(space, tried, seed, "c")["finetune.lr"] for seed in range(8)]
     assert np.mean(np.abs(np.array(asked) - 0.8)) < 0.2
 
 
-def test_pruning_and_what_is_left_of_a_pruned_trial_follow_the_task_s_mode(tmp_path, accurate):
+def test_pruning_and_the_row_of_a_pruned_trial_follow_the_mode_of_the_task(tmp_path, accurate):
     from orca_sweep.space import Pruning
     from orca_sweep.sweep.queue import GroupedPruning, Queue
     from orca_sweep.trial import resolve
@@ -253,8 +253,8 @@ def test_pruning_and_what_is_left_of_a_pruned_trial_follow_the_task_s_mode(tmp_p
     pruning = GroupedPruning(Pruning(name="asha", cells=True))
     for name, mode in (("tiny", "min"), (accurate, "max")):
         config = resolve({"task": name})
-        told = {"role": "replicate", "cell_id": "c", "config": config.model_dump()}
-        group = pruning._group(SimpleNamespace(config={"trial": told}))
+        trial = {"role": "replicate", "cell_id": "c", "config": config.model_dump()}
+        group = pruning._group(SimpleNamespace(config={"trial": trial}))
         assert group._metric_op == {"min": -1.0, "max": 1.0}[mode]
     planned = SimpleNamespace(trial_id="t" * 16, cell_id="c" * 16, seed=0, config=config, role="search")
     epochs = [
@@ -295,7 +295,7 @@ LOSSES.add(Loss(name="my-wrong-loss", function=lambda p, t: p, meaning="no numbe
 
 @pytest.fixture(scope="session")
 def accurate(tmp_path_factory, user_tasks):
-    """The tiny task measured by a user's accuracy, trained by a user's loss; and tasks whose metric or loss is wrong."""
+    """The tiny task with a user's accuracy and loss, and tasks whose metric or loss is wrong."""
     import sys
 
     from orca_sweep.tasks import TASKS, Task
@@ -320,7 +320,7 @@ def accurate(tmp_path_factory, user_tasks):
     return "accurate"
 
 
-def test_the_best_epoch_is_the_highest_of_a_maximised_metric_and_is_shown_as_it_is(run, accurate):
+def test_the_best_epoch_of_a_maximised_metric_is_the_highest(run, accurate):
     settings = {"finetune__epochs": 4, "finetune__lr": 3e-3, "embedder__epochs": 0}
     row, epochs = run(task=accurate, **settings)
     values = [e["val_metric"] for e in epochs if e["stage"] == "finetune"]
@@ -330,15 +330,15 @@ def test_the_best_epoch_is_the_highest_of_a_maximised_metric_and_is_shown_as_it_
         "share",
     )
     assert row["val_metric_best"] == max(values) and row["best_epoch"] == values.index(max(values)) + 1
-    other, others = run(task="tiny", folder="min", **settings)
-    errors = [e["val_metric"] for e in others if e["stage"] == "finetune"]
+    mirror, mirror_epochs = run(task="tiny", folder="min", **settings)
+    errors = [e["val_metric"] for e in mirror_epochs if e["stage"] == "finetune"]
     assert values == pytest.approx([1 - x for x in errors]) and len(set(values)) > 1, "mirrored"
-    assert (other["metric_mode"], other["best_epoch"], other["state_sha256"]) == (
+    assert (mirror["metric_mode"], mirror["best_epoch"], mirror["state_sha256"]) == (
         "min",
         row["best_epoch"],
         row["state_sha256"],
     )
-    assert row["test_metric_best"] == pytest.approx(1 - other["test_metric_best"])
+    assert row["test_metric_best"] == pytest.approx(1 - mirror["test_metric_best"])
 
 
 @pytest.mark.parametrize(
@@ -360,13 +360,13 @@ def metric(measure, mode="max", name="mine", **more):
     return Metric(name=name, measure=measure, meaning="m", mode=mode, **more)
 
 
-def test_records_that_cannot_work_are_refused_with_all_that_is_wrong():
+def test_invalid_metrics_and_losses_are_refused_with_every_mistake():
     def two(p, t):
         return 0.0
 
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as caught:
         Metric(name="a/b", measure="no function", meaning=" ", mode="up")
-    text = str(told.value)
+    text = str(caught.value)
     assert all(
         words in text
         for words in ("metric 'a/b'", "holds /", "'no function' is not callable", "no meaning", "mode = 'up'")
@@ -384,7 +384,7 @@ def test_records_that_cannot_work_are_refused_with_all_that_is_wrong():
         LOSSES.add(Loss(name="mse", function=two, meaning="m"))
 
 
-def test_what_a_metric_gives_must_be_one_finite_number():
+def test_a_metric_must_return_one_finite_number():
     p, t = np.zeros((4, 2)), np.zeros(4, int)
 
     def gives(value, mode="max"):
@@ -399,7 +399,7 @@ def test_what_a_metric_gives_must_be_one_finite_number():
             gives(value)
     with pytest.raises(DataError, match="metric 'mine': not defined on these 4 targets"):
         gives(math.nan)
-    # Infinitely bad is what diverges; infinitely good has no mean.
+    # An infinitely bad value means divergence; an infinitely good one has no mean.
     assert (gives(-math.inf), gives(math.inf, "min")) == (-math.inf, math.inf)
     for value, mode in ((math.inf, "max"), (-math.inf, "min")):
         with pytest.raises(InputError, match="so it has no mean"):
@@ -423,7 +423,7 @@ def test_what_a_metric_gives_must_be_one_finite_number():
         unscored.count_unscored(p, t)
 
 
-def test_what_a_loss_gives_must_depend_on_the_predictions(monkeypatch):
+def test_a_loss_must_depend_on_the_predictions(monkeypatch):
     import torch
 
     p, t = torch.zeros(4, 2, requires_grad=True), torch.zeros(4, dtype=torch.long)
@@ -484,7 +484,7 @@ LOSSES.add(Loss(name="smoothed", function=smoothed, meaning="cross-entropy of sm
 """
 
 
-def test_a_loss_and_a_metric_of_a_user_s_own_take_two_edits(tmp_path, worker, monkeypatch):
+def test_a_user_s_loss_and_metric_take_two_edits(tmp_path, worker, monkeypatch):
     from orca_sweep.space import plan_space
     from orca_sweep.training.run import run_trial
     from orca_sweep.trial import load_imports, resolve

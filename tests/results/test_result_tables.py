@@ -112,7 +112,9 @@ def test_reading_reports_what_is_wrong(tmp_path):
     with pytest.raises(InputError, match="sweep.json: damaged"):
         read_manifest(tmp_path)
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "trials.parquet")
-    with pytest.raises(InputError, match=r"trials.parquet: not what 'orca-sweep collect' wrote \(its metadata is wrong\)"):
+    with pytest.raises(
+        InputError, match=r"trials.parquet: not what 'orca-sweep collect' wrote \(its metadata is wrong\)"
+    ):
         r.read_results(tmp_path)
     r.write_table(tmp_path / "trials.parquet", pa.table({"a": [1]}), {"schema_version": r.TABLE_SCHEMA, "sweeps": []})
     with pytest.raises(InputError, match="no column trial_id, cell_id, role, seed, status"):
