@@ -145,8 +145,8 @@ def judge_contrasts(
     all_modes = [modes] * len(contrasts) if isinstance(modes, str) else list(modes)
     if len(all_modes) != len(contrasts):
         raise ValueError(f"{len(all_modes)} modes for {len(contrasts)} contrasts: give one for all, or one each.")
-    number = isinstance(margins, int | float)
-    all_margins = [float(margins)] * len(contrasts) if number else [float(margin) for margin in margins]
+    n = len(contrasts)
+    all_margins = [float(margins)] * n if isinstance(margins, int | float) else [float(margin) for margin in margins]
     if len(all_margins) != len(contrasts):
         raise ValueError(f"{len(all_margins)} margins for {len(contrasts)} contrasts: give one for all, or one each.")
     for margin in all_margins:

@@ -114,11 +114,11 @@ def test_claims_of_mirrored_data_are_the_same(tmp_path):
     low, high = (
         claims.compute(results, claims.Options(margin=["0.01"])) for results in both(tmp_path, trials, factors=FACTORS)
     )
-    kinds = [one.kind for one in low.found]
-    assert kinds == [one.kind for one in high.found]
+    kinds = [judged.kind for judged in low.found]
+    assert kinds == [judged.kind for judged in high.found]
     assert {"supported", "contradicted"} & set(kinds)
-    for one, other in zip(low.found, high.found, strict=True):
-        for a, b in zip(one.tasks, other.tasks, strict=True):
+    for judged, mirror in zip(low.found, high.found, strict=True):
+        for a, b in zip(judged.tasks, mirror.tasks, strict=True):
             assert [(j.word, j.unjudged) for j in a.judgements] == [(j.word, j.unjudged) for j in b.judgements]
             estimates, mirrored_estimates = ([j.estimate for j in task.judgements] for task in (a, b))
             assert estimates == pytest.approx([-x for x in mirrored_estimates], nan_ok=True)
@@ -181,21 +181,21 @@ def test_over_tasks_the_mode_is_reversed_only_if_tasks_have_different_modes(tmp_
 
     error, less = [0.4, 0.4, 0.4], [0.3, 0.32, 0.31]
     high = sweep(tmp_path / "h", part("a", error, less, True), part("b", error, less, True), factors=("task", "proxy"))
-    found = summary_over_tasks.compute(high)
-    assert (found.mode, found.turned) == ("max", ()) and found.rows[0].over_tasks.mean == pytest.approx(
+    summary = summary_over_tasks.compute(high)
+    assert (summary.mode, summary.turned) == ("max", ()) and summary.rows[0].over_tasks.mean == pytest.approx(
         100 * 0.09 / 0.6
     )
-    assert "right of zero is better" in summary_over_tasks.plot(found).axes[0].get_xlabel()
+    assert "right of zero is better" in summary_over_tasks.plot(summary).axes[0].get_xlabel()
     mixed = sweep(
         tmp_path / "m", part("a", error, less, False), part("b", error, less, True), factors=("task", "proxy")
     )
-    found = summary_over_tasks.compute(mixed)
-    a, b = found.rows[0].scores
+    summary = summary_over_tasks.compute(mixed)
+    a, b = summary.rows[0].scores
     assert (a.interval.mean, b.interval.mean) == (pytest.approx(-100 * 0.09 / 0.4), pytest.approx(-100 * 0.09 / 0.6))
-    assert (found.mode, found.turned) == ("min", ("b",))
-    (table,) = summary_over_tasks.build_tables(found)
+    assert (summary.mode, summary.turned) == ("min", ("b",))
+    (table,) = summary_over_tasks.build_tables(summary)
     assert "Differences of b are turned round" in table.caption and "0.6 (accuracy; higher is better)" in table.caption
-    assert [line["is_turned"] for line in lines(summary_over_tasks.numbers(found))] == ["false", "false", "true"]
+    assert [line["is_turned"] for line in lines(summary_over_tasks.numbers(summary))] == ["false", "false", "true"]
 
 
 def test_figures_and_report_say_that_higher_is_better(tmp_path):
@@ -456,8 +456,8 @@ def test_figure3_and_factor_effects_take_a_maximised_metric(tmp_path):
     high = tables(tmp_path / "max", mirrored(trials))
     rhos = [figure3_otdd_vs_error.compute(results).series[0][0].correlation.rho for results in (low, high)]
     assert rhos[0] > 0 and rhos[1] == pytest.approx(-rhos[0])
-    one, other = (factor_effects.compute(results).tasks[0] for results in (low, high))
-    assert [e.eta_squared for e in one.found.effects] == pytest.approx([e.eta_squared for e in other.found.effects])
+    task, mirror = (factor_effects.compute(results).tasks[0] for results in (low, high))
+    assert [e.eta_squared for e in task.found.effects] == pytest.approx([e.eta_squared for e in mirror.found.effects])
     (table,) = factor_effects.build_tables(factor_effects.compute(high))
     assert "(accuracy; higher is better)" in table.caption
 

@@ -16,10 +16,10 @@ from tests.builders.sweeps import sweep_folder
 
 def test_tables_are_typed_and_describe_their_columns(tmp_path):
     folder = sweep_folder(tmp_path / "s", statuses=["ok", "failed", None])
-    found = r.collect([folder], tmp_path / "t")
-    assert found.trials["status"].tolist() == ["ok", "failed", "unfinished", "ok", "ok", "ok"]
-    assert "launch again" in found.trials["error"][2]
-    assert found.factors == ("embedder.epochs",)
+    results = r.collect([folder], tmp_path / "t")
+    assert results.trials["status"].tolist() == ["ok", "failed", "unfinished", "ok", "ok", "ok"]
+    assert "launch again" in results.trials["error"][2]
+    assert results.factors == ("embedder.epochs",)
     schema = pq.read_schema(tmp_path / "t" / "trials.parquet")
     assert set(knobs()) <= set(schema.names)
     assert str(schema.field("embedder.epochs").type) == "int64"
@@ -28,9 +28,9 @@ def test_tables_are_typed_and_describe_their_columns(tmp_path):
     assert schema.field("wall_time_s").metadata[b"unit"] == b"s"
     assert all(field.metadata[b"meaning"] for field in schema)
     assert json.loads(schema.metadata[b"orca_sweep"])["schema_version"] == r.TABLE_SCHEMA
-    assert pd.isna(found.trials["test_metric_best"][1])
-    assert len(found.epochs) == 10
-    assert set(found.epochs["trial_id"]) <= set(found.trials["trial_id"])
+    assert pd.isna(results.trials["test_metric_best"][1])
+    assert len(results.epochs) == 10
+    assert set(results.epochs["trial_id"]) <= set(results.trials["trial_id"])
 
 
 def test_collecting_twice_gives_the_same_bytes_and_sweeps_merge(tmp_path):
