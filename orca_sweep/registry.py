@@ -1,4 +1,4 @@
-"""Named records of one kind, and a hint at the nearest name where a name is unknown."""
+"""Registries of named records, and hints at the nearest known name."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -21,9 +21,9 @@ NAME_RULE = f"A name has at most {LONGEST_NAME} letters, digits, blanks and othe
 
 
 def explain_name(name: object) -> str | None:
-    """Returns why tables and figures cannot show a name that a user chose, with the rule; None if they can."""
+    """Returns why tables and figures cannot show a user's name, with the rule; None if they can."""
     if not isinstance(name, str):
-        return f"the name {name!r} is not a text. {NAME_RULE}."
+        return f"the name {name!r} is not text. {NAME_RULE}."
     if not name.strip():
         return f"the name is empty. {NAME_RULE}."
     shown = repr(name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}...")
@@ -42,7 +42,7 @@ def hint(name: str, allowed: Iterable[str]) -> str:
 
 
 class Registry(Generic[R]):
-    """Records under their names; a second record of the same name is refused."""
+    """Records by name; a second record of the same name is refused."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -70,7 +70,7 @@ class Registry(Generic[R]):
         return self._records[name]
 
     def explain_unknown(self, name: str) -> str:
-        """Returns what to say of a name that no record has."""
+        """Returns a message about an unknown name, with a hint at the nearest known name."""
         return f"there is no {self.kind} {name!r}. {hint(name, self._records)}"
 
     def names(self) -> list[str]:

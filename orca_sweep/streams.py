@@ -1,9 +1,9 @@
-"""Named random streams: each draw of a run depends on (seed, stream name, indices) and on nothing else.
+"""Named random streams: each draw depends on the seed, the stream's name and its indices, and on nothing else.
 
-Two cells that differ only in embedder training therefore see the same fine-tuning batches, the same
-predictor initialisation and the same dropout masks at equal seed (paired randomness), and a resumed
-run draws what the unbroken run would have drawn. The config says which seed a stream takes (``TrialConfig.seed_of``): the
-run seed, or 0 where its source of randomness is held fixed.
+Two cells that differ only in embedder training therefore see the same fine-tuning batches, the same predictor
+initialisation and the same dropout masks at equal seed (paired randomness), and a resumed trial draws what an
+uninterrupted one would draw. ``TrialConfig.seed_of`` says which seed a stream takes: the run seed, or 0 if its source of
+randomness is held fixed.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import numpy as np
 def stream_seed(seed: int, stream: str, *indices: int) -> int:
     """Returns the 63-bit seed of one stream, e.g. ``stream_seed(0, "finetune order", 3)``.
 
-    Source: SHA-256 of the joined key, so neighbouring seeds share nothing.
+    The seed is taken from the SHA-256 of the joined arguments, so that neighbouring seeds share nothing.
     """
     key = "/".join([str(seed), stream, *map(str, indices)])
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1

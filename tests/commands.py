@@ -1,8 +1,8 @@
-"""Commands and Ray clusters as the tests start them.
+"""Starts commands and Ray clusters for the tests.
 
-A command runs in a process of its own, as a user's does, but that process is forked from one that has imported torch,
-Ray and pandas already: those imports cost seconds, and most commands of the tests need less than one. What a command
-itself imports is the subject of ``test_cli``, which starts plain interpreters.
+A command runs in a separate process, as a user's does, but this process is forked from one that has already imported torch,
+Ray and pandas: the imports take seconds, and most commands of the tests less than one. ``test_cli`` checks what commands
+import themselves; it starts plain interpreters.
 """
 
 import atexit
@@ -26,13 +26,13 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(PRELOADED)
 CLI = "orca_sweep.cli"
 TOKEN = "7" * 64
-# Ray reads them when it is imported, once for all forks: a command with another token takes a plain interpreter.
+# Ray reads these at import, once for all forks; a command with another token needs a plain interpreter.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN, RAY_USAGE_STATS_ENABLED="0")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """How a command ended."""
+    """The outcome of a command."""
 
     returncode: int
     stdout: str
@@ -40,16 +40,16 @@ class Done:
 
 
 class Command:
-    """A command that runs: a module such as orca_sweep.cli with its arguments.
+    """A running command: a module such as orca_sweep.cli with its arguments.
 
-    Its output goes into files, and it leads a session of its own, as a command that a shell starts does. ``plain`` takes
-    a new interpreter, which ``inside`` (a command that starts others, such as nsenter) needs.
+    Its output goes to files, and it leads a new session, like a command started by a shell. ``plain`` starts a new
+    interpreter; ``inside``, a command that starts others, such as nsenter, requires that.
     """
 
     def __init__(self, *args, program=CLI, cwd=None, env=None, output=None, plain=False, inside=()):
         self._folder = Path(tempfile.mkdtemp(prefix="orca-sweep-command-"))
         self.output = Path(output) if output else self._folder / "out"
-        """What it prints; with ``output`` given, errors too."""
+        """The file of its output, and of its errors if ``output`` is given."""
         self.errors = self.output if output else self._folder / "err"
         argv, cwd, env = (
             [str(program), *map(str, args)],
@@ -75,11 +75,11 @@ class Command:
         return self.process.pid
 
     def poll(self):
-        """The exit code; None while it runs."""
+        """Returns the exit code; None while the command runs."""
         return self.process.poll() if isinstance(self.process, subprocess.Popen) else self.process.exitcode
 
     def wait(self, timeout=300):
-        """Waits for the end; a command that takes too long is killed, and that is an error."""
+        """Waits for the end; kills a command that takes too long and raises TimeoutExpired."""
         end = time.monotonic() + timeout
         while self.poll() is None:
             if time.monotonic() > end:
@@ -92,7 +92,7 @@ class Command:
 
 
 def run_as_command(argv, cwd, env, paths):
-    """Makes this new process look like a started one, and runs the module to its end."""
+    """Makes this fork look like a new process, and runs the module to its end."""
     os.setsid()
     for descriptor, path in zip((1, 2), paths, strict=True):
         file = os.open(path, os.O_WRONLY | os.O_APPEND)
@@ -106,13 +106,13 @@ def run_as_command(argv, cwd, env, paths):
         sys.path.insert(0, cwd)
         runpy.run_module(program, run_name="__main__", alter_sys=True)
     finally:
-        # multiprocessing leaves by os._exit.
+        # multiprocessing exits by os._exit, which skips these.
         atexit._run_exitfuncs()
         sys.stdout.flush()
 
 
 def orca(*args, check=None, head=None, **options):
-    """Runs orca-sweep to its end, on a cluster if one is given; ``check`` is the exit code it must have."""
+    """Runs orca-sweep to its end, on the cluster of ``head`` if given; ``check`` is the expected exit code."""
     if head:
         args = (*args, "--address", head.address)
         options["env"] = {**options.get("env", os.environ), **head.variables}
@@ -124,7 +124,7 @@ def orca(*args, check=None, head=None, **options):
 
 
 def wait_for(condition, seconds=300):
-    """Waits until a condition holds that may find files half-written meanwhile."""
+    """Waits until a condition holds; half-written files may make it raise OSError until then."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with contextlib.suppress(OSError):
@@ -139,19 +139,19 @@ def wait_for(condition, seconds=300):
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """A head node of Ray in processes of its own, and what a command needs to join it."""
+    """A head node of Ray in separate processes, and what a command needs to join it."""
 
     address: str
     folder: Path
     variables: dict
-    """For the commands that join it."""
+    """Environment variables for the commands that join it."""
 
 
 @contextlib.contextmanager
 def ray_head(n_cpus, has_warm_workers=False) -> Iterator[Head]:
-    """A head node with a token, for the length of a block: its ports and files are its own, whoever runs Ray beside."""
+    """Runs a head node with a token during a block; it shares no ports or files with other Rays on the machine."""
     port = free_ports(1)[0]
-    # Short, for Ray's sockets.
+    # A short path, since those of Ray's sockets are limited.
     folder = Path(tempfile.mkdtemp(prefix="orca-", dir="/tmp"))
     options = ["--head", f"--port={port}", f"--num-cpus={n_cpus}", "--include-dashboard=false", f"--temp-dir={folder}"]
     address = f"127.0.0.1:{port}"
@@ -164,7 +164,7 @@ def ray_head(n_cpus, has_warm_workers=False) -> Iterator[Head]:
 
 @contextlib.contextmanager
 def warm_workers(path):
-    """A server of warm workers, for the length of a block; gives the variables by which commands ask for them."""
+    """Runs a server of warm workers during a block, and yields the variables with which commands use it."""
     script = Path(__file__).with_name("warm_workers.py")
     server = subprocess.Popen([sys.executable, script, "serve", path])
     try:
@@ -177,15 +177,15 @@ def warm_workers(path):
 
 
 def with_warm_workers(runtime_env):
-    """What Ray calls in a command, with the runtime environment that it asks for."""
+    """Returns the runtime environment with warm workers; Ray calls this hook in a command."""
     return {**(runtime_env or {}), "py_executable": os.environ["PY_EXECUTABLE_OF_TESTS"]}
 
 
 @contextlib.contextmanager
 def ray_node(folder, *options, inside=()):
-    """A node of Ray, for the length of a block; then it is gone, and so is all it ran."""
+    """Runs a node of Ray during a block, and ends it with everything that it started."""
     log = folder / f"node-{time.monotonic_ns()}.log"
-    # Workers listen where the system lets them: two heads on one machine would count from the same port.
+    # The system chooses the ports of workers, since two heads on a machine would count from the same port.
     ports = ["--min-worker-port=0", "--max-worker-port=0"]
     start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *ports]
     with log.open("w") as file:
@@ -198,7 +198,7 @@ def ray_node(folder, *options, inside=()):
     finally:
         processes = process_tree(process.pid)
         if process.poll() is None:
-            process.terminate()  # a node that goes in order is known to be gone at once
+            process.terminate()  # others notice at once that a node which ends regularly is gone
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=60)
         kill_all(processes)
@@ -206,7 +206,7 @@ def ray_node(folder, *options, inside=()):
 
 
 def kill_tree(root):
-    """Ends a process with all it runs, at once."""
+    """Kills a process and all its descendants."""
     kill_all(process_tree(root))
 
 
@@ -217,7 +217,7 @@ def kill_all(pids):
 
 
 def process_tree(pid):
-    """A process and all below it."""
+    """Returns a process and all its descendants."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
@@ -226,7 +226,7 @@ def process_tree(pid):
 
 
 def free_ports(n):
-    """Ports that nobody listens on now."""
+    """Returns ports that are free now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
         for free in sockets:

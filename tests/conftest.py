@@ -7,9 +7,9 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# What is known of files belongs to the person, not to the tests.
+# The tests must not use or change the person's cache.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="orca-sweep-tests-")
-# Ray's dashboard takes seconds to start; the tests of it ask for it.
+# Ray's dashboard takes seconds to start; its tests switch it on.
 os.environ.setdefault("ORCA_SWEEP_DASHBOARD_HOST", "none")
 os.environ.setdefault("HF_DATASETS_CACHE", tempfile.mkdtemp(prefix="orca-sweep-tests-"))
 
@@ -20,7 +20,7 @@ from tests.builders.bodies import SIZES
 from tests.builders.tasks import USER_TASKS
 from tests.commands import ray_head
 
-# No test asserts a time: a busy machine makes nothing wrong.
+# No deadlines: tests must pass on a busy machine.
 settings.register_profile("without-deadline", deadline=None)
 settings.load_profile("without-deadline")
 
@@ -31,13 +31,13 @@ LONGEST = ("test_failures.py", "test_sweep.py", "test_jobs.py", "test_tuning.py"
 
 
 def pytest_collection_modifyitems(items):
-    """Puts the longest files first, so that two workers that take file after file end at about the same time."""
+    """Puts the longest files first, so that two workers that share the files end at about the same time."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")
 def user_tasks(tmp_path_factory):
-    """A user's own tasks in a file, as a space's ``imports`` takes them."""
+    """A file with a user's tasks, for the ``imports`` of a space."""
     from orca_sweep.trial import load_imports
 
     path = tmp_path_factory.mktemp("user") / "user_tasks.py"
@@ -48,14 +48,14 @@ def user_tasks(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def head():
-    """A head node of Ray with one CPU, for every test that needs a Ray but none of its own: trials run one by one."""
+    """A head node of Ray with one CPU, for all tests that can share one; trials run one by one."""
     with ray_head(1, has_warm_workers=True) as head:
         yield head
 
 
 @pytest.fixture
 def write_space(tmp_path, user_tasks):
-    """Writes a space YAML that knows the user's tasks and returns its path."""
+    """Writes a space YAML that imports the user's tasks and returns its path."""
 
     def write(text, name="space.yaml"):
         path = tmp_path / name
@@ -76,7 +76,7 @@ def plan_of(write_space):
 
 @pytest.fixture
 def worker(tmp_path):
-    """One CPU thread and a fresh store."""
+    """A worker with one CPU thread and a fresh store."""
     import torch
 
     from orca_sweep.store import Store
@@ -89,7 +89,7 @@ def worker(tmp_path):
 @pytest.fixture
 def run(tmp_path, worker, user_tasks):
     """Runs one trial of dotted settings in this process and returns (row, epochs)."""
-    from orca_sweep.results import read_record, unsealed
+    from orca_sweep.results import read_record, unseal_metrics
     from orca_sweep.training.run import RunContext, run_config
     from orca_sweep.trial import make_config
 
@@ -107,14 +107,14 @@ def run(tmp_path, worker, user_tasks):
             ),
         )
         record = read_record(tmp_path / folder, config.trial_id)
-        return {**row, **unsealed(record)}, record["epochs"]
+        return {**row, **unseal_metrics(record)}, record["epochs"]
 
     return go
 
 
 @pytest.fixture
 def saved_body(tmp_path):
-    """Saves a small body of a family in exactly the format the hub has, with its tokenizer, and returns the folder."""
+    """Saves a small body of a family, with its tokenizer, in the format of the hub, and returns the folder."""
 
     def save(family):
         import torch
@@ -129,7 +129,7 @@ def saved_body(tmp_path):
             from orca_sweep.training.pretrain_corpus import learn_tokenizer
 
             raw = Tokenizer.from_str(learn_tokenizer(300, ("the type of a type", "attributes are inherited")))
-            pad = {} if family.startswith("gpt") else {"pad_token": "<pad>"}  # decoders come without one
+            pad = {} if family.startswith("gpt") else {"pad_token": "<pad>"}  # decoders have none
             PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="</s>", **pad).save_pretrained(folder)
         return folder
 

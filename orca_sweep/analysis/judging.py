@@ -17,10 +17,10 @@ from orca_sweep.stats import (
     Verdict,
     describe_reason,
     holm,
+    judge_contrasts,
     paired_contrast,
     rank_correlation,
     rho_p,
-    verdicts,
     wilson_interval,
 )
 from orca_sweep.stats.modes import Mode, as_cost
@@ -192,7 +192,7 @@ class Judge:
         limits = [self.margins[pair.a.cell.task] for pair, _ in pairs]
         values = [math.nan if limit.kind == "none" else limit.value for limit in limits]
         modes = [pair.a.cell.mode for pair, _ in pairs]
-        words = zip(pairs, contrasts, verdicts(contrasts, values, 1 - self.level, modes), strict=True)
+        words = zip(pairs, contrasts, judge_contrasts(contrasts, values, 1 - self.level, modes), strict=True)
         judgements = iter([_judge_pair(*pair, contrast, word) for pair, contrast, word in words])
         return [tuple(next(judgements) for _ in setting.pairs) for setting in settings]
 

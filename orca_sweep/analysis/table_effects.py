@@ -54,9 +54,9 @@ from orca_sweep.stats import (
     Contrast,
     Verdict,
     holm,
+    judge_contrasts,
     paired_contrast,
     t_interval,
-    verdicts,
 )
 from orca_sweep.stats.modes import Mode
 
@@ -158,7 +158,7 @@ def _compute_task(
     limit = margin_of(task_cells, base, fixed, 1 - alpha)
     adjusted = holm([contrast.p_t for contrast in contrasts]).tolist()
     measured = metric_of(task_cells)
-    judged = verdicts(contrasts, limit.value, alpha, measured.mode)
+    judged = judge_contrasts(contrasts, limit.value, alpha, measured.mode)
     rows = [
         Row(cell=cell, contrast=contrast, p_holm=p, verdict=verdict, unpaired=describe_unpaired(cell, base, contrast))
         for cell, contrast, p, verdict in zip(cells, contrasts, adjusted, judged, strict=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from orca_sweep.bench import Measurement, peak_memory_mib, time_call
 from orca_sweep.config import TrialConfig
-from orca_sweep.results import read_record, unsealed
+from orca_sweep.results import read_record, unseal_metrics
 from orca_sweep.space import make_plan, read_space
 from orca_sweep.space.prefixes import shared_epochs, shared_prefixes
 from orca_sweep.store import Store
@@ -80,7 +80,7 @@ def _list_combinations(space: Any) -> Iterable[TrialConfig]:
 def _run_one(config: TrialConfig, folder: Path, store: Store, **more: Any) -> Row:
     row = run_config(config, RunContext(folder=folder, worker=Worker(store), data_root=folder, **more))
     record = read_record(folder, config.trial_id) or {"row": {}}
-    return {**row, **unsealed(record), "epochs": record.get("epochs", [])}
+    return {**row, **unseal_metrics(record), "epochs": record.get("epochs", [])}
 
 
 def _run_loop(configs: Iterable[TrialConfig], folder: Path) -> Iterable[tuple[TrialConfig, Row]]:

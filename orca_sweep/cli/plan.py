@@ -83,7 +83,7 @@ def _make_forecast(planned: Plan, folder: Path, store: "Store") -> "Forecast":
 
 
 def _collect_notes(planned: Plan, data: Path, folder: Path) -> list[str]:
-    from orca_sweep.results import describe_changes, reveals
+    from orca_sweep.results import describe_changes, read_reveals
     from orca_sweep.space.confounds import confounds
     from orca_sweep.trial import (
         describe_inputs,
@@ -108,7 +108,7 @@ def _collect_notes(planned: Plan, data: Path, folder: Path) -> list[str]:
                 " the learning rate is zero at the end."
             )
     notes += describe_changes(folder, planned)
-    log = reveals(folder)
+    log = read_reveals(folder)
     if log:
         notes.append(
             f"Test metrics of {folder} were revealed (last on {log[-1].time}): trials that start from now on are marked"

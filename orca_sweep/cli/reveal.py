@@ -17,11 +17,11 @@ def reveal(sweep: Annotated[Path, typer.Argument(help="a sweep folder", show_def
     Reveals those of all ended trials, logs that, and makes tables and figures again. Do it when all choices are made:
     test metrics no longer judge what is tried after a look at them, and the tables say so (n_reveals_before).
     """
+    from orca_sweep.results import read_reveals, sweep_status
     from orca_sweep.results import reveal as reveal_metrics
-    from orca_sweep.results import reveals, sweep_status
 
     folder = real_path(sweep)
-    revealed, log = reveal_metrics(folder), reveals(folder)
+    revealed, log = reveal_metrics(folder), read_reveals(folder)
     console = open_console()
     summarise_sweep(folder, console)
     if not revealed.trials:

@@ -10,7 +10,7 @@ from typing import Any
 from orca_sweep.config import TrialConfig
 from orca_sweep.data.contents import Contents
 from orca_sweep.errors import DataError, InputError, Problem
-from orca_sweep.results import SEALED_COLUMNS, Recorded, read_record, unsealed
+from orca_sweep.results import SEALED_COLUMNS, Recorded, read_record, unseal_metrics
 from orca_sweep.store import Store
 from orca_sweep.training.run import RunContext, run_trial
 from orca_sweep.trial import ResolvedTrial, find_changes, load_imports, resolve_config, unavailable_parts
@@ -102,7 +102,7 @@ def replay(recorded: Recorded, data_root: Path, imports: Iterable[str], store: S
         worker = Worker(store or Store(str(folder / "store")), device, n_threads)
         context = RunContext(folder=folder, worker=worker, data_root=data_root, imports=tuple(imports))
         now = run_trial(trial, context)
-        tests = unsealed(read_record(folder, recorded.trial_id) or {"row": {}})
+        tests = unseal_metrics(read_record(folder, recorded.trial_id) or {"row": {}})
     return _compared(recorded, {**now, **tests})
 
 

@@ -1,4 +1,4 @@
-"""From trial records to Parquet tables and back: schemas with units and meanings, merge, read."""
+"""Trial records, and the Parquet tables made from them: columns with units and meanings, collecting and reading."""
 
 from orca_sweep.results.collecting import Recorded, collect, find_trial, write_table
 from orca_sweep.results.columns import (
@@ -15,13 +15,13 @@ from orca_sweep.results.columns import (
     validation_twin,
 )
 from orca_sweep.results.contents import describe_changes, find_earlier_levels, find_earlier_trials, has_earlier_content
-from orca_sweep.results.custody import Reveal, now, reveal, reveals
+from orca_sweep.results.custody import Reveal, now, read_reveals, reveal
 from orca_sweep.results.records import (
     clear_attempt,
-    finite,
+    make_json_safe,
     read_record,
     read_row,
-    unsealed,
+    unseal_metrics,
     usable_record,
     write_record,
 )
@@ -33,7 +33,7 @@ from orca_sweep.results.summary import (
     TaskMetric,
     find_repeated_seeds,
     read_task_metrics,
-    scored,
+    score_trials,
     summarise_cells,
 )
 from orca_sweep.results.tables import Results, read_results
@@ -65,20 +65,20 @@ __all__ = [
     "find_earlier_trials",
     "find_repeated_seeds",
     "find_trial",
-    "finite",
     "has_earlier_content",
+    "make_json_safe",
     "now",
     "read_record",
     "read_results",
+    "read_reveals",
     "read_row",
     "read_task_metrics",
     "reveal",
-    "reveals",
-    "scored",
+    "score_trials",
     "summarise_cells",
     "sweep_status",
     "trial_columns",
-    "unsealed",
+    "unseal_metrics",
     "usable_record",
     "validation_twin",
     "write_json",

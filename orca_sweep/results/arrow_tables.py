@@ -1,4 +1,4 @@
-"""From rows of trials to Arrow tables, column by column."""
+"""Turns rows of trials into Arrow tables, column by column."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BATCH_ROWS = 50_000
-"""So many rows are turned into columns at once: as dictionaries they take ten times the memory."""
+"""Rows that are turned into columns at once; as dictionaries they take ten times the memory."""
 
 
 class LongTable:
-    """Rows of many trials on their way to a table, turned into columns part by part."""
+    """Collects rows of many trials and turns them into columns part by part."""
 
     def __init__(self, columns: tuple[Column, ...]) -> None:
         self.columns = columns
@@ -33,51 +33,51 @@ class LongTable:
         self.parts.append(build_table(self.rows, self.columns))
         self.rows = []
 
-    def table(self, order: Sequence[str], before: "Sequence[pa.Table]") -> "pa.Table":
-        """Returns all rows, with those of before, in the order of the trials."""
+    def make_table(self, order: Sequence[str], earlier: "Sequence[pa.Table]") -> "pa.Table":
+        """Returns all rows, those of earlier tables included, in the order of the trials."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
         self._flush()
-        joined = _joined([*before, *self.parts])
+        joined = _concat_tables([*earlier, *self.parts])
         names = {column.name for column in self.columns}
-        # What only rows had that are gone is no column any more.
+        # Drop unknown columns that only rows of trials that are gone had filled.
         joined = joined.select([n for n in joined.column_names if n in names or joined[n].null_count < len(joined)])
-        place = pc.index_in(joined["trial_id"], pa.array(order, pa.string())).to_numpy()
-        return joined.take(place.argsort(kind="stable"))
+        ranks = pc.index_in(joined["trial_id"], pa.array(order, pa.string())).to_numpy()
+        return joined.take(ranks.argsort(kind="stable"))
 
 
 def build_table(rows: Sequence[Mapping[str, Any]], columns: tuple[Column, ...]) -> "pa.Table":
-    """Returns rows as columns; one that this version does not know gets the type of its values, if it has any."""
+    """Returns rows as columns; a column that this version does not know gets the type of its values."""
     import pyarrow as pa
 
     names = {column.name for column in columns}
-    others = sorted({name for row in rows for name in row.keys() - names if row[name] is not None})
-    known = [_field(column) for column in columns]
-    arrays = [pa.array(_values(rows, column), type=_type(column)) for column in columns]
-    more = [_inferred([row.get(name) for row in rows]) for name in others]
+    unknown = sorted({name for row in rows for name in row.keys() - names if row[name] is not None})
+    known_fields = [_make_field(column) for column in columns]
+    known_arrays = [pa.array(_column_values(rows, column), type=_arrow_type(column)) for column in columns]
+    arrays = [_infer_array([row.get(name) for row in rows]) for name in unknown]
     fields = [
         pa.field(name, array.type, metadata={"unit": "", "meaning": "unknown to this version"})
-        for name, array in zip(others, more, strict=True)
+        for name, array in zip(unknown, arrays, strict=True)
     ]
-    return pa.table([*arrays, *more], schema=pa.schema([*known, *fields]))
+    return pa.table([*known_arrays, *arrays], schema=pa.schema([*known_fields, *fields]))
 
 
-def _inferred(values: list[Any]) -> "pa.Array":
+def _infer_array(values: list[Any]) -> "pa.Array":
     import pyarrow as pa
 
     kinds = {type(value) for value in values if value is not None}
-    for of, kind in (({bool}, pa.bool_()), ({int}, pa.int64()), ({int, float}, pa.float64())):
-        if kinds <= of:
-            return pa.array(values, type=kind)
+    for python_types, arrow_type in (({bool}, pa.bool_()), ({int}, pa.int64()), ({int, float}, pa.float64())):
+        if kinds <= python_types:
+            return pa.array(values, type=arrow_type)
     if kinds == {datetime}:
         return pa.array(values, type=pa.timestamp("ms", tz="UTC"))
     texts = [v if v is None or isinstance(v, str) else json.dumps(v, sort_keys=True, default=str) for v in values]
     return pa.array(texts, type=pa.string())
 
 
-def _joined(parts: "Sequence[pa.Table]") -> "pa.Table":
-    """Tables one below the other, by the names of their columns; types that do not go together become text."""
+def _concat_tables(parts: "Sequence[pa.Table]") -> "pa.Table":
+    """Stacks tables by the names of their columns; a column of incompatible types becomes text."""
     import pyarrow as pa
 
     try:
@@ -86,7 +86,7 @@ def _joined(parts: "Sequence[pa.Table]") -> "pa.Table":
         kinds: dict[str, set[Any]] = {}
         for field in (field for part in parts for field in part.schema):
             kinds.setdefault(field.name, set()).add(field.type)
-        texts = [name for name, of in kinds.items() if len(of) > 1]
+        texts = [name for name, types in kinds.items() if len(types) > 1]
         return pa.concat_tables([_with_texts(part, texts) for part in parts], promote_options="permissive")
 
 
@@ -95,12 +95,12 @@ def _with_texts(table: "pa.Table", names: Iterable[str]) -> "pa.Table":
 
     for name in names:
         if name in table.column_names:
-            place = table.column_names.index(name)
-            table = table.set_column(place, name, table[name].cast(pa.string()))
+            index = table.column_names.index(name)
+            table = table.set_column(index, name, table[name].cast(pa.string()))
     return table
 
 
-def _type(column: Column) -> "pa.DataType":
+def _arrow_type(column: Column) -> "pa.DataType":
     import pyarrow as pa
 
     types = {
@@ -113,14 +113,14 @@ def _type(column: Column) -> "pa.DataType":
     return types[column.type]
 
 
-def _field(column: Column) -> "pa.Field":
+def _make_field(column: Column) -> "pa.Field":
     import pyarrow as pa
 
-    return pa.field(column.name, _type(column), metadata={"unit": column.unit, "meaning": column.meaning})
+    return pa.field(column.name, _arrow_type(column), metadata={"unit": column.unit, "meaning": column.meaning})
 
 
-def _values(rows: Sequence[Mapping[str, Any]], column: Column) -> list[Any]:
-    """A column's values in its type (``forever`` and a number share one text column)."""
+def _column_values(rows: Sequence[Mapping[str, Any]], column: Column) -> list[Any]:
+    """Returns a column's values in its type; a text column may hold ``forever`` beside numbers."""
     values = [row.get(column.name) for row in rows]
     if column.type == "time":
         return [datetime.fromisoformat(value) if isinstance(value, str) else value for value in values]

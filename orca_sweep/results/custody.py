@@ -1,9 +1,8 @@
-"""Custody of test metrics: sealed when written, shown by ``reveal``, every reveal logged.
+"""Custody of test metrics: records hold them sealed, ``reveal`` shows them, and every reveal is logged.
 
-A number that was looked at while choices were still open is no test of these choices any more. So a record holds its
-test metrics in a form that no eye, search or table reads by chance, and tables leave them out until somebody asks for
-them; that they did, when, and of which trials, stands in the tables from then on. It is a seal, not a lock: whoever
-breaks it does so on purpose.
+A number that somebody looks at while choices are still open no longer tests these choices. Records therefore hold test
+metrics in a form that nobody reads by chance, and tables leave them out until somebody asks for them. From then on the
+tables say when that was and for which trials. It is a seal, not a lock: whoever breaks it does so on purpose.
 """
 
 from dataclasses import dataclass
@@ -18,32 +17,32 @@ from orca_sweep.space.manifest import require_manifest
 from orca_sweep.store import write_json
 
 REVEALS = "reveals.json"
-SEAL_AGAIN = "Move it away to seal the sweep's test metrics again; who moves it must say that they had been looked at."
+SEAL_AGAIN = "Move it away to seal the sweep's test metrics again, and report that somebody has looked at them."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reveal:
-    """One look at test metrics."""
+    """One reveal of test metrics."""
 
     time: str
-    """In UTC, as ISO 8601."""
+    """UTC, ISO 8601."""
     trials: tuple[str, ...]
-    """Ids of the trials whose test metrics it showed first."""
+    """Ids of the trials whose test metrics it showed for the first time."""
     damaged: tuple[str, ...] = ()
-    """What is to be said of trials that it could not show."""
+    """Messages about trials whose records could not be read."""
 
 
 def reveal(folder: Path) -> Reveal:
-    """Shows the test metrics of all trials of a sweep that have ended, from now on, and logs that.
+    """Reveals the test metrics of all trials of a sweep that have ended, and logs that.
 
-    Trials that end later stay sealed until the next reveal, and so do those whose record is damaged. Where nothing is
-    shown nothing is logged.
+    Trials that end later stay sealed until the next reveal, and so do trials with a damaged record. A reveal that shows
+    nothing is not logged.
 
     Raises:
         InputError: if the folder holds no sweep.
-        StorageError: if the log cannot be written; nothing is shown then.
+        StorageError: if the log cannot be written; then nothing is revealed.
     """
-    past = reveals(folder)
+    past = read_reveals(folder)
     known = {trial_id for look in past for trial_id in look.trials}
     planned = dict.fromkeys(trial["trial_id"] for trial in require_manifest(folder).all_trials)
     records, damaged = {}, []
@@ -53,18 +52,18 @@ def reveal(folder: Path) -> Reveal:
         except DamagedError as error:
             damaged.append(str(error))
     shown = tuple(trial_id for trial_id, record in records.items() if record and "sealed" in record)
-    look = Reveal(now(), shown, tuple(damaged))
+    look = Reveal(time=now(), trials=shown, damaged=tuple(damaged))
     if shown:
         looks = [{"time": each.time, "trials": each.trials} for each in (*past, look)]
         write_json(folder / REVEALS, {"reveals": looks})
     return look
 
 
-def reveals(folder: Path) -> tuple[Reveal, ...]:
-    """Returns the log of reveals of a sweep, in their order.
+def read_reveals(folder: Path) -> tuple[Reveal, ...]:
+    """Returns the reveals of a sweep in order.
 
     Raises:
-        DamagedError: if it does not hold what was written.
+        DamagedError: if the log is damaged, or belongs to another sweep.
     """
     if not folder.is_dir():
         return ()
@@ -72,10 +71,12 @@ def reveals(folder: Path) -> tuple[Reveal, ...]:
     named = {trial_id for look in log["reveals"] for trial_id in look["trials"]}
     present = set(list_trial_folders(folder))
     if named and present and not named & present:
-        raise DamagedError(folder / REVEALS, "it is the log of another sweep: none of its trials is here", SEAL_AGAIN)
-    return tuple(Reveal(look["time"], tuple(look["trials"])) for look in log["reveals"])
+        raise DamagedError(
+            folder / REVEALS, "it belongs to another sweep: none of its trials is in this folder", SEAL_AGAIN
+        )
+    return tuple(Reveal(time=look["time"], trials=tuple(look["trials"])) for look in log["reveals"])
 
 
 def now() -> str:
-    """Returns the present moment in UTC, to the millisecond, as ISO 8601."""
+    """Returns the current time in UTC with milliseconds, in ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,4 +1,4 @@
-"""The levels of a table's trials as people read them."""
+"""Labels of the levels in a table of trials."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def read_labels(trials: "pd.DataFrame", factors: Sequence[str]) -> "pd.DataFrame":
     """Returns the label of every factor for each trial: the level as its space writes it.
 
-    Where sweeps were collected together that write one level in several ways, the first is shown. A trial whose space does
-    not vary a factor has the value that it runs with.
+    If sweeps that were collected together write a level in several ways, all trials get the first one. A trial whose space
+    does not vary a factor gets the value that it runs with.
     """
     import pandas as pd
 
@@ -26,7 +26,7 @@ def read_labels(trials: "pd.DataFrame", factors: Sequence[str]) -> "pd.DataFrame
 
 
 def _read_column(trials: "pd.DataFrame") -> list[Mapping[str, str]] | None:
-    """What each trial's space wrote; None in a table that does not hold it."""
+    """Returns the labels that each trial's space wrote; None if the table has no such column."""
     if "levels" not in trials:
         return None
     known: dict[Any, Mapping[str, str]] = {}
@@ -45,7 +45,7 @@ def _read_json(text: object) -> Mapping[str, str]:
 
 def _label_column(trials: "pd.DataFrame", path: str, written: Sequence[Mapping[str, str]] | None) -> list[str]:
     values = trials[path].tolist() if path in trials else [None] * len(trials)
-    if written is None or path in DECLARED_FACTORS:  # the column has the name that people read
+    if written is None or path in DECLARED_FACTORS:  # the column holds readable names
         return [write_level(value) for value in values]
     declared, marks = _split_marks(trials, path)
     trials = trials.assign(**{path: declared}) if any(marks) else trials
@@ -65,7 +65,7 @@ def _label_column(trials: "pd.DataFrame", path: str, written: Sequence[Mapping[s
 
 
 def _split_marks(trials: "pd.DataFrame", path: str) -> tuple[list[Any], list[str]]:
-    """Of each trial the plain value of a column, and what is behind it where it stands for several contents."""
+    """Returns the plain value of a column for each trial, and the mark behind it if the name has several contents."""
     names = trials[path].tolist() if path in trials else [None] * len(trials)
     if f"{path}_declared" not in trials:
         return names, [""] * len(trials)

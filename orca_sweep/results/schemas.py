@@ -1,7 +1,6 @@
-"""What the files of a sweep folder must hold to be used, but for its plan (`orca_sweep.space.manifest`).
+"""Schemas of the files in a sweep folder, except for its plan (`orca_sweep.space.manifest`).
 
-Fields of later versions are let through, fields of this version must have their type. A seal is opened to see that it
-is whole; what is in it is not kept.
+Unknown fields are let through; known fields must have their type. A seal is opened only to check that it is whole.
 """
 
 import base64
@@ -19,7 +18,7 @@ from orca_sweep.results.columns import EPOCH_COLUMNS, SEALED_COLUMNS, STAGE_COLU
 
 
 def open_seal(seal: str) -> dict[str, Any]:
-    """Returns the test metrics in a seal, by column.
+    """Returns the sealed test metrics by column.
 
     Raises:
         ValueError: if the seal is damaged.
@@ -42,7 +41,7 @@ def _check_seal(seal: str) -> str:
 
 def _check_moment(text: str) -> str:
     if datetime.fromisoformat(text).tzinfo is None:
-        raise ValueError(f"{text!r} is a moment without its time zone")
+        raise ValueError(f"{text!r} has no time zone")
     return text
 
 
@@ -52,7 +51,7 @@ TYPES: dict[str, Any] = {"string": str, "int64": int, "double": float, "bool": b
 
 
 def _columns_type(name: str, columns: Iterable[Column], /, **required: Any) -> Any:
-    """A type of dictionaries that may have these columns, each null or of its type, and must have those required."""
+    """Returns the type of dictionaries with optional columns, each null or of its type, and required fields."""
     optional = {column.name: NotRequired[TYPES[column.type] | None] for column in columns}
     return fields_type(name, **{**optional, **required})
 
@@ -78,22 +77,20 @@ RECORD_FILE = _record_type()
 REVEALS_FILE: TypeAdapter[Any] = TypeAdapter(
     fields_type("Reveals", reveals=list_of(fields_type("Look", time=Moment, trials=list[Id])))
 )
-"""``reveals.json``: the log of looks at test metrics."""
+"""``reveals.json``: the log of reveals."""
 STAMPS_FILE: TypeAdapter[Any] = TypeAdapter(
     fields_type("Stamps", by=list[Any], tables=dict[str, str], trials=dict[str, str])
 )
-"""What a collection has read, and what it has written."""
+"""``.collected.json``: what a collection read and wrote."""
 
 
 def _about_type() -> TypeAdapter[Any]:
-    sweep = {
+    optional = {
         "question": str, "factors": list[str], "tuned": list[str], "worst": list[str], "metric": str,
         "margins": dict[str, float], "reveals": list[tuple[str, int]],
     }  # fmt: skip
-    one = fields_type("Collected", space=str, **{name: NotRequired[kind] for name, kind in sweep.items()})
-    return TypeAdapter(
-        fields_type("About", sha256=str, schema_version=NotRequired[int], sweeps=NotRequired[list_of(one)])
-    )
+    sweep = fields_type("CollectedSweep", space=str, **{name: NotRequired[kind] for name, kind in optional.items()})
+    return TypeAdapter(fields_type("About", sha256=str, schema_version=int, sweeps=list_of(sweep)))
 
 
 ABOUT_TABLE = _about_type()

@@ -1,8 +1,9 @@
-"""How far a sweep is, read from its folder alone."""
+"""The progress of a sweep, read from its folder alone."""
 
 import contextlib
 import fcntl
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,17 @@ from typing import Any
 
 from orca_sweep.errors import DamagedError
 from orca_sweep.results.columns import UNFINISHED
-from orca_sweep.results.records import describe_unplanned, list_trial_folders, read_record, read_traceback
+from orca_sweep.results.records import (
+    describe_unplanned,
+    list_trial_folders,
+    read_record,
+    read_traceback,
+    record_path,
+)
 from orca_sweep.space.manifest import MANIFEST, require_manifest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Failure:
     """A trial that is not ok."""
 
@@ -22,69 +29,68 @@ class Failure:
     status: str
     error: str
     last_line: str | None
-    """Of its traceback, if it left one."""
+    """The last line of its traceback; None if it left none."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SweepStatus:
-    """How far a sweep is, read from its folder alone."""
+    """The progress of a sweep."""
 
     name: str
     n_planned: int
     n_later: int
-    """Trials that may still be planned, from the results of those that are."""
+    """Trials that the sweep may still plan, depending on results."""
     statuses: Mapping[str, int]
-    """Trials by status; ``unfinished`` have no record yet."""
+    """Numbers of trials by status; ``unfinished`` trials have no record yet."""
     is_running: bool | None
-    """Whether a launch holds the folder; None if that cannot be told from here."""
+    """Whether a launch holds the folder; None if the file system does not say."""
     started: tuple[str, ...]
-    """Unfinished trials that have left something behind."""
+    """Unfinished trials that have a folder."""
     trials_per_hour: float | None
-    """Of the last launch."""
+    """In the last launch."""
     eta_s: float | None
     cpu_hours: float
     gpu_hours: float
     failures: tuple[Failure, ...]
     unplanned: str | None = None
-    """What is to be said of records that are of no planned trial."""
+    """The message about records of trials that are not planned."""
 
 
 def sweep_status(folder: Path) -> SweepStatus:
-    """Returns how far a sweep is, while it runs as well as after it died.
+    """Returns the progress of a sweep, whether it is running, has ended or has died.
 
     Raises:
         InputError: if the folder holds no sweep.
     """
     names = list_trial_folders(folder)
     manifest = require_manifest(folder)
-    records = {t["trial_id"]: _row(folder, t["trial_id"]) for t in manifest.trials}
-    rows = {trial_id: row for trial_id, row in records.items() if row}
-    statuses: dict[str, int] = {}
-    for trial_id in records:
-        status = rows[trial_id]["status"] if trial_id in rows else UNFINISHED
-        statuses[status] = statuses.get(status, 0) + 1
+    trial_ids = list(dict.fromkeys(trial["trial_id"] for trial in manifest.trials))
+    rows = {trial_id: row for trial_id in trial_ids if (row := _read_row(folder, trial_id))}
+    statuses = Counter(rows[trial_id]["status"] if trial_id in rows else UNFINISHED for trial_id in trial_ids)
     running = _is_held(folder / ".lock")
-    rate = _rate(folder, rows, running)
-    n_left = statuses.get(UNFINISHED, 0) + manifest.n_later
+    rate = _measure_rate(folder, rows, running)
+    n_left = statuses[UNFINISHED] + manifest.n_later
     hours = sum(row.get("wall_time_s") or 0 for row in rows.values()) / 3600
     return SweepStatus(
         name=manifest.name,
-        n_planned=len(records),
+        n_planned=len(trial_ids),
         n_later=manifest.n_later,
-        statuses=statuses,
+        statuses=dict(statuses),
         is_running=running,
-        started=tuple(t for t in records if t not in rows and (folder / "trials" / t).is_dir()),
+        started=tuple(t for t in trial_ids if t not in rows and (folder / "trials" / t).is_dir()),
         trials_per_hour=rate,
         eta_s=3600 * n_left / rate if rate and running and n_left else None,
         cpu_hours=hours * manifest.resources.cpu,
         gpu_hours=hours * manifest.resources.gpu,
-        failures=tuple(_failure(folder, row) for row in rows.values() if row["status"] not in ("ok", "pruned")),
+        failures=tuple(
+            _describe_failure(folder, row) for row in rows.values() if row["status"] not in ("ok", "pruned")
+        ),
         unplanned=describe_unplanned(folder, names, manifest),
     )
 
 
-def _row(folder: Path, trial_id: str) -> dict[str, Any] | None:
-    """A trial's row, None if it has not ended; one whose record is damaged is lost."""
+def _read_row(folder: Path, trial_id: str) -> dict[str, Any] | None:
+    """Returns a trial's row; None if it has not ended. A trial with a damaged record is lost."""
     try:
         record = read_record(folder, trial_id)
     except DamagedError as error:
@@ -93,7 +99,7 @@ def _row(folder: Path, trial_id: str) -> dict[str, Any] | None:
 
 
 def _is_held(lock: Path) -> bool | None:
-    """Whether another process holds a lock file. It is opened for reading alone: a look at a sweep writes nothing."""
+    """Says whether another process holds a lock file, without writing to it."""
     try:
         with lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -106,19 +112,24 @@ def _is_held(lock: Path) -> bool | None:
         return None
 
 
-def _rate(folder: Path, rows: Iterable[str], running: bool | None) -> float | None:
-    """Trials an hour since the last launch wrote its plan."""
+def _measure_rate(folder: Path, ended: Iterable[str], running: bool | None) -> float | None:
+    """Returns the trials that ended per hour since the last launch wrote its plan; None if none did."""
     start = (folder / MANIFEST).stat().st_mtime
     ends = []
-    for trial_id in rows:
-        with contextlib.suppress(OSError):  # a record is taken away when its trial is tried again
-            ends.append((folder / "trials" / trial_id / "row.json").stat().st_mtime)
+    for trial_id in ended:
+        with contextlib.suppress(OSError):  # a new attempt at a trial deletes its record
+            ends.append(record_path(folder, trial_id).stat().st_mtime)
     ends = [end for end in ends if end >= start]
     if not ends:
         return None
     return 3600 * len(ends) / max((time.time() if running else max(ends)) - start, 1e-3)
 
 
-def _failure(folder: Path, row: Mapping[str, Any]) -> Failure:
+def _describe_failure(folder: Path, row: Mapping[str, Any]) -> Failure:
     lines = (read_traceback(folder, row["trial_id"]) or "").strip().splitlines()
-    return Failure(row["trial_id"], row["status"], str(row.get("error") or ""), lines[-1] if lines else None)
+    return Failure(
+        trial_id=row["trial_id"],
+        status=row["status"],
+        error=str(row.get("error") or ""),
+        last_line=lines[-1] if lines else None,
+    )

@@ -1,8 +1,9 @@
-"""What a sweep folder says of its plan: THE owner of ``sweep.json`` and of the files beside it that add to the plan.
+"""The plan in a sweep folder: the owner of ``sweep.json`` and of the files beside it that add to the plan.
 
-``sweep.json`` is the plan last launched, ``planned.jsonl`` has a line for each trial that was planned while that launch ran,
-and ``planned-before.json`` holds what earlier launches planned so. `read_manifest` is the only reader and `write_manifest`
-the only writer; everybody else takes a `SweepManifest`, and `rebuild_plan` makes a plan of it again.
+``sweep.json`` is the plan of the last launch. ``planned.jsonl`` has a line for each trial planned while that launch ran, and
+``planned-before.json`` holds the trials that earlier launches planned while they ran. `read_manifest` is the only reader and
+`write_manifest` the only writer of ``sweep.json``. Other modules use a `SweepManifest`; `rebuild_plan` turns it back into
+a plan.
 """
 
 import os
@@ -44,12 +45,12 @@ from orca_sweep.space.tuning import Range, Search
 from orca_sweep.store import explain_write_errors, write_json
 
 MANIFEST, PLANNED, PLANNED_BEFORE = "sweep.json", "planned.jsonl", "planned-before.json"
-PLAN_AGAIN = "Launch the sweep's space again: what was planned on the way is planned anew from the records."
+PLAN_AGAIN = "Launch the sweep's space again; trials planned while it ran are planned again from the records."
 LAUNCH_AGAIN = "Launch its space again with --out."
 
 
 def _make_entry_type() -> Any:
-    # Columns of text take any level: ``forever`` stands in one with numbers.
+    # Text columns take any level, since one holds ``forever`` beside numbers.
     types: Mapping[str, Any] = {"string": Any, "int64": int | None, "double": float | None, "bool": bool | None}
     fields = {knob.path: NotRequired[types[knob.column_type]] for knob in knobs().values()}
     contents = dict.fromkeys(CONTENTS, NotRequired[str | None])
@@ -61,28 +62,28 @@ if TYPE_CHECKING:
     TrialEntry = dict[str, Any]
 else:
     TrialEntry = _make_entry_type()
-"""A planned trial: ``trial_id, cell_id, seed, role`` and its flat ``config``. It stays a dictionary, since a plan may have
-50,000; ``on_the_way`` is true of one that was planned while its sweep ran."""
+"""A planned trial: ``trial_id, cell_id, seed, role`` and its flat ``config``; ``on_the_way`` is true if it was planned while
+its sweep ran. A dictionary, because a plan may have 50,000 of them."""
 
 ENTRY: TypeAdapter[TrialEntry] = TypeAdapter(TrialEntry)
 BEFORE_FILE: TypeAdapter[dict[str, list[TrialEntry]]] = TypeAdapter(fields_type("Before", trials=list_of(TrialEntry)))
 
 
 class TunedEntry(BaseModel):
-    """A cell whose tuned parameters are still to be found; configs are flat."""
+    """A cell with tuned parameters; its configs are flat."""
 
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
     cell_id: Id
     base: dict[str, Any]
-    """Its config with the tuned parameters at their defaults."""
+    """The cell's config with the tuned parameters at their defaults."""
     settings: dict[str, Any]
     levels: dict[str, Any]
     candidates: tuple[dict[str, Any], ...]
 
 
 class SweepManifest(BaseModel):
-    """A plan as its sweep folder holds it, with every config, and what a resumption needs besides."""
+    """A plan as its sweep folder holds it: every config, and everything else that resuming needs."""
 
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
@@ -91,7 +92,7 @@ class SweepManifest(BaseModel):
     metric: MetricColumn
     factors: tuple[str, ...]
     labels: dict[str, dict[str, str]]
-    """Of each cell the level of every factor, as people read it."""
+    """By cell, the readable level of every factor."""
     seeds: tuple[int, ...]
     aa: tuple[int, ...]
     resources: Resources
@@ -108,20 +109,20 @@ class SweepManifest(BaseModel):
     data: str
     store: str
     n_later: int
-    """Trials that may still be planned, from the results of those that are."""
+    """Trials that the sweep may still plan, depending on results."""
     tuned: tuple[TunedEntry, ...]
     trials: tuple[TrialEntry, ...]
-    """Those planned at the launch, then those planned on the way."""
+    """Trials planned at the launch, then those planned while the sweep ran."""
     earlier: tuple[TrialEntry, ...] = ()
-    """Of earlier contents of files and code; they keep their rows."""
+    """Trials of earlier contents of files and code; they keep their rows."""
 
     @property
     def all_trials(self) -> tuple[TrialEntry, ...]:
-        """All trials that the sweep folder knows: those planned now, then those of earlier contents."""
+        """All trials in the sweep folder: those planned now, then those of earlier contents."""
         return (*self.trials, *self.earlier)
 
     def content(self) -> dict[str, Any]:
-        """Returns what is written as JSON. Entries of trials are not copied."""
+        """Returns the content of the JSON file. Trial entries are not copied."""
         large = {"tuned", "trials", "earlier"}
         tuned = [dict(cell) for cell in self.tuned]
         return {**self.model_dump(exclude=large), "tuned": tuned, "trials": self.trials, "earlier": self.earlier}
@@ -131,9 +132,9 @@ MANIFEST_FILE: TypeAdapter[SweepManifest] = TypeAdapter(SweepManifest)
 
 
 def make_manifest(plan: Plan, data_root: Path, store: str) -> SweepManifest:
-    """Returns what a sweep folder says of a plan that is to run with these data and this store."""
+    """Returns the manifest of a plan that runs with a data root and a store."""
     space = plan.space
-    # Its parts are typed already: to check each of 50,000 trials again would take seconds.
+    # Without validation: the parts are typed already, and checking 50,000 trials again would take seconds.
     return SweepManifest.model_construct(
         **{name: getattr(space, name) for name in SweepManifest.model_fields if name in _OF_SPACE},
         factors=tuple(space.factors),
@@ -153,7 +154,7 @@ _OF_SPACE = frozenset({
     "name", "question", "metric", "seeds", "aa", "resources", "limits", "checkpoints", "loggers", "imports", "search",
     "prune", "budget",
 })  # fmt: skip
-"""Fields that a manifest and its space have in the same form."""
+"""Fields that are the same in a manifest and in its space."""
 
 
 def _make_tuned_entry(cell: TunedCell) -> TunedEntry:
@@ -170,9 +171,9 @@ def _make_tuned_entry(cell: TunedCell) -> TunedEntry:
 
 
 def write_manifest(folder: Path, manifest: SweepManifest) -> None:
-    """Writes what the sweep folder says of itself.
+    """Writes the manifest of a sweep folder.
 
-    What the last launch planned on the way is planned anew, cell by cell; until it is, it stands.
+    Trials that the last launch planned while it ran stay planned until this launch plans their cell again.
 
     Raises:
         StorageError: if a file cannot be written.
@@ -180,7 +181,7 @@ def write_manifest(folder: Path, manifest: SweepManifest) -> None:
     try:
         before = _list_on_the_way(folder)
     except DamagedError:
-        before = []  # all of it is planned anew
+        before = []  # all of them are planned again
     write_json(folder / PLANNED_BEFORE, {"trials": before})
     (folder / PLANNED).unlink(missing_ok=True)
     write_json(folder / MANIFEST, manifest.content())
@@ -193,10 +194,10 @@ def append_planned(folder: Path, trials: Iterable[TrialEntry]) -> None:
 
 
 def require_manifest(folder: Path) -> SweepManifest:
-    """Returns what a sweep folder says of itself.
+    """Returns the manifest of a sweep folder.
 
     Raises:
-        InputError: if it holds no sweep, or its files are damaged.
+        InputError: if the folder holds no sweep, or its files are damaged.
     """
     manifest = read_manifest(folder)
     if manifest is None:
@@ -205,37 +206,39 @@ def require_manifest(folder: Path) -> SweepManifest:
 
 
 def read_manifest(folder: Path) -> SweepManifest | None:
-    """Returns what a sweep folder says of itself, or None if it holds no sweep.
+    """Returns the manifest of a sweep folder, or None if the folder holds no sweep.
 
     Raises:
-        DamagedError: if a file is there that does not hold what was written.
+        DamagedError: if one of its files is damaged.
     """
     if os.path.lexists(folder) and not folder.is_dir():
         return None
-    again = f"Launch the sweep's space again with --out {folder}: it writes the file anew and keeps the trials that have ended."
-    manifest = read_record_file(folder / MANIFEST, MANIFEST_FILE, again)
+    remedy = (
+        f"Launch the sweep's space again with --out {folder}. This rewrites the file and keeps trials that have ended."
+    )
+    manifest = read_record_file(folder / MANIFEST, MANIFEST_FILE, remedy)
     if manifest is None:
         return None
     planned = _sort_planned(manifest, _list_on_the_way(folder))
-    left = max(0, manifest.n_later - len(planned))
-    return manifest.model_copy(update={"n_later": left, "trials": (*manifest.trials, *planned)})
+    n_later = max(0, manifest.n_later - len(planned))
+    return manifest.model_copy(update={"n_later": n_later, "trials": (*manifest.trials, *planned)})
 
 
 def _list_on_the_way(folder: Path) -> list[TrialEntry]:
-    """Trials planned on the way, now or by an earlier launch, whichever is the last word on a cell and role."""
-    now = _read_planned(folder)
-    anew = {(trial["cell_id"], trial["role"]) for trial in now}
+    """Returns the trials planned while the last launch ran, or for other cells and roles, while earlier launches ran."""
+    latest = _read_planned(folder)
+    replanned = {(trial["cell_id"], trial["role"]) for trial in latest}
     before = read_record_file(folder / PLANNED_BEFORE, BEFORE_FILE, PLAN_AGAIN) or {"trials": []}
-    kept = [trial for trial in before["trials"] if (trial["cell_id"], trial["role"]) not in anew]
-    unique = {(trial["trial_id"], trial["cell_id"], trial["role"]): trial for trial in (*kept, *now)}
+    kept = [trial for trial in before["trials"] if (trial["cell_id"], trial["role"]) not in replanned]
+    unique = {(trial["trial_id"], trial["cell_id"], trial["role"]): trial for trial in (*kept, *latest)}
     return [{**trial, "on_the_way": True} for trial in unique.values()]
 
 
 def _read_planned(folder: Path) -> list[TrialEntry]:
-    """Trials that this launch has planned on the way; a last line that a killed driver left half-written is none.
+    """Returns the trials planned while the last launch ran, without a last line that a killed driver left half-written.
 
     Raises:
-        DamagedError: naming the line that is not what was written.
+        DamagedError: for a damaged line; the message names it.
     """
     path = folder / PLANNED
     try:
@@ -255,7 +258,7 @@ def _read_planned(folder: Path) -> list[TrialEntry]:
 
 
 def _sort_planned(manifest: SweepManifest, planned: Iterable[TrialEntry]) -> list[TrialEntry]:
-    """Trials planned on the way by cell and role: which cell was searched first is chance, and no matter of tables."""
+    """Returns trials planned while the sweep ran, in the order of cells and roles rather than that of chance."""
     cells = [cell.cell_id for cell in manifest.tuned]
     ranks = {cell_id: rank for rank, cell_id in enumerate(cells)} | {f"{cell_id}-aa": len(cells) for cell_id in cells}
     known = [trial for trial in planned if trial["cell_id"] in ranks]
@@ -266,19 +269,19 @@ def _sort_planned(manifest: SweepManifest, planned: Iterable[TrialEntry]) -> lis
 
 
 def rebuild_plan(manifest: SweepManifest, path: Path) -> Plan:
-    """Returns the plan that a sweep folder was launched with, its configs as they were resolved then.
+    """Returns the plan that a sweep folder was launched with, with the configs as they were resolved then.
 
     Args:
-        manifest: what the folder says of itself.
-        path: of its ``sweep.json``, for messages.
+        manifest: the manifest of the folder.
+        path: path of its ``sweep.json``, for messages.
 
     Raises:
-        InputError: if a config is not one of this version.
+        InputError: if a config does not fit this version.
 
     Cost: 0.1 ms per trial.
     """
     try:
-        return _rebuild(manifest, path)
+        return _make_plan(manifest, path)
     except ValidationError as error:
         wrong = ", ".join(sorted({field for field, _, _ in explain(error)}))
         raise InputError(f"{path}: another version launched this sweep ({wrong}). {LAUNCH_AGAIN}") from None
@@ -286,13 +289,11 @@ def rebuild_plan(manifest: SweepManifest, path: Path) -> Plan:
         raise InputError(f"{path}: another version launched this sweep. {LAUNCH_AGAIN}") from None
 
 
-def _rebuild(manifest: SweepManifest, path: Path) -> Plan:
-    # Those planned on the way are planned again, from the records.
+def _make_plan(manifest: SweepManifest, path: Path) -> Plan:
+    # Trials planned while the sweep ran are planned again from the records.
     planned = tuple(_read_trial(entry) for entry in manifest.trials if not entry.get("on_the_way"))
     if any(trial.config.trial_id != trial.trial_id for trial in planned):
-        raise InputError(
-            f"{path}: another version launched this sweep, its trials had other ids. Launch its space again."
-        )
+        raise InputError(f"{path}: another version launched this sweep, so its trials have other ids. {LAUNCH_AGAIN}")
     tuned = tuple(map(_read_tuned_cell, manifest.tuned))
     cells = {t.cell_id: t.config.model_copy(update={"seed": 0}) for t in planned if t.role == "replicate"}
     cells |= {cell.cell_id: cell.base for cell in tuned}

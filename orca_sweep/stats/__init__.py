@@ -1,9 +1,8 @@
 """Statistics of ablations: arrays in, frozen records out.
 
-A metric's mode says whether lower (``min``) or higher (``max``) is better; numbers are never turned round, words are.
-Replicates are seeds.
-A value that is not finite is never left out unseen: it makes the numbers NaN, or is listed. Needs neither pandas, torch
-nor ray, and SciPy only where a number is computed.
+A metric's mode says whether lower (``min``) or higher (``max``) values are better. It changes words, but never the sign of
+numbers. Replicates are seeds. A value that is not finite is never dropped silently: it makes the numbers NaN, or is listed.
+Nothing here imports pandas, torch or ray, and SciPy is imported only where a number is computed.
 """
 
 from orca_sweep.stats.across_tasks import InterquartileMean, interquartile_mean
@@ -27,8 +26,8 @@ from orca_sweep.stats.verdicts import (
     Word,
     aa_margin,
     describe_reason,
-    verdict,
-    verdicts,
+    judge_contrast,
+    judge_contrasts,
     write_verdict,
 )
 
@@ -53,6 +52,8 @@ __all__ = [
     "factor_effects",
     "holm",
     "interquartile_mean",
+    "judge_contrast",
+    "judge_contrasts",
     "paired_contrast",
     "rank_correlation",
     "rho_p",
@@ -62,8 +63,6 @@ __all__ = [
     "smallest_p",
     "t_interval",
     "variance_ratio",
-    "verdict",
-    "verdicts",
     "wilson_interval",
     "write_verdict",
 ]

@@ -1,4 +1,4 @@
-"""Two cells compared in pairs of equal seed, and Holm's correction for many comparisons."""
+"""Paired comparisons of two cells by seed, and Holm's correction for many comparisons."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,23 +9,23 @@ import numpy as np
 from orca_sweep.stats.intervals import Interval, check_level, is_rounding, t_interval
 
 MOST_EXACT_PAIRS = 20
-"""With more pairs, sign patterns are sampled instead of counted."""
+"""With more pairs, sign patterns are sampled instead of enumerated."""
 N_DRAWS = 99_999
 LARGEST_EFFECT = 1e4
-"""In standard deviations; ``smallest_effect`` looks no further."""
+"""The largest result of ``smallest_effect``, in standard deviations."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """Cell a against cell b in pairs of equal seed. A negative mean says that a has the lower metric."""
+    """Cell a against cell b in pairs of equal seed. A negative mean says that a has lower values of the metric."""
 
     interval: Interval
     """Student-t interval of the mean difference a - b, in the metric's unit; ``n`` counts complete pairs."""
     mean_a: float
-    """Over complete pairs, as ``mean_b``."""
+    """Mean over complete pairs, like ``mean_b``."""
     mean_b: float
     seeds: tuple[int, ...]
-    """Of the complete pairs, rising."""
+    """Seeds of the complete pairs, ascending."""
     differences: tuple[float, ...]
     """a - b of each complete pair, in the order of ``seeds``."""
     only_a: tuple[int, ...]
@@ -35,38 +35,37 @@ class Contrast:
     not_finite: tuple[int, ...]
     """Seeds of both cells where a value is NaN or infinite."""
     hedges_g: float
-    """Mean difference in standard deviations of the metric over seeds, corrected for small n."""
+    """Mean difference in standard deviations of the metric between seeds, corrected for small n."""
     p_t: float
     """Two-sided p of the paired t test."""
     p_sign_flip: float
     """Two-sided p of the sign-flip test."""
     smallest_p: float
-    """The smallest ``p_sign_flip`` that so many pairs can reach, whatever the effect."""
+    """The smallest ``p_sign_flip`` that this number of pairs can reach, whatever the effect."""
 
     @property
     def incomplete(self) -> tuple[int, ...]:
-        """All seeds that give no pair, rising."""
+        """All seeds without a complete pair, ascending."""
         return tuple(sorted({*self.only_a, *self.only_b, *self.not_finite}))
 
 
 def paired_contrast(
     a: Mapping[int, float], b: Mapping[int, float], level: float = 0.95, complete_pairs_only: bool = False
 ) -> Contrast:
-    """Returns the contrast of two cells, each given as seed -> metric.
+    """Returns the contrast of two cells, each given as a mapping from seed to metric.
 
-    Pairing removes what the two trials of a seed share (batches, initialisation, split). Incomplete pairs are listed.
-    They also make every estimate and p NaN, since trials seldom fail at random; with ``complete_pairs_only`` the numbers
-    are those of the complete pairs.
+    Pairing removes the noise that two trials of equal seed share (batches, initialisation, split). Incomplete pairs are
+    listed. They also make every estimate and p NaN, since trials seldom fail at random, unless ``complete_pairs_only``.
 
-    Hedges' g divides the mean difference by s = sqrt((var a + var b) / 2), the spread of one cell over seeds, so that
-    contrasts compare whether or not pairing helped them, and multiplies it by J(df), J(m) = gamma(m / 2) /
-    (sqrt(m / 2) gamma((m - 1) / 2)), df = 2 (n - 1) / (1 + r^2) with the correlation r over pairs. Its bias was below
-    3% at 5 pairs and up to 14% (too small) at 3 in simulation. NaN with fewer than three pairs or without spread. The
+    Hedges' g divides the mean difference by s = sqrt((var a + var b) / 2), the spread of one cell between seeds, so that
+    contrasts are comparable whether or not pairing helped, and multiplies it by J(df), J(m) = gamma(m / 2) /
+    (sqrt(m / 2) gamma((m - 1) / 2)), df = 2 (n - 1) / (1 + r^2) with the correlation r over pairs. In simulations its bias
+    was below 3% at 5 pairs and up to 14% (too small) at 3. It is NaN with fewer than three pairs or without spread. The
     other convention, the mean in standard deviations of the differences, is ``interval.mean / interval.sd``: the unit
     of `smallest_effect`.
 
-    One pair has a mean but no interval. If the differences have no spread the t test does not apply: its p is 1 where
-    all are zero, else NaN.
+    One pair has a mean but no interval. If the differences have no spread, the t test does not apply: its p is 1 if all
+    differences are zero, else NaN.
 
     Source: Student (1908); Hedges (1981) for J; Cohen (1988) for the pooled standardiser in paired designs, and
     Cousineau (2020), "Approximating the distribution of Cohen's d_p in within-subject designs", for its df.
@@ -107,8 +106,8 @@ def has_spread(interval: Interval) -> bool:
 def two_sided_p(interval: Interval, beyond: float = 0.0) -> float:
     """Returns the two-sided t-test p of "the true mean is at most ``beyond`` away from zero".
 
-    2 P(T >= (|mean| - beyond) / se), at most 1: it is below 1 - level exactly where the interval at that level lies
-    wholly outside [-beyond, beyond]. Without spread: 1 where all values are zero, else NaN, as with fewer than two.
+    p = min(1, 2 P(T >= (|mean| - beyond) / se)) is below 1 - level exactly if the interval at that level lies wholly
+    outside [-beyond, beyond]. Without spread it is 1 if all values are zero, else NaN; with fewer than two values, NaN.
     """
     if math.isnan(interval.sd):
         return math.nan
@@ -138,12 +137,12 @@ def _hedges_g(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def sign_flip_p(differences: Sequence[float] | np.ndarray) -> float:
-    """Returns the two-sided p of the paired sign-flip test of the mean, which assumes symmetry at zero and nothing else.
+    """Returns the two-sided p of the paired sign-flip test of the mean, which assumes only symmetry about zero.
 
-    The share of the 2^n sign patterns with a sum at least as far from zero as the one seen, ties and the pattern seen
-    counted (no mid-p), so the test never exceeds its level. Up to 20 pairs all patterns are counted; beyond, 99,999
-    are drawn from a fixed stream and p = (1 + hits) / 100,000. The order of the values does not matter. NaN without
-    values, or where one is not finite.
+    p is the share of the 2^n sign patterns whose sum is at least as far from zero as the observed one, including ties and
+    the observed pattern (no mid-p), so the test never exceeds its level. Up to 20 pairs, all patterns are enumerated;
+    beyond that, 99,999 are drawn from a fixed stream and p = (1 + hits) / 100,000. The order of the values does not matter.
+    p is NaN without values, or if one is not finite.
 
     Source: Fisher (1935); for drawn patterns Phipson and Smyth (2010). Cost: 2^(n - 1) sums.
     """
@@ -151,17 +150,17 @@ def sign_flip_p(differences: Sequence[float] | np.ndarray) -> float:
     d = np.sort(np.asarray(differences, dtype=float))
     if d.size == 0 or not np.isfinite(d).all():
         return math.nan
-    # Sums of one set of numbers, added up in another order, differ by rounding and must count as ties.
+    # Sums of the same numbers in another order differ by rounding and must count as ties.
     least = abs(float(d.sum())) - 1e-9 * float(np.abs(d).sum())
     if d.size > MOST_EXACT_PAIRS:
-        return (1 + _drawn_hits(d, least)) / (N_DRAWS + 1)
-    sums = d[:1]  # patterns come in mirrored pairs of one distance: the first sign stays
+        return (1 + _count_drawn_hits(d, least)) / (N_DRAWS + 1)
+    sums = d[:1]  # mirrored patterns are equally far from zero, so the first sign is fixed
     for x in d[1:]:
         sums = np.concatenate([sums + x, sums - x])
     return float((np.abs(sums) >= least).mean())
 
 
-def _drawn_hits(d: np.ndarray, least: float) -> int:
+def _count_drawn_hits(d: np.ndarray, least: float) -> int:
     rng = np.random.default_rng(0)
     hits = 0
     for start in range(0, N_DRAWS, 10_000):
@@ -173,7 +172,7 @@ def _drawn_hits(d: np.ndarray, least: float) -> int:
 def smallest_p(n: int) -> float:
     """Returns the smallest two-sided p that an exact paired sign-flip test of n pairs can reach, whatever the effect.
 
-    Source: 2 of the 2^n sign patterns are as extreme as all signs alike (Fisher 1935).
+    Source: 2 of the 2^n sign patterns have equal signs throughout, and none is more extreme (Fisher 1935).
     """
     return min(1.0, 2.0 / 2**n) if n > 0 else 1.0
 
@@ -181,7 +180,7 @@ def smallest_p(n: int) -> float:
 def smallest_effect(n: int, n_comparisons: int = 1, alpha: float = 0.05, power: float = 0.8) -> float:
     """Returns the mean paired difference that a t test of n pairs detects with that power, in standard deviations.
 
-    Each of the comparisons is tested at alpha / n_comparisons, as the first step of Holm's procedure is. Infinite for
+    Each comparison is tested at alpha / n_comparisons, as in the first step of Holm's procedure. The result is infinite for
     fewer than two pairs.
 
     Source: power of the t test by the noncentral t distribution (Johnson and Welch 1940), solved by Brent (1973).
@@ -194,9 +193,9 @@ def smallest_effect(n: int, n_comparisons: int = 1, alpha: float = 0.05, power: 
     critical = float(stdtrit(n - 1, 1 - alpha / max(1, n_comparisons) / 2))
 
     def missing_power(effect: float) -> float:
-        # The far tail adds nothing worth counting once the power is above one half.
+        # The far tail is negligible once the power is above one half.
         missed = float(nctdtr(n - 1, effect * math.sqrt(n), critical))
-        return power - 1 + (0.0 if math.isnan(missed) else missed)  # NaN: so far out that SciPy gives up
+        return power - 1 + (0.0 if math.isnan(missed) else missed)  # SciPy returns NaN far out in the tail
 
     if missing_power(LARGEST_EFFECT) > 0:
         return LARGEST_EFFECT
@@ -204,10 +203,10 @@ def smallest_effect(n: int, n_comparisons: int = 1, alpha: float = 0.05, power: 
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Returns Holm's adjusted p values in the order given: judging them at alpha keeps the family-wise error at alpha.
+    """Returns Holm's adjusted p values in the given order; testing them at alpha keeps the family-wise error at most alpha.
 
-    The i-th smallest of m is multiplied by m - i + 1, and none is smaller than the one before it, or above 1. NaN (a
-    comparison that could not be made) stays NaN and is not counted in m.
+    The i-th smallest of m values is multiplied by m - i + 1, then raised to the one before it if that is larger, and capped
+    at 1. NaN (a comparison that could not be made) stays NaN and does not count in m.
 
     Source: Holm (1979).
 

@@ -1,4 +1,4 @@
-"""The analysis of variance of a balanced design: which factors matter, and which interact."""
+"""Analysis of variance of a balanced design: which factors matter, and which interact."""
 
 import itertools
 import math
@@ -13,7 +13,7 @@ from orca_sweep.stats.intervals import check_level
 
 Axes = tuple[int, ...]
 MOST_HOLES = 98
-"""So many are listed."""
+"""Holes of a design that an error lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class LevelMean:
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """One factor's main effect, or one interaction of two factors."""
+    """The main effect of a factor, or the interaction of two factors."""
 
     factors: tuple[str, ...]
     df: int
@@ -38,23 +38,23 @@ class Effect:
     p_adjusted: float
     """By Holm's procedure over all effects of the analysis."""
     eta_squared: float
-    """Share of the total sum of squares; over all effects, blocks and the residual these add up to one."""
+    """Share of the total sum of squares; the shares of all effects, blocks and the residual add up to one."""
     partial_omega_squared: float
-    """Estimated share of the variance that is left when all else is taken out; slightly negative where F < 1."""
+    """Estimated share of the variance that remains without all other effects; slightly negative if F < 1."""
     low: float
-    """Of the interval of the partial share, as ``high``."""
+    """Lower end of the interval of the partial share."""
     high: float
     means: tuple[LevelMean, ...]
 
     @property
     def name(self) -> str:
-        """'proxy', or 'proxy x finetune.freeze'."""
+        """Its factors, such as 'proxy' or 'proxy x finetune.freeze'."""
         return " x ".join(self.factors)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FactorEffects:
-    """Main effects and two-factor interactions of a full design that ran once per seed."""
+    """Main effects and two-factor interactions of a full factorial design that ran once per seed."""
 
     effects: tuple[Effect, ...]
     n: int
@@ -64,11 +64,11 @@ class FactorEffects:
     block_eta_squared: float
     """Share of seeds in the total sum of squares."""
     higher_eta_squared: float
-    """Share of the interactions of three factors and more."""
+    """Share of the interactions of three or more factors."""
     residual_eta_squared: float
     residual_df: int
     residual_sd: float
-    """In the metric's unit: what is left of the noise when cell and seed are known."""
+    """Standard deviation of the noise, in the metric's unit, once cell and seed are known."""
     level: float
 
 
@@ -81,24 +81,24 @@ def factor_effects(
     """Returns the effects of factors on a metric, from n trials: each combination of levels once per block (seed).
 
     The model is cell + seed + noise (a randomised complete block design). The design is orthogonal, so every sum of
-    squares is a sum over squared differences of means, and order does not matter:
+    squares is a sum of squared differences of means, and order does not matter:
     SS(A) = n / a sum (m_i - m)^2, SS(AB) = n / ab sum (m_ij - m_i - m_j + m)^2, F = (SS / df) / (SSE / dfE) with
-    dfE = (seeds - 1)(cells - 1). Interactions of three factors and more are kept out of the noise and reported as one
-    share. The noise is assumed equal in all cells: where a cell is far noisier, contrasts are the safer answer.
+    dfE = (seeds - 1)(cells - 1). Interactions of three or more factors are not part of the noise; they are reported as one
+    share. The noise is assumed to be equal in all cells. If a cell is far noisier than others, contrasts are safer.
 
     eta^2 = SS / SS(total) describes these trials. Partial omega^2 = df (F - 1) / (df (F - 1) + n) estimates the share
-    without what other factors and seeds add, and its interval L / (L + n) holds the noncentralities L at which the F
-    seen is not unusual. At the default level of 90% the interval leaves zero exactly where p < 0.05.
+    without the effects of other factors and seeds. Its interval L / (L + n) contains the noncentralities L for which the
+    observed F is not unusual. At the default level of 90% it excludes zero exactly if p < 0.05.
 
-    If all values are equal, no share is defined (NaN). If there is no noise at all, F and what follows from it are NaN.
+    If all values are equal, shares are undefined (NaN). Without any noise, F and everything derived from it is NaN.
 
     Source: Fisher (1935), complete blocks; Keren and Lewis (1979) for partial omega^2; Steiger (2004) for its interval
     and its level; Cramer et al. (2016) for adjusting the p values of several effects.
 
     Raises:
-        InputError: for an unbalanced design: every combination of levels that lacks a finite value at some seed, or
-            has several, is listed (the first 98 of them); so are factors of one level, and fewer than two seeds.
-        ValueError: where values, levels and blocks differ in length.
+        InputError: if the design is unbalanced, a factor has one level, or there are fewer than two seeds. The message lists
+            the first 98 combinations of levels that have no finite value, or several, at some seed.
+        ValueError: if values, levels and blocks differ in length.
     """
     check_level(level)
     data = np.asarray(values, dtype=float)
@@ -106,7 +106,7 @@ def factor_effects(
         raise ValueError(f"factor_effects: {data.size} values need as many labels of each factor and as many blocks.")
     names = tuple(levels_by_factor)
     if not names:
-        raise InputError("there is no factor. Name at least one.")
+        raise InputError("no factor is given. Name at least one.")
     levels = [list(dict.fromkeys(levels_by_factor[name])) for name in names]
     seeds = list(dict.fromkeys(blocks))
     cells = list(zip(*(levels_by_factor[name] for name in names), strict=True))
@@ -126,13 +126,13 @@ def _refuse_unbalanced(
     problems = []
     for name, known in zip(names, levels, strict=True):
         if len(known) < 2:
-            problems.append(f"factor {name!r} has {len(known)} level. It needs two. Leave it out.")
+            problems.append(f"factor {name!r} has {len(known)} level. It needs at least two. Leave it out.")
     if len(seeds) < 2:
-        problems.append(f"{len(seeds)} seed. Noise shows from two seeds on. Run more seeds.")
-    # A sparse design of many factors has more combinations than anybody can list, or a computer hold.
+        problems.append(f"{len(seeds)} seed. Noise needs at least two seeds. Run more seeds.")
+    # A sparse design of many factors has too many combinations to list or to hold in memory.
     holes = list(itertools.islice(_find_holes(values_by_key, names, levels, seeds), MOST_HOLES + 1))
     if len(holes) > MOST_HOLES:
-        holes[-1] = "there are more such combinations, which are not listed."
+        holes[-1] = "there are more combinations like these, which are not listed."
     if holes:
         rule = "Each combination of levels needs one finite value per seed"
         problems += [*holes, f"{rule}. Run the missing trials, or leave the level or the seed out."]
@@ -144,7 +144,7 @@ def _find_holes(
     values_by_key: Mapping[tuple[Hashable, ...], list[float]], names: tuple[str, ...], levels: list[list[Hashable]],
     seeds: list[Hashable],
 ) -> Iterator[str]:  # fmt: skip
-    """Yields one line per combination of levels and kind of fault, with its seeds."""
+    """Yields a line for each combination of levels and kind of fault, with its seeds."""
     for cell in itertools.product(*levels):
         faults: dict[str, list[str]] = {}
         for seed in seeds:
@@ -152,8 +152,8 @@ def _find_holes(
             if fault:
                 faults.setdefault(fault, []).append(str(seed))
         named = ", ".join(f"{name} = {value}" for name, value in zip(names, cell, strict=True))
-        for fault, at in faults.items():
-            yield f"{named} has {fault} at seed{'s' if len(at) > 1 else ''} {', '.join(at)}."
+        for fault, at_seeds in faults.items():
+            yield f"{named} has {fault} at seed{'s' if len(at_seeds) > 1 else ''} {', '.join(at_seeds)}."
 
 
 def _explain_fault(values: list[float]) -> str | None:
@@ -171,7 +171,7 @@ def _analyse_table(
     cell_means = table.mean(axis=-1, keepdims=True)
     seed_means = table.mean(axis=tuple(range(k)), keepdims=True)
     total = _sum_squares(table - grand)
-    # Values that are all the same differ from their mean by rounding, and so does what is left without noise.
+    # Equal values differ from their mean by rounding, and so do residuals without noise.
     total = total if total > 1e-24 * n * grand**2 else 0.0
     noise = _sum_squares(table - cell_means - seed_means + grand)
     noise = noise if noise > 1e-20 * total else 0.0
@@ -211,13 +211,13 @@ def _share_of(part: float, total: float) -> float:
 
 
 def _marginal_means(table: np.ndarray, kept: Axes) -> np.ndarray:
-    """Means over all axes but the kept ones, which stay in place."""
+    """Returns means over all axes except the kept ones; the number of axes does not change."""
     means: np.ndarray = table.mean(axis=tuple(a for a in range(table.ndim) if a not in kept), keepdims=True)
     return means
 
 
 def _interaction_deviations(table: np.ndarray, axes: Axes) -> np.ndarray:
-    """Deviations of the marginal means of one or two axes from what lower terms say."""
+    """Returns the deviations of the marginal means of one or two axes from those of lower terms."""
     parts = [(-1) ** (len(axes) - r) * _marginal_means(table, kept) for r in range(len(axes) + 1)
              for kept in itertools.combinations(axes, r)]  # fmt: skip
     return sum(parts[1:], start=parts[0])
@@ -240,16 +240,22 @@ def _f_tail(f: float, df: int, df_noise: int) -> float:
 
 
 def _partial_ends(ratio: tuple[float, int, int], n: int, tails: tuple[float, float]) -> tuple[float, float]:
-    """Returns the ends of L / (L + n), for the noncentralities L at which the F ratio and its dfs have these tails."""
+    """Returns the ends of L / (L + n), for the noncentralities L at which P(F <= f) equals each tail.
+
+    Args:
+        ratio: f and its two degrees of freedom.
+        n: number of trials.
+        tails: the two probabilities.
+    """
     f, df, df_noise = ratio
     if math.isnan(f):
         return math.nan, math.nan
-    low, high = (noncentrality(f, df, df_noise, tail) for tail in tails)
+    low, high = (find_noncentrality(f, df, df_noise, tail) for tail in tails)
     return low / (low + n), high / (high + n)
 
 
-def noncentrality(f: float, df: int, df_noise: int, p: float) -> float:
-    """Returns the noncentrality at which P(F <= f) = p; 0 where even the central F has less below f.
+def find_noncentrality(f: float, df: int, df_noise: int, p: float) -> float:
+    """Returns the noncentrality at which P(F <= f) = p; 0 if even the central F has a smaller probability.
 
     Source: the root by Brent (1973).
     """
@@ -261,7 +267,7 @@ def noncentrality(f: float, df: int, df_noise: int, p: float) -> float:
 
     def surplus(x: float) -> float:
         below = float(ncfdtr(df, df_noise, x, f))
-        return (0.0 if math.isnan(below) else below) - p  # NaN for an F above about 1e11, where any share rounds to one
+        return (0.0 if math.isnan(below) else below) - p  # NaN for F above about 1e11, where every share rounds to one
 
     low, high = 0.0, 1.0
     while surplus(high) > 0:

@@ -1,4 +1,4 @@
-"""Intervals of one mean and of one share."""
+"""Intervals of a mean and of a proportion."""
 
 import math
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ class Interval:
 
     @property
     def half_width(self) -> float:
-        """Distance from the mean to either end."""
+        """Distance from the mean to each end."""
         return (self.high - self.low) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proportion:
-    """A share of n cases and its confidence interval."""
+    """A proportion of n cases and its confidence interval."""
 
     n_hits: int
     n: int
@@ -43,18 +43,18 @@ def check_level(level: float) -> None:
 
 
 def is_rounding(x: float, scale: float) -> bool:
-    """Says whether x, a spread or a difference of numbers of that scale, may be rounding alone."""
+    """Says whether x, a spread or difference of numbers of this scale, may be due to rounding alone."""
     return abs(x) <= 1e-9 * abs(scale)
 
 
 def t_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Interval:
     """Returns the Student-t confidence interval of the mean of independent replicates.
 
-    Non-finite values are not dropped: they make every number NaN, so that no mean hides a gap. One value has a mean but
-    no interval (NaN ends); no value has neither.
+    Values that are not finite are not dropped: they make every number NaN, so that no mean hides a gap. One value has a mean
+    but no interval (NaN ends). Without values, the mean is NaN too.
 
-    Source: Student (1908). Chosen over the percentile bootstrap, whose nominal 95% intervals cover
-    about 72-75% at 3 replicates and 84-85% at 5.
+    Source: Student (1908). Preferred to the percentile bootstrap, whose nominal 95% intervals cover about 72-75% at 3
+    replicates and 84-85% at 5.
     """
     check_level(level)
     data = np.asarray(values, dtype=float)
@@ -65,7 +65,7 @@ def t_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Int
 
 
 def at_level(interval: Interval, level: float) -> Interval:
-    """Returns the interval of the same mean at another level; its ends are NaN where the spread is not known."""
+    """Returns the interval of the same mean at another level; its ends are NaN if the spread is unknown."""
     check_level(level)
     if math.isnan(interval.sd):
         return replace(interval, low=math.nan, high=math.nan, level=level)
@@ -76,15 +76,15 @@ def at_level(interval: Interval, level: float) -> Interval:
 
 
 def wilson_interval(n_hits: int, n: int, level: float = 0.95) -> Proportion:
-    """Returns the share of hits among n independent cases with Wilson's score interval, never outside [0, 1].
+    """Returns the proportion of hits among n independent cases with Wilson's score interval, which lies within [0, 1].
 
-    Chosen over share +- z * se, which has no width where all cases or none are hits. Without cases all numbers are NaN.
+    Preferred to share +- z * se, which has no width if all cases or none are hits. Without cases, all numbers are NaN.
 
     Source: Wilson (1927); recommended for small n by Brown, Cai and DasGupta (2001).
     """
     check_level(level)
     if not 0 <= n_hits <= n:
-        raise ValueError(f"n_hits = {n_hits} of n = {n}: hits are counted from 0 to n.")
+        raise ValueError(f"n_hits = {n_hits} of n = {n}: it must lie between 0 and n.")
     if n == 0:
         return Proportion(n_hits=n_hits, n=n, share=math.nan, low=math.nan, high=math.nan, level=level)
     from scipy.stats import binomtest

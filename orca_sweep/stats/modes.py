@@ -1,4 +1,4 @@
-"""Which way round a metric is compared: ``min`` (lower is better) or ``max`` (higher is better)."""
+"""Modes of metrics: ``min`` (lower is better) or ``max`` (higher is better)."""
 
 import math
 from typing import Literal, get_args
@@ -8,22 +8,22 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 def as_cost(value: float, mode: Mode) -> float:
-    """Returns a metric's value as a number of which less is better: itself, or its negative."""
+    """Returns a value such that lower is better: the value itself, or its negative."""
     return value if mode == "min" else -value
 
 
 def worst_value(mode: Mode) -> float:
-    """Returns what every value is better than."""
+    """Returns the infinity that every finite value is better than."""
     return as_cost(math.inf, mode)
 
 
 def is_better(value: float, other: float, mode: Mode) -> bool:
-    """Says whether one value is better than another; equal ones, and NaN, are not."""
+    """Says whether a value is better than another; equal values and NaN are not."""
     return as_cost(value, mode) < as_cost(other, mode)
 
 
 def best_value(values: "list[float]", mode: Mode) -> float:
-    """Returns the best of one or more values."""
+    """Returns the best of at least one value."""
     return min(values) if mode == "min" else max(values)
 
 

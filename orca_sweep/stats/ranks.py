@@ -1,4 +1,4 @@
-"""Rank correlations: whether two measures rise together."""
+"""Rank correlations: whether two measures increase together."""
 
 import math
 from collections.abc import Callable, Hashable, Sequence
@@ -20,7 +20,7 @@ class RankCorrelation:
     n: int
     """Points."""
     n_clusters: int | None
-    """What the interval counts as independent: clusters of points, or None for the points themselves."""
+    """Number of independent clusters of points; None if the points themselves are independent."""
     rho: float
     rho_low: float
     rho_high: float
@@ -29,7 +29,7 @@ class RankCorrelation:
     tau_high: float
     level: float
     caution: str
-    """Why a number is missing; empty where none is."""
+    """Why a number is missing; empty if none is."""
 
 
 def rank_correlation(
@@ -38,56 +38,53 @@ def rank_correlation(
     level: float = 0.95,
     clusters: Sequence[Hashable] | None = None,
 ) -> RankCorrelation:
-    """Returns the rank correlations of n points, as of distances and errors of the trials of one task.
+    """Returns the rank correlations of n points, for example distances and errors of the trials of a task.
 
-    rho is Pearson's correlation of average ranks, tau-b corrects for ties in both measures. The interval is one of
-    atanh(r), turned back. Which one:
+    rho is Pearson's correlation of average ranks; tau-b corrects for ties in both measures. Intervals are those of atanh(r),
+    transformed back:
 
-    - points that are independent (one per cell): +- z sqrt((1 + rho^2 / 2) / (n - 3)) for rho, from 4 points on;
-      +- z sqrt(0.437 / (n - 4)) for tau, from 5 points on, good below 0.8;
-    - points that share seeds or cells: give the label of each point's seed (or cell) as ``clusters``, and the interval
-      is +- t sqrt((m - 1) / m sum (v_i - mean v)^2), where v_i leaves out the i-th of m clusters and t has m - 1
-      degrees of freedom; from 3 clusters on. Every cluster should hold the same cells. Simulated with 4 or 8 cells of
+    - for independent points (one per cell): +- z sqrt((1 + rho^2 / 2) / (n - 3)) for rho, with at least 4 points;
+      +- z sqrt(0.437 / (n - 4)) for tau, with at least 5 points, good below 0.8;
+    - for points that share seeds or cells, with each point's seed (or cell) as its label in ``clusters``:
+      +- t sqrt((m - 1) / m sum (v_i - mean v)^2), where v_i leaves out the i-th of m clusters and t has m - 1 degrees of
+      freedom; with at least 3 clusters. Every cluster should contain the same cells. In simulations with 4 or 8 cells of
       3, 5 and 10 seeds, the 95% interval covered 94-96%; a percentile bootstrap over seeds covered 75%, 82-86%, 89-91%.
 
-    Tasks are never pooled: their units differ. A measure that does not vary has no correlation, and a perfect correlation
-    has no interval (NaN); a value that is not finite makes all numbers NaN. The ``caution`` says which case it is.
+    Do not pool tasks, since their units differ. A measure that does not vary has no correlation, a perfect correlation has
+    no interval (NaN), and a value that is not finite makes all numbers NaN; ``caution`` names the case.
 
     Source: Spearman (1904); Kendall (1945); Bonett and Wright (2000) for the standard error of atanh(rho) and, after
     Fieller, Hartley and Pearson (1957), of atanh(tau); Tukey's jackknife as in Cameron and Miller (2015), section VI,
     for few clusters.
 
     Raises:
-        ValueError: where x, y and clusters differ in length.
+        ValueError: if x, y and clusters differ in length.
     """
     check_level(level)
-    of_x, of_y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    if of_x.size != of_y.size or (clusters is not None and len(clusters) != of_x.size):
-        sizes = [of_x.size, of_y.size, *([] if clusters is None else [len(clusters)])]
+    xs, ys = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if xs.size != ys.size or (clusters is not None and len(clusters) != xs.size):
+        sizes = [xs.size, ys.size, *([] if clusters is None else [len(clusters)])]
         raise ValueError(f"x, y and clusters have {sizes} values: they must have the same number.")
-    rho, tau = spearman_rho(of_x, of_y), kendall_tau(of_x, of_y)
+    rho, tau = spearman_rho(xs, ys), kendall_tau(xs, ys)
     n_clusters = None if clusters is None else len(set(clusters))
     if clusters is None:
-        of_rho = _plain_ends(rho, 1 + rho**2 / 2, of_x.size - 3, level)
-        of_tau = _plain_ends(tau, 0.437, of_x.size - 4, level)
+        rho_ends = _plain_ends(rho, 1 + rho**2 / 2, xs.size - 3, level)
+        tau_ends = _plain_ends(tau, 0.437, xs.size - 4, level)
     else:
-        of_rho, of_tau = (
-            _cluster_ends(measure, (of_x, of_y), clusters, level) for measure in (spearman_rho, kendall_tau)
-        )
-    has_interval = not math.isnan(of_rho[0])
+        rho_ends, tau_ends = (_cluster_ends(r, (xs, ys), clusters, level) for r in (spearman_rho, kendall_tau))
+    has_interval = not math.isnan(rho_ends[0])
     return RankCorrelation(
-        n=of_x.size, n_clusters=n_clusters, rho=rho, rho_low=of_rho[0], rho_high=of_rho[1],
-        tau=tau, tau_low=of_tau[0], tau_high=of_tau[1], level=level,
-        caution=_explain_gaps((of_x, of_y), rho, has_interval, n_clusters),
+        n=xs.size, n_clusters=n_clusters, rho=rho, rho_low=rho_ends[0], rho_high=rho_ends[1],
+        tau=tau, tau_low=tau_ends[0], tau_high=tau_ends[1], level=level,
+        caution=_explain_gaps((xs, ys), rho, has_interval, n_clusters),
     )  # fmt: skip
 
 
 def rho_p(correlation: RankCorrelation, against: float) -> tuple[float, float]:
-    """Returns the one-sided p of "the true rho is ``against`` or less", and of "it is that or more".
+    """Returns the one-sided p values of "the true rho is at most ``against``" and of "it is at least ``against``".
 
-    By the same approximation as the interval: the first is below (1 - level) / 2 exactly where the interval lies wholly
-    above ``against``, the second where it lies wholly below. NaN where there is no interval, or none that ends within -1
-    and 1.
+    They use the approximation of the interval: the first is below (1 - level) / 2 exactly if the interval lies wholly above
+    ``against``, the second if it lies wholly below. They are NaN without an interval that ends within -1 and 1.
 
     Raises:
         ValueError: unless ``against`` lies between -1 and 1.
@@ -112,7 +109,7 @@ def _has_variation(x: np.ndarray, y: np.ndarray) -> bool:
 
 
 def spearman_rho(x: np.ndarray, y: np.ndarray) -> float:
-    """Returns Pearson's correlation of average ranks; NaN where a measure does not vary or is not finite."""
+    """Returns Pearson's correlation of average ranks; NaN if a measure does not vary or is not finite."""
     if not _has_variation(x, y):
         return math.nan
     from scipy.stats import rankdata
@@ -122,7 +119,7 @@ def spearman_rho(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def kendall_tau(x: np.ndarray, y: np.ndarray) -> float:
-    """Returns Kendall's tau-b; NaN where a measure does not vary or is not finite."""
+    """Returns Kendall's tau-b; NaN if a measure does not vary or is not finite."""
     if not _has_variation(x, y):
         return math.nan
     from scipy.stats import kendalltau
@@ -131,7 +128,7 @@ def kendall_tau(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _snap_to_one(r: float) -> float:
-    """Returns r, or exactly 1 or -1 where only rounding keeps it from that."""
+    """Returns r, or exactly 1 or -1 if r differs from it by rounding alone."""
     return math.copysign(1.0, r) if is_rounding(1 - abs(r), 1) else r
 
 
@@ -173,4 +170,4 @@ def _explain_gaps(points: tuple[np.ndarray, np.ndarray], rho: float, has_interva
         return "fewer than 4 points: no interval" if n_clusters is None else "fewer than 3 clusters: no interval"
     if abs(rho) == 1:
         return "a perfect rank correlation: no interval"
-    return "a perfect or no rank correlation without one of the clusters: no interval"
+    return "a perfect or undefined rank correlation without one of the clusters: no interval"

@@ -1,4 +1,4 @@
-"""Standard deviations with their intervals, and the ratio of variances."""
+"""Standard deviations and ratios of variances, with intervals."""
 
 import math
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class SdInterval:
 
 @dataclass(frozen=True, kw_only=True)
 class VarianceRatio:
-    """One variance, or a sum of several, in units of another."""
+    """A variance, or a sum of several, divided by another variance."""
 
     ratio: float
     low: float
@@ -38,9 +38,9 @@ class VarianceRatio:
 def sd_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> SdInterval:
     """Returns the standard deviation s of independent normal replicates with its chi-squared limits.
 
-    The limits are s sqrt(df / q) for the quantiles q of chi-squared with df = n - 1 at both ends. Equal values have s = 0
-    and NaN ends: limits in proportion to s would claim that the next value is equal too. With fewer than two values, or
-    with one that is not finite, all numbers are NaN.
+    The limits are s sqrt(df / q) for the two quantiles q of chi-squared with df = n - 1. Equal values have s = 0 and NaN
+    limits, since limits proportional to s would claim that the next value is equal too. With fewer than two values, or with
+    a value that is not finite, all numbers are NaN.
     """
     check_level(level)
     data = np.asarray(values, dtype=float)
@@ -58,15 +58,15 @@ def sd_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Sd
 
 
 def variance_ratio(parts: Sequence[SdInterval], whole: SdInterval, level: float = 0.95) -> VarianceRatio:
-    """Returns the sum of the parts' variances over the variance of the whole, with its F interval.
+    """Returns the sum of the parts' variances divided by the variance of the whole, with its F interval.
 
-    R / F' and R F'' for R = sum of s^2 over s^2 of the whole, with the upper quantiles F' of F(df, n - 1) and F'' of
-    F(n - 1, df); n - 1 is the whole's and df = (sum of s^2)^2 / sum of (s^4 / (n - 1)) the parts', exact for one part.
-    The values are assumed normal and independent. Where values of equal seeds are correlated, as those of one source of
-    noise and of all sources are, the interval is wider than necessary. The ratio may exceed 1.
+    The interval is R / F' to R F'' for the ratio R, with the upper quantiles F' of F(df, n - 1) and F'' of F(n - 1, df). The
+    whole has n - 1 degrees of freedom and the parts have df = (sum of s^2)^2 / sum of (s^4 / (n - 1)), which is exact for
+    one part. Values are assumed normal and independent. If values of equal seeds are correlated, like those of one source of
+    noise and of all sources, the interval is wider than necessary. The ratio may exceed 1.
 
-    A part without spread adds nothing. If no part has spread the ratio is 0, without an interval (NaN). The ratio is NaN
-    if the whole has no spread, or if the spread of a part is unknown.
+    A part without spread adds nothing. If no part has spread, the ratio is 0 without an interval (NaN). The ratio is NaN if
+    the whole has no spread, or if the spread of a part is unknown.
 
     Source: Satterthwaite (1946) for the degrees of freedom of a sum of variances.
     """

@@ -1,4 +1,4 @@
-"""Stage artifacts under the hash of what they depend on, the locks of those who write them, and what trials cost."""
+"""The store: stage artifacts by the hash of their dependencies, locks for their writers, and the costs of trials."""
 
 from orca_sweep.store.artifacts import Store
 from orca_sweep.store.json_files import write_json

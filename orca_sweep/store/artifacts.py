@@ -1,7 +1,7 @@
-"""Stage artifacts: the output of each stage, under the hash of exactly what it depends on.
+"""Stage artifacts: the output of each stage, stored by the hash of exactly what it depends on.
 
-An artifact is one file of ``tensors.py``, written under a temporary name and moved into place, so it is whole or absent.
-The root may be any fsspec path.
+An artifact is a file of ``tensors.py`` that is written under a temporary name and then moved, so it is whole or absent. The
+root may be any fsspec path.
 """
 
 import contextlib
@@ -38,10 +38,10 @@ class Store:
 
         Args:
             root: a folder or fsspec path.
-            patience_s: how long to wait for an artifact that another trial makes before BusyError; None waits on.
+            patience_s: seconds to wait for an artifact that another trial is making, before BusyError; None waits forever.
 
         Raises:
-            OSError: if something other than a folder is in its place.
+            OSError: if something other than a folder is in the root's place.
             ValueError: if fsspec knows no such file system.
         """
         self.fs, path = fsspec.core.url_to_fs(root)
@@ -59,11 +59,11 @@ class Store:
         return f"{self.root}/{stage}/{key}.safetensors"
 
     def has(self, stage: str, key: str) -> bool:
-        """Says whether the artifact exists, without reading it."""
+        """Says whether an artifact exists, without reading it."""
         return bool(self.fs.exists(self.path_of(stage, key)))
 
     def list_keys(self, stage: str) -> frozenset[str]:
-        """Returns the keys of a stage's artifacts, by one listing."""
+        """Returns the keys of a stage's artifacts, with one listing."""
         try:
             paths = self.fs.ls(f"{self.root}/{stage}", detail=False)
         except FileNotFoundError:
@@ -72,19 +72,19 @@ class Store:
         return frozenset(n.removesuffix(".safetensors") for n in names if n.endswith(".safetensors") and n[0] != ".")
 
     def get(self, stage: str, key: str) -> Artifact | None:
-        """Returns the artifact, or None if it does not exist or is damaged.
+        """Returns an artifact, or None if it does not exist or is damaged.
 
-        A damaged file is set aside (``.damaged``) with a warning, so that the artifact is computed again.
+        A damaged file is renamed (``.damaged``) with a warning, so that the artifact is computed again.
         """
         path = self.path_of(stage, key)
         try:
             artifact = read_tensors(path, self.fs)
             if (artifact.meta.get("stage"), artifact.meta.get("key")) != (stage, key):
-                raise CorruptFileError(f"{path}: holds another artifact than its name says")
+                raise CorruptFileError(f"{path}: contains another artifact than its name says")
         except FileNotFoundError:
             return None
         except CorruptFileError as error:
-            log.warning("%s. It is set aside and will be computed again.", error)
+            log.warning("%s. The file is set aside, and the artifact is computed again.", error)
             with contextlib.suppress(OSError):  # the store may be read-only
                 self.fs.mv(path, f"{path}.damaged")
             return None
@@ -104,9 +104,9 @@ class Store:
     def get_or_compute(
         self, stage: str, key: str, compute: Callable[[], tuple[Tensors, Mapping[str, Any]]]
     ) -> tuple[Artifact, bool]:
-        """Returns the artifact and whether it existed; computes and stores a missing one while other trials wait.
+        """Returns an artifact and whether it existed; computes and stores a missing one while other trials wait.
 
-        The seconds that computing takes are kept in its metadata.
+        Its metadata keep the seconds that the computation took.
         """
         with self.lock(stage, key):
             artifact = self.get(stage, key)
@@ -118,10 +118,10 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, stage: str, key: str) -> Iterator[None]:
-        """Holds the artifact's lock: a trial that wants to compute the same artifact waits, then reads it.
+        """Holds an artifact's lock; a trial that wants to compute the same artifact waits, then reads it.
 
         Raises:
-            BusyError: if the lock is not free within the store's patience.
+            BusyError: if the lock is not free within ``patience_s``.
         """
         self.make_root()
         self.fs.makedirs(f"{self.root}/{stage}", exist_ok=True)
@@ -132,18 +132,18 @@ class Store:
         """Says whether a lock that a BusyError names is still held."""
         return is_lock_held(self.fs, lock)
 
-    # The root and what lies below it -------------------------------------------------------------
+    # The root and its entries --------------------------------------------------------------------
 
     def check_root(self) -> None:
-        """Refuses a root that holds something and is not a store.
+        """Refuses a root that is neither empty nor a store.
 
         Raises:
-            InputError: naming what it holds.
+            InputError: if it is refused; the message names its content.
         """
         check_markable(self.fs, self.root)
 
     def make_root(self) -> None:
-        """Makes the store unless it exists: a folder with a marker. Many workers may do so at once.
+        """Makes the store, a folder with a marker, unless it exists. Many workers may do so at once.
 
         Raises:
             StorageError: if something else is in its place, or it cannot be written.
@@ -159,11 +159,11 @@ class Store:
         return is_marked(self.fs, self.root)
 
     def list_entries(self) -> list[Entry]:
-        """Returns what the store holds, by stage and name, without locks and without files that are not the store's."""
+        """Returns the entries of the store by stage and name, without locks and foreign files."""
         return list_entries(self.fs, self.root) if self.fs.exists(self.root) else []
 
     def remove_entry(self, entry: Entry) -> None:
-        """Deletes an entry; a trial that needs the artifact computes it again.
+        """Deletes an entry. A trial that needs the artifact computes it again.
 
         Raises:
             InputError: if the root is not marked as a store.
@@ -171,20 +171,20 @@ class Store:
         """
         remove_entry(self.fs, self.root, entry)
 
-    # What trials cost ----------------------------------------------------------------------------
+    # Costs of trials -----------------------------------------------------------------------------
 
     def put_row(self, trial_id: str, row: Mapping[str, Any]) -> None:
-        """Keeps a trial's row, with the artifacts that it used, for the forecasts of later plans."""
+        """Keeps a trial's row, with the artifacts that it used, for forecasts of later plans."""
         self.make_root()
         write_cost_row(self.fs, self.root, trial_id, row)
 
     def read_rows(self, most: int) -> list[dict[str, Any]]:
-        """Returns up to ``most`` of the rows kept, the latest ones where the file system dates its files."""
+        """Returns up to ``most`` of the rows, the latest ones if the file system dates files."""
         return read_cost_rows(self.fs, self.root, most)
 
 
 def _check_folder(root: Path) -> None:
-    """Refuses a file, or a link that leads nowhere, in the place of a store or above it."""
+    """Refuses a root that is a file or a broken link, or that is below one."""
     if not root.is_dir():
         nearest = next(path for path in (root, *root.parents) if os.path.lexists(path))
         if not nearest.is_dir():

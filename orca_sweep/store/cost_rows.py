@@ -1,4 +1,4 @@
-"""The rows of trials that have ended, kept in the store so that later plans can forecast what trials will cost."""
+"""Rows of trials that have ended, kept in the store so that later plans can forecast costs."""
 
 import logging
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ def write_cost_row(fs: fsspec.AbstractFileSystem, root: str, trial_id: str, row:
 
 
 def read_cost_rows(fs: fsspec.AbstractFileSystem, root: str, most: int) -> list[dict[str, Any]]:
-    """Returns up to ``most`` rows, the latest ones where the file system dates its files; damaged rows give a warning."""
+    """Returns up to ``most`` rows, the latest ones if the file system dates files. Logs a warning about damaged rows."""
     folder = f"{root}/{ROWS}"
     listed = fs.ls(folder, detail=True) if fs.exists(folder) else []
     latest = sorted(listed, key=lambda item: (time_written(item), item["name"]), reverse=True)[:most]
@@ -51,14 +51,14 @@ def read_cost_rows(fs: fsspec.AbstractFileSystem, root: str, most: int) -> list[
         except (OSError, ValueError) as error:
             damaged.append(f"{path}: {error}")
     if damaged:
-        log.warning("%s (%d cost rows are damaged; forecasts do without them. Delete them.)", damaged[0], len(damaged))
+        log.warning("%s (damaged cost rows: %d; forecasts ignore them. Delete them.)", damaged[0], len(damaged))
     return rows
 
 
 def _read_cost_row(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, Any]:
     content = parse_record(_read_bytes(fs, path), ROW_FILE)
     if not path.endswith(f"/{content['name']}.json"):
-        raise ValueError(f"it is the row of {content['name']}")
+        raise ValueError(f"it is the row of trial {content['name']}")
     row: dict[str, Any] = content["row"]
     return row
 

@@ -1,4 +1,4 @@
-"""Writing a record of ours to disk: JSON with its checksum in front, whole or not at all."""
+"""Writes records to disk: JSON that begins with its checksum, whole or not at all."""
 
 import os
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a record with its checksum, atomically.
 
     Raises:
-        StorageError: if it cannot be written; what was there before stays.
+        StorageError: if it cannot be written; the previous file stays.
     """
     with write_whole(str(path)) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write(record_text(content))
         file.flush()
-        os.fsync(file.fileno())  # a machine that loses its power must not leave an empty file under the right name
+        os.fsync(file.fileno())  # else a power failure could leave an empty file at the final path

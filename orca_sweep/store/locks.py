@@ -1,7 +1,7 @@
-"""Locks that keep two trials from computing one artifact at once.
+"""Locks that keep two trials from computing the same artifact at once.
 
-On a local or shared file system it is the system's own lock, which is freed when its holder dies. Elsewhere it is a
-lease: a small file that expires unless its holder renews it.
+On a local or shared file system this is a lock of the system, which is freed when its holder dies. Elsewhere it is a lease:
+a small file that expires unless its holder renews it.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ from orca_sweep.config import canonical_json
 from orca_sweep.errors import BusyError
 
 LEASE_S = 60.0
-"""A lease that was not renewed for so long is free. Should two hold it after all, both compute the same bytes."""
+"""Seconds after which a lease is free unless it is renewed. Should two trials hold it, both compute the same bytes."""
 CONDITIONAL_CREATE = {"memory", "s3", "s3a", "gs", "gcs"}
-"""File systems that create a file only where there is none, in one step: S3 and GCS by a conditional request."""
+"""File systems that can create a file only if none exists, in one step; S3 and GCS do so by a conditional request."""
 
 
 class _LeaseContent(TypedDict):
@@ -41,7 +41,7 @@ def hold_lock(fs: fsspec.AbstractFileSystem, path: str, patience_s: float | None
 
     Args:
         fs: the store's file system.
-        path: what the lock is called, without an ending.
+        path: path of the lock without its suffix.
         patience_s: how long to wait for another holder; None waits on.
 
     Raises:
@@ -63,7 +63,7 @@ def hold_lock(fs: fsspec.AbstractFileSystem, path: str, patience_s: float | None
 
 
 def is_lock_held(fs: fsspec.AbstractFileSystem, path: str) -> bool:
-    """Says whether a lock that a BusyError names is still held; where the system does not answer, it counts as held."""
+    """Says whether a lock that a BusyError names is still held; if the system does not answer, it counts as held."""
     try:
         if not isinstance(fs, LocalFileSystem):
             return Lease(fs, path, 0.0).is_held()
@@ -74,14 +74,14 @@ def is_lock_held(fs: fsspec.AbstractFileSystem, path: str) -> bool:
 
 
 def can_create_conditionally(fs: fsspec.AbstractFileSystem) -> bool:
-    """Says whether a file system, in its installed version, creates a file only where there is none, in one step."""
+    """Says whether a file system, in its installed version, can create a file only if none exists, in one step."""
     protocols = {fs.protocol} if isinstance(fs.protocol, str) else {*fs.protocol}
     write = getattr(fs, "_pipe_file", fs.pipe_file)
     return bool(protocols & CONDITIONAL_CREATE) and "mode" in inspect.signature(write).parameters
 
 
 class Lease:
-    """A lock on a store that is no file system: a small file that its holder renews."""
+    """A lock on an object store: a small file that its holder renews."""
 
     def __init__(self, fs: fsspec.AbstractFileSystem, path: str, patience_s: float | None) -> None:
         self.fs, self.path, self.patience_s = fs, path, patience_s
@@ -103,29 +103,29 @@ class Lease:
                 self.fs.rm(self.path)
 
     def is_held(self) -> bool:
-        """Says whether somebody holds the lease and has renewed it in time."""
+        """Says whether a holder has renewed the lease in time."""
         return float(self._read_content().get("until", 0.0)) > time.time()
 
     def _try_to_take(self) -> bool:
-        """Takes the lease if it is free.
+        """Takes the lease if it is free, and says whether it did.
 
-        Where the file system cannot create conditionally, and where an expired lease is replaced, two may write at
-        once. Each then reads back what it wrote: the last writer holds the lease.
+        Without conditional creation, and when an expired lease is replaced, two trials may write at once. Each therefore
+        reads the file back: the last writer holds the lease.
         """
         if self.is_held():
             return False
         if can_create_conditionally(self.fs) and not self.fs.exists(self.path):
-            return self._create()
+            return self._create_file()
         self.fs.pipe_file(self.path, self._new_content())
         time.sleep(min(0.2, LEASE_S / 50))
         return bool(self._read_content().get("owner") == self.owner)
 
-    def _create(self) -> bool:
+    def _create_file(self) -> bool:
         try:
             self.fs.pipe_file(self.path, self._new_content(), mode="create")
         except FileExistsError:
             return False
-        except OSError:  # S3 has no error of its own for "somebody was faster"
+        except OSError:  # S3 has no specific error for a file that exists
             if self.is_held():
                 return False
             raise
@@ -136,7 +136,7 @@ class Lease:
 
     def _renew_until_ended(self) -> None:
         while not self.has_ended.wait(LEASE_S / 3):
-            with contextlib.suppress(Exception):  # the next turn may succeed; if none does, the lease expires
+            with contextlib.suppress(Exception):  # the next attempt may succeed; if none does, the lease expires
                 if self._read_content().get("owner", self.owner) != self.owner:
                     return
                 self.fs.pipe_file(self.path, self._new_content())
@@ -144,6 +144,6 @@ class Lease:
     def _read_content(self) -> dict[str, Any]:
         try:
             lease: dict[str, Any] = LEASE_FILE.validate_json(self.fs.cat_file(self.path))
-        except (FileNotFoundError, ValueError):  # a file that cannot be read holds nothing
+        except (FileNotFoundError, ValueError):  # a damaged lease counts as free
             return {}
         return lease

@@ -1,7 +1,7 @@
-"""The names that a store writes below its root, and the marker that says that a folder is a store.
+"""The names of files in a store, and the marker that identifies a folder as a store.
 
-Only files with such a name, below a root with a marker, are listed or deleted. A folder that merely looks like a store,
-with the same folders in it, is somebody's data.
+Only files with these names, below a root with the marker, are listed or deleted. A folder that merely looks like a store,
+because it contains folders of the same names, is somebody's data.
 """
 
 import itertools
@@ -22,29 +22,29 @@ from fsspec.implementations.local import LocalFileSystem
 from orca_sweep.errors import InputError
 
 MARKER = "orca-sweep-store.json"
-"""Lies in the root of every store, written before anything else."""
+"""The first file that is written into the root of a store."""
 KIND = "orca-sweep store of stage artifacts"
 ROWS = "rows"
-"""The folder of the rows that say what trials cost."""
+"""The folder of cost rows."""
 STAGE = re.compile(r"[a-z][a-z0-9-]*")
 KEY = "[0-9a-f]{32}"
 ARTIFACT = re.compile(rf"{KEY}\.safetensors")
 REMAINS = re.compile(rf"{KEY}\.safetensors\.damaged|\.{KEY}\.safetensors\.[0-9a-f]{{32}}\.tmp")
-"""Files set aside as damaged, and temporary files of writers that were killed."""
+"""Damaged files that were set aside, and temporary files of killed writers."""
 LOCK = re.compile(rf"{KEY}\.(lock|lease)")
 ROW = re.compile(r"[A-Za-z0-9._-]+\.json")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """An artifact in a store, or what is left of one: a damaged file or a write that was broken off."""
+    """An artifact in a store, or its remains: a damaged file or an interrupted write."""
 
     stage: str
     name: str
     path: str
     n_bytes: int
     age_s: float
-    """Seconds since it was last written or, on a local file system, read."""
+    """Seconds since the last write or, on a local file system, the last read."""
     is_artifact: bool
 
 
@@ -57,24 +57,24 @@ def is_marked(fs: fsspec.AbstractFileSystem, root: str) -> bool:
 
 
 def check_markable(fs: fsspec.AbstractFileSystem, root: str) -> None:
-    """Refuses a folder that holds something and is not a store. Hidden files, which file systems make, do not count.
+    """Refuses a folder that is neither empty nor a store. Hidden files, which file systems make, do not count.
 
     Raises:
-        InputError: naming what it holds.
+        InputError: if it is refused; the message names its content.
     """
     names = [name for name in _list_names(fs, root) if not name.startswith(".") and name != "lost+found"]
     if names and not is_marked(fs, root):
         raise InputError(
-            f"{root}: not empty, and not a store ({_join_first(names)}). Give a new or an empty folder. If it is a store"
-            f" that lost its {MARKER}: orca-sweep store mark {root}"
+            f"{root}: not empty, and not a store ({_join_first(names)}). Name a new or an empty folder. If it is a store"
+            f" that has lost its {MARKER}, run 'orca-sweep store mark {root}'."
         )
 
 
 def mark_store(fs: fsspec.AbstractFileSystem, root: str) -> None:
-    """Marks a missing or empty folder as a store; a store stays as it is. Many workers may do so at once.
+    """Marks a missing or empty folder as a store, unless it is one. Many workers may do so at once.
 
     Raises:
-        InputError: if it holds something else.
+        InputError: if the folder contains something else.
     """
     if is_marked(fs, root):
         return
@@ -87,15 +87,15 @@ def mark_again(fs: fsspec.AbstractFileSystem, root: str) -> None:
     """Marks a store that has lost its marker.
 
     Raises:
-        InputError: if the folder does not exist, or holds anything that no store writes.
+        InputError: if the folder does not exist, or contains anything that is not a store's.
     """
     if not fs.isdir(root):
         raise InputError(f"{root}: this folder does not exist.")
     foreign = list(itertools.islice(_list_foreign(fs, root), 4))  # a wrong folder may be a whole disk
     if foreign:
         raise InputError(
-            f"{root}: holds what no store writes ({_join_first(foreign)}). Only a folder that holds nothing but a"
-            " store's own files can be marked again. Move the other files elsewhere."
+            f"{root}: contains files that are not a store's ({_join_first(foreign)}). Only a folder with nothing but a"
+            " store's files can be marked again. Move the other files elsewhere."
         )
     write_marker(fs, root)
 
@@ -118,7 +118,7 @@ def write_marker(fs: fsspec.AbstractFileSystem, root: str) -> None:
 
 
 def list_entries(fs: fsspec.AbstractFileSystem, root: str) -> list[Entry]:
-    """Returns what a store holds, by stage and name, without locks, links and files that are not the store's."""
+    """Returns the entries of a store by stage and name, without locks, links and foreign files."""
     files = _list_local(root) if isinstance(fs, LocalFileSystem) else _list_remote(fs, root)
     entries, now = [], time.time()
     for stage, name, n_bytes, written in files:
@@ -132,14 +132,14 @@ def list_entries(fs: fsspec.AbstractFileSystem, root: str) -> list[Entry]:
 
 
 def remove_entry(fs: fsspec.AbstractFileSystem, root: str, entry: Entry) -> None:
-    """Deletes an entry. It follows no link, so it never deletes anything that has taken the entry's path since.
+    """Deletes an entry. It follows no links, so it cannot delete anything that has replaced the entry since.
 
     Raises:
         InputError: if the root is not marked as a store.
         OSError: if the system refuses.
     """
     if not is_marked(fs, root):
-        raise InputError(f"{root}: not a store (no {MARKER}). Nothing is deleted there.")
+        raise InputError(f"{root}: not a store (no {MARKER}), so nothing in it is deleted.")
     with suppress(FileNotFoundError):
         if not isinstance(fs, LocalFileSystem):
             fs.rm_file(entry.path)
@@ -157,7 +157,7 @@ def remove_entry(fs: fsspec.AbstractFileSystem, root: str, entry: Entry) -> None
 
 
 def time_written(item: Mapping[str, Any]) -> float:
-    """Returns when a listed file was written, in seconds since 1970; 0 if the file system does not say."""
+    """Returns the time when a listed file was written, in seconds since 1970; 0 if the file system does not say."""
     when = next((item[key] for key in ("mtime", "LastModified", "created", "updated") if item.get(key)), 0.0)
     if isinstance(when, int | float):
         return float(when)
@@ -165,7 +165,7 @@ def time_written(item: Mapping[str, Any]) -> float:
 
 
 def _list_local(root: str) -> Iterator[tuple[str, str, int, float]]:
-    """Yields stage, name, bytes and time of the last change of the regular files in a store's folders."""
+    """Yields stage, name, bytes and modification time of the regular files in a store's folders."""
     with os.scandir(root) as folders:
         stages = [item.name for item in folders if STAGE.fullmatch(item.name) and item.is_dir(follow_symlinks=False)]
     for stage in stages:
@@ -193,7 +193,7 @@ def _list_names(fs: fsspec.AbstractFileSystem, root: str) -> list[str]:
 
 
 def _list_foreign(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[str]:
-    """Yields what lies below a folder and has a name, or is of a kind, that no store makes."""
+    """Yields the files and folders below a folder that no store makes."""
     if not isinstance(fs, LocalFileSystem):
         yield from (name for name in (_relative_to(path, root) for path in fs.find(root)) if not _is_of_store(name))
         return
@@ -206,7 +206,7 @@ def _list_foreign(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[str]:
 
 
 def _is_of_store(name: str) -> bool:
-    """Says whether a store writes a file of this name, relative to its root."""
+    """Says whether a store writes files with this name, relative to its root."""
     stage, _, last = name.rpartition("/")
     if not stage:
         return last == MARKER or last.startswith(f".{MARKER}.")

@@ -1,4 +1,4 @@
-"""Named arrays with JSON metadata in one safetensors file, whose header carries a checksum of both."""
+"""Safetensors files with named arrays, JSON metadata, and a checksum of both in the header."""
 
 import errno
 import hashlib
@@ -23,12 +23,12 @@ Tensors = Mapping[str, np.ndarray]
 
 
 class CorruptFileError(OrcaSweepError):
-    """A tensor file does not hold what was written."""
+    """A tensor file is damaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """A stored stage output: named arrays and what is known about them."""
+    """A stored stage output: named arrays and their metadata."""
 
     tensors: Tensors
     meta: Mapping[str, Any]
@@ -40,7 +40,7 @@ def write_tensors(
     """Writes named arrays and JSON metadata as one safetensors file, atomically.
 
     Raises:
-        StorageError: if the file cannot be written; nothing of it stays then.
+        StorageError: if the file cannot be written; then no part of it remains.
     """
     fs = fs or LocalFileSystem()
     arrays = {name: np.ascontiguousarray(array).reshape(np.shape(array)) for name, array in tensors.items()}
@@ -52,11 +52,11 @@ def write_tensors(
 
 
 def read_tensors(path: str, fs: fsspec.AbstractFileSystem | None = None) -> Artifact:
-    """Reads a file that ``write_tensors`` wrote, and checks it.
+    """Reads and checks a file that ``write_tensors`` wrote.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        CorruptFileError: if it does not hold what was written.
+        CorruptFileError: if it is damaged.
     """
     fs = fs or LocalFileSystem()
     blob = _read_local(path) if isinstance(fs, LocalFileSystem) else fs.cat_file(path)
@@ -65,8 +65,8 @@ def read_tensors(path: str, fs: fsspec.AbstractFileSystem | None = None) -> Arti
         header = json.loads(blob[8 : 8 + length])["__metadata__"]
         tensors = safetensors.numpy.load(blob)
         meta_text, written = header["meta"], header["sha256"]
-    except Exception as error:  # any malformed file ends the same way
-        raise CorruptFileError(f"{path}: not a file this program wrote ({type(error).__name__})") from error
+    except Exception as error:  # safetensors and json raise many kinds of errors
+        raise CorruptFileError(f"{path}: not a file that orca-sweep wrote ({type(error).__name__})") from error
     if state_digest(tensors, meta_text) != written:
         raise CorruptFileError(f"{path}: the checksum is wrong")
     return Artifact(tensors=tensors, meta=json.loads(meta_text))

@@ -1,4 +1,4 @@
-"""What an artifact depends on besides its inputs: library versions, schema and machine; and the key made of all of it."""
+"""The dependencies of an artifact besides its inputs (library versions, schema, machine), and the key made from all."""
 
 import hashlib
 import platform
@@ -9,19 +9,19 @@ from typing import Any
 
 from orca_sweep.config import canonical_json
 
-STAGE_SCHEMA = 4
-"""Raise it whenever the code of a stage changes what the stage computes."""
+STAGE_SCHEMA = 5
+"""Raise it whenever a stage computes something else, or stores it in another layout."""
 NUMERIC_PACKAGES = ("torch", "transformers", "numpy", "scikit-learn", "scipy", "POT")
 
 
 @cache
 def numeric_versions() -> str:
-    """Returns the versions of the libraries that change numbers, as one text."""
+    """Returns the versions of the libraries that affect numbers, as one text."""
     return " ".join(f"{name}={version(name)}" for name in NUMERIC_PACKAGES)
 
 
 def made_with(device: str, n_threads: int) -> dict[str, Any]:
-    """Returns what two trials must share, besides their inputs, to use the same artifacts; cost rows are compared by it."""
+    """Returns what two trials must share, besides their inputs, to use the same artifacts or to compare their costs."""
     return {
         "device": device,
         "n_threads": n_threads,
@@ -34,8 +34,8 @@ def made_with(device: str, n_threads: int) -> dict[str, Any]:
 def stage_key(stage: str, inputs: Mapping[str, Any]) -> str:
     """Returns the hash that names a stage's output.
 
-    It covers the inputs, the schema version of the stage code, the versions of the libraries that change numbers, and
-    the processor architecture. Thread count and device belong into ``inputs``.
+    It covers the inputs, the schema version of the stage code, the versions of the libraries that affect numbers, and the
+    processor architecture. ``inputs`` must contain the number of threads and the device.
     """
     dependencies = {
         "stage": stage,

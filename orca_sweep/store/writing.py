@@ -1,4 +1,4 @@
-"""Writing whole files or none, and what to say where the system refuses to write."""
+"""Atomic writing, and messages for refusals by the system to write."""
 
 import contextlib
 import errno
@@ -20,7 +20,7 @@ READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def find_full_disk(error: BaseException) -> StorageError | None:
-    """Returns the refusal to write that an error or one of its causes stands for, in words; None if it is another error."""
+    """Returns a StorageError if the error, or one of its causes, is a refusal to write; None otherwise."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in (*FULL, errno.EROFS):
@@ -33,10 +33,10 @@ def find_full_disk(error: BaseException) -> StorageError | None:
 
 @contextlib.contextmanager
 def explain_write_errors(path: object) -> Iterator[None]:
-    """Turns the system's error into one that says which file cannot be written and what to do.
+    """Turns an OSError in the block into a StorageError that names the file and the remedy.
 
     Raises:
-        StorageError: in place of the system's own error.
+        StorageError: in place of the OSError.
     """
     try:
         yield
@@ -48,19 +48,19 @@ def _explain_refusal(path: object, error: OSError) -> StorageError:
     why = error.strerror or str(error)
     if error.errno in READ_ONLY:
         return StorageError(
-            f"{path}: cannot be written: {why}. Make it writable, or name another folder with -o or --out. Nothing that"
-            " is already saved is lost."
+            f"{path}: cannot be written: {why}. Make it writable, or name another folder with -o or --out. Saved files"
+            " are not lost."
         )
     text = f"{FULL[error.errno]} ({why}). Make room" if error.errno in FULL else f"{why}. See that it can be"
     return StorageError(
-        f"{path}: cannot be written: {text}, then launch again: what has ended is kept, the rest goes on from its last"
-        " saved epoch."
+        f"{path}: cannot be written: {text}, then launch again. Trials that have ended are kept; the others go on from"
+        " their last saved epoch."
     )
 
 
 @contextlib.contextmanager
 def write_whole(path: str, fs: fsspec.AbstractFileSystem | None = None) -> Iterator[str]:
-    """Gives a temporary name to write to; the file takes its path only if the block ends well, and is deleted otherwise.
+    """Yields a temporary path to write to; the file is moved to its path if the block succeeds, and deleted otherwise.
 
     Raises:
         StorageError: if the system refuses to write.

@@ -14,7 +14,7 @@ from orca_sweep import __version__
 from orca_sweep.bodies import Body
 from orca_sweep.config import BodyConfig, TrialConfig
 from orca_sweep.errors import BusyError, DivergedError, TimeLimitError, is_of_users_code, out_of_memory
-from orca_sweep.results import FINAL_STATUSES, finite, now, write_record
+from orca_sweep.results import FINAL_STATUSES, make_json_safe, now, write_record
 from orca_sweep.store import find_full_disk, made_with, numeric_versions
 from orca_sweep.training.context import CHECKPOINT, RunContext, RunRecord, find_home
 from orca_sweep.training.meter import Meter
@@ -80,7 +80,9 @@ def _record_run(
         drop_checkpoint(home)  # not before the record is there
     if row["status"] == "ok":
         with contextlib.suppress(OSError):  # only later plans miss it
-            worker.store.put_row(config.trial_id, {**finite(row), **_describe_worker(worker), "config": config.flat()})
+            worker.store.put_row(
+                config.trial_id, {**make_json_safe(row), **_describe_worker(worker), "config": config.flat()}
+            )
     return row
 
 

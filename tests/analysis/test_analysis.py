@@ -90,9 +90,11 @@ def crossed(levels, n_seeds=3):
 def written(results, folder):
     """The tables as files."""
     folder.mkdir(parents=True)
-    about = {"factors": results.factors, "metric": results.metric, "spaces": results.spaces, "tuned": results.tuned}
-    for name in ("trials", "epochs"):
-        r.write_table(folder / f"{name}.parquet", pa.Table.from_pandas(getattr(results, name)), about)
+    common = {"factors": results.factors, "metric": results.metric, "tuned": results.tuned}
+    about = {"schema_version": r.TABLE_SCHEMA, "sweeps": [{"space": space, **common} for space in results.spaces]}
+    stages = pd.DataFrame(columns=["trial_id", "stage", "phase"])
+    for name, frame in (("trials", results.trials), ("epochs", results.epochs), ("stages", stages)):
+        r.write_table(folder / f"{name}.parquet", pa.Table.from_pandas(frame), about)
     return folder
 
 

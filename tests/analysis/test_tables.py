@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def test_what_a_space_scores_as_worst_counts_and_is_named(tmp_path):
     # Every module counts the same values.
     (task,) = table_effects.compute(results).tasks
     assert task.rows[0].contrast.differences == pytest.approx((0.3, -0.2))
-    assert r.scored(results)["counts"].tolist() == [True] * 4
+    assert r.score_trials(results)["counts"].tolist() == [True] * 4
 
 
 def test_tuned_cells_show_what_they_were_run_with(tmp_path):
@@ -127,8 +128,8 @@ def test_tables_that_lack_something_are_refused_in_words(tmp_path, module):
     results = sweep(tmp_path, cell_rows(NONE, BASE), cell_rows(MNIST, BETTER))
     old = results.trials.drop(columns="finetune.freeze")
     with pytest.raises(InputError, match="no column finetune.freeze. This version did not collect these tables"):
-        module.compute(r.Results(old, results.epochs, ("proxy", "finetune.freeze"), results.metric, (), ()))
-    empty = r.Results(results.trials.iloc[:0], results.epochs, results.factors, results.metric, (), ())
+        module.compute(replace(results, trials=old, factors=("proxy", "finetune.freeze")))
+    empty = replace(results, trials=results.trials.iloc[:0])
     with pytest.raises(InputError, match="no trials, so there is nothing to show"):
         module.compute(empty)
 
@@ -136,7 +137,7 @@ def test_tables_that_lack_something_are_refused_in_words(tmp_path, module):
 def test_a_metric_that_is_no_column_names_those_that_are(tmp_path):
     results = sweep(tmp_path, cell_rows(NONE, BASE))
     with pytest.raises(
-        InputError, match="'accuracy' is no column .*val_metric_best, val_metric_last, test_metric_best"
+        InputError, match="'accuracy' is not a column .*val_metric_best, val_metric_last, test_metric_best"
     ):
         table_results.compute(results, "accuracy")
 
@@ -541,9 +542,7 @@ def test_the_unit_of_time_follows_its_size(tmp_path):
 
 def test_cost_says_what_it_cannot_use(tmp_path):
     results = sweep(tmp_path, cell_rows(NONE, BASE))
-    short = r.Results(
-        results.trials.drop(columns=["body_s", "host"]), results.epochs, ("proxy",), results.metric, (), ()
-    )
+    short = replace(results, trials=results.trials.drop(columns=["body_s", "host"]))
     with pytest.raises(InputError, match="no column body_s, host"):
         cost.compute(short)
     for share in (0.0, math.nan, math.inf):

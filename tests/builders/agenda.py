@@ -1,4 +1,4 @@
-"""A simulated cluster that runs what an agenda hands out."""
+"""A simulated cluster that runs the trials of an agenda."""
 
 import random
 
@@ -12,7 +12,7 @@ def name_shared(config):
 
 
 class World:
-    """A cluster of so many slots: trials pass their stages and end after random times."""
+    """A cluster with a number of slots; trials pass their stages and end after random times."""
 
     def __init__(self, plan, slots, score=lambda config: 0.5, status=lambda trial, n: "ok", rows=None, seed=0, **more):
         self.rows = {} if rows is None else rows
@@ -24,7 +24,7 @@ class World:
         )
 
     def run(self, most=10_000):
-        """Runs to the end; returns the trials in the order in which they began."""
+        """Runs to the end and returns the trials in the order of their starts."""
         running = {}
         for _ in range(most):
             while len(running) < self.slots:
@@ -34,15 +34,15 @@ class World:
                 self.order.append(trial)
                 running[trial.trial_id] = (trial, list(name_shared(trial.config)))
             if not running:
-                assert self.agenda.is_over, "deadlock: nothing runs, and something is left"
+                assert self.agenda.is_over, "deadlock: nothing runs, but trials are left"
                 return self.order
             self.check(running)
             self.time += 1.0
             self.step(running, self.rng.choice(sorted(running)))
-        raise AssertionError("it does not end")
+        raise AssertionError("the agenda does not end")
 
     def check(self, running):
-        """Nobody makes what another is making."""
+        """Checks that no two trials make the same artifact."""
         makers = [
             name
             for trial, left in running.values()

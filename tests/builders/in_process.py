@@ -1,4 +1,4 @@
-"""The command line run in this process, and what a folder looks like before and after."""
+"""Runs the command line in this process, and takes snapshots of folders."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ class Ended:
 
 
 def call(main, *words):
-    """Runs a program's main function; what is no exit is an error of the test."""
+    """Runs a program's main function and returns its exit code and output; other exceptions fail the test."""
     text, before = io.StringIO(), sys.argv
     sys.argv = [str(main.__module__), *map(str, words)]
     try:

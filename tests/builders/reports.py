@@ -101,4 +101,7 @@ def big_results(n_cells=200, n_seeds=10, n_epochs=100):
             })  # fmt: skip
             epochs.append(pd.DataFrame({"trial_id": name, "stage": "finetune", "epoch": range(1, n_epochs + 1),
                                         "val_metric": curve}))  # fmt: skip
-    return r.Results(pd.DataFrame(rows), pd.concat(epochs), ("task", "proxy"), "test_metric_best", ("big",), ("?",))
+    return r.Results(
+        trials=pd.DataFrame(rows), epochs=pd.concat(epochs), factors=("task", "proxy"), metric="test_metric_best",
+        spaces=("big",), questions=("?",),
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Folders of sweeps as launch leaves them, with no training behind them."""
+"""Sweep folders as launch leaves them, made without training."""
 
 import math
 
@@ -9,7 +9,7 @@ from tests.builders.manifests import sweep_manifest
 
 
 def sweep_folder(folder, seeds=(0, 1, 2), statuses=(), name="demo"):
-    """A sweep folder as launch leaves it, with the given statuses and no training behind it."""
+    """Writes a sweep folder as launch leaves it, with these statuses, without training."""
     trials, n = [], 0
     for epochs in (0, 3):
         for seed in seeds:

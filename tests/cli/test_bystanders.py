@@ -130,7 +130,7 @@ def test_an_entry_that_became_a_link_or_whose_store_lost_its_marker_is_not_delet
     (tmp_path / "store/embedder").unlink()
     (tmp_path / "moved").rename(tmp_path / "store/embedder")
     (tmp_path / "store" / MARKER).unlink()
-    with pytest.raises(InputError, match="Nothing is deleted there"):
+    with pytest.raises(InputError, match="nothing in it is deleted"):
         store.remove_entry(entry)
     assert Path(entry.path).is_file()
 
@@ -172,7 +172,7 @@ def test_a_folder_with_anything_else_is_not_marked_again(tmp_path, monkeypatch, 
     write(tmp_path / "store" / name)
     before = contents(tmp_path)
     assert command(monkeypatch, "store", "mark", tmp_path / "store") == 2
-    assert "holds what no store writes" in capsys.readouterr().err
+    assert "contains files that are not a store's" in capsys.readouterr().err
     assert contents(tmp_path) == before
 
 
@@ -268,7 +268,7 @@ def test_collect_refuses_tables_that_it_has_not_written(sweep, tmp_path, monkeyp
         write(out / name / "thesis.tex")
     before = contents(tmp_path)
     assert command(monkeypatch, "collect", sweep, "-o", out) == 2
-    assert f"{out / name}: is there, and was not written by orca-sweep" in capsys.readouterr().err
+    assert f"{out / name}: orca-sweep did not write this file" in capsys.readouterr().err
     assert contents(tmp_path) == before
 
 

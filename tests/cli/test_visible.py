@@ -73,7 +73,7 @@ def nasty_sweep(tmp_path):
     manifest = require_manifest(folder)
     failed = [trial["trial_id"] for trial in manifest.trials][1]
     record = results.read_record(folder, failed)
-    record["row"] = results.finite(
+    record["row"] = results.make_json_safe(
         {**record["row"], "error": f"ValueError: {NASTY}\nmore"}
     )  # as a trial's end writes it
     results.write_json(folder / "trials" / failed / "row.json", record)

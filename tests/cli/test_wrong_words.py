@@ -98,7 +98,7 @@ def test_a_metric_that_no_table_has_is_told(tmp_path):
             None,
             "transformers does not understand its config.json .* Field 'layer_norm_eps' expected float, got NoneType",
         ),
-        ("hidden_act", "nonsense", "'nonsense' is not known to the library that reads it.* Correct config.json"),
+        ("hidden_act", "nonsense", "the library that reads it does not know 'nonsense'.* Correct config.json"),
     ],
 )
 def test_what_a_library_says_of_a_body_has_a_place_and_a_remedy(saved_body, entry, value, words):
@@ -111,7 +111,10 @@ def test_what_a_library_says_of_a_body_has_a_place_and_a_remedy(saved_body, entr
 
 
 def test_a_reason_has_no_names_of_classes():
-    errors = {"a size is 0: integer modulo by zero": lambda: 1 % 0, "'x' is not known to the library": lambda: {}["x"]}
+    errors = {
+        "a size is 0: integer modulo by zero": lambda: 1 % 0,
+        "the library that reads it does not know 'x'": lambda: {}["x"],
+    }
     for words, cause in errors.items():
         with pytest.raises((ArithmeticError, LookupError)) as caught:
             cause()

@@ -1,6 +1,7 @@
 """What a trial cost is measured where it runs; a recorded trial can be run again and compared."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -153,7 +154,7 @@ def test_a_trial_comes_back_to_the_last_bit(recorded, user_tasks, tmp_path):
 def test_a_number_that_does_not_come_back_is_named_with_what_differs(recorded, user_tasks, tmp_path):
     folder, trial_id = recorded
     record = r.read_record(folder, trial_id)
-    row = {**record["row"], **r.unsealed(record)}
+    row = {**record["row"], **r.unseal_metrics(record)}
     changed = {"val_metric_last": row["val_metric_last"] + 0.125, "versions": "torch=1.0", "data_sha256": "0" * 64}
     r.write_record(folder, row | changed, record["epochs"])
     found = replay(r.find_trial(folder, trial_id), tmp_path, [str(user_tasks)])
@@ -177,10 +178,10 @@ def test_what_cannot_be_replayed_is_told(recorded, user_tasks):
     with pytest.raises(InputError, match=f"the nearest is {trial_id}"):
         r.find_trial(folder, f"{trial_id[:-1]}x")
     one = r.find_trial(folder, trial_id)
-    other = r.Recorded(trial_id, {**one.config, "finetune.lr": 0.5}, one.row, one.tests, one.is_sealed)
+    other = replace(one, config={**one.config, "finetune.lr": 0.5})
     with pytest.raises(InputError, match=r"has the id \w+ in this version, which has other knobs"):
         replay(other, folder, [])
-    unknown = r.Recorded(trial_id, {**one.config, "finetune.nothing": 1}, one.row, one.tests, one.is_sealed)
+    unknown = replace(one, config={**one.config, "finetune.nothing": 1})
     with pytest.raises(InputError, match="its config is none of this version"):
         replay(unknown, folder, [])
     (folder / "trials" / trial_id / "row.json").unlink()
@@ -208,7 +209,7 @@ def test_the_sweep_that_has_the_trial_is_found_and_what_is_wrong_with_it_told(tm
 
 def test_replay_on_the_command_line_shows_no_sealed_number(recorded, tmp_path, monkeypatch):
     folder, trial_id = recorded
-    sealed = r.unsealed(r.read_record(folder, trial_id))
+    sealed = r.unseal_metrics(r.read_record(folder, trial_id))
     done = CliRunner().invoke(cli.app, ["replay", trial_id[:8], "--from", str(folder)])
     assert done.exit_code == 0, done.output
     assert "test_metric_best: sealed, same now" in done.output

@@ -1,4 +1,4 @@
-"""Collecting: many sweeps into one set of tables, again and again, from records and tables of other versions."""
+"""Collecting many sweeps into one set of tables, repeatedly, from records and from tables made elsewhere."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 
 from orca_sweep import results as r
 from orca_sweep.errors import InputError
-from orca_sweep.results import collecting
+from orca_sweep.results import collecting, sources
 from orca_sweep.space.manifest import require_manifest, write_manifest
 from tests.builders.sweeps import sweep_folder
 from tests.commands import orca
@@ -21,59 +21,57 @@ from tests.commands import orca
 TABLES = ("trials", "epochs", "stages")
 
 
-def read_ids(monkeypatch):
-    """The trials whose records are read, in order."""
+def spy_on_reading(monkeypatch):
+    """Returns a list that gets the id of each trial whose record is read, in order."""
     seen = []
-    real = collecting.read_record
+    real = sources.read_record
 
     def spy(folder, trial_id):
         seen.append(trial_id)
         return real(folder, trial_id)
 
-    monkeypatch.setattr(collecting, "read_record", spy)
+    monkeypatch.setattr(sources, "read_record", spy)
     return seen
 
 
-def all_bytes(folder):
+def read_tables(folder):
     return {name: (folder / f"{name}.parquet").read_bytes() for name in TABLES}
 
 
-def with_stages(folder):
+def add_stages(folder):
     for path in sorted((folder / "trials").glob("*/row.json")):
         record = json.loads(path.read_text())
         stages = [{"stage": "finetune", "phase": phase, "n_steps": 7 * phase, "wall_time_s": 0.5} for phase in (1, 2)]
-        row = {**record["row"], **r.unsealed(record)}
+        row = {**record["row"], **r.unseal_metrics(record)}
         r.write_record(folder, row, record["epochs"], stages)
     return folder
 
 
-def test_only_what_is_new_or_changed_is_read_again(tmp_path, monkeypatch):
-    folder = with_stages(sweep_folder(tmp_path / "s", statuses=["ok", None, "failed"]))
-    seen, out = read_ids(monkeypatch), tmp_path / "t"
+def test_only_new_and_changed_records_are_read_again(tmp_path, monkeypatch):
+    folder = add_stages(sweep_folder(tmp_path / "s", statuses=["ok", None, "failed"]))
+    seen, out = spy_on_reading(monkeypatch), tmp_path / "t"
     ids = r.collect([folder], out).trials["trial_id"].tolist()
     assert seen == ids
     seen.clear()
-    before = all_bytes(out)
+    before = read_tables(out)
     assert r.collect([folder], out).trials["status"].tolist() == ["ok", "unfinished", "failed", "ok", "ok", "ok"]
     assert seen == [ids[1]] or seen == []
-    assert all_bytes(out) == before
-    # One trial ends, one that had failed is run again: these two are read, and the order stays.
+    assert read_tables(out) == before
+    # One trial ends and a failed one runs again: these two are read, and the order does not change.
     seen.clear()
-    whole = with_stages(sweep_folder(tmp_path / "whole"))
-    for i in (1, 2):
-        os.replace(whole / "trials" / ids[i], folder / "trials" / ids[i]) if i == 1 else os.replace(
-            whole / "trials" / ids[i] / "row.json", folder / "trials" / ids[i] / "row.json"
-        )
+    whole = add_stages(sweep_folder(tmp_path / "whole"))
+    os.replace(whole / "trials" / ids[1], folder / "trials" / ids[1])
+    os.replace(whole / "trials" / ids[2] / "row.json", folder / "trials" / ids[2] / "row.json")
     r.reveal(folder)
-    found = r.collect([folder], out)
+    results = r.collect([folder], out)
     assert sorted(seen) == sorted([ids[1], ids[2]])
-    assert found.trials["status"].tolist() == ["ok"] * 6
-    assert r.collect([folder], tmp_path / "fresh").trials.equals(found.trials)
-    assert all_bytes(out) == all_bytes(tmp_path / "fresh")
+    assert results.trials["status"].tolist() == ["ok"] * 6
+    assert r.collect([folder], tmp_path / "fresh").trials.equals(results.trials)
+    assert read_tables(out) == read_tables(tmp_path / "fresh")
 
 
 @pytest.mark.parametrize("harm", ["table", "stamps", "version"])
-def test_what_was_collected_is_not_trusted_when_it_is_not_what_was_left(tmp_path, monkeypatch, harm):
+def test_earlier_tables_are_not_used_once_they_have_changed(tmp_path, monkeypatch, harm):
     folder, out = sweep_folder(tmp_path / "s"), tmp_path / "t"
     before = r.collect([folder], out).trials
     if harm == "table":
@@ -82,20 +80,20 @@ def test_what_was_collected_is_not_trusted_when_it_is_not_what_was_left(tmp_path
         (out / collecting.STAMPS).write_text("{")
     else:
         monkeypatch.setattr(collecting, "__version__", "9.9.9")
-    seen = read_ids(monkeypatch)
-    found = r.collect([folder], out)
+    seen = spy_on_reading(monkeypatch)
+    results = r.collect([folder], out)
     assert len(seen) == 6
-    assert found.trials.equals(before) and len(found.epochs) == 12
+    assert results.trials.equals(before) and len(results.epochs) == 12
 
 
-def test_tables_made_elsewhere_are_sources_too_and_the_better_record_wins(tmp_path):
+def test_tables_made_elsewhere_are_sources_and_the_better_record_wins(tmp_path):
     a = sweep_folder(tmp_path / "a", statuses=["failed", None], name="first")
-    b = with_stages(sweep_folder(tmp_path / "b", seeds=(0, 5), name="second"))
+    b = add_stages(sweep_folder(tmp_path / "b", seeds=(0, 5), name="second"))
     both = r.collect([a, b], tmp_path / "both")
     r.collect([a], tmp_path / "ta")
     r.collect([b], tmp_path / "tb")
-    for sources in ([tmp_path / "ta", tmp_path / "tb"], [tmp_path / "ta", b], [a, tmp_path / "tb"]):
-        merged = r.collect(sources, tmp_path / "merged")
+    for folders in ([tmp_path / "ta", tmp_path / "tb"], [tmp_path / "ta", b], [a, tmp_path / "tb"]):
+        merged = r.collect(folders, tmp_path / "merged")
         pd.testing.assert_frame_equal(merged.trials, both.trials)
         pd.testing.assert_frame_equal(merged.epochs, both.epochs)
         pd.testing.assert_frame_equal(merged.stages, both.stages)
@@ -106,26 +104,20 @@ def test_tables_made_elsewhere_are_sources_too_and_the_better_record_wins(tmp_pa
     assert both.spaces == ("first", "second")
 
 
-def test_rows_of_other_versions_are_merged_by_the_names_of_their_columns(tmp_path):
+def test_tables_with_other_columns_are_merged_by_name(tmp_path):
     folder = sweep_folder(tmp_path / "s")
     r.collect([folder], tmp_path / "old")
-    # An earlier version: fewer columns, in another order, no table of stages, one metadata for all.
-    about = {
-        "schema_version": 1,
-        "spaces": ["demo"],
-        "questions": ["?"],
-        "factors": ["embedder.epochs"],
-        "metric": "test_metric_best",
-    }
+    # Fewer columns, in another order.
     for name, lacking in (
         ("trials", ["lr_integral", "is_sealed", "revealed_at", "gpu_s"]),
         ("epochs", ["n_steps", "lr_integral"]),
     ):
-        table = pq.read_table(tmp_path / "old" / f"{name}.parquet").drop_columns(lacking)
+        table = pq.read_table(tmp_path / "old" / f"{name}.parquet")
+        about = json.loads(table.schema.metadata[b"orca_sweep"])
+        table = table.drop_columns(lacking)
         r.write_table(tmp_path / "old" / f"{name}.parquet", table.select(table.column_names[::-1]), about)
-    (tmp_path / "old" / "stages.parquet").unlink()
     assert r.read_results(tmp_path / "old").factors == ("embedder.epochs",)
-    # A later one: more columns, of which one has types that do not go together.
+    # More columns, one of them with incompatible types.
     newer = sweep_folder(tmp_path / "newer", seeds=(7, 8))
     for i, path in enumerate(sorted((newer / "trials").glob("*/row.json"))):
         record = json.loads(path.read_text())
@@ -134,9 +126,9 @@ def test_rows_of_other_versions_are_merged_by_the_names_of_their_columns(tmp_pat
             "epochs": [{**e, "odd": e["epoch"]} for e in record["epochs"]],
         }
         r.write_json(path, {**record, **more})
-    found = r.collect([tmp_path / "old", newer], tmp_path / "t")
-    assert len(found.trials) == 10 and len(found.epochs) == 20
-    assert found.trials["energy_j"].notna().sum() == 4 and found.epochs["odd"].notna().sum() == 8
+    results = r.collect([tmp_path / "old", newer], tmp_path / "t")
+    assert len(results.trials) == 10 and len(results.epochs) == 20
+    assert results.trials["energy_j"].notna().sum() == 4 and results.epochs["odd"].notna().sum() == 8
     schema = pq.read_schema(tmp_path / "t" / "trials.parquet")
     assert schema.field("energy_j").type == pa.float64()
     assert [name for name in schema.names if name != "energy_j"] == [column.name for column in r.trial_columns()]
@@ -145,12 +137,12 @@ def test_rows_of_other_versions_are_merged_by_the_names_of_their_columns(tmp_pat
         record = json.loads(path.read_text())
         r.write_json(path, {**record, "epochs": [{**e, "odd": "text"} for e in record["epochs"][:1]]})
         break
-    again = r.collect([tmp_path / "old", newer], tmp_path / "t")  # old columns of numbers beside new ones of text
+    again = r.collect([tmp_path / "old", newer], tmp_path / "t")  # a column has numbers in one part and text in another
     assert "text" in set(again.epochs["odd"].dropna())
 
 
-def test_two_that_collect_at_once_leave_nothing_that_is_trusted_wrongly(tmp_path, monkeypatch):
-    """Another, which has seen less, writes its tables after ours and before our stamps."""
+def test_two_collections_at_once_leave_no_stamps_of_other_tables(tmp_path, monkeypatch):
+    """A second collection, with fewer records, writes its tables between the first one's tables and stamps."""
     folder, out = sweep_folder(tmp_path / "s", statuses=["ok", None]), tmp_path / "t"
     r.collect([folder], tmp_path / "less")
     late = sweep_folder(tmp_path / "whole") / "trials"
@@ -170,7 +162,7 @@ def test_two_that_collect_at_once_leave_nothing_that_is_trusted_wrongly(tmp_path
     assert r.collect([folder], out).trials["status"].tolist() == ["ok"] * 6
 
 
-def test_a_column_that_only_a_source_of_before_had_goes_with_it(tmp_path):
+def test_an_unknown_column_goes_with_its_source(tmp_path):
     a, b = sweep_folder(tmp_path / "a"), sweep_folder(tmp_path / "b", seeds=(7, 8))
     for path in (a / "trials").glob("*/row.json"):
         record = json.loads(path.read_text())
@@ -179,14 +171,15 @@ def test_a_column_that_only_a_source_of_before_had_goes_with_it(tmp_path):
     assert "energy_j" in r.collect([a, b], tmp_path / "t").trials
     r.collect([b], tmp_path / "t")
     r.collect([b], tmp_path / "fresh")
-    assert all_bytes(tmp_path / "t") == all_bytes(tmp_path / "fresh")
+    assert read_tables(tmp_path / "t") == read_tables(tmp_path / "fresh")
 
 
-def test_a_newer_schema_is_refused_and_every_wrong_source_is_named(tmp_path):
+def test_another_schema_is_refused_and_every_wrong_source_is_named(tmp_path):
     folder = sweep_folder(tmp_path / "s")
     r.collect([folder], tmp_path / "t")
     table = pq.read_table(tmp_path / "t" / "trials.parquet")
-    r.write_table(tmp_path / "t" / "trials.parquet", table, {"schema_version": r.TABLE_SCHEMA + 1})
+    about = {"schema_version": r.TABLE_SCHEMA + 1, "sweeps": []}
+    r.write_table(tmp_path / "t" / "trials.parquet", table, about)
     with pytest.raises(InputError) as caught:
         r.collect([tmp_path / "t", tmp_path / "nowhere", folder], tmp_path / "out")
     assert [
@@ -197,13 +190,16 @@ def test_a_newer_schema_is_refused_and_every_wrong_source_is_named(tmp_path):
     ]
     assert "nowhere: no sweep here" in str(caught.value.problems[1])
     assert not (tmp_path / "out").exists()
+    r.write_table(tmp_path / "t" / "trials.parquet", table, {**about, "schema_version": r.TABLE_SCHEMA - 1})
+    with pytest.raises(InputError, match="schema version 1; this version reads 2. Make the tables again"):
+        r.read_results(tmp_path / "t")
 
 
-def test_a_file_where_a_folder_must_be_is_told(tmp_path):
+def test_a_file_in_place_of_a_folder_is_reported(tmp_path):
     folder, file = sweep_folder(tmp_path / "s"), tmp_path / "f"
     file.write_text("x")
     for out in (file, file / "t"):
-        with pytest.raises(InputError, match="no folder can be made there"):
+        with pytest.raises(InputError, match="a file is in the way, so the folder cannot be made"):
             r.collect([folder], out)
     for look in (lambda: r.collect([file], tmp_path / "t"), lambda: r.reveal(file), lambda: r.sweep_status(file)):
         with pytest.raises(InputError, match="f: no sweep here"):
@@ -211,7 +207,7 @@ def test_a_file_where_a_folder_must_be_is_told(tmp_path):
 
 
 def test_tables_open_in_pandas_polars_and_duckdb_alike(tmp_path):
-    folder = with_stages(sweep_folder(tmp_path / "s", statuses=["ok", "failed"]))
+    folder = add_stages(sweep_folder(tmp_path / "s", statuses=["ok", "failed"]))
     r.collect([folder], tmp_path / "t")
     for name, n in (("trials", 6), ("epochs", 12), ("stages", 12)):
         path = tmp_path / "t" / f"{name}.parquet"
@@ -226,7 +222,7 @@ def test_tables_open_in_pandas_polars_and_duckdb_alike(tmp_path):
     assert moments.dtype == polars.Datetime("ms", "UTC")
 
 
-def test_every_column_of_every_table_says_what_it_means(tmp_path):
+def test_every_column_of_every_table_has_a_meaning(tmp_path):
     r.collect([sweep_folder(tmp_path / "s")], tmp_path / "t")
     for name, columns in (("trials", r.trial_columns()), ("epochs", r.EPOCH_COLUMNS), ("stages", r.STAGE_COLUMNS)):
         schema = pq.read_schema(tmp_path / "t" / f"{name}.parquet")
@@ -236,27 +232,23 @@ def test_every_column_of_every_table_says_what_it_means(tmp_path):
         assert json.loads(schema.metadata[b"orca_sweep"])["schema_version"] == r.TABLE_SCHEMA
 
 
-def test_collect_on_the_command_line_names_all_three(tmp_path):
-    folder = with_stages(sweep_folder(tmp_path / "s"))
+def test_the_command_line_names_all_three_tables(tmp_path):
+    folder = add_stages(sweep_folder(tmp_path / "s"))
     done = orca("collect", folder, "-o", tmp_path / "t")
     assert done.returncode == 0, done.stderr
-    for text in (
-        "trials.parquet: 6 trials (6 ok)",
-        "epochs.parquet: 12 epochs",
-        "stages.parquet: 12 stages",
-    ):
+    for text in ("trials.parquet: 6 trials (6 ok)", "epochs.parquet: 12 epochs", "stages.parquet: 12 stages"):
         assert text in done.stdout
 
 
-def test_records_that_the_plan_does_not_name_are_told_and_in_no_table(tmp_path, capsys):
-    """As with the sweep.json of another sweep, a plan with a line less, or one from which a seed was taken."""
+def test_records_of_unplanned_trials_are_reported_and_in_no_table(tmp_path, capsys):
+    """For example with the sweep.json of another sweep, or after a seed was removed from the plan."""
     folder = sweep_folder(tmp_path / "s")
     assert (r.sweep_status(folder).unplanned, r.collect([folder], tmp_path / "whole").notes) == (None, ())
     manifest = require_manifest(folder)
     *kept, last = manifest.trials
     less = manifest.model_copy(update={"trials": tuple(kept)})
     write_manifest(folder, less)
-    words = f"{folder}/trials: 1 records are of no trial that sweep.json plans, such as {last['trial_id']}"
+    words = f"{folder}/trials: 1 record belongs to trials that sweep.json does not plan, such as {last['trial_id']}"
     assert r.sweep_status(folder).unplanned.startswith(words)
     results = r.collect([folder], tmp_path / "t")
     assert (len(results.trials), len(results.notes)) == (len(kept), 1)
@@ -268,15 +260,15 @@ def test_records_that_the_plan_does_not_name_are_told_and_in_no_table(tmp_path, 
     shown = orca("status", folder).stdout
     assert "\x1b" not in shown
     assert "2 records" in shown
-    write_manifest(folder, less.model_copy(update={"earlier": (last,)}))  # of another content, and known
-    assert "1 records" in r.sweep_status(folder).unplanned
+    write_manifest(folder, less.model_copy(update={"earlier": (last,)}))  # a known trial of earlier content
+    assert "1 record belongs" in r.sweep_status(folder).unplanned
 
 
-def test_the_log_of_another_sweeps_looks_is_told(tmp_path):
+def test_the_log_of_another_sweep_is_reported(tmp_path):
     folder, other = sweep_folder(tmp_path / "s"), sweep_folder(tmp_path / "o", seeds=(7, 8))
     shutil.copy(other / "reveals.json", folder / "reveals.json")
     for read in (lambda: r.reveal(folder), lambda: r.collect([folder], tmp_path / "t")):
-        with pytest.raises(InputError, match=r"reveals\.json: it is the log of another sweep.*Move it away to seal"):
+        with pytest.raises(InputError, match=r"reveals\.json: it belongs to another sweep.*Move it away to seal"):
             read()
-    shutil.rmtree(folder / "trials")  # whose trials are gone has still looked at them
-    assert len(r.reveals(folder)) == 1
+    shutil.rmtree(folder / "trials")  # somebody has looked at them even if the trials are gone
+    assert len(r.read_reveals(folder)) == 1

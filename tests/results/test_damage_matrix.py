@@ -1,8 +1,8 @@
-"""Every kind of file that the product reads back, times every damage, over the commands that read it.
+"""Every kind of file that orca-sweep reads back, with every damage, and the commands that read it.
 
-Each combination must end with exit code 0, 1 or 2 and no traceback, must leave the numbers of undamaged trials as they
-are, and must name the damaged file unless what it holds is made anew. The long form tries every command; the short one
-those that end within a fraction of a second.
+Each combination must end with exit code 0, 1 or 2 and without a traceback, must not change the numbers of undamaged trials,
+and must name the damaged file unless its content is made again. The long test tries every command, the short one those that
+end within a fraction of a second.
 """
 
 import contextlib
@@ -47,26 +47,26 @@ def quick_commands(monkeypatch):
 
 
 def make_world(root):
-    """A sweep that plans on the way and of which a half is revealed, its tables, and a data root."""
+    """Makes a half-revealed sweep that planned trials while it ran, its tables, and a data root."""
     sweep = sweep_folder(root / "sweep", statuses=["ok", "ok", "failed"])
     manifest = require_manifest(sweep)
     trials = [{**trial, "role": "replicate"} for trial in manifest.trials]
     cells = [
-        TunedEntry(cell_id=cell_id, base=trials[place]["config"], settings={}, levels={}, candidates=())
-        for place, cell_id in enumerate(dict.fromkeys(trial["cell_id"] for trial in trials))
+        TunedEntry(cell_id=cell_id, base=trials[index]["config"], settings={}, levels={}, candidates=())
+        for index, cell_id in enumerate(dict.fromkeys(trial["cell_id"] for trial in trials))
     ]
     plan = manifest.model_copy(update={"tuned": tuple(cells), "n_later": 4, "trials": tuple(trials[:2])})
     write_manifest(sweep, plan)
     append_planned(sweep, trials[2:4])
-    write_manifest(sweep, plan)  # what the first launch planned on the way goes on
+    write_manifest(sweep, plan)  # trials that the first launch planned while it ran stay planned
     append_planned(sweep, trials[4:])
     (sweep / "trials" / trials[2]["trial_id"] / "error.txt").write_text("Traceback\nValueError: no\n")
-    for trial in trials[4:]:  # these ended after the only look
+    for trial in trials[4:]:  # these ended after the only reveal
         record = r.read_record(sweep, trial["trial_id"])
-        ended = {**record["row"], **r.unsealed(record)}
+        ended = {**record["row"], **r.unseal_metrics(record)}
         stages = [{"stage": "finetune", "phase": 1, "n_steps": 7}]
         r.write_record(sweep, ended, record["epochs"], stages)
-    look = r.reveals(sweep)[0]
+    look = r.read_reveals(sweep)[0]
     shown = [trial["trial_id"] for trial in trials[:2]]
     r.write_json(sweep / "reveals.json", {"reveals": [{"time": look.time, "trials": shown}]})
     assert orca("collect", sweep).code == 0
@@ -74,7 +74,7 @@ def make_world(root):
     data, mirror = root / "data", root / "mirror"
     data.mkdir()
     (data / "hashes.json").write_text(json.dumps({"other.bin": f"sha256:{'0' * 64}"}))
-    shutil.copytree(sweep, root / "another")  # whose files are put in the place of ours
+    shutil.copytree(sweep, root / "another")  # its files replace those of the sweep
     other = root / "another"
     replaced = {"name": "another", "trials": tuple(trials[:1])}
     r.write_json(other / "sweep.json", require_manifest(other).model_copy(update=replaced).content())
@@ -94,16 +94,16 @@ def make_world(root):
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A kind of file, the commands that read it, and what another of its kind is."""
+    """A kind of file, the commands that read it, and another file to replace it by."""
 
     name: str
     path: str
     copy: str | None
     commands: tuple
     is_made_anew: bool = False
-    """It holds nothing that is not elsewhere: it need not be named."""
+    """Its content can be made again, so that messages need not name it."""
     content: dict = field(default_factory=dict)
-    """What is put in for the wrong content that has a right checksum."""
+    """Wrong content that is written with a right checksum."""
 
 
 def status(root):
@@ -152,7 +152,7 @@ def analyse(root):
 
 @contextlib.contextmanager
 def logged(texts):
-    """Collects what the package warns of in its log, which a command prints to stderr."""
+    """Collects the warnings in the package's log, which a command prints to stderr."""
     handler = logging.Handler()
     handler.emit = lambda entry: texts.append(entry.getMessage())
     logging.getLogger("orca_sweep").addHandler(handler)
@@ -163,7 +163,7 @@ def logged(texts):
 
 
 def as_command(work):
-    """A library call as the command line would run it."""
+    """Runs a library call and returns what a command would end with."""
     texts = []
     try:
         with logged(texts):
@@ -255,7 +255,7 @@ def put(path, content):
 
 
 def edit(path, kind, root):
-    """A number is changed, as an editor would, or a row of a table by a program that reads and writes it."""
+    """Changes a number, as an editor would, or a column of a table, as a program that rewrites it would."""
     if path.suffix == ".parquet":
         frame = pd.read_parquet(path)
         numbers = [name for name in ("val_metric", "seed", "n_steps") if name in frame]
@@ -263,7 +263,7 @@ def edit(path, kind, root):
         frame.to_parquet(path)
         return
     blob = path.read_bytes()
-    digits = [place for place, byte in enumerate(blob) if byte in b"0123456789" and place > len(blob) // 2]
+    digits = [i for i, byte in enumerate(blob) if byte in b"0123456789" and i > len(blob) // 2]
     put(
         path,
         b"edited"
@@ -273,7 +273,7 @@ def edit(path, kind, root):
 
 
 def seal_wrong_content(path, kind, root):
-    """The checksum is right, the content is not."""
+    """Writes wrong content with a right checksum."""
     if path.suffix == ".parquet":
         import pyarrow as pa
 
@@ -294,10 +294,10 @@ def replace_by(make):
 
 
 def flip(path, kind, root):
-    """One bit in the middle; of a table the next one that its values depend on, since not every byte of Parquet is one."""
+    """Flips a bit in the middle; in a table, the next one that its values depend on, since not every bit is used."""
     whole = path.read_bytes()
-    for place in range(len(whole) // 2, len(whole)):
-        put(path, whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+    for i in range(len(whole) // 2, len(whole)):
+        put(path, whole[:i] + bytes([whole[i] ^ 0x10]) + whole[i + 1 :])
         if path.suffix != ".parquet" or reads_otherwise(path, whole):
             return
 
@@ -345,10 +345,10 @@ def make_socket(path):
 
 HARMLESS = {
     ("hashes.json", "edited"), ("hashes.json", "sealed wrongly"),  # a hash of another file
-    ("about.json", "a link to nothing"), ("about.json", "a link to itself"),  # as if it had never been converted
+    ("about.json", "a link to nothing"), ("about.json", "a link to itself"),  # as if it were never converted
     ("a stage artifact", "a link to nothing"), ("a row in the store", "a link to nothing"),
     ("planned.jsonl", "empty"), ("planned.jsonl", "last byte lost"),
-    ("planned.jsonl", "half"),  # as a killed driver leaves it: what is lost is still to be planned, and counted so
+    ("planned.jsonl", "half"),  # as a killed driver leaves it: lost trials count as still to be planned
 }  # fmt: skip
 
 
@@ -356,7 +356,9 @@ def names_in(root):
     ids = (root / "planned").read_text().split()
     failed = next(trial_id for trial_id in ids if (root / "another" / "trials" / trial_id / "error.txt").exists())
     sealed = [
-        trial_id for trial_id in ids if trial_id not in r.reveals(root / "another")[0].trials and trial_id != failed
+        trial_id
+        for trial_id in ids
+        if trial_id not in r.read_reveals(root / "another")[0].trials and trial_id != failed
     ]
     return {"trial": sealed[0], "other": sealed[1], "failed": failed}
 
@@ -366,7 +368,7 @@ def copy_of(kind, root):
 
 
 def numbers(root, bad):
-    """What is known of the trials that are whole, in tables made anew by a library call."""
+    """Returns the collected numbers of undamaged trials."""
     frame = pd.read_parquet(root / "out" / "trials.parquet").set_index("trial_id")
     kept = ["status", "val_metric_best", "n_steps", "test_metric_best", "is_sealed", "cell_id", "embedder.epochs"]
     whole = frame.drop(index=bad, errors="ignore")[kept].sort_index().astype(object)
@@ -374,7 +376,7 @@ def numbers(root, bad):
 
 
 def try_all(tmp_path, combinations):
-    """Runs each combination in a copy of its own; returns how many ended with which code."""
+    """Runs each combination in a separate copy; returns the numbers of exit codes, and what went wrong."""
     world = make_world(tmp_path / "world")
     names = names_in(world)
     assert collect_elsewhere(world).code == 0
@@ -424,13 +426,13 @@ def try_all(tmp_path, combinations):
     return codes, wrong
 
 
-def told(codes, what):
+def print_counts(codes, title):
     counts = ", ".join(f"exit code {code}: {n}" for code, n in sorted(codes.items()))
-    print(f"{what}: {codes.total()} combinations; {counts}")
+    print(f"{title}: {codes.total()} combinations; {counts}")
 
 
 def in_turn(kinds):
-    """Every damage of every kind, each with two of the commands that read it, so that each has its turn."""
+    """Yields every damage of every kind with two of the commands that read it, in turn."""
     for kind in kinds:
         turns = itertools.cycle(kind.commands)
         for harm in DAMAGES.items():
@@ -443,19 +445,19 @@ def assert_all_right(codes, wrong):
     assert codes[0] > codes.total() / 20 and codes[2] > codes.total() / 4
 
 
-def test_every_damage_of_every_file_is_told_or_made_good(tmp_path, capsys):
+def test_every_damage_of_every_file_is_reported_or_repaired(tmp_path, capsys):
     codes, wrong = try_all(tmp_path, in_turn(KINDS))
     with capsys.disabled():
-        told(codes, "damaged files")
+        print_counts(codes, "damaged files")
     assert_all_right(codes, wrong)
     assert codes.total() > 500
 
 
 @pytest.mark.long
-def test_every_damage_of_every_file_over_every_command(tmp_path, capsys):
+def test_every_damage_of_every_file_with_every_command(tmp_path, capsys):
     commands = {kind.name: (*kind.commands, *LONG.get(kind.name, ())) for kind in KINDS}
     every = ((kind, harm, command) for kind in KINDS for harm in DAMAGES.items() for command in commands[kind.name])
     codes, wrong = try_all(tmp_path, every)
     with capsys.disabled():
-        told(codes, "damaged files, all commands")
+        print_counts(codes, "damaged files, all commands")
     assert_all_right(codes, wrong)

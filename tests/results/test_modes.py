@@ -1,6 +1,6 @@
-"""Metrics of which higher is better: shown as they are, compared the right way round, in every consumer.
+"""Metrics for which higher is better: every part shows their values unchanged and compares them correctly.
 
-Mirrored data (m becomes 1 - m, the mode turned) must give mirrored numbers, and the same words and choices.
+Mirrored data (m becomes 1 - m, and the mode is reversed) must give mirrored numbers, and the same words and choices.
 """
 
 import math
@@ -34,7 +34,7 @@ FIELDS = ("test_metric_best", "test_metric_last", "val_metric_best", "val_metric
 
 
 def mirrored(trials):
-    """The same trials, measured by accuracy in place of error."""
+    """Returns the same trials, measured by accuracy instead of error."""
     made = []
     for planned, row in trials:
         turned = {name: 1 - row[name] for name in FIELDS if row.get(name) is not None}
@@ -43,7 +43,7 @@ def mirrored(trials):
 
 
 def both(folder, trials, **more):
-    """Tables of trials and of the mirrored ones."""
+    """Returns the tables of trials and of mirrored trials."""
     return collected(folder / "min", trials, **more), collected(folder / "max", mirrored(trials), **more)
 
 
@@ -58,14 +58,14 @@ def test_modes_by_hand():
 # Words, effects, claims ---------------------------------------------------------------------------
 
 
-def test_words_turn_round_with_the_mode_and_numbers_do_not():
+def test_the_mode_reverses_words_but_not_numbers():
     rng = np.random.default_rng(0)
     for shift in (-0.2, -0.02, 0.0, 0.02, 0.2):
         a = {seed: shift + float(x) for seed, x in enumerate(rng.normal(0, 0.01, 6))}
         b = dict.fromkeys(a, 0.0)
-        low = stats.verdict(stats.paired_contrast(a, b), 0.05)
+        low = stats.judge_contrast(stats.paired_contrast(a, b), 0.05)
         turned = stats.paired_contrast({s: -v for s, v in a.items()}, b)
-        high, wrong = stats.verdict(turned, 0.05, mode="max"), stats.verdict(turned, 0.05)
+        high, wrong = stats.judge_contrast(turned, 0.05, mode="max"), stats.judge_contrast(turned, 0.05)
         assert (high.word, high.outer.mean) == (low.word, -low.outer.mean)
         assert (high.p_beyond, high.p_within) == (low.p_beyond, low.p_within)
         assert {low.word, wrong.word} in ({"helps", "hurts"}, {low.word})
@@ -73,9 +73,9 @@ def test_words_turn_round_with_the_mode_and_numbers_do_not():
     family = [
         stats.paired_contrast({s: v + s * 1e-4 for s, v in enumerate([0.2] * 5)}, dict.fromkeys(range(5), 0.0))
     ] * 2
-    assert [v.word for v in stats.verdicts(family, 0.01, modes=["min", "max"])] == ["hurts", "helps"]
+    assert [v.word for v in stats.judge_contrasts(family, 0.01, modes=["min", "max"])] == ["hurts", "helps"]
     with pytest.raises(ValueError, match="1 modes for 2 contrasts"):
-        stats.verdicts(family, 0.01, modes=["max"])
+        stats.judge_contrasts(family, 0.01, modes=["max"])
 
 
 def test_effects_of_mirrored_data_are_mirrored_with_the_same_words(tmp_path):
@@ -86,10 +86,10 @@ def test_effects_of_mirrored_data_are_mirrored_with_the_same_words(tmp_path):
         *cell_rows(NONE, [0.31, 0.35, 0.33, 0.37], "aa", 10),
     ]
     low, high = (table_effects.compute(results) for results in both(tmp_path, trials))
-    for one, other in zip(low.tasks[0].rows, high.tasks[0].rows, strict=True):
-        assert one.contrast.interval.mean == pytest.approx(-other.contrast.interval.mean)
-        assert one.contrast.p_sign_flip == pytest.approx(other.contrast.p_sign_flip)
-        assert (one.verdict.word, one.p_holm) == (other.verdict.word, pytest.approx(other.p_holm))
+    for row, mirror in zip(low.tasks[0].rows, high.tasks[0].rows, strict=True):
+        assert row.contrast.interval.mean == pytest.approx(-mirror.contrast.interval.mean)
+        assert row.contrast.p_sign_flip == pytest.approx(mirror.contrast.p_sign_flip)
+        assert (row.verdict.word, row.p_holm) == (mirror.verdict.word, pytest.approx(mirror.p_holm))
     assert [row.verdict.word for row in high.tasks[0].rows] == ["helps", "hurts"]
     assert low.tasks[0].margin.value == pytest.approx(high.tasks[0].margin.value)
     first = lines(table_effects.numbers(high))[0]
@@ -100,7 +100,7 @@ def test_effects_of_mirrored_data_are_mirrored_with_the_same_words(tmp_path):
     ) or (float(first["mean_base"]) == pytest.approx(0.66)), "accuracy as it is"
     assert "(accuracy; higher is better)" in table_effects.build_tables(high)[0].caption
     assert "(error; lower is better)" in table_effects.build_tables(low)[0].caption
-    sides = [table_effects.plot(found).axes[0].get_xlabel() for found in (low, high)]
+    sides = [table_effects.plot(effects).axes[0].get_xlabel() for effects in (low, high)]
     assert ["left of zero is better" in sides[0], "right of zero is better" in sides[1]] == [True, True]
 
 
@@ -120,8 +120,8 @@ def test_claims_of_mirrored_data_are_the_same(tmp_path):
     for one, other in zip(low.findings, high.findings, strict=True):
         for a, b in zip(one.tasks, other.tasks, strict=True):
             assert [(j.word, j.unjudged) for j in a.judgements] == [(j.word, j.unjudged) for j in b.judgements]
-            ours, theirs = ([j.estimate for j in of.judgements] for of in (a, b))
-            assert ours == pytest.approx([-x for x in theirs], nan_ok=True)
+            estimates, mirrored_estimates = ([j.estimate for j in task.judgements] for task in (a, b))
+            assert estimates == pytest.approx([-x for x in mirrored_estimates], nan_ok=True)
             for x, y in zip(a.judgements, b.judgements, strict=True):
                 assert (x.p_beyond, x.p_within) == pytest.approx((y.p_beyond, y.p_within), nan_ok=True)
     word_of = {task.task: task.judgements[0].word for task in high.findings[5].tasks if task.judgements}
@@ -139,15 +139,15 @@ def test_claims_of_mirrored_data_are_the_same(tmp_path):
 def test_the_worst_of_a_maximised_metric_is_the_lowest(tmp_path):
     trials = [*cell_rows(NONE, [0.2, None]), *cell_rows(MNIST, [0.5, 0.3])]
     low, high = both(tmp_path, trials, outcomes={"failed": {"then": "worst"}})
-    assert r.scored(low)["value"].tolist() == [0.2, 0.5, 0.5, 0.3]
-    assert r.scored(high)["value"].tolist() == pytest.approx([0.8, 0.5, 0.5, 0.7])
+    assert r.score_trials(low)["value"].tolist() == [0.2, 0.5, 0.5, 0.3]
+    assert r.score_trials(high)["value"].tolist() == pytest.approx([0.8, 0.5, 0.5, 0.7])
     (none, mnist) = r.summarise_cells(high)
     assert (none.mode, none.metric, none.n_worst, mnist.interval.mean) == ("max", "accuracy", 1, pytest.approx(0.6))
 
 
-def test_a_task_that_was_measured_in_two_ways_is_refused(tmp_path):
+def test_a_task_with_two_metrics_is_refused(tmp_path):
     trials = [*cell_rows(NONE, [0.2, 0.3]), *mirrored(cell_rows(MNIST, [0.2, 0.3]))]
-    for compute in (table_effects.compute, r.summarise_cells, r.scored):
+    for compute in (table_effects.compute, r.summarise_cells, r.score_trials):
         with pytest.raises(InputError, match="digits: its trials were compared on different metrics"):
             compute(collected(tmp_path, trials))
 
@@ -166,38 +166,38 @@ def test_flattery_of_mirrored_data_is_the_same(tmp_path):
         assert [one.flattery, one.largest, one.interval.low] == pytest.approx(
             [other.flattery, other.largest, other.interval.low], nan_ok=True
         )
-    assert any(one.flattery > 0 for one in high.tasks[0].choices)
+    assert any(choice.flattery > 0 for choice in high.tasks[0].choices)
 
 
-def test_over_tasks_differences_of_which_higher_is_better_are_turned_round_only_beside_others(tmp_path):
+def test_over_tasks_the_mode_is_reversed_only_if_tasks_have_different_modes(tmp_path):
     def part(task, base, better, turn):
         made = [
-            one
+            row
             for levels, values in ((NONE, base), (MNIST, better))
-            for one in cell_rows({"task": task, **levels}, values)
+            for row in cell_rows({"task": task, **levels}, values)
         ]
         return mirrored(made) if turn else made
 
     error, less = [0.4, 0.4, 0.4], [0.3, 0.32, 0.31]
     high = sweep(tmp_path / "h", part("a", error, less, True), part("b", error, less, True), factors=("task", "proxy"))
-    found = summary_over_tasks.compute(high)
-    assert (found.mode, found.turned) == ("max", ()) and found.rows[0].over_tasks.mean == pytest.approx(
+    summary = summary_over_tasks.compute(high)
+    assert (summary.mode, summary.turned) == ("max", ()) and summary.rows[0].over_tasks.mean == pytest.approx(
         100 * 0.09 / 0.6
     )
-    assert "right of zero is better" in summary_over_tasks.plot(found).axes[0].get_xlabel()
+    assert "right of zero is better" in summary_over_tasks.plot(summary).axes[0].get_xlabel()
     mixed = sweep(
         tmp_path / "m", part("a", error, less, False), part("b", error, less, True), factors=("task", "proxy")
     )
-    found = summary_over_tasks.compute(mixed)
-    a, b = found.rows[0].scores
+    summary = summary_over_tasks.compute(mixed)
+    a, b = summary.rows[0].scores
     assert (a.interval.mean, b.interval.mean) == (pytest.approx(-100 * 0.09 / 0.4), pytest.approx(-100 * 0.09 / 0.6))
-    assert (found.mode, found.turned) == ("min", ("b",))
-    (table,) = summary_over_tasks.build_tables(found)
+    assert (summary.mode, summary.turned) == ("min", ("b",))
+    (table,) = summary_over_tasks.build_tables(summary)
     assert (
         "The sign of differences in b is reversed" in table.caption
         and "0.6 (accuracy; higher is better)" in table.caption
     )
-    assert [line["is_turned"] for line in lines(summary_over_tasks.numbers(found))] == ["false", "false", "true"]
+    assert [line["is_turned"] for line in lines(summary_over_tasks.numbers(summary))] == ["false", "false", "true"]
 
 
 def test_figures_and_report_say_that_higher_is_better(tmp_path):
@@ -240,14 +240,14 @@ def test_tuning_replicates_the_highest_score_where_higher_is_better(plan_of):
         assert (last.role, last.config.finetune.lr) == ("replicate", best)
 
 
-def test_optuna_looks_where_costs_are_low():
+def test_optuna_searches_where_costs_are_low():
     space = {"finetune.lr": Range(low=0.0, high=1.0, log=False, whole=False)}
-    told = [({"finetune.lr": x / 20}, abs(x / 20 - 0.8)) for x in range(20)]
-    asked = [optuna_next(space, told, seed, "c")["finetune.lr"] for seed in range(8)]
+    tried = [({"finetune.lr": x / 20}, abs(x / 20 - 0.8)) for x in range(20)]
+    asked = [optuna_next(space, tried, seed, "c")["finetune.lr"] for seed in range(8)]
     assert np.mean(np.abs(np.array(asked) - 0.8)) < 0.2
 
 
-def test_pruning_and_what_is_left_of_a_pruned_trial_follow_the_task_s_mode(tmp_path, accurate):
+def test_pruning_and_the_row_of_a_pruned_trial_follow_the_mode_of_the_task(tmp_path, accurate):
     from orca_sweep.space import Pruning
     from orca_sweep.sweep.queue import GroupedPruning, Queue
     from orca_sweep.trial import make_config
@@ -297,7 +297,7 @@ LOSSES.add(Loss(name="my-wrong-loss", function=lambda p, t: p, meaning="no numbe
 
 @pytest.fixture(scope="session")
 def accurate(tmp_path_factory, user_tasks):
-    """The tiny task measured by a user's accuracy, trained by a user's loss; and tasks whose metric or loss is wrong."""
+    """The tiny task with a user's accuracy and loss, and tasks whose metric or loss is wrong."""
     import sys
 
     from orca_sweep.tasks import TASKS, Task
@@ -322,7 +322,7 @@ def accurate(tmp_path_factory, user_tasks):
     return "accurate"
 
 
-def test_the_best_epoch_is_the_highest_of_a_maximised_metric_and_is_shown_as_it_is(run, accurate):
+def test_the_best_epoch_of_a_maximised_metric_is_the_highest(run, accurate):
     settings = {"finetune__epochs": 4, "finetune__lr": 3e-3, "embedder__epochs": 0}
     row, epochs = run(task=accurate, **settings)
     values = [e["val_metric"] for e in epochs if e["stage"] == "finetune"]
@@ -332,15 +332,15 @@ def test_the_best_epoch_is_the_highest_of_a_maximised_metric_and_is_shown_as_it_
         "share",
     )
     assert row["val_metric_best"] == max(values) and row["best_epoch"] == values.index(max(values)) + 1
-    other, others = run(task="tiny", folder="min", **settings)
-    errors = [e["val_metric"] for e in others if e["stage"] == "finetune"]
+    mirror, mirror_epochs = run(task="tiny", folder="min", **settings)
+    errors = [e["val_metric"] for e in mirror_epochs if e["stage"] == "finetune"]
     assert values == pytest.approx([1 - x for x in errors]) and len(set(values)) > 1, "mirrored"
-    assert (other["metric_mode"], other["best_epoch"], other["state_sha256"]) == (
+    assert (mirror["metric_mode"], mirror["best_epoch"], mirror["state_sha256"]) == (
         "min",
         row["best_epoch"],
         row["state_sha256"],
     )
-    assert row["test_metric_best"] == pytest.approx(1 - other["test_metric_best"])
+    assert row["test_metric_best"] == pytest.approx(1 - mirror["test_metric_best"])
 
 
 @pytest.mark.parametrize(
@@ -362,13 +362,13 @@ def metric(measure, mode="max", name="mine", **more):
     return Metric(name=name, measure=measure, meaning="m", mode=mode, **more)
 
 
-def test_records_that_cannot_work_are_refused_with_all_that_is_wrong():
+def test_invalid_metrics_and_losses_are_refused_with_every_mistake():
     def two(p, t):
         return 0.0
 
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as caught:
         Metric(name="a/b", measure="no function", meaning=" ", mode="up")
-    text = str(told.value)
+    text = str(caught.value)
     assert all(
         words in text
         for words in ("metric 'a/b'", "holds /", "'no function' is not callable", "no meaning", "mode = 'up'")
@@ -386,7 +386,7 @@ def test_records_that_cannot_work_are_refused_with_all_that_is_wrong():
         LOSSES.add(Loss(name="mse", function=two, meaning="m"))
 
 
-def test_what_a_metric_gives_must_be_one_finite_number():
+def test_a_metric_must_return_one_finite_number():
     p, t = np.zeros((4, 2)), np.zeros(4, int)
 
     def gives(value, mode="max"):
@@ -401,7 +401,7 @@ def test_what_a_metric_gives_must_be_one_finite_number():
             gives(value)
     with pytest.raises(DataError, match="metric 'mine': not defined on these 4 targets"):
         gives(math.nan)
-    # Infinitely bad is what diverges; infinitely good has no mean.
+    # An infinitely bad value means divergence; an infinitely good one has no mean.
     assert (gives(-math.inf), gives(math.inf, "min")) == (-math.inf, math.inf)
     for value, mode in ((math.inf, "max"), (-math.inf, "min")):
         with pytest.raises(InputError, match="so it has no mean"):
@@ -425,7 +425,7 @@ def test_what_a_metric_gives_must_be_one_finite_number():
         unscored.count_unscored(p, t)
 
 
-def test_what_a_loss_gives_must_depend_on_the_predictions(monkeypatch):
+def test_a_loss_must_depend_on_the_predictions(monkeypatch):
     import torch
 
     p, t = torch.zeros(4, 2, requires_grad=True), torch.zeros(4, dtype=torch.long)
@@ -488,7 +488,7 @@ LOSSES.add(Loss(name="smoothed", function=smoothed, meaning="cross-entropy of sm
 """
 
 
-def test_a_loss_and_a_metric_of_a_user_s_own_take_two_edits(tmp_path, worker, monkeypatch):
+def test_a_user_s_loss_and_metric_take_two_edits(tmp_path, worker, monkeypatch):
     from orca_sweep.space import plan_space
     from orca_sweep.training.run import RunContext, run_config
     from orca_sweep.trial import load_imports, make_config

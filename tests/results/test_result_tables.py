@@ -1,4 +1,4 @@
-"""Tables of sweeps: typed, the same again, and damaged ones refused in words."""
+"""Tables of sweeps: typed, reproducible, and refused with a message if they are damaged."""
 
 import json
 
@@ -14,12 +14,12 @@ from orca_sweep.space.manifest import read_manifest, require_manifest, write_man
 from tests.builders.sweeps import sweep_folder
 
 
-def test_tables_are_typed_and_say_what_they_hold(tmp_path):
+def test_tables_are_typed_and_describe_their_columns(tmp_path):
     folder = sweep_folder(tmp_path / "s", statuses=["ok", "failed", None])
-    found = r.collect([folder], tmp_path / "t")
-    assert found.trials["status"].tolist() == ["ok", "failed", "unfinished", "ok", "ok", "ok"]
-    assert "launch again" in found.trials["error"][2]
-    assert found.factors == ("embedder.epochs",)
+    results = r.collect([folder], tmp_path / "t")
+    assert results.trials["status"].tolist() == ["ok", "failed", "unfinished", "ok", "ok", "ok"]
+    assert "launch again" in results.trials["error"][2]
+    assert results.factors == ("embedder.epochs",)
     schema = pq.read_schema(tmp_path / "t" / "trials.parquet")
     assert set(knobs()) <= set(schema.names)
     assert str(schema.field("embedder.epochs").type) == "int64"
@@ -28,9 +28,9 @@ def test_tables_are_typed_and_say_what_they_hold(tmp_path):
     assert schema.field("wall_time_s").metadata[b"unit"] == b"s"
     assert all(field.metadata[b"meaning"] for field in schema)
     assert json.loads(schema.metadata[b"orca_sweep"])["schema_version"] == r.TABLE_SCHEMA
-    assert pd.isna(found.trials["test_metric_best"][1])
-    assert len(found.epochs) == 10
-    assert set(found.epochs["trial_id"]) <= set(found.trials["trial_id"])
+    assert pd.isna(results.trials["test_metric_best"][1])
+    assert len(results.epochs) == 10
+    assert set(results.epochs["trial_id"]) <= set(results.trials["trial_id"])
 
 
 def test_collecting_twice_gives_the_same_bytes_and_sweeps_merge(tmp_path):
@@ -41,38 +41,37 @@ def test_collecting_twice_gives_the_same_bytes_and_sweeps_merge(tmp_path):
     assert (tmp_path / "t" / "trials.parquet").read_bytes() == first
     assert len(merged.trials) == 8
     assert merged.trials["trial_id"].is_unique
-    # The trial that failed in one sweep and went well in the other is there once, with its result.
+    # A trial that failed in one sweep and is ok in the other has one row, with its result.
     assert (merged.trials["status"] == "ok").all()
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_a_summary_counts_what_it_lacks(tmp_path):
-    found = r.summarise_cells(
-        r.collect([sweep_folder(tmp_path / "s", statuses=["ok", "ok", "diverged"])], tmp_path / "t")
-    )
-    assert [(c.interval.n, c.n_not_ok) for c in found] == [(2, 1), (3, 0)]
-    assert found[0].interval.mean == pytest.approx(0.55)
-    assert found[0].status_counts == {"ok": 2, "diverged": 1}
-    with pytest.raises(InputError, match="no column"):
+def test_a_summary_counts_trials_without_a_result(tmp_path):
+    folder = sweep_folder(tmp_path / "s", statuses=["ok", "ok", "diverged"])
+    cells = r.summarise_cells(r.collect([folder], tmp_path / "t"))
+    assert [(c.interval.n, c.n_not_ok) for c in cells] == [(2, 1), (3, 0)]
+    assert cells[0].interval.mean == pytest.approx(0.55)
+    assert cells[0].status_counts == {"ok": 2, "diverged": 1}
+    with pytest.raises(InputError, match="is not a column"):
         r.summarise_cells(r.read_results(tmp_path / "t"), "accuracy")
 
 
-def test_the_aa_cell_is_a_cell_of_its_own_in_tables_and_printed(tmp_path):
+def test_the_aa_cell_is_a_separate_cell_in_tables_and_in_the_summary(tmp_path):
     from rich.console import Console
 
     from orca_sweep.cli.summary import _print_cells
 
     folder = sweep_folder(tmp_path / "s", seeds=(0, 1, 2, 3), statuses=["ok", "ok", "ok", None])
     plain = r.collect([folder], tmp_path / "plain")
-    # The plan says which cell a trial belongs to, its record does not know.
+    # Only the plan knows which cell a trial belongs to.
     manifest = require_manifest(folder)
     for planned in manifest.trials[2:4]:
         planned |= {"cell_id": f"{planned['cell_id']}-aa", "role": "aa"}
     write_manifest(folder, manifest)
-    found = r.collect([folder], tmp_path / "t")
-    assert found.trials["role"].tolist() == ["replicate"] * 2 + ["aa"] * 2 + ["replicate"] * 4
-    assert found.trials["cell_id"].tolist() == [t["cell_id"] for t in manifest.trials]
-    cells = r.summarise_cells(found)
+    with_aa = r.collect([folder], tmp_path / "t")
+    assert with_aa.trials["role"].tolist() == ["replicate"] * 2 + ["aa"] * 2 + ["replicate"] * 4
+    assert with_aa.trials["cell_id"].tolist() == [t["cell_id"] for t in manifest.trials]
+    cells = r.summarise_cells(with_aa)
     assert [(c.role, c.interval.n, c.n_not_ok) for c in cells] == [
         ("replicate", 2, 0),
         ("aa", 1, 1),
@@ -80,15 +79,15 @@ def test_the_aa_cell_is_a_cell_of_its_own_in_tables_and_printed(tmp_path):
     ]
     assert cells[1].cell_id == f"{cells[0].cell_id}-aa"
     assert cells[1].levels == cells[0].levels
-    for results, heads in ((plain, "embedder.epochs  n"), (found, "embedder.epochs  role       n")):
+    for results, heads in ((plain, "embedder.epochs  n"), (with_aa, "embedder.epochs  role       n")):
         console = Console(record=True, width=120)
         _print_cells(results, console)
         shown = console.export_text()
         assert heads in shown
-        assert (" aa " in shown) == (results is found)
+        assert (" aa " in shown) == (results is with_aa)
 
 
-def test_the_aa_cell_has_a_line_of_its_own_in_the_figure(tmp_path):
+def test_the_aa_cell_has_its_own_line_in_the_figure(tmp_path):
     from orca_sweep.analysis.figure2_proxies import compute, numbers
 
     folder = sweep_folder(tmp_path / "s")
@@ -101,21 +100,23 @@ def test_the_aa_cell_has_a_line_of_its_own_in_the_figure(tmp_path):
     ]  # fmt: skip
 
 
-def test_reading_says_what_is_wrong(tmp_path):
+def test_reading_reports_what_is_wrong(tmp_path):
     with pytest.raises(InputError, match="no such table. Make it with"):
         r.read_results(tmp_path)
     with pytest.raises(InputError, match="no sweep here"):
         r.collect([tmp_path], tmp_path / "t")
     (tmp_path / "sweep.json").write_text("{")
-    with pytest.raises(InputError, match="sweep.json: damaged: no record that this program wrote"):
+    with pytest.raises(InputError, match="sweep.json: damaged: not a record that orca-sweep wrote"):
         read_manifest(tmp_path)
     (tmp_path / "sweep.json").write_text("{}")
     with pytest.raises(InputError, match="sweep.json: damaged"):
         read_manifest(tmp_path)
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "trials.parquet")
-    with pytest.raises(InputError, match=r"trials.parquet: not what 'orca-sweep collect' has written \(no checksum\)"):
+    with pytest.raises(
+        InputError, match=r"trials.parquet: not what 'orca-sweep collect' wrote \(its metadata is wrong\)"
+    ):
         r.read_results(tmp_path)
-    r.write_table(tmp_path / "trials.parquet", pa.table({"a": [1]}), {})
+    r.write_table(tmp_path / "trials.parquet", pa.table({"a": [1]}), {"schema_version": r.TABLE_SCHEMA, "sweeps": []})
     with pytest.raises(InputError, match="no column trial_id, cell_id, role, seed, status"):
         r.read_results(tmp_path)
 

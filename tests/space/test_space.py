@@ -596,7 +596,7 @@ def test_a_plan_is_found_again_in_its_folder(write_space, tmp_path):
         ):
             require_manifest(tmp_path)
     trials = [{**trial, "trial_id": "0"} for trial in manifest.trials]
-    with pytest.raises(InputError, match="its trials had other ids"):
+    with pytest.raises(InputError, match="its trials have other ids"):
         rebuild_plan(manifest.model_copy(update={"trials": trials}), tmp_path)
     trials = [{**t, "config": {**t["config"], "finetune.old": 1}} for t in manifest.trials]
     with pytest.raises(InputError, match=r"another version launched this sweep \(finetune.old\)"):

@@ -1,4 +1,4 @@
-"""The store: artifacts that are whole or absent, locks and leases, cost rows, and what gc takes."""
+"""The store: artifacts that are whole or absent, locks and leases, cost rows, and garbage collection."""
 
 import errno
 import functools
@@ -19,15 +19,15 @@ from orca_sweep.store.locks import Lease, can_create_conditionally
 ARRAYS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "step": np.array(3.0), "empty": np.zeros((0, 2))}
 
 
-def test_what_is_put_is_got_bit_for_bit(tmp_path):
+def test_artifacts_are_read_back_bit_for_bit(tmp_path):
     store = Store(str(tmp_path))
     assert store.get("stage", "key") is None
     store.put("stage", "key", ARRAYS, {"seconds": 1.5, "text": "ä"})
-    found = store.get("stage", "key")
-    assert found.meta["seconds"] == 1.5
+    artifact = store.get("stage", "key")
+    assert artifact.meta["seconds"] == 1.5
     for name, array in ARRAYS.items():
-        assert found.tensors[name].dtype == array.dtype
-        np.testing.assert_array_equal(found.tensors[name], array)
+        assert artifact.tensors[name].dtype == array.dtype
+        np.testing.assert_array_equal(artifact.tensors[name], array)
     assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -48,7 +48,7 @@ def test_a_damaged_artifact_is_noticed_and_set_aside(tmp_path, damage, caplog):
     assert store.get("s", "k") is not None
 
 
-def test_any_fsspec_path_will_do():
+def test_any_fsspec_path_works():
     store = Store("memory://orca-sweep-test")
     store.put("s", "k", ARRAYS, {"a": 1})
     with store.lock("s", "k"):
@@ -75,7 +75,7 @@ def test_the_key_covers_every_input_and_the_lock_is_exclusive(tmp_path):
 
 
 @pytest.mark.parametrize("root", ["folder", "memory://orca-sweep-locks"])
-def test_one_holds_a_lock_and_the_impatient_are_told(tmp_path, root, monkeypatch):
+def test_a_lock_has_one_holder_and_others_time_out(tmp_path, root, monkeypatch):
     monkeypatch.setattr("orca_sweep.store.locks.LEASE_S", 3.0)
     root = str(tmp_path) if root == "folder" else root
     store, other = Store(root), Store(root, patience_s=0.3)
@@ -93,28 +93,28 @@ def test_one_holds_a_lock_and_the_impatient_are_told(tmp_path, root, monkeypatch
     assert store.used == {"s": "k"}
 
 
-def test_a_lease_lives_as_long_as_its_holder_and_no_longer(monkeypatch):
+def test_a_lease_lasts_as_long_as_its_holder(monkeypatch):
     monkeypatch.setattr("orca_sweep.store.locks.LEASE_S", 1.0)
     root = "memory://orca-sweep-leases"
     with Store(root).lock("s", "k"):
         time.sleep(1.8)  # longer than a lease: it is renewed
         with pytest.raises(BusyError), Store(root, patience_s=0.0).lock("s", "k"):
             pass
-    # Of a holder that died there is the file alone.
+    # A holder that died leaves only the file.
     store = Store(root)
     store.fs.pipe_file(f"{store.root}/s/k.lease", json.dumps({"owner": "dead", "until": time.time() + 1}).encode())
     start = time.time()
     with store.lock("s", "k"):
         assert time.time() - start > 0.8
     assert not store.fs.exists(f"{store.root}/s/k.lease")
-    store.fs.pipe_file(f"{store.root}/s/k.lease", b"half a li")  # what cannot be read holds nothing
+    store.fs.pipe_file(f"{store.root}/s/k.lease", b"half a li")  # a damaged lease counts as free
     with Store(root, patience_s=0.0).lock("s", "k"):
         pass
     assert not store.list_entries()
 
 
 @pytest.mark.parametrize("conditional", [True, False])
-def test_two_on_an_object_store_compute_an_artifact_once(monkeypatch, conditional):
+def test_several_workers_on_an_object_store_compute_an_artifact_once(monkeypatch, conditional):
     monkeypatch.setattr("orca_sweep.store.locks.LEASE_S", 5.0)
     if not conditional:
         monkeypatch.setattr("orca_sweep.store.locks.CONDITIONAL_CREATE", set())
@@ -135,7 +135,7 @@ def test_two_on_an_object_store_compute_an_artifact_once(monkeypatch, conditiona
 
 
 class FileSystemOf(MemoryFileSystem):
-    """A file system in memory that answers a conditional create as S3 or another one does."""
+    """A file system in memory that answers a conditional create like S3 or another one."""
 
     cachable = False
 
@@ -152,14 +152,14 @@ class FileSystemOf(MemoryFileSystem):
 
 
 @pytest.mark.parametrize("error", [FileExistsError(), OSError(errno.EINVAL, "PreconditionFailed")])
-def test_who_loses_the_race_for_a_lease_waits(error):
+def test_the_loser_of_the_race_for_a_lease_waits(error):
     fs = FileSystemOf(error)
     with pytest.raises(BusyError), Lease(fs, f"/race-{error.errno}.lease", 0.0):
         pass
     assert fs.modes == ["create"]
 
 
-def test_an_error_that_is_no_lost_race_is_not_taken_for_one():
+def test_other_errors_are_not_mistaken_for_a_lost_race():
     fs = FileSystemOf(None)
     fs.pipe_file = functools.partial(refuse_create, fs)
     with pytest.raises(PermissionError), Lease(fs, "/forbidden.lease", 0.0):
@@ -190,7 +190,7 @@ def test_a_fresh_lease_is_created_in_one_step_and_an_expired_one_is_replaced(mon
 
 
 @pytest.mark.parametrize("root", ["folder", "memory://orca-sweep-rows"])
-def test_rows_are_kept_apart_from_artifacts(tmp_path, root):
+def test_rows_are_separate_from_artifacts(tmp_path, root):
     store = Store(str(tmp_path) if root == "folder" else root)
     assert store.read_rows(10) == []
     store.put_row("broken", {})
@@ -203,14 +203,14 @@ def test_rows_are_kept_apart_from_artifacts(tmp_path, root):
     assert store.list_entries() == []
 
 
-def test_a_digest_sees_one_bit(tmp_path):
+def test_a_digest_depends_on_every_bit(tmp_path):
     other = {**ARRAYS, "w": np.nextafter(ARRAYS["w"], np.float32(9))}
     assert state_digest(ARRAYS) != state_digest(other)
     write_tensors(str(tmp_path / "a" / "b.safetensors"), ARRAYS, {})
     assert state_digest(read_tensors(str(tmp_path / "a" / "b.safetensors")).tensors) == state_digest(ARRAYS)
 
 
-def test_a_store_tells_what_it_holds_and_makes_room(tmp_path, capsys, monkeypatch):
+def test_the_command_line_lists_and_collects_garbage(tmp_path, capsys, monkeypatch):
     from tests.builders.in_process import command
 
     store = Store(str(tmp_path / "store"))
@@ -223,7 +223,7 @@ def test_a_store_tells_what_it_holds_and_makes_room(tmp_path, capsys, monkeypatc
     long_ago = time.time() - 40 * 86400
     for path in (tmp_path / "store").rglob("*.*"):
         os.utime(path, (long_ago, long_ago))
-    store.get("embedder", used)  # what is read is used
+    store.get("embedder", used)  # reading counts as use
     assert command(monkeypatch, "store", "ls", tmp_path / "store") == 0
     shown = capsys.readouterr().out
     assert "embedder                 2" in shown
@@ -231,7 +231,7 @@ def test_a_store_tells_what_it_holds_and_makes_room(tmp_path, capsys, monkeypatc
     left = sorted(path.name for path in (tmp_path / "store").rglob("*.*"))
     assert command(monkeypatch, "store", "gc", tmp_path / "store") == 0
     assert "3 files" in capsys.readouterr().out
-    assert sorted(path.name for path in (tmp_path / "store").rglob("*.*")) == left  # only told
+    assert sorted(path.name for path in (tmp_path / "store").rglob("*.*")) == left  # only listed
     assert command(monkeypatch, "store", "gc", tmp_path / "store", "--stage", "pretrain", "--yes") == 0
     assert command(monkeypatch, "store", "gc", tmp_path / "store", "--yes") == 0
     assert [entry.name for entry in store.list_entries()] == [f"{used}.safetensors"]

@@ -247,7 +247,7 @@ def assert_equal_numbers(out, other):
     ours, theirs = (read_results(folder / "tables") for folder in (out, other))
     pd.testing.assert_frame_equal(ours.trials[NUMBERS], theirs.trials[NUMBERS])
     for trial_id in ours.trials["trial_id"]:
-        tests = [results.unsealed(read_record(folder, trial_id) or {"row": {}}) for folder in (out, other)]
+        tests = [results.unseal_metrics(read_record(folder, trial_id) or {"row": {}}) for folder in (out, other)]
         assert tests[0] == tests[1]
     keys = ["trial_id", "stage", "epoch"]
     epochs = [r.epochs.drop(columns="wall_time_s").sort_values(keys, ignore_index=True) for r in (ours, theirs)]
@@ -417,7 +417,7 @@ def test_a_full_storage_is_told_of_and_costs_an_epoch_at_most(home, disk, unbrok
     assert {trial_id: row["status"] for trial_id, row in records(seen).items()} == {ids(seen, "a")[0]: "ok"}
     last = printed.splitlines()[-1]
     assert "checkpoint.safetensors: cannot be written: the storage is full (No space left on device). Make room" in last
-    assert "launch again: what has ended is kept, the rest goes on from its last saved epoch." in last
+    assert "launch again. Trials that have ended are kept; the others go on from their last saved epoch." in last
     assert not list(seen.rglob("*.tmp"))
     found = sweep_status(seen)
     assert (found.is_running, found.statuses) == (False, {"ok": 1, "unfinished": 3})

@@ -431,7 +431,7 @@ def test_a_launch_a_changed_file_and_a_second_launch_give_two_labelled_cells(tmp
     orca("launch", space, cwd=tmp_path, check=0, head=head)
     write_npz(tmp_path / "a.npz", 1)
     note = orca("plan", space, cwd=tmp_path, check=0).stdout
-    assert "its content has changed since 2 trials of this sweep were run" in note
+    assert "its content has changed since 2 trials of this sweep ran" in note
     printed = orca("launch", space, cwd=tmp_path, check=0, head=head).stdout
     assert "its content has changed since 2 trials" in printed and "ran 2 of 2 trials" in printed
     found = r.read_results(tmp_path / "results" / "own" / "tables")
@@ -637,7 +637,9 @@ def test_a_trial_of_an_earlier_content_is_not_replayed_and_its_task_is_named(tmp
     path = write_npz(tmp_path / "a.npz")
     config = resolved({"task": task(path, name="my digits"), "proxy": "none"})
     recorded_row = {"trial_id": config.trial_id, "status": "ok"}
-    recorded_trial = r.Recorded(config.trial_id, config.flat(), recorded_row, {}, is_sealed=True)
+    recorded_trial = r.Recorded(
+        trial_id=config.trial_id, config=config.flat(), row=recorded_row, tests={}, is_sealed=True
+    )
     write_npz(path, 1)
     words = f"^trial {config.trial_id}: task = 'my digits': its content has changed .* Put the earlier content back"
     with pytest.raises(InputError, match=words) as error:
@@ -664,7 +666,7 @@ def test_of_two_files_of_one_name_the_changed_one_is_told(tmp_path, monkeypatch)
     (line,) = r.describe_changes(tmp_path / "out", plan)
     old, new = (of.trials[1].config.content.task[:8] for of in (first, plan))
     assert line.startswith(
-        f"task x.npz (b): its content has changed since 1 trial of this sweep was run ({old} then, {new}"
+        f"task x.npz (b): its content has changed since 1 trial of this sweep ran ({old} then, {new}"
     )
 
 

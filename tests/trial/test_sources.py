@@ -9,7 +9,7 @@ from orca_sweep.bodies import DROPOUT, find_body, has_dropout
 from orca_sweep.config import Hasher, TrialConfig, knobs
 from orca_sweep.errors import InputError
 from orca_sweep.planning import forecast
-from orca_sweep.results import read_record, unsealed
+from orca_sweep.results import read_record, unseal_metrics
 from orca_sweep.space import plan_space
 from orca_sweep.space.confounds import confounds
 from orca_sweep.space.prefixes import shared_prefixes
@@ -63,7 +63,7 @@ def go(tmp_path, worker):
             config, RunContext(folder=folder, worker=use, data_root=tmp_path / "data", prefix_epochs=prefix_epochs)
         )
         assert row["status"] == "ok", row["error"]
-        return {**row, **unsealed(read_record(folder, config.trial_id))}
+        return {**row, **unseal_metrics(read_record(folder, config.trial_id))}
 
     return run
 
