@@ -25,7 +25,7 @@ from ray import tune
 
 from orca_sweep.config import TrialConfig, digest
 from orca_sweep.errors import BusyError, DamagedError, InputError, Problem, RayLostError, StorageError, first_line
-from orca_sweep.planning.agenda import Agenda
+from orca_sweep.planning.agenda import Agenda, AgendaHooks
 from orca_sweep.results import (
     FINAL_STATUSES,
     UNFINISHED,
@@ -212,14 +212,14 @@ def _agenda(plan: Plan, setup: Setup, watch: Watch, prefixes: Prefixes) -> Agend
         start = [without_schedule(config).flat(), first_work(config)]
         return {**names, "finetune-prefix": digest("finetune-prefix", start)}
 
-    return Agenda(
-        plan,
-        partial(read_row, setup.out),
-        partial(make_config, records=records),
-        shared,
-        Store(setup.store).is_held,
-        planned,
+    hooks = AgendaHooks(
+        read_row=partial(read_row, setup.out),
+        resolve=partial(make_config, records=records),
+        name_shared=shared,
+        is_held=Store(setup.store).is_held,
+        report_planned=planned,
     )
+    return Agenda(plan, hooks)
 
 
 def make_manifest_beside_earlier(plan: Plan, setup: Setup) -> SweepManifest:
