@@ -1,4 +1,4 @@
-"""What a plan says it will take and can show, and what it warns of."""
+"""What a plan says about its cost and its power, and what it warns of."""
 
 import json
 import math
@@ -45,7 +45,7 @@ def test_the_smallest_effect_has_the_power_it_says(n, k):
     assert (np.abs(t) > critical).mean() == pytest.approx(0.8, abs=0.01)
 
 
-def test_fewer_than_two_seeds_see_nothing_and_more_see_more():
+def test_one_seed_detects_nothing_and_more_seeds_detect_smaller_effects():
     assert smallest_effect(1) == math.inf
     effects = [smallest_effect(n) for n in range(2, 20)]
     assert effects == sorted(effects, reverse=True)
@@ -53,22 +53,22 @@ def test_fewer_than_two_seeds_see_nothing_and_more_see_more():
 
 
 def test_a_plan_says_what_its_seeds_can_show(plan_of):
-    found = forecast(plan_of(SPACE), None).contrasts[0]
-    assert (found.task, found.n_seeds, found.n_comparisons) == ("tiny", 2, 5)
-    assert (found.smallest_p, found.corrected_p) == (0.5, 1.0)
-    assert found.smallest_effect == smallest_effect(2, 5)
-    assert found.spread is None
+    contrasts = forecast(plan_of(SPACE), None).contrasts[0]
+    assert (contrasts.task, contrasts.n_seeds, contrasts.n_comparisons) == ("tiny", 2, 5)
+    assert (contrasts.smallest_p, contrasts.corrected_p) == (0.5, 1.0)
+    assert contrasts.smallest_effect == smallest_effect(2, 5)
+    assert contrasts.spread is None
     assert forecast(plan_of("base: {task: tiny}\nfactors: {proxy: [none]}\nseeds: 3\n"), None).contrasts == ()
 
 
 # Stages and hours ---------------------------------------------------------------------------------
 
 
-def counts(found):
-    return {stage.name: (stage.n_computed, stage.n_reused) for stage in found.stages}
+def counts(estimate):
+    return {stage.name: (stage.n_computed, stage.n_reused) for stage in estimate.stages}
 
 
-def test_stages_are_counted_before_and_found_after(plan_of, worker, tmp_path):
+def test_stages_are_computed_before_a_sweep_and_reused_after_it(plan_of, worker, tmp_path):
     plan = plan_of(SPACE)
     store = worker.store
     before = forecast(plan, store)
@@ -89,14 +89,14 @@ def test_stages_are_counted_before_and_found_after(plan_of, worker, tmp_path):
     assert after.contrasts[0].spread == pytest.approx(pooled(rows.values()))
     n_parameters = {row["n_parameters"] for row in rows.values()}
     assert after.checkpoint_mib == pytest.approx(4 * 4 * max(n_parameters) / 2**20)
-    # What gc takes must be computed again; what is done need not be.
+    # What gc removes must be computed again, but not for trials that are done.
     for entry in store.list_entries():
         if entry.stage in ("embedder", "pretrain"):
             store.remove_entry(entry)
     assert counts(forecast(plan, store))["embedder"] == (2, 0)
     assert counts(forecast(plan, store))["pretrain"] == (1, 0)
     assert forecast(plan, store, lambda trial_id: True).n_left == 0
-    # Other threads, other numbers: nothing is promised of them.
+    # The numbers depend on the threads: rows of another count predict nothing.
     two = replace(plan, space=replace(plan.space, resources=plan.space.resources.model_copy(update={"cpu": 2.0})))
     assert forecast(two, store).n_known == 0
 
@@ -125,33 +125,33 @@ def test_hours_grow_with_epochs_and_resources(plan_of, worker, tmp_path):
     assert (unknown.n_known, unknown.n_left, unknown.trial_hours) == (0, 2, 0.0)
 
 
-def test_a_tuned_plan_counts_what_is_planned_on_the_way(plan_of):
+def test_a_tuned_plan_counts_the_trials_that_tuning_plans_later(plan_of):
     text = "base: {task: tiny}\nfactors: {proxy: [none, mnist5k]}\nseeds: 3\naa: 2\n"
     text += "tune: {finetune.lr: {low: 1e-5, high: 1e-2}}\n"
-    found = forecast(plan_of(f"{text}search: {{method: random, candidates: 5}}\n"), None)
-    assert found.n_trials == 2 * 5 + 2 * 3 + 2
-    found = forecast(plan_of(f"{text}search: {{method: optuna, candidates: 5, seeds: [7, 8]}}\n"), None)
-    assert found.n_trials == 2 * 5 * 2 + 2 * 3 + 2
-    assert found.n_left == found.n_trials
+    estimate = forecast(plan_of(f"{text}search: {{method: random, candidates: 5}}\n"), None)
+    assert estimate.n_trials == 2 * 5 + 2 * 3 + 2
+    estimate = forecast(plan_of(f"{text}search: {{method: optuna, candidates: 5, seeds: [7, 8]}}\n"), None)
+    assert estimate.n_trials == 2 * 5 * 2 + 2 * 3 + 2
+    assert estimate.n_left == estimate.n_trials
 
 
-def test_a_probe_tells_what_nothing_told(plan_of, worker, tmp_path):
+def test_a_probe_makes_all_costs_known(plan_of, worker, tmp_path):
     plan = plan_of(SPACE)
-    said = []
-    probe(plan, worker.store, tmp_path, said.append)
-    assert len(said) == 2, "naive, and towards the proxy"
-    found = forecast(plan, worker.store)
-    assert found.n_known == 12 and found.trial_hours > 0
-    assert counts(found)["pretrain"] == (0, 1) and counts(found)["embedder"] == (2, 0)
+    lines = []
+    probe(plan, worker.store, tmp_path, lines.append)
+    assert len(lines) == 2, "naive, and towards the proxy"
+    estimate = forecast(plan, worker.store)
+    assert estimate.n_known == 12 and estimate.trial_hours > 0
+    assert counts(estimate)["pretrain"] == (0, 1) and counts(estimate)["embedder"] == (2, 0)
     on_gpu = replace(plan, space=replace(plan.space, resources=plan.space.resources.model_copy(update={"gpu": 1.0})))
-    with pytest.raises(InputError, match=r"asks for gpu 1, and there is none here"):
-        probe(on_gpu, worker.store, tmp_path, said.append)
+    with pytest.raises(InputError, match=r"asks for resources.gpu 1, but this machine has no GPU"):
+        probe(on_gpu, worker.store, tmp_path, lines.append)
     broken = plan_of("base: {task: broken}\nfactors: {proxy: [none]}\nseeds: 1\n")
     with pytest.raises(InputError, match=r"--probe: broken with swin-micro ended as failed"):
-        probe(broken, worker.store, tmp_path, said.append)
+        probe(broken, worker.store, tmp_path, lines.append)
 
 
-def test_rows_of_other_versions_are_not_gone_by(plan_of, worker, tmp_path):
+def test_rows_of_other_versions_do_not_count(plan_of, worker, tmp_path):
     plan = plan_of("base: {task: tiny, proxy: none}\nfactors: {finetune.lr: [1e-3]}\nseeds: 1\n")
     run_config(plan.trials[0].config, RunContext(folder=tmp_path / "s", worker=worker, data_root=tmp_path))
     store = worker.store
@@ -215,7 +215,7 @@ def test_what_can_be_told_apart_is_not_warned_of(plan_of, text):
 # The command --------------------------------------------------------------------------------------
 
 
-def test_plan_prints_it_all_and_json_is_json(write_space, tmp_path, monkeypatch, capsys):
+def test_plan_prints_the_forecast_and_its_json_is_valid(write_space, tmp_path, monkeypatch, capsys):
     from tests.builders.in_process import command
 
     monkeypatch.chdir(tmp_path)
@@ -234,17 +234,17 @@ def test_plan_prints_it_all_and_json_is_json(write_space, tmp_path, monkeypatch,
     ):
         assert words in shown.out, words
     assert command(monkeypatch, "plan", space, "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["forecast"]["n_left"] == 13 and found["forecast"]["n_known"] == 0
-    assert [stage["name"] for stage in found["forecast"]["stages"]] == [
+    estimate = json.loads(capsys.readouterr().out)["forecast"]
+    assert estimate["n_left"] == 13 and estimate["n_known"] == 0
+    assert [stage["name"] for stage in estimate["stages"]] == [
         "pretrain",
         "proxy-features",
         "objective",
         "embedder",
     ]
-    one = write_space("base: {task: tiny}\nfactors: {proxy: [none, mnist5k]}\nseeds: 1\n", "one.yaml")
-    assert command(monkeypatch, "plan", one, "--json") == 0
+    one_seed = write_space("base: {task: tiny}\nfactors: {proxy: [none, mnist5k]}\nseeds: 1\n", "one.yaml")
+    assert command(monkeypatch, "plan", one_seed, "--json") == 0
     assert json.loads(capsys.readouterr().out)["forecast"]["contrasts"][0]["smallest_effect"] is None
-    assert command(monkeypatch, "plan", one) == 0
+    assert command(monkeypatch, "plan", one_seed) == 0
     assert "with one seed no difference can be tested" in capsys.readouterr().out
-    assert command(monkeypatch, "plan", one, "--store", "nosuch://x") == 2
+    assert command(monkeypatch, "plan", one_seed, "--store", "nosuch://x") == 2

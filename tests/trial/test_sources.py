@@ -8,7 +8,7 @@ from orca_sweep import streams
 from orca_sweep.bodies import DROPOUT, find_body, has_dropout
 from orca_sweep.config import Hasher, TrialConfig, knobs
 from orca_sweep.errors import InputError
-from orca_sweep.planning import forecast
+from orca_sweep.planning.forecast import forecast
 from orca_sweep.results import read_record, unsealed
 from orca_sweep.space import plan_space
 from orca_sweep.space.confounds import confounds
@@ -236,16 +236,16 @@ def test_the_forecast_counts_each_artifact_once_and_compares_no_spreads(write_sp
         "factors: {seed_varies: [all, pre-training, predictor-init, finetune-order]}\n"
     )
     plan = plan_space(path, load_imports, make_config)
-    told = forecast.forecast(plan, None)
-    counts = {stage.name: stage.n_computed for stage in told.stages}
+    estimate = forecast(plan, None)
+    counts = {stage.name: stage.n_computed for stage in estimate.stages}
     # Embedder runs: one per seed of all, and one per body; both have the one of seed 0.
     assert counts == {"pretrain": 3, "proxy-features": 3, "objective": 3, "embedder": 5}
-    assert told.n_shared_epochs == 3 * 2
-    assert told.contrasts == ()
+    assert estimate.n_shared_epochs == 3 * 2
+    assert estimate.contrasts == ()
     assert confounds(plan) == []
     path.write_text(path.read_text().replace("factors: {", "factors: {finetune.lr: [1e-3, 1e-2], "))
     plan = plan_space(path, load_imports, make_config)
-    assert [one.n_comparisons for one in forecast.forecast(plan, None).contrasts] == [1]
+    assert [contrasts.n_comparisons for contrasts in forecast(plan, None).contrasts] == [1]
 
 
 # Refusals -----------------------------------------------------------------------------------------
