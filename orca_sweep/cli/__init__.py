@@ -287,14 +287,15 @@ def pretrain(
     from pydantic import ValidationError
 
     from orca_sweep.bodies import find_body
-    from orca_sweep.config import BodyConfig, explain
+    from orca_sweep.config import BodyConfig, explain_validation
 
     data_commands.load_named(imports)
     record = find_body(body)
     try:
         config = BodyConfig(name=body, pretrain_fraction=fraction, pretrain_steps=steps, pretrain_seed=seed)
     except ValidationError as error:
-        raise InputError([f"pretrain: {place} = {value!r}: {rule}." for place, value, rule in explain(error)]) from None
+        problems = [f"pretrain: {field} = {value!r}: {rule}." for field, value, rule in explain_validation(error)]
+        raise InputError(problems) from None
     if record.pretrain is None:
         raise InputError(f"pretrain: {record.name!r} comes with published weights: there is nothing to pre-train.")
     if fraction == 0:

@@ -128,7 +128,7 @@ def _make_forecast(made: Plan, folder: Path, store: str, data_root: Path, probe:
 
 def _collect_notes(made: Plan, data: Path, folder: Path) -> list[str]:
     from orca_sweep.results import describe_changes, reveals
-    from orca_sweep.space.confounds import confounds
+    from orca_sweep.space.confounds import find_confounds
     from orca_sweep.trial import (
         describe_inputs,
         describe_proxies,
@@ -158,7 +158,7 @@ def _collect_notes(made: Plan, data: Path, folder: Path) -> list[str]:
             f"Test metrics of {folder} were revealed (last on {log[-1].time}): trials that begin from now on are marked"
             " (n_reveals_before)."
         )
-    return list(dict.fromkeys([*notes, *made.notes, *confounds(made)]))
+    return list(dict.fromkeys([*notes, *made.notes, *find_confounds(made)]))
 
 
 def _plan_json(made: Plan, estimate: "Forecast", notes: list[str]) -> dict[str, Any]:

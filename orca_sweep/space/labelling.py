@@ -1,4 +1,4 @@
-"""Which labels a cell has: what the space asks for, as it writes it, and what runs where that has no effect."""
+"""Labels cells: with the level that the space asks for, as written there, or what runs where that has no effect."""
 
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
@@ -11,18 +11,19 @@ from orca_sweep.space.expansion import Resolved
 from orca_sweep.space.records import Space
 
 OWN_VALUE_IS_DEFAULT = ("finetune.dropout", "body.pretrain_steps")
-"""Fields whose default is also how the body's own value is stored, which acts."""
+"""Fields whose default also stands for the body's own value, which acts."""
 Asked = Mapping[str, Sequence[Resolved]]
-"""Of each cell the combinations of levels that are its work."""
+"""Maps each cell to the combinations of levels that are its work."""
 First = Mapping[str, Mapping[Any, Any]]
-"""Of each factor the levels that are the same work as an earlier one in every combination, and that one."""
+"""Maps, for each factor, a level that is the same work as an earlier level in every combination to that earlier level."""
 
 
 def label_cells(space: Space, asked: Asked) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """Returns each cell's label of every factor, and a note on each level that is the same as another.
+    """Returns each cell's label for every factor, and a note on each level that is the same as another.
 
-    A label is the level that the cell is asked for, as the space writes it. Where combinations are one cell, it is that
-    of the one that is most as the cell runs. Where the level has no effect, what it runs with is shown.
+    A label is the level that the space asks of the cell, as written there. If several combinations are the same cell, the
+    combination closest to what the cell runs gives the labels. Where a level has no effect, the label is the value that
+    runs.
     """
     first = find_equal_levels(space, asked)
     labels = {cell_id: _label_cell(space, combinations, first) for cell_id, combinations in asked.items()}
@@ -32,15 +33,15 @@ def label_cells(space: Space, asked: Asked) -> tuple[dict[str, dict[str, str]], 
         for cell_id, cell in cells.items():
             labels[cell_id][path] = names[getattr(cell, path)]
     return labels, [
-        _describe_equal(space, path, level, other) for path, of in first.items() for level, other in of.items()
+        _describe_equal(space, path, level, other) for path, levels in first.items() for level, other in levels.items()
     ]
 
 
 def _describe_equal(space: Space, path: str, level: Any, other: Any) -> str:
-    again, shown = space.write_level(path, level), space.write_level(path, other)
+    later, first = space.write_level(path, level), space.write_level(path, other)
     return (
-        f"{path}: the levels {shown} and {again} are the same work in every combination of this space, so they are one"
-        f" level, and where it has an effect {shown} is shown."
+        f"{path}: the levels {first} and {later} are the same work in every combination of this space, so they count as one"
+        f" level, shown as {first} where it has an effect."
     )
 
 
@@ -70,9 +71,9 @@ def _write_run(space: Space, path: str, level: Any, cell: TrialConfig) -> str:
 
 
 def _is_idle(path: str, asked: Any, cell: TrialConfig, is_tuned: bool) -> bool:
-    """Whether a level that a cell is asked for has no effect there, so that the field has another value.
+    """Whether the level that the space asks of a cell has no effect there, so that the field has another value.
 
-    What has none beside one candidate of tuning may have one beside the next.
+    A level that has no effect with one candidate of tuning may have one with the next.
     """
     value, facts = attrgetter(path)(cell), read_facts(cell.flat())
     if path in naive_settings():
@@ -81,9 +82,9 @@ def _is_idle(path: str, asked: Any, cell: TrialConfig, is_tuned: bool) -> bool:
         return False
     if path == "finetune.freeze_epochs":
         return not (value == "forever" and isinstance(asked, int) and asked >= cell.finetune.epochs)
-    if path == "embedder.lr_decay" and facts.trains_embedder:  # 1 is what a constant rate does
+    if path == "embedder.lr_decay" and facts.trains_embedder:  # 1 means a constant rate
         return float(asked) != 1
-    # What the task and a published body's config say is not known here: there the default stands for it.
+    # The facts of the task and of a published body are unknown here: a default value then counts as idle.
     is_known = path in OWN_VALUE_IS_DEFAULT
     return not acts(path, facts) or (not is_known and value == default_settings().get(path))
 
@@ -92,15 +93,15 @@ def _is_idle(path: str, asked: Any, cell: TrialConfig, is_tuned: bool) -> bool:
 
 
 def find_equal_levels(space: Space, asked: Asked) -> First:
-    """Returns the levels of each factor that give the same cell as an earlier one whatever the other factors are.
+    """Returns the levels of each factor that give the same cell as an earlier level, whatever the other factors are.
 
-    Cost: nothing if every combination is a cell of its own; else a look at those of the levels in question.
+    Cost: one pass if every combination is a different cell; else one more for each factor with equal levels.
     """
     pairs = _find_candidates(space, asked)
     equal: dict[str, dict[Any, Any]] = {}
-    for path, of in pairs.items():
-        cells = _map_cells_by_level(space, path, asked, {level for pair in of for level in pair})
-        for level, other in of:
+    for path, level_pairs in pairs.items():
+        cells = _map_cells_by_level(space, path, asked, {level for pair in level_pairs for level in pair})
+        for level, other in level_pairs:
             both = cells[level].keys() & cells[other].keys()
             if all(cells[level][context] == cells[other][context] for context in both):
                 equal.setdefault(path, {}).setdefault(level, other)
@@ -114,7 +115,7 @@ def _find_first(levels: Mapping[Any, Any], level: Any) -> Any:
 
 
 def _find_candidates(space: Space, asked: Asked) -> dict[str, dict[tuple[Any, Any], None]]:
-    """Pairs of levels, the later first, that are one cell somewhere with all other factors alike."""
+    """Pairs of levels, the later first, that are the same cell in some combination of the other factors."""
     pairs: dict[str, dict[tuple[Any, Any], None]] = {}
     ranks = {path: {level: i for i, level in enumerate(levels)} for path, levels in space.factors.items()}
     for combinations in asked.values():
@@ -138,7 +139,7 @@ def _list_other_levels(space: Space, path: str, combination: Resolved) -> tuple[
 def _map_cells_by_level(
     space: Space, path: str, asked: Asked, levels: set[Any]
 ) -> dict[Any, dict[tuple[Any, ...], str]]:
-    """Of each of some levels the cell that it gives, by the levels of the other factors."""
+    """The cell of each of these levels, by the levels of the other factors."""
     cells: dict[Any, dict[tuple[Any, ...], str]] = {level: {} for level in levels}
     for cell_id, combinations in asked.items():
         for combination in combinations:

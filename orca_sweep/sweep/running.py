@@ -403,7 +403,7 @@ def _name(trial: Any) -> str:
 
 
 def _work(plan: Plan, setup: Setup, prefixes: Prefixes) -> Callable[[dict[str, Any]], None]:
-    """The Tune trainable. It runs in a worker that is used again for the next trial."""
+    """Returns the Tune trainable. It runs in a worker that Tune reuses for the next trial."""
     space, resources = plan.space, plan.space.resources
     known = [*plan.cells, *(config for cell in plan.tuned for config in cell.candidates)]
     levels = sorted({config.embedder.epochs for config in known})
@@ -413,11 +413,11 @@ def _work(plan: Plan, setup: Setup, prefixes: Prefixes) -> Callable[[dict[str, A
 
         from orca_sweep.training.worker import Worker
 
-        told = params["trial"]
+        assignment = params["trial"]
         _reset(resources.n_threads, resources.gpu)
         device = resources.device if torch.cuda.is_available() else "cpu"
         worker = Worker(Store(setup.store, PATIENCE_S), device, resources.n_threads, resources.gpu)
-        row = read_row(setup.out, told["trial_id"])  # there is one if a worker died before its last word to Tune
+        row = read_row(setup.out, assignment["trial_id"])  # exists if a worker died before its last report to Tune
         try:
             if row is None:
                 context = RunContext(
@@ -428,11 +428,11 @@ def _work(plan: Plan, setup: Setup, prefixes: Prefixes) -> Callable[[dict[str, A
                     limit_s=space.limits.trial_s,
                     checkpoints=space.checkpoints,
                     snapshot_epochs=levels,
-                    prefix_epochs=prefixes.get(told["trial_id"], ()),
+                    prefix_epochs=prefixes.get(assignment["trial_id"], ()),
                     report=_report,
-                    passed=_tell_passed if told["tells"] else _tell_nothing,
+                    passed=_tell_passed if assignment["tells"] else _tell_nothing,
                 )
-                row = run_config(TrialConfig.model_validate(told["config"]), context)
+                row = run_config(TrialConfig.model_validate(assignment["config"]), context)
         except BusyError as error:
             tune.report({"stage": WAITING, "lock": error.lock})
             return

@@ -11,7 +11,7 @@ from scipy import stats as scipy_stats
 from orca_sweep.errors import InputError
 from orca_sweep.planning.forecast import forecast
 from orca_sweep.planning.probe import probe
-from orca_sweep.space.confounds import confounds
+from orca_sweep.space.confounds import find_confounds
 from orca_sweep.stats import smallest_effect, smallest_p
 from orca_sweep.training.run import RunContext, run_config
 
@@ -180,18 +180,18 @@ TUNED = "tune: {finetune.lr: [1e-3, 1e-4]}\n"
         ("factors: {finetune.freeze: [none, body], finetune.batch_size: [8, 16]}\n",
          "The cells of tiny are not matched in fine-tuning steps (finetune.batch_size 8, 16)"),
         ("factors: {proxy: [none, mnist5k]}\ntune: {embedder.lr: [1e-3, 1e-2], finetune.lr: [1e-3, 1e-4]}\n",
-         "The cells are not matched in tuning effort: different candidates 2 in 1 cells, 4 in 1 cells"),
+         "The cells are not matched in tuning effort: they try different numbers of candidates (2 in 1 cell, 4 in 1 cell)"),
         ("base: {proxy: mnist5k}\nfactors: {embedder.lr: [1e-3, 1e-2], embedder.epochs: [1, 2]}\ndesign: zip\n",
          "embedder.lr and embedder.epochs move together"),
         ("factors: {finetune.freeze: [none, body lr*10, 'embedder:1 > none fresh']}\n",
          "finetune.freeze 'body lr*10', 'embedder:1 > none fresh' in tiny sets learning rates or fresh starts"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_told_apart_is_said(plan_of, text, words):
+def test_the_plan_warns_of_effects_that_cannot_be_separated(plan_of, text, words):
     base = "base: {task: tiny, proxy: mnist5k}\n" if "proxy:" not in text else "base: {task: tiny}\n"
     text = text.replace("base: {proxy: mnist5k}\n", "")
     base = base if "embedder.lr" not in text or "factors: {proxy" in text else "base: {task: tiny, proxy: mnist5k}\n"
-    assert any(words in said for said in confounds(plan_of(f"{base}{text}seeds: 2\n"))), words
+    assert any(words in warning for warning in find_confounds(plan_of(f"{base}{text}seeds: 2\n"))), words
 
 
 @pytest.mark.parametrize(
@@ -206,10 +206,10 @@ def test_what_cannot_be_told_apart_is_said(plan_of, text, words):
         "base: {task: tiny, finetune.freeze_epochs: 1, finetune.epochs: 4}\n",
     ],
 )
-def test_what_can_be_told_apart_is_not_warned_of(plan_of, text):
+def test_the_plan_does_not_warn_of_effects_that_can_be_separated(plan_of, text):
     base = "" if "base:" in text else "base: {task: tiny}\n"
-    said = confounds(plan_of(f"{base}{text}seeds: 2\n"))
-    assert not any("move together" in one or "tuning effort" in one or "fresh starts" in one for one in said), said
+    warnings = "\n".join(find_confounds(plan_of(f"{base}{text}seeds: 2\n")))
+    assert not any(words in warnings for words in ("move together", "tuning effort", "fresh starts")), warnings
 
 
 # The command --------------------------------------------------------------------------------------
