@@ -398,8 +398,9 @@ def _n_slots(need: Mapping[str, float]) -> int:
 
 
 def _name(trial: Any) -> str:
-    told = trial.config["trial"]
-    return str(told["trial_id"]) if told["attempt"] == 1 else f"{told['trial_id']}-{told['attempt']}"
+    assignment = trial.config["trial"]
+    trial_id, attempt = str(assignment["trial_id"]), assignment["attempt"]
+    return trial_id if attempt == 1 else f"{trial_id}-{attempt}"
 
 
 def _work(plan: Plan, setup: Setup, prefixes: Prefixes) -> Callable[[dict[str, Any]], None]:
