@@ -2,6 +2,7 @@
 
 import random
 import re
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +13,8 @@ from orca_sweep.training.run import RunContext, run_config, run_trial
 from orca_sweep.trial import Records, make_config, records, resolve_config, resolve_configs, resolve_settings
 from orca_sweep.trial.facts import describe_records
 from orca_sweep.trial.records import KnownRecords
-from tests.conftest import REPO
 
+REPO = Path(__file__).resolve().parents[2]
 FINDERS = r"\b(find_task|find_body|find_proxy|find_rung)\("
 LEVELS = {
     "task": ["digits", "darcy-generated", "ecg", "ninapro", "deepsea", "cifar100"],
