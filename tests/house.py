@@ -27,7 +27,7 @@ EMPTY_WORDS = {"found", "one", "told", "said", "place"}
 """Words that name nothing; design.md asks for the next three too."""
 MORE_EMPTY_WORDS = {"there", "ours", "others"}
 LOOK_UPS = {"find_task", "find_body", "find_proxy", "find_rung"}
-MAY_LOOK_UP = ("trial/resolve.py", "tasks/", "bodies/", "proxies/", "cli/")
+MAY_LOOK_UP = ("trial/records.py", "tasks/", "bodies/", "proxies/", "cli/")
 """Resolving, the rooms where the look-ups are defined, and the commands that list or check one name."""
 READS_LIBRARY_MESSAGES = ("errors.py", "sweep/jobs.py", "cli/failures.py", "bodies/loading.py")
 """Modules that distinguish errors of torch, Ray and Python by their texts, since these have no type or code of their own."""

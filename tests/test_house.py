@@ -73,7 +73,7 @@ def test_calls_by_position_count_where_the_function_is_ours():
 def test_look_ups_are_free_where_names_are_resolved_alone():
     text = "find_task('digits')\ntasks.find_body('x')"
     assert texts(house.find_look_ups(module(text))) == ["find_task(...)", "find_body(...)"]
-    assert house.find_look_ups(module(text, "trial/resolve.py")) == []
+    assert house.find_look_ups(module(text, "trial/records.py")) == []
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from ray import tune
 
 from orca_sweep.bench import Measurement, Times, peak_memory_mib, take_median, time_call
 from orca_sweep.config import TrialConfig
-from orca_sweep.planning.agenda import Agenda
+from orca_sweep.planning.agenda import Agenda, AgendaHooks
 from orca_sweep.results import read_row, write_record
 from orca_sweep.space import Budget, Plan, make_plan, read_space
 from orca_sweep.sweep.running import Setup, join_ray, run_agenda
@@ -114,9 +114,12 @@ def _run_sweep(plan: Plan, out: Path, most: int | None = None) -> None:
         plan = replace(plan, space=replace(plan.space, budget=Budget(trials=most)))
     out.mkdir()
     records = Records()
-    agenda = Agenda(
-        plan, partial(read_row, out), make_config, lambda config: shared_stages(records.resolve_config(config))
+    hooks = AgendaHooks(
+        read_row=partial(read_row, out),
+        resolve=make_config,
+        name_shared=lambda config: shared_stages(records.resolve_config(config)),
     )
+    agenda = Agenda(plan, hooks)
     setup = Setup(out=out, store=str(out / "store"), data_root=out, address="local")
 
     def do_nothing(params: dict[str, Any]) -> None:

@@ -52,7 +52,8 @@ def _list_factors() -> Lines:
 
     for knob in knobs().values():
         if knob.path != "seed":
-            yield knob.path, f"{knob.type_name}; default {knob.default}: {knob.meaning}"
+            used = f". Used {knob.acts}" if knob.acts else ""
+            yield knob.path, f"{knob.type_name}; default {knob.default}: {knob.meaning}{used}"
 
 
 def _list_columns() -> Lines:

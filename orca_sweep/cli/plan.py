@@ -84,7 +84,7 @@ def _make_forecast(planned: Plan, folder: Path, store: "Store") -> "Forecast":
 
 def _collect_notes(planned: Plan, data: Path, folder: Path) -> list[str]:
     from orca_sweep.results import describe_changes, read_reveals
-    from orca_sweep.space.confounds import confounds
+    from orca_sweep.space.confounds import find_confounds
     from orca_sweep.trial import (
         describe_inputs,
         describe_proxies,
@@ -114,7 +114,7 @@ def _collect_notes(planned: Plan, data: Path, folder: Path) -> list[str]:
             f"Test metrics of {folder} were revealed (last on {log[-1].time}): trials that start from now on are marked"
             " (n_reveals_before)."
         )
-    return list(dict.fromkeys([*notes, *planned.notes, *confounds(planned)]))
+    return list(dict.fromkeys([*notes, *planned.notes, *find_confounds(planned)]))
 
 
 def _plan_as_json(planned: Plan, estimate: "Forecast", notes: list[str]) -> dict[str, Any]:

@@ -59,13 +59,15 @@ def _read_body(name: str, fraction: float, steps: int | None, seed: int) -> "tup
     from pydantic import ValidationError
 
     from orca_sweep.bodies import find_body
-    from orca_sweep.config import BodyConfig, explain
+    from orca_sweep.config import BodyConfig, explain_validation
 
     record = find_body(name)
     try:
         config = BodyConfig(name=name, pretrain_fraction=fraction, pretrain_steps=steps, pretrain_seed=seed)
     except ValidationError as error:
-        raise InputError([f"pretrain: {field} = {value!r}: {rule}." for field, value, rule in explain(error)]) from None
+        raise InputError(
+            [f"pretrain: {field} = {value!r}: {rule}." for field, value, rule in explain_validation(error)]
+        ) from None
     if record.pretrain is None:
         raise InputError(f"pretrain: {record.name!r} has published weights, so there is nothing to pre-train.")
     if fraction == 0:

@@ -26,13 +26,13 @@ from orca_sweep.config.schema import (
     acts,
     default_settings,
     embedder_training_fields,
-    explain,
+    explain_unknown_knob,
+    explain_validation,
     fields_of_level,
     find_idle,
     knobs,
     naive_settings,
     rules,
-    unknown_knob,
 )
 
 __all__ = [
@@ -58,7 +58,8 @@ __all__ = [
     "default_settings",
     "digest",
     "embedder_training_fields",
-    "explain",
+    "explain_unknown_knob",
+    "explain_validation",
     "fields_of_level",
     "find_idle",
     "flatten",
@@ -67,5 +68,4 @@ __all__ = [
     "nest",
     "read_facts",
     "rules",
-    "unknown_knob",
 ]

@@ -1,4 +1,4 @@
-"""When a knob acts: the rules that stand beside the fields of ``TrialConfig``, over what is known of a trial."""
+"""When a knob acts: the rules beside the fields of ``TrialConfig``, and the facts of a trial that decide them."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -9,14 +9,14 @@ from orca_sweep.config import freezing
 DEFAULT: Any = object()
 """Stands for the field's default."""
 BY_FORM: Any = object()
-"""Stands for the value that the canonical form of another setting leaves in the field."""
+"""Stands for the value that the canonical form of another setting gives to the field."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is known of one trial by whoever asks whether a knob acts in it; None is what is not known.
+    """What is known of a trial that decides which knobs act in it; None means unknown.
 
-    A config alone gives the first half (``read_facts``), the records that it names give the second.
+    The config alone gives the first half (``read_facts``); the records that it names give the second.
     """
 
     trains_embedder: bool | None = None
@@ -27,9 +27,9 @@ class Facts:
     trains_body: bool | None = None
     """Whether a phase of fine-tuning trains some of the body."""
     follows_rate: bool | None = None
-    """Whether a phase follows warm-up and decay, rather than hold its learning rate constant."""
+    """Whether a phase follows warm-up and decay instead of holding its learning rate constant."""
     freeze_says_length: bool | None = None
-    """Whether the freeze schedule says how long it lasts, or freezes nothing."""
+    """Whether the freeze schedule gives its own length, or freezes nothing."""
     has_adapters: bool | None = None
     pretrain_fraction: float | None = None
 
@@ -43,7 +43,7 @@ class Facts:
     body_architecture: str | None = None
     body_channels: int | None = None
     body_is_made_here: bool | None = None
-    """Whether our own pre-training makes the body's weights."""
+    """Whether this program pre-trains the body."""
     body_may_be_pickled: bool | None = None
     proxy_has_images: bool | None = None
     """Whether proxy samples enter the body as images."""
@@ -53,28 +53,28 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class When:
-    """A rule of when a knob acts. It stands in the ``Annotated`` type of each field that it holds for."""
+    """A rule for when a knob acts, in the ``Annotated`` type of each field that it applies to."""
 
     words: str
-    """Where the knob acts, such as 'where the embedder is trained'."""
+    """The condition in words, such as 'where the embedder is trained'."""
     holds: Callable[[Facts], bool]
-    """False only if the facts say that the knob changes nothing; what is not known may act."""
+    """False only if the facts show that the knob changes nothing; unknown facts let it act."""
     idle: Any = DEFAULT
-    """What the field holds where the rule does not hold."""
+    """The value of the field where the rule does not hold."""
     written_by: str | None = None
-    """The field whose levels are stored in this one too."""
+    """The field whose levels also set this field."""
 
     def with_idle(self, value: Any) -> "When":
-        """Returns the rule for a field that holds another value than its default where it does not act."""
+        """Returns the rule for a field whose value is not its default where it does not act."""
         return replace(self, idle=value)
 
 
 def read_facts(settings: Mapping[str, Any], **record_facts: Any) -> Facts:
-    """Returns what a whole flat config says by itself, with further facts of the records that it names.
+    """Returns the facts of a whole flat config, with further facts from the records that it names.
 
     Args:
         settings: every field under its dotted name, each in its own type.
-        record_facts: fields of ``Facts`` that the config does not tell, or not rightly.
+        record_facts: fields of ``Facts`` that add to those of the config or replace them.
     """
     schedule = settings["finetune.freeze"], settings["finetune.freeze_epochs"]
     is_naive = settings["embedder.epochs"] == 0 or "none" in (settings["embedder.objective"], settings["proxy"])
@@ -97,12 +97,12 @@ def _follows_rate(settings: Mapping[str, Any]) -> bool | None:
     names = ("freeze", "freeze_epochs", "epochs")
     try:
         return not freezing.never_follows_schedule(*(settings[f"finetune.{name}"] for name in names))
-    except TypeError:  # a number of epochs that is none
+    except TypeError:  # an invalid number of epochs
         return None
 
 
 def states_length(freeze: str) -> bool:
-    """Returns whether ``finetune.freeze_epochs`` has nothing to say beside this schedule."""
+    """Returns whether a schedule leaves nothing for ``finetune.freeze_epochs`` to set."""
     return freeze == "none" or freezing.states_length(freeze)
 
 
@@ -110,18 +110,18 @@ def states_length(freeze: str) -> bool:
 
 EMBEDDER_TRAINS = When(words="where the embedder is trained", holds=lambda facts: facts.trains_embedder is not False)
 EMBEDDER_DECAYS = When(
-    words="where the learning rate of embedder training decays",
+    words="where its learning rate decays",
     holds=lambda facts: facts.decays_embedder_lr is not False,
     written_by="embedder.lr_decay",
 )
 EMBEDDER_SGD = When(words="with sgd", holds=lambda facts: facts.embedder_optimizer in ("sgd", None))
 EMBEDDER_ADAM = When(words="with adam and adamw", holds=lambda facts: facts.embedder_optimizer != "sgd")
 HAS_CLUSTERS = When(
-    words="where targets are no classes",
+    words="where targets are not classes",
     holds=lambda facts: facts.task_kind is None or facts.task_kind != "classification",
 )
 STARTS_DIFFER = When(
-    words="except for signals before a ViT, where nothing can be copied",
+    words="except for signals with a ViT, where nothing can be copied",
     holds=lambda facts: not (facts.task_dims == 1 and facts.body_architecture == "vit"),
 )
 COPIES_CHANNELS = When(
@@ -133,9 +133,9 @@ COPIES_CHANNELS = When(
         and not (facts.body_channels and facts.body_channels == facts.task_channels)
     ),
 )
-HAS_SEQUENCE = When(words="before bodies that take sequences", holds=lambda facts: facts.body_dims != 2)
+HAS_SEQUENCE = When(words="with bodies that take sequences", holds=lambda facts: facts.body_dims != 2)
 PROXY_IMAGES = When(words="where proxy samples are images", holds=lambda facts: facts.proxy_has_images is not False)
-PROXY_TAGS = When(words="where the proxy is tagged sentences", holds=lambda facts: facts.proxy_has_tags is not False)
+PROXY_TAGS = When(words="where the proxy holds tagged sentences", holds=lambda facts: facts.proxy_has_tags is not False)
 
 
 def objective_takes(setting: str) -> When:
@@ -148,15 +148,17 @@ def objective_takes(setting: str) -> When:
 
 # Data, body, predictor ----------------------------------------------------------------------------
 
-AUGMENTS = When(words="where the task augments", holds=lambda facts: facts.task_augments is not False)
+AUGMENTS = When(words="with tasks that define an augmentation", holds=lambda facts: facts.task_augments is not False)
 HAS_SCALE = When(
     words="except where inputs are codes", holds=lambda facts: facts.task_has_codes is not True, idle=BY_FORM
 )
 IS_DENSE = When(
     words="for dense tasks", holds=lambda facts: facts.task_kind is None or facts.task_kind.startswith("dense")
 )
-PRETRAINED = When(words="where the body is pre-trained", holds=lambda facts: facts.pretrain_fraction != 0)
-MADE_HERE = When(words="where the body is pre-trained here", holds=lambda facts: facts.body_is_made_here is not False)
+PRETRAINED = When(words="at pretrain fractions above 0", holds=lambda facts: facts.pretrain_fraction != 0)
+MADE_HERE = When(
+    words="with bodies that are pre-trained here", holds=lambda facts: facts.body_is_made_here is not False
+)
 HAS_SEVERAL_RUNS = When(
     words="except where the body was published with one set of weights",
     holds=lambda facts: not (facts.body_is_made_here is False and facts.pretrain_fraction == 1),
@@ -168,7 +170,7 @@ MAY_BE_PICKLED = When(
 # Fine-tuning --------------------------------------------------------------------------------------
 
 LENGTH_IS_OPEN = When(
-    words="where the freeze schedule does not say its lengths",
+    words="where the freeze schedule leaves its length open",
     holds=lambda facts: facts.freeze_says_length is not True,
     idle=BY_FORM,
     written_by="finetune.freeze",
@@ -179,6 +181,6 @@ FOLLOWS_RATE = When(
     written_by="finetune.freeze",
 )
 BODY_TRAINS = When(words="where the body is not always frozen", holds=lambda facts: facts.trains_body is not False)
-HAS_ADAPTERS = When(words="where there are adapters", holds=lambda facts: facts.has_adapters is not False)
+HAS_ADAPTERS = When(words="where finetune.lora_rank is set", holds=lambda facts: facts.has_adapters is not False)
 FINETUNE_SGD = When(words="with sgd", holds=lambda facts: facts.finetune_optimizer in ("sgd", None))
 FINETUNE_ADAM = When(words="with adam and adamw", holds=lambda facts: facts.finetune_optimizer != "sgd")

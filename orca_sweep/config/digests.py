@@ -1,11 +1,11 @@
-"""The one text of a value, and short hashes of it."""
+"""The canonical text of a value, and short hashes of it."""
 
 import hashlib
 import json
 
 
 def canonical_json(value: object) -> str:
-    """Returns the one JSON text of a value: sorted keys, no spaces, no NaN. What hashes are taken of."""
+    """Returns the canonical JSON of a value, which hashes are computed from: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
 
 

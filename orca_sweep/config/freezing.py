@@ -252,6 +252,7 @@ def body_is_always_frozen(freeze: str, freeze_epochs: int | str) -> bool:
     return freeze != GRADUAL and all("body" in phase.frozen for phase in _parse_or_train_all(freeze, freeze_epochs))
 
 
+@lru_cache(maxsize=4096)
 def never_follows_schedule(freeze: str, freeze_epochs: int | str, epochs: int) -> bool:
     """Whether every phase within ``epochs`` epochs holds the rate constant, so that warm-up and decay have no effect."""
     phases = _parse_or_train_all(freeze, freeze_epochs if freeze != GRADUAL else 1)

@@ -1,4 +1,4 @@
-"""Ids of many configs at once."""
+"""Computes the ids of many configs at once."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -10,13 +10,13 @@ from orca_sweep.config.knobs import CONTENTS, BodyConfig, Part, TrialConfig
 
 
 class Hasher:
-    """Ids of many configs, equal to their ``cell_id`` and ``trial_id``: what they share is written once."""
+    """Computes ids equal to ``cell_id`` and ``trial_id``; parts that configs share are written as JSON once."""
 
     def __init__(self) -> None:
         self._texts: dict[int, tuple[Part, str]] = {}
-        """By the identity of a part, which is kept so that no other takes its place."""
+        """By the ``id`` of a part, which is kept alive so that no other object gets its id."""
         self._bodies: dict[int, tuple[BodyConfig, BodyConfig]] = {}
-        """Bodies without the path of their folder, by the identity of those with it."""
+        """By the ``id`` of a body: the body and its copy without the path of its folder."""
 
     def cell_id(self, config: TrialConfig) -> str:
         """Returns the hash of a config without its seed."""
@@ -24,9 +24,9 @@ class Hasher:
         return hashlib.sha256(f"cell:{{{','.join((*before, *after))}}}".encode()).hexdigest()[:16]
 
     def replicates(self, config: TrialConfig, seeds: Iterable[int]) -> Iterator[tuple[str, TrialConfig]]:
-        """Yields for each seed the trial's id and the config.
+        """Yields the trial's id and config for each seed.
 
-        Cost: one hash of a few bytes per seed; what is the same for all seeds is written and hashed once.
+        Cost: one hash of a few bytes per seed; the rest is written and hashed once.
         """
         before, after = self._around_seed(config)
         common = hashlib.sha256("".join(["trial:{", *(f"{text}," for text in before)]).encode())
@@ -37,14 +37,14 @@ class Hasher:
             yield whole.hexdigest()[:16], config.replaced(seed=seed)
 
     def _around_seed(self, config: TrialConfig) -> tuple[list[str], list[str]]:
-        """The JSON of what ids are hashes of, in its order, before and after the seed."""
+        """The JSON that ids are hashes of: the texts before the seed and those after it."""
         values = self._without_paths(config)
         before = (self._text(name, values[name]) for name in _FIELDS if name < "seed")
         after = (self._text(name, values[name]) for name in _FIELDS if name > "seed")
         return [text for text in before if text], [text for text in after if text]
 
     def _without_paths(self, config: TrialConfig) -> dict[str, Any]:
-        """The config's fields, files whose content is known without where they lie (``TrialConfig.hashed``)."""
+        """The config's fields, without the paths of files whose content hash is known (``TrialConfig.hashed``)."""
         values, content = dict(config.__dict__), config.content
         if content.task is not None:
             values["task"] = declaration.without_path(config.task)
@@ -70,4 +70,4 @@ class Hasher:
 
 
 _FIELDS = tuple(sorted(TrialConfig.model_fields))
-"""In this order the dotted names of all fields are sorted, too: no field's name begins as a part's does."""
+"""This order also sorts the dotted names of all fields, since no name of a part is the beginning of another field's."""

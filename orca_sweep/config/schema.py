@@ -1,4 +1,4 @@
-"""What each knob is: type, column, default, meaning and the rules of when it acts, read off ``TrialConfig``."""
+"""Describes each knob from its field in ``TrialConfig``: type, column, default, meaning and when it acts."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,17 +24,16 @@ class Knob:
     default: str
     meaning: str
     acts: str
-    """Where the knob acts, in words; empty if it always does."""
+    """When the knob acts, in words; empty if it always does."""
     adapter: TypeAdapter[Any]
 
     def read(self, value: object) -> Any:
         """Returns the value in the field's own type.
 
-        Text is what YAML gives, so ``1e-4`` becomes a number where a number is wanted and stays text
-        where text is wanted.
+        YAML reads ``1e-4`` as text: it becomes a number in a field of numbers and stays text in a field of texts.
 
         Raises:
-            pydantic.ValidationError: if it is not one.
+            pydantic.ValidationError: if the field does not accept the value.
         """
         return self.adapter.validate_python(value)
 
@@ -49,7 +48,7 @@ def _iterate_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[
     for name, field in model.model_fields.items():
         kind = field.annotation
         if kind is ContentConfig:
-            continue  # no knob: nobody sets it
+            continue  # not a knob: the user does not set it
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from _iterate_fields(kind, f"{prefix}{name}.")
         else:
@@ -72,7 +71,7 @@ def _describe_knob(path: str, field: FieldInfo) -> Knob:
 
 
 def _plain_types(annotation: Any) -> set[Any]:
-    """The base types an annotation admits, constraints and None taken off."""
+    """The base types that an annotation admits, without constraints and None."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _plain_types(get_args(annotation)[0])
@@ -102,22 +101,22 @@ def _type_name(annotation: Any) -> str:
     return "null" if annotation is NoneType else annotation.__name__
 
 
-def unknown_knob(path: str) -> str:
-    """Returns the message for a path that is no field of TrialConfig."""
+def explain_unknown_knob(path: str) -> str:
+    """Returns the message for a path that is not a field of TrialConfig."""
     if any(known.startswith(f"{path}.") for known in knobs()):
         inside = ", ".join(known for known in knobs() if known.startswith(f"{path}."))
         return f"{path!r} is a group of fields, not a field. Name one of: {inside}."
     return f"there is no field {path!r} in a trial's config. {hint(path, knobs())}"
 
 
-def explain(error: ValidationError) -> list[tuple[str, object, str]]:
-    """Returns (dotted field, value, rule) for every mistake pydantic found.
+def explain_validation(error: ValidationError) -> list[tuple[str, object, str]]:
+    """Returns (dotted field, value, rule) for every mistake that pydantic reports.
 
-    The members of a union each report; they are joined into one mistake per field.
+    Each member of a union reports its own mistake; they are joined into one mistake per field.
     """
     rules: dict[str, tuple[object, list[str]]] = {}
     for item in error.errors(include_url=False, include_context=False):
-        # A union adds the tag of its member after the field's own path: only lower-case names are fields.
+        # A union adds its member's tag to the field's path: only lower-case names are fields.
         path = ".".join(str(part) for part in item["loc"] if _is_name(part))
         _, texts = rules.setdefault(path, (item["input"], []))
         own_text = item["msg"].removeprefix("Value error, ")
@@ -136,7 +135,7 @@ def _is_name(part: int | str) -> bool:
 
 @lru_cache(maxsize=1)
 def rules() -> Mapping[str, tuple[When, ...]]:
-    """Returns the rules of every knob, all of which must hold for it to act, under its dotted path."""
+    """Returns the rules of every knob under its dotted path; all of them must hold for the knob to act."""
     return {
         path: tuple(item for item in field.metadata if isinstance(item, When))
         for path, field in _iterate_fields(TrialConfig)
@@ -145,12 +144,12 @@ def rules() -> Mapping[str, tuple[When, ...]]:
 
 @lru_cache(maxsize=1)
 def default_settings() -> Mapping[str, Any]:
-    """Returns the default of every field; those without one have the empty text."""
+    """Returns the default of every field; fields without a default have the empty text."""
     return TrialConfig(task="", body=BodyConfig(name="")).flat()
 
 
 def acts(path: str, facts: Facts) -> bool:
-    """Returns whether a knob can change anything, as far as the facts say; what is no knob can."""
+    """Returns whether a knob can change anything, as far as the facts show; True for a path that is not a knob."""
     return all(rule.holds(facts) for rule in rules().get(path, ()))
 
 
@@ -170,7 +169,7 @@ def _ordered_rules() -> tuple[tuple[str, When], ...]:
 
 @lru_cache(maxsize=1)
 def naive_settings() -> Mapping[str, Any]:
-    """Returns the fields that all say it if the embedder is not trained, each with the value that says so."""
+    """Returns the fields that each turn embedder training off, with the values that do so."""
     return {
         path: rule.idle
         for path, rule in _ordered_rules()
@@ -185,5 +184,5 @@ def embedder_training_fields() -> frozenset[str]:
 
 
 def fields_of_level(path: str) -> tuple[str, ...]:
-    """Returns the fields that a level of a field is stored in: of ``finetune.freeze`` its length, too, for example."""
+    """Returns the fields that a level of a field sets: ``finetune.freeze``, for example, also sets its length."""
     return (path, *(other for other, rule in _ordered_rules() if rule.written_by == path != other))

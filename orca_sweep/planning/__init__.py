@@ -1,1 +1,1 @@
-"""What a sweep will take and what it runs next: agenda, forecast, probe, and running a trial again to compare."""
+"""What a sweep will cost, what it runs next, and whether a recorded trial can be reproduced."""

@@ -1,8 +1,10 @@
 """What a sweep still has to run, and what comes next. No ray here: events in, trials out.
 
-Three things decide what is next: what is tuned within a cell (its candidates first, then its replicates at its own
-best), what is shared (of trials that need one stage artifact, one makes it while the others wait without holding
-anything), and what the space allows (retries, budgets).
+Three things decide what comes next:
+
+- tuning within a cell: its candidates run first, then its replicates at its own best candidate;
+- sharing: of the trials that need the same stage artifact, one makes it while the rest wait without holding resources;
+- the limits of the space: retries and budgets.
 """
 
 import math
@@ -19,19 +21,37 @@ from orca_sweep.stats.modes import as_cost
 
 Row = Mapping[str, Any]
 Shared = Mapping[str, str]
-"""Stage to the name of the artifact that a trial needs of it, in the order in which they are made."""
+"""Maps each stage to the name of the artifact that a trial needs from it, in the order in which they are made."""
 
 
-@dataclass
-class _Cell:
+@dataclass(frozen=True, kw_only=True)
+class AgendaHooks:
+    """What an agenda asks of the sweep around it, and what it reports to it."""
+
+    read_row: Callable[[str], Row | None]
+    """Returns a trial's row if the trial has ended."""
+    resolve: Resolve
+    """Turns settings into a config."""
+    name_shared: Callable[[TrialConfig], Shared]
+    """Names the stage artifacts that a trial needs."""
+    is_held: Callable[[str], bool] = lambda lock: False
+    """Whether another sweep is still making the artifact behind this lock."""
+    report_planned: Callable[[Sequence[PlannedTrial]], None] = lambda trials: None
+    """Called with trials that were not in the plan."""
+    now: Callable[[], float] = time.monotonic
+    """Seconds of a clock."""
+
+
+@dataclass(kw_only=True)
+class _CellSearch:
     """The search within one cell."""
 
     tuned: TunedCell
     candidates: dict[str, TrialConfig]
-    """By their cell id; of an adaptive search those asked for so far."""
-    told: list[tuple[Settings, str]] = field(default_factory=list)
-    """What an adaptive search asked for, with the candidate that it turned out to be."""
-    scores: dict[str, dict[int, float]] = field(default_factory=dict)
+    """By cell id; an adaptive search adds them one at a time."""
+    asked: list[tuple[Settings, str]] = field(default_factory=list)
+    """The settings that an adaptive search asked for, each with the cell id of the candidate that it became."""
+    costs: dict[str, dict[int, float]] = field(default_factory=dict)
     """Of each candidate by run seed; infinite for one that is not ok."""
     is_replicated: bool = False
 
@@ -39,56 +59,37 @@ class _Cell:
 class Agenda:
     """The trials of a plan in the order in which they can run.
 
-    ``next`` gives a trial to start; every trial given must come back through ``ended`` or ``waits``.
+    ``next`` returns a trial to start; each of these trials must come back through ``ended`` or ``waits``.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        read: Callable[[str], Row | None],
-        resolve: Resolve,
-        shared: Callable[[TrialConfig], Shared],
-        is_held: Callable[[str], bool] = lambda path: False,
-        planned: Callable[[Sequence[PlannedTrial]], None] = lambda trials: None,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Takes up a plan where the records say it is.
-
-        Args:
-            plan: the plan.
-            read: a trial's row, if it has ended.
-            resolve: turns settings into a config.
-            shared: the stage artifacts that a trial needs.
-            is_held: whether somebody outside this sweep still makes the artifact of this lock.
-            planned: told of trials that were not in the plan.
-            now: seconds of a clock.
-        """
+    def __init__(self, plan: Plan, hooks: AgendaHooks) -> None:
+        """Starts a plan where its records left off."""
         self.plan, self.space = plan, plan.space
-        self.read, self.resolve, self.shared, self.is_held, self.planned = read, resolve, shared, is_held, planned
-        self.now, self.start = now, now()
+        self.hooks, self.start = hooks, hooks.now()
         self.queue: dict[str, PlannedTrial] = {}
         self.known: dict[str, list[PlannedTrial]] = {}
-        """What each trial is for: one may be the same work in two cells."""
+        """The uses of each trial: two cells may need the same work."""
         self.names: dict[str, Shared] = {}
         self.running: dict[str, PlannedTrial] = {}
         self.blocked: dict[str, str] = {}
-        """Queued trials that found an artifact held by another sweep, with its lock."""
+        """Queued trials that wait for an artifact of another sweep, with its lock."""
         self.makers: dict[str, str] = {}
         """Artifacts in the making, with the trial that makes them."""
         self.made: set[str] = set()
         self.ended_rows: dict[str, Row] = {}
         self.attempts: dict[str, int] = {}
         self.begun: set[str] = set()
-        """Trials that were ever started, by this launch or an earlier one."""
+        """Trials that this launch or an earlier one has started."""
         self.used_s = 0.0
         self.cells = {
-            tuned.cell_id: _Cell(tuned, {config.cell_id: config for config in tuned.candidates}) for tuned in plan.tuned
+            tuned.cell_id: _CellSearch(tuned=tuned, candidates={config.cell_id: config for config in tuned.candidates})
+            for tuned in plan.tuned
         }
-        self._add(plan.trials)
+        self._queue_trials(plan.trials)
         for cell in self.cells.values():
-            self._go_on(cell)
+            self._advance_search(cell)
 
-    # What is asked ----------------------------------------------------------------------------
+    # Questions --------------------------------------------------------------------------------
 
     @property
     def is_over(self) -> bool:
@@ -97,12 +98,12 @@ class Agenda:
 
     @property
     def spent(self) -> str | None:
-        """Returns which budget is spent, in words, or None."""
+        """A message that names the budget that is spent, or None."""
         budget, resources = self.space.budget, self.space.resources
         hours = self.used_s / 3600
         uses = (
             ("trials", budget.trials, len(self.begun)),
-            ("hours", budget.hours, (self.now() - self.start) / 3600),
+            ("hours", budget.hours, (self.hooks.now() - self.start) / 3600),
             ("cpu_hours", budget.cpu_hours, hours * resources.cpu),
             ("gpu_hours", budget.gpu_hours, hours * resources.gpu),
         )
@@ -113,21 +114,21 @@ class Agenda:
 
     @property
     def n_left(self) -> int:
-        """Trials known to be run still, those running included."""
+        """Trials that have not ended, as far as they are planned yet."""
         return len(self.queue) + len(self.running)
 
     @property
     def unreplicated(self) -> list[str]:
-        """Cells whose search has ended without a candidate that is ok, so that there is nothing to replicate."""
-        return [i for i, cell in self.cells.items() if self._is_searched(cell) and not self._best(cell)]
+        """Cells whose search ended without a candidate that is ok, so there is nothing to replicate."""
+        return [i for i, cell in self.cells.items() if self._is_searched(cell) and not self._find_best(cell)]
 
     def next(self) -> PlannedTrial | None:
-        """Returns a trial to start now, or None: because all is begun, held back or spent (see ``is_over``)."""
+        """Returns a trial to start now; None if all have begun, the rest must wait, or a budget is spent (``is_over``)."""
         if self.spent is not None:
             return None
         for trial_id, trial in self.queue.items():
             lock = self.blocked.get(trial_id)
-            if lock is not None and self.is_held(lock):
+            if lock is not None and self.hooks.is_held(lock):
                 continue
             names = self.names[trial_id].values()
             if any(self.makers.get(name, trial_id) != trial_id for name in names):
@@ -142,51 +143,51 @@ class Agenda:
         return None
 
     def makes(self, trial_id: str) -> bool:
-        """Whether others may wait for what a running trial makes, so that it should tell when it has."""
+        """Whether other trials may wait for an artifact of a running trial, so that it should report its stages."""
         return trial_id in self.makers.values()
 
-    # What is told -----------------------------------------------------------------------------
+    # Events -----------------------------------------------------------------------------------
 
     def passed(self, trial_id: str, stage: str) -> None:
-        """A running trial has the artifacts of a stage and of those before it, made or found."""
-        for made, name in self.names[trial_id].items():
+        """Notes that a running trial has the artifacts of a stage and of all earlier stages, made or reused."""
+        for earlier, name in self.names[trial_id].items():
             if self.makers.get(name) == trial_id:
                 self.made.add(name)
                 del self.makers[name]
-            if made == stage:
+            if earlier == stage:
                 return
 
     def waits(self, trial_id: str, lock: str) -> None:
-        """A trial gave its place up because another sweep makes what it needs; it is begun again when the lock is free."""
+        """Queues a trial again that gave up its slot because another sweep makes what it needs, until the lock is free."""
         trial = self.running.pop(trial_id)
-        self._release(trial_id)
+        self._release_artifacts(trial_id)
         self.attempts[trial_id] -= 1
         self.blocked[trial_id] = lock
         self.queue[trial_id] = trial
 
     def ended(self, trial_id: str, row: Row) -> bool:
-        """A trial has ended with a row; returns whether it will be tried again."""
+        """Notes the row that a trial ended with; returns whether it will be tried again."""
         trial = self.running.pop(trial_id)
         if row["status"] == "ok":
             self.passed(trial_id, "all")
-        self._release(trial_id)
+        self._release_artifacts(trial_id)
         self.used_s += row.get("wall_time_s") or 0.0
-        if self.attempts[trial_id] <= self._rule(row["status"]).retry and row["status"] != "ok":
+        if self.attempts[trial_id] <= self._get_rule(row["status"]).retry and row["status"] != "ok":
             self.queue[trial_id] = trial
             return True
-        self._record(trial_id, row)
+        self._note_end(trial_id, row)
         return False
 
-    def _release(self, trial_id: str) -> None:
+    def _release_artifacts(self, trial_id: str) -> None:
         self.makers = {name: maker for name, maker in self.makers.items() if maker != trial_id}
 
-    def _rule(self, status: str) -> OutcomeRule:
+    def _get_rule(self, status: str) -> OutcomeRule:
         return self.space.outcomes.get(status, OutcomeRule())  # type: ignore[call-overload]
 
     # Tuning -----------------------------------------------------------------------------------
 
-    def _add(self, trials: Iterable[PlannedTrial]) -> None:
-        """Queues what has no final record; of trials that share an embedder run, the longest comes first."""
+    def _queue_trials(self, trials: Iterable[PlannedTrial]) -> None:
+        """Queues the trials without a final record; of those that share an embedder run, the longest comes first."""
         new: dict[str, PlannedTrial] = {}
         for trial in trials:
             uses = self.known.setdefault(trial.trial_id, [])
@@ -196,99 +197,99 @@ class Agenda:
                 uses.append(trial)
                 row = self.ended_rows.get(trial.trial_id)
                 if row is not None:
-                    self._score(trial, row)
-        self.names |= {trial_id: self.shared(trial.config) for trial_id, trial in new.items()}
-        for trial in _longest_first(list(new.values()), self.names):
-            row = self.read(trial.trial_id)
+                    self._note_cost(trial, row)
+        self.names |= {trial_id: self.hooks.name_shared(trial.config) for trial_id, trial in new.items()}
+        for trial in _put_longest_first(list(new.values()), self.names):
+            row = self.hooks.read_row(trial.trial_id)
             if row is not None:
                 self.begun.add(trial.trial_id)
                 self.used_s += row.get("wall_time_s") or 0.0
             if row is not None and row["status"] in FINAL_STATUSES:
-                self._record(trial.trial_id, row, goes_on=False)
+                self._note_end(trial.trial_id, row, advances=False)
             else:
                 self.queue[trial.trial_id] = trial
 
-    def _record(self, trial_id: str, row: Row, goes_on: bool = True) -> None:
-        """Tells the cells that a trial is for how it has ended."""
+    def _note_end(self, trial_id: str, row: Row, advances: bool = True) -> None:
+        """Passes the row of an ended trial to the cells that use the trial."""
         self.ended_rows[trial_id] = row
         for trial in self.known[trial_id]:
-            self._score(trial, row)
-        for cell_id in dict.fromkeys(t.cell_id for t in self.known[trial_id] if goes_on and t.role == "search"):
-            self._go_on(self.cells[cell_id])
+            self._note_cost(trial, row)
+        for cell_id in dict.fromkeys(t.cell_id for t in self.known[trial_id] if advances and t.role == "search"):
+            self._advance_search(self.cells[cell_id])
 
-    def _score(self, trial: PlannedTrial, row: Row) -> None:
+    def _note_cost(self, trial: PlannedTrial, row: Row) -> None:
         if trial.role != "search":
             return
         cell = self.cells[trial.cell_id]
-        # A cost: the metric, turned so that lower is better.
         value = row.get("val_metric_best") if row["status"] in ("ok", "pruned") else None
-        score = math.inf
+        cost = math.inf
         if isinstance(value, int | float) and math.isfinite(value):
-            score = as_cost(value, row.get("metric_mode") or "min")
-        cell.scores.setdefault(trial.config.cell_id, {})[trial.seed] = score
+            cost = as_cost(value, row.get("metric_mode") or "min")
+        cell.costs.setdefault(trial.config.cell_id, {})[trial.seed] = cost
 
-    def _go_on(self, cell: _Cell) -> None:
-        """Asks for the cell's next candidates, or, when all are done, for its replicates."""
+    def _advance_search(self, cell: _CellSearch) -> None:
+        """Plans the cell's next candidates or, once all of them have ended, its replicates."""
         while self._is_scored(cell) and not self._has_asked(cell):
-            self._ask(cell)
+            self._ask_candidate(cell)
         if self._is_searched(cell) and not cell.is_replicated:
             cell.is_replicated = True
-            best = self._best(cell)
+            best = self._find_best(cell)
             if best is not None:
-                self._plan(self._replicates(cell.tuned.cell_id, best))
+                self._plan_more(self._list_replicates(cell.tuned.cell_id, best))
 
-    def _replicates(self, cell_id: str, config: TrialConfig) -> list[PlannedTrial]:
-        """A cell's replicates; of the first cell the A/A cell too."""
-        again = self.space.aa if cell_id == self.plan.tuned[0].cell_id else ()
-        return [*plan_trials(cell_id, config, self.space.seeds), *plan_trials(f"{cell_id}-aa", config, again, "aa")]
+    def _list_replicates(self, cell_id: str, config: TrialConfig) -> list[PlannedTrial]:
+        """A cell's replicates; for the first cell those of the A/A cell, too."""
+        aa_seeds = self.space.aa if cell_id == self.plan.tuned[0].cell_id else ()
+        return [*plan_trials(cell_id, config, self.space.seeds), *plan_trials(f"{cell_id}-aa", config, aa_seeds, "aa")]
 
-    def _ask(self, cell: _Cell) -> None:
-        told = [(settings, self._mean(cell, name)) for settings, name in cell.told]
+    def _ask_candidate(self, cell: _CellSearch) -> None:
+        """Asks an adaptive search for its next candidate."""
+        costs = [(settings, self._compute_mean_cost(cell, name)) for settings, name in cell.asked]
         search = self.space.search
-        settings = optuna_next(self.space.tune, told, search.sampler_seed, cell.tuned.cell_id)
-        config = resolve_candidate(cell.tuned.settings, settings, self.resolve)
-        cell.told.append((settings, config.cell_id))
+        settings = optuna_next(self.space.tune, costs, search.sampler_seed, cell.tuned.cell_id)
+        config = resolve_candidate(cell.tuned.settings, settings, self.hooks.resolve)
+        cell.asked.append((settings, config.cell_id))
         if config.cell_id not in cell.candidates:
             cell.candidates[config.cell_id] = config
-            self._plan(plan_trials(cell.tuned.cell_id, config, search.seeds, "search"))
+            self._plan_more(plan_trials(cell.tuned.cell_id, config, search.seeds, "search"))
 
-    def _plan(self, trials: Sequence[PlannedTrial]) -> None:
-        self.planned(trials)
-        self._add(trials)
+    def _plan_more(self, trials: Sequence[PlannedTrial]) -> None:
+        self.hooks.report_planned(trials)
+        self._queue_trials(trials)
 
-    def _is_scored(self, cell: _Cell) -> bool:
-        n = len(self.space.search.seeds)
-        return all(len(cell.scores.get(name, {})) == n for name in cell.candidates)
+    def _is_scored(self, cell: _CellSearch) -> bool:
+        n_seeds = len(self.space.search.seeds)
+        return all(len(cell.costs.get(name, {})) == n_seeds for name in cell.candidates)
 
-    def _is_searched(self, cell: _Cell) -> bool:
+    def _is_searched(self, cell: _CellSearch) -> bool:
         return self._has_asked(cell) and self._is_scored(cell)
 
-    def _has_asked(self, cell: _Cell) -> bool:
-        """Whether all candidates are known: those of an adaptive search are asked for one by one."""
+    def _has_asked(self, cell: _CellSearch) -> bool:
+        """Whether all candidates are known: an adaptive search gives them one at a time."""
         search = self.space.search
-        return search.method != "optuna" or len(cell.told) >= (search.n_candidates or 0)
+        return search.method != "optuna" or len(cell.asked) >= (search.n_candidates or 0)
 
-    def _mean(self, cell: _Cell, name: str) -> float:
+    def _compute_mean_cost(self, cell: _CellSearch, name: str) -> float:
         """A candidate's mean cost over its seeds; infinite if one of them is not ok."""
-        scores = cell.scores.get(name, {}).values()
-        return sum(scores) / len(scores) if scores else math.inf
+        costs = cell.costs.get(name, {}).values()
+        return sum(costs) / len(costs) if costs else math.inf
 
-    def _best(self, cell: _Cell) -> TrialConfig | None:
-        """The candidate of the lowest mean cost, the first of equals, if one has any."""
-        name = min(cell.candidates, key=lambda name: self._mean(cell, name))
-        return cell.candidates[name] if math.isfinite(self._mean(cell, name)) else None
+    def _find_best(self, cell: _CellSearch) -> TrialConfig | None:
+        """The candidate of the lowest finite mean cost, the first of equals; None if no candidate has one."""
+        name = min(cell.candidates, key=lambda name: self._compute_mean_cost(cell, name))
+        return cell.candidates[name] if math.isfinite(self._compute_mean_cost(cell, name)) else None
 
 
-def _longest_first(trials: Sequence[PlannedTrial], names: Mapping[str, Shared]) -> list[PlannedTrial]:
-    """The trials, those of one embedder run by falling length within their places: one run then serves them all."""
-    places: dict[str, list[int]] = {}
-    for place, trial in enumerate(trials):
+def _put_longest_first(trials: Sequence[PlannedTrial], names: Mapping[str, Shared]) -> list[PlannedTrial]:
+    """Sorts the trials of each embedder run by falling length, among their own positions: one run then serves them all."""
+    positions: dict[str, list[int]] = {}
+    for position, trial in enumerate(trials):
         name = names[trial.trial_id].get("embedder")
         if name is not None:
-            places.setdefault(name, []).append(place)
+            positions.setdefault(name, []).append(position)
     ordered = list(trials)
-    for same in places.values():
-        longest = sorted((trials[place] for place in same), key=lambda trial: -trial.config.embedder.epochs)
-        for place, trial in zip(same, longest, strict=True):
-            ordered[place] = trial
+    for shared in positions.values():
+        longest = sorted((trials[position] for position in shared), key=lambda trial: -trial.config.embedder.epochs)
+        for position, trial in zip(shared, longest, strict=True):
+            ordered[position] = trial
     return ordered

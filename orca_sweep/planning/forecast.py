@@ -1,10 +1,12 @@
-"""What a plan will take: stages to compute and to reuse, hours, and what its seeds can show.
+"""What a plan will cost: stages to compute and to reuse, hours, and what its seeds can show.
 
-Told from earlier rows of the same store; what has no like there is said to be unknown, never guessed.
+Costs come from earlier rows of the same store. A trial without a similar earlier row has an unknown cost; nothing is
+guessed.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -21,7 +23,7 @@ from orca_sweep.trial import Records, StageNames, resolve_config, shared_stages
 MOST_ROWS = 5000
 Row = Mapping[str, Any]
 Kind = tuple[str, ...]
-# What makes two trials alike in a stage's cost, from the closest likeness to the loosest.
+# The fields that two trials must share for a stage to cost about the same, from the strictest list to the loosest.
 FINETUNE_LIKE: tuple[Kind, ...] = (
     ("task", "body.name", "data.n_train", "data.augment", "finetune.batch_size", "finetune.lora_rank", "finetune.freeze",
      "finetune.freeze_epochs"),
@@ -37,107 +39,112 @@ PROXY_LIKE: tuple[Kind, ...] = (("body.name", "proxy"), ("body.name",))
 BODY_LIKE: tuple[Kind, ...] = (("body.name", "body.pretrain_steps"), ("body.name",))
 
 
-def likeness(config: TrialConfig) -> tuple[object, ...]:
-    """Returns what a probe tells the cost of: trials of equal likeness cost about the same per epoch."""
+def read_likeness(config: TrialConfig) -> tuple[object, ...]:
+    """Returns the values that a trial's cost per epoch depends on most: a probe runs one trial for each such tuple."""
     flat = config.flat()
     return (*(flat[path] for path in FINETUNE_LIKE[1]), *(flat[path] for path in EMBEDDER_LIKE[0][3:]))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Artifacts of one stage that a plan needs."""
+    """How many artifacts of one stage a plan needs."""
 
     name: str
     n_computed: int
     n_reused: int
-    """Found in the store."""
+    """The store already has them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Contrasts:
-    """What the seeds of one task can show, each cell against the first in pairs of equal seed."""
+    """What the seeds of one task can show when each cell is compared with the first, in pairs of equal seed."""
 
     task: str
     n_seeds: int
     n_comparisons: int
     smallest_p: float
-    """Of an exact sign-flip test, whatever the effect."""
+    """The smallest p of an exact sign-flip test, however large the effect."""
     corrected_p: float
-    """The same after Holm's correction for all comparisons."""
+    """The same p after Holm's correction for all comparisons."""
     smallest_effect: float
-    """With 80% power at 5% after Holm's correction, in standard deviations of the paired difference."""
+    """The effect detected with 80% power at 5% after Holm's correction, in standard deviations of the paired difference."""
     spread: float | None
-    """Standard deviation over seeds of the validation metric in earlier rows of the same task and body."""
+    """Standard deviation of the validation metric over seeds, in earlier rows of the task and its bodies; None: unknown."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What a plan will take."""
+    """What a plan will cost and what it can show."""
 
     n_trials: int
-    """Planned, with those that are planned on the way."""
+    """Planned trials, including those that tuning plans later."""
     n_done: int
     stages: tuple[Stage, ...]
     n_epochs: int
-    """Fine-tuning epochs of the trials left."""
+    """Fine-tuning epochs of the trials that are left."""
     n_shared_epochs: int
-    """Those of them that a trial takes over from another with the same beginning."""
+    """How many of them a trial takes over from another trial with the same beginning."""
     trial_hours: float
-    """Of the trials left whose like is known, one after another."""
+    """Hours of the trials that are left, run one after another; trials of unknown cost are left out."""
     cpu_hours: float
     gpu_hours: float
     n_known: int
+    """How many of the trials that are left have a known cost."""
     n_left: int
     n_rows: int
-    """Earlier rows that were gone by."""
+    """Earlier rows that the forecast is based on."""
     contrasts: tuple[Contrasts, ...]
     checkpoint_mib: float | None
-    """Of the largest trial whose size earlier rows tell: what is on disk of it while it runs. None: they tell none."""
+    """Checkpoint of the largest trial whose size is known from earlier rows, on disk while it runs; None: none is known."""
 
 
 def forecast(
-    plan: Plan, store: Store | None, done: Callable[[str], bool] = lambda trial_id: False, n_later_done: int = 0
+    plan: Plan, store: Store | None, is_done: Callable[[str], bool] = lambda trial_id: False, n_later_done: int = 0
 ) -> Forecast:
-    """Returns what the plan will take with a store (None: there is none yet).
+    """Returns what the plan will cost.
 
     Args:
         plan: the plan.
-        store: where stage artifacts and earlier rows are.
-        done: whether a trial is done already.
-        n_later_done: how many of those that are planned on the way are.
+        store: where stage artifacts and earlier rows are; None if there is no store yet.
+        is_done: whether the trial with this id is done.
+        n_later_done: how many of the trials that tuning plans later are done.
     """
     resources = plan.space.resources
-    every = _comparable(store, resources.device, resources.n_threads)
-    rows = [row for row in every if "config" in row]
-    known = [trial.config for trial in plan.trials if not done(trial.trial_id)]
-    later = _later(plan)[n_later_done:]
-    costs = _Costs(rows)
-    left = [*known, *later]
-    stages, wanted = _stages(left, every, store)
-    seconds = [costs.finetune(config) for config in left]
-    stage_seconds = [costs.stage(stage, config) for stage, config in wanted]
-    n_epochs, n_shared = sum(config.finetune.epochs for config in left), shared_epochs(known)
-    own = sum(s for s in seconds if s is not None) * (1 - n_shared / max(1, n_epochs))
-    total = (own + sum(s for s in stage_seconds if s is not None)) / 3600
+    rows = _read_comparable_rows(store, resources.device, resources.n_threads)
+    config_rows = [row for row in rows if "config" in row]
+    planned = [trial.config for trial in plan.trials if not is_done(trial.trial_id)]
+    left = [*planned, *_list_later_configs(plan)[n_later_done:]]
+    stages, computed = _count_stages(left, rows, store)
+    n_epochs, n_shared_epochs = sum(config.finetune.epochs for config in left), shared_epochs(planned)
+    costs = _Costs(config_rows)
+    seconds = [costs.estimate_trial(config) for config in left]
+    # Stages that trials share are made once; shared epochs of fine-tuning, too.
+    trial_s = _sum_known(seconds) * (1 - n_shared_epochs / max(1, n_epochs))
+    stage_s = _sum_known(costs.estimate_stage(stage, config) for stage, config in computed)
+    hours = (trial_s + stage_s) / 3600
     return Forecast(
         n_trials=len(plan.trials) + plan.n_later,
-        n_done=len(plan.trials) - len(known) + n_later_done,
+        n_done=len(plan.trials) - len(planned) + n_later_done,
         stages=stages,
         n_epochs=n_epochs,
-        n_shared_epochs=n_shared,
-        trial_hours=total,
-        cpu_hours=total * resources.cpu,
-        gpu_hours=total * resources.gpu,
+        n_shared_epochs=n_shared_epochs,
+        trial_hours=hours,
+        cpu_hours=hours * resources.cpu,
+        gpu_hours=hours * resources.gpu,
         n_known=sum(s is not None for s in seconds),
         n_left=len(left),
-        n_rows=len(rows),
-        contrasts=tuple(_contrasts(plan, rows)),
-        checkpoint_mib=_checkpoint_mib(left, rows),
+        n_rows=len(config_rows),
+        contrasts=tuple(_compute_contrasts(plan, config_rows)),
+        checkpoint_mib=_estimate_checkpoint_mib(left, config_rows),
     )
 
 
-def _checkpoint_mib(configs: Iterable[TrialConfig], rows: Iterable[Row]) -> float | None:
-    """The most that a checkpoint takes: weights, best-validated weights, and moments of all that may train."""
+def _sum_known(seconds: Iterable[float | None]) -> float:
+    return sum(s for s in seconds if s is not None)
+
+
+def _estimate_checkpoint_mib(configs: Iterable[TrialConfig], rows: Iterable[Row]) -> float | None:
+    """The most that a checkpoint can take: current weights, best-validated weights, and the optimizer's moments."""
     sizes = {
         (row["config"]["task"], row["config"]["body.name"]): row["n_parameters"]
         for row in rows
@@ -151,8 +158,8 @@ def _checkpoint_mib(configs: Iterable[TrialConfig], rows: Iterable[Row]) -> floa
     return 4 * max(numbers) / 2**20 if numbers else None
 
 
-def _later(plan: Plan) -> list[TrialConfig]:
-    """Configs that stand for the trials planned on the way: each cell's, as it is untuned."""
+def _list_later_configs(plan: Plan) -> list[TrialConfig]:
+    """Stand-ins for the trials that tuning plans later: each cell's untuned config, with their seeds."""
     if not plan.tuned:
         return []
     search = plan.space.search
@@ -162,29 +169,29 @@ def _later(plan: Plan) -> list[TrialConfig]:
     return [config.model_copy(update={"seed": seed}) for config, seed in pairs]
 
 
-def _comparable(store: Store | None, device: str, n_threads: int) -> list[Row]:
-    """Earlier rows made as this plan's will be: same device, threads, code of the stages and libraries."""
+def _read_comparable_rows(store: Store | None, device: str, n_threads: int) -> list[Row]:
+    """Earlier rows that were made as this plan's will be: with the same device, threads, libraries and stage code."""
     if store is None:
         return []
-    like = made_with(device, n_threads)
+    wanted = made_with(device, n_threads)
     return [
         row
         for row in store.read_rows(MOST_ROWS)
-        if "used" in row and all(row.get(key) == value for key, value in like.items())
+        if "used" in row and all(row.get(key) == value for key, value in wanted.items())
     ]
 
 
-def _stages(
+def _count_stages(
     configs: Sequence[TrialConfig], rows: Iterable[Row], store: Store | None
 ) -> tuple[tuple[Stage, ...], list[tuple[str, TrialConfig]]]:
-    """Counts artifacts by stage, and returns a trial for each artifact that has to be computed."""
-    there = _there(rows, store)
+    """Counts the artifacts of each stage, and returns a trial for each artifact that must be computed."""
+    stored = _find_stored(rows, store)
     needed: dict[tuple[str, str], TrialConfig] = {}
     name_stages, records = StageNames(), Records()
     for config in configs:
         names = name_stages(records.resolve_config(config))
-        if ("embedder", names.get("embedder", ""), config.embedder.epochs) in there:
-            names.pop("objective")  # a finished embedder asks for no distance any more
+        if ("embedder", names.get("embedder", ""), config.embedder.epochs) in stored:
+            names.pop("objective")  # a trained embedder needs no distance any more
         for stage, name in names.items():
             known = needed.get((stage, name))
             if known is None or known.embedder.epochs < config.embedder.epochs:
@@ -192,32 +199,34 @@ def _stages(
     computed = [
         (stage, config)
         for (stage, name), config in needed.items()
-        if (stage, name, config.embedder.epochs if stage == "embedder" else 0) not in there
+        if (stage, name, config.embedder.epochs if stage == "embedder" else 0) not in stored
     ]
-    all_of, made = [stage for stage, _ in needed], [stage for stage, _ in computed]
-    stages = dict.fromkeys(all_of)
-    return tuple(Stage(n, made.count(n), all_of.count(n) - made.count(n)) for n in stages), computed
+    n_needed, n_computed = Counter(stage for stage, _ in needed), Counter(stage for stage, _ in computed)
+    stages = (
+        Stage(name=stage, n_computed=n_computed[stage], n_reused=n - n_computed[stage]) for stage, n in n_needed.items()
+    )
+    return tuple(stages), computed
 
 
-def _there(rows: Iterable[Row], store: Store | None) -> set[tuple[str, str, int]]:
-    """Stage, name and length of the artifacts that earlier rows used and that are still in the store."""
-    found: set[tuple[str, str, int]] = set()
+def _find_stored(rows: Iterable[Row], store: Store | None) -> set[tuple[str, str, int]]:
+    """Stage, name and length of the artifacts that earlier rows used and that the store still has."""
+    stored: set[tuple[str, str, int]] = set()
     exists: dict[tuple[str, str], bool] = {}
     if store is None:
-        return found
+        return stored
     for row in rows:
-        config = _config_of(row)
-        names = row.get("made", {}) if config is None else _names_of(config)
+        config = _read_config(row)
+        names = row.get("made", {}) if config is None else _name_stages(config)
         for stage, name in names.items():
             key = row["used"].get(stage)
             if key is not None and (stage, key) not in exists:
                 exists[stage, key] = store.has(stage, key)
             if exists.get((stage, str(key))):
-                found.add((stage, name, config.embedder.epochs if config is not None and stage == "embedder" else 0))
-    return found
+                stored.add((stage, name, config.embedder.epochs if config is not None and stage == "embedder" else 0))
+    return stored
 
 
-def _config_of(row: Row) -> TrialConfig | None:
+def _read_config(row: Row) -> TrialConfig | None:
     """The config of an earlier row; None if another version wrote it."""
     try:
         return TrialConfig.from_flat(row["config"])
@@ -225,8 +234,8 @@ def _config_of(row: Row) -> TrialConfig | None:
         return None
 
 
-def _names_of(config: TrialConfig) -> Mapping[str, str]:
-    """The names of a row's shared stages; none, if it is of a task or body of somebody else's that is not known here."""
+def _name_stages(config: TrialConfig) -> Mapping[str, str]:
+    """The names of a row's shared stages; empty if its task or body is not registered here."""
     try:
         return shared_stages(resolve_config(config))
     except InputError:
@@ -234,85 +243,93 @@ def _names_of(config: TrialConfig) -> Mapping[str, str]:
 
 
 class _Costs:
-    """Seconds of stages, by the likeness of trials."""
+    """Seconds of trials and stages, estimated from the most similar earlier rows."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.per_epoch = _Table(FINETUNE_LIKE)
         self.around = _Table(FINETUNE_LIKE)
+        """Loading and scoring: what a trial takes beside the stages."""
         self.embedder = _Table(EMBEDDER_LIKE)
         self.proxy, self.pretrain = _Table(PROXY_LIKE), _Table(BODY_LIKE)
         for row in rows:
-            self._learn(row)
+            self._add_row(row)
 
-    def _learn(self, row: Row) -> None:
+    def _add_row(self, row: Row) -> None:
         config, reused = row["config"], str(row.get("reused") or "").split(",")
-        told = {name: row.get(f"{name}_s") or 0.0 for name in ("wall_time", "finetune", "embedder", "proxy", "body")}
+        seconds = {name: row.get(f"{name}_s") or 0.0 for name in ("wall_time", "finetune", "embedder", "proxy", "body")}
         if not row.get("resumed_from_epoch") and "finetune-prefix" not in reused:
-            self.per_epoch.add(config, told["finetune"] / config["finetune.epochs"])
-        shared = told["embedder"] + told["proxy"] + (0.0 if "pretrain" in reused else told["body"])
-        self.around.add(config, max(0.0, told["wall_time"] - told["finetune"] - shared))
+            self.per_epoch.add(config, seconds["finetune"] / config["finetune.epochs"])
+        shared = seconds["embedder"] + seconds["proxy"] + (0.0 if "pretrain" in reused else seconds["body"])
+        self.around.add(config, max(0.0, seconds["wall_time"] - seconds["finetune"] - shared))
         if config["embedder.epochs"] and "embedder" not in reused:
-            self.embedder.add(config, told["embedder"] / config["embedder.epochs"])
+            self.embedder.add(config, seconds["embedder"] / config["embedder.epochs"])
         if config["embedder.epochs"] and "proxy-features" not in reused:
-            self.proxy.add(config, told["proxy"])
+            self.proxy.add(config, seconds["proxy"])
         if config["body.pretrain_fraction"] > 0 and "pretrain" not in reused:
-            self.pretrain.add(config, told["body"])
+            self.pretrain.add(config, seconds["body"])
 
-    def finetune(self, config: TrialConfig) -> float | None:
-        """A trial's own seconds: fine-tuning, and loading and scoring around it."""
+    def estimate_trial(self, config: TrialConfig) -> float | None:
+        """A trial's own seconds: fine-tuning, and loading and scoring around it; None: unknown."""
         if not self.per_epoch.numbers:
             return None
         flat = config.flat()
-        per_epoch, around = self.per_epoch.of(flat), self.around.of(flat)
+        per_epoch, around = self.per_epoch.estimate(flat), self.around.estimate(flat)
         return None if per_epoch is None else per_epoch * config.finetune.epochs + (around or 0.0)
 
-    def stage(self, stage: str, config: TrialConfig) -> float | None:
-        """Seconds of making an artifact; those of constants and clusters are in the embedder's."""
+    def estimate_stage(self, stage: str, config: TrialConfig) -> float | None:
+        """Seconds of making an artifact; None: unknown. The embedder's include its constants and clusters."""
         flat = config.flat()
         if stage == "embedder":
-            per_epoch = self.embedder.of(flat)
+            per_epoch = self.embedder.estimate(flat)
             return None if per_epoch is None else per_epoch * config.embedder.epochs
         table = {"proxy-features": self.proxy, "pretrain": self.pretrain}.get(stage)
-        return table.of(flat) if table else None
+        return table.estimate(flat) if table else None
 
 
 class _Table:
-    """Numbers by ever looser likeness; what is closest to like counts, by its median."""
+    """Numbers of earlier trials: the median of the most similar trials is the estimate for a new trial."""
 
     def __init__(self, kinds: tuple[Kind, ...]) -> None:
         self.kinds = kinds
         self.numbers: dict[tuple[object, ...], list[float]] = {}
-        self.found: dict[tuple[object, ...], float] = {}
+        self.medians: dict[tuple[object, ...], float] = {}
 
     def add(self, flat: Mapping[str, Any], number: float) -> None:
         for kind in self.kinds:
-            self.numbers.setdefault(self._key(kind, flat), []).append(number)
+            self.numbers.setdefault(_make_key(kind, flat), []).append(number)
 
-    def of(self, flat: Mapping[str, Any]) -> float | None:
+    def estimate(self, flat: Mapping[str, Any]) -> float | None:
         for kind in self.kinds:
-            key = self._key(kind, flat)
+            key = _make_key(kind, flat)
             if key in self.numbers:
-                if key not in self.found:
-                    self.found[key] = median(self.numbers[key])
-                return self.found[key]
+                if key not in self.medians:
+                    self.medians[key] = median(self.numbers[key])
+                return self.medians[key]
         return None
 
-    def _key(self, kind: Kind, flat: Mapping[str, Any]) -> tuple[object, ...]:
-        return (kind, *(flat.get(path) for path in kind))
+
+def _make_key(kind: Kind, flat: Mapping[str, Any]) -> tuple[object, ...]:
+    return (kind, *(flat.get(path) for path in kind))
 
 
-def _contrasts(plan: Plan, rows: Sequence[Row]) -> Iterable[Contrasts]:
-    n = len(plan.space.seeds)
+def _compute_contrasts(plan: Plan, rows: Sequence[Row]) -> Iterator[Contrasts]:
+    n_seeds, p = len(plan.space.seeds), smallest_p(len(plan.space.seeds))
     for task, cells in plan.by_task.items():
-        k = len(cells) - 1
-        if k > 0:
-            p = smallest_p(n)
-            spread = _spread(rows, task, {cell.body.name for cell in cells}, validation_twin(plan.space.metric))
-            yield Contrasts(task, n, k, p, min(1.0, k * p), smallest_effect(n, k), spread)
+        n_comparisons = len(cells) - 1
+        if n_comparisons > 0:
+            yield Contrasts(
+                task=task,
+                n_seeds=n_seeds,
+                n_comparisons=n_comparisons,
+                smallest_p=p,
+                corrected_p=min(1.0, n_comparisons * p),
+                smallest_effect=smallest_effect(n_seeds, n_comparisons),
+                spread=_pool_spread(rows, task, {cell.body.name for cell in cells}, validation_twin(plan.space.metric)),
+            )
 
 
-def _spread(rows: Iterable[Row], task: str, bodies: set[str], metric: str) -> float | None:
-    """Pooled standard deviation over seeds within the cells of earlier rows."""
+def _pool_spread(rows: Iterable[Row], task: str, bodies: set[str], metric: str) -> float | None:
+    """The pooled standard deviation over seeds within the cells of earlier rows; None: no cell has two seeds."""
     cells: dict[str, list[float]] = {}
     for row in rows:
         config, value = row["config"], row.get(metric)

@@ -14,6 +14,7 @@ from orca_sweep.config.naming import DECLARED_FIELDS
 from orca_sweep.errors import DamagedError, InputError, Problem
 from orca_sweep.results.columns import UNFINISHED
 from orca_sweep.results.contents import without_split
+from orca_sweep.results.custody import read_reveals
 from orca_sweep.results.records import (
     describe_unplanned,
     list_trial_folders,

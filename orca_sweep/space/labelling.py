@@ -11,7 +11,7 @@ from orca_sweep.space.expansion import Resolved
 from orca_sweep.space.records import Space
 
 OWN_VALUE_IS_DEFAULT = ("finetune.dropout", "body.pretrain_steps")
-"""Fields whose default is also how the body's own value is stored, which acts."""
+"""Fields whose default also stands for the body's own value, which acts."""
 Asked = Mapping[str, Sequence[Resolved]]
 """For each cell, the combinations of levels that are its work."""
 First = Mapping[str, Mapping[Any, Any]]
@@ -32,15 +32,15 @@ def label_cells(space: Space, asked: Asked) -> tuple[dict[str, dict[str, str]], 
         for cell_id, cell in cells.items():
             labels[cell_id][path] = names[getattr(cell, path)]
     return labels, [
-        _describe_equal(space, path, level, other) for path, of in first.items() for level, other in of.items()
+        _describe_equal(space, path, level, other) for path, levels in first.items() for level, other in levels.items()
     ]
 
 
 def _describe_equal(space: Space, path: str, level: Any, other: Any) -> str:
-    again, shown = space.write_level(path, level), space.write_level(path, other)
+    later, first = space.write_level(path, level), space.write_level(path, other)
     return (
-        f"{path}: the levels {shown} and {again} are the same work in every combination of this space, so they count as"
-        f" one level, shown as {shown} where it has an effect."
+        f"{path}: the levels {first} and {later} are the same work in every combination of this space, so they count as"
+        f" one level, shown as {first} where it has an effect."
     )
 
 
@@ -70,9 +70,9 @@ def _write_run(space: Space, path: str, level: Any, cell: TrialConfig) -> str:
 
 
 def _is_idle(path: str, asked: Any, cell: TrialConfig, is_tuned: bool) -> bool:
-    """Whether a level that a cell is asked for has no effect there, so that the field has another value.
+    """Whether the level that the space asks of a cell has no effect there, so that the field has another value.
 
-    What has none beside one candidate of tuning may have one beside the next.
+    A level that has no effect with one candidate of tuning may have one with the next.
     """
     value, facts = attrgetter(path)(cell), read_facts(cell.flat())
     if path in naive_settings():
@@ -81,9 +81,9 @@ def _is_idle(path: str, asked: Any, cell: TrialConfig, is_tuned: bool) -> bool:
         return False
     if path == "finetune.freeze_epochs":
         return not (value == "forever" and isinstance(asked, int) and asked >= cell.finetune.epochs)
-    if path == "embedder.lr_decay" and facts.trains_embedder:  # 1 is what a constant rate does
+    if path == "embedder.lr_decay" and facts.trains_embedder:  # 1 means a constant rate
         return float(asked) != 1
-    # What the task and a published body's config say is not known here: there the default stands for it.
+    # The facts of the task and of a published body are unknown here: a default value then counts as idle.
     is_known = path in OWN_VALUE_IS_DEFAULT
     return not acts(path, facts) or (not is_known and value == default_settings().get(path))
 
@@ -98,9 +98,9 @@ def find_equal_levels(space: Space, asked: Asked) -> First:
     """
     pairs = _find_candidates(space, asked)
     equal: dict[str, dict[Any, Any]] = {}
-    for path, of in pairs.items():
-        cells = _map_cells_by_level(space, path, asked, {level for pair in of for level in pair})
-        for level, other in of:
+    for path, level_pairs in pairs.items():
+        cells = _map_cells_by_level(space, path, asked, {level for pair in level_pairs for level in pair})
+        for level, other in level_pairs:
             both = cells[level].keys() & cells[other].keys()
             if all(cells[level][context] == cells[other][context] for context in both):
                 equal.setdefault(path, {}).setdefault(level, other)

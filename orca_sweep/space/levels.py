@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from orca_sweep.config import explain, knobs, unknown_knob
+from orca_sweep.config import explain_unknown_knob, explain_validation, knobs
 from orca_sweep.config.declaration import SHUFFLED
 from orca_sweep.config.labels import write_as_given
 from orca_sweep.errors import MOST_PROBLEMS, MOST_SHOWN, InputError, Problem, shorten_text
@@ -52,7 +52,7 @@ class Reading:
         try:
             level = knobs()[field].read(self._insert_declaration(field, raw))
         except ValidationError as error:
-            rules = shorten_text("; ".join(rule for _, _, rule in explain(error)), 10 * MOST_SHOWN)
+            rules = shorten_text("; ".join(rule for _, _, rule in explain_validation(error)), 10 * MOST_SHOWN)
             self.report(keys, Problem(field=field, value=raw, rule=end_sentence(rules), scope=scope))
             return ()
         self.written.setdefault(field, {}).setdefault(level, write_as_given(raw))
@@ -72,7 +72,7 @@ class Reading:
             rule, remedy = "a run seed cannot be set here.", "List the run seeds under the key 'seeds'."
             self.report(keys, Problem(field=field, rule=rule, remedy=remedy, scope=scope))
         elif field not in knobs():
-            self.report(keys, Problem(field=field, rule=unknown_knob(field), scope=scope))
+            self.report(keys, Problem(field=field, rule=explain_unknown_knob(field), scope=scope))
         return field != "seed" and field in knobs()
 
     def check_length(self, values: object, keys: Keys, field: str, scope: str = "") -> bool:

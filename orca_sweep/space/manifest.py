@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NotRequired
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from orca_sweep.config import CONTENTS, TrialConfig, explain, knobs
+from orca_sweep.config import CONTENTS, TrialConfig, explain_validation, knobs
 from orca_sweep.errors import DamagedError, InputError
 from orca_sweep.record_files import (
     Id,
@@ -283,7 +283,7 @@ def rebuild_plan(manifest: SweepManifest, path: Path) -> Plan:
     try:
         return _make_plan(manifest, path)
     except ValidationError as error:
-        wrong = ", ".join(sorted({field for field, _, _ in explain(error)}))
+        wrong = ", ".join(sorted({field for field, _, _ in explain_validation(error)}))
         raise InputError(f"{path}: another version launched this sweep ({wrong}). {LAUNCH_AGAIN}") from None
     except (LookupError, TypeError, AttributeError):
         raise InputError(f"{path}: another version launched this sweep. {LAUNCH_AGAIN}") from None

@@ -25,7 +25,7 @@ from ray import tune
 
 from orca_sweep.config import TrialConfig, digest
 from orca_sweep.errors import BusyError, DamagedError, InputError, Problem, RayLostError, StorageError, first_line
-from orca_sweep.planning.agenda import Agenda
+from orca_sweep.planning.agenda import Agenda, AgendaHooks
 from orca_sweep.results import (
     FINAL_STATUSES,
     UNFINISHED,
@@ -225,9 +225,14 @@ def _make_agenda(plan: Plan, setup: Setup, watch: Watch, prefixes: Prefixes) -> 
         start = [without_schedule(config).flat(), first_work(config)]
         return {**names, "finetune-prefix": digest("finetune-prefix", start)}
 
-    is_held = Store(setup.store).is_held
-    read, resolve = partial(read_row, setup.out), partial(make_config, records=records)
-    return Agenda(plan, read, resolve, name_shared_work, is_held=is_held, planned=record_planned)
+    hooks = AgendaHooks(
+        read_row=partial(read_row, setup.out),
+        resolve=partial(make_config, records=records),
+        name_shared=name_shared_work,
+        is_held=Store(setup.store).is_held,
+        report_planned=record_planned,
+    )
+    return Agenda(plan, hooks)
 
 
 def make_manifest_beside_earlier(plan: Plan, setup: Setup) -> SweepManifest:

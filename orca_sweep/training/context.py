@@ -1,4 +1,4 @@
-"""Where a trial runs and what it does for others, and what is known of a run so far."""
+"""The context of a run, which says where it runs and what it shares, and the record of the run so far."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -19,15 +19,15 @@ CHECKPOINT = "checkpoint.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class RunContext:
-    """Where a trial runs, and what it does for others on the way."""
+    """Where a trial runs, and what it shares with other trials on the way."""
 
     folder: Path
     """The sweep folder."""
     worker: "Worker"
     data_root: Path
-    """Where tasks with files find them."""
+    """The folder with the tasks' files."""
     imports: tuple[str, ...] = ()
-    """The space's modules and files that the records of a config may come from."""
+    """The space's modules and files, which may register the records that a config names."""
     limit_s: float | None = None
     """Seconds after which the trial ends at its next epoch, with status ``timeout``; its checkpoint stays."""
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
@@ -36,27 +36,27 @@ class RunContext:
     prefix_epochs: Collection[int] = ()
     """Fine-tuning epochs after which the state is stored for other trials (``shared_prefixes``)."""
     report: "Progress" = lambda row: None
-    """Called once per epoch with what there is to see."""
+    """Called once per epoch with its row."""
     passed: Callable[[str], None] = lambda stage: None
-    """Called with each stage of ``shared_stages`` when its artifact is there, and with ``finetune-prefix``."""
+    """Called with each stage of ``shared_stages`` when its artifact exists, and with ``finetune-prefix``."""
 
 
 @dataclass(kw_only=True)
 class RunRecord:
-    """What is known of a run so far: it ends as a row whatever happens."""
+    """What is known of a run so far; it becomes a row however the run ends."""
 
     row: dict[str, Any]
     meter: Meter
     epochs: list[dict[str, Any]] = field(default_factory=list)
     reused: dict[str, float] = field(default_factory=dict)
-    """Seconds that each stage taken from the store had cost."""
+    """The seconds that each stage cost when it was computed, for stages taken from the store."""
 
     def note_reuse(self, stage: str, seconds: float) -> None:
-        """Adds what a stage that was taken from the store had cost."""
+        """Adds the seconds that a stage taken from the store cost when it was computed."""
         self.reused[stage] = self.reused.get(stage, 0.0) + seconds
 
     def note_end(self, status: Status, error: BaseException | None = None) -> None:
-        """Says how the run ended."""
+        """Records how the run ended."""
         is_worded = error is None or isinstance(error, OrcaSweepError)
         text = error and (str(error) if is_worded else f"{type(error).__name__}: {error}")
         self.row |= {"status": status, "error": text}

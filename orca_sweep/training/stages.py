@@ -29,7 +29,7 @@ FINETUNE_SOURCES: tuple[Source, ...] = ("finetune-order", "augmentation", "dropo
 
 
 def run_stages(trial: ResolvedTrial, context: RunContext, record: RunRecord) -> None:
-    """Runs the stages in order, after a last look at whether files and code are still those of the plan."""
+    """Runs the stages in order, after a check that files and code are still those of the plan."""
     changes = find_changes(trial, context.imports, Contents())
     if changes:
         raise DataError("\n".join(map(str, changes)))
@@ -44,7 +44,7 @@ def run_stages(trial: ResolvedTrial, context: RunContext, record: RunRecord) -> 
     result = _finetune(trial, _Built(data=data, body=body, model=model, home=home), context, record)
     with record.meter.stage("test"):
         batch_size = trial.config.finetune.eval_batch_size
-        record.row |= _score_test(model, data, result, batch_size, context.worker.device)
+        record.row |= _score_test(model, data, result, batch_size=batch_size, device=context.worker.device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ def _load_data(trial: ResolvedTrial, context: RunContext, record: RunRecord) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class _NamedTask:
-    """A task by its name and the content of its files: equal ones have the same data."""
+    """A task, compared by its name and the content of its files: equal tasks have the same data."""
 
     name: str
     content: ContentConfig
@@ -89,9 +89,9 @@ class _NamedTask:
 
 @lru_cache(maxsize=2)
 def _task_data(named: _NamedTask, data_root: Path, part: DataConfig) -> TaskData:
-    """Task data is the same for every trial of a task: a reused worker loads it once, and anew if its content changes.
+    """The data of a task, loaded once by a worker for all its trials, and again if the content changes.
 
-    Augmentation is no part of the data.
+    Augmentation is not part of the data.
     """
     return load_task_data(named.task, data_root, part.split_seed, part.n_train, normalise=part.normalise)
 
@@ -143,7 +143,7 @@ def _describe_proxy(samples: ProxyData, treatment: Treatment, n_texts_cut: int |
 
 
 def _choose_treatment(trial: ResolvedTrial, samples: ProxyData, body_dims: int) -> Treatment:
-    """How the proxy's images are prepared; texts and precomputed features stay as they are."""
+    """How the proxy's images are prepared; texts and precomputed features stay unchanged."""
     inputs, settings = samples.inputs, trial.config.embedder
     if body_dims == 1 or not isinstance(inputs, np.ndarray | Noise):
         return Treatment()
@@ -202,12 +202,12 @@ def _finetune(trial: ResolvedTrial, built: _Built, context: RunContext, record: 
     from orca_sweep.training.finetune_setup import FinetuneSetup
     from orca_sweep.training.prefixes import Prefixes
 
-    config, worker, every = trial.config, context.worker, context.checkpoints
+    config, worker, checkpoints = trial.config, context.worker, context.checkpoints
     with record.meter.stage("finetune") as phases:
         inputs = _describe_inputs(trial, built, worker)
         identity = stage_key("finetune", {**inputs, "finetune": config.finetune.model_dump()})
-        # The whole config but the schedule: what of it shows in no weight, such as body.input_mode, must tell prefixes
-        # apart.
+        # The whole config without the schedule: settings that change no weight, such as body.input_mode, still make
+        # prefixes differ.
         start = {**inputs, "config": without_schedule(config).hashed()}
         prefixes = Prefixes(
             store=worker.store,
@@ -216,7 +216,10 @@ def _finetune(trial: ResolvedTrial, built: _Built, context: RunContext, record: 
             report_reused=partial(record.note_reuse, "finetune-prefix"),
         )
         saving = Saving(
-            path=built.home / CHECKPOINT, identity=identity, every_epochs=every.epochs, every_s=60 * every.minutes
+            path=built.home / CHECKPOINT,
+            identity=identity,
+            every_epochs=checkpoints.epochs,
+            every_s=60 * checkpoints.minutes,
         )
         augments = config.data.augment and trial.task.augments
         setup = FinetuneSetup(config=config.finetune, seed_of=config.seed_of, device=worker.device, augments=augments)
@@ -230,12 +233,12 @@ def _finetune(trial: ResolvedTrial, built: _Built, context: RunContext, record: 
 
 
 def _report_prefix(context: RunContext) -> "Progress":
-    """A report that also tells when the last of the trial's shared prefixes is stored."""
+    """A report that also announces when the last of the trial's shared prefixes is stored."""
     left = [max(context.prefix_epochs, default=0)]
 
     def report(row: Mapping[str, Any]) -> None:
         context.report(row)
-        if left and row["epoch"] >= left[0] > 0:  # above it, if all of it was in the store
+        if left and row["epoch"] >= left[0] > 0:  # later than it, if the store had the whole prefix
             left.clear()
             context.passed("finetune-prefix")
 
@@ -243,7 +246,7 @@ def _report_prefix(context: RunContext) -> "Progress":
 
 
 def _describe_inputs(trial: ResolvedTrial, built: _Built, worker: "Worker") -> dict[str, Any]:
-    """What fine-tuning depends on besides its own knobs."""
+    """What fine-tuning depends on in addition to its own knobs."""
     from orca_sweep.bodies.network import to_arrays
     from orca_sweep.store import state_digest
     from orca_sweep.training.predict import choose_precision
@@ -260,7 +263,7 @@ def _describe_inputs(trial: ResolvedTrial, built: _Built, worker: "Worker") -> d
         "scale": [fingerprint(part) for part in (data.target_mean, data.target_std) if part is not None],
         "body": built.body.about,
         "start": state_digest(to_arrays(built.model.state_dict())),
-        "predictor": config.predictor.model_dump(),  # equal weights, or none, may belong to different predictors
+        "predictor": config.predictor.model_dump(),  # different predictors may have equal weights, or none
     }
 
 
@@ -280,8 +283,8 @@ def _describe_finetuning(result: Any) -> dict[str, Any]:
     }
 
 
-def _score_test(model: Any, data: TaskData, result: Any, batch_size: int, device: str) -> dict[str, Any]:
-    """Scores the test split, all of it or nothing: the only place where test data meets a model."""
+def _score_test(model: Any, data: TaskData, result: Any, *, batch_size: int, device: str) -> dict[str, Any]:
+    """Scores the whole test split: the only step where test data meets a model."""
     from orca_sweep.bodies.network import to_tensors
     from orca_sweep.store import state_digest
     from orca_sweep.tasks.measures import METRICS

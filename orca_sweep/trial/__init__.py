@@ -1,4 +1,4 @@
-"""One ORCA run: from dotted settings to a resolved trial, what that needs here, and the stages it shares."""
+"""One ORCA run: resolves dotted settings to a trial, finds what this machine lacks for it, and names its shared stages."""
 
 from orca_sweep.trial.availability import (
     describe_inputs,

@@ -1,4 +1,4 @@
-"""What trials need and this machine lacks, and what is wrong with the user's own files; loads nothing."""
+"""Finds what this machine lacks for trials, and what is wrong with the user's own files; loads nothing."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from orca_sweep.trial.records import ResolvedTrial
 
 
 def unavailable_parts(trials: Iterable[ResolvedTrial], data_root: Path) -> list[Problem]:
-    """Returns what the trials need and this machine lacks (files, packages), each with what to do."""
+    """Returns the files and packages that the trials need and this machine lacks, each with its remedy."""
     trials = list(trials)
     tasks = {trial.config.task: trial.task for trial in trials}
     bodies = {trial.config.body.name: trial.body for trial in trials}
@@ -29,7 +29,7 @@ def unavailable_parts(trials: Iterable[ResolvedTrial], data_root: Path) -> list[
 
 
 def describe_proxies(trials: Iterable[ResolvedTrial], labels: Mapping[str, str]) -> list[str]:
-    """Returns what the local files of the trials' proxies hold, a line for each that can be read here, by its label."""
+    """Returns a line on the content of each proxy file that this machine can read, under the proxy's label."""
     names = dict.fromkeys(trial.config.proxy for trial in trials)
     return [text for name in names if (text := describe_proxy(name, labels[name])) is not None]
 
@@ -44,9 +44,9 @@ def describe_inputs(trials: Iterable[ResolvedTrial]) -> list[str]:
 
 
 def find_body_problems(trials: Iterable[ResolvedTrial]) -> list[Problem]:
-    """Returns what is wrong with the files of the trials' bodies, as far as their headers show it; loads nothing.
+    """Returns what is wrong with the files of the trials' bodies, as far as their headers show; loads no weights.
 
-    Cost: a few milliseconds per body, whatever the number of trials.
+    Cost: a few milliseconds per body, however many trials.
     """
     bodies = [(trial.config.body, trial.rung) for trial in trials]
     rungs = {(body.name, body.pretrain_fraction, body.pretrain_seed): rung for body, rung in bodies}
@@ -59,9 +59,9 @@ def find_body_problems(trials: Iterable[ResolvedTrial]) -> list[Problem]:
 
 
 def find_task_problems(trials: Iterable[ResolvedTrial]) -> list[Problem]:
-    """Returns what is wrong with the user's own files of declared tasks, as far as headers tell; reads no data.
+    """Returns what is wrong with the files of declared tasks, as far as their headers show; reads no data.
 
-    Cost: a few milliseconds for each task, whatever the number of trials.
+    Cost: a few milliseconds per task, however many trials.
     """
     declarations = {trial.config.task: trial.task.declaration for trial in trials}
     return [
@@ -73,7 +73,7 @@ def find_task_problems(trials: Iterable[ResolvedTrial]) -> list[Problem]:
 
 
 def unavailable_loggers(names: Iterable[str]) -> list[str]:
-    """Returns which loggers' packages are not installed here, each with what to do: the loggers run where Tune does."""
+    """Returns the loggers whose packages are not installed here, where Tune runs them, each with its remedy."""
     packages = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
     return [
         text

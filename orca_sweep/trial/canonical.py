@@ -1,4 +1,4 @@
-"""Canonical settings of a trial: what has no effect takes one fixed value, so that equal work has an equal id."""
+"""Canonical settings of a trial: equal work has equal settings, and so an equal id."""
 
 from collections.abc import Mapping
 from typing import Any, get_args
@@ -25,17 +25,23 @@ from orca_sweep.trial.records import KnownRecords
 from orca_sweep.trial.sources import has_predictor_weights
 
 WRONG = object()
-"""Stands for a value that its field does not accept."""
+"""A value that its field does not accept."""
 
 
 def canonical_settings(settings: Mapping[str, Any], records: KnownRecords) -> dict[str, Any]:
-    """Returns the settings, with one fixed value for whatever cannot change the work of this task, body and proxy.
+    """Returns the settings with one fixed value for each setting that cannot change the work of this trial.
 
-    A wrong value stays as it is: validation of the field reports it.
+    - A knob that does not act in this trial, by the rules beside its field, takes its default.
+    - Without embedder training (no epochs, no proxy or no objective), these three are 0, none and none.
+    - Where several values of ``embedder.init``, ``embedder.label_gradient``, ``embedder.proxy_scaling``,
+      ``finetune.freeze``, ``finetune.dropout`` or ``body.pretrain_steps`` do the same work, one of them stands for all.
+    - ``data.normalise`` takes the task's own way where it is null or the inputs are codes.
+
+    A wrong value stays as it is: validation of its field reports it.
 
     Args:
-        settings: dotted names and values, with the task's recipe.
-        records: what the settings name.
+        settings: dotted names and values, including the task's recipe.
+        records: the records that the settings name.
     """
     flat = {**settings, **_canonical_names(settings), **_canonical_normalise(settings, records)}
     flat |= _canonical_freeze(flat, records)
@@ -49,14 +55,14 @@ def canonical_settings(settings: Mapping[str, Any], records: KnownRecords) -> di
 
 
 def _read_facts(flat: Mapping[str, Any], records: KnownRecords) -> Facts:
-    """What the settings and their records say; what is wrong says that it acts."""
+    """The facts of the settings and their records; a wrong value counts as one that acts."""
     decay = {path: _read_field(flat, path) for path in ("embedder.lr_decay", "embedder.lr_decay_after")}
     unknown = {"decays_embedder_lr": None} if WRONG in decay.values() else {}
     return read_facts({**default_settings(), **flat, **decay}, **describe_records(records), **unknown)
 
 
 def _read_field(flat: Mapping[str, Any], path: str) -> Any:
-    """A field's value in its own type, or its default; ``WRONG`` if the field does not accept the value."""
+    """A field's value in its own type, its default if it is not set, or ``WRONG`` if the field does not accept it."""
     if path not in flat:
         return default_settings()[path]
     try:
@@ -65,33 +71,33 @@ def _read_field(flat: Mapping[str, Any], path: str) -> Any:
         return WRONG
 
 
-# One name, one way to write it --------------------------------------------------------------------
+# One way to write each setting ---------------------------------------------------------------------
 
 
 def _canonical_names(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The one name of task, proxy and body."""
+    """The canonical names of task, proxy and body."""
     names = {"task": canonicalise_task, "proxy": canonicalise_proxy, "body.name": canonicalise_body}
     return {path: find(flat[path]) for path, find in names.items() if path in flat}
 
 
 def _canonical_normalise(flat: Mapping[str, Any], records: KnownRecords) -> dict[str, Any]:
-    """What is done to the task's inputs: what the settings say, else the task's own way.
+    """The normalisation of the settings, else the task's own.
 
-    A declaration's ``normalise`` is its own way; it moves to the field. Inputs that are codes are never normalised.
+    A declared task's ``normalise`` moves from its declaration to the field. Inputs that are codes are never normalised.
     """
     task = records.task
     if task is None:
         return {}
-    how = flat.get("data.normalise")
-    if how is None or (task.codes and how in get_args(Normalise)):
-        how = task.normalise_inputs
-    return {"task": drop_normalise(canonicalise_task(flat["task"])), "data.normalise": how}
+    normalise = flat.get("data.normalise")
+    if normalise is None or (task.codes and normalise in get_args(Normalise)):
+        normalise = task.normalise_inputs
+    return {"task": drop_normalise(canonicalise_task(flat["task"])), "data.normalise": normalise}
 
 
 def _canonical_freeze(flat: Mapping[str, Any], records: KnownRecords) -> dict[str, Any]:
-    """The canonical form of a freeze schedule in this run; empty if the text is not a schedule.
+    """The canonical form of the freeze schedule in this run; empty if the text is not a schedule.
 
-    If every phase holds the rate at its peak, warm-up and decay have no effect and are turned off.
+    If every phase holds the rate at its peak, warm-up and decay take their defaults.
     """
     whole = {**default_settings(), **flat}
     freeze, frozen, epochs = (whole[f"finetune.{name}"] for name in ("freeze", "freeze_epochs", "epochs"))
@@ -107,12 +113,12 @@ def _canonical_freeze(flat: Mapping[str, Any], records: KnownRecords) -> dict[st
             idle = {path: default_settings()[path] for path in find_idle(Facts(follows_rate=False))}
         freeze, frozen = canonicalise_schedule(text, frozen, epochs, _run_facts({**whole, **idle}, records.body))
     except (TypeError, ValueError):
-        return {}  # validation of the fields reports what is wrong
+        return {}  # validation of the fields reports the mistake
     return {"finetune.freeze": freeze, "finetune.freeze_epochs": frozen, **idle}
 
 
 def _run_facts(whole: Mapping[str, Any], body: Body | None) -> RunFacts:
-    """The facts that decide which words of a freeze schedule have an effect; in doubt they have one."""
+    """The facts that decide which words of a freeze schedule have an effect; what is unknown has one."""
     architecture = None if body is None else body.architecture
     return RunFacts(
         warmup_epochs=whole["finetune.warmup_epochs"],
@@ -123,7 +129,7 @@ def _run_facts(whole: Mapping[str, Any], body: Body | None) -> RunFacts:
 
 
 def _canonical_forms(flat: Mapping[str, Any], records: KnownRecords, facts: Facts) -> dict[str, Any]:
-    """One value for those that do the same in this trial, beside knobs that act."""
+    """One value for each knob that acts but has several values that do the same in this trial."""
     forms: dict[str, Any] = {}
     body, objective = records.body, records.objective
     published = objective.settings.get("label_gradient") if objective is not None and facts.trains_embedder else None
@@ -131,7 +137,7 @@ def _canonical_forms(flat: Mapping[str, Any], records: KnownRecords, facts: Fact
         forms["embedder.label_gradient"] = published
     if body is None:
         return forms
-    # random and orca-untrained differ in positions only, and embedders for vision bodies have none.
+    # random and orca-untrained differ only in positions, and embedders of vision bodies have none.
     if body.dims == 2 and flat.get("embedder.init") == "orca-untrained":
         forms["embedder.init"] = "random"
     if _read_field(flat, "finetune.dropout") == find_common_dropout(body):

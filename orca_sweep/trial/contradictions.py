@@ -1,4 +1,4 @@
-"""What is wrong with a trial whose settings are each valid by itself."""
+"""Finds settings that are valid alone but do not fit together."""
 
 import math
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ from orca_sweep.trial.sources import explain_unvaried, has_predictor_weights
 
 
 def find_contradictions(trial: ResolvedTrial) -> Iterator[Problem]:
-    """Yields each mistake of settings that do not fit together."""
+    """Yields a problem for each combination of settings that does not fit together."""
     yield from _find_in_parts(trial)
     yield from _find_missing_scaling(trial)
     yield from _find_in_data(trial)
     yield from _find_in_finetuning(trial)
     yield from _find_nothing_to_train(trial)
-    yield from _find_channels_alike(trial)
+    yield from _find_equal_channels(trial)
     problem = explain_unvaried(trial)
     if problem is not None:
         yield problem
@@ -37,7 +37,7 @@ def _find_in_parts(trial: ResolvedTrial) -> Iterator[Problem]:
             remedy=f"Name a proxy of {kind}s.",
         )
     if config.input_mode != "plain" and body.architecture not in (*DECODERS, None):
-        rule = f"{body.name!r} is no decoder, its tokens see each other anyway."
+        rule = f"{body.name!r} is not a decoder: its tokens see each other anyway."
         yield Problem(field="body.input_mode", value=config.input_mode, rule=rule, remedy="Use plain.")
     if body.only_pickle and not config.allow_pickle and config.pretrain_fraction > 0:
         yield Problem(
@@ -49,7 +49,7 @@ def _find_in_parts(trial: ResolvedTrial) -> Iterator[Problem]:
 
 
 def _find_missing_scaling(trial: ResolvedTrial) -> Iterator[Problem]:
-    """What is wrong with the body's own scaling, if the config asks for it and the body is a local folder."""
+    """The problems of the body's own scaling, if the config asks for it and the body is a local folder."""
     rung = trial.rung
     if trial.config.embedder.proxy_scaling != "body" or rung.location is None or not Path(rung.location).is_dir():
         return
@@ -83,9 +83,9 @@ def _find_in_finetuning(trial: ResolvedTrial) -> Iterator[Problem]:
         yield Problem(
             field="finetune.lora_rank",
             value=finetune.lora_rank,
-            rule=f"adapters stand in for all of the body's weights, so finetune.freeze {finetune.freeze!r} has no meaning"
-            " beside them.",
-            remedy="Freeze parts or layers only.",
+            rule=f"adapters replace the training of all the body's weights, so finetune.freeze {finetune.freeze!r} has no"
+            " meaning beside them.",
+            remedy="Freeze only parts or layers.",
         )
     if finetune.freeze == freeze_words.GRADUAL and finetune.freeze_epochs == "forever":
         rule = "gradual-unfreeze needs the number of epochs between two thaws."
@@ -96,12 +96,12 @@ def _find_in_finetuning(trial: ResolvedTrial) -> Iterator[Problem]:
 
 
 def _find_nothing_to_train(trial: ResolvedTrial) -> Iterator[Problem]:
-    """The problem of phases that freeze embedder and body if the predictor has no weights; reported once."""
+    """The problem of phases that freeze embedder and body where the predictor has no weights; reported once."""
     if has_predictor_weights(trial.task, trial.config.predictor.dense):
         return
     finetune = trial.config.finetune
     if finetune.freeze == freeze_words.GRADUAL and finetune.freeze_epochs == "forever":
-        return  # that is a mistake by itself
+        return  # reported as a problem already
     phases = freezing.cut_phases(freezing.parse_schedule(finetune.freeze, finetune.freeze_epochs), finetune.epochs)
     if any({"embedder", "body"} <= set(phase.frozen) for phase in phases):
         yield Problem(
@@ -113,10 +113,10 @@ def _find_nothing_to_train(trial: ResolvedTrial) -> Iterator[Problem]:
         )
 
 
-def _find_channels_alike(trial: ResolvedTrial) -> Iterator[Problem]:
-    """What is wrong where the released predictor of images gives several channels of the field the same numbers.
+def _find_equal_channels(trial: ResolvedTrial) -> Iterator[Problem]:
+    """The problem of a released image predictor that gives several output channels the same numbers.
 
-    It averages the channels of its picture, P, to those of the field: no two of these are alike up to 2 P - 1.
+    It averages its picture's P channels to the output's channels, which all differ only up to 2 P - 1 of them.
     """
     task, dense = trial.task, trial.config.predictor.dense
     channels = {1: PICTURE_CHANNELS, 2: trial.rung.n_channels, None: None}[trial.rung.dims]
@@ -127,6 +127,6 @@ def _find_channels_alike(trial: ResolvedTrial) -> Iterator[Problem]:
             field="predictor.dense",
             value="released",
             rule=f"it averages the channels of a picture ({channels}) to those of {task.name!r} ({task.output_shape[0]}),"
-            " so that some of these are always alike.",
+            " so that some of these are always equal.",
             remedy="Set predictor.dense: linear.",
         )

@@ -1,4 +1,4 @@
-"""What the records of a trial say of when its knobs act, as fields of ``Facts``."""
+"""The facts of a trial's records that decide when its knobs act, as fields of ``Facts``."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from orca_sweep.trial.records import KnownRecords
 
 
 def describe_records(records: KnownRecords) -> dict[str, Any]:
-    """Returns what the records say that the settings of a trial name."""
+    """Returns the facts of the records that a trial's settings name."""
     task, body, proxy, objective = records.task, records.body, records.proxy, records.objective
     facts: dict[str, Any] = {} if objective is None else {"objective_settings": objective.settings}
     if task is not None:

@@ -1,4 +1,4 @@
-"""What a trial of the user's own files and code is known by: the hashes of their content, filled into its config."""
+"""Identifies the user's own files and code by the hashes of their content, which become part of a trial's config."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from orca_sweep.trial.records import ResolvedTrial, resolve_configs
 
 
 def find_files(trial: ResolvedTrial) -> dict[str, list[Path]]:
-    """Returns the user's own files and folders that a trial reads, by the content field that they belong to."""
+    """Returns the user's own files and folders that a trial reads, under their content fields."""
     task, body, proxy = trial.task, trial.body, find_local_path(trial.config.proxy)
     rungs = [location for rung in body.ladder.values() for location in rung.locations]
     folders = [Path(location) for location in (body.location, *rungs) if location is not None]
@@ -27,12 +27,12 @@ def find_files(trial: ResolvedTrial) -> dict[str, list[Path]]:
 
 
 def fill_content(trial: ResolvedTrial, contents: Contents) -> TrialConfig:
-    """Returns the config with the hashes of its own files; code is known to the space alone and stays.
+    """Returns the config with the hashes of the user's files; the hash of the space's code stays as it is.
 
-    Files that are not here, as on the head of a cluster whose workers hold the data, stay known by their path.
+    Missing files, as on the head of a cluster whose workers hold the data, stay identified by their paths.
 
     Raises:
-        InputError: if a file is there but cannot be read, or a hash that the config holds is that of another content.
+        InputError: if a file exists but cannot be read, or the config holds the hash of another content.
     """
     config = trial.config
     hashes: dict[str, str | None] = {"code": config.content.code}
@@ -43,27 +43,27 @@ def fill_content(trial: ResolvedTrial, contents: Contents) -> TrialConfig:
                 hashes[field.removeprefix("content.")] = contents.hash_paths(paths)
             except DataError as error:
                 problems.append(Problem(field=CONTENT_OF[field], rule=str(error)))
-    problems += _explain_other_contents(config, hashes)
+    problems += _explain_changed_contents(config, hashes)
     if problems:
         raise InputError(problems)
     return config.model_copy(update={"content": ContentConfig(**hashes)})
 
 
 def find_changes(trial: ResolvedTrial, imports: Iterable[str], contents: Contents) -> list[Problem]:
-    """Returns what of a planned trial's own files and code is no longer as it was planned; reads only what it must."""
+    """Returns a problem for each of a trial's own files, and its code, that changed after it was planned."""
     hashes: dict[str, str | None] = {
         field.removeprefix("content."): contents.hash_paths(paths) for field, paths in find_files(trial).items()
     }
     if trial.config.content.code is not None:
         hashes["code"] = imports_digest(imports)
-    return _explain_other_contents(trial.config, hashes)
+    return _explain_changed_contents(trial.config, hashes)
 
 
 def check_contents(plan: Plan) -> None:
-    """Refuses an earlier plan whose files or code are no longer as they were planned.
+    """Checks that the files and the code of an earlier plan have not changed.
 
     Raises:
-        InputError: with every file whose content is another one now, or is gone.
+        InputError: with every file that has changed or is missing.
     """
     contents, problems = Contents(), dict[Problem, None]()
     for trial in resolve_configs(plan.cells):
@@ -75,7 +75,7 @@ def check_contents(plan: Plan) -> None:
         raise InputError(list(problems))
 
 
-def _explain_other_contents(config: TrialConfig, hashes: Mapping[str, str | None]) -> list[Problem]:
+def _explain_changed_contents(config: TrialConfig, hashes: Mapping[str, str | None]) -> list[Problem]:
     problems = []
     for content in CONTENTS:
         name = content.removeprefix("content.")

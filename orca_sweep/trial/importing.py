@@ -1,4 +1,4 @@
-"""Imports the user's own modules and files, and hashes the code that a trial runs."""
+"""Imports the user's modules and files, and hashes the code that a trial runs."""
 
 import hashlib
 import sys
@@ -12,50 +12,50 @@ from orca_sweep.errors import InputError, Problem, is_of_users_code
 
 
 def load_imports(imports: Iterable[str]) -> str | None:
-    """Imports the user's modules and files, each once per process, so that their records are known.
+    """Imports the user's modules and files, each once per process, which registers their records.
 
     Returns:
         The SHA-256 of their source (``imports_digest``).
 
     Raises:
-        InputError: naming the import that failed and why.
+        InputError: naming each import that failed, with its error.
     """
     imports, problems = tuple(imports), []
     for name in imports:
         try:
             _import_file(name) if name.endswith(".py") else import_module(name)
-        except BaseException as error:  # whatever the user's module raises, sys.exit() too, is the user's to read
+        except BaseException as error:  # the user reads whatever the module raises, sys.exit() included
             if not isinstance(error, Exception) and not is_of_users_code(error):
                 raise
-            rule = f"it cannot be imported: {_words(error)}."
+            rule = f"it cannot be imported: {_describe_error(error)}."
             problems.append(Problem(field="imports", value=name, rule=rule, remedy="Correct it, or leave it out."))
     if problems:
         raise InputError(problems)
     return imports_digest(imports)
 
 
-def _words(error: BaseException) -> str:
-    """An error's class and words, on one line and without a full stop."""
-    words = " ".join(str(error).split()).rstrip(".")
-    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+def _describe_error(error: BaseException) -> str:
+    """An error's class and message, on one line and without a full stop."""
+    message = " ".join(str(error).split()).rstrip(".")
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def code_digest(imports: Iterable[str]) -> str:
-    """Returns the SHA-256 of this program's source, and of the modules and files that a space imports."""
+    """Returns the SHA-256 of this program's source and of the modules and files that a space imports."""
     return hashlib.sha256(f"{_own_digest()}{imports_digest(imports)}".encode()).hexdigest()
 
 
 def imports_digest(imports: Iterable[str]) -> str | None:
-    """Returns the SHA-256 of the modules and files that a space imports, wherever they lie; None if it imports nothing.
+    """Returns the SHA-256 of the modules and files that a space imports, whatever folder they are in; None for no imports.
 
-    A package counts with all its modules. What the code imports in turn does not count.
+    A package counts with all its modules. Modules that the code imports in turn do not count.
     """
     digests = [_source_digest(name) for name in imports]
     return hashlib.sha256("".join(digests).encode()).hexdigest() if digests else None
 
 
 def _source_digest(name: str) -> str:
-    """The hash of a file's or module's source; of its name, if it has none that can be read."""
+    """The hash of the source of a file or module, or of its name if no source can be read."""
     if name.endswith(".py"):
         paths = [Path(name)]
     else:

@@ -1,4 +1,4 @@
-"""The records that the names of a config mean, each looked up once."""
+"""Looks up the records that a config names, each once."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResolvedTrial:
-    """A config with the records that it names: below this nobody looks a name up."""
+    """A config with the records that it names: code that takes one never looks a name up."""
 
     config: TrialConfig
     task: Task
     body: Body
     rung: Body
-    """The body with the published weights of ``body.pretrain_fraction`` and ``body.pretrain_seed``; else the body."""
+    """The body with the published weights of ``body.pretrain_fraction`` and ``body.pretrain_seed``, or else the body."""
     proxy: Proxy
     objective: Objective
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnownRecords:
-    """The records of settings that may be wrong: None where a name means nothing."""
+    """The records of settings that may be wrong; None for an unknown name."""
 
     task: Task | None
     body: Body | None
@@ -38,7 +38,7 @@ class KnownRecords:
 
 
 class Records:
-    """Looks each name up once, for the length of a plan or a trial: registries and files must stay as they are meanwhile."""
+    """Looks each name up once during a plan or a trial, in which registries and files must not change."""
 
     def __init__(self) -> None:
         self._known: dict[Hashable, Any] = {}
@@ -49,7 +49,7 @@ class Records:
         return task
 
     def get_task_or_none(self, settings: Mapping[str, Any]) -> Task | None:
-        """Returns the task that dotted settings name; None if there is none."""
+        """Returns the task that dotted settings name, or None."""
         return _get_or_none(self.get_task, settings.get("task", ""))
 
     def get_body(self, name: str) -> Body:
@@ -58,7 +58,7 @@ class Records:
         return body
 
     def get_rung(self, name: str, fraction: float, seed: int) -> Body:
-        """Returns a body with the weights of a rung of its ladder, a random one as it is.
+        """Returns a body with the weights of a rung of its ladder; at fraction 0 the body itself.
 
         Raises:
             InputError: as ``find_body`` and ``find_rung``.
@@ -75,11 +75,11 @@ class Records:
         return proxy
 
     def get_objective(self, name: str) -> Objective:
-        """Returns an objective; raises InputError if there is none of that name."""
+        """Returns an objective; raises InputError for an unknown name."""
         return OBJECTIVES.get(name)
 
     def get_known(self, settings: Mapping[str, Any]) -> KnownRecords:
-        """Returns the records that dotted settings name, as far as there are any."""
+        """Returns the records that dotted settings name, as far as the names are known."""
         return KnownRecords(
             task=self.get_task_or_none(settings),
             body=_get_or_none(self.get_body, settings.get("body.name", "")),
@@ -88,10 +88,10 @@ class Records:
         )
 
     def resolve_config(self, config: TrialConfig) -> ResolvedTrial:
-        """Returns a whole config with its records.
+        """Returns the trial of a whole config.
 
         Raises:
-            InputError: if a name means nothing here, such as that of a record that nobody has imported.
+            InputError: if a name is unknown here, for example because the module that registers it is not imported.
         """
         body = config.body
         return ResolvedTrial(
@@ -123,10 +123,10 @@ def _get_or_none(get: Callable[[str], R], name: str) -> R | None:
 
 
 def resolve_config(config: TrialConfig) -> ResolvedTrial:
-    """Returns a whole config with its records, looked up now; raises InputError as ``Records.resolve_config``."""
+    """Returns the trial of a whole config, looked up now; raises InputError as ``Records.resolve_config``."""
     return Records().resolve_config(config)
 
 
 def resolve_configs(configs: Iterable[TrialConfig]) -> list[ResolvedTrial]:
-    """Returns whole configs with their records; each name is looked up once."""
+    """Returns the trials of whole configs; each name is looked up once."""
     return list(map(Records().resolve_config, configs))

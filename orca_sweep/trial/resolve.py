@@ -1,4 +1,4 @@
-"""From dotted settings to a resolved trial: its whole, checked config with the records that it names."""
+"""Resolves dotted settings to a trial: its whole, checked config with the records that it names."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orca_sweep.bodies import Body
-from orca_sweep.config import TrialConfig, declaration, explain, freeze_words, freezing
+from orca_sweep.config import TrialConfig, declaration, explain_validation, freeze_words, freezing
 from orca_sweep.config.naming import label_of
 from orca_sweep.data.contents import Contents
 from orca_sweep.errors import InputError, Problem
@@ -24,23 +24,15 @@ def resolve_settings(
 ) -> ResolvedTrial:
     """Returns the trial of dotted settings: its whole, checked config and the records that it names.
 
-    What the settings leave open comes from the task's recipe, then from the fields' defaults. Settings that cannot change
-    the work get one canonical value, so that equal work has an equal id:
-
-    - a knob that does not act in this trial, by the rules beside its field, its default;
-    - without embedder training (no epochs, no proxy or no objective), these three: 0 and none;
-    - of several ``embedder.init``, freeze schedules, dropout rates or lengths of pre-training that do the same in this
-      trial: one;
-    - ``data.normalise`` where nothing is said, and of inputs that are codes: the task's own;
-    - ``seed_varies: everything``, if split and pre-training are fixed: all.
-
-    Folders of bodies and proxies become absolute, since workers run in another folder. The user's own files are hashed:
-    ids depend on what they hold, not on where they lie.
+    Open settings come from the task's recipe, then from the fields' defaults. Settings that cannot change the work take one
+    canonical value (``canonical_settings``, ``canonical_sources``), so that equal work has an equal id. Folders of bodies
+    and proxies become absolute, since workers run in another folder. The user's own files are hashed: ids depend on their
+    content, not on their paths.
 
     Args:
         settings: dotted names and values.
-        records: what names mean, if several trials are resolved with them; None looks every name up now.
-        contents: hashes of the user's own files; None looks at every file again.
+        records: shared by trials that are resolved together; None looks every name up now.
+        contents: hashes of the user's own files; None reads every file again.
 
     Raises:
         InputError: with every mistake, each a problem of one field.
@@ -56,7 +48,7 @@ def resolve_settings(
     try:
         config = TrialConfig.from_flat(canonical_settings(whole, known))
     except ValidationError as error:
-        problems += [*_find_mistakes(error, task is not None), *ranges]
+        problems += [*_explain_validation(error, task is not None), *ranges]
         raise InputError(list(dict.fromkeys(problems))) from None
     if problems or ranges:
         raise InputError(list(dict.fromkeys([*problems, *ranges])))
@@ -68,7 +60,7 @@ def resolve_settings(
 def make_config(
     settings: Mapping[str, Any], records: Records | None = None, contents: Contents | None = None
 ) -> TrialConfig:
-    """Returns the config alone of what ``resolve_settings`` returns: plans hold configs."""
+    """Returns only the config of ``resolve_settings``: plans hold configs."""
     return resolve_settings(settings, records, contents).config
 
 
@@ -76,14 +68,14 @@ def _resolve_checked(config: TrialConfig, records: Records) -> ResolvedTrial:
     """The trial of a valid config.
 
     Raises:
-        InputError: with everything in it that does not fit together.
+        InputError: with every combination of its settings that does not fit together.
     """
     body, problems = config.body, list[Problem]()
     try:
         records.get_rung(body.name, body.pretrain_fraction, body.pretrain_seed)
     except InputError as error:
         problems += error.problems
-    # Everything else is checked with the body itself where it has no such rung.
+    # If the body has no such rung, everything else is checked with the body itself.
     full = config.replaced(body=body.replaced(pretrain_fraction=1.0)) if problems else config
     trial = replace(records.resolve_config(full), config=config)
     problems += find_contradictions(trial)
@@ -93,7 +85,7 @@ def _resolve_checked(config: TrialConfig, records: Records) -> ResolvedTrial:
 
 
 def _declare_texts(settings: Mapping[str, Any]) -> dict[str, object]:
-    """The task and the proxy as texts where mappings declare them."""
+    """The texts of a task and a proxy that mappings declare."""
     texts: dict[str, object] = {}
     for path, as_text in (("task", declaration.task_as_text), ("proxy", declaration.as_text)):
         value = settings.get(path)
@@ -105,9 +97,9 @@ def _declare_texts(settings: Mapping[str, Any]) -> dict[str, object]:
     return texts
 
 
-def _find_mistakes(error: ValidationError, is_task_known: bool) -> Iterator[Problem]:
-    """What pydantic found; a missing body follows from an unknown task and is not said again."""
-    for path, value, rule in explain(error):
+def _explain_validation(error: ValidationError, is_task_known: bool) -> Iterator[Problem]:
+    """The problems that pydantic reports, except for a missing body, which follows from an unknown task."""
+    for path, value, rule in explain_validation(error):
         field = "body.name" if path == "body" else path
         if rule != "field required":
             yield Problem(field=field, value=value, rule=f"{rule}.".replace("?.", "?"))
@@ -134,7 +126,7 @@ def _find_unknown_names(settings: Mapping[str, Any], records: Records) -> Iterat
 
 
 def _find_range_problems(settings: Mapping[str, Any], body: Body | None) -> list[Problem]:
-    """What is wrong with the ranges of layers in the freeze schedule, also in phases that the run does not reach."""
+    """The problems of the freeze schedule's ranges of layers, even in phases that the run does not reach."""
     try:
         freeze = freezing.as_text(settings.get("finetune.freeze"))
     except ValueError:

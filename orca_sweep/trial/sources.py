@@ -1,4 +1,4 @@
-"""Which sources of randomness a trial draws from, as far as its config tells before anything is loaded."""
+"""Which sources of randomness a trial draws from, as far as its config says before anything is loaded."""
 
 from collections.abc import Iterator
 
@@ -9,11 +9,11 @@ from orca_sweep.tasks import Task
 from orca_sweep.trial.records import ResolvedTrial
 
 
-def idle_sources(trial: ResolvedTrial) -> dict[str, str]:
-    """Returns the sources that nothing of the trial is drawn from, each with the reason.
+def find_idle_sources(trial: ResolvedTrial) -> dict[str, str]:
+    """Returns the sources of randomness that the trial does not draw from, each with the reason.
 
-    What only the data or a published body's own config tell, such as a proxy no larger than its subset, is not among
-    them: then all seeds of the source give one and the same run.
+    Sources that are idle for a reason that only the data or a published body's own config shows, such as a proxy no larger
+    than its subset, are not among them: all seeds of these give the same run.
     """
     idle = [*_idle_in_data(trial), *_idle_in_body(trial), *_idle_in_embedder(trial), *_idle_in_predictor(trial)]
     return dict(idle)
@@ -60,34 +60,34 @@ def _idle_in_predictor(trial: ResolvedTrial) -> Iterator[tuple[str, str]]:
 
 
 def has_predictor_weights(task: Task, dense: str) -> bool:
-    """Whether the predictor of a task has weights: ORCA's dense predictor of signals has none."""
+    """Whether a task's predictor has weights: ORCA's dense predictor of signals has none."""
     return not (task.is_dense and task.dims == 1 and dense == "released")
 
 
 def explain_unvaried(trial: ResolvedTrial) -> Problem | None:
-    """Returns what is wrong with ``seed_varies``, or None: a source that is not drawn from makes all seeds one run."""
+    """Returns the problem of ``seed_varies``, or None: a source that the trial does not draw from makes all seeds one run."""
     varies, fraction = trial.config.seed_varies, trial.config.body.pretrain_fraction
     if varies in ("pre-training", "everything") and trial.body.pretrain is None and 0 < fraction < 1:
         rule = (
-            f"the published runs of body {trial.body.name!r} at fraction {fraction:g} are few, and body.pretrain_seed"
+            f"body {trial.body.name!r} has only a few published runs at fraction {fraction:g}, and body.pretrain_seed"
             " chooses among them."
         )
-        remedy = "Make that a factor, and let seed_varies be another level."
+        remedy = "Make body.pretrain_seed a factor, and set seed_varies to another level."
         return Problem(field="seed_varies", value=varies, rule=rule, remedy=remedy)
-    reason = None if varies == "all" else idle_sources(trial).get(varies)
+    reason = None if varies == "all" else find_idle_sources(trial).get(varies)
     if reason is None:
         return None
     return Problem(
         field="seed_varies",
         value=varies,
-        rule=f"{reason}, so all seeds would be one and the same run.",
-        remedy="Take this level out, or exclude it where it cannot act.",
+        rule=f"{reason}, so all seeds would be the same run.",
+        remedy="Remove this level, or exclude it where it cannot act.",
     )
 
 
 def canonical_sources(trial: ResolvedTrial) -> TrialConfig:
-    """Returns the config with ``all`` for ``everything`` where that adds nothing, so that equal work has one id."""
+    """Returns the config with ``seed_varies: all`` where ``everything`` adds nothing to it, so that equal work has one id."""
     config = trial.config
-    if config.seed_varies == "everything" and {"data-split", "pre-training"} <= idle_sources(trial).keys():
+    if config.seed_varies == "everything" and {"data-split", "pre-training"} <= find_idle_sources(trial).keys():
         return config.model_copy(update={"seed_varies": "all"})
     return config

@@ -1,4 +1,4 @@
-"""Names of the stage artifacts that trials share, as plans know them before anything is made."""
+"""Names the stage artifacts that trials share, before anything is computed."""
 
 import hashlib
 from typing import TYPE_CHECKING
@@ -12,32 +12,32 @@ if TYPE_CHECKING:
 PROXY_SETTINGS = tuple(find_idle(Facts(proxy_has_images=False, proxy_has_tags=False)))
 """Fields that change how proxy samples enter the body's input layer."""
 OBJECTIVE_SETTINGS = tuple(find_idle(Facts(objective_settings=())))
-"""Fields that are settings of an objective, where it takes them."""
+"""Fields that are settings of some objectives."""
 
 
 def shared_stages(trial: ResolvedTrial) -> dict[str, str]:
-    """Returns the stage artifacts that a trial shares with others, as ``StageNames`` does."""
+    """Returns the names of the stage artifacts that a trial can share, as ``StageNames`` does."""
     return StageNames()(trial)
 
 
 class StageNames:
-    """Names the stage artifacts of many trials, for the length of one plan: each is written and hashed once."""
+    """Names the stage artifacts of many trials during one plan: equal settings are hashed once."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], tuple[dict[str, str], _Hash | None]] = {}
         self._numbers: dict[int, tuple[int, object]] = {}
-        """By the identity of a part of a config, which is kept so that no other takes its place: equal parts have one
-        number."""
+        """A number for each part of a config, by the part's ``id``; equal parts have the same number. The part is kept
+        alive, so that no other object gets its id."""
         self._parts: dict[object, int] = {}
 
     def __call__(self, trial: ResolvedTrial) -> dict[str, str]:
-        """Returns the stage artifacts that a trial shares with others: stage to a name for its content, as they are made.
+        """Returns the name of each stage artifact that a trial can share with other trials, in the order of the stages.
 
-        Equal names are equal work. The names of embedder runs leave their length out, since a longer one holds the shorter
-        ones.
+        Equal names are equal work. The name of an embedder run does not include its length, since a longer run contains the
+        shorter ones.
         """
         config = trial.config.as_run()
-        parts = map(self._number, (config.data, config.body, config.embedder))
+        parts = map(self._number_part, (config.data, config.body, config.embedder))
         key = (config.task, config.proxy, *parts)
         if key not in self._known:
             self._known[key] = _name_stages(trial)
@@ -49,7 +49,7 @@ class StageNames:
         embedder.update(f"{canonical_json(seeds)}]".encode())
         return {**names, "embedder": embedder.hexdigest()[:16]}
 
-    def _number(self, part: object) -> int:
+    def _number_part(self, part: object) -> int:
         known = self._numbers.get(id(part))
         if known is None:
             known = self._numbers[id(part)] = self._parts.setdefault(part, len(self._parts)), part
@@ -57,13 +57,13 @@ class StageNames:
 
 
 def _name_stages(trial: ResolvedTrial) -> tuple[dict[str, str], "_Hash | None"]:
-    """The names that no run seed is part of, and the hash of an embedder run, still without its seeds."""
+    """The names that do not depend on the run seed, and the hash of the embedder run before its seeds are added."""
     config = trial.config.as_run()
     flat = config.flat()
     body = {path: value for path, value in flat.items() if path.startswith("body.")}
     names: dict[str, str] = {}
     if trial.body.pretrain is not None and config.body.pretrain_fraction > 0:
-        names["pretrain"] = pretrained_name(config.body)
+        names["pretrain"] = name_pretraining(config.body)
     if config.embedder.epochs == 0:
         return names, None
     proxy = {"proxy": config.proxy, **{path: flat[path] for path in PROXY_SETTINGS}}
@@ -73,11 +73,11 @@ def _name_stages(trial: ResolvedTrial) -> tuple[dict[str, str], "_Hash | None"]:
         names["pseudo-labels"] = digest("pseudo-labels", {**data, "n": config.embedder.n_pseudo_classes})
     objective = {path: flat[path] for path in ("embedder.objective", "embedder.proxy_samples", *OBJECTIVE_SETTINGS)}
     names["objective"] = digest("objective", {**body, **proxy, **objective})
-    other = ("embedder.epochs", "seed", "seed_varies")
-    embedder = {k: v for k, v in flat.items() if not k.startswith(("finetune.", "predictor.")) and k not in other}
+    excluded = ("embedder.epochs", "seed", "seed_varies")
+    embedder = {k: v for k, v in flat.items() if not k.startswith(("finetune.", "predictor.")) and k not in excluded}
     return names, hashlib.sha256(f"embedder:[{canonical_json(embedder)},".encode())
 
 
-def pretrained_name(body: BodyConfig) -> str:
-    """Returns the name by which plans know the artifact of our own pre-training of a body."""
+def name_pretraining(body: BodyConfig) -> str:
+    """Returns the name under which plans know a body that this program pre-trains."""
     return digest("pretrain", {f"body.{path}": value for path, value in body.model_dump().items()})

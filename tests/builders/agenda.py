@@ -2,29 +2,32 @@
 
 import random
 
-from orca_sweep.planning.agenda import Agenda
+from orca_sweep.planning.agenda import Agenda, AgendaHooks
 from orca_sweep.trial import make_config, resolve_config, shared_stages
 
 
 def name_shared(config):
-    """The stage artifacts that a trial shares, by its config alone."""
+    """Returns the names of the stage artifacts that a trial shares."""
     return shared_stages(resolve_config(config))
 
 
-class World:
-    """A cluster with a number of slots; trials pass their stages and end after random times."""
+def make_agenda(plan, read_row=lambda trial_id: None, **hooks):
+    """Returns the agenda of a plan, as if no trial had ended."""
+    return Agenda(plan, AgendaHooks(read_row=read_row, resolve=make_config, name_shared=name_shared, **hooks))
 
-    def __init__(self, plan, slots, score=lambda config: 0.5, status=lambda trial, n: "ok", rows=None, seed=0, **more):
+
+class World:
+    """A cluster with a number of slots, whose trials pass their stages and end in random order."""
+
+    def __init__(self, plan, slots, score=lambda config: 0.5, status=lambda trial, n: "ok", rows=None, seed=0):
         self.rows = {} if rows is None else rows
         self.planned, self.order, self.made, self.time = [], [], [], 0.0
         self.slots, self.score, self.status = slots, score, status
         self.rng = random.Random(seed)
-        self.agenda = Agenda(
-            plan, self.rows.get, make_config, name_shared, planned=self.planned.extend, now=lambda: self.time, **more
-        )
+        self.agenda = make_agenda(plan, self.rows.get, report_planned=self.planned.extend, now=lambda: self.time)
 
     def run(self, most=10_000):
-        """Runs to the end and returns the trials in the order of their starts."""
+        """Runs to the end and returns the trials in the order in which they began."""
         running = {}
         for _ in range(most):
             while len(running) < self.slots:
@@ -39,10 +42,10 @@ class World:
             self.check(running)
             self.time += 1.0
             self.step(running, self.rng.choice(sorted(running)))
-        raise AssertionError("the agenda does not end")
+        raise AssertionError("the run does not end")
 
     def check(self, running):
-        """Checks that no two trials make the same artifact."""
+        """Asserts that no two running trials make the same artifact."""
         makers = [
             name
             for trial, left in running.values()

@@ -20,19 +20,19 @@ from orca_sweep.config.acting import DEFAULT
 WHOLE = {**default_settings(), "task": "t", "body.name": "b", "proxy": "p"}
 
 
-def test_what_nothing_is_known_of_acts():
+def test_unknown_facts_let_every_knob_act():
     assert find_idle(Facts()) == {}
     assert all(acts(path, Facts()) for path in knobs())
     assert acts("no.knob", Facts(trains_embedder=False))
 
 
-def test_every_knob_says_where_it_acts():
+def test_every_knob_says_when_it_acts():
     assert rules().keys() == knobs().keys()
     assert knobs()["embedder.momentum"].acts == "where the embedder is trained, with sgd"
     assert knobs()["finetune.lr"].acts == ""
 
 
-def test_rules_are_no_part_of_a_field_s_type():
+def test_rules_are_not_part_of_a_field_s_type():
     assert knobs()["embedder.lr"].type_name == "float"
     assert knobs()["finetune.freeze_epochs"].type_name == "int | forever"
     with pytest.raises(ValueError, match="greater than 0"):
@@ -68,7 +68,7 @@ def test_any_of_three_fields_turns_embedder_training_off(naive):
     assert embedder_training_fields() == {p for p in knobs() if p.startswith("embedder.")} - untrained | {"proxy"}
 
 
-def test_the_fields_that_a_level_is_stored_in():
+def test_the_fields_that_a_level_sets():
     assert fields_of_level("finetune.freeze") == (
         "finetune.freeze", "finetune.freeze_epochs", "finetune.warmup_epochs", "finetune.decay_epochs",
     )  # fmt: skip

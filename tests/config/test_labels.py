@@ -24,7 +24,7 @@ from orca_sweep.config.labels import shorten_labels, unite_labels, write_as_give
 from orca_sweep.config.naming import label_declarations
 from orca_sweep.errors import InputError
 from orca_sweep.space import plan_space
-from orca_sweep.space.confounds import confounds
+from orca_sweep.space.confounds import find_confounds
 from orca_sweep.space.manifest import make_manifest, rebuild_plan, require_manifest, write_manifest
 from orca_sweep.trial import load_imports, make_config
 from tests.builders.levels import LEVELS, SHORT
@@ -110,7 +110,7 @@ def test_rules_may_hold_for_one_schedule_alone_and_moving_together_is_seen(tmp_p
     freeze = {"finetune.freeze": ["body:4 > none", "body:7 > none"]}
     rule = "seeds: 2\nwhen: [{if: {finetune.freeze: 'body:7 > none'}, set: {finetune.lr: 1e-2}}]\n"
     made = plan_of(tmp_path, freeze, more=rule)
-    assert any("finetune.freeze and finetune.lr move together in every cell" in text for text in confounds(made))
+    assert any("finetune.freeze and finetune.lr move together in every cell" in text for text in find_confounds(made))
 
 
 def test_a_fraction_of_two_schedules_is_balanced(tmp_path):

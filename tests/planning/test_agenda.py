@@ -1,20 +1,18 @@
-"""What runs next: shared stages, tuning within cells, retries, budgets; with real plans and a simulated clock."""
+"""What runs next: shared stages, tuning within cells, retries and budgets, with real plans and a simulated clock."""
 
 import itertools
 import math
 
 import pytest
 
-from orca_sweep.planning.agenda import Agenda
-from orca_sweep.trial import make_config
-from tests.builders.agenda import World, name_shared
+from tests.builders.agenda import World, make_agenda, name_shared
 
 BASE = "base: {task: tiny, proxy: mnist5k, body.pretrain_fraction: 1}\n"
 
 
 @pytest.mark.parametrize("slots", [1, 2, 8])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_every_trial_runs_once_and_nothing_is_made_twice_at_once(plan_of, slots, seed):
+def test_every_trial_runs_once_and_no_artifact_is_made_twice_at_once(plan_of, slots, seed):
     plan = plan_of(
         "base: {task: tiny, body.pretrain_fraction: 1}\n"
         "factors: {embedder.objective: [mmd, l2], proxy: [none, mnist5k, dummy], embedder.epochs: [1, 2, 4]}\nseeds: 3\n"
@@ -24,16 +22,16 @@ def test_every_trial_runs_once_and_nothing_is_made_twice_at_once(plan_of, slots,
     assert sorted(t.trial_id for t in order) == sorted(t.trial_id for t in plan.trials)
 
 
-def test_what_several_need_is_made_first_by_the_longest_and_others_go_ahead_meanwhile(plan_of):
+def test_the_longest_trial_makes_what_several_need_and_unrelated_trials_start_meanwhile(plan_of):
     plan = plan_of(
         "base: {task: tiny, proxy: mnist5k}\nfactors: {embedder.epochs: [1, 2, 4], finetune.lr: [1e-3, 1e-4]}\nseeds: 2\n"
     )
-    agenda = Agenda(plan, lambda trial_id: None, make_config, name_shared)
+    agenda = make_agenda(plan)
     first = agenda.next()
     assert first.config.embedder.epochs == 4, "the run that holds the others' snapshots comes first"
-    assert agenda.next() is None, "all need the proxy's features: they wait, and hold nothing"
+    assert agenda.next() is None, "all need the proxy's features: they wait and hold nothing"
     agenda.passed(first.trial_id, "proxy-features")
-    assert agenda.next() is None, "and the objective's constants"
+    assert agenda.next() is None, "and all need the objective's constants"
     agenda.passed(first.trial_id, "objective")
     other = agenda.next()
     assert other.config.seed != first.config.seed, "the other seed's embedder is another run"
@@ -43,9 +41,9 @@ def test_what_several_need_is_made_first_by_the_longest_and_others_go_ahead_mean
     assert agenda.makes(other.trial_id) and not agenda.makes(first.trial_id)
 
 
-def test_a_maker_that_dies_is_followed_by_another(plan_of):
+def test_another_trial_takes_over_from_a_maker_that_died(plan_of):
     plan = plan_of("base: {task: tiny, proxy: mnist5k}\nfactors: {finetune.lr: [1e-3, 1e-4]}\nseeds: 1\n")
-    agenda = Agenda(plan, lambda trial_id: None, make_config, name_shared)
+    agenda = make_agenda(plan)
     first = agenda.next()
     assert agenda.next() is None
     agenda.ended(first.trial_id, {"status": "lost"})
@@ -54,17 +52,17 @@ def test_a_maker_that_dies_is_followed_by_another(plan_of):
     assert agenda.makes(second.trial_id)
 
 
-def test_a_trial_that_waits_for_another_sweep_comes_back_when_the_lock_is_free(plan_of):
+def test_a_trial_that_waits_for_another_sweep_starts_again_when_the_lock_is_free(plan_of):
     held = {"the lock"}
     plan = plan_of("base: {task: tiny}\nfactors: {proxy: [none, mnist5k]}\nseeds: 1\n")
-    agenda = Agenda(plan, lambda trial_id: None, make_config, name_shared, is_held=held.__contains__)
+    agenda = make_agenda(plan, is_held=held.__contains__)
     naive, orca = agenda.next(), agenda.next()
     agenda.waits(orca.trial_id, "the lock")
     agenda.ended(naive.trial_id, {"status": "ok"})
     assert agenda.next() is None and not agenda.is_over
     held.clear()
     assert agenda.next() == orca
-    assert agenda.attempts[orca.trial_id] == 1, "waiting is no attempt"
+    assert agenda.attempts[orca.trial_id] == 1, "waiting is not an attempt"
     agenda.ended(orca.trial_id, {"status": "ok"})
     assert agenda.is_over
 
@@ -94,9 +92,9 @@ def test_each_cell_is_searched_alike_and_replicated_at_its_own_best(plan_of, slo
     cells = {cell.cell_id for cell in plan.tuned}
     assert len(cells) == 4
     for cell in cells:
-        ours = [t for t in order if t.cell_id == cell]
-        searched = [t for t in ours if t.role == "search"]
-        replicates = [t for t in ours if t.role == "replicate"]
+        trials = [t for t in order if t.cell_id == cell]
+        searched = [t for t in trials if t.role == "search"]
+        replicates = [t for t in trials if t.role == "replicate"]
         assert len(searched) == n_candidates
         assert {t.seed for t in searched} == {1_000_000}, "a seed that no replicate has, now or with more of them"
         assert [t.seed for t in sorted(replicates, key=lambda t: t.seed)] == [0, 1, 5]
@@ -119,13 +117,13 @@ def test_random_candidates_are_the_same_in_every_cell_and_the_first_of_more(plan
 
 def test_optuna_does_better_than_chance_where_there_is_something_to_learn(plan_of):
     text = f"{TUNED}tune: {{finetune.lr: {{low: 1e-6, high: 1, log: true}}}}\n"
-    found = {}
+    mean_scores = {}
     for method in ("random", "optuna"):
         plan = plan_of(f"{text}search: {{method: {method}, candidates: 30}}\n")
         order = World(plan, 1, lr_score).run()
         scores = [lr_score(t.config) for t in order if t.role == "search"]
-        found[method] = sum(scores) / len(scores)
-    assert found["optuna"] < 0.8 * found["random"]
+        mean_scores[method] = sum(scores) / len(scores)
+    assert mean_scores["optuna"] < 0.8 * mean_scores["random"]
 
 
 @pytest.mark.parametrize("cut", [1, 7, 20, 31])
@@ -136,12 +134,12 @@ def test_an_interrupted_search_ends_as_the_unbroken_one(plan_of, cut):
     whole.run()
     rows = {}
     broken = World(plan, 1, lr_score, rows=rows)
-    with pytest.raises(AssertionError, match="does not end"):
+    with pytest.raises(AssertionError, match="the run does not end"):
         broken.run(most=cut)
     again = World(plan, 1, lr_score, rows=dict(rows))
     again.run()
     assert set(again.rows) == set(whole.rows)
-    assert not {t.trial_id for t in again.order} & set(rows), "nothing done is done again"
+    assert not {t.trial_id for t in again.order} & set(rows), "no trial runs twice"
 
 
 def test_candidates_that_change_nothing_in_a_cell_are_one(plan_of):
@@ -152,7 +150,7 @@ def test_candidates_that_change_nothing_in_a_cell_are_one(plan_of):
     assert [len(cell.candidates) for cell in plan.tuned] == [2, 4]
 
 
-def test_a_cell_without_a_good_candidate_is_said_and_not_replicated(plan_of):
+def test_a_cell_without_a_good_candidate_is_reported_and_not_replicated(plan_of):
     plan = plan_of(f"{TUNED}tune: {{finetune.lr: [1e-2, 1e-3]}}\n")
     world = World(plan, 2, lr_score, lambda trial, n: "diverged" if trial.config.proxy == "none" else "ok")
     order = world.run()
@@ -174,7 +172,7 @@ def test_a_candidate_counts_by_its_mean_over_seeds_and_not_if_one_failed(plan_of
     assert {t.config.finetune.lr for t in order if t.role == "replicate"} == {1e-3}
 
 
-def test_what_may_be_retried_is_and_then_counts_as_it_ended(plan_of):
+def test_outcomes_are_retried_as_the_space_says_and_the_last_attempt_counts(plan_of):
     text = (
         "base: {task: tiny}\nfactors: {proxy: [none, mnist5k]}\nseeds: 2\noutcomes: {oom: {retry: 2}, failed: worst}\n"
     )
@@ -191,19 +189,19 @@ def test_what_may_be_retried_is_and_then_counts_as_it_ended(plan_of):
     ("budget", "n_begun"),
     [("trials: 3", 3), ("cpu_hours: 4", 5), ("gpu_hours: 2", 5), ("hours: 0.002", None)],
 )
-def test_a_spent_budget_starts_nothing_more_and_is_said(plan_of, budget, n_begun):
+def test_a_spent_budget_starts_nothing_more_and_is_named(plan_of, budget, n_begun):
     text = "base: {task: tiny, proxy: none}\nfactors: {finetune.lr: [1e-2, 1e-3, 1e-4]}\nseeds: 4\n"
     text += "resources: {cpu: 1, gpu: 0.5}\n"
     world = World(plan_of(f"{text}budget: {{{budget}}}\n"), 2)
     order = world.run()
     assert world.agenda.spent.startswith(f"budget.{budget.split(':')[0]} = ")
     assert len(order) == (n_begun or len(order)) < 12
-    # The seconds of earlier launches count; the clock's hours are those of one launch.
+    # The seconds of earlier launches count; budget.hours counts one launch.
     again = World(plan_of(f"{text}budget: {{{budget}}}\n"), 2, rows=world.rows)
     assert bool(again.run()) == budget.startswith("hours")
 
 
-def test_a_thousand_trials_of_one_run_each_come_once(plan_of):
+def test_each_of_a_thousand_trials_that_share_a_run_starts_once(plan_of):
     plan = plan_of(
         "base: {task: tiny, proxy: mnist5k}\n"
         f"factors: {{finetune.lr: [{', '.join(f'{1e-5 * (i + 1):.6g}' for i in range(50))}]}}\nseeds: 20\n"
@@ -240,7 +238,7 @@ def test_names_of_shared_stages_are_equal_exactly_where_the_work_is(plan_of):
         )
 
 
-# Found in review ----------------------------------------------------------------------------------
+# Values that matter for some candidates only ------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -252,7 +250,7 @@ def test_names_of_shared_stages_are_equal_exactly_where_the_work_is(plan_of):
         ("embedder.n_bandwidths: 9", "embedder.objective: [l2, mmd]", "embedder.n_bandwidths", {5, 9}),
     ],
 )
-def test_what_a_space_says_holds_beside_a_tuned_value_it_matters_for(plan_of, base, tune, path, kept):
+def test_a_setting_of_the_space_holds_for_the_tuned_values_it_matters_for(plan_of, base, tune, path, kept):
     plan = plan_of(f"base: {{task: tiny, proxy: mnist5k, {base}}}\nfactors: {{}}\nseeds: 2\ntune: {{{tune}}}\n")
     (cell,) = plan.tuned
     assert {config.flat()[path] for config in cell.candidates} == kept
@@ -271,12 +269,12 @@ def test_a_factor_that_matters_for_some_candidates_only_stays_a_factor(plan_of):
     assert sorted(best.values()) == [0, 0.9]
 
 
-def test_one_trial_serves_all_cells_that_it_is_a_candidate_or_the_best_of(plan_of):
+def test_one_trial_serves_every_cell_that_has_it_as_a_candidate_or_as_its_best(plan_of):
     text = "base: {task: tiny}\nfactors: {proxy: [none, mnist5k, dummy]}\nseeds: 2\ntune: {embedder.epochs: [0, 2]}\n"
     plan = plan_of(text)
     world = World(plan, 2, lambda config: config.embedder.epochs == 2)
     order = world.run()
-    assert len({t.trial_id for t in order}) == len(order), "none runs twice"
+    assert len({t.trial_id for t in order}) == len(order), "no trial runs twice"
     assert world.agenda.unreplicated == []
     assert all(cell.is_replicated for cell in world.agenda.cells.values())
     assert len(plan.tuned) == 3
@@ -286,7 +284,7 @@ def test_one_trial_serves_all_cells_that_it_is_a_candidate_or_the_best_of(plan_o
     assert {use.cell_id for use in uses} == {cell.cell_id for cell in plan.tuned}
 
 
-def test_more_seeds_leave_the_search_as_it_was(plan_of):
+def test_more_seeds_do_not_change_the_search(plan_of):
     text = "base: {task: tiny}\nfactors: {proxy: [none, mnist5k]}\ntune: {finetune.lr: [1e-3, 1e-4]}\nseeds: "
     few, many = plan_of(f"{text}3\n"), plan_of(f"{text}40\naa: 3\n")
     assert [t.trial_id for t in few.trials] == [t.trial_id for t in many.trials]
@@ -294,7 +292,7 @@ def test_more_seeds_leave_the_search_as_it_was(plan_of):
     assert not {c.cell_id for c in few.tuned} & {c.cell_id for c in other.tuned}, "another search is another cell"
 
 
-def test_a_budget_counts_each_trial_once_however_often_it_was_begun(plan_of):
+def test_a_budget_counts_each_trial_once_however_often_it_started(plan_of):
     text = (
         "base: {task: tiny, proxy: none}\nfactors: {finetune.lr: [1e-2, 1e-3, 1e-4]}\nseeds: 2\nbudget: {trials: 4}\n"
     )

@@ -1,4 +1,4 @@
-"""What a plan says it will take and can show, and what it warns of."""
+"""What a plan says about its cost and its power, and what it warns of."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from scipy import stats as scipy_stats
 from orca_sweep.errors import InputError
 from orca_sweep.planning.forecast import forecast
 from orca_sweep.planning.probe import probe
-from orca_sweep.space.confounds import confounds
+from orca_sweep.space.confounds import find_confounds
 from orca_sweep.stats import smallest_effect, smallest_p
 from orca_sweep.training.run import RunContext, run_config
 
@@ -45,7 +45,7 @@ def test_the_smallest_effect_has_the_power_it_says(n, k):
     assert (np.abs(t) > critical).mean() == pytest.approx(0.8, abs=0.01)
 
 
-def test_fewer_than_two_seeds_see_nothing_and_more_see_more():
+def test_one_seed_detects_nothing_and_more_seeds_detect_smaller_effects():
     assert smallest_effect(1) == math.inf
     effects = [smallest_effect(n) for n in range(2, 20)]
     assert effects == sorted(effects, reverse=True)
@@ -53,22 +53,22 @@ def test_fewer_than_two_seeds_see_nothing_and_more_see_more():
 
 
 def test_a_plan_says_what_its_seeds_can_show(plan_of):
-    found = forecast(plan_of(SPACE), None).contrasts[0]
-    assert (found.task, found.n_seeds, found.n_comparisons) == ("tiny", 2, 5)
-    assert (found.smallest_p, found.corrected_p) == (0.5, 1.0)
-    assert found.smallest_effect == smallest_effect(2, 5)
-    assert found.spread is None
+    contrasts = forecast(plan_of(SPACE), None).contrasts[0]
+    assert (contrasts.task, contrasts.n_seeds, contrasts.n_comparisons) == ("tiny", 2, 5)
+    assert (contrasts.smallest_p, contrasts.corrected_p) == (0.5, 1.0)
+    assert contrasts.smallest_effect == smallest_effect(2, 5)
+    assert contrasts.spread is None
     assert forecast(plan_of("base: {task: tiny}\nfactors: {proxy: [none]}\nseeds: 3\n"), None).contrasts == ()
 
 
 # Stages and hours ---------------------------------------------------------------------------------
 
 
-def counts(found):
-    return {stage.name: (stage.n_computed, stage.n_reused) for stage in found.stages}
+def counts(estimate):
+    return {stage.name: (stage.n_computed, stage.n_reused) for stage in estimate.stages}
 
 
-def test_stages_are_counted_before_and_found_after(plan_of, worker, tmp_path):
+def test_stages_are_computed_before_a_sweep_and_reused_after_it(plan_of, worker, tmp_path):
     plan = plan_of(SPACE)
     store = worker.store
     before = forecast(plan, store)
@@ -89,14 +89,14 @@ def test_stages_are_counted_before_and_found_after(plan_of, worker, tmp_path):
     assert after.contrasts[0].spread == pytest.approx(pooled(rows.values()))
     n_parameters = {row["n_parameters"] for row in rows.values()}
     assert after.checkpoint_mib == pytest.approx(4 * 4 * max(n_parameters) / 2**20)
-    # What gc takes must be computed again; what is done need not be.
+    # What gc removes must be computed again, but not for trials that are done.
     for entry in store.list_entries():
         if entry.stage in ("embedder", "pretrain"):
             store.remove_entry(entry)
     assert counts(forecast(plan, store))["embedder"] == (2, 0)
     assert counts(forecast(plan, store))["pretrain"] == (1, 0)
     assert forecast(plan, store, lambda trial_id: True).n_left == 0
-    # Other threads, other numbers: nothing is promised of them.
+    # The numbers depend on the threads: rows of another count predict nothing.
     two = replace(plan, space=replace(plan.space, resources=plan.space.resources.model_copy(update={"cpu": 2.0})))
     assert forecast(two, store).n_known == 0
 
@@ -125,33 +125,33 @@ def test_hours_grow_with_epochs_and_resources(plan_of, worker, tmp_path):
     assert (unknown.n_known, unknown.n_left, unknown.trial_hours) == (0, 2, 0.0)
 
 
-def test_a_tuned_plan_counts_what_is_planned_on_the_way(plan_of):
+def test_a_tuned_plan_counts_the_trials_that_tuning_plans_later(plan_of):
     text = "base: {task: tiny}\nfactors: {proxy: [none, mnist5k]}\nseeds: 3\naa: 2\n"
     text += "tune: {finetune.lr: {low: 1e-5, high: 1e-2}}\n"
-    found = forecast(plan_of(f"{text}search: {{method: random, candidates: 5}}\n"), None)
-    assert found.n_trials == 2 * 5 + 2 * 3 + 2
-    found = forecast(plan_of(f"{text}search: {{method: optuna, candidates: 5, seeds: [7, 8]}}\n"), None)
-    assert found.n_trials == 2 * 5 * 2 + 2 * 3 + 2
-    assert found.n_left == found.n_trials
+    estimate = forecast(plan_of(f"{text}search: {{method: random, candidates: 5}}\n"), None)
+    assert estimate.n_trials == 2 * 5 + 2 * 3 + 2
+    estimate = forecast(plan_of(f"{text}search: {{method: optuna, candidates: 5, seeds: [7, 8]}}\n"), None)
+    assert estimate.n_trials == 2 * 5 * 2 + 2 * 3 + 2
+    assert estimate.n_left == estimate.n_trials
 
 
-def test_a_probe_tells_what_nothing_told(plan_of, worker, tmp_path):
+def test_a_probe_makes_all_costs_known(plan_of, worker, tmp_path):
     plan = plan_of(SPACE)
-    said = []
-    probe(plan, worker.store, tmp_path, said.append)
-    assert len(said) == 2, "naive, and towards the proxy"
-    found = forecast(plan, worker.store)
-    assert found.n_known == 12 and found.trial_hours > 0
-    assert counts(found)["pretrain"] == (0, 1) and counts(found)["embedder"] == (2, 0)
+    lines = []
+    probe(plan, worker.store, tmp_path, lines.append)
+    assert len(lines) == 2, "naive, and towards the proxy"
+    estimate = forecast(plan, worker.store)
+    assert estimate.n_known == 12 and estimate.trial_hours > 0
+    assert counts(estimate)["pretrain"] == (0, 1) and counts(estimate)["embedder"] == (2, 0)
     on_gpu = replace(plan, space=replace(plan.space, resources=plan.space.resources.model_copy(update={"gpu": 1.0})))
-    with pytest.raises(InputError, match=r"asks for gpu 1, and there is none here"):
-        probe(on_gpu, worker.store, tmp_path, said.append)
+    with pytest.raises(InputError, match=r"asks for resources.gpu 1, but this machine has no GPU"):
+        probe(on_gpu, worker.store, tmp_path, lines.append)
     broken = plan_of("base: {task: broken}\nfactors: {proxy: [none]}\nseeds: 1\n")
     with pytest.raises(InputError, match=r"--probe: broken with swin-micro ended as failed"):
-        probe(broken, worker.store, tmp_path, said.append)
+        probe(broken, worker.store, tmp_path, lines.append)
 
 
-def test_rows_of_other_versions_are_not_gone_by(plan_of, worker, tmp_path):
+def test_rows_of_other_versions_do_not_count(plan_of, worker, tmp_path):
     plan = plan_of("base: {task: tiny, proxy: none}\nfactors: {finetune.lr: [1e-3]}\nseeds: 1\n")
     run_config(plan.trials[0].config, RunContext(folder=tmp_path / "s", worker=worker, data_root=tmp_path))
     store = worker.store
@@ -180,18 +180,18 @@ TUNED = "tune: {finetune.lr: [1e-3, 1e-4]}\n"
         ("factors: {finetune.freeze: [none, body], finetune.batch_size: [8, 16]}\n",
          "The cells of tiny are not matched in fine-tuning steps (finetune.batch_size 8, 16)"),
         ("factors: {proxy: [none, mnist5k]}\ntune: {embedder.lr: [1e-3, 1e-2], finetune.lr: [1e-3, 1e-4]}\n",
-         "The cells are not matched in tuning effort: different candidates 2 in 1 cells, 4 in 1 cells"),
+         "The cells are not matched in tuning effort: they try different numbers of candidates (2 in 1 cell, 4 in 1 cell)"),
         ("base: {proxy: mnist5k}\nfactors: {embedder.lr: [1e-3, 1e-2], embedder.epochs: [1, 2]}\ndesign: zip\n",
          "embedder.lr and embedder.epochs move together"),
         ("factors: {finetune.freeze: [none, body lr*10, 'embedder:1 > none fresh']}\n",
          "finetune.freeze 'body lr*10', 'embedder:1 > none fresh' in tiny sets learning rates or fresh starts"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_told_apart_is_said(plan_of, text, words):
+def test_the_plan_warns_of_effects_that_cannot_be_separated(plan_of, text, words):
     base = "base: {task: tiny, proxy: mnist5k}\n" if "proxy:" not in text else "base: {task: tiny}\n"
     text = text.replace("base: {proxy: mnist5k}\n", "")
     base = base if "embedder.lr" not in text or "factors: {proxy" in text else "base: {task: tiny, proxy: mnist5k}\n"
-    assert any(words in said for said in confounds(plan_of(f"{base}{text}seeds: 2\n"))), words
+    assert any(words in warning for warning in find_confounds(plan_of(f"{base}{text}seeds: 2\n"))), words
 
 
 @pytest.mark.parametrize(
@@ -206,16 +206,16 @@ def test_what_cannot_be_told_apart_is_said(plan_of, text, words):
         "base: {task: tiny, finetune.freeze_epochs: 1, finetune.epochs: 4}\n",
     ],
 )
-def test_what_can_be_told_apart_is_not_warned_of(plan_of, text):
+def test_the_plan_does_not_warn_of_effects_that_can_be_separated(plan_of, text):
     base = "" if "base:" in text else "base: {task: tiny}\n"
-    said = confounds(plan_of(f"{base}{text}seeds: 2\n"))
-    assert not any("move together" in one or "tuning effort" in one or "fresh starts" in one for one in said), said
+    warnings = "\n".join(find_confounds(plan_of(f"{base}{text}seeds: 2\n")))
+    assert not any(words in warnings for words in ("move together", "tuning effort", "fresh starts")), warnings
 
 
 # The command --------------------------------------------------------------------------------------
 
 
-def test_plan_prints_it_all_and_json_is_json(write_space, tmp_path, monkeypatch, capsys):
+def test_plan_prints_the_forecast_and_its_json_is_valid(write_space, tmp_path, monkeypatch, capsys):
     from tests.builders.in_process import command
 
     monkeypatch.chdir(tmp_path)
@@ -234,17 +234,17 @@ def test_plan_prints_it_all_and_json_is_json(write_space, tmp_path, monkeypatch,
     ):
         assert words in shown.out, words
     assert command(monkeypatch, "plan", space, "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["forecast"]["n_left"] == 13 and found["forecast"]["n_known"] == 0
-    assert [stage["name"] for stage in found["forecast"]["stages"]] == [
+    estimate = json.loads(capsys.readouterr().out)["forecast"]
+    assert estimate["n_left"] == 13 and estimate["n_known"] == 0
+    assert [stage["name"] for stage in estimate["stages"]] == [
         "pretrain",
         "proxy-features",
         "objective",
         "embedder",
     ]
-    one = write_space("base: {task: tiny}\nfactors: {proxy: [none, mnist5k]}\nseeds: 1\n", "one.yaml")
-    assert command(monkeypatch, "plan", one, "--json") == 0
+    one_seed = write_space("base: {task: tiny}\nfactors: {proxy: [none, mnist5k]}\nseeds: 1\n", "one.yaml")
+    assert command(monkeypatch, "plan", one_seed, "--json") == 0
     assert json.loads(capsys.readouterr().out)["forecast"]["contrasts"][0]["smallest_effect"] is None
-    assert command(monkeypatch, "plan", one) == 0
-    assert "one seed cannot test any difference" in capsys.readouterr().out
-    assert command(monkeypatch, "plan", one, "--store", "nosuch://x") == 2
+    assert command(monkeypatch, "plan", one_seed) == 0
+    assert "with one seed no difference can be tested" in capsys.readouterr().out
+    assert command(monkeypatch, "plan", one_seed, "--store", "nosuch://x") == 2

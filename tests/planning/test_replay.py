@@ -1,7 +1,6 @@
-"""What a trial cost is measured where it runs; a recorded trial can be run again and compared."""
+"""The cost of a trial is measured as it runs; a recorded trial can be run again and compared."""
 
 import json
-from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -68,7 +67,7 @@ def test_seconds_gpu_seconds_and_phases_of_stages():
     body = meter.stages[1]
     assert body["reused_s"] == 3.0 and body["wall_time_s"] > 0  # what failed took its time, too
     assert all(row["gpu_s"] == 0.5 * row["wall_time_s"] for row in meter.stages)
-    # What belongs to no phase is in the first: the phases add up to the stage.
+    # Time outside of all phases counts for the first: the phases add up to the stage.
     assert sum(row["wall_time_s"] for row in meter.stages[2:]) == pytest.approx(meter.seconds["finetune"])
     row = meter.row()
     assert row["finetune_gpu_s"] == 0.5 * row["finetune_s"] and row["gpu_s"] == 0.5 * row["wall_time_s"]
@@ -76,7 +75,7 @@ def test_seconds_gpu_seconds_and_phases_of_stages():
 
 
 def test_the_peak_of_memory_is_the_trial_s_own():
-    """A process that ran a larger trial before starts anew."""
+    """Not that of a larger trial that the process ran before."""
     import numpy as np
 
     before = Meter(0.0)
@@ -118,7 +117,7 @@ def test_rows_and_stages_of_a_real_trial_agree(run, tmp_path):
     assert taken["proxy"] > 0 and taken["test"] == 0
 
 
-def test_a_failed_trial_says_what_it_cost_up_to_there(run, tmp_path):
+def test_a_failed_trial_records_its_cost_until_it_failed(run, tmp_path):
     row, _ = run(task="tiny", finetune__lr=1e9, finetune__optimizer="sgd", finetune__epochs=4)
     assert row["status"] == "diverged"
     stages = r.read_record(tmp_path / "sweep", row["trial_id"])["stages"]
@@ -138,12 +137,12 @@ def recorded(run, user_tasks, tmp_path):
 
 def test_a_trial_comes_back_to_the_last_bit(recorded, user_tasks, tmp_path):
     folder, trial_id = recorded
-    found = replay(r.find_trial(folder, trial_id[:6]), tmp_path, [str(user_tasks)])
-    assert found.is_bit_equal and found.came_back(0) and found.causes == ()
-    assert [one.name for one in found.numbers] == [
+    first = replay(r.find_trial(folder, trial_id[:6]), tmp_path, [str(user_tasks)])
+    assert first.is_bit_equal and first.came_back(0) and first.causes == ()
+    assert [value.name for value in first.numbers] == [
         "val_metric_best", "val_metric_last", "objective_last", "test_metric_best", "test_metric_last",
     ]  # fmt: skip
-    assert found.is_sealed
+    assert first.is_sealed
     r.reveal(folder)
     r.collect([folder], tmp_path / "tables")
     # The tables alone are enough where the task needs no files.
@@ -157,54 +156,54 @@ def test_a_number_that_does_not_come_back_is_named_with_what_differs(recorded, u
     row = {**record["row"], **r.unseal_metrics(record)}
     changed = {"val_metric_last": row["val_metric_last"] + 0.125, "versions": "torch=1.0", "data_sha256": "0" * 64}
     r.write_record(folder, row | changed, record["epochs"])
-    found = replay(r.find_trial(folder, trial_id), tmp_path, [str(user_tasks)])
-    assert not found.is_bit_equal and not found.came_back(0.1) and found.came_back(0.2)
-    assert [one.name for one in found.numbers if not one.is_same] == ["val_metric_last"]
-    assert [one.name for one in found.causes] == ["versions", "data_sha256"]
+    again = replay(r.find_trial(folder, trial_id), tmp_path, [str(user_tasks)])
+    assert not again.is_bit_equal and not again.came_back(0.1) and again.came_back(0.2)
+    assert [value.name for value in again.numbers if not value.is_same] == ["val_metric_last"]
+    assert [value.name for value in again.causes] == ["versions", "data_sha256"]
 
 
 def test_a_failure_comes_back_as_one(run, user_tasks, tmp_path):
     settings = {"task": "tiny", "finetune__lr": 1e9, "finetune__optimizer": "sgd"}
     row, _ = run(**settings)
     folder = as_sweep(tmp_path / "sweep", row, user_tasks, settings)
-    found = replay(r.find_trial(folder, row["trial_id"]), tmp_path, [])
-    assert (found.status.recorded, found.status.now, found.came_back(0)) == ("diverged", "diverged", True)
+    again = replay(r.find_trial(folder, row["trial_id"]), tmp_path, [])
+    assert (again.status.recorded, again.status.now, again.came_back(0)) == ("diverged", "diverged", True)
 
 
-def test_what_cannot_be_replayed_is_told(recorded, user_tasks):
+def test_a_trial_that_cannot_be_replayed_is_an_error_that_says_why(recorded, user_tasks):
     folder, trial_id = recorded
     with pytest.raises(InputError, match="no trials have an id that begins with 'zz': see trial_id"):
         r.find_trial(folder, "zz")
     with pytest.raises(InputError, match=f"the nearest is {trial_id}"):
         r.find_trial(folder, f"{trial_id[:-1]}x")
-    one = r.find_trial(folder, trial_id)
-    other = replace(one, config={**one.config, "finetune.lr": 0.5})
-    with pytest.raises(InputError, match=r"has the id \w+ in this version, which has other knobs"):
+    known = r.find_trial(folder, trial_id)
+    other = r.Recorded(trial_id, {**known.config, "finetune.lr": 0.5}, known.row, known.tests, known.is_sealed)
+    with pytest.raises(InputError, match=r"has the id \w+ in this version, whose knobs differ"):
         replay(other, folder, [])
-    unknown = replace(one, config={**one.config, "finetune.nothing": 1})
-    with pytest.raises(InputError, match="its config is none of this version"):
+    unknown = r.Recorded(trial_id, {**known.config, "finetune.nothing": 1}, known.row, known.tests, known.is_sealed)
+    with pytest.raises(InputError, match="this version cannot read its config"):
         replay(unknown, folder, [])
     (folder / "trials" / trial_id / "row.json").unlink()
     with pytest.raises(InputError, match="its status is 'unfinished', so there is no outcome to compare with"):
         replay(r.find_trial(folder, trial_id), folder, [])
 
 
-def test_the_sweep_that_has_the_trial_is_found_and_what_is_wrong_with_it_told(tmp_path, monkeypatch):
+def test_replay_names_the_sweep_of_a_trial_and_what_is_wrong_with_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = sweep_folder(tmp_path / "results" / "one")
     first = sorted(path.name for path in (folder / "trials").iterdir())[0]
     (tmp_path / "results" / "two").mkdir()
-    (tmp_path / "results" / "two" / "sweep.json").write_text("{")  # another that is damaged is no matter
+    (tmp_path / "results" / "two" / "sweep.json").write_text("{")  # another damaged sweep does not matter
 
-    def told(trial_id):
+    def read_error(trial_id):
         with pytest.raises(InputError) as caught:
             r.find_trial(_find_sweep(trial_id), trial_id)
         return str(caught.value)
 
-    assert "6 trials have an id that begins with ''" in told("")
-    assert "no sweep in results/ has such a trial" in told("zz")
+    assert "6 trials have an id that begins with ''" in read_error("")
+    assert "such a trial is in no sweep of results/" in read_error("zz")
     (folder / "reveals.json").write_text("{")
-    assert "reveals.json: damaged" in told(first)
+    assert "reveals.json: damaged" in read_error(first)
 
 
 def test_replay_on_the_command_line_shows_no_sealed_number(recorded, tmp_path, monkeypatch):
@@ -229,6 +228,6 @@ def test_replay_on_the_command_line_shows_no_sealed_number(recorded, tmp_path, m
     assert (
         "val_metric_best: 0.123 recorded," in done.output and "differs: device: cuda recorded, cpu now" in done.output
     )
-    assert "The numbers did NOT come back; the differences above may be why." in done.output
-    none = orca("replay", "nothing")
-    assert (none.returncode, "no sweep in results/ has" in none.stderr) == (2, True)
+    assert "The numbers did NOT come back; what differs is named above." in done.output
+    missing = orca("replay", "nothing")
+    assert (missing.returncode, "in no sweep of results/" in missing.stderr) == (2, True)

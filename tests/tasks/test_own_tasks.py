@@ -134,7 +134,7 @@ def test_classes_that_no_training_can_tell_apart_are_refused(tmp_path, body, n_c
     assert make_config(settings).predictor.dense == ("linear" if n_classes > 1 else "released")
     settings["predictor.dense"] = "released"
     if is_alike:
-        with pytest.raises(InputError, match=r"some of these are always alike. Set predictor.dense: linear"):
+        with pytest.raises(InputError, match=r"some of these are always equal. Set predictor.dense: linear"):
             make_config(settings)
     else:
         assert make_config(settings).predictor.dense == "released"

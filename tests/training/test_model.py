@@ -464,7 +464,7 @@ def test_doubling_and_flipping_let_every_output_see_the_whole_input(family, save
 
 
 def test_an_input_mode_is_for_decoders_and_a_doubled_sequence_fits(saved_body):
-    with pytest.raises(InputError, match="body.input_mode = 'flip': 'swin-micro' is no decoder"):
+    with pytest.raises(InputError, match="body.input_mode = 'flip': 'swin-micro' is not a decoder"):
         make_config({"task": "digits", "body.input_mode": "flip"})
     folder = str(saved_body("gpt_neox"))  # 64 tokens at most; 96 samples in a signal
     shapes = {}

@@ -26,7 +26,7 @@ from orca_sweep.training.model import (
 )
 from orca_sweep.training.predictors import BlockMeanPredictor, PicturePredictor, VectorPredictor, average_windows
 from orca_sweep.trial import make_config, resolve_config, shared_stages
-from orca_sweep.trial.sources import has_predictor_weights, idle_sources
+from orca_sweep.trial.sources import find_idle_sources, has_predictor_weights
 from tests.builders.bodies import SIZES
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors" / "reference"
@@ -238,7 +238,9 @@ def test_signals_draw_no_predictor_and_fields_do(dense_tasks):
     for name in DENSE:
         for kind in ("released", "linear"):
             config = make_config({"task": name, **WIDER.get(name, {}), "predictor.dense": kind})
-            assert ("predictor-init" in idle_sources(resolve_config(config))) == (kind == "released" and "1d" in name)
+            assert ("predictor-init" in find_idle_sources(resolve_config(config))) == (
+                kind == "released" and "1d" in name
+            )
     with pytest.raises(InputError, match="seed_varies = 'predictor-init': predictor.dense 'released' has no weights"):
         make_config({"task": "dense-1d", "seed_varies": "predictor-init"})
 

@@ -24,7 +24,7 @@ from orca_sweep.training.finetune_setup import FinetuneSetup
 from orca_sweep.training.learning_rates import embedder_learning_rate, finetune_learning_rate
 from orca_sweep.training.optimizers import make_optimizer
 from orca_sweep.trial import load_imports, make_config, resolve_settings
-from orca_sweep.trial.sources import idle_sources
+from orca_sweep.trial.sources import find_idle_sources
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors" / "reference"
 SCHEDULE = np.load(VECTORS / "schedule.npz")
@@ -425,7 +425,7 @@ def test_dropout_that_changes_nothing_is_put_to_null(user_tasks, settings, canon
 )  # fmt: skip
 def test_whether_dropout_draws_at_all_is_known_where_it_can_be(settings, reason):
     assert (
-        idle_sources(resolve_settings({"task": "watch-exercises", "proxy": "none", **settings})).get("dropout")
+        find_idle_sources(resolve_settings({"task": "watch-exercises", "proxy": "none", **settings})).get("dropout")
         == reason
     )
 

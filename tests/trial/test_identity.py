@@ -1,4 +1,4 @@
-"""Identity follows content: what a trial of the user's own files and code is known by, and what a change of them does."""
+"""Identity follows content: how the user's own files and code identify a trial, and what happens when they change."""
 
 import os
 import shutil
@@ -127,7 +127,7 @@ def test_ids_follow_content_and_not_folders(tmp_path, kind):
     path = make(tmp_path / "one", 0)
     first = resolved(settings(path))
     assert sum(first.flat()[content] is not None for content in CONTENTS) == 1
-    # Elsewhere, and under another name of its own.
+    # In another folder, under another name.
     elsewhere = tmp_path / "two" / "deep" / f"renamed{path.suffix}"
     elsewhere.parent.mkdir(parents=True)
     if path.is_dir():
@@ -139,7 +139,7 @@ def test_ids_follow_content_and_not_folders(tmp_path, kind):
     moved = resolved(settings(elsewhere))
     assert (moved.trial_id, moved.cell_id) == (first.trial_id, first.cell_id)
     assert moved.flat() != first.flat(), "the config still says where the files are"
-    hasher = Hasher()  # what plans of many cells use
+    hasher = Hasher()  # which plans of many cells use
     assert {hasher.cell_id(config) for config in (first, moved)} == {first.cell_id}
     assert [trial_id for trial_id, _ in hasher.replicates(moved, [0, 3])] == [
         c.trial_id for _, c in hasher.replicates(first, [0, 3])
@@ -206,13 +206,13 @@ def settled(path):
     return path
 
 
-def test_a_hash_is_kept_and_read_anew_when_asked(tmp_path, monkeypatch):
+def test_a_hash_is_kept_and_computed_again_on_request(tmp_path, monkeypatch):
     path, cache = write_npz(tmp_path / "a.npz"), tmp_path / "cache"
     monkeypatch.setattr("orca_sweep.data.contents.SETTLED_S", -1.0)
     digest = Contents(cache).hash_paths([path])
     (entry,) = cache.iterdir()
     entry.write_text("0" * 64)
-    assert Contents(cache).hash_paths([path]) == "0" * 64, "it is not read again while it looks the same"
+    assert Contents(cache).hash_paths([path]) == "0" * 64, "an unchanged file is not read again"
     assert Contents(cache, rehashes=True).hash_paths([path]) == digest
     assert Contents(cache).hash_paths([path]) == digest
     for damage in ("", "x" * 64, "ü"):
@@ -220,7 +220,7 @@ def test_a_hash_is_kept_and_read_anew_when_asked(tmp_path, monkeypatch):
         assert Contents(cache).hash_paths([path]) == digest
 
 
-def test_a_change_that_hides_its_time_is_seen(tmp_path, monkeypatch):
+def test_a_change_that_keeps_the_file_s_time_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr("orca_sweep.data.contents.SETTLED_S", -1.0)
     path, cache = tmp_path / "a.bin", tmp_path / "cache"
     path.write_bytes(b"one")
@@ -231,14 +231,14 @@ def test_a_change_that_hides_its_time_is_seen(tmp_path, monkeypatch):
     assert Contents(cache).hash_paths([path]) != first
 
 
-def test_a_fresh_file_is_not_kept_for_it_may_still_change(tmp_path):
+def test_the_hash_of_a_new_file_is_not_kept_since_the_file_may_still_change(tmp_path):
     path, cache = tmp_path / "a.bin", tmp_path / "cache"
     path.write_bytes(b"one")
     Contents(cache).hash_paths([path])
     assert not cache.exists()
 
 
-def test_a_cache_that_cannot_be_written_costs_time_alone(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path, monkeypatch):
     monkeypatch.setattr("orca_sweep.data.contents.SETTLED_S", -1.0)
     (tmp_path / "file").write_text("in the way")
     path = write_npz(tmp_path / "a.npz")
@@ -273,7 +273,7 @@ def test_two_lists_of_files_with_the_same_bytes_differ(tmp_path):
 
 
 @pytest.mark.parametrize("what", ["missing", "fifo", "loop", "dangling", "deep", "two links", "round about"])
-def test_what_cannot_be_read_twice_is_refused_in_words(tmp_path, what):
+def test_a_path_that_cannot_be_read_is_refused_in_words(tmp_path, what):
     path = tmp_path / "x"
     if what == "fifo":
         os.mkfifo(path)
@@ -285,7 +285,7 @@ def test_what_cannot_be_read_twice_is_refused_in_words(tmp_path, what):
     elif what == "deep":
         path.mkdir()
         (path / "again").symlink_to(path)
-    elif what == "two links":  # each opens two ways: none may be followed to the system's own limit
+    elif what == "two links":  # each link doubles the paths, so they must not be followed up to the system's own limit
         path.mkdir()
         (path / "a").symlink_to(path)
         (path / "b").symlink_to(path)
@@ -335,7 +335,7 @@ def planned(path):
     return plan_space(path, load_imports, make_config)
 
 
-def test_code_under_imports_is_part_of_the_id_wherever_it_lies(tmp_path, monkeypatch):
+def test_code_under_imports_is_part_of_the_id_in_any_folder(tmp_path, monkeypatch):
     ids = []
     for folder, version in (("one", 1), ("two", 1), ("three", 2)):
         write_npz(tmp_path / folder / "a.npz")
@@ -446,7 +446,7 @@ def test_a_launch_a_changed_file_and_a_second_launch_give_two_labelled_cells(tmp
     moved = tmp_path.parent / "elsewhere"
     printed = orca("launch", moved / "s.yaml", cwd=moved, check=0, head=head).stdout
     assert "ran 0 of 2 trials" in printed
-    # Back to the first content: its rows are there already.
+    # Back to the first content, which has its rows already.
     write_npz(tmp_path / "a.npz", 0)
     assert "2 trials are done, 0 are left" in orca("plan", space, cwd=tmp_path, check=0).stdout
 
@@ -484,7 +484,7 @@ def test_one_content_in_two_folders_is_one_task_and_two_contents_of_one_name_are
         "two",
     )
     trials = r.collect([one], tmp_path / "alone").trials
-    assert trials["task"].tolist() == ["mine.npz"], "a name that stands for one content stays as it is"
+    assert trials["task"].tolist() == ["mine.npz"], "the name of a single content stays as it is"
     found = r.collect([one, two], tmp_path / "both")
     names = [f"mine.npz [content {digest[:8]}]" for digest in (A, A, B)]
     assert found.trials["task"].tolist() == names
@@ -495,7 +495,7 @@ def test_one_content_in_two_folders_is_one_task_and_two_contents_of_one_name_are
     assert dict.fromkeys(names, 0.02) in [sweep["margins"] for sweep in read_about(tmp_path / "again")["sweeps"]]
 
 
-def test_contents_of_proxies_bodies_and_code_are_told_apart_too(tmp_path):
+def test_contents_of_proxies_bodies_and_code_have_different_labels_too(tmp_path):
     proxy = "/p/x.csv[]:text->kind"
     trials = [
         entry("t1", "c1", proxy=proxy, **{"content.proxy": A}),
@@ -516,15 +516,15 @@ def test_contents_of_proxies_bodies_and_code_are_told_apart_too(tmp_path):
     assert find_trial(tmp_path / "t", "t4").config["body.name"] == "/b/w"
 
 
-def test_a_declaration_with_a_name_of_its_own_is_known_by_it_in_any_folder(tmp_path):
+def test_a_declaration_with_a_name_is_identified_by_it_in_any_folder(tmp_path):
     named = [resolved({"task": task(write_npz(tmp_path / d / "a.npz"), name=n), "proxy": "none"})
              for d, n in (("x", "mine"), ("y", "mine"), ("x", "yours"))]  # fmt: skip
     assert named[0].trial_id == named[1].trial_id != named[2].trial_id
     assert without_folder(named[0].task) == without_folder(named[1].task)
 
 
-def test_a_cell_for_which_one_machine_loaded_two_data_is_split(tmp_path):
-    """Files below --data, and what a user's own loader reads, are known by what was loaded."""
+def test_a_cell_is_split_if_one_machine_loaded_different_data_for_it(tmp_path):
+    """Files below --data, and those of a user's own loader, are identified by the data that was loaded."""
     trials = [entry(f"t{i}", "c" * 16, seed=i) for i in range(4)]
     here = {"host": "h", "device": "cpu", "n_threads": 1, "versions": "v"}
     rows = [{**here, "data_sha256": A}, {**here, "data_sha256": A}, {**here, "data_sha256": B},
@@ -535,9 +535,9 @@ def test_a_cell_for_which_one_machine_loaded_two_data_is_split(tmp_path):
     assert found["cell_id"].tolist() == [f"{'c' * 16}-{d[:8]}" for d in (A, A, B, B)]
     again = r.collect([tmp_path / "t"], tmp_path / "t2").trials
     assert again[["task", "cell_id"]].equals(found[["task", "cell_id"]])
-    # Bits that differ between machines are no other content, nor are splits that are drawn anew on purpose.
-    other = [{**here, "data_sha256": A}, {**here, "host": "g", "data_sha256": B}]
-    folder = collected(tmp_path, trials[:2], "machines", other)
+    # Bits that differ between machines are not another content, nor are splits that vary on purpose.
+    rows = [{**here, "data_sha256": A}, {**here, "host": "g", "data_sha256": B}]
+    folder = collected(tmp_path, trials[:2], "machines", rows)
     assert r.collect([folder], tmp_path / "m").trials["task"].tolist() == ["digits"] * 2
     drawn = [entry(f"t{i}", "d" * 16, seed=i, seed_varies="data-split") for i in range(2)]
     folder = collected(tmp_path, drawn, "drawn", [{**here, "data_sha256": A}, {**here, "data_sha256": B}])
@@ -556,7 +556,7 @@ def test_the_reports_methods_say_what_the_data_were(tmp_path):
     assert "SHA-256 of their content: task" in text and A[:12] in text and B[:12] in text
 
 
-# What the folder of a sweep keeps of earlier contents ---------------------------------------------
+# Earlier contents in the folder of a sweep ---------------------------------------------------------
 
 
 def recorded(folder, space):
@@ -583,7 +583,7 @@ def test_earlier_contents_keep_their_levels_margins_and_test_metrics(tmp_path, m
     write_npz(tmp_path / "one" / "a.npz")
     more = "factors: {finetune.freeze: [none, body]}\nmargin: 0.02\n"
     first = recorded(tmp_path / "one" / "results" / "own", write_space(tmp_path / "one", more=more))
-    # Both at once: the folder moves, and the file changes.
+    # The folder moves and the file changes at the same time.
     (tmp_path / "one").rename(tmp_path / "two")
     monkeypatch.chdir(tmp_path / "two")
     write_npz(tmp_path / "two" / "a.npz", 1)
@@ -597,14 +597,14 @@ def test_earlier_contents_keep_their_levels_margins_and_test_metrics(tmp_path, m
     assert len(r.reveal(folder).trials) == 4 and r.collect([folder], tmp_path / "t").n_sealed == 0
 
 
-def test_a_changed_proxy_or_body_of_a_whole_task_is_compared_within_one_content(tmp_path):
+def test_a_proxy_or_body_that_changed_for_a_whole_task_is_compared_within_one_content(tmp_path):
     trials = [
         entry(f"t{i}{digest[0]}", f"c{i}{digest[0]}", **{"body.name": "/b/w", "finetune.freeze": freeze,
               "content.body": digest, "task": task})
         for digest in (A, B) for task in ("digits", "watch-exercises") for i, freeze in enumerate(("none", "both"))
     ]  # fmt: skip
-    for one in trials:
-        one["cell_id"] = one["trial_id"] = one["trial_id"] + one["config"]["task"]
+    for trial in trials:
+        trial["cell_id"] = trial["trial_id"] = trial["trial_id"] + trial["config"]["task"]
     found = r.collect([collected(tmp_path, trials)], tmp_path / "t")
     names = [f"{task} [body {digest[:8]}]" for digest in (A, B) for task in ("digits", "watch-exercises")]
     assert list(found.trials["task"].unique()) == names and "task" in found.factors
@@ -650,7 +650,7 @@ def test_a_trial_of_an_earlier_content_is_not_replayed_and_its_task_is_named(tmp
         replay(recorded_trial, tmp_path, ())
 
 
-def test_of_two_files_of_one_name_the_changed_one_is_told(tmp_path, monkeypatch):
+def test_of_two_files_of_one_name_the_changed_file_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for i, folder in enumerate("ab"):
         write_npz(tmp_path / folder / "x.npz", i)
@@ -670,7 +670,7 @@ def test_of_two_files_of_one_name_the_changed_one_is_told(tmp_path, monkeypatch)
     )
 
 
-def test_a_launch_that_ended_before_its_first_record_does_not_bar_a_changed_file(tmp_path, monkeypatch):
+def test_a_launch_that_ended_before_its_first_record_does_not_prevent_a_changed_file(tmp_path, monkeypatch):
     from orca_sweep.sweep.checks import check_folder
 
     monkeypatch.chdir(tmp_path)
@@ -686,7 +686,7 @@ def test_a_launch_that_ended_before_its_first_record_does_not_bar_a_changed_file
         check_folder(planned(space), tmp_path / "out")
 
 
-def test_margins_of_one_content_in_two_folders_meet(tmp_path):
+def test_margins_of_one_content_in_two_folders_are_joined(tmp_path):
     elsewhere, both = OWN.replace("/data/", "/home/me/"), []
     for name, text in (("one", OWN), ("two", elsewhere)):
         both.append(collected(tmp_path, [entry("t1", "c1", task=text, **{"content.task": A})], name))

@@ -1,7 +1,8 @@
-"""Resolved trials: names are looked up once, and what does not act stands at one value."""
+"""Resolved trials: each name is looked up once, and a knob that does not act has one fixed value."""
 
 import random
 import re
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +13,8 @@ from orca_sweep.training.run import RunContext, run_config, run_trial
 from orca_sweep.trial import Records, make_config, records, resolve_config, resolve_configs, resolve_settings
 from orca_sweep.trial.facts import describe_records
 from orca_sweep.trial.records import KnownRecords
-from tests.conftest import REPO
 
+REPO = Path(__file__).resolve().parents[2]
 FINDERS = r"\b(find_task|find_body|find_proxy|find_rung)\("
 LEVELS = {
     "task": ["digits", "darcy-generated", "ecg", "ninapro", "deepsea", "cifar100"],
@@ -64,7 +65,7 @@ def test_each_name_is_looked_up_once(monkeypatch):
         monkeypatch.setattr(records, f"find_{kind}", lambda name, find=find: calls.append(name) or find(name))
     known = Records()
     settings = [{"task": "digits", "proxy": "mnist5k", "finetune.lr": lr} for lr in (1e-3, 1e-4)]
-    configs = [make_config(one, known) for one in settings]
+    configs = [make_config(flat, known) for flat in settings]
     assert [known.resolve_config(config).config for config in configs] == configs
     assert sorted(calls) == sorted(set(calls)) and {"digits", "mnist5k"} <= set(calls)
     calls.clear()
@@ -72,7 +73,7 @@ def test_each_name_is_looked_up_once(monkeypatch):
     assert sorted(calls) == ["digits", "mnist5k", "swin-micro"]
 
 
-def test_a_name_that_means_nothing_is_remembered_too():
+def test_an_unknown_name_is_remembered_too():
     known = Records()
     for _ in range(2):
         with pytest.raises(InputError, match="there is no body 'nope'"):
@@ -80,14 +81,14 @@ def test_a_name_that_means_nothing_is_remembered_too():
     assert known.get_known({"task": "digits", "body.name": "nope"}).body is None
 
 
-def test_nothing_below_looks_names_up():
+def test_rooms_below_do_not_look_names_up():
     folders = [REPO / "orca_sweep" / room for room in ("trial", "training", "planning", "sweep")]
     paths = [path for folder in folders for path in folder.rglob("*.py")]
     callers = {path.name for path in paths if re.search(FINDERS, path.read_text())}
     assert callers <= {"records.py"}
 
 
-def test_what_does_not_act_stands_at_one_value_and_resolving_again_changes_nothing():
+def test_idle_knobs_have_one_value_and_resolving_again_changes_nothing():
     rng, n_resolved = random.Random(0), 0
     for _ in range(300):
         settings = {path: rng.choice(levels) for path, levels in LEVELS.items() if path == "task" or rng.random() < 0.4}
@@ -155,7 +156,7 @@ def test_gradual_unfreezing_forever_is_a_problem_where_the_predictor_has_no_weig
 # Running ------------------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_resolved_here_is_a_trial_that_failed(tmp_path, worker, user_tasks):
+def test_a_trial_that_cannot_be_resolved_here_fails(tmp_path, worker, user_tasks):
     config = make_config({"task": "digits"}).model_copy(update={"task": "unknown-here"})
     row = run_config(config, RunContext(folder=tmp_path, worker=worker, data_root=tmp_path))
     assert row["status"] == "failed" and "there is no task 'unknown-here'" in row["error"]
@@ -164,7 +165,7 @@ def test_what_cannot_be_resolved_here_is_a_trial_that_failed(tmp_path, worker, u
     assert row["status"] == "failed" and "cannot be imported" in row["error"]
 
 
-def test_a_resolved_trial_is_run_with_the_records_it_has(tmp_path, worker, user_tasks):
+def test_a_resolved_trial_runs_with_its_records(tmp_path, worker, user_tasks):
     trial = resolve_settings({"task": "tiny", "proxy": "mnist5k", "embedder.epochs": 1, "finetune.epochs": 1})
     stages = []
     context = RunContext(folder=tmp_path, worker=worker, data_root=tmp_path, passed=stages.append)

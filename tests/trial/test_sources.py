@@ -1,4 +1,4 @@
-"""Sources of randomness: what ``seed_varies`` moves and holds, what is reused, and what is refused."""
+"""Sources of randomness: what ``seed_varies`` varies and keeps fixed, what is reused, and what is refused."""
 
 import json
 
@@ -8,10 +8,10 @@ from orca_sweep import streams
 from orca_sweep.bodies import DROPOUT, find_body, has_dropout
 from orca_sweep.config import Hasher, TrialConfig, knobs
 from orca_sweep.errors import InputError
-from orca_sweep.planning import forecast
+from orca_sweep.planning.forecast import forecast
 from orca_sweep.results import read_record, unseal_metrics
 from orca_sweep.space import plan_space
-from orca_sweep.space.confounds import confounds
+from orca_sweep.space.confounds import find_confounds
 from orca_sweep.space.prefixes import shared_prefixes
 from orca_sweep.space.records import PlannedTrial
 from orca_sweep.store import Store
@@ -19,7 +19,7 @@ from orca_sweep.training import stages as running
 from orca_sweep.training.run import RunContext, run_config
 from orca_sweep.training.worker import Worker
 from orca_sweep.trial import load_imports, make_config, resolve_configs, resolve_settings, shared_stages
-from orca_sweep.trial.sources import idle_sources
+from orca_sweep.trial.sources import find_idle_sources
 from tests.builders.tasks import PARTS_ON_DISK
 
 STREAMS = {
@@ -87,7 +87,7 @@ def test_the_levels_are_all_everything_and_each_source():
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_level_moves_its_own_streams_and_holds_all_others_at_seed_0(level, all_sources, go, monkeypatch):
-    """Every draw of a whole trial is listened to, so a stream that belongs to no source would be found out."""
+    """The test records every draw of a whole trial, so it would notice a stream that belongs to no source."""
     heard = {}
     real = streams.stream_seed
 
@@ -95,7 +95,7 @@ def test_a_level_moves_its_own_streams_and_holds_all_others_at_seed_0(level, all
         heard.setdefault(stream, set()).add(seed)
         return real(seed, stream, *indices)
 
-    # "dropout" is asked for whatever the body has: the level is set beside ``resolve``, which would refuse it.
+    # ``make_config`` would refuse dropout for a body that has none, so the level is set after it.
     config = make_config(all_sources).model_copy(update={"seed": 3, "seed_varies": level})
     monkeypatch.setattr(streams, "stream_seed", spy)
     running._task_data.cache_clear()
@@ -106,7 +106,7 @@ def test_a_level_moves_its_own_streams_and_holds_all_others_at_seed_0(level, all
 
 
 def test_splits_and_clusters_are_the_data_split_s(go, monkeypatch):
-    """The task's own splits, and the clusters that stand in for labels where it has none."""
+    """The task's own splits, and the clusters that replace labels where it has none."""
     from orca_sweep.data import samples
     from orca_sweep.tasks import loading
 
@@ -125,8 +125,8 @@ def test_splits_and_clusters_are_the_data_split_s(go, monkeypatch):
     assert heard["predictor init"] == 0
 
 
-def test_a_varied_source_changes_the_run_and_what_it_means_can_be_said_with_other_knobs(all_sources, go):
-    """Split and pre-training are varied by their own seeds; at seed 0 every level is one run."""
+def test_a_varied_source_changes_the_run_and_other_knobs_can_express_it(all_sources, go):
+    """Split and pre-training vary by their own seeds; at seed 0 all levels are the same run."""
     base = go(seeded(all_sources, 0))["state_sha256"]
     moved = {level: go(seeded(all_sources, 1, level)) for level in LEVELS if level != "dropout"}
     assert len({base, *(row["state_sha256"] for row in moved.values())}) == len(moved) + 1
@@ -154,8 +154,8 @@ def test_dropout_alone_varies_the_masks_of_a_body_that_has_it(go):
 
 
 @pytest.mark.parametrize("level", ["predictor-init", "finetune-order", "embedder-init", "embedder-training"])
-def test_what_is_held_is_the_same_at_every_seed(level, go, monkeypatch, user_tasks):
-    """Weights where fine-tuning starts, and the batches that it sees, at two seeds of one source."""
+def test_what_does_not_vary_is_the_same_at_every_seed(level, go, monkeypatch, user_tasks):
+    """Compares the weights where fine-tuning starts and its batches at two seeds of a source."""
     from orca_sweep.bodies.network import to_arrays
     from orca_sweep.store import state_digest
     from orca_sweep.training import feed
@@ -192,19 +192,19 @@ def test_the_default_is_all_and_every_level_has_its_own_ids(user_tasks):
     old = {path: value for path, value in config.flat().items() if path != "seed_varies"}
     assert TrialConfig.from_flat(old).trial_id == config.trial_id
     levels = [config.model_copy(update={"seed_varies": level, "seed": seed}) for level in LEVELS for seed in (0, 1)]
-    assert len({one.trial_id for one in levels}) == len({(one.seed_varies, one.seed) for one in levels})
-    assert len({one.cell_id for one in levels}) == len(LEVELS)
-    for one in levels:
-        (found,) = Hasher().replicates(one, [one.seed])
-        assert found == (one.trial_id, one)
-        assert one.as_run().as_run() == one.as_run()
-        assert TrialConfig.from_flat(json.loads(json.dumps(one.flat()))) == one
+    assert len({config.trial_id for config in levels}) == len({(config.seed_varies, config.seed) for config in levels})
+    assert len({config.cell_id for config in levels}) == len(LEVELS)
+    for config in levels:
+        (replicate,) = Hasher().replicates(config, [config.seed])
+        assert replicate == (config.trial_id, config)
+        assert config.as_run().as_run() == config.as_run()
+        assert TrialConfig.from_flat(json.loads(json.dumps(config.flat()))) == config
 
 
 @pytest.mark.parametrize(
     ("level", "n_runs"), [("finetune-order", 1), ("predictor-init", 1), ("embedder-training", 3), ("all", 3)]
 )
-def test_an_embedder_run_is_shared_by_all_seeds_that_draw_it_alike_and_by_no_others(level, n_runs, go, worker):
+def test_exactly_the_seeds_that_draw_an_embedder_run_alike_share_it(level, n_runs, go, worker):
     configs = [seeded(ALIGNED, seed, level) for seed in (0, 1, 2)]
     rows = [go(config) for config in configs]
     assert len(worker.store.list_keys("embedder")) == n_runs
@@ -216,7 +216,7 @@ def test_an_embedder_run_is_shared_by_all_seeds_that_draw_it_alike_and_by_no_oth
     assert len({row["state_sha256"] for row in rows}) == 3
 
 
-def test_at_seed_0_all_levels_are_one_run_which_is_done_once(go, worker):
+def test_at_seed_0_all_levels_are_one_run_that_runs_once(go, worker):
     levels = ["all", "everything", "data-split", "predictor-init", "finetune-order"]
     configs = [seeded(ALIGNED, seed, level) for seed in (0, 1) for level in levels]
     trials = [PlannedTrial(trial_id=c.trial_id, cell_id=c.cell_id, seed=c.seed, config=c) for c in configs]
@@ -236,16 +236,16 @@ def test_the_forecast_counts_each_artifact_once_and_compares_no_spreads(write_sp
         "factors: {seed_varies: [all, pre-training, predictor-init, finetune-order]}\n"
     )
     plan = plan_space(path, load_imports, make_config)
-    told = forecast.forecast(plan, None)
-    counts = {stage.name: stage.n_computed for stage in told.stages}
-    # Embedder runs: one per seed of all, and one per body; both have the one of seed 0.
+    estimate = forecast(plan, None)
+    counts = {stage.name: stage.n_computed for stage in estimate.stages}
+    # Embedder runs: one per seed of all, and one per body; both include that of seed 0.
     assert counts == {"pretrain": 3, "proxy-features": 3, "objective": 3, "embedder": 5}
-    assert told.n_shared_epochs == 3 * 2
-    assert told.contrasts == ()
-    assert confounds(plan) == []
+    assert estimate.n_shared_epochs == 3 * 2
+    assert estimate.contrasts == ()
+    assert find_confounds(plan) == []
     path.write_text(path.read_text().replace("factors: {", "factors: {finetune.lr: [1e-3, 1e-2], "))
     plan = plan_space(path, load_imports, make_config)
-    assert [one.n_comparisons for one in forecast.forecast(plan, None).contrasts] == [1]
+    assert [contrasts.n_comparisons for contrasts in forecast(plan, None).contrasts] == [1]
 
 
 # Refusals -----------------------------------------------------------------------------------------
@@ -268,13 +268,13 @@ NAIVE = {"task": "digits", "proxy": "none"}
          "finetune.freeze 'both' forever leaves the body without dropout"),
     ],
 )  # fmt: skip
-def test_a_source_that_nothing_is_drawn_from_is_refused_with_the_reason(settings, level, words):
+def test_a_source_that_the_trial_does_not_draw_from_is_refused_with_the_reason(settings, level, words):
     with pytest.raises(InputError) as error:
         make_config({**settings, "seed_varies": level})
     (text,) = map(str, error.value.problems)
-    rule = "so all seeds would be one and the same run. Take this level out, or exclude it where it cannot act."
+    rule = "so all seeds would be the same run. Remove this level, or exclude it where it cannot act."
     assert text == f"seed_varies = {level!r}: {words}, {rule}"
-    assert idle_sources(resolve_settings(settings))[level] == words
+    assert find_idle_sources(resolve_settings(settings))[level] == words
 
 
 @pytest.mark.parametrize(
@@ -291,14 +291,14 @@ def test_a_source_that_nothing_is_drawn_from_is_refused_with_the_reason(settings
         ({"task": "watch-exercises"}, "dropout"),  # minilm's config is not read here
     ],
 )
-def test_a_source_that_may_be_drawn_from_is_let_through(settings, level):
+def test_a_source_that_the_trial_may_draw_from_is_accepted(settings, level):
     assert make_config({**settings, "seed_varies": level}).seed_varies == level
 
 
 @pytest.mark.parametrize("level", ["pre-training", "everything"])
-def test_published_runs_of_a_ladder_are_chosen_by_their_own_knob(level):
+def test_another_knob_chooses_among_the_published_runs_of_a_ladder(level):
     with pytest.raises(
-        InputError, match="at fraction 0.033 are few, and body.pretrain_seed chooses among them. Make that a"
+        InputError, match="only a few published runs at fraction 0.033, and body.pretrain_seed chooses among them. Make"
     ):
         make_config({"task": "deepsea", "body.pretrain_fraction": 0.033, "seed_varies": level})
 
@@ -322,7 +322,7 @@ def test_the_dropout_of_families_is_what_transformers_gives_them():
     for family, rates in DROPOUT.items():
         config = AutoConfig.for_model(family).to_dict()
         assert {name: config[name] for name in rates} == rates
-        # What else drops out belongs to heads that no body has.
-        others = {name for name in config if "drop" in name} - rates.keys()
-        assert others <= {"classifier_dropout", "summary_first_dropout"}, family
+        # Other dropout belongs to heads that no body has.
+        more_names = {name for name in config if "drop" in name} - rates.keys()
+        assert more_names <= {"classifier_dropout", "summary_first_dropout"}, family
     assert [has_dropout(find_body(name)) for name in ("swin-micro", "roberta-micro", "minilm")] == [False, True, None]
