@@ -431,7 +431,7 @@ def explain_no_result(lines: Iterable[Line]) -> str | None:
     return f"no result yet: 0 of {n} trials are ok" if n else "no result yet: there are only tuning candidates"
 
 
-def write_notes(facts: Facts, n_panels: int, own: Iterable[str]) -> str:
+def write_notes(facts: Facts, n_panels: int, own: Iterable[str] = ()) -> str:
     """Returns the text below a figure: its own sentences, then what every figure must say about its rows."""
     epoch = {"best": "at the best-validated epoch; ", "last": "at the last epoch; "}
     sentences = [*own, f"{facts.column}: {epoch.get(facts.column.rpartition('_')[2], '')}{facts.better}."]
