@@ -388,7 +388,7 @@ def test_tables_without_what_no_trial_had_make_a_page(tmp_path):
         "ended_at",
         "versions",
     ]
-    old = replace(results, trials=results.trials.drop(columns=new), stages=None)
+    old = replace(results, trials=results.trials.drop(columns=new), stages=None, reveals=())
     found = Read(made_page(old))
     assert "Test metrics were never sealed" in found.words("header")
     assert "helps" in found.words("verdicts")
