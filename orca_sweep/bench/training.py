@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from orca_sweep.bench import Measurement, Times, peak_memory_mib, take_median, time_call
-from orca_sweep.bodies import find_body
+from orca_sweep.bodies import BODIES
 from orca_sweep.bodies.network import LoadedBody, build_base_model, build_random_model
 from orca_sweep.config import BodyConfig, EmbedderConfig, FinetuneConfig, TrialConfig
 from orca_sweep.data import Samples, Splits
@@ -179,7 +179,7 @@ def _refuse_to_load(source: object, split_seed: int) -> Splits:
 
 def _build_body(name: str) -> LoadedBody:
     if "-" in name:
-        return LoadedBody(model=build_random_model(find_body(name), 0))
+        return LoadedBody(model=build_random_model(BODIES.get(name), 0))
     from transformers import AutoConfig
 
     base = {"swin": {"embed_dim": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32]}, "roberta": {}}

@@ -5,7 +5,6 @@ so it does not matter how an earlier launch ended. Written against Ray 2.60 (``r
 ``ray.tune.report``; ``ray.train.report`` is an error inside Tune there).
 """
 
-import gc
 import logging
 import os
 import signal
@@ -24,7 +23,7 @@ from filelock import FileLock, Timeout
 from ray import tune
 
 from orca_sweep.config import TrialConfig, digest
-from orca_sweep.errors import BusyError, DamagedError, InputError, Problem, RayLostError, StorageError, first_line
+from orca_sweep.errors import DamagedError, InputError, Problem, RayLostError, StorageError, first_line
 from orca_sweep.planning.agenda import Agenda, AgendaHooks
 from orca_sweep.results import (
     FINAL_STATUSES,
@@ -50,10 +49,10 @@ from orca_sweep.sweep.checks import (
 )
 from orca_sweep.sweep.loggers import make_callbacks
 from orca_sweep.sweep.private import keep_token_private, listen_on_loopback, make_private_folder
-from orca_sweep.sweep.queue import DONE, PASSED, UNWRITTEN, WAITING, GroupedPruning, Queue, Watch
+from orca_sweep.sweep.queue import GroupedPruning, Queue, Watch
+from orca_sweep.sweep.trainable import Prefixes, make_trainable
 from orca_sweep.sweep.watching import Watch as RayWatch
 from orca_sweep.sweep.watching import leave_ray, watch_ray
-from orca_sweep.training.run import RunContext, run_config
 from orca_sweep.trial import (
     Records,
     StageNames,
@@ -66,10 +65,6 @@ from orca_sweep.trial import (
 WORKER_DEATHS = 2
 """How often a trial starts again after its worker or node died, before it counts as lost."""
 CONTINUE = "Ended trials are kept; launch again, and the rest continues from its last saved epoch."
-PATIENCE_S = 2.0
-"""How long a trial waits for an artifact of another sweep before it gives its worker back."""
-Prefixes = Mapping[str, frozenset[int]]
-"""Epochs of fine-tuning that a trial shares with others, by trial id."""
 Rescue = Callable[["Outcome"], None]
 """Ends the process from another thread, given how the launch ended."""
 SNAPSHOT_S = "3600"
@@ -186,7 +181,7 @@ def _run_plan(started: _Launch, dashboard: str | None, guard: RayWatch) -> Outco
     if rescue is not None:
         guard.rescue = lambda lost: rescue(_summarise(agenda, started, lost))
     if not agenda.is_over:
-        run_agenda(agenda, plan=plan, setup=setup, watch=watch, work=_make_trainable(plan, setup, prefixes))
+        run_agenda(agenda, plan=plan, setup=setup, watch=watch, work=make_trainable(plan, setup, prefixes))
     guard.end()  # the rest needs no Ray
     return _summarise(agenda, started, guard.lost)
 
@@ -418,77 +413,6 @@ def _count_slots(need: Mapping[str, float]) -> int:
 def _name_attempt(trial: Any) -> str:
     planned = trial.config["trial"]
     return str(planned["trial_id"]) if planned["attempt"] == 1 else f"{planned['trial_id']}-{planned['attempt']}"
-
-
-def _make_trainable(plan: Plan, setup: Setup, prefixes: Prefixes) -> Callable[[dict[str, Any]], None]:
-    """Returns the function that Tune runs for each trial, in a worker that it reuses for the next trial."""
-    space, resources = plan.space, plan.space.resources
-    known = [*plan.cells, *(config for cell in plan.tuned for config in cell.candidates)]
-    levels = sorted({config.embedder.epochs for config in known})
-
-    def orca(params: dict[str, Any]) -> None:
-        import torch
-
-        from orca_sweep.training.worker import Worker
-
-        planned = params["trial"]
-        _reset_worker(resources.n_threads, resources.gpu)
-        device = resources.device if torch.cuda.is_available() else "cpu"
-        worker = Worker(Store(setup.store, PATIENCE_S), device, resources.n_threads, resources.gpu)
-        row = read_row(setup.out, planned["trial_id"])  # it exists if a worker died after writing it
-        try:
-            if row is None:
-                context = RunContext(
-                    folder=setup.out,
-                    worker=worker,
-                    data_root=setup.data_root,
-                    imports=space.imports,
-                    limit_s=space.limits.trial_s,
-                    checkpoints=space.checkpoints,
-                    snapshot_epochs=levels,
-                    prefix_epochs=prefixes.get(planned["trial_id"], ()),
-                    report=_report,
-                    passed=_report_stage if planned["reports_stages"] else _report_nothing,
-                )
-                row = run_config(TrialConfig.model_validate(planned["config"]), context)
-        except BusyError as error:
-            tune.report({"stage": WAITING, "lock": error.lock})
-            return
-        except StorageError as error:
-            tune.report({"stage": UNWRITTEN, "why": str(error)})
-            return
-        shown = ("status", "val_metric_best", "val_metric_last")
-        tune.report({"stage": DONE, **{k: row[k] for k in shown if row.get(k) is not None}})
-
-    return orca
-
-
-def _reset_worker(n_threads: int, n_gpus: float) -> None:
-    """Makes a worker that has run another trial behave like a new one."""
-    import torch
-
-    gc.collect()
-    # cuBLAS reads this before its first use; it needs it to be deterministic.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        if 0 < n_gpus < 1:  # a trial with a share of a GPU must leave the rest to other trials
-            torch.cuda.set_per_process_memory_fraction(n_gpus)
-    torch.set_num_threads(n_threads)
-    torch.set_grad_enabled(True)
-    torch.set_default_dtype(torch.float32)
-
-
-def _report(row: Mapping[str, Any]) -> None:
-    tune.report({k: v for k, v in row.items() if v is not None})
-
-
-def _report_stage(stage: str) -> None:
-    tune.report({"stage": f"{PASSED}:{stage}"})
-
-
-def _report_nothing(stage: str) -> None:
-    """Reports nothing, for a trial that no other waits for: a report costs as much as a small step of training."""
 
 
 def _summarise(agenda: Agenda, started: _Launch, lost: str | None) -> Outcome:

@@ -390,7 +390,7 @@ def test_tables_without_what_no_trial_had_make_a_page(tmp_path):
         "ended_at",
         "versions",
     ]
-    old = replace(results, trials=results.trials.drop(columns=new), stages=None)
+    old = replace(results, trials=results.trials.drop(columns=new), stages=None, reveals=())
     read = Read(made_page(old))
     assert "Test metrics were never sealed" in read.words("header")
     assert "helps" in read.words("verdicts")
