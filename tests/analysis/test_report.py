@@ -478,7 +478,7 @@ def test_figures_on_one_page_share_no_names(tmp_path):
         "factor_effects",
     ]
     assert "'body.pretrain_fraction' is not a factor of this sweep" in named[2].missing
-    assert "No figure: s: 'body.pretrain_fraction' is no factor" in Read(page(report, named)).words("figures")
+    assert "No figure: s: 'body.pretrain_fraction' is not a factor" in Read(page(report, named)).words("figures")
 
 
 def test_levels_that_look_like_formulas_or_are_no_xml_are_drawn_as_they_are(tmp_path):
@@ -651,9 +651,9 @@ def test_wrong_input_ends_in_words_and_code_2(tmp_path):
         (tmp_path,): ["neither a sweep (no sweep.json) nor tables (no trials.parquet)"],
         (tmp_path / "nowhere",): ["nowhere: neither a sweep"],
         (tmp_path / "s", "--base", "prox=none", "--base", "proxy=mnits5k"): [
-            "'prox' is no factor", "no cell has that level of proxy. Levels: none, mnist5k.",
+            "'prox' is not a factor", "no cell has that level of proxy. Levels: none, mnist5k.",
         ],
-        (tmp_path / "s", "--margin", "wide"): ["'wide' is no number"],
+        (tmp_path / "s", "--margin", "wide"): ["'wide' is not a number"],
         (tmp_path / "s", "--metric", "accuracy"): ["metric 'accuracy' is no column", "val_metric_best"],
         (tmp_path / "s", "--metric", "test_metric_last"): ["sealed", "orca-sweep reveal"],
         (tmp_path / "s", "-o", tmp_path / "s" / "page"): [": a folder. Name the HTML file."],

@@ -259,7 +259,7 @@ def test_where_a_dashboard_cannot_listen_is_said(tmp_path):
     done = orca("launch", space, "--dashboard-host", "203.0.113.9", "--out", tmp_path / "out", check=2)
     assert "--dashboard-host 203.0.113.9: this machine cannot listen there (Cannot assign" in done.stderr
     done = orca("launch", space, "--dashboard-host", "0.0.0.0", "--address", "auto", check=2)
-    assert "auto is a cluster that runs" in done.stderr
+    assert "auto is a running cluster" in done.stderr
 
 
 @pytest.mark.skipif(find_spec("wandb") is not None, reason="its package is here")
