@@ -270,11 +270,11 @@ def test_objectives_are_never_drawn_on_one_axis():
 
 
 def test_what_acts_without_embedder_training_is_never_taken_from_a_trained_cell():
-    from orca_sweep.config import knobs
-    from orca_sweep.trial.canonical import EMBEDDER_TRAINING
+    from orca_sweep.config import embedder_training_fields, knobs
 
     embedder = {path for path in knobs() if path.startswith("embedder.")}
-    assert embedder - {*EMBEDDER_TRAINING, *naive.NAIVE} == set(naive.ACT_UNTRAINED)
+    act_untrained = {"embedder.init", "embedder.channel_copy", "embedder.target_length"}
+    assert embedder - {*embedder_training_fields(), *naive.NAIVE} == act_untrained
     rows = [row | {"embedder.init": init} for init in ("copied", "random") for row in of_figure3()]
     figure = figure3_otdd_vs_error.compute(made(["embedder.init", "embedder.epochs"], rows))
     assert [[c.interval.n for c in line.cells] for line in figure.panels[0].lines] == [[3, 3, 3], [3, 3, 3]]

@@ -717,7 +717,7 @@ def test_wrong_options_end_in_words_and_code_2(whole, tmp_path):
     ask = ("analyse", "claims", tmp_path / "tables", "--out", tmp_path / "out")
     done = orca(*ask, "--margin", "nowhere=1", "--margin", "wide", check=2)
     assert len(done.stderr.splitlines()) == 2
-    assert "no factor of these tables" in orca(*ask, "--base", "prox=none", check=2).stderr
+    assert "not a factor of these tables" in orca(*ask, "--base", "prox=none", check=2).stderr
     assert "must be 0 or more and below 1" in orca(*ask, "--least-correlation", "2", check=2).stderr
     assert not (tmp_path / "out").exists()
 

@@ -654,7 +654,7 @@ def test_wrong_input_ends_in_words_and_code_2(tmp_path):
             "'prox' is not a factor", "no cell has that level of proxy. Levels: none, mnist5k.",
         ],
         (tmp_path / "s", "--margin", "wide"): ["'wide' is not a number"],
-        (tmp_path / "s", "--metric", "accuracy"): ["metric 'accuracy' is no column", "val_metric_best"],
+        (tmp_path / "s", "--metric", "accuracy"): ["metric 'accuracy' is not a column", "val_metric_best"],
         (tmp_path / "s", "--metric", "test_metric_last"): ["sealed", "orca-sweep reveal"],
         (tmp_path / "s", "-o", tmp_path / "s" / "page"): [": a folder. Name the HTML file."],
         (): ["Missing argument"],

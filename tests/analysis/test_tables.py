@@ -854,7 +854,7 @@ def test_what_the_tables_lack_is_a_readable_error_and_writes_nothing(whole, tmp_
     with pytest.raises(OSError, match="File exists"):
         write_analysis(tmp_path / "file", "table_results", results)
     (whole / "trials.parquet").write_bytes(b"half")
-    with pytest.raises(InputError, match="damaged, or no Parquet file"):
+    with pytest.raises(InputError, match="damaged, or not a Parquet file"):
         r.read_results(whole)
 
 

@@ -470,7 +470,7 @@ def test_writing_a_sweeps_plan_and_records_leaves_the_rest_of_its_folder(sweep):
     results.reveal(sweep)
     after = contents(sweep)
     changed = {name for name in before if after.get(name) != before[name]}
-    assert changed <= {"sweep.json"}
+    assert changed <= {"sweep.json", "planned-before.json"}
     assert {name.split("/")[0] for name in after.keys() - before} <= {"planned-before.json", "tables"}
 
 

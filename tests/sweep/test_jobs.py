@@ -408,7 +408,7 @@ def test_a_manifest_that_would_not_see_its_files_is_not_printed(emit_space, tmp_
     assert len(said.splitlines()) == 2
     assert "proxy ./images: the pods do not see it" in said
     assert "--data /data: not below /shared" in said
-    assert "no place for a volume" in refused(emit_space, "--emit", "kuberay", "--out", "/")
+    assert "cannot mount a volume there" in refused(emit_space, "--emit", "kuberay", "--out", "/")
 
 
 def test_a_slurm_script_starts_ray_on_all_nodes_and_tells_how_the_sweep_ended(emit_space, tmp_path):
