@@ -175,7 +175,7 @@ def test_a_grown_space_submitted_again_runs_the_rest_and_its_failures_are_the_ex
     done = orca("submit", space, "--address", address, "--out", out, check=1)
     assert "2 trials to run, 2 done before" in done.stdout
     assert "2 failed, 2 ok" in done.stdout
-    assert "runs when the space is submitted again with the same --out" in done.stdout
+    assert "To run the missing and failed trials, submit the space again with the same --out." in done.stdout
     # What was sent is the folder without the results that lie in it; bytecode may come of importing there.
     sent = [path for path in job_head["temp"].glob("session_2*/runtime_resources/working_dir_files/*") if path.is_dir()]
     grown = [path for path in sent if (path / "grown.yaml").exists()]
