@@ -33,7 +33,7 @@ def test_a_target_that_is_reached_holds(targets, name):
 
 
 def test_every_target_of_the_house_is_measured(targets):
-    assert HOLDING == tuple(targets)
+    assert tuple(targets) == HOLDING
     assert len(targets) == 11
     assert all(target.holds or target.offences for target in targets.values())
 

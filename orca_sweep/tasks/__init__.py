@@ -58,7 +58,7 @@ def find_task(name: str) -> Task:
             raise InputError(f"the name {task.name!r} belongs to a registered task. Give the declaration another name.")
         return task
     raise InputError(
-        f"{TASKS.explain_unknown(name)} Or openml:<id>, or data of your own: {{path, kind, sample_shape, output_shape}}."
+        f"{TASKS.explain_unknown(name)} Or openml:<id>, or your own data: {{path, kind, sample_shape, output_shape}}."
     )
 
 

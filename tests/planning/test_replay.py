@@ -1,6 +1,7 @@
 """The cost of a trial is measured as it runs; a recorded trial can be run again and compared."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -177,10 +178,10 @@ def test_a_trial_that_cannot_be_replayed_is_an_error_that_says_why(recorded, use
     with pytest.raises(InputError, match=f"the nearest is {trial_id}"):
         r.find_trial(folder, f"{trial_id[:-1]}x")
     known = r.find_trial(folder, trial_id)
-    other = r.Recorded(trial_id, {**known.config, "finetune.lr": 0.5}, known.row, known.tests, known.is_sealed)
+    other = replace(known, config={**known.config, "finetune.lr": 0.5})
     with pytest.raises(InputError, match=r"has the id \w+ in this version, whose knobs differ"):
         replay(other, folder, [])
-    unknown = r.Recorded(trial_id, {**known.config, "finetune.nothing": 1}, known.row, known.tests, known.is_sealed)
+    unknown = replace(known, config={**known.config, "finetune.nothing": 1})
     with pytest.raises(InputError, match="this version cannot read its config"):
         replay(unknown, folder, [])
     (folder / "trials" / trial_id / "row.json").unlink()
@@ -201,7 +202,7 @@ def test_replay_names_the_sweep_of_a_trial_and_what_is_wrong_with_it(tmp_path, m
         return str(caught.value)
 
     assert "6 trials have an id that begins with ''" in read_error("")
-    assert "such a trial is in no sweep of results/" in read_error("zz")
+    assert "no sweep in results/ has such a trial" in read_error("zz")
     (folder / "reveals.json").write_text("{")
     assert "reveals.json: damaged" in read_error(first)
 
@@ -228,6 +229,6 @@ def test_replay_on_the_command_line_shows_no_sealed_number(recorded, tmp_path, m
     assert (
         "val_metric_best: 0.123 recorded," in done.output and "differs: device: cuda recorded, cpu now" in done.output
     )
-    assert "The numbers did NOT come back; what differs is named above." in done.output
+    assert "The numbers did NOT come back; the differences above may be why." in done.output
     missing = orca("replay", "nothing")
-    assert (missing.returncode, "in no sweep of results/" in missing.stderr) == (2, True)
+    assert (missing.returncode, "no sweep in results/ has" in missing.stderr) == (2, True)

@@ -176,7 +176,7 @@ def test_a_fraction_s_plan_names_the_effects_that_it_cannot_separate(write_space
     assert ["embedder.epochs x finetune.lr", "finetune.batch_size x embedder.init"] in described["aliases"]
     assert len(described["aliases"]) == 3
     whole = shown(write_space, FOUR + "design: {name: fraction, resolution: 5}\n")
-    assert "design fraction: all 16 combinations: any fraction of so few factors has a lower resolution" in whole
+    assert "design fraction: all 16 combinations: a fraction of so few factors has a lower resolution" in whole
     three = FOUR.replace("  embedder.init: [copied, random]\n", "") + "design: {name: fraction, resolution: 3}\n"
     text = shown(write_space, three)
     assert "4 of 8 combinations, resolution 3: main effects are mixed with two-factor interactions" in text

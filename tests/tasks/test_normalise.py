@@ -410,7 +410,7 @@ def test_data_check_says_the_scale_of_each_channel(tmp_path):
         app, ["data", "check", task_as_text(declared(tmp_path)), "--data", str(tmp_path)], env={"COLUMNS": "400"}
     )
     assert result.exit_code == 0, result.output
-    assert "inputs: as given: in your file; data.normalise: channel unless a space says otherwise" in result.output
+    assert "inputs: as given: in your file; data.normalise: channel unless a space sets it" in result.output
     text = " ".join(result.output.split())
     assert "means of 2 channels" in text
     assert "-1 (spread" in text
