@@ -51,7 +51,7 @@ class Analysis:
     factor: str = ""
     """The factor that a figure of the study is about: a launch draws the figure if the sweep varies it."""
     least_levels: int = 2
-    """The fewest levels of the factor with which the figure shows something."""
+    """The minimum number of factor levels for a useful figure."""
 
 
 BASE = Option(

@@ -1,4 +1,4 @@
-"""TrialConfig: THE list of knobs of one ORCA run, with type, unit, range, meaning and when each acts.
+"""TrialConfig: THE list of knobs of one ORCA run, with type, unit, range, meaning and when each has an effect.
 
 Everything that changes a trial's numbers is a field here, and nothing else is. All rules in a field's ``Annotated`` type
 must hold for the field to act (``orca_sweep.config.acting``); a field without rules always acts. A config is flat
@@ -83,7 +83,7 @@ class DataConfig(Part):
 
 
 class BodyConfig(Part):
-    """The pre-trained network that is kept."""
+    """The pre-trained network between embedder and predictor."""
 
     name: str = Field(
         description="a registered body, a hub id (org/name), or a local folder with config.json and safetensors"
@@ -119,7 +119,7 @@ class EmbedderConfig(Part):
     channel_copy: Annotated[ChannelCopy, acting.COPIES_CHANNELS] = Field(
         "cycled",
         description="how patch weights are copied if the task's images have another number of channels; cycled = the"
-        " body's channels in turn, as released (a single channel takes the red one); mean = the mean over the body's"
+        " body's channels in turn, as released (a one-channel image uses the red weights); mean = the mean over the body's"
         " channels, scaled so that a grey image gives the same tokens as in the body",
     )
     epochs: Annotated[Epochs, acting.EMBEDDER_TRAINS.with_idle(0)] = Field(
@@ -254,7 +254,7 @@ class FinetuneConfig(Part):
     grad_clip: Positive | None = Field(None, description="gradient norm limit per optimizer step; null = off")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="number format of matrix products; auto = bfloat16 on a GPU that computes in it, else float32",
+        description="number format of matrix products; auto = bfloat16 on a GPU with native bfloat16, else float32",
     )
     attention: Literal["sdpa", "eager"] = Field(
         "sdpa", description="how the body computes attention: torch's fused kernel, or step by step"

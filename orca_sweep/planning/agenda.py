@@ -29,7 +29,7 @@ class AgendaHooks:
     """What an agenda asks of the sweep around it, and what it reports to it."""
 
     read_row: Callable[[str], Row | None]
-    """Returns a trial's row if the trial has ended."""
+    """Returns a trial's recorded row, or None; a row whose status is not final is run again."""
     resolve: Resolve
     """Turns settings into a config."""
     name_shared: Callable[[TrialConfig], Shared]
@@ -39,7 +39,7 @@ class AgendaHooks:
     report_planned: Callable[[Sequence[PlannedTrial]], None] = lambda trials: None
     """Called with trials that were not in the plan."""
     now: Callable[[], float] = time.monotonic
-    """Seconds of a clock."""
+    """Monotonic time in seconds."""
 
 
 @dataclass(kw_only=True)
@@ -52,7 +52,7 @@ class _CellSearch:
     asked: list[tuple[Settings, str]] = field(default_factory=list)
     """The settings that an adaptive search asked for, each with the cell id of the candidate that it became."""
     costs: dict[str, dict[int, float]] = field(default_factory=dict)
-    """Of each candidate by run seed; infinite for one that is not ok."""
+    """Cost of each candidate by run seed; infinite unless the trial is ok or pruned with a finite metric."""
     is_replicated: bool = False
 
 
@@ -93,12 +93,12 @@ class Agenda:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left to start and nothing runs."""
+        """Whether nothing runs and nothing more will be started: no trial is left, or a budget is spent."""
         return not self.running and (not self.queue or self.spent is not None)
 
     @property
     def spent(self) -> str | None:
-        """A message that names the budget that is spent, or None."""
+        """A message that names the spent budget, or None. Hours count from this launch, all else over all launches."""
         budget, resources = self.space.budget, self.space.resources
         hours = self.used_s / 3600
         uses = (
@@ -158,7 +158,7 @@ class Agenda:
                 return
 
     def waits(self, trial_id: str, lock: str) -> None:
-        """Queues a trial again that gave up its slot because another sweep makes what it needs, until the lock is free."""
+        """Queues a trial again that gave up its slot; it waits until the other sweep releases the lock."""
         trial = self.running.pop(trial_id)
         self._release_artifacts(trial_id)
         self.attempts[trial_id] -= 1
@@ -238,7 +238,7 @@ class Agenda:
                 self._plan_more(self._list_replicates(cell.tuned.cell_id, best))
 
     def _list_replicates(self, cell_id: str, config: TrialConfig) -> list[PlannedTrial]:
-        """A cell's replicates; for the first cell those of the A/A cell, too."""
+        """A cell's replicates and, for the first cell, the A/A repeats."""
         aa_seeds = self.space.aa if cell_id == self.plan.tuned[0].cell_id else ()
         return [*plan_trials(cell_id, config, self.space.seeds), *plan_trials(f"{cell_id}-aa", config, aa_seeds, "aa")]
 
@@ -270,18 +270,18 @@ class Agenda:
         return search.method != "optuna" or len(cell.asked) >= (search.n_candidates or 0)
 
     def _compute_mean_cost(self, cell: _CellSearch, name: str) -> float:
-        """A candidate's mean cost over its seeds; infinite if one of them is not ok."""
+        """A candidate's mean cost over its seeds; infinite if a seed has no finite metric."""
         costs = cell.costs.get(name, {}).values()
         return sum(costs) / len(costs) if costs else math.inf
 
     def _find_best(self, cell: _CellSearch) -> TrialConfig | None:
-        """The candidate of the lowest finite mean cost, the first of equals; None if no candidate has one."""
+        """The candidate with the lowest finite mean cost; ties go to the first, and None means that no candidate has one."""
         name = min(cell.candidates, key=lambda name: self._compute_mean_cost(cell, name))
         return cell.candidates[name] if math.isfinite(self._compute_mean_cost(cell, name)) else None
 
 
 def _put_longest_first(trials: Sequence[PlannedTrial], names: Mapping[str, Shared]) -> list[PlannedTrial]:
-    """Sorts the trials of each embedder run by falling length, among their own positions: one run then serves them all."""
+    """Sorts trials that share an embedder run, longest first, within their positions: the longest run serves the rest."""
     positions: dict[str, list[int]] = {}
     for position, trial in enumerate(trials):
         name = names[trial.trial_id].get("embedder")

@@ -11,8 +11,8 @@ TABLE_SCHEMA = 2
 Status = Literal["ok", "failed", "diverged", "oom", "timeout", "lost", "pruned", "unfinished"]
 UNFINISHED: Status = "unfinished"
 """Planned, but not run to an end: the trial has no record. It is lost only if its worker died too often."""
-# Trials with another status are run again.
 FINAL_STATUSES = ("ok", "diverged", "pruned")
+"""Trials with any other status are run again."""
 ColumnType = Literal["string", "int64", "double", "bool", "time"]
 """``time`` is a moment in UTC with milliseconds."""
 

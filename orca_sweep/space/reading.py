@@ -48,7 +48,9 @@ def read_space(path: Path, max_trials: int = MAX_TRIALS) -> Space:
 
 
 def read_space_and_problems(path: Path, max_trials: int = MAX_TRIALS) -> tuple[Space, list[Problem]]:
-    """Returns a space, as far as it can be read, and what is wrong with it; of its size, only each list is checked.
+    """Returns a space, as far as it can be read, and the problems in it.
+
+    Checks the length of each list, but not the number of trials.
 
     Raises:
         InputError: if nothing can be read, or if there are too many mistakes to go on.
@@ -110,7 +112,7 @@ def _read_keys(reading: Reading) -> SpaceKeys:
         try:
             return SpaceKeys.model_validate({"name": document.path.stem if is_first else "unnamed", **content})
         except ValidationError as error:
-            # Mistakes that only a second look finds follow from those that the first look found.
+            # Mistakes that appear only on a second reading are consequences of those already reported.
             for problem in explain_errors(error, document, SpaceKeys) if is_first else ():
                 reading.report((), problem)
             content, is_first = copy.deepcopy(content), False
@@ -183,7 +185,7 @@ def _find_shared_seeds(keys: SpaceKeys, space: Space) -> Located:
         yield ("aa",), Problem(field="aa", value=list(space.aa), rule=rule, remedy="Choose others.")
     used = set(space.search.seeds) & {*space.seeds, *space.aa} if keys.search is not None else ()
     if used:
-        rule = f"the seed {min(used)} is also a replicate's, which would favour the candidate chosen with it."
+        rule = f"the seed {min(used)} is also used for replicates, which would favour the candidate chosen with it."
         yield ("search", "seeds"), Problem(field="search.seeds", rule=rule, remedy="Choose others.")
 
 

@@ -233,7 +233,7 @@ def _finetune(trial: ResolvedTrial, built: _Built, context: RunContext, record: 
 
 
 def _report_prefix(context: RunContext) -> "Progress":
-    """A report that also announces when the last of the trial's shared prefixes is stored."""
+    """A progress callback that also announces when the last of the trial's shared prefixes is stored."""
     left = [max(context.prefix_epochs, default=0)]
 
     def report(row: Mapping[str, Any]) -> None:

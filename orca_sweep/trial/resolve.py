@@ -24,14 +24,14 @@ def resolve_settings(
 ) -> ResolvedTrial:
     """Returns the trial of dotted settings: its whole, checked config and the records that it names.
 
-    Open settings come from the task's recipe, then from the fields' defaults. Settings that cannot change the work take one
+    Unset settings are filled from the task's recipe, then from the fields' defaults. Settings that cannot change the work take one
     canonical value (``canonical_settings``, ``canonical_sources``), so that equal work has an equal id. Folders of bodies
     and proxies become absolute, since workers run in another folder. The user's own files are hashed: ids depend on their
     content, not on their paths.
 
     Args:
         settings: dotted names and values.
-        records: shared by trials that are resolved together; None looks every name up now.
+        records: shared by trials that are resolved together; if None, every name is looked up afresh.
         contents: hashes of the user's own files; None reads every file again.
 
     Raises:
@@ -85,7 +85,7 @@ def _resolve_checked(config: TrialConfig, records: Records) -> ResolvedTrial:
 
 
 def _declare_texts(settings: Mapping[str, Any]) -> dict[str, object]:
-    """The texts of a task and a proxy that mappings declare."""
+    """The text form of a task or proxy that is given as a mapping."""
     texts: dict[str, object] = {}
     for path, as_text in (("task", declaration.task_as_text), ("proxy", declaration.as_text)):
         value = settings.get(path)
