@@ -24,7 +24,7 @@ def resolve_settings(
 ) -> ResolvedTrial:
     """Returns the trial of dotted settings: its whole, checked config and the records that it names.
 
-    Unset settings are filled from the task's recipe, then from the fields' defaults. Settings that cannot change the work take one
+    Unset settings come from the task's recipe, then from the fields' defaults. Settings that cannot change the work take one
     canonical value (``canonical_settings``, ``canonical_sources``), so that equal work has an equal id. Folders of bodies
     and proxies become absolute, since workers run in another folder. The user's own files are hashed: ids depend on their
     content, not on their paths.
