@@ -461,6 +461,6 @@ def _draw_line(axis: Any, line: _Line, y: int, *, is_rho: bool) -> str:
 
 
 def make_output(results: Results, **asked: Any) -> Output:
-    """Returns the analysis as it is written to files; ``asked`` holds the fields of ``Options``."""
+    """Returns what to write of the analysis; ``asked`` holds the fields of ``Options``."""
     claims = compute(results, Options(**asked))
     return Output(numbers=numbers(claims), tables=build_tables(claims), figure=plot(claims))

@@ -21,6 +21,8 @@ def sweep(tmp_path):
 def test_each_declared_option_is_one_of_its_compute(name):
     analysis, module = ANALYSES.get(name), load_analysis(name)
     parameters = {**inspect.signature(module.make_output).parameters, **inspect.signature(module.compute).parameters}
+    if hasattr(module, "Options"):  # a record of the options that compute takes
+        parameters |= inspect.signature(module.Options).parameters
     for option in analysis.options:
         assert option.parameter in parameters, option
         default = parameters[option.parameter].default
@@ -28,7 +30,7 @@ def test_each_declared_option_is_one_of_its_compute(name):
             assert option.meaning.endswith(f"default: {default:g}")
     assert name == module.NAME
     assert module.numbers
-    assert (module.make_output.__doc__ or "").startswith("Returns the analysis")
+    assert (module.make_output.__doc__ or "").startswith("Returns what to write of the analysis")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -66,7 +68,7 @@ def test_options_reach_the_analysis(sweep, tmp_path, monkeypatch):
         (["figure2"], "there is no analysis 'figure2'. Did you mean 'figure2_proxies'?"),
         (["claims", "SWEEP", "--margn", "1"], "No such option: --margn"),
         (["claims", "SWEEP", "--margn", "1"], "--margin"),
-        (["table_results", "SWEEP", "--level", "95"], "It lies between 0 and 1, such as 0.95."),
+        (["table_results", "SWEEP", "--level", "95"], "A share is between 0 and 1, such as 0.95."),
         (["table_effects", "SWEEP", "--base", "prox=none"], "'prox' is not a factor of these tables"),
         (["cost", "SWEEP", "--gpus-per-trial", "0"], "the number must be positive"),
         (["cost", "SWEEP", "--gpus-per-trial", "x"], "Invalid value for '--gpus-per-trial'"),

@@ -314,7 +314,7 @@ def test_an_analysis_writes_nothing_at_all_if_one_of_its_files_is_somebody_elses
         case "folder":
             write(out / "b.csv/thesis.tex")
     before = contents(tmp_path)
-    with pytest.raises(InputError, match="b.csv: is there"):
+    with pytest.raises(InputError, match="b.csv: the file exists, and orca-sweep did not write it"):
         writing.write_files(out, {"a.csv": b"1", "b.csv": b"2"})
     assert contents(tmp_path) == before
 

@@ -231,7 +231,7 @@ def test_ctrl_c_ends_the_looking_and_stop_the_job(folder, job_head, address, tmp
     [
         (("job", "list"), {"token": "8" * 64}, "the cluster refuses our token"),
         (("job", "list"), {"token": None, "HOME": "/nowhere"}, "the cluster requires a token"),
-        (("job", "list"), {"token": None, "RAY_AUTH_TOKEN_PATH": "/nowhere"}, "no file with a token"),
+        (("job", "list"), {"token": None, "RAY_AUTH_TOKEN_PATH": "/nowhere"}, "not a file with a token"),
         (("job", "logs", "nobody", "--follow"), {}, "job nobody: no such job"),
     ],
 )

@@ -194,7 +194,7 @@ def test_a_slurm_script_runs_what_it_says_and_no_more(space_file, tmp_path, stan
 @pytest.mark.parametrize("text", NASTY)
 def test_a_jobs_entrypoint_is_one_command_in_a_shell(space_file, tmp_path, stand_ins, text):
     out = f"{tmp_path}/{text}"
-    command = submission(space_file, out).command(text)
+    command = submission(space_file, out).write_command(text)
     subprocess.run(command, shell=True, env=stand_ins, cwd=tmp_path, check=True)  # as Ray's job supervisor does
     called = (tmp_path / "called").read_bytes().decode().split("\0")
     space = f"./{text}" if text.startswith("-") else text
