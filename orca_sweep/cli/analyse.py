@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from orca_sweep.analysis.declarations import ANALYSES, Analysis, Option
+from orca_sweep.analysis.catalogue import ANALYSES, Analysis, Option
 from orca_sweep.errors import InputError, StorageError
 
 
@@ -101,7 +101,7 @@ def _annotate_option(option: Option) -> Any:
 
 
 def _write_analysis(analysis: Analysis, folder: Path, out: Path | None, options: dict[str, Any]) -> None:
-    from orca_sweep.analysis.declarations import make_output
+    from orca_sweep.analysis.catalogue import make_output
     from orca_sweep.analysis.writing import write_output
     from orca_sweep.cli.tables import open_tables
 

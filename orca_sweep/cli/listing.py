@@ -78,7 +78,7 @@ def _list_spaces() -> Lines:
 
 
 def _list_analyses() -> Lines:
-    from orca_sweep.analysis.declarations import ANALYSES
+    from orca_sweep.analysis.catalogue import ANALYSES
 
     for name in ANALYSES.names():
         yield name, ANALYSES.get(name).answers

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from orca_sweep.analysis.declarations import choose_figures, find_figures
+from orca_sweep.analysis.catalogue import choose_figures, find_figures
 from orca_sweep.cli.analyse import check_share, explain_refusals
 from orca_sweep.errors import InputError
 from orca_sweep.registry import hint

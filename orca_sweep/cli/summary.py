@@ -66,7 +66,7 @@ def draw_figures(results: "Results", out: Path, console: Console) -> list[Path]:
 
     A figure that cannot be drawn is reported, whatever the reason: the numbers of a sweep do not depend on it.
     """
-    from orca_sweep.analysis.declarations import choose_figures, write_analysis
+    from orca_sweep.analysis.catalogue import choose_figures, write_analysis
 
     pictures = []
     without_notes = replace(results, notes=())  # the summary prints them

@@ -1,4 +1,7 @@
-"""The registered proxies: bundled data, placebos, the reference's own text features, and data sets of the hub."""
+"""The registered proxies: bundled data, placebos, ORCA's own text features, and data sets of the hub.
+
+To add a proxy, add its record here; load functions of bundled data are in ``bundled.py``.
+"""
 
 from pathlib import Path
 from typing import Literal

@@ -1,4 +1,8 @@
-"""The columns of the tables: name, type, unit and meaning."""
+"""The columns of the tables: name, type, unit and meaning.
+
+The stage that measures a column of ``TRIAL_MEASURES`` sets it in the trial's row (``training/stages.py``). Each knob is a column
+by itself. A new column needs no new ``TABLE_SCHEMA``.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

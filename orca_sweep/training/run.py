@@ -21,7 +21,7 @@ from orca_sweep.training.meter import Meter
 from orca_sweep.training.stages import run_stages
 from orca_sweep.trial.importing import load_imports
 from orca_sweep.trial.records import ResolvedTrial, resolve_config
-from orca_sweep.trial.stages import name_pretraining
+from orca_sweep.trial.shared_stages import name_pretraining
 
 if TYPE_CHECKING:
     from orca_sweep.training.worker import Progress, Worker

@@ -1,4 +1,7 @@
-"""The stages of one trial, in order."""
+"""The stages of one trial, in order, and what each writes into the trial's row.
+
+``results/columns.py`` declares the columns of that row; ``run.py`` wraps the stages with what happens when they fail.
+"""
 
 import math
 from collections.abc import Mapping
@@ -40,15 +43,17 @@ def run_stages(trial: ResolvedTrial, context: RunContext, record: RunRecord) -> 
     body, model = _build_model(trial, data, context, record)
     if trial.config.embedder.epochs > 0:
         proxy = _embed_proxy(trial, body, context, record)
-        _train_embedder(trial, _Aligned(data=data, body=body, embedder=model.embedder, proxy=proxy), context, record)
-    result = _finetune(trial, _Built(data=data, body=body, model=model, home=home), context, record)
+        _train_embedder(
+            trial, _EmbedderInputs(data=data, body=body, embedder=model.embedder, proxy=proxy), context, record
+        )
+    result = _finetune(trial, _FinetuneInputs(data=data, body=body, model=model, home=home), context, record)
     with record.meter.stage("test"):
         batch_size = trial.config.finetune.eval_batch_size
         record.row |= _score_test(model, data, result, batch_size=batch_size, device=context.worker.device)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Built:
+class _FinetuneInputs:
     """What fine-tuning trains."""
 
     data: TaskData
@@ -58,7 +63,7 @@ class _Built:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Aligned:
+class _EmbedderInputs:
     """What embedder training brings together."""
 
     data: TaskData
@@ -69,7 +74,7 @@ class _Aligned:
 
 def _load_data(trial: ResolvedTrial, context: RunContext, record: RunRecord) -> TaskData:
     config = trial.config
-    named = _NamedTask(name=config.task, content=config.content, task=trial.task)
+    named = _TaskKey(name=config.task, content=config.content, task=trial.task)
     with record.meter.stage("data"):
         data = _task_data(named, context.data_root, config.data.model_copy(update={"augment": True}))
     parts = (("train", data.train), ("val", data.val), ("test", data.test))
@@ -79,7 +84,7 @@ def _load_data(trial: ResolvedTrial, context: RunContext, record: RunRecord) -> 
 
 
 @dataclass(frozen=True, kw_only=True)
-class _NamedTask:
+class _TaskKey:
     """A task, compared by its name and the content of its files: equal tasks have the same data."""
 
     name: str
@@ -88,7 +93,7 @@ class _NamedTask:
 
 
 @lru_cache(maxsize=2)
-def _task_data(named: _NamedTask, data_root: Path, part: DataConfig) -> TaskData:
+def _task_data(named: _TaskKey, data_root: Path, part: DataConfig) -> TaskData:
     """The data of a task, loaded once by a worker for all its trials, and again if the content changes.
 
     Augmentation is not part of the data.
@@ -155,7 +160,7 @@ def _choose_treatment(trial: ResolvedTrial, samples: ProxyData, body_dims: int) 
     return Treatment(scaling=scaling, is_augmented=settings.proxy_augment)
 
 
-def _train_embedder(trial: ResolvedTrial, aligned: _Aligned, context: RunContext, record: RunRecord) -> None:
+def _train_embedder(trial: ResolvedTrial, aligned: _EmbedderInputs, context: RunContext, record: RunRecord) -> None:
     from orca_sweep.training.alignment_inputs import AlignmentInputs, target_labels
     from orca_sweep.training.embedder import train_embedder
     from orca_sweep.training.stage_rows import phase_row
@@ -195,7 +200,7 @@ def _describe_training(training: Any, phase: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def _finetune(trial: ResolvedTrial, built: _Built, context: RunContext, record: RunRecord) -> Any:
+def _finetune(trial: ResolvedTrial, built: _FinetuneInputs, context: RunContext, record: RunRecord) -> Any:
     from orca_sweep.store import stage_key
     from orca_sweep.training.checkpoints import Saving
     from orca_sweep.training.finetune import finetune
@@ -245,7 +250,7 @@ def _report_prefix(context: RunContext) -> "Progress":
     return report
 
 
-def _describe_inputs(trial: ResolvedTrial, built: _Built, worker: "Worker") -> dict[str, Any]:
+def _describe_inputs(trial: ResolvedTrial, built: _FinetuneInputs, worker: "Worker") -> dict[str, Any]:
     """What fine-tuning depends on in addition to its own knobs."""
     from orca_sweep.bodies.network import to_arrays
     from orca_sweep.store import state_digest

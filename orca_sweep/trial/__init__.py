@@ -13,7 +13,7 @@ from orca_sweep.trial.importing import load_imports
 from orca_sweep.trial.records import Records, ResolvedTrial, resolve_config, resolve_configs
 from orca_sweep.trial.remembering import Remembering
 from orca_sweep.trial.resolve import make_config, resolve_settings
-from orca_sweep.trial.stages import StageNames, shared_stages
+from orca_sweep.trial.shared_stages import StageNames, shared_stages
 
 __all__ = [
     "Records",

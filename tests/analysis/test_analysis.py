@@ -22,7 +22,7 @@ from orca_sweep.analysis import (
     naive,
     writing,
 )
-from orca_sweep.analysis.declarations import choose_figures, make_output, write_analysis
+from orca_sweep.analysis.catalogue import choose_figures, make_output, write_analysis
 from orca_sweep.errors import InputError
 from orca_sweep.results import Results
 from orca_sweep.stats import rank_correlation, t_interval

@@ -697,7 +697,7 @@ def test_the_forest_has_a_panel_per_claim_with_words_n_and_margins(whole, tmp_pa
 def test_the_claims_need_neither_torch_nor_ray_and_are_written_the_same_again(whole, tmp_path):
     code = f"""
 import pathlib, sys
-from orca_sweep.analysis.declarations import write_analysis
+from orca_sweep.analysis.catalogue import write_analysis
 from orca_sweep.results import read_results
 root = pathlib.Path({str(tmp_path)!r})
 for out in "ab":

@@ -9,7 +9,7 @@ import pytest
 
 from orca_sweep import results as r
 from orca_sweep.analysis import flattery
-from orca_sweep.analysis.declarations import write_analysis
+from orca_sweep.analysis.catalogue import write_analysis
 from orca_sweep.analysis.writing import NOTHING
 from orca_sweep.errors import InputError
 from orca_sweep.space.manifest import write_manifest

@@ -25,7 +25,7 @@ from orca_sweep.analysis import (
     tables,
     writing,
 )
-from orca_sweep.analysis.declarations import make_output, write_analysis
+from orca_sweep.analysis.catalogue import make_output, write_analysis
 from orca_sweep.analysis.writing import MINUS, NOTHING
 from orca_sweep.config.labels import write_level
 from orca_sweep.errors import InputError
@@ -824,7 +824,7 @@ def whole(tmp_path):
 def test_all_tables_need_neither_torch_nor_ray_and_are_written_the_same_again(whole, tmp_path):
     code = f"""
 import pathlib, sys
-from orca_sweep.analysis.declarations import write_analysis
+from orca_sweep.analysis.catalogue import write_analysis
 from orca_sweep.results import read_results
 results = read_results(pathlib.Path({str(whole)!r}))
 for out in "ab":

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from orca_sweep.analysis.declarations import ANALYSES, load_analysis
+from orca_sweep.analysis.catalogue import ANALYSES, load_analysis
 from orca_sweep.cli.analyse import make_command
 from tests.builders.in_process import command
 from tests.builders.sweeps import sweep_folder

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from orca_sweep import results as r
 from orca_sweep.analysis import factor_effects, figure4_freezing, figures, table_effects, table_results
+from orca_sweep.analysis.catalogue import choose_figures
 from orca_sweep.analysis.cells import read_task_cells
 from orca_sweep.analysis.claims import compute as judge_claims
-from orca_sweep.analysis.declarations import choose_figures
 from orca_sweep.analysis.report.record import compute as compute_report
 from orca_sweep.analysis.tables import read_cells, shorten_texts
 from orca_sweep.cli import plan as plan_command

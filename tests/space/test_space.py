@@ -329,7 +329,7 @@ def test_flat_and_nested_are_the_same_settings(flat):
 
 def test_the_defaults_of_objective_knobs_are_those_of_the_objectives():
     from orca_sweep.objectives import OBJECTIVES
-    from orca_sweep.trial.stages import OBJECTIVE_SETTINGS
+    from orca_sweep.trial.shared_stages import OBJECTIVE_SETTINGS
 
     defaults = EmbedderConfig().model_dump()
     named = {path.removeprefix("embedder.") for path in OBJECTIVE_SETTINGS}

@@ -14,7 +14,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from orca_sweep.analysis import factor_effects, figures, table_effects
-from orca_sweep.analysis.declarations import find_figures, load_analysis
+from orca_sweep.analysis.catalogue import find_figures, load_analysis
 from orca_sweep.analysis.table_effects import Effects
 from orca_sweep.errors import InputError
 from orca_sweep.results import Results
