@@ -65,14 +65,6 @@ def explain_impossible_path(path: str) -> str | None:
     return None
 
 
-def is_there(name: str) -> bool:
-    """Whether a file or folder of this name exists."""
-    try:
-        return Path(name).exists()
-    except (OSError, ValueError):  # longer than a path can be
-        return False
-
-
 def absolute_path(name: str) -> str:
     """Returns the absolute path of a file or folder, links resolved; a name that cannot be a path stays as it is."""
     try:

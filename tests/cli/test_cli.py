@@ -219,7 +219,7 @@ def test_both_ways_of_loading_give_the_same_samples(monkeypatch):
 
 
 @pytest.mark.parametrize("path", SPACES, ids=lambda p: p.stem)
-def test_a_shipped_space_plans_and_its_first_lines_tell_what_it_needs(path):
+def test_a_bundled_space_plans_and_its_first_lines_say_what_it_needs(path):
     head = path.read_text().splitlines()[:5]
     for word in ("# Question:", "# Command:", "# Cost:"):
         assert any(line.startswith(word) for line in head)

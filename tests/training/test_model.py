@@ -526,7 +526,7 @@ def test_a_rung_is_other_weights_of_the_same_body(saved_body, tmp_path, run, mon
     )
 
 
-def test_shipped_ladders_name_what_the_papers_published():
+def test_bundled_ladders_name_what_the_papers_published():
     roberta, pythia = BODIES.get("roberta-base"), BODIES.get("pythia-70m")
     assert roberta.fractions == (0.0, 0.00033, 0.0033, 0.033, 1.0)
     assert [len(rung.locations) for rung in roberta.ladder.values()] == [3, 3, 3]
