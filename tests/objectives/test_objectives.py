@@ -182,7 +182,7 @@ def test_the_mmd_gradient_holds_the_bandwidth():
 @pytest.mark.parametrize("name", OTDD)
 def test_once_converged_the_two_label_gradients_have_the_true_gradient_as_their_mean(name):
     """On leaves the label term out, the other counts it twice: gradcheck holds for their mean."""
-    target, proxy, labels = clouds(n=5, m=18, width=3)
+    target, proxy, labels = clouds(n=4, m=12, width=2)
 
     def mean(z):
         both = [evaluate(name, z, proxy, labels, label_gradient=on, **CONVERGED) for on in (True, False)]

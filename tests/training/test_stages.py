@@ -318,19 +318,20 @@ def test_pretraining_resumes_bit_for_bit(tmp_path, monkeypatch):
     from orca_sweep.training import pretrain as pretraining
 
     monkeypatch.setattr(pretraining, "SAVE_EVERY_S", 0.0)
-    config = make_config({"task": "digits", "body.pretrain_steps": 120, "body.pretrain_fraction": 0.1}).body
+    monkeypatch.setattr(pretraining, "STEPS_PER_REPORT", 10)
+    config = make_config({"task": "digits", "body.pretrain_steps": 24, "body.pretrain_fraction": 0.1}).body
     workers = [Worker(Store(str(tmp_path / name))) for name in "ab"]
     unbroken, _, _ = pretrain_body(find_body("swin-micro"), config, workers[0], lambda row: None)
 
     def kill(row):
-        if row["epoch"] == 100:
+        if row["epoch"] == 20:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         pretrain_body(find_body("swin-micro"), config, workers[1], kill)
     steps = []
     resumed, _, _ = pretrain_body(find_body("swin-micro"), config, workers[1], lambda row: steps.append(row["epoch"]))
-    assert steps == [120]
+    assert steps == [24]
     assert resumed.hash_weights() == unbroken.hash_weights()
 
 
