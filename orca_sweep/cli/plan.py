@@ -189,7 +189,7 @@ def _print_plan(planned: Plan, estimate: "Forecast", notes: list[str]) -> None:
 
 def _write_sizes(planned: Plan) -> Iterator[str]:
     space = planned.space
-    merged = f"; {planned.n_merged} combinations are the same work as another and run once" if planned.n_merged else ""
+    merged = f"; {_count_merged(planned.n_merged)}" if planned.n_merged else ""
     again = f" + {len(space.aa)} A/A" if space.aa else ""
     n = len(planned.cells) * len(space.seeds) + len(space.aa)
     yield f"{len(planned.cells)} cells x {len(space.seeds)} seeds{again} = {n} trials{merged}"
@@ -214,6 +214,12 @@ def _write_sizes(planned: Plan) -> Iterator[str]:
             f"margin fixed beforehand: {_write_margins(planned)}, in the metric's unit; differences within it do not count"
             " as meaningful"
         )
+
+
+def _count_merged(n: int) -> str:
+    if n == 1:
+        return "1 combination is the same work as another and runs once"
+    return f"{n} combinations are the same work as another and run once"
 
 
 def _write_margins(planned: Plan) -> str:

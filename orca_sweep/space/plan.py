@@ -8,6 +8,7 @@ from pathlib import Path
 from orca_sweep.config import Hasher, TrialConfig, knobs
 from orca_sweep.config.naming import explain_shared_names
 from orca_sweep.errors import NO_VALUE, InputError, Problem
+from orca_sweep.space import designs
 from orca_sweep.space.expansion import (
     Resolved,
     add_placebo_levels,
@@ -102,9 +103,18 @@ def make_plan(space: Space, resolve: Resolve) -> Plan:
         n_combinations=len(combinations),
         tuned=tuned,
         aliasing=aliasing,
-        notes=(*describe_imbalance(space, aliasing, by_cell, labels), *merge_notes),
+        notes=(*_describe_repetitions(space), *describe_imbalance(space, aliasing, by_cell, labels), *merge_notes),
         labels=labels,
     )
+
+
+def _describe_repetitions(space: Space) -> Iterator[str]:
+    """The note of a design that lists its combinations, if it lists some twice."""
+    if space.design.may_repeat:
+        combinations = space.design.combine(space.factors)
+        yield from designs.describe_repetitions(
+            {path: space.write_level(path, level) for path, level in levels.items()} for levels in combinations
+        )
 
 
 def _merge_equal_cells(combinations: Iterable[Resolved], hasher: Hasher) -> dict[str, list[Resolved]]:
