@@ -88,6 +88,7 @@ def _collect_notes(planned: Plan, data: Path, folder: Path) -> list[str]:
     from orca_sweep.trial import (
         describe_inputs,
         describe_proxies,
+        read_trial_facts,
         resolve_configs,
         unavailable_loggers,
         unavailable_parts,
@@ -114,7 +115,9 @@ def _collect_notes(planned: Plan, data: Path, folder: Path) -> list[str]:
             f"Test metrics of {folder} were revealed (last on {log[-1].time}): trials that start from now on are marked"
             " (n_reveals_before)."
         )
-    return list(dict.fromkeys([*notes, *planned.notes, *find_confounds(planned)]))
+    trials = {id(trial.config): trial for trial in cells}
+    confounds = find_confounds(planned, lambda cell: read_trial_facts(trials[id(cell)]))
+    return list(dict.fromkeys([*notes, *planned.notes, *confounds]))
 
 
 def _plan_as_json(planned: Plan, estimate: "Forecast", notes: list[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from orca_sweep.trial.availability import (
     unavailable_loggers,
     unavailable_parts,
 )
+from orca_sweep.trial.facts import read_trial_facts
 from orca_sweep.trial.identity import check_contents, find_changes
 from orca_sweep.trial.importing import load_imports
 from orca_sweep.trial.records import Records, ResolvedTrial, resolve_config, resolve_configs
@@ -28,6 +29,7 @@ __all__ = [
     "find_task_problems",
     "load_imports",
     "make_config",
+    "read_trial_facts",
     "resolve_config",
     "resolve_configs",
     "resolve_settings",

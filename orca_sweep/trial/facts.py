@@ -4,9 +4,16 @@ from pathlib import Path
 from typing import Any
 
 from orca_sweep.bodies import Body
+from orca_sweep.config import Facts, read_facts
 from orca_sweep.proxies import Proxy
 from orca_sweep.tasks import Task
-from orca_sweep.trial.records import KnownRecords
+from orca_sweep.trial.records import KnownRecords, ResolvedTrial
+
+
+def read_trial_facts(trial: ResolvedTrial) -> Facts:
+    """Returns the facts of a trial's config and of the records that it names."""
+    known = KnownRecords(task=trial.task, body=trial.body, proxy=trial.proxy, objective=trial.objective)
+    return read_facts(trial.config.flat(), **describe_records(known))
 
 
 def describe_records(records: KnownRecords) -> dict[str, Any]:

@@ -230,7 +230,11 @@ seeds: 2
 
 def test_zip_lists_combinations_so_levels_may_repeat_and_equal_combinations_run_once(write_space):
     made = plan(write_space, ZIPPED)
-    assert [tuple(labels.values()) for labels in made.labels.values()] == [("none", "0"), ("mnist5k", "2"), ("dummy", "2")]
+    assert [tuple(labels.values()) for labels in made.labels.values()] == [
+        ("none", "0"),
+        ("mnist5k", "2"),
+        ("dummy", "2"),
+    ]
     assert (made.n_combinations, made.n_merged, len(made.trials)) == (4, 1, 6)
     (note,) = made.notes
     assert note == (
