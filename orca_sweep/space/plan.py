@@ -13,6 +13,7 @@ from orca_sweep.space.expansion import (
     Resolved,
     add_placebo_levels,
     describe_imbalance,
+    describe_merged_placebos,
     expand_space,
     find_split_declarations,
     find_split_rules,
@@ -103,7 +104,12 @@ def make_plan(space: Space, resolve: Resolve) -> Plan:
         n_combinations=len(combinations),
         tuned=tuned,
         aliasing=aliasing,
-        notes=(*_describe_repetitions(space), *describe_imbalance(space, aliasing, by_cell, labels), *merge_notes),
+        notes=(
+            *_describe_repetitions(space),
+            *describe_imbalance(space, aliasing, by_cell, labels),
+            *merge_notes,
+            *describe_merged_placebos(by_cell, lambda proxy: whole.write_level("proxy", proxy)),
+        ),
         labels=labels,
     )
 

@@ -11,6 +11,7 @@ from orca_sweep.trial.availability import (
 from orca_sweep.trial.facts import read_trial_facts
 from orca_sweep.trial.identity import check_contents, find_changes
 from orca_sweep.trial.importing import load_imports
+from orca_sweep.trial.placebos import describe_idle_placebos, labels_act_in
 from orca_sweep.trial.records import Records, ResolvedTrial, resolve_config, resolve_configs
 from orca_sweep.trial.remembering import Remembering
 from orca_sweep.trial.resolve import make_config, resolve_settings
@@ -22,11 +23,13 @@ __all__ = [
     "ResolvedTrial",
     "StageNames",
     "check_contents",
+    "describe_idle_placebos",
     "describe_inputs",
     "describe_proxies",
     "find_body_problems",
     "find_changes",
     "find_task_problems",
+    "labels_act_in",
     "load_imports",
     "make_config",
     "read_trial_facts",
