@@ -1,5 +1,7 @@
 """Placebos that cannot act: every analysis says so, and no claim counts them."""
 
+from dataclasses import replace
+
 import pytest
 
 from orca_sweep.analysis import claims, seed_noise, table_effects, table_results
@@ -136,9 +138,8 @@ def test_candidates_of_tuning_and_missing_columns_say_nothing(sweeps):
     results = sweeps[False]
     for drop in ([], ["embedder.objective"], ["proxy_labels_act"], ["proxy"]):
         trials = results.trials.drop(columns=drop)
-        changed = type(results)(**{**vars(results), "trials": trials, "factors": ("embedder.epochs",)})
+        changed = replace(results, trials=trials, factors=("embedder.epochs",))
         known = find_idle_placebos(changed)
         assert len(known) == (0 if drop == ["proxy"] else 1)
         assert len(describe_idle_placebos(changed)) == len(known)
-    trials = results.trials.assign(role="search")
-    assert find_idle_placebos(type(results)(**{**vars(results), "trials": trials})) == {}
+    assert find_idle_placebos(replace(results, trials=results.trials.assign(role="search"))) == {}
