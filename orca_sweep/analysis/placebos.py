@@ -79,8 +79,9 @@ def _list_values(rows: "pd.DataFrame", column: str, cells: Iterable[str]) -> lis
 
 def _write_idle(cells: str) -> str:
     return (
-        f"Permuted labels cannot act in {cells}: the labels do not reach the gradient of embedder training, so these cells"
-        f" train as with the real labels and test nothing about labels. {LABELS_CAN_ACT}."
+        f"Permuted labels cannot act in {cells}: the labels do not reach the gradient of embedder training, but for rounding"
+        " and what a short annealing leaves, so these cells train as with the real labels and test nothing about labels."
+        f" {LABELS_CAN_ACT}."
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +22,7 @@ from orca_sweep.space.margins import ALL
 
 if TYPE_CHECKING:
     from orca_sweep.planning.forecast import Contrasts, Forecast
+    from orca_sweep.planning.terms import Term
     from orca_sweep.store import Store
 
 MAX_CELLS_SHOWN = 40
@@ -58,10 +59,11 @@ def plan(
         run_probe(planned, opened, real_path(data), lambda text: print(text, file=sys.stderr, flush=True))
     estimate = _make_forecast(planned, folder, opened)
     notes = _collect_notes(planned, data, folder)
+    terms = _collect_terms(planned, estimate)
     if as_json:
-        _print_json(_plan_as_json(planned, estimate, notes))
+        _print_json(_plan_as_json(planned, estimate, notes, terms))
     else:
-        _print_plan(planned, estimate, notes)
+        _print_plan(planned, estimate, notes, terms)
 
 
 def _make_forecast(planned: Plan, folder: Path, store: "Store") -> "Forecast":
@@ -80,6 +82,13 @@ def _make_forecast(planned: Plan, folder: Path, store: "Store") -> "Forecast":
     cells = {name for cell in planned.tuned for name in (cell.cell_id, f"{cell.cell_id}-aa")}
     added = [trial["trial_id"] for trial in earlier if trial.get("on_the_way") and trial["cell_id"] in cells]
     return forecast(planned, store, is_done, sum(map(is_done, added)))
+
+
+def _collect_terms(planned: Plan, estimate: "Forecast") -> list["Term"]:
+    from orca_sweep.planning.terms import list_terms
+    from orca_sweep.trial import resolve_configs
+
+    return list_terms(planned, estimate, resolve_configs(planned.cells))
 
 
 def _collect_notes(planned: Plan, data: Path, folder: Path) -> list[str]:
@@ -121,7 +130,7 @@ def _collect_notes(planned: Plan, data: Path, folder: Path) -> list[str]:
     return list(dict.fromkeys([*notes, *planned.notes, *confounds]))
 
 
-def _plan_as_json(planned: Plan, estimate: "Forecast", notes: list[str]) -> dict[str, Any]:
+def _plan_as_json(planned: Plan, estimate: "Forecast", notes: list[str], terms: Iterable["Term"]) -> dict[str, Any]:
     # A generator: all configs at once take gigabytes.
     trials = (
         {"trial_id": t.trial_id, "cell_id": t.cell_id, "seed": t.seed, "role": t.role, "config": t.config.model_dump()}
@@ -134,6 +143,7 @@ def _plan_as_json(planned: Plan, estimate: "Forecast", notes: list[str]) -> dict
         "problems": [],
         "merged": planned.n_merged,
         "notes": notes,
+        "terms": [{"topic": term.topic, "text": term.text, "facts": dict(term.facts)} for term in terms],
         "design": planned.space.design.name,
         "resolution": planned.aliasing.resolution if planned.aliasing else None,
         "aliases": planned.aliasing.aliases if planned.aliasing else [],
@@ -169,7 +179,7 @@ def _print_json(values: Mapping[str, Any]) -> None:
     print("\n}")
 
 
-def _print_plan(planned: Plan, estimate: "Forecast", notes: list[str]) -> None:
+def _print_plan(planned: Plan, estimate: "Forecast", notes: list[str], terms: Iterable["Term"]) -> None:
     console = open_console()
     space = planned.space
     if space.question:
@@ -185,6 +195,7 @@ def _print_plan(planned: Plan, estimate: "Forecast", notes: list[str]) -> None:
     for line in (
         *_write_design(planned),
         *_write_sizes(planned),
+        *(f"{term.topic}: {term.text}" for term in terms),
         *_write_forecast(estimate),
         *map("note: {}".format, notes),
     ):
@@ -210,9 +221,6 @@ def _write_sizes(planned: Plan) -> Iterator[str]:
             f"tuned within each cell: {tuned}; {search.method}, {' to '.join(map(str, counts))} candidates with seed {seeds};"
             f" the best on validation data is replicated: {len(planned.trials) + planned.n_later} trials in all"
         )
-    budget = {name: value for name, value in space.budget.model_dump().items() if value is not None}
-    if budget:
-        yield f"budget: {', '.join(f'{name} {value:g}' for name, value in budget.items())}"
     if space.margins:
         yield (
             f"margin fixed beforehand: {_write_margins(planned)}, in the metric's unit; differences within it do not count"

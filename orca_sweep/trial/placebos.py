@@ -41,7 +41,8 @@ def _write_warnings(proxies: Mapping[tuple[str, bool | None], Iterable[str]]) ->
             )
         else:
             yield (
-                f"{subject}: permuted labels change the objective's value but do not reach its gradient, so this placebo"
-                " trains the embedder as the real proxy does and tests nothing about labels; no claim counts it."
+                f"{subject}: permuted labels change the objective's value but do not reach its gradient, but for rounding and"
+                " what a short annealing leaves. So this placebo trains the embedder as the real proxy does and tests nothing"
+                " about labels; no claim counts it."
                 f" {LABELS_CAN_ACT}."
             )
