@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from orca_sweep.planning.forecast import Contrasts, Forecast
     from orca_sweep.planning.terms import Term
     from orca_sweep.store import Store
+    from orca_sweep.trial import ResolvedTrial
 
 MAX_CELLS_SHOWN = 40
 
@@ -108,7 +109,7 @@ def _collect_notes(planned: Plan, data: Path, folder: Path) -> list[str]:
     missing = list(map(str, unavailable_parts(cells, real_path(data))))
     missing += unavailable_loggers(logger.name for logger in planned.space.loggers)
     notes = [f"Not here: {text}" for text in missing] + describe_proxies(cells, planned.names)
-    notes += describe_inputs(cells) + describe_idle_placebos(cells, planned.names)
+    notes += describe_inputs(cells) + describe_idle_placebos(_list_labelled(planned, cells), planned.names)
     if len(planned.space.seeds) < 2:
         notes.append("One seed has no interval: no difference between cells can be told from noise.")
     for cell in planned.cells:
@@ -128,6 +129,15 @@ def _collect_notes(planned: Plan, data: Path, folder: Path) -> list[str]:
     trials = {id(trial.config): trial for trial in cells}
     confounds = find_confounds(planned, lambda cell: read_trial_facts(trials[id(cell)]))
     return list(dict.fromkeys([*notes, *planned.notes, *confounds]))
+
+
+def _list_labelled(planned: Plan, cells: list["ResolvedTrial"]) -> list["ResolvedTrial"]:
+    """The trials that show whether proxy labels act: those of the cells, or of all candidates if tuning decides it."""
+    from orca_sweep.trial import resolve_configs
+
+    if not {"embedder.objective", "embedder.label_gradient"} & planned.space.tune.keys():
+        return cells
+    return resolve_configs(config for cell in planned.tuned for config in cell.candidates or (cell.base,))
 
 
 def _plan_as_json(planned: Plan, estimate: "Forecast", notes: list[str], terms: Iterable["Term"]) -> dict[str, Any]:

@@ -132,9 +132,9 @@ TRIAL_MEASURES = _make_columns(
             "proxy_labels_act",
             "bool",
             "",
-            "whether the proxy's labels reach the gradient of embedder training: where they do not, permuted labels train the"
-            " embedder as the real ones do, but for rounding, what a short annealing leaves, and classes that are skipped; null without embedder training, and if the"
-            " objective does not say",
+            "whether the proxy's labels reach the gradient of embedder training; where they do not, permuted labels train the"
+            " embedder as the real ones do, but for rounding, what a short annealing leaves, and classes that are skipped; null"
+            " without embedder training, and if the objective does not say",
         ),
         ("n_proxy_texts_cut", "int64", "texts", "proxy texts that are too long, so that only their beginning is used"),
         (

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from orca_sweep.errors import InputError
 from orca_sweep.trial import describe_idle_placebos, labels_act_in, make_config, resolve_config, resolve_configs
 
 BASE = (
@@ -58,7 +59,7 @@ def test_a_placebo_acts_in_some_cells_and_is_merged_in_others(plan_of):
         ("mmd", "mnist5k"), ("otdd-gaussian", "mnist5k"), ("otdd-exact", "mnist5k"),
         ("otdd-gaussian", "shuffled:mnist5k"), ("otdd-exact", "shuffled:mnist5k"),
     ]  # fmt: skip
-    assert list(made.labels.values())[0] == {"embedder.objective": "mmd", "proxy": "mnist5k"}
+    assert next(iter(made.labels.values())) == {"embedder.objective": "mmd", "proxy": "mnist5k"}
     assert sum("is no placebo there" in note for note in made.notes) == 1
     (warning,) = warnings_of(made)
     assert "embedder.objective otdd-exact" in warning
@@ -81,7 +82,7 @@ def test_tuned_cells_merge_and_zero_epochs_have_no_placebo(plan_of):
     tune = "tune: {finetune.lr: [1e-3, 1e-2]}\n"
     made = plan_of(BASE.format("embedder.objective: l2", "") + tune)
     assert len(made.tuned) == 2 and made.n_merged == 1
-    with pytest.raises(ValueError, match="a placebo has nothing to replace"):
+    with pytest.raises(InputError, match="a placebo has nothing to replace"):
         plan_of(BASE.format("embedder.objective: l2", "").replace("[0, 2]", "[0]"))
 
 
