@@ -96,7 +96,7 @@ def _collect_notes(planned: Plan, data: Path, folder: Path) -> list[str]:
     from orca_sweep.results import describe_changes, read_reveals
     from orca_sweep.space.confounds import find_confounds
     from orca_sweep.trial import (
-        describe_idle_placebos,
+        warn_of_idle_placebos,
         describe_inputs,
         describe_proxies,
         read_trial_facts,
@@ -109,7 +109,7 @@ def _collect_notes(planned: Plan, data: Path, folder: Path) -> list[str]:
     missing = list(map(str, unavailable_parts(cells, real_path(data))))
     missing += unavailable_loggers(logger.name for logger in planned.space.loggers)
     notes = [f"Not here: {text}" for text in missing] + describe_proxies(cells, planned.names)
-    notes += describe_inputs(cells) + describe_idle_placebos(_list_labelled(planned, cells), planned.names)
+    notes += describe_inputs(cells) + warn_of_idle_placebos(_list_labelled(planned, cells), planned.names)
     if len(planned.space.seeds) < 2:
         notes.append("One seed has no interval: no difference between cells can be told from noise.")
     for cell in planned.cells:

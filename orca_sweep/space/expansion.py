@@ -1,12 +1,13 @@
 """From a space to its combinations of levels and their placebos, each resolved to its cell."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from orca_sweep.config import TrialConfig
 from orca_sweep.config.acting import LABELS_CAN_ACT
 from orca_sweep.config.declaration import SHUFFLED
+from orca_sweep.config.naming import label_declarations
 from orca_sweep.errors import MOST_PROBLEMS, InputError, Problem
 from orca_sweep.space import designs
 from orca_sweep.space.documents import Keys
@@ -115,20 +116,20 @@ def add_placebo_levels(space: Space, combinations: Sequence[Resolved]) -> Space:
 
 
 def describe_merged_placebos(
-    by_cell: Mapping[str, Sequence[Resolved]], write_proxy: Callable[[str], str]
+    by_cell: Mapping[str, Sequence[Resolved]],
 ) -> Iterator[str]:
     """Yields a note for each objective under which permuted labels are the same work as real ones.
 
     Args:
         by_cell: the combinations of each cell.
-        write_proxy: returns a proxy as the space writes it.
     """
+    labels = label_declarations(dict.fromkeys(combinations[0].cell.proxy for combinations in by_cell.values()))
     proxies: dict[str, dict[str, None]] = {}
     for combinations in by_cell.values():
         for asked in combinations:
             cell, proxy = asked.cell, str(asked.settings.get("proxy"))
             if cell.embedder.epochs and proxy.startswith(SHUFFLED) and not cell.proxy.startswith(SHUFFLED):
-                proxies.setdefault(cell.embedder.objective, {})[write_proxy(cell.proxy)] = None
+                proxies.setdefault(cell.embedder.objective, {})[labels[combinations[0].cell.proxy]] = None
     for objective, names in proxies.items():
         permuted = ", ".join(f"{SHUFFLED}{name}" for name in names)
         yield (

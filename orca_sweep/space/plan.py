@@ -108,7 +108,7 @@ def make_plan(space: Space, resolve: Resolve) -> Plan:
             *_describe_repetitions(space),
             *describe_imbalance(space, aliasing, by_cell, labels),
             *merge_notes,
-            *describe_merged_placebos(by_cell, lambda proxy: whole.write_level("proxy", proxy)),
+            *describe_merged_placebos(by_cell),
         ),
         labels=labels,
     )

@@ -13,7 +13,7 @@ def labels_act_in(trial: ResolvedTrial) -> bool | None:
     return proxy_labels_act(read_trial_facts(trial))
 
 
-def describe_idle_placebos(trials: Iterable[ResolvedTrial], labels: Mapping[str, str]) -> list[str]:
+def warn_of_idle_placebos(trials: Iterable[ResolvedTrial], labels: Mapping[str, str]) -> list[str]:
     """Returns a warning for each objective whose gradient permuted labels do not reach, or that does not say so.
 
     Args:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from orca_sweep.errors import InputError
-from orca_sweep.trial import describe_idle_placebos, labels_act_in, make_config, resolve_config, resolve_configs
+from orca_sweep.trial import warn_of_idle_placebos, labels_act_in, make_config, resolve_config, resolve_configs
 
 BASE = (
     "base: {{task: tiny, proxy: mnist5k, {}}}\nfactors: {{embedder.epochs: [0, 2]}}\nplacebo: [shuffled{}]\nseeds: 2\n"
@@ -17,7 +17,7 @@ def proxies(made):
 
 
 def warnings_of(made):
-    return describe_idle_placebos(resolve_configs(made.cells), made.names)
+    return warn_of_idle_placebos(resolve_configs(made.cells), made.names)
 
 
 @pytest.mark.parametrize("objective", ["mmd", "l2", "l2-paired", "moment", "sliced-wasserstein"])
@@ -76,6 +76,14 @@ def test_a_level_of_permuted_labels_alone_runs_and_shows_as_the_real_proxy(plan_
     # Two permutations of one proxy are two placebos where labels act.
     acting = plan_of(text.replace("mmd", "otdd-gaussian"))
     assert proxies(acting) == ["none", "shuffled:shuffled:mnist5k"]
+
+
+def test_a_declared_proxy_is_named_as_people_read_it(plan_of):
+    own = "{path: ./a.csv, input: x, label: y, name: topics}"
+    text = f"base: {{task: tiny, proxy: {own}, embedder.objective: mmd}}\nfactors: {{embedder.epochs: [0, 2]}}\n"
+    made = plan_of(text + "placebo: [shuffled]\nseeds: 1\n")
+    assert [labels["proxy"] for labels in made.labels.values()] == ["none", "topics"]
+    assert any(note.startswith("proxy shuffled:topics is the same work") for note in made.notes)
 
 
 def test_tuned_cells_merge_and_zero_epochs_have_no_placebo(plan_of):
