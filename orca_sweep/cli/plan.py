@@ -96,13 +96,13 @@ def _collect_notes(planned: Plan, data: Path, folder: Path) -> list[str]:
     from orca_sweep.results import describe_changes, read_reveals
     from orca_sweep.space.confounds import find_confounds
     from orca_sweep.trial import (
-        warn_of_idle_placebos,
         describe_inputs,
         describe_proxies,
         read_trial_facts,
         resolve_configs,
         unavailable_loggers,
         unavailable_parts,
+        warn_of_idle_placebos,
     )
 
     cells = resolve_configs(planned.cells)

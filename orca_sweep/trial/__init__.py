@@ -11,7 +11,7 @@ from orca_sweep.trial.availability import (
 from orca_sweep.trial.facts import read_trial_facts
 from orca_sweep.trial.identity import check_contents, find_changes
 from orca_sweep.trial.importing import load_imports
-from orca_sweep.trial.placebos import warn_of_idle_placebos, labels_act_in
+from orca_sweep.trial.placebos import labels_act_in, warn_of_idle_placebos
 from orca_sweep.trial.records import Records, ResolvedTrial, resolve_config, resolve_configs
 from orca_sweep.trial.remembering import Remembering
 from orca_sweep.trial.resolve import make_config, resolve_settings
@@ -23,7 +23,6 @@ __all__ = [
     "ResolvedTrial",
     "StageNames",
     "check_contents",
-    "warn_of_idle_placebos",
     "describe_inputs",
     "describe_proxies",
     "find_body_problems",
@@ -39,4 +38,5 @@ __all__ = [
     "shared_stages",
     "unavailable_loggers",
     "unavailable_parts",
+    "warn_of_idle_placebos",
 ]

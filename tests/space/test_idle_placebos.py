@@ -5,7 +5,7 @@ import json
 import pytest
 
 from orca_sweep.errors import InputError
-from orca_sweep.trial import warn_of_idle_placebos, labels_act_in, make_config, resolve_config, resolve_configs
+from orca_sweep.trial import labels_act_in, make_config, resolve_config, resolve_configs, warn_of_idle_placebos
 
 BASE = (
     "base: {{task: tiny, proxy: mnist5k, {}}}\nfactors: {{embedder.epochs: [0, 2]}}\nplacebo: [shuffled{}]\nseeds: 2\n"
