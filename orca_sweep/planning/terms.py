@@ -225,7 +225,7 @@ def _describe_pruning(plan: Plan) -> Iterator[Term]:
 def _describe_outcomes(space: Space) -> Iterator[Term]:
     if space.outcomes:
         texts = [f"{status}: {_describe_outcome(rule)}" for status, rule in space.outcomes.items()]
-        facts = {status: rule.model_dump() for status, rule in space.outcomes.items()}
+        facts: dict[str, Any] = {str(status): rule.model_dump() for status, rule in space.outcomes.items()}
         yield Term(topic="outcomes", text="; ".join(texts), facts=facts)
 
 

@@ -1,7 +1,7 @@
 """From a space to its plan: combinations that are equal work become one cell, and each cell runs with every seed."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,18 +104,14 @@ def make_plan(space: Space, resolve: Resolve) -> Plan:
         n_combinations=len(combinations),
         tuned=tuned,
         aliasing=aliasing,
-        notes=(
-            *_describe_repetitions(space),
-            *describe_imbalance(space, aliasing, by_cell, labels),
-            *merge_notes,
-            *describe_merged_placebos(by_cell),
-        ),
+        notes=(*describe_imbalance(space, aliasing, by_cell, labels), *_describe_merges(space, by_cell), *merge_notes),
         labels=labels,
     )
 
 
-def _describe_repetitions(space: Space) -> Iterator[str]:
-    """The note of a design that lists its combinations, if it lists some twice."""
+def _describe_merges(space: Space, by_cell: Mapping[str, Sequence[Resolved]]) -> Iterator[str]:
+    """Notes on combinations that a design lists twice, and on placebos that are the same work as the real proxy."""
+    yield from describe_merged_placebos(by_cell)
     if space.design.may_repeat:
         combinations = space.design.combine(space.factors)
         yield from designs.describe_repetitions(
