@@ -1,11 +1,15 @@
 """What each objective declares about the proxy's labels is what permuted labels change: value, gradient, trained weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from orca_sweep.config.acting import Facts, proxy_labels_act
 from orca_sweep.objectives import OBJECTIVES, Objective, evaluate
+from orca_sweep.proxies import PROXIES
+from orca_sweep.proxies.bundled import make_image_data
 from orca_sweep.training.run import RunContext, run_config
 from orca_sweep.trial import make_config
 
@@ -123,3 +127,16 @@ def test_trained_weights_say_the_same(tmp_path, worker, user_tasks, objective, s
         assert apart > 0.02 * moved
     else:  # not always to the last bit, so such cells are not merged
         assert row["objective_last"] != other["objective_last"] and apart < 2 * REMAINDER * moved
+
+
+def test_permuting_one_class_changes_nothing_whatever_the_objective(tmp_path, worker, user_tasks, monkeypatch):
+    name, x = "one-class", np.random.default_rng(0).random((40, 3, 8, 8), dtype=np.float32)
+    data = make_image_data(x, np.zeros(40, dtype=np.int64))
+    known = replace(PROXIES.get("mnist5k"), name=name, n_classes=1, load=lambda root: data)
+    monkeypatch.setitem(PROXIES._records, name, known)
+    rows = [
+        train(tmp_path, worker, proxy, "otdd-gaussian", **{"embedder.epochs": 2})[0]
+        for proxy in (name, f"shuffled:{name}")
+    ]
+    assert [row["proxy_labels_act"] for row in rows] == [False, False]
+    assert {of: rows[0][of] for of in SAME} == {of: rows[1][of] for of in SAME}

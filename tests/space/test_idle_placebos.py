@@ -1,6 +1,7 @@
 """Placebos whose labels cannot act: merged where they are the same work to the last bit, else warned of, in `plan`."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -110,20 +111,15 @@ def test_noise_acts_whatever_the_objective_and_naive_trials_have_no_labels():
     assert act(proxy="none") is False
 
 
-def test_an_objective_that_does_not_say_is_warned_of_and_never_merged(plan_of):
-    from orca_sweep.objectives import OBJECTIVES, Objective
+def test_an_objective_that_does_not_say_is_warned_of_and_never_merged(plan_of, monkeypatch):
+    from orca_sweep.objectives import OBJECTIVES
 
-    name = "own-without-a-word"
-    if name not in OBJECTIVES:
-        known = OBJECTIVES.get("l2")
-        OBJECTIVES.add(Objective(name=name, meaning="", constants=known.constants, distance=known.distance))
-    try:
-        made = plan_of(BASE.format(f"embedder.objective: {name}", ""))
-        assert proxies(made) == ["none", "mnist5k", "shuffled:mnist5k"]
-        (warning,) = warnings_of(made)
-        assert "does not say whether it sees the proxy's labels" in warning and "sees_proxy_labels" in warning
-    finally:
-        OBJECTIVES._records.pop(name, None)
+    own = replace(OBJECTIVES.get("l2"), name="own", sees_proxy_labels=None)
+    monkeypatch.setitem(OBJECTIVES._records, "own", own)
+    made = plan_of(BASE.format("embedder.objective: own", ""))
+    assert proxies(made) == ["none", "mnist5k", "shuffled:mnist5k"]
+    (warning,) = warnings_of(made)
+    assert "does not say whether it sees the proxy's labels" in warning and "sees_proxy_labels" in warning
 
 
 def test_the_command_warns(write_space, tmp_path, monkeypatch, capsys):
