@@ -25,6 +25,7 @@ from orca_sweep.analysis.compared import compared
 from orca_sweep.analysis.figures import describe_modes
 from orca_sweep.analysis.judging import CORRELATION, ClaimFinding, Judge, Judgement, TaskFinding
 from orca_sweep.analysis.margins import fixed_margins, margin_of
+from orca_sweep.analysis.placebos import find_idle_placebos, leave_out_idle_placebos
 from orca_sweep.analysis.study import CLAIMS, SAYS, STUDY
 from orca_sweep.analysis.table_effects import LOOKS
 from orca_sweep.analysis.tables import better_side, describe_completeness, named_levels, shorten_texts
@@ -107,7 +108,7 @@ def compute(results: Results, options: Options | None = None) -> Claims:
     options = options or Options()
     options.check()
     results = compared(results, options.base)
-    tasks = read_task_cells(results, options.metric)
+    tasks, left_out = leave_out_idle_placebos(read_task_cells(results, options.metric), find_idle_placebos(results))
     cells = [cell for task in tasks for cell in task.every]
     fixed = fixed_margins(results, options.margin, [task.task for task in tasks])
     judge = Judge(
@@ -117,6 +118,7 @@ def compute(results: Results, options: Options | None = None) -> Claims:
         level=options.level,
         complete=options.complete_pairs_only,
         least=options.least_correlation,
+        left_out=left_out,
     )
     return Claims(
         findings=tuple(judge.judge_claim(claim, tasks) for claim in CLAIMS),
@@ -344,6 +346,8 @@ def _list_notes(finding: ClaimFinding) -> Iterator[str]:
             yield f"{task.task}: judged at {task.setting}{_count_other_settings(task.n_other_settings)}."
         if task.margin and task.judgements:
             yield f"{task.task}: margin {task.margin.value:.3g} ({task.metric}), {task.margin.source}."
+        if task.left_out:
+            yield f"{task.task}: {task.left_out}."
         if task.unjudged:
             yield f"{task.task} cannot be judged: {task.unjudged.text}."
         for judgement in task.judgements:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from orca_sweep.analysis.placebos import note_idle_placebos
 from orca_sweep.analysis.tables import is_level
 from orca_sweep.config.labels import write_level
 from orca_sweep.results import SEED_VARIES, Results
@@ -28,13 +29,15 @@ def fill_default(level: str) -> str:
 def compared(results: Results, base: Sequence[str] = (), without: Sequence[str] = ()) -> Results:
     """Returns the tables with only the cells whose seed varies the same as in the base cell of their task.
 
-    The base cell is the first of its task that has the named levels. ``notes`` says what is left out.
+    The base cell is the first of its task that has the named levels. ``notes`` says what is left out, and which placebos
+    cannot act.
 
     Args:
         results: the tables.
         base: levels of the base cell, each 'factor=level'.
         without: levels that the base cell does not have, each 'factor=level'.
     """
+    results = note_idle_placebos(results)
     if PATH not in results.trials or not len(results.trials):
         return results
     trials = results.trials

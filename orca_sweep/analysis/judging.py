@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from orca_sweep.analysis.cells import EPOCHS, OBJECTIVE, ConfiguredCell, TaskCells
@@ -98,6 +98,8 @@ class TaskFinding:
     """Settings at which the claim could also be judged."""
     judgements: tuple[Judgement, ...] = ()
     mode: Mode = "min"
+    left_out: str = ""
+    """Which of the cells that the claim compares do not count, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +154,8 @@ class Judge:
     """Whether to judge from the remaining seeds if some give no pair."""
     least: float
     """The least rank correlation that counts."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """By task, the placebos that are left out of its cells, and why."""
 
     def judge_claim(self, claim: Claim, tasks: Sequence[TaskCells]) -> ClaimFinding:
         """Returns what the tasks say of a claim."""
@@ -177,8 +181,12 @@ class Judge:
         if settings:
             return _Choice(setting=next(iter(settings.values())), n_other_settings=len(settings) - 1)
         if len(start) < len(task.cells) and next(claim.settings(task, task.cells), None):
-            return _lack_setting("not-named", "no cell that --base names has a cell to be compared with")
-        return _lack_setting("no-setting", claim.lacks(task))
+            return self._lack_cells("not-named", "no cell that --base names has a cell to be compared with", task)
+        return self._lack_cells("no-setting", claim.lacks(task), task)
+
+    def _lack_cells(self, reason: Lack, text: str, task: TaskCells) -> _Choice:
+        """A task without a setting; the cells that it lacks may be placebos that do not count."""
+        return _lack_setting(reason, "; ".join(filter(None, (text, self.left_out.get(task.task)))))
 
     def _is_named(self, cell: ConfiguredCell, claim: Claim) -> bool:
         return all(cell.level_of(path) in levels for path, levels in self.named.items() if path not in claim.varied)
@@ -256,6 +264,7 @@ class Judge:
             setting=task.describe_setting(setting.anchor, claim.varied),
             n_other_settings=choice.n_other_settings,
             judgements=judgements,
+            left_out=self.left_out.get(task.task, "") if claim.compares_proxies else "",
         )
 
 

@@ -24,6 +24,7 @@ from typing import Any
 from orca_sweep.analysis import noise_sources
 from orca_sweep.analysis.figures import COLOURS
 from orca_sweep.analysis.noise_sources import SourceGroup
+from orca_sweep.analysis.placebos import note_idle_placebos
 from orca_sweep.analysis.tables import (
     by_task,
     describe_completeness,
@@ -59,6 +60,7 @@ from orca_sweep.stats import Contrast, Interval, NoiseMargin, aa_margin, paired_
 NAME = "seed_noise"
 POWER = 0.8
 MOST_SEEDS = 1000
+NO_AA = "There is no A/A cell; aa: 5 in the space makes one, and a margin for verdicts."
 MAX_PANELS, MAX_GROUPS, MAX_ROWS = 8, 4, 40
 FAULT_P = 0.001
 
@@ -108,6 +110,8 @@ class SeedNoise:
     tasks: tuple[TaskNoise, ...]
     column: str
     level: float
+    notes: tuple[str, ...] = ()
+    """What the tables of the cells must say."""
 
 
 def compute(
@@ -138,7 +142,8 @@ def compute(
         _compute_task(cells, find_base_cell(cells, named), states, effect=effects.get(task), level=level)
         for task, cells in tasks.items()
     )
-    return SeedNoise(tasks=made, column=metric or results.metric, level=level)
+    noted = note_idle_placebos(results).notes
+    return SeedNoise(tasks=made, column=metric or results.metric, level=level, notes=noted)
 
 
 def _compute_task(
@@ -353,7 +358,7 @@ def _build_cell_table(noise: SeedNoise, task: TaskNoise, i: int) -> Table:
         head=head,
         align=f"{'l' * len(paths)}{'r' * (len(head) - len(paths))}",
         blocks=(tuple(rows),),
-        notes=() if task.aa else ("There is no A/A cell; aa: 5 in the space makes one, and a margin for verdicts.",),
+        notes=noise.notes if task.aa else (*noise.notes, NO_AA),
     )
 
 

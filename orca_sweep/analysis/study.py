@@ -87,6 +87,7 @@ class Claim:
     says: Callable[[Words], Says]
     dims: int | None = None
     """Dimensions of the tasks that it is about; None for all tasks."""
+    compares_proxies: bool = False
     of_some: bool = False
     """Whether it is about some tasks rather than all."""
 
@@ -350,8 +351,10 @@ CLAIMS = (
         source="summaries of the study, for 2D tasks",
         supports="no proxy makes a meaningful difference from the reference proxy",
         contradicts="some proxy helps or hurts against the reference proxy",
-        rows="each proxy against the reference proxy (of --base, or the first real one), at one amount of embedder training",
+        rows="each proxy against the reference proxy (of --base, or the first real one), at one amount of embedder training;"
+        " permuted labels only where labels can act",
         needs=(PROXY, EPOCHS),
+        compares_proxies=True,
         varied=frozenset(),
         settings=_pair_proxies,
         lacks=_lacks_proxies,

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +22,9 @@ from orca_sweep.space.margins import ALL
 
 if TYPE_CHECKING:
     from orca_sweep.planning.forecast import Contrasts, Forecast
+    from orca_sweep.planning.terms import Term
     from orca_sweep.store import Store
+    from orca_sweep.trial import ResolvedTrial
 
 MAX_CELLS_SHOWN = 40
 
@@ -58,10 +60,11 @@ def plan(
         run_probe(planned, opened, real_path(data), lambda text: print(text, file=sys.stderr, flush=True))
     estimate = _make_forecast(planned, folder, opened)
     notes = _collect_notes(planned, data, folder)
+    terms = _collect_terms(planned, estimate)
     if as_json:
-        _print_json(_plan_as_json(planned, estimate, notes))
+        _print_json(_plan_as_json(planned, estimate, notes, terms))
     else:
-        _print_plan(planned, estimate, notes)
+        _print_plan(planned, estimate, notes, terms)
 
 
 def _make_forecast(planned: Plan, folder: Path, store: "Store") -> "Forecast":
@@ -82,22 +85,31 @@ def _make_forecast(planned: Plan, folder: Path, store: "Store") -> "Forecast":
     return forecast(planned, store, is_done, sum(map(is_done, added)))
 
 
+def _collect_terms(planned: Plan, estimate: "Forecast") -> list["Term"]:
+    from orca_sweep.planning.terms import list_terms
+    from orca_sweep.trial import resolve_configs
+
+    return list_terms(planned, estimate, resolve_configs(planned.cells))
+
+
 def _collect_notes(planned: Plan, data: Path, folder: Path) -> list[str]:
     from orca_sweep.results import describe_changes, read_reveals
     from orca_sweep.space.confounds import find_confounds
     from orca_sweep.trial import (
         describe_inputs,
         describe_proxies,
+        read_trial_facts,
         resolve_configs,
         unavailable_loggers,
         unavailable_parts,
+        warn_of_idle_placebos,
     )
 
     cells = resolve_configs(planned.cells)
     missing = list(map(str, unavailable_parts(cells, real_path(data))))
     missing += unavailable_loggers(logger.name for logger in planned.space.loggers)
     notes = [f"Not here: {text}" for text in missing] + describe_proxies(cells, planned.names)
-    notes += describe_inputs(cells)
+    notes += describe_inputs(cells) + warn_of_idle_placebos(_list_labelled(planned, cells), planned.names)
     if len(planned.space.seeds) < 2:
         notes.append("One seed has no interval: no difference between cells can be told from noise.")
     for cell in planned.cells:
@@ -114,10 +126,21 @@ def _collect_notes(planned: Plan, data: Path, folder: Path) -> list[str]:
             f"Test metrics of {folder} were revealed (last on {log[-1].time}): trials that start from now on are marked"
             " (n_reveals_before)."
         )
-    return list(dict.fromkeys([*notes, *planned.notes, *find_confounds(planned)]))
+    trials = {id(trial.config): trial for trial in cells}
+    confounds = find_confounds(planned, lambda cell: read_trial_facts(trials[id(cell)]))
+    return list(dict.fromkeys([*notes, *planned.notes, *confounds]))
 
 
-def _plan_as_json(planned: Plan, estimate: "Forecast", notes: list[str]) -> dict[str, Any]:
+def _list_labelled(planned: Plan, cells: list["ResolvedTrial"]) -> list["ResolvedTrial"]:
+    """The trials that show whether proxy labels act: those of the cells, or of all candidates if tuning decides it."""
+    from orca_sweep.trial import resolve_configs
+
+    if not {"embedder.objective", "embedder.label_gradient"} & planned.space.tune.keys():
+        return cells
+    return resolve_configs(config for cell in planned.tuned for config in cell.candidates or (cell.base,))
+
+
+def _plan_as_json(planned: Plan, estimate: "Forecast", notes: list[str], terms: Iterable["Term"]) -> dict[str, Any]:
     # A generator: all configs at once take gigabytes.
     trials = (
         {"trial_id": t.trial_id, "cell_id": t.cell_id, "seed": t.seed, "role": t.role, "config": t.config.model_dump()}
@@ -130,6 +153,7 @@ def _plan_as_json(planned: Plan, estimate: "Forecast", notes: list[str]) -> dict
         "problems": [],
         "merged": planned.n_merged,
         "notes": notes,
+        "terms": [{"topic": term.topic, "text": term.text, "facts": dict(term.facts)} for term in terms],
         "design": planned.space.design.name,
         "resolution": planned.aliasing.resolution if planned.aliasing else None,
         "aliases": planned.aliasing.aliases if planned.aliasing else [],
@@ -165,7 +189,7 @@ def _print_json(values: Mapping[str, Any]) -> None:
     print("\n}")
 
 
-def _print_plan(planned: Plan, estimate: "Forecast", notes: list[str]) -> None:
+def _print_plan(planned: Plan, estimate: "Forecast", notes: list[str], terms: Iterable["Term"]) -> None:
     console = open_console()
     space = planned.space
     if space.question:
@@ -181,6 +205,7 @@ def _print_plan(planned: Plan, estimate: "Forecast", notes: list[str]) -> None:
     for line in (
         *_write_design(planned),
         *_write_sizes(planned),
+        *(f"{term.topic}: {term.text}" for term in terms),
         *_write_forecast(estimate),
         *map("note: {}".format, notes),
     ):
@@ -189,7 +214,7 @@ def _print_plan(planned: Plan, estimate: "Forecast", notes: list[str]) -> None:
 
 def _write_sizes(planned: Plan) -> Iterator[str]:
     space = planned.space
-    merged = f"; {planned.n_merged} combinations are the same work as another and run once" if planned.n_merged else ""
+    merged = f"; {_count_merged(planned.n_merged)}" if planned.n_merged else ""
     again = f" + {len(space.aa)} A/A" if space.aa else ""
     n = len(planned.cells) * len(space.seeds) + len(space.aa)
     yield f"{len(planned.cells)} cells x {len(space.seeds)} seeds{again} = {n} trials{merged}"
@@ -206,14 +231,17 @@ def _write_sizes(planned: Plan) -> Iterator[str]:
             f"tuned within each cell: {tuned}; {search.method}, {' to '.join(map(str, counts))} candidates with seed {seeds};"
             f" the best on validation data is replicated: {len(planned.trials) + planned.n_later} trials in all"
         )
-    budget = {name: value for name, value in space.budget.model_dump().items() if value is not None}
-    if budget:
-        yield f"budget: {', '.join(f'{name} {value:g}' for name, value in budget.items())}"
     if space.margins:
         yield (
             f"margin fixed beforehand: {_write_margins(planned)}, in the metric's unit; differences within it do not count"
             " as meaningful"
         )
+
+
+def _count_merged(n: int) -> str:
+    if n == 1:
+        return "1 combination is the same work as another and runs once"
+    return f"{n} combinations are the same work as another and run once"
 
 
 def _write_margins(planned: Plan) -> str:

@@ -33,7 +33,14 @@ class Facts:
     has_adapters: bool | None = None
     pretrain_fraction: float | None = None
 
+    label_gradient: bool | None = None
+    """Whether the config asks for the gradient through label distances; None: as the objective does by default."""
+
     objective_settings: Collection[str] | None = None
+    objective_sees_labels: bool | None = None
+    """Whether the proxy's labels change the objective."""
+    published_label_gradient: bool | None = None
+    """The objective's own choice of ``label_gradient``; None if it has no such setting."""
     task_kind: str | None = None
     task_dims: int | None = None
     task_channels: int | None = None
@@ -89,6 +96,7 @@ def read_facts(settings: Mapping[str, Any], **record_facts: Any) -> Facts:
         "freeze_says_length": isinstance(schedule[0], str) and states_length(schedule[0]),
         "has_adapters": settings["finetune.lora_rank"] is not None,
         "pretrain_fraction": settings["body.pretrain_fraction"],
+        "label_gradient": settings["embedder.label_gradient"],
     }
     return Facts(**(facts | record_facts))
 
@@ -104,6 +112,29 @@ def _follows_rate(settings: Mapping[str, Any]) -> bool | None:
 def states_length(freeze: str) -> bool:
     """Returns whether a schedule leaves nothing for ``finetune.freeze_epochs`` to set."""
     return freeze == "none" or freezing.states_length(freeze)
+
+
+# Proxy labels -------------------------------------------------------------------------------------
+
+LABELS_CAN_ACT = (
+    "Choose an objective whose gradient uses labels, such as otdd-gaussian, or set embedder.label_gradient: true where the"
+    " objective takes it"
+)
+"""What to change where permuted labels test nothing."""
+
+
+def proxy_labels_act(facts: Facts) -> bool | None:
+    """Returns whether the labels of a trial's proxy reach the gradient of embedder training; None if nobody says.
+
+    Where they do not, permuted labels are no placebo: the embedder is trained as with the real ones.
+    """
+    if facts.trains_embedder is False or facts.objective_sees_labels is False:
+        return False
+    if facts.objective_sees_labels is None or facts.objective_settings is None:
+        return None
+    if "label_gradient" not in facts.objective_settings:
+        return True
+    return facts.published_label_gradient if facts.label_gradient is None else facts.label_gradient
 
 
 # Embedder -----------------------------------------------------------------------------------------

@@ -397,6 +397,13 @@ def _read_share(key: str, value: object) -> float:
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 
 
+def without_shuffling(name: str) -> str:
+    """Returns a proxy's name with its real labels: without each ``shuffled:`` before it."""
+    while name.startswith(SHUFFLED):
+        name = name.removeprefix(SHUFFLED)
+    return name
+
+
 def without_path(name: str) -> str:
     """Returns the name of a user's own task, proxy or body without the folders and names of its files.
 

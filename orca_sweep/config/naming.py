@@ -7,7 +7,14 @@ from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
-from orca_sweep.config.declaration import SHUFFLED, Declaration, TaskDeclaration, is_task_text, parse_proxy, parse_task
+from orca_sweep.config.declaration import (
+    Declaration,
+    TaskDeclaration,
+    is_task_text,
+    parse_proxy,
+    parse_task,
+    without_shuffling,
+)
 
 Declared = Declaration | TaskDeclaration
 DECLARED_FACTORS = ("task", "proxy")
@@ -25,7 +32,7 @@ def find_declaration(text: str) -> Declared | None:
             return parse_task(text)
         except ValueError:
             return None
-    return parse_proxy(_strip_shuffles(text))
+    return parse_proxy(without_shuffling(text))
 
 
 @lru_cache(maxsize=1024)  # thousands of cells ask for the same task
@@ -42,9 +49,9 @@ def label_declarations(texts: Iterable[str]) -> dict[str, str]:
     """
     names = list(dict.fromkeys(texts))
     declared = {
-        _strip_shuffles(text): declaration for text in names if (declaration := find_declaration(text)) is not None
+        without_shuffling(text): declaration for text in names if (declaration := find_declaration(text)) is not None
     }
-    taken = {_strip_shuffles(text) for text in names} - declared.keys()
+    taken = {without_shuffling(text) for text in names} - declared.keys()
     labels = {text: declaration.name for text, declaration in declared.items() if declaration.name}
     unnamed: dict[str, dict[str, Declared]] = {}
     for text, declaration in declared.items():
@@ -53,7 +60,7 @@ def label_declarations(texts: Iterable[str]) -> dict[str, str]:
     for name, alike in unnamed.items():
         labels |= _distinguish(name, alike, {*taken, *labels.values()})
     # Two declarations may still share a name that they give themselves: planning reports that.
-    return {text: _keep_shuffles(text) + labels.get(_strip_shuffles(text), _strip_shuffles(text)) for text in names}
+    return {text: _keep_shuffles(text) + labels.get(without_shuffling(text), without_shuffling(text)) for text in names}
 
 
 def explain_shared_names(texts: Iterable[str], kind: str) -> list[str]:
@@ -62,7 +69,7 @@ def explain_shared_names(texts: Iterable[str], kind: str) -> list[str]:
     for text in texts:
         declaration = find_declaration(text)
         if declaration is not None and declaration.name:
-            named.setdefault(declaration.name, {})[_strip_shuffles(text)] = declaration
+            named.setdefault(declaration.name, {})[without_shuffling(text)] = declaration
     return [
         f"{kind} name {name!r}: different declarations share it: {' and '.join(map(_describe_fully, same.values()))}."
         " A name belongs to one declaration. Give each its own name."
@@ -71,14 +78,8 @@ def explain_shared_names(texts: Iterable[str], kind: str) -> list[str]:
     ]
 
 
-def _strip_shuffles(text: str) -> str:
-    while text.startswith(SHUFFLED):
-        text = text.removeprefix(SHUFFLED)
-    return text
-
-
 def _keep_shuffles(text: str) -> str:
-    return text.removesuffix(_strip_shuffles(text))
+    return text.removesuffix(without_shuffling(text))
 
 
 def _shorten_path(declaration: Declared) -> str:

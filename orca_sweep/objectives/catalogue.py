@@ -55,11 +55,12 @@ OBJECTIVES.add(
         name="otdd-exact",
         meaning=(
             "optimal transport dataset distance, label distances by debiased entropic OT; ORCA's default."
-            " The proxy's labels change its value but not its gradient"
+            " The proxy's labels change its value; they do not reach its gradient unless embedder.label_gradient is true"
         ),
         constants=_exact_constants,
         distance=_exact_distance,
         settings={"epsilon": 0.1, "extra_iterations": 0, "label_gradient": False},
+        sees_proxy_labels=True,
     )
 )
 _gaussian_constants, _gaussian_distance = _make_otdd("gaussian")
@@ -70,6 +71,7 @@ OBJECTIVES.add(
         constants=_gaussian_constants,
         distance=_gaussian_distance,
         settings={"epsilon": 0.1, "extra_iterations": 0, "label_gradient": True},
+        sees_proxy_labels=True,
     )
 )
 OBJECTIVES.add(
@@ -82,6 +84,7 @@ OBJECTIVES.add(
         constants=_import_late("emd", "compute_emd_constants"),
         distance=_import_late("emd", "otdd_emd"),
         settings={"label_gradient": False},
+        sees_proxy_labels=True,
     )
 )
 OBJECTIVES.add(
@@ -91,6 +94,7 @@ OBJECTIVES.add(
         constants=_import_late("mmd", "compute_mmd_constants"),
         distance=_import_late("mmd", "mmd"),
         settings={"n_bandwidths": 5, "bandwidth_factor": 2.0},
+        sees_proxy_labels=False,
     )
 )
 OBJECTIVES.add(
@@ -99,6 +103,7 @@ OBJECTIVES.add(
         meaning="squared distance of the two means; ignores proxy labels",
         constants=_import_late("moments", "compute_l2_constants"),
         distance=_import_late("moments", "l2"),
+        sees_proxy_labels=False,
     )
 )
 OBJECTIVES.add(
@@ -109,6 +114,7 @@ OBJECTIVES.add(
         ),
         constants=_import_late("moments", "compute_l2_paired_constants"),
         distance=_import_late("moments", "l2_paired"),
+        sees_proxy_labels=False,
     )
 )
 OBJECTIVES.add(
@@ -120,6 +126,7 @@ OBJECTIVES.add(
         ),
         constants=_import_late("moments", "compute_moment_constants"),
         distance=_import_late("moments", "moment"),
+        sees_proxy_labels=False,
     )
 )
 OBJECTIVES.add(
@@ -129,6 +136,7 @@ OBJECTIVES.add(
         constants=_import_late("sliced", "compute_sliced_constants"),
         distance=_import_late("sliced", "sliced_wasserstein"),
         settings={"n_projections": 128, "projection_seed": 0},
+        sees_proxy_labels=False,
     )
 )
 OBJECTIVES.add(
@@ -137,6 +145,7 @@ OBJECTIVES.add(
         meaning="no alignment: zero, with zero gradient",
         constants=_return_no_constants,
         distance=_return_zero,
+        sees_proxy_labels=False,
     )
 )
 

@@ -179,7 +179,8 @@ def otdd(constants: Mapping[str, Tensor], target: Tensor, label_distance: LabelD
     """Returns the OTDD of one target class (n, D) to the proxy of ``compute_otdd_constants``.
 
     With ``label_gradient`` off, the proxy's labels change only the value: W[y_i, t] depends on i alone, and balanced
-    transport with cost C[i, j] + r[i] has the same plan. This is the default of ``exact``, as in the released code,
+    transport with cost C[i, j] + r[i] has the same plan once it has converged. The short annealing leaves a trace of the
+    labels in the gradient, about a thousandth of its size. This is the default of ``exact``, as in the released code,
     which detaches the label distances. With it on, W enters both last updates, so its gradient counts about twice. This
     is the default of ``gaussian``, as in the released code, and is kept as published.
 

@@ -27,6 +27,13 @@ class Objective:
     constants: Callable[..., Mapping[str, "Tensor"]]
     distance: Callable[..., "Tensor"]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    sees_proxy_labels: bool | None = None
+    """Whether the proxy's labels change the distance; None: nobody says.
+
+    If they do, they also reach the gradient, unless the objective has a setting ``label_gradient`` that is off: then they
+    change the value alone, beyond what an unconverged transport leaves (``otdd``). A contract test measures this for every
+    registered objective.
+    """
 
 
 class NonFiniteError(DataError):

@@ -96,6 +96,10 @@ class Forecast:
     contrasts: tuple[Contrasts, ...]
     checkpoint_mib: float | None
     """Checkpoint of the largest trial whose size is known from earlier rows, on disk while it runs; None: none is known."""
+    longest_trial_s: float | None = None
+    """Seconds of the longest trial of known cost, without the stages that it shares; None: none is known."""
+    n_over_limit: int = 0
+    """How many of the trials that are left will probably exceed ``limits.trial_s``."""
 
 
 def forecast(
@@ -136,6 +140,8 @@ def forecast(
         n_rows=len(config_rows),
         contrasts=tuple(_compute_contrasts(plan, config_rows)),
         checkpoint_mib=_estimate_checkpoint_mib(left, config_rows),
+        longest_trial_s=max(filter(None, seconds), default=None),
+        n_over_limit=sum(s > (plan.space.limits.trial_s or math.inf) for s in seconds if s is not None),
     )
 
 

@@ -4,7 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from orca_sweep.config.declaration import SHUFFLED, Declaration, explain_declaration, parse_proxy
+from orca_sweep.config.declaration import (
+    SHUFFLED,
+    Declaration,
+    explain_declaration,
+    parse_proxy,
+    without_shuffling,
+)
 from orca_sweep.config.naming import label_of
 from orca_sweep.data import missing_packages
 from orca_sweep.data.pointers import pointer_problem
@@ -100,9 +106,7 @@ def find_local_path(name: str) -> Path | None:
 
 def _parse_local(name: str) -> Declaration | None:
     """Returns the declaration of a proxy in a local file or folder; None for every other proxy."""
-    plain = name
-    while plain.startswith(SHUFFLED):
-        plain = plain.removeprefix(SHUFFLED)
+    plain = without_shuffling(name)
     declaration = None if plain in PROXIES else parse_proxy(plain)
     return declaration if declaration is not None and declaration.is_local else None
 

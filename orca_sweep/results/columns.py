@@ -128,6 +128,14 @@ TRIAL_MEASURES = _make_columns(
         ("n_proxy", "int64", "samples", "proxy samples that the target is aligned to"),
         ("n_proxy_found", "int64", "samples", "samples in the proxy data, before the cut to those that are used"),
         ("n_proxy_classes", "int64", "classes", "classes among the proxy samples"),
+        (
+            "proxy_labels_act",
+            "bool",
+            "",
+            "whether the proxy's labels reach the gradient of embedder training; where they do not, permuted labels train the"
+            " embedder as the real ones do, but for rounding, what a short annealing leaves, and classes that are skipped; null"
+            " without embedder training, and if the objective does not say",
+        ),
         ("n_proxy_texts_cut", "int64", "texts", "proxy texts that are too long, so that only their beginning is used"),
         (
             "proxy_mean",

@@ -1,13 +1,24 @@
 """Warns of comparisons that mix two effects: knobs that move together, unequal effort, learning rates never tried."""
 
 import itertools
+import math
 import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
-from typing import Any
+from typing import Any, Literal
 
-from orca_sweep.config import Facts, TrialConfig, acts, read_facts, rules
+from orca_sweep.config import (
+    Facts,
+    TrialConfig,
+    acts,
+    embedder_training_fields,
+    naive_settings,
+    read_facts,
+    rules,
+)
 from orca_sweep.config.freezing import Phase, cut_phases, parse_schedule, without_stepping
 from orca_sweep.config.labels import write_level
 from orca_sweep.space.records import Plan
@@ -16,11 +27,28 @@ EFFORT = ("finetune.epochs", "finetune.batch_size", "finetune.accumulation", "da
 """What sets the number of fine-tuning optimizer steps of a task."""
 
 
-def find_confounds(plan: Plan) -> list[str]:
-    """Returns a warning for each difference between cells that could be mistaken for an effect or hide in one."""
+TRAINING = "embedder training"
+"""Stands for the comparison of naive and trained cells beside the names of factors."""
+ReadFacts = Callable[[TrialConfig], Facts]
+"""Returns the facts that decide which knobs act in a cell."""
+
+
+def read_own_facts(cell: TrialConfig) -> Facts:
+    """Returns the facts that a config alone shows."""
+    return read_facts(cell.flat())
+
+
+def find_confounds(plan: Plan, read: ReadFacts = read_own_facts) -> list[str]:
+    """Returns a warning for each difference between cells that could be mistaken for an effect or hide in one.
+
+    Args:
+        plan: the plan.
+        read: returns the facts of a cell; with those of its records, a knob that its task, body or objective lets idle is
+            not taken for one that acts.
+    """
     warnings: list[str] = []
     for task, cells in plan.by_task.items():
-        columns = _Columns(cells, [plan.labels_of(cell) for cell in cells])
+        columns = _Columns(cells, [plan.labels_of(cell) for cell in cells], read)
         name = plan.names[task]
         warnings += _warn_moving_together(plan, name, columns)
         warnings += _warn_unequal_steps(plan, name, columns)
@@ -32,8 +60,10 @@ def find_confounds(plan: Plan) -> list[str]:
 class _Columns:
     """The settings of a task's cells by field, read on demand, since all of them at once take much memory."""
 
-    def __init__(self, cells: Sequence[TrialConfig], labels: Sequence[Mapping[str, str]]) -> None:
-        self.cells, self.labels = cells, labels
+    def __init__(
+        self, cells: Sequence[TrialConfig], labels: Sequence[Mapping[str, str]], read: ReadFacts = read_own_facts
+    ) -> None:
+        self.cells, self.labels, self.read = cells, labels, read
         self._known: dict[str, list[Any]] = {}
         self._acting: dict[str, list[bool]] = {}
 
@@ -44,7 +74,7 @@ class _Columns:
         return self._known[path]
 
     def acts(self, path: str) -> list[bool]:
-        """Returns whether a field acts in each cell, as far as the config alone shows."""
+        """Returns whether a field acts in each cell, as far as the facts show."""
         if path not in self._acting:
             self._acting[path] = (
                 [acts(path, facts) for facts in self._facts] if rules().get(path) else [True] * len(self.cells)
@@ -53,42 +83,165 @@ class _Columns:
 
     @cached_property
     def _facts(self) -> list[Facts]:
-        return [read_facts(cell.flat()) for cell in self.cells]
+        return list(map(self.read, self.cells))
+
+    @cached_property
+    def trains(self) -> list[bool]:
+        """Whether each cell trains its embedder; a cell that does not is naive."""
+        return [epochs > 0 for epochs in self["embedder.epochs"]]
 
     def levels(self, path: str) -> list[Any]:
         """Returns the label of a factor in each cell, since two schedules may be stored as one value; else the field's value."""
         return [labels[path] for labels in self.labels] if path in self.labels[0] else self[path]
 
 
-def _warn_moving_together(plan: Plan, task: str, columns: _Columns) -> Iterator[str]:
-    """Warns of factors and settings under ``when`` whose levels correspond one to one over a task's cells.
+# Fields that move together --------------------------------------------------------------------------
 
-    Two fields are compared in the cells where both act: elsewhere one of them has no level.
-    """
-    ruled = {path for rule in plan.space.when for path in rule.settings}
+
+def _warn_moving_together(plan: Plan, task: str, columns: _Columns) -> Iterator[str]:
+    """Warns of factors and settings under ``when`` that cannot be told apart, in all cells of a task or in some."""
     factors = list(plan.space.factors)
-    paths = [*factors, *sorted(ruled - set(factors))]
-    warned: set[str] = set()
+    ruled = sorted({path for rule in plan.space.when for path in rule.settings} - set(factors))
+    warned: set[frozenset[str]] = set()
+    yield from _warn_in_every_cell([*factors, *ruled], task, columns, warned)
+    yield from _warn_beside_training([*factors, *ruled], task, columns, warned)
+    for path in ruled:
+        yield from _warn_in_some_comparisons(factors, path, task, columns, warned=warned)
+
+
+def _warn_in_every_cell(
+    paths: Sequence[str], task: str, columns: _Columns, warned: set[frozenset[str]]
+) -> Iterator[str]:
+    """Warns of fields whose levels correspond one to one, and notes the pairs in ``warned``."""
+    linked: set[str] = set()
     for i, path in enumerate(paths):
-        together = [other for other in paths[i + 1 :] if other not in warned and _go_together(path, other, columns)]
-        if together and path not in warned:
-            warned.update(together)
-            names = " and ".join(together)
+        links = {other: _link_levels(path, other, columns) for other in paths[i + 1 :] if other not in linked}
+        together = [other for other, link in links.items() if link is not None]
+        if together and path not in linked:
+            linked.update(together)
+            warned.update(frozenset((path, other)) for other in together)
+            where = f"in every cell of {task}{' where both act' if 'acting' in links.values() else ''}"
             yield (
-                f"{path} and {names} move together in every cell of {task}: the effect of one cannot be separated from that"
+                f"{path} and {' and '.join(together)} move together {where}: the effect of one cannot be separated from that"
                 " of the other. Cross them, or read a contrast as the effect of both."
             )
 
 
-def _go_together(path: str, other: str, columns: _Columns) -> bool:
-    levels = set(
-        itertools.compress(
-            zip(columns.levels(path), columns.levels(other), strict=True),
-            map(operator.and_, columns.acts(path), columns.acts(other)),
-        )
-    )
+def _link_levels(path: str, other: str, columns: _Columns) -> Literal["all", "acting"] | None:
+    """Returns the cells in which the levels of two fields correspond one to one: all, or those where both act.
+
+    Naive is a level of what trains the embedder, and is compared with the levels of everything else.
+    """
+    pairs = list(zip(columns.levels(path), columns.levels(other), strict=True))
+    acting = list(map(operator.and_, columns.acts(path), columns.acts(other)))
+    training = embedder_training_fields()
+    # The field outside embedder training decides where both have a level.
+    outer = other if path in training else path
+    has_naive = (path in training) != (other in training) and bool({path, other} & naive_settings().keys())
+    if _are_one_to_one(itertools.compress(pairs, columns.acts(outer) if has_naive else acting)):
+        return "all" if has_naive or all(acting) else "acting"
+    return "acting" if has_naive and _are_one_to_one(itertools.compress(pairs, acting)) else None
+
+
+def _are_one_to_one(pairs: Iterable[tuple[Any, Any]]) -> bool:
+    levels = set(pairs)
     firsts, seconds = {a for a, _ in levels}, {b for _, b in levels}
     return len(firsts) > 1 and len(levels) == len(firsts) == len(seconds)
+
+
+def _warn_beside_training(
+    paths: Sequence[str], task: str, columns: _Columns, warned: set[frozenset[str]]
+) -> Iterator[str]:
+    """Warns of fields that have one set of levels in naive cells and another where the embedder is trained."""
+    training = embedder_training_fields()
+    for path in (path for path in paths if path not in training):
+        if any(path in pair and pair & training for pair in warned):
+            continue
+        levels: dict[bool, set[Any]] = {True: set(), False: set()}
+        for trains, level, is_acting in zip(columns.trains, columns.levels(path), columns.acts(path), strict=True):
+            if is_acting:
+                levels[trains].add(level)
+        if all(levels.values()) and levels[True].isdisjoint(levels[False]):
+            warned.update(frozenset((path, other)) for other in training)
+            yield (
+                f"{TRAINING.capitalize()} and {path} move together in every cell of {task} (naive: {_list_sorted(levels[False])};"
+                f" trained: {_list_sorted(levels[True])}): a difference from naive may come from either. Give naive and"
+                " trained cells equal values, or read the contrast as the effect of both."
+            )
+
+
+def _warn_in_some_comparisons(
+    factors: Sequence[str], path: str, task: str, columns: _Columns, *, warned: set[frozenset[str]]
+) -> Iterator[str]:
+    """Warns of factors some of whose comparisons also change a field that a rule sets."""
+    for subject, comparisons in _list_comparisons(factors, columns):
+        fields = embedder_training_fields() if subject == TRAINING else {subject}
+        if any(frozenset((field, path)) in warned for field in fields):
+            continue
+        n_mixed, n = comparisons.count_mixed(columns.levels(path), columns.acts(path))
+        if n_mixed:
+            what = "naive and trained cells" if subject == TRAINING else f"levels of {subject}"
+            yield (
+                f"{n_mixed} of {n} comparisons between {what} in {task} also change {path}, which a rule of 'when' sets:"
+                f" such a difference may come from either. Set {path} alike in the cells to compare, or read these contrasts"
+                " as the effect of both."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Comparisons:
+    """The pairs of a task's cells that differ in one thing: cells of equal keys and unequal levels."""
+
+    keys: Sequence[Any]
+    levels: Sequence[Any]
+    is_in: Sequence[bool]
+    """Whether each cell is compared at all."""
+
+    def count_mixed(self, values: Sequence[Any], acting: Sequence[bool]) -> tuple[int, int]:
+        """Returns how many pairs also differ in a value, and how many there are, among the cells where it acts."""
+        groups: dict[Any, list[tuple[Any, Any]]] = {}
+        for key, level, value, holds in zip(
+            self.keys, self.levels, values, map(operator.and_, self.is_in, acting), strict=True
+        ):
+            if holds:
+                groups.setdefault(key, []).append((level, value))
+        n_mixed = n = 0
+        for pairs in groups.values():
+            n_apart = _count_equal([None] * len(pairs)) - _count_equal(level for level, _ in pairs)
+            n += n_apart
+            n_mixed += n_apart - _count_equal(value for _, value in pairs) + _count_equal(pairs)
+        return n_mixed, n
+
+
+def _count_equal(values: Iterable[Any]) -> int:
+    """Returns the number of pairs of equal values."""
+    return sum(math.comb(n, 2) for n in Counter(values).values())
+
+
+def _list_comparisons(factors: Sequence[str], columns: _Columns) -> Iterator[tuple[str, _Comparisons]]:
+    """Yields what is compared and the pairs of cells that differ in it alone: each factor, and naive against trained.
+
+    The settings of embedder training have no level in naive cells, so a naive cell is compared with every trained one that
+    agrees in the rest.
+    """
+    training, n = embedder_training_fields(), len(columns.cells)
+    for factor in factors:
+        keys = _join_columns([columns.levels(other) for other in factors if other != factor], n)
+        is_in = columns.trains if factor in training else [True] * n
+        yield factor, _Comparisons(keys=keys, levels=columns.levels(factor), is_in=is_in)
+    keys = _join_columns([columns.levels(other) for other in factors if other not in training], n)
+    yield TRAINING, _Comparisons(keys=keys, levels=columns.trains, is_in=[True] * n)
+
+
+def _join_columns(columns: Sequence[Sequence[Any]], n: int) -> list[tuple[Any, ...]]:
+    return list(zip(*columns, strict=True)) if columns else [()] * n
+
+
+def _list_sorted(values: Iterable[Any]) -> str:
+    return ", ".join(sorted(map(write_level, values)))
+
+
+# Effort and rates -----------------------------------------------------------------------------------
 
 
 def _warn_unequal_steps(plan: Plan, task: str, columns: _Columns) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -45,6 +46,8 @@ class Design:
     """Returns the number of combinations from each factor's number of levels, without making them."""
     levels: str = "any"
     """How many levels the factors must have: any, two each, or equally many."""
+    may_repeat: bool = False
+    """Whether the design lists its combinations, so that a factor may repeat a level."""
     find_aliasing: Callable[[Levels], Aliasing] | None = None
     """Returns what the design cannot separate; only for a fraction."""
 
@@ -159,6 +162,7 @@ DESIGNS: Mapping[str, Design] = {
             combine=_zip_levels,
             count=_count_zip,
             levels="equally many",
+            may_repeat=True,
         ),
         Design(
             name="one_at_a_time",
@@ -220,6 +224,17 @@ def list_combinations(
             yield combination
 
 
+def describe_repetitions(combinations: Iterable[Mapping[str, str]]) -> Iterator[str]:
+    """Yields a note that names the combinations that stand more than once among those of a design; levels are written."""
+    counts = Counter(", ".join(f"{path} {level}" for path, level in levels.items()) for levels in combinations)
+    repeated = [f"{named} ({n} times)" for named, n in counts.items() if n > 1]
+    if repeated:
+        more = f"; and {len(repeated) - MOST_NAMED} more" if len(repeated) > MOST_NAMED else ""
+        yield f"Combinations that the space lists more than once run once: {'; '.join(repeated[:MOST_NAMED])}{more}."
+
+
+MOST_NAMED = 5
+"""The most combinations that a note names."""
 MOST_PRODUCTS = 1000
 """A rule with at most this many combinations of levels is written out into a lookup table."""
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orca_sweep.config import TrialConfig
+from orca_sweep.config.acting import LABELS_CAN_ACT
 from orca_sweep.config.declaration import SHUFFLED
+from orca_sweep.config.naming import label_declarations
 from orca_sweep.errors import MOST_PROBLEMS, InputError, Problem
 from orca_sweep.space import designs
 from orca_sweep.space.documents import Keys
@@ -111,6 +113,30 @@ def add_placebo_levels(space: Space, combinations: Sequence[Resolved]) -> Space:
     written = {**space.written, "proxy": {**shuffled, **space.written.get("proxy", {})}}
     levels = dict.fromkeys((*space.factors.get("proxy", ()), *(level for _, level in asked)))
     return replace(space, base=base, factors={**space.factors, "proxy": tuple(levels)}, written=written)
+
+
+def describe_merged_placebos(
+    by_cell: Mapping[str, Sequence[Resolved]],
+) -> Iterator[str]:
+    """Yields a note for each objective under which permuted labels are the same work as real ones.
+
+    Args:
+        by_cell: the combinations of each cell.
+    """
+    labels = label_declarations(dict.fromkeys(combinations[0].cell.proxy for combinations in by_cell.values()))
+    proxies: dict[str, dict[str, None]] = {}
+    for combinations in by_cell.values():
+        for asked in combinations:
+            cell, proxy = asked.cell, str(asked.settings.get("proxy"))
+            if cell.embedder.epochs and proxy.startswith(SHUFFLED) and not cell.proxy.startswith(SHUFFLED):
+                proxies.setdefault(cell.embedder.objective, {})[labels[combinations[0].cell.proxy]] = None
+    for objective, names in proxies.items():
+        permuted = ", ".join(f"{SHUFFLED}{name}" for name in names)
+        yield (
+            f"proxy {permuted} is the same work as with the real labels under embedder.objective {objective}, which sees no"
+            f" labels: it runs once, with the real labels, and is no placebo there. {LABELS_CAN_ACT}, or use the placebo"
+            " dummy."
+        )
 
 
 def find_split_rules(space: Space, labels: Mapping[str, Mapping[str, str]]) -> Iterator[Problem]:

@@ -5,6 +5,7 @@ from operator import attrgetter
 from typing import Any
 
 from orca_sweep.config import TrialConfig, acts, default_settings, naive_settings, read_facts
+from orca_sweep.config.declaration import SHUFFLED
 from orca_sweep.config.labels import FREEZE, write_stored
 from orca_sweep.config.naming import DECLARED_FACTORS, label_declarations
 from orca_sweep.space.expansion import Resolved
@@ -75,6 +76,8 @@ def _is_idle(path: str, asked: Any, cell: TrialConfig, is_tuned: bool) -> bool:
     A level that has no effect with one candidate of tuning may have one with the next.
     """
     value, facts = attrgetter(path)(cell), read_facts(cell.flat())
+    if path == "proxy" and facts.trains_embedder:  # permuted labels where the objective sees none
+        return str(asked).startswith(SHUFFLED) and not value.startswith(SHUFFLED)
     if path in naive_settings():
         return not facts.trains_embedder
     if is_tuned or path == FREEZE:

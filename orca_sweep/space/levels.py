@@ -137,12 +137,18 @@ def read_base(reading: Reading, raw: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def read_factors(reading: Reading, raw: Mapping[str, Any]) -> dict[str, Levels]:
-    """Returns the levels of each factor, without factors none of whose levels could be read."""
+def read_factors(reading: Reading, raw: Mapping[str, Any], *, may_repeat: bool = False) -> dict[str, Levels]:
+    """Returns the levels of each factor, without factors none of whose levels could be read.
+
+    Args:
+        reading: the state of reading the space.
+        raw: the levels as the YAML writes them.
+        may_repeat: whether the design lists combinations, so that a level may stand in several of them.
+    """
     factors: dict[str, Levels] = {}
     for field, keys, values in _walk_once(reading, "factors", raw):
         if reading.check_field(field, keys):
-            factors[field] = _read_levels(reading, field, values, keys)
+            factors[field] = _read_levels(reading, field, values, keys, may_repeat=may_repeat)
     return {field: levels for field, levels in factors.items() if levels}
 
 
@@ -170,7 +176,7 @@ def _walk_once(reading: Reading, key: str, raw: Mapping[str, Any]) -> Iterator[t
         yield field, keys, value
 
 
-def _read_levels(reading: Reading, field: str, raw: object, keys: Keys) -> Levels:
+def _read_levels(reading: Reading, field: str, raw: object, keys: Keys, *, may_repeat: bool = False) -> Levels:
     scope = keys[0]
     if not isinstance(raw, list) or not raw:
         remedy = "Give a list such as [a, b], or set it in base."
@@ -178,13 +184,16 @@ def _read_levels(reading: Reading, field: str, raw: object, keys: Keys) -> Level
         return ()
     if not reading.check_length(raw, keys, field, scope):
         return ()
-    levels: dict[Any, None] = {}
+    levels: list[Any] = []
+    seen: set[Any] = set()
     for i, value in enumerate(raw):
         here = (*keys, str(i))
         for level in reading.read_level(field, value, here):
-            if level in levels:
+            if level in seen and not may_repeat:
                 reading.report(here, _find_repetition(reading, field, level, value).at("", scope))
-            levels[level] = None
+                continue
+            seen.add(level)
+            levels.append(level)
     return tuple(levels)
 
 

@@ -1,17 +1,19 @@
 """From a space to its plan: combinations that are equal work become one cell, and each cell runs with every seed."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from orca_sweep.config import Hasher, TrialConfig, knobs
 from orca_sweep.config.naming import explain_shared_names
 from orca_sweep.errors import NO_VALUE, InputError, Problem
+from orca_sweep.space import designs
 from orca_sweep.space.expansion import (
     Resolved,
     add_placebo_levels,
     describe_imbalance,
+    describe_merged_placebos,
     expand_space,
     find_split_declarations,
     find_split_rules,
@@ -102,9 +104,19 @@ def make_plan(space: Space, resolve: Resolve) -> Plan:
         n_combinations=len(combinations),
         tuned=tuned,
         aliasing=aliasing,
-        notes=(*describe_imbalance(space, aliasing, by_cell, labels), *merge_notes),
+        notes=(*describe_imbalance(space, aliasing, by_cell, labels), *_describe_merges(space, by_cell), *merge_notes),
         labels=labels,
     )
+
+
+def _describe_merges(space: Space, by_cell: Mapping[str, Sequence[Resolved]]) -> Iterator[str]:
+    """Notes on combinations that a design lists twice, and on placebos that are the same work as the real proxy."""
+    yield from describe_merged_placebos(by_cell)
+    if space.design.may_repeat:
+        combinations = space.design.combine(space.factors)
+        yield from designs.describe_repetitions(
+            {path: space.write_level(path, level) for path, level in levels.items()} for levels in combinations
+        )
 
 
 def _merge_equal_cells(combinations: Iterable[Resolved], hasher: Hasher) -> dict[str, list[Resolved]]:

@@ -64,7 +64,10 @@ def read_space_and_problems(path: Path, max_trials: int = MAX_TRIALS) -> tuple[S
 
 
 def _build_space(reading: Reading, keys: SpaceKeys) -> Space:
-    base, factors = read_base(reading, keys.base), read_factors(reading, keys.factors)
+    base = read_base(reading, keys.base)
+    # Of a design that could not be read, nobody knows whether it lists combinations.
+    may_repeat = keys.design.design.may_repeat or _was_design_refused(reading)
+    factors = read_factors(reading, keys.factors, may_repeat=may_repeat)
     when = tuple(read_rules(reading, keys.when, factors))
     ruled = [field for rule in when for field in rule.settings]
     tune = read_tune(reading, keys.tune, [*base, *factors, *ruled])
@@ -208,11 +211,15 @@ def _fit_design(reading: Reading, keys: SpaceKeys, factors: Factors) -> designs.
     design = keys.design.design
     misfits = list(designs.find_misfits(design, count_levels(keys.factors)))
     reading.report(("design",), *(Problem(field="design", value=design.name, rule=rule) for rule in misfits))
-    was_refused = any(problem.field in ("design", "design.name") for problem in reading.problems)
+    was_refused = _was_design_refused(reading)
     # If some levels could not be read, the others may not fit a design that all levels together fit.
     counts = {field: len(levels) for field, levels in factors.items()}
     is_misfit = was_refused or any(designs.find_misfits(design, counts))
     return designs.DESIGNS[NEVER_LARGE] if is_misfit else design
+
+
+def _was_design_refused(reading: Reading) -> bool:
+    return any(problem.field in ("design", "design.name") for problem in reading.problems)
 
 
 # Keys that name parts -----------------------------------------------------------------------------

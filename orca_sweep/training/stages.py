@@ -23,6 +23,7 @@ from orca_sweep.tasks import Task, TaskData, describe_metric, load_task_data
 from orca_sweep.training.context import CHECKPOINT, RunContext, RunRecord, find_home
 from orca_sweep.trial.identity import find_changes
 from orca_sweep.trial.importing import code_digest
+from orca_sweep.trial.placebos import labels_act_in
 from orca_sweep.trial.records import ResolvedTrial
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def _embed_proxy(trial: ResolvedTrial, body: Any, context: RunContext, record: R
             record.note_reuse("proxy-features", proxy.seconds)
             phases.append({"reused_s": proxy.seconds})
     record.row |= _describe_proxy(samples, treatment, proxy.n_texts_cut)
+    record.row["proxy_labels_act"] = labels_act_in(trial) and record.row["n_proxy_classes"] > 1
     context.passed("proxy-features")
     return proxy
 

@@ -8,8 +8,10 @@ from orca_sweep.trial.availability import (
     unavailable_loggers,
     unavailable_parts,
 )
+from orca_sweep.trial.facts import read_trial_facts
 from orca_sweep.trial.identity import check_contents, find_changes
 from orca_sweep.trial.importing import load_imports
+from orca_sweep.trial.placebos import labels_act_in, warn_of_idle_placebos
 from orca_sweep.trial.records import Records, ResolvedTrial, resolve_config, resolve_configs
 from orca_sweep.trial.remembering import Remembering
 from orca_sweep.trial.resolve import make_config, resolve_settings
@@ -26,12 +28,15 @@ __all__ = [
     "find_body_problems",
     "find_changes",
     "find_task_problems",
+    "labels_act_in",
     "load_imports",
     "make_config",
+    "read_trial_facts",
     "resolve_config",
     "resolve_configs",
     "resolve_settings",
     "shared_stages",
     "unavailable_loggers",
     "unavailable_parts",
+    "warn_of_idle_placebos",
 ]

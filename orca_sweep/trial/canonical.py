@@ -17,6 +17,7 @@ from orca_sweep.config import (
 )
 from orca_sweep.config.acting import BY_FORM, DEFAULT
 from orca_sweep.config.canonical_schedules import RunFacts, canonicalise_schedule
+from orca_sweep.config.declaration import without_shuffling
 from orca_sweep.config.freeze_words import without_predictor
 from orca_sweep.proxies import canonicalise_proxy
 from orca_sweep.tasks import canonicalise_task, drop_normalise
@@ -33,6 +34,7 @@ def canonical_settings(settings: Mapping[str, Any], records: KnownRecords) -> di
 
     - A knob that does not act in this trial, by the rules beside its field, takes its default.
     - Without embedder training (no epochs, no proxy or no objective), these three are 0, none and none.
+    - Where the objective sees no proxy labels, permuted labels are the real ones.
     - Where several values of ``embedder.init``, ``embedder.label_gradient``, ``embedder.proxy_scaling``,
       ``finetune.freeze``, ``finetune.dropout`` or ``body.pretrain_steps`` do the same work, one of them stands for all.
     - ``data.normalise`` takes the task's own way where it is null or the inputs are codes.
@@ -132,6 +134,8 @@ def _canonical_forms(flat: Mapping[str, Any], records: KnownRecords, facts: Fact
     """One value for each knob that acts but has several values that do the same in this trial."""
     forms: dict[str, Any] = {}
     body, objective = records.body, records.objective
+    if facts.trains_embedder and facts.objective_sees_labels is False:
+        forms["proxy"] = without_shuffling(flat["proxy"])
     published = objective.settings.get("label_gradient") if objective is not None and facts.trains_embedder else None
     if published is not None and flat.get("embedder.label_gradient") is None:
         forms["embedder.label_gradient"] = published

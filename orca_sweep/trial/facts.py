@@ -4,15 +4,23 @@ from pathlib import Path
 from typing import Any
 
 from orca_sweep.bodies import Body
+from orca_sweep.config import Facts, read_facts
+from orca_sweep.objectives import Objective
 from orca_sweep.proxies import Proxy
 from orca_sweep.tasks import Task
-from orca_sweep.trial.records import KnownRecords
+from orca_sweep.trial.records import KnownRecords, ResolvedTrial
+
+
+def read_trial_facts(trial: ResolvedTrial) -> Facts:
+    """Returns the facts of a trial's config and of the records that it names."""
+    known = KnownRecords(task=trial.task, body=trial.body, proxy=trial.proxy, objective=trial.objective)
+    return read_facts(trial.config.flat(), **describe_records(known))
 
 
 def describe_records(records: KnownRecords) -> dict[str, Any]:
     """Returns the facts of the records that a trial's settings name."""
     task, body, proxy, objective = records.task, records.body, records.proxy, records.objective
-    facts: dict[str, Any] = {} if objective is None else {"objective_settings": objective.settings}
+    facts = {} if objective is None else _describe_objective(objective)
     if task is not None:
         facts |= _describe_task(task)
     if body is not None:
@@ -20,6 +28,14 @@ def describe_records(records: KnownRecords) -> dict[str, Any]:
     if body is not None and proxy is not None:
         facts |= _describe_proxy(proxy, body)
     return facts
+
+
+def _describe_objective(objective: Objective) -> dict[str, Any]:
+    return {
+        "objective_settings": objective.settings,
+        "objective_sees_labels": objective.sees_proxy_labels,
+        "published_label_gradient": objective.settings.get("label_gradient"),
+    }
 
 
 def _describe_task(task: Task) -> dict[str, Any]:

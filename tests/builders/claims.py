@@ -36,8 +36,9 @@ def noise(name, seed):
 
 
 def cell(task, levels, value, seeds=range(SEEDS), **more):
-    """Trials of a cell whose true error is ``value``."""
+    """Trials of a cell whose true error is ``value``; the labels of its proxy act."""
     name = repr((task, sorted(levels.items())))
+    more = {"proxy_labels_act": levels["embedder.epochs"] > 0 or None, **more}
     trials = []
     for seed in seeds:
         error = value + 0.02 * seed + noise(name, seed)

@@ -230,7 +230,9 @@ def test_plan_prints_the_forecast_and_its_json_is_valid(write_space, tmp_path, m
         "hours of trials one after another",
         "from 2 earlier rows",
         "tiny, each cell against the first with 2 seeds: p cannot fall below 0.5 (1 after Holm's correction for 5 comparisons)",
-        "budget: trials 9, gpu_hours 5",
+        "budget: trials 9 is below the plan: it stops the sweep after 9 of 13 trials, which is every cell with 1 of 2 seeds",
+        "budget: gpu_hours 5 covers the 0 GPU-hours that are left",
+        "resources: 1 CPU (1 thread), no GPU per trial (the default)",
     ):
         assert words in shown.out, words
     assert command(monkeypatch, "plan", space, "--json") == 0

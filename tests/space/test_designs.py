@@ -218,6 +218,81 @@ def test_rows_removed_from_a_fraction_or_added_to_it_are_reported(write_space):
     assert all("proxy" not in effect for effects in made.aliasing.aliases for effect in effects)
 
 
+ZIPPED = """\
+base: {task: tiny}
+factors:
+  proxy: [mnist5k, mnist5k, dummy, mnist5k]
+  embedder.epochs: [0, 2, 2, 2]
+design: zip
+seeds: 2
+"""
+
+
+def test_zip_lists_combinations_so_levels_may_repeat_and_equal_combinations_run_once(write_space):
+    made = plan(write_space, ZIPPED)
+    assert [tuple(labels.values()) for labels in made.labels.values()] == [
+        ("none", "0"),
+        ("mnist5k", "2"),
+        ("dummy", "2"),
+    ]
+    assert (made.n_combinations, made.n_merged, len(made.trials)) == (4, 1, 6)
+    (note,) = made.notes
+    assert note == (
+        "Combinations that the space lists more than once run once: proxy mnist5k, embedder.epochs 2 (2 times)."
+    )
+    text = shown(write_space, ZIPPED)
+    assert "1 combination is the same work as another and runs once" in text and f"note: {note}" in text
+    # The trials are those of the same cells in any other design.
+    crossed = ZIPPED.replace("mnist5k, mnist5k, dummy, mnist5k", "mnist5k, dummy").replace("0, 2, 2, 2", "0, 2")
+    every = plan(write_space, crossed.replace("design: zip", "design: cross"))
+    assert {trial.trial_id for trial in made.trials} == {trial.trial_id for trial in every.trials}
+
+
+def test_zip_repeats_levels_of_three_factors_however_they_are_spelt(write_space):
+    text = ZIPPED.replace("2, 2, 2]", "2, 2, 2]\n  finetune.lr: [1e-3, 0.001, 1e-2, 1e-2]")
+    made = plan(write_space, text)
+    assert [tuple(labels.values()) for labels in made.labels.values()] == [
+        ("none", "0", "1e-3"), ("mnist5k", "2", "1e-3"), ("dummy", "2", "1e-2"), ("mnist5k", "2", "1e-2"),
+    ]  # fmt: skip
+    assert (made.n_merged, made.notes) == (0, ())
+    out = plan(write_space, text + "exclude: [{finetune.lr: 0.01, proxy: dummy}]\ninclude: [{proxy: none}]\n")
+    assert [tuple(labels.values()) for labels in out.labels.values()] == [
+        ("none", "0", "1e-3"), ("mnist5k", "2", "1e-3"), ("mnist5k", "2", "1e-2"),
+    ]  # fmt: skip
+
+
+def test_zip_repeats_levels_in_tuned_cells_and_under_placebos(write_space):
+    tuned = plan(write_space, ZIPPED + "tune: {finetune.lr: [1e-3, 1e-2]}\n")
+    assert (len(tuned.tuned), tuned.n_merged, len(tuned.trials)) == (3, 1, 6)
+    real = ZIPPED.replace("dummy", "photo-patches") + "placebo: [shuffled, dummy]\n"
+    made = plan(write_space, real)
+    assert [labels["proxy"] for labels in made.labels.values()] == [
+        "none", "mnist5k", "photo-patches", "shuffled:mnist5k", "dummy", "shuffled:photo-patches",
+    ]  # fmt: skip
+    assert made.n_merged == 10 - 6
+
+
+@pytest.mark.parametrize("design", ["cross", "one_at_a_time", "add_one", "{name: fraction}"])
+def test_a_repeated_level_is_a_mistake_in_designs_that_combine_levels(write_space, design):
+    with pytest.raises(InputError) as caught:
+        plan(write_space, ZIPPED.replace("design: zip", f"design: {design}"))
+    assert sum("twice" in problem for problem in map(str, caught.value.problems)) == 4
+
+
+def test_zip_with_factors_of_unequal_length_names_each_and_a_wrong_design_hides_no_levels(write_space):
+    with pytest.raises(InputError, match=r"equally many \(proxy has 4, embedder.epochs has 3\)") as caught:
+        plan(write_space, ZIPPED.replace("0, 2, 2, 2", "0, 2, 2"))
+    assert len(caught.value.problems) == 1
+    with pytest.raises(InputError, match="Did you mean 'zip'") as caught:
+        plan(write_space, ZIPPED.replace("design: zip", "design: zipp"))
+    assert len(caught.value.problems) == 1
+    with pytest.raises(InputError, match=r"must be one of|greater than or equal|integer") as caught:
+        plan(write_space, ZIPPED.replace("0, 2, 2, 2", "0, many, 2, 2"))
+    assert len(caught.value.problems) == 1
+    with pytest.raises(InputError, match=r"tune: finetune.lr: this names the level 0.001 twice"):
+        plan(write_space, ZIPPED + "tune: {finetune.lr: [1e-3, 1e-3]}\n")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
