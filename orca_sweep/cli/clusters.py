@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from orca_sweep.errors import InputError
-from orca_sweep.record_files import read_regular_file
 
 if TYPE_CHECKING:
     from orca_sweep.sweep.jobs import Cluster
@@ -25,6 +24,8 @@ def use_ray_token() -> None:
     """
     path = os.environ.get("RAY_AUTH_TOKEN_PATH")
     if path and not os.environ.get("RAY_AUTH_TOKEN"):
+        from orca_sweep.record_files import read_regular_file
+
         try:
             has_token = bool((read_regular_file(Path(path)) or b"").decode().strip())
         except (OSError, UnicodeDecodeError):

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from orca_sweep.cli.paths import real_path
-from orca_sweep.cli.terminal import open_console
 from orca_sweep.errors import DataError, InputError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from orca_sweep.tasks import Task
 
 app = typer.Typer(help="List, check, fetch and convert the files of tasks.", no_args_is_help=True)
@@ -70,6 +69,7 @@ def check_task(name: TaskName, data: Root = DATA, imports: Imports = None) -> No
 
     Exit code 2 if the task cannot run.
     """
+    from orca_sweep.cli.terminal import open_console
     from orca_sweep.data import missing_packages
     from orca_sweep.tasks import find_missing_files
 
@@ -89,8 +89,10 @@ def check_task(name: TaskName, data: Root = DATA, imports: Imports = None) -> No
         raise typer.Exit(2)
 
 
-def _print_files(task: "Task", root: Path, cannot_read: bool, console: Console) -> bool:
+def _print_files(task: "Task", root: Path, cannot_read: bool, console: "Console") -> bool:
     """Prints a table of the task's files, and returns whether one of them is wrong."""
+    from rich.table import Table
+
     table, has_wrong_file = Table(box=None, header_style="bold"), False
     for column in ("file", "state", "contents"):
         table.add_column(column, overflow="fold")
@@ -210,6 +212,8 @@ def convert_task(task: "Task", root: Path) -> Any:
 def _show_progress(activity: str) -> Iterator[Any]:
     """Shows a progress bar on a terminal and nothing elsewhere; yields a function (name, done, total)."""
     from rich.progress import Progress
+
+    from orca_sweep.cli.terminal import open_console
 
     with Progress(transient=True, console=open_console(is_for_errors=True)) as progress:
         bar = progress.add_task(activity, total=None)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import NoReturn
 
 from orca_sweep.errors import OrcaSweepError, RayLostError, StorageError
-from orca_sweep.store import FULL
 
 LOOP = "Symlink loop from "
 IMPOSSIBLE_PATHS: Mapping[int | None, str] = {
@@ -44,6 +43,8 @@ def end_command(error: BaseException) -> NoReturn:
             print("Interrupted. No finished trial is lost: run the same command again to continue.", file=sys.stderr)
             sys.exit(1)
         case OSError() | RuntimeError() if reason := explain_path(error):
+            from orca_sweep.store import FULL
+
             print(reason, file=sys.stderr)
             sys.exit(1 if isinstance(error, OSError) and error.errno in FULL else 2)
     raise error
@@ -63,6 +64,8 @@ def explain_path(error: OSError | RuntimeError) -> str | None:
     shown = path if len(path) <= 60 else f"{path[:60]}..."
     if number in IMPOSSIBLE_PATHS:
         return f"{shown}: {IMPOSSIBLE_PATHS[number]} Choose another file or folder."
+    from orca_sweep.store import FULL
+
     return f"{shown}: {FULL.get(number, reason)}. Correct the path, or make it usable."
 
 

@@ -8,7 +8,6 @@ import typer
 from orca_sweep.cli.paths import real_path, store_root
 from orca_sweep.cli.running import LOOPBACK, Address, DashboardHost, Destination, run_plan
 from orca_sweep.cli.spaces import MaxTrials, Rehash, SpaceFile, make_plan
-from orca_sweep.space import MAX_TRIALS
 
 
 def launch(
@@ -21,7 +20,7 @@ def launch(
     ] = None,
     dashboard_host: DashboardHost = LOOPBACK,
     rehash: Rehash = False,
-    max_trials: MaxTrials = MAX_TRIALS,
+    max_trials: MaxTrials = None,
 ) -> None:
     """Run a space on Ray Tune.
 

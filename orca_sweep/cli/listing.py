@@ -6,8 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from orca_sweep.stats.modes import describe_mode
-
 Lines = Iterator[tuple[str, str]]
 """The name and the meaning on each line."""
 
@@ -101,6 +99,8 @@ def _list_records(kind: str) -> Lines:
 
 
 def _describe_record(record: Any, is_metric: bool) -> str:
+    from orca_sweep.stats.modes import describe_mode
+
     extra = f" [needs the extra '{record.extra}']" if getattr(record, "extra", None) else ""
     dims = f"{record.dims}D; " if getattr(record, "dims", None) else ""
     mode = f"{record.mode}, {describe_mode(record.mode)}; " if is_metric else ""

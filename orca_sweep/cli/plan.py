@@ -8,20 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from orca_sweep.cli.paths import real_path
 from orca_sweep.cli.spaces import MaxTrials, Rehash, SpaceFile, make_plan
 from orca_sweep.cli.store import open_store
-from orca_sweep.cli.terminal import open_console
-from orca_sweep.config.naming import label_declarations
 from orca_sweep.errors import InputError
-from orca_sweep.space import MAX_TRIALS, Plan, Space
-from orca_sweep.space.designs import RESOLUTIONS
-from orca_sweep.space.margins import ALL
 
 if TYPE_CHECKING:
     from orca_sweep.planning.forecast import Contrasts, Forecast
+    from orca_sweep.space import Plan, Space
     from orca_sweep.store import Store
 
 MAX_CELLS_SHOWN = 40
@@ -37,7 +32,7 @@ def plan(
         bool, typer.Option("--probe", help="run a few epochs here of trials whose cost no earlier row shows")
     ] = False,
     rehash: Rehash = False,
-    max_trials: MaxTrials = MAX_TRIALS,
+    max_trials: MaxTrials = None,
 ) -> None:
     """Show what a space would run, and its mistakes.
 
@@ -64,7 +59,7 @@ def plan(
         _print_plan(planned, estimate, notes)
 
 
-def _make_forecast(planned: Plan, folder: Path, store: "Store") -> "Forecast":
+def _make_forecast(planned: "Plan", folder: Path, store: "Store") -> "Forecast":
     from orca_sweep.planning.forecast import forecast
     from orca_sweep.results import FINAL_STATUSES, read_row
     from orca_sweep.space.manifest import read_manifest
@@ -82,7 +77,7 @@ def _make_forecast(planned: Plan, folder: Path, store: "Store") -> "Forecast":
     return forecast(planned, store, is_done, sum(map(is_done, added)))
 
 
-def _collect_notes(planned: Plan, data: Path, folder: Path) -> list[str]:
+def _collect_notes(planned: "Plan", data: Path, folder: Path) -> list[str]:
     from orca_sweep.results import describe_changes, read_reveals
     from orca_sweep.space.confounds import find_confounds
     from orca_sweep.trial import (
@@ -117,7 +112,7 @@ def _collect_notes(planned: Plan, data: Path, folder: Path) -> list[str]:
     return list(dict.fromkeys([*notes, *planned.notes, *find_confounds(planned)]))
 
 
-def _plan_as_json(planned: Plan, estimate: "Forecast", notes: list[str]) -> dict[str, Any]:
+def _plan_as_json(planned: "Plan", estimate: "Forecast", notes: list[str]) -> dict[str, Any]:
     # A generator: all configs at once take gigabytes.
     trials = (
         {"trial_id": t.trial_id, "cell_id": t.cell_id, "seed": t.seed, "role": t.role, "config": t.config.model_dump()}
@@ -165,7 +160,11 @@ def _print_json(values: Mapping[str, Any]) -> None:
     print("\n}")
 
 
-def _print_plan(planned: Plan, estimate: "Forecast", notes: list[str]) -> None:
+def _print_plan(planned: "Plan", estimate: "Forecast", notes: list[str]) -> None:
+    from rich.table import Table
+
+    from orca_sweep.cli.terminal import open_console
+
     console = open_console()
     space = planned.space
     if space.question:
@@ -187,7 +186,7 @@ def _print_plan(planned: Plan, estimate: "Forecast", notes: list[str]) -> None:
         console.print(line, soft_wrap=True)
 
 
-def _write_sizes(planned: Plan) -> Iterator[str]:
+def _write_sizes(planned: "Plan") -> Iterator[str]:
     space = planned.space
     merged = f"; {planned.n_merged} combinations are the same work as another and run once" if planned.n_merged else ""
     again = f" + {len(space.aa)} A/A" if space.aa else ""
@@ -216,8 +215,10 @@ def _write_sizes(planned: Plan) -> Iterator[str]:
         )
 
 
-def _write_margins(planned: Plan) -> str:
+def _write_margins(planned: "Plan") -> str:
     """Returns '0.01', or '0.01 (digits), 0.02 (ecg), none for satellite'."""
+    from orca_sweep.space.margins import ALL
+
     margins = planned.space.margins
     if ALL in margins:
         return f"{margins[ALL]:g}"
@@ -226,7 +227,7 @@ def _write_margins(planned: Plan) -> str:
     return ", ".join([*fixed, *unfixed])
 
 
-def _write_values(space: Space, path: str) -> str:
+def _write_values(space: "Space", path: str) -> str:
     values = space.tune[path]
     return (
         f"[{', '.join(space.write_level(path, value) for value in values)}]"
@@ -235,8 +236,10 @@ def _write_values(space: Space, path: str) -> str:
     )
 
 
-def _write_design(planned: Plan) -> Iterator[str]:
+def _write_design(planned: "Plan") -> Iterator[str]:
     """Yields the design in words and, for a fraction, all effects that it mixes."""
+    from orca_sweep.space.designs import RESOLUTIONS
+
     design, aliasing = planned.space.design, planned.aliasing
     if aliasing is None:
         if design.name != "cross":
@@ -252,6 +255,8 @@ def _write_design(planned: Plan) -> Iterator[str]:
 
 
 def _write_forecast(estimate: "Forecast") -> Iterator[str]:
+    from orca_sweep.config.naming import label_declarations
+
     if estimate.n_done:
         yield f"{estimate.n_done} trials are done, {estimate.n_left} are left"
     if estimate.stages:

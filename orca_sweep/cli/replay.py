@@ -8,7 +8,6 @@ import typer
 
 from orca_sweep.cli.paths import real_path
 from orca_sweep.cli.store import open_store
-from orca_sweep.config.labels import write_level
 from orca_sweep.errors import InputError
 
 if TYPE_CHECKING:
@@ -96,6 +95,8 @@ def _write_replay(replayed: "Replay", tolerance: float) -> list[str]:
 
 
 def _write_number(number: "Compared", is_sealed: bool) -> str:
+    from orca_sweep.config.labels import write_level
+
     if is_sealed:
         return f"{number.name}: sealed, {'same' if number.is_same else 'different'} now"
     if number.is_same:

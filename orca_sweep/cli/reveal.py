@@ -6,8 +6,6 @@ from typing import Annotated
 import typer
 
 from orca_sweep.cli.paths import real_path
-from orca_sweep.cli.summary import summarise_sweep
-from orca_sweep.cli.terminal import open_console
 from orca_sweep.errors import InputError
 
 
@@ -17,6 +15,8 @@ def reveal(sweep: Annotated[Path, typer.Argument(help="a sweep folder", show_def
     Reveals those of all ended trials, logs that, and makes tables and figures again. Do it when all choices are made:
     test metrics no longer judge what is tried after a look at them, and the tables say so (n_reveals_before).
     """
+    from orca_sweep.cli.summary import summarise_sweep
+    from orca_sweep.cli.terminal import open_console
     from orca_sweep.results import read_reveals, sweep_status
     from orca_sweep.results import reveal as reveal_metrics
 

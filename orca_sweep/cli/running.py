@@ -7,19 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from orca_sweep.cli.clusters import use_ray_token
 from orca_sweep.cli.data import convert_task
 from orca_sweep.cli.failures import end_at_once
 from orca_sweep.cli.paths import shorten_path
-from orca_sweep.cli.progress import Progress
-from orca_sweep.cli.summary import summarise_sweep
-from orca_sweep.cli.terminal import open_console
 from orca_sweep.errors import InputError
-from orca_sweep.space import Plan
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orca_sweep.space import Plan
     from orca_sweep.sweep import Outcome
 
 LOOPBACK = "127.0.0.1"
@@ -46,20 +44,22 @@ class Destination:
     """'none' for no dashboard."""
 
 
-def run_plan(plan: Plan, destination: Destination) -> None:
+def run_plan(plan: "Plan", destination: Destination) -> None:
     """Runs a plan and prints how it goes and how it ended; ends the command with the outcome's exit code.
 
     Raises:
         InputError: if the address or the dashboard's host cannot be right, or the sweep refuses to start.
     """
-    console, folder = open_console(), destination.folder
-    address = _choose_address(destination)
+    address, folder = _choose_address(destination), destination.folder
 
+    from orca_sweep.cli.progress import Progress
+    from orca_sweep.cli.terminal import open_console
     from orca_sweep.results import describe_changes
     from orca_sweep.sweep import Setup
     from orca_sweep.sweep import launch as launch_sweep
     from orca_sweep.trial import describe_inputs, describe_proxies, resolve_configs
 
+    console = open_console()
     cells = resolve_configs(plan.cells)
     lines = (*describe_changes(folder, plan), *describe_proxies(cells, plan.names), *describe_inputs(cells))
     for line in lines:
@@ -98,7 +98,7 @@ def _choose_address(destination: Destination) -> str:
     return address
 
 
-def _convert_tasks(plan: Plan, root: Path) -> None:
+def _convert_tasks(plan: "Plan", root: Path) -> None:
     """Converts what can be converted here, with a progress bar; the sweep itself reports what is missing."""
     from orca_sweep.tasks import explain_unavailable
     from orca_sweep.trial import resolve_configs
@@ -109,8 +109,10 @@ def _convert_tasks(plan: Plan, root: Path) -> None:
             convert_task(task, root)
 
 
-def _print_outcome(folder: Path, console: Console, outcome: "Outcome") -> None:
+def _print_outcome(folder: Path, console: "Console", outcome: "Outcome") -> None:
     """Makes the tables, prints how the sweep ended, and ends the command."""
+    from orca_sweep.cli.summary import summarise_sweep
+
     summarise_sweep(folder, console)
     statuses = ", ".join(f"{n} {status}" for status, n in sorted(outcome.statuses.items()))
     time_s = f"{outcome.wall_time_s:.0f} s"

@@ -13,8 +13,6 @@ from orca_sweep.cli.clusters import follow_job, open_cluster, print_job_commands
 from orca_sweep.cli.paths import real_path
 from orca_sweep.cli.spaces import MaxTrials, SpaceFile, make_plan
 from orca_sweep.errors import InputError, Problem
-from orca_sweep.space import MAX_TRIALS
-from orca_sweep.space.bundled import find_space
 
 if TYPE_CHECKING:
     from orca_sweep.space import Plan
@@ -41,7 +39,7 @@ class Request:
     working_dir: Path | None
     env: dict[str, str]
     pip: tuple[str, ...]
-    max_trials: int
+    max_trials: int | None
     sends_folder: bool
     """Whether the job runs in a copy of the working folder, so that everything the space names must be in it."""
 
@@ -72,7 +70,7 @@ def submit(
     trials_per_node: Annotated[
         int | None, typer.Option(min=1, help="kuberay, slurm: trials at a time; default: as many as share a GPU, or 1")
     ] = None,
-    max_trials: MaxTrials = MAX_TRIALS,
+    max_trials: MaxTrials = None,
 ) -> None:
     """Run a space as a job of a Ray cluster.
 
@@ -127,6 +125,8 @@ def _plan_submission(request: Request) -> tuple["Submission", list[str]]:
     Raises:
         InputError: with every mistake.
     """
+    from orca_sweep.space import MAX_TRIALS
+    from orca_sweep.space.bundled import find_space
     from orca_sweep.sweep.jobs import Submission, find_missing_uploads
 
     path = real_path(find_space(request.space))
@@ -154,7 +154,7 @@ def _plan_submission(request: Request) -> tuple["Submission", list[str]]:
         store=request.store,
         env=request.env,
         pip=request.pip,
-        max_trials=request.max_trials,
+        max_trials=request.max_trials or MAX_TRIALS,
     )
     return submission, notes
 
