@@ -1,6 +1,7 @@
 """The command line: one module for each command. Heavy imports stay inside the commands that need them."""
 
 import sys
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from orca_sweep.cli import (
     bench,
     collect,
     data,
+    documents,
     failures,
     job,
     launch,
@@ -26,7 +28,6 @@ from orca_sweep.cli import (
     submit,
 )
 from orca_sweep.cli.paths import refuse_zero_bytes
-from orca_sweep.errors import OrcaSweepError
 from orca_sweep.visible import escape_output
 
 app = typer.Typer(
@@ -41,18 +42,21 @@ app = typer.Typer(
 
 def main() -> None:
     """Runs the command line. Exit code 0: done; 1: some trials failed or are unfinished; 2: wrong input."""
-    with escape_output():
-        failures.refuse_broken_utf8(sys.argv[1:])
-        is_debugging = "--debug" in sys.argv
-        if is_debugging:
-            sys.argv.remove("--debug")
+    is_debugging = "--debug" in sys.argv
+    if is_debugging:
+        sys.argv.remove("--debug")
+    words = sys.argv[1:]
+    command = documents.name_command(words, GROUPS) if documents.is_json_asked(words) else None
+    with escape_output(), documents.reserve_stdout() if command else nullcontext():
         try:
-            refuse_zero_bytes(sys.argv[1:])
-            app()
-        except (OrcaSweepError, OSError, RuntimeError, SystemExit) as error:
+            failures.refuse_broken_utf8(words)
+            refuse_zero_bytes(words)
+            # Typer itself prints wrong options, but not as JSON.
+            sys.exit(app(standalone_mode=command is None))
+        except (Exception, SystemExit) as error:
             if is_debugging:
                 raise
-            failures.end_command(error)
+            failures.end_command(error, command)
 
 
 def _print_version(is_asked: bool) -> None:
@@ -86,3 +90,5 @@ app.add_typer(analyse.app, name="analyse")
 app.add_typer(data.app, name="data")
 app.add_typer(store.app, name="store")
 app.add_typer(job.app, name="job")
+GROUPS = frozenset(group.name for group in app.registered_groups if group.name)
+"""Words that another word of the command follows."""

@@ -1,10 +1,11 @@
 """``orca-sweep bench``: the benchmarks."""
 
-import json
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from orca_sweep.cli.documents import print_line
 
 if TYPE_CHECKING:
     from orca_sweep.bench import Measurement
@@ -25,7 +26,7 @@ class Benchmark(StrEnum):
 
 def bench(
     benchmark: Annotated[Benchmark, typer.Argument(help="what to measure", show_default=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON line per case")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON document per case, each on a line")] = False,
     repeats: Annotated[int, typer.Option(min=1, help="how often to run the naive side; its median counts")] = 3,
 ) -> None:
     """Measure this package against the naive way.
@@ -46,7 +47,7 @@ def bench(
         print(_format_row(HEADS, has_speeds))
     for measurement in run_benchmark(benchmark.value, repeats):
         if as_json:
-            print(json.dumps(measurement.as_dict()), flush=True)
+            print_line("bench", measurement.as_dict())
         else:
             print(_format_measurement(measurement, has_speeds), flush=True)
 

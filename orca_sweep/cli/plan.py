@@ -1,14 +1,13 @@
 """``orca-sweep plan``: what a space would run, what it would cost and can show, and every mistake in it."""
 
-import json
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orca_sweep.cli.documents import WRONG_INPUT, AsJson, describe_error, print_document
 from orca_sweep.cli.paths import real_path
 from orca_sweep.cli.spaces import MaxTrials, Rehash, SpaceFile, make_plan
 from orca_sweep.cli.store import open_store
@@ -24,7 +23,7 @@ MAX_CELLS_SHOWN = 40
 
 def plan(
     space: SpaceFile,
-    as_json: Annotated[bool, typer.Option("--json", help="print the plan as JSON")] = False,
+    as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option(help="sweep folder; default results/<name>")] = None,
     data: Annotated[Path, typer.Option(help="folder with the files of tasks that need any")] = Path("data"),
     store: Annotated[str | None, typer.Option(help="store of artifacts and earlier rows; default OUT/store")] = None,
@@ -41,10 +40,11 @@ def plan(
     try:
         planned = make_plan(space, max_trials, rehash)
     except InputError as error:
-        if as_json:
-            _print_json({"cells": 0, "trials": [], "problems": [problem.as_json() for problem in error.problems]})
-            raise typer.Exit(2) from None
-        raise
+        if not as_json:
+            raise
+        print(error, file=sys.stderr)
+        print_document("plan", {"cells": 0, "trials": [], **describe_error(error, WRONG_INPUT, str(error))})
+        raise typer.Exit(WRONG_INPUT) from None
     folder = real_path(out or Path("results") / planned.space.name)
     opened = open_store(store or str(folder / "store"))
     if probe:
@@ -54,7 +54,7 @@ def plan(
     estimate = _make_forecast(planned, folder, opened)
     notes = _collect_notes(planned, data, folder)
     if as_json:
-        _print_json(_plan_as_json(planned, estimate, notes))
+        print_document("plan", _plan_as_json(planned, estimate, notes))
     else:
         _print_plan(planned, estimate, notes)
 
@@ -130,34 +130,8 @@ def _plan_as_json(planned: "Plan", estimate: "Forecast", notes: list[str]) -> di
         "aliases": planned.aliasing.aliases if planned.aliasing else [],
         "margins": dict(planned.space.margins),
         "levels": {cell_id: dict(labels) for cell_id, labels in planned.labels.items()},
-        "forecast": _replace_infinity(asdict(estimate)),
+        "forecast": estimate,
     }
-
-
-def _replace_infinity(value: Any) -> Any:
-    """Returns a value with null for infinity, which JSON cannot write."""
-    if isinstance(value, dict):
-        return {key: _replace_infinity(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_replace_infinity(inner) for inner in value]
-    return None if isinstance(value, float) and abs(value) == float("inf") else value
-
-
-def _print_json(values: Mapping[str, Any]) -> None:
-    """Prints JSON with one line per list item: indenting thousands of configs takes longer than planning them."""
-    before = "{\n"
-    for key, value in values.items():
-        sys.stdout.write(f"{before}  {json.dumps(key)}: ")
-        if isinstance(value, list | tuple | Iterator):
-            n_items = 0
-            for item in value:
-                sys.stdout.write(f"{',' if n_items else '['}\n    {json.dumps(item)}")
-                n_items += 1
-            sys.stdout.write("\n  ]" if n_items else "[]")
-        else:
-            sys.stdout.write(json.dumps(value))
-        before = ",\n"
-    print("\n}")
 
 
 def _print_plan(planned: "Plan", estimate: "Forecast", notes: list[str]) -> None:

@@ -1,13 +1,13 @@
 """``orca-sweep status``: how far a sweep is."""
 
-import json
 import shlex
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from orca_sweep.cli.documents import AsJson, print_document
 
 if TYPE_CHECKING:
     from orca_sweep.results import SweepStatus
@@ -23,7 +23,7 @@ ACTIVITIES = {
 
 def status(
     sweep: Annotated[Path, typer.Argument(help="a sweep folder", show_default=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="print it as JSON")] = False,
+    as_json: AsJson = False,
     check: Annotated[bool, typer.Option("--check", help="exit code 1 unless all trials have ended well")] = False,
 ) -> None:
     """Show how far a sweep is and what failed.
@@ -34,7 +34,7 @@ def status(
 
     state = sweep_status(sweep)
     if as_json:
-        print(json.dumps(asdict(state), indent=2))
+        print_document("status", vars(state))
     else:
         for line in _write_status(state, sweep):
             print(line)
