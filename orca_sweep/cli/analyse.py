@@ -106,9 +106,7 @@ def _annotate_option(option: Option) -> Any:
             return Annotated[bool | None, typer.Option(word, **settings)]
 
 
-def _write_analysis(
-    analysis: Analysis, folder: Path, out: Path | None, options: dict[str, Any]
-) -> dict[str, Any]:
+def _write_analysis(analysis: Analysis, folder: Path, out: Path | None, options: dict[str, Any]) -> dict[str, Any]:
     """Writes the files of an analysis and returns its document."""
     from orca_sweep.analysis.catalogue import make_output
     from orca_sweep.analysis.writing import list_records, write_output

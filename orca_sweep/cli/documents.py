@@ -118,7 +118,7 @@ def to_plain(value: Any) -> Any:
             # A name that is not UTF-8 holds halves of characters, which strict readers of JSON refuse.
             return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
         case datetime():
-            return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         case PurePath():
             return to_plain(str(value))
     return _to_plain_parts(value)

@@ -9,7 +9,9 @@ from typing import NoReturn
 import typer
 
 from orca_sweep.cli.documents import WRONG_INPUT, describe_error, print_document
+from orca_sweep.cli.layout import find_width, wrap_text
 from orca_sweep.errors import InputError, OrcaSweepError, RayLostError, StorageError, first_line
+from orca_sweep.visible import LINES, escape_controls
 
 LOOP = "Symlink loop from "
 IMPOSSIBLE_PATHS: Mapping[int | None, str] = {
@@ -54,7 +56,8 @@ def end_command(error: BaseException, command: str | None) -> NoReturn:
     if isinstance(error, UsageError):
         error.show()  # type: ignore[attr-defined]
     else:
-        print(text, file=sys.stderr)
+        lines = wrap_text(escape_controls(text, LINES), find_width(sys.stderr))
+        print("\n".join(lines), file=sys.stderr)
     if isinstance(error, RayLostError):
         end_at_once(code)
     sys.exit(code)

@@ -1,10 +1,12 @@
 """``orca-sweep launch``: runs a space."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from orca_sweep.cli.documents import AsJson, print_document
 from orca_sweep.cli.paths import real_path, store_root
 from orca_sweep.cli.running import LOOPBACK, Address, DashboardHost, Destination, run_plan
 from orca_sweep.cli.spaces import MaxTrials, Rehash, SpaceFile, make_plan
@@ -21,6 +23,7 @@ def launch(
     dashboard_host: DashboardHost = LOOPBACK,
     rehash: Rehash = False,
     max_trials: MaxTrials = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run a space on Ray Tune.
 
@@ -36,4 +39,4 @@ def launch(
         address=address,
         dashboard_host=dashboard_host,
     )
-    run_plan(plan, destination)
+    run_plan(plan, destination, partial(print_document, "launch") if as_json else None)

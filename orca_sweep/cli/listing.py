@@ -1,5 +1,6 @@
 """``orca-sweep list``: the names of everything that spaces, tables and commands use."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -8,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orca_sweep.cli.documents import AsJson, print_document
+from orca_sweep.cli.layout import find_width, write_names
 
 if TYPE_CHECKING:
     from orca_sweep.results import Column
+
 
 @dataclass(frozen=True, kw_only=True)
 class Name:
@@ -51,8 +54,8 @@ def list_names(
         items = ({"name": item.name, "meaning": item.meaning, **item.details} for item in names)
         print_document("list", {"kind": kind.value, "names": items})
         return
-    for item in names:
-        print(f"{item.name:<32} {item.line or item.meaning}")
+    for line in write_names(((item.name, item.line or item.meaning) for item in names), 33, find_width(sys.stdout)):
+        print(line)
 
 
 def describe_names(kind: str) -> Iterator[Name]:

@@ -135,29 +135,24 @@ def _plan_as_json(planned: "Plan", estimate: "Forecast", notes: list[str]) -> di
 
 
 def _print_plan(planned: "Plan", estimate: "Forecast", notes: list[str]) -> None:
-    from rich.table import Table
-
-    from orca_sweep.cli.terminal import open_console
+    from orca_sweep.cli.terminal import open_console, print_table, print_text
 
     console = open_console()
     space = planned.space
     if space.question:
-        console.print(space.question)
-    table = Table(box=None, header_style="bold")
-    for name in ("cell", *space.factors):
-        table.add_column(name, overflow="fold")  # two levels that are cut off could look equal
-    for cell_id in list(planned.by_cell_id)[:MAX_CELLS_SHOWN]:
-        table.add_row(cell_id, *planned.labels[cell_id].values())
-    console.print(table)
+        print_text(console, space.question)
+    shown = list(planned.by_cell_id)[:MAX_CELLS_SHOWN]
+    rows = [(cell_id, *planned.labels[cell_id].values()) for cell_id in shown]
+    print_table(console, ("cell", *space.factors), rows)
     if len(planned.cells) > MAX_CELLS_SHOWN:
-        console.print(f"... and {len(planned.cells) - MAX_CELLS_SHOWN} more cells (all with --json)")
+        print_text(console, f"... and {len(planned.cells) - MAX_CELLS_SHOWN} more cells (all with --json)")
     for line in (
         *_write_design(planned),
         *_write_sizes(planned),
         *_write_forecast(estimate),
         *map("note: {}".format, notes),
     ):
-        console.print(line, soft_wrap=True)
+        print_text(console, line)
 
 
 def _write_sizes(planned: "Plan") -> Iterator[str]:

@@ -46,18 +46,21 @@ def pretrain(
     keep_pretraining(record, config, worker)
     recipe = record.pretrain
     if as_json:
-        print_document("pretrain", {
-            "body": record.name,
-            "corpus": recipe.corpus.name if recipe else None,
-            "fraction": fraction,
-            "seed": seed,
-            "n_steps": total,
-            "measure": recipe and ("error" if recipe.task == "classification" else "loss"),
-            "held_out": loaded.pretrain_metric,
-            "is_reused": is_reused,
-            "duration_s": seconds,
-            "store": store,
-        })
+        print_document(
+            "pretrain",
+            {
+                "body": record.name,
+                "corpus": recipe.corpus.name if recipe else None,
+                "fraction": fraction,
+                "seed": seed,
+                "n_steps": total,
+                "measure": recipe and ("error" if recipe.task == "classification" else "loss"),
+                "held_out": loaded.pretrain_metric,
+                "is_reused": is_reused,
+                "duration_s": seconds,
+                "store": store,
+            },
+        )
     elif recipe is not None:
         measure = "error" if recipe.task == "classification" else "loss"
         how = f"found in {store}" if is_reused else f"took {seconds:.0f} s, stored in {store}"

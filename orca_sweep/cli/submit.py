@@ -129,6 +129,7 @@ def _submit_job(submission: "Submission", address: str, follow: bool, facts: dic
     job_id = cluster.submit(submission, _list_unsent_folders(submission.folder, Path(submission.out)))
     print(f"submitted {job_id}: {len(submission.plan.trials)} trials, results in {submission.out}", flush=True)
     print_job_commands(job_id, cluster.address)
+
     def print_end(job: Mapping[str, Any]) -> None:
         print_document("submit", {**facts, **job})
 
