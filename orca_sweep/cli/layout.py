@@ -110,13 +110,16 @@ def write_names(names: Iterable[tuple[str, str]], column: int, width: int | None
 def lay_out_table(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> tuple[list[str], list[str]]:
     """Returns the lines of a table's head and of its rows.
 
-    Columns that are too wide together are broken at blanks. Where that is not enough, there is no head, and each row is
-    a paragraph that names the column before each value.
+    Columns that are too wide together are broken at blanks, then get the last words of dotted names as heads. Where that
+    is not enough, there is no head, and each row is a paragraph that names the column before each value.
     """
-    widths = _choose_widths([head, *rows], width)
-    if widths is None:
-        return [], [line for row in rows for line in _write_paragraph(head, row, width or 0)]
-    return _write_row(head, widths), [line for row in rows for line in _write_row(row, widths)]
+    from orca_sweep.config.naming import shorten_paths
+
+    for names in (head, list(map(shorten_paths(head).__getitem__, head))):
+        widths = _choose_widths([names, *rows], width)
+        if widths is not None:
+            return _write_row(names, widths), [line for row in rows for line in _write_row(row, widths)]
+    return [], [line for row in rows for line in _write_paragraph(head, row, width or 0)]
 
 
 def _choose_widths(rows: Sequence[Sequence[str]], width: int | None) -> list[int] | None:

@@ -11,8 +11,9 @@ from rich.text import Text
 
 from orca_sweep.cli.layout import lay_out_table, wrap_text
 from orca_sweep.cli.terminal import print_text
+from orca_sweep.config.naming import shorten_paths
 from orca_sweep.space import Plan, PlannedTrial
-from orca_sweep.space.trial_names import TrialNames, shorten_paths
+from orca_sweep.space.trial_names import TrialNames
 from orca_sweep.stats.modes import Mode, as_cost, best_value
 
 ROWS = 12

@@ -1,17 +1,11 @@
 """Names of trials for people: levels and seed, such as 'proxy none, pretrain_fraction 0, seed 2'."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
+from orca_sweep.config.naming import shorten_paths
 from orca_sweep.space.records import Role
 
 ROLE_WORDS: Mapping[Role, str] = {"replicate": "", "search": "candidate of tuning", "aa": "A/A repeat"}
-
-
-def shorten_paths(paths: Iterable[str]) -> dict[str, str]:
-    """Returns the last word of each dotted name, or the whole name if another one has the same last word."""
-    names = list(dict.fromkeys(paths))
-    last = [name.rpartition(".")[2] for name in names]
-    return {name: word if last.count(word) == 1 else name for name, word in zip(names, last, strict=True)}
 
 
 class TrialNames:
