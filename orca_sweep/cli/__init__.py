@@ -51,8 +51,8 @@ def main() -> None:
         try:
             failures.refuse_broken_utf8(words)
             refuse_zero_bytes(words)
-            # Typer itself prints wrong options, but not as JSON.
-            sys.exit(app(standalone_mode=command is None))
+            # Otherwise typer itself would print wrong options: never as JSON, and in lines of any length.
+            sys.exit(app(standalone_mode=False))
         except (Exception, SystemExit) as error:
             if is_debugging:
                 raise

@@ -129,4 +129,6 @@ def _write_analysis(analysis: Analysis, folder: Path, out: Path | None, options:
 
 
 for _name in ANALYSES.names():
-    app.command(_name)(make_command(ANALYSES.get(_name)))
+    _answers = ANALYSES.get(_name).answers
+    # The list of commands would cut a question that is not given as a short help.
+    app.command(_name, short_help=_answers[0].upper() + _answers[1:])(make_command(ANALYSES.get(_name)))

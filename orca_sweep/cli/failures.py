@@ -1,6 +1,7 @@
 """How a command that fails ends: one message on stderr, and an exit code."""
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -53,14 +54,18 @@ def end_command(error: BaseException, command: str | None) -> NoReturn:
         print_document(command, describe_error(error, code or 1, text))
     if code is None:
         raise error
-    if isinstance(error, UsageError):
-        error.show()  # type: ignore[attr-defined]
-    else:
-        lines = wrap_text(escape_controls(text, LINES), find_width(sys.stderr))
-        print("\n".join(lines), file=sys.stderr)
+    shown = _write_usage(error) if isinstance(error, UsageError) else text
+    print("\n".join(wrap_text(escape_controls(shown, LINES), find_width(sys.stderr))), file=sys.stderr)
     if isinstance(error, RayLostError):
         end_at_once(code)
     sys.exit(code)
+
+
+def _write_usage(error: Exception) -> str:
+    """Returns how the command is used, then what is wrong with the command line."""
+    text = io.StringIO()
+    error.show(text)  # type: ignore[attr-defined]
+    return text.getvalue().rstrip("\n")
 
 
 def _explain_error(error: BaseException) -> tuple[int | None, str]:

@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orca_sweep.cli.documents import AsJson, print_document
 from orca_sweep.cli.layout import find_width, write_names
+from orca_sweep.errors import InputError, Problem
+from orca_sweep.registry import hint
 
 if TYPE_CHECKING:
     from orca_sweep.results import Column
@@ -27,32 +28,25 @@ class Name:
     """What ``list`` prints after the name, if it is more than the meaning."""
 
 
-class Kind(StrEnum):
-    """What ``list`` can list."""
-
-    tasks = "tasks"
-    bodies = "bodies"
-    proxies = "proxies"
-    objectives = "objectives"
-    metrics = "metrics"
-    losses = "losses"
-    factors = "factors"
-    columns = "columns"
-    spaces = "spaces"
-    analyses = "analyses"
+KINDS = (
+    "tasks", "bodies", "proxies", "objectives", "metrics", "losses", "factors", "columns", "spaces", "analyses",
+)  # fmt: skip
 
 
 def list_names(
-    kind: Annotated[Kind, typer.Argument(help="what to list", show_default=False)], as_json: AsJson = False
+    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"what to list: {', '.join(KINDS)}", show_default=False)],
+    as_json: AsJson = False,
 ) -> None:
     """List tasks, bodies, factors, columns and so on.
 
     Prints one name per line, followed by its meaning.
     """
-    names = describe_names(kind.value)
+    if kind not in KINDS:
+        raise InputError(Problem(field="KIND", value=kind, rule=f"There is no such kind of names. {hint(kind, KINDS)}"))
+    names = describe_names(kind)
     if as_json:
         items = ({"name": item.name, "meaning": item.meaning, **item.details} for item in names)
-        print_document("list", {"kind": kind.value, "names": items})
+        print_document("list", {"kind": kind, "names": items})
         return
     for line in write_names(((item.name, item.line or item.meaning) for item in names), 33, find_width(sys.stdout)):
         print(line)

@@ -131,7 +131,8 @@ def _print_outcome(folder: Path, console: "Console", outcome: "Outcome", print_e
         command = f"orca-sweep resume {shlex.quote(shorten_path(folder))}"
         print_command(console, "To run the missing and failed trials:", command)
     if print_end is not None:
-        print_end({**document, **vars(outcome), "notes": (*document["notes"], *outcome.notes)})
+        ending = {"n_left": outcome.n_left, "exit_code": outcome.exit_code}
+        print_end({**document, **vars(outcome), **ending, "notes": (*document["notes"], *outcome.notes)})
     if outcome.ray_is_lost:
         end_at_once(outcome.exit_code)
     raise typer.Exit(outcome.exit_code)

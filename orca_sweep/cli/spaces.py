@@ -26,7 +26,7 @@ Rehash = Annotated[
 MaxTrials = Annotated[
     int | None,
     typer.Option(
-        "--max-trials", min=1, show_default="75000", help="largest number of trials a space may have; raise it for more"
+        "--max-trials", min=1, help="largest number of trials a space may have; default 75000", show_default=False
     ),
 ]
 """None for ``space.MAX_TRIALS``, which ``--help`` cannot load: the import takes longer than the help."""
