@@ -113,7 +113,8 @@ def join_lines(text: str) -> str:
 class CsvText(str):
     """A CSV text that keeps the records it was written from: in the text, numbers, words and nothing look alike."""
 
-    records: tuple[Record, ...]
+    columns: tuple[str, ...]
+    rows: tuple[tuple[object, ...], ...]
 
 
 def list_records(text: str) -> tuple[Record, ...]:
@@ -124,7 +125,7 @@ def list_records(text: str) -> tuple[Record, ...]:
     """
     if not isinstance(text, CsvText):
         raise TypeError("only format_csv and format_csv_rows write a CSV text that keeps its records")
-    return text.records
+    return tuple(dict(zip(text.columns, row, strict=True)) for row in text.rows)
 
 
 def format_csv(records: Sequence[Record], columns: Sequence[str] = ()) -> CsvText:
@@ -138,10 +139,10 @@ def format_csv_rows(columns: Sequence[str], rows: Iterable[Sequence[object]]) ->
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(map(escape_controls, columns))
-    rows = [tuple(row) for row in rows]
-    writer.writerows([_csv_field(value) for value in row] for row in rows)
+    kept = tuple(map(tuple, rows))
+    writer.writerows([_csv_field(value) for value in row] for row in kept)
     text = CsvText(out.getvalue())
-    text.records = tuple(dict(zip(columns, row, strict=True)) for row in rows)
+    text.columns, text.rows = tuple(columns), kept
     return text
 
 

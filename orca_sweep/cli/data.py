@@ -96,7 +96,7 @@ def check_task(name: TaskName, data: Root = DATA, imports: Imports = None, as_js
         problems = [] if can_run else [Problem(rule=text).as_json() for text in (*missing, *wrong)]
         print_document("data check", {"task": task.name, "can_run": can_run, **facts, **inputs, "problems": problems})
     else:
-        _print_check(task, name, files, missing, converted)
+        _print_check(task, name, files, missing, converted=converted)
     if not can_run:
         raise typer.Exit(2)
 
