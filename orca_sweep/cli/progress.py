@@ -102,7 +102,7 @@ class Progress:
         result = f", validation {value:#.4g}" if isinstance(value, float) else ""
         error = f", {facts['error']}" if facts.get("error") else ""
         duration = f" in {seconds:.1f} s" if seconds is not None else ""
-        reused = f", reused {facts['reused']}" if facts.get("reused") else ""
+        reused = f", reused {facts['reused'].replace(',', ', ')}" if facts.get("reused") else ""
         retry = ", will be tried again" if facts.get("again") else ""
         at = time.perf_counter() - self.start
         print_text(

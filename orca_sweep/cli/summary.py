@@ -63,7 +63,7 @@ def describe_cell(cell: "Cell") -> dict[str, Any]:
         "levels": {path: cell.label(path) for path in cell.levels},
         "tuned": cell.chosen,
         "metric": cell.metric or None,
-        "mode": cell.mode,
+        "mode": cell.mode if cell.metric else None,
         "unit": cell.unit or None,
         "n": interval.n,
         "mean": interval.mean if interval.n else None,
