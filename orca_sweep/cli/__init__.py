@@ -74,21 +74,14 @@ def read_options(
     """Reads the options that stand before the command."""
 
 
-app.command()(plan.plan)
-app.command()(launch.launch)
-app.command()(resume.resume)
-app.command()(status.status)
-app.command()(collect.collect)
-app.command()(report.report)
-app.command()(reveal.reveal)
-app.command()(replay.replay)
-app.command("list")(listing.list_names)
-app.command()(submit.submit)
-app.command()(pretrain.pretrain)
-app.command()(bench.bench)
-app.add_typer(analyse.app, name="analyse")
-app.add_typer(data.app, name="data")
-app.add_typer(store.app, name="store")
-app.add_typer(job.app, name="job")
+for _command, _name in (
+    (plan.plan, "plan"), (launch.launch, "launch"), (resume.resume, "resume"), (status.status, "status"),
+    (collect.collect, "collect"), (report.report, "report"), (reveal.reveal, "reveal"), (replay.replay, "replay"),
+    (listing.list_names, "list"), (submit.submit, "submit"), (pretrain.pretrain, "pretrain"), (bench.bench, "bench"),
+):  # fmt: skip
+    # On a narrow terminal, the list of commands would cut a line that is not given as a short help.
+    app.command(_name, short_help=(_command.__doc__ or "").partition("\n")[0])(_command)
+for _group, _name in ((analyse.app, "analyse"), (data.app, "data"), (store.app, "store"), (job.app, "job")):
+    app.add_typer(_group, name=_name, short_help=str(_group.info.help).partition("\n")[0])
 GROUPS = frozenset(group.name for group in app.registered_groups if group.name)
 """Words that another word of the command follows."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from orca_sweep.cli.documents import to_time
+from orca_sweep.cli.layout import print_wrapped
 from orca_sweep.errors import InputError
 
 if TYPE_CHECKING:
@@ -89,9 +90,9 @@ def follow_job(cluster: "Cluster", job_id: str, print_end: Callable[[Mapping[str
         if print_end is not None:
             print_end({"id": job_id, "error": reason.strip()})
         raise typer.Exit(1) from None
-    print(f"job {job_id}: {job.status}" + (f": {job.message}" if job.exit_code else ""))
+    print_wrapped(f"job {job_id}: {job.status}" + (f": {job.message}" if job.exit_code else ""))
     if job.exit_code == 1:
-        print("To run the missing and failed trials, submit the space again with the same --out.")
+        print_wrapped("To run the missing and failed trials, submit the space again with the same --out.")
     if print_end is not None:
         print_end(describe_job(job))
     raise typer.Exit(job.exit_code or 0)

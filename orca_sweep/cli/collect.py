@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orca_sweep.cli.documents import AsJson, print_document
+from orca_sweep.cli.layout import print_wrapped
 from orca_sweep.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,13 +32,15 @@ def collect(
         print_document("collect", _describe_tables(target, results))
         return
     for note in results.notes:
-        print(note)
+        print_wrapped(note)
     counts = ", ".join(f"{n} {status}" for status, n in results.trials["status"].value_counts().items())
-    print(f"{target / 'trials.parquet'}: {len(results.trials)} trials ({counts})")
+    print_wrapped(f"{target / 'trials.parquet'}: {len(results.trials)} trials ({counts})")
     print(f"{target / 'epochs.parquet'}: {len(results.epochs)} epochs")
     print(f"{target / 'stages.parquet'}: {0 if results.stages is None else len(results.stages)} stages")
     if results.n_sealed:
-        print(f"test metrics of {results.n_sealed} trials are sealed (orca-sweep reveal SWEEP_FOLDER shows them)")
+        print_wrapped(
+            f"test metrics of {results.n_sealed} trials are sealed (orca-sweep reveal SWEEP_FOLDER shows them)"
+        )
 
 
 def _describe_tables(folder: Path, results: "Results") -> dict[str, Any]:

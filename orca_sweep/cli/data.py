@@ -1,5 +1,7 @@
 """``orca-sweep data``: the files that tasks need: listing, checking, fetching and converting them."""
 
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orca_sweep.cli.documents import AsJson, print_document
+from orca_sweep.cli.layout import find_width, lay_out_table, print_wrapped
 from orca_sweep.cli.paths import real_path
 from orca_sweep.errors import DataError, InputError, Problem
 
@@ -50,12 +53,14 @@ def list_tasks(data: Root = DATA, as_json: AsJson = False) -> None:
     if as_json:
         print_document("data list", {"data": root, "tasks": tasks})
         return
-    print(f"tasks with files below {root}:")
+    rows = []
     for task in tasks:
         state = "converted" if task["is_converted"] else f"{task['n_files_here']} of {task['n_files']} files here"
-        how = "fetch" if task["can_be_fetched"] else "by hand, or fetch --base-url"
-        print(f"{task['task']:<28} {state:<20} {how}")
-    print(f"{'openml:<id>':<28} {'':<20} fetch")
+        rows.append((task["task"], state, "fetch" if task["can_be_fetched"] else "by hand, or fetch --base-url"))
+    rows.append(("openml:<id>", "", "fetch"))
+    print_wrapped(f"tasks with files below {root}:")
+    for lines in lay_out_table(("task", "state", "how to get the files"), rows, find_width(sys.stdout)):
+        print("\n".join(lines))
 
 
 def _describe_files_here(task: "Task", root: Path) -> dict[str, Any]:
@@ -76,9 +81,9 @@ def _is_converted(task: "Task", root: Path) -> bool:
 
 @app.command("check")
 def check_task(name: TaskName, data: Root = DATA, imports: Imports = None, as_json: AsJson = False) -> None:
-    """Check the files of a task and say what they hold.
+    """Check the files of a task.
 
-    Exit code 2 if the task cannot run.
+    Says what they hold. Exit code 2 if the task cannot run.
     """
     from orca_sweep.data import missing_packages
     from orca_sweep.tasks import find_missing_files
@@ -104,7 +109,7 @@ def check_task(name: TaskName, data: Root = DATA, imports: Imports = None, as_js
 def _print_check(
     task: "Task", name: str, files: list[dict[str, Any]], missing: list[str], *, converted: Path | None
 ) -> None:
-    from orca_sweep.cli.terminal import open_console, print_table, print_text
+    from orca_sweep.cli.terminal import open_console, print_command, print_table, print_text
 
     console = open_console()
     print_text(console, f"{task.name}: {task.meaning}\nsource: {task.source}; licence: {task.licence}")
@@ -116,8 +121,11 @@ def _print_check(
     else:
         print_text(console, "needs no files")
     if task.convert is not None and task.files:
-        to_do = f"not converted yet: the first trial does it, or orca-sweep data convert {name}"
-        print_text(console, f"converted: {converted}" if converted else to_do)
+        if converted:
+            print_text(console, f"converted: {converted}")
+        else:
+            lead = "not converted yet: the first trial does it, or"
+            print_command(console, lead, f"orca-sweep data convert {shlex.quote(name)}")
 
 
 def _describe_inputs(task: "Task") -> str:
@@ -179,7 +187,7 @@ def fetch_task(
     for path, how in outcomes:
         print(f"{path}: {how}")
     if not is_openml:
-        print(f"next: orca-sweep data check {name}" if task.files else f"{task.name} needs no files.")
+        print_wrapped(f"next: orca-sweep data check {name}" if task.files else f"{task.name} needs no files.")
 
 
 def _check_fetching(name: str, is_openml: bool) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from orca_sweep.cli.clusters import describe_job, follow_job, open_cluster
 from orca_sweep.cli.documents import AsJson, print_document
+from orca_sweep.cli.layout import print_wrapped
 
 if TYPE_CHECKING:
     from orca_sweep.sweep.jobs import Job
@@ -36,13 +37,13 @@ def show_status(
     if as_json:
         print_document("job status", describe_job(job))
         return
-    print(_format_job(job))
+    print_wrapped(_format_job(job))
     print(f"runs: {job.command}")
     if job.message:
-        print(job.message)
+        print_wrapped(job.message)
     if "out" in job.metadata:
         out = job.metadata["out"]
-        print(f"results: {out}; for their progress: orca-sweep status {shlex.quote(out)}")
+        print_wrapped(f"results: {out}; for their progress: orca-sweep status {shlex.quote(out)}")
 
 
 @app.command("list")
@@ -56,7 +57,7 @@ def list_jobs(address: Address, as_json: AsJson = False) -> None:
         print_document("job list", {"address": address, "jobs": map(describe_job, jobs)})
         return
     for job in jobs:
-        print(_format_job(job))
+        print_wrapped(_format_job(job))
 
 
 @app.command("logs")
@@ -85,14 +86,14 @@ def stop_job(job_id: JobId, address: Address, as_json: AsJson = False) -> None:
     """
     cluster = open_cluster(address)
     if not cluster.stop_job(job_id):
-        print(f"{job_id}: had already ended")
+        print_wrapped(f"{job_id}: had already ended")
     end = time.monotonic() + STOP_S
     while (job := cluster.read_job(job_id)).exit_code is None and time.monotonic() < end:
         time.sleep(0.2)
     if as_json:
         print_document("job stop", describe_job(job))
     else:
-        print(_format_job(job))
+        print_wrapped(_format_job(job))
 
 
 def _format_job(job: "Job") -> str:

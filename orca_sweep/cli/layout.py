@@ -6,6 +6,7 @@ None and nothing is broken: scripts read one line per name, row or note.
 
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import IO
@@ -102,6 +103,11 @@ def write_names(names: Iterable[tuple[str, str]], column: int, width: int | None
             is_long = len(name) >= column
             yield from [name, first] if is_long else [f"{name:<{column}}{first[column:]}"]
             yield from rest
+
+
+def print_wrapped(text: str) -> None:
+    """Prints a text on stdout, broken at blanks on a terminal."""
+    print("\n".join(wrap_text(text, find_width(sys.stdout))), flush=True)
 
 
 # Tables -------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import typer
 
 from orca_sweep.cli.data import load_named_imports
 from orca_sweep.cli.documents import AsJson, print_document
+from orca_sweep.cli.layout import print_wrapped
 from orca_sweep.cli.store import open_store
 from orca_sweep.errors import InputError
 
@@ -65,7 +66,7 @@ def pretrain(
         measure = "error" if recipe.task == "classification" else "loss"
         how = f"found in {store}" if is_reused else f"took {seconds:.0f} s, stored in {store}"
         held_out = f"held-out {measure} {loaded.pretrain_metric:.4f}"
-        print(f"{record.name} on {fraction:g} of {recipe.corpus.name}: {held_out}, {how}")
+        print_wrapped(f"{record.name} on {fraction:g} of {recipe.corpus.name}: {held_out}, {how}")
 
 
 def _read_body(name: str, fraction: float, steps: int | None, seed: int) -> "tuple[Body, BodyConfig]":

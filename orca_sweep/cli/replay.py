@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orca_sweep.cli.documents import AsJson, print_document
+from orca_sweep.cli.layout import print_wrapped
 from orca_sweep.cli.paths import real_path
 from orca_sweep.cli.store import open_store
 from orca_sweep.errors import InputError
@@ -62,7 +63,7 @@ def replay(
         print_document("replay", _describe_replay(replayed, tolerance))
     else:
         for line in _write_replay(replayed, tolerance):
-            print(line)
+            print_wrapped(line)
     raise typer.Exit(0 if replayed.came_back(tolerance) else 1)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orca_sweep.cli.documents import AsJson, print_document
+from orca_sweep.cli.layout import print_wrapped
 from orca_sweep.cli.paths import store_root
 from orca_sweep.errors import InputError, StorageError
 
@@ -92,7 +93,7 @@ def list_stages(root: Root, as_json: AsJson = False) -> None:
         span = f"{min(days):.1f} to {max(days):.1f}" if days else "-"
         print(f"{stage:<16} {len(artifacts):>9} {_size_mib(artifacts):>9.1f} {span:>22}")
     if broken:
-        print(f"{len(broken)} damaged or half-written files, {_size_mib(broken):.1f} MiB: gc deletes them")
+        print_wrapped(f"{len(broken)} damaged or half-written files, {_size_mib(broken):.1f} MiB: gc deletes them")
 
 
 def _describe_artifacts(artifacts: "Sequence[Entry]") -> dict[str, Any]:
@@ -140,9 +141,9 @@ def delete_unused(
     if yes:
         print(f"deleting {amount}", flush=True)
         _delete_entries(store, unused)
-        print(f"deleted {amount}. {AGAIN}")
+        print_wrapped(f"deleted {amount}. {AGAIN}")
     else:
-        print(f"{amount} would be deleted; add --yes to delete them. {AGAIN}")
+        print_wrapped(f"{amount} would be deleted; add --yes to delete them. {AGAIN}")
     if as_json:
         totals = {"n_files": len(unused), "n_bytes": sum(entry.n_bytes for entry in unused)}
         print_document("store gc", {"store": root, "is_deleted": yes, **totals, "files": _describe_files(unused)})

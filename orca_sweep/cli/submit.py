@@ -12,6 +12,7 @@ import typer
 
 from orca_sweep.cli.clusters import describe_job, follow_job, open_cluster, print_job_commands, use_ray_token
 from orca_sweep.cli.documents import AsJson, print_document
+from orca_sweep.cli.layout import print_wrapped
 from orca_sweep.cli.paths import real_path
 from orca_sweep.cli.spaces import MaxTrials, SpaceFile, make_plan
 from orca_sweep.errors import InputError, Problem
@@ -125,9 +126,9 @@ def _print_emitted(emit: Emit, text: str, facts: dict[str, Any] | None) -> None:
 def _submit_job(submission: "Submission", address: str, follow: bool, facts: dict[str, Any], *, as_json: bool) -> None:
     cluster = open_cluster(address)
     for note in facts["notes"]:
-        print(f"note: {note}")
+        print_wrapped(f"note: {note}")
     job_id = cluster.submit(submission, _list_unsent_folders(submission.folder, Path(submission.out)))
-    print(f"submitted {job_id}: {len(submission.plan.trials)} trials, results in {submission.out}", flush=True)
+    print_wrapped(f"submitted {job_id}: {len(submission.plan.trials)} trials, results in {submission.out}", flush=True)
     print_job_commands(job_id, cluster.address)
 
     def print_end(job: Mapping[str, Any]) -> None:
