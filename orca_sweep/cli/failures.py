@@ -75,6 +75,8 @@ def _explain_error(error: BaseException) -> tuple[int | None, str]:
             return 1 if isinstance(error, StorageError | RayLostError) else WRONG_INPUT, str(error)
         case SystemExit():
             return 1, "Interrupted. No finished trial is lost: run the same command again to continue."
+        case typer.Abort():
+            return 1, "Aborted."
         case OSError() | RuntimeError() if reason := explain_path(error):
             from orca_sweep.store import FULL
 

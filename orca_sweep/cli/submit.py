@@ -128,7 +128,7 @@ def _submit_job(submission: "Submission", address: str, follow: bool, facts: dic
     for note in facts["notes"]:
         print_wrapped(f"note: {note}")
     job_id = cluster.submit(submission, _list_unsent_folders(submission.folder, Path(submission.out)))
-    print_wrapped(f"submitted {job_id}: {len(submission.plan.trials)} trials, results in {submission.out}", flush=True)
+    print_wrapped(f"submitted {job_id}: {len(submission.plan.trials)} trials, results in {submission.out}")
     print_job_commands(job_id, cluster.address)
 
     def print_end(job: Mapping[str, Any]) -> None:
